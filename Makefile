@@ -19,6 +19,7 @@ PIP    := $(BIN)/python -m pip install --disable-pip-version-check $(PIP_FLAGS) 
 STAMP  := $(VENV)/.installed
 DOCS   := $(VENV)/.installed-docs
 TRACED := pyproject.toml $(wildcard $(CONSTRAINTS))
+COMMA  := ,
 
 # Each candidate is run, not only looked up: a version manager's shim can be on the path and fail when called.
 define FIND_PYTHON
@@ -28,7 +29,7 @@ for candidate in $(PYTHON) python3 python3.12 python3.13 python3.14; do \
     fi; \
 done; \
 if [ -z "$$found" ]; then \
-    echo "ppl_vae needs Python 3.12 or newer; none of $(PYTHON) python3, python3.12, python3.13, python3.14 is one." >&2; \
+    echo "ppl_vae needs Python 3.12 or newer; none of $(if $(PYTHON),$(PYTHON)$(COMMA) )python3, python3.12, python3.13, python3.14 is one." >&2; \
     echo "Install one, or name it: make PYTHON=/path/to/python3.12" >&2; \
     exit 1; \
 fi
@@ -41,6 +42,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 install: $(STAMP) ## make .venv and install the package in it, once
+	@echo "== $(VENV) is ready"
 
 $(BIN)/python:
 	@$(FIND_PYTHON); \
@@ -85,6 +87,7 @@ constraints: $(DOCS) ## write down the installed versions as the tested ones
 	$(BIN)/python -m pip freeze --disable-pip-version-check --exclude-editable \
 	    | (grep '^#' constraints.txt; LC_ALL=C grep -E '^[A-Za-z0-9._-]+==' | sed 's/+[a-z0-9.]*$$//') > $(VENV)/constraints.new
 	mv $(VENV)/constraints.new constraints.txt
+	@touch $(STAMP) $(DOCS)
 
 clean: ## remove .venv, caches, builds and runs
 	rm -rf $(VENV) runs build dist docs/_build docs/generated .pytest_cache .mypy_cache .ruff_cache
