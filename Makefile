@@ -18,7 +18,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --disable-pip-version-check $(PIP_FLAGS) $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 STAMP  := $(VENV)/.installed
 DOCS   := $(VENV)/.installed-docs
-TRACED := pyproject.toml $(wildcard $(CONSTRAINTS))
+TRACED := pyproject.toml ppl_vae/__init__.py $(wildcard $(CONSTRAINTS))  # __init__.py holds the version
 COMMA  := ,
 
 # Each candidate is run, not only looked up: a version manager's shim can be on the path and fail when called.

@@ -56,7 +56,7 @@ if os.environ.get("DOCS_INTERSPHINX"):  # links into other projects' pages: need
 
 ROOMS = [
     *("data", "families", "model", "guide", "importance", "objectives", "training", "evidence"),
-    *("diagnostics", "tasks", "experiment", "seeding"),
+    *("diagnostics", "tasks", "experiment", "files", "seeding"),
 ]
 
 
