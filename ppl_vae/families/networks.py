@@ -1,0 +1,266 @@
+"""Networks make features and know no distribution; `Readout` is the last linear map, owned by a likelihood or posterior."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["MLP", "ConvDecoder", "ConvEncoder", "ResNet"]
+
+Activation = Callable[[], nn.Module]
+
+
+def shape_of(size: int | Sequence[int]) -> torch.Size:
+    """Read `784` as `(784,)` and leave `(28, 28)` alone."""
+    return torch.Size([size] if isinstance(size, int) else size)
+
+
+class MLP(nn.Module):
+    """Multilayer perceptron: flattens its input's event dims and returns the last hidden layer.
+
+    h_l = activation(W_l h_{l-1} + b_l); any number of batch dims to the left.
+    Use `ConvEncoder` where neighbouring pixels matter and data are few.
+
+    Args:
+        in_shape: Shape of one input, an int or a tuple (flattened).
+        hidden_dims: Width of each layer; the last one is the number of features.
+        activation: Constructor of the nonlinearity.
+        dropout: Share of units dropped while training.
+
+    Shape:
+        (*batch, *in_shape) -> (*batch, hidden_dims[-1])
+
+    References:
+        Kingma and Welling (2014), Auto-encoding variational Bayes, arXiv:1312.6114, appendix C.
+
+    Example:
+        >>> MLP((28, 28), hidden_dims=(200, 200))(torch.zeros(5, 28, 28)).shape
+        torch.Size([5, 200])
+    """
+
+    def __init__(
+        self,
+        in_shape: int | Sequence[int],
+        hidden_dims: Sequence[int] = (256, 256),
+        *,
+        activation: Activation = nn.ReLU,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.in_shape = shape_of(in_shape)
+        widths = [self.in_shape.numel(), *hidden_dims]
+        layers: list[nn.Module] = []
+        for width, next_width in zip(widths, widths[1:], strict=False):
+            layers += [nn.Linear(width, next_width), activation()]
+            layers += [nn.Dropout(dropout)] if dropout else []
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features of x."""
+        return self.layers(x.flatten(start_dim=-len(self.in_shape)))
+
+
+class ResNet(nn.Module):
+    """Residual perceptron: h <- h + W_2 activation(W_1 norm(h)), `num_blocks` times.
+
+    Deeper than `MLP` can be trained; pre-activation, with layer normalisation (no batch statistics, so
+    particles and data may be laid out in any way).
+
+    Args:
+        in_shape: Shape of one input, an int or a tuple (flattened).
+        width: Number of features.
+        num_blocks: Number of residual blocks.
+        activation: Constructor of the nonlinearity.
+
+    Shape:
+        (*batch, *in_shape) -> (*batch, width)
+
+    References:
+        He et al. (2016), Identity mappings in deep residual networks, arXiv:1603.05027.
+
+    Example:
+        >>> ResNet(8, width=32)(torch.zeros(7, 5, 8)).shape
+        torch.Size([7, 5, 32])
+    """
+
+    def __init__(
+        self, in_shape: int | Sequence[int], width: int = 256, *, num_blocks: int = 2, activation: Activation = nn.ReLU
+    ) -> None:
+        super().__init__()
+        self.in_shape = shape_of(in_shape)
+        self.first = nn.Linear(self.in_shape.numel(), width)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), activation(), nn.Linear(width, width))
+            for _ in range(num_blocks)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features of x."""
+        h = self.first(x.flatten(start_dim=-len(self.in_shape)))
+        for block in self.blocks:
+            h = h + block(h)
+        return h
+
+
+def _image_shape(shape: int | Sequence[int], name: str) -> torch.Size:
+    image = shape_of(shape)
+    if len(image) == 2:
+        image = torch.Size([1, *image])
+    if len(image) != 3:
+        raise ValueError(
+            f"{name} takes images of shape (height, width) or (channels, height, width), not {tuple(shape_of(shape))}"
+        )
+    return image
+
+
+class ConvEncoder(nn.Module):
+    """Strided convolutions, one halving of the image per entry of `channels`; features are the flattened map.
+
+    Args:
+        in_shape: (height, width) or (channels, height, width) of one input.
+        channels: Output channels of each 3 x 3 convolution of stride 2.
+        activation: Constructor of the nonlinearity.
+
+    Shape:
+        (*batch, *in_shape) -> (*batch, features)
+
+    Raises:
+        ValueError: `in_shape` is not that of an image.
+
+    References:
+        Dumoulin and Visin (2016), A guide to convolution arithmetic, arXiv:1603.07285.
+
+    Example:
+        >>> ConvEncoder((28, 28), channels=(8, 16))(torch.zeros(5, 28, 28)).shape
+        torch.Size([5, 784])
+    """
+
+    def __init__(
+        self, in_shape: Sequence[int], channels: Sequence[int] = (32, 64), *, activation: Activation = nn.ReLU
+    ) -> None:
+        super().__init__()
+        self.in_shape = shape_of(in_shape)
+        self.image_shape = _image_shape(in_shape, "ConvEncoder")
+        widths = [self.image_shape[0], *channels]
+        layers: list[nn.Module] = []
+        for width, next_width in zip(widths, widths[1:], strict=False):
+            layers += [nn.Conv2d(width, next_width, 3, stride=2, padding=1), activation()]
+        self.layers = nn.Sequential(*layers, nn.Flatten())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features of x."""
+        batch = x.shape[: x.dim() - len(self.in_shape)]
+        return self.layers(x.reshape(-1, *self.image_shape)).reshape(*batch, -1)
+
+
+class ConvDecoder(nn.Module):
+    """Mirror of `ConvEncoder`: a dense layer, then upsampling and convolution to full-resolution feature maps.
+
+    The features keep the image's height and width, so the likelihood's last map acts pixel by pixel.
+    Nearest-neighbour upsampling rather than transposed convolution, which leaves a checkerboard.
+
+    Args:
+        in_dim: Number of inputs, latent dimensions (and covariates).
+        event_shape: (height, width) or (channels, height, width) of x.
+        channels: Channels of each resolution, coarse to fine; the last is the number of features per pixel.
+        activation: Constructor of the nonlinearity.
+
+    Shape:
+        (*batch, in_dim) -> (*batch, channels[-1], height, width)
+
+    Raises:
+        ValueError: `event_shape` is not that of an image.
+
+    References:
+        Odena et al. (2016), Deconvolution and checkerboard artifacts, Distill, doi:10.23915/distill.00003.
+
+    Example:
+        >>> ConvDecoder(8, (28, 28), channels=(16, 8))(torch.zeros(7, 5, 8)).shape
+        torch.Size([7, 5, 8, 28, 28])
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        event_shape: Sequence[int],
+        channels: Sequence[int] = (64, 32),
+        *,
+        activation: Activation = nn.ReLU,
+    ) -> None:
+        super().__init__()
+        *_, height, width = _image_shape(event_shape, "ConvDecoder")
+        sizes = [(math.ceil(height / 2**i), math.ceil(width / 2**i)) for i in range(len(channels), -1, -1)]
+        self.in_dim = in_dim
+        layers: list[nn.Module] = [
+            nn.Linear(in_dim, channels[0] * sizes[0][0] * sizes[0][1]),
+            activation(),
+            nn.Unflatten(1, (channels[0], *sizes[0])),
+        ]
+        for here, after, size in zip([channels[0], *channels], channels, sizes[1:], strict=False):
+            layers += [nn.Upsample(size=size), nn.Conv2d(here, after, 3, padding=1), activation()]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Feature maps of z."""
+        maps = self.layers(z.reshape(-1, self.in_dim))
+        return maps.reshape(*z.shape[:-1], *maps.shape[1:])
+
+
+class Readout(nn.Module):
+    """The last linear map, from one datum's features to parameters of shape `out_shape`.
+
+    Feature maps (channels, height, width) of the event's own height and width are read pixel by pixel
+    (a 1 x 1 convolution), anything else is flattened and read by one dense layer.
+
+    Shape:
+        (*batch, *feature_shape) -> (*batch, num_parameters, *event_shape)
+    """
+
+    def __init__(self, feature_shape: Sequence[int], num_parameters: int, event_shape: Sequence[int]) -> None:
+        super().__init__()
+        self.feature_shape, self.event_shape = shape_of(feature_shape), shape_of(event_shape)
+        self.num_parameters = num_parameters
+        self.pixelwise = len(self.feature_shape) == 3 and self.feature_shape[1:] == self.event_shape[-2:]
+        planes = self.event_shape[:-2] if self.pixelwise else self.event_shape
+        width = self.feature_shape[0] if self.pixelwise else self.feature_shape.numel()
+        self.linear = nn.Linear(width, num_parameters * planes.numel())
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Parameters from features."""
+        if self.pixelwise:
+            flat = self.linear(features.movedim(-3, -1)).movedim(-1, -3)
+        else:
+            flat = self.linear(features.flatten(start_dim=-len(self.feature_shape)))
+        batch = features.shape[: features.dim() - len(self.feature_shape)]
+        return flat.reshape(*batch, self.num_parameters, *self.event_shape)
+
+
+def read_features(network: nn.Module, example: Tensor) -> torch.Size:
+    """Shape of one datum's features, from a dry run on one example (evaluation mode, no gradient)."""
+    training = network.training
+    network.eval()
+    with torch.no_grad():
+        features = network(example)
+    network.train(training)
+    return features.shape[1:]
+
+
+def join(values: Tensor, event_dim: int, indicator: Tensor | None = None, context: Tensor | None = None) -> Tensor:
+    """One tensor for a network: values with the missingness indicator and the covariates beside them.
+
+    A vector (event_dim 1) gets them appended; an image gets them as further channels, a covariate as a constant plane.
+    `values` may have more batch dims (particles) than `context`.
+    """
+    if indicator is None and context is None:
+        return values
+    parts = [values] if indicator is None else [values, indicator.to(values.dtype)]
+    if event_dim == 2:
+        parts = [part.unsqueeze(-3) for part in parts]
+    if context is not None:
+        parts.append(context if event_dim == 1 else context[..., None, None])
+    if event_dim == 1:
+        batch = values.shape[:-1]
+        return torch.cat([part.expand(*batch, part.shape[-1]) for part in parts], dim=-1)
+    batch, image = parts[0].shape[:-3], parts[0].shape[-2:]
+    return torch.cat([part.expand(*batch, part.shape[-3], *image) for part in parts], dim=-3)

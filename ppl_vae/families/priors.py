@@ -1,0 +1,285 @@
+"""Priors p(z) or p(z given c): a distribution over one datum's latent, with no batch shape unless covariates are given."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions import transforms as T
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["FlowPrior", "GaussianMixture", "LearnedNormal", "StandardNormal", "VampPrior"]
+
+
+class Prior(nn.Module, ABC):
+    """A prior over z of shape (D,); a family implements `forward`."""
+
+    def __init__(self, latent_dim: int) -> None:
+        super().__init__()
+        if latent_dim < 1:
+            raise ValueError(f"latent_dim is {latent_dim}; there must be at least 1 latent dimension")
+        self.latent_dim = latent_dim
+
+    @abstractmethod
+    def forward(self, context: Tensor | None = None) -> dist.TorchDistribution:
+        """p(z) or p(z given context)."""
+
+    def extra_repr(self) -> str:
+        """The latent dimension."""
+        return str(self.latent_dim)
+
+
+class StandardNormal(Prior):
+    """p(z) = N(0, I): nothing to learn.
+
+    Args:
+        latent_dim: Number of latent dimensions D.
+
+    Shape:
+        batch_shape (), event_shape (D,)
+
+    References:
+        Kingma and Welling (2014), Auto-encoding variational Bayes, arXiv:1312.6114, section 3.
+
+    Example:
+        >>> StandardNormal(2)().event_shape
+        torch.Size([2])
+    """
+
+    def __init__(self, latent_dim: int) -> None:
+        super().__init__(latent_dim)
+        self.register_buffer("loc", torch.zeros(latent_dim), persistent=False)
+
+    def forward(self, context: Tensor | None = None) -> dist.Independent:
+        """N(0, I)."""
+        return dist.Normal(self.loc, torch.ones_like(self.loc)).to_event(1)
+
+
+class LearnedNormal(Prior):
+    """p(z) = N(m, diag s^2) with m and s learned; with covariates, m and log s are affine in c.
+
+    With a free decoder it adds nothing to `StandardNormal` but the scale; with covariates it is the prior of a conditional VAE.
+
+    Args:
+        latent_dim: Number of latent dimensions D.
+        context_dim: Number of covariates; 0 for p(z).
+
+    Shape:
+        batch_shape () or, with context (B, context_dim), (B,); event_shape (D,)
+
+    Raises:
+        ValueError: context is missing though `context_dim` > 0.
+
+    References:
+        Sohn, Lee and Yan (2015), Learning structured output representation using deep conditional generative models, NeurIPS.
+
+    Example:
+        >>> LearnedNormal(2, context_dim=3)(torch.zeros(5, 3)).batch_shape
+        torch.Size([5])
+    """
+
+    def __init__(self, latent_dim: int, context_dim: int = 0) -> None:
+        super().__init__(latent_dim)
+        self.context_dim = context_dim
+        self.loc = nn.Parameter(torch.zeros(latent_dim))
+        self.log_scale = nn.Parameter(torch.zeros(latent_dim))
+        if context_dim:
+            self.shift = nn.Linear(context_dim, 2 * latent_dim, bias=False)
+
+    def forward(self, context: Tensor | None = None) -> dist.Independent:
+        """The learned normal."""
+        loc, log_scale = self.loc, self.log_scale
+        if self.context_dim:
+            if context is None:
+                raise ValueError(f"LearnedNormal(context_dim={self.context_dim}) was given no context: pass context=")
+            shift, stretch = self.shift(context).chunk(2, dim=-1)
+            loc, log_scale = loc + shift, log_scale + stretch
+        return dist.Normal(loc, log_scale.exp()).to_event(1)
+
+
+class Mixture(dist.MixtureSameFamily):
+    """`MixtureSameFamily` that scores components whose parameters do not broadcast by themselves (conditional flows)."""
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """log sum_c w_c p_c(value)."""
+        components = self.component_distribution
+        shape = torch.broadcast_shapes(value.shape[:-1] + (1,), components.batch_shape)
+        log_prob = components.log_prob(value.unsqueeze(-2).expand(*shape, value.shape[-1]))
+        return torch.logsumexp(log_prob + self.mixture_distribution.logits, dim=-1)
+
+
+class GaussianMixture(Prior):
+    """p(z) = sum_c w_c N(m_c, diag s_c^2), all learned.
+
+    Components start spread over N(0, I), so that they do not move as one. No closed-form KL.
+
+    Args:
+        latent_dim: Number of latent dimensions D.
+        num_components: Number of components C.
+        seed: Seed of the starting means.
+
+    Shape:
+        batch_shape (), event_shape (D,)
+
+    References:
+        Dilokthanakul et al. (2016), Deep unsupervised clustering with Gaussian mixture VAEs, arXiv:1611.02648.
+
+    Example:
+        >>> GaussianMixture(2, num_components=4)().log_prob(torch.zeros(5, 2)).shape
+        torch.Size([5])
+    """
+
+    def __init__(self, latent_dim: int, num_components: int = 10, *, seed: int = 0) -> None:
+        super().__init__(latent_dim)
+        if num_components < 1:
+            raise ValueError(f"num_components is {num_components}; there must be at least 1 component")
+        start = torch.randn(num_components, latent_dim, generator=torch.Generator().manual_seed(seed))
+        self.logits = nn.Parameter(torch.zeros(num_components))
+        self.loc = nn.Parameter(start)
+        self.raw_scale = nn.Parameter(torch.full((num_components, latent_dim), 0.5413))  # softplus(0.5413) = 1
+
+    def forward(self, context: Tensor | None = None) -> Mixture:
+        """The mixture."""
+        components = dist.Normal(self.loc, 1e-3 + softplus(self.raw_scale)).to_event(1)
+        return Mixture(dist.Categorical(logits=self.logits), components)
+
+    def extra_repr(self) -> str:
+        """The latent dimension and the number of components."""
+        return f"{self.latent_dim}, num_components={len(self.logits)}"
+
+
+class VampPrior(Prior):
+    """p(z) = 1/C sum_c q(z given u_c): the encoder's own posterior at C learned pseudo-inputs u_c.
+
+    Approaches the aggregate posterior, the prior that is best for the ELBO; shares the encoder's weights, so both
+    receive gradients through it. Costs C posteriors per density: choose C in the tens to hundreds. No closed-form KL.
+
+    Args:
+        guide: The `Guide` that gives q (anything with `encode(x, context)`).
+        pseudo_inputs: Starting values of u, (C, *event); rows of the training data are a good choice. NaN is not allowed.
+        pseudo_context: Covariates of the pseudo-inputs, (C, context), if the guide takes any.
+
+    Shape:
+        batch_shape (), event_shape (D,)
+
+    Raises:
+        ValueError: pseudo-inputs are missing, contain NaN or have another shape than the guide's data.
+
+    References:
+        Tomczak and Welling (2018), VAE with a VampPrior, arXiv:1705.07120, eq. 9.
+
+    Example:
+        >>> from ppl_vae.families.posteriors import MeanFieldNormal
+        >>> from ppl_vae.guide import Guide
+        >>> guide = Guide(MeanFieldNormal(2), (5,))
+        >>> VampPrior(guide, pseudo_inputs=torch.randn(10, 5))().event_shape
+        torch.Size([2])
+    """
+
+    def __init__(self, guide: nn.Module, pseudo_inputs: Tensor, *, pseudo_context: Tensor | None = None) -> None:
+        pseudo_inputs = torch.as_tensor(pseudo_inputs).detach().clone()
+        event_shape = tuple(guide.event_shape)
+        if pseudo_inputs.dim() != 1 + len(event_shape) or tuple(pseudo_inputs.shape[1:]) != event_shape:
+            raise ValueError(
+                f"pseudo_inputs have shape {tuple(pseudo_inputs.shape)}; the guide's data need (C, {', '.join(map(str, event_shape))})"
+            )
+        if pseudo_inputs.isnan().any():
+            row = int(pseudo_inputs.flatten(1).isnan().any(1).nonzero()[0])
+            raise ValueError(
+                f"pseudo_inputs has NaN in row {row}: fill missing values before using rows as pseudo-inputs"
+            )
+        with torch.no_grad():
+            latent_dim = guide.encode(
+                pseudo_inputs[:1], None if pseudo_context is None else pseudo_context[:1]
+            ).event_shape[0]
+        super().__init__(latent_dim)
+        self.guide = guide
+        self.pseudo_inputs = nn.Parameter(pseudo_inputs)
+        self.register_buffer("pseudo_context", pseudo_context)
+
+    def forward(self, context: Tensor | None = None) -> Mixture:
+        """The mixture of posteriors at the pseudo-inputs."""
+        weights = dist.Categorical(logits=self.pseudo_inputs.new_zeros(len(self.pseudo_inputs)))
+        return Mixture(weights, self.guide.encode(self.pseudo_inputs, self.pseudo_context))
+
+    def extra_repr(self) -> str:
+        """The latent dimension and the number of pseudo-inputs."""
+        return f"{self.latent_dim}, pseudo_inputs={len(self.pseudo_inputs)}"
+
+
+class FlowPrior(Prior):
+    """p(z) = N(T^-1(z); 0, I) |det dT^-1/dz|, T a learned flow.
+
+    T must score points that it did not draw (the guide's z), so its inverse must be in closed form or cheap:
+    couplings, splines and affine autoregressive transforms have one; planar, radial, Sylvester, block and neural
+    autoregressive flows do not and are refused. No closed-form KL.
+
+    Args:
+        latent_dim: Number of latent dimensions D.
+        transform: Name of the Pyro transform: "spline_coupling", "affine_coupling", "spline", "affine_autoregressive",
+            "spline_autoregressive"; D = 1 always takes "spline".
+        num_transforms: Number of transforms, dimensions reversed between them.
+        hidden_dims: Hidden layers of each transform's network.
+
+    Shape:
+        batch_shape (), event_shape (D,)
+
+    Raises:
+        ValueError: the transform cannot score external points, or Pyro has none of that name.
+
+    References:
+        Durkan et al. (2019), Neural spline flows, arXiv:1906.04032;
+        Papamakarios et al. (2021), Normalizing flows for probabilistic modeling and inference, arXiv:1912.02762.
+
+    Example:
+        >>> FlowPrior(2)().log_prob(torch.zeros(5, 2)).shape
+        torch.Size([5])
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        transform: str = "spline_coupling",
+        num_transforms: int = 2,
+        *,
+        hidden_dims: Sequence[int] = (32, 32),
+    ) -> None:
+        super().__init__(latent_dim)
+        self.transform = "spline" if latent_dim == 1 else transform
+        options: dict[str, Any] = {} if self.transform == "spline" else {"hidden_dims": list(hidden_dims)}
+        self.layers = nn.ModuleList(_transform(self.transform)(latent_dim, **options) for _ in range(num_transforms))
+        self.register_buffer("loc", torch.zeros(latent_dim), persistent=False)
+        self.register_buffer("reverse", torch.arange(latent_dim).flip(0), persistent=False)
+
+    def forward(self, context: Tensor | None = None) -> dist.TransformedDistribution:
+        """The flow."""
+        base = dist.Normal(self.loc, torch.ones_like(self.loc)).to_event(1)
+        transforms = [t for layer in self.layers for t in (layer, T.Permute(self.reverse))]
+        return dist.TransformedDistribution(base, transforms)
+
+    def extra_repr(self) -> str:
+        """The latent dimension and the flow."""
+        return f"{self.latent_dim}, transform={self.transform!r}, num_transforms={len(self.layers)}"
+
+
+SCORES_EXTERNAL_POINTS = (
+    "affine_autoregressive",
+    "affine_coupling",
+    "spline",
+    "spline_autoregressive",
+    "spline_coupling",
+)
+
+
+def _transform(name: str) -> "Callable[..., nn.Module]":
+    if name not in SCORES_EXTERNAL_POINTS:
+        raise ValueError(
+            f"transform {name!r} cannot score points that it did not draw, or does not exist; as a prior use one of "
+            f"{', '.join(SCORES_EXTERNAL_POINTS)}"
+        )
+    return getattr(T, name)

@@ -1,0 +1,38 @@
+"""Files are written whole or not at all."""
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+__all__ = ["write_whole"]
+
+
+def write_whole(path: str | Path, write: Callable[[Path], object]) -> Path:
+    """Let `write` fill a temporary file beside `path`, then move it into place in one step.
+
+    A reader sees the old file or the new one, never half of one; an interrupted write leaves the old one. No paper.
+
+    Args:
+        path: Where the file goes; folders are made.
+        write: Called with the temporary path (same suffix).
+
+    Returns:
+        The path.
+
+    Example:
+        >>> import tempfile
+        >>> target = Path(tempfile.mkdtemp()) / "new" / "a.txt"
+        >>> write_whole(target, lambda p: p.write_text("all of it")).read_text()
+        'all of it'
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    os.close(handle)
+    try:
+        write(Path(name))
+        os.replace(name, path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+    return path

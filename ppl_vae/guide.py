@@ -1,0 +1,85 @@
+"""Guide = encoder + posterior: the Pyro guide, site "z"."""
+
+import itertools
+from collections.abc import Sequence
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+from ppl_vae.families.networks import MLP, join, read_features, shape_of
+from ppl_vae.families.posteriors import Posterior
+from ppl_vae.model import check_context
+
+__all__ = ["Guide"]
+
+_numbers = itertools.count()  # see model.py
+
+
+class Guide(PyroModule):
+    """An amortised posterior: q(z given x, c) from features of x.
+
+    Missing values (NaN) are set to zero before the encoder; with `missing=True` it is also told which were observed.
+    A plain Pyro guide: it works wherever `Model` does.
+
+    Args:
+        posterior: One of `posteriors`.
+        event_shape: Shape of one datum.
+        encoder: Any module from x to features; None gives an `MLP` of 2 x 256. Covariates and the indicator of what
+            was observed are appended to a vector x, and are further channels of an image x.
+        context_dim: Number of covariates c; 0 for none.
+        missing: Whether the encoder is given the indicator of what was observed.
+
+    Shape:
+        x (B, *event), context (B, context_dim) -> z (B, D)
+
+    Raises:
+        ValueError: x has another event shape, or context is missing or unexpected.
+
+    References:
+        Kingma and Welling (2014), Auto-encoding variational Bayes, arXiv:1312.6114, section 2.2;
+        Mattei and Frellsen (2019), MIWAE, arXiv:1812.02633, section 3 (zero imputation in the encoder).
+
+    Example:
+        >>> from ppl_vae.families import posteriors
+        >>> guide = Guide(posteriors.MeanFieldNormal(2), (28, 28))
+        >>> guide(torch.zeros(3, 28, 28)).shape
+        torch.Size([3, 2])
+    """
+
+    def __init__(
+        self,
+        posterior: Posterior,
+        event_shape: int | Sequence[int],
+        encoder: nn.Module | None = None,
+        *,
+        context_dim: int = 0,
+        missing: bool = False,
+    ) -> None:
+        super().__init__(name=f"guide_{next(_numbers)}")
+        self.event_shape, self.context_dim, self.missing = shape_of(event_shape), context_dim, missing
+        example = self.inputs(torch.zeros(1, *self.event_shape), torch.zeros(1, context_dim) if context_dim else None)
+        encoder = MLP(example.shape[1:]) if encoder is None else encoder
+        posterior.build(read_features(encoder, example))
+        self.posterior, self.encoder = posterior, encoder
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """The Pyro guide."""
+        if x.shape[1:] != self.event_shape:
+            raise ValueError(
+                f"Guide was made for data of shape {tuple(self.event_shape)} and was given {tuple(x.shape[1:])}"
+            )
+        check_context(context, self.context_dim, "Guide")
+        with pyro.plate("data", len(x), dim=-1):
+            return pyro.sample("z", self.encode(x, context))
+
+    def encode(self, x: Tensor, context: Tensor | None = None) -> dist.TorchDistribution:
+        """q(z given x, c)."""
+        return self.posterior(self.encoder(self.inputs(x, context)))
+
+    def inputs(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """What the encoder is given."""
+        indicator = ~x.isnan() if self.missing else None
+        return join(x.nan_to_num(), len(self.event_shape), indicator, context)

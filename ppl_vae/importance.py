@@ -1,0 +1,360 @@
+"""The one tensor that everything is estimated from: log w = log p(x, z) - log q(z given x), shape (K, B)."""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.distributions.util import scale_and_mask
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from ppl_vae.data import Dataset
+from ppl_vae.model import Model
+from ppl_vae.seeding import derived_seed, seeded
+
+__all__ = ["LogTerms", "log_terms", "log_weights"]
+
+Program = Callable[..., Any]
+Site = dict[str, Any]
+PLATE = "data"
+PARTICLES = "num_particles_vectorized"  # Pyro's own name for it
+PAIRS_PER_CHUNK = 10_000  # (particle, datum) pairs held at once: 30 MB of float32 at 784 features
+
+
+@dataclass(frozen=True)
+class LogTerms:
+    """One run of guide and model for K particles and B data: log-probabilities per particle and datum, in nats.
+
+    log w = log_likelihood + log_prior - log_q, unscaled. `scale` is what the data plate (N / B when subsampled) and
+    `poutine.scale` multiply each datum by; `log_global` is log p - log q of the sites outside the data plate, per particle.
+    The traces serve objectives that need the distributions themselves (analytic KL).
+
+    Args:
+        log_likelihood: log p(x given z), shape (K, B).
+        prior_sites: log p of each latent site, by name, shapes (K, B).
+        posterior_sites: log q of each latent site, by name, shapes (K, B).
+        log_global: log p - log q of global sites, shape (K,).
+        scale: One number, or one per datum.
+        model_trace: The model's trace, replayed against the guide's.
+        guide_trace: The guide's trace.
+
+    References:
+        No paper: definitions.
+
+    Example:
+        >>> from ppl_vae.data import beds
+        >>> bed = beds.linear_gaussian(num_data=3)
+        >>> terms = log_terms(bed.model, bed.guide, bed.x, num_particles=4)
+        >>> bool(torch.allclose(terms.log_weights, terms.log_joint - terms.log_q))
+        True
+    """
+
+    log_likelihood: Tensor
+    prior_sites: dict[str, Tensor]
+    posterior_sites: dict[str, Tensor]
+    log_global: Tensor
+    scale: float | Tensor
+    model_trace: poutine.Trace
+    guide_trace: poutine.Trace
+
+    @property
+    def log_prior(self) -> Tensor:
+        """log p(z), shape (K, B)."""
+        return _total(self.prior_sites, self.log_likelihood)
+
+    @property
+    def log_q(self) -> Tensor:
+        """log q(z given x), shape (K, B)."""
+        return _total(self.posterior_sites, self.log_likelihood)
+
+    @property
+    def log_joint(self) -> Tensor:
+        """log p(x, z), shape (K, B)."""
+        return self.log_likelihood + self.log_prior
+
+    @property
+    def log_weights(self) -> Tensor:
+        """log p(x, z) - log q(z given x), shape (K, B)."""
+        return self.log_joint - self.log_q
+
+
+def log_terms(
+    model: Program, guide: Program, *args: Any, num_particles: int = 1, max_plate_nesting: int = 1, **kwargs: Any
+) -> LogTerms:
+    """Run guide and model once for K particles under one outermost particle plate, and sort their log-probabilities.
+
+    Sites inside the plate "data" are summed over everything but particles and data: latent ones give log p(z) and log q,
+    observed ones log p(x given z). `poutine.mask` is honoured; scales are kept apart, so that a nonlinear bound is
+    taken per datum first and scaled after.
+
+    Args:
+        model: Pyro model with one plate "data" at dim -1.
+        guide: Pyro guide with the same plate and latent sites.
+        args: Arguments of both.
+        num_particles: Number of particles K.
+        max_plate_nesting: Depth of the plates; 1 unless there are plates besides "data".
+        kwargs: Keyword arguments of both.
+
+    Returns:
+        The terms, differentiable in the parameters of both.
+
+    Raises:
+        ValueError: no site lies in a plate "data" at dim -1; latent sites of model and guide differ; local sites carry
+            different scales; a site is marked for enumeration.
+
+    References:
+        Burda, Grosse and Salakhutdinov (2016), Importance weighted autoencoders, arXiv:1509.00519, eq. 8.
+
+    Example:
+        >>> from ppl_vae.data import beds
+        >>> bed = beds.linear_gaussian(num_data=3)
+        >>> log_terms(bed.model, bed.guide, bed.x, num_particles=4).log_q.shape
+        torch.Size([4, 3])
+    """
+    particles = pyro.plate(PARTICLES, num_particles, dim=-1 - max_plate_nesting)
+    guide_trace = poutine.trace(particles(guide)).get_trace(*args, **kwargs)
+    model_trace = poutine.trace(poutine.replay(particles(model), trace=guide_trace)).get_trace(*args, **kwargs)
+    p_sites, q_sites = sample_sites(model_trace), sample_sites(guide_trace)
+    _check_match(p_sites, q_sites)
+    local = [site for site in [*p_sites, *q_sites] if _frame(site)]
+    if not local:
+        raise ValueError(f'no site lies in a plate named "{PLATE}": write pyro.plate("{PLATE}", len(x), dim=-1)')
+    likelihood_sites, prior_sites = _per_datum_sites(p_sites, observed=True), _per_datum_sites(p_sites, observed=False)
+    nothing = local[0]["value"].new_zeros(num_particles, _frame(local[0]).size)
+    return LogTerms(
+        log_likelihood=_total(likelihood_sites, nothing),
+        prior_sites=prior_sites,
+        posterior_sites=_per_datum_sites(q_sites, observed=False),
+        log_global=_sum_global(p_sites, num_particles) - _sum_global(q_sites, num_particles),
+        scale=_common_scale(local),
+        model_trace=model_trace,
+        guide_trace=guide_trace,
+    )
+
+
+def sample_sites(trace: poutine.Trace) -> list[Site]:
+    """The trace's random sites, without Pyro's own subsampling sites."""
+    sites = [site for site in trace.nodes.values() if site["type"] == "sample" and not site_is_subsample(site)]
+    for site in sites:
+        if site["infer"].get("enumerate"):
+            raise ValueError(
+                f"site {site['name']!r} is marked for enumeration, which importance weights cannot use: "
+                "fit with pyro.infer.TraceEnum_ELBO, or sample the site"
+            )
+    return sites
+
+
+def _check_match(p_sites: list[Site], q_sites: list[Site]) -> None:
+    latent = {site["name"] for site in p_sites if not site["is_observed"]}
+    guided = {site["name"] for site in q_sites if not site["infer"].get("is_auxiliary")}
+    for name in sorted(latent ^ guided):
+        where, missing = ("model", "guide") if name in latent else ("guide", "model")
+        raise ValueError(
+            f"latent site {name!r} is in the {where} but not in the {missing}: both must sample the same sites"
+        )
+
+
+def _frame(site: Site) -> Any:
+    """The data plate's frame at this site, or None for a global site."""
+    frame = next((f for f in site["cond_indep_stack"] if f.name == PLATE), None)
+    if frame is not None and frame.dim != -1:
+        raise ValueError(f'plate "{PLATE}" is at dim {frame.dim} at site {site["name"]!r}: it must be at dim=-1')
+    return frame
+
+
+def _log_prob(site: Site) -> Tensor:
+    if "unscaled_log_prob" not in site:
+        site["unscaled_log_prob"] = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
+    return site["unscaled_log_prob"]
+
+
+def _inner_scale(site: Site) -> float:
+    """Scale of subsampled plates nested in the data plate: part of one datum's log-probability."""
+    inner = [f for f in site["cond_indep_stack"] if f.name != PLATE and f.vectorized]
+    return math.prod((f.full_size or f.size) / f.size for f in inner)
+
+
+def _common_scale(local: list[Site]) -> float | Tensor:
+    """What each datum is multiplied by, the same at every site inside the data plate."""
+    scales = {site["name"]: site["scale"] / _inner_scale(site) for site in local}
+    (first, scale), *others = scales.items()
+    for name, other in others:
+        if not torch.allclose(torch.as_tensor(other, dtype=torch.float64), torch.as_tensor(scale, dtype=torch.float64)):
+            raise ValueError(
+                f"sites {first!r} and {name!r} carry different scales ({scale} and {other}): one datum must have one scale; "
+                "to anneal the KL use Training(kl_warmup_epochs=...) or objective.annealed(weight), not poutine.scale"
+            )
+    return scale
+
+
+def per_datum(values: Tensor, site: Site) -> Tensor:
+    """Sum one site's (K, *plates, B) values over the plates nested in the data plate, (K, B)."""
+    values = scale_and_mask(values, scale=_inner_scale(site), mask=site["mask"])
+    return values.flatten(1, -2).sum(1) if values.dim() > 2 else values
+
+
+def _per_datum_sites(sites: list[Site], *, observed: bool) -> dict[str, Tensor]:
+    local = (site for site in sites if _frame(site) and site["is_observed"] == observed)
+    return {site["name"]: per_datum(_log_prob(site), site) for site in local}
+
+
+def _total(sites: dict[str, Tensor], like: Tensor) -> Tensor:
+    return sum(sites.values(), torch.zeros_like(like))
+
+
+def _sum_global(sites: list[Site], num_particles: int) -> Tensor:
+    """Sum over the sites outside the data plate, scaled, (K,)."""
+    total = torch.zeros(())
+    for site in sites:
+        if not _frame(site):
+            log_prob = scale_and_mask(_log_prob(site), scale=site["scale"], mask=site["mask"])
+            in_particles = any(f.name == PARTICLES for f in site["cond_indep_stack"])
+            total = total + (log_prob.reshape(num_particles, -1).sum(-1) if in_particles else log_prob.sum())
+    return total.expand(num_particles)
+
+
+def nonfinite_site(terms: LogTerms) -> str | None:
+    """Name of the first site whose value or log-probability is NaN or infinite, guide first; None when all are finite."""
+    for trace in (terms.guide_trace, terms.model_trace):
+        for site in sample_sites(trace):
+            if not (torch.isfinite(site["value"]).all() and torch.isfinite(_log_prob(site)).all()):
+                return site["name"]
+    return None
+
+
+@contextmanager
+def own_parameters(*programs: Program) -> Iterator[None]:
+    """Keep modules out of Pyro's global parameter store, where models of equal names would share weights.
+
+    Plain functions keep their parameters there, so for them the store stays as it is.
+    """
+    if all(isinstance(program, nn.Module) for program in programs):
+        with pyro.get_param_store().scope():
+            yield
+    else:
+        yield
+
+
+@contextmanager
+def evaluating(*programs: Program) -> Iterator[None]:
+    """Evaluation mode (dropout and batch norm at rest), no gradients, no validation; all as before afterwards."""
+    modules = [p for p in programs if isinstance(p, nn.Module)]
+    modes = [(module, module.training) for program in modules for module in program.modules()]
+    for module, _ in modes:
+        module.training = False
+    try:
+        with torch.no_grad(), own_parameters(*programs), pyro.validation_enabled(False):
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def place(data: Dataset, *programs: Program, device: str | torch.device | None = None) -> Dataset:
+    """Data on the device and in the float type of the programs' parameters; moves the programs where `device` is given."""
+    modules = [program for program in programs if isinstance(program, nn.Module)]
+    if device is not None:
+        for module in modules:
+            module.to(device)
+    parameter = next((p for module in modules for p in module.parameters() if p.is_floating_point()), None)
+    if parameter is None:
+        return data if device is None else data.to(device=device)
+    return data.to(device=parameter.device, dtype=parameter.dtype)
+
+
+def check_data(model: Program, x: Tensor, context: Tensor | None) -> None:
+    """Check all data once, before a loop that runs without validation."""
+    if isinstance(model, Model):
+        model.check(x, context)
+
+
+def rows_per_chunk(num_data: int, num_particles: int, chunk_size: int | None) -> int:
+    """How many data to take at once, so that all their particles fit in a chunk of (particle, datum) pairs."""
+    pairs = PAIRS_PER_CHUNK if chunk_size is None else chunk_size
+    if num_particles < 1 or pairs < 1:
+        raise ValueError(f"num_particles is {num_particles} and chunk_size {pairs}: both must be at least 1")
+    return max(1, min(num_data, pairs // num_particles))
+
+
+def log_weights(
+    model: Program,
+    guide: Program,
+    x: Tensor,
+    context: Tensor | None = None,
+    *,
+    num_particles: int = 1,
+    seed: int | None = None,
+    chunk_size: int | None = None,
+    progress: bool = False,
+) -> Tensor:
+    """log w_kb = log p(x_b, z_kb) - log q(z_kb given x_b), z_kb ~ q, without gradients.
+
+    Its mean over K is the ELBO, its log-mean-exp the IWAE bound and the estimate of log p(x_b). With a global latent
+    each particle has its own, and the log-mean-exp estimates the predictive log density under q of the global latent.
+
+    Args:
+        model: `Model`, or any Pyro model with one plate "data" at dim -1.
+        guide: `Guide`, or any Pyro guide with the same latent sites.
+        x: Data, (B, *event); NaN is missing.
+        context: Covariates, (B, C), or None.
+        num_particles: Number of particles K.
+        seed: Seed of the draws; None draws from torch's global stream.
+        chunk_size: (particle, datum) pairs held at once; bounds the memory, whatever K and B.
+        progress: Whether to show a bar.
+
+    Returns:
+        Log-weights, in nats, shape (K, B).
+
+    Raises:
+        ValueError: x lies outside the likelihood's support; see also `log_terms`.
+
+    References:
+        Burda, Grosse and Salakhutdinov (2016), Importance weighted autoencoders, arXiv:1509.00519, eq. 8.
+
+    Example:
+        >>> from ppl_vae.data import beds
+        >>> bed = beds.linear_gaussian(num_data=3)
+        >>> log_w = log_weights(bed.model, bed.guide, bed.x, num_particles=2, seed=0)
+        >>> bool(torch.allclose(log_w, bed.log_evidence.expand(2, 3)))
+        True
+    """
+    chunks = iter_log_weights(model, guide, x, context, num_particles=num_particles, seed=seed, chunk_size=chunk_size)
+    with tqdm(total=len(x), desc="log weights", unit=" data", disable=not progress) as bar:
+        found = []
+        for chunk in chunks:
+            found.append(chunk)
+            bar.update(chunk.shape[1])
+    return torch.cat(found, dim=1)
+
+
+def iter_log_weights(
+    model: Program,
+    guide: Program,
+    x: Tensor,
+    context: Tensor | None = None,
+    *,
+    num_particles: int,
+    seed: int | None,
+    chunk_size: int | None,
+) -> Iterator[Tensor]:
+    """`log_weights`, some data at a time: (K, rows) tensors in the order of the data."""
+    check_data(model, x, context)
+    rows = rows_per_chunk(len(x), num_particles, chunk_size)
+    step = min(num_particles, PAIRS_PER_CHUNK if chunk_size is None else chunk_size)
+    for start in range(0, len(x), rows):
+        args = arguments(x[start : start + rows], None if context is None else context[start : start + rows])
+        with evaluating(model, guide), seeded(derived_seed(seed, start)):
+            counts = [min(step, num_particles - k) for k in range(0, num_particles, step)]
+            parts = [log_terms(model, guide, *args, num_particles=k).log_weights for k in counts]
+        yield torch.cat(parts)
+
+
+def arguments(x: Tensor, context: Tensor | None) -> tuple[Tensor, ...]:
+    """What model and guide are called with: a program without covariates need not take the argument."""
+    return (x,) if context is None else (x, context)

@@ -1,0 +1,9 @@
+"""fit: settings, schedules, the loop, checkpoints."""
+
+from ppl_vae.training import schedules
+from ppl_vae.training.fit import fit
+from ppl_vae.training.result import FitResult, NonFiniteLossError
+from ppl_vae.training.settings import Training
+from ppl_vae.training.state import load_weights, save_weights
+
+__all__ = ["FitResult", "NonFiniteLossError", "Training", "fit", "load_weights", "save_weights", "schedules"]

@@ -1,0 +1,54 @@
+"""A run's whole state in one file, written whole, holding tensors and plain values only."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ppl_vae.files import write_whole
+from ppl_vae.training.result import FitResult
+from ppl_vae.training.state import Weights, read_tensors
+
+
+@dataclass
+class Best:
+    """The best epoch so far; its weights are kept only where early stopping will want them."""
+
+    value: float = float("-inf")
+    epoch: int = 0
+    weights: Weights | None = None
+
+
+def write_checkpoint(
+    path: str | Path,
+    settings: dict[str, str],
+    weights: Weights,
+    optimizer: torch.optim.Optimizer,
+    result: FitResult,
+    best: Best,
+) -> None:
+    """Write everything that the next epoch needs."""
+    state = {"settings": settings, "weights": weights, "optimizer": optimizer.state_dict(), "result": asdict(result)}
+    state["best"] = {"value": best.value, "epoch": best.epoch, "weights": best.weights}
+    write_whole(path, lambda p: torch.save(state, p))
+
+
+def read_checkpoint(path: str | Path | None, settings: dict[str, str]) -> dict[str, Any] | None:
+    """The state in the file, or None where there is no file yet.
+
+    Raises:
+        ValueError: the file was made with other settings, or is no checkpoint.
+    """
+    if path is None or not Path(path).exists():
+        return None
+    state = read_tensors(path, "checkpoint")
+    if "settings" not in state:
+        raise ValueError(f"{path} is no checkpoint written by ppl_vae.fit: choose another file")
+    for name, value in settings.items():
+        if state["settings"].get(name) != value:
+            raise ValueError(
+                f"{path} was made with {name}={state['settings'].get(name)}, not {value}: "
+                "delete it to start afresh, or go on with the same settings"
+            )
+    return state

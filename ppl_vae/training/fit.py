@@ -1,0 +1,57 @@
+"""fit: stochastic variational inference on the data's training split, watched on its validation split."""
+
+from typing import Any
+
+from pyro.infer import ELBO
+
+from ppl_vae.data import Dataset, as_dataset
+from ppl_vae.importance import Program
+from ppl_vae.objectives import MeanFieldELBO
+from ppl_vae.training.result import FitResult
+from ppl_vae.training.run import Run
+from ppl_vae.training.settings import Training
+
+__all__ = ["fit"]
+
+
+def fit(
+    model: Program,
+    guide: Program,
+    data: Dataset | Any,
+    *,
+    objective: ELBO | None = None,
+    training: Training | None = None,
+) -> FitResult:
+    """Train model and guide in place by stochastic gradient ascent on the objective.
+
+    Each step follows the gradient of the mean bound over a batch; binarised data are drawn afresh each epoch
+    (`binarize="dynamic"`). The validation bound is unannealed, in evaluation mode, with the same draws each epoch.
+
+    Args:
+        model: `Model`, or any Pyro model with a plate "data" at dim -1.
+        guide: `Guide`, or any Pyro guide with the same latent sites.
+        data: A `Dataset` (split or not), or anything that makes one: an array, tensor, DataFrame, DataArray.
+        objective: One of `objectives` or Pyro's own ELBOs; None is `MeanFieldELBO()`.
+        training: Settings; None is `Training()`.
+
+    Returns:
+        History, best epoch, wall time.
+
+    Raises:
+        NonFiniteLossError: the loss became NaN or infinite; the weights of the last complete epoch are put back.
+        ValueError: x outside the support; a warm-up with one of Pyro's objectives; a checkpoint of other settings.
+
+    References:
+        Kingma and Welling (2014), Auto-encoding variational Bayes, arXiv:1312.6114, algorithm 1.
+
+    Example:
+        >>> import ppl_vae as pv
+        >>> data = pv.load("digits", binarize="dynamic")
+        >>> guide = pv.Guide(pv.posteriors.MeanFieldNormal(2), data.event_shape)
+        >>> model = pv.Model(pv.priors.StandardNormal(2), pv.likelihoods.Bernoulli(data.event_shape))
+        >>> result = pv.fit(model, guide, data, training=pv.Training(num_epochs=2, progress=False))
+        >>> result.history["valid"][1] > result.history["valid"][0]
+        True
+    """
+    training, objective = training or Training(), objective or MeanFieldELBO()
+    return Run(model, guide, as_dataset(data), objective, training).go()

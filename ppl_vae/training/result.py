@@ -1,0 +1,49 @@
+"""What a training run leaves behind."""
+
+from dataclasses import dataclass, field
+
+__all__ = ["FitResult", "NonFiniteLossError"]
+
+
+class NonFiniteLossError(FloatingPointError):
+    """The loss became NaN or infinite; the message names epoch, batch and site, and the last good weights are in place.
+
+    No paper.
+
+    Example:
+        >>> issubclass(NonFiniteLossError, ArithmeticError)
+        True
+    """
+
+
+@dataclass
+class FitResult:
+    """What `fit` did; model and guide themselves were trained in place.
+
+    No paper.
+
+    Args:
+        history: Per epoch: "epoch", "train" and "valid" (mean bound per datum, nats; train is annealed during the warm-up,
+            valid never is and is absent without a validation split), "kl_weight", "learning_rate", "seconds".
+        best_epoch: Epoch with the best held-out bound after the warm-up; without a validation split, the last one.
+        stopped: "finished" or "early stopping"; with the latter the weights are the best epoch's.
+        seed: The seed.
+        wall_time: Seconds, resumed parts included.
+        objective: How the objective is written.
+
+    Example:
+        >>> FitResult(history={"epoch": [1, 2], "train": [-3.0, -2.5]}, best_epoch=2).num_epochs
+        2
+    """
+
+    history: dict[str, list[float]] = field(default_factory=dict)
+    best_epoch: int = 0
+    stopped: str = "finished"
+    seed: int = 0
+    wall_time: float = 0.0
+    objective: str = ""
+
+    @property
+    def num_epochs(self) -> int:
+        """Epochs done."""
+        return len(self.history.get("epoch", []))

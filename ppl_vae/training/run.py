@@ -1,0 +1,226 @@
+"""The training loop: its state after one epoch is all that the next one needs, so it can stop and go on anywhere."""
+
+import logging
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pyro
+import torch
+from pyro.infer import ELBO
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from ppl_vae.data import Dataset
+from ppl_vae.importance import (
+    Program,
+    arguments,
+    check_data,
+    evaluating,
+    log_terms,
+    nonfinite_site,
+    own_parameters,
+    place,
+)
+from ppl_vae.model import Model
+from ppl_vae.objectives import Bound
+from ppl_vae.seeding import derived_seed, seeded
+from ppl_vae.training.checkpoint import Best, read_checkpoint, write_checkpoint
+from ppl_vae.training.result import FitResult, NonFiniteLossError
+from ppl_vae.training.settings import Training
+from ppl_vae.training.state import State, Weights
+
+logger = logging.getLogger(__name__)
+
+
+class Run:
+    """One call of `fit`."""
+
+    def __init__(self, model: Program, guide: Program, data: Dataset, objective: ELBO, training: Training) -> None:
+        if training.kl_warmup_epochs and not isinstance(objective, Bound):
+            raise ValueError(
+                f"kl_warmup_epochs cannot anneal {type(objective).__name__}: use one of ppl_vae's objectives"
+            )
+        self.model, self.guide, self.objective, self.training = model, guide, objective, training
+        data = place(data, model, guide, device=training.device)
+        check_data(model, data.x, data.context)
+        self.train, self.valid = data.train, data.valid if "valid" in data.splits else None
+        self.batch_size = min(training.batch_size, len(self.train))
+        first = self._rows(self.train.x, self.train.context, torch.arange(min(2, len(self.train))))
+        self.state = State(model, guide, lambda: objective.loss(model, guide, *first))
+        if not self.state.parameters:
+            raise ValueError("neither model nor guide has a trainable parameter: there is nothing to fit")
+        self.optimizer = _optimizer(training, self.state.parameters)
+        self.result = FitResult(seed=training.seed, objective=repr(objective))
+        self.best = Best()
+
+    def go(self) -> FitResult:
+        """Train until the last epoch, or until patience ends."""
+        self._resume()
+        last_good = self.state.take()
+        progress = {"desc": "fit", "unit": " epochs", "disable": not self.training.progress}
+        with _training_mode(self.model, self.guide), tqdm(**progress, total=self.training.num_epochs) as bar:
+            bar.update(self.result.num_epochs)
+            for epoch in range(self.result.num_epochs + 1, self.training.num_epochs + 1):
+                if self._out_of_patience():
+                    break
+                try:
+                    row = self._epoch(epoch)
+                except NonFiniteLossError:
+                    self.state.put(last_good)
+                    raise
+                last_good = self._record(row)
+                bar.set_postfix({k: f"{row[k]:.2f}" for k in ("train", "valid") if k in row})
+                bar.update()
+        return self._finish()
+
+    def _epoch(self, epoch: int) -> dict[str, float]:
+        """Train on every row once; returns this epoch's row of the history."""
+        start, generator = time.perf_counter(), torch.Generator().manual_seed(self._seed(epoch, 0))
+        x = self.train.draw(generator)
+        batches = torch.randperm(len(x), generator=generator).split(self.batch_size)
+        total = 0.0
+        with seeded(self._seed(epoch, 1)):
+            for i, rows in enumerate(batches):
+                args = self._rows(x, self.train.context, rows)
+                loss = self._step(args, done=epoch - 1 + i / len(batches))
+                if not math.isfinite(loss):
+                    raise self._nonfinite(loss, epoch, i, args)
+                total += loss
+        row = {"epoch": epoch, "train": -total / len(x), "kl_weight": self.training.kl_weight(epoch)}
+        if self.valid is not None:
+            row["valid"] = self._mean_bound(self.valid)
+        return row | {"learning_rate": self.optimizer.param_groups[0]["lr"], "seconds": time.perf_counter() - start}
+
+    def _step(self, args: tuple[Tensor, ...], done: float) -> float:
+        """One gradient step after `done` epochs; returns the loss summed over the batch."""
+        objective = self.objective
+        if self.training.kl_warmup_epochs and isinstance(objective, Bound):
+            objective = objective.annealed(self.training.kl_weight(done))
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.training.schedule(done / self.training.num_epochs)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = _loss_and_grads(objective, self.model, self.guide, args)
+        if math.isfinite(loss):
+            for (
+                parameter
+            ) in self.state.parameters:  # the nominal batch size: a smaller last batch weighs each datum the same
+                if parameter.grad is not None:
+                    parameter.grad /= self.batch_size
+            if self.training.clip_norm is not None:
+                nn.utils.clip_grad_norm_(self.state.parameters, self.training.clip_norm)
+            self.optimizer.step()
+        return loss
+
+    def _mean_bound(self, data: Dataset) -> float:
+        """Mean of the unannealed objective per datum, in evaluation mode, with the same draws at every call."""
+        total = 0.0
+        with evaluating(self.model, self.guide), seeded(self._seed(0, 2)):
+            for rows in torch.arange(len(data)).split(self.batch_size):
+                loss = self.objective.loss(self.model, self.guide, *self._rows(data.x, data.context, rows))
+                total -= _number(loss)
+        return total / len(data)
+
+    def _nonfinite(self, loss: float, epoch: int, batch: int, args: tuple[Tensor, ...]) -> NonFiniteLossError:
+        with evaluating(self.model, self.guide), seeded(0):
+            site = nonfinite_site(log_terms(self.model, self.guide, *args))
+        where = f"site {site!r}" if site else "no single site (their sum overflowed)"
+        return NonFiniteLossError(
+            f"the loss is {loss} at epoch {epoch}, batch {batch}, {where}; the weights after epoch {epoch - 1} were put back: "
+            "lower learning_rate, set clip_norm, or look for extreme values in x"
+        )
+
+    def _record(self, row: dict[str, float]) -> Weights:
+        """Note an epoch, remember it if it is the best, write the checkpoint; returns its weights."""
+        for name, value in row.items():
+            self.result.history.setdefault(name, []).append(value)
+        self.result.wall_time += row["seconds"]
+        weights = self.state.take()
+        if self.valid is None:
+            self.best = Best(epoch=int(row["epoch"]))
+        elif row["epoch"] >= self.training.kl_warmup_epochs and row["valid"] > self.best.value:
+            self.best = Best(row["valid"], int(row["epoch"]), weights if self.training.patience else None)
+        if self.training.checkpoint is not None:
+            write_checkpoint(
+                self.training.checkpoint, self._settings(), weights, self.optimizer, self.result, self.best
+            )
+        return weights
+
+    def _out_of_patience(self) -> bool:
+        patience, waiting_since = self.training.patience, max(self.best.epoch, self.training.kl_warmup_epochs)
+        return patience is not None and self.valid is not None and self.result.num_epochs - waiting_since >= patience
+
+    def _finish(self) -> FitResult:
+        if self._out_of_patience():
+            self.result.stopped = "early stopping"
+        if self.best.weights is not None:
+            self.state.put(self.best.weights)
+        self.result.best_epoch = self.best.epoch
+        if isinstance(self.model, Model):
+            self._log_concerns()
+        return self.result
+
+    def _log_concerns(self) -> None:
+        args = self._rows(self.train.x, self.train.context, torch.arange(self.batch_size))
+        with evaluating(self.model, self.guide), seeded(self._seed(0, 3)):
+            z = log_terms(self.model, self.guide, *args).guide_trace.nodes["z"]["value"]
+            for concern in self.model.concerns(z, *args[1:]):
+                logger.warning(concern)
+
+    def _resume(self) -> None:
+        state = read_checkpoint(self.training.checkpoint, self._settings())
+        if state is not None:
+            self.state.put(state["weights"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.result, self.best = FitResult(**state["result"]), Best(**state["best"])
+
+    def _settings(self) -> dict[str, str]:
+        """What must agree for a checkpoint to go on; the number of epochs may grow."""
+        rate = self.training.learning_rate
+        rate_name = getattr(rate, "__qualname__", None) or repr(rate)
+        names = ("seed", "batch_size", "kl_warmup_epochs", "clip_norm", "patience")
+        settings = {name: repr(getattr(self.training, name)) for name in names}
+        return settings | {"learning_rate": rate_name, "objective": repr(self.objective), "rows": str(len(self.train))}
+
+    def _seed(self, *keys: int) -> int:
+        return derived_seed(self.training.seed, *keys)
+
+    @staticmethod
+    def _rows(x: Tensor, context: Tensor | None, rows: Tensor) -> tuple[Tensor, ...]:
+        rows = rows.to(x.device)
+        return arguments(x[rows], None if context is None else context[rows])
+
+
+def _optimizer(training: Training, parameters: list[Tensor]) -> torch.optim.Optimizer:
+    if training.optimizer is not None:
+        return training.optimizer(parameters)
+    return torch.optim.Adam(parameters, lr=training.schedule(0.0), fused=all(p.is_floating_point() for p in parameters))
+
+
+def _loss_and_grads(objective: ELBO, model: Program, guide: Program, args: tuple[Tensor, ...]) -> float:
+    """Loss summed over the batch, its gradient in `.grad`; one code path for our objectives and Pyro's."""
+    return _number(objective.loss_and_grads(model, guide, *args))
+
+
+def _number(loss: float | Tensor | tuple[float, float]) -> float:
+    """Pyro's wake-sleep returns its two losses apart."""
+    return float(sum(loss)) if isinstance(loss, tuple) else float(loss)
+
+
+@contextmanager
+def _training_mode(*programs: Program) -> Iterator[None]:
+    """Training mode without validation, out of Pyro's global store, and with denormals flushed (Adam's moments decay into them)."""
+    modules = [m for program in programs if isinstance(program, nn.Module) for m in program.modules()]
+    modes = [(module, module.training) for module in modules]
+    flushed = bool(torch.tensor(1e-40) * 0.5 == 0)
+    torch.set_flush_denormal(True)
+    for module in modules:
+        module.training = True
+    try:
+        with own_parameters(*programs), pyro.validation_enabled(False):
+            yield
+    finally:
+        torch.set_flush_denormal(flushed)
+        for module, training in modes:
+            module.training = training

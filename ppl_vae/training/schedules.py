@@ -1,0 +1,101 @@
+"""Learning rates as functions of the fraction of training done; stateless, so resuming needs nothing stored."""
+
+import math
+from dataclasses import dataclass
+
+__all__ = ["Constant", "Cosine", "Exponential", "Stages"]
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The same rate throughout.
+
+    No paper.
+
+    Args:
+        value: Learning rate.
+
+    Example:
+        >>> Constant(1e-3)(0.7)
+        0.001
+    """
+
+    value: float
+
+    def __call__(self, fraction: float) -> float:
+        """Rate after this fraction of training."""
+        return self.value
+
+
+@dataclass(frozen=True)
+class Exponential:
+    """From start to end by a constant factor per step: start (end / start)^fraction.
+
+    No paper.
+
+    Args:
+        start: Learning rate at the beginning.
+        end: Learning rate at the end.
+
+    Example:
+        >>> round(Exponential(1e-2, 1e-4)(0.5), 6)
+        0.001
+    """
+
+    start: float
+    end: float
+
+    def __call__(self, fraction: float) -> float:
+        """Rate after this fraction of training."""
+        return self.start * (self.end / self.start) ** fraction
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """From start to end along half a cosine.
+
+    References:
+        Loshchilov and Hutter (2017), SGDR, arXiv:1608.03983, eq. 5 (one cycle).
+
+    Args:
+        start: Learning rate at the beginning.
+        end: Learning rate at the end.
+
+    Example:
+        >>> Cosine(1e-3, 0.0)(1.0)
+        0.0
+    """
+
+    start: float
+    end: float = 0.0
+
+    def __call__(self, fraction: float) -> float:
+        """Rate after this fraction of training."""
+        return self.end + (self.start - self.end) * (1 + math.cos(math.pi * fraction)) / 2
+
+
+@dataclass(frozen=True)
+class Stages:
+    """Burda's stages: stage i of n runs 3^i passes at rate start * 10^(-i / (n - 1)).
+
+    References:
+        Burda, Grosse and Salakhutdinov (2016), Importance weighted autoencoders, arXiv:1509.00519, section 5.
+
+    Args:
+        start: Learning rate of the first stage.
+        num_stages: Number of stages n (8 in the paper: 3,280 passes).
+
+    Example:
+        >>> Stages(1e-3)(0.0), round(Stages(1e-3)(1.0), 6)
+        (0.001, 0.0001)
+    """
+
+    start: float = 1e-3
+    num_stages: int = 8
+
+    def __call__(self, fraction: float) -> float:
+        """Rate after this fraction of training."""
+        passes = [3**i for i in range(self.num_stages)]
+        ends = [sum(passes[: i + 1]) / sum(passes) for i in range(self.num_stages)]
+        stage = next((i for i, end in enumerate(ends) if fraction < end), self.num_stages - 1)
+        return self.start * 10 ** (-stage / max(1, self.num_stages - 1))

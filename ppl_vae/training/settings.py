@@ -1,0 +1,79 @@
+"""How to train: one value object, checked when it is made."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ppl_vae.training.schedules import Constant
+
+__all__ = ["Training"]
+
+
+@dataclass(frozen=True)
+class Training:
+    """Settings of `fit`.
+
+    No paper.
+
+    Args:
+        num_epochs: Passes over the training data.
+        batch_size: Data per step.
+        learning_rate: A number, or a schedule: any function of the fraction of training done (`training.schedules`).
+        optimizer: From parameters to a torch optimiser; None is Adam (fused where the device has it).
+        clip_norm: Largest gradient norm; None does not clip.
+        kl_warmup_epochs: Epochs over which the KL's weight grows from 0 to 1.
+        patience: Stop after this many epochs without a better held-out bound, and go back to the best weights; None never stops
+            early. Counts from the end of the warm-up; the bound is the unannealed one.
+        seed: Seed of batches, draws and binarisation; the same seed gives the same result on the same machine.
+        device: Where to train, e.g. "cuda"; None leaves model and guide where they are.
+        checkpoint: File that holds the whole state after each epoch; if it exists, training goes on from there, exactly.
+        progress: Whether to show a bar.
+
+    Raises:
+        ValueError: a number is out of range.
+
+    Example:
+        >>> Training(num_epochs=3).batch_size
+        128
+    """
+
+    num_epochs: int = 100
+    batch_size: int = 128
+    learning_rate: float | Callable[[float], float] = 1e-3
+    optimizer: Callable[[Iterable[Tensor]], torch.optim.Optimizer] | None = None
+    clip_norm: float | None = None
+    kl_warmup_epochs: int = 0
+    patience: int | None = None
+    seed: int = 0
+    device: str | None = None
+    checkpoint: str | Path | None = None
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("num_epochs", 0),
+            ("batch_size", 1),
+            ("kl_warmup_epochs", 0),
+            ("patience", 1),
+            ("seed", 0),
+        ):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"Training({name}={value}): it must be at least {least}")
+        for name in ("learning_rate", "clip_norm"):
+            value = getattr(self, name)
+            if isinstance(value, int | float) and not value > 0:
+                raise ValueError(f"Training({name}={value}): it must be positive")
+
+    @property
+    def schedule(self) -> Callable[[float], float]:
+        """The learning rate as a function of the fraction of training done."""
+        rate = self.learning_rate
+        return rate if callable(rate) else Constant(rate)
+
+    def kl_weight(self, epoch: float) -> float:
+        """Weight of the KL at this (fractional) epoch, linear over the warm-up."""
+        return min(1.0, epoch / self.kl_warmup_epochs) if self.kl_warmup_epochs else 1.0

@@ -1,0 +1,113 @@
+"""What training changes: parameters and buffers, taken, put back, saved and loaded."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from torch import Tensor, nn
+
+from ppl_vae.files import write_whole
+from ppl_vae.importance import Program
+from ppl_vae.seeding import seeded
+
+__all__ = ["load_weights", "save_weights"]
+
+Weights = dict[str, dict[str, Tensor]]
+
+
+class State:
+    """All tensors behind a model and a guide: modules' state, or a plain function's entries in Pyro's parameter store."""
+
+    def __init__(self, model: Program, guide: Program, run_once: Callable[[], object]) -> None:
+        self.modules = {n: p for n, p in (("model", model), ("guide", guide)) if isinstance(p, nn.Module)}
+        self.named = _store_parameters(run_once) if len(self.modules) < 2 else {}
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """Trainable tensors, each once (a VampPrior shares the guide's)."""
+        found = [p for module in self.modules.values() for p in module.parameters()] + list(self.named.values())
+        return [p for p in dict.fromkeys(found) if p.requires_grad]
+
+    def take(self) -> Weights:
+        """A copy of all weights."""
+        weights = {name: module.state_dict() for name, module in self.modules.items()} | {"named": self.named}
+        return {name: {k: v.detach().clone() for k, v in group.items()} for name, group in weights.items()}
+
+    def put(self, weights: Weights) -> None:
+        """Set all weights to a copy taken before."""
+        for name, module in self.modules.items():
+            module.load_state_dict(weights[name])
+        with torch.no_grad():
+            for name, parameter in self.named.items():
+                parameter.copy_(weights["named"][name])
+
+
+def _store_parameters(run_once: Callable[[], object]) -> dict[str, Tensor]:
+    """Parameters that plain functions keep in Pyro's store, found by running them once (as SVI does at each step)."""
+    with poutine.trace(param_only=True) as capture, seeded(0), pyro.validation_enabled(False):
+        run_once()
+    return {name: site["value"].unconstrained() for name, site in capture.trace.nodes.items()}
+
+
+def save_weights(path: str | Path, model: nn.Module, guide: nn.Module) -> Path:
+    """Write the state of model and guide to one file: tensors only, nothing that can execute.
+
+    No paper.
+
+    Args:
+        path: The file.
+        model: The model.
+        guide: The guide.
+
+    Returns:
+        The path.
+
+    Example:
+        >>> import tempfile
+        >>> model, guide = nn.Linear(2, 3), nn.Linear(3, 2)
+        >>> path = save_weights(tempfile.mkdtemp() + "/weights.pt", model, guide)
+        >>> load_weights(path, model, guide)
+    """
+    state = {"model": model.state_dict(), "guide": guide.state_dict()}
+    return write_whole(path, lambda p: torch.save(state, p))
+
+
+def load_weights(path: str | Path, model: nn.Module, guide: nn.Module) -> None:
+    """Read what `save_weights` wrote into a model and guide of the same structure.
+
+    No paper.
+
+    Args:
+        path: The file.
+        model: The model, built as it was.
+        guide: The guide, built as it was.
+
+    Raises:
+        ValueError: the file is not such a file, or the structure differs; names the first difference.
+
+    Example:
+        >>> load_weights("missing.pt", nn.Linear(1, 1), nn.Linear(1, 1))
+        Traceback (most recent call last):
+        FileNotFoundError: no weights at missing.pt
+    """
+    state = read_tensors(path, "weights")
+    for name, module in (("model", model), ("guide", guide)):
+        try:
+            module.load_state_dict(state[name])
+        except (RuntimeError, KeyError) as error:
+            detail = " ".join(str(error).split())
+            raise ValueError(f"{path} does not fit this {name}: {detail}") from error
+
+
+def read_tensors(path: str | Path, what: str) -> dict[str, Any]:
+    """Load a file of tensors and plain values; refuses anything that could execute."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no {what} at {path}")
+    try:
+        return torch.load(path, weights_only=True, map_location="cpu")
+    except Exception as error:  # torch raises UnpicklingError, EOFError, RuntimeError, ... for damaged or foreign files
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(f"{path} is no {what} file written by ppl_vae ({reason})") from error
