@@ -11,6 +11,7 @@ import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,7 @@ TEXT = {".py", ".pyi", ".md", ".toml", ".txt", ".yaml", ".yml", ".ipynb", ".json
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
-@dataclass(frozen=True)
+@dataclass
 class Module:
     """One source file of the package."""
 
@@ -59,7 +60,7 @@ class Module:
     def text(self) -> str:
         return self.path.read_text(encoding="utf-8")
 
-    @property
+    @cached_property
     def tree(self) -> ast.Module:
         return ast.parse(self.text)
 
@@ -164,9 +165,31 @@ def is_command(function: Function) -> bool:
     return any(re.search(r"\.(command|callback)\(", ast.unparse(decorator)) for decorator in function.decorator_list)
 
 
+def records() -> set[str]:
+    """Classes whose constructor lists their fields: dataclasses, pydantic models, and the data set."""
+    classes = [node for _, node in nodes(ast.ClassDef)]
+    return {"Dataset"} | {
+        node.name
+        for node in classes
+        if any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list)
+        or any("BaseModel" in ast.unparse(base) for base in node.bases)
+    }
+
+
 def num_parameters(function: Function) -> int:
     names = [arg.arg for arg in (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs)]
     return 0 if is_command(function) else len(names) - (names[:1] in (["self"], ["cls"]))
+
+
+def signatures() -> list[tuple[int, str]]:
+    own = {id(item) for _, node in nodes(ast.ClassDef) if node.name in RECORDS for item in node.body}
+    functions = nodes(ast.FunctionDef, ast.AsyncFunctionDef)
+    return [(num_parameters(node), place) for place, node in functions if id(node) not in own]
+
+
+def calls() -> list[tuple[int, str]]:
+    found = [(place, node) for place, node in nodes(ast.Call) if ast.unparse(node.func).split(".")[-1] not in RECORDS]
+    return [(len(node.args) + len(node.keywords), place) for place, node in found]
 
 
 def nodes(*kinds: type[ast.AST]) -> Iterator[tuple[str, ast.AST]]:
@@ -178,7 +201,7 @@ def nodes(*kinds: type[ast.AST]) -> Iterator[tuple[str, ast.AST]]:
 
 def code_lines(module: Module) -> list[str]:
     """Statements in a normal form: no docstring, comment, import, blank line, or bracket alone on its line."""
-    tree = module.tree
+    tree = ast.parse(module.text)  # a tree of its own, since it is cut down
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | Function):
             kept = without_docstring(node.body)
@@ -199,19 +222,20 @@ def duplicated_share() -> float:
     return 100 * len(copied) / max(1, sum(map(len, lines.values())))
 
 
+RECORDS = records()
+
+
 def measure() -> dict[str, tuple[float, str]]:
     """Each budget's measured value, and the place of the worst."""
     files = [(len(module.text.splitlines()), module.name) for module in FILES]
-    functions = [(node, place) for place, node in nodes(ast.FunctionDef, ast.AsyncFunctionDef)]
-    lengths = [(body_lines(node), place) for node, place in functions]
-    calls = [(len(node.args) + len(node.keywords), place) for place, node in nodes(ast.Call)]
+    lengths = [(body_lines(node), place) for place, node in nodes(ast.FunctionDef, ast.AsyncFunctionDef)]
     return {
         "file, median lines": (statistics.median(size for size, _ in files), ""),
         "file, most lines": max(files),
         "function, median lines": (statistics.median(size for size, _ in lengths), ""),
         "function, most lines": max(lengths),
-        "parameters, most": max((num_parameters(node), place) for node, place in functions),
-        "arguments of one call, most": max(calls),
+        "parameters, most": max(signatures()),
+        "arguments of one call, most": max(calls()),
         "duplicated lines, per cent": (round(duplicated_share(), 1), ""),
     }
 
@@ -234,15 +258,16 @@ def test_no_file_over_budget():
 def test_no_function_over_budget():
     functions = list(nodes(ast.FunctionDef, ast.AsyncFunctionDef))
     assert over("function, most lines", [(body_lines(node), place) for place, node in functions]) == []
-    assert over("parameters, most", [(num_parameters(node), place) for place, node in functions]) == []
+    assert over("parameters, most", signatures()) == []
+    assert over("arguments of one call, most", calls()) == []
 
 
 # --- words -----------------------------------------------------------------------------------------------------------
 
 
 def test_no_print():
-    calls = [place for place, node in nodes(ast.Call) if ast.unparse(node.func) == "print"]
-    assert calls == [], "a library logs, and the command line echoes"
+    printing = [place for place, node in nodes(ast.Call) if ast.unparse(node.func) == "print"]
+    assert printing == [], "a library logs, and the command line echoes"
 
 
 def test_no_unfinished_marks():
