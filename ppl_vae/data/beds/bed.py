@@ -1,0 +1,135 @@
+"""What every test bed is made of: a model with closed-form log p(x), and a guide that can be exact or distorted."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyro
+import torch
+from pyro.nn import PyroModule
+from torch import Tensor
+
+__all__ = ["Bed", "BedGuide", "BedModel", "Distortion"]
+
+
+class BedModel(PyroModule):
+    """A plain Pyro model whose log p(x) is known: sites "z" and "x" in a plate "data".
+
+    NaN in x means missing: its entry carries no density. Without x, the model simulates `num_data` rows. No paper.
+
+    Args:
+        num_data: How many rows the model simulates without x.
+    """
+
+    def __init__(self, num_data: int) -> None:
+        super().__init__()
+        self.num_data = num_data
+
+    def prior(self) -> Any:
+        """p(z), for one datum."""
+        raise NotImplementedError
+
+    def likelihood(self, z: Tensor) -> Any:
+        """p(x|z), independent over the entries of x; the event is the last batch dim."""
+        raise NotImplementedError
+
+    def log_evidence(self, x: Tensor) -> Tensor:
+        """Exact log p(x) per datum, over the observed entries."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor | None = None, context: Tensor | None = None) -> Tensor:
+        """The generative model; `context` is taken and not used."""
+        with pyro.plate("data", self.num_data if x is None else len(x), dim=-1):
+            likelihood = self.likelihood(pyro.sample("z", self.prior()))
+            if x is None:
+                return pyro.sample("x", likelihood.to_event(1))
+            observed = likelihood.mask(~x.isnan()).to_event(1)
+            return pyro.sample("x", observed, obs=x.nan_to_num(nan=0.0))
+
+
+@dataclass(frozen=True)
+class Distortion:
+    """How far a guide is from the exact posterior: sd times `scale`, mean moved by `shift` posterior sds. No paper.
+
+    Raises:
+        ValueError: `scale` is not positive.
+    """
+
+    scale: float = 1.0
+    shift: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.scale > 0:
+            raise ValueError(f"guide_scale={self.scale} multiplies a standard deviation: it must be positive")
+
+
+class BedGuide(PyroModule):
+    """A plain Pyro guide: site "z" in a plate "data", drawn from `posterior(x)`. No paper.
+
+    Args:
+        model: Whose posterior it is; its parameters stay the model's.
+        distortion: How far the guide is from it.
+    """
+
+    def __init__(self, model: BedModel, distortion: Distortion) -> None:
+        super().__init__()
+        self.distortion = distortion
+        self._model = (model,)  # in a tuple: as a submodule its parameters would be the guide's too
+
+    @property
+    def model(self) -> Any:
+        """The model whose posterior this is."""
+        return self._model[0]
+
+    def posterior(self, x: Tensor) -> Any:
+        """q(z|x), batch shape (N,)."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Draw z given x; `context` is taken and not used."""
+        with pyro.plate("data", len(x), dim=-1):
+            return pyro.sample("z", self.posterior(x))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bed:
+    """Data with a model of known log p(x) and a guide; the guide is the exact posterior unless it was distorted.
+
+    Model and guide take any rows x, not only these. No paper.
+
+    Args:
+        name: What the bed is called.
+        x: Data drawn from the model, shape (N, *event).
+        model: `model(x, context=None)`, a Pyro model with sites "z" and "x".
+        guide: `guide(x, context=None)`, a Pyro guide with site "z".
+        latent_dim: Number of latent dimensions D; 1 for a discrete z.
+        reparameterized: Whether draws of the guide carry gradients.
+
+    Example:
+        >>> from ppl_vae.data import beds
+        >>> bed = beds.gamma_poisson(num_data=3)
+        >>> bed.log_evidence.shape
+        torch.Size([3])
+    """
+
+    name: str
+    x: Tensor
+    model: BedModel
+    guide: BedGuide
+    latent_dim: int
+    reparameterized: bool = True
+
+    @property
+    def log_evidence(self) -> Tensor:
+        """Exact log p(x) of the bed's own data, in nats, shape (N,). No paper."""
+        return self.exact_log_evidence(self.x)
+
+    def exact_log_evidence(self, x: Tensor) -> Tensor:
+        """Exact log p(x) of any data, in nats, shape (N,); NaN entries are integrated out. No paper."""
+        with torch.no_grad():
+            return self.model.log_evidence(x)
+
+
+def draws(array: Any) -> Tensor:
+    """NumPy draws as float64. No paper."""
+    return torch.from_numpy(np.asarray(array, dtype=np.float64))

@@ -1,0 +1,61 @@
+"""Gaussian conditioning with missing entries, shared by the Gaussian beds."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["Affine", "masked_normal", "posterior"]
+
+
+@dataclass(frozen=True)
+class Affine:
+    """x = W z + b + noise: loading W (D, L), offset b (D,), noise sd (D,). No paper."""
+
+    loading: Tensor
+    offset: Tensor
+    noise: Tensor
+
+    def marginal(self, mean: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and covariance of x when z has this mean (*batch, L) and covariance (*batch, L, L)."""
+        spread = self.loading @ covariance @ self.loading.mT
+        return mean @ self.loading.mT + self.offset, spread + torch.diag(self.noise.square())
+
+
+def masked_normal(x: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
+    """log N(x_o; mean_o, covariance_oo) over the observed entries o of every row.
+
+    A missing entry is made an independent N(0, 1) seen at 0, whose density is then taken off again.
+    Reference: Little and Rubin (2002), Statistical Analysis with Missing Data.
+
+    Shape:
+        x (*batch, D), mean (*batch, D), covariance (*batch, D, D) -> (*batch,)
+    """
+    seen = (~x.isnan()).to(covariance.dtype)
+    residual = torch.where(seen.bool(), x - mean, torch.zeros_like(x - mean))
+    observed = covariance * seen[..., :, None] * seen[..., None, :] + torch.diag_embed(1 - seen)
+    root = torch.linalg.cholesky(observed)
+    white = torch.linalg.solve_triangular(root, residual[..., None], upper=False)[..., 0]
+    log_det = root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    return -0.5 * white.square().sum(-1) - log_det - 0.5 * math.log(2 * math.pi) * seen.sum(-1)
+
+
+def posterior(x: Tensor, affine: Affine, mean: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and covariance of z given the observed entries of x, when z ~ N(mean, covariance).
+
+    P = covariance^-1 + sum_o W_o W_o' / noise_o^2; the posterior is N(P^-1 (...), P^-1).
+    Reference: Bishop (2006), Pattern Recognition and Machine Learning, eq. 2.116.
+
+    Shape:
+        x (*batch, D), mean (*batch, L), covariance (*batch, L, L) -> (*batch, L), (*batch, L, L)
+    """
+    weight = (~x.isnan()).to(mean.dtype) / affine.noise.square()
+    prior_precision = torch.linalg.inv(covariance)
+    precision = prior_precision + torch.einsum("...d,dk,dl->...kl", weight, affine.loading, affine.loading)
+    pull = (prior_precision @ mean[..., None])[..., 0] + (
+        (x - affine.offset).nan_to_num(nan=0.0) * weight
+    ) @ affine.loading
+    root = torch.linalg.cholesky(precision)
+    location = torch.cholesky_solve(pull[..., None], root)[..., 0]
+    return location, torch.cholesky_inverse(root.expand(*location.shape, -1))

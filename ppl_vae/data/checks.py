@@ -1,0 +1,116 @@
+"""What belongs to x (names, covariates, labels, picture shape), checked against it once."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ppl_vae.data.tables import Table, row_names, table
+
+__all__ = ["coords_of", "covariates", "labels_of", "picture", "refuse", "same_rows"]
+
+
+def coords_of(observed: Table, datum_names: Any = None, feature_names: Any = None) -> dict[str, np.ndarray]:
+    """The names along every dim of x; numbers where none were given. No paper.
+
+    Raises:
+        ValueError: The number of names is not that of the rows or features.
+    """
+    shape = observed.values.shape
+    coords = {dim: np.arange(size) for dim, size in zip(observed.dims, shape, strict=True)} | observed.coords
+    if datum_names is not None:
+        coords[observed.dims[0]] = _names(datum_names, shape[0], "datum_names")
+    if feature_names is not None:
+        if len(shape) > 2:
+            raise ValueError(
+                f"feature_names name one dim, an event has shape {tuple(shape[1:])}: give an xarray DataArray"
+            )
+        coords[observed.dims[1]] = _names(feature_names, shape[1], "feature_names")
+    return coords
+
+
+def picture(image_shape: tuple[int, ...] | None, event_shape: torch.Size) -> tuple[int, ...] | None:
+    """How to draw one datum: as told, else the event itself when it has two or three dims. No paper.
+
+    Raises:
+        ValueError: The picture has more or fewer pixels than a datum has values.
+    """
+    if image_shape is None:
+        return tuple(event_shape) if len(event_shape) in (2, 3) else None
+    if np.prod(image_shape) != event_shape.numel():
+        raise ValueError(
+            f"image_shape {tuple(image_shape)} does not hold the {event_shape.numel()} values of one datum"
+        )
+    return tuple(image_shape)
+
+
+def covariates(context: Any, x: Tensor) -> tuple[Tensor | None, tuple[str, ...]]:
+    """Covariates (N, C) beside x, and their names. No paper.
+
+    Raises:
+        ValueError: Another number of rows than x, or a value that is missing or infinite; row and covariate are named.
+    """
+    if context is None:
+        return None, ()
+    given = table(context, x.dtype, "context")
+    values = given.values.to(x.device)
+    if values.ndim != 2 or len(values) != len(x):
+        raise ValueError(f"context has shape {tuple(values.shape)}, x has {len(x)} rows: give ({len(x)}, covariates)")
+    names = tuple(str(name) for name in given.coords.get(given.dims[1], np.arange(values.shape[1])))
+    bad = ~values.isfinite()
+    if bad.any():
+        row, column = bad.nonzero()[0].tolist()
+        where = f"row {row}, covariate {names[column]}"
+        raise ValueError(
+            f"context is {values[row, column].item():g} at {where}: it must be complete; drop or impute it"
+        )
+    return values, names
+
+
+def labels_of(labels: Any, num_data: int) -> np.ndarray | None:
+    """Labels as an array (N,). No paper.
+
+    Raises:
+        ValueError: Another number of labels than rows in x.
+    """
+    if labels is None:
+        return None
+    array = labels.cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    if array.shape != (num_data,):
+        raise ValueError(f"labels have shape {array.shape}, x has {num_data} rows: give one label per row")
+    return array
+
+
+def same_rows(x: Any, **others: Any) -> None:
+    """Refuse pandas objects in another order: they are joined by position, which would pair the wrong rows. No paper.
+
+    Raises:
+        ValueError: The indexes differ; the first row where they do is named.
+    """
+    index = row_names(x)
+    for what, other in others.items():
+        theirs = row_names(other)
+        if index is None or theirs is None or np.array_equal(index, theirs):
+            continue
+        row = next(i for i, (mine, its) in enumerate(zip(index, theirs, strict=True)) if mine != its)
+        raise ValueError(f"row {row} is {index[row]!s} in x and {theirs[row]!s} in {what}: reindex one like the other")
+
+
+def refuse(bad: Tensor, values: Tensor, names: np.ndarray, why: str) -> None:
+    """Raise for the first bad entry of x, naming value, row and feature. No paper.
+
+    Raises:
+        ValueError: There is one.
+    """
+    if not bad.any():
+        return
+    row, *place = bad.nonzero()[0].tolist()
+    feature = names[place[0]] if len(place) == 1 else tuple(place)
+    raise ValueError(f"x is {values[row, *place].item():g} at row {row}, feature {feature!s}: {why}")
+
+
+def _names(names: Any, size: int, what: str) -> np.ndarray:
+    if len(names) != size:
+        raise ValueError(f"{what} has {len(names)} names, x has {size}")
+    return np.asarray(names)

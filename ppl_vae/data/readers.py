@@ -1,0 +1,162 @@
+"""Files as data sets: .npz, .npy, .csv, .parquet."""
+
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ppl_vae.data.dataset import Binarize, Dataset
+
+__all__ = ["arrays", "assemble", "read"]
+
+PARTS = ("train", "valid", "test")
+
+
+def read(
+    path: str | Path,
+    *,
+    label: str | None = None,
+    context: Iterable[str] = (),
+    binarize: Binarize | None = None,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+) -> Dataset:
+    r"""Read a file as a data set: .npz, .npy, .csv or .parquet.
+
+    An .npz holds `x`, or `x_train` with `x_valid` and `x_test`, whose rows become the splits; `context` and `labels`
+    (or `y`) beside them under the same endings. A table holds one column per feature; missing cells are NaN. Pickled
+    objects are refused. Values are taken as they are: bytes are not divided by 255. No paper.
+
+    Args:
+        path: The file.
+        label: The array or column with the labels; without it, an .npz is searched for `labels` and `y`.
+        context: The array (one) or the columns (any number) with covariates.
+        binarize: As in `Dataset`.
+        seed: Where evaluation bits come from.
+        dtype: Floating type of x and context.
+
+    Raises:
+        FileNotFoundError: No such file.
+        KeyError: No such array or column; those that are there are named.
+        ValueError: An unknown suffix, a damaged file or pickled objects.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "rain.csv"
+        >>> _ = path.write_text("site,may,june\nA,1.5,\nB,0.5,2.0\n")
+        >>> data = read(path, label="site")
+        >>> data.coords["feature"].tolist(), data.labels.tolist(), data.mask[0].tolist()
+        (['may', 'june'], ['A', 'B'], [True, False])
+    """
+    path, names = Path(path), (context,) if isinstance(context, str) else tuple(context)
+    if path.suffix not in READERS:
+        raise ValueError(f"{path}: suffix {path.suffix!r} is unknown, use one of {', '.join(READERS)}")
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file (from folder {Path.cwd()})")
+    fields = READERS[path.suffix](path, label, names)
+    return Dataset(**fields, binarize=binarize, seed=seed, name=path.stem, dtype=dtype)
+
+
+def arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file; pickled objects are refused. No paper.
+
+    Raises:
+        ValueError: A damaged file or pickled objects.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return dict(archive)
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+        raise _unreadable(path, error) from None
+
+
+def assemble(found: Mapping[str, np.ndarray], label: str | None, context: str | None) -> dict[str, Any]:
+    """The fields of a `Dataset` from arrays by name, parts put together with their rows as splits. No paper.
+
+    Raises:
+        KeyError: A name is missing.
+
+    Example:
+        >>> fields = assemble({"x_train": np.zeros((3, 2)), "x_test": np.ones((1, 2))}, None, None)
+        >>> {name: rows.tolist() for name, rows in fields["splits"].items()}
+        {'train': [0, 1, 2], 'test': [3]}
+    """
+    parts = [part for part in PARTS if f"x_{part}" in found]
+    if "x" not in found and "train" not in parts:
+        raise KeyError(f"no array 'x' or 'x_train' among {', '.join(found)}")
+    whole = "x" in found
+    endings = [""] if whole else [f"_{part}" for part in parts]
+    label = label or next((name for name in ("labels", "y") if f"{name}{endings[0]}" in found), None)
+    context = context or ("context" if f"context{endings[0]}" in found else None)
+    fields = {name: _joined(found, key, endings) for name, key in (("x", "x"), ("labels", label), ("context", context))}
+    return fields | {"splits": {} if whole else _consecutive({part: len(found[f"x_{part}"]) for part in parts})}
+
+
+def _joined(found: Mapping[str, np.ndarray], name: str | None, endings: list[str]) -> np.ndarray | None:
+    if name is None:
+        return None
+    for ending in endings:
+        if name + ending not in found:
+            raise KeyError(f"no array {name + ending!r} among {', '.join(found)}")
+    return np.concatenate([found[name + ending] for ending in endings])
+
+
+def _consecutive(sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
+    ends = np.cumsum(list(sizes.values()))
+    return {part: np.arange(end - size, end) for (part, size), end in zip(sizes.items(), ends, strict=True)}
+
+
+def _read_npz(path: Path, label: str | None, context: tuple[str, ...]) -> dict[str, Any]:
+    if len(context) > 1:
+        raise ValueError(f"{path}: an .npz keeps its covariates in one array, context={list(context)} names several")
+    try:
+        return assemble(arrays(path), label, *(context or (None,)))
+    except KeyError as error:
+        raise KeyError(f"{path}: {error.args[0]}") from None
+
+
+def _read_npy(path: Path, label: str | None, context: tuple[str, ...]) -> dict[str, Any]:
+    if label or context:
+        raise ValueError(f"{path}: an .npy is x alone; for labels or context use .npz, .csv or .parquet")
+    try:
+        return {"x": np.load(path, allow_pickle=False)}
+    except (ValueError, EOFError, OSError) as error:
+        raise _unreadable(path, error) from None
+
+
+def _read_table(path: Path, label: str | None, context: tuple[str, ...]) -> dict[str, Any]:
+    frame = _frame(path)
+    taken = [*([label] if label else []), *context]
+    for name in taken:
+        if name not in frame.columns:
+            raise KeyError(f"{path}: no column {name!r} among {', '.join(map(str, frame.columns))}")
+    labels = None if label is None else frame[label].to_numpy()
+    return {
+        "x": frame.drop(columns=taken),
+        "labels": labels,
+        "context": frame[list(context)] if context else None,
+    }
+
+
+def _frame(path: Path) -> Any:
+    try:
+        import pandas
+    except ImportError:
+        raise ImportError(f"{path}: {path.suffix} files are read with pandas: pip install pandas") from None
+    try:
+        return pandas.read_csv(path) if path.suffix == ".csv" else pandas.read_parquet(path)
+    except ImportError:
+        raise ImportError(f"{path}: .parquet files need pyarrow: pip install pyarrow") from None
+    except (ValueError, OSError) as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: Exception) -> ValueError:
+    what = "pickled objects, which are refused, or damage" if "ickle" in str(error) else str(error).splitlines()[0]
+    return ValueError(f"{path} cannot be read: {what}; save plain numbers, for example with np.savez(path, x=x)")
+
+
+READERS = {".npz": _read_npz, ".npy": _read_npy, ".csv": _read_table, ".parquet": _read_table}

@@ -1,0 +1,83 @@
+"""Which rows train, which validate, which are held out."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+__all__ = ["count", "disjoint", "random_blocks", "random_rows"]
+
+
+def count(share: float, num_data: int, what: str) -> int:
+    """Rows meant by a fraction (a float below 1) or a number of rows. No paper.
+
+    Raises:
+        ValueError: Neither a fraction in [0, 1) nor a whole number.
+
+    Example:
+        >>> count(0.25, 8, "valid"), count(3, 8, "valid")
+        (2, 3)
+    """
+    if not share >= 0 or (share >= 1 and share != int(share)):
+        raise ValueError(f"{what}={share} is neither a fraction in [0, 1) nor a number of rows")
+    if share >= num_data:
+        raise ValueError(f"{what}={share} rows leave none of {num_data} to train on")
+    return round(share * num_data) if share < 1 else int(share)
+
+
+def random_rows(rows: np.ndarray, num_taken: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The rows that stay and the rows taken, at random, each in order. No paper.
+
+    Example:
+        >>> [part.size for part in random_rows(np.arange(5), 2, seed=0)]
+        [3, 2]
+    """
+    if not num_taken:
+        return rows, rows[:0]
+    from sklearn.model_selection import train_test_split
+
+    stay, taken = train_test_split(rows, test_size=num_taken, random_state=seed)
+    return np.sort(stay), np.sort(taken)
+
+
+def random_blocks(rows: np.ndarray, num_taken: int, seed: int, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Like `random_rows`, in whole blocks of neighbouring rows: for films and panels, whose neighbours are near copies.
+
+    The number of rows taken is rounded to whole blocks. No paper.
+
+    Example:
+        >>> random_blocks(np.arange(6), 2, seed=0, length=2)[1].tolist()
+        [4, 5]
+    """
+    blocks = np.split(rows, range(length, len(rows), length))
+    stay, taken = random_rows(np.arange(len(blocks)), round(num_taken / length), seed)
+    return tuple(np.concatenate([rows[:0], *(blocks[i] for i in part)]) for part in (stay, taken))  # type: ignore[return-value]
+
+
+def disjoint(splits: Mapping[str, Any], num_data: int) -> dict[str, np.ndarray]:
+    """Splits as row numbers, empty ones dropped. No paper.
+
+    Args:
+        splits: By name, row numbers or a boolean per row.
+        num_data: How many rows there are.
+
+    Raises:
+        ValueError: A row is there twice or does not exist.
+
+    Example:
+        >>> disjoint({"train": [0, 2], "valid": [], "test": [1]}, num_data=3)
+        {'train': array([0, 2]), 'test': array([1])}
+    """
+    parts = {name: part for name, rows in splits.items() if (part := _rows(rows)).size}
+    rows, counts = np.unique(np.concatenate([np.empty(0, np.int64), *parts.values()]), return_counts=True)
+    outside = rows[(rows < 0) | (rows >= num_data)]
+    if outside.size:
+        raise ValueError(f"splits name row {outside[0]}, x has rows 0 to {num_data - 1}")
+    if (counts > 1).any():
+        raise ValueError(f"row {rows[counts.argmax()]} is {counts.max()} times in the splits {', '.join(parts)}")
+    return parts
+
+
+def _rows(rows: Any) -> np.ndarray:
+    array = np.asarray(rows)
+    return np.flatnonzero(array) if array.dtype == bool else array.astype(np.int64)

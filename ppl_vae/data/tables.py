@@ -1,0 +1,117 @@
+"""What a statistician brings (arrays, tensors, tables) as one tensor with its names kept."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["Table", "row_names", "table"]
+
+EVENT_DIMS = {1: ("feature",), 2: ("row", "column"), 3: ("channel", "row", "column")}
+
+
+class Table(NamedTuple):
+    """Numbers with the names of their dims, and of the entries where the source named them.
+
+    No paper.
+    """
+
+    values: Tensor
+    dims: tuple[str, ...]
+    coords: dict[str, np.ndarray]
+
+
+def table(source: Any, dtype: torch.dtype, what: str = "x") -> Table:
+    """Read NumPy, torch, pandas, xarray or nested lists as a table of shape (N, *event); a vector becomes (N, 1).
+
+    Values are copied, so a later change of the source changes nothing here. Masked entries of a masked array become
+    NaN. pandas and xarray are recognised by their attributes: neither is imported. No paper.
+
+    Args:
+        source: The numbers; rows are data.
+        dtype: Floating type of the result.
+        what: The name of the source in error messages.
+
+    Raises:
+        TypeError: The source holds something else than numbers; a pandas column is named.
+        ValueError: There are no rows or no features.
+
+    Example:
+        >>> table([[1.0, float("nan")]], torch.float32).dims
+        ('datum', 'feature')
+    """
+    if not dtype.is_floating_point:
+        raise ValueError(f"dtype {dtype} cannot hold NaN for missing values: use torch.float32 or torch.float64")
+    if hasattr(source, "to_frame"):  # a pandas Series
+        source = source.to_frame()
+    if hasattr(source, "columns") and hasattr(source, "index"):
+        result = _from_frame(source, dtype, what)
+    elif hasattr(source, "dims") and hasattr(source, "coords"):
+        result = _from_data_array(source, dtype, what)
+    else:
+        result = _from_array(source, dtype, what)
+    if not result.values.numel():
+        raise ValueError(f"{what} of shape {tuple(result.values.shape)} is empty: at least one row and feature needed")
+    return result
+
+
+def row_names(source: Any) -> np.ndarray | None:
+    """The row index of a pandas object, else None. No paper."""
+    return np.asarray(source.index) if hasattr(source, "index") and hasattr(source, "to_numpy") else None
+
+
+def _from_array(source: Any, dtype: torch.dtype, what: str) -> Table:
+    values = _tensor(source, dtype, what)
+    if values.ndim == 0:
+        raise ValueError(f"{what} is the single number {values.item()}: rows of data needed")
+    values = values[:, None] if values.ndim == 1 else values
+    return Table(values, ("datum", *_event_dims(values.ndim - 1)), {})
+
+
+def _event_dims(ndim: int) -> tuple[str, ...]:
+    return EVENT_DIMS.get(ndim, tuple(f"dim_{i}" for i in range(ndim)))
+
+
+def _from_frame(frame: Any, dtype: torch.dtype, what: str) -> Table:
+    for name, kind in zip(frame.columns, frame.dtypes, strict=True):
+        if kind.kind not in "biuf":
+            raise TypeError(
+                f"column {name!r} of {what} holds {kind}, not numbers: drop it, code it, or use it as labels"
+            )
+    values = _tensor(frame.to_numpy(dtype=np.float64, na_value=np.nan), dtype, what)
+    coords = {"datum": np.asarray(frame.index), "feature": np.asarray(frame.columns)}
+    return Table(values, ("datum", "feature"), coords)
+
+
+def _from_data_array(array: Any, dtype: torch.dtype, what: str) -> Table:
+    if "datum" in array.dims:
+        array = array.transpose("datum", ...)
+    result = _from_array(getattr(array, "values", array), dtype, what)
+    dims = tuple(str(name) for name in array.dims)
+    coords = {str(name): np.asarray(array.coords[name]) for name in array.dims if name in array.coords}
+    return Table(result.values, dims + result.dims[len(dims) :], coords)
+
+
+def _tensor(source: Any, dtype: torch.dtype, what: str) -> Tensor:
+    if isinstance(source, Tensor):
+        if source.is_complex():
+            raise TypeError(f"{what} holds {source.dtype}: real numbers needed")
+        return source.detach().to(dtype, copy=True)
+    array = _numbers(source, what)
+    with np.errstate(over="ignore"):  # what overflows becomes inf, and is then named by its place
+        array = np.array(array, dtype=np.float64 if dtype == torch.float64 else np.float32, order="C")
+    return torch.from_numpy(array).to(dtype)
+
+
+def _numbers(source: Any, what: str) -> np.ndarray:
+    if isinstance(source, np.ma.MaskedArray):
+        return np.ma.filled(source.astype(np.float64), np.nan)
+    try:
+        array = np.asarray(source)
+        array = array.astype(np.float64) if array.dtype.kind == "O" else array  # None is NaN
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{what} of type {type(source).__name__} is no array of numbers: {error}") from None
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{what} holds {array.dtype}: real numbers needed")
+    return array
