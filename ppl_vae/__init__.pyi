@@ -12,6 +12,7 @@ from .data import load as load
 from .data import read as read
 from .diagnostics import to_datatree as to_datatree
 from .evidence import Evidence as Evidence
+from .evidence import ImportanceSampling as ImportanceSampling
 from .evidence import log_evidence as log_evidence
 from .families import likelihoods as likelihoods
 from .families import networks as networks

@@ -12,7 +12,6 @@ from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from ppl_vae.data import Dataset
 from ppl_vae.model import Model
@@ -21,7 +20,7 @@ from ppl_vae.seeding import derived_seed, seeded
 __all__ = ["LogTerms", "log_terms", "log_weights"]
 
 Program = Callable[..., Any]
-Site = dict[str, Any]
+Site = Any  # Pyro's message: a dict whose keys depend on its type
 PLATE = "data"
 PARTICLES = "num_particles_vectorized"  # Pyro's own name for it
 PAIRS_PER_CHUNK = 10_000  # (particle, datum) pairs held at once: 30 MB of float32 at 784 features
@@ -32,7 +31,7 @@ class LogTerms:
     """One run of guide and model for K particles and B data: log-probabilities per particle and datum, in nats.
 
     log w = log_likelihood + log_prior - log_q, unscaled. `scale` is what the data plate (N / B when subsampled) and
-    `poutine.scale` multiply each datum by; `log_global` is log p - log q of the sites outside the data plate, per particle.
+    `poutine.scale` multiply each datum by; `log_global` is log p - log q of the sites outside the data plate.
     The traces serve objectives that need the distributions themselves (analytic KL).
 
     Args:
@@ -89,9 +88,9 @@ def log_terms(
 ) -> LogTerms:
     """Run guide and model once for K particles under one outermost particle plate, and sort their log-probabilities.
 
-    Sites inside the plate "data" are summed over everything but particles and data: latent ones give log p(z) and log q,
-    observed ones log p(x given z). `poutine.mask` is honoured; scales are kept apart, so that a nonlinear bound is
-    taken per datum first and scaled after.
+    Sites inside the plate "data" are summed over everything but particles and data: latent ones give log p(z) and
+    log q, observed ones log p(x given z). `poutine.mask` is honoured; scales are kept apart, so that a nonlinear bound
+    is taken per datum first and scaled after.
 
     Args:
         model: Pyro model with one plate "data" at dim -1.
@@ -142,7 +141,7 @@ def sample_sites(trace: poutine.Trace) -> list[Site]:
     """The trace's random sites, without Pyro's own subsampling sites."""
     sites = [site for site in trace.nodes.values() if site["type"] == "sample" and not site_is_subsample(site)]
     for site in sites:
-        if site["infer"].get("enumerate"):
+        if (site["infer"] or {}).get("enumerate"):
             raise ValueError(
                 f"site {site['name']!r} is marked for enumeration, which importance weights cannot use: "
                 "fit with pyro.infer.TraceEnum_ELBO, or sample the site"
@@ -152,7 +151,7 @@ def sample_sites(trace: poutine.Trace) -> list[Site]:
 
 def _check_match(p_sites: list[Site], q_sites: list[Site]) -> None:
     latent = {site["name"] for site in p_sites if not site["is_observed"]}
-    guided = {site["name"] for site in q_sites if not site["infer"].get("is_auxiliary")}
+    guided = {site["name"] for site in q_sites if not (site["infer"] or {}).get("is_auxiliary")}
     for name in sorted(latent ^ guided):
         where, missing = ("model", "guide") if name in latent else ("guide", "model")
         raise ValueError(
@@ -187,7 +186,7 @@ def _common_scale(local: list[Site]) -> float | Tensor:
     for name, other in others:
         if not torch.allclose(torch.as_tensor(other, dtype=torch.float64), torch.as_tensor(scale, dtype=torch.float64)):
             raise ValueError(
-                f"sites {first!r} and {name!r} carry different scales ({scale} and {other}): one datum must have one scale; "
+                f"sites {first!r} and {name!r} carry different scales ({scale} and {other}): a datum has one scale; "
                 "to anneal the KL use Training(kl_warmup_epochs=...) or objective.annealed(weight), not poutine.scale"
             )
     return scale
@@ -220,7 +219,7 @@ def _sum_global(sites: list[Site], num_particles: int) -> Tensor:
 
 
 def nonfinite_site(terms: LogTerms) -> str | None:
-    """Name of the first site whose value or log-probability is NaN or infinite, guide first; None when all are finite."""
+    """Name of the first site, guide first, whose value or log-probability is NaN or infinite; None if there is none."""
     for trace in (terms.guide_trace, terms.model_trace):
         for site in sample_sites(trace):
             if not (torch.isfinite(site["value"]).all() and torch.isfinite(_log_prob(site)).all()):
@@ -257,7 +256,7 @@ def evaluating(*programs: Program) -> Iterator[None]:
 
 
 def place(data: Dataset, *programs: Program, device: str | torch.device | None = None) -> Dataset:
-    """Data on the device and in the float type of the programs' parameters; moves the programs where `device` is given."""
+    """Data on the device and in the float type of the programs' parameters; `device` moves the programs first."""
     modules = [program for program in programs if isinstance(program, nn.Module)]
     if device is not None:
         for module in modules:
@@ -291,7 +290,6 @@ def log_weights(
     num_particles: int = 1,
     seed: int | None = None,
     chunk_size: int | None = None,
-    progress: bool = False,
 ) -> Tensor:
     """log w_kb = log p(x_b, z_kb) - log q(z_kb given x_b), z_kb ~ q, without gradients.
 
@@ -306,7 +304,6 @@ def log_weights(
         num_particles: Number of particles K.
         seed: Seed of the draws; None draws from torch's global stream.
         chunk_size: (particle, datum) pairs held at once; bounds the memory, whatever K and B.
-        progress: Whether to show a bar.
 
     Returns:
         Log-weights, in nats, shape (K, B).
@@ -325,12 +322,7 @@ def log_weights(
         True
     """
     chunks = iter_log_weights(model, guide, x, context, num_particles=num_particles, seed=seed, chunk_size=chunk_size)
-    with tqdm(total=len(x), desc="log weights", unit=" data", disable=not progress) as bar:
-        found = []
-        for chunk in chunks:
-            found.append(chunk)
-            bar.update(chunk.shape[1])
-    return torch.cat(found, dim=1)
+    return torch.cat(list(chunks), dim=1)
 
 
 def iter_log_weights(

@@ -21,8 +21,8 @@ _numbers = (
 class Model(PyroModule):
     """A VAE's generative model: z ~ p(z given c), x ~ p(x given z, c).
 
-    log p(x, z) = log p(z given c) + sum_i log p(x_i given z, c), the sum over the observed elements of x (NaN is missing).
-    A plain Pyro model: it works in `pyro.infer.SVI`, `pyro.poutine.trace`, `pyro.infer.Predictive`, `pyro.render_model`.
+    log p(x, z) = log p(z given c) + sum_i log p(x_i given z, c), the sum over observed elements of x (NaN is missing).
+    A plain Pyro model: for `pyro.infer.SVI`, `pyro.poutine.trace`, `pyro.infer.Predictive`, `pyro.render_model`.
 
     Args:
         prior: p(z), one of `priors` or any module that returns a distribution with event shape (D,).

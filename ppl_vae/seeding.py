@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import overload
 
 import numpy as np
 import torch
@@ -35,6 +36,10 @@ def seeded(seed: int | None) -> Iterator[None]:
         yield
 
 
+@overload
+def derived_seed(seed: int, *keys: int) -> int: ...
+@overload
+def derived_seed(seed: None, *keys: int) -> None: ...
 def derived_seed(seed: int | None, *keys: int) -> int | None:
     """A seed for one part of a longer job (an epoch, a chunk), independent of the other parts.
 

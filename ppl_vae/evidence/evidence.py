@@ -23,7 +23,7 @@ class EvidenceSummary:
         mc_bias: Leading term of its bias, - mean(mc_se^2) / 2: log of a mean is low; trust it where k-hat is good.
         elbo: Mean ELBO of the same draws.
         mean_ess: Mean effective sample size.
-        share_bad_k: Share of the data with k-hat > 0.7, whose log p(x) is a bound rather than an estimate; NaN if unknown.
+        share_bad_k: Share of the data with k-hat > 0.7, for which log p(x) is a bound; NaN if unknown.
         num_data: Number of data N.
         num_particles: Number of particles K.
 
@@ -48,8 +48,9 @@ class EvidenceSummary:
 
     def __str__(self) -> str:
         return (
-            f"log p(x) = {self.log_evidence:.3f} nats per datum (Monte Carlo se {self.mc_se:.3f}, data se {self.data_se:.3f}); "
-            f"ELBO {self.elbo:.3f}; k-hat > {GOOD_K} for {self.share_bad_k:.0%} of {self.num_data} data at K={self.num_particles}"
+            f"log p(x) = {self.log_evidence:.3f} nats per datum "
+            f"(Monte Carlo se {self.mc_se:.3f}, data se {self.data_se:.3f}); ELBO {self.elbo:.3f}; "
+            f"k-hat > {GOOD_K} for {self.share_bad_k:.0%} of {self.num_data} data at K={self.num_particles}"
         )
 
 

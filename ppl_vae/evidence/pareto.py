@@ -13,7 +13,7 @@ def pareto_k(log_weights: np.ndarray) -> np.ndarray:
     """Pareto k-hat per datum: how heavy the tail of the importance weights is.
 
     The K largest weights are fitted by a generalised Pareto distribution of shape k; moments of order below 1/k exist.
-    k < 0.5: finite variance, trust mean and standard error; k < 0.7: usable; k > 0.7: the estimate is a bound, not an estimate.
+    k < 0.5: finite variance, trust mean and standard error; k < 0.7: usable; k > 0.7: a bound, not an estimate.
     All weights equal (the guide is exact) is -inf by definition; fewer than 25 particles is NaN, with a warning.
 
     Args:

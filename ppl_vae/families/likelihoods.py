@@ -27,7 +27,8 @@ class Likelihood(nn.Module, ABC):
     """A factorised p(x given z) = prod_i p(x_i given parameters_i(features)); a family implements `elementwise`.
 
     Subclasses state the `support` of one element, how many `num_parameters` it has, its `measure`
-    ("counting": a probability; "lebesgue": a density; the two are never compared), and the `remedy` for x outside the support.
+    ("counting": a probability; "lebesgue": a density; the two are never compared), and the `remedy` for x outside the
+    support.
     """
 
     num_parameters = 1
@@ -45,7 +46,7 @@ class Likelihood(nn.Module, ABC):
         self.link = Readout(feature_shape, self.num_parameters, self.event_shape)
 
     @abstractmethod
-    def elementwise(self, *parameters: Tensor) -> dist.TorchDistribution:
+    def elementwise(self, *raw: Tensor) -> dist.TorchDistribution:
         """Distribution of each x_i from `num_parameters` unconstrained tensors of shape (*batch, *event_shape)."""
 
     def parameters_of(self, features: Tensor) -> tuple[Tensor, ...]:
@@ -64,7 +65,7 @@ class Likelihood(nn.Module, ABC):
         """Raise unless every observed value lies in the support (NaN is missing).
 
         Raises:
-            ValueError: the event shape is wrong, or a value is outside the support; names the value, its row and feature.
+            ValueError: the event shape is wrong, or a value is outside the support; names value, row and feature.
         """
         if x.shape[-len(self.event_shape) :] != self.event_shape:
             raise ValueError(
@@ -111,9 +112,9 @@ class Bernoulli(Likelihood):
     support = constraints.boolean
     remedy = 'binarise the data (Dataset(..., binarize="dynamic")), or use ContinuousBernoulli for values in [0, 1]'
 
-    def elementwise(self, logits: Tensor) -> dist.Bernoulli:
+    def elementwise(self, *raw: Tensor) -> dist.TorchDistribution:
         """Bernoulli with these logits."""
-        return dist.Bernoulli(logits=logits)
+        return dist.Bernoulli(logits=raw[0])
 
 
 class ContinuousBernoulli(Likelihood):
@@ -141,9 +142,9 @@ class ContinuousBernoulli(Likelihood):
     support = constraints.unit_interval
     remedy = "scale the data into [0, 1]"
 
-    def elementwise(self, logits: Tensor) -> dist.ContinuousBernoulli:
+    def elementwise(self, *raw: Tensor) -> dist.TorchDistribution:
         """Continuous Bernoulli with these logits."""
-        return dist.ContinuousBernoulli(logits=logits)
+        return dist.ContinuousBernoulli(logits=raw[0])
 
 
 Scale = float | Literal["global", "feature", "decoder"]
@@ -152,7 +153,8 @@ Scale = float | Literal["global", "feature", "decoder"]
 class _LocationScale(Likelihood):
     """Real x_i with a location from the decoder and a scale that is fixed, global, per feature or from the decoder too.
 
-    A free scale makes the likelihood unbounded, so scale = floor + softplus(raw), and `concerns` says where the floor is reached.
+    A free scale makes the likelihood unbounded, so scale = floor + softplus(raw), and `concerns` says when the floor is
+    reached.
     """
 
     measure = "lebesgue"
@@ -174,7 +176,7 @@ class _LocationScale(Likelihood):
     def scale_of(self, location: Tensor, *raw: Tensor) -> Tensor:
         """Standard deviation (or scale) of each x_i, in the units of x."""
         if not isinstance(self.scale, str):
-            return torch.as_tensor(self.scale, dtype=location.dtype, device=location.device)
+            return location.new_tensor(self.scale)
         return self.floor + softplus(raw[0] if raw else self.raw_scale)
 
     def concerns(self, features: Tensor) -> list[str]:
@@ -220,9 +222,9 @@ class Gaussian(_LocationScale):
         torch.Size([5])
     """
 
-    def elementwise(self, location: Tensor, *raw: Tensor) -> dist.Normal:
-        """Normal with this location."""
-        return dist.Normal(location, self.scale_of(location, *raw))
+    def elementwise(self, *raw: Tensor) -> dist.TorchDistribution:
+        """Normal with this location (and scale)."""
+        return dist.Normal(raw[0], self.scale_of(*raw))
 
 
 class StudentT(_LocationScale):
@@ -262,10 +264,10 @@ class StudentT(_LocationScale):
         if df is None:
             self.raw_df = nn.Parameter(torch.full(self.event_shape, 3.0))
 
-    def elementwise(self, location: Tensor, *raw: Tensor) -> dist.StudentT:
-        """Student's t with this location."""
-        df = 2 + softplus(self.raw_df) if self.df is None else torch.as_tensor(self.df, dtype=location.dtype)
-        return dist.StudentT(df.to(location.device), location, self.scale_of(location, *raw))
+    def elementwise(self, *raw: Tensor) -> dist.TorchDistribution:
+        """Student's t with this location (and scale)."""
+        df = 2 + softplus(self.raw_df) if self.df is None else raw[0].new_tensor(self.df)
+        return dist.StudentT(df, raw[0], self.scale_of(*raw))
 
 
 class Poisson(Likelihood):
@@ -292,9 +294,9 @@ class Poisson(Likelihood):
     support = constraints.nonnegative_integer
     remedy = "Poisson takes whole counts 0, 1, 2, ...; use Gaussian or StudentT for measurements"
 
-    def elementwise(self, log_rate: Tensor) -> dist.Poisson:
+    def elementwise(self, *raw: Tensor) -> dist.TorchDistribution:
         """Poisson with this log-rate."""
-        return dist.Poisson(log_rate.exp())
+        return dist.Poisson(raw[0].exp())
 
 
 class NegativeBinomial(Likelihood):
@@ -325,9 +327,9 @@ class NegativeBinomial(Likelihood):
         super().__init__(event_shape)
         self.log_dispersion = nn.Parameter(torch.zeros(self.event_shape))
 
-    def elementwise(self, log_mean: Tensor) -> dist.NegativeBinomial:
+    def elementwise(self, *raw: Tensor) -> dist.TorchDistribution:
         """Negative binomial with this log-mean."""
-        return dist.NegativeBinomial(self.log_dispersion.exp(), logits=log_mean - self.log_dispersion)
+        return dist.NegativeBinomial(self.log_dispersion.exp(), logits=raw[0] - self.log_dispersion)
 
 
 class Categorical(Likelihood):
@@ -360,9 +362,9 @@ class Categorical(Likelihood):
         self.support = constraints.integer_interval(0, num_categories - 1)
         self.remedy = f"categories are numbered 0 to {num_categories - 1}"
 
-    def elementwise(self, *logits: Tensor) -> dist.Categorical:
+    def elementwise(self, *raw: Tensor) -> dist.TorchDistribution:
         """Categorical with these logits."""
-        return dist.Categorical(logits=torch.stack(logits, dim=-1))
+        return dist.Categorical(logits=torch.stack(raw, dim=-1))
 
     def extra_repr(self) -> str:
         """The event shape and the number of categories."""

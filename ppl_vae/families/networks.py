@@ -1,4 +1,4 @@
-"""Networks make features and know no distribution; `Readout` is the last linear map, owned by a likelihood or posterior."""
+"""Networks make features and know no distribution; `Readout` is the last map, owned by a likelihood or posterior."""
 
 import math
 from collections.abc import Callable, Sequence

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import pyro.distributions as dist
 import torch
@@ -93,7 +94,8 @@ class LowRankNormal(Posterior):
         features (*batch, *features) -> batch_shape (*batch), event_shape (D,)
 
     References:
-        Ong, Nott and Smith (2018), Gaussian variational approximation with a factor covariance structure, arXiv:1701.03208.
+        Ong, Nott and Smith (2018), Gaussian variational approximation with a factor covariance structure,
+        arXiv:1701.03208.
 
     Example:
         >>> posterior = LowRankNormal(4, rank=2)
@@ -135,6 +137,9 @@ class FullRankNormal(Posterior):
         >>> posterior(torch.zeros(5, 10)).event_shape
         torch.Size([3])
     """
+
+    rows: Tensor
+    columns: Tensor
 
     def __init__(self, latent_dim: int) -> None:
         super().__init__(latent_dim)
@@ -178,6 +183,8 @@ class FlowPosterior(Posterior):
     """
 
     conditioner_dim = 32  # numbers about x that each coupling sees
+    layers: Any  # nn.ModuleList of Pyro's conditional transforms
+    reverse: Tensor
 
     def __init__(self, latent_dim: int, num_transforms: int = 4, *, hidden_dims: Sequence[int] = (64,)) -> None:
         super().__init__(latent_dim)

@@ -1,4 +1,4 @@
-"""Priors p(z) or p(z given c): a distribution over one datum's latent, with no batch shape unless covariates are given."""
+"""Priors p(z) or p(z given c): a distribution over one datum's latent, without batch shape unless c is given."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -51,6 +51,8 @@ class StandardNormal(Prior):
         torch.Size([2])
     """
 
+    loc: Tensor
+
     def __init__(self, latent_dim: int) -> None:
         super().__init__(latent_dim)
         self.register_buffer("loc", torch.zeros(latent_dim), persistent=False)
@@ -63,7 +65,7 @@ class StandardNormal(Prior):
 class LearnedNormal(Prior):
     """p(z) = N(m, diag s^2) with m and s learned; with covariates, m and log s are affine in c.
 
-    With a free decoder it adds nothing to `StandardNormal` but the scale; with covariates it is the prior of a conditional VAE.
+    With a free decoder it adds nothing to `StandardNormal`; with covariates it is the prior of a conditional VAE.
 
     Args:
         latent_dim: Number of latent dimensions D.
@@ -76,7 +78,8 @@ class LearnedNormal(Prior):
         ValueError: context is missing though `context_dim` > 0.
 
     References:
-        Sohn, Lee and Yan (2015), Learning structured output representation using deep conditional generative models, NeurIPS.
+        Sohn, Lee and Yan (2015), Learning structured output representation using deep conditional generative models,
+        NeurIPS.
 
     Example:
         >>> LearnedNormal(2, context_dim=3)(torch.zeros(5, 3)).batch_shape
@@ -103,7 +106,7 @@ class LearnedNormal(Prior):
 
 
 class Mixture(dist.MixtureSameFamily):
-    """`MixtureSameFamily` that scores components whose parameters do not broadcast by themselves (conditional flows)."""
+    """`MixtureSameFamily` that also scores components whose parameters do not broadcast (conditional flows)."""
 
     def log_prob(self, value: Tensor) -> Tensor:
         """log sum_c w_c p_c(value)."""
@@ -161,7 +164,7 @@ class VampPrior(Prior):
 
     Args:
         guide: The `Guide` that gives q (anything with `encode(x, context)`).
-        pseudo_inputs: Starting values of u, (C, *event); rows of the training data are a good choice. NaN is not allowed.
+        pseudo_inputs: Starting values of u, (C, *event), without NaN; rows of the training data are a good choice.
         pseudo_context: Covariates of the pseudo-inputs, (C, context), if the guide takes any.
 
     Shape:
@@ -181,12 +184,15 @@ class VampPrior(Prior):
         torch.Size([2])
     """
 
-    def __init__(self, guide: nn.Module, pseudo_inputs: Tensor, *, pseudo_context: Tensor | None = None) -> None:
+    guide: Any  # a Guide; families stand above guides and do not import them
+
+    def __init__(self, guide: Any, pseudo_inputs: Tensor, *, pseudo_context: Tensor | None = None) -> None:
         pseudo_inputs = torch.as_tensor(pseudo_inputs).detach().clone()
         event_shape = tuple(guide.event_shape)
         if pseudo_inputs.dim() != 1 + len(event_shape) or tuple(pseudo_inputs.shape[1:]) != event_shape:
             raise ValueError(
-                f"pseudo_inputs have shape {tuple(pseudo_inputs.shape)}; the guide's data need (C, {', '.join(map(str, event_shape))})"
+                f"pseudo_inputs have shape {tuple(pseudo_inputs.shape)}; "
+                f"the guide's data need (C, {', '.join(map(str, event_shape))})"
             )
         if pseudo_inputs.isnan().any():
             row = int(pseudo_inputs.flatten(1).isnan().any(1).nonzero()[0])
@@ -240,6 +246,9 @@ class FlowPrior(Prior):
         >>> FlowPrior(2)().log_prob(torch.zeros(5, 2)).shape
         torch.Size([5])
     """
+
+    loc: Tensor
+    reverse: Tensor
 
     def __init__(
         self,

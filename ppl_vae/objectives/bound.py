@@ -1,4 +1,4 @@
-"""What every objective shares: a value per datum, a surrogate for its gradient, and Pyro's loss interface around them."""
+"""What every objective shares: a value per datum, a surrogate for its gradient, and Pyro's loss interface."""
 
 import copy
 from abc import ABC, abstractmethod
@@ -84,7 +84,7 @@ class Bound(ELBO, ABC):
 
 
 def require_reparameterized(terms: LogTerms, name: str) -> None:
-    """Raise when a latent's draw carries no gradient though its density has parameters: the gradient would be biased."""
+    """Raise when a draw carries no gradient though its density has parameters: the estimate would be biased."""
     for site in sample_sites(terms.guide_trace):
         if not site["fn"].has_rsample and terms.log_q.requires_grad:
             raise ValueError(

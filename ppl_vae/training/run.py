@@ -5,10 +5,10 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pyro
 import torch
-from pyro.infer import ELBO
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 class Run:
     """One call of `fit`."""
 
-    def __init__(self, model: Program, guide: Program, data: Dataset, objective: ELBO, training: Training) -> None:
+    def __init__(self, model: Program, guide: Program, data: Dataset, objective: Any, training: Training) -> None:
         if training.kl_warmup_epochs and not isinstance(objective, Bound):
             raise ValueError(
                 f"kl_warmup_epochs cannot anneal {type(objective).__name__}: use one of ppl_vae's objectives"
@@ -127,8 +127,9 @@ class Run:
             site = nonfinite_site(log_terms(self.model, self.guide, *args))
         where = f"site {site!r}" if site else "no single site (their sum overflowed)"
         return NonFiniteLossError(
-            f"the loss is {loss} at epoch {epoch}, batch {batch}, {where}; the weights after epoch {epoch - 1} were put back: "
-            "lower learning_rate, set clip_norm, or look for extreme values in x"
+            f"the loss is {loss} at epoch {epoch}, batch {batch}, {where}; "
+            f"the weights after epoch {epoch - 1} were put back: lower learning_rate, set clip_norm, "
+            "or look for extreme values in x"
         )
 
     def _record(self, row: dict[str, float]) -> Weights:
@@ -158,14 +159,14 @@ class Run:
             self.state.put(self.best.weights)
         self.result.best_epoch = self.best.epoch
         if isinstance(self.model, Model):
-            self._log_concerns()
+            self._log_concerns(self.model)
         return self.result
 
-    def _log_concerns(self) -> None:
+    def _log_concerns(self, model: Model) -> None:
         args = self._rows(self.train.x, self.train.context, torch.arange(self.batch_size))
         with evaluating(self.model, self.guide), seeded(self._seed(0, 3)):
-            z = log_terms(self.model, self.guide, *args).guide_trace.nodes["z"]["value"]
-            for concern in self.model.concerns(z, *args[1:]):
+            z: Any = log_terms(self.model, self.guide, *args).guide_trace.nodes["z"]["value"]
+            for concern in model.concerns(z, *args[1:]):
                 logger.warning(concern)
 
     def _resume(self) -> None:
@@ -198,7 +199,7 @@ def _optimizer(training: Training, parameters: list[Tensor]) -> torch.optim.Opti
     return torch.optim.Adam(parameters, lr=training.schedule(0.0), fused=all(p.is_floating_point() for p in parameters))
 
 
-def _loss_and_grads(objective: ELBO, model: Program, guide: Program, args: tuple[Tensor, ...]) -> float:
+def _loss_and_grads(objective: Any, model: Program, guide: Program, args: tuple[Tensor, ...]) -> float:
     """Loss summed over the batch, its gradient in `.grad`; one code path for our objectives and Pyro's."""
     return _number(objective.loss_and_grads(model, guide, *args))
 
@@ -210,7 +211,7 @@ def _number(loss: float | Tensor | tuple[float, float]) -> float:
 
 @contextmanager
 def _training_mode(*programs: Program) -> Iterator[None]:
-    """Training mode without validation, out of Pyro's global store, and with denormals flushed (Adam's moments decay into them)."""
+    """Training mode, no validation, out of Pyro's store, denormals flushed (Adam's moments decay into them)."""
     modules = [m for program in programs if isinstance(program, nn.Module) for m in program.modules()]
     modes = [(module, module.training) for module in modules]
     flushed = bool(torch.tensor(1e-40) * 0.5 == 0)

@@ -25,11 +25,11 @@ class Training:
         optimizer: From parameters to a torch optimiser; None is Adam (fused where the device has it).
         clip_norm: Largest gradient norm; None does not clip.
         kl_warmup_epochs: Epochs over which the KL's weight grows from 0 to 1.
-        patience: Stop after this many epochs without a better held-out bound, and go back to the best weights; None never stops
-            early. Counts from the end of the warm-up; the bound is the unannealed one.
+        patience: Stop after this many epochs without a better held-out (unannealed) bound, counted from the end of the
+            warm-up, and go back to the best weights; None never stops early.
         seed: Seed of batches, draws and binarisation; the same seed gives the same result on the same machine.
         device: Where to train, e.g. "cuda"; None leaves model and guide where they are.
-        checkpoint: File that holds the whole state after each epoch; if it exists, training goes on from there, exactly.
+        checkpoint: File that holds the whole state after each epoch; if it exists, training goes on from there.
         progress: Whether to show a bar.
 
     Raises:

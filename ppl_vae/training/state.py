@@ -19,7 +19,7 @@ Weights = dict[str, dict[str, Tensor]]
 
 
 class State:
-    """All tensors behind a model and a guide: modules' state, or a plain function's entries in Pyro's parameter store."""
+    """All tensors behind model and guide: modules' state, or a plain function's entries in Pyro's parameter store."""
 
     def __init__(self, model: Program, guide: Program, run_once: Callable[[], object]) -> None:
         self.modules = {n: p for n, p in (("model", model), ("guide", guide)) if isinstance(p, nn.Module)}
@@ -49,7 +49,8 @@ def _store_parameters(run_once: Callable[[], object]) -> dict[str, Tensor]:
     """Parameters that plain functions keep in Pyro's store, found by running them once (as SVI does at each step)."""
     with poutine.trace(param_only=True) as capture, seeded(0), pyro.validation_enabled(False):
         run_once()
-    return {name: site["value"].unconstrained() for name, site in capture.trace.nodes.items()}
+    sites: Any = capture.trace.nodes
+    return {name: site["value"].unconstrained() for name, site in sites.items()}
 
 
 def save_weights(path: str | Path, model: nn.Module, guide: nn.Module) -> Path:
