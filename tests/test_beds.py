@@ -176,9 +176,13 @@ def test_best_mean_field_elbo_is_the_elbo_of_its_guide_and_the_best_there_is():
         assert (elbo(worse) < bed.best_mean_field_elbo).all()
 
 
-def test_linear_gaussian_in_float32_stays_there():
-    bed = beds.linear_gaussian(num_data=4, dtype=torch.float32)
-    assert {bed.x.dtype, bed.log_evidence.dtype, bed.guide(bed.x).dtype} == {torch.float32}
+@every_bed
+def test_a_bed_moved_to_float32_stays_there(name):
+    bed = BEDS[name](num_data=4)
+    exact, x = bed.log_evidence, bed.x.float()
+    bed.model.to(torch.float32)
+    assert bed.guide.posterior(x).log_prob(bed.guide(x)).dtype == torch.float32
+    torch.testing.assert_close(bed.exact_log_evidence(x), exact.float(), rtol=1e-4, atol=1e-4)
 
 
 def sklearn_mixture(weights, means, covariances):

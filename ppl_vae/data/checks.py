@@ -8,8 +8,6 @@ from torch import Tensor
 
 from ppl_vae.data.tables import Table, row_names, table
 
-__all__ = ["coords_of", "covariates", "labels_of", "picture", "refuse", "same_rows"]
-
 
 def coords_of(observed: Table, datum_names: Any = None, feature_names: Any = None) -> dict[str, np.ndarray]:
     """The names along every dim of x; numbers where none were given. No paper.

@@ -310,5 +310,5 @@ def _is_float(data: Any) -> bool:
 def _bits(intensity: Tensor, generator: torch.Generator) -> Tensor:
     # float32 uniforms for every dtype: one seed, the same bits
     uniform = torch.rand(intensity.shape, generator=generator, device=generator.device, dtype=torch.float32)
-    bits = (uniform.to(intensity.device) < intensity).to(intensity.dtype)
-    return torch.where(intensity.isnan(), intensity, bits)
+    bits = uniform.to(intensity.device).lt_(intensity).to(intensity.dtype)  # in place: images are many
+    return bits.masked_fill_(intensity.isnan(), float("nan"))

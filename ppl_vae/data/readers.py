@@ -10,7 +10,7 @@ import torch
 
 from ppl_vae.data.dataset import Binarize, Dataset
 
-__all__ = ["arrays", "assemble", "read"]
+__all__ = ["read"]
 
 PARTS = ("train", "valid", "test")
 
@@ -67,7 +67,7 @@ def arrays(path: Path) -> dict[str, np.ndarray]:
         ValueError: A damaged file or pickled objects.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return dict(archive)
     except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise _unreadable(path, error) from None
@@ -122,7 +122,8 @@ def _read_npy(path: Path, label: str | None, context: tuple[str, ...]) -> dict[s
     if label or context:
         raise ValueError(f"{path}: an .npy is x alone; for labels or context use .npz, .csv or .parquet")
     try:
-        return {"x": np.load(path, allow_pickle=False)}
+        with path.open("rb") as file:
+            return {"x": np.load(file, allow_pickle=False)}
     except (ValueError, EOFError, OSError) as error:
         raise _unreadable(path, error) from None
 

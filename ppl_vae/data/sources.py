@@ -10,8 +10,6 @@ import numpy as np
 
 from ppl_vae.data.readers import arrays
 
-__all__ = ["BINARIZED_MNIST", "FASHION_MNIST", "MNIST", "Source", "cache", "find"]
-
 FOLDER = "PPL_VAE_DATA"
 
 

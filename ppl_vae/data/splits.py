@@ -5,8 +5,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["count", "disjoint", "random_blocks", "random_rows"]
-
 
 def count(share: float, num_data: int, what: str) -> int:
     """Rows meant by a fraction (a float below 1) or a number of rows. No paper.

@@ -6,8 +6,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Table", "row_names", "table"]
-
 EVENT_DIMS = {1: ("feature",), 2: ("row", "column"), 3: ("channel", "row", "column")}
 
 

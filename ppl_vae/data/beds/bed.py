@@ -9,16 +9,22 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor
 
-__all__ = ["Bed", "BedGuide", "BedModel", "Distortion"]
+__all__ = ["Bed", "BedGuide", "BedModel"]
 
 
 class BedModel(PyroModule):
     """A plain Pyro model whose log p(x) is known: sites "z" and "x" in a plate "data".
 
-    NaN in x means missing: its entry carries no density. Without x, the model simulates `num_data` rows. No paper.
+    NaN in x means missing: its entry carries no density. Without x, the model simulates `num_data` rows. `.to(...)`
+    moves a bed to another device or floating type, with its guide; x is moved by itself. No paper.
 
     Args:
         num_data: How many rows the model simulates without x.
+
+    Example:
+        >>> from ppl_vae.data import beds
+        >>> beds.beta_bernoulli(num_data=3, num_trials=4).model().shape
+        torch.Size([3, 4])
     """
 
     def __init__(self, num_data: int) -> None:
@@ -69,6 +75,12 @@ class BedGuide(PyroModule):
     Args:
         model: Whose posterior it is; its parameters stay the model's.
         distortion: How far the guide is from it.
+
+    Example:
+        >>> from ppl_vae.data import beds
+        >>> bed = beds.linear_gaussian(num_data=3, latent_dim=2)
+        >>> bed.guide(bed.x).shape
+        torch.Size([3, 2])
     """
 
     def __init__(self, model: BedModel, distortion: Distortion) -> None:

@@ -6,12 +6,23 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Affine", "masked_normal", "posterior"]
+__all__ = ["Affine"]
 
 
 @dataclass(frozen=True)
 class Affine:
-    """x = W z + b + noise: loading W (D, L), offset b (D,), noise sd (D,). No paper."""
+    """The likelihood x = W z + b + noise. No paper.
+
+    Args:
+        loading: W, shape (D, L).
+        offset: b, shape (D,).
+        noise: Noise sd of every feature, shape (D,).
+
+    Example:
+        >>> affine = Affine(torch.ones(3, 1), torch.zeros(3), torch.full((3,), 2.0))
+        >>> affine.marginal(torch.zeros(1), torch.eye(1))[1].diagonal()
+        tensor([5., 5., 5.])
+    """
 
     loading: Tensor
     offset: Tensor

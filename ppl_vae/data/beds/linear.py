@@ -91,6 +91,10 @@ class LinearGaussianBed(Bed):
 
     References:
         Tipping and Bishop (1999), Probabilistic principal component analysis; Bishop (2006), section 10.1.2.
+
+    Example:
+        >>> linear_gaussian(num_data=3, latent_dim=2, data_dim=5).loading.shape
+        torch.Size([5, 2])
     """
 
     loading: Tensor
@@ -108,7 +112,6 @@ def linear_gaussian(
     data_dim: int = 5,
     noise: float = 0.5,
     seed: int = 0,
-    dtype: torch.dtype = torch.float64,
     guide_scale: float = 1.0,
     guide_shift: float = 0.0,
 ) -> LinearGaussianBed:
@@ -122,7 +125,6 @@ def linear_gaussian(
         data_dim: Number of features D.
         noise: Noise sd.
         seed: Where parameters and data come from.
-        dtype: Floating type of everything.
         guide_scale: Factor on the guide's sd; 1 is exact.
         guide_shift: Shift of the guide's mean, in posterior sds; 0 is exact.
 
@@ -140,9 +142,8 @@ def linear_gaussian(
     generator = np.random.default_rng(seed)
     loading, mean = generator.standard_normal((data_dim, latent_dim)), generator.standard_normal(data_dim)
     z, noises = generator.standard_normal((num_data, latent_dim)), generator.standard_normal((num_data, data_dim))
-    x = draws(z @ loading.T + mean + noise * noises).to(dtype)
-    affine = Affine(draws(loading).to(dtype), draws(mean).to(dtype), torch.full((data_dim,), noise, dtype=dtype))
-    return linear_gaussian_at(x, affine, guide_scale, guide_shift)
+    affine = Affine(draws(loading), draws(mean), draws(np.full(data_dim, noise)))
+    return linear_gaussian_at(draws(z @ loading.T + mean + noise * noises), affine, guide_scale, guide_shift)
 
 
 def linear_gaussian_at(

@@ -67,6 +67,10 @@ class RainforthBed(Bed):
 
     References:
         Rainforth et al. (2018), Tighter variational bounds are not necessarily better, arXiv:1802.04537.
+
+    Example:
+        >>> rainforth(num_data=4, latent_dim=3).model.mu.shape
+        torch.Size([3])
     """
 
     amortised_guide: BedGuide
