@@ -21,6 +21,7 @@ from .families import priors as priors
 from .guide import Guide as Guide
 from .importance import log_weights as log_weights
 from .model import Model as Model
+from .seeding import seeded as seeded
 from .training import FitResult as FitResult
 from .training import NonFiniteLossError as NonFiniteLossError
 from .training import Training as Training

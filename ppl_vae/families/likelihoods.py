@@ -72,7 +72,7 @@ class Likelihood(nn.Module, ABC):
                 f"{type(self).__name__}({tuple(self.event_shape)}) was given x of shape {tuple(x.shape)}: "
                 f"one datum must have shape {tuple(self.event_shape)}"
             )
-        outside = ~(self.support.check(x) | x.isnan())
+        outside = x.isinf() | ~(self.support.check(x) | x.isnan())
         if outside.any():
             row, *feature = outside.nonzero()[0].tolist()
             value = x[(row, *feature)].item()

@@ -4,6 +4,8 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
+from pyro.distributions import transforms as T
+from pyro.nn import ConditionalAutoRegressiveNN, ConditionalDenseNN
 from torch import Tensor, nn
 
 __all__ = ["MLP", "ConvDecoder", "ConvEncoder", "ResNet"]
@@ -234,6 +236,21 @@ class Readout(nn.Module):
             flat = self.linear(features.flatten(start_dim=-len(self.feature_shape)))
         batch = features.shape[: features.dim() - len(self.feature_shape)]
         return flat.reshape(*batch, self.num_parameters, *self.event_shape)
+
+
+def near_identity(transform: nn.Module) -> nn.Module:
+    """Start a flow layer close to the identity: a random one is jagged, and the first epochs go on smoothing it."""
+    with torch.no_grad():
+        for part in transform.modules():
+            if isinstance(part, T.Spline):
+                outputs: nn.Module | None = part
+            else:
+                outputs = (
+                    part.layers[-1] if isinstance(part, ConditionalDenseNN | ConditionalAutoRegressiveNN) else None
+                )
+            for parameter in () if outputs is None else outputs.parameters(recurse=False):
+                parameter.mul_(0.01)
+    return transform
 
 
 def read_features(network: nn.Module, example: Tensor) -> torch.Size:

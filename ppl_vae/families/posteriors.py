@@ -10,7 +10,7 @@ from pyro.distributions import transforms as T
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from ppl_vae.families.networks import Readout
+from ppl_vae.families.networks import Readout, near_identity
 
 __all__ = ["FlowPosterior", "FullRankNormal", "LowRankNormal", "MeanFieldNormal"]
 
@@ -196,7 +196,7 @@ class FlowPosterior(Posterior):
             layers = [
                 T.conditional_affine_coupling(latent_dim, self.conditioner_dim, hidden) for _ in range(num_transforms)
             ]
-        self.layers = nn.ModuleList(layers)
+        self.layers = nn.ModuleList(near_identity(layer) for layer in layers)
         self.register_buffer("reverse", torch.arange(latent_dim).flip(0), persistent=False)
 
     def distribution(self, raw: Tensor) -> dist.TransformedDistribution:

@@ -10,6 +10,8 @@ from pyro.distributions import transforms as T
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from ppl_vae.families.networks import near_identity
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -261,7 +263,8 @@ class FlowPrior(Prior):
         super().__init__(latent_dim)
         self.transform = "spline" if latent_dim == 1 else transform
         options: dict[str, Any] = {} if self.transform == "spline" else {"hidden_dims": list(hidden_dims)}
-        self.layers = nn.ModuleList(_transform(self.transform)(latent_dim, **options) for _ in range(num_transforms))
+        make = _transform(self.transform)
+        self.layers = nn.ModuleList(near_identity(make(latent_dim, **options)) for _ in range(num_transforms))
         self.register_buffer("loc", torch.zeros(latent_dim), persistent=False)
         self.register_buffer("reverse", torch.arange(latent_dim).flip(0), persistent=False)
 

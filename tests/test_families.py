@@ -1,0 +1,228 @@
+"""Laws that every prior, likelihood and posterior obeys, whatever it is."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from cases import EVENT, FEATURES, LIKELIHOODS, POSTERIORS, PRIORS, data_for, vae
+
+import ppl_vae as pv
+from ppl_vae import likelihoods, networks, objectives, posteriors, priors
+from ppl_vae.objectives.mean_field import analytic_kl
+
+every_prior = pytest.mark.parametrize("name", PRIORS)
+every_likelihood = pytest.mark.parametrize("name", LIKELIHOODS)
+every_posterior = pytest.mark.parametrize("name", POSTERIORS)
+
+
+def test_the_tables_hold_every_family():
+    assert set(PRIORS) == set(priors.__all__)
+    assert set(LIKELIHOODS) == set(likelihoods.__all__)
+    assert set(POSTERIORS) == set(posteriors.__all__)
+
+
+def grid(dim, half_width=12.0, points=601):
+    axis = torch.linspace(-half_width, half_width, points, dtype=torch.float64)
+    mesh = torch.stack(torch.meshgrid(*[axis] * dim, indexing="ij"), dim=-1)
+    return mesh.reshape(-1, dim), (axis[1] - axis[0]) ** dim
+
+
+def built(family, width=FEATURES):
+    family.build((width,))
+    return family.double()
+
+
+@every_prior
+@pytest.mark.parametrize("dim", [1, 2])
+def test_prior_integrates_to_one(name, dim):
+    z, cell = grid(dim)
+    distribution = PRIORS[name](dim).double()()
+    assert distribution.batch_shape == ()
+    assert distribution.event_shape == (dim,)
+    assert (distribution.log_prob(z).exp().sum() * cell).item() == pytest.approx(1.0, abs=2e-3)
+
+
+@every_posterior
+@pytest.mark.parametrize("dim", [1, 2])
+def test_posterior_integrates_to_one(name, dim):
+    z, cell = grid(dim)
+    distribution = built(POSTERIORS[name](dim))(torch.randn(3, FEATURES, dtype=torch.float64))
+    assert distribution.batch_shape == (3,)
+    assert distribution.event_shape == (dim,)
+    mass = distribution.log_prob(z.unsqueeze(1).expand(-1, 3, -1)).exp().sum(0) * cell
+    np.testing.assert_allclose(mass.detach(), 1.0, atol=2e-3)
+
+
+@every_likelihood
+def test_likelihood_integrates_or_sums_to_one(name):
+    likelihood = built(LIKELIHOODS[name][0]((1,)))
+    features = 0.3 * torch.randn(2, FEATURES, dtype=torch.float64)
+    if likelihood.measure == "lebesgue":
+        values = torch.linspace(
+            *((0, 1) if name == "ContinuousBernoulli" else (-4000, 4000)), 4_000_001, dtype=torch.float64
+        )
+        weight = values[1] - values[0]
+    else:
+        values, weight = torch.arange({"Bernoulli": 2, "Categorical": 4}.get(name, 400)).double(), 1.0
+    log_prob = likelihood(features).log_prob(values[:, None, None].expand(-1, 2, 1))
+    density = log_prob.exp().detach()
+    total = density.sum(0) * weight - (0.5 * (density[0] + density[-1]) * weight if weight != 1.0 else 0)
+    np.testing.assert_allclose(total, 1.0, atol=1e-4)
+
+
+@every_likelihood
+def test_draws_lie_in_the_support_and_intruders_are_named(name):
+    constructor, _, outside = LIKELIHOODS[name]
+    likelihood = constructor((2, 3))
+    likelihood.build((FEATURES,))
+    x = likelihood(torch.randn(50, FEATURES)).sample().float()
+    likelihood.check(x)
+    x[4, 1, 2] = float("nan")
+    likelihood.check(x)  # missing
+    x[7, 1, 2] = float("inf") if outside is None else outside
+    with pytest.raises(ValueError, match=rf"{name}: x is (inf|{outside or 0:g}) at row 7, feature \(1, 2\); ."):
+        likelihood.check(x)
+    with pytest.raises(ValueError, match=r"one datum must have shape \(2, 3\)"):
+        likelihood.check(x[:, :1])
+
+
+def test_grey_pixels_are_refused_with_both_remedies():
+    model, guide = vae()
+    x = torch.rand(8, EVENT)
+    for use in (lambda: model(x), lambda: pv.log_evidence(model, guide, x), lambda: pv.fit(model, guide, x)):
+        with pytest.raises(ValueError, match=r"row 0, feature 0; binarise .* or use ContinuousBernoulli"):
+            use()
+
+
+@pytest.mark.parametrize(("q", "p"), list(itertools.product(POSTERIORS, PRIORS)))
+def test_analytic_kl_equals_monte_carlo_kl(q, p):
+    """Within 4.5 standard errors: 20 pairs, level 1e-4."""
+    posterior = built(POSTERIORS[q](2))(torch.randn(1, FEATURES, dtype=torch.float64))
+    prior = PRIORS[p](2).double()().expand((1,))
+    kl = analytic_kl(posterior, prior)
+    assert (kl is not None) == (q != "FlowPosterior" and p in ("StandardNormal", "LearnedNormal"))
+    if kl is not None:
+        z = posterior.sample((40_000,))
+        draws = posterior.log_prob(z) - prior.log_prob(z)
+        assert abs(draws.mean() - kl) < 4.5 * draws.std() / len(draws) ** 0.5
+
+
+@pytest.mark.parametrize(("prior", "likelihood", "posterior"), list(itertools.product(PRIORS, LIKELIHOODS, POSTERIORS)))
+def test_every_combination_trains_and_moves_every_parameter(prior, likelihood, posterior):
+    model, guide = vae(prior, likelihood, posterior)
+    named = dict(model.named_parameters(prefix="model")) | dict(guide.named_parameters(prefix="guide"))
+    before = {name: parameter.detach().clone() for name, parameter in named.items()}
+    result = pv.fit(
+        model, guide, data_for(likelihood), training=pv.Training(num_epochs=1, batch_size=16, progress=False)
+    )
+    assert result.num_epochs == 1
+    assert [name for name, parameter in named.items() if torch.equal(parameter, before[name])] == []
+
+
+@pytest.mark.parametrize("prior", PRIORS)
+@pytest.mark.parametrize("posterior", POSTERIORS)
+def test_weights_go_to_a_file_and_come_back(tmp_path, prior, posterior):
+    model, guide = vae(prior, posterior=posterior)
+    x = data_for("Bernoulli")
+    pv.save_weights(tmp_path / "weights.pt", model, guide)
+    torch.manual_seed(1)
+    other_model, other_guide = vae(prior, posterior=posterior)
+    assert not torch.equal(bound(other_model, other_guide, x), bound(model, guide, x))
+    pv.load_weights(tmp_path / "weights.pt", other_model, other_guide)
+    assert torch.equal(bound(other_model, other_guide, x), bound(model, guide, x))
+
+
+def bound(model, guide, x):
+    with pv.seeded(3):
+        return objectives.TraceELBO(5).bound(model, guide, x)
+
+
+def test_reprs_say_what_was_chosen():
+    assert repr(priors.GaussianMixture(2, num_components=4)) == "GaussianMixture(2, num_components=4)"
+    assert "scale='feature', floor=0.001" in repr(likelihoods.Gaussian(3, scale="feature"))
+    assert "num_categories=5" in repr(likelihoods.Categorical(3, num_categories=5))
+    assert "transform='spline_coupling'" in repr(priors.FlowPrior(3))
+
+
+@pytest.mark.parametrize(
+    "transform", ["planar", "radial", "sylvester", "block_autoregressive", "neural_autoregressive"]
+)
+def test_flows_that_cannot_score_external_points_are_refused_as_priors(transform):
+    with pytest.raises(ValueError, match=f"'{transform}' cannot score points that it did not draw.*spline_coupling"):
+        priors.FlowPrior(3, transform)
+
+
+@pytest.mark.parametrize("transform", ["affine_coupling", "spline", "affine_autoregressive", "spline_autoregressive"])
+def test_the_other_flows_score_external_points(transform):
+    z, cell = grid(2, points=301)
+    density = priors.FlowPrior(2, transform)().log_prob(z.float()).exp()  # Pyro inverts autoregressive flows in float32
+    assert (density.sum() * cell).item() == pytest.approx(1.0, abs=5e-3)
+
+
+def test_families_refuse_impossible_sizes():
+    for make, message in (
+        (lambda: priors.StandardNormal(0), "latent_dim is 0"),
+        (lambda: posteriors.MeanFieldNormal(-1), "latent_dim is -1"),
+        (lambda: priors.GaussianMixture(2, num_components=0), "num_components is 0"),
+        (lambda: likelihoods.Categorical(2, num_categories=1), "num_categories is 1"),
+        (lambda: likelihoods.Gaussian(2, scale=0.0), "a fixed scale must be positive"),
+        (lambda: likelihoods.Gaussian(2, scale="pixel"), 'it must be a number, "global", "feature" or "decoder"'),
+        (lambda: likelihoods.StudentT(2, df=-1.0), "degrees of freedom must be positive"),
+        (lambda: networks.ConvEncoder((5,)), r"takes images of shape .* not \(5,\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make()
+
+
+def test_vamp_prior_wants_pseudo_inputs_of_the_guides_shape_without_holes():
+    guide = pv.Guide(posteriors.MeanFieldNormal(2), 3)
+    with pytest.raises(ValueError, match=r"shape \(4, 5\); the guide's data need \(C, 3\)"):
+        priors.VampPrior(guide, torch.zeros(4, 5))
+    with pytest.raises(ValueError, match="NaN in row 1"):
+        priors.VampPrior(guide, torch.tensor([[0.0, 0, 0], [0, float("nan"), 0]]))
+
+
+def test_vamp_prior_is_the_mixture_of_the_guides_posteriors():
+    guide = pv.Guide(posteriors.MeanFieldNormal(2), EVENT).double()
+    u, z = torch.randn(5, EVENT, dtype=torch.float64), torch.randn(7, 2, dtype=torch.float64)
+    by_hand = torch.stack([guide.encode(u[c : c + 1]).log_prob(z) for c in range(5)]).logsumexp(0) - np.log(5)
+    torch.testing.assert_close(priors.VampPrior(guide, u)().log_prob(z), by_hand)
+
+
+def test_scales_are_what_their_names_say():
+    features = torch.randn(6, FEATURES)
+    for scale, shape in ((0.5, ()), ("global", ()), ("feature", (EVENT,)), ("decoder", (6, EVENT))):
+        likelihood = likelihoods.Gaussian(EVENT, scale=scale)
+        likelihood.build((FEATURES,))
+        assert likelihood.scale_of(*likelihood.parameters_of(features)).shape == shape
+    assert likelihoods.Gaussian(EVENT).scale_of(features).item() == pytest.approx(1.0, abs=2e-3)
+
+
+def test_a_collapsed_scale_is_reported_once_at_the_end_of_fit(caplog):
+    """Constant data: the likelihood is unbounded as sigma falls to 0, so it ends on its floor."""
+    model = pv.Model(priors.StandardNormal(1), likelihoods.Gaussian(EVENT, floor=0.2), torch.nn.Linear(1, 4))
+    guide = pv.Guide(posteriors.MeanFieldNormal(1), EVENT, torch.nn.Linear(EVENT, 4))
+    training = pv.Training(num_epochs=60, batch_size=32, learning_rate=0.1, progress=False)
+    pv.fit(model, guide, torch.zeros(64, EVENT), training=training)
+    warnings = [r.message for r in caplog.records if "has reached its floor 0.2" in r.message]
+    assert len(warnings) == 1
+
+
+@pytest.mark.parametrize("shape", [(6, 7), (2, 6, 7)])
+def test_convolutions_read_and_write_images(shape):
+    x = torch.bernoulli(torch.full((5, *shape), 0.3))
+    guide = pv.Guide(posteriors.MeanFieldNormal(2), shape, networks.ConvEncoder(shape, channels=(4, 6)))
+    decoder = networks.ConvDecoder(2, shape, channels=(6, 4))
+    model = pv.Model(priors.StandardNormal(2), likelihoods.Bernoulli(shape), decoder)
+    assert model.decode(torch.zeros(7, 5, 2)).event_shape == shape
+    assert pv.log_weights(model, guide, x, num_particles=3).shape == (3, 5)
+    # per-pixel readout: as many weights as feature channels, not as pixels
+    assert model.likelihood.link.linear.weight.shape == (shape[0] if len(shape) == 3 else 1, 4)
+
+
+@pytest.mark.parametrize("network", [networks.MLP, networks.ResNet])
+def test_dense_networks_do_not_mix_particles_or_data(network):
+    net = network((2, 3)).double()
+    x = torch.randn(4, 5, 2, 3, dtype=torch.float64)
+    torch.testing.assert_close(net(x)[2, 3], net(x[2, 3]))
