@@ -130,7 +130,7 @@ def log_terms(
         log_likelihood=_total(likelihood_sites, nothing),
         prior_sites=prior_sites,
         posterior_sites=_per_datum_sites(q_sites, observed=False),
-        log_global=_sum_global(p_sites, num_particles) - _sum_global(q_sites, num_particles),
+        log_global=global_sum(p_sites, num_particles) - global_sum(q_sites, num_particles),
         scale=_common_scale(local),
         model_trace=model_trace,
         guide_trace=guide_trace,
@@ -181,8 +181,7 @@ def _inner_scale(site: Site) -> float:
 
 def _common_scale(local: list[Site]) -> float | Tensor:
     """What each datum is multiplied by, the same at every site inside the data plate."""
-    scales = {site["name"]: site["scale"] / _inner_scale(site) for site in local}
-    (first, scale), *others = scales.items()
+    (first, scale), *others = [(site["name"], site["scale"] / _inner_scale(site)) for site in local]
     for name, other in others:
         if not torch.allclose(torch.as_tensor(other, dtype=torch.float64), torch.as_tensor(scale, dtype=torch.float64)):
             raise ValueError(
@@ -207,15 +206,20 @@ def _total(sites: dict[str, Tensor], like: Tensor) -> Tensor:
     return sum(sites.values(), torch.zeros_like(like))
 
 
-def _sum_global(sites: list[Site], num_particles: int) -> Tensor:
+def global_sum(sites: list[Site], num_particles: int) -> Tensor:
     """Sum over the sites outside the data plate, scaled, (K,)."""
     total = torch.zeros(())
     for site in sites:
         if not _frame(site):
-            log_prob = scale_and_mask(_log_prob(site), scale=site["scale"], mask=site["mask"])
-            in_particles = any(f.name == PARTICLES for f in site["cond_indep_stack"])
-            total = total + (log_prob.reshape(num_particles, -1).sum(-1) if in_particles else log_prob.sum())
+            total = total + per_particle(_log_prob(site), site, num_particles)
     return total.expand(num_particles)
+
+
+def per_particle(values: Tensor, site: Site, num_particles: int) -> Tensor:
+    """Scale one global site's values and sum them over everything but particles, (K,) or ()."""
+    values = scale_and_mask(values, scale=site["scale"], mask=site["mask"])
+    in_particles = any(f.name == PARTICLES for f in site["cond_indep_stack"])
+    return values.reshape(num_particles, -1).sum(-1) if in_particles else values.sum()
 
 
 def nonfinite_site(terms: LogTerms) -> str | None:

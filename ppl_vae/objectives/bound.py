@@ -14,8 +14,7 @@ from ppl_vae.importance import LogTerms, Program, log_terms, sample_sites
 class Bound(ELBO, ABC):
     """An objective that is a bound per datum, in nats, higher is better; a subclass implements `value`.
 
-    loss = - sum_b scale_b value_b - mean_k log_global_k, where `log_global` are the sites outside the data plate, added
-    once. `surrogate` has the gradient that is followed; it is `value` unless a gradient estimator says otherwise.
+    loss = - sum_b scale_b value_b - global_value, where the sites outside the data plate are added once. `surrogate` has the gradient that is followed; it is `value` unless a gradient estimator says otherwise.
     Serves `pyro.infer.SVI(loss=...)`, `objective(model, guide)` with any torch optimiser, and `fit`.
     """
 
@@ -34,6 +33,10 @@ class Bound(ELBO, ABC):
         """What is differentiated, shape (B,): by default the value, through reparameterised draws."""
         require_reparameterized(terms, type(self).__name__)
         return self.value(terms)
+
+    def global_value(self, terms: LogTerms) -> Tensor:
+        """log p - log q of the sites outside the data plate, scaled, a scalar."""
+        return terms.log_global.mean()
 
     def annealed(self, kl_weight: float | Tensor) -> Self:
         """The same objective with its KL (log q - log p(z)) multiplied by `kl_weight`, for warm-up."""
@@ -77,7 +80,7 @@ class Bound(ELBO, ABC):
         return terms.model_trace, terms.guide_trace
 
     def _total(self, per_datum: Tensor, terms: LogTerms) -> Tensor:
-        return -(terms.scale * per_datum).sum() - self.kl_weight * terms.log_global.mean()
+        return -(terms.scale * per_datum).sum() - self.kl_weight * self.global_value(terms)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(num_particles={self.num_particles})"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from ppl_vae.importance import LogTerms, Program, per_datum
+from ppl_vae.importance import LogTerms, Program, global_sum, per_datum, per_particle, sample_sites
 from ppl_vae.objectives.bound import Bound
 
 __all__ = ["MeanFieldELBO"]
@@ -42,6 +42,17 @@ class MeanFieldELBO(Bound):
         kl = sum(kl for _, kl, _ in kl_per_site(terms))
         return (terms.log_likelihood - self.kl_weight * kl).mean(0)
 
+    def global_value(self, terms: LogTerms) -> Tensor:
+        """As in `TraceELBO`, but minus the exact KL for each global latent that has one."""
+        num_particles, total = len(terms.log_global), terms.log_global
+        for q_site in sample_sites(terms.guide_trace):
+            p_site = terms.model_trace.nodes.get(q_site["name"])
+            kl = None if q_site["name"] in terms.posterior_sites or p_site is None else _kl(q_site, p_site)
+            if kl is not None:
+                sampled = global_sum([p_site], num_particles) - global_sum([q_site], num_particles)
+                total = total - sampled - per_particle(kl, q_site, num_particles)
+        return total.mean()
+
     def analytic_kl(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> dict[str, bool]:
         """For each latent site inside the data plate: whether its KL is in closed form (else Monte Carlo)."""
         with torch.no_grad():
@@ -53,11 +64,15 @@ def kl_per_site(terms: LogTerms) -> Iterator[tuple[str, Tensor, bool]]:
     """Name, KL per particle and datum (K, B), and whether it is analytic, for each latent site."""
     for name, log_q in terms.posterior_sites.items():
         q_site, p_site = terms.guide_trace.nodes[name], terms.model_trace.nodes.get(name)
-        kl = None if p_site is None else analytic_kl(q_site["fn"], p_site["fn"])
+        kl = None if p_site is None else _kl(q_site, p_site)
         if kl is None:  # auxiliary sites of the guide have no prior
             yield name, log_q - terms.prior_sites.get(name, 0.0), False
         else:
             yield name, per_datum(kl, q_site), True
+
+
+def _kl(q_site: Any, p_site: Any) -> Tensor | None:
+    return analytic_kl(q_site["fn"], p_site["fn"])
 
 
 def analytic_kl(q: Any, p: Any) -> Tensor | None:
