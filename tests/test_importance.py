@@ -122,7 +122,7 @@ class TwoSites(nn.Module):
         with self.plate(x):
             h = self.encoder(x)
             a = pyro.sample("a", dist.Normal(h[..., :1], h[..., 1:2].exp()).to_event(1))
-            pyro.sample("b", dist.Normal(h[..., 2:4] + a, h[..., 4:].exp()).to_event(1))
+            pyro.sample("b", dist.Normal(h[..., 2:4] + torch.cat([a, -a], -1), h[..., 4:].exp()).to_event(1))
 
 
 def test_a_users_program_is_reduced_per_datum_and_by_hand():
@@ -136,7 +136,7 @@ def test_a_users_program_is_reduced_per_datum_and_by_hand():
     assert set(terms.prior_sites) == {"a", "b"}
     h = program.encoder(x)
     log_q = dist.Normal(h[:, :1], h[:, 1:2].exp()).log_prob(a).sum(-1)
-    log_q = log_q + dist.Normal(h[:, 2:4] + a, h[:, 4:].exp()).log_prob(b).sum(-1)
+    log_q = log_q + dist.Normal(h[:, 2:4] + torch.cat([a, -a], -1), h[:, 4:].exp()).log_prob(b).sum(-1)
     torch.testing.assert_close(terms.log_q, log_q)
     assert terms.log_global.tolist() == [0.0] * 3
 

@@ -1,5 +1,6 @@
 """log p(x) by importance sampling from the guide, or from the prior."""
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -9,6 +10,7 @@ from tqdm.auto import tqdm
 
 from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.evidence.evidence import Evidence, concatenate, reduce_log_weights
+from ppl_vae.evidence.pareto import SMALLEST_NUM_PARTICLES
 from ppl_vae.importance import Program, iter_log_weights, place
 
 __all__ = ["ImportanceSampling", "log_evidence"]
@@ -50,6 +52,11 @@ class ImportanceSampling:
 
     def estimate(self, model: Program, guide: Program, data: Dataset, *, seed: int | None) -> Iterator[Evidence]:
         """Evidence of some data at a time, in their order."""
+        if self.num_particles < SMALLEST_NUM_PARTICLES:
+            message = (
+                f"k-hat needs at least {SMALLEST_NUM_PARTICLES} particles and was given {self.num_particles}: it is NaN"
+            )
+            warnings.warn(message, stacklevel=3)
         proposal = guide if self.proposal == "guide" else prior_guide(model)
         sizes: Any = {"num_particles": self.num_particles, "chunk_size": self.chunk_size}
         for log_w in iter_log_weights(model, proposal, data.x, data.context, seed=seed, **sizes):

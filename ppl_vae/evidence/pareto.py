@@ -1,12 +1,11 @@
 """Pareto-smoothed importance sampling: the one place that calls ArviZ's, whose sign convention is a trap."""
 
-import warnings
-
 import numpy as np
 
 __all__ = ["SMALLEST_NUM_PARTICLES", "pareto_k"]
 
-SMALLEST_NUM_PARTICLES = 25  # ArviZ fits the tail to a fifth of the draws and needs five
+SMALLEST_TAIL = 5  # draws that ArviZ fits the tail to, at least
+SMALLEST_NUM_PARTICLES = 25  # of few draws the tail is a fifth
 
 
 def pareto_k(log_weights: np.ndarray) -> np.ndarray:
@@ -14,7 +13,8 @@ def pareto_k(log_weights: np.ndarray) -> np.ndarray:
 
     The K largest weights are fitted by a generalised Pareto distribution of shape k; moments of order below 1/k exist.
     k < 0.5: finite variance, trust mean and standard error; k < 0.7: usable; k > 0.7: a bound, not an estimate.
-    All weights equal (the guide is exact) is -inf by definition; fewer than 25 particles is NaN, with a warning.
+    Two cases are defined here: where the largest weight is reached by five draws or more (the guide is exact, or z is
+    discrete) the weights are bounded and k is -inf; with fewer than 25 particles k is NaN.
 
     Args:
         log_weights: log w, as they are: `arviz_stats` wants them negated, which is done here.
@@ -36,21 +36,17 @@ def pareto_k(log_weights: np.ndarray) -> np.ndarray:
     log_weights = np.asarray(log_weights)
     num_particles, num_data = log_weights.shape
     if num_particles < SMALLEST_NUM_PARTICLES:
-        warnings.warn(
-            f"k-hat needs at least {SMALLEST_NUM_PARTICLES} particles and was given {num_particles}: it is NaN",
-            stacklevel=2,
-        )
         return np.full(num_data, np.nan)
     from arviz_stats.base import array_stats
 
-    exact = _all_equal(log_weights)
-    k_hat = np.full(num_data, -np.inf)
-    if not exact.all():
-        k_hat[~exact] = array_stats.psislw(-log_weights[:, ~exact].astype(np.float64), axis=0)[1]
+    k_hat, unbounded = np.full(num_data, -np.inf), ~_bounded(log_weights)
+    if unbounded.any():
+        k_hat[unbounded] = array_stats.psislw(-log_weights[:, unbounded].astype(np.float64), axis=0)[1]
     return k_hat
 
 
-def _all_equal(log_weights: np.ndarray) -> np.ndarray:
-    """Whether a datum's log-weights agree up to the rounding of their float type."""
-    size = np.maximum(1.0, np.abs(log_weights).max(0))
-    return np.ptp(log_weights, axis=0) <= 64 * np.finfo(log_weights.dtype).eps * size
+def _bounded(log_weights: np.ndarray) -> np.ndarray:
+    """Whether a datum's largest weight is reached by at least five draws, up to the rounding of the float type."""
+    largest = log_weights.max(0)
+    rounding = 64 * np.finfo(log_weights.dtype).eps * np.maximum(1.0, np.abs(log_weights).max(0))
+    return (log_weights >= largest - rounding).sum(0) >= SMALLEST_TAIL

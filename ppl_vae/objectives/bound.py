@@ -14,7 +14,8 @@ from ppl_vae.importance import LogTerms, Program, log_terms, sample_sites
 class Bound(ELBO, ABC):
     """An objective that is a bound per datum, in nats, higher is better; a subclass implements `value`.
 
-    loss = - sum_b scale_b value_b - global_value, where the sites outside the data plate are added once. `surrogate` has the gradient that is followed; it is `value` unless a gradient estimator says otherwise.
+    loss = - sum_b scale_b value_b - global_value, where the sites outside the data plate are added once.
+    `surrogate` has the gradient that is followed; it is `value` unless a gradient estimator says otherwise.
     Serves `pyro.infer.SVI(loss=...)`, `objective(model, guide)` with any torch optimiser, and `fit`.
     """
 

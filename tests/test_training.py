@@ -1,0 +1,308 @@
+"""fit: same seed, same result; stops, resumes and fails as it says; reaches the exact optimum where there is one."""
+
+import dataclasses
+import logging
+import math
+
+import numpy as np
+import pyro
+import pytest
+import torch
+from cases import EVENT, data_for, vae
+from pyro.infer import Trace_ELBO, TraceEnum_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO
+from sklearn.decomposition import PCA, FactorAnalysis
+from test_importance import TwoSites
+from torch import nn
+
+import ppl_vae as pv
+from ppl_vae import beds, likelihoods, objectives, posteriors, priors
+from ppl_vae.training import schedules
+
+
+def quiet(**settings):
+    return pv.Training(**{"num_epochs": 4, "batch_size": 16, "progress": False} | settings)
+
+
+def split_data(likelihood="Bernoulli", **options):
+    return pv.Dataset(data_for(likelihood, num_data=80), **options).split(valid=16, test=16)
+
+
+def fitted(training, data=None, **kinds):
+    torch.manual_seed(0)
+    model, guide = vae(**kinds)
+    result = pv.fit(model, guide, split_data() if data is None else data, training=training)
+    return result, [p.detach().clone() for p in [*model.parameters(), *guide.parameters()]]
+
+
+def without_clock(history):
+    return {name: values for name, values in history.items() if name != "seconds"}
+
+
+def test_same_seed_same_result_another_seed_another():
+    (first, weights), (again, same), (other, different) = (fitted(quiet(seed=s)) for s in (1, 1, 2))
+    assert without_clock(first.history) == without_clock(again.history)
+    assert all(torch.equal(a, b) for a, b in zip(weights, same, strict=True))
+    assert not torch.equal(weights[0], different[0])
+    assert other.seed == 2
+
+
+def test_history_has_a_row_per_epoch_and_unannealed_validation():
+    result, _ = fitted(quiet(kl_warmup_epochs=2, learning_rate=schedules.Exponential(1e-2, 1e-3)))
+    history = result.history
+    assert history["epoch"] == [1, 2, 3, 4]
+    assert history["kl_weight"] == [0.5, 1.0, 1.0, 1.0]
+    assert history["learning_rate"] == sorted(history["learning_rate"], reverse=True)
+    assert result.best_epoch == 2 + np.argmax(history["valid"][1:])
+    assert result.wall_time == pytest.approx(sum(history["seconds"]))
+
+
+def test_works_without_a_validation_split():
+    result, _ = fitted(quiet(), data=data_for("Bernoulli"))
+    assert "valid" not in result.history
+    assert result.best_epoch == 4
+
+
+def test_validation_bound_does_not_depend_on_the_batch_size():
+    """Exact guide, exact model: the bound is the mean of log p(x) however the rows are cut, a smaller last batch too."""
+    bed = beds.linear_gaussian(50)
+    guide = pv.Guide(posteriors.FullRankNormal(2), 5, nn.Identity()).double()
+    model = pv.Model(priors.StandardNormal(2), likelihoods.Gaussian(5, scale=0.5), nn.Identity()).double()
+    set_to_bed(model, guide, bed)
+    data = pv.Dataset(bed.x, dtype=torch.float64).split(valid=23, test=0)
+    frozen = pv.Training(num_epochs=1, learning_rate=1e-30, progress=False)
+    exact = bed.exact_log_evidence(data.valid.x).mean().item()
+    for batch_size in (1, 7, 23, 1000):
+        training = dataclasses.replace(frozen, batch_size=batch_size)
+        found = pv.fit(model, guide, data, objective=objectives.TraceELBO(), training=training).history
+        assert found["valid"][0] == pytest.approx(exact, abs=1e-9)
+        assert found["train"][0] == pytest.approx(bed.exact_log_evidence(data.train.x).mean().item(), abs=1e-9)
+
+
+def set_to_bed(model, guide, bed):
+    """Write the bed's parameters and its exact posterior into our Model and Guide."""
+    mean, covariance = bed.posterior_mean, bed.posterior_covariance[0]
+    factor = torch.linalg.cholesky(covariance)
+    solution = torch.linalg.lstsq(torch.cat([bed.x, torch.ones(len(bed.x), 1)], 1), mean).solution
+    link = guide.posterior.link.linear
+    with torch.no_grad():
+        model.likelihood.link.linear.weight.copy_(bed.loading)
+        model.likelihood.link.linear.bias.copy_(bed.mean)
+        link.weight.zero_()
+        link.weight[:2] = solution[:-1].T
+        link.bias[:2] = solution[-1]
+        link.bias[2:4] = torch.log(torch.expm1(factor.diagonal() - 1e-6))
+        link.bias[4:] = factor[1, 0]
+
+
+def test_our_model_and_guide_are_the_bed_at_its_parameters():
+    bed = beds.linear_gaussian(20)
+    guide = pv.Guide(posteriors.FullRankNormal(2), 5, nn.Identity()).double()
+    model = pv.Model(priors.StandardNormal(2), likelihoods.Gaussian(5, scale=0.5), nn.Identity()).double()
+    set_to_bed(model, guide, bed)
+    log_w = pv.log_weights(model, guide, bed.x, num_particles=3)
+    torch.testing.assert_close(log_w, bed.log_evidence.expand(3, -1), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(("scale", "oracle"), [("global", PCA), ("feature", FactorAnalysis)])
+def test_a_trained_linear_vae_reaches_ppca_and_factor_analysis(scale, oracle):
+    """Held-out mean log p(x) within 0.05 nat of scikit-learn's maximum-likelihood fit."""
+    bed = beds.linear_gaussian(1500, noise=0.6)
+    x = bed.x * torch.linspace(0.5, 1.5, 5) if scale == "feature" else bed.x
+    data = pv.Dataset(x, dtype=torch.float64).split(valid=0, test=500)
+    theirs = oracle(n_components=2).fit(data.train.x.numpy()).score_samples(data.test.x.numpy()).mean()
+    guide = pv.Guide(posteriors.FullRankNormal(2), 5, nn.Identity()).double()
+    model = pv.Model(priors.StandardNormal(2), likelihoods.Gaussian(5, scale=scale), nn.Identity()).double()
+    training = quiet(num_epochs=60, batch_size=50, learning_rate=schedules.Exponential(3e-2, 1e-3))
+    pv.fit(model, guide, data, training=training)
+    ours = pv.log_evidence(model, guide, data.test, num_particles=100).summary().log_evidence
+    assert abs(ours - theirs) < 0.05
+
+
+def test_early_stopping_goes_back_to_the_best_weights():
+    """A learning rate that ruins the fit after a good start."""
+    data = split_data()
+    training = quiet(num_epochs=50, patience=3, learning_rate=lambda fraction: 1e-2 if fraction < 0.1 else 1.0)
+    torch.manual_seed(0)
+    model, guide = vae()
+    result = pv.fit(model, guide, data, training=training)
+    assert result.stopped == "early stopping"
+    assert result.num_epochs == result.best_epoch + 3
+    with pv.seeded(0):
+        bound = objectives.MeanFieldELBO(200).bound(model, guide, data.valid.x).mean().item()
+    assert bound == pytest.approx(max(result.history["valid"]), abs=0.3)
+
+
+def test_patience_waits_for_the_end_of_the_warm_up():
+    result, _ = fitted(quiet(num_epochs=8, patience=1, kl_warmup_epochs=6, learning_rate=1e-30))
+    assert result.num_epochs >= 6
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3])
+def test_resuming_is_exact(tmp_path, stop):
+    whole, weights = fitted(quiet(clip_norm=1.0))
+    checkpoint = tmp_path / "run.ckpt"
+    torch.manual_seed(0)
+    model, guide = vae()
+    pv.fit(model, guide, split_data(), training=quiet(clip_norm=1.0, num_epochs=stop, checkpoint=checkpoint))
+    torch.manual_seed(99)
+    model, guide = vae()  # another process, other starting weights
+    resumed = pv.fit(model, guide, split_data(), training=quiet(clip_norm=1.0, checkpoint=checkpoint))
+    assert without_clock(resumed.history) == without_clock(whole.history)
+    assert resumed.best_epoch == whole.best_epoch
+    for mine, theirs in zip([*model.parameters(), *guide.parameters()], weights, strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_checkpoints_of_other_settings_and_foreign_files_are_refused(tmp_path):
+    checkpoint = tmp_path / "run.ckpt"
+    fitted(quiet(num_epochs=1, checkpoint=checkpoint))
+    with pytest.raises(ValueError, match="was made with seed=0, not 1: delete it to start afresh"):
+        fitted(quiet(checkpoint=checkpoint, seed=1))
+    checkpoint.write_bytes(b"not a checkpoint")
+    with pytest.raises(ValueError, match=r"is no checkpoint file written by ppl_vae"):
+        fitted(quiet(checkpoint=checkpoint))
+
+
+def test_a_checkpoint_cannot_execute(tmp_path):
+    class Malicious:
+        def __reduce__(self):
+            return (print, ("executed",))
+
+    torch.save({"settings": Malicious()}, tmp_path / "evil.ckpt")
+    with pytest.raises(ValueError, match="is no checkpoint file"):
+        fitted(quiet(checkpoint=tmp_path / "evil.ckpt"))
+
+
+def test_a_nan_names_epoch_batch_and_site_and_keeps_the_last_good_weights():
+    data = split_data("Poisson")
+    torch.manual_seed(0)
+    model, guide = vae(likelihood="Poisson")
+    good = {}
+
+    def explode(fraction):
+        if fraction >= 0.5:
+            good.setdefault("weights", [p.detach().clone() for p in model.parameters()])
+            return 1e30
+        return 1e-3
+
+    with pytest.raises(
+        pv.NonFiniteLossError, match=r"epoch 3, batch 1, site 'z'.*after epoch 2 were put back: lower lear"
+    ):
+        pv.fit(model, guide, data, training=quiet(num_epochs=4, learning_rate=explode))
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), good["weights"], strict=True))
+
+
+@pytest.mark.parametrize("objective", [Trace_ELBO(), TraceMeanField_ELBO(), TraceGraph_ELBO(), TraceEnum_ELBO()])
+def test_pyros_own_objectives_train(objective):
+    """TraceGraph_ELBO has no `differentiable_loss`; fit steps its `loss_and_grads`."""
+    torch.manual_seed(0)
+    model, guide = vae()
+    result = pv.fit(model, guide, split_data(), objective=objective, training=quiet(num_epochs=6, learning_rate=1e-2))
+    assert result.history["valid"][-1] > result.history["valid"][0]
+    with pytest.raises(ValueError, match="kl_warmup_epochs cannot anneal"):
+        pv.fit(model, guide, split_data(), objective=objective, training=quiet(kl_warmup_epochs=1))
+
+
+@pytest.mark.parametrize("with_global", [False, True])
+def test_a_users_plain_functions_train_and_are_evaluated(with_global):
+    program, x = TwoSites(with_global), torch.randn(40, 4, dtype=torch.float64)
+    before = {name: p.detach().clone() for name, p in program.named_parameters()}
+    result = pv.fit(program.model, program.guide, x, training=quiet(learning_rate=1e-2, num_epochs=10))
+    assert result.history["train"][-1] > result.history["train"][0]
+    assert [name for name, p in program.named_parameters() if torch.equal(p, before[name])] == []
+    evidence = pv.log_evidence(program.model, program.guide, x, num_particles=50)
+    assert (evidence.log_evidence > evidence.elbo).all()
+
+
+def test_dynamic_binarisation_is_fresh_each_epoch_and_fixed_for_validation():
+    seen = {"train": [], "valid": []}
+
+    class Spy(objectives.TraceELBO):
+        def terms(self, model, guide, x, **kwargs):
+            seen["train" if torch.is_grad_enabled() else "valid"].append(x.numpy().tobytes())
+            return super().terms(model, guide, x, **kwargs)
+
+    model, guide = vae()
+    grey = pv.Dataset(torch.rand(200, EVENT), binarize="dynamic").split(valid=100, test=0)
+    pv.fit(model, guide, grey, objective=Spy(), training=quiet(num_epochs=3, batch_size=100))
+    assert len(set(seen["train"])) == 3
+    assert len(set(seen["valid"])) == 1
+
+
+def test_a_smaller_last_batch_weighs_each_datum_the_same():
+    """Batches of 16 and 1: the lone datum's step is a sixteenth of what a mean over its own batch would make it."""
+    steps = []
+
+    class Recorder(torch.optim.SGD):
+        def step(self, closure=None):
+            steps.append([p.grad.clone() for group in self.param_groups for p in group["params"]])
+            return super().step(closure)
+
+    model, guide = vae()
+    x = data_for("Bernoulli", num_data=1).repeat(17, 1)
+    training = quiet(num_epochs=1, batch_size=16, optimizer=lambda ps: Recorder(ps, lr=0.0), learning_rate=1e-30)
+    torch.nn.init.constant_(guide.posterior.link.linear.weight, 0.0)
+    torch.nn.init.constant_(guide.posterior.link.linear.bias, -20.0)  # no noise: z is 0
+    pv.fit(model, guide, x, training=training)
+    whole, last = (step[-1] for step in steps)
+    torch.testing.assert_close(whole, 16 * last, rtol=1e-3, atol=1e-4)
+
+
+def test_modes_and_global_state_are_given_back():
+    model, guide = vae()
+    guide.eval()
+    before = torch.get_rng_state()
+    pv.fit(model, guide, data_for("Bernoulli"), training=quiet(num_epochs=1))
+    assert model.training
+    assert not guide.training
+    assert torch.equal(before, torch.get_rng_state())
+    assert len(pyro.get_param_store()) == 0
+    assert torch.distributions.Distribution._validate_args
+
+
+def test_settings_out_of_range_are_named():
+    for settings, message in (
+        ({"num_epochs": -1}, "num_epochs=-1"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"learning_rate": 0.0}, "learning_rate=0.0"),
+        ({"learning_rate": math.nan}, "learning_rate=nan"),
+        ({"clip_norm": -1.0}, "clip_norm=-1.0"),
+        ({"patience": 0}, "patience=0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            pv.Training(**settings)
+
+
+def test_nothing_to_train_is_said():
+    bed = beds.linear_gaussian(5)
+    with pytest.raises(ValueError, match="neither model nor guide has a trainable parameter"):
+        pv.fit(bed.model, bed.guide, bed.x, training=quiet())
+
+
+def test_schedules_start_and_end_where_they_say():
+    for schedule in (schedules.Exponential(1e-2, 1e-4), schedules.Cosine(1e-2, 1e-4)):
+        assert (schedule(0.0), schedule(1.0)) == pytest.approx((1e-2, 1e-4))
+        rates = [schedule(i / 20) for i in range(21)]
+        assert rates == sorted(rates, reverse=True)
+    stages = schedules.Stages(1e-3)
+    assert len({stages(i / 3280) for i in range(3280)}) == 8
+    assert stages(0.5 / 3280) == 1e-3  # the first stage is one pass in 3,280
+    assert stages(1.5 / 3280) == pytest.approx(1e-3 * 10 ** (-1 / 7))
+
+
+def test_the_library_prints_nothing(capsys, caplog):
+    with caplog.at_level(logging.INFO):
+        fitted(quiet(num_epochs=1))
+    captured = capsys.readouterr()
+    assert captured.out == captured.err == ""
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+def test_cuda_trains_and_evaluates():
+    model, guide = vae("VampPrior")
+    data = split_data()
+    result = pv.fit(model, guide, data, training=quiet(device="cuda"))
+    assert next(model.parameters()).is_cuda
+    assert result.num_epochs == 4
+    evidence = pv.log_evidence(model, guide, data.test, num_particles=50)
+    assert (evidence.log_evidence >= evidence.elbo).all()
