@@ -345,7 +345,7 @@ def iter_log_weights(
     step = min(num_particles, PAIRS_PER_CHUNK if chunk_size is None else chunk_size)
     for start in range(0, len(x), rows):
         args = arguments(x[start : start + rows], None if context is None else context[start : start + rows])
-        with evaluating(model, guide), seeded(derived_seed(seed, start)):
+        with evaluating(model, guide), seeded(None if seed is None else derived_seed(seed, start)):
             counts = [min(step, num_particles - k) for k in range(0, num_particles, step)]
             parts = [log_terms(model, guide, *args, num_particles=k).log_weights for k in counts]
         yield torch.cat(parts)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import overload
 
 import numpy as np
 import torch
@@ -36,24 +35,18 @@ def seeded(seed: int | None) -> Iterator[None]:
         yield
 
 
-@overload
-def derived_seed(seed: int, *keys: int) -> int: ...
-@overload
-def derived_seed(seed: None, *keys: int) -> None: ...
-def derived_seed(seed: int | None, *keys: int) -> int | None:
+def derived_seed(seed: int, *keys: int) -> int:
     """A seed for one part of a longer job (an epoch, a chunk), independent of the other parts.
 
     Resuming at part t needs no stored generator state: its seed is a function of (seed, t) alone.
     Reference: NumPy's `SeedSequence`. No paper.
 
     Args:
-        seed: The job's seed; None stays None.
+        seed: The job's seed.
         keys: What names the part.
 
     Example:
         >>> derived_seed(0, 1) == derived_seed(0, 1), derived_seed(0, 1) == derived_seed(0, 2)
         (True, False)
     """
-    if seed is None:
-        return None
     return int(np.random.SeedSequence([seed, *keys]).generate_state(1, np.uint64)[0] >> 1)
