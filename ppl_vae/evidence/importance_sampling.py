@@ -11,7 +11,8 @@ from tqdm.auto import tqdm
 from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.evidence.evidence import Evidence, concatenate, reduce_log_weights
 from ppl_vae.evidence.pareto import SMALLEST_NUM_PARTICLES
-from ppl_vae.importance import Program, iter_log_weights, place
+from ppl_vae.importance import iter_log_weights, place
+from ppl_vae.terms import Program
 
 __all__ = ["ImportanceSampling", "log_evidence"]
 

@@ -8,7 +8,7 @@ import torch
 from pyro.infer import ELBO
 from torch import Tensor
 
-from ppl_vae.importance import LogTerms, Program, log_terms, sample_sites
+from ppl_vae.terms import LogTerms, Program, log_terms, sample_sites
 
 
 class Bound(ELBO, ABC):

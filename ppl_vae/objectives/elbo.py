@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
-from ppl_vae.importance import LogTerms
 from ppl_vae.objectives.bound import Bound
+from ppl_vae.terms import LogTerms
 
 __all__ = ["TraceELBO"]
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from ppl_vae.importance import LogTerms, Program, global_sum, per_datum, per_particle, sample_sites
 from ppl_vae.objectives.bound import Bound
+from ppl_vae.terms import LogTerms, Program, global_sum, per_datum, per_particle, sample_sites
 
 __all__ = ["MeanFieldELBO"]
 

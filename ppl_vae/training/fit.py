@@ -5,8 +5,8 @@ from typing import Any
 from pyro.infer import ELBO
 
 from ppl_vae.data import Dataset, as_dataset
-from ppl_vae.importance import Program
 from ppl_vae.objectives import MeanFieldELBO
+from ppl_vae.terms import Program
 from ppl_vae.training.result import FitResult
 from ppl_vae.training.run import Run
 from ppl_vae.training.settings import Training

@@ -13,19 +13,11 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ppl_vae.data import Dataset
-from ppl_vae.importance import (
-    Program,
-    arguments,
-    check_data,
-    evaluating,
-    log_terms,
-    nonfinite_site,
-    own_parameters,
-    place,
-)
+from ppl_vae.importance import arguments, check_data, evaluating, own_parameters, place
 from ppl_vae.model import Model
 from ppl_vae.objectives import Bound
 from ppl_vae.seeding import derived_seed, seeded
+from ppl_vae.terms import Program, log_terms, nonfinite_site
 from ppl_vae.training.checkpoint import Best, read_checkpoint, write_checkpoint
 from ppl_vae.training.result import FitResult, NonFiniteLossError
 from ppl_vae.training.settings import Training

@@ -10,8 +10,8 @@ from pyro import poutine
 from torch import Tensor, nn
 
 from ppl_vae.files import write_whole
-from ppl_vae.importance import Program
 from ppl_vae.seeding import seeded
+from ppl_vae.terms import Program
 
 __all__ = ["load_weights", "save_weights"]
 
