@@ -1,0 +1,285 @@
+"""Posterior collapse: which latent dimensions carry anything about x, and how many nats."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+from torch.distributions import kl_divergence
+from tqdm.auto import tqdm
+
+from ppl_vae.data import Dataset, as_dataset
+from ppl_vae.diagnostics.latent import latent_means
+from ppl_vae.importance import arguments, check_data, evaluating, place, rows_per_chunk
+from ppl_vae.seeding import derived_seed, seeded
+from ppl_vae.terms import LogTerms, Program, Site, log_terms
+
+__all__ = ["ActiveUnits", "RateDistortion", "active_units", "kl_per_dimension", "rate_distortion"]
+
+
+@dataclass(frozen=True)
+class ActiveUnits:
+    """Var_x(E_q[z_d given x]) of every latent dimension, and which are above a threshold.
+
+    Args:
+        variance: Variance over the data of the posterior means, (D,).
+        names: Names of the dimensions, "z[0]", "z[1]", ...
+        threshold: A dimension is active above it.
+        exact: Whether the posterior means are exact; else variance is debiased and can come out just below 0.
+
+    References:
+        Burda, Grosse and Salakhutdinov (2016), Importance weighted autoencoders, arXiv:1509.00519, section 5.2.
+
+    Example:
+        >>> ActiveUnits(np.array([0.9, 0.001]), ("z[0]", "z[1]"), threshold=0.01, exact=True).count
+        1
+    """
+
+    variance: np.ndarray
+    names: tuple[str, ...]
+    threshold: float
+    exact: bool
+
+    @property
+    def active(self) -> np.ndarray:
+        """Whether each dimension is active, (D,)."""
+        return self.variance > self.threshold
+
+    @property
+    def count(self) -> int:
+        """Number of active dimensions."""
+        return int(self.active.sum())
+
+    def __str__(self) -> str:
+        return f"{self.count} of {len(self.names)} latent dimensions are active (variance > {self.threshold:g})"
+
+
+def active_units(
+    model: Program,
+    guide: Program,
+    data: Dataset | Any,
+    *,
+    threshold: float = 0.01,
+    num_particles: int = 100,
+    seed: int = 0,
+    progress: bool = True,
+) -> ActiveUnits:
+    """Latent dimensions whose posterior mean varies with x: Var_x(E_q[z_d given x]) > threshold.
+
+    The mean is exact where the posterior distribution has one. Else it is estimated from draws, whose own variance is
+    subtracted: Var_n(m_n) - mean_n(s_n^2 / K). The threshold is in units of z, so it presumes a prior of scale one.
+
+    Args:
+        model: `Model`, or any Pyro model with a plate "data" at dim -1.
+        guide: `Guide`, or any Pyro guide with the same latent sites.
+        data: A `Dataset`, or an array, tensor, DataFrame, DataArray; at least two rows.
+        threshold: A dimension is active above it.
+        num_particles: Draws per datum where the posterior has no closed-form mean.
+        seed: Seed of those draws.
+        progress: Whether to show a bar when it takes more than two seconds.
+
+    Returns:
+        The variances, their names and the count.
+
+    Raises:
+        ValueError: fewer than two rows or two draws.
+
+    References:
+        Burda, Grosse and Salakhutdinov (2016), Importance weighted autoencoders, arXiv:1509.00519, section 5.2.
+
+    Example:
+        >>> from ppl_vae.data import beds
+        >>> bed = beds.linear_gaussian(num_data=50)
+        >>> active_units(bed.model, bed.guide, bed.x).count
+        2
+    """
+    data = place(as_dataset(data), model, guide)
+    if len(data) < 2:
+        raise ValueError(f"the data have {len(data)} row; a variance over the data needs at least 2")
+    means = latent_means(guide, data, num_particles=num_particles, seed=seed, progress=progress)
+    variance = means.mean.var(0, ddof=1) - means.variance.mean(0)
+    return ActiveUnits(variance, means.names, threshold, means.exact)
+
+
+@dataclass(frozen=True)
+class RateDistortion:
+    """Rate R = E_q[log q(z given x) - log p(z)] and distortion D = -E_q[log p(x given z)], in nats: R + D = -ELBO.
+
+    Args:
+        rate: KL(q(z given x) || p(z)), (N,).
+        distortion: (N,).
+        elbo: (N,).
+        rate_se: Monte Carlo standard error of the rate, (N,); NaN with one particle.
+        distortion_se: That of the distortion, (N,).
+        elbo_se: That of the ELBO, (N,): not the sum of the two, which are correlated.
+        num_particles: Number of particles K.
+
+    References:
+        Alemi et al. (2018), Fixing a broken ELBO, arXiv:1711.00464, section 2.
+
+    Example:
+        >>> one = np.ones(2)
+        >>> print(RateDistortion(one, 2 * one, -3 * one, 0 * one, 0 * one, 0 * one, num_particles=100))
+        rate 1.000 + distortion 2.000 = -ELBO 3.000 nats per datum (2 data, K=100)
+    """
+
+    rate: np.ndarray
+    distortion: np.ndarray
+    elbo: np.ndarray
+    rate_se: np.ndarray
+    distortion_se: np.ndarray
+    elbo_se: np.ndarray
+    num_particles: int
+
+    def __len__(self) -> int:
+        return len(self.rate)
+
+    def __str__(self) -> str:
+        rate, distortion, loss = self.rate.mean(), self.distortion.mean(), -self.elbo.mean()
+        where = f"({len(self)} data, K={self.num_particles})"
+        return f"rate {rate:.3f} + distortion {distortion:.3f} = -ELBO {loss:.3f} nats per datum {where}"
+
+
+def rate_distortion(
+    model: Program,
+    guide: Program,
+    data: Dataset | Any,
+    *,
+    num_particles: int = 100,
+    seed: int = 0,
+    progress: bool = True,
+) -> RateDistortion:
+    """Rate and distortion per datum, all Monte Carlo from the same K draws, so that they add up to -ELBO exactly.
+
+    A rate near 0 for all data is posterior collapse. Global latents are left out.
+
+    Args:
+        model: `Model`, or any Pyro model with a plate "data" at dim -1.
+        guide: `Guide`, or any Pyro guide with the same latent sites.
+        data: A `Dataset`, or an array, tensor, DataFrame, DataArray.
+        num_particles: Number of particles K per datum.
+        seed: Seed of the draws.
+        progress: Whether to show a bar when it takes more than two seconds.
+
+    Returns:
+        Rate, distortion and ELBO with their standard errors.
+
+    Raises:
+        ValueError: x outside the support.
+
+    References:
+        Alemi et al. (2018), Fixing a broken ELBO, arXiv:1711.00464, section 2.
+
+    Example:
+        >>> from ppl_vae.data import beds
+        >>> bed = beds.linear_gaussian(num_data=3)
+        >>> found = rate_distortion(bed.model, bed.guide, bed.x)
+        >>> bool(np.allclose(found.rate + found.distortion, -bed.log_evidence))  # the guide is exact
+        True
+    """
+    found = _reduce_terms(_rate_and_distortion, model, guide, data, num_particles, seed, progress)
+    return RateDistortion(**found, num_particles=num_particles)
+
+
+def _rate_and_distortion(terms: LogTerms) -> dict[str, Tensor]:
+    draws = {"rate": terms.log_q - terms.log_prior, "distortion": -terms.log_likelihood, "elbo": terms.log_weights}
+    found = {name: values.double().mean(0) for name, values in draws.items()}
+    return found | {f"{name}_se": _standard_error(values.double()) for name, values in draws.items()}
+
+
+def _standard_error(draws: Tensor) -> Tensor:
+    return draws.std(0) / len(draws) ** 0.5 if len(draws) > 1 else torch.full_like(draws[0], torch.nan)
+
+
+def kl_per_dimension(
+    model: Program,
+    guide: Program,
+    data: Dataset | Any,
+    *,
+    num_particles: int = 100,
+    seed: int = 0,
+    progress: bool = True,
+) -> np.ndarray:
+    """KL(q(z_d given x) || p(z_d)) per datum and latent dimension, in nats; the sum over dimensions is the rate.
+
+    Defined where both q(z given x) and p(z) are products over dimensions (MeanFieldNormal with StandardNormal or
+    LearnedNormal). Closed form where there is one, else the mean of log q - log p over K draws.
+
+    Args:
+        model: `Model`, or any Pyro model with a plate "data" at dim -1.
+        guide: `Guide`, or any Pyro guide with the same latent sites.
+        data: A `Dataset`, or an array, tensor, DataFrame, DataArray.
+        num_particles: Draws per datum, for what has no closed form and for sites that depend on the draws of others.
+        seed: Seed of the draws.
+        progress: Whether to show a bar when it takes more than two seconds.
+
+    Returns:
+        Shape (N, D), in nats; dimensions of several latent sites stand one after the other.
+
+    Raises:
+        ValueError: q or p is not a product over dimensions; the site and the distribution are named.
+
+    References:
+        Kingma and Welling (2014), Auto-encoding variational Bayes, arXiv:1312.6114, appendix B.
+
+    Example:
+        >>> from ppl_vae.data import beds
+        >>> bed = beds.linear_gaussian(num_data=3)
+        >>> kl_per_dimension(bed.model, bed.mean_field_guide, bed.x).shape
+        (3, 2)
+    """
+    return _reduce_terms(_kl_of_sites, model, guide, data, num_particles, seed, progress)["kl"]
+
+
+def _reduce_terms(
+    reduce: Callable[[LogTerms], dict[str, Tensor]],
+    model: Program,
+    guide: Program,
+    data: Dataset | Any,
+    num_particles: int,
+    seed: int,
+    progress: bool,
+) -> dict[str, Any]:
+    """What `reduce` makes of the log-probabilities of some data at a time, put together in their order."""
+    data = place(as_dataset(data), model, guide)
+    check_data(model, data.x, data.context)
+    rows, parts = rows_per_chunk(len(data), num_particles, None), []
+    with tqdm(total=len(data), desc="rate and distortion", unit=" data", disable=not progress, delay=2) as bar:
+        for start in range(0, len(data), rows):
+            part = data[start : start + rows]
+            with evaluating(model, guide), seeded(derived_seed(seed, start)):
+                terms = log_terms(model, guide, *arguments(part.x, part.context), num_particles=num_particles)
+                parts.append(reduce(terms))
+            bar.update(len(part))
+    return {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}
+
+
+def _kl_of_sites(terms: LogTerms) -> dict[str, Tensor]:
+    return {"kl": torch.cat([_site_kl(terms, name) for name in terms.prior_sites], dim=-1).double()}
+
+
+def _site_kl(terms: LogTerms, name: str) -> Tensor:
+    """KL per dimension of one site, averaged over the draws, (B, D)."""
+    site: Site = terms.guide_trace.nodes[name]
+    q, p = (_factors(trace.nodes[name]) for trace in (terms.guide_trace, terms.model_trace))
+    try:
+        kl = kl_divergence(q, p)
+    except NotImplementedError:
+        kl = q.log_prob(site["value"]) - p.log_prob(site["value"])
+    kl = kl.broadcast_to(site["value"].shape)
+    return kl.mean(0).reshape(kl.shape[1], -1)
+
+
+def _factors(site: Site) -> Any:
+    """The distribution of each dimension on its own."""
+    distribution = site["fn"]
+    base = distribution.base_dist if isinstance(distribution, dist.Independent) else distribution
+    if base.event_shape:
+        raise ValueError(
+            f"site {site['name']!r} has a {type(base).__name__}, which is not a product over latent dimensions: "
+            "there is no KL per dimension; rate_distortion gives the total"
+        )
+    return base

@@ -1,0 +1,312 @@
+"""Pictures of a fit: functions that draw on the Axes they are given, or on new ones, and return them."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from ppl_vae.data import Dataset, as_dataset
+from ppl_vae.diagnostics.drawing import (
+    BLUE,
+    ORANGE,
+    VERMILION,
+    as_pictures,
+    k_hat_edges,
+    leave_out_the_start,
+    new_axes,
+    num_columns,
+    panels,
+    scatter,
+    show,
+    whole_ticks,
+)
+from ppl_vae.diagnostics.draws import is_observation
+from ppl_vae.diagnostics.latent import latent_means
+from ppl_vae.evidence import Evidence
+from ppl_vae.importance import arguments, check_data, evaluating, place
+from ppl_vae.seeding import seeded
+from ppl_vae.terms import PARTICLES, Program, Site, log_terms, sample_sites
+from ppl_vae.training import FitResult
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["plot_k_hat", "plot_latent", "plot_reconstructions", "plot_samples", "plot_training"]
+
+MISSING, EMPTY = "#56B4E9", "white"
+THRESHOLDS = (0.5, 0.7)
+
+
+def plot_training(result: FitResult, ax: "Axes | None" = None) -> "Axes":
+    """The bound per epoch, on training and validation data, and the best epoch.
+
+    The lower end of the axis leaves out the first epochs where they would flatten the rest. No paper.
+
+    Args:
+        result: What `fit` returned.
+        ax: Where to draw.
+
+    Raises:
+        ValueError: no epoch was trained.
+
+    Example:
+        >>> history = {"epoch": [1, 2], "train": [-3.0, -2.5], "kl_weight": [1, 1]}
+        >>> plot_training(FitResult(history, best_epoch=2)).get_ylabel()
+        'bound (nats per datum)'
+    """
+    if not result.num_epochs:
+        raise ValueError("the result has no epochs: train with num_epochs >= 1 before plotting")
+    ax, history = ax or new_axes(6.4, 4.0), result.history
+    for name, label, style in (("train", "training", "--"), ("valid", "validation", "-")):
+        if name in history:
+            ax.plot(history["epoch"], history[name], style, color=BLUE if name == "train" else VERMILION, label=label)
+    annealed = [epoch for epoch, weight in zip(history["epoch"], history["kl_weight"], strict=True) if weight < 1]
+    if annealed:
+        ax.axvspan(annealed[0], annealed[-1], color="0.92", label="KL warm-up")
+    if "valid" in history and result.best_epoch:
+        best = history["epoch"].index(result.best_epoch)
+        label = f"best epoch: {result.best_epoch}"
+        ax.plot(result.best_epoch, history["valid"][best], "o", color=VERMILION, label=label)
+    leave_out_the_start(ax, [history[name] for name in ("train", "valid") if name in history])
+    whole_ticks(ax.xaxis)
+    ax.set(xlabel="epoch", ylabel="bound (nats per datum)", title=result.objective)
+    ax.legend(loc="lower right")
+    return ax
+
+
+def plot_reconstructions(
+    model: Program,
+    guide: Program,
+    data: Dataset | Any,
+    num: int = 8,
+    *,
+    num_particles: int = 100,
+    seed: int = 0,
+    axes: Any = None,
+) -> Any:
+    """The first data beside E_q[E[x given z]], the mean of the likelihood averaged over draws of z given x.
+
+    Pictures come in two rows on one Axes where `data.image_shape` says how to draw one; otherwise there is a panel per
+    datum, bars for the data and dots for the reconstruction. Missing values are blue in pictures and absent in bars.
+    Categories are drawn by the number of the likeliest one. No paper.
+
+    Args:
+        model: `Model`, or any Pyro model with a plate "data" at dim -1.
+        guide: `Guide`, or any Pyro guide with the same latent sites.
+        data: A `Dataset`, or an array, tensor, DataFrame, DataArray.
+        num: How many data.
+        num_particles: Draws of z per datum.
+        seed: Seed of the draws.
+        axes: One Axes for pictures; an array of at least `num` for the rest.
+
+    Returns:
+        The Axes, or an array of them.
+
+    Example:
+        >>> from ppl_vae.data import beds
+        >>> bed = beds.linear_gaussian(num_data=3)
+        >>> len(plot_reconstructions(bed.model, bed.guide, bed.x, num=2))
+        2
+    """
+    data = place(as_dataset(data), model, guide)[:num]
+    check_data(model, data.x, data.context)
+    with evaluating(model, guide), seeded(seed):
+        args = arguments(data.x, data.context)
+        terms = log_terms(model, guide, *args, num_particles=num_particles)
+        mean = _expected(_site_of_x(terms.model_trace, data.event_shape.numel()), averaged=True)
+    x, fitted = data.x.cpu().numpy(), mean.reshape(data.x.shape).cpu().numpy()
+    if data.image_shape is None:
+        features = data.coords[data.dims[1]] if x.ndim == 2 else np.arange(x[0].size)
+        return panels(x, fitted, (data.coords[data.dims[0]], features), axes)
+    ax = axes or new_axes(0.9 * len(x) + 1.2, 2.1)
+    rows = np.concatenate([as_pictures(x, data.image_shape), as_pictures(fitted, data.image_shape)])
+    show(ax, rows, len(x), MISSING)
+    height = as_pictures(x, data.image_shape).shape[1]
+    ax.set_yticks([height / 2 - 0.5, 1.5 * height - 0.5], ["data", "reconstruction"])
+    ax.tick_params(length=0)
+    return ax
+
+
+def plot_samples(
+    model: Program,
+    num: int = 48,
+    image_shape: tuple[int, ...] | None = None,
+    *,
+    context: Tensor | None = None,
+    seed: int = 0,
+    ax: "Axes | None" = None,
+) -> "Axes":
+    """E[x given z] at draws of z from the prior: what the model thinks data look like, without the likelihood's noise.
+
+    Pictures where `image_shape` says how to draw one, or events have two or three dims; otherwise a line per draw.
+    No paper.
+
+    Args:
+        model: `Model`, or any Pyro model that generates one datum when it is called without x.
+        num: How many; with `context` one per row.
+        image_shape: Shape of a picture, `data.image_shape`.
+        context: Covariates, (num, C), for a model that takes them.
+        seed: Seed of the draws.
+        ax: Where to draw.
+
+    Example:
+        >>> from ppl_vae import Model, likelihoods, priors
+        >>> model = Model(priors.StandardNormal(2), likelihoods.Bernoulli((8, 8)))
+        >>> plot_samples(model, num=10).images[0].get_array().shape
+        (16, 40)
+    """
+    with evaluating(model), seeded(seed):
+        if context is None:
+            trace = poutine.trace(pyro.plate(PARTICLES, num, dim=-2)(model)).get_trace()
+            mean = _expected(_generated_site(trace)).flatten(0, 1)
+        else:
+            covariates = place(as_dataset(context), model).x
+            mean = _expected(_generated_site(poutine.trace(model).get_trace(context=covariates)))
+    values = mean[:num].cpu().numpy()
+    image_shape = image_shape or (values.shape[1:] if values.ndim > 2 else None)
+    if image_shape is None:
+        return _lines(values, ax)
+    pictures = as_pictures(values, image_shape)
+    columns = num_columns(len(pictures))
+    ax = ax or new_axes(0.7 * columns, 0.7 * -(-len(pictures) // columns) + 0.3)
+    show(ax, pictures, columns, EMPTY)
+    ax.set_title("samples: E[x | z] at z ~ p(z)", fontsize="medium")
+    return ax
+
+
+def plot_latent(
+    model: Program,
+    guide: Program,
+    data: Dataset | Any,
+    *,
+    num_particles: int = 100,
+    seed: int = 0,
+    ax: "Axes | None" = None,
+) -> "Axes":
+    """Posterior means E_q[z given x] of the data, coloured by label; by their first two principal components if D > 2.
+
+    A principal component is a direction of the means: it says nothing of the posteriors' widths. With D = 1 the second
+    axis is the share of the data below. No paper.
+
+    Args:
+        model: `Model`, or any Pyro model with a plate "data" at dim -1.
+        guide: `Guide`, or any Pyro guide with the same latent sites.
+        data: A `Dataset`, whose labels give the colours, or an array, tensor, DataFrame, DataArray.
+        num_particles: Draws per datum where the posterior has no closed-form mean.
+        seed: Seed of those draws.
+        ax: Where to draw.
+
+    Example:
+        >>> from ppl_vae.data import beds
+        >>> bed = beds.linear_gaussian(num_data=30, latent_dim=3)
+        >>> plot_latent(bed.model, bed.guide, bed.x).get_ylabel()
+        'second principal component (40%)'
+    """
+    data = place(as_dataset(data), model, guide)
+    means = latent_means(guide, data, num_particles=num_particles, seed=seed)
+    points, names = _two_dims(means.mean, means.names)
+    ax = ax or new_axes(6.4, 4.8)
+    scatter(ax, points, data.labels)
+    ax.set(xlabel=names[0], ylabel=names[1])
+    if means.mean.shape[1] > 1:
+        ax.set_aspect("equal", adjustable="datalim")
+    return ax
+
+
+def plot_k_hat(evidence: Evidence | np.ndarray, ax: "Axes | None" = None) -> "Axes":
+    """Histogram of Pareto k-hat over the data, with the limits 0.5 and 0.7 and the share of data between them.
+
+    Data with k-hat = -inf (the guide is exact there) or NaN (too few particles) have no place on the axis: its label
+    counts them. Shares are of all data.
+
+    Args:
+        evidence: What `log_evidence` returned, or the k-hats themselves, (N,).
+        ax: Where to draw.
+
+    References:
+        Vehtari et al. (2024), Pareto smoothed importance sampling, JMLR 25(72), arXiv:1507.02646.
+
+    Example:
+        >>> ax = plot_k_hat(np.array([0.1, 0.2, 0.9, -np.inf]))
+        >>> [text.get_text() for text in ax.get_legend().get_texts()]
+        ['good, k ≤ 0.5: 50%', 'usable, k ≤ 0.7: 0%', 'a bound, k > 0.7: 25%']
+    """
+    k_hat = np.asarray(evidence.pareto_k if isinstance(evidence, Evidence) else evidence, dtype=float)
+    ax, drawn = ax or new_axes(6.4, 4.0), k_hat[np.isfinite(k_hat)]
+    edges = k_hat_edges(drawn)
+    low, high = THRESHOLDS
+    for label, colour, inside in (
+        (f"good, k ≤ {low}", BLUE, drawn <= low),
+        (f"usable, k ≤ {high}", ORANGE, (drawn > low) & (drawn <= high)),
+        (f"a bound, k > {high}", VERMILION, drawn > high),
+    ):
+        label = f"{label}: {_share(int(inside.sum()), len(k_hat))}"
+        ax.hist(drawn[inside], edges.tolist(), color=colour, edgecolor="white", linewidth=0.5, label=label)
+    for threshold in THRESHOLDS:
+        ax.axvline(threshold, color="0.3", linestyle="--", linewidth=1)
+    counts = ((np.isneginf(k_hat).sum(), "exact, k = -inf"), (np.isnan(k_hat).sum(), "unknown"))
+    left_out = ", ".join(f"{count} {what}" for count, what in counts if count)
+    ax.set(xlabel=f"Pareto k-hat (not drawn: {left_out})" if left_out else "Pareto k-hat")
+    ax.set_ylabel(f"data (of {len(k_hat)})")
+    whole_ticks(ax.yaxis)
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
+    return ax
+
+
+def _site_of_x(trace: poutine.Trace, size: int) -> Site:
+    """The observed site that holds all `size` values of a datum."""
+    sites = {site["name"]: site for site in sample_sites(trace) if is_observation(site)}
+    fitting = {name: site for name, site in sites.items() if site["fn"].event_shape.numel() == size}
+    if not fitting:
+        raise ValueError(
+            f"none of the observed sites {list(sites)} holds all {size} values of a datum: nothing to compare x with"
+        )
+    return fitting.get("x") or next(iter(fitting.values()))
+
+
+def _generated_site(trace: poutine.Trace) -> Site:
+    """The site of x in a model that generates: "x", else the last one."""
+    sites = {site["name"]: site for site in sample_sites(trace)}
+    return sites["x"] if "x" in sites else list(sites.values())[-1]
+
+
+def _expected(site: Site, *, averaged: bool = False) -> Tensor:
+    """E[x given z], averaged over draws if asked; for categories the likeliest one."""
+    base = site["fn"]
+    while isinstance(base, dist.Independent | dist.MaskedDistribution):
+        base = base.base_dist
+    values = base.probs if isinstance(base, torch.distributions.Categorical) else site["fn"].mean
+    values = values.mean(0) if averaged else values
+    return values.argmax(-1) if isinstance(base, torch.distributions.Categorical) else values
+
+
+def _share(count: int, total: int) -> str:
+    return "<1%" if 0 < count / total < 0.005 else f"{count / total:.0%}"
+
+
+def _lines(values: np.ndarray, ax: "Axes | None") -> "Axes":
+    ax = ax or new_axes(6.4, 4.0)
+    ax.plot(values.T, color=BLUE, alpha=0.4, linewidth=1)
+    ax.set(xlabel="feature", ylabel="E[x | z] at z ~ p(z)")
+    whole_ticks(ax.xaxis)
+    return ax
+
+
+def _two_dims(means: np.ndarray, names: tuple[str, ...]) -> tuple[np.ndarray, list[str]]:
+    """Points (N, 2) and what their coordinates are."""
+    labels = [f"E[{name} | x]" for name in names]
+    if len(names) == 1:
+        below = means[:, 0].argsort().argsort() / len(means)
+        return np.column_stack([means[:, 0], below]), [*labels, "share of the data below"]
+    if len(names) == 2:
+        return means, labels
+    from sklearn.decomposition import PCA
+
+    pca = PCA(2).fit(means)
+    shares = pca.explained_variance_ratio_
+    first = f"first principal component of E[z | x] ({shares[0]:.0%} of its variance)"
+    return pca.transform(means), [first, f"second principal component ({shares[1]:.0%})"]
