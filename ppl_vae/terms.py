@@ -54,8 +54,8 @@ class LogTerms:
     posterior_sites: dict[str, Tensor]
     log_global: Tensor
     scale: float | Tensor
-    model_trace: poutine.Trace
-    guide_trace: poutine.Trace
+    model_trace: Any  # Pyro's Trace, whose nodes are messages of many kinds
+    guide_trace: Any
     paths: dict[str, Tensor] = field(default_factory=dict)
 
     @property

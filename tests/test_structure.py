@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "ppl_vae"
 FACE = "__init__"  # the lazy top-level names: for users, so only the command line may read them
 ROOMS = [
-    *("seeding", "files", "data", "families", "model", "guide", "terms", "importance", "objectives", "training", "evidence"),
+    *("seeding", "files", "data", "families", "model", "guide", "terms", "importance", "hmc", "objectives", "training", "evidence"),
     *("diagnostics", "tasks", "experiment", FACE, "cli", "__main__"),
 ]
 BUDGETS = {

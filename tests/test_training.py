@@ -63,7 +63,7 @@ def test_works_without_a_validation_split():
 
 
 def test_validation_bound_does_not_depend_on_the_batch_size():
-    """Exact guide, exact model: the bound is the mean of log p(x) however the rows are cut, a smaller last batch too."""
+    """Exact guide, exact model: the bound is the mean of log p(x) however rows are cut, a smaller last batch too."""
     bed = beds.linear_gaussian(50)
     guide = pv.Guide(posteriors.FullRankNormal(2), 5, nn.Identity()).double()
     model = pv.Model(priors.StandardNormal(2), likelihoods.Gaussian(5, scale=0.5), nn.Identity()).double()

@@ -1,7 +1,44 @@
-"""What a statistician compares: bounds per datum, subclasses of `pyro.infer.ELBO`."""
+"""What a statistician compares: bounds per datum, and the estimators of their gradients."""
 
+from ppl_vae.objectives.beta import BetaELBO
 from ppl_vae.objectives.bound import Bound
 from ppl_vae.objectives.elbo import TraceELBO
+from ppl_vae.objectives.gradients import (
+    VIMCO,
+    DoublyReparameterized,
+    Gradient,
+    Reparameterized,
+    ScoreFunction,
+    StickingTheLanding,
+)
+from ppl_vae.objectives.importance_weighted import CIWAE, IWAE, MIWAE, PIWAE
+from ppl_vae.objectives.info_vae import InfoVAE
+from ppl_vae.objectives.mcem import MCEM
 from ppl_vae.objectives.mean_field import MeanFieldELBO
+from ppl_vae.objectives.renyi import CUBO, Renyi
+from ppl_vae.objectives.thermodynamic import ThermodynamicELBO
+from ppl_vae.objectives.wake_sleep import ReweightedWakeSleep, WakeSleep
 
-__all__ = ["Bound", "MeanFieldELBO", "TraceELBO"]
+__all__ = [
+    "CIWAE",
+    "CUBO",
+    "IWAE",
+    "MCEM",
+    "MIWAE",
+    "PIWAE",
+    "VIMCO",
+    "BetaELBO",
+    "Bound",
+    "DoublyReparameterized",
+    "Gradient",
+    "InfoVAE",
+    "MeanFieldELBO",
+    "Renyi",
+    "Reparameterized",
+    "ReweightedWakeSleep",
+    "ScoreFunction",
+    "StickingTheLanding",
+    "ThermodynamicELBO",
+    "TraceELBO",
+    "WakeSleep",
+]

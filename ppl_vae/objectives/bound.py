@@ -1,39 +1,79 @@
 """What every objective shares: a value per datum, a surrogate for its gradient, and Pyro's loss interface."""
 
 import copy
-from abc import ABC, abstractmethod
+from abc import ABC
 from typing import Any, Self
 
 import torch
 from pyro.infer import ELBO
 from torch import Tensor
 
-from ppl_vae.terms import LogTerms, Program, log_terms, sample_sites
+from ppl_vae.objectives.gradients import Gradient, Reparameterized
+from ppl_vae.terms import LogTerms, Program, log_terms
 
 
 class Bound(ELBO, ABC):
-    """An objective that is a bound per datum, in nats, higher is better; a subclass implements `value`.
+    """An objective that is a bound per datum, in nats: f(log w) of the (K, B) log-weights; subclasses give `reduce`.
 
-    loss = - sum_b scale_b value_b - global_value, where the sites outside the data plate are added once.
-    `surrogate` has the gradient that is followed; it is `value` unless a gradient estimator says otherwise.
-    Serves `pyro.infer.SVI(loss=...)`, `objective(model, guide)` with any torch optimiser, and `fit`.
+    loss = - sum_b scale_b value_b - global_value, the sites outside the data plate being added once. Which
+    gradient is followed is the business of `gradient`. Serves `pyro.infer.SVI(loss=...)`, `objective(model, guide)`
+    with any torch optimiser, and `fit`.
+
+    A subclass also states `curvatures`, where doubly reparameterised gradients are defined; `linear`, where slopes do
+    not depend on the weights; `splits`, where model and guide follow different targets; `of_log_weights = False`,
+    where the value is more than a function of the log-weights; `is_upper`, where it bounds from above and is minimised.
     """
 
     kl_weight: float | Tensor = 1.0
+    linear = False
+    splits = False
+    of_log_weights = True
+    is_upper = False
 
-    def __init__(self, num_particles: int = 1, *, max_plate_nesting: int = 1) -> None:
+    def __init__(self, num_particles: int = 1, *, gradient: Gradient | None = None, max_plate_nesting: int = 1) -> None:
         if num_particles < 1:
             raise ValueError(f"num_particles is {num_particles}; there must be at least 1 particle")
         super().__init__(num_particles=num_particles, max_plate_nesting=max_plate_nesting)
+        self.gradient = Reparameterized() if gradient is None else gradient
+        self.gradient.check(self)
 
-    @abstractmethod
+    def reduce(self, log_weights: Tensor) -> Tensor:
+        """f(log w), over the first dim: (K, ..., B) -> (..., B)."""
+        raise NotImplementedError
+
     def value(self, terms: LogTerms) -> Tensor:
         """The bound per datum, unscaled, shape (B,)."""
+        return self.reduce(self.log_weights(terms))
 
-    def surrogate(self, terms: LogTerms) -> Tensor:
-        """What is differentiated, shape (B,): by default the value, through reparameterised draws."""
-        require_reparameterized(terms, type(self).__name__)
-        return self.value(terms)
+    def log_joint(self, terms: LogTerms) -> Tensor:
+        """log p(x given z) + kl_weight log p(z), (K, B)."""
+        return terms.log_likelihood + self.kl_weight * terms.log_prior
+
+    def log_weights(self, terms: LogTerms) -> Tensor:
+        """log p(x given z) + kl_weight (log p(z) - log q(z given x)), (K, B)."""
+        return self.log_joint(terms) - self.kl_weight * terms.log_q
+
+    def slopes(self, log_weights: Tensor) -> Tensor:
+        """df / d log w_k, (K, B)."""
+        with torch.enable_grad():
+            leaf = log_weights.detach().requires_grad_()
+            return torch.autograd.grad(self.reduce(leaf).sum(), leaf)[0]
+
+    def model_slopes(self, log_weights: Tensor) -> Tensor:
+        """The slopes that the model's parameters follow; the same unless the bound `splits`."""
+        return self.slopes(log_weights)
+
+    def curvatures(self, log_weights: Tensor) -> Tensor:
+        """d^2 f / d log w_k^2, the diagonal, (K, B)."""
+        raise NotImplementedError
+
+    def rewards(self, log_weights: Tensor) -> Tensor:
+        """What a particle's score is multiplied by, before any baseline, (K, B)."""
+        return self.reduce(log_weights).expand_as(log_weights)
+
+    def rewards_without(self, log_weights: Tensor) -> Tensor:
+        """The reward that the other particles alone would have given, (K, B)."""
+        return self.reduce(others(log_weights))
 
     def global_value(self, terms: LogTerms) -> Tensor:
         """log p - log q of the sites outside the data plate, scaled, a scalar."""
@@ -47,8 +87,9 @@ class Bound(ELBO, ABC):
 
     def terms(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> LogTerms:
         """Log-probabilities of one run with this objective's particles."""
-        sizes = {"num_particles": self.num_particles, "max_plate_nesting": self.max_plate_nesting}
-        return log_terms(model, guide, *args, **sizes, **kwargs)
+        sizes: Any = {"num_particles": self.num_particles, "max_plate_nesting": self.max_plate_nesting}
+        detach = torch.is_grad_enabled() and self.gradient.detaches(self)
+        return log_terms(model, guide, *args, detach=detach, **sizes, **kwargs)
 
     def bound(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
         """The bound per datum, in nats, shape (B,), without gradients; global sites are left out."""
@@ -62,12 +103,18 @@ class Bound(ELBO, ABC):
             return self._total(self.value(terms), terms).item()
 
     def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
-        """A scalar whose value is `loss` and whose gradient is the surrogate's."""
+        """A scalar whose value is `loss` and whose gradient is the estimator's."""
         terms = self.terms(model, guide, *args, **kwargs)
         surrogate = self._total(self.surrogate(terms), terms)
+        if not self.gradient.detaches(self):
+            return surrogate
         with torch.no_grad():
             value = self._total(self.value(terms), terms)
         return value + surrogate - surrogate.detach()
+
+    def surrogate(self, terms: LogTerms) -> Tensor:
+        """What is differentiated, shape (B,)."""
+        return self.gradient.surrogate(self, terms)
 
     def loss_and_grads(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
         """`loss`, with the gradient added to the parameters' `.grad`."""
@@ -81,17 +128,22 @@ class Bound(ELBO, ABC):
         return terms.model_trace, terms.guide_trace
 
     def _total(self, per_datum: Tensor, terms: LogTerms) -> Tensor:
-        return -(terms.scale * per_datum).sum() - self.kl_weight * self.global_value(terms)
+        total = (terms.scale * per_datum).sum() + self.kl_weight * self.global_value(terms)
+        return total if self.is_upper else -total
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(num_particles={self.num_particles})"
+        options = [f"num_particles={self.num_particles}", *self.options()]
+        options += [] if self.gradient == Reparameterized() else [f"gradient={self.gradient!r}"]
+        return f"{type(self).__name__}({', '.join(options)})"
+
+    def options(self) -> list[str]:
+        """A subclass's own arguments, as `repr` writes them."""
+        return []
 
 
-def require_reparameterized(terms: LogTerms, name: str) -> None:
-    """Raise when a draw carries no gradient though its density has parameters: the estimate would be biased."""
-    for site in sample_sites(terms.guide_trace):
-        if not site["fn"].has_rsample and terms.log_q.requires_grad:
-            raise ValueError(
-                f"{name}: latent site {site['name']!r} ({type(site['fn']).__name__}) is not reparameterised, so its "
-                "gradient would be lost; use pyro.infer.Trace_ELBO(), which has the score-function estimator"
-            )
+def others(log_weights: Tensor) -> Tensor:
+    """For each particle k all the others: (K, B) -> (K - 1, K, B)."""
+    k = len(log_weights)
+    index = torch.arange(k).roll(-1).repeat(k - 1, 1)  # row i, column k: particle k + 1 + i
+    index = (index + torch.arange(k - 1).unsqueeze(1)) % k
+    return log_weights[index.to(log_weights.device)]

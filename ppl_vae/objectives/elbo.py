@@ -1,9 +1,9 @@
 """The evidence lower bound, all Monte Carlo: estimator A of the original paper."""
 
+import torch
 from torch import Tensor
 
-from ppl_vae.objectives.bound import Bound
-from ppl_vae.terms import LogTerms
+from ppl_vae.objectives.bound import Bound, others
 
 __all__ = ["TraceELBO"]
 
@@ -15,6 +15,7 @@ class TraceELBO(Bound):
 
     Args:
         num_particles: Number of particles K per datum.
+        gradient: Any of `objectives.gradients`.
         max_plate_nesting: Depth of the plates; 1 unless the model has plates besides "data".
 
     Shape:
@@ -30,6 +31,20 @@ class TraceELBO(Bound):
         True
     """
 
-    def value(self, terms: LogTerms) -> Tensor:
-        """The ELBO per datum."""
-        return (terms.log_likelihood + self.kl_weight * (terms.log_prior - terms.log_q)).mean(0)
+    linear = True
+
+    def reduce(self, log_weights: Tensor) -> Tensor:
+        """mean_k log w_k."""
+        return log_weights.mean(0)
+
+    def curvatures(self, log_weights: Tensor) -> Tensor:
+        """Zero: the mean is linear."""
+        return torch.zeros_like(log_weights)
+
+    def rewards(self, log_weights: Tensor) -> Tensor:
+        """log w_k / K: the other particles' terms do not depend on z_k."""
+        return log_weights / len(log_weights)
+
+    def rewards_without(self, log_weights: Tensor) -> Tensor:
+        """The mean of the others, on the same scale."""
+        return others(log_weights).mean(0) / len(log_weights)

@@ -37,10 +37,11 @@ class MeanFieldELBO(Bound):
         {'z': True}
     """
 
+    of_log_weights = False
+
     def value(self, terms: LogTerms) -> Tensor:
         """The ELBO per datum."""
-        kl = sum(kl for _, kl, _ in kl_per_site(terms))
-        return (terms.log_likelihood - self.kl_weight * kl).mean(0)
+        return (terms.log_likelihood - self.kl_weight * kl_per_datum(terms)).mean(0)
 
     def global_value(self, terms: LogTerms) -> Tensor:
         """As in `TraceELBO`, but minus the exact KL for each global latent that has one."""
@@ -69,6 +70,35 @@ def kl_per_site(terms: LogTerms) -> Iterator[tuple[str, Tensor, bool]]:
             yield name, log_q - terms.prior_sites.get(name, 0.0), False
         else:
             yield name, per_datum(kl, q_site), True
+
+
+def kl_per_datum(terms: LogTerms) -> Tensor:
+    """KL of all latent sites per particle and datum, in closed form where known, (K, B)."""
+    return torch.stack([kl.expand_as(terms.log_likelihood) for _, kl, _ in kl_per_site(terms)]).sum(0)
+
+
+def kl_per_dimension(terms: LogTerms) -> Tensor:
+    """KL of each latent dimension, all sites side by side, (K, B, D); for factorised normals only.
+
+    Raises:
+        ValueError: a guide or prior does not factorise over dimensions.
+    """
+    found = []
+    for name in terms.posterior_sites:
+        q, p = (_base(trace.nodes[name]["fn"]) for trace in (terms.guide_trace, terms.model_trace))
+        if not (isinstance(q, torch.distributions.Normal) and isinstance(p, torch.distributions.Normal)):
+            raise ValueError(
+                f"the KL of site {name!r} has no per-dimension form: it needs MeanFieldNormal against a normal prior "
+                "with independent dimensions"
+            )
+        found.append(kl_divergence(q, p).flatten(2))
+    return torch.cat(found, dim=-1)
+
+
+def _base(distribution: Any) -> Any:
+    while isinstance(distribution, torch.distributions.Independent):
+        distribution = distribution.base_dist
+    return distribution
 
 
 def _kl(q_site: Any, p_site: Any) -> Tensor | None:

@@ -1,0 +1,79 @@
+"""The ELBO with its KL weighed, capped from below, or steered to a capacity."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ppl_vae.objectives.bound import Bound
+from ppl_vae.objectives.mean_field import kl_per_datum, kl_per_dimension
+from ppl_vae.terms import LogTerms
+
+__all__ = ["BetaELBO"]
+
+
+class BetaELBO(Bound):
+    """E_q[log p(x given z)] - beta penalty(KL): beta-VAE, free bits, capacity.
+
+    penalty is KL; or |KL - capacity|; or sum_d max(free_bits, mean over the batch of KL_d), which gives no gradient to
+    a dimension that carries less than `free_bits` nats. A bound on log p(x) only for beta >= 1 and the plain penalty;
+    beta < 1 is no bound at all. KL in closed form where known, else Monte Carlo. Warm-up: `Training(kl_schedule=...)`.
+
+    Args:
+        beta: Weight of the penalty.
+        num_particles: Number of particles K per datum.
+        capacity: Target of the KL, nats per datum; None is the plain KL.
+        free_bits: Nats per latent dimension that cost nothing less; needs factorised normals.
+        max_plate_nesting: Depth of the plates; 1 unless the model has plates besides "data".
+
+    Shape:
+        per datum, (B,), in nats
+
+    Raises:
+        ValueError: beta or free_bits negative; free bits and capacity at once.
+
+    References:
+        Higgins et al. (2017), beta-VAE, ICLR; Burgess et al. (2018), arXiv:1804.03599, eq. 8 (capacity);
+        Kingma et al. (2016), Improved variational inference with inverse autoregressive flow, arXiv:1606.04934, eq. 15.
+
+    Example:
+        >>> BetaELBO(4.0, capacity=10.0)
+        BetaELBO(num_particles=1, beta=4, capacity=10)
+    """
+
+    of_log_weights = False
+
+    def __init__(
+        self,
+        beta: float = 1.0,
+        num_particles: int = 1,
+        *,
+        capacity: float | None = None,
+        free_bits: float = 0.0,
+        max_plate_nesting: int = 1,
+    ) -> None:
+        for name, number in (("beta", beta), ("free_bits", free_bits), ("capacity", capacity or 0.0)):
+            if number < 0:
+                raise ValueError(f"{name} is {number}; it must not be negative")
+        if capacity is not None and free_bits:
+            raise ValueError("capacity and free_bits are two different penalties: give one of them")
+        self.beta, self.capacity, self.free_bits = beta, capacity, free_bits
+        super().__init__(num_particles, max_plate_nesting=max_plate_nesting)
+
+    def value(self, terms: LogTerms) -> Tensor:
+        """The penalised likelihood per datum."""
+        return terms.log_likelihood.mean(0) - self.kl_weight * self.beta * self.penalty(terms)
+
+    def penalty(self, terms: LogTerms) -> Tensor:
+        """What stands for the KL, (B,)."""
+        if self.free_bits:
+            kl = kl_per_dimension(terms).mean(0)
+            is_free = kl.mean(0) < self.free_bits
+            return torch.where(is_free, self.free_bits, kl).sum(-1)
+        kl = kl_per_datum(terms).mean(0)
+        return kl if self.capacity is None else (kl - self.capacity).abs()
+
+    def options(self) -> list[str]:
+        """beta and the penalty."""
+        given: dict[str, Any] = {"beta": self.beta, "capacity": self.capacity, "free_bits": self.free_bits or None}
+        return [f"{name}={value:g}" for name, value in given.items() if value is not None]

@@ -1,0 +1,333 @@
+"""Gradient estimators: how strongly each particle's log p, path and log q are followed.
+
+Every estimator of the gradient of a bound f(log w) is three coefficients per particle and datum, (K, B):
+
+    sum_k  model_k d log p(x, z_k)/d theta  +  path_k d log w_k/dz_k dz_k/d phi  -  score_k d log q(z_k)/d phi
+
+where the first and last derivatives hold z fixed. With c_k = df / d log w_k, the slopes of the bound:
+
+    estimator              model   path                     score
+    Reparameterized        c       c                        c
+    StickingTheLanding     c       c                        0
+    DoublyReparameterized  c       c - d c_k / d log w_k    0
+    ScoreFunction, VIMCO   c       0                        c - learning signal
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ppl_vae.terms import LogTerms, sample_sites
+
+if TYPE_CHECKING:
+    from ppl_vae.objectives.bound import Bound
+
+__all__ = ["VIMCO", "DoublyReparameterized", "Reparameterized", "ScoreFunction", "StickingTheLanding"]
+
+
+class Coefficients(NamedTuple):
+    """What multiplies the three derivatives, each (K, B) and detached."""
+
+    model: Tensor
+    path: Tensor | None
+    score: Tensor | None
+
+
+class Gradient(ABC):
+    """A gradient estimator; a subclass implements `coefficients`. It may hold state (a moving baseline)."""
+
+    path_derivative = True  # whether it differentiates through the draws
+
+    def detaches(self, bound: "Bound") -> bool:
+        """Whether latents must be cut from the graph, so that the three derivatives come apart."""
+        return True
+
+    def check(self, bound: "Bound") -> None:
+        """Raise ValueError, saying why, when the estimator is not defined for this bound."""
+        if not bound.of_log_weights:
+            raise ValueError(
+                f"{self!r} is not defined for {type(bound).__name__}, which is more than a function of the "
+                "log-weights; only Reparameterized() is"
+            )
+
+    @abstractmethod
+    def coefficients(self, bound: "Bound", log_weights: Tensor) -> Coefficients:
+        """The three coefficients for this bound at these log-weights."""
+
+    def surrogate(self, bound: "Bound", terms: LogTerms) -> Tensor:
+        """A tensor per datum, (B,), whose gradient is the estimator; its value means nothing."""
+        if self.path_derivative:
+            require_reparameterized(terms, f"{type(bound).__name__} with {type(self).__name__}")
+        log_weights = bound.log_weights(terms)
+        model, path, score = self.coefficients(bound, log_weights.detach())
+        total = (model * bound.log_joint(terms)).sum(0)
+        if score is not None:
+            total = total - bound.kl_weight * (score * terms.log_q).sum(0)
+        return total if path is None else total + follow_paths(terms, path * log_weights)
+
+
+def follow_paths(terms: LogTerms, weighted: Tensor) -> Tensor:
+    """sum_k d weighted_k / dz_k . z_k per datum: its gradient is the path derivative alone, (B,)."""
+    leaves = {name: terms.guide_trace.nodes[name]["value"] for name in terms.paths}
+    slopes = torch.autograd.grad(weighted.sum(), list(leaves.values()), retain_graph=True, allow_unused=True)
+    total = weighted.new_zeros(weighted.shape[1])
+    for (name, leaf), slope in zip(leaves.items(), slopes, strict=True):
+        if slope is not None:
+            event_dim = terms.guide_trace.nodes[name]["fn"].event_dim
+            moved = slope * terms.paths[name]
+            total = total + _per_datum(moved.flatten(leaf.dim() - event_dim).sum(-1) if event_dim else moved)
+    return total
+
+
+def _per_datum(values: Tensor) -> Tensor:
+    """Sum (K, *plates, B) over everything but data."""
+    return values.flatten(0, -2).sum(0)
+
+
+def require_reparameterized(terms: LogTerms, name: str) -> None:
+    """Raise when a draw carries no gradient though its density has parameters: the estimate would be biased."""
+    for site in sample_sites(terms.guide_trace):
+        if not site["fn"].has_rsample and terms.log_q.requires_grad:
+            raise ValueError(
+                f"{name}: latent site {site['name']!r} ({type(site['fn']).__name__}) is not reparameterised, so its "
+                "gradient would be lost; use gradient=objectives.ScoreFunction() or objectives.VIMCO()"
+            )
+
+
+def require_others(gradient: Gradient, bound: "Bound") -> None:
+    """Raise unless there are other particles to compare one with."""
+    if bound.num_particles < 2:
+        raise ValueError(
+            f"{gradient!r} compares a particle with the others: give {type(bound).__name__} num_particles >= 2"
+        )
+
+
+@dataclass(frozen=True)
+class Reparameterized(Gradient):
+    """The total derivative of the bound through z = T(noise, phi): the default.
+
+    Its guide part carries the score d log q / d phi, which has mean zero but not variance zero: with an exact guide the
+    gradient still moves, and with many particles the guide's signal-to-noise ratio falls as 1 / sqrt(K).
+
+    References:
+        Kingma and Welling (2014), Auto-encoding variational Bayes, arXiv:1312.6114, section 2.4.
+
+    Example:
+        >>> Reparameterized()
+        Reparameterized()
+    """
+
+    def check(self, bound: "Bound") -> None:
+        """Defined everywhere."""
+
+    def detaches(self, bound: "Bound") -> bool:
+        """Only where model and guide follow different targets; else autograd gives the total derivative at once."""
+        return bound.splits
+
+    def coefficients(self, bound: "Bound", log_weights: Tensor) -> Coefficients:
+        """All slopes."""
+        slopes = bound.slopes(log_weights)
+        return Coefficients(bound.model_slopes(log_weights), slopes, slopes)
+
+    def surrogate(self, bound: "Bound", terms: LogTerms) -> Tensor:
+        """The bound itself."""
+        if bound.splits:
+            return super().surrogate(bound, terms)
+        require_reparameterized(terms, type(bound).__name__)
+        return bound.value(terms)
+
+
+@dataclass(frozen=True)
+class StickingTheLanding(Gradient):
+    """The path derivative alone: the score term, which has mean zero for the ELBO, is dropped.
+
+    With an exact guide every draw gives gradient zero. Unbiased for the ELBO; biased for bounds with K > 1 particles,
+    where `DoublyReparameterized` is the unbiased form: `IWAE` therefore refuses it.
+
+    References:
+        Roeder, Wu and Duvenaud (2017), Sticking the landing, arXiv:1703.09194.
+
+    Example:
+        >>> StickingTheLanding()
+        StickingTheLanding()
+    """
+
+    def check(self, bound: "Bound") -> None:
+        """Only for bounds that are linear in the log-weights."""
+        super().check(bound)
+        if not bound.linear:
+            raise ValueError(
+                f"StickingTheLanding is biased for {type(bound).__name__}, whose slopes depend on the weights: "
+                "use gradient=objectives.DoublyReparameterized()"
+            )
+
+    def coefficients(self, bound: "Bound", log_weights: Tensor) -> Coefficients:
+        """Slopes for model and path, no score."""
+        return Coefficients(bound.model_slopes(log_weights), bound.slopes(log_weights), None)
+
+
+@dataclass(frozen=True)
+class DoublyReparameterized(Gradient):
+    """The score term reparameterised once more: unbiased, and the guide's signal grows with K.
+
+    For IWAE the path coefficient is the squared normalised weight; for the ELBO it is `StickingTheLanding`. With
+    `prior=True` a learned normal prior's parameters get the generalised form too.
+
+    Args:
+        prior: Also reparameterise the gradient of the prior's parameters, through z = m + s (z - m) / s; the prior at
+            each latent site must be a normal with independent dimensions.
+
+    References:
+        Tucker et al. (2019), Doubly reparameterized gradient estimators, arXiv:1810.04152, eq. 8;
+        Bauer and Mnih (2021), Generalized doubly reparameterized gradient estimators, arXiv:2101.11046, eq. 11.
+
+    Example:
+        >>> DoublyReparameterized()
+        DoublyReparameterized(prior=False)
+    """
+
+    prior: bool = False
+
+    def check(self, bound: "Bound") -> None:
+        """Only for bounds that state their curvatures."""
+        super().check(bound)
+        try:
+            bound.curvatures(torch.zeros(bound.num_particles, 1))
+        except NotImplementedError as error:
+            name = type(bound).__name__
+            raise ValueError(f"DoublyReparameterized is not derived for {name}: see {name} for what is") from error
+
+    def coefficients(self, bound: "Bound", log_weights: Tensor) -> Coefficients:
+        """Slopes for the model, slopes less curvature for the path, no score."""
+        slopes = bound.slopes(log_weights)
+        return Coefficients(bound.model_slopes(log_weights), slopes - bound.curvatures(log_weights), None)
+
+    def surrogate(self, bound: "Bound", terms: LogTerms) -> Tensor:
+        """As above, with the prior's own gradient exchanged where asked."""
+        total = super().surrogate(bound, terms)
+        return total + self._exchange_prior(bound, terms) if self.prior else total
+
+    def _exchange_prior(self, bound: "Bound", terms: LogTerms) -> Tensor:
+        """Minus c d log p(z)/d theta, plus its reparameterised form.
+
+        E_q[g d log p/d theta] = E_q[(dg/dz + g d log(q/p)/dz) dT/d theta], g = c_k and T the prior's sampling path.
+        """
+        log_weights = bound.log_weights(terms)
+        slopes, curvatures = (f(log_weights.detach()) for f in (bound.slopes, bound.curvatures))
+        weighted = curvatures * log_weights + slopes * (terms.log_q - terms.log_prior)
+        total = -bound.kl_weight * (slopes * terms.log_prior).sum(0)
+        leaves = {name: terms.model_trace.nodes[name]["value"] for name in terms.paths}
+        gradients = torch.autograd.grad(weighted.sum(), list(leaves.values()), retain_graph=True)
+        for (name, leaf), gradient in zip(leaves.items(), gradients, strict=True):
+            path = _prior_path(terms.model_trace.nodes[name], leaf.detach())
+            total = total + bound.kl_weight * _per_datum((gradient * path).sum(-1))
+        return total
+
+
+def _prior_path(site: dict, z: Tensor) -> Tensor:
+    """z as the prior would have drawn it: m + s (z - m) / s, whose gradient is dT/d theta at fixed noise."""
+    base = getattr(site["fn"], "base_dist", site["fn"])
+    while hasattr(base, "base_dist"):
+        base = base.base_dist
+    if not isinstance(base, torch.distributions.Normal):
+        raise ValueError(
+            f"DoublyReparameterized(prior=True) needs a normal prior at site {site['name']!r}, "
+            f"not {type(site['fn']).__name__}: use prior=False"
+        )
+    noise = (z - base.loc.detach()) / base.scale.detach()
+    return base.loc + base.scale * noise
+
+
+@dataclass
+class ScoreFunction(Gradient):
+    """REINFORCE: (f(log w) - baseline) d log q / d phi, for latents without a path derivative (discrete ones).
+
+    High variance: "leave-one-out" compares each particle with the others and needs K >= 2; "moving-average" keeps a
+    running mean of the bound; None is the plain estimator, for comparison.
+
+    Args:
+        baseline: "leave-one-out", "moving-average" or None.
+        decay: Of the moving average.
+
+    Raises:
+        ValueError: an unknown baseline; leave-one-out with one particle.
+
+    References:
+        Williams (1992), Simple statistical gradient-following algorithms, doi:10.1007/BF00992696;
+        Kool, van Hoof and Welling (2019), Buy 4 REINFORCE samples, get a baseline for free.
+
+    Example:
+        >>> ScoreFunction("moving-average").baseline
+        'moving-average'
+    """
+
+    baseline: str | None = "leave-one-out"
+    decay: float = 0.9
+    _average: Tensor | None = field(default=None, repr=False, compare=False)
+
+    path_derivative = False
+
+    def __post_init__(self) -> None:
+        if self.baseline not in ("leave-one-out", "moving-average", None):
+            raise ValueError(f'baseline is {self.baseline!r}; it must be "leave-one-out", "moving-average" or None')
+
+    def check(self, bound: "Bound") -> None:
+        """Leave-one-out needs others."""
+        super().check(bound)
+        if self.baseline == "leave-one-out":
+            require_others(self, bound)
+
+    def coefficients(self, bound: "Bound", log_weights: Tensor) -> Coefficients:
+        """Slopes for the model, slopes less signal for the score."""
+        slopes = bound.slopes(log_weights)
+        return Coefficients(bound.model_slopes(log_weights), None, slopes - self.signal(bound, log_weights))
+
+    def signal(self, bound: "Bound", log_weights: Tensor) -> Tensor:
+        """What d log q(z_k) / d phi is multiplied by, (K, B)."""
+        rewards = bound.rewards(log_weights)
+        if self.baseline == "leave-one-out":
+            return rewards - bound.rewards_without(log_weights)
+        if self.baseline is None:
+            return rewards
+        mean = rewards.mean()
+        average = mean if self._average is None else self._average
+        self._average = self.decay * average + (1 - self.decay) * mean
+        return rewards - average
+
+
+@dataclass(frozen=True)
+class VIMCO(Gradient):
+    """Each particle's signal is what it adds to the bound: f(log w) - f(log w with log w_k the mean of the others).
+
+    For discrete or otherwise non-reparameterised latents, with many-particle bounds; needs K >= 2.
+
+    Raises:
+        ValueError: one particle.
+
+    References:
+        Mnih and Rezende (2016), Variational inference for Monte Carlo objectives, arXiv:1602.06725, eq. 9.
+
+    Example:
+        >>> VIMCO()
+        VIMCO()
+    """
+
+    path_derivative = False
+
+    def check(self, bound: "Bound") -> None:
+        """Needs others."""
+        super().check(bound)
+        require_others(self, bound)
+
+    def coefficients(self, bound: "Bound", log_weights: Tensor) -> Coefficients:
+        """Slopes for the model, slopes less signal for the score."""
+        slopes, k = bound.slopes(log_weights), len(log_weights)
+        mean_of_others = (log_weights.sum(0) - log_weights) / (k - 1)
+        replaced = torch.where(
+            torch.eye(k, dtype=torch.bool, device=log_weights.device)[..., None], mean_of_others, log_weights[:, None]
+        )
+        signal = bound.reduce(log_weights) - bound.reduce(replaced)
+        return Coefficients(bound.model_slopes(log_weights), None, slopes - signal)

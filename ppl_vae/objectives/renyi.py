@@ -1,0 +1,99 @@
+"""Power means of the weights: Renyi's bounds, and the chi bound from above."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ppl_vae.objectives.bound import Bound
+from ppl_vae.objectives.importance_weighted import log_mean_exp, squared_defect
+
+__all__ = ["CUBO", "Renyi"]
+
+
+class Renyi(Bound):
+    """Renyi's bound: 1 / (1 - alpha) log mean_k w_k^(1 - alpha), decreasing in alpha.
+
+    alpha = 0 is IWAE, alpha to 1 the ELBO, large alpha mode-seeking. For alpha < 0 the bound itself lies above
+    log p(x), but the estimate from K particles is low, and may be below. Taken per datum, whatever the plate or scale.
+
+    Args:
+        alpha: Order of the divergence.
+        num_particles: Number of particles K per datum.
+        gradient: Any of `objectives.gradients` but `StickingTheLanding`.
+        max_plate_nesting: Depth of the plates; 1 unless the model has plates besides "data".
+
+    Shape:
+        per datum, (B,), in nats
+
+    References:
+        Li and Turner (2016), Renyi divergence variational inference, arXiv:1602.02311, eq. 6.
+
+    Example:
+        >>> Renyi(0.5, num_particles=10)
+        Renyi(num_particles=10, alpha=0.5)
+    """
+
+    def __init__(self, alpha: float = 0.5, num_particles: int = 5, **options: Any) -> None:
+        self.alpha = alpha
+        super().__init__(num_particles, **options)
+
+    def reduce(self, log_weights: Tensor) -> Tensor:
+        """The power mean; at alpha = 1 its limit, the mean of log w."""
+        power = 1 - self.alpha
+        return log_weights.mean(0) if power == 0 else log_mean_exp(power * log_weights) / power
+
+    def curvatures(self, log_weights: Tensor) -> Tensor:
+        """(1 - alpha) (v - v^2), v = softmax((1 - alpha) log w)."""
+        power = 1 - self.alpha
+        return power * squared_defect((power * log_weights).softmax(0))
+
+    def options(self) -> list[str]:
+        """alpha."""
+        return [f"alpha={self.alpha:g}"]
+
+
+class CUBO(Renyi):
+    """The chi upper bound: 1/n log E_q[w^n] >= log p(x); minimised, over the guide alone.
+
+    Its minimum over q covers the posterior (zero-avoiding). The estimate from K particles is low (the log of a mean),
+    so it bounds log p(x) from above only as K grows, where the weights have n moments; exp(n CUBO) is estimated without
+    bias. The model's parameters get no gradient: minimising an upper bound over them means nothing. The loss is + CUBO,
+    and `fit` reports - CUBO.
+
+    Args:
+        order: n, at least 1.
+        num_particles: Number of particles K per datum.
+        gradient: Any of `objectives.gradients` but `StickingTheLanding`.
+        max_plate_nesting: Depth of the plates; 1 unless the model has plates besides "data".
+
+    Shape:
+        per datum, (B,), in nats
+
+    Raises:
+        ValueError: order below 1.
+
+    References:
+        Dieng et al. (2017), Variational inference via chi upper bound minimization, arXiv:1611.00328, eq. 4.
+
+    Example:
+        >>> CUBO(2, num_particles=10)
+        CUBO(num_particles=10, order=2)
+    """
+
+    splits = True
+    is_upper = True
+
+    def __init__(self, order: float = 2.0, num_particles: int = 5, **options: Any) -> None:
+        if order < 1:
+            raise ValueError(f"order is {order}; the chi bound needs an order of at least 1")
+        self.order = order
+        super().__init__(1 - order, num_particles, **options)
+
+    def model_slopes(self, log_weights: Tensor) -> Tensor:
+        """Zero: the guide alone is trained."""
+        return torch.zeros_like(log_weights)
+
+    def options(self) -> list[str]:
+        """order."""
+        return [f"order={self.order:g}"]

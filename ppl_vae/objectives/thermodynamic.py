@@ -1,0 +1,89 @@
+"""The thermodynamic variational objective: an integral over the path from guide to posterior."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ppl_vae.objectives.bound import Bound
+from ppl_vae.objectives.gradients import Coefficients, Gradient
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["ThermodynamicELBO"]
+
+
+class ThermodynamicELBO(Bound):
+    """Left Riemann sum of log p(x) = int_0^1 E_beta[log w] d beta, E_beta under q^(1 - beta) p(x, z)^beta.
+
+    The integrand increases with beta, so the left sum is a lower bound, and one interval is the ELBO; the expectations
+    are self-normalised over K particles, so K should be in the tens. The right sum would be an upper bound.
+
+    Args:
+        num_particles: Number of particles K per datum.
+        partition: Interior points 0 < beta_1 < ... < 1; None is one point at 0.1 (two intervals, as in the paper).
+        gradient: None is the paper's covariance estimator, which needs no path derivative (discrete latents are fine);
+            or `Reparameterized()`.
+        max_plate_nesting: Depth of the plates; 1 unless the model has plates besides "data".
+
+    Shape:
+        per datum, (B,), in nats
+
+    Raises:
+        ValueError: the partition does not increase within (0, 1).
+
+    References:
+        Masrani, Le and Wood (2019), The thermodynamic variational objective, arXiv:1907.00031, eq. 6 and 9.
+
+    Example:
+        >>> ThermodynamicELBO(10, partition=(0.1, 0.5)).partition
+        (0.0, 0.1, 0.5, 1.0)
+    """
+
+    def __init__(
+        self,
+        num_particles: int = 10,
+        partition: "Sequence[float] | None" = None,
+        *,
+        gradient: Gradient | None = None,
+        max_plate_nesting: int = 1,
+    ) -> None:
+        points = (0.0, *((0.1,) if partition is None else partition), 1.0)
+        if any(left >= right for left, right in zip(points, points[1:], strict=False)):
+            raise ValueError(f"partition is {tuple(points[1:-1])}; its points must increase strictly between 0 and 1")
+        self.partition = points
+        gradient = Covariance() if gradient is None else gradient
+        super().__init__(num_particles, gradient=gradient, max_plate_nesting=max_plate_nesting)
+
+    def reduce(self, log_weights: Tensor) -> Tensor:
+        """sum_p (beta_{p+1} - beta_p) sum_k softmax(beta_p log w)_k log w_k."""
+        parts = [width * (weights * log_weights).sum(0) for width, _, weights in self.intervals(log_weights)]
+        return torch.stack(parts).sum(0)
+
+    def intervals(self, log_weights: Tensor) -> list[tuple[float, float, Tensor]]:
+        """Width, left end and self-normalised weights of each interval."""
+        pairs = zip(self.partition, self.partition[1:], strict=False)
+        return [(right - left, left, (left * log_weights).softmax(0)) for left, right in pairs]
+
+    def options(self) -> list[str]:
+        """The interior points."""
+        return [f"partition={self.partition[1:-1]}"]
+
+
+@dataclass(frozen=True)
+class Covariance(Gradient):
+    """d/d lambda E_beta[log w] = E_beta[d log w] + Cov_beta[d log pi_beta, log w], pi_beta = q^(1 - beta) p^beta."""
+
+    path_derivative = False
+
+    def coefficients(self, bound: Bound, log_weights: Tensor) -> Coefficients:
+        """Weights plus beta times covariance for the model, weights less 1 - beta times covariance for the score."""
+        model, score = torch.zeros_like(log_weights), torch.zeros_like(log_weights)
+        intervals: Any = bound
+        for width, beta, weights in intervals.intervals(log_weights):
+            covariance = weights * (log_weights - (weights * log_weights).sum(0))
+            model += width * (weights + beta * covariance)
+            score += width * (weights - (1 - beta) * covariance)
+        return Coefficients(model, None, score)
