@@ -1,0 +1,279 @@
+"""The command line, a thin face over experiment/: nothing heavy is imported before a command runs."""
+
+import os
+import sys
+import tomllib
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+__all__ = ["app"]
+
+# click's ClickException; some versions of typer bring a copy of click
+UsageError: type[Exception] = typer.BadParameter.__mro__[2]
+INTERRUPTED = 130
+RESUMABLE = ("fit", "demo")
+
+
+class Commands(TyperGroup):
+    """The commands, with every error in one line on stderr: exit code 1 when a run failed, 2 for bad usage."""
+
+    def main(self, args: Sequence[str] | None = None, *names: Any, standalone_mode: bool = True, **kwargs: Any) -> Any:
+        """Run a command; what was wrong with the usage is said in one line."""
+        kwargs["standalone_mode"] = False
+        try:
+            code = super().main(args, *names, **kwargs)
+        except UsageError as error:
+            if not standalone_mode:
+                raise
+            context, said = getattr(error, "ctx", None), getattr(error, "format_message", error.__str__)()
+            typer.echo(
+                f"error: {_one_line(said)} (see {context.command_path if context else 'ppl-vae'} --help)", err=True
+            )
+            code = 2
+        if standalone_mode:
+            sys.exit(code if isinstance(code, int) else 0)
+        return code
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; what went wrong in it is said in one line, unless --debug wants the traceback."""
+        try:
+            return super().invoke(ctx)
+        except (typer.Exit, typer.Abort, UsageError, BrokenPipeError):
+            raise
+        except KeyboardInterrupt:
+            again = ": the same command goes on where it stopped" if ctx.invoked_subcommand in RESUMABLE else ""
+            typer.echo(f"\ninterrupted{again}", err=True)
+            raise typer.Exit(INTERRUPTED) from None
+        except Exception as error:
+            if ctx.params.get("debug"):
+                raise
+            typer.echo(f"error: {_said(error)}", err=True)
+            raise typer.Exit(2 if _is_usage(error) else 1) from None
+
+
+app = typer.Typer(cls=Commands, rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
+
+
+def examples(*lines: str) -> str:
+    """The Examples section of a command's help, kept line by line."""
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+DataDir = Annotated[Path | None, typer.Option(help="Folder to look for named data sets in.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
+Device = Annotated[str | None, typer.Option(help='Where to compute, e.g. "cuda"; the CPU by default.')]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder that `fit` or `demo` wrote.")]
+
+
+@app.callback(
+    invoke_without_command=True,
+    epilog=examples(
+        "ppl-vae demo",
+        "ppl-vae fit --data digits --binarize dynamic --prior VampPrior --output runs/vamp",
+        "ppl-vae evaluate runs/vamp --num-particles 5000",
+    ),
+)
+def main(
+    ctx: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Train variational autoencoders, and learn whether to believe their log p(x)."""
+    os.environ.setdefault("MPLBACKEND", "Agg")  # pictures go to files
+    warnings.showwarning = _show_warning
+    if version:
+        import ppl_vae
+
+        typer.echo(f"ppl-vae {ppl_vae.__version__}")
+    elif ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+
+
+@app.command(
+    short_help="Train, estimate log p(x), write a folder.",
+    epilog=examples(
+        "ppl-vae fit examples/digits.toml --output runs/digits",
+        "ppl-vae fit --data digits --binarize dynamic --prior VampPrior --latent-dim 8 --output runs/vamp",
+        "ppl-vae fit examples/mnist.toml --output runs/mnist --data-dir data --device cuda",
+        "ppl-vae fit examples/digits.toml --output runs/short --set training.num_epochs=5",
+        'ppl-vae fit examples/digits.toml --output runs/small --set "encoder.hidden_dims=[64]"',
+    ),
+)
+def fit(
+    config: Annotated[Path | None, typer.Argument(metavar="CONFIG.toml", help="What to run.", dir_okay=False)] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.")] = ...,  # type: ignore[assignment]
+    data: Annotated[str | None, typer.Option(help="Named data set, or a file .npz, .npy, .csv, .parquet.")] = None,
+    binarize: Annotated[str | None, typer.Option(help="dynamic, static or threshold.")] = None,
+    prior: Annotated[str | None, typer.Option(help="Prior, as named in Python.")] = None,
+    likelihood: Annotated[str | None, typer.Option(help="Likelihood.")] = None,
+    posterior: Annotated[str | None, typer.Option(help="Variational family.")] = None,
+    latent_dim: Annotated[int | None, typer.Option(help="Number of latent dimensions.")] = None,
+    objective: Annotated[str | None, typer.Option(help="What is maximised.")] = None,
+    num_epochs: Annotated[int | None, typer.Option(help="Passes over the training data.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Data per step.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of training (the split keeps its own: data.seed).")] = None,
+    device: Device = None,
+    data_dir: DataDir = None,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other keyword, as in the file.")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Train a model, estimate held-out log p(x), and write a folder with everything.
+
+    What is to be run comes from a TOML file, from flags, or from both: flags win. An interrupted run goes on where it
+    was when the same command is given again.
+    """
+    from ppl_vae.experiment import read_config
+
+    flags = {
+        "data.name": data,
+        "data.binarize": binarize,
+        "data.data_dir": None if data_dir is None else str(data_dir),
+        "prior.name": prior,
+        "likelihood.name": likelihood,
+        "posterior.name": posterior,
+        "posterior.latent_dim": latent_dim,
+        "objective.name": objective,
+        "training.num_epochs": num_epochs,
+        "training.batch_size": batch_size,
+        "training.learning_rate": learning_rate,
+        "training.seed": seed,
+        "training.device": device,
+    }
+    given = [(key, value) for key, value in flags.items() if value is not None]
+    _run(read_config(config, [*given, *map(_change, changes or [])]), output, quiet=quiet)
+
+
+@app.command(
+    short_help="Estimate log p(x) of a trained run again.",
+    epilog=examples(
+        "ppl-vae evaluate runs/demo --num-particles 5000",
+        "ppl-vae evaluate runs/demo --split valid --seed 1 --output runs/demo/valid.json",
+    ),
+)
+def evaluate(
+    run: RunFolder,
+    num_particles: Annotated[int | None, typer.Option(help="Particles K per datum; the run's own by default.")] = None,
+    split: Annotated[str | None, typer.Option(help="train, valid or test.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the particles.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="JSON file for the numbers.")] = None,
+    device: Device = None,
+    data_dir: DataDir = None,
+    quiet: Quiet = False,
+) -> None:
+    """Estimate log p(x) for a trained run again: more particles, another split, another seed."""
+    from ppl_vae.experiment import evaluate_run, load_run, table, write_json
+
+    experiment = load_run(run, data_dir=None if data_dir is None else str(data_dir), device=device)
+    changes = {"num_particles": num_particles, "split": split, "seed": seed}
+    given = {name: value for name, value in changes.items() if value is not None}
+    metrics = evaluate_run(experiment, progress=not quiet, **given)
+    typer.echo(table(metrics))
+    if output is not None:
+        write_json(output, metrics)
+
+
+@app.command(
+    short_help="Draw data from a trained run.",
+    epilog=examples(
+        "ppl-vae sample runs/demo",
+        "ppl-vae sample runs/demo --num-samples 1000 --output samples.npz --seed 1",
+    ),
+)
+def sample(
+    run: RunFolder,
+    num_samples: Annotated[int, typer.Option(min=1, help="How many data to draw.")] = 64,
+    output: Annotated[Path, typer.Option("--output", "-o", help="A file .png, .npz or .npy.")] = Path("samples.png"),
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the draws.")] = 0,
+    data_dir: DataDir = None,
+) -> None:
+    """Draw data from a trained model: z from the prior, x from the likelihood."""
+    from ppl_vae.experiment import load_run, write_samples
+
+    experiment = load_run(run, data_dir=None if data_dir is None else str(data_dir))
+    write_samples(experiment, output, num_samples=num_samples, seed=seed)
+    typer.echo(f"{num_samples} samples in {output}")
+
+
+@app.command(
+    short_help="List the data sets, or describe one.",
+    epilog=examples("ppl-vae data", "ppl-vae data digits", "ppl-vae data mnist --data-dir data"),
+)
+def data(
+    name: Annotated[str | None, typer.Argument(help="Named data set, or a file; all names when left out.")] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """List the named data sets, or describe one: size, licence, shape, splits."""
+    from ppl_vae.data import available
+    from ppl_vae.experiment import describe_data
+
+    if name is None:
+        facts: dict[str, Any] = dict(available())
+    else:
+        facts = describe_data(name, data_dir=None if data_dir is None else str(data_dir))
+    width = max(map(len, facts))
+    for key, value in facts.items():
+        typer.echo(f"{key:{width}}  {value}")
+
+
+@app.command(
+    short_help="A VampPrior VAE on the embedded digits.",
+    epilog=examples("ppl-vae demo", "ppl-vae demo --output runs/demo"),
+)
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.")] = Path("runs/demo"),
+    quiet: Quiet = False,
+) -> None:
+    """Train a VampPrior VAE on the embedded digits and report a believable log p(x), in a minute or two."""
+    from ppl_vae.experiment import demo_config
+
+    _run(demo_config(), output, quiet=quiet)
+
+
+def _run(config: Any, output: Path, *, quiet: bool) -> None:
+    from ppl_vae.experiment import Folder, run_experiment, table
+
+    folder = Folder(output)
+    if folder.finished:
+        folder.claim(config)
+        typer.echo(
+            f"{output} is finished already: these are its results. Remove the folder to start afresh.\n", err=True
+        )
+    typer.echo(table(run_experiment(config, output, progress=not quiet), output))
+
+
+def _change(text: str) -> tuple[str, Any]:
+    """KEY=VALUE with a TOML value; what is no TOML is a string."""
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise typer.BadParameter(f"{text!r} is not KEY=VALUE, as in training.num_epochs=5", param_hint="--set")
+    try:
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value.strip()
+
+
+def _is_usage(error: Exception) -> bool:
+    module = sys.modules.get("ppl_vae.experiment.config")  # where it is not loaded, nothing was asked for yet
+    return module is not None and isinstance(error, module.ConfigError)
+
+
+def _said(error: Exception) -> str:
+    """The message; an error without one says at least what it is."""
+    said = _one_line(error.args[0] if isinstance(error, KeyError) and error.args else error)
+    return said or type(error).__name__
+
+
+def _one_line(message: object) -> str:
+    return " ".join(str(message).split())
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    typer.echo(f"warning: {_one_line(message)}", err=True)

@@ -1,0 +1,160 @@
+"""From a configuration to the objects it names."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from pyro.infer import ELBO
+from torch import nn
+
+from ppl_vae.data import Dataset, available, load, read
+from ppl_vae.experiment.config import Config, ConfigError, DataTable
+from ppl_vae.experiment.signatures import construct
+from ppl_vae.families.networks import join
+from ppl_vae.guide import Guide
+from ppl_vae.model import Model
+from ppl_vae.seeding import seeded
+from ppl_vae.training import Training
+
+__all__ = ["Experiment", "build"]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What one run is made of.
+
+    No paper.
+
+    Args:
+        config: What was asked for.
+        data: The data, split.
+        model: The model.
+        guide: The guide.
+        objective: What is maximised.
+        training: How.
+
+    Example:
+        >>> from ppl_vae.experiment import read_config
+        >>> experiment = build(read_config(changes=[("data.name", "digits"), ("data.binarize", "dynamic")]))
+        >>> len(experiment.held_out)
+        300
+    """
+
+    config: Config
+    data: Dataset
+    model: Model
+    guide: Guide
+    objective: ELBO
+    training: Training
+
+    @property
+    def held_out(self) -> Dataset:
+        """The data that [evaluation] names: the first `num_data` of its split."""
+        table = self.config.evaluation
+        if table.split not in self.data.splits:
+            splits = ", ".join(self.data.splits) or "no splits"
+            raise ConfigError(f"[evaluation] split = {table.split!r}, but {self.data.name!r} has {splits}")
+        part: Dataset = getattr(self.data, table.split)
+        return part if table.num_data is None else part[: table.num_data]
+
+
+def build(config: Config) -> Experiment:
+    """Data, model, guide, objective and training settings from a configuration; nothing is trained.
+
+    Starting weights are drawn from the training seed, guide first. With missing values in the data the encoder is told
+    what was observed.
+
+    Args:
+        config: From `read_config`.
+
+    Raises:
+        ConfigError: the data are not there, or an argument does not suit the data.
+
+    References:
+        No paper.
+
+    Example:
+        >>> from ppl_vae.experiment import read_config
+        >>> config = read_config(changes=[("data.name", "digits"), ("prior.name", "VampPrior")])
+        >>> build(config).model.prior.pseudo_inputs.shape
+        torch.Size([50, 8, 8])
+    """
+    data = load_data(config.data)
+    with seeded(config.training.keywords["seed"]):
+        guide = _guide(config, data)
+        model = _model(config, data, guide)
+    objective = _part("objective", config.objective.build)
+    training = construct(Training, config.training.keywords, config.training.module)
+    return Experiment(config, data, model, guide, objective, training)
+
+
+def _part(table: str, make: Callable[..., Any], **available: Any) -> Any:
+    """What `make` makes; where that fails, the table is to blame."""
+    try:
+        return make(**available)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"[{table}] {' '.join(str(error).split())}") from error
+
+
+def load_data(table: DataTable) -> Dataset:
+    """The data that [data] names."""
+    options: dict[str, Any] = table.model_dump(include={"binarize", "seed"})
+    if table.name not in available() and (table.label or table.context):
+        make: Callable[..., Dataset] = partial(_columns, table)
+    else:
+        make = partial(load, table.name, flatten=table.flatten, valid=table.valid, data_dir=table.data_dir)
+    try:
+        return _part("data", make, **options)
+    except KeyError as error:
+        raise ConfigError(f"[data] {error.args[0]}") from None
+    except OSError as error:
+        raise ConfigError(f"[data] {error}") from error
+
+
+def _columns(table: DataTable, **options: Any) -> Dataset:
+    """A file of which some columns are labels or covariates."""
+    data = read(Path(table.name), label=table.label, context=table.context, **options)
+    data = data.flatten() if table.flatten else data
+    if not data.splits:
+        return data.split(0.1 if table.valid is None else table.valid, 0.1, table.seed)
+    if table.valid is not None:
+        raise ValueError(f"{table.name} has splits of its own: leave valid out")
+    return data
+
+
+def _guide(config: Config, data: Dataset) -> Guide:
+    posterior = _part("posterior", config.posterior.build)
+    context_dim, missing = _context_dim(data), not bool(data.mask.all())
+    # The encoder's input as `Guide` makes it: x, then what was observed, then the covariates.
+    x = torch.zeros(1, *data.event_shape)
+    context = torch.zeros(1, context_dim) if context_dim else None
+    in_shape = join(x, x.dim() - 1, torch.ones_like(x) if missing else None, context).shape[1:]
+    encoder = _part("encoder", config.encoder.build, in_shape=in_shape, event_shape=data.event_shape)
+    return Guide(posterior, data.event_shape, encoder, context_dim=context_dim, missing=missing)
+
+
+def _model(config: Config, data: Dataset, guide: Guide) -> Model:
+    likelihood = _part("likelihood", config.likelihood.build, event_shape=data.event_shape)
+    width = config.latent_dim + _context_dim(data)
+    decoder = _part("decoder", config.decoder.build, in_shape=width, in_dim=width, event_shape=data.event_shape)
+    return Model(_prior(config, data.train, guide), likelihood, decoder, context_dim=_context_dim(data))
+
+
+def _prior(config: Config, train: Dataset, guide: Guide) -> nn.Module:
+    """The prior, given the guide and the first training rows if it wants any."""
+    whole = train.mask.flatten(1).all(1).nonzero()[:, 0]
+    starts = {}
+    for name, count in config.prior.rows.items():
+        if count > len(whole):
+            raise ConfigError(f"[prior] {name} = {count}: only {len(whole)} training rows have no missing value")
+        starts[name] = train.x[whole[:count]]
+        if train.context is not None:
+            starts["pseudo_context"] = train.context[whole[:count]]
+    return _part("prior", config.prior.build, guide=guide, latent_dim=config.latent_dim, **starts)
+
+
+def _context_dim(data: Dataset) -> int:
+    return 0 if data.context is None else data.context.shape[-1]

@@ -1,0 +1,32 @@
+"""The run that `ppl-vae demo` does."""
+
+from ppl_vae.experiment.config import Config
+
+__all__ = ["demo_config"]
+
+NETWORK = {"name": "MLP", "hidden_dims": [256, 256]}
+
+
+def demo_config() -> Config:
+    """VampPrior, Bernoulli, mean-field guide, analytic KL, on the embedded digits.
+
+    References:
+        Tomczak and Welling (2018), VAE with a VampPrior, arXiv:1705.07120.
+
+    Example:
+        >>> demo_config().prior.keywords
+        {'pseudo_inputs': 50}
+    """
+    return Config.model_validate(
+        {
+            "data": {"name": "digits", "binarize": "dynamic"},
+            "prior": {"name": "VampPrior", "pseudo_inputs": 50},
+            "likelihood": {"name": "Bernoulli"},
+            "posterior": {"name": "MeanFieldNormal", "latent_dim": 8},
+            "encoder": NETWORK,
+            "decoder": NETWORK,
+            "objective": {"name": "MeanFieldELBO"},
+            "training": {"num_epochs": 500, "kl_warmup_epochs": 20, "patience": 50},
+            "evaluation": {"num_particles": 1000},
+        }
+    )

@@ -1,0 +1,121 @@
+"""One run from its configuration to its folder: train, estimate log p(x), leave everything behind."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ppl_vae.experiment.build import Experiment, build
+from ppl_vae.experiment.config import Config, ConfigError, changed
+from ppl_vae.experiment.folder import Folder, write_json
+from ppl_vae.experiment.results import measure, provenance, write_evidence, write_pictures, write_posterior
+from ppl_vae.training import fit, load_weights, save_weights
+
+__all__ = ["evaluate_run", "load_run", "run_experiment"]
+
+
+def run_experiment(config: Config, output: str | Path, *, progress: bool = True) -> dict[str, Any]:
+    """Train, evaluate, and write the run's folder.
+
+    A run that was interrupted goes on where it was, a finished one gives its results again; the same configuration and
+    machine give the same results either way. The folder holds config.toml, checkpoint.pt (training's whole state),
+    weights.pt, evidence.npz (per datum), posterior.nc, pictures, and at last metrics.json.
+
+    Args:
+        config: From `read_config`.
+        output: The folder.
+        progress: Whether to show bars.
+
+    Returns:
+        What metrics.json holds.
+
+    Raises:
+        ConfigError: the folder holds another run, or the data cannot be had.
+        NonFiniteLossError: training failed.
+
+    References:
+        No paper.
+
+    Example:
+        >>> import tempfile
+        >>> from ppl_vae.experiment import read_config
+        >>> changes = [("data.name", "digits"), ("data.binarize", "dynamic"), ("training.num_epochs", 1)]
+        >>> config = read_config(changes=[*changes, ("evaluation.num_data", 20), ("evaluation.num_particles", 30)])
+        >>> metrics = run_experiment(config, tempfile.mkdtemp(), progress=False)
+        >>> metrics["elbo"] < metrics["log_evidence"]
+        True
+    """
+    folder = Folder(output)
+    folder.claim(config)
+    if folder.finished:
+        return folder.read_metrics()
+    started = time.perf_counter()
+    experiment = build(config)
+    held_out = experiment.held_out  # before training: there may be no such split
+    training = replace(experiment.training, checkpoint=folder.checkpoint, progress=progress)
+    result = fit(experiment.model, experiment.guide, experiment.data, objective=experiment.objective, training=training)
+    save_weights(folder.weights, experiment.model, experiment.guide)
+    evidence, metrics = measure(experiment, held_out, progress=progress)
+    write_evidence(folder, evidence)
+    write_posterior(folder, experiment, held_out, progress=progress)
+    write_pictures(folder, experiment, held_out, result, evidence)
+    metrics |= provenance(experiment, result, time.perf_counter() - started)
+    write_json(folder.metrics, metrics)
+    return metrics
+
+
+def load_run(folder: str | Path, *, data_dir: str | None = None, device: str | None = None) -> Experiment:
+    """A trained run, rebuilt: data, model, guide, configuration.
+
+    Args:
+        folder: Where `run_experiment` wrote.
+        data_dir: Where the data are now.
+        device: Where to put model and guide; None is the CPU.
+
+    Raises:
+        ConfigError: no run there, or it was not trained to the end.
+
+    References:
+        No paper.
+
+    Example:
+        >>> load_run("runs/none")
+        Traceback (most recent call last):
+        ppl_vae.experiment.config.ConfigError: runs/none holds no run: there is no config.toml
+    """
+    place = Folder(folder)
+    config = place.read_config()
+    if not place.weights.is_file():
+        raise ConfigError(f"{folder} was not trained to the end: ppl-vae fit {place.config} --output {folder} goes on")
+    if data_dir is not None:
+        config = changed(config, [("data.data_dir", data_dir)])
+    experiment = build(config)
+    load_weights(place.weights, experiment.model, experiment.guide)
+    for module in (experiment.model, experiment.guide):
+        module.eval().to(device)
+    return experiment
+
+
+def evaluate_run(experiment: Experiment, *, progress: bool = True, **changes: Any) -> dict[str, Any]:
+    """Estimates for a trained run, with other settings than its own. No paper.
+
+    Args:
+        experiment: From `load_run`.
+        progress: Whether to show bars.
+        changes: Keywords of [evaluation]: split, num_particles, seed, ...
+
+    Returns:
+        The estimates, as in metrics.json, without training's.
+
+    Raises:
+        ConfigError: the data have no such split.
+
+    Example:
+        >>> from ppl_vae.experiment import build, read_config
+        >>> experiment = build(read_config(changes=[("data.name", "digits"), ("data.binarize", "static")]))
+        >>> evaluate_run(experiment, progress=False, num_particles=30, num_data=10)["num_data"]
+        10
+    """
+    config = changed(experiment.config, [(f"evaluation.{name}", value) for name, value in changes.items()])
+    experiment = replace(experiment, config=config)
+    return measure(experiment, experiment.held_out, progress=progress)[1]

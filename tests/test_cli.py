@@ -1,0 +1,284 @@
+"""The command line: every command does what it says, every error is one line, and help loads nothing."""
+
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from ppl_vae.cli import app
+from ppl_vae.experiment import read_config
+from ppl_vae.training.run import Run
+
+SMALL = """
+[data]
+name = "digits"
+binarize = "dynamic"
+
+[prior]
+name = "VampPrior"
+pseudo_inputs = 5
+
+[posterior]
+latent_dim = 2
+
+[encoder]
+hidden_dims = [8]
+
+[decoder]
+hidden_dims = [8]
+
+[training]
+num_epochs = 3
+
+[evaluation]
+num_particles = 30
+num_data = 12
+"""
+TIMES = ("seconds", "training_seconds", "evaluation_seconds")
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    path = tmp_path_factory.mktemp("config") / "small.toml"
+    path.write_text(SMALL)
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(small, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "small"
+    return folder, call("fit", small, "--output", folder)
+
+
+def call(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def one_error(result, code):
+    """The message, after checking that it is all there is, and the exit code."""
+    assert result.exit_code == code, result.output
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    assert result.stdout == ""
+    return lines[0]
+
+
+def lasting(folder):
+    """The metrics without what a clock says."""
+    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics["history"].pop("seconds")
+    return {name: value for name, value in metrics.items() if name not in TIMES}
+
+
+# --- help ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["fit", "evaluate", "sample", "data", "demo"])
+def test_help_has_examples(command):
+    result = call(command, "--help")
+    assert result.exit_code == 0
+    assert re.search(rf"Examples:\n +ppl-vae {command}", result.stdout)
+
+
+def test_help_loads_nothing():
+    code = """
+import sys
+from ppl_vae.cli import app
+for command in ([], ["fit"], ["evaluate"], ["sample"], ["data"], ["demo"]):
+    app([*command, "--help"], standalone_mode=False)
+print(sorted({"torch", "pyro", "arviz", "sklearn", "numpy", "matplotlib"} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_version_and_module():
+    done = subprocess.run([sys.executable, "-m", "ppl_vae", "--version"], capture_output=True, text=True, check=True)
+    assert re.fullmatch(r"ppl-vae \d+\.\d+\S*\n", done.stdout)
+
+
+def test_no_command_shows_help():
+    result = call()
+    assert result.exit_code == 0
+    assert "Commands:" in result.stdout
+
+
+# --- fit -------------------------------------------------------------------------------------------------------------
+
+
+def test_fit_ends_with_a_table(finished):
+    folder, result = finished
+    assert result.exit_code == 0, result.output
+    metrics = json.loads((folder / "metrics.json").read_text())
+    for name, key in (("ELBO", "elbo"), ("log p\\(x\\)", "log_evidence"), ("KL\\(q \\|\\| p\\)", "kl")):
+        assert re.search(rf"^  {name} +{metrics[key]:.3f}  nats per datum$", result.stdout, re.MULTILINE), name
+    for name, key in (("Monte Carlo", "mc_se"), ("data", "data_se")):
+        assert re.search(rf"^    {name} standard error +{metrics[key]:.3f}$", result.stdout, re.MULTILINE), name
+    assert re.search(rf"^  active units +{metrics['active_units']}  of 2$", result.stdout, re.MULTILINE)
+    assert f"files in {folder}:" in result.stdout
+    assert "k-hat" in result.stdout
+
+
+def test_progress_is_not_on_stdout(finished):
+    _, result = finished
+    assert "epochs/s" not in result.stdout
+
+
+def test_quiet(small, tmp_path):
+    result = call("fit", small, "--output", tmp_path / "run", "--quiet", "--num-epochs", 1)
+    assert result.exit_code == 0
+    assert result.stderr == ""
+
+
+def test_flags_and_set_change_the_file(small, tmp_path):
+    flags = ["--prior", "StandardNormal", "--latent-dim", 3, "--num-epochs", 1, "--seed", 4, "--batch-size", 99]
+    sets = ["--set", "encoder.activation=Tanh", "--set", "decoder.hidden_dims=[4, 4]", "--learning-rate", 0.01]
+    assert call("fit", small, "--output", tmp_path / "run", *flags, *sets).exit_code == 0
+    config = read_config(tmp_path / "run" / "config.toml")
+    assert (config.prior.name, config.prior.keywords, config.latent_dim) == ("StandardNormal", {}, 3)
+    assert config.encoder.keywords["activation"] == "Tanh"
+    assert config.decoder.keywords["hidden_dims"] == [4, 4]
+    settings = {name: config.training.keywords[name] for name in ("num_epochs", "seed", "batch_size", "learning_rate")}
+    assert settings == {"num_epochs": 1, "seed": 4, "batch_size": 99, "learning_rate": 0.01}
+
+
+def test_a_finished_run_says_so(finished, small):
+    folder, first = finished
+    again = call("fit", small, "--output", folder)
+    assert again.exit_code == 0
+    assert again.stdout == first.stdout
+    assert "is finished already" in again.stderr
+
+
+def test_an_interrupted_run_goes_on(finished, small, tmp_path, monkeypatch):
+    epoch = Run._epoch
+
+    def interrupted(self, number):
+        if number == 3:
+            raise KeyboardInterrupt
+        return epoch(self, number)
+
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "_epoch", interrupted)
+        result = call("fit", small, "--output", folder, "--quiet")
+    assert result.exit_code == 130
+    assert result.stderr.strip() == "interrupted: the same command goes on where it stopped"
+    assert not (folder / "metrics.json").exists()
+    unfinished = call("evaluate", folder)
+    assert "was not trained to the end" in one_error(unfinished, 2)
+    assert call("fit", small, "--output", folder, "--quiet").exit_code == 0
+    assert lasting(folder) == lasting(finished[0])
+
+
+def test_another_configuration_is_refused(finished, small):
+    folder, _ = finished
+    error = one_error(call("fit", small, "--output", folder, "--seed", 9), 2)
+    assert "holds another run (training.seed is 0, not 9)" in error
+
+
+# --- errors ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--nonsense"], "No such option: --nonsense"),
+        (["--set", "training.num_epochs"], "is not KEY=VALUE"),
+        (["--set", "prior.pseudo_input=3"], "VampPrior takes no 'pseudo_input': did you mean pseudo_inputs?"),
+        (["--prior", "Vamp"], "Allowed: FlowPrior, "),
+        (["--data", "digit"], "'digit' is neither a file nor one of digits"),
+        (["--num-epochs", "many"], "Invalid value for '--num-epochs'"),
+    ],
+)
+def test_bad_usage_is_one_line_and_2(small, tmp_path, arguments, said):
+    assert said in one_error(call("fit", small, "--output", tmp_path / "run", *arguments), 2)
+
+
+def test_no_data_set_is_bad_usage(tmp_path):
+    assert "--data digits" in one_error(call("fit", "--output", tmp_path / "run"), 2)
+
+
+def test_bad_toml_names_file_and_line(tmp_path):
+    path = tmp_path / "bad.toml"
+    path.write_text('[data]\nname = "digits\n')
+    assert re.search(r"bad\.toml is no valid TOML: .*line 2", one_error(call("fit", path, "-o", tmp_path / "run"), 2))
+
+
+def test_a_failed_run_is_one_line_and_1(tmp_path):
+    grey = ["fit", "--data", "digits", "--output", tmp_path / "grey", "--quiet"]
+    assert "Bernoulli: x is 0.3125 at row 0" in one_error(call(*grey), 1)
+    assert "Bernoulli: x is 0.3125 at row 0" in str(call("--debug", *grey).exception)
+
+
+# --- the other commands ----------------------------------------------------------------------------------------------
+
+
+def test_evaluate(finished, tmp_path):
+    folder, _ = finished
+    output = tmp_path / "valid.json"
+    same = call("evaluate", folder, "--quiet", "--output", output)
+    assert same.exit_code == 0
+    assert (
+        json.loads(output.read_text())["log_evidence"]
+        == json.loads((folder / "metrics.json").read_text())["log_evidence"]
+    )
+    other = call("evaluate", folder, "--quiet", "--split", "valid", "--num-particles", 40, "--seed", 1)
+    assert "valid split, 12 data, 40 particles each" in other.stdout
+    assert "[evaluation] split = 'all'" in one_error(call("evaluate", folder, "--split", "all"), 2)
+
+
+@pytest.mark.parametrize("suffix", ["npz", "npy", "png"])
+def test_sample(finished, tmp_path, suffix):
+    folder, _ = finished
+    output = tmp_path / f"samples.{suffix}"
+    assert call("sample", folder, "--num-samples", 7, "--output", output).exit_code == 0
+    if suffix == "png":
+        assert output.read_bytes().startswith(b"\x89PNG")
+        return
+    if suffix == "npz":
+        with np.load(output) as found:
+            x = found["x"]
+    else:
+        x = np.load(output)
+    assert x.shape == (7, 8, 8)
+    assert set(np.unique(x)) == {0.0, 1.0}
+
+
+def test_samples_have_a_seed(finished, tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        call("sample", finished[0], "--num-samples", 9, "--seed", seed, "--output", tmp_path / f"{name}.npy")
+    a, b, c = (np.load(tmp_path / f"{name}.npy") for name in "abc")
+    assert (a == b).all()
+    assert (a != c).any()
+
+
+def test_sample_refuses_other_files(finished, tmp_path):
+    assert "samples go to a file .png, .npz, .npy" in one_error(
+        call("sample", finished[0], "-o", tmp_path / "x.txt"), 2
+    )
+
+
+def test_data_lists_and_describes():
+    assert re.search(r"^digits +1,797 grey 8 x 8 .*CC BY 4.0", call("data").stdout, re.MULTILINE)
+    described = call("data", "digits").stdout
+    assert re.search(r"^event shape +8 x 8$", described, re.MULTILINE)
+    assert re.search(r"^splits +train 1,297, valid 200, test 300$", described, re.MULTILINE)
+
+
+def test_demo_is_the_demo(finished, small, tmp_path, monkeypatch):
+    import ppl_vae.experiment as experiment
+
+    monkeypatch.setattr(experiment, "demo_config", lambda: read_config(small))
+    folder = tmp_path / "demo"
+    first = call("demo", "--output", folder, "--quiet")
+    assert first.exit_code == 0
+    assert lasting(folder) == lasting(finished[0])
+    again = call("demo", "--output", folder)
+    assert "is finished already" in again.stderr
+    assert again.stdout == first.stdout

@@ -1,0 +1,312 @@
+"""A configuration says what Python says: same names, same keywords, same numbers, and nothing is guessed."""
+
+import json
+import tomllib
+from abc import ABC
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray
+from pyro.infer import ELBO
+
+from ppl_vae import (
+    Guide,
+    Model,
+    Training,
+    fit,
+    likelihoods,
+    load,
+    log_evidence,
+    networks,
+    objectives,
+    posteriors,
+    priors,
+)
+from ppl_vae.data import Dataset
+from ppl_vae.experiment import (
+    Config,
+    ConfigError,
+    build,
+    demo_config,
+    differences,
+    load_run,
+    read_config,
+    run_experiment,
+    table,
+    to_toml,
+)
+from ppl_vae.experiment.signatures import choices
+from ppl_vae.training import schedules
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+SMALL = [
+    ("data.name", "digits"),
+    ("data.binarize", "dynamic"),
+    ("posterior.latent_dim", 2),
+    ("encoder.hidden_dims", [8]),
+    ("decoder.hidden_dims", [8]),
+    ("training.num_epochs", 2),
+    ("evaluation.num_particles", 30),
+    ("evaluation.num_data", 12),
+]
+
+
+def small(*changes):
+    return read_config(changes=[*SMALL, *changes])
+
+
+# --- what a file may say ---------------------------------------------------------------------------------------------
+
+
+def test_config_survives_its_file():
+    for config in (
+        demo_config(),
+        small(("prior.name", "GaussianMixture")),
+        small(("training.learning_rate", {"schedule": "Cosine", "start": 1e-3}), ("training.optimizer", "RMSprop")),
+    ):
+        assert Config.model_validate(tomllib.loads(to_toml(config))) == config
+
+
+def test_config_is_complete_with_defaults():
+    written = tomllib.loads(to_toml(small()))
+    assert written["encoder"] == {"name": "MLP", "hidden_dims": [8], "activation": "ReLU", "dropout": 0.0}
+    settings = {field.name: field.default for field in fields(Training) if field.default is not None}
+    settings = settings | {"num_epochs": 2}
+    del settings["progress"]  # the caller's
+    assert written["training"] == settings
+
+
+@pytest.mark.parametrize("room", [priors, likelihoods, posteriors, networks, objectives])
+def test_every_name_of_a_room_is_a_choice(room):
+    abstract = {name for name in room.__all__ if ABC in getattr(room, name).__bases__}
+    assert set(choices(room.__name__)) == set(room.__all__) - abstract
+
+
+@pytest.mark.parametrize(
+    ("section", "name"),
+    [
+        *(("prior", name) for name in choices(priors.__name__)),
+        *(("posterior", name) for name in choices(posteriors.__name__)),
+        *(("objective", name) for name in choices(objectives.__name__, ELBO)),
+        *(("encoder", name) for name in ("MLP", "ResNet", "ConvEncoder")),
+        *(("decoder", name) for name in ("MLP", "ResNet", "ConvDecoder")),
+    ],
+)
+def test_a_class_is_built_from_its_name_alone(section, name):
+    experiment = build(read_config(changes=[("data.name", "digits"), (f"{section}.name", name)]))
+    holders = {"prior": experiment.model, "decoder": experiment.model, "posterior": experiment.guide}
+    holders |= {"encoder": experiment.guide, "objective": experiment}
+    assert type(getattr(holders[section], section)).__name__ == name
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("prior.name", "VampPriors"), "[prior] priors has no 'VampPriors': did you mean VampPrior?"),
+        (("encoder.hidden_dim", [8]), "[encoder] MLP takes no 'hidden_dim': did you mean hidden_dims? Allowed: hidden"),
+        (("training.epochs", 3), "[training] Training takes no 'epochs': did you mean num_epochs?"),
+        (("training.progress", True), "[training] Training takes no 'progress'"),
+        (("training.num_epochs", -1), "[training] Training(num_epochs=-1): it must be at least 0"),
+        (("traning.num_epochs", 3), "there is no table [traning]: did you mean training?"),
+        (("data.binarise", "dynamic"), "[data] takes no 'binarise': did you mean binarize?"),
+        (("data.binarize", "dynamical"), "[data] binarize = 'dynamical': Input should be 'dynamic'"),
+        (("encoder.hidden_dims", "wide"), "[encoder] hidden_dims = 'wide': "),
+        (("encoder.activation", "tanh"), "[encoder] nn has no 'tanh': did you mean Tanh?"),
+        (("training.learning_rate", {"schedule": "Exponentail"}), "did you mean Exponential?"),
+        (("training.learning_rate", {"schedule": "Exponential", "start": 0.1}), "missing 1 required"),
+        (("prior.latent_dim", 3), "[prior] latent_dim is 3, [posterior] latent_dim 2: give it in [posterior] alone"),
+        (("evaluation.num_particles", 0), "[evaluation] num_particles = 0: "),
+        (("objective.num_particles", "many"), "[objective] num_particles = 'many': "),
+        (("encoder.in_shape", 3), "[encoder] MLP takes no 'in_shape'"),
+        (("prior", "VampPrior"), "'prior' names no keyword: write table.keyword"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(change, said):
+    with pytest.raises(ConfigError) as error:
+        small(change)
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ([("data.name", "digit")], "[data] 'digit' is neither a file nor one of digits"),
+        ([("data.name", "rain.csv")], "[data] rain.csv: no such file"),
+        ([("likelihood.name", "Gaussian"), ("likelihood.scale", -1.0)], "[likelihood] scale is -1.0"),
+        ([("encoder.activation", "Linear")], "[encoder] "),
+        ([("prior.name", "VampPrior"), ("prior.pseudo_inputs", 5000)], "only 1297 training rows have no missing"),
+    ],
+)
+def test_what_does_not_suit_the_data_names_its_table(changes, said):
+    with pytest.raises(ConfigError) as error:
+        build(small(*changes))
+    assert said in str(error.value)
+
+
+def test_objects_inside_a_table():
+    tight = build(small(("objective.name", "IWAE"), ("objective.gradient", "DoublyReparameterized"))).objective
+    assert isinstance(tight.gradient, objectives.DoublyReparameterized)
+    schedule = {"schedule": "Cosine", "start": 0.1}
+    assert build(small(("training.learning_rate", schedule))).training.learning_rate == schedules.Cosine(0.1)
+    leaky = build(small(("encoder.activation", {"name": "LeakyReLU", "negative_slope": 0.3}))).guide.encoder
+    assert [layer.negative_slope for layer in leaky.modules() if isinstance(layer, torch.nn.LeakyReLU)] == [0.3]
+
+
+def test_no_toml(tmp_path):
+    path = tmp_path / "a.toml"
+    path.write_text("[data\nname = 1")
+    with pytest.raises(ConfigError, match=r"a\.toml is no valid TOML: .*line 1"):
+        read_config(path)
+
+
+def test_another_class_drops_the_keywords_of_the_old_one():
+    config = small(("prior.name", "VampPrior"), ("prior.pseudo_inputs", 9), ("prior.name", "StandardNormal"))
+    assert config.prior.keywords == {}
+    config = small(("posterior.name", "LowRankNormal"), ("posterior.rank", 2), ("posterior.name", "FullRankNormal"))
+    assert config.posterior.keywords == {"latent_dim": 2}
+
+
+def test_differences_name_the_keyword():
+    assert differences(small(), small(("training.seed", 1))) == ["training.seed is 0, not 1"]
+    assert differences(small(), small()) == []
+
+
+def test_examples():
+    assert read_config(EXAMPLES / "digits.toml") == demo_config()
+    config = read_config(EXAMPLES / "mnist.toml")
+    assert config.latent_dim == 50
+    training = build(read_config(EXAMPLES / "mnist.toml", [("data.name", "digits")])).training
+    assert training == Training(num_epochs=100, batch_size=100, learning_rate=schedules.Exponential(1e-3, 1e-4))
+
+
+# --- what is built ---------------------------------------------------------------------------------------------------
+
+
+def test_missing_values_and_covariates_reach_the_model(tmp_path):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(40, 3)).round(3)
+    lines = [",".join(map(str, row)) + f",{row[0] > 0:d},{group}" for row, group in zip(x, "ab" * 20, strict=True)]
+    lines[5] = "," + lines[5].partition(",")[2]
+    path = tmp_path / "table.csv"
+    path.write_text("\n".join(["u,v,w,treated,group", *lines]))
+    changes = [
+        ("data.name", str(path)),
+        ("data.label", "group"),
+        ("data.context", ["treated"]),
+        ("likelihood.name", "Gaussian"),
+        ("prior.name", "VampPrior"),
+        ("prior.pseudo_inputs", 6),
+        ("training.num_epochs", 1),
+        ("evaluation.num_particles", 30),
+    ]
+    experiment = build(read_config(changes=changes))
+    assert experiment.guide.missing
+    assert experiment.model.context_dim == experiment.guide.context_dim == 1
+    assert experiment.model.prior.pseudo_context.shape == (6, 1)
+    metrics = run_experiment(experiment.config, tmp_path / "run", progress=False)
+    assert metrics["num_data"] == 4
+    assert load_run(tmp_path / "run").data.labels is not None
+
+
+# --- what is run -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "vamp"
+    config = small(("prior.name", "VampPrior"), ("prior.pseudo_inputs", 5))
+    return folder, run_experiment(config, folder, progress=False)
+
+
+def test_metrics_are_what_python_gives(finished):
+    folder, metrics = finished
+    data = load("digits", binarize="dynamic")
+    torch.manual_seed(0)
+    guide = Guide(posteriors.MeanFieldNormal(2), data.event_shape, networks.MLP((8, 8), [8]))
+    prior_at = {"pseudo_inputs": data.train.x[:5]}
+    model = Model(priors.VampPrior(guide, **prior_at), likelihoods.Bernoulli(data.event_shape), networks.MLP(2, [8]))
+    result = fit(model, guide, data, training=Training(num_epochs=2, progress=False))
+    evidence = log_evidence(model, guide, data.test[:12], num_particles=30)
+    summary = evidence.summary()
+    assert metrics["history"]["train"] == pytest.approx(result.history["train"], rel=1e-5)
+    for name in ("log_evidence", "elbo", "mc_se", "data_se", "mean_ess", "share_bad_k"):
+        assert metrics[name] == pytest.approx(getattr(summary, name), rel=1e-4), name
+    with np.load(folder / "evidence.npz") as arrays:
+        np.testing.assert_allclose(arrays["log_evidence"], evidence.log_evidence, rtol=1e-4)
+
+
+def test_rate_and_distortion_add_up_to_the_elbo(finished):
+    _, metrics = finished
+    # two Monte Carlo estimates (K = 100 and 30) of the same ELBO over 12 data: sd of log w is below 3 nats
+    assert metrics["kl"] + metrics["distortion"] == pytest.approx(-metrics["elbo"], abs=4 * 3 / np.sqrt(12 * 30))
+
+
+def test_folder_is_complete(finished):
+    folder, metrics = finished
+    pictures = {f"{name}.png" for name in ("training", "reconstructions", "samples", "latent", "k_hat")}
+    files = {"config.toml", "checkpoint.pt", "weights.pt", "evidence.npz", "metrics.json", "posterior.nc"}
+    assert {path.name for path in folder.iterdir()} == pictures | files
+    assert all((folder / name).read_bytes().startswith(b"\x89PNG") for name in pictures)
+    assert json.loads((folder / "metrics.json").read_text()) == metrics
+    with xarray.open_datatree(folder / "posterior.nc", engine="h5netcdf") as tree:
+        assert tree["posterior"]["z"].sizes["datum"] == 12
+        assert tree.attrs["objective"] == repr(objectives.MeanFieldELBO())
+
+
+def test_a_finished_run_is_not_run_again(finished):
+    folder, metrics = finished
+    before = (folder / "weights.pt").stat().st_mtime_ns
+    assert run_experiment(read_config(folder / "config.toml"), folder, progress=False) == metrics
+    assert (folder / "weights.pt").stat().st_mtime_ns == before
+
+
+def test_another_configuration_is_refused(finished):
+    folder, _ = finished
+    with pytest.raises(ConfigError, match="holds another run .prior.name is 'VampPrior', not 'StandardNormal'"):
+        run_experiment(small(), folder, progress=False)
+
+
+def test_a_folder_of_other_things_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").write_text("")
+    with pytest.raises(ConfigError, match="is not empty and holds no run"):
+        run_experiment(small(), tmp_path, progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_loaded_run_is_the_trained_one(finished):
+    folder, metrics = finished
+    run = load_run(folder)
+    evidence = log_evidence(run.model, run.guide, run.held_out, num_particles=30)
+    assert evidence.summary().log_evidence == pytest.approx(metrics["log_evidence"], rel=1e-6)
+
+
+def test_no_such_split_is_said_before_training(tmp_path):
+    path = tmp_path / "x.npz"
+    np.savez(path, x_train=np.zeros((8, 3)), x_valid=np.zeros((4, 3)))
+    config = small(("data.name", str(path)))
+    with pytest.raises(ConfigError, match="split = 'test', but 'x' has train, valid"):
+        run_experiment(config, tmp_path / "run", progress=False)
+    assert not (tmp_path / "run" / "checkpoint.pt").exists()
+
+
+def test_a_run_without_validation_data(tmp_path):
+    metrics = run_experiment(small(("data.valid", 0)), tmp_path / "run", progress=False)
+    assert metrics["rows"] == {"train": 1497, "test": 300}
+    assert "valid" not in metrics["history"]
+
+
+def test_few_particles_leave_k_hat_unknown(tmp_path):
+    with pytest.warns(UserWarning, match="k-hat needs at least 25 particles"):
+        metrics = run_experiment(small(("evaluation.num_particles", 5)), tmp_path / "run", progress=False)
+    assert metrics["share_bad_k"] is None
+    assert "whether log p(x) can be believed is not known" in table(metrics)
+
+
+def test_held_out_rows_are_the_first_of_the_split():
+    experiment = build(small())
+    assert torch.equal(experiment.held_out.x, experiment.data.test.x[:12])
+    assert isinstance(replace(experiment, config=small(("evaluation.split", "valid"))).held_out, Dataset)
