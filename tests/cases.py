@@ -2,7 +2,8 @@
 
 import torch
 
-from ppl_vae import Guide, Model, beds, likelihoods, posteriors, priors
+from ppl_vae import Guide, Model, beds, likelihoods, objectives, posteriors, priors
+from ppl_vae.hmc import HMC
 
 FEATURES = 4  # width of a network's features where a family is tested alone
 EVENT = 3  # features of x
@@ -65,4 +66,30 @@ PROBLEMS = {
     "gamma_poisson": beds.gamma_poisson,
     "beta_bernoulli": beds.beta_bernoulli,
     "rainforth": lambda num_data, **guide: beds.rainforth(num_data, latent_dim=4, **guide),
+}
+
+
+# every objective with few particles; True where it is a function of the log-weights alone
+OBJECTIVES = {
+    "TraceELBO": objectives.TraceELBO,
+    "MeanFieldELBO": objectives.MeanFieldELBO,
+    "BetaELBO": lambda: objectives.BetaELBO(1.5),
+    "IWAE": lambda: objectives.IWAE(4),
+    "CIWAE": lambda: objectives.CIWAE(0.5, 4),
+    "MIWAE": lambda: objectives.MIWAE(2, 3),
+    "PIWAE": lambda: objectives.PIWAE(2, 3),
+    "Renyi": lambda: objectives.Renyi(0.5, 4),
+    "CUBO": lambda: objectives.CUBO(2, 4),
+    "ThermodynamicELBO": lambda: objectives.ThermodynamicELBO(8, (0.1, 0.3)),
+    "InfoVAE": lambda: objectives.InfoVAE(0.0, 1.0),
+    "ReweightedWakeSleep": lambda: objectives.ReweightedWakeSleep(8, insomnia=0.5),
+    "WakeSleep": objectives.WakeSleep,
+    "MCEM": lambda: objectives.MCEM(sampler=HMC(num_samples=1, num_warmup=2, num_leapfrog=2)),
+}
+GRADIENTS = {
+    "Reparameterized": objectives.Reparameterized,
+    "StickingTheLanding": objectives.StickingTheLanding,
+    "DoublyReparameterized": objectives.DoublyReparameterized,
+    "ScoreFunction": objectives.ScoreFunction,
+    "VIMCO": objectives.VIMCO,
 }

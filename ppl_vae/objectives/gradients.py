@@ -15,17 +15,34 @@ where the first and last derivatives hold z fixed. With c_k = df / d log w_k, th
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from ppl_vae.terms import LogTerms, sample_sites
 
-if TYPE_CHECKING:
-    from ppl_vae.objectives.bound import Bound
-
 __all__ = ["VIMCO", "DoublyReparameterized", "Reparameterized", "ScoreFunction", "StickingTheLanding"]
+
+
+class Target(Protocol):
+    """What an estimator needs to know of a bound f(log w); `Bound` documents each."""
+
+    num_particles: int
+    kl_weight: float | Tensor
+    linear: bool
+    splits: bool
+    of_log_weights: bool
+
+    def reduce(self, log_weights: Tensor) -> Tensor: ...
+    def slopes(self, log_weights: Tensor) -> Tensor: ...
+    def model_slopes(self, log_weights: Tensor) -> Tensor: ...
+    def curvatures(self, log_weights: Tensor) -> Tensor: ...
+    def rewards(self, log_weights: Tensor) -> Tensor: ...
+    def rewards_without(self, log_weights: Tensor) -> Tensor: ...
+    def log_weights(self, terms: LogTerms) -> Tensor: ...
+    def log_joint(self, terms: LogTerms) -> Tensor: ...
+    def value(self, terms: LogTerms) -> Tensor: ...
 
 
 class Coefficients(NamedTuple):
@@ -41,11 +58,11 @@ class Gradient(ABC):
 
     path_derivative = True  # whether it differentiates through the draws
 
-    def detaches(self, bound: "Bound") -> bool:
+    def detaches(self, bound: Target) -> bool:
         """Whether latents must be cut from the graph, so that the three derivatives come apart."""
         return True
 
-    def check(self, bound: "Bound") -> None:
+    def check(self, bound: Target) -> None:
         """Raise ValueError, saying why, when the estimator is not defined for this bound."""
         if not bound.of_log_weights:
             raise ValueError(
@@ -54,10 +71,10 @@ class Gradient(ABC):
             )
 
     @abstractmethod
-    def coefficients(self, bound: "Bound", log_weights: Tensor) -> Coefficients:
+    def coefficients(self, bound: Target, log_weights: Tensor) -> Coefficients:
         """The three coefficients for this bound at these log-weights."""
 
-    def surrogate(self, bound: "Bound", terms: LogTerms) -> Tensor:
+    def surrogate(self, bound: Target, terms: LogTerms) -> Tensor:
         """A tensor per datum, (B,), whose gradient is the estimator; its value means nothing."""
         if self.path_derivative:
             require_reparameterized(terms, f"{type(bound).__name__} with {type(self).__name__}")
@@ -97,7 +114,7 @@ def require_reparameterized(terms: LogTerms, name: str) -> None:
             )
 
 
-def require_others(gradient: Gradient, bound: "Bound") -> None:
+def require_others(gradient: Gradient, bound: Target) -> None:
     """Raise unless there are other particles to compare one with."""
     if bound.num_particles < 2:
         raise ValueError(
@@ -120,19 +137,19 @@ class Reparameterized(Gradient):
         Reparameterized()
     """
 
-    def check(self, bound: "Bound") -> None:
+    def check(self, bound: Target) -> None:
         """Defined everywhere."""
 
-    def detaches(self, bound: "Bound") -> bool:
+    def detaches(self, bound: Target) -> bool:
         """Only where model and guide follow different targets; else autograd gives the total derivative at once."""
         return bound.splits
 
-    def coefficients(self, bound: "Bound", log_weights: Tensor) -> Coefficients:
+    def coefficients(self, bound: Target, log_weights: Tensor) -> Coefficients:
         """All slopes."""
         slopes = bound.slopes(log_weights)
         return Coefficients(bound.model_slopes(log_weights), slopes, slopes)
 
-    def surrogate(self, bound: "Bound", terms: LogTerms) -> Tensor:
+    def surrogate(self, bound: Target, terms: LogTerms) -> Tensor:
         """The bound itself."""
         if bound.splits:
             return super().surrogate(bound, terms)
@@ -155,7 +172,7 @@ class StickingTheLanding(Gradient):
         StickingTheLanding()
     """
 
-    def check(self, bound: "Bound") -> None:
+    def check(self, bound: Target) -> None:
         """Only for bounds that are linear in the log-weights."""
         super().check(bound)
         if not bound.linear:
@@ -164,7 +181,7 @@ class StickingTheLanding(Gradient):
                 "use gradient=objectives.DoublyReparameterized()"
             )
 
-    def coefficients(self, bound: "Bound", log_weights: Tensor) -> Coefficients:
+    def coefficients(self, bound: Target, log_weights: Tensor) -> Coefficients:
         """Slopes for model and path, no score."""
         return Coefficients(bound.model_slopes(log_weights), bound.slopes(log_weights), None)
 
@@ -191,26 +208,31 @@ class DoublyReparameterized(Gradient):
 
     prior: bool = False
 
-    def check(self, bound: "Bound") -> None:
+    def check(self, bound: Target) -> None:
         """Only for bounds that state their curvatures."""
         super().check(bound)
+        if self.prior and bound.splits:
+            name = type(bound).__name__
+            raise ValueError(
+                f"DoublyReparameterized(prior=True) needs model and guide to follow one target: not {name}"
+            )
         try:
             bound.curvatures(torch.zeros(bound.num_particles, 1))
         except NotImplementedError as error:
             name = type(bound).__name__
             raise ValueError(f"DoublyReparameterized is not derived for {name}: see {name} for what is") from error
 
-    def coefficients(self, bound: "Bound", log_weights: Tensor) -> Coefficients:
+    def coefficients(self, bound: Target, log_weights: Tensor) -> Coefficients:
         """Slopes for the model, slopes less curvature for the path, no score."""
         slopes = bound.slopes(log_weights)
         return Coefficients(bound.model_slopes(log_weights), slopes - bound.curvatures(log_weights), None)
 
-    def surrogate(self, bound: "Bound", terms: LogTerms) -> Tensor:
+    def surrogate(self, bound: Target, terms: LogTerms) -> Tensor:
         """As above, with the prior's own gradient exchanged where asked."""
         total = super().surrogate(bound, terms)
         return total + self._exchange_prior(bound, terms) if self.prior else total
 
-    def _exchange_prior(self, bound: "Bound", terms: LogTerms) -> Tensor:
+    def _exchange_prior(self, bound: Target, terms: LogTerms) -> Tensor:
         """Minus c d log p(z)/d theta, plus its reparameterised form.
 
         E_q[g d log p/d theta] = E_q[(dg/dz + g d log(q/p)/dz) dT/d theta], g = c_k and T the prior's sampling path.
@@ -274,18 +296,18 @@ class ScoreFunction(Gradient):
         if self.baseline not in ("leave-one-out", "moving-average", None):
             raise ValueError(f'baseline is {self.baseline!r}; it must be "leave-one-out", "moving-average" or None')
 
-    def check(self, bound: "Bound") -> None:
+    def check(self, bound: Target) -> None:
         """Leave-one-out needs others."""
         super().check(bound)
         if self.baseline == "leave-one-out":
             require_others(self, bound)
 
-    def coefficients(self, bound: "Bound", log_weights: Tensor) -> Coefficients:
+    def coefficients(self, bound: Target, log_weights: Tensor) -> Coefficients:
         """Slopes for the model, slopes less signal for the score."""
         slopes = bound.slopes(log_weights)
         return Coefficients(bound.model_slopes(log_weights), None, slopes - self.signal(bound, log_weights))
 
-    def signal(self, bound: "Bound", log_weights: Tensor) -> Tensor:
+    def signal(self, bound: Target, log_weights: Tensor) -> Tensor:
         """What d log q(z_k) / d phi is multiplied by, (K, B)."""
         rewards = bound.rewards(log_weights)
         if self.baseline == "leave-one-out":
@@ -317,12 +339,12 @@ class VIMCO(Gradient):
 
     path_derivative = False
 
-    def check(self, bound: "Bound") -> None:
+    def check(self, bound: Target) -> None:
         """Needs others."""
         super().check(bound)
         require_others(self, bound)
 
-    def coefficients(self, bound: "Bound", log_weights: Tensor) -> Coefficients:
+    def coefficients(self, bound: Target, log_weights: Tensor) -> Coefficients:
         """Slopes for the model, slopes less signal for the score."""
         slopes, k = bound.slopes(log_weights), len(log_weights)
         mean_of_others = (log_weights.sum(0) - log_weights) / (k - 1)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.objectives.bound import Bound
-from ppl_vae.objectives.gradients import Coefficients, Gradient
+from ppl_vae.objectives.gradients import Coefficients, Gradient, Target, require_others
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,7 +32,7 @@ class ThermodynamicELBO(Bound):
         per datum, (B,), in nats
 
     Raises:
-        ValueError: the partition does not increase within (0, 1).
+        ValueError: the partition does not increase within (0, 1); one particle for the covariance estimator.
 
     References:
         Masrani, Le and Wood (2019), The thermodynamic variational objective, arXiv:1907.00031, eq. 6 and 9.
@@ -78,7 +78,12 @@ class Covariance(Gradient):
 
     path_derivative = False
 
-    def coefficients(self, bound: Bound, log_weights: Tensor) -> Coefficients:
+    def check(self, bound: Target) -> None:
+        """A covariance over one particle is zero."""
+        super().check(bound)
+        require_others(self, bound)
+
+    def coefficients(self, bound: Target, log_weights: Tensor) -> Coefficients:
         """Weights plus beta times covariance for the model, weights less 1 - beta times covariance for the score."""
         model, score = torch.zeros_like(log_weights), torch.zeros_like(log_weights)
         intervals: Any = bound

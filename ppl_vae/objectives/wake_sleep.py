@@ -7,9 +7,8 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from ppl_vae.objectives.bound import Bound
 from ppl_vae.objectives.elbo import TraceELBO
-from ppl_vae.objectives.gradients import Coefficients, Gradient
+from ppl_vae.objectives.gradients import Coefficients, Gradient, Target
 from ppl_vae.objectives.importance_weighted import IWAE
 from ppl_vae.terms import Program, sample_sites
 
@@ -27,7 +26,7 @@ class Wake(Gradient):
 
     path_derivative = False
 
-    def coefficients(self, bound: Bound, log_weights: Tensor) -> Coefficients:
+    def coefficients(self, bound: Target, log_weights: Tensor) -> Coefficients:
         """Slopes for the model, minus the normalised weights for the score (it is ascended)."""
         score = -self.insomnia * log_weights.softmax(0) if self.insomnia else None
         return Coefficients(bound.slopes(log_weights), None, score)
