@@ -20,8 +20,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "ppl_vae"
 FACE = "__init__"  # the lazy top-level names: for users, so only the command line may read them
 ROOMS = [
-    *("seeding", "files", "data", "families", "model", "guide", "terms", "importance", "hmc", "objectives", "training", "evidence"),
-    *("diagnostics", "tasks", "experiment", FACE, "cli", "__main__"),
+    *("seeding", "files", "data", "families", "model", "guide", "terms", "importance", "hmc", "objectives"),
+    *("training", "evidence", "diagnostics", "tasks", "experiment", FACE, "cli", "__main__"),
 ]
 BUDGETS = {
     "file, median lines": 150,

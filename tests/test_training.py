@@ -11,6 +11,7 @@ import torch
 from cases import EVENT, data_for, vae
 from pyro.infer import Trace_ELBO, TraceEnum_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO
 from sklearn.decomposition import PCA, FactorAnalysis
+from sklearn.mixture import GaussianMixture
 from test_importance import TwoSites
 from torch import nn
 
@@ -137,6 +138,17 @@ def test_patience_waits_for_the_end_of_the_warm_up():
     assert result.num_epochs >= 6
 
 
+def test_cyclic_annealing_takes_the_best_epoch_at_full_weight():
+    result, _ = fitted(quiet(num_epochs=8, kl_schedule=schedules.Cyclic(num_cycles=2)))
+    assert result.history["kl_weight"] == [0.5, 1.0, 1.0, 0.0, 0.5, 1.0, 1.0, 1.0]
+    eligible = {
+        e: v for e, v, w in zip(*(result.history[n] for n in ("epoch", "valid", "kl_weight")), strict=True) if w == 1
+    }
+    assert result.best_epoch == max(eligible, key=eligible.get)
+    with pytest.raises(ValueError, match="both set the KL's weight"):
+        pv.Training(kl_warmup_epochs=2, kl_schedule=schedules.Linear())
+
+
 @pytest.mark.parametrize("stop", [1, 2, 3])
 def test_resuming_is_exact(tmp_path, stop):
     whole, weights = fitted(quiet(clip_norm=1.0))
@@ -199,8 +211,33 @@ def test_pyros_own_objectives_train(objective):
     model, guide = vae()
     result = pv.fit(model, guide, split_data(), objective=objective, training=quiet(num_epochs=6, learning_rate=1e-2))
     assert result.history["valid"][-1] > result.history["valid"][0]
-    with pytest.raises(ValueError, match="kl_warmup_epochs cannot anneal"):
+    with pytest.raises(ValueError, match="cannot be annealed: use one of ppl_vae's objectives"):
         pv.fit(model, guide, split_data(), objective=objective, training=quiet(kl_warmup_epochs=1))
+
+
+def test_an_enumerated_mixture_trains_and_is_refused_by_importance_weights():
+    """A Gaussian mixture with an explicit label site, through Pyro's TraceEnum_ELBO: scikit-learn's maximum."""
+    bed = beds.discrete_mixture(400, guide_scale=1.0)
+    x = bed.x
+    sklearn_fit = GaussianMixture(3, covariance_type="diag", n_init=5, random_state=0).fit(x.numpy())
+    start = torch.tensor(sklearn_fit.means_) + 0.5 * torch.randn(3, 2).double()  # near the same maximum, not at it
+    parameters = nn.ParameterDict({"logits": torch.zeros(3).double(), "loc": start, "raw": torch.zeros_like(start)})
+
+    def model(x):
+        logits, loc, raw = (pyro.param(name, parameters[name]) for name in ("logits", "loc", "raw"))
+        with pyro.plate("data", len(x), dim=-1):
+            label = pyro.sample("label", pyro.distributions.Categorical(logits=logits), infer={"enumerate": "parallel"})
+            pyro.sample("x", pyro.distributions.Normal(loc[label], raw.exp()[label]).to_event(1), obs=x)
+
+    def guide(x):
+        pass
+
+    objective = TraceEnum_ELBO(max_plate_nesting=1)
+    training = quiet(num_epochs=60, batch_size=400, learning_rate=schedules.Exponential(0.2, 0.01))
+    result = pv.fit(model, guide, x, objective=objective, training=training)
+    assert abs(result.history["train"][-1] - sklearn_fit.score(x.numpy())) < 0.02
+    with pytest.raises(ValueError, match="site 'label' is marked for enumeration"):
+        pv.fit(model, lambda x: model(x), x, objective=objectives.IWAE(5), training=training)
 
 
 @pytest.mark.parametrize("with_global", [False, True])

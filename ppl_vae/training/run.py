@@ -30,9 +30,9 @@ class Run:
     """One call of `fit`."""
 
     def __init__(self, model: Program, guide: Program, data: Dataset, objective: Any, training: Training) -> None:
-        if training.kl_warmup_epochs and not isinstance(objective, Bound):
+        if training.anneals and not isinstance(objective, Bound):
             raise ValueError(
-                f"kl_warmup_epochs cannot anneal {type(objective).__name__}: use one of ppl_vae's objectives"
+                f"the KL of {type(objective).__name__} cannot be annealed: use one of ppl_vae's objectives"
             )
         self.model, self.guide, self.objective, self.training = model, guide, objective, training
         data = place(data, model, guide, device=training.device)
@@ -88,7 +88,7 @@ class Run:
     def _step(self, args: tuple[Tensor, ...], done: float) -> float:
         """One gradient step after `done` epochs; returns the loss summed over the batch."""
         objective = self.objective
-        if self.training.kl_warmup_epochs and isinstance(objective, Bound):
+        if self.training.anneals and isinstance(objective, Bound):
             objective = objective.annealed(self.training.kl_weight(done))
         for group in self.optimizer.param_groups:
             group["lr"] = self.training.schedule(done / self.training.num_epochs)
@@ -132,7 +132,7 @@ class Run:
         weights = self.state.take()
         if self.valid is None:
             self.best = Best(epoch=int(row["epoch"]))
-        elif row["epoch"] >= self.training.kl_warmup_epochs and row["valid"] > self.best.value:
+        elif row["kl_weight"] >= 1.0 and row["valid"] > self.best.value:
             self.best = Best(row["valid"], int(row["epoch"]), weights if self.training.patience else None)
         if self.training.checkpoint is not None:
             write_checkpoint(
@@ -141,8 +141,11 @@ class Run:
         return weights
 
     def _out_of_patience(self) -> bool:
-        patience, waiting_since = self.training.patience, max(self.best.epoch, self.training.kl_warmup_epochs)
-        return patience is not None and self.valid is not None and self.result.num_epochs - waiting_since >= patience
+        """Whether enough epochs at full KL weight have passed since the best one."""
+        if self.training.patience is None or self.valid is None:
+            return False
+        weights = self.result.history.get("kl_weight", [])[self.best.epoch :]
+        return sum(weight >= 1.0 for weight in weights) >= self.training.patience
 
     def _finish(self) -> FitResult:
         if self._out_of_patience():
@@ -170,11 +173,10 @@ class Run:
 
     def _settings(self) -> dict[str, str]:
         """What must agree for a checkpoint to go on; the number of epochs may grow."""
-        rate = self.training.learning_rate
-        rate_name = getattr(rate, "__qualname__", None) or repr(rate)
-        names = ("seed", "batch_size", "kl_warmup_epochs", "clip_norm", "patience")
-        settings = {name: repr(getattr(self.training, name)) for name in names}
-        return settings | {"learning_rate": rate_name, "objective": repr(self.objective), "rows": str(len(self.train))}
+        names = ("seed", "batch_size", "learning_rate", "kl_warmup_epochs", "kl_schedule", "clip_norm", "patience")
+        values = {name: getattr(self.training, name) for name in names}
+        named = {name: getattr(value, "__qualname__", None) or repr(value) for name, value in values.items()}
+        return named | {"objective": repr(self.objective), "rows": str(len(self.train))}
 
     def _seed(self, *keys: int) -> int:
         return derived_seed(self.training.seed, *keys)

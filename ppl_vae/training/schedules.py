@@ -1,9 +1,9 @@
-"""Learning rates as functions of the fraction of training done; stateless, so resuming needs nothing stored."""
+"""Rates and weights as functions of the fraction of training done; stateless, so resuming needs nothing stored."""
 
 import math
 from dataclasses import dataclass
 
-__all__ = ["Constant", "Cosine", "Exponential", "Stages"]
+__all__ = ["Constant", "Cosine", "Cyclic", "Exponential", "Linear", "Stages"]
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,57 @@ class Cosine:
     def __call__(self, fraction: float) -> float:
         """Rate after this fraction of training."""
         return self.end + (self.start - self.end) * (1 + math.cos(math.pi * fraction)) / 2
+
+
+@dataclass(frozen=True)
+class Linear:
+    """From start to end in a straight line until some fraction of training, then constant: KL warm-up.
+
+    References:
+        Bowman et al. (2016), Generating sentences from a continuous space, arXiv:1511.06349, section 3.1.
+
+    Args:
+        start: Value at the beginning.
+        end: Value from `until` on.
+        until: Fraction of training at which the end is reached.
+
+    Example:
+        >>> Linear(0.0, 1.0, until=0.5)(0.25)
+        0.5
+    """
+
+    start: float = 0.0
+    end: float = 1.0
+    until: float = 1.0
+
+    def __call__(self, fraction: float) -> float:
+        """Value after this fraction of training."""
+        return self.start + (self.end - self.start) * min(1.0, fraction / self.until)
+
+
+@dataclass(frozen=True)
+class Cyclic:
+    """A weight that grows from 0 to 1 over the first part of each of several cycles, and stays at 1 for the rest.
+
+    References:
+        Fu et al. (2019), Cyclical annealing schedule: a simple approach to mitigating KL vanishing, arXiv:1903.10145.
+
+    Args:
+        num_cycles: Number of cycles in the whole of training.
+        ramp: Share of each cycle in which the weight grows.
+
+    Example:
+        >>> [Cyclic(num_cycles=2)(fraction) for fraction in (0.0, 0.125, 0.25, 0.5, 1.0)]
+        [0.0, 0.5, 1.0, 0.0, 1.0]
+    """
+
+    num_cycles: int = 4
+    ramp: float = 0.5
+
+    def __call__(self, fraction: float) -> float:
+        """Weight after this fraction of training."""
+        within = 1.0 if fraction >= 1.0 else fraction * self.num_cycles % 1.0
+        return min(1.0, within / self.ramp)
 
 
 @dataclass(frozen=True)

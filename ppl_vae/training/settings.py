@@ -25,8 +25,10 @@ class Training:
         optimizer: From parameters to a torch optimiser; None is Adam (fused where the device has it).
         clip_norm: Largest gradient norm; None does not clip.
         kl_warmup_epochs: Epochs over which the KL's weight grows from 0 to 1.
-        patience: Stop after this many epochs without a better held-out (unannealed) bound, counted from the end of the
-            warm-up, and go back to the best weights; None never stops early.
+        kl_schedule: Any other course of the KL's weight, as a function of the fraction of training done
+            (`schedules.Linear`, `schedules.Cyclic`); instead of `kl_warmup_epochs`.
+        patience: Stop after this many epochs at full KL weight without a better held-out (unannealed) bound, and go
+            back to the best weights; None never stops early.
         seed: Seed of batches, draws and binarisation; the same seed gives the same result on the same machine.
         device: Where to train, e.g. "cuda"; None leaves model and guide where they are.
         checkpoint: File that holds the whole state after each epoch; if it exists, training goes on from there.
@@ -46,6 +48,7 @@ class Training:
     optimizer: Callable[[Iterable[Tensor]], torch.optim.Optimizer] | None = None
     clip_norm: float | None = None
     kl_warmup_epochs: int = 0
+    kl_schedule: Callable[[float], float] | None = None
     patience: int | None = None
     seed: int = 0
     device: str | None = None
@@ -68,12 +71,22 @@ class Training:
             if isinstance(value, int | float) and not value > 0:
                 raise ValueError(f"Training({name}={value}): it must be positive")
 
+        if self.kl_warmup_epochs and self.kl_schedule is not None:
+            raise ValueError("kl_warmup_epochs and kl_schedule both set the KL's weight: give one of them")
+
     @property
     def schedule(self) -> Callable[[float], float]:
         """The learning rate as a function of the fraction of training done."""
         rate = self.learning_rate
         return rate if callable(rate) else Constant(rate)
 
+    @property
+    def anneals(self) -> bool:
+        """Whether the KL's weight is ever anything but 1."""
+        return bool(self.kl_warmup_epochs) or self.kl_schedule is not None
+
     def kl_weight(self, epoch: float) -> float:
-        """Weight of the KL at this (fractional) epoch, linear over the warm-up."""
+        """Weight of the KL at this (fractional) epoch."""
+        if self.kl_schedule is not None:
+            return self.kl_schedule(epoch / max(1, self.num_epochs))
         return min(1.0, epoch / self.kl_warmup_epochs) if self.kl_warmup_epochs else 1.0
