@@ -9,6 +9,7 @@ from typing import Any
 
 import pyro
 import torch
+from pyro.infer import ELBO
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -30,6 +31,9 @@ class Run:
     """One call of `fit`."""
 
     def __init__(self, model: Program, guide: Program, data: Dataset, objective: Any, training: Training) -> None:
+        if not isinstance(objective, ELBO):
+            name = type(objective).__name__
+            raise TypeError(f"objective is {name}; it must be one of ppl_vae.objectives or a pyro.infer ELBO")
         if training.anneals and not isinstance(objective, Bound):
             raise ValueError(
                 f"the KL of {type(objective).__name__} cannot be annealed: use one of ppl_vae's objectives"

@@ -1,0 +1,181 @@
+"""What each bound adds to the ELBO: sized plates, global latents, missing data, penalties, batches."""
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from cases import EVENT, OBJECTIVES, data_for, vae
+from pyro.infer import EnergyDistance, RenyiELBO
+from test_importance import TwoSites
+from torch import nn
+
+import ppl_vae as pv
+from ppl_vae import beds, objectives
+from ppl_vae.objectives.info_vae import squared_mmd
+from ppl_vae.objectives.mean_field import kl_per_dimension
+
+OF_LOG_WEIGHTS = [name for name, make in OBJECTIVES.items() if make().of_log_weights]
+WITHOUT_DREAMS = [n for n in OF_LOG_WEIGHTS if n not in ("ReweightedWakeSleep", "WakeSleep", "MCEM")]
+
+
+@pytest.mark.parametrize("name", OF_LOG_WEIGHTS)
+def test_missing_data_are_integrated_out(name):
+    """Exact guide: every bound is log p of what was observed, a row without anything observed has 0."""
+    bed = beds.linear_gaussian(12)
+    x = bed.x.masked_fill(torch.rand(bed.x.shape) < 0.4, float("nan"))
+    x[3] = float("nan")
+    bound = OBJECTIVES[name]().bound(bed.model, bed.guide, x)
+    torch.testing.assert_close(bound, bed.exact_log_evidence(x), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", WITHOUT_DREAMS)
+@pytest.mark.parametrize("with_global", [False, True])
+def test_a_sized_plate_multiplies_the_per_datum_bound_and_nothing_else(name, with_global):
+    """Pyro's RenyiELBO takes the scale inside the log-mean-exp; a power mean of scaled weights is no bound."""
+    program, x = TwoSites(with_global, size=50), torch.randn(5, 4, dtype=torch.float64)
+    objective = OBJECTIVES[name]()
+    with pv.seeded(0):
+        terms = objective.terms(program.model, program.guide, x)
+    expected = 10.0 * objective.value(terms).sum() + terms.log_global.mean()
+    with pv.seeded(0):
+        loss = objective.loss(program.model, program.guide, x)
+    assert loss == pytest.approx((expected if objective.is_upper else -expected).item(), abs=1e-9)
+
+
+@pytest.mark.parametrize("name", WITHOUT_DREAMS)
+def test_a_scale_multiplies_the_loss(name):
+    model, guide = vae()
+    objective, x = OBJECTIVES[name](), data_for("Bernoulli")
+    scaled = [pyro.poutine.scale(program, scale=0.1) for program in (model, guide)]
+    with pv.seeded(0):
+        plain = objective.loss(model, guide, x)
+    with pv.seeded(0):
+        assert objective.loss(*scaled, x) == pytest.approx(0.1 * plain, rel=1e-5)
+
+
+def test_ours_is_taken_per_datum_where_pyros_is_joint_over_the_batch():
+    """A vectorised RenyiELBO needs one particle that is good for all 64 data at once: a looser bound by tens of nats."""
+    bed = beds.linear_gaussian(64, guide_scale=1.7)
+    theirs = -RenyiELBO(alpha=0.0, num_particles=10, vectorize_particles=True, max_plate_nesting=1).loss(
+        bed.model, bed.guide, bed.x
+    )
+    ours, exact = -objectives.Renyi(0.0, 10).loss(bed.model, bed.guide, bed.x), bed.log_evidence.sum()
+    assert theirs + 5 < ours < exact
+
+
+@pytest.mark.parametrize("name", [n for n in OBJECTIVES if n != "MCEM"])
+def test_every_objective_trains_and_moves_what_it_should(name):
+    model, guide = vae(posterior="MeanFieldNormal", prior="LearnedNormal")
+    objective, data = OBJECTIVES[name](), data_for("Bernoulli", num_data=70)  # a last batch of 6
+    groups = {"model": list(model.parameters()), "guide": list(guide.parameters())}
+    before = {key: [p.detach().clone() for p in group] for key, group in groups.items()}
+    pv.fit(model, guide, data, objective=objective, training=pv.Training(num_epochs=1, batch_size=16, progress=False))
+    still = {key: all(torch.equal(p, b) for p, b in zip(groups[key], before[key], strict=True)) for key in groups}
+    assert still == {"model": objective.is_upper, "guide": False}
+
+
+def test_beta_weighs_the_kl():
+    model, guide = vae()
+    x = data_for("Bernoulli")
+
+    def bound(objective):
+        with pv.seeded(0):
+            return objective.bound(model, guide, x)
+
+    kl = bound(objectives.BetaELBO(0.0)) - bound(objectives.BetaELBO(1.0))
+    assert (kl > 0).all()
+    torch.testing.assert_close(bound(objectives.BetaELBO(1.0)), bound(objectives.MeanFieldELBO()))
+    torch.testing.assert_close(bound(objectives.BetaELBO(4.0)), bound(objectives.BetaELBO(0.0)) - 4 * kl)
+    steered = bound(objectives.BetaELBO(2.0, capacity=0.7))
+    torch.testing.assert_close(steered, bound(objectives.BetaELBO(0.0)) - 2 * (kl - 0.7).abs())
+
+
+def test_free_bits_charge_a_dimension_what_it_carries_or_the_floor():
+    model, guide = vae()
+    x = data_for("Bernoulli")
+    with pv.seeded(0):
+        objective = objectives.BetaELBO(free_bits=0.05)
+        terms = objective.terms(model, guide, x)
+    kl = kl_per_dimension(terms).mean(0)
+    expected = torch.where(kl.mean(0) < 0.05, 0.05, kl).sum(-1)
+    torch.testing.assert_close(objective.penalty(terms), expected)
+    # no gradient reaches the guide from a KL below the floor
+    (gradient,) = torch.autograd.grad(
+        objectives.BetaELBO(free_bits=100.0).penalty(terms).sum(), [guide.encoder.weight], allow_unused=True
+    )
+    assert gradient is None or (gradient == 0).all()
+    _, flow = vae(posterior="FlowPosterior")
+    with pytest.raises(ValueError, match="no per-dimension form"):
+        objective.bound(model, flow, x)
+
+
+def test_mmd_of_normals_is_its_closed_form():
+    """E exp(-|delta|^2 / D) for delta ~ N(m, v I); 4.5 standard errors over 50 samples."""
+    D, shift = 2, torch.tensor([1.0, 0.0], dtype=torch.float64)
+
+    def expected(mean, variance):  # of exp(-|delta|^2 / D), delta ~ N(mean, variance I)
+        scale = 1 + 2 * variance / D
+        return scale ** (-D / 2) * torch.exp(-mean.square().sum() / (D * scale))
+
+    exact = 2 * expected(0 * shift, 2.0) - 2 * expected(shift, 2.0)
+    draws = torch.stack(
+        [squared_mmd(torch.randn(200, D).double() + shift, torch.randn(200, D).double()) for _ in range(50)]
+    )
+    assert (draws.mean() - exact).abs() < 4.5 * draws.std() / 50**0.5
+
+
+def test_info_vae_compares_the_aggregate_posterior_and_punishes_collapse():
+    """Narrow q(z given x) whose aggregate is the prior costs nothing; all of them at zero costs a lot."""
+    z = torch.randn(2000, 1)
+
+    def guide_at(spread):
+        def guide(x):
+            with pyro.plate("data", len(x), dim=-1):
+                pyro.sample("z", dist.Normal(spread * x, 0.05).to_event(1))
+
+        return guide
+
+    def model(x):
+        with pyro.plate("data", len(x), dim=-1):
+            latent = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(latent, 0.05).to_event(1), obs=x)
+
+    objective = objectives.InfoVAE(alpha=1.0, scale=1.0)
+    informative, collapsed = (
+        objective.discrepancy(objective.terms(model, guide_at(spread), z)).item() for spread in (1.0, 0.0)
+    )
+    assert abs(informative) < 0.01
+    assert collapsed > 0.2
+
+
+def test_dreams_need_one_observed_site_of_the_datas_shape():
+    def model(x):
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("first", dist.Normal(z, 1.0), obs=x[:, 0])
+            pyro.sample("second", dist.Normal(z, 1.0), obs=x[:, 1])
+
+    scale = nn.Parameter(torch.ones(()))
+
+    def guide(x):
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("z", dist.Normal(x.mean(-1), scale.exp()))
+
+    with pytest.raises(ValueError, match=r"one observed site of the first argument's shape \(4, 2\); found 'first'"):
+        objectives.WakeSleep().differentiable_loss(model, guide, torch.randn(4, 2))
+
+
+def test_dreams_have_the_datas_holes():
+    model, guide = vae()
+    x = data_for("Bernoulli")
+    x[::2, 0] = float("nan")
+    loss = objectives.WakeSleep().differentiable_loss(model, guide, x)
+    gradients = torch.autograd.grad(loss, list(guide.parameters()))
+    assert all(torch.isfinite(g).all() and (g != 0).any() for g in gradients)
+
+
+def test_what_is_no_elbo_is_refused():
+    """EnergyDistance trains nothing with a discrete likelihood, and says nothing."""
+    model, guide = vae()
+    with pytest.raises(TypeError, match="objective is EnergyDistance; it must be one of ppl_vae.objectives"):
+        pv.fit(model, guide, torch.zeros(4, EVENT), objective=EnergyDistance())
