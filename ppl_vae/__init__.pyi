@@ -3,6 +3,7 @@
 from . import data as data
 from . import diagnostics as diagnostics
 from . import evidence as evidence
+from . import experiment as experiment
 from . import families as families
 from . import objectives as objectives
 from . import training as training
@@ -10,15 +11,19 @@ from .data import Dataset as Dataset
 from .data import beds as beds
 from .data import load as load
 from .data import read as read
+from .diagnostics import active_units as active_units
+from .diagnostics import rate_distortion as rate_distortion
 from .diagnostics import to_datatree as to_datatree
 from .evidence import Evidence as Evidence
 from .evidence import ImportanceSampling as ImportanceSampling
 from .evidence import log_evidence as log_evidence
+from .experiment import load_run as load_run
 from .families import likelihoods as likelihoods
 from .families import networks as networks
 from .families import posteriors as posteriors
 from .families import priors as priors
 from .guide import Guide as Guide
+from .hmc import HMC as HMC
 from .importance import log_weights as log_weights
 from .model import Model as Model
 from .seeding import seeded as seeded
