@@ -153,6 +153,16 @@ def _detach(trace: poutine.Trace) -> dict[str, Tensor]:
     return paths
 
 
+def log_density_at(trace: Any, program: Program, *args: Any, max_plate_nesting: int = 1) -> Tensor:
+    """Log-density of a guide-like program at the latents of another one's trace, per particle and datum, (K, B)."""
+    particles = next(
+        frame for site in sample_sites(trace) for frame in site["cond_indep_stack"] if frame.name == PARTICLES
+    )
+    plate = pyro.plate(PARTICLES, particles.size, dim=-1 - max_plate_nesting)
+    replayed = poutine.trace(poutine.replay(plate(program), trace=trace)).get_trace(*args)
+    return torch.stack(list(_per_datum_sites(sample_sites(replayed), observed=False).values())).sum(0)
+
+
 def sample_sites(trace: poutine.Trace) -> list[Site]:
     """The trace's random sites, without Pyro's own subsampling sites."""
     sites = [site for site in trace.nodes.values() if site["type"] == "sample" and not site_is_subsample(site)]

@@ -209,7 +209,7 @@ def test_extreme_log_weights_do_not_overflow():
 def test_misuse_is_named():
     bed = beds.linear_gaussian(3)
     for options, error, message in (
-        ({"proposal": "posterior"}, ValueError, 'proposal is \'posterior\'; it must be "guide" or "prior"'),
+        ({"proposal": "posterior"}, ValueError, 'proposal is \'posterior\'; it must be "guide", "prior" or Defensive'),
         ({"num_particles": 0}, ValueError, "num_particles is 0"),
         ({"num_particle": 5}, TypeError, "unexpected keyword argument 'num_particle'"),
         ({"method": ImportanceSampling(5), "num_particles": 7}, ValueError, "num_particles was given beside method="),

@@ -1,15 +1,17 @@
 """Evidence: log p(x) per datum with what says whether to believe it."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.special import logsumexp
 
-from ppl_vae.evidence.pareto import pareto_k
+from ppl_vae.evidence.pareto import k_standard_error, smooth
 
 __all__ = ["Evidence", "EvidenceSummary", "reduce_log_weights"]
 
 GOOD_K = 0.7
+FINITE_VARIANCE_K = 0.5
 
 
 @dataclass(frozen=True)
@@ -54,25 +56,29 @@ class EvidenceSummary:
         )
 
 
+ARRAYS = ("log_evidence", "mc_se", "ess", "pareto_k", "elbo", "smoothed", "num_used")
+
+
 @dataclass(frozen=True)
 class Evidence:
-    """Estimates of log p(x), one per datum, from K importance weights each.
+    """Estimates of log p(x), one per datum, from importance weights.
 
     Args:
         log_evidence: log mean_k w_k, nats, (N,).
-        mc_se: Its standard error by the delta method, sd(w) / (mean(w) sqrt(K)), (N,). Meaningless where k-hat > 0.7.
+        mc_se: Its standard error, by the delta method sd(w) / (mean(w) sqrt(K)), (N,). Meaningless where k-hat > 0.5.
         ess: Effective sample size, (sum w)^2 / sum w^2, between 1 and K, (N,).
         pareto_k: Pareto k-hat, (N,): above 0.7 log_evidence is a lower bound in expectation and no more.
         elbo: mean_k log w_k, (N,).
-        num_particles: Number of particles K.
+        smoothed: log mean_k w_k with the largest weights Pareto-smoothed, (N,): less variable where k-hat is below 0.7.
+        num_used: Particles that each datum was given, (N,).
 
     References:
         Burda, Grosse and Salakhutdinov (2016), arXiv:1509.00519; Vehtari et al. (2024), arXiv:1507.02646.
 
     Example:
         >>> evidence = reduce_log_weights(np.log([[0.5, 1.0]] * 30))
-        >>> evidence.log_evidence.round(3).tolist()
-        [-0.693, 0.0]
+        >>> evidence.log_evidence.round(3).tolist(), evidence.is_estimate.tolist()
+        ([-0.693, 0.0], [True, True])
     """
 
     log_evidence: np.ndarray
@@ -80,10 +86,38 @@ class Evidence:
     ess: np.ndarray
     pareto_k: np.ndarray
     elbo: np.ndarray
-    num_particles: int
+    smoothed: np.ndarray
+    num_used: np.ndarray
 
     def __len__(self) -> int:
         return len(self.log_evidence)
+
+    @property
+    def num_particles(self) -> int:
+        """The most particles that a datum was given."""
+        return int(self.num_used.max())
+
+    @property
+    def is_estimate(self) -> np.ndarray:
+        """Where log p(x) and its standard error may be believed, (N,): k-hat below 0.5 at 90 % confidence.
+
+        Below 0.5 the weights have a finite variance, which the standard error presumes. Elsewhere log_evidence is a
+        lower bound in expectation.
+        """
+        return self.pareto_k + 1.28 * k_standard_error(self.pareto_k, self.num_used) < FINITE_VARIANCE_K
+
+    @property
+    def num_needed(self) -> np.ndarray:
+        """Particles that k-hat asks for, 10^(1 / (1 - max(k, 0))), infinite from k = 1 on, (N,).
+
+        Reference: Vehtari et al. (2024), arXiv:1507.02646, eq. 13.
+        """
+        room = 1 - np.maximum(self.pareto_k, 0.0)
+        with np.errstate(divide="ignore", over="ignore"):
+            return np.where(room > 0, 10.0 ** (1 / np.maximum(room, 0.0)), np.inf)
+
+    def __getitem__(self, rows: Any) -> "Evidence":
+        return Evidence(*(np.atleast_1d(getattr(self, name)[rows]) for name in ARRAYS))
 
     def summary(self) -> EvidenceSummary:
         """Means over the data and their standard errors."""
@@ -119,23 +153,37 @@ def reduce_log_weights(log_weights: np.ndarray) -> Evidence:
         [50.0, 50.0]
     """
     log_weights = np.asarray(log_weights)
-    k_hat, log_w = pareto_k(log_weights), log_weights.astype(np.float64)
-    num_particles = len(log_w)
+    (k_hat, smoothed), log_w = smooth(log_weights), log_weights.astype(np.float64)
+    num_particles, num_data = log_w.shape
     log_evidence = logsumexp(log_w, axis=0) - np.log(num_particles)
     ratio = np.exp(log_w - log_evidence)  # w / mean(w)
-    variance = ratio.var(axis=0, ddof=1) if num_particles > 1 else np.full(log_w.shape[1], np.nan)
+    variance = ratio.var(axis=0, ddof=1) if num_particles > 1 else np.full(num_data, np.nan)
     return Evidence(
         log_evidence=log_evidence,
         mc_se=np.sqrt(variance / num_particles),
         ess=num_particles**2 / np.square(ratio).sum(0),
         pareto_k=k_hat,
         elbo=log_w.mean(0),
-        num_particles=num_particles,
+        smoothed=smoothed,
+        num_used=np.full(num_data, num_particles),
     )
 
 
+def bootstrap_se(log_weights: np.ndarray, num_resamples: int, seed: int | None) -> np.ndarray:
+    """Standard error of log mean_k w_k by resampling particles, (B,).
+
+    References:
+        Efron and Tibshirani (1993), An introduction to the bootstrap, chapter 6.
+    """
+    log_w = np.asarray(log_weights, dtype=np.float64)
+    num_particles = len(log_w)
+    ratio = np.exp(log_w - log_w.max(0))
+    counts = np.random.default_rng(seed).multinomial(
+        num_particles, np.full(num_particles, 1 / num_particles), num_resamples
+    )
+    return np.log(np.maximum(counts @ ratio, np.finfo(float).tiny)).std(axis=0, ddof=1)
+
+
 def concatenate(parts: list[Evidence]) -> Evidence:
-    """Evidence of all data from that of parts of them."""
-    arrays = ("log_evidence", "mc_se", "ess", "pareto_k", "elbo")
-    joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in arrays}
-    return Evidence(**joined, num_particles=parts[0].num_particles)
+    """Evidence of all data from that of parts of them, in order."""
+    return Evidence(*(np.concatenate([getattr(part, name) for part in parts]) for name in ARRAYS))

@@ -1,20 +1,21 @@
-"""log p(x) by importance sampling from the guide, or from the prior."""
+"""log p(x) by importance sampling: from the guide, the prior, or both; until K is spent or a target is met."""
 
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from pyro import poutine
-from tqdm.auto import tqdm
+import numpy as np
+import torch
 
-from ppl_vae.data import Dataset, as_dataset
-from ppl_vae.evidence.evidence import Evidence, concatenate, reduce_log_weights
+from ppl_vae.data import Dataset
+from ppl_vae.evidence.evidence import Evidence, bootstrap_se, concatenate, reduce_log_weights
 from ppl_vae.evidence.pareto import SMALLEST_NUM_PARTICLES
-from ppl_vae.importance import iter_log_weights, place
+from ppl_vae.evidence.proposals import Defensive, prior_guide
+from ppl_vae.importance import log_weights, rows_per_chunk
+from ppl_vae.seeding import derived_seed
 from ppl_vae.terms import Program
 
-__all__ = ["ImportanceSampling", "log_evidence"]
+__all__ = ["ImportanceSampling"]
 
 
 @dataclass(frozen=True)
@@ -22,99 +23,91 @@ class ImportanceSampling:
     """log p(x) ~ log mean_k p(x, z_k) / proposal(z_k): a lower bound in expectation for any K, tight as K grows.
 
     With `proposal="prior"` z is drawn from p(z): the naive estimator, for comparison; hopeless in many dimensions.
+    With a `Defensive` proposal some draws come from a wider component, which bounds the weights of a narrow guide.
+    With `target_se` each datum goes on, doubling its particles, until its standard error is met where it may be
+    believed (`Evidence.is_estimate`), or `num_particles` are spent; `num_used` says which. Stopping on the estimate
+    itself biases it by an amount of the order of target_se^2.
 
     Args:
-        num_particles: Number of particles K per datum.
-        proposal: Where z is drawn from, "guide" or "prior".
+        num_particles: Number of particles K per datum; with `target_se`, the most.
+        proposal: Where z is drawn from: "guide", "prior" or `Defensive(...)`.
+        target_se: Monte Carlo standard error to aim at, nats; None spends `num_particles` on every datum.
+        bootstrap: Resamples for a bootstrap standard error; 0 is the delta method.
         chunk_size: (particle, datum) pairs held at once; bounds the memory, whatever K and N.
 
     Raises:
-        ValueError: an unknown proposal, or fewer than one particle.
+        ValueError: an unknown proposal, fewer than one particle, a target that is not positive.
 
     References:
-        Burda, Grosse and Salakhutdinov (2016), Importance weighted autoencoders, arXiv:1509.00519, eq. 8.
+        Burda, Grosse and Salakhutdinov (2016), Importance weighted autoencoders, arXiv:1509.00519, eq. 8;
+        Veach and Guibas (1995), Optimally combining sampling techniques for Monte Carlo rendering (balance heuristic).
 
     Example:
         >>> from ppl_vae.data import beds
+        >>> from ppl_vae.evidence import log_evidence
         >>> bed = beds.linear_gaussian(num_data=3)
-        >>> log_evidence(bed.model, bed.guide, bed.x, ImportanceSampling(50, proposal="prior")).ess.max() < 50
+        >>> bool(log_evidence(bed.model, bed.guide, bed.x, ImportanceSampling(50, proposal="prior")).ess.max() < 50)
         True
     """
 
     num_particles: int = 1000
-    proposal: Literal["guide", "prior"] = "guide"
+    proposal: Literal["guide", "prior"] | Defensive = "guide"
+    target_se: float | None = None
+    bootstrap: int = 0
     chunk_size: int | None = None
 
     def __post_init__(self) -> None:
-        if self.proposal not in ("guide", "prior"):
-            raise ValueError(f'proposal is {self.proposal!r}; it must be "guide" or "prior"')
+        if self.proposal not in ("guide", "prior") and not isinstance(self.proposal, Defensive):
+            raise ValueError(f'proposal is {self.proposal!r}; it must be "guide", "prior" or Defensive(...)')
         if self.num_particles < 1:
             raise ValueError(f"num_particles is {self.num_particles}; there must be at least 1 particle")
+        if self.target_se is not None and not self.target_se > 0:
+            raise ValueError(f"target_se is {self.target_se}; a standard error to aim at must be positive")
 
-    def estimate(self, model: Program, guide: Program, data: Dataset, *, seed: int | None) -> Iterator[Evidence]:
-        """Evidence of some data at a time, in their order."""
+    def rows(self, num_data: int) -> int:
+        """How many data `estimate` should be given at once."""
+        return rows_per_chunk(num_data, self.num_particles, self.chunk_size)
+
+    def warn(self) -> None:
+        """Warn of what these settings cannot tell."""
         if self.num_particles < SMALLEST_NUM_PARTICLES:
-            message = (
+            few = (
                 f"k-hat needs at least {SMALLEST_NUM_PARTICLES} particles and was given {self.num_particles}: it is NaN"
             )
-            warnings.warn(message, stacklevel=3)
-        proposal = guide if self.proposal == "guide" else prior_guide(model)
-        sizes: Any = {"num_particles": self.num_particles, "chunk_size": self.chunk_size}
-        for log_w in iter_log_weights(model, proposal, data.x, data.context, seed=seed, **sizes):
-            yield reduce_log_weights(log_w.cpu().numpy())
+            warnings.warn(few, stacklevel=3)
 
+    def estimate(self, model: Program, guide: Program, data: Dataset, *, seed: int | None) -> Evidence:
+        """Evidence of a block of data."""
+        if self.target_se is None:
+            return self._reduce(self.log_weights(model, guide, data, self.num_particles, seed), seed)
+        return self._until_target(model, guide, data, seed)
 
-def log_evidence(
-    model: Program,
-    guide: Program,
-    data: Dataset | Any,
-    method: ImportanceSampling | None = None,
-    *,
-    seed: int | None = 0,
-    progress: bool = True,
-    **options: Any,
-) -> Evidence:
-    """log p(x) of every datum, with what says whether to believe it.
+    def log_weights(
+        self, model: Program, guide: Program, data: Dataset, num_particles: int, seed: int | None
+    ) -> np.ndarray:
+        """The tensor that everything is reduced from, (K, B)."""
+        if isinstance(self.proposal, Defensive):
+            return self.proposal.log_weights(model, guide, data, num_particles, seed).cpu().numpy()
+        program = guide if self.proposal == "guide" else prior_guide(model)
+        sizes: Any = {"num_particles": num_particles, "chunk_size": self.chunk_size}
+        return log_weights(model, program, data.x, data.context, seed=seed, **sizes).cpu().numpy()
 
-    `log_evidence(model, guide, data.test, num_particles=5000)` is short for `method=ImportanceSampling(5000)`.
-    See the method for its formula and when it fails.
+    def _reduce(self, log_w: np.ndarray, seed: int | None) -> Evidence:
+        evidence = reduce_log_weights(log_w)
+        return replace(evidence, mc_se=bootstrap_se(log_w, self.bootstrap, seed)) if self.bootstrap else evidence
 
-    Args:
-        model: `Model`, or any Pyro model with a plate "data" at dim -1.
-        guide: `Guide`, or any Pyro guide with the same latent sites.
-        data: A `Dataset` (all its rows: pass `data.test`), or an array, tensor, DataFrame, DataArray.
-        method: How; None is `ImportanceSampling(**options)`.
-        seed: Seed of the draws; None draws from torch's global stream.
-        progress: Whether to show a bar when it takes more than two seconds.
-        options: Keywords of `ImportanceSampling`, when no method is given.
-
-    Returns:
-        `Evidence` of the N data.
-
-    Raises:
-        ValueError: x outside the support; options beside a method.
-
-    References:
-        Burda, Grosse and Salakhutdinov (2016), Importance weighted autoencoders, arXiv:1509.00519, eq. 8.
-
-    Example:
-        >>> from ppl_vae.data import beds
-        >>> bed = beds.linear_gaussian(num_data=3)
-        >>> evidence = log_evidence(bed.model, bed.guide, bed.x, num_particles=30)
-        >>> bool(abs(evidence.log_evidence - bed.log_evidence.numpy()).max() < 1e-10)
-        True
-    """
-    if method is not None and options:
-        raise ValueError(f"{', '.join(options)} was given beside method={method}: set it in the method")
-    method, data = method or ImportanceSampling(**options), place(as_dataset(data), model, guide)
-    parts = []
-    with tqdm(total=len(data), desc="log p(x)", unit=" data", disable=not progress, delay=2) as bar:
-        for part in method.estimate(model, guide, data, seed=seed):
-            parts.append(part)
-            bar.update(len(part))
-    return concatenate(parts)
-
-
-def prior_guide(model: Program) -> Program:
-    """The model with its observed sites hidden: a guide that proposes from the prior, for any Pyro model."""
-    return poutine.block(model, hide_fn=lambda site: site["type"] == "sample" and site["is_observed"])
+    def _until_target(self, model: Program, guide: Program, data: Dataset, seed: int | None) -> Evidence:
+        """Double the particles of the data that have not met the target; earlier draws are kept."""
+        open_rows, found = np.arange(len(data)), [Evidence(*np.zeros((7, 0)))] * len(data)
+        weights, drawn = np.zeros((0, len(data))), 0
+        while len(open_rows):
+            more = min(max(drawn, 100), self.num_particles - drawn)
+            part = None if seed is None else derived_seed(seed, drawn)
+            fresh = self.log_weights(model, guide, data[torch.as_tensor(open_rows)], more, part)
+            weights, drawn = np.concatenate([weights, fresh]), drawn + more
+            evidence = self._reduce(weights, seed)
+            met = (evidence.mc_se < self.target_se) & evidence.is_estimate | (drawn >= self.num_particles)
+            for i in np.flatnonzero(met):
+                found[open_rows[i]] = evidence[i]
+            open_rows, weights = open_rows[~met], weights[:, ~met]
+        return concatenate(found)

@@ -1,8 +1,9 @@
 """Pareto-smoothed importance sampling: the one place that calls ArviZ's, whose sign convention is a trap."""
 
 import numpy as np
+from scipy.special import logsumexp
 
-__all__ = ["SMALLEST_NUM_PARTICLES", "pareto_k"]
+__all__ = ["SMALLEST_NUM_PARTICLES", "pareto_k", "smooth"]
 
 SMALLEST_TAIL = 5  # draws that ArviZ fits the tail to, at least
 SMALLEST_NUM_PARTICLES = 25  # of few draws the tail is a fifth
@@ -33,16 +34,49 @@ def pareto_k(log_weights: np.ndarray) -> np.ndarray:
         >>> bool(abs(pareto_k(log_w)[0] - 0.75) < 0.15)
         True
     """
+    return smooth(log_weights)[0]
+
+
+def smooth(log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """k-hat, and log of the mean weight after Pareto smoothing of the tail, both (B,).
+
+    The smoothed weights are ArviZ's; their normalisation is undone at the smallest one, which stays as it was.
+    Bounded weights need no smoothing; with too few particles both are NaN.
+
+    Args:
+        log_weights: log w, (K, B).
+
+    References:
+        Vehtari et al. (2024), Pareto smoothed importance sampling, arXiv:1507.02646, algorithm 1.
+
+    Example:
+        >>> smooth(np.zeros((100, 2)))[1].tolist()
+        [0.0, 0.0]
+    """
     log_weights = np.asarray(log_weights)
     num_particles, num_data = log_weights.shape
     if num_particles < SMALLEST_NUM_PARTICLES:
-        return np.full(num_data, np.nan)
+        return np.full(num_data, np.nan), np.full(num_data, np.nan)
     from arviz_stats.base import array_stats
 
-    k_hat, unbounded = np.full(num_data, -np.inf), ~_bounded(log_weights)
+    unbounded, log_w = ~_bounded(log_weights), log_weights.astype(np.float64)
+    k_hat, smoothed = np.full(num_data, -np.inf), logsumexp(log_w, axis=0) - np.log(num_particles)
     if unbounded.any():
-        k_hat[unbounded] = array_stats.psislw(-log_weights[:, unbounded].astype(np.float64), axis=0)[1]
-    return k_hat
+        raw = log_w[:, unbounded]
+        normalised, k_hat[unbounded] = array_stats.psislw(-raw, axis=0)
+        least, columns = raw.argmin(0), np.arange(raw.shape[1])
+        smoothed[unbounded] = raw[least, columns] - normalised[columns, least] - np.log(num_particles)
+    return k_hat, smoothed
+
+
+def k_standard_error(k_hat: np.ndarray, num_particles: np.ndarray) -> np.ndarray:
+    """Standard error of k-hat, (1 + k) / sqrt(M), M the draws in the tail; that of the maximum-likelihood fit.
+
+    References:
+        Smith (1987), Estimating tails of probability distributions, Annals of Statistics 15.
+    """
+    tail = np.minimum(num_particles / 5, 3 * np.sqrt(num_particles))
+    return (1 + np.maximum(k_hat, 0.0)) / np.sqrt(np.maximum(tail, 1.0))
 
 
 def _bounded(log_weights: np.ndarray) -> np.ndarray:

@@ -1,0 +1,129 @@
+"""log_evidence: any method, over all data, in blocks that can be resumed."""
+
+import hashlib
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from torch import nn
+from tqdm.auto import tqdm
+
+from ppl_vae.data import Dataset, as_dataset
+from ppl_vae.evidence.evidence import ARRAYS, Evidence, concatenate
+from ppl_vae.evidence.importance_sampling import ImportanceSampling
+from ppl_vae.files import write_whole
+from ppl_vae.importance import place
+from ppl_vae.seeding import derived_seed
+from ppl_vae.terms import Program
+
+__all__ = ["log_evidence"]
+
+SECONDS_BETWEEN_WRITES = 5.0
+
+
+class Method(Protocol):
+    """A way to estimate log p(x): `ImportanceSampling`, `AIS`, ..."""
+
+    def rows(self, num_data: int) -> int:
+        """How many data it takes at once."""
+
+    def warn(self) -> None:
+        """Warn, once, of what its settings cannot tell."""
+
+    def estimate(self, model: Program, guide: Program, data: Dataset, *, seed: int | None) -> Evidence:
+        """Evidence of a block of data."""
+
+
+def log_evidence(
+    model: Program,
+    guide: Program,
+    data: Dataset | Any,
+    method: Method | None = None,
+    *,
+    seed: int | None = 0,
+    progress: bool = True,
+    checkpoint: str | Path | None = None,
+    **options: Any,
+) -> Evidence:
+    """log p(x) of every datum, with what says whether to believe it.
+
+    `log_evidence(model, guide, data.test, num_particles=5000)` is short for `method=ImportanceSampling(5000)`.
+    See the method for its formula and when it fails.
+
+    Args:
+        model: `Model`, or any Pyro model with a plate "data" at dim -1.
+        guide: `Guide`, or any Pyro guide with the same latent sites.
+        data: A `Dataset` (all its rows: pass `data.test`), or an array, tensor, DataFrame, DataArray.
+        method: How; None is `ImportanceSampling(**options)`.
+        seed: Seed of the draws; None draws from torch's global stream.
+        progress: Whether to show a bar when it takes more than two seconds.
+        checkpoint: A file (.npz) that keeps what is done, so that an interrupted call goes on where it was.
+        options: Keywords of `ImportanceSampling`, when no method is given.
+
+    Returns:
+        `Evidence` of the N data.
+
+    Raises:
+        ValueError: x outside the support; options beside a method; a checkpoint of another call.
+
+    References:
+        Burda, Grosse and Salakhutdinov (2016), Importance weighted autoencoders, arXiv:1509.00519, eq. 8.
+
+    Example:
+        >>> from ppl_vae.data import beds
+        >>> bed = beds.linear_gaussian(num_data=3)
+        >>> evidence = log_evidence(bed.model, bed.guide, bed.x, num_particles=30)
+        >>> bool(abs(evidence.log_evidence - bed.log_evidence.numpy()).max() < 1e-10)
+        True
+    """
+    if method is not None and options:
+        raise ValueError(f"{', '.join(options)} was given beside method={method}: set it in the method")
+    method, data = method or ImportanceSampling(**options), place(as_dataset(data), model, guide)
+    method.warn()
+    progress_file = _Progress(checkpoint, (model, guide), data, f"{method!r}, seed={seed}")
+    parts, rows = progress_file.read(), method.rows(len(data))
+    done = sum(len(part) for part in parts)
+    with tqdm(total=len(data), initial=done, desc="log p(x)", unit=" data", disable=not progress, delay=2) as bar:
+        for start in range(done, len(data), rows):
+            block_seed = None if seed is None else derived_seed(seed, start)
+            parts.append(method.estimate(model, guide, data[start : start + rows], seed=block_seed))
+            progress_file.write(parts, last=start + rows >= len(data))
+            bar.update(len(parts[-1]))
+    return concatenate(parts)
+
+
+class _Progress:
+    """What is done of a call, in one file; empty where there is no file."""
+
+    def __init__(self, path: str | Path | None, programs: tuple[Program, ...], data: Dataset, settings: str) -> None:
+        self.path, self.written = None if path is None else Path(path), time.monotonic()
+        if self.path is not None:
+            self.fingerprint = f"{settings}, data and weights {_digest(programs, data)}"
+
+    def read(self) -> list[Evidence]:
+        """The blocks done so far, as one."""
+        if self.path is None or not self.path.exists():
+            return []
+        with np.load(self.path, allow_pickle=False) as file:
+            found = str(file["fingerprint"])
+            if found != self.fingerprint:
+                raise ValueError(f"{self.path} holds another call ({found}, not {self.fingerprint}): delete it")
+            return [Evidence(*(file[name] for name in ARRAYS))]
+
+    def write(self, parts: list[Evidence], *, last: bool) -> None:
+        """Replace the file, at the end and every few seconds before."""
+        if self.path is not None and (last or time.monotonic() - self.written > SECONDS_BETWEEN_WRITES):
+            self.written = time.monotonic()
+            whole = concatenate(parts)
+            arrays = {name: getattr(whole, name) for name in ARRAYS}
+            write_whole(self.path, lambda p: np.savez(p, fingerprint=self.fingerprint, **arrays))
+
+
+def _digest(programs: tuple[Program, ...], data: Dataset) -> str:
+    """A hash of the data and of the modules' weights."""
+    digest = hashlib.sha256(np.ascontiguousarray(data.x.cpu().numpy()).tobytes())
+    for program in programs:
+        for tensor in program.state_dict().values() if isinstance(program, nn.Module) else ():
+            digest.update(np.ascontiguousarray(tensor.detach().cpu().numpy()).tobytes())
+    return digest.hexdigest()[:16]
