@@ -203,6 +203,39 @@ def sample(
 
 
 @app.command(
+    "compare-estimators",
+    short_help="Compare objectives and their gradients.",
+    epilog=examples(
+        "ppl-vae compare-estimators examples/estimators.toml --output runs/estimators",
+        "ppl-vae compare-estimators examples/estimators.toml --run runs/digits --output runs/estimators",
+        "ppl-vae compare-estimators examples/estimators.toml --output runs/more --num-replicates 1000 --num-data 32",
+    ),
+)
+def compare_estimators(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.toml", help="A run, and [[estimators]].", dir_okay=False)],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the table and the picture.")],
+    run: Annotated[Path | None, typer.Option(metavar="RUN", help="Model and weights of this finished run.")] = None,
+    num_replicates: Annotated[int | None, typer.Option(help="Gradient steps of each objective.")] = None,
+    num_data: Annotated[int | None, typer.Option(min=1, help="Training rows; a batch by default.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the draws.")] = None,
+    device: Device = None,
+    data_dir: DataDir = None,
+    quiet: Quiet = False,
+) -> None:
+    """Compare objectives at the same weights: value, gradient variance, signal-to-noise ratio, seconds and memory.
+
+    Nothing is trained: the weights are those that training starts from, or those of a finished run.
+    """
+    from ppl_vae.experiment import read_comparison, write_comparison
+
+    place: dict[str, Any] = {"device": device, "data_dir": None if data_dir is None else str(data_dir)}
+    settings: dict[str, Any] = {"num_replicates": num_replicates, "seed": seed}
+    found = read_comparison(config, run, num_data=num_data, **place, **settings).run(progress=not quiet)
+    files = write_comparison(found, output)
+    typer.echo(f"{found}\n\nfiles in {output}:\n  {', '.join(files)}")
+
+
+@app.command(
     short_help="List the data sets, or describe one.",
     epilog=examples("ppl-vae data", "ppl-vae data digits", "ppl-vae data mnist --data-dir data"),
 )

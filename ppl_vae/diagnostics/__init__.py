@@ -9,6 +9,10 @@ from ppl_vae.diagnostics.collapse import (
 )
 from ppl_vae.diagnostics.datatree import to_datatree
 from ppl_vae.diagnostics.draws import Draws
+from ppl_vae.diagnostics.estimator_plot import plot_estimators
+from ppl_vae.diagnostics.estimator_table import EstimatorComparison, Reference, Replicates
+from ppl_vae.diagnostics.estimators import compare_estimators
+from ppl_vae.diagnostics.gradient_noise import GradientNoise, gradient_noise
 from ppl_vae.diagnostics.latent import LatentMeans, latent_means
 from ppl_vae.diagnostics.plots import (
     plot_k_hat,
@@ -21,11 +25,18 @@ from ppl_vae.diagnostics.plots import (
 __all__ = [
     "ActiveUnits",
     "Draws",
+    "EstimatorComparison",
+    "GradientNoise",
     "LatentMeans",
     "RateDistortion",
+    "Reference",
+    "Replicates",
     "active_units",
+    "compare_estimators",
+    "gradient_noise",
     "kl_per_dimension",
     "latent_means",
+    "plot_estimators",
     "plot_k_hat",
     "plot_latent",
     "plot_reconstructions",

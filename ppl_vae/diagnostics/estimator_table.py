@@ -1,0 +1,314 @@
+"""What `compare_estimators` found, as a table for people, for pandas, and for xarray."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ppl_vae.diagnostics.gradient_noise import LEAST, GradientNoise
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+
+__all__ = ["EstimatorComparison", "EstimatorRow", "Reference", "Replicates"]
+
+GROUPS = ("theta", "phi")
+BAD_K = 0.7
+MEASURES = tuple(field.name for field in fields(GradientNoise) if not field.name.startswith("num_"))
+HEADER = (
+    *("objective", "value (se)", "bias (se)", "theta var", "theta SNR", "floor", "phi var", "phi SNR", "floor"),
+    *("theta var x s", "phi var x s", "ms", "MB"),
+)
+
+
+@dataclass(frozen=True)
+class Replicates:
+    """How many gradients `compare_estimators` draws of each objective, and what it holds their values against.
+
+    Args:
+        num_replicates: Gradient steps R of each objective.
+        reference_particles: Particles K per datum of the reference for log p(x), where that is not known.
+        seed: Seed; every objective and the reference have a stream of their own from it.
+
+    Raises:
+        ValueError: a number is out of range.
+
+    References:
+        No paper: settings.
+
+    Example:
+        >>> Replicates(50).reference_particles
+        10000
+    """
+
+    num_replicates: int = 200
+    reference_particles: int = 10_000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("num_replicates", LEAST), ("reference_particles", 2), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"Replicates({name}={getattr(self, name)}): it must be at least {least}")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What values are held against, nats per datum: log p(x), known or by importance sampling with K particles.
+
+    Args:
+        log_evidence: Mean over the data; NaN where it cannot be had.
+        se: Its Monte Carlo standard error; 0 where it is known.
+        elbo: The ELBO of the same weights; NaN where log p(x) is known.
+        elbo_se: Its Monte Carlo standard error.
+        num_particles: K; 0 where log p(x) is known.
+        share_bad_k: Share of the data with k-hat > 0.7, where the reference is but a lower bound; NaN if unknown.
+        note: Why there is no reference.
+
+    References:
+        No paper: a container.
+
+    Example:
+        >>> print(Reference(-3.25, 0.0))
+        log p(x) = -3.2500, exact
+    """
+
+    log_evidence: float = np.nan
+    se: float = np.nan
+    elbo: float = np.nan
+    elbo_se: float = np.nan
+    num_particles: int = 0
+    share_bad_k: float = np.nan
+    note: str = ""
+
+    @classmethod
+    def of(cls, found: dict[str, np.ndarray], num_particles: int) -> "Reference":
+        """From log_evidence, mc_se, elbo, elbo_se and pareto_k of each datum, (N,)."""
+        errors = [float(np.square(found[name]).sum() ** 0.5 / len(found[name])) for name in ("mc_se", "elbo_se")]
+        log_evidence, elbo = (float(found[name].mean()) for name in ("log_evidence", "elbo"))
+        bad = np.nan if np.isnan(found["pareto_k"]).any() else float((found["pareto_k"] > BAD_K).mean())
+        return cls(log_evidence, errors[0], elbo, errors[1], num_particles, bad)
+
+    def __str__(self) -> str:
+        if self.note:
+            return f"no reference for log p(x): {self.note}"
+        if not self.num_particles:
+            return f"log p(x) = {self.log_evidence:.4f}, exact"
+        said = (
+            f"log p(x) = {_with_error(self.log_evidence, self.se)}, ELBO = {_with_error(self.elbo, self.elbo_se)}, by "
+            f"importance sampling with K = {self.num_particles:,} particles per datum"
+        )
+        bad = self.share_bad_k > 0
+        return said + (
+            f"; k-hat > {BAD_K} for {self.share_bad_k:.0%} of the data: log p(x) is a lower bound" if bad else ""
+        )
+
+
+@dataclass(frozen=True)
+class EstimatorRow:
+    """One objective.
+
+    Args:
+        name: Its name.
+        values: Mean bound per datum at each replicate, (R,).
+        seconds: Of each gradient step, (R,).
+        peak_memory: Bytes alive at once during a step, beyond those before it.
+        theta: Noise of the gradient for the model's parameters.
+        phi: Noise of the gradient for the guide's parameters.
+        reason: Why it could not be used; empty if it was.
+
+    References:
+        No paper: a container.
+
+    Example:
+        >>> EstimatorRow("IWAE", np.array([-3.0, -3.2, -2.8, -3.0])).value_se
+        0.0816...
+    """
+
+    name: str
+    values: np.ndarray | None = None
+    seconds: np.ndarray | None = None
+    peak_memory: int = 0
+    theta: GradientNoise | None = None
+    phi: GradientNoise | None = None
+    reason: str = ""
+
+    @property
+    def value(self) -> float:
+        """Mean over replicates."""
+        return np.nan if self.values is None else float(self.values.mean())
+
+    @property
+    def value_se(self) -> float:
+        """Its standard error over replicates: draws vary, parameters and data do not."""
+        return np.nan if self.values is None else float(self.values.std(ddof=1)) / len(self.values) ** 0.5
+
+    def columns(self, reference: Reference) -> dict[str, Any]:
+        """The row of the table."""
+        found: dict[str, Any] = {"value": self.value, "value_se": self.value_se}
+        found |= {"bias": self.value - reference.log_evidence, "bias_se": np.hypot(self.value_se, reference.se)}
+        median = np.nan if self.seconds is None else float(np.median(self.seconds))
+        for group in GROUPS:
+            noise = getattr(self, group)
+            found |= {f"{group}_{name}": np.nan if noise is None else getattr(noise, name) for name in MEASURES}
+            found[f"{group}_variance_seconds"] = found[f"{group}_variance"] * median
+        memory = np.nan if self.reason else self.peak_memory
+        return found | {"seconds": median, "peak_memory": memory, "reason": self.reason}
+
+
+@dataclass(frozen=True)
+class EstimatorComparison:
+    """Objectives side by side, at one state of model and guide, on the same data.
+
+    Columns of `table`: value, value_se, bias, bias_se (nats per datum); for theta and phi the fields of `GradientNoise`
+    and <group>_variance_seconds, the variance that a budget of one second leaves; seconds (median of a gradient step,
+    the objectives in turn); peak_memory (bytes alive at once in a step, beyond those before it); reason. The same seed
+    gives the same table, but for what the clock says.
+
+    Args:
+        rows: One per objective.
+        reference: What values are held against.
+        replicates: How they were drawn.
+        facts: num_data, num_theta, num_phi, num_shared, device.
+
+    References:
+        Rainforth et al. (2018), Tighter variational bounds are not necessarily better, arXiv:1802.04537, section 3.
+
+    Example:
+        >>> import ppl_vae as pv
+        >>> bed = pv.beds.rainforth(num_data=8, latent_dim=2)
+        >>> chosen = [pv.objectives.TraceELBO(), pv.objectives.IWAE(8)]
+        >>> from ppl_vae.diagnostics import compare_estimators
+        >>> compared = compare_estimators(bed.model, bed.amortised_guide, bed.x, chosen, num_replicates=20)
+        >>> print(compared.to_markdown().splitlines()[0])
+        | objective | value (se) | bias (se) | theta var | theta SNR | floor | phi var | phi SNR | floor | ...
+    """
+
+    rows: tuple[EstimatorRow, ...]
+    reference: Reference
+    replicates: Replicates
+    facts: dict[str, Any]
+
+    @property
+    def table(self) -> "pd.DataFrame":
+        """All numbers, one row per objective."""
+        import pandas as pd
+
+        index = pd.Index([row.name for row in self.rows], name="objective")
+        return pd.DataFrame([row.columns(self.reference) for row in self.rows], index=index)
+
+    def to_markdown(self) -> str:
+        """The main columns as a Markdown table, and what they mean."""
+        lines = [HEADER, ["---", *["---:"] * (len(HEADER) - 1)]]
+        lines += [cells if cells else self._unusable(row) for row, cells in zip(self.rows, self._cells(), strict=True)]
+        drawn = [f"| {' | '.join(cell.replace('|', '\\|') for cell in line)} |" for line in lines]
+        return "\n".join([*drawn, "", *(f"- {note}" for note in self.notes)]) + "\n"
+
+    def __str__(self) -> str:
+        cells = self._cells()
+        used = [HEADER, *filter(None, cells)]
+        names = max(len(row.name) for row in self.rows)
+        widths = [max(names, len(HEADER[0])), *(max(len(line[i]) for line in used) for i in range(1, len(HEADER)))]
+        lines = [_aligned(HEADER, widths)]
+        for row, line in zip(self.rows, cells, strict=True):
+            lines.append(_aligned(line or (row.name, f"not usable: {row.reason}"), widths))
+        return "\n".join([*lines, "", *self.notes])
+
+    @property
+    def notes(self) -> list[str]:
+        """What the numbers mean, a sentence or two each."""
+        facts, count = self.facts, self.replicates.num_replicates
+        shared = (
+            f", of which the model shares {facts['num_shared']:,} (they count for phi alone)"
+            if facts["num_shared"]
+            else ""
+        )
+        return [
+            f"{self.reference}. value and bias: nats per datum; bias = value - log p(x).",
+            f"{facts['num_data']:,} data, {count:,} replicates: standard errors say what other draws would change, "
+            "parameters and data being the same.",
+            f"theta: {facts['num_theta']:,} parameters of the model; phi: {facts['num_phi']:,} of the guide{shared}. "
+            "var: trace of the covariance of the gradient per datum.",
+            "SNR = |mean| / sqrt(var), debiased; below its floor it cannot be told from 0 (level 2.5 %).",
+            f"ms: median of a gradient step on {facts['device']}; MB: tensors alive at once in it, at most.",
+        ]
+
+    def to_datatree(self) -> "xr.DataTree":
+        """Groups value, gradient (dim group: theta, phi), cost and draws (every replicate's value and seconds)."""
+        import xarray as xr
+
+        names, table, count = [row.name for row in self.rows], self.table, self.replicates.num_replicates
+        coords: dict[str, Any] = {"objective": names}
+        by_group = {
+            name: (("group", "objective"), np.stack([table[f"{group}_{name}"] for group in GROUPS]))
+            for name in (*MEASURES, "variance_seconds")
+        }
+        draws = {
+            name: (("objective", "replicate"), np.stack([_draws(getattr(row, name), count) for row in self.rows]))
+            for name in ("values", "seconds")
+        }
+        value = {name: ("objective", table[name]) for name in ("value", "value_se", "bias", "bias_se")}
+        cost = {name: ("objective", table[name].astype(float)) for name in ("seconds", "peak_memory")}
+        value["reason"] = ("objective", table["reason"].to_numpy(str))
+        return xr.DataTree.from_dict(
+            {
+                "/": xr.Dataset(attrs=self._attrs()),
+                "value": xr.Dataset(value, coords, {"description": "Mean bound per datum, in nats."}),
+                "gradient": xr.Dataset(by_group, {**coords, "group": list(GROUPS)}),
+                "cost": xr.Dataset(cost, coords, {"description": "Of a gradient step: seconds, bytes."}),
+                "draws": xr.Dataset(draws, {**coords, "replicate": np.arange(count)}),
+            }
+        )
+
+    def _attrs(self) -> dict[str, Any]:
+        reference = {f"reference_{name}": value for name, value in vars(self.reference).items()}
+        settings = {"seed": self.replicates.seed, "num_replicates": self.replicates.num_replicates}
+        library = {"inference_library": "ppl_vae", "inference_library_version": version("ppl-vae")}
+        return library | settings | self.facts | reference
+
+    def _cells(self) -> list[Sequence[str]]:
+        """What is shown of each row; nothing where the objective could not be used."""
+        return [() if row.reason else _cells(row.name, row.columns(self.reference)) for row in self.rows]
+
+    def _unusable(self, row: EstimatorRow) -> Sequence[str]:
+        return (row.name, f"not usable: {row.reason}", *[""] * (len(HEADER) - 2))
+
+
+def _cells(name: str, found: dict[str, Any]) -> Sequence[str]:
+    noise = [
+        text
+        for group in GROUPS
+        for text in (
+            _number(found[f"{group}_variance"], ".2e"),
+            _number(found[f"{group}_snr"], ".3f"),
+            _number(found[f"{group}_snr_floor"], ".3f"),
+        )
+    ]
+    values = [_with_error(found[key], found[f"{key}_se"]) for key in ("value", "bias")]
+    cost = [_number(found[f"{group}_variance_seconds"], ".1e") for group in GROUPS]
+    return (name, *values, *noise, *cost, f"{1e3 * found['seconds']:.2f}", f"{found['peak_memory'] / 1e6:.2f}")
+
+
+def _number(value: float, style: str) -> str:
+    return "-" if np.isnan(value) else format(value, style)
+
+
+def _with_error(value: float, error: float) -> str:
+    """A number to two digits of its standard error, as in -3.142 (0.021)."""
+    if np.isnan(value):
+        return "-"
+    digits = int(np.clip(1 - np.floor(np.log10(error)), 0, 6)) if error > 0 else 6
+    return f"{value:.{digits}f} ({error:.{digits}f})"
+
+
+def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
+    if len(cells) < len(widths):
+        return f"{cells[0]:{widths[0]}}  {cells[1]}"
+    rest = (f"{cell:>{width}}" for cell, width in zip(cells[1:], widths[1:], strict=True))
+    return "  ".join([f"{cells[0]:{widths[0]}}", *rest])
+
+
+def _draws(values: np.ndarray | None, count: int) -> np.ndarray:
+    return np.full(count, np.nan) if values is None else values
