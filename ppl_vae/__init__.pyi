@@ -12,8 +12,10 @@ from .data import beds as beds
 from .data import load as load
 from .data import read as read
 from .diagnostics import active_units as active_units
+from .diagnostics import compare_estimators as compare_estimators
 from .diagnostics import rate_distortion as rate_distortion
 from .diagnostics import to_datatree as to_datatree
+from .evidence import Defensive as Defensive
 from .evidence import Evidence as Evidence
 from .evidence import ImportanceSampling as ImportanceSampling
 from .evidence import log_evidence as log_evidence
