@@ -13,6 +13,7 @@ from .data import load as load
 from .data import read as read
 from .diagnostics import active_units as active_units
 from .diagnostics import compare_estimators as compare_estimators
+from .diagnostics import compare_models as compare_models
 from .diagnostics import rate_distortion as rate_distortion
 from .diagnostics import to_datatree as to_datatree
 from .evidence import Defensive as Defensive

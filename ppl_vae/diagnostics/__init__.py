@@ -7,6 +7,7 @@ from ppl_vae.diagnostics.collapse import (
     kl_per_dimension,
     rate_distortion,
 )
+from ppl_vae.diagnostics.comparison import ModelComparison, compare_models
 from ppl_vae.diagnostics.datatree import to_datatree
 from ppl_vae.diagnostics.draws import Draws
 from ppl_vae.diagnostics.estimator_plot import plot_estimators
@@ -28,11 +29,13 @@ __all__ = [
     "EstimatorComparison",
     "GradientNoise",
     "LatentMeans",
+    "ModelComparison",
     "RateDistortion",
     "Reference",
     "Replicates",
     "active_units",
     "compare_estimators",
+    "compare_models",
     "gradient_noise",
     "kl_per_dimension",
     "latent_means",

@@ -10,9 +10,8 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from ppl_vae.data import Dataset, as_dataset
-from ppl_vae.evidence.evidence import ARRAYS, Evidence, concatenate
+from ppl_vae.evidence.evidence import Evidence, concatenate
 from ppl_vae.evidence.importance_sampling import ImportanceSampling
-from ppl_vae.files import write_whole
 from ppl_vae.importance import place
 from ppl_vae.seeding import derived_seed
 from ppl_vae.terms import Program
@@ -107,17 +106,15 @@ class _Progress:
             return []
         with np.load(self.path, allow_pickle=False) as file:
             found = str(file["fingerprint"])
-            if found != self.fingerprint:
-                raise ValueError(f"{self.path} holds another call ({found}, not {self.fingerprint}): delete it")
-            return [Evidence(*(file[name] for name in ARRAYS))]
+        if found != self.fingerprint:
+            raise ValueError(f"{self.path} holds another call ({found}, not {self.fingerprint}): delete it")
+        return [Evidence.load(self.path)]
 
     def write(self, parts: list[Evidence], *, last: bool) -> None:
         """Replace the file, at the end and every few seconds before."""
         if self.path is not None and (last or time.monotonic() - self.written > SECONDS_BETWEEN_WRITES):
             self.written = time.monotonic()
-            whole = concatenate(parts)
-            arrays = {name: getattr(whole, name) for name in ARRAYS}
-            write_whole(self.path, lambda p: np.savez(p, fingerprint=self.fingerprint, **arrays))
+            concatenate(parts).save(self.path, fingerprint=self.fingerprint)
 
 
 def _digest(programs: tuple[Program, ...], data: Dataset) -> str:

@@ -1,12 +1,14 @@
 """Evidence: log p(x) per datum with what says whether to believe it."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.special import logsumexp
 
 from ppl_vae.evidence.pareto import k_standard_error, smooth
+from ppl_vae.files import write_whole
 
 __all__ = ["Evidence", "EvidenceSummary", "reduce_log_weights"]
 
@@ -118,6 +120,20 @@ class Evidence:
 
     def __getitem__(self, rows: Any) -> "Evidence":
         return Evidence(*(np.atleast_1d(getattr(self, name)[rows]) for name in ARRAYS))
+
+    def save(self, path: str | Path, **labels: str) -> Path:
+        """Write all arrays, and labels beside them, to an .npz file, whole or not at all."""
+        arrays: dict[str, Any] = {name: getattr(self, name) for name in ARRAYS}
+        return write_whole(path, lambda p: np.savez(p, **arrays, **labels))
+
+    @staticmethod
+    def load(path: str | Path) -> "Evidence":
+        """Read what `save` wrote; nothing in the file can execute."""
+        with np.load(path, allow_pickle=False) as file:
+            missing = [name for name in ARRAYS if name not in file]
+            if missing:
+                raise ValueError(f"{path} holds no evidence: there is no {missing[0]!r} in it")
+            return Evidence(*(file[name] for name in ARRAYS))
 
     def summary(self) -> EvidenceSummary:
         """Means over the data and their standard errors."""

@@ -28,18 +28,19 @@ from ppl_vae.files import write_whole
 from ppl_vae.importance import place
 from ppl_vae.training import FitResult
 
-ARRAYS = ("log_evidence", "mc_se", "ess", "pareto_k", "elbo")
 PACKAGES = ("ppl-vae", "torch", "pyro-ppl", "arviz", "numpy")
 NUM_SAMPLES = 200  # draws in posterior.nc
 NUM_PICTURES = 48
 
 
-def measure(experiment: Experiment, held_out: Dataset, *, progress: bool) -> tuple[Evidence, dict[str, Any]]:
+def measure(
+    experiment: Experiment, held_out: Dataset, *, progress: bool, checkpoint: Path | None = None
+) -> tuple[Evidence, dict[str, Any]]:
     """log p(x) and its errors, rate and distortion, active units of the held-out data, with the run's settings."""
     started, table = time.perf_counter(), experiment.config.evaluation
     model, guide = experiment.model, experiment.guide
     settings = table.model_dump(include={"num_particles", "proposal", "chunk_size", "seed"})
-    evidence = log_evidence(model, guide, held_out, **settings, progress=progress)
+    evidence = log_evidence(model, guide, held_out, **settings, progress=progress, checkpoint=checkpoint)
     options: dict[str, Any] = {"seed": table.seed, "progress": progress}
     parts = rate_distortion(model, guide, held_out, **options)
     metrics = asdict(evidence.summary()) | {
@@ -79,12 +80,6 @@ def provenance(experiment: Experiment, result: FitResult, seconds: float) -> dic
         "history": result.history,
     }
     return finite(facts)
-
-
-def write_evidence(folder: Folder, evidence: Evidence) -> None:
-    """Per datum, in the order of the split: what `compare_models` wants."""
-    arrays = {name: getattr(evidence, name) for name in ARRAYS}
-    write_whole(folder.evidence, lambda p: np.savez(p, num_particles=evidence.num_particles, **arrays))
 
 
 def write_posterior(folder: Folder, experiment: Experiment, held_out: Dataset, *, progress: bool) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from ppl_vae.experiment.build import Experiment, build
 from ppl_vae.experiment.config import Config, ConfigError, changed
 from ppl_vae.experiment.folder import Folder, write_json
-from ppl_vae.experiment.results import measure, provenance, write_evidence, write_pictures, write_posterior
+from ppl_vae.experiment.results import measure, provenance, write_pictures, write_posterior
 from ppl_vae.training import fit, load_weights, save_weights
 
 __all__ = ["evaluate_run", "load_run", "run_experiment"]
@@ -55,8 +55,7 @@ def run_experiment(config: Config, output: str | Path, *, progress: bool = True)
     training = replace(experiment.training, checkpoint=folder.checkpoint, progress=progress)
     result = fit(experiment.model, experiment.guide, experiment.data, objective=experiment.objective, training=training)
     save_weights(folder.weights, experiment.model, experiment.guide)
-    evidence, metrics = measure(experiment, held_out, progress=progress)
-    write_evidence(folder, evidence)
+    evidence, metrics = measure(experiment, held_out, progress=progress, checkpoint=folder.evidence)
     write_posterior(folder, experiment, held_out, progress=progress)
     write_pictures(folder, experiment, held_out, result, evidence)
     metrics |= provenance(experiment, result, time.perf_counter() - started)
