@@ -69,7 +69,7 @@ def compare(model, guide, x, chosen, num_replicates=40, **options):
 
 # --- signal and noise ------------------------------------------------------------------------------------------------
 
-NUM_RUNS = 300
+NUM_RUNS = 200
 SPECTRA = {"flat": torch.ones(40), "falling": torch.arange(1, 41.0) ** -0.5, "one": torch.ones(1)}
 
 
@@ -92,7 +92,7 @@ def squared_ratio(samples):
 @pytest.mark.parametrize("snr", [0.0, 0.2, 1.0])
 @pytest.mark.parametrize("spectrum", ["flat", "falling"])
 def test_the_squared_ratio_is_unbiased(snr, spectrum):
-    """Within 4.5 standard errors over 300 runs; 1 / variance adds a relative 2 / (nu R), nu >= 16 dimensions."""
+    """Within 4.5 standard errors over 200 runs; 1 / variance adds a relative 2 / (nu R), nu >= 16 dimensions."""
     found = np.array([squared_ratio(run) for run in gradients(snr, SPECTRA[spectrum])])
     allowance = 2 / (16 * 50) * snr**2
     assert abs(found.mean() - snr**2) < LEVEL * found.std() / NUM_RUNS**0.5 + allowance
@@ -117,16 +117,16 @@ def test_naive_ratios_have_a_floor_and_debiased_ones_have_not():
 @pytest.mark.statistical
 @pytest.mark.parametrize("spectrum", SPECTRA)
 def test_the_floor_is_exceeded_by_chance_in_one_run_of_forty(spectrum):
-    """Share of 300 runs without signal; 0.025 + 4.5 binomial standard errors is 0.066."""
+    """Share of 200 runs without signal; 0.025 + 4.5 binomial standard errors is 0.075."""
     found = [gradient_noise(run) for run in gradients(0.0, SPECTRA[spectrum], seed=1)]
-    assert 0 < np.mean([noise.snr > noise.snr_floor for noise in found]) < 0.066
+    assert 0 < np.mean([noise.snr > noise.snr_floor for noise in found]) < 0.075
     if spectrum == "one":
         assert found[0].snr_floor == pytest.approx(((5.0239 - 1) / 50) ** 0.5, rel=1e-4)
 
 
 @pytest.mark.statistical
 def test_intervals_cover():
-    """95 % intervals of the ratio and of the variance hold the truth in 90 to 99 % of 300 runs."""
+    """95 % intervals of the ratio and of the variance hold the truth in 90 to 99 % of 200 runs."""
     found = [gradient_noise(run) for run in gradients(0.3, SPECTRA["flat"])]
     assert 0.90 < np.mean([noise.snr_low < 0.3 < noise.snr_high for noise in found]) < 0.99
     assert 0.90 < np.mean([abs(noise.variance - 40) < 2.09 * noise.variance_se for noise in found]) < 0.99
@@ -473,7 +473,7 @@ hidden_dims = [8]
 
 [training]
 num_epochs = 1
-batch_size = 16
+batch_size = 64
 
 [evaluation]
 num_particles = 30
@@ -507,7 +507,7 @@ def test_the_command_writes_a_table_and_a_picture(tmp_path):
     config = written(tmp_path / "c.toml", SMALL + ESTIMATORS)
     result = call("compare-estimators", config, "--output", tmp_path / "out", "--num-replicates", 5, "--quiet")
     assert result.exit_code == 0, result.output
-    assert "16 data, 5 replicates" in result.stdout
+    assert "64 data, 5 replicates" in result.stdout
     table = pd.read_csv(tmp_path / "out" / "table.csv", index_col="objective")
     long = "IWAE(num_particles=5, gradient=DoublyReparameterized(prior=False))"
     assert list(table.index) == ["plain", long]
