@@ -123,8 +123,8 @@ class Evidence:
 
     def save(self, path: str | Path, **labels: str) -> Path:
         """Write all arrays, and labels beside them, to an .npz file, whole or not at all."""
-        arrays: dict[str, Any] = {name: getattr(self, name) for name in ARRAYS}
-        return write_whole(path, lambda p: np.savez(p, **arrays, **labels))
+        arrays: dict[str, Any] = {name: getattr(self, name) for name in ARRAYS} | labels
+        return write_whole(path, lambda p: np.savez(p, **arrays))
 
     @staticmethod
     def load(path: str | Path) -> "Evidence":
