@@ -9,7 +9,7 @@ import pyro
 import pytest
 import torch
 from cases import EVENT, data_for, vae
-from pyro.infer import Trace_ELBO, TraceEnum_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO
+from pyro.infer import RenyiELBO, Trace_ELBO, TraceEnum_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO
 from sklearn.decomposition import PCA, FactorAnalysis
 from sklearn.mixture import GaussianMixture
 from test_importance import TwoSites
@@ -238,6 +238,47 @@ def test_an_enumerated_mixture_trains_and_is_refused_by_importance_weights():
     assert abs(result.history["train"][-1] - sklearn_fit.score(x.numpy())) < 0.02
     with pytest.raises(ValueError, match="site 'label' is marked for enumeration"):
         pv.fit(model, lambda x: model(x), x, objective=objectives.IWAE(5), training=training)
+
+
+class PlainModule(nn.Module):
+    """A model that has told Pyro of no parameter."""
+
+    def __init__(self):
+        super().__init__()
+        self.decoder = nn.Linear(2, EVENT)
+
+    def forward(self, x):
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", pyro.distributions.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("x", pyro.distributions.Bernoulli(logits=self.decoder(z)).to_event(1), obs=x)
+
+
+class PlainGuide(nn.Module):
+    """Its guide."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.Linear(EVENT, 2)
+
+    def forward(self, x):
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("z", pyro.distributions.Normal(self.encoder(x), 0.5).to_event(1))
+
+
+@pytest.mark.parametrize("objective", [Trace_ELBO(), TraceGraph_ELBO(), objectives.TraceELBO(), objectives.IWAE(3)])
+def test_plain_modules_train_though_pyro_does_not_see_their_parameters(objective):
+    """SVI moves nothing here and gives no warning."""
+    model, guide = PlainModule(), PlainGuide()
+    before = [p.detach().clone() for p in [*model.parameters(), *guide.parameters()]]
+    pv.fit(model, guide, data_for("Bernoulli"), objective=objective, training=quiet(num_epochs=1))
+    after = [*model.parameters(), *guide.parameters()]
+    assert not any(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_where_they_cannot_train_it_is_said():
+    """RenyiELBO has only the method that leaves them out."""
+    with pytest.raises(ValueError, match="RenyiELBO gave no parameter a gradient: make model and guide PyroModules"):
+        pv.fit(PlainModule(), PlainGuide(), data_for("Bernoulli"), objective=RenyiELBO(0.5), training=quiet())
 
 
 @pytest.mark.parametrize("with_global", [False, True])

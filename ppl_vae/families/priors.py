@@ -110,6 +110,11 @@ class LearnedNormal(Prior):
 class Mixture(dist.MixtureSameFamily):
     """`MixtureSameFamily` that also scores components whose parameters do not broadcast (conditional flows)."""
 
+    @property
+    def support(self) -> Any:
+        """That of the components: torch's own constraint for mixtures has no transform to it."""
+        return self.component_distribution.support
+
     def log_prob(self, value: Tensor) -> Tensor:
         """log sum_c w_c p_c(value)."""
         components = self.component_distribution

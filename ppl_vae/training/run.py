@@ -38,13 +38,14 @@ class Run:
             raise ValueError(
                 f"the KL of {type(objective).__name__} cannot be annealed: use one of ppl_vae's objectives"
             )
-        self.model, self.guide, self.objective, self.training = model, guide, objective, training
+        self.model, self.guide, self.training = model, guide, training
+        self.objective: Any = objective  # Pyro's base class declares none of the methods that its subclasses share
         data = place(data, model, guide, device=training.device)
         check_data(model, data.x, data.context)
         self.train, self.valid = data.train, data.valid if "valid" in data.splits else None
         self.batch_size = min(training.batch_size, len(self.train))
         first = self._rows(self.train.x, self.train.context, torch.arange(min(2, len(self.train))))
-        self.state = State(model, guide, lambda: objective.loss(model, guide, *first))
+        self.state = State(model, guide, lambda: self.objective.loss(model, guide, *first))
         if not self.state.parameters:
             raise ValueError("neither model nor guide has a trainable parameter: there is nothing to fit")
         self.optimizer = _optimizer(training, self.state.parameters)
@@ -99,11 +100,12 @@ class Run:
         self.optimizer.zero_grad(set_to_none=True)
         loss = _loss_and_grads(objective, self.model, self.guide, args)
         if math.isfinite(loss):
-            for (
-                parameter
-            ) in self.state.parameters:  # the nominal batch size: a smaller last batch weighs each datum the same
-                if parameter.grad is not None:
-                    parameter.grad /= self.batch_size
+            gradients = [p.grad for p in self.state.parameters if p.grad is not None]
+            if not gradients:
+                name = type(objective).__name__
+                raise ValueError(f"{name} gave no parameter a gradient: make model and guide PyroModules")
+            for gradient in gradients:
+                gradient /= self.batch_size  # the nominal size: a smaller last batch weighs each datum the same
             if self.training.clip_norm is not None:
                 nn.utils.clip_grad_norm_(self.state.parameters, self.training.clip_norm)
             self.optimizer.step()
@@ -198,8 +200,16 @@ def _optimizer(training: Training, parameters: list[Tensor]) -> torch.optim.Opti
 
 
 def _loss_and_grads(objective: Any, model: Program, guide: Program, args: tuple[Tensor, ...]) -> float:
-    """Loss summed over the batch, its gradient in `.grad`; one code path for our objectives and Pyro's."""
-    return _number(objective.loss_and_grads(model, guide, *args))
+    """Loss summed over the batch, its gradient in `.grad`.
+
+    Pyro's own `loss_and_grads` gives no gradient to modules that have told Pyro of no parameter, and says nothing; its
+    differentiable loss does. A few of Pyro's objectives have only the former.
+    """
+    if not hasattr(objective, "differentiable_loss"):
+        return _number(objective.loss_and_grads(model, guide, *args))
+    loss = objective.differentiable_loss(model, guide, *args)
+    loss.backward()
+    return loss.item()
 
 
 def _number(loss: float | Tensor | tuple[float, float]) -> float:
