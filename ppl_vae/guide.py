@@ -9,7 +9,7 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from ppl_vae.families.networks import MLP, join, read_features, shape_of
+from ppl_vae.families.networks import MLP, join, read_features, require_module, shape_of
 from ppl_vae.families.posteriors import Posterior
 from ppl_vae.model import check_context
 
@@ -60,20 +60,25 @@ class Guide(PyroModule):
     ) -> None:
         super().__init__(name=f"guide_{next(_numbers)}")
         self.event_shape, self.context_dim, self.missing = shape_of(event_shape), context_dim, missing
+        require_module(posterior, "posterior")
         example = self.inputs(torch.zeros(1, *self.event_shape), torch.zeros(1, context_dim) if context_dim else None)
         encoder = MLP(example.shape[1:]) if encoder is None else encoder
-        posterior.build(read_features(encoder, example))
-        self.posterior, self.encoder = posterior, encoder
+        posterior.build(read_features(encoder, example, "encoder"))
+        self.posterior, self.encoder, self.latent_dim = posterior, encoder, posterior.latent_dim
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The Pyro guide."""
+        self.check(x, context)
+        with pyro.plate("data", len(x), dim=-1):
+            return pyro.sample("z", self.encode(x, context))
+
+    def check(self, x: Tensor, context: Tensor | None = None) -> None:
+        """Raise ValueError unless x has the shape that the guide was made for and context is as declared."""
         if x.shape[1:] != self.event_shape:
             raise ValueError(
                 f"Guide was made for data of shape {tuple(self.event_shape)} and was given {tuple(x.shape[1:])}"
             )
         check_context(context, self.context_dim, "Guide")
-        with pyro.plate("data", len(x), dim=-1):
-            return pyro.sample("z", self.encode(x, context))
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> dist.TorchDistribution:
         """q(z given x, c)."""

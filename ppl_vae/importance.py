@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ppl_vae.data import Dataset
+from ppl_vae.guide import Guide
 from ppl_vae.model import Model
 from ppl_vae.seeding import derived_seed, seeded
 from ppl_vae.terms import Program, log_terms
@@ -49,6 +50,7 @@ def place(data: Dataset, *programs: Program, device: str | torch.device | None =
     """Data on the device and in the float type of the programs' parameters; `device` moves the programs first."""
     modules = [program for program in programs if isinstance(program, nn.Module)]
     if device is not None:
+        check_device(device)
         for module in modules:
             module.to(device)
     parameter = next((p for module in modules for p in module.parameters() if p.is_floating_point()), None)
@@ -57,10 +59,25 @@ def place(data: Dataset, *programs: Program, device: str | torch.device | None =
     return data.to(device=parameter.device, dtype=parameter.dtype)
 
 
-def check_data(model: Program, x: Tensor, context: Tensor | None) -> None:
-    """Check all data once, before a loop that runs without validation."""
-    if isinstance(model, Model):
-        model.check(x, context)
+def check_device(device: str | torch.device) -> None:
+    """Raise ValueError unless torch has this device here."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f'device={str(device)!r} cannot be used here: {reason} Leave it out, or say "cpu"') from error
+
+
+def check_data(model: Program, x: Tensor, context: Tensor | None, guide: Program | None = None) -> None:
+    """Check all data once, before a loop that runs without validation, and that model and guide belong together."""
+    for program in (model, guide):
+        if isinstance(program, Model | Guide):
+            program.check(x, context)
+    if isinstance(model, Model) and isinstance(guide, Guide) and model.latent_dim != guide.latent_dim:
+        raise ValueError(
+            f"the model has {model.latent_dim} latent dimensions and the guide {guide.latent_dim}: "
+            "give prior and posterior the same latent_dim"
+        )
 
 
 def rows_per_chunk(num_data: int, num_particles: int, chunk_size: int | None) -> int:
@@ -126,7 +143,7 @@ def iter_log_weights(
     chunk_size: int | None,
 ) -> Iterator[Tensor]:
     """`log_weights`, some data at a time: (K, rows) tensors in the order of the data."""
-    check_data(model, x, context)
+    check_data(model, x, context, guide)
     rows = rows_per_chunk(len(x), num_particles, chunk_size)
     step = min(num_particles, PAIRS_PER_CHUNK if chunk_size is None else chunk_size)
     for start in range(0, len(x), rows):

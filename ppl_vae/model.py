@@ -9,7 +9,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from ppl_vae.families.likelihoods import Likelihood, observed_part
-from ppl_vae.families.networks import MLP, join, read_features
+from ppl_vae.families.networks import MLP, join, read_features, require_module
 
 __all__ = ["Model"]
 
@@ -52,13 +52,15 @@ class Model(PyroModule):
         self, prior: nn.Module, likelihood: Likelihood, decoder: nn.Module | None = None, *, context_dim: int = 0
     ) -> None:
         super().__init__(name=f"model_{next(_numbers)}")
+        for name, part in (("prior", prior), ("likelihood", likelihood)):
+            require_module(part, name)
         self.context_dim = context_dim
         context = torch.zeros(1, context_dim) if context_dim else None
         with torch.no_grad():
-            latent_dim = prior(context).event_shape[0]
-        example = join(torch.zeros(1, latent_dim), 1, context=context)
+            self.latent_dim = prior(context).event_shape[0]
+        example = join(torch.zeros(1, self.latent_dim), 1, context=context)
         decoder = MLP(example.shape[-1]) if decoder is None else decoder
-        likelihood.build(read_features(decoder, example))
+        likelihood.build(read_features(decoder, example, "decoder"))
         self.prior, self.likelihood, self.decoder = prior, likelihood, decoder
 
     def forward(self, x: Tensor | None = None, context: Tensor | None = None, *, num_data: int = 1) -> Tensor:

@@ -211,6 +211,7 @@ def test_misuse_is_named():
     for options, error, message in (
         ({"proposal": "posterior"}, ValueError, 'proposal is \'posterior\'; it must be "guide", "prior" or Defensive'),
         ({"num_particles": 0}, ValueError, "num_particles is 0"),
+        ({"num_particles": 10.5}, ValueError, "num_particles is 10.5; it must be a whole number"),
         ({"num_particle": 5}, TypeError, "unexpected keyword argument 'num_particle'"),
         ({"method": ImportanceSampling(5), "num_particles": 7}, ValueError, "num_particles was given beside method="),
     ):

@@ -226,3 +226,60 @@ def test_dense_networks_do_not_mix_particles_or_data(network):
     net = network((2, 3)).double()
     x = torch.randn(4, 5, 2, 3, dtype=torch.float64)
     torch.testing.assert_close(net(x)[2, 3], net(x[2, 3]))
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (
+            lambda: pv.Guide(posteriors.MeanFieldNormal(2), 3, torch.nn.Linear(4, 5)),
+            ValueError,
+            r"encoder cannot read inputs of shape \(\*, 3,\)",
+        ),
+        (
+            lambda: pv.Model(priors.StandardNormal(2), likelihoods.Poisson(3), torch.nn.Linear(3, 5)),
+            ValueError,
+            "decoder cannot read inputs",
+        ),
+        (
+            lambda: pv.Model(priors.StandardNormal, likelihoods.Poisson(3)),
+            TypeError,
+            r"prior is .*make one: StandardNormal\(...\)",
+        ),
+        (
+            lambda: pv.Model(priors.StandardNormal(2), "Poisson"),
+            TypeError,
+            "likelihood is 'Poisson', which is no module",
+        ),
+        (lambda: pv.Guide(posteriors.MeanFieldNormal, 3), TypeError, r"make one: MeanFieldNormal\(...\)"),
+    ],
+)
+def test_parts_that_do_not_fit_are_named(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+def test_a_likelihood_belongs_to_one_model_and_a_posterior_to_one_guide():
+    """A second model would have replaced the first one's link."""
+    model, guide = vae()
+    with pytest.raises(ValueError, match="this Bernoulli belongs to a Model already"):
+        pv.Model(priors.StandardNormal(2), model.likelihood)
+    with pytest.raises(ValueError, match="this MeanFieldNormal belongs to a Guide already"):
+        pv.Guide(guide.posterior, EVENT)
+
+
+def test_model_and_guide_that_do_not_belong_together_are_told_before_they_run():
+    model, x = vae()[0], data_for("Bernoulli")
+    for guide, message in (
+        (pv.Guide(posteriors.MeanFieldNormal(5), EVENT), "the model has 2 latent dimensions and the guide 5"),
+        (pv.Guide(posteriors.MeanFieldNormal(2), 4), r"Guide was made for data of shape \(4,\) and was given \(3,\)$"),
+    ):
+        for use in (lambda g: pv.fit(model, g, x), lambda g: pv.log_evidence(model, g, x)):
+            with pytest.raises(ValueError, match=message):
+                use(guide)
+
+
+def test_a_device_that_is_not_there_is_named():
+    model, guide = vae()
+    with pytest.raises(ValueError, match="device='gpu' cannot be used here"):
+        pv.fit(model, guide, data_for("Bernoulli"), training=pv.Training(device="gpu", progress=False))

@@ -64,6 +64,7 @@ def _fetch(source: Source, key: str, folder: Path) -> Path:
     file, known_hash = source.files[key]
     problem: Exception = OSError("no mirror")
     for mirror in source.mirrors:
+        pooch.get_logger().setLevel("WARNING")  # the bar says it; the library prints nothing
         downloader = pooch.HTTPDownloader(progressbar=True, timeout=30)
         try:
             return Path(pooch.retrieve(mirror + file, known_hash, fname=file, path=folder, downloader=downloader))

@@ -59,8 +59,8 @@ class ImportanceSampling:
     def __post_init__(self) -> None:
         if self.proposal not in ("guide", "prior") and not isinstance(self.proposal, Defensive):
             raise ValueError(f'proposal is {self.proposal!r}; it must be "guide", "prior" or Defensive(...)')
-        if self.num_particles < 1:
-            raise ValueError(f"num_particles is {self.num_particles}; there must be at least 1 particle")
+        if not isinstance(self.num_particles, int) or self.num_particles < 1:
+            raise ValueError(f"num_particles is {self.num_particles!r}; it must be a whole number, at least 1")
         if self.target_se is not None and not self.target_se > 0:
             raise ValueError(f"target_se is {self.target_se}; a standard error to aim at must be positive")
 

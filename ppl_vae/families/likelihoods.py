@@ -43,6 +43,8 @@ class Likelihood(nn.Module, ABC):
 
     def build(self, feature_shape: Sequence[int]) -> None:
         """Make the last linear map for features of this shape; `Model` calls it after its dry run."""
+        if self.link is not None:
+            raise ValueError(f"this {type(self).__name__} belongs to a Model already: make another one")
         self.link = Readout(feature_shape, self.num_parameters, self.event_shape)
 
     @abstractmethod

@@ -253,14 +253,31 @@ def near_identity(transform: nn.Module) -> nn.Module:
     return transform
 
 
-def read_features(network: nn.Module, example: Tensor) -> torch.Size:
-    """Shape of one datum's features, from a dry run on one example (evaluation mode, no gradient)."""
+def read_features(network: nn.Module, example: Tensor, name: str) -> torch.Size:
+    """Shape of one datum's features, from a dry run on one example (evaluation mode, no gradient).
+
+    Raises:
+        ValueError: the network cannot read such inputs.
+    """
     training = network.training
     network.eval()
-    with torch.no_grad():
-        features = network(example)
-    network.train(training)
-    return features.shape[1:]
+    try:
+        with torch.no_grad():
+            return network(example).shape[1:]
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"the {name} cannot read inputs of shape (*, {str(tuple(example.shape[1:]))[1:]}: {reason}"
+        ) from error
+    finally:
+        network.train(training)
+
+
+def require_module(part: object, name: str) -> None:
+    """Raise TypeError unless it is a module (and not its class)."""
+    if not isinstance(part, nn.Module):
+        hint = f"make one: {part.__name__}(...)" if isinstance(part, type) else "give one of ppl_vae's, or an nn.Module"
+        raise TypeError(f"the {name} is {part!r}, which is no module: {hint}")
 
 
 def join(values: Tensor, event_dim: int, indicator: Tensor | None = None, context: Tensor | None = None) -> Tensor:

@@ -31,6 +31,8 @@ class Posterior(nn.Module, ABC):
 
     def build(self, feature_shape: Sequence[int]) -> None:
         """Make the last linear map for features of this shape; `Guide` calls it after its dry run."""
+        if self.link is not None:
+            raise ValueError(f"this {type(self).__name__} belongs to a Guide already: make another one")
         self.link = Readout(feature_shape, 1, (self.num_parameters,))
 
     @abstractmethod

@@ -41,7 +41,7 @@ class Run:
         self.model, self.guide, self.training = model, guide, training
         self.objective: Any = objective  # Pyro's base class declares none of the methods that its subclasses share
         data = place(data, model, guide, device=training.device)
-        check_data(model, data.x, data.context)
+        check_data(model, data.x, data.context, guide)
         self.train, self.valid = data.train, data.valid if "valid" in data.splits else None
         self.batch_size = min(training.batch_size, len(self.train))
         first = self._rows(self.train.x, self.train.context, torch.arange(min(2, len(self.train))))
