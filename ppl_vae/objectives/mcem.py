@@ -4,7 +4,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ppl_vae.hmc import HMC, sample_posterior
+from ppl_vae.hmc import HMC
+from ppl_vae.hmc.posterior import drawing, run_chains
 from ppl_vae.objectives.elbo import TraceELBO
 from ppl_vae.terms import Program, log_terms
 
@@ -39,9 +40,8 @@ class MCEM(TraceELBO):
 
     def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
         """The guide's ELBO as the value, the gradient of - log p(x, z) - log q(z given x) at HMC's draws."""
-        chains = {"num_chains": self.num_particles, "sampler": self.sampler}
-        target, drawn = sample_posterior(model, guide, *args, **chains)
-        at_posterior = target.replay(guide, drawn.draws[-1])
+        chains = run_chains(model, guide, *args, num_chains=self.num_particles, sampler=self.sampler)
+        at_posterior = drawing(guide, {name: draws[-1] for name, draws in chains.sites.items()})
         terms = log_terms(model, at_posterior, *args, num_particles=self.num_particles, **kwargs)
         surrogate = -(terms.scale * (terms.log_joint + terms.log_q).mean(0)).sum()
         return surrogate - surrogate.detach() + self.loss(model, guide, *args, **kwargs)

@@ -1,0 +1,97 @@
+"""Draws from p(z given x) for a fixed model."""
+
+from dataclasses import replace
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from ppl_vae.data import Dataset, as_dataset
+from ppl_vae.hmc.chains import Chains
+from ppl_vae.hmc.sampler import HMC
+from ppl_vae.hmc.target import LogJoint
+from ppl_vae.importance import arguments, check_data, evaluating, place, rows_per_chunk
+from ppl_vae.seeding import derived_seed, seeded
+from ppl_vae.terms import Program, log_terms
+
+__all__ = ["sample_posterior"]
+
+
+def sample_posterior(
+    model: Program,
+    guide: Program,
+    data: Dataset | Any,
+    *,
+    num_chains: int = 4,
+    sampler: HMC | None = None,
+    seed: int | None = 0,
+    chunk_size: int | None = None,
+) -> Chains:
+    """Draws from p(z given x) by Hamiltonian Monte Carlo, all chains and data at once, from starts drawn by the guide.
+
+    Each datum's posterior is its own, for the model as it is: nothing is fitted. A guide that misses a mode leaves all
+    chains outside it, and then R-hat does not tell.
+
+    Args:
+        model: `Model`, or any Pyro model with one plate "data" at dim -1 and continuous latents.
+        guide: `Guide`, or any Pyro guide with the same latent sites: where the chains start.
+        data: A `Dataset` (all its rows), or an array, tensor, DataFrame, DataArray.
+        num_chains: Number of chains C per datum.
+        sampler: Its settings; None is `HMC(num_samples=500, num_warmup=200)`.
+        seed: Seed of the draws; None draws from torch's global stream.
+        chunk_size: (chain, datum) pairs held at once.
+
+    Returns:
+        `Chains`: `chains["z"]` has shape (S, C, B, *event); `chains.summary()` says whether to believe them.
+
+    Raises:
+        ValueError: x outside the support; a latent that is discrete or outside the data plate.
+
+    References:
+        Neal (2011), MCMC using Hamiltonian dynamics, arXiv:1206.1901.
+
+    Example:
+        >>> from ppl_vae.data import beds
+        >>> bed = beds.gamma_poisson(num_data=3)
+        >>> chains = sample_posterior(bed.model, bed.guide, bed.x, sampler=HMC(num_samples=20))
+        >>> chains["z"].shape, bool((chains["z"] > 0).all())
+        (torch.Size([20, 4, 3, 1]), True)
+    """
+    data, sampler = place(as_dataset(data), model, guide), sampler or HMC(num_samples=500, num_warmup=200)
+    check_data(model, data.x, data.context)
+    rows, parts = rows_per_chunk(len(data), num_chains, chunk_size), []
+    for first in range(0, len(data), rows):
+        part = data[first : first + rows]
+        block_seed = None if seed is None else derived_seed(seed, first)
+        with evaluating(model, guide), seeded(block_seed):
+            args = arguments(part.x, part.context)
+            parts.append(run_chains(model, guide, *args, num_chains=num_chains, sampler=sampler))
+    return _side_by_side(parts)
+
+
+def run_chains(model: Program, guide: Program, *args: Any, num_chains: int, sampler: HMC) -> Chains:
+    """Chains for programs called with any arguments, in their present mode."""
+    with torch.no_grad(), pyro.validation_enabled(False):  # trajectories visit extremes, where they are rejected
+        log_joint = LogJoint(log_terms(model, guide, *args, num_particles=num_chains), model, *args)
+        chains = sampler.run(log_joint, log_joint.start)
+        return replace(chains, sites=log_joint.constrain(chains.draws))
+
+
+def drawing(guide: Program, values: dict[str, Tensor]) -> Program:
+    """The guide, drawing these values instead of its own."""
+    trace = poutine.Trace()
+    for name, value in values.items():
+        trace.add_node(name, name=name, type="sample", is_observed=False, value=value, infer={})
+    return poutine.replay(guide, trace=trace)
+
+
+def _side_by_side(parts: list[Chains]) -> Chains:
+    """The chains of all data, from those of parts of them."""
+
+    def join(name: str, dim: int) -> Tensor:
+        return torch.cat([getattr(part, name) for part in parts], dim)
+
+    sites = {name: torch.cat([part.sites[name] for part in parts], 2) for name in parts[0].sites}
+    return Chains(join("draws", 2), join("accept", 1), join("step_size", 1), join("divergences", 1), sites)

@@ -1,0 +1,187 @@
+"""log p(x, z) of any Pyro model as a function of unconstrained latents."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import pyro
+import torch
+from pyro import poutine
+from torch import Tensor
+from torch.distributions import biject_to, constraints
+
+from ppl_vae.terms import PARTICLES, PLATE, LogTerms, Program, per_datum, sample_sites
+
+__all__ = ["LogJoint", "LogParts"]
+
+
+class PackedSite:
+    """One latent site as part of a vector: its values (*S, C, *plates, B, *event) against u (*S, C, B, size).
+
+    Args:
+        node: The site in a trace under C particles.
+    """
+
+    def __init__(self, node: Any) -> None:
+        fn, value = node["fn"], node["value"].detach()
+        try:
+            self.transform = transform_to_support(fn)
+        except NotImplementedError:
+            raise ValueError(
+                f"site {node['name']!r} is {type(fn).__name__} with support {fn.support}: Hamiltonian Monte Carlo "
+                "moves through continuous latents alone; sum the site out, or estimate by ImportanceSampling"
+            ) from None
+        self.num_batch = value.dim() - fn.event_dim
+        u = self.transform.inv(value)
+        self.plates, self.event = u.shape[1 : self.num_batch - 1], u.shape[self.num_batch :]
+        self.size = self.plates.numel() * self.event.numel()
+        self.is_identity = _is_real(_support(fn))
+
+    def pack(self, value: Tensor) -> Tensor:
+        """Unconstrained, (*S, C, B, size)."""
+        u = self.transform.inv(value)
+        lead = u.dim() - len(self.event) - self.num_batch + 1  # (*S, C)
+        return u.movedim(lead + len(self.plates), lead).reshape(*u.shape[:lead], -1, self.size)
+
+    def unpack(self, u: Tensor) -> tuple[Tensor, Tensor | float]:
+        """The site's value, and log |dz / du| per chain and datum."""
+        lead, batch = u.dim() - 2, u.shape[:-1]
+        u = u.reshape(*batch, *self.plates, *self.event).movedim(lead, lead + len(self.plates))
+        value = self.transform(u)
+        if self.is_identity:
+            return value, 0.0
+        jacobian = self.transform.log_abs_det_jacobian(u, value)
+        return value, jacobian.movedim(lead + len(self.plates), lead).reshape(*batch, -1).sum(-1)
+
+
+def _support(fn: Any) -> Any:
+    """A distribution's support; a mixture's is that of its components, which `biject_to` does not know."""
+    support = fn.support
+    while isinstance(support, constraints.MixtureSameFamilyConstraint):
+        support = support.base_constraint
+    return support
+
+
+def transform_to_support(fn: Any) -> Any:
+    """The bijection from unconstrained space to a distribution's support."""
+    return biject_to(_support(fn))
+
+
+def _is_real(support: Any) -> bool:
+    """Whether a support is all of R^n."""
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    return support is constraints.real
+
+
+class LogParts(NamedTuple):
+    """The pieces of a model's log-density at given latents, (C, B). No paper.
+
+    Example:
+        >>> zero = torch.zeros(2, 3)
+        >>> LogParts({}, zero, zero, zero + 1).joint.sum().item()
+        6.0
+    """
+
+    values: dict[str, Tensor]
+    log_jacobian: Tensor
+    log_prior: Tensor
+    log_likelihood: Tensor
+
+    @property
+    def joint(self) -> Tensor:
+        """log p(x, z) + log |dz / du|."""
+        return self.log_likelihood + self.log_prior + self.log_jacobian
+
+
+class LogJoint:
+    """log p(x, z(u)) + log |dz / du| of any Pyro model, a function of unconstrained latents u (C, B, D).
+
+    z = T(u) by Pyro's `biject_to` of each site's support, u the sites' vectors side by side. Unscaled: a datum counts
+    once. Latents outside the data plate cannot be split by datum; a support may not depend on another latent.
+
+    Args:
+        terms: One run under C particles, which tells sites, shapes and supports.
+        model: The model.
+        args: Its arguments.
+        max_plate_nesting: Depth of the plates; 1 unless there are plates besides "data".
+
+    Raises:
+        ValueError: a latent is discrete, or outside the plate "data", or its support depends on another latent.
+
+    References:
+        Carpenter et al. (2017), Stan, J. Stat. Software 76, section 2.6 (change of variables).
+
+    Example:
+        >>> from ppl_vae.data import beds
+        >>> from ppl_vae.terms import log_terms
+        >>> bed = beds.gamma_poisson(num_data=3)
+        >>> log_joint = LogJoint(log_terms(bed.model, bed.guide, bed.x, num_particles=2), bed.model, bed.x)
+        >>> log_joint(log_joint.start).shape
+        torch.Size([2, 3])
+    """
+
+    def __init__(self, terms: LogTerms, model: Program, *args: Any, max_plate_nesting: int = 1) -> None:
+        self.model, self.args, self.depth = model, args, max_plate_nesting
+        nodes = {site["name"]: site for site in sample_sites(terms.model_trace) if not site["is_observed"]}
+        for name in nodes.keys() - terms.prior_sites.keys():
+            raise ValueError(f'latent site {name!r} is outside the plate "data": the posterior does not split by datum')
+        self.sites = {name: PackedSite(nodes[name]) for name in terms.prior_sites}
+        self.start = self.pack({name: nodes[name]["value"].detach() for name in self.sites})
+        if len(self.sites) > 1:
+            self._check_supports(nodes)
+
+    def _check_supports(self, nodes: dict[str, Any]) -> None:
+        """With the particles in another order, the same supports?"""
+        with torch.no_grad():
+            moved = self.trace({name: nodes[name]["value"].detach().flip(0) for name in self.sites})
+        for name, packed in self.sites.items():
+            u = torch.zeros_like(packed.transform.inv(nodes[name]["value"].detach()))
+            if not torch.equal(packed.transform(u), transform_to_support(moved.nodes[name]["fn"])(u)):
+                raise ValueError(
+                    f"the support of latent site {name!r} depends on another latent: rewrite the site on a fixed "
+                    "support, for example as a fraction in (0, 1)"
+                )
+
+    def pack(self, values: dict[str, Tensor]) -> Tensor:
+        """Unconstrained vectors of the sites' values, (*S, C, B, D)."""
+        return torch.cat([site.pack(values[name]) for name, site in self.sites.items()], dim=-1)
+
+    def constrain(self, position: Tensor) -> dict[str, Tensor]:
+        """Values of the sites at unconstrained vectors, (*S, C, B, D)."""
+        return {name: value for name, value, _ in self._unpack(position)}
+
+    def _unpack(self, position: Tensor) -> Iterator[tuple[str, Tensor, Tensor | float]]:
+        parts = position.split([site.size for site in self.sites.values()], dim=-1)
+        for (name, site), part in zip(self.sites.items(), parts, strict=True):
+            yield (name, *site.unpack(part))
+
+    def trace(self, values: dict[str, Tensor], program: Program | None = None) -> Any:
+        """The trace of the model, or of another program of the same arguments, with these latents."""
+        program = poutine.condition(self.model if program is None else program, data=values)
+        num_chains = next(iter(values.values())).shape[0]
+        particles = pyro.plate(PARTICLES, num_chains, dim=-1 - self.depth)
+        return poutine.trace(particles(program)).get_trace(*self.args)
+
+    def parts(self, position: Tensor) -> LogParts:
+        """The density's pieces, (C, B)."""
+        values, log_jacobian = {}, torch.zeros_like(position[..., 0])
+        for name, value, part in self._unpack(position):
+            values[name], log_jacobian = value, log_jacobian + part
+        log_prior, log_likelihood = torch.zeros_like(log_jacobian), torch.zeros_like(log_jacobian)
+        for name, log_p in per_site(self.trace(values)):
+            if name in self.sites:
+                log_prior = log_prior + log_p
+            else:
+                log_likelihood = log_likelihood + log_p
+        return LogParts(values, log_jacobian, log_prior, log_likelihood)
+
+    def __call__(self, position: Tensor) -> Tensor:
+        """log p(x, z) + log |dz / du| per chain and datum, (C, B)."""
+        return self.parts(position).joint
+
+
+def per_site(trace: Any) -> Iterator[tuple[str, Tensor]]:
+    """log p of each site in the data plate, (C, B); what is outside says nothing of one datum."""
+    for site in sample_sites(trace):
+        if any(frame.name == PLATE for frame in site["cond_indep_stack"]):
+            yield site["name"], per_datum(site["fn"].log_prob(site["value"]), site)
