@@ -1,0 +1,243 @@
+"""Inference gaps: what the family cannot hold, what the encoder missed, and their sum."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from ppl_vae.data import Dataset, as_dataset
+from ppl_vae.evidence.evidence import GOOD_K, Evidence, reduce_log_weights
+from ppl_vae.evidence.refine import Refinement, refine
+from ppl_vae.evidence.refined_guide import RefinedGuide
+from ppl_vae.hmc import HMC
+from ppl_vae.importance import iter_log_weights, place
+from ppl_vae.terms import Program
+
+__all__ = ["GapsSummary", "InferenceGaps", "inference_gaps"]
+
+ROWS = {
+    "log_evidence": "log p(x)",
+    "refined_elbo": "ELBO, refined",
+    "elbo": "ELBO, amortised",
+    "approximation": "approximation gap",
+    "amortization": "amortisation gap",
+    "inference": "inference gap",
+}
+
+
+@dataclass(frozen=True)
+class GapsSummary:
+    """Means over the data, in nats per datum, with both kinds of error.
+
+    Args:
+        mean: Mean by name: "log_evidence", "refined_elbo", "elbo", "approximation", "amortization", "inference".
+        mc_se: Their Monte Carlo standard errors.
+        data_se: Their standard errors over the data; NaN for one datum.
+        share_bad_k: Share of the data with k-hat > 0.7, for which log p(x) and two of the gaps are lower bounds.
+        num_data: Number of data N.
+
+    References:
+        No paper: definitions.
+
+    Example:
+        >>> GapsSummary({"inference": 1.0}, {"inference": 0.1}, {"inference": 0.2}, 0.0, 5).mean["inference"]
+        1.0
+    """
+
+    mean: dict[str, float]
+    mc_se: dict[str, float]
+    data_se: dict[str, float]
+    share_bad_k: float
+    num_data: int
+
+    def __str__(self) -> str:
+        lines = [f"{'nats per datum':20}{'mean':>10}{'Monte Carlo se':>16}{'data se':>10}"]
+        for name in self.mean:
+            numbers = f"{self.mean[name]:>10.3f}{self.mc_se[name]:>16.3f}{self.data_se[name]:>10.3f}"
+            lines.append(f"{ROWS[name]:20}{numbers}")
+        lines.append(f"k-hat > {GOOD_K} for {self.share_bad_k:.0%} of {self.num_data} data{self._verdict()}")
+        return "\n".join(lines)
+
+    def _verdict(self) -> str:
+        bounds = "log p(x), approximation and inference gap are lower bounds"
+        return f": there {bounds}" if self.share_bad_k > 0 else ""
+
+
+@dataclass(frozen=True)
+class InferenceGaps:
+    """The gaps between log p(x) and the ELBO of a guide, per datum.
+
+    Args:
+        log_evidence: log p(x), nats, (N,).
+        refined_elbo: ELBO of the family's best member for the datum, as refinement found it, (N,).
+        elbo: ELBO of the guide as it is, (N,).
+        errors: Standard error (N,) of each of these and of each gap, by name; gaps from paired draws.
+        pareto_k: k-hat of the weights that gave log p(x), (N,): above 0.7 log p(x), and with it the approximation and
+            inference gap, is a lower bound.
+
+    References:
+        Cremer, Li and Duvenaud (2018), Inference suboptimality in variational autoencoders, arXiv:1801.03558, eq. 4.
+
+    Example:
+        >>> one, errors = np.ones(3), dict.fromkeys(ROWS, np.zeros(3))
+        >>> InferenceGaps(one, 0.75 * one, 0.5 * one, errors, 0 * one).approximation.tolist()
+        [0.25, 0.25, 0.25]
+    """
+
+    log_evidence: np.ndarray
+    refined_elbo: np.ndarray
+    elbo: np.ndarray
+    errors: dict[str, np.ndarray]
+    pareto_k: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.log_evidence)
+
+    @property
+    def approximation(self) -> np.ndarray:
+        """log p(x) - ELBO of the best member: what the family cannot hold, (N,)."""
+        return self.log_evidence - self.refined_elbo
+
+    @property
+    def amortization(self) -> np.ndarray:
+        """ELBO of the best member - ELBO of the guide: what the encoder missed, (N,)."""
+        return self.refined_elbo - self.elbo
+
+    @property
+    def inference(self) -> np.ndarray:
+        """log p(x) - ELBO of the guide, their sum: KL(q || p(z given x)), (N,)."""
+        return self.log_evidence - self.elbo
+
+    def with_evidence(self, evidence: Evidence) -> "InferenceGaps":
+        """The same gaps with log p(x) of another method, for the same data in the same order.
+
+        Raises:
+            ValueError: evidence of another number of data.
+
+        Example:
+            >>> from ppl_vae.data import beds
+            >>> from ppl_vae.evidence import GradientRefinement, ImportanceSampling, log_evidence
+            >>> bed = beds.linear_gaussian(num_data=3)
+            >>> gaps = inference_gaps(bed.model, bed.guide, bed.x, GradientRefinement(num_steps=1), num_particles=30)
+            >>> defended = log_evidence(bed.model, bed.guide, bed.x, ImportanceSampling(100, proposal="prior"))
+            >>> bool((gaps.with_evidence(defended).errors["inference"] > 0).all())
+            True
+        """
+        if len(evidence) != len(self):
+            raise ValueError(
+                f"evidence of {len(evidence)} data was given for the gaps of {len(self)}: give the same rows"
+            )
+        errors = self.errors | {
+            "log_evidence": evidence.mc_se,
+            "approximation": np.hypot(evidence.mc_se, self.errors["refined_elbo"]),
+            "inference": np.hypot(evidence.mc_se, self.errors["elbo"]),
+        }
+        return replace(self, log_evidence=evidence.log_evidence, errors=errors, pareto_k=evidence.pareto_k)
+
+    def summary(self) -> GapsSummary:
+        """Means over the data and their standard errors."""
+        n, values = len(self), {name: getattr(self, name) for name in ROWS}
+        return GapsSummary(
+            mean={name: float(value.mean()) for name, value in values.items()},
+            mc_se={name: float(np.sqrt(np.square(self.errors[name]).sum()) / n) for name in values},
+            data_se={name: float(v.std(ddof=1) / np.sqrt(n)) if n > 1 else float("nan") for name, v in values.items()},
+            share_bad_k=float("nan") if np.isnan(self.pareto_k).any() else float((self.pareto_k > GOOD_K).mean()),
+            num_data=n,
+        )
+
+    def __str__(self) -> str:
+        return str(self.summary())
+
+
+def inference_gaps(
+    model: Program,
+    guide: Program,
+    data: Dataset | Any,
+    method: Refinement | HMC | RefinedGuide | None = None,
+    *,
+    num_particles: int = 1000,
+    seed: int | None = 0,
+    progress: bool = True,
+) -> InferenceGaps:
+    """How far the ELBO is from log p(x), per datum, and whose fault it is: the family's or the encoder's.
+
+    approximation = log p(x) - ELBO(q*), amortisation = ELBO(q*) - ELBO(q), q* the best member of q's family for the
+    datum, as `refine` finds it. log p(x) is importance-sampled from q*; where its k-hat says no (`pareto_k`), put a
+    better one in its place by `with_evidence`. Refinement that stops short counts as approximation. Standard errors
+    that contain log p(x) are too small where k-hat is above 0.5, or above 0.2 with few particles.
+
+    Args:
+        model: `Model`, or any Pyro model with one plate "data" at dim -1.
+        guide: `Guide`, or any Pyro guide with the same latent sites; one that is no `Guide` needs a method that names
+            its family, for without it full-rank normals are q*.
+        data: A `Dataset` (its rows: pass `data.test`), or an array, tensor, DataFrame, DataArray.
+        method: How to refine, or a guide that `refine` gave; None is `GradientRefinement()`.
+        num_particles: Particles K per datum for the ELBOs and for log p(x).
+        seed: Seed of the draws, the same for both guides; None draws from torch's global stream.
+        progress: Whether to show bars when they take more than two seconds.
+
+    Returns:
+        `InferenceGaps` of the N data; `print` shows their means.
+
+    Raises:
+        ValueError: as `refine`; fewer than 2 particles.
+
+    References:
+        Cremer, Li and Duvenaud (2018), Inference suboptimality in variational autoencoders, arXiv:1801.03558.
+
+    Example:
+        >>> from ppl_vae.data import beds
+        >>> bed = beds.linear_gaussian(num_data=3, guide_shift=1.0)
+        >>> gaps = inference_gaps(bed.model, bed.guide, bed.x)
+        >>> bool((gaps.approximation < 0.01).all() and (gaps.amortization > 0.5).all())
+        True
+    """
+    if num_particles < 2:
+        raise ValueError(f"num_particles is {num_particles}; a standard error needs at least 2 particles")
+    data = place(as_dataset(data), model, guide)
+    best = (
+        method if isinstance(method, RefinedGuide) else refine(model, guide, data, method, seed=seed, progress=progress)
+    )
+    parts = []
+    with tqdm(total=len(data), desc="gaps", unit=" data", disable=not progress, delay=2) as bar:
+        for log_w, log_w_best in _paired(model, (guide, best), data, num_particles, seed):
+            parts.append(_reduce(log_w, log_w_best))
+            bar.update(len(parts[-1]))
+    return _concatenate(parts)
+
+
+def _paired(
+    model: Program, guides: tuple[Program, ...], data: Dataset, num_particles: int, seed: int | None
+) -> Iterator[tuple[np.ndarray, ...]]:
+    """Log-weights under both guides for equal seeds, (K, rows) each."""
+    sizes: Any = {"num_particles": num_particles, "seed": seed, "chunk_size": None}
+    chunks = (iter_log_weights(model, guide, data.x, data.context, **sizes) for guide in guides)
+    for pair in zip(*chunks, strict=True):
+        yield tuple(log_w.cpu().numpy() for log_w in pair)
+
+
+def _reduce(log_w: np.ndarray, log_w_best: np.ndarray) -> InferenceGaps:
+    """The gaps of a chunk, their errors from each particle's influence (delta method)."""
+    evidence = reduce_log_weights(log_w_best)
+    log_w, log_w_best = log_w.astype(np.float64), log_w_best.astype(np.float64)
+    ratio = np.exp(log_w_best - evidence.log_evidence)  # w / mean(w)
+    influence = {
+        "log_evidence": ratio,
+        "refined_elbo": log_w_best,
+        "elbo": log_w,
+        "approximation": ratio - log_w_best,
+        "amortization": log_w_best - log_w,
+        "inference": ratio - log_w,
+    }
+    errors = {name: each.std(axis=0, ddof=1) / np.sqrt(len(each)) for name, each in influence.items()}
+    return InferenceGaps(evidence.log_evidence, evidence.elbo, log_w.mean(0), errors, evidence.pareto_k)
+
+
+def _concatenate(parts: list[InferenceGaps]) -> InferenceGaps:
+    def join(name: str) -> np.ndarray:
+        return np.concatenate([getattr(part, name) for part in parts])
+
+    errors = {name: np.concatenate([part.errors[name] for part in parts]) for name in ROWS}
+    return InferenceGaps(join("log_evidence"), join("refined_elbo"), join("elbo"), errors, join("pareto_k"))

@@ -1,0 +1,231 @@
+"""A guide whose every datum has variational parameters of its own, and how latents lie in one vector."""
+
+import copy
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.distributions import transforms as T
+from torch import Tensor, nn
+from torch.distributions import biject_to, constraints
+
+from ppl_vae.data import Dataset
+from ppl_vae.families.posteriors import Posterior
+from ppl_vae.importance import arguments, evaluating
+from ppl_vae.seeding import seeded
+from ppl_vae.terms import PARTICLES, PLATE, Program, Site, log_terms, sample_sites
+
+__all__ = ["Latents", "RefinedGuide"]
+
+
+class RefinedGuide(nn.Module):
+    """A Pyro guide with parameters of each datum's own, as `refine` returns it.
+
+    q(z given x) = family(parameters of x's row); rows are known by their values, context included. For several latent
+    sites, or constrained ones, the family is a normal in unconstrained space, split into conditionals.
+
+    Args:
+        posterior: The family.
+        latents: The latent sites.
+        raw: The family's parameters, (N, P).
+        data: The rows that they belong to.
+
+    Shape:
+        x (B, *event), context (B, C) -> the sites' values, batch shape (B,)
+
+    Raises:
+        ValueError: a row of x is not among the data; it is named.
+
+    References:
+        No paper: a container.
+
+    Example:
+        >>> from ppl_vae.data import beds
+        >>> from ppl_vae.evidence import GradientRefinement, refine
+        >>> bed = beds.linear_gaussian(num_data=4)
+        >>> refined = refine(bed.model, bed.guide, bed.x, GradientRefinement(num_steps=1))
+        >>> refined(bed.x[[3, 0]]).shape
+        torch.Size([2, 2])
+    """
+
+    raw: nn.Parameter
+
+    def __init__(self, posterior: Posterior, latents: "Latents", raw: Tensor, data: Dataset) -> None:
+        super().__init__()
+        self.posterior, self.latents = posterior, latents
+        self.raw = nn.Parameter(raw, requires_grad=False)
+        self._rows: dict[bytes, int] = {}
+        for row, key in enumerate(self._keys(data.x, data.context)):
+            self._rows.setdefault(key, row)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Any:
+        """The Pyro guide."""
+        with pyro.plate(PLATE, len(x), dim=-1):
+            return self.latents.sample(self.encode(x, context))
+
+    def encode(self, x: Tensor, context: Tensor | None = None) -> dist.TorchDistribution:
+        """q of all latents side by side, in unconstrained space."""
+        return self.posterior.distribution(self.parameters_of(x, context))
+
+    def parameters_of(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """The family's parameters for these rows, (B, P)."""
+        found = [self._rows.get(key, -1) for key in self._keys(x, context)]
+        if -1 in found:
+            raise ValueError(
+                f"row {found.index(-1)} of x (with its context) is not among the {len(self.raw)} data that this guide "
+                "was refined for: refine(model, guide, x) for these rows"
+            )
+        return self.raw[torch.as_tensor(found, device=self.raw.device)]
+
+    def _keys(self, x: Tensor, context: Tensor | None) -> list[bytes]:
+        """A digest of each row's values; all NaN are one value, and both zeros."""
+        rows = x.flatten(1) if context is None else torch.cat([x.flatten(1), context.to(x)], dim=1)
+        rows = rows.detach().to(dtype=self.raw.dtype, device="cpu")
+        values = torch.cat([rows.nan_to_num() + 0.0, rows.isnan().to(rows.dtype)], dim=1).numpy()
+        return [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in values]
+
+
+@dataclass(frozen=True)
+class Latents:
+    """The latent sites, and how they lie side by side in one unconstrained vector of dimension D.
+
+    Args:
+        sites: Them, in the model's order.
+
+    References:
+        No paper: a container.
+
+    Example:
+        >>> site = LatentSite("z", torch.Size([2]), 1, None)
+        >>> Latents((site, site)).dim
+        4
+    """
+
+    sites: tuple["LatentSite", ...]
+
+    @property
+    def dim(self) -> int:
+        """D."""
+        return sum(site.size for site in self.sites)
+
+    def unconstrain(self, values: dict[str, Tensor]) -> Tensor:
+        """Sites' values as (..., D)."""
+        return torch.cat([site.unconstrain(values[site.name]) for site in self.sites], dim=-1)
+
+    def sample(self, q: Any) -> Any:
+        """Draw all sites from q over their unconstrained vector; one site's value, or all by name.
+
+        Several sites are drawn one after the other from the normal's conditionals, u_i given u_<i: with u = m + R e
+        and R lower triangular, the mean of block i is m_i + R_i,<i e_<i and its root R_ii.
+        """
+        first = self.sites[0]
+        if len(self.sites) == 1 and first.shape == q.event_shape:
+            return pyro.sample(first.name, first.constrained(q))
+        (loc, root), values = _normal(q), {}
+        noise, used = loc[..., :0], 0
+        for site in self.sites:
+            block = slice(used, used := used + site.size)
+            mean = loc[..., block] + (root[..., block, : block.start] @ noise.unsqueeze(-1)).squeeze(-1)
+            root_ii = root[..., block, block]
+            values[site.name] = pyro.sample(site.name, site.distribution(mean, root_ii))
+            residual = (site.unconstrain(values[site.name]) - mean).unsqueeze(-1)
+            e = torch.linalg.solve_triangular(root_ii, residual, upper=False).squeeze(-1)
+            noise = torch.cat([noise.expand(*e.shape[:-1], -1), e], dim=-1)
+        return values if len(values) > 1 else values[first.name]
+
+
+@dataclass(frozen=True)
+class LatentSite:
+    """One latent: its unconstrained shape, and the way to its support (None where that is all reals)."""
+
+    name: str
+    shape: torch.Size
+    event_dim: int
+    transform: Any
+
+    @property
+    def size(self) -> int:
+        """Unconstrained numbers."""
+        return self.shape.numel()
+
+    def unconstrain(self, value: Tensor) -> Tensor:
+        """(..., *event) -> (..., size)."""
+        u = value if self.transform is None else self.transform.inv(value)
+        return u.reshape(*value.shape[: value.dim() - self.event_dim], self.size)
+
+    def distribution(self, loc: Tensor, root: Tensor) -> Any:
+        """N(loc, root root') on the site's support."""
+        if self.shape == ():
+            return self.constrained(dist.Normal(loc[..., 0], root[..., 0, 0]))
+        normal = dist.MultivariateNormal(loc, scale_tril=root)
+        if len(self.shape) == 1:
+            return self.constrained(normal)
+        return self.constrained(
+            dist.TransformedDistribution(normal, [T.ReshapeTransform(torch.Size([self.size]), self.shape)])
+        )
+
+    def constrained(self, q: Any) -> Any:
+        """q pushed to the support."""
+        return q if self.transform is None else dist.TransformedDistribution(q, [self.transform])
+
+
+def read_latents(model: Program, guide: Program, data: Dataset) -> Latents:
+    """The latent sites, from a run on the first rows."""
+    first = data[:2]
+    with evaluating(model, guide), seeded(0):
+        terms = log_terms(model, guide, *arguments(first.x, first.context), num_particles=2)
+    sites = [site for site in sample_sites(terms.model_trace) if not site["is_observed"]]
+    return Latents(tuple(_latent_site(site) for site in sites))
+
+
+def _latent_site(site: Site) -> LatentSite:
+    plates = {frame.name for frame in site["cond_indep_stack"]} - {PARTICLES}
+    if plates != {PLATE}:
+        raise ValueError(
+            f"latent site {site['name']!r} lies in the plates {sorted(plates)}: only sites in the plate {PLATE!r} and "
+            "no other can be refined per datum"
+        )
+    event = site["fn"].event_shape
+    support = _shared_support(site["fn"].support, len(event), site["name"])
+    if support.is_discrete:
+        raise ValueError(f"latent site {site['name']!r} is discrete, and refinement needs continuous latents")
+    if _is_real(support):
+        return LatentSite(site["name"], event, len(event), None)
+    transform = biject_to(support)
+    return LatentSite(site["name"], transform.inverse_shape(event), len(event), transform)
+
+
+def _is_real(support: Any) -> bool:
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    return isinstance(support, type(constraints.real))
+
+
+def _shared_support(support: Any, event_dim: int, name: str) -> Any:
+    """The support with bounds of one datum, where plates have spread them over particles and data."""
+    shared = copy.copy(support)
+    for key, bound in vars(support).items():
+        if isinstance(bound, constraints.Constraint):
+            setattr(shared, key, _shared_support(bound, event_dim, name))
+        elif isinstance(bound, Tensor) and bound.dim() > event_dim:
+            bounds = bound.reshape(-1, *bound.shape[bound.dim() - event_dim :])
+            if not torch.equal(bounds, bounds[:1].expand_as(bounds)):
+                raise ValueError(
+                    f"the support of latent site {name!r} depends on the datum or on another latent: rewrite the site "
+                    "on a fixed support, for example as a fraction in (0, 1)"
+                )
+            setattr(shared, key, bounds[0])
+    return shared
+
+
+def _normal(q: Any) -> tuple[Tensor, Tensor]:
+    """Mean and lower-triangular root of a normal."""
+    base = q.base_dist if isinstance(q, torch.distributions.Independent) else q
+    if isinstance(base, torch.distributions.Normal):
+        return base.loc, torch.diag_embed(base.scale)
+    if hasattr(base, "scale_tril"):
+        return base.loc, base.scale_tril
+    raise ValueError(f"several or scalar latents need a family of normals, not {type(base).__name__}: FullRankNormal")
