@@ -2,16 +2,26 @@
 
 from ppl_vae.evidence.estimate import log_evidence
 from ppl_vae.evidence.evidence import Evidence, EvidenceSummary, reduce_log_weights
+from ppl_vae.evidence.gaps import GapsSummary, InferenceGaps, inference_gaps
 from ppl_vae.evidence.importance_sampling import ImportanceSampling
 from ppl_vae.evidence.pareto import pareto_k
 from ppl_vae.evidence.proposals import Defensive
+from ppl_vae.evidence.refine import GradientRefinement, SampledRefinement, refine
+from ppl_vae.evidence.refined_guide import RefinedGuide
 
 __all__ = [
     "Defensive",
     "Evidence",
     "EvidenceSummary",
+    "GapsSummary",
+    "GradientRefinement",
     "ImportanceSampling",
+    "InferenceGaps",
+    "RefinedGuide",
+    "SampledRefinement",
+    "inference_gaps",
     "log_evidence",
     "pareto_k",
     "reduce_log_weights",
+    "refine",
 ]
