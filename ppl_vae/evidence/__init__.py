@@ -1,5 +1,7 @@
 """log p(x), per datum, with what says whether to believe it."""
 
+from ppl_vae.evidence.annealed import AIS
+from ppl_vae.evidence.bdmc import BDMC, BDMCSummary, bdmc
 from ppl_vae.evidence.estimate import log_evidence
 from ppl_vae.evidence.evidence import Evidence, EvidenceSummary, reduce_log_weights
 from ppl_vae.evidence.gaps import GapsSummary, InferenceGaps, inference_gaps
@@ -10,6 +12,9 @@ from ppl_vae.evidence.refine import GradientRefinement, SampledRefinement, refin
 from ppl_vae.evidence.refined_guide import RefinedGuide
 
 __all__ = [
+    "AIS",
+    "BDMC",
+    "BDMCSummary",
     "Defensive",
     "Evidence",
     "EvidenceSummary",
@@ -19,6 +24,7 @@ __all__ = [
     "InferenceGaps",
     "RefinedGuide",
     "SampledRefinement",
+    "bdmc",
     "inference_gaps",
     "log_evidence",
     "pareto_k",

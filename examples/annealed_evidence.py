@@ -1,0 +1,107 @@
+# %% [markdown]
+# # Sharp decoders: where importance sampling is off by thousands of nats, and annealing is not
+#
+# The smaller the noise sigma of a Gaussian decoder, the smaller the posterior against the prior, and the further a draw
+# from the wrong proposal is from it. Wu et al. (2017), arXiv:1611.04273, find that at small sigma importance sampling
+# misjudges log p(x) by tens to thousands of nats while annealed importance sampling is right to within a few, and
+# validate it by bidirectional Monte Carlo. Here the same on a linear-Gaussian decoder with ten latents, where log p(x)
+# is known. Proposals: the prior, and a guide whose mean is off by four posterior standard deviations.
+#
+# Whole (minutes on one core), or with `--quick` (seconds):
+#
+#     python examples/annealed_evidence.py --output runs/annealed_evidence
+
+# %%
+import argparse
+from pathlib import Path
+from typing import NamedTuple
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+import ppl_vae as pv
+from ppl_vae.evidence import AIS, bdmc
+
+METHODS = {
+    "IS, prior": lambda plan: pv.ImportanceSampling(plan.num_particles, proposal="prior"),
+    "IS, guide": lambda plan: pv.ImportanceSampling(plan.num_particles),
+    "AIS, prior": lambda plan: AIS(32, plan.num_temperatures, start="prior", schedule="adaptive"),
+    "AIS, guide": lambda plan: AIS(32, plan.num_temperatures, schedule="adaptive"),
+}
+
+
+class Plan(NamedTuple):
+    """What is run."""
+
+    sigmas: tuple[float, ...] = (1.0, 0.3, 0.1, 0.05)
+    num_data: int = 16
+    num_particles: int = 5000
+    num_temperatures: int = 300
+
+
+QUICK = Plan(sigmas=(1.0, 0.05), num_data=4, num_particles=500, num_temperatures=20)
+
+
+class Row(NamedTuple):
+    """Mean error of one method at one sigma, its standard error as the method itself reports it, and the mean k-hat."""
+
+    sigma: float
+    method: str
+    error: float
+    claimed_se: float
+    pareto_k: float
+
+
+def compare(sigma, plan):
+    """Every method on data of the model, against the exact log p(x)."""
+    bed = pv.beds.linear_gaussian(plan.num_data, latent_dim=10, data_dim=32, noise=sigma, guide_shift=4.0)
+    for name, method in METHODS.items():
+        evidence = pv.log_evidence(bed.model, bed.guide, bed.x, method(plan), progress=False)
+        error = evidence.log_evidence - bed.log_evidence.numpy()
+        yield Row(sigma, name, error.mean(), evidence.summary().mc_se, np.median(evidence.pareto_k))
+
+
+def sandwich(sigma, plan):
+    """Both bounds of bidirectional Monte Carlo, which need no exact value."""
+    bed = pv.beds.linear_gaussian(plan.num_data, latent_dim=10, data_dim=32, noise=sigma, guide_shift=4.0)
+    return bdmc(bed.model, bed.guide, bed.x, method=METHODS["AIS, guide"](plan)).summary()
+
+
+# %% [markdown]
+# ## The picture
+
+
+# %%
+def draw(rows):
+    figure, axis = plt.subplots(figsize=(6, 4), layout="constrained")
+    for i, name in enumerate(METHODS):
+        mine = [row for row in rows if row.method == name]
+        style = {"color": f"C{i}", "marker": "o" if "AIS" in name else "s", "label": name}
+        axis.plot([row.sigma for row in mine], [row.error for row in mine], **style)
+    axis.axhline(0, color="0.6", linewidth=0.8, zorder=0)
+    axis.set_yscale("symlog", linthresh=1)
+    axis.set(xscale="log", xlabel="noise sigma of the decoder", ylabel="estimate - log p(x), nats per datum")
+    axis.legend(frameon=False, loc="lower right")
+    return figure
+
+
+# %%
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description="Importance sampling against annealing at small noise.")
+    parser.add_argument("--quick", action="store_true", help="two sigmas, few temperatures")
+    parser.add_argument("--output", type=Path, default=Path("runs/annealed_evidence"), help="folder of the picture")
+    options = parser.parse_args(arguments)
+    plan = QUICK if options.quick else Plan()
+    rows = [row for sigma in plan.sigmas for row in compare(sigma, plan)]
+    print(f"{'sigma':>6}  {'method':10} {'error':>11} {'claimed se':>11} {'median k-hat':>13}")
+    for row in rows:
+        print(f"{row.sigma:6g}  {row.method:10} {row.error:11.2f} {row.claimed_se:11.2f} {row.pareto_k:13.2f}")
+    for sigma in plan.sigmas:
+        print(f"BDMC at sigma = {sigma:g}: {sandwich(sigma, plan)}")
+    options.output.mkdir(parents=True, exist_ok=True)
+    draw(rows).savefig(options.output / "annealed_evidence.png", dpi=150)
+    return rows
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,235 @@
+"""The path of annealed importance sampling: from q(z given x) or p(z) to p(x, z), and how its moves are tuned."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ppl_vae.evidence.proposals import prior_guide
+from ppl_vae.hmc import HMC, LogJoint
+from ppl_vae.hmc.target import per_site
+from ppl_vae.hmc.transition import LogDensity, Point, first_step, transition
+from ppl_vae.terms import Program, log_terms, per_datum, sample_sites
+
+__all__ = ["Kernels", "Path"]
+
+PILOT_CHAINS = 8
+PILOT_MOVES = 60  # transitions of the pilot run, at least: a short path needs several per temperature
+GAIN = 0.5  # of the logarithm of the step size, per unit of acceptance
+SHORT = 0.5  # sd of the change of log w in one step of an exploring pilot
+MOST_PILOT_STEPS = 5  # of an exploring pilot, per temperature asked for
+MEMORY = 0.5  # of the pilot's running scale, per temperature
+
+
+class Path:
+    """pi_beta(z) = q(z given x)^(1 - beta) p(x, z)^beta, up to a constant, over unconstrained latents; q may be p(z).
+
+    Args:
+        model: The model.
+        guide: The guide.
+        args: What they are called with.
+        num_chains: Number of chains C.
+        start: Where the path starts: "guide" or "prior".
+
+    Raises:
+        ValueError: the guide has auxiliary sites, or a density that cannot be evaluated at points it did not draw.
+
+    References:
+        Neal (2001), Annealed importance sampling, arXiv:physics/9803008, eq. 3.
+
+    Example:
+        >>> from ppl_vae.data import beds
+        >>> bed = beds.linear_gaussian(num_data=3)
+        >>> path = Path(bed.model, bed.guide, (bed.x,), 4, "guide")
+        >>> bool(torch.allclose(path.log_ratio(path.start), bed.log_evidence))
+        True
+    """
+
+    def __init__(
+        self, model: Program, guide: Program, args: tuple[Any, ...], num_chains: int, start: Literal["guide", "prior"]
+    ) -> None:
+        self.guide = None if start == "prior" else guide
+        proposal = prior_guide(model) if start == "prior" else guide
+        terms = log_terms(model, proposal, *args, num_particles=num_chains)
+        self.log_joint = LogJoint(terms, model, *args)
+        self.guide_sites = sample_sites(terms.guide_trace)
+        _check_sites(self.guide_sites, self.log_joint)
+        self.start = self.log_joint.start
+
+    def ends(self, position: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-density at the start and at the end of the path, (C, B)."""
+        parts = self.log_joint.parts(position)
+        log_start = parts.log_prior if self.guide is None else self._log_q(parts.values)
+        return log_start + parts.log_jacobian, parts.joint
+
+    def log_ratio(self, position: Tensor) -> Tensor:
+        """log p(x, z) - log q(z given x), (C, B)."""
+        log_start, log_end = self.ends(position)
+        return log_end - log_start
+
+    def tempered(self, beta: Tensor) -> LogDensity:
+        """log pi_beta; beta broadcasts to (C, B)."""
+
+        def log_density(position: Tensor) -> Tensor:
+            log_start, log_end = self.ends(position)
+            return log_start + beta * (log_end - log_start)
+
+        return log_density
+
+    def _log_q(self, values: dict[str, Tensor]) -> Tensor:
+        """The guide's density at these latents; of a single site the distribution is already known."""
+        try:
+            if len(self.guide_sites) == 1:
+                (site,) = self.guide_sites
+                return per_datum(site["fn"].log_prob(values[site["name"]]), site)
+            trace = self.log_joint.trace(values, self.guide)
+            return torch.stack([log_q for _, log_q in per_site(trace)]).sum(0)
+        except (NotImplementedError, KeyError) as error:
+            raise ValueError(
+                f"the guide's density cannot be evaluated at points that it did not draw ({error}): "
+                'use AIS(start="prior")'
+            ) from error
+
+
+def _check_sites(guide_sites: list[Any], log_joint: LogJoint) -> None:
+    for site in guide_sites:
+        if site["name"] not in log_joint.sites:
+            raise ValueError(
+                f"the guide's site {site['name']!r} is not a latent of the model, so q(z given x) has no density: "
+                'use AIS(start="prior")'
+            )
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """What the moves along a path use, fixed before any weight is drawn: temperatures, step sizes, scales.
+
+    Args:
+        betas: Temperatures from 0 to 1, (T + 1, B).
+        steps: Step size of the moves at each temperature, in units of the scale, (T, B).
+        scales: Scale of each dimension, (T, B, D).
+
+    References:
+        No paper: a container.
+
+    Example:
+        >>> kernels = Kernels(torch.linspace(0, 1, 3)[:, None], torch.ones(2, 1), torch.ones(2, 1, 1))
+        >>> [kernels.increase(t).item() for t in range(2)]
+        [0.5, 0.5]
+    """
+
+    betas: Tensor
+    steps: Tensor
+    scales: Tensor
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def increase(self, t: int) -> Tensor:
+        """From temperature t to the next, (B,)."""
+        return self.betas[t + 1] - self.betas[t]
+
+    def move(self, path: Path, position: Tensor, t: int, sampler: HMC) -> Tensor:
+        """`sampler.num_samples` transitions that leave pi at temperature t invariant, reversibly."""
+        log_density = path.tempered(self.betas[t])
+        point = Point.at(log_density, position)
+        for _ in range(sampler.num_samples):
+            point = transition(log_density, point, self.steps[t], self.scales[t], sampler.num_leapfrog).point
+        return point.position
+
+
+class Pilot:
+    """Chains that go along a path once and learn, by feedback, step size and scale per datum; they give no weights.
+
+    Args:
+        path: The path, under `PILOT_CHAINS` chains.
+        sampler: The moves' settings.
+        num_moves: Transitions per temperature.
+    """
+
+    def __init__(self, path: Path, sampler: HMC, num_moves: int) -> None:
+        self.path, self.sampler, self.num_moves = path, sampler, num_moves
+        self.position, self.log_scale = path.start, _log_spread(path.start)
+        self.log_step, self.has_step = torch.zeros_like(path.start[0, :, 0]), False
+
+    def speed(self) -> Tensor:
+        """sd over chains of log p(x, z) - log q(z given x), (B,): how fast log w grows with beta."""
+        return self.path.log_ratio(self.position).std(0).nan_to_num(nan=torch.inf)
+
+    def move(self, beta: Tensor) -> None:
+        """Move to this temperature, and learn from how that went."""
+        self.log_scale = MEMORY * self.log_scale + (1 - MEMORY) * _log_spread(self.position)
+        density, scale = self.path.tempered(beta), self.log_scale.exp()
+        point = Point.at(density, self.position)
+        if not self.has_step:
+            guess = torch.full_like(point.density, 0.5)
+            self.log_step, self.has_step = first_step(density, point, scale, guess).log().mean(0), True
+        for _ in range(self.num_moves):
+            point, accept, _ = transition(density, point, self.log_step.exp(), scale, self.sampler.num_leapfrog)
+            self.log_step = self.log_step + GAIN * (accept.mean(0) - self.sampler.target_accept)
+        self.position = point.position
+
+
+def tune(path: Path, betas: Tensor, sampler: HMC) -> Kernels:
+    """Kernels for these temperatures, (T + 1, B), from one pilot run."""
+    num_moves = sampler.num_samples * math.ceil(PILOT_MOVES / (sampler.num_samples * len(betas)))
+    pilot, steps, scales = Pilot(path, sampler, num_moves), [torch.ones_like(betas[0])], [_log_spread(path.start).exp()]
+    for beta in betas[1:-1]:
+        pilot.move(beta)
+        steps.append(pilot.log_step.exp())
+        scales.append(pilot.log_scale.exp())
+    return Kernels(betas, torch.stack(steps), torch.stack(scales))
+
+
+def explore(path: Path, sampler: HMC, num_temperatures: int) -> Tensor:
+    """Temperatures of equal conditional effective sample size, (T + 1, B), from one pilot run that makes its own.
+
+    Each of its steps is as long as changes log w by `SHORT` standard deviations; the steps are then spaced anew.
+    """
+    pilot, betas, speeds = Pilot(path, sampler, 2), [torch.zeros_like(path.start[0, :, 0])], []
+    for _ in range(MOST_PILOT_STEPS * num_temperatures):
+        speeds.append(pilot.speed())
+        betas.append((betas[-1] + SHORT / speeds[-1].clamp(min=SHORT / 10)).clamp(max=1.0))
+        if (betas[-1] == 1).all():
+            break
+        pilot.move(betas[-1])
+    betas[-1] = torch.ones_like(betas[-1])
+    return even_lengths(torch.stack(betas), torch.stack(speeds), num_temperatures)
+
+
+def _log_spread(position: Tensor) -> Tensor:
+    """log of the standard deviation over chains, (B, D)."""
+    return position.std(0).clamp(min=1e-6).log()
+
+
+def temperatures(schedule: str, num_temperatures: int, num_data: int) -> Tensor:
+    """From 0 to 1, (T + 1, B): evenly, or dense at both ends.
+
+    References:
+        Wu et al. (2017), arXiv:1611.04273, appendix (sigmoidal schedule with delta = 4).
+    """
+    even = torch.linspace(0, 1, num_temperatures + 1, dtype=torch.float64)
+    if schedule != "linear":
+        curve = torch.sigmoid(4 * (2 * even - 1))
+        even = (curve - curve[0]) / (curve[-1] - curve[0])
+    return even[:, None].expand(-1, num_data)
+
+
+def even_lengths(betas: Tensor, speeds: Tensor, num_temperatures: int) -> Tensor:
+    """Temperatures with equal steps of thermodynamic length, int sd_beta(log w) d beta, per datum, (T + 1, B).
+
+    To second order each step then has the same conditional effective sample size, 1 / (1 + step^2) of the chains.
+
+    References:
+        Zhou, Johansen and Aston (2016), arXiv:1303.3123, section 3.3.2; Gelman and Meng (1998), section 4.4.
+    """
+    speeds = torch.cat([speeds, speeds[-1:]]).clamp(min=1e-6, max=1e30)
+    pieces = (speeds[1:] * speeds[:-1]).sqrt() * betas.diff(dim=0)
+    length = torch.cat([torch.zeros_like(pieces[:1]), pieces.cumsum(0)])
+    wanted = torch.linspace(0, 1, num_temperatures + 1).to(length)[1:-1, None] * length[-1]
+    index = torch.searchsorted(length.mT.contiguous(), wanted.mT.contiguous()).mT.clamp(1, len(pieces))
+    low, start = betas.gather(0, index - 1), length.gather(0, index - 1)
+    slope = (betas.gather(0, index) - low) / (length.gather(0, index) - start).clamp(min=1e-30)
+    return torch.cat([betas[:1], (low + slope * (wanted - start)).clamp(0, 1), betas[-1:]])
