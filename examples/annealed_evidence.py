@@ -81,7 +81,8 @@ def draw(rows):
     axis.axhline(0, color="0.6", linewidth=0.8, zorder=0)
     axis.set_yscale("symlog", linthresh=1)
     axis.set(xscale="log", xlabel="noise sigma of the decoder", ylabel="estimate - log p(x), nats per datum")
-    axis.legend(frameon=False, loc="lower right")
+    axis.set_ylim(top=3)
+    figure.legend(frameon=False, ncols=4, fontsize=9, loc="outside upper center")
     return figure
 
 
