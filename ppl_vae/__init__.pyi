@@ -16,10 +16,17 @@ from .diagnostics import compare_estimators as compare_estimators
 from .diagnostics import compare_models as compare_models
 from .diagnostics import rate_distortion as rate_distortion
 from .diagnostics import to_datatree as to_datatree
+from .evidence import AIS as AIS
 from .evidence import Defensive as Defensive
 from .evidence import Evidence as Evidence
+from .evidence import GradientRefinement as GradientRefinement
 from .evidence import ImportanceSampling as ImportanceSampling
+from .evidence import InferenceGaps as InferenceGaps
+from .evidence import SampledRefinement as SampledRefinement
+from .evidence import bdmc as bdmc
+from .evidence import inference_gaps as inference_gaps
 from .evidence import log_evidence as log_evidence
+from .evidence import refine as refine
 from .experiment import load_run as load_run
 from .families import likelihoods as likelihoods
 from .families import networks as networks
@@ -27,6 +34,7 @@ from .families import posteriors as posteriors
 from .families import priors as priors
 from .guide import Guide as Guide
 from .hmc import HMC as HMC
+from .hmc import sample_posterior as sample_posterior
 from .importance import log_weights as log_weights
 from .model import Model as Model
 from .seeding import seeded as seeded
