@@ -31,7 +31,7 @@ def choices(module: str, kind: type = object) -> tuple[str, ...]:
 
     Example:
         >>> choices("ppl_vae.training.schedules")
-        ('Constant', 'Cosine', 'Exponential', 'Stages')
+        ('Constant', 'Cosine', 'Cyclic', 'Exponential', 'Linear', 'Stages')
     """
     found = importlib.import_module(module)
     names = getattr(found, "__all__", None) or [name for name in dir(found) if not name.startswith("_")]
