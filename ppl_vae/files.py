@@ -28,7 +28,7 @@ def write_whole(path: str | Path, write: Callable[[Path], object]) -> Path:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}-{uuid4().hex[:8]}{path.suffix}")  # the same file system
+    temporary = path.with_name(f"{path.stem}-{uuid4().hex[:8]}.partial{path.suffix}")  # the same file system
     try:
         write(temporary)
         os.replace(temporary, path)

@@ -129,8 +129,6 @@ def log_terms(
     p_sites, q_sites = sample_sites(model_trace), sample_sites(guide_trace)
     _check_match(p_sites, q_sites)
     local = [site for site in [*p_sites, *q_sites] if _frame(site)]
-    if not local:
-        raise ValueError(f'no site lies in a plate named "{PLATE}": write pyro.plate("{PLATE}", len(x), dim=-1)')
     likelihood_sites, prior_sites = _per_datum_sites(p_sites, observed=True), _per_datum_sites(p_sites, observed=False)
     nothing = local[0]["value"].new_zeros(num_particles, _frame(local[0]).size)
     return LogTerms(
@@ -178,10 +176,23 @@ def sample_sites(trace: poutine.Trace) -> list[Site]:
 def _check_match(p_sites: list[Site], q_sites: list[Site]) -> None:
     latent = {site["name"] for site in p_sites if not site["is_observed"]}
     guided = {site["name"] for site in q_sites if not (site["infer"] or {}).get("is_auxiliary")}
+    guide_sites = {site["name"]: site for site in q_sites}
+    for site in p_sites:
+        other = guide_sites.get(site["name"])
+        if other is not None and bool(_frame(site)) != bool(_frame(other)):
+            where = "guide" if _frame(site) else "model"
+            raise ValueError(
+                f'site {site["name"]!r} of the {where} lies in no plate named "{PLATE}", but the other one does: '
+                f'write pyro.plate("{PLATE}", len(x), dim=-1) in both'
+            )
     for name in sorted(latent ^ guided):
         where, missing = ("model", "guide") if name in latent else ("guide", "model")
         raise ValueError(
             f"latent site {name!r} is in the {where} but not in the {missing}: both must sample the same sites"
+        )
+    if not any(_frame(site) for site in p_sites):
+        raise ValueError(
+            f'no site of the model lies in a plate named "{PLATE}": write pyro.plate("{PLATE}", len(x), dim=-1)'
         )
 
 

@@ -162,6 +162,17 @@ def test_info_vae_compares_the_aggregate_posterior_and_punishes_collapse():
     assert collapsed > 0.2
 
 
+def test_info_vae_takes_a_last_batch_of_one_row():
+    model, guide = vae()
+    bound = objectives.InfoVAE().bound(model, guide, data_for("Bernoulli", num_data=1))
+    with pv.seeded(0):
+        assert (
+            objectives.InfoVAE(0.0, 5.0).discrepancy(objectives.InfoVAE().terms(model, guide, torch.zeros(1, EVENT)))
+            <= 0
+        )
+    assert not bound.isnan().any()
+
+
 def test_dreams_need_one_observed_site_of_the_datas_shape():
     def model(x):
         with pyro.plate("data", len(x), dim=-1):

@@ -197,8 +197,14 @@ def sample_z(name="data", dim=-1, scale=None, **infer):
 @pytest.mark.parametrize(
     ("model", "guide", "message"),
     [
-        (sample_z("rows"), sample_z("rows"), r'no site lies in a plate named "data": write pyro.plate\("data"'),
+        (
+            sample_z("rows"),
+            sample_z("rows"),
+            r'no site of the model lies in a plate named "data": write pyro.plate\("data"',
+        ),
         (sample_z(), sample_z(scale=0.5), r"sites 'z' and 'z' carry different scales \(1.0 and 0.5\)"),
+        (sample_z(), sample_z("rows"), "site 'z' of the guide lies in no plate named \"data\", but the other one does"),
+        (sample_z("rows"), sample_z(), "site 'z' of the model lies in no plate named \"data\""),
         (sample_z(), lambda x: None, "latent site 'z' is in the model but not in the guide"),
         (lambda x: None, sample_z(), "latent site 'z' is in the guide but not in the model"),
         (sample_z(), sample_z(enumerate="parallel"), "site 'z' is marked for enumeration"),

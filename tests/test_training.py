@@ -175,6 +175,23 @@ def test_checkpoints_of_other_settings_and_foreign_files_are_refused(tmp_path):
         fitted(quiet(checkpoint=checkpoint))
 
 
+def test_a_checkpoint_knows_its_data_and_its_model(tmp_path):
+    """Weights of the same shapes would go on silently."""
+    checkpoint = tmp_path / "run.ckpt"
+    fitted(quiet(num_epochs=1, checkpoint=checkpoint))
+    for other in (
+        {"data": pv.Dataset(1 - data_for("Bernoulli", num_data=80)).split(16, 16)},
+        {"likelihood": "Gaussian"},
+    ):
+        with pytest.raises(ValueError, match="was made with data and model="):
+            fitted(quiet(checkpoint=checkpoint), **other)
+
+
+def test_patience_needs_held_out_data():
+    with pytest.raises(ValueError, match="patience=3 needs held-out data"):
+        fitted(quiet(patience=3), data=data_for("Bernoulli"))
+
+
 def test_a_checkpoint_cannot_execute(tmp_path):
     class Malicious:
         def __reduce__(self):

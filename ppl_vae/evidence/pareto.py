@@ -65,7 +65,9 @@ def smooth(log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         raw = log_w[:, unbounded]
         normalised, k_hat[unbounded] = array_stats.psislw(-raw, axis=0)
         least, columns = raw.argmin(0), np.arange(raw.shape[1])
-        smoothed[unbounded] = raw[least, columns] - normalised[columns, least] - np.log(num_particles)
+        refilled = raw[least, columns] - normalised[columns, least] - np.log(num_particles)
+        smoothed[unbounded] = np.where(np.isfinite(refilled), refilled, smoothed[unbounded])
+        k_hat[np.isnan(k_hat)] = np.inf  # a tail that cannot be fitted convicts
     return k_hat, smoothed
 
 

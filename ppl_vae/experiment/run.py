@@ -9,6 +9,7 @@ from ppl_vae.experiment.build import Experiment, build
 from ppl_vae.experiment.config import Config, ConfigError, changed
 from ppl_vae.experiment.folder import Folder, write_json
 from ppl_vae.experiment.results import measure, provenance, write_pictures, write_posterior
+from ppl_vae.importance import check_data
 from ppl_vae.training import fit, load_weights, save_weights
 
 __all__ = ["evaluate_run", "load_run", "run_experiment"]
@@ -46,12 +47,14 @@ def run_experiment(config: Config, output: str | Path, *, progress: bool = True)
         True
     """
     folder = Folder(output)
-    folder.claim(config)
     if folder.finished:
+        folder.claim(config)
         return folder.read_metrics()
     started = time.perf_counter()
     experiment = build(config)
     held_out = experiment.held_out  # before training: there may be no such split
+    check_data(experiment.model, experiment.data.x, experiment.data.context, experiment.guide)
+    folder.claim(config)  # once nothing speaks against the run: a refused one leaves no trace
     training = replace(experiment.training, checkpoint=folder.checkpoint, progress=progress)
     result = fit(experiment.model, experiment.guide, experiment.data, objective=experiment.objective, training=training)
     save_weights(folder.weights, experiment.model, experiment.guide)

@@ -110,7 +110,8 @@ def require_reparameterized(terms: LogTerms, name: str) -> None:
         if not site["fn"].has_rsample and terms.log_q.requires_grad:
             raise ValueError(
                 f"{name}: latent site {site['name']!r} ({type(site['fn']).__name__}) is not reparameterised, so its "
-                "gradient would be lost; use gradient=objectives.ScoreFunction() or objectives.VIMCO()"
+                "gradient would be lost; use objectives.TraceELBO(5, gradient=objectives.ScoreFunction()) "
+                "or objectives.IWAE(5, gradient=objectives.VIMCO())"
             )
 
 

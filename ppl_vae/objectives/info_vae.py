@@ -51,12 +51,12 @@ class InfoVAE(Bound):
 
     def discrepancy(self, terms: LogTerms) -> Tensor:
         """MMD^2 between the batch's aggregate posterior and the prior, a scalar."""
-        draws, prior_draws = [], []
+        draws, prior_draws, num_draws = [], [], terms.log_likelihood.numel()
         for name in terms.posterior_sites:
             site = terms.model_trace.nodes[name]
             again = site["fn"].rsample() if site["fn"].has_rsample else site["fn"].sample()
-            draws.append(site["value"].flatten(0, 1).flatten(1))
-            prior_draws.append(again.flatten(0, 1).flatten(1))
+            draws.append(site["value"].flatten(0, 1).reshape(num_draws, -1))
+            prior_draws.append(again.flatten(0, 1).reshape(num_draws, -1))
         return squared_mmd(torch.cat(draws, -1), torch.cat(prior_draws, -1))
 
     def options(self) -> list[str]:
@@ -75,6 +75,6 @@ def squared_mmd(x: Tensor, y: Tensor) -> Tensor:
         return torch.exp(-(a.unsqueeze(1) - b).square().sum(-1) / a.shape[-1])
 
     def off_diagonal_mean(k: Tensor) -> Tensor:
-        return (k.sum() - k.diagonal().sum()) / (len(k) * (len(k) - 1))
+        return (k.sum() - k.diagonal().sum()) / max(1, len(k) * (len(k) - 1))  # one draw says nothing: 0
 
     return off_diagonal_mean(kernel(x, x)) + off_diagonal_mean(kernel(y, y)) - 2 * kernel(x, y).mean()

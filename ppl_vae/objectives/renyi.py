@@ -58,7 +58,8 @@ class CUBO(Renyi):
 
     Its minimum over q covers the posterior (zero-avoiding). The estimate from K particles is low (the log of a mean),
     so it bounds log p(x) from above only as K grows, where the weights have n moments; exp(n CUBO) is estimated without
-    bias. The model's parameters get no gradient: minimising an upper bound over them means nothing. The loss is + CUBO,
+    bias. Being low, it can be driven down without end by a guide that misses the posterior: start from a guide
+    that an ELBO has fitted, with a small learning rate. The model's parameters get no gradient. The loss is + CUBO,
     and `fit` reports - CUBO.
 
     Args:

@@ -1,5 +1,6 @@
 """The training loop: its state after one epoch is all that the next one needs, so it can stop and go on anywhere."""
 
+import hashlib
 import logging
 import math
 import time
@@ -32,8 +33,8 @@ class Run:
 
     def __init__(self, model: Program, guide: Program, data: Dataset, objective: Any, training: Training) -> None:
         if not isinstance(objective, ELBO):
-            name = type(objective).__name__
-            raise TypeError(f"objective is {name}; it must be one of ppl_vae.objectives or a pyro.infer ELBO")
+            name = f"the class {objective.__name__}" if isinstance(objective, type) else type(objective).__name__
+            raise TypeError(f"objective is {name}; it must be one of ppl_vae.objectives, made, or a pyro.infer ELBO")
         if training.anneals and not isinstance(objective, Bound):
             raise ValueError(
                 f"the KL of {type(objective).__name__} cannot be annealed: use one of ppl_vae's objectives"
@@ -43,6 +44,11 @@ class Run:
         data = place(data, model, guide, device=training.device)
         check_data(model, data.x, data.context, guide)
         self.train, self.valid = data.train, data.valid if "valid" in data.splits else None
+        if training.patience is not None and self.valid is None:
+            raise ValueError(
+                f"patience={training.patience} needs held-out data: use data.split(valid=0.1), or leave it out"
+            )
+        self.data_digest = _digest(data, model, guide) if training.checkpoint is not None else ""
         self.batch_size = min(training.batch_size, len(self.train))
         first = self._rows(self.train.x, self.train.context, torch.arange(min(2, len(self.train))))
         self.state = State(model, guide, lambda: self.objective.loss(model, guide, *first))
@@ -182,7 +188,7 @@ class Run:
         names = ("seed", "batch_size", "learning_rate", "kl_warmup_epochs", "kl_schedule", "clip_norm", "patience")
         values = {name: getattr(self.training, name) for name in names}
         named = {name: getattr(value, "__qualname__", None) or repr(value) for name, value in values.items()}
-        return named | {"objective": repr(self.objective), "rows": str(len(self.train))}
+        return named | {"objective": repr(self.objective), "data and model": self.data_digest}
 
     def _seed(self, *keys: int) -> int:
         return derived_seed(self.training.seed, *keys)
@@ -191,6 +197,14 @@ class Run:
     def _rows(x: Tensor, context: Tensor | None, rows: Tensor) -> tuple[Tensor, ...]:
         rows = rows.to(x.device)
         return arguments(x[rows], None if context is None else context[rows])
+
+
+def _digest(data: Dataset, *programs: Program) -> str:
+    """A hash of the training data and of how the modules are built."""
+    digest = hashlib.sha256(data.train.x.cpu().numpy().tobytes())
+    for program in programs:
+        digest.update(repr(program).encode() if isinstance(program, nn.Module) else b"")
+    return digest.hexdigest()[:16]
 
 
 def _optimizer(training: Training, parameters: list[Tensor]) -> torch.optim.Optimizer:

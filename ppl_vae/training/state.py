@@ -111,4 +111,6 @@ def read_tensors(path: str | Path, what: str) -> dict[str, Any]:
         return torch.load(path, weights_only=True, map_location="cpu")
     except Exception as error:  # torch raises UnpicklingError, EOFError, RuntimeError, ... for damaged or foreign files
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if "weights_only" in reason:  # torch's advice is to let the file execute
+            reason = "it holds more than tensors and plain values"
         raise ValueError(f"{path} is no {what} file written by ppl_vae ({reason})") from error
