@@ -157,7 +157,7 @@ def draw(ratios):
             if p == parameter:
                 fitted, error = slope(ratios, name, p, low, high)
                 line = 0.75 * ratios[name, p, low].snr * np.array([1, (high / low) ** claim])
-                label = f"{name}: slope {claim:+g}, fitted {fitted:+.3f} ± {error:.3f}"
+                label = f"{name}: slope {claim:+g}, fitted {fitted:+.3f} ± {error:.4f}"
                 axis.plot([low, high], line, "--", color=color, linewidth=1, label=label)
         axis.set(xscale="log", yscale="log", xlabel="particles K", ylabel="signal-to-noise ratio", title=parameter)
         axis.legend(frameon=False, fontsize=8, loc="upper left")
@@ -176,7 +176,7 @@ def main(arguments=None):
         print(f"{name:12} {parameter:11} K={k:<4} SNR {snr:8.4f} ± {error:.4f}   noise alone {floor:.4f}")
     slopes = [slope(ratios, name, parameter, *span) for name, parameter, span, _ in CLAIMS]
     for (name, parameter, (low, high), claim), (fitted, error) in zip(CLAIMS, slopes, strict=True):
-        print(f"{name:12} {parameter:11} K={low}..{high}: slope {fitted:+.3f} ± {error:.3f}, in theory {claim:+g}")
+        print(f"{name:12} {parameter:11} K={low}..{high}: slope {fitted:+.3f} ± {error:.4f}, in theory {claim:+g}")
     options.output.mkdir(parents=True, exist_ok=True)
     draw(ratios).savefig(options.output / "signal_to_noise.png", dpi=150)
     return ratios, slopes
