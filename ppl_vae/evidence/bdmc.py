@@ -65,7 +65,7 @@ class BDMC:
 
     Args:
         lower: Evidence of annealed importance sampling forwards.
-        upper: - log mean_c 1 / w_c of reverse chains from the datum's own z, (N,). They share their start, so their
+        upper: Minus log mean_c 1 / w_c of reverse chains from the datum's own z, (N,). They share their start, so their
             spread over chains says little; the mean over data has an honest error.
         data: The simulated data.
         latents: The z that they were simulated with, by site.
