@@ -33,10 +33,10 @@ METHODS = {
 class Plan(NamedTuple):
     """What is run."""
 
-    sigmas: tuple[float, ...] = (1.0, 0.3, 0.1, 0.05)
-    num_data: int = 16
+    sigmas: tuple[float, ...] = (1.0, 0.2, 0.05)
+    num_data: int = 8
     num_particles: int = 5000
-    num_temperatures: int = 300
+    num_temperatures: int = 200
 
 
 QUICK = Plan(sigmas=(1.0, 0.05), num_data=4, num_particles=500, num_temperatures=20)

@@ -15,12 +15,12 @@ def bed():
     return beds.linear_gaussian(num_data=128, latent_dim=2, data_dim=3, noise=1.2, seed=3)
 
 
-def fitted(bed, objective):
+def fitted(bed, objective, seed=0):
     """q(z given x) after training independent normals on all 128 data at once."""
-    with pv.seeded(0):
+    with pv.seeded(seed):
         guide = pv.Guide(posteriors.MeanFieldNormal(2), 3, encoder=nn.Identity()).double()
-    rate = schedules.Exponential(0.05, 0.001)
-    training = pv.Training(num_epochs=200, batch_size=128, learning_rate=rate, progress=False)
+    rate = schedules.Exponential(0.1, 0.001)
+    training = pv.Training(num_epochs=200, batch_size=128, learning_rate=rate, seed=seed, progress=False)
     pv.fit(bed.model, guide, bed.x, objective=objective, training=training)
     return guide.encode(bed.x)
 
@@ -30,13 +30,12 @@ def sd_ratio(bed, q):
     return (q.stddev / bed.posterior_covariance.diagonal(dim1=-2, dim2=-1).sqrt()).mean(0)
 
 
-@pytest.mark.parametrize("insomnia", [1.0, 0.5])
-def test_the_guide_has_the_marginal_sds_at_a_large_batch(bed, insomnia):
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_guide_has_the_marginal_sds_at_a_large_batch(bed, seed):
     """B = 128, K = 64. Weights normalised over the whole batch give 0.68, nearly the reverse-KL answer."""
-    q = fitted(bed, objectives.ReweightedWakeSleep(64, insomnia=insomnia))
-    ratio = sd_ratio(bed, q)
-    # Two per cent too small at K = 64, since the weights are self-normalised; seeds differ by less than one per cent.
-    assert ((ratio - 1).abs() < 0.05).all()
+    q = fitted(bed, objectives.ReweightedWakeSleep(64), seed)
+    # Two to three per cent too small, the bias of weights self-normalised over 64; seeds differ by half of one.
+    assert ((sd_ratio(bed, q) - 1).abs() < 0.05).all()
     off = (q.mean - bed.posterior_mean) / bed.posterior_covariance.diagonal(dim1=-2, dim2=-1).sqrt()
     assert off.square().mean().sqrt() < 0.05
 
