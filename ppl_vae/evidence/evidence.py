@@ -1,6 +1,7 @@
 """Evidence: log p(x) per datum with what says whether to believe it."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,11 @@ __all__ = ["Evidence", "EvidenceSummary", "reduce_log_weights"]
 
 GOOD_K = 0.7
 FINITE_VARIANCE_K = 0.5
+BIAS = {  # of each kind of bound, leading term, in halves of its variance; the chi bound's depends on its order
+    "lower": -1.0,
+    "upper in the limit": float("nan"),
+    "upper if converged": 1.0,
+}
 
 
 @dataclass(frozen=True)
@@ -24,12 +30,14 @@ class EvidenceSummary:
         log_evidence: Mean of log p(x).
         mc_se: Its Monte Carlo standard error: how it would vary if only the particles were drawn again.
         data_se: Its standard error over the data: how it would vary if the data were drawn again.
-        mc_bias: Leading term of its bias, - mean(mc_se^2) / 2: log of a mean is low; trust it where k-hat is good.
+        mc_bias: Leading term of its bias, - mean(mc_se^2) / 2: log of a mean is low; trust it where k-hat is good. With
+            the other sign for an upper bound from reverse annealing, NaN for the chi bound.
         elbo: Mean ELBO of the same draws.
         mean_ess: Mean effective sample size.
         share_bad_k: Share of the data with k-hat > 0.7, for which log p(x) is a bound; NaN if unknown.
         num_data: Number of data N.
         num_particles: Number of particles K.
+        bound: What kind of bound it is, as `Evidence.bound`.
 
     References:
         No paper: definitions.
@@ -49,21 +57,29 @@ class EvidenceSummary:
     share_bad_k: float
     num_data: int
     num_particles: int
+    bound: str = "lower"
 
     def __str__(self) -> str:
+        is_lower = self.bound == "lower"
+        relation, others = ("=", f"; ELBO {self.elbo:.3f}") if is_lower else ("<=", f", {self.bound}")
         return (
-            f"log p(x) = {self.log_evidence:.3f} nats per datum "
-            f"(Monte Carlo se {self.mc_se:.3f}, data se {self.data_se:.3f}); ELBO {self.elbo:.3f}; "
+            f"log p(x) {relation} {self.log_evidence:.3f} nats per datum "
+            f"(Monte Carlo se {self.mc_se:.3f}, data se {self.data_se:.3f}){others}; "
             f"k-hat > {GOOD_K} for {self.share_bad_k:.0%} of {self.num_data} data at K={self.num_particles}"
         )
 
 
 ARRAYS = ("log_evidence", "mc_se", "ess", "pareto_k", "elbo", "smoothed", "num_used")
+CHECKS = "checks."  # before the name of each, in a file
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """Estimates of log p(x), one per datum, from importance weights.
+    """Estimates of log p(x), or of a bound on it, one per datum, from importance weights.
+
+    `bound` says on which side it is stochastic, and biased how: "lower", low, a lower bound in expectation for any K;
+    "upper in the limit", low too, an upper bound as K grows and at times below log p(x) before; "upper if converged",
+    high, an upper bound in expectation if the chains behind it have reached the posterior, and wrong by what they miss.
 
     Args:
         log_evidence: log mean_k w_k, nats, (N,).
@@ -73,6 +89,9 @@ class Evidence:
         elbo: mean_k log w_k, (N,).
         smoothed: log mean_k w_k with the largest weights Pareto-smoothed, (N,): less variable where k-hat is below 0.7.
         num_used: Particles that each datum was given, (N,).
+        bound: "lower", "upper in the limit" or "upper if converged".
+        checks: What else tells whether to believe it, by name, (N,) each: "r_hat", "chain_ess" and "divergences" (their
+            share of transitions) of the chains behind an upper bound.
 
     References:
         Burda, Grosse and Salakhutdinov (2016), arXiv:1509.00519; Vehtari et al. (2024), arXiv:1507.02646.
@@ -90,6 +109,12 @@ class Evidence:
     elbo: np.ndarray
     smoothed: np.ndarray
     num_used: np.ndarray
+    bound: str = "lower"
+    checks: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.bound not in BIAS:
+            raise ValueError(f"bound is {self.bound!r}; it must be one of {', '.join(map(repr, BIAS))}")
 
     def __len__(self) -> int:
         return len(self.log_evidence)
@@ -104,8 +129,10 @@ class Evidence:
         """Where log p(x) and its standard error may be believed, (N,): k-hat below 0.5 at 90 % confidence.
 
         Below 0.5 the weights have a finite variance, which the standard error presumes. Elsewhere log_evidence is a
-        lower bound in expectation.
+        lower bound in expectation. An upper bound is no estimate.
         """
+        if self.bound != "lower":
+            return np.zeros(len(self), dtype=bool)
         return self.pareto_k + 1.28 * k_standard_error(self.pareto_k, self.num_used) < FINITE_VARIANCE_K
 
     @property
@@ -119,11 +146,23 @@ class Evidence:
             return np.where(room > 0, 10.0 ** (1 / np.maximum(room, 0.0)), np.inf)
 
     def __getitem__(self, rows: Any) -> "Evidence":
-        return Evidence(*(np.atleast_1d(getattr(self, name)[rows]) for name in ARRAYS))
+        return _mapped(lambda values: np.atleast_1d(values[rows]), self)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Everything as arrays by name, as `save` writes it."""
+        checks = {f"{CHECKS}{name}": values for name, values in self.checks.items()}
+        return {name: getattr(self, name) for name in ARRAYS} | {"bound": np.array(self.bound)} | checks
+
+    @staticmethod
+    def from_arrays(arrays: Mapping[str, np.ndarray]) -> "Evidence":
+        """Undo `arrays`; a missing `bound` is "lower"."""
+        checks = {name.removeprefix(CHECKS): arrays[name] for name in arrays if name.startswith(CHECKS)}
+        bound = str(arrays["bound"]) if "bound" in arrays else "lower"
+        return Evidence(*(arrays[name] for name in ARRAYS), bound=bound, checks=checks)
 
     def save(self, path: str | Path, **labels: str) -> Path:
         """Write all arrays, and labels beside them, to an .npz file, whole or not at all."""
-        arrays: dict[str, Any] = {name: getattr(self, name) for name in ARRAYS} | labels
+        arrays: dict[str, Any] = self.arrays() | labels
         return write_whole(path, lambda p: np.savez(p, **arrays))
 
     @staticmethod
@@ -133,7 +172,7 @@ class Evidence:
             missing = [name for name in ARRAYS if name not in file]
             if missing:
                 raise ValueError(f"{path} holds no evidence: there is no {missing[0]!r} in it")
-            return Evidence(*(file[name] for name in ARRAYS))
+            return Evidence.from_arrays(file)
 
     def summary(self) -> EvidenceSummary:
         """Means over the data and their standard errors."""
@@ -143,12 +182,13 @@ class Evidence:
             log_evidence=float(self.log_evidence.mean()),
             mc_se=float(np.sqrt(np.square(self.mc_se).sum()) / n),
             data_se=float(self.log_evidence.std(ddof=1) / np.sqrt(n)) if n > 1 else float("nan"),
-            mc_bias=float(-0.5 * np.square(self.mc_se).mean()),
+            mc_bias=float(0.5 * BIAS[self.bound] * np.square(self.mc_se).mean()),
             elbo=float(self.elbo.mean()),
             mean_ess=float(self.ess.mean()),
             share_bad_k=float("nan") if unknown else float((self.pareto_k > GOOD_K).mean()),
             num_data=n,
             num_particles=self.num_particles,
+            bound=self.bound,
         )
 
 
@@ -202,4 +242,14 @@ def bootstrap_se(log_weights: np.ndarray, num_resamples: int, seed: int | None) 
 
 def concatenate(parts: list[Evidence]) -> Evidence:
     """Evidence of all data from that of parts of them, in order."""
-    return Evidence(*(np.concatenate([getattr(part, name) for part in parts]) for name in ARRAYS))
+    kinds = sorted({part.bound for part in parts})
+    if len(kinds) > 1:
+        raise ValueError(f"evidence of two kinds cannot be one: {kinds[0]!r} and {kinds[1]!r}")
+    return _mapped(lambda *values: np.concatenate(values), *parts)
+
+
+def _mapped(function: Callable[..., np.ndarray], *parts: Evidence) -> Evidence:
+    """The function of each array of these parts."""
+    arrays = (function(*(getattr(part, name) for part in parts)) for name in ARRAYS)
+    checks = {name: function(*(part.checks[name] for part in parts)) for name in parts[0].checks}
+    return Evidence(*arrays, bound=parts[0].bound, checks=checks)
