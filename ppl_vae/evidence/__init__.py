@@ -10,6 +10,7 @@ from ppl_vae.evidence.pareto import pareto_k
 from ppl_vae.evidence.proposals import Defensive
 from ppl_vae.evidence.refine import GradientRefinement, SampledRefinement, refine
 from ppl_vae.evidence.refined_guide import RefinedGuide
+from ppl_vae.evidence.simulation import simulate
 
 __all__ = [
     "AIS",
@@ -30,4 +31,5 @@ __all__ = [
     "pareto_k",
     "reduce_log_weights",
     "refine",
+    "simulate",
 ]

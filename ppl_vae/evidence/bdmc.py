@@ -4,17 +4,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from pyro import poutine
 from scipy.special import logsumexp
 from torch import Tensor
 
 from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.evidence.annealed import AIS
 from ppl_vae.evidence.evidence import Evidence, concatenate
-from ppl_vae.importance import arguments, evaluating, place
-from ppl_vae.model import Model
-from ppl_vae.seeding import derived_seed, seeded
-from ppl_vae.terms import Program, sample_sites
+from ppl_vae.evidence.simulation import simulate
+from ppl_vae.importance import place
+from ppl_vae.seeding import derived_seed
+from ppl_vae.terms import Program
 
 __all__ = ["BDMC", "BDMCSummary", "bdmc"]
 
@@ -156,8 +155,7 @@ def bdmc(
     """
     method = method or AIS()
     given = None if data is None else place(as_dataset(data), model, guide)
-    with evaluating(model), seeded(derived_seed(seed, 0)):
-        simulated, latents = _generate(model, num_data, context) if given is None else _imitate(model, given)
+    simulated, latents = simulate(model, given, num_data=num_data, context=context, seed=derived_seed(seed, 0))
     lowers, uppers, rows = [], [], method.rows(len(simulated))
     for first in range(0, len(simulated), rows):
         block, block_seed = slice(first, first + rows), derived_seed(seed, 1, first)
@@ -171,33 +169,3 @@ def bdmc(
 def upper_bound(log_weights: np.ndarray) -> np.ndarray:
     """- log mean_c 1 / w_c of reverse chains, (C, B) -> (B,)."""
     return np.log(len(log_weights)) - logsumexp(-log_weights.astype(np.float64), axis=0)
-
-
-def _generate(model: Program, num_data: int, context: Tensor | None) -> tuple[Dataset, dict[str, Tensor]]:
-    """Data from a `Model`, and their z."""
-    if not isinstance(model, Model):
-        raise ValueError("a program of one's own needs data whose like are simulated: bdmc(model, guide, data)")
-    sites = {
-        s["name"]: s["value"] for s in sample_sites(poutine.trace(model).get_trace(None, context, num_data=num_data))
-    }
-    x = sites.pop("x")
-    return Dataset(x, context=context, dtype=x.dtype), sites
-
-
-def _imitate(model: Program, data: Dataset) -> tuple[Dataset, dict[str, Tensor]]:
-    """Data like the given ones, and their latents; missing where those are."""
-    trace = poutine.trace(poutine.uncondition(model)).get_trace(*arguments(data.x, data.context))
-    latents, observed = {}, []
-    for site in sample_sites(trace):
-        if not site["infer"].get("was_observed"):
-            latents[site["name"]] = site["value"]
-        elif not site["infer"].get("_deterministic"):
-            observed.append(site)
-    if len(observed) != 1 or observed[0]["value"].shape != data.x.shape:
-        found = ", ".join(f"{site['name']!r} of shape {tuple(site['value'].shape)}" for site in observed)
-        raise ValueError(
-            f"bdmc simulates data of shape {tuple(data.x.shape)}, so the model must have one observed site of that "
-            f"shape; found {found}"
-        )
-    x = observed[0]["value"].to(data.x.dtype).masked_fill(data.x.isnan(), float("nan"))
-    return Dataset(x, context=data.context, dtype=x.dtype), latents
