@@ -29,6 +29,8 @@ class Model(PyroModule):
         likelihood: p(x given features), one of `likelihoods`.
         decoder: Any module from z (and context, appended) to features; None gives an `MLP` of 2 x 256.
         context_dim: Number of covariates c; 0 for none.
+        start: Training data, (N, *event): the likelihood then starts from the marginal of each x_i in them, and the
+            networks have only to learn what differs between data. Worth nats early in training.
 
     Shape:
         x (B, *event), context (B, context_dim); under a particle plate of size K, z is (K, B, D)
@@ -49,7 +51,13 @@ class Model(PyroModule):
     """
 
     def __init__(
-        self, prior: nn.Module, likelihood: Likelihood, decoder: nn.Module | None = None, *, context_dim: int = 0
+        self,
+        prior: nn.Module,
+        likelihood: Likelihood,
+        decoder: nn.Module | None = None,
+        *,
+        context_dim: int = 0,
+        start: Tensor | None = None,
     ) -> None:
         super().__init__(name=f"model_{next(_numbers)}")
         for name, part in (("prior", prior), ("likelihood", likelihood)):
@@ -61,6 +69,8 @@ class Model(PyroModule):
         example = join(torch.zeros(1, self.latent_dim), 1, context=context)
         decoder = MLP(example.shape[-1]) if decoder is None else decoder
         likelihood.build(read_features(decoder, example, "decoder"))
+        if start is not None:
+            likelihood.start_at(start)
         self.prior, self.likelihood, self.decoder = prior, likelihood, decoder
 
     def forward(self, x: Tensor | None = None, context: Tensor | None = None, *, num_data: int = 1) -> Tensor:

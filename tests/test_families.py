@@ -283,3 +283,30 @@ def test_a_device_that_is_not_there_is_named():
     model, guide = vae()
     with pytest.raises(ValueError, match="device='gpu' cannot be used here"):
         pv.fit(model, guide, data_for("Bernoulli"), training=pv.Training(device="gpu", progress=False))
+
+
+@pytest.mark.parametrize("name", [name for name in LIKELIHOODS if name != "ContinuousBernoulli"])
+def test_a_model_that_starts_at_the_data_has_their_means_where_features_are_zero(name):
+    x = data_for(name, num_data=200)
+    x[::7, 0] = float("nan")
+    decoder = torch.nn.Linear(2, 8)
+    torch.nn.init.zeros_(decoder.weight)
+    torch.nn.init.zeros_(decoder.bias)
+    model = pv.Model(priors.StandardNormal(2), LIKELIHOODS[name][0]((EVENT,)), decoder, start=x)
+    found = model.decode(torch.zeros(2)).base_dist
+    if name == "Categorical":
+        expected = torch.stack([((x == c).sum(0) + 1 / 4) / ((~x.isnan()).sum(0) + 1) for c in range(4)], -1)
+        assert torch.allclose(found.probs, expected, atol=1e-5)
+    else:
+        tolerance = 2 / len(x)  # one more row, so that no frequency is zero
+        assert torch.allclose(found.mean, x.nanmean(0), rtol=tolerance, atol=tolerance)
+
+
+def test_feature_maps_start_at_the_mean_over_pixels():
+    x = torch.rand(50, 8, 8).round()
+    decoder = networks.ConvDecoder(2, (8, 8))
+    model = pv.Model(priors.StandardNormal(2), likelihoods.Bernoulli((8, 8)), decoder, start=x)
+    with torch.no_grad():
+        bias = model.likelihood.link(torch.zeros(model.likelihood.link.feature_shape))
+    assert torch.allclose(bias, bias.mean().expand_as(bias))
+    assert abs(bias.sigmoid().mean() - x.mean()) < 0.05

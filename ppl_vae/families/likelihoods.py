@@ -1,7 +1,9 @@
 """Likelihoods p(x given z): decoder features in, a distribution over x out."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Literal
 
 import pyro.distributions as dist
@@ -46,6 +48,20 @@ class Likelihood(nn.Module, ABC):
         if self.link is not None:
             raise ValueError(f"this {type(self).__name__} belongs to a Model already: make another one")
         self.link = Readout(feature_shape, self.num_parameters, self.event_shape)
+
+    def marginal(self, x: Tensor) -> tuple[Tensor, ...] | None:
+        """The unconstrained parameters under which each x_i alone has its mean in these data, NaN left out.
+
+        None, the default, lets `start_at` leave the link as it is.
+        """
+        return None
+
+    def start_at(self, x: Tensor) -> None:
+        """Set the link's bias so that features of zero give the marginals of x, (N, *event)."""
+        self.check(x)
+        raw = self.marginal(x)
+        if raw is not None and self.link is not None:
+            self.link.set_bias(torch.stack([each.expand(self.event_shape) for each in raw]))
 
     @abstractmethod
     def elementwise(self, *raw: Tensor) -> dist.TorchDistribution:
@@ -114,6 +130,10 @@ class Bernoulli(Likelihood):
     support = constraints.boolean
     remedy = 'binarise the data (Dataset(..., binarize="dynamic")), or use ContinuousBernoulli for values in [0, 1]'
 
+    def marginal(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The logit of each frequency."""
+        return (smoothed_mean(x, 0.5).logit(),)
+
     def elementwise(self, *raw: Tensor) -> dist.TorchDistribution:
         """Bernoulli with these logits."""
         return dist.Bernoulli(logits=raw[0])
@@ -174,6 +194,11 @@ class _LocationScale(Likelihood):
         if scale in ("global", "feature"):
             shape = self.event_shape if scale == "feature" else ()
             self.raw_scale = nn.Parameter(torch.full(shape, 0.5413))  # softplus(0.5413) = 1
+
+    def marginal(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The means; a scale from the decoder starts at softplus(0.5413) = 1, as the others do."""
+        mean = x.nanmean(0)
+        return (mean, torch.full_like(mean, 0.5413))[: self.num_parameters]
 
     def scale_of(self, location: Tensor, *raw: Tensor) -> Tensor:
         """Standard deviation (or scale) of each x_i, in the units of x."""
@@ -296,6 +321,10 @@ class Poisson(Likelihood):
     support = constraints.nonnegative_integer
     remedy = "Poisson takes whole counts 0, 1, 2, ...; use Gaussian or StudentT for measurements"
 
+    def marginal(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The log of each mean."""
+        return (smoothed_mean(x, 1.0).log(),)
+
     def elementwise(self, *raw: Tensor) -> dist.TorchDistribution:
         """Poisson with this log-rate."""
         return dist.Poisson(raw[0].exp())
@@ -328,6 +357,10 @@ class NegativeBinomial(Likelihood):
     def __init__(self, event_shape: int | Sequence[int]) -> None:
         super().__init__(event_shape)
         self.log_dispersion = nn.Parameter(torch.zeros(self.event_shape))
+
+    def marginal(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The log of each mean."""
+        return (smoothed_mean(x, 1.0).log(),)
 
     def elementwise(self, *raw: Tensor) -> dist.TorchDistribution:
         """Negative binomial with this log-mean."""
@@ -364,6 +397,12 @@ class Categorical(Likelihood):
         self.support = constraints.integer_interval(0, num_categories - 1)
         self.remedy = f"categories are numbered 0 to {num_categories - 1}"
 
+    def marginal(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The log of each category's frequency."""
+        missing, categories = x.isnan(), range(self.num_parameters)
+        indicators = [(x == c).to(x).masked_fill(missing, float("nan")) for c in categories]
+        return tuple(smoothed_mean(indicator, 1 / self.num_parameters).log() for indicator in indicators)
+
     def elementwise(self, *raw: Tensor) -> dist.TorchDistribution:
         """Categorical with these logits."""
         return dist.Categorical(logits=torch.stack(raw, dim=-1))
@@ -373,13 +412,34 @@ class Categorical(Likelihood):
         return f"{super().extra_repr()}, num_categories={self.num_parameters}"
 
 
+def smoothed_mean(x: Tensor, prior_mean: float) -> Tensor:
+    """Mean over rows with one more row at `prior_mean`: finite on the link's scale even where all rows are zero."""
+    return (x.nansum(0) + prior_mean) / (1 + (~x.isnan()).sum(0))
+
+
+_may_miss: ContextVar[bool | None] = ContextVar("may_miss", default=None)  # whether NaN is in x; None is not known
+
+
+@contextmanager
+def missing_values(exist: bool) -> Iterator[None]:
+    """Say once, of all data, whether any are missing, so that no batch need be looked at."""
+    token = _may_miss.set(exist)
+    try:
+        yield
+    finally:
+        _may_miss.reset(token)
+
+
 def observed_part(distribution: dist.Independent, x: Tensor) -> tuple[dist.Independent, Tensor]:
     """The likelihood of what was observed: missing elements (NaN) contribute 0 to log p(x given z).
 
     Zero lies in the support of every family here, so it stands in for the missing values without a NaN gradient.
     """
+    may_miss = _may_miss.get()
+    if may_miss is False:
+        return distribution, x
     missing = x.isnan()
-    if not missing.any():
+    if may_miss is None and not missing.any():
         return distribution, x
     masked = distribution.base_dist.mask(~missing).to_event(distribution.reinterpreted_batch_ndims)
     return masked, x.masked_fill(missing, 0.0)

@@ -228,6 +228,11 @@ class Readout(nn.Module):
         width = self.feature_shape[0] if self.pixelwise else self.feature_shape.numel()
         self.linear = nn.Linear(width, num_parameters * planes.numel())
 
+    def set_bias(self, parameters: Tensor) -> None:
+        """Make features of zero give these parameters, (num_parameters, *event_shape); of pixels, their mean."""
+        with torch.no_grad():
+            self.linear.bias.copy_(parameters.reshape(len(self.linear.bias), -1).mean(1))
+
     def forward(self, features: Tensor) -> Tensor:
         """Parameters from features."""
         if self.pixelwise:

@@ -30,6 +30,11 @@ class Bound(ELBO, ABC):
     of_log_weights = True
     is_upper = False
 
+    @property
+    def recordable(self) -> bool:
+        """Whether a step is the same operations each time, without state, so that a graph can stand for it."""
+        return not self.gradient.has_state
+
     def __init__(self, num_particles: int = 1, *, gradient: Gradient | None = None, max_plate_nesting: int = 1) -> None:
         if num_particles < 1:
             raise ValueError(f"num_particles is {num_particles}; there must be at least 1 particle")

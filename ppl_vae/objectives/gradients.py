@@ -58,6 +58,11 @@ class Gradient(ABC):
 
     path_derivative = True  # whether it differentiates through the draws
 
+    @property
+    def has_state(self) -> bool:
+        """Whether a step depends on earlier ones, as a moving baseline does."""
+        return False
+
     def detaches(self, bound: Target) -> bool:
         """Whether latents must be cut from the graph, so that the three derivatives come apart."""
         return True
@@ -307,6 +312,11 @@ class ScoreFunction(Gradient):
         """Slopes for the model, slopes less signal for the score."""
         slopes = bound.slopes(log_weights)
         return Coefficients(bound.model_slopes(log_weights), None, slopes - self.signal(bound, log_weights))
+
+    @property
+    def has_state(self) -> bool:
+        """Only the moving average."""
+        return self.baseline == "moving-average"
 
     def signal(self, bound: Target, log_weights: Tensor) -> Tensor:
         """What d log q(z_k) / d phi is multiplied by, (K, B)."""

@@ -34,6 +34,8 @@ class MCEM(TraceELBO):
         10
     """
 
+    recordable = False  # its chains decide by values
+
     def __init__(self, num_particles: int = 1, sampler: HMC | None = None) -> None:
         self.sampler = HMC(num_samples=1, num_warmup=20) if sampler is None else sampler
         super().__init__(num_particles)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ppl_vae.data import Dataset
+from ppl_vae.families.likelihoods import missing_values
 from ppl_vae.importance import arguments, check_data, evaluating, own_parameters, place
 from ppl_vae.model import Model
 from ppl_vae.objectives import Bound
@@ -24,8 +25,12 @@ from ppl_vae.training.checkpoint import Best, read_checkpoint, write_checkpoint
 from ppl_vae.training.result import FitResult, NonFiniteLossError
 from ppl_vae.training.settings import Training
 from ppl_vae.training.state import State, Weights
+from ppl_vae.training.step import RecordedStep, Step, number, unrecordable
 
 logger = logging.getLogger(__name__)
+
+FEWEST_STEPS_TO_RECORD = 1_000  # recording costs what it saves in some hundred steps
+FEWEST_STEPS_TO_COMPILE = 10_000  # and compiling in some thousands
 
 
 class Run:
@@ -43,6 +48,7 @@ class Run:
         self.objective: Any = objective  # Pyro's base class declares none of the methods that its subclasses share
         data = place(data, model, guide, device=training.device)
         check_data(model, data.x, data.context, guide)
+        self.any_missing = bool(data.x.isnan().any())
         self.train, self.valid = data.train, data.valid if "valid" in data.splits else None
         if training.patience is not None and self.valid is None:
             raise ValueError(
@@ -55,6 +61,7 @@ class Run:
         if not self.state.parameters:
             raise ValueError("neither model nor guide has a trainable parameter: there is nothing to fit")
         self.optimizer = _optimizer(training, self.state.parameters)
+        self.step = self._stepper()
         self.result = FitResult(seed=training.seed, objective=repr(objective))
         self.best = Best()
 
@@ -62,9 +69,9 @@ class Run:
         """Train until the last epoch, or until patience ends."""
         self._resume()
         last_good = self.state.take()
-        progress = {"desc": "fit", "unit": " epochs", "disable": not self.training.progress}
-        with _training_mode(self.model, self.guide), tqdm(**progress, total=self.training.num_epochs) as bar:
-            bar.update(self.result.num_epochs)
+        total, is_quiet = self.training.num_epochs, not self.training.progress
+        bar = tqdm(desc="fit", unit=" epochs", total=total, initial=self.result.num_epochs, disable=is_quiet)
+        with _training_mode(self.model, self.guide), missing_values(self.any_missing), bar:
             for epoch in range(self.result.num_epochs + 1, self.training.num_epochs + 1):
                 if self._out_of_patience():
                     break
@@ -98,24 +105,28 @@ class Run:
 
     def _step(self, args: tuple[Tensor, ...], done: float) -> float:
         """One gradient step after `done` epochs; returns the loss summed over the batch."""
-        objective = self.objective
-        if self.training.anneals and isinstance(objective, Bound):
-            objective = objective.annealed(self.training.kl_weight(done))
         for group in self.optimizer.param_groups:
             group["lr"] = self.training.schedule(done / self.training.num_epochs)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss = _loss_and_grads(objective, self.model, self.guide, args)
+        loss = self.step(args, self.training.kl_weight(done))
         if math.isfinite(loss):
-            gradients = [p.grad for p in self.state.parameters if p.grad is not None]
-            if not gradients:
-                name = type(objective).__name__
-                raise ValueError(f"{name} gave no parameter a gradient: make model and guide PyroModules")
-            for gradient in gradients:
-                gradient /= self.batch_size  # the nominal size: a smaller last batch weighs each datum the same
             if self.training.clip_norm is not None:
                 nn.utils.clip_grad_norm_(self.state.parameters, self.training.clip_norm)
             self.optimizer.step()
         return loss
+
+    def _stepper(self) -> Step:
+        """How a step's gradient is computed."""
+        training, parts = self.training, (self.objective, self.model, self.guide, self.state.parameters)
+        num_steps = training.num_epochs * math.ceil(len(self.train) / self.batch_size)
+        if training.compile is False or training.compile == "auto" and num_steps < FEWEST_STEPS_TO_RECORD:
+            return Step(*parts, self.batch_size)
+        level = logging.WARNING if training.compile is True else logging.INFO
+        reason = unrecordable(*parts[:3])
+        if reason is not None:
+            logger.log(level, "training step not recorded: %s", reason)
+            return Step(*parts, self.batch_size)
+        compiles = training.compile is True or num_steps >= FEWEST_STEPS_TO_COMPILE
+        return RecordedStep(*parts, self.batch_size, compiles=compiles, level=level)
 
     def _mean_bound(self, data: Dataset) -> float:
         """Mean of the unannealed objective per datum, in evaluation mode, with the same draws at every call."""
@@ -123,7 +134,7 @@ class Run:
         with evaluating(self.model, self.guide), seeded(self._seed(0, 2)):
             for rows in torch.arange(len(data)).split(self.batch_size):
                 loss = self.objective.loss(self.model, self.guide, *self._rows(data.x, data.context, rows))
-                total -= _number(loss)
+                total -= number(loss)
         return total / len(data)
 
     def _nonfinite(self, loss: float, epoch: int, batch: int, args: tuple[Tensor, ...]) -> NonFiniteLossError:
@@ -211,24 +222,6 @@ def _optimizer(training: Training, parameters: list[Tensor]) -> torch.optim.Opti
     if training.optimizer is not None:
         return training.optimizer(parameters)
     return torch.optim.Adam(parameters, lr=training.schedule(0.0), fused=all(p.is_floating_point() for p in parameters))
-
-
-def _loss_and_grads(objective: Any, model: Program, guide: Program, args: tuple[Tensor, ...]) -> float:
-    """Loss summed over the batch, its gradient in `.grad`.
-
-    Pyro's own `loss_and_grads` gives no gradient to modules that have told Pyro of no parameter, and says nothing; its
-    differentiable loss does. A few of Pyro's objectives have only the former.
-    """
-    if not hasattr(objective, "differentiable_loss"):
-        return _number(objective.loss_and_grads(model, guide, *args))
-    loss = objective.differentiable_loss(model, guide, *args)
-    loss.backward()
-    return loss.item()
-
-
-def _number(loss: float | Tensor | tuple[float, float]) -> float:
-    """Pyro's wake-sleep returns its two losses apart."""
-    return float(sum(loss)) if isinstance(loss, tuple) else float(loss)
 
 
 @contextmanager

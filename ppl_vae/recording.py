@@ -1,0 +1,103 @@
+"""Programs as graphs of tensor operations: Pyro's effect handlers run once, the graph they leave runs ever after."""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from ppl_vae.seeding import seeded
+
+__all__ = ["RecordingError", "compiled", "recorded"]
+
+Graph = Callable[..., Any]
+
+
+class RecordingError(RuntimeError):
+    """A program cannot be recorded, or its graph not compiled; the message says why in one line.
+
+    No paper.
+
+    Example:
+        >>> def stops_early(x):
+        ...     return x if x.sum() > 0 else -x
+        >>> recorded(stops_early, torch.ones(2))
+        Traceback (most recent call last):
+        ppl_vae.recording.RecordingError: its control flow depends on the data
+    """
+
+
+def recorded(function: Graph, *inputs: Any) -> torch.fx.GraphModule:
+    """A function of tensors as the graph of operations that it performs on inputs of these shapes.
+
+    Random draws are operations of the graph, in the same order on the same stream. What the function reads besides its
+    inputs is frozen: tensors by reference, Python values for good.
+
+    Args:
+        function: Of nested lists, tuples and dicts of tensors, to the same.
+        inputs: An example of its inputs; the global random stream is left as it was.
+
+    Raises:
+        RecordingError: the function looks at a tensor's value to decide what to do, or fails.
+
+    References:
+        Reed et al. (2022), torch.fx: practical program capture and transformation, arXiv:2112.08429.
+
+    Example:
+        >>> double = recorded(lambda x: x + x, torch.ones(2))
+        >>> double(torch.arange(2.0))
+        tensor([0., 2.])
+    """
+    try:
+        with seeded(0):
+            return make_fx(lambda *tensors: function(*tensors))(*inputs)  # it cannot take a bound method
+    except Exception as error:  # torch raises many kinds; whatever it was, the unrecorded function will say
+        reason = _first_line(error)
+        of_data = "value out of a tracing tensor" in reason or "data-dependent" in reason
+        raise RecordingError("its control flow depends on the data" if of_data else reason) from error
+
+
+def compiled(graph: torch.fx.GraphModule, *inputs: Any) -> Graph:
+    """The graph through torch's compiler, with the random stream of eager mode. Takes seconds; torch keeps it on disk.
+
+    Args:
+        graph: From `recorded`.
+        inputs: An example of its inputs.
+
+    Raises:
+        RecordingError: there is no C++ compiler, or it fails.
+
+    References:
+        Ansel et al. (2024), PyTorch 2: faster machine learning through dynamic bytecode transformation and graph
+        compilation, doi:10.1145/3620665.3640366.
+
+    Example:
+        >>> compiled(recorded(lambda x: x + x, torch.ones(2)), torch.ones(2))(torch.arange(2.0))
+        tensor([0., 2.])
+    """
+    run = torch.compile(graph, fullgraph=True, dynamic=False, options={"fallback_random": True})
+    try:
+        with seeded(0), _quiet():
+            run(*inputs)
+    except Exception as error:
+        raise RecordingError(_first_line(error)) from error
+    return run
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The compiler's remarks on what else the machine could have had are not the caller's business."""
+    chatter = logging.getLogger("torch.utils.cpp_extension")
+    level = chatter.level
+    chatter.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        chatter.setLevel(level)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,187 @@
+"""One step's loss and gradient: by Pyro's effect handlers, or by a graph that they leave once per batch shape."""
+
+import logging
+import time
+from typing import Any
+
+import torch
+from pyro.infer import ELBO
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from ppl_vae.objectives import Bound
+from ppl_vae.recording import Graph, RecordingError, compiled, recorded
+from ppl_vae.seeding import seeded
+from ppl_vae.terms import Program
+
+logger = logging.getLogger(__name__)
+
+Arguments = tuple[Tensor, ...]
+
+TOLERANCE = 1e-3  # of a recorded gradient, relative to that of Pyro's handlers for the same draws
+
+
+class Step:
+    """Loss summed over a batch; leaves the gradient of its mean per datum in `.grad`. Pyro's handlers run each time."""
+
+    def __init__(
+        self, objective: ELBO, model: Program, guide: Program, parameters: list[Tensor], batch_size: int
+    ) -> None:
+        self.objective: Any = objective  # Pyro's base class declares none of the methods that its subclasses share
+        self.model, self.guide, self.parameters, self.batch_size = model, guide, parameters, batch_size
+
+    def __call__(self, args: Arguments, kl_weight: float = 1.0) -> float:
+        """The loss. A smaller last batch is divided by the nominal size too: each datum weighs the same."""
+        for parameter in self.parameters:
+            parameter.grad = None
+        loss = self._loss_and_grads(annealed(self.objective, kl_weight), args)
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        if not gradients:
+            name = type(self.objective).__name__
+            raise ValueError(f"{name} gave no parameter a gradient: make model and guide PyroModules")
+        for gradient in gradients:
+            gradient /= self.batch_size
+        return loss
+
+    def _loss_and_grads(self, objective: Any, args: Arguments) -> float:
+        """Pyro's own `loss_and_grads` gives no gradient to modules that have told Pyro of no parameter, and says
+        nothing; its differentiable loss does. A few of Pyro's objectives have only the former.
+        """  # noqa: D205
+        if not hasattr(objective, "differentiable_loss"):
+            return number(objective.loss_and_grads(self.model, self.guide, *args))
+        loss = objective.differentiable_loss(self.model, self.guide, *args)
+        loss.backward()
+        return loss.item()
+
+
+class RecordedStep(Step):
+    """The same as a graph, recorded at the first batch of each shape; the first of them is compiled, where asked.
+
+    Parameters, buffers, the batch and the KL's weight are inputs of the graph; draws are operations in it, and stay
+    fresh. A graph serves only if its loss and gradient agree with those of Pyro's handlers on other rows: where they do
+    not, or nothing can be recorded, the handlers run as before, and the log says why.
+
+    References:
+        Reed et al. (2022), torch.fx, arXiv:2112.08429; Ansel et al. (2024), PyTorch 2, doi:10.1145/3620665.3640366.
+    """
+
+    def __init__(self, *parts: Any, compiles: bool, level: int) -> None:
+        super().__init__(*parts)
+        self.compiles, self.level = compiles, level
+        self.loss = _Loss(self.objective, self.model, self.guide)
+        names = {id(p): name for name, p in self.loss.named_parameters()}
+        self.names = [names[id(p)] for p in self.parameters]
+        self.graphs: dict[tuple[torch.Size, ...], Graph | None] = {}
+
+    def __call__(self, args: Arguments, kl_weight: float = 1.0) -> float:
+        """The loss, from the graph where there is one."""
+        shapes = tuple(arg.shape for arg in args)
+        if shapes not in self.graphs:
+            self.graphs[shapes] = self._graph(args)
+        graph = self.graphs[shapes]
+        if graph is None:
+            return super().__call__(args, kl_weight)
+        loss, *gradients = graph(*self._inputs(args, kl_weight))
+        for parameter, gradient in zip(self.parameters, gradients, strict=True):
+            parameter.grad = gradient
+        return loss.item()
+
+    def _graph(self, args: Arguments) -> Graph | None:
+        """A graph for batches of this shape, or None."""
+        start, compiles, found = time.perf_counter(), self.compiles and not self.graphs, None
+        try:
+            plain = recorded(self._loss_and_gradient, *self._copied_inputs(args))
+            found = self._checked(plain, args)
+            if compiles:
+                found = self._checked(compiled(plain, *self._copied_inputs(args)), args)
+            how = "compiled" if compiles else "recorded"
+        except RecordingError as error:
+            how = f"{'recorded, not compiled' if found else 'not recorded'}: {error}"
+        level = logging.DEBUG if self.graphs else self.level if ":" in how else logging.INFO
+        logger.log(level, "training step %s (%.1f s)", how, time.perf_counter() - start)
+        return found
+
+    def _inputs(self, args: Arguments, kl_weight: float = 1.0) -> tuple[Any, ...]:
+        """Trained values, all else that the modules hold, the batch, the KL's weight."""
+        others = {name: p for name, p in self.loss.named_parameters() if not p.requires_grad}
+        others |= dict(self.loss.named_buffers())
+        weight = torch.tensor(kl_weight, dtype=torch.float64)  # having no dimensions, it promotes no float32
+        return [p.detach() for p in self.parameters], others, args, weight
+
+    def _copied_inputs(self, args: Arguments, kl_weight: float = 1.0) -> tuple[Any, ...]:
+        """The same, with buffers that a trial run may change."""
+        values, others, args, weight = self._inputs(args, kl_weight)
+        return values, {name: tensor.clone() for name, tensor in others.items()}, args, weight
+
+    def _loss_and_gradient(
+        self, values: list[Tensor], others: dict[str, Tensor], args: Arguments, weight: Tensor
+    ) -> list[Tensor | None]:
+        """What is recorded."""
+        values = [value.detach().requires_grad_() for value in values]
+        state = dict(zip(self.names, values, strict=True)) | others
+        with torch.enable_grad():
+            loss = functional_call(self.loss, state, (args, weight))
+            gradients = torch.autograd.grad(loss, values, allow_unused=True)
+        return [loss.detach(), *(None if g is None else g / self.batch_size for g in gradients)]
+
+    def _checked(self, graph: Graph, args: Arguments) -> Graph:
+        """The graph, if for other rows and another weight of the KL it gives what Pyro's handlers give.
+
+        Raises:
+            RecordingError: it does not, or a run of it changes a buffer.
+        """
+        args = tuple(arg.roll(1, 0) for arg in args)
+        inputs = self._copied_inputs(args, kl_weight=0.5)
+        with seeded(0):
+            loss, *gradients = graph(*inputs)
+        for name, buffer in self.loss.named_buffers():
+            if not torch.equal(buffer, inputs[1][name]):
+                raise RecordingError(f"training changes the buffer {name}, as batch normalisation does")
+        with seeded(0):
+            expected = super().__call__(args, 0.5)
+        if not _close(loss, torch.tensor(expected).to(loss)):
+            raise RecordingError(f"its loss is {loss.item():.6g} on other rows, not {expected:.6g}")
+        for name, parameter, gradient in zip(self.names, self.parameters, gradients, strict=True):
+            if not _close(gradient, parameter.grad):
+                raise RecordingError(f"it has another gradient for {name}")
+        return graph
+
+
+class _Loss(nn.Module):
+    """The objective's loss as one module, whose parameters can be exchanged."""
+
+    def __init__(self, objective: Bound, model: nn.Module, guide: nn.Module) -> None:
+        super().__init__()
+        self.objective, self.model, self.guide = objective, model, guide
+
+    def forward(self, args: Arguments, kl_weight: Tensor) -> Tensor:
+        """Summed over the batch."""
+        return self.objective.annealed(kl_weight).differentiable_loss(self.model, self.guide, *args)
+
+
+def unrecordable(objective: ELBO, model: Program, guide: Program) -> str | None:
+    """Why no graph can stand for this step, where that is known beforehand; else None."""
+    if not isinstance(objective, Bound):
+        return f"{type(objective).__name__} is not one of ppl_vae's objectives"
+    if not objective.recordable:
+        return f"{objective!r} keeps a state or decides by values"
+    for name, program in (("model", model), ("guide", guide)):
+        if not isinstance(program, nn.Module):
+            return f"the {name} is a plain function, whose parameters are in Pyro's store"
+    return None
+
+
+def annealed(objective: Any, kl_weight: float) -> Any:
+    """The objective, with its KL weighed unless the weight is one."""
+    return objective if kl_weight == 1.0 else objective.annealed(kl_weight)
+
+
+def number(loss: float | Tensor | tuple[float, float]) -> float:
+    """Pyro's wake-sleep returns its two losses apart."""
+    return float(sum(loss)) if isinstance(loss, tuple) else float(loss)
+
+
+def _close(found: Tensor | None, expected: Tensor | None) -> bool:
+    if found is None or expected is None:
+        return found is expected
+    return bool((found - expected).norm() <= TOLERANCE * expected.norm() + torch.finfo(expected.dtype).eps)
