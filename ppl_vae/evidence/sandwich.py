@@ -1,0 +1,204 @@
+"""evidence_interval: log p(x) estimated where it can be, between two bounds elsewhere, and a verdict on each."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ppl_vae.data import Dataset, as_dataset
+from ppl_vae.evidence.estimate import Method, log_evidence
+from ppl_vae.evidence.evidence import ARRAYS, Evidence, concatenate
+from ppl_vae.evidence.importance_sampling import ImportanceSampling
+from ppl_vae.evidence.interval import ESTIMATE, INTERVAL, LOWER_BOUND, EvidenceInterval, num_se
+from ppl_vae.evidence.proposals import Defensive
+from ppl_vae.evidence.upper import ReverseAIS
+from ppl_vae.importance import place
+from ppl_vae.seeding import derived_seed
+from ppl_vae.terms import Program
+
+__all__ = ["Sandwich", "evidence_interval"]
+
+MOST_R_HAT = 1.05
+DRAWS_PER_START = 4  # effective draws of the chains for each start that is taken from them, so that starts are apart
+MOST_DIVERGENCES = 0.01  # of the transitions
+ROUNDING = 1e-5  # of log p(x), relative, in float32
+CHECKS = ("r_hat", "chain_ess", "divergences")
+PARTS = ("estimate", "check", "bounds")  # what the parts of one seed are for
+
+
+@dataclass(frozen=True)
+class Sandwich:
+    """How `evidence_interval` comes to its verdicts: an estimate, a check on it, and two bounds where it fails.
+
+    "estimate" takes two: weights of finite variance (`Evidence.is_estimate`) from `estimate` and from `check`, and
+    values that agree at `level`. The check draws a fifth of its particles from the prior, for k-hat knows nothing of
+    posterior mass that the guide never visits. Mass that neither visits is seen by nobody: in many dimensions the
+    prior's draws find little. "interval" takes chains that agree, R-hat < 1.05 for every dimension, 4 effective draws
+    per start that is taken from them and at most 1 % divergences; and bounds that do not contradict each other: lower
+    - upper at most z of their standard errors. Everything else is "bound only".
+
+    Args:
+        estimate: The first method, for all data.
+        check: The second one, with another proposal, for the data that the first believes; None trusts the first.
+        upper: For the rest: the path annealed forwards gives the lower bound, and backwards the upper one; None leaves
+            them with the lower bound of `estimate`.
+        level: Nominal probability that an interval holds log p(x).
+
+    Raises:
+        ValueError: level outside (0, 1).
+
+    References:
+        Grosse, Ghahramani and Adams (2015), arXiv:1511.02543; Vehtari et al. (2021), arXiv:1903.08008 (R-hat);
+        Hesterberg (1995), Weighted average importance sampling and defensive mixture distributions, Technometrics 37.
+
+    Example:
+        >>> Sandwich(ImportanceSampling(5000), upper=None).level
+        0.95
+    """
+
+    estimate: Method = field(default_factory=ImportanceSampling)
+    check: Method | None = field(default_factory=lambda: ImportanceSampling(proposal=Defensive()))
+    upper: ReverseAIS | None = field(default_factory=ReverseAIS)
+    level: float = 0.95
+
+    def __post_init__(self) -> None:
+        if not 0 < self.level < 1:
+            raise ValueError(f"level is {self.level}; a probability that an interval is to have lies between 0 and 1")
+
+    def confirms(self, first: Evidence, second: Evidence) -> np.ndarray:
+        """Where a second method believes its own value too, and it is the first one's."""
+        return second.is_estimate & (np.abs(first.log_evidence - second.log_evidence) <= self.noise(first, second))
+
+    def encloses(self, lower: Evidence, upper: Evidence) -> np.ndarray:
+        """Where the upper bound is to be believed, and is none below the lower one."""
+        checks = upper.checks
+        converged = (checks["r_hat"] < MOST_R_HAT) & (checks["divergences"] <= MOST_DIVERGENCES)
+        converged &= checks["chain_ess"] >= DRAWS_PER_START * upper.num_used
+        return converged & (lower.log_evidence - upper.log_evidence <= self.noise(lower, upper))
+
+    def noise(self, first: Evidence, second: Evidence) -> np.ndarray:
+        """How far two values may differ by chance, or by rounding."""
+        rounding = ROUNDING * (1 + np.abs(first.log_evidence))
+        return num_se(self.level) * np.hypot(first.mc_se, second.mc_se) + rounding
+
+
+def evidence_interval(
+    model: Program,
+    guide: Program,
+    data: Dataset | Any,
+    method: Sandwich | None = None,
+    *,
+    seed: int | None = 0,
+    progress: bool = True,
+    checkpoint: str | Path | None = None,
+) -> EvidenceInterval:
+    """An interval for log p(x) of every datum, and a verdict on what it is worth.
+
+    "estimate": importance sampling gives log p(x), and the interval is a confidence interval. "interval": it does not,
+    but annealing forwards and backwards brackets log p(x). "bound only": there is a lower bound, and nothing is
+    claimed from above. The two bounds cost some hundred times an estimate, and are taken only where there is none.
+    No verdict knows of posterior mass that guide, prior and the chains from both all miss.
+
+    Args:
+        model: `Model`, or any Pyro model with one plate "data" at dim -1.
+        guide: `Guide`, or any Pyro guide with the same latent sites.
+        data: A `Dataset` (all its rows: pass `data.test`), or an array, tensor, DataFrame, DataArray.
+        method: The methods and the level; None is `Sandwich()`.
+        seed: Seed of the draws; None draws from torch's global stream.
+        progress: Whether to show bars, one for each method, when they take more than two seconds.
+        checkpoint: A folder that keeps what is done, so that an interrupted call goes on where it was.
+
+    Returns:
+        `EvidenceInterval` of the N data; `print` shows its summary.
+
+    Raises:
+        ValueError: x outside the support; a guide whose density cannot be evaluated at draws of the prior; where there
+            is no estimate, latents that are discrete or outside the data plate; a checkpoint of another call.
+
+    References:
+        Grosse, Ghahramani and Adams (2015), Sandwiching the marginal likelihood using bidirectional Monte Carlo,
+        arXiv:1511.02543; Wu et al. (2017), arXiv:1611.04273.
+
+    Example:
+        >>> from ppl_vae.data import beds
+        >>> from ppl_vae.evidence import AIS
+        >>> from ppl_vae.hmc import HMC
+        >>> bed = beds.linear_gaussian(num_data=3, guide_scale=0.6)
+        >>> method = Sandwich(upper=ReverseAIS(AIS(32, 10), HMC(num_samples=200, num_warmup=100, num_leapfrog=5)))
+        >>> interval = evidence_interval(bed.model, bed.guide, bed.x, method)
+        >>> exact = bed.log_evidence.numpy()
+        >>> bool(((interval.lower < exact) & (exact < interval.upper)).all()), interval.verdict.tolist()
+        (True, ['interval', 'interval', 'interval'])
+    """
+    method, data = method or Sandwich(), place(as_dataset(data), model, guide)
+    call = _Call((model, guide), data, seed, progress, None if checkpoint is None else Path(checkpoint))
+    first = lower = call("estimate", method.estimate, np.arange(len(data)))
+    estimated = _confirmed(call, method, first)
+    rows, upper = np.flatnonzero(~estimated), _unknown(first)
+    if method.upper is not None and len(rows):
+        lower = _put(first, rows, call("bounds", method.upper.annealed, rows))
+        upper = _put(upper, rows, call("bounds", method.upper, rows))
+    enclosed = ~estimated & method.encloses(lower, upper)
+    verdict = np.where(estimated, ESTIMATE, np.where(enclosed, INTERVAL, LOWER_BOUND))
+    return EvidenceInterval(lower, upper, verdict, method.level)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """`log_evidence` of some rows by one method after the other."""
+
+    programs: tuple[Program, Program]
+    data: Dataset
+    seed: int | None
+    progress: bool
+    folder: Path | None
+
+    def __call__(self, part: str, method: Method, rows: np.ndarray) -> Evidence:
+        model, guide = self.programs
+        name = f"{type(method).__name__}-{part}.npz"
+        return log_evidence(
+            model,
+            guide,
+            self.data[torch.as_tensor(rows)],
+            method,
+            seed=None if self.seed is None else derived_seed(self.seed, PARTS.index(part)),
+            progress=self.progress,
+            checkpoint=None if self.folder is None else self.folder / name,
+        )
+
+
+def _confirmed(call: _Call, method: Sandwich, first: Evidence) -> np.ndarray:
+    """Where the estimate is one, and the check agrees."""
+    believed = first.is_estimate
+    rows = np.flatnonzero(believed)
+    if method.check is None or not len(rows):
+        return believed
+    try:
+        second = call("check", method.check, rows)
+    except (NotImplementedError, KeyError) as error:
+        raise ValueError(
+            f"the guide's density cannot be evaluated at draws of the prior ({error}): "
+            'use Sandwich(check=None, upper=ReverseAIS(AIS(start="prior")))'
+        ) from error
+    believed[rows] = method.confirms(first[rows], second)
+    return believed
+
+
+def _unknown(like: Evidence) -> Evidence:
+    """An upper bound that nobody computed."""
+    nothing = np.full(len(like), np.nan)
+    return Evidence(
+        *([nothing] * (len(ARRAYS) - 1)),
+        num_used=np.zeros(len(like), dtype=int),
+        bound="upper if converged",
+        checks=dict.fromkeys(CHECKS, nothing),
+    )
+
+
+def _put(evidence: Evidence, rows: np.ndarray, part: Evidence) -> Evidence:
+    """The evidence with that of these rows in the place of its own."""
+    source = np.arange(len(evidence))
+    source[rows] = len(evidence) + np.arange(len(rows))
+    return concatenate([evidence, part])[source]
