@@ -1,5 +1,8 @@
 """What can be said of a model and guide: a DataTree for ArviZ, collapse, and pictures."""
 
+from ppl_vae.diagnostics.calibration import Calibration, calibration
+from ppl_vae.diagnostics.calibration_plot import plot_calibration
+from ppl_vae.diagnostics.calibration_summary import CalibrationSummary
 from ppl_vae.diagnostics.collapse import (
     ActiveUnits,
     RateDistortion,
@@ -15,6 +18,7 @@ from ppl_vae.diagnostics.estimator_table import EstimatorComparison, Reference, 
 from ppl_vae.diagnostics.estimators import compare_estimators
 from ppl_vae.diagnostics.gradient_noise import GradientNoise, gradient_noise
 from ppl_vae.diagnostics.latent import LatentMeans, latent_means
+from ppl_vae.diagnostics.pit import PIT, PITSummary, conditional_pit, marginal_pit
 from ppl_vae.diagnostics.plots import (
     plot_k_hat,
     plot_latent,
@@ -22,29 +26,60 @@ from ppl_vae.diagnostics.plots import (
     plot_samples,
     plot_training,
 )
+from ppl_vae.diagnostics.posterior_draws import GuideDraws, HMCDraws, ImportanceDraws
+from ppl_vae.diagnostics.predictive import (
+    FEATURE_STATISTICS,
+    STATISTICS,
+    PredictiveCheck,
+    observed_entries,
+    predictive_check,
+)
+from ppl_vae.diagnostics.predictive_plots import plot_pit, plot_predictive_check, plot_reliability
+from ppl_vae.diagnostics.reliability import Reliability, reliability
 
 __all__ = [
     "ActiveUnits",
+    "Calibration",
+    "CalibrationSummary",
     "Draws",
     "EstimatorComparison",
+    "FEATURE_STATISTICS",
     "GradientNoise",
+    "GuideDraws",
+    "HMCDraws",
+    "ImportanceDraws",
     "LatentMeans",
     "ModelComparison",
+    "PIT",
+    "PITSummary",
+    "PredictiveCheck",
     "RateDistortion",
     "Reference",
+    "Reliability",
     "Replicates",
+    "STATISTICS",
     "active_units",
+    "calibration",
     "compare_estimators",
     "compare_models",
+    "conditional_pit",
     "gradient_noise",
     "kl_per_dimension",
     "latent_means",
+    "marginal_pit",
+    "observed_entries",
+    "plot_calibration",
     "plot_estimators",
     "plot_k_hat",
     "plot_latent",
+    "plot_pit",
+    "plot_predictive_check",
     "plot_reconstructions",
+    "plot_reliability",
     "plot_samples",
     "plot_training",
+    "predictive_check",
     "rate_distortion",
+    "reliability",
     "to_datatree",
 ]

@@ -1,0 +1,279 @@
+"""Predictive checks: does the data set look like those that the model makes, by test statistics?"""
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from ppl_vae.data import Dataset, as_dataset
+from ppl_vae.diagnostics.datatree import SAMPLE_DIMS, Names
+from ppl_vae.diagnostics.draws import Draws, Sampler, read_layout
+from ppl_vae.importance import PAIRS_PER_CHUNK, check_data, place
+from ppl_vae.seeding import derived_seed
+from ppl_vae.terms import Program
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["FEATURE_STATISTICS", "STATISTICS", "PredictiveCheck", "observed_entries", "predictive_check"]
+
+Statistic = Callable[..., Any]
+PREDICTIVES = {"prior_predictive": "prior", "posterior_predictive": "posterior"}
+
+
+def zero_fraction(x: np.ndarray, axis: int | None = None) -> Any:
+    """Share of the observed values that are 0."""
+    return np.nanmean(np.where(np.isnan(x), np.nan, x == 0), axis)
+
+
+STATISTICS: dict[str, Statistic] = {
+    "mean": np.nanmean,
+    "variance": np.nanvar,
+    "zero_fraction": zero_fraction,
+    "max": np.nanmax,
+}
+FEATURE_STATISTICS: dict[str, Statistic] = {name: partial(f, axis=0) for name, f in STATISTICS.items()}
+
+
+@dataclass(frozen=True)
+class PredictiveCheck:
+    """Test statistics of the data and of replicated data sets; `print` shows them with their p-values.
+
+    p = 2 min(P(T_rep > T) + P(T_rep = T) / 2, ...), the data counted among the S + 1 sets. For the prior predictive
+    p is uniform if the model is right. For the posterior predictive it is not: z was drawn given the same x, so p is
+    too near 1; small values convict all the same.
+
+    Args:
+        observed: T(x) by name: a number, or an array with one per feature.
+        prior_predictive: T of data sets with z ~ p(z), by name, (S, ...).
+        posterior_predictive: T of data sets with z ~ q(z given x), by name, (S, ...).
+        num_data: Number of data N.
+        dims: Names of the dims of x.
+        coords: Their coordinates, by name.
+
+    References:
+        Gelman, Meng and Stern (1996), Posterior predictive assessment of model fitness, Statistica Sinica 6;
+        Meng (1994), Posterior predictive p-values, Annals of Statistics 22.
+
+    Example:
+        >>> from ppl_vae.data import beds
+        >>> bed = beds.linear_gaussian(num_data=50)
+        >>> check = predictive_check(bed.model, bed.guide, 1.5 * bed.x, num_samples=199)
+        >>> check.p_values()["variance"] < 0.05, check.p_values("posterior_predictive")["variance"] < 0.05
+        (np.True_, np.True_)
+    """
+
+    observed: dict[str, np.ndarray]
+    prior_predictive: dict[str, np.ndarray]
+    posterior_predictive: dict[str, np.ndarray]
+    num_data: int
+    dims: tuple[str, ...]
+    coords: dict[str, np.ndarray]
+
+    @property
+    def num_samples(self) -> int:
+        """Number of replicated data sets S."""
+        return len(next(iter(self.prior_predictive.values())))
+
+    def p_values(self, group: str = "prior_predictive") -> dict[str, np.ndarray]:
+        """Two-sided mid-p-values by name, each shaped like its statistic; NaN where the statistic is."""
+        replicated = getattr(self, group)
+        return {name: _two_sided(value, replicated[name]) for name, value in self.observed.items()}
+
+    def summary(self) -> dict[str, dict[str, float]]:
+        """By statistic: its value for the data; mean, sd and p by either predictive.
+
+        Of a statistic with one value per feature, the feature with the smallest prior predictive p is named, and its p
+        is multiplied by the number of features (Holm).
+        """
+        return dict(self._row(name) for name in self.observed)
+
+    def _row(self, name: str) -> tuple[str, dict[str, float]]:
+        values, where = self.observed[name], self.worst(name)
+        row = {"data": float(values[where])}
+        for group, kind in PREDICTIVES.items():
+            drawn, p = getattr(self, group)[name][(slice(None), *where)], self.p_values(group)[name][where]
+            row |= {f"{kind} mean": drawn.mean(), f"{kind} sd": drawn.std(), f"{kind} p": min(1.0, p * values.size)}
+        return f"{name}{self._feature(where)}", {key: float(value) for key, value in row.items()}
+
+    def worst(self, name: str) -> tuple[int, ...]:
+        """Where the smallest prior predictive p of a statistic is; () for a number."""
+        p_values = np.nan_to_num(self.p_values()[name], nan=2.0)
+        return tuple(int(i) for i in np.unravel_index(int(p_values.argmin()), p_values.shape))
+
+    def _feature(self, where: tuple[int, ...]) -> str:
+        """Names of the coordinates in brackets."""
+        names = [str(self.coords[dim][i]) for dim, i in zip(self.dims[1:], where, strict=False)]
+        return f"[{', '.join(names)}]" if where else ""
+
+    def __str__(self) -> str:
+        rows = self.summary()
+        width = max(10, *map(len, rows))
+        head = f"{'':{width}}{'data':>12}" + "".join(f"{kind:>12}{'sd':>10}{'p':>8}" for kind in PREDICTIVES.values())
+        lines = [head]
+        for name, row in rows.items():
+            parts = [
+                f"{row[f'{k} mean']:>12.4g}{row[f'{k} sd']:>10.2g}{row[f'{k} p']:>8.2g}" for k in PREDICTIVES.values()
+            ]
+            lines.append(f"{name:{width}}{row['data']:>12.4g}" + "".join(parts))
+        foot = f"{self.num_samples} sets of {self.num_data} data; posterior p uses x twice, so only small ones speak"
+        return "\n".join([*lines, foot])
+
+    def to_datatree(self) -> "xr.DataTree":
+        """The statistics as groups prior_predictive, posterior_predictive and observed_data, for ArviZ."""
+        import xarray as xr
+
+        groups = {"observed_data": self._dataset(self.observed, ())}
+        for group in PREDICTIVES:
+            drawn = {name: values[None] for name, values in getattr(self, group).items()}
+            groups[group] = self._dataset(drawn, SAMPLE_DIMS)
+        return xr.DataTree.from_dict(groups)
+
+    def _dataset(self, values: dict[str, np.ndarray], left: tuple[str, ...]) -> "xr.Dataset":
+        import xarray as xr
+
+        event = tuple(len(self.coords[dim]) for dim in self.dims[1:])
+        variables = {}
+        for name, array in values.items():
+            shape = array.shape[len(left) :]
+            dims = self.dims[1:] if shape == event else tuple(f"{name}_dim_{i}" for i in range(len(shape)))
+            variables[name] = ((*left, *dims), array)
+        used = {dim for dims, _ in variables.values() for dim in dims}
+        return xr.Dataset(variables, {dim: values for dim, values in self.coords.items() if dim in used})
+
+
+def _two_sided(observed: np.ndarray, replicated: np.ndarray) -> np.ndarray:
+    above, equal = (replicated > observed).sum(0), (replicated == observed).sum(0)
+    upper = (above + 0.5 * (equal + 1)) / (len(replicated) + 1)
+    return np.where(np.isnan(observed), np.nan, 2 * np.minimum(upper, 1 - upper))
+
+
+def predictive_check(
+    model: Program,
+    guide: Program,
+    data: Dataset | Any,
+    statistics: Mapping[str, Statistic] | None = None,
+    *,
+    num_samples: int = 200,
+    seed: int = 0,
+    progress: bool = True,
+) -> PredictiveCheck:
+    """Test statistics T of x against those of S data sets drawn from the model, of the same size and missingness.
+
+    Two kinds of data sets. Prior predictive, z ~ p(z): what the model makes. Posterior predictive, z ~ q(z given x):
+    what it makes with the latents of these data. Off in both, the likelihood is wrong; off in the first alone, q(z)
+    averaged over the data is not the prior. A statistic that the model fits by construction (a mean, often) proves
+    nothing.
+
+    Args:
+        model: `Model`, or any Pyro model with a plate "data" at dim -1.
+        guide: `Guide`, or any Pyro guide with the same latent sites.
+        data: A `Dataset` (its rows: pass `data.test`), or an array, tensor, DataFrame, DataArray.
+        statistics: By name, functions of x (N, *event), NaN where missing, to a number or one number per feature; None
+            is `STATISTICS`: mean, variance, zero_fraction and max over all entries. `FEATURE_STATISTICS` are the same
+            for every feature.
+        num_samples: Number of replicated data sets S; no p is below 1 / (S + 1).
+        seed: Seed of the draws.
+        progress: Whether to show a bar when it takes more than two seconds.
+
+    Returns:
+        The statistics and their p-values.
+
+    Raises:
+        ValueError: x outside the support, or no site of the model holds x.
+
+    References:
+        Box (1980), Sampling and Bayes' inference in scientific modelling and robustness, JRSS A 143;
+        Gelman, Meng and Stern (1996), Posterior predictive assessment of model fitness, Statistica Sinica 6.
+
+    Example:
+        >>> from ppl_vae.data import beds
+        >>> bed = beds.gamma_poisson(num_data=100)
+        >>> own = {"share of ones": lambda x: np.nanmean(x == 1)}
+        >>> bool(predictive_check(bed.model, bed.guide, bed.x, own).p_values()["share of ones"] > 0.05)
+        True
+    """
+    data = place(as_dataset(data), model, guide)
+    check_data(model, data.x, data.context, guide)
+    statistics = STATISTICS if statistics is None else statistics
+    replicated: dict[str, dict[str, list[Any]]] = {group: {name: [] for name in statistics} for group in PREDICTIVES}
+    with tqdm(total=num_samples, desc="replicates", unit=" sets", disable=not progress, delay=2) as bar:
+        for drawn in _data_sets(model, guide, data, num_samples, seed):
+            for group, x in drawn.items():
+                for name, value in _evaluate(statistics, x).items():
+                    replicated[group][name].append(value)
+            bar.update()
+    return PredictiveCheck(
+        observed=_evaluate(statistics, data.x.double().cpu().numpy()),
+        **{group: {name: np.stack(each) for name, each in found.items()} for group, found in replicated.items()},
+        num_data=len(data),
+        dims=data.dims,
+        coords=dict(data.coords),
+    )
+
+
+def _data_sets(
+    model: Program, guide: Program, data: Dataset, num_samples: int, seed: int
+) -> Iterator[dict[str, np.ndarray]]:
+    """Replicated data sets of either kind, NaN where x is missing."""
+    layout, missing = read_layout(model, guide, data), data.x.isnan().cpu().numpy()
+    site = Names(data, layout, num_samples).x
+    if site not in layout.observed:
+        raise ValueError(f"none of the observed sites {list(layout.observed)} holds x: there is nothing to compare")
+    step = max(1, PAIRS_PER_CHUNK // len(data))
+    for start in range(0, num_samples, step):
+        draws = Draws(num_samples=min(step, num_samples - start))
+        sampler = Sampler(model, guide, data, draws, layout, derived_seed(seed, start))
+        for _ in sampler.run():
+            pass
+        for i in range(draws.num_samples):
+            drawn = {group: sampler.arrays[group][site][i].reshape(missing.shape) for group in PREDICTIVES}
+            yield {group: np.where(missing, np.nan, x.astype(np.float64)) for group, x in drawn.items()}
+
+
+def _evaluate(statistics: Mapping[str, Statistic], x: np.ndarray) -> dict[str, np.ndarray]:
+    with warnings.catch_warnings():  # a feature that is missing throughout has NaN for a statistic
+        warnings.filterwarnings("ignore", "(Mean of empty|All-NaN) slice|Degrees of freedom", RuntimeWarning)
+        return {name: np.asarray(f(x), dtype=np.float64) for name, f in statistics.items()}
+
+
+def observed_entries(tree: "xr.DataTree") -> "xr.DataTree":
+    """The predictive draws and the data of the observed entries alone, in one dim "entry", whole numbers as integers.
+
+    What `arviz_plots.plot_ppc_rootogram`, `plot_ppc_pava` and `plot_ppc_tstat` need: they tell counts by an integer
+    type, sort along one dim, and would set draws of missing entries against data without them.
+
+    Args:
+        tree: What `to_datatree` returned.
+
+    Returns:
+        A tree with posterior_predictive, prior_predictive and observed_data.
+
+    References:
+        No paper: a change of layout.
+
+    Example:
+        >>> from ppl_vae.data import beds
+        >>> from ppl_vae.diagnostics.datatree import to_datatree
+        >>> bed = beds.gamma_poisson(num_data=10)
+        >>> entries = observed_entries(to_datatree(bed.model, bed.guide, bed.x, num_samples=50))
+        >>> dict(entries.prior_predictive.sizes), str(entries.observed_data.x.dtype)
+        ({'chain': 1, 'draw': 50, 'entry': 10}, 'int64')
+    """
+    import xarray as xr
+
+    groups: dict[str, dict[str, Any]] = {group: {} for group in (*PREDICTIVES, "observed_data")}
+    sites = tree["observed_data"].to_dataset().data_vars
+    for name, observed in sites.items():
+        seen, dim = observed.notnull().values, "entry" if len(sites) == 1 else f"{name}_entry"
+        found = {group: tree[group].to_dataset()[name].values[..., seen] for group in PREDICTIVES}
+        found["observed_data"] = observed.values[seen]
+        whole = all((values == np.rint(values)).all() for values in found.values())
+        for group, values in found.items():
+            dims = (dim,) if group == "observed_data" else (*SAMPLE_DIMS, dim)
+            groups[group][str(name)] = (dims, values.astype(int) if whole else values)
+    return xr.DataTree.from_dict({group: xr.Dataset(variables) for group, variables in groups.items()})

@@ -1,0 +1,109 @@
+"""Calibration of binary predictions: of the pixels given probability 0.3, are 30 % on?"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from ppl_vae.diagnostics.pit import PIT
+from ppl_vae.diagnostics.uniformity import holm
+
+__all__ = ["Reliability", "reliability"]
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Predicted probabilities in bins, and how often what was predicted came true.
+
+    Args:
+        predicted: Mean predicted probability of a 1 in each bin, (bins,); bins without entries are left out.
+        frequency: Share of ones in each bin, (bins,).
+        se: Standard error of frequency - predicted from the spread over the data, (bins,): the entries of one datum
+            depend on each other, so a binomial error would be too small.
+        count: Number of entries in each bin, (bins,).
+        kind: "marginal" or "conditional" predictions.
+
+    References:
+        Murphy and Winkler (1977), Reliability of subjective probability forecasts, JRSS C 26.
+
+    Example:
+        >>> half = np.array([0.5])
+        >>> print(Reliability(half, half, 0.1 * half, np.array([100]), "conditional"))
+        conditional predictions of 100 entries in 1 bin: off by 0.000 on average, p = 1 (Holm over bins)
+    """
+
+    predicted: np.ndarray
+    frequency: np.ndarray
+    se: np.ndarray
+    count: np.ndarray
+    kind: str
+
+    @property
+    def error(self) -> float:
+        """Mean of |frequency - predicted| over the entries, which is above 0 by chance alone."""
+        return float(np.average(np.abs(self.frequency - self.predicted), weights=self.count))
+
+    @property
+    def p_values(self) -> np.ndarray:
+        """P-value of each bin by the normal approximation, (bins,): for many data per bin."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            distance = np.abs(self.frequency - self.predicted) / self.se
+        return 2 * stats.norm.sf(np.nan_to_num(distance))
+
+    @property
+    def p_value(self) -> float:
+        """The smallest of them after Holm's correction."""
+        return float(holm(self.p_values).min())
+
+    def __str__(self) -> str:
+        bins = f"{len(self.count)} bin{'s' * (len(self.count) > 1)}"
+        return (
+            f"{self.kind} predictions of {self.count.sum()} entries in {bins}: off by {self.error:.3f} on average, "
+            f"p = {self.p_value:.2g} (Holm over bins)"
+        )
+
+
+def reliability(pit: PIT, num_bins: int = 10) -> Reliability:
+    """Frequencies of ones among the entries with about the same predicted probability, in bins of equal width.
+
+    r_n = sum over the bin's entries of datum n of x - P(X = 1); se = sqrt(sum_n r_n^2) / count.
+
+    Args:
+        pit: What `conditional_pit` (or `marginal_pit`) gave for binary x.
+        num_bins: Number of bins of [0, 1].
+
+    Returns:
+        Predicted probability, frequency and its standard error by bin.
+
+    Raises:
+        ValueError: x is not binary.
+
+    References:
+        Murphy and Winkler (1977), Reliability of subjective probability forecasts, JRSS C 26; Liang and Zeger (1986),
+        Longitudinal data analysis using generalized linear models, Biometrika 73 (errors by cluster).
+
+    Example:
+        >>> from ppl_vae.data import beds
+        >>> from ppl_vae.diagnostics.pit import conditional_pit
+        >>> bed = beds.beta_bernoulli(num_data=100)
+        >>> reliability(conditional_pit(bed.model, bed.guide, bed.x, num_particles=100)).p_value > 0.01
+        True
+    """
+    x = pit.observed.reshape(len(pit), -1)
+    seen = ~np.isnan(x)
+    if not np.isin(x[seen], (0.0, 1.0)).all():
+        value = x[seen][~np.isin(x[seen], (0.0, 1.0))][0]
+        raise ValueError(f"x is {value:g} somewhere; reliability is for 0 and 1, marginal_pit for everything else")
+    at = pit.at.reshape(x.shape)
+    predicted = np.where(x == 1, at, 1 - at)
+    which = np.where(seen, np.minimum((np.nan_to_num(predicted) * num_bins).astype(int), num_bins - 1), -1)
+    bins = [_bin(which == i, x, predicted) for i in range(num_bins) if (which == i).any()]
+    predicted, frequency, se, count = (np.array(each) for each in zip(*bins, strict=True))
+    return Reliability(predicted, frequency, se, count, pit.kind)
+
+
+def _bin(inside: np.ndarray, x: np.ndarray, predicted: np.ndarray) -> tuple[float, float, float, int]:
+    """Mean prediction, frequency, standard error by datum, and count."""
+    count = int(inside.sum())
+    by_datum = np.where(inside, x - predicted, 0.0).sum(1)
+    return predicted[inside].mean(), x[inside].mean(), float(np.sqrt(np.square(by_datum).sum())) / count, count

@@ -1,0 +1,490 @@
+"""Predictive checks and PIT: uniform for data of the model, whatever the likelihood, and not for other data."""
+
+import dataclasses
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+import xarray as xr
+from cases import LIKELIHOODS, vae
+from scipy import stats
+
+import ppl_vae as pv
+from ppl_vae.data import beds
+from ppl_vae.diagnostics import (
+    FEATURE_STATISTICS,
+    STATISTICS,
+    conditional_pit,
+    marginal_pit,
+    observed_entries,
+    plot_pit,
+    plot_predictive_check,
+    plot_reliability,
+    predictive_check,
+    reliability,
+    to_datatree,
+)
+from ppl_vae.diagnostics.entries import below_and_at
+from ppl_vae.diagnostics.uniformity import uniformity_p_value
+
+QUIET = {"progress": False}
+REPEATS, ROWS = 40, 30
+
+
+def simulated(likelihood, num_data, seed=1):
+    """A small VAE of this likelihood with a decoder that bends, and data of it."""
+    with pv.seeded(seed):
+        model, _ = vae(likelihood=likelihood)
+        with torch.no_grad():
+            for parameter in model.decoder.parameters():
+                parameter.mul_(2)
+        return model, model.sample(num_data)
+
+
+def from_the_prior(x, context=None):
+    """A guide that ignores x: importance weights make up for it."""
+    with pyro.plate("data", len(x), dim=-1):
+        pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+
+
+def overdispersed(num_data):
+    """Counts of a negative binomial VAE, and a Poisson VAE of the same means."""
+    right, _ = simulated("NegativeBinomial", 1)
+    with torch.no_grad(), pv.seeded(2):
+        right.likelihood.log_dispersion.fill_(-0.5)
+        x = right.sample(num_data)
+    wrong, _ = vae(likelihood="Poisson")
+    wrong.decoder, wrong.likelihood.link = right.decoder, right.likelihood.link
+    return right, wrong, x
+
+
+# --- distribution functions ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_distribution_functions_are_shares_of_draws(likelihood):
+    """5 standard errors of 20,000 draws for 2 x 24 numbers, fixed seed: one false alarm in 30,000 per likelihood."""
+    model, x = simulated(likelihood, 8)
+    with torch.no_grad(), pv.seeded(2):
+        p = model.decode(torch.randn(8, 2))
+        draws = p.sample((20_000,))
+    below, at = below_and_at(p, x)
+    for probability, found in ((below, draws < x), (at, draws == x)):
+        error = np.sqrt(probability * (1 - probability) / 20_000) + 1e-4
+        assert (np.abs(found.double().mean(0).numpy() - probability) < 5 * error).all()
+
+
+def test_distribution_functions_are_scipys():
+    k, rate = torch.tensor([[0.0, 1.0, 7.0, 40.0]]), torch.tensor([[0.3, 2.0, 7.5, 20.0]])
+    below, at = below_and_at(dist.Poisson(rate).to_event(1), k)
+    assert np.allclose(below, stats.poisson.cdf(k - 1, rate), atol=1e-6)
+    assert np.allclose(at, stats.poisson.pmf(k, rate), atol=1e-6)
+    below, _ = below_and_at(dist.NegativeBinomial(rate, logits=torch.tensor(0.4)).to_event(1), k)
+    assert np.allclose(below, stats.nbinom.cdf(k - 1, rate, 1 - 1 / (1 + np.exp(-0.4))), atol=1e-6)
+    below, _ = below_and_at(dist.StudentT(3.0, rate, 2.0).to_event(1), k)
+    assert np.allclose(below, stats.t.cdf(k, 3.0, rate, 2.0), atol=1e-6)
+    below, at = below_and_at(dist.Binomial(50, torch.tensor(0.3)).expand([1, 4]).to_event(1), k)
+    assert np.allclose(below, stats.binom.cdf(k - 1, 50, 0.3), atol=1e-5)
+
+
+# --- PIT -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_marginal_pit_is_calibrated(likelihood):
+    """P-values of 40 data sets of 30 rows are uniform: Kolmogorov-Smirnov at level 0.001 for each of 3 features."""
+    model, x = simulated(likelihood, REPEATS * ROWS)
+    pit = marginal_pit(model, x, num_samples=100, **QUIET)
+    for feature in pit.values.T:
+        p_values = uniformity_p_value(feature.reshape(REPEATS, ROWS))
+        assert stats.kstest(p_values, "uniform").pvalue > 0.001
+    assert pit.p_value > 0.001
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_conditional_pit_is_calibrated_whatever_the_guide(likelihood):
+    """Level 0.001, fixed seed."""
+    model, x = simulated(likelihood, 150)
+    pit = conditional_pit(model, from_the_prior, x, num_folds=3, num_particles=200, **QUIET)
+    assert pit.p_value > 0.001
+    assert abs(pit.summary().spread - 1) < 0.15
+
+
+def test_marginal_pit_is_the_exact_marginal():
+    """Counts with a Gamma rate are negative binomial. The error of a mean over 4,000 draws is at most 0.5 / sqrt(S)."""
+    bed = beds.gamma_poisson(num_data=40)
+    pit = marginal_pit(bed.model, bed.x, num_samples=4000, **QUIET)
+    exact = stats.nbinom(2.0, 0.5 / 1.5)
+    assert np.abs(pit.below - exact.cdf(bed.x - 1)).max() < 4.5 * 0.5 / 4000**0.5
+    assert np.abs(pit.at - exact.pmf(bed.x)).max() < 4.5 * 0.5 / 4000**0.5
+
+
+def exact_conditional(bed, x):
+    """P(X_j <= x_j given the rest) of a multivariate normal, entry by entry."""
+    covariance = bed.loading @ bed.loading.T + torch.diag(bed.noise**2)
+    precision, residual = torch.linalg.inv(covariance), x - bed.mean
+    scale = precision.diagonal().rsqrt()
+    location = residual - (residual @ precision) * scale**2
+    return stats.norm.cdf((residual - location) / scale)
+
+
+@pytest.mark.parametrize("guide_scale", [1.0, 1.3])
+def test_conditional_pit_is_the_exact_conditional(guide_scale):
+    """Leaving out one at a time; with 4,000 weighted draws (ESS above 2,000) within 4.5 x 0.5 / sqrt(2,000)."""
+    bed = beds.linear_gaussian(num_data=30, data_dim=4, guide_scale=guide_scale)
+    pit = conditional_pit(bed.model, bed.guide, bed.x, num_folds=4, num_particles=4000, **QUIET)
+    assert np.abs(pit.below - exact_conditional(bed, bed.x)).max() < 4.5 * 0.5 / 2000**0.5
+    assert not pit.at.any()
+    assert np.isneginf(pit.pareto_k).all() == (guide_scale == 1.0)
+
+
+def test_a_narrow_likelihood_makes_no_false_tails():
+    """With sd 1e-3 the mean of 50 distribution functions is 0 or 1 for 1 in 25 data: x counts as one of the draws."""
+
+    def model(x, context=None):
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z, 1e-3).to_event(1), obs=x)
+
+    x = torch.randn(2000, 1, generator=torch.Generator().manual_seed(0))
+    pit = marginal_pit(model, x, num_samples=50, **QUIET)
+    assert (pit.below < 1e-6).any()
+    assert pit.p_value > 0.01
+
+
+@pytest.mark.statistical
+def test_overdispersed_counts_are_flagged():
+    """300 rows; the p-values of a right model are below 0.001 once in 1,000 runs, those of the wrong one far below."""
+    right, wrong, x = overdispersed(300)
+    assert marginal_pit(right, x, num_samples=300, **QUIET).p_value > 0.001
+    found = marginal_pit(wrong, x, num_samples=300, **QUIET)
+    assert found.p_value < 1e-6
+    assert found.summary().spread > 1.1
+    assert conditional_pit(wrong, from_the_prior, x, num_folds=3, num_particles=300, **QUIET).p_value < 1e-6
+    check = predictive_check(wrong, from_the_prior, x, **QUIET)
+    assert check.p_values()["variance"] == check.p_values()["zero_fraction"] == pytest.approx(1 / 201)
+    assert predictive_check(right, from_the_prior, x, **QUIET).p_values()["variance"] > 0.01
+
+
+def test_a_fitted_poisson_is_flagged_on_new_rows():
+    """Eight counts of dispersion 1.5 around one latent dimension: two latents cannot take up the noise of eight."""
+    rng = np.random.default_rng(0)
+    rate = np.exp(1.0 + rng.normal(size=(600, 1)) * rng.normal(0, 0.5, 8))
+    data = pv.Dataset(rng.poisson(rate * rng.gamma(1.5, 1 / 1.5, rate.shape))).split(valid=0, test=100)
+    with pv.seeded(0):
+        guide = pv.Guide(pv.posteriors.MeanFieldNormal(2), 8, torch.nn.Linear(8, 16))
+        model = pv.Model(pv.priors.StandardNormal(2), pv.likelihoods.Poisson(8), torch.nn.Identity())
+    pv.fit(model, guide, data, training=pv.Training(num_epochs=20, learning_rate=0.02, progress=False))
+    assert conditional_pit(model, guide, data.test, num_folds=4, num_particles=100, **QUIET).p_value < 1e-6
+    assert marginal_pit(model, data.test, num_samples=200, **QUIET).p_value < 1e-6
+
+
+def test_only_the_conditional_sees_dependence_that_the_model_lacks():
+    x = torch.randn(150, 1, generator=torch.Generator().manual_seed(0)).repeat(1, 2)
+    x = x + 0.1 * torch.randn(150, 2, generator=torch.Generator().manual_seed(1))
+
+    def independent(x, context=None):
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z, 0.1).mask(~x.isnan()).to_event(1), obs=x.nan_to_num())
+
+    def dependent(x, context=None):
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            location = z[..., :1].expand(z.shape)
+            pyro.sample("x", dist.Normal(location, 0.1).mask(~x.isnan()).to_event(1), obs=x.nan_to_num())
+
+    swapped = torch.stack([x[:, 0], -x[:, 1]], dim=-1)  # the marginals are as before
+    for model, data in ((dependent, x), (independent, x), (dependent, swapped)):
+        assert marginal_pit(model, data, num_samples=200, **QUIET).p_value > 1e-3
+    settings = QUIET | {"num_folds": 2, "num_particles": 1000}
+    assert conditional_pit(dependent, from_the_prior, x, **settings).p_value > 1e-3
+    assert conditional_pit(dependent, from_the_prior, swapped, **settings).p_value < 1e-6
+
+
+def test_missing_entries_have_no_value_and_unequal_features_are_tested():
+    model, x = simulated("Gaussian", 300)
+    x[torch.rand(x.shape, generator=torch.Generator().manual_seed(0)) < 0.3] = torch.nan
+    x[:, 2] = torch.nan
+    pit = marginal_pit(model, x, num_samples=100, **QUIET)
+    assert np.array_equal(np.isnan(pit.values), x.isnan())
+    assert np.isnan(pit.p_values).tolist() == [False, False, True]
+    assert pit.p_value > 0.001
+    assert marginal_pit(model, x + 1.0, num_samples=100, **QUIET).p_value < 1e-6
+    assert len(pit.one_entry()) == (~x.isnan()).any(1).sum()
+    assert set(pit.one_entry()) <= set(pit.values[~np.isnan(pit.values)])
+
+
+def test_a_likelihood_without_a_distribution_function_is_drawn_from():
+    """Any sites, any names: shares drawn from a Beta around a latent, observed at a site "share"."""
+
+    def model(x, context=None):
+        with pyro.plate("data", len(x), dim=-1):
+            size = pyro.sample("size", dist.Gamma(5.0, 1.0))
+            pyro.sample("share", dist.Beta(size[..., None], 2.0).expand([*size.shape, 2]).to_event(1), obs=x)
+
+    def prior(x, context=None):
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("size", dist.Gamma(5.0, 1.0))
+
+    with pv.seeded(0):
+        size = dist.Gamma(5.0, 1.0).sample((400, 1))
+        x = dist.Beta(size.expand(400, 2), 2.0).sample()
+    assert marginal_pit(model, x, num_samples=100, **QUIET).p_value > 0.001
+    assert marginal_pit(model, x**1.5, num_samples=100, **QUIET).p_value < 1e-6
+    assert predictive_check(model, prior, x, **QUIET).p_values()["mean"] > 0.01
+
+
+def test_rows_seeds_and_modes_are_as_elsewhere():
+    model, x = simulated("Gaussian", 230)
+    model.train()
+    state = torch.get_rng_state()
+    first, again = (marginal_pit(model, x, num_samples=100, seed=3, **QUIET) for _ in range(2))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert model.training
+    assert np.array_equal(first.values, again.values)
+    assert len(first) == 230
+    assert not np.array_equal(first.values, marginal_pit(model, x, num_samples=100, seed=4, **QUIET).values)
+
+
+def test_what_cannot_be_done_is_one_clear_error():
+    bed = beds.linear_gaussian(num_data=5)
+    with pytest.raises(ValueError, match="num_folds is 6, but a datum has 5 entries"):
+        conditional_pit(bed.model, bed.guide, bed.x, num_folds=6)
+
+    def cannot_miss(x, context=None):
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("z", dist.Normal(x[:, :2], 1.0).to_event(1))
+
+    with pytest.raises(ValueError, match="the guide must take NaN"):
+        conditional_pit(bed.model, cannot_miss, bed.x, num_particles=30)
+    with pytest.raises(ValueError, match=r"reliability is for 0 and 1"):
+        reliability(marginal_pit(bed.model, bed.x, num_samples=30))
+
+    def other(x, context=None):
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("first", dist.Normal(0.0, 1.0), obs=x[:, 0])
+
+    def other_guide(x, context=None):
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("z", dist.Normal(0.0, 1.0))
+
+    with pytest.raises(ValueError, match=r"none of the observed sites \['first'\] holds all 5 values"):
+        marginal_pit(other, bed.x)
+    with pytest.raises(ValueError, match=r"none of the observed sites \['first'\] holds x"):
+        predictive_check(other, other_guide, bed.x)
+
+
+# --- test statistics -------------------------------------------------------------------------------------------------
+
+
+def by_repeat(statistic):
+    """The statistic of each of the repeats: its p-values are independent."""
+    return lambda x: statistic(x.reshape(REPEATS, -1), axis=1)
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_prior_predictive_p_values_are_uniform(likelihood):
+    """40 data sets of 30 rows: Kolmogorov-Smirnov at level 0.001; ties (counts) make p too large, never too small."""
+    model, x = simulated(likelihood, REPEATS * ROWS)
+    own = {name: by_repeat(statistic) for name, statistic in STATISTICS.items()}
+    p_values = predictive_check(model, from_the_prior, x, own, num_samples=99, **QUIET).p_values()
+    assert p_values["mean"].shape == (REPEATS,)
+    for name, p in p_values.items():
+        ties = name in ("zero_fraction", "max") or likelihood in ("Bernoulli", "Categorical")
+        assert stats.kstest(p, "uniform", alternative="greater" if ties else "two-sided").pvalue > 0.001, name
+
+
+@pytest.mark.statistical
+def test_posterior_predictive_p_values_are_too_near_one_but_never_too_small():
+    """Meng 1994: P(p < a) <= 2 a. 100 data sets of 20 rows; a = 0.1, 3 standard errors 0.12."""
+    bed = beds.linear_gaussian(num_data=2000)
+    own = {"variance": lambda x: x.reshape(100, -1).var(1)}
+    check = predictive_check(bed.model, bed.guide, bed.x, own, num_samples=99, **QUIET)
+    p = check.p_values("posterior_predictive")["variance"]
+    assert p.mean() > 0.6
+    assert (p < 0.1).mean() < 0.2
+
+
+def test_replicates_are_missing_what_the_data_are_missing():
+    model, x = simulated("Poisson", 60)
+    x[torch.rand(x.shape, generator=torch.Generator().manual_seed(0)) < 0.3] = torch.nan
+    x[:, 1] = torch.nan
+    check = predictive_check(model, from_the_prior, x, {"seen": lambda x: (~np.isnan(x)).sum(0)}, **QUIET)
+    for drawn in (check.prior_predictive["seen"], check.posterior_predictive["seen"]):
+        assert (drawn == check.observed["seen"]).all()
+    by_feature = predictive_check(model, from_the_prior, x, FEATURE_STATISTICS, num_samples=50, **QUIET)
+    assert np.isnan(by_feature.p_values()["max"]).tolist() == [False, True, False]
+    assert by_feature.observed["zero_fraction"][0] == (x[:, 0] == 0).sum() / (~x[:, 0].isnan()).sum()
+
+
+def test_p_values_are_ranks_and_the_posterior_is_the_guides():
+    bed = beds.linear_gaussian(num_data=30)
+    check = predictive_check(bed.model, bed.guide, bed.x, {"mean": np.nanmean}, num_samples=99, **QUIET)
+    above = (check.prior_predictive["mean"] > check.observed["mean"]).sum()
+    upper = (above + 0.5) / 100
+    assert check.p_values()["mean"] == pytest.approx(2 * min(upper, 1 - upper))
+    constant = predictive_check(bed.model, bed.guide, bed.x, {"size": np.size}, num_samples=10, **QUIET)
+    assert constant.p_values()["size"] == 1.0
+    expected = (bed.posterior_mean @ bed.loading.T + bed.mean).mean().item()
+    drawn = check.posterior_predictive["mean"]
+    assert abs(drawn.mean() - expected) < 5 * drawn.std() / 99**0.5
+
+
+def test_a_statistic_per_feature_names_the_worst():
+    bed = beds.linear_gaussian(num_data=200)
+    names = ["a", "b", "c", "d", "e"]
+    x = bed.x.clone()
+    x[:, 3] += 1.0
+    data = pv.Dataset(x, feature_names=names, dtype=torch.float64)
+    check = predictive_check(bed.model, bed.guide, data, FEATURE_STATISTICS, **QUIET)
+    rows = check.summary()
+    assert "mean[d]" in rows
+    assert rows["mean[d]"]["prior p"] == pytest.approx(5 / 201)
+    assert "mean[d]" in str(check)
+    assert check.to_datatree().observed_data["mean"].sel(feature="d") == pytest.approx(x[:, 3].mean().item())
+
+
+# --- reliability -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def bits():
+    bed = beds.beta_bernoulli(num_data=1000, alpha=1.0, beta=1.5)
+    return conditional_pit(bed.model, bed.guide, bed.x, num_folds=8, num_particles=100, progress=False)
+
+
+def some_rows(pit, rows):
+    return dataclasses.replace(pit, values=pit.values[rows], at=pit.at[rows], observed=pit.observed[rows])
+
+
+@pytest.mark.statistical
+def test_right_predictions_are_reliable_and_intervals_by_datum_cover(bits):
+    """20 sets of 50 data: 95 % intervals hold for 0.90 to 0.98 of about 160 bins, fixed seed."""
+    whole = reliability(bits)
+    assert whole.p_value > 0.001
+    assert whole.error < 0.02
+    found = [reliability(some_rows(bits, slice(i, i + 50))) for i in range(0, 1000, 50)]
+    inside = np.concatenate([np.abs(each.frequency - each.predicted) < 1.96 * each.se for each in found])
+    assert 0.90 < inside.mean() < 0.98
+
+
+def test_predictions_are_those_of_beta_binomial_counts(bits):
+    """P(X_j = 1 given the others) = (a + successes among them) / (a + b + 7); 100 draws: sd at most 0.05."""
+    x, at = bits.observed, bits.at
+    exact = (1.0 + x.sum(1, keepdims=True) - x) / (2.5 + 7)
+    assert np.abs(np.where(x == 1, at, 1 - at) - exact).mean() < 0.05
+    assert reliability(bits, num_bins=4).count.sum() == x.size
+
+
+def test_wrong_predictions_are_not_reliable(bits):
+    sharper = np.where(bits.at > 0.5, np.sqrt(bits.at), bits.at**2)
+    assert reliability(dataclasses.replace(bits, at=sharper)).p_value < 1e-6
+
+
+# --- trees and pictures ----------------------------------------------------------------------------------------------
+
+
+def test_results_hang_into_the_tree_and_files_give_them_back(tmp_path):
+    bed = beds.linear_gaussian(num_data=30)
+    tree = to_datatree(bed.model, bed.guide, bed.x, num_samples=50, **QUIET)
+    pit = marginal_pit(bed.model, bed.x, num_samples=50, **QUIET)
+    check = predictive_check(bed.model, bed.guide, bed.x, FEATURE_STATISTICS, num_samples=20, **QUIET)
+    tree["pit"], tree["predictive_check"] = pit.to_datatree()["pit"], check.to_datatree()
+    assert np.array_equal(tree["pit"].pit, pit.values)
+    assert tree["predictive_check/prior_predictive"]["mean"].shape == (1, 20, 5)
+    tree.to_netcdf(tmp_path / "tree.nc", engine="h5netcdf")
+    with xr.open_datatree(tmp_path / "tree.nc", engine="h5netcdf") as read:
+        xr.testing.assert_identical(tree, read.load())
+
+
+def test_entries_are_those_observed_and_counts_are_integers():
+    model, x = simulated("Poisson", 20)
+    x[0, 1] = x[7, 2] = torch.nan
+    tree = to_datatree(model, from_the_prior, x, num_samples=30, **QUIET)
+    entries = observed_entries(tree)
+    assert entries.observed_data.x.dtype.kind == entries.posterior_predictive.x.dtype.kind == "i"
+    assert np.array_equal(entries.observed_data.x, x[~x.isnan()])
+    assert entries.prior_predictive.x.dims == ("chain", "draw", "entry")
+    assert np.array_equal(entries.prior_predictive.x[0, 3], tree.prior_predictive.x.values[0, 3][~x.isnan().numpy()])
+
+
+@pytest.fixture
+def close_figures():
+    import matplotlib.pyplot as plt
+
+    yield
+    plt.close("all")
+
+
+@pytest.mark.usefixtures("close_figures")
+def test_arviz_draws_continuous_data_with_holes():
+    import arviz_plots
+
+    bed = beds.linear_gaussian(num_data=40)
+    x = bed.x.clone()
+    x[0, 1] = torch.nan
+    tree = to_datatree(bed.model, bed.guide, x, num_samples=60, **QUIET)
+    entries = observed_entries(tree)
+    arviz_plots.plot_ppc_dist(entries, backend="matplotlib")
+    arviz_plots.plot_ppc_dist(entries, group="prior_predictive", backend="matplotlib")
+    arviz_plots.plot_ppc_pit(entries, backend="matplotlib")
+    arviz_plots.plot_ppc_tstat(entries, t_stat="var", backend="matplotlib")
+    seen = {"observed_tstat": {}}
+    arviz_plots.plot_ppc_tstat(entries, t_stat=np.ptp, group="prior_predictive", visuals=seen, backend="matplotlib")
+    check = predictive_check(bed.model, bed.guide, x, {"mean": np.nanmean, "ptp": np.nanmax}, num_samples=50, **QUIET)
+    own = {"title": {}, "observed_tstat": {}}
+    where = {"group": "prior_predictive", "backend": "matplotlib"}
+    arviz_plots.plot_ppc_tstat(check.to_datatree(), t_stat="mean", visuals=own, **where)
+
+
+@pytest.mark.usefixtures("close_figures")
+def test_arviz_draws_counts_and_bits():
+    import arviz_plots
+
+    bed = beds.gamma_poisson(num_data=60)
+    counts = observed_entries(to_datatree(bed.model, bed.guide, bed.x, num_samples=60, **QUIET))
+    arviz_plots.plot_ppc_rootogram(counts, backend="matplotlib")
+    seen = {"observed_markers": {}}
+    arviz_plots.plot_ppc_rootogram(counts, group="prior_predictive", visuals=seen, backend="matplotlib")
+    arviz_plots.plot_ppc_dist(counts, kind="ecdf", backend="matplotlib")
+    arviz_plots.plot_ppc_pit(counts, method="prit_c", backend="matplotlib")
+    bed = beds.beta_bernoulli(num_data=20)
+    bits = observed_entries(to_datatree(bed.model, bed.guide, bed.x, num_samples=60, **QUIET))
+    arviz_plots.plot_ppc_pava(bits, backend="matplotlib")
+
+
+@pytest.mark.usefixtures("close_figures")
+def test_arviz_draws_pit_values():
+    import arviz_plots
+
+    model, x = simulated("Poisson", 60)
+    tree = marginal_pit(model, x, num_samples=50, **QUIET).to_datatree()
+    where = {"group": "pit", "backend": "matplotlib"}
+    arviz_plots.plot_ecdf_pit(tree, var_names="pit", sample_dims="datum", **where)
+    arviz_plots.plot_ecdf_pit(tree, var_names="one_entry", sample_dims="entry", **where)
+    arviz_plots.plot_ecdf_pit(tree, var_names="one_entry", sample_dims="entry", coverage=True, **where)
+
+
+@pytest.mark.usefixtures("close_figures")
+def test_own_pictures_show_the_numbers(bits):
+    model, x = simulated("Poisson", 60)
+    check = predictive_check(model, from_the_prior, x, FEATURE_STATISTICS, num_samples=30, **QUIET)
+    axes = plot_predictive_check(check)
+    assert [ax.get_xlabel() for ax in axes] == list(check.summary())
+    assert axes[0].lines[0].get_xdata()[0] == check.summary()[axes[0].get_xlabel()]["data"]
+    pit = marginal_pit(model, x, num_samples=50, **QUIET)
+    ax = plot_pit(pit)
+    assert [text.get_text() for text in ax.get_legend().get_texts()][1:] == ["feature 0", "feature 1", "feature 2"]
+    values = pit.values.copy()
+    values[0, 0] = np.nan
+    assert len(plot_pit(dataclasses.replace(pit, values=values)).lines) == 2
+    drawn = plot_reliability(reliability(bits)).containers[0]
+    assert np.allclose(drawn.lines[0].get_ydata(), reliability(bits).frequency)
