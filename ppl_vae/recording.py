@@ -1,6 +1,7 @@
 """Programs as graphs of tensor operations: Pyro's effect handlers run once, the graph they leave runs ever after."""
 
 import logging
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -52,11 +53,14 @@ def recorded(function: Graph, *inputs: Any) -> torch.fx.GraphModule:
     """
     try:
         with seeded(0):
-            return make_fx(lambda *tensors: function(*tensors))(*inputs)  # it cannot take a bound method
+            graph = make_fx(lambda *tensors: function(*tensors))(*inputs)  # it cannot take a bound method
     except Exception as error:  # torch raises many kinds; whatever it was, the unrecorded function will say
         reason = _first_line(error)
         of_data = "value out of a tracing tensor" in reason or "data-dependent" in reason
         raise RecordingError("its control flow depends on the data" if of_data else reason) from error
+    if any(map(_has_free_shape, graph.graph.nodes)):
+        raise RecordingError("the shape of an intermediate result depends on the data")
+    return graph
 
 
 def compiled(graph: torch.fx.GraphModule, *inputs: Any) -> Graph:
@@ -86,6 +90,14 @@ def compiled(graph: torch.fx.GraphModule, *inputs: Any) -> Graph:
     return run
 
 
+def _has_free_shape(node: torch.fx.Node) -> bool:
+    """Whether an operation's output has a shape that the inputs' values decide."""
+    tags = getattr(node.target, "tags", ())
+    if node.target is torch.ops.aten.index.Tensor:  # by positions, or by a mask
+        return any(index is not None and index.meta["val"].dtype == torch.bool for index in node.args[1])
+    return torch.Tag.dynamic_output_shape in tags or torch.Tag.data_dependent_output in tags
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
     """The compiler's remarks on what else the machine could have had are not the caller's business."""
@@ -93,11 +105,14 @@ def _quiet() -> Iterator[None]:
     level = chatter.level
     chatter.setLevel(logging.ERROR)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         chatter.setLevel(level)
 
 
 def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = [line for line in lines if not line.endswith("raised:")]  # torch's frame around the message
+    return told[0] if told else type(error).__name__

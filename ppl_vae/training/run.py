@@ -4,6 +4,7 @@ import hashlib
 import logging
 import math
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -234,7 +235,8 @@ def _training_mode(*programs: Program) -> Iterator[None]:
     for module in modules:
         module.training = True
     try:
-        with own_parameters(*programs), pyro.validation_enabled(False):
+        with own_parameters(*programs), pyro.validation_enabled(False), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".* was not registered in the param store")  # it is frozen
             yield
     finally:
         torch.set_flush_denormal(flushed)

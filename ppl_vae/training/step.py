@@ -2,12 +2,14 @@
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import pyro
 import torch
 from pyro.infer import ELBO
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from ppl_vae.objectives import Bound
 from ppl_vae.recording import Graph, RecordingError, compiled, recorded
@@ -68,9 +70,9 @@ class RecordedStep(Step):
     def __init__(self, *parts: Any, compiles: bool, level: int) -> None:
         super().__init__(*parts)
         self.compiles, self.level = compiles, level
-        self.loss = _Loss(self.objective, self.model, self.guide)
-        names = {id(p): name for name, p in self.loss.named_parameters()}
-        self.names = [names[id(p)] for p in self.parameters]
+        programs: Any = {"model": self.model, "guide": self.guide}
+        self.modules = nn.ModuleDict(programs)
+        self.names: dict[Tensor, str] = {p: name for name, p in self.modules.named_parameters()}
         self.graphs: dict[tuple[torch.Size, ...], Graph | None] = {}
 
     def __call__(self, args: Arguments, kl_weight: float = 1.0) -> float:
@@ -103,24 +105,28 @@ class RecordedStep(Step):
 
     def _inputs(self, args: Arguments, kl_weight: float = 1.0) -> tuple[Any, ...]:
         """Trained values, all else that the modules hold, the batch, the KL's weight."""
-        others = {name: p for name, p in self.loss.named_parameters() if not p.requires_grad}
-        others |= dict(self.loss.named_buffers())
         weight = torch.tensor(kl_weight, dtype=torch.float64)  # having no dimensions, it promotes no float32
-        return [p.detach() for p in self.parameters], others, args, weight
+        return [p.detach() for p in self.parameters], self._others(), args, weight
 
     def _copied_inputs(self, args: Arguments, kl_weight: float = 1.0) -> tuple[Any, ...]:
         """The same, with buffers that a trial run may change."""
         values, others, args, weight = self._inputs(args, kl_weight)
-        return values, {name: tensor.clone() for name, tensor in others.items()}, args, weight
+        return values, [other.clone() for other in others], args, weight
+
+    def _others(self) -> list[Tensor]:
+        """Buffers, and parameters that are frozen."""
+        return [*self.modules.buffers(), *(p.detach() for p in self.modules.parameters() if not p.requires_grad)]
 
     def _loss_and_gradient(
-        self, values: list[Tensor], others: dict[str, Tensor], args: Arguments, weight: Tensor
+        self, values: list[Tensor], others: list[Tensor], args: Arguments, weight: Tensor
     ) -> list[Tensor | None]:
-        """What is recorded."""
+        """What is recorded; Pyro's store, which would keep the exchanged parameters, is left out of it."""
         values = [value.detach().requires_grad_() for value in values]
-        state = dict(zip(self.names, values, strict=True)) | others
-        with torch.enable_grad():
-            loss = functional_call(self.loss, state, (args, weight))
+        frozen = [p for p in self.modules.parameters() if not p.requires_grad]
+        held = [*self.parameters, *self.modules.buffers(), *frozen]
+        objective = self.objective.annealed(weight)
+        with torch.enable_grad(), pyro.get_param_store().scope(), exchanged(self.modules, held, [*values, *others]):
+            loss = objective.differentiable_loss(self.model, self.guide, *args)
             gradients = torch.autograd.grad(loss, values, allow_unused=True)
         return [loss.detach(), *(None if g is None else g / self.batch_size for g in gradients)]
 
@@ -134,29 +140,35 @@ class RecordedStep(Step):
         inputs = self._copied_inputs(args, kl_weight=0.5)
         with seeded(0):
             loss, *gradients = graph(*inputs)
-        for name, buffer in self.loss.named_buffers():
-            if not torch.equal(buffer, inputs[1][name]):
+        for (name, buffer), used in zip(self.modules.named_buffers(), inputs[1], strict=False):
+            if not torch.equal(buffer, used):
                 raise RecordingError(f"training changes the buffer {name}, as batch normalisation does")
         with seeded(0):
             expected = super().__call__(args, 0.5)
         if not _close(loss, torch.tensor(expected).to(loss)):
             raise RecordingError(f"its loss is {loss.item():.6g} on other rows, not {expected:.6g}")
-        for name, parameter, gradient in zip(self.names, self.parameters, gradients, strict=True):
+        for parameter, gradient in zip(self.parameters, gradients, strict=True):
             if not _close(gradient, parameter.grad):
-                raise RecordingError(f"it has another gradient for {name}")
+                raise RecordingError(f"it has another gradient for {self.names[parameter]}")
         return graph
 
 
-class _Loss(nn.Module):
-    """The objective's loss as one module, whose parameters can be exchanged."""
+@contextmanager
+def exchanged(module: nn.Module, held: list[Tensor], others: list[Tensor]) -> Iterator[None]:
+    """Put other tensors in the place of those that the modules hold, wherever they do.
 
-    def __init__(self, objective: Bound, model: nn.Module, guide: nn.Module) -> None:
-        super().__init__()
-        self.objective, self.model, self.guide = objective, model, guide
-
-    def forward(self, args: Arguments, kl_weight: Tensor) -> Tensor:
-        """Summed over the batch."""
-        return self.objective.annealed(kl_weight).differentiable_loss(self.model, self.guide, *args)
+    `torch.func.functional_call` does not give back a module that is reached by two names, as a VampPrior's guide is.
+    """
+    new = dict(zip(map(id, held), others, strict=True))
+    holders: list[Any] = [holder for m in module.modules() for holder in (m._parameters, m._buffers)]
+    places = [(holder, name, old) for holder in holders for name, old in holder.items() if id(old) in new]
+    try:
+        for holder, name, old in places:
+            holder[name] = new[id(old)]
+        yield
+    finally:
+        for holder, name, old in places:
+            holder[name] = old
 
 
 def unrecordable(objective: ELBO, model: Program, guide: Program) -> str | None:

@@ -1,0 +1,247 @@
+"""A recorded training step is the one that Pyro's handlers take, draw by draw; where it cannot be, the log says why."""
+
+import logging
+import re
+import shutil
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from cases import EVENT, GRADIENTS, LIKELIHOODS, OBJECTIVES, POSTERIORS, PRIORS, data_for, vae
+from pyro.nn import PyroModule
+
+import ppl_vae as pv
+from ppl_vae import Guide, Model, likelihoods, objectives, posteriors, priors
+from ppl_vae.families.likelihoods import missing_values
+from ppl_vae.recording import RecordingError, compiled, recorded
+from ppl_vae.training import run as loop
+
+ROWS = 64  # in batches of 32
+
+
+@pytest.fixture
+def records_at_once(monkeypatch, caplog):
+    monkeypatch.setattr(loop, "FEWEST_STEPS_TO_RECORD", 1)
+    caplog.set_level(logging.DEBUG, logger="ppl_vae")
+
+
+def bounds(make, x, *, compile, objective=None, context=None, **settings):
+    """Training bounds of two epochs, annealed, from the same start."""
+    torch.manual_seed(0)
+    model, guide = make()
+    training = pv.Training(num_epochs=2, batch_size=32, kl_warmup_epochs=2, progress=False, compile=compile, **settings)
+    data = pv.Dataset(x, context=context)
+    return torch.tensor(pv.fit(model, guide, data, objective=objective, training=training).history["train"])
+
+
+def assert_same(make, x, caplog, *, how="training step recorded", make_objective=lambda: None, **settings):
+    eager = bounds(make, x, compile=False, objective=make_objective(), **settings)
+    found = bounds(make, x, compile="auto", objective=make_objective(), **settings)
+    assert how in caplog.text
+    assert torch.allclose(found, eager, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", [name for name in OBJECTIVES if name != "MCEM"])
+def test_every_objective(name, records_at_once, caplog):
+    assert_same(vae, data_for("Bernoulli", ROWS), caplog, make_objective=OBJECTIVES[name])
+
+
+@pytest.mark.parametrize("name", GRADIENTS)
+def test_every_gradient_estimator(name, records_at_once, caplog):
+    bound = objectives.TraceELBO if name == "StickingTheLanding" else objectives.IWAE
+    x = data_for("Bernoulli", ROWS)
+    assert_same(vae, x, caplog, make_objective=lambda: bound(4, gradient=GRADIENTS[name]()))
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_every_likelihood_with_missing_values(name, records_at_once, caplog):
+    x = data_for(name, ROWS)
+    x[::5, 0] = float("nan")
+    assert_same(lambda: vae(likelihood=name), x, caplog)
+
+
+SPLINES = {"FlowPrior", "FlowPosterior"}  # they look up each value's bin
+
+
+@pytest.mark.parametrize("name", PRIORS)
+def test_every_prior(name, records_at_once, caplog):
+    how = "not recorded: the shape of an intermediate result" if name in SPLINES else "training step recorded"
+    assert_same(lambda: vae(prior=name), data_for("Bernoulli", ROWS), caplog, how=how)
+
+
+@pytest.mark.parametrize("name", POSTERIORS)
+def test_every_posterior(name, records_at_once, caplog):
+    assert_same(lambda: vae(posterior=name), data_for("Bernoulli", ROWS), caplog)
+
+
+def test_a_smaller_last_batch(records_at_once, caplog):
+    assert_same(vae, data_for("Bernoulli", ROWS + 3), caplog)
+    assert caplog.text.count("training step recorded") == 2
+
+
+def with_encoder(*layers, context_dim=0):
+    guide = Guide(posteriors.MeanFieldNormal(2), EVENT, torch.nn.Sequential(*layers), context_dim=context_dim)
+    return Model(priors.StandardNormal(2), likelihoods.Bernoulli(EVENT), context_dim=context_dim), guide
+
+
+def test_covariates_and_dropout(records_at_once, caplog):
+    def make():
+        return with_encoder(torch.nn.Linear(EVENT + 1, 8), torch.nn.Dropout(0.3), context_dim=1)
+
+    assert_same(make, data_for("Bernoulli", ROWS), caplog, context=torch.rand(ROWS, 1))
+
+
+def test_frozen_parameters(records_at_once, caplog):
+    def make():
+        model, guide = vae()
+        guide.encoder.requires_grad_(False)
+        return model, guide
+
+    assert_same(make, data_for("Bernoulli", ROWS), caplog)
+
+
+def two_layers():
+    """A program of one's own: z2 above z1, in a subsampled plate, with a parameter under a constraint in a module."""
+
+    class TwoLayers(PyroModule):
+        def __init__(self, is_guide):
+            super().__init__()
+            self.map = torch.nn.Linear(EVENT if is_guide else 2, 2 if is_guide else EVENT)
+            self.is_guide = is_guide
+
+        def forward(self, x):
+            with pyro.plate("data", len(x), dim=-1):
+                if self.is_guide:
+                    z2 = pyro.sample("z2", dist.Normal(self.map(x), 1.0).to_event(1))
+                    return pyro.sample("z1", dist.Normal(z2, 0.5).to_event(1))
+                z2 = pyro.sample("z2", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+                z1 = pyro.sample("z1", dist.Normal(z2, 1.0).to_event(1))
+                return pyro.sample("x", dist.Bernoulli(logits=self.map(z1)).to_event(1), obs=x)
+
+    return TwoLayers(False), TwoLayers(True)
+
+
+@pytest.mark.parametrize("objective", [objectives.MeanFieldELBO, objectives.IWAE])
+def test_a_program_of_ones_own(objective, records_at_once, caplog):
+    assert_same(two_layers, data_for("Bernoulli", ROWS), caplog, make_objective=objective)
+
+
+def test_draws_are_fresh_at_each_step(records_at_once):
+    torch.manual_seed(0)
+    model, guide = vae()
+    training = pv.Training(num_epochs=1, batch_size=2, progress=False, learning_rate=1e-12)
+    run = loop.Run(model, guide, pv.Dataset(data_for("Bernoulli", 4)), objectives.TraceELBO(), training)
+    x = data_for("Bernoulli", 2)
+    with loop._training_mode(model, guide), missing_values(False):
+        assert len({run.step((x,)) for _ in range(5)}) == 5
+    assert run.step.graphs[(x.shape,)] is not None
+
+
+class Stateful(torch.nn.Module):
+    """Louder at each call."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.calls = torch.nn.Linear(EVENT, 8), 0
+
+    def forward(self, x):
+        self.calls += 1
+        return self.layer(x) * self.calls
+
+
+class LooksAtValues(torch.nn.Linear):
+    def forward(self, x):
+        return super().forward(x) if x.mean() > 0 else super().forward(-x)
+
+
+@pytest.mark.parametrize(
+    ("layer", "reason"),
+    [
+        (lambda: Stateful(), "another gradient|loss is .* on other rows"),
+        (lambda: LooksAtValues(EVENT, 8), "control flow depends on the data"),
+        (lambda: torch.nn.Sequential(torch.nn.Linear(EVENT, 8), torch.nn.BatchNorm1d(8)), "buffer"),
+    ],
+)
+def test_what_a_graph_would_get_wrong_stays_with_the_handlers(layer, reason, records_at_once, caplog):
+    x = data_for("Bernoulli", ROWS)
+    found = bounds(lambda: with_encoder(layer()), x, compile="auto")
+    assert torch.isfinite(found).all()
+    assert re.search(f"training step not recorded: .*({reason})", caplog.text)
+
+
+def test_batch_normalisation_and_branches_train_as_without_a_graph(records_at_once, caplog):
+    for layer in (lambda: LooksAtValues(EVENT, 8), lambda: torch.nn.BatchNorm1d(EVENT)):
+        how = "training step not recorded"
+        assert_same(lambda layer=layer: with_encoder(layer()), data_for("Bernoulli", ROWS), caplog, how=how)
+
+
+@pytest.mark.parametrize(
+    ("objective", "reason"),
+    [
+        (pyro.infer.Trace_ELBO(), "Trace_ELBO is not one of ppl_vae's objectives"),
+        (OBJECTIVES["MCEM"](), "keeps a state or decides by values"),
+        (objectives.IWAE(4, gradient=objectives.ScoreFunction("moving-average")), "keeps a state"),
+    ],
+)
+def test_what_cannot_be_recorded_is_a_warning_where_a_graph_was_asked_for(objective, reason, caplog):
+    model, guide = vae()
+    training = pv.Training(num_epochs=1, compile=True, progress=False)
+    pv.fit(model, guide, pv.Dataset(data_for("Bernoulli", 8)), objective=objective, training=training)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert reason in caplog.text
+
+
+def test_short_trainings_are_not_recorded(caplog):
+    caplog.set_level(logging.DEBUG, logger="ppl_vae")
+    bounds(vae, data_for("Bernoulli", 64), compile="auto")
+    assert caplog.text == ""
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler on this machine")
+@pytest.mark.parametrize("name", ["MeanFieldELBO", "IWAE"])
+def test_a_compiled_step(name, caplog):
+    caplog.set_level(logging.INFO, logger="ppl_vae")
+    x = data_for("Bernoulli", ROWS)
+    eager = bounds(vae, x, compile=False, objective=OBJECTIVES[name]())
+    found = bounds(vae, x, compile=True, objective=OBJECTIVES[name]())
+    assert "training step compiled" in caplog.text
+    assert torch.allclose(found, eager, rtol=1e-5)
+
+
+def test_without_a_compiler_the_plain_graph_serves(monkeypatch, caplog):
+    def fails(*_):
+        raise RecordingError("no C++ compiler")
+
+    monkeypatch.setattr("ppl_vae.training.step.compiled", fails)
+    assert torch.isfinite(bounds(vae, data_for("Bernoulli", 64), compile=True)).all()
+    assert "training step recorded, not compiled: no C++ compiler" in caplog.text
+
+
+def test_a_graph_draws_what_the_function_would_and_leaves_the_stream_alone():
+    def function(x):
+        return x + torch.randn_like(x)
+
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    graph = recorded(function, torch.zeros(3))
+    assert torch.equal(torch.get_rng_state(), state)
+    drawn = graph(torch.ones(3))
+    torch.set_rng_state(state)
+    assert torch.equal(drawn, function(torch.ones(3)))
+
+
+def test_a_failing_function_says_so_in_one_line():
+    with pytest.raises(RecordingError, match="shapes cannot be multiplied") as caught:
+        recorded(torch.matmul, torch.ones(2, 3), torch.ones(2, 3))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler on this machine")
+def test_a_compiled_graph_keeps_the_random_stream():
+    graph = recorded(lambda x: x + torch.randn_like(x), torch.zeros(3))
+    run = compiled(graph, torch.zeros(3))
+    torch.manual_seed(1)
+    expected = graph(torch.ones(3))
+    torch.manual_seed(1)
+    assert torch.allclose(run(torch.ones(3)), expected)
