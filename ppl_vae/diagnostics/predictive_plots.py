@@ -26,7 +26,7 @@ def plot_predictive_check(check: PredictiveCheck, axes: Any = None) -> Any:
 
     Args:
         check: What `predictive_check` returned.
-        axes: An array of at least as many Axes as there are statistics.
+        axes: An array of at least as many Axes as there are statistics; they get no legend.
 
     Returns:
         The Axes.
@@ -50,8 +50,6 @@ def plot_predictive_check(check: PredictiveCheck, axes: Any = None) -> Any:
         ax.set(xlabel=label, yticks=[])
     if own:
         axes[0].figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
-    else:
-        axes[0].legend(fontsize="small")
     return axes
 
 
@@ -69,7 +67,7 @@ def plot_pit(pit: PIT, ax: "Axes | None" = None) -> "Axes":
 
     Args:
         pit: What `marginal_pit` or `conditional_pit` returned.
-        ax: Where to draw.
+        ax: Where to draw; it gets no legend.
 
     References:
         Säilynoja, Bürkner and Vehtari (2022), Graphical test for discrete uniformity, arXiv:2103.10522.
@@ -81,7 +79,8 @@ def plot_pit(pit: PIT, ax: "Axes | None" = None) -> "Axes":
         >>> len(plot_pit(marginal_pit(bed.model, bed.x, num_samples=50)).get_legend().get_texts())
         6
     """
-    ax, values, dim = ax or new_axes(6.4, 4.0), pit.values.reshape(len(pit), -1), pit.dims[1]
+    own, ax = ax is None, ax or new_axes(6.4, 4.0)
+    values, dim = pit.values.reshape(len(pit), -1), pit.dims[1]
     if np.isnan(values).any() or values.shape[1] > MOST_LINES:
         lines = {"one entry per datum": pit.one_entry()}
     else:
@@ -94,8 +93,10 @@ def plot_pit(pit: PIT, ax: "Axes | None" = None) -> "Axes":
     ax.axhline(0, color="0.5", linewidth=1)
     for (name, column), colour in zip(lines.items(), COLOURS, strict=False):
         ax.plot(expected, np.sort(column)[ranks - 1] - expected, color=colour, label=name)
-    ax.set(xlabel="expected PIT", ylabel="PIT less expected", title=f"{pit.kind} PIT, p = {pit.p_value:.2g}")
-    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    ax.set(xlabel="expected PIT", ylabel="PIT less expected")
+    ax.set_title(f"{pit.kind} PIT, p = {pit.p_value:.2g}", fontsize="medium")
+    if own:
+        ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     return ax
 
 
