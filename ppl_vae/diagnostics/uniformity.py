@@ -34,7 +34,7 @@ def uniformity_p_value(values: np.ndarray) -> np.ndarray:
     Example:
         >>> even = (np.arange(100) + 0.5) / 100
         >>> uniformity_p_value(np.stack([even, even**1.5])).round(4).tolist()
-        [1.0, 0.0001]
+        [1.0, 0.0128]
     """
     num_data = values.shape[-1]
     ranks, null = _positions(num_data), _null(num_data)

@@ -1,0 +1,166 @@
+"""Where draws of z given x come from: the guide, the guide weighed by importance, or Hamiltonian Monte Carlo."""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pyro
+from pyro import poutine
+from torch import Tensor
+
+from ppl_vae.data import Dataset
+from ppl_vae.diagnostics.latent import is_local
+from ppl_vae.hmc import HMC, Chains, sample_posterior
+from ppl_vae.importance import arguments, evaluating, rows_per_chunk
+from ppl_vae.seeding import seeded
+from ppl_vae.terms import PARTICLES, LogTerms, Program, sample_sites
+
+__all__ = ["GuideDraws", "HMCDraws", "ImportanceDraws", "PosteriorDraws"]
+
+ENOUGH_DATA = 100  # to learn from how correlated the draws of a chain are
+
+
+class PosteriorDraws(ABC):
+    """A way to draw z given x, S times per datum, with log-weights. No paper.
+
+    Example:
+        >>> isinstance(GuideDraws(), PosteriorDraws)
+        True
+    """
+
+    chunk_size: int | None = None
+
+    @abstractmethod
+    def rows(self, num_data: int) -> int:
+        """How many data `draw` should be given at once."""
+
+    @abstractmethod
+    def draw(self, model: Program, guide: Program, data: Dataset, *, seed: int) -> dict[str, Tensor]:
+        """Draws by latent site inside the data plate, (S, B, *event)."""
+
+    def log_weights(self, terms: LogTerms) -> Tensor:
+        """What the draws count, (S, B), from their densities under model and guide: all the same."""
+        return terms.log_q.new_zeros(terms.log_q.shape)
+
+
+@dataclass(frozen=True)
+class FromGuide(PosteriorDraws):
+    """S draws of the guide for each datum, whatever they count."""
+
+    num_samples: int = 1000
+    chunk_size: int | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        rows_per_chunk(1, self.num_samples, self.chunk_size)  # says which number is out of range
+
+    def rows(self, num_data: int) -> int:
+        """As many as fit in a chunk."""
+        return rows_per_chunk(num_data, self.num_samples, self.chunk_size)
+
+    def draw(self, model: Program, guide: Program, data: Dataset, *, seed: int) -> dict[str, Tensor]:
+        """S draws of the guide."""
+        with evaluating(model, guide), seeded(seed):
+            particles = pyro.plate(PARTICLES, self.num_samples, dim=-2)
+            trace = poutine.trace(particles(guide)).get_trace(*arguments(data.x, data.context))
+        return {site["name"]: site["value"] for site in sample_sites(trace) if is_local(site)}
+
+
+@dataclass(frozen=True)
+class GuideDraws(FromGuide):
+    """Draws of q(z given x) itself.
+
+    Args:
+        num_samples: Number of draws S per datum. Errors in tails rarer than 1 / S are not seen.
+        chunk_size: (draw, datum) pairs held at once.
+
+    Raises:
+        ValueError: fewer than one draw.
+
+    References:
+        No paper: settings.
+
+    Example:
+        >>> GuideDraws(num_samples=500)
+        GuideDraws(num_samples=500)
+    """
+
+
+@dataclass(frozen=True)
+class ImportanceDraws(FromGuide):
+    """Draws of the guide weighed by w = p(x, z) / q(z given x): the posterior where S is large and k-hat good.
+
+    Args:
+        num_samples: Number of draws S per datum.
+        chunk_size: (draw, datum) pairs held at once.
+
+    Raises:
+        ValueError: fewer than one draw.
+
+    References:
+        Owen (2013), Monte Carlo theory, methods and examples, chapter 9 (self-normalised importance sampling).
+
+    Example:
+        >>> ImportanceDraws(num_samples=500).rows(1000)
+        20
+    """
+
+    def log_weights(self, terms: LogTerms) -> Tensor:
+        """log w."""
+        return terms.log_weights
+
+
+@dataclass(frozen=True)
+class HMCDraws(PosteriorDraws):
+    """Draws of p(z given x) by Hamiltonian Monte Carlo, started at the guide's and thinned to near independence.
+
+    Every n-th draw of a chain is kept, n being the number of draws that are worth one, by the effective sample size of
+    means or of sds, whichever is less, in the median over data and dimensions. What is still correlated looks like too
+    narrow a posterior.
+
+    Args:
+        sampler: The `HMC` that draws.
+        num_chains: Chains C per datum.
+        chunk_size: (chain, datum) pairs held at once.
+
+    References:
+        Talts et al. (2018), Validating Bayesian inference algorithms, arXiv:1804.06788, section 5.1 (thinning).
+
+    Example:
+        >>> HMCDraws(HMC(num_samples=50)).num_chains
+        4
+    """
+
+    sampler: HMC = field(default_factory=HMC)
+    num_chains: int = 4
+    chunk_size: int | None = field(default=None, repr=False)
+
+    def rows(self, num_data: int) -> int:
+        """As many as fit in a chunk."""
+        return rows_per_chunk(num_data, self.num_chains, self.chunk_size)
+
+    def draw(self, model: Program, guide: Program, data: Dataset, *, seed: int) -> dict[str, Tensor]:
+        """The kept draws of all chains."""
+        sizes: dict[str, Any] = {"num_chains": self.num_chains, "chunk_size": self.chunk_size}
+        chains = sample_posterior(model, guide, data, sampler=self.sampler, seed=seed, **sizes)
+        every = draws_worth_one(chains)
+        return {name: values[every - 1 :: every].flatten(0, 1) for name, values in chains.sites.items()}
+
+
+def draws_worth_one(chains: Chains) -> int:
+    """How many draws in a row are worth one independent draw; 1 where it is not known.
+
+    Of means alone it would be too few: draws that alternate around the mean repeat their distance from it.
+    """
+    some = replace(chains, draws=chains.draws[:, :, :ENOUGH_DATA])
+    num_samples, num_chains = some.draws.shape[:2]
+    ess = min(float(np.median(some.ess(method))) for method in ("bulk", "sd"))
+    return min(math.ceil(num_samples * num_chains / ess), num_samples) if ess > 0 else 1
+
+
+def event_dims(name: str, shape: tuple[int, ...]) -> tuple[str, ...]:
+    """Names of the dims of one datum at a latent site, those of `to_datatree`."""
+    if len(shape) == 1:
+        return ("latent",) if name == "z" else (f"{name}_dim",)
+    return tuple(f"{name}_dim_{i}" for i in range(len(shape)))
