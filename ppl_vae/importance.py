@@ -1,7 +1,11 @@
 """The one tensor that everything is estimated from: log w = log p(x, z) - log q(z given x), shape (K, B)."""
 
+import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Literal
 
 import pyro
 import torch
@@ -10,12 +14,16 @@ from torch import Tensor, nn
 from ppl_vae.data import Dataset
 from ppl_vae.guide import Guide
 from ppl_vae.model import Model
+from ppl_vae.recording import Graph, RecordingError, check_agreement, compiled, recorded
 from ppl_vae.seeding import derived_seed, seeded
 from ppl_vae.terms import Program, log_terms
 
 __all__ = ["log_weights"]
 
+logger = logging.getLogger(__name__)
+
 PAIRS_PER_CHUNK = 10_000  # (particle, datum) pairs held at once: 30 MB of float32 at 784 features
+FEWEST_PAIRS_TO_COMPILE = 2_000_000  # compiling takes as long as about a million
 
 
 @contextmanager
@@ -146,12 +154,73 @@ def iter_log_weights(
     check_data(model, x, context, guide)
     rows = rows_per_chunk(len(x), num_particles, chunk_size)
     step = min(num_particles, PAIRS_PER_CHUNK if chunk_size is None else chunk_size)
+    kernels = _kernels.get() or Kernels()
     for start in range(0, len(x), rows):
         args = arguments(x[start : start + rows], None if context is None else context[start : start + rows])
         with evaluating(model, guide), seeded(None if seed is None else derived_seed(seed, start)):
             counts = [min(step, num_particles - k) for k in range(0, num_particles, step)]
-            parts = [log_terms(model, guide, *args, num_particles=k).log_weights for k in counts]
+            parts = [kernels(model, guide, args, k) for k in counts]
         yield torch.cat(parts)
+
+
+class Kernels:
+    """log w of a block of data, by Pyro's handlers: what `compiling` exchanges for a graph."""
+
+    def __call__(self, model: Program, guide: Program, args: tuple[Tensor, ...], num_particles: int) -> Tensor:
+        """Log-weights, (K, rows)."""
+        return log_terms(model, guide, *args, num_particles=num_particles).log_weights
+
+
+class CompiledKernels(Kernels):
+    """The same, by a compiled graph for blocks of the shape that comes first; the handlers do the odd ones.
+
+    The graph serves only if it agrees with the handlers on other rows.
+    """
+
+    def __init__(self, level: int) -> None:
+        self.level = level
+        self.graphs: dict[tuple[Any, ...], tuple[tuple[Any, ...], Graph | None]] = {}
+
+    def __call__(self, model: Program, guide: Program, args: tuple[Tensor, ...], num_particles: int) -> Tensor:
+        """Log-weights, (K, rows)."""
+        programs, shape = (model, guide), (num_particles, *(arg.shape for arg in args))
+        if programs not in self.graphs:
+            self.graphs[programs] = shape, self._graph(model, guide, args, num_particles)
+        compiled_shape, graph = self.graphs[programs]
+        if graph is not None and shape == compiled_shape:
+            return graph(args)
+        return super().__call__(model, guide, args, num_particles)
+
+    def _graph(self, model: Program, guide: Program, args: tuple[Tensor, ...], num_particles: int) -> Graph | None:
+        start, handlers = time.perf_counter(), super().__call__
+        try:
+            plain = recorded(lambda args: handlers(model, guide, args, num_particles), args)
+            graph, others = compiled(plain, args), tuple(arg.roll(1, 0) for arg in args)
+            with seeded(0):
+                found = graph(others)
+            with seeded(0):
+                check_agreement(found, handlers(model, guide, others, num_particles), "log-weights")
+        except RecordingError as error:
+            logger.log(self.level, "log-weights not compiled: %s", error)
+            return None
+        logger.info("log-weights compiled (%.1f s)", time.perf_counter() - start)
+        return graph
+
+
+_kernels: ContextVar[Kernels | None] = ContextVar("kernels", default=None)
+
+
+@contextmanager
+def compiling(num_pairs: int, mode: Literal["auto"] | bool) -> Iterator[None]:
+    """Compile the log-weights of what is evaluated within, if there are enough (particle, datum) pairs to repay it."""
+    if mode is False or mode == "auto" and num_pairs < FEWEST_PAIRS_TO_COMPILE:
+        yield
+        return
+    token = _kernels.set(CompiledKernels(logging.INFO if mode == "auto" else logging.WARNING))
+    try:
+        yield
+    finally:
+        _kernels.reset(token)
 
 
 def arguments(x: Tensor, context: Tensor | None) -> tuple[Tensor, ...]:

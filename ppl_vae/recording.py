@@ -7,13 +7,16 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from ppl_vae.seeding import seeded
 
-__all__ = ["RecordingError", "compiled", "recorded"]
+__all__ = ["RecordingError", "recorded"]
 
 Graph = Callable[..., Any]
+
+TOLERANCE = 1e-3
 
 
 class RecordingError(RuntimeError):
@@ -66,20 +69,9 @@ def recorded(function: Graph, *inputs: Any) -> torch.fx.GraphModule:
 def compiled(graph: torch.fx.GraphModule, *inputs: Any) -> Graph:
     """The graph through torch's compiler, with the random stream of eager mode. Takes seconds; torch keeps it on disk.
 
-    Args:
-        graph: From `recorded`.
-        inputs: An example of its inputs.
-
-    Raises:
-        RecordingError: there is no C++ compiler, or it fails.
-
-    References:
-        Ansel et al. (2024), PyTorch 2: faster machine learning through dynamic bytecode transformation and graph
-        compilation, doi:10.1145/3620665.3640366.
-
-    Example:
-        >>> compiled(recorded(lambda x: x + x, torch.ones(2)), torch.ones(2))(torch.arange(2.0))
-        tensor([0., 2.])
+    Raises RecordingError where there is no C++ compiler, or it fails.
+    Ansel et al. (2024), PyTorch 2: faster machine learning through dynamic bytecode transformation and graph
+    compilation, doi:10.1145/3620665.3640366.
     """
     run = torch.compile(graph, fullgraph=True, dynamic=False, options={"fallback_random": True})
     try:
@@ -88,6 +80,17 @@ def compiled(graph: torch.fx.GraphModule, *inputs: Any) -> Graph:
     except Exception as error:
         raise RecordingError(_first_line(error)) from error
     return run
+
+
+def check_agreement(found: Tensor | None, expected: Tensor | None, name: str) -> None:
+    """Raise RecordingError unless a graph's result is that of the function, within `TOLERANCE` of its norm."""
+    if found is None or expected is None:
+        agrees = found is expected
+    else:
+        slack = TOLERANCE * expected.norm() + torch.finfo(expected.dtype).eps
+        agrees = bool((found - expected).norm() <= slack)
+    if not agrees:
+        raise RecordingError(f"the graph has another {name} on other rows: something besides its inputs changes")
 
 
 def _has_free_shape(node: torch.fx.Node) -> bool:

@@ -20,7 +20,19 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "ppl_vae"
 FACE = "__init__"  # the lazy top-level names: for users, so only the command line may read them
 ROOMS = [
-    *("seeding", "files", "data", "families", "model", "guide", "terms", "importance", "hmc", "objectives"),
+    *(
+        "seeding",
+        "files",
+        "data",
+        "families",
+        "model",
+        "guide",
+        "terms",
+        "recording",
+        "importance",
+        "hmc",
+        "objectives",
+    ),
     *("training", "evidence", "diagnostics", "tasks", "experiment", FACE, "cli", "__main__"),
 ]
 BUDGETS = {

@@ -2,6 +2,7 @@
 
 import hashlib
 import time
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,7 +13,8 @@ from tqdm.auto import tqdm
 from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.evidence.evidence import Evidence, concatenate
 from ppl_vae.evidence.importance_sampling import ImportanceSampling
-from ppl_vae.importance import place
+from ppl_vae.families.likelihoods import missing_values
+from ppl_vae.importance import compiling, place
 from ppl_vae.seeding import derived_seed
 from ppl_vae.terms import Program
 
@@ -83,13 +85,21 @@ def log_evidence(
     progress_file = _Progress(checkpoint, (model, guide), data, f"{method!r}, seed={seed}")
     parts, rows = progress_file.read(), method.rows(len(data))
     done = sum(len(part) for part in parts)
-    with tqdm(total=len(data), initial=done, desc="log p(x)", unit=" data", disable=not progress, delay=2) as bar:
+    bar = tqdm(total=len(data), initial=done, desc="log p(x)", unit=" data", disable=not progress, delay=2)
+    with _kernels(method, data), missing_values(bool(data.x.isnan().any())), bar:
         for start in range(done, len(data), rows):
             block_seed = None if seed is None else derived_seed(seed, start)
             parts.append(method.estimate(model, guide, data[start : start + rows], seed=block_seed))
             progress_file.write(parts, last=start + rows >= len(data))
             bar.update(len(parts[-1]))
     return concatenate(parts)
+
+
+def _kernels(method: Method, data: Dataset) -> AbstractContextManager[None]:
+    """Compiled log-weights, where all blocks have one shape and there are enough of them."""
+    if not isinstance(method, ImportanceSampling) or method.target_se is not None:
+        return nullcontext()
+    return compiling(len(data) * method.num_particles, method.compile)
 
 
 class _Progress:

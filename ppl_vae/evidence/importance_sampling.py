@@ -34,6 +34,8 @@ class ImportanceSampling:
         target_se: Monte Carlo standard error to aim at, nats; None spends `num_particles` on every datum.
         bootstrap: Resamples for a bootstrap standard error; 0 is the delta method.
         chunk_size: (particle, datum) pairs held at once; bounds the memory, whatever K and N.
+        compile: Whether `log_evidence` compiles the log-weights, once for all blocks of data: True, False, or "auto",
+            from two million (particle, datum) pairs on. The draws are the same; float rounding is not.
 
     Raises:
         ValueError: an unknown proposal, fewer than one particle, a target that is not positive.
@@ -55,6 +57,7 @@ class ImportanceSampling:
     target_se: float | None = None
     bootstrap: int = 0
     chunk_size: int | None = None
+    compile: Literal["auto"] | bool = "auto"
 
     def __post_init__(self) -> None:
         if self.proposal not in ("guide", "prior") and not isinstance(self.proposal, Defensive):
