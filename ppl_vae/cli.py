@@ -16,7 +16,7 @@ __all__ = ["app"]
 # click's ClickException; some versions of typer bring a copy of click
 UsageError: type[Exception] = typer.BadParameter.__mro__[2]
 INTERRUPTED = 130
-RESUMABLE = ("fit", "demo")
+RESUMABLE = ("fit", "demo", "evaluate")
 
 
 class Commands(TyperGroup):
@@ -155,29 +155,41 @@ def fit(
     short_help="Estimate log p(x) of a trained run again.",
     epilog=examples(
         "ppl-vae evaluate runs/demo --num-particles 5000",
-        "ppl-vae evaluate runs/demo --split valid --seed 1 --output runs/demo/valid.json",
+        "ppl-vae evaluate runs/demo --split valid --seed 1 --output valid.json",
+        "ppl-vae evaluate runs/demo --method AIS --set num_temperatures=500",
+        "ppl-vae evaluate runs/demo --num-particles 100000 --set target_se=0.05 --set proposal=Defensive",
     ),
 )
 def evaluate(
     run: RunFolder,
-    num_particles: Annotated[int | None, typer.Option(help="Particles K per datum; the run's own by default.")] = None,
+    method: Annotated[str | None, typer.Option(help="Method, as named in Python; the run's own by default.")] = None,
+    num_particles: Annotated[int | None, typer.Option(help="Particles K per datum, of ImportanceSampling.")] = None,
     split: Annotated[str | None, typer.Option(help="train, valid or test.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the particles.")] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="JSON file for the numbers.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the draws.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="FILE.json for the numbers, with FILE.npz per datum.")
+    ] = None,
     device: Device = None,
     data_dir: DataDir = None,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other keyword, as in [evaluation].")
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Estimate log p(x) for a trained run again: more particles, another split, another seed."""
-    from ppl_vae.experiment import evaluate_run, load_run, table, write_json
+    """Estimate log p(x) for a trained run again: another method, more particles, another split or seed.
 
+    Means go to a .json, log p(x) and k-hat of every datum to an .npz, in the run's folder unless --output says where.
+    An interrupted evaluation goes on where it was when the same command is given again.
+    """
+    from ppl_vae.experiment import Folder, evaluate_run, load_run, table
+
+    flags = {"method.name": method, "num_particles": num_particles, "split": split, "seed": seed}
+    given = {key: value for key, value in flags.items() if value is not None} | dict(map(_change, changes or []))
     experiment = load_run(run, data_dir=None if data_dir is None else str(data_dir), device=device)
-    changes = {"num_particles": num_particles, "split": split, "seed": seed}
-    given = {name: value for name, value in changes.items() if value is not None}
-    metrics = evaluate_run(experiment, progress=not quiet, **given)
-    typer.echo(table(metrics))
-    if output is not None:
-        write_json(output, metrics)
+    experiment = experiment.with_evaluation(**given)
+    output = output or Folder(run).evaluation(experiment.config.evaluation)
+    metrics = evaluate_run(experiment, output, progress=not quiet)
+    typer.echo(table(metrics, [output.with_suffix(suffix) for suffix in (".json", ".npz")]))
 
 
 @app.command(
@@ -279,7 +291,8 @@ def _run(config: Any, output: Path, *, quiet: bool) -> None:
         typer.echo(
             f"{output} is finished already: these are its results. Remove the folder to start afresh.\n", err=True
         )
-    typer.echo(table(run_experiment(config, output, progress=not quiet), output))
+    metrics = run_experiment(config, output, progress=not quiet)
+    typer.echo(table(metrics, [output / name for name in folder.files]))
 
 
 def _change(text: str) -> tuple[str, Any]:

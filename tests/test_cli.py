@@ -4,13 +4,15 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from ppl_vae.cli import app
-from ppl_vae.experiment import read_config
+from ppl_vae.evidence import AIS, Evidence, ImportanceSampling, log_evidence
+from ppl_vae.experiment import load_run, read_config
 from ppl_vae.training.run import Run
 
 SMALL = """
@@ -228,9 +230,94 @@ def test_evaluate(finished, tmp_path):
         json.loads(output.read_text())["log_evidence"]
         == json.loads((folder / "metrics.json").read_text())["log_evidence"]
     )
+    assert f"files in {tmp_path}:\n  valid.json, valid.npz" in same.stdout
     other = call("evaluate", folder, "--quiet", "--split", "valid", "--num-particles", 40, "--seed", 1)
-    assert "valid split, 12 data, 40 particles each" in other.stdout
-    assert "[evaluation] split = 'all'" in one_error(call("evaluate", folder, "--split", "all"), 2)
+    assert "valid split, 12 data, ImportanceSampling with 40 particles each" in other.stdout
+
+
+def test_evaluate_by_another_method(finished):
+    folder, _ = finished
+    ais = ["--method", "AIS", "--set", "num_chains=26", "--set", "method.num_temperatures=2"]
+    result = call("evaluate", folder, "--quiet", *ais, "--set", "sampler.num_leapfrog=1")
+    assert "12 data, AIS with 26 chains each" in result.stdout
+    (numbers,) = (folder / "evaluations").glob("test-AIS-*.json")
+    assert json.loads(numbers.read_text())["evaluation"]["method"]["sampler"]["num_leapfrog"] == 1
+    run = load_run(folder)
+    method = AIS(26, 2, sampler=replace(AIS().sampler, num_leapfrog=1))
+    exact = log_evidence(run.model, run.guide, run.held_out, method, progress=False)
+    np.testing.assert_array_equal(Evidence.load(numbers.with_suffix(".npz")).log_evidence, exact.log_evidence)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--split", "all"], "[evaluation] split = 'all'"),
+        (["--method", "IAS"], "evidence has no 'IAS': did you mean AIS?"),
+        (["--method", "AIS", "--num-particles", 40], "with method AIS takes no 'num_particles'"),
+        (["--set", "num_chains=40"], "with method ImportanceSampling takes no 'num_chains'"),
+        (["--set", "num_chains"], "is not KEY=VALUE"),
+        (["--output", "all.csv"], "all.csv: an evaluation goes to all.json and all.npz: name either file"),
+    ],
+)
+def test_evaluate_says_what_was_meant(finished, arguments, said):
+    assert said in one_error(call("evaluate", finished[0], *arguments), 2)
+
+
+def test_an_interrupted_evaluation_goes_on(finished, tmp_path, monkeypatch):
+    folder, blocks, estimate = finished[0], [], ImportanceSampling.estimate
+
+    def interrupted(self, model, guide, data, *, seed):
+        blocks.append(len(data))
+        if len(blocks) == 3:
+            raise KeyboardInterrupt
+        return estimate(self, model, guide, data, seed=seed)
+
+    command = ["evaluate", folder, "--quiet", "--set", "chunk_size=90", "--output"]  # 3 data at once
+    monkeypatch.setattr("ppl_vae.evidence.estimate.SECONDS_BETWEEN_WRITES", 0.0)
+    monkeypatch.setattr(ImportanceSampling, "estimate", interrupted)
+    result = call(*command, tmp_path / "parts.json")
+    assert result.exit_code == 130
+    assert result.stderr.strip() == "interrupted: the same command goes on where it stopped"
+    assert len(Evidence.load(tmp_path / "parts.npz")) == 6
+    assert not (tmp_path / "parts.json").exists()
+    assert call(*command, tmp_path / "parts.json").exit_code == 0
+    assert blocks == [3, 3, 3, 3, 3]  # two, the interrupted one, and only those that were left
+    assert call(*command, tmp_path / "whole.json").exit_code == 0
+    parts, whole = (Evidence.load(tmp_path / f"{name}.npz").arrays() for name in ("parts", "whole"))
+    for name, values in whole.items():
+        np.testing.assert_array_equal(parts[name], values)
+
+
+def test_a_killed_evaluation_goes_on(finished, tmp_path):
+    """SIGKILL in the middle: what was written is whole, and the same command ends with the same numbers."""
+    code = """
+import os, sys
+from ppl_vae.evidence import ImportanceSampling
+from ppl_vae.cli import app
+module = sys.modules["ppl_vae.evidence.estimate"]
+module.SECONDS_BETWEEN_WRITES, blocks, estimate = 0.0, [], ImportanceSampling.estimate
+def killed(*arguments, **options):
+    blocks.append(1)
+    return estimate(*arguments, **options) if len(blocks) < 3 else os.kill(os.getpid(), 9)
+ImportanceSampling.estimate = killed
+app(sys.argv[1:])
+"""
+    command = ["evaluate", str(finished[0]), "--quiet", "--set", "chunk_size=90", "--output"]
+    done = subprocess.run([sys.executable, "-c", code, *command, str(tmp_path / "parts.json")], check=False)
+    assert done.returncode == -9
+    assert [path.name for path in tmp_path.iterdir()] == ["parts.npz"]
+    for name in ("parts", "whole"):
+        assert call(*command, tmp_path / f"{name}.json").exit_code == 0
+    parts, whole = (Evidence.load(tmp_path / f"{name}.npz") for name in ("parts", "whole"))
+    np.testing.assert_array_equal(parts.log_evidence, whole.log_evidence)
+
+
+def test_files_of_another_evaluation_are_left_alone(finished, tmp_path):
+    output = tmp_path / "one.json"
+    assert call("evaluate", finished[0], "--quiet", "--output", output).exit_code == 0
+    before = output.read_bytes()
+    assert "holds another call" in one_error(call("evaluate", finished[0], "--seed", 3, "--output", output), 1)
+    assert output.read_bytes() == before
 
 
 @pytest.mark.parametrize("suffix", ["npz", "npy", "png"])

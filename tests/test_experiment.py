@@ -16,6 +16,7 @@ from ppl_vae import (
     Guide,
     Model,
     Training,
+    evidence,
     fit,
     likelihoods,
     load,
@@ -26,21 +27,27 @@ from ppl_vae import (
     priors,
 )
 from ppl_vae.data import Dataset
+from ppl_vae.evidence import AIS, Defensive, Evidence, ImportanceSampling
 from ppl_vae.experiment import (
     Config,
     ConfigError,
+    Folder,
     build,
     demo_config,
     differences,
+    evaluate_run,
     load_run,
     read_config,
+    reading,
     run_experiment,
     table,
     to_toml,
 )
 from ppl_vae.experiment.signatures import choices
+from ppl_vae.experiment.tables import MethodTable
 from ppl_vae.training import schedules
 
+DIGITS = [("data.name", "digits")]
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 SMALL = [
     ("data.name", "digits"),
@@ -64,6 +71,8 @@ def small(*changes):
 def test_config_survives_its_file():
     for config in (
         demo_config(),
+        small(("evaluation.method", "AIS"), ("evaluation.num_chains", 50)),
+        small(("evaluation.proposal", {"name": "Defensive", "share": 0.3})),
         small(("prior.name", "GaussianMixture")),
         small(("training.learning_rate", {"schedule": "Cosine", "start": 1e-3}), ("training.optimizer", "RMSprop")),
     ):
@@ -118,7 +127,26 @@ def test_a_class_is_built_from_its_name_alone(section, name):
         (("training.learning_rate", {"schedule": "Exponentail"}), "did you mean Exponential?"),
         (("training.learning_rate", {"schedule": "Exponential", "start": 0.1}), "missing 1 required"),
         (("prior.latent_dim", 3), "[prior] latent_dim is 3, [posterior] latent_dim 2: give it in [posterior] alone"),
-        (("evaluation.num_particles", 0), "[evaluation] num_particles = 0: "),
+        (("evaluation.num_particles", 0), "[evaluation] num_particles is 0; it must be a whole number, at least 1"),
+        (("evaluation.num_particles", 2.5), "[evaluation] num_particles = 2.5: "),
+        (
+            ("evaluation.splits", "test"),
+            "[evaluation] with method ImportanceSampling takes no 'splits': did you mean sp",
+        ),
+        (("evaluation.method", "IAS"), "[evaluation] evidence has no 'IAS': did you mean AIS? Allowed: AIS, "),
+        (("evaluation.method", "Defensive"), "[evaluation] evidence has no 'Defensive'"),
+        (("evaluation.method", 3), "[evaluation] 3 is neither a name nor a table with a name"),
+        (("evaluation.method.num_chains", 3), "[evaluation] ImportanceSampling takes no 'num_chains'"),
+        (
+            ("evaluation.method", {"name": "AIS", "num_chains": 0}),
+            "[evaluation] AIS(num_chains=0): it must be at least",
+        ),
+        (
+            ("evaluation.proposal", "gide"),
+            "[evaluation] proposal = 'gide': did you mean guide? Allowed: guide, prior, D",
+        ),
+        (("evaluation.proposal", {"name": "Defensive", "share": 2}), "[evaluation] share is 2; it must lie between"),
+        (("evaluation.split", "all"), "[evaluation] split = 'all': Input should be 'train', 'valid' or 'test'"),
         (("objective.num_particles", "many"), "[objective] num_particles = 'many': "),
         (("encoder.in_shape", 3), "[encoder] MLP takes no 'in_shape'"),
         (("prior", "VampPrior"), "'prior' names no keyword: write table.keyword"),
@@ -154,6 +182,58 @@ def test_objects_inside_a_table():
     assert build(small(("training.learning_rate", schedule))).training.learning_rate == schedules.Cosine(0.1)
     leaky = build(small(("encoder.activation", {"name": "LeakyReLU", "negative_slope": 0.3}))).guide.encoder
     assert [layer.negative_slope for layer in leaky.modules() if isinstance(layer, torch.nn.LeakyReLU)] == [0.3]
+
+
+# --- the method of [evaluation] --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", choices(MethodTable.module, MethodTable.kind))
+def test_a_method_is_built_from_its_name_alone(name):
+    assert (
+        read_config(changes=[*DIGITS, ("evaluation.method", name)]).evaluation.method.build()
+        == getattr(evidence, name)()
+    )
+
+
+def test_keywords_beside_the_method_are_the_methods():
+    short = small(("evaluation.num_particles", 50), ("evaluation.target_se", 0.1), ("evaluation.chunk_size", 99))
+    table = {"name": "ImportanceSampling", "num_particles": 50, "target_se": 0.1, "chunk_size": 99}
+    assert small(("evaluation.method", table)) == short
+    assert short.evaluation.method.build() == ImportanceSampling(50, target_se=0.1, chunk_size=99)
+    flat = [("evaluation.method", "AIS"), ("evaluation.num_chains", 50), ("evaluation.sampler.num_leapfrog", 3)]
+    sampler = replace(AIS().sampler, num_leapfrog=3)
+    assert small(*flat).evaluation.method.build() == AIS(50, sampler=sampler)
+
+
+def test_objects_inside_a_method():
+    table = {"name": "Defensive", "share": 0.3}
+    proposal = small(("evaluation.proposal", table)).evaluation.method.build().proposal
+    assert proposal == Defensive(share=0.3)
+    assert small(("evaluation.proposal", "Defensive")).evaluation.method.build().proposal == Defensive()
+    method = {"name": "AIS", "sampler": {"num_leapfrog": 3}}  # what is left out is AIS's own default, not that of HMC
+    assert small(("evaluation.method", method)).evaluation.method.build().sampler.num_samples == 1
+
+
+def test_another_method_drops_the_keywords_of_the_old_one(tmp_path):
+    path = tmp_path / "short.toml"
+    path.write_text('[data]\nname = "digits"\n[evaluation]\nnum_particles = 7\nchunk_size = 99\n')
+    for change in (("evaluation.method.name", "AIS"), ("evaluation.method", {"name": "AIS", "chunk_size": 99})):
+        assert read_config(path, [change]).evaluation.method.build() == AIS(chunk_size=99)
+
+
+def test_a_folder_of_an_earlier_version_is_read(tmp_path):
+    now = small(("evaluation.chunk_size", 99))
+    lines = to_toml(now).splitlines()
+    old = ["num_particles = 30", 'proposal = "guide"', "chunk_size = 99"]
+    before = "\n".join("\n".join(old) if line.startswith("method") else line for line in lines)
+    (tmp_path / "config.toml").write_text(before)
+    assert "method" not in before
+    assert differences(read_config(tmp_path / "config.toml"), now) == []
+
+
+def test_differences_go_into_tables():
+    one, other = (small(("evaluation.num_particles", number)) for number in (30, 40))
+    assert differences(one, other) == ["evaluation.method.num_particles is 30, not 40"]
 
 
 def test_no_toml(tmp_path):
@@ -297,6 +377,58 @@ def test_a_run_without_validation_data(tmp_path):
     metrics = run_experiment(small(("data.valid", 0)), tmp_path / "run", progress=False)
     assert metrics["rows"] == {"train": 1497, "test": 300}
     assert "valid" not in metrics["history"]
+
+
+def test_an_evaluation_names_its_method_and_keeps_every_datum(finished, tmp_path):
+    run = load_run(finished[0])
+    table_of_ais = {"name": "AIS", "num_chains": 26, "num_temperatures": 2, "sampler": {"num_leapfrog": 1}}
+    metrics = evaluate_run(run, tmp_path / "ais.json", progress=False, method=table_of_ais)
+    ais = AIS(26, 2, sampler=replace(AIS().sampler, num_leapfrog=1))
+    found = log_evidence(run.model, run.guide, run.held_out, ais, progress=False)
+    assert metrics["log_evidence"] == found.summary().log_evidence
+    assert metrics["elbo"] == pytest.approx(-metrics["kl"] - metrics["distortion"], rel=1e-6)  # the guide's own
+    method = metrics["evaluation"]["method"]
+    assert (method["name"], method["num_chains"], method["num_temperatures"]) == ("AIS", 26, 2)
+    assert "test split, 12 data, AIS with 26 chains each" in table(metrics)
+    assert "of 26 chains, on average" in table(metrics)
+    assert json.loads((tmp_path / "ais.json").read_text()) == metrics
+    np.testing.assert_array_equal(Evidence.load(tmp_path / "ais.npz").log_evidence, found.log_evidence)
+
+
+def test_an_upper_bound_is_called_one(finished):
+    metrics = evaluate_run(load_run(finished[0]), progress=False, method="ChiUpperBound")
+    assert metrics["bound"] == "upper in the limit"
+    assert "log p(x), upper in the limit" in table(metrics)
+    assert "log p(x) is at most this in the limit of many particles" in table(metrics)
+    assert "lower bound" not in table(metrics)
+
+
+def test_an_adaptive_number_of_particles_is_told_as_one(finished):
+    metrics = evaluate_run(load_run(finished[0]), progress=False, num_particles=5000, target_se=0.05)
+    assert metrics["mean_used"] < metrics["num_particles"]
+    assert f"with {metrics['mean_used']:.0f} particles on average, at most " in table(metrics)
+
+
+def test_the_same_settings_find_the_same_file():
+    folder, settings = Folder("run"), small().evaluation
+    assert folder.evaluation(settings) == folder.evaluation(small().evaluation)
+    others = [small(change).evaluation for change in (("evaluation.seed", 1), ("evaluation.num_particles", 31))]
+    assert len({folder.evaluation(settings), *map(folder.evaluation, others)}) == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({}, "its standard error can be believed for 50 % of them"),
+        ({"share_estimate": 1.0}, "log p(x) and its standard errors can be believed"),
+        ({"share_bad_k": 0.004}, "k-hat > 0.7 for less than 1 % of the data: for those, log p(x) is a lower bound"),
+        ({"share_bad_k": None}, "k-hat needs at least 25 chains: "),
+        ({"bound": "upper if converged"}, "if the chains behind it have reached the posterior; where k-hat > 0.7 (0 %"),
+    ],
+)
+def test_what_k_hat_says(change, said):
+    ais = {"evaluation": {"method": {"name": "AIS", "num_chains": 32}}, "active_units": None}
+    assert said in reading(ais | {"share_bad_k": 0.0, "share_estimate": 0.5} | change)[0]
 
 
 def test_few_particles_leave_k_hat_unknown(tmp_path):

@@ -1,7 +1,7 @@
 """From a configuration to the objects it names."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,9 @@ from pyro.infer import ELBO
 from torch import nn
 
 from ppl_vae.data import Dataset, available, load, read
-from ppl_vae.experiment.config import Config, ConfigError, DataTable
+from ppl_vae.experiment.config import Config, ConfigError, changed
 from ppl_vae.experiment.signatures import construct
+from ppl_vae.experiment.tables import DataTable
 from ppl_vae.families.networks import join
 from ppl_vae.guide import Guide
 from ppl_vae.model import Model
@@ -59,6 +60,11 @@ class Experiment:
             raise ConfigError(f"[evaluation] split = {table.split!r}, but {self.data.name!r} has {splits}")
         part: Dataset = getattr(self.data, table.split)
         return part if table.num_data is None else part[: table.num_data]
+
+    def with_evaluation(self, **changes: Any) -> "Experiment":
+        """The same with other keywords of [evaluation], as `read_config` takes them."""
+        keys = {f"evaluation.{key}": value for key, value in changes.items()}
+        return replace(self, config=changed(self.config, keys.items()))
 
 
 def build(config: Config) -> Experiment:

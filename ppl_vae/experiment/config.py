@@ -3,17 +3,25 @@
 import inspect
 import json
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from pyro.infer import ELBO
-from torch import Tensor, nn
+from pydantic import Field, ValidationError, model_validator
 
-from ppl_vae.data import available
-from ppl_vae.experiment.signatures import as_table, complete, construct, named, parameters, suggestion
-from ppl_vae.training import Training
+from ppl_vae.experiment.signatures import as_table, named, parameters, suggestion
+from ppl_vae.experiment.tables import (
+    DataTable,
+    EvaluationTable,
+    LikelihoodTable,
+    Named,
+    NetworkTable,
+    ObjectiveTable,
+    PosteriorTable,
+    PriorTable,
+    Table,
+    TrainingTable,
+)
 
 __all__ = ["Config", "ConfigError", "changed", "differences", "read_config", "to_toml"]
 
@@ -25,129 +33,6 @@ class ConfigError(ValueError):
         >>> issubclass(ConfigError, ValueError)
         True
     """
-
-
-class Table(BaseModel):
-    """A table of the file with keywords of its own."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class DataTable(Table):
-    """[data]: the arguments of `load`; `label` and `context` name columns of a file, as in `read`."""
-
-    name: str
-    binarize: Literal["dynamic", "static", "threshold"] | None = None
-    flatten: bool = False
-    valid: int | float | None = None
-    data_dir: str | None = None
-    seed: int = 0
-    label: str | None = None
-    context: tuple[str, ...] = ()
-
-    @field_validator("name", "data_dir")
-    @classmethod
-    def _absolute(cls, place: str | None) -> str | None:
-        """A file is found again from any folder."""
-        return str(Path(place).resolve()) if place and place not in available() and Path(place).exists() else place
-
-
-class EvaluationTable(Table):
-    """[evaluation]: the arguments of `log_evidence`, the split, and how many of its first rows (all by default)."""
-
-    split: Literal["train", "valid", "test"] = "test"
-    num_particles: int = Field(1000, ge=1)
-    proposal: Literal["guide", "prior"] = "guide"
-    chunk_size: int | None = Field(None, ge=1)
-    seed: int = Field(0, ge=0)
-    num_data: int | None = Field(None, ge=1)
-
-
-class Keywords(BaseModel):
-    """A table whose keywords are those of a class of the library."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
-
-    @property
-    def keywords(self) -> dict[str, Any]:
-        """The keyword arguments."""
-        return dict(self.model_extra or {})
-
-
-class TrainingTable(Keywords):
-    """[training]: the arguments of `Training`; the run's folder owns the checkpoint, the caller the progress bar."""
-
-    module: ClassVar[str] = Training.__module__
-
-    @model_validator(mode="before")
-    @classmethod
-    def _check(cls, table: Any) -> dict[str, Any]:
-        keywords = complete(Training, as_table(table), cls.module)
-        construct(Training, keywords, cls.module)  # its ranges
-        return keywords
-
-
-class Named(Keywords):
-    """A table that names a class and gives its keyword arguments."""
-
-    module: ClassVar[str]
-    kind: ClassVar[type] = nn.Module
-    filled: ClassVar[tuple[str, ...]] = ()
-    name: str
-
-    @model_validator(mode="before")
-    @classmethod
-    def _check(cls, table: Any) -> dict[str, Any]:
-        table = as_table(table)
-        name = table.pop("name", cls.model_fields["name"].default)
-        return {"name": name, **complete(named(cls.module, name, cls.kind), table, cls.module, filled=cls.filled)}
-
-    @property
-    def rows(self) -> dict[str, int]:
-        """The keywords that stand for training data, and how many rows they want."""
-        known = parameters(named(self.module, self.name, self.kind))
-        return {name: count for name, count in self.keywords.items() if known[name].annotation is Tensor}
-
-    def build(self, **available: Any) -> Any:
-        """The object; `available` are the arguments that come from the data and from other tables."""
-        return construct(named(self.module, self.name, self.kind), self.keywords, self.module, **available)
-
-
-class PriorTable(Named):
-    """[prior]: one of `priors`; `latent_dim` is the posterior's."""
-
-    module: ClassVar[str] = "ppl_vae.families.priors"
-    filled: ClassVar[tuple[str, ...]] = ("latent_dim",)
-    name: str = "StandardNormal"
-
-
-class LikelihoodTable(Named):
-    """[likelihood]: one of `likelihoods`."""
-
-    module: ClassVar[str] = "ppl_vae.families.likelihoods"
-    name: str = "Bernoulli"
-
-
-class PosteriorTable(Named):
-    """[posterior]: one of `posteriors`; its `latent_dim` is the model's."""
-
-    module: ClassVar[str] = "ppl_vae.families.posteriors"
-    name: str = "MeanFieldNormal"
-
-
-class NetworkTable(Named):
-    """[encoder], [decoder]: one of `networks`, without the shapes, which are the data's."""
-
-    module: ClassVar[str] = "ppl_vae.families.networks"
-    name: str = "MLP"
-
-
-class ObjectiveTable(Named):
-    """[objective]: one of `objectives`."""
-
-    module: ClassVar[str] = "ppl_vae.objectives"
-    kind: ClassVar[type] = ELBO
-    name: str = "MeanFieldELBO"
 
 
 class Config(Table):
@@ -164,7 +49,7 @@ class Config(Table):
         decoder: Name in `networks`, and its keywords.
         objective: Name in `objectives`, and its keywords.
         training: Keywords of `Training`.
-        evaluation: What `log_evidence` is given, and the split.
+        evaluation: The split, the seed, and the method of `log_evidence` with its keywords.
 
     Raises:
         ValidationError: see `read_config`, which says it in one line.
@@ -207,7 +92,7 @@ def read_config(path: str | Path | None = None, changes: Iterable[tuple[str, Any
 
     Args:
         path: The file; None starts from the defaults.
-        changes: ("table.keyword", value), applied in turn.
+        changes: ("table.keyword", value), or deeper, ("evaluation.method.num_chains", 50); applied in turn.
 
     Raises:
         ConfigError: no such file, no TOML, an unknown table, keyword or name, a value of another type; in one line.
@@ -270,10 +155,15 @@ def differences(one: Config, other: Config) -> list[str]:
         >>> differences(one, other)
         ["data.name is 'digits', not 'mnist'"]
     """
-    first, second = one.model_dump(mode="json"), other.model_dump(mode="json")
-    keys = [(table, key) for table in first for key in dict.fromkeys([*first[table], *second[table]])]
-    pairs = [(f"{table}.{key}", first[table].get(key), second[table].get(key)) for table, key in keys]
-    return [f"{key} is {a!r}, not {b!r}" for key, a, b in pairs if a != b]
+    return list(_differences(one.model_dump(mode="json"), other.model_dump(mode="json"), ""))
+
+
+def _differences(one: Any, other: Any, place: str) -> Iterator[str]:
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        for key in {**one, **other}:
+            yield from _differences(one.get(key), other.get(key), f"{place}.{key}")
+    elif one != other:
+        yield f"{place.removeprefix('.')} is {one!r}, not {other!r}"
 
 
 def _toml(path: Path) -> dict[str, Any]:
@@ -286,40 +176,59 @@ def _toml(path: Path) -> dict[str, Any]:
 
 
 def _change(document: dict[str, Any], key: str, value: Any) -> None:
-    table_name, _, keyword = key.partition(".")
-    if not keyword:
+    *path, keyword = key.split(".")
+    if not path:
         raise ConfigError(f"{key!r} names no keyword: write table.keyword, as in training.num_epochs")
-    table = as_table(document.get(table_name, {}))
-    if keyword == "name" and table_name != "data":
-        table = _kept(table, table_name, value)
-    document[table_name] = table | {keyword: value}
-
-
-def _kept(table: dict[str, Any], table_name: str, name: Any) -> dict[str, Any]:
-    """The keywords that the class `name` takes as well."""
-    kind = Config.model_fields[table_name].annotation if table_name in Config.model_fields else None
-    if not (inspect.isclass(kind) and issubclass(kind, Named)):
-        return table
     try:
-        known = parameters(named(kind.module, name, kind.kind))
+        if path[0] == "evaluation":
+            document["evaluation"] = EvaluationTable.gathered(as_table(document.get("evaluation", {})))
+        table = _inner(document, path)
+        kept = _kept(table, path, value) if keyword == "name" else dict(table)
     except ValueError as error:
-        raise ConfigError(f"[{table_name}] {error}") from None
+        raise ConfigError(f"[{path[0]}] {error}") from None
+    table.clear()
+    table.update(kept | {keyword: value})
+
+
+def _inner(document: dict[str, Any], path: list[str]) -> dict[str, Any]:
+    """The table at the end of a path, made where there is none."""
+    for word in path:
+        document[word] = as_table(document.get(word, {}))
+        document = document[word]
+    return document
+
+
+def _kept(table: dict[str, Any], path: list[str], name: Any) -> dict[str, Any]:
+    """The keywords that the class `name` takes as well."""
+    kind = _kind(path)
+    if not (inspect.isclass(kind) and issubclass(kind, Named)):
+        return dict(table)
+    known = parameters(named(kind.module, name, kind.kind))
     return {keyword: value for keyword, value in table.items() if keyword in known}
+
+
+def _kind(path: list[str]) -> Any:
+    """The class of the table at the end of a path; None where there is no such table."""
+    kind: Any = Config
+    for word in path:
+        field = getattr(kind, "model_fields", {}).get(word)
+        kind = None if field is None else field.annotation
+    return kind
 
 
 def _one_line(error: ValidationError) -> str:
     """The first thing that is wrong."""
     first = error.errors()[0]
     place = [str(part) for part in first["loc"]]
-    table, words = (f"[{place[0]}] " if place else ""), place[1:2]
+    table = f"[{place[0]}] " if place else ""
     if first["type"] == "extra_forbidden":
-        fields = Config.model_fields if len(place) == 1 else Config.model_fields[place[0]].annotation.model_fields  # type: ignore[union-attr]
         what = f"there is no table [{place[0]}]" if len(place) == 1 else f"{table}takes no {place[1]!r}"
-        return f"{what}: {suggestion(place[-1], fields)}"
+        return f"{what}: {suggestion(place[-1], _kind(place[:-1]).model_fields)}"
     if first["type"] == "missing":
         return "[data] name is missing: give a named data set or a file (on the command line: --data digits)"
-    message = first["msg"].removeprefix("Value error, ")
-    return table + "".join(f"{word} = {first['input']!r}: " for word in words) + message
+    if first["type"] == "value_error":  # in the library's words
+        return table + first["msg"].removeprefix("Value error, ")
+    return table + "".join(f"{word} = {first['input']!r}: " for word in place[1:2]) + first["msg"]
 
 
 def _literal(value: Any) -> str:

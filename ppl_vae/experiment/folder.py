@@ -1,5 +1,6 @@
 """The folder of one run: which files it holds, and which run it belongs to."""
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ppl_vae.experiment.config import Config, ConfigError, differences, read_config, to_toml
+from ppl_vae.experiment.tables import EvaluationTable
 from ppl_vae.files import write_whole
 
 __all__ = ["Folder", "finite", "write_json"]
@@ -40,6 +42,11 @@ class Folder:
     def files(self) -> list[str]:
         """Names of the files, in order."""
         return sorted(path.name for path in self.path.iterdir() if path.is_file() and not path.name.startswith("."))
+
+    def evaluation(self, table: EvaluationTable) -> Path:
+        """Where another evaluation keeps its numbers: the same settings find the same file again."""
+        digest = hashlib.sha256(table.model_dump_json().encode()).hexdigest()
+        return self.path / "evaluations" / f"{table.split}-{table.method.name}-{digest[:8]}.json"
 
     def claim(self, config: Config) -> None:
         """Make the folder this run's, or go on with it.

@@ -1,32 +1,37 @@
 """The results of a run as a plain table, and what they say in words."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ppl_vae.experiment.folder import Folder
-
 __all__ = ["reading", "table"]
 
+UPPER = {  # what each kind of upper bound needs, and what a bad k-hat does to it
+    "upper in the limit": ("in the limit of many particles", "lie below log p(x)"),
+    "upper if converged": ("if the chains behind it have reached the posterior", "be far above log p(x)"),
+}
 
-def table(metrics: Mapping[str, Any], output: str | Path | None = None) -> str:
+
+def table(metrics: Mapping[str, Any], files: Sequence[Path] = ()) -> str:
     """An aligned table of the results, what they say, and where the files are. No paper.
 
     Args:
         metrics: From `run_experiment` or `evaluate_run`.
-        output: The run's folder.
+        files: Where they are, all in one folder.
 
     Example:
         >>> run = {"data": "digits", "prior": "VampPrior"}
         >>> numbers = {"elbo": -20.0, "log_evidence": -18.5, "mc_se": 0.01, "data_se": 0.3, "mc_bias": 0.0, "kl": 9.0}
         >>> sizes = {"active_units": 8, "latent_dim": 8, "num_data": 300, "num_particles": 1000, "mean_ess": 80.0}
-        >>> evaluation = {"split": "test"}
+        >>> evaluation = {"split": "test", "method": {"name": "ImportanceSampling", "num_particles": 1000}}
         >>> metrics = numbers | sizes | {"share_bad_k": 0.12, "distortion": 11.0, "run": run, "evaluation": evaluation}
+        >>> table(metrics).splitlines()[1]
+        'test split, 300 data, ImportanceSampling with 1000 particles each'
         >>> print(table(metrics).splitlines()[4])
           log p(x)                        -18.500  nats per datum
     """
     lines = [*_heads(metrics), "", *_rows(metrics), "", *reading(metrics)]
-    lines += ["", *_files(Folder(output))] if output is not None else []
+    lines += ["", f"files in {files[0].parent}:", f"  {', '.join(path.name for path in files)}"] if files else []
     return "\n".join(lines)
 
 
@@ -38,7 +43,7 @@ def reading(metrics: Mapping[str, Any]) -> list[str]:
         >>> reading(metrics)[0]
         'k-hat > 0.7 for 12 % of the data: for those, log p(x) is a lower bound, not an estimate.'
     """
-    lines = [_reading_of_k(metrics["share_bad_k"])]
+    lines = [_reading_of_k(metrics)]
     unused = 0 if metrics["active_units"] is None else metrics["latent_dim"] - metrics["active_units"]
     if unused:
         lines.append(
@@ -48,8 +53,9 @@ def reading(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def _heads(metrics: Mapping[str, Any]) -> list[str]:
-    split, num_data, num_particles = metrics["evaluation"]["split"], metrics["num_data"], metrics["num_particles"]
-    heads = [", ".join(metrics["run"].values()), f"{split} split, {num_data} data, {num_particles} particles each"]
+    where = f"{metrics['evaluation']['split']} split, {metrics['num_data']} data"
+    about = f"{where}, {_method(metrics)[0]} with {_draws_each(metrics)}"
+    heads = [", ".join(metrics["run"].values()), about]
     if "history" in metrics:  # it was trained here
         epochs, best = metrics["num_epochs"], metrics["best_epoch"]
         heads.insert(
@@ -58,13 +64,47 @@ def _heads(metrics: Mapping[str, Any]) -> list[str]:
     return heads
 
 
-def _reading_of_k(share: float | None) -> str:
+def _method(metrics: Mapping[str, Any]) -> tuple[str, str]:
+    """Its name, and what it draws: particles, chains, as its first number says."""
+    method = metrics.get("evaluation", {}).get("method", {})
+    draws = next((word.removeprefix("num_") for word in method if word.startswith("num_")), "particles")
+    return method.get("name", "ImportanceSampling"), draws
+
+
+def _draws_each(metrics: Mapping[str, Any]) -> str:
+    most, mean, draws = metrics["num_particles"], metrics.get("mean_used"), _method(metrics)[1]
+    return f"{most} {draws} each" if mean in (None, most) else f"{mean:.0f} {draws} on average, at most {most}"
+
+
+def _of_draws(metrics: Mapping[str, Any]) -> str:
+    return f"of {metrics.get('mean_used', metrics['num_particles']):.0f} {_method(metrics)[1]}, on average"
+
+
+def _of_what(metrics: Mapping[str, Any]) -> str:
+    bound = metrics.get("bound", "lower")
+    return "log p(x)" if bound == "lower" else f"log p(x), {bound}"
+
+
+def _reading_of_k(metrics: Mapping[str, Any]) -> str:
+    share, believed = metrics["share_bad_k"], metrics.get("share_estimate", 1.0)
     if share is None:
-        return "k-hat needs at least 25 particles: whether log p(x) can be believed is not known."
-    if share == 0:
-        return "k-hat is at most 0.7 for all data: log p(x) and its standard errors can be believed."
-    percent = "less than 1" if share < 0.01 else f"{100 * share:.0f}"
-    return f"k-hat > 0.7 for {percent} % of the data: for those, log p(x) is a lower bound, not an estimate."
+        return f"k-hat needs at least 25 {_method(metrics)[1]}: whether log p(x) can be believed is not known."
+    if (bound := metrics.get("bound", "lower")) != "lower":
+        condition, danger = UPPER[bound]
+        where = f"where k-hat > 0.7 ({_percent(share)} of the data)"
+        return f"log p(x) is at most this {condition}; {where} the bound may {danger}."
+    if share > 0:
+        return f"k-hat > 0.7 for {_percent(share)} of the data: for those, log p(x) is a lower bound, not an estimate."
+    if believed < 1:
+        return (
+            "k-hat is at most 0.7 for all data: log p(x) is usable; its standard error can be believed for "
+            f"{_percent(believed)} of them, where k-hat is below 0.5 at 90 % confidence."
+        )
+    return "k-hat is at most 0.7 for all data: log p(x) and its standard errors can be believed."
+
+
+def _percent(share: float) -> str:
+    return "less than 1 %" if 0 < share < 0.01 else f"{100 * share:.0f} %"
 
 
 def _rows(metrics: Mapping[str, Any]) -> list[str]:
@@ -72,20 +112,17 @@ def _rows(metrics: Mapping[str, Any]) -> list[str]:
     share, units = metrics["share_bad_k"], metrics["active_units"]
     rows = [
         ("ELBO", _number(metrics["elbo"]), nats),
-        ("log p(x)", _number(metrics["log_evidence"]), nats),
+        (_of_what(metrics), _number(metrics["log_evidence"]), nats),
         ("  Monte Carlo standard error", _number(metrics["mc_se"]), ""),
         ("  data standard error", _number(metrics["data_se"]), ""),
         ("KL(q || p)", _number(metrics["kl"]), nats),
         ("active units", "unknown" if units is None else str(units), f"of {metrics['latent_dim']}"),
         ("k-hat > 0.7", "unknown" if share is None else f"{100 * share:.1f}", "" if share is None else "% of the data"),
-        ("effective sample size", f"{metrics['mean_ess']:.1f}", f"of {metrics['num_particles']}, on average"),
+        ("effective sample size", f"{metrics['mean_ess']:.1f}", _of_draws(metrics)),
+        *((name.replace("_", " "), _number(value), "median") for name, value in metrics.get("checks", {}).items()),
     ]
     return [f"  {name:30} {value:>8}  {unit}".rstrip() for name, value, unit in rows]
 
 
 def _number(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.3f}"
-
-
-def _files(folder: Folder) -> list[str]:
-    return [f"files in {folder.path}:", f"  {', '.join(folder.files)}"]

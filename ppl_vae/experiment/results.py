@@ -38,12 +38,16 @@ def measure(
 ) -> tuple[Evidence, dict[str, Any]]:
     """log p(x) and its errors, rate and distortion, active units of the held-out data, with the run's settings."""
     started, table = time.perf_counter(), experiment.config.evaluation
-    model, guide = experiment.model, experiment.guide
-    settings = table.model_dump(include={"num_particles", "proposal", "chunk_size", "seed"})
-    evidence = log_evidence(model, guide, held_out, **settings, progress=progress, checkpoint=checkpoint)
+    model, guide, method = experiment.model, experiment.guide, table.method
     options: dict[str, Any] = {"seed": table.seed, "progress": progress}
+    evidence = log_evidence(model, guide, held_out, method.build(), **options, checkpoint=checkpoint)
     parts = rate_distortion(model, guide, held_out, **options)
+    own = evidence if method.keywords.get("proposal") == "guide" else parts  # whose draws are the guide's own
     metrics = asdict(evidence.summary()) | {
+        "elbo": float(own.elbo.mean()),
+        "mean_used": float(evidence.num_used.mean()),
+        "share_estimate": float(evidence.is_estimate.mean()),
+        "checks": {name: float(np.median(values)) for name, values in evidence.checks.items()},
         "kl": float(parts.rate.mean()),
         "distortion": float(parts.distortion.mean()),
         "active_units": active_units(model, guide, held_out, **options).count if len(held_out) > 1 else None,

@@ -14,6 +14,8 @@ from ppl_vae.training import fit, load_weights, save_weights
 
 __all__ = ["evaluate_run", "load_run", "run_experiment"]
 
+EVALUATION_SUFFIXES = (".json", ".npz")  # numbers, and per datum
+
 
 def run_experiment(config: Config, output: str | Path, *, progress: bool = True) -> dict[str, Any]:
     """Train, evaluate, and write the run's folder.
@@ -98,19 +100,26 @@ def load_run(folder: str | Path, *, data_dir: str | None = None, device: str | N
     return experiment
 
 
-def evaluate_run(experiment: Experiment, *, progress: bool = True, **changes: Any) -> dict[str, Any]:
-    """Estimates for a trained run, with other settings than its own. No paper.
+def evaluate_run(
+    experiment: Experiment, output: str | Path | None = None, *, progress: bool = True, **changes: Any
+) -> dict[str, Any]:
+    """Estimates for a trained run, with other settings than its own.
+
+    With `output`, an interrupted evaluation goes on where it was when it is called again with the same settings. No
+    paper.
 
     Args:
         experiment: From `load_run`.
+        output: A file .json for the numbers; one of the same name with .npz beside it keeps them per datum.
         progress: Whether to show bars.
-        changes: Keywords of [evaluation]: split, num_particles, seed, ...
+        changes: Keywords of [evaluation]: split, seed, num_data, method, and the method's own.
 
     Returns:
         The estimates, as in metrics.json, without training's.
 
     Raises:
-        ConfigError: the data have no such split.
+        ConfigError: the data have no such split, another suffix than .json or .npz.
+        ValueError: the files hold another evaluation.
 
     Example:
         >>> from ppl_vae.experiment import build, read_config
@@ -118,6 +127,12 @@ def evaluate_run(experiment: Experiment, *, progress: bool = True, **changes: An
         >>> evaluate_run(experiment, progress=False, num_particles=30, num_data=10)["num_data"]
         10
     """
-    config = changed(experiment.config, [(f"evaluation.{name}", value) for name, value in changes.items()])
-    experiment = replace(experiment, config=config)
-    return measure(experiment, experiment.held_out, progress=progress)[1]
+    experiment = experiment.with_evaluation(**changes)
+    if output is None:
+        return measure(experiment, experiment.held_out, progress=progress)[1]
+    numbers, per_datum = (Path(output).with_suffix(suffix) for suffix in EVALUATION_SUFFIXES)
+    if Path(output).suffix not in EVALUATION_SUFFIXES:
+        raise ConfigError(f"{output}: an evaluation goes to {numbers.name} and {per_datum.name}: name either file")
+    metrics = measure(experiment, experiment.held_out, progress=progress, checkpoint=per_datum)[1]
+    write_json(numbers, metrics)
+    return metrics

@@ -5,14 +5,15 @@ import importlib
 import inspect
 from abc import ABC
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import MISSING, fields, is_dataclass
 from functools import cache, partial
 from inspect import Parameter
-from typing import Any, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
 from torch import Tensor
 
-__all__ = ["argument", "as_table", "choices", "complete", "construct", "named", "parameters", "suggestion"]
+__all__ = ["argument", "as_table", "choices", "complete", "construct", "merged", "named", "parameters", "suggestion"]
 
 Table = Mapping[str, Any]
 KEYWORD_ONLY, VAR_KEYWORD, VAR_POSITIONAL = Parameter.KEYWORD_ONLY, Parameter.VAR_KEYWORD, Parameter.VAR_POSITIONAL
@@ -86,6 +87,9 @@ def parameters(constructor: type) -> dict[str, Parameter]:
     hints, found = _hints(vars(owner)["__init__"]), inspect.signature(constructor).parameters.values()
     own = [parameter for parameter in found if parameter.kind not in (VAR_KEYWORD, VAR_POSITIONAL)]
     known = {parameter.name: parameter.replace(annotation=hints.get(parameter.name, Any)) for parameter in own}
+    for field in fields(constructor) if is_dataclass(constructor) else ():
+        if field.name in known and field.default_factory is not MISSING:
+            known[field.name] = known[field.name].replace(default=field.default_factory())
     if any(parameter.kind is VAR_KEYWORD for parameter in found) and owner.__base__ not in (None, object):
         above = parameters(owner.__base__).items()
         known |= {name: item for name, item in above if item.kind is KEYWORD_ONLY and name not in known}
@@ -122,7 +126,7 @@ def complete(constructor: type, table: Table, module: str, filled: Iterable[str]
             raise ValueError(f"{constructor.__name__} takes no {word!r}: {suggestion(word, known)}")
         argument(known[word], value, module)
     defaults = {name: _default(p) for name, p in known.items() if name not in filled}
-    return {name: value for name, value in (defaults | dict(table)).items() if value is not None}
+    return {name: value for name, value in merged(defaults, table).items() if value is not None}
 
 
 def construct(constructor: type, table: Table, module: str, **available: Any) -> Any:
@@ -161,11 +165,14 @@ def argument(parameter: Parameter, value: Any, module: str) -> Any:
     """
     if parameter.name in FACTORIES:
         return _factory(FACTORIES[parameter.name], value)
+    kind, words = next(_classes(parameter.annotation), None), _words(parameter.annotation)
+    if kind is not None and isinstance(value, Mapping | str) and value not in words:
+        name = as_table(value).get("name", kind.__name__)
+        if not _is_abstract(kind) and name != kind.__name__:
+            raise ValueError(f"{parameter.name} = {name!r}: {suggestion(str(name), [*words, kind.__name__])}")
+        return _object(kind, value, module)
     if isinstance(value, Mapping) and "schedule" in value:
         return _object(object, {"name": value["schedule"], **_without(value, "schedule")}, SCHEDULES)
-    kind = next((kind for kind in _classes(parameter.annotation)), None)
-    if kind is not None and isinstance(value, Mapping | str):
-        return _object(kind, value, module)
     return _of_type(parameter.name, int if parameter.annotation is Tensor else parameter.annotation, value)
 
 
@@ -174,6 +181,11 @@ def _classes(hint: Any) -> Iterator[type]:
     for part in get_args(hint) or (hint,):
         if inspect.isclass(part) and part.__module__.startswith("ppl_vae."):
             yield part
+
+
+def _words(hint: Any) -> list[str]:
+    """The words that an annotation allows beside objects."""
+    return [word for part in get_args(hint) if get_origin(part) is Literal for word in get_args(part)]
 
 
 def _object(kind: type, value: Table | str, module: str) -> Any:
@@ -206,6 +218,17 @@ def as_table(value: Any) -> dict[str, Any]:
     return {"name": value} if isinstance(value, str) else dict(value)
 
 
+def merged(one: Table, other: Table) -> dict[str, Any]:
+    """`other` over `one`, tables inside tables as well. No paper.
+
+    Example:
+        >>> merged({"sampler": {"num_samples": 1, "num_leapfrog": 10}}, {"sampler": {"num_leapfrog": 20}})
+        {'sampler': {'num_samples': 1, 'num_leapfrog': 20}}
+    """
+    both = [key for key, value in other.items() if isinstance(value, Mapping) and isinstance(one.get(key), Mapping)]
+    return {**one, **other, **{key: merged(one[key], other[key]) for key in both}}
+
+
 def _without(table: Table, key: str) -> Table:
     return {name: item for name, item in table.items() if name != key}
 
@@ -224,11 +247,16 @@ def _of_type(name: str, hint: Any, value: Any) -> Any:
 
 def _default(parameter: Parameter) -> Any:
     """A default as a file would write it; None where a file cannot."""
-    default = parameter.default
-    if default is Parameter.empty:
+    if parameter.default is Parameter.empty:
         return NUM_ROWS if parameter.annotation is Tensor else OPEN.get(parameter.name)
-    if inspect.isclass(default):
-        return default.__name__
-    if isinstance(default, tuple):
-        return list(default)
-    return default if isinstance(default, bool | int | float | str) else None
+    return _written(parameter.default)
+
+
+def _written(value: Any) -> Any:
+    if inspect.isclass(value):
+        return value.__name__
+    if isinstance(value, tuple):
+        return list(value)
+    if is_dataclass(value):
+        return {name: _written(getattr(value, name)) for name in complete(type(value), {}, "")}
+    return value if isinstance(value, bool | int | float | str) else None
