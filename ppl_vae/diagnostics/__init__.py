@@ -8,8 +8,10 @@ from ppl_vae.diagnostics.collapse import (
     RateDistortion,
     active_units,
     kl_per_dimension,
+    linear_active_units,
     rate_distortion,
 )
+from ppl_vae.diagnostics.collapse_plot import plot_collapse
 from ppl_vae.diagnostics.comparison import ModelComparison, compare_models
 from ppl_vae.diagnostics.datatree import to_datatree
 from ppl_vae.diagnostics.draws import Draws
@@ -17,6 +19,7 @@ from ppl_vae.diagnostics.estimator_plot import plot_estimators
 from ppl_vae.diagnostics.estimator_table import EstimatorComparison, Reference, Replicates
 from ppl_vae.diagnostics.estimators import compare_estimators
 from ppl_vae.diagnostics.gradient_noise import GradientNoise, gradient_noise
+from ppl_vae.diagnostics.guide_errors import GuideErrors, guide_errors
 from ppl_vae.diagnostics.latent import LatentMeans, latent_means
 from ppl_vae.diagnostics.pit import PIT, PITSummary, conditional_pit, marginal_pit
 from ppl_vae.diagnostics.plots import (
@@ -36,16 +39,19 @@ from ppl_vae.diagnostics.predictive import (
 )
 from ppl_vae.diagnostics.predictive_plots import plot_pit, plot_predictive_check, plot_reliability
 from ppl_vae.diagnostics.reliability import Reliability, reliability
+from ppl_vae.diagnostics.surgery import ELBOSurgery, SurgerySummary, elbo_surgery
 
 __all__ = [
     "ActiveUnits",
     "Calibration",
     "CalibrationSummary",
     "Draws",
+    "ELBOSurgery",
     "EstimatorComparison",
     "FEATURE_STATISTICS",
     "GradientNoise",
     "GuideDraws",
+    "GuideErrors",
     "HMCDraws",
     "ImportanceDraws",
     "LatentMeans",
@@ -58,17 +64,22 @@ __all__ = [
     "Reliability",
     "Replicates",
     "STATISTICS",
+    "SurgerySummary",
     "active_units",
     "calibration",
     "compare_estimators",
     "compare_models",
     "conditional_pit",
+    "elbo_surgery",
     "gradient_noise",
+    "guide_errors",
     "kl_per_dimension",
     "latent_means",
+    "linear_active_units",
     "marginal_pit",
     "observed_entries",
     "plot_calibration",
+    "plot_collapse",
     "plot_estimators",
     "plot_k_hat",
     "plot_latent",

@@ -17,7 +17,14 @@ from ppl_vae.importance import arguments, check_data, evaluating, place, rows_pe
 from ppl_vae.seeding import derived_seed, seeded
 from ppl_vae.terms import LogTerms, Program, Site, log_terms
 
-__all__ = ["ActiveUnits", "RateDistortion", "active_units", "kl_per_dimension", "rate_distortion"]
+__all__ = [
+    "ActiveUnits",
+    "RateDistortion",
+    "active_units",
+    "kl_per_dimension",
+    "linear_active_units",
+    "rate_distortion",
+]
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,10 @@ class ActiveUnits:
     def count(self) -> int:
         """Number of active dimensions."""
         return int(self.active.sum())
+
+    def counts(self, thresholds: np.ndarray) -> np.ndarray:
+        """Number of dimensions above each threshold, shaped like them: the curve that one threshold is a point of."""
+        return (self.variance > np.asarray(thresholds)[..., None]).sum(-1)
 
     def __str__(self) -> str:
         return f"{self.count} of {len(self.names)} latent dimensions are active (variance > {self.threshold:g})"
@@ -102,6 +113,38 @@ def active_units(
     means = latent_means(guide, data, num_particles=num_particles, seed=seed, progress=progress)
     variance = means.mean.var(0, ddof=1) - means.variance.mean(0)
     return ActiveUnits(variance, means.names, threshold, means.exact)
+
+
+def linear_active_units(data: Dataset | Any, scale: float) -> int:
+    """How many latent dimensions a linear VAE uses at its optimum: eigenvalues of the data's covariance above scale^2.
+
+    For a Gaussian likelihood of this standard deviation, a linear decoder, a linear mean-field encoder and a standard
+    normal prior, where the ELBO's optimum is that of probabilistic PCA. Fewer active units than this (and than latent
+    dimensions) are training's fault; the others are the noise's.
+
+    Args:
+        data: A `Dataset`, or an array, tensor, DataFrame, DataArray; nothing missing.
+        scale: Standard deviation of the likelihood, the same for all features.
+
+    Returns:
+        A number; a model with fewer latent dimensions uses all of them.
+
+    Raises:
+        ValueError: missing values.
+
+    References:
+        Lucas et al. (2019), Don't blame the ELBO! A linear VAE perspective on posterior collapse, arXiv:1911.02469;
+        Tipping and Bishop (1999), Probabilistic principal component analysis, JRSS B 61.
+
+    Example:
+        >>> from ppl_vae.data import beds
+        >>> linear_active_units(beds.linear_gaussian(num_data=500, latent_dim=3, noise=0.1).x, scale=0.15)
+        3
+    """
+    x = as_dataset(data).x.double().flatten(1)
+    if x.isnan().any():
+        raise ValueError("x has missing values, and eigenvalues need a covariance: give complete rows")
+    return int((torch.linalg.eigvalsh(x.mT.cov(correction=0)) > scale**2).sum())
 
 
 @dataclass(frozen=True)
@@ -187,10 +230,11 @@ def rate_distortion(
 def _rate_and_distortion(terms: LogTerms) -> dict[str, Tensor]:
     draws = {"rate": terms.log_q - terms.log_prior, "distortion": -terms.log_likelihood, "elbo": terms.log_weights}
     found = {name: values.double().mean(0) for name, values in draws.items()}
-    return found | {f"{name}_se": _standard_error(values.double()) for name, values in draws.items()}
+    return found | {f"{name}_se": standard_error(values.double()) for name, values in draws.items()}
 
 
-def _standard_error(draws: Tensor) -> Tensor:
+def standard_error(draws: Tensor) -> Tensor:
+    """Of the mean over the first axis; NaN from one draw."""
     return draws.std(0) / len(draws) ** 0.5 if len(draws) > 1 else torch.full_like(draws[0], torch.nan)
 
 
