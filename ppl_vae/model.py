@@ -8,7 +8,8 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from ppl_vae.families.likelihoods import Likelihood, observed_part
+from ppl_vae.families.likelihoods import Likelihood
+from ppl_vae.families.missing import observed_part
 from ppl_vae.families.networks import MLP, join, read_features, require_module
 
 __all__ = ["Model"]

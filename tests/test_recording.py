@@ -12,7 +12,7 @@ from pyro.nn import PyroModule
 
 import ppl_vae as pv
 from ppl_vae import Guide, Model, likelihoods, objectives, posteriors, priors
-from ppl_vae.families.likelihoods import missing_values
+from ppl_vae.families.missing import missing_values
 from ppl_vae.recording import RecordingError, compiled, recorded
 from ppl_vae.training import run as loop
 

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.evidence.evidence import Evidence, concatenate
 from ppl_vae.evidence.importance_sampling import ImportanceSampling
-from ppl_vae.families.likelihoods import missing_values
+from ppl_vae.families.missing import missing_values
 from ppl_vae.importance import compiling, place
 from ppl_vae.seeding import derived_seed
 from ppl_vae.terms import Program

@@ -1,9 +1,7 @@
 """Likelihoods p(x given z): decoder features in, a distribution over x out."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Sequence
 from typing import Literal
 
 import pyro.distributions as dist
@@ -12,17 +10,10 @@ from pyro.distributions import constraints
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from ppl_vae.families.missing import smoothed_mean
 from ppl_vae.families.networks import Readout, shape_of
 
-__all__ = [
-    "Bernoulli",
-    "Categorical",
-    "ContinuousBernoulli",
-    "Gaussian",
-    "NegativeBinomial",
-    "Poisson",
-    "StudentT",
-]
+__all__ = ["Bernoulli", "Categorical", "ContinuousBernoulli", "Gaussian", "NegativeBinomial", "Poisson", "StudentT"]
 
 
 class Likelihood(nn.Module, ABC):
@@ -297,7 +288,18 @@ class StudentT(_LocationScale):
         return dist.StudentT(df, raw[0], self.scale_of(*raw))
 
 
-class Poisson(Likelihood):
+class _Counts(Likelihood):
+    """Whole counts with the mean exp(eta_i)."""
+
+    support = constraints.nonnegative_integer
+    remedy = "counts are whole numbers 0, 1, 2, ...; use Gaussian or StudentT for measurements"
+
+    def marginal(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The log of each mean."""
+        return (smoothed_mean(x, 1.0).log(),)
+
+
+class Poisson(_Counts):
     """Counts with the canonical link: p(x_i given z) = Poisson(exp(eta_i)).
 
     Variance equals the mean; overdispersed counts need `NegativeBinomial`.
@@ -318,19 +320,12 @@ class Poisson(Likelihood):
         torch.Size([3])
     """
 
-    support = constraints.nonnegative_integer
-    remedy = "Poisson takes whole counts 0, 1, 2, ...; use Gaussian or StudentT for measurements"
-
-    def marginal(self, x: Tensor) -> tuple[Tensor, ...]:
-        """The log of each mean."""
-        return (smoothed_mean(x, 1.0).log(),)
-
     def elementwise(self, *raw: Tensor) -> dist.TorchDistribution:
         """Poisson with this log-rate."""
         return dist.Poisson(raw[0].exp())
 
 
-class NegativeBinomial(Likelihood):
+class NegativeBinomial(_Counts):
     """Overdispersed counts: mean mu_i = exp(eta_i), variance mu_i + mu_i^2 / r_i, with r_i learned per feature.
 
     A Gamma-Poisson mixture; r to infinity is `Poisson`.
@@ -351,16 +346,9 @@ class NegativeBinomial(Likelihood):
         torch.Size([5, 3])
     """
 
-    support = constraints.nonnegative_integer
-    remedy = "NegativeBinomial takes whole counts 0, 1, 2, ...; use Gaussian or StudentT for measurements"
-
     def __init__(self, event_shape: int | Sequence[int]) -> None:
         super().__init__(event_shape)
         self.log_dispersion = nn.Parameter(torch.zeros(self.event_shape))
-
-    def marginal(self, x: Tensor) -> tuple[Tensor, ...]:
-        """The log of each mean."""
-        return (smoothed_mean(x, 1.0).log(),)
 
     def elementwise(self, *raw: Tensor) -> dist.TorchDistribution:
         """Negative binomial with this log-mean."""
@@ -399,9 +387,8 @@ class Categorical(Likelihood):
 
     def marginal(self, x: Tensor) -> tuple[Tensor, ...]:
         """The log of each category's frequency."""
-        missing, categories = x.isnan(), range(self.num_parameters)
-        indicators = [(x == c).to(x).masked_fill(missing, float("nan")) for c in categories]
-        return tuple(smoothed_mean(indicator, 1 / self.num_parameters).log() for indicator in indicators)
+        indicators = [(x == c).to(x).where(~x.isnan(), x) for c in range(self.num_parameters)]
+        return tuple(smoothed_mean(each, 1 / self.num_parameters).log() for each in indicators)
 
     def elementwise(self, *raw: Tensor) -> dist.TorchDistribution:
         """Categorical with these logits."""
@@ -410,36 +397,3 @@ class Categorical(Likelihood):
     def extra_repr(self) -> str:
         """The event shape and the number of categories."""
         return f"{super().extra_repr()}, num_categories={self.num_parameters}"
-
-
-def smoothed_mean(x: Tensor, prior_mean: float) -> Tensor:
-    """Mean over rows with one more row at `prior_mean`: finite on the link's scale even where all rows are zero."""
-    return (x.nansum(0) + prior_mean) / (1 + (~x.isnan()).sum(0))
-
-
-_may_miss: ContextVar[bool | None] = ContextVar("may_miss", default=None)  # whether NaN is in x; None is not known
-
-
-@contextmanager
-def missing_values(exist: bool) -> Iterator[None]:
-    """Say once, of all data, whether any are missing, so that no batch need be looked at."""
-    token = _may_miss.set(exist)
-    try:
-        yield
-    finally:
-        _may_miss.reset(token)
-
-
-def observed_part(distribution: dist.Independent, x: Tensor) -> tuple[dist.Independent, Tensor]:
-    """The likelihood of what was observed: missing elements (NaN) contribute 0 to log p(x given z).
-
-    Zero lies in the support of every family here, so it stands in for the missing values without a NaN gradient.
-    """
-    may_miss = _may_miss.get()
-    if may_miss is False:
-        return distribution, x
-    missing = x.isnan()
-    if may_miss is None and not missing.any():
-        return distribution, x
-    masked = distribution.base_dist.mask(~missing).to_event(distribution.reinterpreted_batch_ndims)
-    return masked, x.masked_fill(missing, 0.0)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ppl_vae.data import Dataset
-from ppl_vae.families.likelihoods import missing_values
+from ppl_vae.families.missing import missing_values
 from ppl_vae.importance import arguments, check_data, evaluating, own_parameters, place
 from ppl_vae.model import Model
 from ppl_vae.objectives import Bound
