@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 import pyro.distributions as dist
-import torch
 from torch import Tensor
 
 __all__ = ["missing_values", "observed_part", "smoothed_mean"]
