@@ -109,8 +109,8 @@ class Evidence:
     elbo: np.ndarray
     smoothed: np.ndarray
     num_used: np.ndarray
-    bound: str = "lower"
-    checks: Mapping[str, np.ndarray] = field(default_factory=dict)
+    bound: str = field(default="lower", kw_only=True)
+    checks: Mapping[str, np.ndarray] = field(default_factory=dict, kw_only=True)
 
     def __post_init__(self) -> None:
         if self.bound not in BIAS:

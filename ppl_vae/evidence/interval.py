@@ -1,5 +1,6 @@
 """An interval for log p(x) of each datum, and what it promises."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -151,9 +152,10 @@ class EvidenceInterval:
 
     def save(self, path: str | Path) -> Path:
         """Write everything to an .npz file, whole or not at all."""
-        parts = {f"{part}.{name}": values for part in PARTS for name, values in getattr(self, part).arrays().items()}
-        rest: dict[str, Any] = {"verdict": self.verdict, "level": self.level}
-        return write_whole(path, lambda p: np.savez(p, **parts, **rest))
+        arrays: dict[str, Any] = {"verdict": self.verdict, "level": self.level}
+        for part in PARTS:
+            arrays |= {f"{part}.{name}": values for name, values in getattr(self, part).arrays().items()}
+        return write_whole(path, lambda p: np.savez(p, **arrays))
 
     @staticmethod
     def load(path: str | Path) -> "EvidenceInterval":
@@ -161,13 +163,14 @@ class EvidenceInterval:
         with np.load(path, allow_pickle=False) as file:
             if "verdict" not in file:
                 raise ValueError(f"{path} holds no interval: there is no 'verdict' in it")
-            parts = (
-                Evidence.from_arrays(
-                    {name.removeprefix(f"{part}."): file[name] for name in file if name.startswith(f"{part}.")}
-                )
-                for part in PARTS
-            )
-            return EvidenceInterval(*parts, verdict=file["verdict"], level=float(file["level"]))
+            lower, upper = (Evidence.from_arrays(_under(part, file)) for part in PARTS)
+            return EvidenceInterval(lower, upper, file["verdict"], float(file["level"]))
+
+
+def _under(part: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays whose names begin with that of the part."""
+    prefix = f"{part}."
+    return {name.removeprefix(prefix): arrays[name] for name in arrays if name.startswith(prefix)}
 
 
 def num_se(level: float) -> float:

@@ -1,6 +1,6 @@
 """evidence_interval: log p(x) estimated where it can be, between two bounds elsewhere, and a verdict on each."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ __all__ = ["Sandwich", "evidence_interval"]
 MOST_R_HAT = 1.05
 DRAWS_PER_START = 4  # effective draws of the chains for each start that is taken from them, so that starts are apart
 MOST_DIVERGENCES = 0.01  # of the transitions
-ROUNDING = 1e-5  # of log p(x), relative, in float32
+ROUNDING = 1e-5  # relative
 CHECKS = ("r_hat", "chain_ess", "divergences")
 PARTS = ("estimate", "check", "bounds")  # what the parts of one seed are for
 
@@ -34,20 +34,21 @@ class Sandwich:
 
     "estimate" takes two: weights of finite variance (`Evidence.is_estimate`) from `estimate` and from `check`, and
     values that agree at `level`. The check draws a fifth of its particles from the prior, for k-hat knows nothing of
-    posterior mass that the guide never visits. Mass that neither visits is seen by nobody: in many dimensions the
-    prior's draws find little. "interval" takes chains that agree, R-hat < 1.05 for every dimension, 4 effective draws
-    per start that is taken from them and at most 1 % divergences; and bounds that do not contradict each other: lower
-    - upper at most z of their standard errors. Everything else is "bound only".
+    posterior mass that the guide never visits. In many dimensions the prior's draws find little of it either: then
+    `confirm` lets the chains look for it, at a hundred times the cost. "interval" takes chains that agree, R-hat < 1.05
+    for every dimension, with 4 effective draws for each start that is taken from them and at most 1 % divergences; and
+    an upper bound that none of the other values contradicts. Everything else is "bound only".
 
     Args:
         estimate: The first method, for all data.
-        check: The second one, with another proposal, for the data that the first believes; None trusts the first.
+        check: The second one, with another proposal; None trusts the first.
         upper: For the rest: the path annealed forwards gives the lower bound, and backwards the upper one; None leaves
             them with the lower bound of `estimate`.
         level: Nominal probability that an interval holds log p(x).
+        confirm: Whether an estimate has to lie between the two bounds as well.
 
     Raises:
-        ValueError: level outside (0, 1).
+        ValueError: level outside (0, 1); `confirm` without `upper`.
 
     References:
         Grosse, Ghahramani and Adams (2015), arXiv:1511.02543; Vehtari et al. (2021), arXiv:1903.08008 (R-hat);
@@ -58,30 +59,38 @@ class Sandwich:
         0.95
     """
 
-    estimate: Method = field(default_factory=ImportanceSampling)
-    check: Method | None = field(default_factory=lambda: ImportanceSampling(proposal=Defensive()))
+    estimate: Method = field(default_factory=lambda: ImportanceSampling(5000))
+    check: Method | None = field(default_factory=lambda: ImportanceSampling(5000, Defensive()))
     upper: ReverseAIS | None = field(default_factory=ReverseAIS)
     level: float = 0.95
+    confirm: bool = False
 
     def __post_init__(self) -> None:
+        if self.confirm and self.upper is None:
+            raise ValueError("confirm needs two bounds, and upper is None: give ReverseAIS(...)")
         if not 0 < self.level < 1:
             raise ValueError(f"level is {self.level}; a probability that an interval is to have lies between 0 and 1")
 
-    def confirms(self, first: Evidence, second: Evidence) -> np.ndarray:
-        """Where a second method believes its own value too, and it is the first one's."""
-        return second.is_estimate & (np.abs(first.log_evidence - second.log_evidence) <= self.noise(first, second))
+    def agree(self, first: Evidence, second: Evidence) -> np.ndarray:
+        """Where both are estimates, and of the same number."""
+        noise = self._num_se * np.hypot(first.mc_se, second.mc_se) + _rounding(first)
+        near = np.abs(first.log_evidence - second.log_evidence) <= noise
+        return first.is_estimate & second.is_estimate & near
 
-    def encloses(self, lower: Evidence, upper: Evidence) -> np.ndarray:
-        """Where the upper bound is to be believed, and is none below the lower one."""
+    def converged(self, upper: Evidence) -> np.ndarray:
+        """Where the chains behind an upper bound agree, and its starts are apart."""
         checks = upper.checks
-        converged = (checks["r_hat"] < MOST_R_HAT) & (checks["divergences"] <= MOST_DIVERGENCES)
-        converged &= checks["chain_ess"] >= DRAWS_PER_START * upper.num_used
-        return converged & (lower.log_evidence - upper.log_evidence <= self.noise(lower, upper))
+        mixed = (checks["r_hat"] < MOST_R_HAT) & (checks["chain_ess"] >= DRAWS_PER_START * upper.num_used)
+        return mixed & (checks["divergences"] <= MOST_DIVERGENCES)
 
-    def noise(self, first: Evidence, second: Evidence) -> np.ndarray:
-        """How far two values may differ by chance, or by rounding."""
-        rounding = ROUNDING * (1 + np.abs(first.log_evidence))
-        return num_se(self.level) * np.hypot(first.mc_se, second.mc_se) + rounding
+    def in_order(self, lower: Evidence, upper: Evidence) -> np.ndarray:
+        """Where the interval between a lower and an upper bound does not end before it begins."""
+        noise = self._num_se * (lower.mc_se + upper.mc_se) + _rounding(lower)
+        return lower.log_evidence - upper.log_evidence <= noise
+
+    @property
+    def _num_se(self) -> float:
+        return num_se(self.level)
 
 
 def evidence_interval(
@@ -134,15 +143,22 @@ def evidence_interval(
     """
     method, data = method or Sandwich(), place(as_dataset(data), model, guide)
     call = _Call((model, guide), data, seed, progress, None if checkpoint is None else Path(checkpoint))
-    first = lower = call("estimate", method.estimate, np.arange(len(data)))
-    estimated = _confirmed(call, method, first)
-    rows, upper = np.flatnonzero(~estimated), _unknown(first)
-    if method.upper is not None and len(rows):
-        lower = _put(first, rows, call("bounds", method.upper.annealed, rows))
-        upper = _put(upper, rows, call("bounds", method.upper, rows))
-    enclosed = ~estimated & method.encloses(lower, upper)
-    verdict = np.where(estimated, ESTIMATE, np.where(enclosed, INTERVAL, LOWER_BOUND))
-    return EvidenceInterval(lower, upper, verdict, method.level)
+    everything = np.arange(len(data))
+    first = call("estimate", method.estimate, everything)
+    second = first if method.check is None else _checked(call, method.check, everything)
+    estimated, verdict = method.agree(first, second), np.full(len(data), LOWER_BOUND)
+    verdict[estimated] = ESTIMATE
+    rows = everything if method.confirm else np.flatnonzero(~estimated)
+    if method.upper is None or not len(rows):
+        return EvidenceInterval(first, _unknown(first), verdict, method.level)
+    lower, upper = call("bounds", method.upper.annealed, rows), call("bounds", method.upper, rows)
+    below = (lower, first[rows], second[rows])
+    enclosed = method.converged(upper) & np.all([method.in_order(each, upper) for each in below], axis=0)
+    confirmed = estimated[rows] & method.in_order(lower, first[rows])
+    verdict[rows] = np.where(enclosed, np.where(confirmed, ESTIMATE, INTERVAL), LOWER_BOUND)
+    unbelieved = verdict[rows] != ESTIMATE
+    lower = _put(first, rows[unbelieved], lower[unbelieved])
+    return EvidenceInterval(lower, _put(_unknown(first), rows, upper), verdict, method.level)
 
 
 @dataclass(frozen=True)
@@ -169,32 +185,21 @@ class _Call:
         )
 
 
-def _confirmed(call: _Call, method: Sandwich, first: Evidence) -> np.ndarray:
-    """Where the estimate is one, and the check agrees."""
-    believed = first.is_estimate
-    rows = np.flatnonzero(believed)
-    if method.check is None or not len(rows):
-        return believed
+def _checked(call: _Call, check: Method, rows: np.ndarray) -> Evidence:
     try:
-        second = call("check", method.check, rows)
+        return call("check", check, rows)
     except (NotImplementedError, KeyError) as error:
         raise ValueError(
             f"the guide's density cannot be evaluated at draws of the prior ({error}): "
             'use Sandwich(check=None, upper=ReverseAIS(AIS(start="prior")))'
         ) from error
-    believed[rows] = method.confirms(first[rows], second)
-    return believed
 
 
 def _unknown(like: Evidence) -> Evidence:
     """An upper bound that nobody computed."""
-    nothing = np.full(len(like), np.nan)
-    return Evidence(
-        *([nothing] * (len(ARRAYS) - 1)),
-        num_used=np.zeros(len(like), dtype=int),
-        bound="upper if converged",
-        checks=dict.fromkeys(CHECKS, nothing),
-    )
+    nothing = np.full((len(ARRAYS), len(like)), np.nan)
+    checks = dict.fromkeys(CHECKS, nothing[0])
+    return replace(Evidence(*nothing), num_used=np.zeros_like(like.num_used), bound=ReverseAIS.bound, checks=checks)
 
 
 def _put(evidence: Evidence, rows: np.ndarray, part: Evidence) -> Evidence:
@@ -202,3 +207,8 @@ def _put(evidence: Evidence, rows: np.ndarray, part: Evidence) -> Evidence:
     source = np.arange(len(evidence))
     source[rows] = len(evidence) + np.arange(len(rows))
     return concatenate([evidence, part])[source]
+
+
+def _rounding(evidence: Evidence) -> np.ndarray:
+    """How far two equal values may differ in float32."""
+    return ROUNDING * (1 + np.abs(evidence.log_evidence))

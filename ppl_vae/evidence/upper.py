@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -55,6 +56,7 @@ class ChiUpperBound:
     num_particles: int = 1000
     order: float = 2.0
     chunk_size: int | None = None
+    bound: ClassVar = "upper in the limit"
 
     def __post_init__(self) -> None:
         if not self.order >= 1:
@@ -83,7 +85,7 @@ class ChiUpperBound:
             mc_se=moment.mc_se / self.order,
             smoothed=moment.smoothed / self.order,
             elbo=log_w.mean(0),
-            bound="upper in the limit",
+            bound=self.bound,
         )
 
 
@@ -124,6 +126,7 @@ class ReverseAIS:
     annealed: AIS = AIS()
     sampler: HMC = field(default_factory=lambda: HMC(num_samples=300, num_warmup=200))
     num_chains: int = 8
+    bound: ClassVar = "upper if converged"
 
     def __post_init__(self) -> None:
         for name, count in (("num_chains", self.num_chains), ("annealed.num_chains", self.annealed.num_chains)):
@@ -154,7 +157,7 @@ class ReverseAIS:
                 (prior_guide(model), self.num_chains - num_guided, FROM_PRIOR),
             ):
                 part_seed = None if seed is None else derived_seed(seed, part)
-                settings = {"num_chains": count, "sampler": self.sampler, "seed": part_seed}
+                settings: Any = {"num_chains": count, "sampler": self.sampler, "seed": part_seed}
                 parts.append(sample_posterior(model, program, data, **settings))
         return _together(*parts)
 
@@ -183,13 +186,8 @@ def _together(first: Chains, second: Chains) -> Chains:
 def _inverse(log_weights: np.ndarray) -> Evidence:
     """Evidence of reverse chains, (C, B): - log mean_c 1 / w_c, and what the weights 1 / w say of it."""
     inverse = reduce_log_weights(-log_weights)
-    return replace(
-        inverse,
-        log_evidence=-inverse.log_evidence,
-        elbo=-inverse.elbo,
-        smoothed=-inverse.smoothed,
-        bound="upper if converged",
-    )
+    negated = {name: -getattr(inverse, name) for name in ("log_evidence", "elbo", "smoothed")}
+    return replace(inverse, **negated, bound=ReverseAIS.bound)
 
 
 def _checks(chains: Chains) -> dict[str, np.ndarray]:
