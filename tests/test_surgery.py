@@ -7,6 +7,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+import xarray as xr
 
 import ppl_vae as pv
 from ppl_vae.data import beds
@@ -19,6 +20,7 @@ from ppl_vae.diagnostics import (
     plot_collapse,
     rate_distortion,
     surgery,
+    to_datatree,
 )
 from ppl_vae.training.alarm import collapse_warning, mean_rate
 
@@ -232,6 +234,19 @@ def test_one_particle_has_no_monte_carlo_error_but_one_over_data():
     found = elbo_surgery(standard_model, mean_field, CENTRES, num_particles=1, **QUIET).summary()
     assert math.isnan(found.mc_se["rate"])
     assert found.data_se["rate"] > 0
+
+
+def test_it_hangs_into_a_tree_and_files_give_it_back(tmp_path):
+    bed = beds.linear_gaussian(num_data=8)
+    data = pv.Dataset(bed.x, datum_names=list("abcdefgh"), dtype=torch.float64)
+    found = elbo_surgery(bed.model, bed.guide, data, **QUIET)
+    tree = to_datatree(bed.model, bed.guide, data, num_samples=30, **QUIET)
+    tree["surgery"] = found.to_datatree()["surgery"]
+    assert tree["surgery"].rate.sel(datum="c") == found.rate[2]
+    assert tree["surgery"].dimension_kl.sel(dimension="z[1]").shape == (8,)
+    tree.to_netcdf(tmp_path / "tree.nc", engine="h5netcdf")
+    with xr.open_datatree(tmp_path / "tree.nc", engine="h5netcdf") as read:
+        xr.testing.assert_identical(tree, read.load())
 
 
 # --- linear VAEs -----------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ __all__ = ["plot_collapse"]
 PARTS = {
     "mutual_information": ("I(x; z)", BLUE),
     "total_correlation": ("total\ncorrelation", ORANGE),
-    "dimension_wise": ("KL(q(z_d) || p(z_d)),\nsummed", ORANGE),
+    "dimension_wise": ("KL by\ndimension", ORANGE),
     "marginal_kl": ("KL(q(z) || p(z))", ORANGE),
 }
 
@@ -98,6 +98,8 @@ def _parts(ax: "Axes", surgery: ELBOSurgery) -> None:
     means, errors = ([each[name] for name in names] for each in (summary.mean, summary.data_se))
     labels, colours = zip(*(PARTS[name] for name in names), strict=True)
     ax.bar(labels, means, yerr=[2 * error for error in errors], color=colours, capsize=4)
-    ax.axhline(math.log(len(surgery)), color="0.3", linestyle="--", linewidth=1)
-    ax.text(1.0, math.log(len(surgery)), "log N ", ha="right", va="bottom", transform=ax.get_yaxis_transform())
+    bound = math.log(len(surgery))
+    ax.axhline(bound, color="0.3", linestyle="--", linewidth=1)
+    ax.text(1.0, bound, "log N ", ha="right", va="bottom", transform=ax.get_yaxis_transform())
+    ax.set_ylim(top=1.1 * max(bound, *means))
     ax.set(ylabel="nats per datum", title=f"rate {summary.mean['rate']:.2f} = the sum")

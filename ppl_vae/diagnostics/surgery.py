@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyro
@@ -19,6 +19,9 @@ from ppl_vae.diagnostics.latent import dimension_names, is_local
 from ppl_vae.importance import arguments, check_data, evaluating, place, rows_per_chunk
 from ppl_vae.seeding import derived_seed, seeded
 from ppl_vae.terms import PARTICLES, LogTerms, Program, Site, log_terms, per_datum, sample_sites
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 __all__ = ["ELBOSurgery", "SurgerySummary", "elbo_surgery"]
 
@@ -87,6 +90,7 @@ class ELBOSurgery:
         distortion: -E log p(x_n given z), (N,).
         errors: Monte Carlo standard error (N,) by name.
         names: Names of the dimensions, "z[0]", "z[1]", ...
+        coords: Names of the data, by the name of their dim.
 
     References:
         Hoffman and Johnson (2016), ELBO surgery, NIPS workshop on advances in approximate Bayesian inference;
@@ -111,6 +115,7 @@ class ELBOSurgery:
     distortion: np.ndarray
     errors: dict[str, np.ndarray]
     names: tuple[str, ...]
+    coords: dict[str, np.ndarray]
 
     def __len__(self) -> int:
         return len(self.rate)
@@ -132,6 +137,20 @@ class ELBOSurgery:
 
     def __str__(self) -> str:
         return str(self.summary())
+
+    def to_datatree(self) -> "xr.DataTree":
+        """A tree with the group "surgery": `tree["surgery"] = surgery.to_datatree()["surgery"]` hangs it into one."""
+        import xarray as xr
+
+        (datum,) = self.coords
+        names = [name for name in ROWS if name != "dimension_wise"]
+        variables = {name: ((datum,), getattr(self, name)) for name in names}
+        by_dimension = {
+            name: ((datum, "dimension"), getattr(self, name)) for name in ("dimension_kl", "dimension_rate")
+        }
+        coords = self.coords | {"dimension": np.array(self.names)}
+        attrs = {"description": "Parts of the rate per datum, in nats; q(z) is the mixture over these data."}
+        return xr.DataTree.from_dict({"surgery": xr.Dataset(variables | by_dimension, coords, attrs)})
 
 
 def elbo_surgery(
@@ -182,7 +201,7 @@ def elbo_surgery(
         shape = (num_particles, len(data))
         parts = [part for part in _mixtures(guide, data, draws, progress)]
     mixture = {name: torch.cat([part[name] for part in parts]).unflatten(0, shape) for name in parts[0]}
-    return _surgery(draws, mixture)
+    return _surgery(draws, mixture, {data.dims[0]: data.coords[data.dims[0]]})
 
 
 @dataclass(frozen=True)
@@ -287,7 +306,7 @@ def _mixture(guide: Program, args: tuple[Tensor, ...], points: dict[str, Tensor]
     }
 
 
-def _surgery(draws: _Draws, mixture: dict[str, Tensor]) -> ELBOSurgery:
+def _surgery(draws: _Draws, mixture: dict[str, Tensor], coords: dict[str, np.ndarray]) -> ELBOSurgery:
     """Means over the draws, and their errors."""
     log_q, log_p = draws.log_q.double(), draws.log_prior.double()
     found = {
@@ -303,4 +322,4 @@ def _surgery(draws: _Draws, mixture: dict[str, Tensor]) -> ELBOSurgery:
     totals = found | {"dimension_wise": found["dimension_kl"].sum(-1)}
     means = {name: values.mean(0).cpu().numpy() for name, values in found.items()}
     errors = {name: standard_error(values).cpu().numpy() for name, values in totals.items()}
-    return ELBOSurgery(**means, errors=errors, names=draws.names)
+    return ELBOSurgery(**means, errors=errors, names=draws.names, coords=coords)
