@@ -236,7 +236,7 @@ def conditional_pit(
         model: `Model`, or any Pyro model with a plate "data" at dim -1 whose entries are independent given z.
         guide: `Guide`, or any Pyro guide with the same latent sites that takes NaN.
         data: A `Dataset` (its rows: pass `data.test`), or an array, tensor, DataFrame, DataArray.
-        num_folds: Into how many parts the features go; as many as there are features leave out one at a time.
+        num_folds: Into how many parts the features go; with as many as there are features, or more, one at a time.
         num_particles: Draws per datum and fold K.
         seed: Seed of the folds, the draws and the randomisation.
         progress: Whether to show a bar when it takes more than two seconds.
@@ -245,7 +245,7 @@ def conditional_pit(
         The values, their test, and k-hat.
 
     Raises:
-        ValueError: more folds than features; a guide that gives NaN where x is missing.
+        ValueError: no folds; a guide that gives NaN where x is missing.
 
     References:
         Gelfand, Dey and Chang (1992), Model determination using predictive distributions, Bayesian Statistics 4.
@@ -274,8 +274,9 @@ def conditional_pit(
 def _folds(data: Dataset, num_folds: int, seed: int) -> list[Tensor]:
     """Masks of the event shape that hide each feature once."""
     size = data.event_shape.numel()
-    if not 1 <= num_folds <= size:
-        raise ValueError(f"num_folds is {num_folds}, but a datum has {size} entries: give 1 to {size}")
+    if num_folds < 1:
+        raise ValueError(f"num_folds is {num_folds}; there must be at least 1")
+    num_folds = min(num_folds, size)
     place_of = np.random.default_rng(seed).permutation(size) % num_folds
     return [torch.from_numpy(place_of == i).reshape(data.event_shape).to(data.x.device) for i in range(num_folds)]
 
