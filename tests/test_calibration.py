@@ -520,6 +520,8 @@ def test_arviz_draws_the_guide_beside_hmc(tmp_path):
     plot_forest(trees, combined=True, backend="matplotlib")
     over = {"facet_dims": ["__variable__", "latent"], "aes": {"color": ["model"], "overlay": ["chain"]}}
     plot_pair(trees, coords={"datum": "one"}, backend="matplotlib", **over)
+    contours = {"aes_by_visuals": {"contour": ["color"]}, "visuals": {"scatter": False, "contour": True}}
+    plot_pair(trees, coords={"datum": "one"}, backend="matplotlib", **over, **contours).add_legend("model")
     plot_pair(tree, group="guide", coords={"datum": "one"}, backend="matplotlib")
     plt.close("all")
     tree.to_netcdf(tmp_path / "tree.nc")

@@ -76,9 +76,9 @@ class CalibrationSummary:
         if latents:
             first = f"{latents[0]} departs" if len(latents) == 1 else f"{latents[0]} and {len(latents) - 1} more depart"
             joint = [name for name in self.flagged if name not in latents]
-            also = f"; so does {', '.join(joint)}" if joint else ""
+            also = f"; also {', '.join(joint)}" if joint else ""
             return f"{self._grade}: {first} from uniform: {self._error(latents[0])}{also}"
-        alone = f"each latent dimension passes on its own, {', '.join(self.flagged)} not"
+        alone = f"each latent dimension passes on its own, but not {', '.join(self.flagged)}"
         return f"{self._grade}: {alone}: q misses how latents depend on each other or on x"
 
     @property
