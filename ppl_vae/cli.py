@@ -318,7 +318,7 @@ def _said(error: Exception) -> str:
 
 
 def _one_line(message: object) -> str:
-    return " ".join(str(message).split())
+    return " ".join(str(message).partition("Trace Shapes:")[0].split())  # Pyro adds a table of every site
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

@@ -218,6 +218,17 @@ def test_a_failed_run_is_one_line_and_1(tmp_path):
     assert "Bernoulli: x is 0.3125 at row 0" in str(call("--debug", *grey).exception)
 
 
+def test_an_error_inside_a_trace_is_one_line(finished, monkeypatch):
+    """Pyro appends a table with the shapes of every site to what was raised inside a trace."""
+
+    def broken(self, *_):
+        raise ValueError("the decoder is broken")
+
+    monkeypatch.setattr("ppl_vae.model.Model.decode", broken)
+    said = one_error(call("evaluate", finished[0], "--quiet", "--seed", 5), 1)
+    assert said == "error: the decoder is broken"
+
+
 # --- the other commands ----------------------------------------------------------------------------------------------
 
 

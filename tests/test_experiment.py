@@ -43,6 +43,7 @@ from ppl_vae.experiment import (
     table,
     to_toml,
 )
+from ppl_vae.experiment.build import load_data
 from ppl_vae.experiment.signatures import choices
 from ppl_vae.experiment.tables import MethodTable
 from ppl_vae.training import schedules
@@ -290,6 +291,25 @@ def test_missing_values_and_covariates_reach_the_model(tmp_path):
     metrics = run_experiment(experiment.config, tmp_path / "run", progress=False)
     assert metrics["num_data"] == 4
     assert load_run(tmp_path / "run").data.labels is not None
+
+
+@pytest.mark.parametrize(
+    ("header", "first", "features"),
+    [
+        ("", [4, 5, 6], ["may", "june"]),
+        ("id", ["a", "b", "c"], ["may", "june"]),
+        ("Index", [1, 2, 3], ["may", "june"]),
+        ("index", [0.5, 1.5, 2.5], ["index", "may", "june"]),  # a quantity
+        ("id", [1, 1, 2], ["id", "may", "june"]),  # of groups
+        ("april", [0, 1, 2], ["april", "may", "june"]),
+    ],
+)
+def test_row_numbers_of_a_table_are_no_feature(tmp_path, header, first, features):
+    rows = "".join(f"{name},{0.5 * i},{2.0 * i}\n" for i, name in enumerate(first))
+    (tmp_path / "rain.csv").write_text(f"{header},may,june\n{rows}")
+    data = load_data(read_config(changes=[("data.name", str(tmp_path / "rain.csv")), ("data.valid", 0)]).data)
+    assert list(data.coords["feature"]) == features
+    assert list(data.coords["datum"]) == (first if len(features) == 2 else [0, 1, 2])
 
 
 # --- what is run -----------------------------------------------------------------------------------------------------

@@ -13,6 +13,8 @@ from ppl_vae.data.dataset import Binarize, Dataset
 __all__ = ["read"]
 
 PARTS = ("train", "valid", "test")
+ROW_NAMES = {"id", "index"}  # what a first column is called that names the rows
+UNNAMED = "Unnamed: 0"  # by pandas, the first column when it has no name
 
 
 def read(
@@ -27,8 +29,10 @@ def read(
     r"""Read a file as a data set: .npz, .npy, .csv or .parquet.
 
     An .npz holds `x`, or `x_train` with `x_valid` and `x_test`, whose rows become the splits; `context` and `labels`
-    (or `y`) beside them under the same endings. A table holds one column per feature; missing cells are NaN. Pickled
-    objects are refused. Values are taken as they are: bytes are not divided by 255. No paper.
+    (or `y`) beside them under the same endings. A table holds one column per feature; missing cells are NaN. A first
+    column of distinct values names the data if it has no name, as pandas writes its index, or is called id or index and
+    holds no fractions.
+    Pickled objects are refused. Values are taken as they are: bytes are not divided by 255. No paper.
 
     Args:
         path: The file.
@@ -46,10 +50,12 @@ def read(
     Example:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "rain.csv"
-        >>> _ = path.write_text("site,may,june\nA,1.5,\nB,0.5,2.0\n")
+        >>> _ = path.write_text(",site,may,june\n7,A,1.5,\n9,B,0.5,2.0\n")
         >>> data = read(path, label="site")
         >>> data.coords["feature"].tolist(), data.labels.tolist(), data.mask[0].tolist()
         (['may', 'june'], ['A', 'B'], [True, False])
+        >>> data.coords["datum"].tolist()
+        [7, 9]
     """
     path, names = Path(path), (context,) if isinstance(context, str) else tuple(context)
     if path.suffix not in READERS:
@@ -134,12 +140,21 @@ def _read_table(path: Path, label: str | None, context: tuple[str, ...]) -> dict
     for name in taken:
         if name not in frame.columns:
             raise KeyError(f"{path}: no column {name!r} among {', '.join(map(str, frame.columns))}")
+    frame = _with_row_names(frame, taken)
     labels = None if label is None else frame[label].to_numpy()
     return {
         "x": frame.drop(columns=taken),
         "labels": labels,
         "context": frame[list(context)] if context else None,
     }
+
+
+def _with_row_names(frame: Any, taken: list[str]) -> Any:
+    """Its first column as the index, where that names the rows."""
+    name, first = frame.columns[0], frame.iloc[:, 0]
+    named = str(name).lower() in ROW_NAMES and first.dtype.kind != "f"
+    names_rows = (named or name == UNNAMED) and first.is_unique and name not in taken
+    return frame.set_index(name).rename_axis(None) if names_rows else frame
 
 
 def _frame(path: Path) -> Any:
