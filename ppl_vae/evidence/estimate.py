@@ -3,6 +3,7 @@
 import hashlib
 import time
 from contextlib import AbstractContextManager, nullcontext
+from itertools import batched
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,6 +12,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from ppl_vae.data import Dataset, as_dataset
+from ppl_vae.distributed import from_main, gathered, is_main, num_processes, rank
 from ppl_vae.evidence.evidence import Evidence, concatenate
 from ppl_vae.evidence.importance_sampling import ImportanceSampling
 from ppl_vae.families.missing import missing_values
@@ -82,16 +84,20 @@ def log_evidence(
         raise ValueError(f"{', '.join(options)} was given beside method={method}: set it in the method")
     method, data = method or ImportanceSampling(**options), place(as_dataset(data), model, guide)
     method.warn()
-    progress_file = _Progress(checkpoint, (model, guide), data, f"{method!r}, seed={seed}")
-    parts, rows = progress_file.read(), method.rows(len(data))
-    done = sum(len(part) for part in parts)
-    bar = tqdm(total=len(data), initial=done, desc="log p(x)", unit=" data", disable=not progress, delay=2)
+    file, rows = _Progress(checkpoint, (model, guide), data, f"{method!r}, seed={seed}"), method.rows(len(data))
+    parts: list[Evidence] = from_main(file.read() if is_main() else None)
+    done, is_quiet = sum(len(part) for part in parts), not (progress and is_main())
+    bar = tqdm(total=len(data), initial=done, desc="log p(x)", unit=" data", disable=is_quiet, delay=2)
     with _kernels(method, data), missing_values(bool(data.x.isnan().any())), bar:
-        for start in range(done, len(data), rows):
-            block_seed = None if seed is None else derived_seed(seed, start)
-            parts.append(method.estimate(model, guide, data[start : start + rows], seed=block_seed))
-            progress_file.write(parts, last=start + rows >= len(data))
-            bar.update(len(parts[-1]))
+        for starts in batched(range(done, len(data), rows), num_processes()):
+            found = None
+            if rank() < len(starts):
+                block = data[starts[rank()] : starts[rank()] + rows]
+                block_seed = None if seed is None else derived_seed(seed, starts[rank()])
+                found = method.estimate(model, guide, block, seed=block_seed)
+            parts += [part for part in gathered(found) if part is not None]
+            file.write(parts, last=starts[-1] + rows >= len(data))
+            bar.update(sum(map(len, parts)) - bar.n)
     return concatenate(parts)
 
 
@@ -122,7 +128,7 @@ class _Progress:
 
     def write(self, parts: list[Evidence], *, last: bool) -> None:
         """Replace the file, at the end and every few seconds before."""
-        if self.path is not None and (last or time.monotonic() - self.written > SECONDS_BETWEEN_WRITES):
+        if self.path is not None and is_main() and (last or time.monotonic() - self.written > SECONDS_BETWEEN_WRITES):
             self.written = time.monotonic()
             concatenate(parts).save(self.path, fingerprint=self.fingerprint)
 

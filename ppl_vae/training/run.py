@@ -16,12 +16,14 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ppl_vae.data import Dataset
+from ppl_vae.distributed import add_up, from_main, gathered, is_main, num_processes, rank
 from ppl_vae.families.missing import missing_values
 from ppl_vae.importance import arguments, check_data, evaluating, own_parameters, place
 from ppl_vae.model import Model
 from ppl_vae.objectives import Bound
 from ppl_vae.seeding import derived_seed, seeded
 from ppl_vae.terms import Program, log_terms, nonfinite_site
+from ppl_vae.training.alarm import collapse_warning, mean_rate
 from ppl_vae.training.checkpoint import Best, read_checkpoint, write_checkpoint
 from ppl_vae.training.result import FitResult, NonFiniteLossError
 from ppl_vae.training.settings import Training
@@ -70,7 +72,7 @@ class Run:
         """Train until the last epoch, or until patience ends."""
         self._resume()
         last_good = self.state.take()
-        total, is_quiet = self.training.num_epochs, not self.training.progress
+        total, is_quiet = self.training.num_epochs, not (self.training.progress and is_main())
         bar = tqdm(desc="fit", unit=" epochs", total=total, initial=self.result.num_epochs, disable=is_quiet)
         with _training_mode(self.model, self.guide), missing_values(self.any_missing), bar:
             for epoch in range(self.result.num_epochs + 1, self.training.num_epochs + 1):
@@ -92,28 +94,39 @@ class Run:
         x = self.train.draw(generator)
         batches = torch.randperm(len(x), generator=generator).split(self.batch_size)
         total = 0.0
-        with seeded(self._seed(epoch, 1)):
+        with seeded(self._seed(epoch, 1, *([rank()] if rank() else []))):
             for i, rows in enumerate(batches):
-                args = self._rows(x, self.train.context, rows)
-                loss = self._step(args, done=epoch - 1 + i / len(batches))
+                loss = self._step(x, rows[rank() :: num_processes()], done=epoch - 1 + i / len(batches))
                 if not math.isfinite(loss):
-                    raise self._nonfinite(loss, epoch, i, args)
+                    raise self._nonfinite(loss, epoch, i, self._rows(x, self.train.context, rows))
                 total += loss
         row = {"epoch": epoch, "train": -total / len(x), "kl_weight": self.training.kl_weight(epoch)}
+        row["rate"] = mean_rate(self.model, self.guide, self._rows(x, self.train.context, rows), self._seed(0, 4))
         if self.valid is not None:
             row["valid"] = self._mean_bound(self.valid)
         return row | {"learning_rate": self.optimizer.param_groups[0]["lr"], "seconds": time.perf_counter() - start}
 
-    def _step(self, args: tuple[Tensor, ...], done: float) -> float:
+    def _step(self, x: Tensor, rows: Tensor, done: float) -> float:
         """One gradient step after `done` epochs; returns the loss summed over the batch."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.training.schedule(done / self.training.num_epochs)
-        loss = self.step(args, self.training.kl_weight(done))
+        loss = self._gradient(x, rows, self.training.kl_weight(done))
         if math.isfinite(loss):
             if self.training.clip_norm is not None:
                 nn.utils.clip_grad_norm_(self.state.parameters, self.training.clip_norm)
             self.optimizer.step()
         return loss
+
+    def _gradient(self, x: Tensor, rows: Tensor, kl_weight: float) -> float:
+        """Loss of a batch, its gradient in `.grad`: of these rows part by part, then of all processes' rows."""
+        parts = [part for part in rows.chunk(self.training.num_parts) if len(part)]
+        loss, gradients = 0.0, [None if parts else torch.zeros_like(p) for p in self.state.parameters]
+        for part in parts:
+            loss += self.step(self._rows(x, self.train.context, part), kl_weight)
+            gradients = [sum_of(old, p.grad) for old, p in zip(gradients, self.state.parameters, strict=True)]
+        for parameter, gradient in zip(self.state.parameters, gradients, strict=True):
+            parameter.grad = gradient
+        return across_processes(loss, self.state.parameters)
 
     def _stepper(self) -> Step:
         """How a step's gradient is computed."""
@@ -131,12 +144,12 @@ class Run:
 
     def _mean_bound(self, data: Dataset) -> float:
         """Mean of the unannealed objective per datum, in evaluation mode, with the same draws at every call."""
-        total = 0.0
-        with evaluating(self.model, self.guide), seeded(self._seed(0, 2)):
-            for rows in torch.arange(len(data)).split(self.batch_size):
-                loss = self.objective.loss(self.model, self.guide, *self._rows(data.x, data.context, rows))
+        total, batches = 0.0, torch.arange(len(data)).split(self.batch_size)
+        for i in range(rank(), len(batches), num_processes()):
+            with evaluating(self.model, self.guide), seeded(self._seed(0, 2, i)):
+                loss = self.objective.loss(self.model, self.guide, *self._rows(data.x, data.context, batches[i]))
                 total -= number(loss)
-        return total / len(data)
+        return sum(gathered(total)) / len(data)
 
     def _nonfinite(self, loss: float, epoch: int, batch: int, args: tuple[Tensor, ...]) -> NonFiniteLossError:
         with evaluating(self.model, self.guide), seeded(0):
@@ -153,12 +166,15 @@ class Run:
         for name, value in row.items():
             self.result.history.setdefault(name, []).append(value)
         self.result.wall_time += row["seconds"]
+        message = collapse_warning(self.result.history["rate"], self.result.history["kl_weight"])
+        if message is not None:
+            logger.warning(message)
         weights = self.state.take()
         if self.valid is None:
             self.best = Best(epoch=int(row["epoch"]))
         elif row["kl_weight"] >= 1.0 and row["valid"] > self.best.value:
             self.best = Best(row["valid"], int(row["epoch"]), weights if self.training.patience else None)
-        if self.training.checkpoint is not None:
+        if self.training.checkpoint is not None and is_main():
             write_checkpoint(
                 self.training.checkpoint, self._settings(), weights, self.optimizer, self.result, self.best
             )
@@ -189,7 +205,8 @@ class Run:
                 logger.warning(concern)
 
     def _resume(self) -> None:
-        state = read_checkpoint(self.training.checkpoint, self._settings())
+        self.state.put(from_main(self.state.take()))  # all processes start from the same weights
+        state = from_main(read_checkpoint(self.training.checkpoint, self._settings()) if is_main() else None)
         if state is not None:
             self.state.put(state["weights"])
             self.optimizer.load_state_dict(state["optimizer"])
@@ -223,6 +240,22 @@ def _optimizer(training: Training, parameters: list[Tensor]) -> torch.optim.Opti
     if training.optimizer is not None:
         return training.optimizer(parameters)
     return torch.optim.Adam(parameters, lr=training.schedule(0.0), fused=all(p.is_floating_point() for p in parameters))
+
+
+def sum_of(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    """Where both are; else the one that is."""
+    return other if one is None else one if other is None else one + other
+
+
+def across_processes(loss: float, parameters: list[Tensor]) -> float:
+    """Sum of all processes' losses, and of their gradients in `.grad`."""
+    if num_processes() == 1:
+        return loss
+    for parameter in parameters:
+        parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+    total = parameters[0].new_tensor([loss])
+    add_up([total, *(p.grad for p in parameters if p.grad is not None)])
+    return total.item()
 
 
 @contextmanager

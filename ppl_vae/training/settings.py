@@ -22,6 +22,8 @@ class Training:
     Args:
         num_epochs: Passes over the training data.
         batch_size: Data per step.
+        num_parts: Parts that a batch is taken in, one after the other, their gradients added: for batches that the
+            memory does not hold. What an objective takes over the batch (free bits, `InfoVAE`) it takes over the part.
         learning_rate: A number, or a schedule: any function of the fraction of training done (`training.schedules`).
         optimizer: From parameters to a torch optimiser; None is Adam (fused where the device has it).
         clip_norm: Largest gradient norm; None does not clip.
@@ -48,6 +50,7 @@ class Training:
 
     num_epochs: int = 100
     batch_size: int = 128
+    num_parts: int = 1
     learning_rate: float | Callable[[float], float] = 1e-3
     optimizer: Callable[[Iterable[Tensor]], torch.optim.Optimizer] | None = None
     clip_norm: float | None = None
@@ -64,6 +67,7 @@ class Training:
         for name, least in (
             ("num_epochs", 0),
             ("batch_size", 1),
+            ("num_parts", 1),
             ("kl_warmup_epochs", 0),
             ("patience", 1),
             ("seed", 0),

@@ -1,0 +1,118 @@
+"""Several processes at one job: which part is this one's, and how the parts come together. Alone, one does it all."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as group
+from torch import Tensor
+
+__all__ = ["add_up", "from_main", "gathered", "is_main", "num_processes", "process_group", "rank"]
+
+
+@contextmanager
+def process_group() -> Iterator[None]:
+    """Join the processes that torchrun has started with this one: NCCL with a CUDA device for each, else gloo.
+
+    No paper.
+
+    Raises:
+        RuntimeError: the others cannot be reached.
+
+    Example:
+        >>> with process_group():
+        ...     num_processes()
+        1
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or group.is_initialized():
+        yield
+        return
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    has_own_device = local < torch.cuda.device_count()
+    if has_own_device:
+        torch.cuda.set_device(local)
+    group.init_process_group("nccl" if has_own_device else "gloo")
+    try:
+        yield
+    finally:
+        group.destroy_process_group()
+
+
+def num_processes() -> int:
+    """How many processes share the job. No paper.
+
+    Example:
+        >>> num_processes()
+        1
+    """
+    return group.get_world_size() if group.is_available() and group.is_initialized() else 1
+
+
+def rank() -> int:
+    """Which of them this is, from 0. No paper.
+
+    Example:
+        >>> rank()
+        0
+    """
+    return group.get_rank() if num_processes() > 1 else 0
+
+
+def is_main() -> bool:
+    """Whether this one writes files and shows progress. No paper.
+
+    Example:
+        >>> is_main()
+        True
+    """
+    return rank() == 0
+
+
+def add_up(tensors: Sequence[Tensor]) -> None:
+    """Replace each tensor by its sum over processes, in one exchange.
+
+    No paper.
+
+    Args:
+        tensors: The same shapes in every process; of one dtype and device.
+
+    Example:
+        >>> ours = torch.ones(2)
+        >>> add_up([ours])
+        >>> ours
+        tensor([1., 1.])
+    """
+    if num_processes() == 1:
+        return
+    flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+    group.all_reduce(flat)
+    for tensor, total in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+        tensor.copy_(total.view_as(tensor))
+
+
+def gathered(item: Any) -> list[Any]:
+    """Every process's item, by rank. No paper.
+
+    Example:
+        >>> gathered("mine")
+        ['mine']
+    """
+    items: list[Any] = [item] * num_processes()
+    if num_processes() > 1:
+        group.all_gather_object(items, item)
+    return items
+
+
+def from_main(item: Any) -> Any:
+    """The item of the main process. No paper.
+
+    Example:
+        >>> from_main("mine")
+        'mine'
+    """
+    items = [item]
+    if num_processes() > 1:
+        group.broadcast_object_list(items)
+    return items[0]
