@@ -163,9 +163,9 @@ def test_a_model_with_covariates_passes_by_hmc_from_a_poor_guide():
         model.double(),
         guide.double(),
     )
-    method = HMCDraws(HMC(40, 50, num_leapfrog=4), chunk_size=10_000)
-    assert calibration(model, guide, data, method, num_data=400).summary(0.001).flagged == ()
-    assert calibration(model, guide, data, BATCH, num_data=400).summary(0.001).verdict.startswith("fail")
+    method = HMCDraws(HMC(24, 40, num_leapfrog=4), chunk_size=10_000)
+    assert calibration(model, guide, data, method, num_data=250).summary(0.001).flagged == ()
+    assert calibration(model, guide, data, BATCH, num_data=250).summary(0.001).verdict.startswith("fail")
 
 
 @pytest.mark.statistical
@@ -217,21 +217,21 @@ def test_the_size_of_the_error_is_told(error):
     """To 4 standard errors, and 3 % for tails that 200 draws do not reach."""
     bed = beds.linear_gaussian(**WRONG[error])
     scale, shift = bed.guide.distortion.scale, bed.guide.distortion.shift
-    found = calibration(bed.model, bed.guide, bed.x, MANY, num_data=4000).summary()
-    assert np.abs(found.bias[:2] + shift).max() < 4 / scale / 4000**0.5 + 0.03 * shift
-    assert np.abs(found.spread[:2] * scale - 1).max() < 4 / 8000**0.5 + 0.03
+    found = calibration(bed.model, bed.guide, bed.x, MANY, num_data=3000).summary()
+    assert np.abs(found.bias[:2] + shift).max() < 4 / scale / 3000**0.5 + 0.03 * shift
+    assert np.abs(found.spread[:2] * scale - 1).max() < 4 / 6000**0.5 + 0.03
 
 
 @pytest.mark.statistical
 def test_coverage_is_the_closed_form():
     """Central: 2 Phi(s a) - 1; highest-density: chi2_2(s^2 c). 4.5 binomial standard errors (level 1e-4 in all)."""
     bed = beds.linear_gaussian(guide_scale=0.7)
-    found = calibration(bed.model, bed.guide, bed.x, MANY, num_data=4000)
+    found = calibration(bed.model, bed.guide, bed.x, MANY, num_data=3000)
     levels = np.array([0.5, 0.8, 0.95])
     central = 2 * stats.norm.cdf(0.7 * stats.norm.isf((1 - levels) / 2)) - 1
     regions = stats.chi2(2).cdf(0.7**2 * stats.chi2(2).ppf(levels))
     for seen, expected in ((found.coverage(levels)[:, :2], central[:, None]), (found.hpd_coverage(levels), regions)):
-        errors = (seen - expected) / np.sqrt(expected * (1 - expected) / 4000)
+        errors = (seen - expected) / np.sqrt(expected * (1 - expected) / 3000)
         assert np.abs(errors).max() < 4.5
     summary = found.summary()
     assert np.allclose(summary.coverage, found.coverage([0.5, 0.9]))

@@ -47,7 +47,7 @@ class Calibration:
         pass: nothing departs from uniform (smallest p 1 after correction for 1 quantity)
     """
 
-    pit: np.ndarray
+    pit: np.ndarray = field(repr=False)
     names: tuple[str, ...]
     shapes: dict[str, tuple[int, ...]]
     num_effective: np.ndarray = field(repr=False)
