@@ -101,6 +101,7 @@ def main(
         "ppl-vae fit --data digits --binarize dynamic --prior VampPrior --latent-dim 8 --output runs/vamp",
         "ppl-vae fit examples/mnist.toml --output runs/mnist --data-dir data --device cuda",
         "ppl-vae fit examples/digits.toml --output runs/short --set training.num_epochs=5",
+        "torchrun --nproc-per-node=4 -m ppl_vae fit examples/mnist.toml --output runs/mnist",
         'ppl-vae fit examples/digits.toml --output runs/small --set "encoder.hidden_dims=[64]"',
     ),
 )
@@ -283,6 +284,7 @@ def demo(
 
 
 def _run(config: Any, output: Path, *, quiet: bool) -> None:
+    from ppl_vae.distributed import is_main, process_group
     from ppl_vae.experiment import Folder, run_experiment, table
 
     folder = Folder(output)
@@ -291,8 +293,10 @@ def _run(config: Any, output: Path, *, quiet: bool) -> None:
         typer.echo(
             f"{output} is finished already: these are its results. Remove the folder to start afresh.\n", err=True
         )
-    metrics = run_experiment(config, output, progress=not quiet)
-    typer.echo(table(metrics, [output / name for name in folder.files]))
+    with process_group():
+        metrics = run_experiment(config, output, progress=not quiet)
+        if is_main():
+            typer.echo(table(metrics, [output / name for name in folder.files]))
 
 
 def _change(text: str) -> tuple[str, Any]:

@@ -146,7 +146,8 @@ def _model(config: Config, data: Dataset, guide: Guide) -> Model:
     likelihood = _part("likelihood", config.likelihood.build, event_shape=data.event_shape)
     width = config.latent_dim + _context_dim(data)
     decoder = _part("decoder", config.decoder.build, in_shape=width, in_dim=width, event_shape=data.event_shape)
-    return Model(_prior(config, data.train, guide), likelihood, decoder, context_dim=_context_dim(data))
+    prior, context_dim = _prior(config, data.train, guide), _context_dim(data)
+    return Model(prior, likelihood, decoder, context_dim=context_dim, start=data.train.x)
 
 
 def _prior(config: Config, train: Dataset, guide: Guide) -> nn.Module:

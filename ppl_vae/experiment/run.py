@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ppl_vae.distributed import is_main
 from ppl_vae.experiment.build import Experiment, build
 from ppl_vae.experiment.config import Config, ConfigError, changed
 from ppl_vae.experiment.folder import Folder, write_json
@@ -21,8 +22,9 @@ def run_experiment(config: Config, output: str | Path, *, progress: bool = True)
     """Train, evaluate, and write the run's folder.
 
     A run that was interrupted goes on where it was, a finished one gives its results again; the same configuration and
-    machine give the same results either way. The folder holds config.toml, checkpoint.pt (training's whole state),
-    weights.pt, evidence.npz (per datum), posterior.nc, pictures, and at last metrics.json.
+    machine give the same results either way. Of several processes (torchrun) each does its share, and one writes. The
+    folder holds config.toml, checkpoint.pt (training's whole state), weights.pt, evidence.npz (per datum), posterior.nc,
+    pictures, and at last metrics.json.
 
     Args:
         config: From `read_config`.
@@ -56,15 +58,18 @@ def run_experiment(config: Config, output: str | Path, *, progress: bool = True)
     experiment = build(config)
     held_out = experiment.held_out  # before training: there may be no such split
     check_data(experiment.model, experiment.data.x, experiment.data.context, experiment.guide)
-    folder.claim(config)  # once nothing speaks against the run: a refused one leaves no trace
+    if is_main():
+        folder.claim(config)  # once nothing speaks against the run: a refused one leaves no trace
     training = replace(experiment.training, checkpoint=folder.checkpoint, progress=progress)
     result = fit(experiment.model, experiment.guide, experiment.data, objective=experiment.objective, training=training)
-    save_weights(folder.weights, experiment.model, experiment.guide)
+    if is_main():
+        save_weights(folder.weights, experiment.model, experiment.guide)
     evidence, metrics = measure(experiment, held_out, progress=progress, checkpoint=folder.evidence)
-    write_posterior(folder, experiment, held_out, progress=progress)
-    write_pictures(folder, experiment, held_out, result, evidence)
     metrics |= provenance(experiment, result, time.perf_counter() - started)
-    write_json(folder.metrics, metrics)
+    if is_main():
+        write_posterior(folder, experiment, held_out, progress=progress)
+        write_pictures(folder, experiment, held_out, result, evidence)
+        write_json(folder.metrics, metrics)
     return metrics
 
 

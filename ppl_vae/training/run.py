@@ -166,7 +166,8 @@ class Run:
         for name, value in row.items():
             self.result.history.setdefault(name, []).append(value)
         self.result.wall_time += row["seconds"]
-        message = collapse_warning(self.result.history["rate"], self.result.history["kl_weight"])
+        history, patience = self.result.history, max(5, self.training.num_epochs // 5)
+        message = collapse_warning(history["rate"], history["kl_weight"], patience=patience)
         if message is not None:
             logger.warning(message)
         weights = self.state.take()
