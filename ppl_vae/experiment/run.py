@@ -23,8 +23,8 @@ def run_experiment(config: Config, output: str | Path, *, progress: bool = True)
 
     A run that was interrupted goes on where it was, a finished one gives its results again; the same configuration and
     machine give the same results either way. Of several processes (torchrun) each does its share, and one writes. The
-    folder holds config.toml, checkpoint.pt (training's whole state), weights.pt, evidence.npz (per datum), posterior.nc,
-    pictures, and at last metrics.json.
+    folder holds config.toml, checkpoint.pt (training's whole state), weights.pt, evidence.npz (per datum),
+    posterior.nc, pictures, and at last metrics.json.
 
     Args:
         config: From `read_config`.

@@ -24,7 +24,8 @@ class FitResult:
 
     Args:
         history: Per epoch: "epoch", "train" and "valid" (mean bound per datum, nats; train is annealed during the
-            warm-up, valid never is, and is absent without a validation split), "rate" (KL of the last batch by Monte Carlo), "kl_weight", "learning_rate", "seconds".
+            warm-up, valid never is, and is absent without a validation split), "kl_weight", "rate" (KL of the last
+            batch, by Monte Carlo), "learning_rate", "seconds".
         best_epoch: Epoch with the best held-out bound after the warm-up; without a validation split, the last one.
         stopped: "finished" or "early stopping"; with the latter the weights are the best epoch's.
         seed: The seed.
