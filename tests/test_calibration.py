@@ -25,9 +25,10 @@ from ppl_vae.diagnostics import (
 )
 from ppl_vae.diagnostics.calibration_plot import LEVEL
 from ppl_vae.diagnostics.guide_errors import BY_CHANCE
+from ppl_vae.diagnostics.posterior_draws import draws_worth_one
 from ppl_vae.diagnostics.ranks import weighted_pit
 from ppl_vae.diagnostics.uniformity import holm, uniform_band, uniformity_p_value
-from ppl_vae.hmc import HMC
+from ppl_vae.hmc import HMC, Chains
 
 REPEATS, NUM_DATA = 40, 1000
 BATCH = GuideDraws(num_samples=30, chunk_size=2_000_000)
@@ -103,6 +104,23 @@ def test_weighted_draws_count_as_many_as_they_are_worth():
     pit, num_effective = weighted_pit(values, log_weights, torch.full((1, 1), 0.5))
     assert num_effective.item() == pytest.approx(2)
     assert pit.item() == pytest.approx((1 + 0.5) / 3)
+
+
+def test_draws_that_alternate_around_the_mean_are_thinned():
+    """Their mean is known well, their distance from it hardly moves; independent draws are all kept."""
+    random = torch.Generator().manual_seed(0)
+    noise = torch.randn(400, 4, 5, 1, generator=random, dtype=torch.float64)
+    log_size = torch.zeros_like(noise)
+    for t in range(1, 400):
+        log_size[t] = 0.95 * log_size[t - 1] + 0.3 * noise[t]
+    nothing = torch.zeros(4, 5)
+    for draws, low, high in (
+        (noise, 1, 2),
+        (log_size.exp() * (-1.0) ** torch.arange(400)[:, None, None, None], 5, 100),
+    ):
+        chains = Chains(draws, nothing, nothing, nothing)
+        assert low <= draws_worth_one(chains) <= high
+    assert np.median(chains.ess()) > 1600  # by the means alone, more than there are draws
 
 
 # --- what must pass --------------------------------------------------------------------------------------------------
