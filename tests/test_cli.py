@@ -137,6 +137,11 @@ def test_quiet(small, tmp_path):
     assert result.stderr == ""
 
 
+def test_a_warm_up_without_an_end_is_said(small, tmp_path):
+    warm_up = ["--set", "training.kl_warmup_epochs=5", "--num-epochs", 1]
+    assert "(finished, no epoch after the KL warm-up)" in call("fit", small, "-o", tmp_path / "run", *warm_up).stdout
+
+
 def test_flags_and_set_change_the_file(small, tmp_path):
     flags = ["--prior", "StandardNormal", "--latent-dim", 3, "--num-epochs", 1, "--seed", 4, "--batch-size", 99]
     sets = ["--set", "encoder.activation=Tanh", "--set", "decoder.hidden_dims=[4, 4]", "--learning-rate", 0.01]

@@ -203,7 +203,8 @@ def test_keywords_beside_the_method_are_the_methods():
     assert short.evaluation.method.build() == ImportanceSampling(50, target_se=0.1, chunk_size=99)
     flat = [("evaluation.method", "AIS"), ("evaluation.num_chains", 50), ("evaluation.sampler.num_leapfrog", 3)]
     sampler = replace(AIS().sampler, num_leapfrog=3)
-    assert small(*flat).evaluation.method.build() == AIS(50, sampler=sampler)
+    for order in (flat, flat[::-1]):
+        assert small(*order).evaluation.method.build() == AIS(50, sampler=sampler)
 
 
 def test_objects_inside_a_method():

@@ -88,7 +88,8 @@ class Config(Table):
 def read_config(path: str | Path | None = None, changes: Iterable[tuple[str, Any]] = ()) -> Config:
     """A run from a TOML file, with changes on top.
 
-    Changing a table's `name` to another class drops the keywords of the old class that the new one does not take.
+    Changing a table's `name`, or `evaluation.method`, to another class drops the keywords of the old class that the new
+    one does not take.
 
     Args:
         path: The file; None starts from the defaults.
@@ -177,11 +178,13 @@ def _toml(path: Path) -> dict[str, Any]:
 
 def _change(document: dict[str, Any], key: str, value: Any) -> None:
     *path, keyword = key.split(".")
+    if key == "evaluation.method" and isinstance(value, str):
+        path, keyword = ["evaluation", "method"], "name"
     if not path:
         raise ConfigError(f"{key!r} names no keyword: write table.keyword, as in training.num_epochs")
     try:
-        if path[0] == "evaluation":
-            document["evaluation"] = EvaluationTable.gathered(as_table(document.get("evaluation", {})))
+        if path[0] == "evaluation":  # so that another method drops what was meant for this one
+            document["evaluation"] = EvaluationTable.gathered(document.get("evaluation", {}))
         table = _inner(document, path)
         kept = _kept(table, path, value) if keyword == "name" else dict(table)
     except ValueError as error:

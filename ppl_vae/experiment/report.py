@@ -57,10 +57,9 @@ def _heads(metrics: Mapping[str, Any]) -> list[str]:
     about = f"{where}, {_method(metrics)[0]} with {_draws_each(metrics)}"
     heads = [", ".join(metrics["run"].values()), about]
     if "history" in metrics:  # it was trained here
-        epochs, best = metrics["num_epochs"], metrics["best_epoch"]
-        heads.insert(
-            1, f"{epochs} epochs in {metrics['training_seconds']:.0f} s ({metrics['stopped']}, best epoch {best})"
-        )
+        epochs, best = metrics["num_epochs"], f"best epoch {metrics['best_epoch']}"
+        best = best if metrics["best_epoch"] or not epochs else "no epoch after the KL warm-up"
+        heads.insert(1, f"{epochs} epochs in {metrics['training_seconds']:.0f} s ({metrics['stopped']}, {best})")
     return heads
 
 

@@ -137,6 +137,11 @@ class MethodTable(Named):
     kind: ClassVar[type] = AnyMethod
     name: str = "ImportanceSampling"
 
+    @classmethod
+    def known(cls, table: dict[str, Any]) -> list[str]:
+        """The keywords that the class of this table takes."""
+        return list(parameters(named(cls.module, table["name"], cls.kind)))
+
     @model_validator(mode="after")
     def _in_range(self) -> Self:
         self.build()
@@ -158,17 +163,17 @@ class EvaluationTable(Table):
     @model_validator(mode="before")
     @classmethod
     def _check(cls, table: Any) -> dict[str, Any]:
-        """Nothing beside `method` that neither takes."""
-        name = as_table(table.get("method", {})).get("name", MethodTable.model_fields["name"].default)
-        known = [*cls.model_fields, *parameters(named(MethodTable.module, name, MethodTable.kind))]
+        table = cls.gathered(table)
+        name, known = table["method"]["name"], [*cls.model_fields, *MethodTable.known(table["method"])]
         for word in table:
-            if word not in known:
+            if word not in cls.model_fields:
                 raise ValueError(f"with method {name} takes no {word!r}: {suggestion(word, known)}")
-        return cls.gathered(table)
+        return table
 
     @classmethod
-    def gathered(cls, table: dict[str, Any]) -> dict[str, Any]:
-        """The same table with all of the method's keywords in `method`."""
-        own = {word: value for word, value in table.items() if word in cls.model_fields}
-        rest = {word: value for word, value in table.items() if word not in own}
-        return own | {"method": merged(as_table(own.get("method", {})), rest)}
+    def gathered(cls, table: Any) -> dict[str, Any]:
+        """The same table with the method's keywords in `method`, and its name."""
+        table = as_table(table)
+        method = {"name": MethodTable.model_fields["name"].default} | as_table(table.pop("method", {}))
+        beside = [word for word in MethodTable.known(method) if word in table]
+        return table | {"method": merged(method, {word: table.pop(word) for word in beside})}
