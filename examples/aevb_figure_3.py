@@ -5,8 +5,8 @@ Kingma and Welling (2014), arXiv:1312.6114, compare three ways to fit the same m
 1,000 and to 50,000 images of MNIST, by the log-likelihood that is reached after so many training samples. As there: one
 tanh layer in encoder and decoder, minibatches of 100, Adagrad, a prior N(0, 1) on the weights, HMC with 10 leapfrog
 steps that accepts 90 %, estimates on the first 1,000 images of each set. Different here: images are binarised once;
-log p(x) is estimated by importance sampling; training stops at 600,000 samples, not at tens of millions, and that of MCEM,
-which evaluates the model more than a hundred times for each of its samples, at 50,000: one pass over the larger set.
+log p(x) is estimated by importance sampling; training stops at 600,000 samples, not at tens of millions, and that of
+MCEM, which evaluates the model over a hundred times for each sample, at 50,000: one pass over the larger set.
 
     python examples/aevb_figure_3.py --data-dir data --output runs/aevb_figure_3
 
