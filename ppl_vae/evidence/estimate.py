@@ -3,6 +3,7 @@
 import hashlib
 import time
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from itertools import batched
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,6 +16,7 @@ from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.distributed import from_main, gathered, is_main, num_processes, rank
 from ppl_vae.evidence.evidence import Evidence, concatenate
 from ppl_vae.evidence.importance_sampling import ImportanceSampling
+from ppl_vae.evidence.rows import digests, measure_of
 from ppl_vae.families.missing import missing_values
 from ppl_vae.importance import compiling, place
 from ppl_vae.seeding import derived_seed
@@ -85,16 +87,21 @@ def log_evidence(
     method, data = method or ImportanceSampling(**options), place(as_dataset(data), model, guide)
     method.warn()
     file, rows = _Progress(checkpoint, (model, guide), data, f"{method!r}, seed={seed}"), method.rows(len(data))
-    parts: list[Evidence] = from_main(file.read() if is_main() else None)
+    known, measure = digests(data.x), measure_of(model)
+    parts = [
+        replace(part, digests=known[: len(part)], measure=measure)
+        for part in from_main(file.read() if is_main() else None)
+    ]
     done, is_quiet = sum(len(part) for part in parts), not (progress and is_main())
     bar = tqdm(total=len(data), initial=done, desc="log p(x)", unit=" data", disable=is_quiet, delay=2)
     with _kernels(method, data), missing_values(bool(data.x.isnan().any())), bar:
         for starts in batched(range(done, len(data), rows), num_processes()):
             found = None
             if rank() < len(starts):
-                block = data[starts[rank()] : starts[rank()] + rows]
+                some = slice(starts[rank()], starts[rank()] + rows)
                 block_seed = None if seed is None else derived_seed(seed, starts[rank()])
-                found = method.estimate(model, guide, block, seed=block_seed)
+                found = method.estimate(model, guide, data[some], seed=block_seed)
+                found = replace(found, digests=known[some], measure=measure)
             parts += [part for part in gathered(found) if part is not None]
             file.write(parts, last=starts[-1] + rows >= len(data))
             bar.update(sum(map(len, parts)) - bar.n)

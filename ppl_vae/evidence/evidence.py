@@ -70,6 +70,7 @@ class EvidenceSummary:
 
 
 ARRAYS = ("log_evidence", "mc_se", "ess", "pareto_k", "elbo", "smoothed", "num_used")
+WORDS = ("bound", "measure")
 CHECKS = "checks."  # before the name of each, in a file
 
 
@@ -92,6 +93,8 @@ class Evidence:
         bound: "lower", "upper in the limit" or "upper if converged".
         checks: What else tells whether to believe it, by name, (N,) each: "r_hat", "chain_ess" and "divergences" (their
             share of transitions) of the chains behind an upper bound.
+        digests: A number that stands for each x, (N,), by which `compare_models` knows the rows again; None if unknown.
+        measure: "counting" for a probability of x, "lebesgue" for a density, "" if the model does not say.
 
     References:
         Burda, Grosse and Salakhutdinov (2016), arXiv:1509.00519; Vehtari et al. (2024), arXiv:1507.02646.
@@ -111,6 +114,8 @@ class Evidence:
     num_used: np.ndarray
     bound: str = field(default="lower", kw_only=True)
     checks: Mapping[str, np.ndarray] = field(default_factory=dict, kw_only=True)
+    digests: np.ndarray | None = field(default=None, kw_only=True)
+    measure: str = field(default="", kw_only=True)
 
     def __post_init__(self) -> None:
         if self.bound not in BIAS:
@@ -151,14 +156,17 @@ class Evidence:
     def arrays(self) -> dict[str, np.ndarray]:
         """Everything as arrays by name, as `save` writes it."""
         checks = {f"{CHECKS}{name}": values for name, values in self.checks.items()}
-        return {name: getattr(self, name) for name in ARRAYS} | {"bound": np.array(self.bound)} | checks
+        words = {name: np.array(getattr(self, name)) for name in WORDS}
+        rows = {} if self.digests is None else {"digests": self.digests}
+        return {name: getattr(self, name) for name in ARRAYS} | words | rows | checks
 
     @staticmethod
     def from_arrays(arrays: Mapping[str, np.ndarray]) -> "Evidence":
-        """Undo `arrays`; a missing `bound` is "lower"."""
+        """Undo `arrays`; what an earlier version did not write is at its default."""
         checks = {name.removeprefix(CHECKS): arrays[name] for name in arrays if name.startswith(CHECKS)}
-        bound = str(arrays["bound"]) if "bound" in arrays else "lower"
-        return Evidence(*(arrays[name] for name in ARRAYS), bound=bound, checks=checks)
+        words = {name: str(arrays[name]) for name in WORDS if name in arrays}
+        rows = arrays["digests"] if "digests" in arrays else None
+        return Evidence(*(arrays[name] for name in ARRAYS), **words, checks=checks, digests=rows)
 
     def save(self, path: str | Path, **labels: str) -> Path:
         """Write all arrays, and labels beside them, to an .npz file, whole or not at all."""
@@ -252,4 +260,7 @@ def _mapped(function: Callable[..., np.ndarray], *parts: Evidence) -> Evidence:
     """The function of each array of these parts."""
     arrays = (function(*(getattr(part, name) for part in parts)) for name in ARRAYS)
     checks = {name: function(*(part.checks[name] for part in parts)) for name in parts[0].checks}
-    return Evidence(*arrays, bound=parts[0].bound, checks=checks)
+    known = [part.digests for part in parts if part.digests is not None]
+    rows = function(*known) if len(known) == len(parts) else None
+    measure = parts[0].measure if len({part.measure for part in parts}) == 1 else ""
+    return Evidence(*arrays, bound=parts[0].bound, checks=checks, digests=rows, measure=measure)

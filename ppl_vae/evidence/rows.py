@@ -1,0 +1,26 @@
+"""What an evidence was computed on: a number for each row of x, and the measure of the likelihood."""
+
+from hashlib import blake2b
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ppl_vae.terms import Program
+
+
+def digests(x: Tensor) -> np.ndarray:
+    """64 bits for each datum, (N,), by which equal rows are known again: values, bits and what is missing, in float32.
+
+    The shape of a datum does not count, nor do its covariates: p(x given c) and p(x) of one x are compared.
+    """
+    values = x.detach().cpu().float().reshape(len(x), -1)
+    values = torch.where(values.isnan(), torch.nan, values + 0.0)  # one NaN, one zero
+    hashed = [blake2b(row.tobytes(), digest_size=8).digest() for row in values.numpy()]
+    return np.frombuffer(b"".join(hashed), dtype="<u8").astype(np.uint64)
+
+
+def measure_of(model: Program) -> str:
+    """Whether the model's likelihood is a probability, "counting", or a density, "lebesgue"; "" if it does not say."""
+    likelihood = getattr(model, "likelihood", None) if isinstance(model, nn.Module) else None
+    return str(getattr(likelihood, "measure", ""))
