@@ -164,7 +164,7 @@ class Evidence:
     def from_arrays(arrays: Mapping[str, np.ndarray]) -> "Evidence":
         """Undo `arrays`; what an earlier version did not write is at its default."""
         checks = {name.removeprefix(CHECKS): arrays[name] for name in arrays if name.startswith(CHECKS)}
-        words = {name: str(arrays[name]) for name in WORDS if name in arrays}
+        words: dict[str, Any] = {name: str(arrays[name]) for name in WORDS if name in arrays}
         rows = arrays["digests"] if "digests" in arrays else None
         return Evidence(*(arrays[name] for name in ARRAYS), **words, checks=checks, digests=rows)
 
