@@ -191,9 +191,9 @@ def _inverse(log_weights: np.ndarray) -> Evidence:
 
 
 def _checks(chains: Chains) -> dict[str, np.ndarray]:
+    """The worst of R-hat and of the effective sample size over the dimensions, and the share of divergences."""
     num_transitions = len(chains.draws) * len(chains.divergences)
-    return {
-        "r_hat": chains.r_hat().max(-1),
-        "chain_ess": chains.ess().min(-1),
-        "divergences": chains.divergences.double().sum(0).cpu().numpy() / num_transitions,
-    }
+    with np.errstate(divide="ignore", invalid="ignore"):  # chains that never move have an infinite R-hat, or none
+        r_hat, ess = chains.r_hat().max(-1), chains.ess().min(-1)
+    divergences = chains.divergences.double().sum(0).cpu().numpy() / num_transitions
+    return {"r_hat": r_hat, "chain_ess": ess, "divergences": divergences}

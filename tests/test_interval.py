@@ -1,0 +1,379 @@
+"""Upper bounds on real data, and evidence_interval: coverage wherever something is claimed, and no claim elsewhere."""
+
+from dataclasses import replace
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from cases import PROBLEMS, data_for, vae
+from test_importance import TwoSites
+
+import ppl_vae as pv
+from ppl_vae import beds
+from ppl_vae.data.beds import Affine
+from ppl_vae.data.beds.mixture import GaussianMixtureModel
+from ppl_vae.evidence import (
+    AIS,
+    ChiUpperBound,
+    Evidence,
+    EvidenceInterval,
+    ImportanceSampling,
+    ReverseAIS,
+    Sandwich,
+    evidence_interval,
+    reduce_log_weights,
+)
+from ppl_vae.evidence.evidence import ARRAYS, concatenate
+from ppl_vae.evidence.upper import spaced
+from ppl_vae.hmc import HMC
+
+GUIDES = {"exact": {}, "narrow": {"guide_scale": 0.6}, "wide": {"guide_scale": 1.7}, "shifted": {"guide_shift": 0.5}}
+NUM_SEEDS = {"exact": 40, "narrow": 60, "wide": 400, "shifted": 400}
+MANY = 10**6  # rows at once
+MOVES = HMC(num_samples=1, num_warmup=0, num_leapfrog=3, target_accept=0.65)
+CHAINS = HMC(num_samples=120, num_warmup=60, num_leapfrog=2)
+BOUNDS = ReverseAIS(AIS(32, 6, sampler=MOVES, chunk_size=MANY), CHAINS)
+GUIDED = ImportanceSampling(2000, chunk_size=MANY)
+MIXED = ImportanceSampling(500, pv.Defensive(), chunk_size=MANY)
+ESTIMATES_ALONE = Sandwich(GUIDED, MIXED, upper=None)
+BOUNDS_ALONE = Sandwich(ImportanceSampling(30), None, BOUNDS)
+QUICK = Sandwich(GUIDED, MIXED, ReverseAIS(AIS(25, 3, sampler=MOVES), HMC(40, 30, 2)))
+TINY = Sandwich(GUIDED, MIXED, ReverseAIS(AIS(25, 2, sampler=HMC(1, 0, 1)), HMC(8, 4, 1)))
+every_problem = pytest.mark.parametrize("problem", PROBLEMS)
+
+
+def repeated(problem, num=400, **guide):
+    """One datum of a bed many times over, and its exact log p(x)."""
+    bed = PROBLEMS[problem](1, **guide)
+    x = bed.x.repeat(num, *[1] * (bed.x.dim() - 1))
+    return bed, x, bed.exact_log_evidence(x).numpy()
+
+
+def holds(interval, exact):
+    return (interval.lower <= exact + 1e-9) & (exact <= interval.upper + 1e-9)
+
+
+# --- the interval ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+@every_problem
+def test_estimates_cover(problem, guide):
+    """400 seeds: nominal 95 % intervals hold 90 to 99 % wherever the verdict is "estimate"; all for an exact guide."""
+    bed, x, exact = repeated(problem, NUM_SEEDS[guide], **GUIDES[guide])
+    interval = evidence_interval(bed.model, bed.guide, x, ESTIMATES_ALONE, seed=2)
+    estimated = interval.verdict == "estimate"
+    covered = holds(interval, exact)[estimated].mean() if estimated.any() else np.nan
+    if guide == "exact":
+        assert estimated.mean() > 0.9
+        assert covered == 1
+    elif guide == "narrow":
+        assert estimated.mean() < 0.05
+    else:
+        assert estimated.mean() > 0.3
+        assert 0.90 < covered < 0.99
+    assert np.isposinf(interval.upper[~estimated]).all()
+
+
+def test_intervals_cover():
+    """A narrow guide, 120 seeds a bed: at nominal 95 % at least 88 % hold (level 1e-3 each), and 92 % of all (1e-3).
+
+    The upper bound is above log p(x) on average, and the lower one below, within 4 standard errors.
+    """
+    held = []
+    for problem in PROBLEMS:
+        bed, x, exact = repeated(problem, 120, guide_scale=0.6)
+        interval = evidence_interval(bed.model, bed.guide, x, BOUNDS_ALONE, seed=5)
+        claimed, annealed = interval.verdict == "interval", np.isfinite(interval.r_hat)
+        assert claimed.mean() > 0.7
+        held.append(holds(interval, exact)[claimed])
+        assert held[-1].mean() > 0.88
+        for bound, sign in ((interval.upper_bound, 1), (interval.lower_bound, -1)):
+            error = sign * (bound.log_evidence - exact)[annealed]
+            assert -4 * error.std() / len(error) ** 0.5 < error.mean() < 0.25
+    assert np.concatenate(held).mean() > 0.92
+
+
+def two_modes(share, num_data, latent_dim=2):
+    """A posterior of two modes 6 prior means apart, the second with this share; the guide knows the first alone."""
+    generator = torch.Generator().manual_seed(0)
+    means = torch.zeros(2, latent_dim, dtype=torch.float64)
+    means[:, 0] = torch.tensor([-3.0, 3.0])
+    loading = torch.randn(5, latent_dim, generator=generator, dtype=torch.float64)
+    loading[:, 0] = 0
+    affine = Affine(loading, means.new_zeros(5), means.new_ones(5))
+    weights, scales = means.new_tensor([1 - share, share]), torch.full_like(means, 0.5)
+    model = GaussianMixtureModel(num_data, weights, means, scales, affine)
+    x = torch.randn(num_data, 5, generator=generator, dtype=torch.float64)
+
+    def guide(x, context=None):
+        mean, covariance = model.posterior(x)
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("z", dist.MultivariateNormal(mean[:, 0], covariance[:, 0]))
+
+    return model, guide, x, model.log_evidence(x).numpy()
+
+
+@pytest.mark.parametrize("share", [0.5, 0.1])
+def test_a_mode_that_the_guide_misses_is_not_estimated_away(share):
+    """k-hat alone believes most of these values, all wrong; the check believes none, and 95 % get no upper bound."""
+    model, guide, x, exact = two_modes(share, 40)
+    alone = evidence_interval(model, guide, x, Sandwich(GUIDED, check=None, upper=None))
+    believed = alone.verdict == "estimate"
+    assert believed.mean() > 0.5
+    assert not holds(alone, exact)[believed].any()
+    particles = {"num_particles": 5000, "chunk_size": MANY}
+    method = Sandwich(ImportanceSampling(**particles), ImportanceSampling(proposal=pv.Defensive(), **particles), BOUNDS)
+    checked = evidence_interval(model, guide, x, method)
+    assert (checked.verdict != "estimate").all()
+    assert (checked.verdict == "bound only").mean() >= 0.95
+    assert (checked.lower <= exact).all()
+
+
+def test_chains_find_what_the_priors_draws_do_not():
+    """Twenty latents: some values that are wrong by log 2 pass the check, none passes `confirm`."""
+    model, guide, x, _ = two_modes(0.5, 30, latent_dim=20)
+    model.noise.fill_(0.2)
+    exact = model.log_evidence(x).numpy()
+    checked = evidence_interval(model, guide, x, ESTIMATES_ALONE)
+    missed = checked.verdict == "estimate"
+    assert missed.mean() > 0.2
+    assert not holds(checked, exact)[missed].any()
+    confirmed = evidence_interval(model, guide, x, Sandwich(GUIDED, MIXED, QUICK.upper, confirm=True))
+    assert (confirmed.verdict == "bound only").all()
+    assert (confirmed.r_hat > 1.1).all()
+
+
+def test_good_estimates_are_confirmed():
+    bed = beds.linear_gaussian(20, guide_scale=1.3)
+    interval = evidence_interval(bed.model, bed.guide, bed.x, Sandwich(GUIDED, MIXED, BOUNDS, confirm=True))
+    assert (interval.verdict == "estimate").mean() > 0.5
+    assert np.isfinite(interval.r_hat).all()
+
+
+def test_only_what_is_not_estimated_is_annealed(monkeypatch):
+    bed, rows = beds.linear_gaussian(6), []
+    narrow = beds.linear_gaussian(6, guide_scale=0.4).guide
+    estimate = ReverseAIS.estimate
+
+    middle = bed.x.sum(-1).median()
+
+    def guide(x, context=None):  # exact for large sums, narrow elsewhere
+        good, bad = bed.guide.posterior(x), narrow.posterior(x)
+        root = torch.where((x.sum(-1) > middle)[:, None, None], good.scale_tril, bad.scale_tril)
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("z", dist.MultivariateNormal(good.loc, scale_tril=root))
+
+    def counted(self, model, guide, data, *, seed):
+        rows.extend(data.x.tolist())
+        return estimate(self, model, guide, data, seed=seed)
+
+    monkeypatch.setattr(ReverseAIS, "estimate", counted)
+    interval = evidence_interval(bed.model, guide, bed.x, QUICK, seed=1)
+    exactly = (bed.x.sum(-1) > middle).numpy()
+    assert ((interval.verdict == "estimate") == exactly).all()
+    assert rows == bed.x[~exactly].tolist()
+    assert (np.isnan(interval.r_hat) == exactly).all()
+    assert holds(interval, bed.log_evidence.numpy()).all()
+    assert (interval.gap[exactly] == 0).all()
+
+
+def test_users_programs_missing_data_and_context():
+    """The bounds of each are in order, within 4 standard errors, and the verdicts are claims."""
+    model, guide = vae()
+    conditional = pv.Guide(pv.posteriors.MeanFieldNormal(2), 3, context_dim=2, encoder=torch.nn.Linear(5, 8))
+    decoder = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh())
+    given = pv.Model(pv.priors.StandardNormal(2), pv.likelihoods.Bernoulli(3), decoder, context_dim=2)
+    with_context = pv.Dataset(data_for("Bernoulli", 6), context=torch.randn(6, 2))
+    holes, program = data_for("Bernoulli", 6), TwoSites()
+    holes[::2, 1], holes[0] = float("nan"), float("nan")
+    theirs = (program.model, program.guide, torch.randn(6, 4, dtype=torch.float64))
+    for programs in ((model, guide, holes), (given, conditional, with_context), theirs):
+        interval = evidence_interval(*programs, QUICK, progress=False)
+        assert len(interval) == 6
+        assert np.isfinite(interval.lower).all()
+        assert (interval.lower <= interval.upper).all()
+        rows = np.isfinite(interval.r_hat)
+        gap = (interval.upper_bound.log_evidence - interval.lower_bound.log_evidence)[rows]
+        assert (gap > -4 * np.hypot(interval.upper_bound.mc_se, interval.lower_bound.mc_se)[rows] - 1e-4).all()
+    assert len(pyro.get_param_store()) > 0  # the user's own functions keep their parameters there
+    nothing_observed = evidence_interval(model, guide, holes, ESTIMATES_ALONE)[0]
+    assert nothing_observed.lower < 0 < nothing_observed.upper
+
+
+def test_the_interval_is_sliced_saved_and_repeated(tmp_path):
+    bed = beds.linear_gaussian(8, guide_shift=0.5)
+    before = torch.get_rng_state()
+    interval, again = (evidence_interval(bed.model, bed.guide, bed.x, TINY, seed=4) for _ in range(2))
+    assert torch.equal(before, torch.get_rng_state())
+    loaded = EvidenceInterval.load(interval.save(tmp_path / "interval.npz"))
+    for other in (again, loaded, interval[np.arange(8)]):
+        for name in ("lower", "upper", "verdict", "r_hat", "gap"):
+            np.testing.assert_array_equal(getattr(other, name), getattr(interval, name))
+    assert loaded.level == 0.95
+    assert len(interval[2]) == 1
+
+
+def test_the_summary_counts_an_estimate_as_both_bounds():
+    values = np.array([-3.0, -2.0, -1.0])
+    lower = Evidence(values, np.array([0.3, 0.1, 0.2]), *np.ones((4, 3)), np.full(3, 50))
+    checks = dict.fromkeys(("r_hat", "chain_ess", "divergences"), np.ones(3))
+    upper = replace(lower, log_evidence=values + 0.5, bound="upper if converged", checks=checks)
+    interval = EvidenceInterval(lower, upper, np.array(["estimate", "interval", "bound only"]))
+    np.testing.assert_allclose(interval.lower, values - 1.959964 * lower.mc_se, atol=1e-6)
+    np.testing.assert_allclose(interval.upper[:2], [-3 + 1.959964 * 0.3, -1.5 + 1.959964 * 0.1], atol=1e-6)
+    assert np.isposinf(interval.upper[2])
+    assert interval.gap.tolist() == [0.0, 0.5, np.inf]
+    summary = interval.summary()
+    assert (summary.num_estimates, summary.num_intervals, summary.num_bounds) == (1, 1, 1)
+    assert (summary.lower, summary.upper, summary.gap) == (-2.0, np.inf, 0.5)
+    assert summary.lower_se == pytest.approx(0.14**0.5 / 3)
+    assert str(interval).startswith("log p(x) at least -2.000 (se 0.125) nats per datum")
+    both = interval[:2].summary()
+    assert (both.upper, both.num_bounds) == (-2.25, 0)
+    assert both.upper_se == pytest.approx(0.1**0.5 / 2)
+    assert str(both).startswith("log p(x) between -2.500 (se 0.158) and -2.250 (se 0.158)")
+
+
+def test_an_interrupted_call_goes_on_where_it_was(tmp_path, monkeypatch):
+    bed = beds.linear_gaussian(4, guide_scale=0.5)
+    whole = evidence_interval(bed.model, bed.guide, bed.x, TINY)
+    estimate = ReverseAIS.estimate
+
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ReverseAIS, "estimate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        evidence_interval(bed.model, bed.guide, bed.x, TINY, checkpoint=tmp_path)
+    monkeypatch.setattr(ReverseAIS, "estimate", estimate)
+    monkeypatch.setattr(ImportanceSampling, "estimate", interrupted)
+    monkeypatch.setattr(AIS, "estimate", interrupted)
+    resumed = evidence_interval(bed.model, bed.guide, bed.x, TINY, checkpoint=tmp_path)
+    np.testing.assert_array_equal(resumed.upper, whole.upper)
+    with pytest.raises(ValueError, match=r"holds another call .*: delete it"):
+        evidence_interval(bed.model, bed.guide, bed.x, TINY, seed=1, checkpoint=tmp_path)
+
+
+def test_bad_input_says_so(tmp_path):
+    bed = beds.discrete_mixture(8, guide_scale=1.3)
+    with pytest.raises(ValueError, match="level is 1.5"):
+        Sandwich(level=1.5)
+    with pytest.raises(ValueError, match="confirm needs two bounds"):
+        Sandwich(upper=None, confirm=True)
+    with pytest.raises(ValueError, match=r"ReverseAIS\(num_chains=1\): it must be at least 2"):
+        ReverseAIS(num_chains=1)
+    with pytest.raises(ValueError, match="order is 0.5"):
+        ChiUpperBound(order=0.5)
+    with pytest.raises(ValueError, match="num_particles is 0"):
+        ChiUpperBound(0)
+    with pytest.raises(ValueError, match="'z' is Categorical.*continuous latents alone"):
+        pv.log_evidence(bed.model, bed.guide, bed.x, BOUNDS)
+    evidence = reduce_log_weights(np.zeros((30, 2)))
+    with pytest.raises(ValueError, match="holds no interval: there is no 'verdict'"):
+        EvidenceInterval.load(evidence.save(tmp_path / "evidence.npz"))
+
+    def planar(x, context=None):
+        flow = dist.transforms.Planar(2)
+        with pyro.plate("data", len(x), dim=-1):
+            base = dist.Normal(torch.zeros(len(x), 2), 1.0).to_event(1)
+            pyro.sample("z", dist.TransformedDistribution(base, [flow]))
+
+    with pytest.raises(ValueError, match=r"density cannot be evaluated at draws of the prior.*check=None"):
+        evidence_interval(vae()[0], planar, data_for("Bernoulli", 3), TINY)
+
+
+# --- the bounds ------------------------------------------------------------------------------------------------------
+
+
+@every_problem
+@pytest.mark.parametrize("guide", GUIDES)
+def test_the_chi_bound_lies_above(problem, guide):
+    """Above log p(x) within 4 standard errors, and never below importance sampling with the same draws."""
+    bed = PROBLEMS[problem](16, **GUIDES[guide])
+    chi = pv.log_evidence(bed.model, bed.guide, bed.x, ChiUpperBound(2000))
+    plain = pv.log_evidence(bed.model, bed.guide, bed.x, num_particles=2000)
+    assert (chi.log_evidence > bed.log_evidence.numpy() - 4 * chi.mc_se - 1e-9).all()
+    assert (chi.log_evidence >= plain.log_evidence - 1e-9).all()
+    assert not chi.is_estimate.any()
+    if guide == "exact":
+        np.testing.assert_allclose(chi.log_evidence, bed.log_evidence, atol=1e-9)
+
+
+def test_the_chi_bound_has_its_closed_form():
+    """log p(x) + D/n log E_q[(p / q)^n] of each dimension, q s times too wide; 4.5 standard errors (level 1e-4)."""
+    scale = 1.4
+    bed = beds.linear_gaussian(8, guide_scale=scale)
+    for order in (1.0, 2.0):
+        # int p^n q^(1 - n) = s^(n - 1) (n + (1 - n) / s^2)^(-1/2) per dimension
+        log_moment = (order - 1) * np.log(scale) - 0.5 * np.log(order + (1 - order) / scale**2)
+        exact = bed.log_evidence.numpy() + bed.latent_dim * log_moment / order
+        chi = pv.log_evidence(bed.model, bed.guide, bed.x, ChiUpperBound(4000, order))
+        assert (np.abs(chi.log_evidence - exact) < 4.5 * chi.mc_se).all()
+
+
+def test_reverse_annealing_comes_down_to_the_exact_value():
+    """From 0.1 nats too high on average to within 0.03 and 4 standard errors of the mean over 100."""
+    bed, x, exact = repeated("linear_gaussian", 100, guide_scale=2.5)
+    errors = []
+    for num_temperatures in (1, 12):
+        path = AIS(32, num_temperatures, sampler=MOVES, chunk_size=MANY)
+        evidence = pv.log_evidence(bed.model, bed.guide, x, ReverseAIS(path, QUICK.upper.sampler))
+        errors.append(evidence.log_evidence - exact)
+        assert evidence.bound == "upper if converged"
+        assert evidence.checks["divergences"].mean() < 0.01
+    noise = 4 * errors[1].std() / 100**0.5
+    assert errors[0].mean() > 0.1
+    assert -noise < errors[1].mean() < 0.03 + noise
+
+
+def test_reverse_annealing_is_exact_where_the_guide_is():
+    bed = beds.linear_gaussian(3)
+    evidence = pv.log_evidence(bed.model, bed.guide, bed.x, TINY.upper)
+    np.testing.assert_allclose(evidence.log_evidence, bed.log_evidence, atol=1e-9)
+
+
+def test_starts_come_from_every_chain_spaced_apart():
+    bed = beds.linear_gaussian(3)
+    method = ReverseAIS(AIS(10, 1), HMC(12, 5, 2), num_chains=4)
+    chains = method.chains(bed.model, bed.guide, pv.Dataset(bed.x, dtype=bed.x.dtype))
+    assert chains["z"].shape == (12, 4, 3, 2)
+    starts = spaced(chains, 10)["z"]
+    for i in range(10):
+        assert torch.equal(starts[i], chains["z"][[3, 7, 11][i // 4], i % 4])
+
+
+# --- evidence that is an upper bound ---------------------------------------------------------------------------------
+
+
+def test_upper_bounds_say_so_wherever_they_go(tmp_path):
+    bed = beds.linear_gaussian(4, guide_scale=1.3)
+    chi = pv.log_evidence(bed.model, bed.guide, bed.x, ChiUpperBound(100))
+    reverse = pv.log_evidence(bed.model, bed.guide, bed.x, ReverseAIS(AIS(25, 2), HMC(8, 4, 2)))
+    for evidence in (chi, reverse):
+        loaded = Evidence.load(evidence.save(tmp_path / "upper.npz"))
+        joined = concatenate([evidence[:1], evidence[1:]])
+        for other in (loaded, joined):
+            assert other.bound == evidence.bound
+            assert other.checks.keys() == evidence.checks.keys()
+            for name in other.checks:
+                np.testing.assert_array_equal(other.checks[name], evidence.checks[name])
+        assert f"log p(x) <= {evidence.log_evidence.mean():.3f}" in str(evidence.summary())
+    assert set(reverse.checks) == {"r_hat", "chain_ess", "divergences"}
+    assert reverse.summary().mc_bias > 0
+    assert np.isnan(chi.summary().mc_bias)
+    with pytest.raises(ValueError, match="evidence of two kinds cannot be one"):
+        concatenate([chi, reverse])
+    with pytest.raises(ValueError, match="bound is 'sideways'"):
+        Evidence(*np.zeros((7, 1)), bound="sideways")
+
+
+def test_files_written_before_bounds_were_named_are_read(tmp_path):
+    evidence = reduce_log_weights(np.random.default_rng(0).normal(size=(30, 3)))
+    np.savez(tmp_path / "old.npz", **{name: getattr(evidence, name) for name in ARRAYS})
+    loaded = Evidence.load(tmp_path / "old.npz")
+    assert loaded.bound == "lower"
+    assert loaded.checks == {}
+    np.testing.assert_array_equal(loaded.log_evidence, evidence.log_evidence)
