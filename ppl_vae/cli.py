@@ -159,6 +159,7 @@ def fit(
         "ppl-vae evaluate runs/demo --split valid --seed 1 --output valid.json",
         "ppl-vae evaluate runs/demo --method AIS --set num_temperatures=500",
         "ppl-vae evaluate runs/demo --num-particles 100000 --set target_se=0.05 --set proposal=Defensive",
+        "torchrun --nproc-per-node=4 -m ppl_vae evaluate runs/mnist --num-particles 5000",
     ),
 )
 def evaluate(
@@ -182,6 +183,7 @@ def evaluate(
     Means go to a .json, log p(x) and k-hat of every datum to an .npz, in the run's folder unless --output says where.
     An interrupted evaluation goes on where it was when the same command is given again.
     """
+    from ppl_vae.distributed import is_main, process_group
     from ppl_vae.experiment import Folder, evaluate_run, load_run, table
 
     flags = {"method.name": method, "num_particles": num_particles, "split": split, "seed": seed}
@@ -189,8 +191,10 @@ def evaluate(
     experiment = load_run(run, data_dir=None if data_dir is None else str(data_dir), device=device)
     experiment = experiment.with_evaluation(**given)
     output = output or Folder(run).evaluation(experiment.config.evaluation)
-    metrics = evaluate_run(experiment, output, progress=not quiet)
-    typer.echo(table(metrics, [output.with_suffix(suffix) for suffix in (".json", ".npz")]))
+    with process_group():
+        metrics = evaluate_run(experiment, output, progress=not quiet)
+        if is_main():
+            typer.echo(table(metrics, [output.with_suffix(suffix) for suffix in (".json", ".npz")]))
 
 
 @app.command(

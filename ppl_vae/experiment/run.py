@@ -139,5 +139,6 @@ def evaluate_run(
     if Path(output).suffix not in EVALUATION_SUFFIXES:
         raise ConfigError(f"{output}: an evaluation goes to {numbers.name} and {per_datum.name}: name either file")
     metrics = measure(experiment, experiment.held_out, progress=progress, checkpoint=per_datum)[1]
-    write_json(numbers, metrics)
+    if is_main():
+        write_json(numbers, metrics)
     return metrics
