@@ -97,7 +97,8 @@ def _has_free_shape(node: torch.fx.Node) -> bool:
     """Whether an operation's output has a shape that the inputs' values decide."""
     tags = getattr(node.target, "tags", ())
     if node.target is torch.ops.aten.index.Tensor:  # by positions, or by a mask
-        return any(index is not None and index.meta["val"].dtype == torch.bool for index in node.args[1])
+        indices: Any = node.args[1]
+        return any(index is not None and index.meta["val"].dtype == torch.bool for index in indices)
     return torch.Tag.dynamic_output_shape in tags or torch.Tag.data_dependent_output in tags
 
 

@@ -23,6 +23,7 @@ ROOMS = [
     *(
         "seeding",
         "files",
+        "distributed",
         "data",
         "families",
         "model",

@@ -41,15 +41,12 @@ class Likelihood(nn.Module, ABC):
         self.link = Readout(feature_shape, self.num_parameters, self.event_shape)
 
     def marginal(self, x: Tensor) -> tuple[Tensor, ...] | None:
-        """The unconstrained parameters under which each x_i alone has its mean in these data, NaN left out.
-
-        None, the default, lets `start_at` leave the link as it is.
-        """
+        """The unconstrained parameters under which each x_i has its mean in these data; None leaves the link alone."""
         return None
 
     def start_at(self, x: Tensor) -> None:
         """Set the link's bias so that features of zero give the marginals of x, (N, *event)."""
-        self.check(x)
+        self._check_shape(x)
         raw = self.marginal(x)
         if raw is not None and self.link is not None:
             self.link.set_bias(torch.stack([each.expand(self.event_shape) for each in raw]))
@@ -76,17 +73,20 @@ class Likelihood(nn.Module, ABC):
         Raises:
             ValueError: the event shape is wrong, or a value is outside the support; names value, row and feature.
         """
-        if x.shape[-len(self.event_shape) :] != self.event_shape:
-            raise ValueError(
-                f"{type(self).__name__}({tuple(self.event_shape)}) was given x of shape {tuple(x.shape)}: "
-                f"one datum must have shape {tuple(self.event_shape)}"
-            )
+        self._check_shape(x)
         outside = x.isinf() | ~(self.support.check(x) | x.isnan())
         if outside.any():
             row, *feature = outside.nonzero()[0].tolist()
             value = x[(row, *feature)].item()
             place = feature[0] if len(feature) == 1 else tuple(feature)
             raise ValueError(f"{type(self).__name__}: x is {value:g} at row {row}, feature {place}; {self.remedy}")
+
+    def _check_shape(self, x: Tensor) -> None:
+        if x.shape[-len(self.event_shape) :] != self.event_shape:
+            raise ValueError(
+                f"{type(self).__name__}({tuple(self.event_shape)}) was given x of shape {tuple(x.shape)}: "
+                f"one datum must have shape {tuple(self.event_shape)}"
+            )
 
     def concerns(self, features: Tensor) -> list[str]:
         """What a statistician should know of the fitted parameters at these features; empty when all is well."""

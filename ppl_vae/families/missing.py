@@ -22,6 +22,7 @@ def missing_values(exist: bool) -> Iterator[None]:
         exist: Whether there may be NaN in the data that are evaluated within.
 
     Example:
+        >>> import torch
         >>> with missing_values(False):
         ...     observed_part(dist.Normal(0.0, 1.0).expand([1, 2]).to_event(1), torch.zeros(1, 2))[1]
         tensor([[0., 0.]])
@@ -49,6 +50,7 @@ def observed_part(distribution: dist.Independent, x: Tensor) -> tuple[dist.Indep
         Mattei and Frellsen (2019), MIWAE, arXiv:1812.02633, section 3.
 
     Example:
+        >>> import torch
         >>> x = torch.tensor([[0.0, float("nan")]])
         >>> part, values = observed_part(dist.Normal(0.0, 1.0).expand([1, 2]).to_event(1), x)
         >>> values, part.log_prob(values).round(decimals=3)
@@ -74,6 +76,7 @@ def smoothed_mean(x: Tensor, prior_mean: float) -> Tensor:
         prior_mean: Value of the further row.
 
     Example:
+        >>> import torch
         >>> smoothed_mean(torch.zeros(3, 1), 1.0)
         tensor([0.2500])
     """
