@@ -12,7 +12,9 @@ from ppl_vae.diagnostics.collapse import (
     rate_distortion,
 )
 from ppl_vae.diagnostics.collapse_plot import plot_collapse
-from ppl_vae.diagnostics.comparison import ModelComparison, compare_models
+from ppl_vae.diagnostics.comparison import compare_models, to_elpd
+from ppl_vae.diagnostics.comparison_plot import plot_models
+from ppl_vae.diagnostics.comparison_table import ModelComparison
 from ppl_vae.diagnostics.datatree import to_datatree
 from ppl_vae.diagnostics.draws import Draws
 from ppl_vae.diagnostics.estimator_plot import plot_estimators
@@ -20,6 +22,7 @@ from ppl_vae.diagnostics.estimator_table import EstimatorComparison, Reference, 
 from ppl_vae.diagnostics.estimators import compare_estimators
 from ppl_vae.diagnostics.gradient_noise import GradientNoise, gradient_noise
 from ppl_vae.diagnostics.guide_errors import GuideErrors, guide_errors
+from ppl_vae.diagnostics.interval_plot import plot_evidence_interval
 from ppl_vae.diagnostics.latent import LatentMeans, latent_means
 from ppl_vae.diagnostics.pit import PIT, PITSummary, conditional_pit, marginal_pit
 from ppl_vae.diagnostics.plots import (
@@ -81,8 +84,10 @@ __all__ = [
     "plot_calibration",
     "plot_collapse",
     "plot_estimators",
+    "plot_evidence_interval",
     "plot_k_hat",
     "plot_latent",
+    "plot_models",
     "plot_pit",
     "plot_predictive_check",
     "plot_reconstructions",
@@ -93,4 +98,5 @@ __all__ = [
     "rate_distortion",
     "reliability",
     "to_datatree",
+    "to_elpd",
 ]

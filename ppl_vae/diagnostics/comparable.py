@@ -1,0 +1,75 @@
+"""Which estimates of log p(x) may stand side by side: of the same rows, both probabilities or both densities."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from ppl_vae.evidence import Evidence
+
+KINDS = {"counting": "a probability", "lebesgue": "a density"}
+BAD_K = 0.7
+
+
+def refuse_unlike(evidence: Mapping[str, Evidence]) -> None:
+    """Raise unless all are of the same x and of one kind of likelihood, and none is an upper bound.
+
+    What an evidence does not tell is not checked; `unchecked` says so.
+
+    Raises:
+        ValueError: names two that differ, and in what.
+    """
+    sizes = {name: len(each) for name, each in evidence.items()}
+    if len(set(sizes.values())) > 1 or min(sizes.values()) < 2:
+        raise ValueError(f"compare_models needs log p(x) of the same rows, two or more; given {sizes}")
+    for name, each in evidence.items():
+        if each.bound != "lower":
+            raise ValueError(
+                f"{name!r} holds bounds of kind {each.bound!r}: give estimates of log p(x), or lower bounds"
+            )
+    for property_of, complain in ((_rows, _other_rows), (_measure, _other_measure)):
+        known = [name for name, each in evidence.items() if property_of(each)]
+        for name in known[1:]:
+            one, other = evidence[known[0]], evidence[name]
+            if property_of(one) != property_of(other):
+                raise ValueError(f"{known[0]!r} and {name!r} cannot be compared: {complain(one, other)}")
+
+
+def unchecked(evidence: Mapping[str, Evidence]) -> list[str]:
+    """A sentence for each check that could not be made."""
+    parts = (("which rows it was computed on", _rows), ("whether it is a probability or a density", _measure))
+    unknown = [(what, [name for name, each in evidence.items() if not of(each)]) for what, of in parts]
+    return [f"Not checked: the evidence of {_listed(names)} does not tell {what}." for what, names in unknown if names]
+
+
+def of_k_hat(name: str, share_bad_k: float) -> list[str]:
+    """What k-hat says of one model's log p(x)."""
+    if np.isnan(share_bad_k):
+        return [f"k-hat of {name} is unknown: whether its log p(x) can be believed is as well."]
+    bound = f"k-hat > {BAD_K} for {share_bad_k:.1%} of the data of {name}: its log p(x) there is a lower bound."
+    return [bound] * (share_bad_k > 0)
+
+
+def _listed(names: list[str]) -> str:
+    return names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+
+
+def _rows(evidence: Evidence) -> bytes:
+    return b"" if evidence.digests is None else evidence.digests.tobytes()
+
+
+def _measure(evidence: Evidence) -> str:
+    return evidence.measure
+
+
+def _other_rows(one: Evidence, other: Evidence) -> str:
+    a, b = np.asarray(one.digests), np.asarray(other.digests)
+    differ = np.flatnonzero(a != b)
+    if (np.sort(a) == np.sort(b)).all():
+        return f"they hold the same rows in another order, from row {differ[0]} on"
+    found = "all rows" if len(differ) == len(a) else f"{len(differ)} of {len(a)} rows, the first being row {differ[0]},"
+    return f"{found} differ; both need the same x, binarised alike and in the same units"
+
+
+def _other_measure(one: Evidence, other: Evidence) -> str:
+    kinds = [KINDS.get(each.measure, each.measure) for each in (one, other)]
+    return f"log p(x) is that of {kinds[0]} of x in one and of {kinds[1]} in the other"

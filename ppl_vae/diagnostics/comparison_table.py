@@ -1,0 +1,131 @@
+"""What `compare_models` found, as a table for people, for pandas, and for ArviZ."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["LEVEL", "ModelComparison"]
+
+LEVEL = 0.95
+HEADER = (
+    *("model", "log p(x)", "difference", "se", "95 % interval", "se: data", "trainings", "particles"),
+    *("weight", "k-hat > 0.7"),
+)
+
+
+@dataclass(frozen=True)
+class ModelComparison:
+    """Models from best to worst by mean log p(x), each against one of them.
+
+    Columns of `table`, in ArviZ's words where it has one: mlpd (mean log p(x)), se (over the data), mlpd_diff, dse (all
+    errors of the difference), dse_data, dse_training and dse_mc (its parts; the last is part of the first), low and
+    high (95 % interval of the difference), weight, share_bad_k, num_trainings.
+
+    Args:
+        names: Names, best first.
+        reference: Name of the model that the others are held against.
+        trainings: Mean log p(x) of each trained model, (R,) for each name.
+        log_evidence: Mean log p(x) over trainings and data, nats per datum.
+        data_se: Its standard error over the data.
+        difference: log p(x) less that of the reference, mean over trainings and data.
+        difference_se: Its standard error over the data, paired by datum: sd(d_i) / sqrt(N).
+        difference_training_se: Its standard error over trainings; NaN where one of the two was trained once.
+        difference_mc_se: The part of `difference_se` that is Monte Carlo, from both models' particles.
+        interval: 95 % interval of the difference, by Student's t with Satterthwaite's degrees of freedom, (M, 2).
+        weight: Stacking weight: the share of the model's trainings in the mixture that predicts these data best.
+        share_bad_k: Share of the data with k-hat > 0.7: there log p(x) is a bound, and the difference one of bounds.
+        num_data: Number of data N.
+        notes: What to bear in mind, a sentence each.
+
+    References:
+        Vehtari, Gelman and Gabry (2017), Practical Bayesian model evaluation, arXiv:1507.04544, section 5;
+        Yao et al. (2018), Using stacking to average Bayesian predictive distributions, arXiv:1704.02030.
+
+    Example:
+        >>> from ppl_vae.diagnostics import compare_models
+        >>> from ppl_vae.evidence import reduce_log_weights
+        >>> log_w = np.random.default_rng(0).normal(size=(50, 400))
+        >>> comparison = compare_models({"a": reduce_log_weights(log_w), "b": reduce_log_weights(log_w - 1.0)})
+        >>> comparison.names, comparison.difference.round(6).tolist()
+        (('a', 'b'), [0.0, -1.0])
+    """
+
+    names: tuple[str, ...]
+    reference: str
+    trainings: tuple[np.ndarray, ...]
+    log_evidence: np.ndarray
+    data_se: np.ndarray
+    difference: np.ndarray
+    difference_se: np.ndarray
+    difference_training_se: np.ndarray
+    difference_mc_se: np.ndarray
+    interval: np.ndarray
+    weight: np.ndarray
+    share_bad_k: np.ndarray
+    num_data: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def table(self) -> "pd.DataFrame":
+        """All numbers, one row per model; `arviz_plots.plot_compare` draws it."""
+        import pandas as pd
+
+        columns = {
+            "mlpd": self.log_evidence,
+            "se": self.data_se,
+            "mlpd_diff": self.difference,
+            "dse": np.hypot(self.difference_se, np.nan_to_num(self.difference_training_se)),
+            "dse_data": self.difference_se,
+            "dse_training": self.difference_training_se,
+            "dse_mc": self.difference_mc_se,
+            "low": self.interval[:, 0],
+            "high": self.interval[:, 1],
+            "weight": self.weight,
+            "share_bad_k": self.share_bad_k,
+            "num_trainings": [len(each) for each in self.trainings],
+        }
+        return pd.DataFrame(columns, index=pd.Index(self.names, name="model"))
+
+    def to_markdown(self) -> str:
+        """The same as a Markdown table, and what to bear in mind."""
+        lines = [HEADER, ["---", *["---:"] * (len(HEADER) - 1)], *self._cells()]
+        drawn = [f"| {' | '.join(cell.replace('|', '\\|') for cell in line)} |" for line in lines]
+        return "\n".join([*drawn, "", *(f"- {note}" for note in self._all_notes())]) + "\n"
+
+    def __str__(self) -> str:
+        lines = [HEADER, *self._cells()]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(HEADER))]
+        drawn = [f"{line[0]:{widths[0]}}  {_right(line[1:], widths[1:])}" for line in lines]
+        return "\n".join([*drawn, "", *self._all_notes()])
+
+    def _cells(self) -> list[Sequence[str]]:
+        return [
+            (
+                name,
+                f"{row.mlpd:.3f}",
+                f"{row.mlpd_diff:.3f}",
+                *(("-",) * 5 if name == self.reference else _errors(row)),
+                f"{row.weight:.2f}",
+                "-" if np.isnan(row.share_bad_k) else f"{row.share_bad_k:.1%}",
+            )
+            for name, row in zip(self.names, self.table.itertuples(), strict=True)
+        ]
+
+    def _all_notes(self) -> list[str]:
+        about = f"{self.num_data:,} data, nats per datum; differences from {self.reference}, paired by datum."
+        return [about, *self.notes]
+
+
+def _errors(row: "pd.Series") -> Sequence[str]:
+    parts = (row.dse_data, row.dse_training, row.dse_mc)
+    interval = f"{row.low:.3f} to {row.high:.3f}"
+    return (f"{row.dse:.3f}", interval, *("-" if np.isnan(part) else f"{part:.3f}" for part in parts))
+
+
+def _right(cells: Sequence[str], widths: Sequence[int]) -> str:
+    return "  ".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
