@@ -328,8 +328,9 @@ def test_metrics_are_what_python_gives(finished):
     data = load("digits", binarize="dynamic")
     torch.manual_seed(0)
     guide = Guide(posteriors.MeanFieldNormal(2), data.event_shape, networks.MLP((8, 8), [8]))
-    prior_at = {"pseudo_inputs": data.train.x[:5]}
-    model = Model(priors.VampPrior(guide, **prior_at), likelihoods.Bernoulli(data.event_shape), networks.MLP(2, [8]))
+    prior = priors.VampPrior(guide, pseudo_inputs=data.train.x[:5])
+    likelihood = likelihoods.Bernoulli(data.event_shape)
+    model = Model(prior, likelihood, networks.MLP(2, [8]), start=data.train.x)
     result = fit(model, guide, data, training=Training(num_epochs=2, progress=False))
     evidence = log_evidence(model, guide, data.test[:12], num_particles=30)
     summary = evidence.summary()
