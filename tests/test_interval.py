@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pyro
 import pyro.distributions as dist
@@ -14,6 +15,7 @@ import ppl_vae as pv
 from ppl_vae import beds
 from ppl_vae.data.beds import Affine
 from ppl_vae.data.beds.mixture import GaussianMixtureModel
+from ppl_vae.diagnostics.interval_plot import plot_evidence_interval
 from ppl_vae.evidence import (
     AIS,
     ChiUpperBound,
@@ -343,6 +345,32 @@ def test_starts_come_from_every_chain_spaced_apart():
     starts = spaced(chains, 10)["z"]
     for i in range(10):
         assert torch.equal(starts[i], chains["z"][[3, 7, 11][i // 4], i % 4])
+
+
+# --- the picture -----------------------------------------------------------------------------------------------------
+
+
+def test_the_picture_draws_every_interval_once():
+    values, errors = np.array([-5.0, -20.0, -11.0, -8.0]), np.array([0.1, 0.2, 0.3, 0.05])
+    lower = Evidence(values, errors, *np.ones((4, 4)), np.full(4, 50))
+    upper = replace(lower, log_evidence=values + 0.4, bound="upper if converged")
+    interval = EvidenceInterval(lower, upper, np.array(["interval", "bound only", "estimate", "estimate"]))
+    exact = values + np.array([0.2, 0.9, 0.0, 0.01])
+    ax = plot_evidence_interval(interval, exact=exact)
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == [
+        *("estimate: 2", "interval: 1", "bound only: 1", "exact")
+    ]
+    order = [3, 2, 0, 1]  # estimates by length, then the rest
+    half = (interval.upper - interval.lower)[order[:3]] / 2
+    segments = np.concatenate([lines.get_segments() for lines in ax.collections])
+    np.testing.assert_allclose(segments[:3, 1, 1], half)
+    np.testing.assert_allclose(segments[:, 0, 1], [*-half, -1.959964 * 0.2], atol=1e-6)
+    crosses = ax.lines[-1].get_ydata()
+    np.testing.assert_allclose(crosses[[0, 1, 3]], [0.01, 0.0, 0.9], atol=1e-9)
+    assert ax.get_ylim()[1] > 0.9
+    with pytest.raises(ValueError, match="2 exact values were given for 4 intervals"):
+        plot_evidence_interval(interval, exact=exact[:2])
+    plt.close("all")
 
 
 # --- evidence that is an upper bound ---------------------------------------------------------------------------------

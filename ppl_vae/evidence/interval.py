@@ -73,8 +73,8 @@ class EvidenceInterval:
     inequality: b = 3.7 nats at 0.95. That is not in the interval, being far wider than it where the weights are tame.
 
     Args:
-        lower_bound: Evidence from importance sampling for an estimate, else from annealing forwards, of the N data.
-        upper_bound: Evidence from annealing backwards; NaN where it was not needed.
+        lower_bound: Evidence from importance sampling where that is to be believed, else from annealing forwards, (N,).
+        upper_bound: Evidence from annealing backwards, (N,); NaN where it was not needed.
         verdict: "estimate", "interval" or "bound only", (N,).
         level: Nominal probability that the interval holds log p(x).
 

@@ -42,8 +42,8 @@ class Sandwich:
     Args:
         estimate: The first method, for all data.
         check: The second one, with another proposal; None trusts the first.
-        upper: For the rest: the path annealed forwards gives the lower bound, and backwards the upper one; None leaves
-            them with the lower bound of `estimate`.
+        upper: For the rest: its path annealed backwards gives the upper bound, and forwards the lower one, unless the
+            check, being wider, is to be believed where the estimate is not; None leaves them without an upper bound.
         level: Nominal probability that an interval holds log p(x).
         confirm: Whether an estimate has to lie between the two bounds as well.
 
@@ -148,17 +148,18 @@ def evidence_interval(
     second = first if method.check is None else _checked(call, method.check, everything)
     estimated, verdict = method.agree(first, second), np.full(len(data), LOWER_BOUND)
     verdict[estimated] = ESTIMATE
+    better = np.flatnonzero(~estimated & second.is_estimate)
+    lower, upper = _put(first, better, second[better]), _unknown(first)
     rows = everything if method.confirm else np.flatnonzero(~estimated)
-    if method.upper is None or not len(rows):
-        return EvidenceInterval(first, _unknown(first), verdict, method.level)
-    lower, upper = call("bounds", method.upper.annealed, rows), call("bounds", method.upper, rows)
-    below = (lower, first[rows], second[rows])
-    enclosed = method.converged(upper) & np.all([method.in_order(each, upper) for each in below], axis=0)
-    confirmed = estimated[rows] & method.in_order(lower, first[rows])
-    verdict[rows] = np.where(enclosed, np.where(confirmed, ESTIMATE, INTERVAL), LOWER_BOUND)
-    unbelieved = verdict[rows] != ESTIMATE
-    lower = _put(first, rows[unbelieved], lower[unbelieved])
-    return EvidenceInterval(lower, _put(_unknown(first), rows, upper), verdict, method.level)
+    if method.upper is not None and len(rows):
+        forward, reverse = call("bounds", method.upper.annealed, rows), call("bounds", method.upper, rows)
+        below = (forward, first[rows], second[rows])
+        enclosed = method.converged(reverse) & np.all([method.in_order(each, reverse) for each in below], axis=0)
+        confirmed = estimated[rows] & method.in_order(forward, first[rows])
+        verdict[rows] = np.where(enclosed, np.where(confirmed, ESTIMATE, INTERVAL), LOWER_BOUND)
+        worse = ~(estimated | second.is_estimate)[rows]
+        lower, upper = _put(lower, rows[worse], forward[worse]), _put(upper, rows, reverse)
+    return EvidenceInterval(lower, upper, verdict, method.level)
 
 
 @dataclass(frozen=True)
@@ -197,9 +198,9 @@ def _checked(call: _Call, check: Method, rows: np.ndarray) -> Evidence:
 
 def _unknown(like: Evidence) -> Evidence:
     """An upper bound that nobody computed."""
-    nothing = np.full((len(ARRAYS), len(like)), np.nan)
-    checks = dict.fromkeys(CHECKS, nothing[0])
-    return replace(Evidence(*nothing), num_used=np.zeros_like(like.num_used), bound=ReverseAIS.bound, checks=checks)
+    nothing = np.full(len(like), np.nan)
+    arrays: dict[str, Any] = dict.fromkeys(ARRAYS, nothing) | {"num_used": np.zeros_like(like.num_used)}
+    return replace(like, **arrays, bound=ReverseAIS.bound, checks=dict.fromkeys(CHECKS, nothing))
 
 
 def _put(evidence: Evidence, rows: np.ndarray, part: Evidence) -> Evidence:
