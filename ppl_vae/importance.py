@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ppl_vae.data import Dataset
+from ppl_vae.data.rows import blocks
 from ppl_vae.guide import Guide
 from ppl_vae.model import Model
 from ppl_vae.recording import Graph, RecordingError, check_agreement, compiled, recorded
@@ -78,9 +79,17 @@ def check_device(device: str | torch.device) -> None:
 
 def check_data(model: Program, x: Tensor, context: Tensor | None, guide: Program | None = None) -> None:
     """Check all data once, before a loop that runs without validation, and that model and guide belong together."""
-    for program in (model, guide):
-        if isinstance(program, Model | Guide):
-            program.check(x, context)
+    checks = [program.check for program in (model, guide) if isinstance(program, Model | Guide)]
+    start = 0
+    for part in blocks(x) if checks else ():
+        try:
+            for check in checks:
+                check(part, context)
+        except ValueError as error:
+            if not start:
+                raise
+            raise ValueError(f"{error} (its rows are counted from {start})") from None
+        start += len(part)
     if isinstance(model, Model) and isinstance(guide, Guide) and model.latent_dim != guide.latent_dim:
         raise ValueError(
             f"the model has {model.latent_dim} latent dimensions and the guide {guide.latent_dim}: "

@@ -95,8 +95,8 @@ def same_rows(x: Any, **others: Any) -> None:
         raise ValueError(f"row {row} is {index[row]!s} in x and {theirs[row]!s} in {what}: reindex one like the other")
 
 
-def refuse(bad: Tensor, values: Tensor, names: np.ndarray, why: str) -> None:
-    """Raise for the first bad entry of x, naming value, row and feature. No paper.
+def refuse(bad: Tensor, values: Tensor, names: np.ndarray, why: str, rows: np.ndarray | None = None) -> None:
+    """Raise for the first bad entry of x, naming value, row (by its number among `rows`) and feature. No paper.
 
     Raises:
         ValueError: There is one.
@@ -105,7 +105,8 @@ def refuse(bad: Tensor, values: Tensor, names: np.ndarray, why: str) -> None:
         return
     row, *place = bad.nonzero()[0].tolist()
     feature = names[place[0]] if len(place) == 1 else tuple(place)
-    raise ValueError(f"x is {values[row, *place].item():g} at row {row}, feature {feature!s}: {why}")
+    number = row if rows is None else rows[row]
+    raise ValueError(f"x is {values[row, *place].item():g} at row {number}, feature {feature!s}: {why}")
 
 
 def _names(names: Any, size: int, what: str) -> np.ndarray:

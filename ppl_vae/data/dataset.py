@@ -2,20 +2,20 @@
 
 import copy
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from dataclasses import replace
+from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ppl_vae.data.bits import BINARIZE, Binarize, bernoulli, thresholded
 from ppl_vae.data.checks import coords_of, covariates, labels_of, picture, refuse, same_rows
+from ppl_vae.data.rows import GREY, Rows, blocks, in_file, table_in_file
 from ppl_vae.data.splits import count, disjoint, random_rows
-from ppl_vae.data.tables import table
+from ppl_vae.data.tables import check_floating, table
 
 __all__ = ["Dataset", "as_dataset"]
-
-Binarize = Literal["dynamic", "static", "threshold"]
-BINARIZE = ("dynamic", "static", "threshold")
 
 
 class Dataset:
@@ -23,12 +23,14 @@ class Dataset:
 
     NaN in x means missing; a row may be missing altogether. `labels` are for colouring only: nothing is fitted to them.
     Binarisation draws each entry as Bernoulli(grey value), for the whole set before any split, so that a datum has the
-    same evaluation bits in every split and subset. Not for data that do not fit in memory. No paper for the class;
-    dynamic binarisation is that of the reference.
+    same evaluation bits in every split and subset. A memory map or zarr array stays in its file: `x` then stands for
+    its rows (`Rows`), splits are row numbers, an index (`data[:1000]`) reads rows into memory, and each epoch's bits
+    are drawn as rows are read. No paper for the class; dynamic binarisation is that of the reference.
 
     Args:
         x: The observations: NumPy, torch, nested lists, a pandas DataFrame (columns name the features, the index the
-            data) or an xarray DataArray (its dims and coords are kept; the first dim, or "datum", runs over the data).
+            data), an xarray DataArray (its dims and coords are kept; the first dim, or "datum", runs over the data), a
+            `numpy.memmap` or a zarr array.
         context: Covariates, complete: (N, C), or (N,) for one.
         labels: One label per datum.
         feature_names: Names of the features, for one-dimensional events.
@@ -40,6 +42,7 @@ class Dataset:
         name: What the set is called in tables and plots.
         image_shape: How to draw one datum as a picture; two- and three-dimensional events need none.
         dtype: Floating type of x and context.
+        scale: What one stands for; x is divided by it (255 makes grey values of bytes).
 
     Shape:
         x (N, *event); context (N, C); labels (N,); mask (N, *event)
@@ -72,9 +75,10 @@ class Dataset:
         name: str = "data",
         image_shape: tuple[int, ...] | None = None,
         dtype: torch.dtype = torch.float32,
+        scale: float = 1.0,
     ) -> None:
-        observed = table(x, dtype)
-        self.x: Tensor = observed.values
+        observed = table_in_file(x, dtype, scale) if in_file(x) else table(x, dtype)
+        self.x: Tensor = observed.values if in_file(x) else observed.values.div_(scale)
         self.name, self.seed, self.binarize = name, seed, binarize
         self.dims: tuple[str, ...] = observed.dims
         self.coords: dict[str, np.ndarray] = coords_of(observed, datum_names, feature_names)
@@ -82,7 +86,8 @@ class Dataset:
         self.context, self.context_names = covariates(context, self.x)
         self.labels = labels_of(labels, len(self))
         same_rows(x, context=context, labels=labels)
-        self._refuse(self.x.isinf(), "x takes finite numbers, and NaN for missing")
+        if not in_file(self.x):
+            self._refuse(self.x.isinf(), "x takes finite numbers, and NaN for missing")
         self.intensity: Tensor | None = None  # the grey values behind the bits
         if binarize is not None:
             self._binarize()
@@ -93,6 +98,12 @@ class Dataset:
     def mask(self) -> Tensor:
         """True where x was observed."""
         return ~self.x.isnan()
+
+    @property
+    def has_missing(self) -> bool:
+        """Whether any value is missing; takes reading a whole file of floating numbers."""
+        may_miss = self.x.may_miss if isinstance(self.x, Rows) else True
+        return may_miss and any(bool(part.isnan().any()) for part in blocks(self.x))
 
     @property
     def event_shape(self) -> torch.Size:
@@ -121,19 +132,20 @@ class Dataset:
         rows = np.atleast_1d(np.arange(len(self))[index.cpu().numpy() if isinstance(index, Tensor) else index])
         if not rows.size:
             raise ValueError(f"the index {index!r} selects none of the {len(self)} rows of {self.name!r}")
-        return self._rows(rows)
+        return self._rows(rows).in_memory()
 
     def __repr__(self) -> str:
-        facts = self.describe()
-        parts = [f"{len(self)} x {facts['event_shape']}"]
-        parts += [f"{facts['missing']:.1%} missing"] * (facts["missing"] > 0)
+        missing = 0.0 if in_file(self.x) else self._spread()[0]  # a file is not read for this
+        parts = [f"{len(self)} x {tuple(self.event_shape)}"]
+        parts += ["in a file"] * in_file(self.x)
+        parts += [f"{missing:.1%} missing"] * (missing > 0)
         parts += [f"context={list(self.context_names)}"] * (self.context is not None)
         parts += [f"binarize={self.binarize!r}"] * (self.binarize is not None)
-        parts += [" / ".join(f"{name} {size}" for name, size in facts["splits"].items())] * bool(self.splits)
+        parts += [" / ".join(f"{name} {len(rows)}" for name, rows in self.splits.items())] * bool(self.splits)
         return f"Dataset({self.name!r}, {', '.join(parts)})"
 
     def describe(self) -> dict[str, Any]:
-        """The facts of the data set, for a table. No paper.
+        """The facts of the data set, for a table; takes reading the whole of a file. No paper.
 
         Returns:
             name, num_data, event_shape, missing (share), range (of what was observed), context (names), labels (how
@@ -143,14 +155,13 @@ class Dataset:
             >>> Dataset([[0.0, 1.0], [2.0, float("nan")]]).describe()["missing"]
             0.25
         """
-        mask = self.mask
-        seen = self.x[mask]
+        missing, least, most = self._spread()
         return {
             "name": self.name,
             "num_data": len(self),
             "event_shape": tuple(self.event_shape),
-            "missing": 1 - mask.sum().item() / mask.numel(),
-            "range": (seen.min().item(), seen.max().item()) if seen.numel() else (float("nan"), float("nan")),
+            "missing": missing,
+            "range": (least, most),
             "context": list(self.context_names),
             "labels": 0 if self.labels is None else len(np.unique(self.labels)),
             "binarize": self.binarize,
@@ -197,6 +208,8 @@ class Dataset:
     def draw(self, generator: torch.Generator) -> Tensor:
         """The training view of x: fresh bits with `binarize="dynamic"`, else x itself.
 
+        Of rows in a file it stands for the bits, which are drawn as rows are read.
+
         Args:
             generator: Where the bits come from.
 
@@ -210,6 +223,8 @@ class Dataset:
         """
         if self.binarize != "dynamic" or self.intensity is None:
             return self.x
+        if isinstance(self.x, Rows):
+            return self.x.redrawn(generator)
         return _bits(self.intensity, generator)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "Dataset":
@@ -219,10 +234,22 @@ class Dataset:
             >>> Dataset(torch.zeros(4, 2)).to(dtype=torch.float64).x.dtype
             torch.float64
         """
-        if dtype is not None and not dtype.is_floating_point:
-            raise ValueError(f"dtype {dtype} cannot hold NaN for missing values: use torch.float32 or torch.float64")
+        if dtype is not None:
+            check_floating(dtype)
         tensors = {"x": self.x, "context": self.context, "intensity": self.intensity}
         return self._with(**{k: v if v is None else v.to(device=device, dtype=dtype) for k, v in tensors.items()})
+
+    def in_memory(self) -> "Dataset":
+        """The same data, read from their file if they are in one: then x is a tensor. No paper.
+
+        Example:
+            >>> data = Dataset(torch.zeros(3, 2))
+            >>> data.in_memory() is data
+            True
+        """
+        if not isinstance(self.x, Rows):
+            return self
+        return self._with(x=self.x[:], intensity=None if self.intensity is None else self.intensity[:])
 
     def flatten(self) -> "Dataset":
         """The same data with one-dimensional events; `image_shape` still says how to draw them. No paper.
@@ -242,14 +269,25 @@ class Dataset:
     def _binarize(self) -> None:
         if self.binarize not in BINARIZE:
             raise ValueError(f"binarize={self.binarize!r} is unknown: one of {', '.join(map(repr, BINARIZE))} or None")
-        self._refuse(
-            (self.x < 0) | (self.x > 1), "binarize takes grey values in [0, 1]; divide by the largest (255 for bytes)"
-        )
         self.intensity = self.x
+        if isinstance(self.x, Rows):
+            self.x = replace(self.x, binarize=self.binarize, seed=self.seed)
+            return
+        self._refuse((self.x < 0) | (self.x > 1), GREY)
         if self.binarize == "threshold":
-            self.x = torch.where(self.x.isnan(), self.x, (self.x >= 0.5).to(self.x.dtype))
+            self.x = thresholded(self.x)
         else:
             self.x = _bits(self.x, torch.Generator().manual_seed(self.seed))
+
+    def _spread(self) -> tuple[float, float, float]:
+        """Share missing, least and largest value."""
+        missing, least, most = 0, float("nan"), float("nan")
+        for part in blocks(self.x):
+            seen = part[~part.isnan()]
+            missing += part.numel() - seen.numel()
+            if seen.numel():
+                least, most = np.fmin(least, seen.min().item()), np.fmax(most, seen.max().item())
+        return missing / self.x.shape.numel(), float(least), float(most)
 
     def _refuse(self, bad: Tensor, why: str) -> None:
         refuse(bad, self.x, self.coords[self.dims[1]], why)
@@ -265,10 +303,9 @@ class Dataset:
 
     def _rows(self, rows: np.ndarray) -> "Dataset":
         index = torch.from_numpy(rows).to(self.x.device)
+        tensors = {"x": self.x, "context": self.context, "intensity": self.intensity}
         return self._with(
-            x=self.x[index],
-            context=None if self.context is None else self.context[index],
-            intensity=None if self.intensity is None else self.intensity[index],
+            **{name: None if values is None else values.index_select(0, index) for name, values in tensors.items()},
             labels=None if self.labels is None else self.labels[rows],
             coords=self.coords | {self.dims[0]: self.coords[self.dims[0]][rows]},
             splits={},
@@ -295,7 +332,8 @@ def as_dataset(data: Any, context: Any = None) -> Dataset:
         Dataset('data', 3 x (2,))
     """
     if not isinstance(data, Dataset):
-        return Dataset(data, context=context, dtype=data.dtype if _is_float(data) else torch.float32)
+        is_float = isinstance(data, Tensor | Rows) and data.dtype.is_floating_point
+        return Dataset(data, context=context, dtype=data.dtype if is_float else torch.float32)
     if context is not None:
         raise ValueError(
             f"{data.name!r} is a Dataset and carries its own context: give Dataset(x, context=...) instead"
@@ -303,12 +341,6 @@ def as_dataset(data: Any, context: Any = None) -> Dataset:
     return data
 
 
-def _is_float(data: Any) -> bool:
-    return isinstance(data, Tensor) and data.is_floating_point()
-
-
 def _bits(intensity: Tensor, generator: torch.Generator) -> Tensor:
-    # float32 uniforms for every dtype: one seed, the same bits
-    uniform = torch.rand(intensity.shape, generator=generator, device=generator.device, dtype=torch.float32)
-    bits = uniform.to(intensity.device).lt_(intensity).to(intensity.dtype)  # in place: images are many
-    return bits.masked_fill_(intensity.isnan(), float("nan"))
+    shape = intensity.shape
+    return bernoulli(intensity, torch.rand(shape, generator=generator, device=generator.device, dtype=torch.float32))

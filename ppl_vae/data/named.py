@@ -48,6 +48,7 @@ def load(
     valid: float | None = None,
     data_dir: str | Path | None = None,
     seed: int = 0,
+    scale: float = 1.0,
 ) -> Dataset:
     """A data set by name, or from a file, with its splits.
 
@@ -67,6 +68,7 @@ def load(
             faces.
         data_dir: Where to look first.
         seed: Where random splits and evaluation bits come from.
+        scale: What one stands for in a file (255 for bytes that are grey values); the sets know theirs.
 
     Returns:
         The data with `train`, `valid` and `test`.
@@ -84,17 +86,17 @@ def load(
         Dataset('digits', 1797 x (8, 8), binarize='dynamic', train 1297 / valid 200 / test 300)
     """
     if str(name_or_path) not in RECIPES:
-        return _from_file(Path(name_or_path), binarize, flatten, valid, seed)
+        path = Path(name_or_path)
+        if not path.exists() and path.suffix not in READERS:
+            raise KeyError(f"{str(path)!r} is neither a file nor one of {', '.join(RECIPES)}")
+        return _in_splits(read(path, binarize=binarize, seed=seed, scale=scale), flatten, valid, seed)
     name = str(name_or_path)
     if name == "binarized_mnist" and binarize is not None:
         raise ValueError(f"binarized_mnist is binary already, binarize={binarize!r} does nothing: use mnist for that")
     recipe = RECIPES[name]
     fields = recipe.fields(data_dir)
-    fields |= {
-        "x": np.divide(fields["x"], recipe.scale, dtype=np.float32),
-        "splits": _splits(fields, recipe, valid, seed),
-    }
-    data = Dataset(**fields, binarize=binarize, seed=seed, name=name)
+    fields |= {"splits": _splits(fields, recipe, valid, seed)}
+    data = Dataset(**fields, binarize=binarize, seed=seed, name=name, scale=recipe.scale)
     return data.flatten() if flatten else data
 
 
@@ -108,10 +110,8 @@ def available() -> dict[str, str]:
     return {name: recipe.about for name, recipe in RECIPES.items()}
 
 
-def _from_file(path: Path, binarize: Binarize | None, flatten: bool, valid: float | None, seed: int) -> Dataset:
-    if not path.exists() and path.suffix not in READERS:
-        raise KeyError(f"{str(path)!r} is neither a file nor one of {', '.join(RECIPES)}")
-    data = read(path, binarize=binarize, seed=seed)
+def _in_splits(data: Dataset, flatten: bool, valid: float | None, seed: int) -> Dataset:
+    """A file's data in its own splits or random ones."""
     data = data.flatten() if flatten else data
     if not data.splits:
         return data.split(0.1 if valid is None else valid, 0.1, seed)

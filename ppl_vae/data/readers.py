@@ -1,4 +1,4 @@
-"""Files as data sets: .npz, .npy, .csv, .parquet."""
+"""Files as data sets: .npz, .npy, .csv, .parquet, .zarr."""
 
 import zipfile
 from collections.abc import Iterable, Mapping
@@ -15,6 +15,7 @@ __all__ = ["read"]
 PARTS = ("train", "valid", "test")
 ROW_NAMES = {"id", "index"}  # what a first column is called that names the rows
 UNNAMED = "Unnamed: 0"  # by pandas, the first column when it has no name
+LARGEST_IN_MEMORY = 2**28  # numbers: 1 GB of float32
 
 
 def read(
@@ -25,22 +26,25 @@ def read(
     binarize: Binarize | None = None,
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
+    scale: float = 1.0,
 ) -> Dataset:
-    r"""Read a file as a data set: .npz, .npy, .csv or .parquet.
+    r"""Read a file as a data set: .npz, .npy, .csv, .parquet or .zarr.
 
-    An .npz holds `x`, or `x_train` with `x_valid` and `x_test`, whose rows become the splits; `context` and `labels`
-    (or `y`) beside them under the same endings. A table holds one column per feature; missing cells are NaN. A first
-    column of distinct values names the data if it has no name, as pandas writes its index, or is called id or index and
-    holds no fractions.
-    Pickled objects are refused. Values are taken as they are: bytes are not divided by 255. No paper.
+    An .npz, or the group of a .zarr, holds `x`, or `x_train` with `x_valid` and `x_test`, whose rows become the splits;
+    `context` and `labels` (or `y`) beside them under the same endings. An .npy, or the array of a .zarr, is x alone: of
+    more than 2^28 numbers (1 GB as float32) it stays in its file, as a memory map does that is given to `Dataset`. A
+    table holds one column per feature; missing cells are NaN. A first column of distinct values names the data if it
+    has no name, as pandas writes its index, or is called id or index and holds no fractions.
+    Pickled objects are refused. Values are taken as they are: bytes are divided by 255 with `scale=255`. No paper.
 
     Args:
         path: The file.
-        label: The array or column with the labels; without it, an .npz is searched for `labels` and `y`.
+        label: The array or column with the labels; without it, .npz and .zarr are searched for `labels` and `y`.
         context: The array (one) or the columns (any number) with covariates.
         binarize: As in `Dataset`.
         seed: Where evaluation bits come from.
         dtype: Floating type of x and context.
+        scale: What one stands for; x is divided by it.
 
     Raises:
         FileNotFoundError: No such file.
@@ -60,10 +64,10 @@ def read(
     path, names = Path(path), (context,) if isinstance(context, str) else tuple(context)
     if path.suffix not in READERS:
         raise ValueError(f"{path}: suffix {path.suffix!r} is unknown, use one of {', '.join(READERS)}")
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"{path}: no such file (from folder {Path.cwd()})")
     fields = READERS[path.suffix](path, label, names)
-    return Dataset(**fields, binarize=binarize, seed=seed, name=path.stem, dtype=dtype)
+    return Dataset(**fields, binarize=binarize, seed=seed, name=path.stem, dtype=dtype, scale=scale)
 
 
 def arrays(path: Path) -> dict[str, np.ndarray]:
@@ -79,7 +83,7 @@ def arrays(path: Path) -> dict[str, np.ndarray]:
         raise _unreadable(path, error) from None
 
 
-def assemble(found: Mapping[str, np.ndarray], label: str | None, context: str | None) -> dict[str, Any]:
+def assemble(found: Mapping[str, Any], label: str | None, context: str | None) -> dict[str, Any]:
     """The fields of a `Dataset` from arrays by name, parts put together with their rows as splits. No paper.
 
     Raises:
@@ -101,13 +105,14 @@ def assemble(found: Mapping[str, np.ndarray], label: str | None, context: str | 
     return fields | {"splits": {} if whole else _consecutive({part: len(found[f"x_{part}"]) for part in parts})}
 
 
-def _joined(found: Mapping[str, np.ndarray], name: str | None, endings: list[str]) -> np.ndarray | None:
+def _joined(found: Mapping[str, Any], name: str | None, endings: list[str]) -> Any:
     if name is None:
         return None
     for ending in endings:
         if name + ending not in found:
             raise KeyError(f"no array {name + ending!r} among {', '.join(found)}")
-    return np.concatenate([found[name + ending] for ending in endings])
+    parts = [found[name + ending] for ending in endings]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _consecutive(sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
@@ -116,20 +121,44 @@ def _consecutive(sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
 
 
 def _read_npz(path: Path, label: str | None, context: tuple[str, ...]) -> dict[str, Any]:
+    return _named(path, arrays(path), label, context)
+
+
+def _named(path: Path, found: Mapping[str, Any], label: str | None, context: tuple[str, ...]) -> dict[str, Any]:
+    """The fields of a `Dataset` from a file's arrays by name."""
     if len(context) > 1:
-        raise ValueError(f"{path}: an .npz keeps its covariates in one array, context={list(context)} names several")
+        raise ValueError(
+            f"{path}: a {path.suffix} keeps its covariates in one array, context={list(context)} names several"
+        )
     try:
-        return assemble(arrays(path), label, *(context or (None,)))
+        return assemble(found, label, *(context or (None,)))
     except KeyError as error:
         raise KeyError(f"{path}: {error.args[0]}") from None
+
+
+def _read_zarr(path: Path, label: str | None, context: tuple[str, ...]) -> dict[str, Any]:
+    try:
+        import zarr
+    except ImportError:
+        raise ImportError(f"{path}: .zarr files are read with zarr: pip install zarr") from None
+    try:
+        found: Any = zarr.open(path, mode="r")
+    except (ValueError, OSError) as error:
+        raise _unreadable(path, error) from None
+    fields = _named(path, {"x": found} if hasattr(found, "shape") else dict(found.arrays()), label, context)
+    return fields | {"x": _left_if_large(fields["x"])}
+
+
+def _left_if_large(array: Any) -> Any:
+    """An array in a file as it is, or read where it is small."""
+    return array if array.size > LARGEST_IN_MEMORY else np.array(array)
 
 
 def _read_npy(path: Path, label: str | None, context: tuple[str, ...]) -> dict[str, Any]:
     if label or context:
         raise ValueError(f"{path}: an .npy is x alone; for labels or context use .npz, .csv or .parquet")
     try:
-        with path.open("rb") as file:
-            return {"x": np.load(file, allow_pickle=False)}
+        return {"x": _left_if_large(np.load(path, mmap_mode="r", allow_pickle=False))}
     except (ValueError, EOFError, OSError) as error:
         raise _unreadable(path, error) from None
 
@@ -171,8 +200,8 @@ def _frame(path: Path) -> Any:
 
 
 def _unreadable(path: Path, error: Exception) -> ValueError:
-    what = "pickled objects, which are refused, or damage" if "ickle" in str(error) else str(error).splitlines()[0]
+    what = "pickled objects, which are refused, or damage" if "bject" in str(error) else str(error).splitlines()[0]
     return ValueError(f"{path} cannot be read: {what}; save plain numbers, for example with np.savez(path, x=x)")
 
 
-READERS = {".npz": _read_npz, ".npy": _read_npy, ".csv": _read_table, ".parquet": _read_table}
+READERS = {".npz": _read_npz, ".npy": _read_npy, ".csv": _read_table, ".parquet": _read_table, ".zarr": _read_zarr}

@@ -39,8 +39,7 @@ def table(source: Any, dtype: torch.dtype, what: str = "x") -> Table:
         >>> table([[1.0, float("nan")]], torch.float32).dims
         ('datum', 'feature')
     """
-    if not dtype.is_floating_point:
-        raise ValueError(f"dtype {dtype} cannot hold NaN for missing values: use torch.float32 or torch.float64")
+    check_floating(dtype)
     if hasattr(source, "to_frame"):  # a pandas Series
         source = source.to_frame()
     if hasattr(source, "columns") and hasattr(source, "index"):
@@ -54,20 +53,27 @@ def table(source: Any, dtype: torch.dtype, what: str = "x") -> Table:
     return result
 
 
+def check_floating(dtype: torch.dtype) -> None:
+    """Raise ValueError unless this type can hold what is missing. No paper."""
+    if not dtype.is_floating_point:
+        raise ValueError(f"dtype {dtype} cannot hold NaN for missing values: use torch.float32 or torch.float64")
+
+
 def row_names(source: Any) -> np.ndarray | None:
     """The row index of a pandas object, else None. No paper."""
     return np.asarray(source.index) if hasattr(source, "index") and hasattr(source, "to_numpy") else None
 
 
 def _from_array(source: Any, dtype: torch.dtype, what: str) -> Table:
-    values = _tensor(source, dtype, what)
+    values = tensor(source, dtype, what)
     if values.ndim == 0:
         raise ValueError(f"{what} is the single number {values.item()}: rows of data needed")
     values = values[:, None] if values.ndim == 1 else values
-    return Table(values, ("datum", *_event_dims(values.ndim - 1)), {})
+    return Table(values, ("datum", *event_dims(values.ndim - 1)), {})
 
 
-def _event_dims(ndim: int) -> tuple[str, ...]:
+def event_dims(ndim: int) -> tuple[str, ...]:
+    """Names for the dims of one datum. No paper."""
     return EVENT_DIMS.get(ndim, tuple(f"dim_{i}" for i in range(ndim)))
 
 
@@ -77,7 +83,7 @@ def _from_frame(frame: Any, dtype: torch.dtype, what: str) -> Table:
             raise TypeError(
                 f"column {name!r} of {what} holds {kind}, not numbers: drop it, code it, or use it as labels"
             )
-    values = _tensor(frame.to_numpy(dtype=np.float64, na_value=np.nan), dtype, what)
+    values = tensor(frame.to_numpy(dtype=np.float64, na_value=np.nan), dtype, what)
     coords = {"datum": np.asarray(frame.index), "feature": np.asarray(frame.columns)}
     return Table(values, ("datum", "feature"), coords)
 
@@ -91,7 +97,12 @@ def _from_data_array(array: Any, dtype: torch.dtype, what: str) -> Table:
     return Table(result.values, dims + result.dims[len(dims) :], coords)
 
 
-def _tensor(source: Any, dtype: torch.dtype, what: str) -> Tensor:
+def tensor(source: Any, dtype: torch.dtype, what: str) -> Tensor:
+    """Numbers as a tensor of their own. No paper.
+
+    Raises:
+        TypeError: They are none.
+    """
     if isinstance(source, Tensor):
         if source.is_complex():
             raise TypeError(f"{what} holds {source.dtype}: real numbers needed")

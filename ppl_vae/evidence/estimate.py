@@ -13,6 +13,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from ppl_vae.data import Dataset, as_dataset
+from ppl_vae.data.rows import blocks
 from ppl_vae.distributed import from_main, gathered, is_main, num_processes, rank
 from ppl_vae.evidence.evidence import Evidence, concatenate
 from ppl_vae.evidence.importance_sampling import ImportanceSampling
@@ -87,25 +88,28 @@ def log_evidence(
     method, data = method or ImportanceSampling(**options), place(as_dataset(data), model, guide)
     method.warn()
     file, rows = _Progress(checkpoint, (model, guide), data, f"{method!r}, seed={seed}"), method.rows(len(data))
-    known, measure = digests(data.x), measure_of(model)
-    parts = [
-        replace(part, digests=known[: len(part)], measure=measure)
-        for part in from_main(file.read() if is_main() else None)
-    ]
+    parts, measure = from_main(file.read() if is_main() else None), measure_of(model)
     done, is_quiet = sum(len(part) for part in parts), not (progress and is_main())
     bar = tqdm(total=len(data), initial=done, desc="log p(x)", unit=" data", disable=is_quiet, delay=2)
-    with _kernels(method, data), missing_values(bool(data.x.isnan().any())), bar:
+    with _kernels(method, data), missing_values(data.has_missing), bar:
         for starts in batched(range(done, len(data), rows), num_processes()):
             found = None
             if rank() < len(starts):
-                some = slice(starts[rank()], starts[rank()] + rows)
+                some = data[starts[rank()] : starts[rank()] + rows]
                 block_seed = None if seed is None else derived_seed(seed, starts[rank()])
-                found = method.estimate(model, guide, data[some], seed=block_seed)
-                found = replace(found, digests=known[some], measure=measure)
-            parts += [part for part in gathered(found) if part is not None]
+                found = method.estimate(model, guide, some, seed=block_seed)
+                found = replace(found, digests=digests(some.x), measure=measure)
+            parts = joined([*parts, *(part for part in gathered(found) if part is not None)])
             file.write(parts, last=starts[-1] + rows >= len(data))
             bar.update(sum(map(len, parts)) - bar.n)
     return concatenate(parts)
+
+
+def joined(parts: list[Evidence]) -> list[Evidence]:
+    """The same in few parts: the last ones become one while they are of like length."""
+    while len(parts) > 1 and len(parts[-2]) <= 2 * len(parts[-1]):
+        parts = [*parts[:-2], concatenate(parts[-2:])]
+    return parts
 
 
 def _kernels(method: Method, data: Dataset) -> AbstractContextManager[None]:
@@ -142,7 +146,9 @@ class _Progress:
 
 def _digest(programs: tuple[Program, ...], data: Dataset) -> str:
     """A hash of the data and of the modules' weights."""
-    digest = hashlib.sha256(np.ascontiguousarray(data.x.cpu().numpy()).tobytes())
+    digest = hashlib.sha256()
+    for part in blocks(data.x):
+        digest.update(np.ascontiguousarray(part.cpu().numpy()))
     for program in programs:
         for tensor in program.state_dict().values() if isinstance(program, nn.Module) else ():
             digest.update(np.ascontiguousarray(tensor.detach().cpu().numpy()).tobytes())

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ppl_vae.data import Dataset
+from ppl_vae.data.rows import blocks, in_turn
 from ppl_vae.distributed import add_up, from_main, gathered, is_main, num_processes, rank
 from ppl_vae.families.missing import missing_values
 from ppl_vae.importance import arguments, check_data, evaluating, own_parameters, place
@@ -51,7 +52,7 @@ class Run:
         self.objective: Any = objective  # Pyro's base class declares none of the methods that its subclasses share
         data = place(data, model, guide, device=training.device)
         check_data(model, data.x, data.context, guide)
-        self.any_missing = bool(data.x.isnan().any())
+        self.any_missing = data.has_missing
         self.train, self.valid = data.train, data.valid if "valid" in data.splits else None
         if training.patience is not None and self.valid is None:
             raise ValueError(
@@ -93,10 +94,11 @@ class Run:
         start, generator = time.perf_counter(), torch.Generator().manual_seed(self._seed(epoch, 0))
         x = self.train.draw(generator)
         batches = torch.randperm(len(x), generator=generator).split(self.batch_size)
-        total = 0.0
+        mine = [rows[rank() :: num_processes()] for rows in batches]
+        total, ahead = 0.0, in_turn(x, mine)
         with seeded(self._seed(epoch, 1, *([rank()] if rank() else []))):
             for i, rows in enumerate(batches):
-                loss = self._step(x, rows[rank() :: num_processes()], done=epoch - 1 + i / len(batches))
+                loss = self._step(ahead, mine[i], done=epoch - 1 + i / len(batches))
                 if not math.isfinite(loss):
                     raise self._nonfinite(loss, epoch, i, self._rows(x, self.train.context, rows))
                 total += loss
@@ -119,10 +121,13 @@ class Run:
 
     def _gradient(self, x: Tensor, rows: Tensor, kl_weight: float) -> float:
         """Loss of a batch, its gradient in `.grad`: of these rows part by part, then of all processes' rows."""
-        parts = [part for part in rows.chunk(self.training.num_parts) if len(part)]
+        args = self._rows(x, self.train.context, rows)
+        parts = [
+            part for part in zip(*(arg.chunk(self.training.num_parts) for arg in args), strict=True) if len(part[0])
+        ]
         loss, gradients = 0.0, [None if parts else torch.zeros_like(p) for p in self.state.parameters]
         for part in parts:
-            loss += self.step(self._rows(x, self.train.context, part), kl_weight)
+            loss += self.step(part, kl_weight)
             gradients = [sum_of(old, p.grad) for old, p in zip(gradients, self.state.parameters, strict=True)]
         for parameter, gradient in zip(self.state.parameters, gradients, strict=True):
             parameter.grad = gradient
@@ -225,13 +230,14 @@ class Run:
 
     @staticmethod
     def _rows(x: Tensor, context: Tensor | None, rows: Tensor) -> tuple[Tensor, ...]:
-        rows = rows.to(x.device)
         return arguments(x[rows], None if context is None else context[rows])
 
 
 def _digest(data: Dataset, *programs: Program) -> str:
     """A hash of the training data and of how the modules are built."""
-    digest = hashlib.sha256(data.train.x.cpu().numpy().tobytes())
+    digest = hashlib.sha256()
+    for part in blocks(data.train.x):
+        digest.update(part.cpu().numpy().tobytes())
     for program in programs:
         digest.update(repr(program).encode() if isinstance(program, nn.Module) else b"")
     return digest.hexdigest()[:16]

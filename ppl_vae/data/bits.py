@@ -1,0 +1,46 @@
+"""Bits from grey values: at a threshold, or drawn as Bernoulli(grey value)."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Binarize = Literal["dynamic", "static", "threshold"]
+BINARIZE = ("dynamic", "static", "threshold")
+GAMMA, FACTORS = -7046029254386353131, (-4658895280553007687, -7723592293110705685)  # odd 64-bit numbers of SplitMix64
+
+
+def thresholded(grey: Tensor) -> Tensor:
+    """1 where grey >= 0.5, 0 elsewhere, NaN where it is missing. No paper."""
+    return torch.where(grey.isnan(), grey, (grey >= 0.5).to(grey.dtype))
+
+
+def bernoulli(grey: Tensor, uniform: Tensor) -> Tensor:
+    """1 where a float32 uniform is below the grey value: for one seed the same bits in every dtype. No paper."""
+    bits = uniform.to(grey.device).lt_(grey).to(grey.dtype)  # in place: images are many
+    return bits.masked_fill_(grey.isnan(), float("nan"))
+
+
+def uniforms(seed: int, rows: Tensor, num_values: int) -> Tensor:
+    """U(0, 1) for each value of these rows, (rows, num_values): a function of seed, row and place alone.
+
+    The stream of SplitMix64, which can be entered anywhere: a row has the same bits in every batch, order, split,
+    process and device. torch's generators would have to draw all the rows before it.
+
+    References:
+        Steele, Lea and Flood (2014), Fast splittable pseudorandom number generators, doi:10.1145/2660193.2660195.
+
+    Example:
+        >>> bool((uniforms(0, torch.arange(5), 3)[4] == uniforms(0, torch.tensor([4]), 3)[0]).all())
+        True
+    """
+    places = rows[:, None] * num_values + torch.arange(1, num_values + 1, device=rows.device)
+    bits = places.mul_(GAMMA).add_(seed)  # modulo 2^64, as int64 wraps
+    for shift, factor in zip((30, 27), FACTORS, strict=True):
+        bits = (bits ^ _shifted(bits, shift)).mul_(factor)
+    return _shifted(bits ^ _shifted(bits, 31), 40).float().mul_(2**-24)
+
+
+def _shifted(bits: Tensor, by: int) -> Tensor:
+    """To the right, with zeros from the left."""
+    return (bits >> by).bitwise_and_((1 << (64 - by)) - 1)

@@ -1,0 +1,247 @@
+"""Rows that stay in their file until a batch needs them: memory-mapped .npy and zarr."""
+
+import mmap
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ppl_vae.data.bits import Binarize, bernoulli, thresholded, uniforms
+from ppl_vae.data.checks import refuse
+from ppl_vae.data.tables import Table, check_floating, event_dims, tensor
+from ppl_vae.seeding import derived_seed
+
+__all__ = ["Rows", "ahead", "blocks", "in_turn"]
+
+VALUES_PER_BLOCK = 1_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Stands for the tensor (N, *event) that the rows of a file would be; indexing reads rows and gives a tensor.
+
+    What is read is checked as data in memory are when they are made, and goes to the device in the file's own type
+    where that is a byte: only there it becomes floating and is scaled and binarised. The numbers are those that the
+    same data have in memory, but for drawn bits, which are a function of seed and row. It is no tensor: what takes
+    none of its rows (`x.isnan()`, `x.mean(0)`) is refused. No paper.
+
+    Args:
+        source: A `numpy.memmap` or zarr array, (all rows, ...).
+        rows: Which of its rows, in which order, (N,).
+        event_shape: Shape of one datum.
+        computed: Floating type of the values before they are given out, which scale and bits are computed in.
+        dtype: Floating type of what is given out.
+        scale: What one stands for; values are divided by it.
+        binarize: As in `Dataset`.
+        seed: Where drawn bits come from.
+        device: Where what is read goes.
+
+    Shape:
+        (N, *event)
+
+    Raises:
+        AttributeError: It is used as a tensor.
+        ValueError: A row that is read has an infinite value, or one outside [0, 1] with `binarize`; the place is named.
+
+    Example:
+        >>> import tempfile
+        >>> np.save(tempfile.gettempdir() + "/rows.npy", np.arange(6, dtype=np.uint8).reshape(3, 2))
+        >>> source = np.load(tempfile.gettempdir() + "/rows.npy", mmap_mode="r")
+        >>> x = Rows(source, np.arange(3), torch.Size([2]))
+        >>> x.shape, x[[2, 0]].tolist()
+        (torch.Size([3, 2]), [[4.0, 5.0], [0.0, 1.0]])
+        >>> x.isnan()
+        Traceback (most recent call last):
+        AttributeError: x is in a file, and no tensor with an 'isnan': read rows of it first, as data[:1000] does
+    """
+
+    source: Any
+    rows: np.ndarray
+    event_shape: torch.Size
+    computed: torch.dtype = torch.float32
+    dtype: torch.dtype = torch.float32
+    scale: float = 1.0
+    binarize: Binarize | None = None
+    seed: int = 0
+    device: torch.device = torch.device("cpu")
+
+    @property
+    def shape(self) -> torch.Size:
+        """(N, *event)."""
+        return torch.Size([len(self), *self.event_shape])
+
+    @property
+    def may_miss(self) -> bool:
+        """Whether there can be NaN; whole numbers have none."""
+        return self.source.dtype.kind == "f"
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: Any) -> Tensor:
+        chosen = self.rows[index.cpu().numpy() if isinstance(index, Tensor) else index]
+        rows = np.atleast_1d(chosen)
+        order = rows.argsort()  # a disk reads forwards
+        numbers = _read(self.source, rows[order])[order.argsort()]
+        values = self._values(numbers.reshape(len(rows), *self.event_shape), rows)
+        return values if chosen.ndim else values[0]
+
+    def index_select(self, dim: int, index: Tensor) -> "Rows":
+        """Some of the rows, still in the file."""
+        return replace(self, rows=self.rows[index.cpu().numpy()])
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "Rows":
+        """The same for another device or floating type."""
+        return replace(self, device=torch.device(device or self.device), dtype=dtype or self.dtype)
+
+    def flatten(self, start_dim: int) -> "Rows":
+        """The same with one-dimensional events."""
+        return replace(self, event_shape=torch.Size([self.event_shape.numel()]))
+
+    def redrawn(self, generator: torch.Generator) -> "Rows":
+        """The same with other bits."""
+        return replace(self, seed=int(torch.randint(2**62, (), generator=generator)))
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise AttributeError(
+            f"x is in a file, and no tensor with an {name!r}: read rows of it first, as data[:1000] does"
+        )
+
+    def _values(self, numbers: np.ndarray, rows: np.ndarray) -> Tensor:
+        """What the numbers of these rows of the file are as x."""
+        values = torch.from_numpy(numbers) if numbers.itemsize == 1 else tensor(numbers, self.computed, "x")
+        self._check(values, rows)
+        values = values.pin_memory() if self.device.type == "cuda" else values
+        grey = values.to(self.device, non_blocking=True).to(self.computed).div_(self.scale)
+        return self._bits(grey, rows).to(self.dtype)
+
+    def _bits(self, grey: Tensor, rows: np.ndarray) -> Tensor:
+        if self.binarize is None or self.binarize == "threshold":
+            return grey if self.binarize is None else thresholded(grey)
+        places = torch.from_numpy(rows).to(grey.device)
+        return bernoulli(grey, uniforms(derived_seed(self.seed), places, self.event_shape.numel()).view_as(grey))
+
+    def _check(self, values: Tensor, rows: np.ndarray) -> None:
+        names = np.arange(self.event_shape[0])
+        if values.is_floating_point():
+            refuse(values.isinf(), values, names, "x takes finite numbers, and NaN for missing", rows)
+        if self.binarize is not None:
+            refuse((values < 0) | (values > self.scale), values / self.scale, names, GREY, rows)
+
+
+GREY = "binarize takes grey values in [0, 1]; divide by the largest (scale=255 for bytes)"
+
+
+def in_file(source: Any) -> bool:
+    """Whether this is a memory map, a zarr array (zarr is not imported), or `Rows` of one. No paper."""
+    if isinstance(source, np.memmap):
+        return source.mode is not None  # a copy of a memory map is one no more
+    return isinstance(source, Rows) or (hasattr(source, "oindex") and hasattr(source, "chunks"))
+
+
+def table_in_file(source: Any, dtype: torch.dtype, scale: float) -> Table:
+    """The rows of a file with the names of their dims; a vector becomes (N, 1). No paper.
+
+    Raises:
+        TypeError: It holds something else than real numbers.
+        ValueError: There are no rows or no features.
+    """
+    check_floating(dtype)
+    if isinstance(source, Rows):
+        return _table(replace(source, dtype=dtype, scale=source.scale * scale))
+    if source.dtype.kind not in "biuf":
+        raise TypeError(f"x holds {source.dtype}: real numbers needed")
+    if not source.ndim or not source.size:
+        raise ValueError(f"x of shape {tuple(source.shape)} is empty: at least one row and feature needed")
+    event_shape = torch.Size(source.shape[1:] or (1,))
+    return _table(Rows(source, np.arange(source.shape[0]), event_shape, computed=dtype, dtype=dtype, scale=scale))
+
+
+def _table(rows: Any) -> Table:
+    return Table(rows, ("datum", *event_dims(len(rows.event_shape))), {})
+
+
+def blocks(x: Tensor) -> Iterator[Tensor]:
+    """x as it is, or of `Rows` about a million values at a time: for what looks at all data once.
+
+    No paper.
+
+    Args:
+        x: The x of a `Dataset`.
+
+    Example:
+        >>> len(list(blocks(torch.zeros(10, 2))))
+        1
+    """
+    if not isinstance(x, Rows):
+        yield x
+        return
+    size = max(1, VALUES_PER_BLOCK // x.event_shape.numel())
+    yield from ahead(x.__getitem__, (slice(start, start + size) for start in range(0, len(x), size)))
+
+
+def ahead[Item, Found](read: Callable[[Item], Found], items: Iterable[Item]) -> Iterator[Found]:
+    """`read` of each item in turn, the next one by a thread while this one is used.
+
+    A thread suffices: reading and torch's operations do not hold Python's lock. No paper.
+
+    Args:
+        read: What to do with an item.
+        items: What to read.
+
+    Example:
+        >>> list(ahead(abs, [-1, 2, -3]))
+        [1, 2, 3]
+    """
+    with ThreadPoolExecutor(max_workers=1) as reader:
+        coming = None
+        for item in items:
+            ready, coming = coming, reader.submit(read, item)
+            if ready is not None:
+                yield ready.result()
+        if coming is not None:
+            yield coming.result()
+
+
+def in_turn(x: Tensor, batches: Iterable[Tensor]) -> Tensor:
+    """x, to be indexed with these batches in this order: of `Rows` the next batch is read while one is used.
+
+    No paper.
+
+    Args:
+        x: The x of a `Dataset`.
+        batches: Row numbers.
+
+    Example:
+        >>> x, batches = torch.eye(4), torch.arange(4).split(2)
+        >>> in_turn(x, batches) is x
+        True
+    """
+    announced: Any = _InTurn(x, batches)
+    return announced if isinstance(x, Rows) else x
+
+
+class _InTurn:
+    def __init__(self, x: Tensor, batches: Iterable[Tensor]) -> None:
+        self.coming = ahead(lambda rows: (rows, x[rows]), batches)
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        announced, found = next(self.coming)
+        if announced is not rows:
+            raise IndexError("batches are read ahead in the order that was announced, and another was asked for")
+        return found
+
+
+def _read(source: Any, rows: np.ndarray) -> np.ndarray:
+    """These rows of a file, copied."""
+    if not isinstance(source, np.memmap):
+        return np.asarray(source.oindex[rows])
+    found = np.array(source[rows])
+    if source.mode != "c" and hasattr(mmap, "MADV_DONTNEED"):
+        pages: Any = source._mmap  # type: ignore[attr-defined]
+        pages.madvise(mmap.MADV_DONTNEED)  # pages that were read are the file cache's memory, not ours
+    return found
