@@ -52,3 +52,12 @@ def test_aevb_ends_above_wake_sleep_at_equal_samples(tmp_path):
         assert difference.mean() > 4 * difference.std(ddof=1) / np.sqrt(len(difference))  # level 3e-5
         for points in (aevb, wake_sleep, mcem):
             assert points[-1].test.log_evidence.mean() > points[0].test.log_evidence.mean()
+
+
+def test_annealing_is_right_where_importance_sampling_is_not(tmp_path):
+    _, rows = run("annealed_evidence", tmp_path)
+    sharp = {row.method: row for row in rows if row.sigma == 0.05}
+    assert sharp["IS, prior"].error < -1000
+    assert sharp["IS, guide"].error < -50
+    assert sharp["AIS, guide"].error > -30  # at 20 temperatures; at 800 it is -0.07
+    assert sharp["IS, guide"].pareto_k > 0.7

@@ -18,6 +18,7 @@ from ppl_vae.terms import Program
 
 __all__ = ["AIS"]
 
+PAIRS_PER_BLOCK = 2_000  # each block runs through all temperatures before the next is begun
 FORWARD, REVERSE, PILOT = 0, 1, 2  # what the parts of one seed are for
 
 
@@ -40,7 +41,8 @@ class AIS:
             sample size, per datum, by a second pilot run: for paths that change fast at one end.
         sampler: The moves: `num_samples` transitions per temperature, `num_leapfrog`, `target_accept`; its warm-up is
             not used.
-        chunk_size: (chain, datum) pairs held at once; bounds the memory.
+        chunk_size: (chain, datum) pairs held at once; bounds the memory, and is the pace of bar and checkpoint; None
+            is 2,000.
 
     Raises:
         ValueError: a size below one, an unknown start or schedule; a guide whose density cannot be evaluated.
@@ -75,7 +77,7 @@ class AIS:
 
     def rows(self, num_data: int) -> int:
         """How many data `estimate` should be given at once."""
-        return rows_per_chunk(num_data, self.num_chains, self.chunk_size)
+        return rows_per_chunk(num_data, self.num_chains, self.chunk_size or PAIRS_PER_BLOCK)
 
     def warn(self) -> None:
         """Warn of what these settings cannot tell."""

@@ -79,6 +79,11 @@ class Training:
             value = getattr(self, name)
             if isinstance(value, int | float) and not value > 0:
                 raise ValueError(f"Training({name}={value}): it must be positive")
+        if 0 < self.num_epochs < self.kl_warmup_epochs:
+            raise ValueError(
+                f"Training(kl_warmup_epochs={self.kl_warmup_epochs}): longer than num_epochs={self.num_epochs}, it "
+                "would never end, and the bound itself would not be trained for: shorten it"
+            )
         if self.compile not in ("auto", True, False):
             raise ValueError(f'Training(compile={self.compile!r}): it must be "auto", True or False')
         if self.kl_warmup_epochs and self.kl_schedule is not None:
