@@ -1,0 +1,231 @@
+"""What the page of a run is made of: pictures, tables, panels."""
+
+import base64
+import io
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["NotApplicable", "Panel", "Picture", "Table", "draw", "number", "slug", "thumbnail"]
+
+SIZE = (4.2, 3.1)  # inches, of one of several pictures side by side: they line up
+PIXELS_PER_INCH = 96  # of a browser
+THUMBNAIL = 56  # pixels
+STYLE: Any = {
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": "medium",
+    "figure.constrained_layout.use": True,
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "legend.fontsize": "small",
+    "legend.frameon": False,
+    "savefig.dpi": 160,
+    "text.parse_math": False,  # a feature may be called "price in $", and another one "$"
+}
+
+
+class NotApplicable(Exception):  # noqa: N818 - no error: a panel that makes no sense for a run
+    """A panel makes no sense for this run; the message says why. No paper.
+
+    Example:
+        >>> raise NotApplicable("a datum has one entry")
+        Traceback (most recent call last):
+        ppl_vae.experiment.elements.NotApplicable: a datum has one entry
+    """
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture with what it shows in words.
+
+    No paper.
+
+    Args:
+        png: The file.
+        alt: What is seen, for those who do not see it.
+        caption: What to look for.
+        size: Width and height, pixels of a browser.
+        name: What its file is called, without suffix.
+
+    Example:
+        >>> Picture(b"...", "a line", name="line").src
+        'data:image/png;base64,Li4u'
+    """
+
+    png: bytes = field(repr=False)
+    alt: str
+    caption: str = ""
+    size: tuple[int, int] = (0, 0)
+    name: str = ""
+
+    @property
+    def src(self) -> str:
+        """The picture as an address that needs no file."""
+        return f"data:image/png;base64,{base64.b64encode(self.png).decode('ascii')}"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text (or small pictures) under their headings.
+
+    No paper.
+
+    Args:
+        columns: Headings.
+        rows: Cells.
+        caption: What is in it.
+        kind: "facts" for two columns, "text", "numbers", or "sortable".
+
+    Example:
+        >>> Table(["K", "bound"], [["1", "-90.1"]]).kind
+        'numbers'
+    """
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    caption: str = ""
+    kind: str = "numbers"
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One part of the page: sentences, code, a chain of boxes, pictures, tables; or why there is nothing.
+
+    No paper.
+
+    Args:
+        says: Sentences.
+        code: Text in fixed width.
+        chain: Labels and details of boxes, with arrows between them.
+        pictures: Side by side, all of one size.
+        tables: Below them.
+        page: Where the documentation explains it.
+        title: Heading.
+        problem: Why there is nothing else.
+
+    Example:
+        >>> Panel(["All is well."], title="Marginal PIT").id
+        'marginal-pit'
+    """
+
+    says: Sequence[str] = ()
+    code: str = ""
+    chain: Sequence[tuple[str, str]] = ()
+    pictures: Sequence[Picture] = ()
+    tables: Sequence[Table] = ()
+    page: str = ""
+    title: str = ""
+    problem: str = ""
+
+    @property
+    def id(self) -> str:
+        """The heading as an anchor."""
+        return slug(self.title)
+
+    @property
+    def columns(self) -> int:
+        """How many pictures stand in a row."""
+        return 2 if len(self.pictures) == 4 else min(len(self.pictures), 3)
+
+    def entitled(self, title: str) -> "Panel":
+        """The same with a heading, and pictures named after it."""
+        name = slug(title)
+        pictures = [replace(each, name=f"{name}-{i}") for i, each in enumerate(self.pictures, start=1)]
+        return replace(self, title=title, pictures=pictures)
+
+
+def slug(title: str) -> str:
+    """Letters and digits, small, with hyphens between. No paper.
+
+    Example:
+        >>> slug("log p(x): bounds")
+        'log-p-x-bounds'
+    """
+    return "-".join("".join(each if each.isalnum() else " " for each in title.lower()).split())
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number as the page writes it. No paper.
+
+    Example:
+        >>> number(-22.2424), number(None), number(float("-inf"))
+        ('-22.242', 'unknown', '-∞')
+    """
+    if value is None or np.isnan(value):
+        return "unknown"
+    return f"{value:.{digits}f}" if np.isfinite(value) else "∞" if value > 0 else "-∞"
+
+
+@contextmanager
+def _figures(num: int, size: tuple[float, float]) -> Iterator[np.ndarray]:
+    """Axes on figures of their own, in the page's style; closed afterwards, whatever happens."""
+    import matplotlib.pyplot as plt
+
+    with plt.rc_context(STYLE):
+        axes = np.array([plt.subplots(figsize=size)[1] for _ in range(num)], dtype=object)
+        try:
+            yield axes
+        finally:
+            for ax in axes:
+                plt.close(ax.figure)
+
+
+def draw(
+    plot: Callable[[Any], Any], alts: Sequence[str] | str, caption: str = "", size: tuple[float, float] = SIZE
+) -> list[Picture]:
+    """What `plot` draws on Axes, one for each alternative text, each as a picture of its own. No paper.
+
+    Args:
+        plot: Takes an array of Axes, or one if `alts` is one text.
+        alts: What is seen in each.
+        caption: What to look for, said below the last one.
+        size: Of each, inches.
+
+    Example:
+        >>> [picture] = draw(lambda ax: ax.plot([1, 2]), "a line that rises", size=(2, 1))
+        >>> picture.png[1:4], picture.size
+        (b'PNG', (192, 96))
+    """
+    texts = [alts] if isinstance(alts, str) else list(alts)
+    with _figures(len(texts), size) as axes:
+        plot(axes[0] if isinstance(alts, str) else axes)
+        files = [_png(ax) for ax in axes.flat]
+    pixels = (round(size[0] * PIXELS_PER_INCH), round(size[1] * PIXELS_PER_INCH))
+    captions = [""] * (len(texts) - 1) + [caption]
+    return [Picture(*each, size=pixels) for each in zip(files, texts, captions, strict=True)]
+
+
+def _png(ax: "Axes") -> bytes:
+    for axis in (ax.xaxis, ax.yaxis):
+        if axis.get_scale() == "log":  # whose numbers would be formulas
+            axis.set_major_formatter("{x:g}")
+            axis.set_minor_formatter("")
+    buffer = io.BytesIO()
+    figure: Any = ax.figure
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def thumbnail(pixels: np.ndarray, alt: str, name: str) -> Picture:
+    """A small picture from pixels (height, width) or (height, width, 3) in [0, 1]; NaN is blue. No paper.
+
+    Example:
+        >>> thumbnail(np.eye(8), "datum 3", "datum-3").size
+        (56, 56)
+    """
+    import matplotlib
+    from matplotlib.image import imsave
+
+    grey = matplotlib.colormaps["gray"].with_extremes(bad="#56B4E9")
+    coloured = grey(np.ma.masked_invalid(pixels)) if pixels.ndim == 2 else np.nan_to_num(pixels)
+    buffer = io.BytesIO()
+    imsave(buffer, coloured, format="png")
+    height = round(THUMBNAIL * pixels.shape[0] / pixels.shape[1])
+    return Picture(buffer.getvalue(), alt, size=(THUMBNAIL, height), name=name)

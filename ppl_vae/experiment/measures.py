@@ -1,0 +1,195 @@
+"""The numbers that a report's rules judge, read off the findings; each says how it is to be written."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ppl_vae.evidence import Evidence
+from ppl_vae.experiment.elements import NotApplicable
+from ppl_vae.experiment.findings import Findings
+from ppl_vae.experiment.report import reading
+
+BAD_K = 0.7
+FEWEST_EPOCHS = 5  # that a trend is read from
+NOISE = 3.0  # standard errors below which a difference is not seen
+HPD_LEVEL = 0.9
+MOST_BAD_K = 0.5  # share of bad weights beyond which predictions of hidden entries are not judged
+PRIOR_PASSES = 1.0  # nats
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A number, how it is written, and what else is to be said of it.
+
+    No paper.
+
+    Example:
+        >>> Measured(0.034, "3.4 %").says
+        ''
+    """
+
+    number: float
+    shown: str
+    says: str = ""
+
+
+def use_of_the_rows(found: Findings) -> Measured:
+    """0 for rows that training never saw, 1 for rows that chose the epoch, 2 for rows that it fitted."""
+    config = found.subject.experiment.config
+    split = config.evaluation.split
+    chose = split == "valid" and config.training.keywords.get("patience") is not None
+    return Measured(2.0 if split == "train" else float(chose), f"{split} split")
+
+
+def _bounds_at_full_weight(found: Findings) -> np.ndarray:
+    """The bound after each epoch at full KL weight, on validation rows if there are any."""
+    history = found.subject.metrics["history"]
+    bound = np.array(history.get("valid", history.get("train", [])), dtype=float)
+    bound = bound[np.array(history.get("kl_weight", []), dtype=float) >= 1]
+    bound = bound[np.isfinite(bound)]
+    if len(bound) < 2:
+        raise NotApplicable("fewer than two epochs were trained at full KL weight")
+    return bound
+
+
+def _last(bound: np.ndarray) -> np.ndarray:
+    """The last tenth of the epochs."""
+    return bound[-max(FEWEST_EPOCHS, len(bound) // 10) :]
+
+
+def gain(found: Findings) -> Measured:
+    """Nats per datum that a line through the last epochs gains."""
+    last = _last(_bounds_at_full_weight(found))
+    gained = float(np.polyfit(np.arange(len(last)), last, 1)[0] * (len(last) - 1))
+    return Measured(gained, f"{gained:+.2f} nats in the last {len(last)} epochs")
+
+
+def loss(found: Findings) -> Measured:
+    """Nats per datum that the bound ends below its best."""
+    metrics, bound = found.subject.metrics, _bounds_at_full_weight(found)
+    patience = found.subject.experiment.config.training.keywords.get("patience")
+    if patience is not None and "valid" in metrics["history"]:
+        return Measured(0.0, f"best epoch: {metrics['best_epoch']}", "The weights are those of the best epoch.")
+    lost = float(bound.max() - _last(bound).max())
+    return Measured(lost, f"{lost:.2f} nats below the best epoch")
+
+
+def share_bounded(found: Findings) -> Measured:
+    """Share of the data whose log p(x) is a lower bound and no more: k-hat above 0.7."""
+    share = float((_with_k_hat(found).pareto_k > BAD_K).mean())
+    return Measured(share, f"{share:.1%} of {len(found['importance'])} data")
+
+
+def share_without_error(found: Findings) -> Measured:
+    """Share of the data whose standard error may be too small: k-hat not surely below 0.5."""
+    share = float(1 - _with_k_hat(found).is_estimate.mean())
+    return Measured(share, f"{share:.1%} of {len(found['importance'])} data")
+
+
+def _with_k_hat(found: Findings) -> Evidence:
+    evidence: Evidence = found["importance"]
+    if evidence.bound != "lower" or np.isnan(evidence.pareto_k).any():
+        raise NotApplicable(reading(found.subject.metrics)[0])
+    return evidence
+
+
+def monte_carlo(found: Findings) -> Measured:
+    """Monte Carlo error or bias of log p(x), as a share of its standard error over the data."""
+    metrics = found.subject.metrics
+    mc_se, data_se, bias = (metrics[name] for name in ("mc_se", "data_se", "mc_bias"))
+    if not data_se or mc_se is None:
+        raise NotApplicable("it takes two data and two particles at least")
+    share = max(mc_se, abs(bias or 0.0)) / data_se
+    return Measured(share, f"se {mc_se:.3f}, bias {bias or 0.0:.3f}, data se {data_se:.3f} nats")
+
+
+def largest_error(found: Findings) -> Measured:
+    """Largest error, in sds, of the quantities that simulation-based calibration flags."""
+    summary = found["sbc"].summary()
+    wrong = [summary.names.index(name) for name in summary.flagged]
+    errors = np.maximum(np.abs(summary.bias), np.abs(np.log(summary.spread)))[wrong]
+    size = float(errors.max()) if wrong else 0.0
+    shown = f"{size:.2f} sd, smallest p {summary.adjusted.min():.2g}"
+    return Measured(size, shown, f"{summary.verdict.partition(': ')[2]}.")
+
+
+def coverage_error(found: Findings) -> Measured:
+    """How far the coverage of highest-density regions is off, if that is more than noise."""
+    summary = found["sbc"].summary()
+    coverage, num_data = float(summary.hpd_coverage[1]), summary.num_data
+    if np.isnan(coverage):
+        raise NotApplicable("q has no density to make regions of")
+    error = abs(coverage - HPD_LEVEL)
+    seen = error > NOISE * np.sqrt(HPD_LEVEL * (1 - HPD_LEVEL) / num_data)
+    return Measured(error if seen else 0.0, f"{coverage:.1%} of {num_data} truths in {HPD_LEVEL:.0%} regions")
+
+
+def predictive_p(kind: str) -> Callable[[Findings], Measured]:
+    """Smallest corrected p-value of the test statistics, under one of the predictives."""
+
+    def measure(found: Findings) -> Measured:
+        rows = {name: row[f"{kind} p"] for name, row in found["predictive"].summary().items()}
+        known = {name: p for name, p in rows.items() if not np.isnan(p)}
+        worst = min(known, key=lambda name: known[name])
+        p_value = min(1.0, known[worst] * len(known))
+        return Measured(p_value, f"smallest p {p_value:.2g}, of the {worst.replace('_', ' ')}")
+
+    return measure
+
+
+def pit_p(name: str) -> Callable[[Findings], Measured]:
+    """Smallest corrected p-value of the features, by one of the PITs."""
+
+    def measure(found: Findings) -> Measured:
+        summary = _trusted(found[name]).summary()
+        shown = f"smallest p {summary.p_value:.2g}, of feature {summary.feature}; spread {summary.spread:.3f}"
+        return Measured(summary.p_value, shown)
+
+    return measure
+
+
+def bits_p(found: Findings) -> Measured:
+    """Smallest corrected p-value of the bins of predicted probability."""
+    bits = found["reliability"]
+    _trusted(found["conditional_pit"])
+    return Measured(bits.p_value, f"smallest p {bits.p_value:.2g}; off by {bits.error:.3f} on average")
+
+
+def _trusted(pit: Any) -> Any:
+    share = pit.summary().share_bad_k
+    if share > MOST_BAD_K:
+        raise NotApplicable(
+            f"k-hat > 0.7 for {share:.0%} of the weights, so the predictions of hidden entries are rough"
+        )
+    return pit
+
+
+def rate(found: Findings) -> Measured:
+    """KL of q(z given x) from the prior."""
+    nats = found.subject.metrics["kl"]
+    return Measured(nats, f"{nats:.3f} nats per datum")
+
+
+def unused(found: Findings) -> Measured:
+    """Share of dead latent dimensions."""
+    count, dim = (found.subject.metrics[name] for name in ("active_units", "latent_dim"))
+    if count is None:
+        raise NotApplicable("it takes two data at least")
+    return Measured(1 - count / dim, f"{count} of {dim} are active")
+
+
+def marginal_kl(found: Findings) -> Measured:
+    """The truth lies between two estimates: the nearer limit is taken if both are on one side of it."""
+    summary = found["surgery"].summary()
+    high, low = summary.mean["marginal_kl"], max(0.0, summary.mean["rate"] - summary.mean["leave_one_out"])
+    if low <= PRIOR_PASSES < high:
+        raise NotApplicable(f"between {low:.2f} and {high:.2f} nats: {summary.num_data} rows are too few to tell")
+    return Measured(high if high <= PRIOR_PASSES else low, f"between {low:.2f} and {high:.2f} nats per datum")
+
+
+def concerns(found: Findings) -> Measured:
+    """How many of the scales are at their floor."""
+    said = found["concerns"]
+    return Measured(float(len(said)), "", " ".join(said))

@@ -1,0 +1,254 @@
+"""Panels on what was found out, and the order of all panels on the page."""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from ppl_vae.data import Dataset
+from ppl_vae.diagnostics import (
+    CalibrationSummary,
+    plot_calibration,
+    plot_collapse,
+    plot_k_hat,
+    plot_pit,
+    plot_predictive_check,
+    plot_reliability,
+)
+from ppl_vae.diagnostics.report_plots import as_images, plot_rate_distortion, plot_weights
+from ppl_vae.diagnostics.surgery import ROWS
+from ppl_vae.experiment.elements import Panel, Table, draw, number, thumbnail
+from ppl_vae.experiment.findings import Findings
+from ppl_vae.experiment.report import reading
+from ppl_vae.experiment.run_panels import (
+    architecture,
+    configuration,
+    data,
+    graph,
+    latent_space,
+    provenance,
+    reconstructions,
+    samples,
+    training,
+)
+
+__all__ = ["PANELS"]
+
+MOST_VALUES = 6
+FORMS = {"mean": ".4g", "sd": ".2g", "p": ".2g"}
+NATS = ("", "nats per datum", "Monte Carlo se", "data se", "data", "draws")
+
+
+def bounds(found: Findings) -> Panel:
+    """From the ELBO to log p(x)."""
+    metrics, few = found.subject.metrics, found["weights"]
+    kind = "" if metrics.get("bound", "lower") == "lower" else f", {metrics['bound']}"
+    count, draws = f"{metrics['num_data']:,}", f"{metrics['num_particles']:,}"
+    rows = [
+        ("ELBO", number(metrics["elbo"]), "", "", count, draws),
+        (f"log p(x){kind}", *_errors(metrics), count, draws),
+    ]
+    sizes = (f"{few.num_first:,}", f"{len(few.log_weights):,}")
+    rows += [(f"IWAE bound, K = {k}", *map(number, values), *sizes) for k, values in few.bounds.items()]
+    if few.num_first < metrics["num_data"]:
+        first = found["importance"][: few.num_first].summary()
+        rows.append((f"log p(x){kind}, the same data", *_errors(vars(first)), sizes[0], draws))
+    rows += [_other(json.loads(path.read_text(encoding="utf-8"))) for path in _others(found)]
+    bias = f"The bias of log p(x) is about {number(metrics['mc_bias'])} nats, if the weights are good."
+    return Panel([*reading(metrics), bias], tables=[Table(NATS, rows)], page="concepts.md#iwae-bound-and-log-p-x")
+
+
+def _errors(numbers: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(number(numbers[name]) for name in ("log_evidence", "mc_se", "data_se"))
+
+
+def _others(found: Findings) -> list[Any]:
+    """What `ppl-vae evaluate` has left in the run's folder."""
+    return sorted((found.subject.folder.path / "evaluations").glob("*.json"))
+
+
+def _other(metrics: Mapping[str, Any]) -> tuple[str, ...]:
+    evaluation = metrics["evaluation"]
+    name = f"{evaluation['method']['name']}, {evaluation['split']} split ({metrics['bound']})"
+    return (name, *_errors(metrics), f"{metrics['num_data']:,}", f"{metrics['num_particles']:,}")
+
+
+def weights(found: Findings) -> Panel:
+    """k-hat, effective sample size and largest weight, by datum."""
+    evidence, few = found["importance"], found["weights"]
+    largest, size = few.largest[: few.num_first], len(evidence)
+    good, bad = np.mean(evidence.pareto_k <= 0.5), np.mean(evidence.pareto_k > 0.7)
+    alts = (
+        f"Histogram of k-hat of {size} data: {good:.0%} at most 0.5, {bad:.0%} above 0.7.",
+        f"Effective sample size against k-hat; median {np.median(evidence.ess):.0f} of {evidence.num_particles}.",
+        f"Share of the largest of {len(few.log_weights)} weights by datum, sorted; median {np.median(largest):.2f}.",
+    )
+
+    def plot(axes: Any) -> None:
+        plot_k_hat(evidence, axes[0]).legend(loc="best")  # above, it would be wider than the picture
+        plot_weights(evidence, largest, axes[1:])
+
+    return Panel(reading(found.subject.metrics), pictures=draw(plot, alts), page="concepts.md#pareto-k-hat")
+
+
+def worst_data(found: Findings) -> Panel:
+    """The data whose log p(x) is least to be believed."""
+    subject, few = found.subject, found["weights"]
+    which, evidence = subject.worst, found["importance"]
+    rows = subject.evaluated[which]
+    names = ("pareto_k", "ess", "log_evidence", "mc_se", "elbo")
+    values = [[number(getattr(evidence, name)[i], 2) for name in names] for i in which]
+    labels = [""] * len(which) if rows.labels is None else rows.labels
+    shares = (f"{share:.2f}" for share in few.largest[np.searchsorted(few.rows, which)])
+    columns = ("datum", "x", "label", "largest weight", "k-hat", "ESS", "log p(x)", "se", "ELBO")
+    parts = zip(_shown(rows), labels, shares, values, strict=True)
+    cells = [[*who, str(label), share, *rest] for who, label, share, rest in parts]
+    says = [f"The {len(which)} of {len(evidence):,} evaluated data with the largest k-hat."]
+    return Panel(says, tables=[Table(columns, cells, kind="sortable")], page="concepts.md#pareto-k-hat")
+
+
+def _shown(rows: Dataset) -> list[tuple[str, Any]]:
+    """Name and picture of each datum, or its first values."""
+    names = [str(name) for name in rows.coords[rows.dims[0]]]
+    if rows.image_shape is not None:
+        pixels = as_images(rows)
+        return [(name, thumbnail(pixels[i], f"datum {name}", f"worst-{i + 1}")) for i, name in enumerate(names)]
+    features = rows.coords[rows.dims[1]] if len(rows.dims) == 2 else range(rows.event_shape.numel())
+    values = rows.x.flatten(1).cpu().numpy()
+    return [(name, _values(features, values[i])) for i, name in enumerate(names)]
+
+
+def _values(features: Any, values: np.ndarray) -> str:
+    shown = [f"{name} {'missing' if np.isnan(v) else f'{v:.4g}'}" for name, v in zip(features, values, strict=True)]
+    more = [f"and {len(shown) - MOST_VALUES} more"] * (len(shown) > MOST_VALUES)
+    return ", ".join([*shown[:MOST_VALUES], *more])
+
+
+def _calibration(name: str) -> Callable[[Findings], Panel]:
+    def panel(found: Findings) -> Panel:
+        summary = found[name].summary()
+        half, most = summary.hpd_coverage
+        alts = (
+            f"ECDF less uniform of the PIT of {summary.num_latents} latent dimensions, in a band where they are right; "
+            f"outside: {', '.join(summary.flagged[:4]) or 'none'}.",
+            "The same of test quantities: log p(x, z) and the norm of z.",
+            "Coverage of central intervals less its level, by latent dimension.",
+            f"Coverage of highest-density regions less its level: {half:.0%} at 50%, {most:.0%} at 90%.",
+        )
+        says = [
+            f"{summary.num_data} data simulated from the model. {summary.method}: worth {summary.mean_effective:.0f} "
+            f"independent draws each. {_sentence(summary.verdict)}"
+        ]
+        pictures = draw(lambda axes: plot_calibration(found[name], axes), alts)
+        return Panel(says, pictures=pictures, tables=[_quantities(summary)], page="howto/calibration.md")
+
+    return panel
+
+
+def _quantities(summary: CalibrationSummary) -> Table:
+    columns = ("", "p", "adjusted p", "bias, sd", "spread", "in 50%", "in 90%")
+    numbers = (summary.p_value, summary.adjusted, summary.bias, summary.spread, *summary.coverage)
+    forms = ("{:.2g}", "{:.2g}", "{:.2f}", "{:.2f}", "{:.1%}", "{:.1%}")
+    cells = [[form.format(value) for value in values] for form, values in zip(forms, numbers, strict=True)]
+    return Table(columns, list(zip(summary.names, *cells, strict=True)))
+
+
+def statistics(found: Findings) -> Panel:
+    """Test statistics of replicated data sets."""
+    check = found["predictive"]
+    rows = {name.replace("_", " "): row for name, row in check.summary().items()}
+    alts = [
+        f"Histograms of the {name} of replicated data sets, on average {row['prior mean']:.4g} from the prior and "
+        f"{row['posterior mean']:.4g} from the posterior; a line for the data at {row['data']:.4g}."
+        for name, row in rows.items()
+    ]
+    columns = {"data": ".4g"} | {
+        f"{kind} {what}": form for kind in ("prior", "posterior") for what, form in FORMS.items()
+    }
+    cells = [(name, *(format(row[key], form) for key, form in columns.items())) for name, row in rows.items()]
+    says = [
+        f"{check.num_samples} data sets of {check.num_data} rows each, with z from the prior (blue) and from the guide "
+        "(orange); black is the data.",
+        "Off in both: the likelihood is wrong. Off in the first alone: q(z) is not the prior.",
+    ]
+    pictures = draw(lambda axes: plot_predictive_check(check, axes), alts)
+    table = Table(("", *columns), cells)
+    return Panel(says, pictures=pictures, tables=[table], page="howto/predictive_checks.md#test-statistics")
+
+
+def _pit(name: str) -> Callable[[Findings], Panel]:
+    def panel(found: Findings) -> Panel:
+        pit, page = found[name], "howto/predictive_checks.md#pit-values"
+        summary = pit.summary()
+        alt = f"Ordered {pit.kind} PIT values less expected, with a band of uniform ones; p {summary.p_value:.2g}."
+        return Panel([_sentence(summary)], pictures=draw(lambda ax: plot_pit(pit, ax), alt, size=(6.4, 3.4)), page=page)
+
+    return panel
+
+
+def bits(found: Findings) -> Panel:
+    """Whether predicted probabilities come true."""
+    reliability, page = found["reliability"], "howto/predictive_checks.md#bits"
+    alt = f"Frequency of ones against predicted probability in {len(reliability.count)} bins, with the diagonal."
+    pictures = draw(lambda ax: plot_reliability(reliability, ax), alt, size=(4.2, 4.2))
+    return Panel([_sentence(reliability)], pictures=pictures, page=page)
+
+
+def collapse(found: Findings) -> Panel:
+    """What each latent dimension carries."""
+    units, surgery = found["active_units"], found["surgery"]
+    summary, size = surgery.summary(), len(units.names)
+    rate, information = (summary.mean[name] for name in ("rate", "mutual_information"))
+    alts = (
+        f"Bars of what each of {size} latent dimensions carries, sorted.",
+        f"Active units falling with the threshold; {units.count} of {size} at {units.threshold:g}.",
+        f"Bars of the parts of the rate of {rate:.2f} nats, of which I(x; z) is {information:.2f}.",
+    )
+    columns = ("nats per datum", "mean", "Monte Carlo se", "data se")
+    errors = (summary.mean, summary.mc_se, summary.data_se)
+    cells = [(ROWS[name].strip(), *(number(each[name]) for each in errors)) for name in summary.mean]
+    limit = (
+        f"q(z) is the mixture over {summary.num_data} data: I(x; z) cannot exceed {np.log(summary.num_data):.2f} nats."
+    )
+    pictures = draw(lambda axes: plot_collapse(units, surgery, axes), alts)
+    return Panel([f"{units}.", limit], pictures=pictures, tables=[Table(columns, cells)], page="howto/collapse.md")
+
+
+def rate_and_distortion(found: Findings) -> Panel:
+    """Where the model stands between saying nothing and saying all."""
+    parts = found["rate_distortion"]
+    rate, distortion = parts.rate.mean(), parts.distortion.mean()
+    alt = f"A point per datum at its rate and distortion; means {rate:.2f} and {distortion:.2f} nats."
+    pictures = draw(lambda ax: plot_rate_distortion(parts, ax), alt, size=(5.2, 3.8))
+    return Panel([_sentence(parts)], pictures=pictures, page="howto/collapse.md")
+
+
+def _sentence(said: object) -> str:
+    """Capital letter and full stop."""
+    text = str(said)
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+PANELS: dict[str, dict[str, Callable[[Findings], Panel]]] = {
+    "What was run": {"Configuration": configuration, "Data": data, "Seeds, versions, times": provenance},
+    "How it is built": {"Graphical model": graph, "Architecture": architecture},
+    "What it learned": {
+        "Training": training,
+        "Reconstructions": reconstructions,
+        "Samples": samples,
+        "Latent space": latent_space,
+    },
+    "log p(x)": {"Bounds": bounds, "Importance weights": weights, "Worst data": worst_data},
+    "Is the encoder right?": {
+        "Calibration of the encoder": _calibration("sbc"),
+        "Calibration of its weighted draws": _calibration("sbc_importance"),
+    },
+    "Is the model right?": {
+        "Test statistics": statistics,
+        "Marginal PIT": _pit("marginal_pit"),
+        "Conditional PIT": _pit("conditional_pit"),
+        "Reliability of bits": bits,
+    },
+    "What the latents carry": {"Collapse": collapse, "Rate and distortion": rate_and_distortion},
+}

@@ -1,0 +1,148 @@
+"""Panels on the run itself: what was asked for, how it is built, how it trained, what it draws."""
+
+from typing import Any
+
+from ppl_vae.diagnostics import plot_latent, plot_reconstructions, plot_samples, plot_training
+from ppl_vae.diagnostics.report_plots import as_images, plot_traversal
+from ppl_vae.experiment.architecture import chain, layers, plot_graph
+from ppl_vae.experiment.config import to_toml
+from ppl_vae.experiment.elements import NotApplicable, Panel, Picture, Table, draw, number
+from ppl_vae.experiment.findings import Findings
+from ppl_vae.importance import place
+from ppl_vae.training import FitResult
+
+NUM_RECONSTRUCTED = 12
+NUM_PANELS = 6  # of data that are no pictures
+NUM_SAMPLES = 60
+CELL = 0.64  # inches, of a picture in a row
+SQUARE = (5.2, 4.6)
+FACTS = ("", "")
+
+
+def configuration(found: Findings) -> Panel:
+    """The file that the run was made from, complete with defaults."""
+    return Panel(code=to_toml(_config(found)))
+
+
+def data(found: Findings) -> Panel:
+    """What was observed, and which rows of it this page speaks of."""
+    subject = found.subject
+    whole, split = subject.experiment.data, _config(found).evaluation.split
+    facts, size = whole.describe(), len(getattr(whole, split))
+    rows = [
+        ("name", facts["name"]),
+        ("size", f"{len(whole):,} data of shape {' × '.join(map(str, whole.event_shape))}"),
+        ("values", "{:g} to {:g}".format(*facts["range"])),
+        ("missing", f"{facts['missing']:.1%}"),
+        ("binarised", facts["binarize"] or "no"),
+        ("covariates", ", ".join(facts["context"]) or "none"),
+        ("labels", f"{facts['labels']} classes" if facts["labels"] else "none"),
+        ("splits", ", ".join(f"{name} {rows:,}" for name, rows in facts["splits"].items())),
+        ("log p(x) on", f"{len(subject.evidence):,} of the {size:,} {split} rows"),
+        ("diagnosed", f"the first {len(subject.rows):,} of the {size:,} {split} rows"),
+    ]
+    return Panel(tables=[Table(FACTS, rows, kind="facts")])
+
+
+def provenance(found: Findings) -> Panel:
+    """Seeds, versions and times."""
+    metrics = found.subject.metrics
+    seconds = {name: metrics[name] for name in ("training_seconds", "evaluation_seconds", "seconds")}
+    tables = {
+        "Seeds": metrics["seeds"] | {"this page": found.subject.seed},
+        "Versions": metrics["versions"],
+        "Seconds": {name.removesuffix("_seconds").replace("seconds", "all"): f"{s:.1f}" for name, s in seconds.items()},
+        "Epochs": {"trained": metrics["num_epochs"], "best": metrics["best_epoch"], "ended by": metrics["stopped"]},
+    }
+    return Panel(tables=[Table(FACTS, list(rows.items()), name, kind="facts") for name, rows in tables.items()])
+
+
+def graph(found: Findings) -> Panel:
+    """Model and guide as Pyro sees them."""
+    model, guide = found.programs
+    alts = (
+        "The model: arrows from the latents to the data they generate, in a plate over the data.",
+        "The guide: arrows from the data to the latents it infers, in a plate over the data.",
+    )
+    rows = found.subject.rows
+
+    def plot(axes: Any) -> None:
+        for ax, program, given, name in zip(axes, (model, guide), ([], ["x"]), ("model p", "guide q"), strict=True):
+            plot_graph(program, rows, given, ax).set_title(name)
+
+    return Panel(
+        ["Grey is observed or given. Left the model, right the guide."], pictures=draw(plot, alts, size=(4.2, 2.4))
+    )
+
+
+def architecture(found: Findings) -> Panel:
+    """What x goes through, layer by layer."""
+    model, guide = found.programs
+    rows = found.subject.rows
+    table = layers(model, guide, rows)
+    return Panel(
+        [f"{found.subject.metrics['num_parameters']:,} parameters."], chain=chain(model, guide, rows), tables=[table]
+    )
+
+
+def training(found: Findings) -> Panel:
+    """The bound by epoch."""
+    metrics = found.subject.metrics
+    names = ("history", "best_epoch", "stopped")
+    result = FitResult(**{name: metrics[name] for name in names}, objective=metrics["run"]["objective"])
+    if not result.num_epochs:
+        raise NotApplicable("no epoch was trained")
+    ends = {name: result.history[name][-1] for name in ("train", "valid") if name in result.history}
+    said = ", ".join(f"{name} {number(value, 2)}" for name, value in ends.items())
+    alt = f"Lines of the bound by epoch; after {result.num_epochs} epochs: {said} nats per datum."
+    return Panel(pictures=draw(lambda ax: plot_training(result, ax), alt, size=(6.4, 3.4)))
+
+
+def reconstructions(found: Findings) -> Panel:
+    """Data beside what the model makes of them."""
+    (model, guide), rows = found.programs, found.subject.rows
+    seed = {"seed": found.subject.seed}
+    if rows.image_shape is not None:
+        some = rows[:NUM_RECONSTRUCTED]
+        alt = f"{len(some)} data in the upper row, and below each its reconstruction."
+        height, width = as_images(some).shape[1:3]
+        size = (0.9 + CELL * len(some), 0.2 + 2 * CELL * height / width)
+        pictures = draw(lambda ax: plot_reconstructions(model, guide, some, len(some), **seed, axes=ax), alt, size=size)
+        return Panel(["E[E[x | z]] with z drawn from the guide. Blue is missing."], pictures=pictures)
+    some = rows[:NUM_PANELS]
+    alts = [f"Features of datum {name}, and dots for their reconstruction." for name in some.coords[some.dims[0]]]
+    pictures = draw(lambda axes: plot_reconstructions(model, guide, some, len(some), **seed, axes=axes), alts)
+    return Panel(
+        ["Bars (or a grey line) are data, dots (or a red line) E[E[x | z]] with z from the guide."], pictures=pictures
+    )
+
+
+def samples(found: Findings) -> Panel:
+    """What the model makes of draws from the prior."""
+    rows, model = found.subject.rows, found.programs[0]
+    context = place(rows, model).context
+    count = NUM_SAMPLES if context is None else min(NUM_SAMPLES, len(rows))
+    context = None if context is None else context[:count]
+    options: dict[str, Any] = {"context": context, "seed": found.subject.seed}
+    alt = f"{count} samples: what the decoder makes of draws from the prior."
+    shown = draw(lambda ax: plot_samples(model, count, rows.image_shape, **options, ax=ax), alt, size=(6.4, 4.2))
+    note = [] if context is None else [f"With the covariates of the first {count} diagnosed data."]
+    return Panel(note, pictures=shown)
+
+
+def latent_space(found: Findings) -> Panel:
+    """Where the data lie among the latents, and what the latents decode to."""
+    (model, guide), rows = found.programs, found.subject.rows
+    seed = {"seed": found.subject.seed}
+    colours = "coloured by label" if rows.labels is not None else "without labels"
+    alt = f"Posterior means of {len(rows)} data as points, {colours}."
+    pictures: list[Picture] = draw(lambda ax: plot_latent(model, guide, rows, **seed, ax=ax), alt, size=SQUARE)
+    if rows.image_shape is None:
+        return Panel(["Data that are no pictures: no grid of what z decodes to."], pictures=pictures)
+    alt = "A grid of pictures, each what the decoder makes of a point of the latent space; they change along both axes."
+    pictures += draw(lambda ax: plot_traversal(model, guide, rows, **seed, ax=ax), alt, size=SQUARE)
+    return Panel(["Left where the data lie, right what points of the same plane decode to."], pictures=pictures)
+
+
+def _config(found: Findings) -> Any:
+    return found.subject.experiment.config
