@@ -16,7 +16,7 @@ __all__ = ["app"]
 # click's ClickException; some versions of typer bring a copy of click
 UsageError: type[Exception] = typer.BadParameter.__mro__[2]
 INTERRUPTED = 130
-RESUMABLE = ("fit", "demo", "evaluate")
+RESUMABLE = ("fit", "demo", "evaluate", "compare")
 
 
 class Commands(TyperGroup):
@@ -217,6 +217,43 @@ def sample(
     experiment = load_run(run, data_dir=None if data_dir is None else str(data_dir))
     write_samples(experiment, output, num_samples=num_samples, seed=seed)
     typer.echo(f"{num_samples} samples in {output}")
+
+
+@app.command(
+    short_help="Train a grid of models, compare their log p(x).",
+    epilog=examples(
+        "ppl-vae compare examples/study.toml --output runs/study",
+        "ppl-vae compare examples/study.toml --output runs/study --jobs 4",
+        "ppl-vae compare examples/study.toml --output runs/short --set training.num_epochs=5",
+    ),
+)
+def compare(
+    study: Annotated[Path, typer.Argument(metavar="STUDY.toml", help="A run, and [grid].", dir_okay=False)],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the study.")],
+    jobs: Annotated[int, typer.Option("--jobs", "-j", help="Runs at once; -1 for one per core.")] = 1,
+    device: Device = None,
+    data_dir: DataDir = None,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any keyword, for all runs.")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Train a grid of models, each a run of its own, and compare their held-out log p(x), paired by datum.
+
+    The file holds the tables of a run, and [grid] with lists: priors, likelihoods, posteriors, objectives, seeds, any
+    keyword. Finished runs are kept when the same command is given again; a failed one is reported and the rest go on.
+    """
+    from ppl_vae.experiment import read_study, run_study, write_study
+
+    flags = {"training.device": device, "data.data_dir": None if data_dir is None else str(data_dir)}
+    given = [(key, value) for key, value in flags.items() if value is not None]
+    result = run_study(
+        read_study(study, [*given, *map(_change, changes or [])]), output, n_jobs=jobs, progress=not quiet
+    )
+    files = write_study(result, output)
+    typer.echo(f"{result}\n\nfiles in {output}:\n  {', '.join(files)}")
+    if result.failures:
+        raise typer.Exit(1)
 
 
 @app.command(

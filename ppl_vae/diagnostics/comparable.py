@@ -41,12 +41,15 @@ def unchecked(evidence: Mapping[str, Evidence]) -> list[str]:
     return [f"Not checked: the evidence of {_listed(names)} does not tell {what}." for what, names in unknown if names]
 
 
-def of_k_hat(name: str, share_bad_k: float) -> list[str]:
-    """What k-hat says of one model's log p(x)."""
-    if np.isnan(share_bad_k):
-        return [f"k-hat of {name} is unknown: whether its log p(x) can be believed is as well."]
-    bound = f"k-hat > {BAD_K} for {share_bad_k:.1%} of the data of {name}: its log p(x) there is a lower bound."
-    return [bound] * (share_bad_k > 0)
+def of_k_hat(shares: Mapping[str, float]) -> list[str]:
+    """What k-hat says of log p(x) of each model."""
+    unknown = [name for name, share in shares.items() if np.isnan(share)]
+    bad = [name for name, share in shares.items() if share > 0]
+    said = (
+        (unknown, "k-hat of {} is unknown: whether log p(x) can be believed is as well."),
+        (bad, f"k-hat > {BAD_K} for some data of {{}}: log p(x) is a lower bound there."),
+    )
+    return [text.format(_listed(names)) for names, text in said if names]
 
 
 def _listed(names: list[str]) -> str:

@@ -66,7 +66,7 @@ def compare_models(
     if baseline is None:
         raise ValueError(f"there is no model {reference!r} to compare with: name one of {', '.join(evidence)}")
     weights = _stacking(trained)
-    notes = [*_training_notes(models), *(note for each in models for note in of_k_hat(each.name, each.share_bad_k))]
+    notes = [*_training_notes(models), *of_k_hat({model.name: model.share_bad_k for model in models})]
     differences = [_Difference(model, baseline) for model in models]
     return ModelComparison(
         names=tuple(model.name for model in models),

@@ -5,17 +5,25 @@ from ppl_vae.experiment.config import Config, ConfigError, differences, read_con
 from ppl_vae.experiment.demo import demo_config
 from ppl_vae.experiment.estimators import Comparison, read_comparison, write_comparison
 from ppl_vae.experiment.folder import Folder, write_json
+from ppl_vae.experiment.grid import Cell, Study, read_study
 from ppl_vae.experiment.listing import describe_data
+from ppl_vae.experiment.page import Report, write_report
 from ppl_vae.experiment.report import reading, table
 from ppl_vae.experiment.run import evaluate_run, load_run, run_experiment
 from ppl_vae.experiment.samples import write_samples
+from ppl_vae.experiment.study import run_study
+from ppl_vae.experiment.study_table import StudyResult, write_study
 
 __all__ = [
+    "Cell",
     "Comparison",
     "Config",
     "ConfigError",
     "Experiment",
     "Folder",
+    "Report",
+    "Study",
+    "StudyResult",
     "build",
     "demo_config",
     "describe_data",
@@ -24,11 +32,15 @@ __all__ = [
     "load_run",
     "read_comparison",
     "read_config",
+    "read_study",
     "reading",
     "run_experiment",
+    "run_study",
     "table",
     "to_toml",
     "write_comparison",
     "write_json",
+    "write_report",
     "write_samples",
+    "write_study",
 ]

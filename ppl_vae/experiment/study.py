@@ -1,0 +1,112 @@
+"""A study: a grid over priors, likelihoods, posteriors, objectives and seeds, each cell an ordinary run."""
+
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from joblib import Parallel, cpu_count, delayed, effective_n_jobs  # type: ignore[import-untyped]
+from tqdm.auto import tqdm
+
+from ppl_vae.experiment.config import Config
+from ppl_vae.experiment.grid import Study, read_study
+from ppl_vae.experiment.run import run_experiment
+from ppl_vae.experiment.study_table import StudyResult, read_results
+from ppl_vae.files import write_whole
+
+__all__ = ["run_study"]
+
+
+def run_study(
+    study: Study | str | Path, output: str | Path, *, n_jobs: int | None = None, progress: bool = True
+) -> StudyResult:
+    """Run all cells that are not finished, each in output/cells/NAME, and compare the models.
+
+    Called again it goes on where it was. A cell that fails is reported, and the others go on; its traceback is in
+    output/errors/NAME.txt. Runs go through joblib: a backend chosen by `joblib.parallel_config` (Dask, Ray) spreads
+    them over machines that share the folder. Threads will not do: runs share torch's random stream.
+
+    Args:
+        study: From `read_study`, or the file.
+        output: The folder.
+        n_jobs: Cells at once, -1 for one per core, each with its share of the cores; None is joblib's default.
+        progress: Whether to show a bar over cells.
+
+    Returns:
+        The cells' numbers, the failures, and the comparisons: `print` it.
+
+    Raises:
+        ConfigError: the folder of a cell holds another run.
+
+    References:
+        No paper.
+
+    Example:
+        >>> import tempfile
+        >>> from ppl_vae.experiment import Cell, read_config
+        >>> small = [("data.name", "digits"), ("data.binarize", "static"), ("training.num_epochs", 0)]
+        >>> small += [("evaluation.num_data", 20), ("evaluation.num_particles", 30)]
+        >>> study = Study((Cell({"prior": "StandardNormal"}, read_config(changes=small)),))
+        >>> run_study(study, tempfile.mkdtemp(), progress=False).table.index.tolist()
+        ['StandardNormal']
+    """
+    study = study if isinstance(study, Study) else read_study(study)
+    folders = study.folders(output)
+    for cell in study.cells:
+        if folders[cell.name].config.is_file():
+            folders[cell.name].claim(cell.config)
+    waiting = [cell for cell in study.cells if not folders[cell.name].finished]
+    threads = _threads(min(effective_n_jobs(n_jobs), len(waiting)))
+    tasks = (delayed(_run)(cell.config, folders[cell.name].path, threads) for cell in waiting)
+    done, total = len(study.cells) - len(waiting), len(study.cells)
+    with tqdm(total=total, initial=done, desc="study", unit="cell", disable=not progress) as bar:
+        said = _Watched(bar, n_jobs=n_jobs, batch_size=1)(tasks)
+    failed = {cell.name: error for cell, error in zip(waiting, said, strict=True) if error}
+    for name in folders:
+        _write_error(Path(output) / "errors" / f"{name}.txt", failed.get(name))
+    return read_results(study, output, {name: error.reason for name, error in failed.items()})
+
+
+class _Watched(Parallel):
+    """joblib's Parallel with a bar over what is complete, whatever the backend."""
+
+    def __init__(self, bar: tqdm, **options: Any) -> None:
+        super().__init__(**options)
+        self.bar, self.before = bar, bar.n
+
+    def print_progress(self) -> None:
+        """Called by joblib whenever a task is complete."""
+        self.bar.update(self.before + self.n_completed_tasks - self.bar.n)
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """Why a cell failed, in one line and in full: text, since not every error travels between processes."""
+
+    reason: str
+    trace: str
+
+
+def _run(config: Config, path: Path, threads: int | None) -> _Failure | None:
+    """Run one cell, in whatever process."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        run_experiment(config, path, progress=False)
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}".partition("Trace Shapes:")[0]  # Pyro adds a table of every site
+        return _Failure(" ".join(said.split()), traceback.format_exc())
+    return None
+
+
+def _threads(jobs: int) -> int | None:
+    """For each of several jobs its share of the cores; a single one keeps what it has."""
+    return max(1, min(torch.get_num_threads(), cpu_count() // jobs)) if jobs > 1 else None
+
+
+def _write_error(path: Path, failure: _Failure | None) -> None:
+    if failure is None:
+        path.unlink(missing_ok=True)
+    else:
+        write_whole(path, lambda p: p.write_text(failure.trace, encoding="utf-8"))

@@ -1,0 +1,158 @@
+"""What a study found: the numbers of each cell, which failed, and the models compared."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ppl_vae.diagnostics import ModelComparison, compare_models, plot_models
+from ppl_vae.evidence import Evidence
+from ppl_vae.experiment.folder import Folder, finite, write_json
+from ppl_vae.experiment.grid import Cell, Study
+from ppl_vae.experiment.results import write_picture
+from ppl_vae.files import write_whole
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["StudyResult", "read_results", "write_study"]
+
+SHOWN = {  # of metrics.json: how it is called and written for people
+    "log_evidence": ("log p(x)", "{:.3f}"),
+    "mc_se": ("particles se", "{:.3f}"),
+    "data_se": ("data se", "{:.3f}"),
+    "elbo": ("ELBO", "{:.3f}"),
+    "kl": ("KL", "{:.3f}"),
+    "active_units": ("active units", "{}"),
+    "share_bad_k": ("k-hat > 0.7", "{:.1%}"),
+    "num_epochs": ("epochs", "{}"),
+    "seconds": ("seconds", "{:.0f}"),
+}
+APART = "Models of other data, and densities beside probabilities, are not compared: they have tables of their own."
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """The cells' numbers, the failures, and the comparisons: one for each set of models that can be compared.
+
+    Cells that differ in the training seed alone are trainings of one model.
+
+    Args:
+        study: What was run.
+        metrics: What metrics.json of each finished cell holds, by name.
+        failures: Why the others failed, by name.
+        comparisons: Of the models on the same rows, all probabilities or all densities.
+        notes: What was not compared.
+
+    References:
+        No paper: a container.
+
+    Example:
+        >>> StudyResult(Study(()), {}, {}, ()).table.shape
+        (0, 0)
+    """
+
+    study: Study
+    metrics: Mapping[str, Mapping[str, Any]]
+    failures: Mapping[str, str]
+    comparisons: tuple[ModelComparison, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def table(self) -> "pd.DataFrame":
+        """One row per cell: its keys of the grid, its numbers, and why it failed."""
+        import pandas as pd
+
+        rows = [
+            cell.row()
+            | {name: self.metrics.get(cell.name, {}).get(name) for name in SHOWN}
+            | {"failed": self.failures.get(cell.name, "")}
+            for cell in self.study.cells
+        ]
+        return pd.DataFrame(rows, index=pd.Index([cell.name for cell in self.study.cells], name="cell"))
+
+    def to_markdown(self) -> str:
+        """The comparisons with their pictures, the cells and the failures as Markdown."""
+        pictures = [f"![Differences of log p(x) with their intervals]({stem}.png)" for stem in self.stems]
+        models = [
+            part
+            for each, picture in zip(self.comparisons, pictures, strict=True)
+            for part in (each.to_markdown(), picture)
+        ]
+        failed = [f"- `{name}`: {reason}" for name, reason in self.failures.items()]
+        parts = ["# Models", *models, *self.notes, "# Cells", self._cells()]
+        return "\n\n".join([*parts, *(["# Failed", "\n".join(failed)] if failed else [])]) + "\n"
+
+    @property
+    def stems(self) -> list[str]:
+        """What the files of each comparison are called."""
+        count = len(self.comparisons)
+        return [f"comparison-{i + 1}" for i in range(count)] if count > 1 else ["comparison"] * count
+
+    def _cells(self) -> str:
+        lines = [("cell", *(head for head, _ in SHOWN.values())), ("---", *("---:" for _ in SHOWN))]
+        for name, found in self.metrics.items():
+            numbers = ((found.get(key), style) for key, (_, style) in SHOWN.items())
+            lines.append((f"`{name}`", *("-" if value is None else style.format(value) for value, style in numbers)))
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+    def __str__(self) -> str:
+        failed = [f"failed: {name}: {reason}" for name, reason in self.failures.items()]
+        parts = [*map(str, self.comparisons), "\n".join(self.notes), "\n".join(failed)]
+        count = f"{len(self.metrics)} of {len(self.study.cells)} cells are finished"
+        return "\n\n".join([*filter(None, parts), count])
+
+
+def read_results(study: Study, output: str | Path, failures: Mapping[str, str]) -> StudyResult:
+    """What the finished cells of a study found, compared. No paper.
+
+    Example:
+        >>> read_results(Study(()), "runs/none", {}).comparisons
+        ()
+    """
+    folders = {name: folder for name, folder in study.folders(output).items() if folder.finished}
+    done = [cell for cell in study.cells if cell.name in folders]
+    comparisons, notes = _compared(done, folders)
+    metrics = {cell.name: folders[cell.name].read_metrics() for cell in done}
+    return StudyResult(study, metrics, failures, tuple(comparisons), tuple(notes))
+
+
+def write_study(result: StudyResult, output: str | Path) -> list[str]:
+    """Write study.md, study.json, cells.csv and, for each comparison, comparison.csv and .png; returns their names.
+
+    No paper.
+
+    Example:
+        >>> import tempfile
+        >>> write_study(StudyResult(Study(()), {}, {}, ()), tempfile.mkdtemp())
+        ['study.md', 'study.json', 'cells.csv']
+    """
+    output, names = Path(output), ["study.md", "study.json", "cells.csv"]
+    write_whole(output / "study.md", lambda p: p.write_text(result.to_markdown(), encoding="utf-8"))
+    tables = [each.table.reset_index() for each in result.comparisons]
+    plain = [json.loads(table.to_json(orient="records")) for table in (result.table.reset_index(), *tables)]
+    write_json(output / "study.json", finite({"cells": plain[0], "comparisons": plain[1:], "notes": result.notes}))
+    write_whole(output / "cells.csv", lambda p: result.table.to_csv(p))
+    for stem, each in zip(result.stems, result.comparisons, strict=True):
+        write_whole(output / f"{stem}.csv", each.table.to_csv)
+        write_picture(output / f"{stem}.png", partial(plot_models, each))
+        names += [f"{stem}.csv", f"{stem}.png"]
+    return names
+
+
+def _compared(cells: list[Cell], folders: Mapping[str, Folder]) -> tuple[list[ModelComparison], list[str]]:
+    """The models, in groups of the same rows and the same measure."""
+    groups: dict[tuple[Any, ...], dict[str, list[Evidence]]] = {}
+    for cell in cells:
+        evidence = Evidence.load(folders[cell.name].evidence)
+        rows = b"" if evidence.digests is None else evidence.digests.tobytes()
+        groups.setdefault((evidence.measure, rows), {}).setdefault(cell.model, []).append(evidence)
+    comparisons, notes = [], [APART] * (len(groups) > 1)
+    for models in groups.values():
+        try:
+            comparisons.append(compare_models(models))
+        except ValueError as error:  # a single model, a single row, upper bounds
+            notes.append(f"Not compared: {error}.")
+    return comparisons, notes
