@@ -324,6 +324,33 @@ def demo(
     _run(demo_config(), output, quiet=quiet)
 
 
+@app.command(
+    short_help="Write a page on a trained run.",
+    epilog=examples(
+        "ppl-vae report runs/demo",
+        "ppl-vae report runs/mnist --num-data 1000 --output pages/mnist --data-dir data",
+    ),
+)
+def report(
+    run: RunFolder,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder for it; the run's by default.")] = None,
+    num_data: Annotated[int, typer.Option(min=2, help="Look at the first so many evaluation rows.")] = 300,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the draws.")] = 0,
+    device: Device = None,
+    data_dir: DataDir = None,
+    quiet: Quiet = False,
+) -> None:
+    """Look at a trained run from all sides, and say whether to believe it: pass, look or fail, and why.
+
+    report.html is one page that needs nothing else; report.md is the same as text, report.nc has the numbers for ArviZ.
+    """
+    from ppl_vae.experiment import write_report
+
+    place: dict[str, Any] = {"device": device, "data_dir": None if data_dir is None else str(data_dir)}
+    written = write_report(run, output, num_data=num_data, seed=seed, progress=not quiet, **place)
+    typer.echo(f"{written}\n\nfiles in {written.files[0].parent}:\n  {', '.join(p.name for p in written.files)}")
+
+
 def _run(config: Any, output: Path, *, quiet: bool) -> None:
     from ppl_vae.distributed import is_main, process_group
     from ppl_vae.experiment import Folder, run_experiment, table

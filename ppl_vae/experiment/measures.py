@@ -12,6 +12,7 @@ from ppl_vae.experiment.findings import Findings
 from ppl_vae.experiment.report import reading
 
 BAD_K = 0.7
+MANY_BOUNDS = 0.25  # share of the data that has only a bound, beyond which a Monte Carlo error means nothing
 FEWEST_EPOCHS = 5  # that a trend is read from
 NOISE = 3.0  # standard errors below which a difference is not seen
 HPD_LEVEL = 0.9
@@ -97,7 +98,9 @@ def _with_k_hat(found: Findings) -> Evidence:
 
 def monte_carlo(found: Findings) -> Measured:
     """Monte Carlo error or bias of log p(x), as a share of its standard error over the data."""
-    metrics = found.subject.metrics
+    metrics, bad = found.subject.metrics, share_bounded(found)
+    if bad.number > MANY_BOUNDS:
+        raise NotApplicable(f"k-hat is above 0.7 for {bad.shown}, and where it is, the error is not known")
     mc_se, data_se, bias = (metrics[name] for name in ("mc_se", "data_se", "mc_bias"))
     if not data_se or mc_se is None:
         raise NotApplicable("it takes two data and two particles at least")

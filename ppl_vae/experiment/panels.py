@@ -45,15 +45,13 @@ def bounds(found: Findings) -> Panel:
     metrics, few = found.subject.metrics, found["weights"]
     kind = "" if metrics.get("bound", "lower") == "lower" else f", {metrics['bound']}"
     count, draws = f"{metrics['num_data']:,}", f"{metrics['num_particles']:,}"
-    rows = [
-        ("ELBO", number(metrics["elbo"]), "", "", count, draws),
-        (f"log p(x){kind}", *_errors(metrics), count, draws),
-    ]
     sizes = (f"{few.num_first:,}", f"{len(few.log_weights):,}")
+    rows = [("ELBO", number(metrics["elbo"]), "", "", count, draws)]
     rows += [(f"IWAE bound, K = {k}", *map(number, values), *sizes) for k, values in few.bounds.items()]
     if few.num_first < metrics["num_data"]:
         first = found["importance"][: few.num_first].summary()
         rows.append((f"log p(x){kind}, the same data", *_errors(vars(first)), sizes[0], draws))
+    rows.append((f"log p(x){kind}", *_errors(metrics), count, draws))
     rows += [_other(json.loads(path.read_text(encoding="utf-8"))) for path in _others(found)]
     bias = f"The bias of log p(x) is about {number(metrics['mc_bias'])} nats, if the weights are good."
     return Panel([*reading(metrics), bias], tables=[Table(NATS, rows)], page="concepts.md#iwae-bound-and-log-p-x")

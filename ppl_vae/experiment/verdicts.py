@@ -10,6 +10,7 @@ from ppl_vae.experiment.elements import NotApplicable, slug
 from ppl_vae.experiment.findings import Findings, attempt
 from ppl_vae.experiment.measures import (
     HPD_LEVEL,
+    MANY_BOUNDS,
     NOISE,
     PRIOR_PASSES,
     Measured,
@@ -201,7 +202,7 @@ RULES: tuple[Rule, ...] = (
         share_bounded,
         "Share of the data with k-hat above 0.7",
         passes=0.01,
-        fails=0.25,
+        fails=MANY_BOUNDS,
         words=(
             "log p(x) is more than a bound.",
             "For some data log p(x) is a lower bound, not an estimate.",
@@ -219,7 +220,7 @@ RULES: tuple[Rule, ...] = (
         fails=math.inf,
         words=(
             "The weights have a finite variance, as their standard error presumes.",
-            "For some data the weights' variance may be infinite, and the standard error too small.",
+            "Of these data the weights' variance may be infinite, and the standard error too small.",
             "",
         ),
         panel="Importance weights",
