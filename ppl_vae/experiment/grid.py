@@ -42,7 +42,8 @@ class Cell:
     @property
     def name(self) -> str:
         """Its folder's."""
-        return "_".join(re.sub(r"[^\w.=+]+", "-", label).strip("-") for label in self._labels().values())
+        plain = (re.sub(r"[\[\]'\"]", "", label) for label in self._labels().values())
+        return "_".join(re.sub(r"[^\w.=+-]+", "-", label).strip("-") for label in plain)
 
     @property
     def model(self) -> str:
