@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.special import stdtrit
@@ -108,18 +108,10 @@ def to_elpd(evidence: Evidence) -> "ELPDData":
 
     pointwise, k_hat = (xr.DataArray(x, dims="datum") for x in (evidence.log_evidence, evidence.pareto_k))
     num_data = len(evidence)
-    return ELPDData(
-        elpd=float(pointwise.sum()),
-        se=float(num_data**0.5 * pointwise.std()),
-        p=np.nan,
-        n_samples=evidence.num_particles,
-        n_data_points=num_data,
-        scale="log",
-        warning=bool((k_hat > BAD_K).any()),
-        good_k=BAD_K,
-        elpd_i=pointwise,
-        pareto_k=k_hat,
-    )
+    fields: dict[str, Any] = {"n_samples": evidence.num_particles, "n_data_points": num_data, "scale": "log"}
+    fields |= {"elpd": float(pointwise.sum()), "se": float(num_data**0.5 * pointwise.std()), "p": np.nan}
+    fields |= {"warning": bool((k_hat > BAD_K).any()), "good_k": BAD_K, "pareto_k": k_hat}
+    return ELPDData(elpd_i=pointwise, **fields)
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ def plot_traversal(
     Example:
         >>> from ppl_vae import Guide, likelihoods, posteriors, priors
         >>> guide = Guide(posteriors.MeanFieldNormal(3), (8, 8))
-        >>> data = Dataset(torch.zeros(5, 8, 8))
+        >>> data = Dataset((torch.arange(320).reshape(5, 8, 8) % 3 == 0).float())
         >>> ax = plot_traversal(Model(priors.StandardNormal(3), likelihoods.Bernoulli((8, 8))), guide, data, num=4)
         >>> ax.images[0].get_array().shape
         (32, 32)

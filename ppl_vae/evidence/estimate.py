@@ -90,6 +90,8 @@ def log_evidence(
     file, rows = _Progress(checkpoint, (model, guide), data, f"{method!r}, seed={seed}"), method.rows(len(data))
     parts, measure = from_main(file.read() if is_main() else None), measure_of(model)
     done, is_quiet = sum(len(part) for part in parts), not (progress and is_main())
+    if parts and parts[0].digests is None:  # of an earlier version
+        parts = [replace(parts[0], digests=digests(data[:done].x), measure=measure)]
     bar = tqdm(total=len(data), initial=done, desc="log p(x)", unit=" data", disable=is_quiet, delay=2)
     with _kernels(method, data), missing_values(data.has_missing), bar:
         for starts in batched(range(done, len(data), rows), num_processes()):
