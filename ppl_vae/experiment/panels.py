@@ -46,7 +46,7 @@ def bounds(found: Findings) -> Panel:
     kind = "" if metrics.get("bound", "lower") == "lower" else f", {metrics['bound']}"
     count, draws = f"{metrics['num_data']:,}", f"{metrics['num_particles']:,}"
     sizes = (f"{few.num_first:,}", f"{len(few.log_weights):,}")
-    rows = [("ELBO", number(metrics["elbo"]), "", "", count, draws)]
+    rows: list[tuple[str, ...]] = [("ELBO", number(metrics["elbo"]), "", "", count, draws)]
     rows += [(f"IWAE bound, K = {k}", *map(number, values), *sizes) for k, values in few.bounds.items()]
     if few.num_first < metrics["num_data"]:
         first = found["importance"][: few.num_first].summary()
