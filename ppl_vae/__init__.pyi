@@ -32,6 +32,7 @@ from .evidence import ImportanceSampling as ImportanceSampling
 from .evidence import InferenceGaps as InferenceGaps
 from .evidence import ReverseAIS as ReverseAIS
 from .evidence import SampledRefinement as SampledRefinement
+from .evidence import Sandwich as Sandwich
 from .evidence import bdmc as bdmc
 from .evidence import evidence_interval as evidence_interval
 from .evidence import inference_gaps as inference_gaps

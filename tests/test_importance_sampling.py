@@ -1,6 +1,7 @@
 """Importance sampling, complete: smoothing, verdicts, defensive proposals, adaptive K, resuming."""
 
 import numpy as np
+import pyro
 import pytest
 import torch
 from arviz_stats.base import array_stats
@@ -151,3 +152,10 @@ def test_a_checkpoint_knows_the_weights(tmp_path):
     torch.nn.init.zeros_(guide.encoder.weight)
     with pytest.raises(ValueError, match="holds another call"):
         pv.log_evidence(model, guide, x, num_particles=30, checkpoint=file)
+
+
+def test_nothing_is_left_in_pyros_parameter_store():
+    model, guide = vae()
+    for proposal in ("guide", "prior", Defensive()):
+        pv.log_evidence(model, guide, data_for("Bernoulli", 8), ImportanceSampling(30, proposal), progress=False)
+    assert not list(pyro.get_param_store().keys())

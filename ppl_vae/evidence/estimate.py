@@ -19,7 +19,7 @@ from ppl_vae.evidence.evidence import Evidence, concatenate
 from ppl_vae.evidence.importance_sampling import ImportanceSampling
 from ppl_vae.evidence.rows import digests, measure_of
 from ppl_vae.families.missing import missing_values
-from ppl_vae.importance import compiling, place
+from ppl_vae.importance import compiling, own_parameters, place
 from ppl_vae.seeding import derived_seed
 from ppl_vae.terms import Program
 
@@ -93,7 +93,7 @@ def log_evidence(
     if parts and parts[0].digests is None:  # of an earlier version
         parts = [replace(parts[0], digests=digests(data[:done].x), measure=measure)]
     bar = tqdm(total=len(data), initial=done, desc="log p(x)", unit=" data", disable=is_quiet, delay=2)
-    with _kernels(method, data), missing_values(data.has_missing), bar:
+    with own_parameters(model, guide), _kernels(method, data), missing_values(data.has_missing), bar:
         for starts in batched(range(done, len(data), rows), num_processes()):
             found = None
             if rank() < len(starts):
