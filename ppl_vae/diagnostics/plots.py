@@ -24,7 +24,7 @@ from ppl_vae.diagnostics.drawing import (
     show,
     whole_ticks,
 )
-from ppl_vae.diagnostics.draws import is_observation
+from ppl_vae.diagnostics.entries import site_of_x
 from ppl_vae.diagnostics.latent import latent_means
 from ppl_vae.evidence import Evidence
 from ppl_vae.importance import arguments, check_data, evaluating, place
@@ -117,7 +117,7 @@ def plot_reconstructions(
     with evaluating(model, guide), seeded(seed):
         args = arguments(data.x, data.context)
         terms = log_terms(model, guide, *args, num_particles=num_particles)
-        mean = _expected(_site_of_x(terms.model_trace, data.event_shape.numel()), averaged=True)
+        mean = _expected(site_of_x(terms.model_trace, data.event_shape.numel()), averaged=True)
     x, fitted = data.x.cpu().numpy(), mean.reshape(data.x.shape).cpu().numpy()
     if data.image_shape is None:
         features = data.coords[data.dims[1]] if x.ndim == 2 else np.arange(x[0].size)
@@ -255,17 +255,6 @@ def plot_k_hat(evidence: Evidence | np.ndarray, ax: "Axes | None" = None) -> "Ax
     whole_ticks(ax.yaxis)
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
     return ax
-
-
-def _site_of_x(trace: poutine.Trace, size: int) -> Site:
-    """The observed site that holds all `size` values of a datum."""
-    sites = {site["name"]: site for site in sample_sites(trace) if is_observation(site)}
-    fitting = {name: site for name, site in sites.items() if site["fn"].event_shape.numel() == size}
-    if not fitting:
-        raise ValueError(
-            f"none of the observed sites {list(sites)} holds all {size} values of a datum: nothing to compare x with"
-        )
-    return fitting.get("x") or next(iter(fitting.values()))
 
 
 def _generated_site(trace: poutine.Trace) -> Site:
