@@ -1,64 +1,91 @@
-"""Measure what the library costs: every figure is a ratio of two times taken in turn within this run.
+"""Measure what the library costs: figures are ratios of times taken in turn within one run, with their quartiles.
 
-Run it with `make bench`. Times of different machines differ by a factor of 3 to 60; ratios travel better.
+Run it with `make bench`, or name some of the benchmarks; each runs in a process of its own. Times of different machines
+differ by a factor of 3 to 60; ratios travel better. Leave the machine alone meanwhile: about an hour on two cores.
 """
 
-import statistics
+import argparse
+import datetime
+import importlib
+import importlib.metadata
+import json
+import os
+import platform
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
 
-import pyro.infer
-import torch
-
-from ppl_vae import Guide, Model, likelihoods, objectives, posteriors, priors
-
-BATCH, PIXELS, LATENT = 128, 64, 8
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+NAMES = ("cold_start", "training_step", "iwae_step", "epoch", "evidence", "scaling", "memory", "diagnostics")
 
 
-def ratio(ours: Callable[[], object], theirs: Callable[[], object], repeats: int) -> tuple[float, float]:
-    """Median of ours / theirs over pairs run in turn, and the interquartile range."""
-    ratios = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        ours()
-        middle = time.perf_counter()
-        theirs()
-        ratios.append((middle - start) / (time.perf_counter() - middle))
-    low, median, high = statistics.quantiles(ratios, n=4)
-    return median, high - low
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="name", help=f"some of {', '.join(NAMES)}; all when left out")
+    parser.add_argument("--quick", action="store_true", help="see that everything runs; the figures mean nothing")
+    parser.add_argument(
+        "--output", type=Path, help="folder for page, figures and JSON; docs, or with --quick runs/bench"
+    )
+    parser.add_argument(
+        "--envs",
+        type=Path,
+        default=Path.home() / ".cache" / "ppl_vae-bench",
+        help="folder for the environments of other libraries (default: %(default)s)",
+    )
+    given = parser.parse_args()
+    if unknown := set(given.names) - set(NAMES):
+        parser.error(f"there is no benchmark {min(unknown)!r}: choose from {', '.join(NAMES)}")
+    given.names = given.names or list(NAMES)
+    given.output = given.output or (Path("runs") / "bench" if given.quick else DOCS)
+    return given
 
 
-def command(code: str) -> Callable[[], object]:
-    return lambda: subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+def machine() -> dict:
+    """What the figures of one benchmark were taken on."""
+    import torch
 
-
-def step(loss: pyro.infer.ELBO) -> Callable[[], object]:
-    """One gradient step's work, value and gradient, without the optimiser."""
-    guide = Guide(posteriors.MeanFieldNormal(LATENT), (PIXELS,))
-    model = Model(priors.StandardNormal(LATENT), likelihoods.Bernoulli((PIXELS,)))
-    x = (torch.rand(BATCH, PIXELS, generator=torch.Generator().manual_seed(0)) < 0.5).float()
-    elbo = loss(model, guide)
-    elbo(x)
-    return lambda: elbo(x).backward()
-
-
-def figures() -> dict[str, tuple[float, float]]:
-    bare, torch_and_pyro = command("pass"), command("import torch, pyro")
-    help_text = command("from ppl_vae.cli import app\napp(['--help'], standalone_mode=False)")
-    plain = pyro.infer.Trace_ELBO(max_plate_nesting=1)
-    closed = pyro.infer.TraceMeanField_ELBO(max_plate_nesting=1)
-    return {
-        "ppl-vae --help / python -c pass": ratio(help_text, bare, 9),
-        "import ppl_vae / python -c pass": ratio(command("import ppl_vae"), bare, 9),
-        "the model classes / import torch, pyro": ratio(command("from ppl_vae import Model, fit"), torch_and_pyro, 5),
-        "TraceELBO / Pyro's Trace_ELBO": ratio(step(objectives.TraceELBO()), step(plain), 101),
-        "MeanFieldELBO / Pyro's TraceMeanField_ELBO": ratio(step(objectives.MeanFieldELBO()), step(closed), 101),
+    versions = {name: importlib.metadata.version(package) for name, package in (("pyro", "pyro-ppl"), ("ppl_vae",) * 2)}
+    return versions | {
+        "date": datetime.date.today().isoformat(),
+        "processor": processor(),
+        "cores": os.process_cpu_count() if sys.version_info >= (3, 13) else os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
     }
 
 
+def processor() -> str:
+    info = Path("/proc/cpuinfo")
+    names = [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
+    return names[0].split(":")[1].strip() if names else platform.processor() or platform.machine()
+
+
+def one(name: str, given: argparse.Namespace) -> None:
+    """Measure, print, and put the figures among those of the other benchmarks."""
+    import page
+    from timing import Options
+
+    module, options = importlib.import_module(name), Options(given.quick, given.envs)
+    rows = module.measure(options)
+    print("\n".join(page.table(rows)), flush=True)
+    file = given.output / "benchmarks.json"
+    results = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    results[name] = {"title": module.TITLE, "taken": machine(), "rows": [asdict(row) for row in rows]}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    page.write(results, DOCS / "benchmarks.md", given.output)
+
+
+def main() -> None:
+    given = arguments()
+    if len(given.names) == 1:
+        return one(given.names[0], given)
+    options = [f"--output={given.output}", f"--envs={given.envs}", *["--quick"] * given.quick]
+    failed = [n for n in given.names if subprocess.run([sys.executable, __file__, n, *options]).returncode]
+    return sys.exit(f"not measured: {', '.join(failed)}" if failed else 0)
+
+
 if __name__ == "__main__":
-    print(f"{'time of / time of':45} {'ratio':>7} {'IQR':>7}")
-    for name, (median, spread) in figures().items():
-        print(f"{name:45} {median:7.2f} {spread:7.2f}")
+    main()

@@ -1,0 +1,112 @@
+"""docs/benchmarks.md between its marks, and its pictures, from docs/benchmarks.json. What stands outside is by hand."""
+
+import re
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+from timing import Row
+
+from ppl_vae.diagnostics.drawing import BLUE, VERMILION
+
+HEAD = "| work | against | ratio | quartiles | ours, theirs | rounds | target | met |"
+
+
+def write(results: dict, page: Path, folder: Path) -> None:
+    """Renew tables and pictures of all benchmarks that have figures and marks in the page."""
+    text = page.read_text(encoding="utf-8")
+    for name, result in results.items():
+        rows = [Row(**row) for row in result["rows"]]
+        body = [facts(result["taken"]), "", *table(rows)]
+        drawn = [row for row in rows if row.median is not None and not row.unit]
+        if len(drawn) > 1:
+            draw(drawn, result["title"], folder / "images" / f"benchmark_{name}.png")
+            body += ["", f"![{result['title']}](images/benchmark_{name}.png)"]
+        begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+        if begin not in text:
+            raise ValueError(f"{page.name} has no {begin} ... {end}: say there where the figures go")
+        pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
+        text = pattern.sub(lambda _, parts=(begin, *body, end): "\n".join(parts), text)
+    (folder / "benchmarks.md").write_text(text, encoding="utf-8")
+
+
+def facts(taken: dict) -> str:
+    return (
+        f"{taken['date']}: {taken['processor']}, {taken['cores']} cores, {taken['threads']} threads; "
+        f"Python {taken['python']}, torch {taken['torch']}, Pyro {taken['pyro']}, ppl_vae {taken['ppl_vae']}."
+    )
+
+
+def table(rows: list[Row]) -> list[str]:
+    return [HEAD, "|---|---|---|---|---|---|---|---|", *(f"| {' | '.join(cells(row))} |" for row in rows)]
+
+
+def cells(row: Row) -> list[str]:
+    """One line of the table; what was not measured says why."""
+    if row.median is None:
+        return [row.work, row.against, f"not measured: {row.not_measured}", "", "", "", target(row), ""]
+    low, high = row.quartiles
+    sides = ", ".join(size(median, row.medians_unit) for median in row.medians or ())
+    met = "" if row.is_met is None else "yes" if row.is_met else f"no, by {excess(row):.0%}"
+    figures = [f"{row.median:.2f} {row.unit}".strip(), f"{low:.2f} to {high:.2f}", sides, str(row.rounds)]
+    return [row.work, row.against, *figures, target(row), met]
+
+
+def target(row: Row) -> str:
+    if None not in (row.at_least, row.at_most):
+        return f"{row.at_least:.2f} to {row.at_most:.2f}"
+    if row.at_least is not None:
+        return f">= {row.at_least:.2f}"
+    return "" if row.at_most is None else f"<= {row.at_most:.2f} {row.unit}".strip()
+
+
+def excess(row: Row) -> float:
+    """By what share the target was missed."""
+    is_above = row.at_most is not None and row.median > row.at_most
+    return row.median / row.at_most - 1 if is_above else 1 - row.median / row.at_least
+
+
+def size(value: float, unit: str) -> str:
+    """Seconds with a prefix; other units as they are."""
+    smaller = ((1, "s"), (1e3, "ms"), (1e6, "µs")) if unit == "s" else ()
+    for factor, name in smaller:
+        if value * factor >= 1:
+            return f"{value * factor:.3g} {name}"
+    return f"{value:,.0f} {unit}"
+
+
+def draw(rows: list[Row], title: str, path: Path) -> None:
+    """Medians with quartiles and targets; cost curves where there are any."""
+    curves = [row.series for row in rows if row.series]
+    size = (9 + 4 * bool(curves), 1.2 + 0.36 * max(len(rows), 5))
+    figure, axes = plt.subplots(1, 1 + bool(curves), figsize=size, layout="constrained", squeeze=False)
+    dots(axes[0, 0], rows)
+    axes[0, 0].set_title(title, loc="left")
+    if curves:
+        costs(axes[0, 1], curves)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def dots(ax: plt.Axes, rows: list[Row]) -> None:
+    for y, row in enumerate(rows):
+        colour = VERMILION if row.is_met is False else BLUE
+        ax.plot(row.quartiles, (y, y), color=colour, linewidth=2)
+        ax.plot(row.median, y, "o", color=colour)
+        for bound in (row.at_least, row.at_most):
+            if bound is not None:
+                ax.plot(bound, y, "|", color="black", markersize=14)
+    ax.axvline(1.0, color="grey", linewidth=0.8, linestyle=":")
+    ax.set_yticks(range(len(rows)), [f"{row.work} / {row.against.split(' (')[0]}" for row in rows], fontsize=8)
+    ax.invert_yaxis()
+    ax.set_xlim(left=0)
+    ax.set_xlabel("ratio: median and quartiles; bar: target; orange: missed")
+
+
+def costs(ax: plt.Axes, curves: list[dict[str, list[float]]]) -> None:
+    for curve, marker in zip(curves, "os", strict=False):
+        (_, sizes), (name, values) = curve.items()
+        ax.plot(sizes, [1e6 * value for value in values], marker=marker, label=name)
+    ax.set(xscale="log", xlabel="number of data N", ylabel="µs per datum")
+    ax.set_ylim(bottom=0)
+    ax.legend(frameon=False)

@@ -1,0 +1,63 @@
+"""Cost per datum as the data grow: an epoch of `fit`, and `log_evidence`, 8 features, a small model."""
+
+import logging
+import statistics
+from collections.abc import Callable
+from functools import partial
+
+import problems
+import torch
+from problems import COMPILED, Trainer
+from timing import Options, Row, in_turn, ratio, timed
+
+import ppl_vae as pv
+from ppl_vae import likelihoods, objectives
+from ppl_vae.importance import CompiledKernels, _kernels
+
+TITLE = "Cost per datum"
+SIZES = (1_000, 10_000, 100_000, 1_000_000)
+FEATURES, BATCH, NUM_PARTICLES = 8, 100, 50
+
+
+def programs() -> tuple[pv.Model, pv.Guide]:
+    return problems.ours(FEATURES, (32,), 2, likelihood=likelihoods.Gaussian)
+
+
+def times_each(work: Callable[[], object], repeats: int) -> None:
+    for _ in range(repeats):
+        work()
+
+
+def measure(options: Options) -> list[Row]:
+    data = [torch.randn(size, FEATURES) for size in SIZES[: options.pick(4, 2)]]
+    return rows_of("epoch", epochs(data, options)) + rows_of(
+        f"log_evidence, K={NUM_PARTICLES}", evidence(data, options)
+    )
+
+
+def epochs(data: list[torch.Tensor], options: Options) -> dict[str, list[float]]:
+    works = {}
+    for x in data:
+        trainer = Trainer(programs(), pv.Dataset(x), objectives.MeanFieldELBO(), BATCH, COMPILED)
+        repeats = max(1, options.pick(100_000, 1_000) // len(x))
+        works[f"N={len(x):,}"] = timed(partial(times_each, trainer.epoch, repeats), repeats * len(x))
+    return in_turn(works, options.pick(7, 1))
+
+
+def evidence(data: list[torch.Tensor], options: Options) -> dict[str, list[float]]:
+    works, pair, sizes = {}, programs(), {"num_particles": NUM_PARTICLES, "compile": False, "progress": False}
+    _kernels.set(CompiledKernels(logging.WARNING))  # kept from call to call
+    pv.log_evidence(*pair, data[0], **sizes)
+    for x in data:
+        work, repeats = partial(pv.log_evidence, *pair, x, **sizes), max(1, options.pick(20_000, 1_000) // len(x))
+        works[f"N={len(x):,}"] = timed(partial(times_each, work, repeats), repeats * len(x))
+    return in_turn(works, options.pick(3, 1), warm_up=False)  # a round takes minutes
+
+
+def rows_of(name: str, times: dict[str, list[float]]) -> list[Row]:
+    """The cost per datum at each N over that at the smallest."""
+    first, *others = times
+    rows = [ratio(f"{name}, {size}", times, size, first, at_most=1.10, at_least=0.90) for size in others]
+    numbers = [float(size[2:].replace(",", "")) for size in times]
+    rows[0].series = {"N": numbers, name: [statistics.median(values) for values in times.values()]}
+    return rows
