@@ -345,6 +345,7 @@ def test_only_like_models_are_compared(tmp_path):
 # --- several at once -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_two_at_once_find_the_same(finished, tmp_path):
     output, one = finished
     study = Study(one.study.cells[::2])
