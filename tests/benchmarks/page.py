@@ -31,7 +31,7 @@ def write(results: dict, page: Path, folder: Path) -> None:
 
 def facts(taken: dict) -> str:
     return (
-        f"{taken['date']}: {taken['processor']}, {taken['cores']} cores, {taken['threads']} threads; "
+        f"{taken['date']}: {taken['processor']}, {taken['cores']} cores, torch on {taken['threads']}; "
         f"Python {taken['python']}, torch {taken['torch']}, Pyro {taken['pyro']}, ppl_vae {taken['ppl_vae']}."
     )
 
