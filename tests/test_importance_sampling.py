@@ -159,3 +159,29 @@ def test_nothing_is_left_in_pyros_parameter_store():
     for proposal in ("guide", "prior", Defensive()):
         pv.log_evidence(model, guide, data_for("Bernoulli", 8), ImportanceSampling(30, proposal), progress=False)
     assert not list(pyro.get_param_store().keys())
+
+
+def test_a_checkpoint_knows_another_model_of_equal_weights(tmp_path):
+    models = {name: vae(likelihood=name)[0] for name in ("Bernoulli", "ContinuousBernoulli")}
+    guide, x = vae()[1], data_for("Bernoulli", 8)
+    models["ContinuousBernoulli"].load_state_dict(models["Bernoulli"].state_dict())
+    settings = {"num_particles": 30, "checkpoint": tmp_path / "one.npz", "progress": False}
+    pv.log_evidence(models["Bernoulli"], guide, x, **settings)
+    with pytest.raises(ValueError, match="holds another model or guide"):
+        pv.log_evidence(models["ContinuousBernoulli"], guide, x, **settings)
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b"PK\x03\x04 half"])
+def test_a_damaged_checkpoint_is_named_with_a_remedy(content, tmp_path):
+    path = tmp_path / "damaged.npz"
+    path.write_bytes(content)
+    (model, guide), x = vae(), data_for("Bernoulli", 4)
+    with pytest.raises(ValueError, match="is no checkpoint of log_evidence: delete it, or name another file"):
+        pv.log_evidence(model, guide, x, num_particles=30, checkpoint=path, progress=False)
+
+
+@pytest.mark.parametrize("method", ["AIS", pv.AIS, pv.HMC(1, 1)])
+def test_what_is_no_method_is_refused(method):
+    (model, guide), x = vae(), data_for("Bernoulli", 4)
+    with pytest.raises(ValueError, match="give a method of evidence, made"):
+        pv.log_evidence(model, guide, x, method)

@@ -6,7 +6,8 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from itertools import batched
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
+from zipfile import BadZipFile
 
 import numpy as np
 from torch import nn
@@ -19,7 +20,7 @@ from ppl_vae.evidence.evidence import Evidence, concatenate
 from ppl_vae.evidence.importance_sampling import ImportanceSampling
 from ppl_vae.evidence.rows import digests, measure_of
 from ppl_vae.families.missing import missing_values
-from ppl_vae.importance import compiling, own_parameters, place
+from ppl_vae.importance import compiling, log_weights, own_parameters, place
 from ppl_vae.seeding import derived_seed
 from ppl_vae.terms import Program
 
@@ -28,6 +29,7 @@ __all__ = ["log_evidence"]
 SECONDS_BETWEEN_WRITES = 5.0
 
 
+@runtime_checkable
 class Method(Protocol):
     """A way to estimate log p(x): `ImportanceSampling`, `AIS`, ..."""
 
@@ -86,6 +88,10 @@ def log_evidence(
     if method is not None and options:
         raise ValueError(f"{', '.join(options)} was given beside method={method}: set it in the method")
     method, data = method or ImportanceSampling(**options), place(as_dataset(data), model, guide)
+    if not isinstance(method, Method) or isinstance(method, type):
+        raise ValueError(
+            f"method is {method!r}; give a method of evidence, made, as in ImportanceSampling(5000) or AIS()"
+        )
     method.warn()
     file, rows = _Progress(checkpoint, (model, guide), data, f"{method!r}, seed={seed}"), method.rows(len(data))
     parts, measure = from_main(file.read() if is_main() else None), measure_of(model)
@@ -124,26 +130,44 @@ def _kernels(method: Method, data: Dataset) -> AbstractContextManager[None]:
 class _Progress:
     """What is done of a call, in one file; empty where there is no file."""
 
-    def __init__(self, path: str | Path | None, programs: tuple[Program, ...], data: Dataset, settings: str) -> None:
+    def __init__(
+        self, path: str | Path | None, programs: tuple[Program, Program], data: Dataset, settings: str
+    ) -> None:
         self.path, self.written = None if path is None else Path(path), time.monotonic()
         if self.path is not None:
             self.fingerprint = f"{settings}, data and weights {_digest(programs, data)}"
+            self.probe = _probe(*programs, data)
 
     def read(self) -> list[Evidence]:
         """The blocks done so far, as one."""
         if self.path is None or not self.path.exists():
             return []
-        with np.load(self.path, allow_pickle=False) as file:
-            found = str(file["fingerprint"])
+        try:
+            with self.path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:  # numpy may leave it open
+                found, probe = str(file["fingerprint"]), file["probe"] if "probe" in file else self.probe
+        except (OSError, EOFError, KeyError, ValueError, BadZipFile) as error:
+            raise ValueError(
+                f"{self.path} is no checkpoint of log_evidence: delete it, or name another file"
+            ) from error
         if found != self.fingerprint:
             raise ValueError(f"{self.path} holds another call ({found}, not {self.fingerprint}): delete it")
+        if not np.allclose(probe, self.probe, rtol=1e-3, equal_nan=True):
+            raise ValueError(
+                f"{self.path} holds another model or guide, with other densities at the same weights: delete it"
+            )
         return [Evidence.load(self.path)]
 
     def write(self, parts: list[Evidence], *, last: bool) -> None:
         """Replace the file, at the end and every few seconds before."""
         if self.path is not None and is_main() and (last or time.monotonic() - self.written > SECONDS_BETWEEN_WRITES):
             self.written = time.monotonic()
-            concatenate(parts).save(self.path, fingerprint=self.fingerprint)
+            concatenate(parts).save(self.path, fingerprint=self.fingerprint, probe=self.probe)
+
+
+def _probe(model: Program, guide: Program, data: Dataset) -> np.ndarray:
+    """A few log-weights: what model and guide are, besides their weights, is in no file but in their densities."""
+    some = data[: min(3, len(data))]
+    return log_weights(model, guide, some.x, some.context, num_particles=2, seed=0).cpu().numpy()
 
 
 def _digest(programs: tuple[Program, ...], data: Dataset) -> str:

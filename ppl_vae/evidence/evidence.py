@@ -168,7 +168,7 @@ class Evidence:
         rows = arrays["digests"] if "digests" in arrays else None
         return Evidence(*(arrays[name] for name in ARRAYS), **words, checks=checks, digests=rows)
 
-    def save(self, path: str | Path, **labels: str) -> Path:
+    def save(self, path: str | Path, **labels: str | np.ndarray) -> Path:
         """Write all arrays, and labels beside them, to an .npz file, whole or not at all."""
         arrays: dict[str, Any] = self.arrays() | labels
         return write_whole(path, lambda p: np.savez(p, **arrays))

@@ -114,7 +114,7 @@ class InferenceGaps:
         """The same gaps with log p(x) of another method, for the same data in the same order.
 
         Raises:
-            ValueError: evidence of another number of data.
+            ValueError: evidence of another number of data, or a bound from above.
 
         Example:
             >>> from ppl_vae.data import beds
@@ -125,6 +125,8 @@ class InferenceGaps:
             >>> bool((gaps.with_evidence(defended).errors["inference"] > 0).all())
             True
         """
+        if evidence.bound != "lower":
+            raise ValueError(f"the evidence is a bound from above ({evidence.bound}): the gaps are taken from below")
         if len(evidence) != len(self):
             raise ValueError(
                 f"evidence of {len(evidence)} data was given for the gaps of {len(self)}: give the same rows"
