@@ -134,7 +134,8 @@ class Evidence:
         """Where log p(x) and its standard error may be believed, (N,): k-hat below 0.5 at 90 % confidence.
 
         Below 0.5 the weights have a finite variance, which the standard error presumes. Elsewhere log_evidence is a
-        lower bound in expectation. An upper bound is no estimate.
+        lower bound in expectation. An upper bound is no estimate. k-hat and value come from the same draws: among the
+        estimates of a guide 0.7 to 0.8 as wide as the posterior, 95 % intervals cover 82 to 86 %, not 95 %.
         """
         if self.bound != "lower":
             return np.zeros(len(self), dtype=bool)
