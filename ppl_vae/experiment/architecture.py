@@ -54,6 +54,7 @@ def plot_graph(program: Program, data: Dataset, given: Sequence[str] = (), ax: "
     with evaluating(program), seeded(0):
         if not given and importlib.util.find_spec("graphviz") and shutil.which("dot"):
             graph = pyro.render_model(program, model_args=args, render_distributions=True)
+            graph.graph_attr["dpi"] = "200"
             ax.imshow(plt.imread(io.BytesIO(graph.pipe(format="png")), format="png"))
             ax.set_axis_off()
             return ax
@@ -83,19 +84,25 @@ def _draw_graph(ax: "Axes", parents: Mapping[str, list[str]], relations: Mapping
             style = {"arrowstyle": "-|>", "color": "black", "shrinkA": 0, "shrinkB": 0}
             start, end = _between(places[other], places[name])
             ax.annotate("", end, start, arrowprops=style)
-    ax.set(xlim=(corner[0] - 0.05, corner[0] + size[0] + 0.05), ylim=(corner[1] - 0.05, corner[1] + size[1] + 0.05))
+    across, up = zip(*places.values(), strict=True)
+    ax.set_xlim(min(across) - 0.67, max(across) + 0.67)
+    ax.set_ylim(min(up) - 0.83, max(up) + 0.57)
     ax.set_aspect("equal")
     ax.set_axis_off()
 
 
 def _places(parents: Mapping[str, list[str]]) -> dict[str, tuple[float, float]]:
-    """What depends on nothing stands on the left, and everything to the right of what it depends on."""
+    """What depends on nothing stands on the left, and everything to the right of what it depends on.
+
+    Where an arrow goes past a column, every other column stands higher, so that it meets nothing.
+    """
     depth: dict[str, int] = {}
     for name, above in parents.items():  # in the order of the program: parents first
         depth[name] = 1 + max((depth[other] for other in above), default=-1)
+    lift = 0.9 * any(depth[name] - depth[other] > 1 for name, above in parents.items() for other in above)
     columns = [[name for name in parents if depth[name] == column] for column in range(max(depth.values()) + 1)]
     return {
-        name: (1.5 * x, 1.1 * ((len(names) - 1) / 2 - y))
+        name: (1.5 * x, 1.1 * ((len(names) - 1) / 2 - y) + lift * (x % 2))
         for x, names in enumerate(columns)
         for y, name in enumerate(names)
     }
@@ -121,12 +128,12 @@ def chain(model: Model, guide: Guide, data: Dataset) -> list[tuple[str, str]]:
         >>> from ppl_vae.families import likelihoods, posteriors, priors
         >>> guide, data = Guide(posteriors.MeanFieldNormal(2), 5), Dataset([[0.0] * 5])
         >>> chain(Model(priors.StandardNormal(2), likelihoods.Bernoulli(5)), guide, data)[1:4]
-        [('encoder', 'MLP'), ('posterior', 'MeanFieldNormal'), ('z', '2, StandardNormal')]
+        [('encoder', 'MLP'), ('posterior', 'MeanFieldNormal'), ('z', '2 from StandardNormal')]
     """
     size = _shape(data.event_shape)
     parts = {"encoder": guide.encoder, "posterior": guide.posterior, "decoder": model.decoder}
     kinds = {name: type(part).__name__ for name, part in (parts | {"likelihood": model.likelihood}).items()}
-    kinds |= {"z": f"{model.latent_dim}, {type(model.prior).__name__}", "x": size}
+    kinds |= {"z": f"{model.latent_dim} from {type(model.prior).__name__}", "x": size}
     return [(name, kinds[name]) for name in ("x", "encoder", "posterior", "z", "decoder", "likelihood", "x")]
 
 

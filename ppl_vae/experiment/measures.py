@@ -55,25 +55,28 @@ def _bounds_at_full_weight(found: Findings) -> np.ndarray:
     return bound
 
 
-def _last(bound: np.ndarray) -> np.ndarray:
-    """The last tenth of the epochs."""
-    return bound[-max(FEWEST_EPOCHS, len(bound) // 10) :]
+def _restored(found: Findings) -> bool:
+    """Whether the weights are those of the best epoch, whatever came after it."""
+    patience = found.subject.experiment.config.training.keywords.get("patience")
+    return patience is not None and "valid" in found.subject.metrics["history"]
 
 
 def gain(found: Findings) -> Measured:
-    """Nats per datum that a line through the last epochs gains."""
-    last = _last(_bounds_at_full_weight(found))
-    gained = float(np.polyfit(np.arange(len(last)), last, 1)[0] * (len(last) - 1))
-    return Measured(gained, f"{gained:+.2f} nats in the last {len(last)} epochs")
+    """Nats per datum in a tenth of the epochs, by a line through the last three tenths; a fall counts as well."""
+    bound = _bounds_at_full_weight(found)
+    last, tenth = bound[-max(FEWEST_EPOCHS, 3 * len(bound) // 10) :], max(1, len(bound) // 10)
+    gained = float(np.polyfit(np.arange(len(last)), last, 1)[0] * tenth)
+    shown = f"{gained:+.2f} nats in {tenth} epoch{'s' * (tenth > 1)}"
+    return Measured(max(gained, 0.0) if _restored(found) else abs(gained), shown)
 
 
 def loss(found: Findings) -> Measured:
     """Nats per datum that the bound ends below its best."""
-    metrics, bound = found.subject.metrics, _bounds_at_full_weight(found)
-    patience = found.subject.experiment.config.training.keywords.get("patience")
-    if patience is not None and "valid" in metrics["history"]:
-        return Measured(0.0, f"best epoch: {metrics['best_epoch']}", "The weights are those of the best epoch.")
-    lost = float(bound.max() - _last(bound).max())
+    if _restored(found):
+        best = found.subject.metrics["best_epoch"]
+        return Measured(0.0, f"best epoch: {best}", "The weights are those of the best epoch.")
+    bound = _bounds_at_full_weight(found)
+    lost = float(bound.max() - bound[-FEWEST_EPOCHS:].max())
     return Measured(lost, f"{lost:.2f} nats below the best epoch")
 
 

@@ -148,10 +148,8 @@ def checklist(findings: Findings) -> list[Check]:
 
 def _reason(error: Exception) -> str:
     """Why there is no number, in one line."""
-    said = " ".join(str(error).split())
-    return (
-        f"Not checked: {said}." if isinstance(error, NotApplicable) else f"Not checked: {type(error).__name__}: {said}"
-    )
+    kind = "" if isinstance(error, NotApplicable) else f"{type(error).__name__}: "
+    return f"Not checked: {kind}{' '.join(str(error).split()).rstrip('.')}."
 
 
 RULES: tuple[Rule, ...] = (
@@ -172,13 +170,13 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "Training has levelled off",
         gain,
-        "Nats per datum gained in the last tenth of the epochs",
+        "Change of the bound in a tenth of the epochs, at the end, in nats per datum",
         passes=0.1,
         fails=1.0,
         words=(
             "More epochs would change little.",
-            "The bound was still rising: train longer.",
-            "The bound was rising steeply: training is not finished.",
+            "The bound was still moving: train longer, or end with a lower learning rate.",
+            "The bound was moving fast: training is not finished.",
         ),
         panel="Training",
         page="howto/report.md#training",
@@ -186,11 +184,11 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "Training has not diverged",
         loss,
-        "Nats per datum that the bound ends below its best",
+        "How far the bound ends below its best, in nats per datum",
         passes=0.5,
         fails=2.0,
         words=(
-            "The bound ends where it was best.",
+            "The bound does not end below its best.",
             "The bound was better before: set patience, or lower the learning rate.",
             "The bound has fallen far: training diverged, or learned its rows by heart.",
         ),

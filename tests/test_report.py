@@ -1,0 +1,380 @@
+"""The report: rules judge as they say; the page has the numbers of its run, needs nothing else, and escapes names."""
+
+import json
+import math
+import re
+import warnings
+from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import xarray as xr
+from typer.testing import CliRunner
+
+from ppl_vae.cli import app
+from ppl_vae.evidence import Evidence, reduce_log_weights
+from ppl_vae.experiment import ConfigError, findings, measures, page, read_config, run_experiment, write_report
+from ppl_vae.experiment.elements import NotApplicable, number, slug
+from ppl_vae.experiment.panels import PANELS
+from ppl_vae.experiment.verdicts import RULES
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+HOSTILE = "<script>alert('x')</script>"
+SMALL = [
+    ("posterior.latent_dim", 2),
+    ("encoder.hidden_dims", [8]),
+    ("decoder.hidden_dims", [8]),
+    ("training.num_epochs", 6),
+    ("evaluation.num_particles", 40),
+]
+FEW = {"NUM_PARTICLES": 100, "BOUNDS": (1, 10, 100), "NUM_DRAWS": 30, "NUM_SIMULATED": 60, "NUM_PREDICTED": 30}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_draws():
+    """Diagnoses that take no time: what is tested here is the page."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in FEW.items():
+            patch.setattr(findings, name, value)
+        yield
+
+
+def fitted(folder, *changes):
+    run_experiment(read_config(changes=[*changes, *SMALL]), folder, progress=False)
+    return folder
+
+
+def reported(folder, **options):
+    return SimpleNamespace(
+        report=write_report(folder, num_data=24, progress=False, **options),
+        page=Page((folder / "report.html").read_text(encoding="utf-8")),
+        text=(folder / "report.md").read_text(encoding="utf-8"),
+        metrics=json.loads((folder / "metrics.json").read_text()),
+        folder=folder,
+    )
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    digits = [("data.name", "digits"), ("data.binarize", "static"), ("prior.name", "VampPrior")]
+    return reported(fitted(tmp_path_factory.mktemp("runs") / "digits", *digits, ("evaluation.num_data", 40)))
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    """Measurements in units of their own, with gaps, a covariate, and names that mean harm."""
+    folder, rng = tmp_path_factory.mktemp("table"), np.random.default_rng(0)
+    x = rng.normal([170.0, 0.02], [8.0, 0.003], (200, 2))
+    x[rng.random(x.shape) < 0.2] = np.nan
+    rows = [f'{a},{b},{c},"{HOSTILE}"' for (a, b), c in zip(x, rng.normal(size=200), strict=True)]
+    (folder / "own.csv").write_text("\n".join([f'"{HOSTILE}",price in $|$x_1$,age,kind', *rows]).replace("nan", ""))
+    data = [("data.name", str(folder / "own.csv")), ("data.label", "kind"), ("data.context", ["age"])]
+    return reported(fitted(folder / "run", *data, ("likelihood.name", "Gaussian")))
+
+
+@pytest.fixture(scope="module")
+def counts(tmp_path_factory):
+    """Counts, one latent dimension."""
+    folder = tmp_path_factory.mktemp("counts")
+    np.save(folder / "counts.npy", np.random.default_rng(0).poisson(3.0, (200, 4)))
+    data = [("data.name", str(folder / "counts.npy")), ("likelihood.name", "Poisson")]
+    changes = [*data, *SMALL, ("posterior.latent_dim", 1)]
+    run_experiment(read_config(changes=changes), folder / "run", progress=False)
+    return reported(folder / "run")
+
+
+class Page(HTMLParser):
+    """What is in a page, by kind."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.source, self.tags, self.words = text, [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+    def every(self, tag):
+        return [attrs for name, attrs in self.tags if name == tag]
+
+    @property
+    def said(self):
+        return " ".join(" ".join(self.words).split())
+
+
+# --- the rules -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.title)
+def test_rules_are_sharp_at_their_limits(rule):
+    worse = -math.inf if rule.better == "more" else math.inf
+    beyond = {limit: rule.grade(math.nextafter(limit, worse)) for limit in (rule.passes, rule.fails)}
+    assert rule.grade(rule.passes) == "pass"
+    if rule.passes == rule.fails:
+        assert beyond[rule.passes] == "fail"
+    else:
+        assert beyond[rule.passes] == "look"
+        assert rule.grade(rule.fails) == "look"
+    if "never fails" in rule.text:
+        assert rule.grade(0.0 if rule.better == "more" else 1e300) == "look"
+    else:
+        assert beyond[rule.fails] == "fail"
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.title)
+def test_rules_name_their_limits_a_panel_and_a_page_that_exist(rule):
+    assert rule.form.format(rule.passes) in rule.text
+    assert ("never fails" in rule.text) or (rule.form.format(rule.fails) in rule.text)
+    assert rule.panel in {title for panels in PANELS.values() for title in panels}
+    file, _, anchor = rule.page.partition("#")
+    headings = re.findall(r"^#+ (.*)$", (DOCS / file).read_text(encoding="utf-8"), re.MULTILINE)
+    assert not anchor or anchor in map(slug, headings)
+
+
+class Found(dict):
+    """Findings that were not found, but given."""
+
+    def __init__(self, metrics=None, patience=None, split="test", **found):
+        super().__init__(found)
+        config = SimpleNamespace(
+            training=SimpleNamespace(keywords={"patience": patience}), evaluation=SimpleNamespace(split=split)
+        )
+        self.subject = SimpleNamespace(metrics=metrics or {}, experiment=SimpleNamespace(config=config))
+
+
+def history(bound, valid=True, warm_up=0):
+    weight = [min(1.0, (i + 1) / (warm_up + 1)) for i in range(len(bound))]
+    return {"history": {"epoch": [], "valid" if valid else "train": list(bound), "kl_weight": weight}, "best_epoch": 3}
+
+
+def test_gain_is_the_slope_over_a_tenth_of_the_epochs():
+    assert measures.gain(Found(history(0.03 * np.arange(100)))).number == pytest.approx(0.3)
+    assert measures.gain(Found(history(-0.03 * np.arange(100)))).number == pytest.approx(0.3)
+    assert measures.gain(Found(history(-0.03 * np.arange(100)), patience=10)).number == 0.0
+    # a fall during the warm-up does not count
+    bound = np.concatenate([np.linspace(0, -50, 50), np.full(50, -50.0)])
+    assert measures.gain(Found(history(bound, warm_up=50))).number == pytest.approx(0.0)
+    with pytest.raises(NotApplicable, match="fewer than two epochs"):
+        measures.gain(Found(history([-1.0])))
+
+
+def test_loss_is_the_distance_from_the_best_epoch():
+    bound = [-9.0, -5.0, *[-7.0] * 8]
+    assert measures.loss(Found(history(bound))).number == 2.0
+    assert measures.loss(Found(history(bound, valid=False), patience=10)).number == 2.0
+    assert measures.loss(Found(history(bound), patience=10)).number == 0.0
+
+
+@pytest.mark.parametrize(
+    ("split", "patience", "number"), [("test", 5, 0), ("valid", None, 0), ("valid", 5, 1), ("train", None, 2)]
+)
+def test_rows_that_training_used(split, patience, number):
+    assert measures.use_of_the_rows(Found(split=split, patience=patience)).number == number
+
+
+def evidence_with(k_hat):
+    one = np.ones(len(k_hat))
+    return Evidence(-one, 0.1 * one, 50 * one, np.asarray(k_hat), -2 * one, -one, 10_000 * one)
+
+
+def test_shares_of_data_by_k_hat():
+    metrics = {"mc_se": 0.02, "mc_bias": -0.05, "data_se": 0.5, "share_bad_k": 0.25}
+    found = Found(metrics, importance=evidence_with([0.1, 0.2, 0.6, 0.71]))
+    assert measures.share_bounded(found).number == 0.25
+    assert measures.share_without_error(found).number == 0.5
+    assert measures.monte_carlo(found).number == pytest.approx(0.1)  # the bias is the larger
+    worse = Found(metrics, importance=evidence_with([0.1, 0.8, 0.6, 0.71]))
+    with pytest.raises(NotApplicable, match=r"above 0\.7 for 50\.0% of 4 data"):
+        measures.monte_carlo(worse)
+
+
+@pytest.mark.parametrize(
+    ("parts", "number"),
+    [((3.0, 0.9, 2.2), 0.9), ((9.0, 5.0, 4.5), 4.5), ((9.0, 5.0, 8.5), None), ((3.0, 1.5, 1.9), 1.1)],
+)
+def test_the_marginal_kl_is_judged_from_the_safe_side(parts, number):
+    mean = dict(zip(("rate", "marginal_kl", "leave_one_out"), parts, strict=True))
+    summary = SimpleNamespace(mean=mean, num_data=100)
+    found = Found(surgery=SimpleNamespace(summary=lambda: summary))
+    if number is None:
+        with pytest.raises(NotApplicable, match="100 rows are too few"):
+            measures.marginal_kl(found)
+    else:
+        assert measures.marginal_kl(found).number == pytest.approx(number)
+
+
+def test_coverage_counts_only_beyond_noise():
+    def error(coverage):
+        summary = SimpleNamespace(hpd_coverage=np.array([0.5, coverage]), num_data=100)
+        return measures.coverage_error(Found(sbc=SimpleNamespace(summary=lambda: summary))).number
+
+    assert error(0.9 - 0.089) == 0.0  # three standard errors are 0.09
+    assert error(0.9 - 0.091) == pytest.approx(0.091)
+
+
+def test_bounds_are_means_over_groups_of_particles():
+    log_w = np.random.default_rng(0).normal(size=(100, 3))
+    found = findings.Weights(log_w, np.arange(3), num_first=2)
+    assert found.bounds[1][0] == pytest.approx(log_w[:, :2].mean())
+    groups = np.log(np.exp(log_w[:, :2]).reshape(10, 10, 2).mean(1))
+    assert found.bounds[10][0] == pytest.approx(groups.mean())
+    whole = reduce_log_weights(log_w[:, :2]).summary()
+    assert found.bounds[100][:2] == pytest.approx((whole.log_evidence, whole.mc_se))
+    assert found.largest == pytest.approx((np.exp(log_w) / np.exp(log_w).sum(0)).max(0))
+
+
+# --- the page --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["digits", "table", "counts"])
+def run(request):
+    return request.getfixturevalue(request.param)
+
+
+def test_the_page_needs_nothing_else(run):
+    addresses = [attrs[key] for _, attrs in run.page.tags for key in ("src", "href") if attrs.get(key)]
+    assert not [address for address in addresses if not re.match(r"#|data:", address)]
+    assert [attrs for attrs in run.page.every("script")] == [{}]  # its own, at the end, for sorting
+    assert "@import" not in run.page.source
+    assert "url(" not in run.page.source
+
+
+def test_every_picture_says_what_is_seen(run):
+    pictures = run.page.every("img")
+    assert len(pictures) > 20
+    assert all(len(attrs["alt"]) > 5 for attrs in pictures)
+    assert all(attrs["src"].startswith("data:image/png;base64,") for attrs in pictures)
+
+
+def test_links_lead_somewhere_and_headings_descend(run):
+    ids = [attrs["id"] for _, attrs in run.page.tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    links = [attrs["href"] for attrs in run.page.every("a")]
+    assert {link[1:] for link in links if link.startswith("#")} <= set(ids)
+    labels = {attrs["aria-labelledby"] for _, attrs in run.page.tags if "aria-labelledby" in attrs}
+    assert labels <= set(ids)
+    levels = [int(tag[1]) for tag, _ in run.page.tags if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert max(np.diff(levels)) == 1
+
+
+def test_nothing_failed(run):
+    assert "Failed:" not in run.page.said
+    titles = {title for panels in PANELS.values() for title in panels}
+    assert all(title in run.page.said for title in titles)
+
+
+def test_numbers_are_those_of_the_run(run):
+    shown = [run.metrics[name] for name in ("elbo", "log_evidence", "mc_se", "data_se", "mc_bias")]
+    assert all(f" {number(value)} " in run.page.said for value in shown)
+    evidence = Evidence.load(run.folder / "evidence.npz")
+    with xr.open_datatree(run.folder / "report.nc") as tree:
+        for name in ("log_evidence", "mc_se", "ess", "pareto_k", "elbo"):
+            assert np.array_equal(tree["importance"][name].values, getattr(evidence, name), equal_nan=True)
+        assert tree["verdicts"]["verdict"].values.tolist() == [check.verdict for check in run.report.checks]
+    values = {check.title: check.value for check in run.report.checks}
+    assert values["Latents say something of x"] == run.metrics["kl"]
+    assert values["Every latent is used"] == 1 - run.metrics["active_units"] / run.metrics["latent_dim"]
+    if run.metrics["share_bad_k"] is not None:
+        assert values["log p(x) is an estimate"] == run.metrics["share_bad_k"]
+
+
+def test_markdown_has_the_same_verdicts_and_its_pictures(run):
+    rows = re.findall(r"^\| \*\*(\w+)\*\* \| (.*?) \|", run.text, re.MULTILINE)
+    plain = [(verdict, re.sub(r"\\(.)", r"\1", title)) for verdict, title in rows]
+    assert plain == [(check.verdict, check.title) for check in run.report.checks]
+    assert all(f"{check.title} " in run.page.said for check in run.report.checks)
+    pictures = re.findall(r"\]\((report/[^)]*)\)", run.text)
+    assert len(pictures) == len(run.page.every("img"))
+    assert all((run.folder / picture).read_bytes()[1:4] == b"PNG" for picture in pictures)
+
+
+def test_the_tree_survives_its_file(digits, tmp_path):
+    with xr.open_datatree(digits.folder / "report.nc") as tree, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*(Zarr V3|Zarr format 3) specification")  # text labels: zarr's own
+        groups = set(tree.children)
+        assert groups - {"verdicts"} >= set(findings.DIAGNOSES) - {"predictive", "concerns"}
+        assert groups >= {"bounds", "prior_predictive", "posterior_predictive", "observed_data"}
+        tree.load().to_zarr(tmp_path / "report.zarr", consolidated=False)
+        with xr.open_datatree(tmp_path / "report.zarr", engine="zarr", consolidated=False) as again:
+            assert all(again[group].to_dataset().equals(tree[group].to_dataset()) for group in groups)
+
+
+# --- kinds of data ---------------------------------------------------------------------------------------------------
+
+
+def not_for(run):
+    return {check.title for check in run.report.checks if check.verdict == "skipped"}
+
+
+def test_pictures_are_traversed_and_shown(digits):
+    alts = [attrs["alt"] for attrs in digits.page.every("img")]
+    assert any(alt.startswith("A grid of pictures") for alt in alts)
+    assert sum(alt.startswith("datum ") for alt in alts) == findings.NUM_WORST
+    assert "Bernoulli has no scale to learn" in digits.page.said
+
+
+def test_names_are_text_and_nothing_else(table):
+    assert HOSTILE not in table.page.source
+    assert "&lt;script&gt;alert(" in table.page.source
+    assert HOSTILE in table.page.said
+    assert "<script" not in re.sub(r"\\.", "", table.text)
+    assert "price in $|$x_1$" in table.page.said
+
+
+def test_data_that_are_no_pictures(table, counts):
+    for run in (table, counts):
+        assert "no grid of what z decodes to" in run.page.said
+        assert {"Bits"} <= not_for(run)
+    assert "missing" in table.page.said
+    assert "The likelihood's scale" not in not_for(table)
+    assert counts.metrics["latent_dim"] == 1
+
+
+def test_the_parameters_add_up(run):
+    assert f"{run.metrics['num_parameters']:,} parameters." in run.page.said
+    assert f"all {run.metrics['num_parameters']:,}" in run.page.said
+
+
+# --- what goes wrong -------------------------------------------------------------------------------------------------
+
+
+def test_a_panel_that_fails_says_so_and_the_others_go_on(digits, tmp_path, monkeypatch):
+    def broken(found):
+        raise RuntimeError(f"boom {HOSTILE}\nsecond line")
+
+    monkeypatch.setattr(findings, "DIAGNOSES", {**findings.DIAGNOSES, "surgery": broken})
+    arguments = ["report", str(digits.folder), "--num-data", "10", "--output", str(tmp_path), "--quiet"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    found = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert f"Failed: RuntimeError: boom {HOSTILE} second line." in found.said
+    assert found.source.count("Failed:") == 1
+    assert HOSTILE not in found.source
+    *checks, counts, _, where, files = result.stdout.splitlines()
+    assert f"skipped  q(z) is the prior: Not checked: RuntimeError: boom {HOSTILE} second line." in checks
+    assert [line.split()[0] for line in checks].count("skipped") == int(counts.split()[-2])
+    assert (where, files) == (f"files in {tmp_path}:", "  report.html, report.md, report.nc")
+
+
+def test_only_a_finished_run_is_reported(digits, tmp_path):
+    for name in ("config.toml", "weights.pt"):
+        (tmp_path / name).write_bytes((digits.folder / name).read_bytes())
+    with pytest.raises(ConfigError, match="was not evaluated: ppl-vae fit"):
+        write_report(tmp_path)
+    with pytest.raises(ConfigError, match="at least 2 rows"):
+        write_report(digits.folder, num_data=1)
+
+
+def test_documentation_is_linked_from_inside_a_checkout_alone(tmp_path, monkeypatch):
+    assert page._docs(tmp_path) == ""
+    monkeypatch.setattr(page, "ROOT", tmp_path)
+    assert page._docs(tmp_path / "runs" / "demo") == ""  # a wheel has no docs
+    (tmp_path / "docs").mkdir()
+    assert page._docs(tmp_path / "runs" / "demo") == "../../"
