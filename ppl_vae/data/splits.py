@@ -67,12 +67,13 @@ def disjoint(splits: Mapping[str, Any], num_data: int) -> dict[str, np.ndarray]:
         {'train': array([0, 2]), 'test': array([1])}
     """
     parts = {name: part for name, rows in splits.items() if (part := _rows(rows)).size}
-    rows, counts = np.unique(np.concatenate([np.empty(0, np.int64), *parts.values()]), return_counts=True)
+    rows = np.concatenate([np.empty(0, np.int64), *parts.values()])
     outside = rows[(rows < 0) | (rows >= num_data)]
     if outside.size:
-        raise ValueError(f"splits name row {outside[0]}, x has rows 0 to {num_data - 1}")
-    if (counts > 1).any():
-        raise ValueError(f"row {rows[counts.argmax()]} is {counts.max()} times in the splits {', '.join(parts)}")
+        raise ValueError(f"splits name row {outside.min()}, x has rows 0 to {num_data - 1}")
+    counts = np.bincount(rows, minlength=1)
+    if counts.max() > 1:
+        raise ValueError(f"row {counts.argmax()} is {counts.max()} times in the splits {', '.join(parts)}")
     return parts
 
 

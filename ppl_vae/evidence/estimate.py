@@ -27,6 +27,7 @@ from ppl_vae.terms import Program
 __all__ = ["log_evidence"]
 
 SECONDS_BETWEEN_WRITES = 5.0
+LEAST_DATA_APART = 1_000
 
 
 @runtime_checkable
@@ -107,17 +108,18 @@ def log_evidence(
                 block_seed = None if seed is None else derived_seed(seed, starts[rank()])
                 found = method.estimate(model, guide, some, seed=block_seed)
                 found = replace(found, digests=digests(some.x), measure=measure)
-            parts = joined([*parts, *(part for part in gathered(found) if part is not None)])
+            for part in gathered(found):
+                _append(parts, part)
             file.write(parts, last=starts[-1] + rows >= len(data))
             bar.update(sum(map(len, parts)) - bar.n)
     return concatenate(parts)
 
 
-def joined(parts: list[Evidence]) -> list[Evidence]:
-    """The same in few parts: the last ones become one while they are of like length."""
-    while len(parts) > 1 and len(parts[-2]) <= 2 * len(parts[-1]):
-        parts = [*parts[:-2], concatenate(parts[-2:])]
-    return parts
+def _append(parts: list[Evidence], part: Evidence | None) -> None:
+    """One more part, as one with the last while that is small: many little ones outweigh their numbers."""
+    if part is not None:
+        small = parts and len(parts[-1]) < LEAST_DATA_APART
+        parts.append(concatenate([parts.pop(), part]) if small else part)
 
 
 def _kernels(method: Method, data: Dataset) -> AbstractContextManager[None]:
