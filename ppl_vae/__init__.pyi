@@ -40,6 +40,9 @@ from .evidence import log_evidence as log_evidence
 from .evidence import refine as refine
 from .evidence import simulate as simulate
 from .experiment import load_run as load_run
+from .experiment import read_study as read_study
+from .experiment import run_study as run_study
+from .experiment import write_report as write_report
 from .families import likelihoods as likelihoods
 from .families import networks as networks
 from .families import posteriors as posteriors
