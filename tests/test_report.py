@@ -136,6 +136,11 @@ def test_rules_name_their_limits_a_panel_and_a_page_that_exist(rule):
     assert not anchor or anchor in map(slug, headings)
 
 
+def test_the_documentation_has_every_rule():
+    text = (DOCS / "howto" / "report.md").read_text(encoding="utf-8")
+    assert [rule.title for rule in RULES if f"| {rule.title} | {rule.text} |" not in text] == []
+
+
 class Found(dict):
     """Findings that were not found, but given."""
 

@@ -232,7 +232,7 @@ RULES: tuple[Rule, ...] = (
         passes=0.1,
         fails=0.5,
         words=(
-            "More particles would change nothing.",
+            "More particles would change little.",
             "The draws can be seen in log p(x): take more particles.",
             "The draws matter as much as the data: take many more particles, or a better proposal.",
         ),
