@@ -21,6 +21,7 @@ PACKAGE = ROOT / "ppl_vae"
 FACE = "__init__"  # the lazy top-level names: for users, so only the command line may read them
 ROOMS = [
     *(
+        "checks",
         "seeding",
         "files",
         "distributed",

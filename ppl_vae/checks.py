@@ -1,0 +1,90 @@
+"""What a setting may be: checked where it is given, in one line that names the value, the setting and the remedy."""
+
+import math
+from collections.abc import Collection
+from numbers import Integral, Real
+from typing import Any
+
+__all__ = ["one_of", "real_number", "whole_number"]
+
+
+def whole_number(value: Any, name: str, at_least: int = 1) -> int:
+    """A whole number of Python or NumPy, at least so large; True and 2.0 are none. No paper.
+
+    Args:
+        value: What was given.
+        name: The setting's name, as the message says it.
+        at_least: The smallest that may be.
+
+    Raises:
+        ValueError: It is something else.
+
+    Example:
+        >>> whole_number(3, "num_particles")
+        3
+        >>> whole_number(2.5, "IWAE(num_particles)")
+        Traceback (most recent call last):
+        ValueError: IWAE(num_particles) is 2.5; it must be a whole number, at least 1
+    """
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < at_least:
+        raise ValueError(f"{name} is {value!r}; it must be a whole number, at least {at_least}")
+    return int(value)
+
+
+def real_number(
+    value: Any,
+    name: str,
+    *,
+    above: float = -math.inf,
+    at_least: float = -math.inf,
+    at_most: float = math.inf,
+    below: float = math.inf,
+) -> float:
+    """A finite number within bounds; NaN, True and strings are none. No paper.
+
+    Args:
+        value: What was given.
+        name: The setting's name, as the message says it.
+        above: A bound that it must exceed.
+        at_least: A bound that it may reach.
+        at_most: A bound that it may reach.
+        below: A bound that it must stay under.
+
+    Raises:
+        ValueError: It is something else.
+
+    Example:
+        >>> real_number(0.5, "decay", at_least=0, below=1)
+        0.5
+        >>> real_number(float("nan"), "beta", above=0)
+        Traceback (most recent call last):
+        ValueError: beta is nan; it must be a finite number, above 0
+    """
+    is_number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    if not is_number or not (above < value < below and at_least <= value <= at_most):
+        limits = {"above": above, "at least": at_least, "at most": at_most, "below": below}
+        words = " and ".join(f"{word} {limit:g}" for word, limit in limits.items() if math.isfinite(limit))
+        raise ValueError(f"{name} is {value!r}; it must be a finite number{', ' if words else ''}{words}")
+    return float(value)
+
+
+def one_of(value: Any, name: str, options: Collection[Any]) -> Any:
+    """One of a few values, of the same type: 1 is not True. No paper.
+
+    Args:
+        value: What was given.
+        name: The setting's name, as the message says it.
+        options: What it may be.
+
+    Raises:
+        ValueError: It is something else.
+
+    Example:
+        >>> one_of("fast", "Training(compile)", ("auto", True, False))
+        Traceback (most recent call last):
+        ValueError: Training(compile) is 'fast'; it must be 'auto', True or False
+    """
+    if not any(type(value) is type(option) and value == option for option in options):
+        *first, last = map(repr, options)
+        raise ValueError(f"{name} is {value!r}; it must be {', '.join(first)} or {last}")
+    return value
