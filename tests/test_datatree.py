@@ -268,7 +268,7 @@ def test_too_large_a_tree_is_one_clear_error(bed):
         to_datatree(bed.model, bed.guide, bed.x, num_data=6, max_gigabytes=1e-6)
     with pytest.raises(ValueError, match="num_data=7, but the data have 6 rows"):
         to_datatree(bed.model, bed.guide, bed.x, num_data=7)
-    with pytest.raises(ValueError, match=r"Draws\(num_samples=0\): it must be at least 1"):
+    with pytest.raises(ValueError, match=r"Draws\(num_samples\) is 0; it must be a whole number, at least 1"):
         Draws(num_samples=0)
     with pytest.raises(ValueError, match="num_samples was given beside draws="):
         to_datatree(bed.model, bed.guide, bed.x, Draws(), num_samples=3)

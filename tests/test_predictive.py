@@ -254,7 +254,7 @@ def test_rows_seeds_and_modes_are_as_elsewhere():
 
 def test_what_cannot_be_done_is_one_clear_error():
     bed = beds.linear_gaussian(num_data=5)
-    with pytest.raises(ValueError, match="num_folds is 0; there must be at least 1"):
+    with pytest.raises(ValueError, match="num_folds is 0; it must be a whole number, at least 1"):
         conditional_pit(bed.model, bed.guide, bed.x, num_folds=0)
     assert len(conditional_pit(bed.model, bed.guide, bed.x, num_folds=9, num_particles=30).pareto_k) == 5
 

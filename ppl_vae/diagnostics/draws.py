@@ -9,6 +9,7 @@ import pyro
 from pyro import poutine
 from torch import Tensor
 
+from ppl_vae.checks import whole_number
 from ppl_vae.data import Dataset
 from ppl_vae.diagnostics.latent import is_local
 from ppl_vae.importance import PAIRS_PER_CHUNK, arguments, evaluating, rows_per_chunk
@@ -53,8 +54,8 @@ class Draws:
     def __post_init__(self) -> None:
         for name in ("num_samples", "num_data", "chunk_size"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"Draws({name}={value}): it must be at least 1")
+            if value is not None:
+                whole_number(value, f"Draws({name})")
 
     def rows(self, layout: "Layout", num_data: int) -> int:
         """How many of `num_data` rows the tree takes."""

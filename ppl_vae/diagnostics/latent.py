@@ -10,6 +10,7 @@ from pyro import poutine
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ppl_vae.checks import whole_number
 from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.importance import arguments, evaluating, place
 from ppl_vae.seeding import derived_seed, seeded
@@ -73,8 +74,7 @@ def latent_means(
         >>> bool(np.allclose(latent_means(bed.guide, bed.x).mean, bed.posterior_mean))
         True
     """
-    if num_particles < 2:
-        raise ValueError(f"num_particles is {num_particles}; a mean with its standard error needs at least 2 draws")
+    whole_number(num_particles, "num_particles", at_least=2)
     data = place(as_dataset(data), guide)
     parts: list[list[_Moments]] = []
     with tqdm(total=len(data), desc="posterior means", unit=" data", disable=not progress, delay=2) as bar:

@@ -11,6 +11,7 @@ from pyro import poutine
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ppl_vae.checks import whole_number
 from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.diagnostics.entries import below_and_at, site_of_x
 from ppl_vae.diagnostics.uniformity import holm, uniformity_p_value
@@ -274,8 +275,7 @@ def conditional_pit(
 def _folds(data: Dataset, num_folds: int, seed: int) -> list[Tensor]:
     """Masks of the event shape that hide each feature once."""
     size = data.event_shape.numel()
-    if num_folds < 1:
-        raise ValueError(f"num_folds is {num_folds}; there must be at least 1")
+    whole_number(num_folds, "num_folds")
     num_folds = min(num_folds, size)
     place_of = np.random.default_rng(seed).permutation(size) % num_folds
     return [torch.from_numpy(place_of == i).reshape(data.event_shape).to(data.x.device) for i in range(num_folds)]

@@ -10,6 +10,7 @@ from pyro.distributions import constraints
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from ppl_vae.checks import one_of, real_number, whole_number
 from ppl_vae.families.missing import smoothed_mean
 from ppl_vae.families.networks import Readout, shape_of
 
@@ -176,10 +177,10 @@ class _LocationScale(Likelihood):
 
     def __init__(self, event_shape: int | Sequence[int], scale: Scale = "global", *, floor: float = 1e-3) -> None:
         super().__init__(event_shape)
-        if isinstance(scale, str) and scale not in ("global", "feature", "decoder"):
-            raise ValueError(f'scale is {scale!r}; it must be a number, "global", "feature" or "decoder"')
-        if not isinstance(scale, str) and scale <= 0:
-            raise ValueError(f"scale is {scale}; a fixed scale must be positive")
+        if isinstance(scale, str):
+            one_of(scale, "scale, if not a number,", ("global", "feature", "decoder"))
+        else:
+            real_number(scale, "scale", above=0)
         self.scale, self.floor = scale, floor
         self.num_parameters = 2 if scale == "decoder" else 1
         if scale in ("global", "feature"):
@@ -276,8 +277,8 @@ class StudentT(_LocationScale):
         self, event_shape: int | Sequence[int], scale: Scale = "global", *, floor: float = 1e-3, df: float | None = None
     ) -> None:
         super().__init__(event_shape, scale, floor=floor)
-        if df is not None and df <= 0:
-            raise ValueError(f"df is {df}; degrees of freedom must be positive")
+        if df is not None:
+            real_number(df, "df", above=0)
         self.df = df
         if df is None:
             self.raw_df = nn.Parameter(torch.full(self.event_shape, 3.0))
@@ -379,8 +380,7 @@ class Categorical(Likelihood):
 
     def __init__(self, event_shape: int | Sequence[int], num_categories: int = 2) -> None:
         super().__init__(event_shape)
-        if num_categories < 2:
-            raise ValueError(f"num_categories is {num_categories}; there must be at least 2")
+        whole_number(num_categories, "num_categories", at_least=2)
         self.num_parameters = num_categories
         self.support = constraints.integer_interval(0, num_categories - 1)
         self.remedy = f"categories are numbered 0 to {num_categories - 1}"

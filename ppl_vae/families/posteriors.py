@@ -10,6 +10,7 @@ from pyro.distributions import transforms as T
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from ppl_vae.checks import whole_number
 from ppl_vae.families.networks import Readout, near_identity
 
 __all__ = ["FlowPosterior", "FullRankNormal", "LowRankNormal", "MeanFieldNormal"]
@@ -24,9 +25,7 @@ class Posterior(nn.Module, ABC):
 
     def __init__(self, latent_dim: int) -> None:
         super().__init__()
-        if latent_dim < 1:
-            raise ValueError(f"latent_dim is {latent_dim}; there must be at least 1 latent dimension")
-        self.latent_dim = latent_dim
+        self.latent_dim = whole_number(latent_dim, "latent_dim")
         self.link: Readout | None = None
 
     def build(self, feature_shape: Sequence[int]) -> None:

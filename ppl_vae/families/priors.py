@@ -10,6 +10,7 @@ from pyro.distributions import transforms as T
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from ppl_vae.checks import whole_number
 from ppl_vae.families.networks import near_identity
 
 if TYPE_CHECKING:
@@ -23,9 +24,7 @@ class Prior(nn.Module, ABC):
 
     def __init__(self, latent_dim: int) -> None:
         super().__init__()
-        if latent_dim < 1:
-            raise ValueError(f"latent_dim is {latent_dim}; there must be at least 1 latent dimension")
-        self.latent_dim = latent_dim
+        self.latent_dim = whole_number(latent_dim, "latent_dim")
 
     @abstractmethod
     def forward(self, context: Tensor | None = None) -> dist.TorchDistribution:
@@ -146,8 +145,7 @@ class GaussianMixture(Prior):
 
     def __init__(self, latent_dim: int, num_components: int = 10, *, seed: int = 0) -> None:
         super().__init__(latent_dim)
-        if num_components < 1:
-            raise ValueError(f"num_components is {num_components}; there must be at least 1 component")
+        whole_number(num_components, "num_components")
         start = torch.randn(num_components, latent_dim, generator=torch.Generator().manual_seed(seed))
         self.logits = nn.Parameter(torch.zeros(num_components))
         self.loc = nn.Parameter(start)
