@@ -91,8 +91,9 @@ def log_terms(
     """Run guide and model once for K particles under one outermost particle plate, and sort their log-probabilities.
 
     Sites inside the plate "data" are summed over everything but particles and data: latent ones give log p(z) and
-    log q, observed ones log p(x given z). `poutine.mask` is honoured; scales are kept apart, so that a nonlinear bound
-    is taken per datum first and scaled after.
+    log q, observed ones log p(x given z). An observed site outside it (a regulariser by `pyro.factor`, a global
+    measurement) is a global term, beside the observations inside. `poutine.mask` is honoured; scales are kept apart,
+    so that a nonlinear bound is taken per datum first and scaled after.
 
     Args:
         model: Pyro model with one plate "data" at dim -1.
@@ -108,8 +109,8 @@ def log_terms(
         The terms, differentiable in the parameters of both.
 
     Raises:
-        ValueError: no site lies in a plate "data" at dim -1; latent sites of model and guide differ; local sites carry
-            different scales; a site is marked for enumeration.
+        ValueError: no site lies in a plate "data" at dim -1; latent sites of model and guide differ; nothing is
+            observed inside the plate; local sites carry different scales; a site is marked for enumeration.
 
     References:
         Burda, Grosse and Salakhutdinov (2016), Importance weighted autoencoders, arXiv:1509.00519, eq. 8.
@@ -128,6 +129,7 @@ def log_terms(
     model_trace = poutine.trace(poutine.replay(particles(model), trace=guide_trace)).get_trace(*args, **kwargs)
     p_sites, q_sites = sample_sites(model_trace), sample_sites(guide_trace)
     _check_match(p_sites, q_sites)
+    _check_observed(p_sites)
     local = [site for site in [*p_sites, *q_sites] if _frame(site)]
     likelihood_sites, prior_sites = _per_datum_sites(p_sites, observed=True), _per_datum_sites(p_sites, observed=False)
     nothing = local[0]["value"].new_zeros(num_particles, _frame(local[0]).size)
@@ -187,13 +189,27 @@ def _check_match(p_sites: list[Site], q_sites: list[Site]) -> None:
             )
     for name in sorted(latent ^ guided):
         where, missing = ("model", "guide") if name in latent else ("guide", "model")
+        observe = ", or the model observe it (obs=x)" if name in latent else ""
         raise ValueError(
-            f"latent site {name!r} is in the {where} but not in the {missing}: both must sample the same sites"
+            f"latent site {name!r} is in the {where} but not in the {missing}: both must sample the same sites{observe}"
         )
     if not any(_frame(site) for site in p_sites):
         raise ValueError(
             f'no site of the model lies in a plate named "{PLATE}": write pyro.plate("{PLATE}", len(x), dim=-1)'
         )
+
+
+def _check_observed(p_sites: list[Site]) -> None:
+    """Something must be observed of each datum: else log p(x given z) would be 0, and no number would show it."""
+    observed = [s for s in p_sites if s["is_observed"] and not (s["infer"] or {}).get("_deterministic")]
+    if any(_frame(site) for site in observed):
+        return
+    if not observed:
+        raise ValueError(f'the model observes nothing: give obs=x to a site inside pyro.plate("{PLATE}", ...)')
+    raise ValueError(
+        f'observed site {observed[0]["name"]!r} lies outside the plate "{PLATE}", so that no datum has a likelihood: '
+        f'sample it inside pyro.plate("{PLATE}", len(x), dim=-1)'
+    )
 
 
 def _frame(site: Site) -> Any:

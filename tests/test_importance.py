@@ -1,5 +1,7 @@
 """log w, for any Pyro model and guide: exact where the posterior is, and the same however it is chunked."""
 
+from contextlib import nullcontext
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -194,6 +196,21 @@ def sample_z(name="data", dim=-1, scale=None, **infer):
     return program
 
 
+def observing(where="data", obs=True):
+    """z inside the plate "data", and x observed (or not) inside another plate, or none."""
+
+    def model(x):
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.deterministic("twice", 2 * z)
+            if where == "data":
+                return pyro.sample("x", dist.Normal(z, 1.0), obs=x if obs else None)
+        with nullcontext() if where is None else pyro.plate(where, len(x), dim=-1):
+            pyro.sample("x", dist.Normal(z, 1.0) if where else dist.Normal(z, 1.0).to_event(1), obs=x)
+
+    return model
+
+
 @pytest.mark.parametrize(
     ("model", "guide", "message"),
     [
@@ -202,18 +219,39 @@ def sample_z(name="data", dim=-1, scale=None, **infer):
             sample_z("rows"),
             r'no site of the model lies in a plate named "data": write pyro.plate\("data"',
         ),
-        (sample_z(), sample_z(scale=0.5), r"sites 'z' and 'z' carry different scales \(1.0 and 0.5\)"),
+        (observing(), sample_z(scale=0.5), r"sites 'z' and 'z' carry different scales \(1.0 and 0.5\)"),
         (sample_z(), sample_z("rows"), "site 'z' of the guide lies in no plate named \"data\", but the other one does"),
         (sample_z("rows"), sample_z(), "site 'z' of the model lies in no plate named \"data\""),
         (sample_z(), lambda x: None, "latent site 'z' is in the model but not in the guide"),
         (lambda x: None, sample_z(), "latent site 'z' is in the guide but not in the model"),
         (sample_z(), sample_z(enumerate="parallel"), "site 'z' is marked for enumeration"),
+        (sample_z(), sample_z(), "the model observes nothing: give obs=x to a site inside"),
+        (observing("rows"), sample_z(), "observed site 'x' lies outside the plate \"data\", so that no datum has"),
+        (observing(None), sample_z(), "observed site 'x' lies outside the plate \"data\""),
         (sample_z(dim=-2), sample_z(dim=-2), r'plate "data" is at dim -2 at site \'z\': it must be at dim=-1'),
     ],
 )
 def test_programs_that_cannot_be_weighted_are_told_why(model, guide, message):
     with pytest.raises(ValueError, match=message):
         log_terms(model, guide, torch.zeros(3), max_plate_nesting=2)
+
+
+def test_an_observed_global_site_is_a_global_term():
+    """A regulariser and a global measurement count once, beside the data."""
+    x = torch.randn(3)
+
+    def regularised(x):
+        pyro.factor("penalty", torch.tensor(-2.0))
+        pyro.sample("measured", dist.Normal(0.0, 1.0), obs=torch.tensor(0.5))
+        return observing()(x)
+
+    with pv.seeded(0):
+        plain = log_terms(observing(), sample_z(), x, num_particles=2)
+    with pv.seeded(0):
+        terms = log_terms(regularised, sample_z(), x, num_particles=2)
+    torch.testing.assert_close(terms.log_weights, plain.log_weights)
+    expected = dist.Normal(0.0, 1.0).log_prob(torch.tensor(0.5)) - 2.0
+    torch.testing.assert_close(terms.log_global - plain.log_global, expected.expand(2))
 
 
 def test_annealing_by_poutine_scale_on_one_site_is_refused():
