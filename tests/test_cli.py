@@ -253,13 +253,13 @@ def test_evaluate(finished, tmp_path):
 
 def test_evaluate_by_another_method(finished):
     folder, _ = finished
-    ais = ["--method", "AIS", "--set", "num_chains=26", "--set", "method.num_temperatures=2"]
+    ais = ["--method", "AIS", "--set", "num_chains=30", "--set", "method.num_temperatures=2"]
     result = call("evaluate", folder, "--quiet", *ais, "--set", "sampler.num_leapfrog=1")
-    assert "12 data, AIS with 26 chains each" in result.stdout
+    assert "12 data, AIS with 30 chains each" in result.stdout
     (numbers,) = (folder / "evaluations").glob("test-AIS-*.json")
     assert json.loads(numbers.read_text())["evaluation"]["method"]["sampler"]["num_leapfrog"] == 1
     run = load_run(folder)
-    method = AIS(26, 2, sampler=replace(AIS().sampler, num_leapfrog=1))
+    method = AIS(30, 2, sampler=replace(AIS().sampler, num_leapfrog=1))
     exact = log_evidence(run.model, run.guide, run.held_out, method, progress=False)
     np.testing.assert_array_equal(Evidence.load(numbers.with_suffix(".npz")).log_evidence, exact.log_evidence)
 

@@ -288,7 +288,7 @@ def test_a_dim_of_the_data_that_is_taken_is_an_error_or_makes_way(bed):
 
 
 def test_few_draws_warn_once_that_k_hat_is_unknown(bed):
-    with pytest.warns(UserWarning, match="k-hat needs at least 25 draws") as caught:
+    with pytest.warns(UserWarning, match="k-hat needs at least 30 draws") as caught:
         tree = to_datatree(bed.model, bed.guide, bed.x, num_samples=10, chunk_size=10, progress=False)
     assert len(caught) == 1
     assert tree.importance.pareto_k.isnull().all()

@@ -164,7 +164,7 @@ def test_a_mixed_batch_keeps_exact_and_inexact_data_apart():
 
 def test_too_few_particles_give_nan_and_one_warning():
     bed = beds.linear_gaussian(50, guide_scale=1.3)
-    with pytest.warns(UserWarning, match="k-hat needs at least 25 particles and was given 10") as caught:
+    with pytest.warns(UserWarning, match="k-hat needs at least 30 particles and was given 10") as caught:
         evidence = pv.log_evidence(bed.model, bed.guide, bed.x, num_particles=10, chunk_size=20)
     assert len(caught) == 1
     assert np.isnan(evidence.pareto_k).all()

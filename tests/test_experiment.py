@@ -405,13 +405,13 @@ def test_an_evaluation_names_its_method_and_keeps_every_datum(finished, tmp_path
     run = load_run(finished[0])
     table_of_ais = {"name": "AIS", "num_chains": 26, "num_temperatures": 2, "sampler": {"num_leapfrog": 1}}
     metrics = evaluate_run(run, tmp_path / "ais.json", progress=False, method=table_of_ais)
-    ais = AIS(26, 2, sampler=replace(AIS().sampler, num_leapfrog=1))
+    ais = AIS(30, 2, sampler=replace(AIS().sampler, num_leapfrog=1))
     found = log_evidence(run.model, run.guide, run.held_out, ais, progress=False)
     assert metrics["log_evidence"] == found.summary().log_evidence
     assert metrics["elbo"] == pytest.approx(-metrics["kl"] - metrics["distortion"], rel=1e-6)  # the guide's own
     method = metrics["evaluation"]["method"]
     assert (method["name"], method["num_chains"], method["num_temperatures"]) == ("AIS", 26, 2)
-    assert "test split, 12 data, AIS with 26 chains each" in table(metrics)
+    assert "test split, 12 data, AIS with 30 chains each" in table(metrics)
     assert "of 26 chains, on average" in table(metrics)
     assert json.loads((tmp_path / "ais.json").read_text()) == metrics
     np.testing.assert_array_equal(Evidence.load(tmp_path / "ais.npz").log_evidence, found.log_evidence)
@@ -444,7 +444,7 @@ def test_the_same_settings_find_the_same_file():
         ({}, "its standard error can be believed for 50 % of them"),
         ({"share_estimate": 1.0}, "log p(x) and its standard errors can be believed"),
         ({"share_bad_k": 0.004}, "k-hat > 0.7 for less than 1 % of the data: for those, log p(x) is a lower bound"),
-        ({"share_bad_k": None}, "k-hat needs at least 25 chains: "),
+        ({"share_bad_k": None}, "k-hat needs at least 30 chains: "),
         ({"bound": "upper if converged"}, "if the chains behind it have reached the posterior; where k-hat > 0.7 (0 %"),
     ],
 )
@@ -454,7 +454,7 @@ def test_what_k_hat_says(change, said):
 
 
 def test_few_particles_leave_k_hat_unknown(tmp_path):
-    with pytest.warns(UserWarning, match="k-hat needs at least 25 particles"):
+    with pytest.warns(UserWarning, match="k-hat needs at least 30 particles"):
         metrics = run_experiment(small(("evaluation.num_particles", 5)), tmp_path / "run", progress=False)
     assert metrics["share_bad_k"] is None
     assert "whether log p(x) can be believed is not known" in table(metrics)

@@ -76,7 +76,7 @@ class BDMC:
     Example:
         >>> from ppl_vae.data import beds
         >>> bed = beds.linear_gaussian(num_data=20)
-        >>> len(bdmc(bed.model, bed.guide, bed.x, method=AIS(25, 5)))
+        >>> len(bdmc(bed.model, bed.guide, bed.x, method=AIS(30, 5)))
         20
     """
 
@@ -149,7 +149,7 @@ def bdmc(
     Example:
         >>> from ppl_vae.data import beds
         >>> bed = beds.linear_gaussian(num_data=50)
-        >>> result = bdmc(bed.model, bed.mean_field_guide, bed.x, method=AIS(25, 30))
+        >>> result = bdmc(bed.model, bed.mean_field_guide, bed.x, method=AIS(30, 30))
         >>> bool(abs(result.summary().gap) < 0.05)
         True
     """

@@ -1,12 +1,13 @@
-"""Pareto-smoothed importance sampling: the one place that calls ArviZ's, whose sign convention is a trap."""
+"""Pareto-smoothed importance sampling of all data at once; ArviZ's `psislw` fits one after the other."""
 
 import numpy as np
-from scipy.special import logsumexp
+from scipy.special import boxcox1p, softmax
 
 __all__ = ["SMALLEST_NUM_PARTICLES", "pareto_k", "smooth"]
 
-SMALLEST_TAIL = 5  # draws that ArviZ fits the tail to, at least
-SMALLEST_NUM_PARTICLES = 25  # of few draws the tail is a fifth
+TIES = 5  # draws that reach the largest weight, from which on the weights count as bounded
+SMALLEST_NUM_PARTICLES = 30  # a tail of six draws, a fifth, is the smallest whose first quartile is not its least
+PRIOR_K, PRIOR_DRAWS = 0.5, 10  # what k is drawn to, and how many draws that counts for
 
 
 def pareto_k(log_weights: np.ndarray) -> np.ndarray:
@@ -14,11 +15,12 @@ def pareto_k(log_weights: np.ndarray) -> np.ndarray:
 
     The K largest weights are fitted by a generalised Pareto distribution of shape k; moments of order below 1/k exist.
     k < 0.5: finite variance, trust mean and standard error; k < 0.7: usable; k > 0.7: a bound, not an estimate.
-    Two cases are defined here: where the largest weight is reached by five draws or more (the guide is exact, or z is
-    discrete) the weights are bounded and k is -inf; with fewer than 25 particles k is NaN.
+    Three cases are defined here: where the largest weight is reached by five draws or more (the guide is exact, or z is
+    discrete) the weights are bounded and k is -inf; a tail that cannot be fitted, its least weights equal or beyond the
+    range of floating point, has k = inf; with fewer than 30 particles k is NaN.
 
     Args:
-        log_weights: log w, as they are: `arviz_stats` wants them negated, which is done here.
+        log_weights: log w, as they are, not negated as `arviz_stats` wants them.
 
     Shape:
         (K, B) -> (B,)
@@ -40,8 +42,8 @@ def pareto_k(log_weights: np.ndarray) -> np.ndarray:
 def smooth(log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """k-hat, and log of the mean weight after Pareto smoothing of the tail, both (B,).
 
-    The smoothed weights are ArviZ's; their normalisation is undone at the smallest one, which stays as it was.
-    Bounded weights need no smoothing; with too few particles both are NaN.
+    The M largest weights are replaced by the quantiles (i - 1/2) / M of the fitted tail, none above the largest.
+    Bounded weights, and tails that cannot be fitted, stay as they are; with too few particles both are NaN.
 
     Args:
         log_weights: log w, (K, B).
@@ -57,18 +59,16 @@ def smooth(log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     num_particles, num_data = log_weights.shape
     if num_particles < SMALLEST_NUM_PARTICLES:
         return np.full(num_data, np.nan), np.full(num_data, np.nan)
-    from arviz_stats.base import array_stats
-
-    unbounded, log_w = ~_bounded(log_weights), log_weights.astype(np.float64)
-    k_hat, smoothed = np.full(num_data, -np.inf), logsumexp(log_w, axis=0) - np.log(num_particles)
-    if unbounded.any():
-        raw = log_w[:, unbounded]
-        normalised, k_hat[unbounded] = array_stats.psislw(-raw, axis=0)
-        least, columns = raw.argmin(0), np.arange(raw.shape[1])
-        refilled = raw[least, columns] - normalised[columns, least] - np.log(num_particles)
-        smoothed[unbounded] = np.where(np.isfinite(refilled), refilled, smoothed[unbounded])
-        k_hat[np.isnan(k_hat)] = np.inf  # a tail that cannot be fitted convicts
-    return k_hat, smoothed
+    largest = log_weights.max(0).astype(np.float64)
+    largest[np.isneginf(largest)] = 0.0  # all weights are zero
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        weights = np.exp(np.ascontiguousarray(log_weights.T) - largest[:, None])
+        rounding = 64 * np.finfo(log_weights.dtype).eps * np.maximum(1.0, np.abs(largest))
+        unbounded = (weights >= np.exp(-rounding)[:, None]).sum(1) < TIES
+        k_hat, total = np.full(num_data, -np.inf), weights.sum(1)
+        k_hat[unbounded], refilled = _fitted(weights[unbounded])
+        total[unbounded] = np.where(np.isfinite(refilled), refilled, total[unbounded])
+        return k_hat, largest + np.log(total / num_particles)
 
 
 def k_standard_error(k_hat: np.ndarray, num_particles: np.ndarray) -> np.ndarray:
@@ -77,12 +77,40 @@ def k_standard_error(k_hat: np.ndarray, num_particles: np.ndarray) -> np.ndarray
     References:
         Smith (1987), Estimating tails of probability distributions, Annals of Statistics 15.
     """
-    tail = np.minimum(num_particles / 5, 3 * np.sqrt(num_particles))
-    return (1 + np.maximum(k_hat, 0.0)) / np.sqrt(np.maximum(tail, 1.0))
+    return (1 + np.maximum(k_hat, 0.0)) / np.sqrt(np.maximum(_tail(num_particles), 1.0))
 
 
-def _bounded(log_weights: np.ndarray) -> np.ndarray:
-    """Whether a datum's largest weight is reached by at least five draws, up to the rounding of the float type."""
-    largest = log_weights.max(0)
-    rounding = 64 * np.finfo(log_weights.dtype).eps * np.maximum(1.0, np.abs(log_weights).max(0))
-    return (log_weights >= largest - rounding).sum(0) >= SMALLEST_TAIL
+def _tail(num_particles: np.ndarray | int) -> np.ndarray:
+    """How many of the weights are its tail."""
+    return np.minimum(num_particles / 5, 3 * np.sqrt(num_particles))
+
+
+def _fitted(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """k-hat and the sum of the smoothed weights, of weights whose largest is one, (B, K), which are reordered."""
+    num_tail = int(_tail(weights.shape[1]))
+    weights.partition(-num_tail - 1, axis=1)
+    body, cutoff, tail = weights[:, :-num_tail], weights[:, -num_tail - 1, None], weights[:, -num_tail:]
+    k_hat, scale = _generalised_pareto(np.sort(tail) - cutoff)
+    below = -np.arange(0.5, num_tail) / num_tail
+    quantiles = cutoff - scale[:, None] * boxcox1p(below, -k_hat[:, None])
+    return k_hat, body.sum(1) + np.minimum(quantiles, 1.0).sum(1)
+
+
+def _generalised_pareto(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Shape k, drawn to one half, and scale of sorted excesses, (B, M): the posterior mean of b = -k / scale on a grid.
+
+    References:
+        Zhang and Stephens (2009), A new and efficient estimation method for the generalized Pareto distribution,
+        Technometrics 51; Vehtari et al. (2024), arXiv:1507.02646, appendix G.
+    """
+    num_tail = x.shape[1]
+    num_points, first_quartile = 30 + int(num_tail**0.5), x[:, int(num_tail / 4 + 0.5) - 1]
+    grid = (1 - np.sqrt(num_points / np.arange(0.5, num_points)))[:, None] / (3 * first_quartile) + 1 / x[:, -1]
+    k = np.log1p(-grid[..., None] * x).mean(-1)
+    posterior = softmax(num_tail * (np.log(-grid / k) - k - 1), axis=0)
+    posterior[posterior < 10 * np.finfo(float).eps] = 0.0
+    b = (grid * posterior).sum(0) / posterior.sum(0)
+    k = np.log1p(-b[:, None] * x).mean(-1)
+    k_hat = (num_tail * k + PRIOR_DRAWS * PRIOR_K) / (num_tail + PRIOR_DRAWS)
+    fits = (first_quartile > x[:, 0]) & np.isfinite(k_hat)
+    return np.where(fits, k_hat, np.inf), -k / b

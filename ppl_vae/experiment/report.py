@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ppl_vae.evidence.pareto import SMALLEST_NUM_PARTICLES
+
 __all__ = ["reading", "table"]
 
 UPPER = {  # what each kind of upper bound needs, and what a bad k-hat does to it
@@ -87,7 +89,8 @@ def _of_what(metrics: Mapping[str, Any]) -> str:
 def _reading_of_k(metrics: Mapping[str, Any]) -> str:
     share, believed = metrics["share_bad_k"], metrics.get("share_estimate", 1.0)
     if share is None:
-        return f"k-hat needs at least 25 {_method(metrics)[1]}: whether log p(x) can be believed is not known."
+        needed = f"k-hat needs at least {SMALLEST_NUM_PARTICLES} {_method(metrics)[1]}"
+        return f"{needed}: whether log p(x) can be believed is not known."
     if (bound := metrics.get("bound", "lower")) != "lower":
         condition, danger = UPPER[bound]
         where = f"where k-hat > 0.7 ({_percent(share)} of the data)"
