@@ -9,6 +9,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 import xarray as xr
+from arviz_stats.base import array_stats
 from cases import EVENT, data_for, vae
 from scipy import stats
 
@@ -54,6 +55,14 @@ def flags(summaries, names):
 def test_p_values_of_uniform_numbers_are_uniform(num_data):
     p_values = uniformity_p_value(np.random.default_rng(0).uniform(size=(2000, num_data)))
     assert stats.kstest(p_values, "uniform").pvalue > 0.001
+
+
+@pytest.mark.statistical
+def test_arviz_p_values_of_uniform_numbers_are_not_uniform():
+    """The trap: never above a half, and below 5 % too often (4,000 samples: more than 4 standard errors, 0.35 %)."""
+    p_values = array_stats.uniformity_test(np.random.default_rng(0).uniform(size=(4000, 100)))[0]
+    assert p_values.max() < 0.5
+    assert (p_values < 0.05).mean() > 0.05 + 4 * np.sqrt(0.05 * 0.95 / 4000)
 
 
 def test_the_band_is_the_test():

@@ -184,6 +184,21 @@ def test_stacking_weights_are_optimal_wherever_log_p_lies(level):
     assert sum(weight.values()) == pytest.approx(1.0)
 
 
+def test_arviz_stacks_blindly_where_densities_underflow_and_we_do_not():
+    """The trap: two models that are better for 70 and 30 % of the data, near log p(x) = 0 and near -1000."""
+    rng = np.random.default_rng(0)
+    first_is_better = rng.random(500) < 0.7
+    a, b = (np.where(first_is_better, *means) + rng.normal(size=500) / 10 for means in ((0, -3), (-3, 0)))
+    near, far = ({"a": exactly(a + level), "b": exactly(b + level)} for level in (0, -1000))
+    weights = arviz_stats.compare({name: to_elpd(each) for name, each in near.items()}, round_to="none")["weight"]
+    with pytest.warns(RuntimeWarning, match="encountered in"):
+        lost = arviz_stats.compare({name: to_elpd(each) for name, each in far.items()}, round_to="none")["weight"]
+    ours = pv.compare_models(far)
+    assert lost.to_dict() == pytest.approx({"a": 0.5, "b": 0.5})
+    assert dict(zip(ours.names, ours.weight, strict=True)) == pytest.approx(weights.to_dict(), abs=1e-3)
+    assert weights["a"] > 0.65
+
+
 def test_the_weight_of_a_model_is_that_of_its_trainings():
     rng = np.random.default_rng(0)
     a, b, c = (exactly(rng.normal(size=200)) for _ in range(3))
