@@ -148,7 +148,7 @@ def test_a_mode_that_the_guide_misses_is_not_estimated_away(share):
     checked = evidence_interval(model, guide, x, method)
     assert (checked.verdict != "estimate").all()
     assert (checked.verdict == "bound only").mean() >= 0.95
-    assert (checked.lower <= exact).all()
+    assert (checked.lower <= exact).mean() >= 0.9  # 97.5 % expected: below 0.9 of 40 at level 1e-3
 
 
 def test_chains_find_what_the_priors_draws_do_not():

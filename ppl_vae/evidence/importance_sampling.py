@@ -82,7 +82,8 @@ class ImportanceSampling:
     def estimate(self, model: Program, guide: Program, data: Dataset, *, seed: int | None) -> Evidence:
         """Evidence of a block of data."""
         if self.target_se is None:
-            return self._reduce(self.log_weights(model, guide, data, self.num_particles, seed), seed)
+            log_w = self.log_weights(model, guide, data, self.num_particles, seed)
+            return self._reduce(log_w, self._strata(self.num_particles), seed)
         return self._until_target(model, guide, data, seed)
 
     def log_weights(
@@ -95,20 +96,26 @@ class ImportanceSampling:
         sizes: Any = {"num_particles": num_particles, "chunk_size": self.chunk_size}
         return log_weights(model, program, data.x, data.context, seed=seed, **sizes).cpu().numpy()
 
-    def _reduce(self, log_w: np.ndarray, seed: int | None) -> Evidence:
-        evidence = reduce_log_weights(log_w)
-        return replace(evidence, mc_se=bootstrap_se(log_w, self.bootstrap, seed)) if self.bootstrap else evidence
+    def _strata(self, num_particles: int) -> list[int]:
+        """How many draws come from each component of the proposal."""
+        return self.proposal.strata(num_particles) if isinstance(self.proposal, Defensive) else [num_particles]
+
+    def _reduce(self, log_w: np.ndarray, strata: list[int], seed: int | None) -> Evidence:
+        evidence = reduce_log_weights(log_w, strata)
+        return (
+            replace(evidence, mc_se=bootstrap_se(log_w, self.bootstrap, seed, strata)) if self.bootstrap else evidence
+        )
 
     def _until_target(self, model: Program, guide: Program, data: Dataset, seed: int | None) -> Evidence:
         """Double the particles of the data that have not met the target; earlier draws are kept."""
         open_rows, found = np.arange(len(data)), [Evidence(*np.zeros((7, 0)))] * len(data)
-        weights, drawn = np.zeros((0, len(data))), 0
+        weights, strata, drawn = np.zeros((0, len(data))), list[int](), 0
         while len(open_rows):
             more = min(max(drawn, 100), self.num_particles - drawn)
             part = None if seed is None else derived_seed(seed, drawn)
             fresh = self.log_weights(model, guide, data[torch.as_tensor(open_rows)], more, part)
-            weights, drawn = np.concatenate([weights, fresh]), drawn + more
-            evidence = self._reduce(weights, seed)
+            weights, strata, drawn = np.concatenate([weights, fresh]), strata + self._strata(more), drawn + more
+            evidence = self._reduce(weights, strata, seed)
             met = (evidence.mc_se < self.target_se) & evidence.is_estimate | (drawn >= self.num_particles)
             for i in np.flatnonzero(met):
                 found[open_rows[i]] = evidence[i]

@@ -62,16 +62,21 @@ class Defensive:
         if not self.inflation > 1:
             raise ValueError(f"inflation is {self.inflation}; a defensive component must be wider than the guide")
 
+    def strata(self, num_particles: int) -> list[int]:
+        """How many draws are the guide's, and how many the other component's, at least one."""
+        wide = min(max(1, round(self.share * num_particles)), num_particles - 1)
+        return [num_particles - wide, wide]
+
     def log_weights(
         self, model: Program, guide: Program, data: Dataset, num_particles: int, seed: int | None
     ) -> Tensor:
         """log p(x, z) - log mixture(z) at draws from both components, (K, B)."""
         check_data(model, data.x, data.context)
-        wide_count = min(max(1, round(self.share * num_particles)), num_particles - 1)
-        share, args = wide_count / num_particles, arguments(data.x, data.context)
+        (narrow_count, wide_count), args = self.strata(num_particles), arguments(data.x, data.context)
+        share = wide_count / num_particles
         wide = Inflated(self.inflation)(guide) if self.component == "inflated" else prior_guide(model)
         with evaluating(model, guide), seeded(seed):
-            narrow_terms = log_terms(model, guide, *args, num_particles=num_particles - wide_count)
+            narrow_terms = log_terms(model, guide, *args, num_particles=narrow_count)
             wide_terms = log_terms(model, wide, *args, num_particles=wide_count)
             parts = []
             for terms in (narrow_terms, wide_terms):

@@ -34,14 +34,16 @@ class Sandwich:
 
     "estimate" takes two: weights of finite variance (`Evidence.is_estimate`) from `estimate` and from `check`, and
     values that agree at `level`. The check draws a fifth of its particles from the prior, for k-hat knows nothing of
-    posterior mass that the guide never visits. In many dimensions the prior's draws find little of it either: then
+    posterior mass that the guide never visits; and its value is the one claimed, for the first one's k-hat does not
+    know what the check drew: of a guide rather too narrow, k-hat passes the draws that missed the tail, which are low.
+    In many dimensions the prior's draws find little of it either: then
     `confirm` lets the chains look for it, at a hundred times the cost. "interval" takes chains that agree, R-hat < 1.05
     for every dimension, with 4 effective draws for each start that is taken from them and at most 1 % divergences; and
     an upper bound that none of the other values contradicts. Everything else is "bound only".
 
     Args:
         estimate: The first method, for all data.
-        check: The second one, with another proposal; None trusts the first.
+        check: The second one, with another proposal; None trusts the first, and takes its value.
         upper: For the rest: its path annealed backwards gives the upper bound, and forwards the lower one, unless the
             check, being wider, is to be believed where the estimate is not; None leaves them without an upper bound.
         level: Nominal probability that an interval holds log p(x).
@@ -148,14 +150,14 @@ def evidence_interval(
     second = first if method.check is None else _checked(call, method.check, everything)
     estimated, verdict = method.agree(first, second), np.full(len(data), LOWER_BOUND)
     verdict[estimated] = ESTIMATE
-    better = np.flatnonzero(~estimated & second.is_estimate)
+    better = np.flatnonzero(second.is_estimate)
     lower, upper = _put(first, better, second[better]), _unknown(first)
     rows = everything if method.confirm else np.flatnonzero(~estimated)
     if method.upper is not None and len(rows):
         forward, reverse = call("bounds", method.upper.annealed, rows), call("bounds", method.upper, rows)
         below = (forward, first[rows], second[rows])
         enclosed = method.converged(reverse) & np.all([method.in_order(each, reverse) for each in below], axis=0)
-        confirmed = estimated[rows] & method.in_order(forward, first[rows])
+        confirmed = estimated[rows] & method.in_order(forward, lower[rows])
         verdict[rows] = np.where(enclosed, np.where(confirmed, ESTIMATE, INTERVAL), LOWER_BOUND)
         worse = ~(estimated | second.is_estimate)[rows]
         lower, upper = _put(lower, rows[worse], forward[worse]), _put(upper, rows, reverse)
