@@ -18,6 +18,7 @@ from ppl_vae.seeding import derived_seed
 __all__ = ["Rows", "ahead", "blocks", "in_turn"]
 
 VALUES_PER_BLOCK = 1_000_000
+ROWS_PER_PIECE = 256  # of a memory map, whose pages are given back after each piece
 
 
 @dataclass(frozen=True, eq=False)
@@ -240,8 +241,10 @@ def _read(source: Any, rows: np.ndarray) -> np.ndarray:
     """These rows of a file, copied."""
     if not isinstance(source, np.memmap):
         return np.asarray(source.oindex[rows])
-    found = np.array(source[rows])
-    if source.mode != "c" and hasattr(mmap, "MADV_DONTNEED"):
-        pages: Any = source._mmap  # type: ignore[attr-defined]
-        pages.madvise(mmap.MADV_DONTNEED)  # pages that were read are the file cache's memory, not ours
+    found = np.empty((len(rows), *source.shape[1:]), source.dtype)
+    for piece in (slice(start, start + ROWS_PER_PIECE) for start in range(0, len(rows), ROWS_PER_PIECE)):
+        found[piece] = source[rows[piece]]
+        if source.mode != "c" and hasattr(mmap, "MADV_DONTNEED"):
+            pages: Any = source._mmap  # type: ignore[attr-defined]
+            pages.madvise(mmap.MADV_DONTNEED)  # pages that were read are the file cache's memory, not ours
     return found
