@@ -31,13 +31,19 @@ FEWEST_PAIRS_TO_COMPILE = 2_000_000  # compiling takes as long as about a millio
 def own_parameters(*programs: Program) -> Iterator[None]:
     """Keep modules out of Pyro's global parameter store, where models of equal names would share weights.
 
-    Plain functions keep their parameters there, so for them the store stays as it is.
+    Plain functions keep their parameters there, and find them again. But what a module has registered there, itself
+    wrapped in a function or named by `pyro.module`, is left out: the module that is used now brings its own.
     """
+    store: Any = pyro.get_param_store()
     if all(isinstance(program, nn.Module) for program in programs):
-        with pyro.get_param_store().scope():
+        with store.scope():
             yield
-    else:
+        return
+    state = store.get_state()
+    free = {name: value for name, value in state["params"].items() if not isinstance(value, nn.Parameter)}
+    with store.scope({"params": free, "constraints": {name: state["constraints"][name] for name in free}}) as found:
         yield
+    store.set_state(found)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Hamiltonian Monte Carlo against exact posteriors, against Pyro's NUTS, and against itself by simulation."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pyro
@@ -179,22 +180,26 @@ def test_what_cannot_be_sampled_says_so():
     with pytest.raises(ValueError, match="'z' is Categorical.*continuous latents alone"):
         sample_posterior(bed.model, bed.guide, bed.x)
 
-    def triangle(x):
+    def triangle(x, *, is_guide=False):
         with pyro.plate("data", len(x), dim=-1):
             a = pyro.sample("a", dist.Uniform(x.new_zeros(()), 1.0))
             pyro.sample("b", dist.Uniform(0 * a, a))
+            if not is_guide:
+                pyro.sample("x", dist.Normal(x, 1.0), obs=x)
 
     with pytest.raises(ValueError, match="support of latent site 'b' depends on another latent"):
-        run_chains(triangle, triangle, torch.zeros(3), num_chains=2, sampler=HMC(1))
+        run_chains(triangle, partial(triangle, is_guide=True), torch.zeros(3), num_chains=2, sampler=HMC(1))
     with pytest.raises(ValueError, match="log-density is nan where chain 0 of datum 1 starts"):
         HMC(1).run(lambda u: u[..., 0].log(), torch.tensor([[[1.0], [-1.0]]]))
 
 
 def test_a_global_latent_is_refused():
-    def program(x):
+    def program(x, *, is_guide=False):
         scale = pyro.sample("scale", dist.LogNormal(x.new_zeros(()), 1.0))
         with pyro.plate("data", len(x), dim=-1):
             pyro.sample("z", dist.Normal(x.new_zeros(()), scale))
+            if not is_guide:
+                pyro.sample("x", dist.Normal(x, 1.0), obs=x)
 
     with pytest.raises(ValueError, match="'scale' is outside the plate"):
-        run_chains(program, program, torch.zeros(EVENT), num_chains=2, sampler=HMC(1))
+        run_chains(program, partial(program, is_guide=True), torch.zeros(EVENT), num_chains=2, sampler=HMC(1))

@@ -1,15 +1,18 @@
 """fit: same seed, same result; stops, resumes and fails as it says; reaches the exact optimum where there is one."""
 
 import dataclasses
+import functools
 import logging
 import math
 
 import numpy as np
 import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from cases import EVENT, data_for, vae
-from pyro.infer import RenyiELBO, Trace_ELBO, TraceEnum_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO
+from pyro.infer import RenyiELBO, Trace_ELBO, TraceEnum_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO, config_enumerate
+from pyro.nn import PyroModule, PyroParam
 from sklearn.decomposition import PCA, FactorAnalysis
 from sklearn.mixture import GaussianMixture
 from test_importance import TwoSites
@@ -307,6 +310,102 @@ def test_a_users_plain_functions_train_and_are_evaluated(with_global):
     assert [name for name, p in program.named_parameters() if torch.equal(p, before[name])] == []
     evidence = pv.log_evidence(program.model, program.guide, x, num_particles=50)
     assert (evidence.log_evidence > evidence.elbo).all()
+
+
+class NamedModel(PyroModule):
+    """A model and its guide with networks, and constrained parameters, whose names are the same in every instance."""
+
+    def __init__(self):
+        super().__init__()
+        self.network, self.prior_scale = nn.Linear(2, EVENT), PyroParam(torch.tensor(1.0), dist.constraints.positive)
+
+    def forward(self, x):
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), self.prior_scale).to_event(1))
+            pyro.sample("x", dist.Bernoulli(logits=self.network(z)).to_event(1), obs=x)
+
+
+class NamedGuide(PyroModule):
+    def __init__(self):
+        super().__init__()
+        self.network, self.scale = nn.Linear(EVENT, 2), PyroParam(torch.tensor(1.0), dist.constraints.positive)
+
+    def forward(self, x):
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("z", dist.Normal(self.network(x), self.scale).to_event(1))
+
+
+WRAPPERS = {
+    "function": lambda program: lambda x: program(x),
+    "partial": functools.partial,
+    "handler": lambda program: pyro.poutine.scale(program, scale=1.0),
+    "config_enumerate": functools.partial(config_enumerate, default=None),  # marks nothing: the wrapping alone
+}
+
+
+@pytest.mark.parametrize("objective", [objectives.TraceELBO(), Trace_ELBO()], ids=["ours", "Pyro's"])
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_wrapped_modules_train_like_bare_ones_however_many_a_process_fits(wrapper, objective):
+    """Pyro's store would keep the first pair's parameters under the names of all: the later ones would not move."""
+    x, found = data_for("Bernoulli"), []
+    for wrapping in (None, WRAPPERS[wrapper], WRAPPERS[wrapper]):
+        torch.manual_seed(0)
+        model, guide = NamedModel(), NamedGuide()
+        programs = [program if wrapping is None else wrapping(program) for program in (model, guide)]
+        before = [p.detach().clone() for p in (*model.parameters(), *guide.parameters())]
+        pv.fit(*programs, x, objective=objective, training=quiet(num_epochs=2))
+        found.append([p.detach().clone() for p in (*model.parameters(), *guide.parameters())])
+        assert not any(torch.equal(a, b) for a, b in zip(before, found[-1], strict=True))
+        weighed = (pv.log_weights(*pair, x, num_particles=3, seed=0) for pair in (programs, (model, guide)))
+        assert torch.equal(*weighed), "evaluation sees the parameters of this pair"
+    for others in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], others, strict=True))
+
+
+def test_constrained_parameters_of_one_name_in_model_and_guide_are_refused():
+    """Pyro would make them one."""
+    model = NamedModel()
+    model.scale = PyroParam(torch.tensor(2.0), dist.constraints.positive)
+    with pytest.raises(ValueError, match="model and guide both have a PyroParam 'scale', which Pyro takes for one"):
+        pv.fit(model, NamedGuide(), data_for("Bernoulli"), training=quiet())
+
+
+def test_modules_that_pyro_is_not_told_of_train_when_they_are_wrapped():
+    """As in a lambda around a plain nn.Module, or its method `forward`."""
+    for wrap in (lambda program: program.forward, lambda program: lambda x: program(x)):
+        model, guide = PlainModule(), PlainGuide()
+        before = [p.detach().clone() for p in [*model.parameters(), *guide.parameters()]]
+        pv.fit(wrap(model), wrap(guide), data_for("Bernoulli"), training=quiet(num_epochs=1))
+        after = [*model.parameters(), *guide.parameters()]
+        assert not any(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_a_parameter_made_anew_at_each_run_is_refused():
+    def guide(x):
+        loc = pyro.param("loc", nn.Parameter(torch.zeros(2)))
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("z", dist.Normal(loc, 1.0).to_event(1))
+
+    with pytest.raises(ValueError, match="'loc' is a new nn.Parameter at each run: give pyro.param a tensor"):
+        pv.fit(PlainModule(), guide, data_for("Bernoulli"), training=quiet())
+
+
+def test_a_model_marked_for_enumeration_fits_with_an_empty_guide_the_second_time_too():
+    """Each starts afresh: the same history."""
+    bed, histories = beds.discrete_mixture(60, guide_scale=1.0), []
+    for _ in range(2):
+        locs = PyroModule[nn.ParameterList]([torch.randn(3, 2, generator=torch.Generator().manual_seed(0))])
+
+        def model(x, locs=locs):
+            with pyro.plate("data", len(x), dim=-1):
+                label = pyro.sample("label", dist.Categorical(logits=torch.zeros(3)))
+                pyro.sample("x", dist.Normal(locs[0][label], 1.0).to_event(1), obs=x)
+
+        objective, training = TraceEnum_ELBO(max_plate_nesting=1), quiet(num_epochs=3, learning_rate=0.1)
+        programs = config_enumerate(model), lambda x: None
+        histories.append(pv.fit(*programs, bed.x.float(), objective=objective, training=training).history["train"])
+    assert histories[0] == histories[1]
+    assert histories[0][-1] > histories[0][0] + 0.1
 
 
 def test_dynamic_binarisation_is_fresh_each_epoch_and_fixed_for_validation():

@@ -157,7 +157,9 @@ class _Step:
         self.device = self.parameters[0].device
 
     def _parameters(self, program: Program) -> list[Tensor]:
-        return State(program, program, lambda: program(*self.args)).parameters
+        """Those that the program uses: methods of one module may share it, and register a part of it each."""
+        state = State(program, program, lambda: program(*self.args))
+        return [p for p in state.named.values() if p.requires_grad] or state.parameters
 
     def __call__(self, objective: Any) -> float:
         """Compute the gradient anew; returns the mean bound per datum, in nats."""

@@ -1,15 +1,19 @@
 """What training changes: parameters and buffers, taken, put back, saved and loaded."""
 
-from collections.abc import Callable
+import functools
+import inspect
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pyro
 import torch
 from pyro import poutine
+from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from ppl_vae.files import write_whole
+from ppl_vae.importance import own_parameters
 from ppl_vae.seeding import seeded
 from ppl_vae.terms import Program
 
@@ -19,11 +23,18 @@ Weights = dict[str, dict[str, Tensor]]
 
 
 class State:
-    """All tensors behind model and guide: modules' state, or a plain function's entries in Pyro's parameter store."""
+    """All tensors behind model and guide: modules' state, wrapped in functions or not, and what plain functions keep
+    in Pyro's parameter store.
+    """  # noqa: D205
 
     def __init__(self, model: Program, guide: Program, run_once: Callable[[], object]) -> None:
-        self.modules = {n: p for n, p in (("model", model), ("guide", guide)) if isinstance(p, nn.Module)}
-        self.named = _store_parameters(run_once) if len(self.modules) < 2 else {}
+        programs = {"model": model, "guide": guide}
+        are_modules = all(isinstance(program, nn.Module) for program in programs.values())
+        self.modules = {
+            name: module for name, program in programs.items() if (module := module_of(program)) is not None
+        }
+        _check_names(self.modules.values())
+        self.named = {} if are_modules else _store_parameters(model, guide, run_once)
 
     @property
     def parameters(self) -> list[Tensor]:
@@ -45,12 +56,71 @@ class State:
                 parameter.copy_(weights["named"][name])
 
 
-def _store_parameters(run_once: Callable[[], object]) -> dict[str, Tensor]:
-    """Parameters that plain functions keep in Pyro's store, found by running them once (as SVI does at each step)."""
-    with poutine.trace(param_only=True) as capture, seeded(0), pyro.validation_enabled(False):
-        run_once()
-    sites: Any = capture.trace.nodes
-    return {name: site["value"].unconstrained() for name, site in sites.items()}
+def _check_names(modules: Iterable[nn.Module]) -> None:
+    """Raise ValueError where model and guide call two parameters the same, which Pyro would make one in the store."""
+    known: dict[str, Tensor] = {}
+    for part in (part for module in modules for part in module.modules() if isinstance(part, PyroModule)):
+        for name in part._pyro_params:
+            full_name = f"{part._pyro_name}.{name}" if part._pyro_name else name
+            parameter = getattr(part, f"{name}_unconstrained")
+            if known.setdefault(full_name, parameter) is not parameter:
+                raise ValueError(
+                    f"model and guide both have a PyroParam {full_name!r}, which Pyro takes for one: rename one of them"
+                )
+
+
+def module_of(program: Program) -> nn.Module | None:
+    """The module that a program is, or those that it wraps, as one; None where there is none to be found.
+
+    Found are the modules behind a `functools.partial` (which Pyro's handlers make), behind a bound method, and among
+    the variables that a function uses.
+    """
+    found, seen, waiting = [], set(), [program]
+    while waiting:
+        item: Any = waiting.pop()
+        if id(item) in seen:
+            continue
+        seen.add(id(item))
+        if isinstance(item, nn.Module):
+            found.append(item)
+        else:
+            waiting += _within(item)
+    return found[0] if found == [program] else nn.ModuleList(found) if found else None
+
+
+def _within(item: Any) -> list[Any]:
+    """What a callable holds."""
+    if isinstance(item, functools.partial):
+        return [item.func, *item.args, *item.keywords.values()]
+    if inspect.ismethod(item):
+        return [item.__self__, item.__func__]
+    if inspect.isfunction(item):
+        variables = inspect.getclosurevars(item)
+        return [*variables.nonlocals.values(), *variables.globals.values(), *(item.__defaults__ or ())]
+    return []
+
+
+def _store_parameters(model: Program, guide: Program, run_once: Callable[[], object]) -> dict[str, Tensor]:
+    """Parameters that plain functions keep in Pyro's store, found by running them (as SVI does at each step).
+
+    Raises:
+        ValueError: a program gives the store a new `nn.Parameter` at each run, so that none can be trained.
+    """
+    first, again = (_registered(model, guide, run_once) for _ in range(2))
+    for name, value in first.items():
+        if isinstance(value, nn.Parameter) and value is not again[name]:
+            raise ValueError(
+                f"parameter {name!r} is a new nn.Parameter at each run: give pyro.param a tensor, or make it beforehand"
+            )
+    return first
+
+
+def _registered(model: Program, guide: Program, run_once: Callable[[], object]) -> dict[str, Tensor]:
+    with own_parameters(model, guide), poutine.trace(param_only=True) as capture:
+        with seeded(0), pyro.validation_enabled(False):
+            run_once()
+        sites: Any = capture.trace.nodes
+        return {name: site["value"].unconstrained() for name, site in sites.items()}
 
 
 def save_weights(path: str | Path, model: nn.Module, guide: nn.Module) -> Path:
