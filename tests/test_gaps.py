@@ -108,6 +108,12 @@ def test_another_log_evidence_takes_its_place(bed, mean_field):
     assert (np.abs(gaps.approximation - closed) < 4 * gaps.errors["approximation"] + 0.005).all()
     with pytest.raises(ValueError, match="evidence of 3 data was given for the gaps of 12"):
         mean_field.with_evidence(better[:3])
+    for x, message in (
+        (bed.x.roll(1, 0), "the same rows in another order, from row 0 on"),
+        (bed.x + 1, "all rows differ"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            mean_field.with_evidence(log_evidence(bed.model, bed.guide, x, ImportanceSampling(50)))
 
 
 def test_chunks_and_seeds_decide_the_draws_alone(bed):

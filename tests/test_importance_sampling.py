@@ -151,10 +151,15 @@ def test_an_interrupted_evaluation_goes_on_where_it_was(tmp_path, monkeypatch, s
     monkeypatch.setattr(ImportanceSampling, "estimate", stumbling)
     with pytest.raises(KeyboardInterrupt):
         pv.log_evidence(bed.model, bed.guide, bed.x, method, checkpoint=file)
+    with pytest.raises(
+        ValueError, match=rf"a checkpoint with {3 * stop_after} of 20 rows done: call log_evidence again"
+    ):
+        pv.Evidence.load(file)
     monkeypatch.setattr(ImportanceSampling, "estimate", estimate)
     resumed = pv.log_evidence(bed.model, bed.guide, bed.x, method, checkpoint=file)
     for name in ARRAYS:
         np.testing.assert_array_equal(getattr(resumed, name), getattr(whole, name))
+        np.testing.assert_array_equal(getattr(pv.Evidence.load(file), name), getattr(whole, name))
     with pytest.raises(ValueError, match=r"holds another call .*: delete it"):
         pv.log_evidence(bed.model, bed.guide, bed.x, method, seed=1, checkpoint=file)
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from ppl_vae.evidence import Evidence
+from ppl_vae.evidence.rows import other_rows
 
 KINDS = {"counting": "a probability", "lebesgue": "a density"}
 BAD_K = 0.7
@@ -65,12 +66,7 @@ def _measure(evidence: Evidence) -> str:
 
 
 def _other_rows(one: Evidence, other: Evidence) -> str:
-    a, b = np.asarray(one.digests), np.asarray(other.digests)
-    differ = np.flatnonzero(a != b)
-    if (np.sort(a) == np.sort(b)).all():
-        return f"they hold the same rows in another order, from row {differ[0]} on"
-    found = "all rows" if len(differ) == len(a) else f"{len(differ)} of {len(a)} rows, the first being row {differ[0]},"
-    return f"{found} differ; both need the same x, binarised alike and in the same units"
+    return other_rows(np.asarray(one.digests), np.asarray(other.digests))
 
 
 def _other_measure(one: Evidence, other: Evidence) -> str:

@@ -135,7 +135,7 @@ class _Progress:
     def __init__(
         self, path: str | Path | None, programs: tuple[Program, Program], data: Dataset, settings: str
     ) -> None:
-        self.path, self.written = None if path is None else Path(path), time.monotonic()
+        self.path, self.written, self.num_data = None if path is None else Path(path), time.monotonic(), len(data)
         if self.path is not None:
             self.fingerprint = f"{settings}, data and weights {_digest(programs, data)}"
             self.probe = _probe(*programs, data)
@@ -147,6 +147,7 @@ class _Progress:
         try:
             with self.path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:  # numpy may leave it open
                 found, probe = str(file["fingerprint"]), file["probe"] if "probe" in file else self.probe
+                done = Evidence.from_arrays(file)
         except (OSError, EOFError, KeyError, ValueError, BadZipFile) as error:
             raise ValueError(
                 f"{self.path} is no checkpoint of log_evidence: delete it, or name another file"
@@ -157,13 +158,14 @@ class _Progress:
             raise ValueError(
                 f"{self.path} holds another model or guide, with other densities at the same weights: delete it"
             )
-        return [Evidence.load(self.path)]
+        return [done]
 
     def write(self, parts: list[Evidence], *, last: bool) -> None:
         """Replace the file, at the end and every few seconds before."""
         if self.path is not None and is_main() and (last or time.monotonic() - self.written > SECONDS_BETWEEN_WRITES):
             self.written = time.monotonic()
-            concatenate(parts).save(self.path, fingerprint=self.fingerprint, probe=self.probe)
+            labels: Any = {"fingerprint": self.fingerprint, "probe": self.probe, "num_data": self.num_data}
+            concatenate(parts).save(self.path, **labels)
 
 
 def _probe(model: Program, guide: Program, data: Dataset) -> np.ndarray:

@@ -177,12 +177,23 @@ class Evidence:
 
     @staticmethod
     def load(path: str | Path) -> "Evidence":
-        """Read what `save` wrote; nothing in the file can execute."""
+        """Read what `save` wrote; nothing in the file can execute.
+
+        Raises:
+            ValueError: another file, or the checkpoint of a call that is not through.
+        """
         with np.load(path, allow_pickle=False) as file:
             missing = [name for name in ARRAYS if name not in file]
             if missing:
                 raise ValueError(f"{path} holds no evidence: there is no {missing[0]!r} in it")
-            return Evidence.from_arrays(file)
+            found = Evidence.from_arrays(file)
+            wanted = int(file["num_data"]) if "num_data" in file else len(found)
+            if len(found) < wanted:
+                raise ValueError(
+                    f"{path} is a checkpoint with {len(found)} of {wanted} rows done: call log_evidence again with "
+                    f"checkpoint={str(path)!r}, which goes on from there"
+                )
+            return found
 
     def summary(self) -> EvidenceSummary:
         """Means over the data and their standard errors."""

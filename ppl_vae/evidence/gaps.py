@@ -11,6 +11,7 @@ from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.evidence.evidence import GOOD_K, Evidence, reduce_log_weights
 from ppl_vae.evidence.refine import Refinement, refine
 from ppl_vae.evidence.refined_guide import RefinedGuide
+from ppl_vae.evidence.rows import digests, other_rows
 from ppl_vae.hmc import HMC
 from ppl_vae.importance import iter_log_weights, place
 from ppl_vae.terms import Program
@@ -76,6 +77,7 @@ class InferenceGaps:
         errors: Standard error (N,) of each of these and of each gap, by name; gaps from paired draws.
         pareto_k: k-hat of the weights that gave log p(x), (N,): above 0.7 log p(x), and with it the approximation and
             inference gap, is a lower bound.
+        digests: A number that stands for each x, (N,), by which `with_evidence` knows the rows again; None if unknown.
 
     References:
         Cremer, Li and Duvenaud (2018), Inference suboptimality in variational autoencoders, arXiv:1801.03558, eq. 4.
@@ -91,6 +93,7 @@ class InferenceGaps:
     elbo: np.ndarray
     errors: dict[str, np.ndarray]
     pareto_k: np.ndarray
+    digests: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.log_evidence)
@@ -114,7 +117,7 @@ class InferenceGaps:
         """The same gaps with log p(x) of another method, for the same data in the same order.
 
         Raises:
-            ValueError: evidence of another number of data, or a bound from above.
+            ValueError: evidence of other rows, or a bound from above.
 
         Example:
             >>> from ppl_vae.data import beds
@@ -131,6 +134,8 @@ class InferenceGaps:
             raise ValueError(
                 f"evidence of {len(evidence)} data was given for the gaps of {len(self)}: give the same rows"
             )
+        if self.digests is not None and evidence.digests is not None and (self.digests != evidence.digests).any():
+            raise ValueError(f"the evidence is not of the gaps' data: {other_rows(self.digests, evidence.digests)}")
         errors = self.errors | {
             "log_evidence": evidence.mc_se,
             "approximation": np.hypot(evidence.mc_se, self.errors["refined_elbo"]),
@@ -207,7 +212,7 @@ def inference_gaps(
         for log_w, log_w_best in _paired(model, (guide, best), data, num_particles, seed):
             parts.append(_reduce(log_w, log_w_best))
             bar.update(len(parts[-1]))
-    return _concatenate(parts)
+    return replace(_concatenate(parts), digests=digests(data.x))
 
 
 def _paired(

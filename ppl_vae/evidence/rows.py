@@ -20,6 +20,17 @@ def digests(x: Tensor) -> np.ndarray:
     return np.frombuffer(b"".join(hashed), dtype="<u8").astype(np.uint64)
 
 
+def other_rows(one: np.ndarray, other: np.ndarray) -> str:
+    """In what way the rows of two digests are not the same, in words."""
+    differ = np.flatnonzero(one != other)
+    if (np.sort(one) == np.sort(other)).all():
+        return f"they hold the same rows in another order, from row {differ[0]} on"
+    found = (
+        "all rows" if len(differ) == len(one) else f"{len(differ)} of {len(one)} rows, the first being row {differ[0]},"
+    )
+    return f"{found} differ; both need the same x, binarised alike and in the same units"
+
+
 def measure_of(model: Program) -> str:
     """Whether the model's likelihood is a probability, "counting", or a density, "lebesgue"; "" if it does not say."""
     likelihood = getattr(model, "likelihood", None) if isinstance(model, nn.Module) else None
