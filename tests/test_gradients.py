@@ -105,6 +105,7 @@ ELBO_ESTIMATORS = [
     objectives.BetaELBO(1.0),
     objectives.IWAE(1),
     objectives.ThermodynamicELBO(1, (), gradient=Reparameterized()),
+    objectives.ThermodynamicELBO(2, ()),  # its covariances are divided by K - 1
     objectives.TraceELBO(gradient=StickingTheLanding()),
     objectives.TraceELBO(gradient=DoublyReparameterized()),
     objectives.TraceELBO(gradient=DoublyReparameterized(prior=True)),
@@ -289,20 +290,61 @@ def test_hierarchical_guides_get_the_total_path_derivative():
             lambda: objectives.ThermodynamicELBO(5, gradient=DoublyReparameterized()),
             "not derived for ThermodynamicELBO",
         ),
-        (lambda: ScoreFunction("mean"), 'must be "leave-one-out"'),
+        (lambda: ScoreFunction("mean"), "must be 'leave-one-out', 'moving-average' or None"),
         (lambda: objectives.ThermodynamicELBO(1), "give ThermodynamicELBO num_particles >= 2"),
-        (lambda: objectives.CIWAE(1.5), r"between 0 \(IWAE\) and 1"),
-        (lambda: objectives.CUBO(0.5), "order of at least 1"),
-        (lambda: objectives.MIWAE(0, 5), "num_bounds is 0"),
+        (lambda: objectives.CIWAE(1.5), r"CIWAE\(beta\) is 1.5; .* at least 0 and at most 1"),
+        (lambda: objectives.CUBO(0.5), r"CUBO\(order\) is 0.5; .* at least 1"),
+        (lambda: objectives.MIWAE(0, 5), r"MIWAE\(num_bounds\) is 0"),
         (lambda: objectives.ThermodynamicELBO(5, (0.5, 0.2)), "must increase strictly"),
-        (lambda: objectives.ReweightedWakeSleep(5, insomnia=2.0), "insomnia is 2.0"),
-        (lambda: objectives.BetaELBO(-1.0), "beta is -1.0"),
+        (lambda: objectives.ReweightedWakeSleep(5, insomnia=2.0), r"ReweightedWakeSleep\(insomnia\) is 2.0"),
+        (lambda: objectives.BetaELBO(-1.0), r"BetaELBO\(beta\) is -1.0"),
         (lambda: objectives.BetaELBO(capacity=2.0, free_bits=0.1), "two different penalties"),
+        (lambda: objectives.BetaELBO(free_bits=math.nan), r"BetaELBO\(free_bits\) is nan; .* at least 0"),
+        (lambda: objectives.BetaELBO(capacity="5"), r"BetaELBO\(capacity\) is '5'"),
+        (lambda: objectives.InfoVAE(alpha=1.5), r"InfoVAE\(alpha\) is 1.5; .* at most 1"),
+        (lambda: objectives.InfoVAE(alpha=0.5, scale=0.4), r"InfoVAE\(scale\) is 0.4; .* at least 0.5"),
+        (lambda: objectives.Renyi(math.nan), r"Renyi\(alpha\) is nan"),
+        (lambda: objectives.IWAE(2.5), r"IWAE\(num_particles\) is 2.5; it must be a whole number, at least 1"),
+        (lambda: objectives.IWAE(True), r"IWAE\(num_particles\) is True"),
+        (lambda: objectives.IWAE("5"), r"IWAE\(num_particles\) is '5'"),
+        (lambda: objectives.IWAE(5, max_plate_nesting=0), r"IWAE\(max_plate_nesting\) is 0"),
+        (lambda: objectives.MIWAE(5, 2.0), r"MIWAE\(num_particles\) is 2.0"),
+        (lambda: objectives.ReweightedWakeSleep(1), r"ReweightedWakeSleep\(num_particles\) is 1; .* at least 2"),
+        (lambda: objectives.IWAE().annealed(-0.1), "kl_weight is -0.1; .* at least 0"),
+        (lambda: objectives.ThermodynamicELBO(5, "0.1"), r"\(partition\) is '0.1'; it must be a sequence of numbers"),
+        (lambda: objectives.ThermodynamicELBO(5, 0.1), r"\(partition\) is 0.1; it must be a sequence of numbers"),
+        (lambda: objectives.ThermodynamicELBO(5, (0.1, math.nan)), "must increase strictly"),
+        (
+            lambda: objectives.ThermodynamicELBO(5, gradient=StickingTheLanding()),
+            r"biased for ThermodynamicELBO.*use gradient=objectives.Reparameterized\(\)",
+        ),
+        (lambda: objectives.MIWAE(2, 2, gradient=ScoreFunction()), r"not defined for MIWAE: use VIMCO\(\)"),
+        (lambda: ScoreFunction("moving-average", decay=1.0), r"ScoreFunction\(decay\) is 1.0; .* below 1"),
+        (lambda: DoublyReparameterized(prior="yes"), r"\(prior\) is 'yes'; it must be True or False"),
     ],
 )
 def test_undefined_pairs_say_why(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: objectives.IWAE(5, gradient="VIMCO"), r"IWAE\(gradient\) is 'VIMCO'; it must be an object, as in"),
+        (lambda: objectives.IWAE(5, gradient=VIMCO), r"IWAE\(gradient\) is <class .*VIMCO'>; it must be an object"),
+        (lambda: objectives.MCEM(sampler=HMC), r"MCEM\(sampler\) is <class .*HMC'>; it must be an object, as in HMC"),
+    ],
+)
+def test_a_class_or_a_name_in_the_place_of_an_object_is_refused(make, message):
+    with pytest.raises(TypeError, match=message):
+        make()
+
+
+def test_a_moving_average_is_no_setting():
+    """It is state: neither an argument nor a word that a file may say."""
+    with pytest.raises(TypeError, match="_average"):
+        ScoreFunction("moving-average", _average=torch.zeros(()))
 
 
 def test_a_generalised_prior_gradient_needs_a_normal_prior():
@@ -324,6 +366,8 @@ def test_values_equal_their_definitions():
         (objectives.Renyi(0.4, 6), (w**0.6).mean(0).log() / 0.6),
         (objectives.Renyi(1.0, 6), log_w.mean(0)),
         (objectives.Renyi(0.0, 6), w.mean(0).log()),
+        (objectives.Renyi(-1.0, 6), (w**2).mean(0).log() / 2),
+        (objectives.Renyi(1.0 + 1e-3, 6), (w**-1e-3).mean(0).log() / -1e-3),
         (objectives.CUBO(2, 6), (w**2).mean(0).log() / 2),
     ):
         torch.testing.assert_close(objective.reduce(log_w), expected)
@@ -332,6 +376,29 @@ def test_values_equal_their_definitions():
     assert (objectives.TraceELBO(6).reduce(log_w) <= objectives.CIWAE(0.5, 6).reduce(log_w)).all()
     assert (objectives.CIWAE(0.5, 6).reduce(log_w) <= objectives.IWAE(6).reduce(log_w)).all()
     assert (objectives.IWAE(6).reduce(log_w) <= objectives.CUBO(2, 6).reduce(log_w)).all()
+
+
+@pytest.mark.parametrize("distance", [1e-3, 1e-5, 1e-7, 1e-12, -1e-12, -1e-7, -1e-5, -1e-3])
+def test_renyi_tends_to_the_elbo_without_losing_digits(distance):
+    """1 / power log E w^power = mean + power / 2 var + O(power^2): within 20 roundings, values and slopes."""
+    exact = torch.randn(20, 50, dtype=torch.float64) * 3 - 100
+    renyi, power = objectives.Renyi(1 - distance, 20), distance
+    second_order = 10 * power**2 * exact.std(0) ** 3
+    for log_w in (exact, exact.float()):
+        rounding = 20 * torch.finfo(log_w.dtype).eps
+        expected = log_w.mean(0) + power / 2 * log_w.var(0, correction=0)
+        assert ((renyi.reduce(log_w) - expected).abs() <= 100 * rounding + second_order).all()
+        centred = log_w - log_w.mean(0)
+        assert ((20 * renyi.slopes(log_w) - 1 - power * centred).abs() <= 10 * rounding + 200 * power**2).all()
+
+
+def test_renyi_in_single_precision_is_renyi_in_double():
+    """At any order, with weights that overflow, within rounding of log w itself (|log w| < 400)."""
+    log_w = 100 * torch.randn(20, 50, dtype=torch.float64).float()
+    for alpha in (-5.0, 0.0, 0.5, 0.999, 1.001, 2.0, 50.0):
+        renyi = objectives.Renyi(alpha, 20)
+        found, exact = renyi.reduce(log_w), renyi.reduce(log_w.double())
+        torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=400 * 1e-6)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)

@@ -223,8 +223,40 @@ def test_two_models_in_one_process_both_train_under_svi(loss):
         assert [n for n, p in named.items() if torch.equal(p, before[n])] == []
 
 
+@pytest.mark.parametrize("event", [(), (3,)])
+def test_free_bits_take_a_scalar_latent_and_a_vector(event):
+    """The penalty is sum_d max(free bits, mean over the batch of the closed-form KL_d)."""
+    x, loc, scale = torch.randn(6), torch.randn(6, *event), torch.rand(6, *event) + 0.5
+
+    def model(x):
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("z", dist.Normal(torch.zeros(event), 1.0).to_event(len(event)))
+            pyro.sample("x", dist.Normal(torch.zeros(()), 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("z", dist.Normal(loc, scale).to_event(len(event)))
+
+    kl = torch.distributions.kl_divergence(dist.Normal(loc, scale), dist.Normal(0.0, 1.0)).reshape(6, -1).mean(0)
+    for free_bits in (1e-3, kl.median().item(), 10.0):
+        bound = objectives.BetaELBO(1.0, 2, free_bits=free_bits).bound(model, guide, x)
+        expected = dist.Normal(0.0, 1.0).log_prob(x).mean() - kl.clamp(min=free_bits).sum()
+        torch.testing.assert_close(bound.mean(), expected)
+
+
+def test_the_discrepancy_of_a_single_datum_is_left_out():
+    """It has no aggregate posterior: what remains is the ELBO, whatever the number of particles."""
+    model, guide = vae()
+    x = data_for("Bernoulli", num_data=1)
+    for num_particles in (1, 5):
+        with pv.seeded(0):
+            found = objectives.InfoVAE(0.0, 1000.0, num_particles).bound(model, guide, x)
+        with pv.seeded(0):
+            torch.testing.assert_close(found, objectives.MeanFieldELBO(num_particles).bound(model, guide, x))
+
+
 def test_objectives_refuse_no_particles():
-    with pytest.raises(ValueError, match="num_particles is 0"):
+    with pytest.raises(ValueError, match=r"TraceELBO\(num_particles\) is 0; it must be a whole number"):
         objectives.TraceELBO(0)
 
 

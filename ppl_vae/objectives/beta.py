@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ppl_vae.checks import real_number
 from ppl_vae.objectives.bound import Bound
 from ppl_vae.objectives.mean_field import kl_per_datum, kl_per_dimension
 from ppl_vae.terms import LogTerms
@@ -30,7 +31,7 @@ class BetaELBO(Bound):
         per datum, (B,), in nats
 
     Raises:
-        ValueError: beta or free_bits negative; free bits and capacity at once.
+        ValueError: beta, capacity or free_bits negative or no finite number; free bits and capacity at once.
 
     References:
         Higgins et al. (2017), beta-VAE, ICLR; Burgess et al. (2018), arXiv:1804.03599, eq. 8 (capacity);
@@ -52,12 +53,11 @@ class BetaELBO(Bound):
         free_bits: float = 0.0,
         max_plate_nesting: int = 1,
     ) -> None:
-        for name, number in (("beta", beta), ("free_bits", free_bits), ("capacity", capacity or 0.0)):
-            if number < 0:
-                raise ValueError(f"{name} is {number}; it must not be negative")
-        if capacity is not None and free_bits:
+        self.beta = real_number(beta, "BetaELBO(beta)", at_least=0)
+        self.capacity = None if capacity is None else real_number(capacity, "BetaELBO(capacity)", at_least=0)
+        self.free_bits = real_number(free_bits, "BetaELBO(free_bits)", at_least=0)
+        if capacity is not None and self.free_bits:
             raise ValueError("capacity and free_bits are two different penalties: give one of them")
-        self.beta, self.capacity, self.free_bits = beta, capacity, free_bits
         super().__init__(num_particles, max_plate_nesting=max_plate_nesting)
 
     def value(self, terms: LogTerms) -> Tensor:

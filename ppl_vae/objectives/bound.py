@@ -8,6 +8,7 @@ import torch
 from pyro.infer import ELBO
 from torch import Tensor
 
+from ppl_vae.checks import real_number, whole_number
 from ppl_vae.objectives.gradients import Gradient, Reparameterized
 from ppl_vae.terms import LogTerms, Program, log_terms
 
@@ -21,7 +22,8 @@ class Bound(ELBO, ABC):
 
     A subclass also states `curvatures`, where doubly reparameterised gradients are defined; `linear`, where slopes do
     not depend on the weights; `splits`, where model and guide follow different targets; `of_log_weights = False`,
-    where the value is more than a function of the log-weights; `is_upper`, where it bounds from above and is minimised.
+    where the value is more than a function of the log-weights; `is_upper`, where it bounds from above and is minimised;
+    `fewest_rows`, where it compares data with each other.
     """
 
     kl_weight: float | Tensor = 1.0
@@ -29,6 +31,7 @@ class Bound(ELBO, ABC):
     splits = False
     of_log_weights = True
     is_upper = False
+    fewest_rows = 1
 
     @property
     def recordable(self) -> bool:
@@ -36,10 +39,16 @@ class Bound(ELBO, ABC):
         return not self.gradient.has_state
 
     def __init__(self, num_particles: int = 1, *, gradient: Gradient | None = None, max_plate_nesting: int = 1) -> None:
-        if num_particles < 1:
-            raise ValueError(f"num_particles is {num_particles}; there must be at least 1 particle")
-        super().__init__(num_particles=num_particles, max_plate_nesting=max_plate_nesting)
+        name = type(self).__name__
+        super().__init__(
+            num_particles=whole_number(num_particles, f"{name}(num_particles)"),
+            max_plate_nesting=whole_number(max_plate_nesting, f"{name}(max_plate_nesting)"),
+        )
         self.gradient = Reparameterized() if gradient is None else gradient
+        if not isinstance(self.gradient, Gradient):
+            raise TypeError(
+                f"{name}(gradient) is {gradient!r}; it must be an object, as in gradient=objectives.VIMCO()"
+            )
         self.gradient.check(self)
 
     def reduce(self, log_weights: Tensor) -> Tensor:
@@ -86,6 +95,8 @@ class Bound(ELBO, ABC):
 
     def annealed(self, kl_weight: float | Tensor) -> Self:
         """The same objective with its KL (log q - log p(z)) multiplied by `kl_weight`, for warm-up."""
+        if not isinstance(kl_weight, Tensor):
+            kl_weight = real_number(kl_weight, "kl_weight", at_least=0)
         other = copy.copy(self)
         other.kl_weight = kl_weight
         return other

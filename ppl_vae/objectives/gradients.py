@@ -20,6 +20,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from ppl_vae.checks import one_of, real_number
 from ppl_vae.terms import LogTerms, sample_sites
 
 __all__ = ["VIMCO", "DoublyReparameterized", "Reparameterized", "ScoreFunction", "StickingTheLanding"]
@@ -182,9 +183,10 @@ class StickingTheLanding(Gradient):
         """Only for bounds that are linear in the log-weights."""
         super().check(bound)
         if not bound.linear:
+            remedy = "DoublyReparameterized" if _has_curvatures(bound) else "Reparameterized"
             raise ValueError(
                 f"StickingTheLanding is biased for {type(bound).__name__}, whose slopes depend on the weights: "
-                "use gradient=objectives.DoublyReparameterized()"
+                f"use gradient=objectives.{remedy}()"
             )
 
     def coefficients(self, bound: Target, log_weights: Tensor) -> Coefficients:
@@ -214,6 +216,9 @@ class DoublyReparameterized(Gradient):
 
     prior: bool = False
 
+    def __post_init__(self) -> None:
+        one_of(self.prior, "DoublyReparameterized(prior)", (True, False))
+
     def check(self, bound: Target) -> None:
         """Only for bounds that state their curvatures."""
         super().check(bound)
@@ -222,11 +227,9 @@ class DoublyReparameterized(Gradient):
             raise ValueError(
                 f"DoublyReparameterized(prior=True) needs model and guide to follow one target: not {name}"
             )
-        try:
-            bound.curvatures(torch.zeros(bound.num_particles, 1))
-        except NotImplementedError as error:
+        if not _has_curvatures(bound):
             name = type(bound).__name__
-            raise ValueError(f"DoublyReparameterized is not derived for {name}: see {name} for what is") from error
+            raise ValueError(f"DoublyReparameterized is not derived for {name}: see {name} for what is")
 
     def coefficients(self, bound: Target, log_weights: Tensor) -> Coefficients:
         """Slopes for the model, slopes less curvature for the path, no score."""
@@ -255,6 +258,14 @@ class DoublyReparameterized(Gradient):
         return total
 
 
+def _has_curvatures(bound: Target) -> bool:
+    try:
+        bound.curvatures(torch.zeros(bound.num_particles, 1))
+    except NotImplementedError:
+        return False
+    return True
+
+
 def _prior_path(site: dict, z: Tensor) -> Tensor:
     """z as the prior would have drawn it: m + s (z - m) / s, whose gradient is dT/d theta at fixed noise."""
     base = getattr(site["fn"], "base_dist", site["fn"])
@@ -278,10 +289,10 @@ class ScoreFunction(Gradient):
 
     Args:
         baseline: "leave-one-out", "moving-average" or None.
-        decay: Of the moving average.
+        decay: Of the moving average, at least 0 and below 1.
 
     Raises:
-        ValueError: an unknown baseline; leave-one-out with one particle.
+        ValueError: an unknown baseline; leave-one-out with one particle; a decay outside [0, 1).
 
     References:
         Williams (1992), Simple statistical gradient-following algorithms, doi:10.1007/BF00992696;
@@ -294,19 +305,20 @@ class ScoreFunction(Gradient):
 
     baseline: str | None = "leave-one-out"
     decay: float = 0.9
-    _average: Tensor | None = field(default=None, repr=False, compare=False)
+    _average: Tensor | None = field(default=None, init=False, repr=False, compare=False)
 
     path_derivative = False
 
     def __post_init__(self) -> None:
-        if self.baseline not in ("leave-one-out", "moving-average", None):
-            raise ValueError(f'baseline is {self.baseline!r}; it must be "leave-one-out", "moving-average" or None')
+        one_of(self.baseline, "ScoreFunction(baseline)", ("leave-one-out", "moving-average", None))
+        real_number(self.decay, "ScoreFunction(decay)", at_least=0, below=1)
 
     def check(self, bound: Target) -> None:
         """Leave-one-out needs others."""
         super().check(bound)
         if self.baseline == "leave-one-out":
             require_others(self, bound)
+            bound.rewards_without(torch.zeros(bound.num_particles, 1))  # refuses where it is not defined
 
     def coefficients(self, bound: Target, log_weights: Tensor) -> Coefficients:
         """Slopes for the model, slopes less signal for the score."""

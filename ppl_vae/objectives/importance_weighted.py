@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ppl_vae.checks import real_number, whole_number
 from ppl_vae.objectives.bound import Bound
 
 __all__ = ["CIWAE", "IWAE", "MIWAE", "PIWAE"]
@@ -83,9 +84,7 @@ class CIWAE(Bound):
     """
 
     def __init__(self, beta: float = 0.5, num_particles: int = 5, **options: Any) -> None:
-        if not 0 <= beta <= 1:
-            raise ValueError(f"beta is {beta}; CIWAE needs a weight between 0 (IWAE) and 1 (ELBO)")
-        self.beta = beta
+        self.beta = real_number(beta, "CIWAE(beta)", at_least=0, at_most=1)
         super().__init__(num_particles, **options)
 
     def reduce(self, log_weights: Tensor) -> Tensor:
@@ -104,13 +103,14 @@ class CIWAE(Bound):
 class MIWAE(Bound):
     """The mean of M independent IWAE_K bounds: M K particles in all.
 
-    As tight as IWAE_K, with the noise of M of them averaged: the guide's signal grows with M. (Not the missing-data
-    MIWAE of Mattei and Frellsen, which is `IWAE` on data with NaN.)
+    As tight as IWAE_K, with the noise of M of them averaged: the guide's signal grows with M. The attribute
+    `num_particles` is M K, what is drawn; `repr` shows the K that was given. (Not the missing-data MIWAE of Mattei and
+    Frellsen, which is `IWAE` on data with NaN.)
 
     Args:
         num_bounds: Number of bounds M.
         num_particles: Number of particles K in each.
-        gradient: Any of `objectives.gradients` but `StickingTheLanding`.
+        gradient: Any of `objectives.gradients` but `StickingTheLanding` and `ScoreFunction("leave-one-out")`.
         max_plate_nesting: Depth of the plates; 1 unless the model has plates besides "data".
 
     Shape:
@@ -125,11 +125,10 @@ class MIWAE(Bound):
     """
 
     def __init__(self, num_bounds: int = 5, num_particles: int = 5, **options: Any) -> None:
-        for name, value in (("num_bounds", num_bounds), ("num_particles", num_particles)):
-            if value < 1:
-                raise ValueError(f"{name} is {value}; there must be at least 1")
-        self.num_bounds = num_bounds
-        super().__init__(num_bounds * num_particles, **options)
+        self.num_bounds = whole_number(num_bounds, f"{type(self).__name__}(num_bounds)")
+        super().__init__(
+            self.num_bounds * whole_number(num_particles, f"{type(self).__name__}(num_particles)"), **options
+        )
 
     def reduce(self, log_weights: Tensor) -> Tensor:
         """mean_m log mean_k w_mk."""
@@ -167,7 +166,7 @@ class PIWAE(MIWAE):
     Args:
         num_bounds: Number of bounds M that the guide's target averages.
         num_particles: Number of particles K in each.
-        gradient: `Reparameterized` or `DoublyReparameterized` (of the guide's target), or a score-function estimator.
+        gradient: `Reparameterized` or `DoublyReparameterized` (of the guide's target), or those that `MIWAE` takes.
         max_plate_nesting: Depth of the plates; 1 unless the model has plates besides "data".
 
     Shape:

@@ -38,6 +38,8 @@ class MCEM(TraceELBO):
 
     def __init__(self, num_particles: int = 1, sampler: HMC | None = None) -> None:
         self.sampler = HMC(num_samples=1, num_warmup=20) if sampler is None else sampler
+        if not isinstance(self.sampler, HMC):
+            raise TypeError(f"MCEM(sampler) is {sampler!r}; it must be an object, as in HMC(num_samples=1)")
         super().__init__(num_particles)
 
     def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:

@@ -91,7 +91,8 @@ def kl_per_dimension(terms: LogTerms) -> Tensor:
                 f"the KL of site {name!r} has no per-dimension form: it needs MeanFieldNormal against a normal prior "
                 "with independent dimensions"
             )
-        found.append(kl_divergence(q, p).flatten(2))
+        site, kl = terms.guide_trace.nodes[name], kl_divergence(q, p)  # (K, *plates, B, *event)
+        found.append(kl.movedim(-1 - site["fn"].event_dim, 1).reshape(*terms.log_likelihood.shape, -1))
     return torch.cat(found, dim=-1)
 
 

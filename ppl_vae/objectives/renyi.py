@@ -5,10 +5,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ppl_vae.checks import real_number
 from ppl_vae.objectives.bound import Bound
 from ppl_vae.objectives.importance_weighted import log_mean_exp, squared_defect
 
 __all__ = ["CUBO", "Renyi"]
+
+
+def power_mean(log_weights: Tensor, power: float) -> Tensor:
+    """1 / power log mean_k w_k^power over the first dim, to rounding however small the power; mean_k log w_k at 0.
+
+    Small powers of weights are nearly 1: their excess over 1 is averaged, by `expm1`, not themselves.
+    """
+    if power == 0:
+        return log_weights.mean(0)
+    largest = (log_weights.amax(0) if power > 0 else log_weights.amin(0)).detach()
+    excess = power * (log_weights - largest)  # at most 0
+    near_one = largest + torch.log1p(torch.expm1(excess).mean(0)) / power
+    return torch.where(excess.amin(0) > -1, near_one, log_mean_exp(power * log_weights) / power)
 
 
 class Renyi(Bound):
@@ -26,6 +40,9 @@ class Renyi(Bound):
     Shape:
         per datum, (B,), in nats
 
+    Raises:
+        ValueError: alpha is no finite number.
+
     References:
         Li and Turner (2016), Renyi divergence variational inference, arXiv:1602.02311, eq. 6.
 
@@ -35,13 +52,12 @@ class Renyi(Bound):
     """
 
     def __init__(self, alpha: float = 0.5, num_particles: int = 5, **options: Any) -> None:
-        self.alpha = alpha
+        self.alpha = real_number(alpha, "Renyi(alpha)")
         super().__init__(num_particles, **options)
 
     def reduce(self, log_weights: Tensor) -> Tensor:
         """The power mean; at alpha = 1 its limit, the mean of log w."""
-        power = 1 - self.alpha
-        return log_weights.mean(0) if power == 0 else log_mean_exp(power * log_weights) / power
+        return power_mean(log_weights, 1 - self.alpha)
 
     def curvatures(self, log_weights: Tensor) -> Tensor:
         """(1 - alpha) (v - v^2), v = softmax((1 - alpha) log w)."""
@@ -86,10 +102,8 @@ class CUBO(Renyi):
     is_upper = True
 
     def __init__(self, order: float = 2.0, num_particles: int = 5, **options: Any) -> None:
-        if order < 1:
-            raise ValueError(f"order is {order}; the chi bound needs an order of at least 1")
-        self.order = order
-        super().__init__(1 - order, num_particles, **options)
+        self.order = real_number(order, "CUBO(order)", at_least=1)
+        super().__init__(1 - self.order, num_particles, **options)
 
     def model_slopes(self, log_weights: Tensor) -> Tensor:
         """Zero: the guide alone is trained."""

@@ -24,15 +24,16 @@ class ThermodynamicELBO(Bound):
     Args:
         num_particles: Number of particles K per datum.
         partition: Interior points 0 < beta_1 < ... < 1; None is one point at 0.1 (two intervals, as in the paper).
-        gradient: None is the paper's covariance estimator, which needs no path derivative (discrete latents are fine);
-            or `Reparameterized()`.
+        gradient: None is the paper's covariance estimator, which needs no path derivative (discrete latents are fine)
+            and is unbiased for one interval, else as K grows; or `Reparameterized()`, `ScoreFunction()`, `VIMCO()`,
+            which are unbiased for the value that K particles have.
         max_plate_nesting: Depth of the plates; 1 unless the model has plates besides "data".
 
     Shape:
         per datum, (B,), in nats
 
     Raises:
-        ValueError: the partition does not increase within (0, 1); one particle for the covariance estimator.
+        ValueError: the partition is no increasing sequence within (0, 1); one particle for the covariance estimator.
 
     References:
         Masrani, Le and Wood (2019), The thermodynamic variational objective, arXiv:1907.00031, eq. 6 and 9.
@@ -50,10 +51,7 @@ class ThermodynamicELBO(Bound):
         gradient: Gradient | None = None,
         max_plate_nesting: int = 1,
     ) -> None:
-        points = (0.0, *((0.1,) if partition is None else partition), 1.0)
-        if any(left >= right for left, right in zip(points, points[1:], strict=False)):
-            raise ValueError(f"partition is {tuple(points[1:-1])}; its points must increase strictly between 0 and 1")
-        self.partition = points
+        self.partition = _points((0.1,) if partition is None else partition)
         gradient = Covariance() if gradient is None else gradient
         super().__init__(num_particles, gradient=gradient, max_plate_nesting=max_plate_nesting)
 
@@ -72,9 +70,25 @@ class ThermodynamicELBO(Bound):
         return [f"partition={self.partition[1:-1]}"]
 
 
+def _points(partition: Any) -> tuple[float, ...]:
+    try:
+        points = (0.0, *map(float, partition), 1.0)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"ThermodynamicELBO(partition) is {partition!r}; it must be a sequence of numbers, as in (0.1, 0.5)"
+        ) from None
+    if not all(left < right for left, right in zip(points, points[1:], strict=False)):
+        raise ValueError(f"partition is {points[1:-1]}; its points must increase strictly between 0 and 1")
+    return points
+
+
 @dataclass(frozen=True)
 class Covariance(Gradient):
-    """d/d lambda E_beta[log w] = E_beta[d log w] + Cov_beta[d log pi_beta, log w], pi_beta = q^(1 - beta) p^beta."""
+    """d/d lambda E_beta[log w] = E_beta[d log w] + Cov_beta[d log pi_beta, log w], pi_beta = q^(1 - beta) p^beta.
+
+    Covariances of K particles are divided by K - 1, so that at beta = 0, the ELBO, there is no bias; at other points
+    there is that of the self-normalised weights, of order 1 / K.
+    """
 
     path_derivative = False
 
@@ -87,8 +101,9 @@ class Covariance(Gradient):
         """Weights plus beta times covariance for the model, weights less 1 - beta times covariance for the score."""
         model, score = torch.zeros_like(log_weights), torch.zeros_like(log_weights)
         intervals: Any = bound
+        unbiased = len(log_weights) / (len(log_weights) - 1)
         for width, beta, weights in intervals.intervals(log_weights):
-            covariance = weights * (log_weights - (weights * log_weights).sum(0))
+            covariance = unbiased * weights * (log_weights - (weights * log_weights).sum(0))
             model += width * (weights + beta * covariance)
             score += width * (weights - (1 - beta) * covariance)
         return Coefficients(model, None, score)

@@ -7,6 +7,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from ppl_vae.checks import real_number, whole_number
 from ppl_vae.objectives.elbo import TraceELBO
 from ppl_vae.objectives.gradients import Coefficients, Gradient, Target
 from ppl_vae.objectives.importance_weighted import IWAE
@@ -48,7 +49,7 @@ class ReweightedWakeSleep(IWAE):
         per datum, (B,), in nats
 
     Raises:
-        ValueError: insomnia outside [0, 1].
+        ValueError: insomnia outside [0, 1]; one particle with a wake phase, whose only weight would be 1.
 
     References:
         Bornschein and Bengio (2015), Reweighted wake-sleep, arXiv:1406.2751, eq. 7 to 10;
@@ -60,10 +61,9 @@ class ReweightedWakeSleep(IWAE):
     """  # noqa: D205
 
     def __init__(self, num_particles: int = 10, insomnia: float = 1.0, *, max_plate_nesting: int = 1) -> None:
-        if not 0 <= insomnia <= 1:
-            raise ValueError(f"insomnia is {insomnia}; the weight of the wake phase lies between 0 and 1")
-        self.insomnia = insomnia
-        super().__init__(num_particles, gradient=Wake(insomnia), max_plate_nesting=max_plate_nesting)
+        self.insomnia = real_number(insomnia, "ReweightedWakeSleep(insomnia)", at_least=0, at_most=1)
+        whole_number(num_particles, "ReweightedWakeSleep(num_particles)", at_least=2 if insomnia else 1)
+        super().__init__(num_particles, gradient=Wake(self.insomnia), max_plate_nesting=max_plate_nesting)
 
     def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
         """IWAE's loss with the wake-sleep gradient."""
