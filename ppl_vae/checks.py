@@ -5,7 +5,20 @@ from collections.abc import Collection
 from numbers import Integral, Real
 from typing import Any
 
-__all__ = ["one_of", "real_number", "whole_number"]
+__all__ = ["one_line", "one_of", "real_number", "whole_number"]
+
+
+def one_line(message: object) -> str:
+    """A message without its line breaks, and without the table of all sites that Pyro puts below its own. No paper.
+
+    Args:
+        message: A text, or an error.
+
+    Example:
+        >>> one_line("no such site" + chr(10) + "Trace Shapes:" + chr(10) + "Sample Sites:")
+        'no such site'
+    """
+    return " ".join(str(message).partition("Trace Shapes:")[0].split())
 
 
 def whole_number(value: Any, name: str, at_least: int = 1) -> int:

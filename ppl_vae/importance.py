@@ -9,15 +9,19 @@ from typing import Any, Literal
 
 import pyro
 import torch
+from pyro import poutine
+from pyro.distributions import MaskedDistribution
+from pyro.distributions.util import scale_and_mask
 from torch import Tensor, nn
 
+from ppl_vae.checks import one_line, whole_number
 from ppl_vae.data import Dataset
 from ppl_vae.data.rows import blocks
 from ppl_vae.guide import Guide
 from ppl_vae.model import Model
 from ppl_vae.recording import Graph, RecordingError, check_agreement, compiled, recorded
 from ppl_vae.seeding import derived_seed, seeded
-from ppl_vae.terms import Program, log_terms
+from ppl_vae.terms import PLATE, Program, Site, log_terms, sample_sites
 
 __all__ = ["log_weights"]
 
@@ -48,7 +52,10 @@ def own_parameters(*programs: Program) -> Iterator[None]:
 
 @contextmanager
 def evaluating(*programs: Program) -> Iterator[None]:
-    """Evaluation mode (dropout and batch norm at rest), no gradients, no validation; all as before afterwards."""
+    """Evaluation mode (dropout and batch norm at rest), no gradients, no validation; all as before afterwards.
+
+    What goes wrong in it says so in one line.
+    """
     modules = [p for p in programs if isinstance(p, nn.Module)]
     modes = [(module, module.training) for program in modules for module in program.modules()]
     for module, _ in modes:
@@ -56,6 +63,10 @@ def evaluating(*programs: Program) -> Iterator[None]:
     try:
         with torch.no_grad(), own_parameters(*programs), pyro.validation_enabled(False):
             yield
+    except (ValueError, RuntimeError) as error:
+        if (said := one_line(error)) == str(error):
+            raise
+        raise type(error)(said).with_traceback(error.__traceback__) from None
     finally:
         for module, training in modes:
             module.training = training
@@ -103,12 +114,85 @@ def check_data(model: Program, x: Tensor, context: Tensor | None, guide: Program
         )
 
 
+def check_programs(model: Program, guide: Program, x: Tensor, context: Tensor | None) -> None:
+    """Run programs of one's own once over all data, before a loop that runs without validation.
+
+    Raises:
+        ValueError: an observed site is of another shape than x, x lies outside its support, or a log-density is NaN:
+            the site and the first such row are named.
+    """
+    rows = rows_per_chunk(len(x), 1, None)
+    for start in range(0, 0 if isinstance(model, Model) and isinstance(guide, Guide) else len(x), rows):
+        part = slice(start, start + rows)
+        args = arguments(x[part], None if context is None else context[part])
+        with evaluating(model, guide), seeded(0):
+            drawn = poutine.trace(guide).get_trace(*args)
+            joint = poutine.trace(poutine.replay(model, trace=drawn)).get_trace(*args)
+            sites = [] if isinstance(model, Model) else sample_sites(joint)
+            for site in [*sample_sites(drawn), *sites]:
+                check_site(site, args[0], start)
+
+
+def check_site(site: Site, x: Tensor, start: int) -> None:
+    """Raise ValueError unless a site in the data plate can be evaluated at its value; rows count from `start`."""
+    name, fn, value = site["name"], site["fn"], site["value"]
+    if all(frame.name != PLATE for frame in site["cond_indep_stack"]) or site["infer"].get("_deterministic"):
+        return
+    if site["is_observed"]:
+        if not _fits(value.shape, fn):
+            raise ValueError(
+                f"site {name!r} is for values of shape {tuple(fn.shape())} and observes {tuple(value.shape)}: "
+                "give x the shape that the model's site has"
+            )
+        outside = _outside(site)
+        if outside.any():
+            row = start + int(outside.nonzero()[0])
+            raise ValueError(f"row {row} of x lies outside the support of site {name!r}, {type(fn).__name__}")
+    log_p = fn.log_prob(value, *site["args"], **site["kwargs"])
+    unknown = _by_row(scale_and_mask(log_p, mask=site["mask"]).isnan())
+    if unknown.any():
+        row = int(unknown.nonzero()[0])
+        missing = row < len(x) and bool(x[row].isnan().any())
+        remedy = (
+            "x is missing there, which a program of one's own has to mask: fn.mask(~x.isnan()), obs=x.nan_to_num()"
+            if missing
+            else "look at its parameters there"
+        )
+        raise ValueError(f"the log-density of site {name!r} is NaN for row {start + row}: {remedy}")
+
+
+def _fits(shape: torch.Size, fn: Any) -> bool:
+    """Whether a value of this shape leaves the distribution's batch shape as it is, and has its event shape."""
+    batch = shape[: len(shape) - fn.event_dim]
+    if shape[len(batch) :] != fn.event_shape or len(batch) > len(fn.batch_shape):
+        return False
+    return all(a in (1, b) for a, b in zip(reversed(batch), reversed(fn.batch_shape), strict=False))
+
+
+def _outside(site: Site) -> Tensor:
+    """Which rows lie outside a site's support, (B,); none of those that are missing or may be masked."""
+    fn, value = site["fn"], site["value"]
+    try:
+        outside = ~fn.support.check(value)
+    except NotImplementedError:
+        return torch.zeros(1, dtype=torch.bool)
+    missing = value.isnan().flatten(value.dim() - fn.event_dim).any(-1) if fn.event_dim else value.isnan()
+    while hasattr(fn, "base_dist"):
+        if isinstance(fn, MaskedDistribution):
+            return torch.zeros(1, dtype=torch.bool)
+        fn = fn.base_dist
+    return _by_row(outside & ~missing & torch.as_tensor(True if site["mask"] is None else site["mask"]))
+
+
+def _by_row(values: Tensor) -> Tensor:
+    """Any over the plates inside the data plate, (*plates, B) -> (B,)."""
+    return values.flatten(0, -2).any(0) if values.dim() > 1 else values
+
+
 def rows_per_chunk(num_data: int, num_particles: int, chunk_size: int | None) -> int:
     """How many data to take at once, so that all their particles fit in a chunk of (particle, datum) pairs."""
-    pairs = PAIRS_PER_CHUNK if chunk_size is None else chunk_size
-    if num_particles < 1 or pairs < 1:
-        raise ValueError(f"num_particles is {num_particles} and chunk_size {pairs}: both must be at least 1")
-    return max(1, min(num_data, pairs // num_particles))
+    pairs = PAIRS_PER_CHUNK if chunk_size is None else whole_number(chunk_size, "chunk_size")
+    return max(1, min(num_data, pairs // whole_number(num_particles, "num_particles")))
 
 
 def log_weights(
@@ -139,7 +223,8 @@ def log_weights(
         Log-weights, in nats, shape (K, B).
 
     Raises:
-        ValueError: x lies outside the likelihood's support; see also `log_terms`.
+        ValueError: x lies outside the likelihood's support, or is missing where a program of one's own does not mask
+            it; see also `log_terms`.
 
     References:
         Burda, Grosse and Salakhutdinov (2016), Importance weighted autoencoders, arXiv:1509.00519, eq. 8.
@@ -151,6 +236,7 @@ def log_weights(
         >>> bool(torch.allclose(log_w, bed.log_evidence.expand(2, 3)))
         True
     """
+    check_programs(model, guide, x, context)
     chunks = iter_log_weights(model, guide, x, context, num_particles=num_particles, seed=seed, chunk_size=chunk_size)
     return torch.cat(list(chunks), dim=1)
 

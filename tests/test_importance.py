@@ -2,6 +2,7 @@
 
 from contextlib import nullcontext
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -316,6 +317,73 @@ def test_models_generate_and_serve_pyros_tools():
 
 def test_sizes_below_one_are_refused():
     bed = beds.linear_gaussian(3)
-    for sizes in ({"num_particles": 0}, {"chunk_size": 0}):
-        with pytest.raises(ValueError, match="both must be at least 1"):
-            pv.log_weights(bed.model, bed.guide, bed.x, **sizes)
+    for name, value in (("num_particles", 0), ("chunk_size", 0), ("num_particles", True), ("num_particles", 2.0)):
+        with pytest.raises(ValueError, match=f"{name} is {value}; it must be a whole number, at least 1"):
+            pv.log_weights(bed.model, bed.guide, bed.x, **{name: value})
+    assert pv.log_weights(bed.model, bed.guide, bed.x, num_particles=np.int64(2)).shape == (2, 3)
+
+
+def counts(masked=False):
+    """Counts x in four columns, of a rate exp(z); a program that masks what is missing, or does not."""
+
+    def model(x):
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(()), 1.0))
+            rate = z.exp().unsqueeze(-1).expand(*z.shape, 4)
+            if not masked:
+                pyro.sample("x", dist.Poisson(rate).to_event(1), obs=x)
+            else:
+                pyro.sample("x", dist.Poisson(rate).mask(~x.isnan()).to_event(1), obs=x.nan_to_num(-1.0))
+
+    def guide(x):
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("z", dist.Normal(x.new_zeros(()), 1.0))
+
+    return model, guide
+
+
+EVERY_DOOR = {
+    "log_weights": lambda model, guide, x: pv.log_weights(model, guide, x),
+    "log_evidence": lambda model, guide, x: pv.log_evidence(model, guide, x, num_particles=30),
+    "AIS": lambda model, guide, x: pv.log_evidence(model, guide, x, pv.AIS(30, 2)),
+    "Defensive": lambda model, guide, x: pv.log_evidence(model, guide, x, num_particles=30, proposal=pv.Defensive()),
+    "sample_posterior": lambda model, guide, x: pv.sample_posterior(model, guide, x, sampler=pv.HMC(2, 2)),
+    "refine": lambda model, guide, x: pv.refine(model, guide, x, pv.GradientRefinement(num_steps=2)),
+}
+
+
+@pytest.mark.parametrize("door", EVERY_DOOR)
+def test_data_that_a_program_of_ones_own_cannot_take_are_named(door):
+    x = torch.poisson(torch.full((6, 4), 2.0))
+    beside, missing = x.clone(), x.clone()
+    beside[2, 1], missing[3, 0] = 0.5, float("nan")
+    for bad, message in (
+        (beside, "row 2 of x lies outside the support of site 'x', Independent"),
+        (missing, r"site 'x' is NaN for row 3: x is missing there, which a program of one's own has to mask"),
+        (x[:, :1], r"site 'x' is for values of shape \(6, 4\) and observes \(6, 1\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            EVERY_DOOR[door](*counts(), bad)
+    EVERY_DOOR[door](*counts(), x)
+    EVERY_DOOR[door](*counts(masked=True), missing)
+
+
+def test_a_column_for_a_scalar_site_is_refused():
+    """obs of shape (B, 1) for a site of B scalars would be B^2 observations."""
+
+    def program(x, obs=None):
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            return pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    with pytest.raises(ValueError, match=r"site 'x' is for values of shape \(5,\) and observes \(5, 1\)"):
+        pv.log_weights(program, sample_z(), torch.zeros(5, 1))
+
+
+def test_pyros_table_of_sites_is_not_in_the_message():
+    (model, _), (_, guide) = vae(latent_dim=2), counts()
+    for door in EVERY_DOOR.values():
+        with pytest.raises((ValueError, RuntimeError)) as caught:
+            door(model, guide, data_for("Bernoulli", 4))
+        assert "\n" not in str(caught.value)
+        assert "Trace Shapes" not in str(caught.value)

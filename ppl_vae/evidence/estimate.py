@@ -20,7 +20,7 @@ from ppl_vae.evidence.evidence import Evidence, concatenate
 from ppl_vae.evidence.importance_sampling import ImportanceSampling
 from ppl_vae.evidence.rows import digests, measure_of
 from ppl_vae.families.missing import missing_values
-from ppl_vae.importance import compiling, log_weights, own_parameters, place
+from ppl_vae.importance import check_programs, compiling, log_weights, own_parameters, place
 from ppl_vae.seeding import derived_seed
 from ppl_vae.terms import Program
 
@@ -74,7 +74,8 @@ def log_evidence(
         `Evidence` of the N data.
 
     Raises:
-        ValueError: x outside the support; options beside a method; a checkpoint of another call.
+        ValueError: x outside the support; NaN in x that a program of one's own does not mask; options beside a method;
+            a checkpoint of another call.
 
     References:
         Burda, Grosse and Salakhutdinov (2016), Importance weighted autoencoders, arXiv:1509.00519, eq. 8.
@@ -93,6 +94,7 @@ def log_evidence(
         raise ValueError(
             f"method is {method!r}; give a method of evidence, made, as in ImportanceSampling(5000) or AIS()"
         )
+    check_programs(model, guide, data.x, data.context)
     method.warn()
     file, rows = _Progress(checkpoint, (model, guide), data, f"{method!r}, seed={seed}"), method.rows(len(data))
     parts, measure = from_main(file.read() if is_main() else None), measure_of(model)

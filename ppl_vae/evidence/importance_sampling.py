@@ -11,7 +11,7 @@ from ppl_vae.data import Dataset
 from ppl_vae.evidence.evidence import Evidence, bootstrap_se, concatenate, reduce_log_weights
 from ppl_vae.evidence.pareto import SMALLEST_NUM_PARTICLES
 from ppl_vae.evidence.proposals import Defensive, prior_guide
-from ppl_vae.importance import log_weights, rows_per_chunk
+from ppl_vae.importance import iter_log_weights, rows_per_chunk
 from ppl_vae.seeding import derived_seed
 from ppl_vae.terms import Program
 
@@ -93,8 +93,8 @@ class ImportanceSampling:
         if isinstance(self.proposal, Defensive):
             return self.proposal.log_weights(model, guide, data, num_particles, seed).cpu().numpy()
         program = guide if self.proposal == "guide" else prior_guide(model)
-        sizes: Any = {"num_particles": num_particles, "chunk_size": self.chunk_size}
-        return log_weights(model, program, data.x, data.context, seed=seed, **sizes).cpu().numpy()
+        sizes: Any = {"num_particles": num_particles, "chunk_size": self.chunk_size, "seed": seed}
+        return torch.cat(list(iter_log_weights(model, program, data.x, data.context, **sizes)), dim=1).cpu().numpy()
 
     def _strata(self, num_particles: int) -> list[int]:
         """How many draws come from each component of the proposal."""

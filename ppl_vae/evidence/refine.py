@@ -17,7 +17,7 @@ from ppl_vae.families.posteriors import FLOOR, FullRankNormal, Posterior
 from ppl_vae.guide import Guide
 from ppl_vae.hmc import HMC
 from ppl_vae.hmc.posterior import run_chains
-from ppl_vae.importance import arguments, check_data, evaluating, place, rows_per_chunk
+from ppl_vae.importance import arguments, check_data, check_programs, evaluating, place, rows_per_chunk
 from ppl_vae.objectives import Bound, StickingTheLanding, TraceELBO
 from ppl_vae.seeding import derived_seed, seeded
 from ppl_vae.terms import PLATE, Program, log_terms
@@ -96,7 +96,8 @@ def refine(
     """
     chosen = _method(method)
     data = place(as_dataset(data), model, guide)
-    check_data(model, data.x, data.context)
+    check_data(model, data.x, data.context, guide)
+    check_programs(model, guide, data.x, data.context)
     latents = read_latents(model, guide, data)
     family = _own_copy(chosen.family(guide, latents.dim), guide, latents).to(data.x.device)
     rows, parts = rows_per_chunk(len(data), chosen.num_particles, chosen.chunk_size), []

@@ -8,11 +8,18 @@ from torch import Tensor, nn
 
 from ppl_vae.terms import Program
 
+__all__ = ["digests", "measure_of", "other_rows"]
+
 
 def digests(x: Tensor) -> np.ndarray:
     """64 bits for each datum, (N,), by which equal rows are known again: values, bits and what is missing, in float32.
 
-    The shape of a datum does not count, nor do its covariates: p(x given c) and p(x) of one x are compared.
+    The shape of a datum does not count, nor do its covariates: p(x given c) and p(x) of one x are compared. No paper.
+
+    Example:
+        >>> one, other = digests(torch.tensor([[0.0, 1.0], [-0.0, 1.0]]))
+        >>> bool(one == other)
+        True
     """
     values = x.detach().cpu().float().reshape(len(x), -1)
     values = torch.where(values.isnan(), torch.nan, values + 0.0)  # one NaN, one zero
@@ -21,7 +28,12 @@ def digests(x: Tensor) -> np.ndarray:
 
 
 def other_rows(one: np.ndarray, other: np.ndarray) -> str:
-    """In what way the rows of two digests are not the same, in words."""
+    """In what way the rows of two digests are not the same, in words. No paper.
+
+    Example:
+        >>> other_rows(np.array([1, 2]), np.array([2, 1]))
+        'they hold the same rows in another order, from row 0 on'
+    """
     differ = np.flatnonzero(one != other)
     if (np.sort(one) == np.sort(other)).all():
         return f"they hold the same rows in another order, from row {differ[0]} on"
@@ -32,6 +44,14 @@ def other_rows(one: np.ndarray, other: np.ndarray) -> str:
 
 
 def measure_of(model: Program) -> str:
-    """Whether the model's likelihood is a probability, "counting", or a density, "lebesgue"; "" if it does not say."""
+    """Whether the model's likelihood is a probability, "counting", or a density, "lebesgue"; "" if it does not say.
+
+    No paper.
+
+    Example:
+        >>> from ppl_vae.data import beds
+        >>> measure_of(beds.gamma_poisson(num_data=1).model)
+        ''
+    """
     likelihood = getattr(model, "likelihood", None) if isinstance(model, nn.Module) else None
     return str(getattr(likelihood, "measure", ""))

@@ -12,7 +12,7 @@ from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.hmc.chains import Chains
 from ppl_vae.hmc.sampler import HMC
 from ppl_vae.hmc.target import LogJoint
-from ppl_vae.importance import arguments, check_data, evaluating, place, rows_per_chunk
+from ppl_vae.importance import arguments, check_data, check_programs, evaluating, place, rows_per_chunk
 from ppl_vae.seeding import derived_seed, seeded
 from ppl_vae.terms import Program, log_terms
 
@@ -60,7 +60,8 @@ def sample_posterior(
         (torch.Size([20, 4, 3, 1]), True)
     """
     data, sampler = place(as_dataset(data), model, guide), sampler or HMC(num_samples=500, num_warmup=200)
-    check_data(model, data.x, data.context)
+    check_data(model, data.x, data.context, guide)
+    check_programs(model, guide, data.x, data.context)
     rows, parts = rows_per_chunk(len(data), num_chains, chunk_size), []
     for first in range(0, len(data), rows):
         part = data[first : first + rows]
