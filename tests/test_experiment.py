@@ -119,7 +119,7 @@ def test_a_class_is_built_from_its_name_alone(section, name):
         (("encoder.hidden_dim", [8]), "[encoder] MLP takes no 'hidden_dim': did you mean hidden_dims? Allowed: hidden"),
         (("training.epochs", 3), "[training] Training takes no 'epochs': did you mean num_epochs?"),
         (("training.progress", True), "[training] Training takes no 'progress'"),
-        (("training.num_epochs", -1), "[training] Training(num_epochs=-1): it must be at least 0"),
+        (("training.num_epochs", -1), "[training] Training(num_epochs) is -1; it must be a whole number, at least 0"),
         (("traning.num_epochs", 3), "there is no table [traning]: did you mean training?"),
         (("data.binarise", "dynamic"), "[data] takes no 'binarise': did you mean binarize?"),
         (("data.binarize", "dynamical"), "[data] binarize = 'dynamical': Input should be 'dynamic'"),

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import logging
 import math
+import re
 
 import numpy as np
 import pyro
@@ -456,15 +457,80 @@ def test_modes_and_global_state_are_given_back():
 
 def test_settings_out_of_range_are_named():
     for settings, message in (
-        ({"num_epochs": -1}, "num_epochs=-1"),
-        ({"batch_size": 0}, "batch_size=0"),
-        ({"learning_rate": 0.0}, "learning_rate=0.0"),
-        ({"learning_rate": math.nan}, "learning_rate=nan"),
-        ({"clip_norm": -1.0}, "clip_norm=-1.0"),
-        ({"patience": 0}, "patience=0"),
+        ({"num_epochs": -1}, "(num_epochs) is -1; it must be a whole number, at least 0"),
+        ({"num_epochs": 2.5}, "(num_epochs) is 2.5"),
+        ({"num_epochs": None}, "(num_epochs) is None"),
+        ({"batch_size": 0}, "(batch_size) is 0"),
+        ({"batch_size": "16"}, "(batch_size) is '16'"),
+        ({"learning_rate": 0.0}, "(learning_rate) is 0.0"),
+        ({"learning_rate": math.nan}, "(learning_rate) is nan"),
+        ({"clip_norm": -1.0}, "(clip_norm) is -1.0"),
+        ({"patience": 0}, "(patience) is 0"),
+        ({"seed": 1.5}, "(seed) is 1.5"),
+        ({"compile": "yes"}, "(compile) is 'yes'; it must be 'auto', True or False"),
+        ({"progress": "no"}, "(progress) is 'no'"),
+        ({"optimizer": "adam"}, "(optimizer) is 'adam'; it must be a function of the parameters"),
+        ({"kl_schedule": 3}, "(kl_schedule) is 3; it must be a function of the fraction"),
+        ({"device": 5}, "(device) is 5; it must be a name"),
+        ({"checkpoint": 5}, "(checkpoint) is 5; it must be a path"),
     ):
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(ValueError, match=re.escape(message)):
             pv.Training(**settings)
+    assert repr(pv.Training(num_epochs=np.int64(3))) == repr(pv.Training(num_epochs=3))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"learning_rate": lambda fraction: math.nan}, "Training(learning_rate) after 0% of training is nan"),
+        ({"learning_rate": lambda fraction: "a"}, "Training(learning_rate) after 0% of training is 'a'"),
+        ({"learning_rate": lambda fraction: 1e-3 - fraction}, "of training is -0.2"),
+        ({"kl_schedule": lambda fraction: -1.0}, "Training(kl_schedule) after 0 epochs is -1.0"),
+    ],
+)
+def test_schedules_that_leave_the_range_are_named(settings, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        fitted(quiet(batch_size=48, **settings))
+
+
+def test_what_is_no_setting_and_no_program_is_refused():
+    (model, guide), x = vae(), data_for("Bernoulli")
+    for training in ("fast", pv.Training, {"num_epochs": 1}):
+        with pytest.raises(TypeError, match="training is .*; it must be an object, as in Training"):
+            pv.fit(model, guide, x, training=training)
+    for programs in (("model", guide), (pv.Model, guide)):
+        with pytest.raises(TypeError, match="model is .*; it must be an object that can be called"):
+            pv.fit(*programs, x, training=quiet())
+    with pytest.raises(TypeError, match="objective is the class IWAE"):
+        pv.fit(model, guide, x, objective=objectives.IWAE, training=quiet())
+
+
+def test_one_row_at_the_end_of_an_epoch_does_not_end_a_training_that_compares_data():
+    """33 rows in batches of 32; but batches, or parts of them, that are all of one row are refused."""
+    model, guide = vae()
+    x, info = data_for("Bernoulli", num_data=33), objectives.InfoVAE(0.0, 100.0)
+    result = pv.fit(model, guide, x, objective=info, training=quiet(batch_size=32))
+    assert result.num_epochs == 4
+    for settings in ({"batch_size": 1}, {"batch_size": 32, "num_parts": 32}):
+        with pytest.raises(ValueError, match="InfoVAE compares data with each other: it needs 2 rows in each batch"):
+            pv.fit(model, guide, x, objective=info, training=quiet(**settings))
+
+
+def test_nothing_marked_for_enumeration_is_said(caplog):
+    """TraceEnum_ELBO would sample in silence."""
+    x = data_for("Bernoulli")
+
+    def program(x, infer, obs):
+        with pyro.plate("data", len(x), dim=-1):
+            label = pyro.sample("label", dist.Categorical(logits=pyro.param("logits", torch.zeros(2))), infer=infer)
+            if obs:
+                pyro.sample("x", dist.Bernoulli(torch.tensor([[0.2] * 3, [0.7] * 3])[label]).to_event(1), obs=x)
+
+    for infer, is_said in (({}, True), ({"enumerate": "parallel"}, False)):
+        caplog.clear()
+        programs = (functools.partial(program, infer=infer, obs=obs) for obs in (True, False))
+        pv.fit(*programs, x, objective=TraceEnum_ELBO(max_plate_nesting=1), training=quiet(num_epochs=1))
+        assert ("no site is marked for enumeration" in caplog.text) == is_said
 
 
 def test_nothing_to_train_is_said():

@@ -39,7 +39,9 @@ def fit(
 
     Raises:
         NonFiniteLossError: the loss became NaN or infinite; the weights of the last complete epoch are put back.
-        ValueError: x outside the support; a warm-up with one of Pyro's objectives; a checkpoint of other settings.
+        ValueError: x outside the support; a warm-up with one of Pyro's objectives; a checkpoint of other settings;
+            batches of one row for an objective that compares data.
+        TypeError: model, guide, objective or training are of another kind.
 
     References:
         Kingma and Welling (2014), Auto-encoding variational Bayes, arXiv:1312.6114, algorithm 1.
@@ -53,5 +55,13 @@ def fit(
         >>> result.history["valid"][1] > result.history["valid"][0]
         True
     """
-    training, objective = training or Training(), objective or MeanFieldELBO()
+    training = Training() if training is None else training
+    objective = MeanFieldELBO() if objective is None else objective
+    if not isinstance(training, Training):
+        raise TypeError(f"training is {training!r}; it must be an object, as in Training(num_epochs=10)")
+    for name, program in (("model", model), ("guide", guide)):
+        if isinstance(program, type) or not callable(program):
+            raise TypeError(
+                f"{name} is {program!r}; it must be an object that can be called, as a pv.{name.title()} is"
+            )
     return Run(model, guide, as_dataset(data), objective, training).go()

@@ -11,7 +11,8 @@ from typing import Any
 
 import pyro
 import torch
-from pyro.infer import ELBO
+from pyro import poutine
+from pyro.infer import ELBO, TraceEnum_ELBO
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -35,6 +36,10 @@ logger = logging.getLogger(__name__)
 
 FEWEST_STEPS_TO_RECORD = 1_000  # recording costs what it saves in some hundred steps
 FEWEST_STEPS_TO_COMPILE = 10_000  # and compiling in some thousands
+NOTHING_ENUMERATED = (
+    "no site is marked for enumeration, so TraceEnum_ELBO sums none out: wrap the guide in pyro.infer.config_enumerate "
+    '(or the model, where the guide leaves the site to it), or say infer={"enumerate": "parallel"} at the site'
+)
 
 
 class Run:
@@ -60,7 +65,10 @@ class Run:
             )
         self.data_digest = _digest(data, model, guide) if training.checkpoint is not None else ""
         self.batch_size = min(training.batch_size, len(self.train))
+        _check_rows(objective, self.batch_size // training.num_parts)
         first = self._rows(self.train.x, self.train.context, torch.arange(min(2, len(self.train))))
+        if isinstance(objective, TraceEnum_ELBO) and not _enumerates(model, guide, first):
+            logger.warning(NOTHING_ENUMERATED)
         self.state = State(model, guide, lambda: self.objective.loss(model, guide, *first))
         if not self.state.parameters:
             raise ValueError("neither model nor guide has a trainable parameter: there is nothing to fit")
@@ -111,7 +119,7 @@ class Run:
     def _step(self, x: Tensor, rows: Tensor, done: float) -> float:
         """One gradient step after `done` epochs; returns the loss summed over the batch."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self.training.schedule(done / self.training.num_epochs)
+            group["lr"] = self.training.rate(done / self.training.num_epochs)
         loss = self._gradient(x, rows, self.training.kl_weight(done))
         if math.isfinite(loss):
             if self.training.clip_norm is not None:
@@ -243,10 +251,28 @@ def _digest(data: Dataset, *programs: Program) -> str:
     return digest.hexdigest()[:16]
 
 
+def _check_rows(objective: Any, num_rows: int) -> None:
+    """Raise ValueError where every batch, or part of one, has too few rows for what an objective takes over it."""
+    fewest = getattr(objective, "fewest_rows", 1)
+    if num_rows < fewest:
+        raise ValueError(
+            f"{type(objective).__name__} compares data with each other: it needs {fewest} rows in each batch, and in "
+            f"each of its parts, not {num_rows}: raise batch_size, or lower num_parts"
+        )
+
+
+def _enumerates(model: Program, guide: Program, args: tuple[Tensor, ...]) -> bool:
+    """Whether a site of model or guide is marked for enumeration."""
+    with evaluating(model, guide), seeded(0):
+        traces: Any = [poutine.trace(program).get_trace(*args) for program in (model, guide)]
+    sites = [site for trace in traces for site in trace.nodes.values() if site["type"] == "sample"]
+    return any((site["infer"] or {}).get("enumerate") for site in sites)
+
+
 def _optimizer(training: Training, parameters: list[Tensor]) -> torch.optim.Optimizer:
     if training.optimizer is not None:
         return training.optimizer(parameters)
-    return torch.optim.Adam(parameters, lr=training.schedule(0.0), fused=all(p.is_floating_point() for p in parameters))
+    return torch.optim.Adam(parameters, lr=training.rate(0.0), fused=all(p.is_floating_point() for p in parameters))
 
 
 def sum_of(one: Tensor | None, other: Tensor | None) -> Tensor | None:

@@ -3,14 +3,22 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from ppl_vae.training.schedules import Constant
+from ppl_vae.checks import one_of, real_number, whole_number
 
 __all__ = ["Training"]
+
+COUNTS = {"num_epochs": 0, "batch_size": 1, "num_parts": 1, "kl_warmup_epochs": 0, "patience": 1, "seed": 0}
+OBJECTS: dict[str, tuple[Any, str]] = {
+    "optimizer": (Callable, "a function of the parameters, as in lambda ps: torch.optim.SGD(ps, lr=0.1)"),
+    "kl_schedule": (Callable, "a function of the fraction of training done, as in schedules.Linear()"),
+    "device": ((str, torch.device), 'a name, as in "cuda"'),
+    "checkpoint": ((str, Path), "a path"),
+}
 
 
 @dataclass(frozen=True)
@@ -41,7 +49,7 @@ class Training:
         progress: Whether to show a bar.
 
     Raises:
-        ValueError: a number is out of range.
+        ValueError: a setting is out of range, or of another kind; a schedule gives what is none, when it does.
 
     Example:
         >>> Training(num_epochs=3).batch_size
@@ -64,36 +72,32 @@ class Training:
     progress: bool = True
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("num_epochs", 0),
-            ("batch_size", 1),
-            ("num_parts", 1),
-            ("kl_warmup_epochs", 0),
-            ("patience", 1),
-            ("seed", 0),
-        ):
+        for name, least in COUNTS.items():
             value = getattr(self, name)
-            if value is not None and value < least:
-                raise ValueError(f"Training({name}={value}): it must be at least {least}")
-        for name in ("learning_rate", "clip_norm"):
+            if value is not None or name != "patience":
+                object.__setattr__(self, name, whole_number(value, f"Training({name})", least))
+        if not callable(self.learning_rate):
+            real_number(self.learning_rate, "Training(learning_rate)", above=0)
+        if self.clip_norm is not None:
+            real_number(self.clip_norm, "Training(clip_norm)", above=0)
+        one_of(self.compile, "Training(compile)", ("auto", True, False))
+        one_of(self.progress, "Training(progress)", (True, False))
+        for name, (kinds, example) in OBJECTS.items():
             value = getattr(self, name)
-            if isinstance(value, int | float) and not value > 0:
-                raise ValueError(f"Training({name}={value}): it must be positive")
+            if value is not None and not isinstance(value, kinds):
+                raise ValueError(f"Training({name}) is {value!r}; it must be {example}")
         if 0 < self.num_epochs < self.kl_warmup_epochs:
             raise ValueError(
                 f"Training(kl_warmup_epochs={self.kl_warmup_epochs}): longer than num_epochs={self.num_epochs}, it "
                 "would never end, and the bound itself would not be trained for: shorten it"
             )
-        if self.compile not in ("auto", True, False):
-            raise ValueError(f'Training(compile={self.compile!r}): it must be "auto", True or False')
         if self.kl_warmup_epochs and self.kl_schedule is not None:
             raise ValueError("kl_warmup_epochs and kl_schedule both set the KL's weight: give one of them")
 
-    @property
-    def schedule(self) -> Callable[[float], float]:
-        """The learning rate as a function of the fraction of training done."""
-        rate = self.learning_rate
-        return rate if callable(rate) else Constant(rate)
+    def rate(self, fraction: float) -> float:
+        """The learning rate after this fraction of training."""
+        rate = self.learning_rate(fraction) if callable(self.learning_rate) else self.learning_rate
+        return real_number(rate, f"Training(learning_rate) after {fraction:.0%} of training", at_least=0)
 
     @property
     def anneals(self) -> bool:
@@ -103,5 +107,6 @@ class Training:
     def kl_weight(self, epoch: float) -> float:
         """Weight of the KL at this (fractional) epoch."""
         if self.kl_schedule is not None:
-            return self.kl_schedule(epoch / max(1, self.num_epochs))
+            weight = self.kl_schedule(epoch / max(1, self.num_epochs))
+            return real_number(weight, f"Training(kl_schedule) after {epoch:g} epochs", at_least=0)
         return min(1.0, epoch / self.kl_warmup_epochs) if self.kl_warmup_epochs else 1.0
