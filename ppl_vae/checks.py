@@ -1,11 +1,15 @@
 """What a setting may be: checked where it is given, in one line that names the value, the setting and the remedy."""
 
+import difflib
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from dataclasses import fields
 from numbers import Integral, Real
 from typing import Any
 
-__all__ = ["one_line", "one_of", "real_number", "whole_number"]
+__all__ = ["instance_of", "one_line", "one_of", "real_number", "suggestion", "whole_fields", "whole_number"]
+
+LISTED = 20  # longer lists are not shown in an error
 
 
 def one_line(message: object) -> str:
@@ -101,3 +105,69 @@ def one_of(value: Any, name: str, options: Collection[Any]) -> Any:
         *first, last = map(repr, options)
         raise ValueError(f"{name} is {value!r}; it must be {', '.join(first)} or {last}")
     return value
+
+
+def instance_of(value: Any, name: str, kind: type) -> Any:
+    """An object of this class; the class itself is none. No paper.
+
+    Args:
+        value: What was given.
+        name: The setting's name, as the message says it.
+        kind: The class that it must be of.
+
+    Raises:
+        ValueError: It is something else.
+
+    Example:
+        >>> instance_of("HMC", "AIS(sampler)", dict)
+        Traceback (most recent call last):
+        ValueError: AIS(sampler) is 'HMC'; it must be a dict, as in dict(...)
+    """
+    if not isinstance(value, kind):
+        article = "an" if kind.__name__[0] in "AEIOUH" else "a"
+        raise ValueError(f"{name} is {value!r}; it must be {article} {kind.__name__}, as in {kind.__name__}(...)")
+    return value
+
+
+def whole_fields(settings: Any, **least: int) -> None:
+    """Check fields of a frozen dataclass, and keep them as Python's whole numbers: its repr stands for it in files.
+
+    A field whose default is None may be None. No paper.
+
+    Args:
+        settings: The dataclass, as its `__post_init__` has it.
+        least: By the field's name, the smallest that it may be.
+
+    Raises:
+        ValueError: One of them is something else.
+
+    Example:
+        >>> from ppl_vae.hmc import HMC
+        >>> HMC(num_samples=0)
+        Traceback (most recent call last):
+        ValueError: HMC(num_samples) is 0; it must be a whole number, at least 1
+    """
+    optional = {field.name for field in fields(settings) if field.default is None}
+    for name, smallest in least.items():
+        value = getattr(settings, name)
+        if value is not None or name not in optional:
+            whole = whole_number(value, f"{type(settings).__name__}({name})", smallest)
+            object.__setattr__(settings, name, whole)
+
+
+def suggestion(word: str, names: Iterable[str]) -> str:
+    """What was probably meant, and what there is. No paper.
+
+    Args:
+        word: What was given.
+        names: What there is.
+
+    Example:
+        >>> suggestion("colour", ["color", "size"])
+        'did you mean color? Allowed: color, size'
+    """
+    names = list(names)
+    close = difflib.get_close_matches(word.lower(), {name.lower(): name for name in names}, n=1)
+    meant = [name for name in names if name.lower() in close]
+    parts = [f"did you mean {meant[0]}?"] if meant else []
+    return " ".join([*parts, f"Allowed: {', '.join(names) or 'nothing'}"] if len(names) <= LISTED else parts)

@@ -140,13 +140,13 @@ def test_a_class_is_built_from_its_name_alone(section, name):
         (("evaluation.method.num_chains", 3), "[evaluation] ImportanceSampling takes no 'num_chains'"),
         (
             ("evaluation.method", {"name": "AIS", "num_chains": 0}),
-            "[evaluation] AIS(num_chains=0): it must be at least",
+            "[evaluation] AIS(num_chains) is 0; it must be a whole number, at least",
         ),
         (
             ("evaluation.proposal", "gide"),
             "[evaluation] proposal = 'gide': did you mean guide? Allowed: guide, prior, D",
         ),
-        (("evaluation.proposal", {"name": "Defensive", "share": 2}), "[evaluation] share is 2; it must lie between"),
+        (("evaluation.proposal", {"name": "Defensive", "share": 2}), "[evaluation] Defensive(share) is 2;"),
         (("evaluation.split", "all"), "[evaluation] split = 'all': Input should be 'train', 'valid' or 'test'"),
         (("objective.num_particles", "many"), "[objective] num_particles = 'many': "),
         (("encoder.in_shape", 3), "[encoder] MLP takes no 'in_shape'"),

@@ -11,7 +11,7 @@ from test_evidence import gaussian_log_weights
 
 import ppl_vae as pv
 from ppl_vae import beds
-from ppl_vae.evidence import Defensive, ImportanceSampling, reduce_log_weights
+from ppl_vae.evidence import Defensive, ImportanceSampling, Sandwich, reduce_log_weights
 from ppl_vae.evidence.evidence import ARRAYS, bootstrap_se
 
 GUIDES = {"exact": {}, "narrow": {"guide_scale": 0.6}, "wide": {"guide_scale": 1.7}, "shifted": {"guide_shift": 0.5}}
@@ -204,3 +204,97 @@ def test_what_is_no_method_is_refused(method):
     (model, guide), x = vae(), data_for("Bernoulli", 4)
     with pytest.raises(ValueError, match="give a method of evidence, made"):
         pv.log_evidence(model, guide, x, method)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        (lambda: ImportanceSampling(True), "num_particles is True; it must be a whole number"),
+        (lambda: ImportanceSampling("10"), "num_particles is '10'; it must be a whole number"),
+        (lambda: ImportanceSampling(bootstrap=-1), "bootstrap is -1; it must be a whole number, at least 0"),
+        (lambda: ImportanceSampling(bootstrap=1), "bootstrap is 1; a standard error takes two resamples"),
+        (lambda: ImportanceSampling(chunk_size=0), "chunk_size is 0; it must be a whole number, at least 1"),
+        (lambda: ImportanceSampling(target_se="a"), "target_se is 'a'; it must be a finite number, above 0"),
+        (lambda: ImportanceSampling(target_se=np.inf), "target_se is inf; it must be a finite number"),
+        (lambda: ImportanceSampling(compile="yes"), "compile is 'yes'; it must be 'auto', True or False"),
+        (lambda: ImportanceSampling(proposal=Defensive), "proposal is <class"),
+        (lambda: Defensive(share="a"), r"Defensive\(share\) is 'a'; it must be a finite number, above 0 and below 1"),
+        (lambda: Defensive(share=1.0), r"Defensive\(share\) is 1.0"),
+        (
+            lambda: Defensive("inflated", inflation=1),
+            r"Defensive\(inflation\) is 1; it must be a finite number, above 1",
+        ),
+        (lambda: Defensive("priors"), r"Defensive\(component\) is 'priors'; it must be 'prior' or 'inflated'"),
+        (lambda: pv.HMC(1.5), r"HMC\(num_samples\) is 1.5; it must be a whole number"),
+        (lambda: pv.HMC(num_warmup=-1), r"HMC\(num_warmup\) is -1; it must be a whole number, at least 0"),
+        (lambda: pv.HMC(target_accept="a"), r"HMC\(target_accept\) is 'a'"),
+        (lambda: pv.AIS("a"), r"AIS\(num_chains\) is 'a'; it must be a whole number"),
+        (lambda: pv.AIS(4, 2.5), r"AIS\(num_temperatures\) is 2.5"),
+        (lambda: pv.AIS(start="x"), r"AIS\(start\) is 'x'; it must be 'guide' or 'prior'"),
+        (lambda: pv.AIS(chunk_size=0), r"AIS\(chunk_size\) is 0"),
+        (lambda: pv.AIS(sampler=3), r"AIS\(sampler\) is 3; it must be an HMC, as in HMC\(...\)"),
+        (lambda: pv.ReverseAIS(num_chains=1), r"ReverseAIS\(num_chains\) is 1; it must be a whole number, at least 2"),
+        (lambda: pv.ReverseAIS(pv.AIS(1)), r"ReverseAIS\(annealed.num_chains\) is 1"),
+        (lambda: pv.ReverseAIS(annealed=3), r"ReverseAIS\(annealed\) is 3; it must be an AIS"),
+        (lambda: pv.ReverseAIS(sampler=pv.HMC), r"ReverseAIS\(sampler\) is <class"),
+        (lambda: pv.ChiUpperBound(0), r"ChiUpperBound\(num_particles\) is 0"),
+        (
+            lambda: pv.ChiUpperBound(order=np.inf),
+            r"ChiUpperBound\(order\) is inf; it must be a finite number, at least 1",
+        ),
+        (lambda: pv.ChiUpperBound(order=0.5), r"ChiUpperBound\(order\) is 0.5"),
+        (lambda: pv.GradientRefinement(0), r"GradientRefinement\(num_steps\) is 0"),
+        (lambda: pv.GradientRefinement(learning_rate=0), r"GradientRefinement\(learning_rate\) is 0; it must be"),
+        (lambda: pv.GradientRefinement(objective="IWAE"), r"GradientRefinement\(objective\) is 'IWAE'"),
+        (lambda: pv.SampledRefinement(inflation=0.0), r"SampledRefinement\(inflation\) is 0.0"),
+        (lambda: pv.SampledRefinement(num_chains=0), r"SampledRefinement\(num_chains\) is 0"),
+        (lambda: Sandwich(level=2), r"Sandwich\(level\) is 2; it must be a finite number, above 0 and below 1"),
+        (lambda: Sandwich(check="x"), r"Sandwich\(check\) is 'x'; give a method of evidence"),
+        (lambda: Sandwich(upper=pv.ChiUpperBound()), r"Sandwich\(upper\) is ChiUpperBound.*must be a ReverseAIS"),
+    ],
+)
+def test_settings_are_checked_where_they_are_given(setting, message):
+    with pytest.raises(ValueError, match=message):
+        setting()
+
+
+def test_arguments_are_checked_where_they_are_given():
+    (model, guide), x = vae(), data_for("Bernoulli", 4)
+    for call, error, message in (
+        (
+            lambda: pv.log_evidence(model, guide, x, num_particle=10),
+            TypeError,
+            "'num_particle': did you mean num_particles",
+        ),
+        (lambda: pv.evidence_interval(model, guide, x, pv.AIS()), ValueError, "method is AIS.*; it must be a Sandwich"),
+        (lambda: pv.refine(model, guide, x, "HMC"), ValueError, "method is 'HMC'; give GradientRefinement"),
+        (
+            lambda: pv.bdmc(model, guide, method=ImportanceSampling()),
+            ValueError,
+            "method is Importance.*must be an AIS",
+        ),
+        (lambda: pv.bdmc(model, guide, num_data=0), ValueError, "num_data is 0; it must be a whole number"),
+        (lambda: pv.inference_gaps(model, guide, x, num_particles=1), ValueError, "num_particles is 1; .* at least 2"),
+        (lambda: pv.sample_posterior(model, guide, x, num_chains=0), ValueError, "num_chains is 0; it must be"),
+        (
+            lambda: pv.sample_posterior(model, guide, x, sampler="HMC"),
+            ValueError,
+            "sampler is 'HMC'; it must be an HMC",
+        ),
+    ):
+        with pytest.raises(error, match=message):
+            call()
+
+
+def test_numpys_whole_numbers_are_pythons():
+    assert repr(ImportanceSampling(np.int64(50))) == repr(ImportanceSampling(50))
+    assert repr(pv.AIS(np.int32(4), chunk_size=np.int64(8))) == repr(pv.AIS(4, chunk_size=8))
+    assert repr(pv.HMC(np.int64(5))) == repr(pv.HMC(5))
+
+
+def test_the_warning_of_few_particles_is_at_the_callers_line():
+    (model, guide), x = vae(), data_for("Bernoulli", 4)
+    for method in (ImportanceSampling(5), pv.AIS(5, 2), pv.ReverseAIS(pv.AIS(5, 2), pv.HMC(8, 4, 1))):
+        with pytest.warns(UserWarning, match="k-hat needs at least") as caught:
+            pv.log_evidence(model, guide, x, method)
+        assert [warning.filename for warning in caught] == [__file__]

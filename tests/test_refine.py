@@ -290,11 +290,3 @@ def test_families_that_cannot_be_refined_are_refused(small, posterior, message):
     model, guide, x, _ = small
     with pytest.raises(ValueError, match=message):
         refine(model, guide, x, GradientRefinement(posterior=posterior))
-
-
-def test_settings_out_of_range_are_refused():
-    for wrong in (lambda: GradientRefinement(0), lambda: GradientRefinement(learning_rate=0.0)):
-        with pytest.raises(ValueError, match="both must be positive"):
-            wrong()
-    with pytest.raises(ValueError, match="inflation is 0"):
-        SampledRefinement(inflation=0.0)

@@ -1,15 +1,15 @@
 """log p(x) by annealed importance sampling, forwards (a lower bound) and backwards (an upper bound)."""
 
-import warnings
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from ppl_vae.checks import instance_of, one_of, whole_fields
 from ppl_vae.data import Dataset
 from ppl_vae.evidence.evidence import Evidence, reduce_log_weights
-from ppl_vae.evidence.pareto import SMALLEST_NUM_PARTICLES
+from ppl_vae.evidence.importance_sampling import warn_of_few
 from ppl_vae.evidence.path import PILOT_CHAINS, Kernels, Path, explore, temperatures, tune
 from ppl_vae.hmc import HMC
 from ppl_vae.importance import arguments, check_data, evaluating, rows_per_chunk
@@ -34,7 +34,7 @@ class AIS:
     8 chains more for the pilot.
 
     Args:
-        num_chains: Number of chains C per datum; k-hat needs 25.
+        num_chains: Number of chains C per datum; few have no k-hat.
         num_temperatures: Number of temperatures T.
         start: Where chains start: "guide" is q(z given x), "prior" is p(z) in its place.
         schedule: "sigmoid" is dense at both ends; "linear"; "adaptive" makes steps of equal conditional effective
@@ -68,12 +68,10 @@ class AIS:
     chunk_size: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("num_chains", "num_temperatures"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"AIS({name}={getattr(self, name)}): it must be at least 1")
-        for name, known in (("start", ("guide", "prior")), ("schedule", ("sigmoid", "linear", "adaptive"))):
-            if getattr(self, name) not in known:
-                raise ValueError(f"AIS({name}={getattr(self, name)!r}): it must be one of {', '.join(known)}")
+        whole_fields(self, num_chains=1, num_temperatures=1, chunk_size=1)
+        one_of(self.start, "AIS(start)", ("guide", "prior"))
+        one_of(self.schedule, "AIS(schedule)", ("sigmoid", "linear", "adaptive"))
+        instance_of(self.sampler, "AIS(sampler)", HMC)
 
     def rows(self, num_data: int) -> int:
         """How many data `estimate` should be given at once."""
@@ -81,9 +79,7 @@ class AIS:
 
     def warn(self) -> None:
         """Warn of what these settings cannot tell."""
-        if self.num_chains < SMALLEST_NUM_PARTICLES:
-            few = f"k-hat needs at least {SMALLEST_NUM_PARTICLES} chains and was given {self.num_chains}: it is NaN"
-            warnings.warn(few, stacklevel=3)
+        warn_of_few(self.num_chains, "chains")
 
     def estimate(self, model: Program, guide: Program, data: Dataset, *, seed: int | None) -> Evidence:
         """Evidence of a block of data."""

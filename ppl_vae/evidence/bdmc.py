@@ -7,6 +7,7 @@ import numpy as np
 from scipy.special import logsumexp
 from torch import Tensor
 
+from ppl_vae.checks import instance_of, whole_number
 from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.evidence.annealed import AIS
 from ppl_vae.evidence.evidence import Evidence, concatenate
@@ -153,7 +154,8 @@ def bdmc(
         >>> bool(abs(result.summary().gap) < 0.05)
         True
     """
-    method = method or AIS()
+    method = instance_of(method or AIS(), "method", AIS)
+    num_data = whole_number(num_data, "num_data")
     given = None if data is None else place(as_dataset(data), model, guide)
     simulated, latents = simulate(model, given, num_data=num_data, context=context, seed=derived_seed(seed, 0))
     lowers, uppers, rows = [], [], method.rows(len(simulated))

@@ -3,7 +3,7 @@
 import hashlib
 import time
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import batched
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -13,6 +13,7 @@ import numpy as np
 from torch import nn
 from tqdm.auto import tqdm
 
+from ppl_vae.checks import suggestion
 from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.data.rows import blocks
 from ppl_vae.distributed import from_main, gathered, is_main, num_processes, rank
@@ -89,11 +90,7 @@ def log_evidence(
     """
     if method is not None and options:
         raise ValueError(f"{', '.join(options)} was given beside method={method}: set it in the method")
-    method, data = method or ImportanceSampling(**options), place(as_dataset(data), model, guide)
-    if not isinstance(method, Method) or isinstance(method, type):
-        raise ValueError(
-            f"method is {method!r}; give a method of evidence, made, as in ImportanceSampling(5000) or AIS()"
-        )
+    method, data = check_method(method or _sampling(options), "method"), place(as_dataset(data), model, guide)
     check_programs(model, guide, data.x, data.context)
     method.warn()
     file, rows = _Progress(checkpoint, (model, guide), data, f"{method!r}, seed={seed}"), method.rows(len(data))
@@ -115,6 +112,23 @@ def log_evidence(
             file.write(parts, last=starts[-1] + rows >= len(data))
             bar.update(sum(map(len, parts)) - bar.n)
     return concatenate(parts)
+
+
+def check_method(method: Any, name: str) -> Method:
+    """Raise ValueError unless this is a method of evidence."""
+    if not isinstance(method, Method) or isinstance(method, type):
+        raise ValueError(
+            f"{name} is {method!r}; give a method of evidence, made, as in ImportanceSampling(5000) or AIS()"
+        )
+    return method
+
+
+def _sampling(options: dict[str, Any]) -> ImportanceSampling:
+    known = [field.name for field in fields(ImportanceSampling)]
+    for word in options:
+        if word not in known:
+            raise TypeError(f"log_evidence got an unexpected keyword argument {word!r}: {suggestion(word, known)}")
+    return ImportanceSampling(**options)
 
 
 def _append(parts: list[Evidence], part: Evidence | None) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from ppl_vae.checks import whole_number
 from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.evidence.evidence import GOOD_K, Evidence, reduce_log_weights
 from ppl_vae.evidence.refine import Refinement, refine
@@ -201,8 +202,7 @@ def inference_gaps(
         >>> bool((gaps.approximation < 0.01).all() and (gaps.amortization > 0.5).all())
         True
     """
-    if num_particles < 2:
-        raise ValueError(f"num_particles is {num_particles}; a standard error needs at least 2 particles")
+    num_particles = whole_number(num_particles, "num_particles", at_least=2)  # a standard error needs two
     data = place(as_dataset(data), model, guide)
     best = (
         method if isinstance(method, RefinedGuide) else refine(model, guide, data, method, seed=seed, progress=progress)

@@ -2,11 +2,13 @@
 
 import warnings
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
+from ppl_vae.checks import one_of, real_number, whole_number
 from ppl_vae.data import Dataset
 from ppl_vae.evidence.evidence import Evidence, bootstrap_se, concatenate, reduce_log_weights
 from ppl_vae.evidence.pareto import SMALLEST_NUM_PARTICLES
@@ -38,7 +40,7 @@ class ImportanceSampling:
             from two million (particle, datum) pairs on. The draws are the same; float rounding is not.
 
     Raises:
-        ValueError: an unknown proposal, fewer than one particle, a target that is not positive.
+        ValueError: an unknown proposal, fewer than one particle, a target that is not positive, a single resample.
 
     References:
         Burda, Grosse and Salakhutdinov (2016), Importance weighted autoencoders, arXiv:1509.00519, eq. 8;
@@ -62,10 +64,14 @@ class ImportanceSampling:
     def __post_init__(self) -> None:
         if self.proposal not in ("guide", "prior") and not isinstance(self.proposal, Defensive):
             raise ValueError(f'proposal is {self.proposal!r}; it must be "guide", "prior" or Defensive(...)')
-        if not isinstance(self.num_particles, int) or self.num_particles < 1:
-            raise ValueError(f"num_particles is {self.num_particles!r}; it must be a whole number, at least 1")
-        if self.target_se is not None and not self.target_se > 0:
-            raise ValueError(f"target_se is {self.target_se}; a standard error to aim at must be positive")
+        sizes = {"num_particles": 1, "bootstrap": 0} | ({} if self.chunk_size is None else {"chunk_size": 1})
+        for name, least in sizes.items():
+            object.__setattr__(self, name, whole_number(getattr(self, name), name, least))
+        if self.bootstrap == 1:
+            raise ValueError("bootstrap is 1; a standard error takes two resamples at least, or 0 for the delta method")
+        if self.target_se is not None:
+            real_number(self.target_se, "target_se", above=0)
+        one_of(self.compile, "compile", ("auto", True, False))
 
     def rows(self, num_data: int) -> int:
         """How many data `estimate` should be given at once."""
@@ -73,11 +79,7 @@ class ImportanceSampling:
 
     def warn(self) -> None:
         """Warn of what these settings cannot tell."""
-        if self.num_particles < SMALLEST_NUM_PARTICLES:
-            few = (
-                f"k-hat needs at least {SMALLEST_NUM_PARTICLES} particles and was given {self.num_particles}: it is NaN"
-            )
-            warnings.warn(few, stacklevel=3)
+        warn_of_few(self.num_particles, "particles")
 
     def estimate(self, model: Program, guide: Program, data: Dataset, *, seed: int | None) -> Evidence:
         """Evidence of a block of data."""
@@ -121,3 +123,10 @@ class ImportanceSampling:
                 found[open_rows[i]] = evidence[i]
             open_rows, weights = open_rows[~met], weights[:, ~met]
         return concatenate(found)
+
+
+def warn_of_few(count: int, what: str) -> None:
+    """Warn, at the caller's line, where k-hat cannot be told from so few."""
+    if count < SMALLEST_NUM_PARTICLES:
+        few = f"k-hat needs at least {SMALLEST_NUM_PARTICLES} {what} and was given {count}: it is NaN"
+        warnings.warn(few, skip_file_prefixes=(str(Path(__file__).parents[1]),))  # once for each line of the caller's

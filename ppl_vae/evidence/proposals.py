@@ -10,6 +10,7 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
+from ppl_vae.checks import one_of, real_number
 from ppl_vae.data import Dataset
 from ppl_vae.importance import arguments, check_data, evaluating
 from ppl_vae.seeding import seeded
@@ -55,12 +56,9 @@ class Defensive:
     inflation: float = 1.5
 
     def __post_init__(self) -> None:
-        if self.component not in ("prior", "inflated"):
-            raise ValueError(f'component is {self.component!r}; it must be "prior" or "inflated"')
-        if not 0 < self.share < 1:
-            raise ValueError(f"share is {self.share}; it must lie between 0 and 1")
-        if not self.inflation > 1:
-            raise ValueError(f"inflation is {self.inflation}; a defensive component must be wider than the guide")
+        one_of(self.component, "Defensive(component)", ("prior", "inflated"))
+        real_number(self.share, "Defensive(share)", above=0, below=1)
+        real_number(self.inflation, "Defensive(inflation)", above=1)
 
     def strata(self, num_particles: int) -> list[int]:
         """How many draws are the guide's, and how many the other component's, at least one."""

@@ -4,13 +4,14 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import pyro
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ppl_vae.checks import instance_of, real_number, whole_fields
 from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.evidence.refined_guide import Latents, RefinedGuide, read_latents
 from ppl_vae.families.posteriors import FLOOR, FullRankNormal, Posterior
@@ -29,6 +30,7 @@ BOUNDS_COMPARED = 10  # evaluations of the bound that decide between start and e
 SMALLEST_SLOPE = 1e-4  # nats per unit of a parameter: what is flatter is rounding, which Adam would blow up
 
 
+@runtime_checkable
 class Refinement(Protocol):
     """How a datum gets variational parameters of its own."""
 
@@ -146,8 +148,9 @@ class GradientRefinement:
     chunk_size: int | None = None
 
     def __post_init__(self) -> None:
-        if self.num_steps < 1 or not self.learning_rate > 0:
-            raise ValueError(f"num_steps={self.num_steps}, learning_rate={self.learning_rate}: both must be positive")
+        whole_fields(self, num_steps=1, chunk_size=1)
+        real_number(self.learning_rate, "GradientRefinement(learning_rate)", above=0)
+        instance_of(self.objective, "GradientRefinement(objective)", Bound)
 
     @property
     def num_particles(self) -> int:
@@ -223,8 +226,9 @@ class SampledRefinement:
     chunk_size: int | None = None
 
     def __post_init__(self) -> None:
-        if not self.inflation > 0:
-            raise ValueError(f"inflation is {self.inflation}; a factor on standard deviations must be positive")
+        whole_fields(self, num_chains=1, chunk_size=1)
+        real_number(self.inflation, "SampledRefinement(inflation)", above=0)
+        instance_of(self.sampler, "SampledRefinement(sampler)", HMC)
 
     @property
     def num_particles(self) -> int:
@@ -295,7 +299,10 @@ class Task:
 def _method(method: Refinement | HMC | None) -> Refinement:
     if isinstance(method, HMC):
         return SampledRefinement(method)
-    return GradientRefinement() if method is None else method
+    method = GradientRefinement() if method is None else method
+    if not isinstance(method, Refinement) or isinstance(method, type):
+        raise ValueError(f"method is {method!r}; give GradientRefinement(...), SampledRefinement(...) or HMC(...)")
+    return method
 
 
 def _own_copy(family: Posterior, guide: Program, latents: Latents) -> Any:

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from ppl_vae.checks import instance_of, real_number
 from ppl_vae.data import Dataset, as_dataset
-from ppl_vae.evidence.estimate import Method, log_evidence
+from ppl_vae.evidence.estimate import Method, check_method, log_evidence
 from ppl_vae.evidence.evidence import ARRAYS, Evidence, concatenate
 from ppl_vae.evidence.importance_sampling import ImportanceSampling
 from ppl_vae.evidence.interval import ESTIMATE, INTERVAL, LOWER_BOUND, EvidenceInterval, num_se
@@ -70,8 +71,12 @@ class Sandwich:
     def __post_init__(self) -> None:
         if self.confirm and self.upper is None:
             raise ValueError("confirm needs two bounds, and upper is None: give ReverseAIS(...)")
-        if not 0 < self.level < 1:
-            raise ValueError(f"level is {self.level}; a probability that an interval is to have lies between 0 and 1")
+        real_number(self.level, "Sandwich(level)", above=0, below=1)
+        check_method(self.estimate, "Sandwich(estimate)")
+        if self.check is not None:
+            check_method(self.check, "Sandwich(check)")
+        if self.upper is not None:
+            instance_of(self.upper, "Sandwich(upper)", ReverseAIS)
 
     def agree(self, first: Evidence, second: Evidence) -> np.ndarray:
         """Where both are estimates, and of the same number."""
@@ -143,7 +148,8 @@ def evidence_interval(
         >>> bool(((interval.lower < exact) & (exact < interval.upper)).all()), interval.verdict.tolist()
         (True, ['interval', 'interval', 'interval'])
     """
-    method, data = method or Sandwich(), place(as_dataset(data), model, guide)
+    method = instance_of(method or Sandwich(), "method", Sandwich)
+    data = place(as_dataset(data), model, guide)
     call = _Call((model, guide), data, seed, progress, None if checkpoint is None else Path(checkpoint))
     everything = np.arange(len(data))
     first = call("estimate", method.estimate, everything)

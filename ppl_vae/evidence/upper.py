@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ppl_vae.checks import instance_of, real_number, whole_fields, whole_number
 from ppl_vae.data import Dataset
 from ppl_vae.evidence.annealed import AIS
 from ppl_vae.evidence.evidence import Evidence, reduce_log_weights
@@ -59,9 +60,8 @@ class ChiUpperBound:
     bound: ClassVar = "upper in the limit"
 
     def __post_init__(self) -> None:
-        if not self.order >= 1:
-            raise ValueError(f"order is {self.order}; the chi bound needs an order of at least 1")
-        self._sampling.rows(1)
+        whole_fields(self, num_particles=1, chunk_size=1)
+        real_number(self.order, "ChiUpperBound(order)", at_least=1)
 
     @property
     def _sampling(self) -> ImportanceSampling:
@@ -129,9 +129,10 @@ class ReverseAIS:
     bound: ClassVar = "upper if converged"
 
     def __post_init__(self) -> None:
-        for name, count in (("num_chains", self.num_chains), ("annealed.num_chains", self.annealed.num_chains)):
-            if count < 2:
-                raise ValueError(f"ReverseAIS({name}={count}): it must be at least 2")
+        instance_of(self.annealed, "ReverseAIS(annealed)", AIS)
+        instance_of(self.sampler, "ReverseAIS(sampler)", HMC)
+        whole_fields(self, num_chains=2)
+        whole_number(self.annealed.num_chains, "ReverseAIS(annealed.num_chains)", at_least=2)
 
     def rows(self, num_data: int) -> int:
         """How many data `estimate` should be given at once."""

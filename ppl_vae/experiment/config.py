@@ -9,7 +9,8 @@ from typing import Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from ppl_vae.experiment.signatures import as_table, named, parameters, suggestion
+from ppl_vae.checks import suggestion
+from ppl_vae.experiment.signatures import as_table, named, parameters
 from ppl_vae.experiment.tables import (
     DataTable,
     EvaluationTable,

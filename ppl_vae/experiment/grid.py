@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ppl_vae.checks import suggestion
 from ppl_vae.experiment.config import Config, ConfigError, read_config
 from ppl_vae.experiment.estimators import _changes, _toml
 from ppl_vae.experiment.folder import Folder
-from ppl_vae.experiment.signatures import suggestion
 
 __all__ = ["Cell", "Study", "read_study"]
 

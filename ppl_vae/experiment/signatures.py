@@ -1,6 +1,5 @@
 """From the words of a file to the library's classes, by reading `__all__` and signatures: there is no list to keep."""
 
-import difflib
 import importlib
 import inspect
 from abc import ABC
@@ -13,7 +12,9 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
 from torch import Tensor
 
-__all__ = ["argument", "as_table", "choices", "complete", "construct", "merged", "named", "parameters", "suggestion"]
+from ppl_vae.checks import suggestion
+
+__all__ = ["argument", "as_table", "choices", "complete", "construct", "merged", "named", "parameters"]
 
 Table = Mapping[str, Any]
 KEYWORD_ONLY, VAR_KEYWORD, VAR_POSITIONAL = Parameter.KEYWORD_ONLY, Parameter.VAR_KEYWORD, Parameter.VAR_POSITIONAL
@@ -23,7 +24,6 @@ OPEN = {"latent_dim": 8}  # where a constructor has no default of its own
 NUM_ROWS = 50  # training rows for a tensor that is not given
 FACTORIES = {"activation": "torch.nn", "optimizer": "torch.optim"}  # parameters that are classes, not objects
 SCHEDULES = "ppl_vae.training.schedules"
-LISTED = 20  # longer lists are not shown in an error
 
 
 @cache
@@ -42,20 +42,6 @@ def choices(module: str, kind: type = object) -> tuple[str, ...]:
 
 def _is_abstract(item: type) -> bool:
     return inspect.isabstract(item) or ABC in item.__bases__
-
-
-def suggestion(word: str, names: Iterable[str]) -> str:
-    """What was probably meant, and what there is. No paper.
-
-    Example:
-        >>> suggestion("colour", ["color", "size"])
-        'did you mean color? Allowed: color, size'
-    """
-    names = list(names)
-    close = difflib.get_close_matches(word.lower(), {name.lower(): name for name in names}, n=1)
-    meant = [name for name in names if name.lower() in close]
-    parts = [f"did you mean {meant[0]}?"] if meant else []
-    return " ".join([*parts, f"Allowed: {', '.join(names) or 'nothing'}"] if len(names) <= LISTED else parts)
 
 
 def named(module: str, name: str, kind: type = object) -> type:

@@ -8,6 +8,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from ppl_vae.checks import instance_of, whole_number
 from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.hmc.chains import Chains
 from ppl_vae.hmc.sampler import HMC
@@ -59,7 +60,8 @@ def sample_posterior(
         >>> chains["z"].shape, bool((chains["z"] > 0).all())
         (torch.Size([20, 4, 3, 1]), True)
     """
-    data, sampler = place(as_dataset(data), model, guide), sampler or HMC(num_samples=500, num_warmup=200)
+    sampler = instance_of(sampler or HMC(num_samples=500, num_warmup=200), "sampler", HMC)
+    data, num_chains = place(as_dataset(data), model, guide), whole_number(num_chains, "num_chains")
     check_data(model, data.x, data.context, guide)
     check_programs(model, guide, data.x, data.context)
     rows, parts = rows_per_chunk(len(data), num_chains, chunk_size), []

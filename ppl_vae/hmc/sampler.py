@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ppl_vae.checks import real_number, whole_fields
 from ppl_vae.hmc.chains import Chains
 from ppl_vae.hmc.transition import LogDensity, Point, transition
 from ppl_vae.hmc.warmup import Warmup
@@ -47,11 +48,8 @@ class HMC:
     progress: bool = field(default=False, repr=False)
 
     def __post_init__(self) -> None:
-        for name, least in (("num_samples", 1), ("num_warmup", 0), ("num_leapfrog", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"HMC({name}={getattr(self, name)}): it must be at least {least}")
-        if not 0 < self.target_accept < 1:
-            raise ValueError(f"HMC(target_accept={self.target_accept}): it must lie between 0 and 1")
+        whole_fields(self, num_samples=1, num_warmup=0, num_leapfrog=1)
+        real_number(self.target_accept, "HMC(target_accept)", above=0, below=1)
 
     def run(self, log_density: LogDensity, start: Tensor) -> Chains:
         """Sample from `log_density`, (C, B, D) -> (C, B), starting at `start`, on torch's present random stream.
