@@ -12,9 +12,9 @@ from cases import EVENT, vae
 import ppl_vae as pv
 from ppl_vae import Dataset
 from ppl_vae.data import readers
-from ppl_vae.data.rows import ROWS_PER_PIECE, Rows, ahead, blocks, in_turn
+from ppl_vae.data.rows import Rows, ahead, blocks, in_turn
 
-NUM = 2 * ROWS_PER_PIECE + 7
+NUM = 519
 QUIET = {"progress": False}
 INDICES = {
     "one": 5,
@@ -46,9 +46,12 @@ def zarr_array(folder, x):
 SOURCES = {"memory map": mapped, "zarr": zarr_array}
 
 
+@pytest.mark.parametrize("largest_page", [1, 64, 2**21])
 @pytest.mark.parametrize("index", INDICES)
 @pytest.mark.parametrize("source", SOURCES)
-def test_an_index_reads_the_rows_it_would_in_memory(source, index, tmp_path):
+def test_an_index_reads_the_rows_it_would_in_memory(source, index, largest_page, tmp_path, monkeypatch):
+    """In however many pieces a memory map is read."""
+    monkeypatch.setattr("ppl_vae.data.rows.LARGEST_PAGE", largest_page)
     x, rows = Dataset(SOURCES[source](tmp_path, values())).x, np.arange(NUM)[INDICES[index]]
     assert isinstance(x, Rows)
     assert torch.equal(x[INDICES[index]], torch.from_numpy(values()[rows]))

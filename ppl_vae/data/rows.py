@@ -18,7 +18,7 @@ from ppl_vae.seeding import derived_seed
 __all__ = ["Rows", "ahead", "blocks", "in_turn"]
 
 VALUES_PER_BLOCK = 1_000_000
-ROWS_PER_PIECE = 256  # of a memory map, whose pages are given back after each piece
+LARGEST_PAGE, PAGES_HELD = 2**21, 16  # of a memory map: 32 MB at most
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,9 +242,15 @@ def _read(source: Any, rows: np.ndarray) -> np.ndarray:
     if not isinstance(source, np.memmap):
         return np.asarray(source.oindex[rows])
     found = np.empty((len(rows), *source.shape[1:]), source.dtype)
-    for piece in (slice(start, start + ROWS_PER_PIECE) for start in range(0, len(rows), ROWS_PER_PIECE)):
+    for piece in _pieces(rows * source.strides[0] // LARGEST_PAGE):
         found[piece] = source[rows[piece]]
         if source.mode != "c" and hasattr(mmap, "MADV_DONTNEED"):
-            pages: Any = source._mmap  # type: ignore[attr-defined]
-            pages.madvise(mmap.MADV_DONTNEED)  # pages that were read are the file cache's memory, not ours
+            held: Any = source._mmap  # type: ignore[attr-defined]
+            held.madvise(mmap.MADV_DONTNEED)  # pages that were read are the file cache's memory, not ours
     return found
+
+
+def _pieces(pages: np.ndarray) -> list[np.ndarray]:
+    """Places of the rows, which are in order; each piece touches few pages, for a row may bring in a whole one."""
+    firsts = np.flatnonzero(np.diff(pages, prepend=pages[:1] - 1))
+    return np.split(np.arange(len(pages)), firsts[PAGES_HELD::PAGES_HELD])
