@@ -171,15 +171,18 @@ def _fits(shape: torch.Size, fn: Any) -> bool:
 
 def _outside(site: Site) -> Tensor:
     """Which rows lie outside a site's support, (B,); none of those that are missing or may be masked."""
-    fn, value = site["fn"], site["value"]
+    fn, value, none = site["fn"], site["value"], torch.zeros(1, dtype=torch.bool)
     try:
         outside = ~fn.support.check(value)
     except NotImplementedError:
-        return torch.zeros(1, dtype=torch.bool)
-    missing = value.isnan().flatten(value.dim() - fn.event_dim).any(-1) if fn.event_dim else value.isnan()
+        return none
+    depth = value.dim() - fn.event_dim
+    outside, missing = (
+        each.flatten(depth).any(-1) if each.dim() > depth else each for each in (outside, value.isnan())
+    )
     while hasattr(fn, "base_dist"):
         if isinstance(fn, MaskedDistribution):
-            return torch.zeros(1, dtype=torch.bool)
+            return none
         fn = fn.base_dist
     return _by_row(outside & ~missing & torch.as_tensor(True if site["mask"] is None else site["mask"]))
 

@@ -323,8 +323,8 @@ def test_sizes_below_one_are_refused():
     assert pv.log_weights(bed.model, bed.guide, bed.x, num_particles=np.int64(2)).shape == (2, 3)
 
 
-def counts(masked=False):
-    """Counts x in four columns, of a rate exp(z); a program that masks what is missing, or does not."""
+def counts(masked=False, factor=False):
+    """Counts x in four columns, of a rate exp(z); a program that masks what is missing, or does not; with a factor."""
 
     def model(x):
         with pyro.plate("data", len(x), dim=-1):
@@ -334,6 +334,8 @@ def counts(masked=False):
                 pyro.sample("x", dist.Poisson(rate).to_event(1), obs=x)
             else:
                 pyro.sample("x", dist.Poisson(rate).mask(~x.isnan()).to_event(1), obs=x.nan_to_num(-1.0))
+            if factor:
+                pyro.factor("tilt", -0.1 * z.square())
 
     def guide(x):
         with pyro.plate("data", len(x), dim=-1):
@@ -364,7 +366,7 @@ def test_data_that_a_program_of_ones_own_cannot_take_are_named(door):
     ):
         with pytest.raises(ValueError, match=message):
             EVERY_DOOR[door](*counts(), bad)
-    EVERY_DOOR[door](*counts(), x)
+    EVERY_DOOR[door](*counts(factor=True), x)
     EVERY_DOOR[door](*counts(masked=True), missing)
 
 

@@ -276,6 +276,38 @@ def test_an_interrupted_call_goes_on_where_it_was(tmp_path, monkeypatch):
         evidence_interval(bed.model, bed.guide, bed.x, TINY, seed=1, checkpoint=tmp_path)
 
 
+def truncated(x):
+    """N(z, 1/2), but that no x above 50 can be."""
+    with pyro.plate("data", len(x), dim=-1):
+        z = pyro.sample("z", dist.Normal(x.new_zeros(()), 1.0))
+        pyro.sample("x", dist.Normal(z, 0.5), obs=x[:, 0])
+        pyro.factor("below 50", torch.where(x[:, 0] < 50, 0.0, -torch.inf).expand(z.shape))
+
+
+def around(x):
+    with pyro.plate("data", len(x), dim=-1):
+        pyro.sample("z", dist.Normal(0.8 * x[:, 0].clamp(max=3.0), 0.5))
+
+
+@pytest.mark.parametrize("confirm", [False, True])
+def test_a_datum_that_the_model_excludes_is_minus_infinity_and_spoils_no_other(confirm):
+    x = torch.tensor([[0.5], [60.0], [0.2]], dtype=torch.float64)
+    method = replace(TINY, confirm=confirm)
+    interval = evidence_interval(truncated, around, x, method)
+    exact = dist.Normal(0.0, 1.25**0.5).log_prob(x[:, 0].double()).numpy()
+    assert np.isneginf(interval.lower_bound.log_evidence).tolist() == [False, True, False]
+    assert interval.verdict[1] == "bound only"
+    assert np.isneginf(interval.lower[1])
+    assert confirm or (interval.verdict[[0, 2]] == "estimate").all()
+    others = interval[[0, 2]].lower_bound
+    assert (np.abs(others.log_evidence - exact[[0, 2]]) < 4 * others.mc_se).all()
+    plain = pv.log_evidence(truncated, around, x, method.estimate)
+    assert (plain.mc_se[1], plain.ess[1], plain.is_estimate[1]) == (np.inf, 0.0, False)
+    assert plain.summary().log_evidence == -np.inf
+    resampled = pv.log_evidence(truncated, around, x, num_particles=50, bootstrap=20)
+    assert np.isinf(resampled.mc_se).tolist() == [False, True, False]
+
+
 def test_bad_input_says_so(tmp_path):
     bed = beds.discrete_mixture(8, guide_scale=1.3)
     with pytest.raises(ValueError, match=r"Sandwich\(level\) is 1.5"):

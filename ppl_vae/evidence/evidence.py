@@ -84,7 +84,8 @@ class Evidence:
 
     Args:
         log_evidence: log mean_k w_k, nats, (N,).
-        mc_se: Its standard error, by the delta method sd(w) / (mean(w) sqrt(K)), (N,). Meaningless where k-hat > 0.5.
+        mc_se: Its standard error, by the delta method sd(w) / (mean(w) sqrt(K)), (N,). Meaningless where k-hat > 0.5;
+            infinite where all weights are zero.
         ess: Effective sample size, (sum w)^2 / sum w^2, between 1 and K, (N,).
         pareto_k: Pareto k-hat, (N,): above 0.7 log_evidence is a lower bound in expectation and no more.
         elbo: mean_k log w_k, (N,).
@@ -202,7 +203,7 @@ class Evidence:
         return EvidenceSummary(
             log_evidence=float(self.log_evidence.mean()),
             mc_se=float(np.sqrt(np.square(self.mc_se).sum()) / n),
-            data_se=float(self.log_evidence.std(ddof=1) / np.sqrt(n)) if n > 1 else float("nan"),
+            data_se=_error_of_mean(self.log_evidence),
             mc_bias=float(0.5 * BIAS[self.bound] * np.square(self.mc_se).mean()),
             elbo=float(self.elbo.mean()),
             mean_ess=float(self.ess.mean()),
@@ -211,6 +212,12 @@ class Evidence:
             num_particles=self.num_particles,
             bound=self.bound,
         )
+
+
+def _error_of_mean(values: np.ndarray) -> float:
+    """Over the data; NaN for one datum, or where one of them is infinite."""
+    known = len(values) > 1 and np.isfinite(values).all()
+    return float(values.std(ddof=1) / np.sqrt(len(values))) if known else float("nan")
 
 
 def reduce_log_weights(log_weights: np.ndarray, strata: Sequence[int] = ()) -> Evidence:
@@ -235,11 +242,12 @@ def reduce_log_weights(log_weights: np.ndarray, strata: Sequence[int] = ()) -> E
     (k_hat, smoothed), log_w = smooth(log_weights), log_weights.astype(np.float64)
     num_particles, num_data = log_w.shape
     log_evidence = logsumexp(log_w, axis=0) - np.log(num_particles)
-    ratio = np.exp(log_w - log_evidence)  # w / mean(w)
+    nothing = np.isneginf(log_evidence)  # all weights are zero, and nobody knows what others would be
+    ratio = np.exp(log_w - np.where(nothing, 0.0, log_evidence))  # w / mean(w)
     return Evidence(
         log_evidence=log_evidence,
-        mc_se=_standard_error(ratio, strata),
-        ess=num_particles**2 / np.square(ratio).sum(0),
+        mc_se=np.where(nothing, np.inf, _standard_error(ratio, strata)),
+        ess=np.where(nothing, 0.0, num_particles**2 / np.maximum(np.square(ratio).sum(0), 1.0)),
         pareto_k=k_hat,
         elbo=log_w.mean(0),
         smoothed=smoothed,
@@ -262,9 +270,11 @@ def bootstrap_se(log_weights: np.ndarray, num_resamples: int, seed: int | None, 
         Efron and Tibshirani (1993), An introduction to the bootstrap, chapter 6.
     """
     log_w, rng = np.asarray(log_weights, dtype=np.float64), np.random.default_rng(seed)
-    ratio = np.exp(log_w - log_w.max(0))
+    largest = log_w.max(0)
+    ratio = np.exp(log_w - np.where(np.isneginf(largest), 0.0, largest))
     counts = np.hstack([rng.multinomial(n, np.full(n, 1 / n), num_resamples) for n in strata])
-    return np.log(np.maximum(counts @ ratio, np.finfo(float).tiny)).std(axis=0, ddof=1)
+    se = np.log(np.maximum(counts @ ratio, np.finfo(float).tiny)).std(axis=0, ddof=1)
+    return np.where(np.isneginf(largest), np.inf, se)
 
 
 def concatenate(parts: list[Evidence]) -> Evidence:

@@ -81,7 +81,8 @@ class Sandwich:
     def agree(self, first: Evidence, second: Evidence) -> np.ndarray:
         """Where both are estimates, and of the same number."""
         noise = self._num_se * np.hypot(first.mc_se, second.mc_se) + _rounding(first)
-        near = np.abs(first.log_evidence - second.log_evidence) <= noise
+        with np.errstate(invalid="ignore"):  # two times -inf do not agree
+            near = np.abs(first.log_evidence - second.log_evidence) <= noise
         return first.is_estimate & second.is_estimate & near
 
     def converged(self, upper: Evidence) -> np.ndarray:
@@ -158,7 +159,8 @@ def evidence_interval(
     verdict[estimated] = ESTIMATE
     better = np.flatnonzero(second.is_estimate)
     lower, upper = _put(first, better, second[better]), _unknown(first)
-    rows = everything if method.confirm else np.flatnonzero(~estimated)
+    possible = np.isfinite(np.maximum(first.log_evidence, second.log_evidence))  # elsewhere chains cannot start
+    rows = np.flatnonzero(possible & (method.confirm | ~estimated))
     if method.upper is not None and len(rows):
         forward, reverse = call("bounds", method.upper.annealed, rows), call("bounds", method.upper, rows)
         below = (forward, first[rows], second[rows])
