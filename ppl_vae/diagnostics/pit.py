@@ -8,6 +8,7 @@ import numpy as np
 import pyro
 import torch
 from pyro import poutine
+from scipy.special import softmax
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -79,6 +80,7 @@ class PIT:
         values: u, (N, *event); NaN where x is missing.
         below: P(X < x), (N, *event).
         at: P(X = x), (N, *event); 0 where x is continuous.
+        at_halves: The same by either half of the draws, whose errors know nothing of each other, (2, N, *event).
         observed: x itself, (N, *event).
         pareto_k: k-hat of the weights, (folds, N); -inf for marginal ones, which have none.
         kind: "marginal" or "conditional".
@@ -98,6 +100,7 @@ class PIT:
     values: np.ndarray
     below: np.ndarray
     at: np.ndarray
+    at_halves: np.ndarray
     observed: np.ndarray
     pareto_k: np.ndarray
     kind: str
@@ -295,19 +298,19 @@ class _Sweep:
         """PIT values by what `predict` gives for some rows and a fold: a trace with p(x given z), and log-weights."""
         x, num_folds = self.data.x.cpu().numpy().astype(np.float64), len(self.folds)
         below, at, size = (np.full(x.shape, np.nan) for _ in range(3))
+        at_halves = np.full((2, *x.shape), np.nan)
         pareto_k = np.empty((num_folds, len(x)))
         for i, rows in self._parts(kind):
             fold, part = self.folds[i], self.data[rows]
             with seeded(derived_seed(self.seed, i, rows.start)):
                 trace, log_weights = predict(part, fold)
-                values = _averages(trace, log_weights, part)
+                *values, pareto_k[i, rows] = _averages(trace, log_weights, part)
             where = fold.cpu().numpy() & ~np.isnan(x[rows])
-            for array, value in zip((below, at, size), values, strict=False):
+            for array, value in zip((below, at, *at_halves, size), values, strict=True):
                 array[rows][where] = value[where]
-            pareto_k[i, rows] = values[3]
         v = np.random.default_rng(derived_seed(self.seed, num_folds)).random(x.shape)
         u = (size * (below + v * at) + v) / (size + 1)
-        return PIT(u, below, at, x, pareto_k, kind, self.data.dims, dict(self.data.coords))
+        return PIT(u, below, at, at_halves, x, pareto_k, kind, self.data.dims, dict(self.data.coords))
 
     def _parts(self, kind: str) -> Iterator[tuple[int, slice]]:
         """Every fold and chunk of rows, with a bar."""
@@ -323,11 +326,16 @@ class _Sweep:
 
 
 def _averages(trace: poutine.Trace, log_weights: Tensor, part: Dataset) -> tuple[np.ndarray, ...]:
-    """Weighted means of P(X < x) and P(X = x), and the ESS, (B, *event) each; k-hat, (B,)."""
+    """P(X < x), P(X = x) by all draws and by halves of them, and the ESS, (B, *event) each; k-hat, (B,)."""
     site, x = site_of_x(trace, part.event_shape.numel()), part.x.nan_to_num()
-    values = below_and_at(site["fn"], x.reshape(len(x), *site["fn"].event_shape))
-    evidence = reduce_log_weights(log_weights.cpu().numpy())
-    weights = np.exp(log_weights.cpu().numpy() - evidence.log_evidence) / len(log_weights)
-    below, at = (np.einsum("kb,kb...->b...", weights, value).reshape(x.shape) for value in values)
+    below, at = below_and_at(site["fn"], x.reshape(len(x), *site["fn"].event_shape))
+    log_w, middle = log_weights.cpu().numpy().astype(np.float64), len(log_weights) // 2
+    evidence, halves = reduce_log_weights(log_w), (slice(max(middle, 1)), slice(middle, None))
+    means = [_mean(log_w, below), _mean(log_w, at), *(_mean(log_w[half], at[half]) for half in halves)]
     ess = evidence.ess.reshape(-1, *[1] * len(part.event_shape))
-    return below.clip(0, 1), at.clip(0, 1), np.broadcast_to(ess, x.shape), evidence.pareto_k
+    return *(mean.reshape(x.shape) for mean in means), np.broadcast_to(ess, x.shape), evidence.pareto_k
+
+
+def _mean(log_weights: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Self-normalised, over the particles."""
+    return np.einsum("kb,kb...->b...", softmax(log_weights, axis=0), probabilities).clip(0, 1)

@@ -5,10 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from ppl_vae.checks import whole_number
 from ppl_vae.diagnostics.pit import PIT
 from ppl_vae.diagnostics.uniformity import holm
 
 __all__ = ["Reliability", "reliability"]
+
+FEWEST_EXPECTED = 5  # of ones and of zeros in a bin, for the normal approximation
 
 
 @dataclass(frozen=True)
@@ -66,11 +69,13 @@ class Reliability:
 def reliability(pit: PIT, num_bins: int = 10) -> Reliability:
     """Frequencies of ones among the entries with about the same predicted probability, in bins of equal width.
 
-    r_n = sum over the bin's entries of datum n of x - P(X = 1); se = sqrt(sum_n r_n^2) / count.
+    r_n = sum over the bin's entries of datum n of x - P(X = 1); se^2 = sum_n r_n^2 / count^2, or that of independent
+    entries if it is larger. Bins are by one half of the draws and P(X = 1) by the other: sorted by their own errors,
+    predictions would look too bold. Neighbouring bins are put together until 5 ones and 5 zeros are expected in each.
 
     Args:
         pit: What `conditional_pit` (or `marginal_pit`) gave for binary x.
-        num_bins: Number of bins of [0, 1].
+        num_bins: Number of bins of [0, 1] to start from.
 
     Returns:
         Predicted probability, frequency and its standard error by bin.
@@ -94,16 +99,29 @@ def reliability(pit: PIT, num_bins: int = 10) -> Reliability:
     if not np.isin(x[seen], (0.0, 1.0)).all():
         value = x[seen][~np.isin(x[seen], (0.0, 1.0))][0]
         raise ValueError(f"x is {value:g} somewhere; reliability is for 0 and 1, marginal_pit for everything else")
-    at = pit.at.reshape(x.shape)
-    predicted = np.where(x == 1, at, 1 - at)
-    which = np.where(seen, np.minimum((np.nan_to_num(predicted) * num_bins).astype(int), num_bins - 1), -1)
-    bins = [_bin(which == i, x, predicted) for i in range(num_bins) if (which == i).any()]
+    sorting, predicted = (np.where(x == 1, at, 1 - at) for at in pit.at_halves.reshape(2, *x.shape))
+    which = np.minimum((sorting[seen] * num_bins).astype(int), num_bins - 1)
+    merged = np.full(x.shape, -1)
+    merged[seen] = _merged(which, predicted[seen], whole_number(num_bins, "num_bins"))
+    bins = [_bin(merged == i, x, predicted) for i in range(merged.max() + 1)]
     predicted, frequency, se, count = (np.array(each) for each in zip(*bins, strict=True))
     return Reliability(predicted, frequency, se, count, pit.kind)
 
 
+def _merged(which: np.ndarray, predicted: np.ndarray, num_bins: int) -> np.ndarray:
+    """Bins put together from the left until enough ones and zeros are expected; what is left over joins the last."""
+    label, found, ones, zeros = np.zeros(num_bins, dtype=int), 0, 0.0, 0.0
+    for i in range(num_bins):
+        label[i] = found
+        ones, zeros = ones + predicted[which == i].sum(), zeros + (1 - predicted[which == i]).sum()
+        if min(ones, zeros) >= FEWEST_EXPECTED:
+            found, ones, zeros = found + 1, 0.0, 0.0
+    return np.minimum(label, max(found - 1, 0))[which]
+
+
 def _bin(inside: np.ndarray, x: np.ndarray, predicted: np.ndarray) -> tuple[float, float, float, int]:
     """Mean prediction, frequency, standard error by datum, and count."""
-    count = int(inside.sum())
+    count, p = int(inside.sum()), predicted[inside]
     by_datum = np.where(inside, x - predicted, 0.0).sum(1)
-    return predicted[inside].mean(), x[inside].mean(), float(np.sqrt(np.square(by_datum).sum())) / count, count
+    variance = max(np.square(by_datum).sum(), (p * (1 - p)).sum())
+    return p.mean(), x[inside].mean(), float(np.sqrt(variance)) / count, count
