@@ -6,6 +6,8 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
+from ppl_vae.checks import whole_number
+
 __all__ = ["derived_seed", "seeded"]
 
 
@@ -20,6 +22,9 @@ def seeded(seed: int | None) -> Iterator[None]:
     Args:
         seed: Where the stream starts; None draws from the caller's stream.
 
+    Raises:
+        ValueError: The seed is no whole number, or negative.
+
     Example:
         >>> with seeded(0):
         ...     first = torch.randn(2)
@@ -31,7 +36,7 @@ def seeded(seed: int | None) -> Iterator[None]:
         yield
         return
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(seed)
+        torch.manual_seed(whole_number(seed, "seed", at_least=0))
         yield
 
 
@@ -49,4 +54,4 @@ def derived_seed(seed: int, *keys: int) -> int:
         >>> derived_seed(0, 1) == derived_seed(0, 1), derived_seed(0, 1) == derived_seed(0, 2)
         (True, False)
     """
-    return int(np.random.SeedSequence([seed, *keys]).generate_state(1, np.uint64)[0] >> 1)
+    return int(np.random.SeedSequence([whole_number(seed, "seed", at_least=0), *keys]).generate_state(1, np.uint64)[0] >> 1)
