@@ -267,7 +267,7 @@ def compare(
 )
 def compare_estimators(
     config: Annotated[Path, typer.Argument(metavar="CONFIG.toml", help="A run, and [[estimators]].", dir_okay=False)],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the table and the picture.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for table and picture.", file_okay=False)],
     run: Annotated[Path | None, typer.Option(metavar="RUN", help="Model and weights of this finished run.")] = None,
     num_replicates: Annotated[int | None, typer.Option(help="Gradient steps of each objective.")] = None,
     num_data: Annotated[int | None, typer.Option(min=1, help="Training rows; a batch by default.")] = None,

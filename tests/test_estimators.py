@@ -364,8 +364,16 @@ def test_with_global_latents_there_is_no_reference():
     [
         ({"chosen": []}, ValueError, "objectives is empty"),
         ({"chosen": ["IWAE"]}, TypeError, "is a str: give objects like"),
+        ({"chosen": [objectives.IWAE]}, TypeError, "is a class: give objects like"),
+        ({"chosen": objectives.IWAE(5)}, TypeError, r"objectives is IWAE.*; it must be a list or a dict"),
+        ({"chosen": "IWAE"}, TypeError, "objectives is 'IWAE'; it must be a list or a dict"),
+        ({"chosen": None}, TypeError, "objectives is None; it must be a list or a dict"),
         ({"exact": [1.0]}, ValueError, r"exact has shape \(1,\), the data have 4 rows"),
-        ({"num_replicates": 3}, ValueError, r"num_replicates=3\): it must be at least 4"),
+        ({"exact": [1.0, np.nan, 0.0, 0.0]}, ValueError, "exact is nan at row 1: give a finite log p"),
+        ({"exact": "no"}, TypeError, "exact is a str: give log p"),
+        ({"num_replicates": 3}, ValueError, r"Replicates\(num_replicates\) is 3; .* at least 4"),
+        ({"num_replicates": 5.5}, ValueError, r"Replicates\(num_replicates\) is 5.5; it must be a whole number"),
+        ({"reference_particles": "a"}, ValueError, r"Replicates\(reference_particles\) is 'a'"),
         ({"replicates": Replicates(5)}, ValueError, "num_replicates was given beside replicates"),
     ],
 )
@@ -374,6 +382,26 @@ def test_refusals(options, error, message):
     options = {"chosen": [objectives.TraceELBO()], **options}
     with pytest.raises(error, match=message):
         compare(model, guide, bed.x, **options)
+
+
+def test_programs_settings_and_pictures_of_another_kind_are_refused():
+    bed, model, guide = linear(num_data=4)
+    chosen = [objectives.TraceELBO()]
+    with pytest.raises(TypeError, match="replicates is 10; it must be an object, as in Replicates"):
+        compare_estimators(model, guide, bed.x, chosen, 10)
+    with pytest.raises(TypeError, match="guide is 'guide'; it must be an object that can be called"):
+        compare(model, "guide", bed.x, chosen)
+    found = compare(model, guide, bed.x, {1: objectives.TraceELBO()}, 4)
+    assert str(found).splitlines()[1].startswith("1 ")
+    with pytest.raises(TypeError, match="comparison is a DataFrame: give what compare_estimators returned"):
+        plot_estimators(found.table)
+
+
+def test_a_reference_of_few_particles_says_that_it_cannot_be_judged():
+    bed, model, guide = linear(1.2, num_data=4)
+    for count, is_said in ((2, True), (1000, False)):
+        found = compare(model, guide, bed.x, [objectives.TraceELBO()], 4, reference_particles=count)
+        assert ("too few to tell whether it is to be believed (no k-hat)" in str(found)) == is_said
 
 
 def test_without_parameters_there_is_nothing_to_compare():
@@ -548,8 +576,22 @@ def test_the_command_takes_a_finished_run(tmp_path):
         ),
         (SMALL + '[[estimators]]\nname = "IWAE"\ngradient = "StickingTheLanding"', "biased for IWAE"),
         (SMALL + '[[estimators]]\nname = "IWAE"\n[[estimators]]\nname = "IWAE"', "are called 'IWAE(num_particles=5)'"),
-        (SMALL + ESTIMATORS.replace("= 6", "= 2"), "[replicates] Replicates(num_replicates=2): it must be at least 4"),
+        (
+            SMALL + ESTIMATORS.replace("= 6", "= 2"),
+            "[replicates] Replicates(num_replicates) is 2; it must be a whole number, at least 4",
+        ),
         (SMALL + ESTIMATORS.replace("num_replicates", "num"), "[replicates] Replicates takes no 'num'"),
+        (
+            SMALL + ESTIMATORS.replace("[[estimators]]", "[[estimator]]"),
+            "no table [estimator]: did you mean estimators?",
+        ),
+        (SMALL + '[estimators]\nname = "IWAE"', "[estimators] is one table: write [[estimators]]"),
+        (SMALL + "[[estimators]]\nnum_particles = 5", "[[estimators]] number 1: name is missing"),
+        (SMALL + '[objective]\nname = "IWAE"\n' + ESTIMATORS, "[objective] has no use here"),
+        (
+            SMALL + '[[estimators]]\nname = "TraceELBO"\ngradient = {name = "ScoreFunction", decy = 0.5}',
+            "did you mean decay? Allowed: baseline, decay",
+        ),
         (ESTIMATORS, "[data] name is missing"),
         ("[data", "c.toml: "),
     ],
@@ -560,6 +602,18 @@ def test_what_is_wrong_with_the_file_is_said_in_a_line(text, message, tmp_path):
     assert len(result.stderr.strip().splitlines()) == 1
     assert message in result.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_a_file_as_the_folder_and_more_rows_than_there_are_are_refused_at_once(tmp_path):
+    config = written(tmp_path / "c.toml", SMALL + ESTIMATORS)
+    for options, message in (
+        (("--output", config), "is a file"),
+        (("--output", tmp_path / "out", "--num-data", 10**6), "num_data is 1000000, the training split has"),
+    ):
+        result = call("compare-estimators", config, *options)
+        assert result.exit_code == 2
+        assert message in " ".join(result.stderr.replace("\u2502", " ").split())
+        assert not (tmp_path / "out").exists()
 
 
 def test_help_loads_nothing():

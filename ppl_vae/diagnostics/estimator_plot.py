@@ -32,6 +32,7 @@ def plot_estimators(comparison: EstimatorComparison, axes: Any = None) -> np.nda
 
     Raises:
         ValueError: another number of Axes.
+        TypeError: it is no comparison (its table, say).
 
     Example:
         >>> import ppl_vae as pv
@@ -42,6 +43,8 @@ def plot_estimators(comparison: EstimatorComparison, axes: Any = None) -> np.nda
         >>> [ax.get_xlabel() for ax in plot_estimators(compared)]
         ['value (nats per datum)', 'signal-to-noise ratio', 'variance × seconds']
     """
+    if not isinstance(comparison, EstimatorComparison):
+        raise TypeError(f"comparison is a {type(comparison).__name__}: give what compare_estimators returned")
     axes = _three(len(comparison.rows)) if axes is None else np.asarray(axes).ravel()
     if len(axes) != 3:
         raise ValueError(f"axes holds {len(axes)} Axes: plot_estimators draws on 3")

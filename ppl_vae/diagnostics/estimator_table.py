@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ppl_vae.checks import whole_number
 from ppl_vae.diagnostics.gradient_noise import LEAST, GradientNoise
 
 if TYPE_CHECKING:
@@ -29,12 +30,13 @@ class Replicates:
     """How many gradients `compare_estimators` draws of each objective, and what it holds their values against.
 
     Args:
-        num_replicates: Gradient steps R of each objective.
-        reference_particles: Particles K per datum of the reference for log p(x), where that is not known.
+        num_replicates: Gradient steps R of each objective, at least 4.
+        reference_particles: Particles K per datum of the reference for log p(x), where that is not known; with few
+            there is no k-hat, and no telling whether it is to be believed.
         seed: Seed; every objective and the reference have a stream of their own from it.
 
     Raises:
-        ValueError: a number is out of range.
+        ValueError: a number is no whole one, or out of range.
 
     References:
         No paper: settings.
@@ -50,8 +52,7 @@ class Replicates:
 
     def __post_init__(self) -> None:
         for name, least in (("num_replicates", LEAST), ("reference_particles", 2), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"Replicates({name}={getattr(self, name)}): it must be at least {least}")
+            object.__setattr__(self, name, whole_number(getattr(self, name), f"Replicates({name})", least))
 
 
 @dataclass(frozen=True)
@@ -100,10 +101,10 @@ class Reference:
             f"log p(x) = {_with_error(self.log_evidence, self.se)}, ELBO = {_with_error(self.elbo, self.elbo_se)}, by "
             f"importance sampling with K = {self.num_particles:,} particles per datum"
         )
-        bad = self.share_bad_k > 0
-        return said + (
-            f"; k-hat > {BAD_K} for {self.share_bad_k:.0%} of the data: log p(x) is a lower bound" if bad else ""
-        )
+        if np.isnan(self.share_bad_k):
+            return f"{said}; too few to tell whether it is to be believed (no k-hat)"
+        bad = f"; k-hat > {BAD_K} for {self.share_bad_k:.0%} of the data: log p(x) is a lower bound"
+        return said + (bad if self.share_bad_k > 0 else "")
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Objectives side by side: what each says of log p(x), how noisy its gradient is, and what a step of it costs."""
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,7 +20,7 @@ from ppl_vae.evidence import reduce_log_weights
 from ppl_vae.importance import arguments, check_data, evaluating, log_weights, place, rows_per_chunk
 from ppl_vae.seeding import derived_seed, seeded
 from ppl_vae.terms import Program, log_terms
-from ppl_vae.training.state import State
+from ppl_vae.training.state import State, require_programs
 
 __all__ = ["compare_estimators"]
 
@@ -54,7 +54,8 @@ def compare_estimators(
     Args:
         model: `Model`, or any Pyro model with a plate "data" at dim -1.
         guide: `Guide`, or any Pyro guide with the same latent sites.
-        data: A `Dataset`, or an array, tensor, DataFrame, DataArray: as many rows as a training step takes.
+        data: A `Dataset` (all its rows, whatever its splits: give `data.train[:128]` for a part), or an array, tensor,
+            DataFrame, DataArray: as many rows as a training step takes.
         objectives: Ours or Pyro's ELBOs, or a dict of them by name. One that cannot be used with this model and guide
             becomes a row that says why.
         replicates: How many, and which; None is `Replicates(**options)`.
@@ -66,9 +67,9 @@ def compare_estimators(
         The comparison: `print` it, or take its `table`, `to_markdown()`, `to_datatree()`; see `plot_estimators`.
 
     Raises:
-        ValueError: no objective can be used, no parameter is trainable, `exact` has another length; options beside
-            replicates.
-        TypeError: something in the list is no ELBO.
+        ValueError: no objective can be used, no parameter is trainable, `exact` has another length or is not finite;
+            options beside replicates.
+        TypeError: something in the list is no ELBO; replicates, model or guide are of another kind.
 
     References:
         Rainforth et al. (2018), Tighter variational bounds are not necessarily better, arXiv:1802.04537, section 3
@@ -85,9 +86,9 @@ def compare_estimators(
         >>> bool(noise["IWAE-8, DReG"] < 0.1 * noise["IWAE-8"])
         True
     """
-    if replicates is not None and options:
-        raise ValueError(f"{', '.join(options)} was given beside replicates={replicates}: set it in replicates")
-    replicates, data = replicates or Replicates(**options), place(as_dataset(data), model, guide)
+    replicates = _replicates(replicates, options)
+    require_programs(model, guide)
+    data = place(as_dataset(data), model, guide)
     check_data(model, data.x, data.context)
     chosen, known = _named(objectives), _known(exact, len(data))
     runs = [_Run(objective, derived_seed(replicates.seed, 1 + i)) for i, objective in enumerate(chosen.values())]
@@ -105,21 +106,34 @@ def compare_estimators(
     return EstimatorComparison(tuple(rows), reference, replicates, step.facts())
 
 
+def _replicates(replicates: Any, options: dict[str, Any]) -> Replicates:
+    if replicates is None:
+        return Replicates(**options)
+    if options:
+        raise ValueError(f"{', '.join(options)} was given beside replicates={replicates}: set it in replicates")
+    if not isinstance(replicates, Replicates):
+        raise TypeError(f"replicates is {replicates!r}; it must be an object, as in Replicates(200)")
+    return replicates
+
+
 def _named(objectives: Sequence[ELBO] | Mapping[str, ELBO]) -> dict[str, ELBO]:
     """The objectives by name; one without a name is called as it is written.
 
     Raises:
         ValueError: there are none.
-        TypeError: one is no ELBO.
+        TypeError: one is no ELBO, or it is no collection.
     """
+    if isinstance(objectives, str) or not isinstance(objectives, Iterable):
+        raise TypeError(f"objectives is {objectives!r}; it must be a list or a dict, as in [objectives.IWAE(5)]")
     if not isinstance(objectives, Mapping):
         objectives = _unnamed(objectives)
     if not objectives:
         raise ValueError("objectives is empty: give at least one, as in [objectives.TraceELBO()]")
     for name, objective in objectives.items():
         if not isinstance(objective, ELBO):
-            raise TypeError(f"objective {name!r} is a {type(objective).__name__}: give objects like objectives.IWAE(5)")
-    return dict(objectives)
+            kind = "class" if isinstance(objective, type) else type(objective).__name__
+            raise TypeError(f"objective {name!r} is a {kind}: give objects like objectives.IWAE(5)")
+    return {str(name): objective for name, objective in objectives.items()}
 
 
 def _unnamed(objectives: Sequence[ELBO]) -> dict[str, ELBO]:
@@ -250,9 +264,15 @@ def _reference(step: _Step, replicates: Replicates, exact: np.ndarray | None, *,
 def _known(exact: Any, num_data: int) -> np.ndarray | None:
     if exact is None:
         return None
-    values = torch.as_tensor(exact).detach().cpu().double().numpy()
+    try:
+        values = torch.as_tensor(exact).detach().cpu().double().numpy()
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"exact is a {type(exact).__name__}: give log p(x) of each row as numbers") from None
     if values.shape != (num_data,):
         raise ValueError(f"exact has shape {values.shape}, the data have {num_data} rows: give log p(x) of each")
+    if not np.isfinite(values).all():
+        row = int(np.flatnonzero(~np.isfinite(values))[0])
+        raise ValueError(f"exact is {values[row]} at row {row}: give a finite log p(x) of each row, or leave it out")
     return values
 
 

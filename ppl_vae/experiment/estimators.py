@@ -15,7 +15,7 @@ from ppl_vae.experiment.build import Experiment, build
 from ppl_vae.experiment.config import Config, ConfigError, changed, differences, read_config
 from ppl_vae.experiment.results import write_picture
 from ppl_vae.experiment.run import load_run
-from ppl_vae.experiment.signatures import as_table, complete, construct
+from ppl_vae.experiment.signatures import as_table, complete, construct, suggestion
 from ppl_vae.experiment.tables import ObjectiveTable
 from ppl_vae.files import write_whole
 
@@ -76,7 +76,8 @@ def read_comparison(
         settings: Keywords of `Replicates` that win over the file's.
 
     Raises:
-        ConfigError: no such file, an unknown keyword, no [[estimators]], or a run of another model or other data.
+        ConfigError: no such file, an unknown table or keyword, no [[estimators]], an [objective] beside them, more rows
+            than there are, or a run of another model or other data.
 
     Example:
         >>> import tempfile
@@ -87,6 +88,7 @@ def read_comparison(
     """
     document = _toml(Path(path))
     own = {name: document.pop(name) for name in OWN if name in document}
+    _check_tables(document, path)
     changes = [*_changes(document), *([("data.data_dir", data_dir)] if data_dir else [])]
     objectives = _objectives(own.get("estimators"), path)
     replicates = _replicates(own.get("replicates", {}) | _given(settings), path)
@@ -99,8 +101,10 @@ def read_comparison(
         _same_model(experiment.config, asked, f"{run} and {path}")
     for module in (experiment.model, experiment.guide):
         module.to(device)
-    rows = num_data or asked.training.keywords["batch_size"]
-    return Comparison(experiment, experiment.data.train[:rows], objectives, replicates)
+    train, rows = experiment.data.train, num_data or asked.training.keywords["batch_size"]
+    if num_data is not None and num_data > len(train):
+        raise ConfigError(f"num_data is {num_data}, the training split has {len(train)} rows: ask for fewer")
+    return Comparison(experiment, train[:rows], objectives, replicates)
 
 
 def write_comparison(comparison: EstimatorComparison, folder: str | Path) -> list[str]:
@@ -142,8 +146,21 @@ def _not_the_class(change: tuple[str, Any]) -> bool:
     return not change[0].endswith(".name")
 
 
+def _check_tables(document: Mapping[str, Any], path: str | Path) -> None:
+    known = [*(name for name in Config.model_fields if name != "objective"), *OWN]
+    for name in document:
+        if name == "objective":
+            raise ConfigError(
+                f"{path}: [objective] has no use here, where [[estimators]] are the objectives: leave it out"
+            )
+        if name not in known:
+            raise ConfigError(f"{path}: there is no table [{name}]: {suggestion(name, known)}")
+
+
 def _objectives(tables: Any, path: str | Path) -> Mapping[str, ELBO]:
     """By their labels, or as they are written."""
+    if isinstance(tables, Mapping):
+        raise ConfigError(f"{path}: [estimators] is one table: write [[estimators]], once for each objective")
     if not isinstance(tables, list) or not tables:
         raise ConfigError(f'{path}: there is no [[estimators]] table: give one for each objective, as in name = "IWAE"')
     labels, found = [], []
@@ -151,6 +168,8 @@ def _objectives(tables: Any, path: str | Path) -> Mapping[str, ELBO]:
         try:
             keywords = as_table(table)
             label = keywords.pop("label", None)
+            if "name" not in keywords:
+                raise ValueError('name is missing, as in name = "IWAE"')
             found.append(ObjectiveTable.model_validate(keywords).build())
         except ValueError as error:
             raise ConfigError(f"{path}: [[estimators]] number {i}: {_reason(error)}") from None

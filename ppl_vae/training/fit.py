@@ -10,6 +10,7 @@ from ppl_vae.terms import Program
 from ppl_vae.training.result import FitResult
 from ppl_vae.training.run import Run
 from ppl_vae.training.settings import Training
+from ppl_vae.training.state import require_programs
 
 __all__ = ["fit"]
 
@@ -59,9 +60,5 @@ def fit(
     objective = MeanFieldELBO() if objective is None else objective
     if not isinstance(training, Training):
         raise TypeError(f"training is {training!r}; it must be an object, as in Training(num_epochs=10)")
-    for name, program in (("model", model), ("guide", guide)):
-        if isinstance(program, type) or not callable(program):
-            raise TypeError(
-                f"{name} is {program!r}; it must be an object that can be called, as a pv.{name.title()} is"
-            )
+    require_programs(model, guide)
     return Run(model, guide, as_dataset(data), objective, training).go()
