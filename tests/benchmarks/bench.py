@@ -1,7 +1,8 @@
 """Measure what the library costs: figures are ratios of times taken in turn within one run, with their quartiles.
 
 Run it with `make bench`, or name some of the benchmarks; each runs in a process of its own. Times of different machines
-differ by a factor of 3 to 60; ratios travel better. Leave the machine alone meanwhile: about an hour on two cores.
+differ by a factor of 3 to 60; ratios travel better. Leave the machine alone meanwhile: about half an hour on two cores,
+and some minutes more at the first time, for the environments of other libraries.
 """
 
 import argparse
@@ -17,7 +18,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-NAMES = ("cold_start", "training_step", "iwae_step", "epoch", "evidence", "scaling", "memory", "diagnostics")
+STEPS, WHOLES = ("cold_start", "training_step", "iwae_step"), ("epoch", "evidence", "scaling", "memory")
+NAMES = (*STEPS, *WHOLES, "processes", "diagnostics")
 
 
 def arguments() -> argparse.Namespace:
@@ -41,18 +43,21 @@ def arguments() -> argparse.Namespace:
     return given
 
 
-def machine() -> dict:
-    """What the figures of one benchmark were taken on."""
+def machine(name: str, given: argparse.Namespace) -> dict:
+    """What the figures of one benchmark were taken on, and how."""
+    import numpy
     import torch
 
     versions = {name: importlib.metadata.version(package) for name, package in (("pyro", "pyro-ppl"), ("ppl_vae",) * 2)}
     return versions | {
+        "command": " ".join(["python tests/benchmarks/bench.py", name, *["--quick"] * given.quick]),
         "date": datetime.date.today().isoformat(),
         "processor": processor(),
         "cores": os.process_cpu_count() if sys.version_info >= (3, 13) else os.cpu_count(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "numpy": numpy.__version__,
     }
 
 
@@ -67,15 +72,16 @@ def one(name: str, given: argparse.Namespace) -> None:
     import page
     from timing import Options
 
+    from ppl_vae.files import write_whole
+
     module, options = importlib.import_module(name), Options(given.quick, given.envs)
     rows = module.measure(options)
     print("\n".join(page.table(rows)), flush=True)
     file = given.output / "benchmarks.json"
     results = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    results[name] = {"title": module.TITLE, "taken": machine(), "rows": [asdict(row) for row in rows]}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    results[name] = {"title": module.TITLE, "taken": machine(name, given), "rows": [asdict(row) for row in rows]}
     page.write(results, DOCS / "benchmarks.md", given.output)
+    write_whole(file, lambda path: path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8"))
 
 
 def main() -> None:

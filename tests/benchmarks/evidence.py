@@ -48,7 +48,7 @@ def vectorised(program: Example, x: torch.Tensor, num_particles: int, validate: 
 
 
 def measure(options: Options) -> list[Row]:
-    num_particles, num_data = options.pick(5_000, 100), options.pick(200, 40)
+    num_particles, num_data = options.pick(5_000, 100), options.pick(100, 40)
     x, num_pairs = problems.bits(num_data), num_data * num_particles
     model, guide = problems.ours(784, (200, 200), 50, activation=nn.Tanh)
     encoder, decoder = perceptron(784, 200, 200, 100, activation=nn.Tanh), perceptron(*WIDTHS, activation=nn.Tanh)

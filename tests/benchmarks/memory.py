@@ -1,16 +1,21 @@
-"""Peak memory of `log_evidence` and `fit`, each in a process of its own: it must not grow with K, nor with N."""
+"""Peak memory of `log_evidence` and `fit`, each in a process of its own: it must not grow with K, nor with N.
+
+Images in a file are bytes that are read as they are needed; the same file read into memory is floats.
+"""
 
 import json
 import resource
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from statistics import median
 
+import numpy as np
 from timing import Options, Row, spread
 
 TITLE = "Peak memory"
-FEATURES = 8  # of the data whose number grows
+FEATURES = 8  # of the data whose number grows in memory
 NUM_NUMBERS = 7  # float64 per datum that `log_evidence` gives back
 
 
@@ -24,8 +29,8 @@ def peak_here() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
-def load(what: str, num_data: int, num_particles: int) -> None:
-    """The work that is watched. 784 pixels where K grows, few features where N does."""
+def load(what: str, num_data: int, num_particles: int, file: str) -> None:
+    """The work that is watched. 784 pixels where K grows or data are in a file, few features where N does in memory."""
     import problems
     import torch
 
@@ -34,21 +39,25 @@ def load(what: str, num_data: int, num_particles: int) -> None:
 
     if what == "pixels":
         programs, x = problems.ours(hidden=(64,), latent=8), problems.bits(num_data)
+    elif file:
+        programs, x = problems.ours(hidden=(64,), latent=8), np.load(file, mmap_mode="r")
+        x = x if what == "streamed" else np.array(x)
     else:
         programs, x = (
             problems.ours(FEATURES, (32,), 2, likelihood=likelihoods.Gaussian),
             torch.randn(num_data, FEATURES),
         )
     compiles = num_data >= 10_000  # a trial has less
-    if what == "fit":
-        problems.Trainer(programs, pv.Dataset(x), objectives.MeanFieldELBO(), 128, compiles).epoch()
+    if what in ("fit", "streamed", "read"):
+        data = pv.Dataset(x, scale=255.0, binarize="dynamic") if file else pv.Dataset(x)
+        problems.Trainer(programs, data, objectives.MeanFieldELBO(), 128, compiles).epoch()
     else:
         pv.log_evidence(*programs, x, num_particles=num_particles, compile=compiles, progress=False)
 
 
-def peak(what: str, num_data: int, num_particles: int = 0) -> float:
+def peak(what: str, num_data: int, num_particles: int = 0, file: Path | str = "") -> float:
     """MB at most of a process that does this and nothing else."""
-    command = [sys.executable, __file__, what, str(num_data), str(num_particles)]
+    command = [sys.executable, __file__, what, str(num_data), str(num_particles), str(file)]
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
 
 
@@ -58,11 +67,11 @@ def compared(work: str, against: str, large: list[float], small: list[float], **
 
 
 def measure(options: Options) -> list[Row]:
-    return growing_particles(options) + growing_data(options)
+    return growing_particles(options) + growing_data(options) + growing_file(options)
 
 
 def growing_particles(options: Options) -> list[Row]:
-    num_data, rounds = options.pick(10_000, 200), options.pick(3, 1)
+    num_data, rounds = options.pick(4_000, 200), options.pick(2, 1)
     few, *more = ([peak("pixels", num_data, k) for _ in range(rounds)] for k in (50, 500, 5_000))
     work, target = f"log_evidence, {num_data:,} x 784", {"at_most": 1.05, "at_least": 0.95}
     return [
@@ -85,6 +94,32 @@ def growing_data(options: Options) -> list[Row]:
     ]
 
 
+def growing_file(options: Options) -> list[Row]:
+    """As they are in memory a million images would be 3 GB of floats, and as much again for their bits."""
+    many, some, few = options.pick(1_000_000, 4_000), options.pick(250_000, 2_000), options.pick(10_000, 1_000)
+    with tempfile.TemporaryDirectory() as folder:
+        files = {n: images(Path(folder) / f"{n}.npy", n) for n in (many, some, few)}
+        large, middle, small = ([peak("streamed", n, file=file)] for n, file in files.items())
+        read = [peak("read", some, file=files[some])]
+    work = "an epoch of fit, {:,} x 784 bytes in a memory-mapped file"
+    return [
+        compared(work.format(many), f"{few:,} x 784 bytes", large, small, at_most=1.10),
+        compared(work.format(some), "the same file read into memory", middle, read),
+    ]
+
+
+def images(file: Path, num_data: int) -> Path:
+    """Grey values as bytes, written in parts: the whole need not fit into memory here either."""
+    from numpy.lib.format import open_memmap
+
+    rows, rng = open_memmap(file, mode="w+", dtype=np.uint8, shape=(num_data, 784)), np.random.default_rng(0)
+    for start in range(0, num_data, 10_000):
+        part = rows[start : start + 10_000]
+        part[:] = rng.integers(0, 256, part.shape, dtype=np.uint8)
+    rows.flush()
+    return file
+
+
 if __name__ == "__main__":
-    load(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    load(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])
     print(json.dumps(peak_here()))

@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 from timing import Row
 
 from ppl_vae.diagnostics.drawing import BLUE, VERMILION
+from ppl_vae.files import write_whole
 
 HEAD = "| work | against | ratio | quartiles | ours, theirs | rounds | target | met |"
 
@@ -26,13 +27,14 @@ def write(results: dict, page: Path, folder: Path) -> None:
             raise ValueError(f"{page.name} has no {begin} ... {end}: say there where the figures go")
         pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
         text = pattern.sub(lambda _, parts=(begin, *body, end): "\n".join(parts), text)
-    (folder / "benchmarks.md").write_text(text, encoding="utf-8")
+    write_whole(folder / "benchmarks.md", lambda path: path.write_text(text, encoding="utf-8"))
 
 
 def facts(taken: dict) -> str:
     return (
         f"{taken['date']}: {taken['processor']}, {taken['cores']} cores, torch on {taken['threads']}; "
-        f"Python {taken['python']}, torch {taken['torch']}, Pyro {taken['pyro']}, ppl_vae {taken['ppl_vae']}."
+        f"Python {taken['python']}, torch {taken['torch']}, Pyro {taken['pyro']}, NumPy {taken['numpy']}, "
+        f"ppl_vae {taken['ppl_vae']}; `{taken['command']}`."
     )
 
 
@@ -83,8 +85,7 @@ def draw(rows: list[Row], title: str, path: Path) -> None:
     axes[0, 0].set_title(title, loc="left")
     if curves:
         costs(axes[0, 1], curves)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    write_whole(path, lambda temporary: figure.savefig(temporary, dpi=120))
     plt.close(figure)
 
 

@@ -43,16 +43,13 @@ def last_line(text: str) -> str:
     return lines[-1] if lines else "no message"
 
 
-class Peer:
-    """A script of this folder, kept alive: it is told what to do and how often, and answers with the seconds."""
+class Served:
+    """A script that ends in `serve`, kept alive: it is told what to do and how often, and answers with the seconds."""
 
-    def __init__(self, package: str, envs: Path, folder: str, x: torch.Tensor) -> None:
-        python, data = environment(package, envs), Path(folder) / "x.npy"
-        np.save(data, x.numpy())
+    def __init__(self, command: list, folder: str) -> None:
         self.errors = tempfile.TemporaryFile("w+")
-        script = SCRIPTS / f"{package.replace('-', '_')}_vae.py"
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self.errors}
-        self.process = subprocess.Popen([python, script, data], cwd=folder, text=True, **pipes)
+        self.process = subprocess.Popen(command, cwd=folder, text=True, **pipes)
 
     def __enter__(self) -> Self:
         self.version = self._answer()
@@ -64,7 +61,7 @@ class Peer:
         self.errors.close()
 
     def work(self, what: str, units: int) -> Work:
-        """Seconds per unit, by the clock of the peer's own process."""
+        """Seconds per unit, by the clock of the other process."""
 
         def ask() -> float:
             self.process.stdin.write(json.dumps([what, units]) + "\n")
@@ -82,5 +79,14 @@ class Peer:
         if not line:
             self.process.wait()
             self.errors.seek(0)
-            raise NotMeasured(f"{self.process.args[1].name}: {last_line(self.errors.read())}")
+            raise NotMeasured(last_line(self.errors.read()))
         return json.loads(line)
+
+
+class Peer(Served):
+    """Another library's script of this folder, in that library's environment."""
+
+    def __init__(self, package: str, envs: Path, folder: str, x: torch.Tensor) -> None:
+        python, data = environment(package, envs), Path(folder) / "x.npy"
+        np.save(data, x.numpy())
+        super().__init__([python, SCRIPTS / f"{package.replace('-', '_')}_vae.py", data], folder)
