@@ -109,8 +109,9 @@ def log_terms(
         The terms, differentiable in the parameters of both.
 
     Raises:
-        ValueError: no site lies in a plate "data" at dim -1; latent sites of model and guide differ; nothing is
-            observed inside the plate; local sites carry different scales; a site is marked for enumeration.
+        ValueError: no site lies in a plate "data" at dim -1, or it has another size than x; latent sites of model and
+            guide differ; nothing is observed inside the plate; local sites carry different scales; a site is marked
+            for enumeration.
 
     References:
         Burda, Grosse and Salakhutdinov (2016), Importance weighted autoencoders, arXiv:1509.00519, eq. 8.
@@ -122,11 +123,11 @@ def log_terms(
         torch.Size([4, 3])
     """
     particles = pyro.plate(PARTICLES, num_particles, dim=-1 - max_plate_nesting)
-    guide_trace = poutine.trace(particles(guide)).get_trace(*args, **kwargs)
+    guide_trace = _run(particles(guide), *args, **kwargs)
     paths = _detach(guide_trace) if detach else {}
     if len(paths) > 1:  # a later latent's density depends on earlier ones: let it see their copies
-        guide_trace = poutine.trace(poutine.replay(particles(guide), trace=guide_trace)).get_trace(*args, **kwargs)
-    model_trace = poutine.trace(poutine.replay(particles(model), trace=guide_trace)).get_trace(*args, **kwargs)
+        guide_trace = _run(poutine.replay(particles(guide), trace=guide_trace), *args, **kwargs)
+    model_trace = _run(poutine.replay(particles(model), trace=guide_trace), *args, **kwargs)
     p_sites, q_sites = sample_sites(model_trace), sample_sites(guide_trace)
     _check_match(p_sites, q_sites)
     _check_observed(p_sites)
@@ -143,6 +144,24 @@ def log_terms(
         guide_trace=guide_trace,
         paths=paths,
     )
+
+
+def _run(program: Program, *args: Any, **kwargs: Any) -> poutine.Trace:
+    """The trace of one run; what Pyro says of plates, in the words of what to do."""
+    try:
+        return poutine.trace(program).get_trace(*args, **kwargs)
+    except ValueError as error:
+        remedies = {
+            "collide at dim": f'a plate lies where the particles go: write pyro.plate("{PLATE}", len(x), dim=-1), and '
+            "set max_plate_nesting where there are plates besides it",
+            f"inside plate('{PLATE}')": f'x has another number of rows than the plate "{PLATE}": write '
+            f'pyro.plate("{PLATE}", len(x), dim=-1), with subsample_size=len(x) where it is to have a fixed size',
+        }
+        reason = str(error).splitlines()[0]
+        remedy = next((remedy for words, remedy in remedies.items() if words in reason), None)
+        if remedy is None:
+            raise
+        raise ValueError(f"{remedy} ({reason})") from None
 
 
 def _detach(trace: poutine.Trace) -> dict[str, Tensor]:

@@ -255,6 +255,26 @@ def test_the_discrepancy_of_a_single_datum_is_left_out():
             torch.testing.assert_close(found, objectives.MeanFieldELBO(num_particles).bound(model, guide, x))
 
 
+def test_a_bound_takes_what_makes_a_dataset_and_says_what_it_cannot_take():
+    model, guide = vae()
+    x = data_for("Bernoulli")
+
+    def bound(data):
+        with pv.seeded(0):
+            return objectives.IWAE(3).bound(model, guide, data)
+
+    for same in (x.double(), x.int(), x.numpy(), x.tolist(), pv.Dataset(x)):
+        assert torch.equal(bound(same), bound(x))
+    for other, message in (
+        (torch.zeros(4, EVENT + 1), "given x of shape|given \\(4,\\)"),
+        (torch.zeros(0, EVENT), "is empty"),
+        (x - float("inf"), "x is -inf at row 0"),
+    ):
+        with pytest.raises(ValueError, match=message) as error:
+            bound(other)
+        assert "\n" not in str(error.value)
+
+
 def test_objectives_refuse_no_particles():
     with pytest.raises(ValueError, match=r"TraceELBO\(num_particles\) is 0; it must be a whole number"):
         objectives.TraceELBO(0)

@@ -13,6 +13,7 @@ import pytest
 import torch
 from cases import EVENT, data_for, vae
 from pyro.infer import RenyiELBO, Trace_ELBO, TraceEnum_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO, config_enumerate
+from pyro.infer.autoguide import AutoNormal
 from pyro.nn import PyroModule, PyroParam
 from sklearn.decomposition import PCA, FactorAnalysis
 from sklearn.mixture import GaussianMixture
@@ -379,6 +380,22 @@ def test_modules_that_pyro_is_not_told_of_train_when_they_are_wrapped():
         pv.fit(wrap(model), wrap(guide), data_for("Bernoulli"), training=quiet(num_epochs=1))
         after = [*model.parameters(), *guide.parameters()]
         assert not any(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_a_guide_that_makes_its_parameters_late_is_refused_until_it_has_them():
+    """Pyro's autoguides make them at their first call, one normal per row, so that all rows are one batch."""
+    model, x = NamedModel(), data_for("Bernoulli", num_data=8)
+    for is_called in (False, True):
+        guide = AutoNormal(model)
+        if is_called:
+            guide(x)
+        before = [p.detach().clone() for p in guide.parameters()]
+        if not is_called:
+            with pytest.raises(ValueError, match="made parameters at the first step: call both once before"):
+                pv.fit(model, guide, x, training=quiet())
+    pv.fit(model, guide, x, training=quiet())
+    assert len(before) == 2
+    assert not any(torch.equal(a, b) for a, b in zip(before, guide.parameters(), strict=True))
 
 
 def test_a_parameter_made_anew_at_each_run_is_refused():

@@ -9,6 +9,9 @@ from pyro.infer import ELBO
 from torch import Tensor
 
 from ppl_vae.checks import real_number, whole_number
+from ppl_vae.data import as_dataset
+from ppl_vae.importance import arguments, check_data, place
+from ppl_vae.model import Model
 from ppl_vae.objectives.gradients import Gradient, Reparameterized
 from ppl_vae.terms import LogTerms, Program, log_terms
 
@@ -108,9 +111,12 @@ class Bound(ELBO, ABC):
         return log_terms(model, guide, *args, detach=detach, **sizes, **kwargs)
 
     def bound(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
-        """The bound per datum, in nats, shape (B,), without gradients; global sites are left out."""
+        """The bound per datum, in nats, shape (B,), without gradients; global sites are left out.
+
+        x may be anything that makes a `Dataset`, or be one.
+        """
         with torch.no_grad():
-            return self.value(self.terms(model, guide, *args, **kwargs))
+            return self.value(self.terms(model, guide, *_inputs(model, guide, args), **kwargs))
 
     def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
         """- sum of the scaled bound over the batch, in nats."""
@@ -155,6 +161,15 @@ class Bound(ELBO, ABC):
     def options(self) -> list[str]:
         """A subclass's own arguments, as `repr` writes them."""
         return []
+
+
+def _inputs(model: Program, guide: Program, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """x and context as checked tensors of the programs' float type; a user's program takes its tensors as they are."""
+    if not args or isinstance(args[0], Tensor) and not isinstance(model, Model):
+        return args
+    data = place(as_dataset(*args[:2]), model, guide)
+    check_data(model, data.x, data.context, guide)
+    return *arguments(data.x, data.context), *args[2:]
 
 
 def others(log_weights: Tensor) -> Tensor:

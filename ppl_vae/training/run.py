@@ -70,7 +70,8 @@ class Run:
         if isinstance(objective, TraceEnum_ELBO) and not _enumerates(model, guide, first):
             logger.warning(NOTHING_ENUMERATED)
         self.state = State(model, guide, lambda: self.objective.loss(model, guide, *first))
-        if not self.state.parameters:
+        self.num_parameters = len(self.state.parameters)
+        if not self.num_parameters:
             raise ValueError("neither model nor guide has a trainable parameter: there is nothing to fit")
         self.optimizer = _optimizer(training, self.state.parameters)
         self.step = self._stepper()
@@ -136,6 +137,8 @@ class Run:
         loss, gradients = 0.0, [None if parts else torch.zeros_like(p) for p in self.state.parameters]
         for part in parts:
             loss += self.step(part, kl_weight)
+            if len(self.state.parameters) != self.num_parameters:
+                raise ValueError("model or guide made parameters at the first step: call both once before, guide(x)")
             gradients = [sum_of(old, p.grad) for old, p in zip(gradients, self.state.parameters, strict=True)]
         for parameter, gradient in zip(self.state.parameters, gradients, strict=True):
             parameter.grad = gradient
