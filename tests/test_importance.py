@@ -189,10 +189,10 @@ def test_plates_inside_the_data_plate_belong_to_the_datum():
     torch.testing.assert_close(log_w, exact.expand(3, -1), rtol=0, atol=1e-10)
 
 
-def sample_z(name="data", dim=-1, scale=None, **infer):
+def sample_z(name="data", dim=-1, scale=None, size=None, **infer):
     def program(x):
-        with pyro.plate(name, len(x), dim=dim), pyro.poutine.scale(scale=1.0 if scale is None else scale):
-            pyro.sample("z", dist.Normal(0.0, 1.0), infer=infer)
+        with pyro.plate(name, size or len(x), dim=dim), pyro.poutine.scale(scale=1.0 if scale is None else scale):
+            pyro.sample("z", dist.Normal(torch.zeros(()) if size is None else x, 1.0), infer=infer)
 
     return program
 
@@ -227,6 +227,12 @@ def observing(where="data", obs=True):
         (sample_z(), lambda x: None, "latent site 'z' is in the model but not in the guide"),
         (lambda x: None, sample_z(), "latent site 'z' is in the guide but not in the model"),
         (sample_z(), sample_z(enumerate="parallel"), "site 'z' is marked for enumeration"),
+        (
+            observing(),
+            sample_z(size=2),
+            r'x has another number of rows than the plate "data": write pyro.plate\("data"',
+        ),
+        (sample_z(dim=-3), sample_z(dim=-3), r'a plate lies where the particles go: write pyro.plate\("data", len'),
         (sample_z(), sample_z(), "the model observes nothing: give obs=x to a site inside"),
         (observing("rows"), sample_z(), "observed site 'x' lies outside the plate \"data\", so that no datum has"),
         (observing(None), sample_z(), "observed site 'x' lies outside the plate \"data\""),
