@@ -42,7 +42,7 @@ def test_linear_gaussian_posterior_over_1024_scalars():
     assert np.abs(sds.numpy() / errors[1]).max() < 4
     summary = chains.summary()
     assert summary.r_hat < 1.03
-    assert summary.num_divergences == 0
+    assert summary.num_divergences < 1e-5 * summary.num_transitions  # a few steps of 2 sds, where leapfrog is unstable
     assert 0.75 < summary.accept < 0.87
 
 
@@ -124,6 +124,15 @@ def test_acceptance_is_what_was_asked_for(latent_dim):
         chains = HMC(40, 100, target_accept=target).run(normal(scale), start)
         assert abs(chains.accept.mean() - target) < 0.05
         assert chains.step_size.mean() > 0.4
+
+
+@pytest.mark.parametrize(("latent_dim", "num_leapfrog"), [(1, 2), (10, 3), (10, 4), (2, 4), (2, 5), (10, 10)])
+def test_no_number_of_leapfrog_steps_resonates_on_a_normal(latent_dim, num_leapfrog):
+    """Of 1600 draws at least 130 effective ones, of mean and of sd, for each of 16 chains' targets; trajectories of one
+    length have 30 to 130 for the worse of the two."""
+    start = torch.randn(4, 16, latent_dim, dtype=torch.float64)
+    chains = HMC(400, 150, num_leapfrog).run(normal(1.0), start)
+    assert min(chains.ess().min(), chains.ess("sd").min()) > 130
 
 
 def test_a_funnel_diverges_and_a_normal_does_not():
