@@ -8,6 +8,7 @@ from arviz_stats.base import array_stats
 from cases import PROBLEMS, data_for, vae
 from scipy.special import logsumexp
 from test_evidence import gaussian_log_weights
+from tqdm.auto import tqdm
 
 import ppl_vae as pv
 from ppl_vae import beds
@@ -298,3 +299,39 @@ def test_the_warning_of_few_particles_is_at_the_callers_line():
         with pytest.warns(UserWarning, match="k-hat needs at least") as caught:
             pv.log_evidence(model, guide, x, method)
         assert [warning.filename for warning in caught] == [__file__]
+
+
+def test_a_checkpoint_without_a_suffix_is_the_only_file(tmp_path):
+    bed = beds.linear_gaussian(4)
+    evidence = pv.log_evidence(bed.model, bed.guide, bed.x, num_particles=50, checkpoint=tmp_path / "plain")
+    again = pv.log_evidence(bed.model, bed.guide, bed.x, num_particles=50, checkpoint=tmp_path / "plain")
+    np.testing.assert_array_equal(again.log_evidence, evidence.log_evidence)
+    assert [path.name for path in tmp_path.iterdir()] == ["plain"]
+
+
+def test_evidence_is_shown_in_one_line():
+    log_w = np.random.default_rng(0).normal(size=(100, 7))
+    evidence = reduce_log_weights(log_w)
+    summary = evidence.summary()
+    mean = f"{summary.log_evidence:.3f} ± {summary.mc_se:.3f}"
+    assert repr(evidence) == f"Evidence(7 data, mean log p(x) {mean}, k-hat > 0.7 for {summary.share_bad_k:.0%})"
+    few = reduce_log_weights(log_w[:10])
+    assert "nan" not in repr(few)
+    assert str(few.summary()).endswith("k-hat unknown for some of 7 data at K=10")
+    assert repr(evidence[:0]) == "Evidence(0 data)"
+
+
+def test_a_bar_has_the_title_it_is_given(monkeypatch):
+    bed = beds.linear_gaussian(4)
+    titles = []
+    monkeypatch.setattr(
+        "ppl_vae.evidence.estimate.tqdm", lambda desc, **options: titles.append(desc) or tqdm(**options)
+    )
+    narrow = beds.linear_gaussian(2, guide_scale=0.5)
+    method = Sandwich(ImportanceSampling(50), upper=pv.ReverseAIS(pv.AIS(30, 2), pv.HMC(8, 4, 1)))
+    pv.evidence_interval(narrow.model, narrow.guide, narrow.x, method)
+    pv.log_evidence(bed.model, bed.guide, bed.x, num_particles=50)
+    assert titles == [
+        *("log p(x), estimate by ImportanceSampling", "log p(x), check by ImportanceSampling"),
+        *("log p(x), bounds by AIS", "log p(x), bounds by ReverseAIS", "log p(x)"),
+    ]

@@ -52,7 +52,7 @@ def log_evidence(
     method: Method | None = None,
     *,
     seed: int | None = 0,
-    progress: bool = True,
+    progress: bool | str = True,
     checkpoint: str | Path | None = None,
     **options: Any,
 ) -> Evidence:
@@ -67,7 +67,7 @@ def log_evidence(
         data: A `Dataset` (all its rows: pass `data.test`), or an array, tensor, DataFrame, DataArray.
         method: How; None is `ImportanceSampling(**options)`.
         seed: Seed of the draws; None draws from torch's global stream.
-        progress: Whether to show a bar when it takes more than two seconds.
+        progress: Whether to show a bar when it takes more than two seconds; a text is its title.
         checkpoint: A file (.npz) that keeps what is done, so that an interrupted call goes on where it was.
         options: Keywords of `ImportanceSampling`, when no method is given.
 
@@ -98,7 +98,8 @@ def log_evidence(
     done, is_quiet = sum(len(part) for part in parts), not (progress and is_main())
     if parts and parts[0].digests is None:  # of an earlier version
         parts = [replace(parts[0], digests=digests(data[:done].x), measure=measure)]
-    bar = tqdm(total=len(data), initial=done, desc="log p(x)", unit=" data", disable=is_quiet, delay=2)
+    title = progress if isinstance(progress, str) else "log p(x)"
+    bar = tqdm(total=len(data), initial=done, desc=title, unit=" data", disable=is_quiet, delay=2)
     with own_parameters(model, guide), _kernels(method, data), missing_values(data.has_missing), bar:
         for starts in batched(range(done, len(data), rows), num_processes()):
             found = None

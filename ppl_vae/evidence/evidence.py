@@ -22,6 +22,11 @@ BIAS = {  # of each kind of bound, leading term, in halves of its variance; the 
 }
 
 
+def k_hat_of(share_bad: float) -> str:
+    """For what share of the data k-hat is bad, in words."""
+    return "k-hat unknown for some" if np.isnan(share_bad) else f"k-hat > {GOOD_K} for {share_bad:.0%}"
+
+
 @dataclass(frozen=True)
 class EvidenceSummary:
     """Means over the data, in nats per datum, with both kinds of error.
@@ -65,7 +70,7 @@ class EvidenceSummary:
         return (
             f"log p(x) {relation} {self.log_evidence:.3f} nats per datum "
             f"(Monte Carlo se {self.mc_se:.3f}, data se {self.data_se:.3f}){others}; "
-            f"k-hat > {GOOD_K} for {self.share_bad_k:.0%} of {self.num_data} data at K={self.num_particles}"
+            f"{k_hat_of(self.share_bad_k)} of {self.num_data} data at K={self.num_particles}"
         )
 
 
@@ -74,7 +79,7 @@ WORDS = ("bound", "measure")
 CHECKS = "checks."  # before the name of each, in a file
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evidence:
     """Estimates of log p(x), or of a bound on it, one per datum, from importance weights.
 
@@ -125,6 +130,13 @@ class Evidence:
     def __len__(self) -> int:
         return len(self.log_evidence)
 
+    def __repr__(self) -> str:
+        if not len(self):
+            return "Evidence(0 data)"
+        found, relation = self.summary(), "" if self.bound == "lower" else "<= "
+        mean = f"mean log p(x) {relation}{found.log_evidence:.3f} ± {found.mc_se:.3f}"
+        return f"Evidence({len(self)} data, {mean}, {k_hat_of(found.share_bad_k)})"
+
     @property
     def num_particles(self) -> int:
         """The most particles that a datum was given."""
@@ -174,7 +186,7 @@ class Evidence:
     def save(self, path: str | Path, **labels: str | np.ndarray) -> Path:
         """Write all arrays, and labels beside them, to an .npz file, whole or not at all."""
         arrays: dict[str, Any] = self.arrays() | labels
-        return write_whole(path, lambda p: np.savez(p, **arrays))
+        return write_arrays(path, arrays)
 
     @staticmethod
     def load(path: str | Path) -> "Evidence":
@@ -212,6 +224,16 @@ class Evidence:
             num_particles=self.num_particles,
             bound=self.bound,
         )
+
+
+def write_arrays(path: str | Path, arrays: dict[str, Any]) -> Path:
+    """Write an .npz file under exactly this name."""
+
+    def write(partial: Path) -> None:
+        with partial.open("wb") as file:  # given a name, numpy adds a suffix to one that has none
+            np.savez(file, **arrays)
+
+    return write_whole(path, write)
 
 
 def _error_of_mean(values: np.ndarray) -> float:

@@ -9,7 +9,7 @@ from tqdm.auto import tqdm
 
 from ppl_vae.checks import whole_number
 from ppl_vae.data import Dataset, as_dataset
-from ppl_vae.evidence.evidence import GOOD_K, Evidence, reduce_log_weights
+from ppl_vae.evidence.evidence import GOOD_K, Evidence, k_hat_of, reduce_log_weights
 from ppl_vae.evidence.refine import Refinement, refine
 from ppl_vae.evidence.refined_guide import RefinedGuide
 from ppl_vae.evidence.rows import digests, other_rows
@@ -59,7 +59,7 @@ class GapsSummary:
         for name in self.mean:
             numbers = f"{self.mean[name]:>10.3f}{self.mc_se[name]:>16.3f}{self.data_se[name]:>10.3f}"
             lines.append(f"{ROWS[name]:20}{numbers}")
-        lines.append(f"k-hat > {GOOD_K} for {self.share_bad_k:.0%} of {self.num_data} data{self._verdict()}")
+        lines.append(f"{k_hat_of(self.share_bad_k)} of {self.num_data} data{self._verdict()}")
         return "\n".join(lines)
 
     def _verdict(self) -> str:

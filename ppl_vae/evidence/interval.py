@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtri
 
-from ppl_vae.evidence.evidence import Evidence
-from ppl_vae.files import write_whole
+from ppl_vae.evidence.evidence import Evidence, write_arrays
 
 __all__ = ["VERDICTS", "EvidenceInterval", "IntervalSummary"]
 
@@ -155,7 +154,7 @@ class EvidenceInterval:
         arrays: dict[str, Any] = {"verdict": self.verdict, "level": self.level}
         for part in PARTS:
             arrays |= {f"{part}.{name}": values for name, values in getattr(self, part).arrays().items()}
-        return write_whole(path, lambda p: np.savez(p, **arrays))
+        return write_arrays(path, arrays)
 
     @staticmethod
     def load(path: str | Path) -> "EvidenceInterval":

@@ -191,7 +191,7 @@ class _Call:
             self.data[torch.as_tensor(rows)],
             method,
             seed=None if self.seed is None else derived_seed(self.seed, PARTS.index(part)),
-            progress=self.progress,
+            progress=self.progress and f"log p(x), {part} by {type(method).__name__}",
             checkpoint=None if self.folder is None else self.folder / name,
         )
 

@@ -1,7 +1,7 @@
 """The tables of a file: which keywords each takes, checked against the signatures of the classes they name."""
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pyro.infer import ELBO
@@ -126,16 +126,11 @@ class ObjectiveTable(Named):
     name: str = "MeanFieldELBO"
 
 
-@runtime_checkable
-class AnyMethod(Method, Protocol):
-    """What `log_evidence` takes as its method, told by what it can do."""
-
-
 class MethodTable(Named):
     """method in [evaluation]: one of `evidence` that estimates log p(x)."""
 
     module: ClassVar[str] = "ppl_vae.evidence"
-    kind: ClassVar[type] = AnyMethod
+    kind: ClassVar[type] = Method
     name: str = "ImportanceSampling"
 
     @classmethod
