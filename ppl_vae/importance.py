@@ -121,6 +121,9 @@ def check_programs(model: Program, guide: Program, x: Tensor, context: Tensor | 
         ValueError: an observed site is of another shape than x, x lies outside its support, or a log-density is NaN:
             the site and the first such row are named.
     """
+    for name, program in (("model", model), ("guide", guide)):
+        if not callable(program):
+            raise ValueError(f"{name} is of type {type(program).__name__}; give a pv.{name.title()} or a Pyro program")
     rows = rows_per_chunk(len(x), 1, None)
     for start in range(0, 0 if isinstance(model, Model) and isinstance(guide, Guide) else len(x), rows):
         part = slice(start, start + rows)
@@ -147,7 +150,8 @@ def check_site(site: Site, x: Tensor, start: int) -> None:
         outside = _outside(site)
         if outside.any():
             row = start + int(outside.nonzero()[0])
-            raise ValueError(f"row {row} of x lies outside the support of site {name!r}, {type(fn).__name__}")
+            kind = type(getattr(fn, "base_dist", fn)).__name__
+            raise ValueError(f"row {row} of x lies outside the support of site {name!r}, {kind}: see its values there")
     log_p = fn.log_prob(value, *site["args"], **site["kwargs"])
     unknown = _by_row(scale_and_mask(log_p, mask=site["mask"]).isnan())
     if unknown.any():

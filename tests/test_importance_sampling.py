@@ -214,6 +214,7 @@ def test_what_is_no_method_is_refused(method):
         (lambda: ImportanceSampling("10"), "num_particles is '10'; it must be a whole number"),
         (lambda: ImportanceSampling(bootstrap=-1), "bootstrap is -1; it must be a whole number, at least 0"),
         (lambda: ImportanceSampling(bootstrap=1), "bootstrap is 1; a standard error takes two resamples"),
+        (lambda: ImportanceSampling(1, Defensive()), "num_particles is 1; a mixture of two components takes two"),
         (lambda: ImportanceSampling(chunk_size=0), "chunk_size is 0; it must be a whole number, at least 1"),
         (lambda: ImportanceSampling(target_se="a"), "target_se is 'a'; it must be a finite number, above 0"),
         (lambda: ImportanceSampling(target_se=np.inf), "target_se is inf; it must be a finite number"),
@@ -267,6 +268,8 @@ def test_arguments_are_checked_where_they_are_given():
             TypeError,
             "'num_particle': did you mean num_particles",
         ),
+        (lambda: pv.log_evidence(None, guide, x), ValueError, "model is of type NoneType; give a pv.Model or a Pyro"),
+        (lambda: pv.log_evidence(model, beds.linear_gaussian(4), x), ValueError, "guide is of type LinearGaussianBed"),
         (lambda: pv.evidence_interval(model, guide, x, pv.AIS()), ValueError, "method is AIS.*; it must be a Sandwich"),
         (lambda: pv.refine(model, guide, x, "HMC"), ValueError, "method is 'HMC'; give GradientRefinement"),
         (

@@ -67,6 +67,8 @@ class ImportanceSampling:
         sizes = {"num_particles": 1, "bootstrap": 0} | ({} if self.chunk_size is None else {"chunk_size": 1})
         for name, least in sizes.items():
             object.__setattr__(self, name, whole_number(getattr(self, name), name, least))
+        if self.num_particles == 1 and isinstance(self.proposal, Defensive):
+            raise ValueError("num_particles is 1; a mixture of two components takes two particles at least")
         if self.bootstrap == 1:
             raise ValueError("bootstrap is 1; a standard error takes two resamples at least, or 0 for the delta method")
         if self.target_se is not None:
