@@ -11,9 +11,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import xarray as xr
+from scipy.special import ndtr
 from typer.testing import CliRunner
 
 from ppl_vae.cli import app
+from ppl_vae.diagnostics import PIT
+from ppl_vae.diagnostics.calibration_summary import summarise
+from ppl_vae.diagnostics.uniformity import uniformity_p_value
 from ppl_vae.evidence import Evidence, reduce_log_weights
 from ppl_vae.experiment import ConfigError, findings, measures, page, read_config, run_experiment, write_report
 from ppl_vae.experiment.elements import NotApplicable, number, slug
@@ -200,7 +204,13 @@ def test_shares_of_data_by_k_hat():
 
 @pytest.mark.parametrize(
     ("parts", "number"),
-    [((3.0, 0.9, 2.2), 0.9), ((9.0, 5.0, 4.5), 4.5), ((9.0, 5.0, 8.5), None), ((3.0, 1.5, 1.9), 1.1)],
+    [
+        ((3.0, 0.9, 2.2), 0.9),
+        ((9.0, 5.0, 4.5), 4.5),
+        ((9.0, 5.0, 8.5), None),
+        ((3.0, 1.5, 1.9), 1.1),
+        ((0.1, -0.05, 0.2), 0.0),
+    ],
 )
 def test_the_marginal_kl_is_judged_from_the_safe_side(parts, number):
     mean = dict(zip(("rate", "marginal_kl", "leave_one_out"), parts, strict=True))
@@ -213,13 +223,62 @@ def test_the_marginal_kl_is_judged_from_the_safe_side(parts, number):
         assert measures.marginal_kl(found).number == pytest.approx(number)
 
 
-def test_coverage_counts_only_beyond_noise():
-    def error(coverage):
-        summary = SimpleNamespace(hpd_coverage=np.array([0.5, coverage]), num_data=100)
-        return measures.coverage_error(Found(sbc=SimpleNamespace(summary=lambda: summary))).number
+COVERAGE, MARGINAL_PIT = (
+    next(rule for rule in RULES if rule.title == title) for title in ("Encoder: coverage", "Features on their own")
+)
 
-    assert error(0.9 - 0.089) == 0.0  # three standard errors are 0.09
-    assert error(0.9 - 0.091) == pytest.approx(0.091)
+
+def sbc_of(pit):
+    """A calibration of one latent dimension with these PITs, (N, 2): z and hpd."""
+    return Found(sbc=SimpleNamespace(summary=lambda: summarise(pit, ("z", "hpd"), 1)))
+
+
+def stretched(coverage, num_data=500):
+    """Even PITs of hpd of which this share is below 0.9, and even ones of z."""
+    even = (np.arange(num_data) + 0.5) / num_data
+    return np.stack([even, np.interp(even, [0, coverage, 1], [0, 0.9, 1])], axis=1)
+
+
+def test_a_right_encoder_passes_coverage_in_19_of_20_reports():
+    rng, repeats = np.random.default_rng(0), 1000
+    found = [COVERAGE.check(sbc_of(rng.random((200, 2)))).verdict for _ in range(repeats)]
+    assert 1 - found.count("pass") / repeats < 0.05 + 3 * (0.05 * 0.95 / repeats) ** 0.5  # three standard errors
+
+
+@pytest.mark.parametrize(("coverage", "verdict"), [(0.9, "pass"), (0.888, "pass"), (0.862, "look"), (0.838, "fail")])
+def test_coverage_is_judged_by_its_p_value(coverage, verdict):
+    check = COVERAGE.check(sbc_of(stretched(coverage)))
+    assert check.verdict == verdict
+    assert f"{coverage:.1%} of 500 truths" in check.number
+
+
+def test_coverage_does_not_pass_where_hpd_is_flagged():
+    pit = stretched(0.9)
+    pit[:, 1] = np.interp(pit[:, 1], [0, 0.45, 0.9, 1], [0, 0.3, 0.9, 1])  # right at 90 % and nowhere below
+    found = sbc_of(pit)
+    assert found["sbc"].summary().flagged == ("hpd",)
+    assert COVERAGE.check(found).verdict == "look"
+
+
+def pit_of(values):
+    dims = {"dims": ("datum", "feature"), "coords": {"feature": np.arange(values.shape[1])}}
+    rest = dict.fromkeys(("below", "at", "at_halves", "observed"), values)
+    return PIT(values=values, pareto_k=np.full((1, len(values)), -np.inf), kind="marginal", **rest, **dims)
+
+
+def test_few_rows_pass_nothing_but_may_convict():
+    even = np.tile((np.arange(40)[:, None] + 0.5) / 40, (1, 3))
+    few, enough = (MARGINAL_PIT.check(Found(marginal_pit=pit_of(x))) for x in (even[::2], even))
+    assert few.verdict == "skipped"
+    assert "20 rows are too few to tell" in few.says
+    assert enough.verdict == "pass"
+    assert enough.number.endswith("; 40 rows")
+    assert MARGINAL_PIT.check(Found(marginal_pit=pit_of(even[::2] ** 9))).verdict == "fail"
+
+
+def test_enough_rows_are_enough_to_see_one_feature_of_a_hundred_that_is_an_sd_off():
+    pit = ndtr(np.random.default_rng(0).normal(1.0, 1.0, (1000, measures.FEWEST_ROWS)))
+    assert (uniformity_p_value(pit) < measures.LEVEL / 100).mean() > 0.85
 
 
 def test_bounds_are_means_over_groups_of_particles():

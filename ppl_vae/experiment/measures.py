@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.stats import binomtest
 
 from ppl_vae.evidence import Evidence
 from ppl_vae.experiment.elements import NotApplicable
@@ -14,8 +15,12 @@ from ppl_vae.experiment.report import reading
 BAD_K = 0.7
 MANY_BOUNDS = 0.25  # share of the data that has only a bound, beyond which a Monte Carlo error means nothing
 FEWEST_EPOCHS = 5  # that a trend is read from
-NOISE = 3.0  # standard errors below which a difference is not seen
+LEVEL = 0.05  # of a test within a line
 HPD_LEVEL = 0.9
+SEEN = 1e-6  # an error that a test sees, however small it is
+FEWEST_ROWS = (
+    30  # of fewer, one feature in a hundred whose predictions are a whole sd off is missed 1 time in 10 or more
+)
 MOST_BAD_K = 0.5  # share of bad weights beyond which predictions of hidden entries are not judged
 PRIOR_PASSES = 1.0  # nats
 
@@ -122,25 +127,32 @@ def largest_error(found: Findings) -> Measured:
 
 
 def coverage_error(found: Findings) -> Measured:
-    """How far the coverage of highest-density regions is off, if that is more than noise."""
+    """How far the coverage of highest-density regions is off, if a test sees it.
+
+    Two tests, so the p-value of coverage (binomial, exact) is doubled; that of hpd is corrected with all quantities.
+    """
     summary = found["sbc"].summary()
     coverage, num_data = float(summary.hpd_coverage[1]), summary.num_data
     if np.isnan(coverage):
         raise NotApplicable("q has no density to make regions of")
-    error = abs(coverage - HPD_LEVEL)
-    seen = error > NOISE * np.sqrt(HPD_LEVEL * (1 - HPD_LEVEL) / num_data)
-    return Measured(error if seen else 0.0, f"{coverage:.1%} of {num_data} truths in {HPD_LEVEL:.0%} regions")
+    of_coverage = 2 * binomtest(round(coverage * num_data), num_data, HPD_LEVEL).pvalue
+    p_value = min(1.0, of_coverage, float(summary.adjusted[summary.names.index("hpd")]))
+    error = max(abs(coverage - HPD_LEVEL), SEEN) if p_value < LEVEL else 0.0
+    return Measured(error, f"{coverage:.1%} of {num_data} truths in {HPD_LEVEL:.0%} regions, p {p_value:.2g}")
 
 
 def predictive_p(kind: str) -> Callable[[Findings], Measured]:
     """Smallest corrected p-value of the test statistics, under one of the predictives."""
 
     def measure(found: Findings) -> Measured:
-        rows = {name: row[f"{kind} p"] for name, row in found["predictive"].summary().items()}
+        check = found["predictive"]
+        rows = {name: row[f"{kind} p"] for name, row in check.summary().items()}
         known = {name: p for name, p in rows.items() if not np.isnan(p)}
+        if not known:
+            raise NotApplicable("no test statistic is a number")
         worst = min(known, key=lambda name: known[name])
         p_value = min(1.0, known[worst] * len(known))
-        return Measured(p_value, f"smallest p {p_value:.2g}, of the {worst.replace('_', ' ')}")
+        return _of_rows(p_value, f"of the {worst.replace('_', ' ')}", check.num_data)
 
     return measure
 
@@ -149,18 +161,30 @@ def pit_p(name: str) -> Callable[[Findings], Measured]:
     """Smallest corrected p-value of the features, by one of the PITs."""
 
     def measure(found: Findings) -> Measured:
-        summary = _trusted(found[name]).summary()
-        shown = f"smallest p {summary.p_value:.2g}, of feature {summary.feature}; spread {summary.spread:.3f}"
-        return Measured(summary.p_value, shown)
+        pit = _trusted(found[name])
+        summary = pit.summary()
+        said = f"of feature {summary.feature}; spread {summary.spread:.3f}"
+        return _of_rows(summary.p_value, said, _most_observed(pit))
 
     return measure
 
 
 def bits_p(found: Findings) -> Measured:
     """Smallest corrected p-value of the bins of predicted probability."""
-    bits = found["reliability"]
-    _trusted(found["conditional_pit"])
-    return Measured(bits.p_value, f"smallest p {bits.p_value:.2g}; off by {bits.error:.3f} on average")
+    bits, pit = found["reliability"], _trusted(found["conditional_pit"])
+    return _of_rows(bits.p_value, f"off by {bits.error:.3f} on average", _most_observed(pit))
+
+
+def _of_rows(p_value: float, said: str, num_rows: int) -> Measured:
+    """A p-value; of few rows only a small one says anything."""
+    if num_rows < FEWEST_ROWS and p_value >= LEVEL:
+        raise NotApplicable(f"{num_rows} rows are too few to tell (p {p_value:.2g}): take {FEWEST_ROWS} or more")
+    return Measured(p_value, f"smallest p {p_value:.2g}, {said}; {num_rows} rows")
+
+
+def _most_observed(pit: Any) -> int:
+    """Rows in which the feature that is seen most often is seen."""
+    return int((~np.isnan(pit.values)).sum(0).max())
 
 
 def _trusted(pit: Any) -> Any:
@@ -189,7 +213,8 @@ def unused(found: Findings) -> Measured:
 def marginal_kl(found: Findings) -> Measured:
     """The truth lies between two estimates: the nearer limit is taken if both are on one side of it."""
     summary = found["surgery"].summary()
-    high, low = summary.mean["marginal_kl"], max(0.0, summary.mean["rate"] - summary.mean["leave_one_out"])
+    high = max(0.0, summary.mean["marginal_kl"])
+    low = min(max(0.0, summary.mean["rate"] - summary.mean["leave_one_out"]), high)
     if low <= PRIOR_PASSES < high:
         raise NotApplicable(f"between {low:.2f} and {high:.2f} nats: {summary.num_data} rows are too few to tell")
     return Measured(high if high <= PRIOR_PASSES else low, f"between {low:.2f} and {high:.2f} nats per datum")

@@ -10,8 +10,8 @@ from ppl_vae.experiment.elements import NotApplicable, slug
 from ppl_vae.experiment.findings import Findings, attempt
 from ppl_vae.experiment.measures import (
     HPD_LEVEL,
+    LEVEL,
     MANY_BOUNDS,
-    NOISE,
     PRIOR_PASSES,
     Measured,
     bits_p,
@@ -246,19 +246,19 @@ RULES: tuple[Rule, ...] = (
         "Largest error of those that simulation-based calibration sees at p < 0.05, in sds",
         passes=0.0,
         fails=0.1,
-        words=("The encoder is calibrated:", "The encoder errs a little:", "The encoder errs:"),
+        words=("No error is seen:", "The encoder errs a little:", "The encoder errs:"),
         panel="Calibration of the encoder",
         page="howto/calibration.md",
     ),
     Rule(
         "Encoder: coverage",
         coverage_error,
-        f"Distance of the coverage of {HPD_LEVEL:.0%} regions from that, where it is above {NOISE:g} standard errors",
+        f"Distance of the coverage of {HPD_LEVEL:.0%} regions from that, where its p or that of hpd is below {LEVEL:g}",
         passes=0.0,
         fails=0.05,
         words=(
-            "Credible regions hold what they promise.",
-            "Credible regions are off by a few per cent.",
+            "No error of the credible regions is seen.",
+            "Credible regions do not quite hold what they promise.",
             "Credible regions are not to be believed.",
         ),
         panel="Calibration of the encoder",
@@ -272,7 +272,7 @@ RULES: tuple[Rule, ...] = (
         passes=0.05,
         fails=0.0,
         words=(
-            "Data sets that the model makes look like the data.",
+            "By these statistics, data sets that the model makes look like the data.",
             "Data sets that the model makes differ: if only these, q(z) is not the prior.",
             "",
         ),
@@ -287,7 +287,7 @@ RULES: tuple[Rule, ...] = (
         passes=0.05,
         fails=0.025,
         words=(
-            "With the data's own latents the model makes such data.",
+            "By these statistics, with the data's own latents the model makes such data.",
             "Even with the data's own latents the model hardly makes such data.",
             "Even with the data's own latents the model makes other data: the likelihood is wrong.",
         ),
@@ -302,7 +302,7 @@ RULES: tuple[Rule, ...] = (
         passes=0.05,
         fails=0.001,
         words=(
-            "Each feature is distributed as the model says.",
+            "Each feature on its own is distributed as the model says.",
             "A feature may be distributed otherwise than the model says.",
             "A feature is distributed otherwise than the model says.",
         ),
@@ -317,7 +317,7 @@ RULES: tuple[Rule, ...] = (
         passes=0.05,
         fails=0.001,
         words=(
-            "Hidden entries are where the model expects them.",
+            "Hidden entries are where the model expects them, however little it knows of them.",
             "Hidden entries of a feature may be elsewhere than the model expects.",
             "Hidden entries of a feature are elsewhere than the model expects.",
         ),
