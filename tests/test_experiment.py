@@ -403,16 +403,16 @@ def test_a_run_without_validation_data(tmp_path):
 
 def test_an_evaluation_names_its_method_and_keeps_every_datum(finished, tmp_path):
     run = load_run(finished[0])
-    table_of_ais = {"name": "AIS", "num_chains": 26, "num_temperatures": 2, "sampler": {"num_leapfrog": 1}}
+    table_of_ais = {"name": "AIS", "num_chains": 30, "num_temperatures": 2, "sampler": {"num_leapfrog": 1}}
     metrics = evaluate_run(run, tmp_path / "ais.json", progress=False, method=table_of_ais)
     ais = AIS(30, 2, sampler=replace(AIS().sampler, num_leapfrog=1))
     found = log_evidence(run.model, run.guide, run.held_out, ais, progress=False)
     assert metrics["log_evidence"] == found.summary().log_evidence
     assert metrics["elbo"] == pytest.approx(-metrics["kl"] - metrics["distortion"], rel=1e-6)  # the guide's own
     method = metrics["evaluation"]["method"]
-    assert (method["name"], method["num_chains"], method["num_temperatures"]) == ("AIS", 26, 2)
+    assert (method["name"], method["num_chains"], method["num_temperatures"]) == ("AIS", 30, 2)
     assert "test split, 12 data, AIS with 30 chains each" in table(metrics)
-    assert "of 26 chains, on average" in table(metrics)
+    assert "of 30 chains, on average" in table(metrics)
     assert json.loads((tmp_path / "ais.json").read_text()) == metrics
     np.testing.assert_array_equal(Evidence.load(tmp_path / "ais.npz").log_evidence, found.log_evidence)
 
