@@ -47,7 +47,7 @@ def load(what: str, num_data: int, num_particles: int, file: str) -> None:
             problems.ours(FEATURES, (32,), 2, likelihood=likelihoods.Gaussian),
             torch.randn(num_data, FEATURES),
         )
-    compiles = num_data >= 10_000  # a trial has less
+    compiles = num_data > 5_000  # a trial has less
     if what in ("fit", "streamed", "read"):
         data = pv.Dataset(x, scale=255.0, binarize="dynamic") if file else pv.Dataset(x)
         problems.Trainer(programs, data, objectives.MeanFieldELBO(), 128, compiles).epoch()
@@ -71,7 +71,7 @@ def measure(options: Options) -> list[Row]:
 
 
 def growing_particles(options: Options) -> list[Row]:
-    num_data, rounds = options.pick(4_000, 200), options.pick(2, 1)
+    num_data, rounds = options.pick(6_000, 200), options.pick(2, 1)
     few, *more = ([peak("pixels", num_data, k) for _ in range(rounds)] for k in (50, 500, 5_000))
     work, target = f"log_evidence, {num_data:,} x 784", {"at_most": 1.05, "at_least": 0.95}
     return [

@@ -29,7 +29,10 @@ def environment(package: str, folder: Path) -> Path:
     python, done = home / "bin" / "python", home / "installed"
     if not done.exists():
         print(f"making {home}: once, some minutes", file=sys.stderr)
-        venv.create(home, with_pip=True, clear=True)
+        try:
+            venv.create(home, with_pip=True, clear=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise NotMeasured(f"no environment in {home}: {error}") from error
         (next(home.glob("lib/python*/site-packages")) / "ours.pth").write_text(sysconfig.get_path("purelib"))
         found = subprocess.run([python, "-m", "pip", "install", "-q", package], capture_output=True, text=True)
         if found.returncode:
