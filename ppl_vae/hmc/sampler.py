@@ -20,15 +20,15 @@ class HMC:
     """Hamiltonian Monte Carlo: leapfrog trajectories, a step size per chain and datum by dual averaging.
 
     The mass matrix is diagonal, per datum, pooled over chains from two windows of the warm-up, each followed by a
-    fresh adaptation of the step sizes. Each transition takes between half of `num_leapfrog` steps and all of them, at
-    random, and step sizes are jittered by a fifth: on a normal target trajectories of one length would close on
-    themselves, or end where they began but for the sign, and the spread would hardly mix.
+    fresh adaptation of the step sizes. Each transition takes between half of `num_leapfrog` steps and half as many
+    again, at random, and step sizes are jittered by a fifth: on a normal target trajectories of one length would close
+    on themselves, or end where they began but for the sign, and the spread would hardly mix.
     Multimodal posteriors need chains that start in each mode; funnels show as divergences and as R-hat.
 
     Args:
         num_samples: Draws S per chain after warm-up.
         num_warmup: Transitions that adapt step size and mass.
-        num_leapfrog: Leapfrog steps per transition, at most.
+        num_leapfrog: Leapfrog steps per transition, on average.
         target_accept: Acceptance probability that the step size aims at.
         progress: Whether to show a bar when it takes more than two seconds.
 
@@ -65,7 +65,7 @@ class HMC:
         total = self.num_warmup + self.num_samples
         for t in tqdm(range(total), desc="HMC", unit=" draws", disable=not self.progress, delay=2):
             step = warmup.steps.step if t < self.num_warmup else warmup.steps.settled
-            num_leapfrog = int(torch.randint(math.ceil(self.num_leapfrog / 2), self.num_leapfrog + 1, ()))
+            num_leapfrog = int(torch.randint(math.ceil(self.num_leapfrog / 2), 3 * self.num_leapfrog // 2 + 1, ()))
             point, accept, diverged = transition(log_density, point, step, warmup.scale, num_leapfrog)
             if t < self.num_warmup:
                 warmup.update(point, accept, t)
