@@ -1,5 +1,6 @@
 """Calibration: exact guides pass, wrong ones are caught, and what is caught is as large as it is."""
 
+import sys
 import warnings
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ import xarray as xr
 from arviz_stats.base import array_stats
 from cases import EVENT, data_for, vae
 from scipy import stats
+from tqdm.auto import tqdm
 
 import ppl_vae as pv
 from ppl_vae.data import beds
@@ -373,6 +375,16 @@ def test_what_cannot_be_calibrated_says_so():
         calibration(*OWN, num_data=5, quantities={"norm": lambda z, x: z["size"]})
     with pytest.raises(ValueError, match="num_particles is 0"):
         GuideDraws(num_samples=0)
+    for num_data in (0, 1, -5, 2.5):
+        with pytest.raises(ValueError, match=f"num_data is {num_data}; it must be a whole number, at least 2"):
+            calibration(*OWN[:3], num_data=num_data)
+    for method in ("hmc", GuideDraws):
+        with pytest.raises(
+            ValueError, match=r"method is .*; it must be GuideDraws\(\), ImportanceDraws\(\) or HMCDraws"
+        ):
+            calibration(*OWN[:3], method)
+    with pytest.raises(ValueError, match=r"progress was given beside method=GuideDraws\(.*\): set it in method"):
+        calibration(*OWN, progress=False)
 
     def shared(x, context=None):
         mean = pyro.sample("mean", dist.Normal(x.new_zeros(()), 1.0))
@@ -422,6 +434,15 @@ def test_the_seed_alone_decides_and_methods_share_the_data():
     model.train()
     assert calibration(model, guide, method=GuideDraws(10), num_data=20).pit.shape == (20, 5)
     assert model.training
+
+
+@pytest.mark.parametrize("given", [{"method": GuideDraws(20, progress=False)}, {"num_samples": 20, "progress": False}])
+def test_the_bar_can_be_silenced(given, monkeypatch):
+    bars, module = [], sys.modules[calibration.__module__]
+    monkeypatch.setattr(module, "tqdm", lambda **options: bars.append(options) or tqdm(**options))
+    found = calibration(*OWN[:3], num_data=5, **given)
+    assert bars[0]["disable"]
+    assert found.method == "GuideDraws(num_samples=20)"
 
 
 def test_words_name_the_worst_and_count_the_rest():

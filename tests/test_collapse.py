@@ -8,7 +8,14 @@ import torch
 
 import ppl_vae as pv
 from ppl_vae.data import beds
-from ppl_vae.diagnostics import active_units, kl_per_dimension, latent_means, rate_distortion
+from ppl_vae.diagnostics import (
+    active_units,
+    kl_per_dimension,
+    latent_means,
+    linear_active_units,
+    rate_distortion,
+    to_datatree,
+)
 from ppl_vae.objectives import MeanFieldELBO, TraceELBO
 
 QUIET = {"progress": False}
@@ -121,6 +128,28 @@ def test_too_few_data_or_draws_are_refused(bed):
         active_units(bed.model, bed.guide, bed.x[:1])
     with pytest.raises(ValueError, match="num_particles is 1"):
         active_units(bed.model, bed.guide, bed.x, num_particles=1)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), -1.0, "low"])
+def test_thresholds_and_scales_are_numbers_in_range(bed, bad):
+    with pytest.raises(ValueError, match="threshold is .*; it must be a finite number, at least 0"):
+        active_units(bed.model, bed.guide, bed.x, threshold=bad)
+    for scale in (bad, 0.0):
+        with pytest.raises(ValueError, match="scale is .*; it must be a finite number, above 0"):
+            linear_active_units(bed.x, scale)
+
+
+def test_one_feature_has_one_eigenvalue():
+    x = [1.0, 2.0, 3.0, 4.0]  # of variance 1.25
+    assert [linear_active_units(x, scale=scale) for scale in (1.25**0.5 - 1e-6, 1.25**0.5 + 1e-6)] == [1, 0]
+
+
+@pytest.mark.parametrize("diagnose", [active_units, rate_distortion, kl_per_dimension, to_datatree])
+def test_a_guide_of_other_latents_is_named(diagnose):
+    model = pv.Model(pv.priors.StandardNormal(2), pv.likelihoods.Gaussian(4))
+    guide = pv.Guide(pv.posteriors.MeanFieldNormal(3), 4)
+    with pytest.raises(ValueError, match="the model has 2 latent dimensions and the guide 3"):
+        diagnose(model, guide, torch.zeros(5, 4), **QUIET)
 
 
 # --- rate and distortion ---------------------------------------------------------------------------------------------

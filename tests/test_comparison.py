@@ -344,6 +344,20 @@ def test_a_trained_model_that_differs_is_named():
         pv.compare_models({"a": [a, a], "b": [a, b]})
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (lambda one: [one, one], "evidence is a list; give `Evidence` by name"),
+        (lambda one: {"a": one, "b": 3.0}, "'b' is 3.0; give what `log_evidence` returned"),
+        (lambda one: {"a": one, "b": "b.npz"}, "'b' is 'b.npz'; give what"),
+        (lambda one: {"a": one, "b": [one, None]}, r"'b' is \[Evidence.*None\]; give what"),
+    ],
+)
+def test_what_is_no_evidence_is_named(given, said):
+    with pytest.raises(ValueError, match=said):
+        pv.compare_models(given(reduce_log_weights(np.zeros((30, 4)))))
+
+
 def test_upper_bounds_are_refused():
     upper = exactly(np.zeros(3), bound="upper if converged")
     with pytest.raises(ValueError, match="'b' holds bounds of kind 'upper if converged': give estimates of log p"):

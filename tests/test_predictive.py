@@ -1,6 +1,7 @@
 """Predictive checks and PIT: uniform for data of the model, whatever the likelihood, and not for other data."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pyro
@@ -282,6 +283,53 @@ def test_what_cannot_be_done_is_one_clear_error():
         predictive_check(other, other_guide, bed.x)
 
 
+def test_a_model_that_cannot_miss_is_blamed_and_not_its_guide():
+    bed = beds.linear_gaussian(num_data=5)
+
+    def model(x, context=None):
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z[..., [0, 0, 0, 0, 0]], 1.0).to_event(1), obs=x)
+
+    with pytest.raises(ValueError, match=r"log p\(x, z\) of a datum with hidden entries is NaN: the model must mask"):
+        conditional_pit(model, bed.guide, bed.x, num_particles=30)
+
+
+def test_nothing_observed_is_one_clear_error():
+    bed = beds.linear_gaussian(num_data=5)
+    x = torch.full_like(bed.x, torch.nan)
+    for check in (
+        lambda: marginal_pit(bed.model, x),
+        lambda: conditional_pit(bed.model, bed.guide, x),
+        lambda: predictive_check(bed.model, bed.guide, x),
+    ):
+        with pytest.raises(ValueError, match=r"x of shape \(5, 5\) is missing throughout"):
+            check()
+
+
+@pytest.mark.parametrize("statistics", [[np.mean], "mean", {"mean": "mean"}, {}])
+def test_statistics_are_functions_by_name(statistics):
+    bed = beds.linear_gaussian(num_data=5)
+    with pytest.raises(ValueError, match="give functions of x by name, as in {'mean': np.nanmean}"):
+        predictive_check(bed.model, bed.guide, bed.x, statistics)
+
+
+def test_numbers_of_draws_are_checked():
+    bed = beds.linear_gaussian(num_data=5)
+    with pytest.raises(ValueError, match="num_samples is 0; it must be a whole number, at least 1"):
+        predictive_check(bed.model, bed.guide, bed.x, num_samples=0)
+    with pytest.raises(ValueError, match="num_samples is 1.5"):
+        marginal_pit(bed.model, bed.x, num_samples=1.5)
+    with pytest.raises(ValueError, match="num_particles is 0"):
+        conditional_pit(bed.model, bed.guide, bed.x, num_particles=0)
+
+
+def test_unknown_k_hats_are_called_unknown():
+    bed = beds.linear_gaussian(num_data=5)
+    said = str(conditional_pit(bed.model, bed.guide, bed.x, num_particles=5))
+    assert said.endswith("k-hat unknown for some of the weights")
+
+
 # --- test statistics -------------------------------------------------------------------------------------------------
 
 
@@ -312,6 +360,27 @@ def test_posterior_predictive_p_values_are_too_near_one_but_never_too_small():
     p = check.p_values("posterior_predictive")["variance"]
     assert p.mean() > 0.6
     assert (p < 0.1).mean() < 0.2
+
+
+def test_a_statistic_without_a_value_has_no_p_value():
+    """NaN for the data, for every replicate, for some replicates, for one feature of five."""
+    bed = beds.linear_gaussian(num_data=50)
+    some = iter([np.nan, *[0.0] * 1000])
+    statistics = {
+        "never": lambda x: np.nan,
+        "of x alone": lambda x: np.nan if np.array_equal(x, bed.x.numpy()) else x.mean(),
+        "at times": lambda x: next(some),
+        "of four": lambda x: np.where(np.arange(5) == 2, np.nan, x.mean(0)),
+    }
+    check = predictive_check(bed.model, bed.guide, bed.x, statistics, num_samples=20)
+    p_values, rows = check.p_values(), check.summary()
+    for name in ("never", "of x alone", "at times"):
+        assert np.isnan(p_values[name])
+        assert np.isnan(rows[name]["prior p"])
+        assert re.search(rf"^{name} .* nan ", str(check), re.MULTILINE)
+    assert np.isnan(p_values["of four"]).tolist() == [False, False, True, False, False]
+    [(_, row)] = [item for item in rows.items() if item[0].startswith("of four[")]
+    assert row["prior p"] == pytest.approx(min(1.0, 4 * np.nanmin(p_values["of four"])))
 
 
 def test_replicates_are_missing_what_the_data_are_missing():

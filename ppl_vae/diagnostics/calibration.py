@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from ppl_vae.checks import whole_number
 from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.diagnostics.calibration_summary import CalibrationSummary, central_coverage, summarise
 from ppl_vae.diagnostics.posterior_draws import GuideDraws, PosteriorDraws, event_dims
@@ -111,6 +112,7 @@ def calibration(
     num_data: int = 1000,
     quantities: Mapping[str, Quantity] | None = None,
     seed: int = 0,
+    **options: Any,
 ) -> Calibration:
     """Where true latents lie among draws given their data: simulation-based calibration of the encoder, no refits.
 
@@ -126,19 +128,20 @@ def calibration(
         guide: `Guide`, or any Pyro guide with the same latent sites.
         data: Data whose like are simulated: covariates and holes of rows drawn from them. A program of one's own needs
             them; a `Model` without covariates can do without.
-        method: Where draws come from: `GuideDraws()` (None), `ImportanceDraws()` or `HMCDraws()`. One seed gives all of
-            them the same simulated data.
-        num_data: Number of simulated data N.
+        method: Where draws come from: `GuideDraws(**options)` (None), `ImportanceDraws()` or `HMCDraws()`. One seed
+            gives all of them the same simulated data.
+        num_data: Number of simulated data N, at least 2.
         quantities: Further f by name: f(z, x) takes z (S, B, *event), or a dict of them if there are several sites, and
             x (B, *event), and returns (S, B).
         seed: Seed of everything.
+        options: Keywords of `GuideDraws` (num_samples, chunk_size, progress), when no `method` is given.
 
     Returns:
         The transforms; `print` it for p-values, coverage and a verdict.
 
     Raises:
-        ValueError: a program of one's own without data; a latent outside the data plate; a quantity that is NaN, of
-            another shape, or named as one of the built-in ones.
+        ValueError: a program of one's own without data; options beside a method, or a method that is none; a latent
+            outside the data plate; a quantity that is NaN, of another shape, or named as one of the built-in ones.
 
     References:
         Talts et al. (2018), Validating Bayesian inference algorithms with simulation-based calibration,
@@ -152,15 +155,17 @@ def calibration(
         >>> found.names, found.summary().verdict.split(":")[0]
         (('z[0]', 'z[1]', 'log_joint', 'hpd', 'norm'), 'fail')
     """
+    whole_number(num_data, "num_data", at_least=2)
+    method = _draws(method, options)
     given = None if data is None else _like(place(as_dataset(data), model, guide), num_data, derived_seed(seed, 3))
     simulated, latents = simulate(model, given, num_data=num_data, seed=derived_seed(seed, 0))
-    simulated, method = place(simulated, model, guide), method or GuideDraws()
+    simulated = place(simulated, model, guide)
     check_data(model, simulated.x, simulated.context, guide)
     with evaluating(model, guide), seeded(0):
         ranking = Ranking(model, guide, method, quantities or {}, (simulated, latents))
     random, rows = np.random.default_rng(derived_seed(seed, 2)), method.rows(num_data)
     parts: list[Any] = []
-    with tqdm(total=num_data, desc="calibration", unit=" data", delay=2) as bar:
+    with tqdm(total=num_data, desc="calibration", unit=" data", disable=not method.progress, delay=2) as bar:
         for first in range(0, num_data, rows):
             part, truth = rows_of(simulated, latents, slice(first, first + rows))
             draws = method.draw(model, guide, part, seed=derived_seed(seed, 1, first))
@@ -168,6 +173,16 @@ def calibration(
             bar.update(len(part))
     pit, num_effective = (np.concatenate([each.cpu().numpy() for each in found]) for found in zip(*parts, strict=True))
     return Calibration(pit, ranking.names, ranking.shapes, num_effective, str(method))
+
+
+def _draws(method: Any, options: dict[str, Any]) -> PosteriorDraws:
+    if method is None:
+        return GuideDraws(**options)
+    if not isinstance(method, PosteriorDraws):
+        raise ValueError(f"method is {method!r}; it must be GuideDraws(), ImportanceDraws() or HMCDraws()")
+    if options:
+        raise ValueError(f"{', '.join(options)} was given beside method={method}: set it in method")
+    return method
 
 
 def _like(data: Dataset, num_data: int, seed: int) -> Dataset:

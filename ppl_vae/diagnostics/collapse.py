@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 from tqdm.auto import tqdm
 
+from ppl_vae.checks import real_number
 from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.diagnostics.latent import latent_means
 from ppl_vae.importance import arguments, check_data, evaluating, place, rows_per_chunk
@@ -96,7 +97,7 @@ def active_units(
         The variances, their names and the count.
 
     Raises:
-        ValueError: fewer than two rows or two draws.
+        ValueError: fewer than two rows or two draws; a threshold below 0; a guide of other latents than the model's.
 
     References:
         Burda, Grosse and Salakhutdinov (2016), Importance weighted autoencoders, arXiv:1509.00519, section 5.2.
@@ -107,9 +108,11 @@ def active_units(
         >>> active_units(bed.model, bed.guide, bed.x).count
         2
     """
+    real_number(threshold, "threshold", at_least=0)
     data = place(as_dataset(data), model, guide)
     if len(data) < 2:
         raise ValueError(f"the data have {len(data)} row; a variance over the data needs at least 2")
+    check_data(model, data.x, data.context, guide)
     means = latent_means(guide, data, num_particles=num_particles, seed=seed, progress=progress)
     variance = means.mean.var(0, ddof=1) - means.variance.mean(0)
     return ActiveUnits(variance, means.names, threshold, means.exact)
@@ -130,7 +133,7 @@ def linear_active_units(data: Dataset | Any, scale: float) -> int:
         A number; a model with fewer latent dimensions uses all of them.
 
     Raises:
-        ValueError: missing values.
+        ValueError: missing values, or a scale that is not above 0.
 
     References:
         Lucas et al. (2019), Don't blame the ELBO! A linear VAE perspective on posterior collapse, arXiv:1911.02469;
@@ -141,10 +144,13 @@ def linear_active_units(data: Dataset | Any, scale: float) -> int:
         >>> linear_active_units(beds.linear_gaussian(num_data=500, latent_dim=3, noise=0.1).x, scale=0.15)
         3
     """
-    x = as_dataset(data).x.double().flatten(1)
+    real_number(scale, "scale", above=0)
+    x = as_dataset(data).x.double()
+    x = x.reshape(len(x), -1)
     if x.isnan().any():
         raise ValueError("x has missing values, and eigenvalues need a covariance: give complete rows")
-    return int((torch.linalg.eigvalsh(x.mT.cov(correction=0)) > scale**2).sum())
+    covariance = torch.atleast_2d(x.mT.cov(correction=0))
+    return int((torch.linalg.eigvalsh(covariance) > scale**2).sum())
 
 
 @dataclass(frozen=True)
@@ -211,7 +217,7 @@ def rate_distortion(
         Rate, distortion and ELBO with their standard errors.
 
     Raises:
-        ValueError: x outside the support.
+        ValueError: x outside the support; a guide of other latents than the model's.
 
     References:
         Alemi et al. (2018), Fixing a broken ELBO, arXiv:1711.00464, section 2.
@@ -289,7 +295,7 @@ def _reduce_terms(
 ) -> dict[str, Any]:
     """What `reduce` makes of the log-probabilities of some data at a time, put together in their order."""
     data = place(as_dataset(data), model, guide)
-    check_data(model, data.x, data.context)
+    check_data(model, data.x, data.context, guide)
     rows, parts = rows_per_chunk(len(data), num_particles, None), []
     with tqdm(total=len(data), desc="rate and distortion", unit=" data", disable=not progress, delay=2) as bar:
         for start in range(0, len(data), rows):

@@ -37,8 +37,8 @@ def compare_models(
         The comparison: `print` it, or take its `table`.
 
     Raises:
-        ValueError: fewer than two models; other rows, bits or units of x; a density beside a probability; an upper
-            bound; no such reference.
+        ValueError: no `Evidence` by name; fewer than two models; other rows, bits or units of x; a density beside a
+            probability; an upper bound; no such reference.
 
     References:
         Vehtari, Gelman and Gabry (2017), Practical Bayesian model evaluation, arXiv:1507.04544, section 5;
@@ -54,6 +54,7 @@ def compare_models(
         >>> compare_models(found).names[0]
         'true'
     """
+    _check_kind(evidence)
     if len(evidence) < 2:
         raise ValueError(f"compare_models needs two models or more; given {', '.join(evidence) or 'none'}")
     if empty := [name for name, each in evidence.items() if not len(each)]:
@@ -84,6 +85,17 @@ def compare_models(
         num_data=len(baseline.mean),
         notes=(*notes, *unchecked(trained)),
     )
+
+
+def _check_kind(evidence: Any) -> None:
+    if not isinstance(evidence, Mapping):
+        raise ValueError(
+            f"evidence is a {type(evidence).__name__}; give `Evidence` by name: {{'vae': one, 'iwae': other}}"
+        )
+    for name, each in evidence.items():
+        several = isinstance(each, Sequence) and all(isinstance(one, Evidence) for one in each)
+        if not several and not isinstance(each, Evidence):
+            raise ValueError(f"{name!r} is {each!r}; give what `log_evidence` returned, or a list of that")
 
 
 def to_elpd(evidence: Evidence) -> "ELPDData":

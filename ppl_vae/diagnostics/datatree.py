@@ -85,7 +85,7 @@ def to_datatree(
     if draws is not None and options:
         raise ValueError(f"{', '.join(options)} was given beside draws={draws}: set it in draws")
     draws, data = draws or Draws(**options), place(as_dataset(data), model, guide)
-    check_data(model, data.x, data.context)
+    check_data(model, data.x, data.context, guide)
     layout, total = read_layout(model, guide, data), len(data)
     data = data[: draws.rows(layout, total)]
     names = Names(data, layout, draws.num_samples)

@@ -14,6 +14,14 @@ from ppl_vae.diagnostics.draws import is_observation
 from ppl_vae.terms import Site, sample_sites
 
 
+def check_observed(x: Tensor) -> None:
+    """Raise unless something is observed."""
+    if bool(x.isnan().all()):
+        raise ValueError(
+            f"x of shape {tuple(x.shape)} is missing throughout: there is nothing to hold against the model"
+        )
+
+
 def site_of_x(trace: poutine.Trace, size: int) -> Site:
     """The observed site that holds all `size` values of a datum: "x" if it does, else the first that does."""
     sites = {site["name"]: site for site in sample_sites(trace) if is_observation(site)}

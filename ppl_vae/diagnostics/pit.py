@@ -14,12 +14,13 @@ from tqdm.auto import tqdm
 
 from ppl_vae.checks import whole_number
 from ppl_vae.data import Dataset, as_dataset
-from ppl_vae.diagnostics.entries import below_and_at, site_of_x
+from ppl_vae.diagnostics.entries import below_and_at, check_observed, site_of_x
 from ppl_vae.diagnostics.uniformity import holm, uniformity_p_value
 from ppl_vae.evidence import reduce_log_weights
+from ppl_vae.evidence.evidence import k_hat_of
 from ppl_vae.importance import arguments, check_data, evaluating, place, rows_per_chunk
 from ppl_vae.seeding import derived_seed, seeded
-from ppl_vae.terms import PARTICLES, Program, log_terms
+from ppl_vae.terms import PARTICLES, LogTerms, Program, log_terms
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -64,7 +65,7 @@ class PITSummary:
     def __str__(self) -> str:
         test = f"p = {self.p_value:.2g} (feature {self.feature}, Holm over features)"
         shape = f"mean {self.mean:.3f}, spread {self.spread:.3f}"
-        k_hat = f"; k-hat > {BAD_K} for {self.share_bad_k:.0%} of the weights" if self.kind == "conditional" else ""
+        k_hat = f"; {k_hat_of(self.share_bad_k)} of the weights" if self.kind == "conditional" else ""
         return f"{self.kind} PIT of {self.num_data} data x {self.num_features} features: {test}; {shape}{k_hat}"
 
 
@@ -196,7 +197,7 @@ def marginal_pit(
         The values and their test.
 
     Raises:
-        ValueError: x outside the support, or no site of the model holds x.
+        ValueError: x outside the support or missing throughout, or no site of the model holds x.
 
     References:
         Dawid (1984), Statistical theory: the prequential approach, JRSS A 147, section 5.3.
@@ -207,8 +208,10 @@ def marginal_pit(
         >>> print(marginal_pit(bed.model, bed.x + 1.0, num_samples=100))
         marginal PIT of 200 data x 5 features: p = ... (feature ..., Holm over features); mean 0.768, spread 0.811
     """
+    whole_number(num_samples, "num_samples")
     data = place(as_dataset(data), model)
     check_data(model, data.x, data.context)
+    check_observed(data.x)
     everything = torch.ones(data.event_shape, dtype=torch.bool, device=data.x.device)
 
     def predict(part: Dataset, fold: Tensor) -> tuple[Any, Tensor]:
@@ -249,7 +252,7 @@ def conditional_pit(
         The values, their test, and k-hat.
 
     Raises:
-        ValueError: no folds; a guide that gives NaN where x is missing.
+        ValueError: no folds; x missing throughout; a guide or a model that gives NaN where x is missing.
 
     References:
         Gelfand, Dey and Chang (1992), Model determination using predictive distributions, Bayesian Statistics 4.
@@ -260,19 +263,29 @@ def conditional_pit(
         >>> conditional_pit(bed.model, bed.guide, bed.x, num_particles=100).p_value > 0.01
         True
     """
+    whole_number(num_particles, "num_particles")
     data = place(as_dataset(data), model, guide)
     check_data(model, data.x, data.context, guide)
+    check_observed(data.x)
     folds = _folds(data, num_folds, seed)
 
     def predict(part: Dataset, fold: Tensor) -> tuple[Any, Tensor]:
         args = arguments(part.x.masked_fill(fold, torch.nan), part.context)
         terms = log_terms(model, guide, *args, num_particles=num_particles)
-        if terms.log_weights.isnan().any():
-            raise ValueError("the log-weights of a datum with hidden entries are NaN: the guide must take NaN in x")
+        _refuse_nan(terms)
         return terms.model_trace, terms.log_weights
 
     with evaluating(model, guide):
         return _Sweep(data, folds, num_particles, seed, progress).pit("conditional", predict)
+
+
+def _refuse_nan(terms: LogTerms) -> None:
+    """Raise if a datum with hidden entries has no weight, and say whose fault it is."""
+    if terms.log_q.isnan().any():
+        raise ValueError("log q(z given x) of a datum with hidden entries is NaN: the guide must take NaN in x")
+    if terms.log_weights.isnan().any():
+        remedy = "the model must mask them, fn.mask(~x.isnan()), obs=x.nan_to_num()"
+        raise ValueError(f"log p(x, z) of a datum with hidden entries is NaN: {remedy}")
 
 
 def _folds(data: Dataset, num_folds: int, seed: int) -> list[Tensor]:

@@ -207,7 +207,7 @@ def plot_latent(
         'second principal component (40%)'
     """
     data = place(as_dataset(data), model, guide)
-    means = latent_means(guide, data, num_particles=num_particles, seed=seed)
+    means = latent_means(guide, data, num_particles=num_particles, seed=seed, progress=False)
     points, names = _two_dims(means.mean, means.names)
     ax = ax or new_axes(6.4, 4.8)
     scatter(ax, points, data.labels)

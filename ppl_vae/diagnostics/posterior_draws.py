@@ -31,6 +31,7 @@ class PosteriorDraws(ABC):
     """
 
     chunk_size: int | None = None
+    progress: bool = True
 
     @abstractmethod
     def rows(self, num_data: int) -> int:
@@ -51,6 +52,7 @@ class FromGuide(PosteriorDraws):
 
     num_samples: int = 1000
     chunk_size: int | None = field(default=None, repr=False)
+    progress: bool = field(default=True, repr=False)
 
     def __post_init__(self) -> None:
         rows_per_chunk(1, self.num_samples, self.chunk_size)  # says which number is out of range
@@ -74,6 +76,7 @@ class GuideDraws(FromGuide):
     Args:
         num_samples: Number of draws S per datum. Errors in tails rarer than 1 / S are not seen.
         chunk_size: (draw, datum) pairs held at once.
+        progress: Whether `calibration` shows a bar when it takes more than two seconds.
 
     Raises:
         ValueError: fewer than one draw.
@@ -94,6 +97,7 @@ class ImportanceDraws(FromGuide):
     Args:
         num_samples: Number of draws S per datum.
         chunk_size: (draw, datum) pairs held at once.
+        progress: Whether `calibration` shows a bar when it takes more than two seconds.
 
     Raises:
         ValueError: fewer than one draw.
@@ -123,6 +127,7 @@ class HMCDraws(PosteriorDraws):
         sampler: The `HMC` that draws.
         num_chains: Chains C per datum.
         chunk_size: (chain, datum) pairs held at once.
+        progress: Whether `calibration` shows a bar when it takes more than two seconds; `HMC` has one of its own.
 
     References:
         Talts et al. (2018), Validating Bayesian inference algorithms, arXiv:1804.06788, section 5.1 (thinning).
@@ -135,6 +140,7 @@ class HMCDraws(PosteriorDraws):
     sampler: HMC = field(default_factory=HMC)
     num_chains: int = 4
     chunk_size: int | None = field(default=None, repr=False)
+    progress: bool = field(default=True, repr=False)
 
     def rows(self, num_data: int) -> int:
         """As many as fit in a chunk."""

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from ppl_vae.checks import whole_number
 from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.diagnostics.datatree import SAMPLE_DIMS, Names
 from ppl_vae.diagnostics.draws import Draws, Sampler, read_layout
+from ppl_vae.diagnostics.entries import check_observed
 from ppl_vae.importance import PAIRS_PER_CHUNK, check_data, place
 from ppl_vae.seeding import derived_seed
 from ppl_vae.terms import Program
@@ -80,7 +82,7 @@ class PredictiveCheck:
         return len(next(iter(self.prior_predictive.values())))
 
     def p_values(self, group: str = "prior_predictive") -> dict[str, np.ndarray]:
-        """Two-sided mid-p-values by name, each shaped like its statistic; NaN where the statistic is."""
+        """Two-sided mid-p-values by name, each shaped like its statistic; NaN where it is, for x or for a replicate."""
         replicated = getattr(self, group)
         return {name: _two_sided(value, replicated[name]) for name, value in self.observed.items()}
 
@@ -88,7 +90,7 @@ class PredictiveCheck:
         """By statistic: its value for the data; mean, sd and p by either predictive.
 
         Of a statistic with one value per feature, the feature with the smallest prior predictive p is named, and its p
-        is multiplied by the number of features (Holm).
+        is multiplied by the number of features that have one (Holm).
         """
         return dict(self._row(name) for name in self.observed)
 
@@ -96,8 +98,9 @@ class PredictiveCheck:
         values, where = self.observed[name], self.worst(name)
         row = {"data": float(values[where])}
         for group, kind in PREDICTIVES.items():
-            drawn, p = getattr(self, group)[name][(slice(None), *where)], self.p_values(group)[name][where]
-            row |= {f"{kind} mean": drawn.mean(), f"{kind} sd": drawn.std(), f"{kind} p": min(1.0, p * values.size)}
+            drawn, p = getattr(self, group)[name][(slice(None), *where)], self.p_values(group)[name]
+            adjusted = np.minimum(1.0, p[where] * np.isfinite(p).sum())  # NaN stays NaN
+            row |= {f"{kind} mean": drawn.mean(), f"{kind} sd": drawn.std(), f"{kind} p": adjusted}
         return f"{name}{self._feature(where)}", {key: float(value) for key, value in row.items()}
 
     def worst(self, name: str) -> tuple[int, ...]:
@@ -149,7 +152,8 @@ class PredictiveCheck:
 def _two_sided(observed: np.ndarray, replicated: np.ndarray) -> np.ndarray:
     above, equal = (replicated > observed).sum(0), (replicated == observed).sum(0)
     upper = (above + 0.5 * (equal + 1)) / (len(replicated) + 1)
-    return np.where(np.isnan(observed), np.nan, 2 * np.minimum(upper, 1 - upper))
+    unknown = np.isnan(observed) | np.isnan(replicated).any(0)
+    return np.where(unknown, np.nan, 2 * np.minimum(upper, 1 - upper))
 
 
 def predictive_check(
@@ -184,7 +188,8 @@ def predictive_check(
         The statistics and their p-values.
 
     Raises:
-        ValueError: x outside the support, or no site of the model holds x.
+        ValueError: x outside the support or missing throughout; no site of the model holds x; statistics that are no
+            functions by name.
 
     References:
         Box (1980), Sampling and Bayes' inference in scientific modelling and robustness, JRSS A 143;
@@ -197,9 +202,11 @@ def predictive_check(
         >>> bool(predictive_check(bed.model, bed.guide, bed.x, own).p_values()["share of ones"] > 0.05)
         True
     """
+    whole_number(num_samples, "num_samples")
+    statistics = _checked(STATISTICS if statistics is None else statistics)
     data = place(as_dataset(data), model, guide)
     check_data(model, data.x, data.context, guide)
-    statistics = STATISTICS if statistics is None else statistics
+    check_observed(data.x)
     replicated: dict[str, dict[str, list[Any]]] = {group: {name: [] for name in statistics} for group in PREDICTIVES}
     with tqdm(total=num_samples, desc="replicates", unit=" sets", disable=not progress, delay=2) as bar:
         for drawn in _data_sets(model, guide, data, num_samples, seed):
@@ -214,6 +221,12 @@ def predictive_check(
         dims=data.dims,
         coords=dict(data.coords),
     )
+
+
+def _checked(statistics: Any) -> Mapping[str, Statistic]:
+    if not isinstance(statistics, Mapping) or not statistics or not all(map(callable, statistics.values())):
+        raise ValueError(f"statistics is {statistics!r}; give functions of x by name, as in {{'mean': np.nanmean}}")
+    return statistics
 
 
 def _data_sets(

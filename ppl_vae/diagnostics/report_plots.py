@@ -71,7 +71,7 @@ def plot_traversal(
         (32, 32)
     """
     data = place(as_dataset(data), model, guide)
-    means = latent_means(guide, data, seed=seed).mean
+    means = latent_means(guide, data, seed=seed, progress=False).mean
     points, names = _grid(means, num)
     z = torch.as_tensor(points, dtype=data.x.dtype, device=data.x.device)
     context = None if data.context is None else data.context[:1].expand(len(z), -1)

@@ -241,8 +241,8 @@ def _concerns(found: Findings) -> list[str]:
 DIAGNOSES: dict[str, Callable[[Findings], Any]] = {
     "importance": lambda found: found.subject.evidence,
     "weights": _weights,
-    "sbc": lambda found: _calibration(found, GuideDraws(NUM_DRAWS)),
-    "sbc_importance": lambda found: _calibration(found, ImportanceDraws(NUM_DRAWS)),
+    "sbc": lambda found: _calibration(found, GuideDraws(NUM_DRAWS, progress=False)),
+    "sbc_importance": lambda found: _calibration(found, ImportanceDraws(NUM_DRAWS, progress=False)),
     "predictive": lambda found: predictive_check(*found.programs, found.subject.rows, **found.options),
     "marginal_pit": _marginal_pit,
     "conditional_pit": _conditional_pit,
