@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any, Literal
 
@@ -272,11 +272,25 @@ def iter_log_weights(
 
 
 class Kernels:
-    """log w of a block of data, by Pyro's handlers: what `compiling` exchanges for a graph."""
+    """log w of a block of data, by Pyro's handlers; with `half` the model's matrix products are in bfloat16."""
+
+    def __init__(self, half: bool = False) -> None:
+        self.half = half
 
     def __call__(self, model: Program, guide: Program, args: tuple[Tensor, ...], num_particles: int) -> Tensor:
         """Log-weights, (K, rows)."""
-        return log_terms(model, guide, *args, num_particles=num_particles).log_weights
+        program = in_half(model) if self.half else model
+        return log_terms(program, guide, *args, num_particles=num_particles).log_weights
+
+
+def in_half(program: Program) -> Program:
+    """The program with its matrix products in bfloat16; sums and densities stay in the data's float type."""
+
+    def rounded(*args: Tensor) -> Any:
+        with torch.autocast(args[0].device.type, torch.bfloat16):
+            return program(*args)
+
+    return rounded
 
 
 class CompiledKernels(Kernels):
@@ -285,7 +299,8 @@ class CompiledKernels(Kernels):
     The graph serves only if it agrees with the handlers on other rows.
     """
 
-    def __init__(self, level: int) -> None:
+    def __init__(self, level: int, half: bool = False) -> None:
+        super().__init__(half)
         self.level = level
         self.graphs: dict[tuple[Any, ...], tuple[tuple[Any, ...], Graph | None]] = {}
 
@@ -319,16 +334,20 @@ _kernels: ContextVar[Kernels | None] = ContextVar("kernels", default=None)
 
 
 @contextmanager
-def compiling(num_pairs: int, mode: Literal["auto"] | bool) -> Iterator[None]:
-    """Compile the log-weights of what is evaluated within, if there are enough (particle, datum) pairs to repay it."""
-    if mode is False or mode == "auto" and num_pairs < FEWEST_PAIRS_TO_COMPILE:
-        yield
-        return
-    token = _kernels.set(CompiledKernels(logging.INFO if mode == "auto" else logging.WARNING))
+def using(kernels: Kernels) -> Iterator[None]:
+    """Take the log-weights of what is evaluated within by these."""
+    token = _kernels.set(kernels)
     try:
         yield
     finally:
         _kernels.reset(token)
+
+
+def compiling(num_pairs: int, mode: Literal["auto"] | bool, half: bool) -> AbstractContextManager[None]:
+    """Compile the log-weights of what is evaluated within, if there are enough (particle, datum) pairs to repay it."""
+    if mode is True or mode == "auto" and num_pairs >= FEWEST_PAIRS_TO_COMPILE:
+        return using(CompiledKernels(logging.INFO if mode == "auto" else logging.WARNING, half))
+    return using(Kernels(half)) if half else nullcontext()
 
 
 def arguments(x: Tensor, context: Tensor | None) -> tuple[Tensor, ...]:

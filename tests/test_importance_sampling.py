@@ -11,7 +11,7 @@ from test_evidence import gaussian_log_weights
 from tqdm.auto import tqdm
 
 import ppl_vae as pv
-from ppl_vae import beds
+from ppl_vae import beds, likelihoods, posteriors, priors
 from ppl_vae.evidence import Defensive, ImportanceSampling, Sandwich, reduce_log_weights
 from ppl_vae.evidence.evidence import ARRAYS, bootstrap_se
 
@@ -338,3 +338,35 @@ def test_a_bar_has_the_title_it_is_given(monkeypatch):
         *("log p(x), estimate by ImportanceSampling", "log p(x), check by ImportanceSampling"),
         *("log p(x), bounds by AIS", "log p(x), bounds by ReverseAIS", "log p(x)"),
     ]
+
+
+# --- bfloat16 --------------------------------------------------------------------------------------------------------
+
+
+def bits_and_programs():
+    """A decoder whose logits are large, as a trained one's are: there bfloat16 would round log(1 - p) to 0."""
+    with pv.seeded(0):
+        guide = pv.Guide(posteriors.MeanFieldNormal(2), 40)
+        model = pv.Model(priors.StandardNormal(2), likelihoods.Bernoulli(40))
+        model.likelihood.link.linear.bias.data -= 6.0
+        return model, guide, (torch.rand(50, 40) < 0.01).float()
+
+
+@pytest.mark.parametrize("compile", [False, True])
+def test_bfloat16_says_what_it_does_to_log_p(compile):
+    """In the model alone, by the same draws. A logit near -6 is off by up to 0.016; 40 lost log(1 - p) would be 0.1."""
+    model, guide, x = bits_and_programs()
+    options = {"num_particles": 100, "seed": 0, "compile": compile}
+    exact = pv.log_evidence(model, guide, x, **options)
+    rounded = pv.log_evidence(model, guide, x, dtype="bfloat16", **options)
+    change = rounded.log_evidence - exact.log_evidence
+    assert 0 < np.abs(change).max() < 0.05
+    np.testing.assert_allclose(rounded.checks["rounding"], change, atol=2e-3)
+    assert not exact.checks
+
+
+def test_bfloat16_is_for_one_proposal():
+    with pytest.raises(ValueError, match="dtype is 'float16'; it must be 'bfloat16' or None"):
+        ImportanceSampling(dtype="float16")
+    with pytest.raises(ValueError, match="leave one of them out"):
+        ImportanceSampling(proposal=Defensive(), dtype="bfloat16")

@@ -140,10 +140,11 @@ def _append(parts: list[Evidence], part: Evidence | None) -> None:
 
 
 def _kernels(method: Method, data: Dataset) -> AbstractContextManager[None]:
-    """Compiled log-weights, where all blocks have one shape and there are enough of them."""
-    if not isinstance(method, ImportanceSampling) or method.target_se is not None:
+    """Compiled log-weights, where all blocks have one shape and there are enough of them; bfloat16 where asked for."""
+    if not isinstance(method, ImportanceSampling):
         return nullcontext()
-    return compiling(len(data) * method.num_particles, method.compile)
+    mode = method.compile if method.target_se is None else False
+    return compiling(len(data) * method.num_particles, mode, half=method.dtype is not None)
 
 
 class _Progress:

@@ -98,7 +98,7 @@ class Evidence:
         num_used: Particles that each datum was given, (N,).
         bound: "lower", "upper in the limit" or "upper if converged".
         checks: What else tells whether to believe it, by name, (N,) each: "r_hat", "chain_ess" and "divergences" (their
-            share of transitions) of the chains behind an upper bound.
+            share of transitions) of the chains behind an upper bound; "rounding", by how much bfloat16 changed it.
         digests: A number that stands for each x, (N,), by which `compare_models` knows the rows again; None if unknown.
         measure: "counting" for a probability of x, "lebesgue" for a density, "" if the model does not say.
 

@@ -7,17 +7,20 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from scipy.special import logsumexp
 
 from ppl_vae.checks import one_of, real_number, whole_number
 from ppl_vae.data import Dataset
 from ppl_vae.evidence.evidence import Evidence, bootstrap_se, concatenate, reduce_log_weights
 from ppl_vae.evidence.pareto import SMALLEST_NUM_PARTICLES
 from ppl_vae.evidence.proposals import Defensive, prior_guide
-from ppl_vae.importance import iter_log_weights, rows_per_chunk
+from ppl_vae.importance import Kernels, iter_log_weights, rows_per_chunk, using
 from ppl_vae.seeding import derived_seed
 from ppl_vae.terms import Program
 
 __all__ = ["ImportanceSampling"]
+
+PARTICLES_TO_COMPARE = 200  # with bfloat16 and without: enough to tell a bias of 0.001 nats over a hundred data
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,9 @@ class ImportanceSampling:
         chunk_size: (particle, datum) pairs held at once; bounds the memory, whatever K and N.
         compile: Whether `log_evidence` compiles the log-weights, once for all blocks of data: True, False, or "auto",
             from two million (particle, datum) pairs on. The draws are the same; float rounding is not.
+        dtype: "bfloat16" takes the model's matrix products in it: up to twice as fast where the processor has it, and
+            with the guide as it is. What that does to log p(x) is measured per datum on up to 200 of its particles, and
+            kept in `Evidence.checks["rounding"]`: with it less without it, nats. None is the parameters' own type.
 
     Raises:
         ValueError: an unknown proposal, fewer than one particle, a target that is not positive, a single resample.
@@ -60,6 +66,7 @@ class ImportanceSampling:
     bootstrap: int = 0
     chunk_size: int | None = None
     compile: Literal["auto"] | bool = "auto"
+    dtype: Literal["bfloat16"] | None = None
 
     def __post_init__(self) -> None:
         if self.proposal not in ("guide", "prior") and not isinstance(self.proposal, Defensive):
@@ -74,6 +81,8 @@ class ImportanceSampling:
         if self.target_se is not None:
             real_number(self.target_se, "target_se", above=0)
         one_of(self.compile, "compile", ("auto", True, False))
+        if one_of(self.dtype, "dtype", ("bfloat16", None)) and isinstance(self.proposal, Defensive):
+            raise ValueError('dtype is "bfloat16", which a mixture of proposals does not know: leave one of them out')
 
     def rows(self, num_data: int) -> int:
         """How many data `estimate` should be given at once."""
@@ -87,8 +96,20 @@ class ImportanceSampling:
         """Evidence of a block of data."""
         if self.target_se is None:
             log_w = self.log_weights(model, guide, data, self.num_particles, seed)
-            return self._reduce(log_w, self._strata(self.num_particles), seed)
-        return self._until_target(model, guide, data, seed)
+            evidence = self._reduce(log_w, self._strata(self.num_particles), seed)
+        else:
+            evidence = self._until_target(model, guide, data, seed)
+        if self.dtype is None:
+            return evidence
+        return replace(evidence, checks={"rounding": self._rounding(model, guide, data, seed)})
+
+    def _rounding(self, model: Program, guide: Program, data: Dataset, seed: int | None) -> np.ndarray:
+        """log p(x) with bfloat16 less log p(x) without, by the same draws, (N,)."""
+        num_particles, same, found = min(self.num_particles, PARTICLES_TO_COMPARE), derived_seed(seed or 0, 1), []
+        for half in (True, False):
+            with using(Kernels(half)):
+                found.append(logsumexp(self.log_weights(model, guide, data, num_particles, same), axis=0))
+        return found[0] - found[1]
 
     def log_weights(
         self, model: Program, guide: Program, data: Dataset, num_particles: int, seed: int | None

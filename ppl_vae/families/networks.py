@@ -240,7 +240,8 @@ class Readout(nn.Module):
         else:
             flat = self.linear(features.flatten(start_dim=-len(self.feature_shape)))
         batch = features.shape[: features.dim() - len(self.feature_shape)]
-        return flat.reshape(*batch, self.num_parameters, *self.event_shape)
+        # Under autocast back to the weights' own type: in bfloat16, log(1 - 3e-4) of a dark pixel would be 0.
+        return flat.reshape(*batch, self.num_parameters, *self.event_shape).to(self.linear.weight.dtype)
 
 
 def near_identity(transform: nn.Module) -> nn.Module:
