@@ -361,7 +361,9 @@ def test_bfloat16_says_what_it_does_to_log_p(compile):
     rounded = pv.log_evidence(model, guide, x, dtype="bfloat16", **options)
     change = rounded.log_evidence - exact.log_evidence
     assert 0 < np.abs(change).max() < 0.05
-    np.testing.assert_allclose(rounded.checks["rounding"], change, atol=2e-3)
+    difference = rounded.checks["rounding"] - change  # by draws of its own: 4 standard errors over the data
+    assert abs(difference.mean()) < 4 * difference.std(ddof=1) / np.sqrt(len(x))
+    assert np.abs(difference).max() < 0.01
     assert not exact.checks
 
 

@@ -60,6 +60,7 @@ def measure(options: Options) -> list[Row]:
 
     works = {
         "compiled": partial(ours, CompiledKernels(logging.WARNING)),
+        "compiled, bfloat16": partial(ours, CompiledKernels(logging.WARNING, half=True)),
         "eager": partial(ours, None),
         PYRO: partial(vectorised, program, x, num_particles),
         PYRO_UNCHECKED: partial(vectorised, program, x, num_particles, validate=False),
@@ -77,4 +78,5 @@ def rows_of(times: dict, work: str) -> list[Row]:
         rate(work, times, "compiled", PYRO, at_least=3.0),
         rate(work, times, "compiled", PYRO_UNCHECKED),
         rate(f"{work}, not compiled", times, "eager", fastest),
+        rate(f"{work}, the model in bfloat16", times, "compiled, bfloat16", "compiled"),
     ]
