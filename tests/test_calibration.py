@@ -378,6 +378,8 @@ def test_what_cannot_be_calibrated_says_so():
     for num_data in (0, 1, -5, 2.5):
         with pytest.raises(ValueError, match=f"num_data is {num_data}; it must be a whole number, at least 2"):
             calibration(*OWN[:3], num_data=num_data)
+    with pytest.raises(ValueError, match="quantity 'bad' returned a ndarray: f"):
+        calibration(*OWN, num_data=5, quantities={"bad": lambda z, x: z["size"].numpy()})
     for method in ("hmc", GuideDraws):
         with pytest.raises(
             ValueError, match=r"method is .*; it must be GuideDraws\(\), ImportanceDraws\(\) or HMCDraws"
@@ -443,6 +445,17 @@ def test_the_bar_can_be_silenced(given, monkeypatch):
     found = calibration(*OWN[:3], num_data=5, **given)
     assert bars[0]["disable"]
     assert found.method == "GuideDraws(num_samples=20)"
+
+
+def test_coverage_of_one_level_is_that_of_a_list(found):
+    for coverage in (found.coverage, found.hpd_coverage):
+        assert np.array_equal(coverage(0.9), coverage([0.5, 0.9])[1])
+
+
+def test_what_is_no_calibration_is_not_drawn():
+    for given in (3, {}, {"a": 3}):
+        with pytest.raises(ValueError, match="give what calibration returned"):
+            plot_calibration(given)
 
 
 def test_words_name_the_worst_and_count_the_rest():

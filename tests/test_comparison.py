@@ -358,6 +358,11 @@ def test_what_is_no_evidence_is_named(given, said):
         pv.compare_models(given(reduce_log_weights(np.zeros((30, 4)))))
 
 
+def test_what_is_no_comparison_is_not_drawn():
+    with pytest.raises(ValueError, match="comparison is a dict; give what compare_models returned"):
+        plot_models({})
+
+
 def test_upper_bounds_are_refused():
     upper = exactly(np.zeros(3), bound="upper if converged")
     with pytest.raises(ValueError, match="'b' holds bounds of kind 'upper if converged': give estimates of log p"):

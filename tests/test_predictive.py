@@ -28,6 +28,7 @@ from ppl_vae.diagnostics import (
     to_datatree,
 )
 from ppl_vae.diagnostics.entries import below_and_at
+from ppl_vae.diagnostics.predictive import OF_ENTRIES, correlation
 from ppl_vae.diagnostics.uniformity import uniformity_p_value
 
 QUIET = {"progress": False}
@@ -343,7 +344,8 @@ def by_repeat(statistic):
 def test_prior_predictive_p_values_are_uniform(likelihood):
     """40 data sets of 30 rows: Kolmogorov-Smirnov at level 0.001; ties (counts) make p too large, never too small."""
     model, x = simulated(likelihood, REPEATS * ROWS)
-    own = {name: by_repeat(statistic) for name, statistic in STATISTICS.items()}
+    own = {name: by_repeat(statistic) for name, statistic in OF_ENTRIES.items()}
+    own["correlation"] = lambda x: np.array([correlation(part) for part in x.reshape(REPEATS, ROWS, -1)])
     p_values = predictive_check(model, from_the_prior, x, own, num_samples=99, **QUIET).p_values()
     assert p_values["mean"].shape == (REPEATS,)
     for name, p in p_values.items():
@@ -360,6 +362,65 @@ def test_posterior_predictive_p_values_are_too_near_one_but_never_too_small():
     p = check.p_values("posterior_predictive")["variance"]
     assert p.mean() > 0.6
     assert (p < 0.1).mean() < 0.2
+
+
+def test_correlation_is_that_of_pairs_of_features():
+    """Whichever of N and D is larger; constants and what is missing count as nothing."""
+    rng = np.random.default_rng(0)
+    for shape in ((30, 4), (4, 30)):
+        x = rng.normal(size=shape)
+        pairs = np.corrcoef(x.T)[~np.eye(shape[1], dtype=bool)]
+        assert correlation(x) == pytest.approx(np.sqrt((pairs**2).mean()))
+        beside = np.concatenate([x, np.full((len(x), 1), 0.1)], 1)  # no pair of it has a correlation
+        assert correlation(beside) == pytest.approx(np.sqrt((pairs**2).sum() / (shape[1] * (shape[1] + 1))))
+    assert correlation(np.array([[1.0, 2.0], [2.0, np.nan], [3.0, 2.0]])) == 0.0
+    assert np.isnan(correlation(rng.normal(size=(30, 1))))
+
+
+def test_features_that_the_model_takes_for_independent_are_flagged_by_their_correlation_alone():
+    """A model that has collapsed: right margins, and nothing between them. Level 1 / 201."""
+    bed = beds.linear_gaussian(num_data=300, noise=0.5)
+    mean, scale = bed.x.mean(0), bed.x.std(0)
+
+    def collapsed(x, context=None):
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(mean, scale).to_event(1), obs=x)
+
+    p_values = predictive_check(collapsed, from_the_prior, bed.x, **QUIET).p_values()
+    assert p_values.pop("correlation") == pytest.approx(1 / 201)
+    assert min(p_values.values()) > 0.05
+
+
+def test_statistics_of_bits_that_are_one_count_once():
+    model, x = simulated("Bernoulli", 60)
+    check = predictive_check(model, from_the_prior, x, num_samples=50, **QUIET)
+    assert set(check.observed) == set(STATISTICS)
+    shares = check.prior_predictive["mean"]
+    one_side = (shares < 0.5).all() or (shares > 0.5).all()  # where m (1 - m) is monotone
+    assert check.num_distinct() == 2 + (not one_side)  # max is always 1
+    model, x = simulated("Gaussian", 60)
+    assert predictive_check(model, from_the_prior, x, num_samples=50, **QUIET).num_distinct() == 4  # no zeros
+
+
+def test_latents_that_data_share_are_refused():
+    def shared(x, context=None):
+        mean = pyro.sample("mean", dist.Normal(x.new_zeros(()), 1.0))
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("x", dist.Normal(mean[..., None], x.new_ones(5)).to_event(1), obs=x)
+
+    bed = beds.linear_gaussian(num_data=20)
+    with pytest.raises(ValueError, match="latent site 'mean' is outside the plate"):
+        marginal_pit(shared, bed.x, num_samples=30)
+    known = pyro.condition(shared, data={"mean": torch.zeros(30, 1, dtype=torch.float64)})
+    assert marginal_pit(known, bed.x, num_samples=30).kind == "marginal"
+
+
+def test_what_is_no_pit_and_no_tree_is_named():
+    with pytest.raises(ValueError, match="pit is a ndarray; give what marginal_pit"):
+        plot_pit(np.zeros((3, 2)))
+    with pytest.raises(ValueError, match="tree is a int; give what to_datatree returned"):
+        observed_entries(3)
 
 
 def test_a_statistic_without_a_value_has_no_p_value():

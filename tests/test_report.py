@@ -33,7 +33,14 @@ SMALL = [
     ("training.num_epochs", 6),
     ("evaluation.num_particles", 40),
 ]
-FEW = {"NUM_PARTICLES": 100, "BOUNDS": (1, 10, 100), "NUM_DRAWS": 30, "NUM_SIMULATED": 60, "NUM_PREDICTED": 30}
+FEW = {
+    "NUM_PARTICLES": 100,
+    "BOUNDS": (1, 10, 100),
+    "NUM_DRAWS": 30,
+    "NUM_SIMULATED": 60,
+    "NUM_PREDICTED": 30,
+    "NUM_CONDITIONED": 30,
+}
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -66,12 +66,12 @@ class Calibration:
         return sum(int(np.prod(shape, dtype=int)) for shape in self.shapes.values())
 
     def coverage(self, levels: Any) -> np.ndarray:
-        """Share of the truths in the central interval of each level, (L, Q); its standard error is binomial."""
+        """Share of the truths in the central interval of each level, (*L, Q); its standard error is binomial."""
         return central_coverage(self.pit, np.asarray(levels))
 
     def hpd_coverage(self, levels: Any) -> np.ndarray:
-        """Share of the truths in the highest-density region of each level, (L,)."""
-        return (self["hpd"] <= np.asarray(levels)[:, None]).mean(1)
+        """Share of the truths in the highest-density region of each level, (*L,)."""
+        return (self["hpd"] <= np.asarray(levels)[..., None]).mean(-1)
 
     def summary(self, level: float = 0.05) -> CalibrationSummary:
         """P-values, sizes of the errors and a verdict at this level."""

@@ -39,7 +39,7 @@ def plot_calibration(calibrations: Calibration | Mapping[str, Calibration], axes
         The Axes, (M, 4).
 
     Raises:
-        ValueError: another number of Axes.
+        ValueError: another number of Axes; something else than calibrations.
 
     References:
         Säilynoja, Bürkner and Vehtari (2022), Graphical test for discrete uniformity, arXiv:2103.10522.
@@ -53,6 +53,10 @@ def plot_calibration(calibrations: Calibration | Mapping[str, Calibration], axes
         ['ECDF − uniform', 'ECDF − uniform', 'coverage − level', 'coverage − level']
     """
     named = {"": calibrations} if isinstance(calibrations, Calibration) else calibrations
+    if not isinstance(named, Mapping) or not named or not all(isinstance(each, Calibration) for each in named.values()):
+        raise ValueError(
+            f"calibrations is a {type(calibrations).__name__}; give what calibration returned, or some by name"
+        )
     axes = _rows_of_four(len(named)) if axes is None else np.atleast_1d(axes)
     if axes.size != 4 * len(named):
         raise ValueError(f"axes holds {axes.size} Axes: plot_calibration draws on 4 for each of {len(named)}")

@@ -78,8 +78,10 @@ class CalibrationSummary:
             joint = [name for name in self.flagged if name not in latents]
             also = f"; also {', '.join(joint)}" if joint else ""
             return f"{self._grade}: {first} from uniform: {self._error(latents[0])}{also}"
-        alone = f"each latent dimension passes on its own, but not {', '.join(self.flagged)}"
-        return f"{self._grade}: {alone}: q misses how latents depend on each other or on x"
+        alone = f"{'the latent' if self.num_latents == 1 else 'each latent dimension'} passes on its own, but not"
+        misses = "depends on x" if self.num_latents == 1 else "latents depend on each other or on x"
+        why = f"q misses how {'z ' * (self.num_latents == 1)}{misses}, or is off by a little everywhere"
+        return f"{self._grade}: {alone} {', '.join(self.flagged)}: {why}"
 
     @property
     def _grade(self) -> str:
@@ -159,10 +161,10 @@ def summarise(
 
 
 def central_coverage(pit: np.ndarray, levels: np.ndarray) -> np.ndarray:
-    """Share of the truths in the central interval of each level, (N, Q) and (L,) -> (L, Q). No paper.
+    """Share of the truths in the central interval of each level, (N, Q) and (*L,) -> (*L, Q). No paper.
 
     Example:
         >>> central_coverage(np.array([[0.1], [0.5], [0.7]]), np.array([0.5])).round(3).tolist()
         [[0.667]]
     """
-    return (np.abs(2 * pit - 1) <= levels[:, None, None]).mean(1)
+    return (np.abs(2 * pit - 1) <= levels[..., None, None]).mean(-2)

@@ -37,6 +37,8 @@ def plot_models(comparison: ModelComparison, ax: "Axes | None" = None) -> "Axes"
         >>> plot_models(compared).get_xlabel()
         'log p(x) less that of a (nats per datum)'
     """
+    if not isinstance(comparison, ModelComparison):
+        raise ValueError(f"comparison is a {type(comparison).__name__}; give what compare_models returned")
     places = np.arange(len(comparison.names))
     ax = new_axes(8.5, 1.2 + 0.45 * len(places)) if ax is None else ax
     low, high = comparison.interval.T

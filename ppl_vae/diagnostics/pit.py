@@ -15,12 +15,13 @@ from tqdm.auto import tqdm
 from ppl_vae.checks import whole_number
 from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.diagnostics.entries import below_and_at, check_observed, site_of_x
+from ppl_vae.diagnostics.latent import is_local
 from ppl_vae.diagnostics.uniformity import holm, uniformity_p_value
 from ppl_vae.evidence import reduce_log_weights
 from ppl_vae.evidence.evidence import k_hat_of
 from ppl_vae.importance import arguments, check_data, evaluating, place, rows_per_chunk
 from ppl_vae.seeding import derived_seed, seeded
-from ppl_vae.terms import PARTICLES, LogTerms, Program, log_terms
+from ppl_vae.terms import PARTICLES, LogTerms, Program, log_terms, sample_sites
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -197,7 +198,8 @@ def marginal_pit(
         The values and their test.
 
     Raises:
-        ValueError: x outside the support or missing throughout, or no site of the model holds x.
+        ValueError: x outside the support or missing throughout; no site of the model holds x; a latent outside the
+            plate.
 
     References:
         Dawid (1984), Statistical theory: the prequential approach, JRSS A 147, section 5.3.
@@ -217,6 +219,7 @@ def marginal_pit(
     def predict(part: Dataset, fold: Tensor) -> tuple[Any, Tensor]:
         particles = pyro.plate(PARTICLES, num_samples, dim=-2)
         trace = poutine.trace(particles(model)).get_trace(*arguments(part.x, part.context))
+        _refuse_shared(trace)
         return trace, torch.zeros(num_samples, len(part))
 
     with evaluating(model):
@@ -277,6 +280,16 @@ def conditional_pit(
 
     with evaluating(model, guide):
         return _Sweep(data, folds, num_particles, seed, progress).pit("conditional", predict)
+
+
+def _refuse_shared(trace: poutine.Trace) -> None:
+    """Raise if the data share a latent: uniformity over them is tested as of independent ones."""
+    for site in sample_sites(trace):
+        if not site["is_observed"] and not is_local(site):
+            raise ValueError(
+                f'latent site {site["name"]!r} is outside the plate "data", so the data depend on each other and their '
+                "PIT values as well: condition the model on a value of it (pyro.condition)"
+            )
 
 
 def _refuse_nan(terms: LogTerms) -> None:

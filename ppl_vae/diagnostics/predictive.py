@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.stats import rankdata
 from tqdm.auto import tqdm
 
 from ppl_vae.checks import whole_number
@@ -27,18 +28,37 @@ Statistic = Callable[..., Any]
 PREDICTIVES = {"prior_predictive": "prior", "posterior_predictive": "posterior"}
 
 
+ROUNDING = 1e-9  # relative; less is no difference
+
+
 def zero_fraction(x: np.ndarray, axis: int | None = None) -> Any:
     """Share of the observed values that are 0."""
     return np.nanmean(np.where(np.isnan(x), np.nan, x == 0), axis)
 
 
-STATISTICS: dict[str, Statistic] = {
+def correlation(x: np.ndarray) -> float:
+    """Root mean square correlation of pairs of features: what they have to do with each other, whatever the sign.
+
+    Missing entries count as the mean of their feature, constant features as uncorrelated; NaN for a single feature.
+    """
+    columns = x.reshape(len(x), -1)
+    centred = np.nan_to_num(columns - np.nanmean(columns, 0))
+    norms, sizes = (np.linalg.norm(values, axis=0) for values in (centred, np.nan_to_num(columns)))
+    varies = norms > ROUNDING * sizes
+    scaled = np.where(varies, centred / np.where(varies, norms, 1.0), 0.0)
+    products = scaled.T @ scaled if len(scaled) > scaled.shape[1] else scaled @ scaled.T  # of equal norm
+    num_pairs = len(varies) * (len(varies) - 1)
+    return float(np.sqrt(max((products**2).sum() - varies.sum(), 0.0) / num_pairs)) if num_pairs else np.nan
+
+
+OF_ENTRIES: dict[str, Statistic] = {
     "mean": np.nanmean,
     "variance": np.nanvar,
     "zero_fraction": zero_fraction,
     "max": np.nanmax,
 }
-FEATURE_STATISTICS: dict[str, Statistic] = {name: partial(f, axis=0) for name, f in STATISTICS.items()}
+STATISTICS: dict[str, Statistic] = OF_ENTRIES | {"correlation": correlation}
+FEATURE_STATISTICS: dict[str, Statistic] = {name: partial(f, axis=0) for name, f in OF_ENTRIES.items()}
 
 
 @dataclass(frozen=True)
@@ -85,6 +105,18 @@ class PredictiveCheck:
         """Two-sided mid-p-values by name, each shaped like its statistic; NaN where it is, for x or for a replicate."""
         replicated = getattr(self, group)
         return {name: _two_sided(value, replicated[name]) for name, value in self.observed.items()}
+
+    def num_distinct(self, group: str = "prior_predictive") -> int:
+        """How many of the statistics that are numbers say something of their own.
+
+        One that never varies tells nothing, and of bits mean, variance and share of zeros are one.
+        """
+        orders = set()
+        for drawn in getattr(self, group).values():
+            if drawn.ndim == 1 and np.isfinite(drawn).all() and np.ptp(drawn) > 0:
+                ranks = rankdata(np.round(drawn / (ROUNDING * np.abs(drawn).max())))
+                orders.add(min(tuple(ranks), tuple(len(ranks) + 1 - ranks)))
+        return len(orders)
 
     def summary(self) -> dict[str, dict[str, float]]:
         """By statistic: its value for the data; mean, sd and p by either predictive.
@@ -178,8 +210,8 @@ def predictive_check(
         guide: `Guide`, or any Pyro guide with the same latent sites.
         data: A `Dataset` (its rows: pass `data.test`), or an array, tensor, DataFrame, DataArray.
         statistics: By name, functions of x (N, *event), NaN where missing, to a number or one number per feature; None
-            is `STATISTICS`: mean, variance, zero_fraction and max over all entries. `FEATURE_STATISTICS` are the same
-            for every feature.
+            is `STATISTICS`: mean, variance, zero_fraction and max over all entries, and correlation, the root mean
+            square one of pairs of features. `FEATURE_STATISTICS` are the first four for every feature.
         num_samples: Number of replicated data sets S; no p is below 1 / (S + 1).
         seed: Seed of the draws.
         progress: Whether to show a bar when it takes more than two seconds.
@@ -203,8 +235,9 @@ def predictive_check(
         True
     """
     whole_number(num_samples, "num_samples")
-    statistics = _checked(STATISTICS if statistics is None else statistics)
     data = place(as_dataset(data), model, guide)
+    given = (OF_ENTRIES if data.event_shape.numel() == 1 else STATISTICS) if statistics is None else statistics
+    statistics = _checked(given)
     check_data(model, data.x, data.context, guide)
     check_observed(data.x)
     replicated: dict[str, dict[str, list[Any]]] = {group: {name: [] for name in statistics} for group in PREDICTIVES}
@@ -279,6 +312,8 @@ def observed_entries(tree: "xr.DataTree") -> "xr.DataTree":
     """
     import xarray as xr
 
+    if not isinstance(tree, xr.DataTree):
+        raise ValueError(f"tree is a {type(tree).__name__}; give what to_datatree returned")
     groups: dict[str, dict[str, Any]] = {group: {} for group in (*PREDICTIVES, "observed_data")}
     sites = tree["observed_data"].to_dataset().data_vars
     for name, observed in sites.items():

@@ -43,6 +43,9 @@ def plot_predictive_check(check: PredictiveCheck, axes: Any = None) -> Any:
         where = check.worst(name)
         for (group, kind), colour in zip(PREDICTIVES.items(), (BLUE, ORANGE), strict=True):
             drawn = getattr(check, group)[name][(slice(None), *where)]
+            drawn = drawn[np.isfinite(drawn)]
+            if not len(drawn):
+                continue
             ax.hist(drawn, 20, color=colour, alpha=0.6, label=f"{kind} predictive", density=np.ptp(drawn) > 0)
         ax.axvline(row["data"], color="black", linewidth=2, label="data")
         p_values = ", ".join(f"{kind} {row[f'{kind} p']:.2g}" for kind in PREDICTIVES.values())
@@ -79,6 +82,8 @@ def plot_pit(pit: PIT, ax: "Axes | None" = None) -> "Axes":
         >>> len(plot_pit(marginal_pit(bed.model, bed.x, num_samples=50)).get_legend().get_texts())
         6
     """
+    if not isinstance(pit, PIT):
+        raise ValueError(f"pit is a {type(pit).__name__}; give what marginal_pit or conditional_pit returned")
     own, ax = ax is None, ax or new_axes(6.4, 4.0)
     values, dim = pit.values.reshape(len(pit), -1), pit.dims[1]
     if np.isnan(values).any() or values.shape[1] > MOST_LINES:

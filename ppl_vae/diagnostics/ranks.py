@@ -153,6 +153,8 @@ class Ranking:
 
     @staticmethod
     def _checked(name: str, value: Tensor, shape: torch.Size) -> Tensor:
+        if not isinstance(value, Tensor):
+            raise ValueError(f"quantity {name!r} returned a {type(value).__name__}: f(z, x) must return a tensor")
         if value.shape != shape:
             raise ValueError(f"quantity {name!r} has shape {tuple(value.shape)}: f(z, x) must return {tuple(shape)}")
         if value.isnan().any():

@@ -43,7 +43,8 @@ NUM_PARTICLES = 500  # for bounds of few particles, and for the largest weight
 BOUNDS = (1, 10, 100, 500)
 NUM_DRAWS = 200  # of z per simulated datum
 NUM_SIMULATED = 500
-NUM_PREDICTED = 100  # draws of z per datum of a PIT
+NUM_PREDICTED = 100  # draws of z per datum of a marginal PIT
+NUM_CONDITIONED = 1000  # of a conditional one, whose weights make fewer of them
 NUM_WORST = 20
 
 
@@ -210,7 +211,7 @@ def _marginal_pit(found: Findings) -> PIT:
 def _conditional_pit(found: Findings) -> PIT:
     if found.subject.rows.event_shape.numel() == 1:
         raise NotApplicable("a datum has one entry, so there is no rest of it to predict that from")
-    return conditional_pit(*found.programs, found.subject.rows, num_particles=NUM_PREDICTED, **found.options)
+    return conditional_pit(*found.programs, found.subject.rows, num_particles=NUM_CONDITIONED, **found.options)
 
 
 def _reliability(found: Findings) -> Reliability:

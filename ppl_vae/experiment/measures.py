@@ -21,7 +21,7 @@ SEEN = 1e-6  # an error that a test sees, however small it is
 FEWEST_ROWS = (
     30  # of fewer, one feature in a hundred whose predictions are a whole sd off is missed 1 time in 10 or more
 )
-MOST_BAD_K = 0.5  # share of bad weights beyond which predictions of hidden entries are not judged
+MOST_BAD_K = 0.1  # share of bad weights beyond which predictions of hidden entries are not judged
 PRIOR_PASSES = 1.0  # nats
 
 
@@ -151,7 +151,7 @@ def predictive_p(kind: str) -> Callable[[Findings], Measured]:
         if not known:
             raise NotApplicable("no test statistic is a number")
         worst = min(known, key=lambda name: known[name])
-        p_value = min(1.0, known[worst] * len(known))
+        p_value = min(1.0, known[worst] * max(1, check.num_distinct(f"{kind}_predictive")))
         return _of_rows(p_value, f"of the {worst.replace('_', ' ')}", check.num_data)
 
     return measure
