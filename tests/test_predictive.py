@@ -28,7 +28,7 @@ from ppl_vae.diagnostics import (
     to_datatree,
 )
 from ppl_vae.diagnostics.entries import below_and_at
-from ppl_vae.diagnostics.predictive import OF_ENTRIES, correlation
+from ppl_vae.diagnostics.statistics import OF_ENTRIES, correlation
 from ppl_vae.diagnostics.uniformity import uniformity_p_value
 
 QUIET = {"progress": False}

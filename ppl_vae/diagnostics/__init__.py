@@ -33,15 +33,10 @@ from ppl_vae.diagnostics.plots import (
     plot_training,
 )
 from ppl_vae.diagnostics.posterior_draws import GuideDraws, HMCDraws, ImportanceDraws
-from ppl_vae.diagnostics.predictive import (
-    FEATURE_STATISTICS,
-    STATISTICS,
-    PredictiveCheck,
-    observed_entries,
-    predictive_check,
-)
+from ppl_vae.diagnostics.predictive import PredictiveCheck, observed_entries, predictive_check
 from ppl_vae.diagnostics.predictive_plots import plot_pit, plot_predictive_check, plot_reliability
 from ppl_vae.diagnostics.reliability import Reliability, reliability
+from ppl_vae.diagnostics.statistics import FEATURE_STATISTICS, STATISTICS
 from ppl_vae.diagnostics.surgery import ELBOSurgery, SurgerySummary, elbo_surgery
 
 __all__ = [

@@ -1,9 +1,8 @@
 """Predictive checks: does the data set look like those that the model makes, by test statistics?"""
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.diagnostics.datatree import SAMPLE_DIMS, Names
 from ppl_vae.diagnostics.draws import Draws, Sampler, read_layout
 from ppl_vae.diagnostics.entries import check_observed
+from ppl_vae.diagnostics.statistics import OF_ENTRIES, ROUNDING, STATISTICS, Statistic
 from ppl_vae.importance import PAIRS_PER_CHUNK, check_data, place
 from ppl_vae.seeding import derived_seed
 from ppl_vae.terms import Program
@@ -22,43 +22,9 @@ from ppl_vae.terms import Program
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["FEATURE_STATISTICS", "STATISTICS", "PredictiveCheck", "observed_entries", "predictive_check"]
+__all__ = ["PredictiveCheck", "observed_entries", "predictive_check"]
 
-Statistic = Callable[..., Any]
 PREDICTIVES = {"prior_predictive": "prior", "posterior_predictive": "posterior"}
-
-
-ROUNDING = 1e-9  # relative; less is no difference
-
-
-def zero_fraction(x: np.ndarray, axis: int | None = None) -> Any:
-    """Share of the observed values that are 0."""
-    return np.nanmean(np.where(np.isnan(x), np.nan, x == 0), axis)
-
-
-def correlation(x: np.ndarray) -> float:
-    """Root mean square correlation of pairs of features: what they have to do with each other, whatever the sign.
-
-    Missing entries count as the mean of their feature, constant features as uncorrelated; NaN for a single feature.
-    """
-    columns = x.reshape(len(x), -1)
-    centred = np.nan_to_num(columns - np.nanmean(columns, 0))
-    norms, sizes = (np.linalg.norm(values, axis=0) for values in (centred, np.nan_to_num(columns)))
-    varies = norms > ROUNDING * sizes
-    scaled = np.where(varies, centred / np.where(varies, norms, 1.0), 0.0)
-    products = scaled.T @ scaled if len(scaled) > scaled.shape[1] else scaled @ scaled.T  # of equal norm
-    num_pairs = len(varies) * (len(varies) - 1)
-    return float(np.sqrt(max((products**2).sum() - varies.sum(), 0.0) / num_pairs)) if num_pairs else np.nan
-
-
-OF_ENTRIES: dict[str, Statistic] = {
-    "mean": np.nanmean,
-    "variance": np.nanvar,
-    "zero_fraction": zero_fraction,
-    "max": np.nanmax,
-}
-STATISTICS: dict[str, Statistic] = OF_ENTRIES | {"correlation": correlation}
-FEATURE_STATISTICS: dict[str, Statistic] = {name: partial(f, axis=0) for name, f in OF_ENTRIES.items()}
 
 
 @dataclass(frozen=True)
