@@ -2,12 +2,23 @@
 
 import difflib
 import math
+import warnings
 from collections.abc import Collection, Iterable
 from dataclasses import fields
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any
 
-__all__ = ["instance_of", "one_line", "one_of", "real_number", "suggestion", "whole_fields", "whole_number"]
+__all__ = [
+    "instance_of",
+    "one_line",
+    "one_of",
+    "real_number",
+    "suggestion",
+    "warn_caller",
+    "whole_fields",
+    "whole_number",
+]
 
 LISTED = 20  # longer lists are not shown in an error
 
@@ -171,3 +182,18 @@ def suggestion(word: str, names: Iterable[str]) -> str:
     meant = [name for name in names if name.lower() in close]
     parts = [f"did you mean {meant[0]}?"] if meant else []
     return " ".join([*parts, f"Allowed: {', '.join(names) or 'nothing'}"] if len(names) <= LISTED else parts)
+
+
+def warn_caller(message: str) -> None:
+    """Warn at the line outside this package that led here; Python shows it once for each such line. No paper.
+
+    Args:
+        message: What the caller should know.
+
+    Example:
+        >>> with warnings.catch_warnings(record=True) as said:
+        ...     warn_caller("few draws")
+        >>> [str(each.message) for each in said]
+        ['few draws']
+    """
+    warnings.warn(message, skip_file_prefixes=(str(Path(__file__).parent),))

@@ -114,8 +114,11 @@ def check_data(model: Program, x: Tensor, context: Tensor | None, guide: Program
         )
 
 
-def check_programs(model: Program, guide: Program, x: Tensor, context: Tensor | None) -> None:
+def check_programs(model: Program, guide: Program, x: Tensor, context: Tensor | None) -> list[str]:
     """Run programs of one's own once over all data, before a loop that runs without validation.
+
+    Returns:
+        Names of the guide's sites outside the data plate.
 
     Raises:
         ValueError: an observed site is of another shape than x, x lies outside its support, or a log-density is NaN:
@@ -124,7 +127,7 @@ def check_programs(model: Program, guide: Program, x: Tensor, context: Tensor | 
     for name, program in (("model", model), ("guide", guide)):
         if not callable(program):
             raise ValueError(f"{name} is of type {type(program).__name__}; give a pv.{name.title()} or a Pyro program")
-    rows = rows_per_chunk(len(x), 1, None)
+    rows, outside = rows_per_chunk(len(x), 1, None), dict[str, None]()
     for start in range(0, 0 if isinstance(model, Model) and isinstance(guide, Guide) else len(x), rows):
         part = slice(start, start + rows)
         args = arguments(x[part], None if context is None else context[part])
@@ -134,12 +137,19 @@ def check_programs(model: Program, guide: Program, x: Tensor, context: Tensor | 
             sites = [] if isinstance(model, Model) else sample_sites(joint)
             for site in [*sample_sites(drawn), *sites]:
                 check_site(site, args[0], start)
+            outside |= {site["name"]: None for site in sample_sites(drawn) if not in_plate(site)}
+    return list(outside)
+
+
+def in_plate(site: Site) -> bool:
+    """Whether a site has a value for every datum."""
+    return any(frame.name == PLATE for frame in site["cond_indep_stack"])
 
 
 def check_site(site: Site, x: Tensor, start: int) -> None:
     """Raise ValueError unless a site in the data plate can be evaluated at its value; rows count from `start`."""
     name, fn, value = site["name"], site["fn"], site["value"]
-    if all(frame.name != PLATE for frame in site["cond_indep_stack"]) or site["infer"].get("_deterministic"):
+    if not in_plate(site) or site["infer"].get("_deterministic"):
         return
     if site["is_observed"]:
         if not _fits(value.shape, fn):

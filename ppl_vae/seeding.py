@@ -54,4 +54,5 @@ def derived_seed(seed: int, *keys: int) -> int:
         >>> derived_seed(0, 1) == derived_seed(0, 1), derived_seed(0, 1) == derived_seed(0, 2)
         (True, False)
     """
-    return int(np.random.SeedSequence([whole_number(seed, "seed", at_least=0), *keys]).generate_state(1, np.uint64)[0] >> 1)
+    sequence = np.random.SeedSequence([whole_number(seed, "seed", at_least=0), *keys])
+    return int(sequence.generate_state(1, np.uint64)[0] >> 1)

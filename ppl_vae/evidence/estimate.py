@@ -13,7 +13,7 @@ import numpy as np
 from torch import nn
 from tqdm.auto import tqdm
 
-from ppl_vae.checks import suggestion
+from ppl_vae.checks import suggestion, warn_caller
 from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.data.rows import blocks
 from ppl_vae.distributed import from_main, gathered, is_main, num_processes, rank
@@ -59,7 +59,8 @@ def log_evidence(
     """log p(x) of every datum, with what says whether to believe it.
 
     `log_evidence(model, guide, data.test, num_particles=5000)` is short for `method=ImportanceSampling(5000)`.
-    See the method for its formula and when it fails.
+    See the method for its formula and when it fails. With latents outside the plate "data" it is log p(x) given them,
+    averaged over the guide's draws: a warning names them.
 
     Args:
         model: `Model`, or any Pyro model with a plate "data" at dim -1.
@@ -91,7 +92,10 @@ def log_evidence(
     if method is not None and options:
         raise ValueError(f"{', '.join(options)} was given beside method={method}: set it in the method")
     method, data = check_method(method or _sampling(options), "method"), place(as_dataset(data), model, guide)
-    check_programs(model, guide, data.x, data.context)
+    if outside := check_programs(model, guide, data.x, data.context):
+        warn_caller(
+            f"{outside[0]!r} lies outside the data plate: log p(x) is given it, averaged over the guide's draws of it"
+        )
     method.warn()
     file, rows = _Progress(checkpoint, (model, guide), data, f"{method!r}, seed={seed}"), method.rows(len(data))
     parts, measure = from_main(file.read() if is_main() else None), measure_of(model)

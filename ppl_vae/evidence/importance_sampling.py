@@ -1,15 +1,13 @@
 """log p(x) by importance sampling: from the guide, the prior, or both; until K is spent or a target is met."""
 
-import warnings
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from scipy.special import logsumexp
 
-from ppl_vae.checks import one_of, real_number, whole_number
+from ppl_vae.checks import one_of, real_number, warn_caller, whole_number
 from ppl_vae.data import Dataset
 from ppl_vae.evidence.evidence import Evidence, bootstrap_se, concatenate, reduce_log_weights
 from ppl_vae.evidence.pareto import SMALLEST_NUM_PARTICLES
@@ -152,4 +150,4 @@ def warn_of_few(count: int, what: str) -> None:
     """Warn, at the caller's line, where k-hat cannot be told from so few."""
     if count < SMALLEST_NUM_PARTICLES:
         few = f"k-hat needs at least {SMALLEST_NUM_PARTICLES} {what} and was given {count}: it is NaN"
-        warnings.warn(few, skip_file_prefixes=(str(Path(__file__).parents[1]),))  # once for each line of the caller's
+        warn_caller(few)
