@@ -167,7 +167,10 @@ def test_families_refuse_impossible_sizes():
         (lambda: priors.GaussianMixture(2, num_components=0), "num_components is 0"),
         (lambda: likelihoods.Categorical(2, num_categories=1), "num_categories is 1"),
         (lambda: likelihoods.Gaussian(2, scale=0.0), "scale is 0.0; it must be a finite number, above 0"),
-        (lambda: likelihoods.Gaussian(2, scale="pixel"), "scale, if not a number, is 'pixel'; it must be 'global', 'feature' or 'decoder'"),
+        (
+            lambda: likelihoods.Gaussian(2, scale="pixel"),
+            "scale, if not a number, is 'pixel'; it must be 'global', 'feature' or 'decoder'",
+        ),
         (lambda: likelihoods.StudentT(2, df=-1.0), "df is -1.0; it must be a finite number, above 0"),
         (lambda: networks.ConvEncoder((5,)), r"takes images of shape .* not \(5,\)"),
     ):

@@ -1,6 +1,7 @@
 """log w, for any Pyro model and guide: exact where the posterior is, and the same however it is chunked."""
 
 from contextlib import nullcontext
+from functools import partial
 
 import numpy as np
 import pyro
@@ -8,6 +9,8 @@ import pyro.distributions as dist
 import pytest
 import torch
 from cases import EVENT, PROBLEMS, data_for, vae
+from pyro import poutine
+from pyro.infer import config_enumerate
 from torch import nn
 
 import ppl_vae as pv
@@ -65,6 +68,19 @@ def test_evaluation_leaves_modes_gradients_and_parameter_store_as_they_were():
     assert model.decoder[-1].training
     assert len(pyro.get_param_store()) == 0
     assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("wrap", [lambda f: lambda x: f(x), partial, lambda f: poutine.scale(f, 1.0), config_enumerate])
+def test_a_wrapped_module_is_evaluated_as_the_bare_one(wrap):
+    """Dropout is at rest within a function, a partial, a handler; and data take the float type of its parameters."""
+    model, guide = vae()
+    model.decoder.append(nn.Dropout(0.5))
+    x = data_for("Bernoulli")
+    bare = pv.log_weights(model, guide, x, num_particles=3, seed=0)
+    assert torch.equal(pv.log_weights(wrap(model), guide, x, num_particles=3, seed=0), bare)
+    assert model.decoder[-1].training
+    double = pv.log_evidence(wrap(model.double()), wrap(guide.double()), x, num_particles=30, seed=0)
+    assert np.isfinite(double.log_evidence).all()
 
 
 def test_missing_values_are_integrated_out():

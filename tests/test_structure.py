@@ -30,6 +30,8 @@ ROOMS = [
         "model",
         "guide",
         "terms",
+        "programs",
+        "inspection",
         "recording",
         "importance",
         "hmc",

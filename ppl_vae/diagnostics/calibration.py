@@ -13,7 +13,8 @@ from ppl_vae.diagnostics.calibration_summary import CalibrationSummary, central_
 from ppl_vae.diagnostics.posterior_draws import GuideDraws, PosteriorDraws, event_dims
 from ppl_vae.diagnostics.ranks import Quantity, Ranking, rows_of
 from ppl_vae.evidence import simulate
-from ppl_vae.importance import check_data, evaluating, place
+from ppl_vae.inspection import check_data
+from ppl_vae.programs import evaluating, place
 from ppl_vae.seeding import derived_seed, seeded
 from ppl_vae.terms import Program
 

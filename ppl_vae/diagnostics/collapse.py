@@ -14,7 +14,9 @@ from tqdm.auto import tqdm
 from ppl_vae.checks import real_number
 from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.diagnostics.latent import latent_means
-from ppl_vae.importance import arguments, check_data, evaluating, place, rows_per_chunk
+from ppl_vae.importance import rows_per_chunk
+from ppl_vae.inspection import check_data
+from ppl_vae.programs import arguments, evaluating, place
 from ppl_vae.seeding import derived_seed, seeded
 from ppl_vae.terms import LogTerms, Program, Site, log_terms
 

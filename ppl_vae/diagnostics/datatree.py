@@ -11,7 +11,8 @@ from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.diagnostics.draws import Draws, Layout, Sampler, read_layout
 from ppl_vae.evidence import reduce_log_weights
 from ppl_vae.evidence.pareto import SMALLEST_NUM_PARTICLES
-from ppl_vae.importance import check_data, place
+from ppl_vae.inspection import check_data
+from ppl_vae.programs import place
 from ppl_vae.terms import Program
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.diagnostics.latent import dimension_names
 from ppl_vae.diagnostics.posterior_draws import GuideDraws, event_dims
 from ppl_vae.hmc import HMC, Chains, sample_posterior
-from ppl_vae.importance import place
+from ppl_vae.programs import place
 from ppl_vae.seeding import derived_seed
 from ppl_vae.terms import Program
 

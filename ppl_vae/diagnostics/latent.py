@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from ppl_vae.checks import whole_number
 from ppl_vae.data import Dataset, as_dataset
-from ppl_vae.importance import arguments, evaluating, place
+from ppl_vae.programs import arguments, evaluating, place
 from ppl_vae.seeding import derived_seed, seeded
 from ppl_vae.terms import PARTICLES, PLATE, Program, Site, sample_sites
 

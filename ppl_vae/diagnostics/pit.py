@@ -19,7 +19,9 @@ from ppl_vae.diagnostics.latent import is_local
 from ppl_vae.diagnostics.uniformity import holm, uniformity_p_value
 from ppl_vae.evidence import reduce_log_weights
 from ppl_vae.evidence.evidence import k_hat_of
-from ppl_vae.importance import arguments, check_data, evaluating, place, rows_per_chunk
+from ppl_vae.importance import rows_per_chunk
+from ppl_vae.inspection import check_data
+from ppl_vae.programs import arguments, evaluating, place
 from ppl_vae.seeding import derived_seed, seeded
 from ppl_vae.terms import PARTICLES, LogTerms, Program, log_terms, sample_sites
 

@@ -15,7 +15,9 @@ from ppl_vae.diagnostics.datatree import SAMPLE_DIMS, Names
 from ppl_vae.diagnostics.draws import Draws, Sampler, read_layout
 from ppl_vae.diagnostics.entries import check_observed
 from ppl_vae.diagnostics.statistics import OF_ENTRIES, ROUNDING, STATISTICS, Statistic
-from ppl_vae.importance import PAIRS_PER_CHUNK, check_data, place
+from ppl_vae.importance import PAIRS_PER_CHUNK
+from ppl_vae.inspection import check_data
+from ppl_vae.programs import place
 from ppl_vae.seeding import derived_seed
 from ppl_vae.terms import Program
 

@@ -12,7 +12,8 @@ from ppl_vae.diagnostics.latent import dimension_names
 from ppl_vae.diagnostics.posterior_draws import ImportanceDraws, PosteriorDraws
 from ppl_vae.evidence.proposals import prior_guide
 from ppl_vae.hmc.posterior import drawing
-from ppl_vae.importance import arguments, evaluating, rows_per_chunk
+from ppl_vae.importance import rows_per_chunk
+from ppl_vae.programs import arguments, evaluating
 from ppl_vae.terms import LogTerms, Program, log_terms, sample_sites
 
 __all__ = ["Quantity", "Ranking", "weighted_pit"]

@@ -12,7 +12,9 @@ from ppl_vae.evidence.evidence import Evidence, reduce_log_weights
 from ppl_vae.evidence.importance_sampling import warn_of_few
 from ppl_vae.evidence.path import PILOT_CHAINS, Kernels, Path, explore, temperatures, tune
 from ppl_vae.hmc import HMC
-from ppl_vae.importance import arguments, check_data, evaluating, rows_per_chunk
+from ppl_vae.importance import rows_per_chunk
+from ppl_vae.inspection import check_data
+from ppl_vae.programs import arguments, evaluating
 from ppl_vae.seeding import derived_seed, seeded
 from ppl_vae.terms import Program
 

@@ -12,7 +12,7 @@ from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.evidence.annealed import AIS
 from ppl_vae.evidence.evidence import Evidence, concatenate
 from ppl_vae.evidence.simulation import simulate
-from ppl_vae.importance import place
+from ppl_vae.programs import place
 from ppl_vae.seeding import derived_seed
 from ppl_vae.terms import Program
 

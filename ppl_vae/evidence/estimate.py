@@ -21,7 +21,9 @@ from ppl_vae.evidence.evidence import Evidence, concatenate
 from ppl_vae.evidence.importance_sampling import ImportanceSampling
 from ppl_vae.evidence.rows import digests, measure_of
 from ppl_vae.families.missing import missing_values
-from ppl_vae.importance import check_programs, compiling, log_weights, own_parameters, place
+from ppl_vae.importance import compiling, log_weights
+from ppl_vae.inspection import check_programs
+from ppl_vae.programs import own_parameters, place
 from ppl_vae.seeding import derived_seed
 from ppl_vae.terms import Program
 

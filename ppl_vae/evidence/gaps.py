@@ -14,7 +14,8 @@ from ppl_vae.evidence.refine import Refinement, refine
 from ppl_vae.evidence.refined_guide import RefinedGuide
 from ppl_vae.evidence.rows import digests, other_rows
 from ppl_vae.hmc import HMC
-from ppl_vae.importance import iter_log_weights, place
+from ppl_vae.importance import iter_log_weights
+from ppl_vae.programs import place
 from ppl_vae.terms import Program
 
 __all__ = ["GapsSummary", "InferenceGaps", "inference_gaps"]

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ppl_vae.checks import one_of, real_number
 from ppl_vae.data import Dataset
-from ppl_vae.importance import arguments, check_data, evaluating
+from ppl_vae.inspection import check_data
+from ppl_vae.programs import arguments, evaluating
 from ppl_vae.seeding import seeded
 from ppl_vae.terms import Program, log_density_at, log_terms
 

@@ -18,8 +18,10 @@ from ppl_vae.families.posteriors import FLOOR, FullRankNormal, Posterior
 from ppl_vae.guide import Guide
 from ppl_vae.hmc import HMC
 from ppl_vae.hmc.posterior import run_chains
-from ppl_vae.importance import arguments, check_data, check_programs, evaluating, place, rows_per_chunk
+from ppl_vae.importance import rows_per_chunk
+from ppl_vae.inspection import check_data, check_programs
 from ppl_vae.objectives import Bound, StickingTheLanding, TraceELBO
+from ppl_vae.programs import arguments, evaluating, place
 from ppl_vae.seeding import derived_seed, seeded
 from ppl_vae.terms import PLATE, Program, log_terms
 

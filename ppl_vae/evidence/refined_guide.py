@@ -14,7 +14,7 @@ from torch.distributions import biject_to, constraints
 
 from ppl_vae.data import Dataset
 from ppl_vae.families.posteriors import Posterior
-from ppl_vae.importance import arguments, evaluating
+from ppl_vae.programs import arguments, evaluating
 from ppl_vae.seeding import seeded
 from ppl_vae.terms import PARTICLES, PLATE, Program, Site, log_terms, sample_sites
 

@@ -15,7 +15,7 @@ from ppl_vae.evidence.importance_sampling import ImportanceSampling
 from ppl_vae.evidence.interval import ESTIMATE, INTERVAL, LOWER_BOUND, EvidenceInterval, num_se
 from ppl_vae.evidence.proposals import Defensive
 from ppl_vae.evidence.upper import ReverseAIS
-from ppl_vae.importance import place
+from ppl_vae.programs import place
 from ppl_vae.seeding import derived_seed
 from ppl_vae.terms import Program
 

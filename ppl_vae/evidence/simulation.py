@@ -4,8 +4,8 @@ from pyro import poutine
 from torch import Tensor
 
 from ppl_vae.data import Dataset
-from ppl_vae.importance import arguments, evaluating
 from ppl_vae.model import Model
+from ppl_vae.programs import arguments, evaluating
 from ppl_vae.seeding import seeded
 from ppl_vae.terms import Program, sample_sites
 

@@ -15,7 +15,7 @@ from ppl_vae.evidence.evidence import Evidence, reduce_log_weights
 from ppl_vae.evidence.importance_sampling import ImportanceSampling
 from ppl_vae.evidence.proposals import prior_guide
 from ppl_vae.hmc import HMC, Chains, sample_posterior
-from ppl_vae.importance import evaluating
+from ppl_vae.programs import evaluating
 from ppl_vae.seeding import derived_seed
 from ppl_vae.terms import Program
 

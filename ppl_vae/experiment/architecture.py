@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from ppl_vae.data import Dataset
 from ppl_vae.experiment.elements import Table
 from ppl_vae.guide import Guide
-from ppl_vae.importance import arguments, evaluating, place
 from ppl_vae.model import Model
+from ppl_vae.programs import arguments, evaluating, place
 from ppl_vae.seeding import seeded
 from ppl_vae.terms import Program
 

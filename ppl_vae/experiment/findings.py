@@ -32,7 +32,8 @@ from ppl_vae.evidence import Evidence, reduce_log_weights
 from ppl_vae.experiment.build import Experiment
 from ppl_vae.experiment.elements import NotApplicable
 from ppl_vae.experiment.folder import Folder
-from ppl_vae.importance import evaluating, log_weights, place
+from ppl_vae.importance import log_weights
+from ppl_vae.programs import evaluating, place
 from ppl_vae.seeding import seeded
 
 __all__ = ["Findings", "Subject", "Weights"]

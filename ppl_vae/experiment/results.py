@@ -25,7 +25,7 @@ from ppl_vae.evidence import Evidence, log_evidence
 from ppl_vae.experiment.build import Experiment
 from ppl_vae.experiment.folder import Folder, finite
 from ppl_vae.files import write_whole
-from ppl_vae.importance import place
+from ppl_vae.programs import place
 from ppl_vae.training import FitResult
 
 PACKAGES = ("ppl-vae", "torch", "pyro-ppl", "arviz", "numpy")

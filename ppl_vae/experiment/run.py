@@ -10,7 +10,7 @@ from ppl_vae.experiment.build import Experiment, build
 from ppl_vae.experiment.config import Config, ConfigError, changed
 from ppl_vae.experiment.folder import Folder, write_json
 from ppl_vae.experiment.results import measure, provenance, write_pictures, write_posterior
-from ppl_vae.importance import check_data
+from ppl_vae.inspection import check_data
 from ppl_vae.training import fit, load_weights, save_weights
 
 __all__ = ["evaluate_run", "load_run", "run_experiment"]

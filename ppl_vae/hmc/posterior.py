@@ -13,7 +13,9 @@ from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.hmc.chains import Chains
 from ppl_vae.hmc.sampler import HMC
 from ppl_vae.hmc.target import LogJoint
-from ppl_vae.importance import arguments, check_data, check_programs, evaluating, place, rows_per_chunk
+from ppl_vae.importance import rows_per_chunk
+from ppl_vae.inspection import check_data, check_programs
+from ppl_vae.programs import arguments, evaluating, place
 from ppl_vae.seeding import derived_seed, seeded
 from ppl_vae.terms import Program, log_terms
 

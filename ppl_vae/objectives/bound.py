@@ -10,9 +10,10 @@ from torch import Tensor
 
 from ppl_vae.checks import real_number, whole_number
 from ppl_vae.data import as_dataset
-from ppl_vae.importance import arguments, check_data, place
+from ppl_vae.inspection import check_data
 from ppl_vae.model import Model
 from ppl_vae.objectives.gradients import Gradient, Reparameterized
+from ppl_vae.programs import arguments, place
 from ppl_vae.terms import LogTerms, Program, log_terms
 
 

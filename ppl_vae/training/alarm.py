@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from ppl_vae.importance import evaluating
+from ppl_vae.programs import evaluating
 from ppl_vae.seeding import seeded
 from ppl_vae.terms import Program, log_terms
 

@@ -20,9 +20,10 @@ from ppl_vae.data import Dataset
 from ppl_vae.data.rows import blocks, in_turn
 from ppl_vae.distributed import add_up, from_main, gathered, is_main, num_processes, rank
 from ppl_vae.families.missing import missing_values
-from ppl_vae.importance import arguments, check_data, evaluating, own_parameters, place
+from ppl_vae.inspection import check_data
 from ppl_vae.model import Model
 from ppl_vae.objectives import Bound
+from ppl_vae.programs import arguments, evaluating, own_parameters, place
 from ppl_vae.seeding import derived_seed, seeded
 from ppl_vae.terms import Program, log_terms, nonfinite_site
 from ppl_vae.training.alarm import collapse_warning, mean_rate

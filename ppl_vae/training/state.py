@@ -1,7 +1,5 @@
 """What training changes: parameters and buffers, taken, put back, saved and loaded."""
 
-import functools
-import inspect
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from ppl_vae.files import write_whole
-from ppl_vae.importance import own_parameters
+from ppl_vae.programs import module_of, own_parameters
 from ppl_vae.seeding import seeded
 from ppl_vae.terms import Program
 
@@ -76,37 +74,6 @@ def _check_names(modules: Iterable[nn.Module]) -> None:
                 raise ValueError(
                     f"model and guide both have a PyroParam {full_name!r}, which Pyro takes for one: rename one of them"
                 )
-
-
-def module_of(program: Program) -> nn.Module | None:
-    """The module that a program is, or those that it wraps, as one; None where there is none to be found.
-
-    Found are the modules behind a `functools.partial` (which Pyro's handlers make), behind a bound method, and among
-    the variables that a function uses.
-    """
-    found, seen, waiting = [], set(), [program]
-    while waiting:
-        item: Any = waiting.pop()
-        if id(item) in seen:
-            continue
-        seen.add(id(item))
-        if isinstance(item, nn.Module):
-            found.append(item)
-        else:
-            waiting += _within(item)
-    return found[0] if found == [program] else nn.ModuleList(found) if found else None
-
-
-def _within(item: Any) -> list[Any]:
-    """What a callable holds."""
-    if isinstance(item, functools.partial):
-        return [item.func, *item.args, *item.keywords.values()]
-    if inspect.ismethod(item):
-        return [item.__self__, item.__func__]
-    if inspect.isfunction(item):
-        variables = inspect.getclosurevars(item)
-        return [*variables.nonlocals.values(), *variables.globals.values(), *(item.__defaults__ or ())]
-    return []
 
 
 def _store_parameters(model: Program, guide: Program, run_once: Callable[[], object]) -> dict[str, Tensor]:

@@ -1,0 +1,147 @@
+"""Data and programs are checked once, before loops that run without validation."""
+
+from typing import Any
+
+import torch
+from pyro import poutine
+from pyro.distributions import MaskedDistribution
+from pyro.distributions.util import scale_and_mask
+from torch import Tensor
+
+from ppl_vae.data.rows import blocks
+from ppl_vae.guide import Guide
+from ppl_vae.model import Model
+from ppl_vae.programs import arguments, evaluating
+from ppl_vae.seeding import seeded
+from ppl_vae.terms import PLATE, Program, Site, sample_sites
+
+__all__ = ["check_programs"]
+
+ROWS_AT_ONCE = 10_000
+
+
+def check_data(model: Program, x: Tensor, context: Tensor | None, guide: Program | None = None) -> None:
+    """Check all data once, before a loop that runs without validation, and that model and guide belong together."""
+    checks = [program.check for program in (model, guide) if isinstance(program, Model | Guide)]
+    start = 0
+    for part in blocks(x) if checks else ():
+        try:
+            for check in checks:
+                check(part, context)
+        except ValueError as error:
+            if not start:
+                raise
+            raise ValueError(f"{error} (its rows are counted from {start})") from None
+        start += len(part)
+    if isinstance(model, Model) and isinstance(guide, Guide) and model.latent_dim != guide.latent_dim:
+        raise ValueError(
+            f"the model has {model.latent_dim} latent dimensions and the guide {guide.latent_dim}: "
+            "give prior and posterior the same latent_dim"
+        )
+
+
+def check_programs(model: Program, guide: Program, x: Tensor, context: Tensor | None) -> list[str]:
+    """Run programs of one's own once over all data, before a loop that runs without validation. No paper.
+
+    Args:
+        model: `Model`, or any Pyro model with one plate "data" at dim -1.
+        guide: `Guide`, or any Pyro guide with the same latent sites.
+        x: Data, (N, *event).
+        context: Covariates, (N, C), or None.
+
+    Returns:
+        Names of the guide's sites outside the data plate.
+
+    Raises:
+        ValueError: an observed site is of another shape than x, x lies outside its support, or a log-density is NaN:
+            the site and the first such row are named.
+
+    Example:
+        >>> import pyro
+        >>> def model(x):
+        ...     with pyro.plate("data", len(x), dim=-1):
+        ...         pyro.sample("x", pyro.distributions.Poisson(torch.ones(len(x))), obs=x)
+        >>> check_programs(model, lambda x: None, torch.tensor([1.0, -1.0]), None)
+        Traceback (most recent call last):
+        ValueError: row 1 of x lies outside the support of site 'x', Poisson: see its values there
+    """
+    for name, program in (("model", model), ("guide", guide)):
+        if not callable(program):
+            raise ValueError(f"{name} is of type {type(program).__name__}; give a pv.{name.title()} or a Pyro program")
+    outside = dict[str, None]()
+    for start in range(0, 0 if isinstance(model, Model) and isinstance(guide, Guide) else len(x), ROWS_AT_ONCE):
+        part = slice(start, start + ROWS_AT_ONCE)
+        args = arguments(x[part], None if context is None else context[part])
+        with evaluating(model, guide), seeded(0):
+            drawn = poutine.trace(guide).get_trace(*args)
+            joint = poutine.trace(poutine.replay(model, trace=drawn)).get_trace(*args)
+            sites = [] if isinstance(model, Model) else sample_sites(joint)
+            for site in [*sample_sites(drawn), *sites]:
+                check_site(site, args[0], start)
+            outside |= {site["name"]: None for site in sample_sites(drawn) if not in_plate(site)}
+    return list(outside)
+
+
+def in_plate(site: Site) -> bool:
+    """Whether a site has a value for every datum."""
+    return any(frame.name == PLATE for frame in site["cond_indep_stack"])
+
+
+def check_site(site: Site, x: Tensor, start: int) -> None:
+    """Raise ValueError unless a site in the data plate can be evaluated at its value; rows count from `start`."""
+    name, fn, value = site["name"], site["fn"], site["value"]
+    if not in_plate(site) or site["infer"].get("_deterministic"):
+        return
+    if site["is_observed"]:
+        if not _fits(value.shape, fn):
+            raise ValueError(
+                f"site {name!r} is for values of shape {tuple(fn.shape())} and observes {tuple(value.shape)}: "
+                "give x the shape that the model's site has"
+            )
+        outside = _outside(site)
+        if outside.any():
+            row = start + int(outside.nonzero()[0])
+            kind = type(getattr(fn, "base_dist", fn)).__name__
+            raise ValueError(f"row {row} of x lies outside the support of site {name!r}, {kind}: see its values there")
+    log_p = fn.log_prob(value, *site["args"], **site["kwargs"])
+    unknown = _by_row(scale_and_mask(log_p, mask=site["mask"]).isnan())
+    if unknown.any():
+        row = int(unknown.nonzero()[0])
+        missing = row < len(x) and bool(x[row].isnan().any())
+        remedy = (
+            "x is missing there, which a program of one's own has to mask: fn.mask(~x.isnan()), obs=x.nan_to_num()"
+            if missing
+            else "look at its parameters there"
+        )
+        raise ValueError(f"the log-density of site {name!r} is NaN for row {start + row}: {remedy}")
+
+
+def _fits(shape: torch.Size, fn: Any) -> bool:
+    """Whether a value of this shape leaves the distribution's batch shape as it is, and has its event shape."""
+    batch = shape[: len(shape) - fn.event_dim]
+    if shape[len(batch) :] != fn.event_shape or len(batch) > len(fn.batch_shape):
+        return False
+    return all(a in (1, b) for a, b in zip(reversed(batch), reversed(fn.batch_shape), strict=False))
+
+
+def _outside(site: Site) -> Tensor:
+    """Which rows lie outside a site's support, (B,); none of those that are missing or may be masked."""
+    fn, value, none = site["fn"], site["value"], torch.zeros(1, dtype=torch.bool)
+    try:
+        outside = ~fn.support.check(value)
+    except NotImplementedError:
+        return none
+    depth = value.dim() - fn.event_dim
+    outside, missing = (
+        each.flatten(depth).any(-1) if each.dim() > depth else each for each in (outside, value.isnan())
+    )
+    while hasattr(fn, "base_dist"):
+        if isinstance(fn, MaskedDistribution):
+            return none
+        fn = fn.base_dist
+    return _by_row(outside & ~missing & torch.as_tensor(True if site["mask"] is None else site["mask"]))
+
+
+def _by_row(values: Tensor) -> Tensor:
+    """Any over the plates inside the data plate, (*plates, B) -> (B,)."""
+    return values.flatten(0, -2).any(0) if values.dim() > 1 else values
