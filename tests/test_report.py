@@ -11,16 +11,18 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import xarray as xr
+from matplotlib.colors import to_rgba
 from scipy.special import ndtr
 from typer.testing import CliRunner
 
 from ppl_vae.cli import app
-from ppl_vae.diagnostics import PIT
+from ppl_vae.diagnostics import PIT, plot_k_hat
 from ppl_vae.diagnostics.calibration_summary import summarise
+from ppl_vae.diagnostics.report_plots import plot_weights
 from ppl_vae.diagnostics.uniformity import uniformity_p_value
 from ppl_vae.evidence import Evidence, reduce_log_weights
-from ppl_vae.experiment import ConfigError, findings, measures, page, read_config, run_experiment, write_report
-from ppl_vae.experiment.elements import NotApplicable, number, slug
+from ppl_vae.experiment import ConfigError, findings, measures, page, panels, read_config, run_experiment, write_report
+from ppl_vae.experiment.elements import NotApplicable, draw, number, slug
 from ppl_vae.experiment.panels import PANELS
 from ppl_vae.experiment.verdicts import RULES
 
@@ -408,6 +410,65 @@ def test_data_that_are_no_pictures(table, counts):
     assert counts.metrics["latent_dim"] == 1
 
 
+def test_the_page_refers_to_no_file_that_it_does_not_link(run):
+    assert "docs/" not in run.page.source
+    assert "docs/" not in run.text
+
+
+def test_what_is_not_there_is_not_spoken_of(digits, table):
+    assert "Blue is missing" not in digits.page.said
+    names = table.page.every("img")
+    [latents] = [attrs["alt"] for attrs in names if attrs["alt"].startswith("ECDF") and " 2 latent" in attrs["alt"]][:1]
+    assert "hpd" not in latents
+    assert "All 24 evaluated data" not in digits.page.said
+
+
+def test_a_short_logarithmic_axis_has_numbers():
+    """Less than a decade, and no power of ten in it."""
+    for limits in ((210.0, 480.0), (0.2, 0.9), (12.0, 5000.0)):
+        seen = []
+
+        def plot(ax, limits=limits, seen=seen):
+            ax.set(yscale="log", ylim=limits)
+            seen.append(ax)
+
+        draw(plot, "an axis")
+        low, high = limits
+        ticks = [tick for tick in seen[0].get_yticks() if low <= tick <= high]
+        assert len(ticks) >= 2
+        assert seen[0].yaxis.get_major_formatter()(ticks[0]) == f"{ticks[0]:g}"
+
+
+def test_classes_of_k_hat_are_the_same_in_both_pictures():
+    evidence = evidence_with([0.1, 0.5, 0.6, 0.71])
+    histogram, points = plot_k_hat(evidence).get_legend(), plot_weights(evidence)[0]
+    names = [text.get_text().partition(":")[0] for text in histogram.get_texts()]
+    assert names == [text.get_text() for text in points.get_legend().get_texts()]
+    assert [len(line.get_xdata()) for line in points.get_lines()] == [2, 1, 1]
+    colours = [patch.get_facecolor() for patch in histogram.get_patches()]
+    assert colours == [to_rgba(line.get_color()) for line in points.get_lines()]
+
+
+def test_features_without_names_are_shown_by_their_values():
+    values = np.array([0.5, np.nan, -1.0])
+    assert panels._values(range(3), values) == "0.5, missing, -1"
+    assert panels._values(["a", "b", "c"], values) == "a 0.5, b missing, c -1"
+
+
+def test_the_largest_error_is_named():
+    rng = np.random.default_rng(0)
+    pit = np.stack([rng.random(500), ndtr(rng.normal(0.5, 1, 500))], 1)  # hpd off by half an sd
+    said = measures.largest_error(sbc_of(pit)).shown
+    assert re.match(r"0\.[45]\d sd, of hpd; smallest p .*, 500 data$", said)
+
+
+def test_the_row_of_hpd_says_what_its_regions_hold(digits):
+    with xr.open_datatree(digits.folder / "report.nc") as tree:
+        held = (tree["sbc"]["hpd"].values <= 0.9).mean()
+    [row] = re.findall(r"^\| hpd \|.*\|$", digits.text.partition("weighted draws")[0], re.MULTILINE)
+    assert row.split("|")[-2].strip() == f"{held:.1%}"
+
+
 def test_the_parameters_add_up(run):
     assert f"{run.metrics['num_parameters']:,} parameters." in run.page.said
     assert f"all {run.metrics['num_parameters']:,}" in run.page.said
@@ -441,6 +502,17 @@ def test_only_a_finished_run_is_reported(digits, tmp_path):
         write_report(tmp_path)
     with pytest.raises(ConfigError, match="at least 2 rows"):
         write_report(digits.folder, num_data=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"), [("metrics.json", b'{"elbo": -1'), ("evidence.npz", b"PK"), ("evidence.npz", None)]
+)
+def test_a_damaged_run_names_the_file_and_the_remedy(digits, tmp_path, name, damage):
+    for file in ("config.toml", "weights.pt", "metrics.json", "evidence.npz"):
+        (tmp_path / file).write_bytes((digits.folder / file).read_bytes())
+    (tmp_path / name).unlink() if damage is None else (tmp_path / name).write_bytes(damage)
+    with pytest.raises(ConfigError, match=rf"{name} cannot be read \(.*\): remove it, and ppl-vae fit .* again$"):
+        write_report(tmp_path, progress=False)
 
 
 def test_documentation_is_linked_from_inside_a_checkout_alone(tmp_path, monkeypatch):

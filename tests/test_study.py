@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 import ppl_vae as pv
 from ppl_vae.cli import app
+from ppl_vae.evidence import Evidence
 from ppl_vae.experiment import (
     Cell,
     ConfigError,
@@ -263,7 +264,10 @@ def test_a_failed_cell_is_reported_and_the_rest_go_on(tmp_path, monkeypatch):
     name, reason = "VampPrior-pseudo_inputs=5000", "only 1297 training rows have no missing value"
     assert re.search(rf"^failed: {name}: ConfigError: \[prior\] .*{reason}$", result.stdout, re.MULTILINE)
     assert "1 of 2 cells are finished" in result.stdout
-    assert "Not compared: compare_models needs two models or more; given StandardNormal." in result.stdout
+    assert (
+        "Not compared, for want of another model of the same rows and kind: StandardNormal, log p(x) = "
+        in result.stdout
+    )
     assert reason in (output / "study.md").read_text()
     assert reason in pd.read_csv(output / "cells.csv", index_col="cell").loc[name, "failed"]
     assert (output / "errors" / f"{name}.txt").read_text().startswith("Traceback")
@@ -333,7 +337,9 @@ def test_only_like_models_are_compared(tmp_path):
         {"Gaussian", "StudentT"},
     ]
     assert result.notes[0].startswith("Models of other data, and densities beside probabilities, are not compared")
-    assert result.notes[1] == "Not compared: compare_models needs two models or more; given Categorical."
+    alone = Evidence.load(tmp_path / "cells" / "Categorical" / "evidence.npz").summary()
+    said = "Not compared, for want of another model of the same rows and kind"
+    assert result.notes[1] == f"{said}: Categorical, {alone}."
     names = write_study(result, tmp_path)
     assert [name for name in names if name.startswith("comparison")] == [
         *("comparison-1.csv", "comparison-1.png", "comparison-2.csv", "comparison-2.png"),

@@ -15,6 +15,7 @@ COLOURS = (
     *("#332288", "#999933", "#882255", "#555555"),
 )
 BLUE, ORANGE, VERMILION, MARKERS = COLOURS[0], COLOURS[1], COLOURS[5], "osD^vP<X>*"
+K_HATS = (0.5, 0.7)
 CHANNELS, MOST_BARS, MOST_NAMES, MOST_LETTERS = (3, 4), 40, 16, 12
 
 
@@ -89,7 +90,7 @@ def panels(x: np.ndarray, mean: np.ndarray, names: tuple[np.ndarray, np.ndarray]
         else:
             ax.plot(places, values, color="0.6", label="data")
             ax.plot(places, fitted, color=VERMILION, label="reconstruction")
-        _name_features(ax, names[1])
+        name_features(ax, names[1])
         ax.set_title(f"datum {datum}", fontsize="medium")
     for ax in axes[len(x) :]:
         ax.set_axis_off()
@@ -109,12 +110,18 @@ def _grid(num: int) -> np.ndarray:
     return plt.subplots(rows, columns, figsize=size, sharey=True, squeeze=False, layout="constrained")[1].ravel()
 
 
-def _name_features(ax: "Axes", names: np.ndarray) -> None:
+def shortened(name: object) -> str:
+    """A name that fits below an axis or into a legend."""
+    text = str(name)
+    return text if len(text) <= MOST_LETTERS else f"{text[: MOST_LETTERS - 1]}…"
+
+
+def name_features(ax: "Axes", names: np.ndarray) -> None:
+    """Names at 0, 1, ... of the horizontal axis, or what it counts where they are too many."""
     if len(names) > MOST_NAMES:
         ax.set_xlabel("feature")
         return
-    text = [str(name) for name in names]
-    text = [name if len(name) <= MOST_LETTERS else f"{name[: MOST_LETTERS - 1]}…" for name in text]
+    text = list(map(shortened, names))
     ax.set_xticks(range(len(text)), text, rotation=90 if max(map(len, text)) > 2 else 0, fontsize="small")
 
 
@@ -133,6 +140,16 @@ def scatter(ax: "Axes", points: np.ndarray, labels: np.ndarray | None) -> None:
         colour, marker = COLOURS[i % len(COLOURS)], MARKERS[(i + i // len(COLOURS)) % len(MARKERS)]
         ax.scatter(*points[labels == name].T, color=colour, marker=marker, label=str(name), **style)
     ax.legend(title="label", loc="center left", bbox_to_anchor=(1.0, 0.5), ncols=-(-len(classes) // 15), frameon=False)
+
+
+def k_hat_classes(k_hat: np.ndarray) -> list[tuple[str, str, np.ndarray]]:
+    """What to call each class of k-hat, its colour, and who is in it: the same in every picture."""
+    low, high = K_HATS
+    return [
+        (f"good, k ≤ {low}", BLUE, k_hat <= low),
+        (f"usable, k ≤ {high}", ORANGE, (k_hat > low) & (k_hat <= high)),
+        (f"a bound, k > {high}", VERMILION, k_hat > high),
+    ]
 
 
 def k_hat_edges(k_hat: np.ndarray) -> np.ndarray:

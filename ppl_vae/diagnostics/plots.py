@@ -12,9 +12,10 @@ from torch import Tensor
 from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.diagnostics.drawing import (
     BLUE,
-    ORANGE,
+    K_HATS,
     VERMILION,
     as_pictures,
+    k_hat_classes,
     k_hat_edges,
     leave_out_the_start,
     new_axes,
@@ -27,7 +28,8 @@ from ppl_vae.diagnostics.drawing import (
 from ppl_vae.diagnostics.entries import site_of_x
 from ppl_vae.diagnostics.latent import latent_means
 from ppl_vae.evidence import Evidence
-from ppl_vae.importance import arguments, check_data, evaluating, place
+from ppl_vae.inspection import check_data
+from ppl_vae.programs import arguments, evaluating, place
 from ppl_vae.seeding import seeded
 from ppl_vae.terms import PARTICLES, Program, Site, log_terms, sample_sites
 from ppl_vae.training import FitResult
@@ -38,7 +40,6 @@ if TYPE_CHECKING:
 __all__ = ["plot_k_hat", "plot_latent", "plot_reconstructions", "plot_samples", "plot_training"]
 
 MISSING, EMPTY = "#56B4E9", "white"
-THRESHOLDS = (0.5, 0.7)
 
 
 def plot_training(result: FitResult, ax: "Axes | None" = None) -> "Axes":
@@ -238,15 +239,10 @@ def plot_k_hat(evidence: Evidence | np.ndarray, ax: "Axes | None" = None) -> "Ax
     k_hat = np.asarray(evidence.pareto_k if isinstance(evidence, Evidence) else evidence, dtype=float)
     ax, drawn = ax or new_axes(6.4, 4.0), k_hat[np.isfinite(k_hat)]
     edges = k_hat_edges(drawn)
-    low, high = THRESHOLDS
-    for label, colour, inside in (
-        (f"good, k ≤ {low}", BLUE, drawn <= low),
-        (f"usable, k ≤ {high}", ORANGE, (drawn > low) & (drawn <= high)),
-        (f"a bound, k > {high}", VERMILION, drawn > high),
-    ):
+    for label, colour, inside in k_hat_classes(drawn):
         label = f"{label}: {_share(int(inside.sum()), len(k_hat))}"
         ax.hist(drawn[inside], edges.tolist(), color=colour, edgecolor="white", linewidth=0.5, label=label)
-    for threshold in THRESHOLDS:
+    for threshold in K_HATS:
         ax.axvline(threshold, color="0.3", linestyle="--", linewidth=1)
     counts = ((np.isneginf(k_hat).sum(), "exact, k = -inf"), (np.isnan(k_hat).sum(), "unknown"))
     left_out = ", ".join(f"{count} {what}" for count, what in counts if count)

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ppl_vae.diagnostics.drawing import BLUE, COLOURS, ORANGE, VERMILION, new_axes
+from ppl_vae.diagnostics.drawing import BLUE, COLOURS, ORANGE, VERMILION, new_axes, shortened
 from ppl_vae.diagnostics.pit import PIT
 from ppl_vae.diagnostics.predictive import PREDICTIVES, PredictiveCheck
 from ppl_vae.diagnostics.reliability import Reliability
@@ -90,7 +90,7 @@ def plot_pit(pit: PIT, ax: "Axes | None" = None) -> "Axes":
         lines = {"one entry per datum": pit.one_entry()}
     else:
         names = pit.coords[dim] if len(pit.dims) == 2 else range(values.shape[1])
-        lines = {f"{dim} {name}": column for name, column in zip(names, values.T, strict=True)}
+        lines = {f"{dim} {shortened(name)}": column for name, column in zip(names, values.T, strict=True)}
     num = len(next(iter(lines.values())))
     ranks, low, high = uniform_band(num)
     expected = ranks / (num + 1)

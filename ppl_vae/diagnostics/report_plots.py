@@ -8,11 +8,11 @@ import torch
 
 from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.diagnostics.collapse import RateDistortion
-from ppl_vae.diagnostics.drawing import BLUE, ORANGE, VERMILION, as_pictures, new_axes, show
+from ppl_vae.diagnostics.drawing import BLUE, VERMILION, as_pictures, k_hat_classes, new_axes, show
 from ppl_vae.diagnostics.latent import latent_means
 from ppl_vae.evidence import Evidence
-from ppl_vae.importance import evaluating, place
 from ppl_vae.model import Model
+from ppl_vae.programs import evaluating, place
 from ppl_vae.terms import Program
 
 if TYPE_CHECKING:
@@ -129,11 +129,7 @@ def plot_weights(evidence: Evidence, largest: np.ndarray | None = None, axes: An
     """
     axes = np.atleast_1d(_row(1 if largest is None else 2) if axes is None else axes).ravel()
     known = np.isfinite(evidence.pareto_k)
-    for name, colour, inside in (
-        ("an estimate", BLUE, evidence.is_estimate),
-        ("k ≤ 0.7", ORANGE, ~evidence.is_estimate & (evidence.pareto_k <= 0.7)),
-        ("a bound, k > 0.7", VERMILION, evidence.pareto_k > 0.7),
-    ):
+    for name, colour, inside in k_hat_classes(evidence.pareto_k):
         rows = known & inside
         axes[0].plot(evidence.pareto_k[rows], evidence.ess[rows], "o", color=colour, markersize=3, label=name)
     axes[0].set(xlabel="Pareto k-hat", ylabel="effective sample size", yscale="log")

@@ -24,7 +24,7 @@ from ppl_vae.experiment.tables import (
     TrainingTable,
 )
 
-__all__ = ["Config", "ConfigError", "changed", "differences", "read_config", "to_toml"]
+__all__ = ["Config", "ConfigError", "changed", "differences", "read_config", "read_toml", "table_changes", "to_toml"]
 
 
 class ConfigError(ValueError):
@@ -106,7 +106,7 @@ def read_config(path: str | Path | None = None, changes: Iterable[tuple[str, Any
         Traceback (most recent call last):
         ppl_vae.experiment.config.ConfigError: [prior] StandardNormal takes no 'names': Allowed: latent_dim
     """
-    return _changed({} if path is None else _toml(Path(path)), changes, "" if path is None else f"{path}: ")
+    return _changed({} if path is None else read_toml(path), changes, "" if path is None else f"{path}: ")
 
 
 def changed(config: Config, changes: Iterable[tuple[str, Any]]) -> Config:
@@ -130,6 +130,44 @@ def _changed(document: dict[str, Any], changes: Iterable[tuple[str, Any]], where
         return Config.model_validate(document)
     except ValidationError as error:
         raise ConfigError(where + _one_line(error)) from None
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """The tables of a file, as they are. No paper.
+
+    Args:
+        path: The file.
+
+    Raises:
+        ConfigError: no such file, or no TOML.
+
+    Example:
+        >>> read_toml("nowhere.toml")
+        Traceback (most recent call last):
+        ppl_vae.experiment.config.ConfigError: nowhere.toml: no such file
+    """
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{path} is no valid TOML: {error}") from None
+    except OSError as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else error
+        raise ConfigError(f"{path}: {reason}") from None
+
+
+def table_changes(document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """A run's tables as changes of the defaults, each table's class first. No paper.
+
+    Args:
+        document: As `read_toml` gives it.
+
+    Example:
+        >>> list(table_changes({"prior": {"latent_dim": 2, "name": "LearnedNormal"}}))
+        [('prior.name', 'LearnedNormal'), ('prior.latent_dim', 2)]
+    """
+    for table, keywords in document.items():
+        changes = ((f"{table}.{key}", value) for key, value in as_table(keywords).items())
+        yield from sorted(changes, key=lambda change: not change[0].endswith(".name"))
 
 
 def to_toml(config: Config) -> str:
@@ -166,15 +204,6 @@ def _differences(one: Any, other: Any, place: str) -> Iterator[str]:
             yield from _differences(one.get(key), other.get(key), f"{place}.{key}")
     elif one != other:
         yield f"{place.removeprefix('.')} is {one!r}, not {other!r}"
-
-
-def _toml(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise ConfigError(f"{path}: no such file")
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is no valid TOML: {error}") from None
 
 
 def _change(document: dict[str, Any], key: str, value: Any) -> None:

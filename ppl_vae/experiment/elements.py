@@ -157,10 +157,12 @@ def number(value: float | None, digits: int = 3) -> str:
     Example:
         >>> number(-22.2424), number(None), number(float("-inf"))
         ('-22.242', 'unknown', '-∞')
+        >>> number(-0.0001)
+        '0.000'
     """
     if value is None or np.isnan(value):
         return "unknown"
-    return f"{value:.{digits}f}" if np.isfinite(value) else "∞" if value > 0 else "-∞"
+    return f"{round(value, digits) + 0.0:.{digits}f}" if np.isfinite(value) else "∞" if value > 0 else "-∞"
 
 
 @contextmanager
@@ -203,8 +205,13 @@ def draw(
 
 
 def _png(ax: "Axes") -> bytes:
+    from matplotlib.ticker import AutoLocator
+
     for axis in (ax.xaxis, ax.yaxis):
-        if axis.get_scale() == "log":  # whose numbers would be formulas
+        if axis.get_scale() == "log":  # whose numbers would be formulas, and too few on a short axis
+            low, high = axis.get_view_interval()
+            if high < 10 * low:
+                axis.set_major_locator(AutoLocator())
             axis.set_major_formatter("{x:g}")
             axis.set_minor_formatter("")
     buffer = io.BytesIO()

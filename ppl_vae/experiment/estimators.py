@@ -1,7 +1,6 @@
 """Objectives compared as a file says: [[estimators]] and [replicates] beside the tables of a run."""
 
-import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,13 +8,22 @@ from typing import Any
 from pydantic import ValidationError
 from pyro.infer import ELBO
 
+from ppl_vae.checks import suggestion
 from ppl_vae.data import Dataset
 from ppl_vae.diagnostics import EstimatorComparison, Replicates, compare_estimators, plot_estimators
 from ppl_vae.experiment.build import Experiment, build
-from ppl_vae.experiment.config import Config, ConfigError, changed, differences, read_config
+from ppl_vae.experiment.config import (
+    Config,
+    ConfigError,
+    changed,
+    differences,
+    read_config,
+    read_toml,
+    table_changes,
+)
 from ppl_vae.experiment.results import write_picture
 from ppl_vae.experiment.run import load_run
-from ppl_vae.experiment.signatures import as_table, complete, construct, suggestion
+from ppl_vae.experiment.signatures import as_table, complete, construct
 from ppl_vae.experiment.tables import ObjectiveTable
 from ppl_vae.files import write_whole
 
@@ -86,10 +94,10 @@ def read_comparison(
         >>> len(read_comparison(path, num_data=16).data)
         16
     """
-    document = _toml(Path(path))
+    document = read_toml(path)
     own = {name: document.pop(name) for name in OWN if name in document}
     _check_tables(document, path)
-    changes = [*_changes(document), *([("data.data_dir", data_dir)] if data_dir else [])]
+    changes = [*table_changes(document), *([("data.data_dir", data_dir)] if data_dir else [])]
     objectives = _objectives(own.get("estimators"), path)
     replicates = _replicates(own.get("replicates", {}) | _given(settings), path)
     if run is None:
@@ -125,25 +133,6 @@ def write_comparison(comparison: EstimatorComparison, folder: str | Path) -> lis
     write_whole(folder / "comparison.nc", lambda p: comparison.to_datatree().to_netcdf(p, engine="h5netcdf"))
     write_picture(folder / "estimators.png", lambda: plot_estimators(comparison))
     return ["table.csv", "table.md", "comparison.nc", "estimators.png"]
-
-
-def _toml(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
-    except (OSError, ValueError) as error:
-        reason = "no such file" if isinstance(error, FileNotFoundError) else error
-        raise ConfigError(f"{path}: {reason}") from None
-
-
-def _changes(document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """A run's tables as changes of the defaults, each table's class first."""
-    for table, keywords in document.items():
-        yield from sorted(((f"{table}.{key}", value) for key, value in as_table(keywords).items()), key=_not_the_class)
-
-
-def _not_the_class(change: tuple[str, Any]) -> bool:
-    return not change[0].endswith(".name")
 
 
 def _check_tables(document: Mapping[str, Any], path: str | Path) -> None:

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ppl_vae.checks import suggestion
-from ppl_vae.experiment.config import Config, ConfigError, read_config
-from ppl_vae.experiment.estimators import _changes, _toml
+from ppl_vae.experiment.config import Config, ConfigError, read_config, read_toml, table_changes
 from ppl_vae.experiment.folder import Folder
 
 __all__ = ["Cell", "Study", "read_study"]
@@ -102,10 +101,10 @@ def read_study(path: str | Path, changes: Iterable[tuple[str, Any]] = ()) -> Stu
         >>> [cell.name for cell in read_study(path).cells]
         ['StandardNormal_seed=0', 'StandardNormal_seed=1', 'VampPrior_seed=0', 'VampPrior_seed=1']
     """
-    document = _toml(Path(path))
+    document = read_toml(path)
     grid, changes = document.pop("grid", {}), list(changes)
     try:
-        base = [*_changes(document), *changes]
+        base = [*table_changes(document), *changes]
         return Study(tuple(_cells(base, _lists(grid))))
     except ValueError as error:
         raise ConfigError(f"{path}: {error}") from None
@@ -149,7 +148,7 @@ def _flat(grid: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]
 def _meant(key: str, value: Any) -> Iterable[tuple[str, Any]]:
     """The changes that a value stands for."""
     try:
-        return [(key, value)] if "." in key else list(_changes({key: value}))
+        return [(key, value)] if "." in key else list(table_changes({key: value}))
     except ValueError as error:
         raise ConfigError(f"[grid] {key}: {error}") from None
 

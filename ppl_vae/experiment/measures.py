@@ -8,7 +8,7 @@ import numpy as np
 from scipy.stats import binomtest
 
 from ppl_vae.evidence import Evidence
-from ppl_vae.experiment.elements import NotApplicable
+from ppl_vae.experiment.elements import NotApplicable, number
 from ppl_vae.experiment.findings import Findings
 from ppl_vae.experiment.report import reading
 
@@ -113,7 +113,7 @@ def monte_carlo(found: Findings) -> Measured:
     if not data_se or mc_se is None:
         raise NotApplicable("it takes two data and two particles at least")
     share = max(mc_se, abs(bias or 0.0)) / data_se
-    return Measured(share, f"se {mc_se:.3f}, bias {bias or 0.0:.3f}, data se {data_se:.3f} nats")
+    return Measured(share, f"se {number(mc_se)}, bias {number(bias or 0.0)}, data se {number(data_se)} nats")
 
 
 def largest_error(found: Findings) -> Measured:
@@ -121,8 +121,8 @@ def largest_error(found: Findings) -> Measured:
     summary = found["sbc"].summary()
     wrong = [summary.names.index(name) for name in summary.flagged]
     errors = np.maximum(np.abs(summary.bias), np.abs(np.log(summary.spread)))[wrong]
-    size = float(errors.max()) if wrong else 0.0
-    shown = f"{size:.2f} sd, smallest p {summary.adjusted.min():.2g}"
+    size, of = (float(errors.max()), f", of {summary.names[wrong[errors.argmax()]]}") if wrong else (0.0, "")
+    shown = f"{size:.2f} sd{of}; smallest p {summary.adjusted.min():.2g}, {summary.num_data} data"
     return Measured(size, shown, f"{summary.verdict.partition(': ')[2]}.")
 
 

@@ -1,14 +1,16 @@
 """A report on a trained run: one HTML page that needs nothing else, the same as Markdown, every number in a tree."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import jinja2
 
+from ppl_vae.checks import one_line
 from ppl_vae.evidence import Evidence
 from ppl_vae.experiment.config import ConfigError
 from ppl_vae.experiment.elements import NotApplicable, Panel, Picture, number
@@ -89,7 +91,7 @@ def write_report(
         The checklist and the files; `print` shows the checklist.
 
     Raises:
-        ConfigError: no finished run there, or too few rows.
+        ConfigError: no finished run there, a damaged one, or too few rows.
 
     References:
         Gelman et al. (2020), Bayesian workflow, arXiv:2011.01808.
@@ -105,7 +107,8 @@ def write_report(
     experiment = load_run(folder, data_dir=data_dir, device=device)
     if not run.finished:
         raise ConfigError(f"{folder} was not evaluated: ppl-vae fit {run.config} --output {folder} goes on")
-    subject = Subject(run, experiment, run.read_metrics(), Evidence.load(run.evidence), num_data, seed)
+    found = _read(run.metrics, run.read_metrics), _read(run.evidence, lambda: Evidence.load(run.evidence))
+    subject = Subject(run, experiment, *found, num_data, seed)
     findings = Findings(subject, progress=progress)
     checks = checklist(findings)
     groups = {group: [_panel(findings, *each) for each in panels.items()] for group, panels in PANELS.items()}
@@ -114,6 +117,15 @@ def write_report(
     _write(report, groups, subject)
     _write_tree(files[2], findings, checks)
     return report
+
+
+def _read(path: Path, read: Callable[[], Any]) -> Any:
+    """What a file of the run holds."""
+    try:
+        return read()
+    except (OSError, ValueError, BadZipFile) as error:
+        again = f"remove it, and ppl-vae fit {path.with_name('config.toml')} --output {path.parent} evaluates again"
+        raise ConfigError(f"{path} cannot be read ({one_line(error)}): {again}") from error
 
 
 def _panel(findings: Findings, title: str, make: Any) -> Panel:

@@ -1,13 +1,14 @@
 """Panels on what was found out, and the order of all panels on the page."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ppl_vae.data import Dataset
 from ppl_vae.diagnostics import (
+    PIT,
     CalibrationSummary,
     plot_calibration,
     plot_collapse,
@@ -20,6 +21,7 @@ from ppl_vae.diagnostics.report_plots import as_images, plot_rate_distortion, pl
 from ppl_vae.diagnostics.surgery import ROWS
 from ppl_vae.experiment.elements import Panel, Table, draw, number, thumbnail
 from ppl_vae.experiment.findings import Findings
+from ppl_vae.experiment.measures import MOST_BAD_K
 from ppl_vae.experiment.report import reading
 from ppl_vae.experiment.run_panels import (
     architecture,
@@ -46,7 +48,9 @@ def bounds(found: Findings) -> Panel:
     kind = "" if metrics.get("bound", "lower") == "lower" else f", {metrics['bound']}"
     count, draws = f"{metrics['num_data']:,}", f"{metrics['num_particles']:,}"
     sizes = (f"{few.num_first:,}", f"{len(few.log_weights):,}")
-    rows: list[tuple[str, ...]] = [("ELBO", number(metrics["elbo"]), "", "", count, draws)]
+    elbo = found["importance"].elbo
+    data_se = number(elbo.std(ddof=1) / len(elbo) ** 0.5) if len(elbo) > 1 else ""
+    rows: list[tuple[str, ...]] = [("ELBO", number(metrics["elbo"]), "", data_se, count, draws)]
     rows += [(f"IWAE bound, K = {k}", *map(number, values), *sizes) for k, values in few.bounds.items()]
     if few.num_first < metrics["num_data"]:
         first = found["importance"][: few.num_first].summary()
@@ -54,7 +58,11 @@ def bounds(found: Findings) -> Panel:
     rows.append((f"log p(x){kind}", *_errors(metrics), count, draws))
     rows += [_other(json.loads(path.read_text(encoding="utf-8"))) for path in _others(found)]
     bias = f"The bias of log p(x) is about {number(metrics['mc_bias'])} nats, if the weights are good."
-    return Panel([*reading(metrics), bias], tables=[Table(NATS, rows)], page="concepts.md#iwae-bound-and-log-p-x")
+    what = (
+        "Each is at most log p(x) on average; the more particles K, the nearer. Monte Carlo se: were the particles "
+        "drawn again. Data se: were the data."
+    )
+    return Panel([what, *reading(metrics), bias], tables=[Table(NATS, rows)], page="concepts.md#iwae-bound-and-log-p-x")
 
 
 def _errors(numbers: Mapping[str, Any]) -> tuple[str, ...]:
@@ -77,9 +85,16 @@ def weights(found: Findings) -> Panel:
     evidence, few = found["importance"], found["weights"]
     largest, size = few.largest[: few.num_first], len(evidence)
     good, bad = np.mean(evidence.pareto_k <= 0.5), np.mean(evidence.pareto_k > 0.7)
+    known = "an unknown share" if np.isnan(evidence.pareto_k).any() else f"{evidence.is_estimate.mean():.0%}"
+    says = [
+        "k-hat tells how heavy the tail of the weights is: up to 0.5 their variance is finite and the standard error "
+        "holds; above 0.7 log p(x) is a bound and no more.",
+        f"k-hat is estimated too: it is below 0.5 at 90% confidence, as the checklist asks, for {known} of the data.",
+    ]
     alts = (
         f"Histogram of k-hat of {size} data: {good:.0%} at most 0.5, {bad:.0%} above 0.7.",
-        f"Effective sample size against k-hat; median {np.median(evidence.ess):.0f} of {evidence.num_particles}.",
+        f"Effective sample size against k-hat, in the same three classes; median {np.median(evidence.ess):.0f} of "
+        f"{evidence.num_particles}.",
         f"Share of the largest of {len(few.log_weights)} weights by datum, sorted; median {np.median(largest):.2f}.",
     )
 
@@ -87,7 +102,7 @@ def weights(found: Findings) -> Panel:
         plot_k_hat(evidence, axes[0]).legend(loc="best")  # above, it would be wider than the picture
         plot_weights(evidence, largest, axes[1:])
 
-    return Panel(reading(found.subject.metrics), pictures=draw(plot, alts), page="concepts.md#pareto-k-hat")
+    return Panel([*says, *reading(found.subject.metrics)], pictures=draw(plot, alts), page="concepts.md#pareto-k-hat")
 
 
 def worst_data(found: Findings) -> Panel:
@@ -97,12 +112,16 @@ def worst_data(found: Findings) -> Panel:
     rows = subject.evaluated[which]
     names = ("pareto_k", "ess", "log_evidence", "mc_se", "elbo")
     values = [[number(getattr(evidence, name)[i], 2) for name in names] for i in which]
-    labels = [""] * len(which) if rows.labels is None else rows.labels
+    labels: Any = [()] * len(which) if rows.labels is None else [(str(label),) for label in rows.labels]
     shares = (f"{share:.2f}" for share in few.largest[np.searchsorted(few.rows, which)])
-    columns = ("datum", "x", "label", "largest weight", "k-hat", "ESS", "log p(x)", "se", "ELBO")
+    label = ("label",) * (rows.labels is not None)
+    columns = ("datum", "x", *label, "largest weight", "k-hat", "ESS", "log p(x)", "se", "ELBO")
     parts = zip(_shown(rows), labels, shares, values, strict=True)
-    cells = [[*who, str(label), share, *rest] for who, label, share, rest in parts]
-    says = [f"The {len(which)} of {len(evidence):,} evaluated data with the largest k-hat."]
+    cells = [[*who, *label, share, *rest] for who, label, share, rest in parts]
+    ordered = "standard error" if np.isnan(evidence.pareto_k).any() else "k-hat"
+    some = len(which) < len(evidence)
+    those = f"The {len(which)} of {len(evidence):,} evaluated data with the largest {ordered}"
+    says = [f"{those if some else f'All {len(which)} evaluated data, the largest {ordered} first'}."]
     return Panel(says, tables=[Table(columns, cells, kind="sortable")], page="concepts.md#pareto-k-hat")
 
 
@@ -118,7 +137,9 @@ def _shown(rows: Dataset) -> list[tuple[str, Any]]:
 
 
 def _values(features: Any, values: np.ndarray) -> str:
-    shown = [f"{name} {'missing' if np.isnan(v) else f'{v:.4g}'}" for name, v in zip(features, values, strict=True)]
+    numbered = list(features) == list(range(len(values)))  # names that say nothing
+    heads = [""] * len(values) if numbered else [f"{name} " for name in features]
+    shown = [f"{head}{'missing' if np.isnan(v) else f'{v:.4g}'}" for head, v in zip(heads, values, strict=True)]
     more = [f"and {len(shown) - MOST_VALUES} more"] * (len(shown) > MOST_VALUES)
     return ", ".join([*shown[:MOST_VALUES], *more])
 
@@ -127,16 +148,23 @@ def _calibration(name: str) -> Callable[[Findings], Panel]:
     def panel(found: Findings) -> Panel:
         summary = found[name].summary()
         half, most = summary.hpd_coverage
+        latents, others = summary.names[: summary.num_latents], summary.names[summary.num_latents :]
+        tested = [name for name in others if name != "hpd"]
+        regions = f"{half:.0%} at 50%, {most:.0%} at 90%" if "hpd" in others else "q has no density to make them of"
         alts = (
-            f"ECDF less uniform of the PIT of {summary.num_latents} latent dimensions, in a band where they are right; "
-            f"outside: {', '.join(summary.flagged[:4]) or 'none'}.",
-            "The same of test quantities: log p(x, z) and the norm of z.",
-            "Coverage of central intervals less its level, by latent dimension.",
-            f"Coverage of highest-density regions less its level: {half:.0%} at 50%, {most:.0%} at 90%.",
+            f"ECDF less uniform of the PIT of {summary.num_latents} latent dimensions, over a band; "
+            f"departing from uniform: {_flagged(summary, latents)}.",
+            f"The same of {', '.join(tested)}; departing from uniform: {_flagged(summary, tested)}.",
+            "Coverage of central intervals less its level, by latent dimension, over a band.",
+            f"Coverage of highest-density regions less its level, over a band: {regions}.",
         )
         says = [
+            "Latents that data were simulated with should lie anywhere among draws given these data, and regions of "
+            "90% should hold 90% of them.",
             f"{summary.num_data} data simulated from the model. {summary.method}: worth {summary.mean_effective:.0f} "
-            f"independent draws each. {_sentence(summary.verdict)}"
+            f"independent draws each. {_sentence(summary.verdict)}",
+            "A band holds all lines of its picture with probability 95% where the draws are right. The verdict is over "
+            "all quantities together: a line may leave its band by chance, and the verdict be a pass.",
         ]
         pictures = draw(lambda axes: plot_calibration(found[name], axes), alts)
         return Panel(says, pictures=pictures, tables=[_quantities(summary)], page="howto/calibration.md")
@@ -144,9 +172,16 @@ def _calibration(name: str) -> Callable[[Findings], Panel]:
     return panel
 
 
+def _flagged(summary: CalibrationSummary, names: Sequence[str]) -> str:
+    return ", ".join([name for name in summary.flagged if name in names][:4]) or "none"
+
+
 def _quantities(summary: CalibrationSummary) -> Table:
     columns = ("", "p", "adjusted p", "bias, sd", "spread", "in 50%", "in 90%")
-    numbers = (summary.p_value, summary.adjusted, summary.bias, summary.spread, *summary.coverage)
+    held = summary.coverage.copy()
+    if "hpd" in summary.names:
+        held[:, summary.names.index("hpd")] = summary.hpd_coverage
+    numbers = (summary.p_value, summary.adjusted, summary.bias, summary.spread, *held)
     forms = ("{:.2g}", "{:.2g}", "{:.2f}", "{:.2f}", "{:.1%}", "{:.1%}")
     cells = [[form.format(value) for value in values] for form, values in zip(forms, numbers, strict=True)]
     return Table(columns, list(zip(summary.names, *cells, strict=True)))
@@ -180,9 +215,25 @@ def _pit(name: str) -> Callable[[Findings], Panel]:
         pit, page = found[name], "howto/predictive_checks.md#pit-values"
         summary = pit.summary()
         alt = f"Ordered {pit.kind} PIT values less expected, with a band of uniform ones; p {summary.p_value:.2g}."
-        return Panel([_sentence(summary)], pictures=draw(lambda ax: plot_pit(pit, ax), alt, size=(6.4, 3.4)), page=page)
+
+        def plot(ax: Any) -> None:
+            plot_pit(pit, ax).legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+        pictures = draw(plot, alt, size=(7.4, 3.4))
+        return Panel([PREDICTED[pit.kind], _sentence(summary), *_rough(pit)], pictures=pictures, page=page)
 
     return panel
+
+
+def _rough(pit: PIT) -> list[str]:
+    share = pit.summary().share_bad_k
+    return ["The weights are too bad for a verdict: predictions of hidden entries are rough."] * (share > MOST_BAD_K)
+
+
+PREDICTED = {
+    "marginal": "Where each entry lies in what the model predicts of its feature; uniform if it is right.",
+    "conditional": "Where each entry lies in what the model predicts from the rest of its row; uniform if it is right.",
+}
 
 
 def bits(found: Findings) -> Panel:
@@ -190,7 +241,8 @@ def bits(found: Findings) -> Panel:
     reliability, page = found["reliability"], "howto/predictive_checks.md#bits"
     alt = f"Frequency of ones against predicted probability in {len(reliability.count)} bins, with the diagonal."
     pictures = draw(lambda ax: plot_reliability(reliability, ax), alt, size=(4.2, 4.2))
-    return Panel([_sentence(reliability)], pictures=pictures, page=page)
+    what = "Of the hidden bits given probability p, how many are on; bars are two standard errors."
+    return Panel([what, _sentence(reliability), *_rough(found["conditional_pit"])], pictures=pictures, page=page)
 
 
 def collapse(found: Findings) -> Panel:
@@ -210,6 +262,8 @@ def collapse(found: Findings) -> Panel:
         f"q(z) is the mixture over {summary.num_data} data: I(x; z) cannot exceed {np.log(summary.num_data):.2f} nats."
     )
     pictures = draw(lambda axes: plot_collapse(units, surgery, axes), alts)
+    if any(np.isnan(value) for value in summary.mean.values()):
+        limit += " What is unknown needs a guide, or a prior, that is a product over latent dimensions."
     return Panel([f"{units}.", limit], pictures=pictures, tables=[Table(columns, cells)], page="howto/collapse.md")
 
 
@@ -219,7 +273,8 @@ def rate_and_distortion(found: Findings) -> Panel:
     rate, distortion = parts.rate.mean(), parts.distortion.mean()
     alt = f"A point per datum at its rate and distortion; means {rate:.2f} and {distortion:.2f} nats."
     pictures = draw(lambda ax: plot_rate_distortion(parts, ax), alt, size=(5.2, 3.8))
-    return Panel([_sentence(parts)], pictures=pictures, page="howto/collapse.md")
+    what = "Rate: what z says of x. Distortion: what z leaves unsaid. Their sum is less the ELBO."
+    return Panel([what, _sentence(parts)], pictures=pictures, page="howto/collapse.md")
 
 
 def _sentence(said: object) -> str:

@@ -48,9 +48,8 @@ def reading(metrics: Mapping[str, Any]) -> list[str]:
     lines = [_reading_of_k(metrics)]
     unused = 0 if metrics["active_units"] is None else metrics["latent_dim"] - metrics["active_units"]
     if unused:
-        lines.append(
-            f"{unused} of {metrics['latent_dim']} latent dimensions are not used: they follow the prior whatever x is."
-        )
+        which = "is not used: it follows" if unused == 1 else "are not used: they follow"
+        lines.append(f"{unused} of {metrics['latent_dim']} latent dimensions {which} the prior whatever x is.")
     return lines
 
 

@@ -3,12 +3,13 @@
 from typing import Any
 
 from ppl_vae.diagnostics import plot_latent, plot_reconstructions, plot_samples, plot_training
+from ppl_vae.diagnostics.drawing import name_features
 from ppl_vae.diagnostics.report_plots import as_images, plot_traversal
 from ppl_vae.experiment.architecture import chain, layers, plot_graph
 from ppl_vae.experiment.config import to_toml
 from ppl_vae.experiment.elements import NotApplicable, Panel, Picture, Table, draw, number
 from ppl_vae.experiment.findings import Findings
-from ppl_vae.importance import place
+from ppl_vae.programs import place
 from ppl_vae.training import FitResult
 
 NUM_RECONSTRUCTED = 12
@@ -108,7 +109,8 @@ def reconstructions(found: Findings) -> Panel:
         height, width = as_images(some).shape[1:3]
         size = (0.9 + CELL * len(some), 0.2 + 2 * CELL * height / width)
         pictures = draw(lambda ax: plot_reconstructions(model, guide, some, len(some), **seed, axes=ax), alt, size=size)
-        return Panel(["E[E[x | z]] with z drawn from the guide. Blue is missing."], pictures=pictures)
+        note = " Blue is missing." * bool(some.x.isnan().any())
+        return Panel([f"E[E[x | z]] with z drawn from the guide.{note}"], pictures=pictures)
     some = rows[:NUM_PANELS]
     alts = [f"Features of datum {name}, and dots for their reconstruction." for name in some.coords[some.dims[0]]]
     pictures = draw(lambda axes: plot_reconstructions(model, guide, some, len(some), **seed, axes=axes), alts)
@@ -125,7 +127,13 @@ def samples(found: Findings) -> Panel:
     context = None if context is None else context[:count]
     options: dict[str, Any] = {"context": context, "seed": found.subject.seed}
     alt = f"{count} samples: what the decoder makes of draws from the prior."
-    shown = draw(lambda ax: plot_samples(model, count, rows.image_shape, **options, ax=ax), alt, size=(6.4, 4.2))
+
+    def plot(ax: Any) -> None:
+        plot_samples(model, count, rows.image_shape, **options, ax=ax)
+        if len(rows.dims) == 2 and rows.image_shape is None:
+            name_features(ax, rows.coords[rows.dims[1]])
+
+    shown = draw(plot, alt, size=(6.4, 4.2))
     note = [] if context is None else [f"With the covariates of the first {count} diagnosed data."]
     return Panel(note, pictures=shown)
 

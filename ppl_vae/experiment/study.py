@@ -9,6 +9,7 @@ import torch
 from joblib import Parallel, cpu_count, delayed, effective_n_jobs  # type: ignore[import-untyped]
 from tqdm.auto import tqdm
 
+from ppl_vae.checks import one_line
 from ppl_vae.experiment.config import Config
 from ppl_vae.experiment.grid import Study, read_study
 from ppl_vae.experiment.run import run_experiment
@@ -95,8 +96,7 @@ def _run(config: Config, path: Path, threads: int | None) -> _Failure | None:
     try:
         run_experiment(config, path, progress=False)
     except Exception as error:
-        said = f"{type(error).__name__}: {error}".partition("Trace Shapes:")[0]  # Pyro adds a table of every site
-        return _Failure(" ".join(said.split()), traceback.format_exc())
+        return _Failure(one_line(f"{type(error).__name__}: {error}"), traceback.format_exc())
     return None
 
 

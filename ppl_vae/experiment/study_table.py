@@ -151,8 +151,17 @@ def _compared(cells: list[Cell], folders: Mapping[str, Folder]) -> tuple[list[Mo
         groups.setdefault((evidence.measure, rows), {}).setdefault(cell.model, []).append(evidence)
     comparisons, notes = [], [APART] * (len(groups) > 1)
     for models in groups.values():
+        if len(models) == 1:
+            notes += [_alone(*each) for each in models.items()]
+            continue
         try:
             comparisons.append(compare_models(models))
-        except ValueError as error:  # a single model, a single row, upper bounds
+        except ValueError as error:  # a single row, upper bounds
             notes.append(f"Not compared: {error}.")
     return comparisons, notes
+
+
+def _alone(name: str, trainings: list[Evidence]) -> str:
+    """log p(x) of a model that there is no other to compare with."""
+    said = "; ".join(str(each.summary()) for each in trainings)
+    return f"Not compared, for want of another model of the same rows and kind: {name}, {said}."

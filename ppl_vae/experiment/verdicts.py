@@ -357,7 +357,7 @@ RULES: tuple[Rule, ...] = (
         "Share of latent dimensions whose posterior mean does not vary with x",
         passes=0.0,
         fails=math.inf,
-        words=("No latent dimension is dead.", "Some latent dimensions follow the prior whatever x is.", ""),
+        words=("No latent dimension is dead.", "Dead dimensions follow the prior whatever x is.", ""),
         panel="Collapse",
         page="howto/collapse.md#active-units",
         form="{:.0%}",
