@@ -11,6 +11,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from ppl_vae.checks import one_line
+
 __all__ = ["app"]
 
 # click's ClickException; some versions of typer bring a copy of click
@@ -32,7 +34,7 @@ class Commands(TyperGroup):
                 raise
             context, said = getattr(error, "ctx", None), getattr(error, "format_message", error.__str__)()
             typer.echo(
-                f"error: {_one_line(said)} (see {context.command_path if context else 'ppl-vae'} --help)", err=True
+                f"error: {one_line(said)} (see {context.command_path if context else 'ppl-vae'} --help)", err=True
             )
             code = 2
         if standalone_mode:
@@ -385,13 +387,9 @@ def _is_usage(error: Exception) -> bool:
 
 def _said(error: Exception) -> str:
     """The message; an error without one says at least what it is."""
-    said = _one_line(error.args[0] if isinstance(error, KeyError) and error.args else error)
+    said = one_line(error.args[0] if isinstance(error, KeyError) and error.args else error)
     return said or type(error).__name__
 
 
-def _one_line(message: object) -> str:
-    return " ".join(str(message).partition("Trace Shapes:")[0].split())  # Pyro adds a table of every site
-
-
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    typer.echo(f"warning: {_one_line(message)}", err=True)
+    typer.echo(f"warning: {one_line(message)}", err=True)

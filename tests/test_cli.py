@@ -214,7 +214,7 @@ def test_no_data_set_is_bad_usage(tmp_path):
 def test_bad_toml_names_file_and_line(tmp_path):
     path = tmp_path / "bad.toml"
     path.write_text('[data]\nname = "digits\n')
-    assert re.search(r"bad\.toml is no valid TOML: .*line 2", one_error(call("fit", path, "-o", tmp_path / "run"), 2))
+    assert re.search(r"bad\.toml: no valid TOML: .*line 2", one_error(call("fit", path, "-o", tmp_path / "run"), 2))
 
 
 def test_a_failed_run_is_one_line_and_1(tmp_path):

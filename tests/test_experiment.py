@@ -241,7 +241,7 @@ def test_differences_go_into_tables():
 def test_no_toml(tmp_path):
     path = tmp_path / "a.toml"
     path.write_text("[data\nname = 1")
-    with pytest.raises(ConfigError, match=r"a\.toml is no valid TOML: .*line 1"):
+    with pytest.raises(ConfigError, match=r"a\.toml: no valid TOML: .*line 1"):
         read_config(path)
 
 

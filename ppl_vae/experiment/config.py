@@ -149,7 +149,7 @@ def read_toml(path: str | Path) -> dict[str, Any]:
     try:
         return tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ConfigError(f"{path} is no valid TOML: {error}") from None
+        raise ConfigError(f"{path}: no valid TOML: {error}") from None
     except OSError as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else error
         raise ConfigError(f"{path}: {reason}") from None

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["findings_tree"]
 
 PER_DATUM = ("log_evidence", "mc_se", "ess", "pareto_k", "elbo", "smoothed", "num_used")
-PARTS = ("rate", "distortion", "elbo", "rate_se", "distortion_se", "elbo_se")
 BINS = ("predicted", "frequency", "se", "count")
 
 
@@ -39,8 +38,8 @@ def findings_tree(findings: Findings) -> "xr.DataTree":
         findings: Of a run.
 
     Example:
-        >>> PARTS[:2]
-        ('rate', 'distortion')
+        >>> PER_DATUM[:2]
+        ('log_evidence', 'mc_se')
     """
     import xarray as xr
 
@@ -59,7 +58,7 @@ def _groups(name: str, found: Any, findings: Findings) -> dict[str, "xr.Dataset"
             return {name: found.to_datatree()["sbc"].to_dataset()}
         case PIT():
             return {name: found.to_datatree()["pit"].to_dataset()}
-        case PredictiveCheck() | ELBOSurgery():
+        case PredictiveCheck() | ELBOSurgery() | LatentMeans() | ActiveUnits() | RateDistortion():
             return {group: node.to_dataset() for group, node in found.to_datatree().children.items()}
         case Evidence():
             values = {key: getattr(found, key) for key in PER_DATUM} | dict(found.checks)
@@ -67,26 +66,18 @@ def _groups(name: str, found: Any, findings: Findings) -> dict[str, "xr.Dataset"
         case Weights():
             rows = subject.evaluated[found.rows]
             return {"bounds": _bounds(found), name: _by_datum({"largest_share": found.largest}, rows)}
-        case LatentMeans():
-            return {name: _by_datum({"mean": found.mean}, subject.rows, dimension=found.names)}
-        case ActiveUnits():
-            return {name: _dataset({"variance": found.variance}, "dimension", found.names, threshold=found.threshold)}
-        case RateDistortion():
-            return {name: _by_datum({key: getattr(found, key) for key in PARTS}, subject.rows)}
         case Reliability():
             return {name: _dataset({key: getattr(found, key) for key in BINS}, "bin", range(len(found.count)))}
     return {}
 
 
-def _by_datum(
-    values: dict[str, np.ndarray], rows: Dataset, attrs: dict[str, Any] | None = None, **dims: Any
-) -> "xr.Dataset":
+def _by_datum(values: dict[str, np.ndarray], rows: Dataset, attrs: dict[str, Any] | None = None) -> "xr.Dataset":
     import xarray as xr
 
     datum = rows.dims[0]
-    variables = {name: ((datum, *dims)[: array.ndim], array) for name, array in values.items()}
+    variables = {name: (datum, array) for name, array in values.items()}
     names = np.asarray(rows.coords[datum])
-    coords = {datum: names.astype(str) if names.dtype == object else names} | {k: list(v) for k, v in dims.items()}
+    coords = {datum: names.astype(str) if names.dtype == object else names}
     return xr.Dataset(variables, coords, attrs)
 
 
