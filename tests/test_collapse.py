@@ -1,21 +1,30 @@
 """Collapse: active units, KL per dimension, rate and distortion against closed forms."""
 
+import warnings
+
 import numpy as np
+import pandas as pd
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+import xarray as xr
 
 import ppl_vae as pv
 from ppl_vae.data import beds
 from ppl_vae.diagnostics import (
     active_units,
+    calibration,
+    conditional_pit,
+    elbo_surgery,
     kl_per_dimension,
     latent_means,
     linear_active_units,
+    marginal_pit,
     rate_distortion,
     to_datatree,
 )
+from ppl_vae.evidence import log_evidence
 from ppl_vae.objectives import MeanFieldELBO, TraceELBO
 
 QUIET = {"progress": False}
@@ -150,6 +159,45 @@ def test_a_guide_of_other_latents_is_named(diagnose):
     guide = pv.Guide(pv.posteriors.MeanFieldNormal(3), 4)
     with pytest.raises(ValueError, match="the model has 2 latent dimensions and the guide 3"):
         diagnose(model, guide, torch.zeros(5, 4), **QUIET)
+
+
+def test_all_results_hang_into_one_tree_and_files_give_them_back(tmp_path):
+    """netCDF and zarr; rows keep their names, and every group its values."""
+    bed = beds.linear_gaussian(num_data=40)
+    data = pd.DataFrame(bed.x.numpy(), index=pd.Index([f"no {i}" for i in range(40)], name="bottle"))
+    pair, few = (bed.model, bed.mean_field_guide), {"num_particles": 30, **QUIET}
+    pit = {f"{name}_pit": tree["pit"] for name, tree in pits(*pair, data).items()}
+    evidence = {name: log_evidence(*pair, data, seed=seed, **few) for seed, name in enumerate(("one", "other"))}
+    parts = {
+        "latent_means": latent_means(pair[1], data, **few),
+        "active_units": active_units(*pair, data, **few),
+        "rate_distortion": rate_distortion(*pair, data, **few),
+        "surgery": elbo_surgery(*pair, data, **QUIET),
+        "models": pv.compare_models(evidence),
+        "sbc": calibration(*pair, data, num_data=50, num_samples=20, progress=False),
+    }
+    tree = to_datatree(*pair, data, num_samples=30, num_data=40, **QUIET)
+    for name, found in ({name: found.to_datatree()[name] for name, found in parts.items()} | pit).items():
+        tree[name] = found
+    assert set(tree.children) >= {*parts, *pit, "posterior", "importance", "observed_data"}
+    assert np.array_equal(tree["rate_distortion"]["rate"], parts["rate_distortion"].rate)
+    assert tree["latent_means"]["datum"].values.tolist() == data.index.tolist()
+    assert tree["models"]["mlpd"].values.tolist() == parts["models"].log_evidence.tolist()
+    tree.to_netcdf(tmp_path / "tree.nc", engine="h5netcdf")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*(Zarr V3|Zarr format 3) specification")  # text labels: zarr's own
+        tree.to_zarr(tmp_path / "tree.zarr", consolidated=False)
+        for file, options in (("tree.nc", {}), ("tree.zarr", {"engine": "zarr", "consolidated": False})):
+            with xr.open_datatree(tmp_path / file, **options) as again:
+                assert set(again.children) == set(tree.children)
+                for name, node in tree.children.items():
+                    assert again[name].to_dataset().equals(node.to_dataset()), (file, name)
+
+
+def pits(model, guide, data):
+    found = {"marginal": marginal_pit(model, data, num_samples=20, **QUIET)}
+    found["conditional"] = conditional_pit(model, guide, data, num_particles=30, **QUIET)
+    return {name: each.to_datatree() for name, each in found.items()}
 
 
 # --- rate and distortion ---------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from ppl_vae.diagnostics.gradient_noise import GradientNoise, gradient_noise
 from ppl_vae.diagnostics.guide_errors import GuideErrors, guide_errors
 from ppl_vae.diagnostics.interval_plot import plot_evidence_interval
 from ppl_vae.diagnostics.latent import LatentMeans, latent_means
+from ppl_vae.diagnostics.observed import observed_entries
 from ppl_vae.diagnostics.pit import PIT, PITSummary, conditional_pit, marginal_pit
 from ppl_vae.diagnostics.plots import (
     plot_k_hat,
@@ -33,7 +34,7 @@ from ppl_vae.diagnostics.plots import (
     plot_training,
 )
 from ppl_vae.diagnostics.posterior_draws import GuideDraws, HMCDraws, ImportanceDraws
-from ppl_vae.diagnostics.predictive import PredictiveCheck, observed_entries, predictive_check
+from ppl_vae.diagnostics.predictive import PredictiveCheck, predictive_check
 from ppl_vae.diagnostics.predictive_plots import plot_pit, plot_predictive_check, plot_reliability
 from ppl_vae.diagnostics.reliability import Reliability, reliability
 from ppl_vae.diagnostics.statistics import FEATURE_STATISTICS, STATISTICS

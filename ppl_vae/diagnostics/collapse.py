@@ -1,8 +1,8 @@
 """Posterior collapse: which latent dimensions carry anything about x, and how many nats."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyro.distributions as dist
@@ -14,11 +14,15 @@ from tqdm.auto import tqdm
 from ppl_vae.checks import real_number
 from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.diagnostics.latent import latent_means
+from ppl_vae.diagnostics.trees import rows_of_data, tree_of
 from ppl_vae.importance import rows_per_chunk
 from ppl_vae.inspection import check_data
 from ppl_vae.programs import arguments, evaluating, place
 from ppl_vae.seeding import derived_seed, seeded
 from ppl_vae.terms import LogTerms, Program, Site, log_terms
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 __all__ = [
     "ActiveUnits",
@@ -28,6 +32,8 @@ __all__ = [
     "linear_active_units",
     "rate_distortion",
 ]
+
+PARTS = ("rate", "distortion", "elbo", "rate_se", "distortion_se", "elbo_se")
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,11 @@ class ActiveUnits:
     def count(self) -> int:
         """Number of active dimensions."""
         return int(self.active.sum())
+
+    def to_datatree(self) -> "xr.DataTree":
+        """A tree with the group "active_units": `tree["active_units"] = units.to_datatree()["active_units"]`."""
+        values = {"variance": self.variance, "active": self.active}
+        return tree_of("active_units", values, {"dimension": self.names}, threshold=self.threshold)
 
     def counts(self, thresholds: np.ndarray) -> np.ndarray:
         """Number of dimensions above each threshold, shaped like them: the curve that one threshold is a point of."""
@@ -167,6 +178,7 @@ class RateDistortion:
         distortion_se: That of the distortion, (N,).
         elbo_se: That of the ELBO, (N,): not the sum of the two, which are correlated.
         num_particles: Number of particles K.
+        coords: Names of the data, by their dim.
 
     References:
         Alemi et al. (2018), Fixing a broken ELBO, arXiv:1711.00464, section 2.
@@ -184,9 +196,16 @@ class RateDistortion:
     distortion_se: np.ndarray
     elbo_se: np.ndarray
     num_particles: int
+    coords: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.rate)
+
+    def to_datatree(self) -> "xr.DataTree":
+        """A tree with the group "rate_distortion": `tree["rate"] = parts.to_datatree()["rate_distortion"]`."""
+        values = {name: getattr(self, name) for name in PARTS}
+        coords = self.coords or {"datum": np.arange(len(self))}
+        return tree_of("rate_distortion", values, coords, num_particles=self.num_particles)
 
     def __str__(self) -> str:
         rate, distortion, loss = self.rate.mean(), self.distortion.mean(), -self.elbo.mean()
@@ -232,7 +251,8 @@ def rate_distortion(
         True
     """
     found = _reduce_terms(_rate_and_distortion, model, guide, data, num_particles, seed, progress)
-    return RateDistortion(**found, num_particles=num_particles)
+    coords = rows_of_data(as_dataset(data))
+    return RateDistortion(**found, num_particles=num_particles, coords=coords)
 
 
 def _rate_and_distortion(terms: LogTerms) -> dict[str, Tensor]:

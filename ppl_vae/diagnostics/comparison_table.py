@@ -6,8 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ppl_vae.diagnostics.trees import tree_of
+
 if TYPE_CHECKING:
     import pandas as pd
+    import xarray as xr
 
 __all__ = ["LEVEL", "ModelComparison"]
 
@@ -90,6 +93,12 @@ class ModelComparison:
             "num_trainings": [len(each) for each in self.trainings],
         }
         return pd.DataFrame(columns, index=pd.Index(self.names, name="model"))
+
+    def to_datatree(self) -> "xr.DataTree":
+        """A tree with the group "models", the table: `tree["models"] = comparison.to_datatree()["models"]`."""
+        values = {name: column.to_numpy() for name, column in self.table.items()}
+        facts = {"reference": self.reference, "num_data": self.num_data, "notes": " ".join(self.notes)}
+        return tree_of("models", values, {"model": self.names}, **facts)
 
     def to_markdown(self) -> str:
         """The same as a Markdown table, and what to bear in mind."""

@@ -117,7 +117,20 @@ def shortened(name: object) -> str:
 
 
 def name_features(ax: "Axes", names: np.ndarray) -> None:
-    """Names at 0, 1, ... of the horizontal axis, or what it counts where they are too many."""
+    """Names of features at 0, 1, ... of the horizontal axis; where they are too many, the word.
+
+    No paper.
+
+    Args:
+        ax: On which features are drawn at 0, 1, ...
+        names: Of all of them.
+
+    Example:
+        >>> ax = new_axes(2, 2)
+        >>> name_features(ax, np.array(["height", "a very long name"]))
+        >>> [label.get_text() for label in ax.get_xticklabels()]
+        ['height', 'a very long…']
+    """
     if len(names) > MOST_NAMES:
         ax.set_xlabel("feature")
         return

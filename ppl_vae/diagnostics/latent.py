@@ -1,7 +1,7 @@
 """Posterior means E_q[z given x] of every latent dimension, exact where the guide's distribution has a mean."""
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyro
@@ -12,11 +12,17 @@ from tqdm.auto import tqdm
 
 from ppl_vae.checks import whole_number
 from ppl_vae.data import Dataset, as_dataset
+from ppl_vae.diagnostics.trees import rows_of_data, tree_of
 from ppl_vae.programs import arguments, evaluating, place
 from ppl_vae.seeding import derived_seed, seeded
 from ppl_vae.terms import PARTICLES, PLATE, Program, Site, sample_sites
 
+if TYPE_CHECKING:
+    import xarray as xr
+
 __all__ = ["LatentMeans", "latent_means"]
+
+WHAT = "Means of q(z given x), and their squared standard errors over draws; 0 where the mean is exact."
 
 ROWS_PER_CHUNK = 1000
 
@@ -30,6 +36,7 @@ class LatentMeans:
         variance: Squared standard error of each mean over the draws, (N, D); 0 where the mean is exact.
         names: Names of the dimensions, "z[0]", "z[1]", ...
         exact: Whether all of them are exact.
+        coords: Names of the data, by their dim.
 
     References:
         No paper: definitions.
@@ -43,6 +50,13 @@ class LatentMeans:
     variance: np.ndarray
     names: tuple[str, ...]
     exact: bool
+    coords: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
+
+    def to_datatree(self) -> "xr.DataTree":
+        """A tree with the group "latent_means": `tree["latent_means"] = means.to_datatree()["latent_means"]`."""
+        coords = (self.coords or {"datum": np.arange(len(self.mean))}) | {"dimension": np.array(self.names)}
+        values = {"mean": self.mean, "variance": self.variance}
+        return tree_of("latent_means", values, coords, description=WHAT)
 
 
 def latent_means(
@@ -87,7 +101,7 @@ def latent_means(
     variance = torch.cat([torch.cat([site.variance for site in sites], -1) for sites in parts])
     names = tuple(name for site in parts[0] for name in site.names)
     exact = all(site.exact for sites in parts for site in sites)
-    return LatentMeans(mean.cpu().numpy(), variance.cpu().numpy(), names, exact)
+    return LatentMeans(mean.cpu().numpy(), variance.cpu().numpy(), names, exact, rows_of_data(data))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import torch
 
 from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.diagnostics.collapse import RateDistortion
-from ppl_vae.diagnostics.drawing import BLUE, VERMILION, as_pictures, k_hat_classes, new_axes, show
+from ppl_vae.diagnostics.drawing import BLUE, VERMILION, as_pictures, k_hat_classes, name_features, new_axes, show
 from ppl_vae.diagnostics.latent import latent_means
 from ppl_vae.evidence import Evidence
 from ppl_vae.model import Model
@@ -18,7 +18,7 @@ from ppl_vae.terms import Program
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["as_images", "plot_rate_distortion", "plot_traversal", "plot_weights"]
+__all__ = ["as_images", "name_features", "plot_rate_distortion", "plot_traversal", "plot_weights"]
 
 REACH = 2.0  # standard deviations of the posterior means, to either side
 EMPTY = "white"

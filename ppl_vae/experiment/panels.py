@@ -23,17 +23,8 @@ from ppl_vae.experiment.elements import Panel, Table, draw, number, thumbnail
 from ppl_vae.experiment.findings import Findings
 from ppl_vae.experiment.measures import MOST_BAD_K
 from ppl_vae.experiment.report import reading
-from ppl_vae.experiment.run_panels import (
-    architecture,
-    configuration,
-    data,
-    graph,
-    latent_space,
-    provenance,
-    reconstructions,
-    samples,
-    training,
-)
+from ppl_vae.experiment.run_facts import configuration, data, provenance
+from ppl_vae.experiment.run_panels import architecture, graph, latent_space, reconstructions, samples, training
 
 __all__ = ["PANELS"]
 

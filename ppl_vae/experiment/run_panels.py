@@ -1,13 +1,11 @@
-"""Panels on the run itself: what was asked for, how it is built, how it trained, what it draws."""
+"""Panels on what was trained: how it is built, how it trained, what it draws."""
 
 from typing import Any
 
 from ppl_vae.diagnostics import plot_latent, plot_reconstructions, plot_samples, plot_training
-from ppl_vae.diagnostics.drawing import name_features
-from ppl_vae.diagnostics.report_plots import as_images, plot_traversal
+from ppl_vae.diagnostics.report_plots import as_images, name_features, plot_traversal
 from ppl_vae.experiment.architecture import chain, layers, plot_graph
-from ppl_vae.experiment.config import to_toml
-from ppl_vae.experiment.elements import NotApplicable, Panel, Picture, Table, draw, number
+from ppl_vae.experiment.elements import NotApplicable, Panel, Picture, draw, number
 from ppl_vae.experiment.findings import Findings
 from ppl_vae.programs import place
 from ppl_vae.training import FitResult
@@ -17,45 +15,6 @@ NUM_PANELS = 6  # of data that are no pictures
 NUM_SAMPLES = 60
 CELL = 0.64  # inches, of a picture in a row
 SQUARE = (5.2, 4.6)
-FACTS = ("", "")
-
-
-def configuration(found: Findings) -> Panel:
-    """The file that the run was made from, complete with defaults."""
-    return Panel(code=to_toml(_config(found)))
-
-
-def data(found: Findings) -> Panel:
-    """What was observed, and which rows of it this page speaks of."""
-    subject = found.subject
-    whole, split = subject.experiment.data, _config(found).evaluation.split
-    facts, size = whole.describe(), len(getattr(whole, split))
-    rows = [
-        ("name", facts["name"]),
-        ("size", f"{len(whole):,} data of shape {' × '.join(map(str, whole.event_shape))}"),
-        ("values", "{:g} to {:g}".format(*facts["range"])),
-        ("missing", f"{facts['missing']:.1%}"),
-        ("binarised", facts["binarize"] or "no"),
-        ("covariates", ", ".join(facts["context"]) or "none"),
-        ("labels", f"{facts['labels']} classes" if facts["labels"] else "none"),
-        ("splits", ", ".join(f"{name} {rows:,}" for name, rows in facts["splits"].items())),
-        ("log p(x) on", f"{len(subject.evidence):,} of the {size:,} {split} rows"),
-        ("diagnosed", f"the first {len(subject.rows):,} of the {size:,} {split} rows"),
-    ]
-    return Panel(tables=[Table(FACTS, rows, kind="facts")])
-
-
-def provenance(found: Findings) -> Panel:
-    """Seeds, versions and times."""
-    metrics = found.subject.metrics
-    seconds = {name: metrics[name] for name in ("training_seconds", "evaluation_seconds", "seconds")}
-    tables = {
-        "Seeds": metrics["seeds"] | {"this page": found.subject.seed},
-        "Versions": metrics["versions"],
-        "Seconds": {name.removesuffix("_seconds").replace("seconds", "all"): f"{s:.1f}" for name, s in seconds.items()},
-        "Epochs": {"trained": metrics["num_epochs"], "best": metrics["best_epoch"], "ended by": metrics["stopped"]},
-    }
-    return Panel(tables=[Table(FACTS, list(rows.items()), name, kind="facts") for name, rows in tables.items()])
 
 
 def graph(found: Findings) -> Panel:
@@ -150,7 +109,3 @@ def latent_space(found: Findings) -> Panel:
     alt = "A grid of pictures, each what the decoder makes of a point of the latent space; they change along both axes."
     pictures += draw(lambda ax: plot_traversal(model, guide, rows, **seed, ax=ax), alt, size=SQUARE)
     return Panel(["Left where the data lie, right what points of the same plane decode to."], pictures=pictures)
-
-
-def _config(found: Findings) -> Any:
-    return found.subject.experiment.config
