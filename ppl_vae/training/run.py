@@ -147,17 +147,18 @@ class Run:
 
     def _stepper(self) -> Step:
         """How a step's gradient is computed."""
-        training, parts = self.training, (self.objective, self.model, self.guide, self.state.parameters)
+        training, programs = self.training, (self.objective, self.model, self.guide)
+        parts = (*programs, self.state.parameters, self.batch_size, training.dtype is not None)
         num_steps = training.num_epochs * math.ceil(len(self.train) / self.batch_size)
         if training.compile is False or training.compile == "auto" and num_steps < FEWEST_STEPS_TO_RECORD:
-            return Step(*parts, self.batch_size)
+            return Step(*parts)
         level = logging.WARNING if training.compile is True else logging.INFO
-        reason = unrecordable(*parts[:3])
+        reason = unrecordable(*programs)
         if reason is not None:
             logger.log(level, "training step not recorded: %s", reason)
-            return Step(*parts, self.batch_size)
+            return Step(*parts)
         compiles = training.compile is True or num_steps >= FEWEST_STEPS_TO_COMPILE
-        return RecordedStep(*parts, self.batch_size, compiles=compiles, level=level)
+        return RecordedStep(*parts, compiles=compiles, level=level)
 
     def _mean_bound(self, data: Dataset) -> float:
         """Mean of the unannealed objective per datum, in evaluation mode, with the same draws at every call."""
@@ -232,7 +233,7 @@ class Run:
 
     def _settings(self) -> dict[str, str]:
         """What must agree for a checkpoint to go on; the number of epochs may grow."""
-        names = ("seed", "batch_size", "learning_rate", "kl_warmup_epochs", "kl_schedule", "clip_norm", "patience")
+        names = ("seed", "batch_size", "learning_rate", "kl_warmup_epochs", "kl_schedule", "clip_norm", "patience", "dtype")
         values = {name: getattr(self.training, name) for name in names}
         named = {name: getattr(value, "__qualname__", None) or repr(value) for name, value in values.items()}
         return named | {"objective": repr(self.objective), "data and model": self.data_digest}

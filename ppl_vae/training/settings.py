@@ -45,6 +45,8 @@ class Training:
         compile: Whether Pyro's handlers run once and the graph of operations that they leave runs ever after, compiled:
             True; False; or "auto": a graph from 1,000 steps on, compiled from 10,000 steps on. The same draws and,
             within float tolerance, the same losses either way. Where it cannot be done the log says why.
+        dtype: "bfloat16" takes matrix products of networks in it, forwards and backwards; parameters, draws, densities and
+            the held-out bound stay in their own float type, which None takes for all.
         checkpoint: File that holds the whole state after each epoch; if it exists, training goes on from there.
         progress: Whether to show a bar.
 
@@ -68,6 +70,7 @@ class Training:
     seed: int = 0
     device: str | None = None
     compile: Literal["auto"] | bool = "auto"
+    dtype: Literal["bfloat16"] | None = None
     checkpoint: str | Path | None = None
     progress: bool = True
 
@@ -81,6 +84,7 @@ class Training:
         if self.clip_norm is not None:
             real_number(self.clip_norm, "Training(clip_norm)", above=0)
         one_of(self.compile, "Training(compile)", ("auto", True, False))
+        one_of(self.dtype, "Training(dtype)", ("bfloat16", None))
         one_of(self.progress, "Training(progress)", (True, False))
         for name, (kinds, example) in OBJECTS.items():
             value = getattr(self, name)

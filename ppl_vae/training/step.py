@@ -25,9 +25,10 @@ class Step:
     """Loss summed over a batch; leaves the gradient of its mean per datum in `.grad`. Pyro's handlers run each time."""
 
     def __init__(
-        self, objective: ELBO, model: Program, guide: Program, parameters: list[Tensor], batch_size: int
+        self, objective: ELBO, model: Program, guide: Program, parameters: list[Tensor], batch_size: int, half: bool
     ) -> None:
         self.objective: Any = objective  # Pyro's base class declares none of the methods that its subclasses share
+        self.half = half
         self.model, self.guide, self.parameters, self.batch_size = model, guide, parameters, batch_size
 
     def __call__(self, args: Arguments, kl_weight: float = 1.0) -> float:
@@ -48,10 +49,16 @@ class Step:
         nothing; its differentiable loss does. A few of Pyro's objectives have only the former.
         """  # noqa: D205
         if not hasattr(objective, "differentiable_loss"):
-            return number(objective.loss_and_grads(self.model, self.guide, *args))
-        loss = objective.differentiable_loss(self.model, self.guide, *args)
+            with self._precision(args):
+                return number(objective.loss_and_grads(self.model, self.guide, *args))
+        with self._precision(args):
+            loss = objective.differentiable_loss(self.model, self.guide, *args)
         loss.backward()
         return loss.item()
+
+    def _precision(self, args: Arguments) -> torch.autocast:
+        """Matrix products in bfloat16 within, where asked."""
+        return torch.autocast(args[0].device.type, torch.bfloat16, enabled=self.half)
 
 
 class RecordedStep(Step):
@@ -124,7 +131,8 @@ class RecordedStep(Step):
         held = [*self.parameters, *self.modules.buffers(), *frozen]
         objective = self.objective.annealed(weight)
         with torch.enable_grad(), pyro.get_param_store().scope(), exchanged(self.modules, held, [*values, *others]):
-            loss = objective.differentiable_loss(self.model, self.guide, *args)
+            with self._precision(args):
+                loss = objective.differentiable_loss(self.model, self.guide, *args)
             gradients = torch.autograd.grad(loss, values, allow_unused=True)
         return [loss.detach(), *(None if g is None else g / self.batch_size for g in gradients)]
 
