@@ -194,7 +194,8 @@ def statistics(found: Findings) -> Panel:
     says = [
         f"{check.num_samples} data sets of {check.num_data} rows each, with z from the prior (blue) and from the guide "
         "(orange); black is the data.",
-        "Off in both: the likelihood is wrong. Off in the first alone: q(z) is not the prior.",
+        "Off in both: the likelihood is wrong, or z says too little of x.",
+        "Off in the first alone: q(z) is not the prior.",
     ]
     pictures = draw(lambda axes: plot_predictive_check(check, axes), alts)
     table = Table(("", *columns), cells)

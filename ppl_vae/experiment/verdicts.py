@@ -289,7 +289,7 @@ RULES: tuple[Rule, ...] = (
         words=(
             "By these statistics, with the data's own latents the model makes such data.",
             "Even with the data's own latents the model hardly makes such data.",
-            "Even with the data's own latents the model makes other data: the likelihood is wrong.",
+            "Even with the data's own latents the model makes others: the likelihood is wrong, or z says too little.",
         ),
         panel="Test statistics",
         page="howto/predictive_checks.md#test-statistics",
