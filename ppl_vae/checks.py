@@ -191,7 +191,7 @@ def warn_caller(message: str) -> None:
         message: What the caller should know.
 
     Example:
-        >>> with warnings.catch_warnings(record=True) as said:
+        >>> with warnings.catch_warnings(record=True, action="always") as said:
         ...     warn_caller("few draws")
         >>> [str(each.message) for each in said]
         ['few draws']

@@ -259,7 +259,7 @@ def _digest(data: Dataset, *programs: Program) -> str:
 def _check_rows(objective: Any, num_rows: int) -> None:
     """Raise ValueError where every batch, or part of one, has too few rows for what an objective takes over it."""
     fewest = getattr(objective, "fewest_rows", 1)
-    if num_rows < fewest:
+    if num_rows < fewest and fewest > 1:
         raise ValueError(
             f"{type(objective).__name__} compares data with each other: it needs {fewest} rows in each batch, and in "
             f"each of its parts, not {num_rows}: raise batch_size, or lower num_parts"
