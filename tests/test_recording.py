@@ -49,7 +49,7 @@ def test_every_objective(name, records_at_once, caplog):
 
 @pytest.mark.parametrize("name", ["MeanFieldELBO", "IWAE"])
 def test_bfloat16_is_recorded_and_close(name, records_at_once, caplog):
-    """Products of three digits: the bounds of two epochs from the same draws agree with float32's to half a per cent."""
+    """Products of three digits: the bounds of two epochs, by the same draws, are float32's within half a per cent."""
     x = data_for("Bernoulli", ROWS)
     assert_same(vae, x, caplog, make_objective=OBJECTIVES[name], dtype="bfloat16")
     half, full = (bounds(vae, x, compile=False, objective=OBJECTIVES[name](), dtype=d) for d in ("bfloat16", None))

@@ -233,7 +233,16 @@ class Run:
 
     def _settings(self) -> dict[str, str]:
         """What must agree for a checkpoint to go on; the number of epochs may grow."""
-        names = ("seed", "batch_size", "learning_rate", "kl_warmup_epochs", "kl_schedule", "clip_norm", "patience", "dtype")
+        names = (
+            "seed",
+            "batch_size",
+            "learning_rate",
+            "kl_warmup_epochs",
+            "kl_schedule",
+            "clip_norm",
+            "patience",
+            "dtype",
+        )
         values = {name: getattr(self.training, name) for name in names}
         named = {name: getattr(value, "__qualname__", None) or repr(value) for name, value in values.items()}
         return named | {"objective": repr(self.objective), "data and model": self.data_digest}

@@ -45,8 +45,8 @@ class Training:
         compile: Whether Pyro's handlers run once and the graph of operations that they leave runs ever after, compiled:
             True; False; or "auto": a graph from 1,000 steps on, compiled from 10,000 steps on. The same draws and,
             within float tolerance, the same losses either way. Where it cannot be done the log says why.
-        dtype: "bfloat16" takes matrix products of networks in it, forwards and backwards; parameters, draws, densities and
-            the held-out bound stay in their own float type, which None takes for all.
+        dtype: "bfloat16" takes matrix products of networks in it, forwards and backwards; parameters, draws, densities
+            and the held-out bound stay in their own float type, which None takes for all.
         checkpoint: File that holds the whole state after each epoch; if it exists, training goes on from there.
         progress: Whether to show a bar.
 
