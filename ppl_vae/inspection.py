@@ -13,7 +13,7 @@ from ppl_vae.guide import Guide
 from ppl_vae.model import Model
 from ppl_vae.programs import arguments, evaluating
 from ppl_vae.seeding import seeded
-from ppl_vae.terms import PLATE, Program, Site, sample_sites
+from ppl_vae.terms import Program, Site, is_local, sample_sites
 
 __all__ = ["check_programs"]
 
@@ -78,19 +78,14 @@ def check_programs(model: Program, guide: Program, x: Tensor, context: Tensor | 
             sites = [] if isinstance(model, Model) else sample_sites(joint)
             for site in [*sample_sites(drawn), *sites]:
                 check_site(site, args[0], start)
-            outside |= {site["name"]: None for site in sample_sites(drawn) if not in_plate(site)}
+            outside |= {site["name"]: None for site in sample_sites(drawn) if not is_local(site)}
     return list(outside)
-
-
-def in_plate(site: Site) -> bool:
-    """Whether a site has a value for every datum."""
-    return any(frame.name == PLATE for frame in site["cond_indep_stack"])
 
 
 def check_site(site: Site, x: Tensor, start: int) -> None:
     """Raise ValueError unless a site in the data plate can be evaluated at its value; rows count from `start`."""
     name, fn, value = site["name"], site["fn"], site["value"]
-    if not in_plate(site) or site["infer"].get("_deterministic"):
+    if not is_local(site) or site["infer"].get("_deterministic"):
         return
     if site["is_observed"]:
         if not _fits(value.shape, fn):

@@ -231,6 +231,11 @@ def _check_observed(p_sites: list[Site]) -> None:
     )
 
 
+def is_local(site: Site) -> bool:
+    """Whether a site lies inside the data plate."""
+    return any(frame.name == PLATE for frame in site["cond_indep_stack"])
+
+
 def _frame(site: Site) -> Any:
     """The data plate's frame at this site, or None for a global site."""
     frame = next((f for f in site["cond_indep_stack"] if f.name == PLATE), None)

@@ -7,6 +7,16 @@ from ppl_vae.hmc import HMC
 
 FEATURES = 4  # width of a network's features where a family is tested alone
 EVENT = 3  # features of x
+SMALL_NETWORKS = """
+[posterior]
+latent_dim = 2
+
+[encoder]
+hidden_dims = [8]
+
+[decoder]
+hidden_dims = [8]
+"""  # of a run's TOML file
 
 
 def vamp_prior(latent_dim):

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from cases import SMALL_NETWORKS
 from typer.testing import CliRunner
 
 from ppl_vae.cli import app
@@ -15,7 +16,7 @@ from ppl_vae.evidence import AIS, Evidence, ImportanceSampling, log_evidence
 from ppl_vae.experiment import load_run, read_config
 from ppl_vae.training.run import Run
 
-SMALL = """
+SMALL = f"""
 [data]
 name = "digits"
 binarize = "dynamic"
@@ -23,16 +24,7 @@ binarize = "dynamic"
 [prior]
 name = "VampPrior"
 pseudo_inputs = 5
-
-[posterior]
-latent_dim = 2
-
-[encoder]
-hidden_dims = [8]
-
-[decoder]
-hidden_dims = [8]
-
+{SMALL_NETWORKS}
 [training]
 num_epochs = 3
 

@@ -11,7 +11,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 import xarray as xr
-from cases import vae
+from cases import SMALL_NETWORKS, vae
 from pyro import infer
 from torch import nn
 from typer.testing import CliRunner
@@ -485,20 +485,11 @@ def test_the_picture_shows_the_table(compared):
 
 # --- the command line ------------------------------------------------------------------------------------------------
 
-SMALL = """
+SMALL = f"""
 [data]
 name = "digits"
 binarize = "static"
-
-[posterior]
-latent_dim = 2
-
-[encoder]
-hidden_dims = [8]
-
-[decoder]
-hidden_dims = [8]
-
+{SMALL_NETWORKS}
 [training]
 num_epochs = 1
 batch_size = 64

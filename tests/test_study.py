@@ -10,6 +10,7 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
+from cases import SMALL_NETWORKS
 from joblib.parallel import SequentialBackend
 from typer.testing import CliRunner
 
@@ -34,20 +35,11 @@ from ppl_vae.experiment import study as study_module
 from ppl_vae.experiment.study_table import read_results
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
-BASE = """
+BASE = f"""
 [data]
 name = "digits"
 binarize = "static"
-
-[posterior]
-latent_dim = 2
-
-[encoder]
-hidden_dims = [8]
-
-[decoder]
-hidden_dims = [8]
-
+{SMALL_NETWORKS}
 [training]
 num_epochs = 1
 

@@ -1,6 +1,5 @@
 """Draws, densities and data as one xarray.DataTree in the ArviZ schema."""
 
-import warnings
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,7 @@ from tqdm.auto import tqdm
 from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.diagnostics.draws import Draws, Layout, Sampler, read_layout
 from ppl_vae.evidence import reduce_log_weights
-from ppl_vae.evidence.pareto import SMALLEST_NUM_PARTICLES
+from ppl_vae.evidence.importance_sampling import warn_of_few
 from ppl_vae.inspection import check_data
 from ppl_vae.programs import place
 from ppl_vae.terms import Program
@@ -94,11 +93,7 @@ def to_datatree(
     with tqdm(total=len(data), desc="draws", unit=" data", disable=not progress, delay=2) as bar:
         for done in sampler.run():
             bar.update(done)
-    if draws.num_samples < SMALLEST_NUM_PARTICLES:
-        warnings.warn(
-            f"k-hat needs at least {SMALLEST_NUM_PARTICLES} draws and was given {draws.num_samples}: it is NaN",
-            stacklevel=2,
-        )
+    warn_of_few(draws.num_samples, "draws")
     groups = {group: _variables(group, arrays, names) for group, arrays in sampler.arrays.items()}
     groups["importance"] = _importance(sampler.arrays["sample_stats"]["log_weights"], names)
     groups["observed_data"] |= _observed(names)

@@ -11,11 +11,10 @@ from torch import Tensor
 
 from ppl_vae.checks import whole_number
 from ppl_vae.data import Dataset
-from ppl_vae.diagnostics.latent import is_local
 from ppl_vae.importance import PAIRS_PER_CHUNK, rows_per_chunk
 from ppl_vae.programs import arguments, evaluating
 from ppl_vae.seeding import derived_seed, seeded
-from ppl_vae.terms import PARTICLES, LogTerms, Program, Site, log_terms, per_datum, sample_sites
+from ppl_vae.terms import PARTICLES, LogTerms, Program, Site, is_local, log_terms, per_datum, sample_sites
 
 __all__ = ["Draws"]
 

@@ -15,7 +15,7 @@ from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.diagnostics.trees import rows_of_data, tree_of
 from ppl_vae.programs import arguments, evaluating, place
 from ppl_vae.seeding import derived_seed, seeded
-from ppl_vae.terms import PARTICLES, PLATE, Program, Site, sample_sites
+from ppl_vae.terms import PARTICLES, PLATE, Program, Site, is_local, sample_sites
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -139,11 +139,6 @@ def _latent_sites(guide: Program, args: tuple[Tensor, ...], count: int) -> dict[
     if not found:
         raise ValueError(f'the guide has no latent site in a plate named "{PLATE}": there is nothing to take means of')
     return found
-
-
-def is_local(site: Site) -> bool:
-    """Whether a site lies inside the data plate."""
-    return any(frame.name == PLATE for frame in site["cond_indep_stack"])
 
 
 def _own_mean(site: Site) -> Tensor | None:

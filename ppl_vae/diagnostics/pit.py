@@ -15,7 +15,6 @@ from tqdm.auto import tqdm
 from ppl_vae.checks import whole_number
 from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.diagnostics.entries import below_and_at, check_observed, site_of_x
-from ppl_vae.diagnostics.latent import is_local
 from ppl_vae.diagnostics.uniformity import holm, uniformity_p_value
 from ppl_vae.evidence import reduce_log_weights
 from ppl_vae.evidence.evidence import k_hat_of
@@ -23,7 +22,7 @@ from ppl_vae.importance import rows_per_chunk
 from ppl_vae.inspection import check_data
 from ppl_vae.programs import arguments, evaluating, place
 from ppl_vae.seeding import derived_seed, seeded
-from ppl_vae.terms import PARTICLES, LogTerms, Program, log_terms, sample_sites
+from ppl_vae.terms import PARTICLES, LogTerms, Program, is_local, log_terms, sample_sites
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -359,11 +358,13 @@ def _averages(trace: poutine.Trace, log_weights: Tensor, part: Dataset) -> tuple
     below, at = below_and_at(site["fn"], x.reshape(len(x), *site["fn"].event_shape))
     log_w, middle = log_weights.cpu().numpy().astype(np.float64), len(log_weights) // 2
     evidence, halves = reduce_log_weights(log_w), (slice(max(middle, 1)), slice(middle, None))
-    means = [_mean(log_w, below), _mean(log_w, at), *(_mean(log_w[half], at[half]) for half in halves)]
+    weights = softmax(log_w, axis=0)
+    means = [_mean(weights, below), _mean(weights, at)]
+    means += [_mean(softmax(log_w[half], axis=0), at[half]) for half in halves]
     ess = evidence.ess.reshape(-1, *[1] * len(part.event_shape))
     return *(mean.reshape(x.shape) for mean in means), np.broadcast_to(ess, x.shape), evidence.pareto_k
 
 
-def _mean(log_weights: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Self-normalised, over the particles."""
-    return np.einsum("kb,kb...->b...", softmax(log_weights, axis=0), probabilities).clip(0, 1)
+def _mean(weights: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Over the particles."""
+    return np.einsum("kb,kb...->b...", weights, probabilities).clip(0, 1)

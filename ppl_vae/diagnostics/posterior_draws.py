@@ -11,12 +11,11 @@ from pyro import poutine
 from torch import Tensor
 
 from ppl_vae.data import Dataset
-from ppl_vae.diagnostics.latent import is_local
 from ppl_vae.hmc import HMC, Chains, sample_posterior
 from ppl_vae.importance import rows_per_chunk
 from ppl_vae.programs import arguments, evaluating
 from ppl_vae.seeding import seeded
-from ppl_vae.terms import PARTICLES, LogTerms, Program, sample_sites
+from ppl_vae.terms import PARTICLES, LogTerms, Program, is_local, sample_sites
 
 __all__ = ["GuideDraws", "HMCDraws", "ImportanceDraws", "PosteriorDraws"]
 

@@ -15,12 +15,12 @@ from tqdm.auto import tqdm
 
 from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.diagnostics.collapse import standard_error
-from ppl_vae.diagnostics.latent import dimension_names, is_local
+from ppl_vae.diagnostics.latent import dimension_names
 from ppl_vae.importance import rows_per_chunk
 from ppl_vae.inspection import check_data
 from ppl_vae.programs import arguments, evaluating, place
 from ppl_vae.seeding import derived_seed, seeded
-from ppl_vae.terms import PARTICLES, LogTerms, Program, Site, log_terms, per_datum, sample_sites
+from ppl_vae.terms import PARTICLES, LogTerms, Program, Site, is_local, log_terms, per_datum, sample_sites
 
 if TYPE_CHECKING:
     import xarray as xr

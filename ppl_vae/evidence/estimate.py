@@ -10,7 +10,6 @@ from typing import Any, Protocol, runtime_checkable
 from zipfile import BadZipFile
 
 import numpy as np
-from torch import nn
 from tqdm.auto import tqdm
 
 from ppl_vae.checks import suggestion, warn_caller
@@ -23,7 +22,7 @@ from ppl_vae.evidence.rows import digests, measure_of
 from ppl_vae.families.missing import missing_values
 from ppl_vae.importance import compiling, log_weights
 from ppl_vae.inspection import check_programs
-from ppl_vae.programs import own_parameters, place
+from ppl_vae.programs import modules_of, own_parameters, place
 from ppl_vae.seeding import derived_seed
 from ppl_vae.terms import Program
 
@@ -203,7 +202,7 @@ def _digest(programs: tuple[Program, ...], data: Dataset) -> str:
     digest = hashlib.sha256()
     for part in blocks(data.x):
         digest.update(np.ascontiguousarray(part.cpu().numpy()))
-    for program in programs:
-        for tensor in program.state_dict().values() if isinstance(program, nn.Module) else ():
+    for module in modules_of(*programs):
+        for tensor in module.state_dict().values():
             digest.update(np.ascontiguousarray(tensor.detach().cpu().numpy()).tobytes())
     return digest.hexdigest()[:16]

@@ -9,7 +9,7 @@ from pyro import poutine
 from torch import Tensor
 from torch.distributions import biject_to, constraints
 
-from ppl_vae.terms import PARTICLES, PLATE, LogTerms, Program, per_datum, sample_sites
+from ppl_vae.terms import PARTICLES, LogTerms, Program, is_local, per_datum, sample_sites
 
 __all__ = ["LogJoint", "LogParts"]
 
@@ -183,5 +183,5 @@ class LogJoint:
 def per_site(trace: Any) -> Iterator[tuple[str, Tensor]]:
     """log p of each site in the data plate, (C, B); what is outside says nothing of one datum."""
     for site in sample_sites(trace):
-        if any(frame.name == PLATE for frame in site["cond_indep_stack"]):
+        if is_local(site):
             yield site["name"], per_datum(site["fn"].log_prob(site["value"]), site)

@@ -23,7 +23,7 @@ from ppl_vae.families.missing import missing_values
 from ppl_vae.inspection import check_data
 from ppl_vae.model import Model
 from ppl_vae.objectives import Bound
-from ppl_vae.programs import arguments, evaluating, own_parameters, place
+from ppl_vae.programs import arguments, evaluating, modules_of, own_parameters, place
 from ppl_vae.seeding import derived_seed, seeded
 from ppl_vae.terms import Program, log_terms, nonfinite_site
 from ppl_vae.training.alarm import collapse_warning, mean_rate
@@ -308,7 +308,7 @@ def across_processes(loss: float, parameters: list[Tensor]) -> float:
 @contextmanager
 def _training_mode(*programs: Program) -> Iterator[None]:
     """Training mode, no validation, out of Pyro's store, denormals flushed (Adam's moments decay into them)."""
-    modules = [m for program in programs if isinstance(program, nn.Module) for m in program.modules()]
+    modules = [part for module in modules_of(*programs) for part in module.modules()]
     modes = [(module, module.training) for module in modules]
     flushed = bool(torch.tensor(1e-40) * 0.5 == 0)
     torch.set_flush_denormal(True)
