@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from ppl_vae.products import replacements
 from ppl_vae.seeding import seeded
 
 __all__ = ["RecordingError", "recorded"]
@@ -56,7 +57,8 @@ def recorded(function: Graph, *inputs: Any) -> torch.fx.GraphModule:
     """
     try:
         with seeded(0):
-            graph = make_fx(lambda *tensors: function(*tensors))(*inputs)  # it cannot take a bound method
+            traced = make_fx(lambda *tensors: function(*tensors), replacements())  # it cannot take a bound method
+            graph = traced(*inputs)
     except Exception as error:  # torch raises many kinds; whatever it was, the unrecorded function will say
         reason = _first_line(error)
         of_data = "value out of a tracing tensor" in reason or "data-dependent" in reason
@@ -73,9 +75,9 @@ def compiled(graph: torch.fx.GraphModule, *inputs: Any) -> Graph:
     Ansel et al. (2024), PyTorch 2: faster machine learning through dynamic bytecode transformation and graph
     compilation, doi:10.1145/3620665.3640366.
     """
-    run = torch.compile(graph, fullgraph=True, dynamic=False, options={"fallback_random": True})
     try:
-        with seeded(0), _quiet():
+        with seeded(0), _quiet(), torch.no_grad():
+            run = torch._inductor.compile(graph, list(inputs), options={"fallback_random": True})
             run(*inputs)
     except Exception as error:
         raise RecordingError(_first_line(error)) from error

@@ -32,6 +32,7 @@ ROOMS = [
         "terms",
         "programs",
         "inspection",
+        "products",
         "recording",
         "importance",
         "hmc",

@@ -15,7 +15,7 @@ from ppl_vae.data.checks import refuse
 from ppl_vae.data.tables import Table, check_floating, event_dims, tensor
 from ppl_vae.seeding import derived_seed
 
-__all__ = ["Rows", "ahead", "blocks", "in_turn"]
+__all__ = ["Rows", "ahead", "blocks", "in_turn", "taken"]
 
 VALUES_PER_BLOCK = 1_000_000
 LARGEST_PAGE, PAGES_HELD = 2**21, 16  # of a memory map: 32 MB at most
@@ -206,6 +206,22 @@ def ahead[Item, Found](read: Callable[[Item], Found], items: Iterable[Item]) -> 
                 yield ready.result()
         if coming is not None:
             yield coming.result()
+
+
+def taken(x: Tensor, rows: Tensor) -> Tensor:
+    """x[rows], of tensors by the faster of torch's two ways: it copies whole rows.
+
+    No paper.
+
+    Args:
+        x: A tensor, `Rows`, or what `in_turn` gave.
+        rows: Row numbers.
+
+    Example:
+        >>> taken(torch.eye(3), torch.tensor([2, 0])).tolist()
+        [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]
+    """
+    return x.index_select(0, rows.to(x.device)) if isinstance(x, Tensor) else x[rows]
 
 
 def in_turn(x: Tensor, batches: Iterable[Tensor]) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ppl_vae.data import Dataset
-from ppl_vae.data.rows import blocks, in_turn
+from ppl_vae.data.rows import blocks, in_turn, taken
 from ppl_vae.distributed import add_up, from_main, gathered, is_main, num_processes, rank
 from ppl_vae.families.missing import missing_values
 from ppl_vae.inspection import check_data
@@ -71,10 +71,10 @@ class Run:
         if isinstance(objective, TraceEnum_ELBO) and not _enumerates(model, guide, first):
             logger.warning(NOTHING_ENUMERATED)
         self.state = State(model, guide, lambda: self.objective.loss(model, guide, *first))
-        self.num_parameters = len(self.state.parameters)
-        if not self.num_parameters:
+        self.parameters = self.state.parameters
+        if not self.parameters:
             raise ValueError("neither model nor guide has a trainable parameter: there is nothing to fit")
-        self.optimizer = _optimizer(training, self.state.parameters)
+        self.optimizer = _optimizer(training, self.parameters)
         self.step = self._stepper()
         self.result = FitResult(seed=training.seed, objective=repr(objective))
         self.best = Best()
@@ -109,6 +109,8 @@ class Run:
         with seeded(self._seed(epoch, 1, *([rank()] if rank() else []))):
             for i, rows in enumerate(batches):
                 loss = self._step(ahead, mine[i], done=epoch - 1 + i / len(batches))
+                if i == 0:
+                    self._check_parameters()
                 if not math.isfinite(loss):
                     raise self._nonfinite(loss, epoch, i, self._rows(x, self.train.context, rows))
                 total += loss
@@ -118,6 +120,10 @@ class Run:
             row["valid"] = self._mean_bound(self.valid)
         return row | {"learning_rate": self.optimizer.param_groups[0]["lr"], "seconds": time.perf_counter() - start}
 
+    def _check_parameters(self) -> None:
+        if len(self.state.parameters) != len(self.parameters):
+            raise ValueError("model or guide made parameters at the first step: call both once before, guide(x)")
+
     def _step(self, x: Tensor, rows: Tensor, done: float) -> float:
         """One gradient step after `done` epochs; returns the loss summed over the batch."""
         for group in self.optimizer.param_groups:
@@ -125,7 +131,7 @@ class Run:
         loss = self._gradient(x, rows, self.training.kl_weight(done))
         if math.isfinite(loss):
             if self.training.clip_norm is not None:
-                nn.utils.clip_grad_norm_(self.state.parameters, self.training.clip_norm)
+                nn.utils.clip_grad_norm_(self.parameters, self.training.clip_norm)
             self.optimizer.step()
         return loss
 
@@ -135,20 +141,18 @@ class Run:
         parts = [
             part for part in zip(*(arg.chunk(self.training.num_parts) for arg in args), strict=True) if len(part[0])
         ]
-        loss, gradients = 0.0, [None if parts else torch.zeros_like(p) for p in self.state.parameters]
+        loss, gradients = 0.0, [None if parts else torch.zeros_like(p) for p in self.parameters]
         for part in parts:
             loss += self.step(part, kl_weight)
-            if len(self.state.parameters) != self.num_parameters:
-                raise ValueError("model or guide made parameters at the first step: call both once before, guide(x)")
-            gradients = [sum_of(old, p.grad) for old, p in zip(gradients, self.state.parameters, strict=True)]
-        for parameter, gradient in zip(self.state.parameters, gradients, strict=True):
+            gradients = [sum_of(old, p.grad) for old, p in zip(gradients, self.parameters, strict=True)]
+        for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.grad = gradient
-        return across_processes(loss, self.state.parameters)
+        return across_processes(loss, self.parameters)
 
     def _stepper(self) -> Step:
         """How a step's gradient is computed."""
         training, programs = self.training, (self.objective, self.model, self.guide)
-        parts = (*programs, self.state.parameters, self.batch_size, training.dtype is not None)
+        parts = (*programs, self.parameters, self.batch_size, training.dtype is not None)
         num_steps = training.num_epochs * math.ceil(len(self.train) / self.batch_size)
         if training.compile is False or training.compile == "auto" and num_steps < FEWEST_STEPS_TO_RECORD:
             return Step(*parts)
@@ -252,7 +256,7 @@ class Run:
 
     @staticmethod
     def _rows(x: Tensor, context: Tensor | None, rows: Tensor) -> tuple[Tensor, ...]:
-        return arguments(x[rows], None if context is None else context[rows])
+        return arguments(taken(x, rows), None if context is None else taken(context, rows))
 
 
 def _digest(data: Dataset, *programs: Program) -> str:

@@ -1,0 +1,73 @@
+"""Large matrix products of recorded graphs by oneDNN, where that is the faster of the two libraries in torch.
+
+On a CPU torch multiplies float32 matrices by MKL, which leaves half of the vector width of some processors unused: on
+an AMD EPYC with AVX-512 oneDNN, by which torch convolves, takes half of the time (docs/benchmarks.md).
+"""
+
+import timeit
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["replacements"]
+
+FEWEST_MULTIPLICATIONS = 5_000_000  # below it, what a call of oneDNN costs eats what it saves
+CLEARLY_FASTER = 0.8
+
+aten = torch.ops.aten
+
+
+def replacements() -> dict[Any, Callable[..., Any]]:
+    """What `torch.fx.experimental.proxy_tensor.make_fx` is to put in the place of torch's products on this machine.
+
+    Products of float32 matrices on a CPU with at least 5 million multiplications become the operation
+    `torch.ops.ppl_vae.matmul`, if oneDNN is clearly faster here; others stay. It has no derivative: a graph is to hold
+    its own gradient. No paper.
+
+    Example:
+        >>> set(map(str, replacements())) <= {"aten.mm.default", "aten.addmm.default"}
+        True
+    """
+    return {aten.mm.default: _mm, aten.addmm.default: _addmm} if onednn_is_faster() else {}
+
+
+@cache
+def onednn_is_faster() -> bool:
+    """Whether it multiplies float32 matrices in clearly less time than torch does; found once, in some milliseconds."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    times = [[_seconds(product) for product in (matmul, torch.mm)] for _ in range(8)]
+    ours, theirs = map(min, zip(*times, strict=True))
+    return ours < CLEARLY_FASTER * theirs
+
+
+def _seconds(product: Callable[[Tensor, Tensor], Tensor]) -> float:
+    square = torch.ones(512, 512)
+    return timeit.timeit(lambda: product(square, square), number=1)
+
+
+@torch.library.custom_op("ppl_vae::matmul", mutates_args=())
+def matmul(one: Tensor, other: Tensor) -> Tensor:
+    """The product of two matrices by oneDNN; an operation of its own, which the compiler leaves as it is."""
+    return torch.ops.mkldnn._linear_pointwise(one, other.t(), None, "none", [], "")
+
+
+@matmul.register_fake
+def _(one: Tensor, other: Tensor) -> Tensor:
+    return one.new_empty(one.shape[0], other.shape[1])
+
+
+def _mm(one: Tensor, other: Tensor) -> Any:
+    return matmul(one, other) if _is_large(one, other) else NotImplemented
+
+
+def _addmm(bias: Tensor, one: Tensor, other: Tensor, *, beta: float = 1, alpha: float = 1) -> Any:
+    return bias + matmul(one, other) if beta == alpha == 1 and _is_large(one, other) else NotImplemented
+
+
+def _is_large(one: Tensor, other: Tensor) -> bool:
+    is_float = one.device.type == "cpu" and one.dtype == other.dtype == torch.float32
+    return is_float and one.numel() * other.shape[1] >= FEWEST_MULTIPLICATIONS
