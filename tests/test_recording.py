@@ -2,6 +2,8 @@
 
 import logging
 import re
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import numpy as np
 import pyro
@@ -14,7 +16,7 @@ from pyro.nn import PyroModule
 import ppl_vae as pv
 from ppl_vae import Guide, Model, likelihoods, objectives, posteriors, priors
 from ppl_vae.families.missing import missing_values
-from ppl_vae.recording import RecordingError, compiled, recorded
+from ppl_vae.recording import RecordingError, compiled, cuda, recorded
 from ppl_vae.training import run as loop
 
 ROWS = 64  # in batches of 32
@@ -242,6 +244,66 @@ def test_without_a_compiler_the_plain_graph_serves(monkeypatch, caplog):
     monkeypatch.setattr("ppl_vae.training.step.compiled", fails)
     assert torch.isfinite(bounds(vae, data_for("Bernoulli", 64), compile=True)).all()
     assert "training step recorded, not compiled: no C++ compiler" in caplog.text
+
+
+class Replays:
+    """A stand-in for a CUDA graph: what was run last is run again, on what lies there now, over its result."""
+
+    def __init__(self, function):
+        self.function, self.num_calls = function, 0
+
+    def __call__(self, *inputs):
+        self.num_calls += 1
+        self.inputs, self.found = inputs, self.function(*inputs)
+        return self.found
+
+    def replay(self):
+        for old, new in zip(self.found, self.function(*self.inputs), strict=True):
+            old.copy_(new)
+
+
+@pytest.fixture
+def cuda_graphs(monkeypatch):
+    """Capturing on a machine without CUDA: the last function that was recorded is what the CUDA graph holds."""
+    captured = []
+
+    def replaying(run, *inputs):
+        captured.append(Replays(run))
+        return cuda.replayed(captured[-1], *inputs)
+
+    nothing = lambda *_: SimpleNamespace(wait_stream=lambda _: None)  # noqa: E731
+    monkeypatch.setattr("ppl_vae.training.step.replayed", replaying)
+    monkeypatch.setattr(cuda, "on_cuda", lambda *_: True)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: SimpleNamespace(replay=lambda: captured[-1].replay()))
+    for name in ("Stream", "current_stream"):
+        monkeypatch.setattr(torch.cuda, name, nothing)
+    for name in ("graph", "stream"):
+        monkeypatch.setattr(torch.cuda, name, lambda _: nullcontext())
+    return captured
+
+
+def test_a_replayed_step_reads_batch_weights_and_annealing_where_they_lie(compiler, cuda_graphs, caplog):
+    """Over two annealed epochs in batches of which the last is smaller, with gradients clipped where they lie."""
+    caplog.set_level(logging.INFO, logger="ppl_vae")
+    x = data_for("Bernoulli", 80)
+    eager = bounds(vae, x, compile=False, clip_norm=1.0)
+    found = bounds(vae, x, compile="cudagraphs", clip_norm=1.0)
+    assert "training step replayed as a CUDA graph" in caplog.text
+    assert torch.allclose(found, eager, rtol=1e-5)
+    assert [graph.num_calls for graph in cuda_graphs] == [4]  # three to warm up, one to capture
+
+
+def test_without_cuda_the_compiled_step_serves(compiler, caplog):
+    caplog.set_level(logging.WARNING, logger="ppl_vae")
+    x = data_for("Bernoulli", ROWS)
+    found = bounds(vae, x, compile="cudagraphs")
+    assert "training step compiled, not replayed as a CUDA graph: the data are on cpu" in caplog.text
+    assert torch.allclose(found, bounds(vae, x, compile=False), rtol=1e-5)
+
+
+def test_a_cuda_graph_takes_no_batch_in_parts():
+    with pytest.raises(ValueError, match="writes the gradient of each part over that of the one before"):
+        pv.Training(compile="cudagraphs", num_parts=2)
 
 
 def test_a_graph_draws_what_the_function_would_and_leaves_the_stream_alone():

@@ -32,7 +32,6 @@ ROOMS = [
         "terms",
         "programs",
         "inspection",
-        "products",
         "recording",
         "importance",
         "hmc",

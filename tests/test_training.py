@@ -576,17 +576,6 @@ def test_the_library_prints_nothing(capsys, caplog):
     assert captured.out == captured.err == ""
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
-def test_cuda_trains_and_evaluates():
-    model, guide = vae("VampPrior")
-    data = split_data()
-    result = pv.fit(model, guide, data, training=quiet(device="cuda"))
-    assert next(model.parameters()).is_cuda
-    assert result.num_epochs == 4
-    evidence = pv.log_evidence(model, guide, data.test, num_particles=50)
-    assert (evidence.log_evidence >= evidence.elbo).all()
-
-
 def test_collapse_is_told_once(caplog):
     torch.manual_seed(0)
     model, guide = vae()

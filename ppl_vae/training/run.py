@@ -31,7 +31,7 @@ from ppl_vae.training.checkpoint import Best, read_checkpoint, write_checkpoint
 from ppl_vae.training.result import FitResult, NonFiniteLossError
 from ppl_vae.training.settings import Training
 from ppl_vae.training.state import State, Weights
-from ppl_vae.training.step import RecordedStep, Step, number, unrecordable
+from ppl_vae.training.step import WAYS, RecordedStep, Step, number, unrecordable
 
 logger = logging.getLogger(__name__)
 
@@ -156,13 +156,13 @@ class Run:
         num_steps = training.num_epochs * math.ceil(len(self.train) / self.batch_size)
         if training.compile is False or training.compile == "auto" and num_steps < FEWEST_STEPS_TO_RECORD:
             return Step(*parts)
-        level = logging.WARNING if training.compile is True else logging.INFO
+        level = logging.INFO if training.compile == "auto" else logging.WARNING
         reason = unrecordable(*programs)
         if reason is not None:
             logger.log(level, "training step not recorded: %s", reason)
             return Step(*parts)
-        compiles = training.compile is True or num_steps >= FEWEST_STEPS_TO_COMPILE
-        return RecordedStep(*parts, compiles=compiles, level=level)
+        num_ways = {True: 2, "cudagraphs": 3}.get(training.compile, 2 if num_steps >= FEWEST_STEPS_TO_COMPILE else 1)
+        return RecordedStep(*parts, ways=WAYS[:num_ways], level=level)
 
     def _mean_bound(self, data: Dataset) -> float:
         """Mean of the unannealed objective per datum, in evaluation mode, with the same draws at every call."""

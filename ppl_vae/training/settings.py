@@ -44,7 +44,8 @@ class Training:
         device: Where to train, e.g. "cuda"; None leaves model and guide where they are.
         compile: Whether Pyro's handlers run once and the graph of operations that they leave runs ever after, compiled:
             True; False; or "auto": a graph from 1,000 steps on, compiled from 10,000 steps on. The same draws and,
-            within float tolerance, the same losses either way. Where it cannot be done the log says why.
+            within float tolerance, the same losses either way. "cudagraphs" compiles and launches all kernels of a
+            step on a GPU as one (not with `num_parts`). Where it cannot be done the log says why.
         dtype: "bfloat16" takes matrix products of networks in it, forwards and backwards; parameters, draws, densities
             and the held-out bound stay in their own float type, which None takes for all.
         checkpoint: File that holds the whole state after each epoch; if it exists, training goes on from there.
@@ -69,7 +70,7 @@ class Training:
     patience: int | None = None
     seed: int = 0
     device: str | None = None
-    compile: Literal["auto"] | bool = "auto"
+    compile: Literal["auto", "cudagraphs"] | bool = "auto"
     dtype: Literal["bfloat16"] | None = None
     checkpoint: str | Path | None = None
     progress: bool = True
@@ -83,7 +84,7 @@ class Training:
             real_number(self.learning_rate, "Training(learning_rate)", above=0)
         if self.clip_norm is not None:
             real_number(self.clip_norm, "Training(clip_norm)", above=0)
-        one_of(self.compile, "Training(compile)", ("auto", True, False))
+        one_of(self.compile, "Training(compile)", ("auto", True, False, "cudagraphs"))
         one_of(self.dtype, "Training(dtype)", ("bfloat16", None))
         one_of(self.progress, "Training(progress)", (True, False))
         for name, (kinds, example) in OBJECTS.items():
@@ -94,6 +95,11 @@ class Training:
             raise ValueError(
                 f"Training(kl_warmup_epochs={self.kl_warmup_epochs}): longer than num_epochs={self.num_epochs}, it "
                 "would never end, and the bound itself would not be trained for: shorten it"
+            )
+        if self.compile == "cudagraphs" and self.num_parts > 1:
+            raise ValueError(
+                f'Training(compile="cudagraphs", num_parts={self.num_parts}): a CUDA graph writes the gradient of each '
+                "part over that of the one before: take compile=True, or one part"
             )
         if self.kl_warmup_epochs and self.kl_schedule is not None:
             raise ValueError("kl_warmup_epochs and kl_schedule both set the KL's weight: give one of them")

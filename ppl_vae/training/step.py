@@ -12,13 +12,15 @@ from pyro.infer import ELBO
 from torch import Tensor, nn
 
 from ppl_vae.objectives import Bound
-from ppl_vae.recording import Graph, RecordingError, check_agreement, compiled, recorded
+from ppl_vae.recording import Graph, RecordingError, check_agreement, compiled, recorded, replayed
 from ppl_vae.seeding import seeded
 from ppl_vae.terms import Program
 
 logger = logging.getLogger(__name__)
 
 Arguments = tuple[Tensor, ...]
+
+WAYS = RECORDED, COMPILED, REPLAYED = "recorded", "compiled", "replayed as a CUDA graph"
 
 
 class Step:
@@ -62,7 +64,7 @@ class Step:
 
 
 class RecordedStep(Step):
-    """The same as a graph, recorded at the first batch of each shape; the first of them is compiled, where asked.
+    """The same as a graph, recorded at the first batch of each shape; the first of them goes all of the ways asked for.
 
     Parameters, buffers, the batch and the KL's weight are inputs of the graph; draws are operations in it, and stay
     fresh. A graph serves only if its loss and gradient agree with those of Pyro's handlers on other rows: where they do
@@ -72,9 +74,9 @@ class RecordedStep(Step):
         Reed et al. (2022), torch.fx, arXiv:2112.08429; Ansel et al. (2024), PyTorch 2, doi:10.1145/3620665.3640366.
     """
 
-    def __init__(self, *parts: Any, compiles: bool, level: int) -> None:
+    def __init__(self, *parts: Any, ways: tuple[str, ...], level: int) -> None:
         super().__init__(*parts)
-        self.compiles, self.level = compiles, level
+        self.ways, self.level = ways, level
         programs: Any = {"model": self.model, "guide": self.guide}
         self.modules = nn.ModuleDict(programs)
         self.names: dict[Tensor, str] = {p: name for name, p in self.modules.named_parameters()}
@@ -95,22 +97,31 @@ class RecordedStep(Step):
 
     def _graph(self, args: Arguments) -> Graph | None:
         """A graph for batches of this shape, or None."""
-        start, compiles, found = time.perf_counter(), self.compiles and not self.graphs, None
-        try:
-            plain = recorded(self._loss_and_gradient, *self._copied_inputs(args))
-            found = self._checked(plain, args)
-            if compiles:
-                found = self._checked(compiled(plain, *self._copied_inputs(args)), args)
-            how = "compiled" if compiles else "recorded"
-        except RecordingError as error:
-            how = f"{'recorded, not compiled' if found else 'not recorded'}: {error}"
+        start, found, how = time.perf_counter(), None, ""
+        for way in self.ways[:1] if self.graphs else self.ways:
+            try:
+                found = self._checked(self._made(way, found, args), args)
+            except RecordingError as error:
+                how = f"{how}{', ' if how else ''}not {way}: {error}"
+                break
+            how = way
         level = logging.DEBUG if self.graphs else self.level if ":" in how else logging.INFO
         logger.log(level, "training step %s (%.1f s)", how, time.perf_counter() - start)
         return found
 
+    def _made(self, way: str, graph: Any, args: Arguments) -> Graph:
+        """The step in this way, of what the way before it left."""
+        if way == RECORDED:
+            return recorded(self._loss_and_gradient, *self._copied_inputs(args))
+        if way == COMPILED:
+            return compiled(graph, *self._copied_inputs(args))
+        values, others, args, weight = self._inputs(args)
+        replay = replayed(lambda *inputs: graph(values, others, inputs[:-1], inputs[-1]), *args, weight)
+        return lambda _values, _others, args, weight: replay(*args, weight)
+
     def _inputs(self, args: Arguments, kl_weight: float = 1.0) -> tuple[Any, ...]:
         """Trained values, all else that the modules hold, the batch, the KL's weight."""
-        weight = torch.tensor(kl_weight, dtype=torch.float64)  # having no dimensions, it promotes no float32
+        weight = args[0].new_tensor(kl_weight, dtype=torch.float64)  # having no dimensions, it promotes no float32
         return [p.detach() for p in self.parameters], self._others(), args, weight
 
     def _copied_inputs(self, args: Arguments, kl_weight: float = 1.0) -> tuple[Any, ...]:

@@ -12,8 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["replacements"]
-
 FEWEST_MULTIPLICATIONS = 5_000_000  # below it, what a call of oneDNN costs eats what it saves
 CLEARLY_FASTER = 0.8
 

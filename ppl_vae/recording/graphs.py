@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from ppl_vae.products import replacements
+from ppl_vae.recording.products import replacements
 from ppl_vae.seeding import seeded
 
 __all__ = ["RecordingError", "recorded"]
@@ -30,7 +30,7 @@ class RecordingError(RuntimeError):
         ...     return x if x.sum() > 0 else -x
         >>> recorded(stops_early, torch.ones(2))
         Traceback (most recent call last):
-        ppl_vae.recording.RecordingError: its control flow depends on the data
+        ppl_vae.recording.graphs.RecordingError: its control flow depends on the data
     """
 
 
@@ -60,7 +60,7 @@ def recorded(function: Graph, *inputs: Any) -> torch.fx.GraphModule:
             traced = make_fx(lambda *tensors: function(*tensors), replacements())  # it cannot take a bound method
             graph = traced(*inputs)
     except Exception as error:  # torch raises many kinds; whatever it was, the unrecorded function will say
-        reason = _first_line(error)
+        reason = first_line(error)
         of_data = "value out of a tracing tensor" in reason or "data-dependent" in reason
         raise RecordingError("its control flow depends on the data" if of_data else reason) from error
     if any(map(_has_free_shape, graph.graph.nodes)):
@@ -80,7 +80,7 @@ def compiled(graph: torch.fx.GraphModule, *inputs: Any) -> Graph:
             run = torch._inductor.compile(graph, list(inputs), options={"fallback_random": True})
             run(*inputs)
     except Exception as error:
-        raise RecordingError(_first_line(error)) from error
+        raise RecordingError(first_line(error)) from error
     return run
 
 
@@ -118,7 +118,7 @@ def _quiet() -> Iterator[None]:
         chatter.setLevel(level)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     told = [line for line in lines if not line.endswith("raised:")]  # torch's frame around the message
     return told[0] if told else type(error).__name__

@@ -1,0 +1,48 @@
+"""A graph's CUDA kernels launched as one: small networks wait for their launches."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ppl_vae.recording.graphs import Graph, RecordingError, first_line
+from ppl_vae.seeding import seeded
+
+CALLS_TO_WARM_UP = 3  # libraries set themselves up in the first ones, which must not be captured
+
+
+def replayed(run: Graph, *inputs: Tensor) -> Graph:
+    """`run` with all of its CUDA kernels launched as one; what it gives is overwritten by the next call.
+
+    Inputs are copied to where the first ones lie; whatever else `run` reads it reads where it lies.
+    Raises RecordingError for tensors elsewhere, or where `run` waits for the CPU.
+    PyTorch's notes on CUDA semantics, "CUDA Graphs": warm up on a stream of its own, then capture.
+    """
+    if not on_cuda(*inputs):
+        raise RecordingError(f"the data are on {inputs[0].device}")
+    places = [value.clone() for value in inputs]
+    try:
+        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with seeded(0), torch.no_grad():
+            with torch.cuda.stream(stream):
+                for _ in range(CALLS_TO_WARM_UP):
+                    run(*places)
+            torch.cuda.current_stream().wait_stream(stream)
+            with torch.cuda.graph(graph):
+                found = run(*places)
+    except RuntimeError as error:
+        raise RecordingError(first_line(error)) from error
+
+    def replay(*inputs: Tensor) -> Any:
+        for place, value in zip(places, inputs, strict=True):
+            place.copy_(value)
+        graph.replay()
+        return found
+
+    return replay
+
+
+def on_cuda(*inputs: Tensor) -> bool:
+    """Whether all of them are."""
+    return all(value.is_cuda for value in inputs)
