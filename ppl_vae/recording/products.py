@@ -59,13 +59,14 @@ def _(one: Tensor, other: Tensor) -> Tensor:
 
 
 def _mm(one: Tensor, other: Tensor) -> Any:
-    return matmul(one, other) if _is_large(one, other) else NotImplemented
+    return matmul(one, other) if pays(one, other) else NotImplemented
 
 
 def _addmm(bias: Tensor, one: Tensor, other: Tensor, *, beta: float = 1, alpha: float = 1) -> Any:
-    return bias + matmul(one, other) if beta == alpha == 1 and _is_large(one, other) else NotImplemented
+    return bias + matmul(one, other) if beta == alpha == 1 and pays(one, other) else NotImplemented
 
 
-def _is_large(one: Tensor, other: Tensor) -> bool:
+def pays(one: Tensor, other: Tensor) -> bool:
+    """Whether the product is one that oneDNN takes, and worth calling it for."""
     is_float = one.device.type == "cpu" and one.dtype == other.dtype == torch.float32
     return is_float and one.numel() * other.shape[1] >= FEWEST_MULTIPLICATIONS

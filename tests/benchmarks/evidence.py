@@ -1,5 +1,6 @@
 """`log_evidence` at K=5,000, 50-200-200-784 tanh decoder: against its floor, the matrix products, and against Pyro."""
 
+import functools
 import logging
 import statistics
 from functools import partial
@@ -14,12 +15,14 @@ from torch import nn
 
 import ppl_vae as pv
 from ppl_vae.importance import CompiledKernels, _kernels
+from ppl_vae.recording.products import matmul
 
 TITLE = "log p(x)"
 WIDTHS = (50, 200, 200, 784)
 PYRO_ROWS = 20  # data at once: 5,000 x 20 x 784 floats are 0.3 GB, and several such are alive at a time
 BLOCKS = (1_000, 10_000)  # pairs; the faster one is the floor
 PRODUCTS = "the decoder's matrix products alone"
+ONEDNN = f"{PRODUCTS}, by oneDNN"
 PYRO, PYRO_UNCHECKED = "Pyro, particle plate", "Pyro, particle plate, validation off"
 
 
@@ -30,6 +33,14 @@ def matrix_products(num_pairs: int, block: int) -> None:
     for _ in range(num_pairs // block):
         for i, weight in enumerate(weights):
             torch.mm(hidden[i], weight, out=hidden[i + 1])
+
+
+def onednn_products(num_pairs: int, block: int = BLOCKS[0]) -> None:
+    """The same by oneDNN."""
+    latents = torch.randn(block, WIDTHS[0])
+    weights = [torch.randn(one, other) / one for one, other in zip(WIDTHS, WIDTHS[1:], strict=False)]
+    for _ in range(num_pairs // block):
+        functools.reduce(matmul, weights, latents)
 
 
 def vectorised(program: Example, x: torch.Tensor, num_particles: int, validate: bool = True) -> torch.Tensor:
@@ -66,15 +77,17 @@ def measure(options: Options) -> list[Row]:
         PYRO_UNCHECKED: partial(vectorised, program, x, num_particles, validate=False),
     }
     works |= {f"{PRODUCTS}, {block:,} at a time": partial(matrix_products, num_pairs, block) for block in BLOCKS}
+    works[ONEDNN] = partial(onednn_products, num_pairs)
     times = in_turn({name: timed(work, num_data) for name, work in works.items()}, options.pick(7, 1))
     return rows_of(times, f"log_evidence, K={num_particles:,}, {num_data} data")
 
 
 def rows_of(times: dict, work: str) -> list[Row]:
-    floors = [name for name in times if name.startswith(PRODUCTS)]
+    floors = [name for name in times if name.startswith(PRODUCTS) and name != ONEDNN]
     fastest = min(floors, key=lambda name: statistics.median(times[name]))
     return [
         rate(work, times, "compiled", fastest, at_least=0.75),
+        rate(work, times, "compiled", ONEDNN),
         rate(work, times, "compiled", PYRO, at_least=3.0),
         rate(work, times, "compiled", PYRO_UNCHECKED),
         rate(f"{work}, not compiled", times, "eager", fastest),

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import pyro
 import pyro.distributions as dist
@@ -13,12 +14,14 @@ from torch import nn
 import ppl_vae as pv
 from ppl_vae import likelihoods, objectives, posteriors, priors
 from ppl_vae.families.missing import missing_values
+from ppl_vae.recording.products import matmul, onednn_is_faster, pays
 from ppl_vae.training.run import Run, _training_mode
 
 PIXELS, HIDDEN, LATENT = 784, 400, 20
 LEARNING_RATE = 1e-3
 COMPILED, GRAPH, EAGER = True, "auto", False  # Training(compile=...); "auto" records below 10,000 steps, see `trainer`
 HAND, PYRO = "hand-written PyTorch", "Pyro's example"
+FLOOR = "its matrix products, rows and Adam alone"
 
 
 def bits(num_data: int, num_pixels: int = PIXELS) -> torch.Tensor:
@@ -122,6 +125,37 @@ class HandWritten(nn.Module):
     def epoch(self, grey: torch.Tensor, batch: int) -> None:
         """Fresh bits, rows in a random order, taken by index."""
         self.steps(torch.bernoulli(grey), torch.randperm(len(grey)).split(batch), self.elbo)
+
+
+class Floor:
+    """What no step of these networks can do without: rows, the products of both passes, Adam. No densities."""
+
+    def __init__(self, x: torch.Tensor, batch: int) -> None:
+        self.x, self.optimizer = x, HandWritten().optimizer
+        parameters = self.optimizer.param_groups[0]["params"]
+        for parameter in parameters:
+            parameter.grad = torch.randn_like(parameter)
+        weights = [p.detach() for p in parameters if p.ndim == 2]
+        factors = [pair for weight in weights for pair in self._factors(weight, batch)][1:]  # pixels need no gradient
+        self.products = [partial(fastest(*pair), *pair) for pair in factors]
+
+    @staticmethod
+    def _factors(weight: torch.Tensor, batch: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Of a layer: what gives the gradient of its input, its output, the gradient of its weights."""
+        output, came = (torch.randn(batch, width) for width in weight.shape)
+        return [(output, weight), (came, weight.T), (output.T, came)]
+
+    def steps(self, batches: Sequence[torch.Tensor]) -> None:
+        for rows in batches:
+            self.x.index_select(0, rows)
+            for product in self.products:
+                product()
+            self.optimizer.step()
+
+
+def fastest(one: torch.Tensor, other: torch.Tensor) -> Callable:
+    """Which product of two matrices recorded graphs take."""
+    return matmul if onednn_is_faster() and pays(one, other) else torch.mm
 
 
 # --- Pyro ------------------------------------------------------------------------------------------------------------

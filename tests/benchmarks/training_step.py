@@ -6,7 +6,7 @@ from functools import partial
 import problems
 import torch
 from peers import NotMeasured, Peer
-from problems import COMPILED, EAGER, GRAPH, HAND, PYRO, HandWritten, Trainer
+from problems import COMPILED, EAGER, FLOOR, GRAPH, HAND, PYRO, Floor, HandWritten, Trainer
 from timing import Options, Row, in_turn, ratio, timed
 
 import ppl_vae as pv
@@ -28,8 +28,9 @@ def works(batch: int, steps: int, x: torch.Tensor) -> dict:
     trainers = {
         way: Trainer(problems.ours(), data, objectives.MeanFieldELBO(), batch, how) for way, how in ways.items()
     }
-    hand, pyro = HandWritten(), problems.example()
+    hand, pyro, floor = HandWritten(), problems.example(), Floor(x, batch)
     return {way: timed(partial(trainer.steps, rows), steps) for way, trainer in trainers.items()} | {
+        FLOOR: timed(partial(floor.steps, rows), steps),
         HAND: timed(partial(hand.steps, x, rows, hand.elbo), steps),
         PYRO: timed(partial(pyro.steps, x, rows), steps),
     }
@@ -44,6 +45,7 @@ def measure(options: Options) -> list[Row]:
             ratio(f"{step}, graph not compiled", times, "graph", HAND),
             ratio(f"{step}, eager", times, "eager", HAND),
             ratio(step, times, "compiled", PYRO),
+            ratio(step, times, "compiled", FLOOR),
         ]
     return rows + against_numpyro(options, x)
 
