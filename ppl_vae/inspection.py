@@ -11,7 +11,7 @@ from torch import Tensor
 from ppl_vae.data.rows import blocks
 from ppl_vae.guide import Guide
 from ppl_vae.model import Model
-from ppl_vae.programs import arguments, evaluating
+from ppl_vae.programs import arguments, evaluating, require_programs
 from ppl_vae.seeding import seeded
 from ppl_vae.terms import Program, Site, is_local, sample_sites
 
@@ -53,6 +53,7 @@ def check_programs(model: Program, guide: Program, x: Tensor, context: Tensor | 
         Names of the guide's sites outside the data plate.
 
     Raises:
+        TypeError: one of them cannot be called.
         ValueError: an observed site is of another shape than x, x lies outside its support, or a log-density is NaN:
             the site and the first such row are named.
 
@@ -65,9 +66,7 @@ def check_programs(model: Program, guide: Program, x: Tensor, context: Tensor | 
         Traceback (most recent call last):
         ValueError: row 1 of x lies outside the support of site 'x', Poisson: see its values there
     """
-    for name, program in (("model", model), ("guide", guide)):
-        if not callable(program):
-            raise ValueError(f"{name} is of type {type(program).__name__}; give a pv.{name.title()} or a Pyro program")
+    require_programs(model, guide)
     outside = dict[str, None]()
     for start in range(0, 0 if isinstance(model, Model) and isinstance(guide, Guide) else len(x), ROWS_AT_ONCE):
         part = slice(start, start + ROWS_AT_ONCE)

@@ -20,6 +20,14 @@ __all__ = ["module_of"]
 EMPTY_CELL = CellType()  # of a variable that is not set yet
 
 
+def require_programs(model: Program, guide: Program) -> None:
+    """Raise TypeError where one of them is a class, or nothing that can be called."""
+    for name, program in (("model", model), ("guide", guide)):
+        if isinstance(program, type) or not callable(program):
+            kind = f"the class {program.__name__}" if isinstance(program, type) else f"of type {type(program).__name__}"
+            raise TypeError(f"{name} is {kind}; give an object that can be called: a pv.{name.title()}, a Pyro program")
+
+
 def arguments(x: Tensor, context: Tensor | None) -> tuple[Tensor, ...]:
     """What model and guide are called with: a program without covariates need not take the argument."""
     return (x,) if context is None else (x, context)

@@ -389,7 +389,7 @@ def test_programs_settings_and_pictures_of_another_kind_are_refused():
     chosen = [objectives.TraceELBO()]
     with pytest.raises(TypeError, match="replicates is 10; it must be an object, as in Replicates"):
         compare_estimators(model, guide, bed.x, chosen, 10)
-    with pytest.raises(TypeError, match="guide is 'guide'; it must be an object that can be called"):
+    with pytest.raises(TypeError, match="guide is of type str; give an object that can be called"):
         compare(model, "guide", bed.x, chosen)
     found = compare(model, guide, bed.x, {1: objectives.TraceELBO()}, 4)
     assert str(found).splitlines()[1].startswith("1 ")

@@ -268,8 +268,8 @@ def test_arguments_are_checked_where_they_are_given():
             TypeError,
             "'num_particle': did you mean num_particles",
         ),
-        (lambda: pv.log_evidence(None, guide, x), ValueError, "model is of type NoneType; give a pv.Model or a Pyro"),
-        (lambda: pv.log_evidence(model, beds.linear_gaussian(4), x), ValueError, "guide is of type LinearGaussianBed"),
+        (lambda: pv.log_evidence(None, guide, x), TypeError, "model is of type NoneType; give an object that can be"),
+        (lambda: pv.log_evidence(model, beds.linear_gaussian(4), x), TypeError, "guide is of type LinearGaussianBed"),
         (lambda: pv.evidence_interval(model, guide, x, pv.AIS()), ValueError, "method is AIS.*; it must be a Sandwich"),
         (lambda: pv.refine(model, guide, x, "HMC"), ValueError, "method is 'HMC'; give GradientRefinement"),
         (

@@ -486,7 +486,7 @@ def test_settings_out_of_range_are_named():
         ({"clip_norm": -1.0}, "(clip_norm) is -1.0"),
         ({"patience": 0}, "(patience) is 0"),
         ({"seed": 1.5}, "(seed) is 1.5"),
-        ({"compile": "yes"}, "(compile) is 'yes'; it must be 'auto', True or False"),
+        ({"compile": "yes"}, "(compile) is 'yes'; it must be 'auto', True, False or 'cudagraphs'"),
         ({"progress": "no"}, "(progress) is 'no'"),
         ({"optimizer": "adam"}, "(optimizer) is 'adam'; it must be a function of the parameters"),
         ({"kl_schedule": 3}, "(kl_schedule) is 3; it must be a function of the fraction"),
@@ -518,7 +518,7 @@ def test_what_is_no_setting_and_no_program_is_refused():
         with pytest.raises(TypeError, match="training is .*; it must be an object, as in Training"):
             pv.fit(model, guide, x, training=training)
     for programs in (("model", guide), (pv.Model, guide)):
-        with pytest.raises(TypeError, match="model is .*; it must be an object that can be called"):
+        with pytest.raises(TypeError, match="model is .*; give an object that can be called"):
             pv.fit(*programs, x, training=quiet())
     with pytest.raises(TypeError, match="objective is the class IWAE"):
         pv.fit(model, guide, x, objective=objectives.IWAE, training=quiet())

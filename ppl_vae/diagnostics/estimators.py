@@ -19,10 +19,10 @@ from ppl_vae.diagnostics.gradient_noise import Moments
 from ppl_vae.evidence import reduce_log_weights
 from ppl_vae.importance import log_weights, rows_per_chunk
 from ppl_vae.inspection import check_data
-from ppl_vae.programs import arguments, evaluating, place
+from ppl_vae.programs import arguments, evaluating, place, require_programs
 from ppl_vae.seeding import derived_seed, seeded
 from ppl_vae.terms import Program, log_terms
-from ppl_vae.training.state import State, require_programs
+from ppl_vae.training.state import State
 
 __all__ = ["compare_estimators"]
 

@@ -6,11 +6,11 @@ from pyro.infer import ELBO
 
 from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.objectives import MeanFieldELBO
+from ppl_vae.programs import require_programs
 from ppl_vae.terms import Program
 from ppl_vae.training.result import FitResult
 from ppl_vae.training.run import Run
 from ppl_vae.training.settings import Training
-from ppl_vae.training.state import require_programs
 
 __all__ = ["fit"]
 

@@ -54,15 +54,6 @@ class State:
                 parameter.copy_(weights["named"][name])
 
 
-def require_programs(model: Program, guide: Program) -> None:
-    """Raise TypeError where one of them is a class, or nothing that can be called."""
-    for name, program in (("model", model), ("guide", guide)):
-        if isinstance(program, type) or not callable(program):
-            raise TypeError(
-                f"{name} is {program!r}; it must be an object that can be called, as a pv.{name.title()} is"
-            )
-
-
 def _check_names(modules: Iterable[nn.Module]) -> None:
     """Raise ValueError where model and guide call two parameters the same, which Pyro would make one in the store."""
     known: dict[str, Tensor] = {}
