@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ppl_vae.checks import whole_number
 from ppl_vae.inspection import check_data, check_programs
-from ppl_vae.programs import arguments, evaluating
-from ppl_vae.recording import Graph, RecordingError, check_agreement, compiled, recorded
+from ppl_vae.programs import arguments, evaluating, modules_of
+from ppl_vae.recording import Graph, RecordingError, check_agreement, compiled, recorded, unchanged
 from ppl_vae.seeding import derived_seed, seeded
 from ppl_vae.terms import Program, log_terms
 
@@ -146,12 +146,13 @@ class CompiledKernels(Kernels):
     def _graph(self, model: Program, guide: Program, args: tuple[Tensor, ...], num_particles: int) -> Graph | None:
         start, handlers = time.perf_counter(), super().__call__
         try:
-            plain = recorded(lambda args: handlers(model, guide, args, num_particles), args)
-            graph, others = compiled(plain, args), tuple(arg.roll(1, 0) for arg in args)
-            with seeded(0):
-                found = graph(others)
-            with seeded(0):
-                check_agreement(found, handlers(model, guide, others, num_particles), "log-weights")
+            with unchanged(*modules_of(model, guide)):
+                plain = recorded(lambda args: handlers(model, guide, args, num_particles), args)
+                graph, others = compiled(plain, args), tuple(arg.roll(1, 0) for arg in args)
+                with seeded(1):  # the graph was recorded by other draws
+                    found = graph(others)
+                with seeded(1):
+                    check_agreement(found, handlers(model, guide, others, num_particles), "log-weights")
         except RecordingError as error:
             logger.log(self.level, "log-weights not compiled: %s", error)
             return None

@@ -106,3 +106,15 @@ def test_a_torch_without_onednn(monkeypatch):
     measured.cache_clear()
     assert not measured()
     measured.cache_clear()
+
+
+def test_the_probe_knows_no_default_type():
+    """A process that computes in float64 and has not asked the machine yet."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    measured.cache_clear()
+    try:
+        assert measured() in (True, False)
+    finally:
+        torch.set_default_dtype(before)
+        measured.cache_clear()

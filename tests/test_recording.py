@@ -1,6 +1,7 @@
 """A recorded training step is the one that Pyro's handlers take, draw by draw; where it cannot be, the log says why."""
 
 import logging
+import random
 import re
 from contextlib import nullcontext
 from types import SimpleNamespace
@@ -177,10 +178,41 @@ class LooksAtValues(torch.nn.Linear):
         return super().forward(x) if x.mean() > 0 else super().forward(-x)
 
 
+class Counts(torch.nn.Linear):
+    """Another map from the 600th call on."""
+
+    def __init__(self):
+        super().__init__(EVENT, 8)
+        self.num_calls = 0
+
+    def forward(self, x):
+        self.num_calls += 1
+        return super().forward(x) * (1.0 if self.num_calls < 600 else -1.0)
+
+
+class Reads(torch.nn.Linear):
+    """A map that depends on a number which it takes out of torch, here of its own draw."""
+
+    def __init__(self, read):
+        super().__init__(EVENT, 8)
+        self.read = read
+
+    def forward(self, x):
+        return super().forward(x) * (1.0 if self.read(torch.randn(1)) > 0 else -1.0)
+
+
 @pytest.mark.parametrize(
     ("layer", "reason"),
     [
-        (lambda: Stateful(), "another (gradient|loss)"),
+        (lambda: Stateful(), "a call changes Stateful.calls"),
+        (lambda: Counts(), "a call changes Counts.num_calls"),
+        (lambda: Reads(lambda u: u.numpy()[0]), "reads the values of a tensor, by numpy"),
+        (lambda: Reads(lambda u: u.tolist()[0]), "reads the values of a tensor, by tolist"),
+        (lambda: Reads(lambda u: np.asarray(u)[0]), "reads the values of a tensor, by __array__"),
+        (lambda: Reads(lambda u: np.from_dlpack(u)[0]), "reads the values of a tensor, by __dlpack__"),
+        (lambda: Reads(lambda u: u.item()), "control flow depends on the data"),
+        (lambda: Reads(lambda u: random.random() - 0.5), "draws from Python's random stream"),
+        (lambda: Reads(lambda u: np.random.rand() - 0.5), "draws from NumPy's random stream"),  # noqa: NPY002
         (lambda: LooksAtValues(EVENT, 8), "control flow depends on the data"),
         (lambda: torch.nn.Sequential(torch.nn.Linear(EVENT, 8), torch.nn.BatchNorm1d(8)), "buffer"),
     ],
@@ -190,6 +222,26 @@ def test_what_a_graph_would_get_wrong_stays_with_the_handlers(layer, reason, rec
     found = bounds(lambda: with_encoder(layer()), x, compile="auto")
     assert torch.isfinite(found).all()
     assert re.search(f"training step not recorded: .*({reason})", caplog.text)
+
+
+@pytest.mark.parametrize("draw", [random.random, np.random.rand])
+def test_what_is_declined_trains_as_if_it_had_not_been_tried(draw, records_at_once):
+    """The streams of Python and NumPy, and a counter, are where they were."""
+    found = []
+    for compile in ("auto", False):
+        random.seed(0)
+        np.random.seed(0)  # noqa: NPY002
+        make = lambda: with_encoder(Reads(lambda u: draw() - 0.5))  # noqa: E731
+        found.append(bounds(make, data_for("Bernoulli", ROWS), compile=compile))
+    assert torch.equal(*found)
+
+
+def test_a_counter_is_where_it_was(records_at_once):
+    """A call at the first of four steps is not counted twice."""
+    layers = [Counts(), Counts()]
+    for layer, compile in zip(layers, ("auto", False), strict=True):
+        bounds(lambda layer=layer: with_encoder(layer), data_for("Bernoulli", ROWS), compile=compile)
+    assert layers[0].num_calls == layers[1].num_calls
 
 
 def test_batch_normalisation_and_branches_train_as_without_a_graph(records_at_once, caplog):

@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ppl_vae.recording.graphs import Graph, RecordingError, first_line
+from ppl_vae.recording.graphs import Graph, first_line
+from ppl_vae.recording.outside import RecordingError
 from ppl_vae.seeding import seeded
 
 CALLS_TO_WARM_UP = 3  # libraries set themselves up in the first ones, which must not be captured

@@ -10,28 +10,15 @@ import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from ppl_vae.recording.outside import RecordingError, Unread
 from ppl_vae.recording.products import replacements
 from ppl_vae.seeding import seeded
 
-__all__ = ["RecordingError", "recorded"]
+__all__ = ["recorded"]
 
 Graph = Callable[..., Any]
 
 TOLERANCE = 1e-3
-
-
-class RecordingError(RuntimeError):
-    """A program cannot be recorded, or its graph not compiled; the message says why in one line.
-
-    No paper.
-
-    Example:
-        >>> def stops_early(x):
-        ...     return x if x.sum() > 0 else -x
-        >>> recorded(stops_early, torch.ones(2))
-        Traceback (most recent call last):
-        ppl_vae.recording.graphs.RecordingError: its control flow depends on the data
-    """
 
 
 def recorded(function: Graph, *inputs: Any) -> torch.fx.GraphModule:
@@ -56,9 +43,11 @@ def recorded(function: Graph, *inputs: Any) -> torch.fx.GraphModule:
         tensor([0., 2.])
     """
     try:
-        with seeded(0):
+        with seeded(0), Unread():
             traced = make_fx(lambda *tensors: function(*tensors), replacements())  # it cannot take a bound method
             graph = traced(*inputs)
+    except RecordingError:
+        raise
     except Exception as error:  # torch raises many kinds; whatever it was, the unrecorded function will say
         reason = first_line(error)
         of_data = "value out of a tracing tensor" in reason or "data-dependent" in reason

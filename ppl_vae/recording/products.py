@@ -43,7 +43,7 @@ def onednn_is_faster() -> bool:
 
 
 def _seconds(product: Callable[[Tensor, Tensor], Tensor]) -> float:
-    square = torch.ones(512, 512)
+    square = torch.ones(512, 512, dtype=torch.float32, device="cpu")  # whatever the defaults are
     return timeit.timeit(lambda: product(square, square), number=1)
 
 

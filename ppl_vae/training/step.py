@@ -12,7 +12,7 @@ from pyro.infer import ELBO
 from torch import Tensor, nn
 
 from ppl_vae.objectives import Bound
-from ppl_vae.recording import Graph, RecordingError, check_agreement, compiled, recorded, replayed
+from ppl_vae.recording import Graph, RecordingError, check_agreement, compiled, recorded, replayed, unchanged
 from ppl_vae.seeding import seeded
 from ppl_vae.terms import Program
 
@@ -100,11 +100,14 @@ class RecordedStep(Step):
         start, found, how = time.perf_counter(), None, ""
         for way in self.ways[:1] if self.graphs else self.ways:
             try:
-                found = self._checked(self._made(way, found, args), args)
+                with unchanged(self.modules):
+                    made = self._made(way, found, args)
+                with unchanged(self.modules):
+                    self._check(made, args)
             except RecordingError as error:
                 how = f"{how}{', ' if how else ''}not {way}: {error}"
                 break
-            how = way
+            found, how = made, way
         level = logging.DEBUG if self.graphs else self.level if ":" in how else logging.INFO
         logger.log(level, "training step %s (%.1f s)", how, time.perf_counter() - start)
         return found
@@ -147,25 +150,24 @@ class RecordedStep(Step):
             gradients = torch.autograd.grad(loss, values, allow_unused=True)
         return [loss.detach(), *(None if g is None else g / self.batch_size for g in gradients)]
 
-    def _checked(self, graph: Graph, args: Arguments) -> Graph:
-        """The graph, if for other rows and another weight of the KL it gives what Pyro's handlers give.
+    def _check(self, graph: Graph, args: Arguments) -> None:
+        """See whether for other rows and draws and another weight of the KL a graph gives what Pyro's handlers give.
 
         Raises:
             RecordingError: it does not, or a run of it changes a buffer.
         """
         args = tuple(arg.roll(1, 0) for arg in args)
         inputs = self._copied_inputs(args, kl_weight=0.5)
-        with seeded(0):
+        with seeded(1):  # the graph was recorded by other draws
             loss, *gradients = graph(*inputs)
         for (name, buffer), used in zip(self.modules.named_buffers(), inputs[1], strict=False):
             if not torch.equal(buffer, used):
                 raise RecordingError(f"training changes the buffer {name}, as batch normalisation does")
-        with seeded(0):
+        with seeded(1):
             expected = super().__call__(args, 0.5)
         check_agreement(loss, torch.tensor(expected).to(loss), "loss")
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             check_agreement(gradient, parameter.grad, f"gradient for {self.names[parameter]}")
-        return graph
 
 
 @contextmanager
