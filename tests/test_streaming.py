@@ -1,6 +1,7 @@
 """Data that stay in their file: every number is what the same data give in memory."""
 
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -190,6 +191,31 @@ def test_a_damaged_row_is_named_when_it_is_read(tmp_path):
     x[300, 2] = 1.5
     with pytest.raises(ValueError, match="row 300, feature 2: binarize takes grey"):
         Dataset(mapped(tmp_path, x), binarize="dynamic")[:]
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_a_zarr_array_that_is_gone_is_refused(zarr_format, tmp_path):
+    """zarr itself would read zeros; a chunk alone may be missing, for one of zeros is not written."""
+    array = zarr.create_array(tmp_path / "x.zarr", data=values(), chunks=(100, EVENT), zarr_format=zarr_format)
+    array[100:200] = 0.0
+    data = Dataset(zarr.open_array(tmp_path / "x.zarr", mode="r"))
+    assert torch.equal(data.x[95:105], torch.from_numpy(array[95:105]))
+    for gone in (*(tmp_path / "x.zarr").glob(".zarray"), *(tmp_path / "x.zarr").glob("zarr.json")):
+        gone.unlink()
+        with pytest.raises(FileNotFoundError, match=r"x\.zarr: the array is there no longer"):
+            data.x[5]
+    shutil.rmtree(tmp_path / "x.zarr")
+    torch.manual_seed(0)
+    with pytest.raises(FileNotFoundError, match=r"x\.zarr: the array is there no longer"):
+        pv.fit(*vae(likelihood="Gaussian"), data, training=pv.Training(num_epochs=1, **QUIET))
+
+
+def test_a_damaged_chunk_names_file_and_row(tmp_path):
+    x = Dataset(zarr_array(tmp_path, values())).x
+    (tmp_path / "x.zarr" / "c" / "1" / "0").write_bytes(b"no chunk")
+    assert len(x[:100]) == 100
+    with pytest.raises(OSError, match=r"x\.zarr: row 103 cannot be read, nor the rest of its chunk \(.*Zstd"):
+        x[[3, 402, 181, 103]]
 
 
 def test_rows_are_no_tensor(tmp_path):

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ppl_vae.checks import one_line
 from ppl_vae.data.bits import Binarize, bernoulli, thresholded, uniforms
 from ppl_vae.data.checks import refuse
 from ppl_vae.data.tables import Table, check_floating, event_dims, tensor
@@ -46,6 +47,7 @@ class Rows:
 
     Raises:
         AttributeError: It is used as a tensor.
+        OSError: The file of a zarr array is gone, or damaged; a chunk that was never written is filled.
         ValueError: A row that is read has an infinite value, or one outside [0, 1] with `binarize`; the place is named.
 
     Example:
@@ -256,13 +258,31 @@ class _InTurn:
 def _read(source: Any, rows: np.ndarray) -> np.ndarray:
     """These rows of a file, copied."""
     if not isinstance(source, np.memmap):
-        return np.asarray(source.oindex[rows])
+        return _read_zarr(source, rows)
     found = np.empty((len(rows), *source.shape[1:]), source.dtype)
     for piece in _pieces(rows * source.strides[0] // LARGEST_PAGE):
         found[piece] = source[rows[piece]]
         if source.mode != "c" and hasattr(mmap, "MADV_DONTNEED"):
             held: Any = source._mmap  # type: ignore[attr-defined]
             held.madvise(mmap.MADV_DONTNEED)  # pages that were read are the file cache's memory, not ours
+    return found
+
+
+def _read_zarr(source: Any, rows: np.ndarray) -> np.ndarray:
+    """These rows of a zarr array that is still there: of one that is gone, zarr would read fill values."""
+    import zarr
+
+    try:
+        found = np.asarray(source.oindex[rows])
+        zarr.open_array(source.store_path, mode="r", zarr_format=source.metadata.zarr_format)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{source.store_path}: the array is there no longer: put it back") from error
+    except Exception as error:
+        for row in rows if len(rows) > 1 else ():
+            _read_zarr(source, np.array([row]))  # so that the row is named
+        why = f"{type(error).__name__}: {one_line(error)}"
+        place = f"{source.store_path}: row {rows[0]}"
+        raise OSError(f"{place} cannot be read, nor the rest of its chunk ({why}): write it again") from error
     return found
 
 
