@@ -33,9 +33,7 @@ class Commands(TyperGroup):
             if not standalone_mode:
                 raise
             context, said = getattr(error, "ctx", None), getattr(error, "format_message", error.__str__)()
-            typer.echo(
-                f"error: {one_line(said)} (see {context.command_path if context else 'ppl-vae'} --help)", err=True
-            )
+            _complain(f"{one_line(said)} (see {context.command_path if context else 'ppl-vae'} --help)", alike=True)
             code = 2
         if standalone_mode:
             sys.exit(code if isinstance(code, int) else 0)
@@ -54,7 +52,7 @@ class Commands(TyperGroup):
         except Exception as error:
             if ctx.params.get("debug"):
                 raise
-            typer.echo(f"error: {_said(error)}", err=True)
+            _complain(_said(error), alike=_is_usage(error))
             raise typer.Exit(2 if _is_usage(error) else 1) from None
 
 
@@ -110,7 +108,7 @@ def main(
 def fit(
     config: Annotated[Path | None, typer.Argument(metavar="CONFIG.toml", help="What to run.", dir_okay=False)] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.")] = ...,  # type: ignore[assignment]
-    data: Annotated[str | None, typer.Option(help="Named data set, or a file .npz, .npy, .csv, .parquet.")] = None,
+    data: Annotated[str | None, typer.Option(help="Named data set, or .npz, .npy, .csv, .parquet, .zarr.")] = None,
     binarize: Annotated[str | None, typer.Option(help="dynamic, static or threshold.")] = None,
     prior: Annotated[str | None, typer.Option(help="Prior, as named in Python.")] = None,
     likelihood: Annotated[str | None, typer.Option(help="Likelihood.")] = None,
@@ -370,14 +368,20 @@ def _run(config: Any, output: Path, *, quiet: bool) -> None:
 
 
 def _change(text: str) -> tuple[str, Any]:
-    """KEY=VALUE with a TOML value; what is no TOML is a string."""
+    """KEY=VALUE with a TOML value; what is no TOML is a string, but for Python's True and False."""
     key, equals, value = text.partition("=")
     if not equals:
         raise typer.BadParameter(f"{text!r} is not KEY=VALUE, as in training.num_epochs=5", param_hint="--set")
     try:
         return key.strip(), tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
-        return key.strip(), value.strip()
+        return key.strip(), {"True": True, "False": False}.get(value.strip(), value.strip())
+
+
+def _complain(said: str, *, alike: bool) -> None:
+    """Say an error; what goes wrong alike in all processes of torchrun, the first of each machine says."""
+    if not alike or os.environ.get("LOCAL_RANK", "0") == "0":
+        typer.echo(f"error: {said}", err=True)
 
 
 def _is_usage(error: Exception) -> bool:

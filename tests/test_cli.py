@@ -199,6 +199,25 @@ def test_bad_usage_is_one_line_and_2(small, tmp_path, arguments, said):
     assert said in one_error(call("fit", small, "--output", tmp_path / "run", *arguments), 2)
 
 
+@pytest.mark.parametrize("value", ["True", "true"])
+def test_true_is_true_in_either_language(small, tmp_path, value):
+    changes = ["--set", f"training.compile={value}", "--set", "training.compil=3"]
+    assert "takes no 'compil'" in one_error(call("fit", small, "--output", tmp_path, *changes), 2)
+
+
+def test_of_many_processes_the_first_says_what_all_would(small, tmp_path, monkeypatch):
+    """All fail; what went wrong in one alone, that one says."""
+    wrong, grey = (
+        ["fit", *rest, "-q", "--output", tmp_path] for rest in ([small, "--prior", "V"], ["--data", "digits"])
+    )
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert "Allowed: FlowPrior" in one_error(call(*wrong), 2)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    for result in (call(*wrong), call("fit", "--nonsense")):
+        assert (result.exit_code, result.output) == (2, "")
+    assert "Bernoulli: x is 0.3125" in one_error(call(*grey), 1)
+
+
 def test_no_data_set_is_bad_usage(tmp_path):
     assert "--data digits" in one_error(call("fit", "--output", tmp_path / "run"), 2)
 

@@ -150,6 +150,15 @@ def test_a_class_is_built_from_its_name_alone(section, name):
         (("evaluation.split", "all"), "[evaluation] split = 'all': Input should be 'train', 'valid' or 'test'"),
         (("objective.num_particles", "many"), "[objective] num_particles = 'many': "),
         (("encoder.in_shape", 3), "[encoder] MLP takes no 'in_shape'"),
+        (
+            ("training.compile", "maybe"),
+            '[training] compile = \'maybe\': write one of "auto", "cudagraphs", true, false',
+        ),
+        (("training.compile", "True"), '[training] compile = \'True\': write one of "auto", "cudagraphs", true, false'),
+        (("training.compile", 1), '[training] compile = 1: write one of "auto", "cudagraphs", true, false'),
+        (("evaluation.compile", "maybe"), "[evaluation] compile = 'maybe': write one of \"auto\", true, false"),
+        (("training.optimizer", "LBFGS"), "[training] optim has no 'LBFGS': Allowed: ASGD, "),
+        (("training.optimizer", "Optimizer"), "[training] optim has no 'Optimizer': "),
         (("prior", "VampPrior"), "'prior' names no keyword: write table.keyword"),
     ],
 )
@@ -158,6 +167,23 @@ def test_what_is_wrong_is_said_in_one_line(change, said):
         small(change)
     assert said in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", choices("torch.optim"))
+def test_every_optimizer_that_may_be_named_takes_steps(name):
+    layer = torch.nn.Linear(2, 1)
+    before = layer.weight.clone()
+    optimizer = build(small(("training.optimizer", name))).training.optimizer(layer.parameters())
+    for _ in range(3):
+        optimizer.zero_grad()
+        layer(torch.ones(1, 2)).square().sum().backward()
+        optimizer.step()
+    assert not torch.equal(layer.weight, before)
+
+
+@pytest.mark.parametrize("compile", ["auto", "cudagraphs", True, False])
+def test_every_way_to_compile_may_be_asked_for(compile):
+    assert build(small(("training.compile", compile))).training.compile == compile
 
 
 @pytest.mark.parametrize(

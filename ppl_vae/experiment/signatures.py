@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import json
 from abc import ABC
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, fields, is_dataclass
@@ -9,8 +10,9 @@ from functools import cache, partial
 from inspect import Parameter
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+import torch
 from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
-from torch import Tensor
+from torch import Tensor, nn, optim
 
 from ppl_vae.checks import suggestion
 
@@ -28,7 +30,7 @@ SCHEDULES = "ppl_vae.training.schedules"
 
 @cache
 def choices(module: str, kind: type = object) -> tuple[str, ...]:
-    """The classes of a module, of one kind, that a file may name: all but the abstract ones. No paper.
+    """The classes of a module, of one kind, that a file may name: all but those that nothing can be made of. No paper.
 
     Example:
         >>> choices("ppl_vae.training.schedules")
@@ -37,11 +39,25 @@ def choices(module: str, kind: type = object) -> tuple[str, ...]:
     found = importlib.import_module(module)
     names = getattr(found, "__all__", None) or [name for name in dir(found) if not name.startswith("_")]
     classes = {name: item for name in names if inspect.isclass(item := getattr(found, name))}
-    return tuple(sorted(name for name, item in classes.items() if issubclass(item, kind) and not _is_abstract(item)))
+    usable = (name for name, item in classes.items() if issubclass(item, kind) and not _is_abstract(item))
+    return tuple(sorted(name for name in usable if _takes_steps(classes[name])))
 
 
 def _is_abstract(item: type) -> bool:
     return inspect.isabstract(item) or ABC in item.__bases__
+
+
+def _takes_steps(item: type) -> bool:
+    """Whether, where it is an optimiser, it needs but parameters and gradients: no closure, no matrices."""
+    if not issubclass(item, optim.Optimizer):
+        return True
+    parameter = nn.Parameter(torch.ones(1))
+    parameter.grad = torch.ones(1)
+    try:
+        item([parameter]).step()  # type: ignore[call-arg]
+    except (TypeError, ValueError, RuntimeError):
+        return False
+    return True
 
 
 def named(module: str, name: str, kind: type = object) -> type:
@@ -174,6 +190,14 @@ def _words(hint: Any) -> list[str]:
     return [word for part in get_args(hint) if get_origin(part) is Literal for word in get_args(part)]
 
 
+def _switches(hint: Any) -> list[Any]:
+    """All that an annotation of words and True or False allows; nothing of any other."""
+    parts = get_args(hint) or (hint,)
+    if bool not in parts or any(part is not bool and get_origin(part) is not Literal for part in parts):
+        return []
+    return [*_words(hint), True, False]
+
+
 def _object(kind: type, value: Table | str, module: str) -> Any:
     """An object of this kind from its name, or from a table with its name and keywords."""
     table = as_table(value)
@@ -220,6 +244,9 @@ def _without(table: Table, key: str) -> Table:
 
 
 def _of_type(name: str, hint: Any, value: Any) -> Any:
+    switches = _switches(hint)
+    if switches and not any(type(value) is type(each) and value == each for each in switches):
+        raise ValueError(f"{name} = {value!r}: write one of {', '.join(map(json.dumps, switches))}")
     try:
         adapter = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
     except PydanticSchemaGenerationError:  # pragma: no cover - a type that only Python can make
