@@ -9,7 +9,7 @@ import torch
 import torch.distributed as group
 from torch import Tensor
 
-__all__ = ["add_up", "from_main", "gathered", "is_main", "num_processes", "process_group", "rank"]
+__all__ = ["add_up", "check_share", "from_main", "gathered", "is_main", "num_processes", "process_group", "rank"]
 
 
 @contextmanager
@@ -68,6 +68,26 @@ def is_main() -> bool:
         True
     """
     return rank() == 0
+
+
+def check_share(batch_size: int) -> None:
+    """Refuse batches that have not a row for each process. No paper.
+
+    Args:
+        batch_size: Rows of a batch, of all processes together.
+
+    Raises:
+        ValueError: There are more processes.
+
+    Example:
+        >>> check_share(1)
+    """
+    processes = num_processes()
+    if batch_size < processes:
+        raise ValueError(
+            f"batch_size={batch_size} is shared by {processes} processes: give each at least one row, "
+            f"batch_size={processes}"
+        )
 
 
 def add_up(tensors: Sequence[Tensor]) -> None:

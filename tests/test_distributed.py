@@ -10,7 +10,7 @@ from pyro.nn import PyroModule
 
 import ppl_vae as pv
 from ppl_vae import objectives
-from ppl_vae.distributed import add_up, from_main, gathered, num_processes, process_group, rank
+from ppl_vae.distributed import add_up, check_share, from_main, gathered, num_processes, process_group, rank
 
 ROWS = 50  # in batches of 16: neither the batches nor the last one's rows divide by the processes
 
@@ -57,6 +57,9 @@ def job(index, size, folder):
         ones = torch.ones(2)
         add_up([ones])
         assert ones.tolist() == [size, size]
+        check_share(size)
+        with pytest.raises(ValueError, match=f"^batch_size=1 is shared by {size} processes: .*, batch_size={size}$"):
+            check_share(1)
         result = {"trained": trained(folder), "resumed": trained(folder), "evidence": evidence()}
     torch.save(result, folder / f"{index}.pt")
 

@@ -421,6 +421,14 @@ def test_no_such_split_is_said_before_training(tmp_path):
     assert not (tmp_path / "run" / "checkpoint.pt").exists()
 
 
+def test_a_batch_without_a_row_for_each_process_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("ppl_vae.distributed.num_processes", lambda: 4)
+    said = r"^\[training\] batch_size=3 is shared by 4 processes: give each at least one row, batch_size=4$"
+    with pytest.raises(ConfigError, match=said):
+        run_experiment(small(("training.batch_size", 3)), tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_without_validation_data(tmp_path):
     metrics = run_experiment(small(("data.valid", 0)), tmp_path / "run", progress=False)
     assert metrics["rows"] == {"train": 1497, "test": 300}

@@ -92,12 +92,12 @@ def build(config: Config) -> Experiment:
     with seeded(config.training.keywords["seed"]):
         guide = _guide(config, data)
         model = _model(config, data, guide)
-    objective = _part("objective", config.objective.build)
+    objective = blamed("objective", config.objective.build)
     training = construct(Training, config.training.keywords, config.training.module)
     return Experiment(config, data, model, guide, objective, training)
 
 
-def _part(table: str, make: Callable[..., Any], **available: Any) -> Any:
+def blamed(table: str, make: Callable[..., Any], **available: Any) -> Any:
     """What `make` makes; where that fails, the table is to blame."""
     try:
         return make(**available)
@@ -113,7 +113,7 @@ def load_data(table: DataTable) -> Dataset:
     else:
         make = partial(load, table.name, flatten=table.flatten, valid=table.valid, data_dir=table.data_dir)
     try:
-        return _part("data", make, **options)
+        return blamed("data", make, **options)
     except KeyError as error:
         raise ConfigError(f"[data] {error.args[0]}") from None
     except OSError as error:
@@ -132,20 +132,20 @@ def _columns(table: DataTable, **options: Any) -> Dataset:
 
 
 def _guide(config: Config, data: Dataset) -> Guide:
-    posterior = _part("posterior", config.posterior.build)
+    posterior = blamed("posterior", config.posterior.build)
     context_dim, missing = _context_dim(data), not bool(data.mask.all())
     # The encoder's input as `Guide` makes it: x, then what was observed, then the covariates.
     x = torch.zeros(1, *data.event_shape)
     context = torch.zeros(1, context_dim) if context_dim else None
     in_shape = join(x, x.dim() - 1, torch.ones_like(x) if missing else None, context).shape[1:]
-    encoder = _part("encoder", config.encoder.build, in_shape=in_shape, event_shape=data.event_shape)
+    encoder = blamed("encoder", config.encoder.build, in_shape=in_shape, event_shape=data.event_shape)
     return Guide(posterior, data.event_shape, encoder, context_dim=context_dim, missing=missing)
 
 
 def _model(config: Config, data: Dataset, guide: Guide) -> Model:
-    likelihood = _part("likelihood", config.likelihood.build, event_shape=data.event_shape)
+    likelihood = blamed("likelihood", config.likelihood.build, event_shape=data.event_shape)
     width = config.latent_dim + _context_dim(data)
-    decoder = _part("decoder", config.decoder.build, in_shape=width, in_dim=width, event_shape=data.event_shape)
+    decoder = blamed("decoder", config.decoder.build, in_shape=width, in_dim=width, event_shape=data.event_shape)
     prior, context_dim = _prior(config, data.train, guide), _context_dim(data)
     return Model(prior, likelihood, decoder, context_dim=context_dim, start=data.train.x)
 
@@ -160,7 +160,7 @@ def _prior(config: Config, train: Dataset, guide: Guide) -> nn.Module:
         starts[name] = train.x[whole[:count]]
         if train.context is not None:
             starts["pseudo_context"] = train.context[whole[:count]]
-    return _part("prior", config.prior.build, guide=guide, latent_dim=config.latent_dim, **starts)
+    return blamed("prior", config.prior.build, guide=guide, latent_dim=config.latent_dim, **starts)
 
 
 def _context_dim(data: Dataset) -> int:

@@ -2,11 +2,12 @@
 
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ppl_vae.distributed import is_main
-from ppl_vae.experiment.build import Experiment, build
+from ppl_vae.distributed import check_share, is_main
+from ppl_vae.experiment.build import Experiment, blamed, build
 from ppl_vae.experiment.config import Config, ConfigError, changed
 from ppl_vae.experiment.folder import Folder, write_json
 from ppl_vae.experiment.results import measure, provenance, write_pictures, write_posterior
@@ -56,6 +57,7 @@ def run_experiment(config: Config, output: str | Path, *, progress: bool = True)
         return folder.read_metrics()
     started = time.perf_counter()
     experiment = build(config)
+    blamed("training", partial(check_share, experiment.training.batch_size))
     held_out = experiment.held_out  # before training: there may be no such split
     check_data(experiment.model, experiment.data.x, experiment.data.context, experiment.guide)
     if is_main():
