@@ -266,6 +266,16 @@ def test_what_cannot_be_recorded_is_a_warning_where_a_graph_was_asked_for(object
     assert reason in caplog.text
 
 
+def test_what_fails_for_smaller_batches_only_is_said(records_at_once, caplog):
+    class Branches(torch.nn.Linear):
+        def forward(self, x):
+            return super().forward(x) if len(x) == 32 or x.mean() > 0 else super().forward(-x)
+
+    caplog.set_level(logging.INFO, logger="ppl_vae")
+    bounds(lambda: with_encoder(Branches(EVENT, 8)), data_for("Bernoulli", 80), compile="auto")
+    assert ["step recorded (" in caplog.text, caplog.text.count("step not recorded: its control flow")] == [True, 1]
+
+
 def test_short_trainings_are_not_recorded(caplog):
     caplog.set_level(logging.DEBUG, logger="ppl_vae")
     bounds(vae, data_for("Bernoulli", 64), compile="auto")

@@ -176,6 +176,9 @@ def test_checkpoints_of_other_settings_and_foreign_files_are_refused(tmp_path):
     fitted(quiet(num_epochs=1, checkpoint=checkpoint))
     with pytest.raises(ValueError, match="was made with seed=0, not 1: delete it to start afresh"):
         fitted(quiet(checkpoint=checkpoint, seed=1))
+    fitted(quiet(num_epochs=1, checkpoint=tmp_path / "rate.ckpt", learning_rate=lambda t: 1e-3))
+    with pytest.raises(ValueError, match=r"was made with learning_rate=(0.001 ?){9}, not (0.1 ?){9}: delete it"):
+        fitted(quiet(checkpoint=tmp_path / "rate.ckpt", learning_rate=lambda t: 1e-1))
     checkpoint.write_bytes(b"not a checkpoint")
     with pytest.raises(ValueError, match=r"is no checkpoint file written by ppl_vae"):
         fitted(quiet(checkpoint=checkpoint))

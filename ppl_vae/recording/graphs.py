@@ -46,8 +46,6 @@ def recorded(function: Graph, *inputs: Any) -> torch.fx.GraphModule:
         with seeded(0), Unread():
             traced = make_fx(lambda *tensors: function(*tensors), replacements())  # it cannot take a bound method
             graph = traced(*inputs)
-    except RecordingError:
-        raise
     except Exception as error:  # torch raises many kinds; whatever it was, the unrecorded function will say
         reason = first_line(error)
         of_data = "value out of a tracing tensor" in reason or "data-dependent" in reason

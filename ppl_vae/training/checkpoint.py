@@ -34,13 +34,13 @@ def write_checkpoint(
     write_whole(path, lambda p: torch.save(state, p))
 
 
-def read_checkpoint(path: str | Path | None, settings: dict[str, str]) -> dict[str, Any] | None:
+def read_checkpoint(path: str | Path, settings: dict[str, str]) -> dict[str, Any] | None:
     """The state in the file, or None where there is no file yet.
 
     Raises:
         ValueError: the file was made with other settings, or is no checkpoint.
     """
-    if path is None or not Path(path).exists():
+    if not Path(path).exists():
         return None
     state = read_tensors(path, "checkpoint")
     if "settings" not in state:

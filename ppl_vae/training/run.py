@@ -229,7 +229,8 @@ class Run:
 
     def _resume(self) -> None:
         self.state.put(from_main(self.state.take()))  # all processes start from the same weights
-        state = from_main(read_checkpoint(self.training.checkpoint, self._settings()) if is_main() else None)
+        path = self.training.checkpoint
+        state = from_main(read_checkpoint(path, self._settings()) if is_main() and path is not None else None)
         if state is not None:
             self.state.put(state["weights"])
             self.optimizer.load_state_dict(state["optimizer"])
@@ -248,8 +249,10 @@ class Run:
             "dtype",
         )
         values = {name: getattr(self.training, name) for name in names}
-        named = {name: getattr(value, "__qualname__", None) or repr(value) for name, value in values.items()}
-        return named | {"objective": repr(self.objective), "data and model": self.data_digest}
+        return {name: _told(value) for name, value in values.items()} | {
+            "objective": repr(self.objective),
+            "data and model": self.data_digest,
+        }
 
     def _seed(self, *keys: int) -> int:
         return derived_seed(self.training.seed, *keys)
@@ -267,6 +270,11 @@ def _digest(data: Dataset, *programs: Program) -> str:
     for program in programs:
         digest.update(repr(program).encode() if isinstance(program, nn.Module) else b"")
     return digest.hexdigest()[:16]
+
+
+def _told(setting: Any) -> str:
+    """A setting in words; a schedule by its values, for two of them may have one name."""
+    return " ".join(f"{setting(i / 8):g}" for i in range(9)) if callable(setting) else repr(setting)
 
 
 def _check_rows(objective: Any, num_rows: int) -> None:

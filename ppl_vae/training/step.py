@@ -81,6 +81,7 @@ class RecordedStep(Step):
         self.modules = nn.ModuleDict(programs)
         self.names: dict[Tensor, str] = {p: name for name, p in self.modules.named_parameters()}
         self.graphs: dict[tuple[torch.Size, ...], Graph | None] = {}
+        self.said: set[str] = set()
 
     def __call__(self, args: Arguments, kl_weight: float = 1.0) -> float:
         """The loss, from the graph where there is one."""
@@ -108,8 +109,9 @@ class RecordedStep(Step):
                 how = f"{how}{', ' if how else ''}not {way}: {error}"
                 break
             found, how = made, way
-        level = logging.DEBUG if self.graphs else self.level if ":" in how else logging.INFO
+        level = logging.DEBUG if how in self.said else self.level if ":" in how else logging.INFO
         logger.log(level, "training step %s (%.1f s)", how, time.perf_counter() - start)
+        self.said |= {how, RECORDED}  # smaller batches are never compiled
         return found
 
     def _made(self, way: str, graph: Any, args: Arguments) -> Graph:
