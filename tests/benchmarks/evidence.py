@@ -79,7 +79,7 @@ def measure(options: Options) -> list[Row]:
     works |= {f"{PRODUCTS}, {block:,} at a time": partial(matrix_products, num_pairs, block) for block in BLOCKS}
     works[ONEDNN] = partial(onednn_products, num_pairs)
     times = in_turn({name: timed(work, num_data) for name, work in works.items()}, options.pick(7, 1))
-    return rows_of(times, f"log_evidence, K={num_particles:,}, {num_data} data")
+    return rows_of(times, f"log_evidence, K={num_particles:,}, per datum")
 
 
 def rows_of(times: dict, work: str) -> list[Row]:

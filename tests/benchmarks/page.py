@@ -48,7 +48,7 @@ def cells(row: Row) -> list[str]:
         return [row.work, row.against, f"not measured: {row.not_measured}", "", "", "", target(row), ""]
     low, high = row.quartiles
     sides = ", ".join(size(median, row.medians_unit) for median in row.medians or ())
-    met = "" if row.is_met is None else "yes" if row.is_met else f"no, by {excess(row):.0%}"
+    met = "" if row.is_met is None else "yes" if row.is_met else f"no, by {excess(row):.1%}"
     figures = [f"{row.median:.2f} {row.unit}".strip(), f"{low:.2f} to {high:.2f}", sides, str(row.rounds)]
     return [row.work, row.against, *figures, target(row), met]
 
