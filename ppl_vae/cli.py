@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 import tomllib
 import warnings
 from collections.abc import Sequence
@@ -379,9 +380,10 @@ def _change(text: str) -> tuple[str, Any]:
 
 
 def _complain(said: str, *, alike: bool) -> None:
-    """Say an error; what goes wrong alike in all processes of torchrun, the first of each machine says."""
-    if not alike or os.environ.get("LOCAL_RANK", "0") == "0":
-        typer.echo(f"error: {said}", err=True)
+    """Say an error; what goes wrong alike in all processes, the first says: then torchrun ends those that wait."""
+    if alike and os.environ.get("LOCAL_RANK", "0") != "0":
+        time.sleep(10)
+    typer.echo(f"error: {said}", err=True)
 
 
 def _is_usage(error: Exception) -> bool:
@@ -391,8 +393,7 @@ def _is_usage(error: Exception) -> bool:
 
 def _said(error: Exception) -> str:
     """The message; an error without one says at least what it is."""
-    said = one_line(error.args[0] if isinstance(error, KeyError) and error.args else error)
-    return said or type(error).__name__
+    return one_line(error.args[0] if isinstance(error, KeyError) and error.args else error) or type(error).__name__
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
