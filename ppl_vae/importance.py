@@ -53,7 +53,8 @@ def log_weights(
         context: Covariates, (B, C), or None.
         num_particles: Number of particles K.
         seed: Seed of the draws; None draws from torch's global stream.
-        chunk_size: (particle, datum) pairs held at once; bounds the memory, whatever K and B.
+        chunk_size: (particle, datum) pairs held at once; bounds the memory, whatever K and B. The same seed gives the
+            same draws at the same chunk_size.
 
     Returns:
         Log-weights, in nats, shape (K, B).

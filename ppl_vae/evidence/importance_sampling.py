@@ -36,7 +36,8 @@ class ImportanceSampling:
         proposal: Where z is drawn from: "guide", "prior" or `Defensive(...)`.
         target_se: Monte Carlo standard error to aim at, nats; None spends `num_particles` on every datum.
         bootstrap: Resamples for a bootstrap standard error; 0 is the delta method.
-        chunk_size: (particle, datum) pairs held at once; bounds the memory, whatever K and N.
+        chunk_size: (particle, datum) pairs held at once; bounds the memory, whatever K and N. The same seed gives the
+            same draws at the same chunk_size.
         compile: Whether `log_evidence` compiles the log-weights, once for all blocks of data: True, False, or "auto",
             from two million (particle, datum) pairs on. The draws are the same; float rounding is not.
         dtype: "bfloat16" takes the model's matrix products in it: up to twice as fast where the processor has it, and
