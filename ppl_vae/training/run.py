@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from ppl_vae.data import Dataset
 from ppl_vae.data.rows import blocks, in_turn, taken
-from ppl_vae.distributed import add_up, from_main, gathered, is_main, num_processes, rank
+from ppl_vae.distributed import add_up, check_share, from_main, gathered, is_main, num_processes, rank
 from ppl_vae.families.missing import missing_values
 from ppl_vae.inspection import check_data
 from ppl_vae.model import Model
@@ -65,6 +65,7 @@ class Run:
                 f"patience={training.patience} needs held-out data: use data.split(valid=0.1), or leave it out"
             )
         self.data_digest = _digest(data, model, guide) if training.checkpoint is not None else ""
+        check_share(training.batch_size)
         self.batch_size = min(training.batch_size, len(self.train))
         _check_rows(objective, self.batch_size // training.num_parts)
         first = self._rows(self.train.x, self.train.context, torch.arange(min(2, len(self.train))))

@@ -2,7 +2,7 @@
 
 Run it with `make bench`, or name some of the benchmarks; each runs in a process of its own. Times of different machines
 differ by a factor of 3 to 60; ratios travel better. Leave the machine alone meanwhile: about half an hour on two cores,
-and some minutes more at the first time, for the environments of other libraries, which pip makes in the folder of --envs.
+and some minutes more at the first time, for the environments of other libraries, which pip makes in --envs.
 """
 
 import argparse
