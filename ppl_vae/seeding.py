@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import numpy as np
 import torch
@@ -35,9 +36,21 @@ def seeded(seed: int | None) -> Iterator[None]:
     if seed is None:
         yield
         return
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(whole_number(seed, "seed", at_least=0))
+    devices = _cuda_devices()
+    with torch.random.fork_rng(devices=devices):
+        torch.default_generator.manual_seed(whole_number(seed, "seed", at_least=0))
+        if devices:
+            torch.cuda.manual_seed_all(seed)
         yield
+
+
+@cache
+def _cuda_devices() -> range:
+    """Asked once: without a driver an answer takes as long as a small model's step, and so does `torch.manual_seed`.
+
+    It keeps a stack trace for each kind of device that is not there, at each call, for good.
+    """
+    return range(torch.cuda.device_count())
 
 
 def derived_seed(seed: int, *keys: int) -> int:

@@ -190,6 +190,18 @@ class Counts(torch.nn.Linear):
         return super().forward(x) * (1.0 if self.num_calls < 600 else -1.0)
 
 
+class Moves(torch.nn.Linear):
+    """Centred by a moving mean, a buffer that is made anew at each call."""
+
+    def __init__(self):
+        super().__init__(EVENT, 8)
+        self.register_buffer("mean", torch.zeros(EVENT))
+
+    def forward(self, x):
+        self.mean = 0.9 * self.mean + 0.1 * x.mean(0)
+        return super().forward(x - self.mean)
+
+
 class Reads(torch.nn.Linear):
     """A map that depends on a number which it takes out of torch, here of its own draw."""
 
@@ -206,6 +218,7 @@ class Reads(torch.nn.Linear):
     [
         (lambda: Stateful(), "a call changes Stateful.calls"),
         (lambda: Counts(), "a call changes Counts.num_calls"),
+        (lambda: Moves(), "a call changes Moves.mean"),
         (lambda: Reads(lambda u: u.numpy()[0]), "reads the values of a tensor, by numpy"),
         (lambda: Reads(lambda u: u.tolist()[0]), "reads the values of a tensor, by tolist"),
         (lambda: Reads(lambda u: np.asarray(u)[0]), "reads the values of a tensor, by __array__"),

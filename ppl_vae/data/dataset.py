@@ -129,7 +129,10 @@ class Dataset:
         return self.x.shape[0]
 
     def __getitem__(self, index: Any) -> "Dataset":
-        rows = np.atleast_1d(np.arange(len(self))[index.cpu().numpy() if isinstance(index, Tensor) else index])
+        if isinstance(index, slice):
+            rows = np.arange(*index.indices(len(self)))  # a block costs what it holds, not what all rows do
+        else:
+            rows = np.atleast_1d(np.arange(len(self))[index.cpu().numpy() if isinstance(index, Tensor) else index])
         if not rows.size:
             raise ValueError(f"the index {index!r} selects none of the {len(self)} rows of {self.name!r}")
         return self._rows(rows).in_memory()

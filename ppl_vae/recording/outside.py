@@ -50,13 +50,14 @@ def unchanged(*modules: nn.Module) -> Iterator[None]:
         if not all(map(np.array_equal, _numpy_state(), numpy)):
             raise RecordingError("it draws from NumPy's random stream")
         for (module, name), value in attributes.items():
-            if vars(module).get(name, value) != value:
+            now = getattr(module, name, value)
+            if now is not value and (isinstance(value, torch.Tensor) or now != value):
                 raise RecordingError(f"a call changes {type(module).__name__}.{name}")
     finally:
         random.setstate(python)
         np.random.set_state(numpy)  # noqa: NPY002
         for (module, name), value in attributes.items():
-            vars(module)[name] = value
+            setattr(module, name, value)
 
 
 def _numpy_state() -> Any:
@@ -64,6 +65,7 @@ def _numpy_state() -> Any:
 
 
 def _attributes(modules: tuple[nn.Module, ...]) -> dict[tuple[nn.Module, str], Any]:
-    """Plain values that modules keep."""
+    """Plain values and buffers that modules keep."""
     parts = [part for module in modules for part in module.modules()]
-    return {(part, name): value for part in parts for name, value in vars(part).items() if isinstance(value, PLAIN)}
+    plain = {(part, name): value for part in parts for name, value in vars(part).items() if isinstance(value, PLAIN)}
+    return plain | {(part, name): value for part in parts for name, value in part.named_buffers(recurse=False)}

@@ -79,6 +79,8 @@ class RecordedStep(Step):
         self.ways, self.level = ways, level
         programs: Any = {"model": self.model, "guide": self.guide}
         self.modules = nn.ModuleDict(programs)
+        frozen = [p for p in self.modules.parameters() if not p.requires_grad]
+        self.others = [*self.modules.buffers(), *frozen]
         self.names: dict[Tensor, str] = {p: name for name, p in self.modules.named_parameters()}
         self.graphs: dict[tuple[torch.Size, ...], Graph | None] = {}
         self.said: set[str] = set()
@@ -127,24 +129,19 @@ class RecordedStep(Step):
     def _inputs(self, args: Arguments, kl_weight: float = 1.0) -> tuple[Any, ...]:
         """Trained values, all else that the modules hold, the batch, the KL's weight."""
         weight = args[0].new_tensor(kl_weight, dtype=torch.float64)  # having no dimensions, it promotes no float32
-        return [p.detach() for p in self.parameters], self._others(), args, weight
+        return [p.detach() for p in self.parameters], [other.detach() for other in self.others], args, weight
 
     def _copied_inputs(self, args: Arguments, kl_weight: float = 1.0) -> tuple[Any, ...]:
         """The same, with buffers that a trial run may change."""
         values, others, args, weight = self._inputs(args, kl_weight)
         return values, [other.clone() for other in others], args, weight
 
-    def _others(self) -> list[Tensor]:
-        """Buffers, and parameters that are frozen."""
-        return [*self.modules.buffers(), *(p.detach() for p in self.modules.parameters() if not p.requires_grad)]
-
     def _loss_and_gradient(
         self, values: list[Tensor], others: list[Tensor], args: Arguments, weight: Tensor
     ) -> list[Tensor | None]:
         """What is recorded; Pyro's store, which would keep the exchanged parameters, is left out of it."""
         values = [value.detach().requires_grad_() for value in values]
-        frozen = [p for p in self.modules.parameters() if not p.requires_grad]
-        held = [*self.parameters, *self.modules.buffers(), *frozen]
+        held = [*self.parameters, *self.others]
         objective = self.objective.annealed(weight)
         with torch.enable_grad(), pyro.get_param_store().scope(), exchanged(self.modules, held, [*values, *others]):
             with self._precision(args):
