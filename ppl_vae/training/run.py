@@ -275,7 +275,7 @@ def _digest(data: Dataset, *programs: Program) -> str:
 
 def _told(setting: Any) -> str:
     """A setting in words; a schedule by its values, for two of them may have one name."""
-    return " ".join(f"{setting(i / 8):g}" for i in range(9)) if callable(setting) else repr(setting)
+    return " ".join(str(setting(i / 8)) for i in range(9)) if callable(setting) else repr(setting)
 
 
 def _check_rows(objective: Any, num_rows: int) -> None:

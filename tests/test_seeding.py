@@ -1,0 +1,37 @@
+"""A stream of one's own: the one that torch.manual_seed starts, without what that call does besides."""
+
+import traceback
+
+import pytest
+import torch
+
+from ppl_vae.seeding import seeded
+
+
+def test_it_is_the_stream_of_that_seed_and_the_callers_is_left_alone():
+    before = torch.get_rng_state()
+    with seeded(3):
+        inside = torch.randn(5)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(inside, torch.manual_seed(3) and torch.randn(5))
+
+
+def test_the_callers_stream_is_left_alone_by_an_error():
+    before = torch.get_rng_state()
+    with pytest.raises(ZeroDivisionError), seeded(3):
+        torch.randn(5)
+        1 / 0
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="with a CUDA device nothing is put off")
+def test_nothing_is_kept_for_devices_that_are_not_there(monkeypatch):
+    """`torch.manual_seed` formats and keeps the stack of each call, to seed devices should they ever be used."""
+
+    def fails():
+        raise AssertionError("a stack trace was made")
+
+    monkeypatch.setattr(traceback, "format_stack", fails)
+    for seed in range(3):
+        with seeded(seed):
+            torch.randn(1)
