@@ -18,7 +18,7 @@ def thresholded(grey: Tensor) -> Tensor:
 def bernoulli(grey: Tensor, uniform: Tensor) -> Tensor:
     """1 where a float32 uniform is below the grey value: for one seed the same bits in every dtype. No paper."""
     bits = uniform.to(grey.device).lt_(grey).to(grey.dtype)  # in place: images are many
-    return bits.masked_fill_(grey.isnan(), float("nan"))
+    return bits.masked_fill_(grey.isnan(), float("nan")) if grey.sum().isnan() else bits  # most miss nothing
 
 
 def uniforms(seed: int, rows: Tensor, num_values: int) -> Tensor:
