@@ -101,7 +101,7 @@ def dots(ax: plt.Axes, rows: list[Row]) -> None:
     ax.set_yticks(range(len(rows)), [f"{row.work} / {row.against.split(' (')[0]}" for row in rows], fontsize=8)
     ax.invert_yaxis()
     ax.set_xlim(left=0)
-    ax.set_xlabel("ratio: median and quartiles; bar: target; orange: missed")
+    ax.set_xlabel("ratio, with quartiles\n(bar: target; orange: missed)")
 
 
 def costs(ax: plt.Axes, curves: list[dict[str, list[float]]]) -> None:
