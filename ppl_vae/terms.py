@@ -1,23 +1,27 @@
 """One run of guide and model, its log-probabilities sorted per particle and datum."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import pyro
 import torch
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-__all__ = ["LogTerms", "log_terms"]
+from ppl_vae.particles import (
+    PARTICLES,
+    PLATE,
+    Particles,
+    Program,
+    Site,
+    require_outermost,
+    run,
+    with_any_nesting,
+)
 
-Program = Callable[..., Any]
-Site = Any  # Pyro's message: a dict whose keys depend on its type
-PLATE = "data"
-PARTICLES = "num_particles_vectorized"  # Pyro's own name for it
+__all__ = ["LogTerms", "log_terms"]
 
 
 @dataclass(frozen=True)
@@ -25,15 +29,18 @@ class LogTerms:
     """One run of guide and model for K particles and B data: log-probabilities per particle and datum, in nats.
 
     log w = log_likelihood + log_prior - log_q, unscaled. `scale` is what the data plate (N / B when subsampled) and
-    `poutine.scale` multiply each datum by; `log_global` is log p - log q of the sites outside the data plate.
+    `poutine.scale` multiply each row by. Latents g outside the data plate are drawn once for all particles and rows.
     The traces serve objectives that need the distributions themselves (analytic KL).
 
     Args:
-        log_likelihood: log p(x given z), shape (K, B).
+        log_likelihood: log p(x given z, g), less the log-factors of the guide, shape (K, B).
         prior_sites: log p of each latent site, by name, shapes (K, B).
         posterior_sites: log q of each latent site, by name, shapes (K, B).
-        log_global: log p - log q of global sites, shape (K,).
-        scale: One number, or one per datum.
+        log_global: log p(g) - log q(g) of the latents outside the data plate, scaled, a scalar.
+        global_likelihood: log p of what is observed outside the data plate (a regulariser by `pyro.factor`, a global
+            measurement), less the guide's factors there, scaled, a scalar.
+        num_rows: Rows that the data plate stands for: its size, N where it is subsampled, else B.
+        scale: One number, or one per row.
         model_trace: The model's trace, replayed against the guide's.
         guide_trace: The guide's trace.
         paths: With `detach`, each latent's reparameterised draw, by name; its copy in the traces is a leaf.
@@ -53,6 +60,8 @@ class LogTerms:
     prior_sites: dict[str, Tensor]
     posterior_sites: dict[str, Tensor]
     log_global: Tensor
+    global_likelihood: Tensor
+    num_rows: int
     scale: float | Tensor
     model_trace: Any  # Pyro's Trace, whose nodes are messages of many kinds
     guide_trace: Any
@@ -78,29 +87,42 @@ class LogTerms:
         """log p(x, z) - log q(z given x), shape (K, B)."""
         return self.log_joint - self.log_q
 
+    @property
+    def global_latents(self) -> list[Site]:
+        """The guide's latent sites outside the data plate."""
+        return [s for s in sample_sites(self.guide_trace) if not (s["is_observed"] or is_local(s))]
+
+    @property
+    def global_score(self) -> Tensor | None:
+        """log q of the global latents without a path derivative, a scalar; None where there is none."""
+        scored = [_log_prob(site).sum() for site in self.global_latents if not site["fn"].has_rsample]
+        return sum(scored[1:], scored[0]) if scored else None
+
 
 def log_terms(
     model: Program,
     guide: Program,
     *args: Any,
     num_particles: int = 1,
-    max_plate_nesting: int = 1,
+    max_plate_nesting: int | None = None,
     detach: bool = False,
     **kwargs: Any,
 ) -> LogTerms:
     """Run guide and model once for K particles under one outermost particle plate, and sort their log-probabilities.
 
-    Sites inside the plate "data" are summed over everything but particles and data: latent ones give log p(z) and
-    log q, observed ones log p(x given z). An observed site outside it (a regulariser by `pyro.factor`, a global
-    measurement) is a global term, beside the observations inside. `poutine.mask` is honoured; scales are kept apart,
-    so that a nonlinear bound is taken per datum first and scaled after.
+    Sites inside the plate "data" are summed over everything but particles and rows: latent ones give log p(z) and
+    log q, observed ones log p(x given z). Sites outside it are global: drawn once, shared by all particles and rows,
+    and kept apart. `pyro.factor` and observed sites in the guide count as in Pyro, with a minus sign; its
+    `pyro.deterministic` sites are ignored. `poutine.mask` is honoured; scales are kept apart, so that a nonlinear
+    bound is taken per row first and scaled after.
 
     Args:
         model: Pyro model with one plate "data" at dim -1.
         guide: Pyro guide with the same plate and latent sites.
         args: Arguments of both.
         num_particles: Number of particles K.
-        max_plate_nesting: Depth of the plates; 1 unless there are plates besides "data".
+        max_plate_nesting: Depth of the plates, "data" included; None finds it, at the price of another run of the guide
+            where there are plates besides "data".
         detach: Cut the graph at the local latents: log p and log q are evaluated at leaf copies of the draws, and
             `paths` keeps the draws, so that a gradient estimator can treat the three dependences apart.
         kwargs: Keyword arguments of both.
@@ -110,8 +132,8 @@ def log_terms(
 
     Raises:
         ValueError: no site lies in a plate "data" at dim -1, or it has another size than x; latent sites of model and
-            guide differ; nothing is observed inside the plate; local sites carry different scales; a site is marked
-            for enumeration.
+            guide differ; nothing is observed inside the plate; local sites carry different scales; a log-probability
+            inside the plate has another shape than its plates; a site is marked for enumeration.
 
     References:
         Burda, Grosse and Salakhutdinov (2016), Importance weighted autoencoders, arXiv:1509.00519, eq. 8.
@@ -122,23 +144,50 @@ def log_terms(
         >>> log_terms(bed.model, bed.guide, bed.x, num_particles=4).log_q.shape
         torch.Size([4, 3])
     """
-    particles = pyro.plate(PARTICLES, num_particles, dim=-1 - max_plate_nesting)
-    guide_trace = _run(particles(guide), *args, **kwargs)
+
+    def at_depth(depth: int) -> LogTerms:
+        particles = Particles(num_particles, depth)
+        traces = _run_both(particles(model), particles(guide), *args, depth=depth, detach=detach, **kwargs)
+        return _sorted(*traces, num_particles)
+
+    return with_any_nesting(at_depth, max_plate_nesting)
+
+
+def _run_both(
+    model: Program, guide: Program, *args: Any, depth: int, detach: bool, **kwargs: Any
+) -> tuple[poutine.Trace, poutine.Trace, dict[str, Tensor]]:
+    """The traces of guide and model, the model replayed against the guide, and the draws that were cut from them."""
+    guide_trace = run(guide, *args, **kwargs)
+    require_outermost(guide_trace, depth)
     paths = _detach(guide_trace) if detach else {}
     if len(paths) > 1:  # a later latent's density depends on earlier ones: let it see their copies
-        guide_trace = _run(poutine.replay(particles(guide), trace=guide_trace), *args, **kwargs)
-    model_trace = _run(poutine.replay(particles(model), trace=guide_trace), *args, **kwargs)
-    p_sites, q_sites = sample_sites(model_trace), sample_sites(guide_trace)
+        guide_trace = run(poutine.replay(guide, trace=guide_trace), *args, **kwargs)
+    model_trace = run(poutine.replay(model, trace=guide_trace), *args, **kwargs)
+    require_outermost(model_trace, depth)
+    return guide_trace, model_trace, paths
+
+
+def _sorted(
+    guide_trace: poutine.Trace, model_trace: poutine.Trace, paths: dict[str, Tensor], num_particles: int
+) -> LogTerms:
+    """The log-probabilities of two traces, by what they are."""
+    p_sites, q_sites = (
+        [site for site in sample_sites(trace) if not _is_deterministic(site)] for trace in (model_trace, guide_trace)
+    )
     _check_match(p_sites, q_sites)
     _check_observed(p_sites)
     local = [site for site in [*p_sites, *q_sites] if _frame(site)]
-    likelihood_sites, prior_sites = _per_datum_sites(p_sites, observed=True), _per_datum_sites(p_sites, observed=False)
-    nothing = local[0]["value"].new_zeros(num_particles, _frame(local[0]).size)
+    plate = _frame(local[0])
+    nothing = local[0]["value"].new_zeros(num_particles, plate.size)
+    likelihood_sites = _per_datum_sites(p_sites, observed=True)
+    guide_factors = _per_datum_sites(q_sites, observed=True)
     return LogTerms(
-        log_likelihood=_total(likelihood_sites, nothing),
-        prior_sites=prior_sites,
+        log_likelihood=_total(likelihood_sites, nothing) - _total(guide_factors, nothing),
+        prior_sites=_per_datum_sites(p_sites, observed=False),
         posterior_sites=_per_datum_sites(q_sites, observed=False),
-        log_global=global_sum(p_sites, num_particles) - global_sum(q_sites, num_particles),
+        log_global=global_sum(p_sites, observed=False) - global_sum(q_sites, observed=False),
+        global_likelihood=global_sum(p_sites, observed=True) - global_sum(q_sites, observed=True),
+        num_rows=plate.full_size,
         scale=_common_scale(local),
         model_trace=model_trace,
         guide_trace=guide_trace,
@@ -146,39 +195,21 @@ def log_terms(
     )
 
 
-def _run(program: Program, *args: Any, **kwargs: Any) -> poutine.Trace:
-    """The trace of one run; what Pyro says of plates, in the words of what to do."""
-    try:
-        return poutine.trace(program).get_trace(*args, **kwargs)
-    except ValueError as error:
-        remedies = {
-            "collide at dim": f'a plate lies where the particles go: write pyro.plate("{PLATE}", len(x), dim=-1), and '
-            "set max_plate_nesting where there are plates besides it",
-            f"inside plate('{PLATE}')": f'x has another number of rows than the plate "{PLATE}": write '
-            f'pyro.plate("{PLATE}", len(x), dim=-1), with subsample_size=len(x) where it is to have a fixed size',
-        }
-        reason = str(error).splitlines()[0]
-        remedy = next((remedy for words, remedy in remedies.items() if words in reason), None)
-        if remedy is None:
-            raise
-        raise ValueError(f"{remedy} ({reason})") from None
-
-
 def _detach(trace: poutine.Trace) -> dict[str, Tensor]:
     """Put a leaf copy in the place of each local latent; returns the draws themselves."""
-    paths = {site["name"]: site["value"] for site in sample_sites(trace) if _frame(site)}
+    latents = (site for site in sample_sites(trace) if _frame(site) and not site["is_observed"])
+    paths = {site["name"]: site["value"] for site in latents}
     for name, draw in paths.items():
         trace.nodes[name]["value"] = draw.detach().requires_grad_(draw.is_floating_point())
     return paths
 
 
-def log_density_at(trace: Any, program: Program, *args: Any, max_plate_nesting: int = 1) -> Tensor:
-    """Log-density of a guide-like program at the latents of another one's trace, per particle and datum, (K, B)."""
-    particles = next(
-        frame for site in sample_sites(trace) for frame in site["cond_indep_stack"] if frame.name == PARTICLES
-    )
-    plate = pyro.plate(PARTICLES, particles.size, dim=-1 - max_plate_nesting)
-    replayed = poutine.trace(poutine.replay(plate(program), trace=trace)).get_trace(*args)
+def log_density_at(trace: Any, program: Program, *args: Any) -> Tensor:
+    """Log-density of a guide-like program at the latents of another one's trace, per particle and row, (K, B)."""
+    frames = (frame for site in sample_sites(trace) for frame in site["cond_indep_stack"])
+    plate = next(frame for frame in frames if frame.name == PARTICLES)
+    particles = Particles(plate.size, -1 - plate.dim)
+    replayed = run(poutine.replay(particles(program), trace=trace), *args)
     return torch.stack(list(_per_datum_sites(sample_sites(replayed), observed=False).values())).sum(0)
 
 
@@ -196,10 +227,10 @@ def sample_sites(trace: poutine.Trace) -> list[Site]:
 
 def _check_match(p_sites: list[Site], q_sites: list[Site]) -> None:
     latent = {site["name"] for site in p_sites if not site["is_observed"]}
-    guided = {site["name"] for site in q_sites if not (site["infer"] or {}).get("is_auxiliary")}
-    guide_sites = {site["name"]: site for site in q_sites}
+    guide_sites = {site["name"]: site for site in q_sites if not site["is_observed"]}
+    guided = {name for name, site in guide_sites.items() if not (site["infer"] or {}).get("is_auxiliary")}
     for site in p_sites:
-        other = guide_sites.get(site["name"])
+        other = None if site["is_observed"] else guide_sites.get(site["name"])
         if other is not None and bool(_frame(site)) != bool(_frame(other)):
             where = "guide" if _frame(site) else "model"
             raise ValueError(
@@ -220,7 +251,7 @@ def _check_match(p_sites: list[Site], q_sites: list[Site]) -> None:
 
 def _check_observed(p_sites: list[Site]) -> None:
     """Something must be observed of each datum: else log p(x given z) would be 0, and no number would show it."""
-    observed = [s for s in p_sites if s["is_observed"] and not (s["infer"] or {}).get("_deterministic")]
+    observed = [site for site in p_sites if site["is_observed"]]
     if any(_frame(site) for site in observed):
         return
     if not observed:
@@ -229,6 +260,11 @@ def _check_observed(p_sites: list[Site]) -> None:
         f'observed site {observed[0]["name"]!r} lies outside the plate "{PLATE}", so that no datum has a likelihood: '
         f'sample it inside pyro.plate("{PLATE}", len(x), dim=-1)'
     )
+
+
+def _is_deterministic(site: Site) -> bool:
+    """Whether a site only records a value, by `pyro.deterministic`."""
+    return bool((site["infer"] or {}).get("_deterministic"))
 
 
 def is_local(site: Site) -> bool:
@@ -241,13 +277,38 @@ def _frame(site: Site) -> Any:
     frame = next((f for f in site["cond_indep_stack"] if f.name == PLATE), None)
     if frame is not None and frame.dim != -1:
         raise ValueError(f'plate "{PLATE}" is at dim {frame.dim} at site {site["name"]!r}: it must be at dim=-1')
+    if frame is not None and frame.size < 1:
+        raise ValueError(
+            f'plate "{PLATE}" has no size at site {site["name"]!r}: write pyro.plate("{PLATE}", len(x), dim=-1)'
+        )
     return frame
 
 
 def _log_prob(site: Site) -> Tensor:
+    """A site's log-probabilities, unscaled; inside the data plate of exactly the shape of its plates."""
     if "unscaled_log_prob" not in site:
-        site["unscaled_log_prob"] = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
+        log_p = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
+        site["unscaled_log_prob"] = of_plates(log_p, site) if _frame(site) else log_p
     return site["unscaled_log_prob"]
+
+
+def of_plates(log_p: Tensor, site: Site) -> Tensor:
+    """A local site's log-probabilities, expanded to the shape of its plates, (K, *inner plates, B).
+
+    Raises:
+        ValueError: they have an axis of their own, which would be summed as if it were a plate.
+    """
+    sizes = {frame.dim: frame.size for frame in site["cond_indep_stack"] if frame.vectorized}
+    plates = tuple(sizes.get(dim, 1) for dim in range(min(sizes), 0))
+    for dim in range(-log_p.dim(), 0):
+        found = log_p.shape[dim]
+        if dim < -len(plates) or found not in (1, plates[dim]):
+            raise ValueError(
+                f"site {site['name']!r} has log-probabilities of shape {tuple(log_p.shape)}, and its plates have shape "
+                f"{plates}: axis {dim}, of size {found}, belongs to no plate. Keep particles as the leftmost axis and "
+                "rows as the last one before the event; declare any other axis by .to_event(n) or a plate"
+            )
+    return log_p.expand(plates)
 
 
 def _inner_scale(site: Site) -> float:
@@ -283,20 +344,18 @@ def _total(sites: dict[str, Tensor], like: Tensor) -> Tensor:
     return sum(sites.values(), torch.zeros_like(like))
 
 
-def global_sum(sites: list[Site], num_particles: int) -> Tensor:
-    """Sum over the sites outside the data plate, scaled, (K,)."""
+def global_sum(sites: list[Site], *, observed: bool) -> Tensor:
+    """Sum over the latent or the observed sites outside the data plate, scaled, a scalar."""
     total = torch.zeros(())
     for site in sites:
-        if not _frame(site):
-            total = total + per_particle(_log_prob(site), site, num_particles)
-    return total.expand(num_particles)
+        if not _frame(site) and site["is_observed"] == observed:
+            total = total + scaled_sum(_log_prob(site), site)
+    return total
 
 
-def per_particle(values: Tensor, site: Site, num_particles: int) -> Tensor:
-    """Scale one global site's values and sum them over everything but particles, (K,) or ()."""
-    values = scale_and_mask(values, scale=site["scale"], mask=site["mask"])
-    in_particles = any(f.name == PARTICLES for f in site["cond_indep_stack"])
-    return values.reshape(num_particles, -1).sum(-1) if in_particles else values.sum()
+def scaled_sum(values: Tensor, site: Site) -> Tensor:
+    """Sum one global site's values, scaled and masked, a scalar."""
+    return scale_and_mask(values, scale=site["scale"], mask=site["mask"]).sum()
 
 
 def nonfinite_site(terms: LogTerms) -> str | None:

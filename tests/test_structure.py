@@ -29,6 +29,7 @@ ROOMS = [
         "families",
         "model",
         "guide",
+        "particles",
         "terms",
         "programs",
         "inspection",

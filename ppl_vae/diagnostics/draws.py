@@ -5,16 +5,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
-import pyro
 from pyro import poutine
 from torch import Tensor
 
 from ppl_vae.checks import whole_number
 from ppl_vae.data import Dataset
 from ppl_vae.importance import PAIRS_PER_CHUNK, rows_per_chunk
+from ppl_vae.particles import Particles
 from ppl_vae.programs import arguments, evaluating
 from ppl_vae.seeding import derived_seed, seeded
-from ppl_vae.terms import PARTICLES, LogTerms, Program, Site, is_local, log_terms, per_datum, sample_sites
+from ppl_vae.terms import LogTerms, Program, Site, is_local, log_terms, per_datum, sample_sites
 
 __all__ = ["Draws"]
 
@@ -98,7 +98,7 @@ def read_layout(model: Program, guide: Program, data: Dataset) -> Layout:
     latent = [site for site in sites if not site["is_observed"]]
     return Layout(
         local={site["name"]: tuple(site["fn"].event_shape) for site in latent if is_local(site)},
-        shared={site["name"]: _shared_shape(site) for site in latent if not is_local(site)},
+        shared={site["name"]: tuple(site["value"].shape) for site in latent if not is_local(site)},
         observed={site["name"]: tuple(site["fn"].event_shape) for site in sites if is_observation(site)},
         itemsize=terms.log_likelihood.element_size(),
     )
@@ -108,12 +108,6 @@ def is_observation(site: Site) -> bool:
     """Whether a site is data: not `pyro.deterministic`, not the empty site of `pyro.factor`, inside the plate."""
     empty = math.prod(site["fn"].event_shape) == 0
     return site["is_observed"] and is_local(site) and not empty and not (site["infer"] or {}).get("_deterministic")
-
-
-def _shared_shape(site: Site) -> tuple[int, ...]:
-    """Shape of a site outside the plate, without particles; the place of the data is a dim only if a plate took it."""
-    shape = tuple(site["value"].shape[1:])
-    return shape if any(frame.dim == -1 for frame in site["cond_indep_stack"]) else shape[1:]
 
 
 def _value(trace: poutine.Trace, name: str) -> Tensor:
@@ -141,8 +135,9 @@ class Sampler:
     def run(self) -> Iterator[int]:
         """Draw; yields how many data were done."""
         num_samples, num_data = self.draws.num_samples, len(self.data)
-        rows = rows_per_chunk(num_data, num_samples, self.draws.chunk_size)
-        step = min(num_samples, self.draws.chunk_size or PAIRS_PER_CHUNK)
+        at_once = 1 if self.layout.shared else num_samples  # a run has one draw of the global latents
+        rows = rows_per_chunk(num_data, at_once, self.draws.chunk_size)
+        step = min(at_once, self.draws.chunk_size or PAIRS_PER_CHUNK)
         for start in range(0, num_data, rows):
             where = slice(start, min(start + rows, num_data))
             with evaluating(self.model, self.guide), seeded(derived_seed(self.seed, start)):
@@ -164,7 +159,7 @@ class Sampler:
 
     def _simulate(self, model: Program, count: int, args: tuple[Tensor, ...]) -> poutine.Trace:
         """The model with its observations drawn as well."""
-        particles = pyro.plate(PARTICLES, count, dim=-2)
+        particles = Particles(count, 1)
         return poutine.trace(poutine.uncondition(particles(model))).get_trace(*args)
 
     def _fixed(self, program: Program, which: str, draws: slice) -> Program:
@@ -205,7 +200,7 @@ class Sampler:
         }.items():
             self._put("sample_stats", name, value, where)
         if self.layout.shared:
-            self._put("sample_stats", "log_global", terms.log_global, where[:1])
+            self._put("sample_stats", "log_global", terms.log_global + terms.global_likelihood, where[:1])
 
     def _put(self, group: str, name: str, values: Tensor, where: tuple[slice, ...]) -> None:
         """Write values at (draws, rows), (draws,) or (rows,)."""

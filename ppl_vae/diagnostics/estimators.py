@@ -281,7 +281,7 @@ def _known(exact: Any, num_data: int) -> np.ndarray | None:
 def _importance_sampling(step: _Step, replicates: Replicates, *, progress: bool) -> Reference:
     num_particles, seed = replicates.reference_particles, derived_seed(replicates.seed, 0)
     with seeded(seed), torch.no_grad():
-        if log_terms(step.model, step.guide, *step.args).log_global.any():
+        if log_terms(step.model, step.guide, *step.args).global_latents:
             return Reference(note="with latents outside the data plate log p(x) is no sum over data")
     parts: list[dict[str, np.ndarray]] = []
     rows = rows_per_chunk(step.num_data, num_particles, None)

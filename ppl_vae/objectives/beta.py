@@ -25,7 +25,7 @@ class BetaELBO(Bound):
         num_particles: Number of particles K per datum.
         capacity: Target of the KL, nats per datum; None is the plain KL.
         free_bits: Nats per latent dimension that cost nothing less; needs factorised normals.
-        max_plate_nesting: Depth of the plates; 1 unless the model has plates besides "data".
+        max_plate_nesting: Depth of the plates, "data" included; None finds it.
 
     Shape:
         per datum, (B,), in nats
@@ -51,7 +51,7 @@ class BetaELBO(Bound):
         *,
         capacity: float | None = None,
         free_bits: float = 0.0,
-        max_plate_nesting: int = 1,
+        max_plate_nesting: int | None = None,
     ) -> None:
         self.beta = real_number(beta, "BetaELBO(beta)", at_least=0)
         self.capacity = None if capacity is None else real_number(capacity, "BetaELBO(capacity)", at_least=0)
@@ -63,6 +63,10 @@ class BetaELBO(Bound):
     def value(self, terms: LogTerms) -> Tensor:
         """The penalised likelihood per datum."""
         return terms.log_likelihood.mean(0) - self.kl_weight * self.beta * self.penalty(terms)
+
+    def global_value(self, terms: LogTerms) -> Tensor:
+        """beta times that of the ELBO."""
+        return self.beta * super().global_value(terms)
 
     def penalty(self, terms: LogTerms) -> Tensor:
         """What stands for the KL, (B,)."""

@@ -14,23 +14,28 @@ from ppl_vae.inspection import check_data
 from ppl_vae.model import Model
 from ppl_vae.objectives.gradients import Gradient, Reparameterized
 from ppl_vae.programs import arguments, place
-from ppl_vae.terms import LogTerms, Program, log_terms
+from ppl_vae.terms import PLATE, LogTerms, Program, log_terms
 
 
 class Bound(ELBO, ABC):
     """An objective that is a bound per datum, in nats: f(log w) of the (K, B) log-weights; subclasses give `reduce`.
 
-    loss = - sum_b scale_b value_b - global_value, the sites outside the data plate being added once. Which
-    gradient is followed is the business of `gradient`. Serves `pyro.infer.SVI(loss=...)`, `objective(model, guide)`
-    with any torch optimiser, and `fit`.
+    loss = - sum_b scale_b value_b - share (log p(g) - log q(g)), g the latents outside the data plate: drawn once,
+    shared by the K particles of every row. The share is the batch's part of the training rows, B / N, where N is known
+    (`fit` says it by `over`) and the plate does not scale its rows by N / B; else 1. Which gradient is followed is the
+    business of `gradient`; a latent g that has no path derivative gets the score function of the whole loss, from two
+    draws. Serves `pyro.infer.SVI(loss=...)`, `objective(model, guide)` with any torch optimiser, and `fit`.
 
     A subclass also states `curvatures`, where doubly reparameterised gradients are defined; `linear`, where slopes do
     not depend on the weights; `splits`, where model and guide follow different targets; `of_log_weights = False`,
     where the value is more than a function of the log-weights; `is_upper`, where it bounds from above and is minimised;
-    `fewest_rows`, where it compares data with each other.
+    `takes_global = False`, where an expectation over g outside of the bound would be no bound; `fewest_rows`, where it
+    compares rows with each other.
     """
 
     kl_weight: float | Tensor = 1.0
+    num_data: int | None = None
+    takes_global = True
     linear = False
     splits = False
     of_log_weights = True
@@ -42,11 +47,15 @@ class Bound(ELBO, ABC):
         """Whether a step is the same operations each time, without state, so that a graph can stand for it."""
         return not self.gradient.has_state
 
-    def __init__(self, num_particles: int = 1, *, gradient: Gradient | None = None, max_plate_nesting: int = 1) -> None:
+    def __init__(
+        self, num_particles: int = 1, *, gradient: Gradient | None = None, max_plate_nesting: int | None = None
+    ) -> None:
         name = type(self).__name__
         super().__init__(
             num_particles=whole_number(num_particles, f"{name}(num_particles)"),
-            max_plate_nesting=whole_number(max_plate_nesting, f"{name}(max_plate_nesting)"),
+            max_plate_nesting=None
+            if max_plate_nesting is None
+            else whole_number(max_plate_nesting, f"{name}(max_plate_nesting)"),
         )
         self.gradient = Reparameterized() if gradient is None else gradient
         if not isinstance(self.gradient, Gradient):
@@ -94,8 +103,8 @@ class Bound(ELBO, ABC):
         return self.reduce(others(log_weights))
 
     def global_value(self, terms: LogTerms) -> Tensor:
-        """log p - log q of the sites outside the data plate, scaled, a scalar."""
-        return terms.log_global.mean()
+        """log p(g) - log q(g) of the latents outside the data plate, scaled, a scalar."""
+        return terms.log_global
 
     def annealed(self, kl_weight: float | Tensor) -> Self:
         """The same objective with its KL (log q - log p(z)) multiplied by `kl_weight`, for warm-up."""
@@ -105,11 +114,23 @@ class Bound(ELBO, ABC):
         other.kl_weight = kl_weight
         return other
 
+    def over(self, num_data: int) -> Self:
+        """The same objective for batches of `num_data` training rows, among which a global latent's KL is shared."""
+        other = copy.copy(self)
+        other.num_data = num_data
+        return other
+
     def terms(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> LogTerms:
         """Log-probabilities of one run with this objective's particles."""
         sizes: Any = {"num_particles": self.num_particles, "max_plate_nesting": self.max_plate_nesting}
         detach = torch.is_grad_enabled() and self.gradient.detaches(self)
-        return log_terms(model, guide, *args, detach=detach, **sizes, **kwargs)
+        terms = log_terms(model, guide, *args, detach=detach, **sizes, **kwargs)
+        if not self.takes_global and terms.global_latents:
+            raise ValueError(
+                f"{self!r} is not defined for latent site {terms.global_latents[0]['name']!r}, which lies outside the "
+                f'plate "{PLATE}": use TraceELBO, IWAE or another lower bound, or move the site into the plate'
+            )
+        return terms
 
     def bound(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
         """The bound per datum, in nats, shape (B,), without gradients; global sites are left out.
@@ -127,13 +148,23 @@ class Bound(ELBO, ABC):
 
     def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
         """A scalar whose value is `loss` and whose gradient is the estimator's."""
+        loss, score = self._draw(model, guide, *args, **kwargs)
+        if score is None:
+            return loss
+        other_loss, other_score = self._draw(model, guide, *args, **kwargs)
+        mean = 0.5 * (loss + other_loss)
+        signal = 0.5 * (loss - other_loss).detach() * (score - other_score)
+        return mean + signal - signal.detach()
+
+    def _draw(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> tuple[Tensor, Any]:
+        """The loss at one draw, with the estimator's gradient, and log q of the global latents that need a score."""
         terms = self.terms(model, guide, *args, **kwargs)
         surrogate = self._total(self.surrogate(terms), terms)
         if not self.gradient.detaches(self):
-            return surrogate
+            return surrogate, terms.global_score
         with torch.no_grad():
             value = self._total(self.value(terms), terms)
-        return value + surrogate - surrogate.detach()
+        return value + surrogate - surrogate.detach(), terms.global_score
 
     def surrogate(self, terms: LogTerms) -> Tensor:
         """What is differentiated, shape (B,)."""
@@ -151,7 +182,9 @@ class Bound(ELBO, ABC):
         return terms.model_trace, terms.guide_trace
 
     def _total(self, per_datum: Tensor, terms: LogTerms) -> Tensor:
-        total = (terms.scale * per_datum).sum() + self.kl_weight * self.global_value(terms)
+        share = 1.0 if self.num_data is None else terms.num_rows / self.num_data
+        global_value = terms.global_likelihood + self.kl_weight * self.global_value(terms)
+        total = (terms.scale * per_datum).sum() + share * global_value
         return total if self.is_upper else -total
 
     def __repr__(self) -> str:

@@ -16,7 +16,7 @@ class TraceELBO(Bound):
     Args:
         num_particles: Number of particles K per datum.
         gradient: Any of `objectives.gradients`.
-        max_plate_nesting: Depth of the plates; 1 unless the model has plates besides "data".
+        max_plate_nesting: Depth of the plates, "data" included; None finds it.
 
     Shape:
         per datum, (B,), in nats

@@ -1,16 +1,20 @@
 """Gradient estimators: how strongly each particle's log p, path and log q are followed.
 
-Every estimator of the gradient of a bound f(log w) is three coefficients per particle and datum, (K, B):
+With l_k = log p(x given z_k) + beta (log p(z_k) - log q(z_k)), beta the weight of the KL, every estimator of the
+gradient of a bound f(l) is three coefficients per particle and row, (K, B):
 
-    sum_k  model_k d log p(x, z_k)/d theta  +  path_k d log w_k/dz_k dz_k/d phi  -  score_k d log q(z_k)/d phi
+    sum_k  model_k d m_k/d theta  +  path_k dl_k/dz_k dz_k/d phi  +  log_q_k d log q(z_k)/d phi
 
-where the first and last derivatives hold z fixed. With c_k = df / d log w_k, the slopes of the bound:
+where m_k = log p(x given z_k) + beta log p(z_k), and the first and last derivatives hold z fixed. With the slopes
+c_k = df/dl_k and curvatures c'_k = d^2f/dl_k^2 of the bound:
 
-    estimator              model   path                     score
-    Reparameterized        c       c                        c
-    StickingTheLanding     c       c                        0
-    DoublyReparameterized  c       c - d c_k / d log w_k    0
-    ScoreFunction, VIMCO   c       0                        c - learning signal
+    estimator              model   path           log q
+    Reparameterized        c       c              - beta c
+    StickingTheLanding     c       c              0
+    DoublyReparameterized  c       c - beta c'    0
+    ScoreFunction, VIMCO   c       0              signal - beta c
+
+The draws z_k depend on phi through log q itself, which beta does not weigh: so beta multiplies what comes from l alone.
 """
 
 from abc import ABC, abstractmethod
@@ -21,7 +25,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.checks import one_of, real_number
-from ppl_vae.terms import LogTerms, sample_sites
+from ppl_vae.terms import LogTerms
 
 __all__ = ["VIMCO", "DoublyReparameterized", "Reparameterized", "ScoreFunction", "StickingTheLanding"]
 
@@ -51,7 +55,7 @@ class Coefficients(NamedTuple):
 
     model: Tensor
     path: Tensor | None
-    score: Tensor | None
+    log_q: Tensor | None
 
 
 class Gradient(ABC):
@@ -85,10 +89,10 @@ class Gradient(ABC):
         if self.path_derivative:
             require_reparameterized(terms, f"{type(bound).__name__} with {type(self).__name__}")
         log_weights = bound.log_weights(terms)
-        model, path, score = self.coefficients(bound, log_weights.detach())
+        model, path, log_q = self.coefficients(bound, log_weights.detach())
         total = (model * bound.log_joint(terms)).sum(0)
-        if score is not None:
-            total = total - bound.kl_weight * (score * terms.log_q).sum(0)
+        if log_q is not None:
+            total = total + (log_q * terms.log_q).sum(0)
         return total if path is None else total + follow_paths(terms, path * log_weights)
 
 
@@ -110,12 +114,13 @@ def _per_datum(values: Tensor) -> Tensor:
     return values.flatten(0, -2).sum(0)
 
 
-def require_reparameterized(terms: LogTerms, name: str) -> None:
+def require_reparameterized(terms: LogTerms, estimator: str) -> None:
     """Raise when a draw carries no gradient though its density has parameters: the estimate would be biased."""
-    for site in sample_sites(terms.guide_trace):
+    for name in terms.posterior_sites:
+        site = terms.guide_trace.nodes[name]
         if not site["fn"].has_rsample and terms.log_q.requires_grad:
             raise ValueError(
-                f"{name}: latent site {site['name']!r} ({type(site['fn']).__name__}) is not reparameterised, so its "
+                f"{estimator}: latent site {name!r} ({type(site['fn']).__name__}) is not reparameterised, so its "
                 "gradient would be lost; use objectives.TraceELBO(5, gradient=objectives.ScoreFunction()) "
                 "or objectives.IWAE(5, gradient=objectives.VIMCO())"
             )
@@ -152,9 +157,9 @@ class Reparameterized(Gradient):
         return bound.splits
 
     def coefficients(self, bound: Target, log_weights: Tensor) -> Coefficients:
-        """All slopes."""
+        """The slopes everywhere, with the sign and weight that log q has in the log-weights."""
         slopes = bound.slopes(log_weights)
-        return Coefficients(bound.model_slopes(log_weights), slopes, slopes)
+        return Coefficients(bound.model_slopes(log_weights), slopes, -bound.kl_weight * slopes)
 
     def surrogate(self, bound: Target, terms: LogTerms) -> Tensor:
         """The bound itself."""
@@ -190,7 +195,7 @@ class StickingTheLanding(Gradient):
             )
 
     def coefficients(self, bound: Target, log_weights: Tensor) -> Coefficients:
-        """Slopes for model and path, no score."""
+        """Slopes for model and path."""
         return Coefficients(bound.model_slopes(log_weights), bound.slopes(log_weights), None)
 
 
@@ -232,9 +237,9 @@ class DoublyReparameterized(Gradient):
             raise ValueError(f"DoublyReparameterized is not derived for {name}: see {name} for what is")
 
     def coefficients(self, bound: Target, log_weights: Tensor) -> Coefficients:
-        """Slopes for the model, slopes less curvature for the path, no score."""
-        slopes = bound.slopes(log_weights)
-        return Coefficients(bound.model_slopes(log_weights), slopes - bound.curvatures(log_weights), None)
+        """Slopes for the model, slopes less beta times curvature for the path."""
+        path = bound.slopes(log_weights) - bound.kl_weight * bound.curvatures(log_weights)
+        return Coefficients(bound.model_slopes(log_weights), path, None)
 
     def surrogate(self, bound: Target, terms: LogTerms) -> Tensor:
         """As above, with the prior's own gradient exchanged where asked."""
@@ -321,9 +326,9 @@ class ScoreFunction(Gradient):
             bound.rewards_without(torch.zeros(bound.num_particles, 1))  # refuses where it is not defined
 
     def coefficients(self, bound: Target, log_weights: Tensor) -> Coefficients:
-        """Slopes for the model, slopes less signal for the score."""
-        slopes = bound.slopes(log_weights)
-        return Coefficients(bound.model_slopes(log_weights), None, slopes - self.signal(bound, log_weights))
+        """Slopes for the model, signal less beta times slopes for log q."""
+        log_q = self.signal(bound, log_weights) - bound.kl_weight * bound.slopes(log_weights)
+        return Coefficients(bound.model_slopes(log_weights), None, log_q)
 
     @property
     def has_state(self) -> bool:
@@ -368,11 +373,12 @@ class VIMCO(Gradient):
         require_others(self, bound)
 
     def coefficients(self, bound: Target, log_weights: Tensor) -> Coefficients:
-        """Slopes for the model, slopes less signal for the score."""
-        slopes, k = bound.slopes(log_weights), len(log_weights)
+        """Slopes for the model, signal less beta times slopes for log q."""
+        k = len(log_weights)
         mean_of_others = (log_weights.sum(0) - log_weights) / (k - 1)
         replaced = torch.where(
             torch.eye(k, dtype=torch.bool, device=log_weights.device)[..., None], mean_of_others, log_weights[:, None]
         )
         signal = bound.reduce(log_weights) - bound.reduce(replaced)
-        return Coefficients(bound.model_slopes(log_weights), None, slopes - signal)
+        log_q = signal - bound.kl_weight * bound.slopes(log_weights)
+        return Coefficients(bound.model_slopes(log_weights), None, log_q)

@@ -31,7 +31,7 @@ class IWAE(Bound):
     Args:
         num_particles: Number of particles K per datum.
         gradient: Any of `objectives.gradients` but `StickingTheLanding`, which is biased here.
-        max_plate_nesting: Depth of the plates; 1 unless the model has plates besides "data".
+        max_plate_nesting: Depth of the plates, "data" included; None finds it.
 
     Shape:
         per datum, (B,), in nats
@@ -67,7 +67,7 @@ class CIWAE(Bound):
         beta: Weight of the ELBO, from 0 (IWAE) to 1 (ELBO).
         num_particles: Number of particles K per datum.
         gradient: Any of `objectives.gradients` but `StickingTheLanding`.
-        max_plate_nesting: Depth of the plates; 1 unless the model has plates besides "data".
+        max_plate_nesting: Depth of the plates, "data" included; None finds it.
 
     Shape:
         per datum, (B,), in nats
@@ -111,7 +111,7 @@ class MIWAE(Bound):
         num_bounds: Number of bounds M.
         num_particles: Number of particles K in each.
         gradient: Any of `objectives.gradients` but `StickingTheLanding` and `ScoreFunction("leave-one-out")`.
-        max_plate_nesting: Depth of the plates; 1 unless the model has plates besides "data".
+        max_plate_nesting: Depth of the plates, "data" included; None finds it.
 
     Shape:
         per datum, (B,), in nats
@@ -167,7 +167,7 @@ class PIWAE(MIWAE):
         num_bounds: Number of bounds M that the guide's target averages.
         num_particles: Number of particles K in each.
         gradient: `Reparameterized` or `DoublyReparameterized` (of the guide's target), or those that `MIWAE` takes.
-        max_plate_nesting: Depth of the plates; 1 unless the model has plates besides "data".
+        max_plate_nesting: Depth of the plates, "data" included; None finds it.
 
     Shape:
         per datum, (B,), in nats

@@ -26,7 +26,7 @@ class InfoVAE(Bound):
         alpha: Share of the KL that is taken away, at most 1.
         scale: Weight lambda of the paper, at least 1 - alpha.
         num_particles: Number of particles K per datum.
-        max_plate_nesting: Depth of the plates; 1 unless the model has plates besides "data".
+        max_plate_nesting: Depth of the plates, "data" included; None finds it.
 
     Shape:
         per datum, (B,), in nats
@@ -46,7 +46,7 @@ class InfoVAE(Bound):
     fewest_rows = 2
 
     def __init__(
-        self, alpha: float = 0.0, scale: float = 10.0, num_particles: int = 1, *, max_plate_nesting: int = 1
+        self, alpha: float = 0.0, scale: float = 10.0, num_particles: int = 1, *, max_plate_nesting: int | None = None
     ) -> None:
         self.alpha = real_number(alpha, "InfoVAE(alpha)", at_most=1)
         self.scale = real_number(scale, "InfoVAE(scale)", at_least=1 - self.alpha - ROUNDING)

@@ -1,13 +1,15 @@
 """Monte Carlo EM: the posterior by HMC, the model by gradient; the slow baseline of the original paper."""
 
-from typing import Any
+from typing import Any, Self
 
+from pyro import poutine
 from torch import Tensor
 
 from ppl_vae.hmc import HMC
 from ppl_vae.hmc.posterior import drawing, run_chains
 from ppl_vae.objectives.elbo import TraceELBO
-from ppl_vae.terms import Program, log_terms
+from ppl_vae.particles import Program, run
+from ppl_vae.terms import is_local, log_terms, sample_sites
 
 __all__ = ["MCEM"]
 
@@ -16,7 +18,8 @@ class MCEM(TraceELBO):
     """E-step: z ~ p(z given x) by HMC from the guide's draws. M-step: ascend log p(x, z); the guide learns log q(z).
 
     Every gradient costs (warm-up + draws) x leapfrog evaluations of the model: no way for large N. As the guide is
-    fitted to posterior draws (forward KL) it can be used for evaluation, and its ELBO is the value.
+    fitted to posterior draws (forward KL) it can be used for evaluation, and its ELBO is the value. A latent g outside
+    the data plate is drawn by the guide, z ~ p(z given x, g), and q(g) is fitted as by the ELBO.
 
     Args:
         num_particles: Number of chains per datum.
@@ -24,6 +27,9 @@ class MCEM(TraceELBO):
 
     Shape:
         per datum, (B,), in nats
+
+    Raises:
+        ValueError: it is annealed; its gradient knows no KL.
 
     References:
         Wei and Tanner (1990), A Monte Carlo implementation of the EM algorithm, JASA 85;
@@ -42,10 +48,28 @@ class MCEM(TraceELBO):
             raise TypeError(f"MCEM(sampler) is {sampler!r}; it must be an object, as in HMC(num_samples=1)")
         super().__init__(num_particles)
 
-    def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
+    def annealed(self, kl_weight: float | Tensor) -> Self:
+        """Not defined: the gradient takes draws from the posterior and holds no KL that could be weighed."""
+        raise ValueError("MCEM has no KL to anneal: leave out kl_warmup_epochs and kl_schedule, or fit by TraceELBO")
+
+    def _draw(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> tuple[Tensor, Any]:
         """The guide's ELBO as the value, the gradient of - log p(x, z) - log q(z given x) at HMC's draws."""
-        chains = run_chains(model, guide, *args, num_chains=self.num_particles, sampler=self.sampler)
-        at_posterior = drawing(guide, {name: draws[-1] for name, draws in chains.sites.items()})
-        terms = log_terms(model, at_posterior, *args, num_particles=self.num_particles, **kwargs)
-        surrogate = -(terms.scale * (terms.log_joint + terms.log_q).mean(0)).sum()
-        return surrogate - surrogate.detach() + self.loss(model, guide, *args, **kwargs)
+        shared = _global_draws(guide, *args, **kwargs)
+        fixed = {name: value.detach() for name, value in shared.items()}
+        given = [poutine.condition(program, data=fixed) for program in (model, guide)]
+        chains = run_chains(*given, *args, num_chains=self.num_particles, sampler=self.sampler)
+        draws = {name: values[-1] for name, values in chains.sites.items()}
+        at_posterior, for_guide = (
+            log_terms(model, drawing(guide, draws | values), *args, num_particles=self.num_particles, **kwargs)
+            for values in (shared, fixed)  # q(z given x, g) is fitted to the draws of z, and does not move g
+        )
+        log_q = (for_guide.scale * for_guide.log_q.mean(0)).sum()
+        surrogate = self._total(at_posterior.log_joint.mean(0), at_posterior) - log_q
+        value = self.loss(model, drawing(guide, fixed), *args, **kwargs)
+        return surrogate - surrogate.detach() + value, at_posterior.global_score
+
+
+def _global_draws(guide: Program, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+    """One draw of the latents outside the data plate, by name."""
+    sites = sample_sites(run(guide, *args, **kwargs))
+    return {site["name"]: site["value"] for site in sites if not (site["is_observed"] or is_local(site))}

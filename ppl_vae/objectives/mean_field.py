@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from ppl_vae.objectives.bound import Bound
-from ppl_vae.terms import LogTerms, Program, global_sum, per_datum, per_particle, sample_sites
+from ppl_vae.terms import LogTerms, Program, global_sum, per_datum, scaled_sum
 
 __all__ = ["MeanFieldELBO"]
 
@@ -22,7 +22,7 @@ class MeanFieldELBO(Bound):
 
     Args:
         num_particles: Number of particles K per datum.
-        max_plate_nesting: Depth of the plates; 1 unless the model has plates besides "data".
+        max_plate_nesting: Depth of the plates, "data" included; None finds it.
 
     Shape:
         per datum, (B,), in nats
@@ -45,14 +45,14 @@ class MeanFieldELBO(Bound):
 
     def global_value(self, terms: LogTerms) -> Tensor:
         """As in `TraceELBO`, but minus the exact KL for each global latent that has one."""
-        num_particles, total = len(terms.log_global), terms.log_global
-        for q_site in sample_sites(terms.guide_trace):
+        total = terms.log_global
+        for q_site in terms.global_latents:
             p_site = terms.model_trace.nodes.get(q_site["name"])
-            kl = None if q_site["name"] in terms.posterior_sites or p_site is None else _kl(q_site, p_site)
+            kl = None if p_site is None else _kl(q_site, p_site)
             if kl is not None:
-                sampled = global_sum([p_site], num_particles) - global_sum([q_site], num_particles)
-                total = total - sampled - per_particle(kl, q_site, num_particles)
-        return total.mean()
+                sampled = global_sum([p_site], observed=False) - global_sum([q_site], observed=False)
+                total = total - sampled - scaled_sum(kl, q_site)
+        return total
 
     def analytic_kl(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> dict[str, bool]:
         """For each latent site inside the data plate: whether its KL is in closed form (else Monte Carlo)."""

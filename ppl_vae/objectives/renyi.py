@@ -35,7 +35,7 @@ class Renyi(Bound):
         alpha: Order of the divergence.
         num_particles: Number of particles K per datum.
         gradient: Any of `objectives.gradients` but `StickingTheLanding`.
-        max_plate_nesting: Depth of the plates; 1 unless the model has plates besides "data".
+        max_plate_nesting: Depth of the plates, "data" included; None finds it.
 
     Shape:
         per datum, (B,), in nats
@@ -53,6 +53,7 @@ class Renyi(Bound):
 
     def __init__(self, alpha: float = 0.5, num_particles: int = 5, **options: Any) -> None:
         self.alpha = real_number(alpha, "Renyi(alpha)")
+        self.takes_global = self.alpha >= 0 and not self.is_upper
         super().__init__(num_particles, **options)
 
     def reduce(self, log_weights: Tensor) -> Tensor:
@@ -82,7 +83,7 @@ class CUBO(Renyi):
         order: n, at least 1.
         num_particles: Number of particles K per datum.
         gradient: Any of `objectives.gradients` but `StickingTheLanding`.
-        max_plate_nesting: Depth of the plates; 1 unless the model has plates besides "data".
+        max_plate_nesting: Depth of the plates, "data" included; None finds it.
 
     Shape:
         per datum, (B,), in nats

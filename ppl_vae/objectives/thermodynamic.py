@@ -27,7 +27,7 @@ class ThermodynamicELBO(Bound):
         gradient: None is the paper's covariance estimator, which needs no path derivative (discrete latents are fine)
             and is unbiased for one interval, else as K grows; or `Reparameterized()`, `ScoreFunction()`, `VIMCO()`,
             which are unbiased for the value that K particles have.
-        max_plate_nesting: Depth of the plates; 1 unless the model has plates besides "data".
+        max_plate_nesting: Depth of the plates, "data" included; None finds it.
 
     Shape:
         per datum, (B,), in nats
@@ -49,7 +49,7 @@ class ThermodynamicELBO(Bound):
         partition: "Sequence[float] | None" = None,
         *,
         gradient: Gradient | None = None,
-        max_plate_nesting: int = 1,
+        max_plate_nesting: int | None = None,
     ) -> None:
         self.partition = _points((0.1,) if partition is None else partition)
         gradient = Covariance() if gradient is None else gradient
@@ -84,10 +84,11 @@ def _points(partition: Any) -> tuple[float, ...]:
 
 @dataclass(frozen=True)
 class Covariance(Gradient):
-    """d/d lambda E_beta[log w] = E_beta[d log w] + Cov_beta[d log pi_beta, log w], pi_beta = q^(1 - beta) p^beta.
+    """d/d lambda E_b[l] = E_b[dl] + Cov_b[d log pi_b, l], log pi_b = log q + b l up to a constant.
 
-    Covariances of K particles are divided by K - 1, so that at beta = 0, the ELBO, there is no bias; at other points
-    there is that of the self-normalised weights, of order 1 / K.
+    log q enters l with weight - beta, that of the KL, and log pi_b with weight 1 - b beta. Covariances of K particles
+    are divided by K - 1, so that at b = 0, the ELBO, there is no bias; at other points there is that of the
+    self-normalised weights, of order 1 / K.
     """
 
     path_derivative = False
@@ -98,12 +99,13 @@ class Covariance(Gradient):
         require_others(self, bound)
 
     def coefficients(self, bound: Target, log_weights: Tensor) -> Coefficients:
-        """Weights plus beta times covariance for the model, weights less 1 - beta times covariance for the score."""
-        model, score = torch.zeros_like(log_weights), torch.zeros_like(log_weights)
+        """Weights and b covariances for the model, (1 - b beta) covariances less beta weights for log q."""
+        model = torch.zeros_like(log_weights)
+        log_q = torch.zeros_like(log_weights)
         intervals: Any = bound
         unbiased = len(log_weights) / (len(log_weights) - 1)
-        for width, beta, weights in intervals.intervals(log_weights):
+        for width, b, weights in intervals.intervals(log_weights):
             covariance = unbiased * weights * (log_weights - (weights * log_weights).sum(0))
-            model += width * (weights + beta * covariance)
-            score += width * (weights - (1 - beta) * covariance)
-        return Coefficients(model, None, score)
+            model = model + width * (weights + b * covariance)
+            log_q = log_q + width * ((1 - b * bound.kl_weight) * covariance - bound.kl_weight * weights)
+        return Coefficients(model, None, log_q)

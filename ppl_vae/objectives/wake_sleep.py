@@ -11,7 +11,7 @@ from ppl_vae.checks import real_number, whole_number
 from ppl_vae.objectives.elbo import TraceELBO
 from ppl_vae.objectives.gradients import Coefficients, Gradient, Target
 from ppl_vae.objectives.importance_weighted import IWAE
-from ppl_vae.terms import Program, sample_sites
+from ppl_vae.terms import LogTerms, Program, sample_sites
 
 __all__ = ["ReweightedWakeSleep", "WakeSleep"]
 
@@ -20,7 +20,9 @@ __all__ = ["ReweightedWakeSleep", "WakeSleep"]
 class Wake(Gradient):
     """The model follows the bound; the guide's log-density is raised at the draws, by their normalised weights.
 
-    Needs no path derivative, so discrete latents are fine.
+    The weights are those of the posterior whatever the weight of the KL: by annealed ones, p(x given z) alone at
+    weight 0, the guide would shrink to the point of highest likelihood. Needs no path derivative, so discrete latents
+    are fine.
     """
 
     insomnia: float = 1.0
@@ -28,9 +30,16 @@ class Wake(Gradient):
     path_derivative = False
 
     def coefficients(self, bound: Target, log_weights: Tensor) -> Coefficients:
-        """Slopes for the model, minus the normalised weights for the score (it is ascended)."""
-        score = -self.insomnia * log_weights.softmax(0) if self.insomnia else None
-        return Coefficients(bound.slopes(log_weights), None, score)
+        """Slopes for the model."""
+        return Coefficients(bound.slopes(log_weights), None, None)
+
+    def surrogate(self, bound: Target, terms: LogTerms) -> Tensor:
+        """As above, and the guide's log-density by weights that are not annealed."""
+        total = super().surrogate(bound, terms)
+        if not self.insomnia:
+            return total
+        weights = terms.log_weights.detach().softmax(0)
+        return total + self.insomnia * (weights * terms.log_q).sum(0)
 
 
 class ReweightedWakeSleep(IWAE):
@@ -43,7 +52,7 @@ class ReweightedWakeSleep(IWAE):
     Args:
         num_particles: Number of particles K per datum; tens.
         insomnia: Weight of the wake phase for the guide; the sleep phase has the rest.
-        max_plate_nesting: Depth of the plates; 1 unless the model has plates besides "data".
+        max_plate_nesting: Depth of the plates, "data" included; None finds it.
 
     Shape:
         per datum, (B,), in nats
@@ -60,7 +69,9 @@ class ReweightedWakeSleep(IWAE):
         ReweightedWakeSleep(num_particles=32, insomnia=0.5)
     """  # noqa: D205
 
-    def __init__(self, num_particles: int = 10, insomnia: float = 1.0, *, max_plate_nesting: int = 1) -> None:
+    takes_global = False
+
+    def __init__(self, num_particles: int = 10, insomnia: float = 1.0, *, max_plate_nesting: int | None = None) -> None:
         self.insomnia = real_number(insomnia, "ReweightedWakeSleep(insomnia)", at_least=0, at_most=1)
         whole_number(num_particles, "ReweightedWakeSleep(num_particles)", at_least=2 if insomnia else 1)
         super().__init__(num_particles, gradient=Wake(self.insomnia), max_plate_nesting=max_plate_nesting)
@@ -85,7 +96,7 @@ class WakeSleep(TraceELBO):
 
     Args:
         num_particles: Number of particles K per datum.
-        max_plate_nesting: Depth of the plates; 1 unless the model has plates besides "data".
+        max_plate_nesting: Depth of the plates, "data" included; None finds it.
 
     Shape:
         per datum, (B,), in nats
@@ -98,7 +109,9 @@ class WakeSleep(TraceELBO):
         WakeSleep(num_particles=1)
     """
 
-    def __init__(self, num_particles: int = 1, *, max_plate_nesting: int = 1) -> None:
+    takes_global = False
+
+    def __init__(self, num_particles: int = 1, *, max_plate_nesting: int | None = None) -> None:
         super().__init__(num_particles, gradient=Wake(insomnia=0.0), max_plate_nesting=max_plate_nesting)
 
     def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:

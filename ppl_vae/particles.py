@@ -1,0 +1,78 @@
+"""The particle plate: K runs of a program at once, sharing what lies outside the data plate."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pyro
+from pyro import poutine
+
+__all__ = ["Particles", "run"]
+
+Program = Callable[..., Any]
+Site = Any  # Pyro's message: a dict whose keys depend on its type
+PLATE = "data"
+PARTICLES = "num_particles_vectorized"  # Pyro's own name for it
+MOST_PLATES = 8
+
+REMEDIES = {
+    "collide at dim": f'a plate lies where the particles go: write pyro.plate("{PLATE}", len(x), dim=-1), and '
+    "set max_plate_nesting where there are plates besides it",
+    f"inside plate('{PLATE}')": f'x has another number of rows than the plate "{PLATE}": write '
+    f'pyro.plate("{PLATE}", len(x), dim=-1), with subsample_size=len(x) where it is to have a fixed size',
+}
+
+
+class NestedPlateError(ValueError):
+    """A plate lies where the particles go, or to the left of them."""
+
+
+class Particles(pyro.plate):
+    """A plate of K particles for the sites inside the data plate; a site outside it is drawn once for all of them.
+
+    A global latent W with a particle axis of its own, (K, 1, D), would broadcast against rows or features of the
+    local sites, (K, B, D) @ (K, 1, D, J), and give log-probabilities of the wrong shape.
+    """
+
+    def __init__(self, num_particles: int, max_plate_nesting: int) -> None:
+        super().__init__(PARTICLES, num_particles, dim=-1 - max_plate_nesting)
+
+    def _process_message(self, msg: Any) -> None:
+        if any(frame.name == PLATE for frame in msg["cond_indep_stack"]):
+            super()._process_message(msg)
+
+
+def run(program: Program, *args: Any, **kwargs: Any) -> poutine.Trace:
+    """The trace of one run; what Pyro reports about plates is followed by the remedy."""
+    try:
+        return poutine.trace(program).get_trace(*args, **kwargs)
+    except ValueError as error:
+        reason = str(error).splitlines()[0]
+        remedy = next((remedy for words, remedy in REMEDIES.items() if words in reason), None)
+        if remedy is None:
+            raise
+        kind = NestedPlateError if "collide at dim" in reason else ValueError
+        raise kind(f"{remedy} ({reason})") from None
+
+
+def with_any_nesting(function: Callable[[int], Any], max_plate_nesting: int | None) -> Any:
+    """function(max_plate_nesting); for None the smallest depth at which no plate lies where the particles go."""
+    if max_plate_nesting is not None:
+        return function(max_plate_nesting)
+    for depth in range(1, MOST_PLATES):
+        try:
+            return function(depth)
+        except NestedPlateError:
+            continue
+    return function(MOST_PLATES)
+
+
+def require_outermost(trace: poutine.Trace, max_plate_nesting: int) -> None:
+    """Raise NestedPlateError where Pyro put a plate without a dim to the left of the particles."""
+    nodes: Any = trace.nodes
+    frames = (frame for site in nodes.values() for frame in site.get("cond_indep_stack", ()))
+    for frame in frames:
+        if frame.vectorized and frame.dim < -1 - max_plate_nesting:
+            raise NestedPlateError(
+                f"plate {frame.name!r} lies at dim {frame.dim}, to the left of the particles: give it a dim, or set "
+                f"max_plate_nesting={-frame.dim}"
+            )
