@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.checks import whole_number
+from ppl_vae.global_latents import conditionals, with_global_draws
 from ppl_vae.inspection import check_data, check_programs
 from ppl_vae.programs import arguments, evaluating, modules_of
 from ppl_vae.recording import Graph, RecordingError, check_agreement, compiled, recorded, unchanged
@@ -43,8 +44,9 @@ def log_weights(
 ) -> Tensor:
     """log w_kb = log p(x_b, z_kb) - log q(z_kb given x_b), z_kb ~ q, without gradients.
 
-    Its mean over K is the ELBO, its log-mean-exp the IWAE bound and the estimate of log p(x_b). With a global latent
-    each particle has its own, and the log-mean-exp estimates the predictive log density under q of the global latent.
+    Its mean over K is the ELBO, its log-mean-exp the IWAE bound and the estimate of log p(x_b). With latents g outside
+    the data plate the particles are divided among several draws g_j ~ q, the same for all rows, in that order: then the
+    log-mean-exp estimates log E_q[p(x_b given g)].
 
     Args:
         model: `Model`, or any Pyro model with one plate "data" at dim -1.
@@ -73,9 +75,14 @@ def log_weights(
         >>> bool(torch.allclose(log_w, bed.log_evidence.expand(2, 3)))
         True
     """
-    check_programs(model, guide, x, context)
-    chunks = iter_log_weights(model, guide, x, context, num_particles=num_particles, seed=seed, chunk_size=chunk_size)
-    return torch.cat(list(chunks), dim=1)
+    num_particles = whole_number(num_particles, "num_particles")
+    if check_programs(model, guide, x, context):
+        guide = with_global_draws(model, guide, arguments(x, context), num_particles, seed)
+    parts = []
+    for given_model, given_guide, count, part_seed in conditionals(model, guide, num_particles, seed):
+        sizes: Any = {"num_particles": count, "seed": part_seed, "chunk_size": chunk_size}
+        parts.append(torch.cat(list(iter_log_weights(given_model, given_guide, x, context, **sizes)), dim=1))
+    return torch.cat(parts)
 
 
 def iter_log_weights(

@@ -13,7 +13,7 @@ from ppl_vae.guide import Guide
 from ppl_vae.model import Model
 from ppl_vae.programs import arguments, evaluating, require_programs
 from ppl_vae.seeding import seeded
-from ppl_vae.terms import Program, Site, is_local, sample_sites
+from ppl_vae.terms import Program, Site, is_local, log_prob_of, sample_sites
 
 __all__ = ["check_programs"]
 
@@ -40,7 +40,7 @@ def check_data(model: Program, x: Tensor, context: Tensor | None, guide: Program
         )
 
 
-def check_programs(model: Program, guide: Program, x: Tensor, context: Tensor | None) -> list[str]:
+def check_programs(model: Program, guide: Program, x: Tensor, context: Tensor | None = None) -> list[str]:
     """Run programs of one's own once over all data, before a loop that runs without validation. No paper.
 
     Args:
@@ -54,8 +54,8 @@ def check_programs(model: Program, guide: Program, x: Tensor, context: Tensor | 
 
     Raises:
         TypeError: one of them cannot be called.
-        ValueError: an observed site is of another shape than x, x lies outside its support, or a log-density is NaN:
-            the site and the first such row are named.
+        ValueError: an observed site is of another shape than x, x lies outside its support, a log-density is NaN (the
+            site and the first such row are named), or it has another shape than the plates around it.
 
     Example:
         >>> import pyro
@@ -97,8 +97,7 @@ def check_site(site: Site, x: Tensor, start: int) -> None:
             row = start + int(outside.nonzero()[0])
             kind = type(getattr(fn, "base_dist", fn)).__name__
             raise ValueError(f"row {row} of x lies outside the support of site {name!r}, {kind}: see its values there")
-    log_p = fn.log_prob(value, *site["args"], **site["kwargs"])
-    unknown = _by_row(scale_and_mask(log_p, mask=site["mask"]).isnan())
+    unknown = _by_row(scale_and_mask(log_prob_of(site), mask=site["mask"]).isnan())
     if unknown.any():
         row = int(unknown.nonzero()[0])
         missing = row < len(x) and bool(x[row].isnan().any())

@@ -6,8 +6,6 @@ from typing import Any
 import pyro
 from pyro import poutine
 
-__all__ = ["Particles", "run"]
-
 Program = Callable[..., Any]
 Site = Any  # Pyro's message: a dict whose keys depend on its type
 PLATE = "data"
@@ -17,6 +15,8 @@ MOST_PLATES = 8
 REMEDIES = {
     "collide at dim": f'a plate lies where the particles go: write pyro.plate("{PLATE}", len(x), dim=-1), and '
     "set max_plate_nesting where there are plates besides it",
+    f"inside plate('{PARTICLES}')": "the site has an axis of its own where the particles go: keep rows as the last "
+    "axis before the event, and declare any other axis by .to_event(n) or a plate",
     f"inside plate('{PLATE}')": f'x has another number of rows than the plate "{PLATE}": write '
     f'pyro.plate("{PLATE}", len(x), dim=-1), with subsample_size=len(x) where it is to have a fixed size',
 }

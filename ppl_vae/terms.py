@@ -95,7 +95,7 @@ class LogTerms:
     @property
     def global_score(self) -> Tensor | None:
         """log q of the global latents without a path derivative, a scalar; None where there is none."""
-        scored = [_log_prob(site).sum() for site in self.global_latents if not site["fn"].has_rsample]
+        scored = [log_prob_of(site).sum() for site in self.global_latents if not site["fn"].has_rsample]
         return sum(scored[1:], scored[0]) if scored else None
 
 
@@ -213,11 +213,11 @@ def log_density_at(trace: Any, program: Program, *args: Any) -> Tensor:
     return torch.stack(list(_per_datum_sites(sample_sites(replayed), observed=False).values())).sum(0)
 
 
-def sample_sites(trace: poutine.Trace) -> list[Site]:
+def sample_sites(trace: poutine.Trace, *, enumerated: bool = False) -> list[Site]:
     """The trace's random sites, without Pyro's own subsampling sites."""
     sites = [site for site in trace.nodes.values() if site["type"] == "sample" and not site_is_subsample(site)]
     for site in sites:
-        if (site["infer"] or {}).get("enumerate"):
+        if not enumerated and (site["infer"] or {}).get("enumerate"):
             raise ValueError(
                 f"site {site['name']!r} is marked for enumeration, which importance weights cannot use: "
                 "fit with pyro.infer.TraceEnum_ELBO, or sample the site"
@@ -284,7 +284,7 @@ def _frame(site: Site) -> Any:
     return frame
 
 
-def _log_prob(site: Site) -> Tensor:
+def log_prob_of(site: Site) -> Tensor:
     """A site's log-probabilities, unscaled; inside the data plate of exactly the shape of its plates."""
     if "unscaled_log_prob" not in site:
         log_p = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
@@ -337,7 +337,7 @@ def per_datum(values: Tensor, site: Site) -> Tensor:
 
 def _per_datum_sites(sites: list[Site], *, observed: bool) -> dict[str, Tensor]:
     local = (site for site in sites if _frame(site) and site["is_observed"] == observed)
-    return {site["name"]: per_datum(_log_prob(site), site) for site in local}
+    return {site["name"]: per_datum(log_prob_of(site), site) for site in local}
 
 
 def _total(sites: dict[str, Tensor], like: Tensor) -> Tensor:
@@ -349,7 +349,7 @@ def global_sum(sites: list[Site], *, observed: bool) -> Tensor:
     total = torch.zeros(())
     for site in sites:
         if not _frame(site) and site["is_observed"] == observed:
-            total = total + scaled_sum(_log_prob(site), site)
+            total = total + scaled_sum(log_prob_of(site), site)
     return total
 
 
@@ -362,6 +362,6 @@ def nonfinite_site(terms: LogTerms) -> str | None:
     """Name of the first site, guide first, whose value or log-probability is NaN or infinite; None if there is none."""
     for trace in (terms.guide_trace, terms.model_trace):
         for site in sample_sites(trace):
-            if not (torch.isfinite(site["value"]).all() and torch.isfinite(_log_prob(site)).all()):
+            if not (torch.isfinite(site["value"]).all() and torch.isfinite(log_prob_of(site)).all()):
                 return site["name"]
     return None

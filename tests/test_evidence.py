@@ -220,11 +220,11 @@ def test_misuse_is_named():
 
 
 def test_a_global_latent_gives_the_predictive_density():
-    """theta ~ q is drawn per particle: the estimate is log E_q[p(x given theta)], here by quadrature over theta."""
+    """theta ~ q is drawn for the particles of a cluster: the estimate is log E_q[p(x given theta)], here exact."""
     program, x = TwoSites(with_global=True), torch.randn(3, 4, dtype=torch.float64)
     torch.nn.init.zeros_(program.encoder.weight)
     program.encoder.bias.data = torch.tensor([0.0, 0.5, 0.0, 0.0, -0.5, -0.5], dtype=torch.float64)  # wide enough
-    with pytest.warns(UserWarning, match="'theta' lies outside the data plate: log p.x. is given it"):
+    with pytest.warns(UserWarning, match="'theta' lies outside the data plate: log p.x. is conditional on it"):
         evidence = pv.log_evidence(program.model, program.guide, x, num_particles=100_000)
     assert (evidence.pareto_k < 0.7).all()
     W, b = program.decoder.weight.detach().numpy(), program.decoder.bias.detach().numpy()

@@ -33,6 +33,7 @@ ROOMS = [
         "terms",
         "programs",
         "inspection",
+        "global_latents",
         "recording",
         "importance",
         "hmc",

@@ -151,7 +151,7 @@ class _Model:
     @property
     def mc_variance(self) -> float:
         """Monte Carlo variance of the mean over trainings and data."""
-        return sum(np.square(each.mc_se).sum() for each in self.evidence) / self.trainings.size**2
+        return sum(each.mean_mc_se**2 for each in self.evidence) / len(self.evidence) ** 2
 
     @property
     def training_variance(self) -> float:

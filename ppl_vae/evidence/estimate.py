@@ -20,9 +20,10 @@ from ppl_vae.evidence.evidence import Evidence, concatenate
 from ppl_vae.evidence.importance_sampling import ImportanceSampling
 from ppl_vae.evidence.rows import digests, measure_of
 from ppl_vae.families.missing import missing_values
+from ppl_vae.global_latents import GlobalDraws, with_global_draws
 from ppl_vae.importance import compiling, log_weights
-from ppl_vae.inspection import check_programs
-from ppl_vae.programs import modules_of, own_parameters, place
+from ppl_vae.inspection import ROWS_AT_ONCE, check_programs
+from ppl_vae.programs import arguments, modules_of, own_parameters, place
 from ppl_vae.seeding import derived_seed
 from ppl_vae.terms import Program
 
@@ -93,9 +94,14 @@ def log_evidence(
     if method is not None and options:
         raise ValueError(f"{', '.join(options)} was given beside method={method}: set it in the method")
     method, data = check_method(method or _sampling(options), "method"), place(as_dataset(data), model, guide)
-    if outside := check_programs(model, guide, data.x, data.context):
+    proposal, outside = guide, check_programs(model, guide, data.x, data.context)
+    if outside:
+        first = data[:ROWS_AT_ONCE]
+        args = arguments(first.x, first.context)
+        proposal = with_global_draws(model, guide, args, getattr(method, "num_particles", 1), seed)
         warn_caller(
-            f"{outside[0]!r} lies outside the data plate: log p(x) is given it, averaged over the guide's draws of it"
+            f"{outside[0]!r} lies outside the data plate: log p(x) is conditional on it, averaged over the guide's "
+            "draws of it"
         )
     method.warn()
     file, rows = _Progress(checkpoint, (model, guide), data, f"{method!r}, seed={seed}"), method.rows(len(data))
@@ -105,13 +111,13 @@ def log_evidence(
         parts = [replace(parts[0], digests=digests(data[:done].x), measure=measure)]
     title = progress if isinstance(progress, str) else "log p(x)"
     bar = tqdm(total=len(data), initial=done, desc=title, unit=" data", disable=is_quiet, delay=2)
-    with own_parameters(model, guide), _kernels(method, data), missing_values(data.has_missing), bar:
+    with own_parameters(model, guide), _kernels(method, data, proposal), missing_values(data.has_missing), bar:
         for starts in batched(range(done, len(data), rows), num_processes()):
             found = None
             if rank() < len(starts):
                 some = data[starts[rank()] : starts[rank()] + rows]
                 block_seed = None if seed is None else derived_seed(seed, starts[rank()])
-                found = method.estimate(model, guide, some, seed=block_seed)
+                found = method.estimate(model, proposal, some, seed=block_seed)
                 found = replace(found, digests=digests(some.x), measure=measure)
             for part in gathered(found):
                 _append(parts, part)
@@ -144,11 +150,12 @@ def _append(parts: list[Evidence], part: Evidence | None) -> None:
         parts.append(concatenate([parts.pop(), part]) if small else part)
 
 
-def _kernels(method: Method, data: Dataset) -> AbstractContextManager[None]:
+def _kernels(method: Method, data: Dataset, guide: Program) -> AbstractContextManager[None]:
     """Compiled log-weights, where all blocks have one shape and there are enough of them; bfloat16 where asked for."""
     if not isinstance(method, ImportanceSampling):
         return nullcontext()
-    mode = method.compile if method.target_se is None else False
+    each_is_new = method.target_se is not None or isinstance(guide, GlobalDraws)
+    mode = False if each_is_new else method.compile
     return compiling(len(data) * method.num_particles, mode, half=method.dtype is not None)
 
 

@@ -1,7 +1,7 @@
 """Evidence: log p(x) per datum with what says whether to believe it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,7 @@ class EvidenceSummary:
 
 
 ARRAYS = ("log_evidence", "mc_se", "ess", "pareto_k", "elbo", "smoothed", "num_used")
+OPTIONAL = ("digests", "shared_errors")
 WORDS = ("bound", "measure")
 CHECKS = "checks."  # before the name of each, in a file
 
@@ -101,6 +102,8 @@ class Evidence:
             share of transitions) of the chains behind an upper bound; "rounding", by how much bfloat16 changed it.
         digests: A number that stands for each x, (N,), by which `compare_models` knows the rows again; None if unknown.
         measure: "counting" for a probability of x, "lebesgue" for a density, "" if the model does not say.
+        shared_errors: With latents outside the data plate, what each draw of them adds to the relative error, (N, G):
+            the rows' errors are correlated, and that of their mean is taken from here. None without such latents.
 
     References:
         Burda, Grosse and Salakhutdinov (2016), arXiv:1509.00519; Vehtari et al. (2024), arXiv:1507.02646.
@@ -122,6 +125,7 @@ class Evidence:
     checks: Mapping[str, np.ndarray] = field(default_factory=dict, kw_only=True)
     digests: np.ndarray | None = field(default=None, kw_only=True)
     measure: str = field(default="", kw_only=True)
+    shared_errors: np.ndarray | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         if self.bound not in BIAS:
@@ -165,6 +169,13 @@ class Evidence:
         with np.errstate(divide="ignore", over="ignore"):
             return np.where(room > 0, 10.0 ** (1 / np.maximum(room, 0.0)), np.inf)
 
+    @property
+    def mean_mc_se(self) -> float:
+        """Monte Carlo standard error of the mean over the rows, nats."""
+        if self.shared_errors is None:
+            return float(np.sqrt(np.square(self.mc_se).sum()) / len(self))
+        return float(_clustered_se(self.shared_errors.mean(0)))
+
     def __getitem__(self, rows: Any) -> "Evidence":
         return _mapped(lambda values: np.atleast_1d(values[rows]), self)
 
@@ -172,7 +183,7 @@ class Evidence:
         """Everything as arrays by name, as `save` writes it."""
         checks = {f"{CHECKS}{name}": values for name, values in self.checks.items()}
         words = {name: np.array(getattr(self, name)) for name in WORDS}
-        rows = {} if self.digests is None else {"digests": self.digests}
+        rows = {name: getattr(self, name) for name in OPTIONAL if getattr(self, name) is not None}
         return {name: getattr(self, name) for name in ARRAYS} | words | rows | checks
 
     @staticmethod
@@ -180,8 +191,8 @@ class Evidence:
         """Undo `arrays`; what an earlier version did not write is at its default."""
         checks = {name.removeprefix(CHECKS): arrays[name] for name in arrays if name.startswith(CHECKS)}
         words: dict[str, Any] = {name: str(arrays[name]) for name in WORDS if name in arrays}
-        rows = arrays["digests"] if "digests" in arrays else None
-        return Evidence(*(arrays[name] for name in ARRAYS), **words, checks=checks, digests=rows)
+        words |= {name: arrays[name] for name in OPTIONAL if name in arrays}
+        return Evidence(*(arrays[name] for name in ARRAYS), checks=checks, **words)
 
     def save(self, path: str | Path, **labels: str | np.ndarray) -> Path:
         """Write all arrays, and labels beside them, to an .npz file, whole or not at all."""
@@ -214,7 +225,7 @@ class Evidence:
         unknown = np.isnan(self.pareto_k).any()
         return EvidenceSummary(
             log_evidence=float(self.log_evidence.mean()),
-            mc_se=float(np.sqrt(np.square(self.mc_se).sum()) / n),
+            mc_se=self.mean_mc_se,
             data_se=_error_of_mean(self.log_evidence),
             mc_bias=float(0.5 * BIAS[self.bound] * np.square(self.mc_se).mean()),
             elbo=float(self.elbo.mean()),
@@ -242,19 +253,24 @@ def _error_of_mean(values: np.ndarray) -> float:
     return float(values.std(ddof=1) / np.sqrt(len(values))) if known else float("nan")
 
 
-def reduce_log_weights(log_weights: np.ndarray, strata: Sequence[int] = ()) -> Evidence:
+def reduce_log_weights(
+    log_weights: np.ndarray, strata: Sequence[int] = (), clusters: np.ndarray | None = None
+) -> Evidence:
     """Evidence from log-weights, in float64.
 
     Args:
         log_weights: log w, shape (K, B).
         strata: How many draws come from each part of a mixture, in the order of the particles, where those numbers were
             fixed beforehand: then the standard error is without the parts' differences. Empty is one part.
+        clusters: Which draw of a global latent each particle shares, (K,): then the standard error is that between
+            clusters, (G / (G - 1) sum_g (sum_{k in g} (w_k / mean(w) - 1))^2)^(1/2) / K. None where they share nothing.
 
     Returns:
-        Evidence of the B data.
+        Evidence of the B rows.
 
     References:
-        Owen (2013), Monte Carlo theory, methods and examples, chapters 8 (strata) and 9.
+        Owen (2013), Monte Carlo theory, methods and examples, chapters 8 (strata) and 9;
+        Liang and Zeger (1986), Longitudinal data analysis using generalized linear models, Biometrika 73 (clusters).
 
     Example:
         >>> reduce_log_weights(np.zeros((50, 2))).ess.tolist()
@@ -266,15 +282,32 @@ def reduce_log_weights(log_weights: np.ndarray, strata: Sequence[int] = ()) -> E
     log_evidence = logsumexp(log_w, axis=0) - np.log(num_particles)
     nothing = np.isneginf(log_evidence)  # all weights are zero, and nobody knows what others would be
     ratio = np.exp(log_w - np.where(nothing, 0.0, log_evidence))  # w / mean(w)
+    errors = None if clusters is None else _cluster_errors(ratio, clusters)
+    se = _standard_error(ratio, strata) if errors is None else _clustered_se(errors)
     return Evidence(
         log_evidence=log_evidence,
-        mc_se=np.where(nothing, np.inf, _standard_error(ratio, strata)),
+        mc_se=np.where(nothing, np.inf, se),
         ess=np.where(nothing, 0.0, num_particles**2 / np.maximum(np.square(ratio).sum(0), 1.0)),
         pareto_k=k_hat,
         elbo=log_w.mean(0),
         smoothed=smoothed,
         num_used=np.full(num_data, num_particles),
+        shared_errors=errors,
     )
+
+
+def _cluster_errors(ratio: np.ndarray, clusters: np.ndarray) -> np.ndarray:
+    """What each cluster adds to the relative error of the mean weight, (K, B) -> (B, G)."""
+    members = clusters[:, None] == np.unique(clusters)
+    return (ratio - 1).T @ members / len(ratio)
+
+
+def _clustered_se(errors: np.ndarray) -> np.ndarray:
+    """Standard error of a mean from its clusters' contributions, (..., G) -> (...); NaN for one cluster."""
+    num_clusters = errors.shape[-1]
+    if num_clusters == 1:
+        return np.full(errors.shape[:-1], np.nan)
+    return np.sqrt(num_clusters / (num_clusters - 1) * np.square(errors).sum(-1))
 
 
 def _standard_error(ratio: np.ndarray, strata: Sequence[int]) -> np.ndarray:
@@ -311,7 +344,13 @@ def _mapped(function: Callable[..., np.ndarray], *parts: Evidence) -> Evidence:
     """The function of each array of these parts."""
     arrays = (function(*(getattr(part, name) for part in parts)) for name in ARRAYS)
     checks = {name: function(*(part.checks[name] for part in parts)) for name in parts[0].checks}
-    known = [part.digests for part in parts if part.digests is not None]
-    rows = function(*known) if len(known) == len(parts) else None
+    digests, shared_errors = (_all_known(function, parts, name) for name in OPTIONAL)
     measure = parts[0].measure if len({part.measure for part in parts}) == 1 else ""
-    return Evidence(*arrays, bound=parts[0].bound, checks=checks, digests=rows, measure=measure)
+    found = Evidence(*arrays, bound=parts[0].bound, checks=checks, measure=measure)
+    return replace(found, digests=digests, shared_errors=shared_errors)
+
+
+def _all_known(function: Callable[..., np.ndarray], parts: tuple[Evidence, ...], name: str) -> np.ndarray | None:
+    """The function of an optional array of these parts; None unless all of them have it."""
+    known = [values for part in parts if (values := getattr(part, name)) is not None]
+    return function(*known) if len(known) == len(parts) else None

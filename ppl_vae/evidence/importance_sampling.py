@@ -12,6 +12,7 @@ from ppl_vae.data import Dataset
 from ppl_vae.evidence.evidence import Evidence, bootstrap_se, concatenate, reduce_log_weights
 from ppl_vae.evidence.pareto import SMALLEST_NUM_PARTICLES
 from ppl_vae.evidence.proposals import Defensive, prior_guide
+from ppl_vae.global_latents import GlobalDraws, conditionals
 from ppl_vae.importance import Kernels, iter_log_weights, rows_per_chunk, using
 from ppl_vae.seeding import derived_seed
 from ppl_vae.terms import Program
@@ -29,7 +30,8 @@ class ImportanceSampling:
     With a `Defensive` proposal some draws come from a wider component, which bounds the weights of a narrow guide.
     With `target_se` each datum goes on, doubling its particles, until its standard error is met where it may be
     believed (`Evidence.is_estimate`), or `num_particles` are spent; `num_used` says which. Stopping on the estimate
-    itself biases it by an amount of the order of target_se^2.
+    itself biases it by an amount of the order of target_se^2. Particles that share a draw of a latent outside the data
+    plate are one cluster of the standard error, which then is never a bootstrap's.
 
     Args:
         num_particles: Number of particles K per datum; with `target_se`, the most.
@@ -95,7 +97,7 @@ class ImportanceSampling:
         """Evidence of a block of data."""
         if self.target_se is None:
             log_w = self.log_weights(model, guide, data, self.num_particles, seed)
-            evidence = self._reduce(log_w, self._strata(self.num_particles), seed)
+            evidence = self._reduce(log_w, self._strata(self.num_particles), _clusters(guide, self.num_particles), seed)
         else:
             evidence = self._until_target(model, guide, data, seed)
         if self.dtype is None:
@@ -114,6 +116,14 @@ class ImportanceSampling:
         self, model: Program, guide: Program, data: Dataset, num_particles: int, seed: int | None
     ) -> np.ndarray:
         """The tensor that everything is reduced from, (K, B)."""
+        parts = [
+            self._drawn(given_model, given_guide, data, count, part_seed)
+            for given_model, given_guide, count, part_seed in conditionals(model, guide, num_particles, seed)
+        ]
+        return np.concatenate(parts)
+
+    def _drawn(self, model: Program, guide: Program, data: Dataset, num_particles: int, seed: int | None) -> np.ndarray:
+        """Log-weights at draws from the proposal, (K, B)."""
         if isinstance(self.proposal, Defensive):
             return self.proposal.log_weights(model, guide, data, num_particles, seed).cpu().numpy()
         program = guide if self.proposal == "guide" else prior_guide(model)
@@ -124,27 +134,34 @@ class ImportanceSampling:
         """How many draws come from each component of the proposal."""
         return self.proposal.strata(num_particles) if isinstance(self.proposal, Defensive) else [num_particles]
 
-    def _reduce(self, log_w: np.ndarray, strata: list[int], seed: int | None) -> Evidence:
-        evidence = reduce_log_weights(log_w, strata)
-        return (
-            replace(evidence, mc_se=bootstrap_se(log_w, self.bootstrap, seed, strata)) if self.bootstrap else evidence
-        )
+    def _reduce(self, log_w: np.ndarray, strata: list[int], clusters: np.ndarray | None, seed: int | None) -> Evidence:
+        evidence = reduce_log_weights(log_w, strata, clusters)
+        if not self.bootstrap or clusters is not None:
+            return evidence
+        return replace(evidence, mc_se=bootstrap_se(log_w, self.bootstrap, seed, strata))
 
     def _until_target(self, model: Program, guide: Program, data: Dataset, seed: int | None) -> Evidence:
         """Double the particles of the data that have not met the target; earlier draws are kept."""
         open_rows, found = np.arange(len(data)), [Evidence(*np.zeros((7, 0)))] * len(data)
-        weights, strata, drawn = np.zeros((0, len(data))), list[int](), 0
+        weights, strata, clusters, drawn = np.zeros((0, len(data))), list[int](), None, 0
         while len(open_rows):
             more = min(max(drawn, 100), self.num_particles - drawn)
             part = None if seed is None else derived_seed(seed, drawn)
             fresh = self.log_weights(model, guide, data[torch.as_tensor(open_rows)], more, part)
             weights, strata, drawn = np.concatenate([weights, fresh]), strata + self._strata(more), drawn + more
-            evidence = self._reduce(weights, strata, seed)
+            if (ids := _clusters(guide, more)) is not None:
+                clusters = ids if clusters is None else np.concatenate([clusters, ids])
+            evidence = self._reduce(weights, strata, clusters, seed)
             met = (evidence.mc_se < self.target_se) & evidence.is_estimate | (drawn >= self.num_particles)
             for i in np.flatnonzero(met):
                 found[open_rows[i]] = evidence[i]
             open_rows, weights = open_rows[~met], weights[:, ~met]
         return concatenate(found)
+
+
+def _clusters(guide: Program, num_particles: int) -> np.ndarray | None:
+    """Which draw of the global latents each particle has, (K,); None where there are no such latents."""
+    return guide.clusters(num_particles) if isinstance(guide, GlobalDraws) else None
 
 
 def warn_of_few(count: int, what: str) -> None:

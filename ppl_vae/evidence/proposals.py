@@ -103,7 +103,7 @@ class Inflated(Messenger):
         self.factor = factor
 
     def _pyro_sample(self, msg: Any) -> None:
-        if not site_is_subsample(msg):
+        if not (site_is_subsample(msg) or msg["is_observed"]):
             msg["fn"] = inflate(msg["fn"], self.factor, msg["name"])
 
 

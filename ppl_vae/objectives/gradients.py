@@ -101,17 +101,16 @@ def follow_paths(terms: LogTerms, weighted: Tensor) -> Tensor:
     leaves = {name: terms.guide_trace.nodes[name]["value"] for name in terms.paths}
     slopes = torch.autograd.grad(weighted.sum(), list(leaves.values()), retain_graph=True, allow_unused=True)
     total = weighted.new_zeros(weighted.shape[1])
-    for (name, leaf), slope in zip(leaves.items(), slopes, strict=True):
+    for name, slope in zip(leaves, slopes, strict=True):
         if slope is not None:
-            event_dim = terms.guide_trace.nodes[name]["fn"].event_dim
-            moved = slope * terms.paths[name]
-            total = total + _per_datum(moved.flatten(leaf.dim() - event_dim).sum(-1) if event_dim else moved)
+            total = total + _per_datum(slope * terms.paths[name], terms.guide_trace.nodes[name]["fn"].event_dim)
     return total
 
 
-def _per_datum(values: Tensor) -> Tensor:
-    """Sum (K, *plates, B) over everything but data."""
-    return values.flatten(0, -2).sum(0)
+def _per_datum(values: Tensor, event_dim: int) -> Tensor:
+    """Sum (K, *plates, B, *event) over everything but rows, (B,)."""
+    summed = values.flatten(values.dim() - event_dim).sum(-1) if event_dim else values
+    return summed.flatten(0, -2).sum(0)
 
 
 def require_reparameterized(terms: LogTerms, estimator: str) -> None:
@@ -258,8 +257,9 @@ class DoublyReparameterized(Gradient):
         leaves = {name: terms.model_trace.nodes[name]["value"] for name in terms.paths}
         gradients = torch.autograd.grad(weighted.sum(), list(leaves.values()), retain_graph=True)
         for (name, leaf), gradient in zip(leaves.items(), gradients, strict=True):
-            path = _prior_path(terms.model_trace.nodes[name], leaf.detach())
-            total = total + bound.kl_weight * _per_datum((gradient * path).sum(-1))
+            site = terms.model_trace.nodes[name]
+            moved = gradient * _prior_path(site, leaf.detach())
+            total = total + bound.kl_weight * _per_datum(moved, site["fn"].event_dim)
         return total
 
 

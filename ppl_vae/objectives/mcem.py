@@ -5,11 +5,12 @@ from typing import Any, Self
 from pyro import poutine
 from torch import Tensor
 
+from ppl_vae.global_latents import global_draw
 from ppl_vae.hmc import HMC
 from ppl_vae.hmc.posterior import drawing, run_chains
 from ppl_vae.objectives.elbo import TraceELBO
-from ppl_vae.particles import Program, run
-from ppl_vae.terms import is_local, log_terms, sample_sites
+from ppl_vae.particles import Program
+from ppl_vae.terms import log_terms
 
 __all__ = ["MCEM"]
 
@@ -54,7 +55,7 @@ class MCEM(TraceELBO):
 
     def _draw(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> tuple[Tensor, Any]:
         """The guide's ELBO as the value, the gradient of - log p(x, z) - log q(z given x) at HMC's draws."""
-        shared = _global_draws(guide, *args, **kwargs)
+        shared = global_draw(guide, *args, **kwargs)
         fixed = {name: value.detach() for name, value in shared.items()}
         given = [poutine.condition(program, data=fixed) for program in (model, guide)]
         chains = run_chains(*given, *args, num_chains=self.num_particles, sampler=self.sampler)
@@ -67,9 +68,3 @@ class MCEM(TraceELBO):
         surrogate = self._total(at_posterior.log_joint.mean(0), at_posterior) - log_q
         value = self.loss(model, drawing(guide, fixed), *args, **kwargs)
         return surrogate - surrogate.detach() + value, at_posterior.global_score
-
-
-def _global_draws(guide: Program, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-    """One draw of the latents outside the data plate, by name."""
-    sites = sample_sites(run(guide, *args, **kwargs))
-    return {site["name"]: site["value"] for site in sites if not (site["is_observed"] or is_local(site))}

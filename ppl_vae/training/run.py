@@ -20,7 +20,7 @@ from ppl_vae.data import Dataset
 from ppl_vae.data.rows import blocks, in_turn, taken
 from ppl_vae.distributed import add_up, check_share, from_main, gathered, is_main, num_processes, rank
 from ppl_vae.families.missing import missing_values
-from ppl_vae.inspection import check_data
+from ppl_vae.inspection import check_data, check_programs
 from ppl_vae.model import Model
 from ppl_vae.objectives import Bound
 from ppl_vae.programs import arguments, evaluating, modules_of, own_parameters, place
@@ -30,6 +30,7 @@ from ppl_vae.training.alarm import collapse_warning, mean_rate
 from ppl_vae.training.checkpoint import Best, read_checkpoint, write_checkpoint
 from ppl_vae.training.result import FitResult, NonFiniteLossError
 from ppl_vae.training.settings import Training
+from ppl_vae.training.shared_latents import shared_among
 from ppl_vae.training.state import State, Weights
 from ppl_vae.training.step import WAYS, RecordedStep, Step, number, unrecordable
 
@@ -71,7 +72,13 @@ class Run:
         first = self._rows(self.train.x, self.train.context, torch.arange(min(2, len(self.train))))
         if isinstance(objective, TraceEnum_ELBO) and not _enumerates(model, guide, first):
             logger.warning(NOTHING_ENUMERATED)
+        batch = self._rows(self.train.x, self.train.context, torch.arange(self.batch_size))
+        if isinstance(objective, Bound):
+            check_programs(model, guide, *batch)
+            if training.anneals:
+                objective.annealed(1.0)  # MCEM refuses
         self.state = State(model, guide, lambda: self.objective.loss(model, guide, *first))
+        self.objective, *self.programs = shared_among(len(self.train), objective, model, guide, batch)
         self.parameters = self.state.parameters
         if not self.parameters:
             raise ValueError("neither model nor guide has a trainable parameter: there is nothing to fit")
@@ -152,7 +159,7 @@ class Run:
 
     def _stepper(self) -> Step:
         """How a step's gradient is computed."""
-        training, programs = self.training, (self.objective, self.model, self.guide)
+        training, programs = self.training, (self.objective, *self.programs)
         parts = (*programs, self.parameters, self.batch_size, training.dtype is not None)
         num_steps = training.num_epochs * math.ceil(len(self.train) / self.batch_size)
         if training.compile is False or training.compile == "auto" and num_steps < FEWEST_STEPS_TO_RECORD:
@@ -170,7 +177,7 @@ class Run:
         total, batches = 0.0, torch.arange(len(data)).split(self.batch_size)
         for i in range(rank(), len(batches), num_processes()):
             with evaluating(self.model, self.guide), seeded(self._seed(0, 2, i)):
-                loss = self.objective.loss(self.model, self.guide, *self._rows(data.x, data.context, batches[i]))
+                loss = self.objective.loss(*self.programs, *self._rows(data.x, data.context, batches[i]))
                 total -= number(loss)
         return sum(gathered(total)) / len(data)
 

@@ -1,0 +1,59 @@
+"""Latents outside the data plate, whose KL the batches of an epoch share."""
+
+from typing import Any
+
+from pyro import poutine
+from pyro.infer import ELBO
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+
+from ppl_vae.objectives import Bound
+from ppl_vae.particles import PLATE, Program, run
+from ppl_vae.programs import evaluating
+from ppl_vae.seeding import seeded
+from ppl_vae.terms import is_local, sample_sites
+
+
+def shared_among(
+    num_data: int, objective: ELBO, model: Program, guide: Program, rows: tuple[Tensor, ...]
+) -> tuple[ELBO, Program, Program]:
+    """Objective, model and guide in which a batch of B rows carries B / N of the KL of a global latent.
+
+    With plate("data", len(x)) a batch has weight B in the sum over N rows, and the KL of a global latent would else
+    be counted once a batch: the fitted q(g) would depend on the batch size. Where the plate has a size of its own its
+    rows are scaled by N / B, and the KL counts whole.
+    """
+    if isinstance(objective, Bound):
+        return objective.over(num_data), model, guide
+    with evaluating(model, guide), seeded(0):
+        drawn = run(guide, *rows)
+        joint = run(poutine.replay(model, trace=drawn), *rows)
+    nodes: list[Any] = [*drawn.nodes.values(), *joint.nodes.values()]
+    sizes = {f.full_size for site in nodes for f in site.get("cond_indep_stack", ()) if f.name == PLATE}
+    if sizes != {len(rows[0])}:
+        return objective, model, guide
+    if all(is_local(site) for trace in (drawn, joint) for site in sample_sites(trace, enumerated=True)):
+        return objective, model, guide
+    return objective, ShareOfGlobals(num_data)(model), ShareOfGlobals(num_data)(guide)
+
+
+class ShareOfGlobals(Messenger):
+    """Multiplies the scale of the sites outside the data plate by the batch's share of the rows."""
+
+    def __init__(self, num_data: int) -> None:
+        super().__init__()
+        self.num_data = num_data
+
+    def __call__(self, program: Program) -> Program:
+        """The program, its first argument a batch."""
+
+        def sharing(x: Tensor, *args: Any, **kwargs: Any) -> Any:
+            self.share = len(x) / self.num_data
+            with self:
+                return program(x, *args, **kwargs)
+
+        return sharing
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if not is_local(msg):
+            msg["scale"] = msg["scale"] * self.share
