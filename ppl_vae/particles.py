@@ -6,6 +6,8 @@ from typing import Any
 import pyro
 from pyro import poutine
 
+__all__ = ["Particles", "run"]
+
 Program = Callable[..., Any]
 Site = Any  # Pyro's message: a dict whose keys depend on its type
 PLATE = "data"
@@ -31,6 +33,19 @@ class Particles(pyro.plate):
 
     A global latent W with a particle axis of its own, (K, 1, D), would broadcast against rows or features of the
     local sites, (K, B, D) @ (K, 1, D, J), and give log-probabilities of the wrong shape.
+
+    Args:
+        num_particles: Number of particles K.
+        max_plate_nesting: Depth of the plates inside it, "data" included.
+
+    Example:
+        >>> def program():
+        ...     mean = pyro.sample("mean", pyro.distributions.Normal(0.0, 1.0))
+        ...     with pyro.plate("data", 4, dim=-1):
+        ...         z = pyro.sample("z", pyro.distributions.Normal(mean, 1.0))
+        ...     return mean.shape, z.shape
+        >>> Particles(3, 1)(program)()
+        (torch.Size([]), torch.Size([3, 4]))
     """
 
     def __init__(self, num_particles: int, max_plate_nesting: int) -> None:
@@ -42,7 +57,15 @@ class Particles(pyro.plate):
 
 
 def run(program: Program, *args: Any, **kwargs: Any) -> poutine.Trace:
-    """The trace of one run; what Pyro reports about plates is followed by the remedy."""
+    """The trace of one run; what Pyro reports about plates is preceded by the remedy.
+
+    Raises:
+        ValueError: Pyro refuses the plates.
+
+    Example:
+        >>> list(run(lambda: pyro.sample("z", pyro.distributions.Normal(0.0, 1.0))).nodes)
+        ['_INPUT', 'z', '_RETURN']
+    """
     try:
         return poutine.trace(program).get_trace(*args, **kwargs)
     except ValueError as error:

@@ -6,6 +6,7 @@ from typing import Any, Self
 
 import torch
 from pyro.infer import ELBO
+from pyro.infer.util import is_validation_enabled
 from torch import Tensor
 
 from ppl_vae.checks import real_number, whole_number
@@ -14,6 +15,7 @@ from ppl_vae.inspection import check_data
 from ppl_vae.model import Model
 from ppl_vae.objectives.gradients import Gradient, Reparameterized
 from ppl_vae.programs import arguments, place
+from ppl_vae.seeding import seeded
 from ppl_vae.terms import PLATE, LogTerms, Program, log_terms
 
 
@@ -125,6 +127,9 @@ class Bound(ELBO, ABC):
         sizes: Any = {"num_particles": self.num_particles, "max_plate_nesting": self.max_plate_nesting}
         detach = torch.is_grad_enabled() and self.gradient.detaches(self)
         terms = log_terms(model, guide, *args, detach=detach, **sizes, **kwargs)
+        if is_validation_enabled() and self.num_particles == terms.log_likelihood.shape[1] > 1:
+            with torch.no_grad(), seeded(0):  # an axis of rows could pass for that of the particles: one more tells
+                log_terms(model, guide, *args, **sizes | {"num_particles": self.num_particles + 1}, **kwargs)
         if not self.takes_global and terms.global_latents:
             raise ValueError(
                 f"{self!r} is not defined for latent site {terms.global_latents[0]['name']!r}, which lies outside the "
