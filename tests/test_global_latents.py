@@ -132,6 +132,15 @@ def test_standard_errors_are_clustered_by_the_latent():
     assert found[0][np.arange(7)].shared_errors.shape == (7, 30)
 
 
+def test_a_target_is_met_by_clusters_too():
+    program = OneMean()
+    with pytest.warns(UserWarning, match="'mu' lies outside"):
+        found = pv.log_evidence(program.model, program.guide, X[:8], num_particles=4_000, target_se=0.03)
+    assert ((found.mc_se < 0.03) | (found.num_used == 4_000)).all()
+    assert found.shared_errors.shape == (8, 63)
+    assert found[3].shared_errors.shape == (1, 63)
+
+
 def test_saved_evidence_keeps_what_rows_share(tmp_path):
     program = OneMean()
     with pytest.warns(UserWarning, match="'mu' lies outside"):

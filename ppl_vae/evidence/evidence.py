@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -177,7 +178,8 @@ class Evidence:
         return float(_clustered_se(self.shared_errors.mean(0)))
 
     def __getitem__(self, rows: Any) -> "Evidence":
-        return _mapped(lambda values: np.atleast_1d(values[rows]), self)
+        some = [rows] if isinstance(rows, Integral) else rows
+        return _mapped(lambda values: values[some], self)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Everything as arrays by name, as `save` writes it."""
