@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from ppl_vae.objectives.bound import Bound, others
+from ppl_vae.objectives.bound import Bound
+from ppl_vae.objectives.leave_one_out import mean_of_others
 
 __all__ = ["TraceELBO"]
 
@@ -47,4 +48,8 @@ class TraceELBO(Bound):
 
     def rewards_without(self, log_weights: Tensor) -> Tensor:
         """The mean of the others, on the same scale."""
-        return others(log_weights).mean(0) / len(log_weights)
+        return self.reduce_others(log_weights) / len(log_weights)
+
+    def reduce_others(self, log_weights: Tensor, instead: Tensor | None = None) -> Tensor:
+        """The mean of the others."""
+        return mean_of_others(log_weights, instead)

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.checks import one_of, real_number
+from ppl_vae.objectives.leave_one_out import mean_of_others
 from ppl_vae.terms import LogTerms
 
 __all__ = ["VIMCO", "DoublyReparameterized", "Reparameterized", "ScoreFunction", "StickingTheLanding"]
@@ -45,6 +46,7 @@ class Target(Protocol):
     def curvatures(self, log_weights: Tensor) -> Tensor: ...
     def rewards(self, log_weights: Tensor) -> Tensor: ...
     def rewards_without(self, log_weights: Tensor) -> Tensor: ...
+    def reduce_others(self, log_weights: Tensor, instead: Tensor | None = None) -> Tensor: ...
     def log_weights(self, terms: LogTerms) -> Tensor: ...
     def log_joint(self, terms: LogTerms) -> Tensor: ...
     def value(self, terms: LogTerms) -> Tensor: ...
@@ -374,11 +376,7 @@ class VIMCO(Gradient):
 
     def coefficients(self, bound: Target, log_weights: Tensor) -> Coefficients:
         """Slopes for the model, signal less beta times slopes for log q."""
-        k = len(log_weights)
-        mean_of_others = (log_weights.sum(0) - log_weights) / (k - 1)
-        replaced = torch.where(
-            torch.eye(k, dtype=torch.bool, device=log_weights.device)[..., None], mean_of_others, log_weights[:, None]
-        )
-        signal = bound.reduce(log_weights) - bound.reduce(replaced)
+        replaced = bound.reduce_others(log_weights, mean_of_others(log_weights))
+        signal = bound.reduce(log_weights) - replaced
         log_q = signal - bound.kl_weight * bound.slopes(log_weights)
         return Coefficients(bound.model_slopes(log_weights), None, log_q)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ppl_vae.checks import real_number, whole_number
 from ppl_vae.objectives.bound import Bound
+from ppl_vae.objectives.leave_one_out import log_mean_exp_of_others, mean_of_others
 
 __all__ = ["CIWAE", "IWAE", "MIWAE", "PIWAE"]
 
@@ -53,6 +54,10 @@ class IWAE(Bound):
         """log mean_k w_k."""
         return log_mean_exp(log_weights)
 
+    def reduce_others(self, log_weights: Tensor, instead: Tensor | None = None) -> Tensor:
+        """log mean w of the others."""
+        return log_mean_exp_of_others(log_weights, instead)
+
     def curvatures(self, log_weights: Tensor) -> Tensor:
         """v - v^2, v the normalised weights."""
         return squared_defect(log_weights.softmax(0))
@@ -90,6 +95,11 @@ class CIWAE(Bound):
     def reduce(self, log_weights: Tensor) -> Tensor:
         """The convex combination."""
         return self.beta * log_weights.mean(0) + (1 - self.beta) * log_mean_exp(log_weights)
+
+    def reduce_others(self, log_weights: Tensor, instead: Tensor | None = None) -> Tensor:
+        """The convex combination of the others' means."""
+        elbo = mean_of_others(log_weights, instead)
+        return self.beta * elbo + (1 - self.beta) * log_mean_exp_of_others(log_weights, instead)
 
     def curvatures(self, log_weights: Tensor) -> Tensor:
         """Those of IWAE, times 1 - beta."""
@@ -133,6 +143,12 @@ class MIWAE(Bound):
     def reduce(self, log_weights: Tensor) -> Tensor:
         """mean_m log mean_k w_mk."""
         return log_mean_exp(self._groups(log_weights)).mean(0)
+
+    def reduce_others(self, log_weights: Tensor, instead: Tensor | None = None) -> Tensor:
+        """The mean of the other bounds and of what becomes of each particle's own."""
+        groups = self._groups(log_weights)
+        own = log_mean_exp_of_others(groups, None if instead is None else self._groups(instead))
+        return mean_of_others(log_mean_exp(groups), own).flatten(0, 1)
 
     def curvatures(self, log_weights: Tensor) -> Tensor:
         """(v - v^2) / M within each bound."""

@@ -1,5 +1,6 @@
 """Power means of the weights: Renyi's bounds, and the chi bound from above."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -8,8 +9,11 @@ from torch import Tensor
 from ppl_vae.checks import real_number
 from ppl_vae.objectives.bound import Bound
 from ppl_vae.objectives.importance_weighted import log_mean_exp, squared_defect
+from ppl_vae.objectives.leave_one_out import Function, both, log_mean_exp_of_others, mean_of_others
 
 __all__ = ["CUBO", "Renyi"]
+
+Average = Callable[[Function], Tensor]  # of a function of the log-weights
 
 
 def power_mean(log_weights: Tensor, power: float) -> Tensor:
@@ -17,12 +21,39 @@ def power_mean(log_weights: Tensor, power: float) -> Tensor:
 
     Small powers of weights are nearly 1: their excess over 1 is averaged, by `expm1`, not themselves.
     """
+
+    def mean(function: Function) -> Tensor:
+        return function(log_weights).mean(0)
+
+    def log_mean(function: Function) -> Tensor:
+        return log_mean_exp(function(log_weights))
+
+    return _power_mean(log_weights, power, mean, log_mean)
+
+
+def power_mean_of_others(log_weights: Tensor, power: float, instead: Tensor | None) -> Tensor:
+    """For each k the power mean over j != k, or with log w_k replaced by `instead`_k, (K, B)."""
+
+    def mean(function: Function) -> Tensor:
+        return mean_of_others(*both(function, log_weights, instead))
+
+    def log_mean(function: Function) -> Tensor:
+        return log_mean_exp_of_others(*both(function, log_weights, instead))
+
+    return _power_mean(log_weights, power, mean, log_mean)
+
+
+def _power_mean(log_weights: Tensor, power: float, mean: Average, log_mean: Average) -> Tensor:
+    """The power mean by these two averages."""
     if power == 0:
-        return log_weights.mean(0)
-    largest = (log_weights.amax(0) if power > 0 else log_weights.amin(0)).detach()
-    excess = power * (log_weights - largest)  # at most 0
-    near_one = largest + torch.log1p(torch.expm1(excess).mean(0)) / power
-    return torch.where(excess.amin(0) > -1, near_one, log_mean_exp(power * log_weights) / power)
+        return mean(lambda values: values)
+    is_finite = log_weights.isfinite()
+    scaled = torch.where(is_finite, power * log_weights, -torch.inf).detach()
+    largest = torch.where(is_finite.any(0), scaled.amax(0) / power, 0.0)
+    near_one = largest + torch.log1p(mean(lambda v: torch.expm1(power * (v - largest)))) / power
+    excess = torch.where(is_finite, scaled - power * largest, 0.0)  # at most 0
+    far_from_one = log_mean(lambda values: power * values) / power
+    return torch.where(excess.amin(0) > -1, near_one, far_from_one)
 
 
 class Renyi(Bound):
@@ -59,6 +90,10 @@ class Renyi(Bound):
     def reduce(self, log_weights: Tensor) -> Tensor:
         """The power mean; at alpha = 1 its limit, the mean of log w."""
         return power_mean(log_weights, 1 - self.alpha)
+
+    def reduce_others(self, log_weights: Tensor, instead: Tensor | None = None) -> Tensor:
+        """The power mean of the others."""
+        return power_mean_of_others(log_weights, 1 - self.alpha, instead)
 
     def curvatures(self, log_weights: Tensor) -> Tensor:
         """(1 - alpha) (v - v^2), v = softmax((1 - alpha) log w)."""

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ppl_vae.objectives.bound import Bound
 from ppl_vae.objectives.gradients import Coefficients, Gradient, Target, require_others
+from ppl_vae.objectives.leave_one_out import both, log_mean_exp_of_others
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,6 +61,13 @@ class ThermodynamicELBO(Bound):
         parts = [width * (weights * log_weights).sum(0) for width, _, weights in self.intervals(log_weights)]
         return torch.stack(parts).sum(0)
 
+    def reduce_others(self, log_weights: Tensor, instead: Tensor | None = None) -> Tensor:
+        """The same sum over the others."""
+        total = torch.zeros_like(log_weights)
+        for left, right in zip(self.partition, self.partition[1:], strict=False):
+            total = total + (right - left) * _tempered_mean_of_others(log_weights, instead, left)
+        return total
+
     def intervals(self, log_weights: Tensor) -> list[tuple[float, float, Tensor]]:
         """Width, left end and self-normalised weights of each interval."""
         pairs = zip(self.partition, self.partition[1:], strict=False)
@@ -68,6 +76,21 @@ class ThermodynamicELBO(Bound):
     def options(self) -> list[str]:
         """The interior points."""
         return [f"partition={self.partition[1:-1]}"]
+
+
+def _tempered_mean_of_others(log_weights: Tensor, instead: Tensor | None, power: float) -> Tensor:
+    """E_power[log w] over the others: distances from the largest log w have one sign, and cannot cancel."""
+    largest = log_weights.amax(0)
+
+    def tempered(values: Tensor) -> Tensor:
+        return power * values
+
+    def weighted(values: Tensor) -> Tensor:
+        return power * values + (largest - values).clamp(min=0).log()
+
+    mass = log_mean_exp_of_others(*both(tempered, log_weights, instead))
+    moment = log_mean_exp_of_others(*both(weighted, log_weights, instead))
+    return largest - (moment - mass).exp()
 
 
 def _points(partition: Any) -> tuple[float, ...]:
