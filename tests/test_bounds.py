@@ -123,7 +123,7 @@ def test_free_bits_charge_a_dimension_what_it_carries_or_the_floor():
     )
     assert gradient is None or (gradient == 0).all()
     _, flow = vae(posterior="FlowPosterior")
-    with pytest.raises(ValueError, match="no per-dimension form"):
+    with pytest.raises(ValueError, match="there is no KL per dimension"):
         objective.bound(model, flow, x)
 
 

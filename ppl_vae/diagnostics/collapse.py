@@ -5,10 +5,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyro.distributions as dist
 import torch
 from torch import Tensor
-from torch.distributions import kl_divergence
 from tqdm.auto import tqdm
 
 from ppl_vae.checks import real_number
@@ -17,9 +15,10 @@ from ppl_vae.diagnostics.latent import latent_means
 from ppl_vae.diagnostics.trees import rows_of_data, tree_of
 from ppl_vae.importance import rows_per_chunk
 from ppl_vae.inspection import check_data
+from ppl_vae.objectives.mean_field import kl_per_dimension as sites_per_dimension
 from ppl_vae.programs import arguments, evaluating, place
 from ppl_vae.seeding import derived_seed, seeded
-from ppl_vae.terms import LogTerms, Program, Site, log_terms
+from ppl_vae.terms import LogTerms, Program, log_terms
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -330,28 +329,4 @@ def _reduce_terms(
 
 
 def _kl_of_sites(terms: LogTerms) -> dict[str, Tensor]:
-    return {"kl": torch.cat([_site_kl(terms, name) for name in terms.prior_sites], dim=-1).double()}
-
-
-def _site_kl(terms: LogTerms, name: str) -> Tensor:
-    """KL per dimension of one site, averaged over the draws, (B, D)."""
-    site: Site = terms.guide_trace.nodes[name]
-    q, p = (_factors(trace.nodes[name]) for trace in (terms.guide_trace, terms.model_trace))
-    try:
-        kl = kl_divergence(q, p)
-    except NotImplementedError:
-        kl = q.log_prob(site["value"]) - p.log_prob(site["value"])
-    kl = kl.broadcast_to(site["value"].shape)
-    return kl.mean(0).reshape(kl.shape[1], -1)
-
-
-def _factors(site: Site) -> Any:
-    """The distribution of each dimension on its own."""
-    distribution = site["fn"]
-    base = distribution.base_dist if isinstance(distribution, dist.Independent) else distribution
-    if base.event_shape:
-        raise ValueError(
-            f"site {site['name']!r} has a {type(base).__name__}, which is not a product over latent dimensions: "
-            "there is no KL per dimension; rate_distortion gives the total"
-        )
-    return base
+    return {"kl": sites_per_dimension(terms).mean(0).double()}

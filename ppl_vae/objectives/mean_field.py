@@ -5,6 +5,7 @@ from typing import Any
 
 import pyro.distributions as dist
 import torch
+from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 from torch.distributions import kl_divergence
 
@@ -18,7 +19,8 @@ class MeanFieldELBO(Bound):
     """ELBO(x) = E_q[log p(x given z)] - w KL(q(z given x) || p(z)), the KL exact at each site where it is known.
 
     Where no closed form exists (mixture priors, flows) that site's KL is Monte Carlo, as in `TraceELBO`;
-    `analytic_kl` tells which. With several latent sites KL(q(z2) || p(z2 given z1)) is averaged over the draws of z1.
+    `analytic_kl` tells which. With several latent sites KL(q(z2) || p(z2 given z1)) is averaged over the draws of z1,
+    and is Monte Carlo too where the guide draws z1 after z2: z1 may then depend on the z2 that is averaged over.
 
     Args:
         num_particles: Number of particles K per datum.
@@ -65,11 +67,27 @@ def kl_per_site(terms: LogTerms) -> Iterator[tuple[str, Tensor, bool]]:
     """Name, KL per particle and datum (K, B), and whether it is analytic, for each latent site."""
     for name, log_q in terms.posterior_sites.items():
         q_site, p_site = terms.guide_trace.nodes[name], terms.model_trace.nodes.get(name)
-        kl = None if p_site is None else _kl(q_site, p_site)
-        if kl is None:  # auxiliary sites of the guide have no prior
+        kl = _kl(q_site, p_site) if has_closed_form(terms, name) else None
+        if kl is None:
             yield name, log_q - terms.prior_sites.get(name, 0.0), False
         else:
             yield name, per_datum(kl, q_site), True
+
+
+def has_closed_form(terms: LogTerms, name: str) -> bool:
+    """Whether a KL between the distributions at this site is the mean of log q - log p over it.
+
+    The guide must have drawn all latents that p(site given ...) may depend on before it draws the site: one that it
+    draws later may depend on the site. Model and guide must mask the same rows. Auxiliary sites have no prior.
+    """
+    model_order = [site["name"] for site in sample_sites(terms.model_trace)]
+    if name not in model_order:
+        return False
+    if terms.guide_trace.nodes[name]["mask"] is not terms.model_trace.nodes[name]["mask"]:
+        return False
+    before = model_order[: model_order.index(name)]
+    guide_order = [site["name"] for site in sample_sites(terms.guide_trace)]
+    return set(before).isdisjoint(guide_order[guide_order.index(name) :])
 
 
 def kl_per_datum(terms: LogTerms) -> Tensor:
@@ -78,27 +96,49 @@ def kl_per_datum(terms: LogTerms) -> Tensor:
 
 
 def kl_per_dimension(terms: LogTerms) -> Tensor:
-    """KL of each latent dimension, all sites side by side, (K, B, D); for factorised normals only.
+    """KL of each latent dimension, all sites side by side, (K, B, D); closed forms where `kl_per_site` has them.
 
     Raises:
-        ValueError: a guide or prior does not factorise over dimensions.
+        ValueError: a guide or prior is not a product over dimensions; a site of the guide has no prior.
     """
-    found = []
-    for name in terms.posterior_sites:
-        q, p = (_base(trace.nodes[name]["fn"]) for trace in (terms.guide_trace, terms.model_trace))
-        if not (isinstance(q, torch.distributions.Normal) and isinstance(p, torch.distributions.Normal)):
-            raise ValueError(
-                f"the KL of site {name!r} has no per-dimension form: it needs MeanFieldNormal against a normal prior "
-                "with independent dimensions"
-            )
-        site, kl = terms.guide_trace.nodes[name], kl_divergence(q, p)  # (K, *plates, B, *event)
-        found.append(kl.movedim(-1 - site["fn"].event_dim, 1).reshape(*terms.log_likelihood.shape, -1))
+    for name in terms.posterior_sites.keys() - terms.prior_sites.keys():
+        raise ValueError(f"auxiliary site {name!r} of the guide has no prior: there is no KL per dimension")
+    found = [_site_per_dimension(terms, name) for name in terms.prior_sites]
     return torch.cat(found, dim=-1)
 
 
-def _base(distribution: Any) -> Any:
+def _site_per_dimension(terms: LogTerms, name: str) -> Tensor:
+    site = terms.guide_trace.nodes[name]
+    value, event_dim = site["value"], site["fn"].event_dim  # (K, *plates, B, *event)
+    q, p = (_factors(trace.nodes[name]) for trace in (terms.guide_trace, terms.model_trace))
+    kl = analytic_kl(q, p) if has_closed_form(terms, name) else None
+    if kl is None:
+        kl = _masked(q.log_prob(value), site) - _masked(p.log_prob(value), terms.model_trace.nodes[name])
+    else:
+        kl = _masked(kl, site)
+    kl = kl.broadcast_to(value.shape)
+    return kl.movedim(-1 - event_dim, 1).reshape(*terms.log_likelihood.shape, -1)
+
+
+def _masked(values: Tensor, site: Any) -> Tensor:
+    """Zero where the site is masked; values have its event dims besides those of the mask."""
+    mask = site["mask"]
+    if isinstance(mask, Tensor):
+        mask = mask.reshape(*mask.shape, *[1] * site["fn"].event_dim)
+    return scale_and_mask(values, mask=mask)
+
+
+def _factors(site: Any) -> Any:
+    """The distribution of each dimension on its own."""
+    distribution = site["fn"]
     while isinstance(distribution, torch.distributions.Independent):
         distribution = distribution.base_dist
+    if distribution.event_shape:
+        raise ValueError(
+            f"site {site['name']!r} has a {type(distribution).__name__}, which is not a product over latent "
+            "dimensions: there is no KL per dimension; rate_distortion gives the total, and BetaELBO without "
+            "free_bits weighs it"
+        )
     return distribution
 
 
