@@ -24,6 +24,7 @@ from ppl_vae.diagnostics import (
     rate_distortion,
     to_datatree,
 )
+from ppl_vae.diagnostics.collapse import noise_limit
 from ppl_vae.evidence import log_evidence
 from ppl_vae.objectives import MeanFieldELBO, TraceELBO
 
@@ -149,8 +150,32 @@ def test_thresholds_and_scales_are_numbers_in_range(bed, bad):
 
 
 def test_one_feature_has_one_eigenvalue():
-    x = [1.0, 2.0, 3.0, 4.0]  # of variance 1.25
-    assert [linear_active_units(x, scale=scale) for scale in (1.25**0.5 - 1e-6, 1.25**0.5 + 1e-6)] == [1, 0]
+    x = [1.0, 2.0, 3.0, 4.0]  # of variance 5 / 3
+    limit = (5 / 3 / noise_limit(4, 1)) ** 0.5
+    assert [linear_active_units(x, scale=scale) for scale in (limit - 1e-6, limit + 1e-6)] == [1, 0]
+    with pytest.raises(ValueError, match="the data have 1 row; a covariance needs at least 2"):
+        linear_active_units([[1.0, 2.0]], scale=1.0)
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize(("num_rows", "num_features"), [(2, 1), (10, 3), (3, 10), (40, 40), (300, 20), (20, 100)])
+def test_noise_has_no_active_unit(num_rows, num_features):
+    """In 99 of 100 data sets, whatever its standard deviation: 500 data sets, 4.5 standard errors."""
+    noise = 3.0 * torch.randn(500, num_rows, num_features, generator=torch.Generator().manual_seed(0)).double()
+    share = np.mean([linear_active_units(x, scale=3.0) > 0 for x in noise])
+    assert share < 0.01 + 4.5 * (0.01 * 0.99 / 500) ** 0.5
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize(("num_rows", "num_features"), [(300, 20), (1000, 100), (2000, 5)])
+def test_as_many_units_are_active_as_directions_stand_out_of_the_noise(num_rows, num_features):
+    """Three of variance sigma^2 (1 + s), s eight times what is detectable for large N, or a fifth; 20 data sets."""
+    generator, detectable = torch.Generator().manual_seed(0), (num_features / num_rows) ** 0.5
+    for s, expected in ((8 * detectable, 3), (detectable / 5, 0)):
+        sd = 0.5 * torch.ones(num_features).double()
+        sd[:3] *= (1 + s) ** 0.5
+        data = (sd * torch.randn(num_rows, num_features, generator=generator).double() for _ in range(20))
+        assert np.mean([linear_active_units(x, scale=0.5) == expected for x in data]) >= 0.9
 
 
 @pytest.mark.parametrize("diagnose", [active_units, rate_distortion, kl_per_dimension, to_datatree])

@@ -1,5 +1,6 @@
 """Posterior collapse: which latent dimensions carry anything about x, and how many nats."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,7 @@ __all__ = [
     "rate_distortion",
 ]
 
+TRACY_WIDOM_99 = 2.0234  # quantile of the law of order one
 PARTS = ("rate", "distortion", "elbo", "rate_se", "distortion_se", "elbo_se")
 
 
@@ -131,11 +133,14 @@ def active_units(
 
 
 def linear_active_units(data: Dataset | Any, scale: float) -> int:
-    """How many latent dimensions a linear VAE uses at its optimum: eigenvalues of the data's covariance above scale^2.
+    """How many latent dimensions a linear VAE has a use for: eigenvalues of the covariance above those of noise.
 
     For a Gaussian likelihood of this standard deviation, a linear decoder, a linear mean-field encoder and a standard
-    normal prior, where the ELBO's optimum is that of probabilistic PCA. Fewer active units than this (and than latent
-    dimensions) are training's fault; the others are the noise's.
+    normal prior, where the ELBO's optimum is that of probabilistic PCA: it uses a dimension for each eigenvalue above
+    sigma^2. Those of N rows of noise alone in J features reach to sigma^2 (1 + sqrt(J / N))^2, and the largest of them
+    beyond by a random multiple of N^(-2/3): its 99 % quantile is the limit here. A direction of variance
+    sigma^2 (1 + s) is found, as N grows, where s > sqrt(J / N). Fewer active units than this (and than latent
+    dimensions) are training's fault; more, down to sigma^2, fit the noise of these rows.
 
     Args:
         data: A `Dataset`, or an array, tensor, DataFrame, DataArray; nothing missing.
@@ -145,9 +150,13 @@ def linear_active_units(data: Dataset | Any, scale: float) -> int:
         A number; a model with fewer latent dimensions uses all of them.
 
     Raises:
-        ValueError: missing values, or a scale that is not above 0.
+        ValueError: missing values, fewer than two rows, or a scale that is not above 0.
 
     References:
+        Marchenko and Pastur (1967), Distribution of eigenvalues for some sets of random matrices, Math. USSR Sbornik 1;
+        Johnstone (2001), On the distribution of the largest eigenvalue in PCA, Annals of Statistics 29, with the
+        constants of Ma (2012), Accuracy of the Tracy-Widom limits, Bernoulli 18; Baik, Ben Arous and Peche (2005),
+        Phase transition of the largest eigenvalue, Annals of Probability 33;
         Lucas et al. (2019), Don't blame the ELBO! A linear VAE perspective on posterior collapse, arXiv:1911.02469;
         Tipping and Bishop (1999), Probabilistic principal component analysis, JRSS B 61.
 
@@ -161,8 +170,18 @@ def linear_active_units(data: Dataset | Any, scale: float) -> int:
     x = x.reshape(len(x), -1)
     if x.isnan().any():
         raise ValueError("x has missing values, and eigenvalues need a covariance: give complete rows")
-    covariance = torch.atleast_2d(x.mT.cov(correction=0))
-    return int((torch.linalg.eigvalsh(covariance) > scale**2).sum())
+    if len(x) < 2:
+        raise ValueError(f"the data have {len(x)} row; a covariance needs at least 2")
+    covariance = torch.atleast_2d(x.mT.cov(correction=1))
+    return int((torch.linalg.eigvalsh(covariance) > scale**2 * noise_limit(*x.shape)).sum())
+
+
+def noise_limit(num_rows: int, num_features: int) -> float:
+    """The largest eigenvalue of the covariance of unit noise is above it once in a hundred times."""
+    degrees = num_rows - 1
+    root, other = math.sqrt(degrees - 0.5), math.sqrt(num_features - 0.5)
+    spread = (root + other) * (1 / root + 1 / other) ** (1 / 3)
+    return ((root + other) ** 2 + TRACY_WIDOM_99 * spread) / degrees
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,17 @@
 """InfoVAE: the ELBO with part of its KL exchanged for a distance between aggregate posterior and prior."""
 
+from dataclasses import dataclass
+from typing import Any
+
+import pyro
 import torch
+from pyro import poutine
 from torch import Tensor
 
 from ppl_vae.checks import real_number
 from ppl_vae.objectives.bound import Bound
 from ppl_vae.objectives.mean_field import kl_per_datum
-from ppl_vae.terms import LogTerms
+from ppl_vae.terms import PARTICLES, LogTerms, Program, Site
 
 __all__ = ["InfoVAE"]
 
@@ -16,11 +21,12 @@ ROUNDING = 1e-9  # of 1 - alpha
 class InfoVAE(Bound):
     """E_q[log p(x given z)] - (1 - alpha) KL(q(z given x) || p) - (alpha + scale - 1) MMD^2(q(z), p).
 
-    q(z) is the aggregate posterior of the batch: the maximum mean discrepancy compares it, not each q(z given x), with
-    the prior, and so does not reward collapse. The MMD is a property of the batch, added to each of its data; it is
-    estimated without bias (a U-statistic, which may be slightly negative). A single datum has no aggregate posterior:
-    where an epoch's last batch is one row, its MMD is left out, and `fit` refuses batches of one row throughout. No
-    bound on log p(x) unless alpha = 0 and scale = 1, the ELBO.
+    q(z) = E_x q(z given x) is the aggregate posterior, over the population that the rows come from: the maximum mean
+    discrepancy compares it, not each q(z given x), with the prior, and so does not reward collapse. It is estimated
+    from each batch without bias, from pairs of different rows (a U-statistic, which may be slightly negative), and
+    added to each row. A single row has no aggregate posterior: where an epoch's last batch is one row, its MMD is left
+    out, and `fit` refuses batches of one row throughout. A prior without path derivative (a mixture) learns from the
+    KL and the likelihood alone. No bound on log p(x) unless alpha = 0 and scale = 1, the ELBO.
 
     Args:
         alpha: Share of the KL that is taken away, at most 1.
@@ -58,16 +64,24 @@ class InfoVAE(Bound):
         penalty = (1 - self.alpha) * kl + (self.alpha + self.scale - 1) * self.discrepancy(terms)
         return terms.log_likelihood.mean(0) - self.kl_weight * penalty
 
+    def terms(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> LogTerms:
+        """As for any bound; where several sites make up z, with draws of them all from the prior."""
+        terms = super().terms(model, guide, *args, **kwargs)
+        if len(terms.prior_sites) == 1:
+            return terms
+        particles = pyro.plate(PARTICLES, self.num_particles, dim=-1 - self.max_plate_nesting)
+        dream = poutine.trace(poutine.uncondition(particles(model))).get_trace(*args, **kwargs)
+        return WithDream(**vars(terms), dream=dream)
+
     def discrepancy(self, terms: LogTerms) -> Tensor:
-        """MMD^2 between the batch's aggregate posterior and the prior, a scalar; 0 where the batch is one row."""
+        """MMD^2 between the aggregate posterior and the prior, a scalar; 0 where the batch is one row."""
         if terms.log_likelihood.shape[1] < self.fewest_rows:
             return terms.log_likelihood.new_zeros(())
-        draws, prior_draws, num_draws = [], [], terms.log_likelihood.numel()
-        for name in terms.posterior_sites:
+        draws, prior_draws = [], []
+        for name in terms.prior_sites:
             site = terms.model_trace.nodes[name]
-            again = site["fn"].rsample() if site["fn"].has_rsample else site["fn"].sample()
-            draws.append(site["value"].flatten(0, 1).reshape(num_draws, -1))
-            prior_draws.append(again.flatten(0, 1).reshape(num_draws, -1))
+            draws.append(_per_row(site["value"], site))
+            prior_draws.append(_per_row(_from_prior(terms, site), site))
         return squared_mmd(torch.cat(draws, -1), torch.cat(prior_draws, -1))
 
     def options(self) -> list[str]:
@@ -75,17 +89,41 @@ class InfoVAE(Bound):
         return [f"alpha={self.alpha:g}", f"scale={self.scale:g}"]
 
 
+@dataclass(frozen=True)
+class WithDream(LogTerms):
+    """Beside the log-probabilities, a run of the model that neither the guide nor the data direct."""
+
+    dream: Any = None
+
+
+def _from_prior(terms: LogTerms, site: Site) -> Tensor:
+    """Draws of a site from the prior; where it may depend on other latents, together with those."""
+    if isinstance(terms, WithDream):
+        return terms.dream.nodes[site["name"]]["value"]
+    return site["fn"].rsample() if site["fn"].has_rsample else site["fn"].sample()
+
+
+def _per_row(values: Tensor, site: Site) -> Tensor:
+    """(K, *plates, B, *event) -> (K, B, D)."""
+    by_row = values.movedim(-1 - site["fn"].event_dim, 1)
+    return by_row.reshape(*by_row.shape[:2], -1)
+
+
 def squared_mmd(x: Tensor, y: Tensor) -> Tensor:
-    """Unbiased squared maximum mean discrepancy of two samples (n, D) and (m, D), kernel exp(-|a - b|^2 / D).
+    """Squared maximum mean discrepancy of two distributions from K draws in each of B rows, (K, B, D), without bias.
+
+    The kernel is exp(-|a - b|^2 / D). Rows are independent; draws within one row share its q(z given x) or its
+    p(z given c). Only pairs of different rows are independent draws of the aggregates, and only they are averaged.
 
     References:
         Gretton et al. (2012), A kernel two-sample test, JMLR 13, eq. 3.
     """
+    num_rows, dim = x.shape[1:]
 
-    def kernel(a: Tensor, b: Tensor) -> Tensor:
-        return torch.exp(-(a.unsqueeze(1) - b).square().sum(-1) / a.shape[-1])
+    def mean_kernel(a: Tensor, b: Tensor) -> Tensor:
+        distances = (a.flatten(0, 1).unsqueeze(1) - b.flatten(0, 1)).square().sum(-1)
+        kernel = torch.exp(-distances / dim).unflatten(1, (-1, num_rows)).unflatten(0, (-1, num_rows))
+        rows = kernel.mean((0, 2))
+        return (rows.sum() - rows.diagonal().sum()) / (num_rows * (num_rows - 1))
 
-    def off_diagonal_mean(k: Tensor) -> Tensor:
-        return (k.sum() - k.diagonal().sum()) / (len(k) * (len(k) - 1))
-
-    return off_diagonal_mean(kernel(x, x)) + off_diagonal_mean(kernel(y, y)) - 2 * kernel(x, y).mean()
+    return mean_kernel(x, x) + mean_kernel(y, y) - 2 * mean_kernel(x, y)
