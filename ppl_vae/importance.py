@@ -14,7 +14,7 @@ from ppl_vae.checks import whole_number
 from ppl_vae.global_latents import conditionals, with_global_draws
 from ppl_vae.inspection import check_data, check_programs
 from ppl_vae.programs import arguments, evaluating, modules_of
-from ppl_vae.recording import Graph, RecordingError, check_agreement, compiled, recorded, unchanged
+from ppl_vae.recording import Graph, check_agreement, compiled, first_line, recorded, unchanged
 from ppl_vae.seeding import derived_seed, seeded
 from ppl_vae.terms import Program, log_terms
 
@@ -143,7 +143,7 @@ class CompiledKernels(Kernels):
 
     def __call__(self, model: Program, guide: Program, args: tuple[Tensor, ...], num_particles: int) -> Tensor:
         """Log-weights, (K, rows)."""
-        programs, shape = (model, guide), (num_particles, *(arg.shape for arg in args))
+        programs, shape = (model, guide), (num_particles, *((arg.shape, arg.dtype) for arg in args))
         if programs not in self.graphs:
             self.graphs[programs] = shape, self._graph(model, guide, args, num_particles)
         compiled_shape, graph = self.graphs[programs]
@@ -161,8 +161,8 @@ class CompiledKernels(Kernels):
                     found = graph(others)
                 with seeded(1):
                     check_agreement(found, handlers(model, guide, others, num_particles), "log-weights")
-        except RecordingError as error:
-            logger.log(self.level, "log-weights not compiled: %s", error)
+        except Exception as error:  # whatever it was: if it is the programs' own, the handlers will raise it again
+            logger.log(self.level, "log-weights not compiled: %s", first_line(error))
             return None
         logger.info("log-weights compiled (%.1f s)", time.perf_counter() - start)
         return graph

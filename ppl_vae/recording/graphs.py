@@ -1,5 +1,6 @@
 """Programs as graphs of tensor operations: Pyro's effect handlers run once, the graph they leave runs ever after."""
 
+import copy
 import logging
 import warnings
 from collections.abc import Callable, Iterator
@@ -58,13 +59,15 @@ def recorded(function: Graph, *inputs: Any) -> torch.fx.GraphModule:
 def compiled(graph: torch.fx.GraphModule, *inputs: Any) -> Graph:
     """The graph through torch's compiler, with the random stream of eager mode. Takes seconds; torch keeps it on disk.
 
-    Raises RecordingError where there is no C++ compiler, or it fails.
+    The compiler changes the graph that it is given, so it is given a copy, which shares the graph's tensors.
+    Raises RecordingError where there is no C++ compiler, no place for its files, or it fails.
     Ansel et al. (2024), PyTorch 2: faster machine learning through dynamic bytecode transformation and graph
     compilation, doi:10.1145/3620665.3640366.
     """
     try:
         with seeded(0), _quiet(), torch.no_grad():
-            run = torch._inductor.compile(graph, list(inputs), options={"fallback_random": True})
+            again = torch.fx.GraphModule(graph, copy.deepcopy(graph.graph))
+            run = torch._inductor.compile(again, list(inputs), options={"fallback_random": True})
             run(*inputs)
     except Exception as error:
         raise RecordingError(first_line(error)) from error

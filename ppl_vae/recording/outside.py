@@ -1,5 +1,6 @@
 """What a graph cannot hold: numbers among modules' attributes, the random streams of Python and NumPy, tensors read."""
 
+import copy
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,6 +44,7 @@ class Unread(TorchFunctionMode):
 def unchanged(*modules: nn.Module) -> Iterator[None]:
     """Raise RecordingError where what runs within changes what no graph would; all of it is put back in any case."""
     python, numpy, attributes = random.getstate(), _numpy_state(), _attributes(modules)
+    contents = _contents(modules)
     try:
         yield
         if random.getstate() != python:
@@ -53,19 +55,69 @@ def unchanged(*modules: nn.Module) -> Iterator[None]:
             now = getattr(module, name, value)
             if now is not value and (isinstance(value, torch.Tensor) or now != value):
                 raise RecordingError(f"a call changes {type(module).__name__}.{name}")
+        for held in contents:
+            if held.has_changed():
+                raise RecordingError(f"a call changes what {held.name} holds")
     finally:
         random.setstate(python)
         np.random.set_state(numpy)  # noqa: NPY002
         for (module, name), value in attributes.items():
             setattr(module, name, value)
+        for held in contents:
+            held.put_back()
 
 
 def _numpy_state() -> Any:
     return np.random.get_state()  # noqa: NPY002
 
 
-def _attributes(modules: tuple[nn.Module, ...]) -> dict[tuple[nn.Module, str], Any]:
-    """Plain values and buffers that modules keep."""
+class Held:
+    """What a module holds that can change in its place: a tensor, a random stream, a list or dict of plain values."""
+
+    def __init__(self, name: str, value: Any) -> None:
+        self.name, self.value, self.before = name, value, _content(value)
+
+    def has_changed(self) -> bool:
+        """Whether it has other contents than before."""
+        now = _content(self.value)
+        return not torch.equal(now, self.before) if isinstance(now, torch.Tensor) else now != self.before
+
+    def put_back(self) -> None:
+        """The contents as they were."""
+        if not self.has_changed():
+            return
+        if isinstance(self.value, torch.Generator):
+            self.value.set_state(self.before)
+        elif isinstance(self.value, torch.Tensor):
+            self.value.detach().copy_(self.before)
+        else:
+            self.value.clear()
+            self.value.extend(self.before) if isinstance(self.value, list) else self.value.update(self.before)
+
+
+def _content(value: Any) -> Any:
+    if isinstance(value, torch.Generator):
+        return value.get_state()
+    return value.detach().clone() if isinstance(value, torch.Tensor) else copy.copy(value)
+
+
+def _contents(modules: tuple[nn.Module, ...]) -> list[Held]:
+    """Of all that modules keep beside parameters and buffers, which are inputs of a graph."""
     parts = [part for module in modules for part in module.modules()]
-    plain = {(part, name): value for part in parts for name, value in vars(part).items() if isinstance(value, PLAIN)}
+    pairs = [(part, name, value) for part in parts for name, value in vars(part).items()]
+    return [Held(f"{type(part).__name__}.{name}", value) for part, name, value in pairs if _can_change(value)]
+
+
+def _can_change(value: Any) -> bool:
+    if isinstance(value, (list, set, dict)):
+        held = value.values() if isinstance(value, dict) else value
+        return all(isinstance(element, PLAIN) for element in held)
+    return isinstance(value, (torch.Tensor, torch.Generator))
+
+
+def _attributes(modules: tuple[nn.Module, ...]) -> dict[tuple[nn.Module, str], Any]:
+    """Plain values, tensors and buffers that modules keep."""
+    parts = [part for module in modules for part in module.modules()]
+    kinds = (*PLAIN, torch.Tensor)
+    plain = {(part, name): value for part in parts for name, value in vars(part).items() if isinstance(value, kinds)}
     return plain | {(part, name): value for part in parts for name, value in part.named_buffers(recurse=False)}

@@ -12,7 +12,16 @@ from pyro.infer import ELBO
 from torch import Tensor, nn
 
 from ppl_vae.objectives import Bound
-from ppl_vae.recording import Graph, RecordingError, check_agreement, compiled, recorded, replayed, unchanged
+from ppl_vae.recording import (
+    Graph,
+    RecordingError,
+    check_agreement,
+    compiled,
+    first_line,
+    recorded,
+    replayed,
+    unchanged,
+)
 from ppl_vae.seeding import seeded
 from ppl_vae.terms import Program
 
@@ -82,15 +91,15 @@ class RecordedStep(Step):
         frozen = [p for p in self.modules.parameters() if not p.requires_grad]
         self.others = [*self.modules.buffers(), *frozen]
         self.names: dict[Tensor, str] = {p: name for name, p in self.modules.named_parameters()}
-        self.graphs: dict[tuple[torch.Size, ...], Graph | None] = {}
+        self.graphs: dict[tuple[Any, ...], Graph | None] = {}
         self.said: set[str] = set()
 
     def __call__(self, args: Arguments, kl_weight: float = 1.0) -> float:
         """The loss, from the graph where there is one."""
-        shapes = tuple(arg.shape for arg in args)
-        if shapes not in self.graphs:
-            self.graphs[shapes] = self._graph(args)
-        graph = self.graphs[shapes]
+        kind = tuple((arg.shape, arg.dtype, arg.device) for arg in args)
+        if kind not in self.graphs:
+            self.graphs[kind] = self._graph(args)
+        graph = self.graphs[kind]
         if graph is None:
             return super().__call__(args, kl_weight)
         loss, *gradients = graph(*self._inputs(args, kl_weight))
@@ -105,10 +114,10 @@ class RecordedStep(Step):
             try:
                 with unchanged(self.modules):
                     made = self._made(way, found, args)
-                with unchanged(self.modules):
+                with unchanged(self.modules), self._own_gradients():
                     self._check(made, args)
-            except RecordingError as error:
-                how = f"{how}{', ' if how else ''}not {way}: {error}"
+            except Exception as error:  # whatever it was: if it is the program's own, the handlers will raise it again
+                how = f"{how}{', ' if how else ''}not {way}: {first_line(error)}"
                 break
             found, how = made, way
         level = logging.DEBUG if how in self.said else self.level if ":" in how else logging.INFO
@@ -166,7 +175,18 @@ class RecordedStep(Step):
             expected = super().__call__(args, 0.5)
         check_agreement(loss, torch.tensor(expected).to(loss), "loss")
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
-            check_agreement(gradient, parameter.grad, f"gradient for {self.names[parameter]}")
+            name = self.names.get(parameter, "a parameter of Pyro's store")
+            check_agreement(gradient, parameter.grad, f"gradient for {name}")
+
+    @contextmanager
+    def _own_gradients(self) -> Iterator[None]:
+        """What a trial run leaves in `.grad` is taken away, whatever ends it."""
+        before = [parameter.grad for parameter in self.parameters]
+        try:
+            yield
+        finally:
+            for parameter, gradient in zip(self.parameters, before, strict=True):
+                parameter.grad = gradient
 
 
 @contextmanager
