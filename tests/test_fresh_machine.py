@@ -21,6 +21,10 @@ from ppl_vae.recording import RecordingError, compiled, products, recorded
 from ppl_vae.training import run as loop
 from ppl_vae.training.step import WAYS, RecordedStep, Step
 
+NO_ROOM = """
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # no file may have a byte
+"""
 SCRIPT = """
 import logging, sys
 import torch
@@ -43,17 +47,17 @@ assert torch.allclose(*evidence, rtol=1e-5)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lacking", ["compiler", "cache"])
+@pytest.mark.parametrize("lacking", ["compiler", "disk"])
 def test_what_is_lacking_is_a_line_in_the_log(lacking, tmp_path):
     """A process of its own, since torch remembers which compiler it found."""
-    (tmp_path / "file").touch()
-    variables = {"CXX": "/nonexistent", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
-    if lacking == "cache":
-        variables = {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "file" / "cache")}
+    variables = {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    if lacking == "compiler":
+        variables["CXX"] = "/nonexistent"
+    script = SCRIPT if lacking == "compiler" else NO_ROOM + SCRIPT
     here = Path(__file__).parent
     paths = os.pathsep.join([str(here), str(here.parent)])
     ran = subprocess.run(
-        [sys.executable, "-c", SCRIPT],
+        [sys.executable, "-c", script],
         env={**os.environ, **variables, "PYTHONPATH": paths},
         capture_output=True,
         text=True,

@@ -158,7 +158,7 @@ def test_draws_are_fresh_at_each_step(records_at_once):
     x = data_for("Bernoulli", 2)
     with loop._training_mode(model, guide), missing_values(False):
         assert len({run.step((x,)) for _ in range(5)}) == 5
-    assert run.step.graphs[(x.shape,)] is not None
+    assert [graph is not None for graph in run.step.graphs.values()] == [True]
 
 
 class Stateful(torch.nn.Module):

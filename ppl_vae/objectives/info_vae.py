@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-import pyro
 import torch
 from pyro import poutine
 from torch import Tensor
@@ -11,7 +10,8 @@ from torch import Tensor
 from ppl_vae.checks import real_number
 from ppl_vae.objectives.bound import Bound
 from ppl_vae.objectives.mean_field import kl_per_datum
-from ppl_vae.terms import PARTICLES, LogTerms, Program, Site
+from ppl_vae.particles import Particles, Program, Site, require_outermost, run, with_any_nesting
+from ppl_vae.terms import LogTerms
 
 __all__ = ["InfoVAE"]
 
@@ -67,15 +67,21 @@ class InfoVAE(Bound):
     def terms(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> LogTerms:
         """As for any bound; where several sites make up z, with draws of them all from the prior."""
         terms = super().terms(model, guide, *args, **kwargs)
-        if len(terms.prior_sites) == 1:
+        if len(terms.prior_sites) < 2:
             return terms
-        particles = pyro.plate(PARTICLES, self.num_particles, dim=-1 - self.max_plate_nesting)
-        dream = poutine.trace(poutine.uncondition(particles(model))).get_trace(*args, **kwargs)
-        return WithDream(**vars(terms), dream=dream)
+        shared = {site["name"]: site["value"] for site in terms.global_latents}
+
+        def dream_at(depth: int) -> Any:
+            dreaming = poutine.condition(poutine.uncondition(Particles(self.num_particles, depth)(model)), data=shared)
+            dream = run(dreaming, *args, **kwargs)
+            require_outermost(dream, depth)
+            return dream
+
+        return WithDream(**vars(terms), dream=with_any_nesting(dream_at, self.max_plate_nesting))
 
     def discrepancy(self, terms: LogTerms) -> Tensor:
         """MMD^2 between the aggregate posterior and the prior, a scalar; 0 where the batch is one row."""
-        if terms.log_likelihood.shape[1] < self.fewest_rows:
+        if terms.log_likelihood.shape[1] < self.fewest_rows or not terms.prior_sites:
             return terms.log_likelihood.new_zeros(())
         draws, prior_draws = [], []
         for name in terms.prior_sites:

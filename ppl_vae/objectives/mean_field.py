@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from ppl_vae.objectives.bound import Bound
-from ppl_vae.terms import LogTerms, Program, global_sum, per_datum, scaled_sum
+from ppl_vae.terms import LogTerms, Program, global_sum, per_datum, sample_sites, scaled_sum
 
 __all__ = ["MeanFieldELBO"]
 
@@ -50,7 +50,7 @@ class MeanFieldELBO(Bound):
         total = terms.log_global
         for q_site in terms.global_latents:
             p_site = terms.model_trace.nodes.get(q_site["name"])
-            kl = None if p_site is None else _kl(q_site, p_site)
+            kl = _kl(q_site, p_site) if has_closed_form(terms, q_site["name"]) else None
             if kl is not None:
                 sampled = global_sum([p_site], observed=False) - global_sum([q_site], observed=False)
                 total = total - sampled - scaled_sum(kl, q_site)
@@ -80,19 +80,23 @@ def has_closed_form(terms: LogTerms, name: str) -> bool:
     The guide must have drawn all latents that p(site given ...) may depend on before it draws the site: one that it
     draws later may depend on the site. Model and guide must mask the same rows. Auxiliary sites have no prior.
     """
-    model_order = [site["name"] for site in sample_sites(terms.model_trace)]
+    model_order, guide_order = (_latents(trace) for trace in (terms.model_trace, terms.guide_trace))
     if name not in model_order:
         return False
     if terms.guide_trace.nodes[name]["mask"] is not terms.model_trace.nodes[name]["mask"]:
         return False
     before = model_order[: model_order.index(name)]
-    guide_order = [site["name"] for site in sample_sites(terms.guide_trace)]
     return set(before).isdisjoint(guide_order[guide_order.index(name) :])
+
+
+def _latents(trace: Any) -> list[str]:
+    """Names in the order in which they were drawn."""
+    return [site["name"] for site in sample_sites(trace) if not site["is_observed"]]
 
 
 def kl_per_datum(terms: LogTerms) -> Tensor:
     """KL of all latent sites per particle and datum, in closed form where known, (K, B)."""
-    return torch.stack([kl.expand_as(terms.log_likelihood) for _, kl, _ in kl_per_site(terms)]).sum(0)
+    return sum((kl for _, kl, _ in kl_per_site(terms)), torch.zeros_like(terms.log_likelihood))
 
 
 def kl_per_dimension(terms: LogTerms) -> Tensor:
