@@ -190,7 +190,7 @@ def test_info_vae_takes_plates_within_a_row():
         with pyro.plate("data", len(x), dim=-1):
             with pyro.plate("parts", 3, dim=-2):
                 z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
-            pyro.sample("x", dist.Normal(z.sum((-1, -3)), 1.0), obs=x)
+            pyro.sample("x", dist.Normal(z.sum(-1).sum(-2, keepdim=True), 1.0), obs=x)
 
     def guide(x):
         with pyro.plate("data", len(x), dim=-1), pyro.plate("parts", 3, dim=-2):
