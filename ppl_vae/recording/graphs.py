@@ -60,7 +60,7 @@ def compiled(graph: torch.fx.GraphModule, *inputs: Any) -> Graph:
     """The graph through torch's compiler, with the random stream of eager mode. Takes seconds; torch keeps it on disk.
 
     The compiler changes the graph that it is given, so it is given a copy, which shares the graph's tensors.
-    Raises RecordingError where there is no C++ compiler, no place for its files, or it fails.
+    Raises RecordingError where there is no C++ compiler, no room on the disk, or it fails.
     Ansel et al. (2024), PyTorch 2: faster machine learning through dynamic bytecode transformation and graph
     compilation, doi:10.1145/3620665.3640366.
     """
