@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from ppl_vae.checks import one_line
 from ppl_vae.data import Dataset
+from ppl_vae.families.networks import at_rest
+from ppl_vae.seeding import one_at_a_time
 from ppl_vae.terms import Program
 
 __all__ = ["module_of"]
@@ -105,19 +107,14 @@ def evaluating(*programs: Program) -> Iterator[None]:
 
     What goes wrong in it says so in one line.
     """
-    modes = [(part, part.training) for module in modules_of(*programs) for part in module.modules()]
-    for module, _ in modes:
-        module.training = False
+    quiet = pyro.validation_enabled(False)
     try:
-        with torch.no_grad(), own_parameters(*programs), pyro.validation_enabled(False):
+        with one_at_a_time, at_rest(*modules_of(*programs)), torch.no_grad(), own_parameters(*programs), quiet:
             yield
     except (ValueError, RuntimeError) as error:
         if (said := one_line(error)) == str(error):
             raise
         raise type(error)(said).with_traceback(error.__traceback__) from None
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def place(data: Dataset, *programs: Program, device: str | torch.device | None = None) -> Dataset:

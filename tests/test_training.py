@@ -464,13 +464,11 @@ def test_a_smaller_last_batch_weighs_each_datum_the_same():
     torch.testing.assert_close(whole, 16 * last, rtol=1e-3, atol=1e-4)
 
 
-def test_modes_and_global_state_are_given_back():
+def test_modules_are_left_in_evaluation_mode_and_global_state_is_given_back():
     model, guide = vae()
-    guide.eval()
     before = torch.get_rng_state()
     pv.fit(model, guide, data_for("Bernoulli"), training=quiet(num_epochs=1))
-    assert model.training
-    assert not guide.training
+    assert not any(part.training for program in (model, guide) for part in program.modules())
     assert torch.equal(before, torch.get_rng_state())
     assert len(pyro.get_param_store()) == 0
     assert torch.distributions.Distribution._validate_args

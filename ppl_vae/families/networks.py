@@ -1,7 +1,10 @@
 """Networks make features and know no distribution; `Readout` is the last map, owned by a likelihood or posterior."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from numbers import Integral
+from typing import Any
 
 import torch
 from pyro.distributions import transforms as T
@@ -15,7 +18,8 @@ Activation = Callable[[], nn.Module]
 
 def shape_of(size: int | Sequence[int]) -> torch.Size:
     """Read `784` as `(784,)` and leave `(28, 28)` alone."""
-    return torch.Size([size] if isinstance(size, int) else size)
+    sizes: Any = [size] if isinstance(size, Integral) else size  # NumPy's integers are no int
+    return torch.Size(map(int, sizes))
 
 
 class MLP(nn.Module):
@@ -264,19 +268,34 @@ def read_features(network: nn.Module, example: Tensor, name: str) -> torch.Size:
 
     Raises:
         ValueError: the network cannot read such inputs.
+        TypeError: it returns something else than a tensor.
     """
-    training = network.training
-    network.eval()
     try:
-        with torch.no_grad():
-            return network(example).shape[1:]
+        with at_rest(network), torch.no_grad():
+            features = network(example)
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise ValueError(
             f"the {name} cannot read inputs of shape (*, {str(tuple(example.shape[1:]))[1:]}: {reason}"
         ) from error
+    if not isinstance(features, Tensor):
+        raise TypeError(
+            f"the {name} returns a {type(features).__name__}: give it as a module that returns one tensor, the features"
+        )
+    return features.shape[1:]
+
+
+@contextmanager
+def at_rest(*modules: nn.Module) -> Iterator[None]:
+    """Evaluation mode: no dropout, and batch normalisation with its running averages; all as before afterwards."""
+    modes = [(part, part.training) for module in modules for part in module.modules()]
+    for part, _ in modes:
+        part.training = False
+    try:
+        yield
     finally:
-        network.train(training)
+        for part, training in modes:
+            part.training = training
 
 
 def require_module(part: object, name: str) -> None:

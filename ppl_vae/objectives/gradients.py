@@ -70,6 +70,14 @@ class Gradient(ABC):
         """Whether a step depends on earlier ones, as a moving baseline does."""
         return False
 
+    def state(self) -> dict[str, Tensor]:
+        """What a later step takes from earlier ones."""
+        return {}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Go on from a state taken before; an empty one is the beginning."""
+        return None
+
     def detaches(self, bound: Target) -> bool:
         """Whether latents must be cut from the graph, so that the three derivatives come apart."""
         return True
@@ -336,6 +344,14 @@ class ScoreFunction(Gradient):
     def has_state(self) -> bool:
         """Only the moving average."""
         return self.baseline == "moving-average"
+
+    def state(self) -> dict[str, Tensor]:
+        """The average."""
+        return {} if self._average is None else {"average": self._average}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Set the average."""
+        self._average = state.get("average")
 
     def signal(self, bound: Target, log_weights: Tensor) -> Tensor:
         """What d log q(z_k) / d phi is multiplied by, (K, B)."""

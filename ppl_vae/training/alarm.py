@@ -17,7 +17,7 @@ PATIENCE = 5  # epochs
 def mean_rate(model: Program, guide: Program, args: tuple[Tensor, ...], seed: int = 0) -> float:
     """Mean of log q(z given x) - log p(z) over some data, one draw each: an estimate of the rate, in nats per datum.
 
-    NaN for programs without log-weights (sites marked for enumeration).
+    NaN for programs without log-weights (sites marked for enumeration, or no room for a plate of particles).
 
     Args:
         model: `Model`, or any Pyro model with a plate "data" at dim -1.
@@ -37,7 +37,7 @@ def mean_rate(model: Program, guide: Program, args: tuple[Tensor, ...], seed: in
     try:
         with evaluating(model, guide), seeded(seed):
             terms = log_terms(model, guide, *args)
-    except ValueError:
+    except Exception:  # whatever a program cannot do here: a diagnostic never ends a training
         return float("nan")
     return (terms.log_q - terms.log_prior).double().mean().item()
 

@@ -7,6 +7,7 @@ from pyro.infer import ELBO
 from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.objectives import MeanFieldELBO
 from ppl_vae.programs import require_programs
+from ppl_vae.seeding import one_at_a_time
 from ppl_vae.terms import Program
 from ppl_vae.training.result import FitResult
 from ppl_vae.training.run import Run
@@ -27,6 +28,7 @@ def fit(
 
     Each step follows the gradient of the mean bound over a batch; binarised data are drawn afresh each epoch
     (`binarize="dynamic"`). The validation bound is unannealed, in evaluation mode, with the same draws each epoch.
+    Modules are left in evaluation mode, however training ends. A second `fit` in another thread waits for the first.
 
     Args:
         model: `Model`, or any Pyro model with a plate "data" at dim -1.
@@ -39,7 +41,8 @@ def fit(
         History, best epoch, wall time.
 
     Raises:
-        NonFiniteLossError: the loss became NaN or infinite; the weights of the last complete epoch are put back.
+        NonFiniteLossError: the loss or a parameter became NaN or infinite; the last weights under which the bound is
+            finite are put back: those after the last complete epoch, or else those at the start.
         ValueError: x outside the support; a warm-up with one of Pyro's objectives; a checkpoint of other settings;
             batches of one row for an objective that compares data.
         TypeError: model, guide, objective or training are of another kind.
@@ -61,4 +64,5 @@ def fit(
     if not isinstance(training, Training):
         raise TypeError(f"training is {training!r}; it must be an object, as in Training(num_epochs=10)")
     require_programs(model, guide)
-    return Run(model, guide, as_dataset(data), objective, training).go()
+    with one_at_a_time:
+        return Run(model, guide, as_dataset(data), objective, training).go()

@@ -5,7 +5,7 @@ import logging
 import math
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,23 +16,26 @@ from pyro.infer import ELBO, TraceEnum_ELBO
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from ppl_vae.checks import one_line
 from ppl_vae.data import Dataset
 from ppl_vae.data.rows import blocks, in_turn, taken
 from ppl_vae.distributed import add_up, check_share, from_main, gathered, is_main, num_processes, rank
 from ppl_vae.families.missing import missing_values
 from ppl_vae.inspection import check_data, check_programs
 from ppl_vae.model import Model
-from ppl_vae.objectives import Bound
+from ppl_vae.objectives import Bound, Reparameterized
 from ppl_vae.programs import arguments, evaluating, modules_of, own_parameters, place
 from ppl_vae.seeding import derived_seed, seeded
-from ppl_vae.terms import Program, log_terms, nonfinite_site
+from ppl_vae.terms import Program, log_terms
 from ppl_vae.training.alarm import collapse_warning, mean_rate
 from ppl_vae.training.checkpoint import Best, read_checkpoint, write_checkpoint
+from ppl_vae.training.failure import REMEDY, Fallback, culprit
 from ppl_vae.training.result import FitResult, NonFiniteLossError
 from ppl_vae.training.settings import Training
 from ppl_vae.training.shared_latents import shared_among
 from ppl_vae.training.state import State, Weights
 from ppl_vae.training.step import WAYS, RecordedStep, Step, number, unrecordable
+from ppl_vae.training.updates import Updates
 
 logger = logging.getLogger(__name__)
 
@@ -82,15 +85,17 @@ class Run:
         self.parameters = self.state.parameters
         if not self.parameters:
             raise ValueError("neither model nor guide has a trainable parameter: there is nothing to fit")
-        self.optimizer = _optimizer(training, self.parameters)
+        self.updates = Updates(training, self.parameters, self.batch_size)
         self.step = self._stepper()
+        self.gradient = objective.gradient if isinstance(objective, Bound) else Reparameterized()
+        self.gradient.restore({})  # nothing of an earlier training
         self.result = FitResult(seed=training.seed, objective=repr(objective))
         self.best = Best()
 
     def go(self) -> FitResult:
         """Train until the last epoch, or until patience ends."""
         self._resume()
-        last_good = self.state.take()
+        fallback = Fallback(self.state, self.result.num_epochs)
         total, is_quiet = self.training.num_epochs, not (self.training.progress and is_main())
         bar = tqdm(desc="fit", unit=" epochs", total=total, initial=self.result.num_epochs, disable=is_quiet)
         with _training_mode(self.model, self.guide), missing_values(self.any_missing), bar:
@@ -99,10 +104,10 @@ class Run:
                     break
                 try:
                     row = self._epoch(epoch)
-                except NonFiniteLossError:
-                    self.state.put(last_good)
+                except NonFiniteLossError as error:
+                    error.args = (f"{error}; {fallback.put_back(self._is_finite)}: {REMEDY}",)
                     raise
-                last_good = self._record(row)
+                fallback.keep(epoch, self._record(row))
                 bar.set_postfix({k: f"{row[k]:.2f}" for k in ("train", "valid") if k in row})
                 bar.update()
         return self._finish()
@@ -120,13 +125,26 @@ class Run:
                 if i == 0:
                     self._check_parameters()
                 if not math.isfinite(loss):
-                    raise self._nonfinite(loss, epoch, i, self._rows(x, self.train.context, rows))
+                    site = culprit(self.model, self.guide, self._rows(x, self.train.context, rows))
+                    raise NonFiniteLossError(f"the loss is {loss} at epoch {epoch}, batch {i}, {site}")
                 total += loss
+        self._check_weights(epoch, last=self._rows(x, self.train.context, rows))
         row = {"epoch": epoch, "train": -total / len(x), "kl_weight": self.training.kl_weight(epoch)}
         row["rate"] = mean_rate(self.model, self.guide, self._rows(x, self.train.context, rows), self._seed(0, 4))
         if self.valid is not None:
             row["valid"] = self._mean_bound(self.valid)
-        return row | {"learning_rate": self.optimizer.param_groups[0]["lr"], "seconds": time.perf_counter() - start}
+        row["learning_rate"] = self.updates.rate
+        self.updates.end_epoch(row.get("valid", row["train"]), row["kl_weight"])
+        return row | {"seconds": time.perf_counter() - start}
+
+    def _check_weights(self, epoch: int, last: tuple[Tensor, ...]) -> None:
+        """Raise where an epoch does not count: no later loss tells of the last step's weights."""
+        name = self.state.broken()
+        if name is not None:
+            raise NonFiniteLossError(f"{name} holds NaN or infinity after epoch {epoch}")
+        if epoch == self.training.num_epochs and not self._is_finite([last]):
+            site = culprit(self.model, self.guide, last)
+            raise NonFiniteLossError(f"the bound is not finite after epoch {epoch}, {site}")
 
     def _check_parameters(self) -> None:
         if len(self.state.parameters) != len(self.parameters):
@@ -134,20 +152,20 @@ class Run:
 
     def _step(self, x: Tensor, rows: Tensor, done: float) -> float:
         """One gradient step after `done` epochs; returns the loss summed over the batch."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.training.rate(done / self.training.num_epochs)
-        loss = self._gradient(x, rows, self.training.kl_weight(done))
-        if math.isfinite(loss):
-            if self.training.clip_norm is not None:
-                nn.utils.clip_grad_norm_(self.parameters, self.training.clip_norm)
-            self.optimizer.step()
-        return loss
+        args, kl_weight = self._rows(x, self.train.context, rows), self.training.kl_weight(done)
+        try:
+            return self.updates.step(done / self.training.num_epochs, lambda: self._gradient(args, kl_weight))
+        except RuntimeError as error:  # a factorisation fails where the others' numbers stop being finite
+            if not isinstance(error, torch.linalg.LinAlgError) and self.state.broken() is None:
+                raise
+            raise NonFiniteLossError(f"a step failed after {done:.2f} epochs ({one_line(error)})") from error
 
-    def _gradient(self, x: Tensor, rows: Tensor, kl_weight: float) -> float:
-        """Loss of a batch, its gradient in `.grad`: of these rows part by part, then of all processes' rows."""
-        args = self._rows(x, self.train.context, rows)
+    def _gradient(self, args: tuple[Tensor, ...], kl_weight: float) -> float:
+        """Loss of a batch, its gradient in `.grad`: of its rows part by part, then of all processes' rows."""
         parts = [
-            part for part in zip(*(arg.chunk(self.training.num_parts) for arg in args), strict=True) if len(part[0])
+            part
+            for part in zip(*(arg.tensor_split(self.training.num_parts) for arg in args), strict=True)
+            if len(part[0])
         ]
         loss, gradients = 0.0, [None if parts else torch.zeros_like(p) for p in self.parameters]
         for part in parts:
@@ -181,15 +199,16 @@ class Run:
                 total -= number(loss)
         return sum(gathered(total)) / len(data)
 
-    def _nonfinite(self, loss: float, epoch: int, batch: int, args: tuple[Tensor, ...]) -> NonFiniteLossError:
-        with evaluating(self.model, self.guide), seeded(0):
-            site = nonfinite_site(log_terms(self.model, self.guide, *args))
-        where = f"site {site!r}" if site else "no single site (their sum overflowed)"
-        return NonFiniteLossError(
-            f"the loss is {loss} at epoch {epoch}, batch {batch}, {where}; "
-            f"the weights after epoch {epoch - 1} were put back: lower learning_rate, set clip_norm, "
-            "or look for extreme values in x"
-        )
+    def _is_finite(self, batches: Iterable[tuple[Tensor, ...]] | None = None) -> bool:
+        """Whether the loss of each of these batches is finite; None takes all training rows."""
+        order = torch.arange(len(self.train)).split(self.batch_size)
+        everything = (self._rows(self.train.x, self.train.context, rows) for rows in order)
+        try:
+            with evaluating(self.model, self.guide), seeded(self._seed(0, 5)):
+                losses = (self.objective.loss(self.model, self.guide, *args) for args in batches or everything)
+                return all(math.isfinite(number(loss)) for loss in losses)
+        except (ValueError, RuntimeError):  # with such numbers a program may also fail
+            return False
 
     def _record(self, row: dict[str, float]) -> Weights:
         """Note an epoch, remember it if it is the best, write the checkpoint; returns its weights."""
@@ -206,9 +225,8 @@ class Run:
         elif row["kl_weight"] >= 1.0 and row["valid"] > self.best.value:
             self.best = Best(row["valid"], int(row["epoch"]), weights if self.training.patience else None)
         if self.training.checkpoint is not None and is_main():
-            write_checkpoint(
-                self.training.checkpoint, self._settings(), weights, self.optimizer, self.result, self.best
-            )
+            memory = self.updates.state() | {"gradient": self.gradient.state()}
+            write_checkpoint(self.training.checkpoint, self._settings(), weights, memory, self.result, self.best)
         return weights
 
     def _out_of_patience(self) -> bool:
@@ -230,10 +248,14 @@ class Run:
 
     def _log_concerns(self, model: Model) -> None:
         args = self._rows(self.train.x, self.train.context, torch.arange(self.batch_size))
-        with evaluating(self.model, self.guide), seeded(self._seed(0, 3)):
-            z: Any = log_terms(self.model, self.guide, *args).guide_trace.nodes["z"]["value"]
-            for concern in model.concerns(z, *args[1:]):
-                logger.warning(concern)
+        try:
+            with evaluating(self.model, self.guide), seeded(self._seed(0, 3)):
+                z: Any = log_terms(self.model, self.guide, *args).guide_trace.nodes["z"]["value"]
+                concerns = model.concerns(z, *args[1:])
+        except Exception as error:  # a diagnostic never ends a training
+            concerns = [f"the fitted likelihood could not be looked at: {one_line(error)}"]
+        for concern in concerns:
+            logger.warning(concern)
 
     def _resume(self) -> None:
         self.state.put(from_main(self.state.take()))  # all processes start from the same weights
@@ -241,7 +263,8 @@ class Run:
         state = from_main(read_checkpoint(path, self._settings()) if is_main() and path is not None else None)
         if state is not None:
             self.state.put(state["weights"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            self.updates.restore(state)
+            self.gradient.restore(state["gradient"])
             self.result, self.best = FitResult(**state["result"]), Best(**state["best"])
 
     def _settings(self) -> dict[str, str]:
@@ -257,10 +280,9 @@ class Run:
             "dtype",
         )
         values = {name: getattr(self.training, name) for name in names}
-        return {name: _told(value) for name, value in values.items()} | {
-            "objective": repr(self.objective),
-            "data and model": self.data_digest,
-        }
+        told = {name: _told(value) for name, value in values.items()}
+        told |= {"objective": repr(self.objective), "data and model": self.data_digest}
+        return told | self.updates.told
 
     def _seed(self, *keys: int) -> int:
         return derived_seed(self.training.seed, *keys)
@@ -303,12 +325,6 @@ def _enumerates(model: Program, guide: Program, args: tuple[Tensor, ...]) -> boo
     return any((site["infer"] or {}).get("enumerate") for site in sites)
 
 
-def _optimizer(training: Training, parameters: list[Tensor]) -> torch.optim.Optimizer:
-    if training.optimizer is not None:
-        return training.optimizer(parameters)
-    return torch.optim.Adam(parameters, lr=training.rate(0.0), fused=all(p.is_floating_point() for p in parameters))
-
-
 def sum_of(one: Tensor | None, other: Tensor | None) -> Tensor | None:
     """Where both are; else the one that is."""
     return other if one is None else one if other is None else one + other
@@ -327,9 +343,11 @@ def across_processes(loss: float, parameters: list[Tensor]) -> float:
 
 @contextmanager
 def _training_mode(*programs: Program) -> Iterator[None]:
-    """Training mode, no validation, out of Pyro's store, denormals flushed (Adam's moments decay into them)."""
+    """Training mode, no validation, out of Pyro's store, denormals flushed (Adam's moments decay into them).
+
+    Afterwards evaluation mode, for what is fitted is looked at.
+    """
     modules = [part for module in modules_of(*programs) for part in module.modules()]
-    modes = [(module, module.training) for module in modules]
     flushed = bool(torch.tensor(1e-40) * 0.5 == 0)
     torch.set_flush_denormal(True)
     for module in modules:
@@ -340,5 +358,5 @@ def _training_mode(*programs: Program) -> Iterator[None]:
             yield
     finally:
         torch.set_flush_denormal(flushed)
-        for module, training in modes:
-            module.training = training
+        for module in modules:
+            module.training = False

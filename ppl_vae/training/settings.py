@@ -15,6 +15,7 @@ __all__ = ["Training"]
 COUNTS = {"num_epochs": 0, "batch_size": 1, "num_parts": 1, "kl_warmup_epochs": 0, "patience": 1, "seed": 0}
 OBJECTS: dict[str, tuple[Any, str]] = {
     "optimizer": (Callable, "a function of the parameters, as in lambda ps: torch.optim.SGD(ps, lr=0.1)"),
+    "scheduler": (Callable, "a function of the optimiser, as in lambda o: torch.optim.lr_scheduler.StepLR(o, 30)"),
     "kl_schedule": (Callable, "a function of the fraction of training done, as in schedules.Linear()"),
     "device": ((str, torch.device), 'a name, as in "cuda"'),
     "checkpoint": ((str, Path), "a path"),
@@ -33,7 +34,14 @@ class Training:
         num_parts: Parts that a batch is taken in, one after the other, their gradients added: for batches that the
             memory does not hold. What an objective takes over the batch (free bits, `InfoVAE`) it takes over the part.
         learning_rate: A number, or a schedule: any function of the fraction of training done (`training.schedules`).
-        optimizer: From parameters to a torch optimiser; None is Adam (fused where the device has it).
+            None leaves the optimiser its own rates, and is 1e-3 for the default Adam. A number is the rate of the
+            first parameter group; the other groups keep their ratio to it.
+        optimizer: From parameters to a torch optimiser; None is Adam (fused where the device has it). An optimiser
+            that evaluates the loss itself (L-BFGS) sees the same draws at each evaluation of one step.
+        scheduler: From optimiser to one of `torch.optim.lr_scheduler`. It is stepped after each epoch, `OneCycleLR`
+            and `CyclicLR` after each batch. `ReduceLROnPlateau` is given the held-out bound of epochs at full KL
+            weight (the training bound where nothing is held out): as it is with mode="max", its negative, a loss,
+            with torch's default mode="min".
         clip_norm: Largest gradient norm; None does not clip.
         kl_warmup_epochs: Epochs over which the KL's weight grows from 0 to 1.
         kl_schedule: Any other course of the KL's weight, as a function of the fraction of training done
@@ -62,8 +70,9 @@ class Training:
     num_epochs: int = 100
     batch_size: int = 128
     num_parts: int = 1
-    learning_rate: float | Callable[[float], float] = 1e-3
+    learning_rate: float | Callable[[float], float] | None = None
     optimizer: Callable[[Iterable[Tensor]], torch.optim.Optimizer] | None = None
+    scheduler: Callable[[torch.optim.Optimizer], Any] | None = None
     clip_norm: float | None = None
     kl_warmup_epochs: int = 0
     kl_schedule: Callable[[float], float] | None = None
@@ -80,7 +89,7 @@ class Training:
             value = getattr(self, name)
             if value is not None or name != "patience":
                 object.__setattr__(self, name, whole_number(value, f"Training({name})", least))
-        if not callable(self.learning_rate):
+        if self.learning_rate is not None and not callable(self.learning_rate):
             real_number(self.learning_rate, "Training(learning_rate)", above=0)
         if self.clip_norm is not None:
             real_number(self.clip_norm, "Training(clip_norm)", above=0)
@@ -103,9 +112,11 @@ class Training:
             )
         if self.kl_warmup_epochs and self.kl_schedule is not None:
             raise ValueError("kl_warmup_epochs and kl_schedule both set the KL's weight: give one of them")
+        if self.scheduler is not None and callable(self.learning_rate):
+            raise ValueError("scheduler and a learning_rate that is a schedule both set the rate: give one of them")
 
     def rate(self, fraction: float) -> float:
-        """The learning rate after this fraction of training."""
+        """The learning rate after this fraction of training, where it is given."""
         rate = self.learning_rate(fraction) if callable(self.learning_rate) else self.learning_rate
         return real_number(rate, f"Training(learning_rate) after {fraction:.0%} of training", at_least=0)
 

@@ -1,6 +1,6 @@
 """What training changes: parameters and buffers, taken, put back, saved and loaded."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ class State:
         }
         _check_names(self.modules.values())
         self.named = {} if are_modules else _store_parameters(model, guide, run_once)
+        self.infinite = frozenset(_infinite(self.take()))  # a mask's buffer, say
 
     @property
     def parameters(self) -> list[Tensor]:
@@ -42,8 +43,14 @@ class State:
 
     def take(self) -> Weights:
         """A copy of all weights."""
-        weights = {name: module.state_dict() for name, module in self.modules.items()} | {"named": self.named}
-        return {name: {k: v.detach().clone() for k, v in group.items()} for name, group in weights.items()}
+        return {name: {k: v.detach().clone() for k, v in group.items()} for name, group in self._tensors().items()}
+
+    def broken(self) -> str | None:
+        """Name of the first tensor with NaN or infinity that had none at the start; None if there is none."""
+        return next((name for name in _infinite(self._tensors()) if name not in self.infinite), None)
+
+    def _tensors(self) -> Weights:
+        return {name: module.state_dict() for name, module in self.modules.items()} | {"named": self.named}
 
     def put(self, weights: Weights) -> None:
         """Set all weights to a copy taken before."""
@@ -52,6 +59,14 @@ class State:
         with torch.no_grad():
             for name, parameter in self.named.items():
                 parameter.copy_(weights["named"][name])
+
+
+def _infinite(weights: Weights) -> Iterator[str]:
+    """Names of tensors with a value that is not finite."""
+    for group, tensors in weights.items():
+        for name, values in tensors.items():
+            if not torch.isfinite(values).all():
+                yield f"{group}.{name}"
 
 
 def _check_names(modules: Iterable[nn.Module]) -> None:

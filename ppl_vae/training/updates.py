@@ -1,0 +1,154 @@
+"""How a gradient moves the parameters: torch's optimisers and schedulers, with their own rates unless told otherwise."""
+
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
+
+from ppl_vae.seeding import seeded
+from ppl_vae.training.settings import Training
+
+DEFAULT_RATE = 1e-3  # of the default Adam
+EACH_BATCH = OneCycleLR, CyclicLR  # which torch steps after a batch; all others after an epoch
+
+
+class Updates:
+    """The optimiser with its scheduler.
+
+    `learning_rate` is the rate of the first group that has one above zero; the others keep their ratio to it.
+    """
+
+    def __init__(self, training: Training, parameters: list[Tensor], batch_size: int) -> None:
+        self.training = training
+        self.parameters = parameters
+        self.batch_size = batch_size
+        self.optimizer = _optimizer(training, parameters)
+        self.shares = _shares(self.optimizer)
+        if training.learning_rate is not None:
+            self._set_rates(training.rate(0.0))
+        self.scheduler = None if training.scheduler is None else _scheduler(training.scheduler, self.optimizer)
+        closure = inspect.signature(self.optimizer.step).parameters.get("closure")
+        self.takes_closure = closure is not None and closure.default is inspect.Parameter.empty
+        self.told = {"optimizer": _told_optimizer(self.optimizer), "scheduler": _told_scheduler(self.scheduler)}
+
+    @property
+    def rate(self) -> float:
+        """The first group's learning rate."""
+        return float(self.optimizer.param_groups[0].get("lr", math.nan))
+
+    def step(self, fraction: float, gradient: Callable[[], float]) -> float:
+        """One update, after this fraction of training; `gradient` returns the loss and leaves the gradient in `.grad`.
+
+        Nothing moves where the loss is not finite.
+        """
+        if callable(self.training.learning_rate):
+            self._set_rates(self.training.rate(fraction))
+        loss = self._step_with_closure(gradient) if self.takes_closure else self._step(gradient)
+        if isinstance(self.scheduler, EACH_BATCH):
+            self.scheduler.step()
+        return loss
+
+    def end_epoch(self, bound: float, kl_weight: float) -> None:
+        """Step the scheduler; one that waits for a plateau sees the bound of epochs at full KL weight alone."""
+        if isinstance(self.scheduler, ReduceLROnPlateau):
+            if kl_weight >= 1.0:
+                self.scheduler.step(bound if self.scheduler.mode == "max" else -bound)
+        elif self.scheduler is not None and not isinstance(self.scheduler, EACH_BATCH):
+            self.scheduler.step()
+
+    def state(self) -> dict[str, Any]:
+        """What the next step needs."""
+        scheduler = None if self.scheduler is None else self.scheduler.state_dict()
+        return {"optimizer": self.optimizer.state_dict(), "scheduler": scheduler}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a state taken before."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.scheduler is not None:
+            self.scheduler.load_state_dict(state["scheduler"])
+
+    def _step(self, gradient: Callable[[], float]) -> float:
+        loss = gradient()
+        if math.isfinite(loss):
+            self._clip()
+            self.optimizer.step()
+        return loss
+
+    def _step_with_closure(self, gradient: Callable[[], float]) -> float:
+        """For an optimiser that evaluates the loss as often as it likes (L-BFGS): with the same draws each time."""
+        seed = int(torch.randint(2**62, ()))
+        losses = []
+
+        def closure() -> float:
+            with seeded(seed):
+                losses.append(gradient())
+            self._clip()
+            return losses[-1] / self.batch_size  # the gradient is that of the mean
+
+        optimizer: Any = self.optimizer  # torch's annotation is for losses that are tensors
+        optimizer.step(closure)
+        return losses[0]
+
+    def _clip(self) -> None:
+        if self.training.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.parameters, self.training.clip_norm)
+
+    def _set_rates(self, rate: float) -> None:
+        for group, share in zip(self.optimizer.param_groups, self.shares, strict=True):
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate * share)
+            else:
+                group["lr"] = rate * share
+
+
+def _optimizer(training: Training, parameters: list[Tensor]) -> torch.optim.Optimizer:
+    """The user's, or Adam."""
+    if training.optimizer is None:
+        return torch.optim.Adam(parameters, lr=DEFAULT_RATE, fused=all(p.is_floating_point() for p in parameters))
+    optimizer = training.optimizer(parameters)
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise TypeError(f"Training(optimizer) gave {optimizer!r}; it must give a torch.optim.Optimizer")
+    if training.learning_rate is not None and any("lr" not in group for group in optimizer.param_groups):
+        name = type(optimizer).__name__
+        raise ValueError(f"{name} has a group without a learning rate: leave Training(learning_rate) out")
+    return optimizer
+
+
+def _shares(optimizer: torch.optim.Optimizer) -> list[float]:
+    """Each group's rate in units of the first that is not zero."""
+    rates = [float(group.get("lr", 0.0)) for group in optimizer.param_groups]
+    unit = next((rate for rate in rates if rate > 0), 1.0)
+    return [rate / unit for rate in rates]
+
+
+def _scheduler(make: Callable[[torch.optim.Optimizer], Any], optimizer: torch.optim.Optimizer) -> Any:
+    """The user's, if it is one, and of this optimiser."""
+    scheduler = make(optimizer)
+    if not isinstance(scheduler, LRScheduler | ReduceLROnPlateau):
+        raise TypeError(f"Training(scheduler) gave {scheduler!r}; it must give one of torch.optim.lr_scheduler")
+    if scheduler.optimizer is not optimizer:
+        raise ValueError("Training(scheduler) gave a scheduler of another optimizer: make it from the one it is given")
+    return scheduler
+
+
+def _told_optimizer(optimizer: torch.optim.Optimizer) -> str:
+    """Its class, and each group's number of parameters and options, in words."""
+    groups = []
+    for group in optimizer.param_groups:
+        options = [f"{name}={value!r}" for name, value in sorted(group.items()) if name not in ("params", "initial_lr")]
+        groups.append(f"{len(group['params'])} parameters: {', '.join(options)}")
+    return f"{type(optimizer).__name__}({'; '.join(groups)})"
+
+
+def _told_scheduler(scheduler: Any) -> str:
+    """Its class and state as it was made, in words; functions of the epoch by their first values."""
+    if scheduler is None:
+        return "None"
+    functions = getattr(scheduler, "lr_lambdas", [])
+    values = [[function(epoch) for epoch in range(1, 9)] for function in functions]
+    state = {name: value for name, value in sorted(scheduler.state_dict().items()) if name != "lr_lambdas"}
+    return f"{type(scheduler).__name__}({state}{f', values {values}' if values else ''})"
