@@ -14,6 +14,7 @@ __all__ = [
     "one_line",
     "one_of",
     "real_number",
+    "shown",
     "suggestion",
     "warn_caller",
     "whole_fields",
@@ -94,6 +95,23 @@ def real_number(
         words = " and ".join(f"{word} {limit:g}" for word, limit in limits.items() if math.isfinite(limit))
         raise ValueError(f"{name} is {value!r}; it must be a finite number{', ' if words else ''}{words}")
     return float(value)
+
+
+def shown(value: Any) -> str:
+    """A number in the fewest digits that give it back in its own float type: 1.0000001 is never shown as 1. No paper.
+
+    Args:
+        value: A Python number, or a tensor with one.
+
+    Example:
+        >>> shown(2.0), shown(1.0000001), shown(float("nan"))
+        ('2', '1.0000001', 'nan')
+    """
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
+        value = value.numpy()[()] if value.element_size() > 2 else value.item()  # NumPy has no bfloat16
+    text = f"{value:g}"
+    return text if type(value)(text) == value else str(value)
 
 
 def one_of(value: Any, name: str, options: Collection[Any]) -> Any:

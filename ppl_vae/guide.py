@@ -9,7 +9,8 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from ppl_vae.families.networks import MLP, join, read_features, require_module, shape_of
+from ppl_vae.checks import whole_number
+from ppl_vae.families.networks import MLP, at_rest, join, read_features, require_module, shape_of
 from ppl_vae.families.posteriors import Posterior
 from ppl_vae.model import check_context
 
@@ -22,6 +23,7 @@ class Guide(PyroModule):
     """An amortised posterior: q(z given x, c) from features of x.
 
     Missing values (NaN) are set to zero before the encoder; with `missing=True` it is also told which were observed.
+    `columns` holds the names of the columns that `fit` trained on, as in `Model`.
     A plain Pyro guide: it works wherever `Model` does.
 
     Args:
@@ -59,7 +61,9 @@ class Guide(PyroModule):
         missing: bool = False,
     ) -> None:
         super().__init__(name=f"guide_{next(_numbers)}")
-        self.event_shape, self.context_dim, self.missing = shape_of(event_shape), context_dim, missing
+        self.event_shape, self.missing = shape_of(event_shape), missing
+        self.context_dim = whole_number(context_dim, "context_dim", at_least=0)
+        self.columns: dict[str, tuple[str, ...]] = {}
         require_module(posterior, "posterior")
         example = self.inputs(torch.zeros(1, *self.event_shape), torch.zeros(1, context_dim) if context_dim else None)
         encoder = MLP(example.shape[1:]) if encoder is None else encoder
@@ -70,7 +74,7 @@ class Guide(PyroModule):
         """The Pyro guide."""
         self.check(x, context)
         with pyro.plate("data", len(x), dim=-1):
-            return pyro.sample("z", self.encode(x, context))
+            return pyro.sample("z", self.posterior_at(x, context))
 
     def check(self, x: Tensor, context: Tensor | None = None) -> None:
         """Raise ValueError unless x has the shape that the guide was made for and context is as declared."""
@@ -81,7 +85,12 @@ class Guide(PyroModule):
         check_context(context, self.context_dim, "Guide")
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> dist.TorchDistribution:
-        """q(z given x, c)."""
+        """q(z given x, c); dropout and batch norm are at rest."""
+        with at_rest(self):
+            return self.posterior_at(x, context)
+
+    def posterior_at(self, x: Tensor, context: Tensor | None = None) -> dist.TorchDistribution:
+        """q(z given x, c) in the mode that the modules are in: what training follows."""
         return self.posterior(self.encoder(self.inputs(x, context)))
 
     def inputs(self, x: Tensor, context: Tensor | None = None) -> Tensor:

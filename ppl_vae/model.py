@@ -1,6 +1,7 @@
 """Model = prior + decoder + likelihood: the Pyro model, sites "z" and "x", plate "data"."""
 
 import itertools
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -8,9 +9,12 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
+from ppl_vae.checks import whole_number
+from ppl_vae.data import Dataset, as_dataset
+from ppl_vae.data.rows import Rows
 from ppl_vae.families.likelihoods import Likelihood
 from ppl_vae.families.missing import observed_part
-from ppl_vae.families.networks import MLP, join, read_features, require_module
+from ppl_vae.families.networks import MLP, at_rest, join, read_features, require_module
 
 __all__ = ["Model"]
 
@@ -18,11 +22,15 @@ _numbers = (
     itertools.count()
 )  # a name of its own for each model in Pyro's parameter store: two of them never share weights
 
+ROWS_TO_START_FROM = 10_000
+
 
 class Model(PyroModule):
     """A VAE's generative model: z ~ p(z given c), x ~ p(x given z, c).
 
     log p(x, z) = log p(z given c) + sum_i log p(x_i given z, c), the sum over observed elements of x (NaN is missing).
+    `columns` holds the names of the columns of x and context that `fit` trained on, where they had any; data whose
+    columns are named otherwise are refused from then on.
     A plain Pyro model: for `pyro.infer.SVI`, `pyro.poutine.trace`, `pyro.infer.Predictive`, `pyro.render_model`.
 
     Args:
@@ -30,8 +38,9 @@ class Model(PyroModule):
         likelihood: p(x given features), one of `likelihoods`.
         decoder: Any module from z (and context, appended) to features; None gives an `MLP` of 2 x 256.
         context_dim: Number of covariates c; 0 for none.
-        start: Training data, (N, *event): the likelihood then starts from the marginal of each x_i in them, and the
-            networks have only to learn what differs between data. Worth nats early in training.
+        start: Training data, a `Dataset` or what makes one: the likelihood then starts from the marginal of each x_i
+            in them, its scales and dispersions too, and the networks have only to learn what differs between rows.
+            Elements that are never observed are left as they are. Worth nats early in training.
 
     Shape:
         x (B, *event), context (B, context_dim); under a particle plate of size K, z is (K, B, D)
@@ -58,20 +67,23 @@ class Model(PyroModule):
         decoder: nn.Module | None = None,
         *,
         context_dim: int = 0,
-        start: Tensor | None = None,
+        start: Dataset | Any = None,
     ) -> None:
         super().__init__(name=f"model_{next(_numbers)}")
         for name, part in (("prior", prior), ("likelihood", likelihood)):
             require_module(part, name)
-        self.context_dim = context_dim
+        self.context_dim = whole_number(context_dim, "context_dim", at_least=0)
+        self.columns: dict[str, tuple[str, ...]] = {}
         context = torch.zeros(1, context_dim) if context_dim else None
-        with torch.no_grad():
+        with at_rest(prior), torch.no_grad():
             self.latent_dim = prior(context).event_shape[0]
         example = join(torch.zeros(1, self.latent_dim), 1, context=context)
         decoder = MLP(example.shape[-1]) if decoder is None else decoder
         likelihood.build(read_features(decoder, example, "decoder"))
         if start is not None:
-            likelihood.start_at(start)
+            data = as_dataset(start).train
+            self.columns = data.columns
+            likelihood.start_at(_spread_rows(data))
         self.prior, self.likelihood, self.decoder = prior, likelihood, decoder
 
     def forward(self, x: Tensor | None = None, context: Tensor | None = None, *, num_data: int = 1) -> Tensor:
@@ -82,19 +94,24 @@ class Model(PyroModule):
         given = x if x is not None else context
         with pyro.plate("data", num_data if given is None else len(given), dim=-1):
             z = pyro.sample("z", self.prior(context))
-            likelihood = self.decode(z, context)
+            likelihood = self.likelihood_at(z, context)
             if x is None:
                 return pyro.sample("x", likelihood)
             observed, values = observed_part(likelihood, x)
             return pyro.sample("x", observed, obs=values)
 
     def decode(self, z: Tensor, context: Tensor | None = None) -> dist.Independent:
-        """p(x given z, c), batch dims of z to the left."""
+        """p(x given z, c), batch dims of z to the left; dropout and batch norm are at rest."""
+        with at_rest(self):
+            return self.likelihood_at(z, context)
+
+    def likelihood_at(self, z: Tensor, context: Tensor | None = None) -> dist.Independent:
+        """p(x given z, c) in the mode that the modules are in: what training follows."""
         return self.likelihood(self.decoder(join(z, 1, context=context)))
 
     def sample(self, num_samples: int = 1, context: Tensor | None = None) -> Tensor:
-        """Draws of x from the model, (num_samples, *event), or one per row of context."""
-        with torch.no_grad(), pyro.poutine.block():
+        """Draws of x from the model, (num_samples, *event), or one per row of context; dropout is at rest."""
+        with at_rest(self), torch.no_grad(), pyro.poutine.block():
             return self(context=context, num_data=num_samples)
 
     def check(self, x: Tensor, context: Tensor | None = None) -> None:
@@ -104,7 +121,14 @@ class Model(PyroModule):
 
     def concerns(self, z: Tensor, context: Tensor | None = None) -> list[str]:
         """What the likelihood has to say of its fitted parameters at these z."""
-        return self.likelihood.concerns(self.decoder(join(z, 1, context=context)))
+        with at_rest(self):
+            return self.likelihood.concerns(self.decoder(join(z, 1, context=context)))
+
+
+def _spread_rows(data: Dataset) -> Tensor:
+    """x; of rows in a file so many as suffice, from all over it."""
+    every = max(1, len(data) // ROWS_TO_START_FROM)
+    return data[::every].x if isinstance(data.x, Rows) else data.x
 
 
 def check_context(context: Tensor | None, context_dim: int, name: str) -> None:

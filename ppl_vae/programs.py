@@ -13,7 +13,10 @@ from torch import Tensor, nn
 
 from ppl_vae.checks import one_line
 from ppl_vae.data import Dataset
+from ppl_vae.data.checks import check_columns
 from ppl_vae.families.networks import at_rest
+from ppl_vae.guide import Guide
+from ppl_vae.model import Model
 from ppl_vae.seeding import one_at_a_time
 from ppl_vae.terms import Program
 
@@ -117,8 +120,22 @@ def evaluating(*programs: Program) -> Iterator[None]:
         raise type(error)(said).with_traceback(error.__traceback__) from None
 
 
+def remember_columns(data: Dataset, *programs: Program) -> None:
+    """Let a Model and a Guide know the columns that they are trained on."""
+    for program in programs:
+        if isinstance(program, Model | Guide):
+            program.columns = program.columns | data.columns
+
+
 def place(data: Dataset, *programs: Program, device: str | torch.device | None = None) -> Dataset:
-    """Data on the device and in the float type of the programs' parameters; `device` moves the programs first."""
+    """Data on the device and in the float type of the programs' parameters; `device` moves the programs first.
+
+    Raises:
+        ValueError: the columns have names that are not those of training, or their order is another.
+    """
+    for program in programs:
+        if isinstance(program, Model | Guide):
+            check_columns(program.columns, data.columns, type(program).__name__)
     modules = modules_of(*programs)
     if device is not None:
         check_device(device)

@@ -12,7 +12,7 @@ from ppl_vae.checks import whole_number
 
 __all__ = ["derived_seed", "one_at_a_time", "seeded"]
 
-one_at_a_time = RLock()  # held by whoever uses torch's global generator, Pyro's handlers or store, or modules' modes
+one_at_a_time = RLock()  # held where programs run: all threads share torch's generator, Pyro's handlers and store
 
 
 @contextmanager
@@ -20,8 +20,8 @@ def seeded(seed: int | None) -> Iterator[None]:
     """Run a block on a random stream of its own, and give the caller's stream back untouched.
 
     Pyro's samplers draw from torch's global generator (CPU and CUDA). Inside the block that generator starts at
-    `seed`; after it, the state is what it was before. `None` leaves the global stream alone. There is one such
-    generator for all threads: while one of them is inside a block, another one waits before its own.
+    `seed`; after it, the state is what it was before. `None` leaves the global stream alone. All threads have that
+    one generator: draw in one of them at a time (`fit` and evaluations wait for each other).
     No paper.
 
     Args:
@@ -41,7 +41,7 @@ def seeded(seed: int | None) -> Iterator[None]:
         yield
         return
     devices = _cuda_devices()
-    with one_at_a_time, torch.random.fork_rng(devices=devices):
+    with torch.random.fork_rng(devices=devices):
         torch.default_generator.manual_seed(whole_number(seed, "seed", at_least=0))
         if devices:
             torch.cuda.manual_seed_all(seed)

@@ -1,12 +1,16 @@
 """What belongs to x (names, covariates, labels, picture shape), checked against it once."""
 
+from numbers import Real
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ppl_vae.data.tables import Table, row_names, table
+from ppl_vae.checks import shown
+from ppl_vae.data.tables import Table, labels_along, row_names, table
+
+LISTED = 20  # longer lists of columns are not shown in an error
 
 
 def coords_of(observed: Table, datum_names: Any = None, feature_names: Any = None) -> dict[str, np.ndarray]:
@@ -43,14 +47,14 @@ def picture(image_shape: tuple[int, ...] | None, event_shape: torch.Size) -> tup
     return tuple(image_shape)
 
 
-def covariates(context: Any, x: Tensor) -> tuple[Tensor | None, tuple[str, ...]]:
-    """Covariates (N, C) beside x, and their names. No paper.
+def covariates(context: Any, x: Tensor) -> tuple[Tensor | None, tuple[str, ...], bool]:
+    """Covariates (N, C) beside x, their names, and whether the source gave those. No paper.
 
     Raises:
         ValueError: Another number of rows than x, or a value that is missing or infinite; row and covariate are named.
     """
     if context is None:
-        return None, ()
+        return None, (), False
     given = table(context, x.dtype, "context")
     values = given.values.to(x.device)
     if values.ndim != 2 or len(values) != len(x):
@@ -60,10 +64,36 @@ def covariates(context: Any, x: Tensor) -> tuple[Tensor | None, tuple[str, ...]]
     if bad.any():
         row, column = bad.nonzero()[0].tolist()
         where = f"row {row}, covariate {names[column]}"
+        raise ValueError(f"context is {shown(values[row, column])} at {where}: it must be complete; drop or impute it")
+    return values, names, given.dims[1] in given.coords
+
+
+def check_columns(trained: dict[str, tuple[str, ...]], found: dict[str, tuple[str, ...]], name: str) -> None:
+    """Refuse named columns that are not those of training, in their order; columns without names are as they are.
+
+    No paper.
+
+    Args:
+        trained: Names by "x" and "context" of what was trained on.
+        found: Names of what is given now.
+        name: What was trained, for the message.
+
+    Raises:
+        ValueError: The names, or their order, differ; the first that does is named.
+    """
+    for what, names in trained.items():
+        given = found.get(what, names)
+        if given == names:
+            continue
+        order = f"{what}[{list(names)}]" if len(names) <= LISTED else f'{what}[list(model.columns["{what}"])]'
+        lacking = [each for each in names if each not in given]
+        if lacking:
+            raise ValueError(f"{what} has no column {lacking[0]!r}, which the {name} was trained with: give {order}")
+        place = next((i for i, pair in enumerate(zip(given, names, strict=False)) if pair[0] != pair[1]), len(names))
+        there = f"{names[place]!r} is there" if place < len(names) else "there is none"
         raise ValueError(
-            f"context is {values[row, column].item():g} at {where}: it must be complete; drop or impute it"
+            f"column {place} of {what} is {given[place]!r}; where the {name} was trained {there}: give {order}"
         )
-    return values, names
 
 
 def labels_of(labels: Any, num_data: int) -> np.ndarray | None:
@@ -74,7 +104,7 @@ def labels_of(labels: Any, num_data: int) -> np.ndarray | None:
     """
     if labels is None:
         return None
-    array = labels.cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    array = labels.cpu().numpy() if isinstance(labels, Tensor) else _without_none(np.asarray(labels))
     if array.shape != (num_data,):
         raise ValueError(f"labels have shape {array.shape}, x has {num_data} rows: give one label per row")
     return array
@@ -106,10 +136,26 @@ def refuse(bad: Tensor, values: Tensor, names: np.ndarray, why: str, rows: np.nd
     row, *place = bad.nonzero()[0].tolist()
     feature = names[place[0]] if len(place) == 1 else tuple(place)
     number = row if rows is None else rows[row]
-    raise ValueError(f"x is {values[row, *place].item():g} at row {number}, feature {feature!s}: {why}")
+    raise ValueError(f"x is {shown(values[row, *place])} at row {number}, feature {feature!s}: {why}")
 
 
 def _names(names: Any, size: int, what: str) -> np.ndarray:
     if len(names) != size:
         raise ValueError(f"{what} has {len(names)} names, x has {size}")
-    return np.asarray(names)
+    return labels_along(names)
+
+
+def _without_none(labels: np.ndarray) -> np.ndarray:
+    """Labels that can be sorted: what is missing (None, NaN, NA, NaT) is NaN among numbers, "missing" among words."""
+    if labels.dtype.kind != "O":
+        return labels
+    missing = np.array([_is_missing(label) for label in labels.flat], dtype=bool).reshape(labels.shape)
+    rest = labels[~missing]
+    if all(isinstance(label, Real) for label in rest):
+        return np.where(missing, np.nan, labels).astype(np.float64) if missing.any() else labels
+    return np.where(missing, "missing", labels).astype(str)
+
+
+def _is_missing(label: Any) -> bool:
+    """None, NaN, and pandas' NA and NaT, which are known by their types' names: pandas is not imported."""
+    return label is None or type(label).__name__ in ("NAType", "NaTType") or label != label

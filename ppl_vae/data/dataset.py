@@ -29,8 +29,9 @@ class Dataset:
 
     Args:
         x: The observations: NumPy, torch, nested lists, a pandas DataFrame (columns name the features, the index the
-            data), an xarray DataArray (its dims and coords are kept; the first dim, or "datum", runs over the data), a
-            `numpy.memmap` or a zarr array.
+            data; the levels of a MultiIndex are joined), an xarray DataArray (its dims and coords are kept; the first
+            dim, or "datum", runs over the data), a sparse tensor or SciPy matrix (made dense: its zeros are zeros), a
+            `numpy.memmap` or a zarr array. Not what has parts to be matched by position (`TensorDataset`, tuples).
         context: Covariates, complete: (N, C), or (N,) for one.
         labels: One label per datum.
         feature_names: Names of the features, for one-dimensional events.
@@ -48,7 +49,7 @@ class Dataset:
         x (N, *event); context (N, C); labels (N,); mask (N, *event)
 
     Raises:
-        TypeError: Something else than numbers in x or context; a pandas column is named.
+        TypeError: Something else than numbers in x or context (a pandas column is named), or several arrays in one.
         ValueError: Infinite x, incomplete context, rows that do not match, or grey values outside [0, 1] with
             `binarize`; value, row and feature are named.
 
@@ -83,7 +84,9 @@ class Dataset:
         self.dims: tuple[str, ...] = observed.dims
         self.coords: dict[str, np.ndarray] = coords_of(observed, datum_names, feature_names)
         self.image_shape = picture(image_shape, self.event_shape)
-        self.context, self.context_names = covariates(context, self.x)
+        self.context, self.context_names, context_is_named = covariates(context, self.x)
+        features_are_named = feature_names is not None or self.dims[1] in observed.coords
+        self._named = {"x": features_are_named and len(self.event_shape) == 1, "context": context_is_named}
         self.labels = labels_of(labels, len(self))
         same_rows(x, context=context, labels=labels)
         if not in_file(self.x):
@@ -109,6 +112,12 @@ class Dataset:
     def event_shape(self) -> torch.Size:
         """Shape of one datum."""
         return self.x.shape[1:]
+
+    @property
+    def columns(self) -> dict[str, tuple[str, ...]]:
+        """Names of the columns of "x" and "context", of each where it came with names."""
+        names = {"x": tuple(map(str, self.coords[self.dims[1]])), "context": self.context_names}
+        return {what: names[what] for what, is_named in self._named.items() if is_named}
 
     @property
     def train(self) -> "Dataset":

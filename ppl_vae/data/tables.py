@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.utils.data
 from torch import Tensor
 
 EVENT_DIMS = {1: ("feature",), 2: ("row", "column"), 3: ("channel", "row", "column")}
@@ -40,6 +41,7 @@ def table(source: Any, dtype: torch.dtype, what: str = "x") -> Table:
         ('datum', 'feature')
     """
     check_floating(dtype)
+    _check_one_array(source, what)
     if hasattr(source, "to_frame"):  # a pandas Series
         source = source.to_frame()
     if hasattr(source, "columns") and hasattr(source, "index"):
@@ -61,7 +63,31 @@ def check_floating(dtype: torch.dtype) -> None:
 
 def row_names(source: Any) -> np.ndarray | None:
     """The row index of a pandas object, else None. No paper."""
-    return np.asarray(source.index) if hasattr(source, "index") and hasattr(source, "to_numpy") else None
+    return labels_along(source.index) if hasattr(source, "index") and hasattr(source, "to_numpy") else None
+
+
+def labels_along(names: Any) -> np.ndarray:
+    """Names along a dim as a vector; those of several levels (a pandas MultiIndex) are joined. No paper.
+
+    Example:
+        >>> labels_along([("a", 1), ("b", 2)]).tolist()
+        ['a, 1', 'b, 2']
+    """
+    each = list(names)
+    if any(isinstance(name, tuple) for name in each):
+        return np.array([", ".join(map(str, name)) if isinstance(name, tuple) else str(name) for name in each])
+    return np.asarray(names)
+
+
+def _check_one_array(source: Any, what: str) -> None:
+    """Refuse several arrays in one, whose parts would be matched by their position."""
+    several = isinstance(source, tuple | list) and any(getattr(part, "ndim", 0) for part in source)
+    if several or isinstance(source, torch.utils.data.Dataset | torch.utils.data.DataLoader):
+        kind = f"a {type(source).__name__} of arrays" if several else f"a {type(source).__name__}"
+        raise TypeError(
+            f"{what} is {kind}, whose parts would be matched by position: give one array with a row for each "
+            "observation (torch.stack(rows) makes one), and Dataset(x, context=..., labels=...) for what goes with it"
+        )
 
 
 def _from_array(source: Any, dtype: torch.dtype, what: str) -> Table:
@@ -84,7 +110,7 @@ def _from_frame(frame: Any, dtype: torch.dtype, what: str) -> Table:
                 f"column {name!r} of {what} holds {kind}, not numbers: drop it, code it, or use it as labels"
             )
     values = tensor(frame.to_numpy(dtype=np.float64, na_value=np.nan), dtype, what)
-    coords = {"datum": np.asarray(frame.index), "feature": np.asarray(frame.columns)}
+    coords = {"datum": labels_along(frame.index), "feature": labels_along(frame.columns)}
     return Table(values, ("datum", "feature"), coords)
 
 
@@ -93,7 +119,7 @@ def _from_data_array(array: Any, dtype: torch.dtype, what: str) -> Table:
         array = array.transpose("datum", ...)
     result = _from_array(getattr(array, "values", array), dtype, what)
     dims = tuple(str(name) for name in array.dims)
-    coords = {str(name): np.asarray(array.coords[name]) for name in array.dims if name in array.coords}
+    coords = {str(name): labels_along(np.asarray(array.coords[name])) for name in array.dims if name in array.coords}
     return Table(result.values, dims + result.dims[len(dims) :], coords)
 
 
@@ -106,7 +132,8 @@ def tensor(source: Any, dtype: torch.dtype, what: str) -> Tensor:
     if isinstance(source, Tensor):
         if source.is_complex():
             raise TypeError(f"{what} holds {source.dtype}: real numbers needed")
-        return source.detach().to(dtype, copy=True)
+        dense = source.detach() if source.layout == torch.strided else source.detach().to_dense()
+        return dense.to(dtype, copy=True)
     array = _numbers(source, what)
     with np.errstate(over="ignore"):  # what overflows becomes inf, and is then named by its place
         array = np.array(array, dtype=np.float64 if dtype == torch.float64 else np.float32, order="C")
@@ -114,6 +141,8 @@ def tensor(source: Any, dtype: torch.dtype, what: str) -> Tensor:
 
 
 def _numbers(source: Any, what: str) -> np.ndarray:
+    if hasattr(source, "nnz") and hasattr(source, "toarray"):  # SciPy's sparse matrices, which are not imported
+        source = source.toarray()
     if isinstance(source, np.ma.MaskedArray):
         return np.ma.filled(source.astype(np.float64), np.nan)
     try:

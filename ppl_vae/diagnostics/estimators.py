@@ -20,7 +20,7 @@ from ppl_vae.evidence import reduce_log_weights
 from ppl_vae.importance import log_weights, rows_per_chunk
 from ppl_vae.inspection import check_data
 from ppl_vae.programs import arguments, evaluating, place, require_programs
-from ppl_vae.seeding import derived_seed, seeded
+from ppl_vae.seeding import derived_seed, one_at_a_time, seeded
 from ppl_vae.terms import Program, log_terms
 from ppl_vae.training.state import State
 
@@ -153,7 +153,7 @@ def _unnamed(objectives: Sequence[ELBO]) -> dict[str, ELBO]:
 def _as_found(model: Program, guide: Program) -> Iterator[None]:
     """Evaluation mode with gradients; modes and the parameter store as before afterwards."""
     store = pyro.get_param_store()
-    with store.scope(store.get_state()), evaluating(model, guide), torch.enable_grad():
+    with one_at_a_time, store.scope(store.get_state()), evaluating(model, guide), torch.enable_grad():
         yield
 
 

@@ -113,6 +113,12 @@ def _image_shape(shape: int | Sequence[int], name: str) -> torch.Size:
     image = shape_of(shape)
     if len(image) == 2:
         image = torch.Size([1, *image])
+    if _channels_last(image):
+        first = (image[2], *image[:2])
+        raise ValueError(
+            f"{name} takes images of shape (channels, height, width), and {tuple(image)} has its channels last: give "
+            f"x.movedim(-1, 1), of shape {first}"
+        )
     if len(image) != 3:
         raise ValueError(
             f"{name} takes images of shape (height, width) or (channels, height, width), not {tuple(shape_of(shape))}"
@@ -233,9 +239,14 @@ class Readout(nn.Module):
         self.linear = nn.Linear(width, num_parameters * planes.numel())
 
     def set_bias(self, parameters: Tensor) -> None:
-        """Make features of zero give these parameters, (num_parameters, *event_shape); of pixels, their mean."""
+        """Make features of zero give these parameters, (num_parameters, *event_shape); of pixels, their mean.
+
+        NaN leaves a parameter as it is.
+        """
+        bias = self.linear.bias
+        found = parameters.reshape(len(bias), -1).nanmean(1)
         with torch.no_grad():
-            self.linear.bias.copy_(parameters.reshape(len(self.linear.bias), -1).mean(1))
+            bias.copy_(torch.where(found.isnan(), bias, found))
 
     def forward(self, features: Tensor) -> Tensor:
         """Parameters from features."""
@@ -305,21 +316,26 @@ def require_module(part: object, name: str) -> None:
         raise TypeError(f"the {name} is {part!r}, which is no module: {hint}")
 
 
+def _channels_last(shape: Sequence[int]) -> bool:
+    """Whether this can only be (height, width, channels): a few at the end, many before."""
+    return len(shape) == 3 and shape[-1] <= 4 < min(shape[:-1])
+
+
 def join(values: Tensor, event_dim: int, indicator: Tensor | None = None, context: Tensor | None = None) -> Tensor:
     """One tensor for a network: values with the missingness indicator and the covariates beside them.
 
-    A vector (event_dim 1) gets them appended; an image gets them as further channels, a covariate as a constant plane.
-    `values` may have more batch dims (particles) than `context`.
+    A vector (event_dim 1) gets them appended. An image (height, width) gets a channel axis; an image or volume that has
+    one, (channels, ...), gets them as further channels, a covariate as a constant plane. `values` may have more batch
+    dims (particles) than `context`.
     """
     if indicator is None and context is None:
         return values
     parts = [values] if indicator is None else [values, indicator.to(values.dtype)]
     if event_dim == 2:
         parts = [part.unsqueeze(-3) for part in parts]
+    axis = -1 if event_dim == 1 else -max(3, event_dim)
+    places = parts[0].shape[axis:][1:]  # of one channel
+    batch = parts[0].shape[:axis]
     if context is not None:
-        parts.append(context if event_dim == 1 else context[..., None, None])
-    if event_dim == 1:
-        batch = values.shape[:-1]
-        return torch.cat([part.expand(*batch, part.shape[-1]) for part in parts], dim=-1)
-    batch, image = parts[0].shape[:-3], parts[0].shape[-2:]
-    return torch.cat([part.expand(*batch, part.shape[-3], *image) for part in parts], dim=-3)
+        parts.append(context.reshape(*context.shape, *(1 for _ in places)))
+    return torch.cat([part.expand(*batch, part.shape[axis], *places) for part in parts], dim=axis)

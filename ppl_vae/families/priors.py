@@ -192,7 +192,8 @@ class VampPrior(Prior):
     guide: Any  # a Guide; families stand above guides and do not import them
 
     def __init__(self, guide: Any, pseudo_inputs: Tensor, *, pseudo_context: Tensor | None = None) -> None:
-        pseudo_inputs = torch.as_tensor(pseudo_inputs).detach().clone()
+        pseudo_inputs = _like(guide, pseudo_inputs)
+        pseudo_context = None if pseudo_context is None else _like(guide, pseudo_context)
         event_shape = tuple(guide.event_shape)
         if pseudo_inputs.dim() != 1 + len(event_shape) or tuple(pseudo_inputs.shape[1:]) != event_shape:
             raise ValueError(
@@ -216,11 +217,20 @@ class VampPrior(Prior):
     def forward(self, context: Tensor | None = None) -> Mixture:
         """The mixture of posteriors at the pseudo-inputs."""
         weights = dist.Categorical(logits=self.pseudo_inputs.new_zeros(len(self.pseudo_inputs)))
-        return Mixture(weights, self.guide.encode(self.pseudo_inputs, self.pseudo_context))
+        posterior_at = getattr(self.guide, "posterior_at", self.guide.encode)  # in the mode of this step
+        return Mixture(weights, posterior_at(self.pseudo_inputs, self.pseudo_context))
 
     def extra_repr(self) -> str:
         """The latent dimension and the number of pseudo-inputs."""
         return f"{self.latent_dim}, pseudo_inputs={len(self.pseudo_inputs)}"
+
+
+def _like(guide: Any, values: Tensor) -> Tensor:
+    """A copy of these values on the device and in the float type of the guide's parameters."""
+    copied = torch.as_tensor(values).detach().clone()
+    parameters = guide.parameters() if isinstance(guide, nn.Module) else ()
+    parameter = next((p for p in parameters if p.is_floating_point()), None)
+    return copied if parameter is None else copied.to(parameter)
 
 
 class FlowPrior(Prior):

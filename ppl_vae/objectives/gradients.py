@@ -76,7 +76,7 @@ class Gradient(ABC):
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Go on from a state taken before; an empty one is the beginning."""
-        return None
+        return
 
     def detaches(self, bound: Target) -> bool:
         """Whether latents must be cut from the graph, so that the three derivatives come apart."""

@@ -24,7 +24,7 @@ from ppl_vae.families.missing import missing_values
 from ppl_vae.inspection import check_data, check_programs
 from ppl_vae.model import Model
 from ppl_vae.objectives import Bound, Reparameterized
-from ppl_vae.programs import arguments, evaluating, modules_of, own_parameters, place
+from ppl_vae.programs import arguments, evaluating, modules_of, own_parameters, place, remember_columns
 from ppl_vae.seeding import derived_seed, seeded
 from ppl_vae.terms import Program, log_terms
 from ppl_vae.training.alarm import collapse_warning, mean_rate
@@ -62,6 +62,7 @@ class Run:
         self.objective: Any = objective  # Pyro's base class declares none of the methods that its subclasses share
         data = place(data, model, guide, device=training.device)
         check_data(model, data.x, data.context, guide)
+        remember_columns(data, model, guide)
         self.any_missing = data.has_missing
         self.train, self.valid = data.train, data.valid if "valid" in data.splits else None
         if training.patience is not None and self.valid is None:
@@ -116,7 +117,7 @@ class Run:
         """Train on every row once; returns this epoch's row of the history."""
         start, generator = time.perf_counter(), torch.Generator().manual_seed(self._seed(epoch, 0))
         x = self.train.draw(generator)
-        batches = torch.randperm(len(x), generator=generator).split(self.batch_size)
+        batches = self._batches(torch.randperm(len(x), generator=generator))
         mine = [rows[rank() :: num_processes()] for rows in batches]
         total, ahead = 0.0, in_turn(x, mine)
         with seeded(self._seed(epoch, 1, *([rank()] if rank() else []))):
@@ -128,23 +129,34 @@ class Run:
                     site = culprit(self.model, self.guide, self._rows(x, self.train.context, rows))
                     raise NonFiniteLossError(f"the loss is {loss} at epoch {epoch}, batch {i}, {site}")
                 total += loss
-        self._check_weights(epoch, last=self._rows(x, self.train.context, rows))
         row = {"epoch": epoch, "train": -total / len(x), "kl_weight": self.training.kl_weight(epoch)}
         row["rate"] = mean_rate(self.model, self.guide, self._rows(x, self.train.context, rows), self._seed(0, 4))
         if self.valid is not None:
             row["valid"] = self._mean_bound(self.valid)
+        self._check_weights(row, last=self._rows(x, self.train.context, rows))
         row["learning_rate"] = self.updates.rate
         self.updates.end_epoch(row.get("valid", row["train"]), row["kl_weight"])
         return row | {"seconds": time.perf_counter() - start}
 
-    def _check_weights(self, epoch: int, last: tuple[Tensor, ...]) -> None:
-        """Raise where an epoch does not count: no later loss tells of the last step's weights."""
+    def _batches(self, order: Tensor) -> list[Tensor]:
+        """Rows of each batch; a last one that batch normalisation cannot take, for want of rows, joins the one before."""
+        batches = list(order.split(self.batch_size))
+        modules = [part for module in modules_of(self.model, self.guide) for part in module.modules()]
+        if any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in modules):
+            fewest = 2 * self.training.num_parts * num_processes()
+            if len(batches) > 1 and len(batches[-1]) < fewest:
+                batches[-2:] = [torch.cat(batches[-2:])]
+        return batches
+
+    def _check_weights(self, row: dict[str, float], last: tuple[Tensor, ...]) -> None:
+        """Raise where an epoch does not count; of the last one's weights no later loss tells."""
         name = self.state.broken()
         if name is not None:
-            raise NonFiniteLossError(f"{name} holds NaN or infinity after epoch {epoch}")
-        if epoch == self.training.num_epochs and not self._is_finite([last]):
+            raise NonFiniteLossError(f"{name} holds NaN or infinity after epoch {row['epoch']}")
+        is_told_later = row["epoch"] < self.training.num_epochs
+        if not is_told_later and not math.isfinite(row.get("valid", math.nan)) and not self._is_finite([last]):
             site = culprit(self.model, self.guide, last)
-            raise NonFiniteLossError(f"the bound is not finite after epoch {epoch}, {site}")
+            raise NonFiniteLossError(f"the bound is not finite after epoch {row['epoch']}, {site}")
 
     def _check_parameters(self) -> None:
         if len(self.state.parameters) != len(self.parameters):

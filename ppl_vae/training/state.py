@@ -11,6 +11,8 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from ppl_vae.files import write_whole
+from ppl_vae.guide import Guide
+from ppl_vae.model import Model
 from ppl_vae.programs import module_of, own_parameters
 from ppl_vae.seeding import seeded
 from ppl_vae.terms import Program
@@ -106,7 +108,7 @@ def _registered(model: Program, guide: Program, run_once: Callable[[], object]) 
 
 
 def save_weights(path: str | Path, model: nn.Module, guide: nn.Module) -> Path:
-    """Write the state of model and guide to one file: tensors only, nothing that can execute.
+    """Write the state of model and guide, and the columns they know, to one file: nothing in it can execute.
 
     No paper.
 
@@ -124,7 +126,8 @@ def save_weights(path: str | Path, model: nn.Module, guide: nn.Module) -> Path:
         >>> path = save_weights(tempfile.mkdtemp() + "/weights.pt", model, guide)
         >>> load_weights(path, model, guide)
     """
-    state = {"model": model.state_dict(), "guide": guide.state_dict()}
+    columns = {name: getattr(module, "columns", {}) for name, module in (("model", model), ("guide", guide))}
+    state = {"model": model.state_dict(), "guide": guide.state_dict(), "columns": columns}
     return write_whole(path, lambda p: torch.save(state, p))
 
 
@@ -153,6 +156,8 @@ def load_weights(path: str | Path, model: nn.Module, guide: nn.Module) -> None:
         except (RuntimeError, KeyError) as error:
             detail = " ".join(str(error).split())
             raise ValueError(f"{path} does not fit this {name}: {detail}") from error
+        if isinstance(module, Model | Guide):
+            module.columns = state.get("columns", {}).get(name, {})
 
 
 def read_tensors(path: str | Path, what: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How a gradient moves the parameters: torch's optimisers and schedulers, with their own rates unless told otherwise."""
+"""How a gradient moves the parameters: torch's optimisers and schedulers, at their own rates unless told otherwise."""
 
 import inspect
 import math

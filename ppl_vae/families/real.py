@@ -1,0 +1,181 @@
+"""Likelihoods of real values: a location and a scale for each."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions import constraints
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from ppl_vae.checks import one_of, real_number
+from ppl_vae.families.factorised import Likelihood
+
+__all__ = ["Gaussian", "StudentT"]
+
+UNIT = 0.5413  # softplus(0.5413) = 1
+Scale = float | Literal["global", "feature", "decoder"]
+
+
+class _LocationScale(Likelihood):
+    """Real x_i with a location from the decoder and a scale that is fixed, global, per feature or from the decoder too.
+
+    A free scale makes the likelihood unbounded, so scale = floor + softplus(raw), and `concerns` says when the floor is
+    reached.
+    """
+
+    measure = "lebesgue"
+    support = constraints.real
+    remedy = "use NaN for missing values and drop infinite ones"
+
+    def __init__(self, event_shape: int | Sequence[int], scale: Scale = "global", *, floor: float = 1e-3) -> None:
+        super().__init__(event_shape)
+        if isinstance(scale, str):
+            one_of(scale, "scale, if not a number,", ("global", "feature", "decoder"))
+        else:
+            real_number(scale, "scale", above=0)
+        self.scale, self.floor = scale, floor
+        self.num_parameters = 2 if scale == "decoder" else 1
+        if scale in ("global", "feature"):
+            shape = self.event_shape if scale == "feature" else ()
+            self.raw_scale = nn.Parameter(torch.full(shape, UNIT))
+
+    num_sweeps = 1  # over the data, until location and scale are those of maximum likelihood
+
+    def marginal(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Location and scale of maximum likelihood for each x_i; a scale that cannot be told starts at 1."""
+        location, scale = self.fitted(x)
+        return (location, self._raw(scale, torch.full_like(scale, UNIT)))[: self.num_parameters]
+
+    def start_at(self, x: Tensor) -> None:
+        """As above, and a learned scale at that of the data."""
+        super().start_at(x)
+        if self.scale in ("global", "feature"):
+            with torch.no_grad():
+                self.raw_scale.copy_(self._raw(self.fitted(x)[1], self.raw_scale))
+
+    def fitted(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Location of each x_i, and its scale (one for all where the scale is global), of maximum likelihood."""
+        weights = torch.ones_like(x).where(~x.isnan(), x)
+        for _ in range(self.num_sweeps):
+            location = (weights * x).nansum(0) / weights.nansum(0)
+            squared = (x - location).square()
+            terms = weights * squared
+            variance = terms.nanmean() if self.scale == "global" else terms.nanmean(0)
+            weights = self.weights(squared / variance)
+        return location, variance.sqrt()
+
+    def weights(self, squared: Tensor) -> Tensor:
+        """What an observation counts for at this squared standardised residual; NaN where it is missing."""
+        return torch.ones_like(squared).where(~squared.isnan(), squared)
+
+    def _raw(self, scale: Tensor, otherwise: Tensor) -> Tensor:
+        """The unconstrained value of this scale; where it is zero or unknown, another."""
+        excess = (scale - self.floor).clamp(min=self.floor)
+        return torch.where(scale > 0, excess + torch.log(-torch.expm1(-excess)), otherwise)
+
+    def scale_of(self, location: Tensor, *raw: Tensor) -> Tensor:
+        """Standard deviation (or scale) of each x_i, in the units of x."""
+        if not isinstance(self.scale, str):
+            return location.new_tensor(self.scale)
+        return self.floor + softplus(raw[0] if raw else self.raw_scale)
+
+    def concerns(self, features: Tensor) -> list[str]:
+        """Says when the scale has come within 5 % of its floor."""
+        if not isinstance(self.scale, str):
+            return []
+        smallest = self.scale_of(*self.parameters_of(features)).min().item()
+        if smallest > 1.05 * self.floor:
+            return []
+        return [
+            f"{type(self).__name__}: scale {smallest:.3g} has reached its floor {self.floor:g}: the likelihood is "
+            "unbounded there (Mattei and Frellsen 2018); raise floor=, fix scale=, or check for constant features"
+        ]
+
+    def extra_repr(self) -> str:
+        """The event shape, scale and floor."""
+        return f"{super().extra_repr()}, scale={self.scale!r}, floor={self.floor:g}"
+
+
+class Gaussian(_LocationScale):
+    """Real values: p(x_i given z) = N(location_i(z), scale_i^2).
+
+    With a free scale the likelihood is unbounded (a collapsed variance scores infinitely well): hence the floor.
+
+    Args:
+        event_shape: Shape of one datum.
+        scale: A number (fixed), "global" (one, learned), "feature" (one per feature, learned) or "decoder" (from z).
+        floor: Smallest learned scale, in the units of x.
+
+    Shape:
+        features (*batch, *features) -> batch_shape (*batch), event_shape `event_shape`
+
+    Raises:
+        ValueError: `scale` is not positive or not one of the three words.
+
+    References:
+        Mattei and Frellsen (2018), Leveraging the exact likelihood of deep latent variable models, arXiv:1802.04826.
+
+    Example:
+        >>> likelihood = Gaussian(3, scale=0.5)
+        >>> likelihood.build((2,))
+        >>> likelihood(torch.zeros(5, 2)).batch_shape
+        torch.Size([5])
+    """
+
+    def elementwise(self, *raw: Tensor) -> dist.TorchDistribution:
+        """Normal with this location (and scale)."""
+        return dist.Normal(raw[0], self.scale_of(*raw))
+
+
+class StudentT(_LocationScale):
+    """Real values with heavy tails: p(x_i given z) = StudentT(df, location_i(z), scale_i).
+
+    Robust to outliers; df is learned per feature unless fixed, and stays above 2 so that the variance exists.
+
+    Args:
+        event_shape: Shape of one datum.
+        scale: A number, "global", "feature" or "decoder", as in `Gaussian`.
+        floor: Smallest learned scale, in the units of x.
+        df: Degrees of freedom; None learns one per feature (above 2).
+
+    Shape:
+        features (*batch, *features) -> batch_shape (*batch), event_shape `event_shape`
+
+    Raises:
+        ValueError: `scale` or `df` is not positive.
+
+    References:
+        Takahashi et al. (2018), Student-t variational autoencoder for robust density estimation, IJCAI.
+
+    Example:
+        >>> likelihood = StudentT(3, scale="decoder")
+        >>> likelihood.build((2,))
+        >>> likelihood(torch.zeros(5, 2)).event_shape
+        torch.Size([3])
+    """
+
+    def __init__(
+        self, event_shape: int | Sequence[int], scale: Scale = "global", *, floor: float = 1e-3, df: float | None = None
+    ) -> None:
+        super().__init__(event_shape, scale, floor=floor)
+        if df is not None:
+            real_number(df, "df", above=0)
+        self.df = df
+        if df is None:
+            self.raw_df = nn.Parameter(torch.full(self.event_shape, 3.0))
+
+    num_sweeps = 30
+
+    def weights(self, squared: Tensor) -> Tensor:
+        """Of the EM algorithm for Student's t, which counts outliers for less."""
+        df = self._df(squared).detach()
+        return (df + 1) / (df + squared)
+
+    def _df(self, like: Tensor) -> Tensor:
+        return 2 + softplus(self.raw_df) if self.df is None else like.new_tensor(self.df)
+
+    def elementwise(self, *raw: Tensor) -> dist.TorchDistribution:
+        """Student's t with this location (and scale)."""
+        return dist.StudentT(self._df(raw[0]), raw[0], self.scale_of(*raw))
