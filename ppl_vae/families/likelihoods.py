@@ -181,7 +181,7 @@ class Categorical(Likelihood):
 
     def __init__(self, event_shape: int | Sequence[int], num_categories: int = 2) -> None:
         super().__init__(event_shape)
-        whole_number(num_categories, "num_categories", at_least=2)
+        num_categories = whole_number(num_categories, "num_categories", at_least=2)
         self.num_parameters = num_categories
         self.support = constraints.integer_interval(0, num_categories - 1)
         self.remedy = f"categories are numbered 0 to {num_categories - 1}"

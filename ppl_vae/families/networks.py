@@ -11,6 +11,8 @@ from pyro.distributions import transforms as T
 from pyro.nn import ConditionalAutoRegressiveNN, ConditionalDenseNN
 from torch import Tensor, nn
 
+from ppl_vae.checks import whole_number
+
 __all__ = ["MLP", "ConvDecoder", "ConvEncoder", "ResNet"]
 
 Activation = Callable[[], nn.Module]
@@ -55,7 +57,7 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         self.in_shape = shape_of(in_shape)
-        widths = [self.in_shape.numel(), *hidden_dims]
+        widths = [self.in_shape.numel(), *shape_of(hidden_dims)]
         layers: list[nn.Module] = []
         for width, next_width in zip(widths, widths[1:], strict=False):
             layers += [nn.Linear(width, next_width), activation()]
@@ -95,10 +97,11 @@ class ResNet(nn.Module):
     ) -> None:
         super().__init__()
         self.in_shape = shape_of(in_shape)
+        width = whole_number(width, "width")
         self.first = nn.Linear(self.in_shape.numel(), width)
         self.blocks = nn.ModuleList(
             nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), activation(), nn.Linear(width, width))
-            for _ in range(num_blocks)
+            for _ in range(whole_number(num_blocks, "num_blocks", at_least=0))
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -154,7 +157,7 @@ class ConvEncoder(nn.Module):
         super().__init__()
         self.in_shape = shape_of(in_shape)
         self.image_shape = _image_shape(in_shape, "ConvEncoder")
-        widths = [self.image_shape[0], *channels]
+        widths = [self.image_shape[0], *shape_of(channels)]
         layers: list[nn.Module] = []
         for width, next_width in zip(widths, widths[1:], strict=False):
             layers += [nn.Conv2d(width, next_width, 3, stride=2, padding=1), activation()]
@@ -202,10 +205,11 @@ class ConvDecoder(nn.Module):
     ) -> None:
         super().__init__()
         *_, height, width = _image_shape(event_shape, "ConvDecoder")
+        channels = shape_of(channels)
         sizes = [(math.ceil(height / 2**i), math.ceil(width / 2**i)) for i in range(len(channels), -1, -1)]
-        self.in_dim = in_dim
+        self.in_dim = whole_number(in_dim, "in_dim")
         layers: list[nn.Module] = [
-            nn.Linear(in_dim, channels[0] * sizes[0][0] * sizes[0][1]),
+            nn.Linear(self.in_dim, channels[0] * sizes[0][0] * sizes[0][1]),
             activation(),
             nn.Unflatten(1, (channels[0], *sizes[0])),
         ]

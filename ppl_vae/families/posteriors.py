@@ -74,7 +74,7 @@ class MeanFieldNormal(Posterior):
 
     def __init__(self, latent_dim: int) -> None:
         super().__init__(latent_dim)
-        self.num_parameters = 2 * latent_dim
+        self.num_parameters = 2 * self.latent_dim
 
     def distribution(self, raw: Tensor) -> dist.Independent:
         """Diagonal normal."""
@@ -107,8 +107,8 @@ class LowRankNormal(Posterior):
 
     def __init__(self, latent_dim: int, rank: int = 1) -> None:
         super().__init__(latent_dim)
-        self.rank = rank
-        self.num_parameters = latent_dim * (rank + 2)
+        self.rank = whole_number(rank, "rank")
+        self.num_parameters = self.latent_dim * (self.rank + 2)
 
     def distribution(self, raw: Tensor) -> dist.LowRankMultivariateNormal:
         """Low-rank normal."""
@@ -144,8 +144,9 @@ class FullRankNormal(Posterior):
 
     def __init__(self, latent_dim: int) -> None:
         super().__init__(latent_dim)
-        self.num_parameters = latent_dim * (latent_dim + 3) // 2
-        rows, columns = torch.tril_indices(latent_dim, latent_dim, offset=-1)
+        D = self.latent_dim
+        self.num_parameters = D * (D + 3) // 2
+        rows, columns = torch.tril_indices(D, D, offset=-1)
         self.register_buffer("rows", rows, persistent=False)
         self.register_buffer("columns", columns, persistent=False)
 
@@ -189,13 +190,18 @@ class FlowPosterior(Posterior):
 
     def __init__(self, latent_dim: int, num_transforms: int = 4, *, hidden_dims: Sequence[int] = (64,)) -> None:
         super().__init__(latent_dim)
+        latent_dim = self.latent_dim
         self.num_parameters = 2 * latent_dim + self.conditioner_dim
-        hidden = list(hidden_dims)
+        hidden = [whole_number(width, "hidden_dims") for width in hidden_dims]
         if latent_dim == 1:
-            layers = [T.conditional_spline(1, self.conditioner_dim, hidden) for _ in range(num_transforms)]
+            layers = [
+                T.conditional_spline(1, self.conditioner_dim, hidden)
+                for _ in range(whole_number(num_transforms, "num_transforms"))
+            ]
         else:
             layers = [
-                T.conditional_affine_coupling(latent_dim, self.conditioner_dim, hidden) for _ in range(num_transforms)
+                T.conditional_affine_coupling(latent_dim, self.conditioner_dim, hidden)
+                for _ in range(whole_number(num_transforms, "num_transforms"))
             ]
         self.layers = nn.ModuleList(near_identity(layer) for layer in layers)
         self.register_buffer("reverse", torch.arange(latent_dim).flip(0), persistent=False)

@@ -56,7 +56,7 @@ class StandardNormal(Prior):
 
     def __init__(self, latent_dim: int) -> None:
         super().__init__(latent_dim)
-        self.register_buffer("loc", torch.zeros(latent_dim), persistent=False)
+        self.register_buffer("loc", torch.zeros(self.latent_dim), persistent=False)
 
     def forward(self, context: Tensor | None = None) -> dist.Independent:
         """N(0, I)."""
@@ -89,11 +89,11 @@ class LearnedNormal(Prior):
 
     def __init__(self, latent_dim: int, context_dim: int = 0) -> None:
         super().__init__(latent_dim)
-        self.context_dim = context_dim
-        self.loc = nn.Parameter(torch.zeros(latent_dim))
-        self.log_scale = nn.Parameter(torch.zeros(latent_dim))
+        self.context_dim = whole_number(context_dim, "context_dim", at_least=0)
+        self.loc = nn.Parameter(torch.zeros(self.latent_dim))
+        self.log_scale = nn.Parameter(torch.zeros(self.latent_dim))
         if context_dim:
-            self.shift = nn.Linear(context_dim, 2 * latent_dim, bias=False)
+            self.shift = nn.Linear(self.context_dim, 2 * self.latent_dim, bias=False)
 
     def forward(self, context: Tensor | None = None) -> dist.Independent:
         """The learned normal."""
@@ -145,11 +145,11 @@ class GaussianMixture(Prior):
 
     def __init__(self, latent_dim: int, num_components: int = 10, *, seed: int = 0) -> None:
         super().__init__(latent_dim)
-        whole_number(num_components, "num_components")
-        start = torch.randn(num_components, latent_dim, generator=torch.Generator().manual_seed(seed))
+        num_components = whole_number(num_components, "num_components")
+        start = torch.randn(num_components, self.latent_dim, generator=torch.Generator().manual_seed(seed))
         self.logits = nn.Parameter(torch.zeros(num_components))
         self.loc = nn.Parameter(start)
-        self.raw_scale = nn.Parameter(torch.full((num_components, latent_dim), 0.5413))  # softplus(0.5413) = 1
+        self.raw_scale = nn.Parameter(torch.full((num_components, self.latent_dim), 0.5413))  # softplus(0.5413) = 1
 
     def forward(self, context: Tensor | None = None) -> Mixture:
         """The mixture."""
@@ -274,11 +274,18 @@ class FlowPrior(Prior):
         hidden_dims: Sequence[int] = (32, 32),
     ) -> None:
         super().__init__(latent_dim)
+        latent_dim = self.latent_dim
         self.transform = "spline" if latent_dim == 1 else transform
-        options: dict[str, Any] = {} if self.transform == "spline" else {"hidden_dims": list(hidden_dims)}
+        options: dict[str, Any] = (
+            {}
+            if self.transform == "spline"
+            else {"hidden_dims": [whole_number(width, "hidden_dims") for width in hidden_dims]}
+        )
         make = _transform(self.transform)
-        self.layers = nn.ModuleList(near_identity(make(latent_dim, **options)) for _ in range(num_transforms))
-        self.register_buffer("loc", torch.zeros(latent_dim), persistent=False)
+        self.layers = nn.ModuleList(
+            near_identity(make(latent_dim, **options)) for _ in range(whole_number(num_transforms, "num_transforms"))
+        )
+        self.register_buffer("loc", torch.zeros(self.latent_dim), persistent=False)
         self.register_buffer("reverse", torch.arange(latent_dim).flip(0), persistent=False)
 
     def forward(self, context: Tensor | None = None) -> dist.TransformedDistribution:

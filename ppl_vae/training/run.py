@@ -139,7 +139,7 @@ class Run:
         return row | {"seconds": time.perf_counter() - start}
 
     def _batches(self, order: Tensor) -> list[Tensor]:
-        """Rows of each batch; a last one that batch normalisation cannot take, for want of rows, joins the one before."""
+        """Rows of each batch; a last one that is too small for batch normalisation joins the one before."""
         batches = list(order.split(self.batch_size))
         modules = [part for module in modules_of(self.model, self.guide) for part in module.modules()]
         if any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in modules):

@@ -7,6 +7,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
+from ppl_vae.checks import shown
 from ppl_vae.data.beds.bed import Bed, BedGuide, BedModel, Distortion, draws
 
 __all__ = ["beta_bernoulli", "gamma_poisson"]
@@ -178,5 +179,5 @@ def _inside(mean: Tensor, low: float, high: float, distortion: Distortion) -> No
     outside = ((mean <= low) | (mean >= high)).nonzero()
     if len(outside):
         row = int(outside[0, 0])
-        place = f"row {row} to {mean[row, 0].item():.3g}, outside ({low:g}, {high:g})"
+        place = f"row {row} to {shown(mean[row, 0])}, outside ({low:g}, {high:g})"
         raise ValueError(f"guide_shift={distortion.shift} moves the posterior mean of {place}: use a smaller shift")
