@@ -181,6 +181,15 @@ def test_every_optimizer_that_may_be_named_takes_steps(name):
     assert not torch.equal(layer.weight, before)
 
 
+def test_a_scheduler_may_be_named_with_its_keywords():
+    scheduler = build(small(("training.scheduler", {"name": "StepLR", "step_size": 3}))).training.scheduler
+    made = scheduler(torch.optim.SGD([torch.nn.Parameter(torch.ones(1))]))
+    assert isinstance(made, torch.optim.lr_scheduler.StepLR)
+    assert made.step_size == 3
+    with pytest.raises(ConfigError, match="lr_scheduler has no 'StepLRR'"):
+        small(("training.scheduler", "StepLRR"))
+
+
 @pytest.mark.parametrize("compile", ["auto", "cudagraphs", True, False])
 def test_every_way_to_compile_may_be_asked_for(compile):
     assert build(small(("training.compile", compile))).training.compile == compile

@@ -147,6 +147,14 @@ def test_a_plateau_counts_epochs_at_full_weight_and_a_bound_as_what_is_to_grow(m
     assert history["learning_rate"] == pytest.approx([1e-20 * 0.5**times for times in halved], rel=1e-6, abs=0)
 
 
+@pytest.mark.parametrize(("mode", "is_said"), [("max", True), ("min", False)])
+def test_a_relative_threshold_of_a_negative_metric_is_warned_of_once(mode, is_said, caplog):
+    """torch's default: -100.009 counts as better than -100."""
+    training = quiet(scheduler=lambda o: lr_scheduler.ReduceLROnPlateau(o, mode=mode))
+    fitted(training)
+    assert caplog.text.count('give threshold_mode="abs"') == int(is_said)
+
+
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [

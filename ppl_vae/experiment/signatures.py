@@ -24,7 +24,11 @@ SHAPES = {"event_shape", "guide", "in_dim", "in_shape", "pseudo_context"}  # com
 FILLED = SHAPES | {"checkpoint", "progress"}  # come from the run's folder and its caller
 OPEN = {"latent_dim": 8}  # where a constructor has no default of its own
 NUM_ROWS = 50  # training rows for a tensor that is not given
-FACTORIES = {"activation": "torch.nn", "optimizer": "torch.optim"}  # parameters that are classes, not objects
+FACTORIES = {  # parameters that are classes, not objects
+    "activation": "torch.nn",
+    "optimizer": "torch.optim",
+    "scheduler": "torch.optim.lr_scheduler",
+}
 SCHEDULES = "ppl_vae.training.schedules"
 
 

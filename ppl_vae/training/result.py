@@ -6,7 +6,7 @@ __all__ = ["FitResult", "NonFiniteLossError"]
 
 
 class NonFiniteLossError(FloatingPointError):
-    """The loss became NaN or infinite; the message names epoch, batch and site, and the last good weights are in place.
+    """The loss or a parameter became NaN or infinite; the message names the place, and good weights are back in theirs.
 
     No paper.
 
@@ -25,7 +25,8 @@ class FitResult:
     Args:
         history: Per epoch: "epoch", "train" and "valid" (mean bound per datum, nats; train is annealed during the
             warm-up, valid never is, and is absent without a validation split), "kl_weight", "rate" (KL of the last
-            batch, by Monte Carlo), "learning_rate", "seconds".
+            batch, by Monte Carlo), "learning_rate" (of the first group of parameters), "seconds". Of the two losses of
+            Pyro's `ReweightedWakeSleep` the bound is minus the model's.
         best_epoch: Epoch with the best held-out bound after the warm-up; without a validation split, the last one.
         stopped: "finished" or "early stopping"; with the latter the weights are the best epoch's.
         seed: The seed.

@@ -41,7 +41,7 @@ class Training:
         scheduler: From optimiser to one of `torch.optim.lr_scheduler`. It is stepped after each epoch, `OneCycleLR`
             and `CyclicLR` after each batch. `ReduceLROnPlateau` is given the held-out bound of epochs at full KL
             weight (the training bound where nothing is held out): as it is with mode="max", its negative, a loss,
-            with torch's default mode="min".
+            with torch's default mode="min". A bound may have either sign, which threshold_mode="abs" is for.
         clip_norm: Largest gradient norm; None does not clip.
         kl_warmup_epochs: Epochs over which the KL's weight grows from 0 to 1.
         kl_schedule: Any other course of the KL's weight, as a function of the fraction of training done

@@ -35,7 +35,7 @@ class State:
         }
         _check_names(self.modules.values())
         self.named = {} if are_modules else _store_parameters(model, guide, run_once)
-        self.infinite = frozenset(_infinite(self.take()))  # a mask's buffer, say
+        self.infinite = frozenset(_infinite(self._tensors()))  # a mask's buffer, say
 
     @property
     def parameters(self) -> list[Tensor]:

@@ -1,6 +1,7 @@
 """How a gradient moves the parameters: torch's optimisers and schedulers, at their own rates unless told otherwise."""
 
 import inspect
+import logging
 import math
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,8 @@ from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLR
 
 from ppl_vae.seeding import seeded
 from ppl_vae.training.settings import Training
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_RATE = 1e-3  # of the default Adam
 EACH_BATCH = OneCycleLR, CyclicLR  # which torch steps after a batch; all others after an epoch
@@ -56,7 +59,7 @@ class Updates:
         """Step the scheduler; one that waits for a plateau sees the bound of epochs at full KL weight alone."""
         if isinstance(self.scheduler, ReduceLROnPlateau):
             if kl_weight >= 1.0:
-                self.scheduler.step(bound if self.scheduler.mode == "max" else -bound)
+                self._step_plateau(self.scheduler, bound)
         elif self.scheduler is not None and not isinstance(self.scheduler, EACH_BATCH):
             self.scheduler.step()
 
@@ -92,6 +95,16 @@ class Updates:
         optimizer: Any = self.optimizer  # torch's annotation is for losses that are tensors
         optimizer.step(closure)
         return losses[0]
+
+    def _step_plateau(self, scheduler: ReduceLROnPlateau, bound: float) -> None:
+        metric = bound if scheduler.mode == "max" else -bound
+        if metric < 0 and scheduler.threshold_mode == "rel" and scheduler.last_epoch == 0:
+            logger.warning(
+                "ReduceLROnPlateau counts a fall by less than its relative threshold as progress where a metric is "
+                'negative, as %g is: give threshold_mode="abs"',
+                metric,
+            )
+        scheduler.step(metric)
 
     def _clip(self) -> None:
         if self.training.clip_norm is not None:
