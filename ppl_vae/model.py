@@ -15,6 +15,7 @@ from ppl_vae.data.rows import Rows
 from ppl_vae.families.likelihoods import Likelihood
 from ppl_vae.families.missing import observed_part
 from ppl_vae.families.networks import MLP, at_rest, join, read_features, require_module
+from ppl_vae.seeding import one_at_a_time
 
 __all__ = ["Model"]
 
@@ -83,7 +84,8 @@ class Model(PyroModule):
         if start is not None:
             data = as_dataset(start).train
             self.columns = data.columns
-            likelihood.start_at(_spread_rows(data))
+            device = next(likelihood.parameters()).device
+            likelihood.start_at(_spread_rows(data).to(device))
         self.prior, self.likelihood, self.decoder = prior, likelihood, decoder
 
     def forward(self, x: Tensor | None = None, context: Tensor | None = None, *, num_data: int = 1) -> Tensor:
@@ -111,7 +113,7 @@ class Model(PyroModule):
 
     def sample(self, num_samples: int = 1, context: Tensor | None = None) -> Tensor:
         """Draws of x from the model, (num_samples, *event), or one per row of context; dropout is at rest."""
-        with at_rest(self), torch.no_grad(), pyro.poutine.block():
+        with one_at_a_time, at_rest(self), torch.no_grad(), pyro.poutine.block():
             return self(context=context, num_data=num_samples)
 
     def check(self, x: Tensor, context: Tensor | None = None) -> None:

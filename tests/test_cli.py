@@ -241,7 +241,7 @@ def test_an_error_inside_a_trace_is_one_line(finished, monkeypatch):
     def broken(self, *_):
         raise ValueError("the decoder is broken")
 
-    monkeypatch.setattr("ppl_vae.model.Model.decode", broken)
+    monkeypatch.setattr("ppl_vae.model.Model.likelihood_at", broken)
     said = one_error(call("evaluate", finished[0], "--quiet", "--seed", 5), 1)
     assert said == "error: the decoder is broken"
 

@@ -8,6 +8,7 @@ import pytest
 import scipy.sparse
 import scipy.stats
 import torch
+import xarray
 from cases import EVENT, LIKELIHOODS, POSTERIORS, PRIORS, data_for
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -141,11 +142,13 @@ ROWS = torch.arange(12.0).reshape(4, 3)
         list(ROWS),
         (ROWS.numpy(), torch.arange(4)),
         [frame(), frame()],
+        {"x": ROWS, "y": ROWS},
+        xarray.Dataset({"x": ("row", [1.0, 2.0]), "y": ("row", [1.0, 2.0])}),
     ],
     ids=lambda value: type(value).__name__,
 )
 def test_arrays_that_would_be_matched_by_position_are_refused(several):
-    remedy = "whose parts would be matched by position: give one array with a row for each observation"
+    remedy = f"is a {type(several).__name__} of several arrays: give one array with a row for each observation"
     for use in (pv.Dataset, lambda x: pv.fit(*vae(), x), lambda x: pv.Dataset(ROWS, context=x)):
         with pytest.raises(TypeError, match=remedy):
             use(several)
@@ -222,10 +225,12 @@ def started(likelihood, start, features=(3,)):
     return model, model.likelihood(torch.zeros(1, *link.feature_shape))
 
 
-@pytest.mark.parametrize("kind", ["tensor", "numpy", "frame", "list", "Dataset", "split", "float64", "missing"])
-def test_whatever_makes_a_data_set_is_a_start(kind):
+@pytest.mark.parametrize(
+    "kind", ["tensor", "numpy", "frame", "list", "Dataset", "split", "float64", "missing", "memmap"]
+)
+def test_whatever_makes_a_data_set_is_a_start(kind, tmp_path):
     x = torch.randn(200, 3, generator=torch.Generator().manual_seed(0)) * 5 + 100
-    training = slice(None)
+    np.save(tmp_path / "x.npy", x.numpy())
     makers = {
         "tensor": lambda: x,
         "numpy": x.numpy,
@@ -234,6 +239,7 @@ def test_whatever_makes_a_data_set_is_a_start(kind):
         "Dataset": lambda: pv.Dataset(x),
         "split": lambda: pv.Dataset(x, splits={"train": range(150), "test": range(150, 200)}),
         "float64": x.double,
+        "memmap": lambda: np.load(tmp_path / "x.npy", mmap_mode="r"),
         "missing": lambda: torch.cat([x, torch.full_like(x, torch.nan)]),
     }
     training = slice(150) if kind == "split" else slice(None)

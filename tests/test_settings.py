@@ -193,6 +193,24 @@ def test_lbfgs_reaches_the_optimum_of_a_linear_gaussian_model():
     assert history[0] < best - 0.3
 
 
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        optim.Adam,
+        optim.Adagrad,
+        optim.NAdam,
+        two_groups,
+        optim.LBFGS,
+        partial(optim.LBFGS, line_search_fn="strong_wolfe"),
+    ],
+    ids=["Adam", "Adagrad", "NAdam", "two groups", "LBFGS", "LBFGS, strong Wolfe"],
+)
+def test_every_optimiser_resumes_exactly(optimizer, tmp_path):
+    whole = fitted(quiet(optimizer=optimizer))
+    fitted(quiet(optimizer=optimizer, num_epochs=2, checkpoint=tmp_path / "run.pt"))
+    assert same(whole, fitted(quiet(optimizer=optimizer, checkpoint=tmp_path / "run.pt"), seed=9))
+
+
 # -- checkpoints ------------------------------------------------------------------------------------------------------
 
 

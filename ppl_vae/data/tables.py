@@ -1,5 +1,6 @@
 """What a statistician brings (arrays, tensors, tables) as one tensor with its names kept."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -80,13 +81,13 @@ def labels_along(names: Any) -> np.ndarray:
 
 
 def _check_one_array(source: Any, what: str) -> None:
-    """Refuse several arrays in one, whose parts would be matched by their position."""
+    """Refuse what holds several arrays, which would be matched by their position."""
     several = isinstance(source, tuple | list) and any(getattr(part, "ndim", 0) for part in source)
-    if several or isinstance(source, torch.utils.data.Dataset | torch.utils.data.DataLoader):
-        kind = f"a {type(source).__name__} of arrays" if several else f"a {type(source).__name__}"
+    held = isinstance(source, Mapping | torch.utils.data.Dataset | torch.utils.data.DataLoader)
+    if several or held or hasattr(source, "data_vars"):
         raise TypeError(
-            f"{what} is {kind}, whose parts would be matched by position: give one array with a row for each "
-            "observation (torch.stack(rows) makes one), and Dataset(x, context=..., labels=...) for what goes with it"
+            f"{what} is a {type(source).__name__} of several arrays: give one array with a row for each observation "
+            "(torch.stack(rows) makes one), and Dataset(x, context=..., labels=...) for what goes with it"
         )
 
 

@@ -248,7 +248,7 @@ class Readout(nn.Module):
         NaN leaves a parameter as it is.
         """
         bias = self.linear.bias
-        found = parameters.reshape(len(bias), -1).nanmean(1)
+        found = parameters.reshape(len(bias), -1).nanmean(1).to(bias)
         with torch.no_grad():
             bias.copy_(torch.where(found.isnan(), bias, found))
 

@@ -217,7 +217,7 @@ class Run:
         everything = (self._rows(self.train.x, self.train.context, rows) for rows in order)
         try:
             with evaluating(self.model, self.guide), seeded(self._seed(0, 5)):
-                losses = (self.objective.loss(self.model, self.guide, *args) for args in batches or everything)
+                losses = (self.objective.loss(*self.programs, *args) for args in batches or everything)
                 return all(math.isfinite(number(loss)) for loss in losses)
         except (ValueError, RuntimeError):  # with such numbers a program may also fail
             return False
