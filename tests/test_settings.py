@@ -367,6 +367,10 @@ def test_a_last_row_alone_joins_the_batch_before_where_batches_are_normalised():
         data = data_for("Bernoulli", num_data=33)
         pv.fit(model, guide, data, training=quiet(num_epochs=1, batch_size=16, num_parts=num_parts))
         assert sizes == expected
+    with pytest.raises(
+        ValueError, match="batch normalisation needs 2 rows in each part of a batch, not batch_size=3 in 2"
+    ):
+        pv.fit(model, guide, data, training=quiet(batch_size=3, num_parts=2))
 
 
 # -- diagnostics that cannot be had -----------------------------------------------------------------------------------

@@ -73,6 +73,11 @@ class Run:
         check_share(training.batch_size)
         self.batch_size = min(training.batch_size, len(self.train))
         _check_rows(objective, self.batch_size // training.num_parts)
+        if self.batch_size < 2 * training.num_parts * num_processes() and self._holds(nn.BatchNorm1d):
+            raise ValueError(
+                f"batch normalisation needs 2 rows in each part of a batch, not batch_size={self.batch_size} in "
+                f"{training.num_parts} parts: raise batch_size, or lower num_parts"
+            )
         first = self._rows(self.train.x, self.train.context, torch.arange(min(2, len(self.train))))
         if isinstance(objective, TraceEnum_ELBO) and not _enumerates(model, guide, first):
             logger.warning(NOTHING_ENUMERATED)
@@ -141,12 +146,15 @@ class Run:
     def _batches(self, order: Tensor) -> list[Tensor]:
         """Rows of each batch; a last one that is too small for batch normalisation joins the one before."""
         batches = list(order.split(self.batch_size))
-        modules = [part for module in modules_of(self.model, self.guide) for part in module.modules()]
-        if any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in modules):
-            fewest = 2 * self.training.num_parts * num_processes()
-            if len(batches) > 1 and len(batches[-1]) < fewest:
-                batches[-2:] = [torch.cat(batches[-2:])]
+        fewest = 2 * self.training.num_parts * num_processes()
+        if len(batches) > 1 and len(batches[-1]) < fewest and self._holds(nn.modules.batchnorm._BatchNorm):
+            batches[-2:] = [torch.cat(batches[-2:])]
         return batches
+
+    def _holds(self, kind: type[nn.Module]) -> bool:
+        """Whether model or guide has a module of this kind."""
+        parts = (part for module in modules_of(self.model, self.guide) for part in module.modules())
+        return any(isinstance(part, kind) for part in parts)
 
     def _check_weights(self, row: dict[str, float], last: tuple[Tensor, ...]) -> None:
         """Raise where an epoch does not count; of the last one's weights no later loss tells."""
