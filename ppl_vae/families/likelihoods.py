@@ -8,6 +8,7 @@ from pyro.distributions import constraints
 from torch import Tensor, nn
 
 from ppl_vae.checks import whole_number
+from ppl_vae.families import densities
 from ppl_vae.families.factorised import Likelihood
 from ppl_vae.families.missing import smoothed_mean
 from ppl_vae.families.real import Gaussian, StudentT
@@ -45,7 +46,7 @@ class Bernoulli(Likelihood):
 
     def elementwise(self, *raw: Tensor) -> dist.TorchDistribution:
         """Bernoulli with these logits."""
-        return dist.Bernoulli(logits=raw[0])
+        return densities.LogitBernoulli(logits=raw[0])
 
 
 class ContinuousBernoulli(Likelihood):
@@ -75,7 +76,7 @@ class ContinuousBernoulli(Likelihood):
 
     def elementwise(self, *raw: Tensor) -> dist.TorchDistribution:
         """Continuous Bernoulli with these logits."""
-        return dist.ContinuousBernoulli(logits=raw[0])
+        return densities.LogitContinuousBernoulli(raw[0])
 
 
 DISPERSIONS = 1e-2, 1e3  # that a negative binomial starts from
@@ -115,7 +116,7 @@ class Poisson(_Counts):
 
     def elementwise(self, *raw: Tensor) -> dist.TorchDistribution:
         """Poisson with this log-rate."""
-        return dist.Poisson(raw[0].exp())
+        return densities.LogRatePoisson(raw[0])
 
 
 class NegativeBinomial(_Counts):
@@ -154,7 +155,7 @@ class NegativeBinomial(_Counts):
 
     def elementwise(self, *raw: Tensor) -> dist.TorchDistribution:
         """Negative binomial with this log-mean."""
-        return dist.NegativeBinomial(self.log_dispersion.exp(), logits=raw[0] - self.log_dispersion)
+        return densities.LogMeanNegativeBinomial(raw[0], self.log_dispersion)
 
 
 class Categorical(Likelihood):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from ppl_vae.checks import whole_number
+from ppl_vae.families.densities import ResidualLowRankNormal, StandardisedNormal
 from ppl_vae.families.networks import Readout, near_identity
 
 __all__ = ["FlowPosterior", "FullRankNormal", "LowRankNormal", "MeanFieldNormal"]
@@ -79,7 +80,7 @@ class MeanFieldNormal(Posterior):
     def distribution(self, raw: Tensor) -> dist.Independent:
         """Diagonal normal."""
         loc, scale = raw.chunk(2, dim=-1)
-        return dist.Normal(loc, FLOOR + softplus(scale)).to_event(1)
+        return StandardisedNormal(loc, FLOOR + softplus(scale)).to_event(1)
 
 
 class LowRankNormal(Posterior):
@@ -115,7 +116,7 @@ class LowRankNormal(Posterior):
         D = self.latent_dim
         loc, scale, factor = raw.split([D, D, D * self.rank], dim=-1)
         variance = (FLOOR + softplus(scale)).square() + FLOOR
-        return dist.LowRankMultivariateNormal(loc, factor.unflatten(-1, (D, self.rank)) / self.rank**0.5, variance)
+        return ResidualLowRankNormal(loc, factor.unflatten(-1, (D, self.rank)) / self.rank**0.5, variance)
 
 
 class FullRankNormal(Posterior):
@@ -210,7 +211,7 @@ class FlowPosterior(Posterior):
         """Conditional flow."""
         D = self.latent_dim
         loc, scale, conditioner = raw.split([D, D, self.conditioner_dim], dim=-1)
-        base = dist.Normal(loc, FLOOR + softplus(scale)).to_event(1)
+        base = StandardisedNormal(loc, FLOOR + softplus(scale)).to_event(1)
         transforms: list[T.Transform] = []
         for layer in self.layers:
             transforms += [layer.condition(conditioner), T.Permute(self.reverse)]

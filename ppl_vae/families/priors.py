@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from ppl_vae.checks import whole_number
+from ppl_vae.families.densities import StandardisedNormal
 from ppl_vae.families.networks import near_identity
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class StandardNormal(Prior):
 
     def forward(self, context: Tensor | None = None) -> dist.Independent:
         """N(0, I)."""
-        return dist.Normal(self.loc, torch.ones_like(self.loc)).to_event(1)
+        return StandardisedNormal(self.loc, torch.ones_like(self.loc)).to_event(1)
 
 
 class LearnedNormal(Prior):
@@ -103,7 +104,7 @@ class LearnedNormal(Prior):
                 raise ValueError(f"LearnedNormal(context_dim={self.context_dim}) was given no context: pass context=")
             shift, stretch = self.shift(context).chunk(2, dim=-1)
             loc, log_scale = loc + shift, log_scale + stretch
-        return dist.Normal(loc, log_scale.exp()).to_event(1)
+        return StandardisedNormal(loc, log_scale.exp()).to_event(1)
 
 
 class Mixture(dist.MixtureSameFamily):
@@ -153,7 +154,7 @@ class GaussianMixture(Prior):
 
     def forward(self, context: Tensor | None = None) -> Mixture:
         """The mixture."""
-        components = dist.Normal(self.loc, 1e-3 + softplus(self.raw_scale)).to_event(1)
+        components = StandardisedNormal(self.loc, 1e-3 + softplus(self.raw_scale)).to_event(1)
         return Mixture(dist.Categorical(logits=self.logits), components)
 
     def extra_repr(self) -> str:
@@ -290,7 +291,7 @@ class FlowPrior(Prior):
 
     def forward(self, context: Tensor | None = None) -> dist.TransformedDistribution:
         """The flow."""
-        base = dist.Normal(self.loc, torch.ones_like(self.loc)).to_event(1)
+        base = StandardisedNormal(self.loc, torch.ones_like(self.loc)).to_event(1)
         transforms = [t for layer in self.layers for t in (layer, T.Permute(self.reverse))]
         return dist.TransformedDistribution(base, transforms)
 

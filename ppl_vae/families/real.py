@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from ppl_vae.checks import one_of, real_number
+from ppl_vae.families import densities
 from ppl_vae.families.factorised import Likelihood
 
 __all__ = ["Gaussian", "StudentT"]
@@ -126,7 +127,7 @@ class Gaussian(_LocationScale):
 
     def elementwise(self, *raw: Tensor) -> dist.TorchDistribution:
         """Normal with this location (and scale)."""
-        return dist.Normal(raw[0], self.scale_of(*raw))
+        return densities.StandardisedNormal(raw[0], self.scale_of(*raw))
 
 
 class StudentT(_LocationScale):
@@ -178,4 +179,4 @@ class StudentT(_LocationScale):
 
     def elementwise(self, *raw: Tensor) -> dist.TorchDistribution:
         """Student's t with this location (and scale)."""
-        return dist.StudentT(self._df(raw[0]), raw[0], self.scale_of(*raw))
+        return densities.StandardisedStudentT(self._df(raw[0]), raw[0], self.scale_of(*raw))
