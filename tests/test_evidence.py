@@ -12,6 +12,7 @@ from test_importance import TwoSites
 import ppl_vae as pv
 from ppl_vae import beds
 from ppl_vae.evidence import ImportanceSampling, pareto_k, reduce_log_weights
+from ppl_vae.evidence.pareto import RESOLUTION
 
 every_problem = pytest.mark.parametrize("problem", PROBLEMS)
 
@@ -234,3 +235,44 @@ def test_a_global_latent_gives_the_predictive_density():
     covariance = W @ (covariance_u + lift @ lift.T) @ W.T + np.eye(4)  # theta ~ N(0.3, 1) under q
     exact = stats.multivariate_normal(W @ lift[:, 0] * 0.3 + b, covariance).logpdf(x.numpy())
     assert (np.abs(evidence.log_evidence - exact) < 4 * evidence.mc_se).all()
+
+
+# --- log-weights that their float type cannot tell apart --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("spread", [0.0, 0.3])
+def test_errors_are_unknown_where_floats_lie_further_apart_than_the_resolution(dtype, spread):
+    """Over magnitudes of log w from 1 to the end of the type; the guide is exact, or nearly so."""
+    scale = 10.0 ** np.arange(0, 30 if dtype == np.float32 else 300, 0.5)
+    noise = spread * np.random.default_rng(0).normal(size=(200, 1))
+    for sign in (1, -1):
+        log_w = (sign * scale + noise).astype(dtype)
+        evidence = reduce_log_weights(log_w)
+        too_large = np.finfo(dtype).eps * scale > RESOLUTION
+        clear = np.abs(np.finfo(dtype).eps * scale / RESOLUTION - 1) > 0.1
+        assert too_large.any()
+        for unknown in (np.isnan(evidence.mc_se), np.isnan(evidence.pareto_k), ~evidence.is_estimate):
+            np.testing.assert_array_equal(unknown[clear], too_large[clear])
+        if spread == 0.0:
+            assert np.isneginf(evidence.pareto_k[~too_large & clear]).all()
+
+
+@pytest.mark.parametrize("method", [{}, {"bootstrap": 50}, {"target_se": 0.01}], ids=["plain", "bootstrap", "target"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_is_called_an_estimate_is_right_however_far_x_lies(dtype, method):
+    """The guide is exact, so log p(x) is right to rounding: within the resolution wherever it is called an estimate."""
+    told = []
+    for shift in (0.0, 10.0, 1e2, 1e3, 1e4, 1e6):
+        bed = beds.linear_gaussian(num_data=4)
+        x = (bed.x + shift).to(dtype)
+        exact = bed.model.log_evidence(x.double()).numpy()
+        model, guide = bed.model.to(dtype), bed.guide.to(dtype)
+        evidence = pv.log_evidence(model, guide, x, num_particles=200, **method)
+        known = evidence.is_estimate
+        assert (np.abs(evidence.log_evidence - exact)[known] < RESOLUTION).all()
+        assert (np.isnan(evidence.pareto_k) == ~known).all()
+        told.append(bool(known.all()))
+        remedy = "standardise x, or use float64"
+        assert (remedy in str(evidence.summary())) == (not known.all())
+    assert told == ([True, True, True, False, False, False] if dtype == torch.float32 else [True] * 6)

@@ -289,7 +289,7 @@ def _importance_sampling(step: _Step, replicates: Replicates, *, progress: bool)
         for start in range(0, step.num_data, rows):
             args, part = (arg[start : start + rows] for arg in step.args), derived_seed(seed, start)
             log_w = log_weights(step.model, step.guide, *args, num_particles=num_particles, seed=part)
-            parts.append(_weighed(log_w.double().cpu().numpy()))
+            parts.append(_weighed(log_w.cpu().numpy()))
             bar.update(rows)
     found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return Reference.of(found, num_particles)
@@ -299,7 +299,7 @@ def _weighed(log_w: np.ndarray) -> dict[str, np.ndarray]:
     """What the reference needs of some data's log-weights, (B,) each."""
     evidence = reduce_log_weights(log_w)
     known = {name: getattr(evidence, name) for name in ("log_evidence", "mc_se", "elbo", "pareto_k")}
-    return known | {"elbo_se": log_w.std(0, ddof=1) / len(log_w) ** 0.5}
+    return known | {"elbo_se": log_w.std(0, ddof=1, dtype=np.float64) / len(log_w) ** 0.5}
 
 
 def _bar(progress: bool, desc: str = "estimators", unit: str = " steps") -> dict[str, Any]:

@@ -356,8 +356,9 @@ def _averages(trace: poutine.Trace, log_weights: Tensor, part: Dataset) -> tuple
     """P(X < x), P(X = x) by all draws and by halves of them, and the ESS, (B, *event) each; k-hat, (B,)."""
     site, x = site_of_x(trace, part.event_shape.numel()), part.x.nan_to_num()
     below, at = below_and_at(site["fn"], x.reshape(len(x), *site["fn"].event_shape))
-    log_w, middle = log_weights.cpu().numpy().astype(np.float64), len(log_weights) // 2
+    log_w, middle = log_weights.cpu().numpy(), len(log_weights) // 2
     evidence, halves = reduce_log_weights(log_w), (slice(max(middle, 1)), slice(middle, None))
+    log_w = log_w.astype(np.float64)
     weights = softmax(log_w, axis=0)
     means = [_mean(weights, below), _mean(weights, at)]
     means += [_mean(softmax(log_w[half], axis=0), at[half]) for half in halves]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.special import logsumexp
 
-from ppl_vae.evidence.pareto import k_standard_error, smooth
+from ppl_vae.evidence.pareto import RESOLUTION, k_standard_error, smooth, unresolved
 from ppl_vae.files import write_whole
 
 __all__ = ["Evidence", "EvidenceSummary", "reduce_log_weights"]
@@ -44,6 +44,7 @@ class EvidenceSummary:
         num_data: Number of data N.
         num_particles: Number of particles K.
         bound: What kind of bound it is, as `Evidence.bound`.
+        num_unresolved: Number of data whose log-weights are too large for their float type: errors unknown there.
 
     References:
         No paper: definitions.
@@ -64,6 +65,7 @@ class EvidenceSummary:
     num_data: int
     num_particles: int
     bound: str = "lower"
+    num_unresolved: int = 0
 
     def __str__(self) -> str:
         is_lower = self.bound == "lower"
@@ -71,7 +73,17 @@ class EvidenceSummary:
         return (
             f"log p(x) {relation} {self.log_evidence:.3f} nats per datum "
             f"(Monte Carlo se {self.mc_se:.3f}, data se {self.data_se:.3f}){others}; "
-            f"{k_hat_of(self.share_bad_k)} of {self.num_data} data at K={self.num_particles}"
+            f"{k_hat_of(self.share_bad_k)} of {self.num_data} data at K={self.num_particles}{self._unresolved()}"
+        )
+
+    def _unresolved(self) -> str:
+        """What to do about rounding, where it is as large as what is asked for."""
+        if not self.num_unresolved:
+            return ""
+        return (
+            f"; the log-weights of {self.num_unresolved} data are so large that their float type rounds them by more "
+            f"than {RESOLUTION} nats: standardise x, or use float64 (model.double(), guide.double(), "
+            "Dataset(x, dtype=torch.float64))"
         )
 
 
@@ -92,7 +104,7 @@ class Evidence:
     Args:
         log_evidence: log mean_k w_k, nats, (N,).
         mc_se: Its standard error, by the delta method sd(w) / (mean(w) sqrt(K)), (N,). Meaningless where k-hat > 0.5;
-            infinite where all weights are zero.
+            infinite where all weights are zero, NaN where they are `unresolved`.
         ess: Effective sample size, (sum w)^2 / sum w^2, between 1 and K, (N,).
         pareto_k: Pareto k-hat, (N,): above 0.7 log_evidence is a lower bound in expectation and no more.
         elbo: mean_k log w_k, (N,).
@@ -159,6 +171,11 @@ class Evidence:
         if self.bound != "lower":
             return np.zeros(len(self), dtype=bool)
         return self.pareto_k + 1.28 * k_standard_error(self.pareto_k, self.num_used) < FINITE_VARIANCE_K
+
+    @property
+    def unresolved(self) -> np.ndarray:
+        """Where log w is so large that its float type rounds it by more than 0.02 nats, (N,): errors are unknown."""
+        return np.isnan(self.mc_se) & (self.num_used > 1)
 
     @property
     def num_needed(self) -> np.ndarray:
@@ -236,6 +253,7 @@ class Evidence:
             num_data=n,
             num_particles=self.num_particles,
             bound=self.bound,
+            num_unresolved=int(self.unresolved.sum()),
         )
 
 
@@ -261,7 +279,7 @@ def reduce_log_weights(
     """Evidence from log-weights, in float64.
 
     Args:
-        log_weights: log w, shape (K, B).
+        log_weights: log w, shape (K, B), in the float type that they were computed in (see `pareto.unresolved`).
         strata: How many draws come from each part of a mixture, in the order of the particles, where those numbers were
             fixed beforehand: then the standard error is without the parts' differences. Empty is one part.
         clusters: Which draw of a global latent each particle shares, (K,): then the standard error is that between
@@ -286,15 +304,16 @@ def reduce_log_weights(
     ratio = np.exp(log_w - np.where(nothing, 0.0, log_evidence))  # w / mean(w)
     errors = None if clusters is None else _cluster_errors(ratio, clusters)
     se = _standard_error(ratio, strata) if errors is None else _clustered_se(errors)
+    unknown = unresolved(log_weights)
     return Evidence(
         log_evidence=log_evidence,
-        mc_se=np.where(nothing, np.inf, se),
+        mc_se=np.where(unknown, np.nan, np.where(nothing, np.inf, se)),
         ess=np.where(nothing, 0.0, num_particles**2 / np.maximum(np.square(ratio).sum(0), 1.0)),
         pareto_k=k_hat,
         elbo=log_w.mean(0),
         smoothed=smoothed,
         num_used=np.full(num_data, num_particles),
-        shared_errors=errors,
+        shared_errors=None if errors is None else np.where(unknown[:, None], np.nan, errors),
     )
 
 

@@ -138,17 +138,19 @@ class ImportanceSampling:
         evidence = reduce_log_weights(log_w, strata, clusters)
         if not self.bootstrap or clusters is not None:
             return evidence
-        return replace(evidence, mc_se=bootstrap_se(log_w, self.bootstrap, seed, strata))
+        errors = bootstrap_se(log_w, self.bootstrap, seed, strata)
+        return replace(evidence, mc_se=np.where(evidence.unresolved, np.nan, errors))
 
     def _until_target(self, model: Program, guide: Program, data: Dataset, seed: int | None) -> Evidence:
         """Double the particles of the data that have not met the target; earlier draws are kept."""
         open_rows, found = np.arange(len(data)), [Evidence(*np.zeros((7, 0)))] * len(data)
-        weights, strata, clusters, drawn = np.zeros((0, len(data))), list[int](), None, 0
+        weights, strata, clusters, drawn = None, list[int](), None, 0
         while len(open_rows):
             more = min(max(drawn, 100), self.num_particles - drawn)
             part = None if seed is None else derived_seed(seed, drawn)
             fresh = self.log_weights(model, guide, data[torch.as_tensor(open_rows)], more, part)
-            weights, strata, drawn = np.concatenate([weights, fresh]), strata + self._strata(more), drawn + more
+            weights = fresh if weights is None else np.concatenate([weights, fresh])
+            strata, drawn = strata + self._strata(more), drawn + more
             if (ids := _clusters(guide, more)) is not None:
                 clusters = ids if clusters is None else np.concatenate([clusters, ids])
             evidence = self._reduce(weights, strata, clusters, seed)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ppl_vae.checks import one_of, real_number
 from ppl_vae.data import Dataset
+from ppl_vae.families.densities import ResidualLowRankNormal, StandardisedNormal
 from ppl_vae.inspection import check_data
 from ppl_vae.programs import arguments, evaluating
 from ppl_vae.seeding import seeded
@@ -114,10 +115,10 @@ def inflate(distribution: Any, factor: float, name: str) -> Any:
             base = inflate(distribution.base_dist, factor, name)
             return base.to_event(distribution.reinterpreted_batch_ndims)
         case torch.distributions.Normal():
-            return dist.Normal(distribution.loc, factor * distribution.scale)
+            return StandardisedNormal(distribution.loc, factor * distribution.scale)
         case torch.distributions.LowRankMultivariateNormal():
             loc, cov = distribution.loc, (factor * distribution.cov_factor, factor**2 * distribution.cov_diag)
-            return dist.LowRankMultivariateNormal(loc, *cov)
+            return ResidualLowRankNormal(loc, *cov)
         case torch.distributions.MultivariateNormal():
             return dist.MultivariateNormal(distribution.loc, scale_tril=factor * distribution.scale_tril)
         case torch.distributions.TransformedDistribution():

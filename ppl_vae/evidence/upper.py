@@ -77,14 +77,14 @@ class ChiUpperBound:
 
     def estimate(self, model: Program, guide: Program, data: Dataset, *, seed: int | None) -> Evidence:
         """The bound for a block of data."""
-        log_w = self._sampling.log_weights(model, guide, data, self.num_particles, seed).astype(np.float64)
+        log_w = self._sampling.log_weights(model, guide, data, self.num_particles, seed)
         moment = reduce_log_weights(self.order * log_w)  # log E[w^n] is the evidence of the weights w^n
         return replace(
             moment,
             log_evidence=moment.log_evidence / self.order,
             mc_se=moment.mc_se / self.order,
             smoothed=moment.smoothed / self.order,
-            elbo=log_w.mean(0),
+            elbo=log_w.mean(0, dtype=np.float64),
             bound=self.bound,
         )
 

@@ -58,7 +58,6 @@ class LogitContinuousBernoulli(dist.TorchDistribution):
 
     arg_constraints = {"logits": constraints.real}
     support = constraints.unit_interval
-    has_rsample = True
 
     def __init__(self, logits: Tensor, *, validate_args: bool | None = None) -> None:
         self.logits = logits
