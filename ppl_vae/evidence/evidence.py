@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.special import logsumexp
 
-from ppl_vae.evidence.pareto import RESOLUTION, k_standard_error, smooth, unresolved
+from ppl_vae.evidence.pareto import RESOLUTION, SMALLEST_NUM_PARTICLES, k_standard_error, smooth, unresolved
 from ppl_vae.files import write_whole
 
 __all__ = ["Evidence", "EvidenceSummary", "reduce_log_weights"]
@@ -175,7 +175,7 @@ class Evidence:
     @property
     def unresolved(self) -> np.ndarray:
         """Where log w is so large that its float type rounds it by more than 0.02 nats, (N,): errors are unknown."""
-        return np.isnan(self.mc_se) & (self.num_used > 1)
+        return np.isnan(self.mc_se) & np.isnan(self.pareto_k) & (self.num_used >= SMALLEST_NUM_PARTICLES)
 
     @property
     def num_needed(self) -> np.ndarray:

@@ -240,7 +240,7 @@ def _reduce(log_w: np.ndarray, log_w_best: np.ndarray) -> InferenceGaps:
         "inference": ratio - log_w,
     }
     errors = {name: each.std(axis=0, ddof=1) / np.sqrt(len(each)) for name, each in influence.items()}
-    errors = {name: np.where(evidence.unresolved, np.nan, each) for name, each in errors.items()}
+    errors = {name: np.where(np.isnan(evidence.mc_se), np.nan, each) for name, each in errors.items()}
     return InferenceGaps(evidence.log_evidence, evidence.elbo, log_w.mean(0), errors, evidence.pareto_k)
 
 

@@ -10,7 +10,7 @@ from scipy.special import logsumexp
 from ppl_vae.checks import one_of, real_number, warn_caller, whole_number
 from ppl_vae.data import Dataset
 from ppl_vae.evidence.evidence import Evidence, bootstrap_se, concatenate, reduce_log_weights
-from ppl_vae.evidence.pareto import SMALLEST_NUM_PARTICLES
+from ppl_vae.evidence.pareto import SMALLEST_NUM_PARTICLES, unresolved
 from ppl_vae.evidence.proposals import Defensive, prior_guide
 from ppl_vae.global_latents import GlobalDraws, conditionals
 from ppl_vae.importance import Kernels, iter_log_weights, rows_per_chunk, using
@@ -139,7 +139,7 @@ class ImportanceSampling:
         if not self.bootstrap or clusters is not None:
             return evidence
         errors = bootstrap_se(log_w, self.bootstrap, seed, strata)
-        return replace(evidence, mc_se=np.where(evidence.unresolved, np.nan, errors))
+        return replace(evidence, mc_se=np.where(unresolved(log_w), np.nan, errors))
 
     def _until_target(self, model: Program, guide: Program, data: Dataset, seed: int | None) -> Evidence:
         """Double the particles of the data that have not met the target; earlier draws are kept."""

@@ -10,6 +10,7 @@ from pyro.distributions import constraints
 from torch import Tensor, nn
 
 from ppl_vae.checks import shown
+from ppl_vae.families.missing import outside_of
 from ppl_vae.families.networks import Readout, shape_of
 
 
@@ -65,7 +66,7 @@ class Likelihood(nn.Module, ABC):
 
     def forward(self, features: Tensor) -> dist.Independent:
         """p(x given features)."""
-        return self.elementwise(*self.parameters_of(features)).to_event(len(self.event_shape))
+        return self.elementwise(*self.parameters_of(features)).to_event(len(self.event_shape) - self.support.event_dim)
 
     def check(self, x: Tensor) -> None:
         """Raise unless every observed value lies in the support (NaN is missing).
@@ -74,7 +75,7 @@ class Likelihood(nn.Module, ABC):
             ValueError: the event shape is wrong, or a value is outside the support; names value, row and feature.
         """
         self._check_shape(x)
-        outside = x.isinf() | ~(self.support.check(x) | x.isnan())
+        outside = outside_of(self.support, x)
         if outside.any():
             row, *feature = outside.nonzero()[0].tolist()
             value = shown(x[(row, *feature)])

@@ -3,11 +3,14 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 import pyro.distributions as dist
+import torch
 from torch import Tensor
+from torch.distributions import transform_to
 
-__all__ = ["missing_values", "observed_part", "smoothed_mean"]
+__all__ = ["missing_values", "observed_part", "outside_of", "smoothed_mean", "stand_in"]
 
 _may_miss: ContextVar[bool | None] = ContextVar("may_miss", default=None)  # None: not known, look at each batch
 
@@ -34,27 +37,29 @@ def missing_values(exist: bool) -> Iterator[None]:
         _may_miss.reset(token)
 
 
-def observed_part(distribution: dist.Independent, x: Tensor) -> tuple[dist.Independent, Tensor]:
-    """The likelihood of what was observed: missing elements (NaN) contribute 0 to log p(x given z).
+def observed_part(distribution: Any, x: Tensor) -> tuple[Any, Tensor]:
+    """The likelihood of what was observed: missing elements (NaN) add 0 to log p(x given z), and to its gradient.
 
-    Zero lies in the support of every family here, so it stands in for the missing values without a NaN gradient.
+    A value from inside the support stands in for them (`stand_in`): 0 would do for counts and real values, but
+    log p(0) of a positive value is infinite, and the gradient of an infinite number is NaN behind a mask too. Of
+    entries that have one joint density (a composition, say) all or none may be missing.
 
     Args:
         distribution: p(x given z), all elements.
         x: Data, (B, *event).
 
     Returns:
-        The distribution with the missing elements masked, and x with zeros in their place.
+        The distribution with the missing elements masked, and x with values of the support in their place.
 
     References:
         Mattei and Frellsen (2019), MIWAE, arXiv:1812.02633, section 3.
 
     Example:
         >>> import torch
-        >>> x = torch.tensor([[0.0, float("nan")]])
-        >>> part, values = observed_part(dist.Normal(0.0, 1.0).expand([1, 2]).to_event(1), x)
+        >>> x = torch.tensor([[2.0, float("nan")]])
+        >>> part, values = observed_part(dist.LogNormal(0.0, 1.0).expand([1, 2]).to_event(1), x)
         >>> values, part.log_prob(values).round(decimals=3)
-        (tensor([[0., 0.]]), tensor([-0.9190]))
+        (tensor([[2., 1.]]), tensor([-1.8520]))
     """
     may_miss = _may_miss.get()
     if may_miss is False:
@@ -62,8 +67,66 @@ def observed_part(distribution: dist.Independent, x: Tensor) -> tuple[dist.Indep
     missing = x.isnan()
     if may_miss is None and not missing.any():
         return distribution, x
-    masked = distribution.base_dist.mask(~missing).to_event(distribution.reinterpreted_batch_ndims)
-    return masked, x.masked_fill(missing, 0.0)
+    entry, num_plates = distribution, 0
+    while isinstance(entry, dist.Independent):
+        num_plates += entry.reinterpreted_batch_ndims
+        entry = entry.base_dist
+    values = torch.where(missing, stand_in(entry.support, x), x)
+    lost = missing.flatten(-entry.event_dim).any(-1) if entry.event_dim else missing
+    return entry.mask(~lost).to_event(num_plates), values
+
+
+def stand_in(support: Any, x: Tensor) -> Tensor:
+    """A value inside this support, where every density of the family is finite; it broadcasts to x.
+
+    The image of zero under torch's map from the real line to the support, so 0 for real, 1 for positive values, the
+    middle of an interval, equal shares; the bound of whole numbers, or all in the first category.
+
+    Args:
+        support: A constraint of torch or Pyro, elementwise or of the last dims of x.
+        x: Whose float type, device and event it takes.
+
+    References:
+        No paper: Stan's unconstraining transforms.
+
+    Example:
+        >>> import torch
+        >>> stand_in(dist.constraints.positive, torch.zeros(2)), stand_in(dist.constraints.simplex, torch.zeros(4))
+        (tensor(1.), tensor([0.2500, 0.2500, 0.2500, 0.2500]))
+    """
+    while hasattr(support, "base_constraint"):  # of independent elements, or of a mixture's components
+        support = support.base_constraint
+    event = x.shape[x.dim() - support.event_dim :]
+    if not support.is_discrete:
+        transform = transform_to(support)
+        found = transform(x.new_zeros(transform.inverse_shape(event))).detach()
+        return found.nan_to_num(nan=max(event.numel(), 1) ** -0.5)  # on a sphere: zero has no direction
+    if support.event_dim:  # one category holds everything
+        first = torch.arange(event[-1], device=x.device) == 0
+        return first * torch.as_tensor(getattr(support, "upper_bound", 1), dtype=x.dtype, device=x.device)
+    bound = getattr(support, "lower_bound", getattr(support, "upper_bound", 0))
+    return torch.as_tensor(bound, dtype=x.dtype, device=x.device)
+
+
+def outside_of(support: Any, x: Tensor) -> Tensor:
+    """Which values are infinite, or neither missing nor in the support; a joint density's go together. No paper.
+
+    Args:
+        support: A constraint of torch or Pyro, elementwise or of the last dims of x.
+        x: Data, (N, *event).
+
+    Example:
+        >>> import torch
+        >>> shares = torch.tensor([[0.5, 0.5], [0.5, float("nan")]])
+        >>> outside_of(dist.constraints.simplex, shares).tolist()
+        [[False, False], [True, True]]
+    """
+    joint = tuple(range(-support.event_dim, 0))
+    missing, infinite = x.isnan(), x.isinf()
+    if joint:
+        missing, infinite = missing.all(joint, keepdim=True), infinite.any(joint, keepdim=True)
+    inside = support.check(x).reshape(missing.shape)
+    return (infinite | ~(inside | missing)).expand_as(x)
 
 
 def smoothed_mean(x: Tensor, prior_mean: float) -> Tensor:

@@ -172,9 +172,9 @@ class LogMeanNegativeBinomial(dist.NegativeBinomial):
 
     def __init__(self, log_mean: Tensor, log_dispersion: Tensor, *, validate_args: bool | None = None) -> None:
         self.log_mean = log_mean
-        # As it is, so that what depends on it alone is computed once for all particles; a view, so that
-        # a distribution that was made without gradients has none of a parameter either.
-        self.log_dispersion = log_dispersion.expand(log_dispersion.shape)
+        # Not broadcast, so that what depends on it alone is computed once for all particles; a copy, so that
+        # a distribution that was made without gradients holds no parameter.
+        self.log_dispersion = log_dispersion.clone()
         super().__init__(log_dispersion.exp(), logits=log_mean - log_dispersion, validate_args=validate_args)
 
     def expand(self, batch_shape: Any, _instance: "LogMeanNegativeBinomial | None" = None) -> "LogMeanNegativeBinomial":
