@@ -102,7 +102,7 @@ def check_site(site: Site, x: Tensor, start: int) -> None:
         row = int(unknown.nonzero()[0])
         missing = row < len(x) and bool(x[row].isnan().any())
         remedy = (
-            "x is missing there, which a program of one's own has to mask: fn.mask(~x.isnan()), obs=x.nan_to_num()"
+            "x is missing there, which a custom program has to mask: fn, obs = families.missing.observed_part(fn, x)"
             if missing
             else "look at its parameters there"
         )

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ppl_vae.data.bits import BINARIZE, Binarize, bernoulli, thresholded
 from ppl_vae.data.checks import coords_of, covariates, labels_of, picture, refuse, same_rows
+from ppl_vae.data.rounding import tell_rounding, tell_rounding_of
 from ppl_vae.data.rows import GREY, Rows, blocks, in_file, table_in_file
 from ppl_vae.data.splits import count, disjoint, random_rows
 from ppl_vae.data.tables import check_floating, table
@@ -91,6 +92,9 @@ class Dataset:
         same_rows(x, context=context, labels=labels)
         if not in_file(self.x):
             self._refuse(self.x.isinf(), "x takes finite numbers, and NaN for missing")
+        tell_rounding_of(x, self.x, self.coords[self.dims[1]], scale=scale)
+        if self.context is not None:
+            tell_rounding_of(context, self.context, np.asarray(self.context_names), what="context")
         self.intensity: Tensor | None = None  # the grey values behind the bits
         if binarize is not None:
             self._binarize()
@@ -249,7 +253,13 @@ class Dataset:
         if dtype is not None:
             check_floating(dtype)
         tensors = {"x": self.x, "context": self.context, "intensity": self.intensity}
-        return self._with(**{k: v if v is None else v.to(device=device, dtype=dtype) for k, v in tensors.items()})
+        other = self._with(**{k: v if v is None else v.to(device=device, dtype=dtype) for k, v in tensors.items()})
+        names = {"x": self.coords[self.dims[1]], "context": np.asarray(self.context_names)}
+        for what, names_of in names.items():
+            given, kept = getattr(self, what), getattr(other, what)
+            if isinstance(given, Tensor) and kept.dtype.itemsize < given.dtype.itemsize:
+                tell_rounding(given, kept, names_of, what)
+        return other
 
     def in_memory(self) -> "Dataset":
         """The same data, read from their file if they are in one: then x is a tensor. No paper.

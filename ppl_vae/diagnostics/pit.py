@@ -298,7 +298,7 @@ def _refuse_nan(terms: LogTerms) -> None:
     if terms.log_q.isnan().any():
         raise ValueError("log q(z given x) of a datum with hidden entries is NaN: the guide must take NaN in x")
     if terms.log_weights.isnan().any():
-        remedy = "the model must mask them, fn.mask(~x.isnan()), obs=x.nan_to_num()"
+        remedy = "the model must mask them: fn, obs = families.missing.observed_part(fn, x)"
         raise ValueError(f"log p(x, z) of a datum with hidden entries is NaN: {remedy}")
 
 

@@ -1,0 +1,82 @@
+"""Rounding of x to a narrower type is said, once and by name, where it costs a visible share of a column's spread."""
+
+import logging
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from cases import vae
+
+import ppl_vae as pv
+
+NUM_ROWS = 2000
+
+
+def column(centre, spread):
+    return centre + spread * np.random.default_rng(0).normal(size=NUM_ROWS)
+
+
+def said(caplog):
+    return [record.getMessage() for record in caplog.records if "rounds column" in record.getMessage()]
+
+
+@pytest.mark.parametrize("spread", [1e-3, 0.1, 1.0, 30.0, 1e3, 1e5])
+@pytest.mark.parametrize("centre", [0.0, 1.0, 1e3, 5.4e6, 1.7e9])
+def test_a_warning_where_the_rounding_exceeds_a_hundredth_of_the_spread(centre, spread, caplog):
+    """The law, over centres and spreads: sqrt(mean (x32 - x)^2) > 0.01 sd(x)."""
+    x = column(centre, spread)
+    lost = np.sqrt(np.square(x.astype(np.float32).astype(np.float64) - x).mean()) > 0.01 * x.std()
+    pv.Dataset(x)
+    assert len(said(caplog)) == lost
+
+
+def test_the_warning_names_column_cost_and_remedy(caplog):
+    frame = pd.DataFrame({"height": column(1.7, 0.1), "northing": column(5.4e6, 0.1)})
+    with caplog.at_level(logging.WARNING):
+        pv.Dataset(frame)
+    (message,) = said(caplog)
+    for part in ("'northing'", "2,000 different values become 3", "subtract its mean", "dtype=torch.float64"):
+        assert part in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda x: pv.Dataset(x.tolist()),
+        lambda x: pv.Dataset(torch.as_tensor(x)),
+        lambda x: pv.Dataset(np.rint(x * 10).astype(np.int64), scale=10),
+        lambda x: pv.Dataset(np.zeros(NUM_ROWS), context=x),
+        lambda x: pv.Dataset(x, dtype=torch.float64).to(dtype=torch.float32),
+    ],
+    ids=["lists", "tensor", "whole numbers", "context", "to"],
+)
+def test_wherever_the_digits_are_lost(make, caplog):
+    make(column(5.4e6, 0.3))
+    assert len(said(caplog)) == 1
+
+
+def test_rows_in_a_file_are_looked_at_too(tmp_path, caplog):
+    np.save(tmp_path / "x.npy", np.stack([column(5.4e6, 0.3), column(0.0, 1.0)], axis=1))
+    pv.Dataset(np.load(tmp_path / "x.npy", mmap_mode="r"))
+    assert len(said(caplog)) == 1
+
+
+def test_nothing_is_said_where_nothing_is_lost(caplog):
+    pv.Dataset(np.full(NUM_ROWS, 5.4e6 + 0.1))  # constant
+    pv.Dataset(column(5.4e6, 0.1).astype(np.float32))  # rounded by somebody else
+    pv.Dataset(column(5.4e6, 0.1), dtype=torch.float64)
+    pv.Dataset(np.arange(NUM_ROWS))
+    missing = column(0.0, 1.0)
+    missing[::2] = np.nan
+    pv.Dataset(missing)
+    assert said(caplog) == []
+
+
+def test_a_float64_data_set_for_a_float32_model_is_said_before_training(caplog):
+    x = np.stack([column(5.4e6, 0.1)] * 3, axis=1)
+    model, guide = vae(likelihood="Gaussian")
+    training = pv.Training(num_epochs=1, batch_size=1000, progress=False)
+    pv.fit(model, guide, pv.Dataset(x, dtype=torch.float64), training=training)
+    assert "and 2 more columns" in said(caplog)[0]
