@@ -51,6 +51,9 @@ def observed_part(distribution: Any, x: Tensor) -> tuple[Any, Tensor]:
     Returns:
         The distribution with the missing elements masked, and x with values of the support in their place.
 
+    Raises:
+        ValueError: Entries with one joint density are partly missing.
+
     References:
         Mattei and Frellsen (2019), MIWAE, arXiv:1812.02633, section 3.
 
@@ -71,9 +74,26 @@ def observed_part(distribution: Any, x: Tensor) -> tuple[Any, Tensor]:
     while isinstance(entry, dist.Independent):
         num_plates += entry.reinterpreted_batch_ndims
         entry = entry.base_dist
-    values = torch.where(missing, stand_in(entry.support, x), x)
-    lost = missing.flatten(-entry.event_dim).any(-1) if entry.event_dim else missing
-    return entry.mask(~lost).to_event(num_plates), values
+    values = torch.where(missing, _stand_in_of(entry, x), x)
+    if entry.event_dim:
+        whole = missing.flatten(-entry.event_dim)
+        missing = whole.any(-1)
+        if may_miss is None and bool((missing & ~whole.all(-1)).any()):  # in a loop no batch is looked at
+            raise ValueError(
+                f"x is partly missing where the entries of {type(entry).__name__} have one joint density: "
+                "make all entries of such a row NaN, or use a likelihood of independent entries"
+            )
+    return entry.mask(~missing).to_event(num_plates), values
+
+
+def _stand_in_of(entry: Any, x: Tensor) -> Tensor:
+    """`stand_in` of a distribution's support; of a transformed one its base's, transformed: torch's says no more."""
+    if entry.event_dim or not isinstance(entry, torch.distributions.TransformedDistribution):
+        return stand_in(entry.support, x)
+    value = _stand_in_of(entry.base_dist, x)
+    for transform in entry.transforms:
+        value = transform(value)
+    return value.detach()
 
 
 def stand_in(support: Any, x: Tensor) -> Tensor:
