@@ -179,9 +179,7 @@ def test_log_p_of_observed_entries_does_not_depend_on_what_stands_in(name):
 
 def test_half_of_a_joint_value_is_refused():
     distribution = dist.MultivariateNormal(torch.zeros(3), torch.eye(3))
-    with pytest.raises(
-        ValueError, match="entries of MultivariateNormal have one joint density: make all"
-    ):
+    with pytest.raises(ValueError, match="entries of MultivariateNormal have one joint density: make all"):
         observed_part(distribution, torch.tensor([[0.0, torch.nan, 1.0]]))
 
 

@@ -88,7 +88,7 @@ def observed_part(distribution: Any, x: Tensor) -> tuple[Any, Tensor]:
 
 def _stand_in_of(entry: Any, x: Tensor) -> Tensor:
     """`stand_in` of a distribution's support; of a transformed one its base's, transformed: torch's says no more."""
-    if entry.event_dim or not isinstance(entry, torch.distributions.TransformedDistribution):
+    if entry.event_shape or not isinstance(entry, torch.distributions.TransformedDistribution):
         return stand_in(entry.support, x)
     value = _stand_in_of(entry.base_dist, x)
     for transform in entry.transforms:
