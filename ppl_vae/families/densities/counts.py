@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from ppl_vae.families.densities.series import FROM, HALF_LOG_2PI, power_series, stirling_error
+from ppl_vae.families.densities.series import FROM, HALF_LOG_2PI, power_series, stirling_error, stirling_series
 
 __all__ = ["LogMeanNegativeBinomial", "LogRatePoisson"]
 
@@ -37,11 +37,11 @@ def shortfall(u: Tensor, log1p_u: Tensor) -> Tensor:
 
 def log_saturated(x: Tensor) -> Tensor:
     """log Poisson(x; mean x) = x log x - x - log x!, the most that any mean gives."""
+    log_x = torch.where(x > 0, x, 1.0).log()
     large = x >= FROM
     near = torch.where(large, 0.0, x)
-    far = torch.where(large, x, FROM)
-    exact = torch.xlogy(near, near) - near - (near + 1).lgamma()
-    return torch.where(large, -stirling_error(far) - 0.5 * far.log() - HALF_LOG_2PI, exact)
+    far = -stirling_series(torch.where(large, x, FROM)) - 0.5 * log_x - HALF_LOG_2PI
+    return torch.where(large, far, near * log_x - near - (near + 1).lgamma())
 
 
 class PoissonDeviance(torch.autograd.Function):

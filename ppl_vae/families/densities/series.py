@@ -20,10 +20,15 @@ def power_series(coefficients: Sequence[float], q: Tensor) -> Tensor:
     return total
 
 
+def stirling_series(z: Tensor) -> Tensor:
+    """`stirling_error` from `FROM` on."""
+    inverse = z.reciprocal()
+    return inverse * power_series(STIRLING, inverse * inverse)
+
+
 def stirling_error(z: Tensor) -> Tensor:
     """log Gamma(z) less Stirling's (z - 1/2) log z - z + log(2 pi) / 2, for z > 0; 1 / (12 z) for large z."""
     large = z >= FROM
     near = torch.where(large, 1.0, z)
     exact = near.lgamma() - (near - 0.5) * near.log() + near - HALF_LOG_2PI
-    inverse = torch.where(large, z, FROM).reciprocal()
-    return torch.where(large, inverse * power_series(STIRLING, inverse * inverse), exact)
+    return torch.where(large, stirling_series(torch.where(large, z, FROM)), exact)
