@@ -5,12 +5,20 @@ from collections.abc import Sequence
 
 import pyro
 import pyro.distributions as dist
-import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from ppl_vae.checks import whole_number
-from ppl_vae.families.networks import MLP, at_rest, join, read_features, require_module, shape_of
+from ppl_vae.families.networks import (
+    MLP,
+    at_rest,
+    example_rows,
+    features_of,
+    join,
+    read_features,
+    require_module,
+    shape_of,
+)
 from ppl_vae.families.posteriors import Posterior
 from ppl_vae.model import check_context
 
@@ -65,9 +73,10 @@ class Guide(PyroModule):
         self.context_dim = whole_number(context_dim, "context_dim", at_least=0)
         self.columns: dict[str, tuple[str, ...]] = {}
         require_module(posterior, "posterior")
-        example = self.inputs(torch.zeros(1, *self.event_shape), torch.zeros(1, context_dim) if context_dim else None)
-        encoder = MLP(example.shape[1:]) if encoder is None else encoder
-        posterior.build(read_features(encoder, example, "encoder"))
+        context = example_rows(context_dim) if context_dim else None
+        examples = self.inputs(example_rows(*self.event_shape), context)
+        encoder = MLP(examples.shape[1:]) if encoder is None else encoder
+        posterior.build(read_features(encoder, examples, "encoder"))
         self.posterior, self.encoder, self.latent_dim = posterior, encoder, posterior.latent_dim
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
@@ -91,7 +100,11 @@ class Guide(PyroModule):
 
     def posterior_at(self, x: Tensor, context: Tensor | None = None) -> dist.TorchDistribution:
         """q(z given x, c) in the mode that the modules are in: what training follows."""
-        return self.posterior(self.encoder(self.inputs(x, context)))
+        return self.posterior(self.features(x, context))
+
+    def features(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """What the encoder makes of x, batch dims of x to the left; it sees them as one."""
+        return features_of(self.encoder, self.inputs(x, context), x.dim() - len(self.event_shape))
 
     def inputs(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """What the encoder is given."""

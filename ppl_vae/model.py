@@ -14,8 +14,19 @@ from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.data.rows import Rows
 from ppl_vae.families.likelihoods import Likelihood
 from ppl_vae.families.missing import observed_part
-from ppl_vae.families.networks import MLP, at_rest, join, read_features, require_module
-from ppl_vae.seeding import one_at_a_time
+from ppl_vae.families.networks import (
+    MIXING,
+    MLP,
+    at_rest,
+    example_rows,
+    features_of,
+    join,
+    kept_buffers,
+    mixes_rows,
+    read_features,
+    require_module,
+)
+from ppl_vae.seeding import one_at_a_time, seeded
 
 __all__ = ["Model"]
 
@@ -75,12 +86,11 @@ class Model(PyroModule):
             require_module(part, name)
         self.context_dim = whole_number(context_dim, "context_dim", at_least=0)
         self.columns: dict[str, tuple[str, ...]] = {}
-        context = torch.zeros(1, context_dim) if context_dim else None
-        with at_rest(prior), torch.no_grad():
-            self.latent_dim = prior(context).event_shape[0]
-        example = join(torch.zeros(1, self.latent_dim), 1, context=context)
-        decoder = MLP(example.shape[-1]) if decoder is None else decoder
-        likelihood.build(read_features(decoder, example, "decoder"))
+        context = example_rows(context_dim) if context_dim else None
+        self.latent_dim = _read_prior(prior, context)
+        examples = join(example_rows(self.latent_dim), 1, context=context)
+        decoder = MLP(examples.shape[-1]) if decoder is None else decoder
+        likelihood.build(read_features(decoder, examples, "decoder"))
         if start is not None:
             data = as_dataset(start).train
             self.columns = data.columns
@@ -109,7 +119,11 @@ class Model(PyroModule):
 
     def likelihood_at(self, z: Tensor, context: Tensor | None = None) -> dist.Independent:
         """p(x given z, c) in the mode that the modules are in: what training follows."""
-        return self.likelihood(self.decoder(join(z, 1, context=context)))
+        return self.likelihood(self.features(z, context))
+
+    def features(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """What the decoder makes of z, batch dims of z to the left; it sees them as one."""
+        return features_of(self.decoder, join(z, 1, context=context), z.dim() - 1)
 
     def sample(self, num_samples: int = 1, context: Tensor | None = None) -> Tensor:
         """Draws of x from the model, (num_samples, *event), or one per row of context; dropout is at rest."""
@@ -124,13 +138,24 @@ class Model(PyroModule):
     def concerns(self, z: Tensor, context: Tensor | None = None) -> list[str]:
         """What the likelihood has to say of its fitted parameters at these z."""
         with at_rest(self):
-            return self.likelihood.concerns(self.decoder(join(z, 1, context=context)))
+            return self.likelihood.concerns(self.features(z, context))
 
 
 def _spread_rows(data: Dataset) -> Tensor:
     """x; of rows in a file so many as suffice, from all over it."""
     every = max(1, len(data) // ROWS_TO_START_FROM)
     return data[::every].x if isinstance(data.x, Rows) else data.x
+
+
+def _read_prior(prior: nn.Module, context: Tensor | None) -> int:
+    """The latent dimension, from a dry run; p(z given c) of one row must not depend on another's c."""
+    with at_rest(prior), torch.no_grad(), kept_buffers(prior), seeded(0):
+        p = prior(context)
+        if context is not None and p.batch_shape:
+            z = p.sample()[:1]
+            if mixes_rows(lambda rows: prior(rows).log_prob(z), context):
+                raise ValueError(f"the prior {MIXING}")
+        return p.event_shape[0]
 
 
 def check_context(context: Tensor | None, context_dim: int, name: str) -> None:

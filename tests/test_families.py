@@ -237,7 +237,7 @@ def test_dense_networks_do_not_mix_particles_or_data(network):
         (
             lambda: pv.Guide(posteriors.MeanFieldNormal(2), 3, torch.nn.Linear(4, 5)),
             ValueError,
-            r"encoder cannot read inputs of shape \(\*, 3,\)",
+            r"encoder cannot read inputs of shape \(\*, 3\)",
         ),
         (
             lambda: pv.Model(priors.StandardNormal(2), likelihoods.Poisson(3), torch.nn.Linear(3, 5)),

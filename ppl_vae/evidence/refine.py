@@ -285,7 +285,7 @@ class Task:
         if isinstance(self.guide, RefinedGuide):
             return self.guide.parameters_of(*self.args)
         if isinstance(self.guide, Guide) and self.guide.posterior.link is not None:
-            return self.guide.posterior.link(self.guide.encoder(self.guide.inputs(*self.args))).squeeze(-2)
+            return self.guide.posterior.link(self.guide.features(*self.args)).squeeze(-2)
         return None
 
     def moments(self) -> Tensor:
