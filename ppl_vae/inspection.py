@@ -10,7 +10,9 @@ from torch import Tensor
 
 from ppl_vae.data.rows import blocks
 from ppl_vae.guide import Guide
+from ppl_vae.masks import mask_of
 from ppl_vae.model import Model
+from ppl_vae.plates import rows_first
 from ppl_vae.programs import arguments, evaluating, require_programs
 from ppl_vae.seeding import seeded
 from ppl_vae.terms import Program, Site, is_local, log_prob_of, sample_sites
@@ -55,7 +57,8 @@ def check_programs(model: Program, guide: Program, x: Tensor, context: Tensor | 
     Raises:
         TypeError: one of them cannot be called.
         ValueError: an observed site is of another shape than x, x lies outside its support, a log-density is NaN (the
-            site and the first such row are named), or it has another shape than the plates around it.
+            site and the first such row are named), or it has another shape than the plates around it; a latent is
+            masked in one of the programs and not in the other.
 
     Example:
         >>> import pyro
@@ -77,6 +80,8 @@ def check_programs(model: Program, guide: Program, x: Tensor, context: Tensor | 
             sites = [] if isinstance(model, Model) else sample_sites(joint)
             for site in [*sample_sites(drawn), *sites]:
                 check_site(site, args[0], start)
+            for site in sites:
+                check_masks(site, drawn.nodes.get(site["name"]), start)
             outside |= {site["name"]: None for site in sample_sites(drawn) if not is_local(site)}
     return list(outside)
 
@@ -107,6 +112,21 @@ def check_site(site: Site, x: Tensor, start: int) -> None:
             else "look at its parameters there"
         )
         raise ValueError(f"the log-density of site {name!r} is NaN for row {start + row}: {remedy}")
+
+
+def check_masks(site: Site, guided: Site | None, start: int) -> None:
+    """Raise ValueError where model or guide alone masks a latent in the data plate, so that log p and log q differ."""
+    if guided is None or site["is_observed"] or not is_local(site):
+        return
+    in_model, in_guide = (rows_first(mask_of(each), each, num_lead=0) for each in (site, guided))
+    differ = (in_model != in_guide).flatten(1).any(1) if in_model.dim() > 1 else in_model != in_guide
+    if differ.any():
+        row = int(differ.nonzero()[0])
+        program = "guide" if bool(in_model[row].all()) else "model"
+        raise ValueError(
+            f"latent site {site['name']!r} is masked for row {start + row} in the {program} and not in the other: mask "
+            "the same entries in both, so that log q leaves out what log p leaves out"
+        )
 
 
 def _fits(shape: torch.Size, fn: Any) -> bool:

@@ -81,11 +81,16 @@ def with_any_nesting(function: Callable[[int], Any], max_plate_nesting: int | No
     """function(max_plate_nesting); for None the smallest depth at which no plate lies where the particles go."""
     if max_plate_nesting is not None:
         return function(max_plate_nesting)
+    failed: RuntimeError | None = None
     for depth in range(1, MOST_PLATES):
         try:
             return function(depth)
         except NestedPlateError:
             continue
+        except RuntimeError as error:  # a plate without a dim, to the left of the particles, may fit no other shape
+            if failed is not None:
+                raise failed from None
+            failed = error
     return function(MOST_PLATES)
 
 

@@ -2,9 +2,12 @@
 
 import functools
 import inspect
+import logging
+import sys
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import CellType
+from types import CellType, CodeType, ModuleType, NoneType
 from typing import Any
 
 import pyro
@@ -22,7 +25,13 @@ from ppl_vae.terms import Program
 
 __all__ = ["module_of"]
 
+logger = logging.getLogger(__name__)
+
 EMPTY_CELL = CellType()  # of a variable that is not set yet
+MOST_ITEMS = 1_000  # of a container: a longer one holds data
+LEAVES = (str, bytes, int, float, complex, NoneType, ModuleType)
+LIBRARIES = {"numpy", "pandas", "pyro", "scipy", "torch", "xarray"}  # whose objects hold no modules of a program
+FOREIGN = (LIBRARIES | sys.stdlib_module_names) - {"argparse", "collections", "types"}
 
 
 def require_programs(model: Program, guide: Program) -> None:
@@ -31,6 +40,12 @@ def require_programs(model: Program, guide: Program) -> None:
         if isinstance(program, type) or not callable(program):
             kind = f"the class {program.__name__}" if isinstance(program, type) else f"of type {type(program).__name__}"
             raise TypeError(f"{name} is {kind}; give an object that can be called: a pv.{name.title()}, a Pyro program")
+        if module_of(program) is None:
+            logger.info(
+                "no torch module was found behind the %s: its networks, if it has any, stay in the mode that they are "
+                "in and where they are; make the program an nn.Module, or let it hold them as attributes",
+                name,
+            )
 
 
 def arguments(x: Tensor, context: Tensor | None) -> tuple[Tensor, ...]:
@@ -39,10 +54,12 @@ def arguments(x: Tensor, context: Tensor | None) -> tuple[Tensor, ...]:
 
 
 def module_of(program: Program) -> nn.Module | None:
-    """The module that a program is, or those that it wraps, as one; None where there is none to be found.
+    """The module that a program is, or those that it holds, as one; None where there is none to be found.
 
-    Found are the modules behind a `functools.partial` (which Pyro's handlers make), behind a bound method, and among
-    the variables that a function uses. No paper.
+    Found are the modules behind a `functools.partial` (which Pyro's handlers make) and a bound method, among the
+    attributes of an object and of its class, in lists, tuples, sets and dicts of up to 1,000 items, and among the
+    variables that a function uses, however deep; and parameters that are held without a module. Not found is what a
+    program looks up by a name made at run time. No paper.
 
     Args:
         program: Any callable.
@@ -54,30 +71,66 @@ def module_of(program: Program) -> nn.Module | None:
           (0): Linear(in_features=2, out_features=3, bias=True)
         )
     """
-    found, seen, waiting = [], set(), [program]
+    found: list[nn.Module] = []
+    loose: list[nn.Parameter] = []
+    seen: dict[int, Any] = {}  # with the items, for an id may be given again to what is made later
+    waiting: list[Any] = [program]
     while waiting:
-        item: Any = waiting.pop()
-        if id(item) in seen:
+        item = waiting.pop()
+        if isinstance(item, LEAVES) or id(item) in seen:
             continue
-        seen.add(id(item))
+        seen[id(item)] = item
         if isinstance(item, nn.Module):
             found.append(item)
+        elif isinstance(item, nn.Parameter):
+            loose.append(item)
         else:
             waiting += _within(item)
+    owned = {id(parameter) for module in found for parameter in module.parameters()}
+    loose = [parameter for parameter in loose if id(parameter) not in owned]
+    found += [nn.ParameterList(loose)] if loose else []
     return found[0] if found == [program] else nn.ModuleList(found) if found else None
 
 
 def _within(item: Any) -> list[Any]:
-    """What a callable holds."""
+    """What a callable, an object or a container holds."""
     if isinstance(item, functools.partial):
         return [item.func, *item.args, *item.keywords.values()]
     if inspect.ismethod(item):
         return [item.__self__, item.__func__]
     if inspect.isfunction(item):
-        cells = [cell.cell_contents for cell in item.__closure__ or () if cell != EMPTY_CELL]
-        names = [name for name in item.__code__.co_names if name in item.__globals__]
-        return [*cells, *(item.__globals__[name] for name in names), *(item.__defaults__ or ())]
-    return []
+        return _used_by(item)
+    if isinstance(item, dict | list | tuple | set | frozenset | deque):
+        values = item.values() if isinstance(item, dict) else item
+        return list(values) if len(item) <= MOST_ITEMS else []
+    if isinstance(item, type) or type(item).__module__.partition(".")[0] in FOREIGN:
+        return [item.__wrapped__] if hasattr(item, "__wrapped__") else []
+    return _attributes(item)
+
+
+def _used_by(function: Any) -> list[Any]:
+    """Variables and defaults of a function, and of the functions written inside it."""
+    cells = [cell.cell_contents for cell in function.__closure__ or () if cell != EMPTY_CELL]
+    codes = [function.__code__]
+    for code in codes:
+        codes += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+    names = dict.fromkeys(name for code in codes for name in code.co_names if name in function.__globals__)
+    defaults = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+    return [*cells, *(function.__globals__[name] for name in names), *defaults]
+
+
+def _attributes(item: Any) -> list[Any]:
+    """Attributes of an object, of its class, and what its `__call__` uses."""
+    classes = [kind for kind in type(item).__mro__ if kind is not object]
+    slots = [name for kind in classes for name in getattr(kind, "__slots__", ()) if hasattr(item, name)]
+    own = [*getattr(item, "__dict__", {}).values(), *(getattr(item, name) for name in slots)]
+    shared = [value for kind in classes for name, value in vars(kind).items() if name == "__call__" or _holds(value)]
+    return [*own, *shared]
+
+
+def _holds(value: Any) -> bool:
+    """Whether a class's attribute is something held, and no part of how the class works."""
+    return isinstance(value, nn.Module | nn.Parameter | dict | list | tuple)
 
 
 def modules_of(*programs: Program) -> list[nn.Module]:

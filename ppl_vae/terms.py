@@ -204,13 +204,29 @@ def _detach(trace: poutine.Trace) -> dict[str, Tensor]:
     return paths
 
 
-def log_density_at(trace: Any, program: Program, *args: Any) -> Tensor:
-    """Log-density of a guide-like program at the latents of another one's trace, per particle and row, (K, B)."""
+def log_density_at(terms: LogTerms, program: Program, *args: Any) -> Tensor:
+    """Log-density of a guide-like program at the latents of another one's terms, per particle and row, (K, B)."""
+    particles = particles_of(terms.model_trace)
+    replayed = run(poutine.replay(particles(program), trace=terms.guide_trace), *args)
+    return _total(_per_datum_sites(sample_sites(replayed), observed=False), terms.log_likelihood)
+
+
+def particles_of(trace: poutine.Trace, num_particles: int | None = None) -> Particles:
+    """The particle plate that a trace was made under, or one of another size in its place."""
     frames = (frame for site in sample_sites(trace) for frame in site["cond_indep_stack"])
     plate = next(frame for frame in frames if frame.name == PARTICLES)
-    particles = Particles(plate.size, -1 - plate.dim)
-    replayed = run(poutine.replay(particles(program), trace=trace), *args)
-    return torch.stack(list(_per_datum_sites(sample_sites(replayed), observed=False).values())).sum(0)
+    return Particles(num_particles or plate.size, -1 - plate.dim)
+
+
+def run_under_particles(program: Program, num_particles: int, *args: Any) -> poutine.Trace:
+    """The trace of one program alone under a particle plate that clears its own plates."""
+
+    def at_depth(depth: int) -> poutine.Trace:
+        trace = run(Particles(num_particles, depth)(program), *args)
+        require_outermost(trace, depth)
+        return trace
+
+    return with_any_nesting(at_depth, None)
 
 
 def sample_sites(trace: poutine.Trace, *, enumerated: bool = False) -> list[Site]:

@@ -31,6 +31,8 @@ ROOMS = [
         "guide",
         "particles",
         "terms",
+        "plates",
+        "masks",
         "programs",
         "inspection",
         "global_latents",

@@ -11,10 +11,10 @@ from torch import Tensor
 from ppl_vae.checks import whole_number
 from ppl_vae.data import Dataset
 from ppl_vae.importance import PAIRS_PER_CHUNK, rows_per_chunk
-from ppl_vae.particles import Particles
+from ppl_vae.plates import inner_plates, rows_first
 from ppl_vae.programs import arguments, evaluating
 from ppl_vae.seeding import derived_seed, seeded
-from ppl_vae.terms import LogTerms, Program, Site, is_local, log_terms, per_datum, sample_sites
+from ppl_vae.terms import LogTerms, Program, Site, is_local, log_terms, particles_of, per_datum, sample_sites
 
 __all__ = ["Draws"]
 
@@ -97,11 +97,16 @@ def read_layout(model: Program, guide: Program, data: Dataset) -> Layout:
     sites = sample_sites(terms.model_trace)
     latent = [site for site in sites if not site["is_observed"]]
     return Layout(
-        local={site["name"]: tuple(site["fn"].event_shape) for site in latent if is_local(site)},
+        local={site["name"]: row_shape(site) for site in latent if is_local(site)},
         shared={site["name"]: tuple(site["value"].shape) for site in latent if not is_local(site)},
-        observed={site["name"]: tuple(site["fn"].event_shape) for site in sites if is_observation(site)},
+        observed={site["name"]: row_shape(site) for site in sites if is_observation(site)},
         itemsize=terms.log_likelihood.element_size(),
     )
+
+
+def row_shape(site: Site) -> tuple[int, ...]:
+    """Shape of one row's values at a site, plates inside the data plate first."""
+    return (*inner_plates(site), *site["fn"].event_shape)
 
 
 def is_observation(site: Site) -> bool:
@@ -111,12 +116,25 @@ def is_observation(site: Site) -> bool:
 
 
 def _value(trace: poutine.Trace, name: str) -> Tensor:
+    """Draws at a site, (K, B, *plates, *event)."""
     site: Site = trace.nodes[name]
-    return site["value"]
+    return rows_first(site["value"], site) if is_local(site) else site["value"]
+
+
+def _given(trace: poutine.Trace, name: str) -> Tensor:
+    """What a site observes, (B, *plates, *event)."""
+    site: Site = trace.nodes[name]
+    batch = site["fn"].batch_shape[1:]  # without particles
+    return rows_first(site["value"].broadcast_to(*batch, *site["fn"].event_shape), site, num_lead=0)
 
 
 def _arguments(data: Dataset, rows: slice) -> tuple[Tensor, ...]:
     return arguments(data.x[rows], None if data.context is None else data.context[rows])
+
+
+def _simulate(model: Program, args: tuple[Tensor, ...]) -> poutine.Trace:
+    """The model with its observations drawn as well."""
+    return poutine.trace(poutine.uncondition(model)).get_trace(*args)
 
 
 @dataclass
@@ -151,16 +169,12 @@ class Sampler:
         terms = log_terms(self.model, self._fixed(self.guide, "guide", draws), *args, num_particles=count)
         self._fix(terms.guide_trace, "guide", draws)
         with seeded(derived_seed(self.seed, rows.start, draws.start)):
-            predictive = self._simulate(poutine.replay(self.model, trace=terms.guide_trace), count, args)
-            prior = self._simulate(self._fixed(self.model, "model", draws), count, args)
+            particles = particles_of(terms.model_trace)
+            predictive = _simulate(particles(poutine.replay(self.model, trace=terms.guide_trace)), args)
+            prior = _simulate(particles(self._fixed(self.model, "model", draws)), args)
         self._fix(prior, "model", draws)
         self._keep_draws(terms, predictive, prior, (draws, rows))
         self._keep_densities(terms, (draws, rows))
-
-    def _simulate(self, model: Program, count: int, args: tuple[Tensor, ...]) -> poutine.Trace:
-        """The model with its observations drawn as well."""
-        particles = Particles(count, 1)
-        return poutine.trace(poutine.uncondition(particles(model))).get_trace(*args)
 
     def _fixed(self, program: Program, which: str, draws: slice) -> Program:
         """The program with the global latents of the first chunk: they are one draw for all data."""
@@ -185,9 +199,8 @@ class Sampler:
         for group, trace in (("posterior_predictive", predictive), ("prior_predictive", prior)):
             for name in self.layout.observed:
                 self._put(group, name, _value(trace, name), where)
-        for name, shape in self.layout.observed.items():
-            value = _value(terms.model_trace, name).broadcast_to(terms.log_q.shape[1], *shape)
-            self._put("observed_data", name, value, where[1:])
+        for name in self.layout.observed:
+            self._put("observed_data", name, _given(terms.model_trace, name), where[1:])
 
     def _keep_densities(self, terms: LogTerms, where: tuple[slice, ...]) -> None:
         for name in self.layout.observed:

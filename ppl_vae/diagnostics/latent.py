@@ -4,18 +4,17 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyro
 import torch
-from pyro import poutine
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from ppl_vae.checks import whole_number
 from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.diagnostics.trees import rows_of_data, tree_of
+from ppl_vae.plates import require_no_inner_plates
 from ppl_vae.programs import arguments, evaluating, place
 from ppl_vae.seeding import derived_seed, seeded
-from ppl_vae.terms import PARTICLES, PLATE, Program, Site, is_local, sample_sites
+from ppl_vae.terms import PLATE, Program, Site, is_local, run_under_particles, sample_sites
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -133,7 +132,8 @@ def _site_moments(site: Site, known: Tensor | None) -> _Moments:
 
 def _latent_sites(guide: Program, args: tuple[Tensor, ...], count: int) -> dict[str, Site]:
     """Latent sites inside the data plate, drawn `count` times."""
-    trace = poutine.trace(pyro.plate(PARTICLES, count, dim=-2)(guide)).get_trace(*args)
+    trace = run_under_particles(guide, count, *args)
+    require_no_inner_plates(trace, "a mean of a row's latents")
     sites = (site for site in sample_sites(trace) if is_local(site) and not (site["infer"] or {}).get("is_auxiliary"))
     found = {site["name"]: site for site in sites}
     if not found:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyro
 import torch
 from pyro import poutine
 from scipy.special import softmax
@@ -20,9 +19,10 @@ from ppl_vae.evidence import reduce_log_weights
 from ppl_vae.evidence.evidence import k_hat_of
 from ppl_vae.importance import rows_per_chunk
 from ppl_vae.inspection import check_data
+from ppl_vae.plates import require_no_inner_plates
 from ppl_vae.programs import arguments, evaluating, place
 from ppl_vae.seeding import derived_seed, seeded
-from ppl_vae.terms import PARTICLES, LogTerms, Program, is_local, log_terms, sample_sites
+from ppl_vae.terms import LogTerms, Program, is_local, log_terms, run_under_particles, sample_sites
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -218,8 +218,7 @@ def marginal_pit(
     everything = torch.ones(data.event_shape, dtype=torch.bool, device=data.x.device)
 
     def predict(part: Dataset, fold: Tensor) -> tuple[Any, Tensor]:
-        particles = pyro.plate(PARTICLES, num_samples, dim=-2)
-        trace = poutine.trace(particles(model)).get_trace(*arguments(part.x, part.context))
+        trace = run_under_particles(model, num_samples, *arguments(part.x, part.context))
         _refuse_shared(trace)
         return trace, torch.zeros(num_samples, len(part))
 
@@ -354,6 +353,7 @@ class _Sweep:
 
 def _averages(trace: poutine.Trace, log_weights: Tensor, part: Dataset) -> tuple[np.ndarray, ...]:
     """P(X < x), P(X = x) by all draws and by halves of them, and the ESS, (B, *event) each; k-hat, (B,)."""
+    require_no_inner_plates(trace, "a PIT")
     site, x = site_of_x(trace, part.event_shape.numel()), part.x.nan_to_num()
     below, at = below_and_at(site["fn"], x.reshape(len(x), *site["fn"].event_shape))
     log_w, middle = log_weights.cpu().numpy(), len(log_weights) // 2

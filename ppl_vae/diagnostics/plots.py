@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyro
 import pyro.distributions as dist
 import torch
 from pyro import poutine
@@ -29,9 +28,10 @@ from ppl_vae.diagnostics.entries import site_of_x
 from ppl_vae.diagnostics.latent import latent_means
 from ppl_vae.evidence import Evidence
 from ppl_vae.inspection import check_data
+from ppl_vae.plates import require_no_inner_plates
 from ppl_vae.programs import arguments, evaluating, place
 from ppl_vae.seeding import seeded
-from ppl_vae.terms import PARTICLES, Program, Site, log_terms, sample_sites
+from ppl_vae.terms import Program, Site, log_terms, run_under_particles, sample_sites
 from ppl_vae.training import FitResult
 
 if TYPE_CHECKING:
@@ -162,7 +162,8 @@ def plot_samples(
     """
     with evaluating(model), seeded(seed):
         if context is None:
-            trace = poutine.trace(pyro.plate(PARTICLES, num, dim=-2)(model)).get_trace()
+            trace = run_under_particles(model, num)
+            require_no_inner_plates(trace, "a picture")
             mean = _expected(_generated_site(trace)).flatten(0, 1)
         else:
             covariates = place(as_dataset(context), model).x

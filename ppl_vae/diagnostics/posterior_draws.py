@@ -6,16 +6,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import pyro
-from pyro import poutine
 from torch import Tensor
 
 from ppl_vae.data import Dataset
 from ppl_vae.hmc import HMC, Chains, sample_posterior
 from ppl_vae.importance import rows_per_chunk
+from ppl_vae.plates import rows_first
 from ppl_vae.programs import arguments, evaluating
 from ppl_vae.seeding import seeded
-from ppl_vae.terms import PARTICLES, LogTerms, Program, is_local, sample_sites
+from ppl_vae.terms import LogTerms, Program, is_local, run_under_particles, sample_sites
 
 __all__ = ["GuideDraws", "HMCDraws", "ImportanceDraws", "PosteriorDraws"]
 
@@ -39,7 +38,7 @@ class PosteriorDraws(ABC):
 
     @abstractmethod
     def draw(self, model: Program, guide: Program, data: Dataset, *, seed: int) -> dict[str, Tensor]:
-        """Draws by latent site inside the data plate, (S, B, *event)."""
+        """Draws by latent site inside the data plate, (S, B, *plates, *event)."""
 
     def log_weights(self, terms: LogTerms) -> Tensor:
         """What the draws count, (S, B), from their densities under model and guide: all the same."""
@@ -64,9 +63,8 @@ class FromGuide(PosteriorDraws):
     def draw(self, model: Program, guide: Program, data: Dataset, *, seed: int) -> dict[str, Tensor]:
         """S draws of the guide."""
         with evaluating(model, guide), seeded(seed):
-            particles = pyro.plate(PARTICLES, self.num_samples, dim=-2)
-            trace = poutine.trace(particles(guide)).get_trace(*arguments(data.x, data.context))
-        return {site["name"]: site["value"] for site in sample_sites(trace) if is_local(site)}
+            trace = run_under_particles(guide, self.num_samples, *arguments(data.x, data.context))
+        return {site["name"]: rows_first(site["value"], site) for site in sample_sites(trace) if is_local(site)}
 
 
 @dataclass(frozen=True)

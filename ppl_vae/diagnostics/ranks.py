@@ -13,6 +13,7 @@ from ppl_vae.diagnostics.posterior_draws import ImportanceDraws, PosteriorDraws
 from ppl_vae.evidence.proposals import prior_guide
 from ppl_vae.hmc.posterior import drawing
 from ppl_vae.importance import rows_per_chunk
+from ppl_vae.plates import plates_first
 from ppl_vae.programs import arguments, evaluating
 from ppl_vae.terms import LogTerms, Program, log_terms, sample_sites
 
@@ -96,7 +97,10 @@ class Ranking:
         terms = log_terms(model, guide, *arguments(first.x, first.context))
         for name in truth.keys() - terms.prior_sites.keys():
             raise ValueError(f'latent site {name!r} is outside the plate "data": its posterior is not the encoder\'s')
+        if not truth:
+            raise ValueError("the model has no latent site: there is no posterior to be calibrated")
         self.shapes = {name: tuple(truth[name].shape[1:]) for name in terms.prior_sites}
+        self.sites = {name: terms.model_trace.nodes[name] for name in self.shapes}
         self.dtype = terms.log_q.dtype
         self.knows_density = self._can_score(guide, terms, simulated)
         self.guide = guide if self.knows_density else prior_guide(model)
@@ -130,7 +134,8 @@ class Ranking:
         """Densities at these latents, (1 + S, B)."""
         num_particles = len(next(iter(values.values())))
         args = arguments(data.x, data.context)
-        return log_terms(self.model, drawing(program, values), *args, num_particles=num_particles)
+        laid_out = {name: plates_first(value, self.sites[name]) for name, value in values.items()}
+        return log_terms(self.model, drawing(program, laid_out), *args, num_particles=num_particles)
 
     def _can_score(self, guide: Program, terms: LogTerms, simulated: tuple[Dataset, Latents]) -> bool:
         """Whether q(z given x) can be evaluated at points that the guide did not draw."""

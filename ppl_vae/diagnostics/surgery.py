@@ -18,6 +18,7 @@ from ppl_vae.diagnostics.collapse import standard_error
 from ppl_vae.diagnostics.latent import dimension_names
 from ppl_vae.importance import rows_per_chunk
 from ppl_vae.inspection import check_data
+from ppl_vae.plates import require_no_inner_plates
 from ppl_vae.programs import arguments, evaluating, place
 from ppl_vae.seeding import derived_seed, seeded
 from ppl_vae.terms import PARTICLES, LogTerms, Program, Site, is_local, log_terms, per_datum, sample_sites
@@ -237,7 +238,10 @@ def _draw(terms: LogTerms) -> _Draws:
     for name, site in sites.items():
         if not is_local(site):
             raise ValueError(f"site {name!r} is outside the data plate: the mixture over the data is for local latents")
+    require_no_inner_plates(terms.model_trace, "ELBO surgery")
     priors = [terms.model_trace.nodes[name] for name in terms.prior_sites]
+    if not priors:
+        raise ValueError("the model has no latent site: its rate is zero, and there is nothing to take apart")
     _check_one_prior(priors[0])
     return _Draws(
         values={name: site["value"] for name, site in sites.items()},

@@ -108,7 +108,7 @@ class AIS:
             model: The model.
             guide: The guide.
             data: A block of data.
-            latents: Posterior draws of each site by name, (C, B, *event), or (B, *event) for all chains.
+            latents: Posterior draws of each site by name, (C, B, *plates, *event), or without C.
             seed: The kernels are those of `log_weights` at the same seed.
         """
         with evaluating(model, guide):

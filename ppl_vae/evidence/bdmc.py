@@ -161,8 +161,8 @@ def bdmc(
     lowers, uppers, rows = [], [], method.rows(len(simulated))
     for first in range(0, len(simulated), rows):
         block, block_seed = slice(first, first + rows), derived_seed(seed, 1, first)
-        z = {name: value[block] for name, value in latents.items()}
         lowers.append(method.estimate(model, guide, simulated[block], seed=block_seed))
+        z = {name: value[block] for name, value in latents.items()}
         reverse = method.reverse_log_weights(model, guide, simulated[block], z, seed=block_seed)
         uppers.append(upper_bound(reverse.cpu().numpy()))
     return BDMC(concatenate(lowers), np.concatenate(uppers), simulated, latents)

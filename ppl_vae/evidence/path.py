@@ -11,6 +11,7 @@ from ppl_vae.evidence.proposals import prior_guide
 from ppl_vae.hmc import HMC, LogJoint
 from ppl_vae.hmc.target import per_site
 from ppl_vae.hmc.transition import LogDensity, Point, first_step, transition
+from ppl_vae.masks import with_all_entries
 from ppl_vae.terms import Program, log_terms, per_datum, sample_sites
 
 __all__ = ["Kernels", "Path"]
@@ -82,10 +83,10 @@ class Path:
         """The guide's density at these latents; of a single site the distribution is already known."""
         try:
             if len(self.guide_sites) == 1:
-                (site,) = self.guide_sites
+                site = with_all_entries(self.guide_sites[0])
                 return per_datum(site["fn"].log_prob(values[site["name"]]), site)
             trace = self.log_joint.trace(values, self.guide)
-            return torch.stack([log_q for _, log_q in per_site(trace)]).sum(0)
+            return torch.stack([log_q for _, log_q in per_site(trace, values)]).sum(0)
         except (NotImplementedError, KeyError) as error:
             raise ValueError(
                 f"the guide's density cannot be evaluated at points that it did not draw ({error}): "

@@ -1,5 +1,6 @@
 """Defensive importance sampling: a mixture of the guide and something wider, weighed by the balance heuristic."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -80,15 +81,14 @@ class Defensive:
             wide_terms = log_terms(model, wide, *args, num_particles=wide_count)
             parts = []
             for terms in (narrow_terms, wide_terms):
-                log_q, log_r = (log_density_at(terms.guide_trace, program, *args) for program in (guide, wide))
+                log_q, log_r = (log_density_at(terms, program, *args) for program in (guide, wide))
                 parts.append(terms.log_joint - mix(log_q, log_r, share))
         return torch.cat(parts)
 
 
 def mix(log_q: Tensor, log_r: Tensor, share: float) -> Tensor:
     """log((1 - share) q + share r)."""
-    weights = torch.tensor([1 - share, share]).log().to(log_q)
-    return torch.logaddexp(log_q + weights[0], log_r + weights[1])
+    return torch.logaddexp(log_q + math.log1p(-share), log_r + math.log(share))
 
 
 def prior_guide(model: Program) -> Program:
@@ -114,6 +114,8 @@ def inflate(distribution: Any, factor: float, name: str) -> Any:
         case torch.distributions.Independent():
             base = inflate(distribution.base_dist, factor, name)
             return base.to_event(distribution.reinterpreted_batch_ndims)
+        case dist.MaskedDistribution():
+            return inflate(distribution.base_dist, factor, name).mask(distribution._mask)
         case torch.distributions.Normal():
             return StandardisedNormal(distribution.loc, factor * distribution.scale)
         case torch.distributions.LowRankMultivariateNormal():

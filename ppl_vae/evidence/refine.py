@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from ppl_vae.checks import instance_of, real_number, whole_fields
 from ppl_vae.data import Dataset, as_dataset
-from ppl_vae.evidence.refined_guide import Latents, RefinedGuide, read_latents
+from ppl_vae.evidence.refined_guide import Latents, Masks, RefinedGuide, join_masks, read_latents, read_masks
 from ppl_vae.families.posteriors import FLOOR, FullRankNormal, Posterior
 from ppl_vae.guide import Guide
 from ppl_vae.hmc import HMC
@@ -21,6 +21,7 @@ from ppl_vae.hmc.posterior import run_chains
 from ppl_vae.importance import rows_per_chunk
 from ppl_vae.inspection import check_data, check_programs
 from ppl_vae.objectives import Bound, StickingTheLanding, TraceELBO
+from ppl_vae.plates import rows_first
 from ppl_vae.programs import arguments, evaluating, place
 from ppl_vae.seeding import derived_seed, seeded
 from ppl_vae.terms import PLATE, Program, log_terms
@@ -104,15 +105,17 @@ def refine(
     check_programs(model, guide, data.x, data.context)
     latents = read_latents(model, guide, data)
     family = _own_copy(chosen.family(guide, latents.dim), guide, latents).to(data.x.device)
-    rows, parts = rows_per_chunk(len(data), chosen.num_particles, chosen.chunk_size), []
+    rows, parts, masks = rows_per_chunk(len(data), chosen.num_particles, chosen.chunk_size), [], []
     total = math.ceil(len(data) / rows) * chosen.num_steps
     with tqdm(total=total, desc="refine", unit=" step", disable=not progress, delay=2) as bar:
         for start in range(0, len(data), rows):
             part = data[start : start + rows]
             args = arguments(part.x, part.context)
             with evaluating(model, guide), seeded(None if seed is None else derived_seed(seed, start)):
-                parts.append(chosen.parameters(Task(model, guide, args, latents, family), bar.update))
-    return RefinedGuide(family, latents, torch.cat(parts), data)
+                masks.append(read_masks(model, guide, args, latents))
+                task = Task(model, guide, args, latents, family, join_masks(masks[-1:]))
+                parts.append(chosen.parameters(task, bar.update))
+    return RefinedGuide(family, latents, torch.cat(parts), data, join_masks(masks))
 
 
 @dataclass(frozen=True)
@@ -270,13 +273,14 @@ class Task:
     args: tuple[Tensor, ...]
     latents: Latents
     family: Any
+    masks: Masks
 
     def program(self, raw: Tensor) -> Program:
         """The guide with these parameters for the chunk's rows."""
 
         def refined(x: Tensor, context: Tensor | None = None) -> Any:
             with pyro.plate(PLATE, len(x), dim=-1):
-                return self.latents.sample(self.family.distribution(raw))
+                return self.latents.sample(self.family.distribution(raw), self.masks)
 
         return refined
 
@@ -291,7 +295,9 @@ class Task:
     def moments(self) -> Tensor:
         """Parameters at mean and sd of the guide's draws: location and scale are every family's first numbers."""
         terms = log_terms(self.model, self.guide, *self.args, num_particles=DRAWS_FOR_START)
-        u = self.latents.unconstrain({s.name: terms.guide_trace.nodes[s.name]["value"] for s in self.latents.sites})
+        nodes = terms.guide_trace.nodes
+        values = {site.name: rows_first(nodes[site.name]["value"], nodes[site.name]) for site in self.latents.sites}
+        u = self.latents.unconstrain(values)
         raw = torch.cat([u.mean(0), inverse_softplus(u.std(0))], dim=-1)
         # The rest is near zero and of unequal numbers: at zero itself a low-rank factor has no gradient.
         rest = torch.arange(self.family.num_parameters - raw.shape[-1]).to(raw).cos() / 100

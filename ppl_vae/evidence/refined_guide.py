@@ -8,17 +8,22 @@ from typing import Any
 import pyro
 import pyro.distributions as dist
 import torch
+from pyro import poutine
 from pyro.distributions import transforms as T
 from torch import Tensor, nn
 from torch.distributions import biject_to, constraints
 
 from ppl_vae.data import Dataset
 from ppl_vae.families.posteriors import Posterior
+from ppl_vae.masks import mask_of
+from ppl_vae.plates import rows_first
 from ppl_vae.programs import arguments, evaluating
 from ppl_vae.seeding import seeded
 from ppl_vae.terms import PARTICLES, PLATE, Program, Site, log_terms, sample_sites
 
 __all__ = ["Latents", "RefinedGuide"]
+
+Masks = dict[str, Tensor]
 
 
 class RefinedGuide(nn.Module):
@@ -32,6 +37,7 @@ class RefinedGuide(nn.Module):
         latents: The latent sites.
         raw: The family's parameters, (N, P).
         data: The rows that they belong to.
+        masks: Which entries of a latent count, by site, (N, *event); sites of which all do are left out.
 
     Shape:
         x (B, *event), context (B, C) -> the sites' values, batch shape (B,)
@@ -53,8 +59,16 @@ class RefinedGuide(nn.Module):
 
     raw: nn.Parameter
 
-    def __init__(self, posterior: Posterior, latents: "Latents", raw: Tensor, data: Dataset) -> None:
+    def __init__(
+        self,
+        posterior: Posterior,
+        latents: "Latents",
+        raw: Tensor,
+        data: Dataset,
+        masks: dict[str, Tensor] | None = None,
+    ) -> None:
         super().__init__()
+        self.masks = masks or {}
         self.posterior, self.latents = posterior, latents
         self.raw = nn.Parameter(raw, requires_grad=False)
         self._rows: dict[bytes, int] = {}
@@ -64,7 +78,7 @@ class RefinedGuide(nn.Module):
     def forward(self, x: Tensor, context: Tensor | None = None) -> Any:
         """The Pyro guide."""
         with pyro.plate(PLATE, len(x), dim=-1):
-            return self.latents.sample(self.encode(x, context))
+            return self.latents.sample(self.encode(x, context), self.masks_of(x, context))
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> dist.TorchDistribution:
         """q of all latents side by side, in unconstrained space."""
@@ -72,13 +86,24 @@ class RefinedGuide(nn.Module):
 
     def parameters_of(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The family's parameters for these rows, (B, P)."""
+        return self.raw[self._found(x, context)]
+
+    def masks_of(self, x: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
+        """Which entries count for these rows, by site."""
+        if not self.masks:
+            return {}
+        rows = self._found(x, context)
+        return {name: mask.to(rows.device)[rows] for name, mask in self.masks.items()}
+
+    def _found(self, x: Tensor, context: Tensor | None) -> Tensor:
+        """Where these rows are among the guide's."""
         found = [self._rows.get(key, -1) for key in self._keys(x, context)]
         if -1 in found:
             raise ValueError(
                 f"row {found.index(-1)} of x (with its context) is not among the {len(self.raw)} data that this guide "
                 "was refined for: refine(model, guide, x) for these rows"
             )
-        return self.raw[torch.as_tensor(found, device=self.raw.device)]
+        return torch.as_tensor(found, device=self.raw.device)
 
     def _keys(self, x: Tensor, context: Tensor | None) -> list[bytes]:
         """A digest of each row's values; all NaN are one value, and both zeros."""
@@ -115,22 +140,23 @@ class Latents:
         """Sites' values as (..., D)."""
         return torch.cat([site.unconstrain(values[site.name]) for site in self.sites], dim=-1)
 
-    def sample(self, q: Any) -> Any:
+    def sample(self, q: Any, masks: Masks) -> Any:
         """Draw all sites from q over their unconstrained vector; one site's value, or all by name.
 
         Several sites are drawn one after the other from the normal's conditionals, u_i given u_<i: with u = m + R e
-        and R lower triangular, the mean of block i is m_i + R_i,<i e_<i and its root R_ii.
+        and R lower triangular, the mean of block i is m_i + R_i,<i e_<i and its root R_ii. A masked entry is drawn, and
+        the density of the others is that given it: log w stays without bias, since no other term sees it.
         """
         first = self.sites[0]
-        if len(self.sites) == 1 and first.shape == q.event_shape:
-            return pyro.sample(first.name, first.constrained(q))
+        if len(self.sites) == 1 and first.shape == q.event_shape and not first.is_part_masked(masks):
+            return first.draw(first.constrained(q), masks)
         (loc, root), values = _normal(q), {}
         noise, used = loc[..., :0], 0
         for site in self.sites:
             block = slice(used, used := used + site.size)
             mean = loc[..., block] + (root[..., block, : block.start] @ noise.unsqueeze(-1)).squeeze(-1)
             root_ii = root[..., block, block]
-            values[site.name] = pyro.sample(site.name, site.distribution(mean, root_ii))
+            values[site.name] = site.draw(site.distribution(mean, root_ii, masks), masks)
             residual = (site.unconstrain(values[site.name]) - mean).unsqueeze(-1)
             e = torch.linalg.solve_triangular(root_ii, residual, upper=False).squeeze(-1)
             noise = torch.cat([noise.expand(*e.shape[:-1], -1), e], dim=-1)
@@ -156,20 +182,92 @@ class LatentSite:
         u = value if self.transform is None else self.transform.inv(value)
         return u.reshape(*value.shape[: value.dim() - self.event_dim], self.size)
 
-    def distribution(self, loc: Tensor, root: Tensor) -> Any:
+    def distribution(self, loc: Tensor, root: Tensor, masks: Masks) -> Any:
         """N(loc, root root') on the site's support."""
         if self.shape == ():
             return self.constrained(dist.Normal(loc[..., 0], root[..., 0, 0]))
-        normal = dist.MultivariateNormal(loc, scale_tril=root)
+        if self.is_part_masked(masks):
+            normal = part_masked_normal(loc, root, masks[self.name].flatten(1))
+        else:
+            normal = dist.MultivariateNormal(loc, scale_tril=root)
         if len(self.shape) == 1:
             return self.constrained(normal)
         return self.constrained(
             dist.TransformedDistribution(normal, [T.ReshapeTransform(torch.Size([self.size]), self.shape)])
         )
 
+    def is_part_masked(self, masks: Masks) -> bool:
+        """Whether some entries of a row count and others do not."""
+        if self.name not in masks:
+            return False
+        entries = masks[self.name].flatten(1) if self.shape else masks[self.name][:, None]
+        return not torch.equal(entries.all(1), entries.any(1))
+
+    def draw(self, q: Any, masks: Masks) -> Tensor:
+        """A draw, whose density counts for the rows that the model counts."""
+        if self.name not in masks or self.is_part_masked(masks):
+            return pyro.sample(self.name, q)
+        rows: Any = masks[self.name].flatten(1).any(1) if self.shape else masks[self.name]
+        with poutine.mask(mask=rows):
+            return pyro.sample(self.name, q)
+
     def constrained(self, q: Any) -> Any:
         """q pushed to the support."""
         return q if self.transform is None else dist.TransformedDistribution(q, [self.transform])
+
+
+def part_masked_normal(loc: Tensor, root: Tensor, mask: Tensor) -> Any:
+    """N(loc, root root') whose log-density is the sum over the entries that count, each given those before it."""
+    scale = root.diagonal(dim1=-2, dim2=-1)
+    entries = dist.Normal(torch.zeros_like(scale), scale).mask(mask).to_event(1)
+    return dist.TransformedDistribution(entries, [Sheared(loc, root / scale.unsqueeze(-2))])
+
+
+class Sheared(T.Transform):
+    """u = loc + R e with R lower triangular and ones on its diagonal, so that volumes stay as they are."""
+
+    domain = codomain = constraints.real_vector
+    bijective = True
+
+    def __init__(self, loc: Tensor, root: Tensor) -> None:
+        super().__init__()
+        self.loc, self.root = loc, root
+
+    def _call(self, x: Tensor) -> Tensor:
+        return self.loc + (self.root @ x.unsqueeze(-1)).squeeze(-1)
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        residual = (y - self.loc).unsqueeze(-1)
+        return torch.linalg.solve_triangular(self.root, residual, upper=False, unitriangular=True).squeeze(-1)
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        """Zero."""
+        return torch.zeros_like(x[..., 0])
+
+
+def read_masks(model: Program, guide: Program, args: tuple[Tensor, ...], latents: Latents) -> Masks:
+    """Which entries of the latents count for these rows, by site, (B, *event)."""
+    with seeded(0):  # the draws that follow are those without it
+        terms = log_terms(model, guide, *args, num_particles=2)
+    masks = {}
+    for latent in latents.sites:
+        site = terms.model_trace.nodes[latent.name]
+        first, second = rows_first(mask_of(site), site)
+        if not torch.equal(first, second):
+            raise ValueError(f"the mask of latent site {latent.name!r} depends on another latent: let it depend on x")
+        masks[latent.name] = first
+        if latent.transform is not None and latent.is_part_masked(masks):
+            raise ValueError(
+                f"latent site {latent.name!r} on {type(site['fn'].support).__name__} has masked entries beside others "
+                "of the same row, which cannot be refined: mask whole rows, or sample the entries as sites of their own"
+            )
+    return masks
+
+
+def join_masks(parts: list[Masks]) -> Masks:
+    """The masks of all these rows, of the sites where some entry does not count."""
+    joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    return {name: mask for name, mask in joined.items() if not mask.all()}
 
 
 def read_latents(model: Program, guide: Program, data: Dataset) -> Latents:
@@ -178,6 +276,8 @@ def read_latents(model: Program, guide: Program, data: Dataset) -> Latents:
     with evaluating(model, guide), seeded(0):
         terms = log_terms(model, guide, *arguments(first.x, first.context), num_particles=2)
     sites = [site for site in sample_sites(terms.model_trace) if not site["is_observed"]]
+    if not sites:
+        raise ValueError("the model has no latent site: there is nothing to refine, and any guide's ELBO is log p(x)")
     return Latents(tuple(_latent_site(site) for site in sites))
 
 
@@ -228,4 +328,6 @@ def _normal(q: Any) -> tuple[Tensor, Tensor]:
         return base.loc, torch.diag_embed(base.scale)
     if hasattr(base, "scale_tril"):
         return base.loc, base.scale_tril
-    raise ValueError(f"several or scalar latents need a family of normals, not {type(base).__name__}: FullRankNormal")
+    raise ValueError(
+        f"several, scalar or partly masked latents need a family of normals, not {type(base).__name__}: FullRankNormal"
+    )

@@ -5,9 +5,10 @@ from torch import Tensor
 
 from ppl_vae.data import Dataset
 from ppl_vae.model import Model
+from ppl_vae.plates import rows_first
 from ppl_vae.programs import arguments, evaluating
 from ppl_vae.seeding import seeded
-from ppl_vae.terms import Program, sample_sites
+from ppl_vae.terms import Program, is_local, sample_sites
 
 __all__ = ["simulate"]
 
@@ -31,7 +32,7 @@ def simulate(
         seed: Seed of the draws; None draws from torch's global stream.
 
     Returns:
-        The data, and their latents by site, each (N, *event).
+        The data, and their latents by site, each (N, *plates, *event).
 
     Raises:
         ValueError: a program of one's own without data; not exactly one observed site that holds the data.
@@ -65,7 +66,7 @@ def _imitate(model: Program, data: Dataset) -> tuple[Dataset, dict[str, Tensor]]
     latents, observed = {}, []
     for site in sample_sites(trace):
         if not site["infer"].get("was_observed"):
-            latents[site["name"]] = site["value"]
+            latents[site["name"]] = rows_first(site["value"], site, num_lead=0) if is_local(site) else site["value"]
         elif not site["infer"].get("_deterministic"):
             observed.append(site)
     if len(observed) != 1 or observed[0]["value"].numel() != data.x.numel():
@@ -74,5 +75,6 @@ def _imitate(model: Program, data: Dataset) -> tuple[Dataset, dict[str, Tensor]]
             f"data of shape {tuple(data.x.shape)} are simulated from a model with one observed site of as many values; "
             f"found {found}"
         )
-    x = observed[0]["value"].to(data.x.dtype).reshape(data.x.shape).masked_fill(data.x.isnan(), float("nan"))
+    drawn = rows_first(observed[0]["value"], observed[0], num_lead=0)
+    x = drawn.to(data.x.dtype).reshape(data.x.shape).masked_fill(data.x.isnan(), float("nan"))
     return Dataset(x, context=data.context, dtype=x.dtype), latents

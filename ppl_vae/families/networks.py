@@ -288,11 +288,12 @@ def near_identity(transform: nn.Module) -> nn.Module:
 def features_of(network: nn.Module, inputs: Tensor, num_batch_dims: int) -> Tensor:
     """A network's features of every row; the network sees one batch dim, however many the inputs have."""
     batch = inputs.shape[:num_batch_dims]
-    features = network(inputs.reshape(batch.numel(), *inputs.shape[num_batch_dims:]))
-    if len(features) != batch.numel():
+    num_rows = math.prod(batch)
+    features = network(inputs.reshape(num_rows, *inputs.shape[num_batch_dims:]))
+    if len(features) != num_rows:
         raise ValueError(
-            f"{type(network).__name__} returns {len(features)} rows for {batch.numel()} rows of input: give a module "
-            "whose first dimension counts rows"
+            f"{type(network).__name__} returns {len(features)} rows for {num_rows} rows of input: give a module whose "
+            "first dimension counts rows"
         )
     return features.reshape(*batch, *features.shape[1:])
 

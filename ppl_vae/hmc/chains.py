@@ -43,7 +43,7 @@ class ChainsSummary:
 
 @dataclass(frozen=True)
 class Chains:
-    """Draws of C chains for each of B data: `chains["z"]` is (S, C, B, *event), in the site's own support.
+    """Draws of C chains for each of B data: `chains["z"]` is (S, C, B, *plates, *event), in the site's own support.
 
     Judge them by R-hat and the effective sample size, per datum and dimension, in unconstrained space. One chain alone
     cannot tell that it is stuck: run four.

@@ -47,7 +47,7 @@ def sample_posterior(
         chunk_size: (chain, datum) pairs held at once.
 
     Returns:
-        `Chains`: `chains["z"]` has shape (S, C, B, *event); `chains.summary()` says whether to believe them.
+        `Chains`: `chains["z"]` has shape (S, C, B, *plates, *event); `chains.summary()` says whether to believe them.
 
     Raises:
         ValueError: x outside the support; a latent that is discrete or outside the data plate.
@@ -82,6 +82,13 @@ def run_chains(model: Program, guide: Program, *args: Any, num_chains: int, samp
         log_joint = LogJoint(log_terms(model, guide, *args, num_particles=num_chains), model, *args)
         chains = sampler.run(log_joint, log_joint.start)
         return replace(chains, sites=log_joint.constrain(chains.draws))
+
+
+def last_draws(model: Program, guide: Program, *args: Any, num_chains: int, sampler: HMC) -> dict[str, Tensor]:
+    """The last draws of such chains by site, as a trace has them, (C, *plates, B, *event)."""
+    with torch.no_grad(), pyro.validation_enabled(False):
+        log_joint = LogJoint(log_terms(model, guide, *args, num_particles=num_chains), model, *args)
+        return log_joint.values(sampler.run(log_joint, log_joint.start).draws[-1])
 
 
 def drawing(guide: Program, values: dict[str, Tensor]) -> Program:

@@ -1,15 +1,16 @@
 """log p(x, z) of any Pyro model as a function of unconstrained latents."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
-import pyro
 import torch
 from pyro import poutine
 from torch import Tensor
 from torch.distributions import biject_to, constraints
 
-from ppl_vae.terms import PARTICLES, LogTerms, Program, is_local, per_datum, sample_sites
+from ppl_vae.masks import with_all_entries
+from ppl_vae.plates import plates_first, rows_first
+from ppl_vae.terms import LogTerms, is_local, particles_of, per_datum, sample_sites
 
 __all__ = ["LogJoint", "LogParts"]
 
@@ -23,6 +24,7 @@ class PackedSite:
 
     def __init__(self, node: Any) -> None:
         fn, value = node["fn"], node["value"].detach()
+        self.node = node
         try:
             self.transform = transform_to_support(fn)
         except NotImplementedError:
@@ -96,6 +98,7 @@ class LogParts(NamedTuple):
 class LogJoint:
     """log p(x, z(u)) + log |dz / du| of any Pyro model, a function of unconstrained latents u (C, B, D).
 
+    Latents count where they are masked, too (`with_all_entries`).
     z = T(u) by Pyro's `biject_to` of each site's support, u the sites' vectors side by side. Unscaled: a datum counts
     once. Latents outside the data plate cannot be split by datum; a support may not depend on another latent.
 
@@ -103,7 +106,6 @@ class LogJoint:
         terms: One run under C particles, which tells sites, shapes and supports.
         model: The model.
         args: Its arguments.
-        max_plate_nesting: Depth of the plates; 1 unless there are plates besides "data".
 
     Raises:
         ValueError: a latent is discrete, or outside the plate "data", or its support depends on another latent.
@@ -120,13 +122,18 @@ class LogJoint:
         torch.Size([2, 3])
     """
 
-    def __init__(self, terms: LogTerms, model: Program, *args: Any, max_plate_nesting: int = 1) -> None:
-        self.model, self.args, self.depth = model, args, max_plate_nesting
+    def __init__(self, terms: LogTerms, model: Program, *args: Any) -> None:
+        self.model, self.args, self.model_trace = model, args, terms.model_trace
         nodes = {site["name"]: site for site in sample_sites(terms.model_trace) if not site["is_observed"]}
         for name in nodes.keys() - terms.prior_sites.keys():
             raise ValueError(f'latent site {name!r} is outside the plate "data": the posterior does not split by datum')
+        if not nodes:
+            raise ValueError(
+                "the model has no latent site, so that chains have nothing to move: log p(x) is exact with "
+                "ImportanceSampling(1)"
+            )
         self.sites = {name: PackedSite(nodes[name]) for name in terms.prior_sites}
-        self.start = self.pack({name: nodes[name]["value"].detach() for name in self.sites})
+        self.start = torch.cat([site.pack(nodes[name]["value"].detach()) for name, site in self.sites.items()], dim=-1)
         if len(self.sites) > 1:
             self._check_supports(nodes)
 
@@ -143,11 +150,17 @@ class LogJoint:
                 )
 
     def pack(self, values: dict[str, Tensor]) -> Tensor:
-        """Unconstrained vectors of the sites' values, (*S, C, B, D)."""
-        return torch.cat([site.pack(values[name]) for name, site in self.sites.items()], dim=-1)
+        """Unconstrained vectors, (C, B, D), of the sites' values (C, B, *plates, *event)."""
+        parts = [site.pack(plates_first(values[name], site.node)) for name, site in self.sites.items()]
+        return torch.cat(parts, dim=-1)
 
     def constrain(self, position: Tensor) -> dict[str, Tensor]:
-        """Values of the sites at unconstrained vectors, (*S, C, B, D)."""
+        """Values of the sites, (*S, C, B, *plates, *event), at unconstrained vectors (*S, C, B, D)."""
+        num_lead = position.dim() - 2
+        return {name: rows_first(z, self.sites[name].node, num_lead) for name, z, _ in self._unpack(position)}
+
+    def values(self, position: Tensor) -> dict[str, Tensor]:
+        """Values of the sites as a trace has them, (C, *plates, B, *event)."""
         return {name: value for name, value, _ in self._unpack(position)}
 
     def _unpack(self, position: Tensor) -> Iterator[tuple[str, Tensor, Tensor | float]]:
@@ -159,7 +172,7 @@ class LogJoint:
         """The trace of the model, or of another program of the same arguments, with these latents."""
         program = poutine.condition(self.model if program is None else program, data=values)
         num_chains = next(iter(values.values())).shape[0]
-        particles = pyro.plate(PARTICLES, num_chains, dim=-1 - self.depth)
+        particles = particles_of(self.model_trace, num_chains)
         return poutine.trace(particles(program)).get_trace(*self.args)
 
     def parts(self, position: Tensor) -> LogParts:
@@ -168,7 +181,7 @@ class LogJoint:
         for name, value, part in self._unpack(position):
             values[name], log_jacobian = value, log_jacobian + part
         log_prior, log_likelihood = torch.zeros_like(log_jacobian), torch.zeros_like(log_jacobian)
-        for name, log_p in per_site(self.trace(values)):
+        for name, log_p in per_site(self.trace(values), self.sites):
             if name in self.sites:
                 log_prior = log_prior + log_p
             else:
@@ -180,8 +193,9 @@ class LogJoint:
         return self.parts(position).joint
 
 
-def per_site(trace: Any) -> Iterator[tuple[str, Tensor]]:
-    """log p of each site in the data plate, (C, B); what is outside says nothing of one datum."""
+def per_site(trace: Any, latents: Collection[str]) -> Iterator[tuple[str, Tensor]]:
+    """log p of each site in the data plate, (C, B), masked latents counted; the others say nothing of one row."""
     for site in sample_sites(trace):
         if is_local(site):
-            yield site["name"], per_datum(site["fn"].log_prob(site["value"]), site)
+            counted = with_all_entries(site) if site["name"] in latents else site
+            yield site["name"], per_datum(counted["fn"].log_prob(site["value"]), counted)

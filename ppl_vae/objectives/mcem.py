@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ppl_vae.global_latents import global_draw
 from ppl_vae.hmc import HMC
-from ppl_vae.hmc.posterior import drawing, run_chains
+from ppl_vae.hmc.posterior import drawing, last_draws
 from ppl_vae.objectives.elbo import TraceELBO
 from ppl_vae.particles import Program
 from ppl_vae.terms import log_terms
@@ -58,8 +58,7 @@ class MCEM(TraceELBO):
         shared = global_draw(guide, *args, **kwargs)
         fixed = {name: value.detach() for name, value in shared.items()}
         given = [poutine.condition(program, data=fixed) for program in (model, guide)]
-        chains = run_chains(*given, *args, num_chains=self.num_particles, sampler=self.sampler)
-        draws = {name: values[-1] for name, values in chains.sites.items()}
+        draws = last_draws(*given, *args, num_chains=self.num_particles, sampler=self.sampler)
         at_posterior, for_guide = (
             log_terms(model, drawing(guide, draws | values), *args, num_particles=self.num_particles, **kwargs)
             for values in (shared, fixed)  # q(z given x, g) is fitted to the draws of z, and does not move g

@@ -1,0 +1,84 @@
+"""Masked latents: which entries count, and the densities that their draws come from."""
+
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+
+from ppl_vae.terms import Site
+
+__all__ = ["mask_of", "unmasked", "with_all_entries"]
+
+
+def unmasked(distribution: Any) -> Any:
+    """The distribution without its masks: what its draws come from. No paper.
+
+    Args:
+        distribution: Pyro's, wrapped or not.
+
+    Example:
+        >>> masked = dist.Normal(torch.zeros(2), 1.0).mask(torch.tensor([True, False])).to_event(1)
+        >>> masked.log_prob(torch.zeros(2)) / unmasked(masked).log_prob(torch.zeros(2))
+        tensor(0.5000)
+    """
+    if isinstance(distribution, dist.MaskedDistribution):
+        return unmasked(distribution.base_dist)
+    if not isinstance(distribution, dist.Independent | dist.ExpandedDistribution | dist.TransformedDistribution):
+        return distribution
+    base = unmasked(distribution.base_dist)
+    if base is distribution.base_dist:
+        return distribution
+    if isinstance(distribution, dist.Independent):
+        return base.to_event(distribution.reinterpreted_batch_ndims)
+    if isinstance(distribution, dist.ExpandedDistribution):
+        return base.expand(distribution.batch_shape)
+    return dist.TransformedDistribution(base, distribution.transforms)
+
+
+def with_all_entries(site: Site) -> Site:
+    """A latent site whose density counts every entry, masked ones too.
+
+    Nothing that counts depends on a masked latent, so log p(x) is the same whether its density, which integrates to
+    one, is counted or not; but only with it is log p(x, z) a density over all latents, which chains can follow.
+    No paper.
+
+    Args:
+        site: A site of a trace.
+
+    Example:
+        >>> with_all_entries({"fn": dist.Normal(0.0, 1.0).mask(False), "mask": None})["fn"]
+        Normal(loc: 0.0, scale: 1.0)
+    """
+    return {**site, "fn": unmasked(site["fn"]), "mask": None}
+
+
+def mask_of(site: Site) -> Tensor:
+    """Which entries of a site count, of the shape of its value. No paper.
+
+    Args:
+        site: A site of a trace.
+
+    Example:
+        >>> fn = dist.Normal(torch.zeros(2, 3), 1.0).to_event(1).mask(torch.tensor([True, False]))
+        >>> mask_of({"fn": fn, "value": torch.zeros(2, 3), "mask": None}).tolist()
+        [[True, True, True], [False, False, False]]
+    """
+    fn, value = site["fn"], site["value"]
+    outer = True if site["mask"] is None else site["mask"]
+    return (_by_entry(outer, fn.event_dim, value) & _within(fn, value)).expand(value.shape)
+
+
+def _within(distribution: Any, value: Tensor) -> Tensor:
+    """The masks inside a distribution, broadcasting to its values."""
+    found = _by_entry(True, 0, value)
+    if isinstance(distribution, dist.MaskedDistribution):
+        found = found & _by_entry(distribution._mask, distribution.event_dim, value)
+    base = getattr(distribution, "base_dist", None)
+    return found if base is None else found & _within(base, value)
+
+
+def _by_entry(mask: Any, event_dim: int, value: Tensor) -> Tensor:
+    """A mask over batch dims as one over entries."""
+    mask = torch.as_tensor(mask, device=value.device)
+    return mask.reshape(*mask.shape, *[1] * event_dim) if mask.dim() else mask
