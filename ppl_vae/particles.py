@@ -20,7 +20,8 @@ REMEDIES = {
     f"inside plate('{PARTICLES}')": "the site has an axis of its own where the particles go: keep rows as the last "
     "axis before the event, and declare any other axis by .to_event(n) or a plate",
     f"inside plate('{PLATE}')": f'x has another number of rows than the plate "{PLATE}": write '
-    f'pyro.plate("{PLATE}", len(x), dim=-1), with subsample_size=len(x) where it is to have a fixed size',
+    f'pyro.plate("{PLATE}", len(x), dim=-1), with subsample_size=len(x) where it is to have a fixed size; a guide with '
+    "parameters for each row takes all rows at once, batch_size=len(x)",
 }
 
 
@@ -81,13 +82,13 @@ def with_any_nesting(function: Callable[[int], Any], max_plate_nesting: int | No
     """function(max_plate_nesting); for None the smallest depth at which no plate lies where the particles go."""
     if max_plate_nesting is not None:
         return function(max_plate_nesting)
-    failed: RuntimeError | None = None
+    failed: RuntimeError | ValueError | None = None
     for depth in range(1, MOST_PLATES):
         try:
             return function(depth)
         except NestedPlateError:
             continue
-        except RuntimeError as error:  # a plate without a dim, to the left of the particles, may fit no other shape
+        except (RuntimeError, ValueError) as error:  # a plate without a dim, left of the particles, may fit no shape
             if failed is not None:
                 raise failed from None
             failed = error

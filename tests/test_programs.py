@@ -2,16 +2,31 @@
 
 import functools
 import logging
+import math
 from dataclasses import dataclass
 from types import SimpleNamespace
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
 from torch import nn
 
-from ppl_vae import Training, fit, log_weights
+from ppl_vae import (
+    HMC,
+    Training,
+    calibration,
+    elbo_surgery,
+    fit,
+    log_evidence,
+    log_weights,
+    objectives,
+    refine,
+    sample_posterior,
+    to_datatree,
+)
+from ppl_vae.evidence import Defensive, ImportanceSampling
 from ppl_vae.programs import evaluating, module_of
 from ppl_vae.training.state import State
 
@@ -187,3 +202,92 @@ def test_nothing_found_is_logged(caplog):
     with caplog.at_level(logging.INFO, logger="ppl_vae"):
         log_weights(functools.partial(body, torch.tanh), guide, torch.ones(2, 1))
     assert "no torch module was found behind the model" in caplog.text
+
+
+def rows_of_their_own(num_rows):
+    """A guide with a mean and a log sd for each row."""
+    loc = nn.Parameter(torch.zeros(num_rows, 1))
+    log_sd = nn.Parameter(torch.zeros(num_rows, 1))
+
+    def by_row(x):
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("z", dist.Normal(loc, log_sd.exp()).to_event(1))
+
+    return by_row, loc, log_sd
+
+
+def test_full_batches_keep_the_order_of_the_rows():
+    x = torch.linspace(-3, 3, 16)[:, None]
+    program, loc, log_sd = rows_of_their_own(len(x))
+    objective = objectives.TraceELBO(gradient=objectives.StickingTheLanding())
+    training = Training(num_epochs=400, batch_size=100, learning_rate=0.05, progress=False)
+    fit(functools.partial(body, nn.Identity()), program, x, objective=objective, training=training)
+    torch.testing.assert_close(loc.detach(), x / 2, atol=0.02, rtol=0.0)  # z given x ~ N(x / 2, 1 / 2)
+    torch.testing.assert_close(log_sd.detach(), torch.full_like(x, -0.5 * math.log(2)), atol=0.02, rtol=0.0)
+
+
+def test_parameters_of_each_row_take_no_mini_batches():
+    program, _, _ = rows_of_their_own(16)
+    training = Training(num_epochs=1, batch_size=5, progress=False)
+    with pytest.raises(ValueError, match="a guide with parameters for each row takes all rows at once, batch_size=len"):
+        fit(functools.partial(body, nn.Identity()), program, torch.zeros(16, 1), training=training)
+
+
+def by_plate(kind):
+    """A model and a guide whose data plate has no size, or without latents, or without parameters."""
+
+    def model(x):
+        with pyro.plate("data", dim=-1) if kind == "no size" else pyro.plate("data", len(x), dim=-1):
+            if kind != "no latents":
+                pyro.sample("z", dist.Normal(x.new_zeros(1), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(x.new_zeros(1), 1.0).to_event(1), obs=x)
+
+    def by_rows(x):
+        if kind != "no latents":
+            with pyro.plate("data", dim=-1) if kind == "no size" else pyro.plate("data", len(x), dim=-1):
+                pyro.sample("z", dist.Normal(x, 1.0).to_event(1))
+
+    return model, by_rows
+
+
+USES = {
+    "log_evidence": lambda *given: log_evidence(*given, ImportanceSampling(2000)).log_evidence,
+    "defensive": lambda *given: log_evidence(*given, ImportanceSampling(2000, proposal=Defensive())).log_evidence,
+    "HMC": lambda *given: sample_posterior(*given, sampler=HMC(num_samples=2, num_warmup=2)),
+    "refine": lambda *given: refine(*given),
+    "to_datatree": lambda *given: to_datatree(*given, num_samples=30, progress=False).importance.log_evidence,
+    "fit": lambda *given: fit(*given, training=Training(num_epochs=1, progress=False)),
+    "calibration": lambda *given: calibration(*given),
+    "surgery": lambda *given: elbo_surgery(*given),
+}
+SAID = {"HMC": "no latent site", "refine": "no latent site", "calibration": "no latent", "surgery": "no latent site"}
+SAID |= {"fit": "neither model nor guide has a trainable parameter"}
+
+
+@pytest.mark.parametrize("name", USES)
+def test_a_data_plate_without_a_size_is_named(name):
+    with pytest.raises(ValueError, match='plate "data" has no size at site .*: write pyro.plate'):
+        USES[name](*by_plate("no size"), torch.zeros(5, 1))
+
+
+@pytest.mark.parametrize("name", USES)
+def test_a_model_without_latents_is_exact_or_refused(name):
+    model, by_rows = by_plate("no latents")
+    x = torch.linspace(-1, 1, 5)[:, None]
+    if name in SAID:
+        with pytest.raises(ValueError, match=SAID[name]):
+            USES[name](model, by_rows, x)
+    else:
+        np.testing.assert_allclose(USES[name](model, by_rows, x), dist.Normal(0.0, 1.0).log_prob(x[:, 0]), rtol=1e-5)
+
+
+def test_a_model_without_latents_is_fitted():
+    loc = nn.Parameter(torch.zeros(1))
+
+    def model(x):
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("x", dist.Normal(loc, 1.0).to_event(1), obs=x)
+
+    training = Training(num_epochs=300, learning_rate=0.05, progress=False)
+    fit(model, lambda x: None, torch.tensor([[1.0], [2.0], [4.5]]), training=training)
+    assert abs(loc.item() - 2.5) < 0.01  # the mean

@@ -10,7 +10,7 @@ from torch.distributions import biject_to, constraints
 
 from ppl_vae.masks import with_all_entries
 from ppl_vae.plates import plates_first, rows_first
-from ppl_vae.terms import LogTerms, is_local, particles_of, per_datum, sample_sites
+from ppl_vae.terms import LogTerms, Program, is_local, particles_of, per_datum, sample_sites
 
 __all__ = ["LogJoint", "LogParts"]
 

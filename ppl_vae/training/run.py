@@ -122,7 +122,10 @@ class Run:
         """Train on every row once; returns this epoch's row of the history."""
         start, generator = time.perf_counter(), torch.Generator().manual_seed(self._seed(epoch, 0))
         x = self.train.draw(generator)
-        batches = self._batches(torch.randperm(len(x), generator=generator))
+        order = torch.randperm(len(x), generator=generator)
+        if len(x) <= self.batch_size:  # a guide may have parameters for each row, in the order of the rows
+            order = torch.arange(len(x))
+        batches = self._batches(order)
         mine = [rows[rank() :: num_processes()] for rows in batches]
         total, ahead = 0.0, in_turn(x, mine)
         with seeded(self._seed(epoch, 1, *([rank()] if rank() else []))):
