@@ -9,17 +9,9 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from ppl_vae.checks import whole_number
-from ppl_vae.families.networks import (
-    MLP,
-    at_rest,
-    example_rows,
-    features_of,
-    join,
-    read_features,
-    require_module,
-    shape_of,
-)
+from ppl_vae.families.networks import MLP, at_rest, join, require_module, shape_of
 from ppl_vae.families.posteriors import Posterior
+from ppl_vae.families.rows import example_rows, features_of, read_features
 from ppl_vae.model import check_context
 
 __all__ = ["Guide"]

@@ -12,6 +12,7 @@ from ppl_vae.data.rows import blocks
 from ppl_vae.guide import Guide
 from ppl_vae.masks import mask_of
 from ppl_vae.model import Model
+from ppl_vae.particles import run
 from ppl_vae.plates import rows_first
 from ppl_vae.programs import arguments, evaluating, require_programs
 from ppl_vae.seeding import seeded
@@ -75,8 +76,8 @@ def check_programs(model: Program, guide: Program, x: Tensor, context: Tensor | 
         part = slice(start, start + ROWS_AT_ONCE)
         args = arguments(x[part], None if context is None else context[part])
         with evaluating(model, guide), seeded(0):
-            drawn = poutine.trace(guide).get_trace(*args)
-            joint = poutine.trace(poutine.replay(model, trace=drawn)).get_trace(*args)
+            drawn = run(guide, *args)
+            joint = run(poutine.replay(model, trace=drawn), *args)
             sites = [] if isinstance(model, Model) else sample_sites(joint)
             for site in [*sample_sites(drawn), *sites]:
                 check_site(site, args[0], start)

@@ -14,18 +14,8 @@ from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.data.rows import Rows
 from ppl_vae.families.likelihoods import Likelihood
 from ppl_vae.families.missing import observed_part
-from ppl_vae.families.networks import (
-    MIXING,
-    MLP,
-    at_rest,
-    example_rows,
-    features_of,
-    join,
-    kept_buffers,
-    mixes_rows,
-    read_features,
-    require_module,
-)
+from ppl_vae.families.networks import MLP, at_rest, join, require_module
+from ppl_vae.families.rows import MIXING, example_rows, features_of, kept_buffers, mixes_rows, read_features
 from ppl_vae.seeding import one_at_a_time, seeded
 
 __all__ = ["Model"]

@@ -213,7 +213,7 @@ def _tree(groups: dict[str, dict[str, Variable]], names: Names, attrs: dict[str,
 
     tree = {"/": xr.Dataset(attrs=attrs)}
     for group in GROUPS:
-        variables = groups[group]
+        variables = groups.get(group, {})  # a model without latents has no posterior
         used = {dim for dims, _ in variables.values() for dim in dims}
         coords = {dim: values for dim, values in names.coords.items() if dim in used}
         tree[group] = xr.Dataset(variables, coords, {"description": ABOUT[group]})

@@ -87,7 +87,7 @@ class Run:
             if training.anneals:
                 objective.annealed(1.0)  # MCEM refuses
         self.objective, *self.programs = shared_among(len(self.train), objective, model, guide, batch)
-        self.state = State(model, guide, lambda: self.objective.loss(*self.programs, *first))
+        self.state = State(model, guide, lambda: self.objective.loss(*self.programs, *batch))
         self.parameters = self.state.parameters
         if not self.parameters:
             raise ValueError("neither model nor guide has a trainable parameter: there is nothing to fit")

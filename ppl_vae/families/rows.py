@@ -1,0 +1,122 @@
+"""Rows of a network: it sees them under one batch dim, and what it makes of one must not depend on the others."""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from ppl_vae.families.networks import at_rest
+from ppl_vae.seeding import seeded
+
+__all__ = ["features_of"]
+
+ROUNDING = 1e-3  # of a network's largest output: rows that change each other by less do so by rounding
+MIXING = (
+    "mixes rows: in evaluation mode too, what it makes of a row changes with the rows beside it. "
+    "Its inputs are (rows, ...): use no softmax, view, normalisation, or attention without batch_first=True, over rows"
+)
+
+
+def features_of(network: nn.Module, inputs: Tensor, num_batch_dims: int) -> Tensor:
+    """A network's features of every row; the network sees one batch dim, however many the inputs have.
+
+    Args:
+        network: The network, (rows, *event) to (rows, *features).
+        inputs: Its inputs, (*batch, *event).
+        num_batch_dims: How many dims are batch dims.
+
+    Returns:
+        Features, (*batch, *features).
+
+    Raises:
+        ValueError: the network returns another number of rows.
+
+    References:
+        No paper.
+
+    Example:
+        >>> features_of(nn.Softmax(dim=1), torch.zeros(2, 3, 4), num_batch_dims=2).sum(-1).tolist()
+        [[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]
+    """
+    batch = inputs.shape[:num_batch_dims]
+    num_rows = math.prod(batch)
+    features = network(inputs.reshape(num_rows, *inputs.shape[num_batch_dims:]))
+    if len(features) != num_rows:
+        raise ValueError(
+            f"{type(network).__name__} returns {len(features)} rows for {num_rows} rows of input: give a module whose "
+            "first dimension counts rows"
+        )
+    return features.reshape(*batch, *features.shape[1:])
+
+
+def example_rows(*event_shape: int) -> Tensor:
+    """Two unequal rows of values between 0 and 1."""
+    size = 2 * math.prod(event_shape)
+    return torch.arange(1.0, size + 1).cos().square().reshape(2, *event_shape)
+
+
+def read_features(network: nn.Module, examples: Tensor, name: str) -> torch.Size:
+    """Shape of one row's features, from a dry run on two rows (evaluation mode, no gradient).
+
+    Raises:
+        ValueError: the network cannot read such inputs, or what it makes of a row depends on the other.
+        TypeError: it returns something else than a tensor.
+    """
+    try:
+        with at_rest(network), torch.no_grad(), kept_buffers(network), seeded(0):
+            features = network(examples[:1])
+            mixed = isinstance(features, Tensor) and mixes_rows(network, examples)
+    except (AssertionError, IndexError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        shape = ", ".join(map(str, examples.shape[1:]))
+        raise ValueError(f"the {name} cannot read inputs of shape (*, {shape}): {reason}") from error
+    if not isinstance(features, Tensor):
+        raise TypeError(
+            f"the {name} returns a {type(features).__name__}: give it as a module that returns one tensor, the features"
+        )
+    if mixed:
+        raise ValueError(f"the {name} {MIXING}")
+    return features.shape[1:]
+
+
+def mixes_rows(function: Callable[[Tensor], Tensor], examples: Tensor) -> bool:
+    """Whether rows together give other values than each alone, or than in another order."""
+
+    def drawn(rows: Tensor) -> Tensor:
+        with seeded(0):
+            return function(rows)
+
+    together = drawn(examples)
+    if not agree(together, function(examples)):
+        return False  # other draws, other values: there is nothing to compare
+    alone = torch.cat([drawn(row) for row in examples.split(1)])
+    return not (agree(together, alone) and agree(drawn(examples.flip(0)), alone.flip(0)))
+
+
+def agree(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are equal but for rounding."""
+    if one.shape != other.shape:
+        return False
+    tolerance = max(ROUNDING, 8 * torch.finfo(one.dtype).eps) if one.is_floating_point() else 0.0
+    size = other.double().nan_to_num(posinf=0.0, neginf=0.0).abs().max().item() if other.numel() else 0.0
+    return torch.allclose(one.double(), other.double(), rtol=0.0, atol=tolerance * size, equal_nan=True)
+
+
+@contextmanager
+def kept_buffers(*modules: nn.Module) -> Iterator[None]:
+    """Put buffers back afterwards: a dry run is no data."""
+    parts = dict.fromkeys(part for module in modules for part in module.modules())
+    held = [
+        (part, name, buffer, buffer.clone())
+        for part in parts
+        for name, buffer in part._buffers.items()
+        if buffer is not None and not is_lazy(buffer)
+    ]
+    try:
+        yield
+    finally:
+        for part, name, buffer, values in held:
+            part._buffers[name] = buffer.copy_(values)
