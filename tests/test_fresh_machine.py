@@ -112,6 +112,8 @@ def test_a_compilation_that_ends_early_leaves_all_as_it_was(ending, monkeypatch,
         raise ending
 
     monkeypatch.setattr(torch._inductor, "compile", dies)
+    model.eval()
+    guide.eval()  # as `fit` leaves them
     before, stream = state(model, guide), torch.get_rng_state()
     step = made(True, x, model, guide)
     with loop._training_mode(model, guide), missing_values(False):

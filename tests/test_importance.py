@@ -385,7 +385,7 @@ def test_data_that_a_program_of_ones_own_cannot_take_are_named(door):
     beside[2, 1], missing[3, 0] = 0.5, float("nan")
     for bad, message in (
         (beside, "row 2 of x lies outside the support of site 'x', Poisson"),
-        (missing, r"site 'x' is NaN for row 3: x is missing there, which a program of one's own has to mask"),
+        (missing, r"site 'x' is NaN for row 3: x is missing there, which a custom program has to mask"),
         (x[:, :1], r"site 'x' is for values of shape \(6, 4\) and observes \(6, 1\)"),
     ):
         with pytest.raises(ValueError, match=message):
