@@ -180,7 +180,7 @@ def test_refinement_finds_log_p_or_refuses(bed):
     model, _, x = bed
     guide = Posterior(model, scale=1.5)
     if model.has_latents:
-        with pytest.raises(ValueError, match="only sites in the plate 'data' and no other can be refined"):
+        with pytest.raises(ValueError, match="inside it too, where it cannot be refined for each row"):
             refine(model, guide, x)
         return
     objective = objectives.TraceELBO(10, gradient=objectives.StickingTheLanding(), max_plate_nesting=2)

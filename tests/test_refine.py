@@ -273,7 +273,7 @@ def moving_support(x, context=None):
     ("model", "message"),
     [
         (discrete, "'z' is discrete"),
-        (shared, "'w' lies in the plates"),
+        (shared, "'w' lies outside the plate 'data'"),
         (moving_support, "'z' depends on the datum"),
     ],
 )

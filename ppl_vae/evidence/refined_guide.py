@@ -284,9 +284,11 @@ def read_latents(model: Program, guide: Program, data: Dataset) -> Latents:
 def _latent_site(site: Site) -> LatentSite:
     plates = {frame.name for frame in site["cond_indep_stack"]} - {PARTICLES}
     if plates != {PLATE}:
+        others = sorted(plates - {PLATE})
+        where = f"outside the plate {PLATE!r}" if PLATE not in plates else f"in the plate {others[0]!r} inside it too"
         raise ValueError(
-            f"latent site {site['name']!r} lies in the plates {sorted(plates)}: only sites in the plate {PLATE!r} and "
-            "no other can be refined per datum"
+            f"latent site {site['name']!r} lies {where}, where it cannot be refined for each row: fix it by "
+            "poutine.condition, or write the inner plate as a dim of the event, fn.to_event(1)"
         )
     event = site["fn"].event_shape
     support = _shared_support(site["fn"].support, len(event), site["name"])
