@@ -1,47 +1,39 @@
 """Counts: densities by their deviances, in which log x! and the log-mean's terms never meet."""
 
+import math
 from typing import Any
 
 import pyro.distributions as dist
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
 
-from ppl_vae.families.densities.series import FROM, HALF_LOG_2PI, power_series, stirling_error, stirling_series
+from ppl_vae.families.densities.series import HALF_LOG_2PI, power_series, stirling_error, stirling_value
 
 __all__ = ["LogMeanNegativeBinomial", "LogRatePoisson"]
 
-ATANH = (1 / 3, 1 / 5, 1 / 7, 1 / 9, 1 / 11)  # (atanh(s) / s - 1) / s^2, in s^2, s = u / (2 + u)
-NEAR = 0.2  # |u| up to which these terms are all that float64 can tell
+ATANH = (1 / 3, 1 / 5, 1 / 7, 1 / 9)  # (atanh(s) / s - 1) / s^2, in s^2, s = u / (2 + u)
+NEAR = 0.1  # |u| up to which these terms, and half of them in float32, are all that the float type can tell
+
+# Inside an autograd Function a branch that is not taken may hold infinities: no derivative passes through it.
 
 
 def log1p_of(u: Tensor, log_ratio: Tensor) -> Tensor:
     """log(1 + u); away from zero from a difference of logarithms, for near -1 u has lost its digits."""
-    near = u.abs() < 0.5
-    return torch.where(near, torch.where(near, u, 0.0).log1p(), log_ratio)
+    return torch.where(u.abs() < 0.5, u.log1p(), log_ratio)
 
 
 def shortfall_near_zero(u: Tensor) -> Tensor:
-    """1 - log(1 + u) / u, which is u / 2 in the limit, for |u| < NEAR, by the series of atanh(u / (2 + u))."""
+    """G(u) = 1 - log(1 + u) / u, which is u / 2 in the limit, for |u| < NEAR, by the series of atanh(u / (2 + u))."""
+    terms = ATANH if u.dtype == torch.float64 else ATANH[:2]
     s = u / (2 + u)
     q = s * s
-    rest = q * power_series(ATANH, q)  # atanh(s) / s - 1
-    return s + (s - 1) * rest
+    return s + (s - 1) * (q * power_series(terms, q))
 
 
-def shortfall(u: Tensor, log1p_u: Tensor) -> Tensor:
-    """1 - log(1 + u) / u, given log(1 + u)."""
-    near = u.abs() < NEAR
-    return torch.where(near, shortfall_near_zero(u), 1 - log1p_u / torch.where(near, 1.0, u))
-
-
-def log_saturated(x: Tensor) -> Tensor:
-    """log Poisson(x; mean x) = x log x - x - log x!, the most that any mean gives."""
-    log_x = torch.where(x > 0, x, 1.0).log()
-    large = x >= FROM
-    near = torch.where(large, 0.0, x)
-    far = -stirling_series(torch.where(large, x, FROM)) - 0.5 * log_x - HALF_LOG_2PI
-    return torch.where(large, far, near * log_x - near - (near + 1).lgamma())
+def log_saturated(x: Tensor, log_x: Tensor) -> Tensor:
+    """log Poisson(x; mean x) = x log x - x - log x!, the most that any mean gives, given log max(x, 1)."""
+    positive = x.clamp(min=1)
+    return -x.clamp(max=1) * (stirling_value(positive, least=1) + 0.5 * log_x + HALF_LOG_2PI)
 
 
 class PoissonDeviance(torch.autograd.Function):
@@ -50,66 +42,64 @@ class PoissonDeviance(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(log_mean: Tensor, x: Tensor) -> Tensor:
+    def forward(log_mean: Tensor, x: Tensor, log_x: Tensor) -> Tensor:
         """The value."""
-        positive = torch.where(x > 0, x, 1.0)
         gap = log_mean.exp() - x
-        d = gap / positive
-        near = (d.abs() < NEAR) & (x > 0)
-        return torch.where(near, gap * shortfall_near_zero(d), x * (positive.log() - log_mean) + gap)
+        d = gap / x
+        return torch.where(d.abs() < NEAR, gap * shortfall_near_zero(d), x * (log_x - log_mean) + gap)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         """What the derivative needs."""
-        ctx.save_for_backward(*inputs)
+        ctx.save_for_backward(*inputs[:2])
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         """For log_mean; counts have none."""
         log_mean, x = ctx.saved_tensors
-        return (gradient * (log_mean.exp() - x)).sum_to_size(log_mean.shape), None
+        return (gradient * (log_mean.exp() - x)).sum_to_size(log_mean.shape), None, None
 
 
-def dispersed(log_mean: Tensor, log_dispersion: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """w (x - mu), log(1 + e) and G(e), e = (x - mu) / (r + mu) and w = r / (r + mu), of a negative binomial."""
-    mean, r = log_mean.exp(), log_dispersion.exp()
+def dispersed(log_mean: Tensor, r: Tensor, x: Tensor, log_sum: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """g = w (x - mu), log(1 + e) and g G(e), e = (x - mu) / (r + mu) and w = r / (r + mu), given log(r + x)."""
+    mean = log_mean.exp()
     total = r + mean
-    e = (x - mean) / total
-    log_e = log1p_of(e, (r + x).log() - total.log())
-    gap = torch.where(mean < 1, (x - mean) * (r / total), r * e)
-    gap = torch.where(r > mean, (x - mean) * torch.sigmoid(log_dispersion - log_mean), gap)
-    return gap, log_e, shortfall(e, log_e)
+    difference = x - mean
+    e = difference / total
+    gap = difference * (r / total)
+    log_e = log1p_of(e, log_sum - total.log())
+    return gap, log_e, torch.where(e.abs() < NEAR, gap * shortfall_near_zero(e), gap - r * log_e)
 
 
 class NegativeBinomialDeviance(torch.autograd.Function):
-    """x log(x / mu) - (r + x) log((r + x) / (r + mu)), by w (x - mu) (G(e) - G(d)), d = -w (x - mu) / x.
+    """x log(x / mu) - (r + x) log((r + x) / (r + mu)), by g (G(e) - G(d)), g = w (x - mu), d = -g / x.
 
-    Its derivative is -w (x - mu) for log mu and w (x - mu) G(e) for log r.
+    Its derivative is -g for log mu and g G(e) for log r.
     """
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(log_mean: Tensor, log_dispersion: Tensor, x: Tensor) -> Tensor:
+    def forward(log_mean: Tensor, log_dispersion: Tensor, x: Tensor, log_x: Tensor, log_sum: Tensor) -> Tensor:
         """The value."""
-        gap, log_e, share_e = dispersed(log_mean, log_dispersion, x)
-        positive = torch.where(x > 0, x, 1.0)
-        d = -gap / positive
-        share = shortfall(d, log1p_of(d, log_mean - positive.log() + log_e))
-        return gap * (share_e - torch.where(x > 0, share, 1.0))
+        gap, log_e, part = dispersed(log_mean, log_dispersion.exp(), x, log_sum)
+        d = gap / -x
+        far = gap + x * log1p_of(d, log_mean - log_x + log_e)
+        return part - torch.where(d.abs() < NEAR, gap * shortfall_near_zero(d), far)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         """What the derivatives need."""
-        ctx.save_for_backward(*inputs)
+        log_mean, log_dispersion, x, _, log_sum = inputs
+        ctx.save_for_backward(log_mean, log_dispersion, x, log_sum)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         """For log_mean and log_dispersion; counts have none."""
-        log_mean, log_dispersion, x = ctx.saved_tensors
-        gap, _, share_e = dispersed(log_mean, log_dispersion, x)
-        slope = gradient * gap
-        return -slope.sum_to_size(log_mean.shape), (slope * share_e).sum_to_size(log_dispersion.shape), None
+        log_mean, log_dispersion, x, log_sum = ctx.saved_tensors
+        gap, _, part = dispersed(log_mean, log_dispersion.exp(), x, log_sum)
+        for_mean = -(gradient * gap).sum_to_size(log_mean.shape)
+        return for_mean, (gradient * part).sum_to_size(log_dispersion.shape), None, None, None
 
 
 class LogRatePoisson(dist.Poisson):
@@ -144,7 +134,8 @@ class LogRatePoisson(dist.Poisson):
         """log p(value)."""
         if self._validate_args:
             self._validate_sample(value)
-        return log_saturated(value) - PoissonDeviance.apply(self.log_rate, value)
+        log_x = value.clamp(min=1).log()
+        return log_saturated(value, log_x) - PoissonDeviance.apply(self.log_rate, value, log_x)
 
 
 class LogMeanNegativeBinomial(dist.NegativeBinomial):
@@ -198,10 +189,13 @@ class LogMeanNegativeBinomial(dist.NegativeBinomial):
         """log p(value)."""
         if self._validate_args:
             self._validate_sample(value)
-        log_ratio = torch.where(value > 0, value, 1.0).log() - self.log_dispersion  # log(x / r)
-        spread = torch.where(value > 0, softplus(log_ratio, threshold=40), 0.0)
-        r = self.log_dispersion.exp()
-        errors = stirling_error(r + value) - stirling_error(r)
-        deviance = NegativeBinomialDeviance.apply(self.log_mean, self.log_dispersion, value)
-        found = log_saturated(value) + errors - 0.5 * spread - deviance
+        # From there on r is infinite to every finite mean, and its exponential would be infinite.
+        log_r = self.log_dispersion.clamp(max=math.log(torch.finfo(self.log_dispersion.dtype).max) - 1)
+        r = log_r.exp()
+        log_x = value.clamp(min=1).log()
+        total = r + value
+        log_sum = total.log()
+        errors = stirling_error(total) - stirling_error(r)
+        deviance = NegativeBinomialDeviance.apply(self.log_mean, log_r, value, log_x, log_sum.detach())
+        found = log_saturated(value, log_x) + errors - 0.5 * (log_sum - log_r) - deviance
         return found.expand(torch.broadcast_shapes(found.shape, self.batch_shape))

@@ -2,13 +2,16 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
-STIRLING = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680)  # of z times the error, in 1 / z^2
-FROM = 16.0  # where these terms are all that float64 can tell
+STIRLING = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360)  # of z times the error, in 1 / z^2
+SLOPE = tuple(-(2 * k + 1) * c for k, c in enumerate(STIRLING))  # of z^2 times its derivative
+FROM = {torch.float64: 8}  # where six terms are all that 10^-12 can tell
+FROM_SINGLE = 3  # where four terms are all that float32 can tell
 
 
 def power_series(coefficients: Sequence[float], q: Tensor) -> Tensor:
@@ -20,15 +23,56 @@ def power_series(coefficients: Sequence[float], q: Tensor) -> Tensor:
     return total
 
 
-def stirling_series(z: Tensor) -> Tensor:
-    """`stirling_error` from `FROM` on."""
+def stirling_terms(z: Tensor) -> tuple[int, int]:
+    """From which z on the series serves, and how many terms of it, for this float type."""
+    return (FROM[z.dtype], 6) if z.dtype in FROM else (FROM_SINGLE, 4)
+
+
+def stirling_value(z: Tensor, least: int = 0) -> Tensor:
+    """The error S(z), z > `least`, by S(z) = S(z + n) + (z + 1/2) log(1 + n / z) - n - sum_k log((z + k) / (z + n))."""
+    start, terms = stirling_terms(z)
+    n = start - least
+    inverse = (z + n).reciprocal()
+    series = inverse * power_series(STIRLING[:terms], inverse * inverse)
+    product = 1 - inverse  # of (z + k) / (z + n), k = 1 to n - 1
+    for k in range(2, n):
+        product = product * (1 - k * inverse)
+    return series + (z + 0.5) * (n * z.reciprocal()).log1p() - product.log() - n
+
+
+def stirling_slope(z: Tensor) -> Tensor:
+    """S'(z) = S'(z + n) + log(1 + n / z) - 1 / (2 z) - 1 / (2 (z + n)) - sum_k 1 / (z + k), k = 1 to n - 1."""
+    n, terms = stirling_terms(z)
     inverse = z.reciprocal()
-    return inverse * power_series(STIRLING, inverse * inverse)
+    last = (z + n).reciprocal()
+    square = last * last
+    slope = square * power_series(SLOPE[:terms], square) + (n * inverse).log1p() - 0.5 * (inverse + last)
+    for k in range(1, n):
+        slope = slope - (z + k).reciprocal()
+    return slope
+
+
+class StirlingError(torch.autograd.Function):
+    """The error of Stirling's formula, whose derivative is found without branches."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(z: Tensor) -> Tensor:
+        """The value."""
+        return stirling_value(z)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        """What the derivative needs."""
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        """For z."""
+        return gradient * stirling_slope(*ctx.saved_tensors)
 
 
 def stirling_error(z: Tensor) -> Tensor:
     """log Gamma(z) less Stirling's (z - 1/2) log z - z + log(2 pi) / 2, for z > 0; 1 / (12 z) for large z."""
-    large = z >= FROM
-    near = torch.where(large, 1.0, z)
-    exact = near.lgamma() - (near - 0.5) * near.log() + near - HALF_LOG_2PI
-    return torch.where(large, stirling_series(torch.where(large, z, FROM)), exact)
+    return StirlingError.apply(z)
