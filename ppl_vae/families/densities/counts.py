@@ -17,9 +17,9 @@ NEAR = 0.1  # |u| up to which these terms, and half of them in float32, are all 
 # Inside an autograd Function a branch that is not taken may hold infinities: no derivative passes through it.
 
 
-def log1p_of(u: Tensor, log_ratio: Tensor) -> Tensor:
-    """log(1 + u); away from zero from a difference of logarithms, for near -1 u has lost its digits."""
-    return torch.where(u.abs() < 0.5, u.log1p(), log_ratio)
+def log1p_of(u: Tensor, size: Tensor, log_ratio: Tensor) -> Tensor:
+    """log(1 + u), given |u|; away from zero from a difference of logarithms, for near -1 u has lost its digits."""
+    return torch.where(size < 0.5, u.log1p(), log_ratio)
 
 
 def shortfall_near_zero(u: Tensor) -> Tensor:
@@ -27,7 +27,7 @@ def shortfall_near_zero(u: Tensor) -> Tensor:
     terms = ATANH if u.dtype == torch.float64 else ATANH[:2]
     s = u / (2 + u)
     q = s * s
-    return s + (s - 1) * (q * power_series(terms, q))
+    return torch.addcmul(s, s - 1, q * power_series(terms, q))
 
 
 def log_saturated(x: Tensor, log_x: Tensor) -> Tensor:
@@ -37,16 +37,19 @@ def log_saturated(x: Tensor, log_x: Tensor) -> Tensor:
 
 
 class PoissonDeviance(torch.autograd.Function):
-    """x log(x / mu) - x + mu, mu = exp(log_mean), by (mu - x) G((mu - x) / x) near x; its derivative is mu - x."""
+    """x log(x / mu) - x + mu, mu = exp(log_mean), as x (exp(t) - 1 - t), t = log(mu / x); its derivative is mu - x.
+
+    With max(x, 1) for x in the exponential's terms, it is mu at 0 too.
+    """
 
     generate_vmap_rule = True
 
     @staticmethod
     def forward(log_mean: Tensor, x: Tensor, log_x: Tensor) -> Tensor:
         """The value."""
-        gap = log_mean.exp() - x
-        d = gap / x
-        return torch.where(d.abs() < NEAR, gap * shortfall_near_zero(d), x * (log_x - log_mean) + gap)
+        positive = x.clamp(min=1)
+        t = log_mean - log_x
+        return torch.addcmul(positive - x, positive, t.expm1()) - x * t
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -67,8 +70,9 @@ def dispersed(log_mean: Tensor, r: Tensor, x: Tensor, log_sum: Tensor) -> tuple[
     difference = x - mean
     e = difference / total
     gap = difference * (r / total)
-    log_e = log1p_of(e, log_sum - total.log())
-    return gap, log_e, torch.where(e.abs() < NEAR, gap * shortfall_near_zero(e), gap - r * log_e)
+    size = e.abs()
+    log_e = log1p_of(e, size, log_sum - total.log())
+    return gap, log_e, torch.where(size < NEAR, gap * shortfall_near_zero(e), gap - r * log_e)
 
 
 class NegativeBinomialDeviance(torch.autograd.Function):
@@ -80,24 +84,30 @@ class NegativeBinomialDeviance(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(log_mean: Tensor, log_dispersion: Tensor, x: Tensor, log_x: Tensor, log_sum: Tensor) -> Tensor:
-        """The value."""
+    def forward(
+        log_mean: Tensor, log_dispersion: Tensor, x: Tensor, log_x: Tensor, log_sum: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The value, and what its derivatives are made of: g and g G(e)."""
         gap, log_e, part = dispersed(log_mean, log_dispersion.exp(), x, log_sum)
         d = gap / -x
-        far = gap + x * log1p_of(d, log_mean - log_x + log_e)
-        return part - torch.where(d.abs() < NEAR, gap * shortfall_near_zero(d), far)
+        size = d.abs()
+        far = torch.addcmul(gap, x, log1p_of(d, size, log_mean - log_x + log_e))
+        return part - torch.where(size < NEAR, gap * shortfall_near_zero(d), far), gap, part
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
         """What the derivatives need."""
         log_mean, log_dispersion, x, _, log_sum = inputs
-        ctx.save_for_backward(log_mean, log_dispersion, x, log_sum)
+        _, gap, part = output
+        ctx.mark_non_differentiable(gap, part)
+        ctx.save_for_backward(log_mean, log_dispersion, x, log_sum, gap, part)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         """For log_mean and log_dispersion; counts have none."""
-        log_mean, log_dispersion, x, log_sum = ctx.saved_tensors
-        gap, _, part = dispersed(log_mean, log_dispersion.exp(), x, log_sum)
+        log_mean, log_dispersion, x, log_sum, gap, part = ctx.saved_tensors
+        if torch.is_grad_enabled():  # second derivatives are wanted
+            gap, _, part = dispersed(log_mean, log_dispersion.exp(), x, log_sum)
         for_mean = -(gradient * gap).sum_to_size(log_mean.shape)
         return for_mean, (gradient * part).sum_to_size(log_dispersion.shape), None, None, None
 
@@ -196,6 +206,6 @@ class LogMeanNegativeBinomial(dist.NegativeBinomial):
         total = r + value
         log_sum = total.log()
         errors = stirling_error(total) - stirling_error(r)
-        deviance = NegativeBinomialDeviance.apply(self.log_mean, log_r, value, log_x, log_sum.detach())
+        deviance, _, _ = NegativeBinomialDeviance.apply(self.log_mean, log_r, value, log_x, log_sum.detach())
         found = log_saturated(value, log_x) + errors - 0.5 * (log_sum - log_r) - deviance
         return found.expand(torch.broadcast_shapes(found.shape, self.batch_shape))

@@ -11,7 +11,7 @@ HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 STIRLING = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360)  # of z times the error, in 1 / z^2
 SLOPE = tuple(-(2 * k + 1) * c for k, c in enumerate(STIRLING))  # of z^2 times its derivative
 FROM = {torch.float64: 8}  # where six terms are all that 10^-12 can tell
-FROM_SINGLE = 3  # where four terms are all that float32 can tell
+FROM_SINGLE = 3  # where three terms are all that float32 can tell
 
 
 def power_series(coefficients: Sequence[float], q: Tensor) -> Tensor:
@@ -25,7 +25,7 @@ def power_series(coefficients: Sequence[float], q: Tensor) -> Tensor:
 
 def stirling_terms(z: Tensor) -> tuple[int, int]:
     """From which z on the series serves, and how many terms of it, for this float type."""
-    return (FROM[z.dtype], 6) if z.dtype in FROM else (FROM_SINGLE, 4)
+    return (FROM[z.dtype], 6) if z.dtype in FROM else (FROM_SINGLE, 3)
 
 
 def stirling_value(z: Tensor, least: int = 0) -> Tensor:
