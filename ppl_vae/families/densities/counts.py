@@ -103,7 +103,7 @@ class NegativeBinomialDeviance(torch.autograd.Function):
         ctx.save_for_backward(log_mean, log_dispersion, x, log_sum, gap, part)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+    def backward(ctx: Any, gradient: Tensor, *_unused: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         """For log_mean and log_dispersion; counts have none."""
         log_mean, log_dispersion, x, log_sum, gap, part = ctx.saved_tensors
         if torch.is_grad_enabled():  # second derivatives are wanted
