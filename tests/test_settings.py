@@ -200,7 +200,7 @@ def test_lbfgs_reaches_the_optimum_of_a_linear_gaussian_model():
         optim.Adagrad,
         optim.NAdam,
         two_groups,
-        optim.LBFGS,
+        partial(optim.LBFGS, lr=0.1),
         partial(optim.LBFGS, line_search_fn="strong_wolfe"),
     ],
     ids=["Adam", "Adagrad", "NAdam", "two groups", "LBFGS", "LBFGS, strong Wolfe"],

@@ -1,9 +1,11 @@
 """Rows of a network: it sees them under one batch dim, and what it makes of one must not depend on the others."""
 
 import math
+import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
@@ -84,23 +86,40 @@ def read_features(network: nn.Module, examples: Tensor, name: str) -> torch.Size
 
 def mixes_rows(function: Callable[[Tensor], Tensor], examples: Tensor) -> bool:
     """Whether rows together give other values than each alone, or than in another order."""
+    with kept_streams() as rewind:
 
-    def drawn(rows: Tensor) -> Tensor:
-        with seeded(0):
-            return function(rows)
+        def drawn(rows: Tensor) -> Tensor:
+            rewind()
+            with seeded(0):
+                return function(rows)
 
-    together = drawn(examples)
-    if not agree(together, function(examples)):
-        return False  # other draws, other values: there is nothing to compare
-    alone = torch.cat([drawn(row) for row in examples.split(1)])
-    return not (agree(together, alone) and agree(drawn(examples.flip(0)), alone.flip(0)))
+        together = drawn(examples)
+        if not agree(together, function(examples), rounding=0.0):
+            return False  # other draws, other values: there is nothing to compare
+        alone = torch.cat([drawn(row) for row in examples.split(1)])
+        return not (agree(together, alone) and agree(drawn(examples.flip(0)), alone.flip(0)))
 
 
-def agree(one: Tensor, other: Tensor) -> bool:
+@contextmanager
+def kept_streams() -> Iterator[Callable[[], None]]:
+    """A function that puts the random streams of Python and NumPy back to where they are now; called at the end too."""
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+
+    def rewind() -> None:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
+
+    try:
+        yield rewind
+    finally:
+        rewind()
+
+
+def agree(one: Tensor, other: Tensor, rounding: float = ROUNDING) -> bool:
     """Whether two tensors are equal but for rounding."""
     if one.shape != other.shape:
         return False
-    tolerance = max(ROUNDING, 8 * torch.finfo(one.dtype).eps) if one.is_floating_point() else 0.0
+    tolerance = max(rounding, 8 * torch.finfo(one.dtype).eps) if one.is_floating_point() else 0.0
     size = other.double().nan_to_num(posinf=0.0, neginf=0.0).abs().max().item() if other.numel() else 0.0
     return torch.allclose(one.double(), other.double(), rtol=0.0, atol=tolerance * size, equal_nan=True)
 
