@@ -175,9 +175,14 @@ def evaluating(*programs: Program) -> Iterator[None]:
 
 def remember_columns(data: Dataset, *programs: Program) -> None:
     """Let a Model and a Guide know the columns that they are trained on."""
-    for program in programs:
-        if isinstance(program, Model | Guide):
-            program.columns = program.columns | data.columns
+    for part in _models_and_guides(*programs):
+        part.columns = part.columns | data.columns
+
+
+def _models_and_guides(*programs: Program) -> list[Model | Guide]:
+    """The programs themselves, or those that they wrap."""
+    parts = (part for module in modules_of(*programs) for part in module.modules())
+    return [part for part in parts if isinstance(part, Model | Guide)]
 
 
 def place(data: Dataset, *programs: Program, device: str | torch.device | None = None) -> Dataset:
@@ -186,9 +191,8 @@ def place(data: Dataset, *programs: Program, device: str | torch.device | None =
     Raises:
         ValueError: the columns have names that are not those of training, or their order is another.
     """
-    for program in programs:
-        if isinstance(program, Model | Guide):
-            check_columns(program.columns, data.columns, type(program).__name__)
+    for part in _models_and_guides(*programs):
+        check_columns(part.columns, data.columns, type(part).__name__)
     modules = modules_of(*programs)
     if device is not None:
         check_device(device)

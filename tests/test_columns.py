@@ -1,9 +1,11 @@
 """What a model was trained on is known to it; what would be matched by its position is refused, or read right."""
 
+import functools
 import re
 
 import numpy as np
 import pandas
+import pyro
 import pytest
 import scipy.sparse
 import scipy.stats
@@ -75,6 +77,17 @@ def test_named_columns_that_are_not_those_of_training_are_refused_everywhere(use
     ):
         with pytest.raises(ValueError, match=re.escape(said)):
             USES[use](*programs, wrong)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [lambda part: lambda x: part(x), functools.partial, lambda part: pyro.poutine.scale(part, 1.0)],
+    ids=["function", "partial", "handler"],
+)
+def test_a_wrapped_model_knows_its_columns(wrap):
+    model, guide = trained(frame())
+    with pytest.raises(ValueError, match="column 0 of x is 'age'; where the Model was trained 'height' is there"):
+        pv.log_evidence(wrap(model), wrap(guide), frame()[NAMES[::-1]], num_particles=30)
 
 
 def test_the_columns_of_training_and_columns_without_names_are_taken():

@@ -258,17 +258,18 @@ class DoublyReparameterized(Gradient):
     def _exchange_prior(self, bound: Target, terms: LogTerms) -> Tensor:
         """Minus c d log p(z)/d theta, plus its reparameterised form.
 
-        E_q[g d log p/d theta] = E_q[(dg/dz + g d log(q/p)/dz) dT/d theta], g = c_k and T the prior's sampling path.
+        For each site s, E_q[g d log p_s/d theta] = E_q[(dg/dz_s + g d log(q/p_s)/dz_s) dT_s/d theta], with g = c_k, q
+        of all sites and T_s the sampling path of its prior p_s given the sites before it.
         """
         log_weights = bound.log_weights(terms)
         slopes, curvatures = (f(log_weights.detach()) for f in (bound.slopes, bound.curvatures))
-        weighted = curvatures * log_weights + slopes * (terms.log_q - terms.log_prior)
         total = -bound.kl_weight * (slopes * terms.log_prior).sum(0)
-        leaves = {name: terms.model_trace.nodes[name]["value"] for name in terms.paths}
-        gradients = torch.autograd.grad(weighted.sum(), list(leaves.values()), retain_graph=True)
-        for (name, leaf), gradient in zip(leaves.items(), gradients, strict=True):
+        for name in terms.paths:
             site = terms.model_trace.nodes[name]
-            moved = gradient * _prior_path(site, leaf.detach())
+            log_ratio = terms.log_q - terms.prior_sites[name]  # of this site's prior, not of those that depend on it
+            weighted = (curvatures * log_weights + slopes * log_ratio).sum()
+            gradient = torch.autograd.grad(weighted, site["value"], retain_graph=True)[0]
+            moved = gradient * _prior_path(site, site["value"].detach())
             total = total + bound.kl_weight * _per_datum(moved, site["fn"].event_dim)
         return total
 
