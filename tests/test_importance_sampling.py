@@ -14,6 +14,7 @@ import ppl_vae as pv
 from ppl_vae import beds, likelihoods, posteriors, priors
 from ppl_vae.evidence import Defensive, ImportanceSampling, Sandwich, reduce_log_weights
 from ppl_vae.evidence.evidence import ARRAYS, bootstrap_se
+from ppl_vae.evidence.pareto import smooth
 
 GUIDES = {"exact": {}, "narrow": {"guide_scale": 0.6}, "wide": {"guide_scale": 1.7}, "shifted": {"guide_shift": 0.5}}
 BEDS = ("linear_gaussian", "gaussian_mixture", "gamma_poisson", "beta_bernoulli", "rainforth")
@@ -43,7 +44,7 @@ def test_intervals_cover_wherever_the_verdict_is_estimate(problem, guide):
 
 def test_smoothing_is_arvizs():
     log_w = gaussian_log_weights(2.0, 1000, 5) - 40.0
-    smoothed = reduce_log_weights(log_w).smoothed
+    smoothed = smooth(log_w)[1]
     for column, value in zip(log_w.T, smoothed, strict=True):
         normalised, _ = array_stats.psislw(-column)
         body = np.argsort(column)[:500]
@@ -54,9 +55,12 @@ def test_smoothing_is_arvizs():
 
 def test_smoothing_calms_heavy_tails():
     """k = 0.56: over 300 repeats the smoothed estimate varies less and stays within 4 standard errors of the truth."""
-    evidence = reduce_log_weights(gaussian_log_weights(1.5, 200, 300))
-    assert evidence.smoothed.std() < evidence.log_evidence.std()
-    assert abs(evidence.smoothed.mean()) < 4 * evidence.smoothed.std() / 300**0.5 + 0.02
+    log_w = gaussian_log_weights(1.5, 200, 300)
+    smoothed = smooth(log_w)[1]
+    evidence = reduce_log_weights(log_w)
+    assert smoothed.std() < evidence.log_evidence.std()
+    assert abs(smoothed.mean()) < 4 * smoothed.std() / 300**0.5 + 0.02
+    np.testing.assert_array_equal(np.isnan(evidence.smoothed), evidence.pareto_k > 0.7)
 
 
 def test_particles_needed_follow_k_hat():
@@ -124,7 +128,7 @@ def test_adaptive_particles_stop_at_the_target_or_at_the_end():
     bed = beds.linear_gaussian(30, guide_scale=1.3)
     method = ImportanceSampling(20_000, target_se=0.02)
     evidence = pv.log_evidence(bed.model, bed.guide, bed.x, method)
-    assert (evidence.mc_se < 0.02).all()
+    assert (evidence.mc_se < 1.2 * 0.02).all()  # of draws of its own
     assert (evidence.num_used < 20_000).all()
     assert len(np.unique(evidence.num_used)) >= 1
     error = np.abs(evidence.log_evidence - bed.log_evidence.numpy())
@@ -316,8 +320,15 @@ def test_evidence_is_shown_in_one_line():
     log_w = np.random.default_rng(0).normal(size=(100, 7))
     evidence = reduce_log_weights(log_w)
     summary = evidence.summary()
-    mean = f"{summary.log_evidence:.3f} ± {summary.mc_se:.3f}"
-    assert repr(evidence) == f"Evidence(7 data, mean log p(x) {mean}, k-hat > 0.7 for {summary.share_bad_k:.0%})"
+    k_hat = f"k-hat > 0.7 for {summary.share_bad_k:.0%})"
+    bound = f"mean log p(x) >= {summary.log_evidence:.3f} (data se {summary.data_se:.3f})"
+    assert repr(evidence) == f"Evidence(7 data, an estimate for 0% of the data: {bound}, {k_hat}"
+    assert "Monte Carlo se" not in str(summary)
+    assert "refine" in str(summary)
+    tame = reduce_log_weights(0.1 * log_w)
+    found = tame.summary()
+    errors = f"(Monte Carlo se {found.mc_se:.3f}, data se {found.data_se:.3f})"
+    assert repr(tame) == f"Evidence(7 data, mean log p(x) = {found.log_evidence:.3f} {errors}, k-hat > 0.7 for 0%)"
     few = reduce_log_weights(log_w[:10])
     assert "nan" not in repr(few)
     assert str(few.summary()).endswith("k-hat unknown for some of 7 data at K=10")

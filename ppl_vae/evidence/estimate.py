@@ -123,7 +123,7 @@ def log_evidence(
                 _append(parts, part)
             file.write(parts, last=starts[-1] + rows >= len(data))
             bar.update(sum(map(len, parts)) - bar.n)
-    return concatenate(parts)
+    return concatenate(parts).judged()
 
 
 def check_method(method: Any, name: str) -> Method:
@@ -195,7 +195,7 @@ class _Progress:
         if self.path is not None and is_main() and (last or time.monotonic() - self.written > SECONDS_BETWEEN_WRITES):
             self.written = time.monotonic()
             labels: Any = {"fingerprint": self.fingerprint, "probe": self.probe, "num_data": self.num_data}
-            concatenate(parts).save(self.path, **labels)
+            concatenate(parts).judged().save(self.path, **labels)
 
 
 def _probe(model: Program, guide: Program, data: Dataset) -> np.ndarray:

@@ -3,8 +3,9 @@
 import numpy as np
 from scipy.special import boxcox1p, softmax
 
-__all__ = ["RESOLUTION", "SMALLEST_NUM_PARTICLES", "pareto_k", "smooth", "unresolved"]
+__all__ = ["GOOD_K", "RESOLUTION", "SMALLEST_NUM_PARTICLES", "pareto_k", "rounding_of", "smooth", "unresolved"]
 
+GOOD_K = 0.7  # above it log p(x) is a bound, and smoothing does harm
 TIES = 5  # draws that reach the largest weight, from which on the weights count as bounded
 SMALLEST_NUM_PARTICLES = 30  # a tail of six draws, a fifth, is the smallest whose first quartile is not its least
 RESOLUTION = 0.02  # nats; log-weights whose floats lie further apart tell neither k-hat nor a standard error
@@ -65,13 +66,19 @@ def smooth(log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     largest[np.isneginf(largest)] = 0.0  # all weights are zero
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         weights = np.exp(np.ascontiguousarray(log_weights.T) - largest[:, None])
-        rounding = 64 * np.finfo(log_weights.dtype).eps * np.maximum(1.0, np.abs(largest))
-        unbounded = (weights >= np.exp(-rounding)[:, None]).sum(1) < TIES
+        unbounded = (weights >= np.exp(-rounding_of(log_weights))[:, None]).sum(1) < TIES
         k_hat, total = np.full(num_data, -np.inf), weights.sum(1)
         k_hat[unbounded], refilled = _fitted(weights[unbounded])
         total[unbounded] = np.where(np.isfinite(refilled), refilled, total[unbounded])
         k_hat[unresolved(log_weights)] = np.nan
         return k_hat, largest + np.log(total / num_particles)
+
+
+def rounding_of(log_weights: np.ndarray) -> np.ndarray:
+    """By how much log-weights of each row may differ for rounding alone, (K, B) -> (B,)."""
+    largest = log_weights.max(0).astype(np.float64)
+    scale = np.where(np.isneginf(largest), 1.0, np.maximum(1.0, np.abs(largest)))
+    return 64 * np.finfo(log_weights.dtype).eps * scale
 
 
 def unresolved(log_weights: np.ndarray) -> np.ndarray:

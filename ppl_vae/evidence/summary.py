@@ -1,0 +1,104 @@
+"""Means of an evidence over its rows, with both kinds of error, in one line."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ppl_vae.evidence.pareto import GOOD_K, RESOLUTION
+
+__all__ = ["EvidenceSummary", "k_hat_of"]
+
+
+def k_hat_of(share_bad: float) -> str:
+    """For what share of the data k-hat is bad, in words."""
+    return "k-hat unknown for some" if np.isnan(share_bad) else f"k-hat > {GOOD_K} for {share_bad:.0%}"
+
+
+@dataclass(frozen=True)
+class EvidenceSummary:
+    """Means over the data, in nats per datum, with both kinds of error.
+
+    Args:
+        log_evidence: Mean of log p(x).
+        mc_se: Its Monte Carlo standard error: how it would vary if only the particles were drawn again.
+        data_se: Its standard error over the data: how it would vary if the data were drawn again.
+        mc_bias: Leading term of its bias, - mean(mc_se^2) / 2: log of a mean is low; trust it where k-hat is good. With
+            the other sign for an upper bound from reverse annealing, NaN for the chi bound.
+        elbo: Mean ELBO of the same draws.
+        mean_ess: Mean effective sample size.
+        share_bad_k: Share of the data with k-hat > 0.7, NaN if unknown.
+        num_data: Number of data N.
+        num_particles: Number of particles K.
+        bound: What kind of bound it is, as `Evidence.bound`.
+        share_estimate: Share of the data whose log p(x) and standard error may be believed (`Evidence.is_estimate`);
+            below 1 the mean is a lower bound, and `mc_se` is not printed: it does not hold.
+        num_unresolved: Number of data whose log-weights are too large for their float type: errors unknown there.
+
+    References:
+        No paper: definitions.
+
+    Example:
+        >>> from ppl_vae.evidence import reduce_log_weights
+        >>> summary = reduce_log_weights(np.zeros((100, 5))).summary()
+        >>> summary.log_evidence, summary.mc_se, summary.share_bad_k
+        (0.0, 0.0, 0.0)
+    """
+
+    log_evidence: float
+    mc_se: float
+    data_se: float
+    mc_bias: float
+    elbo: float
+    mean_ess: float
+    share_bad_k: float
+    num_data: int
+    num_particles: int
+    bound: str = "lower"
+    num_unresolved: int = 0
+    share_estimate: float = 1.0
+
+    def __str__(self) -> str:
+        unit = f"{self._relation} {self.log_evidence:.3f} nats per datum ({self._errors()})"
+        others = f"; ELBO {self.elbo:.3f}" if self.bound == "lower" else f", {self.bound}"
+        k_hat = f"{k_hat_of(self.share_bad_k)} of {self.num_data} data at K={self.num_particles}"
+        return f"{self._share()}log p(x) {unit}{others}; {k_hat}{self._cure()}{self._unresolved()}"
+
+    def brief(self) -> str:
+        """The mean, both errors by name, and what they are worth."""
+        mean = f"mean log p(x) {self._relation} {self.log_evidence:.3f}"
+        return f"{self._share()}{mean} ({self._errors()}), {k_hat_of(self.share_bad_k)}"
+
+    @property
+    def _holds(self) -> bool:
+        """Whether the Monte Carlo standard error may be believed, as far as the draws can tell."""
+        return self.bound != "lower" or self.share_estimate == 1
+
+    @property
+    def _relation(self) -> str:
+        if self.bound != "lower":
+            return "<="
+        return "=" if self._holds else ">="
+
+    def _share(self) -> str:
+        """How many rows are estimates, where that is not all of them."""
+        return "" if self._holds else f"an estimate for {self.share_estimate:.0%} of the data: "
+
+    def _errors(self) -> str:
+        data = f"data se {self.data_se:.3f}"
+        return f"Monte Carlo se {self.mc_se:.3f}, {data}" if self._holds else data
+
+    def _cure(self) -> str:
+        """What to do where the guide is the cause."""
+        if self._holds or np.isnan(self.share_bad_k):
+            return ""
+        return "; refine the guide's posteriors (refine), or bracket log p(x) (evidence_interval)"
+
+    def _unresolved(self) -> str:
+        """What to do about rounding, where it is as large as what is asked for."""
+        if not self.num_unresolved:
+            return ""
+        return (
+            f"; the log-weights of {self.num_unresolved} data are so large that their float type rounds them by more "
+            f"than {RESOLUTION} nats: standardise x, or use float64 (model.double(), guide.double(), "
+            "Dataset(x, dtype=torch.float64))"
+        )
