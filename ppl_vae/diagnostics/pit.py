@@ -16,7 +16,7 @@ from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.diagnostics.entries import below_and_at, check_observed, site_of_x
 from ppl_vae.diagnostics.uniformity import holm, uniformity_p_value
 from ppl_vae.evidence import reduce_log_weights
-from ppl_vae.evidence.evidence import k_hat_of
+from ppl_vae.evidence.summary import k_hat_of
 from ppl_vae.importance import rows_per_chunk
 from ppl_vae.inspection import check_data
 from ppl_vae.plates import require_no_inner_plates

@@ -17,7 +17,7 @@ from ppl_vae.evidence.pareto import (
     smooth,
     unresolved,
 )
-from ppl_vae.evidence.summary import EvidenceSummary, k_hat_of
+from ppl_vae.evidence.summary import EvidenceSummary
 from ppl_vae.evidence.verdict import error_skewness, judge
 from ppl_vae.files import write_whole
 

@@ -9,10 +9,12 @@ from tqdm.auto import tqdm
 
 from ppl_vae.checks import whole_number
 from ppl_vae.data import Dataset, as_dataset
-from ppl_vae.evidence.evidence import GOOD_K, Evidence, k_hat_of, reduce_log_weights
+from ppl_vae.evidence.evidence import Evidence, reduce_log_weights
+from ppl_vae.evidence.pareto import GOOD_K
 from ppl_vae.evidence.refine import Refinement, refine
 from ppl_vae.evidence.refined_guide import RefinedGuide
 from ppl_vae.evidence.rows import digests, other_rows
+from ppl_vae.evidence.summary import k_hat_of
 from ppl_vae.hmc import HMC
 from ppl_vae.importance import iter_log_weights
 from ppl_vae.programs import place

@@ -31,7 +31,8 @@ class ImportanceSampling:
     With a `Defensive` proposal some draws come from a wider component, which bounds the weights of a narrow guide.
     With `target_se` a pilot run of each datum goes on, doubling its particles, until its standard error is met where it
     may be believed (`Evidence.is_estimate`), or `num_particles` are spent; the estimate then takes as many draws of its
-    own, so that nothing of it is chosen by luck, at twice the cost: `num_used` counts its own. Particles that share a draw of a latent outside the data
+    own, so that nothing of it is chosen by luck, at twice the cost: `num_used` counts its own. Particles that
+    share a draw of a latent outside the data
     plate are one cluster of the standard error, which then is never a bootstrap's.
 
     Args:

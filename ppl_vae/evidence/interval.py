@@ -14,6 +14,7 @@ __all__ = ["VERDICTS", "EvidenceInterval", "IntervalSummary"]
 
 VERDICTS = ESTIMATE, INTERVAL, LOWER_BOUND = "estimate", "interval", "bound only"
 PARTS = ("lower_bound", "upper_bound")
+MISSED = " (of the modes that guide or prior reach)"
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ class IntervalSummary:
     Example:
         >>> print(IntervalSummary(-90.12, 0.01, -90.08, 0.02, 0.3, 0.08, 50, 50, 0))
         log p(x) between -90.120 (se 0.010) and -90.080 (se 0.020) nats per datum, data se 0.300
-        100 data: 50 with an estimate, 50 with an interval (mean gap 0.080), 0 with a lower bound only
+        100 data: 50 with an estimate (of the modes that guide or prior reach), 50 with an interval \
+(mean gap 0.080), 0 with a lower bound only
     """
 
     lower: float
@@ -52,11 +54,16 @@ class IntervalSummary:
 
     def __str__(self) -> str:
         low = f"{self.lower:.3f} (se {self.lower_se:.3f})"
-        where = f"at least {low}" if self.num_bounds else f"between {low} and {self.upper:.3f} (se {self.upper_se:.3f})"
-        gap = f" (mean gap {self.gap:.3f})" if self.num_intervals else ""
+        high = f"{self.upper:.3f} (se {self.upper_se:.3f})"
+        between = f"between {low} and {high}"
+        if self.lower > self.upper:  # two bounds that meet, each with its error
+            between = f"between {high} and {low}, bounds that cross within their errors,"
+        where = f"at least {low}" if self.num_bounds else between
+        gap = f" (mean gap {max(self.gap, 0.0):.3f})" if self.num_intervals else ""
         return (
             f"log p(x) {where} nats per datum, data se {self.data_se:.3f}\n"
-            f"{self.num_estimates + self.num_intervals + self.num_bounds} data: {self.num_estimates} with an estimate, "
+            f"{self.num_estimates + self.num_intervals + self.num_bounds} data: {self.num_estimates} with an estimate"
+            f"{MISSED if self.num_estimates else ''}, "
             f"{self.num_intervals} with an interval{gap}, {self.num_bounds} with a lower bound only"
         )
 
@@ -65,7 +72,8 @@ class IntervalSummary:
 class EvidenceInterval:
     """From `lower` to `upper` lies log p(x), with a probability of `level`, as far as the verdict goes.
 
-    "estimate": log p(x) is estimated, and the interval is the estimate +- z standard errors. "interval": it lies
+    "estimate": log p(x) is estimated, and the interval is the estimate +- z standard errors; a mode of p(z given x)
+    that neither guide nor prior reaches is missed, and no standard error knows of it. "interval": it lies
     between a lower and an upper bound in expectation, and the interval reaches z standard errors beyond them.
     "bound only": no upper bound is to be believed, `upper` is infinite, and only `lower` is claimed. z is the
     normal quantile, 1.96 at 0.95. Whatever the weights are like, P(lower bound > log p(x) + b) <= exp(-b) by Markov's
@@ -104,14 +112,19 @@ class EvidenceInterval:
 
     @property
     def lower(self) -> np.ndarray:
-        """The interval's lower end, nats, (N,)."""
-        return self.lower_bound.log_evidence - num_se(self.level) * self.lower_bound.mc_se
+        """The interval's lower end, nats, (N,); never above the upper one."""
+        return np.minimum(*self._ends())
 
     @property
     def upper(self) -> np.ndarray:
         """The interval's upper end, nats, (N,): infinite where there is a lower bound only."""
+        return np.maximum(*self._ends())
+
+    def _ends(self) -> tuple[np.ndarray, np.ndarray]:
+        """Each bound with its standard errors: rounding may let exact ones cross."""
+        z = num_se(self.level)
         value, se = self._above()
-        return value + num_se(self.level) * se
+        return self.lower_bound.log_evidence - z * self.lower_bound.mc_se, value + z * se
 
     @property
     def gap(self) -> np.ndarray:

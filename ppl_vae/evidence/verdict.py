@@ -11,8 +11,8 @@ NEIGHBOURS = 50  # rows whose skewness is averaged: that of a single row is as l
 def error_skewness(parts: np.ndarray) -> np.ndarray:
     """Skewness of a sum of independent parts with mean zero, sum d^3 / (sum d^2)^(3/2), (K, B) -> (B,).
 
-    With d = w / mean(w) - 1 it is the skewness of the weights over sqrt(K): 0 for equal weights, 1 for one that outweighs
-    all others. Cochran's rule, K > 25 skewness^2, asks for less than a fifth.
+    With d = w / mean(w) - 1 it is the skewness of the weights over sqrt(K): 0 for equal weights, 1 for one that
+    outweighs all others. Cochran's rule, K > 25 skewness^2, asks for less than a fifth.
 
     References:
         Cochran (1977), Sampling techniques, section 2.15.
@@ -25,11 +25,11 @@ def error_skewness(parts: np.ndarray) -> np.ndarray:
 def judge(skewness: np.ndarray, spread: np.ndarray) -> np.ndarray:
     """Where log p(x) and its standard error may be believed, (N,), from all rows of one evaluation.
 
-    The intervals of rows with skewed errors miss log p(x), and a row that has missed its tail does not look skewed. So
-    the squared skewness is averaged over about 50 rows whose log-weights have like interquartile ranges, which the tail
-    does not move: rows of one kind pass together or not at all, and luck does not choose among them. One half of the
-    standard error that a share would have is added: few rows must look better. Rows whose weights are equal (skewness 0)
-    are exact; unknown skewness (NaN) never passes.
+    The intervals of rows with skewed errors miss log p(x), and a row that has missed its tail does not look skewed.
+    So the squared skewness is averaged over about 50 rows whose log-weights have like interquartile ranges, which the
+    tail does not move: rows of one kind pass together or not at all, and luck does not choose among them. One half of
+    the standard error that a share would have is added: few rows must look better. Rows whose weights are equal
+    (skewness 0) are exact; unknown skewness (NaN) never passes.
 
     Args:
         skewness: Of the error of log p(x), as `error_skewness`, (N,).

@@ -1,0 +1,129 @@
+"""What `is_estimate` claims: nominal intervals cover wherever it passes. docs/believability.md has the large tables."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import ppl_vae as pv
+from ppl_vae import beds
+from ppl_vae.evidence import ImportanceSampling, reduce_log_weights
+from ppl_vae.evidence.evidence import concatenate
+
+sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
+from believability import VERDICTS, log_weights, page, totals
+
+RIGHT = ("correlated D=2 0.1", "correlated D=10 0.2", "correlated D=30 0.2")
+WRONG = ("correlated D=10 0.7", "correlated D=30 0.7", "scale D=10 0.7", "t D=10 3.0")
+
+
+def simulated(shape, num_particles, num_evaluations=4):
+    found = [VERDICTS["is_estimate"].simulate(f"{shape}, K={num_particles}", seed) for seed in range(num_evaluations)]
+    return {name: sum(each[name] for each in found) for name in found[0]}
+
+
+@pytest.mark.parametrize("num_particles", [100, 1_000])
+@pytest.mark.parametrize("shape", [*RIGHT, *WRONG, "skewed D=10 2", "bimodal D=10 1.3", "correlated D=10 0.34"])
+def test_intervals_cover_among_the_rows_that_pass(shape, num_particles):
+    """0.93 of nominal 95 % intervals, within 3 binomial standard errors, where any pass."""
+    counts = simulated(shape, num_particles)
+    if counts["passed"]:
+        share = counts["covered"] / counts["passed"]
+        assert share > 0.93 - 3 * np.sqrt(0.93 * 0.07 / counts["passed"])
+
+
+@pytest.mark.parametrize("shape", RIGHT)
+def test_good_guides_pass(shape):
+    """True k of 0.2 or less, K = 1,000: at least 80 % of the rows."""
+    counts = simulated(shape, 1_000, 2)
+    assert counts["passed"] >= 0.8 * counts["rows"]
+
+
+@pytest.mark.parametrize("shape", WRONG)
+@pytest.mark.parametrize("num_particles", [100, 1_000])
+def test_bad_guides_do_not_pass(shape, num_particles):
+    counts = simulated(shape, num_particles, 2)
+    assert counts["passed"] <= 0.05 * counts["rows"]
+
+
+def test_rows_of_two_kinds_are_told_apart():
+    """Of k 0.1 and 0.7 in equal numbers: most of the first, few of the second."""
+    rng = np.random.default_rng(0)
+    drawn = [log_weights("correlated", 10, k, (1_000, 150), rng) for k in (0.1, 0.7)]
+    passed = reduce_log_weights(np.concatenate(drawn, axis=1)).is_estimate
+    assert passed[:150].mean() > 0.7
+    assert passed[150:].mean() < 0.1
+
+
+def test_one_lucky_row_does_not_pass():
+    """Alone, a row of k = 0.7 passes in at most 4 of 100 evaluations, though its own k-hat often looks good."""
+    rng = np.random.default_rng(1)
+    log_w = log_weights("correlated", 10, 0.7, (1_000, 100), rng)
+    passed = [reduce_log_weights(log_w[:, [i]]).is_estimate[0] for i in range(100)]
+    assert sum(passed) <= 4
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_exact_guides_pass_at_any_number_of_rows(dtype):
+    for num_rows in (1, 3, 200):
+        noise = 1e-7 if dtype == np.float32 else 1e-15
+        log_w = -30 + 30 * noise * np.random.default_rng(0).normal(size=(100, num_rows))
+        assert reduce_log_weights(log_w.astype(dtype)).is_estimate.all()
+
+
+def test_a_subset_and_a_file_keep_the_verdicts(tmp_path):
+    rng = np.random.default_rng(2)
+    drawn = [log_weights("correlated", 10, k, (300, 60), rng) for k in (0.1, 0.7)]
+    whole = reduce_log_weights(np.concatenate(drawn, axis=1))
+    rows = rng.permutation(120)[:7]
+    assert whole.is_estimate.any()
+    assert not whole.is_estimate.all()
+    np.testing.assert_array_equal(whole[rows].is_estimate, whole.is_estimate[rows])
+    joined = concatenate([whole[:50], whole[50:]])
+    loaded = pv.Evidence.load(whole.save(tmp_path / "evidence.npz"))
+    for other in (joined, loaded, whole.judged()):
+        np.testing.assert_array_equal(other.is_estimate, whole.is_estimate)
+
+
+def test_the_verdict_does_not_depend_on_chunks_nor_on_an_interruption(tmp_path, monkeypatch):
+    """It is made once, of all rows, however they were computed."""
+    bed = beds.linear_gaussian(120, latent_dim=4, guide_scale=0.8)
+    method = ImportanceSampling(200, chunk_size=200 * 30)
+    whole = pv.log_evidence(bed.model, bed.guide, bed.x, method)
+    np.testing.assert_array_equal(whole.is_estimate, whole.judged().is_estimate)
+    file = tmp_path / "evidence.npz"
+    estimate = ImportanceSampling.estimate
+    calls = []
+
+    def interrupted(*args, **kwargs):
+        calls.append(0)
+        if len(calls) > 2:
+            raise KeyboardInterrupt
+        return estimate(*args, **kwargs)
+
+    monkeypatch.setattr("ppl_vae.evidence.estimate.SECONDS_BETWEEN_WRITES", 0.0)
+    monkeypatch.setattr(ImportanceSampling, "estimate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pv.log_evidence(bed.model, bed.guide, bed.x, method, checkpoint=file)
+    monkeypatch.setattr(ImportanceSampling, "estimate", estimate)
+    resumed = pv.log_evidence(bed.model, bed.guide, bed.x, method, checkpoint=file)
+    np.testing.assert_array_equal(resumed.is_estimate, whole.is_estimate)
+    np.testing.assert_array_equal(pv.Evidence.load(file).is_estimate, whole.is_estimate)
+
+
+@pytest.mark.parametrize("guide_scale", [1.0, 0.9, 1.3])
+def test_a_target_is_met_without_bias(guide_scale):
+    """One square of the target, or 3 standard errors of the mean error of 400 rows."""
+    counts = [VERDICTS["target_se"].simulate(f"width={guide_scale}, target=0.1", seed) for seed in range(4)]
+    total, squares, rows = (sum(each[name] for each in counts) for name in ("sum", "squares", "rows"))
+    error = np.sqrt(squares / rows - (total / rows) ** 2) / rows**0.5
+    assert abs(total / rows) < 1 + 3 * error
+
+
+def test_the_page_names_what_was_not_measured():
+    rows = {"target_se | width=1.0, target=0.1 | 0": {"rows": 2, "sum": 1.0, "squares": 1.0, "used": 200}}
+    assert totals("target_se", "width=1.0, target=0.1", rows)["rows"] == 2
+    written = page(rows)
+    assert "| width=1.0, target=0.1 | 0.50 ± 0.35 | 100 |" in written
+    assert "not measured" in written
