@@ -5,7 +5,7 @@
     python tests/benchmarks/believability.py --table          # the page alone
 
 A verdict is a function (setting, seed) -> counts, with its settings, in `VERDICTS`; counts of a setting add up. Every
-row is written when it is done, so that an interrupted run goes on where it was; a row that is there is not computed again.
+row is written when it is done, so that an interrupted run goes on where it was; none is computed again.
 """
 
 import argparse
@@ -375,11 +375,13 @@ def page(rows: dict[str, Counts]) -> str:
         "# What every verdict is worth",
         "",
         "Size and power of the verdicts, by simulation where the answer is known. Counts are in",
-        f"`docs/believability.json`; `{COMMAND}` computes what is missing and writes this page. ± is a binomial standard error.",
+        f"`docs/believability.json`; `{COMMAND}` computes what is",
+        "missing and writes this page. ± is a binomial standard error.",
         "",
         "Posteriors: *correlated*, linear-Gaussian with its mean-field optimum, by the true k of the weights;",
-        "*skewed*, log-rates of Poisson counts, by the count; *bimodal*, two unit normals so far from the middle, in",
-        "one dimension (the others correlated, k = 0.2); *scale*, a normal guide so many times as wide; *t*, by degrees",
+        "*skewed*, log-rates of Poisson counts, by the count; *bimodal*, two unit normals so far from the middle,",
+        "in one dimension (the others correlated, k = 0.2); *scale*, a normal guide so many times as wide;",
+        "*t*, by degrees",
         "of freedom.",
     ]
     for name, verdict in VERDICTS.items():
