@@ -82,8 +82,8 @@ def test_estimates_cover(problem, guide):
 @pytest.mark.parametrize("guide_scale", [0.7, 0.8])
 @pytest.mark.parametrize("latent_dim", [1, 4])
 def test_estimates_cover_where_k_hat_is_taken_in_by_draws_that_missed_the_tail(latent_dim, guide_scale):
-    """1000 seeds of a guide rather too narrow: of the verdicts at least 90 % hold, less 3 standard errors of a share where
-    few are claimed; of a guide's own estimates 93 %, less as much."""
+    """1000 seeds of a guide rather too narrow: of the verdicts at least 90 % hold, less 3 standard errors of a share
+    where few are claimed; of a guide's own estimates 93 %, less as much."""
     bed = beds.linear_gaussian(1, latent_dim=latent_dim, guide_scale=guide_scale)
     x = bed.x.repeat(1000, 1)
     exact = bed.exact_log_evidence(x).numpy()
