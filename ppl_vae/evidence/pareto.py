@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.special import boxcox1p, softmax
 
-__all__ = ["GOOD_K", "RESOLUTION", "SMALLEST_NUM_PARTICLES", "pareto_k", "rounding_of", "smooth", "unresolved"]
+__all__ = ["GOOD_K", "RESOLUTION", "SMALLEST_NUM_PARTICLES", "pareto_k", "smooth", "unresolved"]
 
 GOOD_K = 0.7  # above it log p(x) is a bound, and smoothing does harm
 TIES = 5  # draws that reach the largest weight, from which on the weights count as bounded

@@ -6,7 +6,7 @@ import numpy as np
 
 from ppl_vae.evidence.pareto import GOOD_K, RESOLUTION
 
-__all__ = ["EvidenceSummary", "k_hat_of"]
+__all__ = ["EvidenceSummary"]
 
 
 def k_hat_of(share_bad: float) -> str:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-__all__ = ["MOST_SQUARED_SKEWNESS", "NEIGHBOURS", "error_skewness", "judge"]
+__all__ = ["MOST_SQUARED_SKEWNESS", "NEIGHBOURS", "judge"]
 
 MOST_SQUARED_SKEWNESS = 1 / 16  # of the error; nominal 95 % intervals then cover 93 % or more
 NEIGHBOURS = 50  # rows whose skewness is averaged: that of a single row is as lucky as its value
