@@ -42,6 +42,12 @@ def known(values, rows=None, measure="counting"):
     return exactly(values, digests=np.arange(len(values), dtype=np.uint64) if rows is None else rows, measure=measure)
 
 
+def assert_like(interval, t_interval):
+    """The bootstrap's interval beside Student's: its 0.95 quantile has a relative error of 1.5 %, allowed 4 of them."""
+    np.testing.assert_allclose(np.mean(interval), np.mean(t_interval), atol=1e-9)
+    np.testing.assert_allclose(np.ptp(interval), np.ptp(t_interval), rtol=0.06)
+
+
 @pytest.fixture
 def no_weights(monkeypatch):
     """For simulations: stacking takes nearly all of the time."""
@@ -60,7 +66,7 @@ def test_differences_are_a_paired_t_by_hand():
     assert comparison.reference == "a"
     t = stats.ttest_rel(b, a)
     np.testing.assert_allclose(comparison.difference[1] / comparison.difference_se[1], t.statistic)
-    np.testing.assert_allclose(comparison.interval[1], t.confidence_interval(0.95))
+    assert_like(comparison.interval[1], t.confidence_interval(0.95))
     np.testing.assert_allclose(comparison.data_se[0], a.std(ddof=1) / 300**0.5)
     assert comparison.difference_se[1] < comparison.data_se[1] / 20
     np.testing.assert_array_equal(comparison.interval[0], [0, 0])
@@ -71,8 +77,9 @@ def test_a_reference_of_ones_own():
     a, b, c = (rng.normal(mean, 1, size=50) for mean in (0, -1, -2))
     comparison = pv.compare_models({"a": exactly(a), "b": exactly(b), "c": exactly(c)}, reference="b")
     assert comparison.names == ("a", "b", "c")
-    for i, other in ((0, a), (2, c)):
-        np.testing.assert_allclose(comparison.interval[i], stats.ttest_rel(other, b).confidence_interval(0.95))
+    pair = pv.compare_models({"a": exactly(a), "b": exactly(b)}, reference="b")
+    assert_like(pair.interval[0], stats.ttest_rel(a, b).confidence_interval(0.95))
+    assert np.ptp(comparison.interval[0]) > np.ptp(pair.interval[0])  # two intervals that hold together
     with pytest.raises(ValueError, match="there is no model 'd' to compare with: name one of a, b"):
         pv.compare_models({"a": exactly(a), "b": exactly(b)}, reference="d")
 
@@ -161,7 +168,8 @@ def test_one_training_beside_several_is_said():
     data = rng.normal(size=50)
     several, once = trainings(rng, data, mean=0.0, spread=0.1, count=3), exactly(data - 3 + rng.normal(size=50))
     comparison = pv.compare_models({"several": several, "once": once})
-    assert "Trained once, so that other trainings are not in the errors: once." in comparison.notes
+    assert any(note.startswith("Trained once: once.") for note in comparison.notes)
+    assert np.isnan(comparison.interval[1]).all()
     assert np.isnan(comparison.difference_training_se[1])
     assert "One training of each" in str(pv.compare_models({"several": several[0], "once": once}))
 
@@ -254,8 +262,8 @@ def test_table_markdown_and_text_say_the_same():
     assert all(cell in str(comparison).splitlines()[2] for cell in cells)
     lines = str(comparison).splitlines()[:4]
     assert len({len(line) for line in lines}) == 1
-    assert "k-hat > 0.7 for some data of d: log p(x) is a lower bound there." in comparison.notes
-    assert "50 data, nats per datum; differences from a | b, paired by datum." in str(comparison)
+    assert "log p(x) is a lower bound, not an estimate, for d (100.0% of the rows)" in str(comparison)
+    assert "50 rows, nats per row; differences from a | b, paired by row. Intervals hold together." in str(comparison)
 
 
 def test_few_particles_leave_k_hat_unknown():
@@ -267,7 +275,7 @@ def test_plot_draws_intervals_and_trainings():
     comparison = compared()
     ax = plot_models(comparison)
     (ends,) = (line.get_segments() for line in ax.collections if hasattr(line, "get_segments"))
-    np.testing.assert_allclose([segment[:, 0] for segment in ends], comparison.interval)
+    np.testing.assert_allclose([segment[:, 0] for segment in ends[:2]], comparison.interval[:2])
     dots = np.concatenate([line.get_xdata() for line in ax.lines if line.get_marker() == "o"])
     np.testing.assert_allclose(dots, np.concatenate(comparison.trainings[:2]) - comparison.log_evidence[0])
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["a | b", "c", "d"]

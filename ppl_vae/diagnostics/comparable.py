@@ -12,7 +12,7 @@ BAD_K = 0.7
 
 
 def refuse_unlike(evidence: Mapping[str, Evidence]) -> None:
-    """Raise unless all are of the same x and of one kind of likelihood, and none is an upper bound.
+    """Raise unless all are finite, of the same x and of one kind of likelihood, and none is an upper bound.
 
     What an evidence does not tell is not checked; `unchecked` says so.
 
@@ -26,6 +26,11 @@ def refuse_unlike(evidence: Mapping[str, Evidence]) -> None:
         if each.bound != "lower":
             raise ValueError(
                 f"{name!r} holds bounds of kind {each.bound!r}: give estimates of log p(x), or lower bounds"
+            )
+        if len(bad := np.flatnonzero(~np.isfinite(each.log_evidence))):
+            raise ValueError(
+                f"log p(x) of {name!r} is {each.log_evidence[bad[0]]} at row {bad[0]} ({len(bad)} of {len(each)} rows): look "
+                "at these rows, or leave the model out"
             )
     for property_of, complain in ((_rows, _other_rows), (_measure, _other_measure)):
         known = [name for name, each in evidence.items() if property_of(each)]
@@ -42,13 +47,22 @@ def unchecked(evidence: Mapping[str, Evidence]) -> list[str]:
     return [f"Not checked: the evidence of {_listed(names)} does not tell {what}." for what, names in unknown if names]
 
 
+def of_bounds(shares: Mapping[str, float]) -> list[str]:
+    """Which models have lower bounds among their rows, and what to do about it."""
+    bounded = [f"{name} ({share:.1%} of the rows)" for name, share in shares.items() if share > 0]
+    return [
+        f"log p(x) is a lower bound, not an estimate, for {', '.join(bounded)}: an interval without an end is "
+        "proved on one side alone. `refine` the guide, or give `evidence_interval` of these rows."
+    ] * bool(bounded)
+
+
 def of_k_hat(shares: Mapping[str, float]) -> list[str]:
     """What k-hat says of log p(x) of each model."""
     unknown = [name for name, share in shares.items() if np.isnan(share)]
     bad = [name for name, share in shares.items() if share > 0]
     said = (
         (unknown, "k-hat of {} is unknown: whether log p(x) can be believed is as well."),
-        (bad, f"k-hat > {BAD_K} for some data of {{}}: log p(x) is a lower bound there."),
+        (bad, f"k-hat > {BAD_K} for some rows of {{}}."),
     )
     return [text.format(_listed(names)) for names, text in said if names]
 

@@ -2,35 +2,43 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.special import stdtrit
+from scipy.stats import skew
 
-from ppl_vae.diagnostics.comparable import BAD_K, of_k_hat, refuse_unlike, unchecked
-from ppl_vae.diagnostics.comparison_table import LEVEL, ModelComparison
-from ppl_vae.evidence import Evidence
+from ppl_vae.diagnostics.comparable import BAD_K, of_bounds, of_k_hat, refuse_unlike, unchecked
+from ppl_vae.diagnostics.comparison_table import ModelComparison
+from ppl_vae.diagnostics.simultaneous import Reach, pairs_of
+from ppl_vae.diagnostics.trained_model import FEWEST_TRAININGS, Difference, TrainedModel, variance_of_mean
+from ppl_vae.evidence import Evidence, EvidenceInterval
 
 if TYPE_CHECKING:
     from arviz_stats.utils import ELPDData
 
 __all__ = ["compare_models", "to_elpd"]
 
+Found = Evidence | EvidenceInterval
+ROUNDING = 1e-9  # relative
+SKEWED = 0.35  # skewness / sqrt(N) beyond which intervals cover less than 93 % in simulation
 
-def compare_models(
-    evidence: Mapping[str, Evidence | Sequence[Evidence]], *, reference: str | None = None
-) -> ModelComparison:
-    """Compare models by log p(x) of the same data: mean of the paired differences, its errors, and stacking weights.
 
-    With one training of each model it is a paired t: what other data would change, the trained models being these. With
-    several, `{"vae": [e1, e2, e3], "iwae": [f1, f2, f3]}`, trainings are averaged, and how they spread is added to the
-    error. Against the best of many models, chosen on these data, intervals are too narrow: name a `reference` then.
+def compare_models(evidence: Mapping[str, Found | Sequence[Found]], *, reference: str | None = None) -> ModelComparison:
+    """Compare models by log p(x) of the same rows: mean of the paired differences, its errors, and stacking weights.
+
+    With one training of each model the error is paired: what other rows would change, the trained models being these.
+    With several, `{"vae": [e1, e2, e3], "iwae": [f1, f2, f3]}`, trainings are averaged, and how they spread is added to
+    the error; several beside one have no interval. All intervals hold together with 95 %: those from a named
+    `reference`, or else those of all pairs, since the best is chosen on these rows.
+
+    Where log p(x) is not an estimate (`Evidence.is_estimate`) it is a lower bound, and a difference is proved on one
+    side at most: a lower bound of a above an estimate of b proves that a is better; below, it proves nothing. An
+    `EvidenceInterval` bounds log p(x) from both sides, and its ends are taken.
 
     Args:
-        evidence: By name, `Evidence` from `log_evidence` on the same rows (and the same bits, if binarised), or a list
-            of them, one for each training.
+        evidence: By name, `Evidence` from `log_evidence`, or `EvidenceInterval` from `evidence_interval`, on the same
+            rows (and the same bits, if binarised), or a list of them, one for each training.
         reference: The model that the others are held against; None is the best.
 
     Returns:
@@ -38,11 +46,12 @@ def compare_models(
 
     Raises:
         ValueError: no `Evidence` by name; fewer than two models; other rows, bits or units of x; a density beside a
-            probability; an upper bound; no such reference.
+            probability; an upper bound; a log p(x) that is infinite or NaN; no such reference.
 
     References:
         Vehtari, Gelman and Gabry (2017), Practical Bayesian model evaluation, arXiv:1507.04544, section 5;
-        Yao et al. (2018), Using stacking to average Bayesian predictive distributions, arXiv:1704.02030.
+        Yao et al. (2018), Using stacking to average Bayesian predictive distributions, arXiv:1704.02030;
+        Hsu (1996), Multiple comparisons: theory and methods (differences from the best).
 
     Example:
         >>> from ppl_vae.data import beds
@@ -54,12 +63,7 @@ def compare_models(
         >>> compare_models(found).names[0]
         'true'
     """
-    _check_kind(evidence)
-    if len(evidence) < 2:
-        raise ValueError(f"compare_models needs two models or more; given {', '.join(evidence) or 'none'}")
-    if empty := [name for name, each in evidence.items() if not len(each)]:
-        raise ValueError(f"there is no evidence of {empty[0]!r}: give one `Evidence` or more")
-    models = [_Model(name, (each,) if isinstance(each, Evidence) else tuple(each)) for name, each in evidence.items()]
+    models = _models(evidence)
     trained = {label: each for model in models for label, each in model.labelled.items()}
     refuse_unlike(trained)
     models = sorted(models, key=lambda model: -model.mean.mean())
@@ -67,24 +71,39 @@ def compare_models(
     if baseline is None:
         raise ValueError(f"there is no model {reference!r} to compare with: name one of {', '.join(evidence)}")
     weights = _stacking(trained)
-    notes = [*_training_notes(models), *of_k_hat({model.name: model.share_bad_k for model in models})]
-    differences = [_Difference(model, baseline) for model in models]
+    differences = [Difference(model, baseline) for model in models]
+    alike = [each.model for each in differences if each.matched]
+    reach = Reach(alike, pairs_of(alike, baseline, chosen=reference is None))
     return ModelComparison(
         names=tuple(model.name for model in models),
         reference=baseline.name,
-        trainings=tuple(model.trainings.mean(1) for model in models),
+        trainings=tuple(model.lower.mean(1) for model in models),
         log_evidence=np.array([model.mean.mean() for model in models]),
-        data_se=np.array([_over_data(model.mean) for model in models]) ** 0.5,
+        data_se=np.array([variance_of_mean(model.mean) for model in models]) ** 0.5,
         difference=np.array([each.paired.mean() for each in differences]),
-        difference_se=np.array([_over_data(each.paired) for each in differences]) ** 0.5,
+        difference_se=np.array([variance_of_mean(each.paired) for each in differences]) ** 0.5,
         difference_training_se=np.array([each.training_variance for each in differences]) ** 0.5,
         difference_mc_se=np.array([each.mc_variance for each in differences]) ** 0.5,
-        interval=np.stack([each.interval for each in differences]),
+        interval=np.stack([each.interval(reach) for each in differences]),
         weight=np.array([sum(weights[label] for label in model.labelled) for model in models]),
         share_bad_k=np.array([model.share_bad_k for model in models]),
+        share_bound=np.array([model.share_bound for model in models]),
         num_data=len(baseline.mean),
-        notes=(*notes, *unchecked(trained)),
+        notes=tuple(_notes(models, differences, trained)),
     )
+
+
+def _models(evidence: Any) -> list[TrainedModel]:
+    _check_kind(evidence)
+    if len(evidence) < 2:
+        raise ValueError(f"compare_models needs two models or more; given {', '.join(evidence) or 'none'}")
+    models = []
+    for name, each in evidence.items():
+        found = (each,) if isinstance(each, Found) else tuple(each)
+        if not found:
+            raise ValueError(f"there is no evidence of {name!r}: give one `Evidence` or more")
+        models.append(TrainedModel(name, found))
+    return models
 
 
 def _check_kind(evidence: Any) -> None:
@@ -93,8 +112,8 @@ def _check_kind(evidence: Any) -> None:
             f"evidence is a {type(evidence).__name__}; give `Evidence` by name: {{'vae': one, 'iwae': other}}"
         )
     for name, each in evidence.items():
-        several = isinstance(each, Sequence) and all(isinstance(one, Evidence) for one in each)
-        if not several and not isinstance(each, Evidence):
+        several = isinstance(each, Sequence) and all(isinstance(one, Found) for one in each)
+        if not several and not isinstance(each, Found):
             raise ValueError(f"{name!r} is {each!r}; give what `log_evidence` returned, or a list of that")
 
 
@@ -126,84 +145,6 @@ def to_elpd(evidence: Evidence) -> "ELPDData":
     return ELPDData(elpd_i=pointwise, **fields)
 
 
-@dataclass(frozen=True)
-class _Model:
-    """One model, trained once or several times."""
-
-    name: str
-    evidence: tuple[Evidence, ...]
-
-    @property
-    def labelled(self) -> dict[str, Evidence]:
-        several = len(self.evidence) > 1
-        return {f"{self.name}[{i}]" if several else self.name: each for i, each in enumerate(self.evidence)}
-
-    @cached_property
-    def trainings(self) -> np.ndarray:
-        """log p(x) of each training and datum, (R, N)."""
-        return np.stack([each.log_evidence for each in self.evidence])
-
-    @cached_property
-    def mean(self) -> np.ndarray:
-        """log p(x) of each datum, mean over trainings, (N,)."""
-        return self.trainings.mean(0)
-
-    @property
-    def mc_variance(self) -> float:
-        """Monte Carlo variance of the mean over trainings and data."""
-        return sum(each.mean_mc_se**2 for each in self.evidence) / len(self.evidence) ** 2
-
-    @property
-    def training_variance(self) -> float:
-        """Variance of the mean over trainings, from their spread; NaN for one."""
-        return _over_data(self.trainings.mean(1)) if len(self.evidence) > 1 else np.nan
-
-    @property
-    def share_bad_k(self) -> float:
-        return float(np.mean([each.summary().share_bad_k for each in self.evidence]))
-
-
-@dataclass(frozen=True)
-class _Difference:
-    """One model less another, on the same data."""
-
-    model: _Model
-    baseline: _Model
-
-    @property
-    def both(self) -> tuple[_Model, ...]:
-        return () if self.model is self.baseline else (self.model, self.baseline)
-
-    @cached_property
-    def paired(self) -> np.ndarray:
-        return self.model.mean - self.baseline.mean
-
-    @property
-    def training_variance(self) -> float:
-        return sum(each.training_variance for each in self.both)
-
-    @property
-    def mc_variance(self) -> float:
-        return sum(each.mc_variance for each in self.both)
-
-    @property
-    def interval(self) -> np.ndarray:
-        """Each part of the variance with its degrees of freedom; trainings count where both models have several."""
-        parts = [(_over_data(self.paired), len(self.paired) - 1)]
-        if np.isfinite(self.training_variance):
-            parts += [(each.training_variance, len(each.evidence) - 1) for each in self.both]
-        total = sum(variance for variance, _ in parts)
-        if not total:
-            return np.full(2, self.paired.mean())
-        freedom = total**2 / sum(variance**2 / count for variance, count in parts)
-        return self.paired.mean() + np.array([-1, 1]) * stdtrit(freedom, (1 + LEVEL) / 2) * total**0.5
-
-
-def _over_data(values: np.ndarray) -> float:
-    """Variance of the mean."""
-    return values.var(ddof=1) / len(values)
-
-
 def _stacking(trained: Mapping[str, Evidence]) -> dict[str, float]:
     """Weights of all trained models, by ArviZ.
 
@@ -220,8 +161,35 @@ def _stacking(trained: Mapping[str, Evidence]) -> dict[str, float]:
     return weights.clip(0.0, 1.0).to_dict()
 
 
-def _training_notes(models: list[_Model]) -> list[str]:
-    once = [model.name for model in models if len(model.evidence) == 1]
+def _notes(models: list[TrainedModel], differences: list[Difference], trained: Mapping[str, Evidence]) -> list[str]:
+    return [
+        *of_bounds({model.name: model.share_bound for model in models}),
+        *of_k_hat({model.name: model.share_bad_k for model in models}),
+        *_training_notes(models),
+        *_skewness_notes(differences),
+        *unchecked(trained),
+    ]
+
+
+def _training_notes(models: list[TrainedModel]) -> list[str]:
+    once = [model.name for model in models if model.trained_once]
     if len(once) == len(models):
         return ["One training of each: the errors say what other data would change, not what other trainings would."]
-    return [f"Trained once, so that other trainings are not in the errors: {', '.join(once)}."] * bool(once)
+    few = [model.name for model in models if 1 < len(model.found) < FEWEST_TRAININGS]
+    said = (
+        (once, "Trained once: {}. Other trainings are not in the errors, and beside several there is no interval."),
+        (few, f"Trained twice: {{}}. Intervals of {FEWEST_TRAININGS} trainings are far narrower."),
+    )
+    return [text.format(", ".join(names)) for names, text in said if names]
+
+
+def _skewness_notes(differences: list[Difference]) -> list[str]:
+    skewed = [each.model.name for each in differences if each.both and _is_skewed(each.paired)]
+    few = f"The differences of {', '.join(skewed)} are skewed, and the rows few"
+    return [f"{few}: intervals of 95 % cover about 90 % there. Take more rows."] * bool(skewed)
+
+
+def _is_skewed(values: np.ndarray) -> bool:
+    centred = values - values.mean()
+    varies = np.ptp(centred) > ROUNDING * (1 + np.abs(values).max())
+    return bool(varies and abs(skew(centred)) > SKEWED * len(values) ** 0.5)

@@ -14,9 +14,10 @@ __all__ = ["plot_models"]
 
 
 def plot_models(comparison: ModelComparison, ax: "Axes | None" = None) -> "Axes":
-    """Differences from the reference with their 95 % intervals, over data and trainings; small dots are trainings.
+    """Differences from the reference with their 95 % intervals, over rows and trainings; small dots are trainings.
 
-    On the right the stacking weight and the share of the data with k-hat > 0.7, where log p(x) is a lower bound.
+    A dotted arrow points where an interval has no end, log p(x) being a bound for some rows. On the right the stacking
+    weight and the share of these rows.
     `arviz_plots.plot_compare(comparison.table)` draws the differences too, with bars of one standard error.
 
     Args:
@@ -42,9 +43,15 @@ def plot_models(comparison: ModelComparison, ax: "Axes | None" = None) -> "Axes"
     places = np.arange(len(comparison.names))
     ax = new_axes(8.5, 1.2 + 0.45 * len(places)) if ax is None else ax
     low, high = comparison.interval.T
+    open_low, open_high = np.isneginf(low), np.isposinf(high)
+    low = np.where(np.isfinite(low), low, comparison.difference)
+    high = np.where(np.isfinite(high), high, comparison.difference)
     ends = np.stack([comparison.difference - low, high - comparison.difference])
     ax.axvline(0.0, color="0.4", linestyle="--", linewidth=1)
     ax.errorbar(comparison.difference, places, xerr=ends, fmt="D", color=BLUE, markersize=5)
+    for points, open_ends in ((-28, open_low), (28, open_high)):
+        for place in np.flatnonzero(open_ends):
+            _arrow(ax, comparison.difference[place], place, points)
     zero = comparison.log_evidence[comparison.names.index(comparison.reference)]
     for place, means in zip(places, comparison.trainings, strict=True):
         if len(means) > 1:
@@ -61,12 +68,16 @@ def plot_models(comparison: ModelComparison, ax: "Axes | None" = None) -> "Axes"
     return ax
 
 
+def _arrow(ax: "Axes", value: float, place: int, points: int) -> None:
+    """To the side on which nothing is proved."""
+    style = {"arrowstyle": "<-", "color": BLUE, "linestyle": ":"}
+    ax.annotate("", (value, place), (points, 0), textcoords="offset points", arrowprops=style)
+
+
 def _beside(ax: "Axes", comparison: ModelComparison) -> None:
-    """Weight and k-hat of each model, to the right of the panel."""
-    shares = ["unknown" if np.isnan(share) else f"{share:.1%}" for share in comparison.share_bad_k]
-    pairs = zip(comparison.weight, shares, strict=True)
+    """Weight and share of bounds of each model, to the right of the panel."""
+    pairs = zip(comparison.weight, comparison.share_bound, strict=True)
+    texts = [f"weight {weight:.2f}\nbounds: {share:.1%}" for weight, share in pairs]
     right = ax.secondary_yaxis("right")
-    right.set_yticks(
-        range(len(shares)), [f"weight {w:.2f}\nk-hat > 0.7: {share}" for w, share in pairs], fontsize="small"
-    )
+    right.set_yticks(range(len(texts)), texts, fontsize="small")
     right.tick_params(length=0)

@@ -12,12 +12,11 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
-__all__ = ["LEVEL", "ModelComparison"]
+__all__ = ["ModelComparison"]
 
-LEVEL = 0.95
 HEADER = (
     *("model", "log p(x)", "difference", "se", "95 % interval", "se: data", "trainings", "particles"),
-    *("weight", "k-hat > 0.7"),
+    *("weight", "bounds"),
 )
 
 
@@ -27,7 +26,7 @@ class ModelComparison:
 
     Columns of `table`, in ArviZ's words where it has one: mlpd (mean log p(x)), se (over the data), mlpd_diff, dse (all
     errors of the difference), dse_data, dse_training and dse_mc (its parts; the last is part of the first), low and
-    high (95 % interval of the difference), weight, share_bad_k, num_trainings.
+    high (95 % interval of the difference), weight, share_bad_k, share_bound, num_trainings.
 
     Args:
         names: Names, best first.
@@ -39,9 +38,11 @@ class ModelComparison:
         difference_se: Its standard error over the data, paired by datum: sd(d_i) / sqrt(N).
         difference_training_se: Its standard error over trainings; NaN where one of the two was trained once.
         difference_mc_se: The part of `difference_se` that is Monte Carlo, from both models' particles.
-        interval: 95 % interval of the difference, by Student's t with Satterthwaite's degrees of freedom, (M, 2).
+        interval: 95 % intervals of the differences, which hold together, (M, 2): infinite where a bound is missing that
+            would prove the end, NaN where one of the two was trained once and the other several times.
         weight: Stacking weight: the share of the model's trainings in the mixture that predicts these data best.
-        share_bad_k: Share of the data with k-hat > 0.7: there log p(x) is a bound, and the difference one of bounds.
+        share_bad_k: Share of the rows with k-hat > 0.7.
+        share_bound: Share of the rows whose log p(x) is a bound, not an estimate.
         num_data: Number of data N.
         notes: What to bear in mind, a sentence each.
 
@@ -70,6 +71,7 @@ class ModelComparison:
     interval: np.ndarray
     weight: np.ndarray
     share_bad_k: np.ndarray
+    share_bound: np.ndarray
     num_data: int
     notes: tuple[str, ...] = ()
 
@@ -90,6 +92,7 @@ class ModelComparison:
             "high": self.interval[:, 1],
             "weight": self.weight,
             "share_bad_k": self.share_bad_k,
+            "share_bound": self.share_bound,
             "num_trainings": [len(each) for each in self.trainings],
         }
         return pd.DataFrame(columns, index=pd.Index(self.names, name="model"))
@@ -113,27 +116,43 @@ class ModelComparison:
         return "\n".join([*drawn, "", *self._all_notes()])
 
     def _cells(self) -> list[Sequence[str]]:
-        return [
-            (
-                name,
-                f"{row.mlpd:.3f}",
-                f"{row.mlpd_diff:.3f}",
-                *(("-",) * 5 if name == self.reference else _errors(row)),
-                f"{row.weight:.2f}",
-                "-" if np.isnan(row.share_bad_k) else f"{row.share_bad_k:.1%}",
+        bounded = self.share_bound[self.names.index(self.reference)] > 0
+        cells = []
+        for name, row in zip(self.names, self.table.itertuples(), strict=True):
+            own = row.share_bound > 0
+            relation = {(True, False): ">= ", (False, True): "<= ", (True, True): "? "}.get((own, bounded), "")
+            is_reference = name == self.reference
+            cells.append(
+                (
+                    name,
+                    f"{'>= ' if own else ''}{row.mlpd:.3f}",
+                    f"{'' if is_reference else relation}{row.mlpd_diff:.3f}",
+                    *(("-",) * 5 if is_reference else _errors(row)),
+                    f"{row.weight:.2f}",
+                    f"{row.share_bound:.1%}",
+                )
             )
-            for name, row in zip(self.names, self.table.itertuples(), strict=True)
-        ]
+        return cells
 
     def _all_notes(self) -> list[str]:
-        about = f"{self.num_data:,} data, nats per datum; differences from {self.reference}, paired by datum."
+        together = " Intervals hold together." if len(self.names) > 2 else ""
+        about = f"{self.num_data:,} rows, nats per row; differences from {self.reference}, paired by row.{together}"
         return [about, *self.notes]
 
 
 def _errors(row: "pd.Series") -> Sequence[str]:
     parts = (row.dse_data, row.dse_training, row.dse_mc)
-    interval = f"{row.low:.3f} to {row.high:.3f}"
-    return (f"{row.dse:.3f}", interval, *("-" if np.isnan(part) else f"{part:.3f}" for part in parts))
+    return (f"{row.dse:.3f}", _interval(row.low, row.high), *("-" if np.isnan(p) else f"{p:.3f}" for p in parts))
+
+
+def _interval(low: float, high: float) -> str:
+    """Its ends in words."""
+    if np.isnan(low):
+        return "-"
+    ends = [f"{end:.3f}" for end in (low, high) if np.isfinite(end)]
+    if len(ends) == 2:
+        return " to ".join(ends)
+    return f"{ends[0]} or {'more' if np.isfinite(low) else 'less'}" if ends else "nothing proved"
 
 
 def _right(cells: Sequence[str], widths: Sequence[int]) -> str:

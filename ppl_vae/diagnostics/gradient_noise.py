@@ -29,8 +29,9 @@ class GradientNoise:
         variance_se: Its standard error, by a jackknife over blocks of replicates.
         snr: Aggregated signal-to-noise ratio, debiased; 0 where the estimate of its square is negative, NaN where
             nothing varies.
-        snr_low: Lower end of its 95 % interval, by the same jackknife on the square.
-        snr_high: Upper end.
+        snr_low: Lower end of its 95 % interval: that of the jackknife on the square, which holds where the ratio is
+            large, or of the noncentral chi-squared, which holds where it is small, whichever is lower.
+        snr_high: Upper end, whichever is higher.
         snr_floor: What an estimator without any signal exceeds in 2.5 % of runs:
             sqrt((chi2_nu(0.975) / nu - 1) / R), nu = (tr Cov)^2 / tr(Cov^2), which is 2 / sqrt(R) for one component.
         component_snr: Debiased average over the components that vary.
@@ -131,13 +132,15 @@ class Moments:
         every = np.ones(len(blocks.counts))
         variance, square = (float(found) for found in blocks.estimates(every))
         (variance_se, square_se), reach = blocks.jackknife(), special.stdtrit(len(every) - 1, 1 - LEVEL)
+        dimensions = blocks.dimensions(len(self.first))
+        low, high = _noncentral(square, dimensions, count)
         return GradientNoise(
             variance=variance,
             variance_se=variance_se,
             snr=_root(square),
-            snr_low=_root(square - reach * square_se),
-            snr_high=_root(square + reach * square_se),
-            snr_floor=_floor(blocks.dimensions(len(self.first)), count) if variance > 0 else np.nan,
+            snr_low=_root(min(low, square - reach * square_se)),
+            snr_high=_root(max(high, square + reach * square_se)),
+            snr_floor=_floor(dimensions, count) if variance > 0 else np.nan,
             component_snr=self._component_snr(count),
             component_floor=CLIPPED / count**0.5,
             num_replicates=count,
@@ -213,6 +216,19 @@ class Blocks:
 
 def _root(square: float) -> float:
     return float(np.sqrt(np.maximum(square, 0)))  # NaN stays NaN
+
+
+def _noncentral(square: float, dimensions: float, count: int) -> tuple[float, float]:
+    """95 % interval of the squared ratio: nu R (square + 1 / R) is nearly noncentral chi-squared, with nu R SNR^2."""
+    statistic = dimensions * (count * square + 1)
+    if not np.isfinite(statistic):
+        return square, square
+    ends = []
+    for probability in (1 - LEVEL, LEVEL):
+        central = special.chndtr(max(statistic, 0.0), dimensions, 0.0)
+        found = 0.0 if central <= probability else special.chndtrinc(statistic, dimensions, probability)
+        ends.append(float(found) / (dimensions * count))
+    return ends[0], ends[1]
 
 
 def _floor(dimensions: float, count: int) -> float:

@@ -1,0 +1,114 @@
+"""Intervals for many differences that hold together: how many standard errors each has to reach."""
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import numpy as np
+from scipy.special import ndtr, stdtrit
+
+from ppl_vae.diagnostics.trained_model import FEWEST_TRAININGS, TrainedModel
+
+LEVEL = 0.95
+NUM_RESAMPLES = 4000
+NUM_DRAWS = 100_000  # of the sum of Student's t's, where two trainings have one degree of freedom
+FEWEST_ROWS = 10  # of which resamples with equal rows are rare enough
+MOST_ROWS = 2000  # beyond, skewness is no matter: its error falls as 1 / N
+BLOCK = 1 << 22  # entries of an array at a time
+
+Parts = list[tuple[float, float]]  # variances of a mean, each with its degrees of freedom
+
+
+class Reach:
+    """By how much an interval reaches beyond a difference whose error has these parts, so that all hold at 95 %.
+
+    Models that were trained once: a multiple of the standard error, the 95 % quantile of the largest |t| of all pairs
+    in resamples of the rows (symmetric bootstrap-t), which skewed rows need. Trained several times: the largest |z| of
+    the joint normal of the differences gives the level of each, and Student's t with Satterthwaite's degrees of freedom
+    the multiple; of two trainings, whose spread has one degree of freedom, the quantile of the sum of both errors' t's
+    (Behrens and Fisher).
+
+    References:
+        Hall (1992), The bootstrap and Edgeworth expansion, section 3.6; Hothorn, Bretz and Westfall (2008),
+        Simultaneous inference in general parametric models, Biometrical Journal 50; Welch (1947), Biometrika 34.
+    """
+
+    def __init__(self, models: Sequence[TrainedModel], pairs: Sequence[tuple[int, int]]) -> None:
+        rows = np.stack([model.mean for model in models], axis=1)
+        self.multiple: float | None = None
+        self.level = LEVEL
+        if not pairs:
+            return
+        once = all(model.trained_once for model in models)
+        shared = any(model.shared_variance for model in models)
+        if once and not shared and FEWEST_ROWS <= len(rows) <= MOST_ROWS:
+            self.multiple = largest_t(rows, pairs)
+        elif len(pairs) > 1:
+            own = [np.nan_to_num(model.training_variance) + model.shared_variance for model in models]
+            self.level = 2 * ndtr(largest_z(rows, np.array(own), pairs)) - 1
+
+    def __call__(self, parts: Parts) -> float:
+        """Nats."""
+        total = sum(variance for variance, _ in parts)
+        if not total:
+            return 0.0
+        if self.multiple is not None:
+            return self.multiple * total**0.5
+        if min(freedom for _, freedom in parts) < FEWEST_TRAININGS - 1:
+            return _behrens_fisher(parts, self.level)
+        freedom = total**2 / sum(variance**2 / count for variance, count in parts)
+        return float(stdtrit(freedom, (1 + self.level) / 2)) * total**0.5
+
+
+def pairs_of(models: Sequence[TrainedModel], reference: TrainedModel, *, chosen: bool) -> list[tuple[int, int]]:
+    """Which differences hold together: those from a named reference, or all, one of which the best has chosen."""
+    if chosen:
+        return list(combinations(range(len(models)), 2))
+    at = next(i for i, model in enumerate(models) if model is reference)
+    return [(i, at) for i in range(len(models)) if i != at]
+
+
+def largest_t(rows: np.ndarray, pairs: Sequence[tuple[int, int]]) -> float:
+    """95 % quantile of max |mean* - mean| / se* of the paired differences, over resamples of the rows, (N, M)."""
+    rng, num_rows = np.random.default_rng(0), len(rows)
+    first, second = np.array(pairs).T
+    largest = np.zeros(NUM_RESAMPLES)
+    width = max(1, BLOCK // num_rows)
+    for start in range(0, NUM_RESAMPLES, width):
+        count = min(width, NUM_RESAMPLES - start)
+        share = rng.multinomial(num_rows, np.full(num_rows, 1 / num_rows), count) / num_rows
+        block = largest[start : start + count]
+        for i in range(0, len(first), width):
+            differences = rows[:, first[i : i + width]] - rows[:, second[i : i + width]]
+            np.maximum(block, _studentised(share, differences - differences.mean(0)).max(1), out=block)
+    return float(np.quantile(largest, LEVEL))
+
+
+def _studentised(share: np.ndarray, centred: np.ndarray) -> np.ndarray:
+    """|t| of each resample and difference, (B, N), (N, P) -> (B, P)."""
+    mean = share @ centred
+    variance = np.maximum(share @ np.square(centred) - np.square(mean), 0.0) / (len(centred) - 1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(mean == 0, 0.0, np.abs(mean) / np.sqrt(variance))
+
+
+def largest_z(rows: np.ndarray, own: np.ndarray, pairs: Sequence[tuple[int, int]]) -> float:
+    """95 % quantile of the largest |z| of the differences, from the rows' covariance and each model's own variance."""
+    covariance = np.cov(rows, rowvar=False) / len(rows) + np.diag(own)
+    values, vectors = np.linalg.eigh(covariance)
+    draws = np.random.default_rng(0).standard_normal((NUM_DRAWS // 4, len(own)))
+    errors = draws * np.sqrt(np.maximum(values, 0.0)) @ vectors.T
+    largest = np.zeros(len(errors))
+    for i, j in pairs:
+        variance = covariance[i, i] + covariance[j, j] - 2 * covariance[i, j]
+        if variance > 0:
+            np.maximum(largest, np.abs(errors[:, i] - errors[:, j]) / variance**0.5, out=largest)
+    return float(np.quantile(largest, LEVEL))
+
+
+def _behrens_fisher(parts: Parts, level: float) -> float:
+    """Quantile of |sum of se_j t_j|, t_j Student's with its degrees of freedom."""
+    rng, total = np.random.default_rng(0), np.zeros(NUM_DRAWS)
+    for variance, freedom in parts:
+        draws = rng.standard_normal(NUM_DRAWS) if np.isinf(freedom) else rng.standard_t(freedom, NUM_DRAWS)
+        total += variance**0.5 * draws
+    return float(np.quantile(np.abs(total), level))
