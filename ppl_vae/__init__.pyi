@@ -12,6 +12,7 @@ from .data import beds as beds
 from .data import load as load
 from .data import read as read
 from .diagnostics import active_units as active_units
+from .diagnostics import baselines as baselines
 from .diagnostics import calibration as calibration
 from .diagnostics import compare_estimators as compare_estimators
 from .diagnostics import compare_models as compare_models

@@ -158,6 +158,7 @@ def fit(
     epilog=examples(
         "ppl-vae evaluate runs/demo --num-particles 5000",
         "ppl-vae evaluate runs/demo --split valid --seed 1 --output valid.json",
+        "ppl-vae evaluate runs/demo --refine",
         "ppl-vae evaluate runs/demo --method AIS --set num_temperatures=500",
         "ppl-vae evaluate runs/demo --num-particles 100000 --set target_se=0.05 --set proposal=Defensive",
         "torchrun --nproc-per-node=4 -m ppl_vae evaluate runs/mnist --num-particles 5000",
@@ -172,6 +173,7 @@ def evaluate(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="FILE.json for the numbers, with FILE.npz per datum.")
     ] = None,
+    refine: Annotated[bool, typer.Option("--refine", help="Refine the guide for rows without an estimate.")] = False,
     device: Device = None,
     data_dir: DataDir = None,
     changes: Annotated[
@@ -191,9 +193,9 @@ def evaluate(
     given = {key: value for key, value in flags.items() if value is not None} | dict(map(_change, changes or []))
     experiment = load_run(run, data_dir=None if data_dir is None else str(data_dir), device=device)
     experiment = experiment.with_evaluation(**given)
-    output = output or Folder(run).evaluation(experiment.config.evaluation)
+    output = output or Folder(run).evaluation(experiment.config.evaluation, refined=refine)
     with process_group():
-        metrics = evaluate_run(experiment, output, progress=not quiet)
+        metrics = evaluate_run(experiment, output, progress=not quiet, refined=refine)
         if is_main():
             typer.echo(table(metrics, [output.with_suffix(suffix) for suffix in (".json", ".npz")]))
 
@@ -244,7 +246,7 @@ def compare(
     The file holds the tables of a run, and [grid] with lists: priors, likelihoods, posteriors, objectives, seeds, any
     keyword. Finished runs are kept when the same command is given again; a failed one is reported and the rest go on.
     """
-    from ppl_vae.experiment import read_study, run_study, write_study
+    from ppl_vae.experiment import read_study, run_study, write_baselines, write_study
 
     flags = {"training.device": device, "data.data_dir": None if data_dir is None else str(data_dir)}
     given = [(key, value) for key, value in flags.items() if value is not None]
@@ -252,7 +254,9 @@ def compare(
         read_study(study, [*given, *map(_change, changes or [])]), output, n_jobs=jobs, progress=not quiet
     )
     files = write_study(result, output)
-    typer.echo(f"{result}\n\nfiles in {output}:\n  {', '.join(files)}")
+    beside, more = write_baselines(result, output)
+    said = f"{result}\n\n{beside}" if beside else str(result)
+    typer.echo(f"{said}\n\nfiles in {output}:\n  {', '.join([*files, *more])}")
     if result.failures:
         raise typer.Exit(1)
 

@@ -1,5 +1,6 @@
 """What can be said of a model and guide: a DataTree for ArviZ, collapse, and pictures."""
 
+from ppl_vae.diagnostics.baselines import baselines
 from ppl_vae.diagnostics.calibration import Calibration, calibration
 from ppl_vae.diagnostics.calibration_plot import plot_calibration
 from ppl_vae.diagnostics.calibration_summary import CalibrationSummary
@@ -65,6 +66,7 @@ __all__ = [
     "STATISTICS",
     "SurgerySummary",
     "active_units",
+    "baselines",
     "calibration",
     "compare_estimators",
     "compare_models",

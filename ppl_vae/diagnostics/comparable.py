@@ -29,8 +29,8 @@ def refuse_unlike(evidence: Mapping[str, Evidence]) -> None:
             )
         if len(bad := np.flatnonzero(~np.isfinite(each.log_evidence))):
             raise ValueError(
-                f"log p(x) of {name!r} is {each.log_evidence[bad[0]]} at row {bad[0]} ({len(bad)} of {len(each)} rows): look "
-                "at these rows, or leave the model out"
+                f"log p(x) of {name!r} is {each.log_evidence[bad[0]]} at row {bad[0]} ({len(bad)} of {len(each)} rows)"
+                ": look at these rows, or leave the model out"
             )
     for property_of, complain in ((_rows, _other_rows), (_measure, _other_measure)):
         known = [name for name, each in evidence.items() if property_of(each)]

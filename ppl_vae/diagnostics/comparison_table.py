@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
-__all__ = ["ModelComparison"]
+__all__ = ["HEADER", "ModelComparison"]
 
 HEADER = (
     *("model", "log p(x)", "difference", "se", "95 % interval", "se: data", "trainings", "particles"),
@@ -105,17 +105,19 @@ class ModelComparison:
 
     def to_markdown(self) -> str:
         """The same as a Markdown table, and what to bear in mind."""
-        lines = [HEADER, ["---", *["---:"] * (len(HEADER) - 1)], *self._cells()]
+        lines = [HEADER, ["---", *["---:"] * (len(HEADER) - 1)], *self.cells]
         drawn = [f"| {' | '.join(cell.replace('|', '\\|') for cell in line)} |" for line in lines]
         return "\n".join([*drawn, "", *(f"- {note}" for note in self._all_notes())]) + "\n"
 
     def __str__(self) -> str:
-        lines = [HEADER, *self._cells()]
+        lines = [HEADER, *self.cells]
         widths = [max(len(line[i]) for line in lines) for i in range(len(HEADER))]
         drawn = [f"{line[0]:{widths[0]}}  {_right(line[1:], widths[1:])}" for line in lines]
         return "\n".join([*drawn, "", *self._all_notes()])
 
-    def _cells(self) -> list[Sequence[str]]:
+    @property
+    def cells(self) -> list[Sequence[str]]:
+        """What `print` shows of each model, under `HEADER`."""
         bounded = self.share_bound[self.names.index(self.reference)] > 0
         cells = []
         for name, row in zip(self.names, self.table.itertuples(), strict=True):

@@ -1,14 +1,16 @@
 """What `compare_estimators` found, as a table for people, for pandas, and for xarray."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ppl_vae.checks import whole_number
-from ppl_vae.diagnostics.gradient_noise import LEAST, GradientNoise
+from ppl_vae.diagnostics.estimator_advice import advised
+from ppl_vae.diagnostics.estimator_row import GROUPS, MEASURES, EstimatorRow
+from ppl_vae.diagnostics.gradient_noise import LEAST
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,9 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EstimatorComparison", "EstimatorRow", "Reference", "Replicates"]
 
-GROUPS = ("theta", "phi")
 BAD_K = 0.7
-MEASURES = tuple(field.name for field in fields(GradientNoise) if not field.name.startswith("num_"))
 HEADER = (
     *("objective", "value (se)", "bias (se)", "theta var", "theta SNR", "floor", "phi var", "phi SNR", "floor"),
     *("theta var x s", "phi var x s", "ms", "MB"),
@@ -108,58 +108,6 @@ class Reference:
 
 
 @dataclass(frozen=True)
-class EstimatorRow:
-    """One objective.
-
-    Args:
-        name: Its name.
-        values: Mean bound per datum at each replicate, (R,).
-        seconds: Of each gradient step, (R,).
-        peak_memory: Bytes alive at once during a step, beyond those before it.
-        theta: Noise of the gradient for the model's parameters.
-        phi: Noise of the gradient for the guide's parameters.
-        reason: Why it could not be used; empty if it was.
-
-    References:
-        No paper: a container.
-
-    Example:
-        >>> EstimatorRow("IWAE", np.array([-3.0, -3.2, -2.8, -3.0])).value_se
-        0.0816...
-    """
-
-    name: str
-    values: np.ndarray | None = None
-    seconds: np.ndarray | None = None
-    peak_memory: int = 0
-    theta: GradientNoise | None = None
-    phi: GradientNoise | None = None
-    reason: str = ""
-
-    @property
-    def value(self) -> float:
-        """Mean over replicates."""
-        return np.nan if self.values is None else float(self.values.mean())
-
-    @property
-    def value_se(self) -> float:
-        """Its standard error over replicates: draws vary, parameters and data do not."""
-        return np.nan if self.values is None else float(self.values.std(ddof=1)) / len(self.values) ** 0.5
-
-    def columns(self, reference: Reference) -> dict[str, Any]:
-        """The row of the table."""
-        found: dict[str, Any] = {"value": self.value, "value_se": self.value_se}
-        found |= {"bias": self.value - reference.log_evidence, "bias_se": np.hypot(self.value_se, reference.se)}
-        median = np.nan if self.seconds is None else float(np.median(self.seconds))
-        for group in GROUPS:
-            noise = getattr(self, group)
-            found |= {f"{group}_{name}": np.nan if noise is None else getattr(noise, name) for name in MEASURES}
-            found[f"{group}_variance_seconds"] = found[f"{group}_variance"] * median
-        memory = np.nan if self.reason else self.peak_memory
-        return found | {"seconds": median, "peak_memory": memory, "reason": self.reason}
-
-
-@dataclass(frozen=True)
 class EstimatorComparison:
     """Objectives side by side, at one state of model and guide, on the same data.
 
@@ -207,6 +155,15 @@ class EstimatorComparison:
         drawn = [f"| {' | '.join(cell.replace('|', '\\|') for cell in line)} |" for line in lines]
         return "\n".join([*drawn, "", *(f"- {note}" for note in self.notes)]) + "\n"
 
+    @property
+    def advice(self) -> str:
+        """Which objective to take: the one whose gradient of phi reaches a given precision in the fewest seconds.
+
+        Signal-to-noise ratios are compared per square root of a second, |E g| / sqrt(tr Cov g x seconds), and none is
+        told apart from 0 below its floor.
+        """
+        return advised(self.rows)
+
     def __str__(self) -> str:
         cells = self._cells()
         used = [HEADER, *filter(None, cells)]
@@ -227,12 +184,13 @@ class EstimatorComparison:
             else ""
         )
         return [
+            self.advice,
             f"{self.reference}. value and bias: nats per datum; bias = value - log p(x).",
             f"{facts['num_data']:,} data, {count:,} replicates: standard errors say what other draws would change, "
             "parameters and data being the same.",
             f"theta: {facts['num_theta']:,} parameters of the model; phi: {facts['num_phi']:,} of the guide{shared}. "
             "var: trace of the covariance of the gradient per datum.",
-            "SNR = |mean| / sqrt(var), debiased; below its floor it cannot be told from 0 (level 2.5 %).",
+            "SNR = |mean| / sqrt(var), debiased; "noise" where it cannot be told from 0 (below its floor, 2.5 %).",
             f"ms: median of a gradient step on {facts['device']}; MB: tensors alive at once in it, at most.",
         ]
 
@@ -283,13 +241,18 @@ def _cells(name: str, found: dict[str, Any]) -> Sequence[str]:
         for group in GROUPS
         for text in (
             _number(found[f"{group}_variance"], ".2e"),
-            _number(found[f"{group}_snr"], ".3f"),
+            _ratio(found[f"{group}_snr"], found[f"{group}_snr_floor"]),
             _number(found[f"{group}_snr_floor"], ".3f"),
         )
     ]
     values = [_with_error(found[key], found[f"{key}_se"]) for key in ("value", "bias")]
     cost = [_number(found[f"{group}_variance_seconds"], ".1e") for group in GROUPS]
     return (name, *values, *noise, *cost, f"{1e3 * found['seconds']:.2f}", f"{found['peak_memory'] / 1e6:.2f}")
+
+
+def _ratio(snr: float, floor: float) -> str:
+    """A ratio below its floor is noise."""
+    return f"noise ({snr:.3f})" if snr < floor else _number(snr, ".3f")
 
 
 def _number(value: float, style: str) -> str:

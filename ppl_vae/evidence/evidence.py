@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from scipy.special import logsumexp
 
 from ppl_vae.evidence.pareto import (
@@ -17,6 +18,7 @@ from ppl_vae.evidence.pareto import (
     smooth,
     unresolved,
 )
+from ppl_vae.evidence.rows import digests
 from ppl_vae.evidence.summary import EvidenceSummary
 from ppl_vae.evidence.verdict import error_skewness, judge
 from ppl_vae.files import write_whole
@@ -32,6 +34,7 @@ BIAS = {  # of each kind of bound, leading term, in halves of its variance; the 
 
 
 ARRAYS = ("log_evidence", "mc_se", "ess", "pareto_k", "elbo", "smoothed", "num_used")
+MEASURES = ("counting", "lebesgue")
 OPTIONAL = ("digests", "shared_errors", "skewness", "spread", "believed")
 WORDS = ("bound", "measure")
 CHECKS = "checks."  # before the name of each, in a file
@@ -132,6 +135,35 @@ class Evidence:
             return self
         known = np.isfinite(self.mc_se) & ~np.isnan(self.pareto_k)
         return replace(self, believed=judge(np.where(known, self.skewness, np.nan), self.spread))
+
+    @staticmethod
+    def exact(log_p: Any, x: Any, *, measure: str) -> "Evidence":
+        """Evidence of a model whose log p(x) is known, to stand beside others in `compare_models`.
+
+        Args:
+            log_p: log p(x) of each row, nats, (N,), as scikit-learn's `score_samples` gives it.
+            x: The rows, in the units of the other models, (N, *event).
+            measure: "lebesgue" if p(x) is a density, "counting" if it is a probability.
+
+        Raises:
+            ValueError: log_p is not one finite number for each row, or another measure.
+
+        Example:
+            >>> from sklearn.decomposition import FactorAnalysis
+            >>> x = np.random.default_rng(0).normal(size=(50, 3))
+            >>> Evidence.exact(FactorAnalysis(1).fit(x).score_samples(x), x, measure="lebesgue").is_estimate.all()
+            np.True_
+        """
+        values, rows = np.asarray(log_p, dtype=np.float64), torch.as_tensor(np.asarray(x))
+        if values.shape != (len(rows),) or not np.isfinite(values).all():
+            given = f"shape {values.shape}, {np.isfinite(values).sum()} of them finite"
+            raise ValueError(f"log_p has {given}, and x {len(rows)} rows: give one finite number for each row")
+        if measure not in MEASURES:
+            raise ValueError(f"measure is {measure!r}; it must be one of {', '.join(map(repr, MEASURES))}")
+        zero, one = np.zeros(len(rows)), np.ones(len(rows))
+        arrays = (values, zero, one, zero - np.inf, values, values, one.astype(int))
+        exact: dict[str, Any] = {"skewness": zero, "spread": zero, "believed": one.astype(bool)}
+        return Evidence(*arrays, digests=digests(rows), measure=measure, **exact)
 
     @property
     def unresolved(self) -> np.ndarray:

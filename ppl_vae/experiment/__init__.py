@@ -12,6 +12,7 @@ from ppl_vae.experiment.report import reading, table
 from ppl_vae.experiment.run import evaluate_run, load_run, run_experiment
 from ppl_vae.experiment.samples import write_samples
 from ppl_vae.experiment.study import run_study
+from ppl_vae.experiment.study_baselines import write_baselines
 from ppl_vae.experiment.study_table import StudyResult, write_study
 
 __all__ = [
@@ -42,5 +43,6 @@ __all__ = [
     "write_json",
     "write_report",
     "write_samples",
+    "write_baselines",
     "write_study",
 ]

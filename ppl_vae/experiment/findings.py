@@ -17,9 +17,12 @@ from ppl_vae.diagnostics import (
     ELBOSurgery,
     GuideDraws,
     ImportanceDraws,
+    ModelComparison,
     Reliability,
     active_units,
+    baselines,
     calibration,
+    compare_models,
     conditional_pit,
     elbo_surgery,
     latent_means,
@@ -47,6 +50,7 @@ NUM_SIMULATED = 500
 NUM_PREDICTED = 100  # draws of z per datum of a marginal PIT
 NUM_CONDITIONED = 1000  # of a conditional one, whose weights make fewer of them
 NUM_WORST = 20
+MODEL = "this model"
 
 
 @dataclass(frozen=True)
@@ -200,6 +204,15 @@ def _weights(found: Findings) -> Weights:
     return Weights(log_w.double().cpu().numpy(), which, num_first)
 
 
+def _baselines(found: Findings) -> ModelComparison:
+    subject, likelihood = found.subject, found.programs[0].likelihood
+    try:
+        others = baselines(subject.experiment.data, likelihood, rows=subject.evaluated, seed=subject.seed)
+        return compare_models({MODEL: subject.evidence, **others}, reference=MODEL)
+    except ValueError as reason:
+        raise NotApplicable(str(reason)) from reason
+
+
 def _calibration(found: Findings, method: Any) -> Calibration:
     sizes: dict[str, Any] = {"num_data": NUM_SIMULATED, "seed": found.subject.seed}
     return calibration(*found.programs, found.subject.rows, method, **sizes)
@@ -243,6 +256,7 @@ def _concerns(found: Findings) -> list[str]:
 DIAGNOSES: dict[str, Callable[[Findings], Any]] = {
     "importance": lambda found: found.subject.evidence,
     "weights": _weights,
+    "baselines": _baselines,
     "sbc": lambda found: _calibration(found, GuideDraws(NUM_DRAWS, progress=False)),
     "sbc_importance": lambda found: _calibration(found, ImportanceDraws(NUM_DRAWS, progress=False)),
     "predictive": lambda found: predictive_check(*found.programs, found.subject.rows, **found.options),

@@ -43,10 +43,10 @@ class Folder:
         """Names of the files, in order."""
         return sorted(path.name for path in self.path.iterdir() if path.is_file() and not path.name.startswith("."))
 
-    def evaluation(self, table: EvaluationTable) -> Path:
+    def evaluation(self, table: EvaluationTable, *, refined: bool = False) -> Path:
         """Where another evaluation keeps its numbers: the same settings find the same file again."""
         digest = hashlib.sha256(table.model_dump_json().encode()).hexdigest()
-        return self.path / "evaluations" / f"{table.split}-{table.method.name}-{digest[:8]}.json"
+        return self.path / "evaluations" / f"{table.split}-{table.method.name}-{digest[:8]}{'-refined' * refined}.json"
 
     def claim(self, config: Config) -> None:
         """Make the folder this run's, or go on with it.

@@ -17,6 +17,7 @@ from ppl_vae.experiment.elements import NotApplicable, Panel, Picture, number
 from ppl_vae.experiment.findings import Findings, Subject, attempt
 from ppl_vae.experiment.folder import Folder
 from ppl_vae.experiment.panels import PANELS
+from ppl_vae.experiment.report import headline
 from ppl_vae.experiment.run import load_run
 from ppl_vae.experiment.tree import findings_tree
 from ppl_vae.experiment.verdicts import VERDICTS, Check, checklist
@@ -156,7 +157,7 @@ def _write(report: Report, groups: dict[str, list[Panel]], subject: Subject) -> 
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"plain": _plain, "number": number}
+    environment.filters |= {"plain": _plain, "number": number, "headline": headline}
     environment.tests |= {"picture": lambda cell: isinstance(cell, Picture)}
     known = {"report": report, "groups": groups, "subject": subject, "docs": _docs(page.parent)}
     for file in (page, text):

@@ -10,6 +10,7 @@ from ppl_vae.data import Dataset
 from ppl_vae.diagnostics import (
     PIT,
     CalibrationSummary,
+    ModelComparison,
     plot_calibration,
     plot_collapse,
     plot_k_hat,
@@ -17,12 +18,13 @@ from ppl_vae.diagnostics import (
     plot_predictive_check,
     plot_reliability,
 )
+from ppl_vae.diagnostics.comparison_table import HEADER
 from ppl_vae.diagnostics.report_plots import as_images, plot_rate_distortion, plot_weights
 from ppl_vae.diagnostics.surgery import ROWS
 from ppl_vae.experiment.elements import Panel, Table, draw, number, thumbnail
 from ppl_vae.experiment.findings import Findings
 from ppl_vae.experiment.measures import MOST_BAD_K
-from ppl_vae.experiment.report import reading
+from ppl_vae.experiment.report import is_bound, reading
 from ppl_vae.experiment.run_facts import configuration, data, provenance
 from ppl_vae.experiment.run_panels import architecture, graph, latent_space, reconstructions, samples, training
 
@@ -44,8 +46,9 @@ def bounds(found: Findings) -> Panel:
     rows: list[tuple[str, ...]] = [("ELBO", number(metrics["elbo"]), "", data_se, count, draws)]
     rows += [(f"IWAE bound, K = {k}", *map(number, values), *sizes) for k, values in few.bounds.items()]
     if few.num_first < metrics["num_data"]:
-        first = found["importance"][: few.num_first].summary()
-        rows.append((f"log p(x){kind}, the same data", *_errors(vars(first)), sizes[0], draws))
+        first = found["importance"][: few.num_first]
+        numbers = vars(first.summary()) | {"share_estimate": first.is_estimate.mean()}
+        rows.append((f"log p(x){kind}, the same data", *_errors(numbers), sizes[0], draws))
     rows.append((f"log p(x){kind}", *_errors(metrics), count, draws))
     rows += [_other(json.loads(path.read_text(encoding="utf-8"))) for path in _others(found)]
     bias = f"The bias of log p(x) is about {number(metrics['mc_bias'])} nats, if the weights are good."
@@ -56,8 +59,36 @@ def bounds(found: Findings) -> Panel:
     return Panel([what, *reading(metrics), bias], tables=[Table(NATS, rows)], page="concepts.md#iwae-bound-and-log-p-x")
 
 
+def plain_models(found: Findings) -> Panel:
+    """log p(x) beside that of plain models of the same rows."""
+    comparison = found["baselines"]
+    shown = [HEADER.index(name) for name in ("model", "log p(x)", "difference", "95 % interval", "bounds")]
+    rows = [[cells[i] for i in shown] for cells in comparison.cells]
+    what = (
+        "Plain models, fitted to the training rows and judged on the same held-out rows; their log p(x) is exact. "
+        "Their number of factors or components was chosen on a fifth of the training rows."
+    )
+    table = Table([HEADER[i] for i in shown], rows)
+    return Panel([_best_of(comparison), what], tables=[table], page="howto/compare_models.md#is-8-5-good")
+
+
+def _best_of(comparison: ModelComparison) -> str:
+    """How far the model is from the best baseline, as far as it is proved."""
+    at = next(i for i, name in enumerate(comparison.names) if name != comparison.reference)
+    name, (low, high) = comparison.names[at], comparison.interval[at]
+    if high < 0:
+        return f"The model is better than every baseline: than {name}, the best of them, by at least {-high:.2f} nats."
+    if low > 0:
+        return f"A baseline is better than the model: {name}, by at least {low:.2f} nats per row."
+    bounded = comparison.share_bound.max() > 0
+    why = "log p(x) of the model is a lower bound for some rows" if bounded else "the interval holds 0"
+    return f"It is not proved that the model differs from {name}, the best of the baselines: {why}."
+
+
 def _errors(numbers: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(number(numbers[name]) for name in ("log_evidence", "mc_se", "data_se"))
+    """Of a summary or of metrics: the Monte Carlo error is left out where it does not hold."""
+    value, mc_se, data_se = (number(numbers[name]) for name in ("log_evidence", "mc_se", "data_se"))
+    return (f">= {value}", "unknown", data_se) if is_bound(numbers) else (value, mc_se, data_se)
 
 
 def _others(found: Findings) -> list[Any]:
@@ -68,6 +99,8 @@ def _others(found: Findings) -> list[Any]:
 def _other(metrics: Mapping[str, Any]) -> tuple[str, ...]:
     evaluation = metrics["evaluation"]
     name = f"{evaluation['method']['name']}, {evaluation['split']} split ({metrics['bound']})"
+    if metrics.get("num_refined"):
+        name += f", {metrics['num_refined']:,} rows refined"
     return (name, *_errors(metrics), f"{metrics['num_data']:,}", f"{metrics['num_particles']:,}")
 
 
@@ -284,7 +317,7 @@ PANELS: dict[str, dict[str, Callable[[Findings], Panel]]] = {
         "Samples": samples,
         "Latent space": latent_space,
     },
-    "log p(x)": {"Bounds": bounds, "Importance weights": weights, "Worst data": worst_data},
+    "log p(x)": {"Bounds": bounds, "Baselines": plain_models, "Importance weights": weights, "Worst data": worst_data},
     "Is the encoder right?": {
         "Calibration of the encoder": _calibration("sbc"),
         "Calibration of its weighted draws": _calibration("sbc_importance"),

@@ -6,7 +6,12 @@ from typing import Any
 
 from ppl_vae.evidence.pareto import SMALLEST_NUM_PARTICLES
 
-__all__ = ["reading", "table"]
+__all__ = ["headline", "is_bound", "reading", "table"]
+
+CURES = (
+    "`ppl-vae evaluate RUN --refine` refines the guide for these rows and estimates again (in Python, `refine`); "
+    "`evidence_interval` bounds log p(x) from above as well."
+)
 
 UPPER = {  # what each kind of upper bound needs, and what a bad k-hat does to it
     "upper in the limit": ("in the limit of many particles", "lie below log p(x)"),
@@ -29,12 +34,43 @@ def table(metrics: Mapping[str, Any], files: Sequence[Path] = ()) -> str:
         >>> metrics = numbers | sizes | {"share_bad_k": 0.12, "distortion": 11.0, "run": run, "evaluation": evaluation}
         >>> table(metrics).splitlines()[1]
         'test split, 300 data, ImportanceSampling with 1000 particles each'
-        >>> print(table(metrics).splitlines()[4])
-          log p(x)                        -18.500  nats per datum
+        >>> print(table(metrics).splitlines()[5])
+          log p(x) >=                     -18.500  nats per datum
     """
     lines = [*_heads(metrics), "", *_rows(metrics), "", *reading(metrics)]
     lines += ["", f"files in {files[0].parent}:", f"  {', '.join(path.name for path in files)}"] if files else []
     return "\n".join(lines)
+
+
+def is_bound(metrics: Mapping[str, Any]) -> bool:
+    """Whether log p(x) is a lower bound, not an estimate, for some rows. No paper.
+
+    Example:
+        >>> is_bound({"share_estimate": 0.98, "share_bad_k": 0.0})
+        True
+    """
+    return metrics.get("bound", "lower") == "lower" and share_bound(metrics) > 0
+
+
+def share_bound(metrics: Mapping[str, Any]) -> float:
+    """Share of the rows without an estimate; runs of an earlier version know k-hat alone."""
+    return 1 - float(metrics.get("share_estimate", 1 - (metrics["share_bad_k"] or 0.0)))
+
+
+def headline(metrics: Mapping[str, Any]) -> str:
+    """log p(x) in a line, with what it is worth. No paper.
+
+    Example:
+        >>> numbers = {"log_evidence": -18.5, "data_se": 0.3, "share_estimate": 0.98, "share_bad_k": 0.0}
+        >>> headline(numbers)
+        '>= -18.500 nats per row, a lower bound for 2 % of the rows; data se 0.300'
+    """
+    value, error = (_number(metrics[name]) for name in ("log_evidence", "data_se"))
+    if metrics.get("bound", "lower") != "lower":
+        return f"<= {value} nats per row, {metrics['bound']}; data se {error}"
+    if not is_bound(metrics):
+        return f"{value} nats per row; data se {error}"
+    return f">= {value} nats per row, a lower bound for {_percent(share_bound(metrics))} of the rows; data se {error}"
 
 
 def reading(metrics: Mapping[str, Any]) -> list[str]:
@@ -42,8 +78,8 @@ def reading(metrics: Mapping[str, Any]) -> list[str]:
 
     Example:
         >>> metrics = {"share_bad_k": 0.12, "active_units": 2, "latent_dim": 2}
-        >>> reading(metrics)[0]
-        'k-hat > 0.7 for 12 % of the data: for those, log p(x) is a lower bound, not an estimate.'
+        >>> reading(metrics)[0][:85]
+        'log p(x) is a lower bound, not an estimate, for 12 % of the rows (k-hat > 0.7 for 12 %'
     """
     lines = [_reading_of_k(metrics)]
     unused = 0 if metrics["active_units"] is None else metrics["latent_dim"] - metrics["active_units"]
@@ -82,11 +118,13 @@ def _of_draws(metrics: Mapping[str, Any]) -> str:
 
 def _of_what(metrics: Mapping[str, Any]) -> str:
     bound = metrics.get("bound", "lower")
-    return "log p(x)" if bound == "lower" else f"log p(x), {bound}"
+    if bound != "lower":
+        return f"log p(x), {bound}"
+    return "log p(x) >=" if is_bound(metrics) else "log p(x)"
 
 
 def _reading_of_k(metrics: Mapping[str, Any]) -> str:
-    share, believed = metrics["share_bad_k"], metrics.get("share_estimate", 1.0)
+    share = metrics["share_bad_k"]
     if share is None:
         needed = f"k-hat needs at least {SMALLEST_NUM_PARTICLES} {_method(metrics)[1]}"
         return f"{needed}: whether log p(x) can be believed is not known."
@@ -94,14 +132,12 @@ def _reading_of_k(metrics: Mapping[str, Any]) -> str:
         condition, danger = UPPER[bound]
         where = f"where k-hat > 0.7 ({_percent(share)} of the data)"
         return f"log p(x) is at most this {condition}; {where} the bound may {danger}."
-    if share > 0:
-        return f"k-hat > 0.7 for {_percent(share)} of the data: for those, log p(x) is a lower bound, not an estimate."
-    if believed < 1:
+    if is_bound(metrics):
         return (
-            "k-hat is at most 0.7 for all data: log p(x) is usable; its standard error can be believed for "
-            f"{_percent(believed)} of them, where k-hat is below 0.5 at 90 % confidence."
+            f"log p(x) is a lower bound, not an estimate, for {_percent(share_bound(metrics))} of the rows (k-hat > "
+            f"0.7 for {_percent(share)}), and the Monte Carlo error does not hold there: {CURES}"
         )
-    return "k-hat is at most 0.7 for all data: log p(x) and its standard errors can be believed."
+    return "log p(x) is an estimate for all rows, by k-hat, and its standard errors hold."
 
 
 def _percent(share: float) -> str:
@@ -111,10 +147,13 @@ def _percent(share: float) -> str:
 def _rows(metrics: Mapping[str, Any]) -> list[str]:
     nats = "nats per datum"
     share, units = metrics["share_bad_k"], metrics["active_units"]
+    bounded = is_bound(metrics)
     rows = [
+        *[("lower bound, no estimate", f"{100 * share_bound(metrics):.1f}", "% of the rows")] * bounded,
+        *[("refined", str(metrics.get("num_refined")), "rows")] * bool(metrics.get("num_refined")),
         ("ELBO", _number(metrics["elbo"]), nats),
         (_of_what(metrics), _number(metrics["log_evidence"]), nats),
-        ("  Monte Carlo standard error", _number(metrics["mc_se"]), ""),
+        ("  Monte Carlo standard error", *_monte_carlo(metrics)),
         ("  data standard error", _number(metrics["data_se"]), ""),
         ("KL(q || p)", _number(metrics["kl"]), nats),
         ("active units", "unknown" if units is None else str(units), f"of {metrics['latent_dim']}"),
@@ -123,6 +162,12 @@ def _rows(metrics: Mapping[str, Any]) -> list[str]:
         *((name.replace("_", " "), _number(value), "median") for name, value in metrics.get("checks", {}).items()),
     ]
     return [f"  {name:30} {value:>8}  {unit}".rstrip() for name, value, unit in rows]
+
+
+def _monte_carlo(metrics: Mapping[str, Any]) -> tuple[str, str]:
+    """The error where it holds."""
+    error = _number(metrics["mc_se"])
+    return ("unknown", f"({error} by the weights, without what they missed)") if is_bound(metrics) else (error, "")
 
 
 def _number(value: float | None) -> str:

@@ -24,6 +24,7 @@ from ppl_vae.diagnostics import (
 from ppl_vae.evidence import Evidence, log_evidence
 from ppl_vae.experiment.build import Experiment
 from ppl_vae.experiment.folder import Folder, finite
+from ppl_vae.experiment.refined import refined_evidence
 from ppl_vae.files import write_whole
 from ppl_vae.programs import place
 from ppl_vae.training import FitResult
@@ -34,20 +35,27 @@ NUM_PICTURES = 48
 
 
 def measure(
-    experiment: Experiment, held_out: Dataset, *, progress: bool, checkpoint: Path | None = None
+    experiment: Experiment,
+    held_out: Dataset,
+    *,
+    progress: bool,
+    checkpoint: Path | None = None,
+    refined: bool = False,
 ) -> tuple[Evidence, dict[str, Any]]:
     """log p(x) and its errors, rate and distortion, active units of the held-out data, with the run's settings."""
     started, table = time.perf_counter(), experiment.config.evaluation
     model, guide, method = experiment.model, experiment.guide, table.method
     options: dict[str, Any] = {"seed": table.seed, "progress": progress}
-    evidence = log_evidence(model, guide, held_out, method.build(), **options, checkpoint=checkpoint)
+    estimate = refined_evidence if refined else log_evidence
+    evidence = estimate(model, guide, held_out, method.build(), **options, checkpoint=checkpoint)
     parts = rate_distortion(model, guide, held_out, **options)
     own = evidence if method.keywords.get("proposal") == "guide" else parts  # whose draws are the guide's own
     metrics = asdict(evidence.summary()) | {
         "elbo": float(own.elbo.mean()),
         "mean_used": float(evidence.num_used.mean()),
         "share_estimate": float(evidence.is_estimate.mean()),
-        "checks": {name: float(np.median(values)) for name, values in evidence.checks.items()},
+        "num_refined": int(evidence.checks["refined"].sum()) if refined else 0,
+        "checks": {k: float(np.median(values)) for k, values in evidence.checks.items() if k != "refined"},
         "kl": float(parts.rate.mean()),
         "distortion": float(parts.distortion.mean()),
         "active_units": active_units(model, guide, held_out, **options).count if len(held_out) > 1 else None,

@@ -108,7 +108,12 @@ def load_run(folder: str | Path, *, data_dir: str | None = None, device: str | N
 
 
 def evaluate_run(
-    experiment: Experiment, output: str | Path | None = None, *, progress: bool = True, **changes: Any
+    experiment: Experiment,
+    output: str | Path | None = None,
+    *,
+    progress: bool = True,
+    refined: bool = False,
+    **changes: Any,
 ) -> dict[str, Any]:
     """Estimates for a trained run, with other settings than its own.
 
@@ -119,6 +124,7 @@ def evaluate_run(
         experiment: From `load_run`.
         output: A file .json for the numbers; one of the same name with .npz beside it keeps them per datum.
         progress: Whether to show bars.
+        refined: Whether to refine the guide for rows without an estimate, and to estimate those again.
         changes: Keywords of [evaluation]: split, seed, num_data, method, and the method's own.
 
     Returns:
@@ -136,11 +142,12 @@ def evaluate_run(
     """
     experiment = experiment.with_evaluation(**changes)
     if output is None:
-        return measure(experiment, experiment.held_out, progress=progress)[1]
+        return measure(experiment, experiment.held_out, progress=progress, refined=refined)[1]
     numbers, per_datum = (Path(output).with_suffix(suffix) for suffix in EVALUATION_SUFFIXES)
     if Path(output).suffix not in EVALUATION_SUFFIXES:
         raise ConfigError(f"{output}: an evaluation goes to {numbers.name} and {per_datum.name}: name either file")
-    metrics = measure(experiment, experiment.held_out, progress=progress, checkpoint=per_datum)[1]
+    settings: dict[str, Any] = {"progress": progress, "checkpoint": per_datum, "refined": refined}
+    metrics = measure(experiment, experiment.held_out, **settings)[1]
     if is_main():
         write_json(numbers, metrics)
     return metrics

@@ -11,6 +11,7 @@ from ppl_vae.diagnostics import ModelComparison, compare_models, plot_models
 from ppl_vae.evidence import Evidence
 from ppl_vae.experiment.folder import Folder, finite, write_json
 from ppl_vae.experiment.grid import Cell, Study
+from ppl_vae.experiment.report import is_bound
 from ppl_vae.experiment.results import write_picture
 from ppl_vae.files import write_whole
 
@@ -26,6 +27,7 @@ SHOWN = {  # of metrics.json: how it is called and written for people
     "elbo": ("ELBO", "{:.3f}"),
     "kl": ("KL", "{:.3f}"),
     "active_units": ("active units", "{}"),
+    "share_estimate": ("estimated", "{:.1%}"),
     "share_bad_k": ("k-hat > 0.7", "{:.1%}"),
     "num_epochs": ("epochs", "{}"),
     "seconds": ("seconds", "{:.0f}"),
@@ -94,8 +96,7 @@ class StudyResult:
     def _cells(self) -> str:
         lines = [("cell", *(head for head, _ in SHOWN.values())), ("---", *("---:" for _ in SHOWN))]
         for name, found in self.metrics.items():
-            numbers = ((found.get(key), style) for key, (_, style) in SHOWN.items())
-            lines.append((f"`{name}`", *("-" if value is None else style.format(value) for value, style in numbers)))
+            lines.append((f"`{name}`", *(_cell(found, key, style) for key, (_, style) in SHOWN.items())))
         return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
     def __str__(self) -> str:
@@ -103,6 +104,14 @@ class StudyResult:
         parts = [*map(str, self.comparisons), "\n".join(self.notes), "\n".join(failed)]
         count = f"{len(self.metrics)} of {len(self.study.cells)} cells are finished"
         return "\n\n".join([*filter(None, parts), count])
+
+
+def _cell(metrics: Mapping[str, Any], key: str, style: str) -> str:
+    """A number of a run as the table shows it; a bound is marked, and its Monte Carlo error does not hold."""
+    value = metrics.get(key)
+    if value is None or key == "mc_se" and is_bound(metrics):
+        return "-"
+    return f"{'>= ' if key == 'log_evidence' and is_bound(metrics) else ''}{style.format(value)}"
 
 
 def read_results(study: Study, output: str | Path, failures: Mapping[str, str]) -> StudyResult:

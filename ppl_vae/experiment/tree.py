@@ -11,6 +11,7 @@ from ppl_vae.diagnostics import (
     Calibration,
     ELBOSurgery,
     LatentMeans,
+    ModelComparison,
     PredictiveCheck,
     RateDistortion,
     Reliability,
@@ -30,7 +31,7 @@ BINS = ("predicted", "frequency", "se", "count")
 def findings_tree(findings: Findings) -> "xr.DataTree":
     """A group for each finding, in ArviZ's layout where it has one; rows carry their names, and may be fewer in some.
 
-    importance (log p(x) of the run by datum), bounds and weights (of few particles), sbc, sbc_importance,
+    importance (log p(x) of the run by datum), baselines, bounds and weights (of few particles), sbc, sbc_importance,
     prior_predictive, posterior_predictive and observed_data (test statistics), marginal_pit, conditional_pit,
     reliability, latent_means, active_units, surgery, rate_distortion. No paper.
 
@@ -56,6 +57,8 @@ def _groups(name: str, found: Any, findings: Findings) -> dict[str, "xr.Dataset"
     match found:
         case Calibration():
             return {name: found.to_datatree()["sbc"].to_dataset()}
+        case ModelComparison():
+            return {name: found.to_datatree()["models"].to_dataset()}
         case PIT():
             return {name: found.to_datatree()["pit"].to_dataset()}
         case PredictiveCheck() | ELBOSurgery() | LatentMeans() | ActiveUnits() | RateDistortion():

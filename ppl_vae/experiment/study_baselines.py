@@ -1,0 +1,44 @@
+"""The best model of a study beside plain models of the same rows."""
+
+from pathlib import Path
+
+from ppl_vae.diagnostics import ModelComparison, baselines, compare_models
+from ppl_vae.evidence import Evidence
+from ppl_vae.experiment.build import build
+from ppl_vae.experiment.study_table import StudyResult
+from ppl_vae.files import write_whole
+
+__all__ = ["write_baselines"]
+
+
+def write_baselines(result: StudyResult, output: str | Path) -> tuple[str, list[str]]:
+    """Hold the best model of each comparison against baselines, in baselines.md; returns the text and names of files.
+
+    One training of the model, the first: baselines have no seeds to spread over. No paper.
+
+    Example:
+        >>> from ppl_vae.experiment.grid import Study
+        >>> write_baselines(StudyResult(Study(()), {}, {}, ()), "runs/none")
+        ('', [])
+    """
+    found: list[ModelComparison] = []
+    notes: list[str] = []
+    for comparison in result.comparisons:
+        try:
+            found.append(_beside(result, comparison.names[0], Path(output)))
+        except ValueError as reason:  # missing values, few rows
+            notes.append(f"No baselines for {comparison.names[0]}: {reason}.")
+    if not found and not notes:
+        return "", []
+    parts = ["# Baselines", *(each.to_markdown() for each in found), *notes]
+    write_whole(Path(output) / "baselines.md", lambda p: p.write_text("\n\n".join(parts) + "\n", encoding="utf-8"))
+    return "\n\n".join([*map(str, found), *notes]), ["baselines.md"]
+
+
+def _beside(result: StudyResult, name: str, output: Path) -> ModelComparison:
+    """The first training of this model, and the baselines."""
+    cell = next(cell for cell in result.study.cells if cell.model == name and cell.name in result.metrics)
+    experiment = build(cell.config)
+    evidence = Evidence.load(result.study.folders(output)[cell.name].evidence)
+    others = baselines(experiment.data, experiment.model.likelihood, rows=experiment.held_out)
+    return compare_models({name: evidence, **others}, reference=name)

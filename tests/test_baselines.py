@@ -1,0 +1,133 @@
+"""Baselines against the models that the rows were simulated from, and against scikit-learn."""
+
+import numpy as np
+import pytest
+from scipy import stats
+from scipy.special import logsumexp
+from sklearn.decomposition import FactorAnalysis
+
+import ppl_vae as pv
+from ppl_vae import likelihoods
+from ppl_vae.diagnostics.mixtures import Counts, Mixture, OverdispersedCounts
+
+ROWS = {"train": range(1000), "test": range(1000, 1300)}
+
+
+def near(found, truth):
+    """A fitted model is as good as the truth but for its parameters: at most 0.1 nats a row worse, in the mean."""
+    loss = (truth - found.log_evidence).mean()
+    assert -3 * (truth - found.log_evidence).std() / len(truth) ** 0.5 < loss < 0.1
+
+
+def mixture(rng, means, draw):
+    which = rng.integers(len(means), size=1300)
+    return draw(means[which])
+
+
+def exact_mixture(log_p):
+    """(N, C, D) -> (N,)."""
+    parts = log_p.sum(-1)
+    return logsumexp(parts, axis=1) - np.log(parts.shape[1])
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "draw", "log_p", "name"),
+    [
+        (likelihoods.Bernoulli, "binomial", stats.bernoulli.logpmf, "Bernoullis"),
+        (likelihoods.Poisson, "poisson", stats.poisson.logpmf, "Poissons"),
+    ],
+)
+def test_a_mixture_is_found(likelihood, draw, log_p, name):
+    rng = np.random.default_rng(0)
+    means = rng.beta(0.5, 0.5, size=(4, 12)) * (1 if draw == "binomial" else 8) * 0.98 + 0.01
+    x = mixture(rng, means, lambda m: rng.binomial(1, m) if draw == "binomial" else rng.poisson(m))
+    found = pv.baselines(pv.Dataset(x, splits=ROWS), likelihood)
+    near(found[f"mixture of 4 independent {name}"], exact_mixture(log_p(x[1000:, None], means)))
+    alone = found[f"independent {name}"].log_evidence
+    by_hand = log_p(x[1000:], (x[:1000].sum(0) + 0.5) / (1001 if draw == "binomial" else 1000)).sum(1)
+    np.testing.assert_allclose(alone, by_hand, rtol=1e-3)
+
+
+def test_categories_are_found():
+    rng = np.random.default_rng(1)
+    p = rng.dirichlet([0.3] * 3, size=(2, 8))
+    which = rng.integers(2, size=1300)
+    x = (rng.random((1300, 8, 1)) > p[which].cumsum(-1)[..., :-1]).sum(-1)
+    found = pv.baselines(pv.Dataset(x, splits=ROWS), likelihoods.Categorical(8, num_categories=3))
+    log_p = np.log(p)[:, np.arange(8), x[1000:]].transpose(1, 0, 2)
+    near(found["mixture of 2 independent categoricals"], exact_mixture(log_p))
+
+
+def test_overdispersed_counts_are_negative_binomials():
+    rng = np.random.default_rng(2)
+    x = stats.nbinom.rvs(2.0, 0.2, size=(1300, 4), random_state=rng)
+    found = pv.baselines(pv.Dataset(x, splits=ROWS), likelihoods.NegativeBinomial)
+    near(found["independent negative binomials"], stats.nbinom.logpmf(x[1000:], 2.0, 0.2).sum(1))
+    fitted = OverdispersedCounts.fit(x.astype(float)).failures
+    np.testing.assert_allclose(fitted, 2.0, atol=4 * 0.12)  # the ML estimate's standard error is 0.12 at 1,300 rows
+
+
+def test_factors_are_those_of_scikit_learn_in_the_rows_own_units():
+    """Three features in other units: the density is that of x itself, by the change of variables."""
+    rng = np.random.default_rng(3)
+    loadings = rng.normal(size=(2, 6))
+    x = (rng.normal(size=(1300, 2)) @ loadings + 0.5 * rng.normal(size=(1300, 6))) * np.array(
+        [1, 100, 1, 0.01, 1, 1]
+    ) + 5
+    data = pv.Dataset(x, splits=ROWS)
+    found = pv.baselines(data, likelihoods.Gaussian)
+    scale = np.array([1, 100, 1, 0.01, 1, 1])
+    truth = stats.multivariate_normal(
+        np.full(6, 5.0), np.outer(scale, scale) * (loadings.T @ loadings + 0.25 * np.eye(6))
+    )
+    near(found["factor analysis, 2 factors"], truth.logpdf(x[1000:]))
+    by_hand = stats.norm(x[:1000].mean(0), x[:1000].std(0)).logpdf(x[1000:]).sum(1)
+    np.testing.assert_allclose(found["independent normals"].log_evidence, by_hand, rtol=1e-4)
+    assert sum(name.startswith("Gaussian mixture, 1 component, full") for name in found) == 1
+
+
+def test_baselines_stand_beside_a_model():
+    """Rows and measure are recognised: linear-Gaussian data, whose own factor analysis comes within sampling error."""
+    bed = pv.beds.linear_gaussian(400, 2)
+    data = pv.Dataset(bed.x, splits={"train": range(300), "test": range(300, 400)})
+    model = pv.log_evidence(bed.model, bed.guide, data.test, num_particles=100)
+    found = pv.baselines(data, likelihoods.Gaussian)
+    comparison = pv.compare_models({"model": model} | found, reference="model")
+    assert comparison.names[0] == "model"
+    assert not any("rows it was computed on" in note for note in comparison.notes)
+    with pytest.raises(ValueError, match="a probability of x in one and of a density|of a density of x in one and"):
+        pv.compare_models(
+            {"a": found["independent normals"], "b": pv.Evidence.exact(np.zeros(100), data.test.x, measure="counting")}
+        )
+
+
+def test_scores_of_scikit_learn_are_evidence():
+    x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    scores = FactorAnalysis(1).fit(x).score_samples(x)
+    evidence = pv.Evidence.exact(scores, x, measure="lebesgue")
+    np.testing.assert_array_equal(evidence.log_evidence, scores)
+    assert evidence.is_estimate.all()
+    assert (evidence.summary().mc_se, evidence.summary().share_bad_k) == (0.0, 0.0)
+    again = pv.Evidence.exact(scores, pv.Dataset(x).x, measure="lebesgue")
+    np.testing.assert_array_equal(again.digests, evidence.digests)
+    with pytest.raises(ValueError, match=r"log_p has shape \(60,\), 60 of them finite, and x 59 rows"):
+        pv.Evidence.exact(scores, x[1:], measure="lebesgue")
+    with pytest.raises(ValueError, match="59 of them finite"):
+        pv.Evidence.exact(np.where(np.arange(60) == 3, np.nan, scores), x, measure="lebesgue")
+    with pytest.raises(ValueError, match="measure is 'density'; it must be one of 'counting', 'lebesgue'"):
+        pv.Evidence.exact(scores, x, measure="density")
+
+
+def test_incomplete_or_few_rows_are_refused():
+    x = np.random.default_rng(0).normal(size=(40, 3))
+    x[7, 1] = np.nan
+    with pytest.raises(ValueError, match="x is missing in 1 of 20 rows: baselines take complete rows"):
+        pv.baselines(pv.Dataset(x, splits={"train": range(20), "test": range(20, 40)}), likelihoods.Gaussian)
+    with pytest.raises(ValueError, match="10 training rows or more; there are 5"):
+        pv.baselines(pv.Dataset(x[10:], splits={"train": range(5), "test": range(20, 30)}), likelihoods.Gaussian)
+
+
+def test_em_raises_the_likelihood():
+    x = np.random.default_rng(0).poisson(3.0, size=(200, 5)).astype(float)
+    one, more = (Mixture.fit(x, Counts(), size, 0).log_prob(x).mean() for size in (1, 5))
+    assert more > one
