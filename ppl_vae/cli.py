@@ -160,7 +160,6 @@ def fit(
         "ppl-vae evaluate runs/demo --split valid --seed 1 --output valid.json",
         "ppl-vae evaluate runs/demo --refine",
         "ppl-vae evaluate runs/demo --method AIS --set num_temperatures=500",
-        "ppl-vae evaluate runs/demo --num-particles 100000 --set target_se=0.05 --set proposal=Defensive",
         "torchrun --nproc-per-node=4 -m ppl_vae evaluate runs/mnist --num-particles 5000",
     ),
 )
@@ -204,7 +203,6 @@ def evaluate(
     short_help="Draw data from a trained run.",
     epilog=examples(
         "ppl-vae sample runs/demo",
-        "ppl-vae sample runs/demo --num-samples 1000 --output samples.npz --seed 1",
     ),
 )
 def sample(
@@ -255,8 +253,7 @@ def compare(
     )
     files = write_study(result, output)
     beside, more = write_baselines(result, output)
-    said = f"{result}\n\n{beside}" if beside else str(result)
-    typer.echo(f"{said}\n\nfiles in {output}:\n  {', '.join([*files, *more])}")
+    typer.echo(f"{result}{beside}\n\nfiles in {output}:\n  {', '.join([*files, *more])}")
     if result.failures:
         raise typer.Exit(1)
 
@@ -267,7 +264,6 @@ def compare(
     epilog=examples(
         "ppl-vae compare-estimators examples/estimators.toml --output runs/estimators",
         "ppl-vae compare-estimators examples/estimators.toml --run runs/digits --output runs/estimators",
-        "ppl-vae compare-estimators examples/estimators.toml --output runs/more --num-replicates 1000 --num-data 32",
     ),
 )
 def compare_estimators(

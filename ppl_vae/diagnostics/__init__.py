@@ -19,7 +19,8 @@ from ppl_vae.diagnostics.comparison_table import ModelComparison
 from ppl_vae.diagnostics.datatree import to_datatree
 from ppl_vae.diagnostics.draws import Draws
 from ppl_vae.diagnostics.estimator_plot import plot_estimators
-from ppl_vae.diagnostics.estimator_table import EstimatorComparison, Reference, Replicates
+from ppl_vae.diagnostics.estimator_row import Reference
+from ppl_vae.diagnostics.estimator_table import EstimatorComparison, Replicates
 from ppl_vae.diagnostics.estimators import compare_estimators
 from ppl_vae.diagnostics.gradient_noise import GradientNoise, gradient_noise
 from ppl_vae.diagnostics.guide_errors import GuideErrors, guide_errors

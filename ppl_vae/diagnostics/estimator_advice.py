@@ -1,6 +1,7 @@
 """What `compare_estimators` comes to, in a sentence."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -26,8 +27,8 @@ def advised(rows: Sequence[EstimatorRow]) -> str:
     told = [row for row in usable if _noise(row, group).snr >= _noise(row, group).snr_floor]
     if not told:
         return (
-            f"No gradient of {group} can be told from 0: their order is noise. Draw more replicates, or look before the "
-            "end of training, where the gradient is 0."
+            f"No gradient of {group} can be told from 0, and their order is noise: draw more replicates, or look "
+            "before the end of training, where the gradient is 0."
         )
     ranked = sorted(told, key=lambda row: -_per_second(row, group))
     best = ranked[0]
@@ -40,8 +41,8 @@ def advised(rows: Sequence[EstimatorRow]) -> str:
     margin = (_per_second(best, group) / _per_second(other, group)) ** 2
     if _overlap(best, other, group):
         return (
-            f"{best.name} and {other.name} are not told apart by their gradients of {group} ({margin:.2f} times as much "
-            f"signal for the same time): take the bound that you want, at {cost} or {_milliseconds(other):.2f} ms{rest}."
+            f"{best.name} and {other.name} are not told apart by their gradients of {group} (for the same precision "
+            f"{1 / margin:.0%} of the time): take either, at {cost} or {_milliseconds(other):.2f} ms{rest}."
         )
     return (
         f"Take {best.name}: to the same precision its gradient of {group} takes {1 / margin:.0%} of the time of "
@@ -49,7 +50,7 @@ def advised(rows: Sequence[EstimatorRow]) -> str:
     )
 
 
-def _noise(row: EstimatorRow, group: str):  # noqa: ANN202 - GradientNoise, never None where there is no reason
+def _noise(row: EstimatorRow, group: str) -> Any:
     return getattr(row, group)
 
 

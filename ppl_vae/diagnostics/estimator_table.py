@@ -9,7 +9,7 @@ import numpy as np
 
 from ppl_vae.checks import whole_number
 from ppl_vae.diagnostics.estimator_advice import advised
-from ppl_vae.diagnostics.estimator_row import GROUPS, MEASURES, EstimatorRow
+from ppl_vae.diagnostics.estimator_row import GROUPS, MEASURES, EstimatorRow, Reference, with_error
 from ppl_vae.diagnostics.gradient_noise import LEAST
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["EstimatorComparison", "EstimatorRow", "Reference", "Replicates"]
 
-BAD_K = 0.7
 HEADER = (
     *("objective", "value (se)", "bias (se)", "theta var", "theta SNR", "floor", "phi var", "phi SNR", "floor"),
     *("theta var x s", "phi var x s", "ms", "MB"),
@@ -53,58 +52,6 @@ class Replicates:
     def __post_init__(self) -> None:
         for name, least in (("num_replicates", LEAST), ("reference_particles", 2), ("seed", 0)):
             object.__setattr__(self, name, whole_number(getattr(self, name), f"Replicates({name})", least))
-
-
-@dataclass(frozen=True)
-class Reference:
-    """What values are held against, nats per datum: log p(x), known or by importance sampling with K particles.
-
-    Args:
-        log_evidence: Mean over the data; NaN where it cannot be had.
-        se: Its Monte Carlo standard error; 0 where it is known.
-        elbo: The ELBO of the same weights; NaN where log p(x) is known.
-        elbo_se: Its Monte Carlo standard error.
-        num_particles: K; 0 where log p(x) is known.
-        share_bad_k: Share of the data with k-hat > 0.7, where the reference is but a lower bound; NaN if unknown.
-        note: Why there is no reference.
-
-    References:
-        No paper: a container.
-
-    Example:
-        >>> print(Reference(-3.25, 0.0))
-        log p(x) = -3.2500, exact
-    """
-
-    log_evidence: float = np.nan
-    se: float = np.nan
-    elbo: float = np.nan
-    elbo_se: float = np.nan
-    num_particles: int = 0
-    share_bad_k: float = np.nan
-    note: str = ""
-
-    @classmethod
-    def of(cls, found: dict[str, np.ndarray], num_particles: int) -> "Reference":
-        """From log_evidence, mc_se, elbo, elbo_se and pareto_k of each datum, (N,)."""
-        errors = [float(np.square(found[name]).sum() ** 0.5 / len(found[name])) for name in ("mc_se", "elbo_se")]
-        log_evidence, elbo = (float(found[name].mean()) for name in ("log_evidence", "elbo"))
-        bad = np.nan if np.isnan(found["pareto_k"]).any() else float((found["pareto_k"] > BAD_K).mean())
-        return cls(log_evidence, errors[0], elbo, errors[1], num_particles, bad)
-
-    def __str__(self) -> str:
-        if self.note:
-            return f"no reference for log p(x): {self.note}"
-        if not self.num_particles:
-            return f"log p(x) = {self.log_evidence:.4f}, exact"
-        said = (
-            f"log p(x) = {_with_error(self.log_evidence, self.se)}, ELBO = {_with_error(self.elbo, self.elbo_se)}, by "
-            f"importance sampling with K = {self.num_particles:,} particles per datum"
-        )
-        if np.isnan(self.share_bad_k):
-            return f"{said}; too few to tell whether it is to be believed (no k-hat)"
-        bad = f"; k-hat > {BAD_K} for {self.share_bad_k:.0%} of the data: log p(x) is a lower bound"
-        return said + (bad if self.share_bad_k > 0 else "")
 
 
 @dataclass(frozen=True)
@@ -190,7 +137,7 @@ class EstimatorComparison:
             "parameters and data being the same.",
             f"theta: {facts['num_theta']:,} parameters of the model; phi: {facts['num_phi']:,} of the guide{shared}. "
             "var: trace of the covariance of the gradient per datum.",
-            "SNR = |mean| / sqrt(var), debiased; "noise" where it cannot be told from 0 (below its floor, 2.5 %).",
+            "SNR = |mean| / sqrt(var), debiased; noise where it is below its floor: it cannot be told from 0 (2.5 %).",
             f"ms: median of a gradient step on {facts['device']}; MB: tensors alive at once in it, at most.",
         ]
 
@@ -245,7 +192,7 @@ def _cells(name: str, found: dict[str, Any]) -> Sequence[str]:
             _number(found[f"{group}_snr_floor"], ".3f"),
         )
     ]
-    values = [_with_error(found[key], found[f"{key}_se"]) for key in ("value", "bias")]
+    values = [with_error(found[key], found[f"{key}_se"]) for key in ("value", "bias")]
     cost = [_number(found[f"{group}_variance_seconds"], ".1e") for group in GROUPS]
     return (name, *values, *noise, *cost, f"{1e3 * found['seconds']:.2f}", f"{found['peak_memory'] / 1e6:.2f}")
 
@@ -257,14 +204,6 @@ def _ratio(snr: float, floor: float) -> str:
 
 def _number(value: float, style: str) -> str:
     return "-" if np.isnan(value) else format(value, style)
-
-
-def _with_error(value: float, error: float) -> str:
-    """A number to two digits of its standard error, as in -3.142 (0.021)."""
-    if np.isnan(value):
-        return "-"
-    digits = int(np.clip(1 - np.floor(np.log10(error)), 0, 6)) if error > 0 else 6
-    return f"{value:.{digits}f} ({error:.{digits}f})"
 
 
 def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:

@@ -14,7 +14,8 @@ from tqdm.auto import tqdm
 
 from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.diagnostics.cost import peak_memory, seconds
-from ppl_vae.diagnostics.estimator_table import EstimatorComparison, EstimatorRow, Reference, Replicates
+from ppl_vae.diagnostics.estimator_row import EstimatorRow, Reference
+from ppl_vae.diagnostics.estimator_table import EstimatorComparison, Replicates
 from ppl_vae.diagnostics.gradient_noise import Moments
 from ppl_vae.evidence import reduce_log_weights
 from ppl_vae.importance import log_weights, rows_per_chunk

@@ -32,7 +32,7 @@ def write_baselines(result: StudyResult, output: str | Path) -> tuple[str, list[
         return "", []
     parts = ["# Baselines", *(each.to_markdown() for each in found), *notes]
     write_whole(Path(output) / "baselines.md", lambda p: p.write_text("\n\n".join(parts) + "\n", encoding="utf-8"))
-    return "\n\n".join([*map(str, found), *notes]), ["baselines.md"]
+    return "\n\n".join(["", *map(str, found), *notes]), ["baselines.md"]
 
 
 def _beside(result: StudyResult, name: str, output: Path) -> ModelComparison:

@@ -36,6 +36,7 @@ from ppl_vae.training.shared_latents import shared_among
 from ppl_vae.training.state import State, Weights
 from ppl_vae.training.step import WAYS, RecordedStep, Step, number, unrecordable
 from ppl_vae.training.updates import Updates
+from ppl_vae.training.warnings import warn_after, warn_before
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +70,7 @@ class Run:
             raise ValueError(
                 f"patience={training.patience} needs held-out data: use data.split(valid=0.1), or leave it out"
             )
+        warn_before(model, data)
         self.data_digest = _digest(data, model, guide) if training.checkpoint is not None else ""
         check_share(training.batch_size)
         self.batch_size = min(training.batch_size, len(self.train))
@@ -265,6 +267,7 @@ class Run:
         if self.best.weights is not None:
             self.state.put(self.best.weights)
         self.result.best_epoch = self.best.epoch
+        warn_after(self.result)
         if isinstance(self.model, Model):
             self._log_concerns(self.model)
         return self.result
