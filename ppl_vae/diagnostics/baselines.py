@@ -124,14 +124,17 @@ def _densities(train: np.ndarray, seed: int) -> dict[str, Scores]:
 
         return fit
 
-    factors = {k: standard(lambda k=k: FactorAnalysis(k, random_state=seed)) for k in _up_to(NUM_FACTORS, num_features)}
+    def factor_analysis(size: int) -> Fit:
+        return standard(lambda: FactorAnalysis(size, random_state=seed))
+
+    def mixture(size: int, kind: str) -> Fit:
+        return standard(lambda: GaussianMixture(size, covariance_type=kind, random_state=seed))
+
+    factors = {size: factor_analysis(size) for size in _up_to(NUM_FACTORS, num_features)}
     kinds = ("diag", "full") if num_features <= MOST_FULL else ("diag",)
-    mixtures = {
-        (k, kind): standard(lambda k=k, kind=kind: GaussianMixture(k, covariance_type=kind, random_state=seed))
-        for k in _up_to(NUM_COMPONENTS, len(train) // 10)
-        for kind in kinds
-    }
-    found = {"independent normals": standard(lambda: GaussianMixture(1, covariance_type="diag"))(train)}
+    sizes = _up_to(NUM_COMPONENTS, max(2, len(train) // 10))
+    mixtures = {(size, kind): mixture(size, kind) for size in sizes for kind in kinds}
+    found = {"independent normals": mixture(1, "diag")(train)}
     if factors:
         best = _best(train, factors)
         found[f"factor analysis, {best} factor{'s' * (best > 1)}"] = factors[best](train)

@@ -51,7 +51,7 @@ def plot_models(comparison: ModelComparison, ax: "Axes | None" = None) -> "Axes"
     ax.errorbar(comparison.difference, places, xerr=ends, fmt="D", color=BLUE, markersize=5)
     for points, open_ends in ((-28, open_low), (28, open_high)):
         for place in np.flatnonzero(open_ends):
-            _arrow(ax, comparison.difference[place], place, points)
+            _arrow(ax, comparison.difference[place], int(place), points)
     zero = comparison.log_evidence[comparison.names.index(comparison.reference)]
     for place, means in zip(places, comparison.trainings, strict=True):
         if len(means) > 1:

@@ -119,7 +119,7 @@ class ModelComparison:
     def cells(self) -> list[Sequence[str]]:
         """What `print` shows of each model, under `HEADER`."""
         bounded = self.share_bound[self.names.index(self.reference)] > 0
-        cells = []
+        cells: list[Sequence[str]] = []
         for name, row in zip(self.names, self.table.itertuples(), strict=True):
             own = row.share_bound > 0
             relation = {(True, False): ">= ", (False, True): "<= ", (True, True): "? "}.get((own, bounded), "")

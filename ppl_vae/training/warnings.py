@@ -77,7 +77,8 @@ def constant_features(x: Tensor) -> str | None:
     verb, whose = ("is", "its") if len(constant) == 1 else ("are", "their")
     return (
         f"{len(constant)} of {flat.shape[1]} features {verb} constant in the training rows (the first is "
-        f"{constant[0]}): {whose} density rises as far as the scale may fall, and log p(x) measures its floor; leave them out"
+        f"{constant[0]}): {whose} density rises as far as the scale may fall, and log p(x) measures its floor; "
+        "leave them out"
     )
 
 
