@@ -141,7 +141,7 @@ class Evidence:
         """Evidence of a model whose log p(x) is known, one finite number for each row, for `compare_models`.
 
         Args:
-            log_p: log p(x) of each row, nats, (N,), as scikit-learn's `score_samples` gives it.
+            log_p: Nats, (N,), as scikit-learn's `score_samples` gives it.
             x: The rows, in the units of the other models, (N, *event).
             measure: "lebesgue" if p(x) is a density, "counting" if it is a probability.
 
