@@ -21,7 +21,9 @@ from ppl_vae import beds, objectives
 from ppl_vae.cli import app
 from ppl_vae.diagnostics import Replicates, compare_estimators, gradient_noise, plot_estimators
 from ppl_vae.diagnostics.cost import peak_memory
-from ppl_vae.diagnostics.gradient_noise import Moments
+from ppl_vae.diagnostics.estimator_advice import advised
+from ppl_vae.diagnostics.estimator_row import EstimatorRow
+from ppl_vae.diagnostics.gradient_noise import GradientNoise, Moments
 from ppl_vae.experiment import Folder, build, read_config
 from ppl_vae.objectives import VIMCO, DoublyReparameterized, ScoreFunction, StickingTheLanding
 
@@ -617,3 +619,33 @@ print(sorted({"torch", "pyro", "arviz", "sklearn", "numpy", "matplotlib", "panda
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "ppl-vae compare-estimators examples/estimators.toml" in done.stdout
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+# --- advice ----------------------------------------------------------------------------------------------------------
+
+
+def advised_of(snr, seconds, spread=0.05, floor=0.1):
+    noise = GradientNoise(1.0, 0.1, snr, max(0.0, snr - spread), snr + spread, floor, snr, 0.0, 100, 5)
+    return {"theta": noise, "phi": noise, "seconds": np.full(100, seconds), "values": np.zeros(100)}
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (
+            {"a": (1.0, 0.001), "b": (0.5, 0.001)},
+            "Take a: to the same precision its gradient of phi takes 25% of the time",
+        ),
+        (
+            {"a": (1.0, 0.016), "b": (0.5, 0.001)},
+            "Take b: to the same precision its gradient of phi takes 25% of the time",
+        ),
+        ({"a": (1.0, 0.001), "b": (0.99, 0.001)}, "a and b are not told apart by their gradients of phi"),
+        ({"a": (0.05, 0.001), "b": (0.02, 0.001)}, "No gradient of phi can be told from 0, and their order is noise"),
+        ({"a": (0.5, 0.001), "b": (0.02, 0.001)}, "its gradient of phi alone is told from 0"),
+    ],
+    ids=["less noise", "cheaper", "alike", "noise", "one above its floor"],
+)
+def test_a_sentence_says_which_to_take(rows, said):
+    found = [EstimatorRow(name, **advised_of(*each)) for name, each in rows.items()]
+    assert said in advised(found)

@@ -484,9 +484,9 @@ def test_the_same_settings_find_the_same_file():
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({}, "its standard error can be believed for 50 % of them"),
-        ({"share_estimate": 1.0}, "log p(x) and its standard errors can be believed"),
-        ({"share_bad_k": 0.004}, "k-hat > 0.7 for less than 1 % of the data: for those, log p(x) is a lower bound"),
+        ({}, "log p(x) is a lower bound, not an estimate, for 50 % of the rows (k-hat > 0.7 for 0 %)"),
+        ({"share_estimate": 1.0}, "log p(x) is an estimate for all rows, by k-hat, and its standard errors hold"),
+        ({"share_bad_k": 0.004}, "for 50 % of the rows (k-hat > 0.7 for less than 1 %)"),
         ({"share_bad_k": None}, "k-hat needs at least 30 chains: "),
         ({"bound": "upper if converged"}, "if the chains behind it have reached the posterior; where k-hat > 0.7 (0 %"),
     ],

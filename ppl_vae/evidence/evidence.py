@@ -34,7 +34,6 @@ BIAS = {  # of each kind of bound, leading term, in halves of its variance; the 
 
 
 ARRAYS = ("log_evidence", "mc_se", "ess", "pareto_k", "elbo", "smoothed", "num_used")
-MEASURES = ("counting", "lebesgue")
 OPTIONAL = ("digests", "shared_errors", "skewness", "spread", "believed")
 WORDS = ("bound", "measure")
 CHECKS = "checks."  # before the name of each, in a file
@@ -149,16 +148,15 @@ class Evidence:
             >>> Evidence.exact([-1.0, -2.0], [[0.0], [1.0]], measure="lebesgue").is_estimate.tolist()
             [True, True]
         """
-        values, rows = np.asarray(log_p, dtype=np.float64), torch.as_tensor(np.asarray(x))
-        if values.shape != (len(rows),) or not np.isfinite(values).all():
-            found = f"{values.shape} with {np.isfinite(values).sum()} finite numbers"
-            raise ValueError(f"log_p has shape {found}, x {len(rows)} rows: give one finite number for each")
-        if measure not in MEASURES:
-            raise ValueError(f"measure is {measure!r}; it must be one of {', '.join(map(repr, MEASURES))}")
-        zero, one = np.zeros(len(rows)), np.ones(len(rows))
+        values, x = np.asarray(log_p, dtype=np.float64), torch.as_tensor(np.asarray(x))
+        if values.shape != (len(x),) or not np.isfinite(values).all():
+            raise ValueError(f"log_p has shape {values.shape}, x {len(x)} rows: give a finite number for each row")
+        if measure not in ("counting", "lebesgue"):
+            raise ValueError(f"measure is {measure!r}; it must be one of 'counting', 'lebesgue'")
+        zero, one = np.zeros(len(x)), np.ones(len(x))
         arrays = (values, zero, one, zero - np.inf, values, values, one.astype(int))
-        exact: dict[str, Any] = {"skewness": zero, "spread": zero, "believed": one.astype(bool)}
-        return Evidence(*arrays, digests=digests(rows), measure=measure, **exact)
+        known: dict[str, Any] = {"skewness": zero, "spread": zero, "believed": one.astype(bool)}
+        return Evidence(*arrays, digests=digests(x), measure=measure, **known)
 
     @property
     def unresolved(self) -> np.ndarray:
