@@ -32,7 +32,7 @@ def test_rows_without_an_estimate_get_one(tmp_path):
 def test_rows_with_an_estimate_are_left_alone():
     bed = pv.beds.linear_gaussian(6, 2)
     found = refined_evidence(bed.model, bed.guide, pv.Dataset(bed.x), ImportanceSampling(100), seed=0, progress=False)
-    alone = pv.log_evidence(bed.model, bed.guide, bed.x, ImportanceSampling(100), seed=0, progress=False)
+    alone = pv.log_evidence(bed.model, bed.guide, pv.Dataset(bed.x), ImportanceSampling(100), seed=0, progress=False)
     assert not found.checks["refined"].any()
     np.testing.assert_array_equal(found.log_evidence, alone.log_evidence)
 
