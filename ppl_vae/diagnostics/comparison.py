@@ -10,8 +10,9 @@ from scipy.stats import skew
 
 from ppl_vae.diagnostics.comparable import BAD_K, of_bounds, of_k_hat, refuse_unlike, unchecked
 from ppl_vae.diagnostics.comparison_table import ModelComparison
+from ppl_vae.diagnostics.difference import Difference
 from ppl_vae.diagnostics.simultaneous import Reach, pairs_of
-from ppl_vae.diagnostics.trained_model import FEWEST_TRAININGS, Difference, TrainedModel, variance_of_mean
+from ppl_vae.diagnostics.trained_model import FEWEST_TRAININGS, TrainedModel, variance_of_mean
 from ppl_vae.evidence import Evidence, EvidenceInterval
 
 if TYPE_CHECKING:

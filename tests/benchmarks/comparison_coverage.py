@@ -15,8 +15,9 @@ import numpy as np
 import torch
 
 from ppl_vae.diagnostics import gradient_noise
+from ppl_vae.diagnostics.difference import Difference
 from ppl_vae.diagnostics.simultaneous import Reach, pairs_of
-from ppl_vae.diagnostics.trained_model import Difference, TrainedModel
+from ppl_vae.diagnostics.trained_model import TrainedModel
 from ppl_vae.evidence import Evidence
 
 Case = Callable[[np.random.Generator], bool]
