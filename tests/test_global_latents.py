@@ -132,6 +132,37 @@ def test_standard_errors_are_clustered_by_the_latent():
     assert found[0][np.arange(7)].shared_errors.shape == (7, 30)
 
 
+@pytest.mark.statistical
+@pytest.mark.parametrize("width", [0.05, 1.0])
+def test_draws_that_miss_the_mass_are_told(width):
+    """g ~ q(g) = N(0, 1), x ~ N(g, 2 width^2), exact guide given g: within a draw all weights are equal, between
+    32 draws they are not. A narrow likelihood is never an estimate; of a wide one 95 % intervals cover in 90 % or more.
+    """
+
+    def model(x):
+        g = pyro.sample("g", dist.Normal(x.new_zeros(()), 1.0))
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(()), width))
+            pyro.sample("x", dist.Normal(g + z, width), obs=x[:, 0])
+
+    def guide(x):
+        g = pyro.sample("g", dist.Normal(x.new_zeros(()), 1.0))
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("z", dist.Normal((x[:, 0] - g) / 2, width / 2**0.5))
+
+    x = torch.tensor([0.0, 1.0, 1.5, 2.0, 2.5], dtype=torch.float64)[:, None]
+    exact = dist.Normal(0.0, (1 + 2 * width**2) ** 0.5).log_prob(x[:, 0]).numpy()
+    covered = []
+    for seed in range(20):
+        with pytest.warns(UserWarning, match="'g' lies outside"):
+            found = pv.log_evidence(model, guide, x, num_particles=1000, seed=seed, progress=False)
+        assert (found.ess <= 1 / found.mc_se**2).all()
+        covered += (np.abs(found.log_evidence - exact) < 1.96 * found.mc_se)[found.is_estimate].tolist()
+        if width < 1:
+            assert not found.is_estimate.any()
+    assert width < 1 or np.mean(covered) >= 0.9 and len(covered) >= 30
+
+
 def test_a_target_is_met_by_clusters_too():
     program = OneMean()
     with pytest.warns(UserWarning, match="'mu' lies outside"):

@@ -13,7 +13,8 @@ from tqdm.auto import tqdm
 import ppl_vae as pv
 from ppl_vae import beds, likelihoods, posteriors, priors
 from ppl_vae.evidence import Defensive, ImportanceSampling, Sandwich, reduce_log_weights
-from ppl_vae.evidence.evidence import ARRAYS, bootstrap_se
+from ppl_vae.evidence.errors import bootstrap_se
+from ppl_vae.evidence.evidence import ARRAYS
 from ppl_vae.evidence.pareto import smooth
 
 GUIDES = {"exact": {}, "narrow": {"guide_scale": 0.6}, "wide": {"guide_scale": 1.7}, "shifted": {"guide_shift": 0.5}}

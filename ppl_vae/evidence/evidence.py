@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from scipy.special import logsumexp
 
+from ppl_vae.evidence.errors import cluster_errors, cluster_means, clustered_se, deviations, interquartile_range
 from ppl_vae.evidence.pareto import (
     GOOD_K,
     SMALLEST_NUM_PARTICLES,
@@ -51,7 +52,8 @@ class Evidence:
         log_evidence: log mean_k w_k, nats, (N,).
         mc_se: Its standard error, by the delta method sd(w) / (mean(w) sqrt(K)), (N,). Meaningless where k-hat > 0.5;
             infinite where all weights are zero, NaN where they are `unresolved`.
-        ess: Effective sample size, (sum w)^2 / sum w^2, between 1 and K, (N,).
+        ess: Effective sample size, (sum w)^2 / sum w^2, between 1 and K, (N,); NaN where they are `unresolved`. With
+            latents outside the data plate no more than 1 / (1 / K + mc_se^2).
         pareto_k: Pareto k-hat, (N,): above 0.7 log_evidence is a lower bound in expectation and no more.
         elbo: mean_k log w_k, (N,).
         smoothed: log mean_k w_k with the largest weights Pareto-smoothed, (N,): less variable where k-hat is below 0.7;
@@ -178,7 +180,7 @@ class Evidence:
         """Monte Carlo standard error of the mean over the rows, nats."""
         if self.shared_errors is None:
             return float(np.sqrt(np.square(self.mc_se).sum()) / len(self))
-        return float(_clustered_se(self.shared_errors.mean(0)))
+        return float(clustered_se(self.shared_errors.mean(0)))
 
     def __getitem__(self, rows: Any) -> "Evidence":
         some = [rows] if isinstance(rows, Integral) else rows
@@ -289,68 +291,27 @@ def reduce_log_weights(
     log_evidence = logsumexp(log_w, axis=0) - np.log(num_particles)
     nothing = np.isneginf(log_evidence)  # all weights are zero, and nobody knows what others would be
     ratio = np.exp(log_w - np.where(nothing, 0.0, log_evidence))  # w / mean(w)
-    errors = None if clusters is None else _cluster_errors(ratio, clusters)
-    parts = _deviations(ratio, strata) if errors is None else errors.T
-    se = np.sqrt(np.square(parts).sum(0)) if errors is None else _clustered_se(errors)
+    ess = num_particles**2 / np.maximum(np.square(ratio).sum(0), 1.0)
+    errors = None if clusters is None else cluster_errors(ratio, clusters)
+    parts = deviations(ratio, strata) if errors is None else errors.T
+    se = np.sqrt(np.square(parts).sum(0)) if errors is None else clustered_se(errors)
+    if clusters is not None:  # as few as there are draws of the global latent, and as bad as their tail
+        k_hat = np.maximum(k_hat, smooth(cluster_means(log_weights, clusters))[0])
+        ess = np.minimum(ess, 1 / (1 / num_particles + np.square(se)))
     unknown = unresolved(log_weights)
     equal = ~nothing & (log_evidence - log_w.min(0) <= rounding_of(log_weights))
     return Evidence(
         log_evidence=log_evidence,
         mc_se=np.where(unknown, np.nan, np.where(nothing, np.inf, se)),
-        ess=np.where(nothing, 0.0, num_particles**2 / np.maximum(np.square(ratio).sum(0), 1.0)),
+        ess=np.where(unknown, np.nan, np.where(nothing, 0.0, ess)),
         pareto_k=k_hat,
         elbo=log_w.mean(0),
         smoothed=np.where(k_hat > GOOD_K, np.nan, smoothed),
         num_used=np.full(num_data, num_particles),
         shared_errors=None if errors is None else np.where(unknown[:, None], np.nan, errors),
         skewness=np.where(equal, 0.0, error_skewness(parts)),
-        spread=_interquartile_range(log_w),
+        spread=interquartile_range(log_w),
     ).judged()
-
-
-def _cluster_errors(ratio: np.ndarray, clusters: np.ndarray) -> np.ndarray:
-    """What each cluster adds to the relative error of the mean weight, (K, B) -> (B, G)."""
-    members = clusters[:, None] == np.unique(clusters)
-    return (ratio - 1).T @ members / len(ratio)
-
-
-def _clustered_se(errors: np.ndarray) -> np.ndarray:
-    """Standard error of a mean from its clusters' contributions, (..., G) -> (...); NaN for one cluster."""
-    num_clusters = errors.shape[-1]
-    if num_clusters == 1:
-        return np.full(errors.shape[:-1], np.nan)
-    return np.sqrt(num_clusters / (num_clusters - 1) * np.square(errors).sum(-1))
-
-
-def _deviations(ratio: np.ndarray, strata: Sequence[int]) -> np.ndarray:
-    """What each particle adds to the relative error of the mean, whose variance is the sum of squares, (K, B)."""
-    if len(ratio) == 1:
-        return np.full_like(ratio, np.nan)
-    parts = np.split(ratio, np.cumsum(strata)[:-1]) if strata and min(strata) > 1 else [ratio]
-    apart = [(part - part.mean(0)) * np.sqrt(len(part) / (len(part) - 1)) for part in parts]
-    return np.concatenate(apart) / len(ratio)
-
-
-def _interquartile_range(log_weights: np.ndarray) -> np.ndarray:
-    """Between the quarter of the smallest and the quarter of the largest, (K, B) -> (B,)."""
-    quarter = len(log_weights) // 4
-    ordered = np.partition(log_weights, (quarter, len(log_weights) - 1 - quarter), axis=0)
-    with np.errstate(invalid="ignore"):  # half of the weights may be zero
-        return ordered[-1 - quarter] - ordered[quarter]
-
-
-def bootstrap_se(log_weights: np.ndarray, num_resamples: int, seed: int | None, strata: Sequence[int]) -> np.ndarray:
-    """Standard error of log mean_k w_k by resampling particles within each stratum, (B,).
-
-    References:
-        Efron and Tibshirani (1993), An introduction to the bootstrap, chapter 6.
-    """
-    log_w, rng = np.asarray(log_weights, dtype=np.float64), np.random.default_rng(seed)
-    largest = log_w.max(0)
-    ratio = np.exp(log_w - np.where(np.isneginf(largest), 0.0, largest))
-    counts = np.hstack([rng.multinomial(n, np.full(n, 1 / n), num_resamples) for n in strata])
-    se = np.log(np.maximum(counts @ ratio, np.finfo(float).tiny)).std(axis=0, ddof=1)
-    return np.where(np.isneginf(largest), np.inf, se)
 
 
 def concatenate(parts: list[Evidence]) -> Evidence:

@@ -9,7 +9,8 @@ from scipy.special import logsumexp
 
 from ppl_vae.checks import one_of, real_number, warn_caller, whole_number
 from ppl_vae.data import Dataset
-from ppl_vae.evidence.evidence import Evidence, bootstrap_se, concatenate, reduce_log_weights
+from ppl_vae.evidence.errors import bootstrap_se
+from ppl_vae.evidence.evidence import Evidence, concatenate, reduce_log_weights
 from ppl_vae.evidence.pareto import SMALLEST_NUM_PARTICLES, unresolved
 from ppl_vae.evidence.proposals import Defensive, prior_guide
 from ppl_vae.global_latents import GlobalDraws, conditionals
