@@ -95,6 +95,8 @@ def still_rising(bounds: Sequence[float], kl_weights: Sequence[float]) -> str | 
         >>> still_rising([-100.0 + i for i in range(40)], [1.0] * 40)
         'the held-out bound still rose at the end, by 4.00 nats in the last 4 epochs: train longer (num_epochs)'
     """
+    if not bounds:
+        return None
     settled = [bound for bound, weight in zip(bounds, kl_weights, strict=True) if weight >= 1 and np.isfinite(bound)]
     last = np.array(settled[-max(FEWEST_EPOCHS, round(SHARE * len(settled))) :])
     if len(last) < FEWEST_EPOCHS:
