@@ -115,7 +115,7 @@ class Evidence:
 
     @property
     def is_estimate(self) -> np.ndarray:
-        """Where log p(x) and its standard error may be believed, (N,): nominal 95 % intervals cover 93 % or more.
+        """Where log p(x) and its standard error may be believed, (N,), judged from rows alike.
 
         The error must not be skewed (Cochran's rule): the mean squared skewness of about 50 rows alike, by the
         interquartile range of log w, is below 1/16. One row's own k-hat or skewness would choose the rows that missed

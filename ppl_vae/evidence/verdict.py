@@ -4,7 +4,7 @@ import numpy as np
 
 __all__ = ["MOST_SQUARED_SKEWNESS", "NEIGHBOURS", "judge"]
 
-MOST_SQUARED_SKEWNESS = 1 / 16  # of the error; nominal 95 % intervals then cover 93 % or more
+MOST_SQUARED_SKEWNESS = 1 / 16  # of the error; docs/believability.md has the coverage of 95 % intervals at this limit
 NEIGHBOURS = 50  # rows whose skewness is averaged: that of a single row is as lucky as its value
 
 
