@@ -64,7 +64,7 @@ def test_what_is_lacking_is_a_line_in_the_log(lacking, tmp_path):
         check=False,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    lines = ran.stdout.splitlines()
+    lines = [line for line in ran.stdout.splitlines() if not line.startswith("ppl_vae.training.warnings")]
     assert [line.split(": ")[0] for line in lines] == [
         "ppl_vae.training.step training step recorded, not compiled",
         "ppl_vae.training.step training step recorded, not compiled",
@@ -139,7 +139,7 @@ def test_a_compilation_that_ends_early_leaves_all_as_it_was(ending, monkeypatch,
     assert before[1:] == after[1:]
     assert len(given) == 1
     if isinstance(ending, Exception):
-        said = [record.getMessage() for record in caplog.records]
+        said = [record.getMessage() for record in caplog.records if record.name == "ppl_vae.training.step"]
         assert len(said) == 1
         assert said[0].startswith("training step recorded, not compiled: ")
         assert "\n" not in said[0]
@@ -200,6 +200,7 @@ PAIRS = {
         for gradient in GRADIENTS
         if gradient != "StickingTheLanding" or name == "TraceELBO"
         if gradient != "ScoreFunction" or name not in ("MIWAE", "PIWAE")
+        if gradient == "VIMCO" or name in ("TraceELBO", "IWAE")  # the others are in test_recording.py
     },
 }
 
@@ -221,7 +222,7 @@ def with_context(dtype):
     return model.to(dtype), guide.to(dtype)
 
 
-SINGLE = [(name, torch.float32) for name in ("MeanFieldELBO", "IWAE, VIMCO", "Renyi, DoublyReparameterized")]
+SINGLE = [(name, torch.float32) for name in ("MeanFieldELBO", "IWAE, VIMCO", "IWAE, DoublyReparameterized")]
 
 
 @pytest.mark.parametrize(("name", "dtype"), [*((name, torch.float64) for name in PAIRS), *SINGLE])

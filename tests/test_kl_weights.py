@@ -155,7 +155,7 @@ UNDEFINED = {
 PAIRS = [pair for pair in product(ESTIMATORS, EXACT) if pair not in UNDEFINED]
 
 
-def estimate(objective, kl_weight, num_rows=2000, repeats=20):
+def estimate(objective, kl_weight, num_rows=1500, repeats=16):
     """Mean value and gradient per row over independent batches, and their standard errors, (1 + 5,)."""
     program, x, found = Counts(), X.expand(num_rows), []
     with pv.seeded(0):
