@@ -45,6 +45,7 @@ class Guide(PyroModule):
         Mattei and Frellsen (2019), MIWAE, arXiv:1812.02633, section 3 (zero imputation in the encoder).
 
     Example:
+        >>> import torch
         >>> from ppl_vae.families import posteriors
         >>> guide = Guide(posteriors.MeanFieldNormal(2), (28, 28))
         >>> guide(torch.zeros(3, 28, 28)).shape

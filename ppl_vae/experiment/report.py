@@ -78,7 +78,7 @@ def reading(metrics: Mapping[str, Any]) -> list[str]:
 
     Example:
         >>> metrics = {"share_bad_k": 0.12, "active_units": 2, "latent_dim": 2}
-        >>> reading(metrics)[0][:85]
+        >>> reading(metrics)[0][:86]
         'log p(x) is a lower bound, not an estimate, for 12 % of the rows (k-hat > 0.7 for 12 %'
     """
     lines = [_reading_of_k(metrics)]

@@ -16,7 +16,7 @@ __all__ = ["constant_features", "few_rows", "still_rising", "warn_after", "warn_
 
 logger = logging.getLogger(__name__)
 
-FEW_ROWS = {"train": 100, "valid": 30, "test": 30}
+FEW_ROWS = {"train": 50, "valid": 10, "test": 10}
 FEWEST_EPOCHS = 10  # that a trend is read from
 SHARE = 0.3  # of the epochs, the last ones
 LEVEL = 0.999  # of the trend's interval: bounds of neighbouring epochs are correlated
@@ -95,7 +95,7 @@ def still_rising(bounds: Sequence[float], kl_weights: Sequence[float]) -> str | 
         >>> still_rising([-100.0 + i for i in range(40)], [1.0] * 40)
         'the held-out bound still rose at the end, by 4.00 nats in the last 4 epochs: train longer (num_epochs)'
     """
-    if not bounds:
+    if len(bounds) == 0:
         return None
     settled = [bound for bound, weight in zip(bounds, kl_weights, strict=True) if weight >= 1 and np.isfinite(bound)]
     last = np.array(settled[-max(FEWEST_EPOCHS, round(SHARE * len(settled))) :])
