@@ -23,7 +23,7 @@ class Guide(PyroModule):
     """An amortised posterior: q(z given x, c) from features of x.
 
     Missing values (NaN) are set to zero before the encoder; with `missing=True` it is also told which were observed.
-    `columns` holds the names of the columns that `fit` trained on, as in `Model`.
+    `columns` and `num_train` say what `fit` trained on, as in `Model`.
     A plain Pyro guide: it works wherever `Model` does.
 
     Args:
@@ -65,6 +65,7 @@ class Guide(PyroModule):
         self.event_shape, self.missing = shape_of(event_shape), missing
         self.context_dim = whole_number(context_dim, "context_dim", at_least=0)
         self.columns: dict[str, tuple[str, ...]] = {}
+        self.num_train: int | None = None
         require_module(posterior, "posterior")
         context = example_rows(context_dim) if context_dim else None
         examples = self.inputs(example_rows(*self.event_shape), context)

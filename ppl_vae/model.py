@@ -32,7 +32,7 @@ class Model(PyroModule):
 
     log p(x, z) = log p(z given c) + sum_i log p(x_i given z, c), the sum over observed elements of x (NaN is missing).
     `columns` holds the names of the columns of x and context that `fit` trained on, where they had any; data whose
-    columns are named otherwise are refused from then on.
+    columns are named otherwise are refused from then on; `num_train` is the number of its rows, None before.
     A plain Pyro model: for `pyro.infer.SVI`, `pyro.poutine.trace`, `pyro.infer.Predictive`, `pyro.render_model`.
 
     Args:
@@ -76,6 +76,7 @@ class Model(PyroModule):
             require_module(part, name)
         self.context_dim = whole_number(context_dim, "context_dim", at_least=0)
         self.columns: dict[str, tuple[str, ...]] = {}
+        self.num_train: int | None = None
         context = example_rows(context_dim) if context_dim else None
         self.latent_dim = _read_prior(prior, context)
         examples = join(example_rows(self.latent_dim), 1, context=context)

@@ -173,10 +173,17 @@ def evaluating(*programs: Program) -> Iterator[None]:
         raise type(error)(said).with_traceback(error.__traceback__) from None
 
 
-def remember_columns(data: Dataset, *programs: Program) -> None:
-    """Let a Model and a Guide know the columns that they are trained on."""
+def remember_data(data: Dataset, *programs: Program) -> None:
+    """Let a Model and a Guide know the columns that they are trained on, and how many rows."""
     for part in _models_and_guides(*programs):
         part.columns = part.columns | data.columns
+        part.num_train = len(data.train)
+
+
+def rows_fitted(program: Program) -> int | None:
+    """How many rows a Model was fitted to, the fewest where there are several; None where it is not known."""
+    known = [part.num_train for part in _models_and_guides(program) if part.num_train is not None]
+    return min(known, default=None)
 
 
 def _models_and_guides(*programs: Program) -> list[Model | Guide]:

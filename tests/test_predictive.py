@@ -142,7 +142,7 @@ def test_conditional_pit_is_the_exact_conditional(guide_scale):
     pit = conditional_pit(bed.model, bed.guide, bed.x, num_folds=4, num_particles=4000, **QUIET)
     assert np.abs(pit.below - exact_conditional(bed, bed.x)).max() < 4.5 * 0.5 / 2000**0.5
     assert not pit.at.any()
-    assert np.isneginf(pit.pareto_k).all() == (guide_scale == 1.0)
+    assert (pit.pareto_k < 0.7).all()
 
 
 def test_a_narrow_likelihood_makes_no_false_tails():
@@ -260,12 +260,6 @@ def test_what_cannot_be_done_is_one_clear_error():
         conditional_pit(bed.model, bed.guide, bed.x, num_folds=0)
     assert len(conditional_pit(bed.model, bed.guide, bed.x, num_folds=9, num_particles=30).pareto_k) == 5
 
-    def cannot_miss(x, context=None):
-        with pyro.plate("data", len(x), dim=-1):
-            pyro.sample("z", dist.Normal(x[:, :2], 1.0).to_event(1))
-
-    with pytest.raises(ValueError, match="the guide must take NaN"):
-        conditional_pit(bed.model, cannot_miss, bed.x, num_particles=30)
     with pytest.raises(ValueError, match=r"reliability is for 0 and 1"):
         reliability(marginal_pit(bed.model, bed.x, num_samples=30))
 
@@ -292,7 +286,7 @@ def test_a_model_that_cannot_miss_is_blamed_and_not_its_guide():
             z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
             pyro.sample("x", dist.Normal(z[..., [0, 0, 0, 0, 0]], 1.0).to_event(1), obs=x)
 
-    with pytest.raises(ValueError, match=r"log p\(x, z\) of a datum with hidden entries is NaN: the model must mask"):
+    with pytest.raises(ValueError, match=r"log p\(x, z\) of a row with hidden entries is NaN: the model must mask"):
         conditional_pit(model, bed.guide, bed.x, num_particles=30)
 
 
@@ -377,7 +371,7 @@ def test_correlation_is_that_of_pairs_of_features():
     assert np.isnan(correlation(rng.normal(size=(30, 1))))
 
 
-def test_features_that_the_model_takes_for_independent_are_flagged_by_their_correlation_alone():
+def test_features_that_the_model_takes_for_independent_are_flagged_by_their_correlations_alone():
     """A model that has collapsed: right margins, and nothing between them. Level 1 / 201."""
     bed = beds.linear_gaussian(num_data=300, noise=0.5)
     mean, scale = bed.x.mean(0), bed.x.std(0)
@@ -388,7 +382,7 @@ def test_features_that_the_model_takes_for_independent_are_flagged_by_their_corr
             pyro.sample("x", dist.Normal(mean, scale).to_event(1), obs=x)
 
     p_values = predictive_check(collapsed, from_the_prior, bed.x, **QUIET).p_values()
-    assert p_values.pop("correlation") == pytest.approx(1 / 201)
+    assert p_values.pop("correlation") == p_values.pop("partial_correlation") == pytest.approx(1 / 201)
     assert min(p_values.values()) > 0.05
 
 
@@ -398,9 +392,9 @@ def test_statistics_of_bits_that_are_one_count_once():
     assert set(check.observed) == set(STATISTICS)
     shares = check.prior_predictive["mean"]
     one_side = (shares < 0.5).all() or (shares > 0.5).all()  # where m (1 - m) is monotone
-    assert check.num_distinct() == 2 + (not one_side)  # max is always 1
+    assert check.num_distinct() == 3 + (not one_side)  # max is always 1
     model, x = simulated("Gaussian", 60)
-    assert predictive_check(model, from_the_prior, x, num_samples=50, **QUIET).num_distinct() == 4  # no zeros
+    assert predictive_check(model, from_the_prior, x, num_samples=50, **QUIET).num_distinct() == 5  # no zeros
 
 
 def test_latents_that_data_share_are_refused():
@@ -489,7 +483,7 @@ def test_a_statistic_per_feature_names_the_worst():
 @pytest.fixture(scope="module")
 def bits():
     bed = beds.beta_bernoulli(num_data=1000, alpha=1.0, beta=1.5)
-    return conditional_pit(bed.model, bed.guide, bed.x, num_folds=8, num_particles=100, progress=False)
+    return conditional_pit(bed.model, bed.guide, bed.x, num_folds=8, num_particles=200, progress=False)
 
 
 def some_rows(pit, rows):

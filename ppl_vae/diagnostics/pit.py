@@ -14,15 +14,16 @@ from tqdm.auto import tqdm
 from ppl_vae.checks import whole_number
 from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.diagnostics.entries import below_and_at, check_observed, site_of_x
+from ppl_vae.diagnostics.hiding import Hiding, Predicted
 from ppl_vae.diagnostics.uniformity import holm, uniformity_p_value
 from ppl_vae.evidence import reduce_log_weights
 from ppl_vae.evidence.summary import k_hat_of
 from ppl_vae.importance import rows_per_chunk
 from ppl_vae.inspection import check_data
 from ppl_vae.plates import require_no_inner_plates
-from ppl_vae.programs import arguments, evaluating, place
+from ppl_vae.programs import arguments, evaluating, place, rows_fitted
 from ppl_vae.seeding import derived_seed, seeded
-from ppl_vae.terms import LogTerms, Program, is_local, log_terms, run_under_particles, sample_sites
+from ppl_vae.terms import Program, is_local, run_under_particles, sample_sites
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -89,6 +90,8 @@ class PIT:
         kind: "marginal" or "conditional".
         dims: Names of the dims of x.
         coords: Their coordinates, by name.
+        num_train: Number of other rows that the model was fitted to, whose errors are allowed for; None if it is not
+            known or the parameters are.
 
     References:
         Czado, Gneiting and Held (2009), Predictive model assessment for count data, Biometrics 65, section 2.1.
@@ -109,6 +112,7 @@ class PIT:
     kind: str
     dims: tuple[str, ...]
     coords: dict[str, np.ndarray]
+    num_train: int | None = None
 
     def __len__(self) -> int:
         return len(self.values)
@@ -123,7 +127,7 @@ class PIT:
         missing = np.isnan(columns)
         filled = np.where(missing, np.random.default_rng(0).random(columns.shape), columns)
         seen_first = np.take_along_axis(filled, missing.argsort(1, kind="stable"), 1)
-        p_values = uniformity_p_value(seen_first[:, : (~missing).sum(1).max()])
+        p_values = uniformity_p_value(seen_first[:, : (~missing).sum(1).max()], self.num_train)
         return np.where(missing.all(1), np.nan, p_values).reshape(self.values.shape[1:])
 
     @property
@@ -191,7 +195,7 @@ def marginal_pit(
     Args:
         model: `Model`, or any Pyro model with a plate "data" at dim -1 whose entries are independent given z.
         data: A `Dataset` (its rows: pass `data.test`), or an array, tensor, DataFrame, DataArray.
-        num_samples: Draws of z per datum S.
+        num_samples: Draws of z per row S.
         seed: Seed of the draws and of the randomisation.
         progress: Whether to show a bar when it takes more than two seconds.
 
@@ -217,13 +221,13 @@ def marginal_pit(
     check_observed(data.x)
     everything = torch.ones(data.event_shape, dtype=torch.bool, device=data.x.device)
 
-    def predict(part: Dataset, fold: Tensor) -> tuple[Any, Tensor]:
+    def predict(part: Dataset, fold: Tensor) -> Predicted:
         trace = run_under_particles(model, num_samples, *arguments(part.x, part.context))
         _refuse_shared(trace)
-        return trace, torch.zeros(num_samples, len(part))
+        return [trace], torch.zeros(num_samples, len(part))
 
     with evaluating(model):
-        return _Sweep(data, [everything], num_samples, seed, progress).pit("marginal", predict)
+        return _Sweep(data, [everything], num_samples, seed, progress).pit("marginal", predict, rows_fitted(model))
 
 
 def conditional_pit(
@@ -238,16 +242,18 @@ def conditional_pit(
 ) -> PIT:
     """Where every entry lies in what the model predicts for it from the rest of its datum, with that entry hidden.
 
-    The features are put into folds at random; each fold is made missing (NaN), z is drawn from the guide given the rest
-    and weighted: u_nj = sum_k w_k F(x_nj given z_k) / sum_k w_k. Exact for a right model as K grows, whatever the
-    guide; where k-hat is above 0.7 it is rough. The guide must take missing values. Nothing is refitted.
+    The features are put into folds at random; each fold is made missing (NaN) in the model. z is drawn in equal parts
+    from the guide given the rest, where it takes NaN, from the guide given all of x, and from that one with 1.5 times
+    its standard deviations (or the prior, where it is not normal). The draws are weighted by p(x_rest, z) over the
+    mixture: u_nj = sum_k w_k F(x_nj given z_k) / sum_k w_k. Exact for a right model as K grows, whatever the guide;
+    where k-hat is above 0.7 it is rough. Nothing is refitted.
 
     Args:
         model: `Model`, or any Pyro model with a plate "data" at dim -1 whose entries are independent given z.
-        guide: `Guide`, or any Pyro guide with the same latent sites that takes NaN.
+        guide: `Guide`, or any Pyro guide with the same latent sites.
         data: A `Dataset` (its rows: pass `data.test`), or an array, tensor, DataFrame, DataArray.
         num_folds: Into how many parts the features go; with as many as there are features, or more, one at a time.
-        num_particles: Draws per datum and fold K.
+        num_particles: Draws per row and fold K.
         seed: Seed of the folds, the draws and the randomisation.
         progress: Whether to show a bar when it takes more than two seconds.
 
@@ -255,7 +261,7 @@ def conditional_pit(
         The values, their test, and k-hat.
 
     Raises:
-        ValueError: no folds; x missing throughout; a guide or a model that gives NaN where x is missing.
+        ValueError: no folds; x missing throughout; a model that gives NaN where x is missing.
 
     References:
         Gelfand, Dey and Chang (1992), Model determination using predictive distributions, Bayesian Statistics 4.
@@ -272,14 +278,14 @@ def conditional_pit(
     check_observed(data.x)
     folds = _folds(data, num_folds, seed)
 
-    def predict(part: Dataset, fold: Tensor) -> tuple[Any, Tensor]:
-        args = arguments(part.x.masked_fill(fold, torch.nan), part.context)
-        terms = log_terms(model, guide, *args, num_particles=num_particles)
-        _refuse_nan(terms)
-        return terms.model_trace, terms.log_weights
-
+    programs = Hiding(model, guide)
     with evaluating(model, guide):
-        return _Sweep(data, folds, num_particles, seed, progress).pit("conditional", predict)
+        programs.look_at(data[:1], folds[0])
+
+        def predict(part: Dataset, fold: Tensor) -> Predicted:
+            return programs.predict(part, fold, num_particles)
+
+        return _Sweep(data, folds, num_particles, seed, progress).pit("conditional", predict, rows_fitted(model))
 
 
 def _refuse_shared(trace: poutine.Trace) -> None:
@@ -290,15 +296,6 @@ def _refuse_shared(trace: poutine.Trace) -> None:
                 f'latent site {site["name"]!r} is outside the plate "data", so the data depend on each other and their '
                 "PIT values as well: condition the model on a value of it (pyro.condition)"
             )
-
-
-def _refuse_nan(terms: LogTerms) -> None:
-    """Raise if a datum with hidden entries has no weight, and say whose fault it is."""
-    if terms.log_q.isnan().any():
-        raise ValueError("log q(z given x) of a datum with hidden entries is NaN: the guide must take NaN in x")
-    if terms.log_weights.isnan().any():
-        remedy = "the model must mask them: fn, obs = families.missing.observed_part(fn, x)"
-        raise ValueError(f"log p(x, z) of a datum with hidden entries is NaN: {remedy}")
 
 
 def _folds(data: Dataset, num_folds: int, seed: int) -> list[Tensor]:
@@ -312,7 +309,7 @@ def _folds(data: Dataset, num_folds: int, seed: int) -> list[Tensor]:
 
 @dataclass(frozen=True)
 class _Sweep:
-    """All data, fold by fold, some rows at a time."""
+    """All rows, fold by fold, some rows at a time."""
 
     data: Dataset
     folds: list[Tensor]
@@ -320,8 +317,8 @@ class _Sweep:
     seed: int
     progress: bool
 
-    def pit(self, kind: str, predict: Callable[[Dataset, Tensor], tuple[Any, Tensor]]) -> PIT:
-        """PIT values by what `predict` gives for some rows and a fold: a trace with p(x given z), and log-weights."""
+    def pit(self, kind: str, predict: Callable[[Dataset, Tensor], Predicted], num_train: int | None) -> PIT:
+        """By what `predict` gives for some rows and a fold: traces with p(x given z), and log-weights."""
         x, num_folds = self.data.x.cpu().numpy().astype(np.float64), len(self.folds)
         below, at, size = (np.full(x.shape, np.nan) for _ in range(3))
         at_halves = np.full((2, *x.shape), np.nan)
@@ -329,21 +326,21 @@ class _Sweep:
         for i, rows in self._parts(kind):
             fold, part = self.folds[i], self.data[rows]
             with seeded(derived_seed(self.seed, i, rows.start)):
-                trace, log_weights = predict(part, fold)
-                *values, pareto_k[i, rows] = _averages(trace, log_weights, part)
+                *values, pareto_k[i, rows] = _averages(*predict(part, fold), part)
             where = fold.cpu().numpy() & ~np.isnan(x[rows])
             for array, value in zip((below, at, *at_halves, size), values, strict=True):
                 array[rows][where] = value[where]
         v = np.random.default_rng(derived_seed(self.seed, num_folds)).random(x.shape)
         u = (size * (below + v * at) + v) / (size + 1)
-        return PIT(u, below, at, at_halves, x, pareto_k, kind, self.data.dims, dict(self.data.coords))
+        names = self.data.dims, dict(self.data.coords)
+        return PIT(u, below, at, at_halves, x, pareto_k, kind, *names, num_train)
 
     def _parts(self, kind: str) -> Iterator[tuple[int, slice]]:
         """Every fold and chunk of rows, with a bar."""
         num_data = len(self.data)
         step = rows_per_chunk(num_data, self.num_particles, None)
         total = num_data * len(self.folds)
-        with tqdm(total=total, desc=f"{kind} PIT", unit=" data", disable=not self.progress, delay=2) as bar:
+        with tqdm(total=total, desc=f"{kind} PIT", unit=" rows", disable=not self.progress, delay=2) as bar:
             for i in range(len(self.folds)):
                 for start in range(0, num_data, step):
                     rows = slice(start, min(start + step, num_data))
@@ -351,19 +348,26 @@ class _Sweep:
                     bar.update(rows.stop - rows.start)
 
 
-def _averages(trace: poutine.Trace, log_weights: Tensor, part: Dataset) -> tuple[np.ndarray, ...]:
-    """P(X < x), P(X = x) by all draws and by halves of them, and the ESS, (B, *event) each; k-hat, (B,)."""
-    require_no_inner_plates(trace, "a PIT")
-    site, x = site_of_x(trace, part.event_shape.numel()), part.x.nan_to_num()
-    below, at = below_and_at(site["fn"], x.reshape(len(x), *site["fn"].event_shape))
-    log_w, middle = log_weights.cpu().numpy(), len(log_weights) // 2
-    evidence, halves = reduce_log_weights(log_w), (slice(max(middle, 1)), slice(middle, None))
-    log_w = log_w.astype(np.float64)
-    weights = softmax(log_w, axis=0)
+def _averages(traces: list[poutine.Trace], log_weights: Tensor, part: Dataset) -> tuple[np.ndarray, ...]:
+    """P(X < x), P(X = x) by all draws and by halves of them, and the ESS, (B, *event) each; k-hat, (B,).
+
+    The halves are the draws of even and of odd number, so that each has its share of every trace.
+    """
+    parts = [_below_and_at(trace, part) for trace in traces]
+    below, at = (np.concatenate(each) for each in zip(*parts, strict=True))
+    log_w = log_weights.cpu().numpy()
+    evidence, log_w = reduce_log_weights(log_w), log_w.astype(np.float64)
+    weights, halves = softmax(log_w, axis=0), (slice(0, None, 2), slice(min(1, len(log_w) - 1), None, 2))
     means = [_mean(weights, below), _mean(weights, at)]
     means += [_mean(softmax(log_w[half], axis=0), at[half]) for half in halves]
     ess = evidence.ess.reshape(-1, *[1] * len(part.event_shape))
-    return *(mean.reshape(x.shape) for mean in means), np.broadcast_to(ess, x.shape), evidence.pareto_k
+    return *(mean.reshape(part.x.shape) for mean in means), np.broadcast_to(ess, part.x.shape), evidence.pareto_k
+
+
+def _below_and_at(trace: poutine.Trace, part: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    require_no_inner_plates(trace, "a PIT")
+    site, x = site_of_x(trace, part.event_shape.numel()), part.x.nan_to_num()
+    return below_and_at(site["fn"], x.reshape(len(x), *site["fn"].event_shape))
 
 
 def _mean(weights: np.ndarray, probabilities: np.ndarray) -> np.ndarray:

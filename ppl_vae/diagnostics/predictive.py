@@ -6,26 +6,31 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pyro import poutine
 from scipy.stats import rankdata
 from tqdm.auto import tqdm
 
 from ppl_vae.checks import whole_number
 from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.diagnostics.datatree import SAMPLE_DIMS, Names
-from ppl_vae.diagnostics.draws import Draws, Sampler, read_layout
+from ppl_vae.diagnostics.draws import read_layout
 from ppl_vae.diagnostics.entries import check_observed
+from ppl_vae.diagnostics.resampled import Resampled, resampled
 from ppl_vae.diagnostics.statistics import OF_ENTRIES, ROUNDING, STATISTICS, Statistic
+from ppl_vae.diagnostics.uniformity import effective_rows
 from ppl_vae.importance import PAIRS_PER_CHUNK
 from ppl_vae.inspection import check_data
-from ppl_vae.programs import place
-from ppl_vae.seeding import derived_seed
-from ppl_vae.terms import Program
+from ppl_vae.plates import rows_first
+from ppl_vae.programs import arguments, evaluating, place, rows_fitted
+from ppl_vae.seeding import derived_seed, seeded
+from ppl_vae.terms import Program, is_local, run_under_particles, sample_sites
 
 if TYPE_CHECKING:
     import xarray as xr
 
 __all__ = ["PredictiveCheck", "predictive_check"]
 
+NUM_PARTICLES = 1000  # draws of the guide per row, of which those of the posterior are chosen
 PREDICTIVES = {"prior_predictive": "prior", "posterior_predictive": "posterior"}
 
 
@@ -33,17 +38,20 @@ PREDICTIVES = {"prior_predictive": "prior", "posterior_predictive": "posterior"}
 class PredictiveCheck:
     """Test statistics of the data and of replicated data sets; `print` shows them with their p-values.
 
-    p = 2 min(P(T_rep > T) + P(T_rep = T) / 2, ...), the data counted among the S + 1 sets. For the prior predictive
-    p is uniform if the model is right. For the posterior predictive it is not: z was drawn given the same x, so p is
-    too near 1; small values convict all the same.
+    p = 2 min(P(T_rep > T) + P(T_rep = T) / 2, ...), x counted among the S + 1 sets. For the prior predictive p is
+    uniform if the model is right. For the posterior predictive it is not: z was drawn given the same x, so p is too
+    near 1; small values convict all the same. Where the model was fitted to M other rows, its T_rep are off by as much
+    as T of those rows: their distances from the median are multiplied by sqrt(1 + N / M).
 
     Args:
         observed: T(x) by name: a number, or an array with one per feature.
         prior_predictive: T of data sets with z ~ p(z), by name, (S, ...).
-        posterior_predictive: T of data sets with z ~ q(z given x), by name, (S, ...).
-        num_data: Number of data N.
+        posterior_predictive: T of data sets with z ~ p(z given x), by name, (S, ...).
+        pareto_k: k-hat of the weights by which those z were chosen, (N,).
+        num_data: Number of rows N.
         dims: Names of the dims of x.
         coords: Their coordinates, by name.
+        num_train: Number M of other rows that the model was fitted to; None if its parameters are known.
 
     References:
         Gelman, Meng and Stern (1996), Posterior predictive assessment of model fitness, Statistica Sinica 6;
@@ -60,9 +68,11 @@ class PredictiveCheck:
     observed: dict[str, np.ndarray]
     prior_predictive: dict[str, np.ndarray]
     posterior_predictive: dict[str, np.ndarray]
+    pareto_k: np.ndarray
     num_data: int
     dims: tuple[str, ...]
     coords: dict[str, np.ndarray]
+    num_train: int | None = None
 
     @property
     def num_samples(self) -> int:
@@ -71,8 +81,13 @@ class PredictiveCheck:
 
     def p_values(self, group: str = "prior_predictive") -> dict[str, np.ndarray]:
         """Two-sided mid-p-values by name, each shaped like its statistic; NaN where it is, for x or for a replicate."""
-        replicated = getattr(self, group)
-        return {name: _two_sided(value, replicated[name]) for name, value in self.observed.items()}
+        replicated, widening = getattr(self, group), self._widening
+        return {name: _two_sided(value, replicated[name], widening) for name, value in self.observed.items()}
+
+    @property
+    def _widening(self) -> float:
+        """By how much the error of the fitted parameters spreads the replicates."""
+        return (self.num_data / effective_rows(self.num_data, self.num_train)) ** 0.5
 
     def num_distinct(self, group: str = "prior_predictive") -> int:
         """How many of the statistics that are numbers say something of their own.
@@ -149,7 +164,10 @@ class PredictiveCheck:
         return xr.Dataset(variables, {dim: values for dim, values in self.coords.items() if dim in used})
 
 
-def _two_sided(observed: np.ndarray, replicated: np.ndarray) -> np.ndarray:
+def _two_sided(observed: np.ndarray, replicated: np.ndarray, widening: float) -> np.ndarray:
+    if widening > 1:
+        median = np.median(replicated, axis=0)
+        replicated = median + widening * (replicated - median)
     above, equal = (replicated > observed).sum(0), (replicated == observed).sum(0)
     upper = (above + 0.5 * (equal + 1)) / (len(replicated) + 1)
     unknown = np.isnan(observed) | np.isnan(replicated).any(0)
@@ -168,10 +186,10 @@ def predictive_check(
 ) -> PredictiveCheck:
     """Test statistics T of x against those of S data sets drawn from the model, of the same size and missingness.
 
-    Two kinds of data sets. Prior predictive, z ~ p(z): what the model makes. Posterior predictive, z ~ q(z given x):
-    what it makes with the latents of these data. Off in both, the likelihood is wrong; off in the first alone, q(z)
-    averaged over the data is not the prior. A statistic that the model fits by construction (a mean, often) proves
-    nothing.
+    Two kinds of data sets. Prior predictive, z ~ p(z): what the model makes. Posterior predictive, z ~ p(z given x),
+    draws of the guide resampled by their importance weights: what it makes with the latents of these rows. Off in both,
+    the likelihood is wrong; off in the first alone, q(z) averaged over the rows is not the prior. A statistic that the
+    model fits by construction (a mean, often) proves nothing. Latents outside the data plate are the guide's draws.
 
     Args:
         model: `Model`, or any Pyro model with a plate "data" at dim -1.
@@ -209,8 +227,9 @@ def predictive_check(
     check_data(model, data.x, data.context, guide)
     check_observed(data.x)
     replicated: dict[str, dict[str, list[Any]]] = {group: {name: [] for name in statistics} for group in PREDICTIVES}
+    replicates = _replicates(model, guide, data, num_samples, seed)
     with tqdm(total=num_samples, desc="replicates", unit=" sets", disable=not progress, delay=2) as bar:
-        for drawn in _data_sets(model, guide, data, num_samples, seed):
+        for drawn in replicates(num_samples):
             for group, x in drawn.items():
                 for name, value in _evaluate(statistics, x).items():
                     replicated[group][name].append(value)
@@ -218,9 +237,11 @@ def predictive_check(
     return PredictiveCheck(
         observed=_evaluate(statistics, data.x.double().cpu().numpy()),
         **{group: {name: np.stack(each) for name, each in found.items()} for group, found in replicated.items()},
+        pareto_k=replicates.draws.pareto_k,
         num_data=len(data),
         dims=data.dims,
         coords=dict(data.coords),
+        num_train=rows_fitted(model),
     )
 
 
@@ -230,23 +251,56 @@ def _checked(statistics: Any) -> Mapping[str, Statistic]:
     return statistics
 
 
-def _data_sets(
-    model: Program, guide: Program, data: Dataset, num_samples: int, seed: int
-) -> Iterator[dict[str, np.ndarray]]:
-    """Replicated data sets of either kind, NaN where x is missing."""
-    layout, missing = read_layout(model, guide, data), data.x.isnan().cpu().numpy()
+def _replicates(model: Program, guide: Program, data: Dataset, num_samples: int, seed: int) -> "_Replicates":
+    layout = read_layout(model, guide, data)
     site = Names(data, layout, num_samples).x
     if site not in layout.observed:
         raise ValueError(f"none of the observed sites {list(layout.observed)} holds x: there is nothing to compare")
-    step = max(1, PAIRS_PER_CHUNK // len(data))
-    for start in range(0, num_samples, step):
-        draws = Draws(num_samples=min(step, num_samples - start))
-        sampler = Sampler(model, guide, data, draws, layout, derived_seed(seed, start))
-        for _ in sampler.run():
-            pass
-        for i in range(draws.num_samples):
-            drawn = {group: sampler.arrays[group][site][i].reshape(missing.shape) for group in PREDICTIVES}
-            yield {group: np.where(missing, np.nan, x.astype(np.float64)) for group, x in drawn.items()}
+    draws = resampled(model, guide, data, num_samples=num_samples, num_particles=NUM_PARTICLES, seed=seed)
+    return _Replicates(model, guide, data, site, bool(layout.shared), draws, seed)
+
+
+@dataclass(frozen=True)
+class _Replicates:
+    """Data sets drawn from the model, NaN where x is missing: with z from the prior, and from the posterior."""
+
+    model: Program
+    guide: Program
+    data: Dataset
+    site: str
+    shared: bool
+    draws: Resampled
+    seed: int
+
+    def __call__(self, num_samples: int) -> Iterator[dict[str, np.ndarray]]:
+        step = 1 if self.shared else max(1, PAIRS_PER_CHUNK // len(self.data))  # one draw of global latents a run
+        for start in range(0, num_samples, step):
+            draws = slice(start, min(start + step, num_samples))
+            with evaluating(self.model, self.guide), seeded(derived_seed(self.seed, start)):
+                found = [self._drawn(program, draws) for program in (self.model, self._given_x(draws))]
+            for each in zip(*found, strict=True):
+                yield dict(zip(PREDICTIVES, each, strict=True))
+
+    def _given_x(self, draws: slice) -> Program:
+        """The model with draws of the posterior, and of the guide for latents outside the data plate."""
+        trace = self.draws.trace(draws)
+        if self.shared:
+            for site in sample_sites(run_under_particles(self.guide, 1, *self._args)):
+                if not is_local(site):
+                    trace.add_node(site["name"], **site)
+        return poutine.replay(self.model, trace=trace)
+
+    def _drawn(self, program: Program, draws: slice) -> np.ndarray:
+        """Replicates of x, (S, N, *event)."""
+        count = draws.stop - draws.start
+        trace = run_under_particles(poutine.uncondition(program), count, *self._args)
+        missing = self.data.x.isnan().cpu().numpy()
+        x = rows_first(trace.nodes[self.site]["value"], trace.nodes[self.site]).double().cpu().numpy()
+        return np.where(missing, np.nan, x.reshape(count, *missing.shape))
+
+    @property
+    def _args(self) -> tuple[Any, ...]:
+        return arguments(self.data.x, self.data.context)
 
 
 def _evaluate(statistics: Mapping[str, Statistic], x: np.ndarray) -> dict[str, np.ndarray]:

@@ -7,7 +7,7 @@ from scipy import stats
 
 from ppl_vae.checks import shown, whole_number
 from ppl_vae.diagnostics.pit import PIT
-from ppl_vae.diagnostics.uniformity import holm
+from ppl_vae.diagnostics.uniformity import effective_rows, holm
 
 __all__ = ["Reliability", "reliability"]
 
@@ -69,9 +69,10 @@ class Reliability:
 def reliability(pit: PIT, num_bins: int = 10) -> Reliability:
     """Frequencies of ones among the entries with about the same predicted probability, in bins of equal width.
 
-    r_n = sum over the bin's entries of datum n of x - P(X = 1); se^2 = sum_n r_n^2 / count^2, or that of independent
-    entries if it is larger. Bins are by one half of the draws and P(X = 1) by the other: sorted by their own errors,
-    predictions would look too bold. Neighbouring bins are put together until 5 ones and 5 zeros are expected in each.
+    r_n = sum over the bin's entries of row n of x - P(X = 1); se^2 = sum_n r_n^2 / count^2, or that of independent
+    entries if it is larger, times 1 + N / M where the model was fitted to M other rows. Bins are by one half of the
+    draws and P(X = 1) by the other: sorted by their own errors, predictions would look too bold. Neighbouring bins are
+    put together until 5 ones and 5 zeros are expected in each.
 
     Args:
         pit: What `conditional_pit` (or `marginal_pit`) gave for binary x.
@@ -105,7 +106,8 @@ def reliability(pit: PIT, num_bins: int = 10) -> Reliability:
     merged[seen] = _merged(which, predicted[seen], whole_number(num_bins, "num_bins"))
     bins = [_bin(merged == i, x, predicted) for i in range(merged.max() + 1)]
     predicted, frequency, se, count = (np.array(each) for each in zip(*bins, strict=True))
-    return Reliability(predicted, frequency, se, count, pit.kind)
+    widening = (len(pit) / effective_rows(len(pit), pit.num_train)) ** 0.5
+    return Reliability(predicted, frequency, widening * se, count, pit.kind)
 
 
 def _merged(which: np.ndarray, predicted: np.ndarray, num_bins: int) -> np.ndarray:

@@ -5,21 +5,42 @@ from functools import lru_cache
 import numpy as np
 from scipy import special
 
-__all__ = ["holm", "uniform_band", "uniformity_p_value"]
+__all__ = ["effective_rows", "holm", "uniform_band", "uniformity_p_value"]
 
 NUM_POSITIONS = 50  # ordered values that are looked at, the smallest and the largest among them
 NUM_SIMULATIONS = 4999
 
 
-def uniformity_p_value(values: np.ndarray) -> np.ndarray:
+def effective_rows(num_data: int, num_train: int | None) -> float:
+    """How many rows N rows are worth against a model that was fitted to M other ones: N M / (N + M).
+
+    The mean of a function of x over N rows has variance v / N. Its expectation under a model fitted by maximum
+    likelihood has at most v / M, that of the mean over the training rows, and the two errors are independent. M = None
+    stands for a model whose parameters are known: N.
+
+    References:
+        Durbin (1973), Weak convergence of the sample distribution function when parameters are estimated, Annals of
+        Statistics 1 (which treats the rows that were fitted; new rows lose accuracy where those gain it).
+
+    Example:
+        >>> effective_rows(300, None), round(effective_rows(300, 1000))
+        (300, 231)
+    """
+    return num_data if num_train is None else num_data * num_train / (num_data + num_train)
+
+
+def uniformity_p_value(values: np.ndarray, num_train: int | None = None) -> np.ndarray:
     """P-value of uniformity on (0, 1): whether any of the ordered values is too small or too large.
 
     u_(i) of N uniform numbers is Beta(i, N + 1 - i); the statistic is the smallest two-sided probability over i, its
     distribution simulated once for each N, the p-value below 1 / 5000 bounded by the union over i. It sees tails that
     Kolmogorov-Smirnov does not. Numbers must be independent. `uniform_band` is the same test as a picture.
+    With `num_train`, N + 1 is replaced by n + 1 in the Beta distribution of each share i / (N + 1), n from
+    `effective_rows`.
 
     Args:
         values: Numbers in [0, 1].
+        num_train: Number of other rows that the distribution was fitted to; None where it is known.
 
     Shape:
         (*batch, N) -> (*batch,)
@@ -37,18 +58,21 @@ def uniformity_p_value(values: np.ndarray) -> np.ndarray:
         [1.0, 0.0128]
     """
     num_data = values.shape[-1]
-    ranks, null = _positions(num_data), _null(num_data)
-    found = _statistic(np.sort(values, axis=-1)[..., ranks - 1], num_data)
+    ranks, null = _positions(num_data), _null(num_data, num_train)
+    found = _statistic(np.sort(values, axis=-1)[..., ranks - 1], num_data, num_train)
     simulated = (1 + np.searchsorted(null, found, side="right")) / (len(null) + 1)
     return np.minimum(simulated, len(ranks) * found)
 
 
-def uniform_band(num_data: int, level: float = 0.95) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def uniform_band(
+    num_data: int, level: float = 0.95, num_train: int | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Between which bounds ordered values of N uniform numbers lie, all of them at once, with this probability.
 
     Args:
         num_data: N.
         level: The probability.
+        num_train: As in `uniformity_p_value`.
 
     Returns:
         Which of the ordered values (1 to N), lower bounds, upper bounds.
@@ -61,9 +85,10 @@ def uniform_band(num_data: int, level: float = 0.95) -> tuple[np.ndarray, np.nda
         >>> bool((low < ranks / 101).all() and (ranks / 101 < high).all())
         True
     """
-    ranks, null = _positions(num_data), _null(num_data)
+    ranks, null = _positions(num_data), _null(num_data, num_train)
+    below, above = _counts(ranks, num_data, num_train)
     local = null[max(0, int((1 - level) * (len(null) + 1)) - 1)] / 2
-    low, high = (inverse(ranks, num_data + 1 - ranks, local) for inverse in (special.betaincinv, special.betainccinv))
+    low, high = (inverse(below, above, local) for inverse in (special.betaincinv, special.betainccinv))
     return ranks, low, high
 
 
@@ -87,17 +112,23 @@ def _positions(num_data: int) -> np.ndarray:
     return np.unique(np.linspace(1, num_data, NUM_POSITIONS).round().astype(int))
 
 
-def _statistic(ordered: np.ndarray, num_data: int) -> np.ndarray:
+def _counts(ranks: np.ndarray, num_data: int, num_train: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """Parameters of the Beta distribution of the ordered values with these ranks."""
+    below = ranks * (effective_rows(num_data, num_train) + 1) / (num_data + 1)
+    return below, effective_rows(num_data, num_train) + 1 - below
+
+
+def _statistic(ordered: np.ndarray, num_data: int, num_train: int | None) -> np.ndarray:
     """Smallest two-sided probability of the ordered values at the positions, (*batch,)."""
-    ranks = _positions(num_data)
-    below, above = (tail(ranks, num_data + 1 - ranks, ordered) for tail in (special.betainc, special.betaincc))
+    counts = _counts(_positions(num_data), num_data, num_train)
+    below, above = (tail(*counts, ordered) for tail in (special.betainc, special.betaincc))
     return 2 * np.minimum(below, above).min(-1)
 
 
 @lru_cache(maxsize=16)
-def _null(num_data: int) -> np.ndarray:
+def _null(num_data: int, num_train: int | None) -> np.ndarray:
     """The statistic of uniform numbers, sorted: the spacings of their ordered values are those of gamma variables."""
-    ranks = _positions(num_data)
-    steps = np.diff(np.concatenate([[0], ranks, [num_data + 1]]))
+    below, _ = _counts(_positions(num_data), num_data, num_train)
+    steps = np.diff(np.concatenate([[0], below, [effective_rows(num_data, num_train) + 1]]))
     sums = np.random.default_rng(0).standard_gamma(steps, (NUM_SIMULATIONS, len(steps))).cumsum(-1)
-    return np.sort(_statistic(sums[:, :-1] / sums[:, -1:], num_data))
+    return np.sort(_statistic(sums[:, :-1] / sums[:, -1:], num_data, num_train))

@@ -1,6 +1,7 @@
 """Defensive importance sampling: a mixture of the guide and something wider, weighed by the balance heuristic."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ from ppl_vae.families.densities import ResidualLowRankNormal, StandardisedNormal
 from ppl_vae.inspection import check_data
 from ppl_vae.programs import arguments, evaluating
 from ppl_vae.seeding import seeded
-from ppl_vae.terms import Program, log_density_at, log_terms
+from ppl_vae.terms import LogTerms, Program, log_density_at, log_terms
 
 __all__ = ["Defensive"]
 
@@ -73,22 +74,24 @@ class Defensive:
     ) -> Tensor:
         """log p(x, z) - log mixture(z) at draws from both components, (K, B)."""
         check_data(model, data.x, data.context)
-        (narrow_count, wide_count), args = self.strata(num_particles), arguments(data.x, data.context)
-        share = wide_count / num_particles
+        args = arguments(data.x, data.context)
         wide = Inflated(self.inflation)(guide) if self.component == "inflated" else prior_guide(model)
         with evaluating(model, guide), seeded(seed):
-            narrow_terms = log_terms(model, guide, *args, num_particles=narrow_count)
-            wide_terms = log_terms(model, wide, *args, num_particles=wide_count)
-            parts = []
-            for terms in (narrow_terms, wide_terms):
-                log_q, log_r = (log_density_at(terms, program, *args) for program in (guide, wide))
-                parts.append(terms.log_joint - mix(log_q, log_r, share))
-        return torch.cat(parts)
+            return mixture_terms(model, zip((guide, wide), self.strata(num_particles), strict=True), *args)[1]
 
 
-def mix(log_q: Tensor, log_r: Tensor, share: float) -> Tensor:
-    """log((1 - share) q + share r)."""
-    return torch.logaddexp(log_q + math.log1p(-share), log_r + math.log(share))
+def mixture_terms(
+    model: Program, proposals: Iterable[tuple[Program, int]], *args: Any
+) -> tuple[list[LogTerms], Tensor]:
+    """Terms of so many draws of each proposal, and log p(x, z) - log mixture(z) of all of them, (K, B)."""
+    proposals = list(proposals)
+    total = sum(count for _, count in proposals)
+    terms = [log_terms(model, program, *args, num_particles=count) for program, count in proposals]
+    parts = []
+    for each in terms:
+        densities = [log_density_at(each, program, *args) + math.log(count / total) for program, count in proposals]
+        parts.append(each.log_joint - torch.stack(densities).logsumexp(0))
+    return terms, torch.cat(parts)
 
 
 def prior_guide(model: Program) -> Program:

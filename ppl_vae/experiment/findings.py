@@ -1,7 +1,7 @@
 """What a report finds out about a trained run: each diagnosis once, and what became of those that failed."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -48,7 +48,7 @@ BOUNDS = (1, 10, 100, 500)
 NUM_DRAWS = 200  # of z per simulated datum
 NUM_SIMULATED = 500
 NUM_PREDICTED = 100  # draws of z per datum of a marginal PIT
-NUM_CONDITIONED = 1000  # of a conditional one, whose weights make fewer of them
+NUM_CONDITIONED = 300  # of a conditional one, whose weights make fewer of them
 NUM_WORST = 20
 MODEL = "this model"
 
@@ -151,6 +151,7 @@ class Findings:
 
     Args:
         subject: The run.
+        names: Which are made at once; the others when they are asked for. None is all.
         progress: Whether to show a bar when it takes more than two seconds.
 
     Example:
@@ -158,16 +159,23 @@ class Findings:
         True
     """
 
-    def __init__(self, subject: Subject, *, progress: bool = True) -> None:
+    def __init__(self, subject: Subject, names: Iterable[str] | None = None, *, progress: bool = True) -> None:
         self.subject = subject
         self.found: dict[str, Any] = {}
-        bar = tqdm(DIAGNOSES.items(), desc="report", unit=" panels", disable=not progress, delay=2)
-        for name, diagnose in bar:
+        bar = tqdm(
+            list(DIAGNOSES if names is None else names), desc="report", unit=" panels", disable=not progress, delay=2
+        )
+        for name in bar:
             bar.set_postfix_str(name)
-            self.found[name] = attempt(lambda: diagnose(self))  # noqa: B023 - called at once
+            self._find(name)
+
+    def _find(self, name: str) -> Any:
+        if name not in self.found:
+            self.found[name] = attempt(lambda: DIAGNOSES[name](self))
+        return self.found[name]
 
     def __getitem__(self, name: str) -> Any:
-        found = self.found[name]
+        found = self._find(name)
         if isinstance(found, Exception):
             raise found
         return found

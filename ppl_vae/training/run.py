@@ -24,7 +24,7 @@ from ppl_vae.families.missing import missing_values
 from ppl_vae.inspection import check_data, check_programs
 from ppl_vae.model import Model
 from ppl_vae.objectives import Bound, Reparameterized
-from ppl_vae.programs import arguments, evaluating, modules_of, own_parameters, place, remember_columns
+from ppl_vae.programs import arguments, evaluating, modules_of, own_parameters, place, remember_data
 from ppl_vae.seeding import derived_seed, seeded
 from ppl_vae.terms import Program, log_terms
 from ppl_vae.training.alarm import collapse_warning, mean_rate
@@ -63,7 +63,7 @@ class Run:
         self.objective: Any = objective  # Pyro's base class declares none of the methods that its subclasses share
         data = place(data, model, guide, device=training.device)
         check_data(model, data.x, data.context, guide)
-        remember_columns(data, model, guide)
+        remember_data(data, model, guide)
         self.any_missing = data.has_missing
         self.train, self.valid = data.train, data.valid if "valid" in data.splits else None
         if training.patience is not None and self.valid is None:

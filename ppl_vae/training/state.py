@@ -108,7 +108,7 @@ def _registered(model: Program, guide: Program, run_once: Callable[[], object]) 
 
 
 def save_weights(path: str | Path, model: nn.Module, guide: nn.Module) -> Path:
-    """Write the state of model and guide, and the columns they know, to one file: nothing in it can execute.
+    """Write the state of model and guide, and what they know of the training data, to one file that cannot execute.
 
     No paper.
 
@@ -126,8 +126,10 @@ def save_weights(path: str | Path, model: nn.Module, guide: nn.Module) -> Path:
         >>> path = save_weights(tempfile.mkdtemp() + "/weights.pt", model, guide)
         >>> load_weights(path, model, guide)
     """
-    columns = {name: getattr(module, "columns", {}) for name, module in (("model", model), ("guide", guide))}
-    state = {"model": model.state_dict(), "guide": guide.state_dict(), "columns": columns}
+    programs = {"model": model, "guide": guide}
+    state: dict[str, Any] = {name: module.state_dict() for name, module in programs.items()}
+    state["columns"] = {name: getattr(module, "columns", {}) for name, module in programs.items()}
+    state["num_train"] = {name: getattr(module, "num_train", None) for name, module in programs.items()}
     return write_whole(path, lambda p: torch.save(state, p))
 
 
@@ -158,6 +160,7 @@ def load_weights(path: str | Path, model: nn.Module, guide: nn.Module) -> None:
             raise ValueError(f"{path} does not fit this {name}: {detail}") from error
         if isinstance(module, Model | Guide):
             module.columns = state.get("columns", {}).get(name, {})
+            module.num_train = state.get("num_train", {}).get(name)
 
 
 def read_tensors(path: str | Path, what: str) -> dict[str, Any]:
