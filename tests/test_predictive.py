@@ -13,10 +13,12 @@ from cases import LIKELIHOODS, vae
 from scipy import stats
 
 import ppl_vae as pv
+from ppl_vae import likelihoods, posteriors, priors
 from ppl_vae.data import beds
 from ppl_vae.diagnostics import (
     FEATURE_STATISTICS,
     STATISTICS,
+    PredictiveCheck,
     conditional_pit,
     marginal_pit,
     observed_entries,
@@ -635,3 +637,98 @@ def test_own_pictures_show_the_numbers(bits):
     assert len(plot_pit(dataclasses.replace(pit, values=values)).lines) == 2
     drawn = plot_reliability(reliability(bits)).containers[0]
     assert np.allclose(drawn.lines[0].get_ydata(), reliability(bits).frequency)
+
+
+# --- parameters that were fitted -------------------------------------------------------------------------------------
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("num_train", [100, 300, 1000])
+def test_uniformity_under_a_distribution_function_that_was_fitted(num_train):
+    """That of the training rows themselves, the least smooth: level 0.05 within 3 se of 2,000 sets; known, above it."""
+    rng = np.random.default_rng(0)
+    train = np.sort(rng.normal(size=(2000, num_train)))
+    x = rng.normal(size=(2000, 200))
+    ranks = np.array([np.searchsorted(row, values) for row, values in zip(train, x, strict=True)])
+    values = (ranks + rng.random(x.shape)) / (num_train + 1)
+    error = (0.05 * 0.95 / 2000) ** 0.5
+    assert abs((uniformity_p_value(values, num_train) <= 0.05).mean() - 0.05) < 3 * error
+    assert (uniformity_p_value(values) <= 0.05).mean() > 0.05 + 3 * error
+
+
+@pytest.mark.statistical
+def test_statistics_under_parameters_that_were_fitted():
+    """Mean and sd of 100 rows against those of 100 others: level 0.05 within 3 se of 400 sets; known, above it."""
+    shares = {}
+    for num_train in (100, None):
+        rng, below = np.random.default_rng(1), []
+        for _ in range(400):
+            train, x = rng.normal(size=(2, 100))
+            drawn = rng.normal(train.mean(), train.std(ddof=1), (200, 100))
+            found = {"mean": np.asarray(x.mean())}, {"mean": drawn.mean(1)}
+            check = PredictiveCheck(found[0], found[1], found[1], np.zeros(100), 100, ("row",), {}, num_train)
+            below.append(check.p_values()["mean"] <= 0.05)
+        shares[num_train] = np.mean(below)
+    error = (0.05 * 0.95 / 400) ** 0.5
+    assert abs(shares[100] - 0.05) < 3 * error
+    assert shares[None] > 0.05 + 3 * error
+
+
+def test_reliability_allows_for_parameters_that_were_fitted(bits):
+    fitted = dataclasses.replace(bits, num_train=500)
+    assert reliability(fitted).se == pytest.approx(3**0.5 * reliability(bits).se)  # 1 + 1000 / 500
+    assert reliability(fitted).frequency.tolist() == reliability(bits).frequency.tolist()
+
+
+def test_a_fitted_model_knows_how_many_rows_it_was_fitted_to(tmp_path):
+    data = pv.Dataset(torch.randn(90, 2)).split(valid=10, test=20)
+    model, guide = (make() for make in (gaussian_model, gaussian_guide))
+    assert marginal_pit(model, data.test, num_samples=10, **QUIET).num_train is None
+    pv.fit(model, guide, data, training=pv.Training(num_epochs=1, batch_size=20, progress=False))
+    assert marginal_pit(model, data.test, num_samples=10, **QUIET).num_train == 60
+    assert conditional_pit(model, guide, data.test, num_particles=10, **QUIET).num_train == 60
+    assert predictive_check(model, guide, data.test, num_samples=2, **QUIET).num_train == 60
+    path = pv.save_weights(tmp_path / "weights.pt", model, guide)
+    again = gaussian_model()
+    pv.load_weights(path, again, gaussian_guide())
+    assert marginal_pit(again, data.test, num_samples=10, **QUIET).num_train == 60
+
+
+def gaussian_model():
+    return pv.Model(priors.StandardNormal(1), likelihoods.Gaussian(2), torch.nn.Identity())
+
+
+def gaussian_guide():
+    return pv.Guide(posteriors.MeanFieldNormal(1), 2, torch.nn.Identity())
+
+
+# --- guides that are wrong, or take no missing values ----------------------------------------------------------------
+
+
+def test_conditional_pit_by_a_guide_that_takes_no_missing_values():
+    """The exact guide given all of x, NaN where one is missing: within 4.5 x 0.5 / sqrt(ESS), ESS above 500."""
+    bed = beds.linear_gaussian(num_data=30, data_dim=4)
+
+    def complete(x, context=None):
+        exact = bed.guide.posterior(x.nan_to_num())
+        missing = (0 * x).sum(-1, keepdim=True)  # NaN where an entry is
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("z", dist.MultivariateNormal(exact.loc + missing, scale_tril=exact.scale_tril))
+
+    pit = conditional_pit(bed.model, complete, bed.x, num_folds=4, num_particles=4000, **QUIET)
+    assert np.abs(pit.below - exact_conditional(bed, bed.x)).max() < 4.5 * 0.5 / 500**0.5
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("distortion", [{"guide_scale": 0.8}, {"guide_scale": 1.25}, {"guide_shift": 0.4}])
+def test_the_posterior_predictive_is_that_of_the_model_and_not_of_its_guide(distortion):
+    """Means of T over 400 sets, under a distorted guide and the exact one, within 4 of their own standard errors."""
+    exact, distorted = (beds.linear_gaussian(num_data=200, **kwargs) for kwargs in ({}, distortion))
+    sets = [
+        predictive_check(bed.model, bed.guide, exact.x, num_samples=400, seed=i, **QUIET).posterior_predictive
+        for i, bed in enumerate((exact, distorted))
+    ]
+    for name in ("mean", "variance", "correlation"):
+        one, other = (found[name] for found in sets)
+        error = np.hypot(one.std(ddof=1), other.std(ddof=1)) / 400**0.5
+        assert abs(one.mean() - other.mean()) < 4 * error

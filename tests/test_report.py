@@ -197,17 +197,17 @@ def test_rows_that_training_used(split, patience, number):
 
 def evidence_with(k_hat):
     one = np.ones(len(k_hat))
-    return Evidence(-one, 0.1 * one, 50 * one, np.asarray(k_hat), -2 * one, -one, 10_000 * one)
+    believed = np.asarray(k_hat) < 0.7
+    return Evidence(-one, 0.1 * one, 50 * one, np.asarray(k_hat), -2 * one, -one, 10_000 * one, believed=believed)
 
 
-def test_shares_of_data_by_k_hat():
+def test_share_of_rows_with_an_estimate():
     metrics = {"mc_se": 0.02, "mc_bias": -0.05, "data_se": 0.5, "share_bad_k": 0.25}
     found = Found(metrics, importance=evidence_with([0.1, 0.2, 0.6, 0.71]))
     assert measures.share_bounded(found).number == 0.25
-    assert measures.share_without_error(found).number == 0.5
     assert measures.monte_carlo(found).number == pytest.approx(0.1)  # the bias is the larger
     worse = Found(metrics, importance=evidence_with([0.1, 0.8, 0.6, 0.71]))
-    with pytest.raises(NotApplicable, match=r"above 0\.7 for 50\.0% of 4 data"):
+    with pytest.raises(NotApplicable, match=r"a lower bound for 50\.0% of 4 rows"):
         measures.monte_carlo(worse)
 
 
@@ -357,7 +357,7 @@ def test_numbers_are_those_of_the_run(run):
     assert values["Latents say something of x"] == run.metrics["kl"]
     assert values["Every latent is used"] == 1 - run.metrics["active_units"] / run.metrics["latent_dim"]
     if run.metrics["share_bad_k"] is not None:
-        assert values["log p(x) is an estimate"] == run.metrics["share_bad_k"]
+        assert values["log p(x) is an estimate"] == pytest.approx(1 - run.metrics["share_estimate"])
 
 
 def test_markdown_has_the_same_verdicts_and_its_pictures(run):

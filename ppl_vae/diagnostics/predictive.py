@@ -23,7 +23,7 @@ from ppl_vae.inspection import check_data
 from ppl_vae.plates import rows_first
 from ppl_vae.programs import arguments, evaluating, place, rows_fitted
 from ppl_vae.seeding import derived_seed, seeded
-from ppl_vae.terms import Program, is_local, run_under_particles, sample_sites
+from ppl_vae.terms import Program, Site, is_local, run_under_particles, sample_sites
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -294,8 +294,9 @@ class _Replicates:
         """Replicates of x, (S, N, *event)."""
         count = draws.stop - draws.start
         trace = run_under_particles(poutine.uncondition(program), count, *self._args)
+        site: Site = trace.nodes[self.site]
         missing = self.data.x.isnan().cpu().numpy()
-        x = rows_first(trace.nodes[self.site]["value"], trace.nodes[self.site]).double().cpu().numpy()
+        x = rows_first(site["value"], site).double().cpu().numpy()
         return np.where(missing, np.nan, x.reshape(count, *missing.shape))
 
     @property

@@ -111,7 +111,7 @@ def largest_error(found: Findings) -> Measured:
     wrong = [summary.names.index(name) for name in summary.flagged]
     errors = np.maximum(np.abs(summary.bias), np.abs(np.log(summary.spread)))[wrong]
     size, of = (float(errors.max()), f", of {summary.names[wrong[errors.argmax()]]}") if wrong else (0.0, "")
-    shown = f"{size:.2f} sd{of}; smallest p {summary.adjusted.min():.2g}, {summary.num_data} data"
+    shown = f"{size:.2f} sd{of}; smallest p {summary.adjusted.min():.2g}, {summary.num_data} rows"
     return Measured(size, shown, f"{summary.verdict.partition(': ')[2]}.")
 
 
@@ -188,7 +188,7 @@ def _trusted(pit: Any) -> Any:
 def rate(found: Findings) -> Measured:
     """KL of q(z given x) from the prior."""
     nats = found.subject.metrics["kl"]
-    return Measured(nats, f"{nats:.3f} nats per datum")
+    return Measured(nats, f"{nats:.3f} nats per row")
 
 
 def unused(found: Findings) -> Measured:
@@ -206,7 +206,7 @@ def marginal_kl(found: Findings) -> Measured:
     low = min(max(0.0, summary.mean["rate"] - summary.mean["leave_one_out"]), high)
     if low <= PRIOR_PASSES < high:
         raise NotApplicable(f"between {low:.2f} and {high:.2f} nats: {summary.num_data} rows are too few to tell")
-    return Measured(high if high <= PRIOR_PASSES else low, f"between {low:.2f} and {high:.2f} nats per datum")
+    return Measured(high if high <= PRIOR_PASSES else low, f"between {low:.2f} and {high:.2f} nats per row")
 
 
 def concerns(found: Findings) -> Measured:
