@@ -80,3 +80,61 @@ def test_a_float64_data_set_for_a_float32_model_is_said_before_training(caplog):
     training = pv.Training(num_epochs=1, batch_size=1000, progress=False)
     pv.fit(model, guide, pv.Dataset(x, dtype=torch.float64), training=training)
     assert "and 2 more columns" in said(caplog)[0]
+
+
+# --- and the result carries it ---------------------------------------------------------------------------------------
+
+
+def evidence_of(data, *, double=False, **options):
+    torch.manual_seed(0)
+    model, guide = vae(likelihood="Gaussian")
+    if double:
+        model, guide = model.double(), guide.double()
+    return pv.log_evidence(model, guide, data, num_particles=30, progress=False, **options)
+
+
+def columns(num_rows=20):
+    return np.stack([column(0.0, 1.0), column(5.4e6, 0.3), column(0.0, 1.0)], axis=1)[:num_rows]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [columns(), pv.Dataset(columns()), pv.Dataset(columns(), dtype=torch.float64), pv.Dataset(columns())[:7]],
+    ids=["array", "float32 rows", "float64 rows of a float32 model", "a subset"],
+)
+def test_evidence_of_rounded_rows_says_so(data):
+    x = columns()
+    lost = np.sqrt(np.square(x.astype(np.float32) - x).mean(0)) / x.std(0)
+    evidence = evidence_of(data)
+    np.testing.assert_allclose(evidence.checks["rounding_of_x"], np.full(len(data), lost[1]), rtol=1e-6)
+    summary = evidence.summary()
+    assert f"off by {lost[1]:.0%} of the standard deviation of a column: subtract its mean" in str(summary)
+    assert "\n" not in str(summary)
+    assert f"x rounded by {lost[1]:.0%} of a column's sd" in repr(evidence)
+
+
+def test_what_was_rounded_once_stays_so_in_float64():
+    assert "rounding_of_x" in evidence_of(pv.Dataset(columns()), double=True).checks
+
+
+@pytest.mark.parametrize(
+    "data",
+    [pv.Dataset(columns() - columns().mean(0)), pv.Dataset(columns(), dtype=torch.float64)],
+    ids=["centred", "float64"],
+)
+def test_either_remedy_is_one(data):
+    evidence = evidence_of(data, double=data.x.dtype == torch.float64)
+    assert "rounding_of_x" not in evidence.checks
+    assert "round" not in str(evidence.summary())
+
+
+def test_a_file_and_a_checkpoint_keep_it(tmp_path):
+    """A checkpoint of a version that did not write it has it added."""
+    data = pv.Dataset(columns())
+    path = tmp_path / "evidence.npz"
+    evidence_of(data, checkpoint=path)
+    assert pv.Evidence.load(path).summary().rounding_of_x > 0.01
+    with np.load(path) as file:
+        arrays = {name: file[name] for name in file if name != "checks.rounding_of_x"}
+    np.savez(path, **arrays)
+    assert evidence_of(data, checkpoint=path).summary().rounding_of_x > 0.01

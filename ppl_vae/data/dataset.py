@@ -92,7 +92,8 @@ class Dataset:
         same_rows(x, context=context, labels=labels)
         if not in_file(self.x):
             self._refuse(self.x.isinf(), "x takes finite numbers, and NaN for missing")
-        tell_rounding_of(x, self.x, self.coords[self.dims[1]], scale=scale)
+        # in standard deviations of the column that lost most; 0.0 where nothing visible was lost
+        self.rounding = tell_rounding_of(x, self.x, self.coords[self.dims[1]], scale=scale)
         if self.context is not None:
             tell_rounding_of(context, self.context, np.asarray(self.context_names), what="context")
         self.intensity: Tensor | None = None  # the grey values behind the bits
@@ -258,7 +259,9 @@ class Dataset:
         for what, names_of in names.items():
             given, kept = getattr(self, what), getattr(other, what)
             if isinstance(given, Tensor) and kept.dtype.itemsize < given.dtype.itemsize:
-                tell_rounding(given, kept, names_of, what)
+                lost = tell_rounding(given, kept, names_of, what)
+                if what == "x":
+                    other.rounding = max(other.rounding, lost)
         return other
 
     def in_memory(self) -> "Dataset":

@@ -16,7 +16,7 @@ from ppl_vae.checks import suggestion, warn_caller
 from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.data.rows import blocks
 from ppl_vae.distributed import from_main, gathered, is_main, num_processes, rank
-from ppl_vae.evidence.evidence import Evidence, concatenate
+from ppl_vae.evidence.evidence import ROUNDING_OF_X, Evidence, concatenate
 from ppl_vae.evidence.importance_sampling import ImportanceSampling
 from ppl_vae.evidence.rows import digests, measure_of
 from ppl_vae.families.missing import missing_values
@@ -109,6 +109,7 @@ def log_evidence(
     done, is_quiet = sum(len(part) for part in parts), not (progress and is_main())
     if parts and parts[0].digests is None:  # of an earlier version
         parts = [replace(parts[0], digests=digests(data[:done].x), measure=measure)]
+    parts = [_with_rounding(part, data) for part in parts]  # which an earlier version did not write
     title = progress if isinstance(progress, str) else "log p(x)"
     bar = tqdm(total=len(data), initial=done, desc=title, unit=" data", disable=is_quiet, delay=2)
     with own_parameters(model, guide), _kernels(method, data, proposal), missing_values(data.has_missing), bar:
@@ -118,7 +119,7 @@ def log_evidence(
                 some = data[starts[rank()] : starts[rank()] + rows]
                 block_seed = None if seed is None else derived_seed(seed, starts[rank()])
                 found = method.estimate(model, proposal, some, seed=block_seed)
-                found = replace(found, digests=digests(some.x), measure=measure)
+                found = _with_rounding(replace(found, digests=digests(some.x), measure=measure), data)
             for part in gathered(found):
                 _append(parts, part)
             file.write(parts, last=starts[-1] + rows >= len(data))
@@ -141,6 +142,14 @@ def _sampling(options: dict[str, Any]) -> ImportanceSampling:
         if word not in known:
             raise TypeError(f"log_evidence got an unexpected keyword argument {word!r}: {suggestion(word, known)}")
     return ImportanceSampling(**options)
+
+
+def _with_rounding(evidence: Evidence, data: Dataset) -> Evidence:
+    """The same, with what rounding took of x among its checks, where that is visible."""
+    if not data.rounding:
+        return evidence
+    share = np.full(len(evidence), data.rounding)
+    return replace(evidence, checks={**evidence.checks, ROUNDING_OF_X: share})
 
 
 def _append(parts: list[Evidence], part: Evidence | None) -> None:

@@ -38,6 +38,7 @@ ARRAYS = ("log_evidence", "mc_se", "ess", "pareto_k", "elbo", "smoothed", "num_u
 OPTIONAL = ("digests", "shared_errors", "skewness", "spread", "believed")
 WORDS = ("bound", "measure")
 CHECKS = "checks."  # before the name of each, in a file
+ROUNDING_OF_X = "rounding_of_x"  # the name of a check
 
 
 @dataclass(frozen=True, repr=False)
@@ -61,7 +62,9 @@ class Evidence:
         num_used: Particles that each datum was given, (N,).
         bound: "lower", "upper in the limit" or "upper if converged".
         checks: What else tells whether to believe it, by name, (N,) each: "r_hat", "chain_ess" and "divergences" (their
-            share of transitions) of the chains behind an upper bound; "rounding", by how much bfloat16 changed it.
+            share of transitions) of the chains behind an upper bound; "rounding", by how much bfloat16 changed it;
+            "rounding_of_x", where it is visible, the share of a column's standard deviation that the float type of x
+            rounds away: log p(x) is that of the rounded rows.
         digests: A number that stands for each x, (N,), by which `compare_models` knows the rows again; None if unknown.
         measure: "counting" for a probability of x, "lebesgue" for a density, "" if the model does not say.
         shared_errors: With latents outside the data plate, what each draw of them adds to the relative error, (N, G):
@@ -230,6 +233,7 @@ class Evidence:
         """Means over the data and their standard errors."""
         n = len(self)
         unknown = np.isnan(self.pareto_k).any()
+        rounding = self.checks.get(ROUNDING_OF_X, np.zeros(n))
         return EvidenceSummary(
             log_evidence=float(self.log_evidence.mean()),
             mc_se=self.mean_mc_se,
@@ -243,6 +247,7 @@ class Evidence:
             bound=self.bound,
             num_unresolved=int(self.unresolved.sum()),
             share_estimate=float(self.is_estimate.mean()),
+            rounding_of_x=float(rounding.max()),
         )
 
 

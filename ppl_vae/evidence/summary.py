@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ppl_vae.data.rounding import REMEDY
 from ppl_vae.evidence.pareto import GOOD_K, RESOLUTION
 
 __all__ = ["EvidenceSummary"]
@@ -33,6 +34,8 @@ class EvidenceSummary:
         share_estimate: Share of the data whose log p(x) and standard error may be believed (`Evidence.is_estimate`);
             below 1 the mean is a lower bound, and `mc_se` is not printed: it does not hold.
         num_unresolved: Number of data whose log-weights are too large for their float type: errors unknown there.
+        rounding_of_x: Share of a column's standard deviation that the float type of x rounds away; 0 where it is not
+            visible.
 
     References:
         No paper: definitions.
@@ -56,17 +59,19 @@ class EvidenceSummary:
     bound: str = "lower"
     num_unresolved: int = 0
     share_estimate: float = 1.0
+    rounding_of_x: float = 0.0
 
     def __str__(self) -> str:
         unit = f"{self._relation} {self.log_evidence:.3f} nats per datum ({self._errors()})"
         others = f"; ELBO {self.elbo:.3f}" if self.bound == "lower" else f", {self.bound}"
         k_hat = f"{k_hat_of(self.share_bad_k)} of {self.num_data} data at K={self.num_particles}"
-        return f"{self._share()}log p(x) {unit}{others}; {k_hat}{self._cure()}{self._unresolved()}"
+        return f"{self._share()}log p(x) {unit}{others}; {k_hat}{self._cure()}{self._unresolved()}{self._rounded()}"
 
     def brief(self) -> str:
         """The mean, both errors by name, and what they are worth."""
         mean = f"mean log p(x) {self._relation} {self.log_evidence:.3f}"
-        return f"{self._share()}{mean} ({self._errors()}), {k_hat_of(self.share_bad_k)}"
+        rounded = f", x rounded by {self.rounding_of_x:.0%} of a column's sd" if self.rounding_of_x else ""
+        return f"{self._share()}{mean} ({self._errors()}), {k_hat_of(self.share_bad_k)}{rounded}"
 
     @property
     def _holds(self) -> bool:
@@ -102,3 +107,10 @@ class EvidenceSummary:
             f"than {RESOLUTION} nats: standardise x, or use float64 (model.double(), guide.double(), "
             "Dataset(x, dtype=torch.float64))"
         )
+
+    def _rounded(self) -> str:
+        """What to do where log p(x) is that of other rows than those that were given."""
+        if not self.rounding_of_x:
+            return ""
+        share = f"{self.rounding_of_x:.0%} of the standard deviation of a column"
+        return f"; log p(x) is that of rounded x, off by {share}: {REMEDY}"
