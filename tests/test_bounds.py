@@ -148,7 +148,7 @@ def test_mmd_of_aggregates_is_its_closed_form(num_particles, num_rows, slope, sp
     shift, normal = torch.full((2,), loc).double(), torch.distributions.Normal(0.0, torch.ones(()).double())
     with pv.seeded(0):
         rows, noise, y = (normal.sample((200, *s, num_rows, 2)) for s in ((1,), (num_particles,), (num_particles,)))
-    draws = torch.stack([squared_mmd(*pair) for pair in zip(slope * rows + shift + spread * noise, y, strict=True)])
+    draws = torch.vmap(squared_mmd)(slope * rows + shift + spread * noise, y)
     error = (draws.mean() - exact_mmd(shift, slope**2 + spread**2, 1.0)).abs()
     assert error < 4.5 * draws.std() / 200**0.5
 
@@ -176,10 +176,10 @@ def test_info_vae_draws_all_sites_of_the_prior_together(num_particles):
     objective = objectives.InfoVAE(1.0, 1.0, num_particles)
     with pv.seeded(0):
         same, other = (
-            torch.stack([objective.discrepancy(objective.terms(model, guide_at(s), x)) for _ in range(150)])
+            torch.stack([objective.discrepancy(objective.terms(model, guide_at(s), x)) for _ in range(60)])
             for s in (slope, -slope)
         )
-    assert same.mean().abs() < 4.5 * same.std() / 150**0.5
+    assert same.mean().abs() < 4.5 * same.std() / 60**0.5
     assert other.mean() > 0.1
 
 

@@ -64,7 +64,7 @@ def job(index, size, folder):
     torch.save(result, folder / f"{index}.pt")
 
 
-@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("size", [3])  # uneven shares
 def test_processes_share_the_work_of_one(size, tmp_path, monkeypatch):
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     monkeypatch.setenv("MASTER_PORT", str(29500 + size))

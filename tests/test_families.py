@@ -108,8 +108,15 @@ def test_analytic_kl_equals_monte_carlo_kl(q, p):
         assert abs(draws.mean() - kl) < 4.5 * draws.std() / len(draws) ** 0.5
 
 
-@pytest.mark.parametrize(("prior", "likelihood", "posterior"), list(itertools.product(PRIORS, LIKELIHOODS, POSTERIORS)))
-def test_every_combination_trains_and_moves_every_parameter(prior, likelihood, posterior):
+def every_pair():
+    """Every prior with every likelihood, and with posteriors in turn, so that each of the other pairs is there too."""
+    names = list(POSTERIORS)
+    for (i, prior), (j, likelihood) in itertools.product(enumerate(PRIORS), enumerate(LIKELIHOODS)):
+        yield prior, likelihood, names[(i + j) % len(names)]
+
+
+@pytest.mark.parametrize(("prior", "likelihood", "posterior"), list(every_pair()))
+def test_every_pair_trains_and_moves_every_parameter(prior, likelihood, posterior):
     model, guide = vae(prior, likelihood, posterior)
     named = dict(model.named_parameters(prefix="model")) | dict(guide.named_parameters(prefix="guide"))
     before = {name: parameter.detach().clone() for name, parameter in named.items()}

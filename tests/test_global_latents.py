@@ -166,10 +166,10 @@ def test_draws_that_miss_the_mass_are_told(width):
 def test_a_target_is_met_by_clusters_too():
     program = OneMean()
     with pytest.warns(UserWarning, match="'mu' lies outside"):
-        found = pv.log_evidence(program.model, program.guide, X[:8], num_particles=4_000, target_se=0.03)
-    assert ((found.mc_se < 0.03) | (found.num_used == 4_000)).all()
-    assert found.shared_errors.shape == (8, 63)
-    assert found[3].shared_errors.shape == (1, 63)
+        found = pv.log_evidence(program.model, program.guide, X[:8], num_particles=2_000, target_se=0.05)
+    assert ((found.mc_se < 0.05) | (found.num_used == 2_000)).all()
+    assert found.shared_errors.shape == (8, 44)
+    assert found[3].shared_errors.shape == (1, 44)
 
 
 def test_saved_evidence_keeps_what_rows_share(tmp_path):
@@ -181,13 +181,13 @@ def test_saved_evidence_keeps_what_rows_share(tmp_path):
     assert loaded.summary() == found.summary()
 
 
-@pytest.mark.parametrize("batch_size", [1, 8, 32, 105])
+@pytest.mark.parametrize("batch_size", [4, 32, 105])
 @pytest.mark.parametrize("sized", [False, True])
 @pytest.mark.parametrize("name", [n for n in TAKES_GLOBAL if OBJECTIVES[n]().of_log_weights and n != "MCEM"])
 def test_the_batches_of_an_epoch_add_up_to_the_objective(name, sized, batch_size):
     """With exact local posteriors a row's bound is log p(x_b given mu) for every draw, so the sum is exact for each mu.
 
-    Last batches are smaller: 105 = 13 x 8 + 1 = 3 x 32 + 9. A plate of size N estimates the sum over N rows each time.
+    Last batches are smaller: 105 = 26 x 4 + 1 = 3 x 32 + 9. A plate of size N estimates the sum over N rows each time.
     """
     program, objective, total = OneMean(sized), OBJECTIVES[name]().over(N), 0.0
     for batch in X.split(batch_size):
@@ -252,13 +252,13 @@ def test_bounds_that_an_outer_expectation_would_break_refuse(name):
 @pytest.mark.statistical
 @pytest.mark.parametrize("name", [n for n in TAKES_GLOBAL if n not in ("BetaELBO", "InfoVAE", "MCEM")])
 def test_every_other_objective_is_a_lower_bound_in_expectation(name):
-    """Below log p(x) of all rows together, within 4.5 standard errors of the mean of 200 draws."""
+    """Below log p(x) of all rows together, within 4.5 standard errors of the mean of 100 draws."""
     program = OneMean()
     with pv.seeded(0):
-        losses = [OBJECTIVES[name]().loss(program.model, program.guide, X) for _ in range(200)]
+        losses = [OBJECTIVES[name]().loss(program.model, program.guide, X) for _ in range(100)]
     covariance = np.ones((N, N)) + 2 * np.eye(N)
     exact = stats.multivariate_normal(np.zeros(N), covariance).logpdf(X[:, 0].numpy())
-    assert -np.mean(losses) <= exact + 4.5 * np.std(losses) / 200**0.5
+    assert -np.mean(losses) <= exact + 4.5 * np.std(losses) / 100**0.5
 
 
 class Coin(nn.Module):
@@ -289,10 +289,10 @@ class Coin(nn.Module):
 @pytest.mark.statistical
 @pytest.mark.parametrize("name", [n for n in TAKES_GLOBAL if n not in ("BetaELBO", "InfoVAE", "MCEM")])
 def test_a_latent_without_path_derivative_gets_the_score_of_the_whole_objective(name):
-    """The gradient for its logit against the exact one, 4.5 standard errors of 120 pairs of draws."""
+    """The gradient for its logit against the exact one, 4.5 standard errors of 60 pairs of draws."""
     coin, x, objective = Coin(), X[:20], OBJECTIVES[name]()
     with pv.seeded(0):
-        losses = [objective.differentiable_loss(coin.model, coin.guide, x) for _ in range(120)]
+        losses = [objective.differentiable_loss(coin.model, coin.guide, x) for _ in range(60)]
     found = torch.stack([-torch.autograd.grad(loss, coin.logit)[0] for loss in losses])
     exact = torch.autograd.grad(coin.elbo(x), coin.logit)[0]
     assert abs(found.mean() - exact) < 4.5 * found.std() / len(found) ** 0.5 + 1e-9

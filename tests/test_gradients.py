@@ -1,5 +1,6 @@
 """Gradient estimators against closed forms and against each other, in expectation; levels state 4.5 standard errors."""
 
+import functools
 import math
 
 import pyro
@@ -133,6 +134,12 @@ BOUNDS = {
 }
 
 
+@functools.cache
+def reparameterised(name):
+    """Mean gradient and its standard error, once for all estimators that are held against it."""
+    return estimate(BOUNDS[name](None), MODEL + GUIDE, seed=1)
+
+
 @pytest.mark.parametrize("name", BOUNDS)
 @pytest.mark.parametrize(
     "gradient",
@@ -149,7 +156,7 @@ def test_many_particle_gradients_agree_in_expectation(name, gradient):
         with pytest.raises(ValueError, match=r"not defined for .*: use VIMCO\(\)"):
             estimate(BOUNDS[name](gradient), GUIDE, 2, 1)
         return
-    reference, se = estimate(BOUNDS[name](None), MODEL + GUIDE, seed=1)
+    reference, se = reparameterised(name)
     mean, other_se = estimate(BOUNDS[name](gradient), MODEL + GUIDE)
     assert_close((mean, (se**2 + other_se**2).sqrt()), reference)
 
@@ -222,8 +229,11 @@ def test_wake_sleep_targets():
 def test_mcem_targets():
     """Model: the gradient of log p(x) itself; guide: E_post log q. HMC's burn-in bias below 2 %."""
     toy, mcem = Toy(), objectives.MCEM(sampler=HMC(num_samples=1, num_warmup=40, num_leapfrog=8))
-    assert_close(estimate(mcem, MODEL, 2000, 8), ascent(toy.log_evidence(), toy, MODEL), allowance=0.02)
-    assert_close(estimate(mcem, GUIDE, 2000, 8), ascent(toy.forward_kl_ascent(), toy, GUIDE), allowance=0.02)
+    mean, se = estimate(mcem, MODEL + GUIDE, 2000, 8)
+    exact = ascent(toy.log_evidence(), toy, MODEL), ascent(toy.forward_kl_ascent(), toy, GUIDE)
+    num = len(exact[0])
+    assert_close((mean[:num], se[:num]), exact[0], allowance=0.02)
+    assert_close((mean[num:], se[num:]), exact[1], allowance=0.02)
 
 
 @pytest.mark.parametrize("gradient", [StickingTheLanding(), DoublyReparameterized()], ids=repr)

@@ -32,8 +32,8 @@ def worst(draws, chains, mean, sd):
 def test_linear_gaussian_posterior_over_1024_scalars():
     """All means and sds within 4 standard errors (level 12 % for 2048 of them); R-hat of all below 1.03."""
     bed = beds.linear_gaussian(512)
-    chains = sample_posterior(bed.model, bed.guide, bed.x, sampler=HMC(600, 100, num_leapfrog=6), seed=1)
-    assert chains["z"].shape == (600, 4, 512, 2)
+    chains = sample_posterior(bed.model, bed.guide, bed.x, sampler=HMC(400, 100, num_leapfrog=6), seed=1)
+    assert chains["z"].shape == (400, 4, 512, 2)
     sd = bed.posterior_covariance.diagonal(dim1=-2, dim2=-1).sqrt()
     # every datum has the same covariance, so their standard errors are pooled
     errors = [np.sqrt(np.square(chains.mcse(kind)).mean(0)) for kind in ("mean", "sd")]

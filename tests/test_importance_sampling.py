@@ -18,15 +18,19 @@ from ppl_vae.evidence.evidence import ARRAYS
 from ppl_vae.evidence.pareto import smooth
 
 GUIDES = {"exact": {}, "narrow": {"guide_scale": 0.6}, "wide": {"guide_scale": 1.7}, "shifted": {"guide_shift": 0.5}}
+NUM_SEEDS = {"exact": 40, "narrow": 60, "wide": 400, "shifted": 400}
 BEDS = ("linear_gaussian", "gaussian_mixture", "gamma_poisson", "beta_bernoulli", "rainforth")
 
 
 @pytest.mark.parametrize("guide", GUIDES)
 @pytest.mark.parametrize("problem", BEDS)
 def test_intervals_cover_wherever_the_verdict_is_estimate(problem, guide):
-    """400 seeds at K = 2000: nominal 95 % intervals hold 90 to 99 %, counting those said to be estimates."""
+    """400 seeds at K = 2000: nominal 95 % intervals hold 90 to 99 %, counting those said to be estimates.
+
+    Fewer seeds where all or none are estimates: nothing is covered by chance there.
+    """
     bed = PROBLEMS[problem](1, **GUIDES[guide])
-    x = bed.x.repeat(400, *[1] * (bed.x.dim() - 1))
+    x = bed.x.repeat(NUM_SEEDS[guide], *[1] * (bed.x.dim() - 1))
     evidence = pv.log_evidence(bed.model, bed.guide, x, num_particles=2000, seed=2)
     error = np.abs(evidence.log_evidence - bed.exact_log_evidence(x).numpy())
     believed = evidence.is_estimate
@@ -364,13 +368,14 @@ def bits_and_programs():
         return model, guide, (torch.rand(50, 40) < 0.01).float()
 
 
+@pytest.mark.xdist_group("compiler")
 @pytest.mark.parametrize("compile", [False, True])
 def test_bfloat16_says_what_it_does_to_log_p(compile):
     """In the model alone, by the same draws. A logit near -6 is off by up to 0.016; 40 lost log(1 - p) would be 0.1."""
     model, guide, x = bits_and_programs()
-    options = {"num_particles": 100, "seed": 0, "compile": compile}
-    exact = pv.log_evidence(model, guide, x, **options)
-    rounded = pv.log_evidence(model, guide, x, dtype="bfloat16", **options)
+    options = {"num_particles": 100, "seed": 0}
+    exact = pv.log_evidence(model, guide, x, compile=False, **options)
+    rounded = pv.log_evidence(model, guide, x, dtype="bfloat16", compile=compile, **options)
     change = rounded.log_evidence - exact.log_evidence
     assert 0 < np.abs(change).max() < 0.05
     difference = rounded.checks["rounding"] - change  # by draws of its own: 4 standard errors over the data

@@ -20,7 +20,7 @@ from ppl_vae import objectives
 from ppl_vae.objectives import VIMCO, DoublyReparameterized, Reparameterized, ScoreFunction, StickingTheLanding
 from ppl_vae.training import schedules
 
-WEIGHTS = [0.0, 0.3, 0.7, 1.0, 1.5]
+WEIGHTS = [0.0, 0.3, 1.0, 1.5]
 NAMES = ("loc", "log_scale", "intercept", "slope", "prior_loc")
 GUIDE = [0, 1]
 MODEL = [2, 3, 4]

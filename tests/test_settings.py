@@ -200,8 +200,8 @@ def test_lbfgs_reaches_the_optimum_of_a_linear_gaussian_model():
         optim.Adagrad,
         optim.NAdam,
         two_groups,
-        partial(optim.LBFGS, lr=0.1),
-        partial(optim.LBFGS, line_search_fn="strong_wolfe"),
+        partial(optim.LBFGS, lr=0.1, max_iter=5),
+        partial(optim.LBFGS, max_iter=5, line_search_fn="strong_wolfe"),
     ],
     ids=["Adam", "Adagrad", "NAdam", "two groups", "LBFGS", "LBFGS, strong Wolfe"],
 )
