@@ -47,7 +47,7 @@ class Plan(NamedTuple):
     num_temperatures: int = 800
 
 
-QUICK = Plan(sigmas=(1.0, 0.05), num_data=4, num_particles=500, num_temperatures=20)
+QUICK = Plan(sigmas=(1.0, 0.05), num_data=4, num_particles=500, num_temperatures=10)
 
 
 class Row(NamedTuple):

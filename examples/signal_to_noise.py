@@ -55,7 +55,7 @@ class Budget(NamedTuple):
         return int(rows), round(replicates / int(rows))
 
 
-QUICK = Budget(replicates=10_000, num_weights=640_000)
+QUICK = Budget(replicates=6_000, num_weights=384_000)
 
 
 class Ratio(NamedTuple):

@@ -77,7 +77,7 @@ class BDMC:
     Example:
         >>> from ppl_vae.data import beds
         >>> bed = beds.linear_gaussian(num_data=20)
-        >>> len(bdmc(bed.model, bed.guide, bed.x, method=AIS(30, 5)))
+        >>> len(bdmc(bed.model, bed.guide, bed.x, method=AIS(30, 2)))
         20
     """
 
@@ -150,7 +150,7 @@ def bdmc(
     Example:
         >>> from ppl_vae.data import beds
         >>> bed = beds.linear_gaussian(num_data=50)
-        >>> result = bdmc(bed.model, bed.mean_field_guide, bed.x, method=AIS(30, 30))
+        >>> result = bdmc(bed.model, bed.mean_field_guide, bed.x, method=AIS(30, 10))
         >>> bool(abs(result.summary().gap) < 0.05)
         True
     """

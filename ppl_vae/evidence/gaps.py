@@ -200,8 +200,9 @@ def inference_gaps(
 
     Example:
         >>> from ppl_vae.data import beds
+        >>> from ppl_vae.evidence import GradientRefinement
         >>> bed = beds.linear_gaussian(num_data=3, guide_shift=1.0)
-        >>> gaps = inference_gaps(bed.model, bed.guide, bed.x)
+        >>> gaps = inference_gaps(bed.model, bed.guide, bed.x, GradientRefinement(num_steps=200))
         >>> bool((gaps.approximation < 0.01).all() and (gaps.amortization > 0.5).all())
         True
     """

@@ -94,7 +94,7 @@ def refine(
         >>> from ppl_vae.data import beds
         >>> from ppl_vae.importance import log_weights
         >>> bed = beds.linear_gaussian(num_data=3, guide_scale=0.5, guide_shift=1.0)
-        >>> refined = refine(bed.model, bed.guide, bed.x)
+        >>> refined = refine(bed.model, bed.guide, bed.x, GradientRefinement(num_steps=200))
         >>> log_w = log_weights(bed.model, refined, bed.x, num_particles=100, seed=0)
         >>> bool((log_w.mean(0) - bed.log_evidence).abs().max() < 0.01)
         True

@@ -143,7 +143,7 @@ def evidence_interval(
         >>> from ppl_vae.evidence import AIS
         >>> from ppl_vae.hmc import HMC
         >>> bed = beds.linear_gaussian(num_data=3, guide_scale=0.6)
-        >>> method = Sandwich(upper=ReverseAIS(AIS(32, 10), HMC(num_samples=200, num_warmup=100, num_leapfrog=5)))
+        >>> method = Sandwich(upper=ReverseAIS(AIS(32, 6), HMC(num_samples=160, num_warmup=60, num_leapfrog=2)))
         >>> interval = evidence_interval(bed.model, bed.guide, bed.x, method)
         >>> exact = bed.log_evidence.numpy()
         >>> bool(((interval.lower < exact) & (exact < interval.upper)).all()), interval.verdict.tolist()

@@ -117,7 +117,7 @@ class ReverseAIS:
         >>> from ppl_vae.data import beds
         >>> from ppl_vae.evidence import log_evidence
         >>> bed = beds.gamma_poisson(num_data=3, guide_scale=0.6)
-        >>> method = ReverseAIS(AIS(32, 10), HMC(num_samples=200, num_warmup=100, num_leapfrog=3))
+        >>> method = ReverseAIS(AIS(32, 6), HMC(num_samples=160, num_warmup=60, num_leapfrog=2))
         >>> evidence = log_evidence(bed.model, bed.guide, bed.x, method)
         >>> bool((evidence.log_evidence > bed.log_evidence.numpy() - 4 * evidence.mc_se).all()), evidence.bound
         (True, 'upper if converged')

@@ -58,7 +58,7 @@ def sample_posterior(
     Example:
         >>> from ppl_vae.data import beds
         >>> bed = beds.gamma_poisson(num_data=3)
-        >>> chains = sample_posterior(bed.model, bed.guide, bed.x, sampler=HMC(num_samples=20))
+        >>> chains = sample_posterior(bed.model, bed.guide, bed.x, sampler=HMC(num_samples=20, num_warmup=20))
         >>> chains["z"].shape, bool((chains["z"] > 0).all())
         (torch.Size([20, 4, 3, 1]), True)
     """
