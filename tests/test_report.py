@@ -22,9 +22,11 @@ from ppl_vae.diagnostics.report_plots import plot_weights
 from ppl_vae.diagnostics.uniformity import uniformity_p_value
 from ppl_vae.evidence import Evidence, reduce_log_weights
 from ppl_vae.experiment import ConfigError, findings, measures, page, panels, read_config, run_experiment, write_report
-from ppl_vae.experiment.elements import NotApplicable, draw, number, slug
+from ppl_vae.experiment.elements import STYLE, NotApplicable, draw, number, slug
 from ppl_vae.experiment.panels import PANELS
 from ppl_vae.experiment.verdicts import RULES
+
+pytestmark = pytest.mark.xdist_group("report")  # three runs and their pages, made once
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 HOSTILE = "<script>alert('x')</script>"
@@ -51,6 +53,7 @@ def few_draws():
     with pytest.MonkeyPatch.context() as patch:
         for name, value in FEW.items():
             patch.setattr(findings, name, value)
+        patch.setitem(STYLE, "savefig.dpi", 50)
         yield
 
 
