@@ -144,13 +144,13 @@ def exact_mmd(shift, variance, other_variance):
 @pytest.mark.parametrize("num_rows", [2, 8, 20])
 @pytest.mark.parametrize(("slope", "spread", "loc"), [(0.98, 0.2, 0.05), (0.0, 0.1, 0.0), (0.5, 1.5, 1.0)])
 def test_mmd_of_aggregates_is_its_closed_form(num_particles, num_rows, slope, spread, loc):
-    """x ~ N(0, I), q = N(slope x + loc, spread^2 I): q(z) is normal. Over 200 batches, 4.5 standard errors."""
+    """x ~ N(0, I), q = N(slope x + loc, spread^2 I): q(z) is normal. Over 100 batches, 4.5 standard errors."""
     shift, normal = torch.full((2,), loc).double(), torch.distributions.Normal(0.0, torch.ones(()).double())
     with pv.seeded(0):
-        rows, noise, y = (normal.sample((200, *s, num_rows, 2)) for s in ((1,), (num_particles,), (num_particles,)))
+        rows, noise, y = (normal.sample((100, *s, num_rows, 2)) for s in ((1,), (num_particles,), (num_particles,)))
     draws = torch.vmap(squared_mmd)(slope * rows + shift + spread * noise, y)
     error = (draws.mean() - exact_mmd(shift, slope**2 + spread**2, 1.0)).abs()
-    assert error < 4.5 * draws.std() / 200**0.5
+    assert error < 4.5 * draws.std() / 100**0.5
 
 
 @pytest.mark.statistical

@@ -226,7 +226,7 @@ def test_a_global_latent_gives_the_predictive_density():
     torch.nn.init.zeros_(program.encoder.weight)
     program.encoder.bias.data = torch.tensor([0.0, 0.5, 0.0, 0.0, -0.5, -0.5], dtype=torch.float64)  # wide enough
     with pytest.warns(UserWarning, match="'theta' lies outside the data plate: log p.x. is conditional on it"):
-        evidence = pv.log_evidence(program.model, program.guide, x, num_particles=100_000)
+        evidence = pv.log_evidence(program.model, program.guide, x, num_particles=30_000)
     assert (evidence.pareto_k < 0.7).all()
     W, b = program.decoder.weight.detach().numpy(), program.decoder.bias.detach().numpy()
     # given theta: a ~ N(theta, 1), b | a ~ N((a, -a), 0.25 I): u = (a, b) is normal, y = W u + b + N(0, I)

@@ -105,7 +105,7 @@ def test_intervals_cover():
     The upper bound is above log p(x) on average, and the lower one below, within 4 standard errors.
     """
     held = []
-    for problem in PROBLEMS:
+    for problem in ("linear_gaussian", "gaussian_mixture", "gamma_poisson"):
         bed, x, exact = repeated(problem, 120, guide_scale=0.6)
         interval = evidence_interval(bed.model, bed.guide, x, BOUNDS_ALONE, seed=5)
         claimed, annealed = interval.verdict == "interval", np.isfinite(interval.r_hat)

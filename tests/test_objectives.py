@@ -108,8 +108,8 @@ def test_cubo_lies_above_log_evidence(problem):
     bed = PROBLEMS[problem](8, guide_scale=1.3)
     cubo = objectives.CUBO(2, num_particles=5000)
     assert (cubo.bound(bed.model, bed.guide, bed.x) >= bed.log_evidence - 4.5 * 0.02).all()
-    draws = torch.stack([cubo.bound(bed.model, bed.guide, bed.x) for _ in range(20)])
-    assert (draws.mean(0) > bed.log_evidence - 4.5 * draws.std(0) / 20**0.5).all()
+    draws = torch.stack([cubo.bound(bed.model, bed.guide, bed.x) for _ in range(10)])
+    assert (draws.mean(0) > bed.log_evidence - 4.5 * draws.std(0) / 10**0.5).all()
 
 
 @every_elbo
@@ -185,7 +185,7 @@ def test_analytic_kl_lowers_the_variance_of_the_gradient():
 
     def noise(objective):
         draws = []
-        for _ in range(200):
+        for _ in range(100):
             loss = objective.differentiable_loss(model, guide, x)
             draws.append(torch.autograd.grad(loss, guide.posterior.link.linear.bias)[0])
         return torch.stack(draws).var(0).sum()

@@ -30,10 +30,9 @@ def sd_ratio(bed, q):
     return (q.stddev / bed.posterior_covariance.diagonal(dim1=-2, dim2=-1).sqrt()).mean(0)
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_the_guide_has_the_marginal_sds_at_a_large_batch(bed, seed):
+def test_the_guide_has_the_marginal_sds_at_a_large_batch(bed):
     """B = 128, K = 64. Weights normalised over the whole batch give 0.68, nearly the reverse-KL answer."""
-    q = fitted(bed, objectives.ReweightedWakeSleep(64), seed)
+    q = fitted(bed, objectives.ReweightedWakeSleep(64))
     # Two to three per cent too small, the bias of weights self-normalised over 64; seeds differ by half of one.
     assert ((sd_ratio(bed, q) - 1).abs() < 0.05).all()
     off = (q.mean - bed.posterior_mean) / bed.posterior_covariance.diagonal(dim1=-2, dim2=-1).sqrt()
