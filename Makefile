@@ -66,7 +66,7 @@ demo: $(STAMP) ## train on the embedded digits and report a believable log p(x):
 	$(BIN)/ppl-vae demo --output $(OUTPUT)
 
 test: $(STAMP) ## run the tests and the docstrings' examples: PYTEST_ARGS="-k vamp"
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal $(PYTEST_ARGS)
 
 lint: $(STAMP) ## check style, format and types
 	$(BIN)/ruff check .

@@ -10,14 +10,6 @@ from ppl_vae.recording import RecordingError, compiled, recorded
 matplotlib.use("Agg")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """All that compiles goes to one process, which loads the compiler once."""
-    for item in items:
-        if "compiler" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("compiler"))
-
-
 @pytest.fixture(autouse=True)
 def clean_start():
     torch.manual_seed(0)

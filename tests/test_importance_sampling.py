@@ -368,7 +368,6 @@ def bits_and_programs():
         return model, guide, (torch.rand(50, 40) < 0.01).float()
 
 
-@pytest.mark.xdist_group("compiler")
 @pytest.mark.parametrize("compile", [False, True])
 def test_bfloat16_says_what_it_does_to_log_p(compile):
     """In the model alone, by the same draws. A logit near -6 is off by up to 0.016; 40 lost log(1 - p) would be 0.1."""

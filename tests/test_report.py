@@ -26,8 +26,6 @@ from ppl_vae.experiment.elements import STYLE, NotApplicable, draw, number, slug
 from ppl_vae.experiment.panels import PANELS
 from ppl_vae.experiment.verdicts import RULES
 
-pytestmark = pytest.mark.xdist_group("report")  # three runs and their pages, made once
-
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 HOSTILE = "<script>alert('x')</script>"
 SMALL = [
