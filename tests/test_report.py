@@ -462,7 +462,7 @@ def test_the_largest_error_is_named():
     rng = np.random.default_rng(0)
     pit = np.stack([rng.random(500), ndtr(rng.normal(0.5, 1, 500))], 1)  # hpd off by half an sd
     said = measures.largest_error(sbc_of(pit)).shown
-    assert re.match(r"0\.[45]\d sd, of hpd; smallest p .*, 500 data$", said)
+    assert re.match(r"0\.[45]\d sd, of hpd; smallest p .*, 500 rows$", said)
 
 
 def test_the_row_of_hpd_says_what_its_regions_hold(digits):
