@@ -154,14 +154,16 @@ def test_a_mode_that_the_guide_misses_is_not_estimated_away(share):
     assert (checked.lower <= exact).mean() >= 0.9  # 97.5 % expected: below 0.9 of 40 at level 1e-3
 
 
-def test_chains_find_what_the_priors_draws_do_not():
-    """Twenty latents: values that pass the check are wrong by log 2, and none passes `confirm`."""
+def test_a_mode_that_the_guide_misses_is_not_estimated_away_in_many_dimensions():
+    """Twenty latents: the guide's own values are wrong by log 2, and neither the check nor `confirm` passes one."""
     model, guide, x, _ = two_modes(0.5, 30, latent_dim=20)
     model.noise.fill_(0.2)
     exact = model.log_evidence(x).numpy()
+    alone = evidence_interval(model, guide, x, replace(ESTIMATES_ALONE, check=None))
+    assert (alone.verdict == "estimate").mean() > 0.9
+    assert not holds(alone, exact).any()
     checked = evidence_interval(model, guide, x, ESTIMATES_ALONE)
-    missed = checked.verdict == "estimate"
-    assert not holds(checked, exact)[missed].any()
+    assert (checked.verdict == "bound only").all()
     confirmed = evidence_interval(model, guide, x, Sandwich(GUIDED, MIXED, QUICK.upper, confirm=True))
     assert (confirmed.verdict == "bound only").all()
     assert (confirmed.r_hat > 1.1).all()
@@ -294,21 +296,23 @@ def around(x):
 
 @pytest.mark.parametrize("confirm", [False, True])
 def test_a_datum_that_the_model_excludes_is_minus_infinity_and_spoils_no_other(confirm):
-    x = torch.tensor([[0.5], [60.0], [0.2]], dtype=torch.float64)
+    x = torch.linspace(0.2, 0.5, 30, dtype=torch.float64)[:, None]
+    x[1] = 60.0
+    possible = np.arange(30) != 1
     method = replace(TINY, confirm=confirm)
     interval = evidence_interval(truncated, around, x, method)
-    exact = dist.Normal(0.0, 1.25**0.5).log_prob(x[:, 0].double()).numpy()
-    assert np.isneginf(interval.lower_bound.log_evidence).tolist() == [False, True, False]
+    exact = dist.Normal(0.0, 1.25**0.5).log_prob(x[:, 0]).numpy()
+    np.testing.assert_array_equal(np.isneginf(interval.lower_bound.log_evidence), ~possible)
     assert interval.verdict[1] == "bound only"
     assert np.isneginf(interval.lower[1])
-    assert confirm or (interval.verdict[[0, 2]] == "estimate").all()
-    others = interval[[0, 2]].lower_bound
-    assert (np.abs(others.log_evidence - exact[[0, 2]]) < 4 * others.mc_se).all()
+    assert confirm or (interval.verdict[possible] == "estimate").mean() > 0.8
+    others = interval[possible].lower_bound
+    assert (np.abs(others.log_evidence - exact[possible]) < 4 * others.mc_se).all()
     plain = pv.log_evidence(truncated, around, x, method.estimate)
     assert (plain.mc_se[1], plain.ess[1], plain.is_estimate[1]) == (np.inf, 0.0, False)
     assert plain.summary().log_evidence == -np.inf
     resampled = pv.log_evidence(truncated, around, x, num_particles=50, bootstrap=20)
-    assert np.isinf(resampled.mc_se).tolist() == [False, True, False]
+    np.testing.assert_array_equal(np.isinf(resampled.mc_se), ~possible)
 
 
 def test_bad_input_says_so(tmp_path):

@@ -121,11 +121,12 @@ class Evidence:
         """Where log p(x) and its standard error may be believed, (N,), judged from rows alike.
 
         The error must not be skewed (Cochran's rule): the mean squared skewness of about 50 rows alike, by the
-        interquartile range of log w, is below 1/16. One row's own k-hat or skewness would choose the rows that missed
-        their tail. Elsewhere log_evidence is a lower bound in expectation; an upper bound is no estimate. The draws are
-        all that is known: a mode that none of them reaches is missed, and what is missed is not in the standard error.
-        docs/believability.md has the measured coverage. With fewer than 30 particles nothing is believed. Evidence that
-        was never judged (of a file of an earlier version) goes by k-hat below 0.5 at 90 % confidence, row by row.
+        interquartile range of log w, is below 1/16, and lower yet where the rows are fewer. One row's own k-hat or
+        skewness would choose the rows that missed their tail. Elsewhere log_evidence is a lower bound in expectation;
+        an upper bound is no estimate. The draws are all that is known: a mode that none of them reaches is missed, and
+        what is missed is not in the standard error. docs/believability.md has the measured coverage. With fewer than 30
+        particles nothing is believed. Evidence that was never judged (of a file of an earlier version) goes by k-hat
+        below 0.5 at 90 % confidence, row by row.
         """
         if self.bound != "lower":
             return np.zeros(len(self), dtype=bool)

@@ -28,8 +28,9 @@ def judge(skewness: np.ndarray, spread: np.ndarray) -> np.ndarray:
     The intervals of rows with skewed errors miss log p(x), and a row that has missed its tail does not look skewed.
     So the squared skewness is averaged over about 50 rows whose log-weights have like interquartile ranges, which the
     tail does not move: rows of one kind pass together or not at all, and luck does not choose among them. One half of
-    the standard error that a share would have is added: few rows must look better. Rows whose weights are equal
-    (skewness 0) are exact; unknown skewness (NaN) never passes.
+    the standard error that a share would have is added. Fewer than 50 rows must look better still: luck chooses among
+    evaluations of a few rows as it does among rows, so the limit shrinks as the square root of their number. Rows whose
+    weights are equal (skewness 0) are exact; unknown skewness (NaN) never passes.
 
     Args:
         skewness: Of the error of log p(x), as `error_skewness`, (N,).
@@ -52,5 +53,6 @@ def judge(skewness: np.ndarray, spread: np.ndarray) -> np.ndarray:
     for alike in np.array_split(order, max(1, len(rows) // NEIGHBOURS)):
         mean = squared[alike].mean()
         margin = 0.5 * np.sqrt(mean * (1 - mean) / len(alike))
-        believed[alike] = mean + margin < MOST_SQUARED_SKEWNESS
+        limit = MOST_SQUARED_SKEWNESS * min(1.0, len(alike) / NEIGHBOURS) ** 0.5
+        believed[alike] = mean + margin < limit
     return believed
