@@ -1,8 +1,8 @@
-"""Intervals hold the truth as often as they say: the small form of benchmarks/comparison_coverage."""
+"""Intervals hold the truth as often as they say: the small form of benchmarks/believability."""
 
 import numpy as np
 import pytest
-from benchmarks.comparison_coverage import coverage, rows, several, signal, trainings
+from benchmarks.simulated_comparisons import coverage, rows, several, signal, trainings
 from scipy import stats
 
 import ppl_vae as pv
