@@ -160,8 +160,9 @@ def test_a_mode_that_the_guide_misses_is_not_estimated_away_in_many_dimensions()
     model.noise.fill_(0.2)
     exact = model.log_evidence(x).numpy()
     alone = evidence_interval(model, guide, x, replace(ESTIMATES_ALONE, check=None))
-    assert (alone.verdict == "estimate").mean() > 0.9
-    assert not holds(alone, exact).any()
+    believed = alone.verdict == "estimate"
+    assert believed.mean() > 0.5
+    assert not holds(alone, exact)[believed].any()
     checked = evidence_interval(model, guide, x, ESTIMATES_ALONE)
     assert (checked.verdict == "bound only").all()
     confirmed = evidence_interval(model, guide, x, Sandwich(GUIDED, MIXED, QUICK.upper, confirm=True))
