@@ -6,9 +6,9 @@
     python tests/benchmarks/checklist.py --table                 # print the tables of what is there
 
 A run is a data set of 1,000 training and 300 test rows of 8 features, a VAE of two latents and a linear decoder fitted
-to it, and the checklist of the test rows. The rows come from a VAE of the family that is fitted, or from one that differs from it as
-the setting says. The encoder's lines are judged on exact guides of a linear-Gaussian model, and on guides that are too
-narrow or shifted. A run is written when it is done; none is computed again.
+to it, and the checklist of the test rows. The rows come from a VAE of the family that is fitted, or from one that
+differs from it as the setting says. The encoder's lines are judged on exact guides of a linear-Gaussian model, and on
+guides that are too narrow or shifted. A run is written when it is done; none is computed again.
 """
 
 import argparse
