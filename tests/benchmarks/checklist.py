@@ -40,7 +40,7 @@ RESULTS = Path(__file__).resolve().parents[2] / "docs" / "checklist.json"
 NUM_TRAIN, NUM_TEST, NUM_FEATURES, NUM_LATENTS = 1000, 300, 8, 2
 NUM_SEEDS = 200
 NUM_WRONG = 30  # of a wrong model or guide: power needs fewer runs than size
-NUM_EPOCHS = 150
+NUM_EPOCHS = 250
 ENCODER = ("Encoder: each quantity", "Encoder: coverage")
 
 Line = tuple[str, float | None]  # verdict and number
@@ -146,11 +146,12 @@ def checked(path: Path, likelihood: str, seed: int) -> Run:
     tables: dict[str, Any] = {
         "data.name": str(path),
         "likelihood.name": likelihood,
+        "posterior.name": "FullRankNormal",
         "posterior.latent_dim": NUM_LATENTS,
         "encoder.hidden_dims": [64, 64],
         "training.num_epochs": NUM_EPOCHS,
         "training.batch_size": 200,
-        "training.learning_rate": 1e-2,
+        "training.learning_rate": 3e-2,
         "training.seed": seed,
         "evaluation.num_particles": 1000,
     }
