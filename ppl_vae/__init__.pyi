@@ -1,14 +1,16 @@
 """The public names of ppl_vae; __init__.py imports each when it is first used."""
 
+from . import beds as beds
 from . import data as data
 from . import diagnostics as diagnostics
 from . import evidence as evidence
 from . import experiment as experiment
 from . import families as families
 from . import objectives as objectives
+from . import refinement as refinement
+from . import report as report
 from . import training as training
 from .data import Dataset as Dataset
-from .data import beds as beds
 from .data import load as load
 from .data import read as read
 from .diagnostics import active_units as active_units
@@ -28,22 +30,17 @@ from .evidence import ChiUpperBound as ChiUpperBound
 from .evidence import Defensive as Defensive
 from .evidence import Evidence as Evidence
 from .evidence import EvidenceInterval as EvidenceInterval
-from .evidence import GradientRefinement as GradientRefinement
 from .evidence import ImportanceSampling as ImportanceSampling
 from .evidence import InferenceGaps as InferenceGaps
 from .evidence import ReverseAIS as ReverseAIS
-from .evidence import SampledRefinement as SampledRefinement
 from .evidence import Sandwich as Sandwich
 from .evidence import bdmc as bdmc
 from .evidence import evidence_interval as evidence_interval
 from .evidence import inference_gaps as inference_gaps
 from .evidence import log_evidence as log_evidence
-from .evidence import refine as refine
-from .evidence import simulate as simulate
 from .experiment import load_run as load_run
 from .experiment import read_study as read_study
 from .experiment import run_study as run_study
-from .experiment import write_report as write_report
 from .families import likelihoods as likelihoods
 from .families import networks as networks
 from .families import posteriors as posteriors
@@ -53,7 +50,12 @@ from .hmc import HMC as HMC
 from .hmc import sample_posterior as sample_posterior
 from .importance import log_weights as log_weights
 from .model import Model as Model
-from .seeding import seeded as seeded
+from .programs.simulate import simulate as simulate
+from .refinement import GradientRefinement as GradientRefinement
+from .refinement import SampledRefinement as SampledRefinement
+from .refinement import refine as refine
+from .report import write_report as write_report
+from .runtime.seeding import seeded as seeded
 from .training import FitResult as FitResult
 from .training import NonFiniteLossError as NonFiniteLossError
 from .training import Training as Training

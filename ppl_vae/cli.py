@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from ppl_vae.checks import one_line
+from ppl_vae.runtime.checks import one_line
 
 __all__ = ["app"]
 
@@ -185,8 +185,8 @@ def evaluate(
     Means go to a .json, log p(x) and k-hat of every datum to an .npz, in the run's folder unless --output says where.
     An interrupted evaluation goes on where it was when the same command is given again.
     """
-    from ppl_vae.distributed import is_main, process_group
     from ppl_vae.experiment import Folder, evaluate_run, load_run, table
+    from ppl_vae.runtime.distributed import is_main, process_group
 
     flags = {"method.name": method, "num_particles": num_particles, "split": split, "seed": seed}
     given = {key: value for key, value in flags.items() if value is not None} | dict(map(_change, changes or []))
@@ -345,7 +345,7 @@ def report(
 
     report.html is one page that needs nothing else; report.md is the same as text, report.nc has the numbers for ArviZ.
     """
-    from ppl_vae.experiment import write_report
+    from ppl_vae.report import write_report
 
     place: dict[str, Any] = {"device": device, "data_dir": None if data_dir is None else str(data_dir)}
     written = write_report(run, output, num_data=num_data, seed=seed, progress=not quiet, **place)
@@ -353,8 +353,8 @@ def report(
 
 
 def _run(config: Any, output: Path, *, quiet: bool) -> None:
-    from ppl_vae.distributed import is_main, process_group
     from ppl_vae.experiment import Folder, run_experiment, table
+    from ppl_vae.runtime.distributed import is_main, process_group
 
     folder = Folder(output)
     if folder.finished:

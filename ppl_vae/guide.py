@@ -8,11 +8,11 @@ import pyro.distributions as dist
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from ppl_vae.checks import whole_number
 from ppl_vae.families.networks import MLP, at_rest, join, require_module, shape_of
 from ppl_vae.families.posteriors import Posterior
 from ppl_vae.families.rows import example_rows, features_of, read_features
 from ppl_vae.model import check_context
+from ppl_vae.runtime.checks import whole_number
 
 __all__ = ["Guide"]
 

@@ -10,13 +10,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ppl_vae.checks import whole_number
-from ppl_vae.global_latents import conditionals, with_global_draws
-from ppl_vae.inspection import check_data, check_programs
-from ppl_vae.programs import arguments, evaluating, modules_of
-from ppl_vae.recording import Graph, check_agreement, compiled, first_line, recorded, unchanged
-from ppl_vae.seeding import derived_seed, seeded
-from ppl_vae.terms import Program, log_terms
+from ppl_vae.programs.global_latents import conditionals, with_global_draws
+from ppl_vae.programs.modules import arguments, evaluating, modules_of
+from ppl_vae.programs.traces import Program, log_terms
+from ppl_vae.programs.validation import check_data, check_programs
+from ppl_vae.runtime.checks import whole_number
+from ppl_vae.runtime.recording import Graph, check_agreement, compiled, first_line, recorded, unchanged
+from ppl_vae.runtime.seeding import derived_seed, seeded
 
 __all__ = ["log_weights"]
 
@@ -69,7 +69,7 @@ def log_weights(
         Burda, Grosse and Salakhutdinov (2016), Importance weighted autoencoders, arXiv:1509.00519, eq. 8.
 
     Example:
-        >>> from ppl_vae.data import beds
+        >>> from ppl_vae import beds
         >>> bed = beds.linear_gaussian(num_data=3)
         >>> log_w = log_weights(bed.model, bed.guide, bed.x, num_particles=2, seed=0)
         >>> bool(torch.allclose(log_w, bed.log_evidence.expand(2, 3)))

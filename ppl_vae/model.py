@@ -9,14 +9,14 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from ppl_vae.checks import whole_number
 from ppl_vae.data import Dataset, as_dataset
-from ppl_vae.data.rows import Rows
+from ppl_vae.data.streaming import Rows
 from ppl_vae.families.likelihoods import Likelihood
 from ppl_vae.families.missing import observed_part
 from ppl_vae.families.networks import MLP, at_rest, join, require_module
 from ppl_vae.families.rows import MIXING, example_rows, features_of, kept_buffers, mixes_rows, read_features
-from ppl_vae.seeding import one_at_a_time, seeded
+from ppl_vae.runtime.checks import whole_number
+from ppl_vae.runtime.seeding import one_at_a_time, seeded
 
 __all__ = ["Model"]
 

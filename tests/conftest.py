@@ -5,7 +5,7 @@ import pyro
 import pytest
 import torch
 
-from ppl_vae.recording import RecordingError, compiled, recorded
+from ppl_vae.runtime.recording import RecordingError, compiled, recorded
 
 matplotlib.use("Agg")
 

@@ -12,8 +12,8 @@ from test_importance import TwoSites
 import ppl_vae as pv
 from ppl_vae import beds, likelihoods, posteriors, priors
 from ppl_vae.evidence import AIS, bdmc, reduce_log_weights
-from ppl_vae.evidence.bdmc import upper_bound
-from ppl_vae.evidence.path import even_lengths, temperatures
+from ppl_vae.evidence.annealing.bidirectional import upper_bound
+from ppl_vae.evidence.annealing.path import even_lengths, temperatures
 from ppl_vae.hmc import HMC
 
 SHORT = HMC(num_samples=1, num_warmup=0, num_leapfrog=3, target_accept=0.65)

@@ -8,7 +8,7 @@ from sklearn.decomposition import FactorAnalysis
 
 import ppl_vae as pv
 from ppl_vae import likelihoods
-from ppl_vae.diagnostics.mixtures import Counts, Mixture, OverdispersedCounts
+from ppl_vae.diagnostics.models.mixtures import Counts, Mixture, OverdispersedCounts
 
 ROWS = {"train": range(1000), "test": range(1000, 1300)}
 

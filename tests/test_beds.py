@@ -6,8 +6,8 @@ import pytest
 import torch
 from scipy import integrate, stats
 
-from ppl_vae.data import beds
-from ppl_vae.seeding import seeded
+from ppl_vae import beds
+from ppl_vae.runtime.seeding import seeded
 
 BEDS = {
     "linear_gaussian": beds.linear_gaussian,

@@ -16,7 +16,7 @@ from scipy import stats
 from tqdm.auto import tqdm
 
 import ppl_vae as pv
-from ppl_vae.data import beds
+from ppl_vae import beds
 from ppl_vae.diagnostics import (
     GuideDraws,
     HMCDraws,
@@ -26,10 +26,10 @@ from ppl_vae.diagnostics import (
     plot_calibration,
     to_datatree,
 )
-from ppl_vae.diagnostics.calibration_plot import LEVEL
-from ppl_vae.diagnostics.guide_errors import BY_CHANCE
-from ppl_vae.diagnostics.posterior_draws import draws_worth_one
-from ppl_vae.diagnostics.ranks import weighted_pit
+from ppl_vae.diagnostics.sbc.against_hmc import BY_CHANCE
+from ppl_vae.diagnostics.sbc.plot import LEVEL
+from ppl_vae.diagnostics.sbc.ranks import weighted_pit
+from ppl_vae.diagnostics.sbc.sources import draws_worth_one
 from ppl_vae.diagnostics.uniformity import holm, uniform_band, uniformity_p_value
 from ppl_vae.hmc import HMC, Chains
 

@@ -11,7 +11,7 @@ import torch
 import xarray as xr
 
 import ppl_vae as pv
-from ppl_vae.data import beds
+from ppl_vae import beds
 from ppl_vae.diagnostics import (
     active_units,
     calibration,
@@ -24,9 +24,10 @@ from ppl_vae.diagnostics import (
     rate_distortion,
     to_datatree,
 )
-from ppl_vae.diagnostics.collapse import noise_limit
+from ppl_vae.diagnostics.latents.rate import noise_limit
 from ppl_vae.evidence import log_evidence
 from ppl_vae.objectives import MeanFieldELBO, TraceELBO
+from ppl_vae.runtime.seeding import derived_seed
 
 QUIET = {"progress": False}
 
@@ -251,7 +252,7 @@ def test_means_are_those_of_the_objective(bed):
     found = rate_distortion(bed.model, bed.mean_field_guide, bed.x[:20], num_particles=30, seed=4, **QUIET)
     log_w = pv.log_weights(bed.model, bed.mean_field_guide, bed.x[:20], num_particles=30, seed=4)
     assert np.allclose(found.elbo, log_w.mean(0), atol=1e-12)
-    with pv.seeded(pv.seeding.derived_seed(4, 0)):
+    with pv.seeded(derived_seed(4, 0)):
         bound = TraceELBO(30).bound(bed.model, bed.mean_field_guide, bed.x[:20])
     assert np.allclose(found.elbo, bound, atol=1e-12)
 

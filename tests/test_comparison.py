@@ -14,7 +14,7 @@ import ppl_vae as pv
 from ppl_vae import beds
 from ppl_vae.diagnostics import plot_models, to_elpd
 from ppl_vae.evidence import reduce_log_weights
-from ppl_vae.evidence.evidence import concatenate
+from ppl_vae.evidence.result import concatenate
 
 
 def evidence_of(values, noise=0.0, num_particles=200, seed=0):
@@ -51,7 +51,7 @@ def assert_like(interval, t_interval):
 @pytest.fixture
 def no_weights(monkeypatch):
     """For simulations: stacking takes nearly all of the time."""
-    monkeypatch.setattr("ppl_vae.diagnostics.comparison._stacking", lambda trained: dict.fromkeys(trained, 0.0))
+    monkeypatch.setattr("ppl_vae.diagnostics.models.compare._stacking", lambda trained: dict.fromkeys(trained, 0.0))
 
 
 # --- one training of each --------------------------------------------------------------------------------------------

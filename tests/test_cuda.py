@@ -10,7 +10,7 @@ from cases import LIKELIHOODS, OBJECTIVES, POSTERIORS, PRIORS, data_for, vae
 import ppl_vae as pv
 from ppl_vae import beds
 from ppl_vae.importance import log_weights
-from ppl_vae.training import run as loop
+from ppl_vae.training import loop
 
 DEVICE = "cuda"
 

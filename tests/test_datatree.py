@@ -12,7 +12,7 @@ import torch
 import xarray as xr
 
 import ppl_vae as pv
-from ppl_vae.data import beds
+from ppl_vae import beds
 from ppl_vae.diagnostics import Draws, to_datatree
 from ppl_vae.evidence import reduce_log_weights
 
@@ -37,7 +37,7 @@ def conditional():
         feature_names=["height", "weight", "age"],
         datum_names=[f"row {i}" for i in range(5)],
     )
-    with pv.seeding.seeded(1):
+    with pv.seeded(1):
         guide = pv.Guide(pv.posteriors.MeanFieldNormal(2), 3, torch.nn.Identity(), context_dim=2)
         model = pv.Model(pv.priors.LearnedNormal(2, 2), pv.likelihoods.Gaussian(3), torch.nn.Identity(), context_dim=2)
     return model, guide, data

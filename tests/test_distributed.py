@@ -10,7 +10,7 @@ from pyro.nn import PyroModule
 
 import ppl_vae as pv
 from ppl_vae import objectives
-from ppl_vae.distributed import add_up, check_share, from_main, gathered, num_processes, process_group, rank
+from ppl_vae.runtime.distributed import add_up, check_share, from_main, gathered, num_processes, process_group, rank
 
 ROWS = 50  # in batches of 16: neither the batches nor the last one's rows divide by the processes
 

@@ -19,11 +19,11 @@ from typer.testing import CliRunner
 import ppl_vae as pv
 from ppl_vae import beds, objectives
 from ppl_vae.cli import app
-from ppl_vae.diagnostics import Replicates, compare_estimators, gradient_noise, plot_estimators
-from ppl_vae.diagnostics.cost import peak_memory
-from ppl_vae.diagnostics.estimator_advice import advised
-from ppl_vae.diagnostics.estimator_row import EstimatorRow
-from ppl_vae.diagnostics.gradient_noise import GradientNoise, Moments
+from ppl_vae.diagnostics import Replicates, compare_estimators, plot_estimators
+from ppl_vae.diagnostics.estimators.advice import advised
+from ppl_vae.diagnostics.estimators.cost import peak_memory
+from ppl_vae.diagnostics.estimators.noise import GradientNoise, Moments, gradient_noise
+from ppl_vae.diagnostics.estimators.row import EstimatorRow
 from ppl_vae.experiment import Folder, build, read_config
 from ppl_vae.objectives import VIMCO, DoublyReparameterized, ScoreFunction, StickingTheLanding
 

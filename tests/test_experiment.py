@@ -43,7 +43,7 @@ from ppl_vae.experiment import (
     table,
     to_toml,
 )
-from ppl_vae.experiment.build import load_data
+from ppl_vae.experiment.assemble import load_data
 from ppl_vae.experiment.signatures import choices
 from ppl_vae.experiment.tables import MethodTable
 from ppl_vae.training import schedules
@@ -431,7 +431,7 @@ def test_no_such_split_is_said_before_training(tmp_path):
 
 
 def test_a_batch_without_a_row_for_each_process_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("ppl_vae.distributed.num_processes", lambda: 4)
+    monkeypatch.setattr("ppl_vae.runtime.distributed.num_processes", lambda: 4)
     said = r"^\[training\] batch_size=3 is shared by 4 processes: give each at least one row, batch_size=4$"
     with pytest.raises(ConfigError, match=said):
         run_experiment(small(("training.batch_size", 3)), tmp_path / "run", progress=False)

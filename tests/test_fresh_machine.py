@@ -17,8 +17,8 @@ from torch.fx.graph import CodeGen
 import ppl_vae as pv
 from ppl_vae import objectives
 from ppl_vae.families.missing import missing_values
-from ppl_vae.recording import compiled, products, recorded
-from ppl_vae.training import run as loop
+from ppl_vae.runtime.recording import compiled, products, recorded
+from ppl_vae.training import loop
 from ppl_vae.training.step import WAYS, RecordedStep, Step
 
 NO_ROOM = """

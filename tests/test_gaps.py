@@ -5,16 +5,10 @@ import pytest
 import torch
 
 from ppl_vae import beds, posteriors
-from ppl_vae.evidence import (
-    GradientRefinement,
-    ImportanceSampling,
-    SampledRefinement,
-    inference_gaps,
-    log_evidence,
-    refine,
-)
-from ppl_vae.evidence.refine import inverse_softplus
+from ppl_vae.evidence import ImportanceSampling, inference_gaps, log_evidence
 from ppl_vae.hmc import HMC
+from ppl_vae.refinement import GradientRefinement, SampledRefinement, refine
+from ppl_vae.refinement.methods import inverse_softplus
 from tests.cases import vae
 
 MEAN_FIELD = GradientRefinement(num_steps=200, learning_rate=0.1, posterior=posteriors.MeanFieldNormal(2))

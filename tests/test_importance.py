@@ -15,7 +15,7 @@ from torch import nn
 
 import ppl_vae as pv
 from ppl_vae import beds
-from ppl_vae.terms import log_terms
+from ppl_vae.programs.traces import log_terms
 
 every_problem = pytest.mark.parametrize("problem", PROBLEMS)
 

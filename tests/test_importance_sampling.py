@@ -14,8 +14,8 @@ import ppl_vae as pv
 from ppl_vae import beds, likelihoods, posteriors, priors
 from ppl_vae.evidence import Defensive, ImportanceSampling, Sandwich, reduce_log_weights
 from ppl_vae.evidence.errors import bootstrap_se
-from ppl_vae.evidence.evidence import ARRAYS
 from ppl_vae.evidence.pareto import smooth
+from ppl_vae.evidence.result import ARRAYS
 
 GUIDES = {"exact": {}, "narrow": {"guide_scale": 0.6}, "wide": {"guide_scale": 1.7}, "shifted": {"guide_shift": 0.5}}
 NUM_SEEDS = {"exact": 40, "narrow": 60, "wide": 400, "shifted": 400}

@@ -13,8 +13,8 @@ from test_importance import TwoSites
 
 import ppl_vae as pv
 from ppl_vae import beds
-from ppl_vae.data.beds import Affine
-from ppl_vae.data.beds.mixture import GaussianMixtureModel
+from ppl_vae.beds import Affine
+from ppl_vae.beds.mixture import GaussianMixtureModel
 from ppl_vae.diagnostics.interval_plot import plot_evidence_interval
 from ppl_vae.evidence import (
     AIS,
@@ -27,8 +27,8 @@ from ppl_vae.evidence import (
     evidence_interval,
     reduce_log_weights,
 )
-from ppl_vae.evidence.evidence import ARRAYS, concatenate
-from ppl_vae.evidence.upper import spaced
+from ppl_vae.evidence.annealing.upper_bounds import spaced
+from ppl_vae.evidence.result import ARRAYS, concatenate
 from ppl_vae.hmc import HMC
 
 GUIDES = {"exact": {}, "narrow": {"guide_scale": 0.6}, "wide": {"guide_scale": 1.7}, "shifted": {"guide_shift": 0.5}}

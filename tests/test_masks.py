@@ -21,7 +21,8 @@ from ppl_vae import (
     refine,
     sample_posterior,
 )
-from ppl_vae.evidence import AIS, ChiUpperBound, Defensive, GradientRefinement, ImportanceSampling
+from ppl_vae.evidence import AIS, ChiUpperBound, Defensive, ImportanceSampling
+from ppl_vae.refinement import GradientRefinement
 
 NUM_ROWS, LATENTS, FEATURES = 6, 2, 4
 NOISE = 0.5

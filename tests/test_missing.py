@@ -11,7 +11,7 @@ import ppl_vae as pv
 from ppl_vae import likelihoods, posteriors, priors
 from ppl_vae.families.likelihoods import Likelihood
 from ppl_vae.families.missing import missing_values, observed_part, stand_in
-from ppl_vae.recording import recorded
+from ppl_vae.runtime.recording import recorded
 
 # From three parameters a, one for each element: a distribution of independent elements.
 ELEMENTWISE = {

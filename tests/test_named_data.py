@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from ppl_vae.data import available, load, sources
+from ppl_vae.data import available, load
+from ppl_vae.data import downloads as sources
 
 REAL = os.environ.get("PPL_VAE_DATA")
 SHAPES = {"mnist": (28, 28), "binarized_mnist": (28, 28), "fashion_mnist": (28, 28), "freyfaces": (28, 20)}

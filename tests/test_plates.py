@@ -26,8 +26,9 @@ from ppl_vae import (
     to_datatree,
 )
 from ppl_vae.diagnostics import GuideDraws
-from ppl_vae.evidence import AIS, ChiUpperBound, Defensive, GradientRefinement, ImportanceSampling
-from ppl_vae.seeding import seeded
+from ppl_vae.evidence import AIS, ChiUpperBound, Defensive, ImportanceSampling
+from ppl_vae.refinement import GradientRefinement
+from ppl_vae.runtime.seeding import seeded
 
 REPEATS = 3
 NUM_ROWS = 7

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import ppl_vae as pv
-from ppl_vae.data import beds
+from ppl_vae import beds
 from ppl_vae.diagnostics import plot_k_hat, plot_latent, plot_reconstructions, plot_samples, plot_training
-from ppl_vae.diagnostics.drawing import as_pictures, num_columns, tile
+from ppl_vae.diagnostics.axes import as_pictures, num_columns, tile
 from ppl_vae.evidence import reduce_log_weights
 
 

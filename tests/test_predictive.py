@@ -13,8 +13,7 @@ from cases import LIKELIHOODS, vae
 from scipy import stats
 
 import ppl_vae as pv
-from ppl_vae import likelihoods, posteriors, priors
-from ppl_vae.data import beds
+from ppl_vae import beds, likelihoods, posteriors, priors
 from ppl_vae.diagnostics import (
     FEATURE_STATISTICS,
     STATISTICS,
@@ -29,8 +28,8 @@ from ppl_vae.diagnostics import (
     reliability,
     to_datatree,
 )
-from ppl_vae.diagnostics.entries import below_and_at
-from ppl_vae.diagnostics.statistics import OF_ENTRIES, correlation
+from ppl_vae.diagnostics.predictive.cdf import below_and_at
+from ppl_vae.diagnostics.predictive.statistics import OF_ENTRIES, correlation
 from ppl_vae.diagnostics.uniformity import uniformity_p_value
 
 QUIET = {"progress": False}

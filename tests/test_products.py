@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from ppl_vae.recording import compiled, products, recorded
+from ppl_vae.runtime.recording import compiled, products, recorded
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
 

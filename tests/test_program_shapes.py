@@ -9,7 +9,7 @@ from torch import nn
 
 import ppl_vae as pv
 from ppl_vae import objectives
-from ppl_vae.terms import log_terms
+from ppl_vae.programs.traces import log_terms
 
 ROWS = 5
 ZERO = torch.zeros((), dtype=torch.float64)

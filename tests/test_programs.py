@@ -27,7 +27,7 @@ from ppl_vae import (
     to_datatree,
 )
 from ppl_vae.evidence import Defensive, ImportanceSampling
-from ppl_vae.programs import evaluating, module_of
+from ppl_vae.programs.modules import evaluating, module_of
 from ppl_vae.training.state import State
 
 

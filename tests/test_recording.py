@@ -17,8 +17,8 @@ from pyro.nn import PyroModule
 import ppl_vae as pv
 from ppl_vae import Guide, Model, likelihoods, objectives, posteriors, priors
 from ppl_vae.families.missing import missing_values
-from ppl_vae.recording import RecordingError, cuda, recorded
-from ppl_vae.training import run as loop
+from ppl_vae.runtime.recording import RecordingError, cuda, recorded
+from ppl_vae.training import loop
 
 ROWS = 64  # in batches of 32
 

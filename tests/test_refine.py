@@ -13,9 +13,10 @@ from torch import nn
 
 from ppl_vae import Dataset, Guide, Model, beds, likelihoods, objectives, posteriors, priors, to_datatree
 from ppl_vae.diagnostics import rate_distortion
-from ppl_vae.evidence import GradientRefinement, SampledRefinement, log_evidence, refine
+from ppl_vae.evidence import log_evidence
 from ppl_vae.hmc import HMC
 from ppl_vae.importance import log_weights
+from ppl_vae.refinement import GradientRefinement, SampledRefinement, refine
 from tests.cases import POSTERIORS, vae
 
 FAST = GradientRefinement(num_steps=120, learning_rate=0.1)

@@ -6,7 +6,7 @@ import pytest
 import ppl_vae as pv
 from ppl_vae.evidence import ImportanceSampling
 from ppl_vae.experiment.refined import refined_evidence
-from ppl_vae.experiment.report import headline, is_bound, table
+from ppl_vae.experiment.result_table import headline, is_bound, table
 
 METRICS = {
     **{"elbo": -20.0, "log_evidence": -18.5, "mc_se": 0.012, "data_se": 0.3, "mc_bias": 0.0, "kl": 9.0},

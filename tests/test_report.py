@@ -17,14 +17,15 @@ from typer.testing import CliRunner
 
 from ppl_vae.cli import app
 from ppl_vae.diagnostics import PIT, plot_k_hat
-from ppl_vae.diagnostics.calibration_summary import summarise
 from ppl_vae.diagnostics.report_plots import plot_weights
+from ppl_vae.diagnostics.sbc.summary import summarise
 from ppl_vae.diagnostics.uniformity import uniformity_p_value
 from ppl_vae.evidence import Evidence, reduce_log_weights
-from ppl_vae.experiment import ConfigError, findings, measures, page, panels, read_config, run_experiment, write_report
-from ppl_vae.experiment.elements import STYLE, NotApplicable, draw, number, slug
-from ppl_vae.experiment.panels import PANELS
-from ppl_vae.experiment.verdicts import RULES
+from ppl_vae.experiment import ConfigError, read_config, run_experiment
+from ppl_vae.report import findings, measures, page, panels, write_report
+from ppl_vae.report.elements import STYLE, NotApplicable, draw, number, slug
+from ppl_vae.report.panels import PANELS
+from ppl_vae.report.rules import RULES
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 HOSTILE = "<script>alert('x')</script>"

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from ppl_vae import Guide, Model, likelihoods, log_weights, posteriors, priors
-from ppl_vae.terms import log_terms
+from ppl_vae.programs.traces import log_terms
 from tests.cases import data_for
 
 WIDTH = 6  # of what a network reads: latents for a decoder, features for an encoder

@@ -5,7 +5,7 @@ import traceback
 import pytest
 import torch
 
-from ppl_vae.seeding import seeded
+from ppl_vae.runtime.seeding import seeded
 
 
 def test_it_is_the_stream_of_that_seed_and_the_callers_is_left_alone():

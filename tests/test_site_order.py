@@ -13,7 +13,7 @@ from pyro import poutine
 import ppl_vae as pv
 from ppl_vae import objectives
 from ppl_vae.diagnostics import kl_per_dimension, rate_distortion
-from ppl_vae.seeding import seeded
+from ppl_vae.runtime.seeding import seeded
 
 NOISE = 0.7
 X = torch.tensor([0.9, -0.4], dtype=torch.float64)

@@ -13,7 +13,7 @@ from cases import EVENT, vae
 import ppl_vae as pv
 from ppl_vae import Dataset
 from ppl_vae.data import readers
-from ppl_vae.data.rows import Rows, ahead, blocks, in_turn
+from ppl_vae.data.streaming import Rows, ahead, blocks, in_turn
 
 NUM = 519
 QUIET = {"progress": False}
@@ -52,7 +52,7 @@ SOURCES = {"memory map": mapped, "zarr": zarr_array}
 @pytest.mark.parametrize("source", SOURCES)
 def test_an_index_reads_the_rows_it_would_in_memory(source, index, largest_page, tmp_path, monkeypatch):
     """In however many pieces a memory map is read."""
-    monkeypatch.setattr("ppl_vae.data.rows.LARGEST_PAGE", largest_page)
+    monkeypatch.setattr("ppl_vae.data.streaming.LARGEST_PAGE", largest_page)
     x, rows = Dataset(SOURCES[source](tmp_path, values())).x, np.arange(NUM)[INDICES[index]]
     assert isinstance(x, Rows)
     assert torch.equal(x[INDICES[index]], torch.from_numpy(values()[rows]))
@@ -225,7 +225,7 @@ def test_rows_are_no_tensor(tmp_path):
 
 
 def test_blocks_and_batches_come_in_order(tmp_path, monkeypatch):
-    monkeypatch.setattr("ppl_vae.data.rows.VALUES_PER_BLOCK", 100 * EVENT)
+    monkeypatch.setattr("ppl_vae.data.streaming.VALUES_PER_BLOCK", 100 * EVENT)
     x, expected = Dataset(mapped(tmp_path, values())).x, torch.from_numpy(values())
     parts = list(blocks(x))
     assert [len(part) for part in parts] == [100] * 5 + [NUM - 500]

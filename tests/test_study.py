@@ -31,8 +31,8 @@ from ppl_vae.experiment import (
     to_toml,
     write_study,
 )
-from ppl_vae.experiment import study as study_module
-from ppl_vae.experiment.study_table import read_results
+from ppl_vae.experiment.studies import run as study_module
+from ppl_vae.experiment.studies.table import read_results
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 BASE = f"""

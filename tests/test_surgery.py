@@ -10,7 +10,7 @@ import torch
 import xarray as xr
 
 import ppl_vae as pv
-from ppl_vae.data import beds
+from ppl_vae import beds
 from ppl_vae.diagnostics import (
     ActiveUnits,
     active_units,
@@ -19,10 +19,10 @@ from ppl_vae.diagnostics import (
     linear_active_units,
     plot_collapse,
     rate_distortion,
-    surgery,
     to_datatree,
 )
-from ppl_vae.training.alarm import collapse_warning, mean_rate
+from ppl_vae.diagnostics.latents import surgery
+from ppl_vae.training.collapse_alarm import collapse_warning, mean_rate
 
 QUIET = {"progress": False}
 CENTRES = torch.tensor([[0.0, 0.0], [1.5, 1.0], [-1.0, -1.5], [0.5, 2.0], [2.0, 1.5]], dtype=torch.float64)

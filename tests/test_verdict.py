@@ -9,7 +9,7 @@ import pytest
 import ppl_vae as pv
 from ppl_vae import beds
 from ppl_vae.evidence import ImportanceSampling, reduce_log_weights
-from ppl_vae.evidence.evidence import concatenate
+from ppl_vae.evidence.result import concatenate
 
 sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
 from believability import VERDICTS, missing, page, totals

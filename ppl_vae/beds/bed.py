@@ -22,7 +22,7 @@ class BedModel(PyroModule):
         num_data: How many rows the model simulates without x.
 
     Example:
-        >>> from ppl_vae.data import beds
+        >>> from ppl_vae import beds
         >>> beds.beta_bernoulli(num_data=3, num_trials=4).model().shape
         torch.Size([3, 4])
     """
@@ -77,7 +77,7 @@ class BedGuide(PyroModule):
         distortion: How far the guide is from it.
 
     Example:
-        >>> from ppl_vae.data import beds
+        >>> from ppl_vae import beds
         >>> bed = beds.linear_gaussian(num_data=3, latent_dim=2)
         >>> bed.guide(bed.x).shape
         torch.Size([3, 2])
@@ -118,7 +118,7 @@ class Bed:
         reparameterized: Whether draws of the guide carry gradients.
 
     Example:
-        >>> from ppl_vae.data import beds
+        >>> from ppl_vae import beds
         >>> bed = beds.gamma_poisson(num_data=3)
         >>> bed.log_evidence.shape
         torch.Size([3])

@@ -7,8 +7,8 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from ppl_vae.checks import shown
-from ppl_vae.data.beds.bed import Bed, BedGuide, BedModel, Distortion, draws
+from ppl_vae.beds.bed import Bed, BedGuide, BedModel, Distortion, draws
+from ppl_vae.runtime.checks import shown
 
 __all__ = ["beta_bernoulli", "gamma_poisson"]
 

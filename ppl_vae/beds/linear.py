@@ -8,8 +8,8 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from ppl_vae.data.beds.bed import Bed, BedGuide, BedModel, Distortion, draws
-from ppl_vae.data.beds.gaussian import Affine, masked_normal, posterior
+from ppl_vae.beds.bed import Bed, BedGuide, BedModel, Distortion, draws
+from ppl_vae.beds.gaussian import Affine, masked_normal, posterior
 
 __all__ = ["LinearGaussianBed", "linear_gaussian", "linear_gaussian_at"]
 
@@ -161,7 +161,7 @@ def linear_gaussian_at(
         Tipping and Bishop (1999), Probabilistic principal component analysis, JRSS B 61.
 
     Example:
-        >>> from ppl_vae.data.beds import Affine
+        >>> from ppl_vae.beds import Affine
         >>> one = torch.ones(1, dtype=torch.float64)
         >>> linear_gaussian_at(0 * one[:, None], Affine(one[:, None], 0 * one, one)).log_evidence
         tensor([-1.2655], dtype=torch.float64)

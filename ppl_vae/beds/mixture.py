@@ -7,8 +7,8 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from ppl_vae.data.beds.bed import Bed, BedGuide, BedModel, Distortion, draws
-from ppl_vae.data.beds.gaussian import Affine, masked_normal, posterior
+from ppl_vae.beds.bed import Bed, BedGuide, BedModel, Distortion, draws
+from ppl_vae.beds.gaussian import Affine, masked_normal, posterior
 
 __all__ = ["discrete_mixture", "gaussian_mixture"]
 

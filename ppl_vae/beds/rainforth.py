@@ -9,7 +9,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from ppl_vae.data.beds.bed import Bed, BedGuide, BedModel, Distortion, draws
+from ppl_vae.beds.bed import Bed, BedGuide, BedModel, Distortion, draws
 
 __all__ = ["RainforthBed", "rainforth"]
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from ppl_vae.data.dataset import Binarize, Dataset
+from ppl_vae.data.downloads import BINARIZED_MNIST, FASHION_MNIST, MNIST, Source, find
 from ppl_vae.data.readers import READERS, assemble, read
-from ppl_vae.data.sources import BINARIZED_MNIST, FASHION_MNIST, MNIST, Source, find
 from ppl_vae.data.splits import count, random_blocks, random_rows
 
 __all__ = ["available", "load"]

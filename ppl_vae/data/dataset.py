@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ppl_vae.data.bits import BINARIZE, Binarize, bernoulli, thresholded
-from ppl_vae.data.checks import coords_of, covariates, labels_of, picture, refuse, same_rows
+from ppl_vae.data.arrays import check_floating, table
+from ppl_vae.data.binarize import BINARIZE, Binarize, bernoulli, thresholded
 from ppl_vae.data.rounding import tell_rounding, tell_rounding_of
-from ppl_vae.data.rows import GREY, Rows, blocks, in_file, table_in_file
 from ppl_vae.data.splits import count, disjoint, random_rows
-from ppl_vae.data.tables import check_floating, table
+from ppl_vae.data.streaming import GREY, Rows, blocks, in_file, table_in_file
+from ppl_vae.data.validation import coords_of, covariates, labels_of, picture, refuse, same_rows
 
 __all__ = ["Dataset", "as_dataset"]
 

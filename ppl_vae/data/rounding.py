@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ppl_vae.data.rows import Rows, in_file, table_in_file
-from ppl_vae.data.tables import table
+from ppl_vae.data.arrays import table
+from ppl_vae.data.streaming import Rows, in_file, table_in_file
 
 __all__ = ["tell_rounding", "tell_rounding_of"]
 

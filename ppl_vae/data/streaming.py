@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ppl_vae.checks import one_line
-from ppl_vae.data.bits import Binarize, bernoulli, thresholded, uniforms
-from ppl_vae.data.checks import refuse
-from ppl_vae.data.tables import Table, check_floating, event_dims, tensor
-from ppl_vae.seeding import derived_seed
+from ppl_vae.data.arrays import Table, check_floating, event_dims, tensor
+from ppl_vae.data.binarize import Binarize, bernoulli, thresholded, uniforms
+from ppl_vae.data.validation import refuse
+from ppl_vae.runtime.checks import one_line
+from ppl_vae.runtime.seeding import derived_seed
 
 __all__ = ["Rows", "ahead", "blocks", "in_turn", "taken"]
 

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ppl_vae.checks import shown
-from ppl_vae.data.tables import Table, labels_along, row_names, table
+from ppl_vae.data.arrays import Table, labels_along, row_names, table
+from ppl_vae.runtime.checks import shown
 
 
 def coords_of(observed: Table, datum_names: Any = None, feature_names: Any = None) -> dict[str, np.ndarray]:

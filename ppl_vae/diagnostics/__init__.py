@@ -1,10 +1,17 @@
 """What can be said of a model and guide: a DataTree for ArviZ, collapse, and pictures."""
 
-from ppl_vae.diagnostics.baselines import baselines
-from ppl_vae.diagnostics.calibration import Calibration, calibration
-from ppl_vae.diagnostics.calibration_plot import plot_calibration
-from ppl_vae.diagnostics.calibration_summary import CalibrationSummary
-from ppl_vae.diagnostics.collapse import (
+from ppl_vae.diagnostics.datatree.build import to_datatree
+from ppl_vae.diagnostics.datatree.ppc_layout import observed_entries
+from ppl_vae.diagnostics.datatree.sampler import Draws
+from ppl_vae.diagnostics.estimators.compare import compare_estimators
+from ppl_vae.diagnostics.estimators.noise import GradientNoise, gradient_noise
+from ppl_vae.diagnostics.estimators.plot import plot_estimators
+from ppl_vae.diagnostics.estimators.row import Reference
+from ppl_vae.diagnostics.estimators.table import EstimatorComparison, Replicates
+from ppl_vae.diagnostics.interval_plot import plot_evidence_interval
+from ppl_vae.diagnostics.latents.means import LatentMeans, latent_means
+from ppl_vae.diagnostics.latents.plot import plot_collapse
+from ppl_vae.diagnostics.latents.rate import (
     ActiveUnits,
     RateDistortion,
     active_units,
@@ -12,22 +19,11 @@ from ppl_vae.diagnostics.collapse import (
     linear_active_units,
     rate_distortion,
 )
-from ppl_vae.diagnostics.collapse_plot import plot_collapse
-from ppl_vae.diagnostics.comparison import compare_models, to_elpd
-from ppl_vae.diagnostics.comparison_plot import plot_models
-from ppl_vae.diagnostics.comparison_table import ModelComparison
-from ppl_vae.diagnostics.datatree import to_datatree
-from ppl_vae.diagnostics.draws import Draws
-from ppl_vae.diagnostics.estimator_plot import plot_estimators
-from ppl_vae.diagnostics.estimator_row import Reference
-from ppl_vae.diagnostics.estimator_table import EstimatorComparison, Replicates
-from ppl_vae.diagnostics.estimators import compare_estimators
-from ppl_vae.diagnostics.gradient_noise import GradientNoise, gradient_noise
-from ppl_vae.diagnostics.guide_errors import GuideErrors, guide_errors
-from ppl_vae.diagnostics.interval_plot import plot_evidence_interval
-from ppl_vae.diagnostics.latent import LatentMeans, latent_means
-from ppl_vae.diagnostics.observed import observed_entries
-from ppl_vae.diagnostics.pit import PIT, PITSummary, conditional_pit, marginal_pit
+from ppl_vae.diagnostics.latents.surgery import ELBOSurgery, SurgerySummary, elbo_surgery
+from ppl_vae.diagnostics.models.compare import compare_models, to_elpd
+from ppl_vae.diagnostics.models.plain import baselines
+from ppl_vae.diagnostics.models.plot import plot_models
+from ppl_vae.diagnostics.models.table import ModelComparison
 from ppl_vae.diagnostics.plots import (
     plot_k_hat,
     plot_latent,
@@ -35,12 +31,16 @@ from ppl_vae.diagnostics.plots import (
     plot_samples,
     plot_training,
 )
-from ppl_vae.diagnostics.posterior_draws import GuideDraws, HMCDraws, ImportanceDraws
-from ppl_vae.diagnostics.predictive import PredictiveCheck, predictive_check
-from ppl_vae.diagnostics.predictive_plots import plot_pit, plot_predictive_check, plot_reliability
-from ppl_vae.diagnostics.reliability import Reliability, reliability
-from ppl_vae.diagnostics.statistics import FEATURE_STATISTICS, STATISTICS
-from ppl_vae.diagnostics.surgery import ELBOSurgery, SurgerySummary, elbo_surgery
+from ppl_vae.diagnostics.predictive.check import PredictiveCheck, predictive_check
+from ppl_vae.diagnostics.predictive.pit import PIT, PITSummary, conditional_pit, marginal_pit
+from ppl_vae.diagnostics.predictive.plot import plot_pit, plot_predictive_check, plot_reliability
+from ppl_vae.diagnostics.predictive.reliability_curve import Reliability, reliability
+from ppl_vae.diagnostics.predictive.statistics import FEATURE_STATISTICS, STATISTICS
+from ppl_vae.diagnostics.sbc.against_hmc import GuideErrors, guide_errors
+from ppl_vae.diagnostics.sbc.plot import plot_calibration
+from ppl_vae.diagnostics.sbc.simulate import Calibration, calibration
+from ppl_vae.diagnostics.sbc.sources import GuideDraws, HMCDraws, ImportanceDraws
+from ppl_vae.diagnostics.sbc.summary import CalibrationSummary
 
 __all__ = [
     "ActiveUnits",

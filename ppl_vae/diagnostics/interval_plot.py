@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ppl_vae.diagnostics.drawing import BLUE, ORANGE, VERMILION, new_axes, whole_ticks
+from ppl_vae.diagnostics.axes import BLUE, ORANGE, VERMILION, new_axes, whole_ticks
 from ppl_vae.evidence import EvidenceInterval
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def plot_evidence_interval(
         ValueError: another number of exact values.
 
     Example:
-        >>> from ppl_vae.data import beds
+        >>> from ppl_vae import beds
         >>> from ppl_vae.evidence import evidence_interval
         >>> bed = beds.linear_gaussian(num_data=5, guide_scale=1.3)
         >>> ax = plot_evidence_interval(evidence_interval(bed.model, bed.guide, bed.x))

@@ -9,7 +9,7 @@ from pyro import poutine
 from torch import Tensor
 
 from ppl_vae.data import Dataset, as_dataset
-from ppl_vae.diagnostics.drawing import (
+from ppl_vae.diagnostics.axes import (
     BLUE,
     K_HATS,
     VERMILION,
@@ -24,14 +24,14 @@ from ppl_vae.diagnostics.drawing import (
     show,
     whole_ticks,
 )
-from ppl_vae.diagnostics.entries import site_of_x
-from ppl_vae.diagnostics.latent import latent_means
+from ppl_vae.diagnostics.latents.means import latent_means
+from ppl_vae.diagnostics.predictive.cdf import site_of_x
 from ppl_vae.evidence import Evidence
-from ppl_vae.inspection import check_data
-from ppl_vae.plates import require_no_inner_plates
-from ppl_vae.programs import arguments, evaluating, place
-from ppl_vae.seeding import seeded
-from ppl_vae.terms import Program, Site, log_terms, run_under_particles, sample_sites
+from ppl_vae.programs.modules import arguments, evaluating, place
+from ppl_vae.programs.plates import require_no_inner_plates
+from ppl_vae.programs.traces import Program, Site, log_terms, run_under_particles, sample_sites
+from ppl_vae.programs.validation import check_data
+from ppl_vae.runtime.seeding import seeded
 from ppl_vae.training import FitResult
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def plot_reconstructions(
         The Axes, or an array of them.
 
     Example:
-        >>> from ppl_vae.data import beds
+        >>> from ppl_vae import beds
         >>> bed = beds.linear_gaussian(num_data=3)
         >>> len(plot_reconstructions(bed.model, bed.guide, bed.x, num=2))
         2
@@ -203,7 +203,7 @@ def plot_latent(
         ax: Where to draw.
 
     Example:
-        >>> from ppl_vae.data import beds
+        >>> from ppl_vae import beds
         >>> bed = beds.linear_gaussian(num_data=30, latent_dim=3)
         >>> plot_latent(bed.model, bed.guide, bed.x).get_ylabel()
         'second principal component (40%)'

@@ -7,13 +7,13 @@ import pyro.distributions as dist
 import torch
 
 from ppl_vae.data import Dataset, as_dataset
-from ppl_vae.diagnostics.collapse import RateDistortion
-from ppl_vae.diagnostics.drawing import BLUE, VERMILION, as_pictures, k_hat_classes, name_features, new_axes, show
-from ppl_vae.diagnostics.latent import latent_means
+from ppl_vae.diagnostics.axes import BLUE, VERMILION, as_pictures, k_hat_classes, name_features, new_axes, show
+from ppl_vae.diagnostics.latents.means import latent_means
+from ppl_vae.diagnostics.latents.rate import RateDistortion
 from ppl_vae.evidence import Evidence
 from ppl_vae.model import Model
-from ppl_vae.programs import evaluating, place
-from ppl_vae.terms import Program
+from ppl_vae.programs.modules import evaluating, place
+from ppl_vae.programs.traces import Program
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -151,7 +151,7 @@ def plot_rate_distortion(parts: RateDistortion, ax: "Axes | None" = None) -> "Ax
         Alemi et al. (2018), Fixing a broken ELBO, arXiv:1711.00464, figure 1.
 
     Example:
-        >>> from ppl_vae.data import beds
+        >>> from ppl_vae import beds
         >>> from ppl_vae.diagnostics import rate_distortion
         >>> bed = beds.linear_gaussian(num_data=20)
         >>> plot_rate_distortion(rate_distortion(bed.model, bed.guide, bed.x)).get_xlabel()

@@ -12,13 +12,13 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from ppl_vae.checks import one_of, real_number
 from ppl_vae.data import Dataset
 from ppl_vae.families.densities import ResidualLowRankNormal, StandardisedNormal
-from ppl_vae.inspection import check_data
-from ppl_vae.programs import arguments, evaluating
-from ppl_vae.seeding import seeded
-from ppl_vae.terms import LogTerms, Program, log_density_at, log_terms
+from ppl_vae.programs.modules import arguments, evaluating
+from ppl_vae.programs.traces import LogTerms, Program, log_density_at, log_terms
+from ppl_vae.programs.validation import check_data
+from ppl_vae.runtime.checks import one_of, real_number
+from ppl_vae.runtime.seeding import seeded
 
 __all__ = ["Defensive"]
 
@@ -44,7 +44,7 @@ class Defensive:
         Veach and Guibas (1995), the balance heuristic.
 
     Example:
-        >>> from ppl_vae.data import beds
+        >>> from ppl_vae import beds
         >>> from ppl_vae.evidence import ImportanceSampling, log_evidence
         >>> bed = beds.linear_gaussian(num_data=20, guide_scale=0.4)
         >>> plain, defended = (

@@ -12,20 +12,20 @@ from zipfile import BadZipFile
 import numpy as np
 from tqdm.auto import tqdm
 
-from ppl_vae.checks import suggestion, warn_caller
 from ppl_vae.data import Dataset, as_dataset
-from ppl_vae.data.rows import blocks
-from ppl_vae.distributed import from_main, gathered, is_main, num_processes, rank
-from ppl_vae.evidence.evidence import ROUNDING_OF_X, Evidence, concatenate
+from ppl_vae.data.streaming import blocks
+from ppl_vae.evidence.fingerprints import digests, measure_of
 from ppl_vae.evidence.importance_sampling import ImportanceSampling
-from ppl_vae.evidence.rows import digests, measure_of
+from ppl_vae.evidence.result import ROUNDING_OF_X, Evidence, concatenate
 from ppl_vae.families.missing import missing_values
-from ppl_vae.global_latents import GlobalDraws, with_global_draws
 from ppl_vae.importance import compiling, log_weights
-from ppl_vae.inspection import ROWS_AT_ONCE, check_programs
-from ppl_vae.programs import arguments, modules_of, own_parameters, place
-from ppl_vae.seeding import derived_seed
-from ppl_vae.terms import Program
+from ppl_vae.programs.global_latents import GlobalDraws, with_global_draws
+from ppl_vae.programs.modules import arguments, modules_of, own_parameters, place
+from ppl_vae.programs.traces import Program
+from ppl_vae.programs.validation import ROWS_AT_ONCE, check_programs
+from ppl_vae.runtime.checks import suggestion, warn_caller
+from ppl_vae.runtime.distributed import from_main, gathered, is_main, num_processes, rank
+from ppl_vae.runtime.seeding import derived_seed
 
 __all__ = ["log_evidence"]
 
@@ -85,7 +85,7 @@ def log_evidence(
         Burda, Grosse and Salakhutdinov (2016), Importance weighted autoencoders, arXiv:1509.00519, eq. 8.
 
     Example:
-        >>> from ppl_vae.data import beds
+        >>> from ppl_vae import beds
         >>> bed = beds.linear_gaussian(num_data=3)
         >>> evidence = log_evidence(bed.model, bed.guide, bed.x, num_particles=30)
         >>> bool(abs(evidence.log_evidence - bed.log_evidence.numpy()).max() < 1e-10)

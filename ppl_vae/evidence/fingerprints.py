@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ppl_vae.terms import Program
+from ppl_vae.programs.traces import Program
 
 __all__ = ["digests", "measure_of", "other_rows"]
 
@@ -49,7 +49,7 @@ def measure_of(model: Program) -> str:
     No paper.
 
     Example:
-        >>> from ppl_vae.data import beds
+        >>> from ppl_vae import beds
         >>> measure_of(beds.gamma_poisson(num_data=1).model)
         ''
     """

@@ -7,18 +7,18 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from ppl_vae.checks import whole_number
 from ppl_vae.data import Dataset, as_dataset
-from ppl_vae.evidence.evidence import Evidence, reduce_log_weights
+from ppl_vae.evidence.fingerprints import digests, other_rows
 from ppl_vae.evidence.pareto import GOOD_K
-from ppl_vae.evidence.refine import Refinement, refine
-from ppl_vae.evidence.refined_guide import RefinedGuide
-from ppl_vae.evidence.rows import digests, other_rows
+from ppl_vae.evidence.result import Evidence, reduce_log_weights
 from ppl_vae.evidence.summary import k_hat_of
 from ppl_vae.hmc import HMC
 from ppl_vae.importance import iter_log_weights
-from ppl_vae.programs import place
-from ppl_vae.terms import Program
+from ppl_vae.programs.modules import place
+from ppl_vae.programs.traces import Program
+from ppl_vae.refinement.guide import RefinedGuide
+from ppl_vae.refinement.methods import Refinement, refine
+from ppl_vae.runtime.checks import whole_number
 
 __all__ = ["GapsSummary", "InferenceGaps", "inference_gaps"]
 
@@ -124,8 +124,9 @@ class InferenceGaps:
             ValueError: evidence of other rows, or a bound from above.
 
         Example:
-            >>> from ppl_vae.data import beds
-            >>> from ppl_vae.evidence import GradientRefinement, ImportanceSampling, log_evidence
+            >>> from ppl_vae import beds
+            >>> from ppl_vae.evidence import ImportanceSampling, log_evidence
+            >>> from ppl_vae.refinement import GradientRefinement
             >>> bed = beds.linear_gaussian(num_data=3)
             >>> gaps = inference_gaps(bed.model, bed.guide, bed.x, GradientRefinement(num_steps=1), num_particles=30)
             >>> defended = log_evidence(bed.model, bed.guide, bed.x, ImportanceSampling(100, proposal="prior"))
@@ -199,8 +200,8 @@ def inference_gaps(
         Cremer, Li and Duvenaud (2018), Inference suboptimality in variational autoencoders, arXiv:1801.03558.
 
     Example:
-        >>> from ppl_vae.data import beds
-        >>> from ppl_vae.evidence import GradientRefinement
+        >>> from ppl_vae import beds
+        >>> from ppl_vae.refinement import GradientRefinement
         >>> bed = beds.linear_gaussian(num_data=3, guide_shift=1.0)
         >>> gaps = inference_gaps(bed.model, bed.guide, bed.x, GradientRefinement(num_steps=200))
         >>> bool((gaps.approximation < 0.01).all() and (gaps.amortization > 0.5).all())

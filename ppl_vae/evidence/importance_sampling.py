@@ -7,16 +7,16 @@ import numpy as np
 import torch
 from scipy.special import logsumexp
 
-from ppl_vae.checks import one_of, real_number, warn_caller, whole_number
 from ppl_vae.data import Dataset
+from ppl_vae.evidence.defensive import Defensive, prior_guide
 from ppl_vae.evidence.errors import bootstrap_se
-from ppl_vae.evidence.evidence import Evidence, concatenate, reduce_log_weights
 from ppl_vae.evidence.pareto import SMALLEST_NUM_PARTICLES, unresolved
-from ppl_vae.evidence.proposals import Defensive, prior_guide
-from ppl_vae.global_latents import GlobalDraws, conditionals
+from ppl_vae.evidence.result import Evidence, concatenate, reduce_log_weights
 from ppl_vae.importance import Kernels, iter_log_weights, rows_per_chunk, using
-from ppl_vae.seeding import derived_seed
-from ppl_vae.terms import Program
+from ppl_vae.programs.global_latents import GlobalDraws, conditionals
+from ppl_vae.programs.traces import Program
+from ppl_vae.runtime.checks import one_of, real_number, warn_caller, whole_number
+from ppl_vae.runtime.seeding import derived_seed
 
 __all__ = ["ImportanceSampling"]
 
@@ -57,7 +57,7 @@ class ImportanceSampling:
         Veach and Guibas (1995), Optimally combining sampling techniques for Monte Carlo rendering (balance heuristic).
 
     Example:
-        >>> from ppl_vae.data import beds
+        >>> from ppl_vae import beds
         >>> from ppl_vae.evidence import log_evidence
         >>> bed = beds.linear_gaussian(num_data=3)
         >>> bool(log_evidence(bed.model, bed.guide, bed.x, ImportanceSampling(50, proposal="prior")).ess.max() < 50)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtri
 
-from ppl_vae.evidence.evidence import Evidence, write_arrays
+from ppl_vae.evidence.result import Evidence, write_arrays
 
 __all__ = ["VERDICTS", "EvidenceInterval", "IntervalSummary"]
 
@@ -89,7 +89,7 @@ class EvidenceInterval:
         Grosse, Ghahramani and Adams (2015), Sandwiching the marginal likelihood, arXiv:1511.02543, section 3.
 
     Example:
-        >>> from ppl_vae.data import beds
+        >>> from ppl_vae import beds
         >>> from ppl_vae.evidence import evidence_interval
         >>> bed = beds.linear_gaussian(num_data=3, guide_scale=1.3)
         >>> interval = evidence_interval(bed.model, bed.guide, bed.x)

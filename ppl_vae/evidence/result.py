@@ -11,6 +11,7 @@ import torch
 from scipy.special import logsumexp
 
 from ppl_vae.evidence.errors import cluster_errors, cluster_means, clustered_se, deviations, interquartile_range
+from ppl_vae.evidence.fingerprints import digests
 from ppl_vae.evidence.pareto import (
     GOOD_K,
     SMALLEST_NUM_PARTICLES,
@@ -19,10 +20,9 @@ from ppl_vae.evidence.pareto import (
     smooth,
     unresolved,
 )
-from ppl_vae.evidence.rows import digests
 from ppl_vae.evidence.summary import EvidenceSummary
 from ppl_vae.evidence.verdict import error_skewness, judge
-from ppl_vae.files import write_whole
+from ppl_vae.runtime.files import write_whole
 
 __all__ = ["Evidence", "EvidenceSummary", "reduce_log_weights"]
 

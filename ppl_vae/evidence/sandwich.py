@@ -7,17 +7,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from ppl_vae.checks import instance_of, real_number
 from ppl_vae.data import Dataset, as_dataset
+from ppl_vae.evidence.annealing.upper_bounds import ReverseAIS
+from ppl_vae.evidence.defensive import Defensive
 from ppl_vae.evidence.estimate import Method, check_method, log_evidence
-from ppl_vae.evidence.evidence import ARRAYS, Evidence, concatenate
 from ppl_vae.evidence.importance_sampling import ImportanceSampling
 from ppl_vae.evidence.interval import ESTIMATE, INTERVAL, LOWER_BOUND, EvidenceInterval, num_se
-from ppl_vae.evidence.proposals import Defensive
-from ppl_vae.evidence.upper import ReverseAIS
-from ppl_vae.programs import place
-from ppl_vae.seeding import derived_seed
-from ppl_vae.terms import Program
+from ppl_vae.evidence.result import ARRAYS, Evidence, concatenate
+from ppl_vae.programs.modules import place
+from ppl_vae.programs.traces import Program
+from ppl_vae.runtime.checks import instance_of, real_number
+from ppl_vae.runtime.seeding import derived_seed
 
 __all__ = ["Sandwich", "evidence_interval"]
 
@@ -139,7 +139,7 @@ def evidence_interval(
         arXiv:1511.02543; Wu et al. (2017), arXiv:1611.04273.
 
     Example:
-        >>> from ppl_vae.data import beds
+        >>> from ppl_vae import beds
         >>> from ppl_vae.evidence import AIS
         >>> from ppl_vae.hmc import HMC
         >>> bed = beds.linear_gaussian(num_data=3, guide_scale=0.6)

@@ -1,19 +1,18 @@
-"""TOML -> run -> results -> report; the only place that knows configuration files."""
+"""TOML -> run -> results; the only place that knows configuration files."""
 
-from ppl_vae.experiment.build import Experiment, build
+from ppl_vae.experiment.assemble import Experiment, build
 from ppl_vae.experiment.config import Config, ConfigError, differences, read_config, to_toml
 from ppl_vae.experiment.demo import demo_config
-from ppl_vae.experiment.estimators import Comparison, read_comparison, write_comparison
 from ppl_vae.experiment.folder import Folder, write_json
-from ppl_vae.experiment.grid import Cell, Study, read_study
 from ppl_vae.experiment.listing import describe_data
-from ppl_vae.experiment.page import Report, write_report
-from ppl_vae.experiment.report import reading, table
+from ppl_vae.experiment.result_table import reading, table
 from ppl_vae.experiment.run import evaluate_run, load_run, run_experiment
 from ppl_vae.experiment.samples import write_samples
-from ppl_vae.experiment.study import run_study
-from ppl_vae.experiment.study_baselines import write_baselines
-from ppl_vae.experiment.study_table import StudyResult, write_study
+from ppl_vae.experiment.studies.estimators import Comparison, read_comparison, write_comparison
+from ppl_vae.experiment.studies.grid import Cell, Study, read_study
+from ppl_vae.experiment.studies.plain_models import write_baselines
+from ppl_vae.experiment.studies.run import run_study
+from ppl_vae.experiment.studies.table import StudyResult, write_study
 
 __all__ = [
     "Cell",
@@ -22,7 +21,6 @@ __all__ = [
     "ConfigError",
     "Experiment",
     "Folder",
-    "Report",
     "Study",
     "StudyResult",
     "build",
@@ -41,7 +39,6 @@ __all__ = [
     "to_toml",
     "write_comparison",
     "write_json",
-    "write_report",
     "write_samples",
     "write_baselines",
     "write_study",

@@ -17,7 +17,7 @@ from ppl_vae.experiment.tables import DataTable
 from ppl_vae.families.networks import join
 from ppl_vae.guide import Guide
 from ppl_vae.model import Model
-from ppl_vae.seeding import seeded
+from ppl_vae.runtime.seeding import seeded
 from ppl_vae.training import Training
 
 __all__ = ["Experiment", "build"]

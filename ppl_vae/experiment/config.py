@@ -9,7 +9,6 @@ from typing import Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from ppl_vae.checks import suggestion
 from ppl_vae.experiment.signatures import as_table, named, parameters
 from ppl_vae.experiment.tables import (
     DataTable,
@@ -23,6 +22,7 @@ from ppl_vae.experiment.tables import (
     Table,
     TrainingTable,
 )
+from ppl_vae.runtime.checks import suggestion
 
 __all__ = ["Config", "ConfigError", "changed", "differences", "read_config", "read_toml", "table_changes", "to_toml"]
 

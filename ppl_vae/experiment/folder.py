@@ -9,7 +9,7 @@ from typing import Any
 
 from ppl_vae.experiment.config import Config, ConfigError, differences, read_config, to_toml
 from ppl_vae.experiment.tables import EvaluationTable
-from ppl_vae.files import write_whole
+from ppl_vae.runtime.files import write_whole
 
 __all__ = ["Folder", "finite", "write_json"]
 

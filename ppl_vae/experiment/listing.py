@@ -3,7 +3,7 @@
 from typing import Any
 
 from ppl_vae.data import available
-from ppl_vae.experiment.build import load_data
+from ppl_vae.experiment.assemble import load_data
 from ppl_vae.experiment.config import read_config
 
 __all__ = ["describe_data"]

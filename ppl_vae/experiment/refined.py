@@ -8,11 +8,12 @@ import numpy as np
 import torch
 
 from ppl_vae.data import Dataset
-from ppl_vae.evidence import Evidence, log_evidence, refine
-from ppl_vae.evidence.evidence import concatenate
-from ppl_vae.programs import place
-from ppl_vae.seeding import derived_seed
-from ppl_vae.terms import Program
+from ppl_vae.evidence import Evidence, log_evidence
+from ppl_vae.evidence.result import concatenate
+from ppl_vae.programs.modules import place
+from ppl_vae.programs.traces import Program
+from ppl_vae.refinement import refine
+from ppl_vae.runtime.seeding import derived_seed
 
 __all__ = ["refined_evidence"]
 
@@ -33,12 +34,12 @@ def refined_evidence(
     bounds would be none. `checks["refined"]` is 1 where that was done. No paper.
 
     Example:
-        >>> from ppl_vae.data import beds
+        >>> from ppl_vae import beds
         >>> from ppl_vae.evidence import ImportanceSampling
-        >>> bed = beds.linear_gaussian(num_data=4, guide_scale=0.2)
+        >>> bed = beds.linear_gaussian(num_data=20, guide_scale=0.2)
         >>> found = refined_evidence(bed.model, bed.guide, Dataset(bed.x), ImportanceSampling(500), seed=0)
         >>> found.is_estimate.all(), found.checks["refined"].sum()
-        (np.True_, np.float64(4.0))
+        (np.True_, np.float64(20.0))
     """
     files = [None if checkpoint is None else checkpoint.with_suffix(f".{part}.npz") for part in ("first", "again")]
     first = log_evidence(model, guide, data, method, seed=seed, progress=progress, checkpoint=files[0])

@@ -22,11 +22,11 @@ from ppl_vae.diagnostics import (
     to_datatree,
 )
 from ppl_vae.evidence import Evidence, log_evidence
-from ppl_vae.experiment.build import Experiment
+from ppl_vae.experiment.assemble import Experiment
 from ppl_vae.experiment.folder import Folder, finite
 from ppl_vae.experiment.refined import refined_evidence
-from ppl_vae.files import write_whole
-from ppl_vae.programs import place
+from ppl_vae.programs.modules import place
+from ppl_vae.runtime.files import write_whole
 from ppl_vae.training import FitResult
 
 PACKAGES = ("ppl-vae", "torch", "pyro-ppl", "arviz", "numpy")

@@ -6,12 +6,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ppl_vae.distributed import check_share, is_main
-from ppl_vae.experiment.build import Experiment, blamed, build
+from ppl_vae.experiment.assemble import Experiment, blamed, build
 from ppl_vae.experiment.config import Config, ConfigError, changed
 from ppl_vae.experiment.folder import Folder, write_json
 from ppl_vae.experiment.results import measure, provenance, write_pictures, write_posterior
-from ppl_vae.inspection import check_data
+from ppl_vae.programs.validation import check_data
+from ppl_vae.runtime.distributed import check_share, is_main
 from ppl_vae.training import fit, load_weights, save_weights
 
 __all__ = ["evaluate_run", "load_run", "run_experiment"]

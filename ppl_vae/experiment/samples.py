@@ -7,11 +7,11 @@ import numpy as np
 
 from ppl_vae.data import Dataset
 from ppl_vae.diagnostics import plot_samples
-from ppl_vae.experiment.build import Experiment
+from ppl_vae.experiment.assemble import Experiment
 from ppl_vae.experiment.config import ConfigError
 from ppl_vae.experiment.results import write_picture
-from ppl_vae.files import write_whole
-from ppl_vae.seeding import seeded
+from ppl_vae.runtime.files import write_whole
+from ppl_vae.runtime.seeding import seeded
 
 __all__ = ["write_samples"]
 

@@ -14,7 +14,7 @@ import torch
 from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
 from torch import Tensor, nn, optim
 
-from ppl_vae.checks import suggestion
+from ppl_vae.runtime.checks import suggestion
 
 __all__ = ["argument", "as_table", "choices", "complete", "construct", "merged", "named", "parameters"]
 

@@ -7,10 +7,10 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from pyro.infer import ELBO
 from torch import Tensor, nn
 
-from ppl_vae.checks import suggestion
 from ppl_vae.data import available
 from ppl_vae.evidence.estimate import Method
 from ppl_vae.experiment.signatures import as_table, complete, construct, merged, named, parameters
+from ppl_vae.runtime.checks import suggestion
 from ppl_vae.training import Training
 
 

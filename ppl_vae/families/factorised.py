@@ -9,9 +9,9 @@ import torch
 from pyro.distributions import constraints
 from torch import Tensor, nn
 
-from ppl_vae.checks import shown
 from ppl_vae.families.missing import outside_of
 from ppl_vae.families.networks import Readout, shape_of
+from ppl_vae.runtime.checks import shown
 
 
 class Likelihood(nn.Module, ABC):

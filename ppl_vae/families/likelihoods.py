@@ -7,11 +7,11 @@ import torch
 from pyro.distributions import constraints
 from torch import Tensor, nn
 
-from ppl_vae.checks import whole_number
 from ppl_vae.families import densities
 from ppl_vae.families.factorised import Likelihood
 from ppl_vae.families.missing import smoothed_mean
 from ppl_vae.families.real import Gaussian, StudentT
+from ppl_vae.runtime.checks import whole_number
 
 __all__ = ["Bernoulli", "Categorical", "ContinuousBernoulli", "Gaussian", "NegativeBinomial", "Poisson", "StudentT"]
 

@@ -11,7 +11,7 @@ from pyro.distributions import transforms as T
 from pyro.nn import ConditionalAutoRegressiveNN, ConditionalDenseNN
 from torch import Tensor, nn
 
-from ppl_vae.checks import whole_number
+from ppl_vae.runtime.checks import whole_number
 
 __all__ = ["MLP", "ConvDecoder", "ConvEncoder", "ResNet"]
 

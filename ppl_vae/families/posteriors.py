@@ -10,9 +10,9 @@ from pyro.distributions import transforms as T
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from ppl_vae.checks import whole_number
 from ppl_vae.families.densities import ResidualLowRankNormal, StandardisedNormal
 from ppl_vae.families.networks import Readout, near_identity
+from ppl_vae.runtime.checks import whole_number
 
 __all__ = ["FlowPosterior", "FullRankNormal", "LowRankNormal", "MeanFieldNormal"]
 

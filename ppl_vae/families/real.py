@@ -9,9 +9,9 @@ from pyro.distributions import constraints
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from ppl_vae.checks import one_of, real_number
 from ppl_vae.families import densities
 from ppl_vae.families.factorised import Likelihood
+from ppl_vae.runtime.checks import one_of, real_number
 
 __all__ = ["Gaussian", "StudentT"]
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from ppl_vae.families.networks import at_rest
-from ppl_vae.seeding import seeded
+from ppl_vae.runtime.seeding import seeded
 
 __all__ = ["features_of"]
 

@@ -8,16 +8,16 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from ppl_vae.checks import instance_of, whole_number
 from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.hmc.chains import Chains
 from ppl_vae.hmc.sampler import HMC
 from ppl_vae.hmc.target import LogJoint
 from ppl_vae.importance import rows_per_chunk
-from ppl_vae.inspection import check_data, check_programs
-from ppl_vae.programs import arguments, evaluating, place
-from ppl_vae.seeding import derived_seed, seeded
-from ppl_vae.terms import Program, log_terms
+from ppl_vae.programs.modules import arguments, evaluating, place
+from ppl_vae.programs.traces import Program, log_terms
+from ppl_vae.programs.validation import check_data, check_programs
+from ppl_vae.runtime.checks import instance_of, whole_number
+from ppl_vae.runtime.seeding import derived_seed, seeded
 
 __all__ = ["sample_posterior"]
 
@@ -56,7 +56,7 @@ def sample_posterior(
         Neal (2011), MCMC using Hamiltonian dynamics, arXiv:1206.1901.
 
     Example:
-        >>> from ppl_vae.data import beds
+        >>> from ppl_vae import beds
         >>> bed = beds.gamma_poisson(num_data=3)
         >>> chains = sample_posterior(bed.model, bed.guide, bed.x, sampler=HMC(num_samples=20, num_warmup=20))
         >>> chains["z"].shape, bool((chains["z"] > 0).all())

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ppl_vae.checks import real_number, whole_fields
 from ppl_vae.hmc.chains import Chains
 from ppl_vae.hmc.transition import LogDensity, Point, transition
 from ppl_vae.hmc.warmup import Warmup
+from ppl_vae.runtime.checks import real_number, whole_fields
 
 __all__ = ["HMC"]
 

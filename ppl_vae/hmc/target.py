@@ -8,9 +8,9 @@ from pyro import poutine
 from torch import Tensor
 from torch.distributions import biject_to, constraints
 
-from ppl_vae.masks import with_all_entries
-from ppl_vae.plates import plates_first, rows_first
-from ppl_vae.terms import LogTerms, Program, is_local, particles_of, per_datum, sample_sites
+from ppl_vae.programs.masks import with_all_entries
+from ppl_vae.programs.plates import plates_first, rows_first
+from ppl_vae.programs.traces import LogTerms, Program, is_local, particles_of, per_datum, sample_sites
 
 __all__ = ["LogJoint", "LogParts"]
 
@@ -114,8 +114,8 @@ class LogJoint:
         Carpenter et al. (2017), Stan, J. Stat. Software 76, section 2.6 (change of variables).
 
     Example:
-        >>> from ppl_vae.data import beds
-        >>> from ppl_vae.terms import log_terms
+        >>> from ppl_vae import beds
+        >>> from ppl_vae.programs.traces import log_terms
         >>> bed = beds.gamma_poisson(num_data=3)
         >>> log_joint = LogJoint(log_terms(bed.model, bed.guide, bed.x, num_particles=2), bed.model, bed.x)
         >>> log_joint(log_joint.start).shape

@@ -5,10 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ppl_vae.checks import real_number
 from ppl_vae.objectives.bound import Bound
 from ppl_vae.objectives.mean_field import kl_per_datum, kl_per_dimension
-from ppl_vae.terms import LogTerms
+from ppl_vae.programs.traces import LogTerms
+from ppl_vae.runtime.checks import real_number
 
 __all__ = ["BetaELBO"]
 

@@ -9,15 +9,15 @@ from pyro.infer import ELBO
 from pyro.infer.util import is_validation_enabled
 from torch import Tensor
 
-from ppl_vae.checks import real_number, whole_number
 from ppl_vae.data import as_dataset
-from ppl_vae.inspection import check_data
 from ppl_vae.model import Model
 from ppl_vae.objectives.gradients import Gradient, Reparameterized
 from ppl_vae.objectives.leave_one_out import directly
-from ppl_vae.programs import arguments, place
-from ppl_vae.seeding import seeded
-from ppl_vae.terms import PLATE, LogTerms, Program, log_terms
+from ppl_vae.programs.modules import arguments, place
+from ppl_vae.programs.traces import PLATE, LogTerms, Program, log_terms
+from ppl_vae.programs.validation import check_data
+from ppl_vae.runtime.checks import real_number, whole_number
+from ppl_vae.runtime.seeding import seeded
 
 
 class Bound(ELBO, ABC):

@@ -26,7 +26,7 @@ class TraceELBO(Bound):
         Kingma and Welling (2014), Auto-encoding variational Bayes, arXiv:1312.6114, eq. 6 (estimator A).
 
     Example:
-        >>> from ppl_vae.data import beds
+        >>> from ppl_vae import beds
         >>> bed = beds.linear_gaussian(num_data=3)
         >>> bool((TraceELBO().bound(bed.model, bed.guide, bed.x) - bed.log_evidence).abs().max() < 1e-10)
         True

@@ -24,9 +24,9 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from ppl_vae.checks import one_of, real_number
 from ppl_vae.objectives.leave_one_out import mean_of_others
-from ppl_vae.terms import LogTerms
+from ppl_vae.programs.traces import LogTerms
+from ppl_vae.runtime.checks import one_of, real_number
 
 __all__ = ["VIMCO", "DoublyReparameterized", "Reparameterized", "ScoreFunction", "StickingTheLanding"]
 

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ppl_vae.checks import real_number, whole_number
 from ppl_vae.objectives.bound import Bound
 from ppl_vae.objectives.leave_one_out import log_mean_exp_of_others, mean_of_others
+from ppl_vae.runtime.checks import real_number, whole_number
 
 __all__ = ["CIWAE", "IWAE", "MIWAE", "PIWAE"]
 
@@ -41,7 +41,7 @@ class IWAE(Bound):
         Burda, Grosse and Salakhutdinov (2016), Importance weighted autoencoders, arXiv:1509.00519, eq. 8.
 
     Example:
-        >>> from ppl_vae.data import beds
+        >>> from ppl_vae import beds
         >>> bed = beds.linear_gaussian(num_data=3)
         >>> bool((IWAE(5).bound(bed.model, bed.guide, bed.x) - bed.log_evidence).abs().max() < 1e-10)
         True

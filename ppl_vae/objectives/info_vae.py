@@ -7,11 +7,11 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from ppl_vae.checks import real_number
 from ppl_vae.objectives.bound import Bound
 from ppl_vae.objectives.mean_field import kl_per_datum
-from ppl_vae.particles import Particles, Program, Site, require_outermost, run, with_any_nesting
-from ppl_vae.terms import LogTerms
+from ppl_vae.programs.particles import Particles, Program, Site, require_outermost, run, with_any_nesting
+from ppl_vae.programs.traces import LogTerms
+from ppl_vae.runtime.checks import real_number
 
 __all__ = ["InfoVAE"]
 

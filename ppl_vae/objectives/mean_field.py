@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from ppl_vae.objectives.bound import Bound
-from ppl_vae.terms import LogTerms, Program, global_sum, per_datum, sample_sites, scaled_sum
+from ppl_vae.programs.traces import LogTerms, Program, global_sum, per_datum, sample_sites, scaled_sum
 
 __all__ = ["MeanFieldELBO"]
 
@@ -33,7 +33,7 @@ class MeanFieldELBO(Bound):
         Kingma and Welling (2014), Auto-encoding variational Bayes, arXiv:1312.6114, eq. 7 (estimator B) and appendix B.
 
     Example:
-        >>> from ppl_vae.data import beds
+        >>> from ppl_vae import beds
         >>> bed = beds.linear_gaussian(num_data=3)
         >>> MeanFieldELBO().analytic_kl(bed.model, bed.guide, bed.x)
         {'z': True}

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ppl_vae.checks import real_number
 from ppl_vae.objectives.bound import Bound
 from ppl_vae.objectives.importance_weighted import log_mean_exp, squared_defect
 from ppl_vae.objectives.leave_one_out import Function, both, log_mean_exp_of_others, mean_of_others
+from ppl_vae.runtime.checks import real_number
 
 __all__ = ["CUBO", "Renyi"]
 

@@ -7,11 +7,11 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from ppl_vae.checks import real_number, whole_number
 from ppl_vae.objectives.elbo import TraceELBO
 from ppl_vae.objectives.gradients import Coefficients, Gradient, Target
 from ppl_vae.objectives.importance_weighted import IWAE
-from ppl_vae.terms import LogTerms, Program, sample_sites
+from ppl_vae.programs.traces import LogTerms, Program, sample_sites
+from ppl_vae.runtime.checks import real_number, whole_number
 
 __all__ = ["ReweightedWakeSleep", "WakeSleep"]
 

@@ -9,10 +9,10 @@ import numpy as np
 from pyro import poutine
 from torch import Tensor
 
-from ppl_vae.particles import Program, run
-from ppl_vae.programs import evaluating
-from ppl_vae.seeding import derived_seed, seeded
-from ppl_vae.terms import is_local, sample_sites
+from ppl_vae.programs.modules import evaluating
+from ppl_vae.programs.particles import Program, run
+from ppl_vae.programs.traces import is_local, sample_sites
+from ppl_vae.runtime.seeding import derived_seed, seeded
 
 __all__ = ["GlobalDraws", "conditionals", "global_draw", "with_global_draws"]
 
@@ -74,7 +74,7 @@ def with_global_draws(
         seed: Seed of the draws; None draws from torch's global stream.
 
     Example:
-        >>> from ppl_vae.data import beds
+        >>> from ppl_vae import beds
         >>> bed = beds.linear_gaussian(num_data=3)
         >>> with_global_draws(bed.model, bed.guide, (bed.x,), 100, seed=0) is bed.guide
         True

@@ -6,7 +6,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from ppl_vae.terms import Site
+from ppl_vae.programs.traces import Site
 
 __all__ = ["mask_of", "unmasked", "with_all_entries"]
 

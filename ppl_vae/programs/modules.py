@@ -14,14 +14,14 @@ import pyro
 import torch
 from torch import Tensor, nn
 
-from ppl_vae.checks import one_line
 from ppl_vae.data import Dataset
 from ppl_vae.data.columns import check_columns
 from ppl_vae.families.networks import at_rest
 from ppl_vae.guide import Guide
 from ppl_vae.model import Model
-from ppl_vae.seeding import one_at_a_time
-from ppl_vae.terms import Program
+from ppl_vae.programs.traces import Program
+from ppl_vae.runtime.checks import one_line
+from ppl_vae.runtime.seeding import one_at_a_time
 
 __all__ = ["module_of"]
 

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ppl_vae.terms import PARTICLES, PLATE, Site, is_local, sample_sites
+from ppl_vae.programs.traces import PARTICLES, PLATE, Site, is_local, sample_sites
 
 __all__ = ["inner_plates", "plates_first", "require_no_inner_plates", "rows_first"]
 

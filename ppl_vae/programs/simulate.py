@@ -5,10 +5,10 @@ from torch import Tensor
 
 from ppl_vae.data import Dataset
 from ppl_vae.model import Model
-from ppl_vae.plates import rows_first
-from ppl_vae.programs import arguments, evaluating
-from ppl_vae.seeding import seeded
-from ppl_vae.terms import Program, is_local, sample_sites
+from ppl_vae.programs.modules import arguments, evaluating
+from ppl_vae.programs.plates import rows_first
+from ppl_vae.programs.traces import Program, is_local, sample_sites
+from ppl_vae.runtime.seeding import seeded
 
 __all__ = ["simulate"]
 
@@ -41,7 +41,7 @@ def simulate(
         No paper: ancestral sampling.
 
     Example:
-        >>> from ppl_vae.data import beds
+        >>> from ppl_vae import beds
         >>> data, latents = simulate(beds.linear_gaussian().model, Dataset([[0.0, float("nan"), 0.0, 0.0, 0.0]] * 3))
         >>> data.mask[0].tolist(), latents["z"].shape
         ([True, False, True, True, True], torch.Size([3, 2]))

@@ -10,7 +10,7 @@ from pyro.distributions.util import scale_and_mask
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from ppl_vae.particles import (
+from ppl_vae.programs.particles import (
     PARTICLES,
     PLATE,
     Particles,
@@ -49,7 +49,7 @@ class LogTerms:
         No paper: definitions.
 
     Example:
-        >>> from ppl_vae.data import beds
+        >>> from ppl_vae import beds
         >>> bed = beds.linear_gaussian(num_data=3)
         >>> terms = log_terms(bed.model, bed.guide, bed.x, num_particles=4)
         >>> bool(torch.allclose(terms.log_weights, terms.log_joint - terms.log_q))
@@ -139,7 +139,7 @@ def log_terms(
         Burda, Grosse and Salakhutdinov (2016), Importance weighted autoencoders, arXiv:1509.00519, eq. 8.
 
     Example:
-        >>> from ppl_vae.data import beds
+        >>> from ppl_vae import beds
         >>> bed = beds.linear_gaussian(num_data=3)
         >>> log_terms(bed.model, bed.guide, bed.x, num_particles=4).log_q.shape
         torch.Size([4, 3])

@@ -8,15 +8,15 @@ from pyro.distributions import MaskedDistribution
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
-from ppl_vae.data.rows import blocks
+from ppl_vae.data.streaming import blocks
 from ppl_vae.guide import Guide
-from ppl_vae.masks import mask_of
 from ppl_vae.model import Model
-from ppl_vae.particles import run
-from ppl_vae.plates import rows_first
-from ppl_vae.programs import arguments, evaluating, require_programs
-from ppl_vae.seeding import seeded
-from ppl_vae.terms import Program, Site, is_local, log_prob_of, sample_sites
+from ppl_vae.programs.masks import mask_of
+from ppl_vae.programs.modules import arguments, evaluating, require_programs
+from ppl_vae.programs.particles import run
+from ppl_vae.programs.plates import rows_first
+from ppl_vae.programs.traces import Program, Site, is_local, log_prob_of, sample_sites
+from ppl_vae.runtime.seeding import seeded
 
 __all__ = ["check_programs"]
 

@@ -15,11 +15,11 @@ from torch.distributions import biject_to, constraints
 
 from ppl_vae.data import Dataset
 from ppl_vae.families.posteriors import Posterior
-from ppl_vae.masks import mask_of
-from ppl_vae.plates import rows_first
-from ppl_vae.programs import arguments, evaluating
-from ppl_vae.seeding import seeded
-from ppl_vae.terms import PARTICLES, PLATE, Program, Site, log_terms, sample_sites
+from ppl_vae.programs.masks import mask_of
+from ppl_vae.programs.modules import arguments, evaluating
+from ppl_vae.programs.plates import rows_first
+from ppl_vae.programs.traces import PARTICLES, PLATE, Program, Site, log_terms, sample_sites
+from ppl_vae.runtime.seeding import seeded
 
 __all__ = ["Latents", "RefinedGuide"]
 
@@ -49,8 +49,8 @@ class RefinedGuide(nn.Module):
         No paper: a container.
 
     Example:
-        >>> from ppl_vae.data import beds
-        >>> from ppl_vae.evidence import GradientRefinement, refine
+        >>> from ppl_vae import beds
+        >>> from ppl_vae.refinement import GradientRefinement, refine
         >>> bed = beds.linear_gaussian(num_data=4)
         >>> refined = refine(bed.model, bed.guide, bed.x, GradientRefinement(num_steps=1))
         >>> refined(bed.x[[3, 0]]).shape

@@ -11,20 +11,20 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ppl_vae.checks import instance_of, real_number, whole_fields
 from ppl_vae.data import Dataset, as_dataset
-from ppl_vae.evidence.refined_guide import Latents, Masks, RefinedGuide, join_masks, read_latents, read_masks
 from ppl_vae.families.posteriors import FLOOR, FullRankNormal, Posterior
 from ppl_vae.guide import Guide
 from ppl_vae.hmc import HMC
 from ppl_vae.hmc.posterior import run_chains
 from ppl_vae.importance import rows_per_chunk
-from ppl_vae.inspection import check_data, check_programs
 from ppl_vae.objectives import Bound, StickingTheLanding, TraceELBO
-from ppl_vae.plates import rows_first
-from ppl_vae.programs import arguments, evaluating, place
-from ppl_vae.seeding import derived_seed, seeded
-from ppl_vae.terms import PLATE, Program, log_terms
+from ppl_vae.programs.modules import arguments, evaluating, place
+from ppl_vae.programs.plates import rows_first
+from ppl_vae.programs.traces import PLATE, Program, log_terms
+from ppl_vae.programs.validation import check_data, check_programs
+from ppl_vae.refinement.guide import Latents, Masks, RefinedGuide, join_masks, read_latents, read_masks
+from ppl_vae.runtime.checks import instance_of, real_number, whole_fields
+from ppl_vae.runtime.seeding import derived_seed, seeded
 
 __all__ = ["GradientRefinement", "SampledRefinement", "refine"]
 
@@ -91,7 +91,7 @@ def refine(
         Cremer, Li and Duvenaud (2018), Inference suboptimality in VAEs, arXiv:1801.03558, section 5.2.
 
     Example:
-        >>> from ppl_vae.data import beds
+        >>> from ppl_vae import beds
         >>> from ppl_vae.importance import log_weights
         >>> bed = beds.linear_gaussian(num_data=3, guide_scale=0.5, guide_shift=1.0)
         >>> refined = refine(bed.model, bed.guide, bed.x, GradientRefinement(num_steps=200))

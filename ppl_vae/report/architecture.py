@@ -11,12 +11,12 @@ from pyro.infer.inspect import get_model_relations
 from torch import Tensor, nn
 
 from ppl_vae.data import Dataset
-from ppl_vae.experiment.elements import Table
 from ppl_vae.guide import Guide
 from ppl_vae.model import Model
-from ppl_vae.programs import arguments, evaluating, place
-from ppl_vae.seeding import seeded
-from ppl_vae.terms import Program
+from ppl_vae.programs.modules import arguments, evaluating, place
+from ppl_vae.programs.traces import Program
+from ppl_vae.report.elements import Table
+from ppl_vae.runtime.seeding import seeded
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,7 +42,7 @@ def plot_graph(program: Program, data: Dataset, given: Sequence[str] = (), ax: "
         No paper: Pyro's `render_model`.
 
     Example:
-        >>> from ppl_vae.data import beds
+        >>> from ppl_vae import beds
         >>> bed = beds.linear_gaussian(num_data=3)
         >>> [text.get_text() for text in plot_graph(bed.guide, Dataset(bed.x), ["x"]).texts][:4]
         ['data', 'x', 'given', 'z']

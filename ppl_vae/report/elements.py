@@ -37,7 +37,7 @@ class NotApplicable(Exception):  # noqa: N818 - no error: a panel that makes no 
     Example:
         >>> raise NotApplicable("a datum has one entry")
         Traceback (most recent call last):
-        ppl_vae.experiment.elements.NotApplicable: a datum has one entry
+        ppl_vae.report.elements.NotApplicable: a datum has one entry
     """
 
 

@@ -32,12 +32,12 @@ from ppl_vae.diagnostics import (
     reliability,
 )
 from ppl_vae.evidence import Evidence, reduce_log_weights
-from ppl_vae.experiment.build import Experiment
-from ppl_vae.experiment.elements import NotApplicable
+from ppl_vae.experiment.assemble import Experiment
 from ppl_vae.experiment.folder import Folder
 from ppl_vae.importance import log_weights
-from ppl_vae.programs import evaluating, place
-from ppl_vae.seeding import seeded
+from ppl_vae.programs.modules import evaluating, place
+from ppl_vae.report.elements import NotApplicable
+from ppl_vae.runtime.seeding import seeded
 
 __all__ = ["Findings", "Subject", "Weights"]
 

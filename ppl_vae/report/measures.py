@@ -8,9 +8,9 @@ import numpy as np
 from scipy.stats import binomtest
 
 from ppl_vae.evidence import Evidence
-from ppl_vae.experiment.elements import NotApplicable, number
-from ppl_vae.experiment.findings import Findings
-from ppl_vae.experiment.report import reading
+from ppl_vae.experiment.result_table import reading
+from ppl_vae.report.elements import NotApplicable, number
+from ppl_vae.report.findings import Findings
 
 MANY_BOUNDS = 0.25  # share of the data that has only a bound, beyond which a Monte Carlo error means nothing
 FEWEST_EPOCHS = 5  # that a trend is read from

@@ -10,18 +10,18 @@ from zipfile import BadZipFile
 
 import jinja2
 
-from ppl_vae.checks import one_line
 from ppl_vae.evidence import Evidence
 from ppl_vae.experiment.config import ConfigError
-from ppl_vae.experiment.elements import NotApplicable, Panel, Picture, number
-from ppl_vae.experiment.findings import Findings, Subject, attempt
 from ppl_vae.experiment.folder import Folder
-from ppl_vae.experiment.panels import PANELS
-from ppl_vae.experiment.report import headline
+from ppl_vae.experiment.result_table import headline
 from ppl_vae.experiment.run import load_run
-from ppl_vae.experiment.tree import findings_tree
-from ppl_vae.experiment.verdicts import VERDICTS, Check, checklist
-from ppl_vae.files import write_whole
+from ppl_vae.report.elements import NotApplicable, Panel, Picture, number
+from ppl_vae.report.findings import Findings, Subject, attempt
+from ppl_vae.report.panels import PANELS
+from ppl_vae.report.rules import VERDICTS, Check, checklist
+from ppl_vae.report.to_tree import findings_tree
+from ppl_vae.runtime.checks import one_line
+from ppl_vae.runtime.files import write_whole
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -151,7 +151,7 @@ def _write(report: Report, groups: dict[str, list[Panel]], subject: Subject) -> 
         for picture in _pictures(panel):
             write_whole(pictures / f"{picture.name}.png", partial(Path.write_bytes, data=picture.png))
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("ppl_vae.experiment"),
+        loader=jinja2.PackageLoader("ppl_vae.report"),
         autoescape=jinja2.select_autoescape(["html.jinja"]),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

@@ -18,15 +18,15 @@ from ppl_vae.diagnostics import (
     plot_predictive_check,
     plot_reliability,
 )
-from ppl_vae.diagnostics.comparison_table import HEADER
+from ppl_vae.diagnostics.latents.surgery import ROWS
+from ppl_vae.diagnostics.models.table import HEADER
 from ppl_vae.diagnostics.report_plots import as_images, plot_rate_distortion, plot_weights
-from ppl_vae.diagnostics.surgery import ROWS
-from ppl_vae.experiment.elements import Panel, Table, draw, number, thumbnail
-from ppl_vae.experiment.findings import Findings
-from ppl_vae.experiment.measures import MOST_BAD_K
-from ppl_vae.experiment.report import is_bound, reading
-from ppl_vae.experiment.run_facts import configuration, data, provenance
-from ppl_vae.experiment.run_panels import architecture, graph, latent_space, reconstructions, samples, training
+from ppl_vae.experiment.result_table import is_bound, reading
+from ppl_vae.report.elements import Panel, Table, draw, number, thumbnail
+from ppl_vae.report.findings import Findings
+from ppl_vae.report.measures import MOST_BAD_K
+from ppl_vae.report.run import architecture, graph, latent_space, reconstructions, samples, training
+from ppl_vae.report.run_facts import configuration, data, provenance
 
 __all__ = ["PANELS"]
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from ppl_vae.experiment.elements import NotApplicable, slug
-from ppl_vae.experiment.findings import Findings, attempt
-from ppl_vae.experiment.measures import (
+from ppl_vae.report.elements import NotApplicable, slug
+from ppl_vae.report.findings import Findings, attempt
+from ppl_vae.report.measures import (
     HPD_LEVEL,
     LEVEL,
     MANY_BOUNDS,

@@ -4,10 +4,10 @@ from typing import Any
 
 from ppl_vae.diagnostics import plot_latent, plot_reconstructions, plot_samples, plot_training
 from ppl_vae.diagnostics.report_plots import as_images, name_features, plot_traversal
-from ppl_vae.experiment.architecture import chain, layers, plot_graph
-from ppl_vae.experiment.elements import NotApplicable, Panel, Picture, draw, number
-from ppl_vae.experiment.findings import Findings
-from ppl_vae.programs import place
+from ppl_vae.programs.modules import place
+from ppl_vae.report.architecture import chain, layers, plot_graph
+from ppl_vae.report.elements import NotApplicable, Panel, Picture, draw, number
+from ppl_vae.report.findings import Findings
 from ppl_vae.training import FitResult
 
 NUM_RECONSTRUCTED = 12

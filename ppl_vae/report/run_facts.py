@@ -3,8 +3,8 @@
 from typing import Any
 
 from ppl_vae.experiment.config import to_toml
-from ppl_vae.experiment.elements import Panel, Table
-from ppl_vae.experiment.findings import Findings
+from ppl_vae.report.elements import Panel, Table
+from ppl_vae.report.findings import Findings
 
 FACTS = ("", "")
 

@@ -17,7 +17,7 @@ from ppl_vae.diagnostics import (
     Reliability,
 )
 from ppl_vae.evidence import Evidence
-from ppl_vae.experiment.findings import Findings, Weights
+from ppl_vae.report.findings import Findings, Weights
 
 if TYPE_CHECKING:
     import xarray as xr

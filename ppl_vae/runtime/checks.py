@@ -21,6 +21,7 @@ __all__ = [
     "whole_number",
 ]
 
+PACKAGE = str(Path(__file__).parents[1])
 LISTED = 20  # longer lists are not shown in an error
 
 
@@ -214,4 +215,4 @@ def warn_caller(message: str) -> None:
         >>> [str(each.message) for each in said]
         ['few draws']
     """
-    warnings.warn(message, skip_file_prefixes=(str(Path(__file__).parent),))
+    warnings.warn(message, skip_file_prefixes=(PACKAGE,))

@@ -8,7 +8,7 @@ from threading import RLock
 import numpy as np
 import torch
 
-from ppl_vae.checks import whole_number
+from ppl_vae.runtime.checks import whole_number
 
 __all__ = ["derived_seed", "one_at_a_time", "seeded"]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ppl_vae.files import write_whole
+from ppl_vae.runtime.files import write_whole
 from ppl_vae.training.result import FitResult
 from ppl_vae.training.state import Weights, read_tensors
 

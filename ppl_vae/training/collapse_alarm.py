@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from ppl_vae.programs import evaluating
-from ppl_vae.seeding import seeded
-from ppl_vae.terms import Program, log_terms
+from ppl_vae.programs.modules import evaluating
+from ppl_vae.programs.traces import Program, log_terms
+from ppl_vae.runtime.seeding import seeded
 
 __all__ = ["collapse_warning", "mean_rate"]
 
@@ -29,7 +29,7 @@ def mean_rate(model: Program, guide: Program, args: tuple[Tensor, ...], seed: in
         Alemi et al. (2018), Fixing a broken ELBO, arXiv:1711.00464, section 2.
 
     Example:
-        >>> from ppl_vae.data import beds
+        >>> from ppl_vae import beds
         >>> bed = beds.linear_gaussian(num_data=100)
         >>> mean_rate(bed.model, bed.guide, (bed.x,)) > 1.0
         True

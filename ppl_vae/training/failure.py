@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from ppl_vae.programs import evaluating
-from ppl_vae.seeding import seeded
-from ppl_vae.terms import Program, log_terms, nonfinite_site
+from ppl_vae.programs.modules import evaluating
+from ppl_vae.programs.traces import Program, log_terms, nonfinite_site
+from ppl_vae.runtime.seeding import seeded
 from ppl_vae.training.state import State, Weights
 
 REMEDY = "lower learning_rate, set clip_norm, or look for extreme values in x"

@@ -6,11 +6,11 @@ from pyro.infer import ELBO
 
 from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.objectives import MeanFieldELBO
-from ppl_vae.programs import require_programs
-from ppl_vae.seeding import one_at_a_time
-from ppl_vae.terms import Program
+from ppl_vae.programs.modules import require_programs
+from ppl_vae.programs.traces import Program
+from ppl_vae.runtime.seeding import one_at_a_time
+from ppl_vae.training.loop import Run
 from ppl_vae.training.result import FitResult
-from ppl_vae.training.run import Run
 from ppl_vae.training.settings import Training
 
 __all__ = ["fit"]

@@ -16,19 +16,19 @@ from pyro.infer import ELBO, TraceEnum_ELBO
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ppl_vae.checks import one_line
 from ppl_vae.data import Dataset
-from ppl_vae.data.rows import blocks, in_turn, taken
-from ppl_vae.distributed import add_up, check_share, from_main, gathered, is_main, num_processes, rank
+from ppl_vae.data.streaming import blocks, in_turn, taken
 from ppl_vae.families.missing import missing_values
-from ppl_vae.inspection import check_data, check_programs
 from ppl_vae.model import Model
 from ppl_vae.objectives import Bound, Reparameterized
-from ppl_vae.programs import arguments, evaluating, modules_of, own_parameters, place, remember_data
-from ppl_vae.seeding import derived_seed, seeded
-from ppl_vae.terms import Program, log_terms
-from ppl_vae.training.alarm import collapse_warning, mean_rate
+from ppl_vae.programs.modules import arguments, evaluating, modules_of, own_parameters, place, remember_data
+from ppl_vae.programs.traces import Program, log_terms
+from ppl_vae.programs.validation import check_data, check_programs
+from ppl_vae.runtime.checks import one_line
+from ppl_vae.runtime.distributed import add_up, check_share, from_main, gathered, is_main, num_processes, rank
+from ppl_vae.runtime.seeding import derived_seed, seeded
 from ppl_vae.training.checkpoint import Best, read_checkpoint, write_checkpoint
+from ppl_vae.training.collapse_alarm import collapse_warning, mean_rate
 from ppl_vae.training.failure import REMEDY, Fallback, culprit
 from ppl_vae.training.result import FitResult, NonFiniteLossError
 from ppl_vae.training.settings import Training

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ppl_vae.checks import one_of, real_number, whole_number
+from ppl_vae.runtime.checks import one_of, real_number, whole_number
 
 __all__ = ["Training"]
 

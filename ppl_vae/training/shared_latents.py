@@ -8,10 +8,10 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from ppl_vae.objectives import Bound
-from ppl_vae.particles import PLATE, Program, run
-from ppl_vae.programs import evaluating
-from ppl_vae.seeding import seeded
-from ppl_vae.terms import is_local, sample_sites
+from ppl_vae.programs.modules import evaluating
+from ppl_vae.programs.particles import PLATE, Program, run
+from ppl_vae.programs.traces import is_local, sample_sites
+from ppl_vae.runtime.seeding import seeded
 
 
 def shared_among(

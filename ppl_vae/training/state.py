@@ -10,12 +10,12 @@ from pyro import poutine
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from ppl_vae.files import write_whole
 from ppl_vae.guide import Guide
 from ppl_vae.model import Model
-from ppl_vae.programs import module_of, own_parameters
-from ppl_vae.seeding import seeded
-from ppl_vae.terms import Program
+from ppl_vae.programs.modules import module_of, own_parameters
+from ppl_vae.programs.traces import Program
+from ppl_vae.runtime.files import write_whole
+from ppl_vae.runtime.seeding import seeded
 
 __all__ = ["load_weights", "save_weights"]
 

@@ -12,7 +12,8 @@ from pyro.infer import ELBO
 from torch import Tensor, nn
 
 from ppl_vae.objectives import Bound
-from ppl_vae.recording import (
+from ppl_vae.programs.traces import Program
+from ppl_vae.runtime.recording import (
     Graph,
     RecordingError,
     check_agreement,
@@ -22,8 +23,7 @@ from ppl_vae.recording import (
     replayed,
     unchanged,
 )
-from ppl_vae.seeding import seeded
-from ppl_vae.terms import Program
+from ppl_vae.runtime.seeding import seeded
 
 logger = logging.getLogger(__name__)
 

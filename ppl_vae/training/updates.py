@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
-from ppl_vae.seeding import seeded
+from ppl_vae.runtime.seeding import seeded
 from ppl_vae.training.settings import Training
 
 logger = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from scipy.stats import theilslopes
 from torch import Tensor
 
 from ppl_vae.data import Dataset
-from ppl_vae.terms import Program
+from ppl_vae.programs.traces import Program
 from ppl_vae.training.result import FitResult
 
 __all__ = ["constant_features", "few_rows", "still_rising", "warn_after", "warn_before"]

@@ -72,7 +72,7 @@ def one(name: str, given: argparse.Namespace) -> None:
     import page
     from timing import Options
 
-    from ppl_vae.files import write_whole
+    from ppl_vae.runtime.files import write_whole
 
     module, options = importlib.import_module(name), Options(given.quick, given.envs)
     rows = module.measure(options)

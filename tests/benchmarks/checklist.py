@@ -29,11 +29,11 @@ from torch import nn
 from ppl_vae import Model, beds, likelihoods
 from ppl_vae.diagnostics import GuideDraws, calibration
 from ppl_vae.experiment import build, read_config
-from ppl_vae.experiment.findings import Findings, Subject
 from ppl_vae.experiment.folder import Folder
 from ppl_vae.experiment.results import measure, provenance
-from ppl_vae.experiment.verdicts import RULES
-from ppl_vae.files import write_whole
+from ppl_vae.report.findings import Findings, Subject
+from ppl_vae.report.rules import RULES
+from ppl_vae.runtime.files import write_whole
 from ppl_vae.training import fit
 
 RESULTS = Path(__file__).resolve().parents[2] / "docs" / "checklist.json"

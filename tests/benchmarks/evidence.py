@@ -15,7 +15,7 @@ from torch import nn
 
 import ppl_vae as pv
 from ppl_vae.importance import CompiledKernels, _kernels
-from ppl_vae.recording.products import matmul
+from ppl_vae.runtime.recording.products import matmul
 
 TITLE = "log p(x)"
 WIDTHS = (50, 200, 200, 784)

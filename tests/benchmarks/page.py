@@ -6,8 +6,8 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 from timing import Row
 
-from ppl_vae.diagnostics.drawing import BLUE, VERMILION
-from ppl_vae.files import write_whole
+from ppl_vae.diagnostics.axes import BLUE, VERMILION
+from ppl_vae.runtime.files import write_whole
 
 HEAD = "| work | against | ratio | quartiles | ours, theirs | rounds | target | met |"
 

@@ -14,8 +14,8 @@ from torch import nn
 import ppl_vae as pv
 from ppl_vae import likelihoods, objectives, posteriors, priors
 from ppl_vae.families.missing import missing_values
-from ppl_vae.recording.products import matmul, onednn_is_faster, pays
-from ppl_vae.training.run import Run, _training_mode
+from ppl_vae.runtime.recording.products import matmul, onednn_is_faster, pays
+from ppl_vae.training.loop import Run, _training_mode
 
 PIXELS, HIDDEN, LATENT = 784, 400, 20
 LEARNING_RATE = 1e-3

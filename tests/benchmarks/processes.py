@@ -22,7 +22,7 @@ def works_as_one(num_data: int, num_threads: int) -> None:
 
     import ppl_vae as pv
     from ppl_vae import objectives
-    from ppl_vae.distributed import add_up, from_main, is_main, process_group
+    from ppl_vae.runtime.distributed import add_up, from_main, is_main, process_group
 
     torch.set_num_threads(num_threads)
     with process_group():
@@ -52,7 +52,7 @@ def works_as_one(num_data: int, num_threads: int) -> None:
 
 def tell(work: Callable[[str, int], None], name: str, times: int) -> None:
     """Do what the main process was asked for, in all processes."""
-    from ppl_vae.distributed import from_main
+    from ppl_vae.runtime.distributed import from_main
 
     work(*from_main((name, times)))
 

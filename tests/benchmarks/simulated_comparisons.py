@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from ppl_vae.diagnostics import gradient_noise
-from ppl_vae.diagnostics.difference import Difference
-from ppl_vae.diagnostics.simultaneous import Reach, pairs_of
-from ppl_vae.diagnostics.trained_model import TrainedModel
+from ppl_vae.diagnostics.estimators.noise import gradient_noise
+from ppl_vae.diagnostics.models.difference import Difference
+from ppl_vae.diagnostics.models.simultaneous import Reach, pairs_of
+from ppl_vae.diagnostics.models.trained_model import TrainedModel
 from ppl_vae.evidence import Evidence
 
 Outcome = tuple[bool, bool]

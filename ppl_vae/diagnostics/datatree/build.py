@@ -7,12 +7,12 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from ppl_vae.data import Dataset, as_dataset
-from ppl_vae.diagnostics.draws import Draws, Layout, Sampler, read_layout
+from ppl_vae.diagnostics.datatree.sampler import Draws, Layout, Sampler, read_layout
 from ppl_vae.evidence import reduce_log_weights
 from ppl_vae.evidence.importance_sampling import warn_of_few
-from ppl_vae.inspection import check_data
-from ppl_vae.programs import place
-from ppl_vae.terms import Program
+from ppl_vae.programs.modules import place
+from ppl_vae.programs.traces import Program
+from ppl_vae.programs.validation import check_data
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -76,7 +76,7 @@ def to_datatree(
         ArviZ, InferenceData schema specification, python.arviz.org.
 
     Example:
-        >>> from ppl_vae.data import beds
+        >>> from ppl_vae import beds
         >>> bed = beds.linear_gaussian(num_data=3)
         >>> tree = to_datatree(bed.model, bed.guide, bed.x, num_samples=50)
         >>> dict(tree.posterior.sizes)

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ppl_vae.diagnostics.datatree import SAMPLE_DIMS
-from ppl_vae.diagnostics.predictive import PREDICTIVES
+from ppl_vae.diagnostics.datatree.build import SAMPLE_DIMS
+from ppl_vae.diagnostics.predictive.check import PREDICTIVES
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -29,8 +29,8 @@ def observed_entries(tree: "xr.DataTree") -> "xr.DataTree":
         No paper: a change of layout.
 
     Example:
-        >>> from ppl_vae.data import beds
-        >>> from ppl_vae.diagnostics.datatree import to_datatree
+        >>> from ppl_vae import beds
+        >>> from ppl_vae.diagnostics.datatree.build import to_datatree
         >>> bed = beds.gamma_poisson(num_data=10)
         >>> entries = observed_entries(to_datatree(bed.model, bed.guide, bed.x, num_samples=50))
         >>> dict(entries.prior_predictive.sizes), str(entries.observed_data.x.dtype)

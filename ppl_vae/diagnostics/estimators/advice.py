@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ppl_vae.diagnostics.estimator_row import EstimatorRow
+from ppl_vae.diagnostics.estimators.row import EstimatorRow
 
 __all__ = ["advised"]
 

@@ -13,16 +13,16 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ppl_vae.data import Dataset, as_dataset
-from ppl_vae.diagnostics.cost import peak_memory, seconds
-from ppl_vae.diagnostics.estimator_row import EstimatorRow, Reference
-from ppl_vae.diagnostics.estimator_table import EstimatorComparison, Replicates
-from ppl_vae.diagnostics.gradient_noise import Moments
+from ppl_vae.diagnostics.estimators.cost import peak_memory, seconds
+from ppl_vae.diagnostics.estimators.noise import Moments
+from ppl_vae.diagnostics.estimators.row import EstimatorRow, Reference
+from ppl_vae.diagnostics.estimators.table import EstimatorComparison, Replicates
 from ppl_vae.evidence import reduce_log_weights
 from ppl_vae.importance import log_weights, rows_per_chunk
-from ppl_vae.inspection import check_data
-from ppl_vae.programs import arguments, evaluating, place, require_programs
-from ppl_vae.seeding import derived_seed, one_at_a_time, seeded
-from ppl_vae.terms import Program, log_terms
+from ppl_vae.programs.modules import arguments, evaluating, place, require_programs
+from ppl_vae.programs.traces import Program, log_terms
+from ppl_vae.programs.validation import check_data
+from ppl_vae.runtime.seeding import derived_seed, one_at_a_time, seeded
 from ppl_vae.training.state import State
 
 __all__ = ["compare_estimators"]
@@ -80,7 +80,7 @@ def compare_estimators(
 
     Example:
         >>> from ppl_vae import objectives
-        >>> from ppl_vae.data import beds
+        >>> from ppl_vae import beds
         >>> bed = beds.rainforth(num_data=8, latent_dim=2)
         >>> doubly = objectives.IWAE(8, gradient=objectives.DoublyReparameterized())
         >>> chosen = {"IWAE-8": objectives.IWAE(8), "IWAE-8, DReG": doubly}

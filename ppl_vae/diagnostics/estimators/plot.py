@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ppl_vae.diagnostics.drawing import BLUE, ORANGE
-from ppl_vae.diagnostics.estimator_table import EstimatorComparison
+from ppl_vae.diagnostics.axes import BLUE, ORANGE
+from ppl_vae.diagnostics.estimators.table import EstimatorComparison
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

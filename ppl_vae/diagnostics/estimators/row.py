@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ppl_vae.diagnostics.gradient_noise import GradientNoise
+from ppl_vae.diagnostics.estimators.noise import GradientNoise
 
 __all__ = ["GROUPS", "MEASURES", "EstimatorRow", "Reference", "with_error"]
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ppl_vae.checks import whole_number
-from ppl_vae.diagnostics.estimator_advice import advised
-from ppl_vae.diagnostics.estimator_row import GROUPS, MEASURES, EstimatorRow, Reference, with_error
-from ppl_vae.diagnostics.gradient_noise import LEAST
+from ppl_vae.diagnostics.estimators.advice import advised
+from ppl_vae.diagnostics.estimators.noise import LEAST
+from ppl_vae.diagnostics.estimators.row import GROUPS, MEASURES, EstimatorRow, Reference, with_error
+from ppl_vae.runtime.checks import whole_number
 
 if TYPE_CHECKING:
     import pandas as pd

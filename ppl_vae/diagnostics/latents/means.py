@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ppl_vae.checks import whole_number
 from ppl_vae.data import Dataset, as_dataset
-from ppl_vae.diagnostics.trees import rows_of_data, tree_of
-from ppl_vae.plates import require_no_inner_plates
-from ppl_vae.programs import arguments, evaluating, place
-from ppl_vae.seeding import derived_seed, seeded
-from ppl_vae.terms import PLATE, Program, Site, is_local, run_under_particles, sample_sites
+from ppl_vae.diagnostics.datatree.rows import rows_of_data, tree_of
+from ppl_vae.programs.modules import arguments, evaluating, place
+from ppl_vae.programs.plates import require_no_inner_plates
+from ppl_vae.programs.traces import PLATE, Program, Site, is_local, run_under_particles, sample_sites
+from ppl_vae.runtime.checks import whole_number
+from ppl_vae.runtime.seeding import derived_seed, seeded
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -82,7 +82,7 @@ def latent_means(
         No paper: definitions.
 
     Example:
-        >>> from ppl_vae.data import beds
+        >>> from ppl_vae import beds
         >>> bed = beds.linear_gaussian(num_data=3)
         >>> bool(np.allclose(latent_means(bed.guide, bed.x).mean, bed.posterior_mean))
         True

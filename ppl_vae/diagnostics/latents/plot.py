@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ppl_vae.diagnostics.collapse import ActiveUnits
-from ppl_vae.diagnostics.drawing import BLUE, ORANGE, VERMILION, whole_ticks
-from ppl_vae.diagnostics.surgery import ELBOSurgery
+from ppl_vae.diagnostics.axes import BLUE, ORANGE, VERMILION, whole_ticks
+from ppl_vae.diagnostics.latents.rate import ActiveUnits
+from ppl_vae.diagnostics.latents.surgery import ELBOSurgery
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,7 +41,7 @@ def plot_collapse(units: ActiveUnits, surgery: ELBOSurgery, axes: Any = None) ->
         Burda, Grosse and Salakhutdinov (2016), arXiv:1509.00519, section 5.2; Hoffman and Johnson (2016), ELBO surgery.
 
     Example:
-        >>> from ppl_vae.data import beds
+        >>> from ppl_vae import beds
         >>> from ppl_vae.diagnostics import active_units, elbo_surgery
         >>> bed = beds.linear_gaussian(num_data=50)
         >>> axes = plot_collapse(active_units(bed.model, bed.guide, bed.x), elbo_surgery(bed.model, bed.guide, bed.x))

@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ppl_vae.checks import real_number
 from ppl_vae.data import Dataset, as_dataset
-from ppl_vae.diagnostics.latent import latent_means
-from ppl_vae.diagnostics.trees import rows_of_data, tree_of
+from ppl_vae.diagnostics.datatree.rows import rows_of_data, tree_of
+from ppl_vae.diagnostics.latents.means import latent_means
 from ppl_vae.importance import rows_per_chunk
-from ppl_vae.inspection import check_data
 from ppl_vae.objectives.mean_field import kl_per_dimension as sites_per_dimension
-from ppl_vae.programs import arguments, evaluating, place
-from ppl_vae.seeding import derived_seed, seeded
-from ppl_vae.terms import LogTerms, Program, log_terms
+from ppl_vae.programs.modules import arguments, evaluating, place
+from ppl_vae.programs.traces import LogTerms, Program, log_terms
+from ppl_vae.programs.validation import check_data
+from ppl_vae.runtime.checks import real_number
+from ppl_vae.runtime.seeding import derived_seed, seeded
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -117,7 +117,7 @@ def active_units(
         Burda, Grosse and Salakhutdinov (2016), Importance weighted autoencoders, arXiv:1509.00519, section 5.2.
 
     Example:
-        >>> from ppl_vae.data import beds
+        >>> from ppl_vae import beds
         >>> bed = beds.linear_gaussian(num_data=50)
         >>> active_units(bed.model, bed.guide, bed.x).count
         2
@@ -161,7 +161,7 @@ def linear_active_units(data: Dataset | Any, scale: float) -> int:
         Tipping and Bishop (1999), Probabilistic principal component analysis, JRSS B 61.
 
     Example:
-        >>> from ppl_vae.data import beds
+        >>> from ppl_vae import beds
         >>> linear_active_units(beds.linear_gaussian(num_data=500, latent_dim=3, noise=0.1).x, scale=0.15)
         3
     """
@@ -262,7 +262,7 @@ def rate_distortion(
         Alemi et al. (2018), Fixing a broken ELBO, arXiv:1711.00464, section 2.
 
     Example:
-        >>> from ppl_vae.data import beds
+        >>> from ppl_vae import beds
         >>> bed = beds.linear_gaussian(num_data=3)
         >>> found = rate_distortion(bed.model, bed.guide, bed.x)
         >>> bool(np.allclose(found.rate + found.distortion, -bed.log_evidence))  # the guide is exact
@@ -316,7 +316,7 @@ def kl_per_dimension(
         Kingma and Welling (2014), Auto-encoding variational Bayes, arXiv:1312.6114, appendix B.
 
     Example:
-        >>> from ppl_vae.data import beds
+        >>> from ppl_vae import beds
         >>> bed = beds.linear_gaussian(num_data=3)
         >>> kl_per_dimension(bed.model, bed.mean_field_guide, bed.x).shape
         (3, 2)

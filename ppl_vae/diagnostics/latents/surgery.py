@@ -14,14 +14,14 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ppl_vae.data import Dataset, as_dataset
-from ppl_vae.diagnostics.collapse import standard_error
-from ppl_vae.diagnostics.latent import dimension_names
+from ppl_vae.diagnostics.latents.means import dimension_names
+from ppl_vae.diagnostics.latents.rate import standard_error
 from ppl_vae.importance import rows_per_chunk
-from ppl_vae.inspection import check_data
-from ppl_vae.plates import require_no_inner_plates
-from ppl_vae.programs import arguments, evaluating, place
-from ppl_vae.seeding import derived_seed, seeded
-from ppl_vae.terms import PARTICLES, LogTerms, Program, Site, is_local, log_terms, per_datum, sample_sites
+from ppl_vae.programs.modules import arguments, evaluating, place
+from ppl_vae.programs.plates import require_no_inner_plates
+from ppl_vae.programs.traces import PARTICLES, LogTerms, Program, Site, is_local, log_terms, per_datum, sample_sites
+from ppl_vae.programs.validation import check_data
+from ppl_vae.runtime.seeding import derived_seed, seeded
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -101,7 +101,7 @@ class ELBOSurgery:
         Poole et al. (2019), On variational bounds of mutual information, arXiv:1905.06922, section 2 (the two bounds).
 
     Example:
-        >>> from ppl_vae.data import beds
+        >>> from ppl_vae import beds
         >>> bed = beds.linear_gaussian(num_data=200)
         >>> found = elbo_surgery(bed.model, bed.guide, bed.x).summary().mean
         >>> abs(found["mutual_information"] + found["marginal_kl"] - found["rate"]) < 1e-9
@@ -189,7 +189,7 @@ def elbo_surgery(
         Hoffman and Johnson (2016), ELBO surgery, NIPS workshop on advances in approximate Bayesian inference.
 
     Example:
-        >>> from ppl_vae.data import beds
+        >>> from ppl_vae import beds
         >>> bed = beds.linear_gaussian(num_data=500)
         >>> mean = elbo_surgery(bed.model, bed.guide, bed.x).summary().mean
         >>> round(mean["mutual_information"], 1), round(mean["leave_one_out"], 1)  # exact for the population: 2.2

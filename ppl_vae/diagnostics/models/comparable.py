@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from ppl_vae.evidence import Evidence
-from ppl_vae.evidence.rows import other_rows
+from ppl_vae.evidence.fingerprints import other_rows
 
 KINDS = {"counting": "a probability", "lebesgue": "a density"}
 BAD_K = 0.7

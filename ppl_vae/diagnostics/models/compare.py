@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.stats import skew
 
-from ppl_vae.diagnostics.comparable import BAD_K, of_bounds, of_k_hat, refuse_unlike, unchecked
-from ppl_vae.diagnostics.comparison_table import ModelComparison
-from ppl_vae.diagnostics.difference import Difference
-from ppl_vae.diagnostics.simultaneous import Reach, pairs_of
-from ppl_vae.diagnostics.trained_model import FEWEST_TRAININGS, TrainedModel, variance_of_mean
+from ppl_vae.diagnostics.models.comparable import BAD_K, of_bounds, of_k_hat, refuse_unlike, unchecked
+from ppl_vae.diagnostics.models.difference import Difference
+from ppl_vae.diagnostics.models.simultaneous import Reach, pairs_of
+from ppl_vae.diagnostics.models.table import ModelComparison
+from ppl_vae.diagnostics.models.trained_model import FEWEST_TRAININGS, TrainedModel, variance_of_mean
 from ppl_vae.evidence import Evidence, EvidenceInterval
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def compare_models(evidence: Mapping[str, Found | Sequence[Found]], *, reference
         Hsu (1996), Multiple comparisons: theory and methods (differences from the best).
 
     Example:
-        >>> from ppl_vae.data import beds
+        >>> from ppl_vae import beds
         >>> from ppl_vae.evidence import log_evidence
         >>> bed, poor = beds.linear_gaussian(num_data=50), beds.linear_gaussian(num_data=50, noise=1.0)
         >>> pairs = {"true": bed.model, "too noisy": poor.model}

@@ -6,7 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ppl_vae.diagnostics.trained_model import TrainedModel, variance_of_mean
+from ppl_vae.diagnostics.models.trained_model import TrainedModel, variance_of_mean
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from ppl_vae.data import Dataset
-from ppl_vae.diagnostics.mixtures import (
+from ppl_vae.diagnostics.models.mixtures import (
     Bits,
     Categories,
     Counts,

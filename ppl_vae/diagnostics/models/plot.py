@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ppl_vae.diagnostics.comparison_table import ModelComparison
-from ppl_vae.diagnostics.drawing import BLUE, new_axes
+from ppl_vae.diagnostics.axes import BLUE, new_axes
+from ppl_vae.diagnostics.models.table import ModelComparison
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

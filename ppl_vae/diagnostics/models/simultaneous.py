@@ -6,7 +6,7 @@ from itertools import combinations
 import numpy as np
 from scipy.special import ndtr, stdtrit
 
-from ppl_vae.diagnostics.trained_model import FEWEST_TRAININGS, TrainedModel
+from ppl_vae.diagnostics.models.trained_model import FEWEST_TRAININGS, TrainedModel
 
 LEVEL = 0.95
 NUM_RESAMPLES = 4000

@@ -10,8 +10,8 @@ from pyro import poutine
 from scipy import special
 from torch import Tensor
 
-from ppl_vae.diagnostics.draws import is_observation
-from ppl_vae.terms import Site, sample_sites
+from ppl_vae.diagnostics.datatree.sampler import is_observation
+from ppl_vae.programs.traces import Site, sample_sites
 
 
 def check_observed(x: Tensor) -> None:

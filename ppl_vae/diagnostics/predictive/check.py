@@ -10,20 +10,20 @@ from pyro import poutine
 from scipy.stats import rankdata
 from tqdm.auto import tqdm
 
-from ppl_vae.checks import whole_number
 from ppl_vae.data import Dataset, as_dataset
-from ppl_vae.diagnostics.datatree import SAMPLE_DIMS, Names
-from ppl_vae.diagnostics.draws import read_layout
-from ppl_vae.diagnostics.entries import check_observed
-from ppl_vae.diagnostics.resampled import Resampled, resampled
-from ppl_vae.diagnostics.statistics import OF_ENTRIES, ROUNDING, STATISTICS, Statistic
+from ppl_vae.diagnostics.datatree.build import SAMPLE_DIMS, Names
+from ppl_vae.diagnostics.datatree.sampler import read_layout
+from ppl_vae.diagnostics.predictive.cdf import check_observed
+from ppl_vae.diagnostics.predictive.resampling import Resampled, resampled
+from ppl_vae.diagnostics.predictive.statistics import OF_ENTRIES, ROUNDING, STATISTICS, Statistic
 from ppl_vae.diagnostics.uniformity import effective_rows
 from ppl_vae.importance import PAIRS_PER_CHUNK
-from ppl_vae.inspection import check_data
-from ppl_vae.plates import rows_first
-from ppl_vae.programs import arguments, evaluating, place, rows_fitted
-from ppl_vae.seeding import derived_seed, seeded
-from ppl_vae.terms import Program, Site, is_local, run_under_particles, sample_sites
+from ppl_vae.programs.modules import arguments, evaluating, place, rows_fitted
+from ppl_vae.programs.plates import rows_first
+from ppl_vae.programs.traces import Program, Site, is_local, run_under_particles, sample_sites
+from ppl_vae.programs.validation import check_data
+from ppl_vae.runtime.checks import whole_number
+from ppl_vae.runtime.seeding import derived_seed, seeded
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -58,7 +58,7 @@ class PredictiveCheck:
         Meng (1994), Posterior predictive p-values, Annals of Statistics 22.
 
     Example:
-        >>> from ppl_vae.data import beds
+        >>> from ppl_vae import beds
         >>> bed = beds.linear_gaussian(num_data=50)
         >>> check = predictive_check(bed.model, bed.guide, 1.5 * bed.x, num_samples=199)
         >>> check.p_values()["variance"] < 0.05, check.p_values("posterior_predictive")["variance"] < 0.05
@@ -214,7 +214,7 @@ def predictive_check(
         Gelman, Meng and Stern (1996), Posterior predictive assessment of model fitness, Statistica Sinica 6.
 
     Example:
-        >>> from ppl_vae.data import beds
+        >>> from ppl_vae import beds
         >>> bed = beds.gamma_poisson(num_data=100)
         >>> own = {"share of ones": lambda x: np.nanmean(x == 1)}
         >>> bool(predictive_check(bed.model, bed.guide, bed.x, own).p_values()["share of ones"] > 0.05)

@@ -9,9 +9,9 @@ from pyro import poutine
 from torch import Tensor
 
 from ppl_vae.data import Dataset
-from ppl_vae.evidence.proposals import Inflated, mixture_terms, prior_guide
-from ppl_vae.programs import arguments
-from ppl_vae.terms import Program, log_terms
+from ppl_vae.evidence.defensive import Inflated, mixture_terms, prior_guide
+from ppl_vae.programs.modules import arguments
+from ppl_vae.programs.traces import Program, log_terms
 
 Predicted = tuple[list[poutine.Trace], Tensor]
 INFLATION = 1.5  # of the guide that has seen what is hidden

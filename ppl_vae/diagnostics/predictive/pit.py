@@ -11,19 +11,19 @@ from scipy.special import softmax
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ppl_vae.checks import whole_number
 from ppl_vae.data import Dataset, as_dataset
-from ppl_vae.diagnostics.entries import below_and_at, check_observed, site_of_x
-from ppl_vae.diagnostics.hiding import Hiding, Predicted
+from ppl_vae.diagnostics.predictive.cdf import below_and_at, check_observed, site_of_x
+from ppl_vae.diagnostics.predictive.hiding import Hiding, Predicted
 from ppl_vae.diagnostics.uniformity import holm, uniformity_p_value
 from ppl_vae.evidence import reduce_log_weights
 from ppl_vae.evidence.summary import k_hat_of
 from ppl_vae.importance import rows_per_chunk
-from ppl_vae.inspection import check_data
-from ppl_vae.plates import require_no_inner_plates
-from ppl_vae.programs import arguments, evaluating, place, rows_fitted
-from ppl_vae.seeding import derived_seed, seeded
-from ppl_vae.terms import Program, is_local, run_under_particles, sample_sites
+from ppl_vae.programs.modules import arguments, evaluating, place, rows_fitted
+from ppl_vae.programs.plates import require_no_inner_plates
+from ppl_vae.programs.traces import Program, is_local, run_under_particles, sample_sites
+from ppl_vae.programs.validation import check_data
+from ppl_vae.runtime.checks import whole_number
+from ppl_vae.runtime.seeding import derived_seed, seeded
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -97,7 +97,7 @@ class PIT:
         Czado, Gneiting and Held (2009), Predictive model assessment for count data, Biometrics 65, section 2.1.
 
     Example:
-        >>> from ppl_vae.data import beds
+        >>> from ppl_vae import beds
         >>> bed = beds.linear_gaussian(num_data=200)
         >>> marginal_pit(bed.model, bed.x, progress=False).p_value > 0.01
         True
@@ -210,7 +210,7 @@ def marginal_pit(
         Dawid (1984), Statistical theory: the prequential approach, JRSS A 147, section 5.3.
 
     Example:
-        >>> from ppl_vae.data import beds
+        >>> from ppl_vae import beds
         >>> bed = beds.linear_gaussian(num_data=200)
         >>> print(marginal_pit(bed.model, bed.x + 1.0, num_samples=100))
         marginal PIT of 200 data x 5 features: p = ... (feature ..., Holm over features); mean 0.768, spread 0.811
@@ -267,7 +267,7 @@ def conditional_pit(
         Gelfand, Dey and Chang (1992), Model determination using predictive distributions, Bayesian Statistics 4.
 
     Example:
-        >>> from ppl_vae.data import beds
+        >>> from ppl_vae import beds
         >>> bed = beds.linear_gaussian(num_data=200)
         >>> conditional_pit(bed.model, bed.guide, bed.x, num_particles=100).p_value > 0.01
         True

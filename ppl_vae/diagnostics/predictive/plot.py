@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ppl_vae.diagnostics.drawing import BLUE, COLOURS, ORANGE, VERMILION, new_axes, shortened
-from ppl_vae.diagnostics.pit import PIT
-from ppl_vae.diagnostics.predictive import PREDICTIVES, PredictiveCheck
-from ppl_vae.diagnostics.reliability import Reliability
+from ppl_vae.diagnostics.axes import BLUE, COLOURS, ORANGE, VERMILION, new_axes, shortened
+from ppl_vae.diagnostics.predictive.check import PREDICTIVES, PredictiveCheck
+from ppl_vae.diagnostics.predictive.pit import PIT
+from ppl_vae.diagnostics.predictive.reliability_curve import Reliability
 from ppl_vae.diagnostics.uniformity import uniform_band
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ def plot_predictive_check(check: PredictiveCheck, axes: Any = None) -> Any:
         The Axes.
 
     Example:
-        >>> from ppl_vae.data import beds
-        >>> from ppl_vae.diagnostics.predictive import predictive_check
+        >>> from ppl_vae import beds
+        >>> from ppl_vae.diagnostics.predictive.check import predictive_check
         >>> bed = beds.gamma_poisson(num_data=50)
         >>> [ax.get_xlabel() for ax in plot_predictive_check(predictive_check(bed.model, bed.guide, bed.x))]
         ['mean', 'variance', 'zero_fraction', 'max']
@@ -76,8 +76,8 @@ def plot_pit(pit: PIT, ax: "Axes | None" = None) -> "Axes":
         Säilynoja, Bürkner and Vehtari (2022), Graphical test for discrete uniformity, arXiv:2103.10522.
 
     Example:
-        >>> from ppl_vae.data import beds
-        >>> from ppl_vae.diagnostics.pit import marginal_pit
+        >>> from ppl_vae import beds
+        >>> from ppl_vae.diagnostics.predictive.pit import marginal_pit
         >>> bed = beds.linear_gaussian(num_data=50)
         >>> len(plot_pit(marginal_pit(bed.model, bed.x, num_samples=50)).get_legend().get_texts())
         6

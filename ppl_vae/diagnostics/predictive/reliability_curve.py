@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from ppl_vae.checks import shown, whole_number
-from ppl_vae.diagnostics.pit import PIT
+from ppl_vae.diagnostics.predictive.pit import PIT
 from ppl_vae.diagnostics.uniformity import effective_rows, holm
+from ppl_vae.runtime.checks import shown, whole_number
 
 __all__ = ["Reliability", "reliability"]
 
@@ -89,8 +89,8 @@ def reliability(pit: PIT, num_bins: int = 10) -> Reliability:
         Longitudinal data analysis using generalized linear models, Biometrika 73 (errors by cluster).
 
     Example:
-        >>> from ppl_vae.data import beds
-        >>> from ppl_vae.diagnostics.pit import conditional_pit
+        >>> from ppl_vae import beds
+        >>> from ppl_vae.diagnostics.predictive.pit import conditional_pit
         >>> bed = beds.beta_bernoulli(num_data=100)
         >>> reliability(conditional_pit(bed.model, bed.guide, bed.x, num_particles=100)).p_value > 0.01
         True

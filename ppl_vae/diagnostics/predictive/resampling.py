@@ -11,9 +11,9 @@ from torch import Tensor
 from ppl_vae.data import Dataset
 from ppl_vae.evidence import reduce_log_weights
 from ppl_vae.importance import rows_per_chunk
-from ppl_vae.programs import arguments, evaluating
-from ppl_vae.seeding import derived_seed, seeded
-from ppl_vae.terms import Program, Site, is_local, log_terms, sample_sites
+from ppl_vae.programs.modules import arguments, evaluating
+from ppl_vae.programs.traces import Program, Site, is_local, log_terms, sample_sites
+from ppl_vae.runtime.seeding import derived_seed, seeded
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from ppl_vae.data import Dataset, as_dataset
-from ppl_vae.diagnostics.latent import dimension_names
-from ppl_vae.diagnostics.posterior_draws import GuideDraws, event_dims
+from ppl_vae.diagnostics.latents.means import dimension_names
+from ppl_vae.diagnostics.sbc.sources import GuideDraws, event_dims
 from ppl_vae.hmc import HMC, Chains, sample_posterior
-from ppl_vae.programs import place
-from ppl_vae.seeding import derived_seed
-from ppl_vae.terms import Program
+from ppl_vae.programs.modules import place
+from ppl_vae.programs.traces import Program
+from ppl_vae.runtime.seeding import derived_seed
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -151,7 +151,7 @@ def guide_errors(
         Neal (2011), MCMC using Hamiltonian dynamics, arXiv:1206.1901; Vehtari et al. (2021), arXiv:1903.08008.
 
     Example:
-        >>> from ppl_vae.data import beds
+        >>> from ppl_vae import beds
         >>> bed = beds.linear_gaussian(num_data=3, guide_scale=0.5)
         >>> errors = guide_errors(bed.model, bed.guide, bed.x, sampler=HMC(200, 100, num_leapfrog=3))
         >>> bool(abs(errors.sd_ratio - 0.5).max() < 0.1)

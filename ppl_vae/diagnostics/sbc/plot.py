@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ppl_vae.diagnostics.calibration import Calibration
-from ppl_vae.diagnostics.drawing import COLOURS
+from ppl_vae.diagnostics.axes import COLOURS
+from ppl_vae.diagnostics.sbc.simulate import Calibration
 from ppl_vae.diagnostics.uniformity import uniform_band, uniformity_p_value
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def plot_calibration(calibrations: Calibration | Mapping[str, Calibration], axes
         Säilynoja, Bürkner and Vehtari (2022), Graphical test for discrete uniformity, arXiv:2103.10522.
 
     Example:
-        >>> from ppl_vae.data import beds
+        >>> from ppl_vae import beds
         >>> from ppl_vae.diagnostics import GuideDraws, calibration
         >>> bed = beds.linear_gaussian()
         >>> found = calibration(bed.model, bed.guide, bed.x, GuideDraws(num_samples=50), num_data=200)

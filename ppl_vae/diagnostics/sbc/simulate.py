@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from ppl_vae.checks import whole_number
 from ppl_vae.data import Dataset, as_dataset
-from ppl_vae.diagnostics.calibration_summary import CalibrationSummary, central_coverage, summarise
-from ppl_vae.diagnostics.posterior_draws import GuideDraws, PosteriorDraws, event_dims
-from ppl_vae.diagnostics.ranks import Quantity, Ranking, rows_of
-from ppl_vae.evidence import simulate
-from ppl_vae.inspection import check_data
-from ppl_vae.programs import evaluating, place
-from ppl_vae.seeding import derived_seed, seeded
-from ppl_vae.terms import Program
+from ppl_vae.diagnostics.sbc.ranks import Quantity, Ranking, rows_of
+from ppl_vae.diagnostics.sbc.sources import GuideDraws, PosteriorDraws, event_dims
+from ppl_vae.diagnostics.sbc.summary import CalibrationSummary, central_coverage, summarise
+from ppl_vae.programs.modules import evaluating, place
+from ppl_vae.programs.simulate import simulate
+from ppl_vae.programs.traces import Program
+from ppl_vae.programs.validation import check_data
+from ppl_vae.runtime.checks import whole_number
+from ppl_vae.runtime.seeding import derived_seed, seeded
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -150,7 +150,7 @@ def calibration(
         simulation-based inference?, arXiv:2110.06581 (coverage of highest-density regions).
 
     Example:
-        >>> from ppl_vae.data import beds
+        >>> from ppl_vae import beds
         >>> bed = beds.linear_gaussian(guide_scale=0.7)
         >>> found = calibration(bed.model, bed.guide, bed.x, GuideDraws(num_samples=100), num_data=500)
         >>> found.names, found.summary().verdict.split(":")[0]

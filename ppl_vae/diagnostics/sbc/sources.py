@@ -11,10 +11,10 @@ from torch import Tensor
 from ppl_vae.data import Dataset
 from ppl_vae.hmc import HMC, Chains, sample_posterior
 from ppl_vae.importance import rows_per_chunk
-from ppl_vae.plates import rows_first
-from ppl_vae.programs import arguments, evaluating
-from ppl_vae.seeding import seeded
-from ppl_vae.terms import LogTerms, Program, is_local, run_under_particles, sample_sites
+from ppl_vae.programs.modules import arguments, evaluating
+from ppl_vae.programs.plates import rows_first
+from ppl_vae.programs.traces import LogTerms, Program, is_local, run_under_particles, sample_sites
+from ppl_vae.runtime.seeding import seeded
 
 __all__ = ["GuideDraws", "HMCDraws", "ImportanceDraws", "PosteriorDraws"]
 

@@ -6,17 +6,17 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ppl_vae.checks import instance_of, one_of, whole_fields
 from ppl_vae.data import Dataset
-from ppl_vae.evidence.evidence import Evidence, reduce_log_weights
+from ppl_vae.evidence.annealing.path import PILOT_CHAINS, Kernels, Path, explore, temperatures, tune
 from ppl_vae.evidence.importance_sampling import warn_of_few
-from ppl_vae.evidence.path import PILOT_CHAINS, Kernels, Path, explore, temperatures, tune
+from ppl_vae.evidence.result import Evidence, reduce_log_weights
 from ppl_vae.hmc import HMC
 from ppl_vae.importance import rows_per_chunk
-from ppl_vae.inspection import check_data
-from ppl_vae.programs import arguments, evaluating
-from ppl_vae.seeding import derived_seed, seeded
-from ppl_vae.terms import Program
+from ppl_vae.programs.modules import arguments, evaluating
+from ppl_vae.programs.traces import Program
+from ppl_vae.programs.validation import check_data
+from ppl_vae.runtime.checks import instance_of, one_of, whole_fields
+from ppl_vae.runtime.seeding import derived_seed, seeded
 
 __all__ = ["AIS"]
 
@@ -54,7 +54,7 @@ class AIS:
         Wu et al. (2017), On the quantitative analysis of decoder-based generative models, arXiv:1611.04273.
 
     Example:
-        >>> from ppl_vae.data import beds
+        >>> from ppl_vae import beds
         >>> from ppl_vae.evidence import log_evidence
         >>> bed = beds.linear_gaussian(num_data=3)
         >>> evidence = log_evidence(bed.model, bed.guide, bed.x, AIS(30, 20, start="prior"))

@@ -7,14 +7,14 @@ import numpy as np
 from scipy.special import logsumexp
 from torch import Tensor
 
-from ppl_vae.checks import instance_of, whole_number
 from ppl_vae.data import Dataset, as_dataset
-from ppl_vae.evidence.annealed import AIS
-from ppl_vae.evidence.evidence import Evidence, concatenate
-from ppl_vae.evidence.simulation import simulate
-from ppl_vae.programs import place
-from ppl_vae.seeding import derived_seed
-from ppl_vae.terms import Program
+from ppl_vae.evidence.annealing.ais import AIS
+from ppl_vae.evidence.result import Evidence, concatenate
+from ppl_vae.programs.modules import place
+from ppl_vae.programs.simulate import simulate
+from ppl_vae.programs.traces import Program
+from ppl_vae.runtime.checks import instance_of, whole_number
+from ppl_vae.runtime.seeding import derived_seed
 
 __all__ = ["BDMC", "BDMCSummary", "bdmc"]
 
@@ -75,7 +75,7 @@ class BDMC:
         arXiv:1606.02275.
 
     Example:
-        >>> from ppl_vae.data import beds
+        >>> from ppl_vae import beds
         >>> bed = beds.linear_gaussian(num_data=20)
         >>> len(bdmc(bed.model, bed.guide, bed.x, method=AIS(30, 2)))
         20
@@ -148,7 +148,7 @@ def bdmc(
         Grosse, Ghahramani and Adams (2015), arXiv:1511.02543; Grosse, Ancha and Roy (2016), arXiv:1606.02275.
 
     Example:
-        >>> from ppl_vae.data import beds
+        >>> from ppl_vae import beds
         >>> bed = beds.linear_gaussian(num_data=50)
         >>> result = bdmc(bed.model, bed.mean_field_guide, bed.x, method=AIS(30, 10))
         >>> bool(abs(result.summary().gap) < 0.05)

@@ -7,12 +7,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ppl_vae.evidence.proposals import prior_guide
+from ppl_vae.evidence.defensive import prior_guide
 from ppl_vae.hmc import HMC, LogJoint
 from ppl_vae.hmc.target import per_site
 from ppl_vae.hmc.transition import LogDensity, Point, first_step, transition
-from ppl_vae.masks import with_all_entries
-from ppl_vae.terms import Program, log_terms, per_datum, sample_sites
+from ppl_vae.programs.masks import with_all_entries
+from ppl_vae.programs.traces import Program, log_terms, per_datum, sample_sites
 
 __all__ = ["Kernels", "Path"]
 
@@ -41,7 +41,7 @@ class Path:
         Neal (2001), Annealed importance sampling, arXiv:physics/9803008, eq. 3.
 
     Example:
-        >>> from ppl_vae.data import beds
+        >>> from ppl_vae import beds
         >>> bed = beds.linear_gaussian(num_data=3)
         >>> path = Path(bed.model, bed.guide, (bed.x,), 4, "guide")
         >>> bool(torch.allclose(path.log_ratio(path.start), bed.log_evidence))

@@ -8,16 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ppl_vae.checks import instance_of, real_number, whole_fields, whole_number
 from ppl_vae.data import Dataset
-from ppl_vae.evidence.annealed import AIS
-from ppl_vae.evidence.evidence import Evidence, reduce_log_weights
+from ppl_vae.evidence.annealing.ais import AIS
+from ppl_vae.evidence.defensive import prior_guide
 from ppl_vae.evidence.importance_sampling import ImportanceSampling
-from ppl_vae.evidence.proposals import prior_guide
+from ppl_vae.evidence.result import Evidence, reduce_log_weights
 from ppl_vae.hmc import HMC, Chains, sample_posterior
-from ppl_vae.programs import evaluating
-from ppl_vae.seeding import derived_seed
-from ppl_vae.terms import Program
+from ppl_vae.programs.modules import evaluating
+from ppl_vae.programs.traces import Program
+from ppl_vae.runtime.checks import instance_of, real_number, whole_fields, whole_number
+from ppl_vae.runtime.seeding import derived_seed
 
 __all__ = ["ChiUpperBound", "ReverseAIS"]
 
@@ -46,7 +46,7 @@ class ChiUpperBound:
         Dieng et al. (2017), Variational inference via chi upper bound minimization, arXiv:1611.00328, eq. 4.
 
     Example:
-        >>> from ppl_vae.data import beds
+        >>> from ppl_vae import beds
         >>> from ppl_vae.evidence import log_evidence
         >>> bed = beds.linear_gaussian(num_data=3, guide_scale=1.3)
         >>> evidence = log_evidence(bed.model, bed.guide, bed.x, ChiUpperBound(1000))
@@ -114,7 +114,7 @@ class ReverseAIS:
         Wu et al. (2017), On the quantitative analysis of decoder-based generative models, arXiv:1611.04273.
 
     Example:
-        >>> from ppl_vae.data import beds
+        >>> from ppl_vae import beds
         >>> from ppl_vae.evidence import log_evidence
         >>> bed = beds.gamma_poisson(num_data=3, guide_scale=0.6)
         >>> method = ReverseAIS(AIS(32, 6), HMC(num_samples=160, num_warmup=60, num_leapfrog=2))

@@ -8,10 +8,9 @@ from typing import Any
 from pydantic import ValidationError
 from pyro.infer import ELBO
 
-from ppl_vae.checks import suggestion
 from ppl_vae.data import Dataset
 from ppl_vae.diagnostics import EstimatorComparison, Replicates, compare_estimators, plot_estimators
-from ppl_vae.experiment.build import Experiment, build
+from ppl_vae.experiment.assemble import Experiment, build
 from ppl_vae.experiment.config import (
     Config,
     ConfigError,
@@ -25,7 +24,8 @@ from ppl_vae.experiment.results import write_picture
 from ppl_vae.experiment.run import load_run
 from ppl_vae.experiment.signatures import as_table, complete, construct
 from ppl_vae.experiment.tables import ObjectiveTable
-from ppl_vae.files import write_whole
+from ppl_vae.runtime.checks import suggestion
+from ppl_vae.runtime.files import write_whole
 
 __all__ = ["Comparison", "read_comparison", "write_comparison"]
 

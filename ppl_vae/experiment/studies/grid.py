@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ppl_vae.checks import suggestion
 from ppl_vae.experiment.config import Config, ConfigError, read_config, read_toml, table_changes
 from ppl_vae.experiment.folder import Folder
+from ppl_vae.runtime.checks import suggestion
 
 __all__ = ["Cell", "Study", "read_study"]
 

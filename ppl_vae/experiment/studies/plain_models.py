@@ -4,9 +4,9 @@ from pathlib import Path
 
 from ppl_vae.diagnostics import ModelComparison, baselines, compare_models
 from ppl_vae.evidence import Evidence
-from ppl_vae.experiment.build import build
-from ppl_vae.experiment.study_table import StudyResult
-from ppl_vae.files import write_whole
+from ppl_vae.experiment.assemble import build
+from ppl_vae.experiment.studies.table import StudyResult
+from ppl_vae.runtime.files import write_whole
 
 __all__ = ["write_baselines"]
 
@@ -17,7 +17,7 @@ def write_baselines(result: StudyResult, output: str | Path) -> tuple[str, list[
     One training of the model, the first: baselines have no seeds to spread over. No paper.
 
     Example:
-        >>> from ppl_vae.experiment.grid import Study
+        >>> from ppl_vae.experiment.studies.grid import Study
         >>> write_baselines(StudyResult(Study(()), {}, {}, ()), "runs/none")
         ('', [])
     """

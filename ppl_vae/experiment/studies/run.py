@@ -9,12 +9,12 @@ import torch
 from joblib import Parallel, cpu_count, delayed, effective_n_jobs  # type: ignore[import-untyped]
 from tqdm.auto import tqdm
 
-from ppl_vae.checks import one_line
 from ppl_vae.experiment.config import Config
-from ppl_vae.experiment.grid import Study, read_study
 from ppl_vae.experiment.run import run_experiment
-from ppl_vae.experiment.study_table import StudyResult, read_results
-from ppl_vae.files import write_whole
+from ppl_vae.experiment.studies.grid import Study, read_study
+from ppl_vae.experiment.studies.table import StudyResult, read_results
+from ppl_vae.runtime.checks import one_line
+from ppl_vae.runtime.files import write_whole
 
 __all__ = ["run_study"]
 

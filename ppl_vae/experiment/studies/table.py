@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from ppl_vae.diagnostics import ModelComparison, compare_models, plot_models
 from ppl_vae.evidence import Evidence
 from ppl_vae.experiment.folder import Folder, finite, write_json
-from ppl_vae.experiment.grid import Cell, Study
-from ppl_vae.experiment.report import is_bound
+from ppl_vae.experiment.result_table import is_bound
 from ppl_vae.experiment.results import write_picture
-from ppl_vae.files import write_whole
+from ppl_vae.experiment.studies.grid import Cell, Study
+from ppl_vae.runtime.files import write_whole
 
 if TYPE_CHECKING:
     import pandas as pd

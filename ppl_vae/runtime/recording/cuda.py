@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ppl_vae.recording.graphs import Graph, first_line
-from ppl_vae.recording.outside import RecordingError
-from ppl_vae.seeding import seeded
+from ppl_vae.runtime.recording.graphs import Graph, first_line
+from ppl_vae.runtime.recording.outside import RecordingError
+from ppl_vae.runtime.seeding import seeded
 
 CALLS_TO_WARM_UP = 3  # libraries set themselves up in the first ones, which must not be captured
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from ppl_vae.recording.outside import RecordingError, Unread
-from ppl_vae.recording.products import replacements
-from ppl_vae.seeding import seeded
+from ppl_vae.runtime.recording.outside import RecordingError, Unread
+from ppl_vae.runtime.recording.products import replacements
+from ppl_vae.runtime.seeding import seeded
 
 __all__ = ["recorded"]
 

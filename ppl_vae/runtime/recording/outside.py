@@ -21,12 +21,12 @@ class RecordingError(RuntimeError):
     No paper.
 
     Example:
-        >>> from ppl_vae.recording import recorded
+        >>> from ppl_vae.runtime.recording import recorded
         >>> def stops_early(x):
         ...     return x if x.sum() > 0 else -x
         >>> recorded(stops_early, torch.ones(2))
         Traceback (most recent call last):
-        ppl_vae.recording.outside.RecordingError: its control flow depends on the data
+        ppl_vae.runtime.recording.outside.RecordingError: its control flow depends on the data
     """
 
 

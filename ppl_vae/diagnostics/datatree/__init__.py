@@ -1,0 +1,1 @@
+"""Draws of every site as an ArviZ DataTree."""

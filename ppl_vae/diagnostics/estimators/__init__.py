@@ -1,0 +1,1 @@
+"""Which estimator of the bound and its gradient to take: error, cost, advice."""

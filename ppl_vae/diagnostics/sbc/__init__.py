@@ -1,0 +1,1 @@
+"""Whether the encoder is right: simulation-based calibration, and errors against HMC."""

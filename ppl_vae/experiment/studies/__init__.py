@@ -1,0 +1,1 @@
+"""Several runs in one table: grids of configurations, estimators, plain models beside them."""
