@@ -54,10 +54,8 @@ if os.environ.get("DOCS_INTERSPHINX"):  # links into other projects' pages: need
         "torch": ("https://docs.pytorch.org/docs/stable", None),
     }
 
-ROOMS = [
-    *("data", "families", "model", "guide", "importance", "objectives", "training", "evidence"),
-    *("diagnostics", "tasks", "experiment", "files", "seeding"),
-]
+DESIGN = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+ROOMS = re.findall(r"^\| `(\w+)` \|", DESIGN, re.MULTILINE)
 
 
 def public_names(path: Path) -> list[str]:
@@ -69,7 +67,7 @@ def public_names(path: Path) -> list[str]:
 
 
 def room_files(room: str) -> list[Path]:
-    folder = sorted((PACKAGE / room).glob("*.py")) if (PACKAGE / room).is_dir() else [PACKAGE / f"{room}.py"]
+    folder = sorted((PACKAGE / room).rglob("*.py")) if (PACKAGE / room).is_dir() else [PACKAGE / f"{room}.py"]
     return [path for path in folder if path.exists() and path.stem != "__init__" and public_names(path)]
 
 

@@ -16,7 +16,7 @@ class BedModel(PyroModule):
     """A plain Pyro model whose log p(x) is known: sites "z" and "x" in a plate "data".
 
     NaN in x means missing: its entry carries no density. Without x, the model simulates `num_data` rows. `.to(...)`
-    moves a bed to another device or floating type, with its guide; x is moved by itself. No paper.
+    moves a bed to another device or floating type, with its guide; x is moved by itself.
 
     Args:
         num_data: How many rows the model simulates without x.
@@ -55,7 +55,7 @@ class BedModel(PyroModule):
 
 @dataclass(frozen=True)
 class Distortion:
-    """How far a guide is from the exact posterior: sd times `scale`, mean moved by `shift` posterior sds. No paper.
+    """How far a guide is from the exact posterior: sd times `scale`, mean moved by `shift` posterior sds.
 
     Raises:
         ValueError: `scale` is not positive.
@@ -70,7 +70,7 @@ class Distortion:
 
 
 class BedGuide(PyroModule):
-    """A plain Pyro guide: site "z" in a plate "data", drawn from `posterior(x)`. No paper.
+    """A plain Pyro guide: site "z" in a plate "data", drawn from `posterior(x)`.
 
     Args:
         model: Whose posterior it is; its parameters stay the model's.
@@ -107,7 +107,7 @@ class BedGuide(PyroModule):
 class Bed:
     """Data with a model of known log p(x) and a guide; the guide is the exact posterior unless it was distorted.
 
-    Model and guide take any rows x, not only these. No paper.
+    Model and guide take any rows x, not only these.
 
     Args:
         name: What the bed is called.
@@ -133,15 +133,15 @@ class Bed:
 
     @property
     def log_evidence(self) -> Tensor:
-        """Exact log p(x) of the bed's own data, in nats, shape (N,). No paper."""
+        """Exact log p(x) of the bed's own data, in nats, shape (N,)."""
         return self.exact_log_evidence(self.x)
 
     def exact_log_evidence(self, x: Tensor) -> Tensor:
-        """Exact log p(x) of any data, in nats, shape (N,); NaN entries are integrated out. No paper."""
+        """Exact log p(x) of any data, in nats, shape (N,); NaN entries are integrated out."""
         with torch.no_grad():
             return self.model.log_evidence(x)
 
 
 def draws(array: Any) -> Tensor:
-    """NumPy draws as float64. No paper."""
+    """NumPy draws as float64."""
     return torch.from_numpy(np.asarray(array, dtype=np.float64))

@@ -11,7 +11,7 @@ __all__ = ["Affine"]
 
 @dataclass(frozen=True)
 class Affine:
-    """The likelihood x = W z + b + noise. No paper.
+    """The likelihood x = W z + b + noise.
 
     Args:
         loading: W, shape (D, L).

@@ -12,10 +12,7 @@ EVENT_DIMS = {1: ("feature",), 2: ("row", "column"), 3: ("channel", "row", "colu
 
 
 class Table(NamedTuple):
-    """Numbers with the names of their dims, and of the entries where the source named them.
-
-    No paper.
-    """
+    """Numbers with the names of their dims, and of the entries where the source named them."""
 
     values: Tensor
     dims: tuple[str, ...]
@@ -26,7 +23,7 @@ def table(source: Any, dtype: torch.dtype, what: str = "x") -> Table:
     """Read NumPy, torch, pandas, xarray or nested lists as a table of shape (N, *event); a vector becomes (N, 1).
 
     Values are copied, so a later change of the source changes nothing here. Masked entries of a masked array become
-    NaN. pandas and xarray are recognised by their attributes: neither is imported. No paper.
+    NaN. pandas and xarray are recognised by their attributes: neither is imported.
 
     Args:
         source: The numbers; rows are data.
@@ -57,18 +54,18 @@ def table(source: Any, dtype: torch.dtype, what: str = "x") -> Table:
 
 
 def check_floating(dtype: torch.dtype) -> None:
-    """Raise ValueError unless this type can hold what is missing. No paper."""
+    """Raise ValueError unless this type can hold what is missing."""
     if not dtype.is_floating_point:
         raise ValueError(f"dtype {dtype} cannot hold NaN for missing values: use torch.float32 or torch.float64")
 
 
 def row_names(source: Any) -> np.ndarray | None:
-    """The row index of a pandas object, else None. No paper."""
+    """The row index of a pandas object, else None."""
     return labels_along(source.index) if hasattr(source, "index") and hasattr(source, "to_numpy") else None
 
 
 def labels_along(names: Any) -> np.ndarray:
-    """Names along a dim as a vector; those of several levels (a pandas MultiIndex) are joined. No paper.
+    """Names along a dim as a vector; those of several levels (a pandas MultiIndex) are joined.
 
     Example:
         >>> labels_along([("a", 1), ("b", 2)]).tolist()
@@ -100,7 +97,7 @@ def _from_array(source: Any, dtype: torch.dtype, what: str) -> Table:
 
 
 def event_dims(ndim: int) -> tuple[str, ...]:
-    """Names for the dims of one datum. No paper."""
+    """Names for the dims of one datum."""
     return EVENT_DIMS.get(ndim, tuple(f"dim_{i}" for i in range(ndim)))
 
 
@@ -125,7 +122,7 @@ def _from_data_array(array: Any, dtype: torch.dtype, what: str) -> Table:
 
 
 def tensor(source: Any, dtype: torch.dtype, what: str) -> Tensor:
-    """Numbers as a tensor of their own. No paper.
+    """Numbers as a tensor of their own.
 
     Raises:
         TypeError: They are none.

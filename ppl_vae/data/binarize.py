@@ -11,12 +11,12 @@ GAMMA, FACTORS = -7046029254386353131, (-4658895280553007687, -77235922931107056
 
 
 def thresholded(grey: Tensor) -> Tensor:
-    """1 where grey >= 0.5, 0 elsewhere, NaN where it is missing. No paper."""
+    """1 where grey >= 0.5, 0 elsewhere, NaN where it is missing."""
     return torch.where(grey.isnan(), grey, (grey >= 0.5).to(grey.dtype))
 
 
 def bernoulli(grey: Tensor, uniform: Tensor) -> Tensor:
-    """1 where a float32 uniform is below the grey value: for one seed the same bits in every dtype. No paper."""
+    """1 where a float32 uniform is below the grey value: for one seed the same bits in every dtype."""
     bits = uniform.to(grey.device).lt_(grey).to(grey.dtype)  # in place: images are many
     return bits.masked_fill_(grey.isnan(), float("nan")) if grey.sum().isnan() else bits  # most miss nothing
 

@@ -21,7 +21,7 @@ Taker = Callable[[np.ndarray, int, int], tuple[np.ndarray, np.ndarray]]
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a named set is found, read and split. No paper.
+    """How a named set is found, read and split.
 
     Args:
         about: One line: size, licence, source.
@@ -101,7 +101,7 @@ def load(
 
 
 def available() -> dict[str, str]:
-    """The named data sets, with a line on each: size, licence, source. No paper.
+    """The named data sets, with a line on each: size, licence, source.
 
     Example:
         >>> list(available())

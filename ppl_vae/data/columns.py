@@ -8,8 +8,6 @@ LISTED = 20  # longer lists of columns are not shown in an error
 def check_columns(trained: dict[str, tuple[str, ...]], found: dict[str, tuple[str, ...]], name: str) -> None:
     """Refuse named columns that are not those of training, in their order; columns without names are as they are.
 
-    No paper.
-
     Args:
         trained: Names by "x" and "context" of what was trained on.
         found: Names of what is given now.

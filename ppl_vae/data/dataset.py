@@ -26,7 +26,7 @@ class Dataset:
     Binarisation draws each entry as Bernoulli(grey value), for the whole set before any split, so that a datum has the
     same evaluation bits in every split and subset. A memory map or zarr array stays in its file: `x` then stands for
     its rows (`Rows`), splits are row numbers, an index (`data[:1000]`) reads rows into memory, and each epoch's bits
-    are drawn as rows are read. No paper for the class; dynamic binarisation is that of the reference.
+    are drawn as rows are read. Dynamic binarisation is that of the reference.
 
     Args:
         x: The observations: NumPy, torch, nested lists, a pandas DataFrame (columns name the features, the index the
@@ -162,7 +162,7 @@ class Dataset:
         return f"Dataset({self.name!r}, {', '.join(parts)})"
 
     def describe(self) -> dict[str, Any]:
-        """The facts of the data set, for a table; takes reading the whole of a file. No paper.
+        """The facts of the data set, for a table; takes reading the whole of a file.
 
         Returns:
             name, num_data, event_shape, missing (share), range (of what was observed), context (names), labels (how
@@ -189,7 +189,7 @@ class Dataset:
         """The same data with random train, validation and test rows; former splits are forgotten.
 
         The test rows are drawn first, so they depend on `test` and `seed` alone. Not for data whose neighbours are
-        near copies (films, panels): split those by block with `splits=`. No paper.
+        near copies (films, panels): split those by block with `splits=`.
 
         Args:
             valid: A fraction of all rows when a float below 1, else a number of rows; 0 for no validation rows.
@@ -211,7 +211,7 @@ class Dataset:
         return self.with_splits({"train": train, "valid": validation, "test": held_out})
 
     def with_splits(self, splits: Mapping[str, Any]) -> "Dataset":
-        """The same data with these rows in these splits; an empty split is dropped. No paper.
+        """The same data with these rows in these splits; an empty split is dropped.
 
         Raises:
             ValueError: A row is in two splits or does not exist.
@@ -245,7 +245,7 @@ class Dataset:
         return _bits(self.intensity, generator)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "Dataset":
-        """The same data on another device or in another floating type. No paper.
+        """The same data on another device or in another floating type.
 
         Example:
             >>> Dataset(torch.zeros(4, 2)).to(dtype=torch.float64).x.dtype
@@ -265,7 +265,7 @@ class Dataset:
         return other
 
     def in_memory(self) -> "Dataset":
-        """The same data, read from their file if they are in one: then x is a tensor. No paper.
+        """The same data, read from their file if they are in one: then x is a tensor.
 
         Example:
             >>> data = Dataset(torch.zeros(3, 2))
@@ -277,7 +277,7 @@ class Dataset:
         return self._with(x=self.x[:], intensity=None if self.intensity is None else self.intensity[:])
 
     def flatten(self) -> "Dataset":
-        """The same data with one-dimensional events; `image_shape` still says how to draw them. No paper.
+        """The same data with one-dimensional events; `image_shape` still says how to draw them.
 
         Example:
             >>> flat = Dataset(torch.zeros(3, 4, 5)).flatten()
@@ -343,7 +343,7 @@ class Dataset:
 
 
 def as_dataset(data: Any, context: Any = None) -> Dataset:
-    """A Dataset as it is, anything else wrapped in one. No paper.
+    """A Dataset as it is, anything else wrapped in one.
 
     Args:
         data: A Dataset, or what its constructor takes as x.

@@ -15,7 +15,7 @@ FOLDER = "PPL_VAE_DATA"
 
 @dataclass(frozen=True)
 class Source:
-    """Files to download, and how to read them. No paper.
+    """Files to download, and how to read them.
 
     Args:
         mirrors: Folders on the web, tried in turn.
@@ -29,7 +29,7 @@ class Source:
 
 
 def find(name: str, source: Source | None, data_dir: str | Path | None = None) -> dict[str, np.ndarray]:
-    """The arrays of a named set: from `<name>.npz` in a folder, else downloaded into the cache. No paper.
+    """The arrays of a named set: from `<name>.npz` in a folder, else downloaded into the cache.
 
     Args:
         name: The set.
@@ -52,7 +52,7 @@ def find(name: str, source: Source | None, data_dir: str | Path | None = None) -
 
 
 def cache() -> Path:
-    """The folder that downloads go to. Reference: the pooch library's `os_cache`. No paper."""
+    """The folder that downloads go to. Reference: the pooch library's `os_cache`."""
     import pooch
 
     return Path(pooch.os_cache("ppl_vae"))

@@ -35,7 +35,7 @@ def read(
     more than 2^28 numbers (1 GB as float32) it stays in its file, as a memory map does that is given to `Dataset`. A
     table holds one column per feature; missing cells are NaN. A first column of distinct values names the data if it
     has no name, as pandas writes its index, or is called id or index and holds no fractions.
-    Pickled objects are refused. Values are taken as they are: bytes are divided by 255 with `scale=255`. No paper.
+    Pickled objects are refused. Values are taken as they are: bytes are divided by 255 with `scale=255`.
 
     Args:
         path: The file.
@@ -71,7 +71,7 @@ def read(
 
 
 def arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an .npz file; pickled objects are refused. No paper.
+    """The arrays of an .npz file; pickled objects are refused.
 
     Raises:
         ValueError: A damaged file or pickled objects.
@@ -84,7 +84,7 @@ def arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def assemble(found: Mapping[str, Any], label: str | None, context: str | None) -> dict[str, Any]:
-    """The fields of a `Dataset` from arrays by name, parts put together with their rows as splits. No paper.
+    """The fields of a `Dataset` from arrays by name, parts put together with their rows as splits.
 
     Raises:
         KeyError: A name is missing.

@@ -22,7 +22,7 @@ REMEDY = "subtract its mean, or keep float64: Dataset(..., dtype=torch.float64),
 
 
 def tell_rounding_of(source: Any, kept: Tensor, names: np.ndarray, *, scale: float = 1.0, what: str = "x") -> float:
-    """`tell_rounding` of what a data set was made from; of a file, by its first rows. No paper.
+    """`tell_rounding` of what a data set was made from; of a file, by its first rows.
 
     Args:
         source: What the data set was given.
@@ -49,7 +49,7 @@ def tell_rounding_of(source: Any, kept: Tensor, names: np.ndarray, *, scale: flo
 
 
 def tell_rounding(given: Tensor, kept: Tensor, names: np.ndarray, what: str = "x") -> float:
-    """Warn, in one line, where rounding takes a visible share of a column's spread. No paper.
+    """Warn, in one line, where rounding takes a visible share of a column's spread.
 
     Counts of seconds since 1970, or coordinates in metres, lie 0.5 apart in float32 from 4 million on: a column
     N(5.4e6, 0.1^2) keeps three different values.

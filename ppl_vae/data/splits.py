@@ -7,7 +7,7 @@ import numpy as np
 
 
 def count(share: float, num_data: int, what: str) -> int:
-    """Rows meant by a fraction (a float below 1) or a number of rows. No paper.
+    """Rows meant by a fraction (a float below 1) or a number of rows.
 
     Raises:
         ValueError: Neither a fraction in [0, 1) nor a whole number.
@@ -24,7 +24,7 @@ def count(share: float, num_data: int, what: str) -> int:
 
 
 def random_rows(rows: np.ndarray, num_taken: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """The rows that stay and the rows taken, at random, each in order. No paper.
+    """The rows that stay and the rows taken, at random, each in order.
 
     Example:
         >>> [part.size for part in random_rows(np.arange(5), 2, seed=0)]
@@ -41,7 +41,7 @@ def random_rows(rows: np.ndarray, num_taken: int, seed: int) -> tuple[np.ndarray
 def random_blocks(rows: np.ndarray, num_taken: int, seed: int, length: int) -> tuple[np.ndarray, np.ndarray]:
     """Like `random_rows`, in whole blocks of neighbouring rows: for films and panels, whose neighbours are near copies.
 
-    The number of rows taken is rounded to whole blocks. No paper.
+    The number of rows taken is rounded to whole blocks.
 
     Example:
         >>> random_blocks(np.arange(6), 2, seed=0, length=2)[1].tolist()
@@ -53,7 +53,7 @@ def random_blocks(rows: np.ndarray, num_taken: int, seed: int, length: int) -> t
 
 
 def disjoint(splits: Mapping[str, Any], num_data: int) -> dict[str, np.ndarray]:
-    """Splits as row numbers, empty ones dropped. No paper.
+    """Splits as row numbers, empty ones dropped.
 
     Args:
         splits: By name, row numbers or a boolean per row.

@@ -29,7 +29,7 @@ class Rows:
     What is read is checked as data in memory are when they are made, and goes to the device in the file's own type
     where that is a byte: only there it becomes floating and is scaled and binarised. The numbers are those that the
     same data have in memory, but for drawn bits, which are a function of seed and row. It is no tensor: what takes
-    none of its rows (`x.isnan()`, `x.mean(0)`) is refused. No paper.
+    none of its rows (`x.isnan()`, `x.mean(0)`) is refused.
 
     Args:
         source: A `numpy.memmap` or zarr array, (all rows, ...).
@@ -140,14 +140,14 @@ GREY = "binarize takes grey values in [0, 1]; divide by the largest (scale=255 f
 
 
 def in_file(source: Any) -> bool:
-    """Whether this is a memory map, a zarr array (zarr is not imported), or `Rows` of one. No paper."""
+    """Whether this is a memory map, a zarr array (zarr is not imported), or `Rows` of one."""
     if isinstance(source, np.memmap):
         return source.mode is not None  # a copy of a memory map is one no more
     return isinstance(source, Rows) or (hasattr(source, "oindex") and hasattr(source, "chunks"))
 
 
 def table_in_file(source: Any, dtype: torch.dtype, scale: float) -> Table:
-    """The rows of a file with the names of their dims; a vector becomes (N, 1). No paper.
+    """The rows of a file with the names of their dims; a vector becomes (N, 1).
 
     Raises:
         TypeError: It holds something else than real numbers.
@@ -171,8 +171,6 @@ def _table(rows: Any) -> Table:
 def blocks(x: Tensor) -> Iterator[Tensor]:
     """x as it is, or of `Rows` about a million values at a time: for what looks at all data once.
 
-    No paper.
-
     Args:
         x: The x of a `Dataset`.
 
@@ -190,7 +188,7 @@ def blocks(x: Tensor) -> Iterator[Tensor]:
 def ahead[Item, Found](read: Callable[[Item], Found], items: Iterable[Item]) -> Iterator[Found]:
     """`read` of each item in turn, the next one by a thread while this one is used.
 
-    A thread suffices: reading and torch's operations do not hold Python's lock. No paper.
+    A thread suffices: reading and torch's operations do not hold Python's lock.
 
     Args:
         read: What to do with an item.
@@ -213,8 +211,6 @@ def ahead[Item, Found](read: Callable[[Item], Found], items: Iterable[Item]) -> 
 def taken(x: Tensor, rows: Tensor) -> Tensor:
     """x[rows], of tensors by the faster of torch's two ways: it copies whole rows.
 
-    No paper.
-
     Args:
         x: A tensor, `Rows`, or what `in_turn` gave.
         rows: Row numbers.
@@ -228,8 +224,6 @@ def taken(x: Tensor, rows: Tensor) -> Tensor:
 
 def in_turn(x: Tensor, batches: Iterable[Tensor]) -> Tensor:
     """x, to be indexed with these batches in this order: of `Rows` the next batch is read while one is used.
-
-    No paper.
 
     Args:
         x: The x of a `Dataset`.

@@ -12,7 +12,7 @@ from ppl_vae.runtime.checks import shown
 
 
 def coords_of(observed: Table, datum_names: Any = None, feature_names: Any = None) -> dict[str, np.ndarray]:
-    """The names along every dim of x; numbers where none were given. No paper.
+    """The names along every dim of x; numbers where none were given.
 
     Raises:
         ValueError: The number of names is not that of the rows or features.
@@ -31,7 +31,7 @@ def coords_of(observed: Table, datum_names: Any = None, feature_names: Any = Non
 
 
 def picture(image_shape: tuple[int, ...] | None, event_shape: torch.Size) -> tuple[int, ...] | None:
-    """How to draw one datum: as told, else the event itself when it has two or three dims. No paper.
+    """How to draw one datum: as told, else the event itself when it has two or three dims.
 
     Raises:
         ValueError: The picture has more or fewer pixels than a datum has values.
@@ -46,7 +46,7 @@ def picture(image_shape: tuple[int, ...] | None, event_shape: torch.Size) -> tup
 
 
 def covariates(context: Any, x: Tensor) -> tuple[Tensor | None, tuple[str, ...], bool]:
-    """Covariates (N, C) beside x, their names, and whether the source gave those. No paper.
+    """Covariates (N, C) beside x, their names, and whether the source gave those.
 
     Raises:
         ValueError: Another number of rows than x, or a value that is missing or infinite; row and covariate are named.
@@ -67,7 +67,7 @@ def covariates(context: Any, x: Tensor) -> tuple[Tensor | None, tuple[str, ...],
 
 
 def labels_of(labels: Any, num_data: int) -> np.ndarray | None:
-    """Labels as an array (N,). No paper.
+    """Labels as an array (N,).
 
     Raises:
         ValueError: Another number of labels than rows in x.
@@ -83,7 +83,7 @@ def labels_of(labels: Any, num_data: int) -> np.ndarray | None:
 
 
 def same_rows(x: Any, **others: Any) -> None:
-    """Refuse pandas objects in another order: they are joined by position, which would pair the wrong rows. No paper.
+    """Refuse pandas objects in another order: they are joined by position, which would pair the wrong rows.
 
     Raises:
         ValueError: The indexes differ; the first row where they do is named.
@@ -98,7 +98,7 @@ def same_rows(x: Any, **others: Any) -> None:
 
 
 def refuse(bad: Tensor, values: Tensor, names: np.ndarray, why: str, rows: np.ndarray | None = None) -> None:
-    """Raise for the first bad entry of x, naming value, row (by its number among `rows`) and feature. No paper.
+    """Raise for the first bad entry of x, naming value, row (by its number among `rows`) and feature.
 
     Raises:
         ValueError: There is one.

@@ -119,8 +119,6 @@ def shortened(name: object) -> str:
 def name_features(ax: "Axes", names: np.ndarray) -> None:
     """Names of features at 0, 1, ... of the horizontal axis; where they are too many, the word.
 
-    No paper.
-
     Args:
         ax: On which features are drawn at 0, 1, ...
         names: Of all of them.

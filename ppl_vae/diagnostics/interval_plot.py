@@ -21,7 +21,7 @@ def plot_evidence_interval(
     """The interval of every datum, in nats from its middle, by verdict and then by length.
 
     log p(x) itself varies by far more over data than any interval is long, so that the middle is taken off. An arrow
-    begins at the lower bound and goes to infinity: nothing is claimed from above. No paper.
+    begins at the lower bound and goes to infinity: nothing is claimed from above.
 
     Args:
         interval: What `evidence_interval` returned.

@@ -45,7 +45,7 @@ MISSING, EMPTY = "#56B4E9", "white"
 def plot_training(result: FitResult, ax: "Axes | None" = None) -> "Axes":
     """The bound per epoch, on training and validation data, and the best epoch.
 
-    The lower end of the axis leaves out the first epochs where they would flatten the rest. No paper.
+    The lower end of the axis leaves out the first epochs where they would flatten the rest.
 
     Args:
         result: What `fit` returned.
@@ -93,7 +93,7 @@ def plot_reconstructions(
 
     Pictures come in two rows on one Axes where `data.image_shape` says how to draw one; otherwise there is a panel per
     datum, bars for the data and dots for the reconstruction. Missing values are blue in pictures and absent in bars.
-    Categories are drawn by the number of the likeliest one. No paper.
+    Categories are drawn by the number of the likeliest one.
 
     Args:
         model: `Model`, or any Pyro model with a plate "data" at dim -1.
@@ -144,7 +144,7 @@ def plot_samples(
     """E[x given z] at draws of z from the prior: what the model thinks data look like, without the likelihood's noise.
 
     Pictures where `image_shape` says how to draw one, or events have two or three dims; otherwise a line per draw.
-    No paper.
+
 
     Args:
         model: `Model`, or any Pyro model that generates one datum when it is called without x.
@@ -192,7 +192,7 @@ def plot_latent(
     """Posterior means E_q[z given x] of the data, coloured by label; by their first two principal components if D > 2.
 
     A principal component is a direction of the means: it says nothing of the posteriors' widths. With D = 1 the second
-    axis is the share of the data below. No paper.
+    axis is the share of the data below.
 
     Args:
         model: `Model`, or any Pyro model with a plate "data" at dim -1.

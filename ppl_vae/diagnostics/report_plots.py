@@ -25,7 +25,7 @@ EMPTY = "white"
 
 
 def as_images(data: Dataset) -> np.ndarray:
-    """Data as pictures in [0, 1], (N, height, width) or (N, height, width, channels); NaN is missing. No paper.
+    """Data as pictures in [0, 1], (N, height, width) or (N, height, width, channels); NaN is missing.
 
     Values outside [0, 1] are scaled, all data alike.
 
@@ -52,7 +52,7 @@ def plot_traversal(
     """E[x given z] on a grid of z: along both latent dimensions, or the first two principal components if D > 2.
 
     The grid is centred on the mean of the posterior means and reaches two of their standard deviations to either side;
-    a row for D = 1. Covariates are those of the first datum. No paper.
+    a row for D = 1. Covariates are those of the first datum.
 
     Args:
         model: A `Model`.
@@ -111,7 +111,7 @@ def _expected(likelihood: Any) -> torch.Tensor:
 def plot_weights(evidence: Evidence, largest: np.ndarray | None = None, axes: Any = None) -> Any:
     """Effective sample size against k-hat, and the largest weight's share of all: a point per datum.
 
-    Data without a finite k-hat are left out of the first. No paper.
+    Data without a finite k-hat are left out of the first.
 
     Args:
         evidence: What `log_evidence` returned.

@@ -14,7 +14,7 @@ __all__ = ["digests", "measure_of", "other_rows"]
 def digests(x: Tensor) -> np.ndarray:
     """64 bits for each datum, (N,), by which equal rows are known again: values, bits and what is missing, in float32.
 
-    The shape of a datum does not count, nor do its covariates: p(x given c) and p(x) of one x are compared. No paper.
+    The shape of a datum does not count, nor do its covariates: p(x given c) and p(x) of one x are compared.
 
     Example:
         >>> one, other = digests(torch.tensor([[0.0, 1.0], [-0.0, 1.0]]))
@@ -28,7 +28,7 @@ def digests(x: Tensor) -> np.ndarray:
 
 
 def other_rows(one: np.ndarray, other: np.ndarray) -> str:
-    """In what way the rows of two digests are not the same, in words. No paper.
+    """In what way the rows of two digests are not the same, in words.
 
     Example:
         >>> other_rows(np.array([1, 2]), np.array([2, 1]))
@@ -45,8 +45,6 @@ def other_rows(one: np.ndarray, other: np.ndarray) -> str:
 
 def measure_of(model: Program) -> str:
     """Whether the model's likelihood is a probability, "counting", or a density, "lebesgue"; "" if it does not say.
-
-    No paper.
 
     Example:
         >>> from ppl_vae import beds

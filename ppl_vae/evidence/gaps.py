@@ -43,9 +43,6 @@ class GapsSummary:
         share_bad_k: Share of the data with k-hat > 0.7, for which log p(x) and two of the gaps are lower bounds.
         num_data: Number of data N.
 
-    References:
-        No paper: definitions.
-
     Example:
         >>> GapsSummary({"inference": 1.0}, {"inference": 0.1}, {"inference": 0.2}, 0.0, 5).mean["inference"]
         1.0

@@ -32,9 +32,6 @@ class IntervalSummary:
         num_intervals: Data whose log p(x) lies between two bounds.
         num_bounds: Data with a lower bound only.
 
-    References:
-        No paper: definitions.
-
     Example:
         >>> print(IntervalSummary(-90.12, 0.01, -90.08, 0.02, 0.3, 0.08, 50, 50, 0))
         log p(x) between -90.120 (se 0.010) and -90.080 (se 0.020) nats per datum, data se 0.300

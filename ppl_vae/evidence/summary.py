@@ -37,9 +37,6 @@ class EvidenceSummary:
         rounding_of_x: Share of a column's standard deviation that the float type of x rounds away; 0 where it is not
             visible.
 
-    References:
-        No paper: definitions.
-
     Example:
         >>> from ppl_vae.evidence import reduce_log_weights
         >>> summary = reduce_log_weights(np.zeros((100, 5))).summary()

@@ -27,8 +27,6 @@ __all__ = ["Experiment", "build"]
 class Experiment:
     """What one run is made of.
 
-    No paper.
-
     Args:
         config: What was asked for.
         data: The data, split.
@@ -78,9 +76,6 @@ def build(config: Config) -> Experiment:
 
     Raises:
         ConfigError: the data are not there, or an argument does not suit the data.
-
-    References:
-        No paper.
 
     Example:
         >>> from ppl_vae.experiment import read_config

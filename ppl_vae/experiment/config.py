@@ -28,7 +28,7 @@ __all__ = ["Config", "ConfigError", "changed", "differences", "read_config", "re
 
 
 class ConfigError(ValueError):
-    """What was asked for makes no sense; the message names the table, the keyword and the remedy. No paper.
+    """What was asked for makes no sense; the message names the table, the keyword and the remedy.
 
     Example:
         >>> issubclass(ConfigError, ValueError)
@@ -39,7 +39,7 @@ class ConfigError(ValueError):
 class Config(Table):
     """One run: data, families, networks, objective, training, evaluation; complete with defaults once it is made.
 
-    Every table but [data] may be left out. `latent_dim` stands in [posterior] alone. No paper.
+    Every table but [data] may be left out. `latent_dim` stands in [posterior] alone.
 
     Args:
         data: What `load` is given.
@@ -110,7 +110,7 @@ def read_config(path: str | Path | None = None, changes: Iterable[tuple[str, Any
 
 
 def changed(config: Config, changes: Iterable[tuple[str, Any]]) -> Config:
-    """The same run with some keywords changed, as in `read_config`. No paper.
+    """The same run with some keywords changed, as in `read_config`.
 
     Raises:
         ConfigError: an unknown table, keyword or name, a value of another type.
@@ -133,7 +133,7 @@ def _changed(document: dict[str, Any], changes: Iterable[tuple[str, Any]], where
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:
-    """The tables of a file, as they are. No paper.
+    """The tables of a file, as they are.
 
     Args:
         path: The file.
@@ -156,7 +156,7 @@ def read_toml(path: str | Path) -> dict[str, Any]:
 
 
 def table_changes(document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """A run's tables as changes of the defaults, each table's class first. No paper.
+    """A run's tables as changes of the defaults, each table's class first.
 
     Args:
         document: As `read_toml` gives it.
@@ -171,7 +171,7 @@ def table_changes(document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def to_toml(config: Config) -> str:
-    """The run as a TOML file that `read_config` reads back. No paper.
+    """The run as a TOML file that `read_config` reads back.
 
     Example:
         >>> print(to_toml(read_config(changes=[("data.name", "digits")])).splitlines()[:2])
@@ -188,7 +188,7 @@ def to_toml(config: Config) -> str:
 
 
 def differences(one: Config, other: Config) -> list[str]:
-    """Where two runs differ, as "table.keyword is 1, not 2". No paper.
+    """Where two runs differ, as "table.keyword is 1, not 2".
 
     Example:
         >>> one, other = (read_config(changes=[("data.name", name)]) for name in ("digits", "mnist"))

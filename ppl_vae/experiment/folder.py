@@ -17,8 +17,6 @@ __all__ = ["Folder", "finite", "write_json"]
 class Folder:
     """Where a run leaves its files, and finds them again.
 
-    No paper.
-
     Args:
         path: The folder; made when something is written.
 
@@ -83,7 +81,7 @@ class Folder:
 
 
 def write_json(path: str | Path, values: Mapping[str, Any]) -> None:
-    """Write plain values, indented. No paper.
+    """Write plain values, indented.
 
     Example:
         >>> import tempfile
@@ -97,7 +95,7 @@ def write_json(path: str | Path, values: Mapping[str, Any]) -> None:
 
 
 def finite(value: Any) -> Any:
-    """Plain values with None for what is not finite, which every reader of JSON takes. No paper.
+    """Plain values with None for what is not finite, which every reader of JSON takes.
 
     Example:
         >>> finite({"k": [1.0, float("nan")]})

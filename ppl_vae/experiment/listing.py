@@ -10,7 +10,7 @@ __all__ = ["describe_data"]
 
 
 def describe_data(name: str, *, data_dir: str | None = None) -> dict[str, Any]:
-    """The facts of a named data set or a file, in words. No paper.
+    """The facts of a named data set or a file, in words.
 
     Args:
         name: As in `load`.

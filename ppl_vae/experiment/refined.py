@@ -31,7 +31,7 @@ def refined_evidence(
     """Estimates of log p(x); rows without one are estimated again, with draws of their own, from a refined guide.
 
     Which rows, the first draws decide, and all of those are replaced, whatever comes out: the larger of two lower
-    bounds would be none. `checks["refined"]` is 1 where that was done. No paper.
+    bounds would be none. `checks["refined"]` is 1 where that was done.
 
     Example:
         >>> from ppl_vae import beds

@@ -20,7 +20,7 @@ UPPER = {  # what each kind of upper bound needs, and what a bad k-hat does to i
 
 
 def table(metrics: Mapping[str, Any], files: Sequence[Path] = ()) -> str:
-    """An aligned table of the results, what they say, and where the files are. No paper.
+    """An aligned table of the results, what they say, and where the files are.
 
     Args:
         metrics: From `run_experiment` or `evaluate_run`.
@@ -43,7 +43,7 @@ def table(metrics: Mapping[str, Any], files: Sequence[Path] = ()) -> str:
 
 
 def is_bound(metrics: Mapping[str, Any]) -> bool:
-    """Whether log p(x) is a lower bound, not an estimate, for some rows. No paper.
+    """Whether log p(x) is a lower bound, not an estimate, for some rows.
 
     Example:
         >>> is_bound({"share_estimate": 0.98, "share_bad_k": 0.0})
@@ -58,7 +58,7 @@ def share_bound(metrics: Mapping[str, Any]) -> float:
 
 
 def headline(metrics: Mapping[str, Any]) -> str:
-    """log p(x) in a line, with what it is worth. No paper.
+    """log p(x) in a line, with what it is worth.
 
     Example:
         >>> numbers = {"log_evidence": -18.5, "data_se": 0.3, "share_estimate": 0.98, "share_bad_k": 0.0}
@@ -74,7 +74,7 @@ def headline(metrics: Mapping[str, Any]) -> str:
 
 
 def reading(metrics: Mapping[str, Any]) -> list[str]:
-    """What the numbers say, a sentence each. No paper.
+    """What the numbers say, a sentence each.
 
     Example:
         >>> metrics = {"share_bad_k": 0.12, "active_units": 2, "latent_dim": 2}

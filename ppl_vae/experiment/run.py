@@ -39,9 +39,6 @@ def run_experiment(config: Config, output: str | Path, *, progress: bool = True)
         ConfigError: the folder holds another run, or the data cannot be had.
         NonFiniteLossError: training failed.
 
-    References:
-        No paper.
-
     Example:
         >>> import tempfile
         >>> from ppl_vae.experiment import read_config
@@ -85,9 +82,6 @@ def load_run(folder: str | Path, *, data_dir: str | None = None, device: str | N
 
     Raises:
         ConfigError: no run there, or it was not trained to the end.
-
-    References:
-        No paper.
 
     Example:
         >>> load_run("runs/none")

@@ -21,7 +21,7 @@ SUFFIXES = (".png", ".npz", ".npy")
 def write_samples(experiment: Experiment, output: str | Path, *, num_samples: int = 64, seed: int = 0) -> Path:
     """Draw z from the prior and write x: draws from the likelihood in an array, its means in a picture.
 
-    A model with covariates is given those of the first evaluation data. No paper.
+    A model with covariates is given those of the first evaluation data.
 
     Args:
         experiment: From `load_run`.

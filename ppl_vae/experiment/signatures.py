@@ -34,7 +34,7 @@ SCHEDULES = "ppl_vae.training.schedules"
 
 @cache
 def choices(module: str, kind: type = object) -> tuple[str, ...]:
-    """The classes of a module, of one kind, that a file may name: all but those that nothing can be made of. No paper.
+    """The classes of a module, of one kind, that a file may name: all but those that nothing can be made of.
 
     Example:
         >>> choices("ppl_vae.training.schedules")
@@ -82,7 +82,7 @@ def named(module: str, name: str, kind: type = object) -> type:
 
 @cache
 def parameters(constructor: type) -> dict[str, Parameter]:
-    """A constructor's parameters with their annotations; `**options` are the keywords of the class above. No paper.
+    """A constructor's parameters with their annotations; `**options` are the keywords of the class above.
 
     Example:
         >>> from ppl_vae.families.priors import GaussianMixture
@@ -136,7 +136,7 @@ def complete(constructor: type, table: Table, module: str, filled: Iterable[str]
 
 
 def construct(constructor: type, table: Table, module: str, **available: Any) -> Any:
-    """The object that a table describes; `available` holds the arguments that no table can. No paper.
+    """The object that a table describes; `available` holds the arguments that no table can.
 
     Raises:
         ValueError: an argument is missing, or does not suit the class.
@@ -218,7 +218,7 @@ def _factory(module: str, value: Table | str) -> Callable[..., Any]:
 
 
 def as_table(value: Any) -> dict[str, Any]:
-    """A table; a name alone is short for a table with that name. No paper.
+    """A table; a name alone is short for a table with that name.
 
     Raises:
         ValueError: something else.
@@ -233,7 +233,7 @@ def as_table(value: Any) -> dict[str, Any]:
 
 
 def merged(one: Table, other: Table) -> dict[str, Any]:
-    """`other` over `one`, tables inside tables as well. No paper.
+    """`other` over `one`, tables inside tables as well.
 
     Example:
         >>> merged({"sampler": {"num_samples": 1, "num_leapfrog": 10}}, {"sampler": {"num_leapfrog": 20}})

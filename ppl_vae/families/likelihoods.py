@@ -170,9 +170,6 @@ class Categorical(Likelihood):
     Shape:
         features (*batch, *features) -> batch_shape (*batch), event_shape `event_shape`
 
-    References:
-        No paper: the multinomial logit.
-
     Example:
         >>> likelihood = Categorical(3, num_categories=4)
         >>> likelihood.build((2,))

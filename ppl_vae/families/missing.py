@@ -19,8 +19,6 @@ _may_miss: ContextVar[bool | None] = ContextVar("may_miss", default=None)  # Non
 def missing_values(exist: bool) -> Iterator[None]:
     """Say once, of all data, whether any are missing, so that no batch need be looked at.
 
-    No paper.
-
     Args:
         exist: Whether there may be NaN in the data that are evaluated within.
 
@@ -106,9 +104,6 @@ def stand_in(support: Any, x: Tensor) -> Tensor:
         support: A constraint of torch or Pyro, elementwise or of the last dims of x.
         x: Whose float type, device and event it takes.
 
-    References:
-        No paper: Stan's unconstraining transforms.
-
     Example:
         >>> import torch
         >>> stand_in(dist.constraints.positive, torch.zeros(2)), stand_in(dist.constraints.simplex, torch.zeros(4))
@@ -129,7 +124,7 @@ def stand_in(support: Any, x: Tensor) -> Tensor:
 
 
 def outside_of(support: Any, x: Tensor) -> Tensor:
-    """Which values are infinite, or neither missing nor in the support; a joint density's go together. No paper.
+    """Which values are infinite, or neither missing nor in the support; a joint density's go together.
 
     Args:
         support: A constraint of torch or Pyro, elementwise or of the last dims of x.
@@ -151,8 +146,6 @@ def outside_of(support: Any, x: Tensor) -> Tensor:
 
 def smoothed_mean(x: Tensor, prior_mean: float) -> Tensor:
     """Mean over rows with one more row at `prior_mean`: finite on the link's scale even where all rows are zero.
-
-    No paper.
 
     Args:
         x: Data, (N, *event); NaN is left out.

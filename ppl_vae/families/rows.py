@@ -36,9 +36,6 @@ def features_of(network: nn.Module, inputs: Tensor, num_batch_dims: int) -> Tens
     Raises:
         ValueError: the network returns another number of rows.
 
-    References:
-        No paper.
-
     Example:
         >>> features_of(nn.Softmax(dim=1), torch.zeros(2, 3, 4), num_batch_dims=2).sum(-1).tolist()
         [[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]

@@ -55,9 +55,6 @@ class Chains:
         divergences: Number of diverged trajectories after warm-up, (C, B).
         sites: The draws of each latent site by name; empty where a bare density was sampled.
 
-    References:
-        No paper: a container.
-
     Example:
         >>> import torch
         >>> from ppl_vae.hmc import HMC

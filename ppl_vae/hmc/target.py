@@ -76,7 +76,7 @@ def _is_real(support: Any) -> bool:
 
 
 class LogParts(NamedTuple):
-    """The pieces of a model's log-density at given latents, (C, B). No paper.
+    """The pieces of a model's log-density at given latents, (C, B).
 
     Example:
         >>> zero = torch.zeros(2, 3)

@@ -15,7 +15,7 @@ MOST_DOUBLINGS = 30
 
 
 class Point(NamedTuple):
-    """Where the chains are, (C, B, D), with the log-density there, (C, B), and its gradient. No paper.
+    """Where the chains are, (C, B, D), with the log-density there, (C, B), and its gradient.
 
     Example:
         >>> point = Point.at(lambda u: -0.5 * u.square().sum(-1), torch.ones(1, 1, 2))
@@ -47,7 +47,7 @@ class Point(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """After a transition: where the chains are, their acceptance probabilities and who diverged, (C, B). No paper.
+    """After a transition: where the chains are, their acceptance probabilities and who diverged, (C, B).
 
     Example:
         >>> normal = lambda u: -0.5 * u.square().sum(-1)

@@ -12,7 +12,7 @@ __all__ = ["mask_of", "unmasked", "with_all_entries"]
 
 
 def unmasked(distribution: Any) -> Any:
-    """The distribution without its masks: what its draws come from. No paper.
+    """The distribution without its masks: what its draws come from.
 
     Args:
         distribution: Pyro's, wrapped or not.
@@ -41,7 +41,7 @@ def with_all_entries(site: Site) -> Site:
 
     Nothing that counts depends on a masked latent, so log p(x) is the same whether its density, which integrates to
     one, is counted or not; but only with it is log p(x, z) a density over all latents, which chains can follow.
-    No paper.
+
 
     Args:
         site: A site of a trace.
@@ -54,7 +54,7 @@ def with_all_entries(site: Site) -> Site:
 
 
 def mask_of(site: Site) -> Tensor:
-    """Which entries of a site count, of the shape of its value. No paper.
+    """Which entries of a site count, of the shape of its value.
 
     Args:
         site: A site of a trace.

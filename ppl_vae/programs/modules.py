@@ -59,7 +59,7 @@ def module_of(program: Program) -> nn.Module | None:
     Found are the modules behind a `functools.partial` (which Pyro's handlers make) and a bound method, among the
     attributes of an object and of its class, in lists, tuples, sets and dicts of up to 1,000 items, and among the
     variables that a function uses, however deep; and parameters that are held without a module. Not found is what a
-    program looks up by a name made at run time. No paper.
+    program looks up by a name made at run time.
 
     Args:
         program: Any callable.

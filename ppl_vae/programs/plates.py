@@ -11,7 +11,7 @@ __all__ = ["inner_plates", "plates_first", "require_no_inner_plates", "rows_firs
 
 
 def inner_plates(site: Site) -> torch.Size:
-    """Sizes of the plates that a site has inside the data plate, left to right. No paper.
+    """Sizes of the plates that a site has inside the data plate, left to right.
 
     Args:
         site: A site of a trace.
@@ -28,7 +28,7 @@ def inner_plates(site: Site) -> torch.Size:
 
 
 def rows_first(values: Tensor, site: Site, num_lead: int = 1) -> Tensor:
-    """A site's values (*lead, *plates, B, *event) as (*lead, B, *plates, *event). No paper.
+    """A site's values (*lead, *plates, B, *event) as (*lead, B, *plates, *event).
 
     Args:
         values: The values, as a trace has them; plates that the site is not in are dims of size one.
@@ -49,7 +49,7 @@ def rows_first(values: Tensor, site: Site, num_lead: int = 1) -> Tensor:
 
 
 def plates_first(values: Tensor, site: Site, num_lead: int = 1) -> Tensor:
-    """What `rows_first` was given, from its result. No paper.
+    """What `rows_first` was given, from its result.
 
     Args:
         values: (*lead, B, *plates, *event).
@@ -73,7 +73,7 @@ def plates_first(values: Tensor, site: Site, num_lead: int = 1) -> Tensor:
 
 
 def require_no_inner_plates(trace: Any, what: str) -> None:
-    """Raise ValueError where a site lies in a further plate inside the data plate. No paper.
+    """Raise ValueError where a site lies in a further plate inside the data plate.
 
     Args:
         trace: A trace.

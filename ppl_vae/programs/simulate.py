@@ -37,9 +37,6 @@ def simulate(
     Raises:
         ValueError: a program of one's own without data; not exactly one observed site that holds the data.
 
-    References:
-        No paper: ancestral sampling.
-
     Example:
         >>> from ppl_vae import beds
         >>> data, latents = simulate(beds.linear_gaussian().model, Dataset([[0.0, float("nan"), 0.0, 0.0, 0.0]] * 3))

@@ -45,9 +45,6 @@ class LogTerms:
         guide_trace: The guide's trace.
         paths: With `detach`, each latent's reparameterised draw, by name; its copy in the traces is a leaf.
 
-    References:
-        No paper: definitions.
-
     Example:
         >>> from ppl_vae import beds
         >>> bed = beds.linear_gaussian(num_data=3)

@@ -44,7 +44,7 @@ def check_data(model: Program, x: Tensor, context: Tensor | None, guide: Program
 
 
 def check_programs(model: Program, guide: Program, x: Tensor, context: Tensor | None = None) -> list[str]:
-    """Run programs of one's own once over all data, before a loop that runs without validation. No paper.
+    """Run programs of one's own once over all data, before a loop that runs without validation.
 
     Args:
         model: `Model`, or any Pyro model with one plate "data" at dim -1.

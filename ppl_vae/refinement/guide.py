@@ -45,9 +45,6 @@ class RefinedGuide(nn.Module):
     Raises:
         ValueError: a row of x is not among the data; it is named.
 
-    References:
-        No paper: a container.
-
     Example:
         >>> from ppl_vae import beds
         >>> from ppl_vae.refinement import GradientRefinement, refine
@@ -119,9 +116,6 @@ class Latents:
 
     Args:
         sites: Them, in the model's order.
-
-    References:
-        No paper: a container.
 
     Example:
         >>> site = LatentSite("z", torch.Size([2]), 1, None)

@@ -38,9 +38,6 @@ def plot_graph(program: Program, data: Dataset, given: Sequence[str] = (), ax: "
         given: What is no site and goes into all sites: ["x"] for a guide. Covariates are given to all sites.
         ax: Where to draw.
 
-    References:
-        No paper: Pyro's `render_model`.
-
     Example:
         >>> from ppl_vae import beds
         >>> bed = beds.linear_gaussian(num_data=3)
@@ -117,7 +114,7 @@ def _between(start: tuple[float, float], end: tuple[float, float]) -> tuple[tupl
 
 
 def chain(model: Model, guide: Guide, data: Dataset) -> list[tuple[str, str]]:
-    """What x goes through, from the encoder to the likelihood: names, and what they are. No paper.
+    """What x goes through, from the encoder to the likelihood: names, and what they are.
 
     Args:
         model: The model.
@@ -141,7 +138,7 @@ def layers(model: Model, guide: Guide, data: Dataset) -> Table:
     """Every layer in the order of the computation, with the shape of what it gives for one datum and its parameters.
 
     Parameters of a module that belong to no layer of it have a row of their own; what two parts share is counted once.
-    No paper.
+
 
     Args:
         model: The model.

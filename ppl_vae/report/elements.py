@@ -32,7 +32,7 @@ STYLE: Any = {
 
 
 class NotApplicable(Exception):  # noqa: N818 - no error: a panel that makes no sense for a run
-    """A panel makes no sense for this run; the message says why. No paper.
+    """A panel makes no sense for this run; the message says why.
 
     Example:
         >>> raise NotApplicable("a datum has one entry")
@@ -44,8 +44,6 @@ class NotApplicable(Exception):  # noqa: N818 - no error: a panel that makes no 
 @dataclass(frozen=True)
 class Picture:
     """A picture with what it shows in words.
-
-    No paper.
 
     Args:
         png: The file.
@@ -75,8 +73,6 @@ class Picture:
 class Table:
     """Rows of text (or small pictures) under their headings.
 
-    No paper.
-
     Args:
         columns: Headings.
         rows: Cells.
@@ -97,8 +93,6 @@ class Table:
 @dataclass(frozen=True)
 class Panel:
     """One part of the page: sentences, code, a chain of boxes, pictures, tables; or why there is nothing.
-
-    No paper.
 
     Args:
         says: Sentences.
@@ -142,7 +136,7 @@ class Panel:
 
 
 def slug(title: str) -> str:
-    """Letters and digits, small, with hyphens between. No paper.
+    """Letters and digits, small, with hyphens between.
 
     Example:
         >>> slug("log p(x): bounds")
@@ -152,7 +146,7 @@ def slug(title: str) -> str:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A number as the page writes it. No paper.
+    """A number as the page writes it.
 
     Example:
         >>> number(-22.2424), number(None), number(float("-inf"))
@@ -182,7 +176,7 @@ def _figures(num: int, size: tuple[float, float]) -> Iterator[np.ndarray]:
 def draw(
     plot: Callable[[Any], Any], alts: Sequence[str] | str, caption: str = "", size: tuple[float, float] = SIZE
 ) -> list[Picture]:
-    """What `plot` draws on Axes, one for each alternative text, each as a picture of its own. No paper.
+    """What `plot` draws on Axes, one for each alternative text, each as a picture of its own.
 
     Args:
         plot: Takes an array of Axes, or one if `alts` is one text.
@@ -221,7 +215,7 @@ def _png(ax: "Axes") -> bytes:
 
 
 def thumbnail(pixels: np.ndarray, alt: str, name: str) -> Picture:
-    """A small picture from pixels (height, width) or (height, width, 3) in [0, 1]; NaN is blue. No paper.
+    """A small picture from pixels (height, width) or (height, width, 3) in [0, 1]; NaN is blue.
 
     Example:
         >>> thumbnail(np.eye(8), "datum 3", "datum-3").size

@@ -57,8 +57,6 @@ MODEL = "this model"
 class Subject:
     """A finished run and how much of it is looked at.
 
-    No paper.
-
     Args:
         folder: Its folder.
         experiment: From `load_run`.
@@ -104,8 +102,6 @@ class Subject:
 class Weights:
     """Log-weights of the first evaluated data and of the worst ones.
 
-    No paper.
-
     Args:
         log_weights: log w, (K, B).
         rows: Which of the evaluated data they belong to, in order, (B,).
@@ -146,8 +142,6 @@ class Weights:
 
 class Findings:
     """Every diagnosis of a run by name; one that could not be made raises when it is asked for.
-
-    No paper.
 
     Args:
         subject: The run.

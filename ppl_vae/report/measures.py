@@ -28,8 +28,6 @@ PRIOR_PASSES = 1.0  # nats
 class Measured:
     """A number, how it is written, and what else is to be said of it.
 
-    No paper.
-
     Example:
         >>> Measured(0.034, "3.4 %").says
         ''

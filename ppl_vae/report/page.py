@@ -36,8 +36,6 @@ ESCAPED = re.compile(r"([\\`*_{}\[\]<>|#~$])")
 class Report:
     """The checklist of a run, and where the report on it was written; `print` shows the checklist.
 
-    No paper.
-
     Args:
         checks: The verdicts, in the order of the page.
         files: report.html, report.md and report.nc, in this order.

@@ -40,8 +40,6 @@ VERDICTS: tuple[Verdict, ...] = ("pass", "look", "fail", "skipped")
 class Check:
     """One line of the checklist.
 
-    No paper.
-
     Args:
         title: What is checked.
         verdict: "pass", "look", "fail", or "skipped" where it makes no sense or could not be done.
@@ -73,8 +71,6 @@ class Check:
 @dataclass(frozen=True)
 class Rule:
     """What is measured, and where it passes or fails; in between it wants a look. A limit itself is on the good side.
-
-    No paper.
 
     Args:
         title: What is checked.
@@ -133,7 +129,7 @@ class Rule:
 
 
 def checklist(findings: Findings) -> list[Check]:
-    """Every rule applied, in order; what could not be checked comes last. No paper.
+    """Every rule applied, in order; what could not be checked comes last.
 
     Args:
         findings: Of a run.

@@ -33,7 +33,7 @@ def findings_tree(findings: Findings) -> "xr.DataTree":
 
     importance (log p(x) of the run by datum), baselines, bounds and weights (of few particles), sbc, sbc_importance,
     prior_predictive, posterior_predictive and observed_data (test statistics), marginal_pit, conditional_pit,
-    reliability, latent_means, active_units, surgery, rate_distortion. No paper.
+    reliability, latent_means, active_units, surgery, rate_distortion.
 
     Args:
         findings: Of a run.

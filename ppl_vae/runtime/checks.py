@@ -26,7 +26,7 @@ LISTED = 20  # longer lists are not shown in an error
 
 
 def one_line(message: object) -> str:
-    """A message without its line breaks, and without the table of all sites that Pyro puts below its own. No paper.
+    """A message without its line breaks, and without the table of all sites that Pyro puts below its own.
 
     Args:
         message: A text, or an error.
@@ -39,7 +39,7 @@ def one_line(message: object) -> str:
 
 
 def whole_number(value: Any, name: str, at_least: int = 1) -> int:
-    """A whole number of Python or NumPy, at least so large; True and 2.0 are none. No paper.
+    """A whole number of Python or NumPy, at least so large; True and 2.0 are none.
 
     Args:
         value: What was given.
@@ -70,7 +70,7 @@ def real_number(
     at_most: float = math.inf,
     below: float = math.inf,
 ) -> float:
-    """A finite number within bounds; NaN, True and strings are none. No paper.
+    """A finite number within bounds; NaN, True and strings are none.
 
     Args:
         value: What was given.
@@ -99,7 +99,7 @@ def real_number(
 
 
 def shown(value: Any) -> str:
-    """A number in the fewest digits that give it back in its own float type: 1.0000001 is never shown as 1. No paper.
+    """A number in the fewest digits that give it back in its own float type: 1.0000001 is never shown as 1.
 
     Args:
         value: A Python number, or a tensor with one.
@@ -116,7 +116,7 @@ def shown(value: Any) -> str:
 
 
 def one_of(value: Any, name: str, options: Collection[Any]) -> Any:
-    """One of a few values, of the same type: 1 is not True. No paper.
+    """One of a few values, of the same type: 1 is not True.
 
     Args:
         value: What was given.
@@ -138,7 +138,7 @@ def one_of(value: Any, name: str, options: Collection[Any]) -> Any:
 
 
 def instance_of(value: Any, name: str, kind: type) -> Any:
-    """An object of this class; the class itself is none. No paper.
+    """An object of this class; the class itself is none.
 
     Args:
         value: What was given.
@@ -162,7 +162,7 @@ def instance_of(value: Any, name: str, kind: type) -> Any:
 def whole_fields(settings: Any, **least: int) -> None:
     """Check fields of a frozen dataclass, and keep them as Python's whole numbers: its repr stands for it in files.
 
-    A field whose default is None may be None. No paper.
+    A field whose default is None may be None.
 
     Args:
         settings: The dataclass, as its `__post_init__` has it.
@@ -186,7 +186,7 @@ def whole_fields(settings: Any, **least: int) -> None:
 
 
 def suggestion(word: str, names: Iterable[str]) -> str:
-    """What was probably meant, and what there is. No paper.
+    """What was probably meant, and what there is.
 
     Args:
         word: What was given.
@@ -204,7 +204,7 @@ def suggestion(word: str, names: Iterable[str]) -> str:
 
 
 def warn_caller(message: str) -> None:
-    """Warn at the line outside this package that led here; Python shows it once for each such line. No paper.
+    """Warn at the line outside this package that led here; Python shows it once for each such line.
 
     Args:
         message: What the caller should know.

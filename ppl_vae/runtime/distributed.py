@@ -16,8 +16,6 @@ __all__ = ["add_up", "check_share", "from_main", "gathered", "is_main", "num_pro
 def process_group() -> Iterator[None]:
     """Join the processes that torchrun has started with this one: NCCL with a CUDA device for each, else gloo.
 
-    No paper.
-
     Raises:
         RuntimeError: the others cannot be reached.
 
@@ -41,7 +39,7 @@ def process_group() -> Iterator[None]:
 
 
 def num_processes() -> int:
-    """How many processes share the job. No paper.
+    """How many processes share the job.
 
     Example:
         >>> num_processes()
@@ -51,7 +49,7 @@ def num_processes() -> int:
 
 
 def rank() -> int:
-    """Which of them this is, from 0. No paper.
+    """Which of them this is, from 0.
 
     Example:
         >>> rank()
@@ -61,7 +59,7 @@ def rank() -> int:
 
 
 def is_main() -> bool:
-    """Whether this one writes files and shows progress. No paper.
+    """Whether this one writes files and shows progress.
 
     Example:
         >>> is_main()
@@ -71,7 +69,7 @@ def is_main() -> bool:
 
 
 def check_share(batch_size: int) -> None:
-    """Refuse batches that have not a row for each process. No paper.
+    """Refuse batches that have not a row for each process.
 
     Args:
         batch_size: Rows of a batch, of all processes together.
@@ -93,8 +91,6 @@ def check_share(batch_size: int) -> None:
 def add_up(tensors: Sequence[Tensor]) -> None:
     """Replace each tensor by its sum over processes, in one exchange.
 
-    No paper.
-
     Args:
         tensors: The same shapes in every process; of one dtype and device.
 
@@ -113,7 +109,7 @@ def add_up(tensors: Sequence[Tensor]) -> None:
 
 
 def gathered(item: Any) -> list[Any]:
-    """Every process's item, by rank. No paper.
+    """Every process's item, by rank.
 
     Example:
         >>> gathered("mine")
@@ -126,7 +122,7 @@ def gathered(item: Any) -> list[Any]:
 
 
 def from_main(item: Any) -> Any:
-    """The item of the main process. No paper.
+    """The item of the main process.
 
     Example:
         >>> from_main("mine")

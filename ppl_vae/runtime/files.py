@@ -11,7 +11,7 @@ __all__ = ["write_whole"]
 def write_whole(path: str | Path, write: Callable[[Path], object]) -> Path:
     """Let `write` fill a temporary file beside `path`, then move it into place in one step.
 
-    A reader sees the old file or the new one, never half of one; an interrupted write leaves the old one. No paper.
+    A reader sees the old file or the new one, never half of one; an interrupted write leaves the old one.
 
     Args:
         path: Where the file goes; folders are made.

@@ -22,7 +22,7 @@ def seeded(seed: int | None) -> Iterator[None]:
     Pyro's samplers draw from torch's global generator (CPU and CUDA). Inside the block that generator starts at
     `seed`; after it, the state is what it was before. `None` leaves the global stream alone. All threads have that
     one generator: draw in one of them at a time (`fit` and evaluations wait for each other).
-    No paper.
+
 
     Args:
         seed: Where the stream starts; None draws from the caller's stream.
@@ -61,7 +61,7 @@ def derived_seed(seed: int, *keys: int) -> int:
     """A seed for one part of a longer job (an epoch, a chunk), independent of the other parts.
 
     Resuming at part t needs no stored generator state: its seed is a function of (seed, t) alone.
-    Reference: NumPy's `SeedSequence`. No paper.
+    Reference: NumPy's `SeedSequence`.
 
     Args:
         seed: The job's seed.

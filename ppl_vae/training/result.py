@@ -8,8 +8,6 @@ __all__ = ["FitResult", "NonFiniteLossError"]
 class NonFiniteLossError(FloatingPointError):
     """The loss or a parameter became NaN or infinite; the message names the place, and good weights are back in theirs.
 
-    No paper.
-
     Example:
         >>> issubclass(NonFiniteLossError, ArithmeticError)
         True
@@ -19,8 +17,6 @@ class NonFiniteLossError(FloatingPointError):
 @dataclass
 class FitResult:
     """What `fit` did; model and guide themselves were trained in place.
-
-    No paper.
 
     Args:
         history: Per epoch: "epoch", "train" and "valid" (mean bound per datum, nats; train is annealed during the

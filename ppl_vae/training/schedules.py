@@ -8,7 +8,7 @@ __all__ = ["Constant", "Cosine", "Cyclic", "Exponential", "Linear", "Stages"]
 
 @dataclass(frozen=True)
 class Constant:
-    """The same rate throughout. No paper.
+    """The same rate throughout.
 
     Args:
         value: Learning rate.
@@ -27,7 +27,7 @@ class Constant:
 
 @dataclass(frozen=True)
 class Exponential:
-    """From start to end by a constant factor per step: start (end / start)^fraction. No paper.
+    """From start to end by a constant factor per step: start (end / start)^fraction.
 
     Args:
         start: Learning rate at the beginning.

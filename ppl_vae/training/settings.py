@@ -26,8 +26,6 @@ OBJECTS: dict[str, tuple[Any, str]] = {
 class Training:
     """Settings of `fit`.
 
-    No paper.
-
     Args:
         num_epochs: Passes over the training data.
         batch_size: Data per step.

@@ -110,8 +110,6 @@ def _registered(model: Program, guide: Program, run_once: Callable[[], object]) 
 def save_weights(path: str | Path, model: nn.Module, guide: nn.Module) -> Path:
     """Write the state of model and guide, and what they know of the training data, to one file that cannot execute.
 
-    No paper.
-
     Args:
         path: The file.
         model: The model.
@@ -135,8 +133,6 @@ def save_weights(path: str | Path, model: nn.Module, guide: nn.Module) -> Path:
 
 def load_weights(path: str | Path, model: nn.Module, guide: nn.Module) -> None:
     """Read what `save_weights` wrote into a model and guide of the same structure.
-
-    No paper.
 
     Args:
         path: The file.

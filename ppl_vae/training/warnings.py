@@ -24,7 +24,7 @@ LEAST_GAIN = 0.1  # nats in a tenth of the epochs; less is not worth a word
 
 
 def warn_before(model: Program, data: Dataset) -> None:
-    """Say what no training mends. No paper.
+    """Say what no training mends.
 
     Example:
         >>> warn_before(lambda x: None, Dataset(np.zeros((200, 2))))
@@ -39,7 +39,7 @@ def warn_before(model: Program, data: Dataset) -> None:
 
 
 def warn_after(result: FitResult) -> None:
-    """Say that the held-out bound still rises, where it does. No paper.
+    """Say that the held-out bound still rises, where it does.
 
     Example:
         >>> warn_after(FitResult(seed=0, objective="IWAE(5)"))
@@ -51,7 +51,7 @@ def warn_after(result: FitResult) -> None:
 
 
 def few_rows(sizes: Mapping[str, int]) -> str | None:
-    """A sentence where a split is too small to say much; None where all are large enough. No paper.
+    """A sentence where a split is too small to say much; None where all are large enough.
 
     Example:
         >>> few_rows({"train": 16, "test": 2})
@@ -62,7 +62,7 @@ def few_rows(sizes: Mapping[str, int]) -> str | None:
 
 
 def constant_features(x: Tensor) -> str | None:
-    """A sentence where features of the training rows do not vary: a learned scale shrinks to its floor there. No paper.
+    """A sentence where features of the training rows do not vary: a learned scale shrinks to its floor there.
 
     Example:
         >>> constant_features(torch.tensor([[1.0, 0.0], [2.0, 0.0]]))

@@ -25,9 +25,6 @@ def observed_entries(tree: "xr.DataTree") -> "xr.DataTree":
     Returns:
         A tree with posterior_predictive, prior_predictive and observed_data.
 
-    References:
-        No paper: a change of layout.
-
     Example:
         >>> from ppl_vae import beds
         >>> from ppl_vae.diagnostics.datatree.build import to_datatree

@@ -38,9 +38,6 @@ class Draws:
     Raises:
         ValueError: a number is out of range.
 
-    References:
-        No paper: settings.
-
     Example:
         >>> Draws(num_samples=100).max_gigabytes
         2.0

@@ -11,7 +11,7 @@ __all__ = ["advised"]
 
 
 def advised(rows: Sequence[EstimatorRow]) -> str:
-    """Which objective to take, by what margin, at what cost. No paper.
+    """Which objective to take, by what margin, at what cost.
 
     The most signal of the encoder's gradient per unit of noise and square root of a second, among those that are above
     their floor; of the decoder's where the guide has no parameter.

@@ -27,9 +27,6 @@ class Reference:
         share_bad_k: Share of the data with k-hat > 0.7, where the reference is but a lower bound; NaN if unknown.
         note: Why there is no reference.
 
-    References:
-        No paper: a container.
-
     Example:
         >>> print(Reference(-3.25, 0.0))
         log p(x) = -3.2500, exact
@@ -79,9 +76,6 @@ class EstimatorRow:
         phi: Noise of the gradient for the guide's parameters.
         reason: Why it could not be used; empty if it was.
 
-    References:
-        No paper: a container.
-
     Example:
         >>> EstimatorRow("IWAE", np.array([-3.0, -3.2, -2.8, -3.0])).value_se
         0.0816...
@@ -119,7 +113,7 @@ class EstimatorRow:
 
 
 def with_error(value: float, error: float) -> str:
-    """A number to two digits of its standard error. No paper.
+    """A number to two digits of its standard error.
 
     Example:
         >>> with_error(-3.1415, 0.0213)

@@ -37,9 +37,6 @@ class Replicates:
     Raises:
         ValueError: a number is no whole one, or out of range.
 
-    References:
-        No paper: settings.
-
     Example:
         >>> Replicates(50).reference_particles
         10000

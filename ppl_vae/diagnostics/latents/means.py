@@ -37,9 +37,6 @@ class LatentMeans:
         exact: Whether all of them are exact.
         coords: Names of the data, by their dim.
 
-    References:
-        No paper: definitions.
-
     Example:
         >>> LatentMeans(np.zeros((3, 1)), np.zeros((3, 1)), ("z[0]",), exact=True).mean.shape
         (3, 1)
@@ -77,9 +74,6 @@ def latent_means(
 
     Raises:
         ValueError: fewer than 2 particles, or no latent site in the plate.
-
-    References:
-        No paper: definitions.
 
     Example:
         >>> from ppl_vae import beds

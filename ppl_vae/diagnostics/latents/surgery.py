@@ -51,9 +51,6 @@ class SurgerySummary:
         data_se: Their standard errors over the data, Monte Carlo included.
         num_data: Number of data N.
 
-    References:
-        No paper: definitions.
-
     Example:
         >>> SurgerySummary({"rate": 1.0}, {"rate": 0.1}, {"rate": 0.2}, 100).mean["rate"]
         1.0

@@ -27,9 +27,6 @@ def plot_models(comparison: ModelComparison, ax: "Axes | None" = None) -> "Axes"
     Returns:
         The Axes.
 
-    References:
-        No paper: a picture of intervals.
-
     Example:
         >>> from ppl_vae.diagnostics import compare_models
         >>> from ppl_vae.evidence import reduce_log_weights

@@ -22,7 +22,7 @@ BAND = "0.85"
 def plot_predictive_check(check: PredictiveCheck, axes: Any = None) -> Any:
     """One panel per statistic: replicated data sets of both kinds, the data as a line, the p-values as its title.
 
-    Of a statistic with one value per feature, the feature with the smallest prior predictive p. No paper.
+    Of a statistic with one value per feature, the feature with the smallest prior predictive p.
 
     Args:
         check: What `predictive_check` returned.

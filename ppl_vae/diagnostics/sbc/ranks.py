@@ -77,9 +77,6 @@ class Ranking:
     Raises:
         ValueError: a latent outside the data plate; a name that is taken; weights asked of a guide without a density.
 
-    References:
-        No paper: see `calibration`.
-
     Example:
         See `calibration`.
     """

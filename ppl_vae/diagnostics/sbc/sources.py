@@ -22,7 +22,7 @@ ENOUGH_DATA = 100  # to learn from how correlated the draws of a chain are
 
 
 class PosteriorDraws(ABC):
-    """A way to draw z given x, S times per datum, with log-weights. No paper.
+    """A way to draw z given x, S times per datum, with log-weights.
 
     Example:
         >>> isinstance(GuideDraws(), PosteriorDraws)
@@ -78,9 +78,6 @@ class GuideDraws(FromGuide):
 
     Raises:
         ValueError: fewer than one draw.
-
-    References:
-        No paper: settings.
 
     Example:
         >>> GuideDraws(num_samples=500)

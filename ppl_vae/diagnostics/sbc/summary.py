@@ -136,7 +136,7 @@ def summarise(
     method: str = "",
     level: float = 0.05,
 ) -> CalibrationSummary:
-    """What transforms (N, Q) say. `calibration(...).summary()` calls it. No paper.
+    """What transforms (N, Q) say. `calibration(...).summary()` calls it.
 
     Example:
         See `CalibrationSummary`.
@@ -161,7 +161,7 @@ def summarise(
 
 
 def central_coverage(pit: np.ndarray, levels: np.ndarray) -> np.ndarray:
-    """Share of the truths in the central interval of each level, (N, Q) and (*L,) -> (*L, Q). No paper.
+    """Share of the truths in the central interval of each level, (N, Q) and (*L,) -> (*L, Q).
 
     Example:
         >>> central_coverage(np.array([[0.1], [0.5], [0.7]]), np.array([0.5])).round(3).tolist()

@@ -112,9 +112,6 @@ class Kernels:
         steps: Step size of the moves at each temperature, in units of the scale, (T, B).
         scales: Scale of each dimension, (T, B, D).
 
-    References:
-        No paper: a container.
-
     Example:
         >>> kernels = Kernels(torch.linspace(0, 1, 3)[:, None], torch.ones(2, 1), torch.ones(2, 1, 1))
         >>> [kernels.increase(t).item() for t in range(2)]

@@ -37,8 +37,6 @@ OF_A_MODEL = ("data", "prior", "likelihood", "posterior", "encoder", "decoder")
 class Comparison:
     """What is compared, and on what.
 
-    No paper.
-
     Args:
         experiment: Model and guide.
         data: The rows.
@@ -73,7 +71,7 @@ def read_comparison(
     r"""A comparison from a TOML file: a run's tables, [[estimators]], each like [objective], and [replicates].
 
     The rows are the first of the training split, as many as a batch. Without a run the weights are those that training
-    starts from; with one, model and data are the run's, and the file may leave them out. No paper.
+    starts from; with one, model and data are the run's, and the file may leave them out.
 
     Args:
         path: The file.
@@ -116,7 +114,7 @@ def read_comparison(
 
 
 def write_comparison(comparison: EstimatorComparison, folder: str | Path) -> list[str]:
-    """Write table.csv (all numbers), table.md, comparison.nc and estimators.png; returns their names. No paper.
+    """Write table.csv (all numbers), table.md, comparison.nc and estimators.png; returns their names.
 
     Example:
         >>> import tempfile

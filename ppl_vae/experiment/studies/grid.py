@@ -21,8 +21,6 @@ HINT = 'lists of what is to be tried, as in prior = ["StandardNormal", "VampPrio
 class Cell:
     """One run of a study.
 
-    No paper.
-
     Args:
         values: What the grid says of it, by key.
         config: The run.
@@ -63,8 +61,6 @@ class Cell:
 class Study:
     """A grid of runs.
 
-    No paper.
-
     Args:
         cells: The runs.
 
@@ -84,7 +80,7 @@ def read_study(path: str | Path, changes: Iterable[tuple[str, Any]] = ()) -> Stu
     r"""A study from a TOML file: the tables of a run, and [grid] with a list for each thing that varies.
 
     A key of the grid is a table (`prior`, `objective`, ...), its values names or tables with a name; or a keyword of a
-    table (`training.seed`, `encoder.hidden_dims`, ...), its values what the keyword takes. No paper.
+    table (`training.seed`, `encoder.hidden_dims`, ...), its values what the keyword takes.
 
     Args:
         path: The file.

@@ -14,7 +14,7 @@ __all__ = ["write_baselines"]
 def write_baselines(result: StudyResult, output: str | Path) -> tuple[str, list[str]]:
     """Hold the best model of each comparison against baselines, in baselines.md; returns the text and names of files.
 
-    One training of the model, the first: baselines have no seeds to spread over. No paper.
+    One training of the model, the first: baselines have no seeds to spread over.
 
     Example:
         >>> from ppl_vae.experiment.studies.grid import Study

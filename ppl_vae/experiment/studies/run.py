@@ -40,9 +40,6 @@ def run_study(
     Raises:
         ConfigError: the folder of a cell holds another run.
 
-    References:
-        No paper.
-
     Example:
         >>> import tempfile
         >>> from ppl_vae.experiment import Cell, read_config

@@ -48,9 +48,6 @@ class StudyResult:
         comparisons: Of the models on the same rows, all probabilities or all densities.
         notes: What was not compared.
 
-    References:
-        No paper: a container.
-
     Example:
         >>> StudyResult(Study(()), {}, {}, ()).table.shape
         (0, 0)
@@ -115,7 +112,7 @@ def _cell(metrics: Mapping[str, Any], key: str, style: str) -> str:
 
 
 def read_results(study: Study, output: str | Path, failures: Mapping[str, str]) -> StudyResult:
-    """What the finished cells of a study found, compared. No paper.
+    """What the finished cells of a study found, compared.
 
     Example:
         >>> read_results(Study(()), "runs/none", {}).comparisons
@@ -130,8 +127,6 @@ def read_results(study: Study, output: str | Path, failures: Mapping[str, str]) 
 
 def write_study(result: StudyResult, output: str | Path) -> list[str]:
     """Write study.md, study.json, cells.csv and, for each comparison, comparison.csv and .png; returns their names.
-
-    No paper.
 
     Example:
         >>> import tempfile

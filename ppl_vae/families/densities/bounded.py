@@ -20,9 +20,6 @@ LOG_SINHC = (1 / 24, -1 / 2880, 1 / 181440, -1 / 9676800, 1 / 479001600)
 class LogitBernoulli(dist.Bernoulli):
     """Bernoulli whose density is right at infinite logits too: log p(x) = log sigmoid((2 x - 1) logit).
 
-    References:
-        No paper: torch's cross-entropy is NaN there.
-
     Example:
         >>> LogitBernoulli(logits=torch.tensor(torch.inf)).log_prob(torch.tensor([0.0, 1.0]))
         tensor([-inf, 0.])

@@ -14,9 +14,6 @@ __all__ = ["ResidualLowRankNormal", "StandardisedNormal", "StandardisedStudentT"
 class StandardisedNormal(dist.Normal):
     """N(loc, scale^2) by its standardised residual: torch's squares the scale first, which is 0 from 10^-23 on.
 
-    References:
-        No paper: log p(x) = -((x - loc) / scale)^2 / 2 - log scale - log(2 pi) / 2.
-
     Example:
         >>> StandardisedNormal(torch.zeros(()), torch.tensor(1e-30)).log_prob(torch.tensor(1e-30))
         tensor(67.6586)
@@ -38,9 +35,6 @@ class StandardisedStudentT(dist.StudentT):
         a log(1 + 1 / (2 a)) - 1/2 + S(a + 1/2) - S(a) - (a + 1/2) log(1 + t^2) - log scale - log(2 pi) / 2,
 
     whose first four terms vanish as df grows.
-
-    References:
-        No paper: Stirling's formula.
 
     Example:
         >>> zero, one = torch.zeros(()), torch.ones(())

@@ -18,8 +18,6 @@ READ_BY = (torch.Tensor.numpy, torch.Tensor.tolist, torch.Tensor.__array__, torc
 class RecordingError(RuntimeError):
     """A program cannot be recorded, or its graph not compiled; the message says why in one line.
 
-    No paper.
-
     Example:
         >>> from ppl_vae.runtime.recording import recorded
         >>> def stops_early(x):

@@ -26,7 +26,7 @@ def replacements() -> dict[Any, Callable[..., Any]]:
 
     Products of float32 matrices on a CPU with at least 5 million multiplications become the operation
     `torch.ops.ppl_vae.matmul`, if oneDNN is clearly faster here; others stay. It has no derivative: a graph is to hold
-    its own gradient. No paper.
+    its own gradient.
 
     Example:
         >>> set(map(str, replacements())) <= {"aten.mm.default", "aten.addmm.default"}
