@@ -142,14 +142,20 @@ def test_no_folder_is_crowded():
     assert {str(folder): size for folder, size in sizes.items() if size > MOST_FILES} == {}
 
 
+def exported_objects(package: Module) -> set[str]:
+    """What a package lists in `__all__`, without its own modules."""
+    modules = [
+        alias.name
+        for node in package.tree.body
+        if isinstance(node, ast.ImportFrom) and node.module == ".".join(["ppl_vae", *package.parts[:-1]])
+        for alias in node.names
+    ]
+    return set(exported(package)) - set(modules)
+
+
 def test_no_module_has_the_name_of_what_its_package_exports():
-    exported = {
-        package.path.parent: set(re.findall(r'"(\w+)"', package.text.partition("__all__")[2]))
-        for package in MODULES.values()
-        if package.is_init
-    }
-    alike = [module.name for module in FILES if module.parts[-1] in exported.get(module.path.parent, set())]
-    assert alike == []
+    packages = {module.path.parent: exported_objects(module) for module in MODULES.values() if module.is_init}
+    assert [module.name for module in FILES if module.parts[-1] in packages.get(module.path.parent, ())] == []
 
 
 def test_imports_have_no_cycle():
@@ -365,6 +371,7 @@ def test_families_and_objectives_name_their_source():
         f"{module.name}.{node.name}"
         for module, node in public_definitions()
         if module.room in {"families", "objectives"} and isinstance(node, ast.ClassDef)
+        if "densities" not in module.parts  # of torch's distributions, where floats end
         if "References:" not in (ast.get_docstring(node) or "")
     ]
     assert bare == []

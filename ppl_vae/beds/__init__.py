@@ -5,7 +5,7 @@ from ppl_vae.beds.conjugate import beta_bernoulli, gamma_poisson
 from ppl_vae.beds.gaussian import Affine
 from ppl_vae.beds.linear import LinearGaussianBed, linear_gaussian, linear_gaussian_at
 from ppl_vae.beds.mixture import discrete_mixture, gaussian_mixture
-from ppl_vae.beds.rainforth import RainforthBed, rainforth
+from ppl_vae.beds.rainforth_model import RainforthBed, rainforth
 
 __all__ = [
     "Affine",

@@ -170,6 +170,9 @@ class Categorical(Likelihood):
     Shape:
         features (*batch, *features) -> batch_shape (*batch), event_shape `event_shape`
 
+    References:
+        Agresti (2013), Categorical data analysis, chapter 8 (the multinomial logit).
+
     Example:
         >>> likelihood = Categorical(3, num_categories=4)
         >>> likelihood.build((2,))

@@ -1,7 +1,7 @@
 """fit: settings, schedules, the loop, checkpoints."""
 
 from ppl_vae.training import schedules
-from ppl_vae.training.fit import fit
+from ppl_vae.training.maximise import fit
 from ppl_vae.training.result import FitResult, NonFiniteLossError
 from ppl_vae.training.settings import Training
 from ppl_vae.training.state import load_weights, save_weights

@@ -27,13 +27,12 @@ from ppl_vae.programs.validation import check_data, check_programs
 from ppl_vae.runtime.checks import one_line
 from ppl_vae.runtime.distributed import add_up, check_share, from_main, gathered, is_main, num_processes, rank
 from ppl_vae.runtime.seeding import derived_seed, seeded
-from ppl_vae.training.checkpoint import Best, read_checkpoint, write_checkpoint
 from ppl_vae.training.collapse_alarm import collapse_warning, mean_rate
 from ppl_vae.training.failure import REMEDY, Fallback, culprit
 from ppl_vae.training.result import FitResult, NonFiniteLossError
 from ppl_vae.training.settings import Training
 from ppl_vae.training.shared_latents import shared_among
-from ppl_vae.training.state import State, Weights
+from ppl_vae.training.state import Best, State, Weights, read_checkpoint, write_checkpoint
 from ppl_vae.training.step import WAYS, RecordedStep, Step, number, unrecordable
 from ppl_vae.training.updates import Updates
 from ppl_vae.training.warnings import warn_after, warn_before
