@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import checklist
 import numpy as np
 from simulated_comparisons import DIFFERENT, EQUAL, SIGNALS, Case, counts
 from simulated_rows import posed, trained
@@ -495,6 +496,7 @@ def page(rows: dict[str, Counts]) -> str:
     lines = [PREFACE]
     for name, verdict in VERDICTS.items():
         lines += [f"## {name}", "", verdict.law, "", f"`{COMMAND} --only '{name}'`", "", *table(name, rows), ""]
+    lines += ["## The checklist of the report", "", checklist.LAW, "", checklist.tables(checklist.read()), ""]
     return "\n".join(lines)
 
 

@@ -42,6 +42,16 @@ NUM_SEEDS = 200
 NUM_WRONG = 30  # of a wrong model or guide: power needs fewer runs than size
 NUM_EPOCHS = 250
 ENCODER = ("Encoder: each quantity", "Encoder: coverage")
+OF_GUIDES = (*ENCODER, "log p(x) is an estimate", "Monte Carlo error is small")
+
+LAW = """Of 200 right runs, a line fails at most 8 and wants a look at most 28; at most 5 % of pages have a line that
+fails; a named alternative is seen in 80 % or more. A run is a linear VAE of two latents and a full-rank normal guide,
+fitted to 1,000 rows of 8 features and judged by 300 others; the encoder's lines are judged on the exact guide of a
+linear-Gaussian model, and on distorted ones. Columns: settings, with the number of runs so far. Cells: shares of the
+runs in which the line was judged. Lines with neither *look* nor *fail* in any run are not shown, nor are those that
+judge the guide of a fitted model.
+
+`python tests/benchmarks/checklist.py`; runs are in `docs/checklist.json`."""
 
 Line = tuple[str, float | None]  # verdict and number
 Run = dict[str, Line]
@@ -99,8 +109,8 @@ def overdispersed(size: float) -> Callable[..., np.ndarray]:
 
 
 def rates(rng: np.random.Generator, eta: np.ndarray) -> np.ndarray:
-    """Means about 3."""
-    return np.exp(0.5 * eta + 1.0 + rng.normal(size=NUM_FEATURES) / 4)
+    """Means about 3, log-means of sd 0.7."""
+    return np.exp(0.7 * eta + 1.0 + rng.normal(size=NUM_FEATURES) / 4)
 
 
 def gaussian(rng: np.random.Generator, z: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -171,7 +181,7 @@ def checked(path: Path, likelihood: str, seed: int) -> Run:
     subject = Subject(Folder(path.parent), experiment, metrics, evidence, num_data=NUM_TEST, seed=seed)
     findings = Findings(subject, (), progress=False)
     checks = [rule.check(findings) for rule in RULES]
-    return {check.title: (check.verdict, known(check.value)) for check in checks if check.title not in ENCODER}
+    return {check.title: (check.verdict, known(check.value)) for check in checks if check.title not in OF_GUIDES}
 
 
 def guided(setting: str, seed: int) -> Run:
@@ -212,7 +222,9 @@ def table(runs: dict[str, Run], settings: Any, verdicts: tuple[str, ...]) -> lis
     found = {name: each for name, each in found.items() if each}
     rows = [f"| | {' | '.join(f'{name} ({len(each)})' for name, each in found.items())} |"]
     rows += ["|---|" + "---|" * len(found)]
-    titles = [rule.title for rule in RULES if any(rule.title in run for each in found.values() for run in each)]
+    lines = [(title, line[0]) for each in found.values() for run in each for title, line in run.items()]
+    seen = {title for title, verdict in lines if verdict in ("look", "fail")}
+    titles = [rule.title for rule in RULES if rule.title in seen]
     for title in titles:
         rows.append(f"| {title} | {' | '.join(share(each, title, verdicts) for each in found.values())} |")
     pages = [np.mean([any(line[0] in verdicts for line in run.values()) for run in each]) for each in found.values()]
