@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ppl_vae.evidence.pareto import GOOD_K
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
@@ -15,7 +17,7 @@ COLOURS = (
     *("#332288", "#999933", "#882255", "#555555"),
 )
 BLUE, ORANGE, VERMILION, MARKERS = COLOURS[0], COLOURS[1], COLOURS[5], "osD^vP<X>*"
-K_HATS = (0.5, 0.7)
+K_HATS = (0.5, GOOD_K)
 CHANNELS, MOST_BARS, MOST_NAMES, MOST_LETTERS = (3, 4), 40, 16, 12
 
 

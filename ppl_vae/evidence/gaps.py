@@ -9,7 +9,7 @@ from tqdm.auto import tqdm
 
 from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.evidence.fingerprints import digests, other_rows
-from ppl_vae.evidence.pareto import GOOD_K
+from ppl_vae.evidence.pareto import share_of_bad
 from ppl_vae.evidence.result import Evidence, reduce_log_weights
 from ppl_vae.evidence.summary import k_hat_of
 from ppl_vae.hmc import HMC
@@ -152,7 +152,7 @@ class InferenceGaps:
             mean={name: float(value.mean()) for name, value in values.items()},
             mc_se={name: float(np.sqrt(np.square(self.errors[name]).sum()) / n) for name in values},
             data_se={name: float(v.std(ddof=1) / np.sqrt(n)) if n > 1 else float("nan") for name, v in values.items()},
-            share_bad_k=float("nan") if np.isnan(self.pareto_k).any() else float((self.pareto_k > GOOD_K).mean()),
+            share_bad_k=share_of_bad(self.pareto_k),
             num_data=n,
         )
 

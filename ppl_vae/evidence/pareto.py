@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.special import boxcox1p, softmax
 
-__all__ = ["GOOD_K", "RESOLUTION", "SMALLEST_NUM_PARTICLES", "pareto_k", "smooth", "unresolved"]
+__all__ = ["GOOD_K", "RESOLUTION", "SMALLEST_NUM_PARTICLES", "pareto_k", "share_of_bad", "smooth", "unresolved"]
 
 GOOD_K = 0.7  # above it log p(x) is a bound, and smoothing does harm
 TIES = 5  # draws that reach the largest weight, from which on the weights count as bounded
@@ -147,3 +147,13 @@ def _generalised_pareto(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     k_hat = (num_tail * k + PRIOR_DRAWS * PRIOR_K) / (num_tail + PRIOR_DRAWS)
     fits = (first_quartile > x[:, 0]) & np.isfinite(k_hat)
     return np.where(fits, k_hat, np.inf), -k / b
+
+
+def share_of_bad(pareto_k: np.ndarray) -> float:
+    """Share of k-hats above 0.7; NaN where one is unknown.
+
+    Example:
+        >>> share_of_bad(np.array([0.2, 0.8])), share_of_bad(np.array([0.2, np.nan]))
+        (0.5, nan)
+    """
+    return float("nan") if np.isnan(pareto_k).any() else float((pareto_k > GOOD_K).mean())

@@ -21,6 +21,7 @@ from ppl_vae.diagnostics import (
 from ppl_vae.diagnostics.latents.surgery import ROWS
 from ppl_vae.diagnostics.models.table import HEADER
 from ppl_vae.diagnostics.report_plots import as_images, plot_rate_distortion, plot_weights
+from ppl_vae.evidence.pareto import GOOD_K
 from ppl_vae.experiment.result_table import is_bound, reading
 from ppl_vae.report.elements import Panel, Table, draw, number, thumbnail
 from ppl_vae.report.findings import Findings
@@ -108,12 +109,12 @@ def weights(found: Findings) -> Panel:
     """k-hat, effective sample size and largest weight, by datum."""
     evidence, few = found["importance"], found["weights"]
     largest, size = few.largest[: few.num_first], len(evidence)
-    good, bad = np.mean(evidence.pareto_k <= 0.5), np.mean(evidence.pareto_k > 0.7)
-    known = "an unknown share" if np.isnan(evidence.pareto_k).any() else f"{evidence.is_estimate.mean():.0%}"
+    good, bad = np.mean(evidence.pareto_k <= 0.5), np.mean(evidence.pareto_k > GOOD_K)
     says = [
-        "k-hat tells how heavy the tail of the weights is: up to 0.5 their variance is finite and the standard error "
-        "holds; above 0.7 log p(x) is a bound and no more.",
-        f"k-hat is estimated too: it is below 0.5 at 90% confidence, as the checklist asks, for {known} of the data.",
+        "k-hat tells how heavy the tail of the weights is: up to 0.5 their variance is finite; above 0.7 log p(x) is "
+        "only a lower bound.",
+        f"log p(x) is an estimate for {evidence.is_estimate.mean():.0%} of the rows: there intervals of two standard "
+        "errors cover, judged by the skewness of rows alike.",
     ]
     alts = (
         f"Histogram of k-hat of {size} data: {good:.0%} at most 0.5, {bad:.0%} above 0.7.",

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from ppl_vae.diagnostics.estimators.noise import GradientNoise
+from ppl_vae.evidence.pareto import GOOD_K, share_of_bad
 
 __all__ = ["GROUPS", "MEASURES", "EstimatorRow", "Reference", "with_error"]
 
-BAD_K = 0.7
 GROUPS = ("theta", "phi")
 MEASURES = tuple(field.name for field in fields(GradientNoise) if not field.name.startswith("num_"))
 
@@ -45,7 +45,7 @@ class Reference:
         """From log_evidence, mc_se, elbo, elbo_se and pareto_k of each datum, (N,)."""
         errors = [float(np.square(found[name]).sum() ** 0.5 / len(found[name])) for name in ("mc_se", "elbo_se")]
         log_evidence, elbo = (float(found[name].mean()) for name in ("log_evidence", "elbo"))
-        bad = np.nan if np.isnan(found["pareto_k"]).any() else float((found["pareto_k"] > BAD_K).mean())
+        bad = share_of_bad(found["pareto_k"])
         return cls(log_evidence, errors[0], elbo, errors[1], num_particles, bad)
 
     def __str__(self) -> str:
@@ -59,7 +59,7 @@ class Reference:
         )
         if np.isnan(self.share_bad_k):
             return f"{said}; too few to tell whether it is to be believed (no k-hat)"
-        bad = f"; k-hat > {BAD_K} for {self.share_bad_k:.0%} of the data: log p(x) is a lower bound"
+        bad = f"; k-hat > {GOOD_K} for {self.share_bad_k:.0%} of the data: log p(x) is a lower bound"
         return said + (bad if self.share_bad_k > 0 else "")
 
 

@@ -6,9 +6,9 @@ import numpy as np
 
 from ppl_vae.evidence import Evidence
 from ppl_vae.evidence.fingerprints import other_rows
+from ppl_vae.evidence.pareto import GOOD_K
 
 KINDS = {"counting": "a probability", "lebesgue": "a density"}
-BAD_K = 0.7
 
 
 def refuse_unlike(evidence: Mapping[str, Evidence]) -> None:
@@ -62,7 +62,7 @@ def of_k_hat(shares: Mapping[str, float]) -> list[str]:
     bad = [name for name, share in shares.items() if share > 0]
     said = (
         (unknown, "k-hat of {} is unknown: whether log p(x) can be believed is as well."),
-        (bad, f"k-hat > {BAD_K} for some rows of {{}}."),
+        (bad, f"k-hat > {GOOD_K} for some rows of {{}}."),
     )
     return [text.format(_listed(names)) for names, text in said if names]
 

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.stats import skew
 
-from ppl_vae.diagnostics.models.comparable import BAD_K, of_bounds, of_k_hat, refuse_unlike, unchecked
+from ppl_vae.diagnostics.models.comparable import of_bounds, of_k_hat, refuse_unlike, unchecked
 from ppl_vae.diagnostics.models.difference import Difference
 from ppl_vae.diagnostics.models.simultaneous import Reach, pairs_of
 from ppl_vae.diagnostics.models.table import ModelComparison
 from ppl_vae.diagnostics.models.trained_model import FEWEST_TRAININGS, TrainedModel, variance_of_mean
 from ppl_vae.evidence import Evidence, EvidenceInterval
+from ppl_vae.evidence.pareto import GOOD_K
 
 if TYPE_CHECKING:
     from arviz_stats.utils import ELPDData
@@ -142,7 +143,7 @@ def to_elpd(evidence: Evidence) -> "ELPDData":
     num_data = len(evidence)
     fields: dict[str, Any] = {"n_samples": evidence.num_particles, "n_data_points": num_data, "scale": "log"}
     fields |= {"elpd": float(pointwise.sum()), "se": float(num_data**0.5 * pointwise.std()), "p": np.nan}
-    fields |= {"warning": bool((k_hat > BAD_K).any()), "good_k": BAD_K, "pareto_k": k_hat}
+    fields |= {"warning": bool((k_hat > GOOD_K).any()), "good_k": GOOD_K, "pareto_k": k_hat}
     return ELPDData(elpd_i=pointwise, **fields)
 
 

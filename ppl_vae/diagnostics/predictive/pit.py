@@ -16,6 +16,7 @@ from ppl_vae.diagnostics.predictive.cdf import below_and_at, check_observed, sit
 from ppl_vae.diagnostics.predictive.hiding import Hiding, Predicted
 from ppl_vae.diagnostics.uniformity import holm, uniformity_p_value
 from ppl_vae.evidence import reduce_log_weights
+from ppl_vae.evidence.pareto import share_of_bad
 from ppl_vae.evidence.summary import k_hat_of
 from ppl_vae.importance import rows_per_chunk
 from ppl_vae.programs.modules import arguments, evaluating, place, rows_fitted
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     import xarray as xr
 
 __all__ = ["PIT", "PITSummary", "conditional_pit", "marginal_pit"]
-
-BAD_K = 0.7
 
 
 @dataclass(frozen=True)
@@ -153,7 +152,7 @@ class PIT:
             feature=", ".join(names),
             mean=float(seen.mean()),
             spread=float(seen.std() * 12**0.5),
-            share_bad_k=float("nan") if np.isnan(self.pareto_k).any() else float((self.pareto_k > BAD_K).mean()),
+            share_bad_k=share_of_bad(self.pareto_k),
             num_data=len(self),
             num_features=p_values.size,
         )
