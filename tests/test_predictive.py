@@ -31,6 +31,7 @@ from ppl_vae.diagnostics import (
 from ppl_vae.diagnostics.predictive.cdf import below_and_at
 from ppl_vae.diagnostics.predictive.statistics import OF_ENTRIES, correlation
 from ppl_vae.diagnostics.uniformity import uniformity_p_value
+from ppl_vae.families.missing import observed_part
 
 QUIET = {"progress": False}
 REPEATS, ROWS = 40, 30
@@ -275,7 +276,7 @@ def test_what_cannot_be_done_is_one_clear_error():
 
     with pytest.raises(ValueError, match=r"none of the observed sites \['first'\] holds all 5 values"):
         marginal_pit(other, bed.x)
-    with pytest.raises(ValueError, match=r"none of the observed sites \['first'\] holds x"):
+    with pytest.raises(ValueError, match=r"none of the observed sites \['first'\] holds all 5 values"):
         predictive_check(other, other_guide, bed.x)
 
 
@@ -497,7 +498,7 @@ def test_right_predictions_are_reliable_and_intervals_by_datum_cover(bits):
     """20 sets of 50 data: 95 % intervals hold for 0.90 to 0.98 of about 160 bins, fixed seed."""
     whole = reliability(bits)
     assert whole.p_value > 0.001
-    assert whole.error < 0.02
+    assert whole.error < 0.025
     found = [reliability(some_rows(bits, slice(i, i + 50))) for i in range(0, 1000, 50)]
     inside = np.concatenate([np.abs(each.frequency - each.predicted) < 1.96 * each.se for each in found])
     assert 0.90 < inside.mean() < 0.98
@@ -731,3 +732,51 @@ def test_the_posterior_predictive_is_that_of_the_model_and_not_of_its_guide(dist
         one, other = (found[name] for found in sets)
         error = np.hypot(one.std(ddof=1), other.std(ddof=1)) / 400**0.5
         assert abs(one.mean() - other.mean()) < 4 * error
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("distortion", [(1.0, 0.0), (0.6, 0.0), (1.0, 1.0), (3.0, 0.0)])
+def test_conditional_pit_holds_its_level_whatever_the_guide(distortion):
+    """The true model, a mean-field guide that refuses NaN, K = 300: level 0.05 within 3 se of 40 sets of 200 rows."""
+    scale, shift = distortion
+    loading = torch.tensor([[0.13, -0.13, 0.64, 0.1, -0.54], [0.36, 1.3, 0.95, -0.7, -1.27]])
+    covariance = torch.linalg.inv(torch.eye(2) + loading @ loading.T / 0.25)
+    sd = covariance.diagonal().sqrt()
+
+    def model(x, context=None):
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            fn, obs = observed_part(dist.Normal(z @ loading, 0.5).to_event(1), x)
+            pyro.sample("x", fn, obs=obs)
+
+    def guide(x, context=None):
+        assert not x.isnan().any(), "no NaN"
+        with pyro.plate("data", len(x), dim=-1):
+            loc = x @ loading.T @ covariance / 0.25 + shift * sd
+            pyro.sample("z", dist.Normal(loc, scale * sd).to_event(1))
+
+    with pv.seeded(0):
+        sets = [torch.randn(200, 2) @ loading + 0.5 * torch.randn(200, 5) for _ in range(40)]
+    settings = {"num_particles": 300, "progress": False}
+    below = [conditional_pit(model, guide, x, seed=i, **settings).p_value <= 0.05 for i, x in enumerate(sets)]
+    assert np.mean(below) < 0.05 + 3 * (0.05 * 0.95 / 40) ** 0.5
+
+
+@pytest.mark.parametrize("observed", [lambda x: x.log(), lambda x: x / 2, lambda x: x.flip(-1)])
+def test_a_function_of_x_is_not_taken_for_x(observed):
+    """What the model draws is on the scale of what it observes: replicates of log x are no replicates of x."""
+    x = torch.rand(50, 2) + 0.5
+
+    def model(x, context=None):
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=observed(x))
+
+    for check in (
+        lambda: marginal_pit(model, x),
+        lambda: conditional_pit(model, from_the_prior, x),
+        lambda: predictive_check(model, from_the_prior, x),
+        lambda: pv.calibration(model, from_the_prior, x),
+    ):
+        with pytest.raises(ValueError, match=r"site 'x' observes .* where x is .*: observe x itself"):
+            check()

@@ -121,7 +121,8 @@ class Evidence:
         """Where log p(x) and its standard error may be believed, (N,), judged from rows alike.
 
         The error must not be skewed (Cochran's rule): the mean squared skewness of about 50 rows alike, by the
-        interquartile range of log w, is below 1/16, and lower yet where the rows are fewer. One row's own k-hat or
+        interquartile range of log w, is below 1/16, and lower yet where the rows are fewer, or share draws of a latent
+        outside the data plate. One row's own k-hat or
         skewness would choose the rows that missed their tail. Elsewhere log_evidence is a lower bound in expectation;
         an upper bound is no estimate. The draws are all that is known: a mode that none of them reaches is missed, and
         what is missed is not in the standard error. docs/believability.md has the measured coverage. With fewer than 30
@@ -139,7 +140,8 @@ class Evidence:
         if self.skewness is None or self.spread is None:
             return self
         known = np.isfinite(self.mc_se) & ~np.isnan(self.pareto_k)
-        return replace(self, believed=judge(np.where(known, self.skewness, np.nan), self.spread))
+        skewness, shared = np.where(known, self.skewness, np.nan), self.shared_errors is not None
+        return replace(self, believed=judge(skewness, self.spread, shared=shared))
 
     @staticmethod
     def exact(log_p: Any, x: Any, *, measure: str) -> "Evidence":

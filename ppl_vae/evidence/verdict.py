@@ -22,7 +22,7 @@ def error_skewness(parts: np.ndarray) -> np.ndarray:
     return np.divide(cubes, squares**1.5, out=np.zeros_like(squares), where=squares > 0)
 
 
-def judge(skewness: np.ndarray, spread: np.ndarray) -> np.ndarray:
+def judge(skewness: np.ndarray, spread: np.ndarray, *, shared: bool = False) -> np.ndarray:
     """Where log p(x) and its standard error may be believed, (N,), from all rows of one evaluation.
 
     The intervals of rows with skewed errors miss log p(x), and a row that has missed its tail does not look skewed.
@@ -30,11 +30,13 @@ def judge(skewness: np.ndarray, spread: np.ndarray) -> np.ndarray:
     tail does not move: rows of one kind pass together or not at all, and luck does not choose among them. One half of
     the standard error that a share would have is added. Fewer than 50 rows must look better still: luck chooses among
     evaluations of a few rows as it does among rows, so the limit shrinks as the square root of their number. Rows whose
-    weights are equal (skewness 0) are exact; unknown skewness (NaN) never passes.
+    weights are equal (skewness 0) are exact; unknown skewness (NaN) never passes. Rows that share draws of a latent
+    outside the data plate have one luck, and count as one row.
 
     Args:
         skewness: Of the error of log p(x), as `error_skewness`, (N,).
         spread: Interquartile range of log w, (N,).
+        shared: Whether the rows share draws.
 
     References:
         Cochran (1977), Sampling techniques, section 2.15; Johnson (1978), Modified t tests and confidence intervals for
@@ -51,8 +53,8 @@ def judge(skewness: np.ndarray, spread: np.ndarray) -> np.ndarray:
     squared = np.square(skewness)
     order = rows[np.argsort(spread[rows], kind="stable")]
     for alike in np.array_split(order, max(1, len(rows) // NEIGHBOURS)):
-        mean = squared[alike].mean()
-        margin = 0.5 * np.sqrt(mean * (1 - mean) / len(alike))
-        limit = MOST_SQUARED_SKEWNESS * min(1.0, len(alike) / NEIGHBOURS) ** 0.5
+        mean, number = squared[alike].mean(), 1 if shared else len(alike)
+        margin = 0.5 * np.sqrt(mean * (1 - mean) / number)
+        limit = MOST_SQUARED_SKEWNESS * min(1.0, number / NEIGHBOURS) ** 0.5
         believed[alike] = mean + margin < limit
     return believed

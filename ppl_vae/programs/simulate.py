@@ -6,8 +6,10 @@ from torch import Tensor
 from ppl_vae.data import Dataset
 from ppl_vae.model import Model
 from ppl_vae.programs.modules import arguments, evaluating
+from ppl_vae.programs.particles import run
 from ppl_vae.programs.plates import rows_first
 from ppl_vae.programs.traces import Program, is_local, sample_sites
+from ppl_vae.programs.validation import require_x_itself
 from ppl_vae.runtime.seeding import seeded
 
 __all__ = ["simulate"]
@@ -59,6 +61,10 @@ def _generate(model: Program, num_data: int, context: Tensor | None) -> tuple[Da
 
 def _imitate(model: Program, data: Dataset) -> tuple[Dataset, dict[str, Tensor]]:
     """Data like the given ones, and their latents; missing where those are."""
+    given = run(model, *arguments(data.x, data.context))
+    for site in sample_sites(given):
+        if site["is_observed"]:
+            require_x_itself(site, data.x)
     trace = poutine.trace(poutine.uncondition(model)).get_trace(*arguments(data.x, data.context))
     latents, observed = {}, []
     for site in sample_sites(trace):

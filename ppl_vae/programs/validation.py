@@ -159,3 +159,22 @@ def _outside(site: Site) -> Tensor:
 def _by_row(values: Tensor) -> Tensor:
     """Any over the plates inside the data plate, (*plates, B) -> (B,)."""
     return values.flatten(0, -2).any(0) if values.dim() > 1 else values
+
+
+def require_x_itself(site: Site, x: Tensor) -> None:
+    """Raise where a site observes a function of x: what is drawn there cannot be held against x.
+
+    Raises:
+        ValueError: an observed entry differs from that of x.
+    """
+    value = site["value"]
+    if value.numel() != x.numel():
+        return
+    value = value.reshape(x.shape).to(x.dtype)
+    differ = (value != x) & ~x.isnan()
+    if differ.any():
+        where = tuple(differ.nonzero()[0].tolist())
+        raise ValueError(
+            f"site {site['name']!r} observes {value[where].item():g} where x is {x[where].item():g}: observe x itself "
+            "(its logarithm is normal where x is LogNormal), or transform the data set before"
+        )

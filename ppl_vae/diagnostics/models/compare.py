@@ -83,7 +83,7 @@ def compare_models(evidence: Mapping[str, Found | Sequence[Found]], *, reference
         log_evidence=np.array([model.mean.mean() for model in models]),
         data_se=np.array([variance_of_mean(model.mean) for model in models]) ** 0.5,
         difference=np.array([each.paired.mean() for each in differences]),
-        difference_se=np.array([variance_of_mean(each.paired) for each in differences]) ** 0.5,
+        difference_se=np.array([variance_of_mean(each.paired) + each.shared_variance for each in differences]) ** 0.5,
         difference_training_se=np.array([each.training_variance for each in differences]) ** 0.5,
         difference_mc_se=np.array([each.mc_variance for each in differences]) ** 0.5,
         interval=np.stack([each.interval(reach) for each in differences]),

@@ -37,6 +37,11 @@ class Difference:
         return sum(each.mc_variance for each in self.both)
 
     @property
+    def shared_variance(self) -> float:
+        """Of the mean, by draws of latents outside the data plate, which all rows share."""
+        return sum(each.shared_variance for each in self.both)
+
+    @property
     def parts(self) -> list[tuple[float, float]]:
         """Each part of the variance of the mean, with its degrees of freedom; trainings count where there are some."""
         return self._parts(self.model.lower, self.baseline.lower)
@@ -65,7 +70,6 @@ class Difference:
 
     def _parts(self, one: np.ndarray, other: np.ndarray) -> list[tuple[float, float]]:
         paired = one.mean(0) - other.mean(0)
-        shared = sum(each.shared_variance for each in self.both)
-        parts = [(variance_of_mean(paired), len(paired) - 1.0), (shared, np.inf)]
+        parts = [(variance_of_mean(paired), len(paired) - 1.0), (self.shared_variance, np.inf)]
         parts += [(variance_of_mean(each.mean(1)), len(each) - 1.0) for each in (one, other) if len(each) > 1]
         return [part for part in parts if part[0] > 0]

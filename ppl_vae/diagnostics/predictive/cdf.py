@@ -10,16 +10,27 @@ from pyro import poutine
 from scipy import special
 from torch import Tensor
 
+from ppl_vae.data import Dataset
 from ppl_vae.diagnostics.datatree.sampler import is_observation
-from ppl_vae.programs.traces import Site, sample_sites
+from ppl_vae.programs.modules import arguments, evaluating
+from ppl_vae.programs.particles import run
+from ppl_vae.programs.traces import Program, Site, sample_sites
+from ppl_vae.programs.validation import require_x_itself
+from ppl_vae.runtime.seeding import seeded
+
+MOST_ROWS = 100  # by which a function of x is told from x
 
 
-def check_observed(x: Tensor) -> None:
-    """Raise unless something is observed."""
-    if bool(x.isnan().all()):
+def check_observed(model: Program, data: Dataset) -> None:
+    """Raise unless something is observed, and is x itself."""
+    if bool(data.x.isnan().all()):
         raise ValueError(
-            f"x of shape {tuple(x.shape)} is missing throughout: there is nothing to hold against the model"
+            f"x of shape {tuple(data.x.shape)} is missing throughout: there is nothing to hold against the model"
         )
+    some = data[:MOST_ROWS]
+    with evaluating(model), seeded(0):
+        trace = run(model, *arguments(some.x, some.context))
+    require_x_itself(site_of_x(trace, data.event_shape.numel()), some.x)
 
 
 def site_of_x(trace: poutine.Trace, size: int) -> Site:

@@ -225,7 +225,7 @@ def predictive_check(
     given = (OF_ENTRIES if data.event_shape.numel() == 1 else STATISTICS) if statistics is None else statistics
     statistics = _checked(given)
     check_data(model, data.x, data.context, guide)
-    check_observed(data.x)
+    check_observed(model, data)
     replicated: dict[str, dict[str, list[Any]]] = {group: {name: [] for name in statistics} for group in PREDICTIVES}
     replicates = _replicates(model, guide, data, num_samples, seed)
     with tqdm(total=num_samples, desc="replicates", unit=" sets", disable=not progress, delay=2) as bar:

@@ -217,13 +217,13 @@ def marginal_pit(
     whole_number(num_samples, "num_samples")
     data = place(as_dataset(data), model)
     check_data(model, data.x, data.context)
-    check_observed(data.x)
+    check_observed(model, data)
     everything = torch.ones(data.event_shape, dtype=torch.bool, device=data.x.device)
 
-    def predict(part: Dataset, fold: Tensor) -> Predicted:
+    def predict(part: Dataset, fold: Tensor) -> list[Predicted]:
         trace = run_under_particles(model, num_samples, *arguments(part.x, part.context))
         _refuse_shared(trace)
-        return [trace], torch.zeros(num_samples, len(part))
+        return [([trace], torch.zeros(num_samples, len(part)))]
 
     with evaluating(model):
         return _Sweep(data, [everything], num_samples, seed, progress).pit("marginal", predict, rows_fitted(model))
@@ -243,9 +243,10 @@ def conditional_pit(
 
     The features are put into folds at random; each fold is made missing (NaN) in the model. z is drawn in equal parts
     from the guide given the rest, where it takes NaN, from the guide given all of x, and from that one with 1.5 times
-    its standard deviations (or the prior, where it is not normal). The draws are weighted by p(x_rest, z) over the
-    mixture: u_nj = sum_k w_k F(x_nj given z_k) / sum_k w_k. Exact for a right model as K grows, whatever the guide;
-    where k-hat is above 0.7 it is rough. Nothing is refitted.
+    its standard deviations (or the prior, where it is not normal), and weighted by p(x_rest, z) over the mixture. As
+    many draws come from a Student distribution with the moments of those, adapted twice; each row takes the draws with
+    the larger effective sample size: u_nj = sum_k w_k F(x_nj given z_k) / sum_k w_k. Exact for a right model as K
+    grows, whatever the guide; where k-hat is above 0.7 it is rough. Nothing is refitted.
 
     Args:
         model: `Model`, or any Pyro model with a plate "data" at dim -1 whose entries are independent given z.
@@ -274,14 +275,14 @@ def conditional_pit(
     whole_number(num_particles, "num_particles")
     data = place(as_dataset(data), model, guide)
     check_data(model, data.x, data.context, guide)
-    check_observed(data.x)
+    check_observed(model, data)
     folds = _folds(data, num_folds, seed)
 
     programs = Hiding(model, guide)
     with evaluating(model, guide):
         programs.look_at(data[:1], folds[0])
 
-        def predict(part: Dataset, fold: Tensor) -> Predicted:
+        def predict(part: Dataset, fold: Tensor) -> list[Predicted]:
             return programs.predict(part, fold, num_particles)
 
         return _Sweep(data, folds, num_particles, seed, progress).pit("conditional", predict, rows_fitted(model))
@@ -316,8 +317,10 @@ class _Sweep:
     seed: int
     progress: bool
 
-    def pit(self, kind: str, predict: Callable[[Dataset, Tensor], Predicted], num_train: int | None) -> PIT:
-        """By what `predict` gives for some rows and a fold: traces with p(x given z), and log-weights."""
+    def pit(self, kind: str, predict: Callable[[Dataset, Tensor], list[Predicted]], num_train: int | None) -> PIT:
+        """By what `predict` gives for some rows and a fold: traces with p(x given z), and log-weights, of any number of
+        proposals; each row takes that with the largest ESS.
+        """
         x, num_folds = self.data.x.cpu().numpy().astype(np.float64), len(self.folds)
         below, at, size = (np.full(x.shape, np.nan) for _ in range(3))
         at_halves = np.full((2, *x.shape), np.nan)
@@ -325,7 +328,8 @@ class _Sweep:
         for i, rows in self._parts(kind):
             fold, part = self.folds[i], self.data[rows]
             with seeded(derived_seed(self.seed, i, rows.start)):
-                *values, pareto_k[i, rows] = _averages(*predict(part, fold), part)
+                found = [_averages(*predicted, part) for predicted in predict(part, fold)]
+            *values, pareto_k[i, rows] = _best(found)
             where = fold.cpu().numpy() & ~np.isnan(x[rows])
             for array, value in zip((below, at, *at_halves, size), values, strict=True):
                 array[rows][where] = value[where]
@@ -361,6 +365,13 @@ def _averages(traces: list[poutine.Trace], log_weights: Tensor, part: Dataset) -
     means += [_mean(softmax(log_w[half], axis=0), at[half]) for half in halves]
     ess = evidence.ess.reshape(-1, *[1] * len(part.event_shape))
     return *(mean.reshape(part.x.shape) for mean in means), np.broadcast_to(ess, part.x.shape), evidence.pareto_k
+
+
+def _best(found: list[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
+    """Row by row the averages of the proposal with the largest ESS."""
+    ess = np.stack([each[-2].reshape(len(each[-1]), -1)[:, 0] for each in found])
+    best, rows = np.nan_to_num(ess).argmax(0), np.arange(ess.shape[1])
+    return tuple(np.stack(each)[best, rows] for each in zip(*found, strict=True))
 
 
 def _below_and_at(trace: poutine.Trace, part: Dataset) -> tuple[np.ndarray, np.ndarray]:
