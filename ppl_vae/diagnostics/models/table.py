@@ -35,8 +35,8 @@ class ModelComparison:
         log_evidence: Mean log p(x) over trainings and data, nats per datum.
         data_se: Its standard error over the data.
         difference: log p(x) less that of the reference, mean over trainings and data.
-        difference_se: Its standard error over the rows, which are paired, sd(d_i) / sqrt(N); with latents outside the data
-            plate also that of their draws, which all rows share.
+        difference_se: Its standard error over the rows, which are paired, sd(d_i) / sqrt(N); with latents outside the
+            data plate also that of their draws, which all rows share.
         difference_training_se: Its standard error over trainings; NaN where one of the two was trained once.
         difference_mc_se: The part of `difference_se` that is Monte Carlo, from both models' particles.
         interval: 95 % intervals of the differences, which hold together, (M, 2): infinite where a bound is missing that
