@@ -162,6 +162,7 @@ def checked(path: Path, likelihood: str, seed: int) -> Run:
         "training.num_epochs": NUM_EPOCHS,
         "training.batch_size": 200,
         "training.learning_rate": 3e-2,
+        "training.clip_norm": 5.0,
         "training.seed": seed,
         "evaluation.num_particles": 1000,
     }
