@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyro.distributions as dist
 import torch
 from pyro.distributions import transforms as T
@@ -228,7 +229,8 @@ class VampPrior(Prior):
 
 def _like(guide: Any, values: Tensor) -> Tensor:
     """A copy of these values on the device and in the float type of the guide's parameters."""
-    copied = torch.as_tensor(values).detach().clone()
+    given = np.array(values) if hasattr(values, "to_numpy") else values  # of a DataFrame
+    copied = torch.as_tensor(given).detach().clone()
     parameters = guide.parameters() if isinstance(guide, nn.Module) else ()
     parameter = next((p for p in parameters if p.is_floating_point()), None)
     return copied if parameter is None else copied.to(parameter)

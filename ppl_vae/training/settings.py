@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ppl_vae.runtime.checks import one_of, real_number, whole_number
+from ppl_vae.runtime.checks import one_line, one_of, real_number, whole_number
 
 __all__ = ["Training"]
 
@@ -97,7 +97,7 @@ class Training:
         for name, (kinds, example) in OBJECTS.items():
             value = getattr(self, name)
             if value is not None and not isinstance(value, kinds):
-                raise ValueError(f"Training({name}) is {value!r}; it must be {example}")
+                raise ValueError(f"Training({name}) is {one_line(repr(value))}; it must be {example}")
         if 0 < self.num_epochs < self.kl_warmup_epochs:
             raise ValueError(
                 f"Training(kl_warmup_epochs={self.kl_warmup_epochs}): longer than num_epochs={self.num_epochs}, it "

@@ -140,7 +140,11 @@ def _shares(optimizer: torch.optim.Optimizer) -> list[float]:
 
 def _scheduler(make: Callable[[torch.optim.Optimizer], Any], optimizer: torch.optim.Optimizer) -> Any:
     """The user's, if it is one, and of this optimiser."""
-    scheduler = make(optimizer)
+    try:
+        scheduler = make(optimizer)
+    except TypeError as error:
+        name = getattr(make, "__name__", "")
+        raise TypeError(f"Training(scheduler): {error}; give a function, as in lambda o: {name}(o, ...)") from error
     if not isinstance(scheduler, LRScheduler | ReduceLROnPlateau):
         raise TypeError(f"Training(scheduler) gave {scheduler!r}; it must give one of torch.optim.lr_scheduler")
     if scheduler.optimizer is not optimizer:
