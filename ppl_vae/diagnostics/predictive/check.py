@@ -138,7 +138,7 @@ class PredictiveCheck:
                 f"{row[f'{k} mean']:>12.4g}{row[f'{k} sd']:>10.2g}{row[f'{k} p']:>8.2g}" for k in PREDICTIVES.values()
             ]
             lines.append(f"{name:{width}}{row['data']:>12.4g}" + "".join(parts))
-        foot = f"{self.num_samples} sets of {self.num_data} data; posterior p uses x twice, so only small ones speak"
+        foot = f"{self.num_samples} sets of {self.num_data} data; posterior p uses x twice: only small values are informative"
         return "\n".join([*lines, foot])
 
     def to_datatree(self) -> "xr.DataTree":

@@ -92,7 +92,7 @@ def plot_pit(pit: PIT, ax: "Axes | None" = None) -> "Axes":
         names = pit.coords[dim] if len(pit.dims) == 2 else range(values.shape[1])
         lines = {f"{dim} {shortened(name)}": column for name, column in zip(names, values.T, strict=True)}
     num = len(next(iter(lines.values())))
-    ranks, low, high = uniform_band(num)
+    ranks, low, high = uniform_band(num, num_train=pit.num_train)
     expected = ranks / (num + 1)
     ax.fill_between(expected, low - expected, high - expected, color=BAND, linewidth=0, label="95 % of uniform lines")
     ax.axhline(0, color="0.5", linewidth=1)
