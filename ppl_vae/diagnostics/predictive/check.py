@@ -138,7 +138,8 @@ class PredictiveCheck:
                 f"{row[f'{k} mean']:>12.4g}{row[f'{k} sd']:>10.2g}{row[f'{k} p']:>8.2g}" for k in PREDICTIVES.values()
             ]
             lines.append(f"{name:{width}}{row['data']:>12.4g}" + "".join(parts))
-        foot = f"{self.num_samples} sets of {self.num_data} data; posterior p uses x twice: only small values are informative"
+        sets = f"{self.num_samples} sets of {self.num_data} rows"
+        foot = f"{sets}; posterior p uses x twice: only small values are informative"
         return "\n".join([*lines, foot])
 
     def to_datatree(self) -> "xr.DataTree":
