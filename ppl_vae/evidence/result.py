@@ -156,7 +156,7 @@ class Evidence:
             >>> Evidence.exact([-1.0, -2.0], [[0.0], [1.0]], measure="lebesgue").is_estimate.tolist()
             [True, True]
         """
-        values, x = np.array(log_p, dtype=np.float64), torch.from_numpy(np.array(x))
+        values, x = np.asarray(log_p, dtype=np.float64).copy(), torch.from_numpy(np.asarray(x).copy())
         if values.shape != (len(x),) or not np.isfinite(values).all():
             raise ValueError(f"log_p has shape {values.shape}, x {len(x)} rows: give a finite number for each row")
         if measure not in ("counting", "lebesgue"):

@@ -61,9 +61,10 @@ def _generate(model: Program, num_data: int, context: Tensor | None) -> tuple[Da
 
 def _imitate(model: Program, data: Dataset) -> tuple[Dataset, dict[str, Tensor]]:
     """Data like the given ones, and their latents; missing where those are."""
-    given = run(model, *arguments(data.x, data.context))
+    with seeded(0):  # leaves the stream of the draws alone
+        given = run(model, *arguments(data.x, data.context))
     for site in sample_sites(given):
-        if site["is_observed"]:
+        if site["is_observed"] and is_local(site):
             require_x_itself(site, data.x)
     trace = poutine.trace(poutine.uncondition(model)).get_trace(*arguments(data.x, data.context))
     latents, observed = {}, []

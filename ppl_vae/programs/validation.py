@@ -167,10 +167,9 @@ def require_x_itself(site: Site, x: Tensor) -> None:
     Raises:
         ValueError: an observed entry differs from that of x.
     """
-    value = site["value"]
-    if value.numel() != x.numel():
+    if site["value"].numel() != x.numel():
         return
-    value = value.reshape(x.shape).to(x.dtype)
+    value = rows_first(site["value"], site, num_lead=0).reshape(x.shape).to(x.dtype)
     differ = (value != x) & ~x.isnan()
     if differ.any():
         where = tuple(differ.nonzero()[0].tolist())

@@ -31,14 +31,14 @@ class Hiding:
     takes_missing: bool = True
     is_normal: bool = True
     is_global: bool = False
-    is_discrete: bool = False
+    can_adapt: bool = True
 
     def look_at(self, row: Dataset, fold: Tensor) -> None:
         """Find out what the guide takes, by one row."""
         args = arguments(row.x, row.context)
-        terms = log_terms(self.model, self.guide, *args)
+        terms = log_terms(self.model, self.guide, *args, num_particles=2)  # two, to see what depends on a latent
         self.is_global = bool(terms.global_latents)
-        self.is_discrete = any(terms.model_trace.nodes[name]["fn"].support.is_discrete for name in terms.prior_sites)
+        self.can_adapt = self._has_joint_density(terms, args)
         self.takes_missing = self._runs(self.guide, self._hidden(row, fold))
         self.is_normal = self._runs(Inflated(INFLATION)(self.guide), args)
 
@@ -48,6 +48,14 @@ class Hiding:
             return not bool(log_terms(self.model, guide, *args).log_q.isnan().any())
         except Exception:
             return False
+
+    def _has_joint_density(self, terms: LogTerms, args: tuple[Any, ...]) -> bool:
+        """Whether the latents are continuous, in the data plate, and on supports of their own."""
+        try:
+            LogJoint(terms, self.model, *args)
+        except ValueError:
+            return False
+        return True
 
     def predict(self, part: Dataset, fold: Tensor, num_particles: int) -> list[Predicted]:
         """Traces of the model under draws of z, and their log-weights: by the guides, and by an adapted proposal."""
@@ -59,7 +67,7 @@ class Hiding:
             remedy = "the model must mask them: fn, obs = families.missing.observed_part(fn, x)"
             raise ValueError(f"log p(x, z) of a row with hidden entries is NaN: {remedy}")
         found = [([each.model_trace for each in terms], log_weights)]
-        return found if self.is_global or self.is_discrete else [*found, self._adapted(terms, log_weights, args)]
+        return [*found, self._adapted(terms, log_weights, args)] if self.can_adapt else found
 
     def _adapted(self, terms: list[LogTerms], log_weights: Tensor, args: tuple[Any, ...]) -> Predicted:
         """As many draws of a Student distribution with the weighted moments of the draws before, row by row.
@@ -72,7 +80,7 @@ class Hiding:
         for _ in range(NUM_ADAPTATIONS):
             proposal = _student(u, log_weights)
             u = proposal.sample(log_weights.shape[:1])
-            log_weights = log_joint(u) - proposal.log_prob(u)
+            log_weights = (log_joint(u) - proposal.log_prob(u)).nan_to_num(nan=-torch.inf)
         return [log_joint.trace(log_joint.values(u))], log_weights
 
     def _guides(self, part: Dataset) -> list[Program]:
@@ -99,11 +107,13 @@ def _latents(terms: LogTerms, log_joint: LogJoint) -> dict[str, Tensor]:
 
 def _student(u: Tensor, log_weights: Tensor) -> Any:
     """Student distribution by row with the weighted mean and covariance of draws (K, B, D); wider where few count."""
-    weights = log_weights.to(u.dtype).softmax(0)[..., None]
+    weights = log_weights.to(u.dtype).softmax(0).nan_to_num(nan=1 / len(u))[..., None]  # where none has a density
     ess = 1 / weights.square().sum(0)
     mean = (weights * u).sum(0)
     centred = u - mean
-    covariance = torch.einsum("kbi,kbj->bij", weights * centred, centred)
-    spread = (u.var(0) * (u.shape[-1] + 1) / ess).clamp(min=torch.finfo(u.dtype).tiny)
-    scale = torch.linalg.cholesky(covariance + torch.diag_embed(spread))
+    variance = u.var(0) + torch.finfo(u.dtype).tiny
+    spread = torch.diag_embed(variance * (u.shape[-1] + 1) / ess)
+    covariance = torch.einsum("kbi,kbj->bij", weights * centred, centred) + spread
+    scale, failed = torch.linalg.cholesky_ex(covariance)
+    scale = torch.where(failed[:, None, None] > 0, torch.diag_embed(variance.sqrt()), scale)
     return dist.MultivariateStudentT(torch.full_like(mean[..., 0], DEGREES_OF_FREEDOM), mean, scale)
