@@ -17,6 +17,7 @@ from ppl_vae.evidence.pareto import (
     SMALLEST_NUM_PARTICLES,
     k_standard_error,
     rounding_of,
+    share_of_bad,
     smooth,
     unresolved,
 )
@@ -235,7 +236,6 @@ class Evidence:
     def summary(self) -> EvidenceSummary:
         """Means over the data and their standard errors."""
         n = len(self)
-        unknown = np.isnan(self.pareto_k).any()
         rounding = self.checks.get(ROUNDING_OF_X, np.zeros(n))
         return EvidenceSummary(
             log_evidence=float(self.log_evidence.mean()),
@@ -244,7 +244,7 @@ class Evidence:
             mc_bias=float(0.5 * BIAS[self.bound] * np.square(self.mc_se).mean()),
             elbo=float(self.elbo.mean()),
             mean_ess=float(self.ess.mean()),
-            share_bad_k=float("nan") if unknown else float((self.pareto_k > GOOD_K).mean()),
+            share_bad_k=share_of_bad(self.pareto_k),
             num_data=n,
             num_particles=self.num_particles,
             bound=self.bound,
