@@ -818,3 +818,20 @@ def test_conditional_pit_of_latents_that_no_student_distribution_can_follow():
 
     found = conditional_pit(dependent, of_the_prior, x, num_folds=2, num_particles=500, **QUIET)
     assert np.isfinite(found.values).all()
+
+
+def test_a_site_beside_x_may_observe_something_else():
+    """A covariate of the size of x, and a deterministic site: x itself is observed all the same."""
+    x = torch.rand(40, 1) + 0.5
+
+    def model(x, context=None):
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            loc = pyro.deterministic("loc", z[..., :1], event_dim=1)
+            fn, obs = observed_part(dist.Normal(loc, 1.0).to_event(1), x)
+            pyro.sample("x", fn, obs=obs)
+            pyro.sample("y", dist.Normal(z[..., 1:], 1.0).to_event(1), obs=context)
+
+    data = pv.Dataset(x, context=x + 1)
+    assert len(marginal_pit(model, data, num_samples=20, **QUIET)) == 40
+    assert predictive_check(model, from_the_prior, data, num_samples=5, **QUIET).num_data == 40

@@ -6,7 +6,6 @@ from torch import Tensor
 from ppl_vae.data import Dataset
 from ppl_vae.model import Model
 from ppl_vae.programs.modules import arguments, evaluating
-from ppl_vae.programs.particles import run
 from ppl_vae.programs.plates import rows_first
 from ppl_vae.programs.traces import Program, is_local, sample_sites
 from ppl_vae.programs.validation import require_x_itself
@@ -61,11 +60,7 @@ def _generate(model: Program, num_data: int, context: Tensor | None) -> tuple[Da
 
 def _imitate(model: Program, data: Dataset) -> tuple[Dataset, dict[str, Tensor]]:
     """Data like the given ones, and their latents; missing where those are."""
-    with seeded(0):  # leaves the stream of the draws alone
-        given = run(model, *arguments(data.x, data.context))
-    for site in sample_sites(given):
-        if site["is_observed"] and is_local(site):
-            require_x_itself(site, data.x)
+    require_x_itself(model, data.x, data.context)
     trace = poutine.trace(poutine.uncondition(model)).get_trace(*arguments(data.x, data.context))
     latents, observed = {}, []
     for site in sample_sites(trace):

@@ -21,6 +21,7 @@ from ppl_vae.runtime.seeding import seeded
 __all__ = ["check_programs"]
 
 ROWS_AT_ONCE = 10_000
+ROWS_COMPARED = 100  # by which a function of x is told from x
 
 
 def check_data(model: Program, x: Tensor, context: Tensor | None, guide: Program | None = None) -> None:
@@ -161,19 +162,33 @@ def _by_row(values: Tensor) -> Tensor:
     return values.flatten(0, -2).any(0) if values.dim() > 1 else values
 
 
-def require_x_itself(site: Site, x: Tensor) -> None:
-    """Raise where a site observes a function of x: what is drawn there cannot be held against x.
+def require_x_itself(model: Program, x: Tensor, context: Tensor | None) -> None:
+    """Raise where the model observes a function of x alone: what it draws there cannot be held against x.
 
     Raises:
-        ValueError: an observed entry differs from that of x.
+        ValueError: sites observe as many values as x has, and in each of them some differ from x.
     """
-    if site["value"].numel() != x.numel():
-        return
-    value = rows_first(site["value"], site, num_lead=0).reshape(x.shape).to(x.dtype)
-    differ = (value != x) & ~x.isnan()
-    if differ.any():
-        where = tuple(differ.nonzero()[0].tolist())
+    some = x[:ROWS_COMPARED]
+    args = arguments(some, None if context is None else context[:ROWS_COMPARED])
+    with evaluating(model), seeded(0):  # leaves the stream of the draws alone
+        sites = [site for site in sample_sites(run(model, *args)) if site["is_observed"] and is_local(site)]
+    differences = [
+        _first_difference(site, some)
+        for site in sites
+        if site["value"].numel() == some.numel() and not (site["infer"] or {}).get("_deterministic")
+    ]
+    if differences and all(differences):
         raise ValueError(
-            f"site {site['name']!r} observes {value[where].item():g} where x is {x[where].item():g}: observe x itself "
-            "(its logarithm is normal where x is LogNormal), or transform the data set before"
+            f"{differences[0]}: observe x itself (its logarithm is normal where x is LogNormal), or transform the data "
+            "set before"
         )
+
+
+def _first_difference(site: Site, x: Tensor) -> str:
+    """Where a site first observes another value than x, in words; "" where it observes x."""
+    value = rows_first(site["value"], site, num_lead=0).reshape(x.shape).to(x.dtype)
+    differ = ((value != x) & ~x.isnan()).nonzero()
+    if not len(differ):
+        return ""
+    where = tuple(differ[0].tolist())
+    return f"site {site['name']!r} observes {value[where].item():g} where x is {x[where].item():g}"
