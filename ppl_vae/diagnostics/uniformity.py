@@ -5,7 +5,7 @@ from functools import lru_cache
 import numpy as np
 from scipy import special
 
-__all__ = ["effective_rows", "holm", "uniform_band", "uniformity_p_value"]
+__all__ = ["effective_rows", "holm", "uniform_band", "uniformity_p_value", "widening"]
 
 NUM_POSITIONS = 50  # ordered values that are looked at, the smallest and the largest among them
 NUM_SIMULATIONS = 4999
@@ -27,6 +27,16 @@ def effective_rows(num_data: int, num_train: int | None) -> float:
         (300, 231)
     """
     return num_data if num_train is None else num_data * num_train / (num_data + num_train)
+
+
+def widening(num_data: int, num_train: int | None) -> float:
+    """By how much the error of parameters fitted to M other rows widens that of a mean over N rows, sqrt(1 + N / M).
+
+    Example:
+        >>> widening(300, None), widening(300, 100)
+        (1.0, 2.0)
+    """
+    return (num_data / effective_rows(num_data, num_train)) ** 0.5
 
 
 def uniformity_p_value(values: np.ndarray, num_train: int | None = None) -> np.ndarray:

@@ -16,7 +16,7 @@ from ppl_vae.diagnostics.datatree.sampler import read_layout
 from ppl_vae.diagnostics.predictive.cdf import check_observed
 from ppl_vae.diagnostics.predictive.resampling import Resampled, resampled
 from ppl_vae.diagnostics.predictive.statistics import OF_ENTRIES, ROUNDING, STATISTICS, Statistic
-from ppl_vae.diagnostics.uniformity import effective_rows
+from ppl_vae.diagnostics.uniformity import widening
 from ppl_vae.importance import PAIRS_PER_CHUNK
 from ppl_vae.programs.modules import arguments, evaluating, place, rows_fitted
 from ppl_vae.programs.plates import rows_first
@@ -81,13 +81,8 @@ class PredictiveCheck:
 
     def p_values(self, group: str = "prior_predictive") -> dict[str, np.ndarray]:
         """Two-sided mid-p-values by name, each shaped like its statistic; NaN where it is, for x or for a replicate."""
-        replicated, widening = getattr(self, group), self._widening
-        return {name: _two_sided(value, replicated[name], widening) for name, value in self.observed.items()}
-
-    @property
-    def _widening(self) -> float:
-        """By how much the error of the fitted parameters spreads the replicates."""
-        return (self.num_data / effective_rows(self.num_data, self.num_train)) ** 0.5
+        replicated, factor = getattr(self, group), widening(self.num_data, self.num_train)
+        return {name: _two_sided(value, replicated[name], factor) for name, value in self.observed.items()}
 
     def num_distinct(self, group: str = "prior_predictive") -> int:
         """How many of the statistics that are numbers say something of their own.
@@ -165,10 +160,10 @@ class PredictiveCheck:
         return xr.Dataset(variables, {dim: values for dim, values in self.coords.items() if dim in used})
 
 
-def _two_sided(observed: np.ndarray, replicated: np.ndarray, widening: float) -> np.ndarray:
-    if widening > 1:
+def _two_sided(observed: np.ndarray, replicated: np.ndarray, factor: float) -> np.ndarray:
+    if factor > 1:
         median = np.median(replicated, axis=0)
-        replicated = median + widening * (replicated - median)
+        replicated = median + factor * (replicated - median)
     above, equal = (replicated > observed).sum(0), (replicated == observed).sum(0)
     upper = (above + 0.5 * (equal + 1)) / (len(replicated) + 1)
     unknown = np.isnan(observed) | np.isnan(replicated).any(0)

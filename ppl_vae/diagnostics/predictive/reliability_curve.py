@@ -6,7 +6,7 @@ import numpy as np
 from scipy import stats
 
 from ppl_vae.diagnostics.predictive.pit import PIT
-from ppl_vae.diagnostics.uniformity import effective_rows, holm
+from ppl_vae.diagnostics.uniformity import holm, widening
 from ppl_vae.runtime.checks import shown, whole_number
 
 __all__ = ["Reliability", "reliability"]
@@ -106,8 +106,7 @@ def reliability(pit: PIT, num_bins: int = 10) -> Reliability:
     merged[seen] = _merged(which, predicted[seen], whole_number(num_bins, "num_bins"))
     bins = [_bin(merged == i, x, predicted) for i in range(merged.max() + 1)]
     predicted, frequency, se, count = (np.array(each) for each in zip(*bins, strict=True))
-    widening = (len(pit) / effective_rows(len(pit), pit.num_train)) ** 0.5
-    return Reliability(predicted, frequency, widening * se, count, pit.kind)
+    return Reliability(predicted, frequency, widening(len(pit), pit.num_train) * se, count, pit.kind)
 
 
 def _merged(which: np.ndarray, predicted: np.ndarray, num_bins: int) -> np.ndarray:
