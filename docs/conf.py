@@ -42,10 +42,16 @@ python_maximum_signature_line_length = 100
 
 html_theme = "pydata_sphinx_theme"
 html_title = "ppl_vae"
-html_theme_options = {"navigation_with_keys": False, "show_prev_next": True, "secondary_sidebar_items": ["page-toc"]}
+html_theme_options = {
+    "navigation_with_keys": False,
+    "show_prev_next": True,
+    "secondary_sidebar_items": ["page-toc"],
+}
 html_show_sourcelink = False
 
-if os.environ.get("DOCS_INTERSPHINX"):  # links into other projects' pages: needs the network, so not by default
+if os.environ.get(
+    "DOCS_INTERSPHINX"
+):  # links into other projects' pages: needs the network, so not by default
     extensions.append("sphinx.ext.intersphinx")
     intersphinx_mapping = {
         "arviz": ("https://python.arviz.org/en/stable", None),
@@ -67,8 +73,14 @@ def public_names(path: Path) -> list[str]:
 
 
 def room_files(room: str) -> list[Path]:
-    folder = sorted((PACKAGE / room).rglob("*.py")) if (PACKAGE / room).is_dir() else [PACKAGE / f"{room}.py"]
-    return [path for path in folder if path.exists() and path.stem != "__init__" and public_names(path)]
+    folder = (
+        sorted((PACKAGE / room).rglob("*.py"))
+        if (PACKAGE / room).is_dir()
+        else [PACKAGE / f"{room}.py"]
+    )
+    return [
+        path for path in folder if path.exists() and path.stem != "__init__" and public_names(path)
+    ]
 
 
 def file_section(path: Path) -> str:
@@ -91,21 +103,32 @@ def file_section(path: Path) -> str:
 
 
 def write_api(app, docname: str, source: list[str]) -> None:
-    """Fill docs/api.md from `__all__`, so that a new family needs no line of documentation elsewhere."""
+    """Fill docs/api.md from `__all__`, so that a new family needs no line of documentation
+    elsewhere."""
     if docname == "api":
-        sections = [f"## {room}\n" + "".join(map(file_section, files)) for room in ROOMS if (files := room_files(room))]
+        sections = [
+            f"## {room}\n" + "".join(map(file_section, files))
+            for room in ROOMS
+            if (files := room_files(room))
+        ]
         source[0] = source[0].replace("<!-- public names -->", "\n".join(sections))
 
 
 def escape(line: str) -> str:
-    """Keep `*`, `|` and trailing underscores of plain maths from being read as markup; leave code spans alone."""
+    """Keep `*`, `|` and trailing underscores of plain maths from being read as markup; leave code
+    spans alone."""
     parts = re.split(r"(`+[^`]*`+)", line)
-    parts[::2] = [re.sub(r"(?<=\w)_(?!\w)", r"\\_", re.sub(r"([*|])", r"\\\1", part)) for part in parts[::2]]
+    parts[::2] = [
+        re.sub(r"(?<=\w)_(?!\w)", r"\\_", re.sub(r"([*|])", r"\\\1", part)) for part in parts[::2]
+    ]
     return "".join(parts)
 
 
-def plain_docstring(app, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
-    """Docstrings are plain text with maths in ASCII: escape it, and keep the lines of a Shape section apart."""
+def plain_docstring(
+    app, what: str, name: str, obj: object, options: object, lines: list[str]
+) -> None:
+    """Docstrings are plain text with maths in ASCII: escape it, and keep the lines of a Shape
+    section apart."""
     section = ""
     for i, line in enumerate(lines):
         if heading := re.fullmatch(r"(\w+):", line):

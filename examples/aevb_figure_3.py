@@ -1,17 +1,19 @@
 # %% [markdown]
 """# Figure 3 of the VAE paper: AEVB against wake-sleep against Monte Carlo EM.
 
-Kingma and Welling (2014), arXiv:1312.6114, compare three ways to fit the same model (3 latents, 100 hidden units) to
-1,000 and to 50,000 images of MNIST, by the log-likelihood that is reached after so many training samples. As there: one
-tanh layer in encoder and decoder, minibatches of 100, Adagrad, a prior N(0, 1) on the weights, HMC with 10 leapfrog
-steps that accepts 90 %, estimates on the first 1,000 images of each set. Different here: images are binarised once;
-log p(x) is estimated by importance sampling; training stops at 600,000 samples, not at tens of millions, and that of
-MCEM, which evaluates the model over a hundred times for each sample, at 50,000: one pass over the larger set.
+Kingma and Welling (2014), arXiv:1312.6114, compare three ways to fit the same model (3 latents, 100
+hidden units) to 1,000 and to 50,000 images of MNIST, by the log-likelihood that is reached after so
+many training samples. As there: one tanh layer in encoder and decoder, minibatches of 100, Adagrad,
+a prior N(0, 1) on the weights, HMC with 10 leapfrog steps that accepts 90 %, estimates on the first
+1,000 images of each set. Different here: images are binarised once; log p(x) is estimated by
+importance sampling; training stops at 600,000 samples, not at tens of millions, and that of MCEM,
+which evaluates the model over a hundred times for each sample, at 50,000: one pass over the larger
+set.
 
     python examples/aevb_figure_3.py --data-dir data --output runs/aevb_figure_3
 
-downloads MNIST where the folder does not have it (a quarter of an hour on one core); `--quick` takes
-the embedded digits instead (seconds).
+downloads MNIST where the folder does not have it (a quarter of an hour on one core); `--quick`
+takes the embedded digits instead (seconds).
 """
 
 # %%
@@ -34,12 +36,16 @@ from ppl_vae.hmc import HMC
 ALGORITHMS = {
     "AEVB": objectives.TraceELBO(),
     "wake-sleep": objectives.WakeSleep(),
-    "MCEM": objectives.MCEM(sampler=HMC(num_samples=1, num_warmup=10, num_leapfrog=10, target_accept=0.9)),
+    "MCEM": objectives.MCEM(
+        sampler=HMC(num_samples=1, num_warmup=10, num_leapfrog=10, target_accept=0.9)
+    ),
 }
 
 
 class Plan(NamedTuple):
-    """What is run: sizes of the training set, samples per algorithm, images and particles of each estimate."""
+    """What is run: sizes of the training set, samples per algorithm, images and particles of each
+    estimate.
+    """
 
     sizes: tuple[int, ...] = (1_000, 50_000)
     budget: int = 600_000
@@ -50,13 +56,23 @@ class Plan(NamedTuple):
     num_particles: int = 100
 
     def counts(self, name):
-        """Numbers of training samples after which log p(x) is estimated, full batches, even on a log scale."""
+        """Numbers of training samples after which log p(x) is estimated, full batches, even on a
+        log scale.
+        """
         budget = self.mcem_budget if name == "MCEM" else self.budget
         return [0, *np.unique(np.geomspace(5, budget / 100, self.num_points).astype(int) * 100)]
 
 
-# Fewer samples, hence larger steps: AEVB bears them, wake-sleep less so (at 0.02 the two are level on the digits).
-QUICK = Plan((200, 1_000), budget=10_000, mcem_budget=1_000, learning_rate=0.07, num_points=3, num_evaluated=200)
+# Fewer samples, hence larger steps: AEVB bears them, wake-sleep less so (at 0.02 the two are level
+# on the digits).
+QUICK = Plan(
+    (200, 1_000),
+    budget=10_000,
+    mcem_budget=1_000,
+    learning_rate=0.07,
+    num_points=3,
+    num_evaluated=200,
+)
 
 
 class Point(NamedTuple):
@@ -71,7 +87,11 @@ class Point(NamedTuple):
 # %%
 def build(event_shape):
     """The paper's model and guide: 3 latents, 100 hidden units, tanh."""
-    guide = pv.Guide(posteriors.MeanFieldNormal(3), event_shape, networks.MLP(event_shape, (100,), activation=nn.Tanh))
+    guide = pv.Guide(
+        posteriors.MeanFieldNormal(3),
+        event_shape,
+        networks.MLP(event_shape, (100,), activation=nn.Tanh),
+    )
     decoder = networks.MLP(3, (100,), activation=nn.Tanh)
     return pv.Model(priors.StandardNormal(3), likelihoods.Bernoulli(event_shape), decoder), guide
 
@@ -83,7 +103,9 @@ def sample_order(num_data, num_samples, rng):
 
 
 class Trainer:
-    """One algorithm on the first `size` images, which can stop after any number of samples and go on."""
+    """One algorithm on the first `size` images, which can stop after any number of samples and go
+    on.
+    """
 
     def __init__(self, name, data, size, plan, seed):
         self.objective, self.x, self.seconds = ALGORITHMS[name], data.train.x[:size], 0.0
@@ -92,11 +114,17 @@ class Trainer:
         self.order = sample_order(size, plan.counts(name)[-1], np.random.default_rng(seed))
         parameters = [*self.model.parameters(), *self.guide.parameters()]
         adagrad = torch.optim.Adagrad(parameters, lr=plan.learning_rate, weight_decay=1 / size)
-        settings = {"batch_size": 100, "learning_rate": plan.learning_rate, "optimizer": lambda _: adagrad}
+        settings = {
+            "batch_size": 100,
+            "learning_rate": plan.learning_rate,
+            "optimizer": lambda _: adagrad,
+        }
         self.training = pv.Training(num_epochs=1, **settings, progress=False)
 
     def advance(self, start, stop):
-        """Train on samples `start` to `stop`, ten thousand at a time, with one optimiser throughout."""
+        """Train on samples `start` to `stop`, ten thousand at a time, with one optimiser
+        throughout.
+        """
         for first in range(start, stop, 10_000):
             x = self.x[self.order[first : min(first + 10_000, stop)]]
             training = replace(self.training, seed=first)
@@ -107,19 +135,23 @@ class Trainer:
 def follow(name, data, size, plan, seed=0):
     """Train one algorithm on the first `size` images; a `Point` at each count of samples."""
     trainer, num = Trainer(name, data, size, plan, seed), plan.num_evaluated
-    sets, options = (data.train[: min(size, num)], data.test[:num]), {"num_particles": plan.num_particles, "seed": seed}
+    sets, options = (
+        (data.train[: min(size, num)], data.test[:num]),
+        {"num_particles": plan.num_particles, "seed": seed},
+    )
     points = []
     for start, stop in pairwise(tqdm(plan.counts(name), desc=f"{name}, N={size:,}", unit=" parts")):
         trainer.advance(start, stop)
-        found = (pv.log_evidence(trainer.model, trainer.guide, part, **options, progress=False) for part in sets)
+        found = (
+            pv.log_evidence(trainer.model, trainer.guide, part, **options, progress=False)
+            for part in sets
+        )
         points.append(Point(int(stop), trainer.seconds, *found))
     return points
 
 
-# %% [markdown]
-# ## The picture
-#
-# In the layout of the paper: one panel per size of the training set, solid on training images, dashed on test images.
+# %% [markdown] ## The picture  In the layout of the paper: one panel per size of the training set,
+# solid on training images, dashed on test images.
 
 
 # %%
@@ -130,7 +162,13 @@ def draw(found, sizes):
             points = found[name, size]
             for part, style in (("train", "-"), ("test", "--")):
                 values = [getattr(point, part).log_evidence.mean() for point in points]
-                axis.plot([p.num_samples for p in points], values, style, color=f"C{i}", label=f"{name} ({part})")
+                axis.plot(
+                    [p.num_samples for p in points],
+                    values,
+                    style,
+                    color=f"C{i}",
+                    label=f"{name} ({part})",
+                )
         axis.set(xscale="log", xlabel="training samples evaluated", title=f"N = {size:,}")
     axes[0].set_ylabel("log p(x), nats per image")
     axes[-1].legend(frameon=False, fontsize=8, loc="lower right")
@@ -141,21 +179,32 @@ def draw(found, sizes):
 def main(arguments=None):
     parser = argparse.ArgumentParser(description="AEVB, wake-sleep and Monte Carlo EM on MNIST.")
     parser.add_argument("--quick", action="store_true", help="embedded digits, seconds")
-    parser.add_argument("--data-dir", type=Path, help="folder that has mnist.npz; else it is downloaded")
-    parser.add_argument("--output", type=Path, default=Path("runs/aevb_figure_3"), help="folder of the picture")
+    parser.add_argument(
+        "--data-dir", type=Path, help="folder that has mnist.npz; else it is downloaded"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("runs/aevb_figure_3"), help="folder of the picture"
+    )
     options = parser.parse_args(arguments)
     plan, name = (QUICK, "digits") if options.quick else (Plan(), "mnist")
     data = pv.load(name, binarize="static", flatten=True, data_dir=options.data_dir)
-    found = {(name, size): follow(name, data, size, plan) for size in plan.sizes for name in ALGORITHMS}
+    found = {
+        (name, size): follow(name, data, size, plan) for size in plan.sizes for name in ALGORITHMS
+    }
     for (name, size), points in found.items():
         for p in points:
             start = f"{name:10} N={size:<6,} {p.num_samples:>7,} samples in {p.seconds:4.0f} s:"
             print(start, f"train {p.train.log_evidence.mean():7.2f}; test {p.test.summary()}")
     for size in plan.sizes:
-        aevb, wake_sleep = (found[name, size][-1].test.log_evidence for name in ("AEVB", "wake-sleep"))
+        aevb, wake_sleep = (
+            found[name, size][-1].test.log_evidence for name in ("AEVB", "wake-sleep")
+        )
         gap = aevb - wake_sleep  # paired: the same images
         error = gap.std(ddof=1) / np.sqrt(len(gap))
-        print(f"N={size:,}: AEVB ends {gap.mean():.2f} ± {error:.2f} nats above wake-sleep on test images")
+        print(
+            f"N={size:,}: AEVB ends {gap.mean():.2f} ± {error:.2f} nats above wake-sleep on test "
+            "images"
+        )
     options.output.mkdir(parents=True, exist_ok=True)
     draw(found, plan.sizes).savefig(options.output / "aevb_figure_3.png", dpi=150)
     return found

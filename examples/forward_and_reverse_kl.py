@@ -1,14 +1,18 @@
 # %% [markdown]
 """# Forward and reverse KL: cover the posterior, or hide in it.
 
-Only the size of z is seen: z ~ N(0, 1), x ~ N(|z|, 0.4). So p(z|x) has two modes, and a normal guide cannot be right.
-What it becomes depends on the divergence that it is fitted by:
+Only the size of z is seen: z ~ N(0, 1), x ~ N(|z|, 0.4). So p(z|x) has two modes, and a normal
+guide cannot be right. What it becomes depends on the divergence that it is fitted by:
 
-- reverse, KL(q || p), the ELBO: q may not be where p is not (zero-forcing), so it hides in one mode;
-- forward, KL(p || q), reweighted wake-sleep: q must be wherever p is (zero-avoiding), so it has p's mean and sd;
-- Renyi's with alpha = 1/2 stands between the two, and the chi-square (CUBO) beyond the second, wider than p itself.
+- reverse, KL(q || p), the ELBO: q may not be where p is not (zero-forcing), so it hides in one
+  mode;
+- forward, KL(p || q), reweighted wake-sleep: q must be wherever p is (zero-avoiding), so it has p's
+  mean and sd;
+- Renyi's with alpha = 1/2 stands between the two, and the chi-square (CUBO) beyond the second,
+  wider than p itself.
 
-Each of them is one line below. The posterior is exact, by quadrature. Whole (a minute), or with `--quick` (seconds):
+Each of them is one line below. The posterior is exact, by quadrature. Whole (a minute), or with
+`--quick` (seconds):
 
     python examples/forward_and_reverse_kl.py --output runs/forward_and_reverse_kl
 """
@@ -34,15 +38,14 @@ OBJECTIVES = {
     "reverse KL: TraceELBO": objectives.TraceELBO(num_particles=10),
     "Renyi, alpha = 1/2": objectives.Renyi(alpha=0.5, num_particles=100),
     "forward KL: ReweightedWakeSleep": objectives.ReweightedWakeSleep(num_particles=100),
-    "chi-square: CUBO": objectives.CUBO(order=2, num_particles=100, gradient=objectives.DoublyReparameterized()),
+    "chi-square: CUBO": objectives.CUBO(
+        order=2, num_particles=100, gradient=objectives.DoublyReparameterized()
+    ),
 }
 
 
-# %% [markdown]
-# ## A model and a guide of one's own
-#
-# Plain Pyro: one plate "data" in each, the same latent site. The guide starts at N(1, 1), from where the ELBO finds the
-# mode at the right.
+# %% [markdown] ## A model and a guide of one's own  Plain Pyro: one plate "data" in each, the same
+# latent site. The guide starts at N(1, 1), from where the ELBO finds the mode at the right.
 
 
 # %%
@@ -65,7 +68,9 @@ class NormalGuide(PyroModule):
 
 
 def fitted(objective, num_epochs, seed=0):
-    """Mean and sd of the guide that this objective leads to; one datum, a hundred times for less noise."""
+    """Mean and sd of the guide that this objective leads to; one datum, a hundred times for less
+    noise.
+    """
     guide = NormalGuide()
     decay = pv.training.schedules.Exponential(0.05, 0.001)
     training = pv.Training(num_epochs=num_epochs, learning_rate=decay, seed=seed, progress=False)
@@ -104,7 +109,9 @@ def draw(z, density, guides):
         axis.set(xlabel="z", xlim=(-5, 5))
     axes[0].set(ylabel="density", ylim=(0, None))
     axes[1].set(yscale="log", ylim=(1e-4, 3))
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    figure.legend(
+        *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False
+    )
     return figure
 
 
@@ -112,7 +119,10 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(description="Four divergences, one bimodal posterior.")
     parser.add_argument("--quick", action="store_true", help="fewer steps")
     parser.add_argument(
-        "--output", type=Path, default=Path("runs/forward_and_reverse_kl"), help="folder of the picture"
+        "--output",
+        type=Path,
+        default=Path("runs/forward_and_reverse_kl"),
+        help="folder of the picture",
     )
     options = parser.parse_args(arguments)
     num_epochs = 200 if options.quick else 2000
@@ -120,7 +130,10 @@ def main(arguments=None):
     guides = {name: fitted(objective, num_epochs) for name, objective in bar}
     z = np.linspace(-6, 6, 4001)
     density = posterior(z)
-    exact = {"exact posterior": moments(z, density), "its right mode": moments(z, density * (z > 0))}
+    exact = {
+        "exact posterior": moments(z, density),
+        "its right mode": moments(z, density * (z > 0)),
+    }
     for name, (mean, sd) in (exact | guides).items():
         print(f"{name:32} mean {mean:+.3f}, sd {sd:.3f}")
     options.output.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,7 @@
 """ppl_vae: the VAE library that tells you whether to believe it.
 
-Names are imported when they are first used (__init__.pyi lists them), so that `import ppl_vae` costs nothing by itself.
+Names are imported when they are first used (__init__.pyi lists them), so that `import ppl_vae`
+costs nothing by itself.
 """
 
 import lazy_loader

@@ -1,4 +1,6 @@
-"""The command line, a thin face over experiment/: nothing heavy is imported before a command runs."""
+"""The command line, a thin face over experiment/: nothing heavy is imported before a command
+runs.
+"""
 
 import os
 import sys
@@ -23,9 +25,17 @@ RESUMABLE = ("fit", "demo", "evaluate", "compare")
 
 
 class Commands(TyperGroup):
-    """The commands, with every error in one line on stderr: exit code 1 when a run failed, 2 for bad usage."""
+    """The commands, with every error in one line on stderr: exit code 1 when a run failed, 2 for
+    bad usage.
+    """
 
-    def main(self, args: Sequence[str] | None = None, *names: Any, standalone_mode: bool = True, **kwargs: Any) -> Any:
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        *names: Any,
+        standalone_mode: bool = True,
+        **kwargs: Any,
+    ) -> Any:
         """Run a command; what was wrong with the usage is said in one line."""
         kwargs["standalone_mode"] = False
         try:
@@ -33,21 +43,33 @@ class Commands(TyperGroup):
         except UsageError as error:
             if not standalone_mode:
                 raise
-            context, said = getattr(error, "ctx", None), getattr(error, "format_message", error.__str__)()
-            _complain(f"{one_line(said)} (see {context.command_path if context else 'ppl-vae'} --help)", alike=True)
+            context, said = (
+                getattr(error, "ctx", None),
+                getattr(error, "format_message", error.__str__)(),
+            )
+            _complain(
+                f"{one_line(said)} (see {context.command_path if context else 'ppl-vae'} --help)",
+                alike=True,
+            )
             code = 2
         if standalone_mode:
             sys.exit(code if isinstance(code, int) else 0)
         return code
 
     def invoke(self, ctx: Any) -> Any:
-        """Run a command; what went wrong in it is said in one line, unless --debug wants the traceback."""
+        """Run a command; what went wrong in it is said in one line, unless --debug wants the
+        traceback.
+        """
         try:
             return super().invoke(ctx)
         except (typer.Exit, typer.Abort, UsageError, BrokenPipeError):
             raise
         except KeyboardInterrupt:
-            again = ": the same command goes on where it stopped" if ctx.invoked_subcommand in RESUMABLE else ""
+            again = (
+                ": the same command goes on where it stopped"
+                if ctx.invoked_subcommand in RESUMABLE
+                else ""
+            )
             typer.echo(f"\ninterrupted{again}", err=True)
             raise typer.Exit(INTERRUPTED) from None
         except Exception as error:
@@ -57,7 +79,9 @@ class Commands(TyperGroup):
             raise typer.Exit(2 if _is_usage(error) else 1) from None
 
 
-app = typer.Typer(cls=Commands, rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
+app = typer.Typer(
+    cls=Commands, rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False
+)
 
 
 def examples(*lines: str) -> str:
@@ -67,8 +91,12 @@ def examples(*lines: str) -> str:
 
 DataDir = Annotated[Path | None, typer.Option(help="Folder to look for named data sets in.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
-Device = Annotated[str | None, typer.Option(help='Where to compute, e.g. "cuda"; the CPU by default.')]
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder that `fit` or `demo` wrote.")]
+Device = Annotated[
+    str | None, typer.Option(help='Where to compute, e.g. "cuda"; the CPU by default.')
+]
+RunFolder = Annotated[
+    Path, typer.Argument(metavar="RUN", help="Folder that `fit` or `demo` wrote.")
+]
 
 
 @app.callback(
@@ -99,7 +127,8 @@ def main(
     short_help="Train, estimate log p(x), write a folder.",
     epilog=examples(
         "ppl-vae fit examples/digits.toml --output runs/digits",
-        "ppl-vae fit --data digits --binarize dynamic --prior VampPrior --latent-dim 8 --output runs/vamp",
+        "ppl-vae fit --data digits --binarize dynamic --prior VampPrior --latent-dim 8 --output "
+        "runs/vamp",
         "ppl-vae fit examples/mnist.toml --output runs/mnist --data-dir data --device cuda",
         "ppl-vae fit examples/digits.toml --output runs/short --set training.num_epochs=5",
         "torchrun --nproc-per-node=4 -m ppl_vae fit examples/mnist.toml --output runs/mnist",
@@ -107,9 +136,13 @@ def main(
     ),
 )
 def fit(
-    config: Annotated[Path | None, typer.Argument(metavar="CONFIG.toml", help="What to run.", dir_okay=False)] = None,
+    config: Annotated[
+        Path | None, typer.Argument(metavar="CONFIG.toml", help="What to run.", dir_okay=False)
+    ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.")] = ...,  # type: ignore[assignment]
-    data: Annotated[str | None, typer.Option(help="Named data set, or .npz, .npy, .csv, .parquet, .zarr.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Named data set, or .npz, .npy, .csv, .parquet, .zarr.")
+    ] = None,
     binarize: Annotated[str | None, typer.Option(help="dynamic, static or threshold.")] = None,
     prior: Annotated[str | None, typer.Option(help="Prior, as named in Python.")] = None,
     likelihood: Annotated[str | None, typer.Option(help="Likelihood.")] = None,
@@ -119,18 +152,21 @@ def fit(
     num_epochs: Annotated[int | None, typer.Option(help="Passes over the training data.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Data per step.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of training (the split keeps its own: data.seed).")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of training (the split keeps its own: data.seed).")
+    ] = None,
     device: Device = None,
     data_dir: DataDir = None,
     changes: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other keyword, as in the file.")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any other keyword, as in the file."),
     ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Train a model, estimate held-out log p(x), and write a folder with everything.
 
-    What is to be run comes from a TOML file, from flags, or from both: flags win. An interrupted run goes on where it
-    was when the same command is given again.
+    What is to be run comes from a TOML file, from flags, or from both: flags win. An interrupted
+    run goes on where it was when the same command is given again.
     """
     from ppl_vae.experiment import read_config
 
@@ -165,31 +201,43 @@ def fit(
 )
 def evaluate(
     run: RunFolder,
-    method: Annotated[str | None, typer.Option(help="Method, as named in Python; the run's own by default.")] = None,
-    num_particles: Annotated[int | None, typer.Option(help="Particles K per datum, of ImportanceSampling.")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="Method, as named in Python; the run's own by default.")
+    ] = None,
+    num_particles: Annotated[
+        int | None, typer.Option(help="Particles K per datum, of ImportanceSampling.")
+    ] = None,
     split: Annotated[str | None, typer.Option(help="train, valid or test.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the draws.")] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="FILE.json for the numbers, with FILE.npz per datum.")
+        Path | None,
+        typer.Option("--output", "-o", help="FILE.json for the numbers, with FILE.npz per datum."),
     ] = None,
-    refine: Annotated[bool, typer.Option("--refine", help="Refine the guide for rows without an estimate.")] = False,
+    refine: Annotated[
+        bool, typer.Option("--refine", help="Refine the guide for rows without an estimate.")
+    ] = False,
     device: Device = None,
     data_dir: DataDir = None,
     changes: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other keyword, as in [evaluation].")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any other keyword, as in [evaluation]."),
     ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Estimate log p(x) for a trained run again: another method, more particles, another split or seed.
+    """Estimate log p(x) for a trained run again: another method, more particles, another split or
+    seed.
 
-    Means go to a .json, log p(x) and k-hat of every datum to an .npz, in the run's folder unless --output says where.
-    An interrupted evaluation goes on where it was when the same command is given again.
+    Means go to a .json, log p(x) and k-hat of every datum to an .npz, in the run's folder unless
+    --output says where. An interrupted evaluation goes on where it was when the same command is
+    given again.
     """
     from ppl_vae.experiment import Folder, evaluate_run, load_run, table
     from ppl_vae.runtime.distributed import is_main, process_group
 
     flags = {"method.name": method, "num_particles": num_particles, "split": split, "seed": seed}
-    given = {key: value for key, value in flags.items() if value is not None} | dict(map(_change, changes or []))
+    given = {key: value for key, value in flags.items() if value is not None} | dict(
+        map(_change, changes or [])
+    )
     experiment = load_run(run, data_dir=None if data_dir is None else str(data_dir), device=device)
     experiment = experiment.with_evaluation(**given)
     output = output or Folder(run).evaluation(experiment.config.evaluation, refined=refine)
@@ -208,7 +256,9 @@ def evaluate(
 def sample(
     run: RunFolder,
     num_samples: Annotated[int, typer.Option(min=1, help="How many data to draw.")] = 64,
-    output: Annotated[Path, typer.Option("--output", "-o", help="A file .png, .npz or .npy.")] = Path("samples.png"),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="A file .png, .npz or .npy.")
+    ] = Path("samples.png"),
     seed: Annotated[int, typer.Option(min=0, help="Seed of the draws.")] = 0,
     data_dir: DataDir = None,
 ) -> None:
@@ -229,27 +279,40 @@ def sample(
     ),
 )
 def compare(
-    study: Annotated[Path, typer.Argument(metavar="STUDY.toml", help="A run, and [grid].", dir_okay=False)],
+    study: Annotated[
+        Path, typer.Argument(metavar="STUDY.toml", help="A run, and [grid].", dir_okay=False)
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the study.")],
-    jobs: Annotated[int, typer.Option("--jobs", "-j", help="Runs at once; -1 for one per core.")] = 1,
+    jobs: Annotated[
+        int, typer.Option("--jobs", "-j", help="Runs at once; -1 for one per core.")
+    ] = 1,
     device: Device = None,
     data_dir: DataDir = None,
     changes: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any keyword, for all runs.")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any keyword, for all runs."),
     ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Train a grid of models, each a run of its own, and compare their held-out log p(x), paired by datum.
+    """Train a grid of models, each a run of its own, and compare their held-out log p(x), paired by
+    datum.
 
-    The file holds the tables of a run, and [grid] with lists: priors, likelihoods, posteriors, objectives, seeds, any
-    keyword. Finished runs are kept when the same command is given again; a failed one is reported and the rest go on.
+    The file holds the tables of a run, and [grid] with lists: priors, likelihoods, posteriors,
+    objectives, seeds, any keyword. Finished runs are kept when the same command is given again; a
+    failed one is reported and the rest go on.
     """
     from ppl_vae.experiment import read_study, run_study, write_baselines, write_study
 
-    flags = {"training.device": device, "data.data_dir": None if data_dir is None else str(data_dir)}
+    flags = {
+        "training.device": device,
+        "data.data_dir": None if data_dir is None else str(data_dir),
+    }
     given = [(key, value) for key, value in flags.items() if value is not None]
     result = run_study(
-        read_study(study, [*given, *map(_change, changes or [])]), output, n_jobs=jobs, progress=not quiet
+        read_study(study, [*given, *map(_change, changes or [])]),
+        output,
+        n_jobs=jobs,
+        progress=not quiet,
     )
     files = write_study(result, output)
     beside, more = write_baselines(result, output)
@@ -263,29 +326,47 @@ def compare(
     short_help="Compare objectives and their gradients.",
     epilog=examples(
         "ppl-vae compare-estimators examples/estimators.toml --output runs/estimators",
-        "ppl-vae compare-estimators examples/estimators.toml --run runs/digits --output runs/estimators",
+        "ppl-vae compare-estimators examples/estimators.toml --run runs/digits --output "
+        "runs/estimators",
     ),
 )
 def compare_estimators(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG.toml", help="A run, and [[estimators]].", dir_okay=False)],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for table and picture.", file_okay=False)],
-    run: Annotated[Path | None, typer.Option(metavar="RUN", help="Model and weights of this finished run.")] = None,
-    num_replicates: Annotated[int | None, typer.Option(help="Gradient steps of each objective.")] = None,
-    num_data: Annotated[int | None, typer.Option(min=1, help="Training rows; a batch by default.")] = None,
+    config: Annotated[
+        Path,
+        typer.Argument(metavar="CONFIG.toml", help="A run, and [[estimators]].", dir_okay=False),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for table and picture.", file_okay=False)
+    ],
+    run: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Model and weights of this finished run.")
+    ] = None,
+    num_replicates: Annotated[
+        int | None, typer.Option(help="Gradient steps of each objective.")
+    ] = None,
+    num_data: Annotated[
+        int | None, typer.Option(min=1, help="Training rows; a batch by default.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the draws.")] = None,
     device: Device = None,
     data_dir: DataDir = None,
     quiet: Quiet = False,
 ) -> None:
-    """Compare objectives at the same weights: value, gradient variance, signal-to-noise ratio, seconds and memory.
+    """Compare objectives at the same weights: value, gradient variance, signal-to-noise ratio,
+    seconds and memory.
 
     Nothing is trained: the weights are those that training starts from, or those of a finished run.
     """
     from ppl_vae.experiment import read_comparison, write_comparison
 
-    place: dict[str, Any] = {"device": device, "data_dir": None if data_dir is None else str(data_dir)}
+    place: dict[str, Any] = {
+        "device": device,
+        "data_dir": None if data_dir is None else str(data_dir),
+    }
     settings: dict[str, Any] = {"num_replicates": num_replicates, "seed": seed}
-    found = read_comparison(config, run, num_data=num_data, **place, **settings).run(progress=not quiet)
+    found = read_comparison(config, run, num_data=num_data, **place, **settings).run(
+        progress=not quiet
+    )
     files = write_comparison(found, output)
     typer.echo(f"{found}\n\nfiles in {output}:\n  {', '.join(files)}")
 
@@ -295,7 +376,9 @@ def compare_estimators(
     epilog=examples("ppl-vae data", "ppl-vae data digits", "ppl-vae data mnist --data-dir data"),
 )
 def data(
-    name: Annotated[str | None, typer.Argument(help="Named data set, or a file; all names when left out.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="Named data set, or a file; all names when left out.")
+    ] = None,
     data_dir: DataDir = None,
 ) -> None:
     """List the named data sets, or describe one: size, licence, shape, splits."""
@@ -316,10 +399,14 @@ def data(
     epilog=examples("ppl-vae demo", "ppl-vae demo --output runs/demo"),
 )
 def demo(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.")] = Path("runs/demo"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.")] = Path(
+        "runs/demo"
+    ),
     quiet: Quiet = False,
 ) -> None:
-    """Train a VampPrior VAE on the embedded digits and report a believable log p(x), in a minute or two."""
+    """Train a VampPrior VAE on the embedded digits and report a believable log p(x), in a minute or
+    two.
+    """
     from ppl_vae.experiment import demo_config
 
     _run(demo_config(), output, quiet=quiet)
@@ -334,22 +421,34 @@ def demo(
 )
 def report(
     run: RunFolder,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder for it; the run's by default.")] = None,
-    num_data: Annotated[int, typer.Option(min=2, help="Look at the first so many evaluation rows.")] = 300,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder for it; the run's by default.")
+    ] = None,
+    num_data: Annotated[
+        int, typer.Option(min=2, help="Look at the first so many evaluation rows.")
+    ] = 300,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the draws.")] = 0,
     device: Device = None,
     data_dir: DataDir = None,
     quiet: Quiet = False,
 ) -> None:
-    """Look at a trained run from all sides, and say whether to believe it: pass, look or fail, and why.
+    """Look at a trained run from all sides, and say whether to believe it: pass, look or fail, and
+    why.
 
-    report.html is one page that needs nothing else; report.md is the same as text, report.nc has the numbers for ArviZ.
+    report.html is one page that needs nothing else; report.md is the same as text, report.nc has
+    the numbers for ArviZ.
     """
     from ppl_vae.report import write_report
 
-    place: dict[str, Any] = {"device": device, "data_dir": None if data_dir is None else str(data_dir)}
+    place: dict[str, Any] = {
+        "device": device,
+        "data_dir": None if data_dir is None else str(data_dir),
+    }
     written = write_report(run, output, num_data=num_data, seed=seed, progress=not quiet, **place)
-    typer.echo(f"{written}\n\nfiles in {written.files[0].parent}:\n  {', '.join(p.name for p in written.files)}")
+    typer.echo(
+        f"{written}\n\nfiles in {written.files[0].parent}:\n  "
+        f"{', '.join(p.name for p in written.files)}"
+    )
 
 
 def _run(config: Any, output: Path, *, quiet: bool) -> None:
@@ -360,7 +459,9 @@ def _run(config: Any, output: Path, *, quiet: bool) -> None:
     if folder.finished:
         folder.claim(config)
         typer.echo(
-            f"{output} is finished already: these are its results. Remove the folder to start afresh.\n", err=True
+            f"{output} is finished already: these are its results. Remove the folder to start "
+            "afresh.\n",
+            err=True,
         )
     with process_group():
         metrics = run_experiment(config, output, progress=not quiet)
@@ -372,7 +473,9 @@ def _change(text: str) -> tuple[str, Any]:
     """KEY=VALUE with a TOML value; what is no TOML is a string, but for Python's True and False."""
     key, equals, value = text.partition("=")
     if not equals:
-        raise typer.BadParameter(f"{text!r} is not KEY=VALUE, as in training.num_epochs=5", param_hint="--set")
+        raise typer.BadParameter(
+            f"{text!r} is not KEY=VALUE, as in training.num_epochs=5", param_hint="--set"
+        )
     try:
         return key.strip(), tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
@@ -380,20 +483,27 @@ def _change(text: str) -> tuple[str, Any]:
 
 
 def _complain(said: str, *, alike: bool) -> None:
-    """Say an error; what goes wrong alike in all processes, the first says: then torchrun ends those that wait."""
+    """Say an error; what goes wrong alike in all processes, the first says: then torchrun ends
+    those that wait.
+    """
     if alike and os.environ.get("LOCAL_RANK", "0") != "0":
         time.sleep(10)
     typer.echo(f"error: {said}", err=True)
 
 
 def _is_usage(error: Exception) -> bool:
-    module = sys.modules.get("ppl_vae.experiment.config")  # where it is not loaded, nothing was asked for yet
+    module = sys.modules.get(
+        "ppl_vae.experiment.config"
+    )  # where it is not loaded, nothing was asked for yet
     return module is not None and isinstance(error, module.ConfigError)
 
 
 def _said(error: Exception) -> str:
     """The message; an error without one says at least what it is."""
-    return one_line(error.args[0] if isinstance(error, KeyError) and error.args else error) or type(error).__name__
+    return (
+        one_line(error.args[0] if isinstance(error, KeyError) and error.args else error)
+        or type(error).__name__
+    )
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

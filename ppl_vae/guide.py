@@ -22,15 +22,16 @@ _numbers = itertools.count()  # see model.py
 class Guide(PyroModule):
     """An amortised posterior: q(z given x, c) from features of x.
 
-    Missing values (NaN) are set to zero before the encoder; with `missing=True` it is also told which were observed.
-    `columns` and `num_train` say what `fit` trained on, as in `Model`.
-    A plain Pyro guide: it works wherever `Model` does.
+    Missing values (NaN) are set to zero before the encoder; with `missing=True` it is also told
+    which were observed. `columns` and `num_train` say what `fit` trained on, as in `Model`. A plain
+    Pyro guide: it works wherever `Model` does.
 
     Args:
         posterior: One of `posteriors`.
         event_shape: Shape of one datum.
-        encoder: Any module from x to features; None gives an `MLP` of 2 x 256. Covariates and the indicator of what
-            was observed are appended to a vector x, and are further channels of an image x.
+        encoder: Any module from x to features; None gives an `MLP` of 2 x 256. Covariates and the
+            indicator of what was observed are appended to a vector x, and are further channels of
+            an image x.
         context_dim: Number of covariates c; 0 for none.
         missing: Whether the encoder is given the indicator of what was observed.
 
@@ -42,7 +43,8 @@ class Guide(PyroModule):
 
     References:
         Kingma and Welling (2014), Auto-encoding variational Bayes, arXiv:1312.6114, section 2.2;
-        Mattei and Frellsen (2019), MIWAE, arXiv:1812.02633, section 3 (zero imputation in the encoder).
+        Mattei and Frellsen (2019), MIWAE, arXiv:1812.02633, section 3 (zero imputation in the
+        encoder).
 
     Example:
         >>> import torch
@@ -80,10 +82,13 @@ class Guide(PyroModule):
             return pyro.sample("z", self.posterior_at(x, context))
 
     def check(self, x: Tensor, context: Tensor | None = None) -> None:
-        """Raise ValueError unless x has the shape that the guide was made for and context is as declared."""
+        """Raise ValueError unless x has the shape that the guide was made for and context is as
+        declared.
+        """
         if x.shape[1:] != self.event_shape:
             raise ValueError(
-                f"Guide was made for data of shape {tuple(self.event_shape)} and was given {tuple(x.shape[1:])}"
+                f"Guide was made for data of shape {tuple(self.event_shape)} and was given "
+                f"{tuple(x.shape[1:])}"
             )
         check_context(context, self.context_dim, "Guide")
 

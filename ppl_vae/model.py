@@ -14,7 +14,14 @@ from ppl_vae.data.streaming import Rows
 from ppl_vae.families.likelihoods import Likelihood
 from ppl_vae.families.missing import observed_part
 from ppl_vae.families.networks import MLP, at_rest, join, require_module
-from ppl_vae.families.rows import MIXING, example_rows, features_of, kept_buffers, mixes_rows, read_features
+from ppl_vae.families.rows import (
+    MIXING,
+    example_rows,
+    features_of,
+    kept_buffers,
+    mixes_rows,
+    read_features,
+)
 from ppl_vae.runtime.checks import whole_number
 from ppl_vae.runtime.seeding import one_at_a_time, seeded
 
@@ -30,19 +37,23 @@ ROWS_TO_START_FROM = 10_000
 class Model(PyroModule):
     """A VAE's generative model: z ~ p(z given c), x ~ p(x given z, c).
 
-    log p(x, z) = log p(z given c) + sum_i log p(x_i given z, c), the sum over observed elements of x (NaN is missing).
-    `columns` holds the names of the columns of x and context that `fit` trained on, where they had any; data whose
-    columns are named otherwise are refused from then on; `num_train` is the number of its rows, None before.
-    A plain Pyro model: for `pyro.infer.SVI`, `pyro.poutine.trace`, `pyro.infer.Predictive`, `pyro.render_model`.
+    log p(x, z) = log p(z given c) + sum_i log p(x_i given z, c), the sum over observed elements of
+    x (NaN is missing). `columns` holds the names of the columns of x and context that `fit` trained
+    on, where they had any; data whose columns are named otherwise are refused from then on;
+    `num_train` is the number of its rows, None before. A plain Pyro model: for `pyro.infer.SVI`,
+    `pyro.poutine.trace`, `pyro.infer.Predictive`, `pyro.render_model`.
 
     Args:
-        prior: p(z), one of `priors` or any module that returns a distribution with event shape (D,).
+        prior: p(z), one of `priors` or any module that returns a distribution with event shape
+            (D,).
         likelihood: p(x given features), one of `likelihoods`.
-        decoder: Any module from z (and context, appended) to features; None gives an `MLP` of 2 x 256.
+        decoder: Any module from z (and context, appended) to features; None gives an `MLP` of 2 x
+            256.
         context_dim: Number of covariates c; 0 for none.
-        start: Training data, a `Dataset` or what makes one: the likelihood then starts from the marginal of each x_i
-            in them, its scales and dispersions too, and the networks have only to learn what differs between rows.
-            Elements that are never observed are left as they are. Worth nats early in training.
+        start: Training data, a `Dataset` or what makes one: the likelihood then starts from the
+            marginal of each x_i in them, its scales and dispersions too, and the networks have only
+            to learn what differs between rows. Elements that are never observed are left as they
+            are. Worth nats early in training.
 
     Shape:
         x (B, *event), context (B, context_dim); under a particle plate of size K, z is (K, B, D)
@@ -89,9 +100,12 @@ class Model(PyroModule):
             likelihood.start_at(_spread_rows(data).to(device))
         self.prior, self.likelihood, self.decoder = prior, likelihood, decoder
 
-    def forward(self, x: Tensor | None = None, context: Tensor | None = None, *, num_data: int = 1) -> Tensor:
+    def forward(
+        self, x: Tensor | None = None, context: Tensor | None = None, *, num_data: int = 1
+    ) -> Tensor:
         """The Pyro model; without x it generates (`num_data` rows, or one per row of context)."""
-        # Pyro's own validation switch: `fit` and `log_evidence` check the data once, then turn it off for speed.
+        # Pyro's own validation switch: `fit` and `log_evidence` check the data once, then turn it
+        # off for speed.
         if x is not None and torch.distributions.Distribution._validate_args:
             self.check(x, context)
         given = x if x is not None else context
@@ -117,7 +131,9 @@ class Model(PyroModule):
         return features_of(self.decoder, join(z, 1, context=context), z.dim() - 1)
 
     def sample(self, num_samples: int = 1, context: Tensor | None = None) -> Tensor:
-        """Draws of x from the model, (num_samples, *event), or one per row of context; dropout is at rest."""
+        """Draws of x from the model, (num_samples, *event), or one per row of context; dropout is
+        at rest.
+        """
         with one_at_a_time, at_rest(self), torch.no_grad(), pyro.poutine.block():
             return self(context=context, num_data=num_samples)
 
@@ -139,7 +155,9 @@ def _spread_rows(data: Dataset) -> Tensor:
 
 
 def _read_prior(prior: nn.Module, context: Tensor | None) -> int:
-    """The latent dimension, from a dry run; p(z given c) of one row must not depend on another's c."""
+    """The latent dimension, from a dry run; p(z given c) of one row must not depend on another's
+    c.
+    """
     with at_rest(prior), torch.no_grad(), kept_buffers(prior), seeded(0):
         p = prior(context)
         if context is not None and p.batch_shape:

@@ -1,4 +1,5 @@
-"""The two tables that carry the tests: families (by their __all__) and problems with exact log p(x)."""
+"""The two tables that carry the tests: families (by their __all__) and problems with exact log
+p(x)."""
 
 import torch
 
@@ -20,7 +21,9 @@ hidden_dims = [8]
 
 
 def vamp_prior(latent_dim):
-    guide = Guide(posteriors.MeanFieldNormal(latent_dim), (EVENT,), torch.nn.Linear(EVENT, FEATURES))
+    guide = Guide(
+        posteriors.MeanFieldNormal(latent_dim), (EVENT,), torch.nn.Linear(EVENT, FEATURES)
+    )
     return priors.VampPrior(guide, pseudo_inputs=torch.randn(5, EVENT))
 
 
@@ -46,7 +49,11 @@ LIKELIHOODS = {
     "Gaussian": (lambda e: likelihoods.Gaussian(e, scale="feature"), torch.clone, None),
     "Poisson": (likelihoods.Poisson, lambda u: (4 * u).floor(), 1.5),
     "NegativeBinomial": (likelihoods.NegativeBinomial, lambda u: (4 * u).floor(), -1.0),
-    "Categorical": (lambda e: likelihoods.Categorical(e, num_categories=4), lambda u: (4 * u).floor(), 4.0),
+    "Categorical": (
+        lambda e: likelihoods.Categorical(e, num_categories=4),
+        lambda u: (4 * u).floor(),
+        4.0,
+    ),
     "StudentT": (lambda e: likelihoods.StudentT(e, scale="decoder"), torch.clone, None),
 }
 

@@ -1,4 +1,5 @@
-"""Every test starts from the same random stream and draws into memory; what can be compiled here is tried once."""
+"""Every test starts from the same random stream and draws into memory; what can be compiled here is
+tried once."""
 
 import matplotlib
 import pyro

@@ -1,4 +1,5 @@
-"""Annealed importance sampling: unbiased on every bed, forwards and backwards; its two bounds meet and bracket."""
+"""Annealed importance sampling: unbiased on every bed, forwards and backwards; its two bounds meet
+and bracket."""
 
 import numpy as np
 import pyro
@@ -23,24 +24,30 @@ every_problem = pytest.mark.parametrize("problem", PROBLEMS)
 @every_problem
 @pytest.mark.parametrize(("start", "guide_scale"), [("guide", 1.3), ("prior", 1.0)])
 def test_weights_are_unbiased(problem, start, guide_scale):
-    """mean of w over 1000 chains of 5 temperatures is p(x) within 4.5 standard errors (level 2e-4 over 30)."""
+    """mean of w over 1000 chains of 5 temperatures is p(x) within 4.5 standard errors (level 2e-4
+    over 30)."""
     bed = PROBLEMS[problem](3, guide_scale=guide_scale)
     method = AIS(1000, 5, start=start, sampler=SHORT)
     evidence = pv.log_evidence(bed.model, bed.guide, bed.x, method, progress=False)
     relative = np.exp(evidence.log_evidence - bed.log_evidence.numpy()) - 1
     assert (np.abs(relative) < 4.5 * evidence.mc_se).all()
-    plain = pv.log_evidence(bed.model, bed.guide, bed.x, num_particles=1000, proposal=start, progress=False)
+    plain = pv.log_evidence(
+        bed.model, bed.guide, bed.x, num_particles=1000, proposal=start, progress=False
+    )
     assert (evidence.elbo > plain.elbo).all()  # moves bring E log w closer to log p(x)
 
 
 @every_problem
 def test_backward_weights_are_unbiased_from_exact_draws(problem):
-    """mean of 1 / w is 1 / p(x) within 4.5 standard errors (level 1e-4 over 15); the path starts at a wider guide."""
+    """mean of 1 / w is 1 / p(x) within 4.5 standard errors (level 1e-4 over 15); the path starts at
+    a wider guide."""
     bed, wide = PROBLEMS[problem](3), PROBLEMS[problem](3, guide_scale=1.2)
     with pv.seeded(7), pyro.plate("chains", 2000, dim=-2):
         z = pyro.sample("z", bed.guide.posterior(bed.x))
     method = AIS(2000, 5, sampler=SHORT)
-    log_w = method.reverse_log_weights(bed.model, wide.guide, pv.Dataset(bed.x, dtype=bed.x.dtype), {"z": z})
+    log_w = method.reverse_log_weights(
+        bed.model, wide.guide, pv.Dataset(bed.x, dtype=bed.x.dtype), {"z": z}
+    )
     inverse = reduce_log_weights(-log_w.numpy())
     relative = np.exp(inverse.log_evidence + bed.log_evidence.numpy()) - 1
     assert (np.abs(relative) < 4.5 * inverse.mc_se).all()
@@ -58,7 +65,9 @@ def test_one_temperature_is_importance_sampling(start):
 @pytest.mark.parametrize("schedule", ["sigmoid", "linear", "adaptive"])
 def test_an_exact_guide_stays_exact(schedule):
     bed = beds.linear_gaussian(4)
-    evidence = pv.log_evidence(bed.model, bed.guide, bed.x, AIS(30, 6, schedule=schedule, sampler=SHORT))
+    evidence = pv.log_evidence(
+        bed.model, bed.guide, bed.x, AIS(30, 6, schedule=schedule, sampler=SHORT)
+    )
     np.testing.assert_allclose(evidence.log_evidence, bed.log_evidence, atol=1e-9)
 
 
@@ -68,7 +77,8 @@ def test_schedules():
         assert betas.shape == (11, 3)
         assert (betas.diff(dim=0) > 0).all()
         torch.testing.assert_close(betas + betas.flip(0), torch.ones_like(betas))  # symmetric
-    # sd = 1 / (beta + 0.01) has length log((beta + 0.01) / 0.01): equal steps are geometric in beta + 0.01
+    # sd = 1 / (beta + 0.01) has length log((beta + 0.01) / 0.01): equal steps are geometric in beta
+    # + 0.01
     fine = torch.linspace(0, 1, 4001, dtype=torch.float64)[:, None]
     found = even_lengths(fine, 1 / (fine[:-1] + 0.01), 8)
     ratios = (found[1:] + 0.01) / (found[:-1] + 0.01)
@@ -76,7 +86,8 @@ def test_schedules():
 
 
 def test_bidirectional_bounds_meet_and_bracket():
-    """100 experiments of 20 simulated data, 97.5 % one-sided each side: both sides hold in 95 % of them.
+    """100 experiments of 20 simulated data, 97.5 % one-sided each side: both sides hold in 95 % of
+    them.
 
     At least 90 of 100 (level 0.03 at 95 %); the mean gap of all 2000 data below 0.05 nat.
     """
@@ -88,24 +99,30 @@ def test_bidirectional_bounds_meet_and_bracket():
     assert -3 * summary.gap_se < summary.gap < 0.05
     held = 0
     for i in range(0, 2000, 20):
-        part = type(result)(result.lower[i : i + 20], result.upper[i : i + 20], result.data, result.latents)
+        part = type(result)(
+            result.lower[i : i + 20], result.upper[i : i + 20], result.data, result.latents
+        )
         low, high = part.summary().interval()
         held += low < exact[i : i + 20].mean() < high
     assert held >= 90
-    assert summary.lower - 3 * summary.lower_se < exact.mean() < summary.upper + 3 * summary.upper_se
+    assert (
+        summary.lower - 3 * summary.lower_se < exact.mean() < summary.upper + 3 * summary.upper_se
+    )
     assert str(result) == str(summary)
 
 
 def test_a_sharp_decoder_defeats_importance_sampling_and_not_annealing():
-    """sigma = 0.05, ten latents: from the prior by thousands of nats, from a guide 4 sds away by tens; AIS by none.
+    """sigma = 0.05, ten latents: from the prior by thousands of nats, from a guide 4 sds away by
+    tens; AIS by none.
 
-    Annealed: no weight can beat log p(x) by b nats but with probability exp(-b), and the mean error is below 2 nats.
-    """
+    Annealed: no weight can beat log p(x) by b nats but with probability exp(-b), and the mean error
+    is below 2 nats."""
     bed = beds.linear_gaussian(4, latent_dim=10, data_dim=32, noise=0.05, guide_shift=4.0)
     exact = bed.log_evidence.numpy()
     options = {"num_particles": 2000, "progress": False}
     naive, shifted = (
-        pv.log_evidence(bed.model, bed.guide, bed.x, proposal=proposal, **options) for proposal in ("prior", "guide")
+        pv.log_evidence(bed.model, bed.guide, bed.x, proposal=proposal, **options)
+        for proposal in ("prior", "guide")
     )
     assert (naive.log_evidence < exact - 1000).all()
     assert (shifted.log_evidence < exact - 20).all()
@@ -117,7 +134,8 @@ def test_a_sharp_decoder_defeats_importance_sampling_and_not_annealing():
 
 
 def test_from_the_prior_too():
-    """No guide at all, sigma = 0.05: within 10 nats where importance sampling misses by thousands."""
+    """No guide at all, sigma = 0.05: within 10 nats where importance sampling misses by
+    thousands."""
     bed = beds.linear_gaussian(4, latent_dim=4, data_dim=16, noise=0.05)
     method = AIS(30, 60, start="prior", schedule="adaptive", sampler=HMC(1, 0, 6, 0.65))
     annealed = pv.log_evidence(bed.model, bed.guide, bed.x, method, progress=False)
@@ -155,12 +173,17 @@ def test_what_cannot_be_annealed_says_so():
             base = dist.Normal(torch.zeros(len(x), 2), 1.0).to_event(1)
             pyro.sample("z", dist.TransformedDistribution(base, [flow]))
 
-    with pytest.raises(ValueError, match='cannot be evaluated at points that it did not draw.*start="prior"'):
+    with pytest.raises(
+        ValueError, match='cannot be evaluated at points that it did not draw.*start="prior"'
+    ):
         AIS(30, 3).log_weights(model, planar, x)
     assert AIS(30, 3, start="prior").log_weights(model, planar, x).shape == (30, 3)
     with pytest.raises(ValueError, match="needs data whose like are simulated"):
         bdmc(bed.model, bed.guide)
-    with pytest.raises(ValueError, match=r"AIS\(schedule\) is 'cosine'; it must be 'sigmoid', 'linear' or 'adaptive'"):
+    with pytest.raises(
+        ValueError,
+        match=r"AIS\(schedule\) is 'cosine'; it must be 'sigmoid', 'linear' or 'adaptive'",
+    ):
         AIS(schedule="cosine")
     with pytest.raises(ValueError, match=r"AIS\(num_temperatures\) is 0"):
         AIS(num_temperatures=0)
@@ -176,7 +199,9 @@ def test_seeds_chunks_and_the_upper_bound():
     first, again = (pv.log_evidence(model, guide, x, method, progress=False) for _ in range(2))
     assert torch.equal(before, torch.get_rng_state())
     np.testing.assert_array_equal(first.log_evidence, again.log_evidence)
-    chunked = pv.log_evidence(model, guide, x, AIS(30, 4, sampler=SHORT, chunk_size=50), progress=False)
+    chunked = pv.log_evidence(
+        model, guide, x, AIS(30, 4, sampler=SHORT, chunk_size=50), progress=False
+    )
     # independent draws: 4.5 standard errors of 5 differences (level 3e-5)
     z = (first.log_evidence - chunked.log_evidence) / np.hypot(first.mc_se, chunked.mc_se)
     assert (np.abs(z) < 4.5).all()

@@ -14,7 +14,8 @@ ROWS = {"train": range(1000), "test": range(1000, 1300)}
 
 
 def near(found, truth):
-    """A fitted model is as good as the truth but for its parameters: at most 0.1 nats a row worse, in the mean."""
+    """A fitted model is as good as the truth but for its parameters: at most 0.1 nats a row worse,
+    in the mean."""
     loss = (truth - found.log_evidence).mean()
     assert -3 * (truth - found.log_evidence).std() / len(truth) ** 0.5 < loss < 0.1
 
@@ -44,7 +45,9 @@ def test_a_mixture_is_found(likelihood, draw, log_p, name):
     found = pv.baselines(pv.Dataset(x, splits=ROWS), likelihood)
     near(found[f"mixture of 4 independent {name}"], exact_mixture(log_p(x[1000:, None], means)))
     alone = found[f"independent {name}"].log_evidence
-    by_hand = log_p(x[1000:], (x[:1000].sum(0) + 0.5) / (1001 if draw == "binomial" else 1000)).sum(1)
+    by_hand = log_p(x[1000:], (x[:1000].sum(0) + 0.5) / (1001 if draw == "binomial" else 1000)).sum(
+        1
+    )
     np.testing.assert_allclose(alone, by_hand, rtol=1e-3)
 
 
@@ -64,11 +67,14 @@ def test_overdispersed_counts_are_negative_binomials():
     found = pv.baselines(pv.Dataset(x, splits=ROWS), likelihoods.NegativeBinomial)
     near(found["independent negative binomials"], stats.nbinom.logpmf(x[1000:], 2.0, 0.2).sum(1))
     fitted = OverdispersedCounts.fit(x.astype(float)).failures
-    np.testing.assert_allclose(fitted, 2.0, atol=4 * 0.12)  # the ML estimate's standard error is 0.12 at 1,300 rows
+    np.testing.assert_allclose(
+        fitted, 2.0, atol=4 * 0.12
+    )  # the ML estimate's standard error is 0.12 at 1,300 rows
 
 
 def test_factors_are_those_of_scikit_learn_in_the_rows_own_units():
-    """Three features in other units: the density is that of x itself, by the change of variables."""
+    """Three features in other units: the density is that of x itself, by the change of
+    variables."""
     rng = np.random.default_rng(3)
     loadings = rng.normal(size=(2, 6))
     x = (rng.normal(size=(1300, 2)) @ loadings + 0.5 * rng.normal(size=(1300, 6))) * np.array(
@@ -87,7 +93,8 @@ def test_factors_are_those_of_scikit_learn_in_the_rows_own_units():
 
 
 def test_baselines_stand_beside_a_model():
-    """Rows and measure are recognised: linear-Gaussian data, whose own factor analysis comes within sampling error."""
+    """Rows and measure are recognised: linear-Gaussian data, whose own factor analysis comes within
+    sampling error."""
     bed = pv.beds.linear_gaussian(400, 2)
     data = pv.Dataset(bed.x, splits={"train": range(300), "test": range(300, 400)})
     model = pv.log_evidence(bed.model, bed.guide, data.test, num_particles=100)
@@ -95,9 +102,14 @@ def test_baselines_stand_beside_a_model():
     comparison = pv.compare_models({"model": model} | found, reference="model")
     assert comparison.names[0] == "model"
     assert not any("rows it was computed on" in note for note in comparison.notes)
-    with pytest.raises(ValueError, match="a probability of x in one and of a density|of a density of x in one and"):
+    with pytest.raises(
+        ValueError, match="a probability of x in one and of a density|of a density of x in one and"
+    ):
         pv.compare_models(
-            {"a": found["independent normals"], "b": pv.Evidence.exact(np.zeros(100), data.test.x, measure="counting")}
+            {
+                "a": found["independent normals"],
+                "b": pv.Evidence.exact(np.zeros(100), data.test.x, measure="counting"),
+            }
         )
 
 
@@ -114,17 +126,26 @@ def test_scores_of_scikit_learn_are_evidence():
         pv.Evidence.exact(scores, x[1:], measure="lebesgue")
     with pytest.raises(ValueError, match="a finite number for each row"):
         pv.Evidence.exact(np.where(np.arange(60) == 3, np.nan, scores), x, measure="lebesgue")
-    with pytest.raises(ValueError, match="measure is 'density'; it must be one of 'counting', 'lebesgue'"):
+    with pytest.raises(
+        ValueError, match="measure is 'density'; it must be one of 'counting', 'lebesgue'"
+    ):
         pv.Evidence.exact(scores, x, measure="density")
 
 
 def test_incomplete_or_few_rows_are_refused():
     x = np.random.default_rng(0).normal(size=(40, 3))
     x[7, 1] = np.nan
-    with pytest.raises(ValueError, match="x is missing in 1 of 20 rows: baselines take complete rows"):
-        pv.baselines(pv.Dataset(x, splits={"train": range(20), "test": range(20, 40)}), likelihoods.Gaussian)
+    with pytest.raises(
+        ValueError, match="x is missing in 1 of 20 rows: baselines take complete rows"
+    ):
+        pv.baselines(
+            pv.Dataset(x, splits={"train": range(20), "test": range(20, 40)}), likelihoods.Gaussian
+        )
     with pytest.raises(ValueError, match="10 training rows or more; there are 5"):
-        pv.baselines(pv.Dataset(x[10:], splits={"train": range(5), "test": range(20, 30)}), likelihoods.Gaussian)
+        pv.baselines(
+            pv.Dataset(x[10:], splits={"train": range(5), "test": range(20, 30)}),
+            likelihoods.Gaussian,
+        )
 
 
 def test_em_raises_the_likelihood():

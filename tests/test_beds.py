@@ -1,4 +1,5 @@
-"""Test beds: closed forms against independent oracles, and exact guides that leave nothing to chance."""
+"""Test beds: closed forms against independent oracles, and exact guides that leave nothing to
+chance."""
 
 import numpy as np
 import pyro
@@ -18,7 +19,9 @@ BEDS = {
     "rainforth": beds.rainforth,
 }
 every_bed = pytest.mark.parametrize("name", BEDS)
-continuous_bed = pytest.mark.parametrize("name", [name for name in BEDS if name != "discrete_mixture"])
+continuous_bed = pytest.mark.parametrize(
+    "name", [name for name in BEDS if name != "discrete_mixture"]
+)
 
 
 def log_weights(bed, x, num_particles=1, guide=None, seed=0):
@@ -34,10 +37,14 @@ def log_weights(bed, x, num_particles=1, guide=None, seed=0):
 
     with seeded(seed), torch.no_grad():
         drawn = pyro.poutine.trace(under_particles(guide)).get_trace(x)
-        scored = pyro.poutine.trace(pyro.poutine.replay(under_particles(bed.model), drawn)).get_trace(x)
+        scored = pyro.poutine.trace(
+            pyro.poutine.replay(under_particles(bed.model), drawn)
+        ).get_trace(x)
     scored.compute_log_prob()
     drawn.compute_log_prob()
-    total = scored.nodes["x"]["log_prob"] + scored.nodes["z"]["log_prob"] - drawn.nodes["z"]["log_prob"]
+    total = (
+        scored.nodes["x"]["log_prob"] + scored.nodes["z"]["log_prob"] - drawn.nodes["z"]["log_prob"]
+    )
     return total.expand(num_particles, len(x))
 
 
@@ -63,12 +70,15 @@ def test_the_exact_guide_makes_every_log_weight_log_p(name, missing):
 @every_bed
 def test_a_row_with_nothing_observed_has_probability_one(name):
     bed = BEDS[name](num_data=16)
-    torch.testing.assert_close(bed.exact_log_evidence(with_missing(bed))[5].item(), 0.0, rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        bed.exact_log_evidence(with_missing(bed))[5].item(), 0.0, rtol=0, atol=1e-12
+    )
 
 
 @continuous_bed
 def test_the_distorted_guide_is_inexact_and_still_unbiased(name):
-    # mean of exp(log w - log p) is 1; 16 rows x 4000 draws, 4.5 standard errors each (level 1e-4 over all rows)
+    # mean of exp(log w - log p) is 1; 16 rows x 4000 draws, 4.5 standard errors each (level 1e-4
+    # over all rows)
     bed = BEDS[name](num_data=16, guide_scale=1.3, guide_shift=0.2)
     ratios = (log_weights(bed, bed.x, 4000) - bed.log_evidence).exp()
     error = ratios.std(0) / 4000**0.5
@@ -107,13 +117,19 @@ def test_beta_distortion_divides_the_concentration_and_moves_the_mean():
 
 
 def test_mixture_distortion_moves_the_whole_posterior():
-    bed, moved = beds.gaussian_mixture(num_data=8), beds.gaussian_mixture(num_data=8, guide_shift=0.7)
+    bed, moved = (
+        beds.gaussian_mixture(num_data=8),
+        beds.gaussian_mixture(num_data=8, guide_shift=0.7),
+    )
     exact, shifted = bed.guide.posterior(bed.x), moved.guide.posterior(bed.x)
     torch.testing.assert_close(shifted.mean, exact.mean + 0.7 * exact.variance.sqrt())
 
 
 def test_discrete_distortion_tempers_and_tilts_the_log_odds():
-    bed, moved = beds.discrete_mixture(num_data=8), beds.discrete_mixture(num_data=8, guide_scale=2.0, guide_shift=0.5)
+    bed, moved = (
+        beds.discrete_mixture(num_data=8),
+        beds.discrete_mixture(num_data=8, guide_scale=2.0, guide_shift=0.5),
+    )
     odds, tempered = (b.guide.posterior(b.x).logits.diff(dim=-1) for b in (bed, moved))
     torch.testing.assert_close(tempered, odds / 4 - torch.tensor([0.5, 0.0], dtype=torch.float64))
 
@@ -123,7 +139,8 @@ def test_impossible_distortions_are_named():
         beds.linear_gaussian(guide_scale=0.0)
     bed = beds.gamma_poisson(guide_shift=-9.0)
     with pytest.raises(
-        ValueError, match=r"guide_shift=-9.0 moves the posterior mean of row 0 to -.*use a smaller shift"
+        ValueError,
+        match=r"guide_shift=-9.0 moves the posterior mean of row 0 to -.*use a smaller shift",
     ):
         bed.guide(bed.x)
 
@@ -158,7 +175,9 @@ def test_linear_gaussian_drops_missing_rows_of_the_loading():
         seen = ~row.isnan()
         if seen.any():
             part = covariance[seen][:, seen]
-            oracle = stats.multivariate_normal(bed.mean[seen].numpy(), part.numpy()).logpdf(row[seen].numpy())
+            oracle = stats.multivariate_normal(bed.mean[seen].numpy(), part.numpy()).logpdf(
+                row[seen].numpy()
+            )
             assert log_p.item() == pytest.approx(oracle, abs=1e-10)
 
 
@@ -172,7 +191,9 @@ def test_best_mean_field_elbo_is_the_elbo_of_its_guide_and_the_best_there_is():
 
     torch.testing.assert_close(elbo(q_full), bed.best_mean_field_elbo, rtol=0, atol=1e-10)
     for factor, shift in ((1.05, 0.0), (0.95, 0.0), (1.0, 0.05)):
-        worse = torch.distributions.MultivariateNormal(q.mean + shift, torch.diag_embed(q.variance * factor))
+        worse = torch.distributions.MultivariateNormal(
+            q.mean + shift, torch.diag_embed(q.variance * factor)
+        )
         assert (elbo(worse) < bed.best_mean_field_elbo).all()
 
 
@@ -198,15 +219,23 @@ def test_gaussian_mixture_is_sklearns():
     bed = beds.gaussian_mixture()
     means, covariances = bed.model.affine.marginal(*bed.model.moments)
     oracle = sklearn_mixture(bed.model.weights.numpy(), means.numpy(), covariances.numpy())
-    np.testing.assert_allclose(bed.log_evidence, oracle.score_samples(bed.x.numpy()), rtol=0, atol=1e-10)
+    np.testing.assert_allclose(
+        bed.log_evidence, oracle.score_samples(bed.x.numpy()), rtol=0, atol=1e-10
+    )
 
 
 def test_discrete_mixture_is_sklearns_with_its_responsibilities():
     bed = beds.discrete_mixture()
     covariances = torch.diag_embed(bed.model.scales.square())
-    oracle = sklearn_mixture(*(t.numpy() for t in (bed.model.weights, bed.model.means, covariances)))
-    np.testing.assert_allclose(bed.log_evidence, oracle.score_samples(bed.x.numpy()), rtol=0, atol=1e-10)
-    np.testing.assert_allclose(bed.guide.posterior(bed.x).probs, oracle.predict_proba(bed.x.numpy()), atol=1e-10)
+    oracle = sklearn_mixture(
+        *(t.numpy() for t in (bed.model.weights, bed.model.means, covariances))
+    )
+    np.testing.assert_allclose(
+        bed.log_evidence, oracle.score_samples(bed.x.numpy()), rtol=0, atol=1e-10
+    )
+    np.testing.assert_allclose(
+        bed.guide.posterior(bed.x).probs, oracle.predict_proba(bed.x.numpy()), atol=1e-10
+    )
 
 
 def test_gamma_poisson_is_the_negative_binomial():
@@ -226,12 +255,15 @@ def test_beta_bernoulli_is_the_beta_binomial_of_one_sequence():
 
 def test_rainforth_is_a_wider_normal():
     bed = beds.rainforth(num_data=32, latent_dim=3)
-    oracle = stats.multivariate_normal(bed.model.mu.detach().numpy(), 2 * np.eye(3)).logpdf(bed.x.numpy())
+    oracle = stats.multivariate_normal(bed.model.mu.detach().numpy(), 2 * np.eye(3)).logpdf(
+        bed.x.numpy()
+    )
     np.testing.assert_allclose(bed.log_evidence, oracle, rtol=0, atol=1e-10)
 
 
 def test_rainforth_is_near_its_optimum_and_learnable():
-    # 1,000 perturbations of sd 0.01: their root mean square is within 4 of its standard errors, 0.01 / sqrt(2000)
+    # 1,000 perturbations of sd 0.01: their root mean square is within 4 of its standard errors,
+    # 0.01 / sqrt(2000)
     bed = beds.rainforth(num_data=8, latent_dim=20)
     optimum = bed.x.mean(0)
     moved = torch.cat(
@@ -241,14 +273,19 @@ def test_rainforth_is_near_its_optimum_and_learnable():
             (bed.amortised_guide.weight - torch.eye(20) / 2).flatten(),
         ]
     )
-    assert moved.square().mean().sqrt().item() == pytest.approx(0.01, abs=4 * 0.01 / (2 * moved.numel()) ** 0.5)
-    assert torch.equal(beds.rainforth(num_data=8, perturbation=0.0).model.mu, beds.rainforth(num_data=8).x.mean(0))
+    assert moved.square().mean().sqrt().item() == pytest.approx(
+        0.01, abs=4 * 0.01 / (2 * moved.numel()) ** 0.5
+    )
+    assert torch.equal(
+        beds.rainforth(num_data=8, perturbation=0.0).model.mu, beds.rainforth(num_data=8).x.mean(0)
+    )
     assert [name for name, _ in bed.model.named_parameters()] == ["mu"]
     assert not list(bed.guide.parameters())
 
 
 def test_rainforth_toy_guide_bounds_log_p_from_below():
-    # ELBO gap of q = N(., 2/3 I) against N(., I/2) is D/2 (r - 1 - log r) with r = 4/3, plus the perturbed mean's
+    # ELBO gap of q = N(., 2/3 I) against N(., I/2) is D/2 (r - 1 - log r) with r = 4/3, plus the
+    # perturbed mean's
     bed = beds.rainforth(num_data=64, latent_dim=4, perturbation=0.0)
     terms = log_weights(bed, bed.x, 2000, guide=bed.amortised_guide) - bed.log_evidence
     shift = bed.amortised_guide.posterior(bed.x).mean - bed.guide.posterior(bed.x).mean
@@ -264,7 +301,11 @@ def test_one_latent_by_quadrature(name):
 
     def joint(z, row):
         z = torch.tensor([z], dtype=torch.float64)
-        return (bed.model.prior().log_prob(z) + bed.model.likelihood(z).log_prob(row).sum()).exp().item()
+        return (
+            (bed.model.prior().log_prob(z) + bed.model.likelihood(z).log_prob(row).sum())
+            .exp()
+            .item()
+        )
 
     for row, log_p in zip(bed.x, bed.log_evidence, strict=True):
         area, _ = integrate.quad(joint, 1e-12, upper, args=(row,), epsabs=1e-12)
@@ -273,7 +314,11 @@ def test_one_latent_by_quadrature(name):
 
 @every_bed
 def test_one_seed_one_bed(name):
-    first, again, other = BEDS[name](num_data=8), BEDS[name](num_data=8), BEDS[name](num_data=8, seed=1)
+    first, again, other = (
+        BEDS[name](num_data=8),
+        BEDS[name](num_data=8),
+        BEDS[name](num_data=8, seed=1),
+    )
     assert torch.equal(first.x, again.x)
     assert torch.equal(first.log_evidence, again.log_evidence)
     assert not torch.equal(first.x, other.x)
@@ -290,7 +335,8 @@ def test_building_a_bed_leaves_the_global_stream_alone(name):
 
 @every_bed
 def test_the_data_are_from_the_model(name):
-    # E over x of (the model's simulated mean) = mean of the bed's x; 4.5 standard errors, at most 20 features
+    # E over x of (the model's simulated mean) = mean of the bed's x; 4.5 standard errors, at most
+    # 20 features
     bed = BEDS[name](num_data=4000)
     with seeded(0), torch.no_grad():
         simulated = bed.model()

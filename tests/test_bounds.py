@@ -1,4 +1,5 @@
-"""What each bound adds to the ELBO: sized plates, global latents, missing data, penalties, batches."""
+"""What each bound adds to the ELBO: sized plates, global latents, missing data, penalties,
+batches."""
 
 import pyro
 import pyro.distributions as dist
@@ -15,12 +16,15 @@ from ppl_vae.objectives.info_vae import squared_mmd
 from ppl_vae.objectives.mean_field import kl_per_dimension
 
 OF_LOG_WEIGHTS = [name for name, make in OBJECTIVES.items() if make().of_log_weights]
-WITHOUT_DREAMS = [n for n in OF_LOG_WEIGHTS if n not in ("ReweightedWakeSleep", "WakeSleep", "MCEM")]
+WITHOUT_DREAMS = [
+    n for n in OF_LOG_WEIGHTS if n not in ("ReweightedWakeSleep", "WakeSleep", "MCEM")
+]
 
 
 @pytest.mark.parametrize("name", OF_LOG_WEIGHTS)
 def test_missing_data_are_integrated_out(name):
-    """Exact guide: every bound is log p of what was observed, a row without anything observed has 0."""
+    """Exact guide: every bound is log p of what was observed, a row without anything observed has
+    0."""
     bed = beds.linear_gaussian(12)
     x = bed.x.masked_fill(torch.rand(bed.x.shape) < 0.4, float("nan"))
     x[3] = float("nan")
@@ -31,11 +35,14 @@ def test_missing_data_are_integrated_out(name):
 @pytest.mark.parametrize("name", WITHOUT_DREAMS)
 @pytest.mark.parametrize("with_global", [False, True])
 def test_a_sized_plate_multiplies_the_per_datum_bound_and_nothing_else(name, with_global):
-    """Pyro's RenyiELBO takes the scale inside the log-mean-exp; a power mean of scaled weights is no bound."""
+    """Pyro's RenyiELBO takes the scale inside the log-mean-exp; a power mean of scaled weights is
+    no bound."""
     program, x = TwoSites(with_global, size=50), torch.randn(5, 4, dtype=torch.float64)
     objective = OBJECTIVES[name]()
     if with_global and not objective.takes_global:
-        with pytest.raises(ValueError, match="is not defined for latent site 'theta', which lies outside the plate"):
+        with pytest.raises(
+            ValueError, match="is not defined for latent site 'theta', which lies outside the plate"
+        ):
             objective.loss(program.model, program.guide, x)
         return
     with pv.seeded(0):
@@ -58,16 +65,20 @@ def test_a_scale_multiplies_the_loss(name):
 
 
 def test_a_scale_stays_outside_the_logarithm_unlike_pyros():
-    """RenyiELBO under a scale of 8 takes log mean w^8 and lands above log p(x): no bound at all. Ours stays below."""
+    """RenyiELBO under a scale of 8 takes log mean w^8 and lands above log p(x): no bound at all.
+    Ours stays below."""
     bed = beds.linear_gaussian(64, guide_scale=1.7)
     model, guide = (pyro.poutine.scale(program, scale=8.0) for program in (bed.model, bed.guide))
-    theirs = -RenyiELBO(0.0, num_particles=50, vectorize_particles=True, max_plate_nesting=1).loss(model, guide, bed.x)
+    theirs = -RenyiELBO(0.0, num_particles=50, vectorize_particles=True, max_plate_nesting=1).loss(
+        model, guide, bed.x
+    )
     ours, exact = -objectives.Renyi(0.0, 50).loss(model, guide, bed.x), 8 * bed.log_evidence.sum()
     assert ours < exact < theirs
 
 
 def test_a_site_outside_the_plate_does_not_make_the_bound_joint_unlike_pyros():
-    """A `pyro.deterministic` outside the plate makes RenyiELBO want one particle that suits all data at once."""
+    """A `pyro.deterministic` outside the plate makes RenyiELBO want one particle that suits all
+    data at once."""
     bed = beds.linear_gaussian(64, guide_scale=1.7)
 
     def model(x):
@@ -87,8 +98,17 @@ def test_every_objective_trains_and_moves_what_it_should(name):
     objective, data = OBJECTIVES[name](), data_for("Bernoulli", num_data=70)  # a last batch of 6
     groups = {"model": list(model.parameters()), "guide": list(guide.parameters())}
     before = {key: [p.detach().clone() for p in group] for key, group in groups.items()}
-    pv.fit(model, guide, data, objective=objective, training=pv.Training(num_epochs=1, batch_size=16, progress=False))
-    still = {key: all(torch.equal(p, b) for p, b in zip(groups[key], before[key], strict=True)) for key in groups}
+    pv.fit(
+        model,
+        guide,
+        data,
+        objective=objective,
+        training=pv.Training(num_epochs=1, batch_size=16, progress=False),
+    )
+    still = {
+        key: all(torch.equal(p, b) for p, b in zip(groups[key], before[key], strict=True))
+        for key in groups
+    }
     assert still == {"model": objective.is_upper, "guide": False}
 
 
@@ -103,7 +123,9 @@ def test_beta_weighs_the_kl():
     kl = bound(objectives.BetaELBO(0.0)) - bound(objectives.BetaELBO(1.0))
     assert (kl > 0).all()
     torch.testing.assert_close(bound(objectives.BetaELBO(1.0)), bound(objectives.MeanFieldELBO()))
-    torch.testing.assert_close(bound(objectives.BetaELBO(4.0)), bound(objectives.BetaELBO(0.0)) - 4 * kl)
+    torch.testing.assert_close(
+        bound(objectives.BetaELBO(4.0)), bound(objectives.BetaELBO(0.0)) - 4 * kl
+    )
     steered = bound(objectives.BetaELBO(2.0, capacity=0.7))
     torch.testing.assert_close(steered, bound(objectives.BetaELBO(0.0)) - 2 * (kl - 0.7).abs())
 
@@ -119,7 +141,9 @@ def test_free_bits_charge_a_dimension_what_it_carries_or_the_floor():
     torch.testing.assert_close(objective.penalty(terms), expected)
     # no gradient reaches the guide from a KL below the floor
     (gradient,) = torch.autograd.grad(
-        objectives.BetaELBO(free_bits=100.0).penalty(terms).sum(), [guide.encoder.weight], allow_unused=True
+        objectives.BetaELBO(free_bits=100.0).penalty(terms).sum(),
+        [guide.encoder.weight],
+        allow_unused=True,
     )
     assert gradient is None or (gradient == 0).all()
     _, flow = vae(posterior="FlowPosterior")
@@ -128,7 +152,8 @@ def test_free_bits_charge_a_dimension_what_it_carries_or_the_floor():
 
 
 def exact_mmd(shift, variance, other_variance):
-    """Between N(shift, variance I) and N(0, other_variance I): E exp(-|delta|^2 / D) is known for normal delta."""
+    """Between N(shift, variance I) and N(0, other_variance I): E exp(-|delta|^2 / D) is known for
+    normal delta."""
     D = len(shift)
 
     def expected(mean, spread):  # delta ~ N(mean, spread I)
@@ -142,12 +167,21 @@ def exact_mmd(shift, variance, other_variance):
 @pytest.mark.statistical
 @pytest.mark.parametrize("num_particles", [1, 3, 10])
 @pytest.mark.parametrize("num_rows", [2, 8, 20])
-@pytest.mark.parametrize(("slope", "spread", "loc"), [(0.98, 0.2, 0.05), (0.0, 0.1, 0.0), (0.5, 1.5, 1.0)])
+@pytest.mark.parametrize(
+    ("slope", "spread", "loc"), [(0.98, 0.2, 0.05), (0.0, 0.1, 0.0), (0.5, 1.5, 1.0)]
+)
 def test_mmd_of_aggregates_is_its_closed_form(num_particles, num_rows, slope, spread, loc):
-    """x ~ N(0, I), q = N(slope x + loc, spread^2 I): q(z) is normal. Over 100 batches, 4.5 standard errors."""
-    shift, normal = torch.full((2,), loc).double(), torch.distributions.Normal(0.0, torch.ones(()).double())
+    """x ~ N(0, I), q = N(slope x + loc, spread^2 I): q(z) is normal. Over 100 batches, 4.5 standard
+    errors."""
+    shift, normal = (
+        torch.full((2,), loc).double(),
+        torch.distributions.Normal(0.0, torch.ones(()).double()),
+    )
     with pv.seeded(0):
-        rows, noise, y = (normal.sample((100, *s, num_rows, 2)) for s in ((1,), (num_particles,), (num_particles,)))
+        rows, noise, y = (
+            normal.sample((100, *s, num_rows, 2))
+            for s in ((1,), (num_particles,), (num_particles,))
+        )
     draws = torch.vmap(squared_mmd)(slope * rows + shift + spread * noise, y)
     error = (draws.mean() - exact_mmd(shift, slope**2 + spread**2, 1.0)).abs()
     assert error < 4.5 * draws.std() / 100**0.5
@@ -156,7 +190,8 @@ def test_mmd_of_aggregates_is_its_closed_form(num_particles, num_rows, slope, sp
 @pytest.mark.statistical
 @pytest.mark.parametrize("num_particles", [1, 6])
 def test_info_vae_draws_all_sites_of_the_prior_together(num_particles):
-    """z2, then z1 given z2: a guide whose aggregate is that prior has no discrepancy, one that takes z1 alone has."""
+    """z2, then z1 given z2: a guide whose aggregate is that prior has no discrepancy, one that
+    takes z1 alone has."""
     slope, x = 3.0, torch.zeros(12, 1, dtype=torch.float64)
 
     def model(x):
@@ -176,7 +211,9 @@ def test_info_vae_draws_all_sites_of_the_prior_together(num_particles):
     objective = objectives.InfoVAE(1.0, 1.0, num_particles)
     with pv.seeded(0):
         same, other = (
-            torch.stack([objective.discrepancy(objective.terms(model, guide_at(s), x)) for _ in range(60)])
+            torch.stack(
+                [objective.discrepancy(objective.terms(model, guide_at(s), x)) for _ in range(60)]
+            )
             for s in (slope, -slope)
         )
     assert same.mean().abs() < 4.5 * same.std() / 60**0.5
@@ -184,7 +221,8 @@ def test_info_vae_draws_all_sites_of_the_prior_together(num_particles):
 
 
 def test_info_vae_takes_plates_within_a_row():
-    """Latents of a plate inside the data plate are dimensions of a row, not rows: the MMD is that of (K, B, 3 E)."""
+    """Latents of a plate inside the data plate are dimensions of a row, not rows: the MMD is that
+    of (K, B, 3 E)."""
 
     def model(x):
         with pyro.plate("data", len(x), dim=-1):
@@ -209,7 +247,8 @@ def test_info_vae_takes_plates_within_a_row():
 
 
 def test_info_vae_compares_the_aggregate_posterior_and_punishes_collapse():
-    """Narrow q(z given x) whose aggregate is the prior costs nothing; all of them at zero costs a lot."""
+    """Narrow q(z given x) whose aggregate is the prior costs nothing; all of them at zero costs a
+    lot."""
     z = torch.randn(2000, 1)
 
     def guide_at(spread):
@@ -226,7 +265,8 @@ def test_info_vae_compares_the_aggregate_posterior_and_punishes_collapse():
 
     objective = objectives.InfoVAE(alpha=1.0, scale=1.0)
     informative, collapsed = (
-        objective.discrepancy(objective.terms(model, guide_at(spread), z)).item() for spread in (1.0, 0.0)
+        objective.discrepancy(objective.terms(model, guide_at(spread), z)).item()
+        for spread in (1.0, 0.0)
     )
     assert abs(informative) < 0.01
     assert collapsed > 0.2
@@ -237,7 +277,9 @@ def test_info_vae_takes_a_last_batch_of_one_row():
     bound = objectives.InfoVAE().bound(model, guide, data_for("Bernoulli", num_data=1))
     with pv.seeded(0):
         assert (
-            objectives.InfoVAE(0.0, 5.0).discrepancy(objectives.InfoVAE().terms(model, guide, torch.zeros(1, EVENT)))
+            objectives.InfoVAE(0.0, 5.0).discrepancy(
+                objectives.InfoVAE().terms(model, guide, torch.zeros(1, EVENT))
+            )
             <= 0
         )
     assert not bound.isnan().any()
@@ -256,7 +298,9 @@ def test_dreams_need_one_observed_site_of_the_datas_shape():
         with pyro.plate("data", len(x), dim=-1):
             pyro.sample("z", dist.Normal(x.mean(-1), scale.exp()))
 
-    with pytest.raises(ValueError, match=r"one observed site of the first argument's shape \(4, 2\); found 'first'"):
+    with pytest.raises(
+        ValueError, match=r"one observed site of the first argument's shape \(4, 2\); found 'first'"
+    ):
         objectives.WakeSleep().differentiable_loss(model, guide, torch.randn(4, 2))
 
 
@@ -272,5 +316,7 @@ def test_dreams_have_the_datas_holes():
 def test_what_is_no_elbo_is_refused():
     """EnergyDistance trains nothing with a discrete likelihood, and says nothing."""
     model, guide = vae()
-    with pytest.raises(TypeError, match="objective is EnergyDistance; it must be one of ppl_vae.objectives"):
+    with pytest.raises(
+        TypeError, match="objective is EnergyDistance; it must be one of ppl_vae.objectives"
+    ):
         pv.fit(model, guide, torch.zeros(4, EVENT), objective=EnergyDistance())

@@ -1,4 +1,5 @@
-"""Calibration: exact guides pass, wrong ones are caught, and what is caught is as large as it is."""
+"""Calibration: exact guides pass, wrong ones are caught, and what is caught is as large as it
+is."""
 
 import sys
 import warnings
@@ -40,7 +41,9 @@ MANY = GuideDraws(num_samples=200, chunk_size=2_000_000)
 
 def repeated(bed, guide=None, repeats=REPEATS, num_data=NUM_DATA):
     """Independent calibrations from one run: their summaries."""
-    found = calibration(bed.model, guide or bed.guide, bed.x, BATCH, num_data=repeats * num_data, seed=1)
+    found = calibration(
+        bed.model, guide or bed.guide, bed.x, BATCH, num_data=repeats * num_data, seed=1
+    )
     return [replace(found, pit=pit).summary() for pit in np.split(found.pit, repeats)]
 
 
@@ -49,7 +52,7 @@ def flags(summaries, names):
     return np.mean([bool(set(names) & set(summary.flagged)) for summary in summaries])
 
 
-# --- uniformity ------------------------------------------------------------------------------------------------------
+# --- uniformity -----------------------------------------------------------------------------------
 
 
 @pytest.mark.statistical
@@ -61,7 +64,8 @@ def test_p_values_of_uniform_numbers_are_uniform(num_data):
 
 @pytest.mark.statistical
 def test_arviz_p_values_of_uniform_numbers_are_not_uniform():
-    """The trap: never above a half, and below 5 % too often (4,000 samples: more than 4 standard errors, 0.35 %)."""
+    """The trap: never above a half, and below 5 % too often (4,000 samples: more than 4 standard
+    errors, 0.35 %)."""
     p_values = array_stats.uniformity_test(np.random.default_rng(0).uniform(size=(4000, 100)))[0]
     assert p_values.max() < 0.5
     assert (p_values < 0.05).mean() > 0.05 + 4 * np.sqrt(0.05 * 0.95 / 4000)
@@ -78,7 +82,9 @@ def test_the_band_is_the_test():
 
 def test_small_p_values_go_on_below_what_is_simulated():
     values = np.linspace(0.1, 0.9, 1000)
-    expected = 50 * 2 * stats.beta(1, 1000).sf(0.1)  # 50 positions; the smallest value is the most extreme
+    expected = (
+        50 * 2 * stats.beta(1, 1000).sf(0.1)
+    )  # 50 positions; the smallest value is the most extreme
     assert uniformity_p_value(values) == pytest.approx(expected, rel=1e-6)
 
 
@@ -97,14 +103,22 @@ def test_holm_is_its_definition():
     assert np.allclose(holm(p_values), [0.09, 0.05, 0.09, 0.08, 0.9])
 
 
-# --- ranks -----------------------------------------------------------------------------------------------------------
+# --- ranks ----------------------------------------------------------------------------------------
 
 
 def test_the_gaps_between_draws_are_filled_and_ties_shared():
     draws = torch.tensor([1.0, 2.0, 2.0, 4.0])[:, None, None]
-    for truth, low, high in ((0.0, 0, 1), (3.0, 3, 4), (5.0, 4, 5), (2.0, 1, 4)):  # a tie with two draws: three places
+    for truth, low, high in (
+        (0.0, 0, 1),
+        (3.0, 3, 4),
+        (5.0, 4, 5),
+        (2.0, 1, 4),
+    ):  # a tie with two draws: three places
         values = torch.cat([torch.tensor([[[truth]]]), draws])
-        ends = [weighted_pit(values, torch.zeros(4, 1), torch.tensor([[u]]))[0].item() for u in (0.0, 1.0)]
+        ends = [
+            weighted_pit(values, torch.zeros(4, 1), torch.tensor([[u]]))[0].item()
+            for u in (0.0, 1.0)
+        ]
         assert np.allclose(ends, [low / 5, high / 5])
 
 
@@ -118,7 +132,8 @@ def test_weighted_draws_count_as_many_as_they_are_worth():
 
 
 def test_draws_that_alternate_around_the_mean_are_thinned():
-    """Their mean is known well, their distance from it hardly moves; independent draws are all kept."""
+    """Their mean is known well, their distance from it hardly moves; independent draws are all
+    kept."""
     random = torch.Generator().manual_seed(0)
     noise = torch.randn(400, 4, 5, 1, generator=random, dtype=torch.float64)
     log_size = torch.zeros_like(noise)
@@ -134,12 +149,13 @@ def test_draws_that_alternate_around_the_mean_are_thinned():
     assert np.median(chains.ess()) > 1600  # by the means alone, more than there are draws
 
 
-# --- what must pass --------------------------------------------------------------------------------------------------
+# --- what must pass -------------------------------------------------------------------------------
 
 
 @pytest.mark.statistical
 def test_the_exact_guide_passes_and_its_p_values_are_uniform():
-    """200 repeats; each quantity at level 0.001. After Holm's correction at most 5 % are flagged (+ 4 se)."""
+    """200 repeats; each quantity at level 0.001. After Holm's correction at most 5 % are flagged (+
+    4 se)."""
     summaries = repeated(beds.linear_gaussian(), repeats=200, num_data=200)
     for p_values in np.stack([summary.p_value for summary in summaries], axis=1):
         assert stats.kstest(p_values, "uniform").pvalue > 0.001
@@ -166,7 +182,8 @@ def test_every_exact_guide_passes(bed):
 
 @pytest.mark.statistical
 def test_holes_of_the_data_are_imitated():
-    """The exact guide knows of them, and passes at level 0.001; the guide of complete data does not know."""
+    """The exact guide knows of them, and passes at level 0.001; the guide of complete data does not
+    know."""
     bed = beds.linear_gaussian(num_data=50)
     x = bed.x.clone()
     x[::2, :4] = torch.nan
@@ -176,15 +193,26 @@ def test_holes_of_the_data_are_imitated():
             return bed.guide(x.nan_to_num(nan=0.0))
 
     assert calibration(bed.model, bed.guide, x, BATCH, num_data=2000).summary(0.001).flagged == ()
-    assert calibration(bed.model, Filled(), x, BATCH, num_data=2000).summary(0.001).verdict.startswith("fail")
+    assert (
+        calibration(bed.model, Filled(), x, BATCH, num_data=2000)
+        .summary(0.001)
+        .verdict.startswith("fail")
+    )
 
 
 @pytest.mark.statistical
 def test_a_model_with_covariates_passes_by_hmc_from_a_poor_guide():
     """Level 0.001. Covariates and holes are those of the data; the untrained guide itself fails."""
     with pv.seeded(0):
-        guide = pv.Guide(pv.posteriors.MeanFieldNormal(2), EVENT, torch.nn.Identity(), context_dim=1)
-        model = pv.Model(pv.priors.StandardNormal(2), pv.likelihoods.Gaussian(EVENT), torch.nn.Tanh(), context_dim=1)
+        guide = pv.Guide(
+            pv.posteriors.MeanFieldNormal(2), EVENT, torch.nn.Identity(), context_dim=1
+        )
+        model = pv.Model(
+            pv.priors.StandardNormal(2),
+            pv.likelihoods.Gaussian(EVENT),
+            torch.nn.Tanh(),
+            context_dim=1,
+        )
     x = data_for("Gaussian")
     x[::3, 0] = torch.nan
     data, model, guide = (
@@ -194,7 +222,11 @@ def test_a_model_with_covariates_passes_by_hmc_from_a_poor_guide():
     )
     method = HMCDraws(HMC(24, 40, num_leapfrog=4), chunk_size=10_000)
     assert calibration(model, guide, data, method, num_data=250).summary(0.001).flagged == ()
-    assert calibration(model, guide, data, BATCH, num_data=250).summary(0.001).verdict.startswith("fail")
+    assert (
+        calibration(model, guide, data, BATCH, num_data=250)
+        .summary(0.001)
+        .verdict.startswith("fail")
+    )
 
 
 @pytest.mark.statistical
@@ -206,7 +238,9 @@ def test_weights_and_hmc_repair_a_guide_that_is_too_wide():
         ImportanceDraws(200, chunk_size=500_000),
         HMCDraws(HMC(50, 50, num_leapfrog=3), chunk_size=10_000),
     ]
-    plain, weighted, sampled = (calibration(bed.model, bed.guide, bed.x, method, num_data=2000) for method in methods)
+    plain, weighted, sampled = (
+        calibration(bed.model, bed.guide, bed.x, method, num_data=2000) for method in methods
+    )
     assert plain.summary(0.001).verdict.startswith("fail: z[")
     assert weighted.summary(0.001).flagged == sampled.summary(0.001).flagged == ()
     # E[w]^2 / E[w^2] of one dimension is sqrt(2 s^2 - 1) / s^2
@@ -222,7 +256,7 @@ def test_too_few_weighted_draws_of_a_narrow_guide_fail():
     assert few.summary(0.001).verdict.startswith("fail: z[")
 
 
-# --- what must be caught ---------------------------------------------------------------------------------------------
+# --- what must be caught --------------------------------------------------------------------------
 
 WRONG = {
     "draws too narrow": {"guide_scale": 0.7},
@@ -253,13 +287,17 @@ def test_the_size_of_the_error_is_told(error):
 
 @pytest.mark.statistical
 def test_coverage_is_the_closed_form():
-    """Central: 2 Phi(s a) - 1; highest-density: chi2_2(s^2 c). 4.5 binomial standard errors (level 1e-4 in all)."""
+    """Central: 2 Phi(s a) - 1; highest-density: chi2_2(s^2 c). 4.5 binomial standard errors (level
+    1e-4 in all)."""
     bed = beds.linear_gaussian(guide_scale=0.7)
     found = calibration(bed.model, bed.guide, bed.x, MANY, num_data=3000)
     levels = np.array([0.5, 0.8, 0.95])
     central = 2 * stats.norm.cdf(0.7 * stats.norm.isf((1 - levels) / 2)) - 1
     regions = stats.chi2(2).cdf(0.7**2 * stats.chi2(2).ppf(levels))
-    for seen, expected in ((found.coverage(levels)[:, :2], central[:, None]), (found.hpd_coverage(levels), regions)):
+    for seen, expected in (
+        (found.coverage(levels)[:, :2], central[:, None]),
+        (found.hpd_coverage(levels), regions),
+    ):
         errors = (seen - expected) / np.sqrt(expected * (1 - expected) / 3000)
         assert np.abs(errors).max() < 4.5
     summary = found.summary()
@@ -269,7 +307,9 @@ def test_coverage_is_the_closed_form():
 
 def correlated():
     """z given x with correlation -0.8 in two dimensions."""
-    affine = beds.Affine(torch.tensor([[2.0, 2.0]]).double(), torch.zeros(1).double(), torch.ones(1).double())
+    affine = beds.Affine(
+        torch.tensor([[2.0, 2.0]]).double(), torch.zeros(1).double(), torch.ones(1).double()
+    )
     bed = beds.linear_gaussian_at(torch.zeros(1, 1).double(), affine)
     covariance = bed.posterior_covariance[0]
     assert covariance[0, 1] / covariance[0, 0] == pytest.approx(-0.8)
@@ -277,19 +317,23 @@ def correlated():
 
 
 def with_exact_marginals(bed):
-    """The mean-field guide whose marginals are the posterior's, not the one that maximises the ELBO."""
+    """The mean-field guide whose marginals are the posterior's, not the one that maximises the
+    ELBO."""
 
     def guide(x, context=None):
         mean, covariance = bed.model.posterior(x)
         with pyro.plate("data", len(x), dim=-1):
-            pyro.sample("z", dist.Normal(mean, covariance.diagonal(dim1=-2, dim2=-1).sqrt()).to_event(1))
+            pyro.sample(
+                "z", dist.Normal(mean, covariance.diagonal(dim1=-2, dim2=-1).sqrt()).to_event(1)
+            )
 
     return guide
 
 
 @pytest.mark.statistical
 def test_missed_correlations_are_caught_by_regions_and_not_by_marginals():
-    """Marginals are flagged as often as by chance (5 % after Holm + 4 se); regions and log joint tell."""
+    """Marginals are flagged as often as by chance (5 % after Holm + 4 se); regions and log joint
+    tell."""
     bed = correlated()
     summaries = repeated(bed, with_exact_marginals(bed))
     assert flags(summaries, ["z[0]", "z[1]"]) < 0.05 + 4 * (0.05 * 0.95 / REPEATS) ** 0.5
@@ -325,11 +369,13 @@ def test_the_prior_as_guide_is_caught_by_the_log_joint_alone():
 def test_an_error_that_is_seen_and_small_is_a_look():
     pit = stats.norm.cdf(stats.norm.ppf((np.arange(20_000)[:, None] + 0.5) / 20_000) + 0.05)
     found = calibration(*OWN, num_data=5)
-    summary = replace(found, pit=pit, names=("z",), shapes={"z": ()}, num_effective=np.ones(20_000)).summary()
+    summary = replace(
+        found, pit=pit, names=("z",), shapes={"z": ()}, num_effective=np.ones(20_000)
+    ).summary()
     assert summary.verdict == "look: z departs from uniform: draws 0.05 sd too low"
 
 
-# --- the user's own programs -----------------------------------------------------------------------------------------
+# --- the user's own programs ----------------------------------------------------------------------
 
 
 def counts(x, context=None):
@@ -352,7 +398,10 @@ OWN = counts, counts_guide, torch.zeros(10, 1, dtype=torch.float64), BATCH
 @pytest.mark.statistical
 def test_any_sites_any_shapes_and_quantities_of_the_users_own():
     """The guide is exact: level 0.001. A quantity may look at x."""
-    quantities = {"surplus": lambda z, x: z["size"] - x[..., 0], "corner": lambda z, x: z["profile"][..., 0, 0].exp()}
+    quantities = {
+        "surplus": lambda z, x: z["size"] - x[..., 0],
+        "corner": lambda z, x: z["profile"][..., 0, 0].exp(),
+    }
     found = calibration(*OWN, num_data=2000, quantities=quantities)
     assert found.names[:3] == ("size", "profile[0, 0]", "profile[0, 1]")
     assert found.names[7:] == ("log_joint", "hpd", "norm", "surplus", "corner")
@@ -365,27 +414,36 @@ def test_any_sites_any_shapes_and_quantities_of_the_users_own():
 
 def test_what_cannot_be_calibrated_says_so():
     bed, x = beds.linear_gaussian(), OWN[2]
-    with pytest.raises(ValueError, match="a program of one's own needs data whose like are simulated"):
+    with pytest.raises(
+        ValueError, match="a program of one's own needs data whose like are simulated"
+    ):
         calibration(bed.model, bed.guide)
     with pytest.raises(ValueError, match="quantity 'bad' is NaN at"):
         calibration(*OWN, num_data=5, quantities={"bad": lambda z, x: z["size"] * torch.nan})
-    with pytest.raises(ValueError, match=r"quantity 'bad' has shape \(\): f\(z, x\) must return \(31, 5\)"):
+    with pytest.raises(
+        ValueError, match=r"quantity 'bad' has shape \(\): f\(z, x\) must return \(31, 5\)"
+    ):
         calibration(*OWN, num_data=5, quantities={"bad": lambda z, x: z["size"].sum()})
     with pytest.raises(ValueError, match="the name 'norm' is taken"):
         calibration(*OWN, num_data=5, quantities={"norm": lambda z, x: z["size"]})
     with pytest.raises(ValueError, match="num_particles is 0"):
         GuideDraws(num_samples=0)
     for num_data in (0, 1, -5, 2.5):
-        with pytest.raises(ValueError, match=f"num_data is {num_data}; it must be a whole number, at least 2"):
+        with pytest.raises(
+            ValueError, match=f"num_data is {num_data}; it must be a whole number, at least 2"
+        ):
             calibration(*OWN[:3], num_data=num_data)
     with pytest.raises(ValueError, match="quantity 'bad' returned a ndarray: f"):
         calibration(*OWN, num_data=5, quantities={"bad": lambda z, x: z["size"].numpy()})
     for method in ("hmc", GuideDraws):
         with pytest.raises(
-            ValueError, match=r"method is .*; it must be GuideDraws\(\), ImportanceDraws\(\) or HMCDraws"
+            ValueError,
+            match=r"method is .*; it must be GuideDraws\(\), ImportanceDraws\(\) or HMCDraws",
         ):
             calibration(*OWN[:3], method)
-    with pytest.raises(ValueError, match=r"progress was given beside method=GuideDraws\(.*\): set it in method"):
+    with pytest.raises(
+        ValueError, match=r"progress was given beside method=GuideDraws\(.*\): set it in method"
+    ):
         calibration(*OWN, progress=False)
 
     def shared(x, context=None):
@@ -419,26 +477,33 @@ def test_a_guide_without_a_density_elsewhere_has_no_regions_and_no_weights():
         calibration(model, guide, x, ImportanceDraws(20), num_data=50)
 
 
-# --- one seed, modes, words ------------------------------------------------------------------------------------------
+# --- one seed, modes, words -----------------------------------------------------------------------
 
 
 def test_the_seed_alone_decides_and_methods_share_the_data():
     bed = beds.linear_gaussian()
     model, guide = vae()
     state = torch.get_rng_state()
-    plain, again, other = (calibration(bed.model, bed.guide, bed.x, BATCH, num_data=50, seed=s) for s in (3, 3, 4))
+    plain, again, other = (
+        calibration(bed.model, bed.guide, bed.x, BATCH, num_data=50, seed=s) for s in (3, 3, 4)
+    )
     assert torch.equal(torch.get_rng_state(), state)
     assert np.array_equal(plain.pit, again.pit)
     assert not np.array_equal(plain.pit, other.pit)
-    # the exact guide's weights are equal, so that nothing differs if the data and the draws are the same
-    weighted = calibration(bed.model, bed.guide, bed.x, ImportanceDraws(30, chunk_size=10**6), num_data=50, seed=3)
+    # the exact guide's weights are equal, so that nothing differs if the data and the draws are the
+    # same
+    weighted = calibration(
+        bed.model, bed.guide, bed.x, ImportanceDraws(30, chunk_size=10**6), num_data=50, seed=3
+    )
     assert np.allclose(weighted.pit, plain.pit)
     model.train()
     assert calibration(model, guide, method=GuideDraws(10), num_data=20).pit.shape == (20, 5)
     assert model.training
 
 
-@pytest.mark.parametrize("given", [{"method": GuideDraws(20, progress=False)}, {"num_samples": 20, "progress": False}])
+@pytest.mark.parametrize(
+    "given", [{"method": GuideDraws(20, progress=False)}, {"num_samples": 20, "progress": False}]
+)
 def test_the_bar_can_be_silenced(given, monkeypatch):
     bars, module = [], sys.modules[calibration.__module__]
     monkeypatch.setattr(module, "tqdm", lambda **options: bars.append(options) or tqdm(**options))
@@ -463,13 +528,18 @@ def test_words_name_the_worst_and_count_the_rest():
     found = calibration(bed.model, bed.guide, bed.x, BATCH, num_data=300)
     text, summary = str(found), found.summary()
     worst = found.names[summary.p_value[:12].argmin()]
-    assert text.splitlines()[-1].startswith(f"fail: {worst} and 11 more depart from uniform: draws too narrow")
+    assert text.splitlines()[-1].startswith(
+        f"fail: {worst} and 11 more depart from uniform: draws too narrow"
+    )
     assert "7 more latent dimensions have larger p" in text
-    assert "300 simulated data, GuideDraws(num_samples=30): worth 30 independent draws per datum" in text
+    assert (
+        "300 simulated data, GuideDraws(num_samples=30): worth 30 independent draws per datum"
+        in text
+    )
     assert set(summary.flagged) >= {"hpd", "log_joint"}
 
 
-# --- the tree and the pictures ---------------------------------------------------------------------------------------
+# --- the tree and the pictures --------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -517,7 +587,9 @@ def test_the_picture_has_a_line_for_each_and_a_band_for_all(found):
     both = plot_calibration({"guide": found, "again": found})
     assert both.shape == (2, 4)
     assert both[1, 0].get_ylabel() == "again\nECDF − uniform"
-    with pytest.raises(ValueError, match="axes holds 4 Axes: plot_calibration draws on 4 for each of 2"):
+    with pytest.raises(
+        ValueError, match="axes holds 4 Axes: plot_calibration draws on 4 for each of 2"
+    ):
         plot_calibration({"a": found, "b": found}, axes=axes)
 
 
@@ -526,26 +598,36 @@ def test_of_fifty_latents_the_worst_are_named():
     pit[:, 7] **= 2
     names = (*(f"z[{i}]" for i in range(50)), "log_joint", "hpd")
     found = replace(calibration(*OWN, num_data=5), pit=pit, names=names, shapes={"z": (50,)})
-    legends = [[text.get_text() for text in ax.get_legend().get_texts()] for ax in plot_calibration(found)[0]]
+    legends = [
+        [text.get_text() for text in ax.get_legend().get_texts()]
+        for ax in plot_calibration(found)[0]
+    ]
     assert legends[0] == ["z[7]", "49 more"]
 
 
-# --- guide against truth ---------------------------------------------------------------------------------------------
+# --- guide against truth --------------------------------------------------------------------------
 
 
 @pytest.mark.statistical
 def test_errors_of_a_normal_guide_are_the_closed_forms():
-    """4.5 standard errors of means and sds over 2000 draws, the chains' included (level 2e-4 over 20)."""
+    """4.5 standard errors of means and sds over 2000 draws, the chains' included (level 2e-4 over
+    20)."""
     scale, shift = 0.7, 0.5
     bed = beds.linear_gaussian(num_data=10, guide_scale=scale, guide_shift=shift)
     errors = guide_errors(bed.model, bed.guide, bed.x, sampler=HMC(500, 100, num_leapfrog=3))
     assert errors.converged.all()
-    assert np.abs(errors.shift - shift).max() < 4.5 * np.sqrt(scale**2 / 2000 + 1 / errors.ess).max()
+    assert (
+        np.abs(errors.shift - shift).max() < 4.5 * np.sqrt(scale**2 / 2000 + 1 / errors.ess).max()
+    )
     assert np.abs(errors.sd_ratio - scale).max() < 4.5 * scale * (1 / 4000 + 1 / 1000) ** 0.5
-    distance = stats.foldnorm(shift / (1 - scale), scale=1 - scale).mean()  # E |shift + (1 - scale) z|
+    distance = stats.foldnorm(
+        shift / (1 - scale), scale=1 - scale
+    ).mean()  # E |shift + (1 - scale) z|
     assert errors.wasserstein.mean() == pytest.approx(distance, abs=0.03)
     q, p = (draws["z"][..., 3, 1].ravel() for draws in (errors.guide, errors.posterior))
-    assert errors.wasserstein[3, 1] * p.std(ddof=1) == pytest.approx(stats.wasserstein_distance(q, p))
+    assert errors.wasserstein[3, 1] * p.std(ddof=1) == pytest.approx(
+        stats.wasserstein_distance(q, p)
+    )
 
 
 @pytest.mark.statistical
@@ -553,12 +635,16 @@ def test_what_chance_makes_of_the_distance():
     """Mean over 400 pairs of 500 normal draws, to 4 standard errors."""
     draws = np.sort(np.random.default_rng(0).normal(size=(2, 400, 500)))
     distance = np.abs(draws[0] - draws[1]).mean(-1)
-    assert BY_CHANCE * (2 / 500) ** 0.5 == pytest.approx(distance.mean(), abs=4 * distance.std() / 20)
+    assert BY_CHANCE * (2 / 500) ** 0.5 == pytest.approx(
+        distance.mean(), abs=4 * distance.std() / 20
+    )
 
 
 def test_chains_that_have_not_converged_are_left_out():
     bed = beds.linear_gaussian(num_data=2)
-    errors = guide_errors(bed.model, bed.guide, bed.x, sampler=HMC(8, 0, num_leapfrog=1), num_chains=2)
+    errors = guide_errors(
+        bed.model, bed.guide, bed.x, sampler=HMC(8, 0, num_leapfrog=1), num_chains=2
+    )
     assert not errors.converged.any()
     assert "the chains have not converged for 4 of 4: left out" in str(errors)
     some = replace(errors, r_hat=np.array([[1.0, 1.2], [1.0, 1.0]]), ess=np.full((2, 2), 500.0))
@@ -572,24 +658,36 @@ def test_arviz_draws_the_guide_beside_hmc(tmp_path):
 
     bed = beds.linear_gaussian(num_data=2)
     data = pv.Dataset(bed.x, datum_names=["one", "two"], dtype=torch.float64)
-    errors = guide_errors(bed.model, bed.mean_field_guide, data, sampler=HMC(100, 50, num_leapfrog=3))
+    errors = guide_errors(
+        bed.model, bed.mean_field_guide, data, sampler=HMC(100, 50, num_leapfrog=3)
+    )
     tree, trees = errors.to_datatree(), errors.trees()
     assert set(tree.children) == {"posterior", "guide", "guide_errors"}
     assert tree.guide.z.dims == tree.posterior.z.dims == ("chain", "draw", "datum", "latent")
     assert np.array_equal(tree.guide_errors.sd_ratio.sel(datum="two"), errors.sd_ratio[1])
     plot_rank(tree, coords={"datum": "one"}, backend="matplotlib")
     plot_forest(trees, combined=True, backend="matplotlib")
-    over = {"facet_dims": ["__variable__", "latent"], "aes": {"color": ["model"], "overlay": ["chain"]}}
+    over = {
+        "facet_dims": ["__variable__", "latent"],
+        "aes": {"color": ["model"], "overlay": ["chain"]},
+    }
     plot_pair(trees, coords={"datum": "one"}, backend="matplotlib", **over)
-    contours = {"aes_by_visuals": {"contour": ["color"]}, "visuals": {"scatter": False, "contour": True}}
-    plot_pair(trees, coords={"datum": "one"}, backend="matplotlib", **over, **contours).add_legend("model")
+    contours = {
+        "aes_by_visuals": {"contour": ["color"]},
+        "visuals": {"scatter": False, "contour": True},
+    }
+    plot_pair(trees, coords={"datum": "one"}, backend="matplotlib", **over, **contours).add_legend(
+        "model"
+    )
     plot_pair(tree, group="guide", coords={"datum": "one"}, backend="matplotlib")
     plt.close("all")
     tree.to_netcdf(tmp_path / "tree.nc")
     with xr.open_datatree(tmp_path / "tree.nc") as read:
         xr.testing.assert_identical(tree, read.load())
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*(Zarr V3|Zarr format 3) specification")  # text labels: zarr's own
+        warnings.filterwarnings(
+            "ignore", message=".*(Zarr V3|Zarr format 3) specification"
+        )  # text labels: zarr's own
         tree.to_zarr(tmp_path / "tree.zarr", consolidated=False)
         with xr.open_datatree(tmp_path / "tree.zarr", engine="zarr", consolidated=False) as read:
             xr.testing.assert_identical(tree, read.load())

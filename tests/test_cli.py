@@ -1,4 +1,5 @@
-"""The command line: every command does what it says, every error is one line, and help loads nothing."""
+"""The command line: every command does what it says, every error is one line, and help loads
+nothing."""
 
 import json
 import re
@@ -69,7 +70,7 @@ def lasting(folder):
     return {name: value for name, value in metrics.items() if name not in TIMES}
 
 
-# --- help ------------------------------------------------------------------------------------------------------------
+# --- help -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("command", ["fit", "evaluate", "sample", "data", "demo"])
@@ -92,7 +93,9 @@ print(sorted({"torch", "pyro", "arviz", "sklearn", "numpy", "matplotlib"} & set(
 
 
 def test_version_and_module():
-    done = subprocess.run([sys.executable, "-m", "ppl_vae", "--version"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "ppl_vae", "--version"], capture_output=True, text=True, check=True
+    )
     assert re.fullmatch(r"ppl-vae \d+\.\d+\S*\n", done.stdout)
 
 
@@ -102,7 +105,7 @@ def test_no_command_shows_help():
     assert "Commands:" in result.stdout
 
 
-# --- fit -------------------------------------------------------------------------------------------------------------
+# --- fit ------------------------------------------------------------------------------------------
 
 
 def test_fit_ends_with_a_table(finished):
@@ -112,11 +115,20 @@ def test_fit_ends_with_a_table(finished):
     sign = "" if metrics["share_estimate"] == 1 else " >="
     names = {"ELBO": "elbo", f"log p\\(x\\){sign}": "log_evidence", "KL\\(q \\|\\| p\\)": "kl"}
     for name, key in names.items():
-        assert re.search(rf"^  {name} +{metrics[key]:.3f}  nats per datum$", result.stdout, re.MULTILINE), name
-    known = {"data": f"{metrics['data_se']:.3f}", "Monte Carlo": "unknown.*" if sign else f"{metrics['mc_se']:.3f}"}
+        assert re.search(
+            rf"^  {name} +{metrics[key]:.3f}  nats per datum$", result.stdout, re.MULTILINE
+        ), name
+    known = {
+        "data": f"{metrics['data_se']:.3f}",
+        "Monte Carlo": "unknown.*" if sign else f"{metrics['mc_se']:.3f}",
+    }
     for name, value in known.items():
-        assert re.search(rf"^    {name} standard error +{value}$", result.stdout, re.MULTILINE), name
-    assert re.search(rf"^  active units +{metrics['active_units']}  of 2$", result.stdout, re.MULTILINE)
+        assert re.search(rf"^    {name} standard error +{value}$", result.stdout, re.MULTILINE), (
+            name
+        )
+    assert re.search(
+        rf"^  active units +{metrics['active_units']}  of 2$", result.stdout, re.MULTILINE
+    )
     assert f"files in {folder}:" in result.stdout
     assert "k-hat" in result.stdout
 
@@ -138,14 +150,39 @@ def test_a_warm_up_without_an_end_is_said(small, tmp_path):
 
 
 def test_flags_and_set_change_the_file(small, tmp_path):
-    flags = ["--prior", "StandardNormal", "--latent-dim", 3, "--num-epochs", 1, "--seed", 4, "--batch-size", 99]
-    sets = ["--set", "encoder.activation=Tanh", "--set", "decoder.hidden_dims=[4, 4]", "--learning-rate", 0.01]
+    flags = [
+        "--prior",
+        "StandardNormal",
+        "--latent-dim",
+        3,
+        "--num-epochs",
+        1,
+        "--seed",
+        4,
+        "--batch-size",
+        99,
+    ]
+    sets = [
+        "--set",
+        "encoder.activation=Tanh",
+        "--set",
+        "decoder.hidden_dims=[4, 4]",
+        "--learning-rate",
+        0.01,
+    ]
     assert call("fit", small, "--output", tmp_path / "run", *flags, *sets).exit_code == 0
     config = read_config(tmp_path / "run" / "config.toml")
-    assert (config.prior.name, config.prior.keywords, config.latent_dim) == ("StandardNormal", {}, 3)
+    assert (config.prior.name, config.prior.keywords, config.latent_dim) == (
+        "StandardNormal",
+        {},
+        3,
+    )
     assert config.encoder.keywords["activation"] == "Tanh"
     assert config.decoder.keywords["hidden_dims"] == [4, 4]
-    settings = {name: config.training.keywords[name] for name in ("num_epochs", "seed", "batch_size", "learning_rate")}
+    settings = {
+        name: config.training.keywords[name]
+        for name in ("num_epochs", "seed", "batch_size", "learning_rate")
+    }
     assert settings == {"num_epochs": 1, "seed": 4, "batch_size": 99, "learning_rate": 0.01}
 
 
@@ -184,7 +221,7 @@ def test_another_configuration_is_refused(finished, small):
     assert "holds another run (training.seed is 0, not 9)" in error
 
 
-# --- errors ----------------------------------------------------------------------------------------------------------
+# --- errors ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -192,7 +229,10 @@ def test_another_configuration_is_refused(finished, small):
     [
         (["--nonsense"], "No such option: --nonsense"),
         (["--set", "training.num_epochs"], "is not KEY=VALUE"),
-        (["--set", "prior.pseudo_input=3"], "VampPrior takes no 'pseudo_input': did you mean pseudo_inputs?"),
+        (
+            ["--set", "prior.pseudo_input=3"],
+            "VampPrior takes no 'pseudo_input': did you mean pseudo_inputs?",
+        ),
         (["--prior", "Vamp"], "Allowed: FlowPrior, "),
         (["--data", "digit"], "'digit' is neither a file nor one of digits"),
         (["--num-epochs", "many"], "Invalid value for '--num-epochs'"),
@@ -211,7 +251,8 @@ def test_true_is_true_in_either_language(small, tmp_path, value):
 def test_of_many_processes_the_first_says_what_all_would(small, tmp_path, monkeypatch):
     """All fail; what went wrong in one alone, that one says."""
     wrong, grey = (
-        ["fit", *rest, "-q", "--output", tmp_path] for rest in ([small, "--prior", "V"], ["--data", "digits"])
+        ["fit", *rest, "-q", "--output", tmp_path]
+        for rest in ([small, "--prior", "V"], ["--data", "digits"])
     )
     monkeypatch.setenv("LOCAL_RANK", "0")
     assert "Allowed: FlowPrior" in one_error(call(*wrong), 2)
@@ -229,7 +270,10 @@ def test_no_data_set_is_bad_usage(tmp_path):
 def test_bad_toml_names_file_and_line(tmp_path):
     path = tmp_path / "bad.toml"
     path.write_text('[data]\nname = "digits\n')
-    assert re.search(r"bad\.toml: no valid TOML: .*line 2", one_error(call("fit", path, "-o", tmp_path / "run"), 2))
+    assert re.search(
+        r"bad\.toml: no valid TOML: .*line 2",
+        one_error(call("fit", path, "-o", tmp_path / "run"), 2),
+    )
 
 
 def test_a_failed_run_is_one_line_and_1(tmp_path):
@@ -249,7 +293,7 @@ def test_an_error_inside_a_trace_is_one_line(finished, monkeypatch):
     assert said == "error: the decoder is broken"
 
 
-# --- the other commands ----------------------------------------------------------------------------------------------
+# --- the other commands ---------------------------------------------------------------------------
 
 
 def test_evaluate(finished, tmp_path):
@@ -262,7 +306,9 @@ def test_evaluate(finished, tmp_path):
         == json.loads((folder / "metrics.json").read_text())["log_evidence"]
     )
     assert f"files in {tmp_path}:\n  valid.json, valid.npz" in same.stdout
-    other = call("evaluate", folder, "--quiet", "--split", "valid", "--num-particles", 40, "--seed", 1)
+    other = call(
+        "evaluate", folder, "--quiet", "--split", "valid", "--num-particles", 40, "--seed", 1
+    )
     assert "valid split, 12 data, ImportanceSampling with 40 particles each" in other.stdout
 
 
@@ -276,7 +322,9 @@ def test_evaluate_by_another_method(finished):
     run = load_run(folder)
     method = AIS(30, 2, sampler=replace(AIS().sampler, num_leapfrog=1))
     exact = log_evidence(run.model, run.guide, run.held_out, method, progress=False)
-    np.testing.assert_array_equal(Evidence.load(numbers.with_suffix(".npz")).log_evidence, exact.log_evidence)
+    np.testing.assert_array_equal(
+        Evidence.load(numbers.with_suffix(".npz")).log_evidence, exact.log_evidence
+    )
 
 
 @pytest.mark.parametrize(
@@ -287,7 +335,10 @@ def test_evaluate_by_another_method(finished):
         (["--method", "AIS", "--num-particles", 40], "with method AIS takes no 'num_particles'"),
         (["--set", "num_chains=40"], "with method ImportanceSampling takes no 'num_chains'"),
         (["--set", "num_chains"], "is not KEY=VALUE"),
-        (["--output", "all.csv"], "all.csv: an evaluation goes to all.json and all.npz: name either file"),
+        (
+            ["--output", "all.csv"],
+            "all.csv: an evaluation goes to all.json and all.npz: name either file",
+        ),
     ],
 )
 def test_evaluate_says_what_was_meant(finished, arguments, said):
@@ -303,7 +354,14 @@ def test_an_interrupted_evaluation_goes_on(finished, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return estimate(self, model, guide, data, seed=seed)
 
-    command = ["evaluate", folder, "--quiet", "--set", "chunk_size=90", "--output"]  # 3 data at once
+    command = [
+        "evaluate",
+        folder,
+        "--quiet",
+        "--set",
+        "chunk_size=90",
+        "--output",
+    ]  # 3 data at once
     monkeypatch.setattr("ppl_vae.evidence.estimate.SECONDS_BETWEEN_WRITES", 0.0)
     monkeypatch.setattr(ImportanceSampling, "estimate", interrupted)
     result = call(*command, tmp_path / "parts.json")
@@ -321,7 +379,8 @@ def test_an_interrupted_evaluation_goes_on(finished, tmp_path, monkeypatch):
 
 
 def test_a_killed_evaluation_goes_on(finished, tmp_path):
-    """SIGKILL in the middle: what was written is whole, and the same command ends with the same numbers."""
+    """SIGKILL in the middle: what was written is whole, and the same command ends with the same
+    numbers."""
     code = """
 import os, sys
 from ppl_vae.evidence import ImportanceSampling
@@ -335,7 +394,9 @@ ImportanceSampling.estimate = killed
 app(sys.argv[1:])
 """
     command = ["evaluate", str(finished[0]), "--quiet", "--set", "chunk_size=90", "--output"]
-    done = subprocess.run([sys.executable, "-c", code, *command, str(tmp_path / "parts.json")], check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *command, str(tmp_path / "parts.json")], check=False
+    )
     assert done.returncode == -9
     assert [path.name for path in tmp_path.iterdir()] == ["parts.npz"]
     for name in ("parts", "whole"):
@@ -348,7 +409,9 @@ def test_files_of_another_evaluation_are_left_alone(finished, tmp_path):
     output = tmp_path / "one.json"
     assert call("evaluate", finished[0], "--quiet", "--output", output).exit_code == 0
     before = output.read_bytes()
-    assert "holds another call" in one_error(call("evaluate", finished[0], "--seed", 3, "--output", output), 1)
+    assert "holds another call" in one_error(
+        call("evaluate", finished[0], "--seed", 3, "--output", output), 1
+    )
     assert output.read_bytes() == before
 
 
@@ -371,7 +434,16 @@ def test_sample(finished, tmp_path, suffix):
 
 def test_samples_have_a_seed(finished, tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        call("sample", finished[0], "--num-samples", 9, "--seed", seed, "--output", tmp_path / f"{name}.npy")
+        call(
+            "sample",
+            finished[0],
+            "--num-samples",
+            9,
+            "--seed",
+            seed,
+            "--output",
+            tmp_path / f"{name}.npy",
+        )
     a, b, c = (np.load(tmp_path / f"{name}.npy") for name in "abc")
     assert (a == b).all()
     assert (a != c).any()

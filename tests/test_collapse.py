@@ -69,7 +69,7 @@ def ignores_x(x, context=None):
         pyro.sample("z", NoMean(torch.zeros(2, dtype=x.dtype), 1.0).to_event(1))
 
 
-# --- active units ----------------------------------------------------------------------------------------------------
+# --- active units ---------------------------------------------------------------------------------
 
 
 def test_variance_is_that_of_the_exact_posterior_mean(bed):
@@ -81,7 +81,8 @@ def test_variance_is_that_of_the_exact_posterior_mean(bed):
 
 @pytest.mark.statistical
 def test_variance_is_its_closed_form(bed):
-    """Var_x E[z|x] = I - S. A variance of N normal values has standard error v sqrt(2 / (N - 1)); 4 of them, seed 0."""
+    """Var_x E[z|x] = I - S. A variance of N normal values has standard error v sqrt(2 / (N - 1)); 4
+    of them, seed 0."""
     expected = 1 - bed.posterior_covariance[0].diagonal().numpy()
     variance = active_units(bed.model, bed.guide, bed.x, **QUIET).variance
     assert (np.abs(variance - expected) < 4 * expected * (2 / 1999) ** 0.5).all()
@@ -90,7 +91,8 @@ def test_variance_is_its_closed_form(bed):
 @pytest.mark.statistical
 @pytest.mark.parametrize("num_particles", [2, 20])
 def test_monte_carlo_means_are_debiased(bed, num_particles):
-    """The noise s^2 / K of the means is taken off: with K = 2 it is many standard errors. 4 of them, seed 0."""
+    """The noise s^2 / K of the means is taken off: with K = 2 it is many standard errors. 4 of
+    them, seed 0."""
     units = active_units(bed.model, without_mean(bed), bed.x, num_particles=num_particles, **QUIET)
     expected = bed.posterior_mean.var(0).numpy()
     noise = bed.posterior_covariance[0].diagonal().numpy() / num_particles
@@ -118,14 +120,17 @@ def test_the_threshold_counts(bed):
 
 
 def test_dependent_sites_are_averaged_over_their_draws():
-    """q(b given a) has the mean a + x, so its own mean is x only after averaging over a; a's own mean is exact."""
+    """q(b given a) has the mean a + x, so its own mean is x only after averaging over a; a's own
+    mean is exact."""
 
     def guide(x, context=None):
         with pyro.plate("data", len(x), dim=-1):
             a = pyro.sample("a", dist.Normal(torch.zeros(len(x), dtype=x.dtype), 1.0))
             pyro.sample("b", dist.Normal(a[..., None, None] + x[:, None, :1], 1.0).to_event(2))
 
-    means = latent_means(guide, torch.linspace(-1, 1, 5, dtype=torch.float64)[:, None], num_particles=50, **QUIET)
+    means = latent_means(
+        guide, torch.linspace(-1, 1, 5, dtype=torch.float64)[:, None], num_particles=50, **QUIET
+    )
     assert means.names == ("a", "b[0, 0]")
     assert not means.exact
     assert np.array_equal(means.variance[:, 0], np.zeros(5))
@@ -159,10 +164,18 @@ def test_one_feature_has_one_eigenvalue():
 
 
 @pytest.mark.statistical
-@pytest.mark.parametrize(("num_rows", "num_features"), [(2, 1), (10, 3), (3, 10), (40, 40), (300, 20), (20, 100)])
+@pytest.mark.parametrize(
+    ("num_rows", "num_features"), [(2, 1), (10, 3), (3, 10), (40, 40), (300, 20), (20, 100)]
+)
 def test_noise_has_no_active_unit(num_rows, num_features):
-    """In 99 of 100 data sets, whatever its standard deviation: 500 data sets, 4.5 standard errors."""
-    noise = 3.0 * torch.randn(500, num_rows, num_features, generator=torch.Generator().manual_seed(0)).double()
+    """In 99 of 100 data sets, whatever its standard deviation: 500 data sets, 4.5 standard
+    errors."""
+    noise = (
+        3.0
+        * torch.randn(
+            500, num_rows, num_features, generator=torch.Generator().manual_seed(0)
+        ).double()
+    )
     share = np.mean([linear_active_units(x, scale=3.0) > 0 for x in noise])
     assert share < 0.01 + 4.5 * (0.01 * 0.99 / 500) ** 0.5
 
@@ -170,12 +183,16 @@ def test_noise_has_no_active_unit(num_rows, num_features):
 @pytest.mark.statistical
 @pytest.mark.parametrize(("num_rows", "num_features"), [(300, 20), (1000, 100), (2000, 5)])
 def test_as_many_units_are_active_as_directions_stand_out_of_the_noise(num_rows, num_features):
-    """Three of variance sigma^2 (1 + s), s eight times what is detectable for large N, or a fifth; 20 data sets."""
+    """Three of variance sigma^2 (1 + s), s eight times what is detectable for large N, or a fifth;
+    20 data sets."""
     generator, detectable = torch.Generator().manual_seed(0), (num_features / num_rows) ** 0.5
     for s, expected in ((8 * detectable, 3), (detectable / 5, 0)):
         sd = 0.5 * torch.ones(num_features).double()
         sd[:3] *= (1 + s) ** 0.5
-        data = (sd * torch.randn(num_rows, num_features, generator=generator).double() for _ in range(20))
+        data = (
+            sd * torch.randn(num_rows, num_features, generator=generator).double()
+            for _ in range(20)
+        )
         assert np.mean([linear_active_units(x, scale=0.5) == expected for x in data]) >= 0.9
 
 
@@ -190,10 +207,15 @@ def test_a_guide_of_other_latents_is_named(diagnose):
 def test_all_results_hang_into_one_tree_and_files_give_them_back(tmp_path):
     """netCDF and zarr; rows keep their names, and every group its values."""
     bed = beds.linear_gaussian(num_data=40)
-    data = pd.DataFrame(bed.x.numpy(), index=pd.Index([f"no {i}" for i in range(40)], name="bottle"))
+    data = pd.DataFrame(
+        bed.x.numpy(), index=pd.Index([f"no {i}" for i in range(40)], name="bottle")
+    )
     pair, few = (bed.model, bed.mean_field_guide), {"num_particles": 30, **QUIET}
     pit = {f"{name}_pit": tree["pit"] for name, tree in pits(*pair, data).items()}
-    evidence = {name: log_evidence(*pair, data, seed=seed, **few) for seed, name in enumerate(("one", "other"))}
+    evidence = {
+        name: log_evidence(*pair, data, seed=seed, **few)
+        for seed, name in enumerate(("one", "other"))
+    }
     parts = {
         "latent_means": latent_means(pair[1], data, **few),
         "active_units": active_units(*pair, data, **few),
@@ -203,7 +225,9 @@ def test_all_results_hang_into_one_tree_and_files_give_them_back(tmp_path):
         "sbc": calibration(*pair, data, num_data=50, num_samples=20, progress=False),
     }
     tree = to_datatree(*pair, data, num_samples=30, num_data=40, **QUIET)
-    for name, found in ({name: found.to_datatree()[name] for name, found in parts.items()} | pit).items():
+    for name, found in (
+        {name: found.to_datatree()[name] for name, found in parts.items()} | pit
+    ).items():
         tree[name] = found
     assert set(tree.children) >= {*parts, *pit, "posterior", "importance", "observed_data"}
     assert np.array_equal(tree["rate_distortion"]["rate"], parts["rate_distortion"].rate)
@@ -211,9 +235,14 @@ def test_all_results_hang_into_one_tree_and_files_give_them_back(tmp_path):
     assert tree["models"]["mlpd"].values.tolist() == parts["models"].log_evidence.tolist()
     tree.to_netcdf(tmp_path / "tree.nc", engine="h5netcdf")
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*(Zarr V3|Zarr format 3) specification")  # text labels: zarr's own
+        warnings.filterwarnings(
+            "ignore", message=".*(Zarr V3|Zarr format 3) specification"
+        )  # text labels: zarr's own
         tree.to_zarr(tmp_path / "tree.zarr", consolidated=False)
-        for file, options in (("tree.nc", {}), ("tree.zarr", {"engine": "zarr", "consolidated": False})):
+        for file, options in (
+            ("tree.nc", {}),
+            ("tree.zarr", {"engine": "zarr", "consolidated": False}),
+        ):
             with xr.open_datatree(tmp_path / file, **options) as again:
                 assert set(again.children) == set(tree.children)
                 for name, node in tree.children.items():
@@ -226,7 +255,7 @@ def pits(model, guide, data):
     return {name: each.to_datatree() for name, each in found.items()}
 
 
-# --- rate and distortion ---------------------------------------------------------------------------------------------
+# --- rate and distortion --------------------------------------------------------------------------
 
 
 def test_rate_and_distortion_add_up_to_the_elbo(bed):
@@ -239,7 +268,8 @@ def test_rate_and_distortion_add_up_to_the_elbo(bed):
 
 @pytest.mark.statistical
 def test_rate_is_the_kl_and_its_standard_error_holds(bed):
-    """Seed 0, 300 data: none beyond 4.5 standard errors (one in 500 runs), 95 % intervals hold for 91 to 98 %."""
+    """Seed 0, 300 data: none beyond 4.5 standard errors (one in 500 runs), 95 % intervals hold for
+    91 to 98 %."""
     found = rate_distortion(bed.model, bed.guide, bed.x[:300], num_particles=400, **QUIET)
     off = np.abs(found.rate - exact_kl(bed)[:300].numpy()) / found.rate_se
     assert off.max() < 4.5
@@ -249,7 +279,9 @@ def test_rate_is_the_kl_and_its_standard_error_holds(bed):
 
 
 def test_means_are_those_of_the_objective(bed):
-    found = rate_distortion(bed.model, bed.mean_field_guide, bed.x[:20], num_particles=30, seed=4, **QUIET)
+    found = rate_distortion(
+        bed.model, bed.mean_field_guide, bed.x[:20], num_particles=30, seed=4, **QUIET
+    )
     log_w = pv.log_weights(bed.model, bed.mean_field_guide, bed.x[:20], num_particles=30, seed=4)
     assert np.allclose(found.elbo, log_w.mean(0), atol=1e-12)
     with pv.seeded(derived_seed(4, 0)):
@@ -270,7 +302,7 @@ def test_rows_are_measured_on_their_own(bed):
     assert np.allclose(many.elbo, bed.log_evidence[:230], atol=1e-10)
 
 
-# --- KL per dimension ------------------------------------------------------------------------------------------------
+# --- KL per dimension -----------------------------------------------------------------------------
 
 
 def small_vae(prior):
@@ -293,7 +325,8 @@ def test_dimensions_add_up_to_the_analytic_kl(prior):
 
 @pytest.mark.statistical
 def test_without_a_closed_form_it_is_estimated():
-    """Laplace from Student's t has none: against quadrature, 4 standard errors bounded by 2 / sqrt(K), seed 0."""
+    """Laplace from Student's t has none: against quadrature, 4 standard errors bounded by 2 /
+    sqrt(K), seed 0."""
 
     def model(x, context=None):
         with pyro.plate("data", len(x), dim=-1):
@@ -314,7 +347,9 @@ def test_without_a_closed_form_it_is_estimated():
 
 
 def test_it_is_refused_where_it_is_not_defined(bed):
-    with pytest.raises(ValueError, match=r"site 'z' has a MultivariateNormal, .* rate_distortion gives the total"):
+    with pytest.raises(
+        ValueError, match=r"site 'z' has a MultivariateNormal, .* rate_distortion gives the total"
+    ):
         kl_per_dimension(bed.model, bed.guide, bed.x[:3], **QUIET)
     model, guide = small_vae(pv.priors.GaussianMixture(3, 2))
     with pytest.raises(ValueError, match="site 'z' has a Mixture"):

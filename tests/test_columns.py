@@ -1,4 +1,5 @@
-"""What a model was trained on is known to it; what would be matched by its position is refused, or read right."""
+"""What a model was trained on is known to it; what would be matched by its position is refused, or
+read right."""
 
 import functools
 import re
@@ -30,11 +31,16 @@ def frame(names=NAMES, num_data=40, **options):
 
 def vae(features=3, context_dim=0, **options):
     guide = pv.Guide(
-        posteriors.MeanFieldNormal(2), features, nn.Linear(features + context_dim, 8), context_dim=context_dim
+        posteriors.MeanFieldNormal(2),
+        features,
+        nn.Linear(features + context_dim, 8),
+        context_dim=context_dim,
     )
     decoder = nn.Linear(2 + context_dim, 8)
     likelihood = likelihoods.Gaussian(features)
-    return pv.Model(priors.StandardNormal(2), likelihood, decoder, context_dim=context_dim, **options), guide
+    return pv.Model(
+        priors.StandardNormal(2), likelihood, decoder, context_dim=context_dim, **options
+    ), guide
 
 
 def trained(data, **options):
@@ -43,10 +49,13 @@ def trained(data, **options):
     return model, guide
 
 
-# -- columns of training ----------------------------------------------------------------------------------------------
+# -- columns of training
+# ----------------------------------------------------------------------------------------------
 
 USES = {
-    "fit": lambda model, guide, x: pv.fit(model, guide, x, training=pv.Training(num_epochs=1, progress=False)),
+    "fit": lambda model, guide, x: pv.fit(
+        model, guide, x, training=pv.Training(num_epochs=1, progress=False)
+    ),
     "log_evidence": lambda model, guide, x: pv.log_evidence(model, guide, x, num_particles=30),
     "to_datatree": lambda model, guide, x: pv.to_datatree(model, guide, x, num_samples=3),
     "bound": lambda model, guide, x: objectives.TraceELBO().bound(model, guide, x),
@@ -86,7 +95,9 @@ def test_named_columns_that_are_not_those_of_training_are_refused_everywhere(use
 )
 def test_a_wrapped_model_knows_its_columns(wrap):
     model, guide = trained(frame())
-    with pytest.raises(ValueError, match="column 0 of x is 'age'; where the Model was trained 'height' is there"):
+    with pytest.raises(
+        ValueError, match="column 0 of x is 'age'; where the Model was trained 'height' is there"
+    ):
         pv.log_evidence(wrap(model), wrap(guide), frame()[NAMES[::-1]], num_particles=30)
 
 
@@ -130,7 +141,9 @@ def test_columns_travel_with_the_weights_and_come_from_the_start(tmp_path):
     other = vae()
     pv.load_weights(path, *other)
     assert other[0].columns == other[1].columns == {"x": tuple(NAMES)}
-    with pytest.raises(ValueError, match="column 0 of x is 'age'; where the Model was trained 'height'"):
+    with pytest.raises(
+        ValueError, match="column 0 of x is 'age'; where the Model was trained 'height'"
+    ):
         pv.fit(*vae(start=x), x[NAMES[::-1]])
     old = torch.load(path, weights_only=True)
     old.pop("columns")
@@ -139,7 +152,8 @@ def test_columns_travel_with_the_weights_and_come_from_the_start(tmp_path):
     assert other[0].columns == {}
 
 
-# -- what comes in ----------------------------------------------------------------------------------------------------
+# -- what comes in
+# --------------------------------------------------------------------------------------------------
 
 ROWS = torch.arange(12.0).reshape(4, 3)
 
@@ -171,7 +185,9 @@ def test_arrays_that_would_be_matched_by_position_are_refused(several):
 def test_sparse_numbers_are_read_as_what_they_stand_for():
     dense = torch.tensor([[0.0, 2.0], [3.0, 0.0], [0.0, 0.0]])
     with torch.sparse.check_sparse_tensor_invariants(enable=True):
-        twice = torch.sparse_coo_tensor([[0, 0, 1], [1, 1, 0]], [1.0, 1.0, 3.0], (3, 2))  # entries add up
+        twice = torch.sparse_coo_tensor(
+            [[0, 0, 1], [1, 1, 0]], [1.0, 1.0, 3.0], (3, 2)
+        )  # entries add up
         tensors = [dense.to_sparse(), twice, dense.to_sparse_csr()]
     matrices = [
         getattr(scipy.sparse, f"{kind}_{what}")(dense.numpy())
@@ -180,24 +196,35 @@ def test_sparse_numbers_are_read_as_what_they_stand_for():
     ]
     for sparse in (*tensors, *matrices):
         assert torch.equal(pv.Dataset(sparse).x, dense)
-    columns = pandas.DataFrame({"a": pandas.arrays.SparseArray([0.0, 3.0, 0.0]), "b": [2.0, 0.0, 0.0]})
+    columns = pandas.DataFrame(
+        {"a": pandas.arrays.SparseArray([0.0, 3.0, 0.0]), "b": [2.0, 0.0, 0.0]}
+    )
     assert torch.equal(pv.Dataset(columns).x, dense)
 
 
 def test_nullable_columns_are_read_with_what_they_miss():
-    values = {"Int64": [1, None], "boolean": [True, None], "Float32": [0.5, None], "UInt8": [7, None]}
+    values = {
+        "Int64": [1, None],
+        "boolean": [True, None],
+        "Float32": [0.5, None],
+        "UInt8": [7, None],
+    }
     x = pandas.DataFrame({kind: pandas.array(each, dtype=kind) for kind, each in values.items()})
     assert x["Int64"].iloc[1] is pandas.NA
     data = pv.Dataset(x, context=pandas.Series(pandas.array([1, 2], dtype="Int64"), name="dose"))
     assert data.x[0].tolist() == [1.0, 1.0, 0.5, 7.0]
     assert data.x[1].isnan().all()
-    with pytest.raises(ValueError, match="context is nan at row 1, covariate dose: it must be complete"):
+    with pytest.raises(
+        ValueError, match="context is nan at row 1, covariate dose: it must be complete"
+    ):
         pv.Dataset(x, context=pandas.Series(pandas.array([1, None], dtype="Int64"), name="dose"))
 
 
 def test_names_of_several_levels_are_joined_and_reach_the_tree():
     rows = pandas.MultiIndex.from_product([["a", "b"], range(20)])
-    columns = pandas.MultiIndex.from_tuples([("body", "height"), ("body", "weight"), ("time", "age")])
+    columns = pandas.MultiIndex.from_tuples(
+        [("body", "height"), ("body", "weight"), ("time", "age")]
+    )
     x = pandas.DataFrame(frame().to_numpy(), index=rows, columns=columns)
     data = pv.Dataset(x)
     assert data.coords["datum"][21] == "b, 1"
@@ -229,7 +256,8 @@ def test_labels_may_be_missing(labels, expected):
     assert data.describe()["labels"] == 3
 
 
-# -- where a likelihood starts ----------------------------------------------------------------------------------------
+# -- where a likelihood starts
+# ----------------------------------------------------------------------------------------
 
 
 def started(likelihood, start, features=(3,)):
@@ -267,9 +295,9 @@ def test_whatever_makes_a_data_set_is_a_start(kind, tmp_path):
 def test_scales_start_at_the_maximum_of_the_likelihood(family, scale, unit):
     """Against SciPy; in any unit, for the floor is small beside it."""
     generator = torch.Generator().manual_seed(0)
-    x = (torch.randn(400, 3, generator=generator, dtype=torch.float64) + torch.arange(3)) * torch.tensor(
-        [1.0, 2.0, 3.0]
-    )
+    x = (
+        torch.randn(400, 3, generator=generator, dtype=torch.float64) + torch.arange(3)
+    ) * torch.tensor([1.0, 2.0, 3.0])
     x[::20] *= 10
     x = x * unit
     likelihood = family(3, scale=scale, floor=1e-6)
@@ -286,16 +314,24 @@ def test_scales_start_at_the_maximum_of_the_likelihood(family, scale, unit):
             assert p.scale.expand(1, 3)[0, column].item() == pytest.approx(spread, rel=2e-3)
             assert p.loc[0, column].item() == pytest.approx(location, abs=2e-3 * spread)
     if scale == "global" and family is likelihoods.Gaussian:
-        assert p.scale.unique().item() == pytest.approx((x - x.mean(0)).square().mean().sqrt().item(), rel=1e-6)
+        assert p.scale.unique().item() == pytest.approx(
+            (x - x.mean(0)).square().mean().sqrt().item(), rel=1e-6
+        )
     value = p.log_prob(x).sum()
     for factor in (0.9, 1.1):
         other = torch.distributions.StudentT(df, p.loc, p.scale * factor)
-        other = other if family is likelihoods.StudentT else torch.distributions.Normal(p.loc, p.scale * factor)
+        other = (
+            other
+            if family is likelihoods.StudentT
+            else torch.distributions.Normal(p.loc, p.scale * factor)
+        )
         assert other.log_prob(x).sum() < value
 
 
 def test_dispersions_start_at_those_of_the_counts():
-    x = torch.tensor(np.random.default_rng(0).negative_binomial([0.5, 2.0, 8.0], 0.2, size=(4000, 3))).float()
+    x = torch.tensor(
+        np.random.default_rng(0).negative_binomial([0.5, 2.0, 8.0], 0.2, size=(4000, 3))
+    ).float()
     model, p = started(likelihoods.NegativeBinomial(3), x)
     torch.testing.assert_close(p.mean[0], x.mean(0), rtol=1e-2, atol=0)
     torch.testing.assert_close(p.variance[0], x.var(0), rtol=2e-2, atol=0)
@@ -315,7 +351,11 @@ def test_what_is_never_observed_is_left_alone(family):
         model = pv.Model(priors.StandardNormal(2), likelihood, nn.Linear(2, 8), start=start)
         raw = torch.stack(model.likelihood.parameters_of(torch.zeros(1, 8)))[:, 0]
         assert raw.isfinite().all()
-        own = [value for name, value in likelihood.named_parameters() if not name.startswith("link") and value.dim()]
+        own = [
+            value
+            for name, value in likelihood.named_parameters()
+            if not name.startswith("link") and value.dim()
+        ]
         assert all(value.isfinite().all() for value in likelihood.parameters())
         found.append([raw, *own])
     for before, after in zip(*found, strict=True):
@@ -324,14 +364,19 @@ def test_what_is_never_observed_is_left_alone(family):
         assert not torch.equal(found[0][0][:, 0], found[1][0][:, 0])
 
 
-# -- networks ---------------------------------------------------------------------------------------------------------
+# -- networks
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("event", [(5,), (4, 5), (2, 4, 5), (2, 3, 4, 5), (2, 3, 4, 5, 6)])
 @pytest.mark.parametrize("particles", [(), (7,)])
 def test_indicator_and_covariates_are_channels(event, particles):
     """Every entry of the channel axis is x, then what was observed, then one covariate."""
-    x, indicator, context = torch.randn(*particles, 6, *event), torch.rand(6, *event) > 0.5, torch.randn(6, 3)
+    x, indicator, context = (
+        torch.randn(*particles, 6, *event),
+        torch.rand(6, *event) > 0.5,
+        torch.randn(6, 3),
+    )
     together = join(x, len(event), indicator, context)
     axis = -max(len(event), 3) if len(event) > 1 else -1
     channels = together.movedim(axis, 0)
@@ -354,13 +399,18 @@ def test_indicator_and_covariates_are_channels(event, particles):
 
 def test_volumes_go_through_three_dimensional_convolutions():
     encoder = nn.Sequential(nn.Conv3d(2 + 2 + 1, 4, 3, padding=1), nn.Flatten())
-    guide = pv.Guide(posteriors.MeanFieldNormal(2), (2, 3, 4, 5), encoder, context_dim=1, missing=True)
+    guide = pv.Guide(
+        posteriors.MeanFieldNormal(2), (2, 3, 4, 5), encoder, context_dim=1, missing=True
+    )
     assert guide(torch.zeros(6, 2, 3, 4, 5), torch.zeros(6, 1)).shape == (6, 2)
 
 
 def test_channels_last_images_are_named():
     for make in (lambda s: networks.ConvEncoder(s), lambda s: networks.ConvDecoder(2, s)):
-        with pytest.raises(ValueError, match=re.escape("(28, 32, 3) has its channels last: give x.movedim(-1, 1), of")):
+        with pytest.raises(
+            ValueError,
+            match=re.escape("(28, 32, 3) has its channels last: give x.movedim(-1, 1), of"),
+        ):
             make((28, 32, 3))
         make((3, 28, 32))
         make((1, 8, 4))
@@ -371,7 +421,9 @@ def test_a_network_that_returns_several_is_refused():
         def forward(self, x):
             return x, x
 
-    with pytest.raises(TypeError, match="the encoder returns a tuple: give it as a module that returns one tensor"):
+    with pytest.raises(
+        TypeError, match="the encoder returns a tuple: give it as a module that returns one tensor"
+    ):
         pv.Guide(posteriors.MeanFieldNormal(2), 3, Pair())
     with pytest.raises(TypeError, match="the decoder returns a tuple"):
         pv.Model(priors.StandardNormal(2), likelihoods.Gaussian(3), Pair())
@@ -406,7 +458,8 @@ def test_pseudo_inputs_take_the_type_of_the_guide(dtype):
         assert prior().log_prob(torch.zeros(2, dtype=own)).dtype == own
 
 
-# -- numbers in messages ----------------------------------------------------------------------------------------------
+# -- numbers in messages
+# ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])

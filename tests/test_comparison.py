@@ -1,4 +1,5 @@
-"""Paired comparison of models: arithmetic by hand, coverage in simulation, stacking, and what is refused."""
+"""Paired comparison of models: arithmetic by hand, coverage in simulation, stacking, and what is
+refused."""
 
 from dataclasses import replace
 
@@ -26,7 +27,9 @@ def evidence_of(values, noise=0.0, num_particles=200, seed=0):
 def exactly(values, **record):
     """Evidence without Monte Carlo error."""
     zero = np.zeros(len(values))
-    return pv.Evidence(values, zero, zero + 100, zero, values, values, np.full(len(values), 100), **record)
+    return pv.Evidence(
+        values, zero, zero + 100, zero, values, values, np.full(len(values), 100), **record
+    )
 
 
 def drawn(values, noise, rng, num_particles=100):
@@ -39,11 +42,16 @@ def drawn(values, noise, rng, num_particles=100):
 
 
 def known(values, rows=None, measure="counting"):
-    return exactly(values, digests=np.arange(len(values), dtype=np.uint64) if rows is None else rows, measure=measure)
+    return exactly(
+        values,
+        digests=np.arange(len(values), dtype=np.uint64) if rows is None else rows,
+        measure=measure,
+    )
 
 
 def assert_like(interval, t_interval):
-    """The bootstrap's interval beside Student's: its 0.95 quantile has a relative error of 1.5 %, allowed 4 of them."""
+    """The bootstrap's interval beside Student's: its 0.95 quantile has a relative error of 1.5 %,
+    allowed 4 of them."""
     np.testing.assert_allclose(np.mean(interval), np.mean(t_interval), atol=1e-9)
     np.testing.assert_allclose(np.ptp(interval), np.ptp(t_interval), rtol=0.06)
 
@@ -51,10 +59,12 @@ def assert_like(interval, t_interval):
 @pytest.fixture
 def no_weights(monkeypatch):
     """For simulations: stacking takes nearly all of the time."""
-    monkeypatch.setattr("ppl_vae.diagnostics.models.compare._stacking", lambda trained: dict.fromkeys(trained, 0.0))
+    monkeypatch.setattr(
+        "ppl_vae.diagnostics.models.compare._stacking", lambda trained: dict.fromkeys(trained, 0.0)
+    )
 
 
-# --- one training of each --------------------------------------------------------------------------------------------
+# --- one training of each -------------------------------------------------------------------------
 
 
 def test_differences_are_a_paired_t_by_hand():
@@ -75,26 +85,37 @@ def test_differences_are_a_paired_t_by_hand():
 def test_a_reference_of_ones_own():
     rng = np.random.default_rng(0)
     a, b, c = (rng.normal(mean, 1, size=50) for mean in (0, -1, -2))
-    comparison = pv.compare_models({"a": exactly(a), "b": exactly(b), "c": exactly(c)}, reference="b")
+    comparison = pv.compare_models(
+        {"a": exactly(a), "b": exactly(b), "c": exactly(c)}, reference="b"
+    )
     assert comparison.names == ("a", "b", "c")
     pair = pv.compare_models({"a": exactly(a), "b": exactly(b)}, reference="b")
     assert_like(pair.interval[0], stats.ttest_rel(a, b).confidence_interval(0.95))
-    assert np.ptp(comparison.interval[0]) > np.ptp(pair.interval[0])  # two intervals that hold together
+    assert np.ptp(comparison.interval[0]) > np.ptp(
+        pair.interval[0]
+    )  # two intervals that hold together
     with pytest.raises(ValueError, match="there is no model 'd' to compare with: name one of a, b"):
         pv.compare_models({"a": exactly(a), "b": exactly(b)}, reference="d")
 
 
 def test_monte_carlo_error_is_that_of_other_particles(no_weights):
-    """100 repeats with other particles: their sd is the error that one of them gives, within 4 of its own errors."""
+    """100 repeats with other particles: their sd is the error that one of them gives, within 4 of
+    its own errors."""
     values, rng = np.linspace(-3, -2, 40), np.random.default_rng(4)
-    pairs = [pv.compare_models({"a": drawn(values, 0.5, rng), "b": drawn(values - 1, 0.3, rng)}) for _ in range(100)]
+    pairs = [
+        pv.compare_models({"a": drawn(values, 0.5, rng), "b": drawn(values - 1, 0.3, rng)})
+        for _ in range(100)
+    ]
     found = np.array([pair.difference[1] for pair in pairs])
-    assert found.std(ddof=1) == pytest.approx(pairs[0].difference_mc_se[1], rel=4 / (2 * 100) ** 0.5)
+    assert found.std(ddof=1) == pytest.approx(
+        pairs[0].difference_mc_se[1], rel=4 / (2 * 100) ** 0.5
+    )
 
 
 @pytest.mark.statistical
 def test_paired_intervals_cover(no_weights):
-    """200 repeats of 60 data with Monte Carlo noise: 95 % intervals hold the true difference in 91 to 99 % (2.6 se)."""
+    """200 repeats of 60 data with Monte Carlo noise: 95 % intervals hold the true difference in 91
+    to 99 % (2.6 se)."""
     rng, covered = np.random.default_rng(1), 0
     for _ in range(200):
         a = rng.normal(-50, 5, size=60)
@@ -116,21 +137,30 @@ def test_the_true_model_wins_by_the_exact_difference():
     np.testing.assert_allclose(comparison.difference[1], exact.mean(), atol=1e-9)
 
 
-# --- several trainings -----------------------------------------------------------------------------------------------
+# --- several trainings ----------------------------------------------------------------------------
 
 
 def trainings(rng, data, *, mean, spread, count):
     """What each training adds, and what each datum adds to a training."""
-    return [exactly(data + mean + spread * rng.normal() + rng.normal(0, 0.3, size=len(data))) for _ in range(count)]
+    return [
+        exactly(data + mean + spread * rng.normal() + rng.normal(0, 0.3, size=len(data)))
+        for _ in range(count)
+    ]
 
 
 def test_trainings_are_averaged_and_their_spread_counts():
     rng = np.random.default_rng(0)
     data = rng.normal(-20, 4, size=100)
-    found = {name: trainings(rng, data, mean=m, spread=0.2, count=3) for name, m in (("a", 0.0), ("b", -1.0))}
+    found = {
+        name: trainings(rng, data, mean=m, spread=0.2, count=3)
+        for name, m in (("a", 0.0), ("b", -1.0))
+    }
     comparison = pv.compare_models(found)
     a, b = (np.stack([each.log_evidence for each in found[name]]) for name in "ab")
-    parts = [np.var((b - a).mean(0), ddof=1) / 100, *(each.mean(1).var(ddof=1) / 3 for each in (a, b))]
+    parts = [
+        np.var((b - a).mean(0), ddof=1) / 100,
+        *(each.mean(1).var(ddof=1) / 3 for each in (a, b)),
+    ]
     np.testing.assert_allclose(comparison.difference[1], (b - a).mean())
     np.testing.assert_allclose(comparison.difference_se[1], parts[0] ** 0.5)
     np.testing.assert_allclose(comparison.difference_training_se[1], sum(parts[1:]) ** 0.5)
@@ -145,12 +175,12 @@ def test_trainings_are_averaged_and_their_spread_counts():
 @pytest.mark.statistical
 @pytest.mark.parametrize("spread", [0.1, 1.0])
 def test_intervals_over_trainings_cover(spread, no_weights):
-    """200 repeats of 3 and 4 trainings on 60 data; 95 % intervals hold the true difference in at least 92 %.
+    """200 repeats of 3 and 4 trainings on 60 data; 95 % intervals hold the true difference in at
+    least 92 %.
 
-    They hold it more often than they should, since Satterthwaite's degrees of freedom are cautious for so few; 92 % is
-    2 standard errors below 95 %, level 3 %. The paired error alone misses it in more than half of the repeats where
-    trainings differ by a nat.
-    """
+    They hold it more often than they should, since Satterthwaite's degrees of freedom are cautious
+    for so few; 92 % is 2 standard errors below 95 %, level 3 %. The paired error alone misses it in
+    more than half of the repeats where trainings differ by a nat."""
     rng, covered, paired = np.random.default_rng(2), 0, 0
     for _ in range(200):
         data = rng.normal(-50, 5, size=60)
@@ -166,7 +196,10 @@ def test_intervals_over_trainings_cover(spread, no_weights):
 def test_one_training_beside_several_is_said():
     rng = np.random.default_rng(0)
     data = rng.normal(size=50)
-    several, once = trainings(rng, data, mean=0.0, spread=0.1, count=3), exactly(data - 3 + rng.normal(size=50))
+    several, once = (
+        trainings(rng, data, mean=0.0, spread=0.1, count=3),
+        exactly(data - 3 + rng.normal(size=50)),
+    )
     comparison = pv.compare_models({"several": several, "once": once})
     assert any(note.startswith("Trained once: once.") for note in comparison.notes)
     assert np.isnan(comparison.interval[1]).all()
@@ -174,15 +207,20 @@ def test_one_training_beside_several_is_said():
     assert "One training of each" in str(pv.compare_models({"several": several[0], "once": once}))
 
 
-# --- stacking, ArviZ -------------------------------------------------------------------------------------------------
+# --- stacking, ArviZ ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("level", [-90.0, -2000.0, 3000.0])
 def test_stacking_weights_are_optimal_wherever_log_p_lies(level):
-    """The best mixture: mean_i p_k(x_i) / sum_j w_j p_j(x_i) is 1 where w_k > 0, and at most 1 elsewhere."""
+    """The best mixture: mean_i p_k(x_i) / sum_j w_j p_j(x_i) is 1 where w_k > 0, and at most 1
+    elsewhere."""
     rng = np.random.default_rng(0)
-    a, b, c = (level + rng.normal(mean, sd, size=400) for mean, sd in ((0, 1.0), (-0.2, 1.0), (-2.0, 0.1)))
-    comparison = pv.compare_models({name: exactly(values) for name, values in (("a", a), ("b", b), ("c", c))})
+    a, b, c = (
+        level + rng.normal(mean, sd, size=400) for mean, sd in ((0, 1.0), (-0.2, 1.0), (-2.0, 0.1))
+    )
+    comparison = pv.compare_models(
+        {name: exactly(values) for name, values in (("a", a), ("b", b), ("c", c))}
+    )
     weight = dict(zip(comparison.names, comparison.weight, strict=True))
     p = np.exp(np.stack([a, b, c]) - level)
     slope = (p / (np.array([weight[name] for name in "abc"]) @ p)).mean(1)
@@ -193,38 +231,61 @@ def test_stacking_weights_are_optimal_wherever_log_p_lies(level):
 
 
 def test_arviz_stacks_blindly_where_densities_underflow_and_we_do_not():
-    """The trap: two models that are better for 70 and 30 % of the data, near log p(x) = 0 and near -1000."""
+    """The trap: two models that are better for 70 and 30 % of the data, near log p(x) = 0 and near
+    -1000."""
     rng = np.random.default_rng(0)
     first_is_better = rng.random(500) < 0.7
-    a, b = (np.where(first_is_better, *means) + rng.normal(size=500) / 10 for means in ((0, -3), (-3, 0)))
+    a, b = (
+        np.where(first_is_better, *means) + rng.normal(size=500) / 10
+        for means in ((0, -3), (-3, 0))
+    )
     near, far = ({"a": exactly(a + level), "b": exactly(b + level)} for level in (0, -1000))
-    weights = arviz_stats.compare({name: to_elpd(each) for name, each in near.items()}, round_to="none")["weight"]
+    weights = arviz_stats.compare(
+        {name: to_elpd(each) for name, each in near.items()}, round_to="none"
+    )["weight"]
     with pytest.warns(RuntimeWarning, match="encountered in"):
-        lost = arviz_stats.compare({name: to_elpd(each) for name, each in far.items()}, round_to="none")["weight"]
+        lost = arviz_stats.compare(
+            {name: to_elpd(each) for name, each in far.items()}, round_to="none"
+        )["weight"]
     ours = pv.compare_models(far)
     assert lost.to_dict() == pytest.approx({"a": 0.5, "b": 0.5})
-    assert dict(zip(ours.names, ours.weight, strict=True)) == pytest.approx(weights.to_dict(), abs=1e-3)
+    assert dict(zip(ours.names, ours.weight, strict=True)) == pytest.approx(
+        weights.to_dict(), abs=1e-3
+    )
     assert weights["a"] > 0.65
 
 
 def test_the_weight_of_a_model_is_that_of_its_trainings():
     rng = np.random.default_rng(0)
     a, b, c = (exactly(rng.normal(size=200)) for _ in range(3))
-    apart, together = pv.compare_models({"a": a, "b": b, "c": c}), pv.compare_models({"ab": [a, b], "c": c})
+    apart, together = (
+        pv.compare_models({"a": a, "b": b, "c": c}),
+        pv.compare_models({"ab": [a, b], "c": c}),
+    )
     weights = dict(zip(apart.names, apart.weight, strict=True))
-    assert together.weight[together.names.index("ab")] == pytest.approx(weights["a"] + weights["b"], abs=1e-3)
+    assert together.weight[together.names.index("ab")] == pytest.approx(
+        weights["a"] + weights["b"], abs=1e-3
+    )
 
 
 def test_arviz_says_the_same():
     rng = np.random.default_rng(0)
     a = rng.normal(-90, 3, size=300)
-    found = {"a": evidence_of(a, 0.2), "b": evidence_of(a - 0.3 + rng.normal(size=300), 2.5, seed=1)}
-    ours, theirs = pv.compare_models(found), arviz_stats.compare({k: to_elpd(v) for k, v in found.items()})
+    found = {
+        "a": evidence_of(a, 0.2),
+        "b": evidence_of(a - 0.3 + rng.normal(size=300), 2.5, seed=1),
+    }
+    ours, theirs = (
+        pv.compare_models(found),
+        arviz_stats.compare({k: to_elpd(v) for k, v in found.items()}),
+    )
     raw = arviz_stats.compare({k: to_elpd(v) for k, v in found.items()}, round_to="none")
     assert tuple(theirs.index) == ours.names
     np.testing.assert_allclose(raw["elpd"], 300 * ours.log_evidence)
     np.testing.assert_allclose(raw["elpd_diff"], 300 * ours.difference)
-    np.testing.assert_allclose(raw["dse"], 300 * ours.difference_se * np.sqrt(299 / 300))  # ArviZ divides by N
+    np.testing.assert_allclose(
+        raw["dse"], 300 * ours.difference_se * np.sqrt(299 / 300)
+    )  # ArviZ divides by N
     np.testing.assert_allclose(raw["weight"].astype(float), ours.weight, atol=1e-3)
     assert "k̂ > 0.70" in raw.loc["b", "diag_elpd"]
     assert "elpd" in str(to_elpd(found["a"]))
@@ -237,16 +298,21 @@ def test_arviz_plots_take_the_table_and_elpd():
     drawn = arviz_plots.plot_compare(comparison.table)
     assert drawn.viz["plot"].item().get_xlabel() == "MLPD (difference)"
     arviz_plots.plot_compare(comparison.table, relative_scale=False)
-    arviz_plots.plot_compare(arviz_stats.compare({name: to_elpd(each) for name, each in found.items()}))
+    arviz_plots.plot_compare(
+        arviz_stats.compare({name: to_elpd(each) for name, each in found.items()})
+    )
 
 
-# --- what is shown ---------------------------------------------------------------------------------------------------
+# --- what is shown --------------------------------------------------------------------------------
 
 
 def compared():
     rng = np.random.default_rng(0)
     data = rng.normal(size=50)
-    found = {name: trainings(rng, data, mean=-i, spread=0.1, count=2) for i, name in enumerate(["a | b", "c"])}
+    found = {
+        name: trainings(rng, data, mean=-i, spread=0.1, count=2)
+        for i, name in enumerate(["a | b", "c"])
+    }
     return pv.compare_models(found | {"d": evidence_of(data - 3, 3.0)})
 
 
@@ -256,18 +322,31 @@ def test_table_markdown_and_text_say_the_same():
     assert list(table.index) == ["a | b", "c", "d"]
     assert table["num_trainings"].tolist() == [2, 2, 1]
     row = table.loc["c"]
-    cells = [f"{row.mlpd:.3f}", f"{row.mlpd_diff:.3f}", f"{row.dse:.3f}", f"{row.low:.3f} to {row.high:.3f}"]
+    cells = [
+        f"{row.mlpd:.3f}",
+        f"{row.mlpd_diff:.3f}",
+        f"{row.dse:.3f}",
+        f"{row.low:.3f} to {row.high:.3f}",
+    ]
     assert markdown[2].startswith("| a \\| b | ")
     assert markdown[3].split(" | ")[1:5] == cells
     assert all(cell in str(comparison).splitlines()[2] for cell in cells)
     lines = str(comparison).splitlines()[:4]
     assert len({len(line) for line in lines}) == 1
-    assert "log p(x) is a lower bound, not an estimate, for d (100.0% of the rows)" in str(comparison)
-    assert "50 rows, nats per row; differences from a | b, paired by row. Intervals hold together." in str(comparison)
+    assert "log p(x) is a lower bound, not an estimate, for d (100.0% of the rows)" in str(
+        comparison
+    )
+    assert (
+        "50 rows, nats per row; differences from a | b, paired by row. Intervals hold together."
+        in str(comparison)
+    )
 
 
 def test_few_particles_leave_k_hat_unknown():
-    found = {name: evidence_of(np.arange(4.0), 0.1, num_particles=5, seed=i) for i, name in enumerate("ab")}
+    found = {
+        name: evidence_of(np.arange(4.0), 0.1, num_particles=5, seed=i)
+        for i, name in enumerate("ab")
+    }
     assert "k-hat of b and 1 more is unknown" in str(pv.compare_models(found))
 
 
@@ -277,11 +356,13 @@ def test_plot_draws_intervals_and_trainings():
     (ends,) = (line.get_segments() for line in ax.collections if hasattr(line, "get_segments"))
     np.testing.assert_allclose([segment[:, 0] for segment in ends[:2]], comparison.interval[:2])
     dots = np.concatenate([line.get_xdata() for line in ax.lines if line.get_marker() == "o"])
-    np.testing.assert_allclose(dots, np.concatenate(comparison.trainings[:2]) - comparison.log_evidence[0])
+    np.testing.assert_allclose(
+        dots, np.concatenate(comparison.trainings[:2]) - comparison.log_evidence[0]
+    )
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["a | b", "c", "d"]
 
 
-# --- what is refused -------------------------------------------------------------------------------------------------
+# --- what is refused ------------------------------------------------------------------------------
 
 
 def test_different_numbers_of_rows_are_refused():
@@ -315,7 +396,10 @@ def grey(num_data=8, shape=(2, 3)):
 @pytest.mark.parametrize(
     ("other", "said"),
     [
-        (lambda x: of(pv.Dataset(x, binarize="static", seed=1)), " of 8 rows, the first being row 1,"),
+        (
+            lambda x: of(pv.Dataset(x, binarize="static", seed=1)),
+            " of 8 rows, the first being row 1,",
+        ),
         (lambda x: of(pv.Dataset(x, binarize="threshold")), " of 8 rows, the first being row 1,"),
         (
             lambda x: of(pv.Dataset(x, binarize="static").x.flip(0)),
@@ -341,14 +425,24 @@ def test_unlike_evidence_is_refused(other, said):
 
 
 def test_other_units_of_x_are_refused():
-    with pytest.raises(ValueError, match="rows.* differ; both need the same x, binarised alike and in the same unit"):
-        pv.compare_models({"m": of(grey(), pv.likelihoods.Gaussian), "cm": of(100 * grey(), pv.likelihoods.Gaussian)})
+    with pytest.raises(
+        ValueError,
+        match="rows.* differ; both need the same x, binarised alike and in the same unit",
+    ):
+        pv.compare_models(
+            {
+                "m": of(grey(), pv.likelihoods.Gaussian),
+                "cm": of(100 * grey(), pv.likelihoods.Gaussian),
+            }
+        )
 
 
 def test_a_trained_model_that_differs_is_named():
     rows = np.arange(4, dtype=np.uint64)
     a, b = known(np.zeros(4)), known(np.ones(4), rows + (rows == 2))
-    with pytest.raises(ValueError, match=r"'a\[0\]' and 'b\[1\]' .* 1 of 4 rows, the first being row 2, differ"):
+    with pytest.raises(
+        ValueError, match=r"'a\[0\]' and 'b\[1\]' .* 1 of 4 rows, the first being row 2, differ"
+    ):
         pv.compare_models({"a": [a, a], "b": [a, b]})
 
 
@@ -373,12 +467,15 @@ def test_what_is_no_comparison_is_not_drawn():
 
 def test_upper_bounds_are_refused():
     upper = exactly(np.zeros(3), bound="upper if converged")
-    with pytest.raises(ValueError, match="'b' holds bounds of kind 'upper if converged': give estimates of log p"):
+    with pytest.raises(
+        ValueError, match="'b' holds bounds of kind 'upper if converged': give estimates of log p"
+    ):
         pv.compare_models({"a": exactly(np.ones(3)), "b": upper})
 
 
 def test_equal_data_are_known_again():
-    """In another shape, precision or with covariates; what is missing counts, and rows go along when selected."""
+    """In another shape, precision or with covariates; what is missing counts, and rows go along
+    when selected."""
     x = torch.bernoulli(grey(), generator=torch.Generator().manual_seed(1))
     one = of(x)
     again = [of(x.flatten(1)), of(x.double()), of(x * -1 * -1)]
@@ -406,14 +503,23 @@ def test_what_nobody_knows_is_not_checked():
     np.testing.assert_array_equal(theirs.digests, ours.digests)
     nameless = replace(ours, digests=None, measure="")
     said = str(pv.compare_models({"own": theirs, "ours": ours, "nameless": nameless}))
-    assert "Not checked: the evidence of nameless does not tell which rows it was computed on." in said
-    assert "Not checked: the evidence of own and 1 more does not tell whether it is a probability or a density." in said
+    assert (
+        "Not checked: the evidence of nameless does not tell which rows it was computed on." in said
+    )
+    assert (
+        "Not checked: the evidence of own and 1 more does not tell whether it is a probability or "
+        "a density." in said
+    )
     assert concatenate([ours, nameless]).digests is None
-    assert "Not checked" not in str(pv.compare_models({"a": known(np.zeros(4)), "b": known(np.ones(4))}))
+    assert "Not checked" not in str(
+        pv.compare_models({"a": known(np.zeros(4)), "b": known(np.ones(4))})
+    )
 
 
 def test_evidence_goes_to_a_file_and_comes_back(tmp_path):
-    evidence = replace(evidence_of(np.arange(4.0), 0.5), digests=np.arange(4, dtype=np.uint64), measure="lebesgue")
+    evidence = replace(
+        evidence_of(np.arange(4.0), 0.5), digests=np.arange(4, dtype=np.uint64), measure="lebesgue"
+    )
     again = pv.Evidence.load(evidence.save(tmp_path / "evidence.npz"))
     np.testing.assert_array_equal(again.pareto_k, evidence.pareto_k)
     np.testing.assert_array_equal(again.digests, evidence.digests)
@@ -424,7 +530,11 @@ def test_evidence_goes_to_a_file_and_comes_back(tmp_path):
 
 
 def test_a_file_of_an_earlier_version_is_read(tmp_path):
-    arrays = {name: v for name, v in known(np.zeros(4)).arrays().items() if name not in ("digests", "measure")}
+    arrays = {
+        name: v
+        for name, v in known(np.zeros(4)).arrays().items()
+        if name not in ("digests", "measure")
+    }
     np.savez(tmp_path / "old.npz", **arrays)
     old = pv.Evidence.load(tmp_path / "old.npz")
     assert (old.digests, old.measure) == (None, "")
@@ -434,7 +544,11 @@ def test_an_interrupted_evaluation_of_an_earlier_version_learns_its_rows(tmp_pat
     bed, path = beds.linear_gaussian(10), tmp_path / "half.npz"
     whole = pv.log_evidence(bed.model, bed.guide, bed.x, num_particles=30, checkpoint=path)
     with np.load(path) as file:
-        kept = {name: file[name][:4] if file[name].ndim else file[name] for name in file if name != "digests"}
+        kept = {
+            name: file[name][:4] if file[name].ndim else file[name]
+            for name in file
+            if name != "digests"
+        }
     np.savez(path, **kept)
     again = pv.log_evidence(bed.model, bed.guide, bed.x, num_particles=30, checkpoint=path)
     np.testing.assert_array_equal(again.digests, whole.digests)

@@ -23,7 +23,12 @@ pytestmark = [
 def bounds(data, *, objective=None, **settings):
     """Training bounds of two annealed epochs on the GPU, from the same start."""
     torch.manual_seed(0)
-    settings = {"num_epochs": 2, "batch_size": 32, "kl_warmup_epochs": 2, "progress": False} | settings
+    settings = {
+        "num_epochs": 2,
+        "batch_size": 32,
+        "kl_warmup_epochs": 2,
+        "progress": False,
+    } | settings
     training = pv.Training(device=DEVICE, **settings)
     result = pv.fit(*vae(), data, objective=objective, training=training)
     return torch.tensor(result.history["train"])
@@ -69,7 +74,11 @@ def test_every_family_is_evaluated_where_it_is(families):
     likelihood = families.get("likelihood", "Bernoulli")
     model, guide = vae(**families)
     x = data_for(likelihood, 8)
-    found = log_weights(model.to(DEVICE), guide.to(DEVICE), x.to(DEVICE), num_particles=2_000, seed=0).cpu().double()
+    found = (
+        log_weights(model.to(DEVICE), guide.to(DEVICE), x.to(DEVICE), num_particles=2_000, seed=0)
+        .cpu()
+        .double()
+    )
     here = log_weights(model.cpu(), guide.cpu(), x, num_particles=2_000, seed=0).double()
     error = ((found.var(0) + here.var(0)) / 2_000).sqrt()
     assert ((found.mean(0) - here.mean(0)).abs() < 4.5 * error + 1e-4).all()  # 8 data: level 6e-5

@@ -18,7 +18,8 @@ def grey(num_data=50, event=(6,), seed=0):
     return x
 
 
-# -- what comes in ---------------------------------------------------------------------------------------------------
+# -- what comes in
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -62,14 +63,18 @@ def test_pandas_names_are_kept_and_missing_values_are_nan():
 def test_pandas_rows_in_another_order_are_refused():
     pandas = pytest.importorskip("pandas")
     x = pandas.DataFrame({"a": [1.0, 2.0]}, index=["eve", "bob"])
-    with pytest.raises(ValueError, match="row 0 is eve in x and bob in context: reindex one like the other"):
+    with pytest.raises(
+        ValueError, match="row 0 is eve in x and bob in context: reindex one like the other"
+    ):
         Dataset(x, context=x.iloc[::-1])
 
 
 def test_xarray_dims_and_coords_are_kept():
     xarray = pytest.importorskip("xarray")
     x = xarray.DataArray(
-        np.zeros((3, 2, 4)), dims=("row", "datum", "column"), coords={"datum": ["a", "b"], "row": [5, 6, 7]}
+        np.zeros((3, 2, 4)),
+        dims=("row", "datum", "column"),
+        coords={"datum": ["a", "b"], "row": [5, 6, 7]},
     )
     data = Dataset(x)
     assert data.dims == ("datum", "row", "column")
@@ -91,7 +96,9 @@ def test_xarray_dims_and_coords_are_kept():
 def test_dims_are_named_by_the_shape_of_an_event(event, dims):
     data = Dataset(np.zeros((5, *event)))
     assert data.dims == ("datum", *dims)
-    assert {dim: len(names) for dim, names in data.coords.items()} == dict(zip(data.dims, (5, *event), strict=True))
+    assert {dim: len(names) for dim, names in data.coords.items()} == dict(
+        zip(data.dims, (5, *event), strict=True)
+    )
 
 
 def test_the_source_is_copied():
@@ -113,7 +120,8 @@ def test_context_becomes_two_dimensional_and_follows_the_rows():
 
 
 @pytest.mark.parametrize(
-    "index", [slice(1, 3), [1, 2], np.array([1, 2]), torch.tensor([1, 2]), [False, True, True, False]]
+    "index",
+    [slice(1, 3), [1, 2], np.array([1, 2]), torch.tensor([1, 2]), [False, True, True, False]],
 )
 def test_rows_by_any_index(index):
     data = Dataset(np.arange(8.0).reshape(4, 2), datum_names=list("abcd"))
@@ -143,18 +151,25 @@ def test_to_moves_everything():
 
 
 def test_repr_and_describe_say_what_is_there():
-    data = Dataset(grey(), context=np.ones((50, 2)), labels=np.arange(50) % 3, binarize="static", name="rain").split(
-        5, 10
-    )
+    data = Dataset(
+        grey(), context=np.ones((50, 2)), labels=np.arange(50) % 3, binarize="static", name="rain"
+    ).split(5, 10)
     assert repr(data) == (
-        "Dataset('rain', 50 x (6,), 0.7% missing, context=['0', '1'], binarize='static', train 35 / valid 5 / test 10)"
+        "Dataset('rain', 50 x (6,), 0.7% missing, context=['0', '1'], binarize='static', train 35 "
+        "/ valid 5 / test 10)"
     )
     facts = data.describe()
-    assert (facts["num_data"], facts["event_shape"], facts["range"], facts["labels"]) == (50, (6,), (0.0, 1.0), 3)
+    assert (facts["num_data"], facts["event_shape"], facts["range"], facts["labels"]) == (
+        50,
+        (6,),
+        (0.0, 1.0),
+        3,
+    )
     assert facts["splits"] == {"train": 35, "valid": 5, "test": 10}
 
 
-# -- splits ----------------------------------------------------------------------------------------------------------
+# -- splits
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("valid", "test"), [(0.1, 0.2), (5, 10), (0, 10), (0.1, 0), (0, 0)])
@@ -162,9 +177,16 @@ def test_splits_are_disjoint_complete_and_reproducible(valid, test):
     data = Dataset(grey()).split(valid, test, seed=1)
     rows = np.concatenate(list(data.splits.values()))
     assert sorted(rows) == list(range(50))
-    sizes = {name: 5 if name == "valid" else 10 for name, share in (("valid", valid), ("test", test)) if share}
+    sizes = {
+        name: 5 if name == "valid" else 10
+        for name, share in (("valid", valid), ("test", test))
+        if share
+    }
     assert data.describe()["splits"] == {"train": 50 - sum(sizes.values())} | sizes
-    again, other = Dataset(grey()).split(valid, test, seed=1), Dataset(grey()).split(valid, test, seed=2)
+    again, other = (
+        Dataset(grey()).split(valid, test, seed=1),
+        Dataset(grey()).split(valid, test, seed=2),
+    )
     assert all(np.array_equal(data.splits[name], again.splits[name]) for name in data.splits)
     assert not sizes or not np.array_equal(data.splits["train"], other.splits["train"])
 
@@ -190,11 +212,15 @@ def test_parts_carry_their_rows():
 def test_missing_splits_name_the_remedy():
     data = Dataset(grey(), name="rain")
     for part in (data, data.split(valid=0, test=5)):
-        with pytest.raises(ValueError, match=r"'rain' has no valid rows: make them with data.split\("):
+        with pytest.raises(
+            ValueError, match=r"'rain' has no valid rows: make them with data.split\("
+        ):
             _ = part.valid
     with pytest.raises(ValueError, match="valid=30 and test=20 rows leave none of 50"):
         data.split(30, 20)
-    with pytest.raises(ValueError, match=r"test=1.5 is neither a fraction in \[0, 1\) nor a number of rows"):
+    with pytest.raises(
+        ValueError, match=r"test=1.5 is neither a fraction in \[0, 1\) nor a number of rows"
+    ):
         data.split(0.1, 1.5)
 
 
@@ -208,7 +234,8 @@ def test_given_splits_are_checked():
         Dataset(x, splits={"train": [0, 9]})
 
 
-# -- binarisation ----------------------------------------------------------------------------------------------------
+# -- binarisation
+# --------------------------------------------------------------------------------------------------
 
 
 def test_dynamic_binarisation_draws_afresh_with_the_grey_value_as_mean():
@@ -235,8 +262,12 @@ def test_a_row_has_the_same_evaluation_bits_in_every_split_and_subset():
             assert torch.equal(getattr(split, name).x.nan_to_num(9), data.x[rows].nan_to_num(9))
     assert torch.equal(data[7].x, data.x[7:8])
     assert torch.equal(data.flatten().x.nan_to_num(9), data.x.flatten(1).nan_to_num(9))
-    assert torch.equal(Dataset(grey(60, (4, 3)), binarize="static", seed=3).x.nan_to_num(9), data.x.nan_to_num(9))
-    assert not torch.equal(Dataset(grey(60, (4, 3)), binarize="static", seed=4).x.nan_to_num(9), data.x.nan_to_num(9))
+    assert torch.equal(
+        Dataset(grey(60, (4, 3)), binarize="static", seed=3).x.nan_to_num(9), data.x.nan_to_num(9)
+    )
+    assert not torch.equal(
+        Dataset(grey(60, (4, 3)), binarize="static", seed=4).x.nan_to_num(9), data.x.nan_to_num(9)
+    )
 
 
 @pytest.mark.parametrize("binarize", ["dynamic", "static", "threshold"])
@@ -263,14 +294,23 @@ def test_bits_leave_the_global_stream_alone():
     assert torch.equal(before, torch.random.get_rng_state())
 
 
-# -- what is wrong is named ------------------------------------------------------------------------------------------
+# -- what is wrong is named
+# ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("error", "message", "build"),
     [
-        (ValueError, r"context has shape \(3, 1\), x has 2 rows", lambda: Dataset(np.zeros((2, 1)), context=[1, 2, 3])),
-        (ValueError, r"labels have shape \(3,\), x has 2 rows", lambda: Dataset(np.zeros((2, 1)), labels=[1, 2, 3])),
+        (
+            ValueError,
+            r"context has shape \(3, 1\), x has 2 rows",
+            lambda: Dataset(np.zeros((2, 1)), context=[1, 2, 3]),
+        ),
+        (
+            ValueError,
+            r"labels have shape \(3,\), x has 2 rows",
+            lambda: Dataset(np.zeros((2, 1)), labels=[1, 2, 3]),
+        ),
         (
             ValueError,
             "x is -inf at row 1, feature b: x takes finite numbers",
@@ -286,7 +326,11 @@ def test_bits_leave_the_global_stream_alone():
         (ValueError, r"x of shape \(0, 2\) is empty", lambda: Dataset(np.zeros((0, 2)))),
         (ValueError, r"x of shape \(0, 1\) is empty", lambda: Dataset([])),
         (ValueError, "x is the single number 3.0", lambda: Dataset(3.0)),
-        (ValueError, "selects none of the 2 rows of 'data'", lambda: Dataset(np.zeros((2, 1)))[[False, False]]),
+        (
+            ValueError,
+            "selects none of the 2 rows of 'data'",
+            lambda: Dataset(np.zeros((2, 1)))[[False, False]],
+        ),
         (
             ValueError,
             r"x is 200 at row 0, feature 1: binarize takes grey values in \[0, 1\]; divide",
@@ -297,8 +341,16 @@ def test_bits_leave_the_global_stream_alone():
             "binarize='random' is unknown: one of 'dynamic', 'static'",
             lambda: Dataset([[0.0]], binarize="random"),
         ),
-        (ValueError, "feature_names has 1 names, x has 2", lambda: Dataset(np.zeros((2, 2)), feature_names=["a"])),
-        (ValueError, "datum_names has 1 names, x has 2", lambda: Dataset(np.zeros((2, 2)), datum_names=["a"])),
+        (
+            ValueError,
+            "feature_names has 1 names, x has 2",
+            lambda: Dataset(np.zeros((2, 2)), feature_names=["a"]),
+        ),
+        (
+            ValueError,
+            "datum_names has 1 names, x has 2",
+            lambda: Dataset(np.zeros((2, 2)), datum_names=["a"]),
+        ),
         (
             ValueError,
             r"feature_names name one dim, an event has shape \(2, 2\): give an xarray DataArray",
@@ -309,7 +361,11 @@ def test_bits_leave_the_global_stream_alone():
             r"image_shape \(2, 2\) does not hold the 5",
             lambda: Dataset(np.zeros((2, 5)), image_shape=(2, 2)),
         ),
-        (ValueError, "dtype torch.int64 cannot hold NaN", lambda: Dataset([[1]], dtype=torch.int64)),
+        (
+            ValueError,
+            "dtype torch.int64 cannot hold NaN",
+            lambda: Dataset([[1]], dtype=torch.int64),
+        ),
         (TypeError, "x of type list is no array of numbers", lambda: Dataset([[1, 2], [3]])),
         (TypeError, "x holds <U1: real numbers needed", lambda: Dataset([["a"]])),
         (TypeError, "x holds complex128: real numbers", lambda: Dataset(np.zeros((1, 1), complex))),
@@ -324,12 +380,14 @@ def test_errors_are_one_line_and_name_the_place(error, message, build):
 def test_a_text_column_is_named():
     pandas = pytest.importorskip("pandas")
     with pytest.raises(
-        TypeError, match="column 'site' of x holds .*, not numbers: drop it, code it, or use it as labels"
+        TypeError,
+        match="column 'site' of x holds .*, not numbers: drop it, code it, or use it as labels",
     ):
         Dataset(pandas.DataFrame({"rain": [1.0], "site": ["A"]}))
 
 
-# -- readers ---------------------------------------------------------------------------------------------------------
+# -- readers
+# --------------------------------------------------------------------------------------------------
 
 
 def test_npz_and_npy_round_trip(tmp_path):
@@ -344,7 +402,11 @@ def test_npz_and_npy_round_trip(tmp_path):
 
 def test_npz_parts_become_splits(tmp_path):
     np.savez(
-        tmp_path / "a.npz", x_train=np.zeros((5, 2)), x_test=np.ones((3, 2)), y_train=np.zeros(5), y_test=np.ones(3)
+        tmp_path / "a.npz",
+        x_train=np.zeros((5, 2)),
+        x_test=np.ones((3, 2)),
+        y_train=np.zeros(5),
+        y_test=np.ones(3),
     )
     data = read(tmp_path / "a.npz", binarize="threshold")
     assert data.describe()["splits"] == {"train": 5, "test": 3}
@@ -356,7 +418,9 @@ def test_npz_parts_become_splits(tmp_path):
 def test_tables_round_trip(tmp_path, suffix):
     pandas = pytest.importorskip("pandas")
     path = tmp_path / f"rain{suffix}"
-    frame = pandas.DataFrame({"may": [1.5, NAN], "site": ["A", "B"], "june": [0.25, 2.0], "height": [10.0, 20.0]})
+    frame = pandas.DataFrame(
+        {"may": [1.5, NAN], "site": ["A", "B"], "june": [0.25, 2.0], "height": [10.0, 20.0]}
+    )
     if suffix == ".csv":
         frame.to_csv(path, index=False)
     else:
@@ -386,7 +450,9 @@ def test_pickled_objects_are_refused(tmp_path, name):
 def test_unreadable_files_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="a.npz: no such file"):
         read(tmp_path / "a.npz")
-    with pytest.raises(ValueError, match="suffix '.pkl' is unknown, use one of .npz, .npy, .csv, .parquet"):
+    with pytest.raises(
+        ValueError, match="suffix '.pkl' is unknown, use one of .npz, .npy, .csv, .parquet"
+    ):
         read(tmp_path / "a.pkl")
     (tmp_path / "empty.npz").write_bytes(b"")
     (tmp_path / "torn.npz").write_bytes(b"PK\x03\x04 and then nothing")
@@ -403,5 +469,7 @@ def test_unreadable_files_are_named(tmp_path):
 
 def test_importing_the_room_loads_no_reader():
     code = "import sys, ppl_vae.data; print({'pandas', 'xarray', 'sklearn', 'pooch'} & set(sys.modules))"
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     assert answer.stdout.strip() == "set()"

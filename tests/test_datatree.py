@@ -17,7 +17,14 @@ from ppl_vae.diagnostics import Draws, to_datatree
 from ppl_vae.evidence import reduce_log_weights
 
 SMALL = {"num_samples": 60, "progress": False}
-DRAWN = ("posterior", "posterior_predictive", "prior", "prior_predictive", "log_likelihood", "sample_stats")
+DRAWN = (
+    "posterior",
+    "posterior_predictive",
+    "prior",
+    "prior_predictive",
+    "log_likelihood",
+    "sample_stats",
+)
 
 
 @pytest.fixture
@@ -39,7 +46,12 @@ def conditional():
     )
     with pv.seeded(1):
         guide = pv.Guide(pv.posteriors.MeanFieldNormal(2), 3, torch.nn.Identity(), context_dim=2)
-        model = pv.Model(pv.priors.LearnedNormal(2, 2), pv.likelihoods.Gaussian(3), torch.nn.Identity(), context_dim=2)
+        model = pv.Model(
+            pv.priors.LearnedNormal(2, 2),
+            pv.likelihoods.Gaussian(3),
+            torch.nn.Identity(),
+            context_dim=2,
+        )
     return model, guide, data
 
 
@@ -48,7 +60,7 @@ def standard_errors(draws, exact):
     return np.abs(draws.mean(0) - exact) / (draws.std(0, ddof=1) / len(draws) ** 0.5)
 
 
-# --- the schema ------------------------------------------------------------------------------------------------------
+# --- the schema -----------------------------------------------------------------------------------
 
 
 def test_every_group_is_there_with_named_dims(conditional):
@@ -56,7 +68,11 @@ def test_every_group_is_there_with_named_dims(conditional):
     tree = to_datatree(model, guide, data, **SMALL)
     assert set(tree.children) == {*DRAWN, "importance", "observed_data", "constant_data"}
     assert tree.posterior.z.dims == tree.prior.z.dims == ("chain", "draw", "datum", "latent")
-    assert tree.posterior_predictive.x.dims == tree.prior_predictive.x.dims == ("chain", "draw", "datum", "feature")
+    assert (
+        tree.posterior_predictive.x.dims
+        == tree.prior_predictive.x.dims
+        == ("chain", "draw", "datum", "feature")
+    )
     assert tree.log_likelihood.x.dims == tree.sample_stats.log_p.dims == ("chain", "draw", "datum")
     assert set(tree.sample_stats.data_vars) == {"log_p", "log_q", "log_weights"}
     assert set(tree.importance.data_vars) == {"log_evidence", "mc_se", "ess", "pareto_k", "elbo"}
@@ -69,7 +85,11 @@ def test_names_and_facts_are_kept(conditional):
     assert tree.posterior_predictive.feature.values.tolist() == ["height", "weight", "age"]
     assert tree.importance.datum.values.tolist() == [f"row {i}" for i in range(5)]
     assert tree.attrs["inference_library_version"] == pv.__version__
-    assert (tree.attrs["seed"], tree.attrs["num_particles"], tree.attrs["objective"]) == (0, 60, "none")
+    assert (tree.attrs["seed"], tree.attrs["num_particles"], tree.attrs["objective"]) == (
+        0,
+        60,
+        "none",
+    )
     assert tree.attrs["rows"] == "all 5"
     assert "unweighted" in tree.posterior.attrs["description"]
 
@@ -96,7 +116,7 @@ def test_missing_values_stay_missing_and_are_predicted(conditional):
     assert not tree.posterior_predictive.x.isnull().any()
 
 
-# --- the values ------------------------------------------------------------------------------------------------------
+# --- the values -----------------------------------------------------------------------------------
 
 
 def test_weights_are_those_of_log_weights_and_evidence_is_their_reduction(bed):
@@ -104,7 +124,9 @@ def test_weights_are_those_of_log_weights_and_evidence_is_their_reduction(bed):
     tree = to_datatree(bed.model, guide, bed.x, seed=3, **SMALL)
     log_w = tree.sample_stats.log_weights.values[0]
     assert np.array_equal(log_w, pv.log_weights(bed.model, guide, bed.x, num_particles=60, seed=3))
-    assert np.allclose(log_w, (tree.sample_stats.log_p - tree.sample_stats.log_q).values[0], atol=1e-12)
+    assert np.allclose(
+        log_w, (tree.sample_stats.log_p - tree.sample_stats.log_q).values[0], atol=1e-12
+    )
     for name in ("log_evidence", "mc_se", "ess", "pareto_k", "elbo"):
         assert np.array_equal(tree.importance[name], getattr(reduce_log_weights(log_w), name)), name
 
@@ -152,7 +174,10 @@ def test_draws_follow_their_distributions(bed):
     assert standard_errors(tree.prior.z.values[0], 0.0).max() < 5
     assert standard_errors(tree.prior_predictive.x.values[0], bed.mean.numpy()).max() < 5
     variance = (bed.loading.square().sum(-1) + bed.noise.square()).numpy()
-    assert standard_errors((tree.prior_predictive.x.values[0] - bed.mean.numpy()) ** 2, variance).max() < 5
+    assert (
+        standard_errors((tree.prior_predictive.x.values[0] - bed.mean.numpy()) ** 2, variance).max()
+        < 5
+    )
 
 
 def test_modules_are_left_as_they_were(conditional):
@@ -162,11 +187,12 @@ def test_modules_are_left_as_they_were(conditional):
     assert (model.training, guide.training) == (True, False)
 
 
-# --- the user's own models -------------------------------------------------------------------------------------------
+# --- the user's own models ------------------------------------------------------------------------
 
 
 def two_sites(x, context=None):
-    """Counts with a size and a profile each; the observed site has a name of its own, and one value per datum."""
+    """Counts with a size and a profile each; the observed site has a name of its own, and one value
+    per datum."""
     with pyro.plate("data", len(x), dim=-1):
         size = pyro.sample("size", dist.Gamma(2.0, 1.0))
         profile = pyro.sample("profile", dist.Normal(torch.zeros(2, 3), 1.0).to_event(2))
@@ -187,11 +213,22 @@ def test_any_sites_any_names_any_shapes():
     tree = to_datatree(two_sites, two_sites_guide, x, **SMALL)
     assert set(tree.posterior.data_vars) == set(tree.prior.data_vars) == {"size", "profile"}
     assert tree.posterior["size"].dims == ("chain", "draw", "datum")
-    assert tree.posterior.profile.dims == ("chain", "draw", "datum", "profile_dim_0", "profile_dim_1")
-    assert set(tree.posterior_predictive.data_vars) == set(tree.log_likelihood.data_vars) == {"count"}
+    assert tree.posterior.profile.dims == (
+        "chain",
+        "draw",
+        "datum",
+        "profile_dim_0",
+        "profile_dim_1",
+    )
+    assert (
+        set(tree.posterior_predictive.data_vars) == set(tree.log_likelihood.data_vars) == {"count"}
+    )
     assert np.array_equal(tree.observed_data["count"], x[:, 0], equal_nan=True)
     size = tree.posterior["size"].values[0]
-    expected = dist.Poisson(torch.tensor(size)).log_prob(x[:, 0].nan_to_num()).numpy() * ~x[:, 0].isnan().numpy()
+    expected = (
+        dist.Poisson(torch.tensor(size)).log_prob(x[:, 0].nan_to_num()).numpy()
+        * ~x[:, 0].isnan().numpy()
+    )
     assert np.allclose(tree.log_likelihood["count"].values[0], expected, atol=1e-5)
 
 
@@ -222,7 +259,10 @@ def test_global_latents_are_one_draw_for_all_data(chunk_size):
     assert np.allclose(tree.sample_stats.log_global[0], ratio.sum(-1), atol=1e-12)
     assert np.abs(tree.prior_predictive.x.values - tree.prior.z.values).max() < 0.01
     # given the mean, z is N(mean, 1) for every datum: 360 draws of two dims, 5 standard errors
-    assert abs((tree.prior.z - tree.prior["mean"].rename(mean_dim="latent")).values.std() - 1) < 5 / (2 * 720) ** 0.5
+    assert (
+        abs((tree.prior.z - tree.prior["mean"].rename(mean_dim="latent")).values.std() - 1)
+        < 5 / (2 * 720) ** 0.5
+    )
 
 
 def test_memory_beside_the_tree_is_bounded():
@@ -232,7 +272,9 @@ def test_memory_beside_the_tree_is_bounded():
         with pyro.plate("data", len(x), dim=-1):
             z = pyro.sample("z", dist.Normal(0.0, 1.0))
             largest.append(z.numel())
-            pyro.sample("x", dist.Normal(z[..., None], 1.0).expand(z.shape + (1,)).to_event(1), obs=x)
+            pyro.sample(
+                "x", dist.Normal(z[..., None], 1.0).expand(z.shape + (1,)).to_event(1), obs=x
+            )
 
     def guide(x, context=None):
         with pyro.plate("data", len(x), dim=-1):
@@ -242,7 +284,7 @@ def test_memory_beside_the_tree_is_bounded():
     assert max(largest) == 80  # two rows of 40 draws
 
 
-# --- sizes and names -------------------------------------------------------------------------------------------------
+# --- sizes and names ------------------------------------------------------------------------------
 
 
 def test_only_the_first_rows_by_default_and_it_says_so():
@@ -251,24 +293,34 @@ def test_only_the_first_rows_by_default_and_it_says_so():
     assert tree.posterior.sizes["datum"] == 100
     assert tree.attrs["rows"] == "the first 100 of 130"
     assert np.array_equal(tree.observed_data.x, bed.x[:100])
-    everything = to_datatree(bed.model, bed.guide, bed.x, num_samples=30, num_data=130, progress=False)
+    everything = to_datatree(
+        bed.model, bed.guide, bed.x, num_samples=30, num_data=130, progress=False
+    )
     assert everything.posterior.sizes["datum"] == 130
 
 
 def test_default_rows_fit_the_size():
     bed = beds.linear_gaussian(num_data=130)
-    row = 8 * (2 * 2 + 2 * 5 + 1 + 3) * 1000 / 1e9  # z and x of two groups, one log-likelihood, three statistics
+    row = (
+        8 * (2 * 2 + 2 * 5 + 1 + 3) * 1000 / 1e9
+    )  # z and x of two groups, one log-likelihood, three statistics
     tree = to_datatree(bed.model, bed.guide, bed.x, max_gigabytes=3.5 * row, progress=False)
     assert tree.attrs["rows"] == "the first 3 of 130"
-    assert sum(array.nbytes for group in DRAWN for array in tree[group].data_vars.values()) == round(3e9 * row)
+    assert sum(
+        array.nbytes for group in DRAWN for array in tree[group].data_vars.values()
+    ) == round(3e9 * row)
 
 
 def test_too_large_a_tree_is_one_clear_error(bed):
-    with pytest.raises(ValueError, match=r"would take .* GB .* max_gigabytes=1e-06: lower num_samples or num_data"):
+    with pytest.raises(
+        ValueError, match=r"would take .* GB .* max_gigabytes=1e-06: lower num_samples or num_data"
+    ):
         to_datatree(bed.model, bed.guide, bed.x, num_data=6, max_gigabytes=1e-6)
     with pytest.raises(ValueError, match="num_data=7, but the data have 6 rows"):
         to_datatree(bed.model, bed.guide, bed.x, num_data=7)
-    with pytest.raises(ValueError, match=r"Draws\(num_samples\) is 0; it must be a whole number, at least 1"):
+    with pytest.raises(
+        ValueError, match=r"Draws\(num_samples\) is 0; it must be a whole number, at least 1"
+    ):
         Draws(num_samples=0)
     with pytest.raises(ValueError, match="num_samples was given beside draws="):
         to_datatree(bed.model, bed.guide, bed.x, Draws(), num_samples=3)
@@ -283,18 +335,24 @@ def test_a_dim_of_the_data_that_is_taken_is_an_error_or_makes_way(bed):
     assert tree.posterior.z.dims == ("chain", "draw", "patient", "z_dim")
     assert tree.posterior_predictive.x.dims == ("chain", "draw", "patient", "latent")
     covariate = xr.DataArray(bed.x.numpy(), dims=("datum", "covariate"))
-    with pytest.raises(ValueError, match="dim 'covariate' would have length 1 at 'context', elsewhere 4"):
-        to_datatree(bed.model, bed.guide, pv.Dataset(covariate, context=torch.zeros(6), dtype=torch.float64))
+    with pytest.raises(
+        ValueError, match="dim 'covariate' would have length 1 at 'context', elsewhere 4"
+    ):
+        to_datatree(
+            bed.model, bed.guide, pv.Dataset(covariate, context=torch.zeros(6), dtype=torch.float64)
+        )
 
 
 def test_few_draws_warn_once_that_k_hat_is_unknown(bed):
     with pytest.warns(UserWarning, match="k-hat needs at least 30 draws") as caught:
-        tree = to_datatree(bed.model, bed.guide, bed.x, num_samples=10, chunk_size=10, progress=False)
+        tree = to_datatree(
+            bed.model, bed.guide, bed.x, num_samples=10, chunk_size=10, progress=False
+        )
     assert len(caught) == 1
     assert tree.importance.pareto_k.isnull().all()
 
 
-# --- files and ArviZ -------------------------------------------------------------------------------------------------
+# --- files and ArviZ ------------------------------------------------------------------------------
 
 
 def test_netcdf_gives_every_value_back(conditional, tmp_path):
@@ -315,7 +373,9 @@ def test_netcdf_needs_no_engine_named_and_keeps_infinite_k_hat(bed, tmp_path):
 def test_zarr_gives_every_value_back(conditional, tmp_path):
     tree = to_datatree(*conditional, **SMALL)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*(Zarr V3|Zarr format 3) specification")  # text labels: zarr's own
+        warnings.filterwarnings(
+            "ignore", message=".*(Zarr V3|Zarr format 3) specification"
+        )  # text labels: zarr's own
         tree.to_zarr(tmp_path / "tree.zarr", consolidated=False)
         with xr.open_datatree(tmp_path / "tree.zarr", engine="zarr", consolidated=False) as read:
             xr.testing.assert_identical(tree, read.load())
@@ -332,7 +392,12 @@ def test_arviz_reads_it(bed):
     summary = arviz_stats.summary(tree, round_to="none")
     assert summary.index[0] == "z[0, 0]"
     assert np.allclose(summary["mean"], tree.posterior.z.values[0].mean(0).ravel(), atol=1e-12)
-    for plot in (arviz_plots.plot_forest, arviz_plots.plot_dist, arviz_plots.plot_ppc_dist, arviz_plots.plot_trace):
+    for plot in (
+        arviz_plots.plot_forest,
+        arviz_plots.plot_dist,
+        arviz_plots.plot_ppc_dist,
+        arviz_plots.plot_trace,
+    ):
         plot(tree, backend="matplotlib")
         mpl.pyplot.close("all")
     arviz_plots.plot_pair(tree, coords={"datum": 0}, backend="matplotlib")

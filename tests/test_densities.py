@@ -1,4 +1,5 @@
-"""Every density against its law in high precision, at the parameters as rounded, to the ends of the parameters."""
+"""Every density against its law in high precision, at the parameters as rounded, to the ends of the
+parameters."""
 
 import copy
 import itertools
@@ -19,7 +20,7 @@ every_likelihood = pytest.mark.parametrize("name", likelihoods.__all__)
 every_dtype = pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
 
 
-# --- the laws, in mpmath ---------------------------------------------------------------------------------------------
+# --- the laws, in mpmath --------------------------------------------------------------------------
 
 
 def softplus(raw):
@@ -41,7 +42,9 @@ def log_gaussian(x, loc, raw):
 
 def log_student_t(x, loc, raw, raw_df):
     scale, df = mp.mpf(1e-30) + softplus(raw), 2 + softplus(raw_df)
-    normaliser = mp.loggamma((df + 1) / 2) - mp.loggamma(df / 2) - mp.log(df * mp.pi) / 2 - mp.log(scale)
+    normaliser = (
+        mp.loggamma((df + 1) / 2) - mp.loggamma(df / 2) - mp.log(df * mp.pi) / 2 - mp.log(scale)
+    )
     return normaliser - (df + 1) / 2 * mp.log1p(((x - loc) / scale) ** 2 / df)
 
 
@@ -61,9 +64,13 @@ def log_categorical(x, *logits):
     return logits[int(x)] - largest - mp.log(mp.fsum(mp.exp(logit - largest) for logit in logits))
 
 
-# --- grids: the value first, then the parameters ---------------------------------------------------------------------
+# --- grids: the value first, then the parameters --------------------------------------------------
 
-SIGNED = [sign * size for size in (1e-8, 1e-3, 0.1, 1.0, 10.0, 16.0, 17.0, 37.0, 100.0, 1e4, 1e8) for sign in (1, -1)]
+SIGNED = [
+    sign * size
+    for size in (1e-8, 1e-3, 0.1, 1.0, 10.0, 16.0, 17.0, 37.0, 100.0, 1e4, 1e8)
+    for sign in (1, -1)
+]
 COUNTS = [0, 1, 2, 15, 16, 100, 1e3, 1e5, 1e6, 1e7]
 ENDS = [-85.0, -20.0, -3.0, -1.0, 0.0, 3.0, 16.0, 40.0, 85.0]
 NEARBY = [0.0, 1e-7, 1e-6, 1e-3, -0.1, 0.19, -0.23, 0.4, -0.7, 2.0]  # of log-mean from log x
@@ -77,11 +84,22 @@ def log_means(x):
 GRIDS = {
     "Bernoulli": [(x, logit) for x in (0, 1) for logit in [0.0, *SIGNED]],
     "ContinuousBernoulli": [
-        (x, logit) for x in (0.0, 1e-20, 1e-6, 0.3, 0.7, 1 - 1e-6, 1.0) for logit in [0.0, 0.499, 0.501, *SIGNED]
+        (x, logit)
+        for x in (0.0, 1e-20, 1e-6, 0.3, 0.7, 1 - 1e-6, 1.0)
+        for logit in [0.0, 0.499, 0.501, *SIGNED]
     ],
-    "Gaussian": list(itertools.product((0.0, 1e-25, 1.0, 1e3, 1e6), (0.0, 1.0, 1e6), (-60.0, -7.0, 0.5, 20.0, 1e6))),
+    "Gaussian": list(
+        itertools.product(
+            (0.0, 1e-25, 1.0, 1e3, 1e6), (0.0, 1.0, 1e6), (-60.0, -7.0, 0.5, 20.0, 1e6)
+        )
+    ),
     "StudentT": list(
-        itertools.product((0.0, 1e-3, 1.0, 1e10), (0.0, 1.0), (-60.0, -7.0, 0.5, 1e6), (-20.0, 3.0, 30.0, 1e4, 1e8))
+        itertools.product(
+            (0.0, 1e-3, 1.0, 1e10),
+            (0.0, 1.0),
+            (-60.0, -7.0, 0.5, 1e6),
+            (-20.0, 3.0, 30.0, 1e4, 1e8),
+        )
     ),
     "Poisson": [(x, log_mean) for x in COUNTS for log_mean in log_means(x)],
     "NegativeBinomial": [
@@ -111,11 +129,15 @@ MAKERS = {
     "StudentT": lambda n: likelihoods.StudentT(n, scale="decoder", floor=1e-30),
     "Categorical": lambda n: likelihoods.Categorical(n, num_categories=3),
 }
-LEARNED = {"StudentT": "raw_df", "NegativeBinomial": "log_dispersion"}  # a parameter of the likelihood's own, the last
+LEARNED = {
+    "StudentT": "raw_df",
+    "NegativeBinomial": "log_dispersion",
+}  # a parameter of the likelihood's own, the last
 
 
 def evaluated(name, points, dtype):
-    """The likelihood of one event whose elements are the points: log-densities, their slopes, the points as rounded."""
+    """The likelihood of one event whose elements are the points: log-densities, their slopes, the
+    points as rounded."""
     x, *parameters = torch.tensor(points, dtype=torch.float64).to(dtype).unbind(-1)
     likelihood = MAKERS.get(name, getattr(likelihoods, name))(len(x)).to(dtype)
     if name in LEARNED:
@@ -146,7 +168,11 @@ def sensitivity(function, point):
     total = mp.mpf(0)
     for i in range(len(point) - 1):
         step = mp.mpf(10) ** -15 * max(1, abs(point[i + 1]))
-        total += abs(point[i + 1] * (function(moved(point, i, step)) - function(moved(point, i, -step))) / (2 * step))
+        total += abs(
+            point[i + 1]
+            * (function(moved(point, i, step)) - function(moved(point, i, -step)))
+            / (2 * step)
+        )
     return total
 
 
@@ -155,7 +181,9 @@ def is_off(found, expected, function, point, dtype):
     if not math.isfinite(found):
         return True
     error, slack = abs(mp.mpf(found) - expected), TOLERANCE[dtype] * max(1, abs(expected))
-    return error > slack and error > slack + 8 * torch.finfo(dtype).eps * sensitivity(function, point)
+    return error > slack and error > slack + 8 * torch.finfo(dtype).eps * sensitivity(
+        function, point
+    )
 
 
 def test_the_tables_hold_every_likelihood():
@@ -168,7 +196,11 @@ def test_density_and_gradient_are_those_of_the_law(name, dtype):
     law, off = LAWS[name], []
     _, log_probs, slopes, points = evaluated(name, GRIDS[name], dtype)
     for log_prob, gradient, given in zip(log_probs, slopes, points, strict=True):
-        largest = max(abs(value) for value in given[1:]) if name in ("Poisson", "NegativeBinomial") else 20.0
+        largest = (
+            max(abs(value) for value in given[1:])
+            if name in ("Poisson", "NegativeBinomial")
+            else 20.0
+        )
         with mp.workdps(90 + int(0.87 * largest)):  # of which cancellation takes its share
             point = [mp.mpf(value) for value in given]
             expected = law(*point)
@@ -197,15 +229,24 @@ def test_a_certain_bit_has_probability_one_and_no_slope(logit, dtype):
     assert logits.grad.tolist() == [0.0, 0.0]
 
 
-# --- draws, means and quantiles --------------------------------------------------------------------------------------
+# --- draws, means and quantiles -------------------------------------------------------------------
 
 DRAWN = {
     "Bernoulli": [(0, logit) for logit in (-5.0, 0.3, 4.0)],
-    "ContinuousBernoulli": [(0, logit) for logit in (-1e4, -100.0, -17.0, -1.0, 0.0, 0.05, 3.0, 16.5, 40.0, 1e3)],
+    "ContinuousBernoulli": [
+        (0, logit) for logit in (-1e4, -100.0, -17.0, -1.0, 0.0, 0.05, 3.0, 16.5, 40.0, 1e3)
+    ],
     "Gaussian": [(0, loc, raw) for loc in (0.0, 10.0) for raw in (-5.0, 0.5, 30.0)],
-    "StudentT": [(0, loc, raw, raw_df) for loc in (0.0, 10.0) for raw in (-5.0, 30.0) for raw_df in (3.0, 1e6)],
+    "StudentT": [
+        (0, loc, raw, raw_df)
+        for loc in (0.0, 10.0)
+        for raw in (-5.0, 30.0)
+        for raw_df in (3.0, 1e6)
+    ],
     "Poisson": [(0, log_mean) for log_mean in (-2.0, 1.0, 5.0, 13.8, 16.1)],
-    "NegativeBinomial": [(0, log_mean, log_r) for log_mean in (-1.0, 4.0, 9.0) for log_r in (-1.0, 3.0, 11.5, 18.4)],
+    "NegativeBinomial": [
+        (0, log_mean, log_r) for log_mean in (-1.0, 4.0, 9.0) for log_r in (-1.0, 3.0, 11.5, 18.4)
+    ],
     "Categorical": [(0, base, base - gap, base) for base in (0.0, 1e4) for gap in (0.0, 1.0, 3.0)],
 }
 
@@ -213,7 +254,8 @@ DRAWN = {
 @every_dtype
 @every_likelihood
 def test_draws_have_the_mean_and_the_density_stated(name, dtype):
-    """E x is the mean, and E d log p / d theta = 0 where x is drawn from the density, within 5 standard errors."""
+    """E x is the mean, and E d log p / d theta = 0 where x is drawn from the density, within 5
+    standard errors."""
     points = [point for point in DRAWN[name] for _ in range(4000)]
     distribution = evaluated(name, points, dtype)[0]
     with torch.random.fork_rng():
@@ -221,7 +263,9 @@ def test_draws_have_the_mean_and_the_density_stated(name, dtype):
         x = distribution.sample().double()
     drawn = [(value, *point[1:]) for value, point in zip(x.tolist(), points, strict=True)]
     scores = torch.tensor(evaluated(name, drawn, dtype)[2], dtype=torch.float64)
-    centred = [] if name == "Categorical" else [x - distribution.mean.detach().double()]  # category numbers have none
+    centred = (
+        [] if name == "Categorical" else [x - distribution.mean.detach().double()]
+    )  # category numbers have none
     for values in [*centred, *scores.T]:
         by_point = values.reshape(len(DRAWN[name]), -1)
         rounding = 1e3 * torch.finfo(dtype).eps * by_point.abs().amax(1).clamp(min=1)
@@ -236,7 +280,9 @@ def test_continuous_bernoulli_moments_and_quantiles_are_those_of_its_density(dty
     with mp.workdps(60):
         for i, logit in enumerate(map(mp.mpf, logits.tolist())):
             mean = mp.mpf(1) / 2 if logit == 0 else mp.expm1(-logit) ** -1 * -1 - 1 / logit
-            variance = mp.mpf(1) / 12 if logit == 0 else 1 / logit**2 - 1 / (2 * mp.sinh(logit / 2)) ** 2
+            variance = (
+                mp.mpf(1) / 12 if logit == 0 else 1 / logit**2 - 1 / (2 * mp.sinh(logit / 2)) ** 2
+            )
             assert distribution.mean[i].item() == pytest.approx(float(mean), rel=tolerance)
             assert distribution.variance[i].item() == pytest.approx(float(variance), rel=tolerance)
             assert distribution.entropy()[i].item() == pytest.approx(
@@ -260,7 +306,8 @@ def test_large_counts_are_scored_as_scipy_scores_them():
 
 @every_dtype
 def test_a_negative_binomial_tends_to_the_poisson(dtype):
-    """At r = 10^k, |difference| is about (x - mu)^2 / (2 r), which the law bounds; torch's grows with r in float32."""
+    """At r = 10^k, |difference| is about (x - mu)^2 / (2 r), which the law bounds; torch's grows
+    with r in float32."""
     x = torch.tensor([900.0, 1000.0, 1100.0], dtype=dtype)
     log_mean = torch.full((3,), math.log(1000.0), dtype=dtype)
     poisson = likelihoods.Poisson(3).elementwise(log_mean).log_prob(x)
@@ -271,7 +318,7 @@ def test_a_negative_binomial_tends_to_the_poisson(dtype):
         assert (difference < 1e4 / 10**power + TOLERANCE[dtype] * 10).all()
 
 
-# --- priors and posteriors -------------------------------------------------------------------------------------------
+# --- priors and posteriors ------------------------------------------------------------------------
 
 
 def stretched(module, factor):
@@ -286,19 +333,28 @@ def sensitivity_of(log_prob, leaves):
     rows = []
     for each in log_prob:
         slopes = torch.autograd.grad(each, leaves, retain_graph=True, allow_unused=True)
-        rows.append(sum((leaf * g).abs().sum() for leaf, g in zip(leaves, slopes, strict=True) if g is not None))
+        rows.append(
+            sum(
+                (leaf * g).abs().sum()
+                for leaf, g in zip(leaves, slopes, strict=True)
+                if g is not None
+            )
+        )
     return torch.stack(rows)
 
 
 def agree(single, double, z, features=None):
-    """Whether float32 gives what float64 does at the same parameters; where float64 has a gradient, so has float32."""
+    """Whether float32 gives what float64 does at the same parameters; where float64 has a gradient,
+    so has float32."""
     given = () if features is None else (features.float(),)
     exact_features = () if features is None else (features.float().double().requires_grad_(),)
     found = single(*given).log_prob(z.float())
     value = z.float().double().requires_grad_()
     expected = double(*exact_features).log_prob(value)
     leaves = [*double.parameters(), value, *exact_features]
-    slack = 1e-4 * expected.abs().clamp(min=1) + 8 * torch.finfo(torch.float32).eps * sensitivity_of(expected, leaves)
+    slack = 1e-4 * expected.abs().clamp(min=1) + 8 * torch.finfo(
+        torch.float32
+    ).eps * sensitivity_of(expected, leaves)
     assert ((found.double() - expected).abs() <= slack).all()
     found.sum().backward() if found.requires_grad else None
     assert all(p.grad is None or torch.isfinite(p.grad).all() for p in single.parameters())
@@ -339,14 +395,21 @@ def test_a_low_rank_normal_keeps_its_digits_where_its_diagonal_is_small(raw_scal
     raw = torch.randn(4 * (rank + 2), dtype=torch.float64).to(dtype)
     raw[4:8] = raw_scale
     distribution = posterior.distribution(raw)
-    covariance_factor, diagonal = distribution._unbroadcasted_cov_factor, distribution._unbroadcasted_cov_diag
+    covariance_factor, diagonal = (
+        distribution._unbroadcasted_cov_factor,
+        distribution._unbroadcasted_cov_diag,
+    )
     with mp.workdps(50):
         factor = mp.matrix(covariance_factor.tolist())
         covariance = factor * factor.T + mp.diag(diagonal.tolist())
         for z in distribution.sample((10,)).tolist():
-            expected = float(log_normal([mp.mpf(v) for v in z], distribution.loc.tolist(), covariance))
+            expected = float(
+                log_normal([mp.mpf(v) for v in z], distribution.loc.tolist(), covariance)
+            )
             found = distribution.log_prob(torch.tensor(z, dtype=dtype)).item()
-            rounding = 8 * torch.finfo(dtype).eps * sum(map(abs, z)) / diagonal.min().item() ** 0.5 * 4
+            rounding = (
+                8 * torch.finfo(dtype).eps * sum(map(abs, z)) / diagonal.min().item() ** 0.5 * 4
+            )
             assert abs(found - expected) < TOLERANCE[dtype] * max(1, abs(expected)) + rounding
 
 

@@ -1,4 +1,5 @@
-"""Discrete latents: VIMCO and the score function train a Bernoulli-latent model, plain REINFORCE is too noisy to."""
+"""Discrete latents: VIMCO and the score function train a Bernoulli-latent model, plain REINFORCE is
+too noisy to."""
 
 import pyro
 import pyro.distributions as dist
@@ -46,9 +47,12 @@ def digits():
     return pv.load("digits", binarize="dynamic", flatten=True)
 
 
-@pytest.mark.parametrize("gradient", [objectives.VIMCO(), objectives.ScoreFunction("moving-average")], ids=repr)
+@pytest.mark.parametrize(
+    "gradient", [objectives.VIMCO(), objectives.ScoreFunction("moving-average")], ids=repr
+)
 def test_bernoulli_latents_train_on_digits(digits, gradient):
-    """From -44.4 (all pixels at a half) past -27.5, which 64 independent pixels reach, in twelve epochs."""
+    """From -44.4 (all pixels at a half) past -27.5, which 64 independent pixels reach, in twelve
+    epochs."""
     torch.manual_seed(0)
     program = Bits()
     objective = objectives.IWAE(10, gradient=gradient)
@@ -63,12 +67,17 @@ def test_baselines_lower_the_variance_of_reinforce_tenfold(digits):
     torch.manual_seed(0)
     program, x = Bits(), digits.train.x[:50]
     plain = guide_noise(objectives.ScoreFunction(None), program, x)
-    for gradient in (objectives.VIMCO(), objectives.ScoreFunction(), objectives.ScoreFunction("moving-average")):
+    for gradient in (
+        objectives.VIMCO(),
+        objectives.ScoreFunction(),
+        objectives.ScoreFunction("moving-average"),
+    ):
         assert guide_noise(gradient, program, x) < plain / 10
 
 
 def test_variances_are_of_unbiased_estimators(digits):
-    """Means of 60 gradients agree with VIMCO's within 4.5 standard errors, summed over weights (chi-square like)."""
+    """Means of 60 gradients agree with VIMCO's within 4.5 standard errors, summed over weights
+    (chi-square like)."""
     torch.manual_seed(0)
     program, x = Bits(), digits.train.x[:50]
 

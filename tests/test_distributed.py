@@ -1,4 +1,5 @@
-"""Several processes give what one gives: the same evidence exactly, the same training where no noise is drawn."""
+"""Several processes give what one gives: the same evidence exactly, the same training where no
+noise is drawn."""
 
 import pyro
 import pyro.distributions as dist
@@ -10,7 +11,15 @@ from pyro.nn import PyroModule
 
 import ppl_vae as pv
 from ppl_vae import objectives
-from ppl_vae.runtime.distributed import add_up, check_share, from_main, gathered, num_processes, process_group, rank
+from ppl_vae.runtime.distributed import (
+    add_up,
+    check_share,
+    from_main,
+    gathered,
+    num_processes,
+    process_group,
+    rank,
+)
 
 ROWS = 50  # in batches of 16: neither the batches nor the last one's rows divide by the processes
 
@@ -20,7 +29,10 @@ class Pointwise(PyroModule):
 
     def __init__(self, is_guide):
         super().__init__()
-        self.map, self.is_guide = torch.nn.Linear(EVENT if is_guide else 2, 2 if is_guide else EVENT), is_guide
+        self.map, self.is_guide = (
+            torch.nn.Linear(EVENT if is_guide else 2, 2 if is_guide else EVENT),
+            is_guide,
+        )
 
     def forward(self, x):
         with pyro.plate("data", len(x), dim=-1):
@@ -33,17 +45,27 @@ class Pointwise(PyroModule):
 def trained(folder, num_parts=1):
     torch.manual_seed(rank())  # other weights in each process: the main one's count
     programs = Pointwise(False), Pointwise(True)
-    settings = {"num_epochs": 3, "batch_size": 16, "progress": False, "num_parts": num_parts, "clip_norm": 1.0}
+    settings = {
+        "num_epochs": 3,
+        "batch_size": 16,
+        "progress": False,
+        "num_parts": num_parts,
+        "clip_norm": 1.0,
+    }
     training = pv.Training(checkpoint=folder / "checkpoint.pt" if folder else None, **settings)
     data = pv.Dataset(data_for("Bernoulli", ROWS)).split(valid=10)
     found = pv.fit(*programs, data, objective=objectives.TraceELBO(), training=training)
-    weights = torch.cat([p.detach().flatten() for program in programs for p in program.parameters()])
+    weights = torch.cat(
+        [p.detach().flatten() for program in programs for p in program.parameters()]
+    )
     return weights, found.history["train"], found.history["valid"]
 
 
 def evidence():
     torch.manual_seed(0)
-    found = pv.log_evidence(*vae(), data_for("Bernoulli", 33), num_particles=50, chunk_size=100, progress=False)
+    found = pv.log_evidence(
+        *vae(), data_for("Bernoulli", 33), num_particles=50, chunk_size=100, progress=False
+    )
     return found.log_evidence, found.pareto_k
 
 
@@ -53,12 +75,19 @@ def job(index, size, folder):
     os.environ |= {"RANK": str(index), "WORLD_SIZE": str(size), "LOCAL_RANK": str(index)}
     torch.set_num_threads(1)
     with process_group():
-        assert (num_processes(), rank(), gathered(index), from_main(index)) == (size, index, list(range(size)), 0)
+        assert (num_processes(), rank(), gathered(index), from_main(index)) == (
+            size,
+            index,
+            list(range(size)),
+            0,
+        )
         ones = torch.ones(2)
         add_up([ones])
         assert ones.tolist() == [size, size]
         check_share(size)
-        with pytest.raises(ValueError, match=f"^batch_size=1 is shared by {size} processes: .*, batch_size={size}$"):
+        with pytest.raises(
+            ValueError, match=f"^batch_size=1 is shared by {size} processes: .*, batch_size={size}$"
+        ):
             check_share(1)
         result = {"trained": trained(folder), "resumed": trained(folder), "evidence": evidence()}
     torch.save(result, folder / f"{index}.pt")

@@ -1,4 +1,5 @@
-"""compare_estimators: values and variances that are known, ratios without a false floor, and nothing left changed."""
+"""compare_estimators: values and variances that are known, ratios without a false floor, and
+nothing left changed."""
 
 import subprocess
 import sys
@@ -36,16 +37,23 @@ class LinearModel(nn.Module):
 
     def __init__(self, bed):
         super().__init__()
-        self.loading, self.mean, self.noise = nn.Parameter(bed.loading), nn.Parameter(bed.mean), bed.noise
+        self.loading, self.mean, self.noise = (
+            nn.Parameter(bed.loading),
+            nn.Parameter(bed.mean),
+            bed.noise,
+        )
 
     def forward(self, x):
         with pyro.plate("data", len(x), dim=-1):
             z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
-            pyro.sample("x", dist.Normal(z @ self.loading.T + self.mean, self.noise).to_event(1), obs=x)
+            pyro.sample(
+                "x", dist.Normal(z @ self.loading.T + self.mean, self.noise).to_event(1), obs=x
+            )
 
 
 class LinearGuide(nn.Module):
-    """Its posterior N(A x + b, scale^2 S), exact at scale 1, with A, b and the root of S as parameters."""
+    """Its posterior N(A x + b, scale^2 S), exact at scale 1, with A, b and the root of S as
+    parameters."""
 
     def __init__(self, bed, scale=1.0):
         super().__init__()
@@ -57,7 +65,9 @@ class LinearGuide(nn.Module):
     def forward(self, x):
         with pyro.plate("data", len(x), dim=-1):
             root = self.root.tril()
-            pyro.sample("z", dist.MultivariateNormal(x @ self.weight.T + self.offset, scale_tril=root))
+            pyro.sample(
+                "z", dist.MultivariateNormal(x @ self.weight.T + self.offset, scale_tril=root)
+            )
 
 
 def linear(scale=1.0, num_data=16):
@@ -66,10 +76,12 @@ def linear(scale=1.0, num_data=16):
 
 
 def compare(model, guide, x, chosen, num_replicates=40, **options):
-    return compare_estimators(model, guide, x, chosen, num_replicates=num_replicates, progress=False, **options)
+    return compare_estimators(
+        model, guide, x, chosen, num_replicates=num_replicates, progress=False, **options
+    )
 
 
-# --- signal and noise ------------------------------------------------------------------------------------------------
+# --- signal and noise -----------------------------------------------------------------------------
 
 NUM_RUNS = 200
 SPECTRA = {"flat": torch.ones(40), "falling": torch.arange(1, 41.0) ** -0.5, "one": torch.ones(1)}
@@ -78,7 +90,9 @@ SPECTRA = {"flat": torch.ones(40), "falling": torch.arange(1, 41.0) ** -0.5, "on
 def gradients(snr, spectrum, num_replicates=50, seed=0):
     """Normal gradients, independent components, the same ratio in each: NUM_RUNS times (R, P)."""
     generator = torch.Generator().manual_seed(seed)
-    noise = torch.randn(NUM_RUNS, num_replicates, len(spectrum), generator=generator, dtype=torch.float64)
+    noise = torch.randn(
+        NUM_RUNS, num_replicates, len(spectrum), generator=generator, dtype=torch.float64
+    )
     return (snr + noise) * spectrum.double()
 
 
@@ -94,14 +108,16 @@ def squared_ratio(samples):
 @pytest.mark.parametrize("snr", [0.0, 0.2, 1.0])
 @pytest.mark.parametrize("spectrum", ["flat", "falling"])
 def test_the_squared_ratio_is_unbiased(snr, spectrum):
-    """Within 4.5 standard errors over 200 runs; 1 / variance adds a relative 2 / (nu R), nu >= 16 dimensions."""
+    """Within 4.5 standard errors over 200 runs; 1 / variance adds a relative 2 / (nu R), nu >= 16
+    dimensions."""
     found = np.array([squared_ratio(run) for run in gradients(snr, SPECTRA[spectrum])])
     allowance = 2 / (16 * 50) * snr**2
     assert abs(found.mean() - snr**2) < LEVEL * found.std() / NUM_RUNS**0.5 + allowance
 
 
 def test_naive_ratios_have_a_floor_and_debiased_ones_have_not():
-    """Without signal: 1 / sqrt(R) aggregated, 0.8 / sqrt(R) per component, 0.34 / sqrt(R) debiased per component.
+    """Without signal: 1 / sqrt(R) aggregated, 0.8 / sqrt(R) per component, 0.34 / sqrt(R) debiased
+    per component.
 
     The constants are those of a normal; a t with 49 degrees of freedom adds 2 to 5 %.
     """
@@ -111,7 +127,9 @@ def test_naive_ratios_have_a_floor_and_debiased_ones_have_not():
     found = [gradient_noise(run) for run in samples]
     assert aggregated.mean() == pytest.approx(count**-0.5, rel=0.05)
     assert (mean.abs() / sd).mean() == pytest.approx(0.8 / count**0.5, rel=0.05)
-    assert np.mean([noise.component_snr for noise in found]) == pytest.approx(found[0].component_floor, rel=0.08)
+    assert np.mean([noise.component_snr for noise in found]) == pytest.approx(
+        found[0].component_floor, rel=0.08
+    )
     assert np.median([noise.snr for noise in found]) < 0.3 * count**-0.5
     assert np.mean([noise.snr == 0 for noise in found]) > 0.4
 
@@ -131,7 +149,11 @@ def test_intervals_cover():
     """95 % intervals of the ratio and of the variance hold the truth in 90 to 99 % of 200 runs."""
     found = [gradient_noise(run) for run in gradients(0.3, SPECTRA["flat"])]
     assert 0.90 < np.mean([noise.snr_low < 0.3 < noise.snr_high for noise in found]) < 0.99
-    assert 0.90 < np.mean([abs(noise.variance - 40) < 2.09 * noise.variance_se for noise in found]) < 0.99
+    assert (
+        0.90
+        < np.mean([abs(noise.variance - 40) < 2.09 * noise.variance_se for noise in found])
+        < 0.99
+    )
 
 
 def test_variance_is_the_trace_of_the_covariance_however_large_the_mean():
@@ -148,13 +170,18 @@ def test_what_never_varies_has_no_ratio():
     assert np.isnan(gradient_noise(torch.ones(10, 0)).variance)
 
 
-# --- values ----------------------------------------------------------------------------------------------------------
+# --- values ---------------------------------------------------------------------------------------
 
 
 def test_biases_have_the_known_sign_and_shrink():
-    """ELBO at a guide twice too wide: log p(x) - KL in closed form. IWAE: below log p(x), closer as K grows."""
+    """ELBO at a guide twice too wide: log p(x) - KL in closed form. IWAE: below log p(x), closer as
+    K grows."""
     bed, model, guide = linear(2.0)
-    chosen = {"ELBO": objectives.TraceELBO(), "IWAE-4": objectives.IWAE(4), "IWAE-32": objectives.IWAE(32)}
+    chosen = {
+        "ELBO": objectives.TraceELBO(),
+        "IWAE-4": objectives.IWAE(4),
+        "IWAE-32": objectives.IWAE(32),
+    }
     found = compare(model, guide, bed.x, chosen, exact=bed.log_evidence).table
     kl = 0.5 * (2 * 2.0**2 - 2) - 2 * np.log(2.0)
     assert abs(found.loc["ELBO", "bias"] + kl) < LEVEL * found.loc["ELBO", "bias_se"]
@@ -169,14 +196,21 @@ def test_the_reference_agrees_with_the_exact_value_and_says_its_k():
     found = compare(model, guide, bed.x, [objectives.IWAE(2)], 5, reference_particles=2000)
     exact = bed.log_evidence.mean().item()
     assert abs(found.reference.log_evidence - exact) < LEVEL * found.reference.se
-    assert abs(found.reference.elbo - exact + 0.96 - 2 * np.log(1.4)) < LEVEL * found.reference.elbo_se
+    assert (
+        abs(found.reference.elbo - exact + 0.96 - 2 * np.log(1.4)) < LEVEL * found.reference.elbo_se
+    )
     assert "K = 2,000 particles per datum" in str(found)
-    assert "exact" in str(compare(model, guide, bed.x, [objectives.IWAE(2)], 5, exact=bed.log_evidence).reference)
+    assert "exact" in str(
+        compare(model, guide, bed.x, [objectives.IWAE(2)], 5, exact=bed.log_evidence).reference
+    )
 
 
 def test_at_the_exact_posterior_the_path_gradient_alone_is_still():
     bed, model, guide = linear()
-    chosen = {"total": objectives.TraceELBO(), "path": objectives.TraceELBO(gradient=StickingTheLanding())}
+    chosen = {
+        "total": objectives.TraceELBO(),
+        "path": objectives.TraceELBO(gradient=StickingTheLanding()),
+    }
     chosen["DReG"] = objectives.IWAE(5, gradient=DoublyReparameterized())
     found = compare(model, guide, bed.x, chosen, exact=bed.log_evidence).table
     assert (found["bias"].abs() < 1e-10).all()
@@ -189,7 +223,10 @@ def test_gradients_are_those_of_the_mean_bound_per_datum():
     bed, model, guide = linear(1.4)
     few, many = (
         compare(model, guide, x, [objectives.TraceELBO()], 80, exact=log_p).table.iloc[0]
-        for x, log_p in ((bed.x, bed.log_evidence), (bed.x.repeat(4, 1), bed.log_evidence.repeat(4)))
+        for x, log_p in (
+            (bed.x, bed.log_evidence),
+            (bed.x.repeat(4, 1), bed.log_evidence.repeat(4)),
+        )
     )
     for group in ("theta", "phi"):
         error = np.hypot(few[f"{group}_variance_se"], 4 * many[f"{group}_variance_se"])
@@ -199,17 +236,21 @@ def test_gradients_are_those_of_the_mean_bound_per_datum():
 
 def test_doubly_reparameterized_gradients_have_the_better_ratio():
     bed = beds.rainforth(num_data=8, latent_dim=2)
-    chosen = {"IWAE": objectives.IWAE(64), "DReG": objectives.IWAE(64, gradient=DoublyReparameterized())}
+    chosen = {
+        "IWAE": objectives.IWAE(64),
+        "DReG": objectives.IWAE(64, gradient=DoublyReparameterized()),
+    }
     found = compare(bed.model, bed.amortised_guide, bed.x, chosen, exact=bed.log_evidence).table
     assert found.loc["DReG", "phi_snr_low"] > found.loc["IWAE", "phi_snr_high"]
     assert found.loc["DReG", "phi_snr"] > 3 * found.loc["DReG", "phi_snr_floor"]
 
 
-# --- discrete latents ------------------------------------------------------------------------------------------------
+# --- discrete latents -----------------------------------------------------------------------------
 
 
 class Digits:
-    """A plain Pyro program: ten Bernoulli latents, 8 x 8 binary digits; parameters in Pyro's store."""
+    """A plain Pyro program: ten Bernoulli latents, 8 x 8 binary digits; parameters in Pyro's
+    store."""
 
     def __init__(self):
         self.decoder, self.encoder = nn.Linear(10, 64), nn.Linear(64, 10)
@@ -229,9 +270,17 @@ class Digits:
 
 def test_vimco_has_a_tenth_of_the_variance_of_reinforce():
     digits = Digits()
-    chosen = {"VIMCO": objectives.IWAE(5, gradient=VIMCO()), "plain": objectives.IWAE(5, gradient=ScoreFunction(None))}
-    chosen |= {"leave-one-out": objectives.IWAE(5, gradient=ScoreFunction()), "path": objectives.IWAE(5)}
-    found = compare(digits.model, digits.guide, digits.x, chosen, num_replicates=40, reference_particles=50)
+    chosen = {
+        "VIMCO": objectives.IWAE(5, gradient=VIMCO()),
+        "plain": objectives.IWAE(5, gradient=ScoreFunction(None)),
+    }
+    chosen |= {
+        "leave-one-out": objectives.IWAE(5, gradient=ScoreFunction()),
+        "path": objectives.IWAE(5),
+    }
+    found = compare(
+        digits.model, digits.guide, digits.x, chosen, num_replicates=40, reference_particles=50
+    )
     table = found.table
     assert table.loc["plain", "phi_variance"] > 10 * table.loc["VIMCO", "phi_variance"]
     assert table.loc["plain", "phi_variance"] > 10 * table.loc["leave-one-out", "phi_variance"]
@@ -244,24 +293,29 @@ def test_vimco_has_a_tenth_of_the_variance_of_reinforce():
 def test_an_objective_that_cannot_be_used_is_a_row_that_says_why():
     digits = Digits()
     chosen = {"VIMCO": objectives.IWAE(2, gradient=VIMCO()), "path": objectives.IWAE(2)}
-    found = compare(digits.model, digits.guide, digits.x, chosen, num_replicates=5, reference_particles=50)
+    found = compare(
+        digits.model, digits.guide, digits.x, chosen, num_replicates=5, reference_particles=50
+    )
     assert "'z' (Independent) is not reparameterised" in found.table.loc["path", "reason"]
     assert found.table.drop(columns="reason").loc["path"].isna().all()
     assert found.table.loc["VIMCO", "reason"] == ""
     assert "path       not usable: ValueError: IWAE" in str(found)
     assert "| path | not usable: ValueError: IWAE" in found.to_markdown()
-    with pytest.raises(ValueError, match="none of the objectives can be used: .*not reparameterised"):
+    with pytest.raises(
+        ValueError, match="none of the objectives can be used: .*not reparameterised"
+    ):
         compare(digits.model, digits.guide, digits.x, [objectives.IWAE(2), objectives.TraceELBO()])
 
 
-# --- what it takes, and leaves ---------------------------------------------------------------------------------------
+# --- what it takes, and leaves --------------------------------------------------------------------
 
 
 def test_the_same_seed_gives_the_same_table():
     bed, model, guide = linear(1.4)
     chosen = [objectives.IWAE(3), objectives.IWAE(3)]
     first, again, other = (
-        compare(model, guide, bed.x, chosen, 8, reference_particles=50, seed=s).table for s in (1, 1, 2)
+        compare(model, guide, bed.x, chosen, 8, reference_particles=50, seed=s).table
+        for s in (1, 1, 2)
     )
     pd.testing.assert_frame_equal(first.drop(columns=CLOCK), again.drop(columns=CLOCK))
     assert first["value"].nunique() == 2, "every objective has draws of its own"
@@ -276,12 +330,17 @@ def test_nothing_is_left_changed():
     guide.eval()
     model.decoder[0].weight.grad = torch.ones_like(model.decoder[0].weight)
     x = torch.bernoulli(torch.full((8, 3), 0.5))
-    before = {name: p.detach().clone() for name, p in [*model.named_parameters(), *guide.named_parameters()]}
+    before = {
+        name: p.detach().clone()
+        for name, p in [*model.named_parameters(), *guide.named_parameters()]
+    }
     grads = {name: p.grad for name, p in [*model.named_parameters(), *guide.named_parameters()]}
     moving = objectives.TraceELBO(gradient=ScoreFunction("moving-average"))
     pyro.param("mine", torch.tensor(3.0))
     state, stored = torch.get_rng_state(), pyro.get_param_store()["mine"].unconstrained()
-    compare(model, guide, x, [objectives.IWAE(2), moving, infer.Trace_ELBO()], 5, reference_particles=30)
+    compare(
+        model, guide, x, [objectives.IWAE(2), moving, infer.Trace_ELBO()], 5, reference_particles=30
+    )
     for name, p in [*model.named_parameters(), *guide.named_parameters()]:
         assert torch.equal(p, before[name])
         assert p.grad is grads[name]
@@ -290,7 +349,10 @@ def test_nothing_is_left_changed():
     assert pyro.get_param_store()["mine"].unconstrained() is stored
     assert model.decoder.training
     assert not guide.encoder.training
-    assert moving == objectives.TraceELBO(gradient=ScoreFunction("moving-average")) or moving.gradient._average is None
+    assert (
+        moving == objectives.TraceELBO(gradient=ScoreFunction("moving-average"))
+        or moving.gradient._average is None
+    )
 
 
 def test_parameters_of_plain_functions_are_found_and_not_created():
@@ -308,29 +370,44 @@ def test_parameters_of_plain_functions_are_found_and_not_created():
             pyro.sample("z", dist.Normal(x / 2, scale).to_event(1))
 
     x = torch.randn(6, 2)
-    chosen = [objectives.TraceELBO(), infer.Trace_ELBO(), infer.TraceMeanField_ELBO(), infer.RenyiELBO(num_particles=3)]
+    chosen = [
+        objectives.TraceELBO(),
+        infer.Trace_ELBO(),
+        infer.TraceMeanField_ELBO(),
+        infer.RenyiELBO(num_particles=3),
+    ]
     found = compare(model, guide, x, chosen, 60, reference_particles=1000)
     assert len(pyro.get_param_store()) == 0
-    assert (found.facts["num_theta"], found.facts["num_phi"], found.facts["num_shared"]) == (2, 2, 0)
+    assert (found.facts["num_theta"], found.facts["num_phi"], found.facts["num_shared"]) == (
+        2,
+        2,
+        0,
+    )
     table = found.table
     assert list(table.index[1:]) == [
-        f"{name}(num_particles={k})" for name, k in (("Trace_ELBO", 1), ("TraceMeanField_ELBO", 1), ("RenyiELBO", 3))
+        f"{name}(num_particles={k})"
+        for name, k in (("Trace_ELBO", 1), ("TraceMeanField_ELBO", 1), ("RenyiELBO", 3))
     ]
     elbos = table.iloc[:3]
     assert (
-        (elbos["value"] - found.reference.elbo).abs() < LEVEL * elbos["value_se"] + LEVEL * found.reference.elbo_se
+        (elbos["value"] - found.reference.elbo).abs()
+        < LEVEL * elbos["value_se"] + LEVEL * found.reference.elbo_se
     ).all()
     error = LEVEL * np.hypot(table["phi_variance_se"].iloc[0], table["phi_variance_se"].iloc[1])
     assert abs(table["phi_variance"].iloc[0] - table["phi_variance"].iloc[1]) < error
     pyro.param("loc", torch.full((2,), 5.0))
-    assert (compare(model, guide, x, chosen, 5, reference_particles=30).table["value"] < table["value"] - 5).all()
+    assert (
+        compare(model, guide, x, chosen, 5, reference_particles=30).table["value"]
+        < table["value"] - 5
+    ).all()
 
 
 def test_parameters_that_model_and_guide_share_count_for_the_guide():
     model, guide = vae("VampPrior")
     found = compare(model, guide, torch.ones(4, 3), [objectives.IWAE(2)], 5, reference_particles=30)
     sizes = {
-        name: sum(p.numel() for p in program.parameters()) for name, program in (("model", model), ("guide", guide))
+        name: sum(p.numel() for p in program.parameters())
+        for name, program in (("model", model), ("guide", guide))
     }
     assert found.facts["num_shared"] == found.facts["num_phi"] == sizes["guide"]
     assert found.facts["num_theta"] == sizes["model"] - sizes["guide"]
@@ -339,7 +416,9 @@ def test_parameters_that_model_and_guide_share_count_for_the_guide():
 
 def test_an_upper_bound_has_its_own_sign_and_no_gradient_for_the_model():
     bed, model, guide = linear(1.4)
-    found = compare(model, guide, bed.x, [objectives.CUBO(2, 64)], exact=bed.log_evidence).table.iloc[0]
+    found = compare(
+        model, guide, bed.x, [objectives.CUBO(2, 64)], exact=bed.log_evidence
+    ).table.iloc[0]
     assert found["bias"] > LEVEL * found["bias_se"]
     assert (found["theta_variance"], np.isnan(found["theta_snr"])) == (0.0, True)
 
@@ -367,14 +446,26 @@ def test_with_global_latents_there_is_no_reference():
         ({"chosen": []}, ValueError, "objectives is empty"),
         ({"chosen": ["IWAE"]}, TypeError, "is a str: give objects like"),
         ({"chosen": [objectives.IWAE]}, TypeError, "is a class: give objects like"),
-        ({"chosen": objectives.IWAE(5)}, TypeError, r"objectives is IWAE.*; it must be a list or a dict"),
+        (
+            {"chosen": objectives.IWAE(5)},
+            TypeError,
+            r"objectives is IWAE.*; it must be a list or a dict",
+        ),
         ({"chosen": "IWAE"}, TypeError, "objectives is 'IWAE'; it must be a list or a dict"),
         ({"chosen": None}, TypeError, "objectives is None; it must be a list or a dict"),
         ({"exact": [1.0]}, ValueError, r"exact has shape \(1,\), the data have 4 rows"),
-        ({"exact": [1.0, np.nan, 0.0, 0.0]}, ValueError, "exact is nan at row 1: give a finite log p"),
+        (
+            {"exact": [1.0, np.nan, 0.0, 0.0]},
+            ValueError,
+            "exact is nan at row 1: give a finite log p",
+        ),
         ({"exact": "no"}, TypeError, "exact is a str: give log p"),
         ({"num_replicates": 3}, ValueError, r"Replicates\(num_replicates\) is 3; .* at least 4"),
-        ({"num_replicates": 5.5}, ValueError, r"Replicates\(num_replicates\) is 5.5; it must be a whole number"),
+        (
+            {"num_replicates": 5.5},
+            ValueError,
+            r"Replicates\(num_replicates\) is 5.5; it must be a whole number",
+        ),
         ({"reference_particles": "a"}, ValueError, r"Replicates\(reference_particles\) is 'a'"),
         ({"replicates": Replicates(5)}, ValueError, "num_replicates was given beside replicates"),
     ],
@@ -395,7 +486,9 @@ def test_programs_settings_and_pictures_of_another_kind_are_refused():
         compare(model, "guide", bed.x, chosen)
     found = compare(model, guide, bed.x, {1: objectives.TraceELBO()}, 4)
     assert str(found).splitlines()[1].startswith("1 ")
-    with pytest.raises(TypeError, match="comparison is a DataFrame: give what compare_estimators returned"):
+    with pytest.raises(
+        TypeError, match="comparison is a DataFrame: give what compare_estimators returned"
+    ):
         plot_estimators(found.table)
 
 
@@ -412,14 +505,16 @@ def test_without_parameters_there_is_nothing_to_compare():
         compare(bed.model, bed.guide, bed.x, [objectives.TraceELBO()])
 
 
-# --- cost ------------------------------------------------------------------------------------------------------------
+# --- cost -----------------------------------------------------------------------------------------
 
 
 def test_peak_memory_counts_what_is_alive_at_once():
     weight, device = torch.ones(100, 100, requires_grad=True), torch.device("cpu")
     size = weight.numel() * 4
     assert peak_memory(lambda: (weight.detach() + 1).add_(1).view(-1).sum(), device) == size + 4
-    assert peak_memory(lambda: [(weight.detach() + i).sum() for i in range(5)], device) <= size + 5 * 4
+    assert (
+        peak_memory(lambda: [(weight.detach() + i).sum() for i in range(5)], device) <= size + 5 * 4
+    )
     assert peak_memory(lambda: [weight.detach() + i for i in range(5)], device) == 5 * size
 
     def step():
@@ -431,18 +526,22 @@ def test_peak_memory_counts_what_is_alive_at_once():
 
 def test_memory_grows_with_the_number_of_particles():
     bed, model, guide = linear()
-    found = compare(model, guide, bed.x, [objectives.IWAE(10), objectives.IWAE(100)], 5, exact=bed.log_evidence).table
+    found = compare(
+        model, guide, bed.x, [objectives.IWAE(10), objectives.IWAE(100)], 5, exact=bed.log_evidence
+    ).table
     assert found["peak_memory"].iloc[1] == pytest.approx(10 * found["peak_memory"].iloc[0], rel=0.1)
 
 
-# --- what it looks like ----------------------------------------------------------------------------------------------
+# --- what it looks like ---------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def compared():
     bed, model, guide = linear(1.4)
     names = {"ELBO": objectives.TraceELBO(), "no | way": infer.Trace_ELBO()}
-    return compare(model, guide, bed.x, names | {"IWAE": objectives.IWAE(8)}, 20, reference_particles=100)
+    return compare(
+        model, guide, bed.x, names | {"IWAE": objectives.IWAE(8)}, 20, reference_particles=100
+    )
 
 
 def test_the_markdown_table_has_as_many_cells_in_every_line(compared):
@@ -466,7 +565,10 @@ def test_the_tree_survives_a_file(compared, tmp_path):
     with xr.open_datatree(tmp_path / "comparison.nc", engine="h5netcdf") as read:
         xr.testing.assert_identical(read.load(), tree)
     table = compared.table
-    assert tree["gradient"].snr.sel(group="phi", objective="IWAE").item() == table.loc["IWAE", "phi_snr"]
+    assert (
+        tree["gradient"].snr.sel(group="phi", objective="IWAE").item()
+        == table.loc["IWAE", "phi_snr"]
+    )
     np.testing.assert_allclose(tree["draws"]["values"].mean("replicate"), table["value"])
     assert tree.attrs["reference_num_particles"] == 100
 
@@ -477,7 +579,9 @@ def test_the_picture_shows_the_table(compared):
     assert names == ["ELBO", "no | way\n(not usable)", "IWAE"]
     drawn = [line.get_xdata() for line in axes[0].lines if line.get_marker() == "D"]
     np.testing.assert_array_equal(drawn[0].astype(float), compared.table["value"])
-    references = [line.get_xdata()[0] for line in axes[0].lines if line.get_label() in ("log p(x)", "ELBO")]
+    references = [
+        line.get_xdata()[0] for line in axes[0].lines if line.get_label() in ("log p(x)", "ELBO")
+    ]
     assert references == [compared.reference.log_evidence, compared.reference.elbo]
     assert axes[1].get_xscale() == axes[2].get_xscale() == "log"
     with pytest.raises(ValueError, match="holds 1 Axes"):
@@ -485,7 +589,7 @@ def test_the_picture_shows_the_table(compared):
     plt.close(axes[0].figure)
 
 
-# --- the command line ------------------------------------------------------------------------------------------------
+# --- the command line -----------------------------------------------------------------------------
 
 SMALL = f"""
 [data]
@@ -526,7 +630,9 @@ def written(path, text):
 
 def test_the_command_writes_a_table_and_a_picture(tmp_path):
     config = written(tmp_path / "c.toml", SMALL + ESTIMATORS)
-    result = call("compare-estimators", config, "--output", tmp_path / "out", "--num-replicates", 5, "--quiet")
+    result = call(
+        "compare-estimators", config, "--output", tmp_path / "out", "--num-replicates", 5, "--quiet"
+    )
     assert result.exit_code == 0, result.output
     assert "64 data, 5 replicates" in result.stdout
     table = pd.read_csv(tmp_path / "out" / "table.csv", index_col="objective")
@@ -545,15 +651,24 @@ def test_the_command_takes_a_finished_run(tmp_path):
     pv.fit(experiment.model, experiment.guide, experiment.data, training=experiment.training)
     pv.save_weights(run.weights, experiment.model, experiment.guide)
     alone = written(tmp_path / "alone.toml", ESTIMATORS)
-    trained = call("compare-estimators", alone, "--run", run.path, "--output", tmp_path / "a", "--quiet")
+    trained = call(
+        "compare-estimators", alone, "--run", run.path, "--output", tmp_path / "a", "--quiet"
+    )
     assert trained.exit_code == 0, trained.output
     both = written(tmp_path / "both.toml", SMALL + ESTIMATORS)
     for extra, folder in ((("--run", run.path), "b"), ((), "c")):
-        assert call("compare-estimators", both, *extra, "--output", tmp_path / folder, "--quiet").exit_code == 0
+        assert (
+            call(
+                "compare-estimators", both, *extra, "--output", tmp_path / folder, "--quiet"
+            ).exit_code
+            == 0
+        )
     found = [pd.read_csv(tmp_path / name / "table.csv")["value"].tolist() for name in "abc"]
     assert found[0] == found[1]
     assert min(found[1]) > max(found[2]), "an epoch of training helps"
-    other = written(tmp_path / "other.toml", SMALL.replace("latent_dim = 2", "latent_dim = 3") + ESTIMATORS)
+    other = written(
+        tmp_path / "other.toml", SMALL.replace("latent_dim = 2", "latent_dim = 3") + ESTIMATORS
+    )
     refused = call("compare-estimators", other, "--run", run.path, "--output", tmp_path / "d")
     assert refused.exit_code == 2
     assert "posterior.latent_dim is 2, not 3" in refused.stderr
@@ -567,13 +682,22 @@ def test_the_command_takes_a_finished_run(tmp_path):
             SMALL + '[[estimators]]\nname = "IWEA"',
             "[[estimators]] number 1: objectives has no 'IWEA': did you mean IWAE?",
         ),
-        (SMALL + '[[estimators]]\nname = "IWAE"\ngradient = "StickingTheLanding"', "biased for IWAE"),
-        (SMALL + '[[estimators]]\nname = "IWAE"\n[[estimators]]\nname = "IWAE"', "are called 'IWAE(num_particles=5)'"),
+        (
+            SMALL + '[[estimators]]\nname = "IWAE"\ngradient = "StickingTheLanding"',
+            "biased for IWAE",
+        ),
+        (
+            SMALL + '[[estimators]]\nname = "IWAE"\n[[estimators]]\nname = "IWAE"',
+            "are called 'IWAE(num_particles=5)'",
+        ),
         (
             SMALL + ESTIMATORS.replace("= 6", "= 2"),
             "[replicates] Replicates(num_replicates) is 2; it must be a whole number, at least 4",
         ),
-        (SMALL + ESTIMATORS.replace("num_replicates", "num"), "[replicates] Replicates takes no 'num'"),
+        (
+            SMALL + ESTIMATORS.replace("num_replicates", "num"),
+            "[replicates] Replicates takes no 'num'",
+        ),
         (
             SMALL + ESTIMATORS.replace("[[estimators]]", "[[estimator]]"),
             "no table [estimator]: did you mean estimators?",
@@ -582,7 +706,8 @@ def test_the_command_takes_a_finished_run(tmp_path):
         (SMALL + "[[estimators]]\nnum_particles = 5", "[[estimators]] number 1: name is missing"),
         (SMALL + '[objective]\nname = "IWAE"\n' + ESTIMATORS, "[objective] has no use here"),
         (
-            SMALL + '[[estimators]]\nname = "TraceELBO"\ngradient = {name = "ScoreFunction", decy = 0.5}',
+            SMALL
+            + '[[estimators]]\nname = "TraceELBO"\ngradient = {name = "ScoreFunction", decy = 0.5}',
             "did you mean decay? Allowed: baseline, decay",
         ),
         (ESTIMATORS, "[data] name is missing"),
@@ -590,7 +715,9 @@ def test_the_command_takes_a_finished_run(tmp_path):
     ],
 )
 def test_what_is_wrong_with_the_file_is_said_in_a_line(text, message, tmp_path):
-    result = call("compare-estimators", written(tmp_path / "c.toml", text), "--output", tmp_path / "out")
+    result = call(
+        "compare-estimators", written(tmp_path / "c.toml", text), "--output", tmp_path / "out"
+    )
     assert result.exit_code == 2
     assert len(result.stderr.strip().splitlines()) == 1
     assert message in result.stderr
@@ -601,7 +728,10 @@ def test_a_file_as_the_folder_and_more_rows_than_there_are_are_refused_at_once(t
     config = written(tmp_path / "c.toml", SMALL + ESTIMATORS)
     for options, message in (
         (("--output", config), "is a file"),
-        (("--output", tmp_path / "out", "--num-data", 10**6), "num_data is 1000000, the training split has"),
+        (
+            ("--output", tmp_path / "out", "--num-data", 10**6),
+            "num_data is 1000000, the training split has",
+        ),
     ):
         result = call("compare-estimators", config, *options)
         assert result.exit_code == 2
@@ -621,11 +751,13 @@ print(sorted({"torch", "pyro", "arviz", "sklearn", "numpy", "matplotlib", "panda
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-# --- advice ----------------------------------------------------------------------------------------------------------
+# --- advice ---------------------------------------------------------------------------------------
 
 
 def advised_of(snr, seconds, spread=0.05, floor=0.1):
-    noise = GradientNoise(1.0, 0.1, snr, max(0.0, snr - spread), snr + spread, floor, snr, 0.0, 100, 5)
+    noise = GradientNoise(
+        1.0, 0.1, snr, max(0.0, snr - spread), snr + spread, floor, snr, 0.0, 100, 5
+    )
     return {"theta": noise, "phi": noise, "seconds": np.full(100, seconds), "values": np.zeros(100)}
 
 
@@ -640,8 +772,14 @@ def advised_of(snr, seconds, spread=0.05, floor=0.1):
             {"a": (1.0, 0.016), "b": (0.5, 0.001)},
             "Take b: to the same precision its gradient of phi takes 25% of the time",
         ),
-        ({"a": (1.0, 0.001), "b": (0.99, 0.001)}, "a and b are not told apart by their gradients of phi"),
-        ({"a": (0.05, 0.001), "b": (0.02, 0.001)}, "No gradient of phi can be told from 0, and their order is noise"),
+        (
+            {"a": (1.0, 0.001), "b": (0.99, 0.001)},
+            "a and b are not told apart by their gradients of phi",
+        ),
+        (
+            {"a": (0.05, 0.001), "b": (0.02, 0.001)},
+            "No gradient of phi can be told from 0, and their order is noise",
+        ),
         ({"a": (0.5, 0.001), "b": (0.02, 0.001)}, "its gradient of phi alone is told from 0"),
     ],
     ids=["less noise", "cheaper", "alike", "noise", "one above its floor"],

@@ -1,4 +1,5 @@
-"""log p(x) against exact answers, its standard error by coverage, k-hat against theory and ArviZ."""
+"""log p(x) against exact answers, its standard error by coverage, k-hat against theory and
+ArviZ."""
 
 import numpy as np
 import pytest
@@ -29,10 +30,13 @@ def test_within_four_standard_errors_of_the_exact_value(problem, guide):
 
 @every_problem
 def test_intervals_cover(problem):
-    """Nominal 95 % intervals hold 90 to 99 % of 400 runs, pooled over 3 data (guide 1.3 times too wide)."""
+    """Nominal 95 % intervals hold 90 to 99 % of 400 runs, pooled over 3 data (guide 1.3 times too
+    wide)."""
     bed = PROBLEMS[problem](3, guide_scale=1.3)
     exact = bed.log_evidence.numpy()
-    log_w = pv.log_weights(bed.model, bed.guide, bed.x.repeat(400, *[1] * (bed.x.dim() - 1)), num_particles=200, seed=1)
+    log_w = pv.log_weights(
+        bed.model, bed.guide, bed.x.repeat(400, *[1] * (bed.x.dim() - 1)), num_particles=200, seed=1
+    )
     evidence = reduce_log_weights(log_w.numpy())
     error = evidence.log_evidence.reshape(400, -1) - exact
     covered = (np.abs(error) < 1.96 * evidence.mc_se.reshape(400, -1)).mean()
@@ -52,7 +56,9 @@ def test_exact_guide_has_no_error_and_minus_infinite_k():
 def test_exact_guide_in_float32_is_exact_too():
     bed = beds.linear_gaussian(8)
     bed.model.to(torch.float32)
-    assert (pv.log_evidence(bed.model, bed.guide, bed.x.float(), num_particles=30).pareto_k == -np.inf).all()
+    assert (
+        pv.log_evidence(bed.model, bed.guide, bed.x.float(), num_particles=30).pareto_k == -np.inf
+    ).all()
 
 
 def test_agrees_with_scikit_learns_pca_at_its_parameters():
@@ -67,11 +73,13 @@ def test_agrees_with_scikit_learns_pca_at_its_parameters():
 
 
 @pytest.mark.parametrize(
-    "likelihood", ["Bernoulli", "Gaussian", "Poisson", "StudentT", "Categorical", "NegativeBinomial"]
+    "likelihood",
+    ["Bernoulli", "Gaussian", "Poisson", "StudentT", "Categorical", "NegativeBinomial"],
 )
 @pytest.mark.parametrize("prior", ["StandardNormal", "GaussianMixture", "VampPrior", "FlowPrior"])
 def test_our_models_agree_with_quadrature(likelihood, prior):
-    """One latent dimension: log p(x) by scipy's trapezoid on a fine grid; within 4.5 standard errors (level 2e-4)."""
+    """One latent dimension: log p(x) by scipy's trapezoid on a fine grid; within 4.5 standard
+    errors (level 2e-4)."""
     model, guide = (program.double() for program in vae(prior, likelihood, latent_dim=1))
     x = data_for(likelihood, num_data=3).double()
     grid = torch.linspace(-12, 12, 20_001, dtype=torch.float64)
@@ -123,10 +131,14 @@ def test_all_rows_count_and_in_their_order():
 
 
 def test_particles_are_as_many_as_asked():
-    """K is the divisor and the number of draws: an off-by-one shifts every value by log(K / (K + 1))."""
+    """K is the divisor and the number of draws: an off-by-one shifts every value by log(K / (K +
+    1))."""
     bed = beds.linear_gaussian(2)
     for num_particles in (1, 2, 3, 25, 99, 100, 101):
-        assert pv.log_weights(bed.model, bed.guide, bed.x, num_particles=num_particles).shape[0] == num_particles
+        assert (
+            pv.log_weights(bed.model, bed.guide, bed.x, num_particles=num_particles).shape[0]
+            == num_particles
+        )
 
 
 def gaussian_log_weights(target_sd, num_particles, num_data, seed=0):
@@ -137,7 +149,8 @@ def gaussian_log_weights(target_sd, num_particles, num_data, seed=0):
 
 @pytest.mark.parametrize("target_sd", [1.2, 1.5, 2.0, 3.0])
 def test_k_hat_agrees_with_theory(target_sd):
-    """Mean over 40 repeats within 4 standard errors plus the small-sample bias of the fit (0.08)."""
+    """Mean over 40 repeats within 4 standard errors plus the small-sample bias of the fit
+    (0.08)."""
     k_hat = pareto_k(gaussian_log_weights(target_sd, 20_000, 40))
     theory = 1 - 1 / target_sd**2
     assert abs(k_hat.mean() - theory) < 4 * k_hat.std() / 40**0.5 + 0.08
@@ -147,7 +160,9 @@ def test_k_hat_is_arvizs_and_the_sign_matters():
     log_w = gaussian_log_weights(2.0, 1000, 6)
     expected = [array_stats.psislw(-column)[1] for column in log_w.T]
     np.testing.assert_allclose(pareto_k(log_w), expected, atol=1e-10, rtol=0)
-    assert (np.array([array_stats.psislw(column)[1] for column in log_w.T]) < -0.5).all()  # the trap: "perfect"
+    assert (
+        np.array([array_stats.psislw(column)[1] for column in log_w.T]) < -0.5
+    ).all()  # the trap: "perfect"
 
 
 def test_k_hat_does_not_depend_on_a_constant_or_on_the_float_type():
@@ -165,7 +180,9 @@ def test_a_mixed_batch_keeps_exact_and_inexact_data_apart():
 
 def test_too_few_particles_give_nan_and_one_warning():
     bed = beds.linear_gaussian(50, guide_scale=1.3)
-    with pytest.warns(UserWarning, match="k-hat needs at least 30 particles and was given 10") as caught:
+    with pytest.warns(
+        UserWarning, match="k-hat needs at least 30 particles and was given 10"
+    ) as caught:
         evidence = pv.log_evidence(bed.model, bed.guide, bed.x, num_particles=10, chunk_size=20)
     assert len(caught) == 1
     assert np.isnan(evidence.pareto_k).all()
@@ -173,12 +190,16 @@ def test_too_few_particles_give_nan_and_one_warning():
 
 
 def test_a_narrow_guide_is_flagged():
-    """q with 0.6 of the posterior's sd: k = 1 - 0.36 per dimension, its weights have infinite variance."""
+    """q with 0.6 of the posterior's sd: k = 1 - 0.36 per dimension, its weights have infinite
+    variance."""
     bed = beds.linear_gaussian(100, guide_scale=0.6)
     summary = pv.log_evidence(bed.model, bed.guide, bed.x, num_particles=2000).summary()
     assert summary.share_bad_k > 0.2
     wide = beds.linear_gaussian(100, guide_scale=1.5)
-    assert pv.log_evidence(wide.model, wide.guide, wide.x, num_particles=2000).summary().share_bad_k == 0.0
+    assert (
+        pv.log_evidence(wide.model, wide.guide, wide.x, num_particles=2000).summary().share_bad_k
+        == 0.0
+    )
 
 
 def test_summary_is_the_arithmetic_it_says():
@@ -204,32 +225,48 @@ def test_ties_at_the_top_are_bounded_weights():
 def test_extreme_log_weights_do_not_overflow():
     log_w = np.array([[-1e5, 1e5], [-1e5 + 1, 1e5 + 1]]).repeat(20, axis=0)
     evidence = reduce_log_weights(log_w)
-    np.testing.assert_allclose(evidence.log_evidence, [-1e5 + np.log((1 + np.e) / 2), 1e5 + np.log((1 + np.e) / 2)])
+    np.testing.assert_allclose(
+        evidence.log_evidence, [-1e5 + np.log((1 + np.e) / 2), 1e5 + np.log((1 + np.e) / 2)]
+    )
 
 
 def test_misuse_is_named():
     bed = beds.linear_gaussian(3)
     for options, error, message in (
-        ({"proposal": "posterior"}, ValueError, 'proposal is \'posterior\'; it must be "guide", "prior" or Defensive'),
+        (
+            {"proposal": "posterior"},
+            ValueError,
+            'proposal is \'posterior\'; it must be "guide", "prior" or Defensive',
+        ),
         ({"num_particles": 0}, ValueError, "num_particles is 0"),
         ({"num_particles": 10.5}, ValueError, "num_particles is 10.5; it must be a whole number"),
         ({"num_particle": 5}, TypeError, "unexpected keyword argument 'num_particle'"),
-        ({"method": ImportanceSampling(5), "num_particles": 7}, ValueError, "num_particles was given beside method="),
+        (
+            {"method": ImportanceSampling(5), "num_particles": 7},
+            ValueError,
+            "num_particles was given beside method=",
+        ),
     ):
         with pytest.raises(error, match=message):
             pv.log_evidence(bed.model, bed.guide, bed.x, **options)
 
 
 def test_a_global_latent_gives_the_predictive_density():
-    """theta ~ q is drawn for the particles of a cluster: the estimate is log E_q[p(x given theta)], here exact."""
+    """theta ~ q is drawn for the particles of a cluster: the estimate is log E_q[p(x given theta)],
+    here exact."""
     program, x = TwoSites(with_global=True), torch.randn(3, 4, dtype=torch.float64)
     torch.nn.init.zeros_(program.encoder.weight)
-    program.encoder.bias.data = torch.tensor([0.0, 0.5, 0.0, 0.0, -0.5, -0.5], dtype=torch.float64)  # wide enough
-    with pytest.warns(UserWarning, match="'theta' lies outside the data plate: log p.x. is conditional on it"):
+    program.encoder.bias.data = torch.tensor(
+        [0.0, 0.5, 0.0, 0.0, -0.5, -0.5], dtype=torch.float64
+    )  # wide enough
+    with pytest.warns(
+        UserWarning, match="'theta' lies outside the data plate: log p.x. is conditional on it"
+    ):
         evidence = pv.log_evidence(program.model, program.guide, x, num_particles=30_000)
     assert (evidence.pareto_k < 0.7).all()
     W, b = program.decoder.weight.detach().numpy(), program.decoder.bias.detach().numpy()
-    # given theta: a ~ N(theta, 1), b | a ~ N((a, -a), 0.25 I): u = (a, b) is normal, y = W u + b + N(0, I)
+    # given theta: a ~ N(theta, 1), b | a ~ N((a, -a), 0.25 I): u = (a, b) is normal, y = W u + b +
+    # N(0, I)
     lift = np.array([[1.0], [1.0], [-1.0]])
     covariance_u = lift @ lift.T + np.diag([0.0, 0.25, 0.25])
     covariance = W @ (covariance_u + lift @ lift.T) @ W.T + np.eye(4)  # theta ~ N(0.3, 1) under q
@@ -237,7 +274,7 @@ def test_a_global_latent_gives_the_predictive_density():
     assert (np.abs(evidence.log_evidence - exact) < 4 * evidence.mc_se).all()
 
 
-# --- log-weights that their float type cannot tell apart --------------------------------------------------------------
+# --- log-weights that their float type cannot tell apart ------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -252,16 +289,23 @@ def test_errors_are_unknown_where_floats_lie_further_apart_than_the_resolution(d
         too_large = np.finfo(dtype).eps * scale > RESOLUTION
         clear = np.abs(np.finfo(dtype).eps * scale / RESOLUTION - 1) > 0.1
         assert too_large.any()
-        for unknown in (np.isnan(evidence.mc_se), np.isnan(evidence.pareto_k), ~evidence.is_estimate):
+        for unknown in (
+            np.isnan(evidence.mc_se),
+            np.isnan(evidence.pareto_k),
+            ~evidence.is_estimate,
+        ):
             np.testing.assert_array_equal(unknown[clear], too_large[clear])
         if spread == 0.0:
             assert np.isneginf(evidence.pareto_k[~too_large & clear]).all()
 
 
-@pytest.mark.parametrize("method", [{}, {"bootstrap": 50}, {"target_se": 0.01}], ids=["plain", "bootstrap", "target"])
+@pytest.mark.parametrize(
+    "method", [{}, {"bootstrap": 50}, {"target_se": 0.01}], ids=["plain", "bootstrap", "target"]
+)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_what_is_called_an_estimate_is_right_however_far_x_lies(dtype, method):
-    """The guide is exact, so log p(x) is right to rounding: within the resolution wherever it is called an estimate."""
+    """The guide is exact, so log p(x) is right to rounding: within the resolution wherever it is
+    called an estimate."""
     told = []
     for shift in (0.0, 10.0, 1e2, 1e3, 1e4, 1e6):
         bed = beds.linear_gaussian(num_data=4)
@@ -275,4 +319,6 @@ def test_what_is_called_an_estimate_is_right_however_far_x_lies(dtype, method):
         told.append(bool(known.all()))
         remedy = "standardise x, or use float64"
         assert (remedy in str(evidence.summary())) == (not known.all())
-    assert told == ([True, True, True, False, False, False] if dtype == torch.float32 else [True] * 6)
+    assert told == (
+        [True, True, True, False, False, False] if dtype == torch.float32 else [True] * 6
+    )

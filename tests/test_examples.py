@@ -24,7 +24,9 @@ def test_signal_to_noise_has_the_slopes_of_the_papers(tmp_path):
     module, (ratios, slopes) = run("signal_to_noise", tmp_path)
     for (_, _, _, claim), (fitted, error) in zip(module.CLAIMS, slopes, strict=True):
         assert error < 0.05  # so that the next line tells 1/2 from 0 and from -1/2
-        assert abs(fitted - claim) < 0.15 + 4 * error  # 0.15 is the bias at these K; 4 se: level 6e-5 each
+        assert (
+            abs(fitted - claim) < 0.15 + 4 * error
+        )  # 0.15 is the bias at these K; 4 se: level 6e-5 each
     for k in (16, 64, 256):
         doubly, plain = (ratios[name, module.PHI, k] for name in ("IWAE, DReG", "IWAE"))
         assert doubly.snr - plain.snr > 4 * np.hypot(doubly.error, plain.error)
@@ -34,7 +36,8 @@ def test_reverse_kl_hides_in_one_mode_and_forward_kl_covers_both(tmp_path):
     _, found = run("forward_and_reverse_kl", tmp_path)
     (_, exact_sd), (mode, mode_sd) = found["exact posterior"], found["its right mode"]
     reverse, renyi, forward, chi = list(found.values())[2:]
-    # After the decay of the step the guides' sds repeat within 1 % from seed to seed, their means within 0.02.
+    # After the decay of the step the guides' sds repeat within 1 % from seed to seed, their means
+    # within 0.02.
     assert reverse == pytest.approx((mode, mode_sd), rel=0.05)
     assert abs(forward[0]) < 0.05
     assert forward[1] == pytest.approx(exact_sd, rel=0.05)
@@ -49,7 +52,9 @@ def test_aevb_ends_above_wake_sleep_at_equal_samples(tmp_path):
         assert aevb[-1].num_samples == wake_sleep[-1].num_samples == module.QUICK.budget
         assert mcem[-1].num_samples == module.QUICK.mcem_budget
         difference = aevb[-1].test.elbo - wake_sleep[-1].test.elbo  # paired: the same test images
-        assert difference.mean() > 4 * difference.std(ddof=1) / np.sqrt(len(difference))  # level 3e-5
+        assert difference.mean() > 4 * difference.std(ddof=1) / np.sqrt(
+            len(difference)
+        )  # level 3e-5
         for points in (aevb, wake_sleep, mcem):
             assert points[-1].test.log_evidence.mean() > points[0].test.log_evidence.mean()
 

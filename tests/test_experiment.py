@@ -1,4 +1,5 @@
-"""A configuration says what Python says: same names, same keywords, same numbers, and nothing is guessed."""
+"""A configuration says what Python says: same names, same keywords, same numbers, and nothing is
+guessed."""
 
 import json
 import tomllib
@@ -66,7 +67,7 @@ def small(*changes):
     return read_config(changes=[*SMALL, *changes])
 
 
-# --- what a file may say ---------------------------------------------------------------------------------------------
+# --- what a file may say --------------------------------------------------------------------------
 
 
 def test_config_survives_its_file():
@@ -75,15 +76,25 @@ def test_config_survives_its_file():
         small(("evaluation.method", "AIS"), ("evaluation.num_chains", 50)),
         small(("evaluation.proposal", {"name": "Defensive", "share": 0.3})),
         small(("prior.name", "GaussianMixture")),
-        small(("training.learning_rate", {"schedule": "Cosine", "start": 1e-3}), ("training.optimizer", "RMSprop")),
+        small(
+            ("training.learning_rate", {"schedule": "Cosine", "start": 1e-3}),
+            ("training.optimizer", "RMSprop"),
+        ),
     ):
         assert Config.model_validate(tomllib.loads(to_toml(config))) == config
 
 
 def test_config_is_complete_with_defaults():
     written = tomllib.loads(to_toml(small()))
-    assert written["encoder"] == {"name": "MLP", "hidden_dims": [8], "activation": "ReLU", "dropout": 0.0}
-    settings = {field.name: field.default for field in fields(Training) if field.default is not None}
+    assert written["encoder"] == {
+        "name": "MLP",
+        "hidden_dims": [8],
+        "activation": "ReLU",
+        "dropout": 0.0,
+    }
+    settings = {
+        field.name: field.default for field in fields(Training) if field.default is not None
+    }
     settings = settings | {"num_epochs": 2}
     del settings["progress"]  # the caller's
     assert written["training"] == settings
@@ -107,7 +118,11 @@ def test_every_name_of_a_room_is_a_choice(room):
 )
 def test_a_class_is_built_from_its_name_alone(section, name):
     experiment = build(read_config(changes=[("data.name", "digits"), (f"{section}.name", name)]))
-    holders = {"prior": experiment.model, "decoder": experiment.model, "posterior": experiment.guide}
+    holders = {
+        "prior": experiment.model,
+        "decoder": experiment.model,
+        "posterior": experiment.guide,
+    }
     holders |= {"encoder": experiment.guide, "objective": experiment}
     assert type(getattr(holders[section], section)).__name__ == name
 
@@ -115,29 +130,56 @@ def test_a_class_is_built_from_its_name_alone(section, name):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (("prior.name", "VampPriors"), "[prior] priors has no 'VampPriors': did you mean VampPrior?"),
-        (("encoder.hidden_dim", [8]), "[encoder] MLP takes no 'hidden_dim': did you mean hidden_dims? Allowed: hidden"),
+        (
+            ("prior.name", "VampPriors"),
+            "[prior] priors has no 'VampPriors': did you mean VampPrior?",
+        ),
+        (
+            ("encoder.hidden_dim", [8]),
+            "[encoder] MLP takes no 'hidden_dim': did you mean hidden_dims? Allowed: hidden",
+        ),
         (("training.epochs", 3), "[training] Training takes no 'epochs': did you mean num_epochs?"),
         (("training.progress", True), "[training] Training takes no 'progress'"),
-        (("training.num_epochs", -1), "[training] Training(num_epochs) is -1; it must be a whole number, at least 0"),
+        (
+            ("training.num_epochs", -1),
+            "[training] Training(num_epochs) is -1; it must be a whole number, at least 0",
+        ),
         (("traning.num_epochs", 3), "there is no table [traning]: did you mean training?"),
         (("data.binarise", "dynamic"), "[data] takes no 'binarise': did you mean binarize?"),
-        (("data.binarize", "dynamical"), "[data] binarize = 'dynamical': Input should be 'dynamic'"),
+        (
+            ("data.binarize", "dynamical"),
+            "[data] binarize = 'dynamical': Input should be 'dynamic'",
+        ),
         (("encoder.hidden_dims", "wide"), "[encoder] hidden_dims = 'wide': "),
         (("encoder.activation", "tanh"), "[encoder] nn has no 'tanh': did you mean Tanh?"),
         (("training.learning_rate", {"schedule": "Exponentail"}), "did you mean Exponential?"),
-        (("training.learning_rate", {"schedule": "Exponential", "start": 0.1}), "missing 1 required"),
-        (("prior.latent_dim", 3), "[prior] latent_dim is 3, [posterior] latent_dim 2: give it in [posterior] alone"),
-        (("evaluation.num_particles", 0), "[evaluation] num_particles is 0; it must be a whole number, at least 1"),
+        (
+            ("training.learning_rate", {"schedule": "Exponential", "start": 0.1}),
+            "missing 1 required",
+        ),
+        (
+            ("prior.latent_dim", 3),
+            "[prior] latent_dim is 3, [posterior] latent_dim 2: give it in [posterior] alone",
+        ),
+        (
+            ("evaluation.num_particles", 0),
+            "[evaluation] num_particles is 0; it must be a whole number, at least 1",
+        ),
         (("evaluation.num_particles", 2.5), "[evaluation] num_particles = 2.5: "),
         (
             ("evaluation.splits", "test"),
             "[evaluation] with method ImportanceSampling takes no 'splits': did you mean sp",
         ),
-        (("evaluation.method", "IAS"), "[evaluation] evidence has no 'IAS': did you mean AIS? Allowed: AIS, "),
+        (
+            ("evaluation.method", "IAS"),
+            "[evaluation] evidence has no 'IAS': did you mean AIS? Allowed: AIS, ",
+        ),
         (("evaluation.method", "Defensive"), "[evaluation] evidence has no 'Defensive'"),
         (("evaluation.method", 3), "[evaluation] 3 is neither a name nor a table with a name"),
-        (("evaluation.method.num_chains", 3), "[evaluation] ImportanceSampling takes no 'num_chains'"),
+        (
+            ("evaluation.method.num_chains", 3),
+            "[evaluation] ImportanceSampling takes no 'num_chains'",
+        ),
         (
             ("evaluation.method", {"name": "AIS", "num_chains": 0}),
             "[evaluation] AIS(num_chains) is 0; it must be a whole number, at least",
@@ -146,17 +188,32 @@ def test_a_class_is_built_from_its_name_alone(section, name):
             ("evaluation.proposal", "gide"),
             "[evaluation] proposal = 'gide': did you mean guide? Allowed: guide, prior, D",
         ),
-        (("evaluation.proposal", {"name": "Defensive", "share": 2}), "[evaluation] Defensive(share) is 2;"),
-        (("evaluation.split", "all"), "[evaluation] split = 'all': Input should be 'train', 'valid' or 'test'"),
+        (
+            ("evaluation.proposal", {"name": "Defensive", "share": 2}),
+            "[evaluation] Defensive(share) is 2;",
+        ),
+        (
+            ("evaluation.split", "all"),
+            "[evaluation] split = 'all': Input should be 'train', 'valid' or 'test'",
+        ),
         (("objective.num_particles", "many"), "[objective] num_particles = 'many': "),
         (("encoder.in_shape", 3), "[encoder] MLP takes no 'in_shape'"),
         (
             ("training.compile", "maybe"),
             '[training] compile = \'maybe\': write one of "auto", "cudagraphs", true, false',
         ),
-        (("training.compile", "True"), '[training] compile = \'True\': write one of "auto", "cudagraphs", true, false'),
-        (("training.compile", 1), '[training] compile = 1: write one of "auto", "cudagraphs", true, false'),
-        (("evaluation.compile", "maybe"), "[evaluation] compile = 'maybe': write one of \"auto\", true, false"),
+        (
+            ("training.compile", "True"),
+            '[training] compile = \'True\': write one of "auto", "cudagraphs", true, false',
+        ),
+        (
+            ("training.compile", 1),
+            '[training] compile = 1: write one of "auto", "cudagraphs", true, false',
+        ),
+        (
+            ("evaluation.compile", "maybe"),
+            "[evaluation] compile = 'maybe': write one of \"auto\", true, false",
+        ),
         (("training.optimizer", "LBFGS"), "[training] optim has no 'LBFGS': Allowed: ASGD, "),
         (("training.optimizer", "Optimizer"), "[training] optim has no 'Optimizer': "),
         (("prior", "VampPrior"), "'prior' names no keyword: write table.keyword"),
@@ -182,7 +239,9 @@ def test_every_optimizer_that_may_be_named_takes_steps(name):
 
 
 def test_a_scheduler_may_be_named_with_its_keywords():
-    scheduler = build(small(("training.scheduler", {"name": "StepLR", "step_size": 3}))).training.scheduler
+    scheduler = build(
+        small(("training.scheduler", {"name": "StepLR", "step_size": 3}))
+    ).training.scheduler
     made = scheduler(torch.optim.SGD([torch.nn.Parameter(torch.ones(1))]))
     assert isinstance(made, torch.optim.lr_scheduler.StepLR)
     assert made.step_size == 3
@@ -200,9 +259,15 @@ def test_every_way_to_compile_may_be_asked_for(compile):
     [
         ([("data.name", "digit")], "[data] 'digit' is neither a file nor one of digits"),
         ([("data.name", "rain.csv")], "[data] rain.csv: no such file"),
-        ([("likelihood.name", "Gaussian"), ("likelihood.scale", -1.0)], "[likelihood] scale is -1.0"),
+        (
+            [("likelihood.name", "Gaussian"), ("likelihood.scale", -1.0)],
+            "[likelihood] scale is -1.0",
+        ),
         ([("encoder.activation", "Linear")], "[encoder] "),
-        ([("prior.name", "VampPrior"), ("prior.pseudo_inputs", 5000)], "only 1297 training rows have no missing"),
+        (
+            [("prior.name", "VampPrior"), ("prior.pseudo_inputs", 5000)],
+            "only 1297 training rows have no missing",
+        ),
     ],
 )
 def test_what_does_not_suit_the_data_names_its_table(changes, said):
@@ -212,15 +277,23 @@ def test_what_does_not_suit_the_data_names_its_table(changes, said):
 
 
 def test_objects_inside_a_table():
-    tight = build(small(("objective.name", "IWAE"), ("objective.gradient", "DoublyReparameterized"))).objective
+    tight = build(
+        small(("objective.name", "IWAE"), ("objective.gradient", "DoublyReparameterized"))
+    ).objective
     assert isinstance(tight.gradient, objectives.DoublyReparameterized)
     schedule = {"schedule": "Cosine", "start": 0.1}
-    assert build(small(("training.learning_rate", schedule))).training.learning_rate == schedules.Cosine(0.1)
-    leaky = build(small(("encoder.activation", {"name": "LeakyReLU", "negative_slope": 0.3}))).guide.encoder
-    assert [layer.negative_slope for layer in leaky.modules() if isinstance(layer, torch.nn.LeakyReLU)] == [0.3]
+    assert build(
+        small(("training.learning_rate", schedule))
+    ).training.learning_rate == schedules.Cosine(0.1)
+    leaky = build(
+        small(("encoder.activation", {"name": "LeakyReLU", "negative_slope": 0.3}))
+    ).guide.encoder
+    assert [
+        layer.negative_slope for layer in leaky.modules() if isinstance(layer, torch.nn.LeakyReLU)
+    ] == [0.3]
 
 
-# --- the method of [evaluation] --------------------------------------------------------------------------------------
+# --- the method of [evaluation] -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", choices(MethodTable.module, MethodTable.kind))
@@ -232,11 +305,19 @@ def test_a_method_is_built_from_its_name_alone(name):
 
 
 def test_keywords_beside_the_method_are_the_methods():
-    short = small(("evaluation.num_particles", 50), ("evaluation.target_se", 0.1), ("evaluation.chunk_size", 99))
+    short = small(
+        ("evaluation.num_particles", 50),
+        ("evaluation.target_se", 0.1),
+        ("evaluation.chunk_size", 99),
+    )
     table = {"name": "ImportanceSampling", "num_particles": 50, "target_se": 0.1, "chunk_size": 99}
     assert small(("evaluation.method", table)) == short
     assert short.evaluation.method.build() == ImportanceSampling(50, target_se=0.1, chunk_size=99)
-    flat = [("evaluation.method", "AIS"), ("evaluation.num_chains", 50), ("evaluation.sampler.num_leapfrog", 3)]
+    flat = [
+        ("evaluation.method", "AIS"),
+        ("evaluation.num_chains", 50),
+        ("evaluation.sampler.num_leapfrog", 3),
+    ]
     sampler = replace(AIS().sampler, num_leapfrog=3)
     for order in (flat, flat[::-1]):
         assert small(*order).evaluation.method.build() == AIS(50, sampler=sampler)
@@ -246,15 +327,24 @@ def test_objects_inside_a_method():
     table = {"name": "Defensive", "share": 0.3}
     proposal = small(("evaluation.proposal", table)).evaluation.method.build().proposal
     assert proposal == Defensive(share=0.3)
-    assert small(("evaluation.proposal", "Defensive")).evaluation.method.build().proposal == Defensive()
-    method = {"name": "AIS", "sampler": {"num_leapfrog": 3}}  # what is left out is AIS's own default, not that of HMC
+    assert (
+        small(("evaluation.proposal", "Defensive")).evaluation.method.build().proposal
+        == Defensive()
+    )
+    method = {
+        "name": "AIS",
+        "sampler": {"num_leapfrog": 3},
+    }  # what is left out is AIS's own default, not that of HMC
     assert small(("evaluation.method", method)).evaluation.method.build().sampler.num_samples == 1
 
 
 def test_another_method_drops_the_keywords_of_the_old_one(tmp_path):
     path = tmp_path / "short.toml"
     path.write_text('[data]\nname = "digits"\n[evaluation]\nnum_particles = 7\nchunk_size = 99\n')
-    for change in (("evaluation.method.name", "AIS"), ("evaluation.method", {"name": "AIS", "chunk_size": 99})):
+    for change in (
+        ("evaluation.method.name", "AIS"),
+        ("evaluation.method", {"name": "AIS", "chunk_size": 99}),
+    ):
         assert read_config(path, [change]).evaluation.method.build() == AIS(chunk_size=99)
 
 
@@ -281,9 +371,15 @@ def test_no_toml(tmp_path):
 
 
 def test_another_class_drops_the_keywords_of_the_old_one():
-    config = small(("prior.name", "VampPrior"), ("prior.pseudo_inputs", 9), ("prior.name", "StandardNormal"))
+    config = small(
+        ("prior.name", "VampPrior"), ("prior.pseudo_inputs", 9), ("prior.name", "StandardNormal")
+    )
     assert config.prior.keywords == {}
-    config = small(("posterior.name", "LowRankNormal"), ("posterior.rank", 2), ("posterior.name", "FullRankNormal"))
+    config = small(
+        ("posterior.name", "LowRankNormal"),
+        ("posterior.rank", 2),
+        ("posterior.name", "FullRankNormal"),
+    )
     assert config.posterior.keywords == {"latent_dim": 2}
 
 
@@ -297,16 +393,21 @@ def test_examples():
     config = read_config(EXAMPLES / "mnist.toml")
     assert config.latent_dim == 50
     training = build(read_config(EXAMPLES / "mnist.toml", [("data.name", "digits")])).training
-    assert training == Training(num_epochs=100, batch_size=100, learning_rate=schedules.Exponential(1e-3, 1e-4))
+    assert training == Training(
+        num_epochs=100, batch_size=100, learning_rate=schedules.Exponential(1e-3, 1e-4)
+    )
 
 
-# --- what is built ---------------------------------------------------------------------------------------------------
+# --- what is built --------------------------------------------------------------------------------
 
 
 def test_missing_values_and_covariates_reach_the_model(tmp_path):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(40, 3)).round(3)
-    lines = [",".join(map(str, row)) + f",{row[0] > 0:d},{group}" for row, group in zip(x, "ab" * 20, strict=True)]
+    lines = [
+        ",".join(map(str, row)) + f",{row[0] > 0:d},{group}"
+        for row, group in zip(x, "ab" * 20, strict=True)
+    ]
     lines[5] = "," + lines[5].partition(",")[2]
     path = tmp_path / "table.csv"
     path.write_text("\n".join(["u,v,w,treated,group", *lines]))
@@ -343,12 +444,14 @@ def test_missing_values_and_covariates_reach_the_model(tmp_path):
 def test_row_numbers_of_a_table_are_no_feature(tmp_path, header, first, features):
     rows = "".join(f"{name},{0.5 * i},{2.0 * i}\n" for i, name in enumerate(first))
     (tmp_path / "rain.csv").write_text(f"{header},may,june\n{rows}")
-    data = load_data(read_config(changes=[("data.name", str(tmp_path / "rain.csv")), ("data.valid", 0)]).data)
+    data = load_data(
+        read_config(changes=[("data.name", str(tmp_path / "rain.csv")), ("data.valid", 0)]).data
+    )
     assert list(data.coords["feature"]) == features
     assert list(data.coords["datum"]) == (first if len(features) == 2 else [0, 1, 2])
 
 
-# --- what is run -----------------------------------------------------------------------------------------------------
+# --- what is run ----------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -378,14 +481,26 @@ def test_metrics_are_what_python_gives(finished):
 
 def test_rate_and_distortion_add_up_to_the_elbo(finished):
     _, metrics = finished
-    # two Monte Carlo estimates (K = 100 and 30) of the same ELBO over 12 data: sd of log w is below 3 nats
-    assert metrics["kl"] + metrics["distortion"] == pytest.approx(-metrics["elbo"], abs=4 * 3 / np.sqrt(12 * 30))
+    # two Monte Carlo estimates (K = 100 and 30) of the same ELBO over 12 data: sd of log w is below
+    # 3 nats
+    assert metrics["kl"] + metrics["distortion"] == pytest.approx(
+        -metrics["elbo"], abs=4 * 3 / np.sqrt(12 * 30)
+    )
 
 
 def test_folder_is_complete(finished):
     folder, metrics = finished
-    pictures = {f"{name}.png" for name in ("training", "reconstructions", "samples", "latent", "k_hat")}
-    files = {"config.toml", "checkpoint.pt", "weights.pt", "evidence.npz", "metrics.json", "posterior.nc"}
+    pictures = {
+        f"{name}.png" for name in ("training", "reconstructions", "samples", "latent", "k_hat")
+    }
+    files = {
+        "config.toml",
+        "checkpoint.pt",
+        "weights.pt",
+        "evidence.npz",
+        "metrics.json",
+        "posterior.nc",
+    }
     assert {path.name for path in folder.iterdir()} == pictures | files
     assert all((folder / name).read_bytes().startswith(b"\x89PNG") for name in pictures)
     assert json.loads((folder / "metrics.json").read_text()) == metrics
@@ -403,7 +518,9 @@ def test_a_finished_run_is_not_run_again(finished):
 
 def test_another_configuration_is_refused(finished):
     folder, _ = finished
-    with pytest.raises(ConfigError, match="holds another run .prior.name is 'VampPrior', not 'StandardNormal'"):
+    with pytest.raises(
+        ConfigError, match="holds another run .prior.name is 'VampPrior', not 'StandardNormal'"
+    ):
         run_experiment(small(), folder, progress=False)
 
 
@@ -446,18 +563,27 @@ def test_a_run_without_validation_data(tmp_path):
 
 def test_an_evaluation_names_its_method_and_keeps_every_datum(finished, tmp_path):
     run = load_run(finished[0])
-    table_of_ais = {"name": "AIS", "num_chains": 30, "num_temperatures": 2, "sampler": {"num_leapfrog": 1}}
+    table_of_ais = {
+        "name": "AIS",
+        "num_chains": 30,
+        "num_temperatures": 2,
+        "sampler": {"num_leapfrog": 1},
+    }
     metrics = evaluate_run(run, tmp_path / "ais.json", progress=False, method=table_of_ais)
     ais = AIS(30, 2, sampler=replace(AIS().sampler, num_leapfrog=1))
     found = log_evidence(run.model, run.guide, run.held_out, ais, progress=False)
     assert metrics["log_evidence"] == found.summary().log_evidence
-    assert metrics["elbo"] == pytest.approx(-metrics["kl"] - metrics["distortion"], rel=1e-6)  # the guide's own
+    assert metrics["elbo"] == pytest.approx(
+        -metrics["kl"] - metrics["distortion"], rel=1e-6
+    )  # the guide's own
     method = metrics["evaluation"]["method"]
     assert (method["name"], method["num_chains"], method["num_temperatures"]) == ("AIS", 30, 2)
     assert "test split, 12 data, AIS with 30 chains each" in table(metrics)
     assert "of 30 chains, on average" in table(metrics)
     assert json.loads((tmp_path / "ais.json").read_text()) == metrics
-    np.testing.assert_array_equal(Evidence.load(tmp_path / "ais.npz").log_evidence, found.log_evidence)
+    np.testing.assert_array_equal(
+        Evidence.load(tmp_path / "ais.npz").log_evidence, found.log_evidence
+    )
 
 
 def test_an_upper_bound_is_called_one(finished):
@@ -469,7 +595,9 @@ def test_an_upper_bound_is_called_one(finished):
 
 
 def test_an_adaptive_number_of_particles_is_told_as_one(finished):
-    metrics = evaluate_run(load_run(finished[0]), progress=False, num_particles=5000, target_se=0.05)
+    metrics = evaluate_run(
+        load_run(finished[0]), progress=False, num_particles=5000, target_se=0.05
+    )
     assert metrics["mean_used"] < metrics["num_particles"]
     assert f"with {metrics['mean_used']:.0f} particles on average, at most " in table(metrics)
 
@@ -477,18 +605,31 @@ def test_an_adaptive_number_of_particles_is_told_as_one(finished):
 def test_the_same_settings_find_the_same_file():
     folder, settings = Folder("run"), small().evaluation
     assert folder.evaluation(settings) == folder.evaluation(small().evaluation)
-    others = [small(change).evaluation for change in (("evaluation.seed", 1), ("evaluation.num_particles", 31))]
+    others = [
+        small(change).evaluation
+        for change in (("evaluation.seed", 1), ("evaluation.num_particles", 31))
+    ]
     assert len({folder.evaluation(settings), *map(folder.evaluation, others)}) == 3
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({}, "log p(x) is a lower bound, not an estimate, for 50 % of the rows (k-hat > 0.7 for 0 %)"),
-        ({"share_estimate": 1.0}, "log p(x) is an estimate for all rows, by k-hat, and its standard errors hold"),
+        (
+            {},
+            "log p(x) is a lower bound, not an estimate, for 50 % of the rows (k-hat > 0.7 for 0 "
+            "%)",
+        ),
+        (
+            {"share_estimate": 1.0},
+            "log p(x) is an estimate for all rows, by k-hat, and its standard errors hold",
+        ),
         ({"share_bad_k": 0.004}, "for 50 % of the rows (k-hat > 0.7 for less than 1 %)"),
         ({"share_bad_k": None}, "k-hat needs at least 30 chains: "),
-        ({"bound": "upper if converged"}, "if the chains behind it have reached the posterior; where k-hat > 0.7 (0 %"),
+        (
+            {"bound": "upper if converged"},
+            "if the chains behind it have reached the posterior; where k-hat > 0.7 (0 %",
+        ),
     ],
 )
 def test_what_k_hat_says(change, said):
@@ -498,7 +639,9 @@ def test_what_k_hat_says(change, said):
 
 def test_few_particles_leave_k_hat_unknown(tmp_path):
     with pytest.warns(UserWarning, match="k-hat needs at least 30 particles"):
-        metrics = run_experiment(small(("evaluation.num_particles", 5)), tmp_path / "run", progress=False)
+        metrics = run_experiment(
+            small(("evaluation.num_particles", 5)), tmp_path / "run", progress=False
+        )
     assert metrics["share_bad_k"] is None
     assert "whether log p(x) can be believed is not known" in table(metrics)
 
@@ -506,4 +649,6 @@ def test_few_particles_leave_k_hat_unknown(tmp_path):
 def test_held_out_rows_are_the_first_of_the_split():
     experiment = build(small())
     assert torch.equal(experiment.held_out.x, experiment.data.test.x[:12])
-    assert isinstance(replace(experiment, config=small(("evaluation.split", "valid"))).held_out, Dataset)
+    assert isinstance(
+        replace(experiment, config=small(("evaluation.split", "valid"))).held_out, Dataset
+    )

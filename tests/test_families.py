@@ -60,14 +60,21 @@ def test_likelihood_integrates_or_sums_to_one(name):
     features = 0.3 * torch.randn(2, FEATURES, dtype=torch.float64)
     if likelihood.measure == "lebesgue":
         values = torch.linspace(
-            *((0, 1) if name == "ContinuousBernoulli" else (-4000, 4000)), 4_000_001, dtype=torch.float64
+            *((0, 1) if name == "ContinuousBernoulli" else (-4000, 4000)),
+            4_000_001,
+            dtype=torch.float64,
         )
         weight = values[1] - values[0]
     else:
-        values, weight = torch.arange({"Bernoulli": 2, "Categorical": 4}.get(name, 400)).double(), 1.0
+        values, weight = (
+            torch.arange({"Bernoulli": 2, "Categorical": 4}.get(name, 400)).double(),
+            1.0,
+        )
     log_prob = likelihood(features).log_prob(values[:, None, None].expand(-1, 2, 1))
     density = log_prob.exp().detach()
-    total = density.sum(0) * weight - (0.5 * (density[0] + density[-1]) * weight if weight != 1.0 else 0)
+    total = density.sum(0) * weight - (
+        0.5 * (density[0] + density[-1]) * weight if weight != 1.0 else 0
+    )
     np.testing.assert_allclose(total, 1.0, atol=1e-4)
 
 
@@ -81,7 +88,9 @@ def test_draws_lie_in_the_support_and_intruders_are_named(name):
     x[4, 1, 2] = float("nan")
     likelihood.check(x)  # missing
     x[7, 1, 2] = float("inf") if outside is None else outside
-    with pytest.raises(ValueError, match=rf"{name}: x is (inf|{outside or 0:g}) at row 7, feature \(1, 2\); ."):
+    with pytest.raises(
+        ValueError, match=rf"{name}: x is (inf|{outside or 0:g}) at row 7, feature \(1, 2\); ."
+    ):
         likelihood.check(x)
     with pytest.raises(ValueError, match=r"one datum must have shape \(2, 3\)"):
         likelihood.check(x[:, :1])
@@ -90,8 +99,14 @@ def test_draws_lie_in_the_support_and_intruders_are_named(name):
 def test_grey_pixels_are_refused_with_both_remedies():
     model, guide = vae()
     x = torch.rand(8, EVENT)
-    for use in (lambda: model(x), lambda: pv.log_evidence(model, guide, x), lambda: pv.fit(model, guide, x)):
-        with pytest.raises(ValueError, match=r"row 0, feature 0; binarise .* or use ContinuousBernoulli"):
+    for use in (
+        lambda: model(x),
+        lambda: pv.log_evidence(model, guide, x),
+        lambda: pv.fit(model, guide, x),
+    ):
+        with pytest.raises(
+            ValueError, match=r"row 0, feature 0; binarise .* or use ContinuousBernoulli"
+        ):
             use()
 
 
@@ -109,7 +124,8 @@ def test_analytic_kl_equals_monte_carlo_kl(q, p):
 
 
 def every_pair():
-    """Every prior with every likelihood, and with posteriors in turn, so that each of the other pairs is there too."""
+    """Every prior with every likelihood, and with posteriors in turn, so that each of the other
+    pairs is there too."""
     names = list(POSTERIORS)
     for (i, prior), (j, likelihood) in itertools.product(enumerate(PRIORS), enumerate(LIKELIHOODS)):
         yield prior, likelihood, names[(i + j) % len(names)]
@@ -118,10 +134,15 @@ def every_pair():
 @pytest.mark.parametrize(("prior", "likelihood", "posterior"), list(every_pair()))
 def test_every_pair_trains_and_moves_every_parameter(prior, likelihood, posterior):
     model, guide = vae(prior, likelihood, posterior)
-    named = dict(model.named_parameters(prefix="model")) | dict(guide.named_parameters(prefix="guide"))
+    named = dict(model.named_parameters(prefix="model")) | dict(
+        guide.named_parameters(prefix="guide")
+    )
     before = {name: parameter.detach().clone() for name, parameter in named.items()}
     result = pv.fit(
-        model, guide, data_for(likelihood), training=pv.Training(num_epochs=1, batch_size=16, progress=False)
+        model,
+        guide,
+        data_for(likelihood),
+        training=pv.Training(num_epochs=1, batch_size=16, progress=False),
     )
     assert result.num_epochs == 1
     assert [name for name, parameter in named.items() if torch.equal(parameter, before[name])] == []
@@ -146,7 +167,9 @@ def bound(model, guide, x):
 
 
 def test_reprs_say_what_was_chosen():
-    assert repr(priors.GaussianMixture(2, num_components=4)) == "GaussianMixture(2, num_components=4)"
+    assert (
+        repr(priors.GaussianMixture(2, num_components=4)) == "GaussianMixture(2, num_components=4)"
+    )
     assert "scale='feature', floor=0.001" in repr(likelihoods.Gaussian(3, scale="feature"))
     assert "num_categories=5" in repr(likelihoods.Categorical(3, num_categories=5))
     assert "transform='spline_coupling'" in repr(priors.FlowPrior(3))
@@ -156,14 +179,20 @@ def test_reprs_say_what_was_chosen():
     "transform", ["planar", "radial", "sylvester", "block_autoregressive", "neural_autoregressive"]
 )
 def test_flows_that_cannot_score_external_points_are_refused_as_priors(transform):
-    with pytest.raises(ValueError, match=f"'{transform}' cannot score points that it did not draw.*spline_coupling"):
+    with pytest.raises(
+        ValueError, match=f"'{transform}' cannot score points that it did not draw.*spline_coupling"
+    ):
         priors.FlowPrior(3, transform)
 
 
-@pytest.mark.parametrize("transform", ["affine_coupling", "spline", "affine_autoregressive", "spline_autoregressive"])
+@pytest.mark.parametrize(
+    "transform", ["affine_coupling", "spline", "affine_autoregressive", "spline_autoregressive"]
+)
 def test_the_other_flows_score_external_points(transform):
     z, cell = grid(2, points=301)
-    density = priors.FlowPrior(2, transform)().log_prob(z.float()).exp()  # Pyro inverts autoregressive flows in float32
+    density = (
+        priors.FlowPrior(2, transform)().log_prob(z.float()).exp()
+    )  # Pyro inverts autoregressive flows in float32
     assert (density.sum() * cell).item() == pytest.approx(1.0, abs=5e-3)
 
 
@@ -173,12 +202,18 @@ def test_families_refuse_impossible_sizes():
         (lambda: posteriors.MeanFieldNormal(-1), "latent_dim is -1"),
         (lambda: priors.GaussianMixture(2, num_components=0), "num_components is 0"),
         (lambda: likelihoods.Categorical(2, num_categories=1), "num_categories is 1"),
-        (lambda: likelihoods.Gaussian(2, scale=0.0), "scale is 0.0; it must be a finite number, above 0"),
+        (
+            lambda: likelihoods.Gaussian(2, scale=0.0),
+            "scale is 0.0; it must be a finite number, above 0",
+        ),
         (
             lambda: likelihoods.Gaussian(2, scale="pixel"),
             "scale, if not a number, is 'pixel'; it must be 'global', 'feature' or 'decoder'",
         ),
-        (lambda: likelihoods.StudentT(2, df=-1.0), "df is -1.0; it must be a finite number, above 0"),
+        (
+            lambda: likelihoods.StudentT(2, df=-1.0),
+            "df is -1.0; it must be a finite number, above 0",
+        ),
         (lambda: networks.ConvEncoder((5,)), r"takes images of shape .* not \(5,\)"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -196,7 +231,9 @@ def test_vamp_prior_wants_pseudo_inputs_of_the_guides_shape_without_holes():
 def test_vamp_prior_is_the_mixture_of_the_guides_posteriors():
     guide = pv.Guide(posteriors.MeanFieldNormal(2), EVENT).double()
     u, z = torch.randn(5, EVENT, dtype=torch.float64), torch.randn(7, 2, dtype=torch.float64)
-    by_hand = torch.stack([guide.encode(u[c : c + 1]).log_prob(z) for c in range(5)]).logsumexp(0) - np.log(5)
+    by_hand = torch.stack([guide.encode(u[c : c + 1]).log_prob(z) for c in range(5)]).logsumexp(
+        0
+    ) - np.log(5)
     torch.testing.assert_close(priors.VampPrior(guide, u)().log_prob(z), by_hand)
 
 
@@ -211,7 +248,9 @@ def test_scales_are_what_their_names_say():
 
 def test_a_collapsed_scale_is_reported_once_at_the_end_of_fit(caplog):
     """Constant data: the likelihood is unbounded as sigma falls to 0, so it ends on its floor."""
-    model = pv.Model(priors.StandardNormal(1), likelihoods.Gaussian(EVENT, floor=0.2), torch.nn.Linear(1, 4))
+    model = pv.Model(
+        priors.StandardNormal(1), likelihoods.Gaussian(EVENT, floor=0.2), torch.nn.Linear(1, 4)
+    )
     guide = pv.Guide(posteriors.MeanFieldNormal(1), EVENT, torch.nn.Linear(EVENT, 4))
     training = pv.Training(num_epochs=60, batch_size=32, learning_rate=0.1, progress=False)
     pv.fit(model, guide, torch.zeros(64, EVENT), training=training)
@@ -222,7 +261,9 @@ def test_a_collapsed_scale_is_reported_once_at_the_end_of_fit(caplog):
 @pytest.mark.parametrize("shape", [(6, 7), (2, 6, 7)])
 def test_convolutions_read_and_write_images(shape):
     x = torch.bernoulli(torch.full((5, *shape), 0.3))
-    guide = pv.Guide(posteriors.MeanFieldNormal(2), shape, networks.ConvEncoder(shape, channels=(4, 6)))
+    guide = pv.Guide(
+        posteriors.MeanFieldNormal(2), shape, networks.ConvEncoder(shape, channels=(4, 6))
+    )
     decoder = networks.ConvDecoder(2, shape, channels=(6, 4))
     model = pv.Model(priors.StandardNormal(2), likelihoods.Bernoulli(shape), decoder)
     assert model.decode(torch.zeros(7, 5, 2)).event_shape == shape
@@ -247,7 +288,9 @@ def test_dense_networks_do_not_mix_particles_or_data(network):
             r"encoder cannot read inputs of shape \(\*, 3\)",
         ),
         (
-            lambda: pv.Model(priors.StandardNormal(2), likelihoods.Poisson(3), torch.nn.Linear(3, 5)),
+            lambda: pv.Model(
+                priors.StandardNormal(2), likelihoods.Poisson(3), torch.nn.Linear(3, 5)
+            ),
             ValueError,
             "decoder cannot read inputs",
         ),
@@ -261,7 +304,11 @@ def test_dense_networks_do_not_mix_particles_or_data(network):
             TypeError,
             "likelihood is 'Poisson', which is no module",
         ),
-        (lambda: pv.Guide(posteriors.MeanFieldNormal, 3), TypeError, r"make one: MeanFieldNormal\(...\)"),
+        (
+            lambda: pv.Guide(posteriors.MeanFieldNormal, 3),
+            TypeError,
+            r"make one: MeanFieldNormal\(...\)",
+        ),
     ],
 )
 def test_parts_that_do_not_fit_are_named(make, error, message):
@@ -281,8 +328,14 @@ def test_a_likelihood_belongs_to_one_model_and_a_posterior_to_one_guide():
 def test_model_and_guide_that_do_not_belong_together_are_told_before_they_run():
     model, x = vae()[0], data_for("Bernoulli")
     for guide, message in (
-        (pv.Guide(posteriors.MeanFieldNormal(5), EVENT), "the model has 2 latent dimensions and the guide 5"),
-        (pv.Guide(posteriors.MeanFieldNormal(2), 4), r"Guide was made for data of shape \(4,\) and was given \(3,\)$"),
+        (
+            pv.Guide(posteriors.MeanFieldNormal(5), EVENT),
+            "the model has 2 latent dimensions and the guide 5",
+        ),
+        (
+            pv.Guide(posteriors.MeanFieldNormal(2), 4),
+            r"Guide was made for data of shape \(4,\) and was given \(3,\)$",
+        ),
     ):
         for use in (lambda g: pv.fit(model, g, x), lambda g: pv.log_evidence(model, g, x)):
             with pytest.raises(ValueError, match=message):
@@ -292,7 +345,9 @@ def test_model_and_guide_that_do_not_belong_together_are_told_before_they_run():
 def test_a_device_that_is_not_there_is_named():
     model, guide = vae()
     with pytest.raises(ValueError, match="device='gpu' cannot be used here"):
-        pv.fit(model, guide, data_for("Bernoulli"), training=pv.Training(device="gpu", progress=False))
+        pv.fit(
+            model, guide, data_for("Bernoulli"), training=pv.Training(device="gpu", progress=False)
+        )
 
 
 @pytest.mark.parametrize("name", [name for name in LIKELIHOODS if name != "ContinuousBernoulli"])
@@ -305,7 +360,9 @@ def test_a_model_that_starts_at_the_data_has_their_means_where_features_are_zero
     model = pv.Model(priors.StandardNormal(2), LIKELIHOODS[name][0]((EVENT,)), decoder, start=x)
     found = model.decode(torch.zeros(2)).base_dist
     if name == "Categorical":
-        expected = torch.stack([((x == c).sum(0) + 1 / 4) / ((~x.isnan()).sum(0) + 1) for c in range(4)], -1)
+        expected = torch.stack(
+            [((x == c).sum(0) + 1 / 4) / ((~x.isnan()).sum(0) + 1) for c in range(4)], -1
+        )
         assert torch.allclose(found.probs, expected, atol=1e-5)
     else:
         tolerance = 2 / len(x)  # one more row, so that no frequency is zero

@@ -1,4 +1,5 @@
-"""What a machine lacks costs a line in the log and some speed, not a number: no compiler, disk or oneDNN."""
+"""What a machine lacks costs a line in the log and some speed, not a number: no compiler, disk or
+oneDNN."""
 
 import logging
 import os
@@ -64,7 +65,9 @@ def test_what_is_lacking_is_a_line_in_the_log(lacking, tmp_path):
         check=False,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    lines = [line for line in ran.stdout.splitlines() if not line.startswith("ppl_vae.training.warnings")]
+    lines = [
+        line for line in ran.stdout.splitlines() if not line.startswith("ppl_vae.training.warnings")
+    ]
     assert [line.split(": ")[0] for line in lines] == [
         "ppl_vae.training.step training step recorded, not compiled",
         "ppl_vae.importance log-weights not compiled",
@@ -86,7 +89,11 @@ def state(model, guide):
     modules = torch.nn.ModuleList([model, guide])
     tensors = [*modules.parameters(), *modules.buffers()]
     parameters = [(p.requires_grad, p.grad) for p in modules.parameters()]
-    return [t.detach().clone() for t in tensors], parameters, [m.training for m in modules.modules()]
+    return (
+        [t.detach().clone() for t in tensors],
+        parameters,
+        [m.training for m in modules.modules()],
+    )
 
 
 def made(compile, x, model, guide):
@@ -98,7 +105,8 @@ def made(compile, x, model, guide):
 
 @pytest.mark.parametrize("ending", ENDINGS, ids=lambda error: type(error).__name__)
 def test_a_compilation_that_ends_early_leaves_all_as_it_was(ending, monkeypatch, caplog):
-    """The compiler changes its graph, as torch's does, and dies; the plain graph serves, at a later attempt too."""
+    """The compiler changes its graph, as torch's does, and dies; the plain graph serves, at a later
+    attempt too."""
     x, (model, guide) = data_for("Bernoulli", 32), vae()
     given = []
 
@@ -138,7 +146,11 @@ def test_a_compilation_that_ends_early_leaves_all_as_it_was(ending, monkeypatch,
     assert before[1:] == after[1:]
     assert len(given) == 1
     if isinstance(ending, Exception):
-        said = [record.getMessage() for record in caplog.records if record.name == "ppl_vae.training.step"]
+        said = [
+            record.getMessage()
+            for record in caplog.records
+            if record.name == "ppl_vae.training.step"
+        ]
         assert len(said) == 1
         assert said[0].startswith("training step recorded, not compiled: ")
         assert "\n" not in said[0]
@@ -167,7 +179,9 @@ def test_a_compiler_is_given_a_copy_that_shares_the_tensors(compiler):
     assert [f(torch.ones(3)).tolist() for f in (graph, run)] == [[2.0, 2.0, 2.0]] * 2
 
 
-@pytest.mark.parametrize("error", [RuntimeError("could not create a primitive"), AttributeError("_linear_pointwise")])
+@pytest.mark.parametrize(
+    "error", [RuntimeError("could not create a primitive"), AttributeError("_linear_pointwise")]
+)
 def test_a_onednn_that_cannot_multiply_is_left_alone(error, monkeypatch, caplog):
     def fails(_):
         raise error
@@ -182,10 +196,17 @@ def test_a_onednn_that_cannot_multiply_is_left_alone(error, monkeypatch, caplog)
     assert f"products of matrices stay with torch: {error}" in caplog.text
 
 
-# --- recorded steps are the plain ones, draw by draw -----------------------------------------------------------------
+# --- recorded steps are the plain ones, draw by draw ----------------------------------------------
 
 RECORDED = {name: make for name, make in OBJECTIVES.items() if name != "MCEM"}
-BOUNDS = {"TraceELBO": (3,), "IWAE": (3,), "CIWAE": (0.5, 3), "MIWAE": (2, 2), "PIWAE": (2, 2), "Renyi": (0.5, 3)}
+BOUNDS = {
+    "TraceELBO": (3,),
+    "IWAE": (3,),
+    "CIWAE": (0.5, 3),
+    "MIWAE": (2, 2),
+    "PIWAE": (2, 2),
+    "Renyi": (0.5, 3),
+}
 PAIRS = {
     **{name: make for name, make in RECORDED.items()},
     **{
@@ -197,7 +218,8 @@ PAIRS = {
         if gradient != "StickingTheLanding" or name == "TraceELBO"
         if gradient != "ScoreFunction" or name not in ("MIWAE", "PIWAE")
         if gradient != "Reparameterized"  # as above
-        if gradient == "VIMCO" or name in ("TraceELBO", "IWAE")  # an estimator does not ask which bound it is of
+        if gradient == "VIMCO"
+        or name in ("TraceELBO", "IWAE")  # an estimator does not ask which bound it is of
     },
 }
 
@@ -219,7 +241,10 @@ def with_context(dtype):
     return model.to(dtype), guide.to(dtype)
 
 
-SINGLE = [(name, torch.float32) for name in ("MeanFieldELBO", "IWAE, VIMCO", "IWAE, DoublyReparameterized")]
+SINGLE = [
+    (name, torch.float32)
+    for name in ("MeanFieldELBO", "IWAE, VIMCO", "IWAE, DoublyReparameterized")
+]
 
 
 @pytest.mark.parametrize(("name", "dtype"), [*((name, torch.float64) for name in PAIRS), *SINGLE])
@@ -229,13 +254,16 @@ def test_a_recorded_step_is_the_plain_one(name, dtype):
 
 
 def assert_plain(objective, model, guide, batches, ways):
-    """Loss and gradient, at KL weights 0, 0.3 and 1, with missing values in a batch that was not recorded."""
+    """Loss and gradient, at KL weights 0, 0.3 and 1, with missing values in a batch that was not
+    recorded."""
     model(*batches[0]), guide(*batches[0])
     parameters = list({*model.parameters(), *guide.parameters()})
     parts = (objective, model, guide, parameters, len(batches[0][0]), False)
     recorded_step, plain = RecordedStep(*parts, ways=ways, level=logging.WARNING), Step(*parts)
     dtype = parameters[0].dtype
-    close = {"rtol": 1e-4, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 1e-9, "atol": 1e-10}
+    close = (
+        {"rtol": 1e-4, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 1e-9, "atol": 1e-10}
+    )
     with loop._training_mode(model, guide), missing_values(True):
         for args in batches:
             for kl_weight in (1.0, 0.3, 0.0):
@@ -243,14 +271,18 @@ def assert_plain(objective, model, guide, batches, ways):
                 for step in (recorded_step, plain):
                     with pv.seeded(5):
                         loss = step(args, kl_weight)
-                    gradients = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in parameters]
+                    gradients = [
+                        torch.zeros_like(p) if p.grad is None else p.grad.clone()
+                        for p in parameters
+                    ]
                     found.append([torch.tensor(loss, dtype=dtype), *gradients])
                 for one, other in zip(*found, strict=True):
                     torch.testing.assert_close(one, other, **close)
     assert [graph is not None for graph in recorded_step.graphs.values()] == [True]
 
 
-# the least alike, since each takes a while: gradients along paths and by scores, of a density and of a probability
+# the least alike, since each takes a while: gradients along paths and by scores, of a density and
+# of a probability
 COMPILED = {
     "Gaussian": lambda: objectives.IWAE(4, gradient=objectives.DoublyReparameterized()),
     "Poisson": lambda: objectives.TraceELBO(3, gradient=objectives.ScoreFunction()),
@@ -266,7 +298,9 @@ def test_a_compiled_step_is_the_plain_one(likelihood, compiler, caplog):
     other = x.flip(0).clone()
     other[::3, 1] = float("nan")
     guide = pv.Guide(pv.posteriors.MeanFieldNormal(2), EVENT, torch.nn.Identity()).double()
-    model = pv.Model(pv.priors.StandardNormal(2), LIKELIHOODS[likelihood][0]((EVENT,)), torch.nn.Identity()).double()
+    model = pv.Model(
+        pv.priors.StandardNormal(2), LIKELIHOODS[likelihood][0]((EVENT,)), torch.nn.Identity()
+    ).double()
     assert_plain(COMPILED[likelihood](), model, guide, [(x,), (other,)], WAYS[:2])
     assert "training step compiled" in caplog.text
 
@@ -326,7 +360,9 @@ def test_what_changes_in_its_place_is_refused_and_put_back(layer, caplog):
         guide = pv.Guide(pv.posteriors.MeanFieldNormal(2), EVENT, layer())
         model = pv.Model(pv.priors.StandardNormal(2), pv.likelihoods.Bernoulli(EVENT))
         training = pv.Training(num_epochs=2, batch_size=32, progress=False, compile=compile)
-        found.append(pv.fit(model, guide, data_for("Bernoulli", 64), training=training).history["train"])
+        found.append(
+            pv.fit(model, guide, data_for("Bernoulli", 64), training=training).history["train"]
+        )
     assert "training step not recorded: " in caplog.text
     assert found[0] == found[1]
 
@@ -348,7 +384,9 @@ def test_parameters_in_pyros_store_are_refused(caplog):
     x, found = torch.randn(64, 1, generator=torch.Generator().manual_seed(0)), []
     for compile in (True, False):
         pyro.clear_param_store()
-        training = pv.Training(num_epochs=2, batch_size=32, progress=False, compile=compile, learning_rate=0.1)
+        training = pv.Training(
+            num_epochs=2, batch_size=32, progress=False, compile=compile, learning_rate=0.1
+        )
         model, guide = Program(False), Program(True)
         try:
             found.append(pv.fit(model, guide, x, training=training).history["train"])
@@ -361,13 +399,16 @@ def test_parameters_in_pyros_store_are_refused(caplog):
     "layer",
     [
         lambda: torch.nn.Sequential(torch.nn.Linear(EVENT, 8), torch.nn.Dropout(0.5)),
-        lambda: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(EVENT, 8), torch.nn.LayerNorm(8)),
+        lambda: torch.nn.Sequential(
+            torch.nn.Flatten(), torch.nn.Linear(EVENT, 8), torch.nn.LayerNorm(8)
+        ),
         lambda: Looks(),
         lambda: Tied(),
     ],
 )
 def test_second_fits_of_other_shapes_and_half_frozen_weights(layer, caplog):
-    """Each fit records anew: what is frozen between two of them, and another number of rows, are its own."""
+    """Each fit records anew: what is frozen between two of them, and another number of rows, are
+    its own."""
     found = []
     for compile in (True, False):
         torch.manual_seed(0)
@@ -375,7 +416,13 @@ def test_second_fits_of_other_shapes_and_half_frozen_weights(layer, caplog):
         model = pv.Model(pv.priors.StandardNormal(2), pv.likelihoods.Bernoulli(EVENT))
         for num_rows, batch_size in ((64, 32), (30, 12)):
             training = pv.Training(num_epochs=2, batch_size=batch_size, progress=False)
-            run = loop.Run(model, guide, pv.Dataset(data_for("Bernoulli", num_rows)), objectives.IWAE(3), training)
+            run = loop.Run(
+                model,
+                guide,
+                pv.Dataset(data_for("Bernoulli", num_rows)),
+                objectives.IWAE(3),
+                training,
+            )
             if compile:
                 parts = (run.objective, model, guide, run.parameters, run.batch_size, False)
                 run.step = RecordedStep(*parts, ways=WAYS[:1], level=logging.WARNING)

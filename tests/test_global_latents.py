@@ -1,4 +1,5 @@
-"""Latents outside the data plate: one draw for all rows, one KL for all batches, an expectation around every bound."""
+"""Latents outside the data plate: one draw for all rows, one KL for all batches, an expectation
+around every bound."""
 
 import math
 
@@ -30,7 +31,8 @@ REFUSES = {
 
 
 class OneMean(nn.Module):
-    """mu ~ N(0, 1), z_b ~ N(mu, 1), x_b ~ N(z_b, 1): p(mu given x) is normal, and so is p(z_b given x_b, mu)."""
+    """mu ~ N(0, 1), z_b ~ N(mu, 1), x_b ~ N(z_b, 1): p(mu given x) is normal, and so is p(z_b given
+    x_b, mu)."""
 
     def __init__(self, sized=False):
         super().__init__()
@@ -60,7 +62,8 @@ class OneMean(nn.Module):
 
 
 class Loadings(nn.Module):
-    """W ~ N(0, 1) of shape (2, 3), z_b ~ N(0, I), x_b ~ N(z_b W, 0.5^2): a matrix outside the plate."""
+    """W ~ N(0, 1) of shape (2, 3), z_b ~ N(0, I), x_b ~ N(z_b W, 0.5^2): a matrix outside the
+    plate."""
 
     def __init__(self):
         super().__init__()
@@ -90,18 +93,26 @@ def test_log_terms_of_a_matrix_outside_the_plate_by_hand(num_particles):
     assert W.shape == (2, 3)
     assert z.shape == (num_particles, 5, 2)
     torch.testing.assert_close(terms.log_likelihood, dist.Normal(z @ W, 0.5).log_prob(x).sum(-1))
-    expected = dist.Normal(0.0, 1.0).log_prob(W).sum() - dist.Normal(program.loc, 0.05).log_prob(W).sum()
+    expected = (
+        dist.Normal(0.0, 1.0).log_prob(W).sum() - dist.Normal(program.loc, 0.05).log_prob(W).sum()
+    )
     torch.testing.assert_close(terms.log_global, expected)
 
 
 @pytest.mark.statistical
 @pytest.mark.parametrize("num_particles", [50, 1_000])
 def test_log_evidence_is_conditional_on_the_latent(num_particles):
-    """log E_q[p(x given W)], by Monte Carlo over W with z integrated out; 4.5 standard errors of both."""
-    program, x = Loadings(), torch.randn(5, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    """log E_q[p(x given W)], by Monte Carlo over W with z integrated out; 4.5 standard errors of
+    both."""
+    program, x = (
+        Loadings(),
+        torch.randn(5, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64),
+    )
     nn.init.zeros_(program.net.weight)
     nn.init.zeros_(program.net.bias)  # q(z given x) = N(0, I)
-    with pytest.warns(UserWarning, match="'W' lies outside the data plate: log p.x. is conditional on it"):
+    with pytest.warns(
+        UserWarning, match="'W' lies outside the data plate: log p.x. is conditional on it"
+    ):
         found = pv.log_evidence(program.model, program.guide, x, num_particles=num_particles)
     W = program.loc.detach() + 0.05 * torch.randn(20_000, 2, 3, dtype=torch.float64)
     covariance = W.mT @ W + 0.25 * torch.eye(3, dtype=torch.float64)
@@ -112,17 +123,19 @@ def test_log_evidence_is_conditional_on_the_latent(num_particles):
 
 @pytest.mark.statistical
 def test_standard_errors_are_clustered_by_the_latent():
-    """Over 60 seeds: each row's error and that of their mean agree with the standard errors, within 30 %.
+    """Over 60 seeds: each row's error and that of their mean agree with the standard errors, within
+    30 %.
 
-    All rows share the draws of mu, and lie to the right of it: the error of their mean is several times that of
-    independent rows.
-    """
+    All rows share the draws of mu, and lie to the right of it: the error of their mean is several
+    times that of independent rows."""
     program, rows = OneMean(), X.sort(0).values[-20:]
     program.log_scale.data.fill_(-0.5)
     found = []
     for seed in range(60):
         with pytest.warns(UserWarning, match="'mu' lies outside"):
-            found.append(pv.log_evidence(program.model, program.guide, rows, num_particles=30, seed=seed))
+            found.append(
+                pv.log_evidence(program.model, program.guide, rows, num_particles=30, seed=seed)
+            )
     values = np.stack([evidence.log_evidence for evidence in found])
     se = np.sqrt(np.mean([np.square(evidence.mc_se) for evidence in found], axis=0))
     assert np.allclose(values.std(0, ddof=1), se, rtol=0.3)
@@ -135,9 +148,9 @@ def test_standard_errors_are_clustered_by_the_latent():
 @pytest.mark.statistical
 @pytest.mark.parametrize("width", [0.05, 1.0])
 def test_draws_that_miss_the_mass_are_told(width):
-    """g ~ q(g) = N(0, 1), x ~ N(g, 2 width^2), exact guide given g: within a draw all weights are equal, between
-    32 draws they are not. A narrow likelihood is never an estimate; of a wide one 95 % intervals cover in 90 % or more.
-    """
+    """g ~ q(g) = N(0, 1), x ~ N(g, 2 width^2), exact guide given g: within a draw all weights are
+    equal, between 32 draws they are not. A narrow likelihood is never an estimate; of a wide one 95
+    % intervals cover in 90 % or more."""
 
     def model(x):
         g = pyro.sample("g", dist.Normal(x.new_zeros(()), 1.0))
@@ -157,7 +170,9 @@ def test_draws_that_miss_the_mass_are_told(width):
         with pytest.warns(UserWarning, match="'g' lies outside"):
             found = pv.log_evidence(model, guide, x, num_particles=1000, seed=seed, progress=False)
         assert (found.ess <= 1 / found.mc_se**2).all()
-        covered += (np.abs(found.log_evidence - exact) < 1.96 * found.mc_se)[found.is_estimate].tolist()
+        covered += (np.abs(found.log_evidence - exact) < 1.96 * found.mc_se)[
+            found.is_estimate
+        ].tolist()
         if width < 1:
             assert not found.is_estimate.any()
     assert not covered or np.mean(covered) >= 0.9
@@ -166,7 +181,9 @@ def test_draws_that_miss_the_mass_are_told(width):
 def test_a_target_is_met_by_clusters_too():
     program = OneMean()
     with pytest.warns(UserWarning, match="'mu' lies outside"):
-        found = pv.log_evidence(program.model, program.guide, X[:8], num_particles=2_000, target_se=0.05)
+        found = pv.log_evidence(
+            program.model, program.guide, X[:8], num_particles=2_000, target_se=0.05
+        )
     assert ((found.mc_se < 0.05) | (found.num_used == 2_000)).all()
     assert found.shared_errors.shape == (8, 44)
     assert found[3].shared_errors.shape == (1, 44)
@@ -183,12 +200,15 @@ def test_saved_evidence_keeps_what_rows_share(tmp_path):
 
 @pytest.mark.parametrize("batch_size", [4, 32, 105])
 @pytest.mark.parametrize("sized", [False, True])
-@pytest.mark.parametrize("name", [n for n in TAKES_GLOBAL if OBJECTIVES[n]().of_log_weights and n != "MCEM"])
+@pytest.mark.parametrize(
+    "name", [n for n in TAKES_GLOBAL if OBJECTIVES[n]().of_log_weights and n != "MCEM"]
+)
 def test_the_batches_of_an_epoch_add_up_to_the_objective(name, sized, batch_size):
-    """With exact local posteriors a row's bound is log p(x_b given mu) for every draw, so the sum is exact for each mu.
+    """With exact local posteriors a row's bound is log p(x_b given mu) for every draw, so the sum
+    is exact for each mu.
 
-    Last batches are smaller: 105 = 26 x 4 + 1 = 3 x 32 + 9. A plate of size N estimates the sum over N rows each time.
-    """
+    Last batches are smaller: 105 = 26 x 4 + 1 = 3 x 32 + 9. A plate of size N estimates the sum
+    over N rows each time."""
     program, objective, total = OneMean(sized), OBJECTIVES[name]().over(N), 0.0
     for batch in X.split(batch_size):
         with pv.seeded(3):
@@ -197,7 +217,9 @@ def test_the_batches_of_an_epoch_add_up_to_the_objective(name, sized, batch_size
     with pv.seeded(3):
         mu = program.loc + program.log_scale.exp() * torch.randn((), dtype=torch.float64)
     log_p = dist.Normal(mu, 2**0.5).log_prob(X).sum()
-    log_ratio = dist.Normal(0.0, 1.0).log_prob(mu) - dist.Normal(program.loc, program.log_scale.exp()).log_prob(mu)
+    log_ratio = dist.Normal(0.0, 1.0).log_prob(mu) - dist.Normal(
+        program.loc, program.log_scale.exp()
+    ).log_prob(mu)
     assert -total == pytest.approx((log_p + log_ratio).item(), abs=1e-8)
 
 
@@ -206,7 +228,9 @@ def test_the_batches_of_an_epoch_add_up_to_the_objective(name, sized, batch_size
 @pytest.mark.parametrize("make", [Trace_ELBO, TraceGraph_ELBO])
 def test_the_batches_add_up_for_pyros_objectives_too(make, sized, batch_size):
     program, total = OneMean(sized), 0.0
-    objective, model, guide = shared_among(N, make(), program.model, program.guide, (X[:batch_size],))
+    objective, model, guide = shared_among(
+        N, make(), program.model, program.guide, (X[:batch_size],)
+    )
     for batch in X.split(batch_size):
         with pv.seeded(3):
             total += objective.loss(model, guide, batch) * (len(batch) / N if sized else 1.0)
@@ -245,12 +269,17 @@ def test_the_fitted_posterior_does_not_depend_on_the_batch_size(objective, batch
 @pytest.mark.parametrize("name", REFUSES)
 def test_bounds_that_an_outer_expectation_would_break_refuse(name):
     program = OneMean()
-    with pytest.raises(ValueError, match="is not defined for latent site 'mu', which lies outside the plate \"data\""):
+    with pytest.raises(
+        ValueError,
+        match="is not defined for latent site 'mu', which lies outside the plate \"data\"",
+    ):
         REFUSES[name].differentiable_loss(program.model, program.guide, X)
 
 
 @pytest.mark.statistical
-@pytest.mark.parametrize("name", [n for n in TAKES_GLOBAL if n not in ("BetaELBO", "InfoVAE", "MCEM")])
+@pytest.mark.parametrize(
+    "name", [n for n in TAKES_GLOBAL if n not in ("BetaELBO", "InfoVAE", "MCEM")]
+)
 def test_every_other_objective_is_a_lower_bound_in_expectation(name):
     """Below log p(x) of all rows together, within 4.5 standard errors of the mean of 100 draws."""
     program = OneMean()
@@ -262,7 +291,8 @@ def test_every_other_objective_is_a_lower_bound_in_expectation(name):
 
 
 class Coin(nn.Module):
-    """c ~ Bernoulli(0.3) for all rows, z_b ~ N(2 c, 1), x_b ~ N(z_b, 1): a latent without a path derivative."""
+    """c ~ Bernoulli(0.3) for all rows, z_b ~ N(2 c, 1), x_b ~ N(z_b, 1): a latent without a path
+    derivative."""
 
     def __init__(self):
         super().__init__()
@@ -282,14 +312,19 @@ class Coin(nn.Module):
     def elbo(self, x):
         """Exact: the sum over both values of c, with z integrated out."""
         q = torch.stack([-nn.functional.softplus(self.logit), -nn.functional.softplus(-self.logit)])
-        joint = [dist.Normal(2.0 * c, 2**0.5).log_prob(x).sum() + math.log((0.7, 0.3)[c]) for c in (0, 1)]
+        joint = [
+            dist.Normal(2.0 * c, 2**0.5).log_prob(x).sum() + math.log((0.7, 0.3)[c]) for c in (0, 1)
+        ]
         return (q.exp() * (torch.stack(joint) - q)).sum()
 
 
 @pytest.mark.statistical
-@pytest.mark.parametrize("name", [n for n in TAKES_GLOBAL if n not in ("BetaELBO", "InfoVAE", "MCEM")])
+@pytest.mark.parametrize(
+    "name", [n for n in TAKES_GLOBAL if n not in ("BetaELBO", "InfoVAE", "MCEM")]
+)
 def test_a_latent_without_path_derivative_gets_the_score_of_the_whole_objective(name):
-    """The gradient for its logit against the exact one, 4.5 standard errors of 60 pairs of draws."""
+    """The gradient for its logit against the exact one, 4.5 standard errors of 60 pairs of
+    draws."""
     coin, x, objective = Coin(), X[:20], OBJECTIVES[name]()
     with pv.seeded(0):
         losses = [objective.differentiable_loss(coin.model, coin.guide, x) for _ in range(60)]
@@ -304,21 +339,30 @@ def test_a_discrete_latent_is_fitted():
     coin, x = Coin(), torch.tensor([[0.9]], dtype=torch.float64)
     heads, tails = (dist.Normal(2.0 * c, 2**0.5).log_prob(x).sum() for c in (1, 0))
     log_odds = heads - tails + math.log(0.3 / 0.7)
-    training = pv.Training(num_epochs=250, learning_rate=pv.training.schedules.Exponential(0.1, 2e-3), progress=False)
+    training = pv.Training(
+        num_epochs=250, learning_rate=pv.training.schedules.Exponential(0.1, 2e-3), progress=False
+    )
     pv.fit(coin.model, coin.guide, x, objective=objectives.TraceELBO(4), training=training)
     assert coin.logit.item() == pytest.approx(log_odds.item(), abs=0.15)
 
 
 @pytest.mark.statistical
 def test_mcem_follows_a_latent_outside_the_plate():
-    """With exact posteriors for z its gradient for q(mu) is the ELBO's, here in closed form; 4.5 standard errors."""
+    """With exact posteriors for z its gradient for q(mu) is the ELBO's, here in closed form; 4.5
+    standard errors."""
     program = OneMean()
     objective = objectives.MCEM(2, sampler=pv.HMC(num_samples=1, num_warmup=8, num_leapfrog=5))
     with pv.seeded(0):
-        losses = [objective.differentiable_loss(program.model, program.guide, X[:9]) for _ in range(60)]
-    found = torch.stack([torch.stack(torch.autograd.grad(-loss, list(program.parameters()))) for loss in losses])
+        losses = [
+            objective.differentiable_loss(program.model, program.guide, X[:9]) for _ in range(60)
+        ]
+    found = torch.stack(
+        [torch.stack(torch.autograd.grad(-loss, list(program.parameters()))) for loss in losses]
+    )
     scale = program.log_scale.exp()
     fit = -((X[:9, 0] - program.loc) ** 2 + scale**2).sum() / 4
-    elbo = fit - torch.distributions.kl_divergence(dist.Normal(program.loc, scale), dist.Normal(0.0, 1.0))
+    elbo = fit - torch.distributions.kl_divergence(
+        dist.Normal(program.loc, scale), dist.Normal(0.0, 1.0)
+    )
     exact = torch.stack(torch.autograd.grad(elbo, list(program.parameters())))
     assert ((found.mean(0) - exact).abs() < 4.5 * found.std(0) / len(found) ** 0.5).all()

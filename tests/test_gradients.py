@@ -1,4 +1,5 @@
-"""Gradient estimators against closed forms and against each other, in expectation; levels state 4.5 standard errors."""
+"""Gradient estimators against closed forms and against each other, in expectation; levels state 4.5
+standard errors."""
 
 import functools
 import math
@@ -13,13 +14,20 @@ from torch import nn
 import ppl_vae as pv
 from ppl_vae import beds, objectives
 from ppl_vae.hmc import HMC
-from ppl_vae.objectives import VIMCO, DoublyReparameterized, Reparameterized, ScoreFunction, StickingTheLanding
+from ppl_vae.objectives import (
+    VIMCO,
+    DoublyReparameterized,
+    Reparameterized,
+    ScoreFunction,
+    StickingTheLanding,
+)
 
 MODEL, GUIDE = ("prior_loc", "prior_log_scale", "loading"), ("loc", "log_scale")
 
 
 class Toy(nn.Module):
-    """z in two dimensions, x in three, everything normal: z ~ N(m, s^2), x ~ N(W z, 0.5^2), q = N(loc, scale^2)."""
+    """z in two dimensions, x in three, everything normal: z ~ N(m, s^2), x ~ N(W z, 0.5^2), q =
+    N(loc, scale^2)."""
 
     x = torch.tensor([0.5, -1.0, 0.8], dtype=torch.float64)
 
@@ -37,17 +45,23 @@ class Toy(nn.Module):
 
     def model(self, x):
         with pyro.plate("data", len(x), dim=-1):
-            z = pyro.sample("z", dist.Normal(self.prior_loc, self.prior_log_scale.exp()).to_event(1))
+            z = pyro.sample(
+                "z", dist.Normal(self.prior_loc, self.prior_log_scale.exp()).to_event(1)
+            )
             pyro.sample("x", dist.Normal(z @ self.loading.T, 0.5).to_event(1), obs=x)
 
     def guide(self, x):
         with pyro.plate("data", len(x), dim=-1):
-            pyro.sample("z", dist.Normal(self.loc, self.log_scale.exp()).to_event(1).expand([len(x)]))
+            pyro.sample(
+                "z", dist.Normal(self.loc, self.log_scale.exp()).to_event(1).expand([len(x)])
+            )
 
     def elbo(self):
         """In closed form."""
         q = dist.Normal(self.loc, self.log_scale.exp())
-        kl = torch.distributions.kl_divergence(q, dist.Normal(self.prior_loc, self.prior_log_scale.exp())).sum()
+        kl = torch.distributions.kl_divergence(
+            q, dist.Normal(self.prior_loc, self.prior_log_scale.exp())
+        ).sum()
         spread = (self.loading.square() @ self.log_scale.mul(2).exp()).sum() / (2 * 0.25)
         return dist.Normal(self.loading @ self.loc, 0.5).log_prob(self.x).sum() - spread - kl
 
@@ -61,32 +75,46 @@ class Toy(nn.Module):
     def forward_kl_ascent(self):
         """E_{p(z given x)} log q(z), the posterior held fixed."""
         with torch.no_grad():
-            precision = torch.diag(self.prior_log_scale.mul(-2).exp()) + 4 * self.loading.T @ self.loading
+            precision = (
+                torch.diag(self.prior_log_scale.mul(-2).exp()) + 4 * self.loading.T @ self.loading
+            )
             covariance = precision.inverse()
-            mean = covariance @ (self.prior_loc * self.prior_log_scale.mul(-2).exp() + 4 * self.loading.T @ self.x)
+            mean = covariance @ (
+                self.prior_loc * self.prior_log_scale.mul(-2).exp() + 4 * self.loading.T @ self.x
+            )
         return self.expected_log_q(mean, covariance.diagonal())
 
     def sleep_ascent(self):
         """E_{p(z)} log q(z), the prior held fixed."""
-        return self.expected_log_q(self.prior_loc.detach(), self.prior_log_scale.detach().mul(2).exp())
+        return self.expected_log_q(
+            self.prior_loc.detach(), self.prior_log_scale.detach().mul(2).exp()
+        )
 
     def expected_log_q(self, mean, variance):
-        return (-self.log_scale - ((mean - self.loc) ** 2 + variance) / (2 * self.log_scale.mul(2).exp())).sum()
+        return (
+            -self.log_scale
+            - ((mean - self.loc) ** 2 + variance) / (2 * self.log_scale.mul(2).exp())
+        ).sum()
 
 
 def ascent(scalar, toy, names):
     """The exact gradient of a closed form, flattened."""
-    return torch.cat([g.flatten() for g in torch.autograd.grad(scalar, [getattr(toy, n) for n in names])])
+    return torch.cat(
+        [g.flatten() for g in torch.autograd.grad(scalar, [getattr(toy, n) for n in names])]
+    )
 
 
 def estimate(objective, names, num_data=2500, repeats=40, seed=0):
-    """Mean gradient of the bound per datum and its standard error, from num_data x repeats draws."""
+    """Mean gradient of the bound per datum and its standard error, from num_data x repeats
+    draws."""
     toy, found = Toy(), []
     x = Toy.x.expand(num_data, 3)
     with pv.seeded(seed):
         for _ in range(repeats):
             loss = objective.differentiable_loss(toy.model, toy.guide, x)
-            gradients = torch.autograd.grad(loss, [getattr(toy, n) for n in names], allow_unused=True)
+            gradients = torch.autograd.grad(
+                loss, [getattr(toy, n) for n in names], allow_unused=True
+            )
             pairs = zip(gradients, names, strict=True)
             flat = [torch.zeros_like(getattr(toy, n)) if g is None else g for g, n in pairs]
             found.append(-torch.cat([g.flatten() for g in flat]) / num_data)
@@ -97,7 +125,9 @@ def estimate(objective, names, num_data=2500, repeats=40, seed=0):
 def assert_close(found, exact, allowance=0.0):
     mean, se = found
     error = (mean - exact).abs()
-    assert (error <= 4.5 * se + 1e-9 + allowance * exact.abs().max()).all(), (error / se.clamp(min=1e-12)).max()
+    assert (error <= 4.5 * se + 1e-9 + allowance * exact.abs().max()).all(), (
+        error / se.clamp(min=1e-12)
+    ).max()
 
 
 ELBO_ESTIMATORS = [
@@ -143,11 +173,18 @@ def reparameterised(name):
 @pytest.mark.parametrize("name", BOUNDS)
 @pytest.mark.parametrize(
     "gradient",
-    [DoublyReparameterized(), DoublyReparameterized(prior=True), VIMCO(), ScoreFunction(), ScoreFunction(None)],
+    [
+        DoublyReparameterized(),
+        DoublyReparameterized(prior=True),
+        VIMCO(),
+        ScoreFunction(),
+        ScoreFunction(None),
+    ],
     ids=repr,
 )
 def test_many_particle_gradients_agree_in_expectation(name, gradient):
-    """Each against the reparameterised one, 10^5 draws of both, 4.5 standard errors of the difference."""
+    """Each against the reparameterised one, 10^5 draws of both, 4.5 standard errors of the
+    difference."""
     if gradient == DoublyReparameterized(prior=True) and name in ("PIWAE", "CUBO"):
         with pytest.raises(ValueError, match="needs model and guide to follow one target"):
             BOUNDS[name](gradient)
@@ -174,7 +211,9 @@ def test_reparameterised_iwae_gradient_equals_finite_differences():
     differences = (bound(step) - bound(-step)) / (2 * step)
     mean, se = estimate(objective, GUIDE)
     error = (mean[0] - differences.mean()).abs()
-    assert error < 4.5 * math.hypot(se[0], differences.std() / 500_000**0.5) + 2e-3  # + the step's own error, O(step^2)
+    assert (
+        error < 4.5 * math.hypot(se[0], differences.std() / 500_000**0.5) + 2e-3
+    )  # + the step's own error, O(step^2)
 
 
 def test_piwae_model_follows_iwae_and_guide_follows_miwae():
@@ -191,7 +230,8 @@ def test_cubo_leaves_the_model_alone():
 
 
 def test_thermodynamic_covariance_gradient():
-    """Consistent as K grows: at K = 400 against the reparameterised gradient of the same sum, bias below 1 %."""
+    """Consistent as K grows: at K = 400 against the reparameterised gradient of the same sum, bias
+    below 1 %."""
     make = lambda g: objectives.ThermodynamicELBO(400, (0.2, 0.5), gradient=g)  # noqa: E731
     reference, se = estimate(make(Reparameterized()), MODEL + GUIDE, 60, 40, seed=1)
     mean, other_se = estimate(make(None), MODEL + GUIDE, 60, 40)
@@ -206,15 +246,22 @@ def test_thermodynamic_bound_is_the_elbo_with_one_interval_and_log_evidence_with
             toy.model, toy.guide, x
         )
     assert (one.mean() - toy.elbo()).abs() < 4.5 * one.std() / 200**0.5
-    assert toy.log_evidence() - 0.02 < many.mean() < toy.log_evidence() + 4.5 * many.std() / 200**0.5
+    assert (
+        toy.log_evidence() - 0.02 < many.mean() < toy.log_evidence() + 4.5 * many.std() / 200**0.5
+    )
 
 
 def test_reweighted_wake_sleep_targets():
-    """Model: IWAE. Guide, wake: E_post log q; sleep: E_prior log q. K = 1000: self-normalisation bias below 1 %."""
+    """Model: IWAE. Guide, wake: E_post log q; sleep: E_prior log q. K = 1000: self-normalisation
+    bias below 1 %."""
     toy = Toy()
     wake = objectives.ReweightedWakeSleep(1000)
-    assert_close(estimate(wake, GUIDE, 25, 40), ascent(toy.forward_kl_ascent(), toy, GUIDE), allowance=0.01)
-    assert_close(estimate(wake, MODEL, 25, 40), ascent(toy.log_evidence(), toy, MODEL), allowance=0.01)
+    assert_close(
+        estimate(wake, GUIDE, 25, 40), ascent(toy.forward_kl_ascent(), toy, GUIDE), allowance=0.01
+    )
+    assert_close(
+        estimate(wake, MODEL, 25, 40), ascent(toy.log_evidence(), toy, MODEL), allowance=0.01
+    )
     asleep = objectives.ReweightedWakeSleep(2, insomnia=0.0)
     assert_close(estimate(asleep, GUIDE), ascent(toy.sleep_ascent(), toy, GUIDE))
 
@@ -245,14 +292,18 @@ def test_path_gradients_vanish_at_the_exact_posterior(gradient):
 
     def guide(x):
         with pyro.plate("data", len(x), dim=-1):
-            pyro.sample("z", dist.MultivariateNormal(loc, scale_tril=factor.tril()).expand([len(x)]))
+            pyro.sample(
+                "z", dist.MultivariateNormal(loc, scale_tril=factor.tril()).expand([len(x)])
+            )
 
     def noise(objective):
         draws = [
             torch.cat(
                 [
                     g.flatten()
-                    for g in torch.autograd.grad(objective.differentiable_loss(bed.model, guide, bed.x), [loc, factor])
+                    for g in torch.autograd.grad(
+                        objective.differentiable_loss(bed.model, guide, bed.x), [loc, factor]
+                    )
                 ]
             )
             for _ in range(50)
@@ -264,7 +315,8 @@ def test_path_gradients_vanish_at_the_exact_posterior(gradient):
 
 
 def test_hierarchical_guides_get_the_total_path_derivative():
-    """q(z2 given z1): the path of z1 runs through z2's density and its draw; STL equals the reparameterised mean."""
+    """q(z2 given z1): the path of z1 runs through z2's density and its draw; STL equals the
+    reparameterised mean."""
     a, b = (nn.Parameter(torch.tensor(v, dtype=torch.float64)) for v in (0.3, 0.7))
 
     def model(x):
@@ -279,9 +331,15 @@ def test_hierarchical_guides_get_the_total_path_derivative():
             pyro.sample("z2", dist.Normal(b * (x - z1), 0.5))
 
     def gradients(gradient, seed):
-        objective, x = objectives.TraceELBO(gradient=gradient), torch.full((4000,), 0.9, dtype=torch.float64)
+        objective, x = (
+            objectives.TraceELBO(gradient=gradient),
+            torch.full((4000,), 0.9, dtype=torch.float64),
+        )
         with pv.seeded(seed):
-            found = [torch.autograd.grad(objective.differentiable_loss(model, guide, x), [a, b]) for _ in range(40)]
+            found = [
+                torch.autograd.grad(objective.differentiable_loss(model, guide, x), [a, b])
+                for _ in range(40)
+            ]
         found = torch.tensor(found)
         return found.mean(0), found.std(0) / 40**0.5
 
@@ -292,10 +350,19 @@ def test_hierarchical_guides_get_the_total_path_derivative():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: objectives.IWAE(5, gradient=StickingTheLanding()), "biased for IWAE.*DoublyReparameterized"),
-        (lambda: objectives.MeanFieldELBO(gradient=StickingTheLanding()), "more than a function of the log-weights"),
+        (
+            lambda: objectives.IWAE(5, gradient=StickingTheLanding()),
+            "biased for IWAE.*DoublyReparameterized",
+        ),
+        (
+            lambda: objectives.MeanFieldELBO(gradient=StickingTheLanding()),
+            "more than a function of the log-weights",
+        ),
         (lambda: objectives.IWAE(1, gradient=VIMCO()), "give IWAE num_particles >= 2"),
-        (lambda: objectives.TraceELBO(1, gradient=ScoreFunction()), "give TraceELBO num_particles >= 2"),
+        (
+            lambda: objectives.TraceELBO(1, gradient=ScoreFunction()),
+            "give TraceELBO num_particles >= 2",
+        ),
         (
             lambda: objectives.ThermodynamicELBO(5, gradient=DoublyReparameterized()),
             "not derived for ThermodynamicELBO",
@@ -306,31 +373,61 @@ def test_hierarchical_guides_get_the_total_path_derivative():
         (lambda: objectives.CUBO(0.5), r"CUBO\(order\) is 0.5; .* at least 1"),
         (lambda: objectives.MIWAE(0, 5), r"MIWAE\(num_bounds\) is 0"),
         (lambda: objectives.ThermodynamicELBO(5, (0.5, 0.2)), "must increase strictly"),
-        (lambda: objectives.ReweightedWakeSleep(5, insomnia=2.0), r"ReweightedWakeSleep\(insomnia\) is 2.0"),
+        (
+            lambda: objectives.ReweightedWakeSleep(5, insomnia=2.0),
+            r"ReweightedWakeSleep\(insomnia\) is 2.0",
+        ),
         (lambda: objectives.BetaELBO(-1.0), r"BetaELBO\(beta\) is -1.0"),
         (lambda: objectives.BetaELBO(capacity=2.0, free_bits=0.1), "two different penalties"),
-        (lambda: objectives.BetaELBO(free_bits=math.nan), r"BetaELBO\(free_bits\) is nan; .* at least 0"),
+        (
+            lambda: objectives.BetaELBO(free_bits=math.nan),
+            r"BetaELBO\(free_bits\) is nan; .* at least 0",
+        ),
         (lambda: objectives.BetaELBO(capacity="5"), r"BetaELBO\(capacity\) is '5'"),
         (lambda: objectives.InfoVAE(alpha=1.5), r"InfoVAE\(alpha\) is 1.5; .* at most 1"),
-        (lambda: objectives.InfoVAE(alpha=0.5, scale=0.4), r"InfoVAE\(scale\) is 0.4; .* at least 0.5"),
+        (
+            lambda: objectives.InfoVAE(alpha=0.5, scale=0.4),
+            r"InfoVAE\(scale\) is 0.4; .* at least 0.5",
+        ),
         (lambda: objectives.Renyi(math.nan), r"Renyi\(alpha\) is nan"),
-        (lambda: objectives.IWAE(2.5), r"IWAE\(num_particles\) is 2.5; it must be a whole number, at least 1"),
+        (
+            lambda: objectives.IWAE(2.5),
+            r"IWAE\(num_particles\) is 2.5; it must be a whole number, at least 1",
+        ),
         (lambda: objectives.IWAE(True), r"IWAE\(num_particles\) is True"),
         (lambda: objectives.IWAE("5"), r"IWAE\(num_particles\) is '5'"),
         (lambda: objectives.IWAE(5, max_plate_nesting=0), r"IWAE\(max_plate_nesting\) is 0"),
         (lambda: objectives.MIWAE(5, 2.0), r"MIWAE\(num_particles\) is 2.0"),
-        (lambda: objectives.ReweightedWakeSleep(1), r"ReweightedWakeSleep\(num_particles\) is 1; .* at least 2"),
+        (
+            lambda: objectives.ReweightedWakeSleep(1),
+            r"ReweightedWakeSleep\(num_particles\) is 1; .* at least 2",
+        ),
         (lambda: objectives.IWAE().annealed(-0.1), "kl_weight is -0.1; .* at least 0"),
-        (lambda: objectives.ThermodynamicELBO(5, "0.1"), r"\(partition\) is '0.1'; it must be a sequence of numbers"),
-        (lambda: objectives.ThermodynamicELBO(5, 0.1), r"\(partition\) is 0.1; it must be a sequence of numbers"),
+        (
+            lambda: objectives.ThermodynamicELBO(5, "0.1"),
+            r"\(partition\) is '0.1'; it must be a sequence of numbers",
+        ),
+        (
+            lambda: objectives.ThermodynamicELBO(5, 0.1),
+            r"\(partition\) is 0.1; it must be a sequence of numbers",
+        ),
         (lambda: objectives.ThermodynamicELBO(5, (0.1, math.nan)), "must increase strictly"),
         (
             lambda: objectives.ThermodynamicELBO(5, gradient=StickingTheLanding()),
             r"biased for ThermodynamicELBO.*use gradient=objectives.Reparameterized\(\)",
         ),
-        (lambda: objectives.MIWAE(2, 2, gradient=ScoreFunction()), r"not defined for MIWAE: use VIMCO\(\)"),
-        (lambda: ScoreFunction("moving-average", decay=1.0), r"ScoreFunction\(decay\) is 1.0; .* below 1"),
-        (lambda: DoublyReparameterized(prior="yes"), r"\(prior\) is 'yes'; it must be True or False"),
+        (
+            lambda: objectives.MIWAE(2, 2, gradient=ScoreFunction()),
+            r"not defined for MIWAE: use VIMCO\(\)",
+        ),
+        (
+            lambda: ScoreFunction("moving-average", decay=1.0),
+            r"ScoreFunction\(decay\) is 1.0; .* below 1",
+        ),
+        (
+            lambda: DoublyReparameterized(prior="yes"),
+            r"\(prior\) is 'yes'; it must be True or False",
+        ),
     ],
 )
 def test_undefined_pairs_say_why(make, message):
@@ -341,9 +438,18 @@ def test_undefined_pairs_say_why(make, message):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: objectives.IWAE(5, gradient="VIMCO"), r"IWAE\(gradient\) is 'VIMCO'; it must be an object, as in"),
-        (lambda: objectives.IWAE(5, gradient=VIMCO), r"IWAE\(gradient\) is <class .*VIMCO'>; it must be an object"),
-        (lambda: objectives.MCEM(sampler=HMC), r"MCEM\(sampler\) is <class .*HMC'>; it must be an object, as in HMC"),
+        (
+            lambda: objectives.IWAE(5, gradient="VIMCO"),
+            r"IWAE\(gradient\) is 'VIMCO'; it must be an object, as in",
+        ),
+        (
+            lambda: objectives.IWAE(5, gradient=VIMCO),
+            r"IWAE\(gradient\) is <class .*VIMCO'>; it must be an object",
+        ),
+        (
+            lambda: objectives.MCEM(sampler=HMC),
+            r"MCEM\(sampler\) is <class .*HMC'>; it must be an object, as in HMC",
+        ),
     ],
 )
 def test_a_class_or_a_name_in_the_place_of_an_object_is_refused(make, message):
@@ -381,7 +487,9 @@ def test_values_equal_their_definitions():
         (objectives.CUBO(2, 6), (w**2).mean(0).log() / 2),
     ):
         torch.testing.assert_close(objective.reduce(log_w), expected)
-    order = [objectives.Renyi(alpha, 6).reduce(log_w) for alpha in (-2.0, -0.5, 0.0, 0.5, 1.0, 2.0, 5.0)]
+    order = [
+        objectives.Renyi(alpha, 6).reduce(log_w) for alpha in (-2.0, -0.5, 0.0, 0.5, 1.0, 2.0, 5.0)
+    ]
     assert all((high >= low).all() for high, low in zip(order, order[1:], strict=False))
     assert (objectives.TraceELBO(6).reduce(log_w) <= objectives.CIWAE(0.5, 6).reduce(log_w)).all()
     assert (objectives.CIWAE(0.5, 6).reduce(log_w) <= objectives.IWAE(6).reduce(log_w)).all()
@@ -390,7 +498,8 @@ def test_values_equal_their_definitions():
 
 @pytest.mark.parametrize("distance", [1e-3, 1e-5, 1e-7, 1e-12, -1e-12, -1e-7, -1e-5, -1e-3])
 def test_renyi_tends_to_the_elbo_without_losing_digits(distance):
-    """1 / power log E w^power = mean + power / 2 var + O(power^2): within 20 roundings, values and slopes."""
+    """1 / power log E w^power = mean + power / 2 var + O(power^2): within 20 roundings, values and
+    slopes."""
     exact = torch.randn(20, 50, dtype=torch.float64) * 3 - 100
     renyi, power = objectives.Renyi(1 - distance, 20), distance
     second_order = 10 * power**2 * exact.std(0) ** 3
@@ -399,7 +508,9 @@ def test_renyi_tends_to_the_elbo_without_losing_digits(distance):
         expected = log_w.mean(0) + power / 2 * log_w.var(0, correction=0)
         assert ((renyi.reduce(log_w) - expected).abs() <= 100 * rounding + second_order).all()
         centred = log_w - log_w.mean(0)
-        assert ((20 * renyi.slopes(log_w) - 1 - power * centred).abs() <= 10 * rounding + 200 * power**2).all()
+        assert (
+            (20 * renyi.slopes(log_w) - 1 - power * centred).abs() <= 10 * rounding + 200 * power**2
+        ).all()
 
 
 def test_renyi_in_single_precision_is_renyi_in_double():
@@ -417,20 +528,30 @@ def test_curvatures_are_second_derivatives(name):
     if not objective.of_log_weights or name in ("ThermodynamicELBO",):
         return
     log_w = torch.randn(objective.num_particles, 1, dtype=torch.float64)
-    hessian = torch.autograd.functional.hessian(lambda v: objective.reduce(v[:, None]).sum(), log_w[:, 0])
+    hessian = torch.autograd.functional.hessian(
+        lambda v: objective.reduce(v[:, None]).sum(), log_w[:, 0]
+    )
     torch.testing.assert_close(objective.curvatures(log_w)[:, 0], hessian.diagonal())
 
 
 def test_iwae_is_monotone_in_the_number_of_particles():
-    """Means over 4,000 data, K doubling, increase by more than 4.5 standard errors below and reach log p(x)."""
+    """Means over 4,000 data, K doubling, increase by more than 4.5 standard errors below and reach
+    log p(x)."""
     toy, x = Toy(), Toy.x.expand(20_000, 3)
     with pv.seeded(0):
         bounds = [objectives.IWAE(k).bound(toy.model, toy.guide, x) for k in (1, 2, 4, 8, 64)]
     for low, high in zip(bounds, bounds[1:], strict=False):
         assert high.mean() - low.mean() > -4.5 * (high.var() + low.var()).sqrt() / 20_000**0.5
-    assert bounds[0].mean() < bounds[-1].mean() < toy.log_evidence() + 4.5 * bounds[-1].std() / 20_000**0.5
+    assert (
+        bounds[0].mean()
+        < bounds[-1].mean()
+        < toy.log_evidence() + 4.5 * bounds[-1].std() / 20_000**0.5
+    )
 
 
 def test_the_gradient_table_is_complete():
     public = {n for n in objectives.__all__ if isinstance(getattr(objectives, n), type)}
-    assert {n for n in public if issubclass(getattr(objectives, n), objectives.Gradient)} == {*GRADIENTS, "Gradient"}
+    assert {n for n in public if issubclass(getattr(objectives, n), objectives.Gradient)} == {
+        *GRADIENTS,
+        "Gradient",
+    }

@@ -1,4 +1,5 @@
-"""Hamiltonian Monte Carlo against exact posteriors, against Pyro's NUTS, and against itself by simulation."""
+"""Hamiltonian Monte Carlo against exact posteriors, against Pyro's NUTS, and against itself by
+simulation."""
 
 from dataclasses import replace
 from functools import partial
@@ -25,14 +26,20 @@ def normal(scale):
 def worst(draws, chains, mean, sd):
     """Largest distance of means and of sds from the exact ones, in Monte Carlo standard errors."""
     chains = replace(chains, draws=draws)
-    errors = (draws.mean((0, 1)) - mean).numpy() / chains.mcse(), (draws.std((0, 1)) - sd).numpy() / chains.mcse("sd")
+    errors = (
+        (draws.mean((0, 1)) - mean).numpy() / chains.mcse(),
+        (draws.std((0, 1)) - sd).numpy() / chains.mcse("sd"),
+    )
     return [float(np.abs(error).max()) for error in errors]
 
 
 def test_linear_gaussian_posterior_over_1024_scalars():
-    """All means and sds within 4 standard errors (level 12 % for 2048 of them); R-hat of all below 1.03."""
+    """All means and sds within 4 standard errors (level 12 % for 2048 of them); R-hat of all below
+    1.03."""
     bed = beds.linear_gaussian(512)
-    chains = sample_posterior(bed.model, bed.guide, bed.x, sampler=HMC(400, 100, num_leapfrog=6), seed=1)
+    chains = sample_posterior(
+        bed.model, bed.guide, bed.x, sampler=HMC(400, 100, num_leapfrog=6), seed=1
+    )
     assert chains["z"].shape == (400, 4, 512, 2)
     sd = bed.posterior_covariance.diagonal(dim1=-2, dim2=-1).sqrt()
     # every datum has the same covariance, so their standard errors are pooled
@@ -42,7 +49,9 @@ def test_linear_gaussian_posterior_over_1024_scalars():
     assert np.abs(sds.numpy() / errors[1]).max() < 4
     summary = chains.summary()
     assert summary.r_hat < 1.03
-    assert summary.num_divergences < 1e-5 * summary.num_transitions  # a few steps of 2 sds, where leapfrog is unstable
+    assert (
+        summary.num_divergences < 1e-5 * summary.num_transitions
+    )  # a few steps of 2 sds, where leapfrog is unstable
     assert 0.75 < summary.accept < 0.87
 
 
@@ -54,7 +63,9 @@ def dirichlet_categorical():
     def model(x):
         with pyro.plate("data", len(x), dim=-1):
             z = pyro.sample("z", dist.Dirichlet(prior))
-            pyro.sample("x", dist.Categorical(z.unsqueeze(-2)).expand([*z.shape[:-1], 4]).to_event(1), obs=x)
+            pyro.sample(
+                "x", dist.Categorical(z.unsqueeze(-2)).expand([*z.shape[:-1], 4]).to_event(1), obs=x
+            )
 
     def guide(x):
         with pyro.plate("data", len(x), dim=-1):
@@ -95,7 +106,9 @@ def test_agrees_with_pyros_nuts_on_a_decoder():
     x = data_for("Poisson", num_data=2).double()
     chains = sample_posterior(model, guide, x, sampler=HMC(300, 80, num_leapfrog=3))
     with pv.seeded(0):
-        nuts = MCMC(NUTS(model, max_tree_depth=3), num_samples=120, warmup_steps=50, disable_progbar=True)
+        nuts = MCMC(
+            NUTS(model, max_tree_depth=3), num_samples=120, warmup_steps=50, disable_progbar=True
+        )
         nuts.run(x)
     theirs = nuts.get_samples()["z"].detach()[:, None]
     errors = [replace(chains, draws=draws).mcse() for draws in (chains["z"], theirs)]
@@ -104,7 +117,8 @@ def test_agrees_with_pyros_nuts_on_a_decoder():
 
 
 def test_ranks_of_the_simulated_latents_are_uniform():
-    """Simulation-based calibration: z from the model among 20 nearly independent draws; chi-squared, level 0.002."""
+    """Simulation-based calibration: z from the model among 20 nearly independent draws;
+    chi-squared, level 0.002."""
     model, guide = (program.double() for program in vae(likelihood="Gaussian"))
     with pv.seeded(3), torch.no_grad():
         trace = pyro.poutine.trace(model).get_trace(num_data=630)
@@ -117,7 +131,8 @@ def test_ranks_of_the_simulated_latents_are_uniform():
 
 @pytest.mark.parametrize("latent_dim", [2, 10])
 def test_acceptance_is_what_was_asked_for(latent_dim):
-    """Scales from 0.1 to 10, warm-up of 100: the mean over 200 chains within 0.06; adapted scales are not ones."""
+    """Scales from 0.1 to 10, warm-up of 100: the mean over 200 chains within 0.06; adapted scales
+    are not ones."""
     scale = torch.logspace(-1, 1, latent_dim, dtype=torch.float64)
     start = scale * torch.randn(4, 50, latent_dim, dtype=torch.float64)
     for target in (0.7, 0.9):
@@ -126,10 +141,12 @@ def test_acceptance_is_what_was_asked_for(latent_dim):
         assert chains.step_size.mean() > 0.4
 
 
-@pytest.mark.parametrize(("latent_dim", "num_leapfrog"), [(1, 2), (10, 3), (10, 4), (2, 4), (2, 5), (10, 10)])
+@pytest.mark.parametrize(
+    ("latent_dim", "num_leapfrog"), [(1, 2), (10, 3), (10, 4), (2, 4), (2, 5), (10, 10)]
+)
 def test_no_number_of_leapfrog_steps_resonates_on_a_normal(latent_dim, num_leapfrog):
-    """Of 1600 draws at least 130 effective ones, of mean and of sd, for each of 16 chains' targets; trajectories of one
-    length have 30 to 130 for the worse of the two."""
+    """Of 1600 draws at least 130 effective ones, of mean and of sd, for each of 16 chains' targets;
+    trajectories of one length have 30 to 130 for the worse of the two."""
     start = torch.randn(4, 16, latent_dim, dtype=torch.float64)
     chains = HMC(400, 150, num_leapfrog).run(normal(1.0), start)
     assert min(chains.ess().min(), chains.ess("sd").min()) > 130
@@ -147,7 +164,8 @@ def test_a_funnel_diverges_and_a_normal_does_not():
 
 
 def test_several_sites_of_several_shapes():
-    """z ~ Gamma(3, 1), m given z ~ N(z, 1) twice, x given m ~ N(m, 1): m given x, z is N((x + z) / 2, 1 / 2)."""
+    """z ~ Gamma(3, 1), m given z ~ N(z, 1) twice, x given m ~ N(m, 1): m given x, z is N((x + z) /
+    2, 1 / 2)."""
 
     def model(x):
         with pyro.plate("data", len(x), dim=-1):
@@ -197,7 +215,9 @@ def test_what_cannot_be_sampled_says_so():
                 pyro.sample("x", dist.Normal(x, 1.0), obs=x)
 
     with pytest.raises(ValueError, match="support of latent site 'b' depends on another latent"):
-        run_chains(triangle, partial(triangle, is_guide=True), torch.zeros(3), num_chains=2, sampler=HMC(1))
+        run_chains(
+            triangle, partial(triangle, is_guide=True), torch.zeros(3), num_chains=2, sampler=HMC(1)
+        )
     with pytest.raises(ValueError, match="log-density is nan where chain 0 of datum 1 starts"):
         HMC(1).run(lambda u: u[..., 0].log(), torch.tensor([[[1.0], [-1.0]]]))
 
@@ -211,4 +231,10 @@ def test_a_global_latent_is_refused():
                 pyro.sample("x", dist.Normal(x, 1.0), obs=x)
 
     with pytest.raises(ValueError, match="'scale' is outside the plate"):
-        run_chains(program, partial(program, is_guide=True), torch.zeros(EVENT), num_chains=2, sampler=HMC(1))
+        run_chains(
+            program,
+            partial(program, is_guide=True),
+            torch.zeros(EVENT),
+            num_chains=2,
+            sampler=HMC(1),
+        )

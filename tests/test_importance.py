@@ -1,4 +1,5 @@
-"""log w, for any Pyro model and guide: exact where the posterior is, and the same however it is chunked."""
+"""log w, for any Pyro model and guide: exact where the posterior is, and the same however it is
+chunked."""
 
 from contextlib import nullcontext
 from functools import partial
@@ -31,16 +32,21 @@ def test_exact_guide_gives_exact_log_evidence_with_one_particle(problem):
 @pytest.mark.parametrize("num_particles", [1, 5, 20])
 def test_shape_and_values_do_not_depend_on_chunks(chunk_size, num_particles):
     bed = beds.linear_gaussian(13)
-    log_w = pv.log_weights(bed.model, bed.guide, bed.x, num_particles=num_particles, chunk_size=chunk_size)
+    log_w = pv.log_weights(
+        bed.model, bed.guide, bed.x, num_particles=num_particles, chunk_size=chunk_size
+    )
     assert log_w.shape == (num_particles, 13)
     torch.testing.assert_close(log_w, bed.log_evidence.expand_as(log_w), rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("chunk_size", [3, 50, 10**6])
 def test_chunked_particles_are_independent_draws(chunk_size):
-    """An inexact guide: all weights differ, and their mean is the ELBO within 4 standard errors (level 6e-5)."""
+    """An inexact guide: all weights differ, and their mean is the ELBO within 4 standard errors
+    (level 6e-5)."""
     bed = beds.linear_gaussian(4, guide_scale=1.3)
-    log_w = pv.log_weights(bed.model, bed.guide, bed.x, num_particles=200, chunk_size=chunk_size, seed=1)
+    log_w = pv.log_weights(
+        bed.model, bed.guide, bed.x, num_particles=200, chunk_size=chunk_size, seed=1
+    )
     assert log_w.unique().numel() == log_w.numel()
     # KL(N(m, 1.69 S) || N(m, S)) = (1.69 - 1 - log 1.69) D / 2
     kl = (1.69 - 1 - torch.tensor(1.69).log()) * bed.latent_dim / 2
@@ -70,16 +76,21 @@ def test_evaluation_leaves_modes_gradients_and_parameter_store_as_they_were():
     assert torch.is_grad_enabled()
 
 
-@pytest.mark.parametrize("wrap", [lambda f: lambda x: f(x), partial, lambda f: poutine.scale(f, 1.0), config_enumerate])
+@pytest.mark.parametrize(
+    "wrap", [lambda f: lambda x: f(x), partial, lambda f: poutine.scale(f, 1.0), config_enumerate]
+)
 def test_a_wrapped_module_is_evaluated_as_the_bare_one(wrap):
-    """Dropout is at rest within a function, a partial, a handler; and data take the float type of its parameters."""
+    """Dropout is at rest within a function, a partial, a handler; and data take the float type of
+    its parameters."""
     model, guide = vae()
     model.decoder.append(nn.Dropout(0.5))
     x = data_for("Bernoulli")
     bare = pv.log_weights(model, guide, x, num_particles=3, seed=0)
     assert torch.equal(pv.log_weights(wrap(model), guide, x, num_particles=3, seed=0), bare)
     assert model.decoder[-1].training
-    double = pv.log_evidence(wrap(model.double()), wrap(guide.double()), x, num_particles=30, seed=0)
+    double = pv.log_evidence(
+        wrap(model.double()), wrap(guide.double()), x, num_particles=30, seed=0
+    )
     assert np.isfinite(double.log_evidence).all()
 
 
@@ -94,7 +105,9 @@ def test_missing_values_are_integrated_out():
     torch.testing.assert_close(log_w[:, 3], torch.zeros(2, dtype=torch.float64), rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("likelihood", ["Bernoulli", "Gaussian", "Poisson", "Categorical", "StudentT"])
+@pytest.mark.parametrize(
+    "likelihood", ["Bernoulli", "Gaussian", "Poisson", "Categorical", "StudentT"]
+)
 def test_a_missing_entry_contributes_nothing_in_our_models(likelihood):
     model, guide = vae(likelihood=likelihood)
     x = data_for(likelihood)
@@ -108,7 +121,8 @@ def test_a_missing_entry_contributes_nothing_in_our_models(likelihood):
 
 
 class TwoSites(nn.Module):
-    """A user's own program: two latent sites of other names, the second given the first, and a global one if asked."""
+    """A user's own program: two latent sites of other names, the second given the first, and a
+    global one if asked."""
 
     def __init__(self, with_global=False, size=None, scale=None):
         super().__init__()
@@ -119,17 +133,26 @@ class TwoSites(nn.Module):
         return pyro.plate("data", self.size or len(x), subsample_size=len(x), dim=-1)
 
     def globals(self, loc):
-        return pyro.sample("theta", dist.Normal(loc, 1.0)) if self.with_global else torch.zeros((), dtype=torch.float64)
+        return (
+            pyro.sample("theta", dist.Normal(loc, 1.0))
+            if self.with_global
+            else torch.zeros((), dtype=torch.float64)
+        )
 
     def model(self, x):
         pyro.module("decoder", self.decoder)
         theta = self.globals(torch.zeros((), dtype=torch.float64))
         with self.plate(x):
             a = pyro.sample(
-                "a", dist.Normal(theta, 1.0).expand([1]).to_event(1) if theta.dim() == 0 else self.tall(theta)
+                "a",
+                dist.Normal(theta, 1.0).expand([1]).to_event(1)
+                if theta.dim() == 0
+                else self.tall(theta),
             )
             b = pyro.sample("b", dist.Normal(torch.cat([a, -a], -1), 0.5).to_event(1))
-            pyro.sample("y", dist.Normal(self.decoder(torch.cat([a, b], -1)), 1.0).to_event(1), obs=x)
+            pyro.sample(
+                "y", dist.Normal(self.decoder(torch.cat([a, b], -1)), 1.0).to_event(1), obs=x
+            )
 
     @staticmethod
     def tall(theta):
@@ -141,7 +164,9 @@ class TwoSites(nn.Module):
         with self.plate(x):
             h = self.encoder(x)
             a = pyro.sample("a", dist.Normal(h[..., :1], h[..., 1:2].exp()).to_event(1))
-            pyro.sample("b", dist.Normal(h[..., 2:4] + torch.cat([a, -a], -1), h[..., 4:].exp()).to_event(1))
+            pyro.sample(
+                "b", dist.Normal(h[..., 2:4] + torch.cat([a, -a], -1), h[..., 4:].exp()).to_event(1)
+            )
 
 
 def test_a_users_program_is_reduced_per_datum_and_by_hand():
@@ -155,7 +180,9 @@ def test_a_users_program_is_reduced_per_datum_and_by_hand():
     assert set(terms.prior_sites) == {"a", "b"}
     h = program.encoder(x)
     log_q = dist.Normal(h[:, :1], h[:, 1:2].exp()).log_prob(a).sum(-1)
-    log_q = log_q + dist.Normal(h[:, 2:4] + torch.cat([a, -a], -1), h[:, 4:].exp()).log_prob(b).sum(-1)
+    log_q = log_q + dist.Normal(h[:, 2:4] + torch.cat([a, -a], -1), h[:, 4:].exp()).log_prob(b).sum(
+        -1
+    )
     torch.testing.assert_close(terms.log_q, log_q)
     assert terms.log_global.item() == 0.0
 
@@ -208,7 +235,10 @@ def test_plates_inside_the_data_plate_belong_to_the_datum():
 
 def sample_z(name="data", dim=-1, scale=None, size=None, **infer):
     def program(x):
-        with pyro.plate(name, size or len(x), dim=dim), pyro.poutine.scale(scale=1.0 if scale is None else scale):
+        with (
+            pyro.plate(name, size or len(x), dim=dim),
+            pyro.poutine.scale(scale=1.0 if scale is None else scale),
+        ):
             pyro.sample("z", dist.Normal(torch.zeros(()) if size is None else x, 1.0), infer=infer)
 
     return program
@@ -225,7 +255,9 @@ def observing(where="data", obs=True):
                 pyro.sample("x", dist.Normal(z, 1.0), obs=x if obs else None)
         if where != "data":
             with nullcontext() if where is None else pyro.plate(where, len(x), dim=-1):
-                pyro.sample("x", dist.Normal(z, 1.0) if where else dist.Normal(z, 1.0).to_event(1), obs=x)
+                pyro.sample(
+                    "x", dist.Normal(z, 1.0) if where else dist.Normal(z, 1.0).to_event(1), obs=x
+                )
 
     return model
 
@@ -238,8 +270,16 @@ def observing(where="data", obs=True):
             sample_z("rows"),
             r'no site of the model lies in a plate named "data": write pyro.plate\("data"',
         ),
-        (observing(), sample_z(scale=0.5), r"sites 'z' and 'z' carry different scales \(1.0 and 0.5\)"),
-        (sample_z(), sample_z("rows"), "site 'z' of the guide lies in no plate named \"data\", but the other one does"),
+        (
+            observing(),
+            sample_z(scale=0.5),
+            r"sites 'z' and 'z' carry different scales \(1.0 and 0.5\)",
+        ),
+        (
+            sample_z(),
+            sample_z("rows"),
+            "site 'z' of the guide lies in no plate named \"data\", but the other one does",
+        ),
         (sample_z("rows"), sample_z(), "site 'z' of the model lies in no plate named \"data\""),
         (sample_z(), lambda x: None, "latent site 'z' is in the model but not in the guide"),
         (lambda x: None, sample_z(), "latent site 'z' is in the guide but not in the model"),
@@ -249,11 +289,23 @@ def observing(where="data", obs=True):
             sample_z(size=2),
             r'x has another number of rows than the plate "data": write pyro.plate\("data"',
         ),
-        (sample_z(dim=-3), sample_z(dim=-3), r'a plate lies where the particles go: write pyro.plate\("data", len'),
+        (
+            sample_z(dim=-3),
+            sample_z(dim=-3),
+            r'a plate lies where the particles go: write pyro.plate\("data", len',
+        ),
         (sample_z(), sample_z(), "the model observes nothing: give obs=x to a site inside"),
-        (observing("rows"), sample_z(), "observed site 'x' lies outside the plate \"data\", so that no datum has"),
+        (
+            observing("rows"),
+            sample_z(),
+            "observed site 'x' lies outside the plate \"data\", so that no datum has",
+        ),
         (observing(None), sample_z(), "observed site 'x' lies outside the plate \"data\""),
-        (sample_z(dim=-2), sample_z(dim=-2), r'plate "data" is at dim -2 at site \'z\': it must be at dim=-1'),
+        (
+            sample_z(dim=-2),
+            sample_z(dim=-2),
+            r'plate "data" is at dim -2 at site \'z\': it must be at dim=-1',
+        ),
     ],
 )
 def test_programs_that_cannot_be_weighted_are_told_why(model, guide, message):
@@ -281,7 +333,8 @@ def test_an_observed_global_site_is_a_global_term():
 
 
 def test_annealing_by_poutine_scale_on_one_site_is_refused():
-    """It gives three different answers in three of Pyro's objectives; here it is an error with the remedy."""
+    """It gives three different answers in three of Pyro's objectives; here it is an error with the
+    remedy."""
     model, guide = vae()
 
     def annealed(x):
@@ -290,13 +343,17 @@ def test_annealing_by_poutine_scale_on_one_site_is_refused():
                 z = pyro.sample("z", model.prior())
             pyro.sample("x", model.decode(z), obs=x)
 
-    with pytest.raises(ValueError, match=r"use Training\(kl_warmup_epochs=...\) or objective.annealed\(weight\)"):
+    with pytest.raises(
+        ValueError, match=r"use Training\(kl_warmup_epochs=...\) or objective.annealed\(weight\)"
+    ):
         log_terms(annealed, guide, data_for("Bernoulli"))
 
 
 def test_covariates_reach_prior_decoder_and_encoder():
     guide = pv.Guide(pv.posteriors.MeanFieldNormal(2), EVENT, context_dim=1)
-    model = pv.Model(pv.priors.LearnedNormal(2, context_dim=1), pv.likelihoods.Bernoulli(EVENT), context_dim=1)
+    model = pv.Model(
+        pv.priors.LearnedNormal(2, context_dim=1), pv.likelihoods.Bernoulli(EVENT), context_dim=1
+    )
     x, c = data_for("Bernoulli"), torch.randn(64, 1)
     base = pv.log_weights(model, guide, x, c, seed=0)
     assert base.shape == (1, 64)
@@ -308,12 +365,16 @@ def test_covariates_reach_prior_decoder_and_encoder():
             program(x)
     plain_model, plain_guide = vae()
     for program in (plain_model, plain_guide):
-        with pytest.raises(ValueError, match="takes 0 covariates and was given 1: construct it with context_dim=1"):
+        with pytest.raises(
+            ValueError, match="takes 0 covariates and was given 1: construct it with context_dim=1"
+        ):
             program(x, c)
 
 
 def test_the_encoder_can_be_told_what_was_observed():
-    told, untold = (pv.Guide(pv.posteriors.MeanFieldNormal(2), EVENT, missing=m) for m in (True, False))
+    told, untold = (
+        pv.Guide(pv.posteriors.MeanFieldNormal(2), EVENT, missing=m) for m in (True, False)
+    )
     assert told.encoder.in_shape == (2 * EVENT,)
     assert untold.encoder.in_shape == (EVENT,)
     missing, zero = torch.tensor([[1.0, float("nan"), 0.0]]), torch.tensor([[1.0, 0.0, 0.0]])
@@ -322,7 +383,13 @@ def test_the_encoder_can_be_told_what_was_observed():
 
 
 def test_images_get_indicator_and_covariates_as_channels():
-    guide = pv.Guide(pv.posteriors.MeanFieldNormal(2), (4, 5), nn.Conv2d(1 + 1 + 3, 2, 3), missing=True, context_dim=3)
+    guide = pv.Guide(
+        pv.posteriors.MeanFieldNormal(2),
+        (4, 5),
+        nn.Conv2d(1 + 1 + 3, 2, 3),
+        missing=True,
+        context_dim=3,
+    )
     assert guide.inputs(torch.zeros(7, 4, 5), torch.zeros(7, 3)).shape == (7, 5, 4, 5)
     assert guide(torch.zeros(7, 4, 5), torch.zeros(7, 3)).shape == (7, 2)
 
@@ -341,14 +408,22 @@ def test_models_generate_and_serve_pyros_tools():
 
 def test_sizes_below_one_are_refused():
     bed = beds.linear_gaussian(3)
-    for name, value in (("num_particles", 0), ("chunk_size", 0), ("num_particles", True), ("num_particles", 2.0)):
-        with pytest.raises(ValueError, match=f"{name} is {value}; it must be a whole number, at least 1"):
+    for name, value in (
+        ("num_particles", 0),
+        ("chunk_size", 0),
+        ("num_particles", True),
+        ("num_particles", 2.0),
+    ):
+        with pytest.raises(
+            ValueError, match=f"{name} is {value}; it must be a whole number, at least 1"
+        ):
             pv.log_weights(bed.model, bed.guide, bed.x, **{name: value})
     assert pv.log_weights(bed.model, bed.guide, bed.x, num_particles=np.int64(2)).shape == (2, 3)
 
 
 def counts(masked=False, factor=False):
-    """Counts x in four columns, of a rate exp(z); a program that masks what is missing, or does not; with a factor."""
+    """Counts x in four columns, of a rate exp(z); a program that masks what is missing, or does
+    not; with a factor."""
 
     def model(x):
         with pyro.plate("data", len(x), dim=-1):
@@ -357,7 +432,9 @@ def counts(masked=False, factor=False):
             if not masked:
                 pyro.sample("x", dist.Poisson(rate).to_event(1), obs=x)
             else:
-                pyro.sample("x", dist.Poisson(rate).mask(~x.isnan()).to_event(1), obs=x.nan_to_num(-1.0))
+                pyro.sample(
+                    "x", dist.Poisson(rate).mask(~x.isnan()).to_event(1), obs=x.nan_to_num(-1.0)
+                )
             if factor:
                 pyro.factor("tilt", -0.1 * z.square())
 
@@ -372,9 +449,15 @@ EVERY_DOOR = {
     "log_weights": lambda model, guide, x: pv.log_weights(model, guide, x),
     "log_evidence": lambda model, guide, x: pv.log_evidence(model, guide, x, num_particles=30),
     "AIS": lambda model, guide, x: pv.log_evidence(model, guide, x, pv.AIS(30, 2)),
-    "Defensive": lambda model, guide, x: pv.log_evidence(model, guide, x, num_particles=30, proposal=pv.Defensive()),
-    "sample_posterior": lambda model, guide, x: pv.sample_posterior(model, guide, x, sampler=pv.HMC(2, 2)),
-    "refine": lambda model, guide, x: pv.refine(model, guide, x, pv.GradientRefinement(num_steps=2)),
+    "Defensive": lambda model, guide, x: pv.log_evidence(
+        model, guide, x, num_particles=30, proposal=pv.Defensive()
+    ),
+    "sample_posterior": lambda model, guide, x: pv.sample_posterior(
+        model, guide, x, sampler=pv.HMC(2, 2)
+    ),
+    "refine": lambda model, guide, x: pv.refine(
+        model, guide, x, pv.GradientRefinement(num_steps=2)
+    ),
 }
 
 
@@ -385,7 +468,10 @@ def test_data_that_a_program_of_ones_own_cannot_take_are_named(door):
     beside[2, 1], missing[3, 0] = 0.5, float("nan")
     for bad, message in (
         (beside, "row 2 of x lies outside the support of site 'x', Poisson"),
-        (missing, r"site 'x' is NaN for row 3: x is missing there, which a custom program has to mask"),
+        (
+            missing,
+            r"site 'x' is NaN for row 3: x is missing there, which a custom program has to mask",
+        ),
         (x[:, :1], r"site 'x' is for values of shape \(6, 4\) and observes \(6, 1\)"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -402,7 +488,9 @@ def test_a_column_for_a_scalar_site_is_refused():
             z = pyro.sample("z", dist.Normal(0.0, 1.0))
             return pyro.sample("x", dist.Normal(z, 1.0), obs=x)
 
-    with pytest.raises(ValueError, match=r"site 'x' is for values of shape \(5,\) and observes \(5, 1\)"):
+    with pytest.raises(
+        ValueError, match=r"site 'x' is for values of shape \(5,\) and observes \(5, 1\)"
+    ):
         pv.log_weights(program, sample_z(), torch.zeros(5, 1))
 
 

@@ -1,4 +1,5 @@
-"""Upper bounds on real data, and evidence_interval: coverage wherever something is claimed, and no claim elsewhere."""
+"""Upper bounds on real data, and evidence_interval: coverage wherever something is claimed, and no
+claim elsewhere."""
 
 from dataclasses import replace
 
@@ -31,7 +32,12 @@ from ppl_vae.evidence.annealing.upper_bounds import spaced
 from ppl_vae.evidence.result import ARRAYS, concatenate
 from ppl_vae.hmc import HMC
 
-GUIDES = {"exact": {}, "narrow": {"guide_scale": 0.6}, "wide": {"guide_scale": 1.7}, "shifted": {"guide_shift": 0.5}}
+GUIDES = {
+    "exact": {},
+    "narrow": {"guide_scale": 0.6},
+    "wide": {"guide_scale": 1.7},
+    "shifted": {"guide_shift": 0.5},
+}
 NUM_SEEDS = {"exact": 40, "narrow": 60, "wide": 400, "shifted": 400}
 MANY = 10**6  # rows at once
 MOVES = HMC(num_samples=1, num_warmup=0, num_leapfrog=3, target_accept=0.65)
@@ -57,13 +63,14 @@ def holds(interval, exact):
     return (interval.lower <= exact + 1e-9) & (exact <= interval.upper + 1e-9)
 
 
-# --- the interval ----------------------------------------------------------------------------------------------------
+# --- the interval ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("guide", GUIDES)
 @every_problem
 def test_estimates_cover(problem, guide):
-    """400 seeds: nominal 95 % intervals hold 90 to 99 % wherever the verdict is "estimate"; all for an exact guide."""
+    """400 seeds: nominal 95 % intervals hold 90 to 99 % wherever the verdict is "estimate"; all for
+    an exact guide."""
     bed, x, exact = repeated(problem, NUM_SEEDS[guide], **GUIDES[guide])
     interval = evidence_interval(bed.model, bed.guide, x, ESTIMATES_ALONE, seed=2)
     estimated = interval.verdict == "estimate"
@@ -81,13 +88,17 @@ def test_estimates_cover(problem, guide):
 
 @pytest.mark.parametrize("guide_scale", [0.7, 0.8])
 @pytest.mark.parametrize("latent_dim", [1, 4])
-def test_estimates_cover_where_k_hat_is_taken_in_by_draws_that_missed_the_tail(latent_dim, guide_scale):
-    """1000 seeds of a guide rather too narrow: of the verdicts at least 90 % hold, less 3 standard errors of a share
-    where few are claimed; of a guide's own estimates 93 %, less as much."""
+def test_estimates_cover_where_k_hat_is_taken_in_by_draws_that_missed_the_tail(
+    latent_dim, guide_scale
+):
+    """1000 seeds of a guide rather too narrow: of the verdicts at least 90 % hold, less 3 standard
+    errors of a share where few are claimed; of a guide's own estimates 93 %, less as much."""
     bed = beds.linear_gaussian(1, latent_dim=latent_dim, guide_scale=guide_scale)
     x = bed.x.repeat(1000, 1)
     exact = bed.exact_log_evidence(x).numpy()
-    method = Sandwich(*(replace(part, num_particles=500, chunk_size=MANY) for part in (GUIDED, MIXED)), upper=None)
+    method = Sandwich(
+        *(replace(part, num_particles=500, chunk_size=MANY) for part in (GUIDED, MIXED)), upper=None
+    )
     interval = evidence_interval(bed.model, bed.guide, x, method)
     claimed = interval.verdict == "estimate"
     if claimed.any():
@@ -96,11 +107,14 @@ def test_estimates_cover_where_k_hat_is_taken_in_by_draws_that_missed_the_tail(l
     passed = alone.is_estimate
     if passed.any():
         error = np.abs(alone.log_evidence - exact)[passed]
-        assert (error < 1.96 * alone.mc_se[passed]).mean() > 0.93 - 3 * np.sqrt(0.065 / passed.sum())
+        assert (error < 1.96 * alone.mc_se[passed]).mean() > 0.93 - 3 * np.sqrt(
+            0.065 / passed.sum()
+        )
 
 
 def test_intervals_cover():
-    """A narrow guide, 120 seeds a bed: at nominal 95 % at least 88 % hold (level 1e-3 each), and 92 % of all (1e-3).
+    """A narrow guide, 120 seeds a bed: at nominal 95 % at least 88 % hold (level 1e-3 each), and 92
+    % of all (1e-3).
 
     The upper bound is above log p(x) on average, and the lower one below, within 4 standard errors.
     """
@@ -119,7 +133,8 @@ def test_intervals_cover():
 
 
 def two_modes(share, num_data, latent_dim=2):
-    """A posterior of two modes 6 prior means apart, the second with this share; the guide knows the first alone."""
+    """A posterior of two modes 6 prior means apart, the second with this share; the guide knows the
+    first alone."""
     generator = torch.Generator().manual_seed(0)
     means = torch.zeros(2, latent_dim, dtype=torch.float64)
     means[:, 0] = torch.tensor([-3.0, 3.0])
@@ -140,14 +155,19 @@ def two_modes(share, num_data, latent_dim=2):
 
 @pytest.mark.parametrize("share", [0.5, 0.1])
 def test_a_mode_that_the_guide_misses_is_not_estimated_away(share):
-    """k-hat alone believes most of these values, all wrong; the check believes none, and 95 % get no upper bound."""
+    """k-hat alone believes most of these values, all wrong; the check believes none, and 95 % get
+    no upper bound."""
     model, guide, x, exact = two_modes(share, 40)
     alone = evidence_interval(model, guide, x, Sandwich(GUIDED, check=None, upper=None))
     believed = alone.verdict == "estimate"
     assert believed.mean() > 0.5
     assert not holds(alone, exact)[believed].any()
     particles = {"num_particles": 5000, "chunk_size": MANY}
-    method = Sandwich(ImportanceSampling(**particles), ImportanceSampling(proposal=pv.Defensive(), **particles), BOUNDS)
+    method = Sandwich(
+        ImportanceSampling(**particles),
+        ImportanceSampling(proposal=pv.Defensive(), **particles),
+        BOUNDS,
+    )
     checked = evidence_interval(model, guide, x, method)
     assert (checked.verdict != "estimate").all()
     assert (checked.verdict == "bound only").mean() >= 0.95
@@ -155,7 +175,8 @@ def test_a_mode_that_the_guide_misses_is_not_estimated_away(share):
 
 
 def test_a_mode_that_the_guide_misses_is_not_estimated_away_in_many_dimensions():
-    """Twenty latents: the guide's own values are wrong by log 2, and neither the check nor `confirm` passes one."""
+    """Twenty latents: the guide's own values are wrong by log 2, and neither the check nor
+    `confirm` passes one."""
     model, guide, x, _ = two_modes(0.5, 30, latent_dim=20)
     model.noise.fill_(0.2)
     exact = model.log_evidence(x).numpy()
@@ -165,14 +186,18 @@ def test_a_mode_that_the_guide_misses_is_not_estimated_away_in_many_dimensions()
     assert not holds(alone, exact)[believed].any()
     checked = evidence_interval(model, guide, x, ESTIMATES_ALONE)
     assert (checked.verdict == "bound only").all()
-    confirmed = evidence_interval(model, guide, x, Sandwich(GUIDED, MIXED, QUICK.upper, confirm=True))
+    confirmed = evidence_interval(
+        model, guide, x, Sandwich(GUIDED, MIXED, QUICK.upper, confirm=True)
+    )
     assert (confirmed.verdict == "bound only").all()
     assert (confirmed.r_hat > 1.1).all()
 
 
 def test_good_estimates_are_confirmed():
     bed = beds.linear_gaussian(20, guide_scale=1.3)
-    interval = evidence_interval(bed.model, bed.guide, bed.x, Sandwich(GUIDED, MIXED, BOUNDS, confirm=True))
+    interval = evidence_interval(
+        bed.model, bed.guide, bed.x, Sandwich(GUIDED, MIXED, BOUNDS, confirm=True)
+    )
     assert (interval.verdict == "estimate").mean() > 0.5
     assert np.isfinite(interval.r_hat).all()
 
@@ -208,9 +233,13 @@ def test_only_what_is_not_estimated_is_annealed(monkeypatch):
 def test_users_programs_missing_data_and_context():
     """The bounds of each are in order, within 4 standard errors, and the verdicts are claims."""
     model, guide = vae()
-    conditional = pv.Guide(pv.posteriors.MeanFieldNormal(2), 3, context_dim=2, encoder=torch.nn.Linear(5, 8))
+    conditional = pv.Guide(
+        pv.posteriors.MeanFieldNormal(2), 3, context_dim=2, encoder=torch.nn.Linear(5, 8)
+    )
     decoder = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh())
-    given = pv.Model(pv.priors.StandardNormal(2), pv.likelihoods.Bernoulli(3), decoder, context_dim=2)
+    given = pv.Model(
+        pv.priors.StandardNormal(2), pv.likelihoods.Bernoulli(3), decoder, context_dim=2
+    )
     with_context = pv.Dataset(data_for("Bernoulli", 6), context=torch.randn(6, 2))
     holes, program = data_for("Bernoulli", 6), TwoSites()
     holes[::2, 1], holes[0] = float("nan"), float("nan")
@@ -222,7 +251,9 @@ def test_users_programs_missing_data_and_context():
         assert (interval.lower <= interval.upper).all()
         rows = np.isfinite(interval.r_hat)
         gap = (interval.upper_bound.log_evidence - interval.lower_bound.log_evidence)[rows]
-        assert (gap > -4 * np.hypot(interval.upper_bound.mc_se, interval.lower_bound.mc_se)[rows] - 1e-4).all()
+        assert (
+            gap > -4 * np.hypot(interval.upper_bound.mc_se, interval.lower_bound.mc_se)[rows] - 1e-4
+        ).all()
     assert len(pyro.get_param_store()) > 0  # the user's own functions keep their parameters there
     nothing_observed = evidence_interval(model, guide, holes, ESTIMATES_ALONE)[0]
     assert nothing_observed.lower < 0 < nothing_observed.upper
@@ -231,7 +262,9 @@ def test_users_programs_missing_data_and_context():
 def test_the_interval_is_sliced_saved_and_repeated(tmp_path):
     bed = beds.linear_gaussian(8, guide_shift=0.5)
     before = torch.get_rng_state()
-    interval, again = (evidence_interval(bed.model, bed.guide, bed.x, TINY, seed=4) for _ in range(2))
+    interval, again = (
+        evidence_interval(bed.model, bed.guide, bed.x, TINY, seed=4) for _ in range(2)
+    )
     assert torch.equal(before, torch.get_rng_state())
     loaded = EvidenceInterval.load(interval.save(tmp_path / "interval.npz"))
     for other in (again, loaded, interval[np.arange(8)]):
@@ -248,7 +281,9 @@ def test_the_summary_counts_an_estimate_as_both_bounds():
     upper = replace(lower, log_evidence=values + 0.5, bound="upper if converged", checks=checks)
     interval = EvidenceInterval(lower, upper, np.array(["estimate", "interval", "bound only"]))
     np.testing.assert_allclose(interval.lower, values - 1.959964 * lower.mc_se, atol=1e-6)
-    np.testing.assert_allclose(interval.upper[:2], [-3 + 1.959964 * 0.3, -1.5 + 1.959964 * 0.1], atol=1e-6)
+    np.testing.assert_allclose(
+        interval.upper[:2], [-3 + 1.959964 * 0.3, -1.5 + 1.959964 * 0.1], atol=1e-6
+    )
     assert np.isposinf(interval.upper[2])
     assert interval.gap.tolist() == [0.0, 0.5, np.inf]
     summary = interval.summary()
@@ -322,7 +357,9 @@ def test_bad_input_says_so(tmp_path):
         Sandwich(level=1.5)
     with pytest.raises(ValueError, match="confirm needs two bounds"):
         Sandwich(upper=None, confirm=True)
-    with pytest.raises(ValueError, match=r"ReverseAIS\(num_chains\) is 1; it must be a whole number, at least 2"):
+    with pytest.raises(
+        ValueError, match=r"ReverseAIS\(num_chains\) is 1; it must be a whole number, at least 2"
+    ):
         ReverseAIS(num_chains=1)
     with pytest.raises(ValueError, match=r"ChiUpperBound\(order\) is 0.5"):
         ChiUpperBound(order=0.5)
@@ -340,17 +377,20 @@ def test_bad_input_says_so(tmp_path):
             base = dist.Normal(torch.zeros(len(x), 2), 1.0).to_event(1)
             pyro.sample("z", dist.TransformedDistribution(base, [flow]))
 
-    with pytest.raises(ValueError, match=r"density cannot be evaluated at draws of the prior.*check=None"):
+    with pytest.raises(
+        ValueError, match=r"density cannot be evaluated at draws of the prior.*check=None"
+    ):
         evidence_interval(vae()[0], planar, data_for("Bernoulli", 3), TINY)
 
 
-# --- the bounds ------------------------------------------------------------------------------------------------------
+# --- the bounds -----------------------------------------------------------------------------------
 
 
 @every_problem
 @pytest.mark.parametrize("guide", GUIDES)
 def test_the_chi_bound_lies_above(problem, guide):
-    """Above log p(x) within 4 standard errors, and never below importance sampling with the same draws."""
+    """Above log p(x) within 4 standard errors, and never below importance sampling with the same
+    draws."""
     bed = PROBLEMS[problem](16, **GUIDES[guide])
     chi = pv.log_evidence(bed.model, bed.guide, bed.x, ChiUpperBound(2000))
     plain = pv.log_evidence(bed.model, bed.guide, bed.x, num_particles=2000)
@@ -362,7 +402,8 @@ def test_the_chi_bound_lies_above(problem, guide):
 
 
 def test_the_chi_bound_has_its_closed_form():
-    """log p(x) + D/n log E_q[(p / q)^n] of each dimension, q s times too wide; 4.5 standard errors (level 1e-4)."""
+    """log p(x) + D/n log E_q[(p / q)^n] of each dimension, q s times too wide; 4.5 standard errors
+    (level 1e-4)."""
     scale = 1.4
     bed = beds.linear_gaussian(8, guide_scale=scale)
     for order in (1.0, 2.0):
@@ -374,7 +415,8 @@ def test_the_chi_bound_has_its_closed_form():
 
 
 def test_reverse_annealing_comes_down_to_the_exact_value():
-    """From 0.1 nats too high on average to within 0.03 and 4 standard errors of the mean over 100."""
+    """From 0.1 nats too high on average to within 0.03 and 4 standard errors of the mean over
+    100."""
     bed, x, exact = repeated("linear_gaussian", 100, guide_scale=2.5)
     errors = []
     for num_temperatures in (1, 12):
@@ -404,14 +446,16 @@ def test_starts_come_from_every_chain_spaced_apart():
         assert torch.equal(starts[i], chains["z"][[3, 7, 11][i // 4], i % 4])
 
 
-# --- the picture -----------------------------------------------------------------------------------------------------
+# --- the picture ----------------------------------------------------------------------------------
 
 
 def test_the_picture_draws_every_interval_once():
     values, errors = np.array([-5.0, -20.0, -11.0, -8.0]), np.array([0.1, 0.2, 0.3, 0.05])
     lower = Evidence(values, errors, *np.ones((4, 4)), np.full(4, 50))
     upper = replace(lower, log_evidence=values + 0.4, bound="upper if converged")
-    interval = EvidenceInterval(lower, upper, np.array(["interval", "bound only", "estimate", "estimate"]))
+    interval = EvidenceInterval(
+        lower, upper, np.array(["interval", "bound only", "estimate", "estimate"])
+    )
     exact = values + np.array([0.2, 0.9, 0.0, 0.01])
     ax = plot_evidence_interval(interval, exact=exact)
     assert [text.get_text() for text in ax.get_legend().get_texts()] == [
@@ -430,7 +474,7 @@ def test_the_picture_draws_every_interval_once():
     plt.close("all")
 
 
-# --- evidence that is an upper bound ---------------------------------------------------------------------------------
+# --- evidence that is an upper bound --------------------------------------------------------------
 
 
 def test_upper_bounds_say_so_wherever_they_go(tmp_path):

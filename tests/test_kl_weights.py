@@ -1,8 +1,9 @@
-"""Under a KL weight other than one: value and gradient of every objective and estimator, against quadrature.
+"""Under a KL weight other than one: value and gradient of every objective and estimator, against
+quadrature.
 
-One row x = 4 of Poisson(exp(a + b z)), z ~ N(m, 1), q = N(loc, scale): everything about K particles is an integral over
-K normals, taken by Gauss-Hermite quadrature. Level: 4.5 standard errors of the mean over independent rows.
-"""
+One row x = 4 of Poisson(exp(a + b z)), z ~ N(m, 1), q = N(loc, scale): everything about K particles
+is an integral over K normals, taken by Gauss-Hermite quadrature. Level: 4.5 standard errors of the
+mean over independent rows."""
 
 import math
 from itertools import product
@@ -17,7 +18,13 @@ from torch import nn
 
 import ppl_vae as pv
 from ppl_vae import objectives
-from ppl_vae.objectives import VIMCO, DoublyReparameterized, Reparameterized, ScoreFunction, StickingTheLanding
+from ppl_vae.objectives import (
+    VIMCO,
+    DoublyReparameterized,
+    Reparameterized,
+    ScoreFunction,
+    StickingTheLanding,
+)
 from ppl_vae.training import schedules
 
 WEIGHTS = [0.0, 0.3, 1.0, 1.5]
@@ -64,14 +71,22 @@ NODE_WEIGHTS = NODE_WEIGHTS / NODE_WEIGHTS.sum()
 def grid(num_particles):
     """Standard normal nodes of K particles, (K, points), and their weights, (points,)."""
     noise = torch.stack(torch.meshgrid(*[NODES] * num_particles, indexing="ij")).flatten(1)
-    weights = torch.stack(torch.meshgrid(*[NODE_WEIGHTS] * num_particles, indexing="ij")).flatten(1).prod(0)
+    weights = (
+        torch.stack(torch.meshgrid(*[NODE_WEIGHTS] * num_particles, indexing="ij"))
+        .flatten(1)
+        .prod(0)
+    )
     return noise, weights
 
 
 def log_terms_at(program, noise):
     """log p(x given z), log p(z) and log q(z) at z = loc + scale noise, (K, points)."""
     z = program.loc + program.log_scale.exp() * noise
-    return program.log_likelihood(z, X), program.prior().log_prob(z), program.posterior().log_prob(z)
+    return (
+        program.log_likelihood(z, X),
+        program.prior().log_prob(z),
+        program.posterior().log_prob(z),
+    )
 
 
 def annealed_weights(program, noise, kl_weight):
@@ -117,12 +132,16 @@ def mean_kl(program):
 def penalised(penalty):
     """E_q log p(x given z) less a weight times a function of the KL."""
     return lambda program, kl_weight: (
-        expected(lambda noise: log_terms_at(program, noise)[0][0], 1) - kl_weight * penalty(mean_kl(program))
+        expected(lambda noise: log_terms_at(program, noise)[0][0], 1)
+        - kl_weight * penalty(mean_kl(program))
     )
 
 
 EXACT = {  # each objective's value in expectation; where model and guide follow two targets, both
-    "TraceELBO": (lambda g: objectives.TraceELBO(2, gradient=g), bound_of_weights(lambda w: w.mean(0))),
+    "TraceELBO": (
+        lambda g: objectives.TraceELBO(2, gradient=g),
+        bound_of_weights(lambda w: w.mean(0)),
+    ),
     "IWAE": (lambda g: objectives.IWAE(2, gradient=g), bound_of_weights(log_mean_exp)),
     "IWAE, K=3": (lambda g: objectives.IWAE(3, gradient=g), bound_of_weights(log_mean_exp, 3)),
     "CIWAE": (
@@ -136,7 +155,10 @@ EXACT = {  # each objective's value in expectation; where model and guide follow
         bound_of_weights(lambda w: w.mean(0)),
     ),
     "Renyi": (lambda g: objectives.Renyi(0.5, 2, gradient=g), bound_of_weights(power_mean(0.5))),
-    "Renyi, alpha=-1": (lambda g: objectives.Renyi(-1.0, 2, gradient=g), bound_of_weights(power_mean(2.0))),
+    "Renyi, alpha=-1": (
+        lambda g: objectives.Renyi(-1.0, 2, gradient=g),
+        bound_of_weights(power_mean(2.0)),
+    ),
 }
 ESTIMATORS = {
     "Reparameterized": Reparameterized(),
@@ -156,11 +178,14 @@ PAIRS = [pair for pair in product(ESTIMATORS, EXACT) if pair not in UNDEFINED]
 
 
 def estimate(objective, kl_weight, num_rows=1500, repeats=16):
-    """Mean value and gradient per row over independent batches, and their standard errors, (1 + 5,)."""
+    """Mean value and gradient per row over independent batches, and their standard errors, (1 +
+    5,)."""
     program, x, found = Counts(), X.expand(num_rows), []
     with pv.seeded(0):
         for _ in range(repeats):
-            loss = objective.annealed(kl_weight).differentiable_loss(program.model, program.guide, x)
+            loss = objective.annealed(kl_weight).differentiable_loss(
+                program.model, program.guide, x
+            )
             sign = 1 if objective.is_upper else -1
             gradient = torch.autograd.grad(loss, program.parameters_by_name(), allow_unused=True)
             filled = [torch.zeros_like(loss) if g is None else g for g in gradient]
@@ -174,12 +199,16 @@ def exact_ascent(value, kl_weight):
     program = Counts()
     exact = value(program, kl_weight)
     gradient = torch.autograd.grad(exact, program.parameters_by_name(), allow_unused=True)
-    return torch.stack([exact.detach(), *(torch.zeros_like(exact) if g is None else g for g in gradient)])
+    return torch.stack(
+        [exact.detach(), *(torch.zeros_like(exact) if g is None else g for g in gradient)]
+    )
 
 
 def assert_close(found, exact, allowance=0.0):
     mean, se = found
-    assert ((mean - exact).abs() <= 4.5 * se + 1e-9 + allowance).all(), ((mean - exact) / se.clamp(min=1e-12)).tolist()
+    assert ((mean - exact).abs() <= 4.5 * se + 1e-9 + allowance).all(), (
+        (mean - exact) / se.clamp(min=1e-12)
+    ).tolist()
 
 
 @pytest.mark.statistical
@@ -196,7 +225,9 @@ def test_every_estimator_follows_the_annealed_bound(gradient, bound, kl_weight):
 
 @pytest.mark.statistical
 @pytest.mark.parametrize("kl_weight", WEIGHTS)
-@pytest.mark.parametrize("gradient", ["Reparameterized", "DoublyReparameterized", "ScoreFunction", "VIMCO"])
+@pytest.mark.parametrize(
+    "gradient", ["Reparameterized", "DoublyReparameterized", "ScoreFunction", "VIMCO"]
+)
 def test_cubo_trains_the_guide_alone(gradient, kl_weight):
     found = estimate(objectives.CUBO(2, 2, gradient=ESTIMATORS[gradient]), kl_weight)
     exact = exact_ascent(bound_of_weights(power_mean(2.0)), kl_weight)
@@ -227,8 +258,14 @@ def test_the_thermodynamic_bound_of_two_particles(gradient, kl_weight):
 PENALISED = {
     "MeanFieldELBO": (objectives.MeanFieldELBO(2), penalised(lambda kl: kl)),
     "BetaELBO": (objectives.BetaELBO(1.7, 2), penalised(lambda kl: 1.7 * kl)),
-    "capacity": (objectives.BetaELBO(1.7, 2, capacity=0.9), penalised(lambda kl: 1.7 * (kl - 0.9).abs())),
-    "free bits, in force": (objectives.BetaELBO(1.0, 2, free_bits=2.0), penalised(lambda kl: kl * 0.0 + 2.0)),
+    "capacity": (
+        objectives.BetaELBO(1.7, 2, capacity=0.9),
+        penalised(lambda kl: 1.7 * (kl - 0.9).abs()),
+    ),
+    "free bits, in force": (
+        objectives.BetaELBO(1.0, 2, free_bits=2.0),
+        penalised(lambda kl: kl * 0.0 + 2.0),
+    ),
 }
 
 
@@ -253,7 +290,9 @@ def as_vector(program):
     def model(x):
         with pyro.plate("data", len(x), dim=-1):
             z = pyro.sample("z", dist.Normal(program.prior_loc.expand(1), 1.0).to_event(1))
-            pyro.sample("x", dist.Poisson((program.intercept + program.slope * z[..., 0]).exp()), obs=x)
+            pyro.sample(
+                "x", dist.Poisson((program.intercept + program.slope * z[..., 0]).exp()), obs=x
+            )
 
     def guide(x):
         with pyro.plate("data", len(x), dim=-1):
@@ -266,7 +305,8 @@ def as_vector(program):
 @pytest.mark.statistical
 @pytest.mark.parametrize("kl_weight", WEIGHTS)
 def test_wake_weighs_by_the_posterior_whatever_the_weight(kl_weight):
-    """The guide's ascent direction is E over particles of d log q by weights that are never annealed."""
+    """The guide's ascent direction is E over particles of d log q by weights that are never
+    annealed."""
     found = estimate(objectives.ReweightedWakeSleep(3), kl_weight)
 
     def cross_entropy(program, _):
@@ -296,7 +336,9 @@ def test_sleep_is_not_annealed(kl_weight):
 
 
 def test_mcem_cannot_be_annealed():
-    with pytest.raises(ValueError, match="MCEM has no KL to anneal: leave out kl_warmup_epochs and kl_schedule"):
+    with pytest.raises(
+        ValueError, match="MCEM has no KL to anneal: leave out kl_warmup_epochs and kl_schedule"
+    ):
         objectives.MCEM().annealed(0.5)
     training = pv.Training(num_epochs=2, kl_schedule=schedules.Cyclic(2), progress=False)
     with pytest.raises(ValueError, match="MCEM has no KL to anneal"):
@@ -340,4 +382,6 @@ def test_a_cyclic_schedule_passes_its_weights_on():
             for parameter, slope in zip(exact.parameters_by_name(), gradient, strict=True):
                 parameter += 0.1 * slope
     for found, right in zip(program.parameters_by_name(), exact.parameters_by_name(), strict=True):
-        assert abs(found - right) < 4.5 * 4 * 0.1 * 1.5 / len(x) ** 0.5  # a row's slope varies by about 1.5
+        assert (
+            abs(found - right) < 4.5 * 4 * 0.1 * 1.5 / len(x) ** 0.5
+        )  # a row's slope varies by about 1.5

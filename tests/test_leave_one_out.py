@@ -1,4 +1,5 @@
-"""Bounds without one particle, or with one replaced: the definition, in time and memory of order K B."""
+"""Bounds without one particle, or with one replaced: the definition, in time and memory of order K
+B."""
 
 import math
 
@@ -17,7 +18,9 @@ WEIGHTS = {
     "one e^500 larger": lambda w: w.index_put((torch.tensor(2),), w[2] + 500),
     "one e^500 smaller": lambda w: w.index_put((torch.tensor(4),), w[4] - 500),
     "one zero": lambda w: w.index_fill(0, torch.tensor(1), -math.inf),
-    "two zeros beside a large one": lambda w: w.index_fill(0, torch.tensor([0, 5]), -math.inf) * 100,
+    "two zeros beside a large one": lambda w: (
+        w.index_fill(0, torch.tensor([0, 5]), -math.inf) * 100
+    ),
     "all zero but one": lambda w: w.index_fill(0, torch.tensor([0, 1, 2, 4, 5]), -math.inf),
     "all zero": lambda w: torch.full_like(w, -math.inf),
     "equal": lambda w: torch.full_like(w, -1234.5),
@@ -39,22 +42,39 @@ def without(reduce, log_w):
 
 
 def replaced(reduce, log_w, instead):
-    return torch.stack([reduce(log_w.index_copy(0, torch.tensor([k]), instead[k : k + 1])) for k in range(len(log_w))])
+    return torch.stack(
+        [
+            reduce(log_w.index_copy(0, torch.tensor([k]), instead[k : k + 1]))
+            for k in range(len(log_w))
+        ]
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("weights", WEIGHTS)
 @pytest.mark.parametrize("name", MANY)
 def test_it_is_the_bound_of_the_other_particles(name, weights, dtype):
-    """Within 20 roundings of the largest finite log w, against float64; undefined only where the bound itself is."""
+    """Within 20 roundings of the largest finite log w, against float64; undefined only where the
+    bound itself is."""
     objective = MANY[name]()
-    drawn = torch.randn(NUM_PARTICLES, ROWS, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    drawn = torch.randn(
+        NUM_PARTICLES, ROWS, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
     log_w = WEIGHTS[weights](drawn).to(dtype)
     instead = mean_of_others(log_w)
     exact = log_w.double()
     largest = exact[exact.isfinite()].abs().max().item() if exact.isfinite().any() else 1.0
-    tolerance = {"rtol": 0, "atol": 20 * torch.finfo(dtype).eps * max(1.0, largest), "equal_nan": True}
-    pairs = [(objective.reduce_others(log_w, instead), replaced(objective.reduce, exact, instead.double()))]
+    tolerance = {
+        "rtol": 0,
+        "atol": 20 * torch.finfo(dtype).eps * max(1.0, largest),
+        "equal_nan": True,
+    }
+    pairs = [
+        (
+            objective.reduce_others(log_w, instead),
+            replaced(objective.reduce, exact, instead.double()),
+        )
+    ]
     if not isinstance(objective, objectives.MIWAE):  # whose bounds have K - 1 particles then
         pairs.append((objective.reduce_others(log_w), without(objective.reduce, exact)))
     for found, expected in pairs:
@@ -80,9 +100,12 @@ def test_a_bound_that_states_no_short_form_has_the_long_one():
 
 
 @pytest.mark.parametrize("gradient", [ScoreFunction(), VIMCO()], ids=repr)
-@pytest.mark.parametrize("name", ["TraceELBO", "IWAE", "CIWAE", "MIWAE", "PIWAE", "Renyi", "CUBO", "ThermodynamicELBO"])
+@pytest.mark.parametrize(
+    "name", ["TraceELBO", "IWAE", "CIWAE", "MIWAE", "PIWAE", "Renyi", "CUBO", "ThermodynamicELBO"]
+)
 def test_fifty_thousand_particles(name, gradient):
-    """(K - 1, K, B) numbers would be 80 GB. The coefficients of log q are those of the definition at some particles."""
+    """(K - 1, K, B) numbers would be 80 GB. The coefficients of log q are those of the definition
+    at some particles."""
     if name in ("MIWAE", "PIWAE") and isinstance(gradient, ScoreFunction):
         return
     sizes = {
@@ -93,7 +116,10 @@ def test_fifty_thousand_particles(name, gradient):
         "CUBO": (2, 50_000),
     }
     bound = getattr(objectives, name)(*sizes.get(name, (50_000,)), gradient=gradient)
-    log_w = 3 * torch.randn(50_000, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64) - 100
+    log_w = (
+        3 * torch.randn(50_000, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        - 100
+    )
     found = gradient.coefficients(bound, log_w).log_q
     for k in (0, 7, 31_111, 49_999):
         rest = torch.cat([log_w[:k], log_w[k + 1 :]])
@@ -108,7 +134,9 @@ def test_fifty_thousand_particles(name, gradient):
 
 def test_power_means_of_others_are_power_means():
     """At orders so small that the weights to that power are 1 to rounding."""
-    log_w = torch.randn(NUM_PARTICLES, ROWS, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    log_w = torch.randn(
+        NUM_PARTICLES, ROWS, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
     for power in (1e-12, -1e-12, 1e-5, 0.3, -2.0):
         renyi = objectives.Renyi(1 - power, NUM_PARTICLES)
         expected = without(lambda rest, power=1 - renyi.alpha: power_mean(rest, power), log_w)

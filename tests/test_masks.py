@@ -1,4 +1,5 @@
-"""Masked latents: every estimate agrees with the exact log p(x), whatever is masked and by what means."""
+"""Masked latents: every estimate agrees with the exact log p(x), whatever is masked and by what
+means."""
 
 import numpy as np
 import pyro
@@ -42,7 +43,8 @@ def mask_of_rows(x):
 
 
 def sites_of(program, x, draw):
-    """Latents masked one of three ways, as (*, B, L) with zeros where masked; `draw` gives the distributions."""
+    """Latents masked one of three ways, as (*, B, L) with zeros where masked; `draw` gives the
+    distributions."""
     mask, way = mask_of_rows(x), program
     if way == "fn.mask of entries":
         return pyro.sample("z", draw().mask(mask).to_event(1)) * mask
@@ -71,7 +73,11 @@ class MaskedModel(PyroModule):
             z = sites_of(
                 self.way,
                 x,
-                lambda i=None: prior.expand([len(x), LATENTS]) if i is None else dist.Normal(x.new_zeros(()), 1.0),
+                lambda i=None: (
+                    prior.expand([len(x), LATENTS])
+                    if i is None
+                    else dist.Normal(x.new_zeros(()), 1.0)
+                ),
             )
             likelihood = dist.Normal(z @ LOADING.mT, NOISE).mask(~x.isnan()).to_event(1)
             pyro.sample("x", likelihood, obs=x.nan_to_num())
@@ -89,7 +95,11 @@ class MaskedGuide(PyroModule):
         sd = self.scale * covariance.diagonal(dim1=-2, dim2=-1).sqrt()
         with pyro.plate("data", len(x), dim=-1):
             sites_of(
-                self.way, x, lambda i=None: dist.Normal(mean, sd) if i is None else dist.Normal(mean[:, i], sd[:, i])
+                self.way,
+                x,
+                lambda i=None: (
+                    dist.Normal(mean, sd) if i is None else dist.Normal(mean[:, i], sd[:, i])
+                ),
             )
 
 
@@ -109,8 +119,12 @@ def exact(x):
     found = []
     for row, loading in zip(x, loadings(x), strict=True):
         seen = ~row.isnan()
-        covariance = loading[seen] @ loading[seen].mT + NOISE**2 * torch.eye(int(seen.sum()), dtype=x.dtype)
-        found.append(MultivariateNormal(x.new_zeros(len(covariance)), covariance).log_prob(row[seen]))
+        covariance = loading[seen] @ loading[seen].mT + NOISE**2 * torch.eye(
+            int(seen.sum()), dtype=x.dtype
+        )
+        found.append(
+            MultivariateNormal(x.new_zeros(len(covariance)), covariance).log_prob(row[seen])
+        )
     return torch.stack(found)
 
 
@@ -171,7 +185,10 @@ def test_upper_bounds_lie_above_log_p(partly_masked):
 
 def test_refined_guides_give_log_p(partly_masked):
     model, guide, x = partly_masked
-    for method in (GradientRefinement(num_steps=100), HMC(num_samples=60, num_warmup=60, num_leapfrog=3)):
+    for method in (
+        GradientRefinement(num_steps=100),
+        HMC(num_samples=60, num_warmup=60, num_leapfrog=3),
+    ):
         refined = refine(model, guide, x, method, progress=False)
         log_w = log_weights(model, refined, x, num_particles=4000, seed=0)
         error = log_w.logsumexp(0) - np.log(4000) - exact(x)
@@ -205,7 +222,9 @@ def test_intervals_and_gaps_hold_log_p(partly_masked):
     truth = exact(x).numpy()
     interval = evidence_interval(model, guide, x, progress=False)
     assert ((interval.lower < truth + 0.1) & (truth < interval.upper + 0.1)).all()
-    gaps = inference_gaps(model, guide, x, GradientRefinement(num_steps=100), num_particles=4000, progress=False)
+    gaps = inference_gaps(
+        model, guide, x, GradientRefinement(num_steps=100), num_particles=4000, progress=False
+    )
     assert (abs(gaps.log_evidence - truth) < 5 * gaps.errors["log_evidence"] + 1e-6).all()
 
 
@@ -228,9 +247,13 @@ def test_a_mask_that_depends_on_a_latent_is_refused():
 @pytest.mark.parametrize("name", ["TraceELBO", "MeanFieldELBO"])
 def test_refinement_maximises_any_objective_under_masks(name):
     model, guide, x = MaskedModel(WAYS[0]), MaskedGuide(WAYS[0]), observations("entries")
-    method = GradientRefinement(num_steps=100, objective=getattr(objectives, name)(num_particles=10))
+    method = GradientRefinement(
+        num_steps=100, objective=getattr(objectives, name)(num_particles=10)
+    )
     refined = refine(model, guide, x, method, progress=False)
-    assert (log_weights(model, refined, x, num_particles=4000, seed=0).mean(0) > exact(x) - 0.1).all()
+    assert (
+        log_weights(model, refined, x, num_particles=4000, seed=0).mean(0) > exact(x) - 0.1
+    ).all()
 
 
 @pytest.mark.parametrize("masks_model", [True, False], ids=["guide unmasked", "model unmasked"])
@@ -244,7 +267,9 @@ def test_a_latent_masked_in_one_program_alone_is_refused(masks_model):
                 z = pyro.sample("z", dist.Normal(x.new_zeros(()), 1.0))
             if observe:
                 pyro.sample(
-                    "x", dist.Normal((z * mask).unsqueeze(-1), 1.0).mask(~x.isnan()).to_event(1), obs=x.nan_to_num()
+                    "x",
+                    dist.Normal((z * mask).unsqueeze(-1), 1.0).mask(~x.isnan()).to_event(1),
+                    obs=x.nan_to_num(),
                 )
 
     def model(x):
@@ -254,6 +279,7 @@ def test_a_latent_masked_in_one_program_alone_is_refused(masks_model):
         program(x, not masks_model, observe=False)
 
     with pytest.raises(
-        ValueError, match="latent site 'z' is masked for row 1 in the (model|guide) and not in the other"
+        ValueError,
+        match="latent site 'z' is masked for row 1 in the (model|guide) and not in the other",
     ):
         log_weights(model, guide, x)

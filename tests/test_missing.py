@@ -1,4 +1,5 @@
-"""Missing values: nothing in log p(x given z), nothing in its gradient, whatever the likelihood's support is."""
+"""Missing values: nothing in log p(x given z), nothing in its gradient, whatever the likelihood's
+support is."""
 
 import pyro
 import pyro.distributions as dist
@@ -160,7 +161,9 @@ def test_shares_train_with_missing_rows_and_refuse_half_of_one():
     _, _, result = fitted(Shares(3), x)
     assert result.history["train"][-1] > result.history["train"][0]
     x[4, 1] = torch.nan
-    with pytest.raises(ValueError, match="row 4, feature 0; shares add up to one, and are missing together"):
+    with pytest.raises(
+        ValueError, match="row 4, feature 0; shares add up to one, and are missing together"
+    ):
         fitted(Shares(3), x)
 
 
@@ -179,7 +182,9 @@ def test_log_p_of_observed_entries_does_not_depend_on_what_stands_in(name):
 
 def test_half_of_a_joint_value_is_refused():
     distribution = dist.MultivariateNormal(torch.zeros(3), torch.eye(3))
-    with pytest.raises(ValueError, match="entries of MultivariateNormal have one joint density: make all"):
+    with pytest.raises(
+        ValueError, match="entries of MultivariateNormal have one joint density: make all"
+    ):
         observed_part(distribution, torch.tensor([[0.0, torch.nan, 1.0]]))
 
 
@@ -190,12 +195,16 @@ def test_a_pyro_program_of_ones_own_masks_by_the_same_function():
     def model(x):
         with pyro.plate("data", len(x), dim=-1):
             z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
-            likelihood, values = observed_part(dist.LogNormal(z.expand(*z.shape[:-1], 3), scale.exp()).to_event(1), x)
+            likelihood, values = observed_part(
+                dist.LogNormal(z.expand(*z.shape[:-1], 3), scale.exp()).to_event(1), x
+            )
             pyro.sample("x", likelihood, obs=values)
 
     x = torch.tensor([[1.0, torch.nan, 2.0]])
     trace = pyro.poutine.trace(pyro.condition(model, data={"z": torch.zeros(1, 1)})).get_trace(x)
     log_p = trace.nodes["x"]["fn"].log_prob(trace.nodes["x"]["value"]).sum()
-    assert log_p.item() == pytest.approx(dist.LogNormal(0.0, 1.0).log_prob(torch.tensor([1.0, 2.0])).sum().item())
+    assert log_p.item() == pytest.approx(
+        dist.LogNormal(0.0, 1.0).log_prob(torch.tensor([1.0, 2.0])).sum().item()
+    )
     log_p.backward()
     assert scale.grad.item() == pytest.approx(-2 + 0.6931**2, rel=1e-3)

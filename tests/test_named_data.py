@@ -12,7 +12,12 @@ from ppl_vae.data import available, load
 from ppl_vae.data import downloads as sources
 
 REAL = os.environ.get("PPL_VAE_DATA")
-SHAPES = {"mnist": (28, 28), "binarized_mnist": (28, 28), "fashion_mnist": (28, 28), "freyfaces": (28, 20)}
+SHAPES = {
+    "mnist": (28, 28),
+    "binarized_mnist": (28, 28),
+    "fashion_mnist": (28, 28),
+    "freyfaces": (28, 20),
+}
 
 
 @pytest.fixture
@@ -46,11 +51,18 @@ def fake(folder, name):
         np.savez(path, x=pixels(60 * 15))
     elif name == "binarized_mnist":
         sizes = {"train": 30, "valid": 5, "test": 7}
-        bits = {f"x_{part}": generator.integers(0, 256, (n, 98), dtype=np.uint8) for part, n in sizes.items()}
+        bits = {
+            f"x_{part}": generator.integers(0, 256, (n, 98), dtype=np.uint8)
+            for part, n in sizes.items()
+        }
         np.savez(path, **bits, **{f"y_{part}": np.zeros(n, np.uint8) for part, n in sizes.items()})
     else:
         np.savez(
-            path, x_train=pixels(40), y_train=np.zeros(40, np.uint8), x_test=pixels(6), y_test=np.ones(6, np.uint8)
+            path,
+            x_train=pixels(40),
+            y_train=np.zeros(40, np.uint8),
+            x_test=pixels(6),
+            y_test=np.ones(6, np.uint8),
         )
     return np.load(path)
 
@@ -62,7 +74,11 @@ def sizes(data):
 def test_digits_are_embedded_and_split():
     data = load("digits")
     assert sizes(data) == {"train": 1297, "valid": 200, "test": 300}
-    assert (data.event_shape, data.image_shape, data.dims) == ((8, 8), (8, 8), ("datum", "row", "column"))
+    assert (data.event_shape, data.image_shape, data.dims) == (
+        (8, 8),
+        (8, 8),
+        ("datum", "row", "column"),
+    )
     assert data.describe()["range"] == (0.0, 1.0)
     assert set(data.labels) == set(range(10))
     rows = np.concatenate(list(data.splits.values()))
@@ -73,14 +89,20 @@ def test_digits_splits_follow_the_seed_and_keep_the_test_rows():
     data = load("digits")
     assert np.array_equal(load("digits").splits["test"], data.splits["test"])
     assert not np.array_equal(load("digits", seed=1).splits["test"], data.splits["test"])
-    for valid, expected in ((0, {"train": 1497, "test": 300}), (0.1, {"train": 1317, "valid": 180, "test": 300})):
+    for valid, expected in (
+        (0, {"train": 1497, "test": 300}),
+        (0.1, {"train": 1317, "valid": 180, "test": 300}),
+    ):
         other = load("digits", valid=valid)
         assert sizes(other) == expected
         assert np.array_equal(other.splits["test"], data.splits["test"])
 
 
 def test_flatten_keeps_the_picture_and_the_bits():
-    flat, data = load("digits", flatten=True, binarize="dynamic"), load("digits", binarize="dynamic")
+    flat, data = (
+        load("digits", flatten=True, binarize="dynamic"),
+        load("digits", binarize="dynamic"),
+    )
     assert (flat.event_shape, flat.image_shape, flat.dims) == ((64,), (8, 8), ("datum", "feature"))
     assert torch.equal(flat.test.x, data.test.x.flatten(1))
     assert torch.equal(flat.train.intensity, data.train.intensity.flatten(1))
@@ -95,10 +117,14 @@ def test_grey_sets_from_a_folder(cache, tmp_path, monkeypatch, name, place):
         monkeypatch.setenv("PPL_VAE_DATA", str(folder))
     data = load(name, valid=10, data_dir=folder if place == "data_dir" else None)
     assert sizes(data) == {"train": 30, "valid": 10, "test": 6}
-    np.testing.assert_array_equal(data.test.x, written["x_test"].astype(np.float32) / np.float32(255))
+    np.testing.assert_array_equal(
+        data.test.x, written["x_test"].astype(np.float32) / np.float32(255)
+    )
     assert (data.test.labels == 1).all()
     whole = load(name, valid=0, data_dir=folder)
-    np.testing.assert_array_equal(whole.train.x, written["x_train"].astype(np.float32) / np.float32(255))
+    np.testing.assert_array_equal(
+        whole.train.x, written["x_train"].astype(np.float32) / np.float32(255)
+    )
 
 
 def test_a_validation_set_too_large_is_named(cache):
@@ -118,7 +144,9 @@ def test_binarized_mnist_keeps_its_official_parts(cache):
         np.testing.assert_array_equal(getattr(data, part).x, bits)
     assert sizes(load("binarized_mnist", valid=0)) == {"train": 35, "test": 7}
     assert load("binarized_mnist", flatten=True).event_shape == (784,)
-    with pytest.raises(ValueError, match="binary already, binarize='dynamic' does nothing: use mnist"):
+    with pytest.raises(
+        ValueError, match="binary already, binarize='dynamic' does nothing: use mnist"
+    ):
         load("binarized_mnist", binarize="dynamic")
 
 
@@ -157,7 +185,9 @@ def test_every_mirror_is_tried(cache, monkeypatch):
     monkeypatch.setattr("pooch.retrieve", retrieve)
     with pytest.raises(FileNotFoundError, match="the download failed"):
         load("mnist")
-    assert [url.rsplit("/", 1)[0] for url in asked] == [mirror.rstrip("/") for mirror in sources.MNIST.mirrors]
+    assert [url.rsplit("/", 1)[0] for url in asked] == [
+        mirror.rstrip("/") for mirror in sources.MNIST.mirrors
+    ]
 
 
 def test_downloads_are_decoded_as_the_folder_is(cache, tmp_path, monkeypatch):
@@ -167,9 +197,16 @@ def test_downloads_are_decoded_as_the_folder_is(cache, tmp_path, monkeypatch):
         array = written[key]
         shape = np.array(array.shape, ">u4").tobytes()
         files[file] = tmp_path / file
-        files[file].write_bytes(gzip.compress(bytes([0, 0, 8, array.ndim]) + shape + array.tobytes()))
-    monkeypatch.setattr("pooch.retrieve", lambda url, known_hash, fname, **options: str(files[fname]))
-    downloaded, folder = load("mnist", valid=10), load("mnist", valid=10, data_dir=tmp_path / "folder")
+        files[file].write_bytes(
+            gzip.compress(bytes([0, 0, 8, array.ndim]) + shape + array.tobytes())
+        )
+    monkeypatch.setattr(
+        "pooch.retrieve", lambda url, known_hash, fname, **options: str(files[fname])
+    )
+    downloaded, folder = (
+        load("mnist", valid=10),
+        load("mnist", valid=10, data_dir=tmp_path / "folder"),
+    )
     assert torch.equal(downloaded.x, folder.x)
     assert np.array_equal(downloaded.labels, folder.labels)
     assert np.array_equal(downloaded.splits["valid"], folder.splits["valid"])
@@ -186,7 +223,9 @@ def amat(bits):
 def test_amat_text_is_read_bit_for_bit(tmp_path):
     bits = np.random.default_rng(0).integers(0, 2, (3, 784), dtype=np.uint8)
     (tmp_path / "a.amat").write_bytes(amat(bits))
-    np.testing.assert_array_equal(sources.BINARIZED_MNIST.decode(tmp_path / "a.amat"), bits.reshape(3, 28, 28))
+    np.testing.assert_array_equal(
+        sources.BINARIZED_MNIST.decode(tmp_path / "a.amat"), bits.reshape(3, 28, 28)
+    )
 
 
 def test_a_path_is_read_and_split(tmp_path):
@@ -211,9 +250,21 @@ def test_available_has_a_line_on_every_set():
 @pytest.mark.parametrize(
     ("name", "expected", "mean"),
     [
-        ("mnist", {"train": 50_000, "valid": 10_000, "test": 10_000}, (6 * 33.3184 + 33.7912) / 7 / 255),
-        ("fashion_mnist", {"train": 50_000, "valid": 10_000, "test": 10_000}, (6 * 72.9404 + 73.1466) / 7 / 255),
-        ("binarized_mnist", {"train": 50_000, "valid": 10_000, "test": 10_000}, (5 * 0.13056 + 0.13113 + 0.13251) / 7),
+        (
+            "mnist",
+            {"train": 50_000, "valid": 10_000, "test": 10_000},
+            (6 * 33.3184 + 33.7912) / 7 / 255,
+        ),
+        (
+            "fashion_mnist",
+            {"train": 50_000, "valid": 10_000, "test": 10_000},
+            (6 * 72.9404 + 73.1466) / 7 / 255,
+        ),
+        (
+            "binarized_mnist",
+            {"train": 50_000, "valid": 10_000, "test": 10_000},
+            (5 * 0.13056 + 0.13113 + 0.13251) / 7,
+        ),
         ("freyfaces", {"train": 1575, "valid": 195, "test": 195}, 154.4609 / 255),
     ],
 )
@@ -231,4 +282,7 @@ def test_the_pinned_hashes_are_those_of_the_real_bits():
 
     found = np.load(Path(REAL) / "binarized_mnist.npz")
     for key, (_, pinned) in sources.BINARIZED_MNIST.files.items():
-        assert pinned == "sha256:" + hashlib.sha256(amat(np.unpackbits(found[key], axis=1))).hexdigest()
+        assert (
+            pinned
+            == "sha256:" + hashlib.sha256(amat(np.unpackbits(found[key], axis=1))).hexdigest()
+        )

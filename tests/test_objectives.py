@@ -1,4 +1,5 @@
-"""Bounds: Pyro's values for equal draws, exact answers where there are any, the right side of log p(x)."""
+"""Bounds: Pyro's values for equal draws, exact answers where there are any, the right side of log
+p(x)."""
 
 import pyro
 import pyro.distributions as dist
@@ -39,7 +40,8 @@ def value_and_gradient(objective, model, guide, *args, modules):
 
 def assert_equal_to_pyro(name, model, guide, *args, modules, num_particles=7):
     (ours, gradient), (theirs, their_gradient) = (
-        value_and_gradient(objective, model, guide, *args, modules=modules) for objective in both(name, num_particles)
+        value_and_gradient(objective, model, guide, *args, modules=modules)
+        for objective in both(name, num_particles)
     )
     torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-5)
     for mine, their in zip(gradient, their_gradient, strict=True):
@@ -69,10 +71,13 @@ def test_trace_elbo_equals_pyro_for_every_posterior(posterior):
 @pytest.mark.parametrize("size", [None, 50])
 @pytest.mark.parametrize("with_global", [False, True])
 def test_equals_pyro_with_a_sized_plate_and_a_global_latent(name, size, with_global):
-    """With one particle: Pyro gives each particle a global latent of its own, we give all of them the same."""
+    """With one particle: Pyro gives each particle a global latent of its own, we give all of them
+    the same."""
     program, x = TwoSites(with_global, size), torch.randn(5, 4, dtype=torch.float64)
     num_particles = 1 if with_global else 7
-    assert_equal_to_pyro(name, program.model, program.guide, x, modules=(program,), num_particles=num_particles)
+    assert_equal_to_pyro(
+        name, program.model, program.guide, x, modules=(program,), num_particles=num_particles
+    )
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)
@@ -87,15 +92,20 @@ def test_tight_at_the_exact_posterior(name, problem):
 def test_mean_field_elbo_is_tight_in_mean(problem):
     """log p(x given z) - KL varies with z; its mean is exact: 4.5 standard errors."""
     bed = PROBLEMS[problem](16)
-    draws = torch.stack([objectives.MeanFieldELBO(20).bound(bed.model, bed.guide, bed.x) for _ in range(40)])
+    draws = torch.stack(
+        [objectives.MeanFieldELBO(20).bound(bed.model, bed.guide, bed.x) for _ in range(40)]
+    )
     assert ((draws.mean(0) - bed.log_evidence).abs() <= 4.5 * draws.std(0) / 40**0.5 + 1e-9).all()
 
 
-@pytest.mark.parametrize("guide", [{"guide_scale": 0.6}, {"guide_scale": 1.5}, {"guide_shift": 0.7}])
+@pytest.mark.parametrize(
+    "guide", [{"guide_scale": 0.6}, {"guide_scale": 1.5}, {"guide_shift": 0.7}]
+)
 @pytest.mark.parametrize("problem", PROBLEMS)
 @pytest.mark.parametrize("name", LOWER)
 def test_below_log_evidence(name, guide, problem):
-    """Mean over 60 draws below log p(x) within 4.5 standard errors, every row: the draws are copies of the rows."""
+    """Mean over 60 draws below log p(x) within 4.5 standard errors, every row: the draws are copies
+    of the rows."""
     bed = PROBLEMS[problem](8, **guide)
     x = bed.x.repeat(60, *[1] * (bed.x.dim() - 1))
     draws = OBJECTIVES[name]().bound(bed.model, bed.guide, x).reshape(60, 8)
@@ -104,7 +114,8 @@ def test_below_log_evidence(name, guide, problem):
 
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_cubo_lies_above_log_evidence(problem):
-    """E exp(n CUBO) >= p(x)^n, where w has n moments (a wide guide): 4.5 standard errors of the mean of w^2."""
+    """E exp(n CUBO) >= p(x)^n, where w has n moments (a wide guide): 4.5 standard errors of the
+    mean of w^2."""
     bed = PROBLEMS[problem](8, guide_scale=1.3)
     cubo = objectives.CUBO(2, num_particles=5000)
     assert (cubo.bound(bed.model, bed.guide, bed.x) >= bed.log_evidence - 4.5 * 0.02).all()
@@ -117,13 +128,16 @@ def test_best_mean_field_elbo_is_reached_in_closed_form(name):
     """4.5 standard errors over 16 data."""
     bed = beds.linear_gaussian(16)
     objective = getattr(objectives, name)(50)
-    draws = torch.stack([objective.bound(bed.model, bed.mean_field_guide, bed.x) for _ in range(40)])
+    draws = torch.stack(
+        [objective.bound(bed.model, bed.mean_field_guide, bed.x) for _ in range(40)]
+    )
     assert ((draws.mean(0) - bed.best_mean_field_elbo).abs() < 4.5 * draws.std(0) / 40**0.5).all()
 
 
 @pytest.mark.parametrize("name", OF_LOG_WEIGHTS)
 def test_any_batching_gives_the_same_bound_per_datum(name):
-    """With the exact guide of the linear-Gaussian bed log w has no noise, in batches of 5, 5 and 3."""
+    """With the exact guide of the linear-Gaussian bed log w has no noise, in batches of 5, 5 and
+    3."""
     bed = beds.linear_gaussian(13)
     loss = OBJECTIVES[name]().loss
     whole = loss(bed.model, bed.guide, bed.x)
@@ -142,7 +156,9 @@ def test_annealing_weighs_the_kl_alone(name, weight):
         with pv.seeded(1):
             return objective.annealed(w).bound(model, guide, x)
 
-    torch.testing.assert_close(annealed(weight), annealed(0.0) + weight * (annealed(1.0) - annealed(0.0)))
+    torch.testing.assert_close(
+        annealed(weight), annealed(0.0) + weight * (annealed(1.0) - annealed(0.0))
+    )
     assert objective.kl_weight == 1.0
 
 
@@ -172,14 +188,19 @@ def test_analytic_kl_is_told_site_by_site():
         for prior in PRIORS:
             model, guide = vae(prior, posterior=posterior)
             analytic = objectives.MeanFieldELBO().analytic_kl(model, guide, data_for("Bernoulli"))
-            assert analytic == {"z": posterior != "FlowPosterior" and prior in ("StandardNormal", "LearnedNormal")}
+            assert analytic == {
+                "z": posterior != "FlowPosterior" and prior in ("StandardNormal", "LearnedNormal")
+            }
     program = TwoSites()
-    analytic = objectives.MeanFieldELBO().analytic_kl(program.model, program.guide, torch.randn(5, 4).double())
+    analytic = objectives.MeanFieldELBO().analytic_kl(
+        program.model, program.guide, torch.randn(5, 4).double()
+    )
     assert analytic == {"a": True, "b": True}
 
 
 def test_analytic_kl_lowers_the_variance_of_the_gradient():
-    """Estimator B against A on a near-collapsed guide, where log p(z) - log q(z) is most of the noise."""
+    """Estimator B against A on a near-collapsed guide, where log p(z) - log q(z) is most of the
+    noise."""
     model, guide = vae()
     x = data_for("Bernoulli")
 
@@ -193,7 +214,9 @@ def test_analytic_kl_lowers_the_variance_of_the_gradient():
     assert noise(objectives.MeanFieldELBO()) < 0.5 * noise(objectives.TraceELBO())
 
 
-@pytest.mark.parametrize("name", ["TraceELBO", "MeanFieldELBO", "IWAE", "MIWAE", "PIWAE", "Renyi", "CUBO"])
+@pytest.mark.parametrize(
+    "name", ["TraceELBO", "MeanFieldELBO", "IWAE", "MIWAE", "PIWAE", "Renyi", "CUBO"]
+)
 def test_draws_without_gradient_are_refused_not_ignored(name):
     logits = nn.Parameter(torch.zeros(2))
 
@@ -214,7 +237,8 @@ def test_draws_without_gradient_are_refused_not_ignored(name):
 
 @pytest.mark.parametrize("loss", [Trace_ELBO, objectives.MeanFieldELBO])
 def test_two_models_in_one_process_both_train_under_svi(loss):
-    """Pyro's store would give the second model the first one's weights: nothing of it would move."""
+    """Pyro's store would give the second model the first one's weights: nothing of it would
+    move."""
     x = data_for("Bernoulli")
     for _ in range(2):
         model, guide = vae("VampPrior")
@@ -240,7 +264,11 @@ def test_free_bits_take_a_scalar_latent_and_a_vector(event):
         with pyro.plate("data", len(x), dim=-1):
             pyro.sample("z", dist.Normal(loc, scale).to_event(len(event)))
 
-    kl = torch.distributions.kl_divergence(dist.Normal(loc, scale), dist.Normal(0.0, 1.0)).reshape(6, -1).mean(0)
+    kl = (
+        torch.distributions.kl_divergence(dist.Normal(loc, scale), dist.Normal(0.0, 1.0))
+        .reshape(6, -1)
+        .mean(0)
+    )
     for free_bits in (1e-3, kl.median().item(), 10.0):
         bound = objectives.BetaELBO(1.0, 2, free_bits=free_bits).bound(model, guide, x)
         expected = dist.Normal(0.0, 1.0).log_prob(x).mean() - kl.clamp(min=free_bits).sum()
@@ -255,7 +283,9 @@ def test_the_discrepancy_of_a_single_datum_is_left_out():
         with pv.seeded(0):
             found = objectives.InfoVAE(0.0, 1000.0, num_particles).bound(model, guide, x)
         with pv.seeded(0):
-            torch.testing.assert_close(found, objectives.MeanFieldELBO(num_particles).bound(model, guide, x))
+            torch.testing.assert_close(
+                found, objectives.MeanFieldELBO(num_particles).bound(model, guide, x)
+            )
 
 
 def test_a_bound_takes_what_makes_a_dataset_and_says_what_it_cannot_take():
@@ -279,7 +309,9 @@ def test_a_bound_takes_what_makes_a_dataset_and_says_what_it_cannot_take():
 
 
 def test_objectives_refuse_no_particles():
-    with pytest.raises(ValueError, match=r"TraceELBO\(num_particles\) is 0; it must be a whole number"):
+    with pytest.raises(
+        ValueError, match=r"TraceELBO\(num_particles\) is 0; it must be a whole number"
+    ):
         objectives.TraceELBO(0)
 
 

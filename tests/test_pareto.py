@@ -31,10 +31,13 @@ KINDS = {
 
 
 def arviz_smooth(log_w):
-    """k-hat and the log of the mean smoothed weight of one datum; its least finite weight is only normalised."""
+    """k-hat and the log of the mean smoothed weight of one datum; its least finite weight is only
+    normalised."""
     normalised, k_hat = array_stats.psislw(-log_w)
     least = np.where(np.isneginf(log_w), np.inf, log_w).argmin()
-    return np.inf if np.isnan(k_hat) else k_hat, logsumexp(normalised) + log_w[least] - normalised[least]
+    return np.inf if np.isnan(k_hat) else k_hat, logsumexp(normalised) + log_w[least] - normalised[
+        least
+    ]
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # ArviZ's, of zero weights
@@ -42,7 +45,9 @@ def arviz_smooth(log_w):
 @pytest.mark.parametrize("num_particles", SIZES)
 def test_k_hat_is_arvizs(num_particles, kind):
     """From thin tails to heavy ones, k = -0.5 to 2."""
-    log_w = np.hstack([KINDS[kind](pareto_weights(k, num_particles)) for k in (-0.5, 0.0, 0.3, 0.7, 1.0, 2.0)])
+    log_w = np.hstack(
+        [KINDS[kind](pareto_weights(k, num_particles)) for k in (-0.5, 0.0, 0.3, 0.7, 1.0, 2.0)]
+    )
     found = pareto_k(log_w)
     unbounded = ~np.isneginf(found)
     assert unbounded.any()
@@ -64,8 +69,11 @@ def test_the_fewest_particles_are_those_with_which_arviz_has_an_answer():
 
 
 def test_a_tail_beyond_the_range_of_floats_convicts():
-    """The first quartile of the tail is subnormal, 720 nats down; ArviZ falls back on its prior: k-hat 0.17, good."""
-    log_w = np.r_[np.full(80, -800.0), np.linspace(-722.0, -718.0, 10), np.linspace(-600.0, 0.0, 10)]
+    """The first quartile of the tail is subnormal, 720 nats down; ArviZ falls back on its prior:
+    k-hat 0.17, good."""
+    log_w = np.r_[
+        np.full(80, -800.0), np.linspace(-722.0, -718.0, 10), np.linspace(-600.0, 0.0, 10)
+    ]
     with np.errstate(all="ignore"):
         assert array_stats.psislw(-log_w)[1] == pytest.approx(5 / 30)
     assert pareto_k(log_w[:, None]).item() == np.inf
@@ -80,7 +88,8 @@ def test_zero_weights_do_not_pass_for_an_exact_guide():
 
 
 def test_what_cannot_be_fitted_is_not_smoothed():
-    """The least draws of the tail are equal: k-hat is inf, and the mean weight that of the draws."""
+    """The least draws of the tail are equal: k-hat is inf, and the mean weight that of the
+    draws."""
     log_w = np.r_[np.zeros(95), 1.0, 2.0, 3.0, 4.0, 5.0][:, None]
     k_hat, smoothed = smooth(log_w)
     assert k_hat.item() == np.inf
@@ -91,4 +100,6 @@ def test_data_are_fitted_apart():
     log_w = np.c_[pareto_weights(0.7, 200), np.zeros(200), np.full(200, -np.inf)]
     together = smooth(log_w)
     for i in range(log_w.shape[1]):
-        np.testing.assert_allclose([part[i] for part in together], np.squeeze(smooth(log_w[:, [i]])), atol=1e-12)
+        np.testing.assert_allclose(
+            [part[i] for part in together], np.squeeze(smooth(log_w[:, [i]])), atol=1e-12
+        )

@@ -34,11 +34,16 @@ REPEATS = 3
 NUM_ROWS = 7
 NOISE, SPREAD, OFFSET = 0.6, 0.8, 0.3
 SLOPE = torch.tensor([0.9, -0.4, 1.2], dtype=torch.float64)
-KINDS = ["observations", "latents", "latents, own dim"]  # what the inner plate holds; the last chooses its dim itself
+KINDS = [
+    "observations",
+    "latents",
+    "latents, own dim",
+]  # what the inner plate holds; the last chooses its dim itself
 
 
 class Repeats(PyroModule):
-    """z ~ N(0, 1) for each row, u_m ~ N(0, SPREAD^2) for each repeat, x_m ~ N(OFFSET + SLOPE_m z + u_m, NOISE^2).
+    """z ~ N(0, 1) for each row, u_m ~ N(0, SPREAD^2) for each repeat, x_m ~ N(OFFSET + SLOPE_m z +
+    u_m, NOISE^2).
 
     Where the inner plate holds observations alone, u is integrated out.
     """
@@ -77,7 +82,9 @@ class Posterior(PyroModule):
                 with pyro.plate("repeat", REPEATS, dim=dim):
                     variance = 1 / (1 / NOISE**2 + 1 / SPREAD**2)
                     rest = x.mT - OFFSET - SLOPE[:, None] * z
-                    pyro.sample("u", dist.Normal(variance * rest / NOISE**2, self.scale * variance**0.5))
+                    pyro.sample(
+                        "u", dist.Normal(variance * rest / NOISE**2, self.scale * variance**0.5)
+                    )
 
 
 def observations(num_rows=NUM_ROWS):
@@ -87,7 +94,9 @@ def observations(num_rows=NUM_ROWS):
 
 
 def exact(x):
-    covariance = SLOPE.outer(SLOPE) + (NOISE**2 + SPREAD**2) * torch.eye(REPEATS, dtype=torch.float64)
+    covariance = SLOPE.outer(SLOPE) + (NOISE**2 + SPREAD**2) * torch.eye(
+        REPEATS, dtype=torch.float64
+    )
     return MultivariateNormal(torch.full_like(SLOPE, OFFSET), covariance).log_prob(x)
 
 
@@ -136,7 +145,9 @@ def test_upper_bounds_lie_above_log_p(bed):
 def test_the_interval_holds_log_p(bed):
     model, _, x = bed
     interval = evidence_interval(model, Posterior(model, scale=1.1), x, progress=False)
-    assert ((interval.lower <= exact(x).numpy() + 0.05) & (exact(x).numpy() <= interval.upper + 0.05)).all()
+    assert (
+        (interval.lower <= exact(x).numpy() + 0.05) & (exact(x).numpy() <= interval.upper + 0.05)
+    ).all()
 
 
 def test_both_bounds_of_bidirectional_monte_carlo_meet_at_log_p(bed):
@@ -153,7 +164,9 @@ def test_simulated_rows_keep_their_latents(bed):
     if model.has_latents:
         assert latents["u"].shape == (4000, REPEATS)
         centred = centred - latents["u"]
-    torch.testing.assert_close(centred.var(0), torch.full_like(SLOPE, model.variance), rtol=0.1, atol=0.0)
+    torch.testing.assert_close(
+        centred.var(0), torch.full_like(SLOPE, model.variance), rtol=0.1, atol=0.0
+    )
 
 
 def test_chains_have_the_posterior_moments(bed):
@@ -181,10 +194,14 @@ def test_refinement_finds_log_p_or_refuses(bed):
     model, _, x = bed
     guide = Posterior(model, scale=1.5)
     if model.has_latents:
-        with pytest.raises(ValueError, match="inside it too, where it cannot be refined for each row"):
+        with pytest.raises(
+            ValueError, match="inside it too, where it cannot be refined for each row"
+        ):
             refine(model, guide, x)
         return
-    objective = objectives.TraceELBO(10, gradient=objectives.StickingTheLanding(), max_plate_nesting=2)
+    objective = objectives.TraceELBO(
+        10, gradient=objectives.StickingTheLanding(), max_plate_nesting=2
+    )
     by_gradient = GradientRefinement(num_steps=100, objective=objective)
     for method in (HMC(num_samples=100, num_warmup=60, num_leapfrog=3), by_gradient):
         refined = refine(model, guide, x, method, progress=False)
@@ -224,7 +241,9 @@ def test_calibration_of_the_exact_guide(bed):
     model, guide, _ = bed
     result = calibration(model, guide, observations(300), GuideDraws(200, progress=False))
     assert result.summary().adjusted.min() > 1e-3
-    too_wide = calibration(model, Posterior(model, scale=1.5), observations(300), GuideDraws(200, progress=False))
+    too_wide = calibration(
+        model, Posterior(model, scale=1.5), observations(300), GuideDraws(200, progress=False)
+    )
     assert too_wide.summary().adjusted.min() < 1e-6
 
 

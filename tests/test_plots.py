@@ -1,4 +1,5 @@
-"""Plots: what is drawn is the data, the model's means and the counts, and every axis says what it is."""
+"""Plots: what is drawn is the data, the model's means and the counts, and every axis says what it
+is."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -9,7 +10,13 @@ import torch
 
 import ppl_vae as pv
 from ppl_vae import beds
-from ppl_vae.diagnostics import plot_k_hat, plot_latent, plot_reconstructions, plot_samples, plot_training
+from ppl_vae.diagnostics import (
+    plot_k_hat,
+    plot_latent,
+    plot_reconstructions,
+    plot_samples,
+    plot_training,
+)
 from ppl_vae.diagnostics.axes import as_pictures, num_columns, tile
 from ppl_vae.evidence import reduce_log_weights
 
@@ -33,7 +40,7 @@ def legend(ax):
     return [text.get_text() for text in ax.get_legend().get_texts()]
 
 
-# --- training --------------------------------------------------------------------------------------------------------
+# --- training -------------------------------------------------------------------------------------
 
 
 def history(train, valid=None, warm_up=0):
@@ -55,7 +62,11 @@ def test_training_draws_the_history_and_the_best_epoch():
     assert drawn["validation"] == [[e + 1, v] for e, v in enumerate(valid)]
     assert drawn["best epoch: 3"] == [[3, -3.9]]
     assert legend(ax) == ["training", "validation", "KL warm-up", "best epoch: 3"]
-    assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_title()) == ("epoch", "bound (nats per datum)", "IWAE")
+    assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_title()) == (
+        "epoch",
+        "bound (nats per datum)",
+        "IWAE",
+    )
 
 
 def test_training_without_validation_has_no_best_epoch():
@@ -84,7 +95,7 @@ def test_given_axes_are_used(vae):
     assert plot_latent(model, guide, data, ax=first) is first
 
 
-# --- reconstructions and samples -------------------------------------------------------------------------------------
+# --- reconstructions and samples ------------------------------------------------------------------
 
 
 def test_pictures_stand_above_their_reconstructions(vae):
@@ -126,15 +137,23 @@ def test_flat_data_are_drawn_in_their_picture_shape(vae):
 def test_other_data_are_bars_with_dots():
     bed = beds.linear_gaussian(num_data=6)
     data = pv.Dataset(
-        bed.x, feature_names=list("abcde"), datum_names=[f"row {i}" for i in range(6)], dtype=torch.float64
+        bed.x,
+        feature_names=list("abcde"),
+        datum_names=[f"row {i}" for i in range(6)],
+        dtype=torch.float64,
     )
     axes = plot_reconstructions(bed.model, bed.guide, data, num=3)
     assert [ax.get_title() for ax in axes] == ["datum row 0", "datum row 1", "datum row 2"]
     assert [bar.get_height() for bar in axes[1].patches] == bed.x[1].tolist()
     assert [tick.get_text() for tick in axes[1].get_xticklabels()] == list("abcde")
     fitted = axes[1].lines[0].get_ydata()
-    scale = (bed.loading @ bed.posterior_covariance[1] @ bed.loading.T).diagonal().sqrt() / 10  # of a mean of 100 draws
-    assert (np.abs(fitted - (bed.loading @ bed.posterior_mean[1] + bed.mean).numpy()) < 4 * scale.numpy()).all()
+    scale = (
+        bed.loading @ bed.posterior_covariance[1] @ bed.loading.T
+    ).diagonal().sqrt() / 10  # of a mean of 100 draws
+    assert (
+        np.abs(fitted - (bed.loading @ bed.posterior_mean[1] + bed.mean).numpy())
+        < 4 * scale.numpy()
+    ).all()
 
 
 def test_too_few_axes_are_an_error():
@@ -167,7 +186,9 @@ def test_samples_take_covariates_and_any_pyro_model():
     def own(x=None, context=None):
         with pyro.plate("data", 1 if x is None else len(x), dim=-1):
             z = pyro.sample("height", dist.Normal(0.0, 1.0))
-            return pyro.sample("y", dist.Normal(z[..., None], 1.0).expand([*z.shape, 4]).to_event(1), obs=x)
+            return pyro.sample(
+                "y", dist.Normal(z[..., None], 1.0).expand([*z.shape, 4]).to_event(1), obs=x
+            )
 
     ax = plot_samples(own, 5)
     assert [len(set(line.get_ydata())) for line in ax.lines] == [1] * 5
@@ -184,7 +205,9 @@ def test_an_observation_in_parts_has_no_reconstruction():
         with pyro.plate("data", len(x), dim=-1):
             pyro.sample("z", dist.Normal(0.0, 1.0))
 
-    with pytest.raises(ValueError, match=r"none of the observed sites \['left'\] holds all 2 values"):
+    with pytest.raises(
+        ValueError, match=r"none of the observed sites \['left'\] holds all 2 values"
+    ):
         plot_reconstructions(model, guide, torch.zeros(3, 2))
 
 
@@ -197,7 +220,7 @@ def test_tiles_and_colours():
     assert [num_columns(n) for n in (1, 2, 6, 10, 48, 64)] == [1, 2, 3, 5, 8, 8]
 
 
-# --- latent space ----------------------------------------------------------------------------------------------------
+# --- latent space ---------------------------------------------------------------------------------
 
 
 def test_latent_draws_posterior_means_by_label():
@@ -217,10 +240,15 @@ def test_more_dims_are_shown_by_principal_components():
     ax = plot_latent(bed.model, bed.guide, bed.x)
     centred = bed.posterior_mean - bed.posterior_mean.mean(0)
     _, values, directions = torch.linalg.svd(centred, full_matrices=False)
-    points, expected = np.asarray(ax.collections[0].get_offsets()), (centred @ directions[:2].T).numpy()
+    points, expected = (
+        np.asarray(ax.collections[0].get_offsets()),
+        (centred @ directions[:2].T).numpy(),
+    )
     assert np.allclose(np.abs(points), np.abs(expected))
     share = values.square() / values.square().sum()
-    assert ax.get_xlabel() == f"first principal component of E[z | x] ({share[0]:.0%} of its variance)"
+    assert (
+        ax.get_xlabel() == f"first principal component of E[z | x] ({share[0]:.0%} of its variance)"
+    )
     assert ax.get_ylabel() == f"second principal component ({share[1]:.0%})"
 
 
@@ -233,7 +261,9 @@ def test_one_dim_is_drawn_against_the_share_below():
 
 def test_ten_classes_have_ten_colours_and_numbers_a_bar():
     bed = beds.linear_gaussian(num_data=60)
-    ax = plot_latent(bed.model, bed.guide, pv.Dataset(bed.x, labels=np.arange(60) % 10, dtype=torch.float64))
+    ax = plot_latent(
+        bed.model, bed.guide, pv.Dataset(bed.x, labels=np.arange(60) % 10, dtype=torch.float64)
+    )
     assert len({tuple(points.get_facecolor()[0]) for points in ax.collections}) == 10
     labels = np.linspace(0, 1, 60)
     ax = plot_latent(bed.model, bed.guide, pv.Dataset(bed.x, labels=labels, dtype=torch.float64))
@@ -242,7 +272,7 @@ def test_ten_classes_have_ten_colours_and_numbers_a_bar():
     assert len(ax.figure.axes) == 2
 
 
-# --- k-hat -----------------------------------------------------------------------------------------------------------
+# --- k-hat ----------------------------------------------------------------------------------------
 
 
 def test_k_hat_counts_every_datum_once():

@@ -1,4 +1,5 @@
-"""Predictive checks and PIT: uniform for data of the model, whatever the likelihood, and not for other data."""
+"""Predictive checks and PIT: uniform for data of the model, whatever the likelihood, and not for
+other data."""
 
 import dataclasses
 import re
@@ -64,13 +65,14 @@ def overdispersed(num_data):
     return right, wrong, x
 
 
-# --- distribution functions ------------------------------------------------------------------------------------------
+# --- distribution functions -----------------------------------------------------------------------
 
 
 @pytest.mark.statistical
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
 def test_distribution_functions_are_shares_of_draws(likelihood):
-    """5 standard errors of 20,000 draws for 2 x 24 numbers, fixed seed: one false alarm in 30,000 per likelihood."""
+    """5 standard errors of 20,000 draws for 2 x 24 numbers, fixed seed: one false alarm in 30,000
+    per likelihood."""
     model, x = simulated(likelihood, 8)
     with torch.no_grad(), pv.seeded(2):
         p = model.decode(torch.randn(8, 2))
@@ -94,13 +96,14 @@ def test_distribution_functions_are_scipys():
     assert np.allclose(below, stats.binom.cdf(k - 1, 50, 0.3), atol=1e-5)
 
 
-# --- PIT -------------------------------------------------------------------------------------------------------------
+# --- PIT ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.statistical
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
 def test_marginal_pit_is_calibrated(likelihood):
-    """P-values of 40 data sets of 30 rows are uniform: Kolmogorov-Smirnov at level 0.001 for each of 3 features."""
+    """P-values of 40 data sets of 30 rows are uniform: Kolmogorov-Smirnov at level 0.001 for each
+    of 3 features."""
     model, x = simulated(likelihood, REPEATS * ROWS)
     pit = marginal_pit(model, x, num_samples=100, **QUIET)
     for feature in pit.values.T:
@@ -120,7 +123,8 @@ def test_conditional_pit_is_calibrated_whatever_the_guide(likelihood):
 
 
 def test_marginal_pit_is_the_exact_marginal():
-    """Counts with a Gamma rate are negative binomial. The error of a mean over 4,000 draws is at most 0.5 / sqrt(S)."""
+    """Counts with a Gamma rate are negative binomial. The error of a mean over 4,000 draws is at
+    most 0.5 / sqrt(S)."""
     bed = beds.gamma_poisson(num_data=40)
     pit = marginal_pit(bed.model, bed.x, num_samples=4000, **QUIET)
     exact = stats.nbinom(2.0, 0.5 / 1.5)
@@ -139,7 +143,8 @@ def exact_conditional(bed, x):
 
 @pytest.mark.parametrize("guide_scale", [1.0, 1.3])
 def test_conditional_pit_is_the_exact_conditional(guide_scale):
-    """Leaving out one at a time; with 4,000 weighted draws (ESS above 2,000) within 4.5 x 0.5 / sqrt(2,000)."""
+    """Leaving out one at a time; with 4,000 weighted draws (ESS above 2,000) within 4.5 x 0.5 /
+    sqrt(2,000)."""
     bed = beds.linear_gaussian(num_data=30, data_dim=4, guide_scale=guide_scale)
     pit = conditional_pit(bed.model, bed.guide, bed.x, num_folds=4, num_particles=4000, **QUIET)
     assert np.abs(pit.below - exact_conditional(bed, bed.x)).max() < 4.5 * 0.5 / 2000**0.5
@@ -148,7 +153,8 @@ def test_conditional_pit_is_the_exact_conditional(guide_scale):
 
 
 def test_a_narrow_likelihood_makes_no_false_tails():
-    """With sd 1e-3 the mean of 50 distribution functions is 0 or 1 for 1 in 25 data: x counts as one of the draws."""
+    """With sd 1e-3 the mean of 50 distribution functions is 0 or 1 for 1 in 25 data: x counts as
+    one of the draws."""
 
     def model(x, context=None):
         with pyro.plate("data", len(x), dim=-1):
@@ -163,28 +169,44 @@ def test_a_narrow_likelihood_makes_no_false_tails():
 
 @pytest.mark.statistical
 def test_overdispersed_counts_are_flagged():
-    """300 rows; the p-values of a right model are below 0.001 once in 1,000 runs, those of the wrong one far below."""
+    """300 rows; the p-values of a right model are below 0.001 once in 1,000 runs, those of the
+    wrong one far below."""
     right, wrong, x = overdispersed(300)
     assert marginal_pit(right, x, num_samples=300, **QUIET).p_value > 0.001
     found = marginal_pit(wrong, x, num_samples=300, **QUIET)
     assert found.p_value < 1e-6
     assert found.summary().spread > 1.1
-    assert conditional_pit(wrong, from_the_prior, x, num_folds=3, num_particles=300, **QUIET).p_value < 1e-6
+    assert (
+        conditional_pit(wrong, from_the_prior, x, num_folds=3, num_particles=300, **QUIET).p_value
+        < 1e-6
+    )
     check = predictive_check(wrong, from_the_prior, x, **QUIET)
-    assert check.p_values()["variance"] == check.p_values()["zero_fraction"] == pytest.approx(1 / 201)
+    assert (
+        check.p_values()["variance"] == check.p_values()["zero_fraction"] == pytest.approx(1 / 201)
+    )
     assert predictive_check(right, from_the_prior, x, **QUIET).p_values()["variance"] > 0.01
 
 
 def test_a_fitted_poisson_is_flagged_on_new_rows():
-    """Eight counts of dispersion 1.5 around one latent dimension: two latents cannot take up the noise of eight."""
+    """Eight counts of dispersion 1.5 around one latent dimension: two latents cannot take up the
+    noise of eight."""
     rng = np.random.default_rng(0)
     rate = np.exp(1.0 + rng.normal(size=(600, 1)) * rng.normal(0, 0.5, 8))
-    data = pv.Dataset(rng.poisson(rate * rng.gamma(1.5, 1 / 1.5, rate.shape))).split(valid=0, test=100)
+    data = pv.Dataset(rng.poisson(rate * rng.gamma(1.5, 1 / 1.5, rate.shape))).split(
+        valid=0, test=100
+    )
     with pv.seeded(0):
         guide = pv.Guide(pv.posteriors.MeanFieldNormal(2), 8, torch.nn.Linear(8, 16))
-        model = pv.Model(pv.priors.StandardNormal(2), pv.likelihoods.Poisson(8), torch.nn.Identity())
-    pv.fit(model, guide, data, training=pv.Training(num_epochs=20, learning_rate=0.02, progress=False))
-    assert conditional_pit(model, guide, data.test, num_folds=4, num_particles=100, **QUIET).p_value < 1e-6
+        model = pv.Model(
+            pv.priors.StandardNormal(2), pv.likelihoods.Poisson(8), torch.nn.Identity()
+        )
+    pv.fit(
+        model, guide, data, training=pv.Training(num_epochs=20, learning_rate=0.02, progress=False)
+    )
+    assert (
+        conditional_pit(model, guide, data.test, num_folds=4, num_particles=100, **QUIET).p_value
+        < 1e-6
+    )
     assert marginal_pit(model, data.test, num_samples=200, **QUIET).p_value < 1e-6
 
 
@@ -201,7 +223,9 @@ def test_only_the_conditional_sees_dependence_that_the_model_lacks():
         with pyro.plate("data", len(x), dim=-1):
             z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
             location = z[..., :1].expand(z.shape)
-            pyro.sample("x", dist.Normal(location, 0.1).mask(~x.isnan()).to_event(1), obs=x.nan_to_num())
+            pyro.sample(
+                "x", dist.Normal(location, 0.1).mask(~x.isnan()).to_event(1), obs=x.nan_to_num()
+            )
 
     swapped = torch.stack([x[:, 0], -x[:, 1]], dim=-1)  # the marginals are as before
     for model, data in ((dependent, x), (independent, x), (dependent, swapped)):
@@ -225,12 +249,15 @@ def test_missing_entries_have_no_value_and_unequal_features_are_tested():
 
 
 def test_a_likelihood_without_a_distribution_function_is_drawn_from():
-    """Any sites, any names: shares drawn from a Beta around a latent, observed at a site "share"."""
+    """Any sites, any names: shares drawn from a Beta around a latent, observed at a site
+    "share"."""
 
     def model(x, context=None):
         with pyro.plate("data", len(x), dim=-1):
             size = pyro.sample("size", dist.Gamma(5.0, 1.0))
-            pyro.sample("share", dist.Beta(size[..., None], 2.0).expand([*size.shape, 2]).to_event(1), obs=x)
+            pyro.sample(
+                "share", dist.Beta(size[..., None], 2.0).expand([*size.shape, 2]).to_event(1), obs=x
+            )
 
     def prior(x, context=None):
         with pyro.plate("data", len(x), dim=-1):
@@ -253,14 +280,19 @@ def test_rows_seeds_and_modes_are_as_elsewhere():
     assert model.training
     assert np.array_equal(first.values, again.values)
     assert len(first) == 230
-    assert not np.array_equal(first.values, marginal_pit(model, x, num_samples=100, seed=4, **QUIET).values)
+    assert not np.array_equal(
+        first.values, marginal_pit(model, x, num_samples=100, seed=4, **QUIET).values
+    )
 
 
 def test_what_cannot_be_done_is_one_clear_error():
     bed = beds.linear_gaussian(num_data=5)
     with pytest.raises(ValueError, match="num_folds is 0; it must be a whole number, at least 1"):
         conditional_pit(bed.model, bed.guide, bed.x, num_folds=0)
-    assert len(conditional_pit(bed.model, bed.guide, bed.x, num_folds=9, num_particles=30).pareto_k) == 5
+    assert (
+        len(conditional_pit(bed.model, bed.guide, bed.x, num_folds=9, num_particles=30).pareto_k)
+        == 5
+    )
 
     with pytest.raises(ValueError, match=r"reliability is for 0 and 1"):
         reliability(marginal_pit(bed.model, bed.x, num_samples=30))
@@ -274,7 +306,9 @@ def test_what_cannot_be_done_is_one_clear_error():
         with pyro.plate("data", len(x), dim=-1):
             pyro.sample("z", dist.Normal(0.0, 1.0))
 
-    with pytest.raises(ValueError, match=r"none of the observed sites \['first'\] holds all 5 values"):
+    with pytest.raises(
+        ValueError, match=r"none of the observed sites \['first'\] holds all 5 values"
+    ):
         marginal_pit(other, bed.x)
     with pytest.raises(ValueError, match=r"none of the observed sites \['first'\] holds x"):
         predictive_check(other, other_guide, bed.x)
@@ -288,7 +322,9 @@ def test_a_model_that_cannot_miss_is_blamed_and_not_its_guide():
             z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
             pyro.sample("x", dist.Normal(z[..., [0, 0, 0, 0, 0]], 1.0).to_event(1), obs=x)
 
-    with pytest.raises(ValueError, match=r"log p\(x, z\) of a row with hidden entries is NaN: the model must mask"):
+    with pytest.raises(
+        ValueError, match=r"log p\(x, z\) of a row with hidden entries is NaN: the model must mask"
+    ):
         conditional_pit(model, bed.guide, bed.x, num_particles=30)
 
 
@@ -327,7 +363,7 @@ def test_unknown_k_hats_are_called_unknown():
     assert said.endswith("k-hat unknown for some of the weights")
 
 
-# --- test statistics -------------------------------------------------------------------------------------------------
+# --- test statistics ------------------------------------------------------------------------------
 
 
 def by_repeat(statistic):
@@ -338,15 +374,21 @@ def by_repeat(statistic):
 @pytest.mark.statistical
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
 def test_prior_predictive_p_values_are_uniform(likelihood):
-    """40 data sets of 30 rows: Kolmogorov-Smirnov at level 0.001; ties (counts) make p too large, never too small."""
+    """40 data sets of 30 rows: Kolmogorov-Smirnov at level 0.001; ties (counts) make p too large,
+    never too small."""
     model, x = simulated(likelihood, REPEATS * ROWS)
     own = {name: by_repeat(statistic) for name, statistic in OF_ENTRIES.items()}
-    own["correlation"] = lambda x: np.array([correlation(part) for part in x.reshape(REPEATS, ROWS, -1)])
+    own["correlation"] = lambda x: np.array(
+        [correlation(part) for part in x.reshape(REPEATS, ROWS, -1)]
+    )
     p_values = predictive_check(model, from_the_prior, x, own, num_samples=99, **QUIET).p_values()
     assert p_values["mean"].shape == (REPEATS,)
     for name, p in p_values.items():
         ties = name in ("zero_fraction", "max") or likelihood in ("Bernoulli", "Categorical")
-        assert stats.kstest(p, "uniform", alternative="greater" if ties else "two-sided").pvalue > 0.001, name
+        assert (
+            stats.kstest(p, "uniform", alternative="greater" if ties else "two-sided").pvalue
+            > 0.001
+        ), name
 
 
 @pytest.mark.statistical
@@ -367,8 +409,12 @@ def test_correlation_is_that_of_pairs_of_features():
         x = rng.normal(size=shape)
         pairs = np.corrcoef(x.T)[~np.eye(shape[1], dtype=bool)]
         assert correlation(x) == pytest.approx(np.sqrt((pairs**2).mean()))
-        beside = np.concatenate([x, np.full((len(x), 1), 0.1)], 1)  # no pair of it has a correlation
-        assert correlation(beside) == pytest.approx(np.sqrt((pairs**2).sum() / (shape[1] * (shape[1] + 1))))
+        beside = np.concatenate(
+            [x, np.full((len(x), 1), 0.1)], 1
+        )  # no pair of it has a correlation
+        assert correlation(beside) == pytest.approx(
+            np.sqrt((pairs**2).sum() / (shape[1] * (shape[1] + 1)))
+        )
     assert correlation(np.array([[1.0, 2.0], [2.0, np.nan], [3.0, 2.0]])) == 0.0
     assert np.isnan(correlation(rng.normal(size=(30, 1))))
 
@@ -384,7 +430,9 @@ def test_features_that_the_model_takes_for_independent_are_flagged_by_their_corr
             pyro.sample("x", dist.Normal(mean, scale).to_event(1), obs=x)
 
     p_values = predictive_check(collapsed, from_the_prior, bed.x, **QUIET).p_values()
-    assert p_values.pop("correlation") == p_values.pop("partial_correlation") == pytest.approx(1 / 201)
+    assert (
+        p_values.pop("correlation") == p_values.pop("partial_correlation") == pytest.approx(1 / 201)
+    )
     assert min(p_values.values()) > 0.05
 
 
@@ -396,7 +444,9 @@ def test_statistics_of_bits_that_are_one_count_once():
     one_side = (shares < 0.5).all() or (shares > 0.5).all()  # where m (1 - m) is monotone
     assert check.num_distinct() == 3 + (not one_side)  # max is always 1
     model, x = simulated("Gaussian", 60)
-    assert predictive_check(model, from_the_prior, x, num_samples=50, **QUIET).num_distinct() == 5  # no zeros
+    assert (
+        predictive_check(model, from_the_prior, x, num_samples=50, **QUIET).num_distinct() == 5
+    )  # no zeros
 
 
 def test_latents_that_data_share_are_refused():
@@ -444,21 +494,31 @@ def test_replicates_are_missing_what_the_data_are_missing():
     model, x = simulated("Poisson", 60)
     x[torch.rand(x.shape, generator=torch.Generator().manual_seed(0)) < 0.3] = torch.nan
     x[:, 1] = torch.nan
-    check = predictive_check(model, from_the_prior, x, {"seen": lambda x: (~np.isnan(x)).sum(0)}, **QUIET)
+    check = predictive_check(
+        model, from_the_prior, x, {"seen": lambda x: (~np.isnan(x)).sum(0)}, **QUIET
+    )
     for drawn in (check.prior_predictive["seen"], check.posterior_predictive["seen"]):
         assert (drawn == check.observed["seen"]).all()
-    by_feature = predictive_check(model, from_the_prior, x, FEATURE_STATISTICS, num_samples=50, **QUIET)
+    by_feature = predictive_check(
+        model, from_the_prior, x, FEATURE_STATISTICS, num_samples=50, **QUIET
+    )
     assert np.isnan(by_feature.p_values()["max"]).tolist() == [False, True, False]
-    assert by_feature.observed["zero_fraction"][0] == (x[:, 0] == 0).sum() / (~x[:, 0].isnan()).sum()
+    assert (
+        by_feature.observed["zero_fraction"][0] == (x[:, 0] == 0).sum() / (~x[:, 0].isnan()).sum()
+    )
 
 
 def test_p_values_are_ranks_and_the_posterior_is_the_guides():
     bed = beds.linear_gaussian(num_data=30)
-    check = predictive_check(bed.model, bed.guide, bed.x, {"mean": np.nanmean}, num_samples=99, **QUIET)
+    check = predictive_check(
+        bed.model, bed.guide, bed.x, {"mean": np.nanmean}, num_samples=99, **QUIET
+    )
     above = (check.prior_predictive["mean"] > check.observed["mean"]).sum()
     upper = (above + 0.5) / 100
     assert check.p_values()["mean"] == pytest.approx(2 * min(upper, 1 - upper))
-    constant = predictive_check(bed.model, bed.guide, bed.x, {"size": np.size}, num_samples=10, **QUIET)
+    constant = predictive_check(
+        bed.model, bed.guide, bed.x, {"size": np.size}, num_samples=10, **QUIET
+    )
     assert constant.p_values()["size"] == 1.0
     expected = (bed.posterior_mean @ bed.loading.T + bed.mean).mean().item()
     drawn = check.posterior_predictive["mean"]
@@ -476,21 +536,27 @@ def test_a_statistic_per_feature_names_the_worst():
     assert "mean[d]" in rows
     assert rows["mean[d]"]["prior p"] == pytest.approx(5 / 201)
     assert "mean[d]" in str(check)
-    assert check.to_datatree().observed_data["mean"].sel(feature="d") == pytest.approx(x[:, 3].mean().item())
+    assert check.to_datatree().observed_data["mean"].sel(feature="d") == pytest.approx(
+        x[:, 3].mean().item()
+    )
 
 
-# --- reliability -----------------------------------------------------------------------------------------------------
+# --- reliability ----------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def bits():
     bed = beds.beta_bernoulli(num_data=1000, alpha=1.0, beta=1.5)
-    return conditional_pit(bed.model, bed.guide, bed.x, num_folds=8, num_particles=200, progress=False)
+    return conditional_pit(
+        bed.model, bed.guide, bed.x, num_folds=8, num_particles=200, progress=False
+    )
 
 
 def some_rows(pit, rows):
     halves = pit.at_halves[:, rows]
-    return dataclasses.replace(pit, values=pit.values[rows], at_halves=halves, observed=pit.observed[rows])
+    return dataclasses.replace(
+        pit, values=pit.values[rows], at_halves=halves, observed=pit.observed[rows]
+    )
 
 
 @pytest.mark.statistical
@@ -500,13 +566,16 @@ def test_right_predictions_are_reliable_and_intervals_by_datum_cover(bits):
     assert whole.p_value > 0.001
     assert whole.error < 0.025
     found = [reliability(some_rows(bits, slice(i, i + 50))) for i in range(0, 1000, 50)]
-    inside = np.concatenate([np.abs(each.frequency - each.predicted) < 1.96 * each.se for each in found])
+    inside = np.concatenate(
+        [np.abs(each.frequency - each.predicted) < 1.96 * each.se for each in found]
+    )
     assert 0.90 < inside.mean() < 0.98
 
 
 @pytest.mark.statistical
 def test_noise_of_few_draws_and_rare_bits_make_no_false_alarm():
-    """60 sets of 300 data simulated from the model, 30 draws: at the 5 % level at most 8 alarms, probability 0.998."""
+    """60 sets of 300 data simulated from the model, 30 draws: at the 5 % level at most 8 alarms,
+    probability 0.998."""
     rng = np.random.default_rng(0)
     weight, bias = rng.normal(0, 1.2, size=(2, 20)), rng.normal(-1.5, 1.0, size=20)
 
@@ -520,12 +589,16 @@ def test_noise_of_few_draws_and_rare_bits_make_no_false_alarm():
     for seed in range(60):
         p = 1 / (1 + np.exp(-(rng.normal(size=(300, 2)) @ weight + bias)))
         x = (rng.random(p.shape) < p).astype(np.float32)
-        alarms += reliability(marginal_pit(model, x, num_samples=30, seed=seed, progress=False)).p_value < 0.05
+        alarms += (
+            reliability(marginal_pit(model, x, num_samples=30, seed=seed, progress=False)).p_value
+            < 0.05
+        )
     assert alarms <= 8
 
 
 def test_predictions_are_those_of_beta_binomial_counts(bits):
-    """P(X_j = 1 given the others) = (a + successes among them) / (a + b + 7); 100 draws: sd at most 0.05."""
+    """P(X_j = 1 given the others) = (a + successes among them) / (a + b + 7); 100 draws: sd at most
+    0.05."""
     x, at = bits.observed, bits.at
     exact = (1.0 + x.sum(1, keepdims=True) - x) / (2.5 + 7)
     assert np.abs(np.where(x == 1, at, 1 - at) - exact).mean() < 0.05
@@ -538,14 +611,16 @@ def test_wrong_predictions_are_not_reliable(bits):
     assert reliability(dataclasses.replace(bits, at_halves=sharper)).p_value < 1e-6
 
 
-# --- trees and pictures ----------------------------------------------------------------------------------------------
+# --- trees and pictures ---------------------------------------------------------------------------
 
 
 def test_results_hang_into_the_tree_and_files_give_them_back(tmp_path):
     bed = beds.linear_gaussian(num_data=30)
     tree = to_datatree(bed.model, bed.guide, bed.x, num_samples=50, **QUIET)
     pit = marginal_pit(bed.model, bed.x, num_samples=50, **QUIET)
-    check = predictive_check(bed.model, bed.guide, bed.x, FEATURE_STATISTICS, num_samples=20, **QUIET)
+    check = predictive_check(
+        bed.model, bed.guide, bed.x, FEATURE_STATISTICS, num_samples=20, **QUIET
+    )
     tree["pit"], tree["predictive_check"] = pit.to_datatree()["pit"], check.to_datatree()
     assert np.array_equal(tree["pit"].pit, pit.values)
     assert tree["predictive_check/prior_predictive"]["mean"].shape == (1, 20, 5)
@@ -562,7 +637,9 @@ def test_entries_are_those_observed_and_counts_are_integers():
     assert entries.observed_data.x.dtype.kind == entries.posterior_predictive.x.dtype.kind == "i"
     assert np.array_equal(entries.observed_data.x, x[~x.isnan()])
     assert entries.prior_predictive.x.dims == ("chain", "draw", "entry")
-    assert np.array_equal(entries.prior_predictive.x[0, 3], tree.prior_predictive.x.values[0, 3][~x.isnan().numpy()])
+    assert np.array_equal(
+        entries.prior_predictive.x[0, 3], tree.prior_predictive.x.values[0, 3][~x.isnan().numpy()]
+    )
 
 
 @pytest.fixture
@@ -587,8 +664,12 @@ def test_arviz_draws_continuous_data_with_holes():
     arviz_plots.plot_ppc_pit(entries, backend="matplotlib")
     arviz_plots.plot_ppc_tstat(entries, t_stat="var", backend="matplotlib")
     seen = {"observed_tstat": {}}
-    arviz_plots.plot_ppc_tstat(entries, t_stat=np.ptp, group="prior_predictive", visuals=seen, backend="matplotlib")
-    check = predictive_check(bed.model, bed.guide, x, {"mean": np.nanmean, "ptp": np.nanmax}, num_samples=50, **QUIET)
+    arviz_plots.plot_ppc_tstat(
+        entries, t_stat=np.ptp, group="prior_predictive", visuals=seen, backend="matplotlib"
+    )
+    check = predictive_check(
+        bed.model, bed.guide, x, {"mean": np.nanmean, "ptp": np.nanmax}, num_samples=50, **QUIET
+    )
     own = {"title": {}, "observed_tstat": {}}
     where = {"group": "prior_predictive", "backend": "matplotlib"}
     arviz_plots.plot_ppc_tstat(check.to_datatree(), t_stat="mean", visuals=own, **where)
@@ -602,7 +683,9 @@ def test_arviz_draws_counts_and_bits():
     counts = observed_entries(to_datatree(bed.model, bed.guide, bed.x, num_samples=60, **QUIET))
     arviz_plots.plot_ppc_rootogram(counts, backend="matplotlib")
     seen = {"observed_markers": {}}
-    arviz_plots.plot_ppc_rootogram(counts, group="prior_predictive", visuals=seen, backend="matplotlib")
+    arviz_plots.plot_ppc_rootogram(
+        counts, group="prior_predictive", visuals=seen, backend="matplotlib"
+    )
     arviz_plots.plot_ppc_dist(counts, kind="ecdf", backend="matplotlib")
     arviz_plots.plot_ppc_pit(counts, method="prit_c", backend="matplotlib")
     bed = beds.beta_bernoulli(num_data=20)
@@ -619,7 +702,9 @@ def test_arviz_draws_pit_values():
     where = {"group": "pit", "backend": "matplotlib"}
     arviz_plots.plot_ecdf_pit(tree, var_names="pit", sample_dims="datum", **where)
     arviz_plots.plot_ecdf_pit(tree, var_names="one_entry", sample_dims="entry", **where)
-    arviz_plots.plot_ecdf_pit(tree, var_names="one_entry", sample_dims="entry", coverage=True, **where)
+    arviz_plots.plot_ecdf_pit(
+        tree, var_names="one_entry", sample_dims="entry", coverage=True, **where
+    )
 
 
 @pytest.mark.usefixtures("close_figures")
@@ -631,7 +716,11 @@ def test_own_pictures_show_the_numbers(bits):
     assert axes[0].lines[0].get_xdata()[0] == check.summary()[axes[0].get_xlabel()]["data"]
     pit = marginal_pit(model, x, num_samples=50, **QUIET)
     ax = plot_pit(pit)
-    assert [text.get_text() for text in ax.get_legend().get_texts()][1:] == ["feature 0", "feature 1", "feature 2"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()][1:] == [
+        "feature 0",
+        "feature 1",
+        "feature 2",
+    ]
     values = pit.values.copy()
     values[0, 0] = np.nan
     assert len(plot_pit(dataclasses.replace(pit, values=values)).lines) == 2
@@ -639,13 +728,14 @@ def test_own_pictures_show_the_numbers(bits):
     assert np.allclose(drawn.lines[0].get_ydata(), reliability(bits).frequency)
 
 
-# --- parameters that were fitted -------------------------------------------------------------------------------------
+# --- parameters that were fitted ------------------------------------------------------------------
 
 
 @pytest.mark.statistical
 @pytest.mark.parametrize("num_train", [100, 300, 1000])
 def test_uniformity_under_a_distribution_function_that_was_fitted(num_train):
-    """That of the training rows themselves, the least smooth: level 0.05 within 3 se of 2,000 sets; known, above it."""
+    """That of the training rows themselves, the least smooth: level 0.05 within 3 se of 2,000 sets;
+    known, above it."""
     rng = np.random.default_rng(0)
     train = np.sort(rng.normal(size=(2000, num_train)))
     x = rng.normal(size=(2000, 200))
@@ -658,7 +748,8 @@ def test_uniformity_under_a_distribution_function_that_was_fitted(num_train):
 
 @pytest.mark.statistical
 def test_statistics_under_parameters_that_were_fitted():
-    """Mean and sd of 100 rows against those of 100 others: level 0.05 within 3 se of 400 sets; known, above it."""
+    """Mean and sd of 100 rows against those of 100 others: level 0.05 within 3 se of 400 sets;
+    known, above it."""
     shares = {}
     for num_train in (100, None):
         rng, below = np.random.default_rng(1), []
@@ -666,7 +757,9 @@ def test_statistics_under_parameters_that_were_fitted():
             train, x = rng.normal(size=(2, 100))
             drawn = rng.normal(train.mean(), train.std(ddof=1), (200, 100))
             found = {"mean": np.asarray(x.mean())}, {"mean": drawn.mean(1)}
-            check = PredictiveCheck(found[0], found[1], found[1], np.zeros(100), 100, ("row",), {}, num_train)
+            check = PredictiveCheck(
+                found[0], found[1], found[1], np.zeros(100), 100, ("row",), {}, num_train
+            )
             below.append(check.p_values()["mean"] <= 0.05)
         shares[num_train] = np.mean(below)
     error = (0.05 * 0.95 / 400) ** 0.5
@@ -702,30 +795,38 @@ def gaussian_guide():
     return pv.Guide(posteriors.MeanFieldNormal(1), 2, torch.nn.Identity())
 
 
-# --- guides that are wrong, or take no missing values ----------------------------------------------------------------
+# --- guides that are wrong, or take no missing values ---------------------------------------------
 
 
 def test_conditional_pit_by_a_guide_that_takes_no_missing_values():
-    """The exact guide given all of x, NaN where one is missing: within 4.5 x 0.5 / sqrt(ESS), ESS above 500."""
+    """The exact guide given all of x, NaN where one is missing: within 4.5 x 0.5 / sqrt(ESS), ESS
+    above 500."""
     bed = beds.linear_gaussian(num_data=30, data_dim=4)
 
     def complete(x, context=None):
         exact = bed.guide.posterior(x.nan_to_num())
         missing = (0 * x).sum(-1, keepdim=True)  # NaN where an entry is
         with pyro.plate("data", len(x), dim=-1):
-            pyro.sample("z", dist.MultivariateNormal(exact.loc + missing, scale_tril=exact.scale_tril))
+            pyro.sample(
+                "z", dist.MultivariateNormal(exact.loc + missing, scale_tril=exact.scale_tril)
+            )
 
     pit = conditional_pit(bed.model, complete, bed.x, num_folds=4, num_particles=4000, **QUIET)
     assert np.abs(pit.below - exact_conditional(bed, bed.x)).max() < 4.5 * 0.5 / 500**0.5
 
 
 @pytest.mark.statistical
-@pytest.mark.parametrize("distortion", [{"guide_scale": 0.8}, {"guide_scale": 1.25}, {"guide_shift": 0.4}])
+@pytest.mark.parametrize(
+    "distortion", [{"guide_scale": 0.8}, {"guide_scale": 1.25}, {"guide_shift": 0.4}]
+)
 def test_the_posterior_predictive_is_that_of_the_model_and_not_of_its_guide(distortion):
-    """Means of T over 400 sets, under a distorted guide and the exact one, within 4 of their own standard errors."""
+    """Means of T over 400 sets, under a distorted guide and the exact one, within 4 of their own
+    standard errors."""
     exact, distorted = (beds.linear_gaussian(num_data=200, **kwargs) for kwargs in ({}, distortion))
     sets = [
-        predictive_check(bed.model, bed.guide, exact.x, num_samples=400, seed=i, **QUIET).posterior_predictive
+        predictive_check(
+            bed.model, bed.guide, exact.x, num_samples=400, seed=i, **QUIET
+        ).posterior_predictive
         for i, bed in enumerate((exact, distorted))
     ]
     for name in ("mean", "variance", "correlation"):
@@ -737,7 +838,8 @@ def test_the_posterior_predictive_is_that_of_the_model_and_not_of_its_guide(dist
 @pytest.mark.statistical
 @pytest.mark.parametrize("distortion", [(1.0, 0.0), (0.6, 0.0), (1.0, 1.0), (3.0, 0.0)])
 def test_conditional_pit_holds_its_level_whatever_the_guide(distortion):
-    """The true model, a mean-field guide that refuses NaN, K = 300: level 0.05 within 3 se of 40 sets of 200 rows."""
+    """The true model, a mean-field guide that refuses NaN, K = 300: level 0.05 within 3 se of 40
+    sets of 200 rows."""
     scale, shift = distortion
     loading = torch.tensor([[0.13, -0.13, 0.64, 0.1, -0.54], [0.36, 1.3, 0.95, -0.7, -1.27]])
     covariance = torch.linalg.inv(torch.eye(2) + loading @ loading.T / 0.25)
@@ -758,13 +860,17 @@ def test_conditional_pit_holds_its_level_whatever_the_guide(distortion):
     with pv.seeded(0):
         sets = [torch.randn(200, 2) @ loading + 0.5 * torch.randn(200, 5) for _ in range(40)]
     settings = {"num_particles": 300, "progress": False}
-    below = [conditional_pit(model, guide, x, seed=i, **settings).p_value <= 0.05 for i, x in enumerate(sets)]
+    below = [
+        conditional_pit(model, guide, x, seed=i, **settings).p_value <= 0.05
+        for i, x in enumerate(sets)
+    ]
     assert np.mean(below) < 0.05 + 3 * (0.05 * 0.95 / 40) ** 0.5
 
 
 @pytest.mark.parametrize("observed", [lambda x: x.log(), lambda x: x / 2, lambda x: x.flip(-1)])
 def test_a_function_of_x_is_not_taken_for_x(observed):
-    """What the model draws is on the scale of what it observes: replicates of log x are no replicates of x."""
+    """What the model draws is on the scale of what it observes: replicates of log x are no
+    replicates of x."""
     x = torch.rand(50, 2) + 0.5
 
     def model(x, context=None):
@@ -778,12 +884,15 @@ def test_a_function_of_x_is_not_taken_for_x(observed):
         lambda: predictive_check(model, from_the_prior, x),
         lambda: pv.calibration(model, from_the_prior, x),
     ):
-        with pytest.raises(ValueError, match=r"site 'x' observes .* where x is .*: observe x itself"):
+        with pytest.raises(
+            ValueError, match=r"site 'x' observes .* where x is .*: observe x itself"
+        ):
             check()
 
 
 def test_conditional_pit_of_latents_that_no_student_distribution_can_follow():
-    """A discrete latent, and one whose support depends on another: the guide's draws alone, exact for the first."""
+    """A discrete latent, and one whose support depends on another: the guide's draws alone, exact
+    for the first."""
     weights = torch.tensor([0.3, 0.7], dtype=torch.float64)
     centres = torch.tensor([[-2.0, -1.0], [2.0, 1.0]], dtype=torch.float64)
 

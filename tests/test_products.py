@@ -1,4 +1,5 @@
-"""Large products of recorded graphs by oneDNN: the same numbers, there and only there where it pays."""
+"""Large products of recorded graphs by oneDNN: the same numbers, there and only there where it
+pays."""
 
 import pytest
 import torch
@@ -6,7 +7,9 @@ from torch import nn
 
 from ppl_vae.runtime.recording import compiled, products, recorded
 
-pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
+pytestmark = pytest.mark.skipif(
+    not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN"
+)
 
 OURS = torch.ops.ppl_vae.matmul.default
 measured = products.onednn_is_faster
@@ -46,19 +49,27 @@ def test_it_is_the_product_whatever_the_strides(shape, turned):
 
 @pytest.mark.parametrize("compile", [False, True])
 def test_an_affine_map_and_its_gradient(compile):
-    """Both are recorded: three products with the bias added, and the graph on other numbers is torch's own result."""
+    """Both are recorded: three products with the bias added, and the graph on other numbers is
+    torch's own result."""
     layer, x = nn.Linear(300, 200), drawn(100, 300)
     names, values = zip(*layer.named_parameters(), strict=True)
 
     def loss_and_gradient(values, x):
         values = [value.detach().requires_grad_() for value in values]
-        loss = torch.func.functional_call(layer, dict(zip(names, values, strict=True)), (x,)).square().mean()
+        loss = (
+            torch.func.functional_call(layer, dict(zip(names, values, strict=True)), (x,))
+            .square()
+            .mean()
+        )
         return [loss.detach(), *torch.autograd.grad(loss, values)]
 
     inputs = [[value.detach() for value in values], x.requires_grad_()]
     graph = recorded(loss_and_gradient, *inputs)
     assert calls(graph) == 2  # forwards and for the weights; the input's gradient is not asked for
-    run, others = (compiled(graph, *inputs) if compile else graph), [[v + 0.1 for v in inputs[0]], x.detach() - 0.1]
+    run, others = (
+        (compiled(graph, *inputs) if compile else graph),
+        [[v + 0.1 for v in inputs[0]], x.detach() - 0.1],
+    )
     for found, expected in zip(run(*others), loss_and_gradient(*others), strict=True):
         assert torch.allclose(found, expected, rtol=1e-4, atol=1e-6)
 
@@ -69,7 +80,11 @@ def test_an_affine_map_and_its_gradient(compile):
         (drawn(128, 784), drawn(784, 400), 1),
         (drawn(128, 400), drawn(400, 40), 0),  # too few multiplications to pay
         (drawn(128, 784).double(), drawn(784, 400).double(), 0),  # oneDNN knows no float64
-        (drawn(128, 784).bfloat16(), drawn(784, 400).bfloat16(), 0),  # torch itself takes oneDNN for these
+        (
+            drawn(128, 784).bfloat16(),
+            drawn(784, 400).bfloat16(),
+            0,
+        ),  # torch itself takes oneDNN for these
     ],
 )
 def test_only_large_products_of_float32_are_replaced(one, other, num_calls):
@@ -90,11 +105,15 @@ def test_nothing_is_replaced_where_it_does_not_pay(monkeypatch):
     assert products.replacements() == {}
 
 
-@pytest.mark.parametrize(("ours", "theirs", "is_faster"), [(1.0, 2.0, True), (1.0, 1.1, False), (2.0, 1.0, False)])
+@pytest.mark.parametrize(
+    ("ours", "theirs", "is_faster"), [(1.0, 2.0, True), (1.0, 1.1, False), (2.0, 1.0, False)]
+)
 def test_the_machine_decides(ours, theirs, is_faster, monkeypatch):
     asked = []
     seconds = {products.matmul: ours, torch.mm: theirs}
-    monkeypatch.setattr(products, "_seconds", lambda product: asked.append(product) or seconds[product])
+    monkeypatch.setattr(
+        products, "_seconds", lambda product: asked.append(product) or seconds[product]
+    )
     measured.cache_clear()
     assert [measured() for _ in range(2)] == [is_faster, is_faster]
     assert len(asked) == 16  # eight times each, and not again at the second call

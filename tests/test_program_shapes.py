@@ -1,4 +1,5 @@
-"""What a user's program may look like: log-probabilities of the shape of their plates, factors, nested plates."""
+"""What a user's program may look like: log-probabilities of the shape of their plates, factors,
+nested plates."""
 
 import pyro
 import pyro.distributions as dist
@@ -25,7 +26,8 @@ def standard_guide(x):
 
 
 def pairwise_model(x):
-    """A likelihood of every pair of rows: an axis of its own, of as many entries as there are rows."""
+    """A likelihood of every pair of rows: an axis of its own, of as many entries as there are
+    rows."""
     with pyro.plate("data", len(x), dim=-1):
         pyro.sample("z", dist.Normal(ZERO, 1.0))
         distances = torch.cdist(x, x)
@@ -33,7 +35,8 @@ def pairwise_model(x):
 
 
 def transposed_model(x):
-    """Features to the left of the rows, as no event and in no plate: summed over, or taken for particles."""
+    """Features to the left of the rows, as no event and in no plate: summed over, or taken for
+    particles."""
     with pyro.plate("data", len(x), dim=-1):
         pyro.sample("z", dist.Normal(ZERO, 1.0))
         pyro.sample("x", dist.Normal(x.mT, 1.0), obs=torch.zeros_like(x.mT))
@@ -49,7 +52,9 @@ def lifted_model(x):
 
 DOORS = {
     "log_weights": lambda model, k: pv.log_weights(model, standard_guide, rows(), num_particles=k),
-    "log_evidence": lambda model, k: pv.log_evidence(model, standard_guide, rows(), num_particles=max(k, 30)),
+    "log_evidence": lambda model, k: pv.log_evidence(
+        model, standard_guide, rows(), num_particles=max(k, 30)
+    ),
     "loss": lambda model, k: objectives.IWAE(k).loss(model, standard_guide, rows()),
     "SVI": lambda model, k: objectives.IWAE(k).differentiable_loss(model, standard_guide, rows()),
 }
@@ -58,14 +63,21 @@ DOORS = {
 @pytest.mark.parametrize("num_particles", [ROWS - 1, ROWS, ROWS + 1])
 @pytest.mark.parametrize("door", DOORS)
 @pytest.mark.parametrize("model", [pairwise_model, lifted_model])
-def test_an_axis_of_no_plate_is_refused_whatever_the_number_of_particles(model, door, num_particles):
-    with pytest.raises(ValueError, match=r"belongs to no plate|axis of its own|for values of shape|declare any other"):
+def test_an_axis_of_no_plate_is_refused_whatever_the_number_of_particles(
+    model, door, num_particles
+):
+    with pytest.raises(
+        ValueError,
+        match=r"belongs to no plate|axis of its own|for values of shape|declare any other",
+    ):
         DOORS[door](model, num_particles)
 
 
 @pytest.mark.parametrize("num_particles", [2, 3, 4])
 @pytest.mark.parametrize("door", ["log_weights", "log_evidence"])
-def test_features_left_of_the_rows_are_refused_whatever_the_number_of_particles(door, num_particles):
+def test_features_left_of_the_rows_are_refused_whatever_the_number_of_particles(
+    door, num_particles
+):
     with pytest.raises(ValueError, match=r"belongs to no plate|axis of its own|declare any other"):
         DOORS[door](transposed_model, num_particles)
 
@@ -83,7 +95,13 @@ def test_fit_refuses_them_before_the_first_step():
         for batch_size, k in ((ROWS, ROWS), (3, 3)):
             training = pv.Training(num_epochs=1, batch_size=batch_size, progress=False)
             with pytest.raises(ValueError, match="belongs to no plate"):
-                pv.fit(Program(model), Program(standard_guide), rows(), objective=objectives.IWAE(k), training=training)
+                pv.fit(
+                    Program(model),
+                    Program(standard_guide),
+                    rows(),
+                    objective=objectives.IWAE(k),
+                    training=training,
+                )
 
 
 def test_the_error_names_site_shapes_and_axis():
@@ -114,7 +132,8 @@ def with_repeats(dim):
 @pytest.mark.parametrize("dim", [-2, None])
 @pytest.mark.parametrize("num_particles", [1, 3, ROWS])
 def test_a_plate_inside_the_data_plate_is_found(dim, num_particles):
-    """Exact guide: log w is log p(x). Without a dim Pyro puts the plate to the left of the particles at first."""
+    """Exact guide: log w is log p(x). Without a dim Pyro puts the plate to the left of the
+    particles at first."""
     model, guide = with_repeats(dim)
     x = rows()
     exact = dist.MultivariateNormal(torch.zeros(3).double(), torch.eye(3).double() + 1).log_prob(x)
@@ -125,7 +144,8 @@ def test_a_plate_inside_the_data_plate_is_found(dim, num_particles):
 
 
 class Tilted(nn.Module):
-    """A guide with a factor, an observed site and a deterministic one, inside the plate and outside."""
+    """A guide with a factor, an observed site and a deterministic one, inside the plate and
+    outside."""
 
     def __init__(self, inside=True):
         super().__init__()
@@ -137,7 +157,9 @@ class Tilted(nn.Module):
         with pyro.plate("data", len(x), dim=-1):
             z = pyro.sample("z", dist.Normal(ZERO, 1.0))
             pyro.deterministic("twice", 2 * z)
-            pyro.sample("x", dist.Normal(z.unsqueeze(-1).expand(*z.shape, 3), 1.0).to_event(1), obs=x)
+            pyro.sample(
+                "x", dist.Normal(z.unsqueeze(-1).expand(*z.shape, 3), 1.0).to_event(1), obs=x
+            )
 
     def guide(self, x):
         if not self.inside:
@@ -153,7 +175,9 @@ class Tilted(nn.Module):
 
     def log_factors(self, z):
         if not self.inside:
-            return self.tilt.square() + dist.Normal(self.tilt, 1.0).log_prob(torch.ones(()).double())
+            return self.tilt.square() + dist.Normal(self.tilt, 1.0).log_prob(
+                torch.ones(()).double()
+            )
         return self.tilt * z.square() + dist.Normal(self.tilt, 1.0).log_prob(z)
 
 
@@ -162,7 +186,10 @@ def test_factors_and_observations_of_the_guide_count_as_in_pyro(inside):
     program, x = Tilted(inside), rows()
     found = []
     for objective in (objectives.TraceELBO(), Trace_ELBO(max_plate_nesting=1)):
-        with pv.seeded(0), pyro.validation_enabled(False):  # Pyro would warn of sites that the model has not
+        with (
+            pv.seeded(0),
+            pyro.validation_enabled(False),
+        ):  # Pyro would warn of sites that the model has not
             loss = objective.differentiable_loss(program.model, program.guide, x)
         found.append((loss.detach(), *torch.autograd.grad(loss, list(program.parameters()))))
     for ours, theirs in zip(*found, strict=True):
@@ -192,5 +219,8 @@ def test_a_plate_without_a_size_is_refused():
             pyro.sample("x", dist.Normal(z, 1.0), obs=x[:, 0])
 
     for door in (pv.log_weights, pv.log_evidence, objectives.IWAE(2).loss):
-        with pytest.raises(ValueError, match=r'plate "data" has no size|write pyro.plate\("data", len\(x\), dim=-1\)'):
+        with pytest.raises(
+            ValueError,
+            match=r'plate "data" has no size|write pyro.plate\("data", len\(x\), dim=-1\)',
+        ):
             door(model, program, rows())

@@ -1,4 +1,5 @@
-"""Programs are found out: modules wherever they are held, their modes, their parameters and their state."""
+"""Programs are found out: modules wherever they are held, their modes, their parameters and their
+state."""
 
 import functools
 import logging
@@ -151,7 +152,9 @@ def test_evaluation_is_without_dropout(held):
     x = torch.ones(4, 3)
     log_w = log_weights(program, guide, x, num_particles=5, seed=0)
     assert net.training
-    assert torch.equal(log_w, log_weights(functools.partial(body, net.eval()), guide, x, num_particles=5, seed=0))
+    assert torch.equal(
+        log_w, log_weights(functools.partial(body, net.eval()), guide, x, num_particles=5, seed=0)
+    )
 
 
 def test_modes_come_back_after_evaluation(held):
@@ -171,7 +174,9 @@ def test_parameters_are_trained_with_dropout_and_their_state_is_kept(held):
     state = State(program, guide, lambda: program(x))
     weights = state.take()
     before = [parameter.detach().clone() for parameter in net.parameters()]
-    assert {id(parameter) for parameter in state.parameters} == {id(parameter) for parameter in net.parameters()}
+    assert {id(parameter) for parameter in state.parameters} == {
+        id(parameter) for parameter in net.parameters()
+    }
     modes.clear()
     fit(program, guide, x, training=Training(num_epochs=2, batch_size=4, progress=False))
     assert True in modes, "dropout is on in a gradient step"
@@ -185,7 +190,12 @@ def test_parameters_held_without_a_module_are_found():
     weight = nn.Parameter(torch.zeros(3))
     program = Object(weight, lambda held: lambda z: z + held)
     assert list(module_of(program).parameters()) == [weight]
-    fit(program, guide, torch.ones(8, 3), training=Training(num_epochs=1, batch_size=4, progress=False))
+    fit(
+        program,
+        guide,
+        torch.ones(8, 3),
+        training=Training(num_epochs=1, batch_size=4, progress=False),
+    )
     assert (weight != 0).all()
 
 
@@ -222,29 +232,43 @@ def test_full_batches_keep_the_order_of_the_rows():
     objective = objectives.TraceELBO(gradient=objectives.StickingTheLanding())
     training = Training(num_epochs=400, batch_size=100, learning_rate=0.05, progress=False)
     fit(functools.partial(body, nn.Identity()), program, x, objective=objective, training=training)
-    torch.testing.assert_close(loc.detach(), x / 2, atol=0.02, rtol=0.0)  # z given x ~ N(x / 2, 1 / 2)
-    torch.testing.assert_close(log_sd.detach(), torch.full_like(x, -0.5 * math.log(2)), atol=0.02, rtol=0.0)
+    torch.testing.assert_close(
+        loc.detach(), x / 2, atol=0.02, rtol=0.0
+    )  # z given x ~ N(x / 2, 1 / 2)
+    torch.testing.assert_close(
+        log_sd.detach(), torch.full_like(x, -0.5 * math.log(2)), atol=0.02, rtol=0.0
+    )
 
 
 def test_parameters_of_each_row_take_no_mini_batches():
     program, _, _ = rows_of_their_own(16)
     training = Training(num_epochs=1, batch_size=5, progress=False)
-    with pytest.raises(ValueError, match="a guide with parameters for each row takes all rows at once, batch_size=len"):
+    with pytest.raises(
+        ValueError,
+        match="a guide with parameters for each row takes all rows at once, batch_size=len",
+    ):
         fit(functools.partial(body, nn.Identity()), program, torch.zeros(16, 1), training=training)
 
 
 def by_plate(kind):
-    """A model and a guide whose data plate has no size, or without latents, or without parameters."""
+    """A model and a guide whose data plate has no size, or without latents, or without
+    parameters."""
 
     def model(x):
-        with pyro.plate("data", dim=-1) if kind == "no size" else pyro.plate("data", len(x), dim=-1):
+        with (
+            pyro.plate("data", dim=-1) if kind == "no size" else pyro.plate("data", len(x), dim=-1)
+        ):
             if kind != "no latents":
                 pyro.sample("z", dist.Normal(x.new_zeros(1), 1.0).to_event(1))
             pyro.sample("x", dist.Normal(x.new_zeros(1), 1.0).to_event(1), obs=x)
 
     def by_rows(x):
         if kind != "no latents":
-            with pyro.plate("data", dim=-1) if kind == "no size" else pyro.plate("data", len(x), dim=-1):
+            with (
+                pyro.plate("data", dim=-1)
+                if kind == "no size"
+                else pyro.plate("data", len(x), dim=-1)
+            ):
                 pyro.sample("z", dist.Normal(x, 1.0).to_event(1))
 
     return model, by_rows
@@ -252,15 +276,24 @@ def by_plate(kind):
 
 USES = {
     "log_evidence": lambda *given: log_evidence(*given, ImportanceSampling(2000)).log_evidence,
-    "defensive": lambda *given: log_evidence(*given, ImportanceSampling(2000, proposal=Defensive())).log_evidence,
+    "defensive": lambda *given: (
+        log_evidence(*given, ImportanceSampling(2000, proposal=Defensive())).log_evidence
+    ),
     "HMC": lambda *given: sample_posterior(*given, sampler=HMC(num_samples=2, num_warmup=2)),
     "refine": lambda *given: refine(*given),
-    "to_datatree": lambda *given: to_datatree(*given, num_samples=30, progress=False).importance.log_evidence,
+    "to_datatree": lambda *given: (
+        to_datatree(*given, num_samples=30, progress=False).importance.log_evidence
+    ),
     "fit": lambda *given: fit(*given, training=Training(num_epochs=1, progress=False)),
     "calibration": lambda *given: calibration(*given),
     "surgery": lambda *given: elbo_surgery(*given),
 }
-SAID = {"HMC": "no latent site", "refine": "no latent site", "calibration": "no latent", "surgery": "no latent site"}
+SAID = {
+    "HMC": "no latent site",
+    "refine": "no latent site",
+    "calibration": "no latent",
+    "surgery": "no latent site",
+}
 SAID |= {"fit": "neither model nor guide has a trainable parameter"}
 
 
@@ -278,7 +311,9 @@ def test_a_model_without_latents_is_exact_or_refused(name):
         with pytest.raises(ValueError, match=SAID[name]):
             USES[name](model, by_rows, x)
     else:
-        np.testing.assert_allclose(USES[name](model, by_rows, x), dist.Normal(0.0, 1.0).log_prob(x[:, 0]), rtol=1e-5)
+        np.testing.assert_allclose(
+            USES[name](model, by_rows, x), dist.Normal(0.0, 1.0).log_prob(x[:, 0]), rtol=1e-5
+        )
 
 
 def test_a_model_without_latents_is_fitted():

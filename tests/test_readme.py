@@ -14,7 +14,10 @@ def test_the_notebook_example(capsys, monkeypatch):
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len([line for line in code.splitlines() if line.strip()]) <= 15
     space = {}
-    exec(code.replace("num_epochs=60, kl_warmup_epochs=20", "num_epochs=3").replace("=1000", "=50"), space)
+    exec(
+        code.replace("num_epochs=60, kl_warmup_epochs=20", "num_epochs=3").replace("=1000", "=50"),
+        space,
+    )
     assert space["evidence"].log_evidence.shape == (300,)
     assert isinstance(space["tree"], DataTree)
     assert "k-hat > 0.7 for" in capsys.readouterr().out

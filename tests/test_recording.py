@@ -1,4 +1,5 @@
-"""A recorded training step is the one that Pyro's handlers take, draw by draw; where it cannot be, the log says why."""
+"""A recorded training step is the one that Pyro's handlers take, draw by draw; where it cannot be,
+the log says why."""
 
 import logging
 import random
@@ -33,12 +34,18 @@ def bounds(make, x, *, compile, objective=None, context=None, **settings):
     """Training bounds of two epochs, annealed, from the same start."""
     torch.manual_seed(0)
     model, guide = make()
-    training = pv.Training(num_epochs=2, batch_size=32, kl_warmup_epochs=2, progress=False, compile=compile, **settings)
+    training = pv.Training(
+        num_epochs=2, batch_size=32, kl_warmup_epochs=2, progress=False, compile=compile, **settings
+    )
     data = pv.Dataset(x, context=context)
-    return torch.tensor(pv.fit(model, guide, data, objective=objective, training=training).history["train"])
+    return torch.tensor(
+        pv.fit(model, guide, data, objective=objective, training=training).history["train"]
+    )
 
 
-def assert_same(make, x, caplog, *, how="training step recorded", make_objective=lambda: None, **settings):
+def assert_same(
+    make, x, caplog, *, how="training step recorded", make_objective=lambda: None, **settings
+):
     eager = bounds(make, x, compile=False, objective=make_objective(), **settings)
     found = bounds(make, x, compile="auto", objective=make_objective(), **settings)
     assert how in caplog.text
@@ -47,16 +54,21 @@ def assert_same(make, x, caplog, *, how="training step recorded", make_objective
 
 @pytest.mark.parametrize("name", ["MeanFieldELBO", "IWAE", "InfoVAE", "ReweightedWakeSleep"])
 def test_an_objective_of_each_kind(name, records_at_once, caplog):
-    """In a whole training; every objective and gradient estimator, step by step, is in test_fresh_machine.py."""
+    """In a whole training; every objective and gradient estimator, step by step, is in
+    test_fresh_machine.py."""
     assert_same(vae, data_for("Bernoulli", ROWS), caplog, make_objective=OBJECTIVES[name])
 
 
 @pytest.mark.parametrize("name", ["MeanFieldELBO", "IWAE"])
 def test_bfloat16_is_recorded_and_close(name, records_at_once, caplog):
-    """Products of three digits: the bounds of two epochs, by the same draws, are float32's within half a per cent."""
+    """Products of three digits: the bounds of two epochs, by the same draws, are float32's within
+    half a per cent."""
     x = data_for("Bernoulli", ROWS)
     assert_same(vae, x, caplog, make_objective=OBJECTIVES[name], dtype="bfloat16")
-    half, full = (bounds(vae, x, compile=False, objective=OBJECTIVES[name](), dtype=d) for d in ("bfloat16", None))
+    half, full = (
+        bounds(vae, x, compile=False, objective=OBJECTIVES[name](), dtype=d)
+        for d in ("bfloat16", None)
+    )
     assert not torch.equal(half, full)
     assert torch.allclose(half, full, rtol=5e-3)
 
@@ -64,7 +76,12 @@ def test_bfloat16_is_recorded_and_close(name, records_at_once, caplog):
 @pytest.mark.parametrize("posterior", POSTERIORS)
 def test_draws_and_parameters_stay_float32_in_bfloat16(posterior):
     model, guide = vae(posterior=posterior)
-    result = pv.fit(model, guide, data_for("Bernoulli"), training=pv.Training(2, dtype="bfloat16", progress=False))
+    result = pv.fit(
+        model,
+        guide,
+        data_for("Bernoulli"),
+        training=pv.Training(2, dtype="bfloat16", progress=False),
+    )
     assert np.isfinite(result.history["train"]).all()
     assert {p.dtype for p in [*model.parameters(), *guide.parameters()]} == {torch.float32}
     with torch.autocast("cpu", torch.bfloat16):
@@ -83,7 +100,11 @@ SPLINES = {"FlowPrior", "FlowPosterior"}  # they look up each value's bin
 
 @pytest.mark.parametrize("name", PRIORS)
 def test_every_prior(name, records_at_once, caplog):
-    how = "not recorded: the shape of an intermediate result" if name in SPLINES else "training step recorded"
+    how = (
+        "not recorded: the shape of an intermediate result"
+        if name in SPLINES
+        else "training step recorded"
+    )
     assert_same(lambda: vae(prior=name), data_for("Bernoulli", ROWS), caplog, how=how)
 
 
@@ -98,8 +119,12 @@ def test_a_smaller_last_batch(records_at_once, caplog):
 
 
 def with_encoder(*layers, context_dim=0):
-    guide = Guide(posteriors.MeanFieldNormal(2), EVENT, torch.nn.Sequential(*layers), context_dim=context_dim)
-    return Model(priors.StandardNormal(2), likelihoods.Bernoulli(EVENT), context_dim=context_dim), guide
+    guide = Guide(
+        posteriors.MeanFieldNormal(2), EVENT, torch.nn.Sequential(*layers), context_dim=context_dim
+    )
+    return Model(
+        priors.StandardNormal(2), likelihoods.Bernoulli(EVENT), context_dim=context_dim
+    ), guide
 
 
 def test_covariates_and_dropout(records_at_once, caplog):
@@ -119,7 +144,8 @@ def test_frozen_parameters(records_at_once, caplog):
 
 
 def two_layers():
-    """A program of one's own: z2 above z1, in a subsampled plate, with a parameter under a constraint in a module."""
+    """A program of one's own: z2 above z1, in a subsampled plate, with a parameter under a
+    constraint in a module."""
 
     class TwoLayers(PyroModule):
         def __init__(self, is_guide):
@@ -148,7 +174,9 @@ def test_draws_are_fresh_at_each_step(records_at_once):
     torch.manual_seed(0)
     model, guide = vae()
     training = pv.Training(num_epochs=1, batch_size=2, progress=False, learning_rate=1e-12)
-    run = loop.Run(model, guide, pv.Dataset(data_for("Bernoulli", 4)), objectives.TraceELBO(), training)
+    run = loop.Run(
+        model, guide, pv.Dataset(data_for("Bernoulli", 4)), objectives.TraceELBO(), training
+    )
     x = data_for("Bernoulli", 2)
     with loop._training_mode(model, guide), missing_values(False):
         assert len({run.step((x,)) for _ in range(5)}) == 5
@@ -216,7 +244,10 @@ class Reads(torch.nn.Linear):
         (lambda: Reads(lambda u: u.numpy()[0]), "reads the values of a tensor, by numpy"),
         (lambda: Reads(lambda u: u.tolist()[0]), "reads the values of a tensor, by tolist"),
         (lambda: Reads(lambda u: np.asarray(u)[0]), "reads the values of a tensor, by __array__"),
-        (lambda: Reads(lambda u: np.from_dlpack(u)[0]), "reads the values of a tensor, by __dlpack__"),
+        (
+            lambda: Reads(lambda u: np.from_dlpack(u)[0]),
+            "reads the values of a tensor, by __dlpack__",
+        ),
         (lambda: Reads(lambda u: u.item()), "control flow depends on the data"),
         (lambda: Reads(lambda u: random.random() - 0.5), "draws from Python's random stream"),
         (lambda: Reads(lambda u: np.random.rand() - 0.5), "draws from NumPy's random stream"),  # noqa: NPY002
@@ -224,7 +255,9 @@ class Reads(torch.nn.Linear):
         (lambda: torch.nn.Sequential(torch.nn.Linear(EVENT, 8), torch.nn.BatchNorm1d(8)), "buffer"),
     ],
 )
-def test_what_a_graph_would_get_wrong_stays_with_the_handlers(layer, reason, records_at_once, caplog):
+def test_what_a_graph_would_get_wrong_stays_with_the_handlers(
+    layer, reason, records_at_once, caplog
+):
     x = data_for("Bernoulli", ROWS)
     found = bounds(lambda: with_encoder(layer()), x, compile="auto")
     assert torch.isfinite(found).all()
@@ -247,14 +280,18 @@ def test_a_counter_is_where_it_was(records_at_once):
     """A call at the first of four steps is not counted twice."""
     layers = [Counts(), Counts()]
     for layer, compile in zip(layers, ("auto", False), strict=True):
-        bounds(lambda layer=layer: with_encoder(layer), data_for("Bernoulli", ROWS), compile=compile)
+        bounds(
+            lambda layer=layer: with_encoder(layer), data_for("Bernoulli", ROWS), compile=compile
+        )
     assert layers[0].num_calls == layers[1].num_calls
 
 
 def test_batch_normalisation_and_branches_train_as_without_a_graph(records_at_once, caplog):
     for layer in (lambda: LooksAtValues(EVENT, 8), lambda: torch.nn.BatchNorm1d(EVENT)):
         how = "training step not recorded"
-        assert_same(lambda layer=layer: with_encoder(layer()), data_for("Bernoulli", ROWS), caplog, how=how)
+        assert_same(
+            lambda layer=layer: with_encoder(layer()), data_for("Bernoulli", ROWS), caplog, how=how
+        )
 
 
 @pytest.mark.parametrize(
@@ -265,10 +302,14 @@ def test_batch_normalisation_and_branches_train_as_without_a_graph(records_at_on
         (objectives.IWAE(4, gradient=objectives.ScoreFunction("moving-average")), "keeps a state"),
     ],
 )
-def test_what_cannot_be_recorded_is_a_warning_where_a_graph_was_asked_for(objective, reason, caplog):
+def test_what_cannot_be_recorded_is_a_warning_where_a_graph_was_asked_for(
+    objective, reason, caplog
+):
     model, guide = vae()
     training = pv.Training(num_epochs=1, compile=True, progress=False)
-    pv.fit(model, guide, pv.Dataset(data_for("Bernoulli", 8)), objective=objective, training=training)
+    pv.fit(
+        model, guide, pv.Dataset(data_for("Bernoulli", 8)), objective=objective, training=training
+    )
     said = [record for record in caplog.records if record.name != "ppl_vae.training.warnings"]
     assert [record.levelname for record in said] == ["WARNING"]
     assert reason in caplog.text
@@ -281,7 +322,10 @@ def test_what_fails_for_smaller_batches_only_is_said(records_at_once, caplog):
 
     caplog.set_level(logging.INFO, logger="ppl_vae")
     bounds(lambda: with_encoder(Branches(EVENT, 8)), data_for("Bernoulli", 80), compile="auto")
-    assert ["step recorded (" in caplog.text, caplog.text.count("step not recorded: its control flow")] == [True, 1]
+    assert [
+        "step recorded (" in caplog.text,
+        caplog.text.count("step not recorded: its control flow"),
+    ] == [True, 1]
 
 
 def test_short_trainings_are_not_recorded(caplog):
@@ -300,7 +344,8 @@ def test_without_a_compiler_the_plain_graph_serves(monkeypatch, caplog):
 
 
 class Replays:
-    """A stand-in for a CUDA graph: what was run last is run again, on what lies there now, over its result."""
+    """A stand-in for a CUDA graph: what was run last is run again, on what lies there now, over its
+    result."""
 
     def __init__(self, function):
         self.function, self.num_calls = function, 0
@@ -317,7 +362,8 @@ class Replays:
 
 @pytest.fixture
 def cuda_graphs(monkeypatch):
-    """Capturing on a machine without CUDA: the last function that was recorded is what the CUDA graph holds."""
+    """Capturing on a machine without CUDA: the last function that was recorded is what the CUDA
+    graph holds."""
     captured = []
 
     def replaying(run, *inputs):
@@ -327,7 +373,9 @@ def cuda_graphs(monkeypatch):
     nothing = lambda *_: SimpleNamespace(wait_stream=lambda _: None)  # noqa: E731
     monkeypatch.setattr("ppl_vae.training.step.replayed", replaying)
     monkeypatch.setattr(cuda, "on_cuda", lambda *_: True)
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: SimpleNamespace(replay=lambda: captured[-1].replay()))
+    monkeypatch.setattr(
+        torch.cuda, "CUDAGraph", lambda: SimpleNamespace(replay=lambda: captured[-1].replay())
+    )
     for name in ("Stream", "current_stream"):
         monkeypatch.setattr(torch.cuda, name, nothing)
     for name in ("graph", "stream"):
@@ -335,8 +383,11 @@ def cuda_graphs(monkeypatch):
     return captured
 
 
-def test_a_replayed_step_reads_batch_weights_and_annealing_where_they_lie(compiler, cuda_graphs, caplog):
-    """Over two annealed epochs in batches of which the last is smaller, with gradients clipped where they lie."""
+def test_a_replayed_step_reads_batch_weights_and_annealing_where_they_lie(
+    compiler, cuda_graphs, caplog
+):
+    """Over two annealed epochs in batches of which the last is smaller, with gradients clipped
+    where they lie."""
     caplog.set_level(logging.INFO, logger="ppl_vae")
     x = data_for("Bernoulli", 80)
     eager = bounds(vae, x, compile=False, clip_norm=1.0)
@@ -351,12 +402,16 @@ def test_without_cuda_the_compiled_step_serves(compiler, caplog):
     caplog.set_level(logging.WARNING, logger="ppl_vae")
     x = data_for("Bernoulli", ROWS)
     found = bounds(vae, x, compile="cudagraphs")
-    assert "training step compiled, not replayed as a CUDA graph: the data are on cpu" in caplog.text
+    assert (
+        "training step compiled, not replayed as a CUDA graph: the data are on cpu" in caplog.text
+    )
     assert torch.allclose(found, bounds(vae, x, compile=False), rtol=1e-5)
 
 
 def test_a_cuda_graph_takes_no_batch_in_parts():
-    with pytest.raises(ValueError, match="writes the gradient of each part over that of the one before"):
+    with pytest.raises(
+        ValueError, match="writes the gradient of each part over that of the one before"
+    ):
         pv.Training(compile="cudagraphs", num_parts=2)
 
 
@@ -396,5 +451,7 @@ def test_compiled_log_weights(compiler, caplog):
 def test_log_weights_that_cannot_be_compiled_come_from_the_handlers(caplog):
     model, guide = with_encoder(LooksAtValues(EVENT, 8))
     x = data_for("Bernoulli", 33)
-    assert torch.equal(evidence_of(model, guide, x, compile=True), evidence_of(model, guide, x, compile=False))
+    assert torch.equal(
+        evidence_of(model, guide, x, compile=True), evidence_of(model, guide, x, compile=False)
+    )
     assert "log-weights not compiled: its control flow depends on the data" in caplog.text

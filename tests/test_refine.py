@@ -1,4 +1,5 @@
-"""Refinement against closed forms: the best member of a family, for these rows alone, and nothing else changed."""
+"""Refinement against closed forms: the best member of a family, for these rows alone, and nothing
+else changed."""
 
 import copy
 from dataclasses import replace
@@ -11,7 +12,17 @@ import torch
 from pyro.nn import PyroModule
 from torch import nn
 
-from ppl_vae import Dataset, Guide, Model, beds, likelihoods, objectives, posteriors, priors, to_datatree
+from ppl_vae import (
+    Dataset,
+    Guide,
+    Model,
+    beds,
+    likelihoods,
+    objectives,
+    posteriors,
+    priors,
+    to_datatree,
+)
 from ppl_vae.diagnostics import rate_distortion
 from ppl_vae.evidence import log_evidence
 from ppl_vae.hmc import HMC
@@ -29,7 +40,8 @@ def elbo(model, guide, x, context=None, num_particles=1000):
 
 
 class TwoLatents(PyroModule):
-    """A count with a positive rate and a share of its own: one positive and one bounded latent, correlated given x."""
+    """A count with a positive rate and a share of its own: one positive and one bounded latent,
+    correlated given x."""
 
     def forward(self, x, context=None):
         with pyro.plate("data", len(x), dim=-1):
@@ -50,7 +62,9 @@ def two_latents_log_evidence(x, num_points=400):
     share = (torch.arange(num_points, dtype=torch.float64) + 0.5) / num_points
     rate = 40 * share[:, None]
     rates = torch.stack(torch.broadcast_tensors(rate * share, rate * (1 - share), rate), dim=-1)
-    log_p = dist.Gamma(3.0, 0.5).log_prob(rate) + dist.Poisson(rates).to_event(1).log_prob(x[:, None, None].double())
+    log_p = dist.Gamma(3.0, 0.5).log_prob(rate) + dist.Poisson(rates).to_event(1).log_prob(
+        x[:, None, None].double()
+    )
     return log_p.flatten(1).logsumexp(1) + np.log(40 / num_points**2)
 
 
@@ -72,15 +86,19 @@ def affine(model):
     return beds.Affine(loading, offset, torch.full((4,), 0.5, dtype=torch.float64))
 
 
-# --- what refinement finds -------------------------------------------------------------------------------------------
+# --- what refinement finds ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("distortion", [{"guide_scale": 0.4}, {"guide_scale": 1.7}, {"guide_shift": 1.5}], ids=str)
+@pytest.mark.parametrize(
+    "distortion", [{"guide_scale": 0.4}, {"guide_scale": 1.7}, {"guide_shift": 1.5}], ids=str
+)
 def test_a_distorted_guide_returns_to_the_exact_one(distortion):
     bed = beds.linear_gaussian(num_data=10, **distortion)
     refined = refine(bed.model, bed.guide, bed.x, FAST)
     assert (bed.log_evidence - elbo(bed.model, refined, bed.x)).abs().max() < 0.01
-    before, after = (log_evidence(bed.model, g, bed.x, num_particles=1000) for g in (bed.guide, refined))
+    before, after = (
+        log_evidence(bed.model, g, bed.x, num_particles=1000) for g in (bed.guide, refined)
+    )
     assert after.ess.min() > 980
     assert after.ess.mean() > before.ess.mean()
     assert (after.pareto_k < 0.5).all()
@@ -88,10 +106,14 @@ def test_a_distorted_guide_returns_to_the_exact_one(distortion):
         assert before.pareto_k.mean() > 0.6
 
 
-@pytest.mark.parametrize("objective", [objectives.MeanFieldELBO(20), objectives.TraceELBO(20)], ids=str)
+@pytest.mark.parametrize(
+    "objective", [objectives.MeanFieldELBO(20), objectives.TraceELBO(20)], ids=str
+)
 def test_mean_field_refinement_reaches_the_best_mean_field_elbo(objective):
     model, guide, x, bed = linear_vae(posteriors.MeanFieldNormal(2))
-    refined = refine(model, guide, x, GradientRefinement(num_steps=200, learning_rate=0.1, objective=objective))
+    refined = refine(
+        model, guide, x, GradientRefinement(num_steps=200, learning_rate=0.1, objective=objective)
+    )
     log_w = log_weights(model, refined, x, num_particles=4000, seed=1)
     se = log_w.std(0) / 4000**0.5
     # above it only by chance: 4 standard errors, 8 data; below it by what 200 noisy steps leave
@@ -101,7 +123,9 @@ def test_mean_field_refinement_reaches_the_best_mean_field_elbo(objective):
 
 def test_a_richer_family_removes_the_gap_of_a_mean_field_guide():
     model, guide, x, bed = linear_vae(posteriors.MeanFieldNormal(2))
-    full = GradientRefinement(num_steps=120, learning_rate=0.1, posterior=posteriors.FullRankNormal(2))
+    full = GradientRefinement(
+        num_steps=120, learning_rate=0.1, posterior=posteriors.FullRankNormal(2)
+    )
     refined = refine(model, guide, x, full)
     assert (bed.log_evidence - elbo(model, refined, x)).abs().max() < 0.01
     assert (bed.log_evidence - bed.best_mean_field_elbo).min() > 0.04
@@ -111,7 +135,8 @@ def test_moments_of_the_exact_posterior_are_sampled():
     bed = beds.linear_gaussian(num_data=6, guide_scale=0.5, guide_shift=0.5)
     refined = refine(bed.model, bed.guide, bed.x, SampledRefinement(QUICK, num_chains=16))
     q, sd = refined.encode(bed.x), bed.posterior_covariance.diagonal(dim1=-2, dim2=-1).sqrt()
-    # 960 draws of at least 300 independent: standard errors of 0.06 sd for means, 4 % for sds; 4 of them, 12 scalars
+    # 960 draws of at least 300 independent: standard errors of 0.06 sd for means, 4 % for sds; 4 of
+    # them, 12 scalars
     assert ((q.mean - bed.posterior_mean) / sd).abs().max() < 4 * 0.06
     assert (q.stddev / (1.1 * sd) - 1).abs().max() < 4 * 0.04
     assert (log_evidence(bed.model, refined, bed.x, num_particles=1000).pareto_k < 0.5).all()
@@ -120,11 +145,14 @@ def test_moments_of_the_exact_posterior_are_sampled():
 def test_inflation_is_a_factor_on_the_standard_deviations():
     bed = beds.linear_gaussian(num_data=3)
     sampler = HMC(num_samples=5, num_warmup=5, num_leapfrog=2)
-    plain, wide = (refine(bed.model, bed.guide, bed.x, SampledRefinement(sampler, inflation=f)) for f in (1.0, 2.0))
+    plain, wide = (
+        refine(bed.model, bed.guide, bed.x, SampledRefinement(sampler, inflation=f))
+        for f in (1.0, 2.0)
+    )
     assert torch.allclose(2 * plain.encode(bed.x).stddev, wide.encode(bed.x).stddev, rtol=1e-10)
 
 
-# --- any family, any program -----------------------------------------------------------------------------------------
+# --- any family, any program ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("posterior", POSTERIORS)
@@ -142,7 +170,9 @@ def test_every_family_gains_on_its_own_guide(posterior):
 def test_a_plain_guide_with_a_positive_and_a_bounded_latent():
     model, x = TwoLatents(), torch.tensor([[1.0, 4.0, 6.0], [0.0, 0.0, 2.0], [9.0, 2.0, 8.0]])
     exact, refined = two_latents_log_evidence(x), refine(model, two_latents_guide, x, FAST)
-    before, after = (log_evidence(model, g, x, num_particles=4000) for g in (two_latents_guide, refined))
+    before, after = (
+        log_evidence(model, g, x, num_particles=4000) for g in (two_latents_guide, refined)
+    )
     assert (np.abs(after.log_evidence - exact.numpy()) < 4 * after.mc_se).all()
     assert (after.elbo > before.elbo).all()
     assert (after.ess > 0.6 * 4000).all()
@@ -154,13 +184,17 @@ def test_sampling_serves_constrained_latents_too():
     model, x = TwoLatents(), torch.tensor([[1.0, 4.0, 6.0], [9.0, 2.0, 8.0]])
     refined = refine(model, two_latents_guide, x, SampledRefinement(QUICK, num_chains=16))
     after = log_evidence(model, refined, x, num_particles=4000)
-    assert (np.abs(after.log_evidence - two_latents_log_evidence(x).numpy()) < 4 * after.mc_se).all()
+    assert (
+        np.abs(after.log_evidence - two_latents_log_evidence(x).numpy()) < 4 * after.mc_se
+    ).all()
 
 
 def test_missing_values_and_covariates():
     posterior = posteriors.FullRankNormal(2)
     guide = Guide(posterior, 4, nn.Linear(7, 6), context_dim=3).double()
-    model = Model(priors.StandardNormal(2), likelihoods.Gaussian(4, scale=0.5), nn.Identity(), context_dim=3).double()
+    model = Model(
+        priors.StandardNormal(2), likelihoods.Gaussian(4, scale=0.5), nn.Identity(), context_dim=3
+    ).double()
     context = torch.randn(6, 3, dtype=torch.float64)
     x = model.sample(6, context)
     x[0, 1], x[3] = float("nan"), float("nan")
@@ -173,14 +207,15 @@ def test_missing_values_and_covariates():
         loading = (model.decode(unit, context.expand(2, 6, 3)).mean - offset).movedim(0, -1)[0]
     noise = torch.full((4,), 0.5, dtype=torch.float64)
     exact = [
-        beds.linear_gaussian_at(x[i : i + 1], beds.Affine(loading, offset[i], noise)).log_evidence for i in range(6)
+        beds.linear_gaussian_at(x[i : i + 1], beds.Affine(loading, offset[i], noise)).log_evidence
+        for i in range(6)
     ]
     assert (torch.cat(exact) - elbo(model, refined, x, context)).abs().max() < 0.01
     with pytest.raises(ValueError, match="row 0 of x .with its context. is not among the 6 data"):
         refined(x, context + 1)
 
 
-# --- a guide everywhere a guide is -----------------------------------------------------------------------------------
+# --- a guide everywhere a guide is ----------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -226,7 +261,9 @@ def test_model_and_guide_are_left_as_they_were(small):
         refine(model, guide, x, method)
     for was, now in zip(before, (model.state_dict(), guide.state_dict()), strict=True):
         assert all(torch.equal(was[name], now[name]) for name in was)
-    assert all(p.grad is None and p.requires_grad for module in (model, guide) for p in module.parameters())
+    assert all(
+        p.grad is None and p.requires_grad for module in (model, guide) for p in module.parameters()
+    )
     assert guide.training
     assert torch.equal(stream, torch.get_rng_state())
     assert len(pyro.get_param_store()) == 0
@@ -240,12 +277,14 @@ def test_the_seed_decides(small):
 
 def test_chunks_change_nothing_but_the_draws():
     bed = beds.linear_gaussian(num_data=9, guide_scale=0.6)
-    whole, parts = (refine(bed.model, bed.guide, bed.x, m) for m in (FAST, replace(FAST, chunk_size=50)))
+    whole, parts = (
+        refine(bed.model, bed.guide, bed.x, m) for m in (FAST, replace(FAST, chunk_size=50))
+    )
     assert (elbo(bed.model, whole, bed.x) - elbo(bed.model, parts, bed.x)).abs().max() < 0.01
     assert torch.allclose(whole.encode(bed.x).mean, parts.encode(bed.x).mean, atol=0.05)
 
 
-# --- refusals --------------------------------------------------------------------------------------------------------
+# --- refusals -------------------------------------------------------------------------------------
 
 
 def discrete(x, context=None):
@@ -255,7 +294,9 @@ def discrete(x, context=None):
 
 
 def hidden(program):
-    return pyro.poutine.block(program, hide_fn=lambda site: site["type"] == "sample" and site["is_observed"])
+    return pyro.poutine.block(
+        program, hide_fn=lambda site: site["type"] == "sample" and site["is_observed"]
+    )
 
 
 def shared(x, context=None):
@@ -285,7 +326,10 @@ def test_latents_that_cannot_be_refined_are_named(model, message):
 
 @pytest.mark.parametrize(
     ("posterior", "message"),
-    [(posteriors.FullRankNormal(3), r"give FullRankNormal\(2\)"), (posteriors.FlowPosterior(2), "that all data share")],
+    [
+        (posteriors.FullRankNormal(3), r"give FullRankNormal\(2\)"),
+        (posteriors.FlowPosterior(2), "that all data share"),
+    ],
 )
 def test_families_that_cannot_be_refined_are_refused(small, posterior, message):
     model, guide, x, _ = small

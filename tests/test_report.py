@@ -1,4 +1,5 @@
-"""The report: rules judge as they say; the page has the numbers of its run, needs nothing else, and escapes names."""
+"""The report: rules judge as they say; the page has the numbers of its run, needs nothing else, and
+escapes names."""
 
 import json
 import math
@@ -74,7 +75,9 @@ def reported(folder, **options):
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
     digits = [("data.name", "digits"), ("data.binarize", "static"), ("prior.name", "VampPrior")]
-    return reported(fitted(tmp_path_factory.mktemp("runs") / "digits", *digits, ("evaluation.num_data", 40)))
+    return reported(
+        fitted(tmp_path_factory.mktemp("runs") / "digits", *digits, ("evaluation.num_data", 40))
+    )
 
 
 @pytest.fixture(scope="module")
@@ -84,8 +87,14 @@ def table(tmp_path_factory):
     x = rng.normal([170.0, 0.02], [8.0, 0.003], (200, 2))
     x[rng.random(x.shape) < 0.2] = np.nan
     rows = [f'{a},{b},{c},"{HOSTILE}"' for (a, b), c in zip(x, rng.normal(size=200), strict=True)]
-    (folder / "own.csv").write_text("\n".join([f'"{HOSTILE}",price in $|$x_1$,age,kind', *rows]).replace("nan", ""))
-    data = [("data.name", str(folder / "own.csv")), ("data.label", "kind"), ("data.context", ["age"])]
+    (folder / "own.csv").write_text(
+        "\n".join([f'"{HOSTILE}",price in $|$x_1$,age,kind', *rows]).replace("nan", "")
+    )
+    data = [
+        ("data.name", str(folder / "own.csv")),
+        ("data.label", "kind"),
+        ("data.context", ["age"]),
+    ]
     return reported(fitted(folder / "run", *data, ("likelihood.name", "Gaussian")))
 
 
@@ -122,13 +131,15 @@ class Page(HTMLParser):
         return " ".join(" ".join(self.words).split())
 
 
-# --- the rules -------------------------------------------------------------------------------------------------------
+# --- the rules ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.title)
 def test_rules_are_sharp_at_their_limits(rule):
     worse = -math.inf if rule.better == "more" else math.inf
-    beyond = {limit: rule.grade(math.nextafter(limit, worse)) for limit in (rule.passes, rule.fails)}
+    beyond = {
+        limit: rule.grade(math.nextafter(limit, worse)) for limit in (rule.passes, rule.fails)
+    }
     assert rule.grade(rule.passes) == "pass"
     if rule.passes == rule.fails:
         assert beyond[rule.passes] == "fail"
@@ -162,14 +173,20 @@ class Found(dict):
     def __init__(self, metrics=None, patience=None, split="test", **found):
         super().__init__(found)
         config = SimpleNamespace(
-            training=SimpleNamespace(keywords={"patience": patience}), evaluation=SimpleNamespace(split=split)
+            training=SimpleNamespace(keywords={"patience": patience}),
+            evaluation=SimpleNamespace(split=split),
         )
-        self.subject = SimpleNamespace(metrics=metrics or {}, experiment=SimpleNamespace(config=config))
+        self.subject = SimpleNamespace(
+            metrics=metrics or {}, experiment=SimpleNamespace(config=config)
+        )
 
 
 def history(bound, valid=True, warm_up=0):
     weight = [min(1.0, (i + 1) / (warm_up + 1)) for i in range(len(bound))]
-    return {"history": {"epoch": [], "valid" if valid else "train": list(bound), "kl_weight": weight}, "best_epoch": 3}
+    return {
+        "history": {"epoch": [], "valid" if valid else "train": list(bound), "kl_weight": weight},
+        "best_epoch": 3,
+    }
 
 
 def test_gain_is_the_slope_over_a_tenth_of_the_epochs():
@@ -191,7 +208,8 @@ def test_loss_is_the_distance_from_the_best_epoch():
 
 
 @pytest.mark.parametrize(
-    ("split", "patience", "number"), [("test", 5, 0), ("valid", None, 0), ("valid", 5, 1), ("train", None, 2)]
+    ("split", "patience", "number"),
+    [("test", 5, 0), ("valid", None, 0), ("valid", 5, 1), ("train", None, 2)],
 )
 def test_rows_that_training_used(split, patience, number):
     assert measures.use_of_the_rows(Found(split=split, patience=patience)).number == number
@@ -200,7 +218,16 @@ def test_rows_that_training_used(split, patience, number):
 def evidence_with(k_hat):
     one = np.ones(len(k_hat))
     believed = np.asarray(k_hat) < 0.7
-    return Evidence(-one, 0.1 * one, 50 * one, np.asarray(k_hat), -2 * one, -one, 10_000 * one, believed=believed)
+    return Evidence(
+        -one,
+        0.1 * one,
+        50 * one,
+        np.asarray(k_hat),
+        -2 * one,
+        -one,
+        10_000 * one,
+        believed=believed,
+    )
 
 
 def test_share_of_rows_with_an_estimate():
@@ -235,7 +262,8 @@ def test_the_marginal_kl_is_judged_from_the_safe_side(parts, number):
 
 
 COVERAGE, MARGINAL_PIT = (
-    next(rule for rule in RULES if rule.title == title) for title in ("Encoder: coverage", "Features on their own")
+    next(rule for rule in RULES if rule.title == title)
+    for title in ("Encoder: coverage", "Features on their own")
 )
 
 
@@ -253,10 +281,14 @@ def stretched(coverage, num_data=500):
 def test_a_right_encoder_passes_coverage_in_19_of_20_reports():
     rng, repeats = np.random.default_rng(0), 1000
     found = [COVERAGE.check(sbc_of(rng.random((200, 2)))).verdict for _ in range(repeats)]
-    assert 1 - found.count("pass") / repeats < 0.05 + 3 * (0.05 * 0.95 / repeats) ** 0.5  # three standard errors
+    assert (
+        1 - found.count("pass") / repeats < 0.05 + 3 * (0.05 * 0.95 / repeats) ** 0.5
+    )  # three standard errors
 
 
-@pytest.mark.parametrize(("coverage", "verdict"), [(0.9, "pass"), (0.888, "pass"), (0.862, "look"), (0.838, "fail")])
+@pytest.mark.parametrize(
+    ("coverage", "verdict"), [(0.9, "pass"), (0.888, "pass"), (0.862, "look"), (0.838, "fail")]
+)
 def test_coverage_is_judged_by_its_p_value(coverage, verdict):
     check = COVERAGE.check(sbc_of(stretched(coverage)))
     assert check.verdict == verdict
@@ -265,7 +297,9 @@ def test_coverage_is_judged_by_its_p_value(coverage, verdict):
 
 def test_coverage_does_not_pass_where_hpd_is_flagged():
     pit = stretched(0.9)
-    pit[:, 1] = np.interp(pit[:, 1], [0, 0.45, 0.9, 1], [0, 0.3, 0.9, 1])  # right at 90 % and nowhere below
+    pit[:, 1] = np.interp(
+        pit[:, 1], [0, 0.45, 0.9, 1], [0, 0.3, 0.9, 1]
+    )  # right at 90 % and nowhere below
     found = sbc_of(pit)
     assert found["sbc"].summary().flagged == ("hpd",)
     assert COVERAGE.check(found).verdict == "look"
@@ -274,7 +308,9 @@ def test_coverage_does_not_pass_where_hpd_is_flagged():
 def pit_of(values):
     dims = {"dims": ("datum", "feature"), "coords": {"feature": np.arange(values.shape[1])}}
     rest = dict.fromkeys(("below", "at", "at_halves", "observed"), values)
-    return PIT(values=values, pareto_k=np.full((1, len(values)), -np.inf), kind="marginal", **rest, **dims)
+    return PIT(
+        values=values, pareto_k=np.full((1, len(values)), -np.inf), kind="marginal", **rest, **dims
+    )
 
 
 def test_few_rows_pass_nothing_but_may_convict():
@@ -303,7 +339,7 @@ def test_bounds_are_means_over_groups_of_particles():
     assert found.largest == pytest.approx((np.exp(log_w) / np.exp(log_w).sum(0)).max(0))
 
 
-# --- the page --------------------------------------------------------------------------------------------------------
+# --- the page -------------------------------------------------------------------------------------
 
 
 @pytest.fixture(params=["digits", "table", "counts"])
@@ -312,7 +348,9 @@ def run(request):
 
 
 def test_the_page_needs_nothing_else(run):
-    addresses = [attrs[key] for _, attrs in run.page.tags for key in ("src", "href") if attrs.get(key)]
+    addresses = [
+        attrs[key] for _, attrs in run.page.tags for key in ("src", "href") if attrs.get(key)
+    ]
     assert not [address for address in addresses if not re.match(r"#|data:", address)]
     assert [attrs for attrs in run.page.every("script")] == [{}]  # its own, at the end, for sorting
     assert "@import" not in run.page.source
@@ -353,11 +391,18 @@ def test_numbers_are_those_of_the_run(run):
     assert all(f" {number(value)} " in run.page.said for value in shown)
     with xr.open_datatree(run.folder / "report.nc") as tree:
         for name in ("log_evidence", "mc_se", "ess", "pareto_k", "elbo"):
-            assert np.array_equal(tree["importance"][name].values, getattr(evidence, name), equal_nan=True)
-        assert tree["verdicts"]["verdict"].values.tolist() == [check.verdict for check in run.report.checks]
+            assert np.array_equal(
+                tree["importance"][name].values, getattr(evidence, name), equal_nan=True
+            )
+        assert tree["verdicts"]["verdict"].values.tolist() == [
+            check.verdict for check in run.report.checks
+        ]
     values = {check.title: check.value for check in run.report.checks}
     assert values["Latents say something of x"] == run.metrics["kl"]
-    assert values["Every latent is used"] == 1 - run.metrics["active_units"] / run.metrics["latent_dim"]
+    assert (
+        values["Every latent is used"]
+        == 1 - run.metrics["active_units"] / run.metrics["latent_dim"]
+    )
     if run.metrics["share_bad_k"] is not None:
         assert values["log p(x) is an estimate"] == pytest.approx(1 - run.metrics["share_estimate"])
 
@@ -374,16 +419,20 @@ def test_markdown_has_the_same_verdicts_and_its_pictures(run):
 
 def test_the_tree_survives_its_file(digits, tmp_path):
     with xr.open_datatree(digits.folder / "report.nc") as tree, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*(Zarr V3|Zarr format 3) specification")  # text labels: zarr's own
+        warnings.filterwarnings(
+            "ignore", message=".*(Zarr V3|Zarr format 3) specification"
+        )  # text labels: zarr's own
         groups = set(tree.children)
         assert groups - {"verdicts"} >= set(findings.DIAGNOSES) - {"predictive", "concerns"}
         assert groups >= {"bounds", "prior_predictive", "posterior_predictive", "observed_data"}
         tree.load().to_zarr(tmp_path / "report.zarr", consolidated=False)
         with xr.open_datatree(tmp_path / "report.zarr", engine="zarr", consolidated=False) as again:
-            assert all(again[group].to_dataset().equals(tree[group].to_dataset()) for group in groups)
+            assert all(
+                again[group].to_dataset().equals(tree[group].to_dataset()) for group in groups
+            )
 
 
-# --- kinds of data ---------------------------------------------------------------------------------------------------
+# --- kinds of data --------------------------------------------------------------------------------
 
 
 def not_for(run):
@@ -422,7 +471,11 @@ def test_the_page_refers_to_no_file_that_it_does_not_link(run):
 def test_what_is_not_there_is_not_spoken_of(digits, table):
     assert "Blue is missing" not in digits.page.said
     names = table.page.every("img")
-    [latents] = [attrs["alt"] for attrs in names if attrs["alt"].startswith("ECDF") and " 2 latent" in attrs["alt"]][:1]
+    [latents] = [
+        attrs["alt"]
+        for attrs in names
+        if attrs["alt"].startswith("ECDF") and " 2 latent" in attrs["alt"]
+    ][:1]
     assert "hpd" not in latents
     assert "All 24 evaluated data" not in digits.page.said
 
@@ -478,7 +531,7 @@ def test_the_parameters_add_up(run):
     assert f"all {run.metrics['num_parameters']:,}" in run.page.said
 
 
-# --- what goes wrong -------------------------------------------------------------------------------------------------
+# --- what goes wrong ------------------------------------------------------------------------------
 
 
 def test_a_panel_that_fails_says_so_and_the_others_go_on(digits, tmp_path, monkeypatch):
@@ -486,7 +539,15 @@ def test_a_panel_that_fails_says_so_and_the_others_go_on(digits, tmp_path, monke
         raise RuntimeError(f"boom {HOSTILE}\nsecond line")
 
     monkeypatch.setattr(findings, "DIAGNOSES", {**findings.DIAGNOSES, "surgery": broken})
-    arguments = ["report", str(digits.folder), "--num-data", "10", "--output", str(tmp_path), "--quiet"]
+    arguments = [
+        "report",
+        str(digits.folder),
+        "--num-data",
+        "10",
+        "--output",
+        str(tmp_path),
+        "--quiet",
+    ]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     found = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
@@ -494,7 +555,10 @@ def test_a_panel_that_fails_says_so_and_the_others_go_on(digits, tmp_path, monke
     assert found.source.count("Failed:") == 1
     assert HOSTILE not in found.source
     *checks, counts, _, where, files = result.stdout.splitlines()
-    assert f"skipped  q(z) is the prior: Not checked: RuntimeError: boom {HOSTILE} second line." in checks
+    assert (
+        f"skipped  q(z) is the prior: Not checked: RuntimeError: boom {HOSTILE} second line."
+        in checks
+    )
     assert [line.split()[0] for line in checks].count("skipped") == int(counts.split()[-2])
     assert (where, files) == (f"files in {tmp_path}:", "  report.html, report.md, report.nc")
 
@@ -509,13 +573,16 @@ def test_only_a_finished_run_is_reported(digits, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "damage"), [("metrics.json", b'{"elbo": -1'), ("evidence.npz", b"PK"), ("evidence.npz", None)]
+    ("name", "damage"),
+    [("metrics.json", b'{"elbo": -1'), ("evidence.npz", b"PK"), ("evidence.npz", None)],
 )
 def test_a_damaged_run_names_the_file_and_the_remedy(digits, tmp_path, name, damage):
     for file in ("config.toml", "weights.pt", "metrics.json", "evidence.npz"):
         (tmp_path / file).write_bytes((digits.folder / file).read_bytes())
     (tmp_path / name).unlink() if damage is None else (tmp_path / name).write_bytes(damage)
-    with pytest.raises(ConfigError, match=rf"{name} cannot be read \(.*\): remove it, and ppl-vae fit .* again$"):
+    with pytest.raises(
+        ConfigError, match=rf"{name} cannot be read \(.*\): remove it, and ppl-vae fit .* again$"
+    ):
         write_report(tmp_path, progress=False)
 
 

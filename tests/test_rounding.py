@@ -1,4 +1,5 @@
-"""Rounding of x to a narrower type is said, once and by name, where it costs a visible share of a column's spread."""
+"""Rounding of x to a narrower type is said, once and by name, where it costs a visible share of a
+column's spread."""
 
 import logging
 
@@ -18,7 +19,9 @@ def column(centre, spread):
 
 
 def said(caplog):
-    return [record.getMessage() for record in caplog.records if "rounds column" in record.getMessage()]
+    return [
+        record.getMessage() for record in caplog.records if "rounds column" in record.getMessage()
+    ]
 
 
 @pytest.mark.parametrize("spread", [1e-3, 0.1, 1.0, 30.0, 1e3, 1e5])
@@ -36,7 +39,12 @@ def test_the_warning_names_column_cost_and_remedy(caplog):
     with caplog.at_level(logging.WARNING):
         pv.Dataset(frame)
     (message,) = said(caplog)
-    for part in ("'northing'", "2,000 different values become 3", "subtract its mean", "dtype=torch.float64"):
+    for part in (
+        "'northing'",
+        "2,000 different values become 3",
+        "subtract its mean",
+        "dtype=torch.float64",
+    ):
         assert part in message
     assert "\n" not in message
 
@@ -82,7 +90,7 @@ def test_a_float64_data_set_for_a_float32_model_is_said_before_training(caplog):
     assert "and 2 more columns" in said(caplog)[0]
 
 
-# --- and the result carries it ---------------------------------------------------------------------------------------
+# --- and the result carries it --------------------------------------------------------------------
 
 
 def evidence_of(data, *, double=False, **options):
@@ -99,16 +107,25 @@ def columns(num_rows=20):
 
 @pytest.mark.parametrize(
     "data",
-    [columns(), pv.Dataset(columns()), pv.Dataset(columns(), dtype=torch.float64), pv.Dataset(columns())[:7]],
+    [
+        columns(),
+        pv.Dataset(columns()),
+        pv.Dataset(columns(), dtype=torch.float64),
+        pv.Dataset(columns())[:7],
+    ],
     ids=["array", "float32 rows", "float64 rows of a float32 model", "a subset"],
 )
 def test_evidence_of_rounded_rows_says_so(data):
     x = columns()
     lost = np.sqrt(np.square(x.astype(np.float32) - x).mean(0)) / x.std(0)
     evidence = evidence_of(data)
-    np.testing.assert_allclose(evidence.checks["rounding_of_x"], np.full(len(data), lost[1]), rtol=1e-6)
+    np.testing.assert_allclose(
+        evidence.checks["rounding_of_x"], np.full(len(data), lost[1]), rtol=1e-6
+    )
     summary = evidence.summary()
-    assert f"off by {lost[1]:.0%} of the standard deviation of a column: subtract its mean" in str(summary)
+    assert f"off by {lost[1]:.0%} of the standard deviation of a column: subtract its mean" in str(
+        summary
+    )
     assert "\n" not in str(summary)
     assert f"x rounded by {lost[1]:.0%} of a column's sd" in repr(evidence)
 

@@ -1,4 +1,5 @@
-"""A row's numbers are its own: networks see one batch dim, and networks that mix rows are refused."""
+"""A row's numbers are its own: networks see one batch dim, and networks that mix rows are
+refused."""
 
 import pytest
 import torch
@@ -98,7 +99,9 @@ def moved(model, guide):
 
 @pytest.mark.parametrize("as_encoder", [False, True], ids=["decoder", "encoder"])
 @pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize(("num_particles", "num_rows"), [(1, 1), (1, 64), (7, 5), (64, 1), (64, 64)])
+@pytest.mark.parametrize(
+    ("num_particles", "num_rows"), [(1, 1), (1, 64), (7, 5), (64, 1), (64, 64)]
+)
 def test_a_row_has_the_log_weight_that_it_has_alone(name, as_encoder, num_particles, num_rows):
     model, guide = moved(*vae(NETWORKS[name](), as_encoder))
     x = data_for("Bernoulli", num_rows, event=guide.event_shape[0]).double()
@@ -135,7 +138,10 @@ def test_a_network_that_mixes_rows_is_refused(name, as_encoder):
 
 def test_a_network_that_cannot_read_one_row_is_refused():
     network = nn.BatchNorm1d(WIDTH, track_running_stats=False)
-    with pytest.raises(ValueError, match=r"^the encoder cannot read inputs of shape \(\*, 6\): Expected more than 1"):
+    with pytest.raises(
+        ValueError,
+        match=r"^the encoder cannot read inputs of shape \(\*, 6\): Expected more than 1",
+    ):
         vae(network, as_encoder=True)
 
 
@@ -155,7 +161,9 @@ def test_a_row_that_comes_out_as_many_is_named():
         log_weights(model, guide, torch.zeros(3, 4), seed=0)
 
 
-@pytest.mark.parametrize("network", [Noise(), nn.Sequential(nn.Dropout(0.5), nn.BatchNorm1d(WIDTH))])
+@pytest.mark.parametrize(
+    "network", [Noise(), nn.Sequential(nn.Dropout(0.5), nn.BatchNorm1d(WIDTH))]
+)
 def test_building_leaves_random_streams_modes_and_buffers_alone(network):
     buffers = [buffer.clone() for buffer in network.buffers()]
     network.train()
@@ -169,7 +177,9 @@ def test_building_leaves_random_streams_modes_and_buffers_alone(network):
     after_plain = torch.rand(2)
     torch.manual_seed(3)
     guide = Guide(posteriors.MeanFieldNormal(2), WIDTH, network)
-    assert torch.equal(torch.rand(2), after_plain), "beside the link's initial weights nothing is drawn"
+    assert torch.equal(torch.rand(2), after_plain), (
+        "beside the link's initial weights nothing is drawn"
+    )
     assert not torch.equal(after_plain, expected)
     assert [part.training for part in guide.encoder.modules()] == modes
     assert all(torch.equal(*pair) for pair in zip(network.buffers(), buffers, strict=True))

@@ -1,4 +1,5 @@
-"""A stream of one's own: the one that torch.manual_seed starts, without what that call does besides."""
+"""A stream of one's own: the one that torch.manual_seed starts, without what that call does
+besides."""
 
 import traceback
 
@@ -25,7 +26,8 @@ def test_the_callers_stream_is_left_alone_by_an_error():
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="with a CUDA device nothing is put off")
 def test_nothing_is_kept_for_devices_that_are_not_there(monkeypatch):
-    """`torch.manual_seed` formats and keeps the stack of each call, to seed devices should they ever be used."""
+    """`torch.manual_seed` formats and keeps the stack of each call, to seed devices should they
+    ever be used."""
 
     def fails():
         raise AssertionError("a stack trace was made")

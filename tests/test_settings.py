@@ -1,4 +1,5 @@
-"""Settings stand as they were given; a training's state is whole; nothing is matched by its position."""
+"""Settings stand as they were given; a training's state is whole; nothing is matched by its
+position."""
 
 import copy
 import re
@@ -31,19 +32,28 @@ def small_data(likelihood="Bernoulli"):
 def fitted(training, objective=None, data=None, seed=0, **kinds):
     torch.manual_seed(seed)
     model, guide = vae(**kinds)
-    result = pv.fit(model, guide, small_data() if data is None else data, objective=objective, training=training)
-    return {name: values for name, values in result.history.items() if name != "seconds"}, weights(model, guide)
+    result = pv.fit(
+        model, guide, small_data() if data is None else data, objective=objective, training=training
+    )
+    return {name: values for name, values in result.history.items() if name != "seconds"}, weights(
+        model, guide
+    )
 
 
 def weights(*programs):
-    return [value.detach().clone() for program in programs for value in program.state_dict().values()]
+    return [
+        value.detach().clone() for program in programs for value in program.state_dict().values()
+    ]
 
 
 def same(one, other):
-    return one[0] == other[0] and all(torch.equal(a, b) for a, b in zip(one[1], other[1], strict=True))
+    return one[0] == other[0] and all(
+        torch.equal(a, b) for a, b in zip(one[1], other[1], strict=True)
+    )
 
 
-# -- optimisers and their rates ---------------------------------------------------------------------------------------
+# -- optimisers and their rates
+# ---------------------------------------------------------------------------------------
 
 
 def two_groups(parameters):
@@ -61,15 +71,22 @@ def two_groups(parameters):
         ({"optimizer": two_groups}, [0.02, 0.1]),
         ({"optimizer": two_groups, "learning_rate": 0.04}, [0.04, 0.2]),
         ({"optimizer": two_groups, "learning_rate": schedules.Linear(0.01, 0.01)}, [0.01, 0.05]),
-        ({"optimizer": lambda ps: optim.Adam(ps, lr=torch.tensor(0.25)), "learning_rate": 0.125}, [0.125]),
+        (
+            {"optimizer": lambda ps: optim.Adam(ps, lr=torch.tensor(0.25)), "learning_rate": 0.125},
+            [0.125],
+        ),
     ],
 )
-def test_an_optimiser_steps_at_its_own_rates_unless_told_and_groups_keep_their_ratios(settings, rates):
+def test_an_optimiser_steps_at_its_own_rates_unless_told_and_groups_keep_their_ratios(
+    settings, rates
+):
     seen = []
 
     def watched(parameters):
         optimizer = settings.get("optimizer", optim.Adam)(parameters)
-        optimizer.register_step_pre_hook(lambda o, *_: seen.append([float(group["lr"]) for group in o.param_groups]))
+        optimizer.register_step_pre_hook(
+            lambda o, *_: seen.append([float(group["lr"]) for group in o.param_groups])
+        )
         return optimizer
 
     history, _ = fitted(quiet(**settings | {"optimizer": watched}))
@@ -85,7 +102,9 @@ def test_sgd_moves_by_its_rate_times_the_gradient():
         torch.manual_seed(0)
         model, guide = vae()
         before = weights(model, guide)
-        training = quiet(num_epochs=1, batch_size=64, optimizer=lambda ps, rate=rate: optim.SGD(ps, lr=rate))
+        training = quiet(
+            num_epochs=1, batch_size=64, optimizer=lambda ps, rate=rate: optim.SGD(ps, lr=rate)
+        )
         pv.fit(model, guide, x, training=training)
         found.append([(a - b) / rate for a, b in zip(weights(model, guide), before, strict=True)])
     for one, other in zip(*found, strict=True):
@@ -100,7 +119,9 @@ SCHEDULERS = {
     "CosineAnnealingWarmRestarts": lambda o: lr_scheduler.CosineAnnealingWarmRestarts(o, 2),
     "MultiStepLR": lambda o: lr_scheduler.MultiStepLR(o, [1, 3]),
     "OneCycleLR": lambda o: lr_scheduler.OneCycleLR(o, 0.1, total_steps=12),
-    "CyclicLR": lambda o: lr_scheduler.CyclicLR(o, 1e-3, 1e-2, step_size_up=2, cycle_momentum=False),
+    "CyclicLR": lambda o: lr_scheduler.CyclicLR(
+        o, 1e-3, 1e-2, step_size_up=2, cycle_momentum=False
+    ),
     "SequentialLR": lambda o: lr_scheduler.SequentialLR(
         o, [lr_scheduler.LinearLR(o, 0.1, total_iters=2), lr_scheduler.ExponentialLR(o, 0.5)], [2]
     ),
@@ -110,7 +131,10 @@ SCHEDULERS = {
 
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_a_scheduler_gives_the_rates_of_a_plain_loop_and_resumes_exactly(name, tmp_path):
-    training = {"scheduler": SCHEDULERS[name], "optimizer": lambda ps: optim.SGD(ps, lr=0.01, momentum=0.9)}
+    training = {
+        "scheduler": SCHEDULERS[name],
+        "optimizer": lambda ps: optim.SGD(ps, lr=0.01, momentum=0.9),
+    }
     whole = fitted(quiet(**training))
     fitted(quiet(**training, num_epochs=2, checkpoint=tmp_path / "run.pt"))
     resumed = fitted(quiet(**training, checkpoint=tmp_path / "run.pt"), seed=9)
@@ -134,17 +158,22 @@ def test_a_scheduler_gives_the_rates_of_a_plain_loop_and_resumes_exactly(name, t
 
 @pytest.mark.parametrize(("mode", "falls"), [("min", True), ("max", False)])
 def test_a_plateau_counts_epochs_at_full_weight_and_a_bound_as_what_is_to_grow(mode, falls):
-    """The training bound where nothing is held out. It does not move: a loss has to fall by 1 %, or a bound to grow."""
+    """The training bound where nothing is held out. It does not move: a loss has to fall by 1 %, or
+    a bound to grow."""
 
     def scheduler(optimizer):
         threshold = {"threshold": 0.01 if falls else -1e6, "threshold_mode": "abs"}
-        return lr_scheduler.ReduceLROnPlateau(optimizer, mode=mode, factor=0.5, patience=0, eps=0.0, **threshold)
+        return lr_scheduler.ReduceLROnPlateau(
+            optimizer, mode=mode, factor=0.5, patience=0, eps=0.0, **threshold
+        )
 
     training = quiet(num_epochs=6, kl_warmup_epochs=3, scheduler=scheduler, learning_rate=1e-20)
     history, _ = fitted(training, data=data_for("Bernoulli"))
     assert "valid" not in history
     halved = [0, 0, 0, 0, 1, 2] if falls else [0] * 6
-    assert history["learning_rate"] == pytest.approx([1e-20 * 0.5**times for times in halved], rel=1e-6, abs=0)
+    assert history["learning_rate"] == pytest.approx(
+        [1e-20 * 0.5**times for times in halved], rel=1e-6, abs=0
+    )
 
 
 @pytest.mark.parametrize(("mode", "is_said"), [("max", True), ("min", False)])
@@ -158,10 +187,26 @@ def test_a_relative_threshold_of_a_negative_metric_is_warned_of_once(mode, is_sa
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        ({"optimizer": lambda ps: 3}, TypeError, "Training(optimizer) gave 3; it must give a torch.optim.Optimizer"),
-        ({"scheduler": lambda o: 3}, TypeError, "Training(scheduler) gave 3; it must give one of torch.optim.lr_sch"),
-        ({"scheduler": lambda o: lr_scheduler.StepLR(optim.SGD([torch.zeros(1)]), 1)}, ValueError, "another optimizer"),
-        ({"scheduler": 3}, ValueError, "Training(scheduler) is 3; it must be a function of the optimiser"),
+        (
+            {"optimizer": lambda ps: 3},
+            TypeError,
+            "Training(optimizer) gave 3; it must give a torch.optim.Optimizer",
+        ),
+        (
+            {"scheduler": lambda o: 3},
+            TypeError,
+            "Training(scheduler) gave 3; it must give one of torch.optim.lr_sch",
+        ),
+        (
+            {"scheduler": lambda o: lr_scheduler.StepLR(optim.SGD([torch.zeros(1)]), 1)},
+            ValueError,
+            "another optimizer",
+        ),
+        (
+            {"scheduler": 3},
+            ValueError,
+            "Training(scheduler) is 3; it must be a function of the optimiser",
+        ),
         (
             {"scheduler": SCHEDULERS["StepLR"], "learning_rate": schedules.Cosine(0.1)},
             ValueError,
@@ -175,14 +220,23 @@ def test_what_is_no_optimiser_or_scheduler_is_refused(settings, error, message):
 
 
 def test_lbfgs_reaches_the_optimum_of_a_linear_gaussian_model():
-    """All rows at once, the same draws at each evaluation of a step: probabilistic PCA's log p(x)."""
+    """All rows at once, the same draws at each evaluation of a step: probabilistic PCA's log
+    p(x)."""
     bed = beds.linear_gaussian(300, noise=0.6)
     torch.manual_seed(0)
     guide = pv.Guide(posteriors.FullRankNormal(2), 5, nn.Identity()).double()
-    model = pv.Model(priors.StandardNormal(2), likelihoods.Gaussian(5), nn.Identity(), start=bed.x).double()
-    training = quiet(num_epochs=12, batch_size=300, optimizer=lambda ps: optim.LBFGS(ps, line_search_fn="strong_wolfe"))
+    model = pv.Model(
+        priors.StandardNormal(2), likelihoods.Gaussian(5), nn.Identity(), start=bed.x
+    ).double()
+    training = quiet(
+        num_epochs=12,
+        batch_size=300,
+        optimizer=lambda ps: optim.LBFGS(ps, line_search_fn="strong_wolfe"),
+    )
     objective = objectives.MeanFieldELBO(10)
-    result = pv.fit(model, guide, pv.Dataset(bed.x, dtype=torch.float64), objective=objective, training=training)
+    result = pv.fit(
+        model, guide, pv.Dataset(bed.x, dtype=torch.float64), objective=objective, training=training
+    )
     history = result.history["train"]
     centred = bed.x - bed.x.mean(0)
     spectrum = torch.linalg.eigvalsh(centred.mT @ centred / len(bed.x)).flip(0)
@@ -211,18 +265,27 @@ def test_every_optimiser_resumes_exactly(optimizer, tmp_path):
     assert same(whole, fitted(quiet(optimizer=optimizer, checkpoint=tmp_path / "run.pt"), seed=9))
 
 
-# -- checkpoints ------------------------------------------------------------------------------------------------------
+# -- checkpoints
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("first", "then", "said"),
     [
         ({"optimizer": optim.SGD}, {"optimizer": optim.Adam}, "was made with optimizer=SGD("),
-        ({"optimizer": optim.SGD}, {"optimizer": lambda ps: optim.SGD(ps, momentum=0.9)}, "momentum=0, "),
+        (
+            {"optimizer": optim.SGD},
+            {"optimizer": lambda ps: optim.SGD(ps, momentum=0.9)},
+            "momentum=0, ",
+        ),
         ({"optimizer": optim.SGD}, {"optimizer": lambda ps: optim.SGD(ps, lr=0.5)}, "lr=0.001, "),
         ({"optimizer": optim.SGD}, {"optimizer": two_groups}, "not SGD(1 parameters: "),
         ({}, {"scheduler": SCHEDULERS["StepLR"]}, "was made with scheduler=None, not StepLR("),
-        ({"scheduler": SCHEDULERS["StepLR"]}, {"scheduler": SCHEDULERS["LambdaLR"]}, "was made with scheduler=StepLR("),
+        (
+            {"scheduler": SCHEDULERS["StepLR"]},
+            {"scheduler": SCHEDULERS["LambdaLR"]},
+            "was made with scheduler=StepLR(",
+        ),
         (
             {"scheduler": SCHEDULERS["LambdaLR"]},
             {"scheduler": lambda o: lr_scheduler.LambdaLR(o, lambda epoch: 0.9**epoch)},
@@ -242,7 +305,10 @@ def test_a_checkpoint_of_another_format_is_refused(tmp_path):
     state = torch.load(path, weights_only=True)
     for change in ({"format": 99}, {"format": 1}):
         torch.save(state | change, path)
-        with pytest.raises(ValueError, match=rf"has format {change['format']} and this version .*: delete it to start"):
+        with pytest.raises(
+            ValueError,
+            match=rf"has format {change['format']} and this version .*: delete it to start",
+        ):
             fitted(quiet(checkpoint=path))
     torch.save({name: value for name, value in state.items() if name != "format"}, path)
     with pytest.raises(ValueError, match="has format 1 and this version of ppl_vae reads format"):
@@ -280,12 +346,20 @@ def test_resuming_and_fitting_again_are_exact_for_every_objective(name, tmp_path
     whole = fitted(quiet(**training), objective, data)
     assert same(fitted(quiet(**training), objective, data), whole), "the same object again"
     fitted(quiet(**training | {"num_epochs": 1}, checkpoint=tmp_path / "run.pt"), make(), data)
-    assert same(fitted(quiet(**training, checkpoint=tmp_path / "run.pt"), make(), data, seed=9), whole)
+    assert same(
+        fitted(quiet(**training, checkpoint=tmp_path / "run.pt"), make(), data, seed=9), whole
+    )
 
 
-# -- what is left when numbers stop being finite, and modes -----------------------------------------------------------
+# -- what is left when numbers stop being finite, and modes
+# -----------------------------------------------------------
 
-OPTIMISERS = {"Adam": optim.Adam, "SGD": optim.SGD, "Adagrad": optim.Adagrad, "RMSprop": optim.RMSprop}
+OPTIMISERS = {
+    "Adam": optim.Adam,
+    "SGD": optim.SGD,
+    "Adagrad": optim.Adagrad,
+    "RMSprop": optim.RMSprop,
+}
 
 
 @pytest.mark.parametrize("rate", [10.0, 1e4, 1e30])
@@ -312,7 +386,8 @@ def test_what_is_put_back_is_finite_and_gives_a_finite_bound(optimizer, rate):
 
 
 def test_modules_rest_when_looked_at_and_work_when_trained():
-    """sample, decode and encode do not depend on the mode, and leave it; what is trained through does."""
+    """sample, decode and encode do not depend on the mode, and leave it; what is trained through
+    does."""
     torch.manual_seed(0)
 
     def network(size):
@@ -336,7 +411,9 @@ def test_modules_rest_when_looked_at_and_work_when_trained():
             with pv.seeded(0):
                 found.append(look())
             assert all(part.training == training for part in model.modules())
-            assert all(torch.equal(a, b) for a, b in zip(before, weights(model), strict=True)), "batch norm's averages"
+            assert all(torch.equal(a, b) for a, b in zip(before, weights(model), strict=True)), (
+                "batch norm's averages"
+            )
         assert torch.equal(*found)
     model.train()
     with pv.seeded(0):
@@ -350,7 +427,9 @@ def test_a_last_row_alone_joins_the_batch_before_where_batches_are_normalised():
     sizes = []
 
     def network(size, normalised):
-        layers = nn.Sequential(nn.Linear(size, 8), nn.BatchNorm1d(8) if normalised else nn.Identity())
+        layers = nn.Sequential(
+            nn.Linear(size, 8), nn.BatchNorm1d(8) if normalised else nn.Identity()
+        )
         layers[1].register_forward_pre_hook(
             lambda module, args: sizes.append(len(args[0])) if module.training else None
         )
@@ -368,12 +447,14 @@ def test_a_last_row_alone_joins_the_batch_before_where_batches_are_normalised():
         pv.fit(model, guide, data, training=quiet(num_epochs=1, batch_size=16, num_parts=num_parts))
         assert sizes == expected
     with pytest.raises(
-        ValueError, match="batch normalisation needs 2 rows in each part of a batch, not batch_size=3 in 2"
+        ValueError,
+        match="batch normalisation needs 2 rows in each part of a batch, not batch_size=3 in 2",
     ):
         pv.fit(model, guide, data, training=quiet(batch_size=3, num_parts=2))
 
 
-# -- diagnostics that cannot be had -----------------------------------------------------------------------------------
+# -- diagnostics that cannot be had
+# -----------------------------------------------------------------------------------
 
 
 class NoRoomForParticles(nn.Module):
@@ -381,7 +462,9 @@ class NoRoomForParticles(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.loading = nn.Parameter(torch.randn(2, EVENT, generator=torch.Generator().manual_seed(0)))
+        self.loading = nn.Parameter(
+            torch.randn(2, EVENT, generator=torch.Generator().manual_seed(0))
+        )
         self.encoder = nn.Linear(EVENT, 2)
 
     def model(self, x):
@@ -399,13 +482,16 @@ class NoRoomForParticles(nn.Module):
 def test_a_diagnostic_never_ends_a_training():
     program = NoRoomForParticles()
     programs = program.model, program.guide
-    result = pv.fit(*programs, data_for("Bernoulli"), objective=Trace_ELBO(), training=quiet(learning_rate=1e-2))
+    result = pv.fit(
+        *programs, data_for("Bernoulli"), objective=Trace_ELBO(), training=quiet(learning_rate=1e-2)
+    )
     assert np.isnan(result.history["rate"]).all()
     assert result.history["train"][-1] > result.history["train"][0]
 
 
 def test_the_history_of_pyros_wake_sleep_is_the_models_bound():
-    """log p(x) where the guide is exact: z ~ N(0, 1), x ~ N(z, 1). The guide's loss is minus no bound."""
+    """log p(x) where the guide is exact: z ~ N(0, 1), x ~ N(z, 1). The guide's loss is minus no
+    bound."""
     x = torch.randn(64, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
     def model(x):
@@ -418,7 +504,9 @@ def test_the_history_of_pyros_wake_sleep_is_the_models_bound():
         with pyro.plate("data", len(x), dim=-1):
             pyro.sample("z", dist.Normal(slope * x, x.new_tensor(0.5).sqrt()).to_event(1))
 
-    objective = ReweightedWakeSleep(num_particles=2, insomnia=1.0, model_has_params=False, vectorize_particles=False)
+    objective = ReweightedWakeSleep(
+        num_particles=2, insomnia=1.0, model_has_params=False, vectorize_particles=False
+    )
     training = quiet(num_epochs=1, batch_size=13, learning_rate=1e-30, optimizer=optim.SGD)
     data = pv.Dataset(x, dtype=torch.float64).split(valid=14, test=0)
     history = pv.fit(model, guide, data, objective=objective, training=training).history
@@ -432,7 +520,8 @@ def test_the_history_of_pyros_wake_sleep_is_the_models_bound():
         assert history[name] == pytest.approx([exact], abs=1e-9)
 
 
-# -- threads ----------------------------------------------------------------------------------------------------------
+# -- threads
+# --------------------------------------------------------------------------------------------------
 
 
 def test_threads_give_what_one_after_the_other_gives():

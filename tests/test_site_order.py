@@ -1,4 +1,5 @@
-"""The KL of one site among several, whatever the orders in which model and guide draw them: against joint Gaussians."""
+"""The KL of one site among several, whatever the orders in which model and guide draw them: against
+joint Gaussians."""
 
 from contextlib import nullcontext
 from itertools import permutations
@@ -23,7 +24,8 @@ ORDERS += [((0, 1, 2), order) for order in permutations(range(3)) if order != (0
 
 
 class Joint:
-    """z ~ N(mean, factor factor^T) in sites z0, z1, ..., each given the ones before it in `order`."""
+    """z ~ N(mean, factor factor^T) in sites z0, z1, ..., each given the ones before it in
+    `order`."""
 
     def __init__(self, mean, factor, order):
         self.mean, self.covariance, self.order = mean, factor @ factor.mT, order
@@ -34,8 +36,13 @@ class Joint:
             known = list(drawn)
             loc, variance = self.mean[..., site], self.covariance[site, site]
             if known:
-                regression = torch.linalg.solve(self.covariance[known][:, known], self.covariance[known, site])
-                loc = loc + (torch.stack(list(drawn.values()), -1) - self.mean[..., known]) @ regression
+                regression = torch.linalg.solve(
+                    self.covariance[known][:, known], self.covariance[known, site]
+                )
+                loc = (
+                    loc
+                    + (torch.stack(list(drawn.values()), -1) - self.mean[..., known]) @ regression
+                )
                 variance = variance - self.covariance[site, known] @ regression
             drawn[site] = pyro.sample(f"z{site}", dist.Normal(loc, variance.sqrt()))
         return torch.stack([drawn[site] for site in sorted(drawn)], -1)
@@ -45,7 +52,8 @@ class Joint:
 
 
 class Problem:
-    """Every edge that the orders allow, x ~ N(w z, noise^2); q is any Gaussian, or the posterior."""
+    """Every edge that the orders allow, x ~ N(w z, noise^2); q is any Gaussian, or the
+    posterior."""
 
     def __init__(self, model_order, guide_order, exact=False, mask=None):
         size, generator = len(model_order), torch.Generator().manual_seed(3)
@@ -57,9 +65,14 @@ class Problem:
         self.prior = Joint(mean, 0.5 * lower.tril() + torch.eye(size), model_order)
         self.mean, self.factor = 0.5 * q_mean, 0.3 * q_lower.tril() + 0.6 * torch.eye(size)
         if exact:
-            precision = self.prior.covariance.inverse() + self.weights.outer(self.weights) / NOISE**2
+            precision = (
+                self.prior.covariance.inverse() + self.weights.outer(self.weights) / NOISE**2
+            )
             shift = self.prior.covariance.inverse() @ mean + X[:, None] * self.weights / NOISE**2
-            self.mean, self.factor = shift @ precision.inverse(), torch.linalg.cholesky(precision.inverse())
+            self.mean, self.factor = (
+                shift @ precision.inverse(),
+                torch.linalg.cholesky(precision.inverse()),
+            )
         self.parameters = [self.mean.requires_grad_(), self.factor.requires_grad_()]
         self.guide_order = guide_order
 
@@ -87,7 +100,9 @@ class Problem:
         return Joint(self.mean, self.factor, self.guide_order)
 
     def kl(self):
-        kl = torch.distributions.kl_divergence(self.posterior.distribution(), self.prior.distribution())
+        kl = torch.distributions.kl_divergence(
+            self.posterior.distribution(), self.prior.distribution()
+        )
         return kl if self.mask is None else kl * self.mask
 
     def elbo(self, beta=1.0):
@@ -118,7 +133,8 @@ def assert_estimates(problem, objective, exact, repeats=20):
 @pytest.mark.statistical
 @pytest.mark.parametrize(("model_order", "guide_order"), ORDERS)
 def test_the_elbo_is_the_elbo_in_any_order(model_order, guide_order):
-    """In expectation, with its gradient; where the closed form was taken is where no later draw can depend on it."""
+    """In expectation, with its gradient; where the closed form was taken is where no later draw can
+    depend on it."""
     problem, objective = Problem(model_order, guide_order), objectives.MeanFieldELBO(400)
     assert_estimates(problem, objective, problem.elbo())
     assert_estimates(problem, objectives.BetaELBO(2.5, 400), problem.elbo(2.5))
@@ -136,15 +152,20 @@ def test_an_exact_guide_has_log_evidence_on_average(model_order, guide_order):
     with torch.no_grad():
         with pv.seeded(0):
             terms = objectives.MeanFieldELBO(count).terms(problem.model, problem.guide, X)
-        values = terms.log_likelihood - sum(kl for _, kl, _ in objectives.mean_field.kl_per_site(terms))
+        values = terms.log_likelihood - sum(
+            kl for _, kl, _ in objectives.mean_field.kl_per_site(terms)
+        )
         error = (values.mean(0) - problem.log_evidence()).abs()
         assert (error <= 4.5 * values.std(0) / count**0.5 + 1e-9).all()
 
 
 @pytest.mark.statistical
-@pytest.mark.parametrize(("model_order", "guide_order"), [((1, 0), (0, 1)), ((0, 1), (0, 1)), ((2, 0, 1), (0, 1, 2))])
+@pytest.mark.parametrize(
+    ("model_order", "guide_order"), [((1, 0), (0, 1)), ((0, 1), (0, 1)), ((2, 0, 1), (0, 1, 2))]
+)
 def test_the_other_users_of_the_kl(model_order, guide_order):
-    """Free bits below any KL, InfoVAE without its distance, the rate and the KL by dimension: 20,000 draws."""
+    """Free bits below any KL, InfoVAE without its distance, the rate and the KL by dimension:
+    20,000 draws."""
     problem = Problem(model_order, guide_order)
     assert_estimates(problem, objectives.InfoVAE(0.0, 1.0, 100), problem.elbo())
     settings = {"num_particles": 20_000, "progress": False}
@@ -173,7 +194,8 @@ def test_masked_rows_have_no_kl(guide_order):
 
 
 def test_a_row_that_model_and_guide_mask_apart_is_estimated():
-    """The prior of the second row is masked, its guide is not: E log q(z) is what remains, not a KL."""
+    """The prior of the second row is masked, its guide is not: E log q(z) is what remains, not a
+    KL."""
     problem = Problem((0, 1), (0, 1))
     mask = torch.tensor([True, False])
     with pv.seeded(0), torch.no_grad():
@@ -195,7 +217,10 @@ def test_auxiliary_sites_have_no_kl_per_dimension():
             a = pyro.sample("a", dist.Normal(x, 1.0), infer={"is_auxiliary": True})
             pyro.sample("z", dist.Normal(a, 1.0))
 
-    with pytest.raises(ValueError, match="auxiliary site 'a' of the guide has no prior: there is no KL per dimension"):
+    with pytest.raises(
+        ValueError,
+        match="auxiliary site 'a' of the guide has no prior: there is no KL per dimension",
+    ):
         objectives.BetaELBO(free_bits=0.1).bound(model, guide, X)
 
 
@@ -221,15 +246,26 @@ class Chain(torch.nn.Module):
 @pytest.mark.statistical
 @pytest.mark.parametrize("order", [("z1", "z2"), ("z2", "z1")])
 @pytest.mark.parametrize("kl_weight", [0.4, 1.0])
-@pytest.mark.parametrize("make", [objectives.TraceELBO, objectives.IWAE, objectives.Renyi], ids=lambda m: m.__name__)
+@pytest.mark.parametrize(
+    "make", [objectives.TraceELBO, objectives.IWAE, objectives.Renyi], ids=lambda m: m.__name__
+)
 def test_the_priors_own_gradient_where_another_prior_depends_on_the_site(make, kl_weight, order):
-    """DReG with prior=True against the plain estimator: 4.5 standard errors of the difference, 20 x 4,000 rows."""
+    """DReG with prior=True against the plain estimator: 4.5 standard errors of the difference, 20 x
+    4,000 rows."""
     chain, x = Chain(), torch.full((4_000,), 0.8, dtype=torch.float64)
     found = []
-    for gradient in (objectives.DoublyReparameterized(prior=True), objectives.DoublyReparameterized()):
+    for gradient in (
+        objectives.DoublyReparameterized(prior=True),
+        objectives.DoublyReparameterized(),
+    ):
         objective = make(num_particles=3, gradient=gradient).annealed(kl_weight)
         with seeded(0):
-            losses = [objective.differentiable_loss(chain.model, lambda x: chain.guide(x, order), x) for _ in range(20)]
-        found.append(torch.stack([torch.autograd.grad(loss, chain.loc)[0] / len(x) for loss in losses]))
+            losses = [
+                objective.differentiable_loss(chain.model, lambda x: chain.guide(x, order), x)
+                for _ in range(20)
+            ]
+        found.append(
+            torch.stack([torch.autograd.grad(loss, chain.loc)[0] / len(x) for loss in losses])
+        )
     difference = found[0] - found[1]
     assert difference.mean().abs() <= 4.5 * difference.std() / 20**0.5

@@ -39,7 +39,9 @@ def mapped(folder, x, mode="r"):
 
 
 def zarr_array(folder, x):
-    array = zarr.create_array(folder / "x.zarr", shape=x.shape, chunks=(100, *x.shape[1:]), dtype=x.dtype)
+    array = zarr.create_array(
+        folder / "x.zarr", shape=x.shape, chunks=(100, *x.shape[1:]), dtype=x.dtype
+    )
     array[:] = x
     return zarr.open_array(folder / "x.zarr", mode="r")
 
@@ -50,7 +52,9 @@ SOURCES = {"memory map": mapped, "zarr": zarr_array}
 @pytest.mark.parametrize("largest_page", [1, 64, 2**21])
 @pytest.mark.parametrize("index", INDICES)
 @pytest.mark.parametrize("source", SOURCES)
-def test_an_index_reads_the_rows_it_would_in_memory(source, index, largest_page, tmp_path, monkeypatch):
+def test_an_index_reads_the_rows_it_would_in_memory(
+    source, index, largest_page, tmp_path, monkeypatch
+):
     """In however many pieces a memory map is read."""
     monkeypatch.setattr("ppl_vae.data.streaming.LARGEST_PAGE", largest_page)
     x, rows = Dataset(SOURCES[source](tmp_path, values())).x, np.arange(NUM)[INDICES[index]]
@@ -79,7 +83,9 @@ def test_missing_values_stay_missing(tmp_path):
 
 
 def test_splits_are_rows_of_the_file(tmp_path):
-    found, expected = (Dataset(source).split(seed=3) for source in (mapped(tmp_path, values()), values()))
+    found, expected = (
+        Dataset(source).split(seed=3) for source in (mapped(tmp_path, values()), values())
+    )
     for part in ("train", "valid", "test"):
         assert isinstance(getattr(found, part).x, Rows)
         assert torch.equal(getattr(found, part).x[:], getattr(expected, part).x)
@@ -96,7 +102,9 @@ def test_training_is_as_in_memory(source, num_parts, tmp_path):
         training = pv.Training(num_epochs=2, batch_size=100, num_parts=num_parts, progress=False)
         result = pv.fit(model, guide, Dataset(x).split(), training=training)
         histories.append([list(result.history[name]) for name in ("train", "valid")])
-        weights.append(torch.nn.utils.parameters_to_vector([*model.parameters(), *guide.parameters()]))
+        weights.append(
+            torch.nn.utils.parameters_to_vector([*model.parameters(), *guide.parameters()])
+        )
     assert histories[0] == histories[1]
     assert torch.equal(*weights)
 
@@ -106,14 +114,16 @@ def test_evidence_is_as_in_memory(source, tmp_path):
     model, guide = vae(likelihood="Gaussian")
     sizes = {"num_particles": 40, "seed": 1, "chunk_size": 40 * 100, **QUIET}
     found, expected = (
-        pv.log_evidence(model, guide, Dataset(x), **sizes) for x in (SOURCES[source](tmp_path, values()), values())
+        pv.log_evidence(model, guide, Dataset(x), **sizes)
+        for x in (SOURCES[source](tmp_path, values()), values())
     )
     np.testing.assert_array_equal(found.log_evidence, expected.log_evidence)
     np.testing.assert_array_equal(found.pareto_k, expected.pareto_k)
 
 
 def test_bits_belong_to_seed_and_row(tmp_path):
-    """The same in every batch, split and order; with another seed others; as often one as the grey value says."""
+    """The same in every batch, split and order; with another seed others; as often one as the grey
+    value says."""
     grey = np.tile(np.float32([0.0, 0.3, 1.0]), (4000, 1))
     data = Dataset(mapped(tmp_path, grey), binarize="dynamic", seed=1)
     bits = data.x[:]
@@ -128,7 +138,10 @@ def test_bits_belong_to_seed_and_row(tmp_path):
 
 
 def test_each_epoch_draws_fresh_bits(tmp_path):
-    data, generator = Dataset(mapped(tmp_path, values()), binarize="dynamic"), torch.Generator().manual_seed(0)
+    data, generator = (
+        Dataset(mapped(tmp_path, values()), binarize="dynamic"),
+        torch.Generator().manual_seed(0),
+    )
     first, second = (data.draw(generator)[:] for _ in range(2))
     assert not torch.equal(first, second)
     assert torch.equal(data.draw(torch.Generator().manual_seed(0))[:], first)
@@ -137,12 +150,15 @@ def test_each_epoch_draws_fresh_bits(tmp_path):
 def test_threshold_is_as_in_memory(tmp_path):
     x = values("uint8")
     found, expected = (
-        Dataset(source, scale=255, binarize="threshold") for source in (mapped(tmp_path, x), np.float32(x))
+        Dataset(source, scale=255, binarize="threshold")
+        for source in (mapped(tmp_path, x), np.float32(x))
     )
     assert torch.equal(found.x[:], expected.x)
 
 
-@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="what a mapping holds is read from Linux's /proc")
+@pytest.mark.skipif(
+    not Path("/proc/self/smaps").exists(), reason="what a mapping holds is read from Linux's /proc"
+)
 def test_pages_that_were_read_are_given_back(tmp_path):
     source = mapped(tmp_path, np.zeros((2000, 2048), dtype=np.float32))
     x = Dataset(source).x
@@ -195,8 +211,11 @@ def test_a_damaged_row_is_named_when_it_is_read(tmp_path):
 
 @pytest.mark.parametrize("zarr_format", [2, 3])
 def test_a_zarr_array_that_is_gone_is_refused(zarr_format, tmp_path):
-    """zarr itself would read zeros; a chunk alone may be missing, for one of zeros is not written."""
-    array = zarr.create_array(tmp_path / "x.zarr", data=values(), chunks=(100, EVENT), zarr_format=zarr_format)
+    """zarr itself would read zeros; a chunk alone may be missing, for one of zeros is not
+    written."""
+    array = zarr.create_array(
+        tmp_path / "x.zarr", data=values(), chunks=(100, EVENT), zarr_format=zarr_format
+    )
     array[100:200] = 0.0
     data = Dataset(zarr.open_array(tmp_path / "x.zarr", mode="r"))
     assert torch.equal(data.x[95:105], torch.from_numpy(array[95:105]))
@@ -214,7 +233,9 @@ def test_a_damaged_chunk_names_file_and_row(tmp_path):
     x = Dataset(zarr_array(tmp_path, values())).x
     (tmp_path / "x.zarr" / "c" / "1" / "0").write_bytes(b"no chunk")
     assert len(x[:100]) == 100
-    with pytest.raises(OSError, match=r"x\.zarr: row 103 cannot be read, nor the rest of its chunk \(.*Zstd"):
+    with pytest.raises(
+        OSError, match=r"x\.zarr: row 103 cannot be read, nor the rest of its chunk \(.*Zstd"
+    ):
         x[[3, 402, 181, 103]]
 
 

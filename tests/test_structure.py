@@ -1,4 +1,5 @@
-"""The package's shape, read from its source: arrows that point one way, sizes, words, and what an import costs."""
+"""The package's shape, read from its source: arrows that point one way, sizes, words, and what an
+import costs."""
 
 import ast
 import importlib
@@ -19,7 +20,9 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "ppl_vae"
 FACE = "__init__"  # the lazy top-level names: for users, so only the command line may read them
-LISTED = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "design.md").read_text(encoding="utf-8"), re.MULTILINE)
+LISTED = re.findall(
+    r"^\| `(\w+)` \|", (ROOT / "docs" / "design.md").read_text(encoding="utf-8"), re.MULTILINE
+)
 ROOMS = [*LISTED[: LISTED.index("cli")], FACE, "cli", "__main__"]
 MOST_FILES = 12  # in a folder
 BUDGETS = {
@@ -32,7 +35,20 @@ BUDGETS = {
     "duplicated lines, per cent": 5,
 }
 DUPLICATE = 6  # lines in a row that must agree to count as copied
-TEXT = {".py", ".pyi", ".md", ".toml", ".txt", ".yaml", ".yml", ".ipynb", ".json", ".cfg", ".csv", ""}
+TEXT = {
+    ".py",
+    ".pyi",
+    ".md",
+    ".toml",
+    ".txt",
+    ".yaml",
+    ".yml",
+    ".ipynb",
+    ".json",
+    ".cfg",
+    ".csv",
+    "",
+}
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -72,11 +88,12 @@ MODULES = {module.name: module for module in map(Module, sorted(PACKAGE.rglob("*
 FILES = [module for module in MODULES.values() if not module.is_init]
 
 
-# --- reading imports -------------------------------------------------------------------------------------------------
+# --- reading imports ------------------------------------------------------------------------------
 
 
 def resolve(parts: list[str]) -> str:
-    """The file behind a dotted name below the package: the module itself, or else the package that holds the name."""
+    """The file behind a dotted name below the package: the module itself, or else the package that
+    holds the name."""
     while parts:
         for name in (".".join(parts), ".".join([*parts, "__init__"])):
             if name in MODULES:
@@ -114,7 +131,9 @@ def find_cycle(graph: dict[str, set[str]]) -> list[str]:
         if node in done:
             return []
         done.add(node)
-        return next(filter(None, (visit(child, [*path, node]) for child in sorted(graph[node]))), [])
+        return next(
+            filter(None, (visit(child, [*path, node]) for child in sorted(graph[node]))), []
+        )
 
     return next(filter(None, (visit(node, []) for node in graph)), [])
 
@@ -128,12 +147,22 @@ def test_every_file_stands_in_a_room():
 def test_imports_point_to_rooms_above(module):
     if module.name == FACE:
         return  # the face names every room
-    below = {name for name in imports(module) if ROOMS.index(MODULES[name].room) > ROOMS.index(module.room)}
-    assert not below, f"{module.name} ({module.room}) imports from rooms below its own: {sorted(below)}"
+    below = {
+        name
+        for name in imports(module)
+        if ROOMS.index(MODULES[name].room) > ROOMS.index(module.room)
+    }
+    assert not below, (
+        f"{module.name} ({module.room}) imports from rooms below its own: {sorted(below)}"
+    )
 
 
 def test_every_room_is_there():
-    missing = [room for room in LISTED if not ((PACKAGE / room).is_dir() or (PACKAGE / f"{room}.py").exists())]
+    missing = [
+        room
+        for room in LISTED
+        if not ((PACKAGE / room).is_dir() or (PACKAGE / f"{room}.py").exists())
+    ]
     assert missing == [], "docs/design.md lists rooms that do not exist"
 
 
@@ -147,19 +176,30 @@ def exported_objects(package: Module) -> set[str]:
     modules = [
         alias.name
         for node in package.tree.body
-        if isinstance(node, ast.ImportFrom) and node.module == ".".join(["ppl_vae", *package.parts[:-1]])
+        if isinstance(node, ast.ImportFrom)
+        and node.module == ".".join(["ppl_vae", *package.parts[:-1]])
         for alias in node.names
     ]
     return set(exported(package)) - set(modules)
 
 
 def test_no_module_has_the_name_of_what_its_package_exports():
-    packages = {module.path.parent: exported_objects(module) for module in MODULES.values() if module.is_init}
-    assert [module.name for module in FILES if module.parts[-1] in packages.get(module.path.parent, ())] == []
+    packages = {
+        module.path.parent: exported_objects(module)
+        for module in MODULES.values()
+        if module.is_init
+    }
+    assert [
+        module.name for module in FILES if module.parts[-1] in packages.get(module.path.parent, ())
+    ] == []
 
 
 def test_imports_have_no_cycle():
-    graph = {module.name: set(imports(module)) - {module.name} for module in MODULES.values() if module.name != FACE}
+    graph = {
+        module.name: set(imports(module)) - {module.name}
+        for module in MODULES.values()
+        if module.name != FACE
+    }
     graph[FACE] = set()
     assert find_cycle(graph) == []
 
@@ -169,13 +209,15 @@ def test_a_cycle_would_be_found():
     assert find_cycle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
 
 
-# --- budgets ---------------------------------------------------------------------------------------------------------
+# --- budgets --------------------------------------------------------------------------------------
 
 
 def without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
     first = body[0] if body else None
     documented = (
-        isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and type(first.value.value) is str
+        isinstance(first, ast.Expr)
+        and isinstance(first.value, ast.Constant)
+        and type(first.value.value) is str
     )
     return body[1:] if documented else body
 
@@ -187,11 +229,15 @@ def body_lines(function: Function) -> int:
 
 def is_command(function: Function) -> bool:
     """A typer command has one parameter per flag: the signature is the command line's own."""
-    return any(re.search(r"\.(command|callback)\(", ast.unparse(decorator)) for decorator in function.decorator_list)
+    return any(
+        re.search(r"\.(command|callback)\(", ast.unparse(decorator))
+        for decorator in function.decorator_list
+    )
 
 
 def records() -> set[str]:
-    """Classes whose constructor lists their fields: dataclasses, pydantic models, and the data set."""
+    """Classes whose constructor lists their fields: dataclasses, pydantic models, and the data
+    set."""
     classes = [node for _, node in nodes(ast.ClassDef)]
     return {"Dataset"} | {
         node.name
@@ -202,18 +248,27 @@ def records() -> set[str]:
 
 
 def num_parameters(function: Function) -> int:
-    names = [arg.arg for arg in (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs)]
+    names = [
+        arg.arg
+        for arg in (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs)
+    ]
     return 0 if is_command(function) else len(names) - (names[:1] in (["self"], ["cls"]))
 
 
 def signatures() -> list[tuple[int, str]]:
-    own = {id(item) for _, node in nodes(ast.ClassDef) if node.name in RECORDS for item in node.body}
+    own = {
+        id(item) for _, node in nodes(ast.ClassDef) if node.name in RECORDS for item in node.body
+    }
     functions = nodes(ast.FunctionDef, ast.AsyncFunctionDef)
     return [(num_parameters(node), place) for place, node in functions if id(node) not in own]
 
 
 def calls() -> list[tuple[int, str]]:
-    found = [(place, node) for place, node in nodes(ast.Call) if ast.unparse(node.func).split(".")[-1] not in RECORDS]
+    found = [
+        (place, node)
+        for place, node in nodes(ast.Call)
+        if ast.unparse(node.func).split(".")[-1] not in RECORDS
+    ]
     return [(len(node.args) + len(node.keywords), place) for place, node in found]
 
 
@@ -221,21 +276,27 @@ def nodes(*kinds: type[ast.AST]) -> Iterator[tuple[str, ast.AST]]:
     """Every node of these kinds in the package, with where it stands."""
     for module in FILES:
         found = (node for node in ast.walk(module.tree) if isinstance(node, kinds))
-        yield from ((f"{module.name}:{node.lineno} {getattr(node, 'name', '')}", node) for node in found)
+        yield from (
+            (f"{module.name}:{node.lineno} {getattr(node, 'name', '')}", node) for node in found
+        )
 
 
 def code_lines(module: Module) -> list[str]:
-    """Statements in a normal form: no docstring, comment, import, blank line, or bracket alone on its line."""
+    """Statements in a normal form: no docstring, comment, import, blank line, or bracket alone on
+    its line."""
     tree = ast.parse(module.text)  # a tree of its own, since it is cut down
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | Function):
             kept = without_docstring(node.body)
-            node.body = [item for item in kept if not isinstance(item, ast.Import | ast.ImportFrom)] or [ast.Pass()]
+            node.body = [
+                item for item in kept if not isinstance(item, ast.Import | ast.ImportFrom)
+            ] or [ast.Pass()]
     return [line.strip() for line in ast.unparse(tree).splitlines() if len(line.strip()) > 1]
 
 
 def duplicated_share() -> float:
-    """Per cent of lines that stand in some run of `DUPLICATE` lines found twice or more in the package."""
+    """Per cent of lines that stand in some run of `DUPLICATE` lines found twice or more in the
+    package."""
     lines = {module.name: code_lines(module) for module in FILES}
     runs = {
         (name, start): tuple(text[start : start + DUPLICATE])
@@ -243,7 +304,12 @@ def duplicated_share() -> float:
         for start in range(len(text) - DUPLICATE + 1)
     }
     counts = Counter(runs.values())
-    copied = {(name, start + i) for (name, start), run in runs.items() if counts[run] > 1 for i in range(DUPLICATE)}
+    copied = {
+        (name, start + i)
+        for (name, start), run in runs.items()
+        if counts[run] > 1
+        for i in range(DUPLICATE)
+    }
     return 100 * len(copied) / max(1, sum(map(len, lines.values())))
 
 
@@ -253,7 +319,9 @@ RECORDS = records()
 def measure() -> dict[str, tuple[float, str]]:
     """Each budget's measured value, and the place of the worst."""
     files = [(len(module.text.splitlines()), module.name) for module in FILES]
-    lengths = [(body_lines(node), place) for place, node in nodes(ast.FunctionDef, ast.AsyncFunctionDef)]
+    lengths = [
+        (body_lines(node), place) for place, node in nodes(ast.FunctionDef, ast.AsyncFunctionDef)
+    ]
     return {
         "file, median lines": (statistics.median(size for size, _ in files), ""),
         "file, most lines": max(files),
@@ -267,27 +335,41 @@ def measure() -> dict[str, tuple[float, str]]:
 
 def test_budgets():
     measured = measure()
-    rows = [f"{name:30} {value:7} {BUDGETS[name]:7}  {place}" for name, (value, place) in measured.items()]
-    print("\n".join(["", f"{'budget':30} {'is':>7} {'allowed':>7}  worst at", *rows]))  # shown with -s, and on failure
+    rows = [
+        f"{name:30} {value:7} {BUDGETS[name]:7}  {place}"
+        for name, (value, place) in measured.items()
+    ]
+    print(
+        "\n".join(["", f"{'budget':30} {'is':>7} {'allowed':>7}  worst at", *rows])
+    )  # shown with -s, and on failure
     assert [row for row in rows if measured[row[:30].strip()][0] > BUDGETS[row[:30].strip()]] == []
 
 
 def over(budget: str, sizes: list[tuple[int, str]]) -> list[str]:
-    return [f"{place.strip()}: {size}" for size, place in sorted(sizes, reverse=True) if size > BUDGETS[budget]]
+    return [
+        f"{place.strip()}: {size}"
+        for size, place in sorted(sizes, reverse=True)
+        if size > BUDGETS[budget]
+    ]
 
 
 def test_no_file_over_budget():
-    assert over("file, most lines", [(len(module.text.splitlines()), module.name) for module in FILES]) == []
+    assert (
+        over("file, most lines", [(len(module.text.splitlines()), module.name) for module in FILES])
+        == []
+    )
 
 
 def test_no_function_over_budget():
     functions = list(nodes(ast.FunctionDef, ast.AsyncFunctionDef))
-    assert over("function, most lines", [(body_lines(node), place) for place, node in functions]) == []
+    assert (
+        over("function, most lines", [(body_lines(node), place) for place, node in functions]) == []
+    )
     assert over("parameters, most", signatures()) == []
     assert over("arguments of one call, most", calls()) == []
 
 
-# --- words -----------------------------------------------------------------------------------------------------------
+# --- words ----------------------------------------------------------------------------------------
 
 
 def test_no_print():
@@ -317,7 +399,16 @@ def project_files() -> Iterator[Path]:
 def test_no_machine_is_named():
     # Written in two halves, so that this file does not name one itself.
     pattern = re.compile(
-        "|".join(["/" + "work/", "/" + "root/", "/" + "home/", "/" + "Users/", "/opt" + "/", "file" + "://"])
+        "|".join(
+            [
+                "/" + "work/",
+                "/" + "root/",
+                "/" + "home/",
+                "/" + "Users/",
+                "/opt" + "/",
+                "file" + "://",
+            ]
+        )
     )
     named = {
         str(path.relative_to(ROOT)): match.group()
@@ -327,7 +418,7 @@ def test_no_machine_is_named():
     assert named == {}
 
 
-# --- public names ----------------------------------------------------------------------------------------------------
+# --- public names ---------------------------------------------------------------------------------
 
 
 def exported(module: Module) -> list[str]:
@@ -347,14 +438,18 @@ def public_definitions() -> Iterator[tuple[Module, ast.ClassDef | Function]]:
 
 
 def test_a_file_without_all_serves_its_own_room_alone():
-    private = {module.name for module in FILES if module.name not in ROOMS[-2:] and not exported(module)}
+    private = {
+        module.name for module in FILES if module.name not in ROOMS[-2:] and not exported(module)
+    }
     users = {
         f"{module.name} imports {name}"
         for module in MODULES.values()
         for name in private & set(imports(module))
         if MODULES[name].room != module.room
     }
-    assert users == set(), "list its public names in __all__, or take them from the room's public files"
+    assert users == set(), (
+        "list its public names in __all__, or take them from the room's public files"
+    )
 
 
 def test_public_names_have_an_example():
@@ -382,24 +477,36 @@ def test_every_name_of_the_face_resolves():
 
     missing = [name for name in ppl_vae.__all__ if getattr(ppl_vae, name, None) is None]
     assert missing == []
-    assert {"Dataset", "Model", "Guide", "fit", "Training", "log_evidence", "to_datatree", "load"} <= set(
-        ppl_vae.__all__
-    )
+    assert {
+        "Dataset",
+        "Model",
+        "Guide",
+        "fit",
+        "Training",
+        "log_evidence",
+        "to_datatree",
+        "load",
+    } <= set(ppl_vae.__all__)
 
 
-# --- what an import costs --------------------------------------------------------------------------------------------
+# --- what an import costs -------------------------------------------------------------------------
 
 
 def loaded_after(code: str, watched: str) -> set[str]:
     """Which of the watched packages a fresh interpreter has loaded after running the code."""
     ending = f"\nimport sys; sys.stderr.write('\\n' + ' '.join(set('{watched}'.split()) & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code + ending], capture_output=True, text=True, cwd=ROOT, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code + ending], capture_output=True, text=True, cwd=ROOT, check=False
+    )
     assert done.returncode == 0, done.stderr
     return set(done.stderr.rpartition("\n")[2].split())
 
 
 def test_importing_the_package_is_cheap():
-    assert loaded_after("import ppl_vae", "torch pyro arviz arviz_stats matplotlib sklearn pandas") == set()
+    assert (
+        loaded_after("import ppl_vae", "torch pyro arviz arviz_stats matplotlib sklearn pandas")
+        == set()
+    )
 
 
 def test_training_needs_no_diagnostics():
@@ -414,7 +521,7 @@ def test_help_is_cheap(command):
     assert loaded_after(code, "torch pyro arviz arviz_stats sklearn matplotlib pandas") == set()
 
 
-# --- packaging -------------------------------------------------------------------------------------------------------
+# --- packaging ------------------------------------------------------------------------------------
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
@@ -426,14 +533,22 @@ def canonical(requirement: str) -> str:
 def test_version_has_one_source():
     assert PROJECT["dynamic"] == ["version"], "hatch reads it from ppl_vae/__init__.py"
     assert "version" not in PROJECT
-    assert importlib.metadata.version("ppl-vae") == importlib.import_module("ppl_vae").__version__, "run: make install"
+    assert (
+        importlib.metadata.version("ppl-vae") == importlib.import_module("ppl_vae").__version__
+    ), "run: make install"
 
 
 def test_tested_versions_are_pinned():
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pins = {canonical(line) for line in lines if "==" in line and not line.startswith("#")}
     extras = PROJECT["optional-dependencies"]
-    tested = [*PROJECT["dependencies"], *extras["dev"], *extras["docs"], *extras["zuko"], *extras["zarr"]]
+    tested = [
+        *PROJECT["dependencies"],
+        *extras["dev"],
+        *extras["docs"],
+        *extras["zuko"],
+        *extras["zarr"],
+    ]
     assert {canonical(requirement) for requirement in tested} <= pins
     assert "torch==2.13.0" in lines
 

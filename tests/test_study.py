@@ -1,4 +1,5 @@
-"""A study is a grid of ordinary runs: what the file means, what is kept, what fails, and how models are compared."""
+"""A study is a grid of ordinary runs: what the file means, what is kept, what fails, and how models
+are compared."""
 
 import json
 import re
@@ -91,7 +92,7 @@ def call(*arguments):
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
-# --- what a file says ------------------------------------------------------------------------------------------------
+# --- what a file says -----------------------------------------------------------------------------
 
 
 def test_cells_are_the_product_of_the_lists(path):
@@ -105,7 +106,11 @@ def test_cells_are_the_product_of_the_lists(path):
     assert [cell.model for cell in cells[1:3]] == ["StandardNormal", "VampPrior(pseudo_inputs=5)"]
     base = [("data.name", "digits"), ("data.binarize", "static"), ("posterior.latent_dim", 2)]
     base += [(f"{network}.hidden_dims", [8]) for network in ("encoder", "decoder")]
-    base += [("training.num_epochs", 1), ("evaluation.num_particles", 30), ("evaluation.num_data", 12)]
+    base += [
+        ("training.num_epochs", 1),
+        ("evaluation.num_particles", 30),
+        ("evaluation.num_data", 12),
+    ]
     by_hand = [("prior.name", "VampPrior"), ("prior.pseudo_inputs", 5), ("training.seed", 1)]
     assert cells[3].config == read_config(changes=[*base, *by_hand])
 
@@ -116,10 +121,22 @@ def test_a_dotted_key_with_or_without_quotes(path, tmp_path):
 
 
 def test_any_keyword_any_depth(tmp_path):
-    grid = "[grid]\nencoder.hidden_dims = [[8], [8, 4]]\nevaluation.method.num_particles = [30, 40]\n"
+    grid = (
+        "[grid]\nencoder.hidden_dims = [[8], [8, 4]]\nevaluation.method.num_particles = [30, 40]\n"
+    )
     cells = read_study(file_of(tmp_path, BASE + grid)).cells
-    assert [cell.config.encoder.keywords["hidden_dims"] for cell in cells] == [[8], [8], [8, 4], [8, 4]]
-    assert [cell.config.evaluation.method.keywords["num_particles"] for cell in cells] == [30, 40, 30, 40]
+    assert [cell.config.encoder.keywords["hidden_dims"] for cell in cells] == [
+        [8],
+        [8],
+        [8, 4],
+        [8, 4],
+    ]
+    assert [cell.config.evaluation.method.keywords["num_particles"] for cell in cells] == [
+        30,
+        40,
+        30,
+        40,
+    ]
     assert cells[3].name == "hidden_dims=8-4_num_particles=40"
 
 
@@ -132,19 +149,38 @@ def test_changes_are_for_all_cells_and_the_grid_wins(path):
 @pytest.mark.parametrize(
     ("grid", "said"),
     [
-        ("", 'there is no [grid]: give it lists of what is to be tried, as in prior = ["StandardNormal", "VampPrior"]'),
+        (
+            "",
+            "there is no [grid]: give it lists of what is to be tried, as in prior = "
+            '["StandardNormal", "VampPrior"]',
+        ),
         ("[grid]", "there is no [grid]: give it lists"),
-        ('[grid]\nprior = "VampPrior"', "[grid] prior = 'VampPrior': give lists of what is to be tried"),
+        (
+            '[grid]\nprior = "VampPrior"',
+            "[grid] prior = 'VampPrior': give lists of what is to be tried",
+        ),
         ("[grid]\nprior = []", "[grid] prior = []: give lists of what is to be tried"),
-        ('[grid]\npriors = ["VampPrior"]', "[grid] there is no table [priors]: did you mean prior? Allowed: data, "),
+        (
+            '[grid]\npriors = ["VampPrior"]',
+            "[grid] there is no table [priors]: did you mean prior? Allowed: data, ",
+        ),
         ("[grid]\nseed = [0, 1]", "training.seed, or another table.keyword"),
         ("[grid]\nprior = [1]", "[grid] prior: 1 is neither a name nor a table with a name"),
         ('[grid]\nprior = ["Vamp"]', "[prior] priors has no 'Vamp': did you mean "),
         ("[grid]\ntraning.seed = [0]", "there is no table [traning]: did you mean training?"),
         ("[grid]\ntraining.sed = [0]", "[training] Training takes no 'sed': did you mean seed?"),
-        ("[grid]\ntraining.seed = [0, 0]", "[grid] gives two cells of the name 'seed=0': one of its lists holds a va"),
-        ('[grid]\nobjective = [{name = "IWAE", num_particle = 5}]', "IWAE takes no 'num_particle': did you mean num_p"),
-        ("[prio]\nname = 1\n[grid]\ntraining.seed = [0]", "there is no table [prio]: did you mean prior?"),
+        (
+            "[grid]\ntraining.seed = [0, 0]",
+            "[grid] gives two cells of the name 'seed=0': one of its lists holds a va",
+        ),
+        (
+            '[grid]\nobjective = [{name = "IWAE", num_particle = 5}]',
+            "IWAE takes no 'num_particle': did you mean num_p",
+        ),
+        (
+            "[prio]\nname = 1\n[grid]\ntraining.seed = [0]",
+            "there is no table [prio]: did you mean prior?",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(tmp_path, grid, said):
@@ -172,7 +208,7 @@ def test_the_example_is_built():
     assert repr(build(cells[-1].config).objective).startswith("IWAE(num_particles=5")
 
 
-# --- what is run -----------------------------------------------------------------------------------------------------
+# --- what is run ----------------------------------------------------------------------------------
 
 
 def test_each_cell_is_an_ordinary_run(finished, tmp_path):
@@ -191,14 +227,17 @@ def test_each_cell_is_an_ordinary_run(finished, tmp_path):
 def test_seeds_are_trainings_of_one_model(finished):
     output, result = finished
     evidence = {
-        cell.name: pv.Evidence.load(output / "cells" / cell.name / "evidence.npz") for cell in result.study.cells
+        cell.name: pv.Evidence.load(output / "cells" / cell.name / "evidence.npz")
+        for cell in result.study.cells
     }
     (a, b), (c, d) = (list(evidence.values())[i : i + 2] for i in (0, 2))
     by_hand = pv.compare_models({"StandardNormal": [a, b], "VampPrior(pseudo_inputs=5)": [c, d]})
     (comparison,) = result.comparisons
     pd.testing.assert_frame_equal(comparison.table, by_hand.table)
     assert comparison.table["num_trainings"].tolist() == [2, 2]
-    assert not any("Not checked" in note for note in comparison.notes)  # runs know their rows and measure
+    assert not any(
+        "Not checked" in note for note in comparison.notes
+    )  # runs know their rows and measure
 
 
 def test_a_second_call_trains_nothing(finished, path, no_training):
@@ -210,7 +249,9 @@ def test_a_second_call_trains_nothing(finished, path, no_training):
 
 def test_a_larger_grid_keeps_what_is_there(finished, path, tmp_path, monkeypatch):
     output, trained = finished[0], []
-    monkeypatch.setattr(study_module, "run_experiment", lambda config, path, **_: trained.append(path.name))
+    monkeypatch.setattr(
+        study_module, "run_experiment", lambda config, path, **_: trained.append(path.name)
+    )
     larger = file_of(tmp_path, BASE + GRID.replace("[0, 1]", "[0, 1, 2]"))
     run_study(larger, output, progress=False)
     assert trained == ["StandardNormal_seed=2", "VampPrior-pseudo_inputs=5_seed=2"]
@@ -218,7 +259,10 @@ def test_a_larger_grid_keeps_what_is_there(finished, path, tmp_path, monkeypatch
 
 def test_a_folder_of_another_study_is_refused(finished, tmp_path, no_training):
     other = file_of(tmp_path, BASE.replace("num_epochs = 1", "num_epochs = 2") + GRID)
-    with pytest.raises(ConfigError, match="StandardNormal_seed=0 holds another run .training.num_epochs is 1, not 2"):
+    with pytest.raises(
+        ConfigError,
+        match="StandardNormal_seed=0 holds another run .training.num_epochs is 1, not 2",
+    ):
         run_study(other, finished[0], progress=False)
 
 
@@ -246,7 +290,7 @@ def test_files_say_what_was_found(finished, tmp_path):
     assert (tmp_path / "comparison.png").read_bytes().startswith(b"\x89PNG")
 
 
-# --- failures --------------------------------------------------------------------------------------------------------
+# --- failures -------------------------------------------------------------------------------------
 
 
 def test_a_failed_cell_is_reported_and_the_rest_go_on(tmp_path, monkeypatch):
@@ -255,7 +299,9 @@ def test_a_failed_cell_is_reported_and_the_rest_go_on(tmp_path, monkeypatch):
     result = call("compare", path, "--output", output, "--quiet")
     assert result.exit_code == 1
     name, reason = "VampPrior-pseudo_inputs=5000", "only 1297 training rows have no missing value"
-    assert re.search(rf"^failed: {name}: ConfigError: \[prior\] .*{reason}$", result.stdout, re.MULTILINE)
+    assert re.search(
+        rf"^failed: {name}: ConfigError: \[prior\] .*{reason}$", result.stdout, re.MULTILINE
+    )
     assert "1 of 2 cells are finished" in result.stdout
     assert re.search(
         r"Not compared, for want of another model of the same rows and kind: StandardNormal, .*log p\(x\) >?= ",
@@ -303,17 +349,21 @@ def test_an_interrupted_study_goes_on(tmp_path, path, monkeypatch):
     assert len(started) == 5
 
 
-# --- what is compared ------------------------------------------------------------------------------------------------
+# --- what is compared -----------------------------------------------------------------------------
 
 
 def write_run(folder, config, values, measure="counting", rows=None):
     """What a finished run leaves of its numbers."""
     zero, place = np.zeros(len(values)), Folder(folder)
     rows = np.arange(len(values), dtype=np.uint64) if rows is None else rows
-    evidence = pv.Evidence(values, zero, zero + 9, zero, values, values, zero + 9, digests=rows, measure=measure)
+    evidence = pv.Evidence(
+        values, zero, zero + 9, zero, values, values, zero + 9, digests=rows, measure=measure
+    )
     evidence.save(place.evidence)
     place.config.write_text(to_toml(config))
-    place.metrics.write_text(json.dumps({"log_evidence": float(values.mean()), "share_bad_k": None}))
+    place.metrics.write_text(
+        json.dumps({"log_evidence": float(values.mean()), "share_bad_k": None})
+    )
 
 
 def test_only_like_models_are_compared(tmp_path):
@@ -321,7 +371,9 @@ def test_only_like_models_are_compared(tmp_path):
     names = ("Poisson", "NegativeBinomial", "Gaussian", "StudentT", "Categorical")
     study = Study(tuple(Cell({"likelihood": name}, config) for name in names))
     rng = np.random.default_rng(0)
-    for name, measure in zip(names, ("counting", "counting", "lebesgue", "lebesgue", "counting"), strict=True):
+    for name, measure in zip(
+        names, ("counting", "counting", "lebesgue", "lebesgue", "counting"), strict=True
+    ):
         other = np.arange(100, 120, dtype=np.uint64) if name == "Categorical" else None
         write_run(tmp_path / "cells" / name, config, rng.normal(size=20), measure, other)
     result = read_results(study, tmp_path, {})
@@ -329,7 +381,9 @@ def test_only_like_models_are_compared(tmp_path):
         {"Poisson", "NegativeBinomial"},
         {"Gaussian", "StudentT"},
     ]
-    assert result.notes[0].startswith("Models of other data, and densities beside probabilities, are not compared")
+    assert result.notes[0].startswith(
+        "Models of other data, and densities beside probabilities, are not compared"
+    )
     alone = Evidence.load(tmp_path / "cells" / "Categorical" / "evidence.npz").summary()
     said = "Not compared, for want of another model of the same rows and kind"
     assert result.notes[1] == f"{said}: Categorical, {alone}."
@@ -341,7 +395,7 @@ def test_only_like_models_are_compared(tmp_path):
     assert "| `Gaussian` | " in (tmp_path / "study.md").read_text()
 
 
-# --- several at once -------------------------------------------------------------------------------------------------
+# --- several at once ------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -356,7 +410,11 @@ def test_two_at_once_find_the_same(finished, tmp_path):
 
 def test_a_registered_backend_is_used(path, tmp_path, monkeypatch):
     """As Dask's or Ray's would be."""
-    monkeypatch.setattr(study_module, "run_experiment", lambda config, path, **_: write_run(path, config, np.ones(3)))
+    monkeypatch.setattr(
+        study_module,
+        "run_experiment",
+        lambda config, path, **_: write_run(path, config, np.ones(3)),
+    )
     used = []
 
     class Backend(SequentialBackend):
@@ -379,14 +437,18 @@ def test_workers_share_the_cores(monkeypatch):
 
 
 def test_the_bar_counts_cells(path, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(study_module, "run_experiment", lambda config, path, **_: write_run(path, config, np.ones(3)))
+    monkeypatch.setattr(
+        study_module,
+        "run_experiment",
+        lambda config, path, **_: write_run(path, config, np.ones(3)),
+    )
     run_study(path, tmp_path)
     said = capsys.readouterr()
     assert "4/4" in said.err
     assert said.out == ""
 
 
-# --- the command -----------------------------------------------------------------------------------------------------
+# --- the command ----------------------------------------------------------------------------------
 
 
 def test_command(finished, path, no_training):
@@ -395,21 +457,42 @@ def test_command(finished, path, no_training):
     assert done.exit_code == 0, done.output
     assert str(result.comparisons[0]) in done.stdout
     assert "4 of 4 cells are finished" in done.stdout
-    assert f"files in {output}:\n  study.md, study.json, cells.csv, comparison.csv, comparison.png" in done.stdout
+    assert (
+        f"files in {output}:\n  study.md, study.json, cells.csv, comparison.csv, comparison.png"
+        in done.stdout
+    )
     assert done.stderr == ""
 
 
 def test_command_changes_all_runs(path, tmp_path, monkeypatch):
     found = []
-    monkeypatch.setattr(study_module, "run_experiment", lambda config, *_, **__: found.append(config))
-    call("compare", path, "-o", tmp_path, "-q", "--set", "training.num_epochs=3", "--data-dir", tmp_path, "-j", 1)
+    monkeypatch.setattr(
+        study_module, "run_experiment", lambda config, *_, **__: found.append(config)
+    )
+    call(
+        "compare",
+        path,
+        "-o",
+        tmp_path,
+        "-q",
+        "--set",
+        "training.num_epochs=3",
+        "--data-dir",
+        tmp_path,
+        "-j",
+        1,
+    )
     assert {config.training.keywords["num_epochs"] for config in found} == {3}
     assert {config.data.data_dir for config in found} == {str(tmp_path)}
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [(BASE, "there is no [grid]"), (BASE + "[grid]\npriors = [1]", "did you mean prior?"), ("[data", "study.toml: ")],
+    [
+        (BASE, "there is no [grid]"),
+        (BASE + "[grid]\npriors = [1]", "did you mean prior?"),
+        ("[data", "study.toml: "),
+    ],
 )
 def test_bad_usage_is_one_line_and_2(tmp_path, text, said):
     result = call("compare", file_of(tmp_path, text), "--output", tmp_path / "out")

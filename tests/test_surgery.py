@@ -1,4 +1,5 @@
-"""The collapse panel: ELBO surgery against quadrature, linear VAEs against eigenvalues, and the alarm."""
+"""The collapse panel: ELBO surgery against quadrature, linear VAEs against eigenvalues, and the
+alarm."""
 
 import math
 
@@ -25,7 +26,9 @@ from ppl_vae.diagnostics.latents import surgery
 from ppl_vae.training.collapse_alarm import collapse_warning, mean_rate
 
 QUIET = {"progress": False}
-CENTRES = torch.tensor([[0.0, 0.0], [1.5, 1.0], [-1.0, -1.5], [0.5, 2.0], [2.0, 1.5]], dtype=torch.float64)
+CENTRES = torch.tensor(
+    [[0.0, 0.0], [1.5, 1.0], [-1.0, -1.5], [0.5, 2.0], [2.0, 1.5]], dtype=torch.float64
+)
 SPREAD = torch.tensor([0.5, 0.8], dtype=torch.float64)
 COVARIANCE = torch.tensor([[0.5, 0.3], [0.3, 0.4]], dtype=torch.float64)
 
@@ -68,13 +71,14 @@ def quadrature(components):
     }
 
 
-# --- against exact values --------------------------------------------------------------------------------------------
+# --- against exact values -------------------------------------------------------------------------
 
 
 @pytest.mark.statistical
 @pytest.mark.parametrize("guide", [mean_field, full_rank])
 def test_a_mixture_of_normals_is_cut_as_by_quadrature(guide):
-    """4 Monte Carlo standard errors, fixed seed: one false alarm in 4,000 for each of eight numbers."""
+    """4 Monte Carlo standard errors, fixed seed: one false alarm in 4,000 for each of eight
+    numbers."""
     components = {
         mean_field: dist.Normal(CENTRES, SPREAD).to_event(1),
         full_rank: dist.MultivariateNormal(CENTRES, COVARIANCE),
@@ -89,8 +93,12 @@ def test_the_parts_add_up():
     bed = beds.linear_gaussian(num_data=60)
     found = elbo_surgery(bed.model, bed.mean_field_guide, bed.x, num_particles=20, **QUIET)
     assert np.allclose(found.mutual_information + found.marginal_kl, found.rate, atol=1e-10)
-    assert np.allclose(found.total_correlation + found.dimension_wise, found.marginal_kl, atol=1e-10)
-    assert np.allclose(found.dimension_rate.sum(1), found.rate, atol=1e-10)  # this guide is a product
+    assert np.allclose(
+        found.total_correlation + found.dimension_wise, found.marginal_kl, atol=1e-10
+    )
+    assert np.allclose(
+        found.dimension_rate.sum(1), found.rate, atol=1e-10
+    )  # this guide is a product
     exact = kl_per_dimension(bed.model, bed.mean_field_guide, bed.x, **QUIET)
     error = found.dimension_rate.mean(0) - exact.mean(0)
     assert (np.abs(error) < 4 / (60 * 20) ** 0.5).all()
@@ -123,24 +131,35 @@ def test_a_guide_that_is_the_prior_has_no_parts():
             pyro.sample("z", dist.Normal(torch.zeros(2, dtype=torch.float64), 1.0).to_event(1))
 
     found = elbo_surgery(standard_model, prior, CENTRES, num_particles=5, **QUIET)
-    for name in ("rate", "mutual_information", "marginal_kl", "total_correlation", "dimension_wise", "leave_one_out"):
+    for name in (
+        "rate",
+        "mutual_information",
+        "marginal_kl",
+        "total_correlation",
+        "dimension_wise",
+        "leave_one_out",
+    ):
         assert np.allclose(getattr(found, name), 0, atol=1e-12), name
 
 
 @pytest.mark.statistical
 def test_information_lies_between_its_two_estimates_and_the_errors_over_data_hold():
-    """40 data sets of 100 rows from one model whose q(z) is the prior. 3 standard errors of means over 40."""
+    """40 data sets of 100 rows from one model whose q(z) is the prior. 3 standard errors of means
+    over 40."""
     whole = beds.linear_gaussian(num_data=4000)
     exact = -0.5 * torch.logdet(whole.posterior_covariance[0]).item()
     parts = [
-        elbo_surgery(whole.model, whole.guide, rows, num_particles=5, **QUIET).summary() for rows in whole.x.split(100)
+        elbo_surgery(whole.model, whole.guide, rows, num_particles=5, **QUIET).summary()
+        for rows in whole.x.split(100)
     ]
     means = {name: np.array([part.mean[name] for part in parts]) for name in parts[0].mean}
     error = 3 * means["mutual_information"].std(ddof=1) / 40**0.5
     assert means["mutual_information"].mean() < exact + error
     assert means["leave_one_out"].mean() > exact - error
     assert means["leave_one_out"].mean() - means["mutual_information"].mean() < 0.5
-    ratio = np.mean([part.data_se["mutual_information"] for part in parts]) / means["mutual_information"].std(ddof=1)
+    ratio = np.mean([part.data_se["mutual_information"] for part in parts]) / means[
+        "mutual_information"
+    ].std(ddof=1)
     assert 0.7 < ratio < 1.4  # an sd of 40 values is within 11 % or so
 
 
@@ -156,7 +175,8 @@ def test_chunks_do_not_matter(monkeypatch):
 
 @pytest.mark.statistical
 def test_several_sites_are_one_joint_latent():
-    """q(b given a) = N(a, 1) over q(a given x) is one normal of covariance [[1, 1], [1, 2]]; 4 standard errors."""
+    """q(b given a) = N(a, 1) over q(a given x) is one normal of covariance [[1, 1], [1, 2]]; 4
+    standard errors."""
 
     def model(x, context=None):
         with pyro.plate("data", len(x), dim=-1):
@@ -175,9 +195,13 @@ def test_several_sites_are_one_joint_latent():
             pyro.sample("z", dist.MultivariateNormal(x[..., :1].expand(x.shape), covariance))
 
     two = elbo_surgery(model, guide, CENTRES, num_particles=3000, **QUIET).summary()
-    one = elbo_surgery(standard_model, joint, CENTRES, num_particles=3000, seed=1, **QUIET).summary()
+    one = elbo_surgery(
+        standard_model, joint, CENTRES, num_particles=3000, seed=1, **QUIET
+    ).summary()
     for name in ("mutual_information", "marginal_kl", "leave_one_out"):
-        assert abs(two.mean[name] - one.mean[name]) < 4 * math.hypot(two.mc_se[name], one.mc_se[name]), name
+        assert abs(two.mean[name] - one.mean[name]) < 4 * math.hypot(
+            two.mc_se[name], one.mc_se[name]
+        ), name
     assert math.isnan(two.mean["total_correlation"])
     assert not math.isnan(one.mean["total_correlation"])
 
@@ -188,7 +212,12 @@ def test_several_sites_are_one_joint_latent():
         (pv.priors.StandardNormal(2), pv.posteriors.LowRankNormal(2), True, True),
         (pv.priors.LearnedNormal(2), pv.posteriors.FullRankNormal(2), True, True),
         (pv.priors.GaussianMixture(2, 3), pv.posteriors.MeanFieldNormal(2), False, True),
-        (pv.priors.StandardNormal(2), pv.posteriors.FlowPosterior(2, 2, hidden_dims=(8,)), False, False),
+        (
+            pv.priors.StandardNormal(2),
+            pv.posteriors.FlowPosterior(2, 2, hidden_dims=(8,)),
+            False,
+            False,
+        ),
     ],
 )
 def test_every_family_has_the_parts_that_are_defined(prior, posterior, by_dimension, correlation):
@@ -207,10 +236,22 @@ def test_covariates_in_the_prior_are_refused_and_others_are_not():
     data = pv.Dataset(torch.randn(10, 3), context=torch.arange(10.0))
     with pv.seeded(0):
         guide = pv.Guide(pv.posteriors.MeanFieldNormal(2), 3, torch.nn.Identity(), context_dim=1)
-        model = pv.Model(pv.priors.StandardNormal(2), pv.likelihoods.Gaussian(3), torch.nn.Identity(), context_dim=1)
-        other = pv.Model(pv.priors.LearnedNormal(2, 1), pv.likelihoods.Gaussian(3), torch.nn.Identity(), context_dim=1)
+        model = pv.Model(
+            pv.priors.StandardNormal(2),
+            pv.likelihoods.Gaussian(3),
+            torch.nn.Identity(),
+            context_dim=1,
+        )
+        other = pv.Model(
+            pv.priors.LearnedNormal(2, 1),
+            pv.likelihoods.Gaussian(3),
+            torch.nn.Identity(),
+            context_dim=1,
+        )
     assert len(elbo_surgery(model, guide, data, **QUIET)) == 10
-    with pytest.raises(ValueError, match=r"the prior of 'z' differs between data \(by their covariates\)"):
+    with pytest.raises(
+        ValueError, match=r"the prior of 'z' differs between data \(by their covariates\)"
+    ):
         elbo_surgery(other, guide, data, **QUIET)
 
 
@@ -249,20 +290,24 @@ def test_it_hangs_into_a_tree_and_files_give_it_back(tmp_path):
         xr.testing.assert_identical(tree, read.load())
 
 
-# --- linear VAEs -----------------------------------------------------------------------------------------------------
+# --- linear VAEs ----------------------------------------------------------------------------------
 
 
 def stretched(num_data=3000):
-    """Data of six dimensions with variances about 9, 4, 1.5, 0.5, 0.2 and 0.05 along rotated axes."""
+    """Data of six dimensions with variances about 9, 4, 1.5, 0.5, 0.2 and 0.05 along rotated
+    axes."""
     rng = np.random.default_rng(0)
     rotation, _ = np.linalg.qr(rng.normal(size=(6, 6)))
     x = rng.normal(size=(num_data, 6)) * np.sqrt([9.0, 4.0, 1.5, 0.5, 0.2, 0.05])
     return torch.from_numpy(x @ rotation.T)
 
 
-@pytest.mark.parametrize(("scale", "expected"), [(0.1, 6), (0.3, 5), (0.6, 4), (1.0, 3), (1.6, 2), (4.0, 0)])
+@pytest.mark.parametrize(
+    ("scale", "expected"), [(0.1, 6), (0.3, 5), (0.6, 4), (1.0, 3), (1.6, 2), (4.0, 0)]
+)
 def test_at_the_optimum_as_many_units_are_active_as_eigenvalues_exceed_the_noise(scale, expected):
-    """W = U (Lambda - sigma^2)^(1/2), where Lambda is above; Var E[z_d given x] is 1 - sigma^2 / l_d."""
+    """W = U (Lambda - sigma^2)^(1/2), where Lambda is above; Var E[z_d given x] is 1 - sigma^2 /
+    l_d."""
     x = stretched()
     values, vectors = torch.linalg.eigh(x.mT.cov(correction=0))
     loading = vectors * (values - scale**2).clamp(min=0).sqrt()
@@ -278,9 +323,20 @@ def test_a_trained_linear_vae_finds_them():
     data = pv.Dataset(stretched())
     with pv.seeded(0):
         guide = pv.Guide(pv.posteriors.MeanFieldNormal(4), 6, torch.nn.Identity())
-        model = pv.Model(pv.priors.StandardNormal(4), pv.likelihoods.Gaussian(6, scale=1.4), torch.nn.Identity())
-    pv.fit(model, guide, data, training=pv.Training(num_epochs=20, batch_size=256, learning_rate=0.05, progress=False))
-    assert active_units(model, guide, data, threshold=0.05, **QUIET).count == linear_active_units(data, 1.4) == 2
+        model = pv.Model(
+            pv.priors.StandardNormal(4), pv.likelihoods.Gaussian(6, scale=1.4), torch.nn.Identity()
+        )
+    pv.fit(
+        model,
+        guide,
+        data,
+        training=pv.Training(num_epochs=20, batch_size=256, learning_rate=0.05, progress=False),
+    )
+    assert (
+        active_units(model, guide, data, threshold=0.05, **QUIET).count
+        == linear_active_units(data, 1.4)
+        == 2
+    )
 
 
 def test_eigenvalues_need_complete_rows():
@@ -296,7 +352,7 @@ def test_the_curve_of_active_units_goes_through_the_threshold():
     assert units.counts(units.threshold) == units.count
 
 
-# --- the alarm -------------------------------------------------------------------------------------------------------
+# --- the alarm ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -324,10 +380,16 @@ def rates_while_training(scale):
     x = torch.randn(128, 5, generator=torch.Generator().manual_seed(0))
     with pv.seeded(0):
         guide = pv.Guide(pv.posteriors.MeanFieldNormal(2), 5, torch.nn.Identity())
-        model = pv.Model(pv.priors.StandardNormal(2), pv.likelihoods.Gaussian(5, scale=scale), torch.nn.Identity())
+        model = pv.Model(
+            pv.priors.StandardNormal(2),
+            pv.likelihoods.Gaussian(5, scale=scale),
+            torch.nn.Identity(),
+        )
     rates = []
     for epoch in range(6):
-        training = pv.Training(num_epochs=10, batch_size=32, learning_rate=0.05, seed=epoch, progress=False)
+        training = pv.Training(
+            num_epochs=10, batch_size=32, learning_rate=0.05, seed=epoch, progress=False
+        )
         pv.fit(model, guide, x, training=training)
         rates.append(mean_rate(model, guide, (x,)))
     return rates, active_units(model, guide, x, **QUIET).count
@@ -337,7 +399,9 @@ def test_a_model_that_collapses_raises_it_and_one_that_does_not_does_not():
     dead, none = rates_while_training(scale=3.0)
     alive, some = rates_while_training(scale=0.3)
     assert (none, some) == (0, 2)
-    assert [collapse_warning(dead[:i], [1.0] * i, patience=3) is not None for i in range(7)].count(True) == 1
+    assert [collapse_warning(dead[:i], [1.0] * i, patience=3) is not None for i in range(7)].count(
+        True
+    ) == 1
     assert not any(collapse_warning(alive[:i], [1.0] * i, patience=3) for i in range(7))
 
 
@@ -353,7 +417,7 @@ def test_the_rate_is_that_of_rate_distortion_and_unknown_with_enumerated_sites()
     assert math.isnan(mean_rate(enumerated, enumerated, (CENTRES,)))
 
 
-# --- the picture -----------------------------------------------------------------------------------------------------
+# --- the picture ----------------------------------------------------------------------------------
 
 
 def test_the_panel_shows_the_numbers():
@@ -365,13 +429,21 @@ def test_the_panel_shows_the_numbers():
     left, middle, right = plot_collapse(units, found)
     heights = [bar.get_height() for bar in left.patches]
     assert np.isclose(sum(heights), found.rate.mean())
-    assert np.allclose([bar.get_height() for bar in right.patches][0], found.mutual_information.mean())
+    assert np.allclose(
+        [bar.get_height() for bar in right.patches][0], found.mutual_information.mean()
+    )
     assert middle.get_ylabel() == "active units (of 2)"
     with pv.seeded(0):
-        guide = pv.Guide(pv.posteriors.FlowPosterior(2, 2, hidden_dims=(8,)), 5, torch.nn.Identity())
-        model = pv.Model(pv.priors.StandardNormal(2), pv.likelihoods.Gaussian(5), torch.nn.Identity())
+        guide = pv.Guide(
+            pv.posteriors.FlowPosterior(2, 2, hidden_dims=(8,)), 5, torch.nn.Identity()
+        )
+        model = pv.Model(
+            pv.priors.StandardNormal(2), pv.likelihoods.Gaussian(5), torch.nn.Identity()
+        )
     x = bed.x.float()
-    axes = plot_collapse(active_units(model, guide, x, **QUIET), elbo_surgery(model, guide, x, **QUIET))
+    axes = plot_collapse(
+        active_units(model, guide, x, **QUIET), elbo_surgery(model, guide, x, **QUIET)
+    )
     assert axes[0].get_ylabel() == "variance of E[z_d | x]"
     assert len(axes[2].patches) == 2
     plt.close("all")

@@ -1,4 +1,5 @@
-"""fit: same seed, same result; stops, resumes and fails as it says; reaches the exact optimum where there is one."""
+"""fit: same seed, same result; stops, resumes and fails as it says; reaches the exact optimum where
+there is one."""
 
 import dataclasses
 import functools
@@ -13,7 +14,14 @@ import pyro.distributions as dist
 import pytest
 import torch
 from cases import EVENT, data_for, vae
-from pyro.infer import RenyiELBO, Trace_ELBO, TraceEnum_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO, config_enumerate
+from pyro.infer import (
+    RenyiELBO,
+    Trace_ELBO,
+    TraceEnum_ELBO,
+    TraceGraph_ELBO,
+    TraceMeanField_ELBO,
+    config_enumerate,
+)
 from pyro.infer.autoguide import AutoNormal
 from pyro.nn import PyroModule, PyroParam
 from sklearn.decomposition import PCA, FactorAnalysis
@@ -70,19 +78,26 @@ def test_works_without_a_validation_split():
 
 
 def test_validation_bound_does_not_depend_on_the_batch_size():
-    """Exact guide, exact model: the bound is the mean of log p(x) however rows are cut, a smaller last batch too."""
+    """Exact guide, exact model: the bound is the mean of log p(x) however rows are cut, a smaller
+    last batch too."""
     bed = beds.linear_gaussian(50)
     guide = pv.Guide(posteriors.FullRankNormal(2), 5, nn.Identity()).double()
-    model = pv.Model(priors.StandardNormal(2), likelihoods.Gaussian(5, scale=0.5), nn.Identity()).double()
+    model = pv.Model(
+        priors.StandardNormal(2), likelihoods.Gaussian(5, scale=0.5), nn.Identity()
+    ).double()
     set_to_bed(model, guide, bed)
     data = pv.Dataset(bed.x, dtype=torch.float64).split(valid=23, test=0)
     frozen = pv.Training(num_epochs=1, learning_rate=1e-30, progress=False)
     exact = bed.exact_log_evidence(data.valid.x).mean().item()
     for batch_size in (1, 7, 23, 1000):
         training = dataclasses.replace(frozen, batch_size=batch_size)
-        found = pv.fit(model, guide, data, objective=objectives.TraceELBO(), training=training).history
+        found = pv.fit(
+            model, guide, data, objective=objectives.TraceELBO(), training=training
+        ).history
         assert found["valid"][0] == pytest.approx(exact, abs=1e-9)
-        assert found["train"][0] == pytest.approx(bed.exact_log_evidence(data.train.x).mean().item(), abs=1e-9)
+        assert found["train"][0] == pytest.approx(
+            bed.exact_log_evidence(data.train.x).mean().item(), abs=1e-9
+        )
 
 
 def set_to_bed(model, guide, bed):
@@ -104,7 +119,9 @@ def set_to_bed(model, guide, bed):
 def test_our_model_and_guide_are_the_bed_at_its_parameters():
     bed = beds.linear_gaussian(20)
     guide = pv.Guide(posteriors.FullRankNormal(2), 5, nn.Identity()).double()
-    model = pv.Model(priors.StandardNormal(2), likelihoods.Gaussian(5, scale=0.5), nn.Identity()).double()
+    model = pv.Model(
+        priors.StandardNormal(2), likelihoods.Gaussian(5, scale=0.5), nn.Identity()
+    ).double()
     set_to_bed(model, guide, bed)
     log_w = pv.log_weights(model, guide, bed.x, num_particles=3)
     torch.testing.assert_close(log_w, bed.log_evidence.expand(3, -1), rtol=0, atol=1e-9)
@@ -116,9 +133,13 @@ def test_a_trained_linear_vae_reaches_ppca_and_factor_analysis(scale, oracle):
     bed = beds.linear_gaussian(1500, noise=0.6)
     x = bed.x * torch.linspace(0.5, 1.5, 5) if scale == "feature" else bed.x
     data = pv.Dataset(x, dtype=torch.float64).split(valid=0, test=500)
-    theirs = oracle(n_components=2).fit(data.train.x.numpy()).score_samples(data.test.x.numpy()).mean()
+    theirs = (
+        oracle(n_components=2).fit(data.train.x.numpy()).score_samples(data.test.x.numpy()).mean()
+    )
     guide = pv.Guide(posteriors.FullRankNormal(2), 5, nn.Identity()).double()
-    model = pv.Model(priors.StandardNormal(2), likelihoods.Gaussian(5, scale=scale), nn.Identity()).double()
+    model = pv.Model(
+        priors.StandardNormal(2), likelihoods.Gaussian(5, scale=scale), nn.Identity()
+    ).double()
     training = quiet(num_epochs=60, batch_size=50, learning_rate=schedules.Exponential(3e-2, 1e-3))
     pv.fit(model, guide, data, training=training)
     ours = pv.log_evidence(model, guide, data.test, num_particles=100).summary().log_evidence
@@ -128,7 +149,9 @@ def test_a_trained_linear_vae_reaches_ppca_and_factor_analysis(scale, oracle):
 def test_early_stopping_goes_back_to_the_best_weights():
     """A learning rate that ruins the fit after a good start."""
     data = split_data()
-    training = quiet(num_epochs=50, patience=3, learning_rate=lambda fraction: 1e-2 if fraction < 0.1 else 1.0)
+    training = quiet(
+        num_epochs=50, patience=3, learning_rate=lambda fraction: 1e-2 if fraction < 0.1 else 1.0
+    )
     torch.manual_seed(0)
     model, guide = vae()
     result = pv.fit(model, guide, data, training=training)
@@ -148,7 +171,11 @@ def test_cyclic_annealing_takes_the_best_epoch_at_full_weight():
     result, _ = fitted(quiet(num_epochs=8, kl_schedule=schedules.Cyclic(num_cycles=2)))
     assert result.history["kl_weight"] == [0.5, 1.0, 1.0, 0.0, 0.5, 1.0, 1.0, 1.0]
     eligible = {
-        e: v for e, v, w in zip(*(result.history[n] for n in ("epoch", "valid", "kl_weight")), strict=True) if w == 1
+        e: v
+        for e, v, w in zip(
+            *(result.history[n] for n in ("epoch", "valid", "kl_weight")), strict=True
+        )
+        if w == 1
     }
     assert result.best_epoch == max(eligible, key=eligible.get)
     with pytest.raises(ValueError, match="both set the KL's weight"):
@@ -161,10 +188,17 @@ def test_resuming_is_exact(tmp_path, stop):
     checkpoint = tmp_path / "run.ckpt"
     torch.manual_seed(0)
     model, guide = vae()
-    pv.fit(model, guide, split_data(), training=quiet(clip_norm=1.0, num_epochs=stop, checkpoint=checkpoint))
+    pv.fit(
+        model,
+        guide,
+        split_data(),
+        training=quiet(clip_norm=1.0, num_epochs=stop, checkpoint=checkpoint),
+    )
     torch.manual_seed(99)
     model, guide = vae()  # another process, other starting weights
-    resumed = pv.fit(model, guide, split_data(), training=quiet(clip_norm=1.0, checkpoint=checkpoint))
+    resumed = pv.fit(
+        model, guide, split_data(), training=quiet(clip_norm=1.0, checkpoint=checkpoint)
+    )
     assert without_clock(resumed.history) == without_clock(whole.history)
     assert resumed.best_epoch == whole.best_epoch
     for mine, theirs in zip([*model.parameters(), *guide.parameters()], weights, strict=True):
@@ -177,7 +211,9 @@ def test_checkpoints_of_other_settings_and_foreign_files_are_refused(tmp_path):
     with pytest.raises(ValueError, match="was made with seed=0, not 1: delete it to start afresh"):
         fitted(quiet(checkpoint=checkpoint, seed=1))
     fitted(quiet(num_epochs=1, checkpoint=tmp_path / "rate.ckpt", learning_rate=lambda t: 1e-3))
-    with pytest.raises(ValueError, match=r"was made with learning_rate=(0.001 ?){9}, not (0.1 ?){9}: delete it"):
+    with pytest.raises(
+        ValueError, match=r"was made with learning_rate=(0.001 ?){9}, not (0.1 ?){9}: delete it"
+    ):
         fitted(quiet(checkpoint=tmp_path / "rate.ckpt", learning_rate=lambda t: 1e-1))
     checkpoint.write_bytes(b"not a checkpoint")
     with pytest.raises(ValueError, match=r"is no checkpoint file written by ppl_vae"):
@@ -224,36 +260,58 @@ def test_a_nan_names_epoch_batch_and_site_and_keeps_the_last_good_weights():
         return 1e-3
 
     with pytest.raises(
-        pv.NonFiniteLossError, match=r"epoch 3, batch 1, site 'z'.*after epoch 2 were put back: lower lear"
+        pv.NonFiniteLossError,
+        match=r"epoch 3, batch 1, site 'z'.*after epoch 2 were put back: lower lear",
     ):
         pv.fit(model, guide, data, training=quiet(num_epochs=4, learning_rate=explode))
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), good["weights"], strict=True))
 
 
-@pytest.mark.parametrize("objective", [Trace_ELBO(), TraceMeanField_ELBO(), TraceGraph_ELBO(), TraceEnum_ELBO()])
+@pytest.mark.parametrize(
+    "objective", [Trace_ELBO(), TraceMeanField_ELBO(), TraceGraph_ELBO(), TraceEnum_ELBO()]
+)
 def test_pyros_own_objectives_train(objective):
     """TraceGraph_ELBO has no `differentiable_loss`; fit steps its `loss_and_grads`."""
     torch.manual_seed(0)
     model, guide = vae()
-    result = pv.fit(model, guide, split_data(), objective=objective, training=quiet(num_epochs=6, learning_rate=1e-2))
+    result = pv.fit(
+        model,
+        guide,
+        split_data(),
+        objective=objective,
+        training=quiet(num_epochs=6, learning_rate=1e-2),
+    )
     assert result.history["valid"][-1] > result.history["valid"][0]
     with pytest.raises(ValueError, match="cannot be annealed: use one of ppl_vae's objectives"):
         pv.fit(model, guide, split_data(), objective=objective, training=quiet(kl_warmup_epochs=1))
 
 
 def test_an_enumerated_mixture_trains_and_is_refused_by_importance_weights():
-    """A Gaussian mixture with an explicit label site, through Pyro's TraceEnum_ELBO: scikit-learn's maximum."""
+    """A Gaussian mixture with an explicit label site, through Pyro's TraceEnum_ELBO: scikit-learn's
+    maximum."""
     bed = beds.discrete_mixture(400, guide_scale=1.0)
     x = bed.x
-    sklearn_fit = GaussianMixture(3, covariance_type="diag", n_init=5, random_state=0).fit(x.numpy())
-    start = torch.tensor(sklearn_fit.means_) + 0.5 * torch.randn(3, 2).double()  # near the same maximum, not at it
-    parameters = nn.ParameterDict({"logits": torch.zeros(3).double(), "loc": start, "raw": torch.zeros_like(start)})
+    sklearn_fit = GaussianMixture(3, covariance_type="diag", n_init=5, random_state=0).fit(
+        x.numpy()
+    )
+    start = (
+        torch.tensor(sklearn_fit.means_) + 0.5 * torch.randn(3, 2).double()
+    )  # near the same maximum, not at it
+    parameters = nn.ParameterDict(
+        {"logits": torch.zeros(3).double(), "loc": start, "raw": torch.zeros_like(start)}
+    )
 
     def model(x):
         logits, loc, raw = (pyro.param(name, parameters[name]) for name in ("logits", "loc", "raw"))
         with pyro.plate("data", len(x), dim=-1):
-            label = pyro.sample("label", pyro.distributions.Categorical(logits=logits), infer={"enumerate": "parallel"})
-            pyro.sample("x", pyro.distributions.Normal(loc[label], raw.exp()[label]).to_event(1), obs=x)
+            label = pyro.sample(
+                "label",
+                pyro.distributions.Categorical(logits=logits),
+                infer={"enumerate": "parallel"},
+            )
+            pyro.sample(
+                "x", pyro.distributions.Normal(loc[label], raw.exp()[label]).to_event(1), obs=x
+            )
 
     def guide(x):
         pass
@@ -276,7 +334,9 @@ class PlainModule(nn.Module):
     def forward(self, x):
         with pyro.plate("data", len(x), dim=-1):
             z = pyro.sample("z", pyro.distributions.Normal(torch.zeros(2), 1.0).to_event(1))
-            pyro.sample("x", pyro.distributions.Bernoulli(logits=self.decoder(z)).to_event(1), obs=x)
+            pyro.sample(
+                "x", pyro.distributions.Bernoulli(logits=self.decoder(z)).to_event(1), obs=x
+            )
 
 
 class PlainGuide(nn.Module):
@@ -291,7 +351,9 @@ class PlainGuide(nn.Module):
             pyro.sample("z", pyro.distributions.Normal(self.encoder(x), 0.5).to_event(1))
 
 
-@pytest.mark.parametrize("objective", [Trace_ELBO(), TraceGraph_ELBO(), objectives.TraceELBO(), objectives.IWAE(3)])
+@pytest.mark.parametrize(
+    "objective", [Trace_ELBO(), TraceGraph_ELBO(), objectives.TraceELBO(), objectives.IWAE(3)]
+)
 def test_plain_modules_train_though_pyro_does_not_see_their_parameters(objective):
     """SVI moves nothing here and gives no warning."""
     model, guide = PlainModule(), PlainGuide()
@@ -303,15 +365,25 @@ def test_plain_modules_train_though_pyro_does_not_see_their_parameters(objective
 
 def test_where_they_cannot_train_it_is_said():
     """RenyiELBO has only the method that leaves them out."""
-    with pytest.raises(ValueError, match="RenyiELBO gave no parameter a gradient: make model and guide PyroModules"):
-        pv.fit(PlainModule(), PlainGuide(), data_for("Bernoulli"), objective=RenyiELBO(0.5), training=quiet())
+    with pytest.raises(
+        ValueError, match="RenyiELBO gave no parameter a gradient: make model and guide PyroModules"
+    ):
+        pv.fit(
+            PlainModule(),
+            PlainGuide(),
+            data_for("Bernoulli"),
+            objective=RenyiELBO(0.5),
+            training=quiet(),
+        )
 
 
 @pytest.mark.parametrize("with_global", [False, True])
 def test_a_users_plain_functions_train_and_are_evaluated(with_global):
     program, x = TwoSites(with_global), torch.randn(40, 4, dtype=torch.float64)
     before = {name: p.detach().clone() for name, p in program.named_parameters()}
-    result = pv.fit(program.model, program.guide, x, training=quiet(learning_rate=1e-2, num_epochs=10))
+    result = pv.fit(
+        program.model, program.guide, x, training=quiet(learning_rate=1e-2, num_epochs=10)
+    )
     assert result.history["train"][-1] > result.history["train"][0]
     assert [name for name, p in program.named_parameters() if torch.equal(p, before[name])] == []
     with pytest.warns(UserWarning, match="'theta' lies outside") if with_global else nullcontext():
@@ -320,11 +392,15 @@ def test_a_users_plain_functions_train_and_are_evaluated(with_global):
 
 
 class NamedModel(PyroModule):
-    """A model and its guide with networks, and constrained parameters, whose names are the same in every instance."""
+    """A model and its guide with networks, and constrained parameters, whose names are the same in
+    every instance."""
 
     def __init__(self):
         super().__init__()
-        self.network, self.prior_scale = nn.Linear(2, EVENT), PyroParam(torch.tensor(1.0), dist.constraints.positive)
+        self.network, self.prior_scale = (
+            nn.Linear(2, EVENT),
+            PyroParam(torch.tensor(1.0), dist.constraints.positive),
+        )
 
     def forward(self, x):
         with pyro.plate("data", len(x), dim=-1):
@@ -335,7 +411,10 @@ class NamedModel(PyroModule):
 class NamedGuide(PyroModule):
     def __init__(self):
         super().__init__()
-        self.network, self.scale = nn.Linear(EVENT, 2), PyroParam(torch.tensor(1.0), dist.constraints.positive)
+        self.network, self.scale = (
+            nn.Linear(EVENT, 2),
+            PyroParam(torch.tensor(1.0), dist.constraints.positive),
+        )
 
     def forward(self, x):
         with pyro.plate("data", len(x), dim=-1):
@@ -346,24 +425,33 @@ WRAPPERS = {
     "function": lambda program: lambda x: program(x),
     "partial": functools.partial,
     "handler": lambda program: pyro.poutine.scale(program, scale=1.0),
-    "config_enumerate": functools.partial(config_enumerate, default=None),  # marks nothing: the wrapping alone
+    "config_enumerate": functools.partial(
+        config_enumerate, default=None
+    ),  # marks nothing: the wrapping alone
 }
 
 
-@pytest.mark.parametrize("objective", [objectives.TraceELBO(), Trace_ELBO()], ids=["ours", "Pyro's"])
+@pytest.mark.parametrize(
+    "objective", [objectives.TraceELBO(), Trace_ELBO()], ids=["ours", "Pyro's"]
+)
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 def test_wrapped_modules_train_like_bare_ones_however_many_a_process_fits(wrapper, objective):
-    """Pyro's store would keep the first pair's parameters under the names of all: the later ones would not move."""
+    """Pyro's store would keep the first pair's parameters under the names of all: the later ones
+    would not move."""
     x, found = data_for("Bernoulli"), []
     for wrapping in (None, WRAPPERS[wrapper], WRAPPERS[wrapper]):
         torch.manual_seed(0)
         model, guide = NamedModel(), NamedGuide()
-        programs = [program if wrapping is None else wrapping(program) for program in (model, guide)]
+        programs = [
+            program if wrapping is None else wrapping(program) for program in (model, guide)
+        ]
         before = [p.detach().clone() for p in (*model.parameters(), *guide.parameters())]
         pv.fit(*programs, x, objective=objective, training=quiet(num_epochs=2))
         found.append([p.detach().clone() for p in (*model.parameters(), *guide.parameters())])
         assert not any(torch.equal(a, b) for a, b in zip(before, found[-1], strict=True))
-        weighed = (pv.log_weights(*pair, x, num_particles=3, seed=0) for pair in (programs, (model, guide)))
+        weighed = (
+            pv.log_weights(*pair, x, num_particles=3, seed=0) for pair in (programs, (model, guide))
+        )
         assert torch.equal(*weighed), "evaluation sees the parameters of this pair"
     for others in found[1:]:
         assert all(torch.equal(a, b) for a, b in zip(found[0], others, strict=True))
@@ -373,7 +461,9 @@ def test_constrained_parameters_of_one_name_in_model_and_guide_are_refused():
     """Pyro would make them one."""
     model = NamedModel()
     model.scale = PyroParam(torch.tensor(2.0), dist.constraints.positive)
-    with pytest.raises(ValueError, match="model and guide both have a PyroParam 'scale', which Pyro takes for one"):
+    with pytest.raises(
+        ValueError, match="model and guide both have a PyroParam 'scale', which Pyro takes for one"
+    ):
         pv.fit(model, NamedGuide(), data_for("Bernoulli"), training=quiet())
 
 
@@ -387,10 +477,13 @@ def test_modules_that_pyro_is_not_told_of_train_when_they_are_wrapped():
         assert not any(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
-@pytest.mark.parametrize("objective", [objectives.TraceELBO(), Trace_ELBO()], ids=lambda o: type(o).__name__)
+@pytest.mark.parametrize(
+    "objective", [objectives.TraceELBO(), Trace_ELBO()], ids=lambda o: type(o).__name__
+)
 @pytest.mark.parametrize("is_called", [False, True])
 def test_a_guide_that_makes_its_parameters_late_is_trained(objective, is_called):
-    """Pyro's autoguides make them at their first call, one normal per row, so that all rows are one batch."""
+    """Pyro's autoguides make them at their first call, one normal per row, so that all rows are one
+    batch."""
     model, x = NamedModel(), data_for("Bernoulli", num_data=8)
     guide = AutoNormal(model)
     if is_called:
@@ -408,7 +501,9 @@ def test_a_parameter_made_anew_at_each_run_is_refused():
         with pyro.plate("data", len(x), dim=-1):
             pyro.sample("z", dist.Normal(loc, 1.0).to_event(1))
 
-    with pytest.raises(ValueError, match="'loc' is a new nn.Parameter at each run: give pyro.param a tensor"):
+    with pytest.raises(
+        ValueError, match="'loc' is a new nn.Parameter at each run: give pyro.param a tensor"
+    ):
         pv.fit(PlainModule(), guide, data_for("Bernoulli"), training=quiet())
 
 
@@ -416,16 +511,25 @@ def test_a_model_marked_for_enumeration_fits_with_an_empty_guide_the_second_time
     """Each starts afresh: the same history."""
     bed, histories = beds.discrete_mixture(60, guide_scale=1.0), []
     for _ in range(2):
-        locs = PyroModule[nn.ParameterList]([torch.randn(3, 2, generator=torch.Generator().manual_seed(0))])
+        locs = PyroModule[nn.ParameterList](
+            [torch.randn(3, 2, generator=torch.Generator().manual_seed(0))]
+        )
 
         def model(x, locs=locs):
             with pyro.plate("data", len(x), dim=-1):
                 label = pyro.sample("label", dist.Categorical(logits=torch.zeros(3)))
                 pyro.sample("x", dist.Normal(locs[0][label], 1.0).to_event(1), obs=x)
 
-        objective, training = TraceEnum_ELBO(max_plate_nesting=1), quiet(num_epochs=3, learning_rate=0.1)
+        objective, training = (
+            TraceEnum_ELBO(max_plate_nesting=1),
+            quiet(num_epochs=3, learning_rate=0.1),
+        )
         programs = config_enumerate(model), lambda x: None
-        histories.append(pv.fit(*programs, bed.x.float(), objective=objective, training=training).history["train"])
+        histories.append(
+            pv.fit(*programs, bed.x.float(), objective=objective, training=training).history[
+                "train"
+            ]
+        )
     assert histories[0] == histories[1]
     assert histories[0][-1] > histories[0][0] + 0.1
 
@@ -446,7 +550,8 @@ def test_dynamic_binarisation_is_fresh_each_epoch_and_fixed_for_validation():
 
 
 def test_a_smaller_last_batch_weighs_each_datum_the_same():
-    """Batches of 16 and 1: the lone datum's step is a sixteenth of what a mean over its own batch would make it."""
+    """Batches of 16 and 1: the lone datum's step is a sixteenth of what a mean over its own batch
+    would make it."""
     steps = []
 
     class Recorder(torch.optim.SGD):
@@ -456,7 +561,9 @@ def test_a_smaller_last_batch_weighs_each_datum_the_same():
 
     model, guide = vae()
     x = data_for("Bernoulli", num_data=1).repeat(17, 1)
-    training = quiet(num_epochs=1, batch_size=16, optimizer=lambda ps: Recorder(ps, lr=0.0), learning_rate=1e-30)
+    training = quiet(
+        num_epochs=1, batch_size=16, optimizer=lambda ps: Recorder(ps, lr=0.0), learning_rate=1e-30
+    )
     torch.nn.init.constant_(guide.posterior.link.linear.weight, 0.0)
     torch.nn.init.constant_(guide.posterior.link.linear.bias, -20.0)  # no noise: z is 0
     pv.fit(model, guide, x, training=training)
@@ -501,8 +608,14 @@ def test_settings_out_of_range_are_named():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"learning_rate": lambda fraction: math.nan}, "Training(learning_rate) after 0% of training is nan"),
-        ({"learning_rate": lambda fraction: "a"}, "Training(learning_rate) after 0% of training is 'a'"),
+        (
+            {"learning_rate": lambda fraction: math.nan},
+            "Training(learning_rate) after 0% of training is nan",
+        ),
+        (
+            {"learning_rate": lambda fraction: "a"},
+            "Training(learning_rate) after 0% of training is 'a'",
+        ),
         ({"learning_rate": lambda fraction: 1e-3 - fraction}, "of training is -0.2"),
         ({"kl_schedule": lambda fraction: -1.0}, "Training(kl_schedule) after 0 epochs is -1.0"),
     ],
@@ -525,13 +638,16 @@ def test_what_is_no_setting_and_no_program_is_refused():
 
 
 def test_one_row_at_the_end_of_an_epoch_does_not_end_a_training_that_compares_data():
-    """33 rows in batches of 32; but batches, or parts of them, that are all of one row are refused."""
+    """33 rows in batches of 32; but batches, or parts of them, that are all of one row are
+    refused."""
     model, guide = vae()
     x, info = data_for("Bernoulli", num_data=33), objectives.InfoVAE(0.0, 100.0)
     result = pv.fit(model, guide, x, objective=info, training=quiet(batch_size=32))
     assert result.num_epochs == 4
     for settings in ({"batch_size": 1}, {"batch_size": 32, "num_parts": 32}):
-        with pytest.raises(ValueError, match="InfoVAE compares data with each other: it needs 2 rows in each batch"):
+        with pytest.raises(
+            ValueError, match="InfoVAE compares data with each other: it needs 2 rows in each batch"
+        ):
             pv.fit(model, guide, x, objective=info, training=quiet(**settings))
 
 
@@ -541,14 +657,25 @@ def test_nothing_marked_for_enumeration_is_said(caplog):
 
     def program(x, infer, obs):
         with pyro.plate("data", len(x), dim=-1):
-            label = pyro.sample("label", dist.Categorical(logits=pyro.param("logits", torch.zeros(2))), infer=infer)
+            label = pyro.sample(
+                "label", dist.Categorical(logits=pyro.param("logits", torch.zeros(2))), infer=infer
+            )
             if obs:
-                pyro.sample("x", dist.Bernoulli(torch.tensor([[0.2] * 3, [0.7] * 3])[label]).to_event(1), obs=x)
+                pyro.sample(
+                    "x",
+                    dist.Bernoulli(torch.tensor([[0.2] * 3, [0.7] * 3])[label]).to_event(1),
+                    obs=x,
+                )
 
     for infer, is_said in (({}, True), ({"enumerate": "parallel"}, False)):
         caplog.clear()
         programs = (functools.partial(program, infer=infer, obs=obs) for obs in (True, False))
-        pv.fit(*programs, x, objective=TraceEnum_ELBO(max_plate_nesting=1), training=quiet(num_epochs=1))
+        pv.fit(
+            *programs,
+            x,
+            objective=TraceEnum_ELBO(max_plate_nesting=1),
+            training=quiet(num_epochs=1),
+        )
         assert ("no site is marked for enumeration" in caplog.text) == is_said
 
 
@@ -580,6 +707,8 @@ def test_collapse_is_told_once(caplog):
     torch.manual_seed(0)
     model, guide = vae()
     training = pv.Training(num_epochs=15, batch_size=16, learning_rate=0.05, progress=False)
-    result = pv.fit(model, guide, data_for("Bernoulli"), objective=objectives.BetaELBO(100.0), training=training)
+    result = pv.fit(
+        model, guide, data_for("Bernoulli"), objective=objectives.BetaELBO(100.0), training=training
+    )
     assert result.history["rate"][-1] < 0.1
     assert caplog.text.count("posterior collapse") == 1

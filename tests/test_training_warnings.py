@@ -23,9 +23,12 @@ def plateau(rng, num_epochs, correlation, rise=0.0):
 @pytest.mark.parametrize("num_epochs", [20, 60, 300])
 @pytest.mark.parametrize("correlation", [0.0, 0.5])
 def test_a_plateau_rarely_warns(num_epochs, correlation):
-    """In at most 4 % of 300 trainings, of level 2 % and two standard errors, even with correlated noise of a nat."""
+    """In at most 4 % of 300 trainings, of level 2 % and two standard errors, even with correlated
+    noise of a nat."""
     rng = np.random.default_rng(0)
-    said = [still_rising(plateau(rng, num_epochs, correlation), [1.0] * num_epochs) for _ in range(300)]
+    said = [
+        still_rising(plateau(rng, num_epochs, correlation), [1.0] * num_epochs) for _ in range(300)
+    ]
     assert sum(each is not None for each in said) <= 12
 
 
@@ -33,7 +36,9 @@ def test_a_plateau_rarely_warns(num_epochs, correlation):
 def test_a_rise_of_five_noises_is_said(num_epochs):
     rng = np.random.default_rng(1)
     slope = 5.0 / (0.3 * num_epochs)
-    noisy = [0.3 * plateau(rng, num_epochs, 0.0) + slope * np.arange(num_epochs) for _ in range(100)]
+    noisy = [
+        0.3 * plateau(rng, num_epochs, 0.0) + slope * np.arange(num_epochs) for _ in range(100)
+    ]
     assert sum(still_rising(each, [1.0] * num_epochs) is not None for each in noisy) >= 95
 
 
@@ -49,14 +54,18 @@ def test_constant_features_are_counted():
     assert constant_features(x) is None
     x[:, 2] = 3.0
     x[5, 2] = torch.nan
-    assert constant_features(x).startswith("1 of 4 features is constant in the training rows (the first is 2)")
+    assert constant_features(x).startswith(
+        "1 of 4 features is constant in the training rows (the first is 2)"
+    )
     x[:, 1] = torch.nan
     assert constant_features(x).startswith("1 of 4 features")
 
 
 def test_small_splits_are_named():
     assert few_rows({"train": 500, "valid": 50, "test": 50}) is None
-    assert few_rows({"train": 16, "valid": 2, "test": 2}).startswith("few rows (16 train, 2 valid, 2 test)")
+    assert few_rows({"train": 16, "valid": 2, "test": 2}).startswith(
+        "few rows (16 train, 2 valid, 2 test)"
+    )
 
 
 def test_fit_says_it_before_training(caplog):
@@ -72,14 +81,19 @@ def test_fit_says_it_before_training(caplog):
 
 
 def test_fit_says_that_the_bound_still_rises(caplog):
-    """Twenty epochs at a learning rate far too small for them; a long training of the same model has levelled off."""
+    """Twenty epochs at a learning rate far too small for them; a long training of the same model
+    has levelled off."""
     bed = pv.beds.linear_gaussian(400, 2)
     data = pv.Dataset(bed.x).split(valid=0.2, test=0.2)
 
     def warned(rate, num_epochs):
         with pv.seeded(0):
             guide = pv.Guide(pv.posteriors.MeanFieldNormal(1), data.event_shape, nn.Identity())
-            model = pv.Model(pv.priors.StandardNormal(1), pv.likelihoods.Gaussian(data.event_shape), nn.Identity())
+            model = pv.Model(
+                pv.priors.StandardNormal(1),
+                pv.likelihoods.Gaussian(data.event_shape),
+                nn.Identity(),
+            )
         caplog.clear()
         with caplog.at_level(logging.WARNING):
             training = pv.Training(num_epochs=num_epochs, learning_rate=rate, progress=False)

@@ -1,4 +1,5 @@
-"""What `is_estimate` claims: nominal intervals cover wherever it passes. docs/believability.md has the large tables."""
+"""What `is_estimate` claims: nominal intervals cover wherever it passes. docs/believability.md has
+the large tables."""
 
 import sys
 from pathlib import Path
@@ -20,12 +21,17 @@ WRONG = ("correlated D=10 0.7", "correlated D=30 0.7", "scale D=10 0.7", "t D=10
 
 
 def simulated(shape, num_particles, num_evaluations=4):
-    found = [VERDICTS["is_estimate"].simulate(f"{shape}, K={num_particles}", seed) for seed in range(num_evaluations)]
+    found = [
+        VERDICTS["is_estimate"].simulate(f"{shape}, K={num_particles}", seed)
+        for seed in range(num_evaluations)
+    ]
     return {name: sum(each[name] for each in found) for name in found[0]}
 
 
 @pytest.mark.parametrize("num_particles", [100, 1_000])
-@pytest.mark.parametrize("shape", [*RIGHT, *WRONG, "skewed D=10 2", "bimodal D=10 1.3", "correlated D=10 0.34"])
+@pytest.mark.parametrize(
+    "shape", [*RIGHT, *WRONG, "skewed D=10 2", "bimodal D=10 1.3", "correlated D=10 0.34"]
+)
 def test_intervals_cover_among_the_rows_that_pass(shape, num_particles):
     """0.93 of nominal 95 % intervals, within 2 binomial standard errors, where any pass."""
     counts = simulated(shape, num_particles)
@@ -58,7 +64,8 @@ def test_rows_of_two_kinds_are_told_apart():
 
 
 def test_one_lucky_row_does_not_pass():
-    """Alone, a row of k = 0.7 passes in at most 4 of 100 evaluations, though its own k-hat often looks good."""
+    """Alone, a row of k = 0.7 passes in at most 4 of 100 evaluations, though its own k-hat often
+    looks good."""
     rng = np.random.default_rng(1)
     log_w = log_weights("correlated", 10, 0.7, (1_000, 100), rng)
     passed = [reduce_log_weights(log_w[:, [i]]).is_estimate[0] for i in range(100)]
@@ -116,14 +123,26 @@ def test_the_verdict_does_not_depend_on_chunks_nor_on_an_interruption(tmp_path, 
 @pytest.mark.parametrize("guide_scale", [1.0, 0.9, 1.3])
 def test_a_target_is_met_without_bias(guide_scale):
     """One square of the target, or 2 standard errors of the mean error of 400 rows."""
-    counts = [VERDICTS["target_se"].simulate(f"width={guide_scale}, target=0.1", seed) for seed in range(4)]
-    total, squares, rows = (sum(each[name] for each in counts) for name in ("sum", "squares", "rows"))
+    counts = [
+        VERDICTS["target_se"].simulate(f"width={guide_scale}, target=0.1", seed)
+        for seed in range(4)
+    ]
+    total, squares, rows = (
+        sum(each[name] for each in counts) for name in ("sum", "squares", "rows")
+    )
     error = np.sqrt(squares / rows - (total / rows) ** 2) / rows**0.5
     assert abs(total / rows) < max(1, 2 * error)
 
 
 def test_the_page_names_what_was_not_measured():
-    rows = {"target_se | width=1.0, target=0.1 | 0": {"rows": 2, "sum": 1.0, "squares": 1.0, "used": 200}}
+    rows = {
+        "target_se | width=1.0, target=0.1 | 0": {
+            "rows": 2,
+            "sum": 1.0,
+            "squares": 1.0,
+            "used": 200,
+        }
+    }
     assert totals("target_se", "width=1.0, target=0.1", rows)["rows"] == 2
     written = page(rows)
     assert "| width=1.0, target=0.1 | 0.50 ± 0.35 | 100 |" in written
@@ -144,16 +163,25 @@ def test_the_page_has_a_column_for_each_number_of_particles_and_marks_what_break
     }
     written = page(rows)
     assert "| setting | K = 100 | K = 1,000 | K = 10,000 |" in written
-    assert "| correlated D=2 0.1 | 0.50: 0.950 ± 0.010 | 0.50: 0.950 ± 0.010 ✗ | 1.00: 0.900 ± 0.009 ✗ |" in written
+    assert (
+        "| correlated D=2 0.1 | 0.50: 0.950 ± 0.010 | 0.50: 0.950 ± 0.010 ✗ | 1.00: 0.900 ± 0.009 "
+        "✗ |" in written
+    )
     assert "| scale D=2 1.0 | 1.00: 1.000 ± 0.000 ✗ |" in written
     assert "| correlated D=2 0.7 | 0 |" in written
 
 
-@pytest.mark.parametrize(("passed", "goes_on"), [(0, False), (1, True), (999, True), (1_000, False)])
+@pytest.mark.parametrize(
+    ("passed", "goes_on"), [(0, False), (1, True), (999, True), (1_000, False)]
+)
 def test_settings_in_which_few_rows_pass_go_on(passed, goes_on):
     """By how many pass alone, never by how many are covered."""
     verdict = VERDICTS["is_estimate"]
-    rows = {f"is_estimate | {each} | {seed}": counted(0, 0) for each in verdict.settings for seed in range(10)}
+    rows = {
+        f"is_estimate | {each} | {seed}": counted(0, 0)
+        for each in verdict.settings
+        for seed in range(10)
+    }
     setting = verdict.settings[0]
     rows[f"is_estimate | {setting} | 0"] = counted(passed, passed)
     left = [(each, seed) for _, _, each, seed in missing(["is_estimate"], rows)]

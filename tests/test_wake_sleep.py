@@ -11,7 +11,8 @@ from ppl_vae.training import schedules
 
 @pytest.fixture(scope="module")
 def bed():
-    """Posteriors with correlation 0.76: independent normals have sds 0.65 of the marginal ones under the reverse KL."""
+    """Posteriors with correlation 0.76: independent normals have sds 0.65 of the marginal ones
+    under the reverse KL."""
     return beds.linear_gaussian(num_data=128, latent_dim=2, data_dim=3, noise=1.2, seed=3)
 
 
@@ -20,27 +21,33 @@ def fitted(bed, objective, seed=0):
     with pv.seeded(seed):
         guide = pv.Guide(posteriors.MeanFieldNormal(2), 3, encoder=nn.Identity()).double()
     rate = schedules.Exponential(0.1, 0.001)
-    training = pv.Training(num_epochs=200, batch_size=128, learning_rate=rate, seed=seed, progress=False)
+    training = pv.Training(
+        num_epochs=200, batch_size=128, learning_rate=rate, seed=seed, progress=False
+    )
     pv.fit(bed.model, guide, bed.x, objective=objective, training=training)
     return guide.encode(bed.x)
 
 
 def sd_ratio(bed, q):
-    """Mean over data of the guide's sd over the posterior's marginal sd, which the forward KL asks for."""
+    """Mean over data of the guide's sd over the posterior's marginal sd, which the forward KL asks
+    for."""
     return (q.stddev / bed.posterior_covariance.diagonal(dim1=-2, dim2=-1).sqrt()).mean(0)
 
 
 def test_the_guide_has_the_marginal_sds_at_a_large_batch(bed):
-    """B = 128, K = 64. Weights normalised over the whole batch give 0.68, nearly the reverse-KL answer."""
+    """B = 128, K = 64. Weights normalised over the whole batch give 0.68, nearly the reverse-KL
+    answer."""
     q = fitted(bed, objectives.ReweightedWakeSleep(64))
-    # Two to three per cent too small, the bias of weights self-normalised over 64; seeds differ by half of one.
+    # Two to three per cent too small, the bias of weights self-normalised over 64; seeds differ by
+    # half of one.
     assert ((sd_ratio(bed, q) - 1).abs() < 0.05).all()
     off = (q.mean - bed.posterior_mean) / bed.posterior_covariance.diagonal(dim1=-2, dim2=-1).sqrt()
     assert off.square().mean().sqrt() < 0.05
 
 
 def test_the_reverse_answer_is_told_apart(bed):
-    """The same guide under the ELBO has 1 / sqrt(precision): the law above is not met by accident."""
+    """The same guide under the ELBO has 1 / sqrt(precision): the law above is not met by
+    accident."""
     ratio = sd_ratio(bed, fitted(bed, objectives.TraceELBO(8)))
     precision = torch.linalg.inv(bed.posterior_covariance[0]).diagonal()
     expected = (precision * bed.posterior_covariance[0].diagonal()).rsqrt()

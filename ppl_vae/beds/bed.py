@@ -1,4 +1,6 @@
-"""What every test bed is made of: a model with closed-form log p(x), and a guide that can be exact or distorted."""
+"""What every test bed is made of: a model with closed-form log p(x), and a guide that can be exact
+or distorted.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +17,9 @@ __all__ = ["Bed", "BedGuide", "BedModel"]
 class BedModel(PyroModule):
     """A plain Pyro model whose log p(x) is known: sites "z" and "x" in a plate "data".
 
-    NaN in x means missing: its entry carries no density. Without x, the model simulates `num_data` rows. `.to(...)`
-    moves a bed to another device or floating type, with its guide; x is moved by itself.
+    NaN in x means missing: its entry carries no density. Without x, the model simulates `num_data`
+    rows. `.to(...)` moves a bed to another device or floating type, with its guide; x is moved by
+    itself.
 
     Args:
         num_data: How many rows the model simulates without x.
@@ -55,7 +58,8 @@ class BedModel(PyroModule):
 
 @dataclass(frozen=True)
 class Distortion:
-    """How far a guide is from the exact posterior: sd times `scale`, mean moved by `shift` posterior sds.
+    """How far a guide is from the exact posterior: sd times `scale`, mean moved by `shift`
+    posterior sds.
 
     Raises:
         ValueError: `scale` is not positive.
@@ -66,7 +70,9 @@ class Distortion:
 
     def __post_init__(self) -> None:
         if not self.scale > 0:
-            raise ValueError(f"guide_scale={self.scale} multiplies a standard deviation: it must be positive")
+            raise ValueError(
+                f"guide_scale={self.scale} multiplies a standard deviation: it must be positive"
+            )
 
 
 class BedGuide(PyroModule):
@@ -105,7 +111,8 @@ class BedGuide(PyroModule):
 
 @dataclass(frozen=True, kw_only=True)
 class Bed:
-    """Data with a model of known log p(x) and a guide; the guide is the exact posterior unless it was distorted.
+    """Data with a model of known log p(x) and a guide; the guide is the exact posterior unless it
+    was distorted.
 
     Model and guide take any rows x, not only these.
 

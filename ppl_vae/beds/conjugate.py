@@ -14,7 +14,9 @@ __all__ = ["beta_bernoulli", "gamma_poisson"]
 
 
 class GammaPoissonModel(BedModel):
-    """z ~ Gamma(a, b), x given z ~ Poisson(z). Reference: Gelman et al. (2013), Bayesian Data Analysis, section 2.6."""
+    """z ~ Gamma(a, b), x given z ~ Poisson(z). Reference: Gelman et al. (2013), Bayesian Data
+    Analysis, section 2.6.
+    """
 
     def __init__(self, num_data: int, shape: float, rate: float) -> None:
         super().__init__(num_data)
@@ -75,12 +77,16 @@ class BetaBernoulliModel(BedModel):
         return self.alpha + successes, self.beta + trials - successes
 
     def log_evidence(self, x: Tensor) -> Tensor:
-        """log B(a + s, b + n - s) - log B(a, b): of the sequence, so without the binomial coefficient."""
+        """log B(a + s, b + n - s) - log B(a, b): of the sequence, so without the binomial
+        coefficient.
+        """
         return (_log_beta(*self.posterior(x)) - _log_beta(self.alpha, self.beta))[:, 0]
 
 
 class BetaBernoulliGuide(BedGuide):
-    """The exact Beta posterior, or one with another mean or concentration. Reference: as the model."""
+    """The exact Beta posterior, or one with another mean or concentration. Reference: as the
+    model.
+    """
 
     def posterior(self, x: Tensor) -> Any:
         """Beta with the concentration divided by scale^2, the mean moved by shift sds."""
@@ -103,15 +109,16 @@ def gamma_poisson(
 ) -> Bed:
     """Counts with a Gamma rate each: x is negative binomial.
 
-    z ~ Gamma(a, b), x|z ~ Poisson(z); log p(x) = log NegativeBinomial(x; a, b / (b + 1)); the posterior is
-    Gamma(a + x, b + 1).
+    z ~ Gamma(a, b), x|z ~ Poisson(z); log p(x) = log NegativeBinomial(x; a, b / (b + 1)); the
+    posterior is Gamma(a + x, b + 1).
 
     Args:
         num_data: Number of data N; x has shape (N, 1).
         shape: a.
         rate: b.
         seed: Where the data come from.
-        guide_scale: The guide's shape is divided by its square at the same mean, so the sd is multiplied; 1 is exact.
+        guide_scale: The guide's shape is divided by its square at the same mean, so the sd is
+            multiplied; 1 is exact.
         guide_shift: Shift of the guide's mean, in posterior sds; 0 is exact.
 
     Raises:
@@ -142,8 +149,8 @@ def beta_bernoulli(
 ) -> Bed:
     """Binary sequences with a Beta probability each.
 
-    z ~ Beta(a, b), x_1..n|z ~ Bernoulli(z); log p(x) = log B(a + s, b + n - s) - log B(a, b) with s successes: the
-    probability of the sequence, log(n over s) below the beta-binomial of the count.
+    z ~ Beta(a, b), x_1..n|z ~ Bernoulli(z); log p(x) = log B(a + s, b + n - s) - log B(a, b) with s
+    successes: the probability of the sequence, log(n over s) below the beta-binomial of the count.
 
     Args:
         num_data: Number of data N; x has shape (N, num_trials).
@@ -151,7 +158,8 @@ def beta_bernoulli(
         alpha: a.
         beta: b.
         seed: Where the data come from.
-        guide_scale: The guide's concentration is divided by its square at the same mean; 1 is exact.
+        guide_scale: The guide's concentration is divided by its square at the same mean; 1 is
+            exact.
         guide_shift: Shift of the guide's mean, in posterior sds; 0 is exact.
 
     Raises:
@@ -165,7 +173,9 @@ def beta_bernoulli(
         tensor([0.4000], dtype=torch.float64)
     """
     generator = np.random.default_rng(seed)
-    x = draws(generator.binomial(1, generator.beta(alpha, beta, (num_data, 1)), (num_data, num_trials)))
+    x = draws(
+        generator.binomial(1, generator.beta(alpha, beta, (num_data, 1)), (num_data, num_trials))
+    )
     model = BetaBernoulliModel(num_data, num_trials, alpha, beta)
     guide = BetaBernoulliGuide(model, Distortion(guide_scale, guide_shift))
     return Bed(name="beta_bernoulli", x=x, model=model, guide=guide, latent_dim=1)
@@ -180,4 +190,7 @@ def _inside(mean: Tensor, low: float, high: float, distortion: Distortion) -> No
     if len(outside):
         row = int(outside[0, 0])
         place = f"row {row} to {shown(mean[row, 0])}, outside ({low:g}, {high:g})"
-        raise ValueError(f"guide_shift={distortion.shift} moves the posterior mean of {place}: use a smaller shift")
+        raise ValueError(
+            f"guide_shift={distortion.shift} moves the posterior mean of {place}: use a smaller "
+            "shift"
+        )

@@ -29,7 +29,9 @@ class Affine:
     noise: Tensor
 
     def marginal(self, mean: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and covariance of x when z has this mean (*batch, L) and covariance (*batch, L, L)."""
+        """Mean and covariance of x when z has this mean (*batch, L) and covariance (*batch, L,
+        L).
+        """
         spread = self.loading @ covariance @ self.loading.mT
         return mean @ self.loading.mT + self.offset, spread + torch.diag(self.noise.square())
 
@@ -63,7 +65,9 @@ def posterior(x: Tensor, affine: Affine, mean: Tensor, covariance: Tensor) -> tu
     """
     weight = (~x.isnan()).to(mean.dtype) / affine.noise.square()
     prior_precision = torch.linalg.inv(covariance)
-    precision = prior_precision + torch.einsum("...d,dk,dl->...kl", weight, affine.loading, affine.loading)
+    precision = prior_precision + torch.einsum(
+        "...d,dk,dl->...kl", weight, affine.loading, affine.loading
+    )
     pull = (prior_precision @ mean[..., None])[..., 0] + (
         (x - affine.offset).nan_to_num(nan=0.0) * weight
     ) @ affine.loading

@@ -52,7 +52,9 @@ class LinearGaussianModel(BedModel):
 
 
 class LinearGaussianGuide(BedGuide):
-    """The exact posterior, full covariance, distorted if asked. Reference: Tipping and Bishop (1999)."""
+    """The exact posterior, full covariance, distorted if asked. Reference: Tipping and Bishop
+    (1999).
+    """
 
     def posterior(self, x: Tensor) -> Any:
         """N(m + shift sd, scale^2 S), where N(m, S) is exact."""
@@ -63,7 +65,8 @@ class LinearGaussianGuide(BedGuide):
 
 
 class MeanFieldGuide(BedGuide):
-    """The independent normals closest to the posterior in KL(q||p): its mean, and 1 / its precisions as variances.
+    """The independent normals closest to the posterior in KL(q||p): its mean, and 1 / its
+    precisions as variances.
 
     Reference: Bishop (2006), Pattern Recognition and Machine Learning, section 10.1.2.
     """
@@ -86,11 +89,12 @@ class LinearGaussianBed(Bed):
         posterior_mean: Exact, shape (N, L).
         posterior_covariance: Exact, shape (N, L, L).
         mean_field_guide: The best independent normals.
-        best_mean_field_elbo: The ELBO of those, shape (N,): log p(x) - (sum_i log P_ii - log det P) / 2 with the
-            posterior precision P.
+        best_mean_field_elbo: The ELBO of those, shape (N,): log p(x) - (sum_i log P_ii - log det P)
+            / 2 with the posterior precision P.
 
     References:
-        Tipping and Bishop (1999), Probabilistic principal component analysis; Bishop (2006), section 10.1.2.
+        Tipping and Bishop (1999), Probabilistic principal component analysis; Bishop (2006),
+        section 10.1.2.
 
     Example:
         >>> linear_gaussian(num_data=3, latent_dim=2, data_dim=5).loading.shape
@@ -140,20 +144,30 @@ def linear_gaussian(
         True
     """
     generator = np.random.default_rng(seed)
-    loading, mean = generator.standard_normal((data_dim, latent_dim)), generator.standard_normal(data_dim)
-    z, noises = generator.standard_normal((num_data, latent_dim)), generator.standard_normal((num_data, data_dim))
+    loading, mean = (
+        generator.standard_normal((data_dim, latent_dim)),
+        generator.standard_normal(data_dim),
+    )
+    z, noises = (
+        generator.standard_normal((num_data, latent_dim)),
+        generator.standard_normal((num_data, data_dim)),
+    )
     affine = Affine(draws(loading), draws(mean), draws(np.full(data_dim, noise)))
-    return linear_gaussian_at(draws(z @ loading.T + mean + noise * noises), affine, guide_scale, guide_shift)
+    return linear_gaussian_at(
+        draws(z @ loading.T + mean + noise * noises), affine, guide_scale, guide_shift
+    )
 
 
 def linear_gaussian_at(
     x: Tensor, affine: Affine, guide_scale: float = 1.0, guide_shift: float = 0.0
 ) -> LinearGaussianBed:
-    """The linear-Gaussian bed at given data and parameters, for example those of a fitted PCA or factor analysis.
+    """The linear-Gaussian bed at given data and parameters, for example those of a fitted PCA or
+    factor analysis.
 
     Args:
         x: Data (N, D); NaN means missing.
-        affine: `Affine(loading, offset, noise)`: W (D, L), b (D,) and the noise sd of every feature (D,).
+        affine: `Affine(loading, offset, noise)`: W (D, L), b (D,) and the noise sd of every feature
+            (D,).
         guide_scale: Factor on the guide's sd; 1 is exact.
         guide_shift: Shift of the guide's mean, in posterior sds; 0 is exact.
 
@@ -169,7 +183,10 @@ def linear_gaussian_at(
     model = LinearGaussianModel(len(x), affine)
     mean, covariance = model.posterior(x)
     precision = torch.linalg.inv(covariance)
-    gap = 0.5 * (precision.diagonal(dim1=-2, dim2=-1).log().sum(-1) - torch.linalg.slogdet(precision).logabsdet)
+    gap = 0.5 * (
+        precision.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        - torch.linalg.slogdet(precision).logabsdet
+    )
     return LinearGaussianBed(
         name="linear_gaussian",
         x=x,

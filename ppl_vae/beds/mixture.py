@@ -14,9 +14,13 @@ __all__ = ["discrete_mixture", "gaussian_mixture"]
 
 
 class GaussianMixtureModel(BedModel):
-    """z ~ sum_c w_c N(m_c, diag s_c^2), x given z ~ N(W z + b, noise^2). Reference: Bishop (2006), section 9.2."""
+    """z ~ sum_c w_c N(m_c, diag s_c^2), x given z ~ N(W z + b, noise^2). Reference: Bishop (2006),
+    section 9.2.
+    """
 
-    def __init__(self, num_data: int, weights: Tensor, means: Tensor, scales: Tensor, affine: Affine) -> None:
+    def __init__(
+        self, num_data: int, weights: Tensor, means: Tensor, scales: Tensor, affine: Affine
+    ) -> None:
         super().__init__(num_data)
         tensors = {"weights": weights, "means": means, "scales": scales}
         tensors |= {"loading": affine.loading, "mean": affine.offset, "noise": affine.noise}
@@ -56,17 +60,23 @@ class GaussianMixtureModel(BedModel):
 
 
 class GaussianMixtureGuide(BedGuide):
-    """The exact posterior, again a mixture; its draws carry no gradients. Reference: Bishop (2006), section 9.2."""
+    """The exact posterior, again a mixture; its draws carry no gradients. Reference: Bishop (2006),
+    section 9.2.
+    """
 
     def posterior(self, x: Tensor) -> Any:
-        """Components N(m_c + shift sd, scale^2 S_c), weighed by the responsibilities; sd is the whole posterior's."""
+        """Components N(m_c + shift sd, scale^2 S_c), weighed by the responsibilities; sd is the
+        whole posterior's.
+        """
         weights = self.model.log_joint(x).softmax(-1)
         means, covariances = self.model.posterior(x)
         within = covariances.diagonal(dim1=-2, dim2=-1) + means.square()
         centre = torch.einsum("nc,ncl->nl", weights, means)
         sd = (torch.einsum("nc,ncl->nl", weights, within) - centre.square()).sqrt()
         root = torch.linalg.cholesky(covariances) * self.distortion.scale
-        components = dist.MultivariateNormal(means + self.distortion.shift * sd[:, None], scale_tril=root)
+        components = dist.MultivariateNormal(
+            means + self.distortion.shift * sd[:, None], scale_tril=root
+        )
         return dist.MixtureSameFamily(dist.Categorical(weights), components)
 
 
@@ -97,7 +107,9 @@ class DiscreteMixtureModel(BedModel):
 
 
 class DiscreteMixtureGuide(BedGuide):
-    """The responsibilities; their logits divided by scale^2, the first one raised by shift. Reference: as the model."""
+    """The responsibilities; their logits divided by scale^2, the first one raised by shift.
+    Reference: as the model.
+    """
 
     def posterior(self, x: Tensor) -> Any:
         """Categorical over the components."""
@@ -116,9 +128,11 @@ def gaussian_mixture(
     guide_scale: float = 1.0,
     guide_shift: float = 0.0,
 ) -> Bed:
-    """A Gaussian-mixture prior over a continuous z, with a linear-Gaussian likelihood of noise sd 0.5.
+    """A Gaussian-mixture prior over a continuous z, with a linear-Gaussian likelihood of noise sd
+    0.5.
 
-    log p(x) = log sum_c w_c N(x; W m_c + b, W S_c W' + noise^2 I). The exact guide is a mixture, so its draws are not
+    log p(x) = log sum_c w_c N(x; W m_c + b, W S_c W' + noise^2 I). The exact guide is a mixture, so
+    its draws are not
     reparameterised: gradients of a bound with respect to the guide need score-function terms.
 
     Args:
@@ -145,12 +159,21 @@ def gaussian_mixture(
     )
     weights, means, scales = _components(generator, num_components, latent_dim)
     component = _labels(generator, weights, num_data)
-    z = means[component] + scales[component] * draws(generator.standard_normal((num_data, latent_dim)))
+    z = means[component] + scales[component] * draws(
+        generator.standard_normal((num_data, latent_dim))
+    )
     noise = affine.noise * draws(generator.standard_normal((num_data, data_dim)))
     model = GaussianMixtureModel(num_data, weights, means, scales, affine)
     guide = GaussianMixtureGuide(model, Distortion(guide_scale, guide_shift))
     x = z @ affine.loading.mT + affine.offset + noise
-    return Bed(name="gaussian_mixture", x=x, model=model, guide=guide, latent_dim=latent_dim, reparameterized=False)
+    return Bed(
+        name="gaussian_mixture",
+        x=x,
+        model=model,
+        guide=guide,
+        latent_dim=latent_dim,
+        reparameterized=False,
+    )
 
 
 def discrete_mixture(
@@ -163,8 +186,9 @@ def discrete_mixture(
 ) -> Bed:
     """A Gaussian mixture with a discrete z: the component itself.
 
-    log p(x) = log sum_c w_c N(x; m_c, diag s_c^2); the exact guide is Categorical(responsibilities). A discrete guide
-    has no sd: its logits are divided by `guide_scale`^2 (tempering), and `guide_shift` is added to the first one.
+    log p(x) = log sum_c w_c N(x; m_c, diag s_c^2); the exact guide is
+    Categorical(responsibilities). A discrete guide has no sd: its logits are divided by
+    `guide_scale`^2 (tempering), and `guide_shift` is added to the first one.
 
     Args:
         num_data: Number of data N.
@@ -184,13 +208,19 @@ def discrete_mixture(
     generator = np.random.default_rng(seed)
     weights, means, scales = _components(generator, num_components, data_dim)
     component = _labels(generator, weights, num_data)
-    x = means[component] + scales[component] * draws(generator.standard_normal((num_data, data_dim)))
+    x = means[component] + scales[component] * draws(
+        generator.standard_normal((num_data, data_dim))
+    )
     model = DiscreteMixtureModel(num_data, weights, means, scales)
     guide = DiscreteMixtureGuide(model, Distortion(guide_scale, guide_shift))
-    return Bed(name="discrete_mixture", x=x, model=model, guide=guide, latent_dim=1, reparameterized=False)
+    return Bed(
+        name="discrete_mixture", x=x, model=model, guide=guide, latent_dim=1, reparameterized=False
+    )
 
 
-def _components(generator: np.random.Generator, num_components: int, dim: int) -> tuple[Tensor, Tensor, Tensor]:
+def _components(
+    generator: np.random.Generator, num_components: int, dim: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """Weights (C,), means (C, dim) and sds (C, dim) that overlap a little."""
     weights = generator.dirichlet(np.full(num_components, 5.0))
     means = 2.0 * generator.standard_normal((num_components, dim))

@@ -31,11 +31,18 @@ class RainforthModel(BedModel):
 
     def log_evidence(self, x: Tensor) -> Tensor:
         """log N(x; mu, 2 I) over the observed entries, at the present mu."""
-        return dist.Normal(self.mu, math.sqrt(2)).mask(~x.isnan()).to_event(1).log_prob(x.nan_to_num(nan=0.0))
+        return (
+            dist.Normal(self.mu, math.sqrt(2))
+            .mask(~x.isnan())
+            .to_event(1)
+            .log_prob(x.nan_to_num(nan=0.0))
+        )
 
 
 class RainforthGuide(BedGuide):
-    """The exact posterior N((x + mu) / 2, I / 2) at the present mu, distorted if asked. Reference: as the model."""
+    """The exact posterior N((x + mu) / 2, I / 2) at the present mu, distorted if asked. Reference:
+    as the model.
+    """
 
     def posterior(self, x: Tensor) -> Any:
         """The prior where x is missing; mu is followed, and carries no gradient from here."""
@@ -46,7 +53,9 @@ class RainforthGuide(BedGuide):
 
 
 class AmortisedGuide(BedGuide):
-    """q(z|x) = N(A x + b, 2/3 I), with A and b learnable; a missing entry of x counts as 0. Reference: as the model."""
+    """q(z|x) = N(A x + b, 2/3 I), with A and b learnable; a missing entry of x counts as 0.
+    Reference: as the model.
+    """
 
     def __init__(self, model: RainforthModel, weight: Tensor, bias: Tensor) -> None:
         super().__init__(model, Distortion())
@@ -55,7 +64,9 @@ class AmortisedGuide(BedGuide):
 
     def posterior(self, x: Tensor) -> Any:
         """N(A x + b, 2/3 I)."""
-        return dist.Normal(x.nan_to_num(nan=0.0) @ self.weight.mT + self.bias, math.sqrt(2 / 3)).to_event(1)
+        return dist.Normal(
+            x.nan_to_num(nan=0.0) @ self.weight.mT + self.bias, math.sqrt(2 / 3)
+        ).to_event(1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +77,8 @@ class RainforthBed(Bed):
         amortised_guide: N(A x + b, 2/3 I), learnable, near its optimum.
 
     References:
-        Rainforth et al. (2018), Tighter variational bounds are not necessarily better, arXiv:1802.04537.
+        Rainforth et al. (2018), Tighter variational bounds are not necessarily better,
+        arXiv:1802.04537.
 
     Example:
         >>> rainforth(num_data=4, latent_dim=3).model.mu.shape
@@ -84,11 +96,12 @@ def rainforth(
     guide_scale: float = 1.0,
     guide_shift: float = 0.0,
 ) -> RainforthBed:
-    """The toy of Rainforth et al.: z ~ N(mu, I), x ~ N(z, I), q = N(A x + b, 2/3 I), near the optimum.
+    """The toy of Rainforth et al.: z ~ N(mu, I), x ~ N(z, I), q = N(A x + b, 2/3 I), near the
+    optimum.
 
-    log p(x) = log N(x; mu, 2 I). The optimum is mu = mean(x), A = I / 2, b = mu / 2; every entry of mu, A and b is
-    moved from it by N(0, perturbation^2), because gradients have no signal at the optimum itself. mu, A and b are
-    learnable, so `log_evidence` and `guide` follow the present mu.
+    log p(x) = log N(x; mu, 2 I). The optimum is mu = mean(x), A = I / 2, b = mu / 2; every entry of
+    mu, A and b is moved from it by N(0, perturbation^2), because gradients have no signal at the
+    optimum itself. mu, A and b are learnable, so `log_evidence` and `guide` follow the present mu.
 
     Args:
         num_data: Number of data N.
@@ -99,7 +112,8 @@ def rainforth(
         guide_shift: Shift of the exact guide's mean, in posterior sds; 0 is exact.
 
     References:
-        Rainforth et al. (2018), Tighter variational bounds are not necessarily better, arXiv:1802.04537.
+        Rainforth et al. (2018), Tighter variational bounds are not necessarily better,
+        arXiv:1802.04537.
 
     Example:
         >>> [name for name, _ in rainforth(num_data=4).amortised_guide.named_parameters()]
@@ -117,5 +131,10 @@ def rainforth(
     amortised = AmortisedGuide(model, near(torch.eye(latent_dim, dtype=x.dtype) / 2), near(mu / 2))
     guide = RainforthGuide(model, Distortion(guide_scale, guide_shift))
     return RainforthBed(
-        name="rainforth", x=x, model=model, guide=guide, latent_dim=latent_dim, amortised_guide=amortised
+        name="rainforth",
+        x=x,
+        model=model,
+        guide=guide,
+        latent_dim=latent_dim,
+        amortised_guide=amortised,
     )

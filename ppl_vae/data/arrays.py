@@ -20,10 +20,12 @@ class Table(NamedTuple):
 
 
 def table(source: Any, dtype: torch.dtype, what: str = "x") -> Table:
-    """Read NumPy, torch, pandas, xarray or nested lists as a table of shape (N, *event); a vector becomes (N, 1).
+    """Read NumPy, torch, pandas, xarray or nested lists as a table of shape (N, *event); a vector
+    becomes (N, 1).
 
-    Values are copied, so a later change of the source changes nothing here. Masked entries of a masked array become
-    NaN. pandas and xarray are recognised by their attributes: neither is imported.
+    Values are copied, so a later change of the source changes nothing here. Masked entries of a
+    masked array become NaN. pandas and xarray are recognised by their attributes: neither is
+    imported.
 
     Args:
         source: The numbers; rows are data.
@@ -49,19 +51,28 @@ def table(source: Any, dtype: torch.dtype, what: str = "x") -> Table:
     else:
         result = _from_array(source, dtype, what)
     if not result.values.numel():
-        raise ValueError(f"{what} of shape {tuple(result.values.shape)} is empty: at least one row and feature needed")
+        raise ValueError(
+            f"{what} of shape {tuple(result.values.shape)} is empty: at least one row and feature "
+            "needed"
+        )
     return result
 
 
 def check_floating(dtype: torch.dtype) -> None:
     """Raise ValueError unless this type can hold what is missing."""
     if not dtype.is_floating_point:
-        raise ValueError(f"dtype {dtype} cannot hold NaN for missing values: use torch.float32 or torch.float64")
+        raise ValueError(
+            f"dtype {dtype} cannot hold NaN for missing values: use torch.float32 or torch.float64"
+        )
 
 
 def row_names(source: Any) -> np.ndarray | None:
     """The row index of a pandas object, else None."""
-    return labels_along(source.index) if hasattr(source, "index") and hasattr(source, "to_numpy") else None
+    return (
+        labels_along(source.index)
+        if hasattr(source, "index") and hasattr(source, "to_numpy")
+        else None
+    )
 
 
 def labels_along(names: Any) -> np.ndarray:
@@ -73,7 +84,9 @@ def labels_along(names: Any) -> np.ndarray:
     """
     each = list(names)
     if any(isinstance(name, tuple) for name in each):
-        return np.array([", ".join(map(str, name)) if isinstance(name, tuple) else str(name) for name in each])
+        return np.array(
+            [", ".join(map(str, name)) if isinstance(name, tuple) else str(name) for name in each]
+        )
     return np.asarray(names)
 
 
@@ -83,8 +96,10 @@ def _check_one_array(source: Any, what: str) -> None:
     held = isinstance(source, Mapping | torch.utils.data.Dataset | torch.utils.data.DataLoader)
     if several or held or hasattr(source, "data_vars"):
         raise TypeError(
-            f"{what} is a {type(source).__name__} of several arrays: give one array with a row for each observation "
-            "(torch.stack(rows) makes one), and Dataset(x, context=..., labels=...) for what goes with it"
+            f"{what} is a {type(source).__name__} of several arrays: give one array with a row for "
+            "each observation "
+            "(torch.stack(rows) makes one), and Dataset(x, context=..., labels=...) for what goes "
+            "with it"
         )
 
 
@@ -105,7 +120,8 @@ def _from_frame(frame: Any, dtype: torch.dtype, what: str) -> Table:
     for name, kind in zip(frame.columns, frame.dtypes, strict=True):
         if kind.kind not in "biuf":
             raise TypeError(
-                f"column {name!r} of {what} holds {kind}, not numbers: drop it, code it, or use it as labels"
+                f"column {name!r} of {what} holds {kind}, not numbers: drop it, code it, or use it "
+                "as labels"
             )
     values = tensor(frame.to_numpy(dtype=np.float64, na_value=np.nan), dtype, what)
     coords = {"datum": labels_along(frame.index), "feature": labels_along(frame.columns)}
@@ -117,7 +133,11 @@ def _from_data_array(array: Any, dtype: torch.dtype, what: str) -> Table:
         array = array.transpose("datum", ...)
     result = _from_array(getattr(array, "values", array), dtype, what)
     dims = tuple(str(name) for name in array.dims)
-    coords = {str(name): labels_along(np.asarray(array.coords[name])) for name in array.dims if name in array.coords}
+    coords = {
+        str(name): labels_along(np.asarray(array.coords[name]))
+        for name in array.dims
+        if name in array.coords
+    }
     return Table(result.values, dims + result.dims[len(dims) :], coords)
 
 
@@ -134,12 +154,16 @@ def tensor(source: Any, dtype: torch.dtype, what: str) -> Tensor:
         return dense.to(dtype, copy=True)
     array = _numbers(source, what)
     with np.errstate(over="ignore"):  # what overflows becomes inf, and is then named by its place
-        array = np.array(array, dtype=np.float64 if dtype == torch.float64 else np.float32, order="C")
+        array = np.array(
+            array, dtype=np.float64 if dtype == torch.float64 else np.float32, order="C"
+        )
     return torch.from_numpy(array).to(dtype)
 
 
 def _numbers(source: Any, what: str) -> np.ndarray:
-    if hasattr(source, "nnz") and hasattr(source, "toarray"):  # SciPy's sparse matrices, which are not imported
+    if hasattr(source, "nnz") and hasattr(
+        source, "toarray"
+    ):  # SciPy's sparse matrices, which are not imported
         source = source.toarray()
     if isinstance(source, np.ma.MaskedArray):
         return np.ma.filled(source.astype(np.float64), np.nan)
@@ -147,7 +171,9 @@ def _numbers(source: Any, what: str) -> np.ndarray:
         array = np.asarray(source)
         array = array.astype(np.float64) if array.dtype.kind == "O" else array  # None is NaN
     except (TypeError, ValueError) as error:
-        raise TypeError(f"{what} of type {type(source).__name__} is no array of numbers: {error}") from None
+        raise TypeError(
+            f"{what} of type {type(source).__name__} is no array of numbers: {error}"
+        ) from None
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{what} holds {array.dtype}: real numbers needed")
     return array

@@ -7,7 +7,10 @@ from torch import Tensor
 
 Binarize = Literal["dynamic", "static", "threshold"]
 BINARIZE = ("dynamic", "static", "threshold")
-GAMMA, FACTORS = -7046029254386353131, (-4658895280553007687, -7723592293110705685)  # odd 64-bit numbers of SplitMix64
+GAMMA, FACTORS = (
+    -7046029254386353131,
+    (-4658895280553007687, -7723592293110705685),
+)  # odd 64-bit numbers of SplitMix64
 
 
 def thresholded(grey: Tensor) -> Tensor:
@@ -16,19 +19,25 @@ def thresholded(grey: Tensor) -> Tensor:
 
 
 def bernoulli(grey: Tensor, uniform: Tensor) -> Tensor:
-    """1 where a float32 uniform is below the grey value: for one seed the same bits in every dtype."""
+    """1 where a float32 uniform is below the grey value: for one seed the same bits in every
+    dtype.
+    """
     bits = uniform.to(grey.device).lt_(grey).to(grey.dtype)  # in place: images are many
-    return bits.masked_fill_(grey.isnan(), float("nan")) if grey.sum().isnan() else bits  # most miss nothing
+    return (
+        bits.masked_fill_(grey.isnan(), float("nan")) if grey.sum().isnan() else bits
+    )  # most miss nothing
 
 
 def uniforms(seed: int, rows: Tensor, num_values: int) -> Tensor:
-    """U(0, 1) for each value of these rows, (rows, num_values): a function of seed, row and place alone.
+    """U(0, 1) for each value of these rows, (rows, num_values): a function of seed, row and place
+    alone.
 
-    The stream of SplitMix64, which can be entered anywhere: a row has the same bits in every batch, order, split,
-    process and device. torch's generators would have to draw all the rows before it.
+    The stream of SplitMix64, which can be entered anywhere: a row has the same bits in every batch,
+    order, split, process and device. torch's generators would have to draw all the rows before it.
 
     References:
-        Steele, Lea and Flood (2014), Fast splittable pseudorandom number generators, doi:10.1145/2660193.2660195.
+        Steele, Lea and Flood (2014), Fast splittable pseudorandom number generators,
+        doi:10.1145/2660193.2660195.
 
     Example:
         >>> bool((uniforms(0, torch.arange(5), 3)[4] == uniforms(0, torch.tensor([4]), 3)[0]).all())

@@ -52,34 +52,40 @@ def load(
 ) -> Dataset:
     """A data set by name, or from a file, with its splits.
 
-    Grey values are in [0, 1] (bytes divided by 255), labels are for colouring. `digits` is part of scikit-learn. The
-    others are looked for as `<name>.npz` in `data_dir`, in the folder `PPL_VAE_DATA`, then in the cache, and are
-    downloaded at last (hashes pinned); Frey faces have no source with a known hash, so only the folder. The test rows
-    of MNIST, binarised MNIST and Fashion-MNIST are the official ones. Frey faces are frames of a film whose neighbours
-    are near copies: blocks of 15 frames go to one split together; a few neighbours still meet at block borders.
+    Grey values are in [0, 1] (bytes divided by 255), labels are for colouring. `digits` is part of
+    scikit-learn. The others are looked for as `<name>.npz` in `data_dir`, in the folder
+    `PPL_VAE_DATA`, then in the cache, and are downloaded at last (hashes pinned); Frey faces have
+    no source with a known hash, so only the folder. The test rows of MNIST, binarised MNIST and
+    Fashion-MNIST are the official ones. Frey faces are frames of a film whose neighbours are near
+    copies: blocks of 15 frames go to one split together; a few neighbours still meet at block
+    borders.
 
     Args:
-        name_or_path: A name of `available()`, or a file that `read` takes; a file without splits gives 10 % to each of
-            validation and test.
+        name_or_path: A name of `available()`, or a file that `read` takes; a file without splits
+            gives 10 % to each of validation and test.
         binarize: As in `Dataset`; not for `binarized_mnist`, which is binary already.
         flatten: One-dimensional events; `image_shape` still says how to draw them.
-        valid: Validation rows, as a fraction of all rows or a number; 0 trains on them as well. None is the set's own:
-            10,000 for MNIST and Fashion-MNIST, the official 10,000 for binarised MNIST, 200 for digits, 195 for Frey
-            faces.
+        valid: Validation rows, as a fraction of all rows or a number; 0 trains on them as well.
+            None is the set's own:
+            10,000 for MNIST and Fashion-MNIST, the official 10,000 for binarised MNIST, 200 for
+            digits, 195 for Frey faces.
         data_dir: Where to look first.
         seed: Where random splits and evaluation bits come from.
-        scale: What one stands for in a file (255 for bytes that are grey values); the sets know theirs.
+        scale: What one stands for in a file (255 for bytes that are grey values); the sets know
+            theirs.
 
     Returns:
         The data with `train`, `valid` and `test`.
 
     Raises:
         KeyError: Neither a name nor a file.
-        FileNotFoundError: Not there, and not to be downloaded; the folder to fill, the file and the variable are named.
+        FileNotFoundError: Not there, and not to be downloaded; the folder to fill, the file and the
+            variable are named.
 
     References:
-        LeCun et al. (1998), Gradient-based learning applied to document recognition; Salakhutdinov and Murray (2008),
-        On the quantitative analysis of deep belief networks; Xiao, Rasul and Vollgraf (2017), arXiv:1708.07747.
+        LeCun et al. (1998), Gradient-based learning applied to document recognition; Salakhutdinov
+        and Murray (2008), On the quantitative analysis of deep belief networks; Xiao, Rasul and
+        Vollgraf (2017), arXiv:1708.07747.
 
     Example:
         >>> load("digits", binarize="dynamic")
@@ -89,10 +95,15 @@ def load(
         path = Path(name_or_path)
         if not path.exists() and path.suffix not in READERS:
             raise KeyError(f"{str(path)!r} is neither a file nor one of {', '.join(RECIPES)}")
-        return _in_splits(read(path, binarize=binarize, seed=seed, scale=scale), flatten, valid, seed)
+        return _in_splits(
+            read(path, binarize=binarize, seed=seed, scale=scale), flatten, valid, seed
+        )
     name = str(name_or_path)
     if name == "binarized_mnist" and binarize is not None:
-        raise ValueError(f"binarized_mnist is binary already, binarize={binarize!r} does nothing: use mnist for that")
+        raise ValueError(
+            f"binarized_mnist is binary already, binarize={binarize!r} does nothing: use mnist for "
+            "that"
+        )
     recipe = RECIPES[name]
     fields = recipe.fields(data_dir)
     fields |= {"splits": _splits(fields, recipe, valid, seed)}
@@ -118,12 +129,16 @@ def _in_splits(data: Dataset, flatten: bool, valid: float | None, seed: int) -> 
     return data.with_splits(_validation(data.splits, len(data), valid, seed, random_rows))
 
 
-def _splits(fields: Fields, recipe: Recipe, valid: float | None, seed: int) -> dict[str, np.ndarray]:
+def _splits(
+    fields: Fields, recipe: Recipe, valid: float | None, seed: int
+) -> dict[str, np.ndarray]:
     splits, num_data = fields.get("splits", {}), len(fields["x"])
     if not splits:
         train, test = recipe.take(np.arange(num_data), recipe.test, seed)
         splits = {"train": train, "test": test}
-    return _validation(splits, num_data, recipe.valid if valid is None else valid, seed, recipe.take)
+    return _validation(
+        splits, num_data, recipe.valid if valid is None else valid, seed, recipe.take
+    )
 
 
 def _validation(
@@ -160,29 +175,34 @@ def _pixels(array: np.ndarray) -> np.ndarray:
 
 RECIPES = {
     "digits": Recipe(
-        "1,797 grey 8 x 8 handwritten digits; CC BY 4.0; UCI (Alpaydin and Kaynak, 1998), embedded in scikit-learn",
+        "1,797 grey 8 x 8 handwritten digits; CC BY 4.0; UCI (Alpaydin and Kaynak, 1998), embedded "
+        "in scikit-learn",
         _digits,
         scale=16.0,
         valid=200,
         test=300,
     ),
     "mnist": Recipe(
-        "70,000 grey 28 x 28 handwritten digits, 12 MB; no licence stated, listed as CC BY-SA 3.0; LeCun et al. (1998)",
+        "70,000 grey 28 x 28 handwritten digits, 12 MB; no licence stated, listed as CC BY-SA 3.0; "
+        "LeCun et al. (1998)",
         partial(_archive, "mnist", MNIST),
         valid=10_000,
     ),
     "binarized_mnist": Recipe(
-        "70,000 binary 28 x 28 digits, binarised once, 105 MB; no licence stated; Salakhutdinov and Murray (2008)",
+        "70,000 binary 28 x 28 digits, binarised once, 105 MB; no licence stated; Salakhutdinov "
+        "and Murray (2008)",
         partial(_archive, "binarized_mnist", BINARIZED_MNIST),
         scale=1.0,
     ),
     "fashion_mnist": Recipe(
-        "70,000 grey 28 x 28 articles of clothing, 31 MB; MIT; Xiao, Rasul and Vollgraf (2017), Zalando",
+        "70,000 grey 28 x 28 articles of clothing, 31 MB; MIT; Xiao, Rasul and Vollgraf (2017), "
+        "Zalando",
         partial(_archive, "fashion_mnist", FASHION_MNIST),
         valid=10_000,
     ),
     "freyfaces": Recipe(
-        "1,965 grey 28 x 20 frames of a face, 1 MB, folder only; no licence stated; Brendan Frey, Sam Roweis",
+        "1,965 grey 28 x 20 frames of a face, 1 MB, folder only; no licence stated; Brendan Frey, "
+        "Sam Roweis",
         partial(_archive, "freyfaces", None),
         valid=195,
         test=195,

@@ -5,8 +5,11 @@ __all__ = ["check_columns"]
 LISTED = 20  # longer lists of columns are not shown in an error
 
 
-def check_columns(trained: dict[str, tuple[str, ...]], found: dict[str, tuple[str, ...]], name: str) -> None:
-    """Refuse named columns that are not those of training, in their order; columns without names are as they are.
+def check_columns(
+    trained: dict[str, tuple[str, ...]], found: dict[str, tuple[str, ...]], name: str
+) -> None:
+    """Refuse named columns that are not those of training, in their order; columns without names
+    are as they are.
 
     Args:
         trained: Names by "x" and "context" of what was trained on.
@@ -25,12 +28,23 @@ def check_columns(trained: dict[str, tuple[str, ...]], found: dict[str, tuple[st
         given = found.get(what, names)
         if given == names:
             continue
-        order = f"{what}[{list(names)}]" if len(names) <= LISTED else f'{what}[list(model.columns["{what}"])]'
+        order = (
+            f"{what}[{list(names)}]"
+            if len(names) <= LISTED
+            else f'{what}[list(model.columns["{what}"])]'
+        )
         lacking = [each for each in names if each not in given]
         if lacking:
-            raise ValueError(f"{what} has no column {lacking[0]!r}, which the {name} was trained with: give {order}")
-        place = next((i for i, pair in enumerate(zip(given, names, strict=False)) if pair[0] != pair[1]), len(names))
+            raise ValueError(
+                f"{what} has no column {lacking[0]!r}, which the {name} was trained with: give "
+                f"{order}"
+            )
+        place = next(
+            (i for i, pair in enumerate(zip(given, names, strict=False)) if pair[0] != pair[1]),
+            len(names),
+        )
         there = f"{names[place]!r} is there" if place < len(names) else "there is none"
         raise ValueError(
-            f"column {place} of {what} is {given[place]!r}; where the {name} was trained {there}: give {order}"
+            f"column {place} of {what} is {given[place]!r}; where the {name} was trained {there}: "
+            f"give {order}"
         )

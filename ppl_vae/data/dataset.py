@@ -22,27 +22,30 @@ __all__ = ["Dataset", "as_dataset"]
 class Dataset:
     """Observed data x with what is missing, covariates c, names, and splits.
 
-    NaN in x means missing; a row may be missing altogether. `labels` are for colouring only: nothing is fitted to them.
-    Binarisation draws each entry as Bernoulli(grey value), for the whole set before any split, so that a datum has the
-    same evaluation bits in every split and subset. A memory map or zarr array stays in its file: `x` then stands for
-    its rows (`Rows`), splits are row numbers, an index (`data[:1000]`) reads rows into memory, and each epoch's bits
-    are drawn as rows are read. Dynamic binarisation is that of the reference.
+    NaN in x means missing; a row may be missing altogether. `labels` are for colouring only:
+    nothing is fitted to them. Binarisation draws each entry as Bernoulli(grey value), for the whole
+    set before any split, so that a datum has the same evaluation bits in every split and subset. A
+    memory map or zarr array stays in its file: `x` then stands for its rows (`Rows`), splits are
+    row numbers, an index (`data[:1000]`) reads rows into memory, and each epoch's bits are drawn as
+    rows are read. Dynamic binarisation is that of the reference.
 
     Args:
-        x: The observations: NumPy, torch, nested lists, a pandas DataFrame (columns name the features, the index the
-            data; the levels of a MultiIndex are joined), an xarray DataArray (its dims and coords are kept; the first
-            dim, or "datum", runs over the data), a sparse tensor or SciPy matrix (made dense: its zeros are zeros), a
-            `numpy.memmap` or a zarr array. Not what has parts to be matched by position (`TensorDataset`, tuples).
+        x: The observations: NumPy, torch, nested lists, a pandas DataFrame (columns name the
+            features, the index the data; the levels of a MultiIndex are joined), an xarray
+            DataArray (its dims and coords are kept; the first dim, or "datum", runs over the data),
+            a sparse tensor or SciPy matrix (made dense: its zeros are zeros), a `numpy.memmap` or a
+            zarr array. Not what has parts to be matched by position (`TensorDataset`, tuples).
         context: Covariates, complete: (N, C), or (N,) for one.
         labels: One label per datum.
         feature_names: Names of the features, for one-dimensional events.
         datum_names: Names of the data.
-        binarize: "dynamic" (drawn once for evaluation, afresh by `draw` for training), "static" (drawn once),
-            "threshold" (x >= 0.5), or None.
+        binarize: "dynamic" (drawn once for evaluation, afresh by `draw` for training), "static"
+            (drawn once), "threshold" (x >= 0.5), or None.
         splits: Row numbers by split name ("train", "valid", "test").
         seed: Where the evaluation bits come from.
         name: What the set is called in tables and plots.
-        image_shape: How to draw one datum as a picture; two- and three-dimensional events need none.
+        image_shape: How to draw one datum as a picture; two- and three-dimensional events need
+            none.
         dtype: Floating type of x and context.
         scale: What one stands for; x is divided by it (255 makes grey values of bytes).
 
@@ -50,12 +53,14 @@ class Dataset:
         x (N, *event); context (N, C); labels (N,); mask (N, *event)
 
     Raises:
-        TypeError: Something else than numbers in x or context (a pandas column is named), or several arrays in one.
-        ValueError: Infinite x, incomplete context, rows that do not match, or grey values outside [0, 1] with
-            `binarize`; value, row and feature are named.
+        TypeError: Something else than numbers in x or context (a pandas column is named), or
+            several arrays in one.
+        ValueError: Infinite x, incomplete context, rows that do not match, or grey values outside
+            [0, 1] with `binarize`; value, row and feature are named.
 
     References:
-        Burda, Grosse and Salakhutdinov (2016), Importance weighted autoencoders, arXiv:1509.00519, section 5.
+        Burda, Grosse and Salakhutdinov (2016), Importance weighted autoencoders, arXiv:1509.00519,
+        section 5.
 
     Example:
         >>> data = Dataset([[0.0, 1.0], [float("nan"), 0.5]], feature_names=["height", "weight"])
@@ -87,7 +92,10 @@ class Dataset:
         self.image_shape = picture(image_shape, self.event_shape)
         self.context, self.context_names, context_is_named = covariates(context, self.x)
         features_are_named = feature_names is not None or self.dims[1] in observed.coords
-        self._named = {"x": features_are_named and len(self.event_shape) == 1, "context": context_is_named}
+        self._named = {
+            "x": features_are_named and len(self.event_shape) == 1,
+            "context": context_is_named,
+        }
         self.labels = labels_of(labels, len(self))
         same_rows(x, context=context, labels=labels)
         if not in_file(self.x):
@@ -144,11 +152,17 @@ class Dataset:
 
     def __getitem__(self, index: Any) -> "Dataset":
         if isinstance(index, slice):
-            rows = np.arange(*index.indices(len(self)))  # a block costs what it holds, not what all rows do
+            rows = np.arange(
+                *index.indices(len(self))
+            )  # a block costs what it holds, not what all rows do
         else:
-            rows = np.atleast_1d(np.arange(len(self))[index.cpu().numpy() if isinstance(index, Tensor) else index])
+            rows = np.atleast_1d(
+                np.arange(len(self))[index.cpu().numpy() if isinstance(index, Tensor) else index]
+            )
         if not rows.size:
-            raise ValueError(f"the index {index!r} selects none of the {len(self)} rows of {self.name!r}")
+            raise ValueError(
+                f"the index {index!r} selects none of the {len(self)} rows of {self.name!r}"
+            )
         return self._rows(rows).in_memory()
 
     def __repr__(self) -> str:
@@ -158,15 +172,17 @@ class Dataset:
         parts += [f"{missing:.1%} missing"] * (missing > 0)
         parts += [f"context={list(self.context_names)}"] * (self.context is not None)
         parts += [f"binarize={self.binarize!r}"] * (self.binarize is not None)
-        parts += [" / ".join(f"{name} {len(rows)}" for name, rows in self.splits.items())] * bool(self.splits)
+        parts += [" / ".join(f"{name} {len(rows)}" for name, rows in self.splits.items())] * bool(
+            self.splits
+        )
         return f"Dataset({self.name!r}, {', '.join(parts)})"
 
     def describe(self) -> dict[str, Any]:
         """The facts of the data set, for a table; takes reading the whole of a file.
 
         Returns:
-            name, num_data, event_shape, missing (share), range (of what was observed), context (names), labels (how
-            many different ones), binarize, splits (sizes).
+            name, num_data, event_shape, missing (share), range (of what was observed), context
+            (names), labels (how many different ones), binarize, splits (sizes).
 
         Example:
             >>> Dataset([[0.0, 1.0], [2.0, float("nan")]]).describe()["missing"]
@@ -188,11 +204,12 @@ class Dataset:
     def split(self, valid: float = 0.1, test: float = 0.1, seed: int = 0) -> "Dataset":
         """The same data with random train, validation and test rows; former splits are forgotten.
 
-        The test rows are drawn first, so they depend on `test` and `seed` alone. Not for data whose neighbours are
-        near copies (films, panels): split those by block with `splits=`.
+        The test rows are drawn first, so they depend on `test` and `seed` alone. Not for data whose
+        neighbours are near copies (films, panels): split those by block with `splits=`.
 
         Args:
-            valid: A fraction of all rows when a float below 1, else a number of rows; 0 for no validation rows.
+            valid: A fraction of all rows when a float below 1, else a number of rows; 0 for no
+                validation rows.
             test: The same for the test rows.
             seed: Where the random rows come from.
 
@@ -203,9 +220,13 @@ class Dataset:
             >>> Dataset(torch.zeros(10, 2)).split(valid=2, test=0.3).describe()["splits"]
             {'train': 5, 'valid': 2, 'test': 3}
         """
-        num_valid, num_test = (count(share, len(self), what) for share, what in ((valid, "valid"), (test, "test")))
+        num_valid, num_test = (
+            count(share, len(self), what) for share, what in ((valid, "valid"), (test, "test"))
+        )
         if num_valid + num_test >= len(self):
-            raise ValueError(f"valid={num_valid} and test={num_test} rows leave none of {len(self)} to train on")
+            raise ValueError(
+                f"valid={num_valid} and test={num_test} rows leave none of {len(self)} to train on"
+            )
         rest, held_out = random_rows(np.arange(len(self)), num_test, seed)
         train, validation = random_rows(rest, num_valid, seed)
         return self.with_splits({"train": train, "valid": validation, "test": held_out})
@@ -244,7 +265,9 @@ class Dataset:
             return self.x.redrawn(generator)
         return _bits(self.intensity, generator)
 
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "Dataset":
+    def to(
+        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> "Dataset":
         """The same data on another device or in another floating type.
 
         Example:
@@ -254,7 +277,9 @@ class Dataset:
         if dtype is not None:
             check_floating(dtype)
         tensors = {"x": self.x, "context": self.context, "intensity": self.intensity}
-        other = self._with(**{k: v if v is None else v.to(device=device, dtype=dtype) for k, v in tensors.items()})
+        other = self._with(
+            **{k: v if v is None else v.to(device=device, dtype=dtype) for k, v in tensors.items()}
+        )
         names = {"x": self.coords[self.dims[1]], "context": np.asarray(self.context_names)}
         for what, names_of in names.items():
             given, kept = getattr(self, what), getattr(other, what)
@@ -274,7 +299,9 @@ class Dataset:
         """
         if not isinstance(self.x, Rows):
             return self
-        return self._with(x=self.x[:], intensity=None if self.intensity is None else self.intensity[:])
+        return self._with(
+            x=self.x[:], intensity=None if self.intensity is None else self.intensity[:]
+        )
 
     def flatten(self) -> "Dataset":
         """The same data with one-dimensional events; `image_shape` still says how to draw them.
@@ -286,14 +313,20 @@ class Dataset:
         """
         if len(self.event_shape) == 1:
             return self
-        coords = {self.dims[0]: self.coords[self.dims[0]], "feature": np.arange(self.event_shape.numel())}
+        coords = {
+            self.dims[0]: self.coords[self.dims[0]],
+            "feature": np.arange(self.event_shape.numel()),
+        }
         intensity = None if self.intensity is None else self.intensity.flatten(1)
         dims = (self.dims[0], "feature")
         return self._with(x=self.x.flatten(1), intensity=intensity, dims=dims, coords=coords)
 
     def _binarize(self) -> None:
         if self.binarize not in BINARIZE:
-            raise ValueError(f"binarize={self.binarize!r} is unknown: one of {', '.join(map(repr, BINARIZE))} or None")
+            raise ValueError(
+                f"binarize={self.binarize!r} is unknown: one of {', '.join(map(repr, BINARIZE))} "
+                "or None"
+            )
         self.intensity = self.x
         if isinstance(self.x, Rows):
             self.x = replace(self.x, binarize=self.binarize, seed=self.seed)
@@ -320,7 +353,8 @@ class Dataset:
     def _part(self, name: str) -> "Dataset":
         if name not in self.splits:
             raise ValueError(
-                f"{self.name!r} has no {name} rows: make them with data.split(valid=0.1, test=0.1, seed=0)"
+                f"{self.name!r} has no {name} rows: make them with data.split(valid=0.1, test=0.1, "
+                "seed=0)"
             )
         if name not in self._parts:
             self._parts[name] = self._rows(self.splits[name])
@@ -330,7 +364,10 @@ class Dataset:
         index = torch.from_numpy(rows).to(self.x.device)
         tensors = {"x": self.x, "context": self.context, "intensity": self.intensity}
         return self._with(
-            **{name: None if values is None else values.index_select(0, index) for name, values in tensors.items()},
+            **{
+                name: None if values is None else values.index_select(0, index)
+                for name, values in tensors.items()
+            },
             labels=None if self.labels is None else self.labels[rows],
             coords=self.coords | {self.dims[0]: self.coords[self.dims[0]][rows]},
             splits={},
@@ -361,11 +398,15 @@ def as_dataset(data: Any, context: Any = None) -> Dataset:
         return Dataset(data, context=context, dtype=data.dtype if is_float else torch.float32)
     if context is not None:
         raise ValueError(
-            f"{data.name!r} is a Dataset and carries its own context: give Dataset(x, context=...) instead"
+            f"{data.name!r} is a Dataset and carries its own context: give Dataset(x, context=...) "
+            "instead"
         )
     return data
 
 
 def _bits(intensity: Tensor, generator: torch.Generator) -> Tensor:
     shape = intensity.shape
-    return bernoulli(intensity, torch.rand(shape, generator=generator, device=generator.device, dtype=torch.float32))
+    return bernoulli(
+        intensity,
+        torch.rand(shape, generator=generator, device=generator.device, dtype=torch.float32),
+    )

@@ -28,7 +28,9 @@ class Source:
     decode: Callable[[Path], np.ndarray]
 
 
-def find(name: str, source: Source | None, data_dir: str | Path | None = None) -> dict[str, np.ndarray]:
+def find(
+    name: str, source: Source | None, data_dir: str | Path | None = None
+) -> dict[str, np.ndarray]:
     """The arrays of a named set: from `<name>.npz` in a folder, else downloaded into the cache.
 
     Args:
@@ -37,7 +39,8 @@ def find(name: str, source: Source | None, data_dir: str | Path | None = None) -
         data_dir: The folder to look in first; then come the variable `PPL_VAE_DATA` and the cache.
 
     Raises:
-        FileNotFoundError: No file and no download; the folder to fill, the file and the variable are named.
+        FileNotFoundError: No file and no download; the folder to fill, the file and the variable
+            are named.
     """
     file = f"{name}.npz"
     for folder in (data_dir, os.environ.get(FOLDER), cache()):
@@ -67,7 +70,11 @@ def _fetch(source: Source, key: str, folder: Path) -> Path:
         pooch.get_logger().setLevel("WARNING")  # the bar says it; the library prints nothing
         downloader = pooch.HTTPDownloader(progressbar=True, timeout=30)
         try:
-            return Path(pooch.retrieve(mirror + file, known_hash, fname=file, path=folder, downloader=downloader))
+            return Path(
+                pooch.retrieve(
+                    mirror + file, known_hash, fname=file, path=folder, downloader=downloader
+                )
+            )
         except (OSError, ValueError) as error:  # ValueError: another file than the one pinned
             problem = error
     raise OSError(str(problem)) from problem
@@ -76,7 +83,8 @@ def _fetch(source: Source, key: str, folder: Path) -> Path:
 def _absent(name: str, why: str, data_dir: str | Path | None) -> FileNotFoundError:
     folder = data_dir or os.environ.get(FOLDER) or cache()
     return FileNotFoundError(
-        f"{name}: no {name}.npz and {why}: put {name}.npz into {folder}, or set {FOLDER} to the folder that holds it"
+        f"{name}: no {name}.npz and {why}: put {name}.npz into {folder}, or set {FOLDER} to the "
+        "folder that holds it"
     )
 
 
@@ -95,14 +103,20 @@ def _amat(path: Path) -> np.ndarray:
 def _idx_files(hashes: Mapping[str, str]) -> dict[str, tuple[str, str]]:
     parts, kinds = {"train": "train", "test": "t10k"}, {"x": "images-idx3", "y": "labels-idx1"}
     return {
-        f"{kind}_{part}": (f"{parts[part]}-{kinds[kind]}-ubyte.gz", f"md5:{hashes[f'{kind}_{part}']}")
+        f"{kind}_{part}": (
+            f"{parts[part]}-{kinds[kind]}-ubyte.gz",
+            f"md5:{hashes[f'{kind}_{part}']}",
+        )
         for part in parts
         for kind in kinds
     }
 
 
 MNIST = Source(
-    mirrors=("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/"),
+    mirrors=(
+        "https://ossci-datasets.s3.amazonaws.com/mnist/",
+        "https://storage.googleapis.com/cvdf-datasets/mnist/",
+    ),
     files=_idx_files(
         {
             "x_train": "f68b3c2dcbeaaa9fbdd348bbdeb94873",

@@ -30,16 +30,18 @@ def read(
 ) -> Dataset:
     r"""Read a file as a data set: .npz, .npy, .csv, .parquet or .zarr.
 
-    An .npz, or the group of a .zarr, holds `x`, or `x_train` with `x_valid` and `x_test`, whose rows become the splits;
-    `context` and `labels` (or `y`) beside them under the same endings. An .npy, or the array of a .zarr, is x alone: of
-    more than 2^28 numbers (1 GB as float32) it stays in its file, as a memory map does that is given to `Dataset`. A
-    table holds one column per feature; missing cells are NaN. A first column of distinct values names the data if it
-    has no name, as pandas writes its index, or is called id or index and holds no fractions.
-    Pickled objects are refused. Values are taken as they are: bytes are divided by 255 with `scale=255`.
+    An .npz, or the group of a .zarr, holds `x`, or `x_train` with `x_valid` and `x_test`, whose
+    rows become the splits; `context` and `labels` (or `y`) beside them under the same endings. An
+    .npy, or the array of a .zarr, is x alone: of more than 2^28 numbers (1 GB as float32) it stays
+    in its file, as a memory map does that is given to `Dataset`. A table holds one column per
+    feature; missing cells are NaN. A first column of distinct values names the data if it has no
+    name, as pandas writes its index, or is called id or index and holds no fractions. Pickled
+    objects are refused. Values are taken as they are: bytes are divided by 255 with `scale=255`.
 
     Args:
         path: The file.
-        label: The array or column with the labels; without it, .npz and .zarr are searched for `labels` and `y`.
+        label: The array or column with the labels; without it, .npz and .zarr are searched for
+            `labels` and `y`.
         context: The array (one) or the columns (any number) with covariates.
         binarize: As in `Dataset`.
         seed: Where evaluation bits come from.
@@ -63,7 +65,9 @@ def read(
     """
     path, names = Path(path), (context,) if isinstance(context, str) else tuple(context)
     if path.suffix not in READERS:
-        raise ValueError(f"{path}: suffix {path.suffix!r} is unknown, use one of {', '.join(READERS)}")
+        raise ValueError(
+            f"{path}: suffix {path.suffix!r} is unknown, use one of {', '.join(READERS)}"
+        )
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file (from folder {Path.cwd()})")
     fields = READERS[path.suffix](path, label, names)
@@ -99,10 +103,17 @@ def assemble(found: Mapping[str, Any], label: str | None, context: str | None) -
         raise KeyError(f"no array 'x' or 'x_train' among {', '.join(found)}")
     whole = "x" in found
     endings = [""] if whole else [f"_{part}" for part in parts]
-    label = label or next((name for name in ("labels", "y") if f"{name}{endings[0]}" in found), None)
+    label = label or next(
+        (name for name in ("labels", "y") if f"{name}{endings[0]}" in found), None
+    )
     context = context or ("context" if f"context{endings[0]}" in found else None)
-    fields = {name: _joined(found, key, endings) for name, key in (("x", "x"), ("labels", label), ("context", context))}
-    return fields | {"splits": {} if whole else _consecutive({part: len(found[f"x_{part}"]) for part in parts})}
+    fields = {
+        name: _joined(found, key, endings)
+        for name, key in (("x", "x"), ("labels", label), ("context", context))
+    }
+    return fields | {
+        "splits": {} if whole else _consecutive({part: len(found[f"x_{part}"]) for part in parts})
+    }
 
 
 def _joined(found: Mapping[str, Any], name: str | None, endings: list[str]) -> Any:
@@ -117,18 +128,24 @@ def _joined(found: Mapping[str, Any], name: str | None, endings: list[str]) -> A
 
 def _consecutive(sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
     ends = np.cumsum(list(sizes.values()))
-    return {part: np.arange(end - size, end) for (part, size), end in zip(sizes.items(), ends, strict=True)}
+    return {
+        part: np.arange(end - size, end)
+        for (part, size), end in zip(sizes.items(), ends, strict=True)
+    }
 
 
 def _read_npz(path: Path, label: str | None, context: tuple[str, ...]) -> dict[str, Any]:
     return _named(path, arrays(path), label, context)
 
 
-def _named(path: Path, found: Mapping[str, Any], label: str | None, context: tuple[str, ...]) -> dict[str, Any]:
+def _named(
+    path: Path, found: Mapping[str, Any], label: str | None, context: tuple[str, ...]
+) -> dict[str, Any]:
     """The fields of a `Dataset` from a file's arrays by name."""
     if len(context) > 1:
         raise ValueError(
-            f"{path}: a {path.suffix} keeps its covariates in one array, context={list(context)} names several"
+            f"{path}: a {path.suffix} keeps its covariates in one array, context={list(context)} "
+            "names several"
         )
     try:
         return assemble(found, label, *(context or (None,)))
@@ -145,7 +162,9 @@ def _read_zarr(path: Path, label: str | None, context: tuple[str, ...]) -> dict[
         found: Any = zarr.open(path, mode="r")
     except (ValueError, OSError) as error:
         raise _unreadable(path, error) from None
-    fields = _named(path, {"x": found} if hasattr(found, "shape") else dict(found.arrays()), label, context)
+    fields = _named(
+        path, {"x": found} if hasattr(found, "shape") else dict(found.arrays()), label, context
+    )
     return fields | {"x": _left_if_large(fields["x"])}
 
 
@@ -156,7 +175,9 @@ def _left_if_large(array: Any) -> Any:
 
 def _read_npy(path: Path, label: str | None, context: tuple[str, ...]) -> dict[str, Any]:
     if label or context:
-        raise ValueError(f"{path}: an .npy is x alone; for labels or context use .npz, .csv or .parquet")
+        raise ValueError(
+            f"{path}: an .npy is x alone; for labels or context use .npz, .csv or .parquet"
+        )
     try:
         return {"x": _left_if_large(np.load(path, mmap_mode="r", allow_pickle=False))}
     except (ValueError, EOFError, OSError) as error:
@@ -190,7 +211,9 @@ def _frame(path: Path) -> Any:
     try:
         import pandas
     except ImportError:
-        raise ImportError(f"{path}: {path.suffix} files are read with pandas: pip install pandas") from None
+        raise ImportError(
+            f"{path}: {path.suffix} files are read with pandas: pip install pandas"
+        ) from None
     try:
         return pandas.read_csv(path) if path.suffix == ".csv" else pandas.read_parquet(path)
     except ImportError:
@@ -200,8 +223,20 @@ def _frame(path: Path) -> Any:
 
 
 def _unreadable(path: Path, error: Exception) -> ValueError:
-    what = "pickled objects, which are refused, or damage" if "bject" in str(error) else str(error).splitlines()[0]
-    return ValueError(f"{path} cannot be read: {what}; save plain numbers, for example with np.savez(path, x=x)")
+    what = (
+        "pickled objects, which are refused, or damage"
+        if "bject" in str(error)
+        else str(error).splitlines()[0]
+    )
+    return ValueError(
+        f"{path} cannot be read: {what}; save plain numbers, for example with np.savez(path, x=x)"
+    )
 
 
-READERS = {".npz": _read_npz, ".npy": _read_npy, ".csv": _read_table, ".parquet": _read_table, ".zarr": _read_zarr}
+READERS = {
+    ".npz": _read_npz,
+    ".npy": _read_npy,
+    ".csv": _read_table,
+    ".parquet": _read_table,
+    ".zarr": _read_zarr,
+}

@@ -21,7 +21,9 @@ ROWS_OF_A_FILE = 1_000
 REMEDY = "subtract its mean, or keep float64: Dataset(..., dtype=torch.float64), model.double(), guide.double()"
 
 
-def tell_rounding_of(source: Any, kept: Tensor, names: np.ndarray, *, scale: float = 1.0, what: str = "x") -> float:
+def tell_rounding_of(
+    source: Any, kept: Tensor, names: np.ndarray, *, scale: float = 1.0, what: str = "x"
+) -> float:
     """`tell_rounding` of what a data set was made from; of a file, by its first rows.
 
     Args:
@@ -51,8 +53,8 @@ def tell_rounding_of(source: Any, kept: Tensor, names: np.ndarray, *, scale: flo
 def tell_rounding(given: Tensor, kept: Tensor, names: np.ndarray, what: str = "x") -> float:
     """Warn, in one line, where rounding takes a visible share of a column's spread.
 
-    Counts of seconds since 1970, or coordinates in metres, lie 0.5 apart in float32 from 4 million on: a column
-    N(5.4e6, 0.1^2) keeps three different values.
+    Counts of seconds since 1970, or coordinates in metres, lie 0.5 apart in float32 from 4 million
+    on: a column N(5.4e6, 0.1^2) keeps three different values.
 
     Args:
         given: The values before, (N, *event).
@@ -61,8 +63,8 @@ def tell_rounding(given: Tensor, kept: Tensor, names: np.ndarray, what: str = "x
         what: What the values are called.
 
     Returns:
-        Root mean square of the rounding in standard deviations of the column that lost most; 0.0 where none lost a
-        visible share.
+        Root mean square of the rounding in standard deviations of the column that lost most; 0.0
+        where none lost a visible share.
 
     Example:
         >>> column = 5.4e6 + torch.linspace(0, 1, 9, dtype=torch.float64)[:, None]
@@ -81,7 +83,8 @@ def tell_rounding(given: Tensor, kept: Tensor, names: np.ndarray, what: str = "x
     before, after = (len(column[:, worst].unique()) for column in (given, kept))
     more = f", and {lost - 1} more columns" if lost > 1 else ""
     logger.warning(
-        f"{kept.dtype} rounds column {str(name)!r} of {what} by {share[worst].item():.0%} of its standard deviation "
+        f"{kept.dtype} rounds column {str(name)!r} of {what} by {share[worst].item():.0%} of its "
+        "standard deviation "
         f"({before:,} different values become {after:,}){more}: {REMEDY}"
     )
     return share[worst].item()
@@ -97,9 +100,15 @@ def _share_lost(given: Tensor, kept: Tensor) -> Tensor:
 
 
 def _may_round(source: Any, dtype: torch.dtype) -> bool:
-    """Whether the source's numbers need more digits than this type has; of what does not say, lists say, they may."""
+    """Whether the source's numbers need more digits than this type has; of what does not say, lists
+    say, they may.
+    """
     found = source.source.dtype if isinstance(source, Rows) else getattr(source, "dtype", None)
     if isinstance(found, torch.dtype):
-        return torch.promote_types(found, dtype) != dtype or not found.is_floating_point and found.itemsize > 2
+        return (
+            torch.promote_types(found, dtype) != dtype
+            or not found.is_floating_point
+            and found.itemsize > 2
+        )
     kept = {torch.float64: np.float64, torch.float32: np.float32}.get(dtype, np.float16)
     return not (isinstance(found, np.dtype) and np.can_cast(found, kept))

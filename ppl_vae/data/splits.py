@@ -38,8 +38,11 @@ def random_rows(rows: np.ndarray, num_taken: int, seed: int) -> tuple[np.ndarray
     return np.sort(stay), np.sort(taken)
 
 
-def random_blocks(rows: np.ndarray, num_taken: int, seed: int, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Like `random_rows`, in whole blocks of neighbouring rows: for films and panels, whose neighbours are near copies.
+def random_blocks(
+    rows: np.ndarray, num_taken: int, seed: int, length: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Like `random_rows`, in whole blocks of neighbouring rows: for films and panels, whose
+    neighbours are near copies.
 
     The number of rows taken is rounded to whole blocks.
 
@@ -73,7 +76,9 @@ def disjoint(splits: Mapping[str, Any], num_data: int) -> dict[str, np.ndarray]:
         raise ValueError(f"splits name row {outside.min()}, x has rows 0 to {num_data - 1}")
     counts = np.bincount(rows, minlength=1)
     if counts.max() > 1:
-        raise ValueError(f"row {counts.argmax()} is {counts.max()} times in the splits {', '.join(parts)}")
+        raise ValueError(
+            f"row {counts.argmax()} is {counts.max()} times in the splits {', '.join(parts)}"
+        )
     return parts
 
 

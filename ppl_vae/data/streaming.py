@@ -24,18 +24,21 @@ LARGEST_PAGE, PAGES_HELD = 2**21, 16  # of a memory map: 32 MB at most
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Stands for the tensor (N, *event) that the rows of a file would be; indexing reads rows and gives a tensor.
+    """Stands for the tensor (N, *event) that the rows of a file would be; indexing reads rows and
+    gives a tensor.
 
-    What is read is checked as data in memory are when they are made, and goes to the device in the file's own type
-    where that is a byte: only there it becomes floating and is scaled and binarised. The numbers are those that the
-    same data have in memory, but for drawn bits, which are a function of seed and row. It is no tensor: what takes
-    none of its rows (`x.isnan()`, `x.mean(0)`) is refused.
+    What is read is checked as data in memory are when they are made, and goes to the device in the
+    file's own type where that is a byte: only there it becomes floating and is scaled and
+    binarised. The numbers are those that the same data have in memory, but for drawn bits, which
+    are a function of seed and row. It is no tensor: what takes none of its rows (`x.isnan()`,
+    `x.mean(0)`) is refused.
 
     Args:
         source: A `numpy.memmap` or zarr array, (all rows, ...).
         rows: Which of its rows, in which order, (N,).
         event_shape: Shape of one datum.
-        computed: Floating type of the values before they are given out, which scale and bits are computed in.
+        computed: Floating type of the values before they are given out, which scale and bits are
+            computed in.
         dtype: Floating type of what is given out.
         scale: What one stands for; values are divided by it.
         binarize: As in `Dataset`.
@@ -47,8 +50,10 @@ class Rows:
 
     Raises:
         AttributeError: It is used as a tensor.
-        OSError: The file of a zarr array is gone, or damaged; a chunk that was never written is filled.
-        ValueError: A row that is read has an infinite value, or one outside [0, 1] with `binarize`; the place is named.
+        OSError: The file of a zarr array is gone, or damaged; a chunk that was never written is
+            filled.
+        ValueError: A row that is read has an infinite value, or one outside [0, 1] with `binarize`;
+            the place is named.
 
     Example:
         >>> import tempfile
@@ -97,7 +102,9 @@ class Rows:
         """Some of the rows, still in the file."""
         return replace(self, rows=self.rows[index.cpu().numpy()])
 
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "Rows":
+    def to(
+        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> "Rows":
         """The same for another device or floating type."""
         return replace(self, device=torch.device(device or self.device), dtype=dtype or self.dtype)
 
@@ -111,12 +118,17 @@ class Rows:
 
     def __getattr__(self, name: str) -> NoReturn:
         raise AttributeError(
-            f"x is in a file, and no tensor with an {name!r}: read rows of it first, as data[:1000] does"
+            f"x is in a file, and no tensor with an {name!r}: read rows of it first, as "
+            "data[:1000] does"
         )
 
     def _values(self, numbers: np.ndarray, rows: np.ndarray) -> Tensor:
         """What the numbers of these rows of the file are as x."""
-        values = torch.from_numpy(numbers) if numbers.itemsize == 1 else tensor(numbers, self.computed, "x")
+        values = (
+            torch.from_numpy(numbers)
+            if numbers.itemsize == 1
+            else tensor(numbers, self.computed, "x")
+        )
         self._check(values, rows)
         values = values.pin_memory() if self.device.type == "cuda" else values
         grey = values.to(self.device, non_blocking=True).to(self.computed).div_(self.scale)
@@ -126,12 +138,16 @@ class Rows:
         if self.binarize is None or self.binarize == "threshold":
             return grey if self.binarize is None else thresholded(grey)
         places = torch.from_numpy(rows).to(grey.device)
-        return bernoulli(grey, uniforms(derived_seed(self.seed), places, self.event_shape.numel()).view_as(grey))
+        return bernoulli(
+            grey, uniforms(derived_seed(self.seed), places, self.event_shape.numel()).view_as(grey)
+        )
 
     def _check(self, values: Tensor, rows: np.ndarray) -> None:
         names = np.arange(self.event_shape[0])
         if values.is_floating_point():
-            refuse(values.isinf(), values, names, "x takes finite numbers, and NaN for missing", rows)
+            refuse(
+                values.isinf(), values, names, "x takes finite numbers, and NaN for missing", rows
+            )
         if self.binarize is not None:
             refuse((values < 0) | (values > self.scale), values / self.scale, names, GREY, rows)
 
@@ -159,9 +175,20 @@ def table_in_file(source: Any, dtype: torch.dtype, scale: float) -> Table:
     if source.dtype.kind not in "biuf":
         raise TypeError(f"x holds {source.dtype}: real numbers needed")
     if not source.ndim or not source.size:
-        raise ValueError(f"x of shape {tuple(source.shape)} is empty: at least one row and feature needed")
+        raise ValueError(
+            f"x of shape {tuple(source.shape)} is empty: at least one row and feature needed"
+        )
     event_shape = torch.Size(source.shape[1:] or (1,))
-    return _table(Rows(source, np.arange(source.shape[0]), event_shape, computed=dtype, dtype=dtype, scale=scale))
+    return _table(
+        Rows(
+            source,
+            np.arange(source.shape[0]),
+            event_shape,
+            computed=dtype,
+            dtype=dtype,
+            scale=scale,
+        )
+    )
 
 
 def _table(rows: Any) -> Table:
@@ -182,7 +209,9 @@ def blocks(x: Tensor) -> Iterator[Tensor]:
         yield x
         return
     size = max(1, VALUES_PER_BLOCK // x.event_shape.numel())
-    yield from ahead(x.__getitem__, (slice(start, start + size) for start in range(0, len(x), size)))
+    yield from ahead(
+        x.__getitem__, (slice(start, start + size) for start in range(0, len(x), size))
+    )
 
 
 def ahead[Item, Found](read: Callable[[Item], Found], items: Iterable[Item]) -> Iterator[Found]:
@@ -223,7 +252,8 @@ def taken(x: Tensor, rows: Tensor) -> Tensor:
 
 
 def in_turn(x: Tensor, batches: Iterable[Tensor]) -> Tensor:
-    """x, to be indexed with these batches in this order: of `Rows` the next batch is read while one is used.
+    """x, to be indexed with these batches in this order: of `Rows` the next batch is read while one
+    is used.
 
     Args:
         x: The x of a `Dataset`.
@@ -245,7 +275,9 @@ class _InTurn:
     def __getitem__(self, rows: Tensor) -> Tensor:
         announced, found = next(self.coming)
         if announced is not rows:
-            raise IndexError("batches are read ahead in the order that was announced, and another was asked for")
+            raise IndexError(
+                "batches are read ahead in the order that was announced, and another was asked for"
+            )
         return found
 
 
@@ -258,29 +290,39 @@ def _read(source: Any, rows: np.ndarray) -> np.ndarray:
         found[piece] = source[rows[piece]]
         if source.mode != "c" and hasattr(mmap, "MADV_DONTNEED"):
             held: Any = source._mmap  # type: ignore[attr-defined]
-            held.madvise(mmap.MADV_DONTNEED)  # pages that were read are the file cache's memory, not ours
+            held.madvise(
+                mmap.MADV_DONTNEED
+            )  # pages that were read are the file cache's memory, not ours
     return found
 
 
 def _read_zarr(source: Any, rows: np.ndarray) -> np.ndarray:
-    """These rows of a zarr array that is still there: of one that is gone, zarr would read fill values."""
+    """These rows of a zarr array that is still there: of one that is gone, zarr would read fill
+    values.
+    """
     import zarr
 
     try:
         found = np.asarray(source.oindex[rows])
         zarr.open_array(source.store_path, mode="r", zarr_format=source.metadata.zarr_format)
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"{source.store_path}: the array is there no longer: put it back") from error
+        raise FileNotFoundError(
+            f"{source.store_path}: the array is there no longer: put it back"
+        ) from error
     except Exception as error:
         for row in rows if len(rows) > 1 else ():
             _read_zarr(source, np.array([row]))  # so that the row is named
         why = f"{type(error).__name__}: {one_line(error)}"
         place = f"{source.store_path}: row {rows[0]}"
-        raise OSError(f"{place} cannot be read, nor the rest of its chunk ({why}): write it again") from error
+        raise OSError(
+            f"{place} cannot be read, nor the rest of its chunk ({why}): write it again"
+        ) from error
     return found
 
 
 def _pieces(pages: np.ndarray) -> list[np.ndarray]:
-    """Places of the rows, which are in order; each piece touches few pages, for a row may bring in a whole one."""
+    """Places of the rows, which are in order; each piece touches few pages, for a row may bring in
+    a whole one.
+    """
     firsts = np.flatnonzero(np.diff(pages, prepend=pages[:1] - 1))
     return np.split(np.arange(len(pages)), firsts[PAGES_HELD::PAGES_HELD])

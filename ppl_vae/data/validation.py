@@ -11,20 +11,25 @@ from ppl_vae.data.arrays import Table, labels_along, row_names, table
 from ppl_vae.runtime.checks import shown
 
 
-def coords_of(observed: Table, datum_names: Any = None, feature_names: Any = None) -> dict[str, np.ndarray]:
+def coords_of(
+    observed: Table, datum_names: Any = None, feature_names: Any = None
+) -> dict[str, np.ndarray]:
     """The names along every dim of x; numbers where none were given.
 
     Raises:
         ValueError: The number of names is not that of the rows or features.
     """
     shape = observed.values.shape
-    coords = {dim: np.arange(size) for dim, size in zip(observed.dims, shape, strict=True)} | observed.coords
+    coords = {
+        dim: np.arange(size) for dim, size in zip(observed.dims, shape, strict=True)
+    } | observed.coords
     if datum_names is not None:
         coords[observed.dims[0]] = _names(datum_names, shape[0], "datum_names")
     if feature_names is not None:
         if len(shape) > 2:
             raise ValueError(
-                f"feature_names name one dim, an event has shape {tuple(shape[1:])}: give an xarray DataArray"
+                f"feature_names name one dim, an event has shape {tuple(shape[1:])}: give an "
+                "xarray DataArray"
             )
         coords[observed.dims[1]] = _names(feature_names, shape[1], "feature_names")
     return coords
@@ -40,7 +45,8 @@ def picture(image_shape: tuple[int, ...] | None, event_shape: torch.Size) -> tup
         return tuple(event_shape) if len(event_shape) in (2, 3) else None
     if np.prod(image_shape) != event_shape.numel():
         raise ValueError(
-            f"image_shape {tuple(image_shape)} does not hold the {event_shape.numel()} values of one datum"
+            f"image_shape {tuple(image_shape)} does not hold the {event_shape.numel()} values of "
+            "one datum"
         )
     return tuple(image_shape)
 
@@ -49,20 +55,27 @@ def covariates(context: Any, x: Tensor) -> tuple[Tensor | None, tuple[str, ...],
     """Covariates (N, C) beside x, their names, and whether the source gave those.
 
     Raises:
-        ValueError: Another number of rows than x, or a value that is missing or infinite; row and covariate are named.
+        ValueError: Another number of rows than x, or a value that is missing or infinite; row and
+            covariate are named.
     """
     if context is None:
         return None, (), False
     given = table(context, x.dtype, "context")
     values = given.values.to(x.device)
     if values.ndim != 2 or len(values) != len(x):
-        raise ValueError(f"context has shape {tuple(values.shape)}, x has {len(x)} rows: give ({len(x)}, covariates)")
+        raise ValueError(
+            f"context has shape {tuple(values.shape)}, x has {len(x)} rows: give ({len(x)}, "
+            "covariates)"
+        )
     names = tuple(str(name) for name in given.coords.get(given.dims[1], np.arange(values.shape[1])))
     bad = ~values.isfinite()
     if bad.any():
         row, column = bad.nonzero()[0].tolist()
         where = f"row {row}, covariate {names[column]}"
-        raise ValueError(f"context is {shown(values[row, column])} at {where}: it must be complete; drop or impute it")
+        raise ValueError(
+            f"context is {shown(values[row, column])} at {where}: it must be complete; drop or "
+            "impute it"
+        )
     return values, names, given.dims[1] in given.coords
 
 
@@ -76,14 +89,19 @@ def labels_of(labels: Any, num_data: int) -> np.ndarray | None:
         return None
     if isinstance(labels, Tensor):
         labels = labels.cpu().numpy()
-    array = _without_none(np.array(labels, dtype=object) if isinstance(labels, list | tuple) else np.asarray(labels))
+    array = _without_none(
+        np.array(labels, dtype=object) if isinstance(labels, list | tuple) else np.asarray(labels)
+    )
     if array.shape != (num_data,):
-        raise ValueError(f"labels have shape {array.shape}, x has {num_data} rows: give one label per row")
+        raise ValueError(
+            f"labels have shape {array.shape}, x has {num_data} rows: give one label per row"
+        )
     return array
 
 
 def same_rows(x: Any, **others: Any) -> None:
-    """Refuse pandas objects in another order: they are joined by position, which would pair the wrong rows.
+    """Refuse pandas objects in another order: they are joined by position, which would pair the
+    wrong rows.
 
     Raises:
         ValueError: The indexes differ; the first row where they do is named.
@@ -93,12 +111,20 @@ def same_rows(x: Any, **others: Any) -> None:
         theirs = row_names(other)
         if index is None or theirs is None or np.array_equal(index, theirs):
             continue
-        row = next(i for i, (mine, its) in enumerate(zip(index, theirs, strict=True)) if mine != its)
-        raise ValueError(f"row {row} is {index[row]!s} in x and {theirs[row]!s} in {what}: reindex one like the other")
+        row = next(
+            i for i, (mine, its) in enumerate(zip(index, theirs, strict=True)) if mine != its
+        )
+        raise ValueError(
+            f"row {row} is {index[row]!s} in x and {theirs[row]!s} in {what}: reindex one like the "
+            "other"
+        )
 
 
-def refuse(bad: Tensor, values: Tensor, names: np.ndarray, why: str, rows: np.ndarray | None = None) -> None:
-    """Raise for the first bad entry of x, naming value, row (by its number among `rows`) and feature.
+def refuse(
+    bad: Tensor, values: Tensor, names: np.ndarray, why: str, rows: np.ndarray | None = None
+) -> None:
+    """Raise for the first bad entry of x, naming value, row (by its number among `rows`) and
+    feature.
 
     Raises:
         ValueError: There is one.
@@ -108,7 +134,9 @@ def refuse(bad: Tensor, values: Tensor, names: np.ndarray, why: str, rows: np.nd
     row, *place = bad.nonzero()[0].tolist()
     feature = names[place[0]] if len(place) == 1 else tuple(place)
     number = row if rows is None else rows[row]
-    raise ValueError(f"x is {shown(values[row, *place])} at row {number}, feature {feature!s}: {why}")
+    raise ValueError(
+        f"x is {shown(values[row, *place])} at row {number}, feature {feature!s}: {why}"
+    )
 
 
 def _names(names: Any, size: int, what: str) -> np.ndarray:
@@ -118,14 +146,20 @@ def _names(names: Any, size: int, what: str) -> np.ndarray:
 
 
 def _without_none(labels: np.ndarray) -> np.ndarray:
-    """Labels that can be sorted: what is missing (None, NaN, NA, NaT) is NaN among numbers, "missing" among words."""
+    """Labels that can be sorted: what is missing (None, NaN, NA, NaT) is NaN among numbers,
+    "missing" among words.
+    """
     if labels.dtype.kind != "O":
         return labels
-    missing = np.array([_is_missing(label) for label in labels.flat], dtype=bool).reshape(labels.shape)
+    missing = np.array([_is_missing(label) for label in labels.flat], dtype=bool).reshape(
+        labels.shape
+    )
     numbers = all(isinstance(label, Real | np.bool_) for label in labels[~missing])
     return np.array(np.where(missing, np.nan if numbers else "missing", labels).tolist())
 
 
 def _is_missing(label: Any) -> bool:
-    """None, NaN, and pandas' NA and NaT, which are known by their types' names: pandas is not imported."""
+    """None, NaN, and pandas' NA and NaT, which are known by their types' names: pandas is not
+    imported.
+    """
     return label is None or type(label).__name__ in ("NAType", "NaTType") or label != label

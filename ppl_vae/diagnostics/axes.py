@@ -1,4 +1,6 @@
-"""What the plots are made of: pictures set side by side, panels, points, and the Axes they stand on."""
+"""What the plots are made of: pictures set side by side, panels, points, and the Axes they stand
+on.
+"""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -11,7 +13,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
 
-# Okabe and Ito's colours first, then Tol's "muted" ones: told apart with any colour vision, with markers beside them.
+# Okabe and Ito's colours first, then Tol's "muted" ones: told apart with any colour vision, with
+# markers beside them.
 COLOURS = (
     *("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00"),
     *("#332288", "#999933", "#882255", "#555555"),
@@ -36,7 +39,9 @@ def whole_ticks(axis: "Axis") -> None:
 
 
 def as_pictures(values: np.ndarray, image_shape: Sequence[int]) -> np.ndarray:
-    """Data (N, *event) as pictures (N, height, width) or, in colour, (N, height, width, channels)."""
+    """Data (N, *event) as pictures (N, height, width) or, in colour, (N, height, width,
+    channels).
+    """
     pictures = values.reshape(len(values), *image_shape)
     if pictures.ndim == 4 and image_shape[0] in (1, *CHANNELS) and image_shape[-1] not in CHANNELS:
         pictures = np.moveaxis(pictures, 1, -1)
@@ -54,11 +59,15 @@ def tile(pictures: np.ndarray, num_columns: int) -> np.ndarray:
 def num_columns(num: int) -> int:
     """As many columns as make a filled grid, at least as wide as high; else as for a square."""
     square = int(np.ceil(np.sqrt(num)))
-    return next((columns for columns in range(square, 2 * square + 1) if num % columns == 0), square)
+    return next(
+        (columns for columns in range(square, 2 * square + 1) if num % columns == 0), square
+    )
 
 
 def show(ax: "Axes", pictures: np.ndarray, columns: int, missing: str) -> None:
-    """Draw pictures in a grid on one Axes, white lines between them; NaN in the colour `missing`."""
+    """Draw pictures in a grid on one Axes, white lines between them; NaN in the colour
+    `missing`.
+    """
     import matplotlib
 
     low, high = float(np.nanmin(pictures)), float(np.nanmax(pictures))
@@ -78,8 +87,12 @@ def show(ax: "Axes", pictures: np.ndarray, columns: int, missing: str) -> None:
     ax.spines[:].set_visible(False)
 
 
-def panels(x: np.ndarray, mean: np.ndarray, names: tuple[np.ndarray, np.ndarray], axes: Any) -> np.ndarray:
-    """One panel per datum: the data as bars (or a line, when there are many features), the reconstruction as dots."""
+def panels(
+    x: np.ndarray, mean: np.ndarray, names: tuple[np.ndarray, np.ndarray], axes: Any
+) -> np.ndarray:
+    """One panel per datum: the data as bars (or a line, when there are many features), the
+    reconstruction as dots.
+    """
     own, axes = axes is None, _grid(len(x)) if axes is None else np.atleast_1d(axes).ravel()
     if len(axes) < len(x):
         raise ValueError(f"axes holds {len(axes)} Axes for {len(x)} data: give more, or lower num")
@@ -97,7 +110,9 @@ def panels(x: np.ndarray, mean: np.ndarray, names: tuple[np.ndarray, np.ndarray]
     for ax in axes[len(x) :]:
         ax.set_axis_off()
     if own:
-        axes[0].figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False)
+        axes[0].figure.legend(
+            *axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False
+        )
     else:
         axes[0].legend(fontsize="small")
     return axes[: len(x)]
@@ -109,7 +124,9 @@ def _grid(num: int) -> np.ndarray:
     columns = min(num, 4)
     rows = -(-num // columns)
     size = (2.6 * columns + 0.4, 2.4 * rows + 0.6)
-    return plt.subplots(rows, columns, figsize=size, sharey=True, squeeze=False, layout="constrained")[1].ravel()
+    return plt.subplots(
+        rows, columns, figsize=size, sharey=True, squeeze=False, layout="constrained"
+    )[1].ravel()
 
 
 def shortened(name: object) -> str:
@@ -135,12 +152,18 @@ def name_features(ax: "Axes", names: np.ndarray) -> None:
         ax.set_xlabel("feature")
         return
     text = list(map(shortened, names))
-    ax.set_xticks(range(len(text)), text, rotation=90 if max(map(len, text)) > 2 else 0, fontsize="small")
+    ax.set_xticks(
+        range(len(text)), text, rotation=90 if max(map(len, text)) > 2 else 0, fontsize="small"
+    )
 
 
 def scatter(ax: "Axes", points: np.ndarray, labels: np.ndarray | None) -> None:
     """Points, coloured by class with a legend, or by number with a colour bar."""
-    style: dict[str, Any] = {"s": float(np.clip(9000 / len(points), 4, 36)), "alpha": 0.8, "linewidths": 0}
+    style: dict[str, Any] = {
+        "s": float(np.clip(9000 / len(points), 4, 36)),
+        "alpha": 0.8,
+        "linewidths": 0,
+    }
     if labels is None:
         ax.scatter(points[:, 0], points[:, 1], color=BLUE, **style)
         return
@@ -152,7 +175,13 @@ def scatter(ax: "Axes", points: np.ndarray, labels: np.ndarray | None) -> None:
     for i, name in enumerate(classes):
         colour, marker = COLOURS[i % len(COLOURS)], MARKERS[(i + i // len(COLOURS)) % len(MARKERS)]
         ax.scatter(*points[labels == name].T, color=colour, marker=marker, label=str(name), **style)
-    ax.legend(title="label", loc="center left", bbox_to_anchor=(1.0, 0.5), ncols=-(-len(classes) // 15), frameon=False)
+    ax.legend(
+        title="label",
+        loc="center left",
+        bbox_to_anchor=(1.0, 0.5),
+        ncols=-(-len(classes) // 15),
+        frameon=False,
+    )
 
 
 def k_hat_classes(k_hat: np.ndarray) -> list[tuple[str, str, np.ndarray]]:
@@ -173,7 +202,9 @@ def k_hat_edges(k_hat: np.ndarray) -> np.ndarray:
 
 
 def leave_out_the_start(ax: "Axes", histories: Sequence[Sequence[float]]) -> None:
-    """Let the vertical axis begin at what was reached after a tenth of the epochs, where the start would flatten it."""
+    """Let the vertical axis begin at what was reached after a tenth of the epochs, where the start
+    would flatten it.
+    """
     late = np.concatenate([np.asarray(values[len(values) // 10 :]) for values in histories])
     span = float(np.ptp(late))
     if span > 0 and min(min(values) for values in histories) < late.min() - 0.5 * span:

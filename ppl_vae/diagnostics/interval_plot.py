@@ -20,8 +20,9 @@ def plot_evidence_interval(
 ) -> "Axes":
     """The interval of every datum, in nats from its middle, by verdict and then by length.
 
-    log p(x) itself varies by far more over data than any interval is long, so that the middle is taken off. An arrow
-    begins at the lower bound and goes to infinity: nothing is claimed from above.
+    log p(x) itself varies by far more over data than any interval is long, so that the middle is
+    taken off. An arrow begins at the lower bound and goes to infinity: nothing is claimed from
+    above.
 
     Args:
         interval: What `evidence_interval` returned.
@@ -40,10 +41,14 @@ def plot_evidence_interval(
         ['estimate: 5', 'interval: 0', 'bound only: 0']
     """
     if exact is not None and len(exact) != len(interval):
-        raise ValueError(f"{len(exact)} exact values were given for {len(interval)} intervals: give one for each")
+        raise ValueError(
+            f"{len(exact)} exact values were given for {len(interval)} intervals: give one for each"
+        )
     ax, low, high = ax or new_axes(8.0, 4.0), interval.lower, interval.upper
     bounded = np.isfinite(high)
-    zero = np.where(bounded, (low + np.where(bounded, high, low)) / 2, interval.lower_bound.log_evidence)
+    zero = np.where(
+        bounded, (low + np.where(bounded, high, low)) / 2, interval.lower_bound.log_evidence
+    )
     low, high = low - zero, high - zero
     top = 1.3 * max(-low.min(), 0.0 if exact is None else (exact - zero).max())
     order = np.lexsort((high - low, [list(STYLES).index(verdict) for verdict in interval.verdict]))
@@ -54,8 +59,19 @@ def plot_evidence_interval(
         ends = np.where(bounded[rows], 0.0, top)
         ax.plot(places, ends, marker, color=colour, markersize=4, label=f"{verdict}: {len(places)}")
     if exact is not None:
-        ax.plot(np.arange(len(order)), (exact - zero)[order], "x", color="black", markersize=4, label="exact")
-    ax.set(xlabel="data, by verdict and length", ylabel="nats from the middle, or from the lower bound")
+        ax.plot(
+            np.arange(len(order)),
+            (exact - zero)[order],
+            "x",
+            color="black",
+            markersize=4,
+            label="exact",
+        )
+    ax.set(
+        xlabel="data, by verdict and length", ylabel="nats from the middle, or from the lower bound"
+    )
     whole_ticks(ax.xaxis)
-    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, frameon=False, columnspacing=1.0)
+    ax.legend(
+        loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, frameon=False, columnspacing=1.0
+    )
     return ax

@@ -1,4 +1,6 @@
-"""Pictures of a fit: functions that draw on the Axes they are given, or on new ones, and return them."""
+"""Pictures of a fit: functions that draw on the Axes they are given, or on new ones, and return
+them.
+"""
 
 from typing import TYPE_CHECKING, Any
 
@@ -64,8 +66,18 @@ def plot_training(result: FitResult, ax: "Axes | None" = None) -> "Axes":
     ax, history = ax or new_axes(6.4, 4.0), result.history
     for name, label, style in (("train", "training", "--"), ("valid", "validation", "-")):
         if name in history:
-            ax.plot(history["epoch"], history[name], style, color=BLUE if name == "train" else VERMILION, label=label)
-    annealed = [epoch for epoch, weight in zip(history["epoch"], history["kl_weight"], strict=True) if weight < 1]
+            ax.plot(
+                history["epoch"],
+                history[name],
+                style,
+                color=BLUE if name == "train" else VERMILION,
+                label=label,
+            )
+    annealed = [
+        epoch
+        for epoch, weight in zip(history["epoch"], history["kl_weight"], strict=True)
+        if weight < 1
+    ]
     if annealed:
         ax.axvspan(annealed[0], annealed[-1], color="0.92", label="KL warm-up")
     if "valid" in history and result.best_epoch:
@@ -89,11 +101,13 @@ def plot_reconstructions(
     seed: int = 0,
     axes: Any = None,
 ) -> Any:
-    """The first data beside E_q[E[x given z]], the mean of the likelihood averaged over draws of z given x.
+    """The first data beside E_q[E[x given z]], the mean of the likelihood averaged over draws of z
+    given x.
 
-    Pictures come in two rows on one Axes where `data.image_shape` says how to draw one; otherwise there is a panel per
-    datum, bars for the data and dots for the reconstruction. Missing values are blue in pictures and absent in bars.
-    Categories are drawn by the number of the likeliest one.
+    Pictures come in two rows on one Axes where `data.image_shape` says how to draw one; otherwise
+    there is a panel per datum, bars for the data and dots for the reconstruction. Missing values
+    are blue in pictures and absent in bars. Categories are drawn by the number of the likeliest
+    one.
 
     Args:
         model: `Model`, or any Pyro model with a plate "data" at dim -1.
@@ -141,9 +155,11 @@ def plot_samples(
     seed: int = 0,
     ax: "Axes | None" = None,
 ) -> "Axes":
-    """E[x given z] at draws of z from the prior: what the model thinks data look like, without the likelihood's noise.
+    """E[x given z] at draws of z from the prior: what the model thinks data look like, without the
+    likelihood's noise.
 
-    Pictures where `image_shape` says how to draw one, or events have two or three dims; otherwise a line per draw.
+    Pictures where `image_shape` says how to draw one, or events have two or three dims; otherwise a
+    line per draw.
 
 
     Args:
@@ -189,10 +205,11 @@ def plot_latent(
     seed: int = 0,
     ax: "Axes | None" = None,
 ) -> "Axes":
-    """Posterior means E_q[z given x] of the data, coloured by label; by their first two principal components if D > 2.
+    """Posterior means E_q[z given x] of the data, coloured by label; by their first two principal
+    components if D > 2.
 
-    A principal component is a direction of the means: it says nothing of the posteriors' widths. With D = 1 the second
-    axis is the share of the data below.
+    A principal component is a direction of the means: it says nothing of the posteriors' widths.
+    With D = 1 the second axis is the share of the data below.
 
     Args:
         model: `Model`, or any Pyro model with a plate "data" at dim -1.
@@ -220,10 +237,11 @@ def plot_latent(
 
 
 def plot_k_hat(evidence: Evidence | np.ndarray, ax: "Axes | None" = None) -> "Axes":
-    """Histogram of Pareto k-hat over the data, with the limits 0.5 and 0.7 and the share of data between them.
+    """Histogram of Pareto k-hat over the data, with the limits 0.5 and 0.7 and the share of data
+    between them.
 
-    Data with k-hat = -inf (the guide is exact there) or NaN (too few particles) have no place on the axis: its label
-    counts them. Shares are of all data.
+    Data with k-hat = -inf (the guide is exact there) or NaN (too few particles) have no place on
+    the axis: its label counts them. Shares are of all data.
 
     Args:
         evidence: What `log_evidence` returned, or the k-hats themselves, (N,).
@@ -237,12 +255,21 @@ def plot_k_hat(evidence: Evidence | np.ndarray, ax: "Axes | None" = None) -> "Ax
         >>> [text.get_text() for text in ax.get_legend().get_texts()]
         ['good, k ≤ 0.5: 50%', 'usable, k ≤ 0.7: 0%', 'a bound, k > 0.7: 25%']
     """
-    k_hat = np.asarray(evidence.pareto_k if isinstance(evidence, Evidence) else evidence, dtype=float)
+    k_hat = np.asarray(
+        evidence.pareto_k if isinstance(evidence, Evidence) else evidence, dtype=float
+    )
     ax, drawn = ax or new_axes(6.4, 4.0), k_hat[np.isfinite(k_hat)]
     edges = k_hat_edges(drawn)
     for label, colour, inside in k_hat_classes(drawn):
         label = f"{label}: {_share(int(inside.sum()), len(k_hat))}"
-        ax.hist(drawn[inside], edges.tolist(), color=colour, edgecolor="white", linewidth=0.5, label=label)
+        ax.hist(
+            drawn[inside],
+            edges.tolist(),
+            color=colour,
+            edgecolor="white",
+            linewidth=0.5,
+            label=label,
+        )
     for threshold in K_HATS:
         ax.axvline(threshold, color="0.3", linestyle="--", linewidth=1)
     counts = ((np.isneginf(k_hat).sum(), "exact, k = -inf"), (np.isnan(k_hat).sum(), "unknown"))

@@ -1,4 +1,6 @@
-"""Pictures that a report shows beside the others: what z decodes to, how weights spread, rate against distortion."""
+"""Pictures that a report shows beside the others: what z decodes to, how weights spread, rate
+against distortion.
+"""
 
 from typing import TYPE_CHECKING, Any
 
@@ -7,7 +9,15 @@ import pyro.distributions as dist
 import torch
 
 from ppl_vae.data import Dataset, as_dataset
-from ppl_vae.diagnostics.axes import BLUE, VERMILION, as_pictures, k_hat_classes, name_features, new_axes, show
+from ppl_vae.diagnostics.axes import (
+    BLUE,
+    VERMILION,
+    as_pictures,
+    k_hat_classes,
+    name_features,
+    new_axes,
+    show,
+)
 from ppl_vae.diagnostics.latents.means import latent_means
 from ppl_vae.diagnostics.latents.rate import RateDistortion
 from ppl_vae.evidence import Evidence
@@ -25,7 +35,8 @@ EMPTY = "white"
 
 
 def as_images(data: Dataset) -> np.ndarray:
-    """Data as pictures in [0, 1], (N, height, width) or (N, height, width, channels); NaN is missing.
+    """Data as pictures in [0, 1], (N, height, width) or (N, height, width, channels); NaN is
+    missing.
 
     Values outside [0, 1] are scaled, all data alike.
 
@@ -43,16 +54,27 @@ def as_images(data: Dataset) -> np.ndarray:
         raise ValueError(f"{data.name!r} has no image_shape: its data cannot be drawn as pictures")
     pictures = as_pictures(data.x.cpu().numpy(), data.image_shape)
     low, high = float(np.nanmin(pictures)), float(np.nanmax(pictures))
-    return pictures if 0 <= low and high <= 1 else (pictures - low) / max(high - low, np.finfo(float).tiny)
+    return (
+        pictures
+        if 0 <= low and high <= 1
+        else (pictures - low) / max(high - low, np.finfo(float).tiny)
+    )
 
 
 def plot_traversal(
-    model: Model, guide: Program, data: Dataset, num: int = 11, *, seed: int = 0, ax: "Axes | None" = None
+    model: Model,
+    guide: Program,
+    data: Dataset,
+    num: int = 11,
+    *,
+    seed: int = 0,
+    ax: "Axes | None" = None,
 ) -> "Axes":
-    """E[x given z] on a grid of z: along both latent dimensions, or the first two principal components if D > 2.
+    """E[x given z] on a grid of z: along both latent dimensions, or the first two principal
+    components if D > 2.
 
-    The grid is centred on the mean of the posterior means and reaches two of their standard deviations to either side;
-    a row for D = 1. Covariates are those of the first datum.
+    The grid is centred on the mean of the posterior means and reaches two of their standard
+    deviations to either side; a row for D = 1. Covariates are those of the first datum.
 
     Args:
         model: A `Model`.
@@ -78,7 +100,9 @@ def plot_traversal(
     with evaluating(model):
         values = _expected(model.decode(z, context)).cpu().numpy()
     if data.image_shape is None:
-        raise ValueError(f"{data.name!r} has no image_shape: what z decodes to cannot be drawn as pictures")
+        raise ValueError(
+            f"{data.name!r} has no image_shape: what z decodes to cannot be drawn as pictures"
+        )
     ax = ax or new_axes(6.0, 6.0 * len(points) / num**2 + 0.4)
     show(ax, as_pictures(values, data.image_shape), num, EMPTY)
     ax.set_xlabel(f"{names[0]}, {-REACH:g} to {REACH:g} sd")
@@ -109,13 +133,15 @@ def _expected(likelihood: Any) -> torch.Tensor:
 
 
 def plot_weights(evidence: Evidence, largest: np.ndarray | None = None, axes: Any = None) -> Any:
-    """Effective sample size against k-hat, and the largest weight's share of all: a point per datum.
+    """Effective sample size against k-hat, and the largest weight's share of all: a point per
+    datum.
 
     Data without a finite k-hat are left out of the first.
 
     Args:
         evidence: What `log_evidence` returned.
-        largest: Share of the largest weight, by datum, (N,) or of some data; None draws the first panel alone.
+        largest: Share of the largest weight, by datum, (N,) or of some data; None draws the first
+            panel alone.
         axes: One Axes, or two with `largest`.
 
     Returns:
@@ -131,17 +157,22 @@ def plot_weights(evidence: Evidence, largest: np.ndarray | None = None, axes: An
     known = np.isfinite(evidence.pareto_k)
     for name, colour, inside in k_hat_classes(evidence.pareto_k):
         rows = known & inside
-        axes[0].plot(evidence.pareto_k[rows], evidence.ess[rows], "o", color=colour, markersize=3, label=name)
+        axes[0].plot(
+            evidence.pareto_k[rows], evidence.ess[rows], "o", color=colour, markersize=3, label=name
+        )
     axes[0].set(xlabel="Pareto k-hat", ylabel="effective sample size", yscale="log")
     axes[0].legend(loc="best")
     if largest is not None:
         axes[1].plot(np.arange(1, len(largest) + 1), np.sort(largest)[::-1], color=BLUE)
-        axes[1].set(xlabel="data, the worst first", ylabel="share of the largest weight", ylim=(0, 1.02))
+        axes[1].set(
+            xlabel="data, the worst first", ylabel="share of the largest weight", ylim=(0, 1.02)
+        )
     return axes
 
 
 def plot_rate_distortion(parts: RateDistortion, ax: "Axes | None" = None) -> "Axes":
-    """Rate and distortion of every datum, their means, and the line on which the ELBO is that of the means.
+    """Rate and distortion of every datum, their means, and the line on which the ELBO is that of
+    the means.
 
     Args:
         parts: What `rate_distortion` returned.
@@ -159,7 +190,9 @@ def plot_rate_distortion(parts: RateDistortion, ax: "Axes | None" = None) -> "Ax
     """
     ax, mean = ax or new_axes(5.0, 4.0), (parts.rate.mean(), parts.distortion.mean())
     ax.plot(parts.rate, parts.distortion, "o", color="0.6", markersize=3, label="data")
-    ax.axline(mean, slope=-1, color="0.3", linestyle="--", linewidth=1, label=f"ELBO {-sum(mean):.2f}")
+    ax.axline(
+        mean, slope=-1, color="0.3", linestyle="--", linewidth=1, label=f"ELBO {-sum(mean):.2f}"
+    )
     ax.plot(*mean, "D", color=VERMILION, label=f"mean: {mean[0]:.2f}, {mean[1]:.2f}")
     ax.set(xlabel="rate (nats)", ylabel="distortion (nats)")
     ax.legend(loc="best")

@@ -1,4 +1,6 @@
-"""Whether numbers in (0, 1) are uniform: a simultaneous band around their ordered values, and the p-value with it."""
+"""Whether numbers in (0, 1) are uniform: a simultaneous band around their ordered values, and the
+p-value with it.
+"""
 
 from functools import lru_cache
 
@@ -12,15 +14,17 @@ NUM_SIMULATIONS = 4999
 
 
 def effective_rows(num_data: int, num_train: int | None) -> float:
-    """How many rows N rows are worth against a model that was fitted to M other ones: N M / (N + M).
+    """How many rows N rows are worth against a model that was fitted to M other ones: N M / (N +
+    M).
 
-    The mean of a function of x over N rows has variance v / N. Its expectation under a model fitted by maximum
-    likelihood has at most v / M, that of the mean over the training rows, and the two errors are independent. M = None
-    stands for a model whose parameters are known: N.
+    The mean of a function of x over N rows has variance v / N. Its expectation under a model fitted
+    by maximum likelihood has at most v / M, that of the mean over the training rows, and the two
+    errors are independent. M = None stands for a model whose parameters are known: N.
 
     References:
-        Durbin (1973), Weak convergence of the sample distribution function when parameters are estimated, Annals of
-        Statistics 1 (which treats the rows that were fitted; new rows lose accuracy where those gain it).
+        Durbin (1973), Weak convergence of the sample distribution function when parameters are
+        estimated, Annals of Statistics 1 (which treats the rows that were fitted; new rows lose
+        accuracy where those gain it).
 
     Example:
         >>> effective_rows(300, None), round(effective_rows(300, 1000))
@@ -30,7 +34,8 @@ def effective_rows(num_data: int, num_train: int | None) -> float:
 
 
 def widening(num_data: int, num_train: int | None) -> float:
-    """By how much the error of parameters fitted to M other rows widens that of a mean over N rows, sqrt(1 + N / M).
+    """By how much the error of parameters fitted to M other rows widens that of a mean over N rows,
+    sqrt(1 + N / M).
 
     Example:
         >>> widening(300, None), widening(300, 100)
@@ -42,11 +47,11 @@ def widening(num_data: int, num_train: int | None) -> float:
 def uniformity_p_value(values: np.ndarray, num_train: int | None = None) -> np.ndarray:
     """P-value of uniformity on (0, 1): whether any of the ordered values is too small or too large.
 
-    u_(i) of N uniform numbers is Beta(i, N + 1 - i); the statistic is the smallest two-sided probability over i, its
-    distribution simulated once for each N, the p-value below 1 / 5000 bounded by the union over i. It sees tails that
-    Kolmogorov-Smirnov does not. Numbers must be independent. `uniform_band` is the same test as a picture.
-    With `num_train`, N + 1 is replaced by n + 1 in the Beta distribution of each share i / (N + 1), n from
-    `effective_rows`.
+    u_(i) of N uniform numbers is Beta(i, N + 1 - i); the statistic is the smallest two-sided
+    probability over i, its distribution simulated once for each N, the p-value below 1 / 5000
+    bounded by the union over i. It sees tails that Kolmogorov-Smirnov does not. Numbers must be
+    independent. `uniform_band` is the same test as a picture. With `num_train`, N + 1 is replaced
+    by n + 1 in the Beta distribution of each share i / (N + 1), n from `effective_rows`.
 
     Args:
         values: Numbers in [0, 1].
@@ -59,8 +64,9 @@ def uniformity_p_value(values: np.ndarray, num_train: int | None = None) -> np.n
         P-values, uniform (to 1 / 5000) where the numbers are.
 
     References:
-        Aldor-Noiman et al. (2013), The power to see: a new graphical test of normality, Am. Statistician 67;
-        Säilynoja, Bürkner and Vehtari (2022), Graphical test for discrete uniformity, arXiv:2103.10522.
+        Aldor-Noiman et al. (2013), The power to see: a new graphical test of normality, Am.
+        Statistician 67; Säilynoja, Bürkner and Vehtari (2022), Graphical test for discrete
+        uniformity, arXiv:2103.10522.
 
     Example:
         >>> even = (np.arange(100) + 0.5) / 100
@@ -77,7 +83,8 @@ def uniformity_p_value(values: np.ndarray, num_train: int | None = None) -> np.n
 def uniform_band(
     num_data: int, level: float = 0.95, num_train: int | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Between which bounds ordered values of N uniform numbers lie, all of them at once, with this probability.
+    """Between which bounds ordered values of N uniform numbers lie, all of them at once, with this
+    probability.
 
     Args:
         num_data: N.
@@ -98,12 +105,15 @@ def uniform_band(
     ranks, null = _positions(num_data), _null(num_data, num_train)
     below, above = _counts(ranks, num_data, num_train)
     local = null[max(0, int((1 - level) * (len(null) + 1)) - 1)] / 2
-    low, high = (inverse(below, above, local) for inverse in (special.betaincinv, special.betainccinv))
+    low, high = (
+        inverse(below, above, local) for inverse in (special.betaincinv, special.betainccinv)
+    )
     return ranks, low, high
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:
-    """P-values after Holm's correction for their number: one below 0.05 by chance in at most 5 % of sets.
+    """P-values after Holm's correction for their number: one below 0.05 by chance in at most 5 % of
+    sets.
 
     References:
         Holm (1979), A simple sequentially rejective multiple test procedure, Scand. J. Statist. 6.
@@ -114,7 +124,9 @@ def holm(p_values: np.ndarray) -> np.ndarray:
     """
     order = p_values.argsort()
     adjusted = np.empty_like(p_values)
-    adjusted[order] = np.maximum.accumulate(p_values[order] * np.arange(len(order), 0, -1)).clip(max=1.0)
+    adjusted[order] = np.maximum.accumulate(p_values[order] * np.arange(len(order), 0, -1)).clip(
+        max=1.0
+    )
     return adjusted
 
 
@@ -122,7 +134,9 @@ def _positions(num_data: int) -> np.ndarray:
     return np.unique(np.linspace(1, num_data, NUM_POSITIONS).round().astype(int))
 
 
-def _counts(ranks: np.ndarray, num_data: int, num_train: int | None) -> tuple[np.ndarray, np.ndarray]:
+def _counts(
+    ranks: np.ndarray, num_data: int, num_train: int | None
+) -> tuple[np.ndarray, np.ndarray]:
     """Parameters of the Beta distribution of the ordered values with these ranks."""
     below = ranks * (effective_rows(num_data, num_train) + 1) / (num_data + 1)
     return below, effective_rows(num_data, num_train) + 1 - below
@@ -137,7 +151,9 @@ def _statistic(ordered: np.ndarray, num_data: int, num_train: int | None) -> np.
 
 @lru_cache(maxsize=16)
 def _null(num_data: int, num_train: int | None) -> np.ndarray:
-    """The statistic of uniform numbers, sorted: the spacings of their ordered values are those of gamma variables."""
+    """The statistic of uniform numbers, sorted: the spacings of their ordered values are those of
+    gamma variables.
+    """
     below, _ = _counts(_positions(num_data), num_data, num_train)
     steps = np.diff(np.concatenate([[0], below, [effective_rows(num_data, num_train) + 1]]))
     sums = np.random.default_rng(0).standard_gamma(steps, (NUM_SIMULATIONS, len(steps))).cumsum(-1)

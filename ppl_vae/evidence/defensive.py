@@ -1,4 +1,6 @@
-"""Defensive importance sampling: a mixture of the guide and something wider, weighed by the balance heuristic."""
+"""Defensive importance sampling: a mixture of the guide and something wider, weighed by the balance
+heuristic.
+"""
 
 import math
 from collections.abc import Iterable
@@ -25,14 +27,16 @@ __all__ = ["Defensive"]
 
 @dataclass(frozen=True)
 class Defensive:
-    """Proposal (1 - share) q(z given x) + share r(z), r the prior or the guide with inflated standard deviations.
+    """Proposal (1 - share) q(z given x) + share r(z), r the prior or the guide with inflated
+    standard deviations.
 
-    A fixed share of the particles is drawn from each component, and every draw is weighed by the whole mixture (the
-    balance heuristic), so that w <= p(x, z) / (share r(z)): a guide that is too narrow can no longer make w explode.
-    Costs the factor 1 / (1 - share) where the guide was good.
+    A fixed share of the particles is drawn from each component, and every draw is weighed by the
+    whole mixture (the balance heuristic), so that w <= p(x, z) / (share r(z)): a guide that is too
+    narrow can no longer make w explode. Costs the factor 1 / (1 - share) where the guide was good.
 
     Args:
-        component: "prior", or "inflated": the guide's normals with `inflation` times their standard deviation.
+        component: "prior", or "inflated": the guide's normals with `inflation` times their standard
+            deviation.
         share: Share of the particles from that component, in (0, 1).
         inflation: Factor on the standard deviations.
 
@@ -40,8 +44,8 @@ class Defensive:
         ValueError: share outside (0, 1), inflation not above 1, an unknown component.
 
     References:
-        Hesterberg (1995), Weighted average importance sampling and defensive mixture distributions, Technometrics 37;
-        Veach and Guibas (1995), the balance heuristic.
+        Hesterberg (1995), Weighted average importance sampling and defensive mixture distributions,
+        Technometrics 37; Veach and Guibas (1995), the balance heuristic.
 
     Example:
         >>> from ppl_vae import beds
@@ -75,28 +79,41 @@ class Defensive:
         """log p(x, z) - log mixture(z) at draws from both components, (K, B)."""
         check_data(model, data.x, data.context)
         args = arguments(data.x, data.context)
-        wide = Inflated(self.inflation)(guide) if self.component == "inflated" else prior_guide(model)
+        wide = (
+            Inflated(self.inflation)(guide) if self.component == "inflated" else prior_guide(model)
+        )
         with evaluating(model, guide), seeded(seed):
-            return mixture_terms(model, zip((guide, wide), self.strata(num_particles), strict=True), *args)[1]
+            return mixture_terms(
+                model, zip((guide, wide), self.strata(num_particles), strict=True), *args
+            )[1]
 
 
 def mixture_terms(
     model: Program, proposals: Iterable[tuple[Program, int]], *args: Any
 ) -> tuple[list[LogTerms], Tensor]:
-    """Terms of so many draws of each proposal, and log p(x, z) - log mixture(z) of all of them, (K, B)."""
+    """Terms of so many draws of each proposal, and log p(x, z) - log mixture(z) of all of them, (K,
+    B).
+    """
     proposals = list(proposals)
     total = sum(count for _, count in proposals)
     terms = [log_terms(model, program, *args, num_particles=count) for program, count in proposals]
     parts = []
     for each in terms:
-        densities = [log_density_at(each, program, *args) + math.log(count / total) for program, count in proposals]
+        densities = [
+            log_density_at(each, program, *args) + math.log(count / total)
+            for program, count in proposals
+        ]
         parts.append(each.log_joint - torch.stack(densities).logsumexp(0))
     return terms, torch.cat(parts)
 
 
 def prior_guide(model: Program) -> Program:
-    """The model with its observed sites hidden: a guide that proposes from the prior, for any Pyro model."""
-    return poutine.block(model, hide_fn=lambda site: site["type"] == "sample" and site["is_observed"])
+    """The model with its observed sites hidden: a guide that proposes from the prior, for any Pyro
+    model.
+    """
+    return poutine.block(
+        model, hide_fn=lambda site: site["type"] == "sample" and site["is_observed"]
+    )
 
 
 class Inflated(Messenger):
@@ -122,10 +139,15 @@ def inflate(distribution: Any, factor: float, name: str) -> Any:
         case torch.distributions.Normal():
             return StandardisedNormal(distribution.loc, factor * distribution.scale)
         case torch.distributions.LowRankMultivariateNormal():
-            loc, cov = distribution.loc, (factor * distribution.cov_factor, factor**2 * distribution.cov_diag)
+            loc, cov = (
+                distribution.loc,
+                (factor * distribution.cov_factor, factor**2 * distribution.cov_diag),
+            )
             return ResidualLowRankNormal(loc, *cov)
         case torch.distributions.MultivariateNormal():
-            return dist.MultivariateNormal(distribution.loc, scale_tril=factor * distribution.scale_tril)
+            return dist.MultivariateNormal(
+                distribution.loc, scale_tril=factor * distribution.scale_tril
+            )
         case torch.distributions.TransformedDistribution():
             base = inflate(distribution.base_dist, factor, name)
             return dist.TransformedDistribution(base, distribution.transforms)

@@ -1,4 +1,6 @@
-"""Errors of a mean weight: of independent particles, of strata, of clusters that share a draw, by resampling."""
+"""Errors of a mean weight: of independent particles, of strata, of clusters that share a draw, by
+resampling.
+"""
 
 from collections.abc import Sequence
 
@@ -13,7 +15,9 @@ def cluster_errors(ratio: np.ndarray, clusters: np.ndarray) -> np.ndarray:
 
 
 def clustered_se(errors: np.ndarray) -> np.ndarray:
-    """Standard error of a mean from its clusters' contributions, (..., G) -> (...); NaN for one cluster."""
+    """Standard error of a mean from its clusters' contributions, (..., G) -> (...); NaN for one
+    cluster.
+    """
     num_clusters = errors.shape[-1]
     if num_clusters == 1:
         return np.full(errors.shape[:-1], np.nan)
@@ -21,7 +25,9 @@ def clustered_se(errors: np.ndarray) -> np.ndarray:
 
 
 def deviations(ratio: np.ndarray, strata: Sequence[int]) -> np.ndarray:
-    """What each particle adds to the relative error of the mean, whose variance is the sum of squares, (K, B)."""
+    """What each particle adds to the relative error of the mean, whose variance is the sum of
+    squares, (K, B).
+    """
     if len(ratio) == 1:
         return np.full_like(ratio, np.nan)
     parts = np.split(ratio, np.cumsum(strata)[:-1]) if strata and min(strata) > 1 else [ratio]
@@ -37,7 +43,9 @@ def interquartile_range(log_weights: np.ndarray) -> np.ndarray:
         return ordered[-1 - quarter] - ordered[quarter]
 
 
-def bootstrap_se(log_weights: np.ndarray, num_resamples: int, seed: int | None, strata: Sequence[int]) -> np.ndarray:
+def bootstrap_se(
+    log_weights: np.ndarray, num_resamples: int, seed: int | None, strata: Sequence[int]
+) -> np.ndarray:
     """Standard error of log mean_k w_k by resampling particles within each stratum, (B,).
 
     References:

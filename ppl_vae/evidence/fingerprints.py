@@ -1,4 +1,6 @@
-"""What an evidence was computed on: a number for each row of x, and the measure of the likelihood."""
+"""What an evidence was computed on: a number for each row of x, and the measure of the
+likelihood.
+"""
 
 from hashlib import blake2b
 
@@ -12,9 +14,11 @@ __all__ = ["digests", "measure_of", "other_rows"]
 
 
 def digests(x: Tensor) -> np.ndarray:
-    """64 bits for each datum, (N,), by which equal rows are known again: values, bits and what is missing, in float32.
+    """64 bits for each datum, (N,), by which equal rows are known again: values, bits and what is
+    missing, in float32.
 
-    The shape of a datum does not count, nor do its covariates: p(x given c) and p(x) of one x are compared.
+    The shape of a datum does not count, nor do its covariates: p(x given c) and p(x) of one x are
+    compared.
 
     Example:
         >>> one, other = digests(torch.tensor([[0.0, 1.0], [-0.0, 1.0]]))
@@ -38,13 +42,16 @@ def other_rows(one: np.ndarray, other: np.ndarray) -> str:
     if (np.sort(one) == np.sort(other)).all():
         return f"they hold the same rows in another order, from row {differ[0]} on"
     found = (
-        "all rows" if len(differ) == len(one) else f"{len(differ)} of {len(one)} rows, the first being row {differ[0]},"
+        "all rows"
+        if len(differ) == len(one)
+        else f"{len(differ)} of {len(one)} rows, the first being row {differ[0]},"
     )
     return f"{found} differ; both need the same x, binarised alike and in the same units"
 
 
 def measure_of(model: Program) -> str:
-    """Whether the model's likelihood is a probability, "counting", or a density, "lebesgue"; "" if it does not say.
+    """Whether the model's likelihood is a probability, "counting", or a density, "lebesgue"; "" if
+    it does not say.
 
     Example:
         >>> from ppl_vae import beds

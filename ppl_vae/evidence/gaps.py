@@ -37,10 +37,12 @@ class GapsSummary:
     """Means over the data, in nats per datum, with both kinds of error.
 
     Args:
-        mean: Mean by name: "log_evidence", "refined_elbo", "elbo", "approximation", "amortization", "inference".
+        mean: Mean by name: "log_evidence", "refined_elbo", "elbo", "approximation", "amortization",
+            "inference".
         mc_se: Their Monte Carlo standard errors.
         data_se: Their standard errors over the data; NaN for one datum.
-        share_bad_k: Share of the data with k-hat > 0.7, for which log p(x) and two of the gaps are lower bounds.
+        share_bad_k: Share of the data with k-hat > 0.7, for which log p(x) and two of the gaps are
+            lower bounds.
         num_data: Number of data N.
 
     Example:
@@ -57,7 +59,9 @@ class GapsSummary:
     def __str__(self) -> str:
         lines = [f"{'nats per datum':20}{'mean':>10}{'Monte Carlo se':>16}{'data se':>10}"]
         for name in self.mean:
-            numbers = f"{self.mean[name]:>10.3f}{self.mc_se[name]:>16.3f}{self.data_se[name]:>10.3f}"
+            numbers = (
+                f"{self.mean[name]:>10.3f}{self.mc_se[name]:>16.3f}{self.data_se[name]:>10.3f}"
+            )
             lines.append(f"{ROWS[name]:20}{numbers}")
         lines.append(f"{k_hat_of(self.share_bad_k)} of {self.num_data} data{self._verdict()}")
         return "\n".join(lines)
@@ -75,13 +79,16 @@ class InferenceGaps:
         log_evidence: log p(x), nats, (N,).
         refined_elbo: ELBO of the family's best member for the datum, as refinement found it, (N,).
         elbo: ELBO of the guide as it is, (N,).
-        errors: Standard error (N,) of each of these and of each gap, by name; gaps from paired draws.
-        pareto_k: k-hat of the weights that gave log p(x), (N,): above 0.7 log p(x), and with it the approximation and
-            inference gap, is a lower bound.
-        digests: A number that stands for each x, (N,), by which `with_evidence` knows the rows again; None if unknown.
+        errors: Standard error (N,) of each of these and of each gap, by name; gaps from paired
+            draws.
+        pareto_k: k-hat of the weights that gave log p(x), (N,): above 0.7 log p(x), and with it the
+            approximation and inference gap, is a lower bound.
+        digests: A number that stands for each x, (N,), by which `with_evidence` knows the rows
+            again; None if unknown.
 
     References:
-        Cremer, Li and Duvenaud (2018), Inference suboptimality in variational autoencoders, arXiv:1801.03558, eq. 4.
+        Cremer, Li and Duvenaud (2018), Inference suboptimality in variational autoencoders,
+        arXiv:1801.03558, eq. 4.
 
     Example:
         >>> one, errors = np.ones(3), dict.fromkeys(ROWS, np.zeros(3))
@@ -131,19 +138,32 @@ class InferenceGaps:
             True
         """
         if evidence.bound != "lower":
-            raise ValueError(f"the evidence is a bound from above ({evidence.bound}): the gaps are taken from below")
+            raise ValueError(
+                f"the evidence is a bound from above ({evidence.bound}): the gaps are taken from "
+                "below"
+            )
         if len(evidence) != len(self):
             raise ValueError(
-                f"evidence of {len(evidence)} data was given for the gaps of {len(self)}: give the same rows"
+                f"evidence of {len(evidence)} data was given for the gaps of {len(self)}: give the "
+                "same rows"
             )
-        if self.digests is not None and evidence.digests is not None and (self.digests != evidence.digests).any():
-            raise ValueError(f"the evidence is not of the gaps' data: {other_rows(self.digests, evidence.digests)}")
+        if (
+            self.digests is not None
+            and evidence.digests is not None
+            and (self.digests != evidence.digests).any()
+        ):
+            raise ValueError(
+                "the evidence is not of the gaps' data: "
+                f"{other_rows(self.digests, evidence.digests)}"
+            )
         errors = self.errors | {
             "log_evidence": evidence.mc_se,
             "approximation": np.hypot(evidence.mc_se, self.errors["refined_elbo"]),
             "inference": np.hypot(evidence.mc_se, self.errors["elbo"]),
         }
-        return replace(self, log_evidence=evidence.log_evidence, errors=errors, pareto_k=evidence.pareto_k)
+        return replace(
+            self, log_evidence=evidence.log_evidence, errors=errors, pareto_k=evidence.pareto_k
+        )
 
     def summary(self) -> GapsSummary:
         """Means over the data and their standard errors."""
@@ -151,7 +171,10 @@ class InferenceGaps:
         return GapsSummary(
             mean={name: float(value.mean()) for name, value in values.items()},
             mc_se={name: float(np.sqrt(np.square(self.errors[name]).sum()) / n) for name in values},
-            data_se={name: float(v.std(ddof=1) / np.sqrt(n)) if n > 1 else float("nan") for name, v in values.items()},
+            data_se={
+                name: float(v.std(ddof=1) / np.sqrt(n)) if n > 1 else float("nan")
+                for name, v in values.items()
+            },
             share_bad_k=share_of_bad(self.pareto_k),
             num_data=n,
         )
@@ -170,17 +193,19 @@ def inference_gaps(
     seed: int | None = 0,
     progress: bool = True,
 ) -> InferenceGaps:
-    """How far the ELBO is from log p(x), per datum, and whose fault it is: the family's or the encoder's.
+    """How far the ELBO is from log p(x), per datum, and whose fault it is: the family's or the
+    encoder's.
 
-    approximation = log p(x) - ELBO(q*), amortisation = ELBO(q*) - ELBO(q), q* the best member of q's family for the
-    datum, as `refine` finds it. log p(x) is importance-sampled from q*; where its k-hat says no (`pareto_k`), put a
-    better one in its place by `with_evidence`. Refinement that stops short counts as approximation. Standard errors
-    that contain log p(x) are too small where k-hat is above 0.5, or above 0.2 with few particles.
+    approximation = log p(x) - ELBO(q*), amortisation = ELBO(q*) - ELBO(q), q* the best member of
+    q's family for the datum, as `refine` finds it. log p(x) is importance-sampled from q*; where
+    its k-hat says no (`pareto_k`), put a better one in its place by `with_evidence`. Refinement
+    that stops short counts as approximation. Standard errors that contain log p(x) are too small
+    where k-hat is above 0.5, or above 0.2 with few particles.
 
     Args:
         model: `Model`, or any Pyro model with one plate "data" at dim -1.
-        guide: `Guide`, or any Pyro guide with the same latent sites; one that is no `Guide` needs a method that names
-            its family, for without it full-rank normals are q*.
+        guide: `Guide`, or any Pyro guide with the same latent sites; one that is no `Guide` needs a
+            method that names its family, for without it full-rank normals are q*.
         data: A `Dataset` (its rows: pass `data.test`), or an array, tensor, DataFrame, DataArray.
         method: How to refine, or a guide that `refine` gave; None is `GradientRefinement()`.
         num_particles: Particles K per datum for the ELBOs and for log p(x).
@@ -194,7 +219,8 @@ def inference_gaps(
         ValueError: as `refine`; fewer than 2 particles.
 
     References:
-        Cremer, Li and Duvenaud (2018), Inference suboptimality in variational autoencoders, arXiv:1801.03558.
+        Cremer, Li and Duvenaud (2018), Inference suboptimality in variational autoencoders,
+        arXiv:1801.03558.
 
     Example:
         >>> from ppl_vae import beds
@@ -204,10 +230,14 @@ def inference_gaps(
         >>> bool((gaps.approximation < 0.01).all() and (gaps.amortization > 0.5).all())
         True
     """
-    num_particles = whole_number(num_particles, "num_particles", at_least=2)  # a standard error needs two
+    num_particles = whole_number(
+        num_particles, "num_particles", at_least=2
+    )  # a standard error needs two
     data = place(as_dataset(data), model, guide)
     best = (
-        method if isinstance(method, RefinedGuide) else refine(model, guide, data, method, seed=seed, progress=progress)
+        method
+        if isinstance(method, RefinedGuide)
+        else refine(model, guide, data, method, seed=seed, progress=progress)
     )
     parts = []
     with tqdm(total=len(data), desc="gaps", unit=" data", disable=not progress, delay=2) as bar:
@@ -240,9 +270,15 @@ def _reduce(log_w: np.ndarray, log_w_best: np.ndarray) -> InferenceGaps:
         "amortization": log_w_best - log_w,
         "inference": ratio - log_w,
     }
-    errors = {name: each.std(axis=0, ddof=1) / np.sqrt(len(each)) for name, each in influence.items()}
-    errors = {name: np.where(np.isnan(evidence.mc_se), np.nan, each) for name, each in errors.items()}
-    return InferenceGaps(evidence.log_evidence, evidence.elbo, log_w.mean(0), errors, evidence.pareto_k)
+    errors = {
+        name: each.std(axis=0, ddof=1) / np.sqrt(len(each)) for name, each in influence.items()
+    }
+    errors = {
+        name: np.where(np.isnan(evidence.mc_se), np.nan, each) for name, each in errors.items()
+    }
+    return InferenceGaps(
+        evidence.log_evidence, evidence.elbo, log_w.mean(0), errors, evidence.pareto_k
+    )
 
 
 def _concatenate(parts: list[InferenceGaps]) -> InferenceGaps:
@@ -250,4 +286,6 @@ def _concatenate(parts: list[InferenceGaps]) -> InferenceGaps:
         return np.concatenate([getattr(part, name) for part in parts])
 
     errors = {name: np.concatenate([part.errors[name] for part in parts]) for name in ROWS}
-    return InferenceGaps(join("log_evidence"), join("refined_elbo"), join("elbo"), errors, join("pareto_k"))
+    return InferenceGaps(
+        join("log_evidence"), join("refined_elbo"), join("elbo"), errors, join("pareto_k")
+    )

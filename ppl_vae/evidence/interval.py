@@ -59,7 +59,8 @@ class IntervalSummary:
         gap = f" (mean gap {max(self.gap, 0.0):.3f})" if self.num_intervals else ""
         return (
             f"log p(x) {where} nats per datum, data se {self.data_se:.3f}\n"
-            f"{self.num_estimates + self.num_intervals + self.num_bounds} data: {self.num_estimates} with an estimate"
+            f"{self.num_estimates + self.num_intervals + self.num_bounds} data: "
+            f"{self.num_estimates} with an estimate"
             f"{MISSED if self.num_estimates else ''}, "
             f"{self.num_intervals} with an interval{gap}, {self.num_bounds} with a lower bound only"
         )
@@ -67,23 +68,28 @@ class IntervalSummary:
 
 @dataclass(frozen=True)
 class EvidenceInterval:
-    """From `lower` to `upper` lies log p(x), with a probability of `level`, as far as the verdict goes.
+    """From `lower` to `upper` lies log p(x), with a probability of `level`, as far as the verdict
+    goes.
 
-    "estimate": log p(x) is estimated, and the interval is the estimate +- z standard errors; a mode of p(z given x)
-    that neither guide nor prior reaches is missed, and no standard error knows of it. "interval": it lies
-    between a lower and an upper bound in expectation, and the interval reaches z standard errors beyond them.
-    "bound only": no upper bound is to be believed, `upper` is infinite, and only `lower` is claimed. z is the
-    normal quantile, 1.96 at 0.95. Whatever the weights are like, P(lower bound > log p(x) + b) <= exp(-b) by Markov's
-    inequality: b = 3.7 nats at 0.95. That is not in the interval, being far wider than it where the weights are tame.
+    "estimate": log p(x) is estimated, and the interval is the estimate +- z standard errors; a mode
+    of p(z given x) that neither guide nor prior reaches is missed, and no standard error knows of
+    it. "interval": it lies between a lower and an upper bound in expectation, and the interval
+    reaches z standard errors beyond them. "bound only": no upper bound is to be believed, `upper`
+    is infinite, and only `lower` is claimed. z is the normal quantile, 1.96 at 0.95. Whatever the
+    weights are like, P(lower bound > log p(x) + b) <= exp(-b) by Markov's
+    inequality: b = 3.7 nats at 0.95. That is not in the interval, being far wider than it where the
+        weights are tame.
 
     Args:
-        lower_bound: Evidence from importance sampling where that is to be believed, else from annealing forwards, (N,).
+        lower_bound: Evidence from importance sampling where that is to be believed, else from
+            annealing forwards, (N,).
         upper_bound: Evidence from annealing backwards, (N,); NaN where it was not needed.
         verdict: "estimate", "interval" or "bound only", (N,).
         level: Nominal probability that the interval holds log p(x).
 
     References:
-        Grosse, Ghahramani and Adams (2015), Sandwiching the marginal likelihood, arXiv:1511.02543, section 3.
+        Grosse, Ghahramani and Adams (2015), Sandwiching the marginal likelihood, arXiv:1511.02543,
+        section 3.
 
     Example:
         >>> from ppl_vae import beds
@@ -125,7 +131,9 @@ class EvidenceInterval:
 
     @property
     def gap(self) -> np.ndarray:
-        """Upper less lower bound, (N,): 0 for an estimate, infinite where there is a lower bound only."""
+        """Upper less lower bound, (N,): 0 for an estimate, infinite where there is a lower bound
+        only.
+        """
         return self._above()[0] - self.lower_bound.log_evidence
 
     @property
@@ -134,10 +142,14 @@ class EvidenceInterval:
         return self.upper_bound.checks["r_hat"]
 
     def _above(self) -> tuple[np.ndarray, np.ndarray]:
-        """What is claimed from above, with its standard error: the estimate, the upper bound, or infinity."""
+        """What is claimed from above, with its standard error: the estimate, the upper bound, or
+        infinity.
+        """
         estimated, bounded = self.verdict == ESTIMATE, self.verdict == INTERVAL
         below, above = self.lower_bound, self.upper_bound
-        value = np.where(estimated, below.log_evidence, np.where(bounded, above.log_evidence, np.inf))
+        value = np.where(
+            estimated, below.log_evidence, np.where(bounded, above.log_evidence, np.inf)
+        )
         return value, np.where(estimated, below.mc_se, np.where(bounded, above.mc_se, 0.0))
 
     def summary(self) -> IntervalSummary:
@@ -163,7 +175,9 @@ class EvidenceInterval:
         """Write everything to an .npz file, whole or not at all."""
         arrays: dict[str, Any] = {"verdict": self.verdict, "level": self.level}
         for part in PARTS:
-            arrays |= {f"{part}.{name}": values for name, values in getattr(self, part).arrays().items()}
+            arrays |= {
+                f"{part}.{name}": values for name, values in getattr(self, part).arrays().items()
+            }
         return write_arrays(path, arrays)
 
     @staticmethod

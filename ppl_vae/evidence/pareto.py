@@ -1,25 +1,40 @@
-"""Pareto-smoothed importance sampling of all data at once; ArviZ's `psislw` fits one after the other."""
+"""Pareto-smoothed importance sampling of all data at once; ArviZ's `psislw` fits one after the
+other.
+"""
 
 import numpy as np
 from scipy.special import boxcox1p, softmax
 
-__all__ = ["GOOD_K", "RESOLUTION", "SMALLEST_NUM_PARTICLES", "pareto_k", "share_of_bad", "smooth", "unresolved"]
+__all__ = [
+    "GOOD_K",
+    "RESOLUTION",
+    "SMALLEST_NUM_PARTICLES",
+    "pareto_k",
+    "share_of_bad",
+    "smooth",
+    "unresolved",
+]
 
 GOOD_K = 0.7  # above it log p(x) is a bound, and smoothing does harm
 TIES = 5  # draws that reach the largest weight, from which on the weights count as bounded
-SMALLEST_NUM_PARTICLES = 30  # a tail of six draws, a fifth, is the smallest whose first quartile is not its least
-RESOLUTION = 0.02  # nats; log-weights whose floats lie further apart tell neither k-hat nor a standard error
+SMALLEST_NUM_PARTICLES = (
+    30  # a tail of six draws, a fifth, is the smallest whose first quartile is not its least
+)
+RESOLUTION = (
+    0.02  # nats; log-weights whose floats lie further apart tell neither k-hat nor a standard error
+)
 PRIOR_K, PRIOR_DRAWS = 0.5, 10  # what k is drawn to, and how many draws that counts for
 
 
 def pareto_k(log_weights: np.ndarray) -> np.ndarray:
     """Pareto k-hat per datum: how heavy the tail of the importance weights is.
 
-    The K largest weights are fitted by a generalised Pareto distribution of shape k; moments of order below 1/k exist.
-    k < 0.5: finite variance, trust mean and standard error; k < 0.7: usable; k > 0.7: a bound, not an estimate.
-    Three cases are defined here: where the largest weight is reached by five draws or more (the guide is exact, or z is
-    discrete) the weights are bounded and k is -inf; a tail that cannot be fitted, its least weights equal or beyond the
-    range of floating point, has k = inf; with fewer than 30 particles, or where `unresolved`, k is NaN.
+    The K largest weights are fitted by a generalised Pareto distribution of shape k; moments of
+    order below 1/k exist. k < 0.5: finite variance, trust mean and standard error; k < 0.7: usable;
+    k > 0.7: a bound, not an estimate. Three cases are defined here: where the largest weight is
+    reached by five draws or more (the guide is exact, or z is discrete) the weights are bounded and
+    k is -inf; a tail that cannot be fitted, its least weights equal or beyond the range of floating
+    point, has k = inf; with fewer than 30 particles, or where `unresolved`, k is NaN.
 
     Args:
         log_weights: log w, as they are, not negated as `arviz_stats` wants them.
@@ -44,9 +59,9 @@ def pareto_k(log_weights: np.ndarray) -> np.ndarray:
 def smooth(log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """k-hat, and log of the mean weight after Pareto smoothing of the tail, both (B,).
 
-    The M largest weights are replaced by the quantiles (i - 1/2) / M of the fitted tail, none above the largest.
-    Bounded weights, and tails that cannot be fitted, stay as they are; with too few particles both are NaN, and
-    where the weights are `unresolved` k-hat is.
+    The M largest weights are replaced by the quantiles (i - 1/2) / M of the fitted tail, none above
+    the largest. Bounded weights, and tails that cannot be fitted, stay as they are; with too few
+    particles both are NaN, and where the weights are `unresolved` k-hat is.
 
     Args:
         log_weights: log w, (K, B).
@@ -82,12 +97,14 @@ def rounding_of(log_weights: np.ndarray) -> np.ndarray:
 
 
 def unresolved(log_weights: np.ndarray) -> np.ndarray:
-    """Where log w is so large that its float type does not tell log p(x) to `RESOLUTION` nats, (B,).
+    """Where log w is so large that its float type does not tell log p(x) to `RESOLUTION` nats,
+    (B,).
 
-    log w = log p(x, z) - log q(z given x) is a sum of terms the largest of which is no smaller than their sum, so that
-    its rounding error is about eps |log w|, eps the spacing of its float type at one: beyond 1.7 10^5 nats in float32,
-    9 10^13 in float64. The error has one sign for all particles, or hides their differences: all weights may be equal,
-    as if the guide were exact. An exact guide below that keeps k = -inf. Standardise x, or use float64.
+    log w = log p(x, z) - log q(z given x) is a sum of terms the largest of which is no smaller than
+    their sum, so that its rounding error is about eps |log w|, eps the spacing of its float type at
+    one: beyond 1.7 10^5 nats in float32, 9 10^13 in float64. The error has one sign for all
+    particles, or hides their differences: all weights may be equal, as if the guide were exact. An
+    exact guide below that keeps k = -inf. Standardise x, or use float64.
 
     Args:
         log_weights: log w, (K, B), in the float type that they were computed in.
@@ -105,7 +122,8 @@ def unresolved(log_weights: np.ndarray) -> np.ndarray:
 
 
 def k_standard_error(k_hat: np.ndarray, num_particles: np.ndarray) -> np.ndarray:
-    """Standard error of k-hat, (1 + k) / sqrt(M), M the draws in the tail; that of the maximum-likelihood fit.
+    """Standard error of k-hat, (1 + k) / sqrt(M), M the draws in the tail; that of the
+    maximum-likelihood fit.
 
     References:
         Smith (1987), Estimating tails of probability distributions, Annals of Statistics 15.
@@ -119,10 +137,16 @@ def _tail(num_particles: np.ndarray | int) -> np.ndarray:
 
 
 def _fitted(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """k-hat and the sum of the smoothed weights, of weights whose largest is one, (B, K), which are reordered."""
+    """k-hat and the sum of the smoothed weights, of weights whose largest is one, (B, K), which are
+    reordered.
+    """
     num_tail = int(_tail(weights.shape[1]))
     weights.partition(-num_tail - 1, axis=1)
-    body, cutoff, tail = weights[:, :-num_tail], weights[:, -num_tail - 1, None], weights[:, -num_tail:]
+    body, cutoff, tail = (
+        weights[:, :-num_tail],
+        weights[:, -num_tail - 1, None],
+        weights[:, -num_tail:],
+    )
     k_hat, scale = _generalised_pareto(np.sort(tail) - cutoff)
     below = -np.arange(0.5, num_tail) / num_tail
     quantiles = cutoff - scale[:, None] * boxcox1p(below, -k_hat[:, None])
@@ -130,15 +154,18 @@ def _fitted(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _generalised_pareto(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Shape k, drawn to one half, and scale of sorted excesses, (B, M): the posterior mean of b = -k / scale on a grid.
+    """Shape k, drawn to one half, and scale of sorted excesses, (B, M): the posterior mean of b =
+    -k / scale on a grid.
 
     References:
-        Zhang and Stephens (2009), A new and efficient estimation method for the generalized Pareto distribution,
-        Technometrics 51; Vehtari et al. (2024), arXiv:1507.02646, appendix G.
+        Zhang and Stephens (2009), A new and efficient estimation method for the generalized Pareto
+        distribution, Technometrics 51; Vehtari et al. (2024), arXiv:1507.02646, appendix G.
     """
     num_tail = x.shape[1]
     num_points, first_quartile = 30 + int(num_tail**0.5), x[:, int(num_tail / 4 + 0.5) - 1]
-    grid = (1 - np.sqrt(num_points / np.arange(0.5, num_points)))[:, None] / (3 * first_quartile) + 1 / x[:, -1]
+    grid = (1 - np.sqrt(num_points / np.arange(0.5, num_points)))[:, None] / (
+        3 * first_quartile
+    ) + 1 / x[:, -1]
     k = np.log1p(-grid[..., None] * x).mean(-1)
     posterior = softmax(num_tail * (np.log(-grid / k) - k - 1), axis=0)
     posterior[posterior < 10 * np.finfo(float).eps] = 0.0

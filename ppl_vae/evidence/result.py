@@ -10,7 +10,13 @@ import numpy as np
 import torch
 from scipy.special import logsumexp
 
-from ppl_vae.evidence.errors import cluster_errors, cluster_means, clustered_se, deviations, interquartile_range
+from ppl_vae.evidence.errors import (
+    cluster_errors,
+    cluster_means,
+    clustered_se,
+    deviations,
+    interquartile_range,
+)
 from ppl_vae.evidence.fingerprints import digests
 from ppl_vae.evidence.pareto import (
     GOOD_K,
@@ -28,7 +34,9 @@ from ppl_vae.runtime.files import write_whole
 __all__ = ["Evidence", "EvidenceSummary", "reduce_log_weights"]
 
 FINITE_VARIANCE_K = 0.5
-BIAS = {  # of each kind of bound, leading term, in halves of its variance; the chi bound's depends on its order
+# of each kind of bound, leading term, in halves of its variance; the chi bound's depends on its
+# order
+BIAS = {
     "lower": -1.0,
     "upper in the limit": float("nan"),
     "upper if converged": 1.0,
@@ -46,37 +54,46 @@ ROUNDING_OF_X = "rounding_of_x"  # the name of a check
 class Evidence:
     """Estimates of log p(x), or of a bound on it, one per datum, from importance weights.
 
-    `bound` says on which side it is stochastic, and biased how: "lower", low, a lower bound in expectation for any K;
-    "upper in the limit", low too, an upper bound as K grows and at times below log p(x) before; "upper if converged",
-    high, an upper bound in expectation if the chains behind it have reached the posterior, and wrong by what they miss.
+    `bound` says on which side it is stochastic, and biased how: "lower", low, a lower bound in
+    expectation for any K; "upper in the limit", low too, an upper bound as K grows and at times
+    below log p(x) before; "upper if converged", high, an upper bound in expectation if the chains
+    behind it have reached the posterior, and wrong by what they miss.
 
     Args:
         log_evidence: log mean_k w_k, nats, (N,).
-        mc_se: Its standard error, by the delta method sd(w) / (mean(w) sqrt(K)), (N,). Meaningless where k-hat > 0.5;
-            infinite where all weights are zero, NaN where they are `unresolved`.
-        ess: Effective sample size, (sum w)^2 / sum w^2, between 1 and K, (N,); NaN where they are `unresolved`. With
-            latents outside the data plate no more than 1 / (1 / K + mc_se^2).
-        pareto_k: Pareto k-hat, (N,): above 0.7 log_evidence is a lower bound in expectation and no more.
+        mc_se: Its standard error, by the delta method sd(w) / (mean(w) sqrt(K)), (N,). Meaningless
+            where k-hat > 0.5; infinite where all weights are zero, NaN where they are `unresolved`.
+        ess: Effective sample size, (sum w)^2 / sum w^2, between 1 and K, (N,); NaN where they are
+            `unresolved`. With latents outside the data plate no more than 1 / (1 / K + mc_se^2).
+        pareto_k: Pareto k-hat, (N,): above 0.7 log_evidence is a lower bound in expectation and no
+            more.
         elbo: mean_k log w_k, (N,).
-        smoothed: log mean_k w_k with the largest weights Pareto-smoothed, (N,): less variable where k-hat is below 0.7;
-            NaN above, where it is biased more than the plain value.
+        smoothed: log mean_k w_k with the largest weights Pareto-smoothed, (N,): less variable where
+            k-hat is below 0.7; NaN above, where it is biased more than the plain value.
         num_used: Particles that each datum was given, (N,).
         bound: "lower", "upper in the limit" or "upper if converged".
-        checks: What else tells whether to believe it, by name, (N,) each: "r_hat", "chain_ess" and "divergences" (their
-            share of transitions) of the chains behind an upper bound; "rounding", by how much bfloat16 changed it;
-            "rounding_of_x", where it is visible, the share of a column's standard deviation that the float type of x
-            rounds away: log p(x) is that of the rounded rows.
-        digests: A number that stands for each x, (N,), by which `compare_models` knows the rows again; None if unknown.
-        measure: "counting" for a probability of x, "lebesgue" for a density, "" if the model does not say.
-        shared_errors: With latents outside the data plate, what each draw of them adds to the relative error, (N, G):
-            the rows' errors are correlated, and that of their mean is taken from here. None without such latents.
-        skewness: That of the error of log p(x), in [-1, 1], (N,); 0 where all weights are equal. None if unknown.
+        checks: What else tells whether to believe it, by name, (N,) each: "r_hat", "chain_ess" and
+            "divergences" (their share of transitions) of the chains behind an upper bound;
+            "rounding", by how much bfloat16 changed it; "rounding_of_x", where it is visible, the
+            share of a column's standard deviation that the float type of x rounds away: log p(x) is
+            that of the rounded rows.
+        digests: A number that stands for each x, (N,), by which `compare_models` knows the rows
+            again; None if unknown.
+        measure: "counting" for a probability of x, "lebesgue" for a density, "" if the model does
+            not say.
+        shared_errors: With latents outside the data plate, what each draw of them adds to the
+            relative error, (N, G):
+            the rows' errors are correlated, and that of their mean is taken from here. None without
+            such latents.
+        skewness: That of the error of log p(x), in [-1, 1], (N,); 0 where all weights are equal.
+            None if unknown.
         spread: Interquartile range of log w, (N,); None if unknown.
-        believed: `is_estimate`, as judged from all rows of the evaluation, (N,), so that a subset keeps its verdicts;
-            None if it was never judged.
+        believed: `is_estimate`, as judged from all rows of the evaluation, (N,), so that a subset
+            keeps its verdicts; None if it was never judged.
 
     References:
-        Burda, Grosse and Salakhutdinov (2016), arXiv:1509.00519; Vehtari et al. (2024), arXiv:1507.02646.
+        Burda, Grosse and Salakhutdinov (2016), arXiv:1509.00519; Vehtari et al. (2024),
+        arXiv:1507.02646.
 
     Example:
         >>> evidence = reduce_log_weights(np.log([[0.5, 1.0]] * 30))
@@ -102,7 +119,9 @@ class Evidence:
 
     def __post_init__(self) -> None:
         if self.bound not in BIAS:
-            raise ValueError(f"bound is {self.bound!r}; it must be one of {', '.join(map(repr, BIAS))}")
+            raise ValueError(
+                f"bound is {self.bound!r}; it must be one of {', '.join(map(repr, BIAS))}"
+            )
 
     def __len__(self) -> int:
         return len(self.log_evidence)
@@ -121,20 +140,24 @@ class Evidence:
     def is_estimate(self) -> np.ndarray:
         """Where log p(x) and its standard error may be believed, (N,), judged from rows alike.
 
-        The error must not be skewed (Cochran's rule): the mean squared skewness of about 50 rows alike, by the
-        interquartile range of log w, is below 1/16, and lower yet where the rows are fewer, or share draws of a latent
-        outside the data plate. One row's own k-hat or
-        skewness would choose the rows that missed their tail. Elsewhere log_evidence is a lower bound in expectation;
-        an upper bound is no estimate. The draws are all that is known: a mode that none of them reaches is missed, and
-        what is missed is not in the standard error. docs/believability.md has the measured coverage. With fewer than 30
-        particles nothing is believed. Evidence that was never judged (of a file of an earlier version) goes by k-hat
+        The error must not be skewed (Cochran's rule): the mean squared skewness of about 50 rows
+        alike, by the interquartile range of log w, is below 1/16, and lower yet where the rows are
+        fewer, or share draws of a latent outside the data plate. One row's own k-hat or skewness
+        would choose the rows that missed their tail. Elsewhere log_evidence is a lower bound in
+        expectation; an upper bound is no estimate. The draws are all that is known: a mode that
+        none of them reaches is missed, and what is missed is not in the standard error.
+        docs/believability.md has the measured coverage. With fewer than 30 particles nothing is
+        believed. Evidence that was never judged (of a file of an earlier version) goes by k-hat
         below 0.5 at 90 % confidence, row by row.
         """
         if self.bound != "lower":
             return np.zeros(len(self), dtype=bool)
         if self.believed is not None:
             return self.believed
-        return self.pareto_k + 1.28 * k_standard_error(self.pareto_k, self.num_used) < FINITE_VARIANCE_K
+        return (
+            self.pareto_k + 1.28 * k_standard_error(self.pareto_k, self.num_used)
+            < FINITE_VARIANCE_K
+        )
 
     def judged(self) -> "Evidence":
         """The same with `believed` from these rows together."""
@@ -146,7 +169,8 @@ class Evidence:
 
     @staticmethod
     def exact(log_p: Any, x: Any, *, measure: str) -> "Evidence":
-        """Evidence of a model whose log p(x) is known, one finite number for each row, for `compare_models`.
+        """Evidence of a model whose log p(x) is known, one finite number for each row, for
+        `compare_models`.
 
         Args:
             log_p: Nats, (N,), as scikit-learn's `score_samples` gives it.
@@ -157,9 +181,15 @@ class Evidence:
             >>> Evidence.exact([-1.0, -2.0], [[0.0], [1.0]], measure="lebesgue").is_estimate.tolist()
             [True, True]
         """
-        values, x = np.asarray(log_p, dtype=np.float64).copy(), torch.from_numpy(np.asarray(x).copy())
+        values, x = (
+            np.asarray(log_p, dtype=np.float64).copy(),
+            torch.from_numpy(np.asarray(x).copy()),
+        )
         if values.shape != (len(x),) or not np.isfinite(values).all():
-            raise ValueError(f"log_p has shape {values.shape}, x {len(x)} rows: give a finite number for each row")
+            raise ValueError(
+                f"log_p has shape {values.shape}, x {len(x)} rows: give a finite number for each "
+                "row"
+            )
         if measure not in ("counting", "lebesgue"):
             raise ValueError(f"measure is {measure!r}; it must be one of 'counting', 'lebesgue'")
         zero, one = np.zeros(len(x)), np.ones(len(x))
@@ -169,8 +199,14 @@ class Evidence:
 
     @property
     def unresolved(self) -> np.ndarray:
-        """Where log w is so large that its float type rounds it by more than 0.02 nats, (N,): errors are unknown."""
-        return np.isnan(self.mc_se) & np.isnan(self.pareto_k) & (self.num_used >= SMALLEST_NUM_PARTICLES)
+        """Where log w is so large that its float type rounds it by more than 0.02 nats, (N,):
+        errors are unknown.
+        """
+        return (
+            np.isnan(self.mc_se)
+            & np.isnan(self.pareto_k)
+            & (self.num_used >= SMALLEST_NUM_PARTICLES)
+        )
 
     @property
     def num_needed(self) -> np.ndarray:
@@ -203,7 +239,9 @@ class Evidence:
     @staticmethod
     def from_arrays(arrays: Mapping[str, np.ndarray]) -> "Evidence":
         """Undo `arrays`; what an earlier version did not write is at its default."""
-        checks = {name.removeprefix(CHECKS): arrays[name] for name in arrays if name.startswith(CHECKS)}
+        checks = {
+            name.removeprefix(CHECKS): arrays[name] for name in arrays if name.startswith(CHECKS)
+        }
         words: dict[str, Any] = {name: str(arrays[name]) for name in WORDS if name in arrays}
         words |= {name: arrays[name] for name in OPTIONAL if name in arrays}
         return Evidence(*(arrays[name] for name in ARRAYS), checks=checks, **words)
@@ -228,7 +266,8 @@ class Evidence:
             wanted = int(file["num_data"]) if "num_data" in file else len(found)
             if len(found) < wanted:
                 raise ValueError(
-                    f"{path} is a checkpoint with {len(found)} of {wanted} rows done: call log_evidence again with "
+                    f"{path} is a checkpoint with {len(found)} of {wanted} rows done: call "
+                    "log_evidence again with "
                     f"checkpoint={str(path)!r}, which goes on from there"
                 )
             return found
@@ -276,18 +315,22 @@ def reduce_log_weights(
     """Evidence from log-weights, in float64.
 
     Args:
-        log_weights: log w, shape (K, B), in the float type that they were computed in (see `pareto.unresolved`).
-        strata: How many draws come from each part of a mixture, in the order of the particles, where those numbers were
-            fixed beforehand: then the standard error is without the parts' differences. Empty is one part.
-        clusters: Which draw of a global latent each particle shares, (K,): then the standard error is that between
-            clusters, (G / (G - 1) sum_g (sum_{k in g} (w_k / mean(w) - 1))^2)^(1/2) / K. None where they share nothing.
+        log_weights: log w, shape (K, B), in the float type that they were computed in (see
+            `pareto.unresolved`).
+        strata: How many draws come from each part of a mixture, in the order of the particles,
+            where those numbers were fixed beforehand: then the standard error is without the parts'
+            differences. Empty is one part.
+        clusters: Which draw of a global latent each particle shares, (K,): then the standard error
+            is that between clusters, (G / (G - 1) sum_g (sum_{k in g} (w_k / mean(w) - 1))^2)^(1/2)
+            / K. None where they share nothing.
 
     Returns:
         Evidence of the B rows.
 
     References:
-        Owen (2013), Monte Carlo theory, methods and examples, chapters 8 (strata) and 9;
-        Liang and Zeger (1986), Longitudinal data analysis using generalized linear models, Biometrika 73 (clusters).
+        Owen (2013), Monte Carlo theory, methods and examples, chapters 8 (strata) and 9; Liang and
+        Zeger (1986), Longitudinal data analysis using generalized linear models, Biometrika 73
+        (clusters).
 
     Example:
         >>> reduce_log_weights(np.zeros((50, 2))).ess.tolist()
@@ -297,13 +340,17 @@ def reduce_log_weights(
     (k_hat, smoothed), log_w = smooth(log_weights), log_weights.astype(np.float64)
     num_particles, num_data = log_w.shape
     log_evidence = logsumexp(log_w, axis=0) - np.log(num_particles)
-    nothing = np.isneginf(log_evidence)  # all weights are zero, and nobody knows what others would be
+    nothing = np.isneginf(
+        log_evidence
+    )  # all weights are zero, and nobody knows what others would be
     ratio = np.exp(log_w - np.where(nothing, 0.0, log_evidence))  # w / mean(w)
     ess = num_particles**2 / np.maximum(np.square(ratio).sum(0), 1.0)
     errors = None if clusters is None else cluster_errors(ratio, clusters)
     parts = deviations(ratio, strata) if errors is None else errors.T
     se = np.sqrt(np.square(parts).sum(0)) if errors is None else clustered_se(errors)
-    if clusters is not None:  # as few as there are draws of the global latent, and as bad as their tail
+    if (
+        clusters is not None
+    ):  # as few as there are draws of the global latent, and as bad as their tail
         k_hat = np.maximum(k_hat, smooth(cluster_means(log_weights, clusters))[0])
         ess = np.minimum(ess, 1 / (1 / num_particles + np.square(se)))
     unknown = unresolved(log_weights)
@@ -340,7 +387,9 @@ def _mapped(function: Callable[..., np.ndarray], *parts: Evidence) -> Evidence:
     return Evidence(*arrays, bound=parts[0].bound, checks=checks, measure=measure, **optional)
 
 
-def _all_known(function: Callable[..., np.ndarray], parts: tuple[Evidence, ...], name: str) -> np.ndarray | None:
+def _all_known(
+    function: Callable[..., np.ndarray], parts: tuple[Evidence, ...], name: str
+) -> np.ndarray | None:
     """The function of an optional array of these parts; None unless all of them have it."""
     known = [values for part in parts if (values := getattr(part, name)) is not None]
     return function(*known) if len(known) == len(parts) else None

@@ -1,4 +1,6 @@
-"""evidence_interval: log p(x) estimated where it can be, between two bounds elsewhere, and a verdict on each."""
+"""evidence_interval: log p(x) estimated where it can be, between two bounds elsewhere, and a
+verdict on each.
+"""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,7 +24,8 @@ from ppl_vae.runtime.seeding import derived_seed
 __all__ = ["Sandwich", "evidence_interval"]
 
 MOST_R_HAT = 1.05
-DRAWS_PER_START = 4  # effective draws of the chains for each start that is taken from them, so that starts are apart
+# effective draws of the chains for each start that is taken from them, so that starts are apart
+DRAWS_PER_START = 4
 MOST_DIVERGENCES = 0.01  # of the transitions
 ROUNDING = 1e-5  # relative
 CHECKS = ("r_hat", "chain_ess", "divergences")
@@ -31,22 +34,26 @@ PARTS = ("estimate", "check", "bounds")  # what the parts of one seed are for
 
 @dataclass(frozen=True)
 class Sandwich:
-    """How `evidence_interval` comes to its verdicts: an estimate, a check on it, and two bounds where it fails.
+    """How `evidence_interval` comes to its verdicts: an estimate, a check on it, and two bounds
+    where it fails.
 
-    "estimate" takes two: weights of finite variance (`Evidence.is_estimate`) from `estimate` and from `check`, and
-    values that agree at `level`. The check draws a fifth of its particles from the prior, for k-hat knows nothing of
-    posterior mass that the guide never visits; and its value is the one claimed, for the first one's k-hat does not
-    know what the check drew: of a guide rather too narrow, k-hat passes the draws that missed the tail, which are low.
-    In many dimensions the prior's draws find little of it either: then
-    `confirm` lets the chains look for it, at a hundred times the cost. "interval" takes chains that agree, R-hat < 1.05
-    for every dimension, with 4 effective draws for each start that is taken from them and at most 1 % divergences; and
-    an upper bound that none of the other values contradicts. Everything else is "bound only".
+    "estimate" takes two: weights of finite variance (`Evidence.is_estimate`) from `estimate` and
+    from `check`, and values that agree at `level`. The check draws a fifth of its particles from
+    the prior, for k-hat knows nothing of posterior mass that the guide never visits; and its value
+    is the one claimed, for the first one's k-hat does not know what the check drew: of a guide
+    rather too narrow, k-hat passes the draws that missed the tail, which are low. In many
+    dimensions the prior's draws find little of it either: then `confirm` lets the chains look for
+    it, at a hundred times the cost. "interval" takes chains that agree, R-hat < 1.05 for every
+    dimension, with 4 effective draws for each start that is taken from them and at most 1 %
+    divergences; and an upper bound that none of the other values contradicts. Everything else is
+    "bound only".
 
     Args:
         estimate: The first method, for all data.
         check: The second one, with another proposal; None trusts the first, and takes its value.
-        upper: For the rest: its path annealed backwards gives the upper bound, and forwards the lower one, unless the
-            check, being wider, is to be believed where the estimate is not; None leaves them without an upper bound.
+        upper: For the rest: its path annealed backwards gives the upper bound, and forwards the
+            lower one, unless the check, being wider, is to be believed where the estimate is not;
+            None leaves them without an upper bound.
         level: Nominal probability that an interval holds log p(x).
         confirm: Whether an estimate has to lie between the two bounds as well.
 
@@ -54,8 +61,9 @@ class Sandwich:
         ValueError: level outside (0, 1); `confirm` without `upper`.
 
     References:
-        Grosse, Ghahramani and Adams (2015), arXiv:1511.02543; Vehtari et al. (2021), arXiv:1903.08008 (R-hat);
-        Hesterberg (1995), Weighted average importance sampling and defensive mixture distributions, Technometrics 37.
+        Grosse, Ghahramani and Adams (2015), arXiv:1511.02543; Vehtari et al. (2021),
+        arXiv:1903.08008 (R-hat); Hesterberg (1995), Weighted average importance sampling and
+        defensive mixture distributions, Technometrics 37.
 
     Example:
         >>> Sandwich(ImportanceSampling(5000), upper=None).level
@@ -88,7 +96,9 @@ class Sandwich:
     def converged(self, upper: Evidence) -> np.ndarray:
         """Where the chains behind an upper bound agree, and its starts are apart."""
         checks = upper.checks
-        mixed = (checks["r_hat"] < MOST_R_HAT) & (checks["chain_ess"] >= DRAWS_PER_START * upper.num_used)
+        mixed = (checks["r_hat"] < MOST_R_HAT) & (
+            checks["chain_ess"] >= DRAWS_PER_START * upper.num_used
+        )
         return mixed & (checks["divergences"] <= MOST_DIVERGENCES)
 
     def in_order(self, lower: Evidence, upper: Evidence) -> np.ndarray:
@@ -113,30 +123,34 @@ def evidence_interval(
 ) -> EvidenceInterval:
     """An interval for log p(x) of every datum, and a verdict on what it is worth.
 
-    "estimate": importance sampling gives log p(x), and the interval is a confidence interval. "interval": it does not,
-    but annealing forwards and backwards brackets log p(x). "bound only": there is a lower bound, and nothing is
-    claimed from above. The two bounds cost some hundred times an estimate, and are taken only where there is none.
-    No verdict knows of posterior mass that guide, prior and the chains from both all miss.
+    "estimate": importance sampling gives log p(x), and the interval is a confidence interval.
+    "interval": it does not, but annealing forwards and backwards brackets log p(x). "bound only":
+    there is a lower bound, and nothing is claimed from above. The two bounds cost some hundred
+    times an estimate, and are taken only where there is none. No verdict knows of posterior mass
+    that guide, prior and the chains from both all miss.
 
     Args:
         model: `Model`, or any Pyro model with one plate "data" at dim -1.
         guide: `Guide`, or any Pyro guide with the same latent sites.
-        data: A `Dataset` (all its rows: pass `data.test`), or an array, tensor, DataFrame, DataArray.
+        data: A `Dataset` (all its rows: pass `data.test`), or an array, tensor, DataFrame,
+            DataArray.
         method: The methods and the level; None is `Sandwich()`.
         seed: Seed of the draws; None draws from torch's global stream.
         progress: Whether to show bars, one for each method, when they take more than two seconds.
-        checkpoint: A folder that keeps what is done, so that an interrupted call goes on where it was.
+        checkpoint: A folder that keeps what is done, so that an interrupted call goes on where it
+            was.
 
     Returns:
         `EvidenceInterval` of the N data; `print` shows its summary.
 
     Raises:
-        ValueError: x outside the support; a guide whose density cannot be evaluated at draws of the prior; where there
-            is no estimate, latents that are discrete or outside the data plate; a checkpoint of another call.
+        ValueError: x outside the support; a guide whose density cannot be evaluated at draws of the
+            prior; where there is no estimate, latents that are discrete or outside the data plate;
+            a checkpoint of another call.
 
     References:
-        Grosse, Ghahramani and Adams (2015), Sandwiching the marginal likelihood using bidirectional Monte Carlo,
-        arXiv:1511.02543; Wu et al. (2017), arXiv:1611.04273.
+        Grosse, Ghahramani and Adams (2015), Sandwiching the marginal likelihood using bidirectional
+        Monte Carlo, arXiv:1511.02543; Wu et al. (2017), arXiv:1611.04273.
 
     Example:
         >>> from ppl_vae import beds
@@ -151,7 +165,9 @@ def evidence_interval(
     """
     method = instance_of(method or Sandwich(), "method", Sandwich)
     data = place(as_dataset(data), model, guide)
-    call = _Call((model, guide), data, seed, progress, None if checkpoint is None else Path(checkpoint))
+    call = _Call(
+        (model, guide), data, seed, progress, None if checkpoint is None else Path(checkpoint)
+    )
     everything = np.arange(len(data))
     first = call("estimate", method.estimate, everything)
     second = first if method.check is None else _checked(call, method.check, everything)
@@ -159,12 +175,19 @@ def evidence_interval(
     verdict[estimated] = ESTIMATE
     better = np.flatnonzero(second.is_estimate)
     lower, upper = _put(first, better, second[better]), _unknown(first)
-    possible = np.isfinite(np.maximum(first.log_evidence, second.log_evidence))  # elsewhere chains cannot start
+    possible = np.isfinite(
+        np.maximum(first.log_evidence, second.log_evidence)
+    )  # elsewhere chains cannot start
     rows = np.flatnonzero(possible & (method.confirm | ~estimated))
     if method.upper is not None and len(rows):
-        forward, reverse = call("bounds", method.upper.annealed, rows), call("bounds", method.upper, rows)
+        forward, reverse = (
+            call("bounds", method.upper.annealed, rows),
+            call("bounds", method.upper, rows),
+        )
         below = (forward, first[rows], second[rows])
-        enclosed = method.converged(reverse) & np.all([method.in_order(each, reverse) for each in below], axis=0)
+        enclosed = method.converged(reverse) & np.all(
+            [method.in_order(each, reverse) for each in below], axis=0
+        )
         confirmed = estimated[rows] & method.in_order(forward, lower[rows])
         verdict[rows] = np.where(enclosed, np.where(confirmed, ESTIMATE, INTERVAL), LOWER_BOUND)
         worse = ~(estimated | second.is_estimate)[rows]
@@ -209,7 +232,9 @@ def _checked(call: _Call, check: Method, rows: np.ndarray) -> Evidence:
 def _unknown(like: Evidence) -> Evidence:
     """An upper bound that nobody computed."""
     nothing = np.full(len(like), np.nan)
-    arrays: dict[str, Any] = dict.fromkeys(ARRAYS, nothing) | {"num_used": np.zeros_like(like.num_used)}
+    arrays: dict[str, Any] = dict.fromkeys(ARRAYS, nothing) | {
+        "num_used": np.zeros_like(like.num_used)
+    }
     return replace(like, **arrays, bound=ReverseAIS.bound, checks=dict.fromkeys(CHECKS, nothing))
 
 

@@ -12,7 +12,9 @@ __all__ = ["EvidenceSummary"]
 
 def k_hat_of(share_bad: float) -> str:
     """For what share of the data k-hat is bad, in words."""
-    return "k-hat unknown for some" if np.isnan(share_bad) else f"k-hat > {GOOD_K} for {share_bad:.0%}"
+    return (
+        "k-hat unknown for some" if np.isnan(share_bad) else f"k-hat > {GOOD_K} for {share_bad:.0%}"
+    )
 
 
 @dataclass(frozen=True)
@@ -21,21 +23,25 @@ class EvidenceSummary:
 
     Args:
         log_evidence: Mean of log p(x).
-        mc_se: Its Monte Carlo standard error: how it would vary if only the particles were drawn again.
+        mc_se: Its Monte Carlo standard error: how it would vary if only the particles were drawn
+            again.
         data_se: Its standard error over the data: how it would vary if the data were drawn again.
-        mc_bias: Leading term of its bias, - mean(mc_se^2) / 2: log of a mean is low; trust it where k-hat is good. With
-            the other sign for an upper bound from reverse annealing, NaN for the chi bound.
+        mc_bias: Leading term of its bias, - mean(mc_se^2) / 2: log of a mean is low; trust it where
+            k-hat is good. With the other sign for an upper bound from reverse annealing, NaN for
+            the chi bound.
         elbo: Mean ELBO of the same draws.
         mean_ess: Mean effective sample size.
         share_bad_k: Share of the data with k-hat > 0.7, NaN if unknown.
         num_data: Number of data N.
         num_particles: Number of particles K.
         bound: What kind of bound it is, as `Evidence.bound`.
-        share_estimate: Share of the data whose log p(x) and standard error may be believed (`Evidence.is_estimate`);
-            below 1 the mean is a lower bound, and `mc_se` is not printed: it does not hold.
-        num_unresolved: Number of data whose log-weights are too large for their float type: errors unknown there.
-        rounding_of_x: Share of a column's standard deviation that the float type of x rounds away; 0 where it is not
-            visible.
+        share_estimate: Share of the data whose log p(x) and standard error may be believed
+            (`Evidence.is_estimate`); below 1 the mean is a lower bound, and `mc_se` is not printed:
+            it does not hold.
+        num_unresolved: Number of data whose log-weights are too large for their float type: errors
+            unknown there.
+        rounding_of_x: Share of a column's standard deviation that the float type of x rounds away;
+            0 where it is not visible.
 
     Example:
         >>> from ppl_vae.evidence import reduce_log_weights
@@ -67,7 +73,11 @@ class EvidenceSummary:
     def brief(self) -> str:
         """The mean, both errors by name, and what they are worth."""
         mean = f"mean log p(x) {self._relation} {self.log_evidence:.3f}"
-        rounded = f", x rounded by {self.rounding_of_x:.0%} of a column's sd" if self.rounding_of_x else ""
+        rounded = (
+            f", x rounded by {self.rounding_of_x:.0%} of a column's sd"
+            if self.rounding_of_x
+            else ""
+        )
         return f"{self._share()}{mean} ({self._errors()}), {k_hat_of(self.share_bad_k)}{rounded}"
 
     @property
@@ -100,8 +110,10 @@ class EvidenceSummary:
         if not self.num_unresolved:
             return ""
         return (
-            f"; the log-weights of {self.num_unresolved} data are so large that their float type rounds them by more "
-            f"than {RESOLUTION} nats: standardise x, or use float64 (model.double(), guide.double(), "
+            f"; the log-weights of {self.num_unresolved} data are so large that their float type "
+            "rounds them by more "
+            f"than {RESOLUTION} nats: standardise x, or use float64 (model.double(), "
+            "guide.double(), "
             "Dataset(x, dtype=torch.float64))"
         )
 

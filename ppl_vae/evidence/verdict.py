@@ -1,18 +1,24 @@
-"""Where a nominal interval about log p(x) covers: Cochran's rule, with the skewness of rows alike."""
+"""Where a nominal interval about log p(x) covers: Cochran's rule, with the skewness of rows
+alike.
+"""
 
 import numpy as np
 
 __all__ = ["MOST_SQUARED_SKEWNESS", "NEIGHBOURS", "judge"]
 
-MOST_SQUARED_SKEWNESS = 1 / 16  # of the error; docs/believability.md has the coverage of 95 % intervals at this limit
+MOST_SQUARED_SKEWNESS = (
+    1 / 16
+)  # of the error; docs/believability.md has the coverage of 95 % intervals at this limit
 NEIGHBOURS = 50  # rows whose skewness is averaged: that of a single row is as lucky as its value
 
 
 def error_skewness(parts: np.ndarray) -> np.ndarray:
-    """Skewness of a sum of independent parts with mean zero, sum d^3 / (sum d^2)^(3/2), (K, B) -> (B,).
+    """Skewness of a sum of independent parts with mean zero, sum d^3 / (sum d^2)^(3/2), (K, B) ->
+    (B,).
 
-    With d = w / mean(w) - 1 it is the skewness of the weights over sqrt(K): 0 for equal weights, 1 for one that
-    outweighs all others. Cochran's rule, K > 25 skewness^2, asks for less than a fifth.
+    With d = w / mean(w) - 1 it is the skewness of the weights over sqrt(K): 0 for equal weights, 1
+    for one that outweighs all others. Cochran's rule, K > 25 skewness^2, asks for less than a
+    fifth.
 
     References:
         Cochran (1977), Sampling techniques, section 2.15.
@@ -25,13 +31,14 @@ def error_skewness(parts: np.ndarray) -> np.ndarray:
 def judge(skewness: np.ndarray, spread: np.ndarray, *, shared: bool = False) -> np.ndarray:
     """Where log p(x) and its standard error may be believed, (N,), from all rows of one evaluation.
 
-    The intervals of rows with skewed errors miss log p(x), and a row that has missed its tail does not look skewed.
-    So the squared skewness is averaged over about 50 rows whose log-weights have like interquartile ranges, which the
-    tail does not move: rows of one kind pass together or not at all, and luck does not choose among them. One half of
-    the standard error that a share would have is added. Fewer than 50 rows must look better still: luck chooses among
-    evaluations of a few rows as it does among rows, so the limit shrinks as the square root of their number. Rows whose
-    weights are equal (skewness 0) are exact; unknown skewness (NaN) never passes. Rows that share draws of a latent
-    outside the data plate have one luck, and count as one row.
+    The intervals of rows with skewed errors miss log p(x), and a row that has missed its tail does
+    not look skewed. So the squared skewness is averaged over about 50 rows whose log-weights have
+    like interquartile ranges, which the tail does not move: rows of one kind pass together or not
+    at all, and luck does not choose among them. One half of the standard error that a share would
+    have is added. Fewer than 50 rows must look better still: luck chooses among evaluations of a
+    few rows as it does among rows, so the limit shrinks as the square root of their number. Rows
+    whose weights are equal (skewness 0) are exact; unknown skewness (NaN) never passes. Rows that
+    share draws of a latent outside the data plate have one luck, and count as one row.
 
     Args:
         skewness: Of the error of log p(x), as `error_skewness`, (N,).
@@ -39,8 +46,8 @@ def judge(skewness: np.ndarray, spread: np.ndarray, *, shared: bool = False) -> 
         shared: Whether the rows share draws.
 
     References:
-        Cochran (1977), Sampling techniques, section 2.15; Johnson (1978), Modified t tests and confidence intervals for
-        asymmetrical populations, JASA 73.
+        Cochran (1977), Sampling techniques, section 2.15; Johnson (1978), Modified t tests and
+        confidence intervals for asymmetrical populations, JASA 73.
 
     Example:
         >>> judge(np.array([0.0, 0.05, 0.9, np.nan]), np.array([0.0, 1.0, 9.0, 1.0])).tolist()

@@ -55,7 +55,9 @@ class Experiment:
         table = self.config.evaluation
         if table.split not in self.data.splits:
             splits = ", ".join(self.data.splits) or "no splits"
-            raise ConfigError(f"[evaluation] split = {table.split!r}, but {self.data.name!r} has {splits}")
+            raise ConfigError(
+                f"[evaluation] split = {table.split!r}, but {self.data.name!r} has {splits}"
+            )
         part: Dataset = getattr(self.data, table.split)
         return part if table.num_data is None else part[: table.num_data]
 
@@ -68,8 +70,8 @@ class Experiment:
 def build(config: Config) -> Experiment:
     """Data, model, guide, objective and training settings from a configuration; nothing is trained.
 
-    Starting weights are drawn from the training seed, guide first. With missing values in the data the encoder is told
-    what was observed.
+    Starting weights are drawn from the training seed, guide first. With missing values in the data
+    the encoder is told what was observed.
 
     Args:
         config: From `read_config`.
@@ -106,7 +108,9 @@ def load_data(table: DataTable) -> Dataset:
     if table.name not in available() and (table.label or table.context):
         make: Callable[..., Dataset] = partial(_columns, table)
     else:
-        make = partial(load, table.name, flatten=table.flatten, valid=table.valid, data_dir=table.data_dir)
+        make = partial(
+            load, table.name, flatten=table.flatten, valid=table.valid, data_dir=table.data_dir
+        )
     try:
         return blamed("data", make, **options)
     except KeyError as error:
@@ -133,14 +137,18 @@ def _guide(config: Config, data: Dataset) -> Guide:
     x = torch.zeros(1, *data.event_shape)
     context = torch.zeros(1, context_dim) if context_dim else None
     in_shape = join(x, x.dim() - 1, torch.ones_like(x) if missing else None, context).shape[1:]
-    encoder = blamed("encoder", config.encoder.build, in_shape=in_shape, event_shape=data.event_shape)
+    encoder = blamed(
+        "encoder", config.encoder.build, in_shape=in_shape, event_shape=data.event_shape
+    )
     return Guide(posterior, data.event_shape, encoder, context_dim=context_dim, missing=missing)
 
 
 def _model(config: Config, data: Dataset, guide: Guide) -> Model:
     likelihood = blamed("likelihood", config.likelihood.build, event_shape=data.event_shape)
     width = config.latent_dim + _context_dim(data)
-    decoder = blamed("decoder", config.decoder.build, in_shape=width, in_dim=width, event_shape=data.event_shape)
+    decoder = blamed(
+        "decoder", config.decoder.build, in_shape=width, in_dim=width, event_shape=data.event_shape
+    )
     prior, context_dim = _prior(config, data.train, guide), _context_dim(data)
     return Model(prior, likelihood, decoder, context_dim=context_dim, start=data.train.x)
 
@@ -151,7 +159,9 @@ def _prior(config: Config, train: Dataset, guide: Guide) -> nn.Module:
     starts = {}
     for name, count in config.prior.rows.items():
         if count > len(whole):
-            raise ConfigError(f"[prior] {name} = {count}: only {len(whole)} training rows have no missing value")
+            raise ConfigError(
+                f"[prior] {name} = {count}: only {len(whole)} training rows have no missing value"
+            )
         starts[name] = train.x[whole[:count]]
         if train.context is not None:
             starts["pseudo_context"] = train.context[whole[:count]]

@@ -1,4 +1,6 @@
-"""What one run is, as a file says it: the names and keywords of Python, checked before anything is computed."""
+"""What one run is, as a file says it: the names and keywords of Python, checked before anything is
+computed.
+"""
 
 import inspect
 import json
@@ -24,7 +26,16 @@ from ppl_vae.experiment.tables import (
 )
 from ppl_vae.runtime.checks import suggestion
 
-__all__ = ["Config", "ConfigError", "changed", "differences", "read_config", "read_toml", "table_changes", "to_toml"]
+__all__ = [
+    "Config",
+    "ConfigError",
+    "changed",
+    "differences",
+    "read_config",
+    "read_toml",
+    "table_changes",
+    "to_toml",
+]
 
 
 class ConfigError(ValueError):
@@ -37,7 +48,8 @@ class ConfigError(ValueError):
 
 
 class Config(Table):
-    """One run: data, families, networks, objective, training, evaluation; complete with defaults once it is made.
+    """One run: data, families, networks, objective, training, evaluation; complete with defaults
+    once it is made.
 
     Every table but [data] may be left out. `latent_dim` stands in [posterior] alone.
 
@@ -73,10 +85,13 @@ class Config(Table):
 
     @model_validator(mode="after")
     def _one_latent_dim(self) -> Self:
-        of_prior, of_posterior = (t.keywords.get("latent_dim", self.latent_dim) for t in (self.prior, self.posterior))
+        of_prior, of_posterior = (
+            t.keywords.get("latent_dim", self.latent_dim) for t in (self.prior, self.posterior)
+        )
         if of_prior != of_posterior:
             raise ValueError(
-                f"[prior] latent_dim is {of_prior}, [posterior] latent_dim {of_posterior}: give it in [posterior] alone"
+                f"[prior] latent_dim is {of_prior}, [posterior] latent_dim {of_posterior}: give it "
+                "in [posterior] alone"
             )
         return self
 
@@ -89,15 +104,17 @@ class Config(Table):
 def read_config(path: str | Path | None = None, changes: Iterable[tuple[str, Any]] = ()) -> Config:
     """A run from a TOML file, with changes on top.
 
-    Changing a table's `name`, or `evaluation.method`, to another class drops the keywords of the old class that the new
-    one does not take.
+    Changing a table's `name`, or `evaluation.method`, to another class drops the keywords of the
+    old class that the new one does not take.
 
     Args:
         path: The file; None starts from the defaults.
-        changes: ("table.keyword", value), or deeper, ("evaluation.method.num_chains", 50); applied in turn.
+        changes: ("table.keyword", value), or deeper, ("evaluation.method.num_chains", 50); applied
+            in turn.
 
     Raises:
-        ConfigError: no such file, no TOML, an unknown table, keyword or name, a value of another type; in one line.
+        ConfigError: no such file, no TOML, an unknown table, keyword or name, a value of another
+            type; in one line.
 
     Example:
         >>> read_config(changes=[("data.name", "digits"), ("posterior.latent_dim", 2)]).latent_dim
@@ -106,7 +123,9 @@ def read_config(path: str | Path | None = None, changes: Iterable[tuple[str, Any
         Traceback (most recent call last):
         ppl_vae.experiment.config.ConfigError: [prior] StandardNormal takes no 'names': Allowed: latent_dim
     """
-    return _changed({} if path is None else read_toml(path), changes, "" if path is None else f"{path}: ")
+    return _changed(
+        {} if path is None else read_toml(path), changes, "" if path is None else f"{path}: "
+    )
 
 
 def changed(config: Config, changes: Iterable[tuple[str, Any]]) -> Config:
@@ -180,7 +199,9 @@ def to_toml(config: Config) -> str:
     tables = config.model_dump(mode="json", exclude_none=True)
     return (
         "\n\n".join(
-            "\n".join([f"[{name}]", *(f"{key} = {_literal(value)}" for key, value in table.items())])
+            "\n".join(
+                [f"[{name}]", *(f"{key} = {_literal(value)}" for key, value in table.items())]
+            )
             for name, table in tables.items()
         )
         + "\n"
@@ -211,7 +232,9 @@ def _change(document: dict[str, Any], key: str, value: Any) -> None:
     if key == "evaluation.method" and isinstance(value, str):
         path, keyword = ["evaluation", "method"], "name"
     if not path:
-        raise ConfigError(f"{key!r} names no keyword: write table.keyword, as in training.num_epochs")
+        raise ConfigError(
+            f"{key!r} names no keyword: write table.keyword, as in training.num_epochs"
+        )
     try:
         if path[0] == "evaluation":  # so that another method drops what was meant for this one
             document["evaluation"] = EvaluationTable.gathered(document.get("evaluation", {}))
@@ -255,7 +278,11 @@ def _one_line(error: ValidationError) -> str:
     place = [str(part) for part in first["loc"]]
     table = f"[{place[0]}] " if place else ""
     if first["type"] == "extra_forbidden":
-        what = f"there is no table [{place[0]}]" if len(place) == 1 else f"{table}takes no {place[1]!r}"
+        what = (
+            f"there is no table [{place[0]}]"
+            if len(place) == 1
+            else f"{table}takes no {place[1]!r}"
+        )
         return f"{what}: {suggestion(place[-1], _kind(place[:-1]).model_fields)}"
     if first["type"] == "missing":
         return "[data] name is missing: give a named data set or a file (on the command line: --data digits)"

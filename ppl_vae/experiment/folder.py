@@ -39,12 +39,22 @@ class Folder:
     @property
     def files(self) -> list[str]:
         """Names of the files, in order."""
-        return sorted(path.name for path in self.path.iterdir() if path.is_file() and not path.name.startswith("."))
+        return sorted(
+            path.name
+            for path in self.path.iterdir()
+            if path.is_file() and not path.name.startswith(".")
+        )
 
     def evaluation(self, table: EvaluationTable, *, refined: bool = False) -> Path:
-        """Where another evaluation keeps its numbers: the same settings find the same file again."""
+        """Where another evaluation keeps its numbers: the same settings find the same file
+        again.
+        """
         digest = hashlib.sha256(table.model_dump_json().encode()).hexdigest()
-        return self.path / "evaluations" / f"{table.split}-{table.method.name}-{digest[:8]}{'-refined' * refined}.json"
+        return (
+            self.path
+            / "evaluations"
+            / f"{table.split}-{table.method.name}-{digest[:8]}{'-refined' * refined}.json"
+        )
 
     def claim(self, config: Config) -> None:
         """Make the folder this run's, or go on with it.
@@ -55,14 +65,16 @@ class Folder:
         if not self.config.is_file():
             if self.path.is_dir() and self.files:
                 raise ConfigError(
-                    f"{self.path} is not empty and holds no run ({self.files[0]}, ...): choose another folder"
+                    f"{self.path} is not empty and holds no run ({self.files[0]}, ...): choose "
+                    "another folder"
                 )
             write_whole(self.config, lambda p: p.write_text(to_toml(config), encoding="utf-8"))
             return
         found = differences(self.read_config(), config)
         if found:
             raise ConfigError(
-                f"{self.path} holds another run ({found[0]}): choose another folder, or remove it to start afresh"
+                f"{self.path} holds another run ({found[0]}): choose another folder, or remove it "
+                "to start afresh"
             )
 
     def read_config(self) -> Config:

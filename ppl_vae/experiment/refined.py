@@ -28,10 +28,11 @@ def refined_evidence(
     progress: bool = True,
     checkpoint: Path | None = None,
 ) -> Evidence:
-    """Estimates of log p(x); rows without one are estimated again, with draws of their own, from a refined guide.
+    """Estimates of log p(x); rows without one are estimated again, with draws of their own, from a
+    refined guide.
 
-    Which rows, the first draws decide, and all of those are replaced, whatever comes out: the larger of two lower
-    bounds would be none. `checks["refined"]` is 1 where that was done.
+    Which rows, the first draws decide, and all of those are replaced, whatever comes out: the
+    larger of two lower bounds would be none. `checks["refined"]` is 1 where that was done.
 
     Example:
         >>> from ppl_vae import beds
@@ -41,15 +42,24 @@ def refined_evidence(
         >>> found.is_estimate.all(), found.checks["refined"].sum()
         (np.True_, np.float64(20.0))
     """
-    files = [None if checkpoint is None else checkpoint.with_suffix(f".{part}.npz") for part in ("first", "again")]
-    first = log_evidence(model, guide, data, method, seed=seed, progress=progress, checkpoint=files[0])
+    files = [
+        None if checkpoint is None else checkpoint.with_suffix(f".{part}.npz")
+        for part in ("first", "again")
+    ]
+    first = log_evidence(
+        model, guide, data, method, seed=seed, progress=progress, checkpoint=files[0]
+    )
     rows = np.flatnonzero(~first.is_estimate)
     marked = np.zeros(len(first))
     found = first
     if len(rows):
         some = place(data[torch.as_tensor(rows)], model, guide)
         better = refine(model, guide, some, seed=derived_seed(seed, 1), progress=progress)
-        options: dict[str, Any] = {"seed": derived_seed(seed, 2), "progress": progress, "checkpoint": files[1]}
+        options: dict[str, Any] = {
+            "seed": derived_seed(seed, 2),
+            "progress": progress,
+            "checkpoint": files[1],
+        }
         again = log_evidence(model, better, some, method, **options)
         order = np.arange(len(first))
         order[rows] = len(first) + np.arange(len(rows))

@@ -9,13 +9,17 @@ from ppl_vae.evidence.pareto import SMALLEST_NUM_PARTICLES
 __all__ = ["headline", "is_bound", "reading", "table"]
 
 CURES = (
-    "`ppl-vae evaluate RUN --refine` refines the guide for these rows and estimates again (in Python, `refine`); "
+    "`ppl-vae evaluate RUN --refine` refines the guide for these rows and estimates again (in "
+    "Python, `refine`); "
     "`evidence_interval` bounds log p(x) from above as well."
 )
 
 UPPER = {  # what each kind of upper bound needs, and what a bad k-hat does to it
     "upper in the limit": ("in the limit of many particles", "lie below log p(x)"),
-    "upper if converged": ("if the chains behind it have reached the posterior", "be far above log p(x)"),
+    "upper if converged": (
+        "if the chains behind it have reached the posterior",
+        "be far above log p(x)",
+    ),
 }
 
 
@@ -38,7 +42,11 @@ def table(metrics: Mapping[str, Any], files: Sequence[Path] = ()) -> str:
           log p(x) >=                     -18.500  nats per datum
     """
     lines = [*_heads(metrics), "", *_rows(metrics), "", *reading(metrics)]
-    lines += ["", f"files in {files[0].parent}:", f"  {', '.join(path.name for path in files)}"] if files else []
+    lines += (
+        ["", f"files in {files[0].parent}:", f"  {', '.join(path.name for path in files)}"]
+        if files
+        else []
+    )
     return "\n".join(lines)
 
 
@@ -82,10 +90,15 @@ def reading(metrics: Mapping[str, Any]) -> list[str]:
         'log p(x) is a lower bound, not an estimate, for 12 % of the rows (k-hat > 0.7 for 12 %'
     """
     lines = [_reading_of_k(metrics)]
-    unused = 0 if metrics["active_units"] is None else metrics["latent_dim"] - metrics["active_units"]
+    unused = (
+        0 if metrics["active_units"] is None else metrics["latent_dim"] - metrics["active_units"]
+    )
     if unused:
         which = "is not used: it follows" if unused == 1 else "are not used: they follow"
-        lines.append(f"{unused} of {metrics['latent_dim']} latent dimensions {which} the prior whatever x is.")
+        lines.append(
+            f"{unused} of {metrics['latent_dim']} latent dimensions {which} the prior whatever x "
+            "is."
+        )
     return lines
 
 
@@ -96,20 +109,30 @@ def _heads(metrics: Mapping[str, Any]) -> list[str]:
     if "history" in metrics:  # it was trained here
         epochs, best = metrics["num_epochs"], f"best epoch {metrics['best_epoch']}"
         best = best if metrics["best_epoch"] or not epochs else "no epoch after the KL warm-up"
-        heads.insert(1, f"{epochs} epochs in {metrics['training_seconds']:.0f} s ({metrics['stopped']}, {best})")
+        heads.insert(
+            1,
+            f"{epochs} epochs in {metrics['training_seconds']:.0f} s ({metrics['stopped']}, "
+            f"{best})",
+        )
     return heads
 
 
 def _method(metrics: Mapping[str, Any]) -> tuple[str, str]:
     """Its name, and what it draws: particles, chains, as its first number says."""
     method = metrics.get("evaluation", {}).get("method", {})
-    draws = next((word.removeprefix("num_") for word in method if word.startswith("num_")), "particles")
+    draws = next(
+        (word.removeprefix("num_") for word in method if word.startswith("num_")), "particles"
+    )
     return method.get("name", "ImportanceSampling"), draws
 
 
 def _draws_each(metrics: Mapping[str, Any]) -> str:
     most, mean, draws = metrics["num_particles"], metrics.get("mean_used"), _method(metrics)[1]
-    return f"{most} {draws} each" if mean in (None, most) else f"{mean:.0f} {draws} on average, at most {most}"
+    return (
+        f"{most} {draws} each"
+        if mean in (None, most)
+        else f"{mean:.0f} {draws} on average, at most {most}"
+    )
 
 
 def _of_draws(metrics: Mapping[str, Any]) -> str:
@@ -134,7 +157,8 @@ def _reading_of_k(metrics: Mapping[str, Any]) -> str:
         return f"log p(x) is at most this {condition}; {where} the bound may {danger}."
     if is_bound(metrics):
         return (
-            f"log p(x) is a lower bound, not an estimate, for {_percent(share_bound(metrics))} of the rows (k-hat > "
+            f"log p(x) is a lower bound, not an estimate, for {_percent(share_bound(metrics))} of "
+            "the rows (k-hat > "
             f"0.7 for {_percent(share)}), and the Monte Carlo error does not hold there: {CURES}"
         )
     return "log p(x) is an estimate for all rows, by k-hat, and its standard errors hold."
@@ -149,7 +173,8 @@ def _rows(metrics: Mapping[str, Any]) -> list[str]:
     share, units = metrics["share_bad_k"], metrics["active_units"]
     bounded = is_bound(metrics)
     rows = [
-        *[("lower bound, no estimate", f"{100 * share_bound(metrics):.1f}", "% of the rows")] * bounded,
+        *[("lower bound, no estimate", f"{100 * share_bound(metrics):.1f}", "% of the rows")]
+        * bounded,
         *[("refined", str(metrics.get("num_refined")), "rows")] * bool(metrics.get("num_refined")),
         ("ELBO", _number(metrics["elbo"]), nats),
         (_of_what(metrics), _number(metrics["log_evidence"]), nats),
@@ -157,9 +182,16 @@ def _rows(metrics: Mapping[str, Any]) -> list[str]:
         ("  data standard error", _number(metrics["data_se"]), ""),
         ("KL(q || p)", _number(metrics["kl"]), nats),
         ("active units", "unknown" if units is None else str(units), f"of {metrics['latent_dim']}"),
-        ("k-hat > 0.7", "unknown" if share is None else f"{100 * share:.1f}", "" if share is None else "% of the data"),
+        (
+            "k-hat > 0.7",
+            "unknown" if share is None else f"{100 * share:.1f}",
+            "" if share is None else "% of the data",
+        ),
         ("effective sample size", f"{metrics['mean_ess']:.1f}", _of_draws(metrics)),
-        *((name.replace("_", " "), _number(value), "median") for name, value in metrics.get("checks", {}).items()),
+        *(
+            (name.replace("_", " "), _number(value), "median")
+            for name, value in metrics.get("checks", {}).items()
+        ),
     ]
     return [f"  {name:30} {value:>8}  {unit}".rstrip() for name, value, unit in rows]
 
@@ -167,7 +199,11 @@ def _rows(metrics: Mapping[str, Any]) -> list[str]:
 def _monte_carlo(metrics: Mapping[str, Any]) -> tuple[str, str]:
     """The error where it holds."""
     error = _number(metrics["mc_se"])
-    return ("unknown", f"({error} by the weights, without what they missed)") if is_bound(metrics) else (error, "")
+    return (
+        ("unknown", f"({error} by the weights, without what they missed)")
+        if is_bound(metrics)
+        else (error, "")
+    )
 
 
 def _number(value: float | None) -> str:

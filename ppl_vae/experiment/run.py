@@ -1,4 +1,6 @@
-"""One run from its configuration to its folder: train, estimate log p(x), leave everything behind."""
+"""One run from its configuration to its folder: train, estimate log p(x), leave everything
+behind.
+"""
 
 import time
 from dataclasses import replace
@@ -22,10 +24,11 @@ EVALUATION_SUFFIXES = (".json", ".npz")  # numbers, and per datum
 def run_experiment(config: Config, output: str | Path, *, progress: bool = True) -> dict[str, Any]:
     """Train, evaluate, and write the run's folder.
 
-    A run that was interrupted goes on where it was, a finished one gives its results again; the same configuration and
-    machine give the same results either way. Of several processes (torchrun) each does its share, and one writes. The
-    folder holds config.toml, checkpoint.pt (training's whole state), weights.pt, evidence.npz (per datum),
-    posterior.nc, pictures, and at last metrics.json.
+    A run that was interrupted goes on where it was, a finished one gives its results again; the
+    same configuration and machine give the same results either way. Of several processes (torchrun)
+    each does its share, and one writes. The folder holds config.toml, checkpoint.pt (training's
+    whole state), weights.pt, evidence.npz (per datum), posterior.nc, pictures, and at last
+    metrics.json.
 
     Args:
         config: From `read_config`.
@@ -60,7 +63,13 @@ def run_experiment(config: Config, output: str | Path, *, progress: bool = True)
     if is_main():
         folder.claim(config)  # once nothing speaks against the run: a refused one leaves no trace
     training = replace(experiment.training, checkpoint=folder.checkpoint, progress=progress)
-    result = fit(experiment.model, experiment.guide, experiment.data, objective=experiment.objective, training=training)
+    result = fit(
+        experiment.model,
+        experiment.guide,
+        experiment.data,
+        objective=experiment.objective,
+        training=training,
+    )
     if is_main():
         save_weights(folder.weights, experiment.model, experiment.guide)
     evidence, metrics = measure(experiment, held_out, progress=progress, checkpoint=folder.evidence)
@@ -72,7 +81,9 @@ def run_experiment(config: Config, output: str | Path, *, progress: bool = True)
     return metrics
 
 
-def load_run(folder: str | Path, *, data_dir: str | None = None, device: str | None = None) -> Experiment:
+def load_run(
+    folder: str | Path, *, data_dir: str | None = None, device: str | None = None
+) -> Experiment:
     """A trained run, rebuilt: data, model, guide, configuration.
 
     Args:
@@ -91,7 +102,10 @@ def load_run(folder: str | Path, *, data_dir: str | None = None, device: str | N
     place = Folder(folder)
     config = place.read_config()
     if not place.weights.is_file():
-        raise ConfigError(f"{folder} was not trained to the end: ppl-vae fit {place.config} --output {folder} goes on")
+        raise ConfigError(
+            f"{folder} was not trained to the end: ppl-vae fit {place.config} --output {folder} "
+            "goes on"
+        )
     if data_dir is not None:
         config = changed(config, [("data.data_dir", data_dir)])
     experiment = build(config)
@@ -111,14 +125,16 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Estimates for a trained run, with other settings than its own.
 
-    With `output`, an interrupted evaluation goes on where it was when it is called again with the same settings. No
-    paper.
+    With `output`, an interrupted evaluation goes on where it was when it is called again with the
+    same settings. No paper.
 
     Args:
         experiment: From `load_run`.
-        output: A file .json for the numbers; one of the same name with .npz beside it keeps them per datum.
+        output: A file .json for the numbers; one of the same name with .npz beside it keeps them
+            per datum.
         progress: Whether to show bars.
-        refined: Whether to refine the guide for rows without an estimate, and to estimate those again.
+        refined: Whether to refine the guide for rows without an estimate, and to estimate those
+            again.
         changes: Keywords of [evaluation]: split, seed, num_data, method, and the method's own.
 
     Returns:
@@ -139,7 +155,9 @@ def evaluate_run(
         return measure(experiment, experiment.held_out, progress=progress, refined=refined)[1]
     numbers, per_datum = (Path(output).with_suffix(suffix) for suffix in EVALUATION_SUFFIXES)
     if Path(output).suffix not in EVALUATION_SUFFIXES:
-        raise ConfigError(f"{output}: an evaluation goes to {numbers.name} and {per_datum.name}: name either file")
+        raise ConfigError(
+            f"{output}: an evaluation goes to {numbers.name} and {per_datum.name}: name either file"
+        )
     settings: dict[str, Any] = {"progress": progress, "checkpoint": per_datum, "refined": refined}
     metrics = measure(experiment, experiment.held_out, **settings)[1]
     if is_main():

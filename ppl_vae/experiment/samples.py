@@ -18,8 +18,11 @@ __all__ = ["write_samples"]
 SUFFIXES = (".png", ".npz", ".npy")
 
 
-def write_samples(experiment: Experiment, output: str | Path, *, num_samples: int = 64, seed: int = 0) -> Path:
-    """Draw z from the prior and write x: draws from the likelihood in an array, its means in a picture.
+def write_samples(
+    experiment: Experiment, output: str | Path, *, num_samples: int = 64, seed: int = 0
+) -> Path:
+    """Draw z from the prior and write x: draws from the likelihood in an array, its means in a
+    picture.
 
     A model with covariates is given those of the first evaluation data.
 
@@ -42,16 +45,21 @@ def write_samples(experiment: Experiment, output: str | Path, *, num_samples: in
     path, model = Path(output), experiment.model
     if path.suffix not in SUFFIXES:
         raise ConfigError(
-            f"{path}: samples go to a file {', '.join(SUFFIXES)}, not {path.suffix or 'one without suffix'}"
+            f"{path}: samples go to a file {', '.join(SUFFIXES)}, not "
+            f"{path.suffix or 'one without suffix'}"
         )
     context = _covariates(experiment, num_samples)
     if path.suffix == ".png":
         shape = experiment.data.image_shape
-        write_picture(path, lambda: plot_samples(model, num_samples, shape, context=context, seed=seed))
+        write_picture(
+            path, lambda: plot_samples(model, num_samples, shape, context=context, seed=seed)
+        )
         return path
     with seeded(seed):
         x = model.sample(num_samples, context).cpu().numpy()
-    return write_whole(path, (lambda p: np.savez(p, x=x)) if path.suffix == ".npz" else (lambda p: np.save(p, x)))
+    return write_whole(
+        path, (lambda p: np.savez(p, x=x)) if path.suffix == ".npz" else (lambda p: np.save(p, x))
+    )
 
 
 def _covariates(experiment: Experiment, num_samples: int) -> Any:
@@ -60,6 +68,7 @@ def _covariates(experiment: Experiment, num_samples: int) -> Any:
     data: Dataset = experiment.held_out
     if num_samples > len(data):
         raise ConfigError(
-            f"{num_samples} samples need as many rows of covariates, and there are {len(data)}: draw fewer"
+            f"{num_samples} samples need as many rows of covariates, and there are {len(data)}: "
+            "draw fewer"
         )
     return data[:num_samples].context

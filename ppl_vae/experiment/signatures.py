@@ -1,4 +1,6 @@
-"""From the words of a file to the library's classes, by reading `__all__` and signatures: there is no list to keep."""
+"""From the words of a file to the library's classes, by reading `__all__` and signatures: there is
+no list to keep.
+"""
 
 import importlib
 import inspect
@@ -16,11 +18,30 @@ from torch import Tensor, nn, optim
 
 from ppl_vae.runtime.checks import suggestion
 
-__all__ = ["argument", "as_table", "choices", "complete", "construct", "merged", "named", "parameters"]
+__all__ = [
+    "argument",
+    "as_table",
+    "choices",
+    "complete",
+    "construct",
+    "merged",
+    "named",
+    "parameters",
+]
 
 Table = Mapping[str, Any]
-KEYWORD_ONLY, VAR_KEYWORD, VAR_POSITIONAL = Parameter.KEYWORD_ONLY, Parameter.VAR_KEYWORD, Parameter.VAR_POSITIONAL
-SHAPES = {"event_shape", "guide", "in_dim", "in_shape", "pseudo_context"}  # come from the data and from other tables
+KEYWORD_ONLY, VAR_KEYWORD, VAR_POSITIONAL = (
+    Parameter.KEYWORD_ONLY,
+    Parameter.VAR_KEYWORD,
+    Parameter.VAR_POSITIONAL,
+)
+SHAPES = {
+    "event_shape",
+    "guide",
+    "in_dim",
+    "in_shape",
+    "pseudo_context",
+}  # come from the data and from other tables
 FILLED = SHAPES | {"checkpoint", "progress"}  # come from the run's folder and its caller
 OPEN = {"latent_dim": 8}  # where a constructor has no default of its own
 NUM_ROWS = 50  # training rows for a tensor that is not given
@@ -34,16 +55,21 @@ SCHEDULES = "ppl_vae.training.schedules"
 
 @cache
 def choices(module: str, kind: type = object) -> tuple[str, ...]:
-    """The classes of a module, of one kind, that a file may name: all but those that nothing can be made of.
+    """The classes of a module, of one kind, that a file may name: all but those that nothing can be
+    made of.
 
     Example:
         >>> choices("ppl_vae.training.schedules")
         ('Constant', 'Cosine', 'Cyclic', 'Exponential', 'Linear', 'Stages')
     """
     found = importlib.import_module(module)
-    names = getattr(found, "__all__", None) or [name for name in dir(found) if not name.startswith("_")]
+    names = getattr(found, "__all__", None) or [
+        name for name in dir(found) if not name.startswith("_")
+    ]
     classes = {name: item for name in names if inspect.isclass(item := getattr(found, name))}
-    usable = (name for name, item in classes.items() if issubclass(item, kind) and not _is_abstract(item))
+    usable = (
+        name for name, item in classes.items() if issubclass(item, kind) and not _is_abstract(item)
+    )
     return tuple(sorted(name for name in usable if _takes_steps(classes[name])))
 
 
@@ -52,7 +78,9 @@ def _is_abstract(item: type) -> bool:
 
 
 def _takes_steps(item: type) -> bool:
-    """Whether, where it is an optimiser, it needs but parameters and gradients: no closure, no matrices."""
+    """Whether, where it is an optimiser, it needs but parameters and gradients: no closure, no
+    matrices.
+    """
     if not issubclass(item, optim.Optimizer):
         return True
     parameter = nn.Parameter(torch.ones(1))
@@ -76,13 +104,16 @@ def named(module: str, name: str, kind: type = object) -> type:
     """
     names = choices(module, kind)
     if name not in names:
-        raise ValueError(f"{module.rpartition('.')[2]} has no {name!r}: {suggestion(str(name), names)}")
+        raise ValueError(
+            f"{module.rpartition('.')[2]} has no {name!r}: {suggestion(str(name), names)}"
+        )
     return getattr(importlib.import_module(module), name)
 
 
 @cache
 def parameters(constructor: type) -> dict[str, Parameter]:
-    """A constructor's parameters with their annotations; `**options` are the keywords of the class above.
+    """A constructor's parameters with their annotations; `**options` are the keywords of the class
+    above.
 
     Example:
         >>> from ppl_vae.families.priors import GaussianMixture
@@ -90,26 +121,41 @@ def parameters(constructor: type) -> dict[str, Parameter]:
         10
     """
     owner = next(item for item in constructor.__mro__ if "__init__" in vars(item))
-    hints, found = _hints(vars(owner)["__init__"]), inspect.signature(constructor).parameters.values()
+    hints, found = (
+        _hints(vars(owner)["__init__"]),
+        inspect.signature(constructor).parameters.values(),
+    )
     own = [parameter for parameter in found if parameter.kind not in (VAR_KEYWORD, VAR_POSITIONAL)]
-    known = {parameter.name: parameter.replace(annotation=hints.get(parameter.name, Any)) for parameter in own}
+    known = {
+        parameter.name: parameter.replace(annotation=hints.get(parameter.name, Any))
+        for parameter in own
+    }
     for field in fields(constructor) if is_dataclass(constructor) else ():
         if field.name in known and field.default_factory is not MISSING:
             known[field.name] = known[field.name].replace(default=field.default_factory())
-    if any(parameter.kind is VAR_KEYWORD for parameter in found) and owner.__base__ not in (None, object):
+    if any(parameter.kind is VAR_KEYWORD for parameter in found) and owner.__base__ not in (
+        None,
+        object,
+    ):
         above = parameters(owner.__base__).items()
-        known |= {name: item for name, item in above if item.kind is KEYWORD_ONLY and name not in known}
+        known |= {
+            name: item for name, item in above if item.kind is KEYWORD_ONLY and name not in known
+        }
     return known
 
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
     try:
         return get_type_hints(function)
-    except NameError:  # an annotation that only a type checker can resolve: its values are not checked here
+    except (
+        NameError
+    ):  # an annotation that only a type checker can resolve: its values are not checked here
         return {}
 
 
-def complete(constructor: type, table: Table, module: str, filled: Iterable[str] = ()) -> dict[str, Any]:
+def complete(
+    constructor: type, table: Table, module: str, filled: Iterable[str] = ()
+) -> dict[str, Any]:
     """A file's keyword arguments, checked against a constructor and completed with its defaults.
 
     Args:
@@ -175,11 +221,17 @@ def argument(parameter: Parameter, value: Any, module: str) -> Any:
     if kind is not None and isinstance(value, Mapping | str) and value not in words:
         name = as_table(value).get("name", kind.__name__)
         if not _is_abstract(kind) and name != kind.__name__:
-            raise ValueError(f"{parameter.name} = {name!r}: {suggestion(str(name), [*words, kind.__name__])}")
+            raise ValueError(
+                f"{parameter.name} = {name!r}: {suggestion(str(name), [*words, kind.__name__])}"
+            )
         return _object(kind, value, module)
     if isinstance(value, Mapping) and "schedule" in value:
-        return _object(object, {"name": value["schedule"], **_without(value, "schedule")}, SCHEDULES)
-    return _of_type(parameter.name, int if parameter.annotation is Tensor else parameter.annotation, value)
+        return _object(
+            object, {"name": value["schedule"], **_without(value, "schedule")}, SCHEDULES
+        )
+    return _of_type(
+        parameter.name, int if parameter.annotation is Tensor else parameter.annotation, value
+    )
 
 
 def _classes(hint: Any) -> Iterator[type]:
@@ -191,13 +243,17 @@ def _classes(hint: Any) -> Iterator[type]:
 
 def _words(hint: Any) -> list[str]:
     """The words that an annotation allows beside objects."""
-    return [word for part in get_args(hint) if get_origin(part) is Literal for word in get_args(part)]
+    return [
+        word for part in get_args(hint) if get_origin(part) is Literal for word in get_args(part)
+    ]
 
 
 def _switches(hint: Any) -> list[Any]:
     """All that an annotation of words and True or False allows; nothing of any other."""
     parts = get_args(hint) or (hint,)
-    if bool not in parts or any(part is not bool and get_origin(part) is not Literal for part in parts):
+    if bool not in parts or any(
+        part is not bool and get_origin(part) is not Literal for part in parts
+    ):
         return []
     return [*_words(hint), True, False]
 
@@ -239,7 +295,11 @@ def merged(one: Table, other: Table) -> dict[str, Any]:
         >>> merged({"sampler": {"num_samples": 1, "num_leapfrog": 10}}, {"sampler": {"num_leapfrog": 20}})
         {'sampler': {'num_samples': 1, 'num_leapfrog': 20}}
     """
-    both = [key for key, value in other.items() if isinstance(value, Mapping) and isinstance(one.get(key), Mapping)]
+    both = [
+        key
+        for key, value in other.items()
+        if isinstance(value, Mapping) and isinstance(one.get(key), Mapping)
+    ]
     return {**one, **other, **{key: merged(one[key], other[key]) for key in both}}
 
 

@@ -1,4 +1,6 @@
-"""The tables of a file: which keywords each takes, checked against the signatures of the classes they name."""
+"""The tables of a file: which keywords each takes, checked against the signatures of the classes
+they name.
+"""
 
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -21,7 +23,9 @@ class Table(BaseModel):
 
 
 class DataTable(Table):
-    """[data]: the arguments of `load`; `label` and `context` name columns of a file, as in `read`."""
+    """[data]: the arguments of `load`; `label` and `context` name columns of a file, as in
+    `read`.
+    """
 
     name: str
     binarize: Literal["dynamic", "static", "threshold"] | None = None
@@ -36,7 +40,11 @@ class DataTable(Table):
     @classmethod
     def _absolute(cls, place: str | None) -> str | None:
         """A file is found again from any folder."""
-        return str(Path(place).resolve()) if place and place not in available() and Path(place).exists() else place
+        return (
+            str(Path(place).resolve())
+            if place and place not in available() and Path(place).exists()
+            else place
+        )
 
 
 class Keywords(BaseModel):
@@ -51,7 +59,9 @@ class Keywords(BaseModel):
 
 
 class TrainingTable(Keywords):
-    """[training]: the arguments of `Training`; the run's folder owns the checkpoint, the caller the progress bar."""
+    """[training]: the arguments of `Training`; the run's folder owns the checkpoint, the caller the
+    progress bar.
+    """
 
     module: ClassVar[str] = Training.__module__
 
@@ -76,17 +86,26 @@ class Named(Keywords):
     def _check(cls, table: Any) -> dict[str, Any]:
         table = as_table(table)
         name = table.pop("name", cls.model_fields["name"].default)
-        return {"name": name, **complete(named(cls.module, name, cls.kind), table, cls.module, filled=cls.filled)}
+        return {
+            "name": name,
+            **complete(named(cls.module, name, cls.kind), table, cls.module, filled=cls.filled),
+        }
 
     @property
     def rows(self) -> dict[str, int]:
         """The keywords that stand for training data, and how many rows they want."""
         known = parameters(named(self.module, self.name, self.kind))
-        return {name: count for name, count in self.keywords.items() if known[name].annotation is Tensor}
+        return {
+            name: count for name, count in self.keywords.items() if known[name].annotation is Tensor
+        }
 
     def build(self, **available: Any) -> Any:
-        """The object; `available` are the arguments that come from the data and from other tables."""
-        return construct(named(self.module, self.name, self.kind), self.keywords, self.module, **available)
+        """The object; `available` are the arguments that come from the data and from other
+        tables.
+        """
+        return construct(
+            named(self.module, self.name, self.kind), self.keywords, self.module, **available
+        )
 
 
 class PriorTable(Named):
@@ -160,7 +179,10 @@ class EvaluationTable(Table):
     @classmethod
     def _check(cls, table: Any) -> dict[str, Any]:
         table = cls.gathered(table)
-        name, known = table["method"]["name"], [*cls.model_fields, *MethodTable.known(table["method"])]
+        name, known = (
+            table["method"]["name"],
+            [*cls.model_fields, *MethodTable.known(table["method"])],
+        )
         for word in table:
             if word not in cls.model_fields:
                 raise ValueError(f"with method {name} takes no {word!r}: {suggestion(word, known)}")
@@ -170,6 +192,8 @@ class EvaluationTable(Table):
     def gathered(cls, table: Any) -> dict[str, Any]:
         """The same table with the method's keywords in `method`, and its name."""
         table = as_table(table)
-        method = {"name": MethodTable.model_fields["name"].default} | as_table(table.pop("method", {}))
+        method = {"name": MethodTable.model_fields["name"].default} | as_table(
+            table.pop("method", {})
+        )
         beside = [word for word in MethodTable.known(method) if word in table]
         return table | {"method": merged(method, {word: table.pop(word) for word in beside})}

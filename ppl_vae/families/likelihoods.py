@@ -13,7 +13,15 @@ from ppl_vae.families.missing import smoothed_mean
 from ppl_vae.families.real import Gaussian, StudentT
 from ppl_vae.runtime.checks import whole_number
 
-__all__ = ["Bernoulli", "Categorical", "ContinuousBernoulli", "Gaussian", "NegativeBinomial", "Poisson", "StudentT"]
+__all__ = [
+    "Bernoulli",
+    "Categorical",
+    "ContinuousBernoulli",
+    "Gaussian",
+    "NegativeBinomial",
+    "Poisson",
+    "StudentT",
+]
 
 
 class Bernoulli(Likelihood):
@@ -120,7 +128,8 @@ class Poisson(_Counts):
 
 
 class NegativeBinomial(_Counts):
-    """Overdispersed counts: mean mu_i = exp(eta_i), variance mu_i + mu_i^2 / r_i, with r_i learned per feature.
+    """Overdispersed counts: mean mu_i = exp(eta_i), variance mu_i + mu_i^2 / r_i, with r_i learned
+    per feature.
 
     A Gamma-Poisson mixture; r to infinity is `Poisson`.
 
@@ -131,7 +140,8 @@ class NegativeBinomial(_Counts):
         features (*batch, *features) -> batch_shape (*batch), event_shape `event_shape`
 
     References:
-        Lopez et al. (2018), Deep generative modeling for single-cell transcriptomics, doi:10.1038/s41592-018-0229-2.
+        Lopez et al. (2018), Deep generative modeling for single-cell transcriptomics,
+        doi:10.1038/s41592-018-0229-2.
 
     Example:
         >>> likelihood = NegativeBinomial(3)
@@ -145,7 +155,9 @@ class NegativeBinomial(_Counts):
         self.log_dispersion = nn.Parameter(torch.zeros(self.event_shape))
 
     def start_at(self, x: Tensor) -> None:
-        """As above, and r = mu^2 / (variance - mu) by moments; near-Poisson counts start at the largest."""
+        """As above, and r = mu^2 / (variance - mu) by moments; near-Poisson counts start at the
+        largest.
+        """
         super().start_at(x)
         mean = x.nanmean(0)
         excess = (x - mean).square().nanmean(0) - mean

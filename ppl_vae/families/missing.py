@@ -12,7 +12,9 @@ from torch.distributions import transform_to
 
 __all__ = ["missing_values", "observed_part", "outside_of", "smoothed_mean", "stand_in"]
 
-_may_miss: ContextVar[bool | None] = ContextVar("may_miss", default=None)  # None: not known, look at each batch
+_may_miss: ContextVar[bool | None] = ContextVar(
+    "may_miss", default=None
+)  # None: not known, look at each batch
 
 
 @contextmanager
@@ -36,18 +38,21 @@ def missing_values(exist: bool) -> Iterator[None]:
 
 
 def observed_part(distribution: Any, x: Tensor) -> tuple[Any, Tensor]:
-    """The likelihood of what was observed: missing elements (NaN) add 0 to log p(x given z), and to its gradient.
+    """The likelihood of what was observed: missing elements (NaN) add 0 to log p(x given z), and to
+    its gradient.
 
-    A value from inside the support stands in for them (`stand_in`): 0 would do for counts and real values, but
-    log p(0) of a positive value is infinite, and the gradient of an infinite number is NaN behind a mask too. Of
-    entries that have one joint density (a composition, say) all or none may be missing.
+    A value from inside the support stands in for them (`stand_in`): 0 would do for counts and real
+    values, but log p(0) of a positive value is infinite, and the gradient of an infinite number is
+    NaN behind a mask too. Of entries that have one joint density (a composition, say) all or none
+    may be missing.
 
     Args:
         distribution: p(x given z), all elements.
         x: Data, (B, *event).
 
     Returns:
-        The distribution with the missing elements masked, and x with values of the support in their place.
+        The distribution with the missing elements masked, and x with values of the support in their
+        place.
 
     Raises:
         ValueError: Entries with one joint density are partly missing.
@@ -76,16 +81,21 @@ def observed_part(distribution: Any, x: Tensor) -> tuple[Any, Tensor]:
     if entry.event_dim:
         whole = missing.flatten(-entry.event_dim)
         missing = whole.any(-1)
-        if may_miss is None and bool((missing & ~whole.all(-1)).any()):  # in a loop no batch is looked at
+        if may_miss is None and bool(
+            (missing & ~whole.all(-1)).any()
+        ):  # in a loop no batch is looked at
             raise ValueError(
-                f"x is partly missing where the entries of {type(entry).__name__} have one joint density: "
+                f"x is partly missing where the entries of {type(entry).__name__} have one joint "
+                "density: "
                 "make all entries of such a row NaN, or use a likelihood of independent entries"
             )
     return entry.mask(~missing).to_event(num_plates), values
 
 
 def _stand_in_of(entry: Any, x: Tensor) -> Tensor:
-    """`stand_in` of a distribution's support; of a transformed one its base's, transformed: torch's says no more."""
+    """`stand_in` of a distribution's support; of a transformed one its base's, transformed: torch's
+    says no more.
+    """
     if entry.event_shape or not isinstance(entry, torch.distributions.TransformedDistribution):
         return stand_in(entry.support, x)
     value = _stand_in_of(entry.base_dist, x)
@@ -97,8 +107,9 @@ def _stand_in_of(entry: Any, x: Tensor) -> Tensor:
 def stand_in(support: Any, x: Tensor) -> Tensor:
     """A value inside this support, where every density of the family is finite; it broadcasts to x.
 
-    The image of zero under torch's map from the real line to the support, so 0 for real, 1 for positive values, the
-    middle of an interval, equal shares; the bound of whole numbers, or all in the first category.
+    The image of zero under torch's map from the real line to the support, so 0 for real, 1 for
+    positive values, the middle of an interval, equal shares; the bound of whole numbers, or all in
+    the first category.
 
     Args:
         support: A constraint of torch or Pyro, elementwise or of the last dims of x.
@@ -109,22 +120,29 @@ def stand_in(support: Any, x: Tensor) -> Tensor:
         >>> stand_in(dist.constraints.positive, torch.zeros(2)), stand_in(dist.constraints.simplex, torch.zeros(4))
         (tensor(1.), tensor([0.2500, 0.2500, 0.2500, 0.2500]))
     """
-    while hasattr(support, "base_constraint"):  # of independent elements, or of a mixture's components
+    while hasattr(
+        support, "base_constraint"
+    ):  # of independent elements, or of a mixture's components
         support = support.base_constraint
     event = x.shape[x.dim() - support.event_dim :]
     if not support.is_discrete:
         transform = transform_to(support)
         found = transform(x.new_zeros(transform.inverse_shape(event))).detach()
-        return found.nan_to_num(nan=max(event.numel(), 1) ** -0.5)  # on a sphere: zero has no direction
+        return found.nan_to_num(
+            nan=max(event.numel(), 1) ** -0.5
+        )  # on a sphere: zero has no direction
     if support.event_dim:  # one category holds everything
         first = torch.arange(event[-1], device=x.device) == 0
-        return first * torch.as_tensor(getattr(support, "upper_bound", 1), dtype=x.dtype, device=x.device)
+        return first * torch.as_tensor(
+            getattr(support, "upper_bound", 1), dtype=x.dtype, device=x.device
+        )
     bound = getattr(support, "lower_bound", getattr(support, "upper_bound", 0))
     return torch.as_tensor(bound, dtype=x.dtype, device=x.device)
 
 
 def outside_of(support: Any, x: Tensor) -> Tensor:
-    """Which values are infinite, or neither missing nor in the support; a joint density's go together.
+    """Which values are infinite, or neither missing nor in the support; a joint density's go
+    together.
 
     Args:
         support: A constraint of torch or Pyro, elementwise or of the last dims of x.
@@ -145,7 +163,8 @@ def outside_of(support: Any, x: Tensor) -> Tensor:
 
 
 def smoothed_mean(x: Tensor, prior_mean: float) -> Tensor:
-    """Mean over rows with one more row at `prior_mean`: finite on the link's scale even where all rows are zero.
+    """Mean over rows with one more row at `prior_mean`: finite on the link's scale even where all
+    rows are zero.
 
     Args:
         x: Data, (N, *event); NaN is left out.

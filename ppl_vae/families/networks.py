@@ -1,4 +1,6 @@
-"""Networks make features and know no distribution; `Readout` is the last map, owned by a likelihood or posterior."""
+"""Networks make features and know no distribution; `Readout` is the last map, owned by a likelihood
+or posterior.
+"""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -72,8 +74,8 @@ class MLP(nn.Module):
 class ResNet(nn.Module):
     """Residual perceptron: h <- h + W_2 activation(W_1 norm(h)), `num_blocks` times.
 
-    Deeper than `MLP` can be trained; pre-activation, with layer normalisation (no batch statistics, so
-    particles and data may be laid out in any way).
+    Deeper than `MLP` can be trained; pre-activation, with layer normalisation (no batch statistics,
+    so particles and data may be laid out in any way).
 
     Args:
         in_shape: Shape of one input, an int or a tuple (flattened).
@@ -93,14 +95,21 @@ class ResNet(nn.Module):
     """
 
     def __init__(
-        self, in_shape: int | Sequence[int], width: int = 256, *, num_blocks: int = 2, activation: Activation = nn.ReLU
+        self,
+        in_shape: int | Sequence[int],
+        width: int = 256,
+        *,
+        num_blocks: int = 2,
+        activation: Activation = nn.ReLU,
     ) -> None:
         super().__init__()
         self.in_shape = shape_of(in_shape)
         width = whole_number(width, "width")
         self.first = nn.Linear(self.in_shape.numel(), width)
         self.blocks = nn.ModuleList(
-            nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), activation(), nn.Linear(width, width))
+            nn.Sequential(
+                nn.LayerNorm(width), nn.Linear(width, width), activation(), nn.Linear(width, width)
+            )
             for _ in range(whole_number(num_blocks, "num_blocks", at_least=0))
         )
 
@@ -119,18 +128,21 @@ def _image_shape(shape: int | Sequence[int], name: str) -> torch.Size:
     if _channels_last(image):
         first = (image[2], *image[:2])
         raise ValueError(
-            f"{name} takes images of shape (channels, height, width), and {tuple(image)} has its channels last: give "
+            f"{name} takes images of shape (channels, height, width), and {tuple(image)} has its "
+            "channels last: give "
             f"x.movedim(-1, 1), of shape {first}"
         )
     if len(image) != 3:
         raise ValueError(
-            f"{name} takes images of shape (height, width) or (channels, height, width), not {tuple(shape_of(shape))}"
+            f"{name} takes images of shape (height, width) or (channels, height, width), not "
+            f"{tuple(shape_of(shape))}"
         )
     return image
 
 
 class ConvEncoder(nn.Module):
-    """Strided convolutions, one halving of the image per entry of `channels`; features are the flattened map.
+    """Strided convolutions, one halving of the image per entry of `channels`; features are the
+    flattened map.
 
     Args:
         in_shape: (height, width) or (channels, height, width) of one input.
@@ -152,7 +164,11 @@ class ConvEncoder(nn.Module):
     """
 
     def __init__(
-        self, in_shape: Sequence[int], channels: Sequence[int] = (32, 64), *, activation: Activation = nn.ReLU
+        self,
+        in_shape: Sequence[int],
+        channels: Sequence[int] = (32, 64),
+        *,
+        activation: Activation = nn.ReLU,
     ) -> None:
         super().__init__()
         self.in_shape = shape_of(in_shape)
@@ -170,15 +186,18 @@ class ConvEncoder(nn.Module):
 
 
 class ConvDecoder(nn.Module):
-    """Mirror of `ConvEncoder`: a dense layer, then upsampling and convolution to full-resolution feature maps.
+    """Mirror of `ConvEncoder`: a dense layer, then upsampling and convolution to full-resolution
+    feature maps.
 
-    The features keep the image's height and width, so the likelihood's last map acts pixel by pixel.
-    Nearest-neighbour upsampling rather than transposed convolution, which leaves a checkerboard.
+    The features keep the image's height and width, so the likelihood's last map acts pixel by
+    pixel. Nearest-neighbour upsampling rather than transposed convolution, which leaves a
+    checkerboard.
 
     Args:
         in_dim: Number of inputs, latent dimensions (and covariates).
         event_shape: (height, width) or (channels, height, width) of x.
-        channels: Channels of each resolution, coarse to fine; the last is the number of features per pixel.
+        channels: Channels of each resolution, coarse to fine; the last is the number of features
+            per pixel.
         activation: Constructor of the nonlinearity.
 
     Shape:
@@ -188,7 +207,8 @@ class ConvDecoder(nn.Module):
         ValueError: `event_shape` is not that of an image.
 
     References:
-        Odena et al. (2016), Deconvolution and checkerboard artifacts, Distill, doi:10.23915/distill.00003.
+        Odena et al. (2016), Deconvolution and checkerboard artifacts, Distill,
+        doi:10.23915/distill.00003.
 
     Example:
         >>> ConvDecoder(8, (28, 28), channels=(16, 8))(torch.zeros(7, 5, 8)).shape
@@ -206,7 +226,10 @@ class ConvDecoder(nn.Module):
         super().__init__()
         *_, height, width = _image_shape(event_shape, "ConvDecoder")
         channels = shape_of(channels)
-        sizes = [(math.ceil(height / 2**i), math.ceil(width / 2**i)) for i in range(len(channels), -1, -1)]
+        sizes = [
+            (math.ceil(height / 2**i), math.ceil(width / 2**i))
+            for i in range(len(channels), -1, -1)
+        ]
         self.in_dim = whole_number(in_dim, "in_dim")
         layers: list[nn.Module] = [
             nn.Linear(self.in_dim, channels[0] * sizes[0][0] * sizes[0][1]),
@@ -226,24 +249,29 @@ class ConvDecoder(nn.Module):
 class Readout(nn.Module):
     """The last linear map, from one datum's features to parameters of shape `out_shape`.
 
-    Feature maps (channels, height, width) of the event's own height and width are read pixel by pixel
-    (a 1 x 1 convolution), anything else is flattened and read by one dense layer.
+    Feature maps (channels, height, width) of the event's own height and width are read pixel by
+    pixel (a 1 x 1 convolution), anything else is flattened and read by one dense layer.
 
     Shape:
         (*batch, *feature_shape) -> (*batch, num_parameters, *event_shape)
     """
 
-    def __init__(self, feature_shape: Sequence[int], num_parameters: int, event_shape: Sequence[int]) -> None:
+    def __init__(
+        self, feature_shape: Sequence[int], num_parameters: int, event_shape: Sequence[int]
+    ) -> None:
         super().__init__()
         self.feature_shape, self.event_shape = shape_of(feature_shape), shape_of(event_shape)
         self.num_parameters = num_parameters
-        self.pixelwise = len(self.feature_shape) == 3 and self.feature_shape[1:] == self.event_shape[-2:]
+        self.pixelwise = (
+            len(self.feature_shape) == 3 and self.feature_shape[1:] == self.event_shape[-2:]
+        )
         planes = self.event_shape[:-2] if self.pixelwise else self.event_shape
         width = self.feature_shape[0] if self.pixelwise else self.feature_shape.numel()
         self.linear = nn.Linear(width, num_parameters * planes.numel())
 
     def set_bias(self, parameters: Tensor) -> None:
-        """Make features of zero give these parameters, (num_parameters, *event_shape); of pixels, their mean.
+        """Make features of zero give these parameters, (num_parameters, *event_shape); of pixels,
+        their mean.
 
         NaN leaves a parameter as it is.
         """
@@ -259,19 +287,26 @@ class Readout(nn.Module):
         else:
             flat = self.linear(features.flatten(start_dim=-len(self.feature_shape)))
         batch = features.shape[: features.dim() - len(self.feature_shape)]
-        # Under autocast back to the weights' own type: in bfloat16, log(1 - 3e-4) of a dark pixel would be 0.
-        return flat.reshape(*batch, self.num_parameters, *self.event_shape).to(self.linear.weight.dtype)
+        # Under autocast back to the weights' own type: in bfloat16, log(1 - 3e-4) of a dark pixel
+        # would be 0.
+        return flat.reshape(*batch, self.num_parameters, *self.event_shape).to(
+            self.linear.weight.dtype
+        )
 
 
 def near_identity(transform: nn.Module) -> nn.Module:
-    """Start a flow layer close to the identity: a random one is jagged, and the first epochs go on smoothing it."""
+    """Start a flow layer close to the identity: a random one is jagged, and the first epochs go on
+    smoothing it.
+    """
     with torch.no_grad():
         for part in transform.modules():
             if isinstance(part, T.Spline):
                 outputs: nn.Module | None = part
             else:
                 outputs = (
-                    part.layers[-1] if isinstance(part, ConditionalDenseNN | ConditionalAutoRegressiveNN) else None
+                    part.layers[-1]
+                    if isinstance(part, ConditionalDenseNN | ConditionalAutoRegressiveNN)
+                    else None
                 )
             for parameter in () if outputs is None else outputs.parameters(recurse=False):
                 parameter.mul_(0.01)
@@ -280,7 +315,9 @@ def near_identity(transform: nn.Module) -> nn.Module:
 
 @contextmanager
 def at_rest(*modules: nn.Module) -> Iterator[None]:
-    """Evaluation mode: no dropout, and batch normalisation with its running averages; all as before afterwards."""
+    """Evaluation mode: no dropout, and batch normalisation with its running averages; all as before
+    afterwards.
+    """
     modes = [(part, part.training) for module in modules for part in module.modules()]
     for part, _ in modes:
         part.training = False
@@ -294,7 +331,11 @@ def at_rest(*modules: nn.Module) -> Iterator[None]:
 def require_module(part: object, name: str) -> None:
     """Raise TypeError unless it is a module (and not its class)."""
     if not isinstance(part, nn.Module):
-        hint = f"make one: {part.__name__}(...)" if isinstance(part, type) else "give one of ppl_vae's, or an nn.Module"
+        hint = (
+            f"make one: {part.__name__}(...)"
+            if isinstance(part, type)
+            else "give one of ppl_vae's, or an nn.Module"
+        )
         raise TypeError(f"the {name} is {part!r}, which is no module: {hint}")
 
 
@@ -303,12 +344,15 @@ def _channels_last(shape: Sequence[int]) -> bool:
     return len(shape) == 3 and shape[-1] <= 4 < min(shape[:-1])
 
 
-def join(values: Tensor, event_dim: int, indicator: Tensor | None = None, context: Tensor | None = None) -> Tensor:
-    """One tensor for a network: values with the missingness indicator and the covariates beside them.
+def join(
+    values: Tensor, event_dim: int, indicator: Tensor | None = None, context: Tensor | None = None
+) -> Tensor:
+    """One tensor for a network: values with the missingness indicator and the covariates beside
+    them.
 
-    A vector (event_dim 1) gets them appended. An image (height, width) gets a channel axis; an image or volume that has
-    one, (channels, ...), gets them as further channels, a covariate as a constant plane. `values` may have more batch
-    dims (particles) than `context`.
+    A vector (event_dim 1) gets them appended. An image (height, width) gets a channel axis; an
+    image or volume that has one, (channels, ...), gets them as further channels, a covariate as a
+    constant plane. `values` may have more batch dims (particles) than `context`.
     """
     if indicator is None and context is None:
         return values

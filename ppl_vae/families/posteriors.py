@@ -20,7 +20,9 @@ FLOOR = 1e-6  # smallest posterior sd; z is of order one
 
 
 class Posterior(nn.Module, ABC):
-    """q(z given x) from features of x; a family implements `distribution` from `num_parameters` numbers per datum."""
+    """q(z given x) from features of x; a family implements `distribution` from `num_parameters`
+    numbers per datum.
+    """
 
     num_parameters: int
 
@@ -30,9 +32,13 @@ class Posterior(nn.Module, ABC):
         self.link: Readout | None = None
 
     def build(self, feature_shape: Sequence[int]) -> None:
-        """Make the last linear map for features of this shape; `Guide` calls it after its dry run."""
+        """Make the last linear map for features of this shape; `Guide` calls it after its dry
+        run.
+        """
         if self.link is not None:
-            raise ValueError(f"this {type(self).__name__} belongs to a Guide already: make another one")
+            raise ValueError(
+                f"this {type(self).__name__} belongs to a Guide already: make another one"
+            )
         self.link = Readout(feature_shape, 1, (self.num_parameters,))
 
     @abstractmethod
@@ -43,7 +49,8 @@ class Posterior(nn.Module, ABC):
         """q(z given features)."""
         if self.link is None:
             raise RuntimeError(
-                f"{type(self).__name__} has no link yet: give it to a Guide, or call build(feature_shape)"
+                f"{type(self).__name__} has no link yet: give it to a Guide, or call "
+                "build(feature_shape)"
             )
         return self.distribution(self.link(features).squeeze(-2))
 
@@ -96,8 +103,8 @@ class LowRankNormal(Posterior):
         features (*batch, *features) -> batch_shape (*batch), event_shape (D,)
 
     References:
-        Ong, Nott and Smith (2018), Gaussian variational approximation with a factor covariance structure,
-        arXiv:1701.03208.
+        Ong, Nott and Smith (2018), Gaussian variational approximation with a factor covariance
+        structure, arXiv:1701.03208.
 
     Example:
         >>> posterior = LowRankNormal(4, rank=2)
@@ -116,7 +123,9 @@ class LowRankNormal(Posterior):
         D = self.latent_dim
         loc, scale, factor = raw.split([D, D, D * self.rank], dim=-1)
         variance = (FLOOR + softplus(scale)).square() + FLOOR
-        return ResidualLowRankNormal(loc, factor.unflatten(-1, (D, self.rank)) / self.rank**0.5, variance)
+        return ResidualLowRankNormal(
+            loc, factor.unflatten(-1, (D, self.rank)) / self.rank**0.5, variance
+        )
 
 
 class FullRankNormal(Posterior):
@@ -131,7 +140,8 @@ class FullRankNormal(Posterior):
         features (*batch, *features) -> batch_shape (*batch), event_shape (D,)
 
     References:
-        Kucukelbir et al. (2017), Automatic differentiation variational inference, arXiv:1603.00788, section 2.4.
+        Kucukelbir et al. (2017), Automatic differentiation variational inference, arXiv:1603.00788,
+        section 2.4.
 
     Example:
         >>> posterior = FullRankNormal(3)
@@ -161,10 +171,12 @@ class FullRankNormal(Posterior):
 
 
 class FlowPosterior(Posterior):
-    """A normal N(loc(x), diag scale(x)^2) pushed through couplings that also see x: any smooth posterior, in principle.
+    """A normal N(loc(x), diag scale(x)^2) pushed through couplings that also see x: any smooth
+    posterior, in principle.
 
-    Affine couplings with reversed dimensions between them (D >= 2), or one monotone spline (D = 1); all of them invert
-    in closed form, so q can be scored at points that it did not draw (VampPrior, calibration). KL is Monte Carlo.
+    Affine couplings with reversed dimensions between them (D >= 2), or one monotone spline (D = 1);
+    all of them invert in closed form, so q can be scored at points that it did not draw (VampPrior,
+    calibration). KL is Monte Carlo.
 
     Args:
         latent_dim: Number of latent dimensions D.
@@ -189,7 +201,9 @@ class FlowPosterior(Posterior):
     layers: Any  # nn.ModuleList of Pyro's conditional transforms
     reverse: Tensor
 
-    def __init__(self, latent_dim: int, num_transforms: int = 4, *, hidden_dims: Sequence[int] = (64,)) -> None:
+    def __init__(
+        self, latent_dim: int, num_transforms: int = 4, *, hidden_dims: Sequence[int] = (64,)
+    ) -> None:
         super().__init__(latent_dim)
         latent_dim = self.latent_dim
         self.num_parameters = 2 * latent_dim + self.conditioner_dim

@@ -1,4 +1,6 @@
-"""Priors p(z) or p(z given c): a distribution over one datum's latent, without batch shape unless c is given."""
+"""Priors p(z) or p(z given c): a distribution over one datum's latent, without batch shape unless c
+is given.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -68,7 +70,8 @@ class StandardNormal(Prior):
 class LearnedNormal(Prior):
     """p(z) = N(m, diag s^2) with m and s learned; with covariates, m and log s are affine in c.
 
-    With a free decoder it adds nothing to `StandardNormal`; with covariates it is the prior of a conditional VAE.
+    With a free decoder it adds nothing to `StandardNormal`; with covariates it is the prior of a
+    conditional VAE.
 
     Args:
         latent_dim: Number of latent dimensions D.
@@ -81,8 +84,8 @@ class LearnedNormal(Prior):
         ValueError: context is missing though `context_dim` > 0.
 
     References:
-        Sohn, Lee and Yan (2015), Learning structured output representation using deep conditional generative models,
-        NeurIPS.
+        Sohn, Lee and Yan (2015), Learning structured output representation using deep conditional
+        generative models, NeurIPS.
 
     Example:
         >>> LearnedNormal(2, context_dim=3)(torch.zeros(5, 3)).batch_shape
@@ -102,14 +105,19 @@ class LearnedNormal(Prior):
         loc, log_scale = self.loc, self.log_scale
         if self.context_dim:
             if context is None:
-                raise ValueError(f"LearnedNormal(context_dim={self.context_dim}) was given no context: pass context=")
+                raise ValueError(
+                    f"LearnedNormal(context_dim={self.context_dim}) was given no context: pass "
+                    "context="
+                )
             shift, stretch = self.shift(context).chunk(2, dim=-1)
             loc, log_scale = loc + shift, log_scale + stretch
         return StandardisedNormal(loc, log_scale.exp()).to_event(1)
 
 
 class Mixture(dist.MixtureSameFamily):
-    """`MixtureSameFamily` that also scores components whose parameters do not broadcast (conditional flows)."""
+    """`MixtureSameFamily` that also scores components whose parameters do not broadcast
+    (conditional flows).
+    """
 
     @property
     def support(self) -> Any:
@@ -138,7 +146,8 @@ class GaussianMixture(Prior):
         batch_shape (), event_shape (D,)
 
     References:
-        Dilokthanakul et al. (2016), Deep unsupervised clustering with Gaussian mixture VAEs, arXiv:1611.02648.
+        Dilokthanakul et al. (2016), Deep unsupervised clustering with Gaussian mixture VAEs,
+        arXiv:1611.02648.
 
     Example:
         >>> GaussianMixture(2, num_components=4)().log_prob(torch.zeros(5, 2)).shape
@@ -148,10 +157,14 @@ class GaussianMixture(Prior):
     def __init__(self, latent_dim: int, num_components: int = 10, *, seed: int = 0) -> None:
         super().__init__(latent_dim)
         num_components = whole_number(num_components, "num_components")
-        start = torch.randn(num_components, self.latent_dim, generator=torch.Generator().manual_seed(seed))
+        start = torch.randn(
+            num_components, self.latent_dim, generator=torch.Generator().manual_seed(seed)
+        )
         self.logits = nn.Parameter(torch.zeros(num_components))
         self.loc = nn.Parameter(start)
-        self.raw_scale = nn.Parameter(torch.full((num_components, self.latent_dim), 0.5413))  # softplus(0.5413) = 1
+        self.raw_scale = nn.Parameter(
+            torch.full((num_components, self.latent_dim), 0.5413)
+        )  # softplus(0.5413) = 1
 
     def forward(self, context: Tensor | None = None) -> Mixture:
         """The mixture."""
@@ -166,19 +179,22 @@ class GaussianMixture(Prior):
 class VampPrior(Prior):
     """p(z) = 1/C sum_c q(z given u_c): the encoder's own posterior at C learned pseudo-inputs u_c.
 
-    Approaches the aggregate posterior, the prior that is best for the ELBO; shares the encoder's weights, so both
-    receive gradients through it. Costs C posteriors per density: choose C in the tens to hundreds. No closed-form KL.
+    Approaches the aggregate posterior, the prior that is best for the ELBO; shares the encoder's
+    weights, so both receive gradients through it. Costs C posteriors per density: choose C in the
+    tens to hundreds. No closed-form KL.
 
     Args:
         guide: The `Guide` that gives q (anything with `encode(x, context)`).
-        pseudo_inputs: Starting values of u, (C, *event), without NaN; rows of the training data are a good choice.
+        pseudo_inputs: Starting values of u, (C, *event), without NaN; rows of the training data are
+            a good choice.
         pseudo_context: Covariates of the pseudo-inputs, (C, context), if the guide takes any.
 
     Shape:
         batch_shape (), event_shape (D,)
 
     Raises:
-        ValueError: pseudo-inputs are missing, contain NaN or have another shape than the guide's data.
+        ValueError: pseudo-inputs are missing, contain NaN or have another shape than the guide's
+            data.
 
     References:
         Tomczak and Welling (2018), VAE with a VampPrior, arXiv:1705.07120, eq. 9.
@@ -193,11 +209,16 @@ class VampPrior(Prior):
 
     guide: Any  # a Guide; families stand above guides and do not import them
 
-    def __init__(self, guide: Any, pseudo_inputs: Tensor, *, pseudo_context: Tensor | None = None) -> None:
+    def __init__(
+        self, guide: Any, pseudo_inputs: Tensor, *, pseudo_context: Tensor | None = None
+    ) -> None:
         pseudo_inputs = _like(guide, pseudo_inputs)
         pseudo_context = None if pseudo_context is None else _like(guide, pseudo_context)
         event_shape = tuple(guide.event_shape)
-        if pseudo_inputs.dim() != 1 + len(event_shape) or tuple(pseudo_inputs.shape[1:]) != event_shape:
+        if (
+            pseudo_inputs.dim() != 1 + len(event_shape)
+            or tuple(pseudo_inputs.shape[1:]) != event_shape
+        ):
             raise ValueError(
                 f"pseudo_inputs have shape {tuple(pseudo_inputs.shape)}; "
                 f"the guide's data need (C, {', '.join(map(str, event_shape))})"
@@ -205,7 +226,8 @@ class VampPrior(Prior):
         if pseudo_inputs.isnan().any():
             row = int(pseudo_inputs.flatten(1).isnan().any(1).nonzero()[0])
             raise ValueError(
-                f"pseudo_inputs has NaN in row {row}: fill missing values before using rows as pseudo-inputs"
+                f"pseudo_inputs has NaN in row {row}: fill missing values before using rows as "
+                "pseudo-inputs"
             )
         with torch.no_grad():
             latent_dim = guide.encode(
@@ -219,7 +241,9 @@ class VampPrior(Prior):
     def forward(self, context: Tensor | None = None) -> Mixture:
         """The mixture of posteriors at the pseudo-inputs."""
         weights = dist.Categorical(logits=self.pseudo_inputs.new_zeros(len(self.pseudo_inputs)))
-        posterior_at = getattr(self.guide, "posterior_at", self.guide.encode)  # in the mode of this step
+        posterior_at = getattr(
+            self.guide, "posterior_at", self.guide.encode
+        )  # in the mode of this step
         return Mixture(weights, posterior_at(self.pseudo_inputs, self.pseudo_context))
 
     def extra_repr(self) -> str:
@@ -239,14 +263,15 @@ def _like(guide: Any, values: Tensor) -> Tensor:
 class FlowPrior(Prior):
     """p(z) = N(T^-1(z); 0, I) |det dT^-1/dz|, T a learned flow.
 
-    T must score points that it did not draw (the guide's z), so its inverse must be in closed form or cheap:
-    couplings, splines and affine autoregressive transforms have one; planar, radial, Sylvester, block and neural
-    autoregressive flows do not and are refused. No closed-form KL.
+    T must score points that it did not draw (the guide's z), so its inverse must be in closed form
+    or cheap:
+    couplings, splines and affine autoregressive transforms have one; planar, radial, Sylvester,
+    block and neural autoregressive flows do not and are refused. No closed-form KL.
 
     Args:
         latent_dim: Number of latent dimensions D.
-        transform: Name of the Pyro transform: "spline_coupling", "affine_coupling", "spline", "affine_autoregressive",
-            "spline_autoregressive"; D = 1 always takes "spline".
+        transform: Name of the Pyro transform: "spline_coupling", "affine_coupling", "spline",
+            "affine_autoregressive", "spline_autoregressive"; D = 1 always takes "spline".
         num_transforms: Number of transforms, dimensions reversed between them.
         hidden_dims: Hidden layers of each transform's network.
 
@@ -257,8 +282,8 @@ class FlowPrior(Prior):
         ValueError: the transform cannot score external points, or Pyro has none of that name.
 
     References:
-        Durkan et al. (2019), Neural spline flows, arXiv:1906.04032;
-        Papamakarios et al. (2021), Normalizing flows for probabilistic modeling and inference, arXiv:1912.02762.
+        Durkan et al. (2019), Neural spline flows, arXiv:1906.04032; Papamakarios et al. (2021),
+        Normalizing flows for probabilistic modeling and inference, arXiv:1912.02762.
 
     Example:
         >>> FlowPrior(2)().log_prob(torch.zeros(5, 2)).shape
@@ -286,7 +311,8 @@ class FlowPrior(Prior):
         )
         make = _transform(self.transform)
         self.layers = nn.ModuleList(
-            near_identity(make(latent_dim, **options)) for _ in range(whole_number(num_transforms, "num_transforms"))
+            near_identity(make(latent_dim, **options))
+            for _ in range(whole_number(num_transforms, "num_transforms"))
         )
         self.register_buffer("loc", torch.zeros(self.latent_dim), persistent=False)
         self.register_buffer("reverse", torch.arange(latent_dim).flip(0), persistent=False)
@@ -314,7 +340,8 @@ SCORES_EXTERNAL_POINTS = (
 def _transform(name: str) -> "Callable[..., nn.Module]":
     if name not in SCORES_EXTERNAL_POINTS:
         raise ValueError(
-            f"transform {name!r} cannot score points that it did not draw, or does not exist; as a prior use one of "
+            f"transform {name!r} cannot score points that it did not draw, or does not exist; as a "
+            "prior use one of "
             f"{', '.join(SCORES_EXTERNAL_POINTS)}"
         )
     return getattr(T, name)

@@ -20,17 +20,20 @@ Scale = float | Literal["global", "feature", "decoder"]
 
 
 class _LocationScale(Likelihood):
-    """Real x_i with a location from the decoder and a scale that is fixed, global, per feature or from the decoder too.
+    """Real x_i with a location from the decoder and a scale that is fixed, global, per feature or
+    from the decoder too.
 
-    A free scale makes the likelihood unbounded, so scale = floor + softplus(raw), and `concerns` says when the floor is
-    reached.
+    A free scale makes the likelihood unbounded, so scale = floor + softplus(raw), and `concerns`
+    says when the floor is reached.
     """
 
     measure = "lebesgue"
     support = constraints.real
     remedy = "use NaN for missing values and drop infinite ones"
 
-    def __init__(self, event_shape: int | Sequence[int], scale: Scale = "global", *, floor: float = 1e-3) -> None:
+    def __init__(
+        self, event_shape: int | Sequence[int], scale: Scale = "global", *, floor: float = 1e-3
+    ) -> None:
         super().__init__(event_shape)
         if isinstance(scale, str):
             one_of(scale, "scale, if not a number,", ("global", "feature", "decoder"))
@@ -45,7 +48,9 @@ class _LocationScale(Likelihood):
     num_sweeps = 1  # over the data, until location and scale are those of maximum likelihood
 
     def marginal(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Location and scale of maximum likelihood for each x_i; a scale that cannot be told starts at 1."""
+        """Location and scale of maximum likelihood for each x_i; a scale that cannot be told starts
+        at 1.
+        """
         location, scale = self.fitted(x)
         return (location, self._raw(scale, torch.full_like(scale, UNIT)))[: self.num_parameters]
 
@@ -57,7 +62,9 @@ class _LocationScale(Likelihood):
                 self.raw_scale.copy_(self._raw(self.fitted(x)[1], self.raw_scale))
 
     def fitted(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Location of each x_i, and its scale (one for all where the scale is global), of maximum likelihood."""
+        """Location of each x_i, and its scale (one for all where the scale is global), of maximum
+        likelihood.
+        """
         weights = torch.ones_like(x).where(~x.isnan(), x)
         for _ in range(self.num_sweeps):
             location = (weights * x).nansum(0) / weights.nansum(0)
@@ -68,7 +75,9 @@ class _LocationScale(Likelihood):
         return location, variance.sqrt()
 
     def weights(self, squared: Tensor) -> Tensor:
-        """What an observation counts for at this squared standardised residual; NaN where it is missing."""
+        """What an observation counts for at this squared standardised residual; NaN where it is
+        missing.
+        """
         return torch.ones_like(squared).where(~squared.isnan(), squared)
 
     def _raw(self, scale: Tensor, otherwise: Tensor) -> Tensor:
@@ -90,8 +99,10 @@ class _LocationScale(Likelihood):
         if smallest > 1.05 * self.floor:
             return []
         return [
-            f"{type(self).__name__}: scale {smallest:.3g} has reached its floor {self.floor:g}: the likelihood is "
-            "unbounded there (Mattei and Frellsen 2018); raise floor=, fix scale=, or check for constant features"
+            f"{type(self).__name__}: scale {smallest:.3g} has reached its floor {self.floor:g}: "
+            "the likelihood is "
+            "unbounded there (Mattei and Frellsen 2018); raise floor=, fix scale=, or check for "
+            "constant features"
         ]
 
     def extra_repr(self) -> str:
@@ -102,11 +113,13 @@ class _LocationScale(Likelihood):
 class Gaussian(_LocationScale):
     """Real values: p(x_i given z) = N(location_i(z), scale_i^2).
 
-    With a free scale the likelihood is unbounded (a collapsed variance scores infinitely well): hence the floor.
+    With a free scale the likelihood is unbounded (a collapsed variance scores infinitely well):
+    hence the floor.
 
     Args:
         event_shape: Shape of one datum.
-        scale: A number (fixed), "global" (one, learned), "feature" (one per feature, learned) or "decoder" (from z).
+        scale: A number (fixed), "global" (one, learned), "feature" (one per feature, learned) or
+            "decoder" (from z).
         floor: Smallest learned scale, in the units of x.
 
     Shape:
@@ -116,7 +129,8 @@ class Gaussian(_LocationScale):
         ValueError: `scale` is not positive or not one of the three words.
 
     References:
-        Mattei and Frellsen (2018), Leveraging the exact likelihood of deep latent variable models, arXiv:1802.04826.
+        Mattei and Frellsen (2018), Leveraging the exact likelihood of deep latent variable models,
+        arXiv:1802.04826.
 
     Example:
         >>> likelihood = Gaussian(3, scale=0.5)
@@ -133,7 +147,8 @@ class Gaussian(_LocationScale):
 class StudentT(_LocationScale):
     """Real values with heavy tails: p(x_i given z) = StudentT(df, location_i(z), scale_i).
 
-    Robust to outliers; df is learned per feature unless fixed, and stays above 2 so that the variance exists.
+    Robust to outliers; df is learned per feature unless fixed, and stays above 2 so that the
+    variance exists.
 
     Args:
         event_shape: Shape of one datum.
@@ -148,7 +163,8 @@ class StudentT(_LocationScale):
         ValueError: `scale` or `df` is not positive.
 
     References:
-        Takahashi et al. (2018), Student-t variational autoencoder for robust density estimation, IJCAI.
+        Takahashi et al. (2018), Student-t variational autoencoder for robust density estimation,
+        IJCAI.
 
     Example:
         >>> likelihood = StudentT(3, scale="decoder")
@@ -158,7 +174,12 @@ class StudentT(_LocationScale):
     """
 
     def __init__(
-        self, event_shape: int | Sequence[int], scale: Scale = "global", *, floor: float = 1e-3, df: float | None = None
+        self,
+        event_shape: int | Sequence[int],
+        scale: Scale = "global",
+        *,
+        floor: float = 1e-3,
+        df: float | None = None,
     ) -> None:
         super().__init__(event_shape, scale, floor=floor)
         if df is not None:

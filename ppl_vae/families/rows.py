@@ -1,4 +1,6 @@
-"""Rows of a network: it sees them under one batch dim, and what it makes of one must not depend on the others."""
+"""Rows of a network: it sees them under one batch dim, and what it makes of one must not depend on
+the others.
+"""
 
 import math
 import random
@@ -15,15 +17,19 @@ from ppl_vae.runtime.seeding import seeded
 
 __all__ = ["features_of"]
 
-ROUNDING = 1e-3  # of a network's largest output: rows that change each other by less do so by rounding
+ROUNDING = (
+    1e-3  # of a network's largest output: rows that change each other by less do so by rounding
+)
 MIXING = (
     "mixes rows: in evaluation mode too, what it makes of a row changes with the rows beside it. "
-    "Its inputs are (rows, ...): use no softmax, view, normalisation, or attention without batch_first=True, over rows"
+    "Its inputs are (rows, ...): use no softmax, view, normalisation, or attention without "
+    "batch_first=True, over rows"
 )
 
 
 def features_of(network: nn.Module, inputs: Tensor, num_batch_dims: int) -> Tensor:
-    """A network's features of every row; the network sees one batch dim, however many the inputs have.
+    """A network's features of every row; the network sees one batch dim, however many the inputs
+    have.
 
     Args:
         network: The network, (rows, *event) to (rows, *features).
@@ -45,7 +51,8 @@ def features_of(network: nn.Module, inputs: Tensor, num_batch_dims: int) -> Tens
     features = network(inputs.reshape(num_rows, *inputs.shape[num_batch_dims:]))
     if len(features) != num_rows:
         raise ValueError(
-            f"{type(network).__name__} returns {len(features)} rows for {num_rows} rows of input: give a module whose "
+            f"{type(network).__name__} returns {len(features)} rows for {num_rows} rows of input: "
+            "give a module whose "
             "first dimension counts rows"
         )
     return features.reshape(*batch, *features.shape[1:])
@@ -61,7 +68,8 @@ def read_features(network: nn.Module, examples: Tensor, name: str) -> torch.Size
     """Shape of one row's features, from a dry run on two rows (evaluation mode, no gradient).
 
     Raises:
-        ValueError: the network cannot read such inputs, or what it makes of a row depends on the other.
+        ValueError: the network cannot read such inputs, or what it makes of a row depends on the
+            other.
         TypeError: it returns something else than a tensor.
     """
     try:
@@ -71,10 +79,13 @@ def read_features(network: nn.Module, examples: Tensor, name: str) -> torch.Size
     except (AssertionError, IndexError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
         shape = ", ".join(map(str, examples.shape[1:]))
-        raise ValueError(f"the {name} cannot read inputs of shape (*, {shape}): {reason}") from error
+        raise ValueError(
+            f"the {name} cannot read inputs of shape (*, {shape}): {reason}"
+        ) from error
     if not isinstance(features, Tensor):
         raise TypeError(
-            f"the {name} returns a {type(features).__name__}: give it as a module that returns one tensor, the features"
+            f"the {name} returns a {type(features).__name__}: give it as a module that returns one "
+            "tensor, the features"
         )
     if mixed:
         raise ValueError(f"the {name} {MIXING}")
@@ -99,7 +110,9 @@ def mixes_rows(function: Callable[[Tensor], Tensor], examples: Tensor) -> bool:
 
 @contextmanager
 def kept_streams() -> Iterator[Callable[[], None]]:
-    """A function that puts the random streams of Python and NumPy back to where they are now; called at the end too."""
+    """A function that puts the random streams of Python and NumPy back to where they are now;
+    called at the end too.
+    """
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
 
     def rewind() -> None:
@@ -117,8 +130,14 @@ def agree(one: Tensor, other: Tensor, rounding: float = ROUNDING) -> bool:
     if one.shape != other.shape:
         return False
     tolerance = max(rounding, 8 * torch.finfo(one.dtype).eps) if one.is_floating_point() else 0.0
-    size = other.double().nan_to_num(posinf=0.0, neginf=0.0).abs().max().item() if other.numel() else 0.0
-    return torch.allclose(one.double(), other.double(), rtol=0.0, atol=tolerance * size, equal_nan=True)
+    size = (
+        other.double().nan_to_num(posinf=0.0, neginf=0.0).abs().max().item()
+        if other.numel()
+        else 0.0
+    )
+    return torch.allclose(
+        one.double(), other.double(), rtol=0.0, atol=tolerance * size, equal_nan=True
+    )
 
 
 @contextmanager

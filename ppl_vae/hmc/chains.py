@@ -21,7 +21,8 @@ class ChainsSummary:
         num_transitions: Transitions after warm-up, in all.
 
     References:
-        Vehtari et al. (2021), Rank-normalization, folding and localization: an improved R-hat, arXiv:1903.08008.
+        Vehtari et al. (2021), Rank-normalization, folding and localization: an improved R-hat,
+        arXiv:1903.08008.
 
     Example:
         >>> str(ChainsSummary(1.004, 812.0, 0.83, 0, 80_000))
@@ -43,10 +44,11 @@ class ChainsSummary:
 
 @dataclass(frozen=True)
 class Chains:
-    """Draws of C chains for each of B data: `chains["z"]` is (S, C, B, *plates, *event), in the site's own support.
+    """Draws of C chains for each of B data: `chains["z"]` is (S, C, B, *plates, *event), in the
+    site's own support.
 
-    Judge them by R-hat and the effective sample size, per datum and dimension, in unconstrained space. One chain alone
-    cannot tell that it is stuck: run four.
+    Judge them by R-hat and the effective sample size, per datum and dimension, in unconstrained
+    space. One chain alone cannot tell that it is stuck: run four.
 
     Args:
         draws: Unconstrained, (S, C, B, D).
@@ -74,7 +76,9 @@ class Chains:
         return self.sites[name]
 
     def r_hat(self) -> np.ndarray:
-        """Rank-normalised split R-hat, (B, D): below 1.01 to 1.03 the chains agree. Vehtari et al. (2021)."""
+        """Rank-normalised split R-hat, (B, D): below 1.01 to 1.03 the chains agree. Vehtari et al.
+        (2021).
+        """
         return self._diagnose("rhat")
 
     def ess(self, method: str = "bulk") -> np.ndarray:

@@ -32,10 +32,11 @@ def sample_posterior(
     seed: int | None = 0,
     chunk_size: int | None = None,
 ) -> Chains:
-    """Draws from p(z given x) by Hamiltonian Monte Carlo, all chains and data at once, from starts drawn by the guide.
+    """Draws from p(z given x) by Hamiltonian Monte Carlo, all chains and data at once, from starts
+    drawn by the guide.
 
-    Each datum's posterior is its own, for the model as it is: nothing is fitted. A guide that misses a mode leaves all
-    chains outside it, and then R-hat does not tell.
+    Each datum's posterior is its own, for the model as it is: nothing is fitted. A guide that
+    misses a mode leaves all chains outside it, and then R-hat does not tell.
 
     Args:
         model: `Model`, or any Pyro model with one plate "data" at dim -1 and continuous latents.
@@ -47,7 +48,8 @@ def sample_posterior(
         chunk_size: (chain, datum) pairs held at once.
 
     Returns:
-        `Chains`: `chains["z"]` has shape (S, C, B, *plates, *event); `chains.summary()` says whether to believe them.
+        `Chains`: `chains["z"]` has shape (S, C, B, *plates, *event); `chains.summary()` says
+        whether to believe them.
 
     Raises:
         ValueError: x outside the support; a latent that is discrete or outside the data plate.
@@ -78,13 +80,18 @@ def sample_posterior(
 
 def run_chains(model: Program, guide: Program, *args: Any, num_chains: int, sampler: HMC) -> Chains:
     """Chains for programs called with any arguments, in their present mode."""
-    with torch.no_grad(), pyro.validation_enabled(False):  # trajectories visit extremes, where they are rejected
+    with (
+        torch.no_grad(),
+        pyro.validation_enabled(False),
+    ):  # trajectories visit extremes, where they are rejected
         log_joint = LogJoint(log_terms(model, guide, *args, num_particles=num_chains), model, *args)
         chains = sampler.run(log_joint, log_joint.start)
         return replace(chains, sites=log_joint.constrain(chains.draws))
 
 
-def last_draws(model: Program, guide: Program, *args: Any, num_chains: int, sampler: HMC) -> dict[str, Tensor]:
+def last_draws(
+    model: Program, guide: Program, *args: Any, num_chains: int, sampler: HMC
+) -> dict[str, Tensor]:
     """The last draws of such chains by site, as a trace has them, (C, *plates, B, *event)."""
     with torch.no_grad(), pyro.validation_enabled(False):
         log_joint = LogJoint(log_terms(model, guide, *args, num_particles=num_chains), model, *args)
@@ -106,4 +113,6 @@ def _side_by_side(parts: list[Chains]) -> Chains:
         return torch.cat([getattr(part, name) for part in parts], dim)
 
     sites = {name: torch.cat([part.sites[name] for part in parts], 2) for name in parts[0].sites}
-    return Chains(join("draws", 2), join("accept", 1), join("step_size", 1), join("divergences", 1), sites)
+    return Chains(
+        join("draws", 2), join("accept", 1), join("step_size", 1), join("divergences", 1), sites
+    )

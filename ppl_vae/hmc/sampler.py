@@ -17,13 +17,15 @@ __all__ = ["HMC"]
 
 @dataclass(frozen=True)
 class HMC:
-    """Hamiltonian Monte Carlo: leapfrog trajectories, a step size per chain and datum by dual averaging.
+    """Hamiltonian Monte Carlo: leapfrog trajectories, a step size per chain and datum by dual
+    averaging.
 
-    The mass matrix is diagonal, per datum, pooled over chains from two windows of the warm-up, each followed by a
-    fresh adaptation of the step sizes. Each transition takes between half of `num_leapfrog` steps and half as many
-    again, at random, and step sizes are jittered by a fifth: on a normal target trajectories of one length would close
-    on themselves, or end where they began but for the sign, and the spread would hardly mix.
-    Multimodal posteriors need chains that start in each mode; funnels show as divergences and as R-hat.
+    The mass matrix is diagonal, per datum, pooled over chains from two windows of the warm-up, each
+    followed by a fresh adaptation of the step sizes. Each transition takes between half of
+    `num_leapfrog` steps and half as many again, at random, and step sizes are jittered by a fifth:
+    on a normal target trajectories of one length would close on themselves, or end where they began
+    but for the sign, and the spread would hardly mix. Multimodal posteriors need chains that start
+    in each mode; funnels show as divergences and as R-hat.
 
     Args:
         num_samples: Draws S per chain after warm-up.
@@ -36,8 +38,9 @@ class HMC:
         ValueError: a size below one, or a target outside (0, 1).
 
     References:
-        Neal (2011), MCMC using Hamiltonian dynamics, arXiv:1206.1901, section 3.2 (random trajectory lengths);
-        Hoffman and Gelman (2014), The no-U-turn sampler, arXiv:1111.4246, section 3.2 (dual averaging).
+        Neal (2011), MCMC using Hamiltonian dynamics, arXiv:1206.1901, section 3.2 (random
+        trajectory lengths); Hoffman and Gelman (2014), The no-U-turn sampler, arXiv:1111.4246,
+        section 3.2 (dual averaging).
 
     Example:
         >>> HMC(num_samples=500).num_leapfrog
@@ -55,7 +58,8 @@ class HMC:
         real_number(self.target_accept, "HMC(target_accept)", above=0, below=1)
 
     def run(self, log_density: LogDensity, start: Tensor) -> Chains:
-        """Sample from `log_density`, (C, B, D) -> (C, B), starting at `start`, on torch's present random stream.
+        """Sample from `log_density`, (C, B, D) -> (C, B), starting at `start`, on torch's present
+        random stream.
 
         Raises:
             ValueError: the density is zero or NaN where a chain starts.
@@ -65,8 +69,12 @@ class HMC:
         total = self.num_warmup + self.num_samples
         for t in tqdm(range(total), desc="HMC", unit=" draws", disable=not self.progress, delay=2):
             step = warmup.steps.step if t < self.num_warmup else warmup.steps.settled
-            num_leapfrog = int(torch.randint(math.ceil(self.num_leapfrog / 2), 3 * self.num_leapfrog // 2 + 1, ()))
-            point, accept, diverged = transition(log_density, point, step, warmup.scale, num_leapfrog)
+            num_leapfrog = int(
+                torch.randint(math.ceil(self.num_leapfrog / 2), 3 * self.num_leapfrog // 2 + 1, ())
+            )
+            point, accept, diverged = transition(
+                log_density, point, step, warmup.scale, num_leapfrog
+            )
             if t < self.num_warmup:
                 warmup.update(point, accept, t)
             else:
@@ -82,5 +90,8 @@ def _checked(point: Point) -> Point:
     if len(outside):
         chain, datum = outside[0].tolist()
         value = point.density[chain, datum].item()
-        raise ValueError(f"the log-density is {value} where chain {chain} of datum {datum} starts: start it elsewhere")
+        raise ValueError(
+            f"the log-density is {value} where chain {chain} of datum {datum} starts: start it "
+            "elsewhere"
+        )
     return point

@@ -10,13 +10,21 @@ from torch.distributions import biject_to, constraints
 
 from ppl_vae.programs.masks import with_all_entries
 from ppl_vae.programs.plates import plates_first, rows_first
-from ppl_vae.programs.traces import LogTerms, Program, is_local, particles_of, per_datum, sample_sites
+from ppl_vae.programs.traces import (
+    LogTerms,
+    Program,
+    is_local,
+    particles_of,
+    per_datum,
+    sample_sites,
+)
 
 __all__ = ["LogJoint", "LogParts"]
 
 
 class PackedSite:
-    """One latent site as part of a vector: its values (*S, C, *plates, B, *event) against u (*S, C, B, size).
+    """One latent site as part of a vector: its values (*S, C, *plates, B, *event) against u (*S, C,
+    B, size).
 
     Args:
         node: The site in a trace under C particles.
@@ -29,8 +37,10 @@ class PackedSite:
             self.transform = transform_to_support(fn)
         except NotImplementedError:
             raise ValueError(
-                f"site {node['name']!r} is {type(fn).__name__} with support {fn.support}: Hamiltonian Monte Carlo "
-                "moves through continuous latents alone; sum the site out, or estimate by ImportanceSampling"
+                f"site {node['name']!r} is {type(fn).__name__} with support {fn.support}: "
+                "Hamiltonian Monte Carlo "
+                "moves through continuous latents alone; sum the site out, or estimate by "
+                "ImportanceSampling"
             ) from None
         self.num_batch = value.dim() - fn.event_dim
         u = self.transform.inv(value)
@@ -56,7 +66,9 @@ class PackedSite:
 
 
 def _support(fn: Any) -> Any:
-    """A distribution's support; a mixture's is that of its components, which `biject_to` does not know."""
+    """A distribution's support; a mixture's is that of its components, which `biject_to` does not
+    know.
+    """
     support = fn.support
     while isinstance(support, constraints.MixtureSameFamilyConstraint):
         support = support.base_constraint
@@ -96,11 +108,12 @@ class LogParts(NamedTuple):
 
 
 class LogJoint:
-    """log p(x, z(u)) + log |dz / du| of any Pyro model, a function of unconstrained latents u (C, B, D).
+    """log p(x, z(u)) + log |dz / du| of any Pyro model, a function of unconstrained latents u (C,
+    B, D).
 
-    Latents count where they are masked, too (`with_all_entries`).
-    z = T(u) by Pyro's `biject_to` of each site's support, u the sites' vectors side by side. Unscaled: a datum counts
-    once. Latents outside the data plate cannot be split by datum; a support may not depend on another latent.
+    Latents count where they are masked, too (`with_all_entries`). z = T(u) by Pyro's `biject_to` of
+    each site's support, u the sites' vectors side by side. Unscaled: a datum counts once. Latents
+    outside the data plate cannot be split by datum; a support may not depend on another latent.
 
     Args:
         terms: One run under C particles, which tells sites, shapes and supports.
@@ -108,7 +121,8 @@ class LogJoint:
         args: Its arguments.
 
     Raises:
-        ValueError: a latent is discrete, or outside the plate "data", or its support depends on another latent.
+        ValueError: a latent is discrete, or outside the plate "data", or its support depends on
+            another latent.
 
     References:
         Carpenter et al. (2017), Stan, J. Stat. Software 76, section 2.6 (change of variables).
@@ -124,16 +138,26 @@ class LogJoint:
 
     def __init__(self, terms: LogTerms, model: Program, *args: Any) -> None:
         self.model, self.args, self.model_trace = model, args, terms.model_trace
-        nodes = {site["name"]: site for site in sample_sites(terms.model_trace) if not site["is_observed"]}
+        nodes = {
+            site["name"]: site
+            for site in sample_sites(terms.model_trace)
+            if not site["is_observed"]
+        }
         for name in nodes.keys() - terms.prior_sites.keys():
-            raise ValueError(f'latent site {name!r} is outside the plate "data": the posterior does not split by datum')
+            raise ValueError(
+                f'latent site {name!r} is outside the plate "data": the posterior does not split '
+                "by datum"
+            )
         if not nodes:
             raise ValueError(
-                "the model has no latent site, so that chains have nothing to move: log p(x) is exact with "
+                "the model has no latent site, so that chains have nothing to move: log p(x) is "
+                "exact with "
                 "ImportanceSampling(1)"
             )
         self.sites = {name: PackedSite(nodes[name]) for name in terms.prior_sites}
-        self.start = torch.cat([site.pack(nodes[name]["value"].detach()) for name, site in self.sites.items()], dim=-1)
+        self.start = torch.cat(
+            [site.pack(nodes[name]["value"].detach()) for name, site in self.sites.items()], dim=-1
+        )
         if len(self.sites) > 1:
             self._check_supports(nodes)
 
@@ -143,21 +167,31 @@ class LogJoint:
             moved = self.trace({name: nodes[name]["value"].detach().flip(0) for name in self.sites})
         for name, packed in self.sites.items():
             u = torch.zeros_like(packed.transform.inv(nodes[name]["value"].detach()))
-            if not torch.equal(packed.transform(u), transform_to_support(moved.nodes[name]["fn"])(u)):
+            if not torch.equal(
+                packed.transform(u), transform_to_support(moved.nodes[name]["fn"])(u)
+            ):
                 raise ValueError(
-                    f"the support of latent site {name!r} depends on another latent: rewrite the site on a fixed "
+                    f"the support of latent site {name!r} depends on another latent: rewrite the "
+                    "site on a fixed "
                     "support, for example as a fraction in (0, 1)"
                 )
 
     def pack(self, values: dict[str, Tensor]) -> Tensor:
         """Unconstrained vectors, (C, B, D), of the sites' values (C, B, *plates, *event)."""
-        parts = [site.pack(plates_first(values[name], site.node)) for name, site in self.sites.items()]
+        parts = [
+            site.pack(plates_first(values[name], site.node)) for name, site in self.sites.items()
+        ]
         return torch.cat(parts, dim=-1)
 
     def constrain(self, position: Tensor) -> dict[str, Tensor]:
-        """Values of the sites, (*S, C, B, *plates, *event), at unconstrained vectors (*S, C, B, D)."""
+        """Values of the sites, (*S, C, B, *plates, *event), at unconstrained vectors (*S, C, B,
+        D).
+        """
         num_lead = position.dim() - 2
-        return {name: rows_first(z, self.sites[name].node, num_lead) for name, z, _ in self._unpack(position)}
+        return {
+            name: rows_first(z, self.sites[name].node, num_lead)
+            for name, z, _ in self._unpack(position)
+        }
 
     def values(self, position: Tensor) -> dict[str, Tensor]:
         """Values of the sites as a trace has them, (C, *plates, B, *event)."""
@@ -169,7 +203,9 @@ class LogJoint:
             yield (name, *site.unpack(part))
 
     def trace(self, values: dict[str, Tensor], program: Program | None = None) -> Any:
-        """The trace of the model, or of another program of the same arguments, with these latents."""
+        """The trace of the model, or of another program of the same arguments, with these
+        latents.
+        """
         program = poutine.condition(self.model if program is None else program, data=values)
         num_chains = next(iter(values.values())).shape[0]
         particles = particles_of(self.model_trace, num_chains)
@@ -194,7 +230,9 @@ class LogJoint:
 
 
 def per_site(trace: Any, latents: Collection[str]) -> Iterator[tuple[str, Tensor]]:
-    """log p of each site in the data plate, (C, B), masked latents counted; the others say nothing of one row."""
+    """log p of each site in the data plate, (C, B), masked latents counted; the others say nothing
+    of one row.
+    """
     for site in sample_sites(trace):
         if is_local(site):
             counted = with_all_entries(site) if site["name"] in latents else site

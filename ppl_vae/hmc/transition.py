@@ -1,4 +1,6 @@
-"""One transition of Hamiltonian Monte Carlo: leapfrog steps and a Metropolis step, for all chains and data at once."""
+"""One transition of Hamiltonian Monte Carlo: leapfrog steps and a Metropolis step, for all chains
+and data at once.
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -47,7 +49,8 @@ class Point(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """After a transition: where the chains are, their acceptance probabilities and who diverged, (C, B).
+    """After a transition: where the chains are, their acceptance probabilities and who diverged,
+    (C, B).
 
     Example:
         >>> normal = lambda u: -0.5 * u.square().sum(-1)
@@ -62,11 +65,14 @@ class Outcome(NamedTuple):
     diverged: Tensor
 
 
-def transition(log_density: LogDensity, point: Point, step: Tensor, scale: Tensor, num_leapfrog: int) -> Outcome:
-    """A trajectory of `num_leapfrog` steps from `point`, accepted or not; leaves the density invariant, reversibly.
+def transition(
+    log_density: LogDensity, point: Point, step: Tensor, scale: Tensor, num_leapfrog: int
+) -> Outcome:
+    """A trajectory of `num_leapfrog` steps from `point`, accepted or not; leaves the density
+    invariant, reversibly.
 
-    The momentum is drawn afresh, with mass 1 / scale^2, and the step is multiplied by a uniform draw from (0.8, 1.2).
-    A trajectory that runs into NaN is rejected, and counts as diverged.
+    The momentum is drawn afresh, with mass 1 / scale^2, and the step is multiplied by a uniform
+    draw from (0.8, 1.2). A trajectory that runs into NaN is rejected, and counts as diverged.
 
     Args:
         log_density: (C, B, D) -> (C, B).
@@ -83,17 +89,23 @@ def transition(log_density: LogDensity, point: Point, step: Tensor, scale: Tenso
     """
     jittered = step * (0.8 + 0.4 * torch.rand_like(point.density))
     velocity = torch.randn_like(point.position)
-    end, velocity_at_end = leapfrog(log_density, point, velocity, jittered.unsqueeze(-1) * scale, num_leapfrog)
+    end, velocity_at_end = leapfrog(
+        log_density, point, velocity, jittered.unsqueeze(-1) * scale, num_leapfrog
+    )
     change = end.density - point.density + kinetic(velocity) - kinetic(velocity_at_end)
     change = change.nan_to_num(nan=-torch.inf)
     accept = change.clamp(max=0.0).exp()
-    return Outcome(point.where(torch.rand_like(accept) < accept, end), accept, change < -TOO_MUCH_ENERGY)
+    return Outcome(
+        point.where(torch.rand_like(accept) < accept, end), accept, change < -TOO_MUCH_ENERGY
+    )
 
 
 def leapfrog(
     log_density: LogDensity, point: Point, velocity: Tensor, step: Tensor, num_steps: int
 ) -> tuple[Point, Tensor]:
-    """Leapfrog steps; the velocity is the momentum in units where the mass is one, `step` the step times the scale."""
+    """Leapfrog steps; the velocity is the momentum in units where the mass is one, `step` the step
+    times the scale.
+    """
     velocity = velocity + 0.5 * step * point.slope
     for i in range(num_steps):
         point = Point.at(log_density, point.position + step * velocity)
@@ -107,9 +119,11 @@ def kinetic(velocity: Tensor) -> Tensor:
 
 
 def first_step(log_density: LogDensity, point: Point, scale: Tensor, guess: Tensor) -> Tensor:
-    """A step size to begin with: `guess`, doubled or halved until one leapfrog step is accepted with probability 0.8.
+    """A step size to begin with: `guess`, doubled or halved until one leapfrog step is accepted
+    with probability 0.8.
 
-    Per chain and datum, (C, B). References: Hoffman and Gelman (2014), arXiv:1111.4246, algorithm 4.
+    Per chain and datum, (C, B). References: Hoffman and Gelman (2014), arXiv:1111.4246, algorithm
+    4.
 
     Example:
         >>> normal = lambda u: -0.5 * u.square().sum(-1)

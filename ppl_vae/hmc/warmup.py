@@ -5,15 +5,22 @@ from torch import Tensor
 
 from ppl_vae.hmc.transition import LogDensity, Point, first_step
 
-WINDOWS = (0.1, 0.25, 0.6)  # shares of the warm-up: forget what was before, set the scale, set it again
+WINDOWS = (
+    0.1,
+    0.25,
+    0.6,
+)  # shares of the warm-up: forget what was before, set the scale, set it again
 SMALLEST_WINDOW = 10  # positions, over chains, that the scale is learnt from, at least
 
 
-GAMMA = 0.2  # Stan's 0.05 is for means over whole trees; here it is too eager, and settles at 0.9 where 0.8 is asked
+# Stan's 0.05 is for means over whole trees; here it is too eager, and settles at 0.9 where 0.8 is
+# asked
+GAMMA = 0.2
 
 
 class DualAveraging:
-    """Step-size adaptation by dual averaging, Stan's but for gamma (t0 10, kappa 0.75), per chain and datum.
+    """Step-size adaptation by dual averaging, Stan's but for gamma (t0 10, kappa 0.75), per chain
+    and datum.
 
     Args:
         step: Step size to begin with, (C, B).
@@ -25,7 +32,11 @@ class DualAveraging:
 
     def __init__(self, step: Tensor, target: float) -> None:
         self.step, self.target, self.count = step, target, 0
-        self.centre, self.error, self.average = (10 * step).log(), torch.zeros_like(step), torch.zeros_like(step)
+        self.centre, self.error, self.average = (
+            (10 * step).log(),
+            torch.zeros_like(step),
+            torch.zeros_like(step),
+        )
 
     def update(self, accept: Tensor) -> None:
         """Take in the acceptance probabilities of a transition."""
@@ -52,7 +63,9 @@ class Warmup:
         length: Number of transitions.
     """
 
-    def __init__(self, log_density: LogDensity, point: Point, target_accept: float, length: int) -> None:
+    def __init__(
+        self, log_density: LogDensity, point: Point, target_accept: float, length: int
+    ) -> None:
         self.log_density, self.target_accept = log_density, target_accept
         self.drop, *self.boundaries = (round(share * length) for share in WINDOWS)
         self.scale = torch.ones_like(point.position[:1])  # (1, B, D)
@@ -60,10 +73,14 @@ class Warmup:
         self._restart(point, torch.full_like(point.density, 0.1))
 
     def _restart(self, point: Point, guess: Tensor) -> None:
-        self.steps = DualAveraging(first_step(self.log_density, point, self.scale, guess), self.target_accept)
+        self.steps = DualAveraging(
+            first_step(self.log_density, point, self.scale, guess), self.target_accept
+        )
 
     def update(self, point: Point, accept: Tensor, t: int) -> None:
-        """Take in transition number t; at the ends of the windows the scale is set and the step size starts afresh."""
+        """Take in transition number t; at the ends of the windows the scale is set and the step
+        size starts afresh.
+        """
         self.steps.update(accept)
         if t >= self.drop:
             self.kept.append(point.position)
@@ -74,7 +91,9 @@ class Warmup:
 
 
 def pooled_scale(positions: Tensor) -> Tensor:
-    """Standard deviation over draws and chains, (T, C, B, D) -> (1, B, D), shrunk a little as Stan's is."""
+    """Standard deviation over draws and chains, (T, C, B, D) -> (1, B, D), shrunk a little as
+    Stan's is.
+    """
     n = positions.shape[0] * positions.shape[1]
     variance = positions.flatten(0, 1).var(0)
     floor = 1e-3 * variance.mean(-1, keepdim=True) + torch.finfo(variance.dtype).tiny

@@ -16,9 +16,10 @@ __all__ = ["BetaELBO"]
 class BetaELBO(Bound):
     """E_q[log p(x given z)] - beta penalty(KL): beta-VAE, free bits, capacity.
 
-    penalty is KL; or |KL - capacity|; or sum_d max(free_bits, mean over the batch of KL_d), which gives no gradient to
-    a dimension that carries less than `free_bits` nats. A bound on log p(x) only for beta >= 1 and the plain penalty;
-    beta < 1 is no bound at all. KL in closed form where known, else Monte Carlo. Warm-up: `Training(kl_schedule=...)`.
+    penalty is KL; or |KL - capacity|; or sum_d max(free_bits, mean over the batch of KL_d), which
+    gives no gradient to a dimension that carries less than `free_bits` nats. A bound on log p(x)
+    only for beta >= 1 and the plain penalty; beta < 1 is no bound at all. KL in closed form where
+    known, else Monte Carlo. Warm-up: `Training(kl_schedule=...)`.
 
     Args:
         beta: Weight of the penalty.
@@ -31,11 +32,13 @@ class BetaELBO(Bound):
         per datum, (B,), in nats
 
     Raises:
-        ValueError: beta, capacity or free_bits negative or no finite number; free bits and capacity at once.
+        ValueError: beta, capacity or free_bits negative or no finite number; free bits and capacity
+            at once.
 
     References:
-        Higgins et al. (2017), beta-VAE, ICLR; Burgess et al. (2018), arXiv:1804.03599, eq. 8 (capacity);
-        Kingma et al. (2016), Improved variational inference with inverse autoregressive flow, arXiv:1606.04934, eq. 15.
+        Higgins et al. (2017), beta-VAE, ICLR; Burgess et al. (2018), arXiv:1804.03599, eq. 8
+        (capacity); Kingma et al. (2016), Improved variational inference with inverse autoregressive
+        flow, arXiv:1606.04934, eq. 15.
 
     Example:
         >>> BetaELBO(4.0, capacity=10.0)
@@ -54,7 +57,9 @@ class BetaELBO(Bound):
         max_plate_nesting: int | None = None,
     ) -> None:
         self.beta = real_number(beta, "BetaELBO(beta)", at_least=0)
-        self.capacity = None if capacity is None else real_number(capacity, "BetaELBO(capacity)", at_least=0)
+        self.capacity = (
+            None if capacity is None else real_number(capacity, "BetaELBO(capacity)", at_least=0)
+        )
         self.free_bits = real_number(free_bits, "BetaELBO(free_bits)", at_least=0)
         if capacity is not None and self.free_bits:
             raise ValueError("capacity and free_bits are two different penalties: give one of them")
@@ -79,5 +84,9 @@ class BetaELBO(Bound):
 
     def options(self) -> list[str]:
         """beta and the penalty."""
-        given: dict[str, Any] = {"beta": self.beta, "capacity": self.capacity, "free_bits": self.free_bits or None}
+        given: dict[str, Any] = {
+            "beta": self.beta,
+            "capacity": self.capacity,
+            "free_bits": self.free_bits or None,
+        }
         return [f"{name}={value:g}" for name, value in given.items() if value is not None]

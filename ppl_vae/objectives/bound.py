@@ -1,4 +1,6 @@
-"""What every objective shares: a value per datum, a surrogate for its gradient, and Pyro's loss interface."""
+"""What every objective shares: a value per datum, a surrogate for its gradient, and Pyro's loss
+interface.
+"""
 
 import copy
 from abc import ABC
@@ -21,18 +23,21 @@ from ppl_vae.runtime.seeding import seeded
 
 
 class Bound(ELBO, ABC):
-    """An objective that is a bound per datum, in nats: f(log w) of the (K, B) log-weights; subclasses give `reduce`.
+    """An objective that is a bound per datum, in nats: f(log w) of the (K, B) log-weights;
+    subclasses give `reduce`.
 
-    loss = - sum_b scale_b value_b - share (log p(g) - log q(g)), g the latents outside the data plate: drawn once,
-    shared by the K particles of every row. The share is the batch's part of the training rows, B / N, where N is known
-    (`fit` says it by `over`) and the plate does not scale its rows by N / B; else 1. Which gradient is followed is the
-    business of `gradient`; a latent g that has no path derivative gets the score function of the whole loss, from two
-    draws. Serves `pyro.infer.SVI(loss=...)`, `objective(model, guide)` with any torch optimiser, and `fit`.
+    loss = - sum_b scale_b value_b - share (log p(g) - log q(g)), g the latents outside the data
+    plate: drawn once, shared by the K particles of every row. The share is the batch's part of the
+    training rows, B / N, where N is known (`fit` says it by `over`) and the plate does not scale
+    its rows by N / B; else 1. Which gradient is followed is the business of `gradient`; a latent g
+    that has no path derivative gets the score function of the whole loss, from two draws. Serves
+    `pyro.infer.SVI(loss=...)`, `objective(model, guide)` with any torch optimiser, and `fit`.
 
-    A subclass also states `curvatures`, where doubly reparameterised gradients are defined; `linear`, where slopes do
-    not depend on the weights; `splits`, where model and guide follow different targets; `of_log_weights = False`,
-    where the value is more than a function of the log-weights; `is_upper`, where it bounds from above and is minimised;
-    `takes_global = False`, where an expectation over g outside of the bound would be no bound; `fewest_rows`, where it
+    A subclass also states `curvatures`, where doubly reparameterised gradients are defined;
+    `linear`, where slopes do not depend on the weights; `splits`, where model and guide follow
+    different targets; `of_log_weights = False`, where the value is more than a function of the
+    log-weights; `is_upper`, where it bounds from above and is minimised; `takes_global = False`,
+    where an expectation over g outside of the bound would be no bound; `fewest_rows`, where it
     compares rows with each other.
     """
 
@@ -47,11 +52,17 @@ class Bound(ELBO, ABC):
 
     @property
     def recordable(self) -> bool:
-        """Whether a step is the same operations each time, without state, so that a graph can stand for it."""
+        """Whether a step is the same operations each time, without state, so that a graph can stand
+        for it.
+        """
         return not self.gradient.has_state
 
     def __init__(
-        self, num_particles: int = 1, *, gradient: Gradient | None = None, max_plate_nesting: int | None = None
+        self,
+        num_particles: int = 1,
+        *,
+        gradient: Gradient | None = None,
+        max_plate_nesting: int | None = None,
     ) -> None:
         name = type(self).__name__
         super().__init__(
@@ -63,7 +74,8 @@ class Bound(ELBO, ABC):
         self.gradient = Reparameterized() if gradient is None else gradient
         if not isinstance(self.gradient, Gradient):
             raise TypeError(
-                f"{name}(gradient) is {gradient!r}; it must be an object, as in gradient=objectives.VIMCO()"
+                f"{name}(gradient) is {gradient!r}; it must be an object, as in "
+                "gradient=objectives.VIMCO()"
             )
         self.gradient.check(self)
 
@@ -117,7 +129,9 @@ class Bound(ELBO, ABC):
         return terms.log_global
 
     def annealed(self, kl_weight: float | Tensor) -> Self:
-        """The same objective with its KL (log q - log p(z)) multiplied by `kl_weight`, for warm-up."""
+        """The same objective with its KL (log q - log p(z)) multiplied by `kl_weight`, for
+        warm-up.
+        """
         if not isinstance(kl_weight, Tensor):
             kl_weight = real_number(kl_weight, "kl_weight", at_least=0)
         other = copy.copy(self)
@@ -125,23 +139,39 @@ class Bound(ELBO, ABC):
         return other
 
     def over(self, num_data: int) -> Self:
-        """The same objective for batches of `num_data` training rows, among which a global latent's KL is shared."""
+        """The same objective for batches of `num_data` training rows, among which a global latent's
+        KL is shared.
+        """
         other = copy.copy(self)
         other.num_data = num_data
         return other
 
     def terms(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> LogTerms:
         """Log-probabilities of one run with this objective's particles."""
-        sizes: Any = {"num_particles": self.num_particles, "max_plate_nesting": self.max_plate_nesting}
+        sizes: Any = {
+            "num_particles": self.num_particles,
+            "max_plate_nesting": self.max_plate_nesting,
+        }
         detach = torch.is_grad_enabled() and self.gradient.detaches(self)
         terms = log_terms(model, guide, *args, detach=detach, **sizes, **kwargs)
         if is_validation_enabled() and self.num_particles == terms.log_likelihood.shape[1] > 1:
-            with torch.no_grad(), seeded(0):  # an axis of rows could pass for that of the particles: one more tells
-                log_terms(model, guide, *args, **sizes | {"num_particles": self.num_particles + 1}, **kwargs)
+            with (
+                torch.no_grad(),
+                seeded(0),
+            ):  # an axis of rows could pass for that of the particles: one more tells
+                log_terms(
+                    model,
+                    guide,
+                    *args,
+                    **sizes | {"num_particles": self.num_particles + 1},
+                    **kwargs,
+                )
         if not self.takes_global and terms.global_latents:
             raise ValueError(
-                f"{self!r} is not defined for latent site {terms.global_latents[0]['name']!r}, which lies outside the "
-                f'plate "{PLATE}": use TraceELBO, IWAE or another lower bound, or move the site into the plate'
+                f"{self!r} is not defined for latent site {terms.global_latents[0]['name']!r}, "
+                "which lies outside the "
+                f'plate "{PLATE}": use TraceELBO, IWAE or another lower bound, or move the site '
+                "into the plate"
             )
         return terms
 
@@ -159,7 +189,9 @@ class Bound(ELBO, ABC):
             terms = self.terms(model, guide, *args, **kwargs)
             return self._total(self.value(terms), terms).item()
 
-    def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
+    def differentiable_loss(
+        self, model: Program, guide: Program, *args: Any, **kwargs: Any
+    ) -> Tensor:
         """A scalar whose value is `loss` and whose gradient is the estimator's."""
         loss, score = self._draw(model, guide, *args, **kwargs)
         if score is None:
@@ -169,8 +201,12 @@ class Bound(ELBO, ABC):
         signal = 0.5 * (loss - other_loss).detach() * (score - other_score)
         return mean + signal - signal.detach()
 
-    def _draw(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> tuple[Tensor, Any]:
-        """The loss at one draw, with the estimator's gradient, and log q of the global latents that need a score."""
+    def _draw(
+        self, model: Program, guide: Program, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Any]:
+        """The loss at one draw, with the estimator's gradient, and log q of the global latents that
+        need a score.
+        """
         terms = self.terms(model, guide, *args, **kwargs)
         surrogate = self._total(self.surrogate(terms), terms)
         if not self.gradient.detaches(self):
@@ -189,7 +225,9 @@ class Bound(ELBO, ABC):
         loss.backward()
         return loss.item()
 
-    def _get_trace(self, model: Program, guide: Program, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _get_trace(
+        self, model: Program, guide: Program, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
         """Pyro's abstract hook: the traces of one run."""
         terms = self.terms(model, guide, *args, **kwargs)
         return terms.model_trace, terms.guide_trace
@@ -211,7 +249,9 @@ class Bound(ELBO, ABC):
 
 
 def _inputs(model: Program, guide: Program, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """x and context as checked tensors of the programs' float type; a user's program takes its tensors as they are."""
+    """x and context as checked tensors of the programs' float type; a user's program takes its
+    tensors as they are.
+    """
     if not args or isinstance(args[0], Tensor) and not isinstance(model, Model):
         return args
     data = place(as_dataset(*args[:2]), model, guide)

@@ -10,9 +10,11 @@ __all__ = ["TraceELBO"]
 
 
 class TraceELBO(Bound):
-    """ELBO(x) = E_q[log p(x given z) + w (log p(z) - log q(z given x))], w = 1 unless annealed: mean_k log w_k.
+    """ELBO(x) = E_q[log p(x given z) + w (log p(z) - log q(z given x))], w = 1 unless annealed:
+    mean_k log w_k.
 
-    Asks nothing of the families but a density; noisier than `MeanFieldELBO` where the KL has a closed form.
+    Asks nothing of the families but a density; noisier than `MeanFieldELBO` where the KL has a
+    closed form.
 
     Args:
         num_particles: Number of particles K per datum.
@@ -23,7 +25,8 @@ class TraceELBO(Bound):
         per datum, (B,), in nats
 
     References:
-        Kingma and Welling (2014), Auto-encoding variational Bayes, arXiv:1312.6114, eq. 6 (estimator A).
+        Kingma and Welling (2014), Auto-encoding variational Bayes, arXiv:1312.6114, eq. 6
+        (estimator A).
 
     Example:
         >>> from ppl_vae import beds

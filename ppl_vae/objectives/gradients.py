@@ -1,12 +1,12 @@
 """Gradient estimators: how strongly each particle's log p, path and log q are followed.
 
-With l_k = log p(x given z_k) + beta (log p(z_k) - log q(z_k)), beta the weight of the KL, every estimator of the
-gradient of a bound f(l) is three coefficients per particle and row, (K, B):
+With l_k = log p(x given z_k) + beta (log p(z_k) - log q(z_k)), beta the weight of the KL, every
+estimator of the gradient of a bound f(l) is three coefficients per particle and row, (K, B):
 
     sum_k  model_k d m_k/d theta  +  path_k dl_k/dz_k dz_k/d phi  +  log_q_k d log q(z_k)/d phi
 
-where m_k = log p(x given z_k) + beta log p(z_k), and the first and last derivatives hold z fixed. With the slopes
-c_k = df/dl_k and curvatures c'_k = d^2f/dl_k^2 of the bound:
+where m_k = log p(x given z_k) + beta log p(z_k), and the first and last derivatives hold z fixed.
+With the slopes c_k = df/dl_k and curvatures c'_k = d^2f/dl_k^2 of the bound:
 
     estimator              model   path           log q
     Reparameterized        c       c              - beta c
@@ -14,7 +14,8 @@ c_k = df/dl_k and curvatures c'_k = d^2f/dl_k^2 of the bound:
     DoublyReparameterized  c       c - beta c'    0
     ScoreFunction, VIMCO   c       0              signal - beta c
 
-The draws z_k depend on phi through log q itself, which beta does not weigh: so beta multiplies what comes from l alone.
+The draws z_k depend on phi through log q itself, which beta does not weigh: so beta multiplies what
+comes from l alone.
 """
 
 from abc import ABC, abstractmethod
@@ -28,7 +29,13 @@ from ppl_vae.objectives.leave_one_out import mean_of_others
 from ppl_vae.programs.traces import LogTerms
 from ppl_vae.runtime.checks import one_of, real_number
 
-__all__ = ["VIMCO", "DoublyReparameterized", "Reparameterized", "ScoreFunction", "StickingTheLanding"]
+__all__ = [
+    "VIMCO",
+    "DoublyReparameterized",
+    "Reparameterized",
+    "ScoreFunction",
+    "StickingTheLanding",
+]
 
 
 class Target(Protocol):
@@ -61,7 +68,9 @@ class Coefficients(NamedTuple):
 
 
 class Gradient(ABC):
-    """A gradient estimator; a subclass implements `coefficients`. It may hold state (a moving baseline)."""
+    """A gradient estimator; a subclass implements `coefficients`. It may hold state (a moving
+    baseline).
+    """
 
     path_derivative = True  # whether it differentiates through the draws
 
@@ -86,7 +95,8 @@ class Gradient(ABC):
         """Raise ValueError, saying why, when the estimator is not defined for this bound."""
         if not bound.of_log_weights:
             raise ValueError(
-                f"{self!r} is not defined for {type(bound).__name__}, which is more than a function of the "
+                f"{self!r} is not defined for {type(bound).__name__}, which is more than a "
+                "function of the "
                 "log-weights; only Reparameterized() is"
             )
 
@@ -107,13 +117,19 @@ class Gradient(ABC):
 
 
 def follow_paths(terms: LogTerms, weighted: Tensor) -> Tensor:
-    """sum_k d weighted_k / dz_k . z_k per datum: its gradient is the path derivative alone, (B,)."""
+    """sum_k d weighted_k / dz_k . z_k per datum: its gradient is the path derivative alone,
+    (B,).
+    """
     leaves = {name: terms.guide_trace.nodes[name]["value"] for name in terms.paths}
-    slopes = torch.autograd.grad(weighted.sum(), list(leaves.values()), retain_graph=True, allow_unused=True)
+    slopes = torch.autograd.grad(
+        weighted.sum(), list(leaves.values()), retain_graph=True, allow_unused=True
+    )
     total = weighted.new_zeros(weighted.shape[1])
     for name, slope in zip(leaves, slopes, strict=True):
         if slope is not None:
-            total = total + _per_datum(slope * terms.paths[name], terms.guide_trace.nodes[name]["fn"].event_dim)
+            total = total + _per_datum(
+                slope * terms.paths[name], terms.guide_trace.nodes[name]["fn"].event_dim
+            )
     return total
 
 
@@ -124,13 +140,17 @@ def _per_datum(values: Tensor, event_dim: int) -> Tensor:
 
 
 def require_reparameterized(terms: LogTerms, estimator: str) -> None:
-    """Raise when a draw carries no gradient though its density has parameters: the estimate would be biased."""
+    """Raise when a draw carries no gradient though its density has parameters: the estimate would
+    be biased.
+    """
     for name in terms.posterior_sites:
         site = terms.guide_trace.nodes[name]
         if not site["fn"].has_rsample and terms.log_q.requires_grad:
             raise ValueError(
-                f"{estimator}: latent site {name!r} ({type(site['fn']).__name__}) is not reparameterised, so its "
-                "gradient would be lost; use objectives.TraceELBO(5, gradient=objectives.ScoreFunction()) "
+                f"{estimator}: latent site {name!r} ({type(site['fn']).__name__}) is not "
+                "reparameterised, so its "
+                "gradient would be lost; use objectives.TraceELBO(5, "
+                "gradient=objectives.ScoreFunction()) "
                 "or objectives.IWAE(5, gradient=objectives.VIMCO())"
             )
 
@@ -139,7 +159,8 @@ def require_others(gradient: Gradient, bound: Target) -> None:
     """Raise unless there are other particles to compare one with."""
     if bound.num_particles < 2:
         raise ValueError(
-            f"{gradient!r} compares a particle with the others: give {type(bound).__name__} num_particles >= 2"
+            f"{gradient!r} compares a particle with the others: give {type(bound).__name__} "
+            "num_particles >= 2"
         )
 
 
@@ -147,8 +168,9 @@ def require_others(gradient: Gradient, bound: Target) -> None:
 class Reparameterized(Gradient):
     """The total derivative of the bound through z = T(noise, phi): the default.
 
-    Its guide part carries the score d log q / d phi, which has mean zero but not variance zero: with an exact guide the
-    gradient still moves, and with many particles the guide's signal-to-noise ratio falls as 1 / sqrt(K).
+    Its guide part carries the score d log q / d phi, which has mean zero but not variance zero:
+    with an exact guide the gradient still moves, and with many particles the guide's
+    signal-to-noise ratio falls as 1 / sqrt(K).
 
     References:
         Kingma and Welling (2014), Auto-encoding variational Bayes, arXiv:1312.6114, section 2.4.
@@ -162,7 +184,9 @@ class Reparameterized(Gradient):
         """Defined everywhere."""
 
     def detaches(self, bound: Target) -> bool:
-        """Only where model and guide follow different targets; else autograd gives the total derivative at once."""
+        """Only where model and guide follow different targets; else autograd gives the total
+        derivative at once.
+        """
         return bound.splits
 
     def coefficients(self, bound: Target, log_weights: Tensor) -> Coefficients:
@@ -182,8 +206,9 @@ class Reparameterized(Gradient):
 class StickingTheLanding(Gradient):
     """The path derivative alone: the score term, which has mean zero for the ELBO, is dropped.
 
-    With an exact guide every draw gives gradient zero. Unbiased for the ELBO; biased for bounds with K > 1 particles,
-    where `DoublyReparameterized` is the unbiased form: `IWAE` therefore refuses it.
+    With an exact guide every draw gives gradient zero. Unbiased for the ELBO; biased for bounds
+    with K > 1 particles, where `DoublyReparameterized` is the unbiased form: `IWAE` therefore
+    refuses it.
 
     References:
         Roeder, Wu and Duvenaud (2017), Sticking the landing, arXiv:1703.09194.
@@ -199,7 +224,8 @@ class StickingTheLanding(Gradient):
         if not bound.linear:
             remedy = "DoublyReparameterized" if _has_curvatures(bound) else "Reparameterized"
             raise ValueError(
-                f"StickingTheLanding is biased for {type(bound).__name__}, whose slopes depend on the weights: "
+                f"StickingTheLanding is biased for {type(bound).__name__}, whose slopes depend on "
+                "the weights: "
                 f"use gradient=objectives.{remedy}()"
             )
 
@@ -212,16 +238,18 @@ class StickingTheLanding(Gradient):
 class DoublyReparameterized(Gradient):
     """The score term reparameterised once more: unbiased, and the guide's signal grows with K.
 
-    For IWAE the path coefficient is the squared normalised weight; for the ELBO it is `StickingTheLanding`. With
-    `prior=True` a learned normal prior's parameters get the generalised form too.
+    For IWAE the path coefficient is the squared normalised weight; for the ELBO it is
+    `StickingTheLanding`. With `prior=True` a learned normal prior's parameters get the generalised
+    form too.
 
     Args:
-        prior: Also reparameterise the gradient of the prior's parameters, through z = m + s (z - m) / s; the prior at
-            each latent site must be a normal with independent dimensions.
+        prior: Also reparameterise the gradient of the prior's parameters, through z = m + s (z - m)
+            / s; the prior at each latent site must be a normal with independent dimensions.
 
     References:
         Tucker et al. (2019), Doubly reparameterized gradient estimators, arXiv:1810.04152, eq. 8;
-        Bauer and Mnih (2021), Generalized doubly reparameterized gradient estimators, arXiv:2101.11046, eq. 11.
+        Bauer and Mnih (2021), Generalized doubly reparameterized gradient estimators,
+        arXiv:2101.11046, eq. 11.
 
     Example:
         >>> DoublyReparameterized()
@@ -239,11 +267,14 @@ class DoublyReparameterized(Gradient):
         if self.prior and bound.splits:
             name = type(bound).__name__
             raise ValueError(
-                f"DoublyReparameterized(prior=True) needs model and guide to follow one target: not {name}"
+                "DoublyReparameterized(prior=True) needs model and guide to follow one target: "
+                f"not {name}"
             )
         if not _has_curvatures(bound):
             name = type(bound).__name__
-            raise ValueError(f"DoublyReparameterized is not derived for {name}: see {name} for what is")
+            raise ValueError(
+                f"DoublyReparameterized is not derived for {name}: see {name} for what is"
+            )
 
     def coefficients(self, bound: Target, log_weights: Tensor) -> Coefficients:
         """Slopes for the model, slopes less beta times curvature for the path."""
@@ -258,15 +289,18 @@ class DoublyReparameterized(Gradient):
     def _exchange_prior(self, bound: Target, terms: LogTerms) -> Tensor:
         """Minus c d log p(z)/d theta, plus its reparameterised form.
 
-        For each site s, E_q[g d log p_s/d theta] = E_q[(dg/dz_s + g d log(q/p_s)/dz_s) dT_s/d theta], with g = c_k, q
-        of all sites and T_s the sampling path of its prior p_s given the sites before it.
+        For each site s, E_q[g d log p_s/d theta] = E_q[(dg/dz_s + g d log(q/p_s)/dz_s) dT_s/d
+        theta], with g = c_k, q of all sites and T_s the sampling path of its prior p_s given the
+        sites before it.
         """
         log_weights = bound.log_weights(terms)
         slopes, curvatures = (f(log_weights.detach()) for f in (bound.slopes, bound.curvatures))
         total = -bound.kl_weight * (slopes * terms.log_prior).sum(0)
         for name in terms.paths:
             site = terms.model_trace.nodes[name]
-            log_ratio = terms.log_q - terms.prior_sites[name]  # of this site's prior, not of those that depend on it
+            log_ratio = (
+                terms.log_q - terms.prior_sites[name]
+            )  # of this site's prior, not of those that depend on it
             weighted = (curvatures * log_weights + slopes * log_ratio).sum()
             gradient = torch.autograd.grad(weighted, site["value"], retain_graph=True)[0]
             moved = gradient * _prior_path(site, site["value"].detach())
@@ -283,7 +317,9 @@ def _has_curvatures(bound: Target) -> bool:
 
 
 def _prior_path(site: dict, z: Tensor) -> Tensor:
-    """z as the prior would have drawn it: m + s (z - m) / s, whose gradient is dT/d theta at fixed noise."""
+    """z as the prior would have drawn it: m + s (z - m) / s, whose gradient is dT/d theta at fixed
+    noise.
+    """
     base = getattr(site["fn"], "base_dist", site["fn"])
     while hasattr(base, "base_dist"):
         base = base.base_dist
@@ -298,10 +334,11 @@ def _prior_path(site: dict, z: Tensor) -> Tensor:
 
 @dataclass
 class ScoreFunction(Gradient):
-    """REINFORCE: (f(log w) - baseline) d log q / d phi, for latents without a path derivative (discrete ones).
+    """REINFORCE: (f(log w) - baseline) d log q / d phi, for latents without a path derivative
+    (discrete ones).
 
-    High variance: "leave-one-out" compares each particle with the others and needs K >= 2; "moving-average" keeps a
-    running mean of the bound; None is the plain estimator, for comparison.
+    High variance: "leave-one-out" compares each particle with the others and needs K >= 2;
+    "moving-average" keeps a running mean of the bound; None is the plain estimator, for comparison.
 
     Args:
         baseline: "leave-one-out", "moving-average" or None.
@@ -334,7 +371,9 @@ class ScoreFunction(Gradient):
         super().check(bound)
         if self.baseline == "leave-one-out":
             require_others(self, bound)
-            bound.rewards_without(torch.zeros(bound.num_particles, 1))  # refuses where it is not defined
+            bound.rewards_without(
+                torch.zeros(bound.num_particles, 1)
+            )  # refuses where it is not defined
 
     def coefficients(self, bound: Target, log_weights: Tensor) -> Coefficients:
         """Slopes for the model, signal less beta times slopes for log q."""
@@ -369,7 +408,8 @@ class ScoreFunction(Gradient):
 
 @dataclass(frozen=True)
 class VIMCO(Gradient):
-    """Each particle's signal is what it adds to the bound: f(log w) - f(log w with log w_k the mean of the others).
+    """Each particle's signal is what it adds to the bound: f(log w) - f(log w with log w_k the mean
+    of the others).
 
     For discrete or otherwise non-reparameterised latents, with many-particle bounds; needs K >= 2.
 
@@ -377,7 +417,8 @@ class VIMCO(Gradient):
         ValueError: one particle.
 
     References:
-        Mnih and Rezende (2016), Variational inference for Monte Carlo objectives, arXiv:1602.06725, eq. 9.
+        Mnih and Rezende (2016), Variational inference for Monte Carlo objectives, arXiv:1602.06725,
+        eq. 9.
 
     Example:
         >>> VIMCO()

@@ -24,10 +24,11 @@ def squared_defect(weights: Tensor) -> Tensor:
 
 
 class IWAE(Bound):
-    """The importance-weighted bound, log mean_k w_k: below log p(x) in expectation, tighter as K grows.
+    """The importance-weighted bound, log mean_k w_k: below log p(x) in expectation, tighter as K
+    grows.
 
-    With the default gradient the guide's signal-to-noise ratio falls as 1 / sqrt(K) (Rainforth et al. 2018);
-    `gradient=DoublyReparameterized()` has a signal that grows.
+    With the default gradient the guide's signal-to-noise ratio falls as 1 / sqrt(K) (Rainforth et
+    al. 2018); `gradient=DoublyReparameterized()` has a signal that grows.
 
     Args:
         num_particles: Number of particles K per datum.
@@ -38,7 +39,8 @@ class IWAE(Bound):
         per datum, (B,), in nats
 
     References:
-        Burda, Grosse and Salakhutdinov (2016), Importance weighted autoencoders, arXiv:1509.00519, eq. 8.
+        Burda, Grosse and Salakhutdinov (2016), Importance weighted autoencoders, arXiv:1509.00519,
+        eq. 8.
 
     Example:
         >>> from ppl_vae import beds
@@ -81,7 +83,8 @@ class CIWAE(Bound):
         ValueError: beta outside [0, 1].
 
     References:
-        Rainforth et al. (2018), Tighter variational bounds are not necessarily better, arXiv:1802.04537, eq. 14.
+        Rainforth et al. (2018), Tighter variational bounds are not necessarily better,
+        arXiv:1802.04537, eq. 14.
 
     Example:
         >>> CIWAE(0.5, num_particles=8)
@@ -113,21 +116,23 @@ class CIWAE(Bound):
 class MIWAE(Bound):
     """The mean of M independent IWAE_K bounds: M K particles in all.
 
-    As tight as IWAE_K, with the noise of M of them averaged: the guide's signal grows with M. The attribute
-    `num_particles` is M K, what is drawn; `repr` shows the K that was given. (Not the missing-data MIWAE of Mattei and
-    Frellsen, which is `IWAE` on data with NaN.)
+    As tight as IWAE_K, with the noise of M of them averaged: the guide's signal grows with M. The
+    attribute `num_particles` is M K, what is drawn; `repr` shows the K that was given. (Not the
+    missing-data MIWAE of Mattei and Frellsen, which is `IWAE` on data with NaN.)
 
     Args:
         num_bounds: Number of bounds M.
         num_particles: Number of particles K in each.
-        gradient: Any of `objectives.gradients` but `StickingTheLanding` and `ScoreFunction("leave-one-out")`.
+        gradient: Any of `objectives.gradients` but `StickingTheLanding` and
+            `ScoreFunction("leave-one-out")`.
         max_plate_nesting: Depth of the plates, "data" included; None finds it.
 
     Shape:
         per datum, (B,), in nats
 
     References:
-        Rainforth et al. (2018), Tighter variational bounds are not necessarily better, arXiv:1802.04537, eq. 13.
+        Rainforth et al. (2018), Tighter variational bounds are not necessarily better,
+        arXiv:1802.04537, eq. 13.
 
     Example:
         >>> MIWAE(4, 5).num_particles
@@ -137,7 +142,8 @@ class MIWAE(Bound):
     def __init__(self, num_bounds: int = 5, num_particles: int = 5, **options: Any) -> None:
         self.num_bounds = whole_number(num_bounds, f"{type(self).__name__}(num_bounds)")
         super().__init__(
-            self.num_bounds * whole_number(num_particles, f"{type(self).__name__}(num_particles)"), **options
+            self.num_bounds * whole_number(num_particles, f"{type(self).__name__}(num_particles)"),
+            **options,
         )
 
     def reduce(self, log_weights: Tensor) -> Tensor:
@@ -152,11 +158,15 @@ class MIWAE(Bound):
 
     def curvatures(self, log_weights: Tensor) -> Tensor:
         """(v - v^2) / M within each bound."""
-        return (squared_defect(self._groups(log_weights).softmax(0)) / self.num_bounds).flatten(0, 1)
+        return (squared_defect(self._groups(log_weights).softmax(0)) / self.num_bounds).flatten(
+            0, 1
+        )
 
     def rewards_without(self, log_weights: Tensor) -> Tensor:
         """Each particle's own bound has fewer than K without it: not the same bound."""
-        raise ValueError(f'ScoreFunction("leave-one-out") is not defined for {type(self).__name__}: use VIMCO()')
+        raise ValueError(
+            f'ScoreFunction("leave-one-out") is not defined for {type(self).__name__}: use VIMCO()'
+        )
 
     def _groups(self, log_weights: Tensor) -> Tensor:
         """(K M, ...) -> (K, M, ...)."""
@@ -170,26 +180,32 @@ class MIWAE(Bound):
         return (
             super()
             .__repr__()
-            .replace(f"num_particles={self.num_particles}", f"num_particles={self.num_particles // self.num_bounds}")
+            .replace(
+                f"num_particles={self.num_particles}",
+                f"num_particles={self.num_particles // self.num_bounds}",
+            )
         )
 
 
 class PIWAE(MIWAE):
-    """Model and guide follow different bounds of the same M K particles: the model IWAE_MK, the guide MIWAE_M,K.
+    """Model and guide follow different bounds of the same M K particles: the model IWAE_MK, the
+    guide MIWAE_M,K.
 
     The tight bound for the model, the better signal for the guide. The value is that of IWAE_MK.
 
     Args:
         num_bounds: Number of bounds M that the guide's target averages.
         num_particles: Number of particles K in each.
-        gradient: `Reparameterized` or `DoublyReparameterized` (of the guide's target), or those that `MIWAE` takes.
+        gradient: `Reparameterized` or `DoublyReparameterized` (of the guide's target), or those
+            that `MIWAE` takes.
         max_plate_nesting: Depth of the plates, "data" included; None finds it.
 
     Shape:
         per datum, (B,), in nats
 
     References:
-        Rainforth et al. (2018), Tighter variational bounds are not necessarily better, arXiv:1802.04537, eq. 16.
+        Rainforth et al. (2018), Tighter variational bounds are not necessarily better,
+        arXiv:1802.04537, eq. 16.
 
     Example:
         >>> PIWAE(4, 5)

@@ -1,4 +1,6 @@
-"""InfoVAE: the ELBO with part of its KL exchanged for a distance between aggregate posterior and prior."""
+"""InfoVAE: the ELBO with part of its KL exchanged for a distance between aggregate posterior and
+prior.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +11,14 @@ from torch import Tensor
 
 from ppl_vae.objectives.bound import Bound
 from ppl_vae.objectives.mean_field import kl_per_datum
-from ppl_vae.programs.particles import Particles, Program, Site, require_outermost, run, with_any_nesting
+from ppl_vae.programs.particles import (
+    Particles,
+    Program,
+    Site,
+    require_outermost,
+    run,
+    with_any_nesting,
+)
 from ppl_vae.programs.traces import LogTerms
 from ppl_vae.runtime.checks import real_number
 
@@ -19,14 +28,16 @@ ROUNDING = 1e-9  # of 1 - alpha
 
 
 class InfoVAE(Bound):
-    """E_q[log p(x given z)] - (1 - alpha) KL(q(z given x) || p) - (alpha + scale - 1) MMD^2(q(z), p).
+    """E_q[log p(x given z)] - (1 - alpha) KL(q(z given x) || p) - (alpha + scale - 1) MMD^2(q(z),
+    p).
 
-    q(z) = E_x q(z given x) is the aggregate posterior, over the population that the rows come from: the maximum mean
-    discrepancy compares it, not each q(z given x), with the prior, and so does not reward collapse. It is estimated
-    from each batch without bias, from pairs of different rows (a U-statistic, which may be slightly negative), and
-    added to each row. A single row has no aggregate posterior: where an epoch's last batch is one row, its MMD is left
-    out, and `fit` refuses batches of one row throughout. A prior without path derivative (a mixture) learns from the
-    KL and the likelihood alone. No bound on log p(x) unless alpha = 0 and scale = 1, the ELBO.
+    q(z) = E_x q(z given x) is the aggregate posterior, over the population that the rows come from:
+    the maximum mean discrepancy compares it, not each q(z given x), with the prior, and so does not
+    reward collapse. It is estimated from each batch without bias, from pairs of different rows (a
+    U-statistic, which may be slightly negative), and added to each row. A single row has no
+    aggregate posterior: where an epoch's last batch is one row, its MMD is left out, and `fit`
+    refuses batches of one row throughout. A prior without path derivative (a mixture) learns from
+    the KL and the likelihood alone. No bound on log p(x) unless alpha = 0 and scale = 1, the ELBO.
 
     Args:
         alpha: Share of the KL that is taken away, at most 1.
@@ -41,7 +52,8 @@ class InfoVAE(Bound):
         ValueError: alpha above 1, scale below 1 - alpha: a weight would be negative.
 
     References:
-        Zhao, Song and Ermon (2019), InfoVAE, arXiv:1706.02262, eq. 6; the kernel is exp(-|z - z'|^2 / D).
+        Zhao, Song and Ermon (2019), InfoVAE, arXiv:1706.02262, eq. 6; the kernel is exp(-|z - z'|^2
+        / D).
 
     Example:
         >>> InfoVAE(alpha=1.0, scale=10.0)
@@ -52,7 +64,12 @@ class InfoVAE(Bound):
     fewest_rows = 2
 
     def __init__(
-        self, alpha: float = 0.0, scale: float = 10.0, num_particles: int = 1, *, max_plate_nesting: int | None = None
+        self,
+        alpha: float = 0.0,
+        scale: float = 10.0,
+        num_particles: int = 1,
+        *,
+        max_plate_nesting: int | None = None,
     ) -> None:
         self.alpha = real_number(alpha, "InfoVAE(alpha)", at_most=1)
         self.scale = real_number(scale, "InfoVAE(scale)", at_least=1 - self.alpha - ROUNDING)
@@ -65,14 +82,18 @@ class InfoVAE(Bound):
         return terms.log_likelihood.mean(0) - self.kl_weight * penalty
 
     def terms(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> LogTerms:
-        """As for any bound; where several sites make up z, with draws of them all from the prior."""
+        """As for any bound; where several sites make up z, with draws of them all from the
+        prior.
+        """
         terms = super().terms(model, guide, *args, **kwargs)
         if len(terms.prior_sites) < 2:
             return terms
         shared = {site["name"]: site["value"] for site in terms.global_latents}
 
         def dream_at(depth: int) -> Any:
-            dreaming = poutine.condition(poutine.uncondition(Particles(self.num_particles, depth)(model)), data=shared)
+            dreaming = poutine.condition(
+                poutine.uncondition(Particles(self.num_particles, depth)(model)), data=shared
+            )
             dream = run(dreaming, *args, **kwargs)
             require_outermost(dream, depth)
             return dream
@@ -80,7 +101,9 @@ class InfoVAE(Bound):
         return WithDream(**vars(terms), dream=with_any_nesting(dream_at, self.max_plate_nesting))
 
     def discrepancy(self, terms: LogTerms) -> Tensor:
-        """MMD^2 between the aggregate posterior and the prior, a scalar; 0 where the batch is one row."""
+        """MMD^2 between the aggregate posterior and the prior, a scalar; 0 where the batch is one
+        row.
+        """
         if terms.log_likelihood.shape[1] < self.fewest_rows or not terms.prior_sites:
             return terms.log_likelihood.new_zeros(())
         draws, prior_draws = [], []
@@ -97,7 +120,9 @@ class InfoVAE(Bound):
 
 @dataclass(frozen=True)
 class WithDream(LogTerms):
-    """Beside the log-probabilities, a run of the model that neither the guide nor the data direct."""
+    """Beside the log-probabilities, a run of the model that neither the guide nor the data
+    direct.
+    """
 
     dream: Any = None
 
@@ -116,10 +141,12 @@ def _per_row(values: Tensor, site: Site) -> Tensor:
 
 
 def squared_mmd(x: Tensor, y: Tensor) -> Tensor:
-    """Squared maximum mean discrepancy of two distributions from K draws in each of B rows, (K, B, D), without bias.
+    """Squared maximum mean discrepancy of two distributions from K draws in each of B rows, (K, B,
+    D), without bias.
 
-    The kernel is exp(-|a - b|^2 / D). Rows are independent; draws within one row share its q(z given x) or its
-    p(z given c). Only pairs of different rows are independent draws of the aggregates, and only they are averaged.
+    The kernel is exp(-|a - b|^2 / D). Rows are independent; draws within one row share its q(z
+    given x) or its p(z given c). Only pairs of different rows are independent draws of the
+    aggregates, and only they are averaged.
 
     References:
         Gretton et al. (2012), A kernel two-sample test, JMLR 13, eq. 3.
@@ -128,7 +155,9 @@ def squared_mmd(x: Tensor, y: Tensor) -> Tensor:
 
     def mean_kernel(a: Tensor, b: Tensor) -> Tensor:
         distances = (a.flatten(0, 1).unsqueeze(1) - b.flatten(0, 1)).square().sum(-1)
-        kernel = torch.exp(-distances / dim).unflatten(1, (-1, num_rows)).unflatten(0, (-1, num_rows))
+        kernel = (
+            torch.exp(-distances / dim).unflatten(1, (-1, num_rows)).unflatten(0, (-1, num_rows))
+        )
         rows = kernel.mean((0, 2))
         return (rows.sum() - rows.diagonal().sum()) / (num_rows * (num_rows - 1))
 

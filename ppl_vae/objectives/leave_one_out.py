@@ -1,7 +1,7 @@
 """Means over all particles but one, for each of them, in O(K B); or with that one replaced.
 
-Sums over the others are those of the particles before and of the particles after: a difference from the sum over all
-would cancel where one weight dominates, and is undefined where one is -inf.
+Sums over the others are those of the particles before and of the particles after: a difference from
+the sum over all would cancel where one weight dominates, and is undefined where one is -inf.
 """
 
 import math
@@ -17,7 +17,9 @@ MOST_NUMBERS = 100_000_000  # that the direct form may hold: 400 MB of float32
 
 
 def mean_of_others(values: Tensor, instead: Tensor | None = None) -> Tensor:
-    """For each k the mean over j != k, or over all with values_k replaced by instead_k, (K, ...)."""
+    """For each k the mean over j != k, or over all with values_k replaced by instead_k, (K,
+    ...).
+    """
     before, after = _before_and_after(values, torch.cumsum, nothing=0.0)
     if instead is None:
         return (before + after) / (len(values) - 1)
@@ -33,12 +35,16 @@ def log_mean_exp_of_others(values: Tensor, instead: Tensor | None = None) -> Ten
     return torch.logaddexp(total, instead) - math.log(len(values))
 
 
-def both(function: Function, values: Tensor, instead: Tensor | None) -> tuple[Tensor, Tensor | None]:
+def both(
+    function: Function, values: Tensor, instead: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
     """A function of each value, and of what is to stand instead of it."""
     return function(values), None if instead is None else function(instead)
 
 
-def directly(reduce: Function, values: Tensor, instead: Tensor | None = None, *, name: str) -> Tensor:
+def directly(
+    reduce: Function, values: Tensor, instead: Tensor | None = None, *, name: str
+) -> Tensor:
     """The same of any function of (K, ...), one call on K copies of the particles.
 
     Raises:
@@ -48,7 +54,8 @@ def directly(reduce: Function, values: Tensor, instead: Tensor | None = None, *,
     if num_particles * values.numel() > MOST_NUMBERS:
         shape = " x ".join(map(str, (num_particles, *values.shape)))
         raise ValueError(
-            f"leaving out each particle of {name} in turn takes {shape} numbers, more than {MOST_NUMBERS:,}: "
+            f"leaving out each particle of {name} in turn takes {shape} numbers, more than "
+            f"{MOST_NUMBERS:,}: "
             "give fewer particles or a smaller batch, or override reduce_others"
         )
     if instead is None:

@@ -1,4 +1,6 @@
-"""Monte Carlo EM: the posterior by HMC, the model by gradient; the slow baseline of the original paper."""
+"""Monte Carlo EM: the posterior by HMC, the model by gradient; the slow baseline of the original
+paper.
+"""
 
 from typing import Any, Self
 
@@ -16,11 +18,13 @@ __all__ = ["MCEM"]
 
 
 class MCEM(TraceELBO):
-    """E-step: z ~ p(z given x) by HMC from the guide's draws. M-step: ascend log p(x, z); the guide learns log q(z).
+    """E-step: z ~ p(z given x) by HMC from the guide's draws. M-step: ascend log p(x, z); the guide
+    learns log q(z).
 
-    Every gradient costs (warm-up + draws) x leapfrog evaluations of the model: no way for large N. As the guide is
-    fitted to posterior draws (forward KL) it can be used for evaluation, and its ELBO is the value. A latent g outside
-    the data plate is drawn by the guide, z ~ p(z given x, g), and q(g) is fitted as by the ELBO.
+    Every gradient costs (warm-up + draws) x leapfrog evaluations of the model: no way for large N.
+    As the guide is fitted to posterior draws (forward KL) it can be used for evaluation, and its
+    ELBO is the value. A latent g outside the data plate is drawn by the guide, z ~ p(z given x, g),
+    and q(g) is fitted as by the ELBO.
 
     Args:
         num_particles: Number of chains per datum.
@@ -46,22 +50,42 @@ class MCEM(TraceELBO):
     def __init__(self, num_particles: int = 1, sampler: HMC | None = None) -> None:
         self.sampler = HMC(num_samples=1, num_warmup=20) if sampler is None else sampler
         if not isinstance(self.sampler, HMC):
-            raise TypeError(f"MCEM(sampler) is {sampler!r}; it must be an object, as in HMC(num_samples=1)")
+            raise TypeError(
+                f"MCEM(sampler) is {sampler!r}; it must be an object, as in HMC(num_samples=1)"
+            )
         super().__init__(num_particles)
 
     def annealed(self, kl_weight: float | Tensor) -> Self:
-        """Not defined: the gradient takes draws from the posterior and holds no KL that could be weighed."""
-        raise ValueError("MCEM has no KL to anneal: leave out kl_warmup_epochs and kl_schedule, or fit by TraceELBO")
+        """Not defined: the gradient takes draws from the posterior and holds no KL that could be
+        weighed.
+        """
+        raise ValueError(
+            "MCEM has no KL to anneal: leave out kl_warmup_epochs and kl_schedule, or fit by "
+            "TraceELBO"
+        )
 
-    def _draw(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> tuple[Tensor, Any]:
-        """The guide's ELBO as the value, the gradient of - log p(x, z) - log q(z given x) at HMC's draws."""
+    def _draw(
+        self, model: Program, guide: Program, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Any]:
+        """The guide's ELBO as the value, the gradient of - log p(x, z) - log q(z given x) at HMC's
+        draws.
+        """
         shared = global_draw(guide, *args, **kwargs)
         fixed = {name: value.detach() for name, value in shared.items()}
         given = [poutine.condition(program, data=fixed) for program in (model, guide)]
         draws = last_draws(*given, *args, num_chains=self.num_particles, sampler=self.sampler)
         at_posterior, for_guide = (
-            log_terms(model, drawing(guide, draws | values), *args, num_particles=self.num_particles, **kwargs)
-            for values in (shared, fixed)  # q(z given x, g) is fitted to the draws of z, and does not move g
+            log_terms(
+                model,
+                drawing(guide, draws | values),
+                *args,
+                num_particles=self.num_particles,
+                **kwargs,
+            )
+            for values in (
+                shared,
+                fixed,
+            )  # q(z given x, g) is fitted to the draws of z, and does not move g
         )
         log_q = (for_guide.scale * for_guide.log_q.mean(0)).sum()
         surrogate = self._total(at_posterior.log_joint.mean(0), at_posterior) - log_q

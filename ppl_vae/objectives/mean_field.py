@@ -1,4 +1,6 @@
-"""The evidence lower bound with the KL in closed form where there is one: estimator B of the original paper."""
+"""The evidence lower bound with the KL in closed form where there is one: estimator B of the
+original paper.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,17 +12,26 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from ppl_vae.objectives.bound import Bound
-from ppl_vae.programs.traces import LogTerms, Program, global_sum, per_datum, sample_sites, scaled_sum
+from ppl_vae.programs.traces import (
+    LogTerms,
+    Program,
+    global_sum,
+    per_datum,
+    sample_sites,
+    scaled_sum,
+)
 
 __all__ = ["MeanFieldELBO"]
 
 
 class MeanFieldELBO(Bound):
-    """ELBO(x) = E_q[log p(x given z)] - w KL(q(z given x) || p(z)), the KL exact at each site where it is known.
+    """ELBO(x) = E_q[log p(x given z)] - w KL(q(z given x) || p(z)), the KL exact at each site where
+    it is known.
 
-    Where no closed form exists (mixture priors, flows) that site's KL is Monte Carlo, as in `TraceELBO`;
-    `analytic_kl` tells which. With several latent sites KL(q(z2) || p(z2 given z1)) is averaged over the draws of z1,
-    and is Monte Carlo too where the guide draws z1 after z2: z1 may then depend on the z2 that is averaged over.
+    Where no closed form exists (mixture priors, flows) that site's KL is Monte Carlo, as in
+    `TraceELBO`; `analytic_kl` tells which. With several latent sites KL(q(z2) || p(z2 given z1)) is
+    averaged over the draws of z1, and is Monte Carlo too where the guide draws z1 after z2: z1 may
+    then depend on the z2 that is averaged over.
 
     Args:
         num_particles: Number of particles K per datum.
@@ -30,7 +41,8 @@ class MeanFieldELBO(Bound):
         per datum, (B,), in nats
 
     References:
-        Kingma and Welling (2014), Auto-encoding variational Bayes, arXiv:1312.6114, eq. 7 (estimator B) and appendix B.
+        Kingma and Welling (2014), Auto-encoding variational Bayes, arXiv:1312.6114, eq. 7
+        (estimator B) and appendix B.
 
     Example:
         >>> from ppl_vae import beds
@@ -52,12 +64,18 @@ class MeanFieldELBO(Bound):
             p_site = terms.model_trace.nodes.get(q_site["name"])
             kl = _kl(q_site, p_site) if has_closed_form(terms, q_site["name"]) else None
             if kl is not None:
-                sampled = global_sum([p_site], observed=False) - global_sum([q_site], observed=False)
+                sampled = global_sum([p_site], observed=False) - global_sum(
+                    [q_site], observed=False
+                )
                 total = total - sampled - scaled_sum(kl, q_site)
         return total
 
-    def analytic_kl(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> dict[str, bool]:
-        """For each latent site inside the data plate: whether its KL is in closed form (else Monte Carlo)."""
+    def analytic_kl(
+        self, model: Program, guide: Program, *args: Any, **kwargs: Any
+    ) -> dict[str, bool]:
+        """For each latent site inside the data plate: whether its KL is in closed form (else Monte
+        Carlo).
+        """
         with torch.no_grad():
             sites = kl_per_site(self.terms(model, guide, *args, **kwargs))
             return {name: analytic for name, _, analytic in sites}
@@ -77,8 +95,9 @@ def kl_per_site(terms: LogTerms) -> Iterator[tuple[str, Tensor, bool]]:
 def has_closed_form(terms: LogTerms, name: str) -> bool:
     """Whether a KL between the distributions at this site is the mean of log q - log p over it.
 
-    The guide must have drawn all latents that p(site given ...) may depend on before it draws the site: one that it
-    draws later may depend on the site. Model and guide must mask the same rows. Auxiliary sites have no prior.
+    The guide must have drawn all latents that p(site given ...) may depend on before it draws the
+    site: one that it draws later may depend on the site. Model and guide must mask the same rows.
+    Auxiliary sites have no prior.
     """
     model_order, guide_order = (_latents(trace) for trace in (terms.model_trace, terms.guide_trace))
     if name not in model_order:
@@ -100,13 +119,17 @@ def kl_per_datum(terms: LogTerms) -> Tensor:
 
 
 def kl_per_dimension(terms: LogTerms) -> Tensor:
-    """KL of each latent dimension, all sites side by side, (K, B, D); closed forms where `kl_per_site` has them.
+    """KL of each latent dimension, all sites side by side, (K, B, D); closed forms where
+    `kl_per_site` has them.
 
     Raises:
-        ValueError: a guide or prior is not a product over dimensions; a site of the guide has no prior.
+        ValueError: a guide or prior is not a product over dimensions; a site of the guide has no
+            prior.
     """
     for name in terms.posterior_sites.keys() - terms.prior_sites.keys():
-        raise ValueError(f"auxiliary site {name!r} of the guide has no prior: there is no KL per dimension")
+        raise ValueError(
+            f"auxiliary site {name!r} of the guide has no prior: there is no KL per dimension"
+        )
     found = [_site_per_dimension(terms, name) for name in terms.prior_sites]
     return torch.cat(found, dim=-1)
 
@@ -117,7 +140,9 @@ def _site_per_dimension(terms: LogTerms, name: str) -> Tensor:
     q, p = (_factors(trace.nodes[name]) for trace in (terms.guide_trace, terms.model_trace))
     kl = analytic_kl(q, p) if has_closed_form(terms, name) else None
     if kl is None:
-        kl = _masked(q.log_prob(value), site) - _masked(p.log_prob(value), terms.model_trace.nodes[name])
+        kl = _masked(q.log_prob(value), site) - _masked(
+            p.log_prob(value), terms.model_trace.nodes[name]
+        )
     else:
         kl = _masked(kl, site)
     kl = kl.broadcast_to(value.shape)
@@ -139,8 +164,10 @@ def _factors(site: Any) -> Any:
         distribution = distribution.base_dist
     if distribution.event_shape:
         raise ValueError(
-            f"site {site['name']!r} has a {type(distribution).__name__}, which is not a product over latent "
-            "dimensions: there is no KL per dimension; rate_distortion gives the total, and BetaELBO without "
+            f"site {site['name']!r} has a {type(distribution).__name__}, which is not a product "
+            "over latent "
+            "dimensions: there is no KL per dimension; rate_distortion gives the total, and "
+            "BetaELBO without "
             "free_bits weighs it"
         )
     return distribution
@@ -153,7 +180,8 @@ def _kl(q_site: Any, p_site: Any) -> Tensor | None:
 def analytic_kl(q: Any, p: Any) -> Tensor | None:
     """KL(q || p) in closed form, or None where none is known.
 
-    An independent normal against a full or low-rank one is written as a normal with diagonal covariance first.
+    An independent normal against a full or low-rank one is written as a normal with diagonal
+    covariance first.
     """
     if q.event_shape == p.event_shape and isinstance(q, NORMALS) != isinstance(p, NORMALS):
         q, p = _as_multivariate(q), _as_multivariate(p)
@@ -168,6 +196,9 @@ NORMALS = (torch.distributions.MultivariateNormal, torch.distributions.LowRankMu
 
 def _as_multivariate(distribution: Any) -> Any:
     base = getattr(distribution, "base_dist", None)
-    if isinstance(base, torch.distributions.Normal) and distribution.event_shape == base.batch_shape[-1:]:
+    if (
+        isinstance(base, torch.distributions.Normal)
+        and distribution.event_shape == base.batch_shape[-1:]
+    ):
         return dist.MultivariateNormal(base.loc, scale_tril=torch.diag_embed(base.scale))
     return distribution

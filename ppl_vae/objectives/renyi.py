@@ -17,9 +17,11 @@ Average = Callable[[Function], Tensor]  # of a function of the log-weights
 
 
 def power_mean(log_weights: Tensor, power: float) -> Tensor:
-    """1 / power log mean_k w_k^power over the first dim, to rounding however small the power; mean_k log w_k at 0.
+    """1 / power log mean_k w_k^power over the first dim, to rounding however small the power;
+    mean_k log w_k at 0.
 
-    Small powers of weights are nearly 1: their excess over 1 is averaged, by `expm1`, not themselves.
+    Small powers of weights are nearly 1: their excess over 1 is averaged, by `expm1`, not
+    themselves.
     """
 
     def mean(function: Function) -> Tensor:
@@ -59,8 +61,9 @@ def _power_mean(log_weights: Tensor, power: float, mean: Average, log_mean: Aver
 class Renyi(Bound):
     """Renyi's bound: 1 / (1 - alpha) log mean_k w_k^(1 - alpha), decreasing in alpha.
 
-    alpha = 0 is IWAE, alpha to 1 the ELBO, large alpha mode-seeking. For alpha < 0 the bound itself lies above
-    log p(x), but the estimate from K particles is low, and may be below. Taken per datum, whatever the plate or scale.
+    alpha = 0 is IWAE, alpha to 1 the ELBO, large alpha mode-seeking. For alpha < 0 the bound itself
+    lies above log p(x), but the estimate from K particles is low, and may be below. Taken per
+    datum, whatever the plate or scale.
 
     Args:
         alpha: Order of the divergence.
@@ -108,11 +111,12 @@ class Renyi(Bound):
 class CUBO(Renyi):
     """The chi upper bound: 1/n log E_q[w^n] >= log p(x); minimised, over the guide alone.
 
-    Its minimum over q covers the posterior (zero-avoiding). The estimate from K particles is low (the log of a mean),
-    so it bounds log p(x) from above only as K grows, where the weights have n moments; exp(n CUBO) is estimated without
-    bias. Being low, it can be driven down without end by a guide that misses the posterior: start from a guide
-    that an ELBO has fitted, with a small learning rate. The model's parameters get no gradient. The loss is + CUBO,
-    and `fit` reports - CUBO.
+    Its minimum over q covers the posterior (zero-avoiding). The estimate from K particles is low
+    (the log of a mean), so it bounds log p(x) from above only as K grows, where the weights have n
+    moments; exp(n CUBO) is estimated without bias. Being low, it can be driven down without end by
+    a guide that misses the posterior: start from a guide that an ELBO has fitted, with a small
+    learning rate. The model's parameters get no gradient. The loss is + CUBO, and `fit` reports -
+    CUBO.
 
     Args:
         order: n, at least 1.
@@ -127,7 +131,8 @@ class CUBO(Renyi):
         ValueError: order below 1.
 
     References:
-        Dieng et al. (2017), Variational inference via chi upper bound minimization, arXiv:1611.00328, eq. 4.
+        Dieng et al. (2017), Variational inference via chi upper bound minimization,
+        arXiv:1611.00328, eq. 4.
 
     Example:
         >>> CUBO(2, num_particles=10)

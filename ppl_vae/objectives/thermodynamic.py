@@ -17,27 +17,33 @@ __all__ = ["ThermodynamicELBO"]
 
 
 class ThermodynamicELBO(Bound):
-    """Left Riemann sum of log p(x) = int_0^1 E_beta[log w] d beta, E_beta under q^(1 - beta) p(x, z)^beta.
+    """Left Riemann sum of log p(x) = int_0^1 E_beta[log w] d beta, E_beta under q^(1 - beta) p(x,
+    z)^beta.
 
-    The integrand increases with beta, so the left sum is a lower bound, and one interval is the ELBO; the expectations
-    are self-normalised over K particles, so K should be in the tens. The right sum would be an upper bound.
+    The integrand increases with beta, so the left sum is a lower bound, and one interval is the
+    ELBO; the expectations are self-normalised over K particles, so K should be in the tens. The
+    right sum would be an upper bound.
 
     Args:
         num_particles: Number of particles K per datum.
-        partition: Interior points 0 < beta_1 < ... < 1; None is one point at 0.1 (two intervals, as in the paper).
-        gradient: None is the paper's covariance estimator, which needs no path derivative (discrete latents are fine)
-            and is unbiased for one interval, else as K grows; or `Reparameterized()`, `ScoreFunction()`, `VIMCO()`,
-            which are unbiased for the value that K particles have.
+        partition: Interior points 0 < beta_1 < ... < 1; None is one point at 0.1 (two intervals, as
+            in the paper).
+        gradient: None is the paper's covariance estimator, which needs no path derivative (discrete
+            latents are fine) and is unbiased for one interval, else as K grows; or
+            `Reparameterized()`, `ScoreFunction()`, `VIMCO()`, which are unbiased for the value that
+            K particles have.
         max_plate_nesting: Depth of the plates, "data" included; None finds it.
 
     Shape:
         per datum, (B,), in nats
 
     Raises:
-        ValueError: the partition is no increasing sequence within (0, 1); one particle for the covariance estimator.
+        ValueError: the partition is no increasing sequence within (0, 1); one particle for the
+            covariance estimator.
 
     References:
-        Masrani, Le and Wood (2019), The thermodynamic variational objective, arXiv:1907.00031, eq. 6 and 9.
+        Masrani, Le and Wood (2019), The thermodynamic variational objective, arXiv:1907.00031, eq.
+        6 and 9.
 
     Example:
         >>> ThermodynamicELBO(10, partition=(0.1, 0.5)).partition
@@ -58,7 +64,10 @@ class ThermodynamicELBO(Bound):
 
     def reduce(self, log_weights: Tensor) -> Tensor:
         """sum_p (beta_{p+1} - beta_p) sum_k softmax(beta_p log w)_k log w_k."""
-        parts = [width * (weights * log_weights).sum(0) for width, _, weights in self.intervals(log_weights)]
+        parts = [
+            width * (weights * log_weights).sum(0)
+            for width, _, weights in self.intervals(log_weights)
+        ]
         return torch.stack(parts).sum(0)
 
     def reduce_others(self, log_weights: Tensor, instead: Tensor | None = None) -> Tensor:
@@ -79,7 +88,9 @@ class ThermodynamicELBO(Bound):
 
 
 def _tempered_mean_of_others(log_weights: Tensor, instead: Tensor | None, power: float) -> Tensor:
-    """E_power[log w] over the others: distances from the largest log w have one sign, and cannot cancel."""
+    """E_power[log w] over the others: distances from the largest log w have one sign, and cannot
+    cancel.
+    """
     largest = log_weights.amax(0)
 
     def tempered(values: Tensor) -> Tensor:
@@ -98,10 +109,13 @@ def _points(partition: Any) -> tuple[float, ...]:
         points = (0.0, *map(float, partition), 1.0)
     except (TypeError, ValueError):
         raise ValueError(
-            f"ThermodynamicELBO(partition) is {partition!r}; it must be a sequence of numbers, as in (0.1, 0.5)"
+            f"ThermodynamicELBO(partition) is {partition!r}; it must be a sequence of numbers, as "
+            "in (0.1, 0.5)"
         ) from None
     if not all(left < right for left, right in zip(points, points[1:], strict=False)):
-        raise ValueError(f"partition is {points[1:-1]}; its points must increase strictly between 0 and 1")
+        raise ValueError(
+            f"partition is {points[1:-1]}; its points must increase strictly between 0 and 1"
+        )
     return points
 
 
@@ -109,9 +123,9 @@ def _points(partition: Any) -> tuple[float, ...]:
 class Covariance(Gradient):
     """d/d lambda E_b[l] = E_b[dl] + Cov_b[d log pi_b, l], log pi_b = log q + b l up to a constant.
 
-    log q enters l with weight - beta, that of the KL, and log pi_b with weight 1 - b beta. Covariances of K particles
-    are divided by K - 1, so that at b = 0, the ELBO, there is no bias; at other points there is that of the
-    self-normalised weights, of order 1 / K.
+    log q enters l with weight - beta, that of the KL, and log pi_b with weight 1 - b beta.
+    Covariances of K particles are divided by K - 1, so that at b = 0, the ELBO, there is no bias;
+    at other points there is that of the self-normalised weights, of order 1 / K.
     """
 
     path_derivative = False
@@ -122,7 +136,9 @@ class Covariance(Gradient):
         require_others(self, bound)
 
     def coefficients(self, bound: Target, log_weights: Tensor) -> Coefficients:
-        """Weights and b covariances for the model, (1 - b beta) covariances less beta weights for log q."""
+        """Weights and b covariances for the model, (1 - b beta) covariances less beta weights for
+        log q.
+        """
         model = torch.zeros_like(log_weights)
         log_q = torch.zeros_like(log_weights)
         intervals: Any = bound
@@ -130,5 +146,7 @@ class Covariance(Gradient):
         for width, b, weights in intervals.intervals(log_weights):
             covariance = unbiased * weights * (log_weights - (weights * log_weights).sum(0))
             model = model + width * (weights + b * covariance)
-            log_q = log_q + width * ((1 - b * bound.kl_weight) * covariance - bound.kl_weight * weights)
+            log_q = log_q + width * (
+                (1 - b * bound.kl_weight) * covariance - bound.kl_weight * weights
+            )
         return Coefficients(model, None, log_q)

@@ -1,4 +1,6 @@
-"""Wake-sleep: the guide learns from weighted draws or from the model's dreams, not from the ELBO."""
+"""Wake-sleep: the guide learns from weighted draws or from the model's dreams, not from the
+ELBO.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -18,11 +20,12 @@ __all__ = ["ReweightedWakeSleep", "WakeSleep"]
 
 @dataclass(frozen=True)
 class Wake(Gradient):
-    """The model follows the bound; the guide's log-density is raised at the draws, by their normalised weights.
+    """The model follows the bound; the guide's log-density is raised at the draws, by their
+    normalised weights.
 
-    The weights are those of the posterior whatever the weight of the KL: by annealed ones, p(x given z) alone at
-    weight 0, the guide would shrink to the point of highest likelihood. Needs no path derivative, so discrete latents
-    are fine.
+    The weights are those of the posterior whatever the weight of the KL: by annealed ones, p(x
+    given z) alone at weight 0, the guide would shrink to the point of highest likelihood. Needs no
+    path derivative, so discrete latents are fine.
     """
 
     insomnia: float = 1.0
@@ -43,11 +46,11 @@ class Wake(Gradient):
 
 
 class ReweightedWakeSleep(IWAE):
-    """Model: IWAE. Guide: the forward KL(p(z given x) || q), by self-normalised weights *per datum* (wake), or by
-    maximum likelihood on (z, x) dreamt by the model (sleep).
+    """Model: IWAE. Guide: the forward KL(p(z given x) || q), by self-normalised weights *per datum*
+    (wake), or by maximum likelihood on (z, x) dreamt by the model (sleep).
 
-    Covers the posterior instead of hiding in it; unbiased only as K grows, since the weights are normalised over the K
-    particles of each datum. The value is IWAE's.
+    Covers the posterior instead of hiding in it; unbiased only as K grows, since the weights are
+    normalised over the K particles of each datum. The value is IWAE's.
 
     Args:
         num_particles: Number of particles K per datum; tens.
@@ -58,7 +61,8 @@ class ReweightedWakeSleep(IWAE):
         per datum, (B,), in nats
 
     Raises:
-        ValueError: insomnia outside [0, 1]; one particle with a wake phase, whose only weight would be 1.
+        ValueError: insomnia outside [0, 1]; one particle with a wake phase, whose only weight would
+            be 1.
 
     References:
         Bornschein and Bengio (2015), Reweighted wake-sleep, arXiv:1406.2751, eq. 7 to 10;
@@ -71,28 +75,50 @@ class ReweightedWakeSleep(IWAE):
 
     takes_global = False
 
-    def __init__(self, num_particles: int = 10, insomnia: float = 1.0, *, max_plate_nesting: int | None = None) -> None:
-        self.insomnia = real_number(insomnia, "ReweightedWakeSleep(insomnia)", at_least=0, at_most=1)
-        whole_number(num_particles, "ReweightedWakeSleep(num_particles)", at_least=2 if insomnia else 1)
-        super().__init__(num_particles, gradient=Wake(self.insomnia), max_plate_nesting=max_plate_nesting)
+    def __init__(
+        self,
+        num_particles: int = 10,
+        insomnia: float = 1.0,
+        *,
+        max_plate_nesting: int | None = None,
+    ) -> None:
+        self.insomnia = real_number(
+            insomnia, "ReweightedWakeSleep(insomnia)", at_least=0, at_most=1
+        )
+        whole_number(
+            num_particles, "ReweightedWakeSleep(num_particles)", at_least=2 if insomnia else 1
+        )
+        super().__init__(
+            num_particles, gradient=Wake(self.insomnia), max_plate_nesting=max_plate_nesting
+        )
 
-    def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
+    def differentiable_loss(
+        self, model: Program, guide: Program, *args: Any, **kwargs: Any
+    ) -> Tensor:
         """IWAE's loss with the wake-sleep gradient."""
         loss = super().differentiable_loss(model, guide, *args, **kwargs)
-        return loss + (1 - self.insomnia) * sleep(model, guide, *args, **kwargs) if self.insomnia < 1 else loss
+        return (
+            loss + (1 - self.insomnia) * sleep(model, guide, *args, **kwargs)
+            if self.insomnia < 1
+            else loss
+        )
 
     def options(self) -> list[str]:
         """insomnia."""
         return [f"insomnia={self.insomnia:g}"]
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(num_particles={self.num_particles}, insomnia={self.insomnia:g})"
+        return (
+            f"{type(self).__name__}(num_particles={self.num_particles}, insomnia={self.insomnia:g})"
+        )
 
 
 class WakeSleep(TraceELBO):
-    """The classic: the model follows the ELBO at the guide's draws (wake), the guide learns from the model's dreams.
+    """The classic: the model follows the ELBO at the guide's draws (wake), the guide learns from
+    the model's dreams.
 
-    The two phases descend different objectives; the baseline of the original VAE paper. The value is the ELBO.
+    The two phases descend different objectives; the baseline of the original VAE paper. The value
+    is the ELBO.
 
     Args:
         num_particles: Number of particles K per datum.
@@ -102,7 +128,8 @@ class WakeSleep(TraceELBO):
         per datum, (B,), in nats
 
     References:
-        Hinton et al. (1995), The wake-sleep algorithm for unsupervised neural networks, Science 268.
+        Hinton et al. (1995), The wake-sleep algorithm for unsupervised neural networks, Science
+        268.
 
     Example:
         >>> WakeSleep()
@@ -112,9 +139,13 @@ class WakeSleep(TraceELBO):
     takes_global = False
 
     def __init__(self, num_particles: int = 1, *, max_plate_nesting: int | None = None) -> None:
-        super().__init__(num_particles, gradient=Wake(insomnia=0.0), max_plate_nesting=max_plate_nesting)
+        super().__init__(
+            num_particles, gradient=Wake(insomnia=0.0), max_plate_nesting=max_plate_nesting
+        )
 
-    def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
+    def differentiable_loss(
+        self, model: Program, guide: Program, *args: Any, **kwargs: Any
+    ) -> Tensor:
         """The ELBO's loss with the wake-sleep gradient."""
         loss = super().differentiable_loss(model, guide, *args, **kwargs)
         return loss + sleep(model, guide, *args, **kwargs)
@@ -124,10 +155,14 @@ class WakeSleep(TraceELBO):
 
 
 def sleep(model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
-    """Zero, with the gradient of - sum_b log q(z_b given x_b), (z_b, x_b) drawn from the model, one dream per datum."""
+    """Zero, with the gradient of - sum_b log q(z_b given x_b), (z_b, x_b) drawn from the model, one
+    dream per datum.
+    """
     with torch.no_grad():
         dream = poutine.trace(poutine.uncondition(model)).get_trace(*args, **kwargs)
-    latents = {s["name"]: s["value"] for s in sample_sites(dream) if not s["infer"].get("was_observed")}
+    latents = {
+        s["name"]: s["value"] for s in sample_sites(dream) if not s["infer"].get("was_observed")
+    }
     x = _dreamt(dream, args[0])
     trace = poutine.trace(poutine.condition(guide, data=latents)).get_trace(x, *args[1:], **kwargs)
     log_q = torch.as_tensor(trace.log_prob_sum())
@@ -141,7 +176,8 @@ def _dreamt(dream: poutine.Trace, x: Tensor) -> Tensor:
     if len(observed) != 1 or observed[0]["value"].shape != x.shape:
         found = ", ".join(f"{s['name']!r} of shape {tuple(s['value'].shape)}" for s in observed)
         raise ValueError(
-            f"the sleep phase feeds the model's draw of x back to the guide, so there must be one observed site of the "
+            "the sleep phase feeds the model's draw of x back to the guide, so there must be one "
+            "observed site of the "
             f"first argument's shape {tuple(x.shape)}; found {found}"
         )
     return observed[0]["value"].to(x.dtype).masked_fill(x.isnan(), float("nan"))

@@ -40,7 +40,9 @@ class GlobalDraws:
         return self.guide(*args, **kwargs)
 
     def clusters(self, num_particles: int) -> np.ndarray:
-        """Which draw each particle belongs to, (K,): as many particles of each draw as of the others, or one more."""
+        """Which draw each particle belongs to, (K,): as many particles of each draw as of the
+        others, or one more.
+        """
         return np.sort(np.arange(num_particles) % len(self.draws))
 
 
@@ -58,13 +60,16 @@ def global_draw(guide: Program, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         {'mean': tensor([1., 1.])}
     """
     sites = sample_sites(run(guide, *args, **kwargs))
-    return {site["name"]: site["value"] for site in sites if not (site["is_observed"] or is_local(site))}
+    return {
+        site["name"]: site["value"] for site in sites if not (site["is_observed"] or is_local(site))
+    }
 
 
 def with_global_draws(
     model: Program, guide: Program, args: tuple[Tensor, ...], num_particles: int, seed: int | None
 ) -> Program:
-    """The guide with sqrt(K) draws of its global latents, at least 30 and at most K; itself where it has none.
+    """The guide with sqrt(K) draws of its global latents, at least 30 and at most K; itself where
+    it has none.
 
     Args:
         model: The model, put into evaluation mode with it.
@@ -91,7 +96,8 @@ def with_global_draws(
 def conditionals(
     model: Program, guide: Program, num_particles: int, seed: int | None
 ) -> Iterator[tuple[Program, Program, int, int | None]]:
-    """Model and guide conditional on each draw of the global latents, the number of its particles, and their seed.
+    """Model and guide conditional on each draw of the global latents, the number of its particles,
+    and their seed.
 
     Both as they are, once, where the guide comes without draws.
 
@@ -108,4 +114,9 @@ def conditionals(
         given_model = poutine.condition(model, data=values)
         given_guide = poutine.condition(guide.guide, data=values)
         if count:
-            yield given_model, given_guide, int(count), None if seed is None else derived_seed(seed, 0, i + 1)
+            yield (
+                given_model,
+                given_guide,
+                int(count),
+                None if seed is None else derived_seed(seed, 0, i + 1),
+            )

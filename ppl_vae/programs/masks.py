@@ -24,7 +24,9 @@ def unmasked(distribution: Any) -> Any:
     """
     if isinstance(distribution, dist.MaskedDistribution):
         return unmasked(distribution.base_dist)
-    if not isinstance(distribution, dist.Independent | dist.ExpandedDistribution | dist.TransformedDistribution):
+    if not isinstance(
+        distribution, dist.Independent | dist.ExpandedDistribution | dist.TransformedDistribution
+    ):
         return distribution
     base = unmasked(distribution.base_dist)
     if base is distribution.base_dist:
@@ -39,8 +41,9 @@ def unmasked(distribution: Any) -> Any:
 def with_all_entries(site: Site) -> Site:
     """A latent site whose density counts every entry, masked ones too.
 
-    Nothing that counts depends on a masked latent, so log p(x) is the same whether its density, which integrates to
-    one, is counted or not; but only with it is log p(x, z) a density over all latents, which chains can follow.
+    Nothing that counts depends on a masked latent, so log p(x) is the same whether its density,
+    which integrates to one, is counted or not; but only with it is log p(x, z) a density over all
+    latents, which chains can follow.
 
 
     Args:

@@ -1,4 +1,6 @@
-"""What stands behind a Pyro program: its modules and parameters, how it is called, evaluated and placed."""
+"""What stands behind a Pyro program: its modules and parameters, how it is called, evaluated and
+placed.
+"""
 
 import functools
 import inspect
@@ -30,7 +32,14 @@ logger = logging.getLogger(__name__)
 EMPTY_CELL = CellType()  # of a variable that is not set yet
 MOST_ITEMS = 1_000  # of a container: a longer one holds data
 LEAVES = (str, bytes, int, float, complex, NoneType, ModuleType)
-LIBRARIES = {"numpy", "pandas", "pyro", "scipy", "torch", "xarray"}  # whose objects hold no modules of a program
+LIBRARIES = {
+    "numpy",
+    "pandas",
+    "pyro",
+    "scipy",
+    "torch",
+    "xarray",
+}  # whose objects hold no modules of a program
 FOREIGN = (LIBRARIES | sys.stdlib_module_names) - {"argparse", "collections", "types"}
 
 
@@ -38,28 +47,40 @@ def require_programs(model: Program, guide: Program) -> None:
     """Raise TypeError where one of them is a class, or nothing that can be called."""
     for name, program in (("model", model), ("guide", guide)):
         if isinstance(program, type) or not callable(program):
-            kind = f"the class {program.__name__}" if isinstance(program, type) else f"of type {type(program).__name__}"
-            raise TypeError(f"{name} is {kind}; give an object that can be called: a pv.{name.title()}, a Pyro program")
+            kind = (
+                f"the class {program.__name__}"
+                if isinstance(program, type)
+                else f"of type {type(program).__name__}"
+            )
+            raise TypeError(
+                f"{name} is {kind}; give an object that can be called: a pv.{name.title()}, a Pyro "
+                "program"
+            )
         if module_of(program) is None:
             logger.info(
-                "no torch module was found behind the %s: its networks, if it has any, stay in the mode that they are "
-                "in and where they are; make the program an nn.Module, or let it hold them as attributes",
+                "no torch module was found behind the %s: its networks, if it has any, stay in the "
+                "mode that they are "
+                "in and where they are; make the program an nn.Module, or let it hold them as "
+                "attributes",
                 name,
             )
 
 
 def arguments(x: Tensor, context: Tensor | None) -> tuple[Tensor, ...]:
-    """What model and guide are called with: a program without covariates need not take the argument."""
+    """What model and guide are called with: a program without covariates need not take the
+    argument.
+    """
     return (x,) if context is None else (x, context)
 
 
 def module_of(program: Program) -> nn.Module | None:
-    """The module that a program is, or those that it holds, as one; None where there is none to be found.
+    """The module that a program is, or those that it holds, as one; None where there is none to be
+    found.
 
-    Found are the modules behind a `functools.partial` (which Pyro's handlers make) and a bound method, among the
-    attributes of an object and of its class, in lists, tuples, sets and dicts of up to 1,000 items, and among the
-    variables that a function uses, however deep; and parameters that are held without a module. Not found is what a
-    program looks up by a name made at run time.
+    Found are the modules behind a `functools.partial` (which Pyro's handlers make) and a bound
+    method, among the attributes of an object and of its class, in lists, tuples, sets and dicts of
+    up to 1,000 items, and among the variables that a function uses, however deep; and parameters
+    that are held without a module. Not found is what a program looks up by a name made at run time.
 
     Args:
         program: Any callable.
@@ -114,7 +135,9 @@ def _used_by(function: Any) -> list[Any]:
     codes = [function.__code__]
     for code in codes:
         codes += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
-    names = dict.fromkeys(name for code in codes for name in code.co_names if name in function.__globals__)
+    names = dict.fromkeys(
+        name for code in codes for name in code.co_names if name in function.__globals__
+    )
     defaults = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
     return [*cells, *(function.__globals__[name] for name in names), *defaults]
 
@@ -122,9 +145,16 @@ def _used_by(function: Any) -> list[Any]:
 def _attributes(item: Any) -> list[Any]:
     """Attributes of an object, of its class, and what its `__call__` uses."""
     classes = [kind for kind in type(item).__mro__ if kind is not object]
-    slots = [name for kind in classes for name in getattr(kind, "__slots__", ()) if hasattr(item, name)]
+    slots = [
+        name for kind in classes for name in getattr(kind, "__slots__", ()) if hasattr(item, name)
+    ]
     own = [*getattr(item, "__dict__", {}).values(), *(getattr(item, name) for name in slots)]
-    shared = [value for kind in classes for name, value in vars(kind).items() if name == "__call__" or _holds(value)]
+    shared = [
+        value
+        for kind in classes
+        for name, value in vars(kind).items()
+        if name == "__call__" or _holds(value)
+    ]
     return [*own, *shared]
 
 
@@ -140,10 +170,12 @@ def modules_of(*programs: Program) -> list[nn.Module]:
 
 @contextmanager
 def own_parameters(*programs: Program) -> Iterator[None]:
-    """Keep modules out of Pyro's global parameter store, where models of equal names would share weights.
+    """Keep modules out of Pyro's global parameter store, where models of equal names would share
+    weights.
 
-    Plain functions keep their parameters there, and find them again. But what a module has registered there, itself
-    wrapped in a function or named by `pyro.module`, is left out: the module that is used now brings its own.
+    Plain functions keep their parameters there, and find them again. But what a module has
+    registered there, itself wrapped in a function or named by `pyro.module`, is left out: the
+    module that is used now brings its own.
     """
     store: Any = pyro.get_param_store()
     if all(isinstance(program, nn.Module) for program in programs):
@@ -151,21 +183,34 @@ def own_parameters(*programs: Program) -> Iterator[None]:
             yield
         return
     state = store.get_state()
-    free = {name: value for name, value in state["params"].items() if not isinstance(value, nn.Parameter)}
-    with store.scope({"params": free, "constraints": {name: state["constraints"][name] for name in free}}) as found:
+    free = {
+        name: value
+        for name, value in state["params"].items()
+        if not isinstance(value, nn.Parameter)
+    }
+    with store.scope(
+        {"params": free, "constraints": {name: state["constraints"][name] for name in free}}
+    ) as found:
         yield
     store.set_state(found)
 
 
 @contextmanager
 def evaluating(*programs: Program) -> Iterator[None]:
-    """Evaluation mode (dropout and batch norm at rest), no gradients, no validation; all as before afterwards.
+    """Evaluation mode (dropout and batch norm at rest), no gradients, no validation; all as before
+    afterwards.
 
     What goes wrong in it says so in one line.
     """
     quiet = pyro.validation_enabled(False)
     try:
-        with one_at_a_time, at_rest(*modules_of(*programs)), torch.no_grad(), own_parameters(*programs), quiet:
+        with (
+            one_at_a_time,
+            at_rest(*modules_of(*programs)),
+            torch.no_grad(),
+            own_parameters(*programs),
+            quiet,
+        ):
             yield
     except (ValueError, RuntimeError) as error:
         if (said := one_line(error)) == str(error):
@@ -181,7 +226,9 @@ def remember_data(data: Dataset, *programs: Program) -> None:
 
 
 def rows_fitted(program: Program) -> int | None:
-    """How many rows a Model was fitted to, the fewest where there are several; None where it is not known."""
+    """How many rows a Model was fitted to, the fewest where there are several; None where it is not
+    known.
+    """
     known = [part.num_train for part in _models_and_guides(program) if part.num_train is not None]
     return min(known, default=None)
 
@@ -193,10 +240,12 @@ def _models_and_guides(*programs: Program) -> list[Model | Guide]:
 
 
 def place(data: Dataset, *programs: Program, device: str | torch.device | None = None) -> Dataset:
-    """Data on the device and in the float type of the programs' parameters; `device` moves the programs first.
+    """Data on the device and in the float type of the programs' parameters; `device` moves the
+    programs first.
 
     Raises:
-        ValueError: the columns have names that are not those of training, or their order is another.
+        ValueError: the columns have names that are not those of training, or their order is
+            another.
     """
     for part in _models_and_guides(*programs):
         check_columns(part.columns, data.columns, type(part).__name__)
@@ -205,7 +254,9 @@ def place(data: Dataset, *programs: Program, device: str | torch.device | None =
         check_device(device)
         for module in modules:
             module.to(device)
-    parameter = next((p for module in modules for p in module.parameters() if p.is_floating_point()), None)
+    parameter = next(
+        (p for module in modules for p in module.parameters() if p.is_floating_point()), None
+    )
     if parameter is None:
         return data if device is None else data.to(device=device)
     return data.to(device=parameter.device, dtype=parameter.dtype)
@@ -217,4 +268,6 @@ def check_device(device: str | torch.device) -> None:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise ValueError(f'device={str(device)!r} cannot be used here: {reason} Leave it out, or say "cpu"') from error
+        raise ValueError(
+            f'device={str(device)!r} cannot be used here: {reason} Leave it out, or say "cpu"'
+        ) from error

@@ -23,7 +23,11 @@ def inner_plates(site: Site) -> torch.Size:
         >>> inner_plates(capture.trace.nodes["z"])
         torch.Size([3])
     """
-    frames = [frame for frame in site["cond_indep_stack"] if frame.vectorized and frame.name not in (PLATE, PARTICLES)]
+    frames = [
+        frame
+        for frame in site["cond_indep_stack"]
+        if frame.vectorized and frame.name not in (PLATE, PARTICLES)
+    ]
     return torch.Size(frame.size for frame in sorted(frames, key=lambda frame: frame.dim))
 
 
@@ -31,7 +35,8 @@ def rows_first(values: Tensor, site: Site, num_lead: int = 1) -> Tensor:
     """A site's values (*lead, *plates, B, *event) as (*lead, B, *plates, *event).
 
     Args:
-        values: The values, as a trace has them; plates that the site is not in are dims of size one.
+        values: The values, as a trace has them; plates that the site is not in are dims of size
+            one.
         site: The site.
         num_lead: How many dims stand to the left of the plates: one for particles.
 
@@ -93,6 +98,7 @@ def require_no_inner_plates(trace: Any, what: str) -> None:
     for site in sample_sites(trace):
         if is_local(site) and inner_plates(site):
             raise ValueError(
-                f'site {site["name"]!r} lies in a plate inside the plate "{PLATE}", where {what} cannot be done: write '
+                f'site {site["name"]!r} lies in a plate inside the plate "{PLATE}", where {what} '
+                "cannot be done: write "
                 "the plate as a dim of the event, fn.to_event(1)"
             )

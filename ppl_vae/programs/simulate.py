@@ -1,4 +1,6 @@
-"""Data simulated from a model, beside the latents that they came from: one exact draw from each p(z given x)."""
+"""Data simulated from a model, beside the latents that they came from: one exact draw from each p(z
+given x).
+"""
 
 from pyro import poutine
 from torch import Tensor
@@ -26,8 +28,8 @@ def simulate(
 
     Args:
         model: `Model`, or any Pyro model with a plate "data" at dim -1.
-        data: Data whose like are simulated: as many, with the same covariates and holes. A program of one's own needs
-            them; a `Model` can do without.
+        data: Data whose like are simulated: as many, with the same covariates and holes. A program
+            of one's own needs them; a `Model` can do without.
         num_data: Number of data where none are given.
         context: Covariates where no data are given, (N, C).
         seed: Seed of the draws; None draws from torch's global stream.
@@ -36,7 +38,8 @@ def simulate(
         The data, and their latents by site, each (N, *plates, *event).
 
     Raises:
-        ValueError: a program of one's own without data; not exactly one observed site that holds the data.
+        ValueError: a program of one's own without data; not exactly one observed site that holds
+            the data.
 
     Example:
         >>> from ppl_vae import beds
@@ -48,7 +51,9 @@ def simulate(
         return _generate(model, num_data, context) if data is None else _imitate(model, data)
 
 
-def _generate(model: Program, num_data: int, context: Tensor | None) -> tuple[Dataset, dict[str, Tensor]]:
+def _generate(
+    model: Program, num_data: int, context: Tensor | None
+) -> tuple[Dataset, dict[str, Tensor]]:
     """Data from a `Model`, and their z."""
     if not isinstance(model, Model):
         raise ValueError("a program of one's own needs data whose like are simulated: give it data")
@@ -65,13 +70,18 @@ def _imitate(model: Program, data: Dataset) -> tuple[Dataset, dict[str, Tensor]]
     latents, observed = {}, []
     for site in sample_sites(trace):
         if not site["infer"].get("was_observed"):
-            latents[site["name"]] = rows_first(site["value"], site, num_lead=0) if is_local(site) else site["value"]
+            latents[site["name"]] = (
+                rows_first(site["value"], site, num_lead=0) if is_local(site) else site["value"]
+            )
         elif not site["infer"].get("_deterministic"):
             observed.append(site)
     if len(observed) != 1 or observed[0]["value"].numel() != data.x.numel():
-        found = ", ".join(f"{site['name']!r} of shape {tuple(site['value'].shape)}" for site in observed)
+        found = ", ".join(
+            f"{site['name']!r} of shape {tuple(site['value'].shape)}" for site in observed
+        )
         raise ValueError(
-            f"data of shape {tuple(data.x.shape)} are simulated from a model with one observed site of as many values; "
+            f"data of shape {tuple(data.x.shape)} are simulated from a model with one observed "
+            "site of as many values; "
             f"found {found}"
         )
     drawn = rows_first(observed[0]["value"], observed[0], num_lead=0)

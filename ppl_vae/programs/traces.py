@@ -26,24 +26,27 @@ __all__ = ["LogTerms", "log_terms"]
 
 @dataclass(frozen=True)
 class LogTerms:
-    """One run of guide and model for K particles and B data: log-probabilities per particle and datum, in nats.
+    """One run of guide and model for K particles and B data: log-probabilities per particle and
+    datum, in nats.
 
-    log w = log_likelihood + log_prior - log_q, unscaled. `scale` is what the data plate (N / B when subsampled) and
-    `poutine.scale` multiply each row by. Latents g outside the data plate are drawn once for all particles and rows.
-    The traces serve objectives that need the distributions themselves (analytic KL).
+    log w = log_likelihood + log_prior - log_q, unscaled. `scale` is what the data plate (N / B when
+    subsampled) and `poutine.scale` multiply each row by. Latents g outside the data plate are drawn
+    once for all particles and rows. The traces serve objectives that need the distributions
+    themselves (analytic KL).
 
     Args:
         log_likelihood: log p(x given z, g), less the log-factors of the guide, shape (K, B).
         prior_sites: log p of each latent site, by name, shapes (K, B).
         posterior_sites: log q of each latent site, by name, shapes (K, B).
         log_global: log p(g) - log q(g) of the latents outside the data plate, scaled, a scalar.
-        global_likelihood: log p of what is observed outside the data plate (a regulariser by `pyro.factor`, a global
-            measurement), less the guide's factors there, scaled, a scalar.
+        global_likelihood: log p of what is observed outside the data plate (a regulariser by
+            `pyro.factor`, a global measurement), less the guide's factors there, scaled, a scalar.
         num_rows: Rows that the data plate stands for: its size, N where it is subsampled, else B.
         scale: One number, or one per row.
         model_trace: The model's trace, replayed against the guide's.
         guide_trace: The guide's trace.
-        paths: With `detach`, each latent's reparameterised draw, by name; its copy in the traces is a leaf.
+        paths: With `detach`, each latent's reparameterised draw, by name; its copy in the traces is
+            a leaf.
 
     Example:
         >>> from ppl_vae import beds
@@ -91,8 +94,12 @@ class LogTerms:
 
     @property
     def global_score(self) -> Tensor | None:
-        """log q of the global latents without a path derivative, a scalar; None where there is none."""
-        scored = [log_prob_of(site).sum() for site in self.global_latents if not site["fn"].has_rsample]
+        """log q of the global latents without a path derivative, a scalar; None where there is
+        none.
+        """
+        scored = [
+            log_prob_of(site).sum() for site in self.global_latents if not site["fn"].has_rsample
+        ]
         return sum(scored[1:], scored[0]) if scored else None
 
 
@@ -105,35 +112,40 @@ def log_terms(
     detach: bool = False,
     **kwargs: Any,
 ) -> LogTerms:
-    """Run guide and model once for K particles under one outermost particle plate, and sort their log-probabilities.
+    """Run guide and model once for K particles under one outermost particle plate, and sort their
+    log-probabilities.
 
-    Sites inside the plate "data" are summed over everything but particles and rows: latent ones give log p(z) and
-    log q, observed ones log p(x given z). Sites outside it are global: drawn once, shared by all particles and rows,
-    and kept apart. `pyro.factor` and observed sites in the guide count as in Pyro, with a minus sign; its
-    `pyro.deterministic` sites are ignored. `poutine.mask` is honoured; scales are kept apart, so that a nonlinear
-    bound is taken per row first and scaled after.
+    Sites inside the plate "data" are summed over everything but particles and rows: latent ones
+    give log p(z) and log q, observed ones log p(x given z). Sites outside it are global: drawn
+    once, shared by all particles and rows, and kept apart. `pyro.factor` and observed sites in the
+    guide count as in Pyro, with a minus sign; its `pyro.deterministic` sites are ignored.
+    `poutine.mask` is honoured; scales are kept apart, so that a nonlinear bound is taken per row
+    first and scaled after.
 
     Args:
         model: Pyro model with one plate "data" at dim -1.
         guide: Pyro guide with the same plate and latent sites.
         args: Arguments of both.
         num_particles: Number of particles K.
-        max_plate_nesting: Depth of the plates, "data" included; None finds it, at the price of another run of the guide
-            where there are plates besides "data".
-        detach: Cut the graph at the local latents: log p and log q are evaluated at leaf copies of the draws, and
-            `paths` keeps the draws, so that a gradient estimator can treat the three dependences apart.
+        max_plate_nesting: Depth of the plates, "data" included; None finds it, at the price of
+            another run of the guide where there are plates besides "data".
+        detach: Cut the graph at the local latents: log p and log q are evaluated at leaf copies of
+            the draws, and `paths` keeps the draws, so that a gradient estimator can treat the three
+            dependences apart.
         kwargs: Keyword arguments of both.
 
     Returns:
         The terms, differentiable in the parameters of both.
 
     Raises:
-        ValueError: no site lies in a plate "data" at dim -1, or it has another size than x; latent sites of model and
-            guide differ; nothing is observed inside the plate; local sites carry different scales; a log-probability
-            inside the plate has another shape than its plates; a site is marked for enumeration.
+        ValueError: no site lies in a plate "data" at dim -1, or it has another size than x; latent
+            sites of model and guide differ; nothing is observed inside the plate; local sites carry
+            different scales; a log-probability inside the plate has another shape than its plates;
+            a site is marked for enumeration.
 
     References:
-        Burda, Grosse and Salakhutdinov (2016), Importance weighted autoencoders, arXiv:1509.00519, eq. 8.
+        Burda, Grosse and Salakhutdinov (2016), Importance weighted autoencoders, arXiv:1509.00519,
+        eq. 8.
 
     Example:
         >>> from ppl_vae import beds
@@ -144,7 +156,9 @@ def log_terms(
 
     def at_depth(depth: int) -> LogTerms:
         particles = Particles(num_particles, depth)
-        traces = _run_both(particles(model), particles(guide), *args, depth=depth, detach=detach, **kwargs)
+        traces = _run_both(
+            particles(model), particles(guide), *args, depth=depth, detach=detach, **kwargs
+        )
         return _sorted(*traces, num_particles)
 
     return with_any_nesting(at_depth, max_plate_nesting)
@@ -153,7 +167,9 @@ def log_terms(
 def _run_both(
     model: Program, guide: Program, *args: Any, depth: int, detach: bool, **kwargs: Any
 ) -> tuple[poutine.Trace, poutine.Trace, dict[str, Tensor]]:
-    """The traces of guide and model, the model replayed against the guide, and the draws that were cut from them."""
+    """The traces of guide and model, the model replayed against the guide, and the draws that were
+    cut from them.
+    """
     guide_trace = run(guide, *args, **kwargs)
     require_outermost(guide_trace, depth)
     paths = _detach(guide_trace) if detach else {}
@@ -165,11 +181,15 @@ def _run_both(
 
 
 def _sorted(
-    guide_trace: poutine.Trace, model_trace: poutine.Trace, paths: dict[str, Tensor], num_particles: int
+    guide_trace: poutine.Trace,
+    model_trace: poutine.Trace,
+    paths: dict[str, Tensor],
+    num_particles: int,
 ) -> LogTerms:
     """The log-probabilities of two traces, by what they are."""
     p_sites, q_sites = (
-        [site for site in sample_sites(trace) if not _is_deterministic(site)] for trace in (model_trace, guide_trace)
+        [site for site in sample_sites(trace) if not _is_deterministic(site)]
+        for trace in (model_trace, guide_trace)
     )
     _check_match(p_sites, q_sites)
     _check_observed(p_sites)
@@ -202,7 +222,9 @@ def _detach(trace: poutine.Trace) -> dict[str, Tensor]:
 
 
 def log_density_at(terms: LogTerms, program: Program, *args: Any) -> Tensor:
-    """Log-density of a guide-like program at the latents of another one's terms, per particle and row, (K, B)."""
+    """Log-density of a guide-like program at the latents of another one's terms, per particle and
+    row, (K, B).
+    """
     particles = particles_of(terms.model_trace)
     replayed = run(poutine.replay(particles(program), trace=terms.guide_trace), *args)
     return _total(_per_datum_sites(sample_sites(replayed), observed=False), terms.log_likelihood)
@@ -228,11 +250,16 @@ def run_under_particles(program: Program, num_particles: int, *args: Any) -> pou
 
 def sample_sites(trace: poutine.Trace, *, enumerated: bool = False) -> list[Site]:
     """The trace's random sites, without Pyro's own subsampling sites."""
-    sites = [site for site in trace.nodes.values() if site["type"] == "sample" and not site_is_subsample(site)]
+    sites = [
+        site
+        for site in trace.nodes.values()
+        if site["type"] == "sample" and not site_is_subsample(site)
+    ]
     for site in sites:
         if not enumerated and (site["infer"] or {}).get("enumerate"):
             raise ValueError(
-                f"site {site['name']!r} is marked for enumeration, which importance weights cannot use: "
+                f"site {site['name']!r} is marked for enumeration, which importance weights cannot "
+                "use: "
                 "fit with pyro.infer.TraceEnum_ELBO, or sample the site"
             )
     return sites
@@ -241,36 +268,46 @@ def sample_sites(trace: poutine.Trace, *, enumerated: bool = False) -> list[Site
 def _check_match(p_sites: list[Site], q_sites: list[Site]) -> None:
     latent = {site["name"] for site in p_sites if not site["is_observed"]}
     guide_sites = {site["name"]: site for site in q_sites if not site["is_observed"]}
-    guided = {name for name, site in guide_sites.items() if not (site["infer"] or {}).get("is_auxiliary")}
+    guided = {
+        name for name, site in guide_sites.items() if not (site["infer"] or {}).get("is_auxiliary")
+    }
     for site in p_sites:
         other = None if site["is_observed"] else guide_sites.get(site["name"])
         if other is not None and bool(_frame(site)) != bool(_frame(other)):
             where = "guide" if _frame(site) else "model"
             raise ValueError(
-                f'site {site["name"]!r} of the {where} lies in no plate named "{PLATE}", but the other one does: '
+                f'site {site["name"]!r} of the {where} lies in no plate named "{PLATE}", but the '
+                "other one does: "
                 f'write pyro.plate("{PLATE}", len(x), dim=-1) in both'
             )
     for name in sorted(latent ^ guided):
         where, missing = ("model", "guide") if name in latent else ("guide", "model")
         observe = ", or the model observe it (obs=x)" if name in latent else ""
         raise ValueError(
-            f"latent site {name!r} is in the {where} but not in the {missing}: both must sample the same sites{observe}"
+            f"latent site {name!r} is in the {where} but not in the {missing}: both must sample "
+            f"the same sites{observe}"
         )
     if not any(_frame(site) for site in p_sites):
         raise ValueError(
-            f'no site of the model lies in a plate named "{PLATE}": write pyro.plate("{PLATE}", len(x), dim=-1)'
+            f'no site of the model lies in a plate named "{PLATE}": write pyro.plate("{PLATE}", '
+            "len(x), dim=-1)"
         )
 
 
 def _check_observed(p_sites: list[Site]) -> None:
-    """Something must be observed of each datum: else log p(x given z) would be 0, and no number would show it."""
+    """Something must be observed of each datum: else log p(x given z) would be 0, and no number
+    would show it.
+    """
     observed = [site for site in p_sites if site["is_observed"]]
     if any(_frame(site) for site in observed):
         return
     if not observed:
-        raise ValueError(f'the model observes nothing: give obs=x to a site inside pyro.plate("{PLATE}", ...)')
+        raise ValueError(
+            f'the model observes nothing: give obs=x to a site inside pyro.plate("{PLATE}", ...)'
+        )
     raise ValueError(
-        f'observed site {observed[0]["name"]!r} lies outside the plate "{PLATE}", so that no datum has a likelihood: '
+        f'observed site {observed[0]["name"]!r} lies outside the plate "{PLATE}", so that no datum '
+        "has a likelihood: "
         f'sample it inside pyro.plate("{PLATE}", len(x), dim=-1)'
     )
 
@@ -289,16 +326,21 @@ def _frame(site: Site) -> Any:
     """The data plate's frame at this site, or None for a global site."""
     frame = next((f for f in site["cond_indep_stack"] if f.name == PLATE), None)
     if frame is not None and frame.dim != -1:
-        raise ValueError(f'plate "{PLATE}" is at dim {frame.dim} at site {site["name"]!r}: it must be at dim=-1')
+        raise ValueError(
+            f'plate "{PLATE}" is at dim {frame.dim} at site {site["name"]!r}: it must be at dim=-1'
+        )
     if frame is not None and frame.size < 1:
         raise ValueError(
-            f'plate "{PLATE}" has no size at site {site["name"]!r}: write pyro.plate("{PLATE}", len(x), dim=-1)'
+            f'plate "{PLATE}" has no size at site {site["name"]!r}: write pyro.plate("{PLATE}", '
+            "len(x), dim=-1)"
         )
     return frame
 
 
 def log_prob_of(site: Site) -> Tensor:
-    """A site's log-probabilities, unscaled; inside the data plate of exactly the shape of its plates."""
+    """A site's log-probabilities, unscaled; inside the data plate of exactly the shape of its
+    plates.
+    """
     if "unscaled_log_prob" not in site:
         log_p = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
         site["unscaled_log_prob"] = of_plates(log_p, site) if _frame(site) else log_p
@@ -317,9 +359,12 @@ def of_plates(log_p: Tensor, site: Site) -> Tensor:
         found = log_p.shape[dim]
         if dim < -len(plates) or found not in (1, plates[dim]):
             raise ValueError(
-                f"site {site['name']!r} has log-probabilities of shape {tuple(log_p.shape)}, and its plates have shape "
-                f"{plates}: axis {dim}, of size {found}, belongs to no plate. Keep particles as the leftmost axis and "
-                "rows as the last one before the event; declare any other axis by .to_event(n) or a plate"
+                f"site {site['name']!r} has log-probabilities of shape {tuple(log_p.shape)}, and "
+                "its plates have shape "
+                f"{plates}: axis {dim}, of size {found}, belongs to no plate. Keep particles as "
+                "the leftmost axis and "
+                "rows as the last one before the event; declare any other axis by .to_event(n) or "
+                "a plate"
             )
     return log_p.expand(plates)
 
@@ -334,10 +379,14 @@ def _common_scale(local: list[Site]) -> float | Tensor:
     """What each datum is multiplied by, the same at every site inside the data plate."""
     (first, scale), *others = [(site["name"], site["scale"] / _inner_scale(site)) for site in local]
     for name, other in others:
-        if not torch.allclose(torch.as_tensor(other, dtype=torch.float64), torch.as_tensor(scale, dtype=torch.float64)):
+        if not torch.allclose(
+            torch.as_tensor(other, dtype=torch.float64), torch.as_tensor(scale, dtype=torch.float64)
+        ):
             raise ValueError(
-                f"sites {first!r} and {name!r} carry different scales ({scale} and {other}): a datum has one scale; "
-                "to anneal the KL use Training(kl_warmup_epochs=...) or objective.annealed(weight), not poutine.scale"
+                f"sites {first!r} and {name!r} carry different scales ({scale} and {other}): a "
+                "datum has one scale; "
+                "to anneal the KL use Training(kl_warmup_epochs=...) or "
+                "objective.annealed(weight), not poutine.scale"
             )
     return scale
 
@@ -372,9 +421,13 @@ def scaled_sum(values: Tensor, site: Site) -> Tensor:
 
 
 def nonfinite_site(terms: LogTerms) -> str | None:
-    """Name of the first site, guide first, whose value or log-probability is NaN or infinite; None if there is none."""
+    """Name of the first site, guide first, whose value or log-probability is NaN or infinite; None
+    if there is none.
+    """
     for trace in (terms.guide_trace, terms.model_trace):
         for site in sample_sites(trace):
-            if not (torch.isfinite(site["value"]).all() and torch.isfinite(log_prob_of(site)).all()):
+            if not (
+                torch.isfinite(site["value"]).all() and torch.isfinite(log_prob_of(site)).all()
+            ):
                 return site["name"]
     return None

@@ -24,8 +24,12 @@ ROWS_AT_ONCE = 10_000
 ROWS_COMPARED = 100  # by which a function of x is told from x
 
 
-def check_data(model: Program, x: Tensor, context: Tensor | None, guide: Program | None = None) -> None:
-    """Check all data once, before a loop that runs without validation, and that model and guide belong together."""
+def check_data(
+    model: Program, x: Tensor, context: Tensor | None, guide: Program | None = None
+) -> None:
+    """Check all data once, before a loop that runs without validation, and that model and guide
+    belong together.
+    """
     checks = [program.check for program in (model, guide) if isinstance(program, Model | Guide)]
     start = 0
     for part in blocks(x) if checks else ():
@@ -37,14 +41,20 @@ def check_data(model: Program, x: Tensor, context: Tensor | None, guide: Program
                 raise
             raise ValueError(f"{error} (its rows are counted from {start})") from None
         start += len(part)
-    if isinstance(model, Model) and isinstance(guide, Guide) and model.latent_dim != guide.latent_dim:
+    if (
+        isinstance(model, Model)
+        and isinstance(guide, Guide)
+        and model.latent_dim != guide.latent_dim
+    ):
         raise ValueError(
             f"the model has {model.latent_dim} latent dimensions and the guide {guide.latent_dim}: "
             "give prior and posterior the same latent_dim"
         )
 
 
-def check_programs(model: Program, guide: Program, x: Tensor, context: Tensor | None = None) -> list[str]:
+def check_programs(
+    model: Program, guide: Program, x: Tensor, context: Tensor | None = None
+) -> list[str]:
     """Run programs of one's own once over all data, before a loop that runs without validation.
 
     Args:
@@ -58,9 +68,10 @@ def check_programs(model: Program, guide: Program, x: Tensor, context: Tensor | 
 
     Raises:
         TypeError: one of them cannot be called.
-        ValueError: an observed site is of another shape than x, x lies outside its support, a log-density is NaN (the
-            site and the first such row are named), or it has another shape than the plates around it; a latent is
-            masked in one of the programs and not in the other.
+        ValueError: an observed site is of another shape than x, x lies outside its support, a
+            log-density is NaN (the site and the first such row are named), or it has another shape
+            than the plates around it; a latent is masked in one of the programs and not in the
+            other.
 
     Example:
         >>> import pyro
@@ -73,7 +84,9 @@ def check_programs(model: Program, guide: Program, x: Tensor, context: Tensor | 
     """
     require_programs(model, guide)
     outside = dict[str, None]()
-    for start in range(0, 0 if isinstance(model, Model) and isinstance(guide, Guide) else len(x), ROWS_AT_ONCE):
+    for start in range(
+        0, 0 if isinstance(model, Model) and isinstance(guide, Guide) else len(x), ROWS_AT_ONCE
+    ):
         part = slice(start, start + ROWS_AT_ONCE)
         args = arguments(x[part], None if context is None else context[part])
         with evaluating(model, guide), seeded(0):
@@ -89,27 +102,34 @@ def check_programs(model: Program, guide: Program, x: Tensor, context: Tensor | 
 
 
 def check_site(site: Site, x: Tensor, start: int) -> None:
-    """Raise ValueError unless a site in the data plate can be evaluated at its value; rows count from `start`."""
+    """Raise ValueError unless a site in the data plate can be evaluated at its value; rows count
+    from `start`.
+    """
     name, fn, value = site["name"], site["fn"], site["value"]
     if not is_local(site) or site["infer"].get("_deterministic"):
         return
     if site["is_observed"]:
         if not _fits(value.shape, fn):
             raise ValueError(
-                f"site {name!r} is for values of shape {tuple(fn.shape())} and observes {tuple(value.shape)}: "
+                f"site {name!r} is for values of shape {tuple(fn.shape())} and observes "
+                f"{tuple(value.shape)}: "
                 "give x the shape that the model's site has"
             )
         outside = _outside(site)
         if outside.any():
             row = start + int(outside.nonzero()[0])
             kind = type(getattr(fn, "base_dist", fn)).__name__
-            raise ValueError(f"row {row} of x lies outside the support of site {name!r}, {kind}: see its values there")
+            raise ValueError(
+                f"row {row} of x lies outside the support of site {name!r}, {kind}: see its values "
+                "there"
+            )
     unknown = _by_row(scale_and_mask(log_prob_of(site), mask=site["mask"]).isnan())
     if unknown.any():
         row = int(unknown.nonzero()[0])
         missing = row < len(x) and bool(x[row].isnan().any())
         remedy = (
-            "x is missing there, which a custom program has to mask: fn, obs = families.missing.observed_part(fn, x)"
+            "x is missing there, which a custom program has to mask: fn, obs = "
+            "families.missing.observed_part(fn, x)"
             if missing
             else "look at its parameters there"
         )
@@ -117,22 +137,29 @@ def check_site(site: Site, x: Tensor, start: int) -> None:
 
 
 def check_masks(site: Site, guided: Site | None, start: int) -> None:
-    """Raise ValueError where model or guide alone masks a latent in the data plate, so that log p and log q differ."""
+    """Raise ValueError where model or guide alone masks a latent in the data plate, so that log p
+    and log q differ.
+    """
     if guided is None or site["is_observed"] or not is_local(site):
         return
     in_model, in_guide = (rows_first(mask_of(each), each, num_lead=0) for each in (site, guided))
-    differ = (in_model != in_guide).flatten(1).any(1) if in_model.dim() > 1 else in_model != in_guide
+    differ = (
+        (in_model != in_guide).flatten(1).any(1) if in_model.dim() > 1 else in_model != in_guide
+    )
     if differ.any():
         row = int(differ.nonzero()[0])
         program = "guide" if bool(in_model[row].all()) else "model"
         raise ValueError(
-            f"latent site {site['name']!r} is masked for row {start + row} in the {program} and not in the other: mask "
+            f"latent site {site['name']!r} is masked for row {start + row} in the {program} and "
+            "not in the other: mask "
             "the same entries in both, so that log q leaves out what log p leaves out"
         )
 
 
 def _fits(shape: torch.Size, fn: Any) -> bool:
-    """Whether a value of this shape leaves the distribution's batch shape as it is, and has its event shape."""
+    """Whether a value of this shape leaves the distribution's batch shape as it is, and has its
+    event shape.
+    """
     batch = shape[: len(shape) - fn.event_dim]
     if shape[len(batch) :] != fn.event_shape or len(batch) > len(fn.batch_shape):
         return False
@@ -140,7 +167,9 @@ def _fits(shape: torch.Size, fn: Any) -> bool:
 
 
 def _outside(site: Site) -> Tensor:
-    """Which rows lie outside a site's support, (B,); none of those that are missing or may be masked."""
+    """Which rows lie outside a site's support, (B,); none of those that are missing or may be
+    masked.
+    """
     fn, value, none = site["fn"], site["value"], torch.zeros(1, dtype=torch.bool)
     try:
         outside = ~fn.support.check(value)
@@ -148,13 +177,16 @@ def _outside(site: Site) -> Tensor:
         return none
     depth = value.dim() - fn.event_dim
     outside, missing = (
-        each.flatten(depth).any(-1) if each.dim() > depth else each for each in (outside, value.isnan())
+        each.flatten(depth).any(-1) if each.dim() > depth else each
+        for each in (outside, value.isnan())
     )
     while hasattr(fn, "base_dist"):
         if isinstance(fn, MaskedDistribution):
             return none
         fn = fn.base_dist
-    return _by_row(outside & ~missing & torch.as_tensor(True if site["mask"] is None else site["mask"]))
+    return _by_row(
+        outside & ~missing & torch.as_tensor(True if site["mask"] is None else site["mask"])
+    )
 
 
 def _by_row(values: Tensor) -> Tensor:
@@ -163,7 +195,8 @@ def _by_row(values: Tensor) -> Tensor:
 
 
 def require_x_itself(model: Program, x: Tensor, context: Tensor | None) -> None:
-    """Raise where the model observes a function of x alone: what it draws there cannot be held against x.
+    """Raise where the model observes a function of x alone: what it draws there cannot be held
+    against x.
 
     Raises:
         ValueError: sites observe as many values as x has, and in each of them some differ from x.
@@ -171,7 +204,11 @@ def require_x_itself(model: Program, x: Tensor, context: Tensor | None) -> None:
     some = x[:ROWS_COMPARED]
     args = arguments(some, None if context is None else context[:ROWS_COMPARED])
     with evaluating(model), seeded(0):  # leaves the stream of the draws alone
-        sites = [site for site in sample_sites(run(model, *args)) if site["is_observed"] and is_local(site)]
+        sites = [
+            site
+            for site in sample_sites(run(model, *args))
+            if site["is_observed"] and is_local(site)
+        ]
     differences = [
         _first_difference(site, some)
         for site in sites
@@ -179,7 +216,8 @@ def require_x_itself(model: Program, x: Tensor, context: Tensor | None) -> None:
     ]
     if differences and all(differences):
         raise ValueError(
-            f"{differences[0]}: observe x itself (its logarithm is normal where x is LogNormal), or transform the data "
+            f"{differences[0]}: observe x itself (its logarithm is normal where x is LogNormal), "
+            "or transform the data "
             "set before"
         )
 

@@ -1,4 +1,6 @@
-"""A guide whose every datum has variational parameters of its own, and how latents lie in one vector."""
+"""A guide whose every datum has variational parameters of its own, and how latents lie in one
+vector.
+"""
 
 import copy
 import hashlib
@@ -29,15 +31,17 @@ Masks = dict[str, Tensor]
 class RefinedGuide(nn.Module):
     """A Pyro guide with parameters of each datum's own, as `refine` returns it.
 
-    q(z given x) = family(parameters of x's row); rows are known by their values, context included. For several latent
-    sites, or constrained ones, the family is a normal in unconstrained space, split into conditionals.
+    q(z given x) = family(parameters of x's row); rows are known by their values, context included.
+    For several latent sites, or constrained ones, the family is a normal in unconstrained space,
+    split into conditionals.
 
     Args:
         posterior: The family.
         latents: The latent sites.
         raw: The family's parameters, (N, P).
         data: The rows that they belong to.
-        masks: Which entries of a latent count, by site, (N, *event); sites of which all do are left out.
+        masks: Which entries of a latent count, by site, (N, *event); sites of which all do are left
+            out.
 
     Shape:
         x (B, *event), context (B, C) -> the sites' values, batch shape (B,)
@@ -97,7 +101,8 @@ class RefinedGuide(nn.Module):
         found = [self._rows.get(key, -1) for key in self._keys(x, context)]
         if -1 in found:
             raise ValueError(
-                f"row {found.index(-1)} of x (with its context) is not among the {len(self.raw)} data that this guide "
+                f"row {found.index(-1)} of x (with its context) is not among the {len(self.raw)} "
+                "data that this guide "
                 "was refined for: refine(model, guide, x) for these rows"
             )
         return torch.as_tensor(found, device=self.raw.device)
@@ -137,18 +142,25 @@ class Latents:
     def sample(self, q: Any, masks: Masks) -> Any:
         """Draw all sites from q over their unconstrained vector; one site's value, or all by name.
 
-        Several sites are drawn one after the other from the normal's conditionals, u_i given u_<i: with u = m + R e
-        and R lower triangular, the mean of block i is m_i + R_i,<i e_<i and its root R_ii. A masked entry is drawn, and
-        the density of the others is that given it: log w stays without bias, since no other term sees it.
+        Several sites are drawn one after the other from the normal's conditionals, u_i given u_<i:
+        with u = m + R e and R lower triangular, the mean of block i is m_i + R_i,<i e_<i and its
+        root R_ii. A masked entry is drawn, and the density of the others is that given it: log w
+        stays without bias, since no other term sees it.
         """
         first = self.sites[0]
-        if len(self.sites) == 1 and first.shape == q.event_shape and not first.is_part_masked(masks):
+        if (
+            len(self.sites) == 1
+            and first.shape == q.event_shape
+            and not first.is_part_masked(masks)
+        ):
             return first.draw(first.constrained(q), masks)
         (loc, root), values = _normal(q), {}
         noise, used = loc[..., :0], 0
         for site in self.sites:
             block = slice(used, used := used + site.size)
-            mean = loc[..., block] + (root[..., block, : block.start] @ noise.unsqueeze(-1)).squeeze(-1)
+            mean = loc[..., block] + (
+                root[..., block, : block.start] @ noise.unsqueeze(-1)
+            ).squeeze(-1)
             root_ii = root[..., block, block]
             values[site.name] = site.draw(site.distribution(mean, root_ii, masks), masks)
             residual = (site.unconstrain(values[site.name]) - mean).unsqueeze(-1)
@@ -159,7 +171,9 @@ class Latents:
 
 @dataclass(frozen=True)
 class LatentSite:
-    """One latent: its unconstrained shape, and the way to its support (None where that is all reals)."""
+    """One latent: its unconstrained shape, and the way to its support (None where that is all
+    reals).
+    """
 
     name: str
     shape: torch.Size
@@ -187,7 +201,9 @@ class LatentSite:
         if len(self.shape) == 1:
             return self.constrained(normal)
         return self.constrained(
-            dist.TransformedDistribution(normal, [T.ReshapeTransform(torch.Size([self.size]), self.shape)])
+            dist.TransformedDistribution(
+                normal, [T.ReshapeTransform(torch.Size([self.size]), self.shape)]
+            )
         )
 
     def is_part_masked(self, masks: Masks) -> bool:
@@ -211,14 +227,18 @@ class LatentSite:
 
 
 def part_masked_normal(loc: Tensor, root: Tensor, mask: Tensor) -> Any:
-    """N(loc, root root') whose log-density is the sum over the entries that count, each given those before it."""
+    """N(loc, root root') whose log-density is the sum over the entries that count, each given those
+    before it.
+    """
     scale = root.diagonal(dim1=-2, dim2=-1)
     entries = dist.Normal(torch.zeros_like(scale), scale).mask(mask).to_event(1)
     return dist.TransformedDistribution(entries, [Sheared(loc, root / scale.unsqueeze(-2))])
 
 
 class Sheared(T.Transform):
-    """u = loc + R e with R lower triangular and ones on its diagonal, so that volumes stay as they are."""
+    """u = loc + R e with R lower triangular and ones on its diagonal, so that volumes stay as they
+    are.
+    """
 
     domain = codomain = constraints.real_vector
     bijective = True
@@ -232,7 +252,9 @@ class Sheared(T.Transform):
 
     def _inverse(self, y: Tensor) -> Tensor:
         residual = (y - self.loc).unsqueeze(-1)
-        return torch.linalg.solve_triangular(self.root, residual, upper=False, unitriangular=True).squeeze(-1)
+        return torch.linalg.solve_triangular(
+            self.root, residual, upper=False, unitriangular=True
+        ).squeeze(-1)
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
         """Zero."""
@@ -248,12 +270,17 @@ def read_masks(model: Program, guide: Program, args: tuple[Tensor, ...], latents
         site = terms.model_trace.nodes[latent.name]
         first, second = rows_first(mask_of(site), site)
         if not torch.equal(first, second):
-            raise ValueError(f"the mask of latent site {latent.name!r} depends on another latent: let it depend on x")
+            raise ValueError(
+                f"the mask of latent site {latent.name!r} depends on another latent: let it depend "
+                "on x"
+            )
         masks[latent.name] = first
         if latent.transform is not None and latent.is_part_masked(masks):
             raise ValueError(
-                f"latent site {latent.name!r} on {type(site['fn'].support).__name__} has masked entries beside others "
-                "of the same row, which cannot be refined: mask whole rows, or sample the entries as sites of their own"
+                f"latent site {latent.name!r} on {type(site['fn'].support).__name__} has masked "
+                "entries beside others "
+                "of the same row, which cannot be refined: mask whole rows, or sample the entries "
+                "as sites of their own"
             )
     return masks
 
@@ -271,7 +298,10 @@ def read_latents(model: Program, guide: Program, data: Dataset) -> Latents:
         terms = log_terms(model, guide, *arguments(first.x, first.context), num_particles=2)
     sites = [site for site in sample_sites(terms.model_trace) if not site["is_observed"]]
     if not sites:
-        raise ValueError("the model has no latent site: there is nothing to refine, and any guide's ELBO is log p(x)")
+        raise ValueError(
+            "the model has no latent site: there is nothing to refine, and any guide's ELBO is log "
+            "p(x)"
+        )
     return Latents(tuple(_latent_site(site) for site in sites))
 
 
@@ -279,15 +309,22 @@ def _latent_site(site: Site) -> LatentSite:
     plates = {frame.name for frame in site["cond_indep_stack"]} - {PARTICLES}
     if plates != {PLATE}:
         others = sorted(plates - {PLATE})
-        where = f"outside the plate {PLATE!r}" if PLATE not in plates else f"in the plate {others[0]!r} inside it too"
+        where = (
+            f"outside the plate {PLATE!r}"
+            if PLATE not in plates
+            else f"in the plate {others[0]!r} inside it too"
+        )
         raise ValueError(
-            f"latent site {site['name']!r} lies {where}, where it cannot be refined for each row: fix it by "
+            f"latent site {site['name']!r} lies {where}, where it cannot be refined for each row: "
+            "fix it by "
             "poutine.condition, or write the inner plate as a dim of the event, fn.to_event(1)"
         )
     event = site["fn"].event_shape
     support = _shared_support(site["fn"].support, len(event), site["name"])
     if support.is_discrete:
-        raise ValueError(f"latent site {site['name']!r} is discrete, and refinement needs continuous latents")
+        raise ValueError(
+            f"latent site {site['name']!r} is discrete, and refinement needs continuous latents"
+        )
     if _is_real(support):
         return LatentSite(site["name"], event, len(event), None)
     transform = biject_to(support)
@@ -301,7 +338,9 @@ def _is_real(support: Any) -> bool:
 
 
 def _shared_support(support: Any, event_dim: int, name: str) -> Any:
-    """The support with bounds of one datum, where plates have spread them over particles and data."""
+    """The support with bounds of one datum, where plates have spread them over particles and
+    data.
+    """
     shared = copy.copy(support)
     for key, bound in vars(support).items():
         if isinstance(bound, constraints.Constraint):
@@ -310,7 +349,8 @@ def _shared_support(support: Any, event_dim: int, name: str) -> Any:
             bounds = bound.reshape(-1, *bound.shape[bound.dim() - event_dim :])
             if not torch.equal(bounds, bounds[:1].expand_as(bounds)):
                 raise ValueError(
-                    f"the support of latent site {name!r} depends on the datum or on another latent: rewrite the site "
+                    f"the support of latent site {name!r} depends on the datum or on another "
+                    "latent: rewrite the site "
                     "on a fixed support, for example as a fraction in (0, 1)"
                 )
             setattr(shared, key, bounds[0])
@@ -325,5 +365,6 @@ def _normal(q: Any) -> tuple[Tensor, Tensor]:
     if hasattr(base, "scale_tril"):
         return base.loc, base.scale_tril
     raise ValueError(
-        f"several, scalar or partly masked latents need a family of normals, not {type(base).__name__}: FullRankNormal"
+        "several, scalar or partly masked latents need a family of normals, not "
+        f"{type(base).__name__}: FullRankNormal"
     )

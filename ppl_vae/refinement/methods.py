@@ -22,7 +22,14 @@ from ppl_vae.programs.modules import arguments, evaluating, place
 from ppl_vae.programs.plates import rows_first
 from ppl_vae.programs.traces import PLATE, Program, log_terms
 from ppl_vae.programs.validation import check_data, check_programs
-from ppl_vae.refinement.guide import Latents, Masks, RefinedGuide, join_masks, read_latents, read_masks
+from ppl_vae.refinement.guide import (
+    Latents,
+    Masks,
+    RefinedGuide,
+    join_masks,
+    read_latents,
+    read_masks,
+)
 from ppl_vae.runtime.checks import instance_of, real_number, whole_fields
 from ppl_vae.runtime.seeding import derived_seed, seeded
 
@@ -30,7 +37,9 @@ __all__ = ["GradientRefinement", "SampledRefinement", "refine"]
 
 DRAWS_FOR_START = 200  # of the guide, where the refined family is not its own
 BOUNDS_COMPARED = 10  # evaluations of the bound that decide between start and end
-SMALLEST_SLOPE = 1e-4  # nats per unit of a parameter: what is flatter is rounding, which Adam would blow up
+SMALLEST_SLOPE = (
+    1e-4  # nats per unit of a parameter: what is flatter is rounding, which Adam would blow up
+)
 
 
 @runtime_checkable
@@ -65,15 +74,18 @@ def refine(
     seed: int | None = 0,
     progress: bool = True,
 ) -> RefinedGuide:
-    """A guide with variational parameters of each datum's own: semi-amortised inference for these data.
+    """A guide with variational parameters of each datum's own: semi-amortised inference for these
+    data.
 
-    argmax_q ELBO(x; q) over a family, per datum, for the model as it is (`GradientRefinement`), or a normal at the
-    moments of draws from p(z given x) (`SampledRefinement`; `HMC(...)` is short for it). What the encoder missed is
-    gone, what the family cannot hold is not. Neither model nor guide is changed. It knows these data only.
+    argmax_q ELBO(x; q) over a family, per datum, for the model as it is (`GradientRefinement`), or
+    a normal at the moments of draws from p(z given x) (`SampledRefinement`; `HMC(...)` is short for
+    it). What the encoder missed is gone, what the family cannot hold is not. Neither model nor
+    guide is changed. It knows these data only.
 
     Args:
         model: `Model`, or any Pyro model with one plate "data" at dim -1.
-        guide: `Guide`, any Pyro guide with the same latent sites, or an earlier result: where refinement starts.
+        guide: `Guide`, any Pyro guide with the same latent sites, or an earlier result: where
+            refinement starts.
         data: A `Dataset` (its rows: pass `data.test`), or an array, tensor, DataFrame, DataArray.
         method: How; None is `GradientRefinement()`.
         seed: Seed of the draws; None draws from torch's global stream.
@@ -83,12 +95,13 @@ def refine(
         A guide for these rows, in any order and any part.
 
     Raises:
-        ValueError: a latent is discrete, lies outside the plate "data" or in a further plate; the family has another
-            dimension than the latents, or parameters that data share; x outside the support.
+        ValueError: a latent is discrete, lies outside the plate "data" or in a further plate; the
+            family has another dimension than the latents, or parameters that data share; x outside
+            the support.
 
     References:
-        Kim et al. (2018), Semi-amortized variational autoencoders, arXiv:1802.02550;
-        Cremer, Li and Duvenaud (2018), Inference suboptimality in VAEs, arXiv:1801.03558, section 5.2.
+        Kim et al. (2018), Semi-amortized variational autoencoders, arXiv:1802.02550; Cremer, Li and
+        Duvenaud (2018), Inference suboptimality in VAEs, arXiv:1801.03558, section 5.2.
 
     Example:
         >>> from ppl_vae import beds
@@ -111,7 +124,10 @@ def refine(
         for start in range(0, len(data), rows):
             part = data[start : start + rows]
             args = arguments(part.x, part.context)
-            with evaluating(model, guide), seeded(None if seed is None else derived_seed(seed, start)):
+            with (
+                evaluating(model, guide),
+                seeded(None if seed is None else derived_seed(seed, start)),
+            ):
                 masks.append(read_masks(model, guide, args, latents))
                 task = Task(model, guide, args, latents, family, join_masks(masks[-1:]))
                 parts.append(chosen.parameters(task, bar.update))
@@ -122,16 +138,18 @@ def refine(
 class GradientRefinement:
     """Each datum's bound maximised over its own parameters, by Adam from the encoder's values.
 
-    The parameters are what the encoder would feed the family, `posterior.distribution(parameters)`, so every family
-    refines; one that data share (a flow's networks) stays as it is. The learning rate falls to zero along a cosine.
-    A datum whose bound fell by more than chance keeps its start. Latents whose posterior sd is far below the learning
-    rate, or far above 500 times it, need another one.
+    The parameters are what the encoder would feed the family, `posterior.distribution(parameters)`,
+    so every family refines; one that data share (a flow's networks) stays as it is. The learning
+    rate falls to zero along a cosine. A datum whose bound fell by more than chance keeps its start.
+    Latents whose posterior sd is far below the learning rate, or far above 500 times it, need
+    another one.
 
     Args:
         num_steps: Adam steps.
         learning_rate: The first step's; parameters are in the units of z.
-        posterior: A family of normals; None is the guide's own, or `FullRankNormal` in unconstrained space for a Pyro
-            guide that is no `Guide`. Another family than the guide's starts at mean and sd of its draws.
+        posterior: A family of normals; None is the guide's own, or `FullRankNormal` in
+            unconstrained space for a Pyro guide that is no `Guide`. Another family than the guide's
+            starts at mean and sd of its draws.
         objective: What is maximised, with its particles and gradient; any `Bound`.
         chunk_size: (particle, datum) pairs held at once.
 
@@ -139,7 +157,8 @@ class GradientRefinement:
         ValueError: no step, or a learning rate that is not positive.
 
     References:
-        Kim et al. (2018), arXiv:1802.02550; Roeder, Wu and Duvenaud (2017), arXiv:1703.09194 (the default gradient).
+        Kim et al. (2018), arXiv:1802.02550; Roeder, Wu and Duvenaud (2017), arXiv:1703.09194 (the
+        default gradient).
 
     Example:
         >>> GradientRefinement(posterior=FullRankNormal(2)).num_particles
@@ -166,7 +185,11 @@ class GradientRefinement:
         """The one given, or the guide's own."""
         if self.posterior is not None:
             return self.posterior
-        return guide.posterior if isinstance(guide, Guide | RefinedGuide) else FullRankNormal(latent_dim)
+        return (
+            guide.posterior
+            if isinstance(guide, Guide | RefinedGuide)
+            else FullRankNormal(latent_dim)
+        )
 
     def parameters(self, task: "Task", tick: Callable[[], Any]) -> Tensor:
         """Adam, from the encoder's values."""
@@ -178,7 +201,9 @@ class GradientRefinement:
         for _ in range(self.num_steps):
             with torch.enable_grad():
                 loss = self.objective.differentiable_loss(task.model, task.program(raw), *task.args)
-                (slope,) = torch.autograd.grad(loss, raw)  # of these alone: the model's own gradients stay untouched
+                (slope,) = torch.autograd.grad(
+                    loss, raw
+                )  # of these alone: the model's own gradients stay untouched
             raw.grad = slope.nan_to_num(posinf=0.0, neginf=0.0)
             optimizer.step()
             schedule.step()
@@ -186,39 +211,48 @@ class GradientRefinement:
         return self._better(task, start, raw.detach())
 
     def _better(self, task: "Task", start: Tensor, end: Tensor) -> Tensor:
-        """Per datum the end, unless for equal draws its bound is below the start's by three standard errors."""
+        """Per datum the end, unless for equal draws its bound is below the start's by three
+        standard errors.
+        """
         seed = int(torch.randint(2**62, ()))
         before, after = (self._bounds(task, raw, seed) for raw in (start, end))
         rise = before - after if self.objective.is_upper else after - before
-        kept = rise.mean(0) >= -3 * rise.std(0) / BOUNDS_COMPARED**0.5  # false for NaN: back to the start
+        kept = (
+            rise.mean(0) >= -3 * rise.std(0) / BOUNDS_COMPARED**0.5
+        )  # false for NaN: back to the start
         return torch.where(kept.unsqueeze(-1), end, start)
 
     def _bounds(self, task: "Task", raw: Tensor, seed: int) -> Tensor:
         with seeded(seed):
-            bounds = [self.objective.bound(task.model, task.program(raw), *task.args) for _ in range(BOUNDS_COMPARED)]
+            bounds = [
+                self.objective.bound(task.model, task.program(raw), *task.args)
+                for _ in range(BOUNDS_COMPARED)
+            ]
         return torch.stack(bounds)
 
 
 @dataclass(frozen=True)
 class SampledRefinement:
-    """A full-covariance normal at mean and covariance of HMC draws from p(z given x), a little wider.
+    """A full-covariance normal at mean and covariance of HMC draws from p(z given x), a little
+    wider.
 
-    In unconstrained space. The covariance of S x C draws is shrunk towards its diagonal with the weight of D + 2
-    draws. Fits a posterior of one mode; where there are several, chains that start in one stay there.
+    In unconstrained space. The covariance of S x C draws is shrunk towards its diagonal with the
+    weight of D + 2 draws. Fits a posterior of one mode; where there are several, chains that start
+    in one stay there.
 
     Args:
         sampler: The `HMC` that draws.
         num_chains: Chains C per datum, started at the guide's draws.
-        inflation: Factor on the standard deviations; above 1, so that importance weights stay bounded where the tails
-            are normal.
+        inflation: Factor on the standard deviations; above 1, so that importance weights stay
+            bounded where the tails are normal.
         chunk_size: (chain, datum) pairs held at once.
 
     Raises:
         ValueError: inflation that is not positive.
 
     References:
-        No paper: moment matching; Hoffman (2017), Learning deep latent Gaussian models with Markov chain Monte Carlo,
-        ICML, for HMC from an encoder's draws.
+        No paper: moment matching; Hoffman (2017), Learning deep latent Gaussian models with Markov
+        chain Monte Carlo, ICML, for HMC from an encoder's draws.
 
     Example:
         >>> SampledRefinement(HMC(num_samples=200), num_chains=2).inflation
@@ -251,7 +285,9 @@ class SampledRefinement:
 
     def parameters(self, task: "Task", tick: Callable[[], Any]) -> Tensor:
         """The normal at the draws' moments."""
-        chains = run_chains(task.model, task.guide, *task.args, num_chains=self.num_chains, sampler=self.sampler)
+        chains = run_chains(
+            task.model, task.guide, *task.args, num_chains=self.num_chains, sampler=self.sampler
+        )
         u = task.latents.unconstrain(chains.sites).flatten(0, 1)
         tick()
         mean, shrinkage = u.mean(0), u.shape[-1] + 2
@@ -293,13 +329,19 @@ class Task:
         return None
 
     def moments(self) -> Tensor:
-        """Parameters at mean and sd of the guide's draws: location and scale are every family's first numbers."""
+        """Parameters at mean and sd of the guide's draws: location and scale are every family's
+        first numbers.
+        """
         terms = log_terms(self.model, self.guide, *self.args, num_particles=DRAWS_FOR_START)
         nodes = terms.guide_trace.nodes
-        values = {site.name: rows_first(nodes[site.name]["value"], nodes[site.name]) for site in self.latents.sites}
+        values = {
+            site.name: rows_first(nodes[site.name]["value"], nodes[site.name])
+            for site in self.latents.sites
+        }
         u = self.latents.unconstrain(values)
         raw = torch.cat([u.mean(0), inverse_softplus(u.std(0))], dim=-1)
-        # The rest is near zero and of unequal numbers: at zero itself a low-rank factor has no gradient.
+        # The rest is near zero and of unequal numbers: at zero itself a low-rank factor has no
+        # gradient.
         rest = torch.arange(self.family.num_parameters - raw.shape[-1]).to(raw).cos() / 100
         return torch.cat([raw, rest.expand(len(raw), -1)], dim=-1)
 
@@ -309,7 +351,10 @@ def _method(method: Refinement | HMC | None) -> Refinement:
         return SampledRefinement(method)
     method = GradientRefinement() if method is None else method
     if not isinstance(method, Refinement) or isinstance(method, type):
-        raise ValueError(f"method is {method!r}; give GradientRefinement(...), SampledRefinement(...) or HMC(...)")
+        raise ValueError(
+            f"method is {method!r}; give GradientRefinement(...), SampledRefinement(...) or "
+            "HMC(...)"
+        )
     return method
 
 
@@ -324,7 +369,8 @@ def _own_copy(family: Posterior, guide: Program, latents: Latents) -> Any:
     own.link = None
     if list(own.parameters()) and getattr(guide, "posterior", None) is not family:
         raise ValueError(
-            f"{family!r} has parameters that all data share, which refinement per datum would leave at random: "
+            f"{family!r} has parameters that all data share, which refinement per datum would "
+            "leave at random: "
             "give a family of normals, or a guide that was trained with it"
         )
     return own

@@ -27,15 +27,20 @@ KNOWN, LATENT = "0.85", "white"
 RADIUS = 0.3
 
 
-def plot_graph(program: Program, data: Dataset, given: Sequence[str] = (), ax: "Axes | None" = None) -> "Axes":
-    """The sites of a Pyro program, arrows between those that depend on each other, and a box for the data plate.
+def plot_graph(
+    program: Program, data: Dataset, given: Sequence[str] = (), ax: "Axes | None" = None
+) -> "Axes":
+    """The sites of a Pyro program, arrows between those that depend on each other, and a box for
+    the data plate.
 
-    Observed and given ones are grey. Where graphviz is installed, Pyro draws a program that is given nothing.
+    Observed and given ones are grey. Where graphviz is installed, Pyro draws a program that is
+    given nothing.
 
     Args:
         program: A model or guide.
         data: What it is called with.
-        given: What is no site and goes into all sites: ["x"] for a guide. Covariates are given to all sites.
+        given: What is no site and goes into all sites: ["x"] for a guide. Covariates are given to
+            all sites.
         ax: Where to draw.
 
     Example:
@@ -47,7 +52,10 @@ def plot_graph(program: Program, data: Dataset, given: Sequence[str] = (), ax: "
     import matplotlib.pyplot as plt
 
     ax, data = ax or plt.subplots(layout="constrained")[1], place(data[:1], program)
-    given, args = [*given, *["context"] * (data.context is not None)], arguments(data.x, data.context)
+    given, args = (
+        [*given, *["context"] * (data.context is not None)],
+        arguments(data.x, data.context),
+    )
     with evaluating(program), seeded(0):
         if not given and importlib.util.find_spec("graphviz") and shutil.which("dot"):
             graph = pyro.render_model(program, model_args=args, render_distributions=True)
@@ -61,22 +69,37 @@ def plot_graph(program: Program, data: Dataset, given: Sequence[str] = (), ax: "
     return ax
 
 
-def _draw_graph(ax: "Axes", parents: Mapping[str, list[str]], relations: Mapping[str, Any], given: list[str]) -> None:
+def _draw_graph(
+    ax: "Axes", parents: Mapping[str, list[str]], relations: Mapping[str, Any], given: list[str]
+) -> None:
     from matplotlib.patches import Circle, FancyBboxPatch
 
     places = _places(parents)
     inside = [places[name] for name in [*given, *relations["plate_sample"].get("data", [])]]
     (left, right), (low, high) = ((min(each), max(each)) for each in zip(*inside, strict=True))
     corner, size = (left - 0.62, low - 0.78), (right - left + 1.24, high - low + 1.3)
-    box = FancyBboxPatch(corner, *size, boxstyle="round,pad=0,rounding_size=0.1", fill=False, edgecolor="0.5")
+    box = FancyBboxPatch(
+        corner, *size, boxstyle="round,pad=0,rounding_size=0.1", fill=False, edgecolor="0.5"
+    )
     ax.add_patch(box)
-    ax.text(corner[0] + size[0] - 0.06, corner[1] + 0.06, "data", ha="right", va="bottom", color="0.35")
+    ax.text(
+        corner[0] + size[0] - 0.06, corner[1] + 0.06, "data", ha="right", va="bottom", color="0.35"
+    )
     for name, above in parents.items():
         known = name in given or name in relations["observed"]
-        ax.add_patch(Circle(places[name], RADIUS, facecolor=KNOWN if known else LATENT, edgecolor="black"))
+        ax.add_patch(
+            Circle(places[name], RADIUS, facecolor=KNOWN if known else LATENT, edgecolor="black")
+        )
         ax.text(*places[name], name, ha="center", va="center")
         what = "given" if name in given else f"{name} ~ {relations['sample_dist'][name]}"
-        ax.text(places[name][0], places[name][1] - RADIUS - 0.06, what, ha="center", va="top", fontsize="small")
+        ax.text(
+            places[name][0],
+            places[name][1] - RADIUS - 0.06,
+            what,
+            ha="center",
+            va="top",
+            fontsize="small",
+        )
         for other in above:
             style = {"arrowstyle": "-|>", "color": "black", "shrinkA": 0, "shrinkB": 0}
             start, end = _between(places[other], places[name])
@@ -89,15 +112,21 @@ def _draw_graph(ax: "Axes", parents: Mapping[str, list[str]], relations: Mapping
 
 
 def _places(parents: Mapping[str, list[str]]) -> dict[str, tuple[float, float]]:
-    """What depends on nothing stands on the left, and everything to the right of what it depends on.
+    """What depends on nothing stands on the left, and everything to the right of what it depends
+    on.
 
     Where an arrow goes past a column, every other column stands higher, so that it meets nothing.
     """
     depth: dict[str, int] = {}
     for name, above in parents.items():  # in the order of the program: parents first
         depth[name] = 1 + max((depth[other] for other in above), default=-1)
-    lift = 0.9 * any(depth[name] - depth[other] > 1 for name, above in parents.items() for other in above)
-    columns = [[name for name in parents if depth[name] == column] for column in range(max(depth.values()) + 1)]
+    lift = 0.9 * any(
+        depth[name] - depth[other] > 1 for name, above in parents.items() for other in above
+    )
+    columns = [
+        [name for name in parents if depth[name] == column]
+        for column in range(max(depth.values()) + 1)
+    ]
     return {
         name: (1.5 * x, 1.1 * ((len(names) - 1) / 2 - y) + lift * (x % 2))
         for x, names in enumerate(columns)
@@ -105,7 +134,9 @@ def _places(parents: Mapping[str, list[str]]) -> dict[str, tuple[float, float]]:
     }
 
 
-def _between(start: tuple[float, float], end: tuple[float, float]) -> tuple[tuple[float, float], tuple[float, float]]:
+def _between(
+    start: tuple[float, float], end: tuple[float, float]
+) -> tuple[tuple[float, float], tuple[float, float]]:
     """From the rim of one circle to that of the other."""
     across, up = end[0] - start[0], end[1] - start[1]
     share = RADIUS / (across**2 + up**2) ** 0.5
@@ -129,15 +160,23 @@ def chain(model: Model, guide: Guide, data: Dataset) -> list[tuple[str, str]]:
     """
     size = _shape(data.event_shape)
     parts = {"encoder": guide.encoder, "posterior": guide.posterior, "decoder": model.decoder}
-    kinds = {name: type(part).__name__ for name, part in (parts | {"likelihood": model.likelihood}).items()}
+    kinds = {
+        name: type(part).__name__
+        for name, part in (parts | {"likelihood": model.likelihood}).items()
+    }
     kinds |= {"z": f"{model.latent_dim} from {type(model.prior).__name__}", "x": size}
-    return [(name, kinds[name]) for name in ("x", "encoder", "posterior", "z", "decoder", "likelihood", "x")]
+    return [
+        (name, kinds[name])
+        for name in ("x", "encoder", "posterior", "z", "decoder", "likelihood", "x")
+    ]
 
 
 def layers(model: Model, guide: Guide, data: Dataset) -> Table:
-    """Every layer in the order of the computation, with the shape of what it gives for one datum and its parameters.
+    """Every layer in the order of the computation, with the shape of what it gives for one datum
+    and its parameters.
 
-    Parameters of a module that belong to no layer of it have a row of their own; what two parts share is counted once.
+    Parameters of a module that belong to no layer of it have a row of their own; what two parts
+    share is counted once.
 
 
     Args:
@@ -156,23 +195,41 @@ def layers(model: Model, guide: Guide, data: Dataset) -> Table:
         "model": model,
         "guide": guide,
     }  # what they share, as a VampPrior does, is the guide's
-    names = {each: f"{which}.{name}" for which, top in both.items() for name, each in top.named_modules()}
-    shapes = _shapes([each for each in names if _has_own(each) or not list(each.children())], (model, guide), data)
+    names = {
+        each: f"{which}.{name}" for which, top in both.items() for name, each in top.named_modules()
+    }
+    shapes = _shapes(
+        [each for each in names if _has_own(each) or not list(each.children())],
+        (model, guide),
+        data,
+    )
     rows, counted = [], set()
     for each, given in shapes.items():
         own = {id(p): p.numel() for p in each.parameters(recurse=False) if id(p) not in counted}
         counted |= set(own)
         rows.append((names[each], _one_line(each), given, f"{sum(own.values()):,}" if own else ""))
-    total = sum(p.numel() for p in {id(p): p for top in both.values() for p in top.parameters()}.values())
-    return Table(("part", "layer", "gives", "parameters"), [*rows, ("all", "", "", f"{total:,}")], kind="text")
+    total = sum(
+        p.numel() for p in {id(p): p for top in both.values() for p in top.parameters()}.values()
+    )
+    return Table(
+        ("part", "layer", "gives", "parameters"),
+        [*rows, ("all", "", "", f"{total:,}")],
+        kind="text",
+    )
 
 
-def _shapes(found: list[nn.Module], programs: tuple[Model, Guide], data: Dataset) -> dict[nn.Module, str]:
-    """What each gives for one datum, in the order in which they were first called; those that were not come last."""
+def _shapes(
+    found: list[nn.Module], programs: tuple[Model, Guide], data: Dataset
+) -> dict[nn.Module, str]:
+    """What each gives for one datum, in the order in which they were first called; those that were
+    not come last.
+    """
     shapes: dict[nn.Module, str] = {}
 
     def note(module: nn.Module, inputs: Any, output: Any) -> None:
-        given = output.shape[1:] if isinstance(output, Tensor) else getattr(output, "event_shape", ())
+        given = (
+            output.shape[1:] if isinstance(output, Tensor) else getattr(output, "event_shape", ())
+        )
         shapes.setdefault(module, _shape(given))
 
     hooks = [module.register_forward_hook(note) for module in found]

@@ -92,7 +92,8 @@ class Table:
 
 @dataclass(frozen=True)
 class Panel:
-    """One part of the page: sentences, code, a chain of boxes, pictures, tables; or why there is nothing.
+    """One part of the page: sentences, code, a chain of boxes, pictures, tables; or why there is
+    nothing.
 
     Args:
         says: Sentences.
@@ -131,7 +132,9 @@ class Panel:
     def entitled(self, title: str) -> "Panel":
         """The same with a heading, and pictures named after it."""
         name = slug(title)
-        pictures = [replace(each, name=f"{name}-{i}") for i, each in enumerate(self.pictures, start=1)]
+        pictures = [
+            replace(each, name=f"{name}-{i}") for i, each in enumerate(self.pictures, start=1)
+        ]
         return replace(self, title=title, pictures=pictures)
 
 
@@ -156,7 +159,13 @@ def number(value: float | None, digits: int = 3) -> str:
     """
     if value is None or np.isnan(value):
         return "unknown"
-    return f"{round(value, digits) + 0.0:.{digits}f}" if np.isfinite(value) else "∞" if value > 0 else "-∞"
+    return (
+        f"{round(value, digits) + 0.0:.{digits}f}"
+        if np.isfinite(value)
+        else "∞"
+        if value > 0
+        else "-∞"
+    )
 
 
 @contextmanager
@@ -174,7 +183,10 @@ def _figures(num: int, size: tuple[float, float]) -> Iterator[np.ndarray]:
 
 
 def draw(
-    plot: Callable[[Any], Any], alts: Sequence[str] | str, caption: str = "", size: tuple[float, float] = SIZE
+    plot: Callable[[Any], Any],
+    alts: Sequence[str] | str,
+    caption: str = "",
+    size: tuple[float, float] = SIZE,
 ) -> list[Picture]:
     """What `plot` draws on Axes, one for each alternative text, each as a picture of its own.
 
@@ -202,7 +214,9 @@ def _png(ax: "Axes") -> bytes:
     from matplotlib.ticker import AutoLocator
 
     for axis in (ax.xaxis, ax.yaxis):
-        if axis.get_scale() == "log":  # whose numbers would be formulas, and too few on a short axis
+        if (
+            axis.get_scale() == "log"
+        ):  # whose numbers would be formulas, and too few on a short axis
             low, high = axis.get_view_interval()
             if high < 10 * low:
                 axis.set_major_locator(AutoLocator())

@@ -1,4 +1,6 @@
-"""What a report finds out about a trained run: each diagnosis once, and what became of those that failed."""
+"""What a report finds out about a trained run: each diagnosis once, and what became of those that
+failed.
+"""
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
@@ -89,8 +91,12 @@ class Subject:
 
     @property
     def worst(self) -> np.ndarray:
-        """The evaluated data with the largest k-hat, the worst first; by standard error where there is no k-hat."""
-        k_hat = np.where(np.isnan(self.evidence.pareto_k), self.evidence.mc_se, self.evidence.pareto_k)
+        """The evaluated data with the largest k-hat, the worst first; by standard error where there
+        is no k-hat.
+        """
+        k_hat = np.where(
+            np.isnan(self.evidence.pareto_k), self.evidence.mc_se, self.evidence.pareto_k
+        )
         return np.argsort(-np.nan_to_num(k_hat, neginf=-1e9), kind="stable")[:NUM_WORST]
 
     @property
@@ -153,11 +159,17 @@ class Findings:
         True
     """
 
-    def __init__(self, subject: Subject, names: Iterable[str] | None = None, *, progress: bool = True) -> None:
+    def __init__(
+        self, subject: Subject, names: Iterable[str] | None = None, *, progress: bool = True
+    ) -> None:
         self.subject = subject
         self.found: dict[str, Any] = {}
         bar = tqdm(
-            list(DIAGNOSES if names is None else names), desc="report", unit=" panels", disable=not progress, delay=2
+            list(DIAGNOSES if names is None else names),
+            desc="report",
+            unit=" panels",
+            disable=not progress,
+            delay=2,
         )
         for name in bar:
             bar.set_postfix_str(name)
@@ -186,7 +198,9 @@ class Findings:
 
 
 def attempt(make: Callable[[], Any]) -> Any:
-    """What `make` makes, or the exception: one diagnosis that fails must not take the others with it."""
+    """What `make` makes, or the exception: one diagnosis that fails must not take the others with
+    it.
+    """
     try:
         return make()
     except NotApplicable as reason:
@@ -209,7 +223,9 @@ def _weights(found: Findings) -> Weights:
 def _baselines(found: Findings) -> ModelComparison:
     subject, likelihood = found.subject, found.programs[0].likelihood
     try:
-        others = baselines(subject.experiment.data, likelihood, rows=subject.evaluated, seed=subject.seed)
+        others = baselines(
+            subject.experiment.data, likelihood, rows=subject.evaluated, seed=subject.seed
+        )
         return compare_models({MODEL: subject.evidence, **others}, reference=MODEL)
     except ValueError as reason:
         raise NotApplicable(str(reason)) from reason
@@ -221,13 +237,17 @@ def _calibration(found: Findings, method: Any) -> Calibration:
 
 
 def _marginal_pit(found: Findings) -> PIT:
-    return marginal_pit(found.programs[0], found.subject.rows, num_samples=NUM_PREDICTED, **found.options)
+    return marginal_pit(
+        found.programs[0], found.subject.rows, num_samples=NUM_PREDICTED, **found.options
+    )
 
 
 def _conditional_pit(found: Findings) -> PIT:
     if found.subject.rows.event_shape.numel() == 1:
         raise NotApplicable("a datum has one entry, so there is no rest of it to predict that from")
-    return conditional_pit(*found.programs, found.subject.rows, num_particles=NUM_CONDITIONED, **found.options)
+    return conditional_pit(
+        *found.programs, found.subject.rows, num_particles=NUM_CONDITIONED, **found.options
+    )
 
 
 def _reliability(found: Findings) -> Reliability:
@@ -240,7 +260,9 @@ def _reliability(found: Findings) -> Reliability:
 def _surgery(found: Findings) -> ELBOSurgery:
     model, context = found.programs[0], place(found.subject.rows, *found.programs).context
     if model.prior(None if context is None else context[:2]).batch_shape:
-        raise NotApplicable("the prior depends on the covariates, so q(z) has no one prior to be compared with")
+        raise NotApplicable(
+            "the prior depends on the covariates, so q(z) has no one prior to be compared with"
+        )
     return elbo_surgery(*found.programs, found.subject.rows, **found.options)
 
 
@@ -261,13 +283,21 @@ DIAGNOSES: dict[str, Callable[[Findings], Any]] = {
     "baselines": _baselines,
     "sbc": lambda found: _calibration(found, GuideDraws(NUM_DRAWS, progress=False)),
     "sbc_importance": lambda found: _calibration(found, ImportanceDraws(NUM_DRAWS, progress=False)),
-    "predictive": lambda found: predictive_check(*found.programs, found.subject.rows, **found.options),
+    "predictive": lambda found: predictive_check(
+        *found.programs, found.subject.rows, **found.options
+    ),
     "marginal_pit": _marginal_pit,
     "conditional_pit": _conditional_pit,
     "reliability": _reliability,
-    "latent_means": lambda found: latent_means(found.programs[1], found.subject.rows, **found.options),
-    "active_units": lambda found: active_units(*found.programs, found.subject.rows, **found.options),
+    "latent_means": lambda found: latent_means(
+        found.programs[1], found.subject.rows, **found.options
+    ),
+    "active_units": lambda found: active_units(
+        *found.programs, found.subject.rows, **found.options
+    ),
     "surgery": _surgery,
-    "rate_distortion": lambda found: rate_distortion(*found.programs, found.subject.rows, **found.options),
+    "rate_distortion": lambda found: rate_distortion(
+        *found.programs, found.subject.rows, **found.options
+    ),
     "concerns": _concerns,
 }

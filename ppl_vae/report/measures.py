@@ -1,4 +1,6 @@
-"""The numbers that a report's rules judge, read off the findings; each says how it is to be written."""
+"""The numbers that a report's rules judge, read off the findings; each says how it is to be
+written.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,14 +14,16 @@ from ppl_vae.experiment.result_table import reading
 from ppl_vae.report.elements import NotApplicable, number
 from ppl_vae.report.findings import Findings
 
-MANY_BOUNDS = 0.25  # share of the data that has only a bound, beyond which a Monte Carlo error means nothing
+MANY_BOUNDS = (
+    0.25  # share of the data that has only a bound, beyond which a Monte Carlo error means nothing
+)
 FEWEST_EPOCHS = 5  # that a trend is read from
 LEVEL = 0.05  # of a test within a line
 HPD_LEVEL = 0.9
 SEEN = 1e-6  # an error that a test sees, however small it is
-FEWEST_ROWS = (
-    30  # of fewer, one feature in a hundred whose predictions are a whole sd off is missed 1 time in 10 or more
-)
+# of fewer, one feature in a hundred whose predictions are a whole sd off is missed 1 time in 10 or
+# more
+FEWEST_ROWS = 30
 MOST_BAD_K = 0.25  # share of bad weights beyond which predictions of hidden entries are not judged
 PRIOR_PASSES = 1.0  # nats
 
@@ -39,7 +43,9 @@ class Measured:
 
 
 def use_of_the_rows(found: Findings) -> Measured:
-    """0 for rows that training never saw, 1 for rows that chose the epoch, 2 for rows that it fitted."""
+    """0 for rows that training never saw, 1 for rows that chose the epoch, 2 for rows that it
+    fitted.
+    """
     config = found.subject.experiment.config
     split = config.evaluation.split
     chose = split == "valid" and config.training.keywords.get("patience") is not None
@@ -64,7 +70,9 @@ def _restored(found: Findings) -> bool:
 
 
 def gain(found: Findings) -> Measured:
-    """Nats per datum in a tenth of the epochs, by a line through the last three tenths; a fall counts as well."""
+    """Nats per datum in a tenth of the epochs, by a line through the last three tenths; a fall
+    counts as well.
+    """
     bound = _bounds_at_full_weight(found)
     last, tenth = bound[-max(FEWEST_EPOCHS, 3 * len(bound) // 10) :], max(1, len(bound) // 10)
     gained = float(np.polyfit(np.arange(len(last)), last, 1)[0] * tenth)
@@ -95,12 +103,16 @@ def monte_carlo(found: Findings) -> Measured:
     """Monte Carlo error or bias of log p(x), as a share of its standard error over the data."""
     metrics, bad = found.subject.metrics, share_bounded(found)
     if bad.number > MANY_BOUNDS:
-        raise NotApplicable(f"log p(x) is a lower bound for {bad.shown}, and there the error is not known")
+        raise NotApplicable(
+            f"log p(x) is a lower bound for {bad.shown}, and there the error is not known"
+        )
     mc_se, data_se, bias = (metrics[name] for name in ("mc_se", "data_se", "mc_bias"))
     if not data_se or mc_se is None:
         raise NotApplicable("it takes two data and two particles at least")
     share = max(mc_se, abs(bias or 0.0)) / data_se
-    return Measured(share, f"se {number(mc_se)}, bias {number(bias or 0.0)}, data se {number(data_se)} nats")
+    return Measured(
+        share, f"se {number(mc_se)}, bias {number(bias or 0.0)}, data se {number(data_se)} nats"
+    )
 
 
 def largest_error(found: Findings) -> Measured:
@@ -108,7 +120,11 @@ def largest_error(found: Findings) -> Measured:
     summary = found["sbc"].summary()
     wrong = [summary.names.index(name) for name in summary.flagged]
     errors = np.maximum(np.abs(summary.bias), np.abs(np.log(summary.spread)))[wrong]
-    size, of = (float(errors.max()), f", of {summary.names[wrong[errors.argmax()]]}") if wrong else (0.0, "")
+    size, of = (
+        (float(errors.max()), f", of {summary.names[wrong[errors.argmax()]]}")
+        if wrong
+        else (0.0, "")
+    )
     shown = f"{size:.2f} sd{of}; smallest p {summary.adjusted.min():.2g}, {summary.num_data} rows"
     return Measured(size, shown, f"{summary.verdict.partition(': ')[2]}.")
 
@@ -116,7 +132,8 @@ def largest_error(found: Findings) -> Measured:
 def coverage_error(found: Findings) -> Measured:
     """How far the coverage of highest-density regions is off, if a test sees it.
 
-    Two tests, so the p-value of coverage (binomial, exact) is doubled; that of hpd is corrected with all quantities.
+    Two tests, so the p-value of coverage (binomial, exact) is doubled; that of hpd is corrected
+    with all quantities.
     """
     summary = found["sbc"].summary()
     coverage, num_data = float(summary.hpd_coverage[1]), summary.num_data
@@ -125,7 +142,9 @@ def coverage_error(found: Findings) -> Measured:
     of_coverage = 2 * binomtest(round(coverage * num_data), num_data, HPD_LEVEL).pvalue
     p_value = min(1.0, of_coverage, float(summary.adjusted[summary.names.index("hpd")]))
     error = max(abs(coverage - HPD_LEVEL), SEEN) if p_value < LEVEL else 0.0
-    return Measured(error, f"{coverage:.1%} of {num_data} truths in {HPD_LEVEL:.0%} regions, p {p_value:.2g}")
+    return Measured(
+        error, f"{coverage:.1%} of {num_data} truths in {HPD_LEVEL:.0%} regions, p {p_value:.2g}"
+    )
 
 
 def predictive_p(kind: str) -> Callable[[Findings], Measured]:
@@ -165,7 +184,9 @@ def bits_p(found: Findings) -> Measured:
 def _of_rows(p_value: float, said: str, num_rows: int) -> Measured:
     """A p-value; of few rows only a small one says anything."""
     if num_rows < FEWEST_ROWS and p_value >= LEVEL:
-        raise NotApplicable(f"{num_rows} rows are too few to tell (p {p_value:.2g}): take {FEWEST_ROWS} or more")
+        raise NotApplicable(
+            f"{num_rows} rows are too few to tell (p {p_value:.2g}): take {FEWEST_ROWS} or more"
+        )
     return Measured(p_value, f"smallest p {p_value:.2g}, {said}; {num_rows} rows")
 
 
@@ -178,7 +199,8 @@ def _trusted(pit: Any) -> Any:
     share = pit.summary().share_bad_k
     if share > MOST_BAD_K:
         raise NotApplicable(
-            f"k-hat > 0.7 for {share:.0%} of the weights, so the predictions of hidden entries are rough"
+            f"k-hat > 0.7 for {share:.0%} of the weights, so the predictions of hidden entries are "
+            "rough"
         )
     return pit
 
@@ -198,13 +220,19 @@ def unused(found: Findings) -> Measured:
 
 
 def marginal_kl(found: Findings) -> Measured:
-    """The truth lies between two estimates: the nearer limit is taken if both are on one side of it."""
+    """The truth lies between two estimates: the nearer limit is taken if both are on one side of
+    it.
+    """
     summary = found["surgery"].summary()
     high = max(0.0, summary.mean["marginal_kl"])
     low = min(max(0.0, summary.mean["rate"] - summary.mean["leave_one_out"]), high)
     if low <= PRIOR_PASSES < high:
-        raise NotApplicable(f"between {low:.2f} and {high:.2f} nats: {summary.num_data} rows are too few to tell")
-    return Measured(high if high <= PRIOR_PASSES else low, f"between {low:.2f} and {high:.2f} nats per row")
+        raise NotApplicable(
+            f"between {low:.2f} and {high:.2f} nats: {summary.num_data} rows are too few to tell"
+        )
+    return Measured(
+        high if high <= PRIOR_PASSES else low, f"between {low:.2f} and {high:.2f} nats per row"
+    )
 
 
 def concerns(found: Findings) -> Measured:

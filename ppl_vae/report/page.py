@@ -1,4 +1,6 @@
-"""A report on a trained run: one HTML page that needs nothing else, the same as Markdown, every number in a tree."""
+"""A report on a trained run: one HTML page that needs nothing else, the same as Markdown, every
+number in a tree.
+"""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -71,11 +73,13 @@ def write_report(
     device: str | None = None,
     progress: bool = True,
 ) -> Report:
-    """Look at a trained run from all sides, and write what was seen: verdicts first, then what they rest on.
+    """Look at a trained run from all sides, and write what was seen: verdicts first, then what they
+    rest on.
 
-    report.html is one page with everything in it, which needs no network and no script; report.md is the same for
-    text, with pictures in report/; report.nc holds all numbers for ArviZ (`xarray.open_datatree`). Nothing is fitted
-    again. A panel that fails says so on the page, and the others go on.
+    report.html is one page with everything in it, which needs no network and no script; report.md
+    is the same for text, with pictures in report/; report.nc holds all numbers for ArviZ
+    (`xarray.open_datatree`). Nothing is fitted again. A panel that fails says so on the page, and
+    the others go on.
 
     Args:
         folder: A finished run.
@@ -105,12 +109,20 @@ def write_report(
     run, place = Folder(folder), Path(folder if output is None else output)
     experiment = load_run(folder, data_dir=data_dir, device=device)
     if not run.finished:
-        raise ConfigError(f"{folder} was not evaluated: ppl-vae fit {run.config} --output {folder} goes on")
-    found = _read(run.metrics, run.read_metrics), _read(run.evidence, lambda: Evidence.load(run.evidence))
+        raise ConfigError(
+            f"{folder} was not evaluated: ppl-vae fit {run.config} --output {folder} goes on"
+        )
+    found = (
+        _read(run.metrics, run.read_metrics),
+        _read(run.evidence, lambda: Evidence.load(run.evidence)),
+    )
     subject = Subject(run, experiment, *found, num_data, seed)
     findings = Findings(subject, progress=progress)
     checks = checklist(findings)
-    groups = {group: [_panel(findings, *each) for each in panels.items()] for group, panels in PANELS.items()}
+    groups = {
+        group: [_panel(findings, *each) for each in panels.items()]
+        for group, panels in PANELS.items()
+    }
     files = [place / f"report.{suffix}" for suffix in ("html", "md", "nc")]
     report = Report(checks, files)
     _write(report, groups, subject)
@@ -132,7 +144,11 @@ def _panel(findings: Findings, title: str, make: Any) -> Panel:
     found = attempt(lambda: make(findings))
     if isinstance(found, Exception):
         said = " ".join(str(found).split()).rstrip(".")
-        why = f"Not for this run: {said}." if isinstance(found, NotApplicable) else f"Failed: {_name(found)}: {said}."
+        why = (
+            f"Not for this run: {said}."
+            if isinstance(found, NotApplicable)
+            else f"Failed: {_name(found)}: {said}."
+        )
         found = Panel(problem=why)
     return found.entitled(title)
 
@@ -147,7 +163,9 @@ def _write(report: Report, groups: dict[str, list[Panel]], subject: Subject) -> 
     pictures = page.with_suffix("")
     for panel in (panel for panels in groups.values() for panel in panels):
         for picture in _pictures(panel):
-            write_whole(pictures / f"{picture.name}.png", partial(Path.write_bytes, data=picture.png))
+            write_whole(
+                pictures / f"{picture.name}.png", partial(Path.write_bytes, data=picture.png)
+            )
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("ppl_vae.report"),
         autoescape=jinja2.select_autoescape(["html.jinja"]),
@@ -159,7 +177,9 @@ def _write(report: Report, groups: dict[str, list[Panel]], subject: Subject) -> 
     environment.tests |= {"picture": lambda cell: isinstance(cell, Picture)}
     known = {"report": report, "groups": groups, "subject": subject, "docs": _docs(page.parent)}
     for file in (page, text):
-        written = environment.get_template(f"{file.name}.jinja").render(known, pictures=pictures.name)
+        written = environment.get_template(f"{file.name}.jinja").render(
+            known, pictures=pictures.name
+        )
         write_whole(file, partial(Path.write_text, data=written, encoding="utf-8"))
 
 
@@ -171,7 +191,9 @@ def _pictures(panel: Panel) -> Iterator[Picture]:
 
 
 def _docs(folder: Path) -> str:
-    """The way to the documentation from a folder inside a checkout; "" elsewhere, where there is nothing to link to."""
+    """The way to the documentation from a folder inside a checkout; "" elsewhere, where there is
+    nothing to link to.
+    """
     inside = folder.resolve().is_relative_to(ROOT) and (ROOT / "docs").is_dir()
     return "../" * len(folder.resolve().relative_to(ROOT).parts) if inside else ""
 
@@ -186,7 +208,8 @@ def _write_tree(path: Path, findings: Findings, checks: Sequence[Check]) -> None
     tree = findings_tree(findings)
     tree["verdicts"] = _verdicts(checks)
     numbers = {
-        node.path: [name for name, each in node.data_vars.items() if each.dtype.kind == "f"] for node in tree.leaves
+        node.path: [name for name, each in node.data_vars.items() if each.dtype.kind == "f"]
+        for node in tree.leaves
     }
     packed = {group: {name: {"zlib": True} for name in names} for group, names in numbers.items()}
     write_whole(path, lambda p: tree.to_netcdf(p, engine="h5netcdf", encoding=packed))
@@ -196,7 +219,8 @@ def _verdicts(checks: Sequence[Check]) -> "xr.DataTree":
     import xarray as xr
 
     columns = {
-        name: [getattr(check, name) for check in checks] for name in ("verdict", "value", "number", "says", "rule")
+        name: [getattr(check, name) for check in checks]
+        for name in ("verdict", "value", "number", "says", "rule")
     }
     variables = {name: ("check", values) for name, values in columns.items()}
     return xr.DataTree(xr.Dataset(variables, {"check": [check.title for check in checks]}))

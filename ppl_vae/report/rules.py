@@ -70,7 +70,8 @@ class Check:
 
 @dataclass(frozen=True)
 class Rule:
-    """What is measured, and where it passes or fails; in between it wants a look. A limit itself is on the good side.
+    """What is measured, and where it passes or fails; in between it wants a look. A limit itself is
+    on the good side.
 
     Args:
         title: What is checked.
@@ -107,14 +108,26 @@ class Rule:
     def grade(self, number: float) -> Verdict:
         """The verdict on a number."""
         worse = operator.lt if self.better == "more" else operator.gt
-        return "fail" if worse(number, self.fails) else "look" if worse(number, self.passes) else "pass"
+        return (
+            "fail"
+            if worse(number, self.fails)
+            else "look"
+            if worse(number, self.passes)
+            else "pass"
+        )
 
     @property
     def text(self) -> str:
         """The rule in words."""
         good, bad = self.form.format(self.passes), self.form.format(self.fails)
-        from_on, beyond = ("from {} up", "below") if self.better == "more" else ("up to {}", "above")
-        fails = f"fails {beyond} {bad}" if 0 < self.fails < math.inf or self.passes == self.fails else "never fails"
+        from_on, beyond = (
+            ("from {} up", "below") if self.better == "more" else ("up to {}", "above")
+        )
+        fails = (
+            f"fails {beyond} {bad}"
+            if 0 < self.fails < math.inf or self.passes == self.fails
+            else "never fails"
+        )
         return f"{self.what}: passes {from_on.format(good)}, {fails}"
 
     def check(self, findings: Findings) -> Check:
@@ -138,7 +151,9 @@ def checklist(findings: Findings) -> list[Check]:
         >>> len({rule.title for rule in RULES}) == len(RULES)
         True
     """
-    return sorted((rule.check(findings) for rule in RULES), key=lambda check: check.verdict == "skipped")
+    return sorted(
+        (rule.check(findings) for rule in RULES), key=lambda check: check.verdict == "skipped"
+    )
 
 
 def _reason(error: Exception) -> str:
@@ -157,8 +172,10 @@ RULES: tuple[Rule, ...] = (
         fails=1,
         words=(
             "Training has not seen the evaluated rows.",
-            "The evaluated rows chose the epoch, so log p(x) is a little too high: evaluate test rows.",
-            "The evaluated rows are those of training, so log p(x) says nothing of new rows: evaluate test rows.",
+            "The evaluated rows chose the epoch, so log p(x) is a little too high: evaluate test "
+            "rows.",
+            "The evaluated rows are those of training, so log p(x) says nothing of new rows: "
+            "evaluate test rows.",
         ),
         panel="Data",
         page="concepts.md",
@@ -186,7 +203,8 @@ RULES: tuple[Rule, ...] = (
         words=(
             "The bound does not end below its best.",
             "The bound was better before: set patience, or lower the learning rate.",
-            "The bound has fallen far: set patience, lower the learning rate, or take a smaller network.",
+            "The bound has fallen far: set patience, lower the learning rate, or take a smaller "
+            "network.",
         ),
         panel="Training",
         page="howto/report.md#training",
@@ -209,13 +227,15 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "Monte Carlo error is small",
         monte_carlo,
-        "Monte Carlo error or bias of log p(x), the larger, as a share of the standard error over the data",
+        "Monte Carlo error or bias of log p(x), the larger, as a share of the standard error over "
+        "the data",
         passes=0.1,
         fails=0.5,
         words=(
             "More particles would change little.",
             "The Monte Carlo error shows in log p(x): take more particles.",
-            "The Monte Carlo error is as large as that of the rows: take many more particles, or refine the guide.",
+            "The Monte Carlo error is as large as that of the rows: take many more particles, or "
+            "refine the guide.",
         ),
         panel="Bounds",
         page="concepts.md#standard-error-by-the-delta-method",
@@ -238,13 +258,16 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "Encoder: coverage",
         coverage_error,
-        f"Distance of the coverage of {HPD_LEVEL:.0%} regions from that, where its p or that of hpd is below {LEVEL:g}",
+        f"Distance of the coverage of {HPD_LEVEL:.0%} regions from that, where its p or that of "
+        f"hpd is below {LEVEL:g}",
         passes=0.0,
         fails=0.05,
         words=(
             "No error of the credible regions is seen.",
-            "Credible regions cover a little too much or too little: take weighted draws where that matters.",
-            "Credible regions cover too much or too little: take weighted draws, refine, or try a richer posterior.",
+            "Credible regions cover a little too much or too little: take weighted draws where "
+            "that matters.",
+            "Credible regions cover too much or too little: take weighted draws, refine, or try a "
+            "richer posterior.",
         ),
         panel="Calibration of the encoder",
         page="howto/calibration.md#how-to-read-the-picture",
@@ -258,7 +281,8 @@ RULES: tuple[Rule, ...] = (
         fails=0.0,
         words=(
             "By these statistics, data sets drawn from the model look like the observed one.",
-            "Data sets drawn from the model differ: try a richer prior if only these do, else another likelihood.",
+            "Data sets drawn from the model differ: try a richer prior if only these do, else "
+            "another likelihood.",
             "",
         ),
         panel="Test statistics",
@@ -273,7 +297,8 @@ RULES: tuple[Rule, ...] = (
         fails=0.0,
         words=(
             "By these statistics, with the latents of these rows the model makes such data sets.",
-            "Even with the latents of these rows the data sets differ: try another likelihood, or more latents.",
+            "Even with the latents of these rows the data sets differ: try another likelihood, or "
+            "more latents.",
             "",
         ),
         panel="Test statistics",
@@ -288,8 +313,10 @@ RULES: tuple[Rule, ...] = (
         fails=0.001,
         words=(
             "Each feature on its own is distributed as the model says.",
-            "A feature may not be distributed as the model says: see the marginal PIT for which, and how.",
-            "A feature is not distributed as the model says: try a likelihood that can be wider, or skewed.",
+            "A feature may not be distributed as the model says: see the marginal PIT for which, "
+            "and how.",
+            "A feature is not distributed as the model says: try a likelihood that can be wider, "
+            "or skewed.",
         ),
         panel="Marginal PIT",
         page="howto/predictive_checks.md#pit-values",
@@ -303,8 +330,10 @@ RULES: tuple[Rule, ...] = (
         fails=0.001,
         words=(
             "Hidden entries lie where the model expects them.",
-            "Hidden entries of a feature may not lie where the model expects them: see the conditional PIT.",
-            "Hidden entries do not lie where the model expects them: try another likelihood, or more latents.",
+            "Hidden entries of a feature may not lie where the model expects them: see the "
+            "conditional PIT.",
+            "Hidden entries do not lie where the model expects them: try another likelihood, or "
+            "more latents.",
         ),
         panel="Conditional PIT",
         page="howto/predictive_checks.md#pit-values",
@@ -319,7 +348,8 @@ RULES: tuple[Rule, ...] = (
         words=(
             "Of the bits predicted with probability p, a share p is on.",
             "Predicted probabilities of bits may be off: see their reliability.",
-            "Predicted probabilities of bits are off: try more latents, a larger decoder, or fewer epochs.",
+            "Predicted probabilities of bits are off: try more latents, a larger decoder, or fewer "
+            "epochs.",
         ),
         panel="Reliability of bits",
         page="howto/predictive_checks.md#bits",
@@ -331,7 +361,11 @@ RULES: tuple[Rule, ...] = (
         "Rate, the KL of q(z given x) from the prior, in nats per row",
         passes=0.1,
         fails=0.1,
-        words=("The latents are used.", "", "The latents say nothing of x: anneal the KL, or set free bits."),
+        words=(
+            "The latents are used.",
+            "",
+            "The latents say nothing of x: anneal the KL, or set free bits.",
+        ),
         panel="Collapse",
         page="howto/collapse.md",
         better="more",
@@ -342,7 +376,11 @@ RULES: tuple[Rule, ...] = (
         "Share of latent dimensions whose posterior mean does not vary with x",
         passes=0.0,
         fails=math.inf,
-        words=("No latent dimension is dead.", "Dead dimensions do no harm: fewer latents would do.", ""),
+        words=(
+            "No latent dimension is dead.",
+            "Dead dimensions do no harm: fewer latents would do.",
+            "",
+        ),
         panel="Collapse",
         page="howto/collapse.md#active-units",
         form="{:.0%}",
@@ -355,8 +393,10 @@ RULES: tuple[Rule, ...] = (
         fails=3.0,
         words=(
             "Averaged over the rows, the latents follow the prior.",
-            "Averaged over the rows, the latents do not quite follow the prior: a richer one may help.",
-            "Averaged over the rows, the latents do not follow the prior: try a richer one, such as VampPrior.",
+            "Averaged over the rows, the latents do not quite follow the prior: a richer one may "
+            "help.",
+            "Averaged over the rows, the latents do not follow the prior: try a richer one, such "
+            "as VampPrior.",
         ),
         panel="Collapse",
         page="howto/collapse.md#elbo-surgery",

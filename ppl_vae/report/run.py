@@ -27,11 +27,14 @@ def graph(found: Findings) -> Panel:
     rows = found.subject.rows
 
     def plot(axes: Any) -> None:
-        for ax, program, given, name in zip(axes, (model, guide), ([], ["x"]), ("model p", "guide q"), strict=True):
+        for ax, program, given, name in zip(
+            axes, (model, guide), ([], ["x"]), ("model p", "guide q"), strict=True
+        ):
             plot_graph(program, rows, given, ax).set_title(name)
 
     return Panel(
-        ["Grey is observed or given. Left the model, right the guide."], pictures=draw(plot, alts, size=(4.2, 2.4))
+        ["Grey is observed or given. Left the model, right the guide."],
+        pictures=draw(plot, alts, size=(4.2, 2.4)),
     )
 
 
@@ -41,7 +44,9 @@ def architecture(found: Findings) -> Panel:
     rows = found.subject.rows
     table = layers(model, guide, rows)
     return Panel(
-        [f"{found.subject.metrics['num_parameters']:,} parameters."], chain=chain(model, guide, rows), tables=[table]
+        [f"{found.subject.metrics['num_parameters']:,} parameters."],
+        chain=chain(model, guide, rows),
+        tables=[table],
     )
 
 
@@ -49,7 +54,9 @@ def training(found: Findings) -> Panel:
     """The bound by epoch."""
     metrics = found.subject.metrics
     names = ("history", "best_epoch", "stopped")
-    result = FitResult(**{name: metrics[name] for name in names}, objective=metrics["run"]["objective"])
+    result = FitResult(
+        **{name: metrics[name] for name in names}, objective=metrics["run"]["objective"]
+    )
     if not result.num_epochs:
         raise NotApplicable("no epoch was trained")
     ends = {name: result.history[name][-1] for name in ("train", "valid") if name in result.history}
@@ -67,14 +74,24 @@ def reconstructions(found: Findings) -> Panel:
         alt = f"{len(some)} data in the upper row, and below each its reconstruction."
         height, width = as_images(some).shape[1:3]
         size = (0.9 + CELL * len(some), 0.2 + 2 * CELL * height / width)
-        pictures = draw(lambda ax: plot_reconstructions(model, guide, some, len(some), **seed, axes=ax), alt, size=size)
+        pictures = draw(
+            lambda ax: plot_reconstructions(model, guide, some, len(some), **seed, axes=ax),
+            alt,
+            size=size,
+        )
         note = " Blue is missing." * bool(some.x.isnan().any())
         return Panel([f"E[E[x | z]] with z drawn from the guide.{note}"], pictures=pictures)
     some = rows[:NUM_PANELS]
-    alts = [f"Features of datum {name}, and dots for their reconstruction." for name in some.coords[some.dims[0]]]
-    pictures = draw(lambda axes: plot_reconstructions(model, guide, some, len(some), **seed, axes=axes), alts)
+    alts = [
+        f"Features of datum {name}, and dots for their reconstruction."
+        for name in some.coords[some.dims[0]]
+    ]
+    pictures = draw(
+        lambda axes: plot_reconstructions(model, guide, some, len(some), **seed, axes=axes), alts
+    )
     return Panel(
-        ["Bars (or a grey line) are data, dots (or a red line) E[E[x | z]] with z from the guide."], pictures=pictures
+        ["Bars (or a grey line) are data, dots (or a red line) E[E[x | z]] with z from the guide."],
+        pictures=pictures,
     )
 
 
@@ -103,9 +120,16 @@ def latent_space(found: Findings) -> Panel:
     seed = {"seed": found.subject.seed}
     colours = "coloured by label" if rows.labels is not None else "without labels"
     alt = f"Posterior means of {len(rows)} data as points, {colours}."
-    pictures: list[Picture] = draw(lambda ax: plot_latent(model, guide, rows, **seed, ax=ax), alt, size=SQUARE)
+    pictures: list[Picture] = draw(
+        lambda ax: plot_latent(model, guide, rows, **seed, ax=ax), alt, size=SQUARE
+    )
     if rows.image_shape is None:
-        return Panel(["Data that are no pictures: no grid of what z decodes to."], pictures=pictures)
+        return Panel(
+            ["Data that are no pictures: no grid of what z decodes to."], pictures=pictures
+        )
     alt = "A grid of pictures, each what the decoder makes of a point of the latent space; they change along both axes."
     pictures += draw(lambda ax: plot_traversal(model, guide, rows, **seed, ax=ax), alt, size=SQUARE)
-    return Panel(["Left where the data lie, right what points of the same plane decode to."], pictures=pictures)
+    return Panel(
+        ["Left where the data lie, right what points of the same plane decode to."],
+        pictures=pictures,
+    )

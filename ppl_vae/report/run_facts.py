@@ -37,14 +37,27 @@ def data(found: Findings) -> Panel:
 def provenance(found: Findings) -> Panel:
     """Seeds, versions and times."""
     metrics = found.subject.metrics
-    seconds = {name: metrics[name] for name in ("training_seconds", "evaluation_seconds", "seconds")}
+    seconds = {
+        name: metrics[name] for name in ("training_seconds", "evaluation_seconds", "seconds")
+    }
     tables = {
         "Seeds": metrics["seeds"] | {"this page": found.subject.seed},
         "Versions": metrics["versions"],
-        "Seconds": {name.removesuffix("_seconds").replace("seconds", "all"): f"{s:.1f}" for name, s in seconds.items()},
-        "Epochs": {"trained": metrics["num_epochs"], "best": metrics["best_epoch"], "ended by": metrics["stopped"]},
+        "Seconds": {
+            name.removesuffix("_seconds").replace("seconds", "all"): f"{s:.1f}"
+            for name, s in seconds.items()
+        },
+        "Epochs": {
+            "trained": metrics["num_epochs"],
+            "best": metrics["best_epoch"],
+            "ended by": metrics["stopped"],
+        },
     }
-    return Panel(tables=[Table(FACTS, list(rows.items()), name, kind="facts") for name, rows in tables.items()])
+    return Panel(
+        tables=[
+            Table(FACTS, list(rows.items()), name, kind="facts") for name, rows in tables.items()
+        ]
+    )
 
 
 def _config(found: Findings) -> Any:

@@ -29,11 +29,13 @@ BINS = ("predicted", "frequency", "se", "count")
 
 
 def findings_tree(findings: Findings) -> "xr.DataTree":
-    """A group for each finding, in ArviZ's layout where it has one; rows carry their names, and may be fewer in some.
+    """A group for each finding, in ArviZ's layout where it has one; rows carry their names, and may
+    be fewer in some.
 
-    importance (log p(x) of the run by datum), baselines, bounds and weights (of few particles), sbc, sbc_importance,
-    prior_predictive, posterior_predictive and observed_data (test statistics), marginal_pit, conditional_pit,
-    reliability, latent_means, active_units, surgery, rate_distortion.
+    importance (log p(x) of the run by datum), baselines, bounds and weights (of few particles),
+    sbc, sbc_importance, prior_predictive, posterior_predictive and observed_data (test statistics),
+    marginal_pit, conditional_pit, reliability, latent_means, active_units, surgery,
+    rate_distortion.
 
     Args:
         findings: Of a run.
@@ -62,19 +64,30 @@ def _groups(name: str, found: Any, findings: Findings) -> dict[str, "xr.Dataset"
         case PIT():
             return {name: found.to_datatree()["pit"].to_dataset()}
         case PredictiveCheck() | ELBOSurgery() | LatentMeans() | ActiveUnits() | RateDistortion():
-            return {group: node.to_dataset() for group, node in found.to_datatree().children.items()}
+            return {
+                group: node.to_dataset() for group, node in found.to_datatree().children.items()
+            }
         case Evidence():
             values = {key: getattr(found, key) for key in PER_DATUM} | dict(found.checks)
             return {name: _by_datum(values, subject.evaluated, {"bound": found.bound})}
         case Weights():
             rows = subject.evaluated[found.rows]
-            return {"bounds": _bounds(found), name: _by_datum({"largest_share": found.largest}, rows)}
+            return {
+                "bounds": _bounds(found),
+                name: _by_datum({"largest_share": found.largest}, rows),
+            }
         case Reliability():
-            return {name: _dataset({key: getattr(found, key) for key in BINS}, "bin", range(len(found.count)))}
+            return {
+                name: _dataset(
+                    {key: getattr(found, key) for key in BINS}, "bin", range(len(found.count))
+                )
+            }
     return {}
 
 
-def _by_datum(values: dict[str, np.ndarray], rows: Dataset, attrs: dict[str, Any] | None = None) -> "xr.Dataset":
+def _by_datum(
+    values: dict[str, np.ndarray], rows: Dataset, attrs: dict[str, Any] | None = None
+) -> "xr.Dataset":
     import xarray as xr
 
     datum = rows.dims[0]
@@ -87,7 +100,9 @@ def _by_datum(values: dict[str, np.ndarray], rows: Dataset, attrs: dict[str, Any
 def _dataset(values: dict[str, np.ndarray], dim: str, names: Any, **attrs: Any) -> "xr.Dataset":
     import xarray as xr
 
-    return xr.Dataset({name: (dim, array) for name, array in values.items()}, {dim: list(names)}, attrs)
+    return xr.Dataset(
+        {name: (dim, array) for name, array in values.items()}, {dim: list(names)}, attrs
+    )
 
 
 def _bounds(weights: Weights) -> "xr.Dataset":

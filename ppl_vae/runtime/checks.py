@@ -1,4 +1,6 @@
-"""What a setting may be: checked where it is given, in one line that names the value, the setting and the remedy."""
+"""What a setting may be: checked where it is given, in one line that names the value, the setting
+and the remedy.
+"""
 
 import difflib
 import math
@@ -26,7 +28,8 @@ LISTED = 20  # longer lists are not shown in an error
 
 
 def one_line(message: object) -> str:
-    """A message without its line breaks, and without the table of all sites that Pyro puts below its own.
+    """A message without its line breaks, and without the table of all sites that Pyro puts below
+    its own.
 
     Args:
         message: A text, or an error.
@@ -93,13 +96,18 @@ def real_number(
     is_number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
     if not is_number or not (above < value < below and at_least <= value <= at_most):
         limits = {"above": above, "at least": at_least, "at most": at_most, "below": below}
-        words = " and ".join(f"{word} {limit:g}" for word, limit in limits.items() if math.isfinite(limit))
-        raise ValueError(f"{name} is {value!r}; it must be a finite number{', ' if words else ''}{words}")
+        words = " and ".join(
+            f"{word} {limit:g}" for word, limit in limits.items() if math.isfinite(limit)
+        )
+        raise ValueError(
+            f"{name} is {value!r}; it must be a finite number{', ' if words else ''}{words}"
+        )
     return float(value)
 
 
 def shown(value: Any) -> str:
-    """A number in the fewest digits that give it back in its own float type: 1.0000001 is never shown as 1.
+    """A number in the fewest digits that give it back in its own float type: 1.0000001 is never
+    shown as 1.
 
     Args:
         value: A Python number, or a tensor with one.
@@ -110,7 +118,9 @@ def shown(value: Any) -> str:
     """
     if hasattr(value, "detach"):
         value = value.detach().cpu()
-        value = value.numpy()[()] if value.element_size() > 2 else value.item()  # NumPy has no bfloat16
+        value = (
+            value.numpy()[()] if value.element_size() > 2 else value.item()
+        )  # NumPy has no bfloat16
     text = f"{value:g}"
     return text if type(value)(text) == value else str(value)
 
@@ -155,12 +165,15 @@ def instance_of(value: Any, name: str, kind: type) -> Any:
     """
     if not isinstance(value, kind):
         article = "an" if kind.__name__[0] in "AEIOUH" else "a"
-        raise ValueError(f"{name} is {value!r}; it must be {article} {kind.__name__}, as in {kind.__name__}(...)")
+        raise ValueError(
+            f"{name} is {value!r}; it must be {article} {kind.__name__}, as in {kind.__name__}(...)"
+        )
     return value
 
 
 def whole_fields(settings: Any, **least: int) -> None:
-    """Check fields of a frozen dataclass, and keep them as Python's whole numbers: its repr stands for it in files.
+    """Check fields of a frozen dataclass, and keep them as Python's whole numbers: its repr stands
+    for it in files.
 
     A field whose default is None may be None.
 
@@ -200,7 +213,9 @@ def suggestion(word: str, names: Iterable[str]) -> str:
     close = difflib.get_close_matches(word.lower(), {name.lower(): name for name in names}, n=1)
     meant = [name for name in names if name.lower() in close]
     parts = [f"did you mean {meant[0]}?"] if meant else []
-    return " ".join([*parts, f"Allowed: {', '.join(names) or 'nothing'}"] if len(names) <= LISTED else parts)
+    return " ".join(
+        [*parts, f"Allowed: {', '.join(names) or 'nothing'}"] if len(names) <= LISTED else parts
+    )
 
 
 def warn_caller(message: str) -> None:

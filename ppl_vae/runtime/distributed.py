@@ -1,4 +1,6 @@
-"""Several processes at one job: which part is this one's, and how the parts come together. Alone, one does it all."""
+"""Several processes at one job: which part is this one's, and how the parts come together. Alone,
+one does it all.
+"""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -9,12 +11,22 @@ import torch
 import torch.distributed as group
 from torch import Tensor
 
-__all__ = ["add_up", "check_share", "from_main", "gathered", "is_main", "num_processes", "process_group", "rank"]
+__all__ = [
+    "add_up",
+    "check_share",
+    "from_main",
+    "gathered",
+    "is_main",
+    "num_processes",
+    "process_group",
+    "rank",
+]
 
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """Join the processes that torchrun has started with this one: NCCL with a CUDA device for each, else gloo.
+    """Join the processes that torchrun has started with this one: NCCL with a CUDA device for each,
+    else gloo.
 
     Raises:
         RuntimeError: the others cannot be reached.
@@ -83,7 +95,8 @@ def check_share(batch_size: int) -> None:
     processes = num_processes()
     if batch_size < processes:
         raise ValueError(
-            f"batch_size={batch_size} is shared by {processes} processes: give each at least one row, "
+            f"batch_size={batch_size} is shared by {processes} processes: give each at least one "
+            "row, "
             f"batch_size={processes}"
         )
 
@@ -104,7 +117,9 @@ def add_up(tensors: Sequence[Tensor]) -> None:
         return
     flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
     group.all_reduce(flat)
-    for tensor, total in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+    for tensor, total in zip(
+        tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True
+    ):
         tensor.copy_(total.view_as(tensor))
 
 

@@ -12,16 +12,19 @@ from ppl_vae.runtime.checks import whole_number
 
 __all__ = ["derived_seed", "one_at_a_time", "seeded"]
 
-one_at_a_time = RLock()  # held where programs run: all threads share torch's generator, Pyro's handlers and store
+one_at_a_time = (
+    RLock()
+)  # held where programs run: all threads share torch's generator, Pyro's handlers and store
 
 
 @contextmanager
 def seeded(seed: int | None) -> Iterator[None]:
     """Run a block on a random stream of its own, and give the caller's stream back untouched.
 
-    Pyro's samplers draw from torch's global generator (CPU and CUDA). Inside the block that generator starts at
-    `seed`; after it, the state is what it was before. `None` leaves the global stream alone. All threads have that
-    one generator: draw in one of them at a time (`fit` and evaluations wait for each other).
+    Pyro's samplers draw from torch's global generator (CPU and CUDA). Inside the block that
+    generator starts at `seed`; after it, the state is what it was before. `None` leaves the global
+    stream alone. All threads have that one generator: draw in one of them at a time (`fit` and
+    evaluations wait for each other).
 
 
     Args:
@@ -50,7 +53,8 @@ def seeded(seed: int | None) -> Iterator[None]:
 
 @cache
 def _cuda_devices() -> range:
-    """Asked once: without a driver an answer takes as long as a small model's step, and so does `torch.manual_seed`.
+    """Asked once: without a driver an answer takes as long as a small model's step, and so does
+    `torch.manual_seed`.
 
     It keeps a stack trace for each kind of device that is not there, at each call, for good.
     """

@@ -6,4 +6,12 @@ from ppl_vae.training.result import FitResult, NonFiniteLossError
 from ppl_vae.training.settings import Training
 from ppl_vae.training.state import load_weights, save_weights
 
-__all__ = ["FitResult", "NonFiniteLossError", "Training", "fit", "load_weights", "save_weights", "schedules"]
+__all__ = [
+    "FitResult",
+    "NonFiniteLossError",
+    "Training",
+    "fit",
+    "load_weights",
+    "save_weights",
+    "schedules",
+]

@@ -1,4 +1,6 @@
-"""The alarm for posterior collapse during training: latents that say nothing of x, epoch after epoch."""
+"""The alarm for posterior collapse during training: latents that say nothing of x, epoch after
+epoch.
+"""
 
 from collections.abc import Sequence
 
@@ -15,9 +17,11 @@ PATIENCE = 5  # epochs
 
 
 def mean_rate(model: Program, guide: Program, args: tuple[Tensor, ...], seed: int = 0) -> float:
-    """Mean of log q(z given x) - log p(z) over some data, one draw each: an estimate of the rate, in nats per datum.
+    """Mean of log q(z given x) - log p(z) over some data, one draw each: an estimate of the rate,
+    in nats per datum.
 
-    NaN for programs without log-weights (sites marked for enumeration, or no room for a plate of particles).
+    NaN for programs without log-weights (sites marked for enumeration, or no room for a plate of
+    particles).
 
     Args:
         model: `Model`, or any Pyro model with a plate "data" at dim -1.
@@ -43,12 +47,17 @@ def mean_rate(model: Program, guide: Program, args: tuple[Tensor, ...], seed: in
 
 
 def collapse_warning(
-    rates: Sequence[float], kl_weights: Sequence[float], *, limit: float = LIMIT, patience: int = PATIENCE
+    rates: Sequence[float],
+    kl_weights: Sequence[float],
+    *,
+    limit: float = LIMIT,
+    patience: int = PATIENCE,
 ) -> str | None:
-    """What to warn of after the last epoch: that the rate has been below a limit for so many epochs, all latents dead.
+    """What to warn of after the last epoch: that the rate has been below a limit for so many
+    epochs, all latents dead.
 
-    Said once, when the last `patience` epochs at full KL weight are all below and no earlier one in a row with them.
-    Epochs at a smaller weight do not count.
+    Said once, when the last `patience` epochs at full KL weight are all below and no earlier one in
+    a row with them. Epochs at a smaller weight do not count.
 
     Args:
         rates: Rate per datum after each epoch, nats.
@@ -60,11 +69,13 @@ def collapse_warning(
         The warning, or None.
 
     References:
-        Lucas et al. (2019), Don't blame the ELBO! A linear VAE perspective on posterior collapse, arXiv:1911.02469.
+        Lucas et al. (2019), Don't blame the ELBO! A linear VAE perspective on posterior collapse,
+        arXiv:1911.02469.
 
     Example:
         >>> collapse_warning([3.0, 0.01, 0.01], [1.0, 1.0, 1.0], patience=2)
-        'posterior collapse: the rate has been below 0.1 nats per datum for 2 epochs, so z says nothing of x: ...'
+        'posterior collapse: the rate has been below 0.1 nats per datum for 2 epochs, so z says '
+        'nothing of x: ...'
         >>> collapse_warning([0.01, 0.01, 0.01], [1.0, 1.0, 1.0], patience=2) is None  # said an epoch ago
         True
     """
@@ -75,6 +86,8 @@ def collapse_warning(
     if streak != patience:
         return None
     return (
-        f"posterior collapse: the rate has been below {limit:g} nats per datum for {patience} epochs, so z says "
-        "nothing of x: warm the KL up (kl_warmup_epochs), or take a decoder with less power, or with less noise"
+        f"posterior collapse: the rate has been below {limit:g} nats per datum for {patience} "
+        "epochs, so z says "
+        "nothing of x: warm the KL up (kl_warmup_epochs), or take a decoder with less power, or "
+        "with less noise"
     )

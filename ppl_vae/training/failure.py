@@ -13,7 +13,9 @@ REMEDY = "lower learning_rate, set clip_norm, or look for extreme values in x"
 
 
 class Fallback:
-    """Weights to go back to: those after the last complete epoch, and those at the start of this run."""
+    """Weights to go back to: those after the last complete epoch, and those at the start of this
+    run.
+    """
 
     def __init__(self, state: State, epoch: int) -> None:
         self.state = state
@@ -31,7 +33,11 @@ class Fallback:
         if not is_finite():
             epoch, weights = self.start
             self.state.put(weights)
-        return f"the weights after epoch {epoch} were put back" if epoch else "the starting weights were put back"
+        return (
+            f"the weights after epoch {epoch} were put back"
+            if epoch
+            else "the starting weights were put back"
+        )
 
 
 def culprit(model: Program, guide: Program, args: tuple[Tensor, ...]) -> str:

@@ -1,4 +1,6 @@
-"""fit: stochastic variational inference on the data's training split, watched on its validation split."""
+"""fit: stochastic variational inference on the data's training split, watched on its validation
+split.
+"""
 
 from typing import Any
 
@@ -26,14 +28,16 @@ def fit(
 ) -> FitResult:
     """Train model and guide in place by stochastic gradient ascent on the objective.
 
-    Each step follows the gradient of the mean bound over a batch; binarised data are drawn afresh each epoch
-    (`binarize="dynamic"`). The validation bound is unannealed, in evaluation mode, with the same draws each epoch.
-    Modules are left in evaluation mode, however training ends. A second `fit` in another thread waits for the first.
+    Each step follows the gradient of the mean bound over a batch; binarised data are drawn afresh
+    each epoch (`binarize="dynamic"`). The validation bound is unannealed, in evaluation mode, with
+    the same draws each epoch. Modules are left in evaluation mode, however training ends. A second
+    `fit` in another thread waits for the first.
 
     Args:
         model: `Model`, or any Pyro model with a plate "data" at dim -1.
         guide: `Guide`, or any Pyro guide with the same latent sites.
-        data: A `Dataset` (split or not), or anything that makes one: an array, tensor, DataFrame, DataArray.
+        data: A `Dataset` (split or not), or anything that makes one: an array, tensor, DataFrame,
+            DataArray.
         objective: One of `objectives` or Pyro's own ELBOs; None is `MeanFieldELBO()`.
         training: Settings; None is `Training()`.
 
@@ -41,10 +45,11 @@ def fit(
         History, best epoch, wall time.
 
     Raises:
-        NonFiniteLossError: the loss or a parameter became NaN or infinite; the last weights under which the bound is
-            finite are put back: those after the last complete epoch, or else those at the start.
-        ValueError: x outside the support; a warm-up with one of Pyro's objectives; a checkpoint of other settings;
-            batches of one row for an objective that compares data.
+        NonFiniteLossError: the loss or a parameter became NaN or infinite; the last weights under
+            which the bound is finite are put back: those after the last complete epoch, or else
+            those at the start.
+        ValueError: x outside the support; a warm-up with one of Pyro's objectives; a checkpoint of
+            other settings; batches of one row for an objective that compares data.
         TypeError: model, guide, objective or training are of another kind.
 
     References:
@@ -62,7 +67,9 @@ def fit(
     training = Training() if training is None else training
     objective = MeanFieldELBO() if objective is None else objective
     if not isinstance(training, Training):
-        raise TypeError(f"training is {training!r}; it must be an object, as in Training(num_epochs=10)")
+        raise TypeError(
+            f"training is {training!r}; it must be an object, as in Training(num_epochs=10)"
+        )
     require_programs(model, guide)
     with one_at_a_time:
         return Run(model, guide, as_dataset(data), objective, training).go()

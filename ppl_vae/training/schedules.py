@@ -1,4 +1,6 @@
-"""Rates and weights as functions of the fraction of training done; stateless, so resuming needs nothing stored."""
+"""Rates and weights as functions of the fraction of training done; stateless, so resuming needs
+nothing stored.
+"""
 
 import math
 from dataclasses import dataclass
@@ -72,10 +74,12 @@ class Cosine:
 
 @dataclass(frozen=True)
 class Linear:
-    """From start to end in a straight line until some fraction of training, then constant: KL warm-up.
+    """From start to end in a straight line until some fraction of training, then constant: KL
+    warm-up.
 
     References:
-        Bowman et al. (2016), Generating sentences from a continuous space, arXiv:1511.06349, section 3.1.
+        Bowman et al. (2016), Generating sentences from a continuous space, arXiv:1511.06349,
+        section 3.1.
 
     Args:
         start: Value at the beginning.
@@ -98,10 +102,12 @@ class Linear:
 
 @dataclass(frozen=True)
 class Cyclic:
-    """A weight that grows from 0 to 1 over the first part of each of several cycles, and stays at 1 for the rest.
+    """A weight that grows from 0 to 1 over the first part of each of several cycles, and stays at 1
+    for the rest.
 
     References:
-        Fu et al. (2019), Cyclical annealing schedule: a simple approach to mitigating KL vanishing, arXiv:1903.10145.
+        Fu et al. (2019), Cyclical annealing schedule: a simple approach to mitigating KL vanishing,
+        arXiv:1903.10145.
 
     Args:
         num_cycles: Number of cycles in the whole of training.
@@ -126,7 +132,8 @@ class Stages:
     """Burda's stages: stage i of n runs 3^i passes at rate start * 10^(-i / (n - 1)).
 
     References:
-        Burda, Grosse and Salakhutdinov (2016), Importance weighted autoencoders, arXiv:1509.00519, section 5.
+        Burda, Grosse and Salakhutdinov (2016), Importance weighted autoencoders, arXiv:1509.00519,
+        section 5.
 
     Args:
         start: Learning rate of the first stage.

@@ -26,15 +26,17 @@ Weights = dict[str, dict[str, Tensor]]
 
 
 class State:
-    """All tensors behind model and guide: modules' state, wrapped in functions or not, and what plain functions keep
-    in Pyro's parameter store.
+    """All tensors behind model and guide: modules' state, wrapped in functions or not, and what
+    plain functions keep in Pyro's parameter store.
     """  # noqa: D205
 
     def __init__(self, model: Program, guide: Program, run_once: Callable[[], object]) -> None:
         programs = {"model": model, "guide": guide}
         are_modules = all(isinstance(program, nn.Module) for program in programs.values())
         self.modules = {
-            name: module for name, program in programs.items() if (module := module_of(program)) is not None
+            name: module
+            for name, program in programs.items()
+            if (module := module_of(program)) is not None
         }
         _check_names(self.modules.values())
         self.named = {} if are_modules else _store_parameters(model, guide, run_once)
@@ -43,19 +45,30 @@ class State:
     @property
     def parameters(self) -> list[Tensor]:
         """Trainable tensors, each once (a VampPrior shares the guide's)."""
-        found = [p for module in self.modules.values() for p in module.parameters()] + list(self.named.values())
+        found = [p for module in self.modules.values() for p in module.parameters()] + list(
+            self.named.values()
+        )
         return [p for p in dict.fromkeys(found) if p.requires_grad]
 
     def take(self) -> Weights:
         """A copy of all weights."""
-        return {name: {k: v.detach().clone() for k, v in group.items()} for name, group in self._tensors().items()}
+        return {
+            name: {k: v.detach().clone() for k, v in group.items()}
+            for name, group in self._tensors().items()
+        }
 
     def broken(self) -> str | None:
-        """Name of the first tensor with NaN or infinity that had none at the start; None if there is none."""
-        return next((name for name in _infinite(self._tensors()) if name not in self.infinite), None)
+        """Name of the first tensor with NaN or infinity that had none at the start; None if there
+        is none.
+        """
+        return next(
+            (name for name in _infinite(self._tensors()) if name not in self.infinite), None
+        )
 
     def _tensors(self) -> Weights:
-        return {name: module.state_dict() for name, module in self.modules.items()} | {"named": self.named}
+        return {name: module.state_dict() for name, module in self.modules.items()} | {
+            "named": self.named
+        }
 
     def put(self, weights: Weights) -> None:
         """Set all weights to a copy taken before."""
@@ -75,34 +88,46 @@ def _infinite(weights: Weights) -> Iterator[str]:
 
 
 def _check_names(modules: Iterable[nn.Module]) -> None:
-    """Raise ValueError where model and guide call two parameters the same, which Pyro would make one in the store."""
+    """Raise ValueError where model and guide call two parameters the same, which Pyro would make
+    one in the store.
+    """
     known: dict[str, Tensor] = {}
-    for part in (part for module in modules for part in module.modules() if isinstance(part, PyroModule)):
+    for part in (
+        part for module in modules for part in module.modules() if isinstance(part, PyroModule)
+    ):
         for name in part._pyro_params:
             full_name = f"{part._pyro_name}.{name}" if part._pyro_name else name
             parameter = getattr(part, f"{name}_unconstrained")
             if known.setdefault(full_name, parameter) is not parameter:
                 raise ValueError(
-                    f"model and guide both have a PyroParam {full_name!r}, which Pyro takes for one: rename one of them"
+                    f"model and guide both have a PyroParam {full_name!r}, which Pyro takes for "
+                    "one: rename one of them"
                 )
 
 
-def _store_parameters(model: Program, guide: Program, run_once: Callable[[], object]) -> dict[str, Tensor]:
-    """Parameters that plain functions keep in Pyro's store, found by running them (as SVI does at each step).
+def _store_parameters(
+    model: Program, guide: Program, run_once: Callable[[], object]
+) -> dict[str, Tensor]:
+    """Parameters that plain functions keep in Pyro's store, found by running them (as SVI does at
+    each step).
 
     Raises:
-        ValueError: a program gives the store a new `nn.Parameter` at each run, so that none can be trained.
+        ValueError: a program gives the store a new `nn.Parameter` at each run, so that none can be
+            trained.
     """
     first, again = (_registered(model, guide, run_once) for _ in range(2))
     for name, value in first.items():
         if isinstance(value, nn.Parameter) and value is not again[name]:
             raise ValueError(
-                f"parameter {name!r} is a new nn.Parameter at each run: give pyro.param a tensor, or make it beforehand"
+                f"parameter {name!r} is a new nn.Parameter at each run: give pyro.param a tensor, "
+                "or make it beforehand"
             )
     return first
 
 
-def _registered(model: Program, guide: Program, run_once: Callable[[], object]) -> dict[str, Tensor]:
+def _registered(
+    model: Program, guide: Program, run_once: Callable[[], object]
+) -> dict[str, Tensor]:
     with own_parameters(model, guide), poutine.trace(param_only=True) as capture:
         with seeded(0), pyro.validation_enabled(False):
             run_once()
@@ -111,7 +136,8 @@ def _registered(model: Program, guide: Program, run_once: Callable[[], object]) 
 
 
 def save_weights(path: str | Path, model: nn.Module, guide: nn.Module) -> Path:
-    """Write the state of model and guide, and what they know of the training data, to one file that cannot execute.
+    """Write the state of model and guide, and what they know of the training data, to one file that
+    cannot execute.
 
     Args:
         path: The file.
@@ -130,7 +156,9 @@ def save_weights(path: str | Path, model: nn.Module, guide: nn.Module) -> Path:
     programs = {"model": model, "guide": guide}
     state: dict[str, Any] = {name: module.state_dict() for name, module in programs.items()}
     state["columns"] = {name: getattr(module, "columns", {}) for name, module in programs.items()}
-    state["num_train"] = {name: getattr(module, "num_train", None) for name, module in programs.items()}
+    state["num_train"] = {
+        name: getattr(module, "num_train", None) for name, module in programs.items()
+    }
     return write_whole(path, lambda p: torch.save(state, p))
 
 
@@ -143,7 +171,8 @@ def load_weights(path: str | Path, model: nn.Module, guide: nn.Module) -> None:
         guide: The guide, built as it was.
 
     Raises:
-        ValueError: the file is not such a file, or the structure differs; names the first difference.
+        ValueError: the file is not such a file, or the structure differs; names the first
+            difference.
 
     Example:
         >>> load_weights("missing.pt", nn.Linear(1, 1), nn.Linear(1, 1))
@@ -168,7 +197,8 @@ def read_tensors(path: str | Path, what: str) -> dict[str, Any]:
         raise FileNotFoundError(f"no {what} at {path}")
     try:
         return torch.load(path, weights_only=True, map_location="cpu")
-    except Exception as error:  # torch raises UnpicklingError, EOFError, RuntimeError, ... for damaged or foreign files
+    # torch raises UnpicklingError, EOFError, RuntimeError, ... for damaged or foreign files
+    except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if "weights_only" in reason:  # torch's advice is to let the file execute
             reason = "it holds more than tensors and plain values"
@@ -192,8 +222,15 @@ def write_checkpoint(
     result: FitResult,
     best: Best,
 ) -> None:
-    """Write everything that the next epoch needs; `memory` is that of optimiser, scheduler and gradient estimator."""
-    state = {"format": FORMAT, "settings": settings, "weights": weights, "result": asdict(result)} | memory
+    """Write everything that the next epoch needs; `memory` is that of optimiser, scheduler and
+    gradient estimator.
+    """
+    state = {
+        "format": FORMAT,
+        "settings": settings,
+        "weights": weights,
+        "result": asdict(result),
+    } | memory
     state["best"] = {"value": best.value, "epoch": best.epoch, "weights": best.weights}
     write_whole(path, lambda p: torch.save(state, p))
 
@@ -211,7 +248,8 @@ def read_checkpoint(path: str | Path, settings: dict[str, str]) -> dict[str, Any
         raise ValueError(f"{path} is no checkpoint written by ppl_vae.fit: choose another file")
     if state.get("format", 1) != FORMAT:
         raise ValueError(
-            f"{path} has format {state.get('format', 1)} and this version of ppl_vae reads format {FORMAT}: "
+            f"{path} has format {state.get('format', 1)} and this version of ppl_vae reads format "
+            f"{FORMAT}: "
             "delete it to start afresh, or go on with the version that wrote it"
         )
     for name, value in settings.items():

@@ -1,4 +1,6 @@
-"""How a gradient moves the parameters: torch's optimisers and schedulers, at their own rates unless told otherwise."""
+"""How a gradient moves the parameters: torch's optimisers and schedulers, at their own rates unless
+told otherwise.
+"""
 
 import inspect
 import logging
@@ -22,7 +24,8 @@ EACH_BATCH = OneCycleLR, CyclicLR  # which torch steps after a batch; all others
 class Updates:
     """The optimiser with its scheduler.
 
-    `learning_rate` is the rate of the first group that has one above zero; the others keep their ratio to it.
+    `learning_rate` is the rate of the first group that has one above zero; the others keep their
+    ratio to it.
     """
 
     def __init__(self, training: Training, parameters: list[Tensor], batch_size: int) -> None:
@@ -33,10 +36,15 @@ class Updates:
         self.shares = _shares(self.optimizer)
         if training.learning_rate is not None:
             self._set_rates(training.rate(0.0))
-        self.scheduler = None if training.scheduler is None else _scheduler(training.scheduler, self.optimizer)
+        self.scheduler = (
+            None if training.scheduler is None else _scheduler(training.scheduler, self.optimizer)
+        )
         closure = inspect.signature(self.optimizer.step).parameters.get("closure")
         self.takes_closure = closure is not None and closure.default is inspect.Parameter.empty
-        self.told = {"optimizer": _told_optimizer(self.optimizer), "scheduler": _told_scheduler(self.scheduler)}
+        self.told = {
+            "optimizer": _told_optimizer(self.optimizer),
+            "scheduler": _told_scheduler(self.scheduler),
+        }
 
     @property
     def rate(self) -> float:
@@ -44,7 +52,8 @@ class Updates:
         return float(self.optimizer.param_groups[0].get("lr", math.nan))
 
     def step(self, fraction: float, gradient: Callable[[], float]) -> float:
-        """One update, after this fraction of training; `gradient` returns the loss and leaves the gradient in `.grad`.
+        """One update, after this fraction of training; `gradient` returns the loss and leaves the
+        gradient in `.grad`.
 
         Nothing moves where the loss is not finite.
         """
@@ -56,7 +65,9 @@ class Updates:
         return loss
 
     def end_epoch(self, bound: float, kl_weight: float) -> None:
-        """Step the scheduler; one that waits for a plateau sees the bound of epochs at full KL weight alone."""
+        """Step the scheduler; one that waits for a plateau sees the bound of epochs at full KL
+        weight alone.
+        """
         if isinstance(self.scheduler, ReduceLROnPlateau):
             if kl_weight >= 1.0:
                 self._step_plateau(self.scheduler, bound)
@@ -82,7 +93,9 @@ class Updates:
         return loss
 
     def _step_with_closure(self, gradient: Callable[[], float]) -> float:
-        """For an optimiser that evaluates the loss as often as it likes (L-BFGS): with the same draws each time."""
+        """For an optimiser that evaluates the loss as often as it likes (L-BFGS): with the same
+        draws each time.
+        """
         seed = int(torch.randint(2**62, ()))
         losses = []
 
@@ -100,7 +113,8 @@ class Updates:
         metric = bound if scheduler.mode == "max" else -bound
         if metric < 0 and scheduler.threshold_mode == "rel" and scheduler.last_epoch == 0:
             logger.warning(
-                "ReduceLROnPlateau counts a fall by less than its relative threshold as progress where a metric is "
+                "ReduceLROnPlateau counts a fall by less than its relative threshold as progress "
+                "where a metric is "
                 'negative, as %g is: give threshold_mode="abs"',
                 metric,
             )
@@ -121,13 +135,21 @@ class Updates:
 def _optimizer(training: Training, parameters: list[Tensor]) -> torch.optim.Optimizer:
     """The user's, or Adam."""
     if training.optimizer is None:
-        return torch.optim.Adam(parameters, lr=DEFAULT_RATE, fused=all(p.is_floating_point() for p in parameters))
+        return torch.optim.Adam(
+            parameters, lr=DEFAULT_RATE, fused=all(p.is_floating_point() for p in parameters)
+        )
     optimizer = training.optimizer(parameters)
     if not isinstance(optimizer, torch.optim.Optimizer):
-        raise TypeError(f"Training(optimizer) gave {optimizer!r}; it must give a torch.optim.Optimizer")
-    if training.learning_rate is not None and any("lr" not in group for group in optimizer.param_groups):
+        raise TypeError(
+            f"Training(optimizer) gave {optimizer!r}; it must give a torch.optim.Optimizer"
+        )
+    if training.learning_rate is not None and any(
+        "lr" not in group for group in optimizer.param_groups
+    ):
         name = type(optimizer).__name__
-        raise ValueError(f"{name} has a group without a learning rate: leave Training(learning_rate) out")
+        raise ValueError(
+            f"{name} has a group without a learning rate: leave Training(learning_rate) out"
+        )
     return optimizer
 
 
@@ -138,17 +160,26 @@ def _shares(optimizer: torch.optim.Optimizer) -> list[float]:
     return [rate / unit for rate in rates]
 
 
-def _scheduler(make: Callable[[torch.optim.Optimizer], Any], optimizer: torch.optim.Optimizer) -> Any:
+def _scheduler(
+    make: Callable[[torch.optim.Optimizer], Any], optimizer: torch.optim.Optimizer
+) -> Any:
     """The user's, if it is one, and of this optimiser."""
     try:
         scheduler = make(optimizer)
     except TypeError as error:
         name = getattr(make, "__name__", "")
-        raise TypeError(f"Training(scheduler): {error}; give a function, as in lambda o: {name}(o, ...)") from error
+        raise TypeError(
+            f"Training(scheduler): {error}; give a function, as in lambda o: {name}(o, ...)"
+        ) from error
     if not isinstance(scheduler, LRScheduler | ReduceLROnPlateau):
-        raise TypeError(f"Training(scheduler) gave {scheduler!r}; it must give one of torch.optim.lr_scheduler")
+        raise TypeError(
+            f"Training(scheduler) gave {scheduler!r}; it must give one of torch.optim.lr_scheduler"
+        )
     if scheduler.optimizer is not optimizer:
-        raise ValueError("Training(scheduler) gave a scheduler of another optimizer: make it from the one it is given")
+        raise ValueError(
+            "Training(scheduler) gave a scheduler of another optimizer: make it from the one it is "
+            "given"
+        )
     return scheduler
 
 
@@ -156,16 +187,26 @@ def _told_optimizer(optimizer: torch.optim.Optimizer) -> str:
     """Its class, and each group's number of parameters and options, in words."""
     groups = []
     for group in optimizer.param_groups:
-        options = [f"{name}={value!r}" for name, value in sorted(group.items()) if name not in ("params", "initial_lr")]
+        options = [
+            f"{name}={value!r}"
+            for name, value in sorted(group.items())
+            if name not in ("params", "initial_lr")
+        ]
         groups.append(f"{len(group['params'])} parameters: {', '.join(options)}")
     return f"{type(optimizer).__name__}({'; '.join(groups)})"
 
 
 def _told_scheduler(scheduler: Any) -> str:
-    """Its class and state as it was made, in words; functions of the epoch by their first values."""
+    """Its class and state as it was made, in words; functions of the epoch by their first
+    values.
+    """
     if scheduler is None:
         return "None"
     functions = getattr(scheduler, "lr_lambdas", [])
     values = [[function(epoch) for epoch in range(1, 9)] for function in functions]
-    state = {name: value for name, value in sorted(scheduler.state_dict().items()) if name != "lr_lambdas"}
+    state = {
+        name: value
+        for name, value in sorted(scheduler.state_dict().items())
+        if name != "lr_lambdas"
+    }
     return f"{type(scheduler).__name__}({state}{f', values {values}' if values else ''})"

@@ -1,4 +1,6 @@
-"""What is worth saying before training, and after it: too few rows, constant features, a bound that still rises."""
+"""What is worth saying before training, and after it: too few rows, constant features, a bound that
+still rises.
+"""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -45,7 +47,9 @@ def warn_after(result: FitResult) -> None:
         >>> warn_after(FitResult(seed=0, objective="IWAE(5)"))
     """
     history = result.history
-    rising = still_rising(history.get("valid", []), history.get("kl_weight", [])[-len(history.get("valid", [])) :])
+    rising = still_rising(
+        history.get("valid", []), history.get("kl_weight", [])[-len(history.get("valid", [])) :]
+    )
     if rising is not None and result.stopped != "early stopping":
         logger.warning(rising)
 
@@ -57,47 +61,68 @@ def few_rows(sizes: Mapping[str, int]) -> str | None:
         >>> few_rows({"train": 16, "test": 2})
         'few rows (16 train, 2 test): a VAE overfits them, and no estimate over them is worth much'
     """
-    few = [f"{sizes[name]} {name}" for name, least in FEW_ROWS.items() if sizes.get(name, least) < least]
-    return f"few rows ({', '.join(few)}): a VAE overfits them, and no estimate over them is worth much" if few else None
+    few = [
+        f"{sizes[name]} {name}"
+        for name, least in FEW_ROWS.items()
+        if sizes.get(name, least) < least
+    ]
+    return (
+        f"few rows ({', '.join(few)}): a VAE overfits them, and no estimate over them is worth much"
+        if few
+        else None
+    )
 
 
 def constant_features(x: Tensor) -> str | None:
-    """A sentence where features of the training rows do not vary: a learned scale shrinks to its floor there.
+    """A sentence where features of the training rows do not vary: a learned scale shrinks to its
+    floor there.
 
     Example:
         >>> constant_features(torch.tensor([[1.0, 0.0], [2.0, 0.0]]))
-        '1 of 2 features is constant in the training rows (the first is 1): its density rises as far as the scale ...'
+        '1 of 2 features is constant in the training rows (the first is 1): its density rises as '
+        'far as the scale ...'
     """
     flat = x.reshape(len(x), -1)
     known = ~flat.isnan()
-    low, high = (torch.where(known, flat, fill).aminmax(dim=0)[i] for i, fill in ((0, torch.inf), (1, -torch.inf)))
+    low, high = (
+        torch.where(known, flat, fill).aminmax(dim=0)[i]
+        for i, fill in ((0, torch.inf), (1, -torch.inf))
+    )
     constant = torch.nonzero((low >= high) & known.any(0)).flatten().tolist()
     if not constant or len(x) < 2:
         return None
     verb, whose = ("is", "its") if len(constant) == 1 else ("are", "their")
     return (
-        f"{len(constant)} of {flat.shape[1]} features {verb} constant in the training rows (the first is "
-        f"{constant[0]}): {whose} density rises as far as the scale may fall, and log p(x) measures its floor; "
+        f"{len(constant)} of {flat.shape[1]} features {verb} constant in the training rows (the "
+        "first is "
+        f"{constant[0]}): {whose} density rises as far as the scale may fall, and log p(x) "
+        "measures its floor; "
         "leave them out"
     )
 
 
 def still_rising(bounds: Sequence[float], kl_weights: Sequence[float]) -> str | None:
-    """A sentence where the held-out bound still rises at the end; None where it has levelled off, or nobody can tell.
+    """A sentence where the held-out bound still rises at the end; None where it has levelled off,
+    or nobody can tell.
 
-    Theil and Sen's slope of the last three tenths of the epochs at full KL weight, whose 99.9 % interval is above 0,
-    and which adds more than 0.1 nats in a tenth of the epochs.
+    Theil and Sen's slope of the last three tenths of the epochs at full KL weight, whose 99.9 %
+    interval is above 0, and which adds more than 0.1 nats in a tenth of the epochs.
 
     References:
         Sen (1968), Estimates of the regression coefficient based on Kendall's tau, JASA 63.
 
     Example:
         >>> still_rising([-100.0 + i for i in range(40)], [1.0] * 40)
-        'the held-out bound still rose at the end, by 4.00 nats in the last 4 epochs: train longer (num_epochs)'
+        'the held-out bound still rose at the end, by 4.00 nats in the last 4 epochs: train longer '
+        '(num_epochs)'
     """
     if len(bounds) == 0:
         return None
-    settled = [bound for bound, weight in zip(bounds, kl_weights, strict=True) if weight >= 1 and np.isfinite(bound)]
+    settled = [
+        bound
+        for bound, weight in zip(bounds, kl_weights, strict=True)
+        if weight >= 1 and np.isfinite(bound)
+    ]
     last = np.array(settled[-max(FEWEST_EPOCHS, round(SHARE * len(settled))) :])
     if len(last) < FEWEST_EPOCHS:
         return None

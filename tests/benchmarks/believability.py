@@ -1,12 +1,13 @@
-"""Size and power of every verdict by simulation: rows in docs/believability.json, their table in docs/believability.md.
+"""Size and power of every verdict by simulation: rows in docs/believability.json, their table in
+docs/believability.md.
 
     python tests/benchmarks/believability.py                  # whatever is not done yet
     python tests/benchmarks/believability.py --only is_estimate
     python tests/benchmarks/believability.py --table          # the page alone
 
-A verdict is a function (setting, seed) -> counts, with its settings, in `VERDICTS`; counts of a setting add up. Every
-row is written when it is done, so that an interrupted run goes on where it was; none is computed again.
-"""
+A verdict is a function (setting, seed) -> counts, with its settings, in `VERDICTS`; counts of a
+setting add up. Every row is written when it is done, so that an interrupted run goes on where it
+was; none is computed again."""
 
 import argparse
 import json
@@ -53,9 +54,9 @@ Counts = dict[str, float]
 class Verdict:
     """A verdict: how it is simulated, where, how often, and how its counts are shown.
 
-    Settings in which some rows pass, but fewer than `ENOUGH`, go on to `most_seeds`. With `by_particles` the settings
-    "shape, K=number" have a row for each shape and a column for each number.
-    """
+    Settings in which some rows pass, but fewer than `ENOUGH`, go on to `most_seeds`. With
+    `by_particles` the settings "shape, K=number" have a row for each shape and a column for each
+    number."""
 
     simulate: Callable[[str, int], Counts]
     settings: tuple[str, ...]
@@ -67,11 +68,12 @@ class Verdict:
     by_particles: bool = False
 
 
-# --- the verdicts ----------------------------------------------------------------------------------------------------
+# --- the verdicts ---------------------------------------------------------------------------------
 
 
 def is_estimate(setting: str, seed: int) -> Counts:
-    """Rows alike, 100 in one evaluation or N in each of several; or, for "one + other", two kinds in equal numbers."""
+    """Rows alike, 100 in one evaluation or N in each of several; or, for "one + other", two kinds
+    in equal numbers."""
     shape, num_particles = setting.split(", K=")
     shape, _, num_rows = shape.partition(", N=")
     together = int(num_rows or ROWS)
@@ -104,7 +106,9 @@ def linear_gaussian(setting: str, seed: int) -> Counts:
     """The library's own model and mean-field optimum, from end to end."""
     dim, num_particles = (int(part.split("=")[1]) for part in setting.split(", "))
     bed = beds.linear_gaussian(ROWS, latent_dim=dim, data_dim=dim + 3, seed=seed)
-    found = pv.log_evidence(bed.model, bed.mean_field_guide, bed.x, num_particles=num_particles, progress=False)
+    found = pv.log_evidence(
+        bed.model, bed.mean_field_guide, bed.x, num_particles=num_particles, progress=False
+    )
     return estimates(found, found.log_evidence - bed.log_evidence.numpy())
 
 
@@ -124,15 +128,21 @@ def target_se(setting: str, seed: int) -> Counts:
 
 
 MOVES = HMC(num_samples=1, num_warmup=0, num_leapfrog=3, target_accept=0.65)
-UPPER = ReverseAIS(AIS(32, 20, sampler=MOVES, chunk_size=MANY), HMC(num_samples=300, num_warmup=200))
+UPPER = ReverseAIS(
+    AIS(32, 20, sampler=MOVES, chunk_size=MANY), HMC(num_samples=300, num_warmup=200)
+)
 METHODS = {
     "estimates alone": Sandwich(upper=None),
     "level 0.8": Sandwich(upper=None, level=0.8),
     "level 0.99": Sandwich(upper=None, level=0.99),
     "bootstrap": Sandwich(
-        ImportanceSampling(2000, bootstrap=200), ImportanceSampling(2000, Defensive(), bootstrap=200), upper=None
+        ImportanceSampling(2000, bootstrap=200),
+        ImportanceSampling(2000, Defensive(), bootstrap=200),
+        upper=None,
     ),
-    "default": Sandwich(upper=ReverseAIS(AIS(chunk_size=MANY))),  # but for the chunks, which are for the memory
+    "default": Sandwich(
+        upper=ReverseAIS(AIS(chunk_size=MANY))
+    ),  # but for the chunks, which are for the memory
     "confirm": Sandwich(upper=UPPER, confirm=True),
 }
 
@@ -187,7 +197,7 @@ def tables_of(cases: dict[str, Case]) -> Callable[[str, int], Counts]:
     return simulate
 
 
-# --- the laws --------------------------------------------------------------------------------------------------------
+# --- the laws -------------------------------------------------------------------------------------
 
 
 def covers(least: float, among: str, counts: Counts) -> bool:
@@ -222,7 +232,7 @@ def target_law(setting: str, counts: Counts) -> bool:
     return abs(mean) <= max(1.0, 2 * error)
 
 
-# --- the table of all of them ----------------------------------------------------------------------------------------
+# --- the table of all of them ---------------------------------------------------------------------
 
 
 def share(part: str, whole: str) -> Callable[[Counts], str]:
@@ -263,7 +273,10 @@ COVERAGE = {
     "covered among those": share("covered", "passed"),
     "covered of all": share("covered of all", "rows"),
 }
-TOGETHER = {"all intervals hold": share("covered", "rows"), "one excludes 0": share("apart", "rows")}
+TOGETHER = {
+    "all intervals hold": share("covered", "rows"),
+    "one excludes 0": share("apart", "rows"),
+}
 KS = (100, 1_000, 10_000)
 EXACT = ("scale D=2 1.0", "scale D=30 1.0")
 GOOD = (
@@ -289,11 +302,17 @@ OTHER_SHAPES = (  # that the rule was not made on
 )
 FEW_ROWS = (
     *(f"correlated D=10 {k}, N={n}" for n in (1, 5, 20) for k in (0.1, 0.34, 0.7)),
-    *(f"{shape}, N={n}" for n in (1, 5, 20) for shape in ("skewed D=10 2", "logistic D=10 1", "scale D=10 0.7")),
+    *(
+        f"{shape}, N={n}"
+        for n in (1, 5, 20)
+        for shape in ("skewed D=10 2", "logistic D=10 1", "scale D=10 0.7")
+    ),
 )
 ESTIMATES_LAW = (
-    "Nominal 95 % intervals of the rows that pass cover .93 or more, within 2 standard errors; at a true k of 0.2 or "
-    "less and K of 1,000 or more at least 80 % pass, and exact guides always. Shown: share that passes, and the "
+    "Nominal 95 % intervals of the rows that pass cover .93 or more, within 2 standard errors; at "
+    "a true k of 0.2 or "
+    "less and K of 1,000 or more at least 80 % pass, and exact guides always. Shown: share that "
+    "passes, and the "
     "coverage of those; 0 where none pass."
 )
 
@@ -355,7 +374,11 @@ VERDICTS = {
     ),
     "target_se": Verdict(
         target_se,
-        tuple(f"width={width}, target={target}" for width in (1.0, 0.7, 0.8, 0.9, 1.3, 1.7) for target in (0.1, 0.05)),
+        tuple(
+            f"width={width}, target={target}"
+            for width in (1.0, 0.7, 0.8, 0.9, 1.3, 1.7)
+            for target in (0.1, 0.05)
+        ),
         num_seeds=10,
         law="The bias is at most one square of the target, or 2 standard errors.",
         keeps=target_law,
@@ -366,7 +389,11 @@ VERDICTS = {
     ),
     "evidence_interval": Verdict(
         interval,
-        tuple(f"{kind}, {method}" for method in METHODS for kind in ("correlated", "skewed", "bimodal")),
+        tuple(
+            f"{kind}, {method}"
+            for method in METHODS
+            for kind in ("correlated", "skewed", "bimodal")
+        ),
         num_seeds=4,
         law="Intervals cover .94 or more (or the level) of the rows with a verdict, within 2 standard errors; no ends "
         "cross. A pass is an estimate or an interval.",
@@ -421,13 +448,16 @@ def write(rows: dict[str, Counts]) -> None:
 
 
 def missing(names: Iterable[str], rows: dict[str, Counts]) -> Iterable[tuple[str, str, str, int]]:
-    """What is not done yet, seed by seed, so that all settings grow together; `rows` may grow meanwhile."""
+    """What is not done yet, seed by seed, so that all settings grow together; `rows` may grow
+    meanwhile."""
     for name in names:
         verdict = VERDICTS[name]
         for seed in range(max(verdict.num_seeds, verdict.most_seeds)):
             for setting in verdict.settings:
                 key = f"{name} | {setting} | {seed}"
-                if key not in rows and (seed < verdict.num_seeds or few_pass(totals(name, setting, rows))):
+                if key not in rows and (
+                    seed < verdict.num_seeds or few_pass(totals(name, setting, rows))
+                ):
                     yield key, name, setting, seed
 
 
@@ -462,7 +492,8 @@ def table(name: str, rows: dict[str, Counts]) -> list[str]:
     numbers = list(dict.fromkeys(setting.rpartition(", K=")[2] for setting in verdict.settings))
     shapes = dict.fromkeys(setting.rpartition(", K=")[0] for setting in verdict.settings)
     body = {
-        shape: [cell for number in numbers for cell in cells(name, f"{shape}, K={number}", rows)] for shape in shapes
+        shape: [cell for number in numbers for cell in cells(name, f"{shape}, K={number}", rows)]
+        for shape in shapes
     }
     return markdown([f"K = {int(number):,}" for number in numbers], body)
 
@@ -495,13 +526,31 @@ def page(rows: dict[str, Counts]) -> str:
     """Every verdict with its law, its command and its table."""
     lines = [PREFACE]
     for name, verdict in VERDICTS.items():
-        lines += [f"## {name}", "", verdict.law, "", f"`{COMMAND} --only '{name}'`", "", *table(name, rows), ""]
-    lines += ["## The checklist of the report", "", checklist.LAW, "", checklist.tables(checklist.read()), ""]
+        lines += [
+            f"## {name}",
+            "",
+            verdict.law,
+            "",
+            f"`{COMMAND} --only '{name}'`",
+            "",
+            *table(name, rows),
+            "",
+        ]
+    lines += [
+        "## The checklist of the report",
+        "",
+        checklist.LAW,
+        "",
+        checklist.tables(checklist.read()),
+        "",
+    ]
     return "\n".join(lines)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", nargs="*", choices=VERDICTS, default=list(VERDICTS))
     parser.add_argument("--table", action="store_true", help="write the page from what is there")
     options = parser.parse_args()

@@ -1,15 +1,16 @@
-"""Size and power of every line of the report's checklist: runs in docs/checklist.json, tables in believability.md.
+"""Size and power of every line of the report's checklist: runs in docs/checklist.json, tables in
+believability.md.
 
     python tests/benchmarks/checklist.py                         # whatever is not done yet
     python tests/benchmarks/checklist.py --only Poisson 'Gaussian, t3 noise'
     python tests/benchmarks/checklist.py --num-seeds 20
     python tests/benchmarks/checklist.py --table                 # print the tables of what is there
 
-A run is a data set of 1,000 training and 300 test rows of 8 features, a VAE of two latents and a linear decoder fitted
-to it, and the checklist of the test rows. The rows come from a VAE of the family that is fitted, or from one that
-differs from it as the setting says. The encoder's lines are judged on exact guides of a linear-Gaussian model, and on
-guides that are too narrow or shifted. A run is written when it is done; none is computed again.
-"""
+A run is a data set of 1,000 training and 300 test rows of 8 features, a VAE of two latents and a
+linear decoder fitted to it, and the checklist of the test rows. The rows come from a VAE of the
+family that is fitted, or from one that differs from it as the setting says. The encoder's lines are
+judged on exact guides of a linear-Gaussian model, and on guides that are too narrow or shifted. A
+run is written when it is done; none is computed again."""
 
 import argparse
 import json
@@ -57,7 +58,7 @@ Line = tuple[str, float | None]  # verdict and number
 Run = dict[str, Line]
 
 
-# --- rows ------------------------------------------------------------------------------------------------------------
+# --- rows -----------------------------------------------------------------------------------------
 
 
 def signal(rng: np.random.Generator, num_rows: int) -> tuple[np.ndarray, np.ndarray]:
@@ -69,7 +70,9 @@ def signal(rng: np.random.Generator, num_rows: int) -> tuple[np.ndarray, np.ndar
 
 def bits(rng: np.random.Generator, z: np.ndarray, eta: np.ndarray) -> np.ndarray:
     """Logits of sd 2."""
-    return (rng.random(eta.shape) < expit(2 * eta + rng.normal(size=NUM_FEATURES) / 2)).astype(float)
+    return (rng.random(eta.shape) < expit(2 * eta + rng.normal(size=NUM_FEATURES) / 2)).astype(
+        float
+    )
 
 
 def dependent_bits(rng: np.random.Generator, z: np.ndarray, eta: np.ndarray) -> np.ndarray:
@@ -105,7 +108,9 @@ def counts(rng: np.random.Generator, z: np.ndarray, eta: np.ndarray) -> np.ndarr
 
 def overdispersed(size: float) -> Callable[..., np.ndarray]:
     """Negative binomial counts of this size."""
-    return lambda rng, z, eta: rng.poisson(rates(rng, eta) * rng.gamma(size, 1 / size, eta.shape)).astype(float)
+    return lambda rng, z, eta: rng.poisson(
+        rates(rng, eta) * rng.gamma(size, 1 / size, eta.shape)
+    ).astype(float)
 
 
 def rates(rng: np.random.Generator, eta: np.ndarray) -> np.ndarray:
@@ -132,13 +137,20 @@ WRONG: dict[str, tuple[str, Callable[..., np.ndarray]]] = {
         "Gaussian",
         reals(lambda rng, z, shape: np.exp(0.7 * z[:, :1] - 0.49) * rng.normal(size=shape)),
     ),
-    "Gaussian, t3 noise": ("Gaussian", reals(lambda rng, z, shape: rng.standard_t(3, shape) / 3**0.5)),
+    "Gaussian, t3 noise": (
+        "Gaussian",
+        reals(lambda rng, z, shape: rng.standard_t(3, shape) / 3**0.5),
+    ),
     "Poisson, overdispersion": ("Poisson", overdispersed(3.0)),
 }
-GUIDES = {"exact guide": (1.0, 0.0), "guide of sd x 0.8": (0.8, 0.0), "guide shifted by 0.2 sd": (1.0, 0.2)}
+GUIDES = {
+    "exact guide": (1.0, 0.0),
+    "guide of sd x 0.8": (0.8, 0.0),
+    "guide shifted by 0.2 sd": (1.0, 0.2),
+}
 
 
-# --- one run ---------------------------------------------------------------------------------------------------------
+# --- one run --------------------------------------------------------------------------------------
 
 
 def fitted(setting: str, seed: int) -> Run:
@@ -179,19 +191,31 @@ def checked(path: Path, likelihood: str, seed: int) -> Run:
     )
     evidence, metrics = measure(experiment, experiment.held_out, progress=False)
     metrics |= provenance(experiment, result, 0.0)
-    subject = Subject(Folder(path.parent), experiment, metrics, evidence, num_data=NUM_TEST, seed=seed)
+    subject = Subject(
+        Folder(path.parent), experiment, metrics, evidence, num_data=NUM_TEST, seed=seed
+    )
     findings = Findings(subject, (), progress=False)
     checks = [rule.check(findings) for rule in RULES]
-    return {check.title: (check.verdict, known(check.value)) for check in checks if check.title not in OF_GUIDES}
+    return {
+        check.title: (check.verdict, known(check.value))
+        for check in checks
+        if check.title not in OF_GUIDES
+    }
 
 
 def guided(setting: str, seed: int) -> Run:
     """The encoder's lines for a guide of a linear-Gaussian model."""
     scale, shift = GUIDES[setting]
     distorted: Any = {"guide_scale": scale, "guide_shift": shift}
-    bed = beds.linear_gaussian(NUM_TEST, latent_dim=2, data_dim=NUM_FEATURES, seed=seed, **distorted)
-    sbc = calibration(bed.model, bed.guide, bed.x, GuideDraws(200, progress=False), num_data=500, seed=seed)
-    checks = [rule.check({"sbc": sbc}) for rule in RULES if rule.title in ENCODER]  # Findings are asked by name
+    bed = beds.linear_gaussian(
+        NUM_TEST, latent_dim=2, data_dim=NUM_FEATURES, seed=seed, **distorted
+    )
+    sbc = calibration(
+        bed.model, bed.guide, bed.x, GuideDraws(200, progress=False), num_data=500, seed=seed
+    )
+    checks = [
+        rule.check({"sbc": sbc}) for rule in RULES if rule.title in ENCODER
+    ]  # Findings are asked by name
     return {check.title: (check.verdict, known(check.value)) for check in checks}
 
 
@@ -204,7 +228,7 @@ def known(value: float) -> float | None:
     return None if np.isnan(value) else float(f"{value:.4g}")
 
 
-# --- all of them, and the tables -------------------------------------------------------------------------------------
+# --- all of them, and the tables ------------------------------------------------------------------
 
 
 def read() -> dict[str, Run]:
@@ -218,17 +242,28 @@ def write(runs: dict[str, Run]) -> None:
 
 
 def table(runs: dict[str, Run], settings: Any, verdicts: tuple[str, ...]) -> list[str]:
-    """Shares of the runs with one of these verdicts, a line for each rule and a column for each setting."""
-    found = {name: [run for key, run in runs.items() if key.rpartition(" | ")[0] == name] for name in settings}
+    """Shares of the runs with one of these verdicts, a line for each rule and a column for each
+    setting."""
+    found = {
+        name: [run for key, run in runs.items() if key.rpartition(" | ")[0] == name]
+        for name in settings
+    }
     found = {name: each for name, each in found.items() if each}
     rows = [f"| | {' | '.join(f'{name} ({len(each)})' for name, each in found.items())} |"]
     rows += ["|---|" + "---|" * len(found)]
-    lines = [(title, line[0]) for each in found.values() for run in each for title, line in run.items()]
+    lines = [
+        (title, line[0]) for each in found.values() for run in each for title, line in run.items()
+    ]
     seen = {title for title, verdict in lines if verdict in ("look", "fail")}
     titles = [rule.title for rule in RULES if rule.title in seen]
     for title in titles:
-        rows.append(f"| {title} | {' | '.join(share(each, title, verdicts) for each in found.values())} |")
-    pages = [np.mean([any(line[0] in verdicts for line in run.values()) for run in each]) for each in found.values()]
+        rows.append(
+            f"| {title} | {' | '.join(share(each, title, verdicts) for each in found.values())} |"
+        )
+    pages = [
+        np.mean([any(line[0] in verdicts for line in run.values()) for run in each])
+        for each in found.values()
+    ]
     return [*rows, f"| any line | {' | '.join(f'{value:.3f}' for value in pages)} |"]
 
 
@@ -239,7 +274,9 @@ def share(runs: list[Run], title: str, verdicts: tuple[str, ...]) -> str:
     if not judged:
         return "skipped"
     skipped = len(lines) - len(judged)
-    return f"{np.mean([v in verdicts for v in judged]):.3f}" + (f" ({skipped} skipped)" if skipped else "")
+    return f"{np.mean([v in verdicts for v in judged]):.3f}" + (
+        f" ({skipped} skipped)" if skipped else ""
+    )
 
 
 def tables(runs: dict[str, Run]) -> str:
@@ -256,7 +293,9 @@ def tables(runs: dict[str, Run]) -> str:
 
 def main() -> None:
     settings = [*RIGHT, *WRONG, *GUIDES]
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", nargs="*", choices=settings, default=settings)
     parser.add_argument("--num-seeds", type=int, default=NUM_SEEDS)
     parser.add_argument("--table", action="store_true", help="print the tables of what is there")

@@ -26,7 +26,9 @@ print(time.perf_counter() - start)
 
 def run(code: str, **variables: str) -> str:
     options = {"cwd": Path(__file__).parent, "env": os.environ | variables, "text": True}
-    return subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, **options).stdout
+    return subprocess.run(
+        [sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, **options
+    ).stdout
 
 
 def first_steps() -> tuple[float, float]:
@@ -38,7 +40,9 @@ def first_steps() -> tuple[float, float]:
 
 def measure(options: Options) -> list[Row]:
     codes = {"ppl-vae --help": HELP, PUBLIC: PUBLIC, BASIS: BASIS}
-    times = in_turn({name: timed(partial(run, code)) for name, code in codes.items()}, options.pick(15, 1))
+    times = in_turn(
+        {name: timed(partial(run, code)) for name, code in codes.items()}, options.pick(15, 1)
+    )
     empty, filled = zip(*[first_steps() for _ in range(options.pick(3, 1))], strict=True)
     return [
         seconds("ppl-vae --help", times["ppl-vae --help"], at_most=0.3),

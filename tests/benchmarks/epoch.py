@@ -1,4 +1,5 @@
-"""An epoch of training: MNIST, 60,000 images binarised afresh, batch 128; and counts as single cells give them."""
+"""An epoch of training: MNIST, 60,000 images binarised afresh, batch 128; and counts as single
+cells give them."""
 
 import tempfile
 from functools import partial
@@ -26,10 +27,14 @@ def images(options: Options) -> list[Row]:
     rounds, (grey, name) = options.pick(9, 1), problems.mnist(options.pick(60_000, 1_000))
     data, hand, pyro = pv.Dataset(grey, binarize="dynamic"), HandWritten(), problems.example()
     compiled, eager = (
-        Trainer(problems.ours(), data, objectives.MeanFieldELBO(), BATCH, how) for how in (COMPILED, EAGER)
+        Trainer(problems.ours(), data, objectives.MeanFieldELBO(), BATCH, how)
+        for how in (COMPILED, EAGER)
     )
     works = {"compiled": timed(compiled.epoch), "eager": timed(eager.epoch)}
-    works |= {HAND: timed(partial(hand.epoch, grey, BATCH)), PYRO: timed(partial(pyro.epoch, grey, BATCH))}
+    works |= {
+        HAND: timed(partial(hand.epoch, grey, BATCH)),
+        PYRO: timed(partial(pyro.epoch, grey, BATCH)),
+    }
     work = f"epoch of {len(grey):,} {name}"
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -55,21 +60,32 @@ class Log1p(nn.Module):
 def cells(num_cells: int, num_genes: int) -> torch.Tensor:
     """Counts, gamma-Poisson, of genes whose means differ."""
     generator = torch.Generator().manual_seed(0)
-    means = torch.randn(num_genes, generator=generator).exp() * torch.rand(num_cells, num_genes, generator=generator)
+    means = torch.randn(num_genes, generator=generator).exp() * torch.rand(
+        num_cells, num_genes, generator=generator
+    )
     return torch.poisson(means, generator=generator)
 
 
 def counts(options: Options) -> list[Row]:
-    """One hidden layer of 128, 10 latents, negative binomial, on both sides; ours has no library size."""
+    """One hidden layer of 128, 10 latents, negative binomial, on both sides; ours has no library
+    size."""
     x, rounds = cells(options.pick(20_000, 300), options.pick(1_000, 50)), options.pick(9, 1)
-    encoder, decoder = nn.Sequential(Log1p(), nn.Linear(x.shape[1], 128), nn.ReLU()), problems.perceptron(10, 128)
+    encoder, decoder = (
+        nn.Sequential(Log1p(), nn.Linear(x.shape[1], 128), nn.ReLU()),
+        problems.perceptron(10, 128),
+    )
     guide = pv.Guide(posteriors.MeanFieldNormal(10), x.shape[1], encoder=encoder)
     likelihood = likelihoods.NegativeBinomial(x.shape[1])
-    model = pv.Model(priors.StandardNormal(10), likelihood, nn.Sequential(decoder, nn.ReLU()), start=x)
+    model = pv.Model(
+        priors.StandardNormal(10), likelihood, nn.Sequential(decoder, nn.ReLU()), start=x
+    )
     trainer = Trainer((model, guide), pv.Dataset(x), objectives.MeanFieldELBO(), BATCH, COMPILED)
     work = f"epoch of {len(x):,} cells, {x.shape[1]:,} genes"
     try:
-        with tempfile.TemporaryDirectory() as folder, Peer("scvi-tools", options.envs, folder, x) as peer:
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            Peer("scvi-tools", options.envs, folder, x) as peer,
+        ):
             times = in_turn({"compiled": timed(trainer.epoch), SCVI: peer.work("epoch", 1)}, rounds)
     except NotMeasured as error:
         return [Row(work, SCVI, not_measured=str(error))]

@@ -1,4 +1,5 @@
-"""`log_evidence` at K=5,000, 50-200-200-784 tanh decoder: against its floor, the matrix products, and against Pyro."""
+"""`log_evidence` at K=5,000, 50-200-200-784 tanh decoder: against its floor, the matrix products,
+and against Pyro."""
 
 import functools
 import logging
@@ -19,7 +20,9 @@ from ppl_vae.runtime.recording.products import matmul
 
 TITLE = "log p(x)"
 WIDTHS = (50, 200, 200, 784)
-PYRO_ROWS = 20  # data at once: 5,000 x 20 x 784 floats are 0.3 GB, and several such are alive at a time
+PYRO_ROWS = (
+    20  # data at once: 5,000 x 20 x 784 floats are 0.3 GB, and several such are alive at a time
+)
 BLOCKS = (1_000, 10_000)  # pairs; the faster one is the floor
 PRODUCTS = "the decoder's matrix products alone"
 ONEDNN = f"{PRODUCTS}, by oneDNN"
@@ -27,9 +30,12 @@ PYRO, PYRO_UNCHECKED = "Pyro, particle plate", "Pyro, particle plate, validation
 
 
 def matrix_products(num_pairs: int, block: int) -> None:
-    """What the decoder must do for as many (particle, datum) pairs, and nothing else, into memory that is there."""
+    """What the decoder must do for as many (particle, datum) pairs, and nothing else, into memory
+    that is there."""
     hidden = [torch.randn(block, width) for width in WIDTHS]
-    weights = [torch.randn(one, other) / one for one, other in zip(WIDTHS, WIDTHS[1:], strict=False)]
+    weights = [
+        torch.randn(one, other) / one for one, other in zip(WIDTHS, WIDTHS[1:], strict=False)
+    ]
     for _ in range(num_pairs // block):
         for i, weight in enumerate(weights):
             torch.mm(hidden[i], weight, out=hidden[i + 1])
@@ -38,12 +44,16 @@ def matrix_products(num_pairs: int, block: int) -> None:
 def onednn_products(num_pairs: int, block: int = BLOCKS[0]) -> None:
     """The same by oneDNN."""
     latents = torch.randn(block, WIDTHS[0])
-    weights = [torch.randn(one, other) / one for one, other in zip(WIDTHS, WIDTHS[1:], strict=False)]
+    weights = [
+        torch.randn(one, other) / one for one, other in zip(WIDTHS, WIDTHS[1:], strict=False)
+    ]
     for _ in range(num_pairs // block):
         functools.reduce(matmul, weights, latents)
 
 
-def vectorised(program: Example, x: torch.Tensor, num_particles: int, validate: bool = True) -> torch.Tensor:
+def vectorised(
+    program: Example, x: torch.Tensor, num_particles: int, validate: bool = True
+) -> torch.Tensor:
     """log p(x) of all data, as one would write it with Pyro alone."""
     found = []
     with torch.no_grad(), pyro.validation_enabled(validate):
@@ -62,11 +72,16 @@ def measure(options: Options) -> list[Row]:
     num_particles, num_data = options.pick(5_000, 100), options.pick(100, 40)
     x, num_pairs = problems.bits(num_data), num_data * num_particles
     model, guide = problems.ours(784, (200, 200), 50, activation=nn.Tanh)
-    encoder, decoder = perceptron(784, 200, 200, 100, activation=nn.Tanh), perceptron(*WIDTHS, activation=nn.Tanh)
+    encoder, decoder = (
+        perceptron(784, 200, 200, 100, activation=nn.Tanh),
+        perceptron(*WIDTHS, activation=nn.Tanh),
+    )
     program = Example(encoder, decoder, 50)
 
     def ours(kernels: CompiledKernels | None) -> None:
-        _kernels.set(kernels)  # what is compiled is kept from call to call: the first one's cost is a figure of its own
+        _kernels.set(
+            kernels
+        )  # what is compiled is kept from call to call: the first one's cost is a figure of its own
         pv.log_evidence(model, guide, x, num_particles=num_particles, compile=False, progress=False)
 
     works = {
@@ -76,9 +91,14 @@ def measure(options: Options) -> list[Row]:
         PYRO: partial(vectorised, program, x, num_particles),
         PYRO_UNCHECKED: partial(vectorised, program, x, num_particles, validate=False),
     }
-    works |= {f"{PRODUCTS}, {block:,} at a time": partial(matrix_products, num_pairs, block) for block in BLOCKS}
+    works |= {
+        f"{PRODUCTS}, {block:,} at a time": partial(matrix_products, num_pairs, block)
+        for block in BLOCKS
+    }
     works[ONEDNN] = partial(onednn_products, num_pairs)
-    times = in_turn({name: timed(work, num_data) for name, work in works.items()}, options.pick(7, 1))
+    times = in_turn(
+        {name: timed(work, num_data) for name, work in works.items()}, options.pick(7, 1)
+    )
     return rows_of(times, f"log_evidence, K={num_particles:,}, per datum")
 
 

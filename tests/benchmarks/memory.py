@@ -1,7 +1,8 @@
-"""Peak memory of `log_evidence` and `fit`, each in a process of its own: it must not grow with K, nor with N.
+"""Peak memory of `log_evidence` and `fit`, each in a process of its own: it must not grow with K,
+nor with N.
 
-Images in a file are bytes that are read as they are needed; the same file read into memory is floats.
-"""
+Images in a file are bytes that are read as they are needed; the same file read into memory is
+floats."""
 
 import json
 import resource
@@ -20,7 +21,8 @@ NUM_NUMBERS = 7  # float64 per datum that `log_evidence` gives back
 
 
 def peak_here() -> float:
-    """MB at most since this program began. Where there is no /proc, a child may be charged for its parent's peak."""
+    """MB at most since this program began. Where there is no /proc, a child may be charged for its
+    parent's peak."""
     status = Path("/proc/self/status")
     if status.exists():
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
@@ -30,7 +32,8 @@ def peak_here() -> float:
 
 
 def load(what: str, num_data: int, num_particles: int, file: str) -> None:
-    """The work that is watched. 784 pixels where K grows or data are in a file, few features where N does in memory."""
+    """The work that is watched. 784 pixels where K grows or data are in a file, few features where
+    N does in memory."""
     import problems
     import torch
 
@@ -61,8 +64,13 @@ def peak(what: str, num_data: int, num_particles: int = 0, file: Path | str = ""
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
 
 
-def compared(work: str, against: str, large: list[float], small: list[float], **target: float) -> Row:
-    ratios, medians = [one / other for one, other in zip(large, small, strict=True)], (median(large), median(small))
+def compared(
+    work: str, against: str, large: list[float], small: list[float], **target: float
+) -> Row:
+    ratios, medians = (
+        [one / other for one, other in zip(large, small, strict=True)],
+        (median(large), median(small)),
+    )
     return Row(work, against, medians=medians, medians_unit="MB", **spread(ratios), **target)
 
 
@@ -75,18 +83,24 @@ def growing_particles(options: Options) -> list[Row]:
     few, *more = ([peak("pixels", num_data, k) for _ in range(rounds)] for k in (50, 500, 5_000))
     work, target = f"log_evidence, {num_data:,} x 784", {"at_most": 1.05, "at_least": 0.95}
     return [
-        compared(f"{work}, K={k:,}", "K=50", many, few, **target) for k, many in zip((500, 5_000), more, strict=True)
+        compared(f"{work}, K={k:,}", "K=50", many, few, **target)
+        for k, many in zip((500, 5_000), more, strict=True)
     ]
 
 
 def growing_data(options: Options) -> list[Row]:
     """Less what must grow with N: the data themselves, and the answer."""
     many, few = options.pick(1_000_000, 5_000), options.pick(10_000, 1_000)
-    data, answer = ((many - few) * bytes_each / 2**20 for bytes_each in (4 * FEATURES, 8 * NUM_NUMBERS))
+    data, answer = (
+        (many - few) * bytes_each / 2**20 for bytes_each in (4 * FEATURES, 8 * NUM_NUMBERS)
+    )
     large, small = ([peak("features", n, 50)] for n in (many, few))
     fit_large, fit_small = ([peak("fit", n)] for n in (many, few))
     shape, against = f"{many:,} x {FEATURES}", f"{few:,} x {FEATURES}"
-    work, epoch = f"log_evidence, K=50, {shape}, less the data", f"an epoch of fit, {shape}, less the data"
+    work, epoch = (
+        f"log_evidence, K=50, {shape}, less the data",
+        f"an epoch of fit, {shape}, less the data",
+    )
     return [
         compared(work, against, [large[0] - data], small, at_most=1.10),
         compared(f"{work} and what is returned", against, [large[0] - data - answer], small),
@@ -95,8 +109,13 @@ def growing_data(options: Options) -> list[Row]:
 
 
 def growing_file(options: Options) -> list[Row]:
-    """As they are in memory a million images would be 3 GB of floats, and as much again for their bits."""
-    many, some, few = options.pick(1_000_000, 4_000), options.pick(250_000, 2_000), options.pick(10_000, 1_000)
+    """As they are in memory a million images would be 3 GB of floats, and as much again for their
+    bits."""
+    many, some, few = (
+        options.pick(1_000_000, 4_000),
+        options.pick(250_000, 2_000),
+        options.pick(10_000, 1_000),
+    )
     with tempfile.TemporaryDirectory() as folder:
         files = {n: images(Path(folder) / f"{n}.npy", n) for n in (many, some, few)}
         large, middle, small = ([peak("streamed", n, file=file)] for n, file in files.items())
@@ -112,7 +131,10 @@ def images(file: Path, num_data: int) -> Path:
     """Grey values as bytes, written in parts: the whole need not fit into memory here either."""
     from numpy.lib.format import open_memmap
 
-    rows, rng = open_memmap(file, mode="w+", dtype=np.uint8, shape=(num_data, 784)), np.random.default_rng(0)
+    rows, rng = (
+        open_memmap(file, mode="w+", dtype=np.uint8, shape=(num_data, 784)),
+        np.random.default_rng(0),
+    )
     for start in range(0, num_data, 10_000):
         part = rows[start : start + 10_000]
         part[:] = rng.integers(0, 256, part.shape, dtype=np.uint8)

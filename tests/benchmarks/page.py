@@ -1,4 +1,5 @@
-"""docs/benchmarks.md between its marks, and its pictures, from docs/benchmarks.json. What stands outside is by hand."""
+"""docs/benchmarks.md between its marks, and its pictures, from docs/benchmarks.json. What stands
+outside is by hand."""
 
 import re
 from pathlib import Path
@@ -24,7 +25,9 @@ def write(results: dict, page: Path, folder: Path) -> None:
             body += ["", f"![{result['title']}](images/benchmark_{name}.png)"]
         begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
         if begin not in text:
-            raise ValueError(f"{page.name} has no {begin} ... {end}: say there where the figures go")
+            raise ValueError(
+                f"{page.name} has no {begin} ... {end}: say there where the figures go"
+            )
         pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
         text = pattern.sub(lambda _, parts=(begin, *body, end): "\n".join(parts), text)
     write_whole(folder / "benchmarks.md", lambda path: path.write_text(text, encoding="utf-8"))
@@ -32,24 +35,44 @@ def write(results: dict, page: Path, folder: Path) -> None:
 
 def facts(taken: dict) -> str:
     return (
-        f"{taken['date']}: {taken['processor']}, {taken['cores']} cores, torch on {taken['threads']}; "
-        f"Python {taken['python']}, torch {taken['torch']}, Pyro {taken['pyro']}, NumPy {taken['numpy']}, "
+        f"{taken['date']}: {taken['processor']}, {taken['cores']} cores, torch on "
+        f"{taken['threads']}; "
+        f"Python {taken['python']}, torch {taken['torch']}, Pyro {taken['pyro']}, NumPy "
+        f"{taken['numpy']}, "
         f"ppl_vae {taken['ppl_vae']}; `{taken['command']}`."
     )
 
 
 def table(rows: list[Row]) -> list[str]:
-    return [HEAD, "|---|---|---|---|---|---|---|---|", *(f"| {' | '.join(cells(row))} |" for row in rows)]
+    return [
+        HEAD,
+        "|---|---|---|---|---|---|---|---|",
+        *(f"| {' | '.join(cells(row))} |" for row in rows),
+    ]
 
 
 def cells(row: Row) -> list[str]:
     """One line of the table; what was not measured says why."""
     if row.median is None:
-        return [row.work, row.against, f"not measured: {row.not_measured}", "", "", "", target(row), ""]
+        return [
+            row.work,
+            row.against,
+            f"not measured: {row.not_measured}",
+            "",
+            "",
+            "",
+            target(row),
+            "",
+        ]
     low, high = row.quartiles
     sides = ", ".join(size(median, row.medians_unit) for median in row.medians or ())
     met = "" if row.is_met is None else "yes" if row.is_met else f"no, by {excess(row):.1%}"
-    figures = [f"{row.median:.2f} {row.unit}".strip(), f"{low:.2f} to {high:.2f}", sides, str(row.rounds)]
+    figures = [
+        f"{row.median:.2f} {row.unit}".strip(),
+        f"{low:.2f} to {high:.2f}",
+        sides,
+        str(row.rounds),
+    ]
     return [row.work, row.against, *figures, target(row), met]
 
 
@@ -80,7 +103,9 @@ def draw(rows: list[Row], title: str, path: Path) -> None:
     """Medians with quartiles and targets; cost curves where there are any."""
     curves = [row.series for row in rows if row.series]
     size = (9 + 4 * bool(curves), 1.2 + 0.36 * max(len(rows), 5))
-    figure, axes = plt.subplots(1, 1 + bool(curves), figsize=size, layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(
+        1, 1 + bool(curves), figsize=size, layout="constrained", squeeze=False
+    )
     dots(axes[0, 0], rows)
     axes[0, 0].set_title(title, loc="left")
     if curves:
@@ -98,7 +123,9 @@ def dots(ax: plt.Axes, rows: list[Row]) -> None:
             if bound is not None:
                 ax.plot(bound, y, "|", color="black", markersize=14)
     ax.axvline(1.0, color="grey", linewidth=0.8, linestyle=":")
-    ax.set_yticks(range(len(rows)), [f"{row.work} / {row.against.split(' (')[0]}" for row in rows], fontsize=8)
+    ax.set_yticks(
+        range(len(rows)), [f"{row.work} / {row.against.split(' (')[0]}" for row in rows], fontsize=8
+    )
     ax.invert_yaxis()
     ax.set_xlim(left=0)
     ax.set_xlabel("ratio, with quartiles\n(bar: target; orange: missed)")

@@ -19,13 +19,19 @@ from ppl_vae.training.loop import Run, _training_mode
 
 PIXELS, HIDDEN, LATENT = 784, 400, 20
 LEARNING_RATE = 1e-3
-COMPILED, GRAPH, EAGER = True, "auto", False  # Training(compile=...); "auto" records below 10,000 steps, see `trainer`
+COMPILED, GRAPH, EAGER = (
+    True,
+    "auto",
+    False,
+)  # Training(compile=...); "auto" records below 10,000 steps, see `trainer`
 HAND, PYRO = "hand-written PyTorch", "Pyro's example"
 FLOOR = "its matrix products, rows and Adam alone"
 
 
 def bits(num_data: int, num_pixels: int = PIXELS) -> torch.Tensor:
-    return (torch.rand(num_data, num_pixels, generator=torch.Generator().manual_seed(0)) < 0.2).float()
+    return (
+        torch.rand(num_data, num_pixels, generator=torch.Generator().manual_seed(0)) < 0.2
+    ).float()
 
 
 def mnist(num_data: int) -> tuple[torch.Tensor, str]:
@@ -39,11 +45,14 @@ def mnist(num_data: int) -> tuple[torch.Tensor, str]:
 
 def perceptron(*widths: int, activation: type[nn.Module] = nn.ReLU) -> nn.Sequential:
     """Linear maps with an activation after each but the last."""
-    layers = [[nn.Linear(one, other), activation()] for one, other in zip(widths, widths[1:], strict=False)]
+    layers = [
+        [nn.Linear(one, other), activation()]
+        for one, other in zip(widths, widths[1:], strict=False)
+    ]
     return nn.Sequential(*[layer for pair in layers for layer in pair][:-1])
 
 
-# --- ours ------------------------------------------------------------------------------------------------------------
+# --- ours -----------------------------------------------------------------------------------------
 
 
 def ours(
@@ -53,7 +62,8 @@ def ours(
     activation: type[nn.Module] = nn.ReLU,
     likelihood: type[nn.Module] = likelihoods.Bernoulli,
 ) -> tuple[pv.Model, pv.Guide]:
-    """Mirrored networks: features - hidden - latent - hidden - features; the last map belongs to the likelihood."""
+    """Mirrored networks: features - hidden - latent - hidden - features; the last map belongs to
+    the likelihood."""
     encoder = nn.Sequential(perceptron(features, *hidden, activation=activation), activation())
     decoder = nn.Sequential(perceptron(latent, *hidden[::-1], activation=activation), activation())
     guide = pv.Guide(posteriors.MeanFieldNormal(latent), (features,), encoder=encoder)
@@ -63,10 +73,21 @@ def ours(
 class Trainer:
     """`fit`, in pieces that can be timed in turn with others: some steps, or an epoch."""
 
-    def __init__(self, programs: tuple, data: pv.Dataset, objective: objectives.Bound, batch: int, how: str | bool):
+    def __init__(
+        self,
+        programs: tuple,
+        data: pv.Dataset,
+        objective: objectives.Bound,
+        batch: int,
+        how: str | bool,
+    ):
         steps_an_epoch = math.ceil(len(data.train) / batch)
-        epochs = max(1, 5_000 // steps_an_epoch)  # "auto" records from 1,000 steps on, and compiles from 10,000
-        training = pv.Training(num_epochs=epochs, batch_size=batch, learning_rate=LEARNING_RATE, compile=how)
+        epochs = max(
+            1, 5_000 // steps_an_epoch
+        )  # "auto" records from 1,000 steps on, and compiles from 10,000
+        training = pv.Training(
+            num_epochs=epochs, batch_size=batch, learning_rate=LEARNING_RATE, compile=how
+        )
         self.programs, self.run, self.done = programs, Run(*programs, data, objective, training), 0
 
     @contextmanager
@@ -85,15 +106,19 @@ class Trainer:
             self.run._record(self.run._epoch(self.done))
 
 
-# --- hand-written ----------------------------------------------------------------------------------------------------
+# --- hand-written ---------------------------------------------------------------------------------
 
 
 class HandWritten(nn.Module):
-    """The textbook VAE in plain PyTorch: analytic KL, fused Adam, one linear map for mean and log-variance."""
+    """The textbook VAE in plain PyTorch: analytic KL, fused Adam, one linear map for mean and
+    log-variance."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.encoder, self.decoder = perceptron(PIXELS, HIDDEN, 2 * LATENT), perceptron(LATENT, HIDDEN, PIXELS)
+        self.encoder, self.decoder = (
+            perceptron(PIXELS, HIDDEN, 2 * LATENT),
+            perceptron(LATENT, HIDDEN, PIXELS),
+        )
         self.optimizer = torch.optim.Adam(self.parameters(), lr=LEARNING_RATE, fused=True)
 
     def elbo(self, x: torch.Tensor) -> torch.Tensor:
@@ -108,7 +133,9 @@ class HandWritten(nn.Module):
         noise = torch.randn(num_particles, *loc.shape)
         z = loc + (0.5 * log_var).exp() * noise
         logits = self.decoder(z)
-        log_x = -F.binary_cross_entropy_with_logits(logits, x.expand_as(logits), reduction="none").sum(-1)
+        log_x = -F.binary_cross_entropy_with_logits(
+            logits, x.expand_as(logits), reduction="none"
+        ).sum(-1)
         log_weights = log_x + 0.5 * (noise.square() - z.square() + log_var).sum(-1)
         return (log_weights.logsumexp(0) - math.log(num_particles)).mean()
 
@@ -128,7 +155,8 @@ class HandWritten(nn.Module):
 
 
 class Floor:
-    """What no step of these networks can do without: rows, the products of both passes, Adam. No densities."""
+    """What no step of these networks can do without: rows, the products of both passes, Adam. No
+    densities."""
 
     def __init__(self, x: torch.Tensor, batch: int) -> None:
         self.x, self.optimizer = x, HandWritten().optimizer
@@ -136,12 +164,15 @@ class Floor:
         for parameter in parameters:
             parameter.grad = torch.randn_like(parameter)
         weights = [p.detach() for p in parameters if p.ndim == 2]
-        factors = [pair for weight in weights for pair in self._factors(weight, batch)][1:]  # pixels need no gradient
+        factors = [pair for weight in weights for pair in self._factors(weight, batch)][
+            1:
+        ]  # pixels need no gradient
         self.products = [partial(fastest(*pair), *pair) for pair in factors]
 
     @staticmethod
     def _factors(weight: torch.Tensor, batch: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Of a layer: what gives the gradient of its input, its output, the gradient of its weights."""
+        """Of a layer: what gives the gradient of its input, its output, the gradient of its
+        weights."""
         output, came = (torch.randn(batch, width) for width in weight.shape)
         return [(output, weight), (came, weight.T), (output.T, came)]
 
@@ -158,11 +189,12 @@ def fastest(one: torch.Tensor, other: torch.Tensor) -> Callable:
     return matmul if onednn_is_faster() and pays(one, other) else torch.mm
 
 
-# --- Pyro ------------------------------------------------------------------------------------------------------------
+# --- Pyro -----------------------------------------------------------------------------------------
 
 
 class Example(nn.Module):
-    """Model and guide as in Pyro's own VAE example, for any networks; Bernoulli by its logits, which costs less."""
+    """Model and guide as in Pyro's own VAE example, for any networks; Bernoulli by its logits,
+    which costs less."""
 
     def __init__(self, encoder: nn.Module, decoder: nn.Module, latent: int) -> None:
         super().__init__()
@@ -188,12 +220,17 @@ class Example(nn.Module):
             self.svi.step(x[rows])
 
     def epoch(self, grey: torch.Tensor, batch: int) -> None:
-        """A shuffling DataLoader over images in memory, as in the example; the bits are drawn batch by batch."""
-        loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(grey), batch_size=batch, shuffle=True)
+        """A shuffling DataLoader over images in memory, as in the example; the bits are drawn batch
+        by batch."""
+        loader = torch.utils.data.DataLoader(
+            torch.utils.data.TensorDataset(grey), batch_size=batch, shuffle=True
+        )
         for (x,) in loader:
             self.svi.step(torch.bernoulli(x))
 
 
 def example() -> Example:
     pyro.clear_param_store()
-    return Example(perceptron(PIXELS, HIDDEN, 2 * LATENT), perceptron(LATENT, HIDDEN, PIXELS), LATENT)
+    return Example(
+        perceptron(PIXELS, HIDDEN, 2 * LATENT), perceptron(LATENT, HIDDEN, PIXELS), LATENT
+    )

@@ -1,4 +1,5 @@
-"""Two processes of one thread against one of two threads, the same global batch: what exchanging gradients costs."""
+"""Two processes of one thread against one of two threads, the same global batch: what exchanging
+gradients costs."""
 
 import math
 import sys
@@ -27,7 +28,9 @@ def works_as_one(num_data: int, num_threads: int) -> None:
     torch.set_num_threads(num_threads)
     with process_group():
         data = pv.Dataset(problems.bits(num_data))
-        trainer = problems.Trainer(problems.ours(), data, objectives.MeanFieldELBO(), BATCH, problems.COMPILED)
+        trainer = problems.Trainer(
+            problems.ours(), data, objectives.MeanFieldELBO(), BATCH, problems.COMPILED
+        )
 
         gradients = [torch.zeros_like(p) for p in trainer.run.parameters]
 
@@ -59,7 +62,9 @@ def tell(work: Callable[[str, int], None], name: str, times: int) -> None:
 
 def started(num_processes: int, num_data: int, num_threads: int, folder: str) -> Served:
     launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_processes}"]
-    return Served([sys.executable, *launch, Path(__file__), str(num_data), str(num_threads)], folder)
+    return Served(
+        [sys.executable, *launch, Path(__file__), str(num_data), str(num_threads)], folder
+    )
 
 
 def measure(options: Options) -> list[Row]:
@@ -68,7 +73,11 @@ def measure(options: Options) -> list[Row]:
     try:
         with tempfile.TemporaryDirectory() as folder:
             with started(2, num_data, 1, folder) as two, started(1, num_data, 2, folder) as one:
-                works = {"two": two.work("epoch", 1), ONE: one.work("epoch", 1), ALL: two.work("exchange", 1)}
+                works = {
+                    "two": two.work("epoch", 1),
+                    ONE: one.work("epoch", 1),
+                    ALL: two.work("exchange", 1),
+                }
                 times = in_turn(works, rounds)
     except NotMeasured as error:
         return [Row(work, ONE, at_least=0.9, not_measured=str(error))]

@@ -1,4 +1,5 @@
-"""Cost per datum as the data grow: an epoch of `fit`, and `log_evidence`, 8 features, a small model."""
+"""Cost per datum as the data grow: an epoch of `fit`, and `log_evidence`, 8 features, a small
+model."""
 
 import logging
 import statistics
@@ -40,16 +41,25 @@ def epochs(data: list[torch.Tensor], options: Options) -> dict[str, list[float]]
     for x in data:
         trainer = Trainer(programs(), pv.Dataset(x), objectives.MeanFieldELBO(), BATCH, COMPILED)
         repeats = max(1, options.pick(100_000, 1_000) // len(x))
-        works[f"N={len(x):,}"] = timed(partial(times_each, trainer.epoch, repeats), repeats * len(x))
+        works[f"N={len(x):,}"] = timed(
+            partial(times_each, trainer.epoch, repeats), repeats * len(x)
+        )
     return in_turn(works, options.pick(7, 1))
 
 
 def evidence(data: list[torch.Tensor], options: Options) -> dict[str, list[float]]:
-    works, pair, sizes = {}, programs(), {"num_particles": NUM_PARTICLES, "compile": False, "progress": False}
+    works, pair, sizes = (
+        {},
+        programs(),
+        {"num_particles": NUM_PARTICLES, "compile": False, "progress": False},
+    )
     _kernels.set(CompiledKernels(logging.WARNING))  # kept from call to call
     pv.log_evidence(*pair, data[0], **sizes)
     for x in data:
-        work, repeats = partial(pv.log_evidence, *pair, x, **sizes), max(1, options.pick(20_000, 1_000) // len(x))
+        work, repeats = (
+            partial(pv.log_evidence, *pair, x, **sizes),
+            max(1, options.pick(20_000, 1_000) // len(x)),
+        )
         works[f"N={len(x):,}"] = timed(partial(times_each, work, repeats), repeats * len(x))
     return in_turn(works, options.pick(3, 1), warm_up=False)  # a round takes minutes
 
@@ -57,7 +67,9 @@ def evidence(data: list[torch.Tensor], options: Options) -> dict[str, list[float
 def rows_of(name: str, times: dict[str, list[float]]) -> list[Row]:
     """The cost per datum at each N over that at the smallest."""
     first, *others = times
-    rows = [ratio(f"{name}, {size}", times, size, first, at_most=1.10, at_least=0.90) for size in others]
+    rows = [
+        ratio(f"{name}, {size}", times, size, first, at_most=1.10, at_least=0.90) for size in others
+    ]
     numbers = [float(size[2:].replace(",", "")) for size in times]
     rows[0].series = {"N": numbers, name: [statistics.median(values) for values in times.values()]}
     return rows

@@ -1,8 +1,9 @@
-"""Tables of models whose differences are known: do the intervals of `compare_models`, and of `gradient_noise`, hold?
+"""Tables of models whose differences are known: do the intervals of `compare_models`, and of
+`gradient_noise`, hold?
 
-A case is a function of a generator that returns whether every interval of one table holds the true value, and whether
-an interval excludes zero; the models' values are exact, so that only rows and trainings vary.
-"""
+A case is a function of a generator that returns whether every interval of one table holds the true
+value, and whether an interval excludes zero; the models' values are exact, so that only rows and
+trainings vary."""
 
 from collections.abc import Callable, Sequence
 
@@ -28,11 +29,16 @@ SPREADS = ((1, 1), (2, 1), (4, 1), (10, 1), (1, 4))
 def exact(values: np.ndarray) -> Evidence:
     """Evidence that has no Monte Carlo error."""
     zero = np.zeros(len(values))
-    return Evidence(values, zero, zero + 100, zero - np.inf, values, values, np.full(len(values), 100))
+    return Evidence(
+        values, zero, zero + 100, zero - np.inf, values, values, np.full(len(values), 100)
+    )
 
 
-def table(models: Sequence[TrainedModel], truth: np.ndarray, reference: int | None = None) -> Outcome:
-    """Whether all intervals hold the true differences, and whether one excludes 0; by default from the best.
+def table(
+    models: Sequence[TrainedModel], truth: np.ndarray, reference: int | None = None
+) -> Outcome:
+    """Whether all intervals hold the true differences, and whether one excludes 0; by default from
+    the best.
 
     What `compare_models` does, without the stacking weights, which take most of its time.
     """
@@ -48,8 +54,15 @@ def table(models: Sequence[TrainedModel], truth: np.ndarray, reference: int | No
     return bool(holds), bool(apart)
 
 
-def rows(num_rows: int, kind: str, num_models: int = 2, reference: int | None = None, difference: float = 0.0) -> Case:
-    """One training of each model, whose rows differ by independent errors; the first is better by `difference`."""
+def rows(
+    num_rows: int,
+    kind: str,
+    num_models: int = 2,
+    reference: int | None = None,
+    difference: float = 0.0,
+) -> Case:
+    """One training of each model, whose rows differ by independent errors; the first is better by
+    `difference`."""
 
     def case(rng: np.random.Generator) -> Outcome:
         common = 5 * rng.normal(size=num_rows)
@@ -58,13 +71,17 @@ def rows(num_rows: int, kind: str, num_models: int = 2, reference: int | None = 
             errors[1] = 0  # the difference is as skewed as it can be
         truth = np.zeros(num_models)
         truth[0] = difference
-        models = [TrainedModel(str(i), (exact(common + truth[i] + errors[i]),)) for i in range(num_models)]
+        models = [
+            TrainedModel(str(i), (exact(common + truth[i] + errors[i]),)) for i in range(num_models)
+        ]
         return table(models, truth, reference)
 
     return case
 
 
-def trainings(counts: Sequence[int], spreads: Sequence[float], num_rows: int = 60, noise: float = 0.3) -> Case:
+def trainings(
+    counts: Sequence[int], spreads: Sequence[float], num_rows: int = 60, noise: float = 0.3
+) -> Case:
     """Several trainings of each model, which spread unequally; the second is worse by 0.4 nats."""
 
     def case(rng: np.random.Generator) -> Outcome:
@@ -72,7 +89,11 @@ def trainings(counts: Sequence[int], spreads: Sequence[float], num_rows: int = 6
         truth = -0.4 * np.arange(len(counts))
         models = []
         for i, (count, spread) in enumerate(zip(counts, spreads, strict=True)):
-            own = truth[i] + spread * rng.normal(size=(count, 1)) + noise * rng.normal(size=(count, num_rows))
+            own = (
+                truth[i]
+                + spread * rng.normal(size=(count, 1))
+                + noise * rng.normal(size=(count, num_rows))
+            )
             models.append(TrainedModel(str(i), tuple(exact(common + each) for each in own)))
         return table(models, truth, reference=0)
 
@@ -105,9 +126,21 @@ def signal(snr: float, num_replicates: int, num_parameters: int) -> Case:
 
 
 EQUAL: dict[str, Case] = {
-    **{f"2 equal models, {kind} differences, N={n}": rows(n, kind) for kind in DRAWS for n in (20, 50, 300)},
-    **{f"{m} equal models, normal, N={n}": rows(n, "normal", m) for m in (3, 10) for n in (20, 50, 300)},
-    **{f"{m} equal models, exponential, N={n}": rows(n, "exponential", m) for m in (3, 10) for n in (50, 300)},
+    **{
+        f"2 equal models, {kind} differences, N={n}": rows(n, kind)
+        for kind in DRAWS
+        for n in (20, 50, 300)
+    },
+    **{
+        f"{m} equal models, normal, N={n}": rows(n, "normal", m)
+        for m in (3, 10)
+        for n in (20, 50, 300)
+    },
+    **{
+        f"{m} equal models, exponential, N={n}": rows(n, "exponential", m)
+        for m in (3, 10)
+        for n in (50, 300)
+    },
     **{f"{m} equal models, 5 trainings of each": several(m, 5) for m in (3, 10)},
     "10 equal models, a named reference, N=300": rows(300, "normal", 10, reference=0),
 }
@@ -134,7 +167,8 @@ SIGNALS: dict[str, Case] = {
 
 
 def counts(case: Case, repeats: int, seed: int | list[int] = 0) -> dict[str, float]:
-    """How many of the tables have intervals that all hold, and how many an interval that excludes 0."""
+    """How many of the tables have intervals that all hold, and how many an interval that excludes
+    0."""
     rng = np.random.default_rng(seed)
     found = [case(rng) for _ in range(repeats)]
     held, apart = np.sum(found, axis=0).tolist()

@@ -14,20 +14,25 @@ DEGREES = 5  # of freedom, of a proposal with wider tails than the posterior
 
 # Unnormalised log-densities of one dimension, of z and a parameter.
 DENSITIES = {
-    "skewed": lambda z, count: -0.5 * z**2 + count * z - np.exp(np.minimum(z, 50.0)),  # Poisson, log-rate N(0, 1)
+    "skewed": lambda z, count: (
+        -0.5 * z**2 + count * z - np.exp(np.minimum(z, 50.0))
+    ),  # Poisson, log-rate N(0, 1)
     "bimodal": lambda z, half: np.logaddexp(-0.5 * (z - half) ** 2, -0.5 * (z + half) ** 2),
     "t": lambda z, df: -(df + 1) / 2 * np.log1p(z**2 / df),
     "log-gamma": lambda z, shape: shape * z - np.exp(np.minimum(z, 50.0)),
 }
 
 
-def log_weights(kind: str, dim: int, parameter: float, shape: Shape, rng: np.random.Generator) -> np.ndarray:
+def log_weights(
+    kind: str, dim: int, parameter: float, shape: Shape, rng: np.random.Generator
+) -> np.ndarray:
     """Of draws of the mean-field optimum of such a posterior, (K, N)."""
     return KINDS[kind](dim, parameter, shape, rng)
 
 
 def eigenvalues(dim: int, k: float) -> np.ndarray:
-    """Of the precision of a linear-Gaussian posterior in units of its mean-field optimum; the least is 1 - k."""
+    """Of the precision of a linear-Gaussian posterior in units of its mean-field optimum; the least
+    is 1 - k."""
     if dim == 1:
         return np.ones(1)
     loading = np.random.default_rng(1).normal(size=(dim + 5, dim))
@@ -56,7 +61,8 @@ def _normal(values: np.ndarray, shape: Shape, rng: np.random.Generator) -> np.nd
 
 @cache
 def optimum(log_density: str, parameter: float) -> tuple[float, float, float]:
-    """Mean and sd of the normal q that minimises KL(q || p), and log of p's constant, of one dimension."""
+    """Mean and sd of the normal q that minimises KL(q || p), and log of p's constant, of one
+    dimension."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(NUM_NODES)
     density = DENSITIES[log_density]
     weights = weights / weights.sum()
@@ -65,7 +71,9 @@ def optimum(log_density: str, parameter: float) -> tuple[float, float, float]:
         z = theta[0] + np.exp(theta[1]) * nodes
         return -float((weights * density(z, parameter)).sum() + theta[1])
 
-    found = optimize.minimize(loss, [0.3, -0.3], method="Nelder-Mead", options={"xatol": 1e-7, "fatol": 1e-10}).x
+    found = optimize.minimize(
+        loss, [0.3, -0.3], method="Nelder-Mead", options={"xatol": 1e-7, "fatol": 1e-10}
+    ).x
     grid = np.linspace(-30, 30, 200_001)
     constant = special.logsumexp(density(grid, parameter)) + np.log(grid[1] - grid[0])
     return found[0], float(np.exp(found[1])), float(constant)
@@ -93,7 +101,8 @@ def bimodal(dim: int, half: float, shape: Shape, rng: np.random.Generator) -> np
 
 
 def gamma(dim: int, k: float, shape: Shape, rng: np.random.Generator) -> np.ndarray:
-    """Log-weights with a gamma distribution of shape `dim`: the weights have a Pareto tail with exactly this k."""
+    """Log-weights with a gamma distribution of shape `dim`: the weights have a Pareto tail with
+    exactly this k."""
     return k * rng.gamma(dim, size=shape) + dim * np.log1p(-k)
 
 
@@ -106,12 +115,17 @@ def funnel(dim: int, sd: float, shape: Shape, rng: np.random.Generator) -> np.nd
     squares = rng.chisquare(num_others, shape)
     first = scale * noise
     neck = -0.5 * (first / sd) ** 2 - np.log(sd) + 0.5 * noise**2 + np.log(scale)
-    return neck + 0.5 * num_others * (log_variance - first) + 0.5 * squares * -np.expm1(log_variance - first)
+    return (
+        neck
+        + 0.5 * num_others * (log_variance - first)
+        + 0.5 * squares * -np.expm1(log_variance - first)
+    )
 
 
 @dataclass(frozen=True)
 class Logistic:
-    """Logistic regression, z ~ N(0, I): design, signs of the responses, the mean-field optimum, and log p(x)."""
+    """Logistic regression, z ~ N(0, I): design, signs of the responses, the mean-field optimum, and
+    log p(x)."""
 
     design: np.ndarray
     loc: np.ndarray
@@ -128,13 +142,16 @@ class Logistic:
 
 @cache
 def logistic_posterior(dim: int, spread: float) -> Logistic:
-    """Of 3 D + 4 responses, with covariates of this sd; log p(x) by quasi-Monte Carlo from a t about the mode.
+    """Of 3 D + 4 responses, with covariates of this sd; log p(x) by quasi-Monte Carlo from a t
+    about the mode.
 
-    Its error is below 0.004 where covariates have an sd of 3 and D = 10, and below 0.0001 elsewhere.
-    """
+    Its error is below 0.004 where covariates have an sd of 3 and D = 10, and below 0.0001
+    elsewhere."""
     rng = np.random.default_rng(3)
     covariates = spread * rng.normal(size=(3 * dim + 4, dim))
-    responses = np.where(rng.random(len(covariates)) < special.expit(covariates @ rng.normal(size=dim)), 1, -1)
+    responses = np.where(
+        rng.random(len(covariates)) < special.expit(covariates @ rng.normal(size=dim)), 1, -1
+    )
     design = covariates * responses[:, None]
     nodes, weights = np.polynomial.hermite_e.hermegauss(20)
     weights = weights / weights.sum()
@@ -153,7 +170,9 @@ def logistic_posterior(dim: int, spread: float) -> Logistic:
 
 def _log_evidence(posterior: Logistic) -> float:
     dim = len(posterior.loc)
-    mode = optimize.minimize(lambda z: -float(posterior.log_joint(z)), posterior.loc, method="BFGS").x
+    mode = optimize.minimize(
+        lambda z: -float(posterior.log_joint(z)), posterior.loc, method="BFGS"
+    ).x
     slope = special.expit(posterior.design @ mode) * special.expit(-posterior.design @ mode)
     precision = np.eye(dim) + (posterior.design * slope[:, None]).T @ posterior.design
     root = np.linalg.cholesky(np.linalg.inv(precision))
@@ -169,8 +188,16 @@ def logistic(dim: int, spread: float, shape: Shape, rng: np.random.Generator) ->
     """Coefficients of a logistic regression, and their mean-field optimum."""
     posterior = logistic_posterior(dim, spread)
     noise = rng.standard_normal((*shape, dim))
-    log_q = -0.5 * np.square(noise).sum(-1) - np.log(posterior.scale).sum() - 0.5 * dim * np.log(2 * np.pi)
-    return posterior.log_joint(posterior.loc + posterior.scale * noise) - log_q - posterior.log_evidence
+    log_q = (
+        -0.5 * np.square(noise).sum(-1)
+        - np.log(posterior.scale).sum()
+        - 0.5 * dim * np.log(2 * np.pi)
+    )
+    return (
+        posterior.log_joint(posterior.loc + posterior.scale * noise)
+        - log_q
+        - posterior.log_evidence
+    )
 
 
 KINDS: dict[str, Callable[..., np.ndarray]] = {

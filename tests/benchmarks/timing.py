@@ -29,7 +29,8 @@ class Options:
 
 @dataclass
 class Row:
-    """One figure of the page: the median over rounds with its quartiles, the target, and what it was made of."""
+    """One figure of the page: the median over rounds with its quartiles, the target, and what it
+    was made of."""
 
     work: str
     against: str = ""

@@ -1,4 +1,5 @@
-"""One training step, optimiser included, of a 784-400-20 Bernoulli VAE: batches from memory, the loss as a number."""
+"""One training step, optimiser included, of a 784-400-20 Bernoulli VAE: batches from memory, the
+loss as a number."""
 
 import tempfile
 from functools import partial
@@ -26,10 +27,13 @@ def works(batch: int, steps: int, x: torch.Tensor) -> dict:
     rows, data = batches(batch, steps, len(x)), pv.Dataset(x)
     ways = {"compiled": COMPILED, "graph": GRAPH, "eager": EAGER}
     trainers = {
-        way: Trainer(problems.ours(), data, objectives.MeanFieldELBO(), batch, how) for way, how in ways.items()
+        way: Trainer(problems.ours(), data, objectives.MeanFieldELBO(), batch, how)
+        for way, how in ways.items()
     }
     hand, pyro, floor = HandWritten(), problems.example(), Floor(x, batch)
-    return {way: timed(partial(trainer.steps, rows), steps) for way, trainer in trainers.items()} | {
+    return {
+        way: timed(partial(trainer.steps, rows), steps) for way, trainer in trainers.items()
+    } | {
         FLOOR: timed(partial(floor.steps, rows), steps),
         HAND: timed(partial(hand.steps, x, rows, hand.elbo), steps),
         PYRO: timed(partial(pyro.steps, x, rows), steps),
@@ -54,7 +58,10 @@ def against_numpyro(options: Options, x: torch.Tensor) -> list[Row]:
     """Two processes, kept alive and asked in turn."""
     rounds, steps = options.pick(21, 1), options.pick(100, 3)
     try:
-        with tempfile.TemporaryDirectory() as folder, Peer("numpyro", options.envs, folder, x) as peer:
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            Peer("numpyro", options.envs, folder, x) as peer,
+        ):
             theirs = {NUMPYRO: peer.work("step", steps), NUMPYRO_LOOP: peer.work("loop", steps)}
             times = in_turn({"compiled": works(128, steps, x)["compiled"]} | theirs, rounds)
     except NotMeasured as error:

@@ -22,7 +22,14 @@ __all__ = ["to_datatree"]
 Variable = tuple[tuple[str, ...], np.ndarray]
 SAMPLE_DIMS = ("chain", "draw")
 GROUPS = (
-    *("posterior", "posterior_predictive", "prior", "prior_predictive", "log_likelihood", "sample_stats"),
+    *(
+        "posterior",
+        "posterior_predictive",
+        "prior",
+        "prior_predictive",
+        "log_likelihood",
+        "sample_stats",
+    ),
     *("importance", "observed_data", "constant_data"),
 )
 ABOUT = {
@@ -50,11 +57,12 @@ def to_datatree(
 ) -> "xr.DataTree":
     """Posterior, prior and predictive draws with densities, importance weights and data, for ArviZ.
 
-    Groups posterior, posterior_predictive, prior, prior_predictive, log_likelihood, sample_stats (log_p, log_q,
-    log_weights), importance (log_evidence, mc_se, ess, pareto_k, elbo), observed_data, constant_data (mask, context,
-    labels). Draws have dims (chain = 1, draw = S, datum, ...), sites outside the data plate (chain, draw, ...).
-    The posterior is the guide's and unweighted: where importance.pareto_k > 0.7, neither it nor its reweighing is to
-    be trusted. Only the first rows are taken unless `num_data` says otherwise; `attrs["rows"]` says which.
+    Groups posterior, posterior_predictive, prior, prior_predictive, log_likelihood, sample_stats
+    (log_p, log_q, log_weights), importance (log_evidence, mc_se, ess, pareto_k, elbo),
+    observed_data, constant_data (mask, context, labels). Draws have dims (chain = 1, draw = S,
+    datum, ...), sites outside the data plate (chain, draw, ...). The posterior is the guide's and
+    unweighted: where importance.pareto_k > 0.7, neither it nor its reweighing is to be trusted.
+    Only the first rows are taken unless `num_data` says otherwise; `attrs["rows"]` says which.
 
     Args:
         model: `Model`, or any Pyro model with a plate "data" at dim -1.
@@ -63,14 +71,15 @@ def to_datatree(
         draws: How much; None is `Draws(**options)`.
         seed: Seed of the draws; sample_stats.log_weights are those of `log_weights` with this seed.
         progress: Whether to show a bar when it takes more than two seconds.
-        options: Keywords of `Draws` (num_samples, num_data, max_gigabytes, chunk_size), when no `draws` are given.
+        options: Keywords of `Draws` (num_samples, num_data, max_gigabytes, chunk_size), when no
+            `draws` are given.
 
     Returns:
         The tree; `tree.to_netcdf(path)` and `xarray.open_datatree(path)` keep every value.
 
     Raises:
-        ValueError: the tree would be larger than max_gigabytes; one name would stand for two dims; x outside the
-            support; options beside draws.
+        ValueError: the tree would be larger than max_gigabytes; one name would stand for two dims;
+            x outside the support; options beside draws.
 
     References:
         ArviZ, InferenceData schema specification, python.arviz.org.
@@ -102,7 +111,9 @@ def to_datatree(
 
 
 class Names:
-    """Names of the dims of every variable, and their coordinates: one name, one length, in all groups."""
+    """Names of the dims of every variable, and their coordinates: one name, one length, in all
+    groups.
+    """
 
     def __init__(self, data: Dataset, layout: Layout, num_samples: int) -> None:
         self.data, self.layout = data, layout
@@ -110,13 +121,18 @@ class Names:
         self.coords: dict[str, np.ndarray] = {"chain": np.arange(1), "draw": np.arange(num_samples)}
         for dim, values in data.coords.items():
             if dim in self.coords:
-                raise ValueError(f"x has a dim named {dim!r}, which counts posterior draws here: rename it in the data")
+                raise ValueError(
+                    f"x has a dim named {dim!r}, which counts posterior draws here: rename it in "
+                    "the data"
+                )
             self.coords[dim] = _storable(values)
         if data.context is not None:
             self._add("covariate", _storable(np.asarray(data.context_names)), "context")
         for name, shape in (layout.local | layout.shared | layout.observed).items():
             if name in self.coords:
-                raise ValueError(f"site {name!r} has the name of a dim of the data: rename one of them")
+                raise ValueError(
+                    f"site {name!r} has the name of a dim of the data: rename one of them"
+                )
             for dim, size in zip(self.event(name), shape, strict=True):
                 self._add(dim, np.arange(size), name)
 
@@ -127,7 +143,11 @@ class Names:
             return self.data.dims[1:]
         if name == "z" and len(shape) == 1 and "latent" not in self.data.coords:
             return ("latent",)
-        return (f"{name}_dim",) if len(shape) == 1 else tuple(f"{name}_dim_{i}" for i in range(len(shape)))
+        return (
+            (f"{name}_dim",)
+            if len(shape) == 1
+            else tuple(f"{name}_dim_{i}" for i in range(len(shape)))
+        )
 
     def of(self, group: str, name: str) -> tuple[str, ...]:
         """Dims of a variable that was drawn."""
@@ -136,20 +156,29 @@ class Names:
         if group == "sample_stats" and name == "log_global":
             return SAMPLE_DIMS
         event = () if group in ("sample_stats", "log_likelihood") else self.event(name)
-        return (self.datum, *event) if group == "observed_data" else (*SAMPLE_DIMS, self.datum, *event)
+        return (
+            (self.datum, *event) if group == "observed_data" else (*SAMPLE_DIMS, self.datum, *event)
+        )
 
     @property
     def x(self) -> str:
-        """The observed site that holds x: "x", or the one whose events have as many values; "x" if there is none."""
+        """The observed site that holds x: "x", or the one whose events have as many values; "x" if
+        there is none.
+        """
         size = self.data.event_shape.numel()
-        fitting = [name for name, shape in self.layout.observed.items() if np.prod(shape, dtype=int) == size]
+        fitting = [
+            name
+            for name, shape in self.layout.observed.items()
+            if np.prod(shape, dtype=int) == size
+        ]
         return "x" if "x" in fitting or not fitting else fitting[0]
 
     def _add(self, dim: str, values: np.ndarray, where: str) -> None:
         known = self.coords.setdefault(dim, values)
         if len(known) != len(values):
             raise ValueError(
-                f"dim {dim!r} would have length {len(values)} at {where!r}, elsewhere {len(known)}: rename one"
+                f"dim {dim!r} would have length {len(values)} at {where!r}, elsewhere "
+                f"{len(known)}: rename one"
             )
 
 
@@ -208,7 +237,9 @@ def _attrs(data: Dataset, total: int, draws: Draws, seed: int) -> dict[str, Any]
     }
 
 
-def _tree(groups: dict[str, dict[str, Variable]], names: Names, attrs: dict[str, Any]) -> "xr.DataTree":
+def _tree(
+    groups: dict[str, dict[str, Variable]], names: Names, attrs: dict[str, Any]
+) -> "xr.DataTree":
     import xarray as xr
 
     tree = {"/": xr.Dataset(attrs=attrs)}

@@ -14,10 +14,12 @@ __all__ = ["observed_entries"]
 
 
 def observed_entries(tree: "xr.DataTree") -> "xr.DataTree":
-    """The predictive draws and the data of the observed entries alone, in one dim "entry", whole numbers as integers.
+    """The predictive draws and the data of the observed entries alone, in one dim "entry", whole
+    numbers as integers.
 
-    What `arviz_plots.plot_ppc_rootogram`, `plot_ppc_pava` and `plot_ppc_tstat` need: they tell counts by an integer
-    type, sort along one dim, and would set draws of missing entries against data without them.
+    What `arviz_plots.plot_ppc_rootogram`, `plot_ppc_pava` and `plot_ppc_tstat` need: they tell
+    counts by an integer type, sort along one dim, and would set draws of missing entries against
+    data without them.
 
     Args:
         tree: What `to_datatree` returned.
@@ -47,4 +49,6 @@ def observed_entries(tree: "xr.DataTree") -> "xr.DataTree":
         for group, values in found.items():
             dims = (dim,) if group == "observed_data" else (*SAMPLE_DIMS, dim)
             groups[group][str(name)] = (dims, values.astype(int) if whole else values)
-    return xr.DataTree.from_dict({group: xr.Dataset(variables) for group, variables in groups.items()})
+    return xr.DataTree.from_dict(
+        {group: xr.Dataset(variables) for group, variables in groups.items()}
+    )

@@ -1,4 +1,6 @@
-"""Draws of every site of a model and guide as arrays, some data at a time: what a DataTree is made of."""
+"""Draws of every site of a model and guide as arrays, some data at a time: what a DataTree is made
+of.
+"""
 
 import math
 from collections.abc import Iterator
@@ -12,7 +14,16 @@ from ppl_vae.data import Dataset
 from ppl_vae.importance import PAIRS_PER_CHUNK, rows_per_chunk
 from ppl_vae.programs.modules import arguments, evaluating
 from ppl_vae.programs.plates import inner_plates, rows_first
-from ppl_vae.programs.traces import LogTerms, Program, Site, is_local, log_terms, particles_of, per_datum, sample_sites
+from ppl_vae.programs.traces import (
+    LogTerms,
+    Program,
+    Site,
+    is_local,
+    log_terms,
+    particles_of,
+    per_datum,
+    sample_sites,
+)
 from ppl_vae.runtime.checks import whole_number
 from ppl_vae.runtime.seeding import derived_seed, seeded
 
@@ -27,11 +38,13 @@ GIGABYTE = 1e9
 class Draws:
     """How much `to_datatree` draws: S draws for each of the first rows of the data.
 
-    1,000 draws x 70,000 data x 50 dims are 14 GB, hence the limit. The draws are also the K = S importance particles.
+    1,000 draws x 70,000 data x 50 dims are 14 GB, hence the limit. The draws are also the K = S
+    importance particles.
 
     Args:
         num_samples: Number of draws S.
-        num_data: Number of rows, the first ones; None takes 100, or fewer where they would not fit or are not there.
+        num_data: Number of rows, the first ones; None takes 100, or fewer where they would not fit
+            or are not there.
         max_gigabytes: Largest size of the tree in memory.
         chunk_size: (draw, datum) pairs drawn at once; bounds the memory beside the tree's own.
 
@@ -65,8 +78,10 @@ class Draws:
             raise ValueError(f"num_data={rows}, but the data have {num_data} rows: ask for fewer")
         if rows * one_row > self.max_gigabytes:
             raise ValueError(
-                f"the tree would take {rows * one_row:.3g} GB ({self.num_samples} draws of {rows} data), more than "
-                f"max_gigabytes={self.max_gigabytes:g}: lower num_samples or num_data, or raise max_gigabytes"
+                f"the tree would take {rows * one_row:.3g} GB ({self.num_samples} draws of {rows} "
+                "data), more than "
+                f"max_gigabytes={self.max_gigabytes:g}: lower num_samples or num_data, or raise "
+                "max_gigabytes"
             )
         return rows
 
@@ -82,8 +97,12 @@ class Layout:
 
     @property
     def bytes_per_draw(self) -> int:
-        """One draw of one datum: posterior and prior, both predictives, log-likelihoods, three statistics."""
-        latent, observed = (sum(map(math.prod, shapes.values())) for shapes in (self.local, self.observed))
+        """One draw of one datum: posterior and prior, both predictives, log-likelihoods, three
+        statistics.
+        """
+        latent, observed = (
+            sum(map(math.prod, shapes.values())) for shapes in (self.local, self.observed)
+        )
         return self.itemsize * (2 * latent + 2 * observed + len(self.observed) + 3)
 
 
@@ -107,9 +126,16 @@ def row_shape(site: Site) -> tuple[int, ...]:
 
 
 def is_observation(site: Site) -> bool:
-    """Whether a site is data: not `pyro.deterministic`, not the empty site of `pyro.factor`, inside the plate."""
+    """Whether a site is data: not `pyro.deterministic`, not the empty site of `pyro.factor`, inside
+    the plate.
+    """
     empty = math.prod(site["fn"].event_shape) == 0
-    return site["is_observed"] and is_local(site) and not empty and not (site["infer"] or {}).get("_deterministic")
+    return (
+        site["is_observed"]
+        and is_local(site)
+        and not empty
+        and not (site["infer"] or {}).get("_deterministic")
+    )
 
 
 def _value(trace: poutine.Trace, name: str) -> Tensor:
@@ -136,7 +162,9 @@ def _simulate(model: Program, args: tuple[Tensor, ...]) -> poutine.Trace:
 
 @dataclass
 class Sampler:
-    """Fills `arrays[group][name]`, preallocated, so that memory beside them does not grow with the data."""
+    """Fills `arrays[group][name]`, preallocated, so that memory beside them does not grow with the
+    data.
+    """
 
     model: Program
     guide: Program
@@ -150,7 +178,9 @@ class Sampler:
     def run(self) -> Iterator[int]:
         """Draw; yields how many data were done."""
         num_samples, num_data = self.draws.num_samples, len(self.data)
-        at_once = 1 if self.layout.shared else num_samples  # a run has one draw of the global latents
+        at_once = (
+            1 if self.layout.shared else num_samples
+        )  # a run has one draw of the global latents
         rows = rows_per_chunk(num_data, at_once, self.draws.chunk_size)
         step = min(at_once, self.draws.chunk_size or PAIRS_PER_CHUNK)
         for start in range(0, num_data, rows):
@@ -161,20 +191,28 @@ class Sampler:
             yield where.stop - where.start
 
     def _chunk(self, draws: slice, rows: slice) -> None:
-        """Draw for some draws and rows. The log-weights are those that `log_weights` gives for the same seed."""
+        """Draw for some draws and rows. The log-weights are those that `log_weights` gives for the
+        same seed.
+        """
         count, args = draws.stop - draws.start, _arguments(self.data, rows)
-        terms = log_terms(self.model, self._fixed(self.guide, "guide", draws), *args, num_particles=count)
+        terms = log_terms(
+            self.model, self._fixed(self.guide, "guide", draws), *args, num_particles=count
+        )
         self._fix(terms.guide_trace, "guide", draws)
         with seeded(derived_seed(self.seed, rows.start, draws.start)):
             particles = particles_of(terms.model_trace)
-            predictive = _simulate(particles(poutine.replay(self.model, trace=terms.guide_trace)), args)
+            predictive = _simulate(
+                particles(poutine.replay(self.model, trace=terms.guide_trace)), args
+            )
             prior = _simulate(particles(self._fixed(self.model, "model", draws)), args)
         self._fix(prior, "model", draws)
         self._keep_draws(terms, predictive, prior, (draws, rows))
         self._keep_densities(terms, (draws, rows))
 
     def _fixed(self, program: Program, which: str, draws: slice) -> Program:
-        """The program with the global latents of the first chunk: they are one draw for all data."""
+        """The program with the global latents of the first chunk: they are one draw for all
+        data.
+        """
         trace = self.shared.get((which, draws.start))
         return program if trace is None else poutine.replay(program, trace=trace)
 
@@ -186,7 +224,11 @@ class Sampler:
             fixed.add_node(name, **trace.nodes[name])
 
     def _keep_draws(
-        self, terms: LogTerms, predictive: poutine.Trace, prior: poutine.Trace, where: tuple[slice, ...]
+        self,
+        terms: LogTerms,
+        predictive: poutine.Trace,
+        prior: poutine.Trace,
+        where: tuple[slice, ...],
     ) -> None:
         for group, trace in (("posterior", terms.guide_trace), ("prior", prior)):
             for name in self.layout.local:
@@ -210,12 +252,16 @@ class Sampler:
         }.items():
             self._put("sample_stats", name, value, where)
         if self.layout.shared:
-            self._put("sample_stats", "log_global", terms.log_global + terms.global_likelihood, where[:1])
+            self._put(
+                "sample_stats", "log_global", terms.log_global + terms.global_likelihood, where[:1]
+            )
 
     def _put(self, group: str, name: str, values: Tensor, where: tuple[slice, ...]) -> None:
         """Write values at (draws, rows), (draws,) or (rows,)."""
         arrays, found = self.arrays.setdefault(group, {}), values.cpu().numpy()
         if name not in arrays:
-            lengths = {"observed_data": (len(self.data),)}.get(group, (self.draws.num_samples, len(self.data)))
+            lengths = {"observed_data": (len(self.data),)}.get(
+                group, (self.draws.num_samples, len(self.data))
+            )
             arrays[name] = np.empty(lengths[: len(where)] + found.shape[len(where) :], found.dtype)
         arrays[name][where] = found

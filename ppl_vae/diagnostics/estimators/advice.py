@@ -13,8 +13,8 @@ __all__ = ["advised"]
 def advised(rows: Sequence[EstimatorRow]) -> str:
     """Which objective to take, by what margin, at what cost.
 
-    The most signal of the encoder's gradient per unit of noise and square root of a second, among those that are above
-    their floor; of the decoder's where the guide has no parameter.
+    The most signal of the encoder's gradient per unit of noise and square root of a second, among
+    those that are above their floor; of the decoder's where the guide has no parameter.
 
     Example:
         >>> advised([])
@@ -27,7 +27,8 @@ def advised(rows: Sequence[EstimatorRow]) -> str:
     told = [row for row in usable if _noise(row, group).snr >= _noise(row, group).snr_floor]
     if not told:
         return (
-            f"No gradient of {group} can be told from 0, and their order is noise: draw more replicates, or look "
+            f"No gradient of {group} can be told from 0, and their order is noise: draw more "
+            "replicates, or look "
             "before the end of training, where the gradient is 0."
         )
     ranked = sorted(told, key=lambda row: -_per_second(row, group))
@@ -41,11 +42,14 @@ def advised(rows: Sequence[EstimatorRow]) -> str:
     margin = (_per_second(best, group) / _per_second(other, group)) ** 2
     if _overlap(best, other, group):
         return (
-            f"{best.name} and {other.name} are not told apart by their gradients of {group} (for the same precision "
-            f"{1 / margin:.0%} of the time): take either, at {cost} or {_milliseconds(other):.2f} ms{rest}."
+            f"{best.name} and {other.name} are not told apart by their gradients of {group} (for "
+            "the same precision "
+            f"{1 / margin:.0%} of the time): take either, at {cost} or {_milliseconds(other):.2f} "
+            f"ms{rest}."
         )
     return (
-        f"Take {best.name}: to the same precision its gradient of {group} takes {1 / margin:.0%} of the time of "
+        f"Take {best.name}: to the same precision its gradient of {group} takes {1 / margin:.0%} "
+        "of the time of "
         f"{other.name}, the next, at {cost} beside {_milliseconds(other):.2f} ms{rest}."
     )
 
@@ -64,7 +68,9 @@ def _per_second(row: EstimatorRow, group: str) -> float:
 
 
 def _overlap(one: EstimatorRow, other: EstimatorRow, group: str) -> bool:
-    """Whether the intervals of the two ratios, each per square root of its time, have a point in common."""
+    """Whether the intervals of the two ratios, each per square root of its time, have a point in
+    common.
+    """
     low = _noise(one, group).snr_low / _milliseconds(one) ** 0.5
     high = _noise(other, group).snr_high / _milliseconds(other) ** 0.5
     return bool(low <= high)

@@ -14,9 +14,11 @@ Key = int
 
 
 class LiveTensors(TorchDispatchMode):
-    """Bytes of the tensors that operations inside the block have made: those alive, and the most alive at once.
+    """Bytes of the tensors that operations inside the block have made: those alive, and the most
+    alive at once.
 
-    Each storage counts once, from the operation that makes it until it is freed, in the forward pass and the backward.
+    Each storage counts once, from the operation that makes it until it is freed, in the forward
+    pass and the backward.
     """
 
     def __init__(self) -> None:
@@ -27,7 +29,9 @@ class LiveTensors(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run one operation and note the storages that it made."""
         kwargs = kwargs or {}
-        given = {id(storage) for storage in _storages((args, kwargs))}  # a view, or a change in place, makes none
+        given = {
+            id(storage) for storage in _storages((args, kwargs))
+        }  # a view, or a change in place, makes none
         made = func(*args, **kwargs)
         for storage in _storages(made):
             if id(storage) not in given and id(storage) not in self._storages:
@@ -51,10 +55,11 @@ def _storages(values: Any) -> Iterable[torch.UntypedStorage]:
 
 
 def peak_memory(step: Callable[[], object], device: torch.device) -> int:
-    """Most bytes alive at once during a step, beyond those alive before it; gradients in `.grad` are among them.
+    """Most bytes alive at once during a step, beyond those alive before it; gradients in `.grad`
+    are among them.
 
-    On CUDA what torch's allocator counts. Elsewhere the tensors that operations make, without what a single operation
-    holds inside.
+    On CUDA what torch's allocator counts. Elsewhere the tensors that operations make, without what
+    a single operation holds inside.
     """
     if device.type == "cuda":
         before = torch.cuda.memory_allocated(device)

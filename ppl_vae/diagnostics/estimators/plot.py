@@ -1,4 +1,6 @@
-"""A picture of `compare_estimators`: what each objective says, how much of its gradient is signal, what it costs."""
+"""A picture of `compare_estimators`: what each objective says, how much of its gradient is signal,
+what it costs.
+"""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -18,10 +20,11 @@ WIDEST = 34  # letters of a name on one line
 
 
 def plot_estimators(comparison: EstimatorComparison, axes: Any = None) -> np.ndarray:
-    """Value with its reference, signal-to-noise ratio of theta and phi with its floor, and variance x seconds.
+    """Value with its reference, signal-to-noise ratio of theta and phi with its floor, and variance
+    x seconds.
 
-    Bars are 95 % intervals. A ratio below its floor is an open arrow at the floor: it may be anything to the left. No
-    paper.
+    Bars are 95 % intervals. A ratio below its floor is an open arrow at the floor: it may be
+    anything to the left. No paper.
 
     Args:
         comparison: What `compare_estimators` returned.
@@ -44,7 +47,9 @@ def plot_estimators(comparison: EstimatorComparison, axes: Any = None) -> np.nda
         ['value (nats per datum)', 'signal-to-noise ratio', 'variance × seconds']
     """
     if not isinstance(comparison, EstimatorComparison):
-        raise TypeError(f"comparison is a {type(comparison).__name__}: give what compare_estimators returned")
+        raise TypeError(
+            f"comparison is a {type(comparison).__name__}: give what compare_estimators returned"
+        )
     axes = _three(len(comparison.rows)) if axes is None else np.asarray(axes).ravel()
     if len(axes) != 3:
         raise ValueError(f"axes holds {len(axes)} Axes: plot_estimators draws on 3")
@@ -57,7 +62,9 @@ def plot_estimators(comparison: EstimatorComparison, axes: Any = None) -> np.nda
         ax.set_yticks(places, [])
         ax.grid(axis="y", color="0.92")
         ax.set_axisbelow(True)
-    axes[0].set_yticks(places, [_folded(row.name, bool(row.reason)) for row in comparison.rows], fontsize="small")
+    axes[0].set_yticks(
+        places, [_folded(row.name, bool(row.reason)) for row in comparison.rows], fontsize="small"
+    )
     return axes
 
 
@@ -72,14 +79,21 @@ def _values(ax: "Axes", comparison: EstimatorComparison) -> None:
 
     table, reference = comparison.table, comparison.reference
     for value, se, style, label in (
-        (reference.log_evidence, reference.se, "-", "log p(x)" if reference.num_particles else "log p(x), exact"),
+        (
+            reference.log_evidence,
+            reference.se,
+            "-",
+            "log p(x)" if reference.num_particles else "log p(x), exact",
+        ),
         (reference.elbo, reference.elbo_se, "--", "ELBO"),
     ):
         if np.isfinite(value):
             ax.axvspan(value - 2 * se, value + 2 * se, color="0.85", linewidth=0)
             ax.axvline(value, color="0.3", linestyle=style, linewidth=1, label=label)
     errors = 2 * table["value_se"].to_numpy()
-    ax.errorbar(table["value"], np.arange(len(table)), xerr=errors, fmt="D", color="black", markersize=4)
+    ax.errorbar(
+        table["value"], np.arange(len(table)), xerr=errors, fmt="D", color="black", markersize=4
+    )
     ax.xaxis.set_major_locator(MaxNLocator(4))
     ax.set_xlabel("value (nats per datum)")
     _legend(ax)
@@ -91,10 +105,22 @@ def _ratios(ax: "Axes", comparison: EstimatorComparison) -> None:
         names = ("snr", "snr_low", "snr_high", "snr_floor")
         snr, low, high, floor = (table[f"{group}_{name}"].to_numpy() for name in names)
         places, clear = np.arange(len(table)) + shift, snr > floor
-        ends = np.stack([snr - np.maximum(low, 1e-3 * snr), high - snr])[:, clear]  # a logarithmic axis has no 0
-        ax.errorbar(snr[clear], places[clear], xerr=ends, fmt=marker, color=colour, markersize=5, label=label)
+        ends = np.stack([snr - np.maximum(low, 1e-3 * snr), high - snr])[
+            :, clear
+        ]  # a logarithmic axis has no 0
+        ax.errorbar(
+            snr[clear],
+            places[clear],
+            xerr=ends,
+            fmt=marker,
+            color=colour,
+            markersize=5,
+            label=label,
+        )
         below = ~clear & np.isfinite(floor)
-        ax.plot(floor[below], places[below], "<", color=colour, markerfacecolor="none", markersize=6)
+        ax.plot(
+            floor[below], places[below], "<", color=colour, markerfacecolor="none", markersize=6
+        )
         ax.plot(floor, places, "|", color=colour, markersize=9, alpha=0.6)
     ax.plot([], [], "|", color="0.5", markersize=9, label="floor")
     ax.set(xscale="log", xlabel="signal-to-noise ratio")
@@ -107,9 +133,15 @@ def _costs(ax: "Axes", comparison: EstimatorComparison) -> None:
     for group, (label, colour, marker, shift) in STYLES.items():
         cost = table[f"{group}_variance_seconds"].to_numpy()
         cost = np.where(cost > 0, cost, np.nan)
-        ax.plot(cost, np.arange(len(table)) + shift, marker, color=colour, markersize=5, label=label)
+        ax.plot(
+            cost, np.arange(len(table)) + shift, marker, color=colour, markersize=5, label=label
+        )
     ax.set(xscale="log", xlabel="variance × seconds")
-    _room(ax, _positive(table, "variance_seconds", np.min), _positive(table, "variance_seconds", np.max))
+    _room(
+        ax,
+        _positive(table, "variance_seconds", np.min),
+        _positive(table, "variance_seconds", np.max),
+    )
     _legend(ax)
 
 
@@ -128,7 +160,9 @@ def _room(ax: "Axes", low: float, high: float) -> None:
 
 def _legend(ax: "Axes") -> None:
     if ax.get_legend_handles_labels()[0]:
-        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, fontsize="small")
+        ax.legend(
+            loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, fontsize="small"
+        )
 
 
 def _folded(name: str, is_unusable: bool) -> str:

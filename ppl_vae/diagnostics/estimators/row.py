@@ -16,7 +16,8 @@ MEASURES = tuple(field.name for field in fields(GradientNoise) if not field.name
 
 @dataclass(frozen=True)
 class Reference:
-    """What values are held against, nats per datum: log p(x), known or by importance sampling with K particles.
+    """What values are held against, nats per datum: log p(x), known or by importance sampling with
+    K particles.
 
     Args:
         log_evidence: Mean over the data; NaN where it cannot be had.
@@ -24,7 +25,8 @@ class Reference:
         elbo: The ELBO of the same weights; NaN where log p(x) is known.
         elbo_se: Its Monte Carlo standard error.
         num_particles: K; 0 where log p(x) is known.
-        share_bad_k: Share of the data with k-hat > 0.7, where the reference is but a lower bound; NaN if unknown.
+        share_bad_k: Share of the data with k-hat > 0.7, where the reference is but a lower bound;
+            NaN if unknown.
         note: Why there is no reference.
 
     Example:
@@ -43,7 +45,10 @@ class Reference:
     @classmethod
     def of(cls, found: dict[str, np.ndarray], num_particles: int) -> "Reference":
         """From log_evidence, mc_se, elbo, elbo_se and pareto_k of each datum, (N,)."""
-        errors = [float(np.square(found[name]).sum() ** 0.5 / len(found[name])) for name in ("mc_se", "elbo_se")]
+        errors = [
+            float(np.square(found[name]).sum() ** 0.5 / len(found[name]))
+            for name in ("mc_se", "elbo_se")
+        ]
         log_evidence, elbo = (float(found[name].mean()) for name in ("log_evidence", "elbo"))
         bad = share_of_bad(found["pareto_k"])
         return cls(log_evidence, errors[0], elbo, errors[1], num_particles, bad)
@@ -54,12 +59,15 @@ class Reference:
         if not self.num_particles:
             return f"log p(x) = {self.log_evidence:.4f}, exact"
         said = (
-            f"log p(x) = {with_error(self.log_evidence, self.se)}, ELBO = {with_error(self.elbo, self.elbo_se)}, by "
+            f"log p(x) = {with_error(self.log_evidence, self.se)}, ELBO = "
+            f"{with_error(self.elbo, self.elbo_se)}, by "
             f"importance sampling with K = {self.num_particles:,} particles per datum"
         )
         if np.isnan(self.share_bad_k):
             return f"{said}; too few to tell whether it is to be believed (no k-hat)"
-        bad = f"; k-hat > {GOOD_K} for {self.share_bad_k:.0%} of the data: log p(x) is a lower bound"
+        bad = (
+            f"; k-hat > {GOOD_K} for {self.share_bad_k:.0%} of the data: log p(x) is a lower bound"
+        )
         return said + (bad if self.share_bad_k > 0 else "")
 
 
@@ -97,16 +105,26 @@ class EstimatorRow:
     @property
     def value_se(self) -> float:
         """Its standard error over replicates: draws vary, parameters and data do not."""
-        return np.nan if self.values is None else float(self.values.std(ddof=1)) / len(self.values) ** 0.5
+        return (
+            np.nan
+            if self.values is None
+            else float(self.values.std(ddof=1)) / len(self.values) ** 0.5
+        )
 
     def columns(self, reference: Reference) -> dict[str, Any]:
         """The row of the table."""
         found: dict[str, Any] = {"value": self.value, "value_se": self.value_se}
-        found |= {"bias": self.value - reference.log_evidence, "bias_se": np.hypot(self.value_se, reference.se)}
+        found |= {
+            "bias": self.value - reference.log_evidence,
+            "bias_se": np.hypot(self.value_se, reference.se),
+        }
         median = np.nan if self.seconds is None else float(np.median(self.seconds))
         for group in GROUPS:
             noise = getattr(self, group)
-            found |= {f"{group}_{name}": np.nan if noise is None else getattr(noise, name) for name in MEASURES}
+            found |= {
+                f"{group}_{name}": np.nan if noise is None else getattr(noise, name)
+                for name in MEASURES
+            }
             found[f"{group}_variance_seconds"] = found[f"{group}_variance"] * median
         memory = np.nan if self.reason else self.peak_memory
         return found | {"seconds": median, "peak_memory": memory, "reason": self.reason}

@@ -1,4 +1,6 @@
-"""Posterior means E_q[z given x] of every latent dimension, exact where the guide's distribution has a mean."""
+"""Posterior means E_q[z given x] of every latent dimension, exact where the guide's distribution
+has a mean.
+"""
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -12,7 +14,14 @@ from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.diagnostics.datatree.rows import rows_of_data, tree_of
 from ppl_vae.programs.modules import arguments, evaluating, place
 from ppl_vae.programs.plates import require_no_inner_plates
-from ppl_vae.programs.traces import PLATE, Program, Site, is_local, run_under_particles, sample_sites
+from ppl_vae.programs.traces import (
+    PLATE,
+    Program,
+    Site,
+    is_local,
+    run_under_particles,
+    sample_sites,
+)
 from ppl_vae.runtime.checks import whole_number
 from ppl_vae.runtime.seeding import derived_seed, seeded
 
@@ -32,7 +41,8 @@ class LatentMeans:
 
     Args:
         mean: The means, shape (N, D); dimensions of several latent sites stand one after the other.
-        variance: Squared standard error of each mean over the draws, (N, D); 0 where the mean is exact.
+        variance: Squared standard error of each mean over the draws, (N, D); 0 where the mean is
+            exact.
         names: Names of the dimensions, "z[0]", "z[1]", ...
         exact: Whether all of them are exact.
         coords: Names of the data, by their dim.
@@ -49,18 +59,28 @@ class LatentMeans:
     coords: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
 
     def to_datatree(self) -> "xr.DataTree":
-        """A tree with the group "latent_means": `tree["latent_means"] = means.to_datatree()["latent_means"]`."""
-        coords = (self.coords or {"datum": np.arange(len(self.mean))}) | {"dimension": np.array(self.names)}
+        """A tree with the group "latent_means": `tree["latent_means"] =
+        means.to_datatree()["latent_means"]`.
+        """
+        coords = (self.coords or {"datum": np.arange(len(self.mean))}) | {
+            "dimension": np.array(self.names)
+        }
         values = {"mean": self.mean, "variance": self.variance}
         return tree_of("latent_means", values, coords, description=WHAT)
 
 
 def latent_means(
-    guide: Program, data: Dataset | Any, *, num_particles: int = 100, seed: int = 0, progress: bool = True
+    guide: Program,
+    data: Dataset | Any,
+    *,
+    num_particles: int = 100,
+    seed: int = 0,
+    progress: bool = True,
 ) -> LatentMeans:
     """E_q[z given x]: the distribution's own mean, else the mean of draws.
 
-    With several latent sites the mean of one may depend on the draw of another; it is then averaged over draws too.
+    With several latent sites the mean of one may depend on the draw of another; it is then averaged
+    over draws too.
 
     Args:
         guide: `Guide`, or any Pyro guide with a plate "data" at dim -1.
@@ -84,7 +104,9 @@ def latent_means(
     whole_number(num_particles, "num_particles", at_least=2)
     data = place(as_dataset(data), guide)
     parts: list[list[_Moments]] = []
-    with tqdm(total=len(data), desc="posterior means", unit=" data", disable=not progress, delay=2) as bar:
+    with tqdm(
+        total=len(data), desc="posterior means", unit=" data", disable=not progress, delay=2
+    ) as bar:
         for start in range(0, len(data), ROWS_PER_CHUNK):
             part = data[start : start + ROWS_PER_CHUNK]
             with evaluating(guide), seeded(derived_seed(seed, start)):
@@ -128,10 +150,17 @@ def _latent_sites(guide: Program, args: tuple[Tensor, ...], count: int) -> dict[
     """Latent sites inside the data plate, drawn `count` times."""
     trace = run_under_particles(guide, count, *args)
     require_no_inner_plates(trace, "a mean of a row's latents")
-    sites = (site for site in sample_sites(trace) if is_local(site) and not (site["infer"] or {}).get("is_auxiliary"))
+    sites = (
+        site
+        for site in sample_sites(trace)
+        if is_local(site) and not (site["infer"] or {}).get("is_auxiliary")
+    )
     found = {site["name"]: site for site in sites}
     if not found:
-        raise ValueError(f'the guide has no latent site in a plate named "{PLATE}": there is nothing to take means of')
+        raise ValueError(
+            f'the guide has no latent site in a plate named "{PLATE}": there is nothing to take '
+            "means of"
+        )
     return found
 
 
@@ -147,4 +176,6 @@ def _own_mean(site: Site) -> Tensor | None:
 
 def dimension_names(name: str, shape: tuple[int, ...]) -> list[str]:
     """z for a scalar, else z[0], z[1], ... or z[0, 0], ..."""
-    return [f"{name}[{', '.join(map(str, index))}]" if shape else name for index in np.ndindex(shape)]
+    return [
+        f"{name}[{', '.join(map(str, index))}]" if shape else name for index in np.ndindex(shape)
+    ]

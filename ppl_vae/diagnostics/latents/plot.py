@@ -1,4 +1,6 @@
-"""The collapse panel: what each latent dimension carries, how many count, and what the KL is made of."""
+"""The collapse panel: what each latent dimension carries, how many count, and what the KL is made
+of.
+"""
 
 import math
 from typing import TYPE_CHECKING, Any
@@ -23,11 +25,12 @@ PARTS = {
 
 
 def plot_collapse(units: ActiveUnits, surgery: ELBOSurgery, axes: Any = None) -> Any:
-    """Three panels: the rate of each dimension, sorted; active units against the threshold; the parts of the rate.
+    """Three panels: the rate of each dimension, sorted; active units against the threshold; the
+    parts of the rate.
 
-    Left: KL(q(z_d given x) || p(z_d)) as I(x; z_d) and, upon it, KL(q(z_d) || p(z_d)); where it is not defined, the
-    variance of the posterior means. Right: whiskers are two standard errors over the data, the line is log N, which
-    I(x; z) cannot exceed.
+    Left: KL(q(z_d given x) || p(z_d)) as I(x; z_d) and, upon it, KL(q(z_d) || p(z_d)); where it is
+    not defined, the variance of the posterior means. Right: whiskers are two standard errors over
+    the data, the line is log N, which I(x; z) cannot exceed.
 
     Args:
         units: What `active_units` returned.
@@ -38,7 +41,8 @@ def plot_collapse(units: ActiveUnits, surgery: ELBOSurgery, axes: Any = None) ->
         The three Axes.
 
     References:
-        Burda, Grosse and Salakhutdinov (2016), arXiv:1509.00519, section 5.2; Hoffman and Johnson (2016), ELBO surgery.
+        Burda, Grosse and Salakhutdinov (2016), arXiv:1509.00519, section 5.2; Hoffman and Johnson
+        (2016), ELBO surgery.
 
     Example:
         >>> from ppl_vae import beds
@@ -70,7 +74,11 @@ def _dimensions(ax: "Axes", units: ActiveUnits, surgery: ELBOSurgery) -> None:
         order = (-rate).argsort()
         ax.bar(range(len(order)), (rate - excess)[order], color=BLUE, label="I(x; z_d)")
         ax.bar(
-            range(len(order)), excess[order], bottom=(rate - excess)[order], color=ORANGE, label="KL(q(z_d) || p(z_d))"
+            range(len(order)),
+            excess[order],
+            bottom=(rate - excess)[order],
+            color=ORANGE,
+            label="KL(q(z_d) || p(z_d))",
         )
         ax.set(ylabel="nats per datum")
         ax.legend()
@@ -82,9 +90,17 @@ def _thresholds(ax: "Axes", units: ActiveUnits) -> None:
     thresholds = np.geomspace(1e-4, max(1.0, float(units.variance.max())), 200)
     ax.step(thresholds, units.counts(thresholds), color=BLUE, where="post")
     ax.axvline(units.threshold, color="0.3", linestyle="--", linewidth=1)
-    ax.plot(units.threshold, units.count, "o", color=VERMILION, label=f"{units.count} above {units.threshold:g}")
+    ax.plot(
+        units.threshold,
+        units.count,
+        "o",
+        color=VERMILION,
+        label=f"{units.count} above {units.threshold:g}",
+    )
     ax.set(
-        xscale="log", xlabel="threshold on the variance of E[z_d | x]", ylabel=f"active units (of {len(units.names)})"
+        xscale="log",
+        xlabel="threshold on the variance of E[z_d | x]",
+        ylabel=f"active units (of {len(units.names)})",
     )
     ax.set_ylim(0, len(units.names) * 1.05)
     whole_ticks(ax.yaxis)
@@ -94,7 +110,11 @@ def _thresholds(ax: "Axes", units: ActiveUnits) -> None:
 def _parts(ax: "Axes", surgery: ELBOSurgery) -> None:
     summary = surgery.summary()
     whole = "marginal_kl" if np.isnan(summary.mean["dimension_wise"]) else ""
-    names = ["mutual_information", whole] if whole else ["mutual_information", "total_correlation", "dimension_wise"]
+    names = (
+        ["mutual_information", whole]
+        if whole
+        else ["mutual_information", "total_correlation", "dimension_wise"]
+    )
     means, errors = ([each[name] for name in names] for each in (summary.mean, summary.data_se))
     labels, colours = zip(*(PARTS[name] for name in names), strict=True)
     ax.bar(labels, means, yerr=[2 * error for error in errors], color=colours, capsize=4)

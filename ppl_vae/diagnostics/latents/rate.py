@@ -45,10 +45,12 @@ class ActiveUnits:
         variance: Variance over the data of the posterior means, (D,).
         names: Names of the dimensions, "z[0]", "z[1]", ...
         threshold: A dimension is active above it.
-        exact: Whether the posterior means are exact; else variance is debiased and can come out just below 0.
+        exact: Whether the posterior means are exact; else variance is debiased and can come out
+            just below 0.
 
     References:
-        Burda, Grosse and Salakhutdinov (2016), Importance weighted autoencoders, arXiv:1509.00519, section 5.2.
+        Burda, Grosse and Salakhutdinov (2016), Importance weighted autoencoders, arXiv:1509.00519,
+        section 5.2.
 
     Example:
         >>> ActiveUnits(np.array([0.9, 0.001]), ("z[0]", "z[1]"), threshold=0.01, exact=True).count
@@ -71,12 +73,16 @@ class ActiveUnits:
         return int(self.active.sum())
 
     def to_datatree(self) -> "xr.DataTree":
-        """A tree with the group "active_units": `tree["active_units"] = units.to_datatree()["active_units"]`."""
+        """A tree with the group "active_units": `tree["active_units"] =
+        units.to_datatree()["active_units"]`.
+        """
         values = {"variance": self.variance, "active": self.active}
         return tree_of("active_units", values, {"dimension": self.names}, threshold=self.threshold)
 
     def counts(self, thresholds: np.ndarray) -> np.ndarray:
-        """Number of dimensions above each threshold, shaped like them: the curve that one threshold is a point of."""
+        """Number of dimensions above each threshold, shaped like them: the curve that one threshold
+        is a point of.
+        """
         return (self.variance > np.asarray(thresholds)[..., None]).sum(-1)
 
     def __str__(self) -> str:
@@ -95,8 +101,10 @@ def active_units(
 ) -> ActiveUnits:
     """Latent dimensions whose posterior mean varies with x: Var_x(E_q[z_d given x]) > threshold.
 
-    The mean is exact where the posterior distribution has one. Else it is estimated from draws, whose own variance is
-    subtracted: Var_n(m_n) - mean_n(s_n^2 / K). The threshold is in units of z, so it presumes a prior of scale one.
+    The mean is exact where the posterior distribution has one. Else it is estimated from draws,
+    whose own variance is
+    subtracted: Var_n(m_n) - mean_n(s_n^2 / K). The threshold is in units of z, so it presumes a
+        prior of scale one.
 
     Args:
         model: `Model`, or any Pyro model with a plate "data" at dim -1.
@@ -111,10 +119,12 @@ def active_units(
         The variances, their names and the count.
 
     Raises:
-        ValueError: fewer than two rows or two draws; a threshold below 0; a guide of other latents than the model's.
+        ValueError: fewer than two rows or two draws; a threshold below 0; a guide of other latents
+            than the model's.
 
     References:
-        Burda, Grosse and Salakhutdinov (2016), Importance weighted autoencoders, arXiv:1509.00519, section 5.2.
+        Burda, Grosse and Salakhutdinov (2016), Importance weighted autoencoders, arXiv:1509.00519,
+        section 5.2.
 
     Example:
         >>> from ppl_vae import beds
@@ -125,7 +135,9 @@ def active_units(
     real_number(threshold, "threshold", at_least=0)
     data = place(as_dataset(data), model, guide)
     if len(data) < 2:
-        raise ValueError(f"the data have {len(data)} row; a variance over the data needs at least 2")
+        raise ValueError(
+            f"the data have {len(data)} row; a variance over the data needs at least 2"
+        )
     check_data(model, data.x, data.context, guide)
     means = latent_means(guide, data, num_particles=num_particles, seed=seed, progress=progress)
     variance = means.mean.var(0, ddof=1) - means.variance.mean(0)
@@ -133,14 +145,16 @@ def active_units(
 
 
 def linear_active_units(data: Dataset | Any, scale: float) -> int:
-    """How many latent dimensions a linear VAE has a use for: eigenvalues of the covariance above those of noise.
+    """How many latent dimensions a linear VAE has a use for: eigenvalues of the covariance above
+    those of noise.
 
-    For a Gaussian likelihood of this standard deviation, a linear decoder, a linear mean-field encoder and a standard
-    normal prior, where the ELBO's optimum is that of probabilistic PCA: it uses a dimension for each eigenvalue above
-    sigma^2. Those of N rows of noise alone in J features reach to sigma^2 (1 + sqrt(J / N))^2, and the largest of them
-    beyond by a random multiple of N^(-2/3): its 99 % quantile is the limit here. A direction of variance
-    sigma^2 (1 + s) is found, as N grows, where s > sqrt(J / N). Fewer active units than this (and than latent
-    dimensions) are training's fault; more, down to sigma^2, fit the noise of these rows.
+    For a Gaussian likelihood of this standard deviation, a linear decoder, a linear mean-field
+    encoder and a standard normal prior, where the ELBO's optimum is that of probabilistic PCA: it
+    uses a dimension for each eigenvalue above sigma^2. Those of N rows of noise alone in J features
+    reach to sigma^2 (1 + sqrt(J / N))^2, and the largest of them beyond by a random multiple of
+    N^(-2/3): its 99 % quantile is the limit here. A direction of variance sigma^2 (1 + s) is found,
+    as N grows, where s > sqrt(J / N). Fewer active units than this (and than latent dimensions) are
+    training's fault; more, down to sigma^2, fit the noise of these rows.
 
     Args:
         data: A `Dataset`, or an array, tensor, DataFrame, DataArray; nothing missing.
@@ -153,12 +167,13 @@ def linear_active_units(data: Dataset | Any, scale: float) -> int:
         ValueError: missing values, fewer than two rows, or a scale that is not above 0.
 
     References:
-        Marchenko and Pastur (1967), Distribution of eigenvalues for some sets of random matrices, Math. USSR Sbornik 1;
-        Johnstone (2001), On the distribution of the largest eigenvalue in PCA, Annals of Statistics 29, with the
-        constants of Ma (2012), Accuracy of the Tracy-Widom limits, Bernoulli 18; Baik, Ben Arous and Peche (2005),
-        Phase transition of the largest eigenvalue, Annals of Probability 33;
-        Lucas et al. (2019), Don't blame the ELBO! A linear VAE perspective on posterior collapse, arXiv:1911.02469;
-        Tipping and Bishop (1999), Probabilistic principal component analysis, JRSS B 61.
+        Marchenko and Pastur (1967), Distribution of eigenvalues for some sets of random matrices,
+        Math. USSR Sbornik 1; Johnstone (2001), On the distribution of the largest eigenvalue in
+        PCA, Annals of Statistics 29, with the constants of Ma (2012), Accuracy of the Tracy-Widom
+        limits, Bernoulli 18; Baik, Ben Arous and Peche (2005), Phase transition of the largest
+        eigenvalue, Annals of Probability 33; Lucas et al. (2019), Don't blame the ELBO! A linear
+        VAE perspective on posterior collapse, arXiv:1911.02469; Tipping and Bishop (1999),
+        Probabilistic principal component analysis, JRSS B 61.
 
     Example:
         >>> from ppl_vae import beds
@@ -169,7 +184,9 @@ def linear_active_units(data: Dataset | Any, scale: float) -> int:
     x = as_dataset(data).x.double()
     x = x.reshape(len(x), -1)
     if x.isnan().any():
-        raise ValueError("x has missing values, and eigenvalues need a covariance: give complete rows")
+        raise ValueError(
+            "x has missing values, and eigenvalues need a covariance: give complete rows"
+        )
     if len(x) < 2:
         raise ValueError(f"the data have {len(x)} row; a covariance needs at least 2")
     covariance = torch.atleast_2d(x.mT.cov(correction=1))
@@ -177,7 +194,9 @@ def linear_active_units(data: Dataset | Any, scale: float) -> int:
 
 
 def noise_limit(num_rows: int, num_features: int) -> float:
-    """The largest eigenvalue of the covariance of unit noise is above it once in a hundred times."""
+    """The largest eigenvalue of the covariance of unit noise is above it once in a hundred
+    times.
+    """
     degrees = num_rows - 1
     root, other = math.sqrt(degrees - 0.5), math.sqrt(num_features - 0.5)
     spread = (root + other) * (1 / root + 1 / other) ** (1 / 3)
@@ -186,7 +205,8 @@ def noise_limit(num_rows: int, num_features: int) -> float:
 
 @dataclass(frozen=True)
 class RateDistortion:
-    """Rate R = E_q[log q(z given x) - log p(z)] and distortion D = -E_q[log p(x given z)], in nats: R + D = -ELBO.
+    """Rate R = E_q[log q(z given x) - log p(z)] and distortion D = -E_q[log p(x given z)], in nats:
+    R + D = -ELBO.
 
     Args:
         rate: KL(q(z given x) || p(z)), (N,).
@@ -220,7 +240,9 @@ class RateDistortion:
         return len(self.rate)
 
     def to_datatree(self) -> "xr.DataTree":
-        """A tree with the group "rate_distortion": `tree["rate"] = parts.to_datatree()["rate_distortion"]`."""
+        """A tree with the group "rate_distortion": `tree["rate"] =
+        parts.to_datatree()["rate_distortion"]`.
+        """
         values = {name: getattr(self, name) for name in PARTS}
         coords = self.coords or {"datum": np.arange(len(self))}
         return tree_of("rate_distortion", values, coords, num_particles=self.num_particles)
@@ -240,7 +262,8 @@ def rate_distortion(
     seed: int = 0,
     progress: bool = True,
 ) -> RateDistortion:
-    """Rate and distortion per datum, all Monte Carlo from the same K draws, so that they add up to -ELBO exactly.
+    """Rate and distortion per datum, all Monte Carlo from the same K draws, so that they add up to
+    -ELBO exactly.
 
     A rate near 0 for all data is posterior collapse. Global latents are left out.
 
@@ -274,14 +297,20 @@ def rate_distortion(
 
 
 def _rate_and_distortion(terms: LogTerms) -> dict[str, Tensor]:
-    draws = {"rate": terms.log_q - terms.log_prior, "distortion": -terms.log_likelihood, "elbo": terms.log_weights}
+    draws = {
+        "rate": terms.log_q - terms.log_prior,
+        "distortion": -terms.log_likelihood,
+        "elbo": terms.log_weights,
+    }
     found = {name: values.double().mean(0) for name, values in draws.items()}
     return found | {f"{name}_se": standard_error(values.double()) for name, values in draws.items()}
 
 
 def standard_error(draws: Tensor) -> Tensor:
     """Of the mean over the first axis; NaN from one draw."""
-    return draws.std(0) / len(draws) ** 0.5 if len(draws) > 1 else torch.full_like(draws[0], torch.nan)
+    return (
+        draws.std(0) / len(draws) ** 0.5 if len(draws) > 1 else torch.full_like(draws[0], torch.nan)
+    )
 
 
 def kl_per_dimension(
@@ -293,16 +322,19 @@ def kl_per_dimension(
     seed: int = 0,
     progress: bool = True,
 ) -> np.ndarray:
-    """KL(q(z_d given x) || p(z_d)) per datum and latent dimension, in nats; the sum over dimensions is the rate.
+    """KL(q(z_d given x) || p(z_d)) per datum and latent dimension, in nats; the sum over dimensions
+    is the rate.
 
-    Defined where both q(z given x) and p(z) are products over dimensions (MeanFieldNormal with StandardNormal or
-    LearnedNormal). Closed form where there is one, else the mean of log q - log p over K draws.
+    Defined where both q(z given x) and p(z) are products over dimensions (MeanFieldNormal with
+    StandardNormal or LearnedNormal). Closed form where there is one, else the mean of log q - log p
+    over K draws.
 
     Args:
         model: `Model`, or any Pyro model with a plate "data" at dim -1.
         guide: `Guide`, or any Pyro guide with the same latent sites.
         data: A `Dataset`, or an array, tensor, DataFrame, DataArray.
-        num_particles: Draws per datum, for what has no closed form and for sites that depend on the draws of others.
+        num_particles: Draws per datum, for what has no closed form and for sites that depend on the
+            draws of others.
         seed: Seed of the draws.
         progress: Whether to show a bar when it takes more than two seconds.
 
@@ -310,7 +342,8 @@ def kl_per_dimension(
         Shape (N, D), in nats; dimensions of several latent sites stand one after the other.
 
     Raises:
-        ValueError: q or p is not a product over dimensions; the site and the distribution are named.
+        ValueError: q or p is not a product over dimensions; the site and the distribution are
+            named.
 
     References:
         Kingma and Welling (2014), Auto-encoding variational Bayes, arXiv:1312.6114, appendix B.
@@ -333,15 +366,21 @@ def _reduce_terms(
     seed: int,
     progress: bool,
 ) -> dict[str, Any]:
-    """What `reduce` makes of the log-probabilities of some data at a time, put together in their order."""
+    """What `reduce` makes of the log-probabilities of some data at a time, put together in their
+    order.
+    """
     data = place(as_dataset(data), model, guide)
     check_data(model, data.x, data.context, guide)
     rows, parts = rows_per_chunk(len(data), num_particles, None), []
-    with tqdm(total=len(data), desc="rate and distortion", unit=" data", disable=not progress, delay=2) as bar:
+    with tqdm(
+        total=len(data), desc="rate and distortion", unit=" data", disable=not progress, delay=2
+    ) as bar:
         for start in range(0, len(data), rows):
             part = data[start : start + rows]
             with evaluating(model, guide), seeded(derived_seed(seed, start)):
-                terms = log_terms(model, guide, *arguments(part.x, part.context), num_particles=num_particles)
+                terms = log_terms(
+                    model, guide, *arguments(part.x, part.context), num_particles=num_particles
+                )
                 parts.append(reduce(terms))
             bar.update(len(part))
     return {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}

@@ -43,16 +43,22 @@ class Difference:
 
     @property
     def parts(self) -> list[tuple[float, float]]:
-        """Each part of the variance of the mean, with its degrees of freedom; trainings count where there are some."""
+        """Each part of the variance of the mean, with its degrees of freedom; trainings count where
+        there are some.
+        """
         return self._parts(self.model.lower, self.baseline.lower)
 
     @property
     def matched(self) -> bool:
-        """Whether both were trained once, or both several times: else one spread is unknown, and there is no error."""
+        """Whether both were trained once, or both several times: else one spread is unknown, and
+        there is no error.
+        """
         return len({each.trained_once for each in self.both}) < 2
 
     def interval(self, reach: Callable[[list[tuple[float, float]]], float]) -> np.ndarray:
-        """Its two ends, (2,): each of the bounds that prove it, and infinite where a bound is missing."""
+        """Its two ends, (2,): each of the bounds that prove it, and infinite where a bound is
+        missing.
+        """
         if not self.both:
             return np.zeros(2)
         if not self.matched:
@@ -62,7 +68,11 @@ class Difference:
         return np.array([low, high])
 
     def _end(
-        self, one: np.ndarray, other: np.ndarray, side: int, reach: Callable[[list[tuple[float, float]]], float]
+        self,
+        one: np.ndarray,
+        other: np.ndarray,
+        side: int,
+        reach: Callable[[list[tuple[float, float]]], float],
     ) -> float:
         if not np.isfinite(one).all() or not np.isfinite(other).all():
             return side * np.inf
@@ -71,5 +81,9 @@ class Difference:
     def _parts(self, one: np.ndarray, other: np.ndarray) -> list[tuple[float, float]]:
         paired = one.mean(0) - other.mean(0)
         parts = [(variance_of_mean(paired), len(paired) - 1.0), (self.shared_variance, np.inf)]
-        parts += [(variance_of_mean(each.mean(1)), len(each) - 1.0) for each in (one, other) if len(each) > 1]
+        parts += [
+            (variance_of_mean(each.mean(1)), len(each) - 1.0)
+            for each in (one, other)
+            if len(each) > 1
+        ]
         return [part for part in parts if part[0] > 0]

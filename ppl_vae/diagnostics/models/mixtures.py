@@ -1,4 +1,6 @@
-"""Mixtures of independent bits, counts or categories, by EM; scikit-learn has those of normals alone."""
+"""Mixtures of independent bits, counts or categories, by EM; scikit-learn has those of normals
+alone.
+"""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -25,7 +27,9 @@ class Family(Protocol):
         """Over all rows, inside the parameters' range, (P,)."""
 
     def log_prob(self, statistics: np.ndarray, means: np.ndarray) -> np.ndarray:
-        """log p(x) of each row and component but for what no mean changes, (N, P), (C, P) -> (N, C)."""
+        """log p(x) of each row and component but for what no mean changes, (N, P), (C, P) -> (N,
+        C).
+        """
 
     def constant(self, x: np.ndarray) -> np.ndarray:
         """The rest of log p(x), (N,)."""
@@ -88,7 +92,9 @@ class Categories:
 
     def mean(self, statistics: np.ndarray) -> np.ndarray:
         """Frequencies."""
-        return (statistics.sum(0) + LEAST_MEAN) / (len(statistics) + self.num_categories * LEAST_MEAN)
+        return (statistics.sum(0) + LEAST_MEAN) / (
+            len(statistics) + self.num_categories * LEAST_MEAN
+        )
 
     def log_prob(self, statistics: np.ndarray, means: np.ndarray) -> np.ndarray:
         """Of the category that is there."""
@@ -109,7 +115,9 @@ class Mixture:
 
     @classmethod
     def fit(cls, x: np.ndarray, family: Family, num_components: int, seed: int) -> "Mixture":
-        """EM from k-means; each component's means are drawn to those of all rows, as if it had one row more."""
+        """EM from k-means; each component's means are drawn to those of all rows, as if it had one
+        row more.
+        """
         from sklearn.cluster import KMeans
 
         statistics, overall = family.statistics(x), family.mean(family.statistics(x))
@@ -137,7 +145,9 @@ class Mixture:
 
 @dataclass(frozen=True)
 class OverdispersedCounts:
-    """Independent negative binomials with these means and numbers of failures r: the variance is m + m^2 / r."""
+    """Independent negative binomials with these means and numbers of failures r: the variance is m
+    + m^2 / r.
+    """
 
     means: np.ndarray
     failures: np.ndarray

@@ -32,14 +32,19 @@ Fit = Callable[[np.ndarray], Scores]
 
 
 def baselines(
-    data: Dataset, likelihood: Likelihood | type[Likelihood], *, rows: Dataset | None = None, seed: int = 0
+    data: Dataset,
+    likelihood: Likelihood | type[Likelihood],
+    *,
+    rows: Dataset | None = None,
+    seed: int = 0,
 ) -> dict[str, Evidence]:
     """Exact log p(x) of held-out rows under plain models of the same kind, for `compare_models`.
 
-    Independent features, and two models of how they depend on each other: for densities factor analysis and a Gaussian
-    mixture (scikit-learn), for bits, counts and categories a mixture of independent features (EM). Their number of
-    factors or components is the one whose log p(x) is highest on a fifth of the training rows; then all training rows
-    are fitted, or 10,000 of them. Covariates are not used.
+    Independent features, and two models of how they depend on each other: for densities factor
+    analysis and a Gaussian mixture (scikit-learn), for bits, counts and categories a mixture of
+    independent features (EM). Their number of factors or components is the one whose log p(x) is
+    highest on a fifth of the training rows; then all training rows are fitted, or 10,000 of them.
+    Covariates are not used.
 
     Args:
         data: With the splits that the model was trained on.
@@ -54,8 +59,9 @@ def baselines(
         ValueError: x is missing for some entries, or there are fewer than 10 training rows.
 
     References:
-        Rubin and Thayer (1982), EM algorithms for ML factor analysis, Psychometrika 47; Dempster, Laird and Rubin
-        (1977), Maximum likelihood from incomplete data via the EM algorithm, JRSS B 39.
+        Rubin and Thayer (1982), EM algorithms for ML factor analysis, Psychometrika 47; Dempster,
+        Laird and Rubin (1977), Maximum likelihood from incomplete data via the EM algorithm, JRSS B
+        39.
 
     Example:
         >>> from ppl_vae.families import likelihoods
@@ -66,12 +72,17 @@ def baselines(
     """
     judged = data.test if rows is None else rows
     if len(data.train) < FEWEST_ROWS:
-        raise ValueError(f"baselines need {FEWEST_ROWS} training rows or more; there are {len(data.train)}")
+        raise ValueError(
+            f"baselines need {FEWEST_ROWS} training rows or more; there are {len(data.train)}"
+        )
     chosen = np.random.default_rng(seed).permutation(len(data.train))[:MOST_ROWS]
     train, test = (_complete(each) for each in (data.train[chosen], judged))
     fitted = _fitted(train, likelihood, seed)
     measure = likelihood.measure
-    return {name: Evidence.exact(score(test), judged.x, measure=measure) for name, score in fitted.items()}
+    return {
+        name: Evidence.exact(score(test), judged.x, measure=measure)
+        for name, score in fitted.items()
+    }
 
 
 def _complete(data: Dataset) -> np.ndarray:
@@ -81,7 +92,10 @@ def _complete(data: Dataset) -> np.ndarray:
     missing = np.argwhere(np.isnan(values))
     if len(missing):
         count = len(np.unique(missing[:, 0]))
-        raise ValueError(f"x is missing in {count} of {len(x)} rows: baselines take complete rows; leave these out")
+        raise ValueError(
+            f"x is missing in {count} of {len(x)} rows: baselines take complete rows; leave these "
+            "out"
+        )
     return values
 
 

@@ -14,11 +14,13 @@ __all__ = ["plot_models"]
 
 
 def plot_models(comparison: ModelComparison, ax: "Axes | None" = None) -> "Axes":
-    """Differences from the reference with their 95 % intervals, over rows and trainings; small dots are trainings.
+    """Differences from the reference with their 95 % intervals, over rows and trainings; small dots
+    are trainings.
 
-    A dotted arrow points where an interval has no end, log p(x) being a bound for some rows. On the right the stacking
-    weight and the share of these rows.
-    `arviz_plots.plot_compare(comparison.table)` draws the differences too, with bars of one standard error.
+    A dotted arrow points where an interval has no end, log p(x) being a bound for some rows. On the
+    right the stacking weight and the share of these rows.
+    `arviz_plots.plot_compare(comparison.table)` draws the differences too, with bars of one
+    standard error.
 
     Args:
         comparison: What `compare_models` returned.
@@ -36,7 +38,9 @@ def plot_models(comparison: ModelComparison, ax: "Axes | None" = None) -> "Axes"
         'log p(x) less that of a (nats per datum)'
     """
     if not isinstance(comparison, ModelComparison):
-        raise ValueError(f"comparison is a {type(comparison).__name__}; give what compare_models returned")
+        raise ValueError(
+            f"comparison is a {type(comparison).__name__}; give what compare_models returned"
+        )
     places = np.arange(len(comparison.names))
     ax = new_axes(8.5, 1.2 + 0.45 * len(places)) if ax is None else ax
     low, high = comparison.interval.T
@@ -53,14 +57,27 @@ def plot_models(comparison: ModelComparison, ax: "Axes | None" = None) -> "Axes"
     for place, means in zip(places, comparison.trainings, strict=True):
         if len(means) > 1:
             label = None if ax.get_legend_handles_labels()[1] else "one training"
-            ax.plot(means - zero, np.full(len(means), place + 0.22), "o", color="0.5", markersize=3, label=label)
+            ax.plot(
+                means - zero,
+                np.full(len(means), place + 0.22),
+                "o",
+                color="0.5",
+                markersize=3,
+                label=label,
+            )
     ax.set_yticks(places, comparison.names)
     ax.set_ylim(len(places) - 0.5, -0.5)
     ax.set_xlabel(f"log p(x) less that of {comparison.reference} (nats per datum)")
     ax.grid(axis="y", color="0.92")
     ax.set_axisbelow(True)
     if ax.get_legend_handles_labels()[1]:
-        ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), frameon=False, fontsize="small", borderpad=0)
+        ax.legend(
+            loc="lower left",
+            bbox_to_anchor=(0.0, 1.0),
+            frameon=False,
+            fontsize="small",
+            borderpad=0,
+        )
     _beside(ax, comparison)
     return ax
 

@@ -19,17 +19,20 @@ Parts = list[tuple[float, float]]  # variances of a mean, each with its degrees 
 
 
 class Reach:
-    """By how much an interval reaches beyond a difference whose error has these parts, so that all hold at 95 %.
+    """By how much an interval reaches beyond a difference whose error has these parts, so that all
+    hold at 95 %.
 
-    Models that were trained once: a multiple of the standard error, the 95 % quantile of the largest |t| of all pairs
-    in resamples of the rows (symmetric bootstrap-t), which skewed rows need. Trained several times: the largest |z| of
-    the joint normal of the differences gives the level of each, and Student's t with Satterthwaite's degrees of freedom
-    the multiple; of two trainings, whose spread has one degree of freedom, the quantile of the sum of both errors' t's
+    Models that were trained once: a multiple of the standard error, the 95 % quantile of the
+    largest |t| of all pairs in resamples of the rows (symmetric bootstrap-t), which skewed rows
+    need. Trained several times: the largest |z| of the joint normal of the differences gives the
+    level of each, and Student's t with Satterthwaite's degrees of freedom the multiple; of two
+    trainings, whose spread has one degree of freedom, the quantile of the sum of both errors' t's
     (Behrens and Fisher).
 
     References:
-        Hall (1992), The bootstrap and Edgeworth expansion, section 3.6; Hothorn, Bretz and Westfall (2008),
-        Simultaneous inference in general parametric models, Biometrical Journal 50; Welch (1947), Biometrika 34.
+        Hall (1992), The bootstrap and Edgeworth expansion, section 3.6; Hothorn, Bretz and Westfall
+        (2008), Simultaneous inference in general parametric models, Biometrical Journal 50; Welch
+        (1947), Biometrika 34.
     """
 
     def __init__(self, models: Sequence[TrainedModel], pairs: Sequence[tuple[int, int]]) -> None:
@@ -43,7 +46,9 @@ class Reach:
         if once and not shared and FEWEST_ROWS <= len(rows) <= MOST_ROWS:
             self.multiple = largest_t(rows, pairs)
         elif len(pairs) > 1:
-            own = [np.nan_to_num(model.training_variance) + model.shared_variance for model in models]
+            own = [
+                np.nan_to_num(model.training_variance) + model.shared_variance for model in models
+            ]
             self.level = 2 * ndtr(largest_z(rows, np.array(own), pairs)) - 1
 
     def __call__(self, parts: Parts) -> float:
@@ -59,8 +64,12 @@ class Reach:
         return float(stdtrit(freedom, (1 + self.level) / 2)) * total**0.5
 
 
-def pairs_of(models: Sequence[TrainedModel], reference: TrainedModel, *, chosen: bool) -> list[tuple[int, int]]:
-    """Which differences hold together: those from a named reference, or all, one of which the best has chosen."""
+def pairs_of(
+    models: Sequence[TrainedModel], reference: TrainedModel, *, chosen: bool
+) -> list[tuple[int, int]]:
+    """Which differences hold together: those from a named reference, or all, one of which the best
+    has chosen.
+    """
     if chosen:
         return list(combinations(range(len(models)), 2))
     at = next(i for i, model in enumerate(models) if model is reference)
@@ -68,7 +77,9 @@ def pairs_of(models: Sequence[TrainedModel], reference: TrainedModel, *, chosen:
 
 
 def largest_t(rows: np.ndarray, pairs: Sequence[tuple[int, int]]) -> float:
-    """95 % quantile of max |mean* - mean| / se* of the paired differences, over resamples of the rows, (N, M)."""
+    """95 % quantile of max |mean* - mean| / se* of the paired differences, over resamples of the
+    rows, (N, M).
+    """
     rng, num_rows = np.random.default_rng(0), len(rows)
     first, second = np.array(pairs).T
     largest = np.zeros(NUM_RESAMPLES)
@@ -79,7 +90,9 @@ def largest_t(rows: np.ndarray, pairs: Sequence[tuple[int, int]]) -> float:
         block = largest[start : start + count]
         for i in range(0, len(first), width):
             differences = rows[:, first[i : i + width]] - rows[:, second[i : i + width]]
-            np.maximum(block, _studentised(share, differences - differences.mean(0)).max(1), out=block)
+            np.maximum(
+                block, _studentised(share, differences - differences.mean(0)).max(1), out=block
+            )
     return float(np.quantile(largest, LEVEL))
 
 
@@ -92,7 +105,9 @@ def _studentised(share: np.ndarray, centred: np.ndarray) -> np.ndarray:
 
 
 def largest_z(rows: np.ndarray, own: np.ndarray, pairs: Sequence[tuple[int, int]]) -> float:
-    """95 % quantile of the largest |z| of the differences, from the rows' covariance and each model's own variance."""
+    """95 % quantile of the largest |z| of the differences, from the rows' covariance and each
+    model's own variance.
+    """
     covariance = np.cov(rows, rowvar=False) / len(rows) + np.diag(own)
     values, vectors = np.linalg.eigh(covariance)
     draws = np.random.default_rng(0).standard_normal((NUM_DRAWS // 4, len(own)))
@@ -109,6 +124,10 @@ def _behrens_fisher(parts: Parts, level: float) -> float:
     """Quantile of |sum of se_j t_j|, t_j Student's with its degrees of freedom."""
     rng, total = np.random.default_rng(0), np.zeros(NUM_DRAWS)
     for variance, freedom in parts:
-        draws = rng.standard_normal(NUM_DRAWS) if np.isinf(freedom) else rng.standard_t(freedom, NUM_DRAWS)
+        draws = (
+            rng.standard_normal(NUM_DRAWS)
+            if np.isinf(freedom)
+            else rng.standard_t(freedom, NUM_DRAWS)
+        )
         total += variance**0.5 * draws
     return float(np.quantile(np.abs(total), level))

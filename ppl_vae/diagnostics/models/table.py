@@ -15,7 +15,16 @@ if TYPE_CHECKING:
 __all__ = ["HEADER", "ModelComparison"]
 
 HEADER = (
-    *("model", "log p(x)", "difference", "se", "95 % interval", "se: data", "trainings", "particles"),
+    *(
+        "model",
+        "log p(x)",
+        "difference",
+        "se",
+        "95 % interval",
+        "se: data",
+        "trainings",
+        "particles",
+    ),
     *("weight", "bounds"),
 )
 
@@ -24,9 +33,10 @@ HEADER = (
 class ModelComparison:
     """Models from best to worst by mean log p(x), each against one of them.
 
-    Columns of `table`, in ArviZ's words where it has one: mlpd (mean log p(x)), se (over the data), mlpd_diff, dse (all
-    errors of the difference), dse_data, dse_training and dse_mc (its parts; the last is part of the first), low and
-    high (95 % interval of the difference), weight, share_bad_k, share_bound, num_trainings.
+    Columns of `table`, in ArviZ's words where it has one: mlpd (mean log p(x)), se (over the data),
+    mlpd_diff, dse (all errors of the difference), dse_data, dse_training and dse_mc (its parts; the
+    last is part of the first), low and high (95 % interval of the difference), weight, share_bad_k,
+    share_bound, num_trainings.
 
     Args:
         names: Names, best first.
@@ -35,21 +45,26 @@ class ModelComparison:
         log_evidence: Mean log p(x) over trainings and data, nats per datum.
         data_se: Its standard error over the data.
         difference: log p(x) less that of the reference, mean over trainings and data.
-        difference_se: Its standard error over the rows, which are paired, sd(d_i) / sqrt(N); with latents outside the
-            data plate also that of their draws, which all rows share.
-        difference_training_se: Its standard error over trainings; NaN where one of the two was trained once.
-        difference_mc_se: The part of `difference_se` that is Monte Carlo, from both models' particles.
-        interval: 95 % intervals of the differences, which hold together, (M, 2): infinite where a bound is missing that
-            would prove the end, NaN where one of the two was trained once and the other several times.
-        weight: Stacking weight: the share of the model's trainings in the mixture that predicts these data best.
+        difference_se: Its standard error over the rows, which are paired, sd(d_i) / sqrt(N); with
+            latents outside the data plate also that of their draws, which all rows share.
+        difference_training_se: Its standard error over trainings; NaN where one of the two was
+            trained once.
+        difference_mc_se: The part of `difference_se` that is Monte Carlo, from both models'
+            particles.
+        interval: 95 % intervals of the differences, which hold together, (M, 2): infinite where a
+            bound is missing that would prove the end, NaN where one of the two was trained once and
+            the other several times.
+        weight: Stacking weight: the share of the model's trainings in the mixture that predicts
+            these data best.
         share_bad_k: Share of the rows with k-hat > 0.7.
         share_bound: Share of the rows whose log p(x) is a bound, not an estimate.
         num_data: Number of data N.
         notes: What to bear in mind, a sentence each.
 
     References:
-        Vehtari, Gelman and Gabry (2017), Practical Bayesian model evaluation, arXiv:1507.04544, section 5;
-        Yao et al. (2018), Using stacking to average Bayesian predictive distributions, arXiv:1704.02030.
+        Vehtari, Gelman and Gabry (2017), Practical Bayesian model evaluation, arXiv:1507.04544,
+        section 5; Yao et al. (2018), Using stacking to average Bayesian predictive distributions,
+        arXiv:1704.02030.
 
     Example:
         >>> from ppl_vae.diagnostics import compare_models
@@ -99,9 +114,15 @@ class ModelComparison:
         return pd.DataFrame(columns, index=pd.Index(self.names, name="model"))
 
     def to_datatree(self) -> "xr.DataTree":
-        """A tree with the group "models", the table: `tree["models"] = comparison.to_datatree()["models"]`."""
+        """A tree with the group "models", the table: `tree["models"] =
+        comparison.to_datatree()["models"]`.
+        """
         values = {name: column.to_numpy() for name, column in self.table.items()}
-        facts = {"reference": self.reference, "num_data": self.num_data, "notes": " ".join(self.notes)}
+        facts = {
+            "reference": self.reference,
+            "num_data": self.num_data,
+            "notes": " ".join(self.notes),
+        }
         return tree_of("models", values, {"model": self.names}, **facts)
 
     def to_markdown(self) -> str:
@@ -123,7 +144,9 @@ class ModelComparison:
         cells: list[Sequence[str]] = []
         for name, row in zip(self.names, self.table.itertuples(), strict=True):
             own = row.share_bound > 0
-            relation = {(True, False): ">= ", (False, True): "<= ", (True, True): "? "}.get((own, bounded), "")
+            relation = {(True, False): ">= ", (False, True): "<= ", (True, True): "? "}.get(
+                (own, bounded), ""
+            )
             is_reference = name == self.reference
             cells.append(
                 (
@@ -145,7 +168,11 @@ class ModelComparison:
 
 def _errors(row: "pd.Series") -> Sequence[str]:
     parts = (row.dse_data, row.dse_training, row.dse_mc)
-    return (f"{row.dse:.3f}", _interval(row.low, row.high), *("-" if np.isnan(p) else f"{p:.3f}" for p in parts))
+    return (
+        f"{row.dse:.3f}",
+        _interval(row.low, row.high),
+        *("-" if np.isnan(p) else f"{p:.3f}" for p in parts),
+    )
 
 
 def _interval(low: float, high: float) -> str:

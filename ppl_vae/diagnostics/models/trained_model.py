@@ -1,4 +1,6 @@
-"""A model as `compare_models` sees it: what is known of log p(x), from below and from above, by training and row."""
+"""A model as `compare_models` sees it: what is known of log p(x), from below and from above, by
+training and row.
+"""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,13 +23,18 @@ class TrainedModel:
     @property
     def evidence(self) -> tuple[Evidence, ...]:
         """What bounds log p(x) from below, or estimates it, of each training."""
-        return tuple(each.lower_bound if isinstance(each, EvidenceInterval) else each for each in self.found)
+        return tuple(
+            each.lower_bound if isinstance(each, EvidenceInterval) else each for each in self.found
+        )
 
     @property
     def labelled(self) -> dict[str, Evidence]:
         """The trainings by name."""
         several = len(self.found) > 1
-        return {f"{self.name}[{i}]" if several else self.name: each for i, each in enumerate(self.evidence)}
+        return {
+            f"{self.name}[{i}]" if several else self.name: each
+            for i, each in enumerate(self.evidence)
+        }
 
     @cached_property
     def lower(self) -> np.ndarray:
@@ -61,7 +68,9 @@ class TrainedModel:
 
     @property
     def shared_variance(self) -> float:
-        """The part of it that does not show in how the rows differ: that of draws which all rows share."""
+        """The part of it that does not show in how the rows differ: that of draws which all rows
+        share.
+        """
         shared = [each.mean_mc_se**2 for each in self.evidence if each.shared_errors is not None]
         return sum(shared) / len(self.evidence) ** 2
 
@@ -89,5 +98,7 @@ def _from_above(found: Evidence | EvidenceInterval) -> np.ndarray:
 
 
 def _share_bound(found: Evidence | EvidenceInterval) -> float:
-    estimated = found.verdict == ESTIMATE if isinstance(found, EvidenceInterval) else found.is_estimate
+    estimated = (
+        found.verdict == ESTIMATE if isinstance(found, EvidenceInterval) else found.is_estimate
+    )
     return float(1 - estimated.mean())

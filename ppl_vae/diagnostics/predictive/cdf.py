@@ -20,24 +20,29 @@ def check_observed(model: Program, data: Dataset) -> None:
     """Raise unless something is observed, and is x itself."""
     if bool(data.x.isnan().all()):
         raise ValueError(
-            f"x of shape {tuple(data.x.shape)} is missing throughout: there is nothing to hold against the model"
+            f"x of shape {tuple(data.x.shape)} is missing throughout: there is nothing to hold "
+            "against the model"
         )
     require_x_itself(model, data.x, data.context)
 
 
 def site_of_x(trace: poutine.Trace, size: int) -> Site:
-    """The observed site that holds all `size` values of a datum: "x" if it does, else the first that does."""
+    """The observed site that holds all `size` values of a datum: "x" if it does, else the first
+    that does.
+    """
     sites = {site["name"]: site for site in sample_sites(trace) if is_observation(site)}
     fitting = {name: site for name, site in sites.items() if site["fn"].event_shape.numel() == size}
     if not fitting:
         raise ValueError(
-            f"none of the observed sites {list(sites)} holds all {size} values of a datum: nothing to compare x with"
+            f"none of the observed sites {list(sites)} holds all {size} values of a datum: nothing "
+            "to compare x with"
         )
     return fitting.get("x") or next(iter(fitting.values()))
 
 
 def below_and_at(distribution: Any, x: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """P(X < x) and P(X = x) of every entry; from one draw where the distribution has no such function.
+    """P(X < x) and P(X = x) of every entry; from one draw where the distribution has no such
+    function.
 
     Args:
         distribution: Batch shape (K, B), event shape `event`.
@@ -51,7 +56,9 @@ def below_and_at(distribution: Any, x: Tensor) -> tuple[np.ndarray, np.ndarray]:
         entry = entry.base_dist
     try:
         if entry.event_shape:
-            raise NotImplementedError(f"the entries of a {type(entry).__name__} are not independent")
+            raise NotImplementedError(
+                f"the entries of a {type(entry).__name__} are not independent"
+            )
         below = _below(entry, x)
         at = entry.log_prob(x).exp() if entry.support.is_discrete else torch.zeros_like(below)
     except NotImplementedError:

@@ -1,4 +1,6 @@
-"""Draws of z given some entries of x while others are hidden, weighted by the densities that they come from."""
+"""Draws of z given some entries of x while others are hidden, weighted by the densities that they
+come from.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -36,14 +38,18 @@ class Hiding:
     def look_at(self, row: Dataset, fold: Tensor) -> None:
         """Find out what the guide takes, by one row."""
         args = arguments(row.x, row.context)
-        terms = log_terms(self.model, self.guide, *args, num_particles=2)  # two, to see what depends on a latent
+        terms = log_terms(
+            self.model, self.guide, *args, num_particles=2
+        )  # two, to see what depends on a latent
         self.is_global = bool(terms.global_latents)
         self.can_adapt = self._has_joint_density(terms, args)
         self.takes_missing = self._runs(self.guide, self._hidden(row, fold))
         self.is_normal = self._runs(Inflated(INFLATION)(self.guide), args)
 
     def _runs(self, guide: Program, args: tuple[Any, ...]) -> bool:
-        """Whether the guide draws with finite density; a guide may refuse NaN in any way it likes."""
+        """Whether the guide draws with finite density; a guide may refuse NaN in any way it
+        likes.
+        """
         try:
             return not bool(log_terms(self.model, guide, *args).log_q.isnan().any())
         except Exception:
@@ -58,7 +64,9 @@ class Hiding:
         return True
 
     def predict(self, part: Dataset, fold: Tensor, num_particles: int) -> list[Predicted]:
-        """Traces of the model under draws of z, and their log-weights: by the guides, and by an adapted proposal."""
+        """Traces of the model under draws of z, and their log-weights: by the guides, and by an
+        adapted proposal.
+        """
         guides = self._guides(part)[:num_particles]
         counts = [len(each) for each in np.array_split(np.arange(num_particles), len(guides))]
         args = self._hidden(part, fold)
@@ -69,8 +77,11 @@ class Hiding:
         found = [([each.model_trace for each in terms], log_weights)]
         return [*found, self._adapted(terms, log_weights, args)] if self.can_adapt else found
 
-    def _adapted(self, terms: list[LogTerms], log_weights: Tensor, args: tuple[Any, ...]) -> Predicted:
-        """As many draws of a Student distribution with the weighted moments of the draws before, row by row.
+    def _adapted(
+        self, terms: list[LogTerms], log_weights: Tensor, args: tuple[Any, ...]
+    ) -> Predicted:
+        """As many draws of a Student distribution with the weighted moments of the draws before,
+        row by row.
 
         References:
             Cornuet et al. (2012), Adaptive multiple importance sampling, Scand. J. Statist. 39.
@@ -106,8 +117,12 @@ def _latents(terms: LogTerms, log_joint: LogJoint) -> dict[str, Tensor]:
 
 
 def _student(u: Tensor, log_weights: Tensor) -> Any:
-    """Student distribution by row with the weighted mean and covariance of draws (K, B, D); wider where few count."""
-    weights = log_weights.to(u.dtype).softmax(0).nan_to_num(nan=1 / len(u))[..., None]  # where none has a density
+    """Student distribution by row with the weighted mean and covariance of draws (K, B, D); wider
+    where few count.
+    """
+    weights = (
+        log_weights.to(u.dtype).softmax(0).nan_to_num(nan=1 / len(u))[..., None]
+    )  # where none has a density
     ess = 1 / weights.square().sum(0)
     mean = (weights * u).sum(0)
     centred = u - mean

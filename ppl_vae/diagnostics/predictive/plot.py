@@ -20,7 +20,8 @@ BAND = "0.85"
 
 
 def plot_predictive_check(check: PredictiveCheck, axes: Any = None) -> Any:
-    """One panel per statistic: replicated data sets of both kinds, the data as a line, the p-values as its title.
+    """One panel per statistic: replicated data sets of both kinds, the data as a line, the p-values
+    as its title.
 
     Of a statistic with one value per feature, the feature with the smallest prior predictive p.
 
@@ -38,7 +39,10 @@ def plot_predictive_check(check: PredictiveCheck, axes: Any = None) -> Any:
         >>> [ax.get_xlabel() for ax in plot_predictive_check(predictive_check(bed.model, bed.guide, bed.x))]
         ['mean', 'variance', 'zero_fraction', 'max']
     """
-    own, axes = axes is None, _row_of_axes(len(check.observed)) if axes is None else np.atleast_1d(axes).ravel()
+    own, axes = (
+        axes is None,
+        _row_of_axes(len(check.observed)) if axes is None else np.atleast_1d(axes).ravel(),
+    )
     for ax, name, (label, row) in zip(axes, check.observed, check.summary().items(), strict=False):
         where = check.worst(name)
         for (group, kind), colour in zip(PREDICTIVES.items(), (BLUE, ORANGE), strict=True):
@@ -46,34 +50,48 @@ def plot_predictive_check(check: PredictiveCheck, axes: Any = None) -> Any:
             drawn = drawn[np.isfinite(drawn)]
             if not len(drawn):
                 continue
-            ax.hist(drawn, 20, color=colour, alpha=0.6, label=f"{kind} predictive", density=np.ptp(drawn) > 0)
+            ax.hist(
+                drawn,
+                20,
+                color=colour,
+                alpha=0.6,
+                label=f"{kind} predictive",
+                density=np.ptp(drawn) > 0,
+            )
         ax.axvline(row["data"], color="black", linewidth=2, label="data")
         p_values = ", ".join(f"{kind} {row[f'{kind} p']:.2g}" for kind in PREDICTIVES.values())
         ax.set_title(f"p: {p_values}", fontsize="medium")
         ax.set(xlabel=label, yticks=[])
     if own:
-        axes[0].figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+        axes[0].figure.legend(
+            *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False
+        )
     return axes
 
 
 def _row_of_axes(num: int) -> Any:
     import matplotlib.pyplot as plt
 
-    return plt.subplots(1, num, figsize=(2.6 * num, 2.8), squeeze=False, layout="constrained")[1].ravel()
+    return plt.subplots(1, num, figsize=(2.6 * num, 2.8), squeeze=False, layout="constrained")[
+        1
+    ].ravel()
 
 
 def plot_pit(pit: PIT, ax: "Axes | None" = None) -> "Axes":
-    """Ordered PIT values less what uniform ones are on average, and the band that holds 95 % of uniform ones entirely.
+    """Ordered PIT values less what uniform ones are on average, and the band that holds 95 % of
+    uniform ones entirely.
 
-    A line per feature where there are at most ten and none is missing, else one of a random entry per datum. Below zero
-    on the left and above on the right: predictions too narrow. The band is for each line.
+    A line per feature where there are at most ten and none is missing, else one of a random entry
+    per datum. Below zero on the left and above on the right: predictions too narrow. The band is
+    for each line.
 
     Args:
         pit: What `marginal_pit` or `conditional_pit` returned.
         ax: Where to draw; it gets no legend.
 
     References:
-        Säilynoja, Bürkner and Vehtari (2022), Graphical test for discrete uniformity, arXiv:2103.10522.
+        Säilynoja, Bürkner and Vehtari (2022), Graphical test for discrete uniformity,
+        arXiv:2103.10522.
 
     Example:
         >>> from ppl_vae import beds
@@ -83,18 +101,29 @@ def plot_pit(pit: PIT, ax: "Axes | None" = None) -> "Axes":
         6
     """
     if not isinstance(pit, PIT):
-        raise ValueError(f"pit is a {type(pit).__name__}; give what marginal_pit or conditional_pit returned")
+        raise ValueError(
+            f"pit is a {type(pit).__name__}; give what marginal_pit or conditional_pit returned"
+        )
     own, ax = ax is None, ax or new_axes(6.4, 4.0)
     values, dim = pit.values.reshape(len(pit), -1), pit.dims[1]
     if np.isnan(values).any() or values.shape[1] > MOST_LINES:
         lines = {"one entry per datum": pit.one_entry()}
     else:
         names = pit.coords[dim] if len(pit.dims) == 2 else range(values.shape[1])
-        lines = {f"{dim} {shortened(name)}": column for name, column in zip(names, values.T, strict=True)}
+        lines = {
+            f"{dim} {shortened(name)}": column for name, column in zip(names, values.T, strict=True)
+        }
     num = len(next(iter(lines.values())))
     ranks, low, high = uniform_band(num, num_train=pit.num_train)
     expected = ranks / (num + 1)
-    ax.fill_between(expected, low - expected, high - expected, color=BAND, linewidth=0, label="95 % of uniform lines")
+    ax.fill_between(
+        expected,
+        low - expected,
+        high - expected,
+        color=BAND,
+        linewidth=0,
+        label="95 % of uniform lines",
+    )
     ax.axhline(0, color="0.5", linewidth=1)
     for (name, column), colour in zip(lines.items(), COLOURS, strict=False):
         ax.plot(expected, np.sort(column)[ranks - 1] - expected, color=colour, label=name)
@@ -106,14 +135,16 @@ def plot_pit(pit: PIT, ax: "Axes | None" = None) -> "Axes":
 
 
 def plot_reliability(reliability: Reliability, ax: "Axes | None" = None) -> "Axes":
-    """Frequencies of ones against predicted probabilities, with intervals of two standard errors by datum.
+    """Frequencies of ones against predicted probabilities, with intervals of two standard errors by
+    datum.
 
     Args:
         reliability: What `reliability` returned.
         ax: Where to draw.
 
     References:
-        Bröcker and Smith (2007), Increasing the reliability of reliability diagrams, Weather and Forecasting 22.
+        Bröcker and Smith (2007), Increasing the reliability of reliability diagrams, Weather and
+        Forecasting 22.
 
     Example:
         >>> half = np.array([0.5])
@@ -123,7 +154,9 @@ def plot_reliability(reliability: Reliability, ax: "Axes | None" = None) -> "Axe
     ax = ax or new_axes(4.4, 4.4)
     ax.plot([0, 1], [0, 1], color="0.5", linewidth=1)
     distance = 2 * reliability.se
-    ax.errorbar(reliability.predicted, reliability.frequency, distance, fmt="o", color=VERMILION, capsize=3)
+    ax.errorbar(
+        reliability.predicted, reliability.frequency, distance, fmt="o", color=VERMILION, capsize=3
+    )
     ax.set(xlabel=f"predicted probability ({reliability.kind})", ylabel="frequency of ones")
     ax.set_title(f"p = {reliability.p_value:.2g}", fontsize="medium")
     ax.set_aspect("equal")

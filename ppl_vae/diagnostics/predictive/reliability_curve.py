@@ -19,10 +19,11 @@ class Reliability:
     """Predicted probabilities in bins, and how often what was predicted came true.
 
     Args:
-        predicted: Mean predicted probability of a 1 in each bin, (bins,); bins without entries are left out.
+        predicted: Mean predicted probability of a 1 in each bin, (bins,); bins without entries are
+            left out.
         frequency: Share of ones in each bin, (bins,).
-        se: Standard error of frequency - predicted from the spread over the data, (bins,): the entries of one datum
-            depend on each other, so a binomial error would be too small.
+        se: Standard error of frequency - predicted from the spread over the data, (bins,): the
+            entries of one datum depend on each other, so a binomial error would be too small.
         count: Number of entries in each bin, (bins,).
         kind: "marginal" or "conditional" predictions.
 
@@ -61,18 +62,21 @@ class Reliability:
     def __str__(self) -> str:
         bins = f"{len(self.count)} bin{'s' * (len(self.count) > 1)}"
         return (
-            f"{self.kind} predictions of {self.count.sum()} entries in {bins}: off by {self.error:.3f} on average, "
+            f"{self.kind} predictions of {self.count.sum()} entries in {bins}: off by "
+            f"{self.error:.3f} on average, "
             f"p = {self.p_value:.2g} (Holm over bins)"
         )
 
 
 def reliability(pit: PIT, num_bins: int = 10) -> Reliability:
-    """Frequencies of ones among the entries with about the same predicted probability, in bins of equal width.
+    """Frequencies of ones among the entries with about the same predicted probability, in bins of
+    equal width.
 
-    r_n = sum over the bin's entries of row n of x - P(X = 1); se^2 = sum_n r_n^2 / count^2, or that of independent
-    entries if it is larger, times 1 + N / M where the model was fitted to M other rows. Bins are by one half of the
-    draws and P(X = 1) by the other: sorted by their own errors, predictions would look too bold. Neighbouring bins are
-    put together until 5 ones and 5 zeros are expected in each.
+    r_n = sum over the bin's entries of row n of x - P(X = 1); se^2 = sum_n r_n^2 / count^2, or that
+    of independent entries if it is larger, times 1 + N / M where the model was fitted to M other
+    rows. Bins are by one half of the draws and P(X = 1) by the other: sorted by their own errors,
+    predictions would look too bold. Neighbouring bins are put together until 5 ones and 5 zeros are
+    expected in each.
 
     Args:
         pit: What `conditional_pit` (or `marginal_pit`) gave for binary x.
@@ -85,8 +89,9 @@ def reliability(pit: PIT, num_bins: int = 10) -> Reliability:
         ValueError: x is not binary.
 
     References:
-        Murphy and Winkler (1977), Reliability of subjective probability forecasts, JRSS C 26; Liang and Zeger (1986),
-        Longitudinal data analysis using generalized linear models, Biometrika 73 (errors by cluster).
+        Murphy and Winkler (1977), Reliability of subjective probability forecasts, JRSS C 26; Liang
+        and Zeger (1986), Longitudinal data analysis using generalized linear models, Biometrika 73
+        (errors by cluster).
 
     Example:
         >>> from ppl_vae import beds
@@ -99,18 +104,25 @@ def reliability(pit: PIT, num_bins: int = 10) -> Reliability:
     seen = ~np.isnan(x)
     if not np.isin(x[seen], (0.0, 1.0)).all():
         value = x[seen][~np.isin(x[seen], (0.0, 1.0))][0]
-        raise ValueError(f"x is {shown(value)} somewhere; reliability is for 0 and 1, marginal_pit for everything else")
+        raise ValueError(
+            f"x is {shown(value)} somewhere; reliability is for 0 and 1, marginal_pit for "
+            "everything else"
+        )
     sorting, predicted = (np.where(x == 1, at, 1 - at) for at in pit.at_halves.reshape(2, *x.shape))
     which = np.minimum((sorting[seen] * num_bins).astype(int), num_bins - 1)
     merged = np.full(x.shape, -1)
     merged[seen] = _merged(which, predicted[seen], whole_number(num_bins, "num_bins"))
     bins = [_bin(merged == i, x, predicted) for i in range(merged.max() + 1)]
     predicted, frequency, se, count = (np.array(each) for each in zip(*bins, strict=True))
-    return Reliability(predicted, frequency, widening(len(pit), pit.num_train) * se, count, pit.kind)
+    return Reliability(
+        predicted, frequency, widening(len(pit), pit.num_train) * se, count, pit.kind
+    )
 
 
 def _merged(which: np.ndarray, predicted: np.ndarray, num_bins: int) -> np.ndarray:
-    """Bins put together from the left until enough ones and zeros are expected; what is left over joins the last."""
+    """Bins put together from the left until enough ones and zeros are expected; what is left over
+    joins the last.
+    """
     label, found, ones, zeros = np.zeros(num_bins, dtype=int), 0, 0.0, 0.0
     for i in range(num_bins):
         label[i] = found
@@ -120,7 +132,9 @@ def _merged(which: np.ndarray, predicted: np.ndarray, num_bins: int) -> np.ndarr
     return np.minimum(label, max(found - 1, 0))[which]
 
 
-def _bin(inside: np.ndarray, x: np.ndarray, predicted: np.ndarray) -> tuple[float, float, float, int]:
+def _bin(
+    inside: np.ndarray, x: np.ndarray, predicted: np.ndarray
+) -> tuple[float, float, float, int]:
     """Mean prediction, frequency, standard error by datum, and count."""
     count, p = int(inside.sum()), predicted[inside]
     by_datum = np.where(inside, x - predicted, 0.0).sum(1)

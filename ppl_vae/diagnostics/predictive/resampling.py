@@ -18,7 +18,9 @@ from ppl_vae.runtime.seeding import derived_seed, seeded
 
 @dataclass(frozen=True)
 class Resampled:
-    """S draws of each latent in the data plate, (S, *plates, B, *event), and k-hat of their weights, (B,)."""
+    """S draws of each latent in the data plate, (S, *plates, B, *event), and k-hat of their
+    weights, (B,).
+    """
 
     sites: dict[str, Tensor]
     pareto_k: np.ndarray
@@ -27,12 +29,20 @@ class Resampled:
         """Some of the draws as a trace that a program can be replayed against."""
         trace = poutine.Trace()
         for name, values in self.sites.items():
-            trace.add_node(name, name=name, type="sample", is_observed=False, value=values[draws], infer={})
+            trace.add_node(
+                name, name=name, type="sample", is_observed=False, value=values[draws], infer={}
+            )
         return trace
 
 
 def resampled(
-    model: Program, guide: Program, data: Dataset, *, num_samples: int, num_particles: int, seed: int
+    model: Program,
+    guide: Program,
+    data: Dataset,
+    *,
+    num_samples: int,
+    num_particles: int,
+    seed: int,
 ) -> Resampled:
     """S of K draws of the guide for each row, chosen by systematic resampling, in random order.
 
@@ -43,10 +53,16 @@ def resampled(
     for start in range(0, len(data), step):
         part = data[start : start + step]
         with evaluating(model, guide), seeded(derived_seed(seed, start)):
-            terms = log_terms(model, guide, *arguments(part.x, part.context), num_particles=num_particles)
+            terms = log_terms(
+                model, guide, *arguments(part.x, part.context), num_particles=num_particles
+            )
         log_w = terms.log_weights.double().cpu().numpy()
         chosen = torch.from_numpy(_choose(log_w, num_samples, derived_seed(seed, start)))
-        local = [site for site in sample_sites(terms.guide_trace) if is_local(site) and not site["is_observed"]]
+        local = [
+            site
+            for site in sample_sites(terms.guide_trace)
+            if is_local(site) and not site["is_observed"]
+        ]
         row_dims = {site["name"]: -1 - site["fn"].event_dim for site in local}
         parts.append({site["name"]: _taken(site, chosen) for site in local})
         k_hats.append(reduce_log_weights(log_w).pareto_k)
@@ -55,7 +71,9 @@ def resampled(
 
 
 def _choose(log_weights: np.ndarray, num_samples: int, seed: int) -> np.ndarray:
-    """Which particles are taken, (K, B) -> (S, B): row by row each about S times its share of the weights."""
+    """Which particles are taken, (K, B) -> (S, B): row by row each about S times its share of the
+    weights.
+    """
     rng = np.random.default_rng(seed)
     num_particles, num_rows = log_weights.shape
     ends = softmax(log_weights, axis=0).cumsum(0)

@@ -18,15 +18,23 @@ def zero_fraction(x: np.ndarray, axis: int | None = None) -> Any:
 
 
 def correlation(x: np.ndarray) -> float:
-    """Root mean square correlation of pairs of features: what they have to do with each other, whatever the sign.
+    """Root mean square correlation of pairs of features: what they have to do with each other,
+    whatever the sign.
 
-    Missing entries count as the mean of their feature, constant features as uncorrelated; NaN for a single feature.
+    Missing entries count as the mean of their feature, constant features as uncorrelated; NaN for a
+    single feature.
     """
     scaled = _standardised(x.reshape(len(x), -1))
     varies = scaled.any(0)
-    products = scaled.T @ scaled if len(scaled) > scaled.shape[1] else scaled @ scaled.T  # of equal norm
+    products = (
+        scaled.T @ scaled if len(scaled) > scaled.shape[1] else scaled @ scaled.T
+    )  # of equal norm
     num_pairs = len(varies) * (len(varies) - 1)
-    return float(np.sqrt(max((products**2).sum() - varies.sum(), 0.0) / num_pairs)) if num_pairs else np.nan
+    return (
+        float(np.sqrt(max((products**2).sum() - varies.sum(), 0.0) / num_pairs))
+        if num_pairs
+        else np.nan
+    )
 
 
 def _standardised(columns: np.ndarray) -> np.ndarray:
@@ -38,16 +46,20 @@ def _standardised(columns: np.ndarray) -> np.ndarray:
 
 
 def partial_correlation(x: np.ndarray) -> float:
-    """Largest absolute partial correlation of a pair of features: what the others leave unexplained.
+    """Largest absolute partial correlation of a pair of features: what the others leave
+    unexplained.
 
-    -P_ij / sqrt(P_ii P_jj), P the inverse of the correlation matrix, by its pseudo-inverse. Of more than 100 features,
-    100 that are evenly spaced. Missing entries and constant features as in `correlation`.
+    -P_ij / sqrt(P_ii P_jj), P the inverse of the correlation matrix, by its pseudo-inverse. Of more
+    than 100 features, 100 that are evenly spaced. Missing entries and constant features as in
+    `correlation`.
 
     References:
         Whittaker (1990), Graphical models in applied multivariate statistics, section 5.8.
     """
     columns = x.reshape(len(x), -1)
-    columns = columns[:, np.unique(np.linspace(0, columns.shape[1] - 1, MOST_FEATURES).round().astype(int))]
+    columns = columns[
+        :, np.unique(np.linspace(0, columns.shape[1] - 1, MOST_FEATURES).round().astype(int))
+    ]
     scaled = _standardised(columns)
     scaled = scaled[:, scaled.any(0)]
     if scaled.shape[1] < 2:
@@ -68,4 +80,6 @@ STATISTICS: dict[str, Statistic] = OF_ENTRIES | {
     "correlation": correlation,
     "partial_correlation": partial_correlation,
 }
-FEATURE_STATISTICS: dict[str, Statistic] = {name: partial(f, axis=0) for name, f in OF_ENTRIES.items()}
+FEATURE_STATISTICS: dict[str, Statistic] = {
+    name: partial(f, axis=0) for name, f in OF_ENTRIES.items()
+}

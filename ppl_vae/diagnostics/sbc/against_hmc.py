@@ -35,13 +35,15 @@ ABOUT = {
 class GuideErrors:
     """How the guide's draws differ from those of p(z given x), per datum and latent dimension.
 
-    Where Hamiltonian Monte Carlo has not converged (`converged` is false) the numbers say nothing of the guide.
+    Where Hamiltonian Monte Carlo has not converged (`converged` is false) the numbers say nothing
+    of the guide.
 
     Args:
         shift: (mean of q - mean of p) / sd of p, (N, D).
         sd_ratio: sd of q / sd of p, (N, D): below 1 the guide is too narrow.
         wasserstein: Wasserstein-1 distance in sds of p, (N, D).
-        by_chance: What that distance is on average between two sets of draws of one normal, as many as these are worth.
+        by_chance: What that distance is on average between two sets of draws of one normal, as many
+            as these are worth.
         r_hat: Rank-normalised split R-hat of the chains, (N, D).
         ess: Their bulk effective sample size, (N, D).
         names: The latent dimensions.
@@ -50,7 +52,8 @@ class GuideErrors:
         data: Name and coordinates of the data.
 
     References:
-        Vehtari et al. (2021), Rank-normalization, folding and localization: an improved R-hat, arXiv:1903.08008.
+        Vehtari et al. (2021), Rank-normalization, folding and localization: an improved R-hat,
+        arXiv:1903.08008.
 
     Example:
         See `guide_errors`.
@@ -75,7 +78,9 @@ class GuideErrors:
     def __str__(self) -> str:
         good, (num_data, num_dims) = self.converged, self.shift.shape
         lost = f"the chains have not converged for {(~good).sum()} of {good.size}: left out"
-        head = f"guide against Hamiltonian Monte Carlo, {num_data} data x {num_dims} latent dimensions"
+        head = (
+            f"guide against Hamiltonian Monte Carlo, {num_data} data x {num_dims} latent dimensions"
+        )
         if not good.any():
             return f"{head}\n{lost}"
         rows = {
@@ -85,18 +90,27 @@ class GuideErrors:
             "  the same by chance": self.by_chance,
         }
         table = [f"{name:<24}{_range(values[good])}" for name, values in rows.items()]
-        datum, dim = np.unravel_index(np.where(good, self.wasserstein, -np.inf).argmax(), good.shape)
+        datum, dim = np.unravel_index(
+            np.where(good, self.wasserstein, -np.inf).argmax(), good.shape
+        )
         worst = f"worst: {self.names[dim]} of {self.data[0]} {self.data[1][datum]}"
         head = f"{head}\n{'':<24}  median     least      most"
         return "\n".join([head, *table, worst, *[lost] * (not good.all())])
 
     def to_datatree(self) -> "xr.DataTree":
-        """Groups posterior (the chains), guide (its draws in the same shape) and guide_errors, for ArviZ."""
+        """Groups posterior (the chains), guide (its draws in the same shape) and guide_errors, for
+        ArviZ.
+        """
         import xarray as xr
 
         groups = {"posterior": self._draws(self.posterior), "guide": self._draws(self.guide)}
-        dims, coords = (self.data[0], "dimension"), {self.data[0]: self.data[1], "dimension": list(self.names)}
-        groups["guide_errors"] = xr.Dataset({name: (dims, getattr(self, name)) for name in ERRORS}, coords)
+        dims, coords = (
+            (self.data[0], "dimension"),
+            {self.data[0]: self.data[1], "dimension": list(self.names)},
+        )
+        groups["guide_errors"] = xr.Dataset(
+            {name: (dims, getattr(self, name)) for name in ERRORS}, coords
+        )
         return xr.DataTree.from_dict(
             {name: each.assign_attrs(description=ABOUT[name]) for name, each in groups.items()}
         )
@@ -106,7 +120,10 @@ class GuideErrors:
         import xarray as xr
 
         pair = {"HMC": self.posterior, "guide": self.guide}
-        return {name: xr.DataTree.from_dict({"posterior": self._draws(draws)}) for name, draws in pair.items()}
+        return {
+            name: xr.DataTree.from_dict({"posterior": self._draws(draws)})
+            for name, draws in pair.items()
+        }
 
     def _draws(self, draws: dict[str, np.ndarray]) -> "xr.Dataset":
         import xarray as xr
@@ -115,8 +132,15 @@ class GuideErrors:
             name: (("chain", "draw", self.data[0], *event_dims(name, values.shape[3:])), values)
             for name, values in draws.items()
         }
-        sizes = {dim: size for dims, values in found.values() for dim, size in zip(dims, values.shape, strict=True)}
-        return xr.Dataset(found, {dim: np.arange(size) for dim, size in sizes.items()} | {self.data[0]: self.data[1]})
+        sizes = {
+            dim: size
+            for dims, values in found.values()
+            for dim, size in zip(dims, values.shape, strict=True)
+        }
+        return xr.Dataset(
+            found,
+            {dim: np.arange(size) for dim, size in sizes.items()} | {self.data[0]: self.data[1]},
+        )
 
 
 def guide_errors(
@@ -128,27 +152,31 @@ def guide_errors(
     num_chains: int = 4,
     seed: int = 0,
 ) -> GuideErrors:
-    """Mean shift, sd ratio and Wasserstein distance of q(z given x) from p(z given x), by Hamiltonian Monte Carlo.
+    """Mean shift, sd ratio and Wasserstein distance of q(z given x) from p(z given x), by
+    Hamiltonian Monte Carlo.
 
-    For real data, of which `calibration` does not speak; costs a run of chains for each datum, so give it a few. Chains
-    start at the guide's draws: a mode that it misses, they may miss.
+    For real data, of which `calibration` does not speak; costs a run of chains for each datum, so
+    give it a few. Chains start at the guide's draws: a mode that it misses, they may miss.
 
     Args:
         model: `Model`, or any Pyro model with a plate "data" at dim -1 and continuous latents.
         guide: `Guide`, or any Pyro guide with the same latent sites.
-        data: A `Dataset` (all its rows: pass `data.test[:20]`), or an array, tensor, DataFrame, DataArray.
+        data: A `Dataset` (all its rows: pass `data.test[:20]`), or an array, tensor, DataFrame,
+            DataArray.
         sampler: Its settings; None is `HMC(num_samples=500, num_warmup=200)`.
         num_chains: Number of chains C per datum.
         seed: Seed of the draws.
 
     Returns:
-        The errors with R-hat and effective sample size; `print` them, or hand `to_datatree()` to ArviZ.
+        The errors with R-hat and effective sample size; `print` them, or hand `to_datatree()` to
+        ArviZ.
 
     Raises:
         ValueError: x outside the support; a latent that is discrete or outside the data plate.
 
     References:
-        Neal (2011), MCMC using Hamiltonian dynamics, arXiv:1206.1901; Vehtari et al. (2021), arXiv:1903.08008.
+        Neal (2011), MCMC using Hamiltonian dynamics, arXiv:1206.1901; Vehtari et al. (2021),
+        arXiv:1903.08008.
 
     Example:
         >>> from ppl_vae import beds
@@ -157,21 +185,38 @@ def guide_errors(
         >>> bool(abs(errors.sd_ratio - 0.5).max() < 0.1)
         True
     """
-    data, sampler = place(as_dataset(data), model, guide), sampler or HMC(num_samples=500, num_warmup=200)
-    chains = sample_posterior(model, guide, data, sampler=sampler, num_chains=num_chains, seed=derived_seed(seed, 0))
+    data, sampler = (
+        place(as_dataset(data), model, guide),
+        sampler or HMC(num_samples=500, num_warmup=200),
+    )
+    chains = sample_posterior(
+        model, guide, data, sampler=sampler, num_chains=num_chains, seed=derived_seed(seed, 0)
+    )
     method, parts = GuideDraws(sampler.num_samples * num_chains), []
     for first in range(0, len(data), rows := method.rows(len(data))):
-        parts.append(method.draw(model, guide, data[first : first + rows], seed=derived_seed(seed, 1, first)))
+        parts.append(
+            method.draw(model, guide, data[first : first + rows], seed=derived_seed(seed, 1, first))
+        )
     draws = {name: torch.cat([part[name] for part in parts], 1) for name in chains.sites}
-    draws = {name: values.unflatten(0, (sampler.num_samples, num_chains)) for name, values in draws.items()}
-    names = [dim for name, values in chains.sites.items() for dim in dimension_names(name, tuple(values.shape[3:]))]
+    draws = {
+        name: values.unflatten(0, (sampler.num_samples, num_chains))
+        for name, values in draws.items()
+    }
+    names = [
+        dim
+        for name, values in chains.sites.items()
+        for dim in dimension_names(name, tuple(values.shape[3:]))
+    ]
     where = data.coords[data.dims[0]]
     return GuideErrors(
         **_errors(chains, draws),
         names=tuple(names),
         posterior=_by_chain(chains.sites),
         guide=_by_chain(draws),
-        data=(data.dims[0], where.astype(str) if where.dtype == object else where),  # files hold no objects
+        data=(
+            data.dims[0],
+            where.astype(str) if where.dtype == object else where,
+        ),  # files hold no objects
     )
 
 

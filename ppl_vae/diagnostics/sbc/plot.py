@@ -1,4 +1,6 @@
-"""A picture of `calibration`: how far each distribution of ranks is from uniform, and each coverage from its level."""
+"""A picture of `calibration`: how far each distribution of ranks is from uniform, and each coverage
+from its level.
+"""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -24,12 +26,16 @@ LEVEL = 0.95
 MOST_NAMED = 4  # lines with a colour and a name
 
 
-def plot_calibration(calibrations: Calibration | Mapping[str, Calibration], axes: Any = None) -> np.ndarray:
-    """Distribution functions of the PITs less uniform, and coverage less its level, with a 95 % band for each panel.
+def plot_calibration(
+    calibrations: Calibration | Mapping[str, Calibration], axes: Any = None
+) -> np.ndarray:
+    """Distribution functions of the PITs less uniform, and coverage less its level, with a 95 %
+    band for each panel.
 
-    A row of four panels for each calibration: latent dimensions, test quantities, central intervals, highest-density
-    regions. All lines of a panel are in its band with probability 95 % where the draws are right. Of many latent
-    dimensions the worst that leave it are named, the others grey.
+    A row of four panels for each calibration: latent dimensions, test quantities, central
+    intervals, highest-density regions. All lines of a panel are in its band with probability 95 %
+    where the draws are right. Of many latent dimensions the worst that leave it are named, the
+    others grey.
 
     Args:
         calibrations: What `calibration` returned; several by name to see them one above the other.
@@ -42,7 +48,8 @@ def plot_calibration(calibrations: Calibration | Mapping[str, Calibration], axes
         ValueError: another number of Axes; something else than calibrations.
 
     References:
-        Säilynoja, Bürkner and Vehtari (2022), Graphical test for discrete uniformity, arXiv:2103.10522.
+        Säilynoja, Bürkner and Vehtari (2022), Graphical test for discrete uniformity,
+        arXiv:2103.10522.
 
     Example:
         >>> from ppl_vae import beds
@@ -53,13 +60,20 @@ def plot_calibration(calibrations: Calibration | Mapping[str, Calibration], axes
         ['ECDF − uniform', 'ECDF − uniform', 'coverage − level', 'coverage − level']
     """
     named = {"": calibrations} if isinstance(calibrations, Calibration) else calibrations
-    if not isinstance(named, Mapping) or not named or not all(isinstance(each, Calibration) for each in named.values()):
+    if (
+        not isinstance(named, Mapping)
+        or not named
+        or not all(isinstance(each, Calibration) for each in named.values())
+    ):
         raise ValueError(
-            f"calibrations is a {type(calibrations).__name__}; give what calibration returned, or some by name"
+            f"calibrations is a {type(calibrations).__name__}; give what calibration returned, or "
+            "some by name"
         )
     axes = _rows_of_four(len(named)) if axes is None else np.atleast_1d(axes)
     if axes.size != 4 * len(named):
-        raise ValueError(f"axes holds {axes.size} Axes: plot_calibration draws on 4 for each of {len(named)}")
+        raise ValueError(
+            f"axes holds {axes.size} Axes: plot_calibration draws on 4 for each of {len(named)}"
+        )
     for (name, found), row in zip(named.items(), axes.reshape(-1, 4), strict=True):
         latents, others = found.names[: found.num_latents], found.names[found.num_latents :]
         _differences(row[0], found.pit[:, : found.num_latents], latents)
@@ -96,9 +110,17 @@ def _differences(ax: "Axes", pit: np.ndarray, names: tuple[str, ...]) -> None:
     for j, colour in zip(coloured, COLOURS, strict=False):
         ax.plot(*_difference(pit[:, j]), color=colour, linewidth=1.4, label=names[j])
     if num_lines > count:
-        ax.plot([], [], color="0.55", linewidth=0.8, label=f"{num_lines - count} {'more' if count else 'latents'}")
+        ax.plot(
+            [],
+            [],
+            color="0.55",
+            linewidth=0.8,
+            label=f"{num_lines - count} {'more' if count else 'latents'}",
+        )
     ax.axhline(0, color="0.3", linewidth=0.8)
-    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, fontsize="small")
+    ax.legend(
+        loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, fontsize="small"
+    )
 
 
 def _difference(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,6 @@
-"""Where a true z lies among weighted draws given its data, by every function of z and x that is asked for."""
+"""Where a true z lies among weighted draws given its data, by every function of z and x that is
+asked for.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -28,9 +30,9 @@ TIE = 16  # roundings: the log-densities of equal latents may differ by some
 def weighted_pit(values: Tensor, log_weights: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
     """P(f_s < f) among weighted draws, ties and the gaps between draws filled by uniform numbers.
 
-    With n = (sum w)^2 / sum w^2 draws' worth of weights, (n P(f_s < f) + u (n P(f_s = f) + 1)) / (n + 1). Exactly
-    uniform for equal weights and draws of the posterior. The truth's own weight must stay out: with it the result is
-    uniform for every guide whatever.
+    With n = (sum w)^2 / sum w^2 draws' worth of weights, (n P(f_s < f) + u (n P(f_s = f) + 1)) / (n
+    + 1). Exactly uniform for equal weights and draws of the posterior. The truth's own weight must
+    stay out: with it the result is uniform for every guide whatever.
 
     Args:
         values: f of the truth, then of the draws.
@@ -41,7 +43,8 @@ def weighted_pit(values: Tensor, log_weights: Tensor, uniforms: Tensor) -> tuple
         values (1 + S, B, Q), log_weights (S, B), uniforms (B, Q) -> (B, Q) and n, (B,)
 
     References:
-        Talts et al. (2018), arXiv:1804.06788, theorem 1; Modrák et al. (2023), arXiv:2211.02383 (ties).
+        Talts et al. (2018), arXiv:1804.06788, theorem 1; Modrák et al. (2023), arXiv:2211.02383
+        (ties).
 
     Example:
         >>> values = torch.tensor([2.5, 1.0, 2.0, 3.0])[:, None, None]
@@ -75,7 +78,8 @@ class Ranking:
         simulated: The data and their latents.
 
     Raises:
-        ValueError: a latent outside the data plate; a name that is taken; weights asked of a guide without a density.
+        ValueError: a latent outside the data plate; a name that is taken; weights asked of a guide
+            without a density.
 
     Example:
         See `calibration`.
@@ -93,7 +97,10 @@ class Ranking:
         first, truth = simulated[0][:1], simulated[1]
         terms = log_terms(model, guide, *arguments(first.x, first.context))
         for name in truth.keys() - terms.prior_sites.keys():
-            raise ValueError(f'latent site {name!r} is outside the plate "data": its posterior is not the encoder\'s')
+            raise ValueError(
+                f'latent site {name!r} is outside the plate "data": its posterior is not the '
+                "encoder's"
+            )
         if not truth:
             raise ValueError("the model has no latent site: there is no posterior to be calibrated")
         self.shapes = {name: tuple(truth[name].shape[1:]) for name in terms.prior_sites}
@@ -102,30 +109,40 @@ class Ranking:
         self.knows_density = self._can_score(guide, terms, simulated)
         self.guide = guide if self.knows_density else prior_guide(model)
         if not self.knows_density and isinstance(method, ImportanceDraws):
-            raise ValueError("the guide's density is not known at points that it did not draw: use HMCDraws()")
+            raise ValueError(
+                "the guide's density is not known at points that it did not draw: use HMCDraws()"
+            )
         for name in quantities.keys() & {*OWN, *self.shapes}:
             raise ValueError(f"the name {name!r} is taken: call the quantity something else")
 
     @property
     def names(self) -> tuple[str, ...]:
         """Latent dimensions, then quantities."""
-        latents = [dim for name, shape in self.shapes.items() for dim in dimension_names(name, shape)]
+        latents = [
+            dim for name, shape in self.shapes.items() for dim in dimension_names(name, shape)
+        ]
         own = ["log_joint", *["hpd"] * self.knows_density, *["norm"] * (len(latents) > 1)]
         return (*latents, *own, *self.quantities)
 
-    def pit(self, data: Dataset, truth: Latents, draws: Latents, random: np.random.Generator) -> Iterator[Any]:
+    def pit(
+        self, data: Dataset, truth: Latents, draws: Latents, random: np.random.Generator
+    ) -> Iterator[Any]:
         """PITs (B, Q) and effective numbers of draws (B,), for some data at a time."""
         num_draws = len(next(iter(draws.values())))
         rows = rows_per_chunk(len(data), num_draws + 1, self.method.chunk_size)
         for first in range(0, len(data), rows):
             where = slice(first, first + rows)
             part, true = rows_of(data, truth, where)
-            values = {name: torch.cat([true[name][None], draws[name][:, where]]) for name in self.shapes}
+            values = {
+                name: torch.cat([true[name][None], draws[name][:, where]]) for name in self.shapes
+            }
             uniforms = torch.from_numpy(random.uniform(size=(len(part), len(self.names))))
             with evaluating(self.model, self.guide):
                 terms = self._terms(self.guide, part, values)
                 columns = self._columns(terms, values, part.x)
-                yield weighted_pit(columns, self.method.log_weights(terms)[1:], uniforms.to(columns.device))
+                yield weighted_pit(
+                    columns, self.method.log_weights(terms)[1:], uniforms.to(columns.device)
+                )
 
     def _terms(self, program: Program, data: Dataset, values: Latents) -> LogTerms:
         """Densities at these latents, (1 + S, B)."""
@@ -134,9 +151,13 @@ class Ranking:
         laid_out = {name: plates_first(value, self.sites[name]) for name, value in values.items()}
         return log_terms(self.model, drawing(program, laid_out), *args, num_particles=num_particles)
 
-    def _can_score(self, guide: Program, terms: LogTerms, simulated: tuple[Dataset, Latents]) -> bool:
+    def _can_score(
+        self, guide: Program, terms: LogTerms, simulated: tuple[Dataset, Latents]
+    ) -> bool:
         """Whether q(z given x) can be evaluated at points that the guide did not draw."""
-        if any((site["infer"] or {}).get("is_auxiliary") for site in sample_sites(terms.guide_trace)):
+        if any(
+            (site["infer"] or {}).get("is_auxiliary") for site in sample_sites(terms.guide_trace)
+        ):
             return False
         try:
             first, truth = rows_of(*simulated, slice(0, 1))
@@ -147,19 +168,33 @@ class Ranking:
 
     def _columns(self, terms: LogTerms, values: Latents, x: Tensor) -> Tensor:
         """f of the truth and of the draws, in the order of `names`, (1 + S, B, Q)."""
-        z = torch.cat([value.reshape(*value.shape[:2], -1).to(self.dtype) for value in values.values()], -1)
+        z = torch.cat(
+            [value.reshape(*value.shape[:2], -1).to(self.dtype) for value in values.values()], -1
+        )
         own = {"log_joint": terms.log_joint, "hpd": -terms.log_q, "norm": z.norm(dim=-1)}
         found = {name: own[name] for name in self.names if name in own}
         latent = next(iter(values.values())) if len(values) == 1 else values
-        found |= {name: self._checked(name, f(latent, x), z.shape[:2]) for name, f in self.quantities.items()}
-        return torch.cat([z, torch.stack([value.to(self.dtype) for value in found.values()], -1)], -1)
+        found |= {
+            name: self._checked(name, f(latent, x), z.shape[:2])
+            for name, f in self.quantities.items()
+        }
+        return torch.cat(
+            [z, torch.stack([value.to(self.dtype) for value in found.values()], -1)], -1
+        )
 
     @staticmethod
     def _checked(name: str, value: Tensor, shape: torch.Size) -> Tensor:
         if not isinstance(value, Tensor):
-            raise ValueError(f"quantity {name!r} returned a {type(value).__name__}: f(z, x) must return a tensor")
+            raise ValueError(
+                f"quantity {name!r} returned a {type(value).__name__}: f(z, x) must return a tensor"
+            )
         if value.shape != shape:
-            raise ValueError(f"quantity {name!r} has shape {tuple(value.shape)}: f(z, x) must return {tuple(shape)}")
+            raise ValueError(
+                f"quantity {name!r} has shape {tuple(value.shape)}: f(z, x) must return "
+                f"{tuple(shape)}"
+            )
         if value.isnan().any():
-            raise ValueError(f"quantity {name!r} is NaN at {int(value.isnan().sum())} draws: it cannot be ranked")
+            raise ValueError(
+                f"quantity {name!r} is NaN at {int(value.isnan().sum())} draws: it cannot be ranked"
+            )
         return value

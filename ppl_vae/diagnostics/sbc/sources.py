@@ -1,4 +1,6 @@
-"""Where draws of z given x come from: the guide, the guide weighed by importance, or Hamiltonian Monte Carlo."""
+"""Where draws of z given x come from: the guide, the guide weighed by importance, or Hamiltonian
+Monte Carlo.
+"""
 
 import math
 from abc import ABC, abstractmethod
@@ -37,11 +39,15 @@ class PosteriorDraws(ABC):
         """How many data `draw` should be given at once."""
 
     @abstractmethod
-    def draw(self, model: Program, guide: Program, data: Dataset, *, seed: int) -> dict[str, Tensor]:
+    def draw(
+        self, model: Program, guide: Program, data: Dataset, *, seed: int
+    ) -> dict[str, Tensor]:
         """Draws by latent site inside the data plate, (S, B, *plates, *event)."""
 
     def log_weights(self, terms: LogTerms) -> Tensor:
-        """What the draws count, (S, B), from their densities under model and guide: all the same."""
+        """What the draws count, (S, B), from their densities under model and guide: all the
+        same.
+        """
         return terms.log_q.new_zeros(terms.log_q.shape)
 
 
@@ -60,11 +66,17 @@ class FromGuide(PosteriorDraws):
         """As many as fit in a chunk."""
         return rows_per_chunk(num_data, self.num_samples, self.chunk_size)
 
-    def draw(self, model: Program, guide: Program, data: Dataset, *, seed: int) -> dict[str, Tensor]:
+    def draw(
+        self, model: Program, guide: Program, data: Dataset, *, seed: int
+    ) -> dict[str, Tensor]:
         """S draws of the guide."""
         with evaluating(model, guide), seeded(seed):
             trace = run_under_particles(guide, self.num_samples, *arguments(data.x, data.context))
-        return {site["name"]: rows_first(site["value"], site) for site in sample_sites(trace) if is_local(site)}
+        return {
+            site["name"]: rows_first(site["value"], site)
+            for site in sample_sites(trace)
+            if is_local(site)
+        }
 
 
 @dataclass(frozen=True)
@@ -87,7 +99,8 @@ class GuideDraws(FromGuide):
 
 @dataclass(frozen=True)
 class ImportanceDraws(FromGuide):
-    """Draws of the guide weighed by w = p(x, z) / q(z given x): the posterior where S is large and k-hat good.
+    """Draws of the guide weighed by w = p(x, z) / q(z given x): the posterior where S is large and
+    k-hat good.
 
     Args:
         num_samples: Number of draws S per datum.
@@ -98,7 +111,8 @@ class ImportanceDraws(FromGuide):
         ValueError: fewer than one draw.
 
     References:
-        Owen (2013), Monte Carlo theory, methods and examples, chapter 9 (self-normalised importance sampling).
+        Owen (2013), Monte Carlo theory, methods and examples, chapter 9 (self-normalised importance
+        sampling).
 
     Example:
         >>> ImportanceDraws(num_samples=500).rows(1000)
@@ -112,20 +126,23 @@ class ImportanceDraws(FromGuide):
 
 @dataclass(frozen=True)
 class HMCDraws(PosteriorDraws):
-    """Draws of p(z given x) by Hamiltonian Monte Carlo, started at the guide's and thinned to near independence.
+    """Draws of p(z given x) by Hamiltonian Monte Carlo, started at the guide's and thinned to near
+    independence.
 
-    Every n-th draw of a chain is kept, n being the number of draws that are worth one, by the effective sample size of
-    means or of sds, whichever is less, in the median over data and dimensions. What is still correlated looks like too
-    narrow a posterior.
+    Every n-th draw of a chain is kept, n being the number of draws that are worth one, by the
+    effective sample size of means or of sds, whichever is less, in the median over data and
+    dimensions. What is still correlated looks like too narrow a posterior.
 
     Args:
         sampler: The `HMC` that draws.
         num_chains: Chains C per datum.
         chunk_size: (chain, datum) pairs held at once.
-        progress: Whether `calibration` shows a bar when it takes more than two seconds; `HMC` has one of its own.
+        progress: Whether `calibration` shows a bar when it takes more than two seconds; `HMC` has
+            one of its own.
 
     References:
-        Talts et al. (2018), Validating Bayesian inference algorithms, arXiv:1804.06788, section 5.1 (thinning).
+        Talts et al. (2018), Validating Bayesian inference algorithms, arXiv:1804.06788, section 5.1
+        (thinning).
 
     Example:
         >>> HMCDraws(HMC(num_samples=50)).num_chains
@@ -141,18 +158,23 @@ class HMCDraws(PosteriorDraws):
         """As many as fit in a chunk."""
         return rows_per_chunk(num_data, self.num_chains, self.chunk_size)
 
-    def draw(self, model: Program, guide: Program, data: Dataset, *, seed: int) -> dict[str, Tensor]:
+    def draw(
+        self, model: Program, guide: Program, data: Dataset, *, seed: int
+    ) -> dict[str, Tensor]:
         """The kept draws of all chains."""
         sizes: dict[str, Any] = {"num_chains": self.num_chains, "chunk_size": self.chunk_size}
         chains = sample_posterior(model, guide, data, sampler=self.sampler, seed=seed, **sizes)
         every = draws_worth_one(chains)
-        return {name: values[every - 1 :: every].flatten(0, 1) for name, values in chains.sites.items()}
+        return {
+            name: values[every - 1 :: every].flatten(0, 1) for name, values in chains.sites.items()
+        }
 
 
 def draws_worth_one(chains: Chains) -> int:
     """How many draws in a row are worth one independent draw; 1 where it is not known.
 
-    Of means alone it would be too few: draws that alternate around the mean repeat their distance from it.
+    Of means alone it would be too few: draws that alternate around the mean repeat their distance
+    from it.
     """
     some = replace(chains, draws=chains.draws[:, :, :ENOUGH_DATA])
     num_samples, num_chains = some.draws.shape[:2]

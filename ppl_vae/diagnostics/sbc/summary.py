@@ -1,4 +1,6 @@
-"""What probability integral transforms say: p-values, sizes of the errors, coverage, and a verdict in words."""
+"""What probability integral transforms say: p-values, sizes of the errors, coverage, and a verdict
+in words.
+"""
 
 from dataclasses import dataclass
 
@@ -25,19 +27,22 @@ class CalibrationSummary:
         num_latents: How many of them are latent dimensions.
         p_value: Of uniformity, each on its own, (Q,).
         adjusted: After Holm's correction for their number, (Q,).
-        bias: Mean of the normal scores of the PIT, (Q,): by how many sds of the draws the truth lies above them, where
-            the draws are normal; 0 is right, with standard error 1 / sqrt(N).
-        spread: Their sd, (Q,): the error's sd in sds of the draws; 1 is right, above it the draws are too narrow;
-            standard error 1 / sqrt(2 N).
+        bias: Mean of the normal scores of the PIT, (Q,): by how many sds of the draws the truth
+            lies above them, where the draws are normal; 0 is right, with standard error 1 /
+            sqrt(N).
+        spread: Their sd, (Q,): the error's sd in sds of the draws; 1 is right, above it the draws
+            are too narrow; standard error 1 / sqrt(2 N).
         coverage: Share of truths in central intervals of 50 and 90 %, (2, Q).
-        hpd_coverage: Share of truths in highest-density regions of 50 and 90 %, (2,); NaN where q has no density.
+        hpd_coverage: Share of truths in highest-density regions of 50 and 90 %, (2,); NaN where q
+            has no density.
         num_data: Number of simulated data N.
         mean_effective: How many independent draws the draws of a datum are worth, on average.
         method: Where the draws came from.
         level: Adjusted p-values below it are errors.
 
     References:
-        Talts et al. (2018), arXiv:1804.06788, section 4.2 (how ranks read); Holm (1979), Scand. J. Statist. 6.
+        Talts et al. (2018), arXiv:1804.06788, section 4.2 (how ranks read); Holm (1979), Scand. J.
+        Statist. 6.
 
     Example:
         >>> even = (np.arange(400)[:, None] + 0.5) / 400
@@ -74,7 +79,11 @@ class CalibrationSummary:
             lowest = f"smallest p {self.adjusted.min():.2g} after correction for {tested}"
             return f"pass: nothing departs from uniform ({lowest})"
         if latents:
-            first = f"{latents[0]} departs" if len(latents) == 1 else f"{latents[0]} and {len(latents) - 1} more depart"
+            first = (
+                f"{latents[0]} departs"
+                if len(latents) == 1
+                else f"{latents[0]} and {len(latents) - 1} more depart"
+            )
             joint = [name for name in self.flagged if name not in latents]
             also = f"; also {', '.join(joint)}" if joint else ""
             return f"{self._grade}: {first} from uniform: {self._error(latents[0])}{also}"
@@ -90,7 +99,9 @@ class CalibrationSummary:
         return "fail" if (size > SMALL).any() else "look"
 
     def _error(self, name: str) -> str:
-        bias, spread = (float(values[self.names.index(name)]) for values in (self.bias, self.spread))
+        bias, spread = (
+            float(values[self.names.index(name)]) for values in (self.bias, self.spread)
+        )
         if abs(bias) > np.sqrt(2) * abs(np.log(spread)):  # in standard errors
             return f"draws {abs(bias):.2f} sd too {'low' if bias > 0 else 'high'}"
         width = "narrow" if spread > 1 else "wide"
@@ -101,18 +112,25 @@ class CalibrationSummary:
         width = max(8, *(len(self.names[i]) for i in shown))
         head = f"{'':<{width}}         p  adjusted    bias  spread  in 50 %  in 90 %"
         rows = [
-            f"{self.names[i]:<{width}}  {self.p_value[i]:8.2g}  {self.adjusted[i]:8.2g}  {self.bias[i]:6.2f}  "
-            f"{self.spread[i]:6.2f}  {100 * self.coverage[0, i]:7.1f}  {100 * self.coverage[1, i]:7.1f}"
+            f"{self.names[i]:<{width}}  {self.p_value[i]:8.2g}  {self.adjusted[i]:8.2g}  "
+            f"{self.bias[i]:6.2f}  "
+            f"{self.spread[i]:6.2f}  {100 * self.coverage[0, i]:7.1f}  "
+            f"{100 * self.coverage[1, i]:7.1f}"
             for i in shown
         ]
         left_out = self.num_latents - sum(i < self.num_latents for i in shown)
         more = [f"{left_out} more latent dimensions have larger p"] * (left_out > 0)
         n = self.num_data
-        errors = f"{1 / n**0.5:6.2f}  {1 / (2 * n) ** 0.5:6.2f}  {50 / n**0.5:7.1f}  {30 / n**0.5:7.1f}"
-        regions = "highest-density regions hold {:.1f} and {:.1f} % of the truths".format(*100 * self.hpd_coverage)
+        errors = (
+            f"{1 / n**0.5:6.2f}  {1 / (2 * n) ** 0.5:6.2f}  {50 / n**0.5:7.1f}  {30 / n**0.5:7.1f}"
+        )
+        regions = "highest-density regions hold {:.1f} and {:.1f} % of the truths".format(
+            *100 * self.hpd_coverage
+        )
         return "\n".join(
             [
-                f"{n} simulated data, {self.method}: worth {self.mean_effective:.0f} independent draws per datum",
+                f"{n} simulated data, {self.method}: worth {self.mean_effective:.0f} independent "
+                "draws per datum",
                 *(head, *rows, *more, f"{'se':<{width}}  {'':18}  {errors}"),
                 *[f"50 and 90 % {regions}"] * bool(np.isfinite(self.hpd_coverage).all()),
                 self.verdict,
@@ -143,7 +161,11 @@ def summarise(
     """
     p_value, scores = uniformity_p_value(pit.T), ndtri(pit.clip(NEAREST, 1 - NEAREST))
     levels = np.asarray(LEVELS)
-    hpd = (pit[:, names.index("hpd")] <= levels[:, None]).mean(1) if "hpd" in names else np.full(len(levels), np.nan)
+    hpd = (
+        (pit[:, names.index("hpd")] <= levels[:, None]).mean(1)
+        if "hpd" in names
+        else np.full(len(levels), np.nan)
+    )
     return CalibrationSummary(
         names=names,
         num_latents=num_latents,

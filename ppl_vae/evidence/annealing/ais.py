@@ -1,4 +1,6 @@
-"""log p(x) by annealed importance sampling, forwards (a lower bound) and backwards (an upper bound)."""
+"""log p(x) by annealed importance sampling, forwards (a lower bound) and backwards (an upper
+bound).
+"""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -26,32 +28,36 @@ FORWARD, REVERSE, PILOT = 0, 1, 2  # what the parts of one seed are for
 
 @dataclass(frozen=True)
 class AIS:
-    """log p(x) ~ log mean_c w_c, w = prod_t (p(x, z_t) / q(z_t given x))^(beta_(t+1) - beta_t) along annealed chains.
+    """log p(x) ~ log mean_c w_c, w = prod_t (p(x, z_t) / q(z_t given x))^(beta_(t+1) - beta_t)
+    along annealed chains.
 
-    Each chain starts at z_0 ~ q and moves by Hamiltonian Monte Carlo that leaves q^(1 - beta_t) p(x, z)^beta_t
-    invariant, beta from 0 to 1. For any number of temperatures E[w] = p(x) exactly: temperatures, step sizes and
-    scales come from a pilot run of its own draws and are frozen before the weights are drawn. With one temperature it
-    is importance sampling. log w is a lower bound in expectation, loose where the chains cannot follow: modes that q
-    misses, too few temperatures. Costs temperatures x leapfrog gradients of the model per chain, and those of
-    8 chains more for the pilot.
+    Each chain starts at z_0 ~ q and moves by Hamiltonian Monte Carlo that leaves q^(1 - beta_t)
+    p(x, z)^beta_t invariant, beta from 0 to 1. For any number of temperatures E[w] = p(x) exactly:
+    temperatures, step sizes and scales come from a pilot run of its own draws and are frozen before
+    the weights are drawn. With one temperature it is importance sampling. log w is a lower bound in
+    expectation, loose where the chains cannot follow: modes that q misses, too few temperatures.
+    Costs temperatures x leapfrog gradients of the model per chain, and those of 8 chains more for
+    the pilot.
 
     Args:
         num_chains: Number of chains C per datum; few have no k-hat.
         num_temperatures: Number of temperatures T.
         start: Where chains start: "guide" is q(z given x), "prior" is p(z) in its place.
-        schedule: "sigmoid" is dense at both ends; "linear"; "adaptive" makes steps of equal conditional effective
-            sample size, per datum, by a second pilot run: for paths that change fast at one end.
-        sampler: The moves: `num_samples` transitions per temperature, `num_leapfrog`, `target_accept`; its warm-up is
-            not used.
-        chunk_size: (chain, datum) pairs held at once; bounds the memory, and is the pace of bar and checkpoint; None
-            is 2,000.
+        schedule: "sigmoid" is dense at both ends; "linear"; "adaptive" makes steps of equal
+            conditional effective sample size, per datum, by a second pilot run: for paths that
+            change fast at one end.
+        sampler: The moves: `num_samples` transitions per temperature, `num_leapfrog`,
+            `target_accept`; its warm-up is not used.
+        chunk_size: (chain, datum) pairs held at once; bounds the memory, and is the pace of bar and
+            checkpoint; None is 2,000.
 
     Raises:
-        ValueError: a size below one, an unknown start or schedule; a guide whose density cannot be evaluated.
+        ValueError: a size below one, an unknown start or schedule; a guide whose density cannot be
+            evaluated.
 
     References:
-        Neal (2001), Annealed importance sampling, arXiv:physics/9803008;
-        Wu et al. (2017), On the quantitative analysis of decoder-based generative models, arXiv:1611.04273.
+        Neal (2001), Annealed importance sampling, arXiv:physics/9803008; Wu et al. (2017), On the
+        quantitative analysis of decoder-based generative models, arXiv:1611.04273.
 
     Example:
         >>> from ppl_vae import beds
@@ -83,11 +89,15 @@ class AIS:
         """Warn of what these settings cannot tell."""
         warn_of_few(self.num_chains, "chains")
 
-    def estimate(self, model: Program, guide: Program, data: Dataset, *, seed: int | None) -> Evidence:
+    def estimate(
+        self, model: Program, guide: Program, data: Dataset, *, seed: int | None
+    ) -> Evidence:
         """Evidence of a block of data."""
         return reduce_log_weights(self.log_weights(model, guide, data, seed=seed).cpu().numpy())
 
-    def log_weights(self, model: Program, guide: Program, data: Dataset, *, seed: int | None = 0) -> Tensor:
+    def log_weights(
+        self, model: Program, guide: Program, data: Dataset, *, seed: int | None = 0
+    ) -> Tensor:
         """log w of every chain, (C, B): E[w] = p(x)."""
         check_data(model, data.x, data.context)
         with evaluating(model, guide):
@@ -97,12 +107,19 @@ class AIS:
                 return self._forward(path, kernels)
 
     def reverse_log_weights(
-        self, model: Program, guide: Program, data: Dataset, latents: dict[str, Tensor], *, seed: int | None = 0
+        self,
+        model: Program,
+        guide: Program,
+        data: Dataset,
+        latents: dict[str, Tensor],
+        *,
+        seed: int | None = 0,
     ) -> Tensor:
-        """log w of chains that run backwards from draws of the posterior, (C, B): E[1 / w] = 1 / p(x).
+        """log w of chains that run backwards from draws of the posterior, (C, B): E[1 / w] = 1 /
+        p(x).
 
-        So - log mean_c (1 / w_c) is an upper bound in expectation. It presumes exact posterior draws, as of simulated
-        data; from draws of a sampler it is as good as the sampler.
+        So - log mean_c (1 / w_c) is an upper bound in expectation. It presumes exact posterior
+        draws, as of simulated data; from draws of a sampler it is as good as the sampler.
 
         Args:
             model: The model.
@@ -116,7 +133,9 @@ class AIS:
             with seeded(_part(seed, REVERSE)):
                 path = self._path(model, guide, data, self.num_chains)
                 own = path.log_joint.constrain(path.start)
-                return self._reverse(path, kernels, {name: latents[name].expand_as(z) for name, z in own.items()})
+                return self._reverse(
+                    path, kernels, {name: latents[name].expand_as(z) for name, z in own.items()}
+                )
 
     def _path(self, model: Program, guide: Program, data: Dataset, num_chains: int) -> Path:
         return Path(model, guide, arguments(data.x, data.context), num_chains, self.start)

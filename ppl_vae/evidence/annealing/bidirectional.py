@@ -1,4 +1,6 @@
-"""Bidirectional Monte Carlo: log p(x) of simulated data between two bounds that meet where annealing works."""
+"""Bidirectional Monte Carlo: log p(x) of simulated data between two bounds that meet where
+annealing works.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +29,8 @@ class BDMCSummary:
         lower: Mean lower bound.
         lower_se: Its Monte Carlo standard error.
         upper: Mean upper bound.
-        upper_se: Its Monte Carlo standard error; from the spread of the gap over the data, so rather too large.
+        upper_se: Its Monte Carlo standard error; from the spread of the gap over the data, so
+            rather too large.
         gap: Mean of upper - lower.
         gap_se: Its standard error.
         num_data: Number of simulated data.
@@ -37,7 +40,8 @@ class BDMCSummary:
 
     Example:
         >>> str(BDMCSummary(-90.12, 0.01, -90.08, 0.02, 0.04, 0.02, 100))
-        'log p(x) of 100 simulated data between -90.120 (se 0.010) and -90.080 (se 0.020): gap 0.040 (se 0.020) nats'
+        'log p(x) of 100 simulated data between -90.120 (se 0.010) and -90.080 (se 0.020): gap '
+        '0.040 (se 0.020) nats'
     """
 
     lower: float
@@ -50,12 +54,16 @@ class BDMCSummary:
 
     def __str__(self) -> str:
         return (
-            f"log p(x) of {self.num_data} simulated data between {self.lower:.3f} (se {self.lower_se:.3f}) and "
-            f"{self.upper:.3f} (se {self.upper_se:.3f}): gap {self.gap:.3f} (se {self.gap_se:.3f}) nats"
+            f"log p(x) of {self.num_data} simulated data between {self.lower:.3f} (se "
+            f"{self.lower_se:.3f}) and "
+            f"{self.upper:.3f} (se {self.upper_se:.3f}): gap {self.gap:.3f} (se {self.gap_se:.3f}) "
+            "nats"
         )
 
     def interval(self, num_se: float = 1.96) -> tuple[float, float]:
-        """From the lower bound less `num_se` standard errors to the upper bound and as many more."""
+        """From the lower bound less `num_se` standard errors to the upper bound and as many
+        more.
+        """
         return self.lower - num_se * self.lower_se, self.upper + num_se * self.upper_se
 
 
@@ -65,14 +73,15 @@ class BDMC:
 
     Args:
         lower: Evidence of annealed importance sampling forwards.
-        upper: Minus log mean_c 1 / w_c of reverse chains from the datum's own z, (N,). They share their start, so their
-            spread over chains says little; the mean over data has an honest error.
+        upper: Minus log mean_c 1 / w_c of reverse chains from the datum's own z, (N,). They share
+            their start, so their spread over chains says little; the mean over data has an honest
+            error.
         data: The simulated data.
         latents: The z that they were simulated with, by site.
 
     References:
-        Grosse, Ancha and Roy (2016), Measuring the reliability of MCMC inference with bidirectional Monte Carlo,
-        arXiv:1606.02275.
+        Grosse, Ancha and Roy (2016), Measuring the reliability of MCMC inference with bidirectional
+        Monte Carlo, arXiv:1606.02275.
 
     Example:
         >>> from ppl_vae import beds
@@ -122,17 +131,18 @@ def bdmc(
     method: AIS | None = None,
     seed: int = 0,
 ) -> BDMC:
-    """How far `method` is from log p(x), on data simulated from the model, where an exact posterior draw is at hand.
+    """How far `method` is from log p(x), on data simulated from the model, where an exact posterior
+    draw is at hand.
 
-    (z, x) ~ p(x, z): z is an exact draw from p(z given x). Annealed importance sampling gives a lower bound on log
-    p(x), and the same path run backwards from z an upper bound; the gap bounds the error of both. It speaks of data
-    that the model makes, not of real data under a bad model.
+    (z, x) ~ p(x, z): z is an exact draw from p(z given x). Annealed importance sampling gives a
+    lower bound on log p(x), and the same path run backwards from z an upper bound; the gap bounds
+    the error of both. It speaks of data that the model makes, not of real data under a bad model.
 
     Args:
         model: `Model`, or any Pyro model with a plate "data" at dim -1.
         guide: `Guide`, or any Pyro guide with the same latent sites.
-        data: Data whose like are simulated: as many, with the same covariates and holes. A program of one's own needs
-            them; a `Model` can do without.
+        data: Data whose like are simulated: as many, with the same covariates and holes. A program
+            of one's own needs them; a `Model` can do without.
         num_data: Number of data to simulate where none are given.
         context: Covariates of the data to simulate where none are given, (N, C).
         method: `AIS(...)`; None is its defaults.
@@ -145,7 +155,8 @@ def bdmc(
         ValueError: a program of one's own without data; more than one observed site.
 
     References:
-        Grosse, Ghahramani and Adams (2015), arXiv:1511.02543; Grosse, Ancha and Roy (2016), arXiv:1606.02275.
+        Grosse, Ghahramani and Adams (2015), arXiv:1511.02543; Grosse, Ancha and Roy (2016),
+        arXiv:1606.02275.
 
     Example:
         >>> from ppl_vae import beds
@@ -157,7 +168,9 @@ def bdmc(
     method = instance_of(method or AIS(), "method", AIS)
     num_data = whole_number(num_data, "num_data")
     given = None if data is None else place(as_dataset(data), model, guide)
-    simulated, latents = simulate(model, given, num_data=num_data, context=context, seed=derived_seed(seed, 0))
+    simulated, latents = simulate(
+        model, given, num_data=num_data, context=context, seed=derived_seed(seed, 0)
+    )
     lowers, uppers, rows = [], [], method.rows(len(simulated))
     for first in range(0, len(simulated), rows):
         block, block_seed = slice(first, first + rows), derived_seed(seed, 1, first)

@@ -1,4 +1,6 @@
-"""The path of annealed importance sampling: from q(z given x) or p(z) to p(x, z), and how its moves are tuned."""
+"""The path of annealed importance sampling: from q(z given x) or p(z) to p(x, z), and how its moves
+are tuned.
+"""
 
 import math
 from dataclasses import dataclass
@@ -17,7 +19,9 @@ from ppl_vae.programs.traces import Program, log_terms, per_datum, sample_sites
 __all__ = ["Kernels", "Path"]
 
 PILOT_CHAINS = 8
-PILOT_MOVES = 60  # transitions of the pilot run, at least: a short path needs several per temperature
+PILOT_MOVES = (
+    60  # transitions of the pilot run, at least: a short path needs several per temperature
+)
 GAIN = 0.5  # of the logarithm of the step size, per unit of acceptance
 SHORT = 0.5  # sd of the change of log w in one step of an exploring pilot
 MOST_PILOT_STEPS = 5  # of an exploring pilot, per temperature asked for
@@ -25,7 +29,8 @@ MEMORY = 0.5  # of the pilot's running scale, per temperature
 
 
 class Path:
-    """pi_beta(z) = q(z given x)^(1 - beta) p(x, z)^beta, up to a constant, over unconstrained latents; q may be p(z).
+    """pi_beta(z) = q(z given x)^(1 - beta) p(x, z)^beta, up to a constant, over unconstrained
+    latents; q may be p(z).
 
     Args:
         model: The model.
@@ -35,7 +40,8 @@ class Path:
         start: Where the path starts: "guide" or "prior".
 
     Raises:
-        ValueError: the guide has auxiliary sites, or a density that cannot be evaluated at points it did not draw.
+        ValueError: the guide has auxiliary sites, or a density that cannot be evaluated at points
+            it did not draw.
 
     References:
         Neal (2001), Annealed importance sampling, arXiv:physics/9803008, eq. 3.
@@ -49,7 +55,12 @@ class Path:
     """
 
     def __init__(
-        self, model: Program, guide: Program, args: tuple[Any, ...], num_chains: int, start: Literal["guide", "prior"]
+        self,
+        model: Program,
+        guide: Program,
+        args: tuple[Any, ...],
+        num_chains: int,
+        start: Literal["guide", "prior"],
     ) -> None:
         self.guide = None if start == "prior" else guide
         proposal = prior_guide(model) if start == "prior" else guide
@@ -80,7 +91,9 @@ class Path:
         return log_density
 
     def _log_q(self, values: dict[str, Tensor]) -> Tensor:
-        """The guide's density at these latents; of a single site the distribution is already known."""
+        """The guide's density at these latents; of a single site the distribution is already
+        known.
+        """
         try:
             if len(self.guide_sites) == 1:
                 site = with_all_entries(self.guide_sites[0])
@@ -89,7 +102,8 @@ class Path:
             return torch.stack([log_q for _, log_q in per_site(trace, values)]).sum(0)
         except (NotImplementedError, KeyError) as error:
             raise ValueError(
-                f"the guide's density cannot be evaluated at points that it did not draw ({error}): "
+                "the guide's density cannot be evaluated at points that it did not draw "
+                f"({error}): "
                 'use AIS(start="prior")'
             ) from error
 
@@ -98,14 +112,16 @@ def _check_sites(guide_sites: list[Any], log_joint: LogJoint) -> None:
     for site in guide_sites:
         if site["name"] not in log_joint.sites:
             raise ValueError(
-                f"the guide's site {site['name']!r} is not a latent of the model, so q(z given x) has no density: "
+                f"the guide's site {site['name']!r} is not a latent of the model, so q(z given x) "
+                "has no density: "
                 'use AIS(start="prior")'
             )
 
 
 @dataclass(frozen=True)
 class Kernels:
-    """What the moves along a path use, fixed before any weight is drawn: temperatures, step sizes, scales.
+    """What the moves along a path use, fixed before any weight is drawn: temperatures, step sizes,
+    scales.
 
     Args:
         betas: Temperatures from 0 to 1, (T + 1, B).
@@ -130,16 +146,21 @@ class Kernels:
         return self.betas[t + 1] - self.betas[t]
 
     def move(self, path: Path, position: Tensor, t: int, sampler: HMC) -> Tensor:
-        """`sampler.num_samples` transitions that leave pi at temperature t invariant, reversibly."""
+        """`sampler.num_samples` transitions that leave pi at temperature t invariant,
+        reversibly.
+        """
         log_density = path.tempered(self.betas[t])
         point = Point.at(log_density, position)
         for _ in range(sampler.num_samples):
-            point = transition(log_density, point, self.steps[t], self.scales[t], sampler.num_leapfrog).point
+            point = transition(
+                log_density, point, self.steps[t], self.scales[t], sampler.num_leapfrog
+            ).point
         return point.position
 
 
 class Pilot:
-    """Chains that go along a path once and learn, by feedback, step size and scale per datum; they give no weights.
+    """Chains that go along a path once and learn, by feedback, step size and scale per datum; they
+    give no weights.
 
     Args:
         path: The path, under `PILOT_CHAINS` chains.
@@ -153,7 +174,9 @@ class Pilot:
         self.log_step, self.has_step = torch.zeros_like(path.start[0, :, 0]), False
 
     def speed(self) -> Tensor:
-        """sd over chains of log p(x, z) - log q(z given x), (B,): how fast log w grows with beta."""
+        """sd over chains of log p(x, z) - log q(z given x), (B,): how fast log w grows with
+        beta.
+        """
         return self.path.log_ratio(self.position).std(0).nan_to_num(nan=torch.inf)
 
     def move(self, beta: Tensor) -> None:
@@ -163,9 +186,14 @@ class Pilot:
         point = Point.at(density, self.position)
         if not self.has_step:
             guess = torch.full_like(point.density, 0.5)
-            self.log_step, self.has_step = first_step(density, point, scale, guess).log().mean(0), True
+            self.log_step, self.has_step = (
+                first_step(density, point, scale, guess).log().mean(0),
+                True,
+            )
         for _ in range(self.num_moves):
-            point, accept, _ = transition(density, point, self.log_step.exp(), scale, self.sampler.num_leapfrog)
+            point, accept, _ = transition(
+                density, point, self.log_step.exp(), scale, self.sampler.num_leapfrog
+            )
             self.log_step = self.log_step + GAIN * (accept.mean(0) - self.sampler.target_accept)
         self.position = point.position
 
@@ -173,7 +201,11 @@ class Pilot:
 def tune(path: Path, betas: Tensor, sampler: HMC) -> Kernels:
     """Kernels for these temperatures, (T + 1, B), from one pilot run."""
     num_moves = sampler.num_samples * math.ceil(PILOT_MOVES / (sampler.num_samples * len(betas)))
-    pilot, steps, scales = Pilot(path, sampler, num_moves), [torch.ones_like(betas[0])], [_log_spread(path.start).exp()]
+    pilot, steps, scales = (
+        Pilot(path, sampler, num_moves),
+        [torch.ones_like(betas[0])],
+        [_log_spread(path.start).exp()],
+    )
     for beta in betas[1:-1]:
         pilot.move(beta)
         steps.append(pilot.log_step.exp())
@@ -182,9 +214,11 @@ def tune(path: Path, betas: Tensor, sampler: HMC) -> Kernels:
 
 
 def explore(path: Path, sampler: HMC, num_temperatures: int) -> Tensor:
-    """Temperatures of equal conditional effective sample size, (T + 1, B), from one pilot run that makes its own.
+    """Temperatures of equal conditional effective sample size, (T + 1, B), from one pilot run that
+    makes its own.
 
-    Each of its steps is as long as changes log w by `SHORT` standard deviations; the steps are then spaced anew.
+    Each of its steps is as long as changes log w by `SHORT` standard deviations; the steps are then
+    spaced anew.
     """
     pilot, betas, speeds = Pilot(path, sampler, 2), [torch.zeros_like(path.start[0, :, 0])], []
     for _ in range(MOST_PILOT_STEPS * num_temperatures):
@@ -216,18 +250,23 @@ def temperatures(schedule: str, num_temperatures: int, num_data: int) -> Tensor:
 
 
 def even_lengths(betas: Tensor, speeds: Tensor, num_temperatures: int) -> Tensor:
-    """Temperatures with equal steps of thermodynamic length, int sd_beta(log w) d beta, per datum, (T + 1, B).
+    """Temperatures with equal steps of thermodynamic length, int sd_beta(log w) d beta, per datum,
+    (T + 1, B).
 
-    To second order each step then has the same conditional effective sample size, 1 / (1 + step^2) of the chains.
+    To second order each step then has the same conditional effective sample size, 1 / (1 + step^2)
+    of the chains.
 
     References:
-        Zhou, Johansen and Aston (2016), arXiv:1303.3123, section 3.3.2; Gelman and Meng (1998), section 4.4.
+        Zhou, Johansen and Aston (2016), arXiv:1303.3123, section 3.3.2; Gelman and Meng (1998),
+        section 4.4.
     """
     speeds = torch.cat([speeds, speeds[-1:]]).clamp(min=1e-6, max=1e30)
     pieces = (speeds[1:] * speeds[:-1]).sqrt() * betas.diff(dim=0)
     length = torch.cat([torch.zeros_like(pieces[:1]), pieces.cumsum(0)])
     wanted = torch.linspace(0, 1, num_temperatures + 1).to(length)[1:-1, None] * length[-1]
-    index = torch.searchsorted(length.mT.contiguous(), wanted.mT.contiguous()).mT.clamp(1, len(pieces))
+    index = torch.searchsorted(length.mT.contiguous(), wanted.mT.contiguous()).mT.clamp(
+        1, len(pieces)
+    )
     low, start = betas.gather(0, index - 1), length.gather(0, index - 1)
     slope = (betas.gather(0, index) - low) / (length.gather(0, index) - start).clamp(min=1e-30)
     return torch.cat([betas[:1], (low + slope * (wanted - start)).clamp(0, 1), betas[-1:]])

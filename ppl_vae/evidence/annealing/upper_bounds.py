@@ -1,4 +1,6 @@
-"""Upper bounds on log p(x) of real data: the chi bound, and annealing backwards from draws of long chains."""
+"""Upper bounds on log p(x) of real data: the chi bound, and annealing backwards from draws of long
+chains.
+"""
 
 import math
 from dataclasses import dataclass, field, replace
@@ -26,13 +28,14 @@ FROM_GUIDE, FROM_PRIOR = 10, 11  # what the parts of one seed are for, beside th
 
 @dataclass(frozen=True)
 class ChiUpperBound:
-    """1/n log E_q[w^n] >= log p(x), estimated by 1/n log mean_k w_k^n (CUBO): stochastic, and biased low.
+    """1/n log E_q[w^n] >= log p(x), estimated by 1/n log mean_k w_k^n (CUBO): stochastic, and
+    biased low.
 
-    An upper bound in the limit: the log of a mean is low, so that for finite K the estimate may lie below log p(x), and
-    does where w^n has no variance (its k-hat, which `pareto_k` holds, is about n times that of w). Where it can be
-    believed log p(x) itself can be estimated: it never decides a verdict of `evidence_interval`. It tells how good a
-    proposal the guide is: never below the importance-sampled estimate of the same draws, and equal to it for an exact
-    guide.
+    An upper bound in the limit: the log of a mean is low, so that for finite K the estimate may lie
+    below log p(x), and does where w^n has no variance (its k-hat, which `pareto_k` holds, is about
+    n times that of w). Where it can be believed log p(x) itself can be estimated: it never decides
+    a verdict of `evidence_interval`. It tells how good a proposal the guide is: never below the
+    importance-sampled estimate of the same draws, and equal to it for an exact guide.
 
     Args:
         num_particles: Number of particles K per datum.
@@ -43,7 +46,8 @@ class ChiUpperBound:
         ValueError: order below 1, fewer than one particle.
 
     References:
-        Dieng et al. (2017), Variational inference via chi upper bound minimization, arXiv:1611.00328, eq. 4.
+        Dieng et al. (2017), Variational inference via chi upper bound minimization,
+        arXiv:1611.00328, eq. 4.
 
     Example:
         >>> from ppl_vae import beds
@@ -75,10 +79,14 @@ class ChiUpperBound:
         """Warn of what these settings cannot tell."""
         self._sampling.warn()
 
-    def estimate(self, model: Program, guide: Program, data: Dataset, *, seed: int | None) -> Evidence:
+    def estimate(
+        self, model: Program, guide: Program, data: Dataset, *, seed: int | None
+    ) -> Evidence:
         """The bound for a block of data."""
         log_w = self._sampling.log_weights(model, guide, data, self.num_particles, seed)
-        moment = reduce_log_weights(self.order * log_w)  # log E[w^n] is the evidence of the weights w^n
+        moment = reduce_log_weights(
+            self.order * log_w
+        )  # log E[w^n] is the evidence of the weights w^n
         return replace(
             moment,
             log_evidence=moment.log_evidence / self.order,
@@ -91,15 +99,18 @@ class ChiUpperBound:
 
 @dataclass(frozen=True)
 class ReverseAIS:
-    """- log mean_c 1 / w_c >= log p(x), w of chains annealed backwards from draws of p(z given x) by long HMC.
+    """- log mean_c 1 / w_c >= log p(x), w of chains annealed backwards from draws of p(z given x)
+    by long HMC.
 
-    E[1 / w] = 1 / p(x) from exact draws: then an upper bound in expectation, stochastic, and biased high. From HMC
-    draws it is biased as the sampler is: a mode that no chain visits is missing from the bound, which then lies below
-    log p(x) by as much as importance sampling would that misses it too. Half of the HMC chains start at draws of the
-    guide and half at draws of the prior, so that R-hat can tell when the guide knows only some of the modes; what
-    neither leads to, R-hat does not see. `checks` holds "r_hat" and "chain_ess", the worst over the dimensions, and
-    the share of "divergences"; `evidence_interval` claims the bound where they are good. The starts are spaced evenly
-    over all chains, several effective draws apart, and so the standard error is that of independent chains.
+    E[1 / w] = 1 / p(x) from exact draws: then an upper bound in expectation, stochastic, and biased
+    high. From HMC draws it is biased as the sampler is: a mode that no chain visits is missing from
+    the bound, which then lies below log p(x) by as much as importance sampling would that misses it
+    too. Half of the HMC chains start at draws of the guide and half at draws of the prior, so that
+    R-hat can tell when the guide knows only some of the modes; what neither leads to, R-hat does
+    not see. `checks` holds "r_hat" and "chain_ess", the worst over the dimensions, and the share of
+    "divergences"; `evidence_interval` claims the bound where they are good. The starts are spaced
+    evenly over all chains, several effective draws apart, and so the standard error is that of
+    independent chains.
 
     Args:
         annealed: The path and its moves, of `num_chains` chains.
@@ -107,11 +118,13 @@ class ReverseAIS:
         num_chains: HMC chains per datum, at least 2; half from the guide, half from the prior.
 
     Raises:
-        ValueError: fewer than 2 chains of either kind; latents that are discrete or outside the data plate.
+        ValueError: fewer than 2 chains of either kind; latents that are discrete or outside the
+            data plate.
 
     References:
         Grosse, Ghahramani and Adams (2015), Sandwiching the marginal likelihood, arXiv:1511.02543;
-        Wu et al. (2017), On the quantitative analysis of decoder-based generative models, arXiv:1611.04273.
+        Wu et al. (2017), On the quantitative analysis of decoder-based generative models,
+        arXiv:1611.04273.
 
     Example:
         >>> from ppl_vae import beds
@@ -142,14 +155,20 @@ class ReverseAIS:
         """Warn of what these settings cannot tell."""
         self.annealed.warn()
 
-    def estimate(self, model: Program, guide: Program, data: Dataset, *, seed: int | None) -> Evidence:
+    def estimate(
+        self, model: Program, guide: Program, data: Dataset, *, seed: int | None
+    ) -> Evidence:
         """The bound for a block of data."""
         chains = self.chains(model, guide, data, seed=seed)
         starts = spaced(chains, self.annealed.num_chains)
-        log_w = self.annealed.reverse_log_weights(model, guide, data, starts, seed=seed).cpu().numpy()
+        log_w = (
+            self.annealed.reverse_log_weights(model, guide, data, starts, seed=seed).cpu().numpy()
+        )
         return replace(_inverse(log_w), checks=_checks(chains))
 
-    def chains(self, model: Program, guide: Program, data: Dataset, *, seed: int | None = 0) -> Chains:
+    def chains(
+        self, model: Program, guide: Program, data: Dataset, *, seed: int | None = 0
+    ) -> Chains:
         """The HMC chains that draw the starts, those from the guide first."""
         parts, num_guided = [], self.num_chains // 2
         with evaluating(model, guide):
@@ -164,12 +183,17 @@ class ReverseAIS:
 
 
 def spaced(chains: Chains, num: int) -> dict[str, Tensor]:
-    """That many draws of each site, (num, B, *event): as many of each chain, evenly spaced, the last one its last."""
+    """That many draws of each site, (num, B, *event): as many of each chain, evenly spaced, the
+    last one its last.
+    """
     num_samples, num_chains = chains.draws.shape[:2]
     each = math.ceil(num / num_chains)
     times = (torch.arange(1, each + 1) * num_samples).div(each, rounding_mode="floor") - 1
     order = torch.arange(num)
-    return {name: z[times.clamp(min=0)[order // num_chains], order % num_chains] for name, z in chains.sites.items()}
+    return {
+        name: z[times.clamp(min=0)[order // num_chains], order % num_chains]
+        for name, z in chains.sites.items()
+    }
 
 
 def _together(first: Chains, second: Chains) -> Chains:
@@ -185,16 +209,22 @@ def _together(first: Chains, second: Chains) -> Chains:
 
 
 def _inverse(log_weights: np.ndarray) -> Evidence:
-    """Evidence of reverse chains, (C, B): - log mean_c 1 / w_c, and what the weights 1 / w say of it."""
+    """Evidence of reverse chains, (C, B): - log mean_c 1 / w_c, and what the weights 1 / w say of
+    it.
+    """
     inverse = reduce_log_weights(-log_weights)
     negated = {name: -getattr(inverse, name) for name in ("log_evidence", "elbo", "smoothed")}
     return replace(inverse, **negated, bound=ReverseAIS.bound)
 
 
 def _checks(chains: Chains) -> dict[str, np.ndarray]:
-    """The worst of R-hat and of the effective sample size over the dimensions, and the share of divergences."""
+    """The worst of R-hat and of the effective sample size over the dimensions, and the share of
+    divergences.
+    """
     num_transitions = len(chains.draws) * len(chains.divergences)
-    with np.errstate(divide="ignore", invalid="ignore"):  # chains that never move have an infinite R-hat, or none
+    with np.errstate(
+        divide="ignore", invalid="ignore"
+    ):  # chains that never move have an infinite R-hat, or none
         r_hat, ess = chains.r_hat().max(-1), chains.ess().min(-1)
     divergences = chains.divergences.double().sum(0).cpu().numpy() / num_transitions
     return {"r_hat": r_hat, "chain_ess": ess, "divergences": divergences}

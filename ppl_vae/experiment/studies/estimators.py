@@ -1,4 +1,6 @@
-"""Objectives compared as a file says: [[estimators]] and [replicates] beside the tables of a run."""
+"""Objectives compared as a file says: [[estimators]] and [replicates] beside the tables of a
+run.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -56,7 +58,9 @@ class Comparison:
     def run(self, *, progress: bool = True) -> EstimatorComparison:
         """The table."""
         model, guide = self.experiment.model, self.experiment.guide
-        return compare_estimators(model, guide, self.data, self.objectives, self.replicates, progress=progress)
+        return compare_estimators(
+            model, guide, self.data, self.objectives, self.replicates, progress=progress
+        )
 
 
 def read_comparison(
@@ -68,10 +72,12 @@ def read_comparison(
     device: str | None = None,
     **settings: Any,
 ) -> Comparison:
-    r"""A comparison from a TOML file: a run's tables, [[estimators]], each like [objective], and [replicates].
+    r"""A comparison from a TOML file: a run's tables, [[estimators]], each like [objective], and
+    [replicates].
 
-    The rows are the first of the training split, as many as a batch. Without a run the weights are those that training
-    starts from; with one, model and data are the run's, and the file may leave them out.
+    The rows are the first of the training split, as many as a batch. Without a run the weights are
+    those that training starts from; with one, model and data are the run's, and the file may leave
+    them out.
 
     Args:
         path: The file.
@@ -82,8 +88,8 @@ def read_comparison(
         settings: Keywords of `Replicates` that win over the file's.
 
     Raises:
-        ConfigError: no such file, an unknown table or keyword, no [[estimators]], an [objective] beside them, more rows
-            than there are, or a run of another model or other data.
+        ConfigError: no such file, an unknown table or keyword, no [[estimators]], an [objective]
+            beside them, more rows than there are, or a run of another model or other data.
 
     Example:
         >>> import tempfile
@@ -109,12 +115,15 @@ def read_comparison(
         module.to(device)
     train, rows = experiment.data.train, num_data or asked.training.keywords["batch_size"]
     if num_data is not None and num_data > len(train):
-        raise ConfigError(f"num_data is {num_data}, the training split has {len(train)} rows: ask for fewer")
+        raise ConfigError(
+            f"num_data is {num_data}, the training split has {len(train)} rows: ask for fewer"
+        )
     return Comparison(experiment, train[:rows], objectives, replicates)
 
 
 def write_comparison(comparison: EstimatorComparison, folder: str | Path) -> list[str]:
-    """Write table.csv (all numbers), table.md, comparison.nc and estimators.png; returns their names.
+    """Write table.csv (all numbers), table.md, comparison.nc and estimators.png; returns their
+    names.
 
     Example:
         >>> import tempfile
@@ -127,8 +136,12 @@ def write_comparison(comparison: EstimatorComparison, folder: str | Path) -> lis
     """
     folder = Path(folder)
     write_whole(folder / "table.csv", lambda p: comparison.table.to_csv(p))
-    write_whole(folder / "table.md", lambda p: p.write_text(comparison.to_markdown(), encoding="utf-8"))
-    write_whole(folder / "comparison.nc", lambda p: comparison.to_datatree().to_netcdf(p, engine="h5netcdf"))
+    write_whole(
+        folder / "table.md", lambda p: p.write_text(comparison.to_markdown(), encoding="utf-8")
+    )
+    write_whole(
+        folder / "comparison.nc", lambda p: comparison.to_datatree().to_netcdf(p, engine="h5netcdf")
+    )
     write_picture(folder / "estimators.png", lambda: plot_estimators(comparison))
     return ["table.csv", "table.md", "comparison.nc", "estimators.png"]
 
@@ -138,7 +151,8 @@ def _check_tables(document: Mapping[str, Any], path: str | Path) -> None:
     for name in document:
         if name == "objective":
             raise ConfigError(
-                f"{path}: [objective] has no use here, where [[estimators]] are the objectives: leave it out"
+                f"{path}: [objective] has no use here, where [[estimators]] are the objectives: "
+                "leave it out"
             )
         if name not in known:
             raise ConfigError(f"{path}: there is no table [{name}]: {suggestion(name, known)}")
@@ -147,9 +161,14 @@ def _check_tables(document: Mapping[str, Any], path: str | Path) -> None:
 def _objectives(tables: Any, path: str | Path) -> Mapping[str, ELBO]:
     """By their labels, or as they are written."""
     if isinstance(tables, Mapping):
-        raise ConfigError(f"{path}: [estimators] is one table: write [[estimators]], once for each objective")
+        raise ConfigError(
+            f"{path}: [estimators] is one table: write [[estimators]], once for each objective"
+        )
     if not isinstance(tables, list) or not tables:
-        raise ConfigError(f'{path}: there is no [[estimators]] table: give one for each objective, as in name = "IWAE"')
+        raise ConfigError(
+            f"{path}: there is no [[estimators]] table: give one for each objective, as in name = "
+            '"IWAE"'
+        )
     labels, found = [], []
     for i, table in enumerate(tables, start=1):
         try:
@@ -163,13 +182,17 @@ def _objectives(tables: Any, path: str | Path) -> Mapping[str, ELBO]:
         labels.append(repr(found[-1]) if label is None else str(label))
     if len(set(labels)) < len(labels):
         again = next(label for label in labels if labels.count(label) > 1)
-        raise ConfigError(f"{path}: two of [[estimators]] are called {again!r}: give them a label of their own")
+        raise ConfigError(
+            f"{path}: two of [[estimators]] are called {again!r}: give them a label of their own"
+        )
     return dict(zip(labels, found, strict=True))
 
 
 def _replicates(table: dict[str, Any], path: str | Path) -> Replicates:
     try:
-        return construct(Replicates, complete(Replicates, table, Replicates.__module__), Replicates.__module__)
+        return construct(
+            Replicates, complete(Replicates, table, Replicates.__module__), Replicates.__module__
+        )
     except ValueError as error:
         raise ConfigError(f"{path}: [replicates] {_reason(error)}") from None
 
@@ -186,4 +209,6 @@ def _given(settings: dict[str, Any]) -> dict[str, Any]:
 def _same_model(trained: Config, asked: Config, where: str) -> None:
     found = [item for item in differences(trained, asked) if item.partition(".")[0] in OF_A_MODEL]
     if found:
-        raise ConfigError(f"{where} disagree ({found[0]}): leave the model's tables out of the file")
+        raise ConfigError(
+            f"{where} disagree ({found[0]}): leave the model's tables out of the file"
+        )

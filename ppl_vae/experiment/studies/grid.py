@@ -1,4 +1,6 @@
-"""Studies as a file says them: the tables of a run, and [grid] with lists of what is to be tried."""
+"""Studies as a file says them: the tables of a run, and [grid] with lists of what is to be
+tried.
+"""
 
 import itertools
 import re
@@ -45,16 +47,24 @@ class Cell:
     @property
     def model(self) -> str:
         """What it is called in a comparison: all but the seed."""
-        return ", ".join(label for key, label in self._labels().items() if key != SEED) or "the model"
+        return (
+            ", ".join(label for key, label in self._labels().items() if key != SEED) or "the model"
+        )
 
     def row(self) -> dict[str, Any]:
         """The values as they stand in a table, by key."""
-        return {key: written(item) if isinstance(item, Mapping | list) else item for key, item in self.values.items()}
+        return {
+            key: written(item) if isinstance(item, Mapping | list) else item
+            for key, item in self.values.items()
+        }
 
     def _labels(self) -> dict[str, str]:
         """Names speak for themselves; the value of a keyword is told with it."""
         words = {key: key.rpartition(".")[2] for key in self.values}
-        return {k: f"{words[k]}={written(v)}" if "." in k else written(v) for k, v in self.values.items()}
+        return {
+            k: f"{words[k]}={written(v)}" if "." in k else written(v)
+            for k, v in self.values.items()
+        }
 
 
 @dataclass(frozen=True)
@@ -77,17 +87,20 @@ class Study:
 
 
 def read_study(path: str | Path, changes: Iterable[tuple[str, Any]] = ()) -> Study:
-    r"""A study from a TOML file: the tables of a run, and [grid] with a list for each thing that varies.
+    r"""A study from a TOML file: the tables of a run, and [grid] with a list for each thing that
+    varies.
 
-    A key of the grid is a table (`prior`, `objective`, ...), its values names or tables with a name; or a keyword of a
-    table (`training.seed`, `encoder.hidden_dims`, ...), its values what the keyword takes.
+    A key of the grid is a table (`prior`, `objective`, ...), its values names or tables with a
+    name; or a keyword of a table (`training.seed`, `encoder.hidden_dims`, ...), its values what the
+    keyword takes.
 
     Args:
         path: The file.
         changes: ("table.keyword", value) for all runs, as in `read_config`; the grid wins.
 
     Raises:
-        ConfigError: no such file, no [grid], an unknown table, keyword or name, two equal cells; in one line.
+        ConfigError: no such file, no [grid], an unknown table, keyword or name, two equal cells; in
+            one line.
 
     Example:
         >>> import tempfile
@@ -113,7 +126,10 @@ def _cells(base: list[tuple[str, Any]], grid: Mapping[str, list[Any]]) -> Iterat
         meant = [change for key, value in values.items() for change in _meant(key, value)]
         cell = Cell(values, read_config(changes=[*base, *meant]))
         if cell.name in names:
-            raise ConfigError(f"[grid] gives two cells of the name {cell.name!r}: one of its lists holds a value twice")
+            raise ConfigError(
+                f"[grid] gives two cells of the name {cell.name!r}: one of its lists holds a value "
+                "twice"
+            )
         names.add(cell.name)
         yield cell
 
@@ -128,12 +144,17 @@ def _lists(grid: Any) -> dict[str, list[Any]]:
             raise ConfigError(f"[grid] {key} = {values!r}: give {HINT}")
         if "." not in key and key not in Config.model_fields:
             known = [*Config.model_fields, SEED]
-            raise ConfigError(f"[grid] there is no table [{key}]: {suggestion(key, known)}, or another table.keyword")
+            raise ConfigError(
+                f"[grid] there is no table [{key}]: {suggestion(key, known)}, or another "
+                "table.keyword"
+            )
     return found
 
 
 def _flat(grid: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """`training.seed = [0]` is a table inside a table, and `"training.seed" = [0]` is not: both mean the same."""
+    """`training.seed = [0]` is a table inside a table, and `"training.seed" = [0]` is not: both
+    mean the same.
+    """
     for key, value in grid.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{above}{key}.")

@@ -12,7 +12,8 @@ __all__ = ["write_baselines"]
 
 
 def write_baselines(result: StudyResult, output: str | Path) -> tuple[str, list[str]]:
-    """Hold the best model of each comparison against baselines, in baselines.md; returns the text and names of files.
+    """Hold the best model of each comparison against baselines, in baselines.md; returns the text
+    and names of files.
 
     One training of the model, the first: baselines have no seeds to spread over.
 
@@ -31,13 +32,18 @@ def write_baselines(result: StudyResult, output: str | Path) -> tuple[str, list[
     if not found and not notes:
         return "", []
     parts = ["# Baselines", *(each.to_markdown() for each in found), *notes]
-    write_whole(Path(output) / "baselines.md", lambda p: p.write_text("\n\n".join(parts) + "\n", encoding="utf-8"))
+    write_whole(
+        Path(output) / "baselines.md",
+        lambda p: p.write_text("\n\n".join(parts) + "\n", encoding="utf-8"),
+    )
     return "\n\n".join(["", *map(str, found), *notes]), ["baselines.md"]
 
 
 def _beside(result: StudyResult, name: str, output: Path) -> ModelComparison:
     """The first training of this model, and the baselines."""
-    cell = next(cell for cell in result.study.cells if cell.model == name and cell.name in result.metrics)
+    cell = next(
+        cell for cell in result.study.cells if cell.model == name and cell.name in result.metrics
+    )
     experiment = build(cell.config)
     evidence = Evidence.load(result.study.folders(output)[cell.name].evidence)
     others = baselines(experiment.data, experiment.model.likelihood, rows=experiment.held_out)

@@ -1,4 +1,6 @@
-"""A study: a grid over priors, likelihoods, posteriors, objectives and seeds, each cell an ordinary run."""
+"""A study: a grid over priors, likelihoods, posteriors, objectives and seeds, each cell an ordinary
+run.
+"""
 
 import traceback
 from dataclasses import dataclass
@@ -20,18 +22,24 @@ __all__ = ["run_study"]
 
 
 def run_study(
-    study: Study | str | Path, output: str | Path, *, n_jobs: int | None = None, progress: bool = True
+    study: Study | str | Path,
+    output: str | Path,
+    *,
+    n_jobs: int | None = None,
+    progress: bool = True,
 ) -> StudyResult:
     """Run all cells that are not finished, each in output/cells/NAME, and compare the models.
 
-    Called again it goes on where it was. A cell that fails is reported, and the others go on; its traceback is in
-    output/errors/NAME.txt. Runs go through joblib: a backend chosen by `joblib.parallel_config` (Dask, Ray) spreads
-    them over machines that share the folder. Threads will not do: runs share torch's random stream.
+    Called again it goes on where it was. A cell that fails is reported, and the others go on; its
+    traceback is in output/errors/NAME.txt. Runs go through joblib: a backend chosen by
+    `joblib.parallel_config` (Dask, Ray) spreads them over machines that share the folder. Threads
+    will not do: runs share torch's random stream.
 
     Args:
         study: From `read_study`, or the file.
         output: The folder.
-        n_jobs: Cells at once, -1 for one per core, each with its share of the cores; None is joblib's default.
+        n_jobs: Cells at once, -1 for one per core, each with its share of the cores; None is
+            joblib's default.
         progress: Whether to show a bar over cells.
 
     Returns:
@@ -80,7 +88,9 @@ class _Watched(Parallel):
 
 @dataclass(frozen=True)
 class _Failure:
-    """Why a cell failed, in one line and in full: text, since not every error travels between processes."""
+    """Why a cell failed, in one line and in full: text, since not every error travels between
+    processes.
+    """
 
     reason: str
     trace: str

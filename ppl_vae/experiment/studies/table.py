@@ -37,7 +37,8 @@ APART = "Models of other data, and densities beside probabilities, are not compa
 
 @dataclass(frozen=True)
 class StudyResult:
-    """The cells' numbers, the failures, and the comparisons: one for each set of models that can be compared.
+    """The cells' numbers, the failures, and the comparisons: one for each set of models that can be
+    compared.
 
     Cells that differ in the training seed alone are trainings of one model.
 
@@ -70,11 +71,15 @@ class StudyResult:
             | {"failed": self.failures.get(cell.name, "")}
             for cell in self.study.cells
         ]
-        return pd.DataFrame(rows, index=pd.Index([cell.name for cell in self.study.cells], name="cell"))
+        return pd.DataFrame(
+            rows, index=pd.Index([cell.name for cell in self.study.cells], name="cell")
+        )
 
     def to_markdown(self) -> str:
         """The comparisons with their pictures, the cells and the failures as Markdown."""
-        pictures = [f"![Differences of log p(x) with their intervals]({stem}.png)" for stem in self.stems]
+        pictures = [
+            f"![Differences of log p(x) with their intervals]({stem}.png)" for stem in self.stems
+        ]
         models = [
             part
             for each, picture in zip(self.comparisons, pictures, strict=True)
@@ -88,12 +93,16 @@ class StudyResult:
     def stems(self) -> list[str]:
         """What the files of each comparison are called."""
         count = len(self.comparisons)
-        return [f"comparison-{i + 1}" for i in range(count)] if count > 1 else ["comparison"] * count
+        return (
+            [f"comparison-{i + 1}" for i in range(count)] if count > 1 else ["comparison"] * count
+        )
 
     def _cells(self) -> str:
         lines = [("cell", *(head for head, _ in SHOWN.values())), ("---", *("---:" for _ in SHOWN))]
         for name, found in self.metrics.items():
-            lines.append((f"`{name}`", *(_cell(found, key, style) for key, (_, style) in SHOWN.items())))
+            lines.append(
+                (f"`{name}`", *(_cell(found, key, style) for key, (_, style) in SHOWN.items()))
+            )
         return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
     def __str__(self) -> str:
@@ -104,7 +113,9 @@ class StudyResult:
 
 
 def _cell(metrics: Mapping[str, Any], key: str, style: str) -> str:
-    """A number of a run as the table shows it; a bound is marked, and its Monte Carlo error does not hold."""
+    """A number of a run as the table shows it; a bound is marked, and its Monte Carlo error does
+    not hold.
+    """
     value = metrics.get(key)
     if value is None or key == "mc_se" and is_bound(metrics):
         return "-"
@@ -126,7 +137,8 @@ def read_results(study: Study, output: str | Path, failures: Mapping[str, str]) 
 
 
 def write_study(result: StudyResult, output: str | Path) -> list[str]:
-    """Write study.md, study.json, cells.csv and, for each comparison, comparison.csv and .png; returns their names.
+    """Write study.md, study.json, cells.csv and, for each comparison, comparison.csv and .png;
+    returns their names.
 
     Example:
         >>> import tempfile
@@ -136,8 +148,14 @@ def write_study(result: StudyResult, output: str | Path) -> list[str]:
     output, names = Path(output), ["study.md", "study.json", "cells.csv"]
     write_whole(output / "study.md", lambda p: p.write_text(result.to_markdown(), encoding="utf-8"))
     tables = [each.table.reset_index() for each in result.comparisons]
-    plain = [json.loads(table.to_json(orient="records")) for table in (result.table.reset_index(), *tables)]
-    write_json(output / "study.json", finite({"cells": plain[0], "comparisons": plain[1:], "notes": result.notes}))
+    plain = [
+        json.loads(table.to_json(orient="records"))
+        for table in (result.table.reset_index(), *tables)
+    ]
+    write_json(
+        output / "study.json",
+        finite({"cells": plain[0], "comparisons": plain[1:], "notes": result.notes}),
+    )
     write_whole(output / "cells.csv", lambda p: result.table.to_csv(p))
     for stem, each in zip(result.stems, result.comparisons, strict=True):
         write_whole(output / f"{stem}.csv", each.table.to_csv)
@@ -146,7 +164,9 @@ def write_study(result: StudyResult, output: str | Path) -> list[str]:
     return names
 
 
-def _compared(cells: list[Cell], folders: Mapping[str, Folder]) -> tuple[list[ModelComparison], list[str]]:
+def _compared(
+    cells: list[Cell], folders: Mapping[str, Folder]
+) -> tuple[list[ModelComparison], list[str]]:
     """The models, in groups of the same rows and the same measure."""
     groups: dict[tuple[Any, ...], dict[str, list[Evidence]]] = {}
     for cell in cells:

@@ -18,7 +18,8 @@ LOG_SINHC = (1 / 24, -1 / 2880, 1 / 181440, -1 / 9676800, 1 / 479001600)
 
 
 class LogitBernoulli(dist.Bernoulli):
-    """Bernoulli whose density is right at infinite logits too: log p(x) = log sigmoid((2 x - 1) logit).
+    """Bernoulli whose density is right at infinite logits too: log p(x) = log sigmoid((2 x - 1)
+    logit).
 
     Example:
         >>> LogitBernoulli(logits=torch.tensor(torch.inf)).log_prob(torch.tensor([0.0, 1.0]))
@@ -39,8 +40,8 @@ class LogitContinuousBernoulli(dist.TorchDistribution):
 
         log p(x) = -a t + log(a / (1 - exp(-a))).
 
-    That is an exponential distribution of t with rate a, cut off at 1; torch's clamps the probability, and is wrong
-    from |logit| = 16 on in float32.
+    That is an exponential distribution of t with rate a, cut off at 1; torch's clamps the
+    probability, and is wrong from |logit| = 16 on in float32.
 
     Args:
         logits: log(p / (1 - p)).
@@ -71,7 +72,9 @@ class LogitContinuousBernoulli(dist.TorchDistribution):
 
     @property
     def _rate(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Where the logit is so near zero that series are taken, the logit there, and a elsewhere."""
+        """Where the logit is so near zero that series are taken, the logit there, and a
+        elsewhere.
+        """
         flat = self.logits.abs() < FLAT
         return flat, torch.where(flat, self.logits, 0.0), torch.where(flat, 1.0, self.logits.abs())
 
@@ -102,7 +105,11 @@ class LogitContinuousBernoulli(dist.TorchDistribution):
         """1 / (1 - exp(-logit)) - 1 / logit."""
         flat, logit, _ = self._rate
         first = [2 * (k + 1) * c for k, c in enumerate(LOG_SINHC)]
-        return torch.where(flat, 0.5 + logit * power_series(first, logit * logit), self._from_end(self._mean_distance))
+        return torch.where(
+            flat,
+            0.5 + logit * power_series(first, logit * logit),
+            self._from_end(self._mean_distance),
+        )
 
     @property
     def variance(self) -> Tensor:

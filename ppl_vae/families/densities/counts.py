@@ -7,23 +7,34 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from ppl_vae.families.densities.series import HALF_LOG_2PI, power_series, stirling_error, stirling_value
+from ppl_vae.families.densities.series import (
+    HALF_LOG_2PI,
+    power_series,
+    stirling_error,
+    stirling_value,
+)
 
 __all__ = ["LogMeanNegativeBinomial", "LogRatePoisson"]
 
 ATANH = (1 / 3, 1 / 5, 1 / 7, 1 / 9)  # (atanh(s) / s - 1) / s^2, in s^2, s = u / (2 + u)
-NEAR = 0.1  # |u| up to which these terms, and half of them in float32, are all that the float type can tell
+# |u| up to which these terms, and half of them in float32, are all that the float type can tell
+NEAR = 0.1
 
-# Inside an autograd Function a branch that is not taken may hold infinities: no derivative passes through it.
+# Inside an autograd Function a branch that is not taken may hold infinities: no derivative passes
+# through it.
 
 
 def log1p_of(u: Tensor, size: Tensor, log_ratio: Tensor) -> Tensor:
-    """log(1 + u), given |u|; away from zero from a difference of logarithms, for near -1 u has lost its digits."""
+    """log(1 + u), given |u|; away from zero from a difference of logarithms, for near -1 u has lost
+    its digits.
+    """
     return torch.where(size < 0.5, u.log1p(), log_ratio)
 
 
 def shortfall_near_zero(u: Tensor) -> Tensor:
-    """G(u) = 1 - log(1 + u) / u, which is u / 2 in the limit, for |u| < NEAR, by the series of atanh(u / (2 + u))."""
+    """G(u) = 1 - log(1 + u) / u, which is u / 2 in the limit, for |u| < NEAR, by the series of
+    atanh(u / (2 + u)).
+    """
     terms = ATANH if u.dtype == torch.float64 else ATANH[:2]
     s = u / (2 + u)
     q = s * s
@@ -31,13 +42,16 @@ def shortfall_near_zero(u: Tensor) -> Tensor:
 
 
 def log_saturated(x: Tensor, log_x: Tensor) -> Tensor:
-    """log Poisson(x; mean x) = x log x - x - log x!, the most that any mean gives, given log max(x, 1)."""
+    """log Poisson(x; mean x) = x log x - x - log x!, the most that any mean gives, given log max(x,
+    1).
+    """
     positive = x.clamp(min=1)
     return -x.clamp(max=1) * (stirling_value(positive, least=1) + 0.5 * log_x + HALF_LOG_2PI)
 
 
 class PoissonDeviance(torch.autograd.Function):
-    """x log(x / mu) - x + mu, mu = exp(log_mean), as x (exp(t) - 1 - t), t = log(mu / x); its derivative is mu - x.
+    """x log(x / mu) - x + mu, mu = exp(log_mean), as x (exp(t) - 1 - t), t = log(mu / x); its
+    derivative is mu - x.
 
     With max(x, 1) for x in the exponential's terms, it is mu at 0 too.
     """
@@ -63,8 +77,12 @@ class PoissonDeviance(torch.autograd.Function):
         return (gradient * (log_mean.exp() - x)).sum_to_size(log_mean.shape), None, None
 
 
-def dispersed(log_mean: Tensor, r: Tensor, x: Tensor, log_sum: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """g = w (x - mu), log(1 + e) and g G(e), e = (x - mu) / (r + mu) and w = r / (r + mu), given log(r + x)."""
+def dispersed(
+    log_mean: Tensor, r: Tensor, x: Tensor, log_sum: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """g = w (x - mu), log(1 + e) and g G(e), e = (x - mu) / (r + mu) and w = r / (r + mu), given
+    log(r + x).
+    """
     mean = log_mean.exp()
     total = r + mean
     difference = x - mean
@@ -76,7 +94,8 @@ def dispersed(log_mean: Tensor, r: Tensor, x: Tensor, log_sum: Tensor) -> tuple[
 
 
 class NegativeBinomialDeviance(torch.autograd.Function):
-    """x log(x / mu) - (r + x) log((r + x) / (r + mu)), by g (G(e) - G(d)), g = w (x - mu), d = -g / x.
+    """x log(x / mu) - (r + x) log((r + x) / (r + mu)), by g (G(e) - G(d)), g = w (x - mu), d = -g /
+    x.
 
     Its derivative is -g for log mu and g G(e) for log r.
     """
@@ -103,7 +122,9 @@ class NegativeBinomialDeviance(torch.autograd.Function):
         ctx.save_for_backward(log_mean, log_dispersion, x, log_sum, gap, part)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor, *_unused: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+    def backward(
+        ctx: Any, gradient: Tensor, *_unused: Tensor
+    ) -> tuple[Tensor, Tensor, None, None, None]:
         """For log_mean and log_dispersion; counts have none."""
         log_mean, log_dispersion, x, log_sum, gap, part = ctx.saved_tensors
         if torch.is_grad_enabled():  # second derivatives are wanted
@@ -115,8 +136,8 @@ class NegativeBinomialDeviance(torch.autograd.Function):
 class LogRatePoisson(dist.Poisson):
     """Poisson with mean mu = exp(log_rate): log p(x) = log p(x; mean x) - deviance / 2.
 
-    deviance / 2 = x log(x / mu) - x + mu = (mu - x) (1 - log(1 + d) / d), d = (mu - x) / x: x log mu, mu and log x!,
-    each of them 10^8 at a count of 10^7, never meet.
+    deviance / 2 = x log(x / mu) - x + mu = (mu - x) (1 - log(1 + d) / d), d = (mu - x) / x: x log
+    mu, mu and log x!, each of them 10^8 at a count of 10^7, never meet.
 
     Args:
         log_rate: log of the mean.
@@ -134,7 +155,9 @@ class LogRatePoisson(dist.Poisson):
         self.log_rate = log_rate
         super().__init__(log_rate.exp(), validate_args=validate_args)
 
-    def expand(self, batch_shape: Any, _instance: "LogRatePoisson | None" = None) -> "LogRatePoisson":
+    def expand(
+        self, batch_shape: Any, _instance: "LogRatePoisson | None" = None
+    ) -> "LogRatePoisson":
         """The same with a larger batch shape."""
         new = self._get_checked_instance(LogRatePoisson, _instance)
         new.log_rate = self.log_rate.expand(batch_shape)
@@ -149,12 +172,14 @@ class LogRatePoisson(dist.Poisson):
 
 
 class LogMeanNegativeBinomial(dist.NegativeBinomial):
-    """Negative binomial with mean mu = exp(log_mean) and variance mu + mu^2 / r, r = exp(log_dispersion).
+    """Negative binomial with mean mu = exp(log_mean) and variance mu + mu^2 / r, r =
+    exp(log_dispersion).
 
-    With the Poisson's saturated term, w = r / (r + mu), e = (x - mu) / (r + mu), d = -w (x - mu) / x,
-    G(u) = 1 - log(1 + u) / u and S the error of Stirling's formula,
+    With the Poisson's saturated term, w = r / (r + mu), e = (x - mu) / (r + mu), d = -w (x - mu) /
+    x, G(u) = 1 - log(1 + u) / u and S the error of Stirling's formula,
 
-        log p(x) = log Poisson(x; mean x) - w (x - mu) (G(e) - G(d)) + S(r + x) - S(r) - log(1 + x / r) / 2.
+        log p(x) = log Poisson(x; mean x) - w (x - mu) (G(e) - G(d)) + S(r + x) - S(r) - log(1 + x /
+        r) / 2.
 
     G(e) and -G(d) have one sign, so that nothing cancels, and the Poisson is reached as r grows.
 
@@ -171,14 +196,20 @@ class LogMeanNegativeBinomial(dist.NegativeBinomial):
         tensor(-4.3729)
     """
 
-    def __init__(self, log_mean: Tensor, log_dispersion: Tensor, *, validate_args: bool | None = None) -> None:
+    def __init__(
+        self, log_mean: Tensor, log_dispersion: Tensor, *, validate_args: bool | None = None
+    ) -> None:
         self.log_mean = log_mean
-        # Not broadcast, so that what depends on it alone is computed once for all particles; a copy, so that
-        # a distribution that was made without gradients holds no parameter.
+        # Not broadcast, so that what depends on it alone is computed once for all particles; a
+        # copy, so that a distribution that was made without gradients holds no parameter.
         self.log_dispersion = log_dispersion.clone()
-        super().__init__(log_dispersion.exp(), logits=log_mean - log_dispersion, validate_args=validate_args)
+        super().__init__(
+            log_dispersion.exp(), logits=log_mean - log_dispersion, validate_args=validate_args
+        )
 
-    def expand(self, batch_shape: Any, _instance: "LogMeanNegativeBinomial | None" = None) -> "LogMeanNegativeBinomial":
+    def expand(
+        self, batch_shape: Any, _instance: "LogMeanNegativeBinomial | None" = None
+    ) -> "LogMeanNegativeBinomial":
         """The same with a larger batch shape."""
         new = self._get_checked_instance(LogMeanNegativeBinomial, _instance)
         new.log_mean = self.log_mean
@@ -200,12 +231,16 @@ class LogMeanNegativeBinomial(dist.NegativeBinomial):
         if self._validate_args:
             self._validate_sample(value)
         # From there on r is infinite to every finite mean, and its exponential would be infinite.
-        log_r = self.log_dispersion.clamp(max=math.log(torch.finfo(self.log_dispersion.dtype).max) - 1)
+        log_r = self.log_dispersion.clamp(
+            max=math.log(torch.finfo(self.log_dispersion.dtype).max) - 1
+        )
         r = log_r.exp()
         log_x = value.clamp(min=1).log()
         total = r + value
         log_sum = total.log()
         errors = stirling_error(total) - stirling_error(r)
-        deviance, _, _ = NegativeBinomialDeviance.apply(self.log_mean, log_r, value, log_x, log_sum.detach())
+        deviance, _, _ = NegativeBinomialDeviance.apply(
+            self.log_mean, log_r, value, log_x, log_sum.detach()
+        )
         found = log_saturated(value, log_x) + errors - 0.5 * (log_sum - log_r) - deviance
         return found.expand(torch.broadcast_shapes(found.shape, self.batch_shape))

@@ -12,7 +12,8 @@ __all__ = ["ResidualLowRankNormal", "StandardisedNormal", "StandardisedStudentT"
 
 
 class StandardisedNormal(dist.Normal):
-    """N(loc, scale^2) by its standardised residual: torch's squares the scale first, which is 0 from 10^-23 on.
+    """N(loc, scale^2) by its standardised residual: torch's squares the scale first, which is 0
+    from 10^-23 on.
 
     Example:
         >>> StandardisedNormal(torch.zeros(()), torch.tensor(1e-30)).log_prob(torch.tensor(1e-30))
@@ -28,11 +29,14 @@ class StandardisedNormal(dist.Normal):
 
 
 class StandardisedStudentT(dist.StudentT):
-    """Student's t; its normaliser, a difference of two log Gamma functions, by the errors of Stirling's formula.
+    """Student's t; its normaliser, a difference of two log Gamma functions, by the errors of
+    Stirling's formula.
 
-    With a = df / 2, t = (x - loc) / (scale sqrt(df)) and S the error of Stirling's formula, log p(x) is
+    With a = df / 2, t = (x - loc) / (scale sqrt(df)) and S the error of Stirling's formula, log
+    p(x) is
 
-        a log(1 + 1 / (2 a)) - 1/2 + S(a + 1/2) - S(a) - (a + 1/2) log(1 + t^2) - log scale - log(2 pi) / 2,
+        a log(1 + 1 / (2 a)) - 1/2 + S(a + 1/2) - S(a) - (a + 1/2) log(1 + t^2) - log scale - log(2
+        pi) / 2,
 
     whose first four terms vanish as df grows.
 
@@ -42,11 +46,17 @@ class StandardisedStudentT(dist.StudentT):
         tensor(-0.9189)
     """
 
-    def __init__(self, df: Tensor, loc: Tensor, scale: Tensor, *, validate_args: bool | None = None) -> None:
-        self.degrees = df  # as they are: what depends on them alone is computed once for all particles
+    def __init__(
+        self, df: Tensor, loc: Tensor, scale: Tensor, *, validate_args: bool | None = None
+    ) -> None:
+        self.degrees = (
+            df  # as they are: what depends on them alone is computed once for all particles
+        )
         super().__init__(df, loc, scale, validate_args=validate_args)
 
-    def expand(self, batch_shape: Any, _instance: "StandardisedStudentT | None" = None) -> "StandardisedStudentT":
+    def expand(
+        self, batch_shape: Any, _instance: "StandardisedStudentT | None" = None
+    ) -> "StandardisedStudentT":
         """The same with a larger batch shape."""
         new = self._get_checked_instance(StandardisedStudentT, _instance)
         new.degrees = self.degrees
@@ -57,7 +67,9 @@ class StandardisedStudentT(dist.StudentT):
         if self._validate_args:
             self._validate_sample(value)
         a = 0.5 * self.degrees
-        normaliser = a * (0.5 / a).log1p() - 0.5 + stirling_error(a + 0.5) - stirling_error(a) - HALF_LOG_2PI
+        normaliser = (
+            a * (0.5 / a).log1p() - 0.5 + stirling_error(a + 0.5) - stirling_error(a) - HALF_LOG_2PI
+        )
         gap = value - self.loc
         log_scale = self.scale.log()
         width = self.scale * self.degrees.sqrt()
@@ -76,10 +88,12 @@ class ResidualLowRankNormal(dist.LowRankMultivariateNormal):
 
         (x - loc)' (F F' + D)^-1 (x - loc) = min_c |y - A c|^2 + |c|^2.
 
-    Woodbury's formula, torch's, is |y|^2 less the part that A explains: of 10^6, both, where D is 10^-6.
+    Woodbury's formula, torch's, is |y|^2 less the part that A explains: of 10^6, both, where D is
+    10^-6.
 
     References:
-        Woodbury (1950), Inverting modified matrices; Björck (1996), Numerical methods for least squares problems.
+        Woodbury (1950), Inverting modified matrices; Björck (1996), Numerical methods for least
+        squares problems.
 
     Example:
         >>> one = torch.ones(1, 1)
@@ -95,7 +109,9 @@ class ResidualLowRankNormal(dist.LowRankMultivariateNormal):
         factor = self._unbroadcasted_cov_factor / sd.unsqueeze(-1)
         residual = ((value - self.loc) / sd).unsqueeze(-1)
         root = self._capacitance_tril
-        weight = torch.cholesky_solve(factor.mT @ residual, root.expand(*residual.shape[:-2], -1, -1))
+        weight = torch.cholesky_solve(
+            factor.mT @ residual, root.expand(*residual.shape[:-2], -1, -1)
+        )
         residual = residual - factor @ weight
         squares = residual.square().sum((-2, -1)) + weight.square().sum((-2, -1))
         log_det = root.diagonal(dim1=-2, dim2=-1).log().sum(-1) + sd.log().sum(-1)

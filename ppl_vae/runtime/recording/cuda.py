@@ -13,7 +13,8 @@ CALLS_TO_WARM_UP = 3  # libraries set themselves up in the first ones, which mus
 
 
 def replayed(run: Graph, *inputs: Tensor) -> Graph:
-    """`run` with all of its CUDA kernels launched as one; what it gives is overwritten by the next call.
+    """`run` with all of its CUDA kernels launched as one; what it gives is overwritten by the next
+    call.
 
     Inputs are copied to where the first ones lie; whatever else `run` reads it reads where it lies.
     Raises RecordingError for tensors elsewhere, or where `run` waits for the CPU.

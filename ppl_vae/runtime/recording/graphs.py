@@ -1,4 +1,6 @@
-"""Programs as graphs of tensor operations: Pyro's effect handlers run once, the graph they leave runs ever after."""
+"""Programs as graphs of tensor operations: Pyro's effect handlers run once, the graph they leave
+runs ever after.
+"""
 
 import copy
 import logging
@@ -25,8 +27,8 @@ TOLERANCE = 1e-3
 def recorded(function: Graph, *inputs: Any) -> torch.fx.GraphModule:
     """A function of tensors as the graph of operations that it performs on inputs of these shapes.
 
-    Random draws are operations of the graph, in the same order on the same stream. What the function reads besides its
-    inputs is frozen: tensors by reference, Python values for good.
+    Random draws are operations of the graph, in the same order on the same stream. What the
+    function reads besides its inputs is frozen: tensors by reference, Python values for good.
 
     Args:
         function: Of nested lists, tuples and dicts of tensors, to the same.
@@ -36,7 +38,8 @@ def recorded(function: Graph, *inputs: Any) -> torch.fx.GraphModule:
         RecordingError: the function looks at a tensor's value to decide what to do, or fails.
 
     References:
-        Reed et al. (2022), torch.fx: practical program capture and transformation, arXiv:2112.08429.
+        Reed et al. (2022), torch.fx: practical program capture and transformation,
+        arXiv:2112.08429.
 
     Example:
         >>> double = recorded(lambda x: x + x, torch.ones(2))
@@ -45,24 +48,31 @@ def recorded(function: Graph, *inputs: Any) -> torch.fx.GraphModule:
     """
     try:
         with seeded(0), Unread():
-            traced = make_fx(lambda *tensors: function(*tensors), replacements())  # it cannot take a bound method
+            traced = make_fx(
+                lambda *tensors: function(*tensors), replacements()
+            )  # it cannot take a bound method
             graph = traced(*inputs)
-    except Exception as error:  # torch raises many kinds; whatever it was, the unrecorded function will say
+    except (
+        Exception
+    ) as error:  # torch raises many kinds; whatever it was, the unrecorded function will say
         reason = first_line(error)
         of_data = "value out of a tracing tensor" in reason or "data-dependent" in reason
-        raise RecordingError("its control flow depends on the data" if of_data else reason) from error
+        raise RecordingError(
+            "its control flow depends on the data" if of_data else reason
+        ) from error
     if any(map(_has_free_shape, graph.graph.nodes)):
         raise RecordingError("the shape of an intermediate result depends on the data")
     return graph
 
 
 def compiled(graph: torch.fx.GraphModule, *inputs: Any) -> Graph:
-    """The graph through torch's compiler, with the random stream of eager mode. Takes seconds; torch keeps it on disk.
+    """The graph through torch's compiler, with the random stream of eager mode. Takes seconds;
+    torch keeps it on disk.
 
-    The compiler changes the graph that it is given, so it is given a copy, which shares the graph's tensors.
-    Raises RecordingError where there is no C++ compiler, no room on the disk, or it fails.
-    Ansel et al. (2024), PyTorch 2: faster machine learning through dynamic bytecode transformation and graph
-    compilation, doi:10.1145/3620665.3640366.
+    The compiler changes the graph that it is given, so it is given a copy, which shares the graph's
+    tensors. Raises RecordingError where there is no C++ compiler, no room on the disk, or it fails.
+    Ansel et al. (2024), PyTorch 2: faster machine learning through dynamic bytecode transformation
+    and graph compilation, doi:10.1145/3620665.3640366.
     """
     try:
         with seeded(0), _quiet(), torch.no_grad():
@@ -75,14 +85,18 @@ def compiled(graph: torch.fx.GraphModule, *inputs: Any) -> Graph:
 
 
 def check_agreement(found: Tensor | None, expected: Tensor | None, name: str) -> None:
-    """Raise RecordingError unless a graph's result is that of the function, within `TOLERANCE` of its norm."""
+    """Raise RecordingError unless a graph's result is that of the function, within `TOLERANCE` of
+    its norm.
+    """
     if found is None or expected is None:
         agrees = found is expected
     else:
         slack = TOLERANCE * expected.norm() + torch.finfo(expected.dtype).eps
         agrees = bool((found - expected).norm() <= slack)
     if not agrees:
-        raise RecordingError(f"the graph has another {name} on other rows: something besides its inputs changes")
+        raise RecordingError(
+            f"the graph has another {name} on other rows: something besides its inputs changes"
+        )
 
 
 def _has_free_shape(node: torch.fx.Node) -> bool:
@@ -96,7 +110,9 @@ def _has_free_shape(node: torch.fx.Node) -> bool:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The compiler's remarks on what else the machine could have had are not the caller's business."""
+    """The compiler's remarks on what else the machine could have had are not the caller's
+    business.
+    """
     chatter = logging.getLogger("torch.utils.cpp_extension")
     level = chatter.level
     chatter.setLevel(logging.ERROR)
@@ -110,5 +126,7 @@ def _quiet() -> Iterator[None]:
 
 def first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    told = [line for line in lines if not line.endswith("raised:")]  # torch's frame around the message
+    told = [
+        line for line in lines if not line.endswith("raised:")
+    ]  # torch's frame around the message
     return told[0] if told else type(error).__name__

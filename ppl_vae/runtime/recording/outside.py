@@ -1,4 +1,6 @@
-"""What a graph cannot hold: numbers among modules' attributes, the random streams of Python and NumPy, tensors read."""
+"""What a graph cannot hold: numbers among modules' attributes, the random streams of Python and
+NumPy, tensors read.
+"""
 
 import copy
 import random
@@ -29,7 +31,9 @@ class RecordingError(RuntimeError):
 
 
 class Unread(TorchFunctionMode):
-    """Raises RecordingError where a tensor's values leave torch; `.item()` and `bool()` are `make_fx`'s to refuse."""
+    """Raises RecordingError where a tensor's values leave torch; `.item()` and `bool()` are
+    `make_fx`'s to refuse.
+    """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the function, unless it is one of those."""
@@ -40,7 +44,9 @@ class Unread(TorchFunctionMode):
 
 @contextmanager
 def unchanged(*modules: nn.Module) -> Iterator[None]:
-    """Raise RecordingError where what runs within changes what no graph would; all of it is put back in any case."""
+    """Raise RecordingError where what runs within changes what no graph would; all of it is put
+    back in any case.
+    """
     python, numpy, attributes = random.getstate(), _numpy_state(), _attributes(modules)
     contents = _contents(modules)
     try:
@@ -70,7 +76,9 @@ def _numpy_state() -> Any:
 
 
 class Held:
-    """What a module holds that can change in its place: a tensor, a random stream, a list or dict of plain values."""
+    """What a module holds that can change in its place: a tensor, a random stream, a list or dict
+    of plain values.
+    """
 
     def __init__(self, name: str, value: Any) -> None:
         self.name, self.value, self.before = name, value, _content(value)
@@ -78,7 +86,11 @@ class Held:
     def has_changed(self) -> bool:
         """Whether it has other contents than before."""
         now = _content(self.value)
-        return not torch.equal(now, self.before) if isinstance(now, torch.Tensor) else now != self.before
+        return (
+            not torch.equal(now, self.before)
+            if isinstance(now, torch.Tensor)
+            else now != self.before
+        )
 
     def put_back(self) -> None:
         """The contents as they were."""
@@ -90,7 +102,9 @@ class Held:
             self.value.detach().copy_(self.before)
         else:
             self.value.clear()
-            self.value.extend(self.before) if isinstance(self.value, list) else self.value.update(self.before)
+            self.value.extend(self.before) if isinstance(self.value, list) else self.value.update(
+                self.before
+            )
 
 
 def _content(value: Any) -> Any:
@@ -103,7 +117,11 @@ def _contents(modules: tuple[nn.Module, ...]) -> list[Held]:
     """Of all that modules keep beside parameters and buffers, which are inputs of a graph."""
     parts = [part for module in modules for part in module.modules()]
     pairs = [(part, name, value) for part in parts for name, value in vars(part).items()]
-    return [Held(f"{type(part).__name__}.{name}", value) for part, name, value in pairs if _can_change(value)]
+    return [
+        Held(f"{type(part).__name__}.{name}", value)
+        for part, name, value in pairs
+        if _can_change(value)
+    ]
 
 
 def _can_change(value: Any) -> bool:
@@ -117,5 +135,12 @@ def _attributes(modules: tuple[nn.Module, ...]) -> dict[tuple[nn.Module, str], A
     """Plain values, tensors and buffers that modules keep."""
     parts = [part for module in modules for part in module.modules()]
     kinds = (*PLAIN, torch.Tensor)
-    plain = {(part, name): value for part in parts for name, value in vars(part).items() if isinstance(value, kinds)}
-    return plain | {(part, name): value for part in parts for name, value in part.named_buffers(recurse=False)}
+    plain = {
+        (part, name): value
+        for part in parts
+        for name, value in vars(part).items()
+        if isinstance(value, kinds)
+    }
+    return plain | {
+        (part, name): value for part in parts for name, value in part.named_buffers(recurse=False)
+    }

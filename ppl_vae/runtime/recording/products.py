@@ -1,7 +1,9 @@
-"""Large matrix products of recorded graphs by oneDNN, where that is the faster of the two libraries in torch.
+"""Large matrix products of recorded graphs by oneDNN, where that is the faster of the two libraries
+in torch.
 
-On a CPU torch multiplies float32 matrices by MKL, which leaves half of the vector width of some processors unused: on
-an AMD EPYC with AVX-512 oneDNN, by which torch convolves, takes half of the time (docs/benchmarks.md).
+On a CPU torch multiplies float32 matrices by MKL, which leaves half of the vector width of some
+processors unused: on an AMD EPYC with AVX-512 oneDNN, by which torch convolves, takes half of the
+time (docs/benchmarks.md).
 """
 
 import logging
@@ -22,11 +24,12 @@ aten = torch.ops.aten
 
 
 def replacements() -> dict[Any, Callable[..., Any]]:
-    """What `torch.fx.experimental.proxy_tensor.make_fx` is to put in the place of torch's products on this machine.
+    """What `torch.fx.experimental.proxy_tensor.make_fx` is to put in the place of torch's products
+    on this machine.
 
-    Products of float32 matrices on a CPU with at least 5 million multiplications become the operation
-    `torch.ops.ppl_vae.matmul`, if oneDNN is clearly faster here; others stay. It has no derivative: a graph is to hold
-    its own gradient.
+    Products of float32 matrices on a CPU with at least 5 million multiplications become the
+    operation `torch.ops.ppl_vae.matmul`, if oneDNN is clearly faster here; others stay. It has no
+    derivative: a graph is to hold its own gradient.
 
     Example:
         >>> set(map(str, replacements())) <= {"aten.mm.default", "aten.addmm.default"}
@@ -37,12 +40,17 @@ def replacements() -> dict[Any, Callable[..., Any]]:
 
 @cache
 def onednn_is_faster() -> bool:
-    """Whether it multiplies float32 matrices in clearly less time than torch does; found once, in some milliseconds."""
+    """Whether it multiplies float32 matrices in clearly less time than torch does; found once, in
+    some milliseconds.
+    """
     if not torch.backends.mkldnn.is_available():
         return False
     try:
         times = [[_seconds(product) for product in (matmul, torch.mm)] for _ in range(8)]
-    except (AttributeError, RuntimeError) as error:  # built without the operation, or for another processor
+    except (
+        AttributeError,
+        RuntimeError,
+    ) as error:  # built without the operation, or for another processor
         logger.info("products of matrices stay with torch: %s", str(error).partition("\n")[0])
         return False
     ours, theirs = map(min, zip(*times, strict=True))
@@ -56,7 +64,9 @@ def _seconds(product: Callable[[Tensor, Tensor], Tensor]) -> float:
 
 @torch.library.custom_op("ppl_vae::matmul", mutates_args=())
 def matmul(one: Tensor, other: Tensor) -> Tensor:
-    """The product of two matrices by oneDNN; an operation of its own, which the compiler leaves as it is."""
+    """The product of two matrices by oneDNN; an operation of its own, which the compiler leaves as
+    it is.
+    """
     return torch.ops.mkldnn._linear_pointwise(one, other.t(), None, "none", [], "")
 
 

@@ -1,4 +1,5 @@
-"""Other libraries, each in an environment that is made here, run in a process that is asked in turn with ours."""
+"""Other libraries, each in an environment that is made here, run in a process that is asked in turn
+with ours."""
 
 import json
 import subprocess
@@ -23,8 +24,8 @@ class NotMeasured(RuntimeError):
 def environment(package: str, folder: Path) -> Path:
     """The Python of an environment with the newest version of a package.
 
-    It sees this one's packages behind its own: both sides use one torch, and torch is not downloaded twice.
-    """
+    It sees this one's packages behind its own: both sides use one torch, and torch is not
+    downloaded twice."""
     home = folder / package
     python, done = home / "bin" / "python", home / "installed"
     if not done.exists():
@@ -33,8 +34,12 @@ def environment(package: str, folder: Path) -> Path:
             venv.create(home, with_pip=True, clear=True)
         except (OSError, subprocess.CalledProcessError) as error:
             raise NotMeasured(f"no environment in {home}: {error}") from error
-        (next(home.glob("lib/python*/site-packages")) / "ours.pth").write_text(sysconfig.get_path("purelib"))
-        found = subprocess.run([python, "-m", "pip", "install", "-q", package], capture_output=True, text=True)
+        (next(home.glob("lib/python*/site-packages")) / "ours.pth").write_text(
+            sysconfig.get_path("purelib")
+        )
+        found = subprocess.run(
+            [python, "-m", "pip", "install", "-q", package], capture_output=True, text=True
+        )
         if found.returncode:
             raise NotMeasured(f"pip install {package}: {last_line(found.stderr)}")
         done.touch()
@@ -47,7 +52,8 @@ def last_line(text: str) -> str:
 
 
 class Served:
-    """A script that ends in `serve`, kept alive: it is told what to do and how often, and answers with the seconds."""
+    """A script that ends in `serve`, kept alive: it is told what to do and how often, and answers
+    with the seconds."""
 
     def __init__(self, command: list, folder: str) -> None:
         self.errors = tempfile.TemporaryFile("w+")

@@ -1,4 +1,5 @@
-"""The same training step in NumPyro: model and guide as in its own VAE example, analytic KL, data in memory."""
+"""The same training step in NumPyro: model and guide as in its own VAE example, analytic KL, data
+in memory."""
 
 import sys
 

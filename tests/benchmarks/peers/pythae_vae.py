@@ -1,4 +1,5 @@
-"""An epoch of the same VAE in Pythae's trainer. Its data are binarised once: it has no dynamic binarisation."""
+"""An epoch of the same VAE in Pythae's trainer. Its data are binarised once: it has no dynamic
+binarisation."""
 
 import sys
 
@@ -30,7 +31,9 @@ class Encoder(BaseEncoder):
 class Decoder(BaseDecoder):
     def __init__(self):
         super().__init__()
-        self.layers = nn.Sequential(nn.Linear(LATENT, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, x.shape[1]), nn.Sigmoid())
+        self.layers = nn.Sequential(
+            nn.Linear(LATENT, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, x.shape[1]), nn.Sigmoid()
+        )
 
     def forward(self, z):
         return ModelOutput(reconstruction=self.layers(z))
@@ -38,9 +41,14 @@ class Decoder(BaseDecoder):
 
 config = VAEConfig(input_dim=(x.shape[1],), latent_dim=LATENT, reconstruction_loss="bce")
 settings = BaseTrainerConfig(
-    per_device_train_batch_size=BATCH, learning_rate=1e-3, optimizer_params={"fused": True}, output_dir="."
+    per_device_train_batch_size=BATCH,
+    learning_rate=1e-3,
+    optimizer_params={"fused": True},
+    output_dir=".",
 )
-trainer = BaseTrainer(VAE(config, Encoder(), Decoder()), BaseDataset(x, zeros(len(x))), training_config=settings)
+trainer = BaseTrainer(
+    VAE(config, Encoder(), Decoder()), BaseDataset(x, zeros(len(x))), training_config=settings
+)
 trainer.prepare_training()
 
 

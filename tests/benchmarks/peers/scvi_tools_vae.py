@@ -1,4 +1,5 @@
-"""An epoch of SCVI, negative binomial counts, by the clock around Lightning's epoch: the set-up does not count."""
+"""An epoch of SCVI, negative binomial counts, by the clock around Lightning's epoch: the set-up
+does not count."""
 
 import sys
 import time
@@ -22,7 +23,13 @@ class Clock(Callback):
 
 cells = anndata.AnnData(np.load(sys.argv[1]))
 scvi.model.SCVI.setup_anndata(cells)
-layers = {"n_hidden": HIDDEN, "n_latent": LATENT, "n_layers": 1, "dropout_rate": 0.0, "use_batch_norm": "none"}
+layers = {
+    "n_hidden": HIDDEN,
+    "n_latent": LATENT,
+    "n_layers": 1,
+    "dropout_rate": 0.0,
+    "use_batch_norm": "none",
+}
 model = scvi.model.SCVI(cells, gene_likelihood="nb", **layers)
 quiet = {"enable_progress_bar": False, "enable_checkpointing": False, "logger": False}
 
@@ -30,7 +37,14 @@ quiet = {"enable_progress_bar": False, "enable_checkpointing": False, "logger": 
 def epoch(times):
     clock, total = Clock(), 0.0
     for _ in range(times):
-        model.train(max_epochs=1, accelerator="cpu", train_size=1.0, batch_size=BATCH, callbacks=[clock], **quiet)
+        model.train(
+            max_epochs=1,
+            accelerator="cpu",
+            train_size=1.0,
+            batch_size=BATCH,
+            callbacks=[clock],
+            **quiet,
+        )
         total += clock.seconds
     return total
 

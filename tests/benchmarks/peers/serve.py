@@ -9,7 +9,8 @@ from importlib.metadata import version
 
 
 def serve(works: dict[str, Callable[[int], object]], *packages: str) -> None:
-    """Tell the versions; then do what is asked, [what, how often] a line, and answer with the seconds it took."""
+    """Tell the versions; then do what is asked, [what, how often] a line, and answer with the
+    seconds it took."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a library prints is no answer
 
