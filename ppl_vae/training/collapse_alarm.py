@@ -74,8 +74,7 @@ def collapse_warning(
 
     Example:
         >>> collapse_warning([3.0, 0.01, 0.01], [1.0, 1.0, 1.0], patience=2)
-        'posterior collapse: the rate has been below 0.1 nats per datum for 2 epochs, so z says '
-        'nothing of x: ...'
+        'posterior collapse: the rate has been below 0.1 nats per datum for 2 epochs, so z ...'
         >>> collapse_warning([0.01, 0.01, 0.01], [1.0, 1.0, 1.0], patience=2) is None  # said an epoch ago
         True
     """

@@ -40,8 +40,7 @@ class BDMCSummary:
 
     Example:
         >>> str(BDMCSummary(-90.12, 0.01, -90.08, 0.02, 0.04, 0.02, 100))
-        'log p(x) of 100 simulated data between -90.120 (se 0.010) and -90.080 (se 0.020): gap '
-        '0.040 (se 0.020) nats'
+        'log p(x) of 100 simulated data between -90.120 (se 0.010) and -90.080 (se 0.020): ...'
     """
 
     lower: float
