@@ -1,0 +1,66 @@
+"""The documentation's pages: every public name has a place in the reference."""
+
+import ast
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "ppl_vae"
+
+
+@pytest.fixture(scope="module")
+def reference():
+    """docs/api.md as Sphinx reads it."""
+    conf = runpy.run_path(str(ROOT / "docs" / "conf.py"))
+    source = [(ROOT / "docs" / "api.md").read_text(encoding="utf-8")]
+    conf["write_api"](None, "api", source)
+    return source[0]
+
+
+def public_names():
+    """Names in any `__all__` of the package, but for the modules among them."""
+    names = {}
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+                names |= {name: path for name in literal(node.value)}
+    modules = {path.stem for path in PACKAGE.rglob("*.py")}
+    modules |= {path.parent.name for path in PACKAGE.rglob("__init__.py")}
+    return {name: path for name, path in names.items() if name not in modules}
+
+
+def literal(node):
+    """The names of a list; none of an expression, as the face has one."""
+    return ast.literal_eval(node) if isinstance(node, ast.List) else []
+
+
+def test_every_public_name_is_in_the_reference(reference):
+    listed = set(re.findall(r"^   (\w+)$", reference, re.MULTILINE))
+    missing = [
+        f"{name} ({path.relative_to(ROOT)})"
+        for name, path in public_names().items()
+        if name not in listed
+    ]
+    assert missing == []
+
+
+def test_every_name_of_the_face_is_in_the_reference(reference):
+    import ppl_vae
+
+    modules = set(re.findall(r"^### `ppl_vae\.(\w+)", reference, re.MULTILINE))
+    listed = modules | set(re.findall(r"^   (\w+)$", reference, re.MULTILINE)) | {"families"}
+    families = {"priors", "likelihoods", "posteriors", "networks"}
+    assert set(ppl_vae.__all__) - listed - families - {"__version__"} == set()
+
+
+def test_every_page_is_reached_from_the_index():
+    pages = {
+        path.relative_to(ROOT / "docs").with_suffix("").as_posix()
+        for folder in ("", "howto", "examples")
+        for path in (ROOT / "docs" / folder).glob("*.md")
+    }
+    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    assert pages - set(index.split()) == {"index"}
