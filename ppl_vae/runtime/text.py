@@ -1,0 +1,45 @@
+"""Tables of text, for a terminal or as Markdown."""
+
+from collections.abc import Sequence
+
+__all__ = ["table"]
+
+
+def table(rows: Sequence[Sequence[str]], *, markdown: bool = False) -> str:
+    """Rows of cells as aligned columns, or as a Markdown table.
+
+    The first row is the header. The first column is flush left, the others are flush right. Where
+    a row has fewer cells than the header, its last cell runs on over the remaining columns.
+
+    Args:
+        rows: The header and the rows below it.
+        markdown: Whether to write a Markdown table.
+
+    Example:
+        >>> rows = [("model", "log p(x)"), ("vae", "-81.20"), ("iwae", "-79.95")]
+        >>> print(table(rows))
+        model  log p(x)
+        vae      -81.20
+        iwae     -79.95
+        >>> print(table(rows, markdown=True))
+        | model | log p(x) |
+        | --- | ---: |
+        | vae | -81.20 |
+        | iwae | -79.95 |
+    """
+    header, *body = rows
+    num_columns = len(header)
+    if markdown:
+        rule = ["---", *["---:"] * (num_columns - 1)]
+        padded = ([*row, *[""] * (num_columns - len(row))] for row in (header, rule, *body))
+        return "\n".join(
+            f"| {' | '.join(cell.replace('|', '\\|') for cell in row)} |" for row in padded
+        )
+    complete = [row for row in rows if len(row) == num_columns]
+    widths = [max(len(row[i]) for row in complete) for i in range(1, num_columns)]
+    width = max(len(row[0]) for row in rows)
+    lines = []
+    for first, *rest in rows:
+        aligned = rest if len(rest) < len(widths) else map(str.rjust, rest, widths)
+        lines.append("  ".join([first.ljust(width), *aligned]))
+    return "\n".join(lines)
