@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.programs.global_latents import conditionals, with_global_draws
+from ppl_vae.programs.inference import PAIRS_PER_CHUNK, rows_per_chunk
 from ppl_vae.programs.modules import arguments, evaluating, modules_of
 from ppl_vae.programs.traces import Program, log_terms
 from ppl_vae.programs.validation import check_data, check_programs
@@ -31,16 +32,7 @@ __all__ = ["log_weights"]
 
 logger = logging.getLogger(__name__)
 
-PAIRS_PER_CHUNK = 10_000  # (particle, datum) pairs held at once: 30 MB of float32 at 784 features
 FEWEST_PAIRS_TO_COMPILE = 2_000_000  # compiling takes as long as about a million
-
-
-def rows_per_chunk(num_data: int, num_particles: int, chunk_size: int | None) -> int:
-    """How many data to take at once, so that all their particles fit in a chunk of (particle,
-    datum) pairs.
-    """
-    pairs = PAIRS_PER_CHUNK if chunk_size is None else whole_number(chunk_size, "chunk_size")
-    return max(1, min(num_data, pairs // whole_number(num_particles, "num_particles")))
 
 
 def log_weights(

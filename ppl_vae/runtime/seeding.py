@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from threading import RLock
+from typing import overload
 
 import numpy as np
 import torch
@@ -61,19 +62,29 @@ def _cuda_devices() -> range:
     return range(torch.cuda.device_count())
 
 
-def derived_seed(seed: int, *keys: int) -> int:
+@overload
+def derived_seed(seed: int, *keys: int) -> int: ...
+
+
+@overload
+def derived_seed(seed: None, *keys: int) -> None: ...
+
+
+def derived_seed(seed: int | None, *keys: int) -> int | None:
     """A seed for one part of a longer job (an epoch, a chunk), independent of the other parts.
 
     Resuming at part t needs no stored generator state: its seed is a function of (seed, t) alone.
     Reference: NumPy's `SeedSequence`.
 
     Args:
-        seed: The job's seed.
+        seed: The job's seed; None stays None, torch's global stream.
         keys: What names the part.
 
     Example:
         >>> derived_seed(0, 1) == derived_seed(0, 1), derived_seed(0, 1) == derived_seed(0, 2)
         (True, False)
     """
+    if seed is None:
+        return None
     sequence = np.random.SeedSequence([whole_number(seed, "seed", at_least=0), *keys])
     return int(sequence.generate_state(1, np.uint64)[0] >> 1)

@@ -1,0 +1,182 @@
+"""A model, a guide and the rows that they are evaluated on, block by block."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from ppl_vae.data import Dataset, as_dataset
+from ppl_vae.programs.modules import arguments, evaluating, place
+from ppl_vae.programs.traces import LogTerms, Program, log_terms
+from ppl_vae.programs.validation import check_data, check_programs
+from ppl_vae.runtime.checks import whole_number
+from ppl_vae.runtime.seeding import derived_seed, seeded
+
+__all__ = ["Block", "Inference", "progress_bar", "rows_per_chunk"]
+
+PAIRS_PER_CHUNK = 10_000  # (particle, row) pairs held at once: 30 MB of float32 at 784 features
+
+
+def rows_per_chunk(num_data: int, num_particles: int, chunk_size: int | None = None) -> int:
+    """Rows to take at once, so that all their particles fit in a chunk of (particle, row) pairs.
+
+    Args:
+        num_data: Number of rows N.
+        num_particles: Number of particles K.
+        chunk_size: Pairs held at once; None is 10,000.
+
+    Example:
+        >>> rows_per_chunk(500, 100)
+        100
+    """
+    pairs = PAIRS_PER_CHUNK if chunk_size is None else whole_number(chunk_size, "chunk_size")
+    return max(1, min(num_data, pairs // whole_number(num_particles, "num_particles")))
+
+
+def progress_bar(
+    total: int, title: str, *, unit: str = "rows", done: int = 0, progress: bool = True
+) -> tqdm:
+    """A bar that appears after two seconds, if at all.
+
+    Args:
+        total: Where it ends.
+        title: What is being done.
+        unit: What is counted, in the plural.
+        done: Where it starts.
+        progress: Whether to show it.
+
+    Example:
+        >>> with progress_bar(2, "log p(x)") as bar:
+        ...     _ = bar.update(2)
+    """
+    return tqdm(
+        total=total, initial=done, desc=title, unit=f" {unit}", disable=not progress, delay=2
+    )
+
+
+class Inference:
+    """A model and a guide with the rows that they are evaluated on, placed and checked.
+
+    The rows are moved to the device and the float type of the programs, and checked once against
+    the likelihood's support, the columns and covariates of training and the latent dimensions.
+
+    Args:
+        model: `Model`, or any Pyro model with one plate "data" at dim -1; where there is a guide
+            alone, the guide.
+        guide: `Guide`, or any Pyro guide with the same latent sites; where there is a model alone,
+            the model.
+        data: A `Dataset` (all its rows), or an array, tensor, DataFrame, DataArray.
+
+    Raises:
+        ValueError: x lies outside the likelihood's support, has other columns than in training, or
+            model and guide have different latent dimensions.
+
+    Example:
+        >>> from ppl_vae import beds
+        >>> bed = beds.linear_gaussian(num_data=5)
+        >>> inference = Inference(bed.model, bed.guide, bed.x)
+        >>> [block.terms(10).log_weights.shape for block in inference.blocks(3, seed=0)]
+        [torch.Size([10, 3]), torch.Size([10, 2])]
+    """
+
+    def __init__(self, model: Program, guide: Program, data: Dataset | Any) -> None:
+        self.model = model
+        self.guide = guide
+        self.data: Dataset = place(as_dataset(data), model, guide)
+        check_data(model, self.data.x, self.data.context, guide)
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    @property
+    def args(self) -> tuple[Tensor, ...]:
+        """Arguments of both programs for all rows."""
+        return arguments(self.data.x, self.data.context)
+
+    def check_programs(self) -> list[str]:
+        """Run custom programs once over all rows; names of the guide's sites outside the plate."""
+        return check_programs(self.model, self.guide, self.data.x, self.data.context)
+
+    @contextmanager
+    def evaluating(self, seed: int | None = None) -> Iterator[None]:
+        """Evaluation mode, on a random stream of its own unless the seed is None."""
+        with evaluating(self.model, self.guide), seeded(seed):
+            yield
+
+    def block(self, rows: slice, seed: int | None = None) -> "Block":
+        """Some of the rows."""
+        return Block(self, self.data[rows], rows, seed)
+
+    def blocks(
+        self,
+        rows: int,
+        *,
+        seed: int | None = None,
+        keys: tuple[int, ...] = (),
+        title: str = "",
+        progress: bool = True,
+    ) -> Iterator["Block"]:
+        """All rows in their order, block by block.
+
+        Args:
+            rows: Rows of a block.
+            seed: Seed of all; that of a block is derived from it, from `keys` and the first row.
+            keys: What distinguishes this pass over the rows from others with the same seed.
+            title: Title of the bar; without one there is no bar.
+            progress: Whether to show the bar when it takes more than two seconds.
+        """
+        with progress_bar(len(self), title, progress=progress and bool(title)) as bar:
+            for start in range(0, len(self), rows):
+                stop = min(start + rows, len(self))
+                yield self.block(slice(start, stop), derived_seed(seed, *keys, start))
+                bar.update(stop - start)
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some rows of an inference, with the seed of their draws.
+
+    Programs run inside `evaluating()`; between blocks modes and random streams are the caller's.
+
+    Args:
+        inference: Where the rows come from.
+        data: The rows.
+        rows: Where they are among all.
+        seed: Seed of their draws; None draws from torch's global stream.
+
+    Example:
+        >>> from ppl_vae import beds
+        >>> bed = beds.linear_gaussian(num_data=5)
+        >>> block = Inference(bed.model, bed.guide, bed.x).block(slice(0, 2), seed=0)
+        >>> with block.evaluating():
+        ...     bed.guide(*block.args).shape
+        torch.Size([2, 2])
+    """
+
+    inference: Inference
+    data: Dataset
+    rows: slice
+    seed: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    @property
+    def args(self) -> tuple[Tensor, ...]:
+        """Arguments of both programs."""
+        return arguments(self.data.x, self.data.context)
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Evaluation mode, at the start of the block's random stream."""
+        with self.inference.evaluating(self.seed):
+            yield
+
+    def terms(self, num_particles: int = 1) -> LogTerms:
+        """Log-probabilities of K draws of the guide, in evaluation mode, from the block's seed."""
+        model, guide = self.inference.model, self.inference.guide
+        with self.evaluating():
+            return log_terms(model, guide, *self.args, num_particles=num_particles)
