@@ -1,4 +1,4 @@
-"""The entries of x one by one: which site holds them, and where each lies in its distribution."""
+"""Distribution functions of the entries of x, and their averages over draws of z."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,37 +12,39 @@ from torch import Tensor
 
 from ppl_vae.data import Dataset
 from ppl_vae.diagnostics.datatree.sampler import is_observation
+from ppl_vae.diagnostics.predictive.hiding import Predicted
+from ppl_vae.evidence import reduce_log_weights
+from ppl_vae.programs.plates import require_no_inner_plates
 from ppl_vae.programs.traces import Program, Site, sample_sites
 from ppl_vae.programs.validation import require_x_itself
 
+Averages = tuple[np.ndarray, np.ndarray]
+
 
 def check_observed(model: Program, data: Dataset) -> None:
-    """Raise unless something is observed, and is x itself."""
+    """Raise unless some entry of x is observed, and the model observes x itself."""
     if bool(data.x.isnan().all()):
         raise ValueError(
-            f"x of shape {tuple(data.x.shape)} is missing throughout: there is nothing to hold "
-            "against the model"
+            f"x of shape {tuple(data.x.shape)} is missing throughout: give rows with observed "
+            "entries to compare with the model"
         )
     require_x_itself(model, data.x, data.context)
 
 
 def site_of_x(trace: poutine.Trace, size: int) -> Site:
-    """The observed site that holds all `size` values of a datum: "x" if it does, else the first
-    that does.
-    """
+    """The observed site that holds all `size` values of a row: "x", else the first that does."""
     sites = {site["name"]: site for site in sample_sites(trace) if is_observation(site)}
     fitting = {name: site for name, site in sites.items() if site["fn"].event_shape.numel() == size}
     if not fitting:
         raise ValueError(
-            f"none of the observed sites {list(sites)} holds all {size} values of a datum: nothing "
-            "to compare x with"
+            f"none of the observed sites {list(sites)} holds all {size} values of a row: observe x "
+            "at one site"
         )
     return fitting.get("x") or next(iter(fitting.values()))
 
 
 def below_and_at(distribution: Any, x: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """P(X < x) and P(X = x) of every entry; from one draw where the distribution has no such
-    function.
+    """P(X < x) and P(X = x) of every entry; indicators from one draw where there is no formula.
 
     Args:
         distribution: Batch shape (K, B), event shape `event`.
@@ -55,58 +57,79 @@ def below_and_at(distribution: Any, x: Tensor) -> tuple[np.ndarray, np.ndarray]:
     while isinstance(entry, dist.Independent | dist.MaskedDistribution):
         entry = entry.base_dist
     try:
-        if entry.event_shape:
-            raise NotImplementedError(
-                f"the entries of a {type(entry).__name__} are not independent"
-            )
         below = _below(entry, x)
         at = entry.log_prob(x).exp() if entry.support.is_discrete else torch.zeros_like(below)
     except NotImplementedError:
         draw = distribution.sample()
-        below, at = draw < x, draw == x
+        below = draw < x
+        at = draw == x
     shape = (*distribution.batch_shape, *x.shape[1:])
-    return _array(below, shape), _array(at, shape)
+    lower, mass = (each.double().cpu().broadcast_to(shape).numpy() for each in (below, at))
+    return lower, mass
 
 
 def _below(entry: Any, x: Tensor) -> Tensor:
-    """P(X < x), elementwise."""
-    for family, function in CLOSED_FORMS.items():
-        if isinstance(entry, family):
-            return function(entry, x)
-    return _sum_of_pmf(entry, x) if entry.support.is_discrete else entry.cdf(x)
-
-
-def _sum_of_pmf(entry: Any, x: Tensor) -> Tensor:
-    """P(X < x) for values 0, 1, 2, ...: as many evaluations as the largest x."""
-    total = torch.zeros((), dtype=x.dtype, device=x.device)
+    """P(X < x), elementwise; NotImplementedError where there is no formula."""
+    if entry.event_shape:
+        raise NotImplementedError(f"the entries of a {type(entry).__name__} are dependent")
+    match entry:
+        case torch.distributions.Poisson():
+            return torch.special.gammaincc(x.double(), entry.rate.double())
+        case torch.distributions.NegativeBinomial():
+            return _scipy(special.betainc, entry.total_count, x, torch.sigmoid(-entry.logits))
+        case torch.distributions.StudentT():
+            return _scipy(special.stdtr, entry.df, (x - entry.loc) / entry.scale)
+    if not entry.support.is_discrete:
+        return entry.cdf(x)
+    # The values are 0, 1, 2, ...: sum their probabilities up to the largest x.
+    total = torch.zeros_like(x)
     for value in range(int(x.max())):
         total = total + entry.log_prob(torch.full_like(x, value)).exp() * (value < x)
-    return total + torch.zeros_like(x)
-
-
-def _poisson(entry: Any, x: Tensor) -> Tensor:
-    return torch.special.gammaincc(x.double(), entry.rate.double())
-
-
-def _negative_binomial(entry: Any, x: Tensor) -> Tensor:
-    return _scipy(special.betainc, entry.total_count, x, torch.sigmoid(-entry.logits))
-
-
-def _student_t(entry: Any, x: Tensor) -> Tensor:
-    return _scipy(special.stdtr, entry.df, (x - entry.loc) / entry.scale)
+    return total
 
 
 def _scipy(function: Callable[..., np.ndarray], *values: Tensor) -> Tensor:
-    """SciPy's functions take arrays."""
+    """A SciPy function of tensors."""
     return torch.as_tensor(function(*(value.double().cpu().numpy() for value in values)))
 
 
-CLOSED_FORMS = {
-    torch.distributions.Poisson: _poisson,
-    torch.distributions.NegativeBinomial: _negative_binomial,
-    torch.distributions.StudentT: _student_t,
-}
+def best_averages(found: list[Predicted], part: Dataset) -> Averages:
+    """Averages of the proposal with the largest ESS, row by row.
+
+    Values (5, B, *event) are P(X < x), P(X = x) by all draws, P(X = x) by each half of them, and
+    the ESS; k-hat is (B,).
+    """
+    averages = [_averages(traces, log_weights, part) for traces, log_weights in found]
+    values, k_hats = (np.stack(each) for each in zip(*averages, strict=True))
+    ess = values[:, -1].reshape(*values.shape[:1], len(part), -1)[..., 0]
+    best = np.nan_to_num(ess).argmax(0)
+    rows = np.arange(len(part))
+    return np.moveaxis(values[best, :, rows], 0, 1), k_hats[best, rows]
 
 
-def _array(values: Tensor, shape: tuple[int, ...]) -> np.ndarray:
-    return values.double().cpu().broadcast_to(shape).numpy()
+def _averages(traces: list[poutine.Trace], log_weights: Tensor, part: Dataset) -> Averages:
+    """The same for one proposal, whose draws stand in the traces one after the other."""
+    x = part.x.nan_to_num()
+    probabilities = []
+    for trace in traces:
+        require_no_inner_plates(trace, "a PIT")
+        fn = site_of_x(trace, part.event_shape.numel())["fn"]
+        probabilities.append(below_and_at(fn, x.reshape(len(x), *fn.event_shape)))
+    below, at = (np.concatenate(each) for each in zip(*probabilities, strict=True))
+    log_w = log_weights.cpu().numpy()
+    evidence = reduce_log_weights(log_w)
+    # The draws of even and of odd number: each half has its share of every trace.
+    halves = slice(0, None, 2), slice(min(1, len(log_w) - 1), None, 2)
+    means = [
+        _mean(log_w, below),
+        _mean(log_w, at),
+        *(_mean(log_w[half], at[half]) for half in halves),
+    ]
+    ess = np.broadcast_to(evidence.ess.reshape(-1, *[1] * len(part.event_shape)), x.shape)
+    return np.stack([*(mean.reshape(x.shape) for mean in means), ess]), evidence.pareto_k
+
+
+def _mean(log_weights: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Weighted mean over the particles."""
+    weights = special.softmax(log_weights.astype(np.float64), axis=0)
+    return np.einsum("kb,kb...->b...", weights, probabilities).clip(0, 1)

@@ -1,52 +1,46 @@
-"""Predictive checks: does the data set look like those that the model makes, by test statistics?"""
+"""Predictive checks: test statistics of x against those of data sets drawn from the model."""
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pyro import poutine
 from scipy.stats import rankdata
-from tqdm.auto import tqdm
 
-from ppl_vae.data import Dataset, as_dataset
-from ppl_vae.diagnostics.datatree.build import SAMPLE_DIMS, Names
-from ppl_vae.diagnostics.datatree.sampler import read_layout
+from ppl_vae.data import Dataset
+from ppl_vae.diagnostics.datatree.build import SAMPLE_DIMS
+from ppl_vae.diagnostics.groups import group, tree
 from ppl_vae.diagnostics.predictive.cdf import check_observed
-from ppl_vae.diagnostics.predictive.resampling import Resampled, resampled
+from ppl_vae.diagnostics.predictive.replicates import PREDICTIVES, Replicates
 from ppl_vae.diagnostics.predictive.statistics import OF_ENTRIES, ROUNDING, STATISTICS, Statistic
 from ppl_vae.diagnostics.uniformity import widening
-from ppl_vae.importance import PAIRS_PER_CHUNK
-from ppl_vae.programs.modules import arguments, evaluating, place, rows_fitted
-from ppl_vae.programs.plates import rows_first
-from ppl_vae.programs.traces import Program, Site, is_local, run_under_particles, sample_sites
-from ppl_vae.programs.validation import check_data
+from ppl_vae.programs.inference import Inference, progress_bar
+from ppl_vae.programs.modules import rows_fitted
+from ppl_vae.programs.traces import Program
 from ppl_vae.runtime.checks import whole_number
-from ppl_vae.runtime.seeding import derived_seed, seeded
+from ppl_vae.runtime.text import table
 
 if TYPE_CHECKING:
     import xarray as xr
 
 __all__ = ["PredictiveCheck", "predictive_check"]
 
-NUM_PARTICLES = 1000  # draws of the guide per row, of which those of the posterior are chosen
-PREDICTIVES = {"prior_predictive": "prior", "posterior_predictive": "posterior"}
+FORMATS = {"mean": ".4g", "sd": ".2g", "p": ".2g"}
 
 
 @dataclass(frozen=True)
 class PredictiveCheck:
-    """Test statistics of the data and of replicated data sets; `print` shows them with their
-    p-values.
+    """Test statistics of x and of replicated data sets; `print` shows them with their p-values.
 
-    p = 2 min(P(T_rep > T) + P(T_rep = T) / 2, ...), x counted among the S + 1 sets. For the prior
-    predictive p is uniform if the model is right. For the posterior predictive it is not: z was
-    drawn given the same x, so p is too near 1; small values convict all the same. Where the model
-    was fitted to M other rows, its T_rep are off by as much as T of those rows: their distances
-    from the median are multiplied by sqrt(1 + N / M).
+    p = 2 min(P(T_rep > T) + P(T_rep = T) / 2, ...), where x counts as one of the S + 1 sets. For
+    the prior predictive p is uniform if the model is right. For the posterior predictive it is not:
+    z was drawn given the same x, so p is too close to 1, but small values still indicate misfit. If
+    the model was fitted to M other rows, the error of T over those rows shifts all T_rep: their
+    distances from the median are therefore multiplied by sqrt(1 + N / M).
 
     Args:
-        observed: T(x) by name: a number, or an array with one per feature.
+        observed: T(x) by name: a number, or an array with one value per feature.
         prior_predictive: T of data sets with z ~ p(z), by name, (S, ...).
         posterior_predictive: T of data sets with z ~ p(z given x), by name, (S, ...).
         pareto_k: k-hat of the weights by which those z were chosen, (N,).
@@ -64,8 +58,10 @@ class PredictiveCheck:
         >>> from ppl_vae import beds
         >>> bed = beds.linear_gaussian(num_data=50)
         >>> check = predictive_check(bed.model, bed.guide, 1.5 * bed.x, num_samples=199)
-        >>> check.p_values()["variance"] < 0.05, check.p_values("posterior_predictive")["variance"] < 0.05
-        (np.True_, np.True_)
+        >>> bool(check.p_values()["variance"] < 0.05)
+        True
+        >>> bool(check.p_values("posterior_predictive")["variance"] < 0.05)
+        True
     """
 
     observed: dict[str, np.ndarray]
@@ -83,19 +79,22 @@ class PredictiveCheck:
         return len(next(iter(self.prior_predictive.values())))
 
     def p_values(self, group: str = "prior_predictive") -> dict[str, np.ndarray]:
-        """Two-sided mid-p-values by name, each shaped like its statistic; NaN where it is, for x or
-        for a replicate.
+        """Two-sided mid-p-values by name, each shaped like its statistic.
+
+        They are NaN where the statistic is NaN for x or for a replicate.
         """
-        replicated, factor = getattr(self, group), widening(self.num_data, self.num_train)
+        replicated = getattr(self, group)
+        factor = widening(self.num_data, self.num_train)
         return {
             name: _two_sided(value, replicated[name], factor)
             for name, value in self.observed.items()
         }
 
     def num_distinct(self, group: str = "prior_predictive") -> int:
-        """How many of the statistics that are numbers say something of their own.
+        """How many scalar statistics differ, up to monotone transformations.
 
-        One that never varies tells nothing, and of bits mean, variance and share of zeros are one.
+        Those that never vary are left out. For bits, the mean, the variance and the share of zeros
+        count as one.
         """
         orders = set()
         for drawn in getattr(self, group).values():
@@ -105,85 +104,70 @@ class PredictiveCheck:
         return len(orders)
 
     def summary(self) -> dict[str, dict[str, float]]:
-        """By statistic: its value for the data; mean, sd and p by either predictive.
+        """By statistic: its value for x, and mean, sd and p under both predictives.
 
-        Of a statistic with one value per feature, the feature with the smallest prior predictive p
-        is named, and its p is multiplied by the number of features that have one (Holm).
+        A statistic with one value per feature is represented by the feature with the smallest prior
+        predictive p; its p is multiplied by the number of features that have one (Holm).
         """
-        return dict(self._row(name) for name in self.observed)
-
-    def _row(self, name: str) -> tuple[str, dict[str, float]]:
-        values, where = self.observed[name], self.worst(name)
-        row = {"data": float(values[where])}
-        for group, kind in PREDICTIVES.items():
-            drawn, p = getattr(self, group)[name][(slice(None), *where)], self.p_values(group)[name]
-            adjusted = np.minimum(1.0, p[where] * np.isfinite(p).sum())  # NaN stays NaN
-            row |= {f"{kind} mean": drawn.mean(), f"{kind} sd": drawn.std(), f"{kind} p": adjusted}
-        return f"{name}{self._feature(where)}", {key: float(value) for key, value in row.items()}
+        p_values = {kind: self.p_values(kind) for kind in PREDICTIVES}
+        rows = {}
+        for name, values in self.observed.items():
+            where = self.worst(name)
+            row = {"data": float(values[where])}
+            for kind, short in PREDICTIVES.items():
+                drawn = getattr(self, kind)[name][(slice(None), *where)]
+                row[f"{short} mean"] = float(drawn.mean())
+                row[f"{short} sd"] = float(drawn.std())
+                p = p_values[kind][name]
+                row[f"{short} p"] = float(np.minimum(1.0, p[where] * np.isfinite(p).sum()))
+            features = zip(self.dims[1:], where, strict=False)
+            label = ", ".join(str(self.coords[dim][i]) for dim, i in features)
+            rows[f"{name}[{label}]" if where else name] = row
+        return rows
 
     def worst(self, name: str) -> tuple[int, ...]:
-        """Where the smallest prior predictive p of a statistic is; () for a number."""
+        """Index of a statistic's smallest prior predictive p; () for a number."""
         p_values = np.nan_to_num(self.p_values()[name], nan=2.0)
         return tuple(int(i) for i in np.unravel_index(int(p_values.argmin()), p_values.shape))
 
-    def _feature(self, where: tuple[int, ...]) -> str:
-        """Names of the coordinates in brackets."""
-        names = [str(self.coords[dim][i]) for dim, i in zip(self.dims[1:], where, strict=False)]
-        return f"[{', '.join(names)}]" if where else ""
-
     def __str__(self) -> str:
-        rows = self.summary()
-        width = max(10, *map(len, rows))
-        head = f"{'':{width}}{'data':>12}" + "".join(
-            f"{kind:>12}{'sd':>10}{'p':>8}" for kind in PREDICTIVES.values()
-        )
-        lines = [head]
-        for name, row in rows.items():
-            parts = [
-                f"{row[f'{k} mean']:>12.4g}{row[f'{k} sd']:>10.2g}{row[f'{k} p']:>8.2g}"
-                for k in PREDICTIVES.values()
+        kinds = PREDICTIVES.values()
+        rows = [["", "data", *(word for kind in kinds for word in (kind, "sd", "p"))]]
+        for name, row in self.summary().items():
+            cells = [
+                format(row[f"{kind} {what}"], form)
+                for kind in kinds
+                for what, form in FORMATS.items()
             ]
-            lines.append(f"{name:{width}}{row['data']:>12.4g}" + "".join(parts))
+            rows.append([name, f"{row['data']:.4g}", *cells])
         sets = f"{self.num_samples} sets of {self.num_data} rows"
-        foot = f"{sets}; posterior p uses x twice: only small values are informative"
-        return "\n".join([*lines, foot])
+        return f"{table(rows)}\n{sets}; posterior p uses x twice: only small values are informative"
 
     def to_datatree(self) -> "xr.DataTree":
-        """The statistics as groups prior_predictive, posterior_predictive and observed_data, for
-        ArviZ.
-        """
-        import xarray as xr
-
-        groups = {"observed_data": self._dataset(self.observed, ())}
-        for group in PREDICTIVES:
-            drawn = {name: values[None] for name, values in getattr(self, group).items()}
-            groups[group] = self._dataset(drawn, SAMPLE_DIMS)
-        return xr.DataTree.from_dict(groups)
-
-    def _dataset(self, values: dict[str, np.ndarray], left: tuple[str, ...]) -> "xr.Dataset":
-        import xarray as xr
-
+        """Groups prior_predictive, posterior_predictive and observed_data with the statistics."""
         event = tuple(len(self.coords[dim]) for dim in self.dims[1:])
-        variables = {}
-        for name, array in values.items():
-            shape = array.shape[len(left) :]
-            dims = (
-                self.dims[1:]
-                if shape == event
-                else tuple(f"{name}_dim_{i}" for i in range(len(shape)))
-            )
-            variables[name] = ((*left, *dims), array)
-        used = {dim for dims, _ in variables.values() for dim in dims}
-        return xr.Dataset(
-            variables, {dim: values for dim, values in self.coords.items() if dim in used}
-        )
+        dims: dict[str, tuple[str, ...]] = {}
+        for name, values in self.observed.items():
+            numbered = tuple(f"{name}_dim_{i}" for i in range(values.ndim))
+            dims[name] = self.dims[1:] if values.shape == event else numbered
+        observed = {name: (dims[name], values) for name, values in self.observed.items()}
+        groups = {"observed_data": group(observed, self.coords)}
+        for kind in PREDICTIVES:
+            drawn = getattr(self, kind).items()
+            variables = {
+                name: ((*SAMPLE_DIMS, *dims[name]), values[None]) for name, values in drawn
+            }
+            groups[kind] = group(variables, self.coords)
+        return tree(**groups)
 
 
 def _two_sided(observed: np.ndarray, replicated: np.ndarray, factor: float) -> np.ndarray:
+    """Mid-p-value of a statistic, after multiplying distances from the median by `factor`."""
     if factor > 1:
         median = np.median(replicated, axis=0)
         replicated = median + factor * (replicated - median)
-    above, equal = (replicated > observed).sum(0), (replicated == observed).sum(0)
+    above = (replicated > observed).sum(0)
+    equal = (replicated == observed).sum(0)
     upper = (above + 0.5 * (equal + 1)) / (len(replicated) + 1)
     unknown = np.isnan(observed) | np.isnan(replicated).any(0)
     return np.where(unknown, np.nan, 2 * np.minimum(upper, 1 - upper))
@@ -199,23 +183,23 @@ def predictive_check(
     seed: int = 0,
     progress: bool = True,
 ) -> PredictiveCheck:
-    """Test statistics T of x against those of S data sets drawn from the model, of the same size
-    and missingness.
+    """Test statistics T of x against those of S data sets drawn from the model.
 
-    Two kinds of data sets. Prior predictive, z ~ p(z): what the model makes. Posterior predictive,
-    z ~ p(z given x), draws of the guide resampled by their importance weights: what it makes with
-    the latents of these rows. Off in both, the likelihood is wrong; off in the first alone, q(z)
-    averaged over the rows is not the prior. A statistic that the model fits by construction (a
-    mean, often) proves nothing. Latents outside the data plate are the guide's draws.
+    The replicated data sets have the size and the missing values of x, and are of two kinds. Prior
+    predictive, z ~ p(z): what the model generates. Posterior predictive, z ~ p(z given x), which
+    are draws of the guide resampled by their importance weights: what it generates with the latents
+    of these rows. If T is off in both, the likelihood is wrong; if in the first alone, q(z)
+    averaged over the rows differs from the prior. A statistic that the model fits by construction
+    (often a mean) is no evidence. Latents outside the data plate are drawn from the guide.
 
     Args:
         model: `Model`, or any Pyro model with a plate "data" at dim -1.
         guide: `Guide`, or any Pyro guide with the same latent sites.
         data: A `Dataset` (its rows: pass `data.test`), or an array, tensor, DataFrame, DataArray.
-        statistics: By name, functions of x (N, *event), NaN where missing, to a number or one
+        statistics: Functions by name, of x (N, *event), NaN where missing, to a number or one
             number per feature; None is `STATISTICS`: mean, variance, zero_fraction and max over all
-            entries, and correlation, the root mean square one of pairs of features.
-            `FEATURE_STATISTICS` are the first four for every feature.
+            entries, and the root mean square correlation and largest partial correlation of pairs
+            of features. `FEATURE_STATISTICS` are the first four for every feature.
         num_samples: Number of replicated data sets S; no p is below 1 / (S + 1).
         seed: Seed of the draws.
         progress: Whether to show a bar when it takes more than two seconds.
@@ -225,7 +209,7 @@ def predictive_check(
 
     Raises:
         ValueError: x outside the support or missing throughout; no site of the model holds x;
-            statistics that are no functions by name.
+            statistics that are not functions by name.
 
     References:
         Box (1980), Sampling and Bayes' inference in scientific modelling and robustness, JRSS A
@@ -236,128 +220,45 @@ def predictive_check(
         >>> from ppl_vae import beds
         >>> bed = beds.gamma_poisson(num_data=100)
         >>> own = {"share of ones": lambda x: np.nanmean(x == 1)}
-        >>> bool(predictive_check(bed.model, bed.guide, bed.x, own).p_values()["share of ones"] > 0.05)
+        >>> check = predictive_check(bed.model, bed.guide, bed.x, own)
+        >>> bool(check.p_values()["share of ones"] > 0.05)
         True
     """
     whole_number(num_samples, "num_samples")
-    data = place(as_dataset(data), model, guide)
-    given = (
-        (OF_ENTRIES if data.event_shape.numel() == 1 else STATISTICS)
-        if statistics is None
-        else statistics
-    )
-    statistics = _checked(given)
-    check_data(model, data.x, data.context, guide)
-    check_observed(model, data)
-    replicated: dict[str, dict[str, list[Any]]] = {
-        group: {name: [] for name in statistics} for group in PREDICTIVES
-    }
-    replicates = _replicates(model, guide, data, num_samples, seed)
-    with tqdm(
-        total=num_samples, desc="replicates", unit=" sets", disable=not progress, delay=2
-    ) as bar:
-        for drawn in replicates(num_samples):
-            for group, x in drawn.items():
-                for name, value in _evaluate(statistics, x).items():
-                    replicated[group][name].append(value)
+    inference = Inference(model, guide, data)
+    rows = inference.data
+    if statistics is None:
+        statistics = OF_ENTRIES if rows.event_shape.numel() == 1 else STATISTICS
+    is_mapping = isinstance(statistics, Mapping) and len(statistics) > 0
+    if not is_mapping or not all(map(callable, statistics.values())):
+        raise ValueError(
+            f"statistics is {statistics!r}; give functions of x by name, as in "
+            "{'mean': np.nanmean}"
+        )
+    check_observed(model, rows)
+    replicates = Replicates(inference, num_samples=num_samples, seed=seed)
+    drawn = []
+    with progress_bar(num_samples, "replicates", unit="sets", progress=progress) as bar:
+        for pair in replicates:
+            drawn.append({kind: _evaluate(statistics, x) for kind, x in pair.items()})
             bar.update()
     return PredictiveCheck(
-        observed=_evaluate(statistics, data.x.double().cpu().numpy()),
+        observed=_evaluate(statistics, rows.x.double().cpu().numpy()),
         **{
-            group: {name: np.stack(each) for name, each in found.items()}
-            for group, found in replicated.items()
+            kind: {name: np.stack([each[kind][name] for each in drawn]) for name in statistics}
+            for kind in PREDICTIVES
         },
-        pareto_k=replicates.draws.pareto_k,
-        num_data=len(data),
-        dims=data.dims,
-        coords=dict(data.coords),
+        pareto_k=replicates.pareto_k,
+        num_data=len(rows),
+        dims=rows.dims,
+        coords=dict(rows.coords),
         num_train=rows_fitted(model),
     )
 
 
-def _checked(statistics: Any) -> Mapping[str, Statistic]:
-    if (
-        not isinstance(statistics, Mapping)
-        or not statistics
-        or not all(map(callable, statistics.values()))
-    ):
-        raise ValueError(
-            f"statistics is {statistics!r}; give functions of x by name, as in "
-            f"{{'mean': np.nanmean}}"
-        )
-    return statistics
-
-
-def _replicates(
-    model: Program, guide: Program, data: Dataset, num_samples: int, seed: int
-) -> "_Replicates":
-    layout = read_layout(model, guide, data)
-    site = Names(data, layout, num_samples).x
-    if site not in layout.observed:
-        raise ValueError(
-            f"none of the observed sites {list(layout.observed)} holds x: there is nothing to "
-            "compare"
-        )
-    draws = resampled(
-        model, guide, data, num_samples=num_samples, num_particles=NUM_PARTICLES, seed=seed
-    )
-    return _Replicates(model, guide, data, site, bool(layout.shared), draws, seed)
-
-
-@dataclass(frozen=True)
-class _Replicates:
-    """Data sets drawn from the model, NaN where x is missing: with z from the prior, and from the
-    posterior.
-    """
-
-    model: Program
-    guide: Program
-    data: Dataset
-    site: str
-    shared: bool
-    draws: Resampled
-    seed: int
-
-    def __call__(self, num_samples: int) -> Iterator[dict[str, np.ndarray]]:
-        step = (
-            1 if self.shared else max(1, PAIRS_PER_CHUNK // len(self.data))
-        )  # one draw of global latents a run
-        for start in range(0, num_samples, step):
-            draws = slice(start, min(start + step, num_samples))
-            with evaluating(self.model, self.guide), seeded(derived_seed(self.seed, start)):
-                found = [
-                    self._drawn(program, draws) for program in (self.model, self._given_x(draws))
-                ]
-            for each in zip(*found, strict=True):
-                yield dict(zip(PREDICTIVES, each, strict=True))
-
-    def _given_x(self, draws: slice) -> Program:
-        """The model with draws of the posterior, and of the guide for latents outside the data
-        plate.
-        """
-        trace = self.draws.trace(draws)
-        if self.shared:
-            for site in sample_sites(run_under_particles(self.guide, 1, *self._args)):
-                if not is_local(site):
-                    trace.add_node(site["name"], **site)
-        return poutine.replay(self.model, trace=trace)
-
-    def _drawn(self, program: Program, draws: slice) -> np.ndarray:
-        """Replicates of x, (S, N, *event)."""
-        count = draws.stop - draws.start
-        trace = run_under_particles(poutine.uncondition(program), count, *self._args)
-        site: Site = trace.nodes[self.site]
-        missing = self.data.x.isnan().cpu().numpy()
-        x = rows_first(site["value"], site).double().cpu().numpy()
-        return np.where(missing, np.nan, x.reshape(count, *missing.shape))
-
-    @property
-    def _args(self) -> tuple[Any, ...]:
-        return arguments(self.data.x, self.data.context)
-
-
 def _evaluate(statistics: Mapping[str, Statistic], x: np.ndarray) -> dict[str, np.ndarray]:
-    with warnings.catch_warnings():  # a feature that is missing throughout has NaN for a statistic
+    # A feature that is missing throughout has NaN for a statistic.
+    with warnings.catch_warnings():
         warnings.filterwarnings(
             "ignore", "(Mean of empty|All-NaN) slice|Degrees of freedom", RuntimeWarning
         )

@@ -1,4 +1,4 @@
-"""Pictures of predictive checks: test statistics, PIT values, reliability of binary predictions."""
+"""Plots of predictive checks: test statistics, PIT values, reliability of binary predictions."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -20,13 +20,13 @@ BAND = "0.85"
 
 
 def plot_predictive_check(check: PredictiveCheck, axes: Any = None) -> Any:
-    """One panel per statistic: replicated data sets of both kinds, the data as a line, the p-values
-    as its title.
+    """One panel per statistic: histograms over replicated data sets of both kinds, and a line at x.
 
-    Of a statistic with one value per feature, the feature with the smallest prior predictive p.
+    The title shows the p-values. A statistic with one value per feature is represented by the
+    feature with the smallest prior predictive p.
 
     Args:
-        check: What `predictive_check` returned.
+        check: Result of `predictive_check`.
         axes: An array of at least as many Axes as there are statistics; they get no legend.
 
     Returns:
@@ -36,57 +36,45 @@ def plot_predictive_check(check: PredictiveCheck, axes: Any = None) -> Any:
         >>> from ppl_vae import beds
         >>> from ppl_vae.diagnostics.predictive.check import predictive_check
         >>> bed = beds.gamma_poisson(num_data=50)
-        >>> [ax.get_xlabel() for ax in plot_predictive_check(predictive_check(bed.model, bed.guide, bed.x))]
+        >>> axes = plot_predictive_check(predictive_check(bed.model, bed.guide, bed.x))
+        >>> [ax.get_xlabel() for ax in axes]
         ['mean', 'variance', 'zero_fraction', 'max']
     """
-    own, axes = (
-        axes is None,
-        _row_of_axes(len(check.observed)) if axes is None else np.atleast_1d(axes).ravel(),
-    )
+    has_legend = axes is None
+    if axes is None:
+        import matplotlib.pyplot as plt
+
+        num = len(check.observed)
+        axes = plt.subplots(1, num, figsize=(2.6 * num, 2.8), layout="constrained")[1]
+    axes = np.atleast_1d(axes).ravel()
     for ax, name, (label, row) in zip(axes, check.observed, check.summary().items(), strict=False):
         where = check.worst(name)
         for (group, kind), colour in zip(PREDICTIVES.items(), (BLUE, ORANGE), strict=True):
             drawn = getattr(check, group)[name][(slice(None), *where)]
             drawn = drawn[np.isfinite(drawn)]
-            if not len(drawn):
-                continue
-            ax.hist(
-                drawn,
-                20,
-                color=colour,
-                alpha=0.6,
-                label=f"{kind} predictive",
-                density=np.ptp(drawn) > 0,
-            )
+            if len(drawn):
+                density = np.ptp(drawn) > 0
+                bars: dict[str, Any] = {"label": f"{kind} predictive", "density": density}
+                ax.hist(drawn, 20, color=colour, alpha=0.6, **bars)
         ax.axvline(row["data"], color="black", linewidth=2, label="data")
         p_values = ", ".join(f"{kind} {row[f'{kind} p']:.2g}" for kind in PREDICTIVES.values())
         ax.set_title(f"p: {p_values}", fontsize="medium")
         ax.set(xlabel=label, yticks=[])
-    if own:
-        axes[0].figure.legend(
-            *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False
-        )
+    if has_legend:
+        handles = axes[0].get_legend_handles_labels()
+        axes[0].figure.legend(*handles, loc="outside lower center", ncols=3, frameon=False)
     return axes
 
 
-def _row_of_axes(num: int) -> Any:
-    import matplotlib.pyplot as plt
-
-    return plt.subplots(1, num, figsize=(2.6 * num, 2.8), squeeze=False, layout="constrained")[
-        1
-    ].ravel()
-
-
 def plot_pit(pit: PIT, ax: "Axes | None" = None) -> "Axes":
-    """Ordered PIT values less what uniform ones are on average, and the band that holds 95 % of
-    uniform ones entirely.
+    """Ordered PIT values minus those expected of uniform ones, over a 95 % band.
 
-    A line per feature where there are at most ten and none is missing, else one of a random entry
-    per datum. Below zero on the left and above on the right: predictions too narrow. The band is
-    for each line.
+    A line per feature where there are at most ten and nothing is missing, else one line of a random
+    entry per row. A line below zero on the left and above on the right indicates predictions that
+    are too narrow. The band holds a whole line of uniform values with probability 95 %.
 
     Args:
-        pit: What `marginal_pit` or `conditional_pit` returned.
+        pit: Result of `marginal_pit` or `conditional_pit`.
         ax: Where to draw; it gets no legend.
 
     References:
@@ -104,42 +92,36 @@ def plot_pit(pit: PIT, ax: "Axes | None" = None) -> "Axes":
         raise ValueError(
             f"pit is a {type(pit).__name__}; give what marginal_pit or conditional_pit returned"
         )
-    own, ax = ax is None, ax or new_axes(6.4, 4.0)
-    values, dim = pit.values.reshape(len(pit), -1), pit.dims[1]
+    has_legend = ax is None
+    ax = ax or new_axes(6.4, 4.0)
+    values = pit.values.reshape(len(pit), -1)
     if np.isnan(values).any() or values.shape[1] > MOST_LINES:
-        lines = {"one entry per datum": pit.one_entry()}
+        lines = {"one entry per row": pit.one_entry()}
     else:
+        dim = pit.dims[1]
         names = pit.coords[dim] if len(pit.dims) == 2 else range(values.shape[1])
-        lines = {
-            f"{dim} {shortened(name)}": column for name, column in zip(names, values.T, strict=True)
-        }
+        columns = zip(names, values.T, strict=True)
+        lines = {f"{dim} {shortened(name)}": column for name, column in columns}
     num = len(next(iter(lines.values())))
     ranks, low, high = uniform_band(num, num_train=pit.num_train)
     expected = ranks / (num + 1)
-    ax.fill_between(
-        expected,
-        low - expected,
-        high - expected,
-        color=BAND,
-        linewidth=0,
-        label="95 % of uniform lines",
-    )
+    band: dict[str, Any] = {"color": BAND, "linewidth": 0, "label": "95 % of uniform lines"}
+    ax.fill_between(expected, low - expected, high - expected, **band)
     ax.axhline(0, color="0.5", linewidth=1)
     for (name, column), colour in zip(lines.items(), COLOURS, strict=False):
         ax.plot(expected, np.sort(column)[ranks - 1] - expected, color=colour, label=name)
-    ax.set(xlabel="expected PIT", ylabel="PIT less expected")
+    ax.set(xlabel="expected PIT", ylabel="PIT − expected")
     ax.set_title(f"{pit.kind} PIT, p = {pit.p_value:.2g}", fontsize="medium")
-    if own:
+    if has_legend:
         ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     return ax
 
 
 def plot_reliability(reliability: Reliability, ax: "Axes | None" = None) -> "Axes":
-    """Frequencies of ones against predicted probabilities, with intervals of two standard errors by
-    datum.
+    """Frequencies of ones against predicted probabilities, with intervals of two standard errors.
 
     Args:
-        reliability: What `reliability` returned.
+        reliability: Result of `reliability`.
         ax: Where to draw.
 
     References:
@@ -148,15 +130,14 @@ def plot_reliability(reliability: Reliability, ax: "Axes | None" = None) -> "Axe
 
     Example:
         >>> half = np.array([0.5])
-        >>> plot_reliability(Reliability(half, half, 0.1 * half, np.array([100]), "conditional")).get_ylabel()
+        >>> found = Reliability(half, half, 0.1 * half, np.array([100]), "conditional")
+        >>> plot_reliability(found).get_ylabel()
         'frequency of ones'
     """
     ax = ax or new_axes(4.4, 4.4)
     ax.plot([0, 1], [0, 1], color="0.5", linewidth=1)
-    distance = 2 * reliability.se
-    ax.errorbar(
-        reliability.predicted, reliability.frequency, distance, fmt="o", color=VERMILION, capsize=3
-    )
+    points = (reliability.predicted, reliability.frequency, 2 * reliability.se)
+    ax.errorbar(*points, fmt="o", color=VERMILION, capsize=3)
     ax.set(xlabel=f"predicted probability ({reliability.kind})", ylabel="frequency of ones")
     ax.set_title(f"p = {reliability.p_value:.2g}", fontsize="medium")
     ax.set_aspect("equal")

@@ -1,4 +1,4 @@
-"""Statistics of a data set by which replicated ones are told from it."""
+"""Statistics that compare a data set with replicated ones."""
 
 from collections.abc import Callable
 from functools import partial
@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 Statistic = Callable[..., Any]
-ROUNDING = 1e-9  # relative; less is no difference
-MOST_FEATURES = 100  # of which a matrix is inverted for every replicate
+ROUNDING = 1e-9  # relative; smaller differences count as none
+MOST_FEATURES = 100  # in the matrix that is inverted for every replicate
 TINY = 1e-12
 
 
@@ -18,49 +18,34 @@ def zero_fraction(x: np.ndarray, axis: int | None = None) -> Any:
 
 
 def correlation(x: np.ndarray) -> float:
-    """Root mean square correlation of pairs of features: what they have to do with each other,
-    whatever the sign.
+    """Root mean square correlation over pairs of features.
 
     Missing entries count as the mean of their feature, constant features as uncorrelated; NaN for a
     single feature.
     """
     scaled = _standardised(x.reshape(len(x), -1))
-    varies = scaled.any(0)
-    products = (
-        scaled.T @ scaled if len(scaled) > scaled.shape[1] else scaled @ scaled.T
-    )  # of equal norm
-    num_pairs = len(varies) * (len(varies) - 1)
-    return (
-        float(np.sqrt(max((products**2).sum() - varies.sum(), 0.0) / num_pairs))
-        if num_pairs
-        else np.nan
-    )
-
-
-def _standardised(columns: np.ndarray) -> np.ndarray:
-    """Columns with mean 0 and norm 1; 0 where one is constant."""
-    centred = np.nan_to_num(columns - np.nanmean(columns, 0))
-    norms, sizes = (np.linalg.norm(values, axis=0) for values in (centred, np.nan_to_num(columns)))
-    varies = norms > ROUNDING * sizes
-    return np.where(varies, centred / np.where(varies, norms, 1.0), 0.0)
+    num_features = scaled.shape[1]
+    if num_features == 1:
+        return np.nan
+    # X'X and XX' have the same Frobenius norm: take the smaller one.
+    products = scaled.T @ scaled if len(scaled) > num_features else scaled @ scaled.T
+    total = np.square(products).sum() - scaled.any(0).sum()
+    return float(np.sqrt(max(total, 0.0) / (num_features * (num_features - 1))))
 
 
 def partial_correlation(x: np.ndarray) -> float:
-    """Largest absolute partial correlation of a pair of features: what the others leave
-    unexplained.
+    """Largest absolute partial correlation of a pair of features, given all the others.
 
-    -P_ij / sqrt(P_ii P_jj), P the inverse of the correlation matrix, by its pseudo-inverse. Of more
-    than 100 features, 100 that are evenly spaced. Missing entries and constant features as in
-    `correlation`.
+    -P_ij / sqrt(P_ii P_jj), where P is the pseudo-inverse of the correlation matrix. Of more than
+    100 features, 100 that are evenly spaced are taken. Missing entries and constant features count
+    as in `correlation`.
 
     References:
         Whittaker (1990), Graphical models in applied multivariate statistics, section 5.8.
     """
     columns = x.reshape(len(x), -1)
-    columns = columns[
-        :, np.unique(np.linspace(0, columns.shape[1] - 1, MOST_FEATURES).round().astype(int))
-    ]
-    scaled = _standardised(columns)
+    taken = np.linspace(0, columns.shape[1] - 1, MOST_FEATURES).round().astype(int)
+    scaled = _standardised(columns[:, np.unique(taken)])
     scaled = scaled[:, scaled.any(0)]
     if scaled.shape[1] < 2:
         return np.nan
@@ -68,6 +53,14 @@ def partial_correlation(x: np.ndarray) -> float:
     scale = np.sqrt(np.diag(precision).clip(min=TINY))
     partial = precision / scale / scale[:, None]
     return float(np.abs(partial[np.triu_indices(len(partial), 1)]).max())
+
+
+def _standardised(columns: np.ndarray) -> np.ndarray:
+    """Columns with mean 0 and norm 1; 0 where one is constant."""
+    centred = np.nan_to_num(columns - np.nanmean(columns, 0))
+    norms = np.linalg.norm(centred, axis=0)
+    varies = norms > ROUNDING * np.linalg.norm(np.nan_to_num(columns), axis=0)
+    return np.where(varies, centred / np.where(varies, norms, 1.0), 0.0)
 
 
 OF_ENTRIES: dict[str, Statistic] = {

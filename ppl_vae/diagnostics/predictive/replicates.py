@@ -1,0 +1,114 @@
+"""Data sets drawn from a model with z from its prior, and with z from its posterior."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from pyro import poutine
+from scipy.special import softmax
+from torch import Tensor
+
+from ppl_vae.diagnostics.datatree.build import Names
+from ppl_vae.diagnostics.datatree.sampler import read_layout
+from ppl_vae.evidence import reduce_log_weights
+from ppl_vae.hmc.posterior import drawing
+from ppl_vae.programs.inference import PAIRS_PER_CHUNK, Inference, rows_per_chunk
+from ppl_vae.programs.plates import rows_first
+from ppl_vae.programs.traces import Program, Site, is_local, run_under_particles, sample_sites
+from ppl_vae.runtime.seeding import derived_seed
+
+PREDICTIVES = {"prior_predictive": "prior", "posterior_predictive": "posterior"}
+NUM_PARTICLES = 1000  # draws of the guide per row; those of the posterior are chosen among them
+
+
+class Replicates:
+    """S pairs of data sets, NaN where x is missing: one with z from the prior, one with z given x.
+
+    Draws of z given x are chosen among draws of the guide by their importance weights; `pareto_k`
+    is the k-hat of the weights, (N,). Latents outside the data plate are drawn from the guide.
+    """
+
+    def __init__(self, inference: Inference, *, num_samples: int, seed: int) -> None:
+        layout = read_layout(inference.model, inference.guide, inference.data)
+        self.site = Names(inference.data, layout, num_samples).x
+        if self.site not in layout.observed:
+            raise ValueError(
+                f"none of the observed sites {list(layout.observed)} holds x: observe x at one site"
+            )
+        self.inference = inference
+        self.missing = inference.data.x.isnan().cpu().numpy()
+        self.has_global = bool(layout.shared)
+        self.num_samples = num_samples
+        self.seed = seed
+        self.latents, self.pareto_k = _resampled(inference, num_samples, seed)
+
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+        # A run has one draw of the global latents.
+        step = 1 if self.has_global else max(1, PAIRS_PER_CHUNK // len(self.missing))
+        for start in range(0, self.num_samples, step):
+            draws = slice(start, min(start + step, self.num_samples))
+            with self.inference.evaluating(derived_seed(self.seed, start)):
+                programs = (self.inference.model, self._given_x(draws))
+                found = [self._drawn(program, draws) for program in programs]
+            for pair in zip(*found, strict=True):
+                yield dict(zip(PREDICTIVES, pair, strict=True))
+
+    def _given_x(self, draws: slice) -> Program:
+        """The model with these draws of its latents given x."""
+        values = {name: value[draws] for name, value in self.latents.items()}
+        if self.has_global:
+            sites = sample_sites(run_under_particles(self.inference.guide, 1, *self.inference.args))
+            values |= {site["name"]: site["value"] for site in sites if not is_local(site)}
+        return drawing(self.inference.model, values)
+
+    def _drawn(self, program: Program, draws: slice) -> np.ndarray:
+        """x as this program draws it, (S, N, *event)."""
+        count = draws.stop - draws.start
+        trace = run_under_particles(poutine.uncondition(program), count, *self.inference.args)
+        site: Site = trace.nodes[self.site]
+        x = rows_first(site["value"], site).double().cpu().numpy()
+        return np.where(self.missing, np.nan, x.reshape(count, *self.missing.shape))
+
+
+def _resampled(
+    inference: Inference, num_samples: int, seed: int
+) -> tuple[dict[str, Tensor], np.ndarray]:
+    """S draws of each latent in the data plate, (S, *plates, N, *event), and k-hat by row, (N,).
+
+    References:
+        Rubin (1987), A noniterative sampling/importance resampling alternative, JASA 82.
+    """
+    parts: list[dict[str, Tensor]] = []
+    k_hats: list[np.ndarray] = []
+    row_dims: dict[str, int] = {}
+    for block in inference.blocks(rows_per_chunk(len(inference), NUM_PARTICLES), seed=seed):
+        terms = block.terms(NUM_PARTICLES)
+        log_w = terms.log_weights.double().cpu().numpy()
+        chosen = torch.from_numpy(_choose(log_w, num_samples, block.seed))
+        sites = sample_sites(terms.guide_trace)
+        local = [site for site in sites if is_local(site) and not site["is_observed"]]
+        row_dims = {site["name"]: -1 - site["fn"].event_dim for site in local}
+        parts.append({site["name"]: _taken(site, chosen) for site in local})
+        k_hats.append(reduce_log_weights(log_w).pareto_k)
+    latents = {
+        name: torch.cat([part[name] for part in parts], dim) for name, dim in row_dims.items()
+    }
+    return latents, np.concatenate(k_hats)
+
+
+def _choose(log_weights: np.ndarray, num_samples: int, seed: int | None) -> np.ndarray:
+    """Particles chosen by systematic resampling row by row, in random order, (K, B) -> (S, B)."""
+    rng = np.random.default_rng(seed)
+    num_particles, num_rows = log_weights.shape
+    ends = softmax(log_weights, axis=0).cumsum(0)
+    steps = (np.arange(num_samples)[:, None] + rng.random(num_rows)) / num_samples
+    taken = [np.searchsorted(ends[:, b], steps[:, b] * ends[-1, b]) for b in range(num_rows)]
+    return rng.permuted(np.stack(taken, axis=1).clip(max=num_particles - 1), axis=0)
+
+
+def _taken(site: Site, chosen: Tensor) -> Tensor:
+    """A site's values at the chosen particles of each row, (S, *plates, B, *event)."""
+    row_dim = site["value"].dim() - site["fn"].event_dim - 1
+    by_row = site["value"].movedim(row_dim, 1)
+    rows = torch.arange(by_row.shape[1], device=by_row.device)
+    return by_row[chosen.to(by_row.device), rows].movedim(1, row_dim)
