@@ -250,7 +250,7 @@ def test_covariates_in_the_prior_are_refused_and_others_are_not():
         )
     assert len(elbo_surgery(model, guide, data, **QUIET)) == 10
     with pytest.raises(
-        ValueError, match=r"the prior of 'z' differs between data \(by their covariates\)"
+        ValueError, match=r"the prior of 'z' differs between rows \(by their covariates\)"
     ):
         elbo_surgery(other, guide, data, **QUIET)
 

@@ -1,25 +1,22 @@
-"""Posterior collapse: which latent dimensions carry anything about x, and how many nats."""
+"""Posterior collapse: which latent dimensions carry information about x, and how many nats."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from ppl_vae.data import Dataset, as_dataset
-from ppl_vae.diagnostics.datatree.rows import rows_of_data, tree_of
+from ppl_vae.diagnostics.datatree.rows import rows_of_data
+from ppl_vae.diagnostics.groups import group, tree
 from ppl_vae.diagnostics.latents.means import latent_means
-from ppl_vae.importance import rows_per_chunk
 from ppl_vae.objectives.mean_field import kl_per_dimension as sites_per_dimension
-from ppl_vae.programs.modules import arguments, evaluating, place
-from ppl_vae.programs.traces import LogTerms, Program, log_terms
-from ppl_vae.programs.validation import check_data
+from ppl_vae.programs.inference import Inference, rows_per_chunk
+from ppl_vae.programs.traces import LogTerms, Program
 from ppl_vae.runtime.checks import real_number
-from ppl_vae.runtime.seeding import derived_seed, seeded
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -33,7 +30,7 @@ __all__ = [
     "rate_distortion",
 ]
 
-TRACY_WIDOM_99 = 2.0234  # quantile of the law of order one
+TRACY_WIDOM_99 = 2.0234  # quantile of the Tracy-Widom law of order one
 PARTS = ("rate", "distortion", "elbo", "rate_se", "distortion_se", "elbo_se")
 
 
@@ -42,11 +39,11 @@ class ActiveUnits:
     """Var_x(E_q[z_d given x]) of every latent dimension, and which are above a threshold.
 
     Args:
-        variance: Variance over the data of the posterior means, (D,).
+        variance: Variance of the posterior means over the rows, (D,).
         names: Names of the dimensions, "z[0]", "z[1]", ...
         threshold: A dimension is active above it.
-        exact: Whether the posterior means are exact; else variance is debiased and can come out
-            just below 0.
+        exact: Whether the posterior means are exact; otherwise variance is debiased and can be
+            slightly negative.
 
     References:
         Burda, Grosse and Salakhutdinov (2016), Importance weighted autoencoders, arXiv:1509.00519,
@@ -73,20 +70,22 @@ class ActiveUnits:
         return int(self.active.sum())
 
     def to_datatree(self) -> "xr.DataTree":
-        """A tree with the group "active_units": `tree["active_units"] =
-        units.to_datatree()["active_units"]`.
+        """A tree with the group "active_units".
+
+        `tree["active_units"] = units.to_datatree()["active_units"]` adds it to another tree.
         """
-        values = {"variance": self.variance, "active": self.active}
-        return tree_of("active_units", values, {"dimension": self.names}, threshold=self.threshold)
+        dims = ("dimension",)
+        variables = {"variance": (dims, self.variance), "active": (dims, self.active)}
+        coords = {"dimension": np.array(self.names)}
+        return tree(active_units=group(variables, coords, threshold=self.threshold))
 
     def counts(self, thresholds: np.ndarray) -> np.ndarray:
-        """Number of dimensions above each threshold, shaped like them: the curve that one threshold
-        is a point of.
-        """
+        """Number of dimensions above each threshold, shaped like the thresholds."""
         return (self.variance > np.asarray(thresholds)[..., None]).sum(-1)
 
     def __str__(self) -> str:
-        return f"{self.count} of {len(self.names)} latent dimensions are active (variance > {self.threshold:g})"
+        active = f"{self.count} of {len(self.names)} latent dimensions are active"
+        return f"{active} (variance > {self.threshold:g})"
 
 
 def active_units(
@@ -101,17 +100,16 @@ def active_units(
 ) -> ActiveUnits:
     """Latent dimensions whose posterior mean varies with x: Var_x(E_q[z_d given x]) > threshold.
 
-    The mean is exact where the posterior distribution has one. Else it is estimated from draws,
-    whose own variance is
-    subtracted: Var_n(m_n) - mean_n(s_n^2 / K). The threshold is in units of z, so it presumes a
-        prior of scale one.
+    The mean is exact where the posterior distribution has a known one. Otherwise it is estimated
+    from draws, and their variance is subtracted: Var_n(m_n) - mean_n(s_n^2 / K). The threshold is
+    in units of z, so it presumes a prior of scale one.
 
     Args:
         model: `Model`, or any Pyro model with a plate "data" at dim -1.
         guide: `Guide`, or any Pyro guide with the same latent sites.
         data: A `Dataset`, or an array, tensor, DataFrame, DataArray; at least two rows.
         threshold: A dimension is active above it.
-        num_particles: Draws per datum where the posterior has no closed-form mean.
+        num_particles: Draws per observation where the posterior has no closed-form mean.
         seed: Seed of those draws.
         progress: Whether to show a bar when it takes more than two seconds.
 
@@ -119,8 +117,8 @@ def active_units(
         The variances, their names and the count.
 
     Raises:
-        ValueError: fewer than two rows or two draws; a threshold below 0; a guide of other latents
-            than the model's.
+        ValueError: fewer than two rows or two draws; a threshold below 0; a guide whose latents
+            differ from the model's.
 
     References:
         Burda, Grosse and Salakhutdinov (2016), Importance weighted autoencoders, arXiv:1509.00519,
@@ -133,28 +131,24 @@ def active_units(
         2
     """
     real_number(threshold, "threshold", at_least=0)
-    data = place(as_dataset(data), model, guide)
-    if len(data) < 2:
-        raise ValueError(
-            f"the data have {len(data)} row; a variance over the data needs at least 2"
-        )
-    check_data(model, data.x, data.context, guide)
-    means = latent_means(guide, data, num_particles=num_particles, seed=seed, progress=progress)
+    rows = Inference(model, guide, data).data
+    if len(rows) < 2:
+        raise ValueError(f"the data have {len(rows)} row; give at least 2 for a variance over rows")
+    means = latent_means(guide, rows, num_particles=num_particles, seed=seed, progress=progress)
     variance = means.mean.var(0, ddof=1) - means.variance.mean(0)
     return ActiveUnits(variance, means.names, threshold, means.exact)
 
 
 def linear_active_units(data: Dataset | Any, scale: float) -> int:
-    """How many latent dimensions a linear VAE has a use for: eigenvalues of the covariance above
-    those of noise.
+    """How many latent dimensions a linear VAE can use: covariance eigenvalues above those of noise.
 
     For a Gaussian likelihood of this standard deviation, a linear decoder, a linear mean-field
-    encoder and a standard normal prior, where the ELBO's optimum is that of probabilistic PCA: it
-    uses a dimension for each eigenvalue above sigma^2. Those of N rows of noise alone in J features
-    reach to sigma^2 (1 + sqrt(J / N))^2, and the largest of them beyond by a random multiple of
+    encoder and a standard normal prior. The ELBO's optimum is then that of probabilistic PCA, with
+    a dimension for each eigenvalue above sigma^2. The eigenvalues of N rows of pure noise in J
+    features reach sigma^2 (1 + sqrt(J / N))^2, and the largest exceeds it by a random multiple of
     N^(-2/3): its 99 % quantile is the limit here. A direction of variance sigma^2 (1 + s) is found,
-    as N grows, where s > sqrt(J / N). Fewer active units than this (and than latent dimensions) are
-    training's fault; more, down to sigma^2, fit the noise of these rows.
+    as N grows, where s > sqrt(J / N). If fewer units are active (and fewer than there are latent
+    dimensions), training has failed; more, down to sigma^2, fit the noise of these rows.
 
     Args:
         data: A `Dataset`, or an array, tensor, DataFrame, DataArray; nothing missing.
@@ -177,16 +171,15 @@ def linear_active_units(data: Dataset | Any, scale: float) -> int:
 
     Example:
         >>> from ppl_vae import beds
-        >>> linear_active_units(beds.linear_gaussian(num_data=500, latent_dim=3, noise=0.1).x, scale=0.15)
+        >>> bed = beds.linear_gaussian(num_data=500, latent_dim=3, noise=0.1)
+        >>> linear_active_units(bed.x, scale=0.15)
         3
     """
     real_number(scale, "scale", above=0)
     x = as_dataset(data).x.double()
     x = x.reshape(len(x), -1)
     if x.isnan().any():
-        raise ValueError(
-            "x has missing values, and eigenvalues need a covariance: give complete rows"
-        )
+        raise ValueError("x has missing values: give complete rows, for a covariance is needed")
     if len(x) < 2:
         raise ValueError(f"the data have {len(x)} row; a covariance needs at least 2")
     covariance = torch.atleast_2d(x.mT.cov(correction=1))
@@ -194,19 +187,19 @@ def linear_active_units(data: Dataset | Any, scale: float) -> int:
 
 
 def noise_limit(num_rows: int, num_features: int) -> float:
-    """The largest eigenvalue of the covariance of unit noise is above it once in a hundred
-    times.
-    """
+    """99 % quantile of the largest eigenvalue of the covariance of unit noise."""
     degrees = num_rows - 1
-    root, other = math.sqrt(degrees - 0.5), math.sqrt(num_features - 0.5)
+    root = math.sqrt(degrees - 0.5)
+    other = math.sqrt(num_features - 0.5)
     spread = (root + other) * (1 / root + 1 / other) ** (1 / 3)
     return ((root + other) ** 2 + TRACY_WIDOM_99 * spread) / degrees
 
 
 @dataclass(frozen=True)
 class RateDistortion:
-    """Rate R = E_q[log q(z given x) - log p(z)] and distortion D = -E_q[log p(x given z)], in nats:
-    R + D = -ELBO.
+    """Rate and distortion per observation, in nats, which add up to -ELBO.
+
+    R = E_q[log q(z given x) - log p(z)], D = -E_q[log p(x given z)].
 
     Args:
         rate: KL(q(z given x) || p(z)), (N,).
@@ -216,15 +209,15 @@ class RateDistortion:
         distortion_se: That of the distortion, (N,).
         elbo_se: That of the ELBO, (N,): not the sum of the two, which are correlated.
         num_particles: Number of particles K.
-        coords: Names of the data, by their dim.
+        coords: Names of the rows, by their dim.
 
     References:
         Alemi et al. (2018), Fixing a broken ELBO, arXiv:1711.00464, section 2.
 
     Example:
-        >>> one = np.ones(2)
-        >>> print(RateDistortion(one, 2 * one, -3 * one, 0 * one, 0 * one, 0 * one, num_particles=100))
-        rate 1.000 + distortion 2.000 = -ELBO 3.000 nats per datum (2 data, K=100)
+        >>> one, errors = np.ones(2), [np.zeros(2)] * 3
+        >>> print(RateDistortion(one, 2 * one, -3 * one, *errors, num_particles=100))
+        rate 1.000 + distortion 2.000 = -ELBO 3.000 nats per observation (2 rows, K=100)
     """
 
     rate: np.ndarray
@@ -240,17 +233,19 @@ class RateDistortion:
         return len(self.rate)
 
     def to_datatree(self) -> "xr.DataTree":
-        """A tree with the group "rate_distortion": `tree["rate"] =
-        parts.to_datatree()["rate_distortion"]`.
+        """A tree with the group "rate_distortion".
+
+        `tree["rate"] = parts.to_datatree()["rate_distortion"]` adds it to another tree.
         """
-        values = {name: getattr(self, name) for name in PARTS}
-        coords = self.coords or {"datum": np.arange(len(self))}
-        return tree_of("rate_distortion", values, coords, num_particles=self.num_particles)
+        dims = tuple(self.coords or ["datum"])
+        variables = {name: (dims, getattr(self, name)) for name in PARTS}
+        found = group(variables, self.coords, num_particles=self.num_particles)
+        return tree(rate_distortion=found)
 
     def __str__(self) -> str:
-        rate, distortion, loss = self.rate.mean(), self.distortion.mean(), -self.elbo.mean()
-        where = f"({len(self)} data, K={self.num_particles})"
-        return f"rate {rate:.3f} + distortion {distortion:.3f} = -ELBO {loss:.3f} nats per datum {where}"
+        parts = f"rate {self.rate.mean():.3f} + distortion {self.distortion.mean():.3f}"
+        rows = f"({len(self)} rows, K={self.num_particles})"
+        return f"{parts} = -ELBO {-self.elbo.mean():.3f} nats per observation {rows}"
 
 
 def rate_distortion(
@@ -262,16 +257,16 @@ def rate_distortion(
     seed: int = 0,
     progress: bool = True,
 ) -> RateDistortion:
-    """Rate and distortion per datum, all Monte Carlo from the same K draws, so that they add up to
-    -ELBO exactly.
+    """Rate and distortion per observation, by Monte Carlo.
 
-    A rate near 0 for all data is posterior collapse. Global latents are left out.
+    Both come from the same K draws, so that they add up to -ELBO exactly. A rate near 0 for all
+    rows is posterior collapse. Global latents are left out.
 
     Args:
         model: `Model`, or any Pyro model with a plate "data" at dim -1.
         guide: `Guide`, or any Pyro guide with the same latent sites.
         data: A `Dataset`, or an array, tensor, DataFrame, DataArray.
-        num_particles: Number of particles K per datum.
+        num_particles: Number of particles K per observation.
         seed: Seed of the draws.
         progress: Whether to show a bar when it takes more than two seconds.
 
@@ -279,7 +274,7 @@ def rate_distortion(
         Rate, distortion and ELBO with their standard errors.
 
     Raises:
-        ValueError: x outside the support; a guide of other latents than the model's.
+        ValueError: x outside the support; a guide whose latents differ from the model's.
 
     References:
         Alemi et al. (2018), Fixing a broken ELBO, arXiv:1711.00464, section 2.
@@ -288,29 +283,30 @@ def rate_distortion(
         >>> from ppl_vae import beds
         >>> bed = beds.linear_gaussian(num_data=3)
         >>> found = rate_distortion(bed.model, bed.guide, bed.x)
-        >>> bool(np.allclose(found.rate + found.distortion, -bed.log_evidence))  # the guide is exact
+        >>> bool(np.allclose(found.rate + found.distortion, -bed.log_evidence))  # exact guide
         True
     """
-    found = _reduce_terms(_rate_and_distortion, model, guide, data, num_particles, seed, progress)
-    coords = rows_of_data(as_dataset(data))
+    inference = Inference(model, guide, data)
+    found = _reduced(_rate_and_distortion, inference, num_particles, seed, progress)
+    coords = rows_of_data(inference.data)
     return RateDistortion(**found, num_particles=num_particles, coords=coords)
 
 
 def _rate_and_distortion(terms: LogTerms) -> dict[str, Tensor]:
     draws = {
-        "rate": terms.log_q - terms.log_prior,
-        "distortion": -terms.log_likelihood,
-        "elbo": terms.log_weights,
+        "rate": (terms.log_q - terms.log_prior).double(),
+        "distortion": -terms.log_likelihood.double(),
+        "elbo": terms.log_weights.double(),
     }
-    found = {name: values.double().mean(0) for name, values in draws.items()}
-    return found | {f"{name}_se": standard_error(values.double()) for name, values in draws.items()}
+    errors = {f"{name}_se": standard_error(values) for name, values in draws.items()}
+    return {name: values.mean(0) for name, values in draws.items()} | errors
 
 
 def standard_error(draws: Tensor) -> Tensor:
     """Of the mean over the first axis; NaN from one draw."""
-    return (
-        draws.std(0) / len(draws) ** 0.5 if len(draws) > 1 else torch.full_like(draws[0], torch.nan)
-    )
+    if len(draws) == 1:
+        return torch.full_like(draws[0], torch.nan)
+    return draws.std(0) / len(draws) ** 0.5
 
 
 def kl_per_dimension(
@@ -322,19 +318,18 @@ def kl_per_dimension(
     seed: int = 0,
     progress: bool = True,
 ) -> np.ndarray:
-    """KL(q(z_d given x) || p(z_d)) per datum and latent dimension, in nats; the sum over dimensions
-    is the rate.
+    """KL(q(z_d given x) || p(z_d)) per observation and latent dimension, in nats.
 
-    Defined where both q(z given x) and p(z) are products over dimensions (MeanFieldNormal with
-    StandardNormal or LearnedNormal). Closed form where there is one, else the mean of log q - log p
-    over K draws.
+    It is defined where both q(z given x) and p(z) are products over dimensions (MeanFieldNormal
+    with StandardNormal or LearnedNormal); the sum over dimensions is then the rate. Closed form
+    where there is one, else the mean of log q - log p over K draws.
 
     Args:
         model: `Model`, or any Pyro model with a plate "data" at dim -1.
         guide: `Guide`, or any Pyro guide with the same latent sites.
         data: A `Dataset`, or an array, tensor, DataFrame, DataArray.
-        num_particles: Draws per datum, for what has no closed form and for sites that depend on the
-            draws of others.
+        num_particles: Draws per observation, for what has no closed form and for sites that depend
+            on the draws of others.
         seed: Seed of the draws.
         progress: Whether to show a bar when it takes more than two seconds.
 
@@ -342,8 +337,7 @@ def kl_per_dimension(
         Shape (N, D), in nats; dimensions of several latent sites stand one after the other.
 
     Raises:
-        ValueError: q or p is not a product over dimensions; the site and the distribution are
-            named.
+        ValueError: q or p is not a product over dimensions, with the site and the distribution.
 
     References:
         Kingma and Welling (2014), Auto-encoding variational Bayes, arXiv:1312.6114, appendix B.
@@ -354,37 +348,30 @@ def kl_per_dimension(
         >>> kl_per_dimension(bed.model, bed.mean_field_guide, bed.x).shape
         (3, 2)
     """
-    return _reduce_terms(_kl_of_sites, model, guide, data, num_particles, seed, progress)["kl"]
+
+    def kl(terms: LogTerms) -> dict[str, Tensor]:
+        return {"kl": sites_per_dimension(terms).mean(0).double()}
+
+    return _reduced(kl, Inference(model, guide, data), num_particles, seed, progress)["kl"]
 
 
-def _reduce_terms(
+def _reduced(
     reduce: Callable[[LogTerms], dict[str, Tensor]],
-    model: Program,
-    guide: Program,
-    data: Dataset | Any,
+    inference: Inference,
     num_particles: int,
     seed: int,
     progress: bool,
 ) -> dict[str, Any]:
-    """What `reduce` makes of the log-probabilities of some data at a time, put together in their
-    order.
-    """
-    data = place(as_dataset(data), model, guide)
-    check_data(model, data.x, data.context, guide)
-    rows, parts = rows_per_chunk(len(data), num_particles, None), []
-    with tqdm(
-        total=len(data), desc="rate and distortion", unit=" data", disable=not progress, delay=2
-    ) as bar:
-        for start in range(0, len(data), rows):
-            part = data[start : start + rows]
-            with evaluating(model, guide), seeded(derived_seed(seed, start)):
-                terms = log_terms(
-                    model, guide, *arguments(part.x, part.context), num_particles=num_particles
-                )
-                parts.append(reduce(terms))
-            bar.update(len(part))
-    return {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}
+    """Reductions of the log-probabilities over the particles, for all rows."""
+    parts = []
+    rows = rows_per_chunk(len(inference), num_particles)
+    options: dict[str, Any] = {"title": "rate and distortion", "progress": progress}
+    for block in inference.blocks(rows, seed=seed, **options):
+        with block.evaluating():
+            parts.append(reduce(block.terms(num_particles)))
+    return {name: values.cpu().numpy() for name, values in joined(parts).items()}
 
 
-def _kl_of_sites(terms: LogTerms) -> dict[str, Tensor]:
-    return {"kl": sites_per_dimension(terms).mean(0).double()}
+def joined(parts: Sequence[dict[str, Tensor]], dim: int = 0) -> dict[str, Tensor]:
+    """Values of all rows by name, from those of blocks of rows."""
+    return {name: torch.cat([part[name] for part in parts], dim) for name in parts[0]}
