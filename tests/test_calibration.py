@@ -1,7 +1,6 @@
 """Calibration: exact guides pass, wrong ones are caught, and what is caught is as large as it
 is."""
 
-import sys
 import warnings
 from dataclasses import replace
 
@@ -33,6 +32,7 @@ from ppl_vae.diagnostics.sbc.ranks import weighted_pit
 from ppl_vae.diagnostics.sbc.sources import draws_worth_one
 from ppl_vae.diagnostics.uniformity import holm, uniform_band, uniformity_p_value
 from ppl_vae.hmc import HMC, Chains
+from ppl_vae.programs import inference
 
 REPEATS, NUM_DATA = 40, 1000
 BATCH = GuideDraws(num_samples=30, chunk_size=2_000_000)
@@ -505,10 +505,12 @@ def test_the_seed_alone_decides_and_methods_share_the_data():
     "given", [{"method": GuideDraws(20, progress=False)}, {"num_samples": 20, "progress": False}]
 )
 def test_the_bar_can_be_silenced(given, monkeypatch):
-    bars, module = [], sys.modules[calibration.__module__]
-    monkeypatch.setattr(module, "tqdm", lambda **options: bars.append(options) or tqdm(**options))
+    bars = []
+    monkeypatch.setattr(
+        inference, "tqdm", lambda **options: bars.append(options) or tqdm(**options)
+    )
     found = calibration(*OWN[:3], num_data=5, **given)
-    assert bars[0]["disable"]
+    assert all(bar["disable"] for bar in bars if bar["desc"] == "calibration")
     assert found.method == "GuideDraws(num_samples=20)"
 
 
@@ -533,8 +535,8 @@ def test_words_name_the_worst_and_count_the_rest():
     )
     assert "7 more latent dimensions have larger p" in text
     assert (
-        "300 simulated data, GuideDraws(num_samples=30): worth 30 independent draws per datum"
-        in text
+        "300 simulated observations, GuideDraws(num_samples=30): "
+        "worth 30 independent draws per observation" in text
     )
     assert set(summary.flagged) >= {"hpd", "log_joint"}
 

@@ -1,6 +1,4 @@
-"""A picture of `calibration`: how far each distribution of ranks is from uniform, and each coverage
-from its level.
-"""
+"""A plot of `calibration`: distances of PITs from uniform, and of coverage from its level."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -24,28 +22,28 @@ PANELS = {
 }
 LEVEL = 0.95
 MOST_NAMED = 4  # lines with a colour and a name
+GREY = "0.55"
 
 
 def plot_calibration(
     calibrations: Calibration | Mapping[str, Calibration], axes: Any = None
 ) -> np.ndarray:
-    """Distribution functions of the PITs less uniform, and coverage less its level, with a 95 %
-    band for each panel.
+    """Distribution functions of the PITs minus uniform, and coverage minus its level.
 
     A row of four panels for each calibration: latent dimensions, test quantities, central
-    intervals, highest-density regions. All lines of a panel are in its band with probability 95 %
-    where the draws are right. Of many latent dimensions the worst that leave it are named, the
-    others grey.
+    intervals, highest-density regions. Where the draws are right, all lines of a panel are in its
+    grey band with probability 95 %. Of many latent dimensions, the worst that leave the band are
+    named, and the others are grey.
 
     Args:
-        calibrations: What `calibration` returned; several by name to see them one above the other.
-        axes: Four Axes for each; None makes them.
+        calibrations: Result of `calibration`; several by name to see them one above the other.
+        axes: Four Axes for each; None creates them.
 
     Returns:
         The Axes, (M, 4).
 
     Raises:
-        ValueError: another number of Axes; something else than calibrations.
+        ValueError: another number of Axes; an argument that is not a calibration.
 
     References:
         Säilynoja, Bürkner and Vehtari (2022), Graphical test for discrete uniformity,
@@ -55,82 +53,76 @@ def plot_calibration(
         >>> from ppl_vae import beds
         >>> from ppl_vae.diagnostics import GuideDraws, calibration
         >>> bed = beds.linear_gaussian()
-        >>> found = calibration(bed.model, bed.guide, bed.x, GuideDraws(num_samples=50), num_data=200)
+        >>> found = calibration(bed.model, bed.guide, bed.x, GuideDraws(50), num_data=200)
         >>> [ax.get_ylabel() for ax in plot_calibration(found)[0]]
         ['ECDF − uniform', 'ECDF − uniform', 'coverage − level', 'coverage − level']
     """
     named = {"": calibrations} if isinstance(calibrations, Calibration) else calibrations
-    if (
-        not isinstance(named, Mapping)
-        or not named
-        or not all(isinstance(each, Calibration) for each in named.values())
-    ):
+    found = list(named.values()) if isinstance(named, Mapping) else []
+    if not found or not all(isinstance(each, Calibration) for each in found):
         raise ValueError(
             f"calibrations is a {type(calibrations).__name__}; give what calibration returned, or "
-            "some by name"
+            "a dict of such results by name"
         )
-    axes = _rows_of_four(len(named)) if axes is None else np.atleast_1d(axes)
-    if axes.size != 4 * len(named):
+    num = len(found)
+    if axes is None:
+        import matplotlib.pyplot as plt
+
+        size = (13.0, 2.9 * num + 0.2)
+        axes = plt.subplots(num, 4, figsize=size, sharey="col", layout="constrained")[1]
+    axes = np.atleast_1d(axes)
+    if axes.size != 4 * num:
         raise ValueError(
-            f"axes holds {axes.size} Axes: plot_calibration draws on 4 for each of {len(named)}"
+            f"axes holds {axes.size} Axes: plot_calibration draws on 4 for each of {num}"
         )
-    for (name, found), row in zip(named.items(), axes.reshape(-1, 4), strict=True):
-        latents, others = found.names[: found.num_latents], found.names[found.num_latents :]
-        _differences(row[0], found.pit[:, : found.num_latents], latents)
-        tested = tuple(other for other in others if other != "hpd")
-        _differences(row[1], np.stack([found[other] for other in tested], axis=1), tested)
-        _differences(row[2], np.abs(2 * found.pit[:, : found.num_latents] - 1), latents)
-        if "hpd" in others:
-            _differences(row[3], found["hpd"][:, None], ("hpd",))
-        for ax, (x_label, y_label) in zip(row, PANELS.items(), strict=True):
-            ax.set(xlabel=x_label, ylabel=y_label, xlim=(0, 1))
+    axes = axes.reshape(num, 4)
+    for name, each, row in zip(named, found, axes, strict=True):
+        _draw(each, row)
         if name:
-            row[0].set_ylabel(f"{name}\n{PANELS['PIT, latent dimensions']}")
-    return axes.reshape(-1, 4)
+            row[0].set_ylabel(f"{name}\n{row[0].get_ylabel()}")
+    return axes
 
 
-def _rows_of_four(num: int) -> np.ndarray:
-    import matplotlib.pyplot as plt
-
-    size = (13.0, 2.9 * num + 0.2)
-    return plt.subplots(num, 4, figsize=size, sharey="col", squeeze=False, layout="constrained")[1]
+def _draw(found: Calibration, row: np.ndarray) -> None:
+    """One calibration on four Axes."""
+    latents = found.names[: found.num_latents]
+    others = found.names[found.num_latents :]
+    tested = tuple(other for other in others if other != "hpd")
+    pit = found.pit[:, : found.num_latents]
+    _differences(row[0], pit, latents)
+    _differences(row[1], np.stack([found[other] for other in tested], axis=1), tested)
+    _differences(row[2], np.abs(2 * pit - 1), latents)
+    if "hpd" in others:
+        _differences(row[3], found["hpd"][:, None], ("hpd",))
+    for ax, (x_label, y_label) in zip(row, PANELS.items(), strict=True):
+        ax.set(xlabel=x_label, ylabel=y_label, xlim=(0, 1))
 
 
 def _differences(ax: "Axes", pit: np.ndarray, names: tuple[str, ...]) -> None:
-    """Distribution function less uniform of each column, over the band for all of them."""
+    """Distribution function minus uniform of each column, over the band for all of them."""
     num_data, num_lines = pit.shape
-    _band(ax, num_data, 1 - (1 - LEVEL) / num_lines)
+    ranks, low, high = uniform_band(num_data, 1 - (1 - LEVEL) / num_lines)
+    x = np.concatenate([[0], low, [1], high[::-1]])
+    y = np.concatenate([[0], ranks / num_data - low, [0], ((ranks - 1) / num_data - high)[::-1]])
+    ax.fill(x, y, color="0.88", linewidth=0)
     p_value = uniformity_p_value(pit.T)
     worst = p_value.argsort(kind="stable")
     outside = int((p_value * num_lines < 1 - LEVEL).sum())
     count = num_lines if num_lines <= MOST_NAMED else min(outside, MOST_NAMED)
     coloured = sorted(worst[:count].tolist())
     for j in set(range(num_lines)) - set(coloured):
-        ax.plot(*_difference(pit[:, j]), color="0.55", linewidth=0.6, alpha=0.6)
+        ax.plot(*_difference(pit[:, j]), color=GREY, linewidth=0.6, alpha=0.6)
     for j, colour in zip(coloured, COLOURS, strict=False):
         ax.plot(*_difference(pit[:, j]), color=colour, linewidth=1.4, label=names[j])
     if num_lines > count:
-        ax.plot(
-            [],
-            [],
-            color="0.55",
-            linewidth=0.8,
-            label=f"{num_lines - count} {'more' if count else 'latents'}",
-        )
+        label = f"{num_lines - count} {'more' if count else 'latents'}"
+        ax.plot([], [], color=GREY, linewidth=0.8, label=label)
     ax.axhline(0, color="0.3", linewidth=0.8)
-    ax.legend(
-        loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, fontsize="small"
-    )
+    place: dict[str, Any] = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0)}
+    ax.legend(**place, ncols=3, frameon=False, fontsize="small")
 
 
 def _difference(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The distribution function less x, as a line."""
+    """The distribution function minus x, as a line."""
     x = np.concatenate([[0], np.sort(values), [1]])
     return x, np.concatenate([np.linspace(0, 1, len(values) + 1), [1]]) - x
-
-
-def _band(ax: "Axes", num_data: int, level: float) -> None:
-    ranks, low, high = uniform_band(num_data, level)
-    x = np.concatenate([[0], low, [1], high[::-1]])
-    y = np.concatenate([[0], ranks / num_data - low, [0], ((ranks - 1) / num_data - high)[::-1]])
-    ax.fill(x, y, color="0.88", linewidth=0)

@@ -1,6 +1,4 @@
-"""Where a true z lies among weighted draws given its data, by every function of z and x that is
-asked for.
-"""
+"""Ranks of a true z among weighted draws given its observation, by any functions of z and x."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -14,7 +12,7 @@ from ppl_vae.diagnostics.latents.means import dimension_names
 from ppl_vae.diagnostics.sbc.sources import ImportanceDraws, PosteriorDraws
 from ppl_vae.evidence.defensive import prior_guide
 from ppl_vae.hmc.posterior import drawing
-from ppl_vae.importance import rows_per_chunk
+from ppl_vae.programs.inference import rows_per_chunk
 from ppl_vae.programs.modules import arguments, evaluating
 from ppl_vae.programs.plates import plates_first
 from ppl_vae.programs.traces import LogTerms, Program, log_terms, sample_sites
@@ -24,19 +22,20 @@ __all__ = ["Quantity", "Ranking", "weighted_pit"]
 Quantity = Callable[[Any, Tensor], Tensor]
 Latents = dict[str, Tensor]
 OWN = ("log_joint", "hpd", "norm")
-TIE = 16  # roundings: the log-densities of equal latents may differ by some
+TIE = 16  # roundings by which the log-densities of equal latents may differ
 
 
 def weighted_pit(values: Tensor, log_weights: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
-    """P(f_s < f) among weighted draws, ties and the gaps between draws filled by uniform numbers.
+    """P(f_s < f) among weighted draws; ties and the gaps between draws are filled at random.
 
-    With n = (sum w)^2 / sum w^2 draws' worth of weights, (n P(f_s < f) + u (n P(f_s = f) + 1)) / (n
-    + 1). Exactly uniform for equal weights and draws of the posterior. The truth's own weight must
-    stay out: with it the result is uniform for every guide whatever.
+    With n = (sum w)^2 / sum w^2, which is what the weighted draws are worth, the result is
+    (n P(f_s < f) + u (n P(f_s = f) + 1)) / (n + 1). It is exactly uniform for equal weights and
+    draws of the posterior. The truth's own weight must be left out: with it the result is uniform
+    for every guide.
 
     Args:
         values: f of the truth, then of the draws.
-        log_weights: What the draws count.
+        log_weights: Log-weights of the draws.
         uniforms: Uniform random numbers.
 
     Shape:
@@ -52,7 +51,8 @@ def weighted_pit(values: Tensor, log_weights: Tensor, uniforms: Tensor) -> tuple
         >>> pit.item(), num_effective.item()  # two of three below: between 2 / 4 and 3 / 4
         (0.625, 3.0)
     """
-    truth, draws = values[0], values[1:]
+    truth = values[0]
+    draws = values[1:]
     weights = log_weights.double().softmax(0)
     num_effective = 1 / weights.square().sum(0)
     equal = torch.isclose(draws, truth, rtol=TIE * torch.finfo(values.dtype).eps, atol=0.0)
@@ -62,24 +62,20 @@ def weighted_pit(values: Tensor, log_weights: Tensor, uniforms: Tensor) -> tuple
     return ((n * share + uniforms * (n * ties + 1)) / (n + 1)).clamp(0.0, 1.0), num_effective
 
 
-def rows_of(data: Dataset, latents: Latents, rows: slice) -> tuple[Dataset, Latents]:
-    """Some of the data with their latents."""
-    return data[rows], {name: value[rows] for name, value in latents.items()}
-
-
 class Ranking:
-    """Ranks the latents that data were made with among draws given the data.
+    """Ranks latents that x was simulated from among draws of z given x.
 
     Args:
         model: The model.
         guide: The guide.
         method: Where the draws come from.
-        quantities: The user's functions of z and x.
-        simulated: The data and their latents.
+        quantities: Further functions of z and x, by name.
+        row: One simulated observation.
+        latents: Its latents, each of one row.
 
     Raises:
-        ValueError: a latent outside the data plate; a name that is taken; weights asked of a guide
-            without a density.
+        ValueError: a latent outside the data plate; a name that is taken; importance weights for a
+            guide without a density.
 
     Example:
         See `calibration`.
@@ -91,22 +87,32 @@ class Ranking:
         guide: Program,
         method: PosteriorDraws,
         quantities: Mapping[str, Quantity],
-        simulated: tuple[Dataset, Latents],
+        *,
+        row: Dataset,
+        latents: Latents,
     ) -> None:
-        self.model, self.method, self.quantities = model, method, quantities
-        first, truth = simulated[0][:1], simulated[1]
-        terms = log_terms(model, guide, *arguments(first.x, first.context))
-        for name in truth.keys() - terms.prior_sites.keys():
+        self.model = model
+        self.method = method
+        self.quantities = quantities
+        terms = log_terms(model, guide, *arguments(row.x, row.context))
+        for name in latents.keys() - terms.prior_sites.keys():
             raise ValueError(
-                f'latent site {name!r} is outside the plate "data": its posterior is not the '
-                "encoder's"
+                f'latent site {name!r} is outside the plate "data", and its posterior is not the '
+                "encoder's: condition the programs on a value of it (pyro.condition)"
             )
-        if not truth:
+        if not latents:
             raise ValueError("the model has no latent site: there is no posterior to be calibrated")
-        self.shapes = {name: tuple(truth[name].shape[1:]) for name in terms.prior_sites}
+        self.shapes = {name: tuple(latents[name].shape[1:]) for name in terms.prior_sites}
         self.sites = {name: terms.model_trace.nodes[name] for name in self.shapes}
         self.dtype = terms.log_q.dtype
-        self.knows_density = self._can_score(guide, terms, simulated)
+        # Whether q(z given x) can be evaluated at points that the guide did not draw.
+        drawn = sample_sites(terms.guide_trace)
+        self.knows_density = not any((site["infer"] or {}).get("is_auxiliary") for site in drawn)
+        if self.knows_density:
+            try:
+                self._terms(guide, row, {name: latents[name][None] for name in self.shapes})
+            except (NotImplementedError, KeyError):
+                self.knows_density = False
         self.guide = guide if self.knows_density else prior_guide(model)
         if not self.knows_density and isinstance(method, ImportanceDraws):
             raise ValueError(
@@ -118,31 +124,29 @@ class Ranking:
     @property
     def names(self) -> tuple[str, ...]:
         """Latent dimensions, then quantities."""
-        latents = [
-            dim for name, shape in self.shapes.items() for dim in dimension_names(name, shape)
-        ]
+        latents = dimension_names(self.shapes)
         own = ["log_joint", *["hpd"] * self.knows_density, *["norm"] * (len(latents) > 1)]
         return (*latents, *own, *self.quantities)
 
     def pit(
         self, data: Dataset, truth: Latents, draws: Latents, random: np.random.Generator
-    ) -> Iterator[Any]:
-        """PITs (B, Q) and effective numbers of draws (B,), for some data at a time."""
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """PITs (B, Q) and effective numbers of draws (B,), some rows at a time."""
         num_draws = len(next(iter(draws.values())))
         rows = rows_per_chunk(len(data), num_draws + 1, self.method.chunk_size)
         for first in range(0, len(data), rows):
             where = slice(first, first + rows)
-            part, true = rows_of(data, truth, where)
+            part = data[where]
             values = {
-                name: torch.cat([true[name][None], draws[name][:, where]]) for name in self.shapes
+                name: torch.cat([truth[name][None, where], draws[name][:, where]])
+                for name in self.shapes
             }
             uniforms = torch.from_numpy(random.uniform(size=(len(part), len(self.names))))
             with evaluating(self.model, self.guide):
                 terms = self._terms(self.guide, part, values)
                 columns = self._columns(terms, values, part.x)
-                yield weighted_pit(
-                    columns, self.method.log_weights(terms)[1:], uniforms.to(columns.device)
-                )
+                log_weights = self.method.log_weights(terms)[1:]
+                yield weighted_pit(columns, log_weights, uniforms.to(columns.device))
 
     def _terms(self, program: Program, data: Dataset, values: Latents) -> LogTerms:
         """Densities at these latents, (1 + S, B)."""
@@ -151,50 +155,30 @@ class Ranking:
         laid_out = {name: plates_first(value, self.sites[name]) for name, value in values.items()}
         return log_terms(self.model, drawing(program, laid_out), *args, num_particles=num_particles)
 
-    def _can_score(
-        self, guide: Program, terms: LogTerms, simulated: tuple[Dataset, Latents]
-    ) -> bool:
-        """Whether q(z given x) can be evaluated at points that the guide did not draw."""
-        if any(
-            (site["infer"] or {}).get("is_auxiliary") for site in sample_sites(terms.guide_trace)
-        ):
-            return False
-        try:
-            first, truth = rows_of(*simulated, slice(0, 1))
-            self._terms(guide, first, {name: truth[name][None] for name in self.shapes})
-        except (NotImplementedError, KeyError):
-            return False
-        return True
-
     def _columns(self, terms: LogTerms, values: Latents, x: Tensor) -> Tensor:
         """f of the truth and of the draws, in the order of `names`, (1 + S, B, Q)."""
-        z = torch.cat(
-            [value.reshape(*value.shape[:2], -1).to(self.dtype) for value in values.values()], -1
-        )
+        flat = [value.reshape(*value.shape[:2], -1) for value in values.values()]
+        z = torch.cat([value.to(self.dtype) for value in flat], -1)
         own = {"log_joint": terms.log_joint, "hpd": -terms.log_q, "norm": z.norm(dim=-1)}
         found = {name: own[name] for name in self.names if name in own}
         latent = next(iter(values.values())) if len(values) == 1 else values
-        found |= {
-            name: self._checked(name, f(latent, x), z.shape[:2])
-            for name, f in self.quantities.items()
-        }
-        return torch.cat(
-            [z, torch.stack([value.to(self.dtype) for value in found.values()], -1)], -1
-        )
+        for name, f in self.quantities.items():
+            found[name] = _checked(name, f(latent, x), z.shape[:2])
+        return torch.cat([z, *(value.to(self.dtype)[..., None] for value in found.values())], -1)
 
-    @staticmethod
-    def _checked(name: str, value: Tensor, shape: torch.Size) -> Tensor:
-        if not isinstance(value, Tensor):
-            raise ValueError(
-                f"quantity {name!r} returned a {type(value).__name__}: f(z, x) must return a tensor"
-            )
-        if value.shape != shape:
-            raise ValueError(
-                f"quantity {name!r} has shape {tuple(value.shape)}: f(z, x) must return "
-                f"{tuple(shape)}"
-            )
-        if value.isnan().any():
-            raise ValueError(
-                f"quantity {name!r} is NaN at {int(value.isnan().sum())} draws: it cannot be ranked"
-            )
-        return value
+
+def _checked(name: str, value: Any, shape: torch.Size) -> Tensor:
+    if not isinstance(value, Tensor):
+        raise ValueError(
+            f"quantity {name!r} returned a {type(value).__name__}: f(z, x) must return a tensor"
+        )
+    if value.shape != shape:
+        raise ValueError(
+            f"quantity {name!r} has shape {tuple(value.shape)}: f(z, x) must return {tuple(shape)}"
+        )
+    if value.isnan().any():
+        raise ValueError(
+            f"quantity {name!r} is NaN at {int(value.isnan().sum())} draws: f(z, x) must return "
+            "numbers that can be ranked"
+        )
+    return value

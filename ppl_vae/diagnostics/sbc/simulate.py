@@ -1,45 +1,43 @@
-"""Calibration of the encoder: where the true z lies among draws of z given x, on data that the
-model makes.
-"""
+"""Simulation-based calibration: ranks of true latents among draws of z given simulated x."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from ppl_vae.data import Dataset, as_dataset
-from ppl_vae.diagnostics.sbc.ranks import Quantity, Ranking, rows_of
+from ppl_vae.diagnostics.groups import group, tree
+from ppl_vae.diagnostics.sbc.ranks import Quantity, Ranking
 from ppl_vae.diagnostics.sbc.sources import GuideDraws, PosteriorDraws, event_dims
 from ppl_vae.diagnostics.sbc.summary import CalibrationSummary, central_coverage, summarise
-from ppl_vae.programs.modules import evaluating, place
+from ppl_vae.programs.inference import Inference
+from ppl_vae.programs.modules import place
 from ppl_vae.programs.simulate import simulate
 from ppl_vae.programs.traces import Program
-from ppl_vae.programs.validation import check_data
 from ppl_vae.runtime.checks import whole_number
-from ppl_vae.runtime.seeding import derived_seed, seeded
+from ppl_vae.runtime.seeding import derived_seed
 
 if TYPE_CHECKING:
     import xarray as xr
 
 __all__ = ["Calibration", "calibration"]
 
-WHAT = "PIT of the true latents among draws given their data; hpd: of the smallest highest-density region around them."
+SIMULATION, DRAWS, UNIFORMS, ROWS = range(4)  # random streams
+ABOUT = "PIT of the true latents among draws given x; hpd: of the smallest region that holds them."
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Probability integral transforms of the true latents among their draws: uniform on (0, 1)
-    where q is p(z given x).
+    """Probability integral transforms of true latents: uniform where q is p(z given x).
 
-    `print` it, `plot_calibration` it. It speaks of data that the model makes.
+    `print` it, or draw it by `plot_calibration`. It is about observations simulated from the model.
 
     Args:
         pit: (N, Q): latent dimensions first, then test quantities.
-        names: What they are: "z[0]", "z[1]", ..., "log_joint", "hpd", "norm", the user's own.
-        shapes: Shape of one datum's value at each latent site.
-        num_effective: How many independent draws the draws of each datum are worth, (N,).
+        names: What they are: "z[0]", "z[1]", ..., "log_joint", "hpd", "norm", custom ones.
+        shapes: Shape of one row's value at each latent site.
+        num_effective: How many independent draws the draws of each observation are worth, (N,).
         method: Where the draws came from.
 
     References:
@@ -48,7 +46,8 @@ class Calibration:
 
     Example:
         >>> even = (np.arange(500)[:, None] + 0.5) / 500
-        >>> print(Calibration(even, ("z",), {"z": ()}, np.full(500, 1000.0), "GuideDraws(...)").summary().verdict)
+        >>> found = Calibration(even, ("z",), {"z": ()}, np.full(500, 1000.0), "GuideDraws(...)")
+        >>> print(found.summary().verdict)
         pass: nothing departs from uniform (smallest p 1 after correction for 1 quantity)
     """
 
@@ -70,8 +69,9 @@ class Calibration:
         return sum(int(np.prod(shape, dtype=int)) for shape in self.shapes.values())
 
     def coverage(self, levels: Any) -> np.ndarray:
-        """Share of the truths in the central interval of each level, (*L, Q); its standard error is
-        binomial.
+        """Share of the truths in the central interval of each level, (*L, Q).
+
+        Its standard error is binomial.
         """
         return central_coverage(self.pit, np.asarray(levels))
 
@@ -81,12 +81,14 @@ class Calibration:
 
     def summary(self, level: float = 0.05) -> CalibrationSummary:
         """P-values, sizes of the errors and a verdict at this level."""
-        facts: dict[str, Any] = {
-            "num_effective": self.num_effective,
-            "method": self.method,
-            "level": level,
-        }
-        return summarise(self.pit, self.names, self.num_latents, **facts)
+        return summarise(
+            self.pit,
+            self.names,
+            self.num_latents,
+            num_effective=self.num_effective,
+            method=self.method,
+            level=level,
+        )
 
     def __str__(self) -> str:
         return str(self.summary())
@@ -94,31 +96,21 @@ class Calibration:
     def to_datatree(self) -> "xr.DataTree":
         """A tree with the group "sbc": sites and quantities over the dim "simulation".
 
-        `plot_ecdf_pit(tree, group="sbc", sample_dims="simulation")`, also with `coverage=True`. To
-        hang it into another
-        tree: `tree["sbc"] = calibration.to_datatree()["sbc"]`.
+        `plot_ecdf_pit(tree, group="sbc", sample_dims="simulation")` draws it, also with
+        `coverage=True`; `tree["sbc"] = calibration.to_datatree()["sbc"]` adds it to another tree.
         """
-        import xarray as xr
-
-        ends = np.cumsum([int(np.prod(shape, dtype=int)) for shape in self.shapes.values()])
-        parts = np.split(self.pit, ends, axis=1)
-        found = {
-            name: (("simulation", *event_dims(name, shape)), part.reshape(len(self), *shape))
-            for (name, shape), part in zip(self.shapes.items(), parts[:-1], strict=True)
-        }
-        found |= {name: (("simulation",), self[name]) for name in self.names[self.num_latents :]}
-        sizes = {
-            dim: size
-            for dims, values in found.values()
-            for dim, size in zip(dims, values.shape, strict=True)
-        }
-        coords: dict[str, Any] = {dim: np.arange(size) for dim, size in sizes.items()}
-        coords["num_effective"] = (
-            "simulation",
-            self.num_effective,
-        )  # no data variable: it would be drawn as a PIT
-        attrs = {"description": WHAT, "method": self.method}
-        return xr.DataTree.from_dict({"sbc": xr.Dataset(found, coords, attrs)})
+        variables: dict[str, Any] = {}
+        first = 0
+        for name, shape in self.shapes.items():
+            values = self.pit[:, first : first + int(np.prod(shape, dtype=int))]
+            dims = ("simulation", *event_dims(name, shape))
+            variables[name] = (dims, values.reshape(len(self), *shape))
+            first += values.shape[1]
+        for name in self.names[self.num_latents :]:
+            variables[name] = (("simulation",), self[name])
+        found = group(variables, {}, description=ABOUT, method=self.method)
+        # A coordinate, since ArviZ would draw a variable as a PIT.
+        return tree(sbc=found.assign_coords(num_effective=("simulation", self.num_effective)))
 
 
 def calibration(
@@ -132,25 +124,25 @@ def calibration(
     seed: int = 0,
     **options: Any,
 ) -> Calibration:
-    """Where true latents lie among draws given their data: simulation-based calibration of the
-    encoder, no refits.
+    """Simulation-based calibration of the encoder: ranks of true latents among draws, no refits.
 
-    (z, x) ~ p(z, x); PIT = P(f(z_s, x) < f(z, x)) over draws z_s given x, ties and the gaps between
-    draws filled at random. Uniform for every f if and only if the draws are those of p(z given x).
-    f is each latent dimension; log_joint, log p(x, z); hpd, the probability of the smallest region
-    of highest q that holds z, so that P(hpd <= a) is the coverage of regions of level a; norm, |z|;
-    and the user's own. Weighted draws have weighted shares, and as many gaps as the weights are
-    worth draws. To pass is not to be sharp: q = p(z) fails by log_joint alone. It speaks of data
-    that the model makes, not of real data under a poor model.
+    (z, x) ~ p(z, x); PIT = P(f(z_s, x) < f(z, x)) over draws z_s given x, where ties and the gaps
+    between draws are filled at random. It is uniform for every f if and only if the draws are those
+    of p(z given x). f is each latent dimension; log_joint, log p(x, z); hpd, the probability of the
+    smallest region of highest q that holds z, so that P(hpd <= a) is the coverage of regions of
+    level a; norm, |z|; and custom quantities. Weighted draws have weighted shares, and as many gaps
+    as the weights are worth draws. A guide that passes need not be sharp: q = p(z) fails by
+    log_joint alone. The test is about observations simulated from the model, not about real ones
+    under a poor model.
 
     Args:
         model: `Model`, or any Pyro model with a plate "data" at dim -1.
         guide: `Guide`, or any Pyro guide with the same latent sites.
-        data: Data whose like are simulated: covariates and holes of rows drawn from them. A program
-            of one's own needs them; a `Model` without covariates can do without.
+        data: Rows whose covariates and missing values the simulated ones have, drawn at random. A
+            custom Pyro model needs them; a `Model` without covariates does not.
         method: Where draws come from: `GuideDraws(**options)` (None), `ImportanceDraws()` or
-            `HMCDraws()`. One seed gives all of them the same simulated data.
-        num_data: Number of simulated data N, at least 2.
+            `HMCDraws()`. One seed gives all of them the same simulated observations.
+        num_data: Number of simulated observations N, at least 2.
         quantities: Further f by name: f(z, x) takes z (S, B, *event), or a dict of them if there
             are several sites, and x (B, *event), and returns (S, B).
         seed: Seed of everything.
@@ -161,9 +153,9 @@ def calibration(
         The transforms; `print` it for p-values, coverage and a verdict.
 
     Raises:
-        ValueError: a program of one's own without data; options beside a method, or a method that
-            is none; a latent outside the data plate; a quantity that is NaN, of another shape, or
-            named as one of the built-in ones.
+        ValueError: a custom Pyro model without data; options beside a method, or a method that is
+            not one of those; a latent outside the data plate; a quantity that is NaN, of another
+            shape, or has the name of a built-in one.
 
     References:
         Talts et al. (2018), Validating Bayesian inference algorithms with simulation-based
@@ -174,52 +166,40 @@ def calibration(
     Example:
         >>> from ppl_vae import beds
         >>> bed = beds.linear_gaussian(guide_scale=0.7)
-        >>> found = calibration(bed.model, bed.guide, bed.x, GuideDraws(num_samples=100), num_data=500)
+        >>> draws = GuideDraws(num_samples=100)
+        >>> found = calibration(bed.model, bed.guide, bed.x, draws, num_data=500)
         >>> found.names, found.summary().verdict.split(":")[0]
         (('z[0]', 'z[1]', 'log_joint', 'hpd', 'norm'), 'fail')
     """
     whole_number(num_data, "num_data", at_least=2)
-    method = _draws(method, options)
-    given = (
-        None
-        if data is None
-        else _like(place(as_dataset(data), model, guide), num_data, derived_seed(seed, 3))
-    )
-    simulated, latents = simulate(model, given, num_data=num_data, seed=derived_seed(seed, 0))
-    simulated = place(simulated, model, guide)
-    check_data(model, simulated.x, simulated.context, guide)
-    with evaluating(model, guide), seeded(0):
-        ranking = Ranking(model, guide, method, quantities or {}, (simulated, latents))
-    random, rows = np.random.default_rng(derived_seed(seed, 2)), method.rows(num_data)
-    parts: list[Any] = []
-    with tqdm(
-        total=num_data, desc="calibration", unit=" data", disable=not method.progress, delay=2
-    ) as bar:
-        for first in range(0, num_data, rows):
-            part, truth = rows_of(simulated, latents, slice(first, first + rows))
-            draws = method.draw(model, guide, part, seed=derived_seed(seed, 1, first))
-            parts += ranking.pit(part, truth, draws, random)
-            bar.update(len(part))
-    pit, num_effective = (
-        np.concatenate([each.cpu().numpy() for each in found]) for found in zip(*parts, strict=True)
-    )
-    return Calibration(pit, ranking.names, ranking.shapes, num_effective, str(method))
-
-
-def _draws(method: Any, options: dict[str, Any]) -> PosteriorDraws:
-    if method is None:
-        return GuideDraws(**options)
+    if method is not None and options:
+        raise ValueError(f"{', '.join(options)} was given beside method={method}: set it in method")
+    method = GuideDraws(**options) if method is None else method
     if not isinstance(method, PosteriorDraws):
         raise ValueError(
             f"method is {method!r}; it must be GuideDraws(), ImportanceDraws() or HMCDraws()"
         )
-    if options:
-        raise ValueError(f"{', '.join(options)} was given beside method={method}: set it in method")
-    return method
-
-
-def _like(data: Dataset, num_data: int, seed: int) -> Dataset:
-    """As many of the rows, drawn at random, repeated only where there are too few."""
-    return data[
-        np.random.default_rng(seed).choice(len(data), num_data, replace=num_data > len(data))
-    ]
+    if data is not None:
+        data = place(as_dataset(data), model, guide)
+        # Rows are repeated only where there are too few.
+        random = np.random.default_rng(derived_seed(seed, ROWS))
+        data = data[random.choice(len(data), num_data, replace=num_data > len(data))]
+    simulated, latents = simulate(
+        model, data, num_data=num_data, seed=derived_seed(seed, SIMULATION)
+    )
+    inference = Inference(model, guide, simulated)
+    with inference.evaluating(seed=0):
+        row = {name: value[:1] for name, value in latents.items()}
+        asked = quantities or {}
+        ranking = Ranking(model, guide, method, asked, row=inference.data[:1], latents=row)
+    random = np.random.default_rng(derived_seed(seed, UNIFORMS))
+    options = {"title": "calibration", "progress": method.progress}
+    parts: list[Any] = []
+    for block in inference.blocks(method.rows(num_data), seed=seed, keys=(DRAWS,), **options):
+        draws = method.draw(model, guide, block.data, seed=block.seed)
+        truth = {name: value[block.rows] for name, value in latents.items()}
+        parts += ranking.pit(block.data, truth, draws, random)
+    pit, num_effective = (
+        np.concatenate([each.cpu().numpy() for each in found]) for found in zip(*parts, strict=True)
+    )
+    return Calibration(pit, ranking.names, ranking.shapes, num_effective, str(method))

@@ -1,6 +1,4 @@
-"""Where draws of z given x come from: the guide, the guide weighed by importance, or Hamiltonian
-Monte Carlo.
-"""
+"""Sources of draws of z given x: the guide, its importance weights, or Hamiltonian Monte Carlo."""
 
 import math
 from abc import ABC, abstractmethod
@@ -12,7 +10,7 @@ from torch import Tensor
 
 from ppl_vae.data import Dataset
 from ppl_vae.hmc import HMC, Chains, sample_posterior
-from ppl_vae.importance import rows_per_chunk
+from ppl_vae.programs.inference import rows_per_chunk
 from ppl_vae.programs.modules import arguments, evaluating
 from ppl_vae.programs.plates import rows_first
 from ppl_vae.programs.traces import LogTerms, Program, is_local, run_under_particles, sample_sites
@@ -20,11 +18,11 @@ from ppl_vae.runtime.seeding import seeded
 
 __all__ = ["GuideDraws", "HMCDraws", "ImportanceDraws", "PosteriorDraws"]
 
-ENOUGH_DATA = 100  # to learn from how correlated the draws of a chain are
+ENOUGH_DATA = 100  # rows by which the correlation of the draws of a chain is estimated
 
 
 class PosteriorDraws(ABC):
-    """A way to draw z given x, S times per datum, with log-weights.
+    """A way to draw z given x, S times per observation, with log-weights.
 
     Example:
         >>> isinstance(GuideDraws(), PosteriorDraws)
@@ -36,47 +34,42 @@ class PosteriorDraws(ABC):
 
     @abstractmethod
     def rows(self, num_data: int) -> int:
-        """How many data `draw` should be given at once."""
+        """How many rows `draw` should be given at once."""
 
     @abstractmethod
     def draw(
-        self, model: Program, guide: Program, data: Dataset, *, seed: int
+        self, model: Program, guide: Program, data: Dataset, *, seed: int | None
     ) -> dict[str, Tensor]:
         """Draws by latent site inside the data plate, (S, B, *plates, *event)."""
 
     def log_weights(self, terms: LogTerms) -> Tensor:
-        """What the draws count, (S, B), from their densities under model and guide: all the
-        same.
-        """
+        """Log-weights of the draws, (S, B), from their densities; equal by default."""
         return terms.log_q.new_zeros(terms.log_q.shape)
 
 
 @dataclass(frozen=True)
 class FromGuide(PosteriorDraws):
-    """S draws of the guide for each datum, whatever they count."""
+    """S draws of the guide for each row, of whatever weights."""
 
     num_samples: int = 1000
     chunk_size: int | None = field(default=None, repr=False)
     progress: bool = field(default=True, repr=False)
 
     def __post_init__(self) -> None:
-        rows_per_chunk(1, self.num_samples, self.chunk_size)  # says which number is out of range
+        rows_per_chunk(1, self.num_samples, self.chunk_size)  # raises for numbers out of range
 
     def rows(self, num_data: int) -> int:
         """As many as fit in a chunk."""
         return rows_per_chunk(num_data, self.num_samples, self.chunk_size)
 
     def draw(
-        self, model: Program, guide: Program, data: Dataset, *, seed: int
+        self, model: Program, guide: Program, data: Dataset, *, seed: int | None
     ) -> dict[str, Tensor]:
         """S draws of the guide."""
         with evaluating(model, guide), seeded(seed):
             trace = run_under_particles(guide, self.num_samples, *arguments(data.x, data.context))
-        return {
-            site["name"]: rows_first(site["value"], site)
-            for site in sample_sites(trace)
-            if is_local(site)
-        }
+        sites = [site for site in sample_sites(trace) if is_local(site)]
+        return {site["name"]: rows_first(site["value"], site) for site in sites}
 
 
 @dataclass(frozen=True)
@@ -84,8 +77,8 @@ class GuideDraws(FromGuide):
     """Draws of q(z given x) itself.
 
     Args:
-        num_samples: Number of draws S per datum. Errors in tails rarer than 1 / S are not seen.
-        chunk_size: (draw, datum) pairs held at once.
+        num_samples: Number of draws S per observation. Errors in tails rarer than 1 / S are missed.
+        chunk_size: (draw, row) pairs held at once.
         progress: Whether `calibration` shows a bar when it takes more than two seconds.
 
     Raises:
@@ -99,12 +92,13 @@ class GuideDraws(FromGuide):
 
 @dataclass(frozen=True)
 class ImportanceDraws(FromGuide):
-    """Draws of the guide weighed by w = p(x, z) / q(z given x): the posterior where S is large and
-    k-hat good.
+    """Draws of the guide weighted by w = p(x, z) / q(z given x).
+
+    They represent the posterior where S is large and k-hat is good.
 
     Args:
-        num_samples: Number of draws S per datum.
-        chunk_size: (draw, datum) pairs held at once.
+        num_samples: Number of draws S per observation.
+        chunk_size: (draw, row) pairs held at once.
         progress: Whether `calibration` shows a bar when it takes more than two seconds.
 
     Raises:
@@ -126,19 +120,17 @@ class ImportanceDraws(FromGuide):
 
 @dataclass(frozen=True)
 class HMCDraws(PosteriorDraws):
-    """Draws of p(z given x) by Hamiltonian Monte Carlo, started at the guide's and thinned to near
-    independence.
+    """Draws of p(z given x) by Hamiltonian Monte Carlo, thinned until nearly independent.
 
-    Every n-th draw of a chain is kept, n being the number of draws that are worth one, by the
-    effective sample size of means or of sds, whichever is less, in the median over data and
-    dimensions. What is still correlated looks like too narrow a posterior.
+    Chains start at the guide's draws. Every n-th draw of a chain is kept, where n draws are worth
+    one independent draw, by the effective sample size of means or of sds, whichever is smaller, in
+    the median over rows and dimensions. Correlated draws would look like too narrow a posterior.
 
     Args:
         sampler: The `HMC` that draws.
-        num_chains: Chains C per datum.
-        chunk_size: (chain, datum) pairs held at once.
-        progress: Whether `calibration` shows a bar when it takes more than two seconds; `HMC` has
-            one of its own.
+        num_chains: Chains C per observation.
+        chunk_size: (chain, row) pairs held at once.
+        progress: Whether `calibration` shows a bar when it takes more than two seconds.
 
     References:
         Talts et al. (2018), Validating Bayesian inference algorithms, arXiv:1804.06788, section 5.1
@@ -159,21 +151,19 @@ class HMCDraws(PosteriorDraws):
         return rows_per_chunk(num_data, self.num_chains, self.chunk_size)
 
     def draw(
-        self, model: Program, guide: Program, data: Dataset, *, seed: int
+        self, model: Program, guide: Program, data: Dataset, *, seed: int | None
     ) -> dict[str, Tensor]:
         """The kept draws of all chains."""
         sizes: dict[str, Any] = {"num_chains": self.num_chains, "chunk_size": self.chunk_size}
         chains = sample_posterior(model, guide, data, sampler=self.sampler, seed=seed, **sizes)
-        every = draws_worth_one(chains)
-        return {
-            name: values[every - 1 :: every].flatten(0, 1) for name, values in chains.sites.items()
-        }
+        n = draws_worth_one(chains)
+        return {name: values[n - 1 :: n].flatten(0, 1) for name, values in chains.sites.items()}
 
 
 def draws_worth_one(chains: Chains) -> int:
-    """How many draws in a row are worth one independent draw; 1 where it is not known.
+    """How many draws of a chain are worth one independent draw; 1 where it is not known.
 
-    Of means alone it would be too few: draws that alternate around the mean repeat their distance
+    The means alone would give too few: draws that alternate around the mean keep their distance
     from it.
     """
     some = replace(chains, draws=chains.draws[:, :, :ENOUGH_DATA])
@@ -183,7 +173,7 @@ def draws_worth_one(chains: Chains) -> int:
 
 
 def event_dims(name: str, shape: tuple[int, ...]) -> tuple[str, ...]:
-    """Names of the dims of one datum at a latent site, those of `to_datatree`."""
+    """Names of the dims of one row at a latent site, those of `to_datatree`."""
     if len(shape) == 1:
         return ("latent",) if name == "z" else (f"{name}_dim",)
     return tuple(f"{name}_dim_{i}" for i in range(len(shape)))

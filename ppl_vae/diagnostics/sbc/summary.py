@@ -1,6 +1,4 @@
-"""What probability integral transforms say: p-values, sizes of the errors, coverage, and a verdict
-in words.
-"""
+"""P-values, sizes of the errors, coverage and a verdict from probability integral transforms."""
 
 from dataclasses import dataclass
 
@@ -8,14 +6,23 @@ import numpy as np
 from scipy.special import ndtri
 
 from ppl_vae.diagnostics.uniformity import holm, uniformity_p_value
+from ppl_vae.runtime.text import table
 
 __all__ = ["CalibrationSummary", "central_coverage", "summarise"]
 
 LEVELS = (0.5, 0.9)
-SMALL = 0.1  # sd: an error that is seen but hardly matters
+SMALL = 0.1  # sd: a smaller error is detected but hardly matters
 MOST_ROWS = 8  # latent dimensions that are printed; of more, the worst
 WORST = 5
 NEAREST = 1e-15  # to 0 and 1, for normal scores
+COLUMNS = {
+    "p": ".2g",
+    "adjusted": ".2g",
+    "bias": ".2f",
+    "spread": ".2f",
+    "in 50 %": ".1f",
+    "in 90 %": ".1f",
+}
 
 
 @dataclass(frozen=True)
@@ -35,8 +42,9 @@ class CalibrationSummary:
         coverage: Share of truths in central intervals of 50 and 90 %, (2, Q).
         hpd_coverage: Share of truths in highest-density regions of 50 and 90 %, (2,); NaN where q
             has no density.
-        num_data: Number of simulated data N.
-        mean_effective: How many independent draws the draws of a datum are worth, on average.
+        num_data: Number of simulated observations N.
+        mean_effective: How many independent draws the draws of one observation are worth, on
+            average.
         method: Where the draws came from.
         level: Adjusted p-values below it are errors.
 
@@ -72,25 +80,26 @@ class CalibrationSummary:
 
     @property
     def verdict(self) -> str:
-        """Pass, look (there is an error, and it is small) or fail, and why."""
-        latents = [name for name in self.flagged if name in self.names[: self.num_latents]]
+        """Pass, look (there is an error, but it is small) or fail, and why."""
+        latents = self.names[: self.num_latents]
+        first, *rest = [name for name in self.flagged if name in latents] or [""]
+        joint = ", ".join(name for name in self.flagged if name not in latents)
         if not self.flagged:
-            tested = f"{len(self.names)} quantit{'y' if len(self.names) == 1 else 'ies'}"
+            num = len(self.names)
+            tested = "1 quantity" if num == 1 else f"{num} quantities"
             lowest = f"smallest p {self.adjusted.min():.2g} after correction for {tested}"
             return f"pass: nothing departs from uniform ({lowest})"
-        if latents:
-            first = (
-                f"{latents[0]} departs"
-                if len(latents) == 1
-                else f"{latents[0]} and {len(latents) - 1} more depart"
-            )
-            joint = [name for name in self.flagged if name not in latents]
-            also = f"; also {', '.join(joint)}" if joint else ""
-            return f"{self._grade}: {first} from uniform: {self._error(latents[0])}{also}"
-        alone = f"{'the latent' if self.num_latents == 1 else 'each latent dimension'} passes on its own, but not"
-        misses = "depends on x" if self.num_latents == 1 else "latents depend on each other or on x"
-        why = f"q misses how {'z ' * (self.num_latents == 1)}{misses}, or is off by a little everywhere"
-        return f"{self._grade}: {alone} {', '.join(self.flagged)}: {why}"
+        if first:
+            depart = f"{first} and {len(rest)} more depart" if rest else f"{first} departs"
+            also = f"; also {joint}" if joint else ""
+            return f"{self._grade}: {depart} from uniform: {self._error(first)}{also}"
+        alone = "each latent dimension passes"
+        misses = "how latents depend on each other or on x"
+        if self.num_latents == 1:
+            alone = "the latent passes"
+            misses = "how z depends on x"
+        why = f"q misses {misses}, or is off by a little everywhere"
+        return f"{self._grade}: {alone} on its own, but not {joint}: {why}"
 
     @property
     def _grade(self) -> str:
@@ -99,50 +108,41 @@ class CalibrationSummary:
         return "fail" if (size > SMALL).any() else "look"
 
     def _error(self, name: str) -> str:
-        bias, spread = (
-            float(values[self.names.index(name)]) for values in (self.bias, self.spread)
-        )
-        if abs(bias) > np.sqrt(2) * abs(np.log(spread)):  # in standard errors
+        """In words, the error of a latent dimension that is larger in standard errors."""
+        i = self.names.index(name)
+        bias = self.bias[i]
+        spread = self.spread[i]
+        if abs(bias) > np.sqrt(2) * abs(np.log(spread)):
             return f"draws {abs(bias):.2f} sd too {'low' if bias > 0 else 'high'}"
         width = "narrow" if spread > 1 else "wide"
         return f"draws too {width}, with {1 / spread:.2f} of the sd that they should have"
 
     def __str__(self) -> str:
-        shown = self._shown()
-        width = max(8, *(len(self.names[i]) for i in shown))
-        head = f"{'':<{width}}         p  adjusted    bias  spread  in 50 %  in 90 %"
-        rows = [
-            f"{self.names[i]:<{width}}  {self.p_value[i]:8.2g}  {self.adjusted[i]:8.2g}  "
-            f"{self.bias[i]:6.2f}  "
-            f"{self.spread[i]:6.2f}  {100 * self.coverage[0, i]:7.1f}  "
-            f"{100 * self.coverage[1, i]:7.1f}"
-            for i in shown
-        ]
-        left_out = self.num_latents - sum(i < self.num_latents for i in shown)
-        more = [f"{left_out} more latent dimensions have larger p"] * (left_out > 0)
         n = self.num_data
-        errors = (
-            f"{1 / n**0.5:6.2f}  {1 / (2 * n) ** 0.5:6.2f}  {50 / n**0.5:7.1f}  {30 / n**0.5:7.1f}"
-        )
-        regions = "highest-density regions hold {:.1f} and {:.1f} % of the truths".format(
-            *100 * self.hpd_coverage
-        )
-        return "\n".join(
-            [
-                f"{n} simulated data, {self.method}: worth {self.mean_effective:.0f} independent "
-                "draws per datum",
-                *(head, *rows, *more, f"{'se':<{width}}  {'':18}  {errors}"),
-                *[f"50 and 90 % {regions}"] * bool(np.isfinite(self.hpd_coverage).all()),
-                self.verdict,
-            ]
-        )
-
-    def _shown(self) -> list[int]:
-        """Rows to print: the latent dimensions, or the worst of them, and all quantities."""
         latents = np.arange(self.num_latents)
         if len(latents) > MOST_ROWS:
             latents = self.p_value[: self.num_latents].argsort(kind="stable")[:WORST]
-        return [*latents.tolist(), *range(self.num_latents, len(self.names))]
+        columns = (self.p_value, self.adjusted, self.bias, self.spread, *100 * self.coverage)
+        values = np.column_stack(columns)
+        forms = list(COLUMNS.values())
+        rows = [("", *COLUMNS)]
+        for i in (*latents, *range(self.num_latents, len(self.names))):
+            rows.append((self.names[i], *map(format, values[i], forms)))
+        errors = (n**-0.5, (2 * n) ** -0.5, 50 / n**0.5, 30 / n**0.5)
+        rows.append(("se", "", "", *map(format, errors, forms[2:])))
+        lines = [
+            f"{n} simulated observations, {self.method}: worth {self.mean_effective:.0f} "
+            "independent draws per observation",
+            table(rows),
+        ]
+        if len(latents) < self.num_latents:
+            more = self.num_latents - len(latents)
+            lines.append(f"{more} more latent dimensions have larger p")
+        if np.isfinite(self.hpd_coverage).all():
+            half, most = 100 * self.hpd_coverage
+            held = f"{half:.1f} and {most:.1f} % of the truths"
+            lines.append(f"50 and 90 % highest-density regions hold {held}")
+        return "\n".join([*lines, self.verdict])
 
 
 def summarise(
@@ -154,18 +154,17 @@ def summarise(
     method: str = "",
     level: float = 0.05,
 ) -> CalibrationSummary:
-    """What transforms (N, Q) say. `calibration(...).summary()` calls it.
+    """Summary of transforms (N, Q). `calibration(...).summary()` calls it.
 
     Example:
         See `CalibrationSummary`.
     """
-    p_value, scores = uniformity_p_value(pit.T), ndtri(pit.clip(NEAREST, 1 - NEAREST))
-    levels = np.asarray(LEVELS)
-    hpd = (
-        (pit[:, names.index("hpd")] <= levels[:, None]).mean(1)
-        if "hpd" in names
-        else np.full(len(levels), np.nan)
-    )
+    p_value = uniformity_p_value(pit.T)
+    scores = ndtri(pit.clip(NEAREST, 1 - NEAREST))
+    levels = np.array(LEVELS)
+    hpd_coverage = np.full(len(levels), np.nan)
+    if "hpd" in names:
+        hpd_coverage = (pit[:, names.index("hpd")] <= levels[:, None]).mean(1)
     return CalibrationSummary(
         names=names,
         num_latents=num_latents,
@@ -174,7 +173,7 @@ def summarise(
         bias=scores.mean(0),
         spread=scores.std(0),
         coverage=central_coverage(pit, levels),
-        hpd_coverage=hpd,
+        hpd_coverage=hpd_coverage,
         num_data=len(pit),
         mean_effective=np.nan if num_effective is None else float(num_effective.mean()),
         method=method,
