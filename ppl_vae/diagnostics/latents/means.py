@@ -100,8 +100,8 @@ def latent_means(
     whole_number(num_particles, "num_particles", at_least=2)
     inference = Inference(guide, guide, data)
     parts = []
-    options: dict[str, Any] = {"title": "posterior means", "progress": progress}
-    for block in inference.blocks(ROWS_PER_CHUNK, seed=seed, **options):
+    blocks = inference.blocks(ROWS_PER_CHUNK, seed=seed, title="posterior means", progress=progress)
+    for block in blocks:
         with block.evaluating():
             parts.append(_moments(guide, block.args, num_particles))
     means, variances, names, exact = zip(*parts, strict=True)

@@ -365,8 +365,8 @@ def _reduced(
     """Reductions of the log-probabilities over the particles, for all rows."""
     parts = []
     rows = rows_per_chunk(len(inference), num_particles)
-    options: dict[str, Any] = {"title": "rate and distortion", "progress": progress}
-    for block in inference.blocks(rows, seed=seed, **options):
+    blocks = inference.blocks(rows, seed=seed, title="rate and distortion", progress=progress)
+    for block in blocks:
         with block.evaluating():
             parts.append(reduce(block.terms(num_particles)))
     return {name: values.cpu().numpy() for name, values in joined(parts).items()}

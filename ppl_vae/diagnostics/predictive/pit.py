@@ -230,8 +230,15 @@ def marginal_pit(
         return [([trace], torch.zeros(num_samples, len(block)))]
 
     folds = [torch.ones_like(inference.data.x[0], dtype=torch.bool)]
-    options: dict[str, Any] = {"num_particles": num_samples, "seed": seed, "progress": progress}
-    return _pit("marginal", inference, folds, predict, **options)
+    return _pit(
+        "marginal",
+        inference,
+        folds,
+        predict,
+        num_particles=num_samples,
+        seed=seed,
+        progress=progress,
+    )
 
 
 def conditional_pit(
@@ -295,8 +302,15 @@ def conditional_pit(
     def predict(block: Block, fold: Tensor) -> list[Predicted]:
         return hiding.predict(block, fold, num_particles)
 
-    options: dict[str, Any] = {"num_particles": num_particles, "seed": seed, "progress": progress}
-    return _pit("conditional", inference, folds, predict, **options)
+    return _pit(
+        "conditional",
+        inference,
+        folds,
+        predict,
+        num_particles=num_particles,
+        seed=seed,
+        progress=progress,
+    )
 
 
 def _pit(
@@ -315,9 +329,10 @@ def _pit(
     found = np.full((5, *x.shape), np.nan)
     pareto_k = np.empty((len(folds), len(x)))
     step = rows_per_chunk(len(x), num_particles)
-    options: dict[str, Any] = {"title": f"{kind} PIT", "progress": progress}
+    title = f"{kind} PIT"
     for i, fold in enumerate(folds):
-        for block in inference.blocks(step, seed=seed, keys=(i,), **options):
+        blocks = inference.blocks(step, seed=seed, keys=(i,), title=title, progress=progress)
+        for block in blocks:
             rows = block.rows
             with block.evaluating():
                 values, pareto_k[i, rows] = best_averages(predict(block, fold), block.data)

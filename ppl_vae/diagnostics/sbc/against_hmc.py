@@ -110,27 +110,25 @@ class GuideErrors:
         dim, rows = self.data
         errors = {name: ((dim, "dimension"), getattr(self, name)) for name in ERRORS}
         coords = {dim: rows, "dimension": np.array(self.names)}
-        found = {
-            "posterior": self._draws(self.posterior),
-            "guide": self._draws(self.guide),
-            "guide_errors": group(errors, coords),
-        }
         return tree(
-            **{name: each.assign_attrs(description=ABOUT[name]) for name, each in found.items()}
+            posterior=self._draws("posterior"),
+            guide=self._draws("guide"),
+            guide_errors=group(errors, coords, description=ABOUT["guide_errors"]),
         )
 
     def trees(self) -> dict[str, "xr.DataTree"]:
         """A tree for each, as ArviZ compares them: `plot_forest(errors.trees(), combined=True)`."""
-        pair = {"HMC": self.posterior, "guide": self.guide}
-        return {name: tree(posterior=self._draws(draws)) for name, draws in pair.items()}
+        names = {"HMC": "posterior", "guide": "guide"}
+        return {label: tree(posterior=self._draws(name)) for label, name in names.items()}
 
-    def _draws(self, draws: dict[str, np.ndarray]) -> "xr.Dataset":
-        lead = ("chain", "draw", self.data[0])
+    def _draws(self, name: str) -> "xr.Dataset":
+        """Draws of the "posterior" or of the "guide"."""
+        dims = ("chain", "draw", self.data[0])
         variables = {
-            name: ((*lead, *event_dims(name, values.shape[3:])), values)
-            for name, values in draws.items()
+            site: ((*dims, *event_dims(site, values.shape[3:])), values)
+            for site, values in getattr(self, name).items()
         }
-        return group(variables, dict([self.data]))
+        return group(variables, dict([self.data]), description=ABOUT[name])
 
 
 def guide_errors(

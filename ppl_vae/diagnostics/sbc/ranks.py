@@ -70,8 +70,8 @@ class Ranking:
         guide: The guide.
         method: Where the draws come from.
         quantities: Further functions of z and x, by name.
-        row: One simulated observation.
-        latents: Its latents, each of one row.
+        data: The simulated observations.
+        latents: Their latents, by site.
 
     Raises:
         ValueError: a latent outside the data plate; a name that is taken; importance weights for a
@@ -88,12 +88,13 @@ class Ranking:
         method: PosteriorDraws,
         quantities: Mapping[str, Quantity],
         *,
-        row: Dataset,
+        data: Dataset,
         latents: Latents,
     ) -> None:
         self.model = model
         self.method = method
         self.quantities = quantities
+        row = data[:1]
         terms = log_terms(model, guide, *arguments(row.x, row.context))
         for name in latents.keys() - terms.prior_sites.keys():
             raise ValueError(
@@ -110,7 +111,7 @@ class Ranking:
         self.knows_density = not any((site["infer"] or {}).get("is_auxiliary") for site in drawn)
         if self.knows_density:
             try:
-                self._terms(guide, row, {name: latents[name][None] for name in self.shapes})
+                self._terms(guide, row, {name: latents[name][None, :1] for name in self.shapes})
             except (NotImplementedError, KeyError):
                 self.knows_density = False
         self.guide = guide if self.knows_density else prior_guide(model)

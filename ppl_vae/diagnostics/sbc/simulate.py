@@ -189,13 +189,14 @@ def calibration(
     )
     inference = Inference(model, guide, simulated)
     with inference.evaluating(seed=0):
-        row = {name: value[:1] for name, value in latents.items()}
         asked = quantities or {}
-        ranking = Ranking(model, guide, method, asked, row=inference.data[:1], latents=row)
+        ranking = Ranking(model, guide, method, asked, data=inference.data, latents=latents)
     random = np.random.default_rng(derived_seed(seed, UNIFORMS))
-    options = {"title": "calibration", "progress": method.progress}
     parts: list[Any] = []
-    for block in inference.blocks(method.rows(num_data), seed=seed, keys=(DRAWS,), **options):
+    rows = method.rows(num_data)
+    for block in inference.blocks(
+        rows, seed=seed, keys=(DRAWS,), title="calibration", progress=method.progress
+    ):
         draws = method.draw(model, guide, block.data, seed=block.seed)
         truth = {name: value[block.rows] for name, value in latents.items()}
         parts += ranking.pit(block.data, truth, draws, random)

@@ -83,7 +83,7 @@ class CalibrationSummary:
         """Pass, look (there is an error, but it is small) or fail, and why."""
         latents = self.names[: self.num_latents]
         first, *rest = [name for name in self.flagged if name in latents] or [""]
-        joint = ", ".join(name for name in self.flagged if name not in latents)
+        joint = [name for name in self.flagged if name not in latents]
         if not self.flagged:
             num = len(self.names)
             tested = "1 quantity" if num == 1 else f"{num} quantities"
@@ -91,7 +91,7 @@ class CalibrationSummary:
             return f"pass: nothing departs from uniform ({lowest})"
         if first:
             depart = f"{first} and {len(rest)} more depart" if rest else f"{first} departs"
-            also = f"; also {joint}" if joint else ""
+            also = f"; also {', '.join(joint)}" if joint else ""
             return f"{self._grade}: {depart} from uniform: {self._error(first)}{also}"
         alone = "each latent dimension passes"
         misses = "how latents depend on each other or on x"
@@ -99,7 +99,8 @@ class CalibrationSummary:
             alone = "the latent passes"
             misses = "how z depends on x"
         why = f"q misses {misses}, or is off by a little everywhere"
-        return f"{self._grade}: {alone} on its own, but not {joint}: {why}"
+        fail = f"{', '.join(joint)} {'does' if len(joint) == 1 else 'do'} not"
+        return f"{self._grade}: {alone} on its own, but {fail}: {why}"
 
     @property
     def _grade(self) -> str:
