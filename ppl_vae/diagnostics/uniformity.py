@@ -105,9 +105,7 @@ def uniform_band(
     ranks, below, above = _ordered_uniforms(num_data, num_train)
     null = _null(num_data, num_train)
     tail = null[max(0, int((1 - level) * (len(null) + 1)) - 1)] / 2
-    low = special.betaincinv(below, above, tail)
-    high = special.betainccinv(below, above, tail)
-    return ranks, low, high
+    return ranks, special.betaincinv(below, above, tail), special.betainccinv(below, above, tail)
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:

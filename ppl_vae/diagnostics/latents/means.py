@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.data import Dataset
-from ppl_vae.diagnostics.datatree.rows import rows_of_data
-from ppl_vae.diagnostics.groups import group, tree
+from ppl_vae.diagnostics.datatree.rows import rows_of_data, tree_of
 from ppl_vae.programs.inference import Inference
 from ppl_vae.programs.plates import require_no_inner_plates
 from ppl_vae.programs.traces import (
@@ -59,10 +58,9 @@ class LatentMeans:
 
         `tree["latent_means"] = means.to_datatree()["latent_means"]` adds it to another tree.
         """
-        dims = (*(self.coords or ["datum"]), "dimension")
-        variables = {"mean": (dims, self.mean), "variance": (dims, self.variance)}
-        coords = self.coords | {"dimension": np.array(self.names)}
-        return tree(latent_means=group(variables, coords, description=ABOUT))
+        rows = self.coords or {"datum": np.arange(len(self.mean))}
+        values = {"mean": self.mean, "variance": self.variance}
+        return tree_of("latent_means", values, rows | {"dimension": self.names}, description=ABOUT)
 
 
 def latent_means(

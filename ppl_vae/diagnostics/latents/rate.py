@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.data import Dataset, as_dataset
-from ppl_vae.diagnostics.datatree.rows import rows_of_data
-from ppl_vae.diagnostics.groups import group, tree
+from ppl_vae.diagnostics.datatree.rows import rows_of_data, tree_of
 from ppl_vae.diagnostics.latents.means import latent_means
 from ppl_vae.objectives.mean_field import kl_per_dimension as sites_per_dimension
 from ppl_vae.programs.inference import Inference, rows_per_chunk
@@ -74,10 +73,8 @@ class ActiveUnits:
 
         `tree["active_units"] = units.to_datatree()["active_units"]` adds it to another tree.
         """
-        dims = ("dimension",)
-        variables = {"variance": (dims, self.variance), "active": (dims, self.active)}
-        coords = {"dimension": np.array(self.names)}
-        return tree(active_units=group(variables, coords, threshold=self.threshold))
+        values = {"variance": self.variance, "active": self.active}
+        return tree_of("active_units", values, {"dimension": self.names}, threshold=self.threshold)
 
     def counts(self, thresholds: np.ndarray) -> np.ndarray:
         """Number of dimensions above each threshold, shaped like the thresholds."""
@@ -237,10 +234,9 @@ class RateDistortion:
 
         `tree["rate"] = parts.to_datatree()["rate_distortion"]` adds it to another tree.
         """
-        dims = tuple(self.coords or ["datum"])
-        variables = {name: (dims, getattr(self, name)) for name in PARTS}
-        found = group(variables, self.coords, num_particles=self.num_particles)
-        return tree(rate_distortion=found)
+        rows = self.coords or {"datum": np.arange(len(self))}
+        values = {name: getattr(self, name) for name in PARTS}
+        return tree_of("rate_distortion", values, rows, num_particles=self.num_particles)
 
     def __str__(self) -> str:
         parts = f"rate {self.rate.mean():.3f} + distortion {self.distortion.mean():.3f}"
@@ -288,8 +284,7 @@ def rate_distortion(
     """
     inference = Inference(model, guide, data)
     found = _reduced(_rate_and_distortion, inference, num_particles, seed, progress)
-    coords = rows_of_data(inference.data)
-    return RateDistortion(**found, num_particles=num_particles, coords=coords)
+    return RateDistortion(**found, num_particles=num_particles, coords=rows_of_data(inference.data))
 
 
 def _rate_and_distortion(terms: LogTerms) -> dict[str, Tensor]:

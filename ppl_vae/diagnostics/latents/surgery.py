@@ -12,8 +12,7 @@ from pyro import poutine
 from torch import Tensor
 
 from ppl_vae.data import Dataset
-from ppl_vae.diagnostics.datatree.rows import rows_of_data
-from ppl_vae.diagnostics.groups import group, tree
+from ppl_vae.diagnostics.datatree.rows import rows_of_data, tree_of
 from ppl_vae.diagnostics.latents.means import dimension_names
 from ppl_vae.diagnostics.latents.rate import joined, standard_error
 from ppl_vae.programs.inference import Inference, progress_bar, rows_per_chunk
@@ -158,12 +157,10 @@ class ELBOSurgery:
 
         `tree["surgery"] = surgery.to_datatree()["surgery"]` adds it to another tree.
         """
-        dims = (*self.coords, "dimension")
         names = [name for name in ROWS if name != "dimension_wise"]
         values = {name: getattr(self, name) for name in (*names, "dimension_kl", "dimension_rate")}
-        variables = {name: (dims[: value.ndim], value) for name, value in values.items()}
-        coords = self.coords | {"dimension": np.array(self.names)}
-        return tree(surgery=group(variables, coords, description=ABOUT))
+        coords = self.coords | {"dimension": self.names}
+        return tree_of("surgery", values, coords, description=ABOUT)
 
 
 def elbo_surgery(
@@ -252,9 +249,8 @@ def _densities(terms: LogTerms) -> tuple[dict[str, Tensor], Densities, tuple[str
         "log_likelihood": terms.log_likelihood,
         "prior_dims": _by_dimension(priors),
     }
-    draws = {name: site["value"] for name, site in sites.items()}
     shapes = {site["name"]: tuple(site["fn"].event_shape) for site in priors}
-    return draws, densities, dimension_names(shapes)
+    return {name: site["value"] for name, site in sites.items()}, densities, dimension_names(shapes)
 
 
 def _by_dimension(sites: list[Site]) -> Tensor:

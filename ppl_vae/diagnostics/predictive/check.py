@@ -83,10 +83,9 @@ class PredictiveCheck:
 
         They are NaN where the statistic is NaN for x or for a replicate.
         """
-        replicated = getattr(self, group)
         factor = widening(self.num_data, self.num_train)
         return {
-            name: _two_sided(value, replicated[name], factor)
+            name: _two_sided(value, getattr(self, group)[name], factor)
             for name, value in self.observed.items()
         }
 

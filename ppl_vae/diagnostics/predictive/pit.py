@@ -229,11 +229,10 @@ def marginal_pit(
                 )
         return [([trace], torch.zeros(num_samples, len(block)))]
 
-    folds = [torch.ones_like(inference.data.x[0], dtype=torch.bool)]
     return _pit(
         "marginal",
         inference,
-        folds,
+        [torch.ones_like(inference.data.x[0], dtype=torch.bool)],
         predict,
         num_particles=num_samples,
         seed=seed,

@@ -124,8 +124,7 @@ def _merged(label: np.ndarray, predicted: np.ndarray, num_bins: int) -> list[np.
         if min(ones, inside.sum() - ones) >= FEWEST_EXPECTED:
             bins.append(inside)
             inside = np.zeros_like(inside)
-    rest = bins.pop() | inside if bins else inside
-    return [*bins, rest]
+    return [*bins[:-1], bins[-1] | inside] if bins else [inside]
 
 
 def _bin(

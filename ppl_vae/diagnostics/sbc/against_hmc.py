@@ -109,7 +109,7 @@ class GuideErrors:
         """Groups posterior (the chains), guide (its draws, same shape) and guide_errors."""
         dim, rows = self.data
         errors = {name: ((dim, "dimension"), getattr(self, name)) for name in ERRORS}
-        coords = {dim: rows, "dimension": np.array(self.names)}
+        coords = {dim: rows, "dimension": self.names}
         return tree(
             posterior=self._draws("posterior"),
             guide=self._draws("guide"),

@@ -189,8 +189,9 @@ def calibration(
     )
     inference = Inference(model, guide, simulated)
     with inference.evaluating(seed=0):
-        asked = quantities or {}
-        ranking = Ranking(model, guide, method, asked, data=inference.data, latents=latents)
+        ranking = Ranking(
+            model, guide, method, quantities or {}, data=inference.data, latents=latents
+        )
     random = np.random.default_rng(derived_seed(seed, UNIFORMS))
     parts: list[Any] = []
     rows = method.rows(num_data)
