@@ -276,6 +276,7 @@ def test_rows_seeds_and_modes_are_as_elsewhere():
     model.train()
     state = torch.get_rng_state()
     first, again = (marginal_pit(model, x, num_samples=100, seed=3, **QUIET) for _ in range(2))
+    conditional_pit(model, from_the_prior, x[:20], num_particles=20, **QUIET)
     assert torch.equal(torch.get_rng_state(), state)
     assert model.training
     assert np.array_equal(first.values, again.values)
