@@ -37,7 +37,9 @@ class PredictiveCheck:
     the prior predictive p is uniform if the model is right. For the posterior predictive it is not:
     z was drawn given the same x, so p is too close to 1, but small values still indicate misfit. If
     the model was fitted to M other rows, the error of T over those rows shifts all T_rep: their
-    distances from the median are therefore multiplied by sqrt(1 + N / M).
+    distances from the median are therefore multiplied by sqrt(1 + N / M). A statistic of several
+    elements (one per feature, or per pair of features) is judged as a whole, by its element that
+    deviates most: see `joint_p_values`.
 
     Args:
         observed: T(x) by name: a number, or an array with one value per feature.
@@ -83,32 +85,73 @@ class PredictiveCheck:
 
         They are NaN where the statistic is NaN for x or for a replicate.
         """
-        factor = widening(self.num_data, self.num_train)
         return {
-            name: _two_sided(value, getattr(self, group)[name], factor)
+            name: _two_sided(value, self._widened(name, group))
             for name, value in self.observed.items()
         }
 
+    def joint_p_values(self, group: str = "prior_predictive") -> dict[str, float]:
+        """One p-value for each statistic, by its elements together.
+
+        For each of the S + 1 data sets, max_i |T_i - mean(T_i)| / sd(T_i) with mean and sd over all
+        of them; p is the share of sets whose largest deviation is at least that of x. All sets are
+        alike if the model is right, so p is exact whatever the dependence of the elements. For a
+        number it is that of `p_values`.
+
+        References:
+            Westfall and Young (1993), Resampling-based multiple testing, section 2.2 (the maximum
+            of dependent statistics).
+        """
+        found = {}
+        for name, p in self.p_values(group).items():
+            largest = self._deviations(name, group).max(-1, initial=0.0)
+            joint = np.mean(largest >= largest[0] * (1 - ROUNDING))
+            known = np.isfinite(p).any()
+            found[name] = float(p) if p.ndim == 0 else float(joint) if known else np.nan
+        return found
+
+    def _widened(self, name: str, group: str) -> np.ndarray:
+        """T of the replicates, their distances from the median larger by the error of the fit."""
+        replicated = getattr(self, group)[name]
+        factor = widening(self.num_data, self.num_train)
+        if factor == 1:
+            return replicated
+        median = np.median(replicated, axis=0)
+        return median + factor * (replicated - median)
+
+    def _deviations(self, name: str, group: str) -> np.ndarray:
+        """Standardised deviations of x and of the replicates, (S + 1, elements); 0 where T is
+        constant or unknown.
+        """
+        sets = np.concatenate([self.observed[name][None], self._widened(name, group)])
+        sets = sets.reshape(len(sets), -1)
+        sd = sets.std(0)
+        varies = np.isfinite(sd) & (sd > ROUNDING * np.abs(sets).max(0))
+        return np.abs(sets[:, varies] - sets[:, varies].mean(0)) / sd[varies]
+
     def num_distinct(self, group: str = "prior_predictive") -> int:
-        """How many scalar statistics differ, up to monotone transformations.
+        """How many statistics differ, up to monotone transformations of numbers.
 
         Those that never vary are left out. For bits, the mean, the variance and the share of zeros
         count as one.
         """
         orders = set()
-        for drawn in getattr(self, group).values():
-            if drawn.ndim == 1 and np.isfinite(drawn).all() and np.ptp(drawn) > 0:
+        several = 0
+        for name, drawn in getattr(self, group).items():
+            if drawn.ndim > 1:
+                several += self._deviations(name, group).size > 0
+            elif np.isfinite(drawn).all() and np.ptp(drawn) > 0:
                 ranks = rankdata(np.round(drawn / (ROUNDING * np.abs(drawn).max())))
                 orders.add(min(tuple(ranks), tuple(len(ranks) + 1 - ranks)))
-        return len(orders)
+        return len(orders) + several
 
     def summary(self) -> dict[str, dict[str, float]]:
         """By statistic: its value for x, and mean, sd and p under both predictives.
 
-        A statistic with one value per feature is represented by the feature with the smallest prior
-        predictive p; its p is multiplied by the number of features that have one (Holm).
+        A statistic of several elements is represented by the one that deviates most from the prior
+        predictive, in standard deviations; its p is joint.
         """
-        p_values = {kind: self.p_values(kind) for kind in PREDICTIVES}
+        p_values = {kind: self.joint_p_values(kind) for kind in PREDICTIVES}
         rows = {}
         for name, values in self.observed.items():
             where = self.worst(name)
@@ -117,17 +160,26 @@ class PredictiveCheck:
                 drawn = getattr(self, kind)[name][(slice(None), *where)]
                 row[f"{short} mean"] = float(drawn.mean())
                 row[f"{short} sd"] = float(drawn.std())
-                p = p_values[kind][name]
-                row[f"{short} p"] = float(np.minimum(1.0, p[where] * np.isfinite(p).sum()))
-            features = zip(self.dims[1:], where, strict=False)
-            label = ", ".join(str(self.coords[dim][i]) for dim, i in features)
-            rows[f"{name}[{label}]" if where else name] = row
+                row[f"{short} p"] = p_values[kind][name]
+            rows[f"{name}{self._label(where, values.shape)}"] = row
         return rows
 
     def worst(self, name: str) -> tuple[int, ...]:
-        """Index of a statistic's smallest prior predictive p; () for a number."""
-        p_values = np.nan_to_num(self.p_values()[name], nan=2.0)
-        return tuple(int(i) for i in np.unravel_index(int(p_values.argmin()), p_values.shape))
+        """Index of the element that deviates most from the prior predictive; () for a number."""
+        observed = self.observed[name]
+        replicated = self._widened(name, "prior_predictive")
+        with np.errstate(divide="ignore", invalid="ignore"):
+            deviation = np.abs(observed - replicated.mean(0)) / replicated.std(0)
+        known = np.where(np.isfinite(deviation), deviation, -1.0)
+        return tuple(int(i) for i in np.unravel_index(int(known.argmax()), observed.shape))
+
+    def _label(self, where: tuple[int, ...], shape: tuple[int, ...]) -> str:
+        """The feature, or the pair of features, in brackets; empty for a number."""
+        event = [self.coords[dim] for dim in self.dims[1:]]
+        sizes = tuple(map(len, event))
+        names: Any = event if shape == sizes else event * 2 if shape == sizes * 2 else []
+        label = ", ".join(str(coords[i]) for coords, i in zip(names, where, strict=False))
+        return f"[{label or ', '.join(map(str, where))}]" if where else ""
 
     def __str__(self) -> str:
         kinds = PREDICTIVES.values()
@@ -160,11 +212,8 @@ class PredictiveCheck:
         return tree(**groups)
 
 
-def _two_sided(observed: np.ndarray, replicated: np.ndarray, factor: float) -> np.ndarray:
-    """Mid-p-value of a statistic, after multiplying distances from the median by `factor`."""
-    if factor > 1:
-        median = np.median(replicated, axis=0)
-        replicated = median + factor * (replicated - median)
+def _two_sided(observed: np.ndarray, replicated: np.ndarray) -> np.ndarray:
+    """Mid-p-value of each element of a statistic."""
     above = (replicated > observed).sum(0)
     equal = (replicated == observed).sum(0)
     upper = (above + 0.5 * (equal + 1)) / (len(replicated) + 1)
@@ -195,10 +244,10 @@ def predictive_check(
         model: `Model`, or any Pyro model with a plate "data" at dim -1.
         guide: `Guide`, or any Pyro guide with the same latent sites.
         data: A `Dataset` (its rows: pass `data.test`), or an array, tensor, DataFrame, DataArray.
-        statistics: Functions by name, of x (N, *event), NaN where missing, to a number or one
-            number per feature; None is `STATISTICS`: mean, variance, zero_fraction and max over all
-            entries, and the root mean square correlation and largest partial correlation of pairs
-            of features. `FEATURE_STATISTICS` are the first four for every feature.
+        statistics: Functions by name, of x (N, *event), NaN where missing, to a number or an
+            array, such as one number per feature; None is `STATISTICS`: mean, variance, zero_fraction and max over all
+            entries, the root mean square correlation of pairs of features, and the partial
+            correlation of each pair. `FEATURE_STATISTICS` are the first four for every feature.
         num_samples: Number of replicated data sets S; no p is below 1 / (S + 1).
         seed: Seed of the draws.
         progress: Whether to show a bar when it takes more than two seconds.

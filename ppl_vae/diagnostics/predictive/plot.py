@@ -22,8 +22,8 @@ BAND = "0.85"
 def plot_predictive_check(check: PredictiveCheck, axes: Any = None) -> Any:
     """One panel per statistic: histograms over replicated data sets of both kinds, and a line at x.
 
-    The title shows the p-values. A statistic with one value per feature is represented by the
-    feature with the smallest prior predictive p.
+    The title shows the p-values. A statistic of several elements is represented by the one that
+    deviates most from the prior predictive; its p-values are joint.
 
     Args:
         check: Result of `predictive_check`.

@@ -8,7 +8,7 @@ import numpy as np
 
 Statistic = Callable[..., Any]
 ROUNDING = 1e-9  # relative; smaller differences count as none
-MOST_FEATURES = 100  # in the matrix that is inverted for every replicate
+MOST_FEATURES = 50  # in the matrix that is inverted for every replicate
 TINY = 1e-12
 
 
@@ -33,11 +33,11 @@ def correlation(x: np.ndarray) -> float:
     return float(np.sqrt(max(total, 0.0) / (num_features * (num_features - 1))))
 
 
-def partial_correlation(x: np.ndarray) -> float:
-    """Largest absolute partial correlation of a pair of features, given all the others.
+def partial_correlation(x: np.ndarray) -> np.ndarray:
+    """Partial correlation of each pair of features given all the others, (D, D), diagonal zero.
 
     -P_ij / sqrt(P_ii P_jj), where P is the pseudo-inverse of the correlation matrix. Of more than
-    100 features, 100 that are evenly spaced are taken. Missing entries and constant features count
+    50 features, 50 that are evenly spaced are taken. Missing entries and constant features count
     as in `correlation`.
 
     References:
@@ -46,13 +46,11 @@ def partial_correlation(x: np.ndarray) -> float:
     columns = x.reshape(len(x), -1)
     taken = np.linspace(0, columns.shape[1] - 1, MOST_FEATURES).round().astype(int)
     scaled = _standardised(columns[:, np.unique(taken)])
-    scaled = scaled[:, scaled.any(0)]
-    if scaled.shape[1] < 2:
-        return np.nan
     precision = np.linalg.pinv(scaled.T @ scaled, hermitian=True)
     scale = np.sqrt(np.diag(precision).clip(min=TINY))
-    partial = precision / scale / scale[:, None]
-    return float(np.abs(partial[np.triu_indices(len(partial), 1)]).max())
+    partial = -precision / scale / scale[:, None]
+    np.fill_diagonal(partial, 0.0)
+    return partial
 
 
 def _standardised(columns: np.ndarray) -> np.ndarray:
