@@ -88,6 +88,7 @@ class Model(PyroModule):
         self.context_dim = whole_number(context_dim, "context_dim", at_least=0)
         self.columns: dict[str, tuple[str, ...]] = {}
         self.num_train: int | None = None
+        self.may_miss: bool | None = None  # whether x may hold NaN; None looks at each batch
         context = example_rows(context_dim) if context_dim else None
         self.latent_dim = _read_prior(prior, context)
         examples = join(example_rows(self.latent_dim), 1, context=context)
@@ -114,7 +115,7 @@ class Model(PyroModule):
             likelihood = self.likelihood_at(z, context)
             if x is None:
                 return pyro.sample("x", likelihood)
-            observed, values = observed_part(likelihood, x)
+            observed, values = observed_part(likelihood, x, self.may_miss)
             return pyro.sample("x", observed, obs=values)
 
     def decode(self, z: Tensor, context: Tensor | None = None) -> dist.Independent:

@@ -11,7 +11,7 @@ from pyro.distributions import constraints
 import ppl_vae as pv
 from ppl_vae import likelihoods, posteriors, priors
 from ppl_vae.families.likelihoods import Likelihood
-from ppl_vae.families.missing import missing_values, observed_part, stand_in
+from ppl_vae.families.missing import observed_part, stand_in
 from ppl_vae.runtime.recording import recorded
 
 # From three parameters a, one for each element: a distribution of independent elements.
@@ -91,8 +91,7 @@ def test_what_stands_in_can_be_recorded(kind):
     """A graph of one batch serves for another, in which other entries are missing."""
 
     def log_prob(x, a):
-        with missing_values(True):
-            part, values = observed_part(ELEMENTWISE[kind](a).to_event(1), x)
+        part, values = observed_part(ELEMENTWISE[kind](a).to_event(1), x, may_miss=True)
         return part.log_prob(values)
 
     a = torch.tensor([0.3, -1.0, 2.0])

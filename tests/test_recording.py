@@ -17,7 +17,7 @@ from pyro.nn import PyroModule
 
 import ppl_vae as pv
 from ppl_vae import Guide, Model, likelihoods, objectives, posteriors, priors
-from ppl_vae.families.missing import missing_values
+from ppl_vae.programs.modules import missing_values
 from ppl_vae.runtime.recording import RecordingError, cuda, recorded
 from ppl_vae.training import loop
 
@@ -178,7 +178,7 @@ def test_draws_are_fresh_at_each_step(records_at_once):
         model, guide, pv.Dataset(data_for("Bernoulli", 4)), objectives.TraceELBO(), training
     )
     x = data_for("Bernoulli", 2)
-    with loop._training_mode(model, guide), missing_values(False):
+    with loop._training_mode(model, guide), missing_values(False, model, guide):
         assert len({run.step((x,)) for _ in range(5)}) == 5
     assert [graph is not None for graph in run.step.graphs.values()] == [True]
 

@@ -17,10 +17,15 @@ from ppl_vae.data.streaming import blocks
 from ppl_vae.evidence.fingerprints import digests, measure_of
 from ppl_vae.evidence.importance_sampling import ImportanceSampling
 from ppl_vae.evidence.result import ROUNDING_OF_X, Evidence, concatenate
-from ppl_vae.families.missing import missing_values
 from ppl_vae.importance import compiling, log_weights
 from ppl_vae.programs.global_latents import GlobalDraws, with_global_draws
-from ppl_vae.programs.modules import arguments, modules_of, own_parameters, place
+from ppl_vae.programs.modules import (
+    arguments,
+    missing_values,
+    modules_of,
+    own_parameters,
+    place,
+)
 from ppl_vae.programs.traces import Program
 from ppl_vae.programs.validation import ROWS_AT_ONCE, check_programs
 from ppl_vae.runtime.checks import suggestion, warn_caller
@@ -130,7 +135,7 @@ def log_evidence(
     with (
         own_parameters(model, guide),
         _kernels(method, data, proposal),
-        missing_values(data.has_missing),
+        missing_values(data.has_missing, model, guide),
         bar,
     ):
         for starts in batched(range(done, len(data), rows), num_processes()):

@@ -1,8 +1,5 @@
 """NaN is missing: what a likelihood makes of data with holes."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any
 
 import pyro.distributions as dist
@@ -10,52 +7,29 @@ import torch
 from torch import Tensor
 from torch.distributions import transform_to
 
-__all__ = ["missing_values", "observed_part", "outside_of", "smoothed_mean", "stand_in"]
-
-_may_miss: ContextVar[bool | None] = ContextVar(
-    "may_miss", default=None
-)  # None: not known, look at each batch
+__all__ = ["observed_part", "outside_of", "smoothed_mean", "stand_in"]
 
 
-@contextmanager
-def missing_values(exist: bool) -> Iterator[None]:
-    """Say once, of all data, whether any are missing, so that no batch need be looked at.
+def observed_part(distribution: Any, x: Tensor, may_miss: bool | None = None) -> tuple[Any, Tensor]:
+    """The likelihood of the observed elements: missing ones (NaN) add 0 to log p(x given z).
 
-    Args:
-        exist: Whether there may be NaN in the data that are evaluated within.
-
-    Example:
-        >>> import torch
-        >>> with missing_values(False):
-        ...     observed_part(dist.Normal(0.0, 1.0).expand([1, 2]).to_event(1), torch.zeros(1, 2))[1]
-        tensor([[0., 0.]])
-    """
-    token = _may_miss.set(exist)
-    try:
-        yield
-    finally:
-        _may_miss.reset(token)
-
-
-def observed_part(distribution: Any, x: Tensor) -> tuple[Any, Tensor]:
-    """The likelihood of what was observed: missing elements (NaN) add 0 to log p(x given z), and to
-    its gradient.
-
-    A value from inside the support stands in for them (`stand_in`): 0 would do for counts and real
-    values, but log p(0) of a positive value is infinite, and the gradient of an infinite number is
-    NaN behind a mask too. Of entries that have one joint density (a composition, say) all or none
-    may be missing.
+    A value inside the support replaces each missing one (`stand_in`), so that its gradient is zero
+    too: log p(0) of a positive value is infinite, and the gradient of an infinite number is NaN
+    even behind a mask. Entries with one joint density (a composition, say) are missing all together
+    or not at all.
 
     Args:
         distribution: p(x given z), all elements.
         x: Data, (B, *event).
+        may_miss: Whether x may hold NaN; None looks at x, which a recorded training step cannot do.
 
     Returns:
         The distribution with the missing elements masked, and x with values of the support in their
         place.
 
     Raises:
-        ValueError: Entries with one joint density are partly missing.
+        ValueError: Entries with one joint density are partly missing (checked where `may_miss` is
+            None).
 
     References:
         Mattei and Frellsen (2019), MIWAE, arXiv:1812.02633, section 3.
@@ -67,13 +41,13 @@ def observed_part(distribution: Any, x: Tensor) -> tuple[Any, Tensor]:
         >>> values, part.log_prob(values).round(decimals=3)
         (tensor([[2., 1.]]), tensor([-1.8520]))
     """
-    may_miss = _may_miss.get()
     if may_miss is False:
         return distribution, x
     missing = x.isnan()
     if may_miss is None and not missing.any():
         return distribution, x
-    entry, num_plates = distribution, 0
+    entry = distribution
+    num_plates = 0
     while isinstance(entry, dist.Independent):
         num_plates += entry.reinterpreted_batch_ndims
         entry = entry.base_dist
@@ -81,13 +55,11 @@ def observed_part(distribution: Any, x: Tensor) -> tuple[Any, Tensor]:
     if entry.event_dim:
         whole = missing.flatten(-entry.event_dim)
         missing = whole.any(-1)
-        if may_miss is None and bool(
-            (missing & ~whole.all(-1)).any()
-        ):  # in a loop no batch is looked at
+        if may_miss is None and (missing & ~whole.all(-1)).any():
             raise ValueError(
                 f"x is partly missing where the entries of {type(entry).__name__} have one joint "
-                "density: "
-                "make all entries of such a row NaN, or use a likelihood of independent entries"
+                "density: make all entries of such a row NaN, or use a likelihood of independent "
+                "entries"
             )
     return entry.mask(~missing).to_event(num_plates), values
 

@@ -218,6 +218,24 @@ def evaluating(*programs: Program) -> Iterator[None]:
         raise type(error)(said).with_traceback(error.__traceback__) from None
 
 
+@contextmanager
+def missing_values(exist: bool, *programs: Program) -> Iterator[None]:
+    """Tell modules with an attribute `may_miss` whether x may hold NaN: they look at no batch.
+
+    One thread at a time, since the attribute serves all of them.
+    """
+    parts = [part for module in modules_of(*programs) for part in module.modules()]
+    told = {part: part.may_miss for part in parts if hasattr(part, "may_miss")}
+    with one_at_a_time:
+        try:
+            for part in told:
+                part.may_miss = exist
+            yield
+        finally:
+            for part, before in told.items():
+                part.may_miss = before
+
+
 def remember_data(data: Dataset, *programs: Program) -> None:
     """Let a Model and a Guide know the columns that they are trained on, and how many rows."""
     for part in _models_and_guides(*programs):

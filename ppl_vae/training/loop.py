@@ -20,12 +20,12 @@ from tqdm.auto import tqdm
 
 from ppl_vae.data import Dataset
 from ppl_vae.data.streaming import blocks, in_turn, taken
-from ppl_vae.families.missing import missing_values
 from ppl_vae.model import Model
 from ppl_vae.objectives import Bound, Reparameterized
 from ppl_vae.programs.modules import (
     arguments,
     evaluating,
+    missing_values,
     modules_of,
     own_parameters,
     place,
@@ -150,7 +150,8 @@ class Run:
             initial=self.result.num_epochs,
             disable=is_quiet,
         )
-        with _training_mode(self.model, self.guide), missing_values(self.any_missing), bar:
+        programs = self.model, self.guide
+        with _training_mode(*programs), missing_values(self.any_missing, *programs), bar:
             for epoch in range(self.result.num_epochs + 1, self.training.num_epochs + 1):
                 if self._out_of_patience():
                     break

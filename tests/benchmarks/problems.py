@@ -13,7 +13,7 @@ from torch import nn
 
 import ppl_vae as pv
 from ppl_vae import likelihoods, objectives, posteriors, priors
-from ppl_vae.families.missing import missing_values
+from ppl_vae.programs.modules import missing_values
 from ppl_vae.runtime.recording.products import matmul, onednn_is_faster, pays
 from ppl_vae.training.loop import Run, _training_mode
 
@@ -92,7 +92,7 @@ class Trainer:
 
     @contextmanager
     def training(self):
-        with _training_mode(*self.programs), missing_values(False):
+        with _training_mode(*self.programs), missing_values(False, *self.programs):
             yield
 
     def steps(self, batches: Sequence[torch.Tensor]) -> None:
