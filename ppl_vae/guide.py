@@ -22,13 +22,13 @@ _numbers = itertools.count()  # see model.py
 class Guide(PyroModule):
     """An amortised posterior: q(z given x, c) from features of x.
 
-    Missing values (NaN) are set to zero before the encoder; with `missing=True` it is also told
-    which were observed. `columns` and `num_train` say what `fit` trained on, as in `Model`. A plain
-    Pyro guide: it works wherever `Model` does.
+    Missing values (NaN) are set to zero for the encoder; with `missing=True` it is also given the
+    indicator of what was observed. `columns` and `num_train` describe the training data, as in
+    `Model`. A plain Pyro guide: it works wherever `Model` does.
 
     Args:
         posterior: One of `posteriors`.
-        event_shape: Shape of one datum.
+        event_shape: Shape of one observation.
         encoder: Any module from x to features; None gives an `MLP` of 2 x 256. Covariates and the
             indicator of what was observed are appended to a vector x, and are further channels of
             an image x.
@@ -64,7 +64,8 @@ class Guide(PyroModule):
         missing: bool = False,
     ) -> None:
         super().__init__(name=f"guide_{next(_numbers)}")
-        self.event_shape, self.missing = shape_of(event_shape), missing
+        self.event_shape = shape_of(event_shape)
+        self.missing = missing
         self.context_dim = whole_number(context_dim, "context_dim", at_least=0)
         self.columns: dict[str, tuple[str, ...]] = {}
         self.num_train: int | None = None
@@ -73,7 +74,9 @@ class Guide(PyroModule):
         examples = self.inputs(example_rows(*self.event_shape), context)
         encoder = MLP(examples.shape[1:]) if encoder is None else encoder
         posterior.build(read_features(encoder, examples, "encoder"))
-        self.posterior, self.encoder, self.latent_dim = posterior, encoder, posterior.latent_dim
+        self.posterior = posterior
+        self.encoder = encoder
+        self.latent_dim = posterior.latent_dim
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The Pyro guide."""
@@ -82,9 +85,7 @@ class Guide(PyroModule):
             return pyro.sample("z", self.posterior_at(x, context))
 
     def check(self, x: Tensor, context: Tensor | None = None) -> None:
-        """Raise ValueError unless x has the shape that the guide was made for and context is as
-        declared.
-        """
+        """Raise ValueError unless x has the guide's event shape and context is as declared."""
         if x.shape[1:] != self.event_shape:
             raise ValueError(
                 f"Guide was made for data of shape {tuple(self.event_shape)} and was given "
@@ -98,14 +99,14 @@ class Guide(PyroModule):
             return self.posterior_at(x, context)
 
     def posterior_at(self, x: Tensor, context: Tensor | None = None) -> dist.TorchDistribution:
-        """q(z given x, c) in the mode that the modules are in: what training follows."""
+        """q(z given x, c) in the present mode of the modules, as in training."""
         return self.posterior(self.features(x, context))
 
     def features(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """What the encoder makes of x, batch dims of x to the left; it sees them as one."""
+        """The encoder's features of x; it sees the batch dims of x as one."""
         return features_of(self.encoder, self.inputs(x, context), x.dim() - len(self.event_shape))
 
     def inputs(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """What the encoder is given."""
+        """The encoder's inputs."""
         indicator = ~x.isnan() if self.missing else None
         return join(x.nan_to_num(), len(self.event_shape), indicator, context)

@@ -27,9 +27,8 @@ from ppl_vae.runtime.seeding import one_at_a_time, seeded
 
 __all__ = ["Model"]
 
-_numbers = (
-    itertools.count()
-)  # a name of its own for each model in Pyro's parameter store: two of them never share weights
+# A name for each model in Pyro's parameter store, so that two models never share weights.
+_numbers = itertools.count()
 
 ROWS_TO_START_FROM = 10_000
 
@@ -38,10 +37,11 @@ class Model(PyroModule):
     """A VAE's generative model: z ~ p(z given c), x ~ p(x given z, c).
 
     log p(x, z) = log p(z given c) + sum_i log p(x_i given z, c), the sum over observed elements of
-    x (NaN is missing). `columns` holds the names of the columns of x and context that `fit` trained
-    on, where they had any; data whose columns are named otherwise are refused from then on;
-    `num_train` is the number of its rows, None before. A plain Pyro model: for `pyro.infer.SVI`,
-    `pyro.poutine.trace`, `pyro.infer.Predictive`, `pyro.render_model`.
+    x (NaN is missing). A plain Pyro model: for `pyro.infer.SVI`, `pyro.poutine.trace`,
+    `pyro.infer.Predictive`, `pyro.render_model`.
+
+    After `fit`, `num_train` is the number of training rows, and `columns` holds the names of the
+    columns of x and context where they had any: data with other names are refused.
 
     Args:
         prior: p(z), one of `priors` or any module that returns a distribution with event shape
@@ -50,10 +50,9 @@ class Model(PyroModule):
         decoder: Any module from z (and context, appended) to features; None gives an `MLP` of 2 x
             256.
         context_dim: Number of covariates c; 0 for none.
-        start: Training data, a `Dataset` or what makes one: the likelihood then starts from the
-            marginal of each x_i in them, its scales and dispersions too, and the networks have only
-            to learn what differs between rows. Elements that are never observed are left as they
-            are. Worth nats early in training.
+        start: Training data, a `Dataset` or its x: the likelihood then starts from the marginal of
+            each x_i, scales and dispersions included, and the networks have only to learn how rows
+            differ. Elements that are never observed keep their start. Worth nats early in training.
 
     Shape:
         x (B, *event), context (B, context_dim); under a particle plate of size K, z is (K, B, D)
@@ -83,8 +82,8 @@ class Model(PyroModule):
         start: Dataset | Any = None,
     ) -> None:
         super().__init__(name=f"model_{next(_numbers)}")
-        for name, part in (("prior", prior), ("likelihood", likelihood)):
-            require_module(part, name)
+        require_module(prior, "prior")
+        require_module(likelihood, "likelihood")
         self.context_dim = whole_number(context_dim, "context_dim", at_least=0)
         self.columns: dict[str, tuple[str, ...]] = {}
         self.num_train: int | None = None
@@ -97,16 +96,18 @@ class Model(PyroModule):
         if start is not None:
             data = as_dataset(start).train
             self.columns = data.columns
-            device = next(likelihood.parameters()).device
-            likelihood.start_at(_spread_rows(data).to(device))
-        self.prior, self.likelihood, self.decoder = prior, likelihood, decoder
+            every = max(1, len(data) // ROWS_TO_START_FROM)
+            x = data[::every].x if isinstance(data.x, Rows) else data.x
+            likelihood.start_at(x.to(next(likelihood.parameters()).device))
+        self.prior = prior
+        self.likelihood = likelihood
+        self.decoder = decoder
 
     def forward(
         self, x: Tensor | None = None, context: Tensor | None = None, *, num_data: int = 1
     ) -> Tensor:
         """The Pyro model; without x it generates (`num_data` rows, or one per row of context)."""
-        # Pyro's own validation switch: `fit` and `log_evidence` check the data once, then turn it
-        # off for speed.
+        # Pyro's validation switch: `fit` and `log_evidence` check the data once, then turn it off.
         if x is not None and torch.distributions.Distribution._validate_args:
             self.check(x, context)
         given = x if x is not None else context
@@ -124,17 +125,15 @@ class Model(PyroModule):
             return self.likelihood_at(z, context)
 
     def likelihood_at(self, z: Tensor, context: Tensor | None = None) -> dist.Independent:
-        """p(x given z, c) in the mode that the modules are in: what training follows."""
+        """p(x given z, c) in the present mode of the modules, as in training."""
         return self.likelihood(self.features(z, context))
 
     def features(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        """What the decoder makes of z, batch dims of z to the left; it sees them as one."""
+        """The decoder's features of z; it sees the batch dims of z as one."""
         return features_of(self.decoder, join(z, 1, context=context), z.dim() - 1)
 
     def sample(self, num_samples: int = 1, context: Tensor | None = None) -> Tensor:
-        """Draws of x from the model, (num_samples, *event), or one per row of context; dropout is
-        at rest.
-        """
+        """Draws of x, (num_samples, *event), or one per row of context; dropout is at rest."""
         with one_at_a_time, at_rest(self), torch.no_grad(), pyro.poutine.block():
             return self(context=context, num_data=num_samples)
 
@@ -144,21 +143,13 @@ class Model(PyroModule):
         self.likelihood.check(x)
 
     def concerns(self, z: Tensor, context: Tensor | None = None) -> list[str]:
-        """What the likelihood has to say of its fitted parameters at these z."""
+        """The likelihood's concerns about its fitted parameters at these z."""
         with at_rest(self):
             return self.likelihood.concerns(self.features(z, context))
 
 
-def _spread_rows(data: Dataset) -> Tensor:
-    """x; of rows in a file so many as suffice, from all over it."""
-    every = max(1, len(data) // ROWS_TO_START_FROM)
-    return data[::every].x if isinstance(data.x, Rows) else data.x
-
-
 def _read_prior(prior: nn.Module, context: Tensor | None) -> int:
-    """The latent dimension, from a dry run; p(z given c) of one row must not depend on another's
-    c.
-    """
+    """The latent dimension, from a dry run; rows of covariates must not mix."""
     with at_rest(prior), torch.no_grad(), kept_buffers(prior), seeded(0):
         p = prior(context)
         if context is not None and p.batch_shape:

@@ -178,7 +178,7 @@ def test_what_cannot_be_annealed_says_so():
     ):
         AIS(30, 3).log_weights(model, planar, x)
     assert AIS(30, 3, start="prior").log_weights(model, planar, x).shape == (30, 3)
-    with pytest.raises(ValueError, match="needs data whose like are simulated"):
+    with pytest.raises(ValueError, match="custom Pyro model needs `data`"):
         bdmc(bed.model, bed.guide)
     with pytest.raises(
         ValueError,

@@ -77,7 +77,7 @@ def test_named_columns_that_are_not_those_of_training_are_refused_everywhere(use
     for wrong, said in (
         (
             x[["weight", "height", "age"]],
-            "column 0 of x is 'weight'; where the Model was trained 'height' is there: give",
+            "column 0 of x is 'weight'; the Model was trained with 'height' there: give",
         ),
         (
             x.rename(columns={"age": "Age"}),
@@ -96,7 +96,7 @@ def test_named_columns_that_are_not_those_of_training_are_refused_everywhere(use
 def test_a_wrapped_model_knows_its_columns(wrap):
     model, guide = trained(frame())
     with pytest.raises(
-        ValueError, match="column 0 of x is 'age'; where the Model was trained 'height' is there"
+        ValueError, match="column 0 of x is 'age'; the Model was trained with 'height' there"
     ):
         pv.log_evidence(wrap(model), wrap(guide), frame()[NAMES[::-1]], num_particles=30)
 
@@ -142,7 +142,7 @@ def test_columns_travel_with_the_weights_and_come_from_the_start(tmp_path):
     pv.load_weights(path, *other)
     assert other[0].columns == other[1].columns == {"x": tuple(NAMES)}
     with pytest.raises(
-        ValueError, match="column 0 of x is 'age'; where the Model was trained 'height'"
+        ValueError, match="column 0 of x is 'age'; the Model was trained with 'height'"
     ):
         pv.fit(*vae(start=x), x[NAMES[::-1]])
     old = torch.load(path, weights_only=True)
@@ -422,7 +422,7 @@ def test_a_network_that_returns_several_is_refused():
             return x, x
 
     with pytest.raises(
-        TypeError, match="the encoder returns a tuple: give it as a module that returns one tensor"
+        TypeError, match="the encoder returns a tuple: give a module that returns one tensor"
     ):
         pv.Guide(posteriors.MeanFieldNormal(2), 3, Pair())
     with pytest.raises(TypeError, match="the decoder returns a tuple"):

@@ -366,7 +366,7 @@ def test_bits_leave_the_global_stream_alone():
             "dtype torch.int64 cannot hold NaN",
             lambda: Dataset([[1]], dtype=torch.int64),
         ),
-        (TypeError, "x of type list is no array of numbers", lambda: Dataset([[1, 2], [3]])),
+        (TypeError, "x of type list is not an array of numbers", lambda: Dataset([[1, 2], [3]])),
         (TypeError, "x holds <U1: real numbers needed", lambda: Dataset([["a"]])),
         (TypeError, "x holds complex128: real numbers", lambda: Dataset(np.zeros((1, 1), complex))),
     ],

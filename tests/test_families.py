@@ -297,17 +297,17 @@ def test_dense_networks_do_not_mix_particles_or_data(network):
         (
             lambda: pv.Model(priors.StandardNormal, likelihoods.Poisson(3)),
             TypeError,
-            r"prior is .*make one: StandardNormal\(...\)",
+            r"prior is .*pass an instance, StandardNormal\(...\)",
         ),
         (
             lambda: pv.Model(priors.StandardNormal(2), "Poisson"),
             TypeError,
-            "likelihood is 'Poisson', which is no module",
+            "likelihood is 'Poisson', which is not a module",
         ),
         (
             lambda: pv.Guide(posteriors.MeanFieldNormal, 3),
             TypeError,
-            r"make one: MeanFieldNormal\(...\)",
+            r"pass an instance, MeanFieldNormal\(...\)",
         ),
     ],
 )
@@ -319,9 +319,9 @@ def test_parts_that_do_not_fit_are_named(make, error, message):
 def test_a_likelihood_belongs_to_one_model_and_a_posterior_to_one_guide():
     """A second model would have replaced the first one's link."""
     model, guide = vae()
-    with pytest.raises(ValueError, match="this Bernoulli belongs to a Model already"):
+    with pytest.raises(ValueError, match="this Bernoulli is already in a Model"):
         pv.Model(priors.StandardNormal(2), model.likelihood)
-    with pytest.raises(ValueError, match="this MeanFieldNormal belongs to a Guide already"):
+    with pytest.raises(ValueError, match="this MeanFieldNormal is already in a Guide"):
         pv.Guide(guide.posterior, EVENT)
 
 

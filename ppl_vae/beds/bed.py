@@ -1,6 +1,4 @@
-"""What every test bed is made of: a model with closed-form log p(x), and a guide that can be exact
-or distorted.
-"""
+"""Test beds: a model with closed-form log p(x), and a guide, exact or distorted."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -18,11 +16,10 @@ class BedModel(PyroModule):
     """A plain Pyro model whose log p(x) is known: sites "z" and "x" in a plate "data".
 
     NaN in x means missing: its entry carries no density. Without x, the model simulates `num_data`
-    rows. `.to(...)` moves a bed to another device or floating type, with its guide; x is moved by
-    itself.
+    rows. `.to(...)` moves model and guide to another device or floating type, but not x.
 
     Args:
-        num_data: How many rows the model simulates without x.
+        num_data: Number of rows that the model simulates without x.
 
     Example:
         >>> from ppl_vae import beds
@@ -35,19 +32,23 @@ class BedModel(PyroModule):
         self.num_data = num_data
 
     def prior(self) -> Any:
-        """p(z), for one datum."""
+        """p(z), for one row."""
         raise NotImplementedError
 
     def likelihood(self, z: Tensor) -> Any:
         """p(x|z), independent over the entries of x; the event is the last batch dim."""
         raise NotImplementedError
 
+    def guide_at(self, x: Tensor, distortion: "Distortion") -> Any:
+        """The exact posterior p(z|x), distorted, batch shape (N,)."""
+        raise NotImplementedError
+
     def log_evidence(self, x: Tensor) -> Tensor:
-        """Exact log p(x) per datum, over the observed entries."""
+        """Exact log p(x) per row, over the observed entries."""
         raise NotImplementedError
 
     def forward(self, x: Tensor | None = None, context: Tensor | None = None) -> Tensor:
-        """The generative model; `context` is taken and not used."""
+        """The generative model; `context` is ignored."""
         with pyro.plate("data", self.num_data if x is None else len(x), dim=-1):
             likelihood = self.likelihood(pyro.sample("z", self.prior()))
             if x is None:
@@ -58,8 +59,7 @@ class BedModel(PyroModule):
 
 @dataclass(frozen=True)
 class Distortion:
-    """How far a guide is from the exact posterior: sd times `scale`, mean moved by `shift`
-    posterior sds.
+    """A guide's distance from the exact posterior: sd times `scale`, mean moved by `shift` sds.
 
     Raises:
         ValueError: `scale` is not positive.
@@ -76,11 +76,11 @@ class Distortion:
 
 
 class BedGuide(PyroModule):
-    """A plain Pyro guide: site "z" in a plate "data", drawn from `posterior(x)`.
+    """A plain Pyro guide, site "z" in a plate "data": the model's posterior, distorted if asked.
 
     Args:
-        model: Whose posterior it is; its parameters stay the model's.
-        distortion: How far the guide is from it.
+        model: The model of the posterior; its parameters are not the guide's.
+        distortion: The guide's distance from the exact posterior.
 
     Example:
         >>> from ppl_vae import beds
@@ -92,7 +92,7 @@ class BedGuide(PyroModule):
     def __init__(self, model: BedModel, distortion: Distortion) -> None:
         super().__init__()
         self.distortion = distortion
-        self._model = (model,)  # in a tuple: as a submodule its parameters would be the guide's too
+        self._model = (model,)  # in a tuple: a submodule would share its parameters
 
     @property
     def model(self) -> Any:
@@ -101,23 +101,22 @@ class BedGuide(PyroModule):
 
     def posterior(self, x: Tensor) -> Any:
         """q(z|x), batch shape (N,)."""
-        raise NotImplementedError
+        return self.model.guide_at(x, self.distortion)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Draw z given x; `context` is taken and not used."""
+        """Draw z given x; `context` is ignored."""
         with pyro.plate("data", len(x), dim=-1):
             return pyro.sample("z", self.posterior(x))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bed:
-    """Data with a model of known log p(x) and a guide; the guide is the exact posterior unless it
-    was distorted.
+    """Data with a model of known log p(x) and a guide: the exact posterior unless distorted.
 
     Model and guide take any rows x, not only these.
 
     Args:
-        name: What the bed is called.
+        name: Name of the bed.
         x: Data drawn from the model, shape (N, *event).
         model: `model(x, context=None)`, a Pyro model with sites "z" and "x".
         guide: `guide(x, context=None)`, a Pyro guide with site "z".

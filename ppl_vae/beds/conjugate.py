@@ -1,6 +1,6 @@
 """Conjugate beds with one latent: Gamma-Poisson counts and Beta-Bernoulli sequences."""
 
-from typing import Any
+from typing import Any, override
 
 import numpy as np
 import pyro.distributions as dist
@@ -14,21 +14,19 @@ __all__ = ["beta_bernoulli", "gamma_poisson"]
 
 
 class GammaPoissonModel(BedModel):
-    """z ~ Gamma(a, b), x given z ~ Poisson(z). Reference: Gelman et al. (2013), Bayesian Data
-    Analysis, section 2.6.
-    """
+    """z ~ Gamma(a, b), x given z ~ Poisson(z)."""
 
     def __init__(self, num_data: int, shape: float, rate: float) -> None:
         super().__init__(num_data)
         self.register_buffer("shape", draws([shape]))
         self.register_buffer("rate", draws([rate]))
 
+    @override
     def prior(self) -> Any:
-        """Gamma(a, b)."""
         return dist.Gamma(self.shape, self.rate).to_event(1)
 
+    @override
     def likelihood(self, z: Tensor) -> Any:
-        """Poisson(z)."""
         return dist.Poisson(z)
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -37,20 +35,18 @@ class GammaPoissonModel(BedModel):
 
     def log_evidence(self, x: Tensor) -> Tensor:
         """log NegativeBinomial(x; a, b / (b + 1))."""
-        count, (shape, rate) = x.nan_to_num(nan=0.0), self.posterior(x)
+        count = x.nan_to_num(nan=0.0)
+        shape, rate = self.posterior(x)
         log_norm = torch.lgamma(shape) - torch.lgamma(self.shape) - torch.lgamma(count + 1)
         return (log_norm + self.shape * self.rate.log() - shape * rate.log())[:, 0]
 
-
-class GammaPoissonGuide(BedGuide):
-    """The exact Gamma posterior, or one with another mean or shape. Reference: as the model."""
-
-    def posterior(self, x: Tensor) -> Any:
+    @override
+    def guide_at(self, x: Tensor, distortion: Distortion) -> Any:
         """Gamma with the shape divided by scale^2, the mean moved by shift sds."""
-        shape, rate = self.model.posterior(x)
-        mean = shape / rate + self.distortion.shift * shape.sqrt() / rate
-        _inside(mean, 0.0, float("inf"), self.distortion)
-        shape = shape / self.distortion.scale**2
+        shape, rate = self.posterior(x)
+        mean = shape / rate + distortion.shift * shape.sqrt() / rate
+        _inside(mean, 0.0, float("inf"), distortion)
+        shape = shape / distortion.scale**2
         return dist.Gamma(shape, shape / mean).to_event(1)
 
 
@@ -63,39 +59,33 @@ class BetaBernoulliModel(BedModel):
         self.register_buffer("alpha", draws([alpha]))
         self.register_buffer("beta", draws([beta]))
 
+    @override
     def prior(self) -> Any:
-        """Beta(a, b)."""
         return dist.Beta(self.alpha, self.beta).to_event(1)
 
+    @override
     def likelihood(self, z: Tensor) -> Any:
-        """n times Bernoulli(z)."""
         return dist.Bernoulli(z.expand(*z.shape[:-1], self.num_trials))
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """a + successes and b + failures among the observed trials, each (N, 1)."""
-        successes, trials = x.nansum(-1, keepdim=True), (~x.isnan()).sum(-1, keepdim=True)
+        successes = x.nansum(-1, keepdim=True)
+        trials = (~x.isnan()).sum(-1, keepdim=True)
         return self.alpha + successes, self.beta + trials - successes
 
     def log_evidence(self, x: Tensor) -> Tensor:
-        """log B(a + s, b + n - s) - log B(a, b): of the sequence, so without the binomial
-        coefficient.
-        """
+        """log B(a + s, b + n - s) - log B(a, b): of the sequence, not of the count."""
         return (_log_beta(*self.posterior(x)) - _log_beta(self.alpha, self.beta))[:, 0]
 
-
-class BetaBernoulliGuide(BedGuide):
-    """The exact Beta posterior, or one with another mean or concentration. Reference: as the
-    model.
-    """
-
-    def posterior(self, x: Tensor) -> Any:
+    @override
+    def guide_at(self, x: Tensor, distortion: Distortion) -> Any:
         """Beta with the concentration divided by scale^2, the mean moved by shift sds."""
-        alpha, beta = self.model.posterior(x)
+        alpha, beta = self.posterior(x)
         total = alpha + beta
         sd = (alpha * beta / (total + 1)).sqrt() / total
-        mean = alpha / total + self.distortion.shift * sd
-        _inside(mean, 0.0, 1.0, self.distortion)
-        total = total / self.distortion.scale**2
+        mean = alpha / total + distortion.shift * sd
+        _inside(mean, 0.0, 1.0, distortion)
+        total = total / distortion.scale**2
         return dist.Beta(total * mean, total * (1 - mean)).to_event(1)
 
 
@@ -113,7 +103,7 @@ def gamma_poisson(
     posterior is Gamma(a + x, b + 1).
 
     Args:
-        num_data: Number of data N; x has shape (N, 1).
+        num_data: Number of rows N; x has shape (N, 1).
         shape: a.
         rate: b.
         seed: Where the data come from.
@@ -134,7 +124,7 @@ def gamma_poisson(
     generator = np.random.default_rng(seed)
     x = draws(generator.poisson(generator.gamma(shape, 1 / rate, (num_data, 1))))
     model = GammaPoissonModel(num_data, shape, rate)
-    guide = GammaPoissonGuide(model, Distortion(guide_scale, guide_shift))
+    guide = BedGuide(model, Distortion(guide_scale, guide_shift))
     return Bed(name="gamma_poisson", x=x, model=model, guide=guide, latent_dim=1)
 
 
@@ -153,7 +143,7 @@ def beta_bernoulli(
     successes: the probability of the sequence, log(n over s) below the beta-binomial of the count.
 
     Args:
-        num_data: Number of data N; x has shape (N, num_trials).
+        num_data: Number of rows N; x has shape (N, num_trials).
         num_trials: Length n of a sequence.
         alpha: a.
         beta: b.
@@ -169,15 +159,15 @@ def beta_bernoulli(
         Gelman et al. (2013), Bayesian Data Analysis, section 2.4.
 
     Example:
-        >>> beta_bernoulli(num_trials=1).exact_log_evidence(torch.ones(1, 1, dtype=torch.float64)).exp()
+        >>> one = torch.ones(1, 1, dtype=torch.float64)
+        >>> beta_bernoulli(num_trials=1).exact_log_evidence(one).exp()
         tensor([0.4000], dtype=torch.float64)
     """
     generator = np.random.default_rng(seed)
-    x = draws(
-        generator.binomial(1, generator.beta(alpha, beta, (num_data, 1)), (num_data, num_trials))
-    )
+    probability = generator.beta(alpha, beta, (num_data, 1))
+    x = draws(generator.binomial(1, probability, (num_data, num_trials)))
     model = BetaBernoulliModel(num_data, num_trials, alpha, beta)
-    guide = BetaBernoulliGuide(model, Distortion(guide_scale, guide_shift))
+    guide = BedGuide(model, Distortion(guide_scale, guide_shift))
     return Bed(name="beta_bernoulli", x=x, model=model, guide=guide, latent_dim=1)
 
 

@@ -1,10 +1,14 @@
-"""Gaussian conditioning with missing entries, shared by the Gaussian beds."""
+"""Affine Gaussian likelihoods, and conditioning on them with missing entries."""
 
 import math
 from dataclasses import dataclass
+from typing import Any, override
 
+import pyro.distributions as dist
 import torch
 from torch import Tensor
+
+from ppl_vae.beds.bed import BedModel
 
 __all__ = ["Affine"]
 
@@ -29,24 +33,46 @@ class Affine:
     noise: Tensor
 
     def marginal(self, mean: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and covariance of x when z has this mean (*batch, L) and covariance (*batch, L,
-        L).
-        """
+        """Mean and covariance of x where z has this mean (*batch, L) and covariance."""
         spread = self.loading @ covariance @ self.loading.mT
         return mean @ self.loading.mT + self.offset, spread + torch.diag(self.noise.square())
+
+
+class AffineModel(BedModel):
+    """x given z ~ N(W z + b, noise^2); subclasses have a prior of Gaussian `moments`."""
+
+    def __init__(self, num_data: int, affine: Affine) -> None:
+        super().__init__(num_data)
+        self.register_buffer("loading", affine.loading)
+        self.register_buffer("mean", affine.offset)
+        self.register_buffer("noise", affine.noise)
+
+    @property
+    def affine(self) -> Affine:
+        """W, b and the noise, where the buffers now are."""
+        return Affine(self.loading, self.mean, self.noise)
+
+    @property
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Means (*C, L) and covariances (*C, L, L) of z, of each component in a mixture."""
+        raise NotImplementedError
+
+    @override
+    def likelihood(self, z: Tensor) -> Any:
+        return dist.Normal(z @ self.loading.mT + self.mean, self.noise)
 
 
 def masked_normal(x: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
     """log N(x_o; mean_o, covariance_oo) over the observed entries o of every row.
 
-    A missing entry is made an independent N(0, 1) seen at 0, whose density is then taken off again.
+    A missing entry becomes an independent N(0, 1) at 0, whose density is then subtracted.
     Reference: Little and Rubin (2002), Statistical Analysis with Missing Data.
 
     Shape:
         x (*batch, D), mean (*batch, D), covariance (*batch, D, D) -> (*batch,)
     """
     seen = (~x.isnan()).to(covariance.dtype)
-    residual = torch.where(seen.bool(), x - mean, torch.zeros_like(x - mean))
+    residual = (x - mean).nan_to_num(nan=0.0)
     observed = covariance * seen[..., :, None] * seen[..., None, :] + torch.diag_embed(1 - seen)
     root = torch.linalg.cholesky(observed)
     white = torch.linalg.solve_triangular(root, residual[..., None], upper=False)[..., 0]
@@ -65,12 +91,9 @@ def posterior(x: Tensor, affine: Affine, mean: Tensor, covariance: Tensor) -> tu
     """
     weight = (~x.isnan()).to(mean.dtype) / affine.noise.square()
     prior_precision = torch.linalg.inv(covariance)
-    precision = prior_precision + torch.einsum(
-        "...d,dk,dl->...kl", weight, affine.loading, affine.loading
-    )
-    pull = (prior_precision @ mean[..., None])[..., 0] + (
-        (x - affine.offset).nan_to_num(nan=0.0) * weight
-    ) @ affine.loading
-    root = torch.linalg.cholesky(precision)
+    information = torch.einsum("...d,dk,dl->...kl", weight, affine.loading, affine.loading)
+    residual = (x - affine.offset).nan_to_num(nan=0.0)
+    pull = (prior_precision @ mean[..., None])[..., 0] + (residual * weight) @ affine.loading
+    root = torch.linalg.cholesky(prior_precision + information)
     location = torch.cholesky_solve(pull[..., None], root)[..., 0]
     return location, torch.cholesky_inverse(root.expand(*location.shape, -1))

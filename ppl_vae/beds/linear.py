@@ -1,46 +1,31 @@
 """The linear-Gaussian VAE: probabilistic PCA, where everything is known."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, override
 
 import numpy as np
 import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from ppl_vae.beds.bed import Bed, BedGuide, BedModel, Distortion, draws
-from ppl_vae.beds.gaussian import Affine, masked_normal, posterior
+from ppl_vae.beds.bed import Bed, BedGuide, Distortion, draws
+from ppl_vae.beds.gaussian import Affine, AffineModel, masked_normal, posterior
 
 __all__ = ["LinearGaussianBed", "linear_gaussian", "linear_gaussian_at"]
 
 
-class LinearGaussianModel(BedModel):
+class LinearGaussianModel(AffineModel):
     """z ~ N(0, I), x given z ~ N(W z + b, noise^2 I). Reference: Tipping and Bishop (1999)."""
 
-    def __init__(self, num_data: int, affine: Affine) -> None:
-        super().__init__(num_data)
-        self.register_buffer("loading", affine.loading)
-        self.register_buffer("mean", affine.offset)
-        self.register_buffer("noise", affine.noise)
-
     @property
-    def affine(self) -> Affine:
-        """W, b and the noise, where the buffers now are."""
-        return Affine(self.loading, self.mean, self.noise)
-
-    @property
+    @override
     def moments(self) -> tuple[Tensor, Tensor]:
-        """Mean and covariance of z."""
         zeros = self.loading.new_zeros(self.loading.shape[1])
         return zeros, torch.diag(zeros + 1)
 
+    @override
     def prior(self) -> Any:
-        """N(0, I)."""
         return dist.Normal(self.moments[0], 1.0).to_event(1)
-
-    def likelihood(self, z: Tensor) -> Any:
-        """N(W z + b, noise^2)."""
-        return dist.Normal(z @ self.loading.mT + self.mean, self.noise)
 
     def log_evidence(self, x: Tensor) -> Tensor:
         """log N(x; b, W W' + noise^2 I)."""
@@ -50,23 +35,17 @@ class LinearGaussianModel(BedModel):
         """Mean (N, L) and covariance (N, L, L) of z given x."""
         return posterior(x, self.affine, *self.moments)
 
-
-class LinearGaussianGuide(BedGuide):
-    """The exact posterior, full covariance, distorted if asked. Reference: Tipping and Bishop
-    (1999).
-    """
-
-    def posterior(self, x: Tensor) -> Any:
+    @override
+    def guide_at(self, x: Tensor, distortion: Distortion) -> Any:
         """N(m + shift sd, scale^2 S), where N(m, S) is exact."""
-        mean, covariance = self.model.posterior(x)
+        mean, covariance = self.posterior(x)
         sd = covariance.diagonal(dim1=-2, dim2=-1).sqrt()
-        root = torch.linalg.cholesky(covariance) * self.distortion.scale
-        return dist.MultivariateNormal(mean + self.distortion.shift * sd, scale_tril=root)
+        root = torch.linalg.cholesky(covariance) * distortion.scale
+        return dist.MultivariateNormal(mean + distortion.shift * sd, scale_tril=root)
 
 
 class MeanFieldGuide(BedGuide):
-    """The independent normals closest to the posterior in KL(q||p): its mean, and 1 / its
-    precisions as variances.
+    """The independent normals closest to the posterior in KL(q||p).
 
     Reference: Bishop (2006), Pattern Recognition and Machine Learning, section 10.1.2.
     """
@@ -124,7 +103,7 @@ def linear_gaussian(
     z ~ N(0, I), x = W z + b + noise e; log p(x) = log N(x; b, W W' + noise^2 I).
 
     Args:
-        num_data: Number of data N.
+        num_data: Number of rows N.
         latent_dim: Number of latent dimensions L.
         data_dim: Number of features D.
         noise: Noise sd.
@@ -144,25 +123,18 @@ def linear_gaussian(
         True
     """
     generator = np.random.default_rng(seed)
-    loading, mean = (
-        generator.standard_normal((data_dim, latent_dim)),
-        generator.standard_normal(data_dim),
-    )
-    z, noises = (
-        generator.standard_normal((num_data, latent_dim)),
-        generator.standard_normal((num_data, data_dim)),
-    )
+    loading = generator.standard_normal((data_dim, latent_dim))
+    mean = generator.standard_normal(data_dim)
+    z = generator.standard_normal((num_data, latent_dim))
+    x = z @ loading.T + mean + noise * generator.standard_normal((num_data, data_dim))
     affine = Affine(draws(loading), draws(mean), draws(np.full(data_dim, noise)))
-    return linear_gaussian_at(
-        draws(z @ loading.T + mean + noise * noises), affine, guide_scale, guide_shift
-    )
+    return linear_gaussian_at(draws(x), affine, guide_scale, guide_shift)
 
 
 def linear_gaussian_at(
     x: Tensor, affine: Affine, guide_scale: float = 1.0, guide_shift: float = 0.0
 ) -> LinearGaussianBed:
-    """The linear-Gaussian bed at given data and parameters, for example those of a fitted PCA or
-    factor analysis.
+    """The linear-Gaussian bed at given data and parameters, for example of a fitted PCA.
 
     Args:
         x: Data (N, D); NaN means missing.
@@ -183,15 +155,13 @@ def linear_gaussian_at(
     model = LinearGaussianModel(len(x), affine)
     mean, covariance = model.posterior(x)
     precision = torch.linalg.inv(covariance)
-    gap = 0.5 * (
-        precision.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-        - torch.linalg.slogdet(precision).logabsdet
-    )
+    log_precisions = precision.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    gap = 0.5 * (log_precisions - torch.linalg.slogdet(precision).logabsdet)
     return LinearGaussianBed(
         name="linear_gaussian",
         x=x,
         model=model,
-        guide=LinearGaussianGuide(model, Distortion(guide_scale, guide_shift)),
+        guide=BedGuide(model, Distortion(guide_scale, guide_shift)),
         latent_dim=affine.loading.shape[1],
         loading=affine.loading,
         mean=affine.offset,

@@ -1,6 +1,6 @@
 """Gaussian mixtures: a mixture prior over a continuous z, and a discrete z."""
 
-from typing import Any
+from typing import Any, override
 
 import numpy as np
 import pyro.distributions as dist
@@ -8,75 +8,55 @@ import torch
 from torch import Tensor
 
 from ppl_vae.beds.bed import Bed, BedGuide, BedModel, Distortion, draws
-from ppl_vae.beds.gaussian import Affine, masked_normal, posterior
+from ppl_vae.beds.gaussian import Affine, AffineModel, masked_normal, posterior
 
 __all__ = ["discrete_mixture", "gaussian_mixture"]
 
 
-class GaussianMixtureModel(BedModel):
-    """z ~ sum_c w_c N(m_c, diag s_c^2), x given z ~ N(W z + b, noise^2). Reference: Bishop (2006),
-    section 9.2.
-    """
+class GaussianMixtureModel(AffineModel):
+    """z ~ sum_c w_c N(m_c, diag s_c^2), x given z ~ N(W z + b, noise^2)."""
 
     def __init__(
         self, num_data: int, weights: Tensor, means: Tensor, scales: Tensor, affine: Affine
     ) -> None:
-        super().__init__(num_data)
-        tensors = {"weights": weights, "means": means, "scales": scales}
-        tensors |= {"loading": affine.loading, "mean": affine.offset, "noise": affine.noise}
-        for name, value in tensors.items():
-            self.register_buffer(name, value)
+        super().__init__(num_data, affine)
+        self.register_buffer("weights", weights)
+        self.register_buffer("means", means)
+        self.register_buffer("scales", scales)
 
     @property
-    def affine(self) -> Affine:
-        """W, b and the noise, where the buffers now are."""
-        return Affine(self.loading, self.mean, self.noise)
-
-    @property
+    @override
     def moments(self) -> tuple[Tensor, Tensor]:
-        """Means (C, L) and covariances (C, L, L) of the components."""
         return self.means, torch.diag_embed(self.scales.square())
 
+    @override
     def prior(self) -> Any:
-        """The mixture over z."""
         components = dist.Normal(self.means, self.scales).to_event(1)
         return dist.MixtureSameFamily(dist.Categorical(self.weights), components)
-
-    def likelihood(self, z: Tensor) -> Any:
-        """N(W z + b, noise^2)."""
-        return dist.Normal(z @ self.loading.mT + self.mean, self.noise)
 
     def log_joint(self, x: Tensor) -> Tensor:
         """log w_c + log N(x; W m_c + b, ...), shape (N, C)."""
         return self.weights.log() + masked_normal(x[:, None], *self.affine.marginal(*self.moments))
 
+    @override
     def log_evidence(self, x: Tensor) -> Tensor:
-        """The log-density of a Gaussian mixture in x."""
         return self.log_joint(x).logsumexp(-1)
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Means (N, C, L) and covariances (N, C, L, L) of z given x, by component."""
         return posterior(x[:, None], self.affine, *self.moments)
 
-
-class GaussianMixtureGuide(BedGuide):
-    """The exact posterior, again a mixture; its draws carry no gradients. Reference: Bishop (2006),
-    section 9.2.
-    """
-
-    def posterior(self, x: Tensor) -> Any:
-        """Components N(m_c + shift sd, scale^2 S_c), weighed by the responsibilities; sd is the
-        whole posterior's.
-        """
-        weights = self.model.log_joint(x).softmax(-1)
-        means, covariances = self.model.posterior(x)
+    @override
+    def guide_at(self, x: Tensor, distortion: Distortion) -> Any:
+        """Components N(m_c + shift sd, scale^2 S_c), sd that of the whole posterior."""
+        weights = self.log_joint(x).softmax(-1)
+        means, covariances = self.posterior(x)
         within = covariances.diagonal(dim1=-2, dim2=-1) + means.square()
         centre = torch.einsum("nc,ncl->nl", weights, means)
         sd = (torch.einsum("nc,ncl->nl", weights, within) - centre.square()).sqrt()
-        root = torch.linalg.cholesky(covariances) * self.distortion.scale
-        components = dist.MultivariateNormal(
-            means + self.distortion.shift * sd[:, None], scale_tril=root
-        )
+        root = torch.linalg.cholesky(covariances) * distortion.scale
+        means = means + distortion.shift * sd[:, None]
+        components = dist.MultivariateNormal(means, scale_tril=root)
         return dist.MixtureSameFamily(dist.Categorical(weights), components)
 
 
@@ -85,15 +65,16 @@ class DiscreteMixtureModel(BedModel):
 
     def __init__(self, num_data: int, weights: Tensor, means: Tensor, scales: Tensor) -> None:
         super().__init__(num_data)
-        for name, value in {"weights": weights, "means": means, "scales": scales}.items():
-            self.register_buffer(name, value)
+        self.register_buffer("weights", weights)
+        self.register_buffer("means", means)
+        self.register_buffer("scales", scales)
 
+    @override
     def prior(self) -> Any:
-        """Categorical(w)."""
         return dist.Categorical(self.weights)
 
+    @override
     def likelihood(self, z: Tensor) -> Any:
-        """N(m_z, s_z^2)."""
         return dist.Normal(self.means[z], self.scales[z])
 
     def log_joint(self, x: Tensor) -> Tensor:
@@ -101,22 +82,16 @@ class DiscreteMixtureModel(BedModel):
         densities = dist.Normal(self.means, self.scales).mask(~x.isnan()[:, None])
         return self.weights.log() + densities.log_prob(x.nan_to_num(nan=0.0)[:, None]).sum(-1)
 
+    @override
     def log_evidence(self, x: Tensor) -> Tensor:
-        """The log-density of the mixture."""
         return self.log_joint(x).logsumexp(-1)
 
-
-class DiscreteMixtureGuide(BedGuide):
-    """The responsibilities; their logits divided by scale^2, the first one raised by shift.
-    Reference: as the model.
-    """
-
-    def posterior(self, x: Tensor) -> Any:
-        """Categorical over the components."""
-        logits = self.model.log_joint(x) / self.distortion.scale**2
+    @override
+    def guide_at(self, x: Tensor, distortion: Distortion) -> Any:
+        logits = self.log_joint(x) / distortion.scale**2
         logits = logits - logits.logsumexp(-1, keepdim=True)
         first = torch.nn.functional.one_hot(torch.tensor(0, device=x.device), logits.shape[-1])
-        return dist.Categorical(logits=logits + self.distortion.shift * first)
+        return dist.Categorical(logits=logits + distortion.shift * first)
 
 
 def gaussian_mixture(
@@ -128,15 +103,13 @@ def gaussian_mixture(
     guide_scale: float = 1.0,
     guide_shift: float = 0.0,
 ) -> Bed:
-    """A Gaussian-mixture prior over a continuous z, with a linear-Gaussian likelihood of noise sd
-    0.5.
+    """A Gaussian-mixture prior over a continuous z; linear-Gaussian x of noise sd 0.5.
 
     log p(x) = log sum_c w_c N(x; W m_c + b, W S_c W' + noise^2 I). The exact guide is a mixture, so
-    its draws are not
-    reparameterised: gradients of a bound with respect to the guide need score-function terms.
+    its draws are not reparameterised: gradients of a bound in the guide need score-function terms.
 
     Args:
-        num_data: Number of data N.
+        num_data: Number of rows N.
         num_components: Number of components C.
         latent_dim: Number of latent dimensions L.
         data_dim: Number of features D.
@@ -158,13 +131,10 @@ def gaussian_mixture(
         torch.full((data_dim,), 0.5, dtype=torch.float64),
     )
     weights, means, scales = _components(generator, num_components, latent_dim)
-    component = _labels(generator, weights, num_data)
-    z = means[component] + scales[component] * draws(
-        generator.standard_normal((num_data, latent_dim))
-    )
+    z = _mixture(generator, weights, means, scales, num_data)
     noise = affine.noise * draws(generator.standard_normal((num_data, data_dim)))
     model = GaussianMixtureModel(num_data, weights, means, scales, affine)
-    guide = GaussianMixtureGuide(model, Distortion(guide_scale, guide_shift))
+    guide = BedGuide(model, Distortion(guide_scale, guide_shift))
     x = z @ affine.loading.mT + affine.offset + noise
     return Bed(
         name="gaussian_mixture",
@@ -191,7 +161,7 @@ def discrete_mixture(
     `guide_scale`^2 (tempering), and `guide_shift` is added to the first one.
 
     Args:
-        num_data: Number of data N.
+        num_data: Number of rows N.
         num_components: Number of components C.
         data_dim: Number of features D.
         seed: Where parameters and data come from.
@@ -207,12 +177,9 @@ def discrete_mixture(
     """
     generator = np.random.default_rng(seed)
     weights, means, scales = _components(generator, num_components, data_dim)
-    component = _labels(generator, weights, num_data)
-    x = means[component] + scales[component] * draws(
-        generator.standard_normal((num_data, data_dim))
-    )
+    x = _mixture(generator, weights, means, scales, num_data)
     model = DiscreteMixtureModel(num_data, weights, means, scales)
-    guide = DiscreteMixtureGuide(model, Distortion(guide_scale, guide_shift))
+    guide = BedGuide(model, Distortion(guide_scale, guide_shift))
     return Bed(
         name="discrete_mixture", x=x, model=model, guide=guide, latent_dim=1, reparameterized=False
     )
@@ -227,5 +194,10 @@ def _components(
     return draws(weights), draws(means), draws(generator.uniform(0.5, 1.0, (num_components, dim)))
 
 
-def _labels(generator: np.random.Generator, weights: Tensor, num_data: int) -> Tensor:
-    return torch.from_numpy(generator.choice(len(weights), num_data, p=weights.numpy()))
+def _mixture(
+    generator: np.random.Generator, weights: Tensor, means: Tensor, scales: Tensor, num_data: int
+) -> Tensor:
+    """Draws from the mixture, (num_data, dim)."""
+    component = torch.from_numpy(generator.choice(len(weights), num_data, p=weights.numpy()))
+    noise = draws(generator.standard_normal((num_data, means.shape[1])))
+    return means[component] + scales[component] * noise

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, override
 
 import numpy as np
 import pyro.distributions as dist
@@ -21,52 +21,41 @@ class RainforthModel(BedModel):
         super().__init__(num_data)
         self.mu = nn.Parameter(mu)
 
+    @override
     def prior(self) -> Any:
-        """N(mu, I)."""
         return dist.Normal(self.mu, 1.0).to_event(1)
 
+    @override
     def likelihood(self, z: Tensor) -> Any:
-        """N(z, I)."""
         return dist.Normal(z, 1.0)
 
     def log_evidence(self, x: Tensor) -> Tensor:
         """log N(x; mu, 2 I) over the observed entries, at the present mu."""
-        return (
-            dist.Normal(self.mu, math.sqrt(2))
-            .mask(~x.isnan())
-            .to_event(1)
-            .log_prob(x.nan_to_num(nan=0.0))
-        )
+        marginal = dist.Normal(self.mu, math.sqrt(2)).mask(~x.isnan()).to_event(1)
+        return marginal.log_prob(x.nan_to_num(nan=0.0))
 
-
-class RainforthGuide(BedGuide):
-    """The exact posterior N((x + mu) / 2, I / 2) at the present mu, distorted if asked. Reference:
-    as the model.
-    """
-
-    def posterior(self, x: Tensor) -> Any:
-        """The prior where x is missing; mu is followed, and carries no gradient from here."""
-        mu, seen = self.model.mu.detach(), ~x.isnan()
+    @override
+    def guide_at(self, x: Tensor, distortion: Distortion) -> Any:
+        """The prior where x is missing; no gradient for mu."""
+        mu = self.mu.detach()
+        seen = ~x.isnan()
         sd = torch.where(seen, mu.new_tensor(0.5).sqrt(), mu.new_tensor(1.0))
-        mean = torch.where(seen, (x.nan_to_num(nan=0.0) + mu) / 2, mu) + self.distortion.shift * sd
-        return dist.Normal(mean, sd * self.distortion.scale).to_event(1)
+        mean = torch.where(seen, (x.nan_to_num(nan=0.0) + mu) / 2, mu) + distortion.shift * sd
+        return dist.Normal(mean, sd * distortion.scale).to_event(1)
 
 
 class AmortisedGuide(BedGuide):
-    """q(z|x) = N(A x + b, 2/3 I), with A and b learnable; a missing entry of x counts as 0.
-    Reference: as the model.
-    """
+    """q(z|x) = N(A x + b, 2/3 I), A and b learnable; a missing entry of x counts as 0."""
 
     def __init__(self, model: RainforthModel, weight: Tensor, bias: Tensor) -> None:
         super().__init__(model, Distortion())
         self.weight = nn.Parameter(weight)
         self.bias = nn.Parameter(bias)
 
+    @override
     def posterior(self, x: Tensor) -> Any:
-        """N(A x + b, 2/3 I)."""
-        return dist.Normal(
-            x.nan_to_num(nan=0.0) @ self.weight.mT + self.bias, math.sqrt(2 / 3)
-        ).to_event(1)
+        mean = x.nan_to_num(nan=0.0) @ self.weight.mT + self.bias
+        return dist.Normal(mean, math.sqrt(2 / 3)).to_event(1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,15 +85,14 @@ def rainforth(
     guide_scale: float = 1.0,
     guide_shift: float = 0.0,
 ) -> RainforthBed:
-    """The toy of Rainforth et al.: z ~ N(mu, I), x ~ N(z, I), q = N(A x + b, 2/3 I), near the
-    optimum.
+    """The toy of Rainforth et al.: z ~ N(mu, I), x ~ N(z, I), q = N(A x + b, 2/3 I).
 
     log p(x) = log N(x; mu, 2 I). The optimum is mu = mean(x), A = I / 2, b = mu / 2; every entry of
     mu, A and b is moved from it by N(0, perturbation^2), because gradients have no signal at the
     optimum itself. mu, A and b are learnable, so `log_evidence` and `guide` follow the present mu.
 
     Args:
-        num_data: Number of data N.
+        num_data: Number of rows N.
         latent_dim: Number of dimensions D of x and of z.
         seed: Where the data, the true mu ~ N(0, I) and the perturbation come from.
         perturbation: Its sd.
@@ -129,7 +117,7 @@ def rainforth(
     mu = x.mean(0)
     model = RainforthModel(num_data, near(mu))
     amortised = AmortisedGuide(model, near(torch.eye(latent_dim, dtype=x.dtype) / 2), near(mu / 2))
-    guide = RainforthGuide(model, Distortion(guide_scale, guide_shift))
+    guide = BedGuide(model, Distortion(guide_scale, guide_shift))
     return RainforthBed(
         name="rainforth",
         x=x,

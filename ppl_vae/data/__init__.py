@@ -1,4 +1,4 @@
-"""What was observed: data sets, readers, named sets."""
+"""The observations: data sets, readers, named sets."""
 
 from ppl_vae.data.catalogue import available, load
 from ppl_vae.data.dataset import Dataset, as_dataset

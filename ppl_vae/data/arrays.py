@@ -1,4 +1,4 @@
-"""What a statistician brings (arrays, tensors, tables) as one tensor with its names kept."""
+"""Arrays, tensors and tables as one tensor, with their names kept."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -20,15 +20,13 @@ class Table(NamedTuple):
 
 
 def table(source: Any, dtype: torch.dtype, what: str = "x") -> Table:
-    """Read NumPy, torch, pandas, xarray or nested lists as a table of shape (N, *event); a vector
-    becomes (N, 1).
+    """Read NumPy, torch, pandas, xarray or nested lists as a table (N, *event).
 
-    Values are copied, so a later change of the source changes nothing here. Masked entries of a
-    masked array become NaN. pandas and xarray are recognised by their attributes: neither is
-    imported.
+    A vector becomes (N, 1), and masked entries of a masked array become NaN. Values are copied.
+    pandas and xarray are recognised by their attributes: neither is imported.
 
     Args:
-        source: The numbers; rows are data.
+        source: The numbers, a row for each observation.
         dtype: Floating type of the result.
         what: The name of the source in error messages.
 
@@ -59,7 +57,7 @@ def table(source: Any, dtype: torch.dtype, what: str = "x") -> Table:
 
 
 def check_floating(dtype: torch.dtype) -> None:
-    """Raise ValueError unless this type can hold what is missing."""
+    """Raise ValueError unless this type can hold NaN."""
     if not dtype.is_floating_point:
         raise ValueError(
             f"dtype {dtype} cannot hold NaN for missing values: use torch.float32 or torch.float64"
@@ -68,11 +66,8 @@ def check_floating(dtype: torch.dtype) -> None:
 
 def row_names(source: Any) -> np.ndarray | None:
     """The row index of a pandas object, else None."""
-    return (
-        labels_along(source.index)
-        if hasattr(source, "index") and hasattr(source, "to_numpy")
-        else None
-    )
+    is_pandas = hasattr(source, "index") and hasattr(source, "to_numpy")
+    return labels_along(source.index) if is_pandas else None
 
 
 def labels_along(names: Any) -> np.ndarray:
@@ -82,16 +77,14 @@ def labels_along(names: Any) -> np.ndarray:
         >>> labels_along([("a", 1), ("b", 2)]).tolist()
         ['a, 1', 'b, 2']
     """
-    each = list(names)
-    if any(isinstance(name, tuple) for name in each):
-        return np.array(
-            [", ".join(map(str, name)) if isinstance(name, tuple) else str(name) for name in each]
-        )
-    return np.asarray(names)
+    levels = [name if isinstance(name, tuple) else (name,) for name in names]
+    if all(len(each) == 1 for each in levels):
+        return np.asarray(names)
+    return np.array([", ".join(map(str, each)) for each in levels])
 
 
 def _check_one_array(source: Any, what: str) -> None:
-    """Refuse what holds several arrays, which would be matched by their position."""
+    """Refuse several arrays in one, which would be matched by position."""
     several = isinstance(source, tuple | list) and any(getattr(part, "ndim", 0) for part in source)
     held = isinstance(source, Mapping | torch.utils.data.Dataset | torch.utils.data.DataLoader)
     if several or held or hasattr(source, "data_vars"):
@@ -112,7 +105,7 @@ def _from_array(source: Any, dtype: torch.dtype, what: str) -> Table:
 
 
 def event_dims(ndim: int) -> tuple[str, ...]:
-    """Names for the dims of one datum."""
+    """Names for the dims of one observation."""
     return EVENT_DIMS.get(ndim, tuple(f"dim_{i}" for i in range(ndim)))
 
 
@@ -132,38 +125,31 @@ def _from_data_array(array: Any, dtype: torch.dtype, what: str) -> Table:
     if "datum" in array.dims:
         array = array.transpose("datum", ...)
     result = _from_array(getattr(array, "values", array), dtype, what)
-    dims = tuple(str(name) for name in array.dims)
-    coords = {
-        str(name): labels_along(np.asarray(array.coords[name]))
-        for name in array.dims
-        if name in array.coords
-    }
+    dims = tuple(map(str, array.dims))
+    named = [name for name in array.dims if name in array.coords]
+    coords = {str(name): labels_along(np.asarray(array.coords[name])) for name in named}
     return Table(result.values, dims + result.dims[len(dims) :], coords)
 
 
 def tensor(source: Any, dtype: torch.dtype, what: str) -> Tensor:
-    """Numbers as a tensor of their own.
+    """Numbers as a new tensor.
 
     Raises:
-        TypeError: They are none.
+        TypeError: They are not real numbers.
     """
     if isinstance(source, Tensor):
         if source.is_complex():
             raise TypeError(f"{what} holds {source.dtype}: real numbers needed")
         dense = source.detach() if source.layout == torch.strided else source.detach().to_dense()
         return dense.to(dtype, copy=True)
-    array = _numbers(source, what)
-    with np.errstate(over="ignore"):  # what overflows becomes inf, and is then named by its place
-        array = np.array(
-            array, dtype=np.float64 if dtype == torch.float64 else np.float32, order="C"
-        )
+    width = np.float64 if dtype == torch.float64 else np.float32
+    with np.errstate(over="ignore"):  # an overflow becomes inf, and is then named by its place
+        array = np.array(_numbers(source, what), dtype=width, order="C")
     return torch.from_numpy(array).to(dtype)
 
 
 def _numbers(source: Any, what: str) -> np.ndarray:
-    if hasattr(source, "nnz") and hasattr(
-        source, "toarray"
-    ):  # SciPy's sparse matrices, which are not imported
+    if hasattr(source, "nnz") and hasattr(source, "toarray"):  # a sparse matrix of SciPy
         source = source.toarray()
     if isinstance(source, np.ma.MaskedArray):
         return np.ma.filled(source.astype(np.float64), np.nan)
@@ -172,7 +158,7 @@ def _numbers(source: Any, what: str) -> np.ndarray:
         array = array.astype(np.float64) if array.dtype.kind == "O" else array  # None is NaN
     except (TypeError, ValueError) as error:
         raise TypeError(
-            f"{what} of type {type(source).__name__} is no array of numbers: {error}"
+            f"{what} of type {type(source).__name__} is not an array of numbers: {error}"
         ) from None
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{what} holds {array.dtype}: real numbers needed")

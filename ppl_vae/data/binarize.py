@@ -7,10 +7,9 @@ from torch import Tensor
 
 Binarize = Literal["dynamic", "static", "threshold"]
 BINARIZE = ("dynamic", "static", "threshold")
-GAMMA, FACTORS = (
-    -7046029254386353131,
-    (-4658895280553007687, -7723592293110705685),
-)  # odd 64-bit numbers of SplitMix64
+# Odd 64-bit numbers of SplitMix64.
+GAMMA = -7046029254386353131
+FACTORS = (-4658895280553007687, -7723592293110705685)
 
 
 def thresholded(grey: Tensor) -> Tensor:
@@ -19,21 +18,18 @@ def thresholded(grey: Tensor) -> Tensor:
 
 
 def bernoulli(grey: Tensor, uniform: Tensor) -> Tensor:
-    """1 where a float32 uniform is below the grey value: for one seed the same bits in every
-    dtype.
-    """
+    """1 where a float32 uniform is below the grey value: the same bits in every dtype."""
     bits = uniform.to(grey.device).lt_(grey).to(grey.dtype)  # in place: images are many
-    return (
-        bits.masked_fill_(grey.isnan(), float("nan")) if grey.sum().isnan() else bits
-    )  # most miss nothing
+    if grey.sum().isnan():  # rarely
+        bits.masked_fill_(grey.isnan(), float("nan"))
+    return bits
 
 
 def uniforms(seed: int, rows: Tensor, num_values: int) -> Tensor:
-    """U(0, 1) for each value of these rows, (rows, num_values): a function of seed, row and place
-    alone.
+    """U(0, 1), (rows, num_values): a function of seed, row and position alone.
 
-    The stream of SplitMix64, which can be entered anywhere: a row has the same bits in every batch,
-    order, split, process and device. torch's generators would have to draw all the rows before it.
+    The stream of SplitMix64 gives random access, so that a row has the same bits in every batch,
+    order, split, process and device. torch's generators would have to draw all preceding rows.
 
     References:
         Steele, Lea and Flood (2014), Fast splittable pseudorandom number generators,

@@ -1,4 +1,4 @@
-"""Data sets with a name: where they come from, and how they are split."""
+"""Named data sets: their sources and splits."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,15 +21,15 @@ Taker = Callable[[np.ndarray, int, int], tuple[np.ndarray, np.ndarray]]
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a named set is found, read and split.
+    """The source and the splits of a named set.
 
     Args:
         about: One line: size, licence, source.
         fields: From the folder (or None) to the fields of a `Dataset`.
-        scale: What the largest value stands for; x is divided by it.
-        valid: Validation rows when none are asked for; None keeps those of the file.
-        test: Test rows, for sets without their own.
-        take: How rows are taken at random.
+        scale: Divisor of x.
+        valid: Number of validation rows by default; None keeps those of the file.
+        test: Number of test rows, for sets without their own.
+        take: Function that takes rows at random.
     """
 
     about: str
@@ -53,12 +53,11 @@ def load(
     """A data set by name, or from a file, with its splits.
 
     Grey values are in [0, 1] (bytes divided by 255), labels are for colouring. `digits` is part of
-    scikit-learn. The others are looked for as `<name>.npz` in `data_dir`, in the folder
-    `PPL_VAE_DATA`, then in the cache, and are downloaded at last (hashes pinned); Frey faces have
-    no source with a known hash, so only the folder. The test rows of MNIST, binarised MNIST and
-    Fashion-MNIST are the official ones. Frey faces are frames of a film whose neighbours are near
-    copies: blocks of 15 frames go to one split together; a few neighbours still meet at block
-    borders.
+    scikit-learn. The others are searched as `<name>.npz` in `data_dir`, in the folder
+    `PPL_VAE_DATA`, then in the cache, and are downloaded last (hashes pinned); Frey faces have no
+    source with a known hash, so only the folder. The test rows of MNIST, binarised MNIST and
+    Fashion-MNIST are the official ones. Neighbouring frames of the Frey faces, a film, are near
+    copies: blocks of 15 frames go to one split, so that copies meet at block borders only.
 
     Args:
         name_or_path: A name of `available()`, or a file that `read` takes; a file without splits
@@ -66,20 +65,19 @@ def load(
         binarize: As in `Dataset`; not for `binarized_mnist`, which is binary already.
         flatten: One-dimensional events; `image_shape` still says how to draw them.
         valid: Validation rows, as a fraction of all rows or a number; 0 trains on them as well.
-            None is the set's own:
-            10,000 for MNIST and Fashion-MNIST, the official 10,000 for binarised MNIST, 200 for
-            digits, 195 for Frey faces.
-        data_dir: Where to look first.
-        seed: Where random splits and evaluation bits come from.
-        scale: What one stands for in a file (255 for bytes that are grey values); the sets know
-            theirs.
+            None is the set's own number: 10,000 for MNIST and Fashion-MNIST, the official 10,000
+            for binarised MNIST, 200 for digits, 195 for Frey faces.
+        data_dir: The folder to search first.
+        seed: Seed of random splits and evaluation bits.
+        scale: Divisor of x in a file (255 for bytes that are grey values); the named sets have
+            their own.
 
     Returns:
         The data with `train`, `valid` and `test`.
 
     Raises:
         KeyError: Neither a name nor a file.
-        FileNotFoundError: Not there, and not to be downloaded; the folder to fill, the file and the
+        FileNotFoundError: Neither found nor downloaded; the folder to fill, the file and the
             variable are named.
 
     References:
@@ -95,9 +93,11 @@ def load(
         path = Path(name_or_path)
         if not path.exists() and path.suffix not in READERS:
             raise KeyError(f"{str(path)!r} is neither a file nor one of {', '.join(RECIPES)}")
-        return _in_splits(
-            read(path, binarize=binarize, seed=seed, scale=scale), flatten, valid, seed
-        )
+        data = read(path, binarize=binarize, seed=seed, scale=scale)
+        data = data.flatten() if flatten else data
+        if not data.splits:
+            return data.split(0.1 if valid is None else valid, 0.1, seed)
+        return data.with_splits(_validation(data.splits, len(data), valid, seed, random_rows))
     name = str(name_or_path)
     if name == "binarized_mnist" and binarize is not None:
         raise ValueError(
@@ -106,7 +106,13 @@ def load(
         )
     recipe = RECIPES[name]
     fields = recipe.fields(data_dir)
-    fields |= {"splits": _splits(fields, recipe, valid, seed)}
+    num_data = len(fields["x"])
+    splits = fields.pop("splits", {})
+    if not splits:
+        train, test = recipe.take(np.arange(num_data), recipe.test, seed)
+        splits = {"train": train, "test": test}
+    valid = recipe.valid if valid is None else valid
+    fields["splits"] = _validation(splits, num_data, valid, seed, recipe.take)
     data = Dataset(**fields, binarize=binarize, seed=seed, name=name, scale=recipe.scale)
     return data.flatten() if flatten else data
 
@@ -119,26 +125,6 @@ def available() -> dict[str, str]:
         ['digits', 'mnist', 'binarized_mnist', 'fashion_mnist', 'freyfaces']
     """
     return {name: recipe.about for name, recipe in RECIPES.items()}
-
-
-def _in_splits(data: Dataset, flatten: bool, valid: float | None, seed: int) -> Dataset:
-    """A file's data in its own splits or random ones."""
-    data = data.flatten() if flatten else data
-    if not data.splits:
-        return data.split(0.1 if valid is None else valid, 0.1, seed)
-    return data.with_splits(_validation(data.splits, len(data), valid, seed, random_rows))
-
-
-def _splits(
-    fields: Fields, recipe: Recipe, valid: float | None, seed: int
-) -> dict[str, np.ndarray]:
-    splits, num_data = fields.get("splits", {}), len(fields["x"])
-    if not splits:
-        train, test = recipe.take(np.arange(num_data), recipe.test, seed)
-        splits = {"train": train, "test": test}
-    return _validation(
-        splits, num_data, recipe.valid if valid is None else valid, seed, recipe.take
-    )
 
 
 def _validation(

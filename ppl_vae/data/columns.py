@@ -1,4 +1,6 @@
-"""Columns are known by their names: in another order their numbers would mean something else."""
+"""Columns are identified by name: in another order their numbers would have other meanings."""
+
+from itertools import zip_longest
 
 __all__ = ["check_columns"]
 
@@ -8,13 +10,12 @@ LISTED = 20  # longer lists of columns are not shown in an error
 def check_columns(
     trained: dict[str, tuple[str, ...]], found: dict[str, tuple[str, ...]], name: str
 ) -> None:
-    """Refuse named columns that are not those of training, in their order; columns without names
-    are as they are.
+    """Refuse named columns other than those of training, in their order.
 
     Args:
         trained: Names by "x" and "context" of what was trained on.
-        found: Names of what is given now.
-        name: What was trained, for the message.
+        found: Names of the present columns; columns without names pass.
+        name: "Model" or "Guide", for the message.
 
     Raises:
         ValueError: The names, or their order, differ; the first that does is named.
@@ -22,29 +23,24 @@ def check_columns(
     Example:
         >>> check_columns({"x": ("a", "b")}, {"x": ("b", "a")}, "Model")
         Traceback (most recent call last):
-        ValueError: column 0 of x is 'b'; where the Model was trained 'a' is there: give x[['a', 'b']]
+        ValueError: column 0 of x is 'b'; the Model was trained with 'a' there: give x[['a', 'b']]
     """
     for what, names in trained.items():
         given = found.get(what, names)
         if given == names:
             continue
-        order = (
-            f"{what}[{list(names)}]"
-            if len(names) <= LISTED
-            else f'{what}[list(model.columns["{what}"])]'
-        )
+        order = f"{what}[{list(names)}]"
+        if len(names) > LISTED:
+            order = f'{what}[list(model.columns["{what}"])]'
         lacking = [each for each in names if each not in given]
         if lacking:
             raise ValueError(
                 f"{what} has no column {lacking[0]!r}, which the {name} was trained with: give "
                 f"{order}"
             )
-        place = next(
-            (i for i, pair in enumerate(zip(given, names, strict=False)) if pair[0] != pair[1]),
-            len(names),
-        )
-        there = f"{names[place]!r} is there" if place < len(names) else "there is none"
+        pairs = zip_longest(given, names)
+        place, (ours, theirs) = next((i, pair) for i, pair in enumerate(pairs) if len({*pair}) > 1)
         raise ValueError(
-            f"column {place} of {what} is {given[place]!r}; where the {name} was trained {there}: "
-            f"give {order}"
+            f"column {place} of {what} is {ours!r}; the {name} was trained with "
+            f"{repr(theirs) if place < len(names) else 'nothing'} there: give {order}"
         )

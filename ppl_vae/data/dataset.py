@@ -1,7 +1,7 @@
-"""What was observed: the data, what is missing of it, its covariates, its names and its splits."""
+"""Data sets: observations, missing values, covariates, names and splits."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Self
 
@@ -13,41 +13,40 @@ from ppl_vae.data.arrays import check_floating, table
 from ppl_vae.data.binarize import BINARIZE, Binarize, bernoulli, thresholded
 from ppl_vae.data.rounding import tell_rounding, tell_rounding_of
 from ppl_vae.data.splits import count, disjoint, random_rows
-from ppl_vae.data.streaming import GREY, Rows, blocks, in_file, table_in_file
+from ppl_vae.data.streaming import GREY, INFINITE, Rows, blocks, in_file, table_in_file
 from ppl_vae.data.validation import coords_of, covariates, labels_of, picture, refuse, same_rows
 
 __all__ = ["Dataset", "as_dataset"]
 
 
 class Dataset:
-    """Observed data x with what is missing, covariates c, names, and splits.
+    """Observations x with missing values, covariates c, names, and splits.
 
     NaN in x means missing; a row may be missing altogether. `labels` are for colouring only:
     nothing is fitted to them. Binarisation draws each entry as Bernoulli(grey value), for the whole
-    set before any split, so that a datum has the same evaluation bits in every split and subset. A
-    memory map or zarr array stays in its file: `x` then stands for its rows (`Rows`), splits are
-    row numbers, an index (`data[:1000]`) reads rows into memory, and each epoch's bits are drawn as
-    rows are read. Dynamic binarisation is that of the reference.
+    set before any split, so that a row has the same evaluation bits in every split and subset.
+    Dynamic binarisation is that of the reference. A memory map or zarr array stays in its file: `x`
+    is then its `Rows`, an index (`data[:1000]`) reads rows into memory, and each epoch's bits are
+    drawn as rows are read.
 
     Args:
         x: The observations: NumPy, torch, nested lists, a pandas DataFrame (columns name the
-            features, the index the data; the levels of a MultiIndex are joined), an xarray
-            DataArray (its dims and coords are kept; the first dim, or "datum", runs over the data),
+            features, the index the rows; the levels of a MultiIndex are joined), an xarray
+            DataArray (its dims and coords are kept; the first dim, or "datum", runs over the rows),
             a sparse tensor or SciPy matrix (made dense: its zeros are zeros), a `numpy.memmap` or a
-            zarr array. Not what has parts to be matched by position (`TensorDataset`, tuples).
+            zarr array. Not several arrays to be matched by position (`TensorDataset`, tuples).
         context: Covariates, complete: (N, C), or (N,) for one.
-        labels: One label per datum.
+        labels: One label per row.
         feature_names: Names of the features, for one-dimensional events.
-        datum_names: Names of the data.
+        datum_names: Names of the rows.
         binarize: "dynamic" (drawn once for evaluation, afresh by `draw` for training), "static"
             (drawn once), "threshold" (x >= 0.5), or None.
         splits: Row numbers by split name ("train", "valid", "test").
-        seed: Where the evaluation bits come from.
-        name: What the set is called in tables and plots.
-        image_shape: How to draw one datum as a picture; two- and three-dimensional events need
-            none.
+        seed: Seed of the evaluation bits.
+        name: Name in tables and plots.
+        image_shape: Shape of one row as a picture; two- and three-dimensional events need none.
         dtype: Floating type of x and context.
-        scale: What one stands for; x is divided by it (255 makes grey values of bytes).
+        scale: Divisor of x: 255 turns bytes into grey values.
 
     Shape:
         x (N, *event); context (N, C); labels (N,); mask (N, *event)
@@ -86,21 +85,21 @@ class Dataset:
     ) -> None:
         observed = table_in_file(x, dtype, scale) if in_file(x) else table(x, dtype)
         self.x: Tensor = observed.values if in_file(x) else observed.values.div_(scale)
-        self.name, self.seed, self.binarize = name, seed, binarize
+        self.name = name
+        self.seed = seed
+        self.binarize = binarize
         self.dims: tuple[str, ...] = observed.dims
         self.coords: dict[str, np.ndarray] = coords_of(observed, datum_names, feature_names)
         self.image_shape = picture(image_shape, self.event_shape)
         self.context, self.context_names, context_is_named = covariates(context, self.x)
         features_are_named = feature_names is not None or self.dims[1] in observed.coords
-        self._named = {
-            "x": features_are_named and len(self.event_shape) == 1,
-            "context": context_is_named,
-        }
+        x_is_named = features_are_named and len(self.event_shape) == 1
+        self._named = {"x": x_is_named, "context": context_is_named}
         self.labels = labels_of(labels, len(self))
         same_rows(x, context=context, labels=labels)
         if not in_file(self.x):
-            self._refuse(self.x.isinf(), "x takes finite numbers, and NaN for missing")
-        # in standard deviations of the column that lost most; 0.0 where nothing visible was lost
+            self._refuse(self.x.isinf(), INFINITE)
+        # In standard deviations of the column that lost most; 0.0 if nothing visible was lost.
         self.rounding = tell_rounding_of(x, self.x, self.coords[self.dims[1]], scale=scale)
         if self.context is not None:
             tell_rounding_of(context, self.context, np.asarray(self.context_names), what="context")
@@ -117,48 +116,45 @@ class Dataset:
 
     @property
     def has_missing(self) -> bool:
-        """Whether any value is missing; takes reading a whole file of floating numbers."""
-        may_miss = self.x.may_miss if isinstance(self.x, Rows) else True
+        """Whether any value is missing; reads a whole file of floating numbers."""
+        may_miss = not isinstance(self.x, Rows) or self.x.may_miss
         return may_miss and any(bool(part.isnan().any()) for part in blocks(self.x))
 
     @property
     def event_shape(self) -> torch.Size:
-        """Shape of one datum."""
+        """Shape of one observation."""
         return self.x.shape[1:]
 
     @property
     def columns(self) -> dict[str, tuple[str, ...]]:
-        """Names of the columns of "x" and "context", of each where it came with names."""
+        """Names of the columns of "x" and "context", where they came with names."""
         names = {"x": tuple(map(str, self.coords[self.dims[1]])), "context": self.context_names}
         return {what: names[what] for what, is_named in self._named.items() if is_named}
 
     @property
     def train(self) -> "Dataset":
-        """The training data; all of them when there are no splits."""
+        """The training rows; all rows when there are no splits."""
         return self._part("train") if self.splits else self
 
     @property
     def valid(self) -> "Dataset":
-        """The validation data."""
+        """The validation rows."""
         return self._part("valid")
 
     @property
     def test(self) -> "Dataset":
-        """The held-out data."""
+        """The held-out rows."""
         return self._part("test")
 
     def __len__(self) -> int:
         return self.x.shape[0]
 
     def __getitem__(self, index: Any) -> "Dataset":
-        if isinstance(index, slice):
-            rows = np.arange(
-                *index.indices(len(self))
-            )  # a block costs what it holds, not what all rows do
+        if isinstance(index, slice):  # costs the rows of a block, not all of them
+            rows = np.arange(*index.indices(len(self)))
         else:
-            rows = np.atleast_1d(
-                np.arange(len(self))[index.cpu().numpy() if isinstance(index, Tensor) else index]
-            )
+            chosen = index.cpu().numpy() if isinstance(index, Tensor) else index
+            rows = np.atleast_1d(np.arange(len(self))[chosen])
         if not rows.size:
             raise ValueError(
                 f"the index {index!r} selects none of the {len(self)} rows of {self.name!r}"
@@ -167,22 +163,24 @@ class Dataset:
 
     def __repr__(self) -> str:
         missing = 0.0 if in_file(self.x) else self._spread()[0]  # a file is not read for this
-        parts = [f"{len(self)} x {tuple(self.event_shape)}"]
-        parts += ["in a file"] * in_file(self.x)
-        parts += [f"{missing:.1%} missing"] * (missing > 0)
-        parts += [f"context={list(self.context_names)}"] * (self.context is not None)
-        parts += [f"binarize={self.binarize!r}"] * (self.binarize is not None)
-        parts += [" / ".join(f"{name} {len(rows)}" for name, rows in self.splits.items())] * bool(
-            self.splits
-        )
-        return f"Dataset({self.name!r}, {', '.join(parts)})"
+        splits = " / ".join(f"{name} {len(rows)}" for name, rows in self.splits.items())
+        parts = {
+            f"{len(self)} x {tuple(self.event_shape)}": True,
+            "in a file": in_file(self.x),
+            f"{missing:.1%} missing": missing > 0,
+            f"context={list(self.context_names)}": self.context is not None,
+            f"binarize={self.binarize!r}": self.binarize is not None,
+            splits: bool(splits),
+        }
+        shown = ", ".join(part for part, applies in parts.items() if applies)
+        return f"Dataset({self.name!r}, {shown})"
 
     def describe(self) -> dict[str, Any]:
-        """The facts of the data set, for a table; takes reading the whole of a file.
+        """The facts of the data set, for a table; reads the whole of a file.
 
         Returns:
-            name, num_data, event_shape, missing (share), range (of what was observed), context
-            (names), labels (how many different ones), binarize, splits (sizes).
+            name, num_data, event_shape, missing (share), range (of observed values), context
+            (names), labels (number of different ones), binarize, splits (sizes).
 
         Example:
             >>> Dataset([[0.0, 1.0], [2.0, float("nan")]]).describe()["missing"]
@@ -204,14 +202,14 @@ class Dataset:
     def split(self, valid: float = 0.1, test: float = 0.1, seed: int = 0) -> "Dataset":
         """The same data with random train, validation and test rows; former splits are forgotten.
 
-        The test rows are drawn first, so they depend on `test` and `seed` alone. Not for data whose
-        neighbours are near copies (films, panels): split those by block with `splits=`.
+        The test rows are drawn first, so they depend on `test` and `seed` alone. Not for data with
+        near copies among neighbours (films, panels): split those by block with `splits=`.
 
         Args:
             valid: A fraction of all rows when a float below 1, else a number of rows; 0 for no
                 validation rows.
             test: The same for the test rows.
-            seed: Where the random rows come from.
+            seed: Seed of the random rows.
 
         Raises:
             ValueError: Nothing would be left to train on.
@@ -220,9 +218,8 @@ class Dataset:
             >>> Dataset(torch.zeros(10, 2)).split(valid=2, test=0.3).describe()["splits"]
             {'train': 5, 'valid': 2, 'test': 3}
         """
-        num_valid, num_test = (
-            count(share, len(self), what) for share, what in ((valid, "valid"), (test, "test"))
-        )
+        num_valid = count(valid, len(self), "valid")
+        num_test = count(test, len(self), "test")
         if num_valid + num_test >= len(self):
             raise ValueError(
                 f"valid={num_valid} and test={num_test} rows leave none of {len(self)} to train on"
@@ -246,10 +243,10 @@ class Dataset:
     def draw(self, generator: torch.Generator) -> Tensor:
         """The training view of x: fresh bits with `binarize="dynamic"`, else x itself.
 
-        Of rows in a file it stands for the bits, which are drawn as rows are read.
+        The bits of rows in a file are drawn as the rows are read.
 
         Args:
-            generator: Where the bits come from.
+            generator: Random generator of the bits.
 
         References:
             Burda, Grosse and Salakhutdinov (2016), arXiv:1509.00519, section 5.
@@ -276,17 +273,14 @@ class Dataset:
         """
         if dtype is not None:
             check_floating(dtype)
-        tensors = {"x": self.x, "context": self.context, "intensity": self.intensity}
-        other = self._with(
-            **{k: v if v is None else v.to(device=device, dtype=dtype) for k, v in tensors.items()}
-        )
+        other = self._mapped(lambda values: values.to(device=device, dtype=dtype))
         names = {"x": self.coords[self.dims[1]], "context": np.asarray(self.context_names)}
-        for what, names_of in names.items():
-            given, kept = getattr(self, what), getattr(other, what)
+        for what in names:
+            given = getattr(self, what)
+            kept = getattr(other, what)
             if isinstance(given, Tensor) and kept.dtype.itemsize < given.dtype.itemsize:
-                lost = tell_rounding(given, kept, names_of, what)
-                if what == "x":
-                    other.rounding = max(other.rounding, lost)
+                lost = tell_rounding(given, kept, names[what], what)
+                other.rounding = max(other.rounding, lost * (what == "x"))
         return other
 
     def in_memory(self) -> "Dataset":
@@ -297,11 +291,7 @@ class Dataset:
             >>> data.in_memory() is data
             True
         """
-        if not isinstance(self.x, Rows):
-            return self
-        return self._with(
-            x=self.x[:], intensity=None if self.intensity is None else self.intensity[:]
-        )
+        return self._mapped(lambda values: values[:]) if isinstance(self.x, Rows) else self
 
     def flatten(self) -> "Dataset":
         """The same data with one-dimensional events; `image_shape` still says how to draw them.
@@ -313,13 +303,12 @@ class Dataset:
         """
         if len(self.event_shape) == 1:
             return self
-        coords = {
-            self.dims[0]: self.coords[self.dims[0]],
-            "feature": np.arange(self.event_shape.numel()),
-        }
-        intensity = None if self.intensity is None else self.intensity.flatten(1)
-        dims = (self.dims[0], "feature")
-        return self._with(x=self.x.flatten(1), intensity=intensity, dims=dims, coords=coords)
+        first = self.dims[0]
+        features = np.arange(self.event_shape.numel())
+        coords = {first: self.coords[first], "feature": features}
+        return self._mapped(
+            lambda values: values.flatten(1), dims=(first, "feature"), coords=coords
+        )
 
     def _binarize(self) -> None:
         if self.binarize not in BINARIZE:
@@ -339,13 +328,14 @@ class Dataset:
 
     def _spread(self) -> tuple[float, float, float]:
         """Share missing, least and largest value."""
-        missing, least, most = 0, float("nan"), float("nan")
+        missing = 0
+        ends = [float("nan")]
         for part in blocks(self.x):
             seen = part[~part.isnan()]
             missing += part.numel() - seen.numel()
-            if seen.numel():
-                least, most = np.fmin(least, seen.min().item()), np.fmax(most, seen.max().item())
-        return missing / self.x.shape.numel(), float(least), float(most)
+            ends += [seen.min().item(), seen.max().item()] if seen.numel() else []
+        share = missing / self.x.shape.numel()
+        return share, float(np.fmin.reduce(ends)), float(np.fmax.reduce(ends))
 
     def _refuse(self, bad: Tensor, why: str) -> None:
         refuse(bad, self.x, self.coords[self.dims[1]], why)
@@ -362,16 +352,18 @@ class Dataset:
 
     def _rows(self, rows: np.ndarray) -> "Dataset":
         index = torch.from_numpy(rows).to(self.x.device)
-        tensors = {"x": self.x, "context": self.context, "intensity": self.intensity}
-        return self._with(
-            **{
-                name: None if values is None else values.index_select(0, index)
-                for name, values in tensors.items()
-            },
+        return self._mapped(
+            lambda values: values.index_select(0, index),
             labels=None if self.labels is None else self.labels[rows],
             coords=self.coords | {self.dims[0]: self.coords[self.dims[0]][rows]},
             splits={},
         )
+
+    def _mapped(self, function: Callable[[Any], Any], **changes: Any) -> Self:
+        """A copy with a function of x, of the covariates and of the grey values."""
+        held = {name: getattr(self, name) for name in ("x", "context", "intensity")}
+        new = {name: function(values) for name, values in held.items() if values is not None}
+        return self._with(**new, **changes)
 
     def _with(self, **changes: Any) -> Self:
         other = copy.copy(self)
@@ -405,8 +397,5 @@ def as_dataset(data: Any, context: Any = None) -> Dataset:
 
 
 def _bits(intensity: Tensor, generator: torch.Generator) -> Tensor:
-    shape = intensity.shape
-    return bernoulli(
-        intensity,
-        torch.rand(shape, generator=generator, device=generator.device, dtype=torch.float32),
-    )
+    options: dict[str, Any] = {"device": generator.device, "dtype": torch.float32}
+    return bernoulli(intensity, torch.rand(intensity.shape, generator=generator, **options))

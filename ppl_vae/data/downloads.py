@@ -1,4 +1,4 @@
-"""Where the named sets come from: a folder, the cache, or a download with pinned hashes."""
+"""Sources of the named sets: a folder, the cache, or a download with pinned hashes."""
 
 import gzip
 import os
@@ -67,15 +67,12 @@ def _fetch(source: Source, key: str, folder: Path) -> Path:
     file, known_hash = source.files[key]
     problem: Exception = OSError("no mirror")
     for mirror in source.mirrors:
-        pooch.get_logger().setLevel("WARNING")  # the bar says it; the library prints nothing
+        pooch.get_logger().setLevel("WARNING")  # there is a progress bar
         downloader = pooch.HTTPDownloader(progressbar=True, timeout=30)
+        options = {"fname": file, "path": folder, "downloader": downloader}
         try:
-            return Path(
-                pooch.retrieve(
-                    mirror + file, known_hash, fname=file, path=folder, downloader=downloader
-                )
-            )
-        except (OSError, ValueError) as error:  # ValueError: another file than the one pinned
+            return Path(pooch.retrieve(mirror + file, known_hash, **options))
+        except (OSError, ValueError) as error:  # ValueError: another hash than the pinned one
             problem = error
     raise OSError(str(problem)) from problem
 
@@ -101,15 +98,13 @@ def _amat(path: Path) -> np.ndarray:
 
 
 def _idx_files(hashes: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    parts, kinds = {"train": "train", "test": "t10k"}, {"x": "images-idx3", "y": "labels-idx1"}
-    return {
-        f"{kind}_{part}": (
-            f"{parts[part]}-{kinds[kind]}-ubyte.gz",
-            f"md5:{hashes[f'{kind}_{part}']}",
-        )
-        for part in parts
-        for kind in kinds
+    names = {
+        "x_train": "train-images-idx3",
+        "y_train": "train-labels-idx1",
+        "x_test": "t10k-images-idx3",
+        "y_test": "t10k-labels-idx1",
     }
+    return {key: (f"{name}-ubyte.gz", f"md5:{hashes[key]}") for key, name in names.items()}
 
 
 MNIST = Source(
@@ -145,12 +140,18 @@ FASHION_MNIST = Source(
 BINARIZED_MNIST = Source(
     mirrors=("http://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist/",),
     files={
-        f"x_{part}": (f"binarized_mnist_{part}.amat", f"sha256:{known_hash}")
-        for part, known_hash in {
-            "train": "ad693b29f94c14277b095f5238ddefbbdaaae0939789dd2f4f0205278cee3e4d",
-            "valid": "1de3d397c40fe8eeb33dafd4099a1f665ec01e96d9be234aaeeac8a34930e2e2",
-            "test": "e6687bfea3f820c174f33b7865140b2a2dd2930ef786f35d45795fc193b5ab2c",
-        }.items()
+        "x_train": (
+            "binarized_mnist_train.amat",
+            "sha256:ad693b29f94c14277b095f5238ddefbbdaaae0939789dd2f4f0205278cee3e4d",
+        ),
+        "x_valid": (
+            "binarized_mnist_valid.amat",
+            "sha256:1de3d397c40fe8eeb33dafd4099a1f665ec01e96d9be234aaeeac8a34930e2e2",
+        ),
+        "x_test": (
+            "binarized_mnist_test.amat",
+            "sha256:e6687bfea3f820c174f33b7865140b2a2dd2930ef786f35d45795fc193b5ab2c",
+        ),
     },
     decode=_amat,
 )

@@ -13,8 +13,8 @@ from ppl_vae.data.dataset import Binarize, Dataset
 __all__ = ["read"]
 
 PARTS = ("train", "valid", "test")
-ROW_NAMES = {"id", "index"}  # what a first column is called that names the rows
-UNNAMED = "Unnamed: 0"  # by pandas, the first column when it has no name
+ROW_NAMES = {"id", "index"}  # names of a first column that names the rows
+UNNAMED = "Unnamed: 0"  # pandas' name for a first column without one
 LARGEST_IN_MEMORY = 2**28  # numbers: 1 GB of float32
 
 
@@ -30,13 +30,13 @@ def read(
 ) -> Dataset:
     r"""Read a file as a data set: .npz, .npy, .csv, .parquet or .zarr.
 
-    An .npz, or the group of a .zarr, holds `x`, or `x_train` with `x_valid` and `x_test`, whose
-    rows become the splits; `context` and `labels` (or `y`) beside them under the same endings. An
-    .npy, or the array of a .zarr, is x alone: of more than 2^28 numbers (1 GB as float32) it stays
-    in its file, as a memory map does that is given to `Dataset`. A table holds one column per
-    feature; missing cells are NaN. A first column of distinct values names the data if it has no
-    name, as pandas writes its index, or is called id or index and holds no fractions. Pickled
-    objects are refused. Values are taken as they are: bytes are divided by 255 with `scale=255`.
+    An .npz, or the group of a .zarr, holds `x`, or `x_train` with `x_valid` and `x_test`, which
+    become the splits; `context` and `labels` (or `y`) have the same endings. An .npy, or the array
+    of a .zarr, is x alone; of more than 2^28 numbers (1 GB as float32) it stays in its file, as a
+    memory map given to `Dataset` does. A table holds one column per feature; missing cells are NaN.
+    A first column of distinct values names the rows if it has no name, as pandas writes its index,
+    or is called id or index and holds no fractions. Pickled objects are refused. Values are not
+    changed: bytes are divided by 255 with `scale=255`.
 
     Args:
         path: The file.
@@ -44,13 +44,13 @@ def read(
             `labels` and `y`.
         context: The array (one) or the columns (any number) with covariates.
         binarize: As in `Dataset`.
-        seed: Where evaluation bits come from.
+        seed: Seed of the evaluation bits.
         dtype: Floating type of x and context.
-        scale: What one stands for; x is divided by it.
+        scale: Divisor of x.
 
     Raises:
         FileNotFoundError: No such file.
-        KeyError: No such array or column; those that are there are named.
+        KeyError: No such array or column; the present ones are named.
         ValueError: An unknown suffix, a damaged file or pickled objects.
 
     Example:
@@ -63,7 +63,8 @@ def read(
         >>> data.coords["datum"].tolist()
         [7, 9]
     """
-    path, names = Path(path), (context,) if isinstance(context, str) else tuple(context)
+    path = Path(path)
+    names = (context,) if isinstance(context, str) else tuple(context)
     if path.suffix not in READERS:
         raise ValueError(
             f"{path}: suffix {path.suffix!r} is unknown, use one of {', '.join(READERS)}"
@@ -88,7 +89,7 @@ def arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def assemble(found: Mapping[str, Any], label: str | None, context: str | None) -> dict[str, Any]:
-    """The fields of a `Dataset` from arrays by name, parts put together with their rows as splits.
+    """The fields of a `Dataset` from arrays by name, parts joined with their rows as splits.
 
     Raises:
         KeyError: A name is missing.
@@ -101,22 +102,22 @@ def assemble(found: Mapping[str, Any], label: str | None, context: str | None) -
     parts = [part for part in PARTS if f"x_{part}" in found]
     if "x" not in found and "train" not in parts:
         raise KeyError(f"no array 'x' or 'x_train' among {', '.join(found)}")
-    whole = "x" in found
-    endings = [""] if whole else [f"_{part}" for part in parts]
-    label = label or next(
-        (name for name in ("labels", "y") if f"{name}{endings[0]}" in found), None
-    )
+    endings = [""] if "x" in found else [f"_{part}" for part in parts]
+    names = (name for name in ("labels", "y") if name + endings[0] in found)
+    label = label or next(names, None)
     context = context or ("context" if f"context{endings[0]}" in found else None)
-    fields = {
-        name: _joined(found, key, endings)
-        for name, key in (("x", "x"), ("labels", label), ("context", context))
-    }
-    return fields | {
-        "splits": {} if whole else _consecutive({part: len(found[f"x_{part}"]) for part in parts})
+    sizes = [len(found[f"x_{part}"]) for part in parts]
+    rows = np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
+    return {
+        "x": _joined(found, "x", endings),
+        "labels": _joined(found, label, endings),
+        "context": _joined(found, context, endings),
+        "splits": {} if "x" in found else dict(zip(parts, rows, strict=True)),
     }
 
 
 def _joined(found: Mapping[str, Any], name: str | None, endings: list[str]) -> Any:
+    """The arrays with this name and these endings, as one."""
     if name is None:
         return None
     for ending in endings:
@@ -124,14 +125,6 @@ def _joined(found: Mapping[str, Any], name: str | None, endings: list[str]) -> A
             raise KeyError(f"no array {name + ending!r} among {', '.join(found)}")
     parts = [found[name + ending] for ending in endings]
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-
-def _consecutive(sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
-    ends = np.cumsum(list(sizes.values()))
-    return {
-        part: np.arange(end - size, end)
-        for (part, size), end in zip(sizes.items(), ends, strict=True)
-    }
 
 
 def _read_npz(path: Path, label: str | None, context: tuple[str, ...]) -> dict[str, Any]:
@@ -162,14 +155,13 @@ def _read_zarr(path: Path, label: str | None, context: tuple[str, ...]) -> dict[
         found: Any = zarr.open(path, mode="r")
     except (ValueError, OSError) as error:
         raise _unreadable(path, error) from None
-    fields = _named(
-        path, {"x": found} if hasattr(found, "shape") else dict(found.arrays()), label, context
-    )
+    by_name = {"x": found} if hasattr(found, "shape") else dict(found.arrays())
+    fields = _named(path, by_name, label, context)
     return fields | {"x": _left_if_large(fields["x"])}
 
 
 def _left_if_large(array: Any) -> Any:
-    """An array in a file as it is, or read where it is small."""
+    """An array in a file, read if it is small."""
     return array if array.size > LARGEST_IN_MEMORY else np.array(array)
 
 
@@ -186,7 +178,7 @@ def _read_npy(path: Path, label: str | None, context: tuple[str, ...]) -> dict[s
 
 def _read_table(path: Path, label: str | None, context: tuple[str, ...]) -> dict[str, Any]:
     frame = _frame(path)
-    taken = [*([label] if label else []), *context]
+    taken = [name for name in (label, *context) if name]
     for name in taken:
         if name not in frame.columns:
             raise KeyError(f"{path}: no column {name!r} among {', '.join(map(str, frame.columns))}")
@@ -200,7 +192,7 @@ def _read_table(path: Path, label: str | None, context: tuple[str, ...]) -> dict
 
 
 def _with_row_names(frame: Any, taken: list[str]) -> Any:
-    """Its first column as the index, where that names the rows."""
+    """The table with its first column as the index, if that names the rows."""
     name, first = frame.columns[0], frame.iloc[:, 0]
     named = str(name).lower() in ROW_NAMES and first.dtype.kind != "f"
     names_rows = (named or name == UNNAMED) and first.is_unique and name not in taken
@@ -223,11 +215,9 @@ def _frame(path: Path) -> Any:
 
 
 def _unreadable(path: Path, error: Exception) -> ValueError:
-    what = (
-        "pickled objects, which are refused, or damage"
-        if "bject" in str(error)
-        else str(error).splitlines()[0]
-    )
+    what = str(error).splitlines()[0]
+    if "bject" in str(error):
+        what = "pickled objects, which are refused, or damage"
     return ValueError(
         f"{path} cannot be read: {what}; save plain numbers, for example with np.savez(path, x=x)"
     )

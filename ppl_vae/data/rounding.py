@@ -1,4 +1,4 @@
-"""What a narrower floating type rounds away of a column's spread, said where it happens."""
+"""Warnings where a narrower floating type rounds away a column's spread."""
 
 import logging
 from typing import Any
@@ -18,20 +18,23 @@ VISIBLE = 0.01  # root mean square of the rounding, in standard deviations of th
 CONSTANT = 1e-14  # standard deviation, over the size of the values, that float64 itself makes
 NUMBERS_AT_ONCE = 2**24
 ROWS_OF_A_FILE = 1_000
-REMEDY = "subtract its mean, or keep float64: Dataset(..., dtype=torch.float64), model.double(), guide.double()"
+REMEDY = (
+    "subtract its mean, or keep float64: Dataset(..., dtype=torch.float64), model.double(), "
+    "guide.double()"
+)
 
 
 def tell_rounding_of(
     source: Any, kept: Tensor, names: np.ndarray, *, scale: float = 1.0, what: str = "x"
 ) -> float:
-    """`tell_rounding` of what a data set was made from; of a file, by its first rows.
+    """`tell_rounding` of the source of a data set; of a file, by its first rows.
 
     Args:
-        source: What the data set was given.
-        kept: What became of it, (N, *event).
+        source: The source as given.
+        kept: The values of the data set, (N, *event).
         names: The names of the columns.
-        scale: What the source was divided by.
-        what: What the source is called.
+        scale: Divisor of the source.
+        what: Name of the source in the warning.
 
     Returns:
         What `tell_rounding` returns.
@@ -60,7 +63,7 @@ def tell_rounding(given: Tensor, kept: Tensor, names: np.ndarray, what: str = "x
         given: The values before, (N, *event).
         kept: The values after.
         names: The names of the columns.
-        what: What the values are called.
+        what: Name of the values in the warning.
 
     Returns:
         Root mean square of the rounding in standard deviations of the column that lost most; 0.0
@@ -84,8 +87,7 @@ def tell_rounding(given: Tensor, kept: Tensor, names: np.ndarray, what: str = "x
     more = f", and {lost - 1} more columns" if lost > 1 else ""
     logger.warning(
         f"{kept.dtype} rounds column {str(name)!r} of {what} by {share[worst].item():.0%} of its "
-        "standard deviation "
-        f"({before:,} different values become {after:,}){more}: {REMEDY}"
+        f"standard deviation ({before:,} different values become {after:,}){more}: {REMEDY}"
     )
     return share[worst].item()
 
@@ -100,15 +102,10 @@ def _share_lost(given: Tensor, kept: Tensor) -> Tensor:
 
 
 def _may_round(source: Any, dtype: torch.dtype) -> bool:
-    """Whether the source's numbers need more digits than this type has; of what does not say, lists
-    say, they may.
-    """
+    """Whether numbers may need more digits than this type has; lists may."""
     found = source.source.dtype if isinstance(source, Rows) else getattr(source, "dtype", None)
     if isinstance(found, torch.dtype):
-        return (
-            torch.promote_types(found, dtype) != dtype
-            or not found.is_floating_point
-            and found.itemsize > 2
-        )
+        is_long = not found.is_floating_point and found.itemsize > 2
+        return is_long or torch.promote_types(found, dtype) != dtype
     kept = {torch.float64: np.float64, torch.float32: np.float32}.get(dtype, np.float16)
     return not (isinstance(found, np.dtype) and np.can_cast(found, kept))

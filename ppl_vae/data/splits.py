@@ -1,4 +1,4 @@
-"""Which rows train, which validate, which are held out."""
+"""Training, validation and test rows."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 
 
 def count(share: float, num_data: int, what: str) -> int:
-    """Rows meant by a fraction (a float below 1) or a number of rows.
+    """Number of rows from a fraction (a float below 1) or a number.
 
     Raises:
         ValueError: Neither a fraction in [0, 1) nor a whole number.
@@ -24,7 +24,7 @@ def count(share: float, num_data: int, what: str) -> int:
 
 
 def random_rows(rows: np.ndarray, num_taken: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """The rows that stay and the rows taken, at random, each in order.
+    """The remaining rows and the rows taken at random, each in order.
 
     Example:
         >>> [part.size for part in random_rows(np.arange(5), 2, seed=0)]
@@ -41,8 +41,7 @@ def random_rows(rows: np.ndarray, num_taken: int, seed: int) -> tuple[np.ndarray
 def random_blocks(
     rows: np.ndarray, num_taken: int, seed: int, length: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Like `random_rows`, in whole blocks of neighbouring rows: for films and panels, whose
-    neighbours are near copies.
+    """Like `random_rows`, in blocks of neighbouring rows, for films and panels.
 
     The number of rows taken is rounded to whole blocks.
 
@@ -50,9 +49,10 @@ def random_blocks(
         >>> random_blocks(np.arange(6), 2, seed=0, length=2)[1].tolist()
         [4, 5]
     """
-    blocks = np.split(rows, range(length, len(rows), length))
-    stay, taken = random_rows(np.arange(len(blocks)), round(num_taken / length), seed)
-    return tuple(np.concatenate([rows[:0], *(blocks[i] for i in part)]) for part in (stay, taken))  # type: ignore[return-value]
+    block = np.arange(len(rows)) // length
+    _, taken = random_rows(np.unique(block), round(num_taken / length), seed)
+    is_taken = np.isin(block, taken)
+    return rows[~is_taken], rows[is_taken]
 
 
 def disjoint(splits: Mapping[str, Any], num_data: int) -> dict[str, np.ndarray]:

@@ -24,33 +24,30 @@ LARGEST_PAGE, PAGES_HELD = 2**21, 16  # of a memory map: 32 MB at most
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Stands for the tensor (N, *event) that the rows of a file would be; indexing reads rows and
-    gives a tensor.
+    """The tensor x (N, *event) of rows that stay in a file; an index reads rows as a tensor.
 
-    What is read is checked as data in memory are when they are made, and goes to the device in the
-    file's own type where that is a byte: only there it becomes floating and is scaled and
-    binarised. The numbers are those that the same data have in memory, but for drawn bits, which
-    are a function of seed and row. It is no tensor: what takes none of its rows (`x.isnan()`,
-    `x.mean(0)`) is refused.
+    Rows are checked as they are read. Bytes go to the device as bytes, and are converted, scaled
+    and binarised there. The values are those of the same data in memory, except for drawn bits,
+    which are a function of seed and row. `Rows` is not a tensor: it has no `x.isnan()` or
+    `x.mean(0)`.
 
     Args:
         source: A `numpy.memmap` or zarr array, (all rows, ...).
-        rows: Which of its rows, in which order, (N,).
-        event_shape: Shape of one datum.
-        computed: Floating type of the values before they are given out, which scale and bits are
-            computed in.
-        dtype: Floating type of what is given out.
-        scale: What one stands for; values are divided by it.
+        rows: Row numbers in the file, in order, (N,).
+        event_shape: Shape of one observation.
+        computed: Floating type in which values are scaled and binarised.
+        dtype: Floating type of the result.
+        scale: Divisor of the values.
         binarize: As in `Dataset`.
-        seed: Where drawn bits come from.
-        device: Where what is read goes.
+        seed: Seed of drawn bits.
+        device: Device of the result.
 
     Shape:
         (N, *event)
 
     Raises:
         AttributeError: It is used as a tensor.
-        OSError: The file of a zarr array is gone, or damaged; a chunk that was never written is
+        OSError: The file of a zarr array is missing or damaged; a chunk that was never written is
             filled.
         ValueError: A row that is read has an infinite value, or one outside [0, 1] with `binarize`;
             the place is named.
@@ -64,7 +61,7 @@ class Rows:
         (torch.Size([3, 2]), [[4.0, 5.0], [0.0, 1.0]])
         >>> x.isnan()
         Traceback (most recent call last):
-        AttributeError: x is in a file, and no tensor with an 'isnan': read rows of it first, as data[:1000] does
+        AttributeError: x is in a file and has no 'isnan': read rows of it first, data[:1000]
     """
 
     source: Any
@@ -84,7 +81,7 @@ class Rows:
 
     @property
     def may_miss(self) -> bool:
-        """Whether there can be NaN; whole numbers have none."""
+        """Whether NaN can occur: not in whole numbers."""
         return self.source.dtype.kind == "f"
 
     def __len__(self) -> int:
@@ -118,47 +115,42 @@ class Rows:
 
     def __getattr__(self, name: str) -> NoReturn:
         raise AttributeError(
-            f"x is in a file, and no tensor with an {name!r}: read rows of it first, as "
-            "data[:1000] does"
+            f"x is in a file and has no {name!r}: read rows of it first, data[:1000]"
         )
 
     def _values(self, numbers: np.ndarray, rows: np.ndarray) -> Tensor:
-        """What the numbers of these rows of the file are as x."""
-        values = (
-            torch.from_numpy(numbers)
-            if numbers.itemsize == 1
-            else tensor(numbers, self.computed, "x")
-        )
+        """The numbers of these rows of the file as values of x."""
+        if numbers.itemsize == 1:
+            values = torch.from_numpy(numbers)
+        else:
+            values = tensor(numbers, self.computed, "x")
         self._check(values, rows)
         values = values.pin_memory() if self.device.type == "cuda" else values
-        grey = values.to(self.device, non_blocking=True).to(self.computed).div_(self.scale)
-        return self._bits(grey, rows).to(self.dtype)
-
-    def _bits(self, grey: Tensor, rows: np.ndarray) -> Tensor:
-        if self.binarize is None or self.binarize == "threshold":
-            return grey if self.binarize is None else thresholded(grey)
-        places = torch.from_numpy(rows).to(grey.device)
-        return bernoulli(
-            grey, uniforms(derived_seed(self.seed), places, self.event_shape.numel()).view_as(grey)
-        )
+        x = values.to(self.device, non_blocking=True).to(self.computed).div_(self.scale)
+        if self.binarize == "threshold":
+            x = thresholded(x)
+        elif self.binarize is not None:
+            places = torch.from_numpy(rows).to(x.device)
+            uniform = uniforms(derived_seed(self.seed), places, self.event_shape.numel())
+            x = bernoulli(x, uniform.view_as(x))
+        return x.to(self.dtype)
 
     def _check(self, values: Tensor, rows: np.ndarray) -> None:
         names = np.arange(self.event_shape[0])
         if values.is_floating_point():
-            refuse(
-                values.isinf(), values, names, "x takes finite numbers, and NaN for missing", rows
-            )
+            refuse(values.isinf(), values, names, INFINITE, rows)
         if self.binarize is not None:
             refuse((values < 0) | (values > self.scale), values / self.scale, names, GREY, rows)
 
 
+INFINITE = "x takes finite numbers, and NaN for missing"
 GREY = "binarize takes grey values in [0, 1]; divide by the largest (scale=255 for bytes)"
 
 
 def in_file(source: Any) -> bool:
     """Whether this is a memory map, a zarr array (zarr is not imported), or `Rows` of one."""
     if isinstance(source, np.memmap):
-        return source.mode is not None  # a copy of a memory map is one no more
+        return source.mode is not None  # None: a copy in memory
     return isinstance(source, Rows) or (hasattr(source, "oindex") and hasattr(source, "chunks"))
 
 
@@ -178,17 +170,8 @@ def table_in_file(source: Any, dtype: torch.dtype, scale: float) -> Table:
         raise ValueError(
             f"x of shape {tuple(source.shape)} is empty: at least one row and feature needed"
         )
-    event_shape = torch.Size(source.shape[1:] or (1,))
-    return _table(
-        Rows(
-            source,
-            np.arange(source.shape[0]),
-            event_shape,
-            computed=dtype,
-            dtype=dtype,
-            scale=scale,
-        )
-    )
+    places = np.arange(source.shape[0]), torch.Size(source.shape[1:] or (1,))
+    return _table(Rows(source, *places, computed=dtype, dtype=dtype, scale=scale))
 
 
 def _table(rows: Any) -> Table:
@@ -196,7 +179,7 @@ def _table(rows: Any) -> Table:
 
 
 def blocks(x: Tensor) -> Iterator[Tensor]:
-    """x as it is, or of `Rows` about a million values at a time: for what looks at all data once.
+    """x as one block, or `Rows` in blocks of about a million values.
 
     Args:
         x: The x of a `Dataset`.
@@ -209,19 +192,18 @@ def blocks(x: Tensor) -> Iterator[Tensor]:
         yield x
         return
     size = max(1, VALUES_PER_BLOCK // x.event_shape.numel())
-    yield from ahead(
-        x.__getitem__, (slice(start, start + size) for start in range(0, len(x), size))
-    )
+    starts = range(0, len(x), size)
+    yield from ahead(x.__getitem__, (slice(start, start + size) for start in starts))
 
 
 def ahead[Item, Found](read: Callable[[Item], Found], items: Iterable[Item]) -> Iterator[Found]:
-    """`read` of each item in turn, the next one by a thread while this one is used.
+    """`read` of each item in turn, the next one in a thread while this one is used.
 
     A thread suffices: reading and torch's operations do not hold Python's lock.
 
     Args:
-        read: What to do with an item.
-        items: What to read.
+        read: Function of an item.
+        items: The items.
 
     Example:
         >>> list(ahead(abs, [-1, 2, -3]))
@@ -241,7 +223,7 @@ def taken(x: Tensor, rows: Tensor) -> Tensor:
     """x[rows], of tensors by the faster of torch's two ways: it copies whole rows.
 
     Args:
-        x: A tensor, `Rows`, or what `in_turn` gave.
+        x: A tensor, `Rows`, or the result of `in_turn`.
         rows: Row numbers.
 
     Example:
@@ -252,8 +234,7 @@ def taken(x: Tensor, rows: Tensor) -> Tensor:
 
 
 def in_turn(x: Tensor, batches: Iterable[Tensor]) -> Tensor:
-    """x, to be indexed with these batches in this order: of `Rows` the next batch is read while one
-    is used.
+    """x for these batches in this order: the next batch of `Rows` is read while one is used.
 
     Args:
         x: The x of a `Dataset`.
@@ -275,9 +256,7 @@ class _InTurn:
     def __getitem__(self, rows: Tensor) -> Tensor:
         announced, found = next(self.coming)
         if announced is not rows:
-            raise IndexError(
-                "batches are read ahead in the order that was announced, and another was asked for"
-            )
+            raise IndexError("batches are read ahead in the announced order; this is another")
         return found
 
 
@@ -290,39 +269,31 @@ def _read(source: Any, rows: np.ndarray) -> np.ndarray:
         found[piece] = source[rows[piece]]
         if source.mode != "c" and hasattr(mmap, "MADV_DONTNEED"):
             held: Any = source._mmap  # type: ignore[attr-defined]
-            held.madvise(
-                mmap.MADV_DONTNEED
-            )  # pages that were read are the file cache's memory, not ours
+            held.madvise(mmap.MADV_DONTNEED)  # leave read pages to the file cache
     return found
 
 
 def _read_zarr(source: Any, rows: np.ndarray) -> np.ndarray:
-    """These rows of a zarr array that is still there: of one that is gone, zarr would read fill
-    values.
-    """
+    """These rows of a zarr array; of one that is deleted, zarr would read fill values."""
     import zarr
 
     try:
         found = np.asarray(source.oindex[rows])
         zarr.open_array(source.store_path, mode="r", zarr_format=source.metadata.zarr_format)
     except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"{source.store_path}: the array is there no longer: put it back"
-        ) from error
+        raise FileNotFoundError(f"{source.store_path}: the array is missing: restore it") from error
     except Exception as error:
         for row in rows if len(rows) > 1 else ():
             _read_zarr(source, np.array([row]))  # so that the row is named
         why = f"{type(error).__name__}: {one_line(error)}"
-        place = f"{source.store_path}: row {rows[0]}"
         raise OSError(
-            f"{place} cannot be read, nor the rest of its chunk ({why}): write it again"
+            f"{source.store_path}: row {rows[0]} cannot be read, nor the rest of its chunk "
+            f"({why}): write it again"
         ) from error
     return found
 
 
 def _pieces(pages: np.ndarray) -> list[np.ndarray]:
-    """Places of the rows, which are in order; each piece touches few pages, for a row may bring in
-    a whole one.
-    """
+    """Positions of sorted rows, split so that each piece touches few pages."""
     firsts = np.flatnonzero(np.diff(pages, prepend=pages[:1] - 1))
     return np.split(np.arange(len(pages)), firsts[PAGES_HELD::PAGES_HELD])

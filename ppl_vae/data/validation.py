@@ -1,4 +1,4 @@
-"""What belongs to x (names, covariates, labels, picture shape), checked against it once."""
+"""Names, covariates, labels and picture shape, checked once against x."""
 
 from numbers import Real
 from typing import Any
@@ -23,36 +23,39 @@ def coords_of(
     coords = {
         dim: np.arange(size) for dim, size in zip(observed.dims, shape, strict=True)
     } | observed.coords
-    if datum_names is not None:
-        coords[observed.dims[0]] = _names(datum_names, shape[0], "datum_names")
-    if feature_names is not None:
-        if len(shape) > 2:
-            raise ValueError(
-                f"feature_names name one dim, an event has shape {tuple(shape[1:])}: give an "
-                "xarray DataArray"
-            )
-        coords[observed.dims[1]] = _names(feature_names, shape[1], "feature_names")
+    if feature_names is not None and len(shape) > 2:
+        raise ValueError(
+            f"feature_names name one dim, an event has shape {tuple(shape[1:])}: give an xarray "
+            "DataArray"
+        )
+    for axis, names in enumerate((datum_names, feature_names)):
+        if names is None:
+            continue
+        if len(names) != shape[axis]:
+            what = ("datum_names", "feature_names")[axis]
+            raise ValueError(f"{what} has {len(names)} names, x has {shape[axis]}")
+        coords[observed.dims[axis]] = labels_along(names)
     return coords
 
 
 def picture(image_shape: tuple[int, ...] | None, event_shape: torch.Size) -> tuple[int, ...] | None:
-    """How to draw one datum: as told, else the event itself when it has two or three dims.
+    """The shape of one row as a picture: as given, else that of a two- or three-dimensional event.
 
     Raises:
-        ValueError: The picture has more or fewer pixels than a datum has values.
+        ValueError: The picture has more or fewer pixels than a row has values.
     """
     if image_shape is None:
         return tuple(event_shape) if len(event_shape) in (2, 3) else None
     if np.prod(image_shape) != event_shape.numel():
         raise ValueError(
             f"image_shape {tuple(image_shape)} does not hold the {event_shape.numel()} values of "
-            "one datum"
+            "one row"
         )
     return tuple(image_shape)
 
 
 def covariates(context: Any, x: Tensor) -> tuple[Tensor | None, tuple[str, ...], bool]:
-    """Covariates (N, C) beside x, their names, and whether the source gave those.
+    """Covariates (N, C) of x, their names, and whether the source gave these names.
 
     Raises:
         ValueError: Another number of rows than x, or a value that is missing or infinite; row and
@@ -89,9 +92,8 @@ def labels_of(labels: Any, num_data: int) -> np.ndarray | None:
         return None
     if isinstance(labels, Tensor):
         labels = labels.cpu().numpy()
-    array = _without_none(
-        np.array(labels, dtype=object) if isinstance(labels, list | tuple) else np.asarray(labels)
-    )
+    dtype = object if isinstance(labels, list | tuple) else None
+    array = _without_none(np.asarray(labels, dtype=dtype))
     if array.shape != (num_data,):
         raise ValueError(
             f"labels have shape {array.shape}, x has {num_data} rows: give one label per row"
@@ -100,8 +102,7 @@ def labels_of(labels: Any, num_data: int) -> np.ndarray | None:
 
 
 def same_rows(x: Any, **others: Any) -> None:
-    """Refuse pandas objects in another order: they are joined by position, which would pair the
-    wrong rows.
+    """Refuse pandas objects whose rows are in another order: they are joined by position.
 
     Raises:
         ValueError: The indexes differ; the first row where they do is named.
@@ -111,20 +112,17 @@ def same_rows(x: Any, **others: Any) -> None:
         theirs = row_names(other)
         if index is None or theirs is None or np.array_equal(index, theirs):
             continue
-        row = next(
-            i for i, (mine, its) in enumerate(zip(index, theirs, strict=True)) if mine != its
-        )
+        pairs = zip(index, theirs, strict=True)
+        row, (ours, its) = next((i, pair) for i, pair in enumerate(pairs) if pair[0] != pair[1])
         raise ValueError(
-            f"row {row} is {index[row]!s} in x and {theirs[row]!s} in {what}: reindex one like the "
-            "other"
+            f"row {row} is {ours!s} in x and {its!s} in {what}: reindex one like the other"
         )
 
 
 def refuse(
     bad: Tensor, values: Tensor, names: np.ndarray, why: str, rows: np.ndarray | None = None
 ) -> None:
-    """Raise for the first bad entry of x, naming value, row (by its number among `rows`) and
-    feature.
+    """Raise for the first bad entry of x, naming value, row (as numbered in `rows`) and feature.
 
     Raises:
         ValueError: There is one.
@@ -139,27 +137,15 @@ def refuse(
     )
 
 
-def _names(names: Any, size: int, what: str) -> np.ndarray:
-    if len(names) != size:
-        raise ValueError(f"{what} has {len(names)} names, x has {size}")
-    return labels_along(names)
-
-
 def _without_none(labels: np.ndarray) -> np.ndarray:
-    """Labels that can be sorted: what is missing (None, NaN, NA, NaT) is NaN among numbers,
-    "missing" among words.
-    """
+    """Labels that can be sorted: a missing one is NaN among numbers, "missing" among words."""
     if labels.dtype.kind != "O":
         return labels
-    missing = np.array([_is_missing(label) for label in labels.flat], dtype=bool).reshape(
-        labels.shape
-    )
+    missing = np.vectorize(_is_missing, otypes=[bool])(labels)
     numbers = all(isinstance(label, Real | np.bool_) for label in labels[~missing])
     return np.array(np.where(missing, np.nan if numbers else "missing", labels).tolist())
 
 
 def _is_missing(label: Any) -> bool:
-    """None, NaN, and pandas' NA and NaT, which are known by their types' names: pandas is not
-    imported.
-    """
+    """None, NaN, and pandas' NA and NaT, known by name: pandas is not imported."""
     return label is None or type(label).__name__ in ("NAType", "NaTType") or label != label

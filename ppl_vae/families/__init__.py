@@ -1,4 +1,4 @@
-"""What a statistician swaps: priors, likelihoods, posteriors, and the networks between them."""
+"""The parts that a statistician exchanges: priors, likelihoods, posteriors, networks."""
 
 from ppl_vae.families import likelihoods, networks, posteriors, priors
 

@@ -1,10 +1,8 @@
-"""What likelihoods share: independent elements of x, each with parameters from the decoder's
-features.
-"""
+"""Likelihoods: independent elements of x, each with parameters from the features."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, override
 
 import pyro.distributions as dist
 import torch
@@ -17,12 +15,11 @@ from ppl_vae.runtime.checks import shown
 
 
 class Likelihood(nn.Module, ABC):
-    """A factorised p(x given z) = prod_i p(x_i given parameters_i(features)); a family implements
-    `elementwise`.
+    """p(x given z) = prod_i p(x_i given parameters_i(features)); a family implements `elementwise`.
 
-    Subclasses state the `support` of one element, how many `num_parameters` it has, its `measure`
-    ("counting": a probability; "lebesgue": a density; the two are never compared), and the `remedy`
-    for x outside the support.
+    Subclasses state the `support` of one element, its `num_parameters`, its `measure` ("counting":
+    a probability; "lebesgue": a density; the two are never compared), and the `remedy` for x
+    outside the support.
     """
 
     num_parameters = 1
@@ -36,40 +33,26 @@ class Likelihood(nn.Module, ABC):
         self.link: Readout | None = None
 
     def build(self, feature_shape: Sequence[int]) -> None:
-        """Make the last linear map for features of this shape; `Model` calls it after its dry
-        run.
-        """
+        """Make the last linear map for features of this shape; `Model` calls it."""
         if self.link is not None:
-            raise ValueError(
-                f"this {type(self).__name__} belongs to a Model already: make another one"
-            )
+            raise ValueError(f"this {type(self).__name__} is already in a Model: make another one")
         self.link = Readout(feature_shape, self.num_parameters, self.event_shape)
 
     def marginal(self, x: Tensor) -> tuple[Tensor, ...] | None:
-        """The unconstrained parameters under which each x_i has its mean in these data; None leaves
-        the link alone.
-        """
+        """The raw parameters under which each x_i has its mean; None leaves the link alone."""
         return None
 
     def start_at(self, x: Tensor) -> None:
-        """Let features of zero give the marginals of x, (N, *event), of each x_i that is ever
-        observed.
-        """
+        """Let features of zero give the marginal of each x_i ever observed; x (N, *event)."""
         self._check_shape(x)
         raw = self.marginal(x)
         if raw is not None and self.link is not None:
-            never = x.isnan().all(0)
-            self.link.set_bias(
-                torch.stack(
-                    [each.expand(self.event_shape).masked_fill(never, torch.nan) for each in raw]
-                )
-            )
+            start = torch.stack([each.expand(self.event_shape) for each in raw])
+            self.link.set_bias(start.masked_fill(x.isnan().all(0), torch.nan))
 
     @abstractmethod
     def elementwise(self, *raw: Tensor) -> dist.TorchDistribution:
-        """Distribution of each x_i from `num_parameters` unconstrained tensors of shape (*batch,
-        *event_shape).
-        """
+        """p(x_i) from `num_parameters` unconstrained tensors of shape (*batch, *event_shape)."""
 
     def parameters_of(self, features: Tensor) -> tuple[Tensor, ...]:
         """The unconstrained parameters of each x_i."""
@@ -82,9 +65,8 @@ class Likelihood(nn.Module, ABC):
 
     def forward(self, features: Tensor) -> dist.Independent:
         """p(x given features)."""
-        return self.elementwise(*self.parameters_of(features)).to_event(
-            len(self.event_shape) - self.support.event_dim
-        )
+        elements = self.elementwise(*self.parameters_of(features))
+        return elements.to_event(len(self.event_shape) - self.support.event_dim)
 
     def check(self, x: Tensor) -> None:
         """Raise unless every observed value lies in the support (NaN is missing).
@@ -97,26 +79,23 @@ class Likelihood(nn.Module, ABC):
         outside = outside_of(self.support, x)
         if outside.any():
             row, *feature = outside.nonzero()[0].tolist()
-            value = shown(x[(row, *feature)])
             place = feature[0] if len(feature) == 1 else tuple(feature)
             raise ValueError(
-                f"{type(self).__name__}: x is {value} at row {row}, feature {place}; {self.remedy}"
+                f"{type(self).__name__}: x is {shown(x[row, *feature])} at row {row}, "
+                f"feature {place}; {self.remedy}"
             )
 
     def _check_shape(self, x: Tensor) -> None:
         if x.shape[-len(self.event_shape) :] != self.event_shape:
             raise ValueError(
                 f"{type(self).__name__}({tuple(self.event_shape)}) was given x of shape "
-                f"{tuple(x.shape)}: "
-                f"one datum must have shape {tuple(self.event_shape)}"
+                f"{tuple(x.shape)}: one observation must have shape {tuple(self.event_shape)}"
             )
 
     def concerns(self, features: Tensor) -> list[str]:
-        """What a statistician should know of the fitted parameters at these features; empty when
-        all is well.
-        """
+        """Concerns about the fitted parameters at these features; empty when there are none."""
         return []
 
+    @override
     def extra_repr(self) -> str:
-        """The event shape."""
         return str(tuple(self.event_shape))

@@ -1,6 +1,7 @@
 """Likelihoods p(x given z): decoder features in, a distribution over x out."""
 
 from collections.abc import Sequence
+from typing import override
 
 import pyro.distributions as dist
 import torch
@@ -27,10 +28,10 @@ __all__ = [
 class Bernoulli(Likelihood):
     """Independent bits: p(x_i given z) = Bernoulli(sigmoid(logit_i)).
 
-    Refuses grey pixels: a Bernoulli "likelihood" of a value between 0 and 1 is no likelihood.
+    Refuses grey pixels: a Bernoulli "likelihood" of a value between 0 and 1 is not a density.
 
     Args:
-        event_shape: Shape of one datum.
+        event_shape: Shape of one observation.
 
     Shape:
         features (*batch, *features) -> batch_shape (*batch), event_shape `event_shape`
@@ -46,14 +47,17 @@ class Bernoulli(Likelihood):
     """
 
     support = constraints.boolean
-    remedy = 'binarise the data (Dataset(..., binarize="dynamic")), or use ContinuousBernoulli for values in [0, 1]'
+    remedy = (
+        'binarise the data (Dataset(..., binarize="dynamic")), or use ContinuousBernoulli for '
+        "values in [0, 1]"
+    )
 
+    @override
     def marginal(self, x: Tensor) -> tuple[Tensor, ...]:
-        """The logit of each frequency."""
         return (smoothed_mean(x, 0.5).logit(),)
 
+    @override
     def elementwise(self, *raw: Tensor) -> dist.TorchDistribution:
-        """Bernoulli with these logits."""
         return densities.LogitBernoulli(logits=raw[0])
 
 
@@ -63,7 +67,7 @@ class ContinuousBernoulli(Likelihood):
     A density on [0, 1]: its log-likelihood is not comparable with that of binarised data.
 
     Args:
-        event_shape: Shape of one datum.
+        event_shape: Shape of one observation.
 
     Shape:
         features (*batch, *features) -> batch_shape (*batch), event_shape `event_shape`
@@ -82,12 +86,12 @@ class ContinuousBernoulli(Likelihood):
     support = constraints.unit_interval
     remedy = "scale the data into [0, 1]"
 
+    @override
     def elementwise(self, *raw: Tensor) -> dist.TorchDistribution:
-        """Continuous Bernoulli with these logits."""
         return densities.LogitContinuousBernoulli(raw[0])
 
 
-DISPERSIONS = 1e-2, 1e3  # that a negative binomial starts from
+DISPERSIONS = 1e-2, 1e3  # range of the starting values of a negative binomial
 
 
 class _Counts(Likelihood):
@@ -96,8 +100,8 @@ class _Counts(Likelihood):
     support = constraints.nonnegative_integer
     remedy = "counts are whole numbers 0, 1, 2, ...; use Gaussian or StudentT for measurements"
 
+    @override
     def marginal(self, x: Tensor) -> tuple[Tensor, ...]:
-        """The log of each mean."""
         return (smoothed_mean(x, 1.0).log(),)
 
 
@@ -107,7 +111,7 @@ class Poisson(_Counts):
     Variance equals the mean; overdispersed counts need `NegativeBinomial`.
 
     Args:
-        event_shape: Shape of one datum.
+        event_shape: Shape of one observation.
 
     Shape:
         features (*batch, *features) -> batch_shape (*batch), event_shape `event_shape`
@@ -122,19 +126,18 @@ class Poisson(_Counts):
         torch.Size([3])
     """
 
+    @override
     def elementwise(self, *raw: Tensor) -> dist.TorchDistribution:
-        """Poisson with this log-rate."""
         return densities.LogRatePoisson(raw[0])
 
 
 class NegativeBinomial(_Counts):
-    """Overdispersed counts: mean mu_i = exp(eta_i), variance mu_i + mu_i^2 / r_i, with r_i learned
-    per feature.
+    """Overdispersed counts: mean mu_i = exp(eta_i), variance mu_i + mu_i^2 / r_i, r_i learned.
 
     A Gamma-Poisson mixture; r to infinity is `Poisson`.
 
     Args:
-        event_shape: Shape of one datum.
+        event_shape: Shape of one observation.
 
     Shape:
         features (*batch, *features) -> batch_shape (*batch), event_shape `event_shape`
@@ -154,19 +157,18 @@ class NegativeBinomial(_Counts):
         super().__init__(event_shape)
         self.log_dispersion = nn.Parameter(torch.zeros(self.event_shape))
 
+    @override
     def start_at(self, x: Tensor) -> None:
-        """As above, and r = mu^2 / (variance - mu) by moments; near-Poisson counts start at the
-        largest.
-        """
         super().start_at(x)
         mean = x.nanmean(0)
         excess = (x - mean).square().nanmean(0) - mean
+        # r = mu^2 / (variance - mu) by moments; near-Poisson counts start at the largest.
         dispersion = torch.where(excess > 0, mean.square() / excess, torch.inf).clamp(*DISPERSIONS)
         with torch.no_grad():
             self.log_dispersion.copy_(torch.where(mean > 0, dispersion.log(), self.log_dispersion))
 
+    @override
     def elementwise(self, *raw: Tensor) -> dist.TorchDistribution:
-        """Negative binomial with this log-mean."""
         return densities.LogMeanNegativeBinomial(raw[0], self.log_dispersion)
 
 
@@ -176,7 +178,7 @@ class Categorical(Likelihood):
     x holds category numbers, not indicators (one column per variable).
 
     Args:
-        event_shape: Shape of one datum.
+        event_shape: Shape of one observation.
         num_categories: Number of categories C, the same for every element.
 
     Shape:
@@ -199,15 +201,15 @@ class Categorical(Likelihood):
         self.support = constraints.integer_interval(0, num_categories - 1)
         self.remedy = f"categories are numbered 0 to {num_categories - 1}"
 
+    @override
     def marginal(self, x: Tensor) -> tuple[Tensor, ...]:
-        """The log of each category's frequency."""
         indicators = [(x == c).to(x).where(~x.isnan(), x) for c in range(self.num_parameters)]
         return tuple(smoothed_mean(each, 1 / self.num_parameters).log() for each in indicators)
 
+    @override
     def elementwise(self, *raw: Tensor) -> dist.TorchDistribution:
-        """Categorical with these logits."""
         return dist.Categorical(logits=torch.stack(raw, dim=-1))
 
+    @override
     def extra_repr(self) -> str:
-        """The event shape and the number of categories."""
         return f"{super().extra_repr()}, num_categories={self.num_parameters}"

@@ -1,4 +1,4 @@
-"""NaN is missing: what a likelihood makes of data with holes."""
+"""NaN is missing: the likelihood of what was observed."""
 
 from typing import Any
 
@@ -65,9 +65,7 @@ def observed_part(distribution: Any, x: Tensor, may_miss: bool | None = None) ->
 
 
 def _stand_in_of(entry: Any, x: Tensor) -> Tensor:
-    """`stand_in` of a distribution's support; of a transformed one its base's, transformed: torch's
-    says no more.
-    """
+    """`stand_in` of a distribution's support; a transformed one takes its base's, transformed."""
     if entry.event_shape or not isinstance(entry, torch.distributions.TransformedDistribution):
         return stand_in(entry.support, x)
     value = _stand_in_of(entry.base_dist, x)
@@ -79,42 +77,38 @@ def _stand_in_of(entry: Any, x: Tensor) -> Tensor:
 def stand_in(support: Any, x: Tensor) -> Tensor:
     """A value inside this support, where every density of the family is finite; it broadcasts to x.
 
-    The image of zero under torch's map from the real line to the support, so 0 for real, 1 for
-    positive values, the middle of an interval, equal shares; the bound of whole numbers, or all in
-    the first category.
+    The image of zero under torch's map from the real line to the support: 0 for real values, 1 for
+    positive ones, the middle of an interval, equal shares. For whole numbers the bound, for counts
+    of categories all in the first one.
 
     Args:
         support: A constraint of torch or Pyro, elementwise or of the last dims of x.
-        x: Whose float type, device and event it takes.
+        x: A tensor with the wanted float type, device and event.
 
     Example:
         >>> import torch
-        >>> stand_in(dist.constraints.positive, torch.zeros(2)), stand_in(dist.constraints.simplex, torch.zeros(4))
-        (tensor(1.), tensor([0.2500, 0.2500, 0.2500, 0.2500]))
+        >>> stand_in(dist.constraints.positive, torch.zeros(2))
+        tensor(1.)
+        >>> stand_in(dist.constraints.simplex, torch.zeros(4))
+        tensor([0.2500, 0.2500, 0.2500, 0.2500])
     """
-    while hasattr(
-        support, "base_constraint"
-    ):  # of independent elements, or of a mixture's components
+    while hasattr(support, "base_constraint"):  # independent elements, or a mixture's components
         support = support.base_constraint
     event = x.shape[x.dim() - support.event_dim :]
     if not support.is_discrete:
         transform = transform_to(support)
         found = transform(x.new_zeros(transform.inverse_shape(event))).detach()
-        return found.nan_to_num(
-            nan=max(event.numel(), 1) ** -0.5
-        )  # on a sphere: zero has no direction
+        # NaN on a sphere, where zero has no direction.
+        return found.nan_to_num(nan=max(event.numel(), 1) ** -0.5)
     if support.event_dim:  # one category holds everything
         first = torch.arange(event[-1], device=x.device) == 0
-        return first * torch.as_tensor(
-            getattr(support, "upper_bound", 1), dtype=x.dtype, device=x.device
-        )
+        return first * torch.as_tensor(getattr(support, "upper_bound", 1)).to(x)
     bound = getattr(support, "lower_bound", getattr(support, "upper_bound", 0))
-    return torch.as_tensor(bound, dtype=x.dtype, device=x.device)
+    return torch.as_tensor(bound).to(x)
 
 
 def outside_of(support: Any, x: Tensor) -> Tensor:
-    """Which values are infinite, or neither missing nor in the support; a joint density's go
-    together.
+    """Which values are infinite, or neither missing nor in the support; joint entries together.
 
     Args:
         support: A constraint of torch or Pyro, elementwise or of the last dims of x.
@@ -127,16 +121,17 @@ def outside_of(support: Any, x: Tensor) -> Tensor:
         [[False, False], [True, True]]
     """
     joint = tuple(range(-support.event_dim, 0))
-    missing, infinite = x.isnan(), x.isinf()
+    missing = x.isnan()
+    infinite = x.isinf()
     if joint:
-        missing, infinite = missing.all(joint, keepdim=True), infinite.any(joint, keepdim=True)
+        missing = missing.all(joint, keepdim=True)
+        infinite = infinite.any(joint, keepdim=True)
     inside = support.check(x).reshape(missing.shape)
     return (infinite | ~(inside | missing)).expand_as(x)
 
 
 def smoothed_mean(x: Tensor, prior_mean: float) -> Tensor:
-    """Mean over rows with one more row at `prior_mean`: finite on the link's scale even where all
-    rows are zero.
+    """Mean over rows and one further row at `prior_mean`, so that its link is finite.
 
     Args:
         x: Data, (N, *event); NaN is left out.

@@ -1,6 +1,4 @@
-"""Networks make features and know no distribution; `Readout` is the last map, owned by a likelihood
-or posterior.
-"""
+"""Networks: features, and `Readout`, the last map to a distribution's parameters."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +20,7 @@ Activation = Callable[[], nn.Module]
 
 def shape_of(size: int | Sequence[int]) -> torch.Size:
     """Read `784` as `(784,)` and leave `(28, 28)` alone."""
-    sizes: Any = [size] if isinstance(size, Integral) else size  # NumPy's integers are no int
+    sizes: Any = [size] if isinstance(size, Integral) else size  # Integral: NumPy's too
     return torch.Size(map(int, sizes))
 
 
@@ -30,7 +28,7 @@ class MLP(nn.Module):
     """Multilayer perceptron: flattens its input's event dims and returns the last hidden layer.
 
     h_l = activation(W_l h_{l-1} + b_l); any number of batch dims to the left.
-    Use `ConvEncoder` where neighbouring pixels matter and data are few.
+    Use `ConvEncoder` where neighbouring pixels matter and there are few rows.
 
     Args:
         in_shape: Shape of one input, an int or a tuple (flattened).
@@ -74,8 +72,8 @@ class MLP(nn.Module):
 class ResNet(nn.Module):
     """Residual perceptron: h <- h + W_2 activation(W_1 norm(h)), `num_blocks` times.
 
-    Deeper than `MLP` can be trained; pre-activation, with layer normalisation (no batch statistics,
-    so particles and data may be laid out in any way).
+    Trains at greater depth than `MLP`. Pre-activation, with layer normalisation, so that no batch
+    statistics mix particles and rows.
 
     Args:
         in_shape: Shape of one input, an int or a tuple (flattened).
@@ -122,27 +120,22 @@ class ResNet(nn.Module):
 
 
 def _image_shape(shape: int | Sequence[int], name: str) -> torch.Size:
-    image = shape_of(shape)
-    if len(image) == 2:
-        image = torch.Size([1, *image])
-    if _channels_last(image):
-        first = (image[2], *image[:2])
+    image = tuple(shape_of(shape))
+    if len(image) == 3 and image[-1] <= 4 < min(image[:-1]):
         raise ValueError(
-            f"{name} takes images of shape (channels, height, width), and {tuple(image)} has its "
-            "channels last: give "
-            f"x.movedim(-1, 1), of shape {first}"
+            f"{name} takes images of shape (channels, height, width), and {image} has its channels "
+            f"last: give x.movedim(-1, 1), of shape {(image[2], *image[:2])}"
         )
-    if len(image) != 3:
+    if len(image) not in (2, 3):
         raise ValueError(
             f"{name} takes images of shape (height, width) or (channels, height, width), not "
-            f"{tuple(shape_of(shape))}"
+            f"{image}"
         )
-    return image
+    return torch.Size([1, *image][-3:])
 
 
 class ConvEncoder(nn.Module):
-    """Strided convolutions, one halving of the image per entry of `channels`; features are the
-    flattened map.
+    """Strided convolutions: each entry of `channels` halves the image; features are flattened.
 
     Args:
         in_shape: (height, width) or (channels, height, width) of one input.
@@ -186,8 +179,7 @@ class ConvEncoder(nn.Module):
 
 
 class ConvDecoder(nn.Module):
-    """Mirror of `ConvEncoder`: a dense layer, then upsampling and convolution to full-resolution
-    feature maps.
+    """Mirror of `ConvEncoder`: a dense layer, then upsampling and convolutions to full size.
 
     The features keep the image's height and width, so the likelihood's last map acts pixel by
     pixel. Nearest-neighbour upsampling rather than transposed convolution, which leaves a
@@ -226,16 +218,12 @@ class ConvDecoder(nn.Module):
         super().__init__()
         *_, height, width = _image_shape(event_shape, "ConvDecoder")
         channels = shape_of(channels)
-        sizes = [
-            (math.ceil(height / 2**i), math.ceil(width / 2**i))
-            for i in range(len(channels), -1, -1)
-        ]
+        halvings = range(len(channels), -1, -1)
+        sizes = [(math.ceil(height / 2**i), math.ceil(width / 2**i)) for i in halvings]
+        first = (channels[0], *sizes[0])
         self.in_dim = whole_number(in_dim, "in_dim")
-        layers: list[nn.Module] = [
-            nn.Linear(self.in_dim, channels[0] * sizes[0][0] * sizes[0][1]),
-            activation(),
-            nn.Unflatten(1, (channels[0], *sizes[0])),
-        ]
+        layers: list[nn.Module] = [nn.Linear(self.in_dim, math.prod(first)), activation()]
+        layers += [nn.Unflatten(1, first)]
         for here, after, size in zip([channels[0], *channels], channels, sizes[1:], strict=False):
             layers += [nn.Upsample(size=size), nn.Conv2d(here, after, 3, padding=1), activation()]
         self.layers = nn.Sequential(*layers)
@@ -247,7 +235,7 @@ class ConvDecoder(nn.Module):
 
 
 class Readout(nn.Module):
-    """The last linear map, from one datum's features to parameters of shape `out_shape`.
+    """The last linear map, from one row's features to its parameters.
 
     Feature maps (channels, height, width) of the event's own height and width are read pixel by
     pixel (a 1 x 1 convolution), anything else is flattened and read by one dense layer.
@@ -260,21 +248,18 @@ class Readout(nn.Module):
         self, feature_shape: Sequence[int], num_parameters: int, event_shape: Sequence[int]
     ) -> None:
         super().__init__()
-        self.feature_shape, self.event_shape = shape_of(feature_shape), shape_of(event_shape)
+        self.feature_shape = shape_of(feature_shape)
+        self.event_shape = shape_of(event_shape)
         self.num_parameters = num_parameters
         self.pixelwise = (
             len(self.feature_shape) == 3 and self.feature_shape[1:] == self.event_shape[-2:]
         )
-        planes = self.event_shape[:-2] if self.pixelwise else self.event_shape
-        width = self.feature_shape[0] if self.pixelwise else self.feature_shape.numel()
-        self.linear = nn.Linear(width, num_parameters * planes.numel())
+        pixels = self.feature_shape[1:].numel() if self.pixelwise else 1
+        width = self.feature_shape.numel() // pixels
+        self.linear = nn.Linear(width, num_parameters * self.event_shape.numel() // pixels)
 
     def set_bias(self, parameters: Tensor) -> None:
-        """Make features of zero give these parameters, (num_parameters, *event_shape); of pixels,
-        their mean.
-
-        NaN leaves a parameter as it is.
-        """
+        """Make features of zero give these parameters; pixels take their mean, NaN changes none."""
         bias = self.linear.bias
         found = parameters.reshape(len(bias), -1).nanmean(1).to(bias)
         with torch.no_grad():
@@ -287,37 +272,27 @@ class Readout(nn.Module):
         else:
             flat = self.linear(features.flatten(start_dim=-len(self.feature_shape)))
         batch = features.shape[: features.dim() - len(self.feature_shape)]
-        # Under autocast back to the weights' own type: in bfloat16, log(1 - 3e-4) of a dark pixel
-        # would be 0.
-        return flat.reshape(*batch, self.num_parameters, *self.event_shape).to(
-            self.linear.weight.dtype
-        )
+        # In the weights' type also under autocast: in bfloat16, log(1 - 3e-4) would be 0.
+        parameters = flat.to(self.linear.weight.dtype)
+        return parameters.reshape(*batch, self.num_parameters, *self.event_shape)
 
 
 def near_identity(transform: nn.Module) -> nn.Module:
-    """Start a flow layer close to the identity: a random one is jagged, and the first epochs go on
-    smoothing it.
-    """
+    """Start a flow layer close to the identity: a random one is jagged."""
     with torch.no_grad():
         for part in transform.modules():
-            if isinstance(part, T.Spline):
-                outputs: nn.Module | None = part
-            else:
-                outputs = (
-                    part.layers[-1]
-                    if isinstance(part, ConditionalDenseNN | ConditionalAutoRegressiveNN)
-                    else None
-                )
-            for parameter in () if outputs is None else outputs.parameters(recurse=False):
+            if isinstance(part, ConditionalDenseNN | ConditionalAutoRegressiveNN):
+                part = part.layers[-1]
+            elif not isinstance(part, T.Spline):
+                continue
+            for parameter in part.parameters(recurse=False):
                 parameter.mul_(0.01)
     return transform
 
 
 @contextmanager
 def at_rest(*modules: nn.Module) -> Iterator[None]:
-    """Evaluation mode: no dropout, and batch normalisation with its running averages; all as before
-    afterwards.
-    """
+    """Evaluation mode within: no dropout, batch normalisation by running averages."""
     modes = [(part, part.training) for module in modules for part in module.modules()]
     for part, _ in modes:
         part.training = False
@@ -331,28 +306,19 @@ def at_rest(*modules: nn.Module) -> Iterator[None]:
 def require_module(part: object, name: str) -> None:
     """Raise TypeError unless it is a module (and not its class)."""
     if not isinstance(part, nn.Module):
-        hint = (
-            f"make one: {part.__name__}(...)"
-            if isinstance(part, type)
-            else "give one of ppl_vae's, or an nn.Module"
-        )
-        raise TypeError(f"the {name} is {part!r}, which is no module: {hint}")
-
-
-def _channels_last(shape: Sequence[int]) -> bool:
-    """Whether this can only be (height, width, channels): a few at the end, many before."""
-    return len(shape) == 3 and shape[-1] <= 4 < min(shape[:-1])
+        hint = "give one of ppl_vae's, or an nn.Module"
+        if isinstance(part, type):
+            hint = f"pass an instance, {part.__name__}(...), not the class"
+        raise TypeError(f"the {name} is {part!r}, which is not a module: {hint}")
 
 
 def join(
     values: Tensor, event_dim: int, indicator: Tensor | None = None, context: Tensor | None = None
 ) -> Tensor:
-    """One tensor for a network: values with the missingness indicator and the covariates beside
-    them.
+    """Values with the missingness indicator and the covariates beside them, for a network.
 
-    A vector (event_dim 1) gets them appended. An image (height, width) gets a channel axis; an
-    image or volume that has one, (channels, ...), gets them as further channels, a covariate as a
-    constant plane. `values` may have more batch dims (particles) than `context`.
+    They are appended to a vector (event_dim 1), and are further channels of an image or volume, a
+    covariate as a constant plane. `values` may have more batch dims (particles) than `context`.
     """
     if indicator is None and context is None:
         return values

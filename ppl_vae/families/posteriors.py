@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, override
 
 import pyro.distributions as dist
 import torch
@@ -20,9 +20,7 @@ FLOOR = 1e-6  # smallest posterior sd; z is of order one
 
 
 class Posterior(nn.Module, ABC):
-    """q(z given x) from features of x; a family implements `distribution` from `num_parameters`
-    numbers per datum.
-    """
+    """q(z given x) from features; families implement `distribution` of `num_parameters` numbers."""
 
     num_parameters: int
 
@@ -32,13 +30,9 @@ class Posterior(nn.Module, ABC):
         self.link: Readout | None = None
 
     def build(self, feature_shape: Sequence[int]) -> None:
-        """Make the last linear map for features of this shape; `Guide` calls it after its dry
-        run.
-        """
+        """Make the last linear map for features of this shape; `Guide` calls it."""
         if self.link is not None:
-            raise ValueError(
-                f"this {type(self).__name__} belongs to a Guide already: make another one"
-            )
+            raise ValueError(f"this {type(self).__name__} is already in a Guide: make another one")
         self.link = Readout(feature_shape, 1, (self.num_parameters,))
 
     @abstractmethod
@@ -54,8 +48,8 @@ class Posterior(nn.Module, ABC):
             )
         return self.distribution(self.link(features).squeeze(-2))
 
+    @override
     def extra_repr(self) -> str:
-        """The latent dimension."""
         return str(self.latent_dim)
 
 
@@ -84,8 +78,8 @@ class MeanFieldNormal(Posterior):
         super().__init__(latent_dim)
         self.num_parameters = 2 * self.latent_dim
 
+    @override
     def distribution(self, raw: Tensor) -> dist.Independent:
-        """Diagonal normal."""
         loc, scale = raw.chunk(2, dim=-1)
         return StandardisedNormal(loc, FLOOR + softplus(scale)).to_event(1)
 
@@ -93,7 +87,7 @@ class MeanFieldNormal(Posterior):
 class LowRankNormal(Posterior):
     """Normal with covariance diag(s^2) + F F', F of shape (D, rank).
 
-    Between mean field and full rank: D (rank + 2) numbers per datum.
+    Between mean field and full rank: D (rank + 2) numbers per row.
 
     Args:
         latent_dim: Number of latent dimensions D.
@@ -118,20 +112,19 @@ class LowRankNormal(Posterior):
         self.rank = whole_number(rank, "rank")
         self.num_parameters = self.latent_dim * (self.rank + 2)
 
+    @override
     def distribution(self, raw: Tensor) -> dist.LowRankMultivariateNormal:
-        """Low-rank normal."""
         D = self.latent_dim
         loc, scale, factor = raw.split([D, D, D * self.rank], dim=-1)
         variance = (FLOOR + softplus(scale)).square() + FLOOR
-        return ResidualLowRankNormal(
-            loc, factor.unflatten(-1, (D, self.rank)) / self.rank**0.5, variance
-        )
+        factor = factor.unflatten(-1, (D, self.rank)) / self.rank**0.5
+        return ResidualLowRankNormal(loc, factor, variance)
 
 
 class FullRankNormal(Posterior):
     """Normal with any covariance L L', L lower triangular.
 
-    Exact for a linear-Gaussian model; D (D + 3) / 2 numbers per datum, so for small D.
+    Exact for a linear-Gaussian model; D (D + 3) / 2 numbers per row, so for small D.
 
     Args:
         latent_dim: Number of latent dimensions D.
@@ -150,19 +143,16 @@ class FullRankNormal(Posterior):
         torch.Size([3])
     """
 
-    rows: Tensor
-    columns: Tensor
-
     def __init__(self, latent_dim: int) -> None:
         super().__init__(latent_dim)
         D = self.latent_dim
         self.num_parameters = D * (D + 3) // 2
         rows, columns = torch.tril_indices(D, D, offset=-1)
-        self.register_buffer("rows", rows, persistent=False)
-        self.register_buffer("columns", columns, persistent=False)
+        self.rows = nn.Buffer(rows, persistent=False)
+        self.columns = nn.Buffer(columns, persistent=False)
 
+    @override
     def distribution(self, raw: Tensor) -> dist.MultivariateNormal:
-        """Full-rank normal."""
         D = self.latent_dim
         loc, scale, below = raw.split([D, D, D * (D - 1) // 2], dim=-1)
         factor = torch.diag_embed(FLOOR + softplus(scale))
@@ -171,12 +161,11 @@ class FullRankNormal(Posterior):
 
 
 class FlowPosterior(Posterior):
-    """A normal N(loc(x), diag scale(x)^2) pushed through couplings that also see x: any smooth
-    posterior, in principle.
+    """N(loc(x), diag scale(x)^2) pushed through couplings that also see x.
 
-    Affine couplings with reversed dimensions between them (D >= 2), or one monotone spline (D = 1);
-    all of them invert in closed form, so q can be scored at points that it did not draw (VampPrior,
-    calibration). KL is Monte Carlo.
+    A flexible posterior: affine couplings with reversed dimensions between them (D >= 2), or one
+    monotone spline (D = 1). All of them invert in closed form, so that q can be scored at points
+    that it did not draw (VampPrior, calibration). KL is Monte Carlo.
 
     Args:
         latent_dim: Number of latent dimensions D.
@@ -199,7 +188,6 @@ class FlowPosterior(Posterior):
 
     conditioner_dim = 32  # numbers about x that each coupling sees
     layers: Any  # nn.ModuleList of Pyro's conditional transforms
-    reverse: Tensor
 
     def __init__(
         self, latent_dim: int, num_transforms: int = 4, *, hidden_dims: Sequence[int] = (64,)
@@ -208,21 +196,15 @@ class FlowPosterior(Posterior):
         latent_dim = self.latent_dim
         self.num_parameters = 2 * latent_dim + self.conditioner_dim
         hidden = [whole_number(width, "hidden_dims") for width in hidden_dims]
-        if latent_dim == 1:
-            layers = [
-                T.conditional_spline(1, self.conditioner_dim, hidden)
-                for _ in range(whole_number(num_transforms, "num_transforms"))
-            ]
-        else:
-            layers = [
-                T.conditional_affine_coupling(latent_dim, self.conditioner_dim, hidden)
-                for _ in range(whole_number(num_transforms, "num_transforms"))
-            ]
-        self.layers = nn.ModuleList(near_identity(layer) for layer in layers)
-        self.register_buffer("reverse", torch.arange(latent_dim).flip(0), persistent=False)
+        make = T.conditional_spline if latent_dim == 1 else T.conditional_affine_coupling
+        self.layers = nn.ModuleList(
+            near_identity(make(latent_dim, self.conditioner_dim, hidden))
+            for _ in range(whole_number(num_transforms, "num_transforms"))
+        )
+        self.reverse = nn.Buffer(torch.arange(latent_dim).flip(0), persistent=False)
 
+    @override
     def distribution(self, raw: Tensor) -> dist.TransformedDistribution:
-        """Conditional flow."""
         D = self.latent_dim
         loc, scale, conditioner = raw.split([D, D, self.conditioner_dim], dim=-1)
         base = StandardisedNormal(loc, FLOOR + softplus(scale)).to_event(1)

@@ -1,10 +1,8 @@
-"""Priors p(z) or p(z given c): a distribution over one datum's latent, without batch shape unless c
-is given.
-"""
+"""Priors p(z) or p(z given c): one row's latent, without batch shape unless c is given."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any, override
 
 import numpy as np
 import pyro.distributions as dist
@@ -16,9 +14,6 @@ from torch.nn.functional import softplus
 from ppl_vae.families.densities import StandardisedNormal
 from ppl_vae.families.networks import near_identity
 from ppl_vae.runtime.checks import whole_number
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 __all__ = ["FlowPrior", "GaussianMixture", "LearnedNormal", "StandardNormal", "VampPrior"]
 
@@ -34,8 +29,8 @@ class Prior(nn.Module, ABC):
     def forward(self, context: Tensor | None = None) -> dist.TorchDistribution:
         """p(z) or p(z given context)."""
 
+    @override
     def extra_repr(self) -> str:
-        """The latent dimension."""
         return str(self.latent_dim)
 
 
@@ -56,14 +51,12 @@ class StandardNormal(Prior):
         torch.Size([2])
     """
 
-    loc: Tensor
-
     def __init__(self, latent_dim: int) -> None:
         super().__init__(latent_dim)
-        self.register_buffer("loc", torch.zeros(self.latent_dim), persistent=False)
+        self.loc = nn.Buffer(torch.zeros(self.latent_dim), persistent=False)
 
+    @override
     def forward(self, context: Tensor | None = None) -> dist.Independent:
-        """N(0, I)."""
         return StandardisedNormal(self.loc, torch.ones_like(self.loc)).to_event(1)
 
 
@@ -100,32 +93,31 @@ class LearnedNormal(Prior):
         if context_dim:
             self.shift = nn.Linear(self.context_dim, 2 * self.latent_dim, bias=False)
 
+    @override
     def forward(self, context: Tensor | None = None) -> dist.Independent:
-        """The learned normal."""
-        loc, log_scale = self.loc, self.log_scale
+        loc = self.loc
+        log_scale = self.log_scale
         if self.context_dim:
             if context is None:
                 raise ValueError(
-                    f"LearnedNormal(context_dim={self.context_dim}) was given no context: pass "
-                    "context="
+                    f"LearnedNormal(context_dim={self.context_dim}) got no context: pass context="
                 )
             shift, stretch = self.shift(context).chunk(2, dim=-1)
-            loc, log_scale = loc + shift, log_scale + stretch
+            loc = loc + shift
+            log_scale = log_scale + stretch
         return StandardisedNormal(loc, log_scale.exp()).to_event(1)
 
 
 class Mixture(dist.MixtureSameFamily):
-    """`MixtureSameFamily` that also scores components whose parameters do not broadcast
-    (conditional flows).
-    """
+    """`MixtureSameFamily` for components whose parameters do not broadcast (conditional flows)."""
 
     @property
     def support(self) -> Any:
         """That of the components: torch's own constraint for mixtures has no transform to it."""
         return self.component_distribution.support
 
+    @override
     def log_prob(self, value: Tensor) -> Tensor:
-        """log sum_c w_c p_c(value)."""
         components = self.component_distribution
         shape = torch.broadcast_shapes(value.shape[:-1] + (1,), components.batch_shape)
         log_prob = components.log_prob(value.unsqueeze(-2).expand(*shape, value.shape[-1]))
@@ -156,23 +148,19 @@ class GaussianMixture(Prior):
 
     def __init__(self, latent_dim: int, num_components: int = 10, *, seed: int = 0) -> None:
         super().__init__(latent_dim)
-        num_components = whole_number(num_components, "num_components")
-        start = torch.randn(
-            num_components, self.latent_dim, generator=torch.Generator().manual_seed(seed)
-        )
+        shape = whole_number(num_components, "num_components"), self.latent_dim
+        generator = torch.Generator().manual_seed(seed)
         self.logits = nn.Parameter(torch.zeros(num_components))
-        self.loc = nn.Parameter(start)
-        self.raw_scale = nn.Parameter(
-            torch.full((num_components, self.latent_dim), 0.5413)
-        )  # softplus(0.5413) = 1
+        self.loc = nn.Parameter(torch.randn(shape, generator=generator))
+        self.raw_scale = nn.Parameter(torch.full(shape, 0.5413))  # softplus(0.5413) = 1
 
+    @override
     def forward(self, context: Tensor | None = None) -> Mixture:
-        """The mixture."""
         components = StandardisedNormal(self.loc, 1e-3 + softplus(self.raw_scale)).to_event(1)
         return Mixture(dist.Categorical(logits=self.logits), components)
 
+    @override
     def extra_repr(self) -> str:
-        """The latent dimension and the number of components."""
         return f"{self.latent_dim}, num_components={len(self.logits)}"
 
 
@@ -207,21 +195,17 @@ class VampPrior(Prior):
         torch.Size([2])
     """
 
-    guide: Any  # a Guide; families stand above guides and do not import them
+    guide: Any  # a Guide, a class that families do not import
 
     def __init__(
         self, guide: Any, pseudo_inputs: Tensor, *, pseudo_context: Tensor | None = None
     ) -> None:
         pseudo_inputs = _like(guide, pseudo_inputs)
         pseudo_context = None if pseudo_context is None else _like(guide, pseudo_context)
-        event_shape = tuple(guide.event_shape)
-        if (
-            pseudo_inputs.dim() != 1 + len(event_shape)
-            or tuple(pseudo_inputs.shape[1:]) != event_shape
-        ):
+        if pseudo_inputs.shape[1:] != tuple(guide.event_shape):
             raise ValueError(
                 f"pseudo_inputs have shape {tuple(pseudo_inputs.shape)}; "
-                f"the guide's data need (C, {', '.join(map(str, event_shape))})"
+                f"the guide's data need (C, {', '.join(map(str, guide.event_shape))})"
             )
         if pseudo_inputs.isnan().any():
             row = int(pseudo_inputs.flatten(1).isnan().any(1).nonzero()[0])
@@ -230,24 +214,21 @@ class VampPrior(Prior):
                 "pseudo-inputs"
             )
         with torch.no_grad():
-            latent_dim = guide.encode(
-                pseudo_inputs[:1], None if pseudo_context is None else pseudo_context[:1]
-            ).event_shape[0]
-        super().__init__(latent_dim)
+            q = guide.encode(pseudo_inputs, pseudo_context)
+        super().__init__(q.event_shape[0])
         self.guide = guide
         self.pseudo_inputs = nn.Parameter(pseudo_inputs)
         self.register_buffer("pseudo_context", pseudo_context)
 
+    @override
     def forward(self, context: Tensor | None = None) -> Mixture:
-        """The mixture of posteriors at the pseudo-inputs."""
         weights = dist.Categorical(logits=self.pseudo_inputs.new_zeros(len(self.pseudo_inputs)))
-        posterior_at = getattr(
-            self.guide, "posterior_at", self.guide.encode
-        )  # in the mode of this step
+        # A `Guide` in the mode of this step, not at rest.
+        posterior_at = getattr(self.guide, "posterior_at", self.guide.encode)
         return Mixture(weights, posterior_at(self.pseudo_inputs, self.pseudo_context))
 
+    @override
     def extra_repr(self) -> str:
-        """The latent dimension and the number of pseudo-inputs."""
         return f"{self.latent_dim}, pseudo_inputs={len(self.pseudo_inputs)}"
 
 
@@ -264,9 +245,8 @@ class FlowPrior(Prior):
     """p(z) = N(T^-1(z); 0, I) |det dT^-1/dz|, T a learned flow.
 
     T must score points that it did not draw (the guide's z), so its inverse must be in closed form
-    or cheap:
-    couplings, splines and affine autoregressive transforms have one; planar, radial, Sylvester,
-    block and neural autoregressive flows do not and are refused. No closed-form KL.
+    or cheap. Couplings, splines and affine autoregressive transforms have one; planar, radial,
+    Sylvester, block and neural autoregressive flows do not and are refused. No closed-form KL.
 
     Args:
         latent_dim: Number of latent dimensions D.
@@ -290,9 +270,6 @@ class FlowPrior(Prior):
         torch.Size([5])
     """
 
-    loc: Tensor
-    reverse: Tensor
-
     def __init__(
         self,
         latent_dim: int,
@@ -304,27 +281,25 @@ class FlowPrior(Prior):
         super().__init__(latent_dim)
         latent_dim = self.latent_dim
         self.transform = "spline" if latent_dim == 1 else transform
-        options: dict[str, Any] = (
-            {}
-            if self.transform == "spline"
-            else {"hidden_dims": [whole_number(width, "hidden_dims") for width in hidden_dims]}
-        )
         make = _transform(self.transform)
+        options: dict[str, Any] = {}
+        if self.transform != "spline":
+            options["hidden_dims"] = [whole_number(width, "hidden_dims") for width in hidden_dims]
         self.layers = nn.ModuleList(
             near_identity(make(latent_dim, **options))
             for _ in range(whole_number(num_transforms, "num_transforms"))
         )
-        self.register_buffer("loc", torch.zeros(self.latent_dim), persistent=False)
-        self.register_buffer("reverse", torch.arange(latent_dim).flip(0), persistent=False)
+        self.loc = nn.Buffer(torch.zeros(latent_dim), persistent=False)
+        self.reverse = nn.Buffer(torch.arange(latent_dim).flip(0), persistent=False)
 
+    @override
     def forward(self, context: Tensor | None = None) -> dist.TransformedDistribution:
-        """The flow."""
         base = StandardisedNormal(self.loc, torch.ones_like(self.loc)).to_event(1)
         transforms = [t for layer in self.layers for t in (layer, T.Permute(self.reverse))]
         return dist.TransformedDistribution(base, transforms)
 
+    @override
     def extra_repr(self) -> str:
-        """The latent dimension and the flow."""
         return f"{self.latent_dim}, transform={self.transform!r}, num_transforms={len(self.layers)}"
 
 
@@ -337,11 +312,10 @@ SCORES_EXTERNAL_POINTS = (
 )
 
 
-def _transform(name: str) -> "Callable[..., nn.Module]":
+def _transform(name: str) -> Callable[..., nn.Module]:
     if name not in SCORES_EXTERNAL_POINTS:
         raise ValueError(
             f"transform {name!r} cannot score points that it did not draw, or does not exist; as a "
-            "prior use one of "
-            f"{', '.join(SCORES_EXTERNAL_POINTS)}"
+            f"prior use one of {', '.join(SCORES_EXTERNAL_POINTS)}"
         )
     return getattr(T, name)

@@ -1,7 +1,7 @@
 """Likelihoods of real values: a location and a scale for each."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, override
 
 import pyro.distributions as dist
 import torch
@@ -20,16 +20,16 @@ Scale = float | Literal["global", "feature", "decoder"]
 
 
 class _LocationScale(Likelihood):
-    """Real x_i with a location from the decoder and a scale that is fixed, global, per feature or
-    from the decoder too.
+    """Real x_i; the scale is fixed, global, per feature or from the decoder.
 
     A free scale makes the likelihood unbounded, so scale = floor + softplus(raw), and `concerns`
-    says when the floor is reached.
+    reports a scale at its floor.
     """
 
     measure = "lebesgue"
     support = constraints.real
     remedy = "use NaN for missing values and drop infinite ones"
+    num_sweeps = 1  # over the data, until location and scale are those of maximum likelihood
 
     def __init__(
         self, event_shape: int | Sequence[int], scale: Scale = "global", *, floor: float = 1e-3
@@ -39,32 +39,27 @@ class _LocationScale(Likelihood):
             one_of(scale, "scale, if not a number,", ("global", "feature", "decoder"))
         else:
             real_number(scale, "scale", above=0)
-        self.scale, self.floor = scale, floor
+        self.scale = scale
+        self.floor = floor
         self.num_parameters = 2 if scale == "decoder" else 1
         if scale in ("global", "feature"):
             shape = self.event_shape if scale == "feature" else ()
             self.raw_scale = nn.Parameter(torch.full(shape, UNIT))
 
-    num_sweeps = 1  # over the data, until location and scale are those of maximum likelihood
-
     def marginal(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Location and scale of maximum likelihood for each x_i; a scale that cannot be told starts
-        at 1.
-        """
+        """Location and scale of maximum likelihood for each x_i; an unknown scale starts at 1."""
         location, scale = self.fitted(x)
         return (location, self._raw(scale, torch.full_like(scale, UNIT)))[: self.num_parameters]
 
+    @override
     def start_at(self, x: Tensor) -> None:
-        """As above, and a learned scale at that of the data."""
         super().start_at(x)
         if self.scale in ("global", "feature"):
             with torch.no_grad():
                 self.raw_scale.copy_(self._raw(self.fitted(x)[1], self.raw_scale))
 
     def fitted(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Location of each x_i, and its scale (one for all where the scale is global), of maximum
-        likelihood.
-        """
+        """Location and scale (one for all where it is global) of maximum likelihood."""
         weights = torch.ones_like(x).where(~x.isnan(), x)
         for _ in range(self.num_sweeps):
             location = (weights * x).nansum(0) / weights.nansum(0)
@@ -75,13 +70,11 @@ class _LocationScale(Likelihood):
         return location, variance.sqrt()
 
     def weights(self, squared: Tensor) -> Tensor:
-        """What an observation counts for at this squared standardised residual; NaN where it is
-        missing.
-        """
+        """Weight of an observation by its squared standardised residual; NaN where missing."""
         return torch.ones_like(squared).where(~squared.isnan(), squared)
 
     def _raw(self, scale: Tensor, otherwise: Tensor) -> Tensor:
-        """The unconstrained value of this scale; where it is zero or unknown, another."""
+        """The unconstrained value of this scale; `otherwise` where it is zero or unknown."""
         excess = (scale - self.floor).clamp(min=self.floor)
         return torch.where(scale > 0, excess + torch.log(-torch.expm1(-excess)), otherwise)
 
@@ -92,7 +85,7 @@ class _LocationScale(Likelihood):
         return self.floor + softplus(raw[0] if raw else self.raw_scale)
 
     def concerns(self, features: Tensor) -> list[str]:
-        """Says when the scale has come within 5 % of its floor."""
+        """A line where the scale has come within 5 % of its floor."""
         if not isinstance(self.scale, str):
             return []
         smallest = self.scale_of(*self.parameters_of(features)).min().item()
@@ -100,24 +93,22 @@ class _LocationScale(Likelihood):
             return []
         return [
             f"{type(self).__name__}: scale {smallest:.3g} has reached its floor {self.floor:g}: "
-            "the likelihood is "
-            "unbounded there (Mattei and Frellsen 2018); raise floor=, fix scale=, or check for "
-            "constant features"
+            "the likelihood is unbounded there (Mattei and Frellsen 2018); raise floor=, fix "
+            "scale=, or check for constant features"
         ]
 
+    @override
     def extra_repr(self) -> str:
-        """The event shape, scale and floor."""
         return f"{super().extra_repr()}, scale={self.scale!r}, floor={self.floor:g}"
 
 
 class Gaussian(_LocationScale):
     """Real values: p(x_i given z) = N(location_i(z), scale_i^2).
 
-    With a free scale the likelihood is unbounded (a collapsed variance scores infinitely well):
-    hence the floor.
+    The floor bounds the likelihood, which a collapsed variance would make infinite.
 
     Args:
-        event_shape: Shape of one datum.
+        event_shape: Shape of one observation.
         scale: A number (fixed), "global" (one, learned), "feature" (one per feature, learned) or
             "decoder" (from z).
         floor: Smallest learned scale, in the units of x.
@@ -139,8 +130,8 @@ class Gaussian(_LocationScale):
         torch.Size([5])
     """
 
+    @override
     def elementwise(self, *raw: Tensor) -> dist.TorchDistribution:
-        """Normal with this location (and scale)."""
         return densities.StandardisedNormal(raw[0], self.scale_of(*raw))
 
 
@@ -151,7 +142,7 @@ class StudentT(_LocationScale):
     variance exists.
 
     Args:
-        event_shape: Shape of one datum.
+        event_shape: Shape of one observation.
         scale: A number, "global", "feature" or "decoder", as in `Gaussian`.
         floor: Smallest learned scale, in the units of x.
         df: Degrees of freedom; None learns one per feature (above 2).
@@ -190,14 +181,14 @@ class StudentT(_LocationScale):
 
     num_sweeps = 30
 
+    @override
     def weights(self, squared: Tensor) -> Tensor:
-        """Of the EM algorithm for Student's t, which counts outliers for less."""
-        df = self._df(squared).detach()
+        df = self._df(squared).detach()  # the weights of the EM algorithm
         return (df + 1) / (df + squared)
 
     def _df(self, like: Tensor) -> Tensor:
         return 2 + softplus(self.raw_df) if self.df is None else like.new_tensor(self.df)
 
+    @override
     def elementwise(self, *raw: Tensor) -> dist.TorchDistribution:
-        """Student's t with this location (and scale)."""
         return densities.StandardisedStudentT(self._df(raw[0]), raw[0], self.scale_of(*raw))

@@ -1,6 +1,4 @@
-"""Rows of a network: it sees them under one batch dim, and what it makes of one must not depend on
-the others.
-"""
+"""Rows of a network: it sees one batch dim, and must treat each row alone."""
 
 import math
 import random
@@ -17,19 +15,16 @@ from ppl_vae.runtime.seeding import seeded
 
 __all__ = ["features_of"]
 
-ROUNDING = (
-    1e-3  # of a network's largest output: rows that change each other by less do so by rounding
-)
+ROUNDING = 1e-3  # of a network's largest output; smaller changes between rows are rounding
 MIXING = (
-    "mixes rows: in evaluation mode too, what it makes of a row changes with the rows beside it. "
+    "mixes rows: in evaluation mode too, its output for a row changes with the rows beside it. "
     "Its inputs are (rows, ...): use no softmax, view, normalisation, or attention without "
     "batch_first=True, over rows"
 )
 
 
 def features_of(network: nn.Module, inputs: Tensor, num_batch_dims: int) -> Tensor:
-    """A network's features of every row; the network sees one batch dim, however many the inputs
-    have.
+    """A network's features of every row; the network sees one batch dim.
 
     Args:
         network: The network, (rows, *event) to (rows, *features).
@@ -52,8 +47,7 @@ def features_of(network: nn.Module, inputs: Tensor, num_batch_dims: int) -> Tens
     if len(features) != num_rows:
         raise ValueError(
             f"{type(network).__name__} returns {len(features)} rows for {num_rows} rows of input: "
-            "give a module whose "
-            "first dimension counts rows"
+            "give a module whose first dimension counts rows"
         )
     return features.reshape(*batch, *features.shape[1:])
 
@@ -68,8 +62,7 @@ def read_features(network: nn.Module, examples: Tensor, name: str) -> torch.Size
     """Shape of one row's features, from a dry run on two rows (evaluation mode, no gradient).
 
     Raises:
-        ValueError: the network cannot read such inputs, or what it makes of a row depends on the
-            other.
+        ValueError: the network cannot read such inputs, or its output mixes rows.
         TypeError: it returns something else than a tensor.
     """
     try:
@@ -84,7 +77,7 @@ def read_features(network: nn.Module, examples: Tensor, name: str) -> torch.Size
         ) from error
     if not isinstance(features, Tensor):
         raise TypeError(
-            f"the {name} returns a {type(features).__name__}: give it as a module that returns one "
+            f"the {name} returns a {type(features).__name__}: give a module that returns one "
             "tensor, the features"
         )
     if mixed:
@@ -103,17 +96,16 @@ def mixes_rows(function: Callable[[Tensor], Tensor], examples: Tensor) -> bool:
 
         together = drawn(examples)
         if not agree(together, function(examples), rounding=0.0):
-            return False  # other draws, other values: there is nothing to compare
+            return False  # a random function: there is nothing to compare
         alone = torch.cat([drawn(row) for row in examples.split(1)])
         return not (agree(together, alone) and agree(drawn(examples.flip(0)), alone.flip(0)))
 
 
 @contextmanager
 def kept_streams() -> Iterator[Callable[[], None]]:
-    """A function that puts the random streams of Python and NumPy back to where they are now;
-    called at the end too.
-    """
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    """A function that resets the random streams of Python and NumPy; called at the end too."""
+    python = random.getstate()
+    numpy = np.random.get_state()  # noqa: NPY002
 
     def rewind() -> None:
         random.setstate(python)
@@ -130,19 +122,14 @@ def agree(one: Tensor, other: Tensor, rounding: float = ROUNDING) -> bool:
     if one.shape != other.shape:
         return False
     tolerance = max(rounding, 8 * torch.finfo(one.dtype).eps) if one.is_floating_point() else 0.0
-    size = (
-        other.double().nan_to_num(posinf=0.0, neginf=0.0).abs().max().item()
-        if other.numel()
-        else 0.0
-    )
-    return torch.allclose(
-        one.double(), other.double(), rtol=0.0, atol=tolerance * size, equal_nan=True
-    )
+    finite = other[other.isfinite()].double()
+    slack = tolerance * finite.abs().max().item() if finite.numel() else 0.0
+    return torch.allclose(one.double(), other.double(), rtol=0.0, atol=slack, equal_nan=True)
 
 
 @contextmanager
 def kept_buffers(*modules: nn.Module) -> Iterator[None]:
-    """Put buffers back afterwards: a dry run is no data."""
+    """Restore buffers afterwards: a dry run must not count as data."""
     parts = dict.fromkeys(part for module in modules for part in module.modules())
     held = [
         (part, name, buffer, buffer.clone())

@@ -10,14 +10,8 @@ from torch.distributions import biject_to, constraints
 
 from ppl_vae.programs.masks import with_all_entries
 from ppl_vae.programs.plates import plates_first, rows_first
-from ppl_vae.programs.traces import (
-    LogTerms,
-    Program,
-    is_local,
-    particles_of,
-    per_datum,
-    sample_sites,
-)
+from ppl_vae.programs.sites import is_local, per_datum, sample_sites
+from ppl_vae.programs.traces import LogTerms, Program, particles_of
 
 __all__ = ["LogJoint", "LogParts"]
 

@@ -12,14 +12,8 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from ppl_vae.objectives.bound import Bound
-from ppl_vae.programs.traces import (
-    LogTerms,
-    Program,
-    global_sum,
-    per_datum,
-    sample_sites,
-    scaled_sum,
-)
+from ppl_vae.programs.sites import global_sum, per_datum, sample_sites, scaled_sum
+from ppl_vae.programs.traces import LogTerms, Program
 
 __all__ = ["MeanFieldELBO"]
 

@@ -1,3 +1,1 @@
-"""Any Pyro program as the library sees it: its modules, its traces as log-probabilities per
-particle and row.
-"""
+"""Any Pyro program: its modules, and its traces as log-probabilities per particle and row."""

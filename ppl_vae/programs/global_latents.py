@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ppl_vae.programs.modules import evaluating
 from ppl_vae.programs.particles import Program, run
-from ppl_vae.programs.traces import is_local, sample_sites
-from ppl_vae.runtime.seeding import derived_seed, seeded
+from ppl_vae.programs.sites import is_local, sample_sites
+from ppl_vae.runtime.seeding import Stream, derived_seed, seeded
 
 __all__ = ["GlobalDraws", "conditionals", "global_draw", "with_global_draws"]
 
@@ -21,7 +21,7 @@ FEWEST_DRAWS = 30  # for a standard error between draws
 
 @dataclass(frozen=True)
 class GlobalDraws:
-    """A guide, and draws of its latents outside the data plate, each a value by name.
+    """A guide, and draws of its latents outside the data plate, each by name.
 
     Args:
         guide: Any Pyro guide.
@@ -36,13 +36,11 @@ class GlobalDraws:
     draws: list[dict[str, Tensor]]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """The guide as it is."""
+        """Run the guide."""
         return self.guide(*args, **kwargs)
 
     def clusters(self, num_particles: int) -> np.ndarray:
-        """Which draw each particle belongs to, (K,): as many particles of each draw as of the
-        others, or one more.
-        """
+        """Index of the draw that each particle belongs to, (K,), in nearly equal shares."""
         return np.sort(np.arange(num_particles) % len(self.draws))
 
 
@@ -56,20 +54,18 @@ def global_draw(guide: Program, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
 
     Example:
         >>> import pyro, torch
-        >>> global_draw(lambda: pyro.sample("mean", pyro.distributions.Delta(torch.ones(2)).to_event(1)))
+        >>> ones = pyro.distributions.Delta(torch.ones(2)).to_event(1)
+        >>> global_draw(lambda: pyro.sample("mean", ones))
         {'mean': tensor([1., 1.])}
     """
     sites = sample_sites(run(guide, *args, **kwargs))
-    return {
-        site["name"]: site["value"] for site in sites if not (site["is_observed"] or is_local(site))
-    }
+    return {s["name"]: s["value"] for s in sites if not (s["is_observed"] or is_local(s))}
 
 
 def with_global_draws(
     model: Program, guide: Program, args: tuple[Tensor, ...], num_particles: int, seed: int | None
 ) -> Program:
-    """The guide with sqrt(K) draws of its global latents, at least 30 and at most K; itself where
-    it has none.
+    """The guide with sqrt(K) draws of its global latents, 30 to K; itself without any.
 
     Args:
         model: The model, put into evaluation mode with it.
@@ -84,7 +80,7 @@ def with_global_draws(
         >>> with_global_draws(bed.model, bed.guide, (bed.x,), 100, seed=0) is bed.guide
         True
     """
-    with evaluating(model, guide), seeded(None if seed is None else derived_seed(seed, 0, 0)):
+    with evaluating(model, guide), seeded(derived_seed(seed, Stream.GLOBAL_LATENTS, 0)):
         first = global_draw(guide, *args)
         if not first:
             return guide
@@ -96,10 +92,9 @@ def with_global_draws(
 def conditionals(
     model: Program, guide: Program, num_particles: int, seed: int | None
 ) -> Iterator[tuple[Program, Program, int, int | None]]:
-    """Model and guide conditional on each draw of the global latents, the number of its particles,
-    and their seed.
+    """Model and guide given each draw of the global latents, with particle count and seed.
 
-    Both as they are, once, where the guide comes without draws.
+    Both as they are, once, where the guide has no draws.
 
     Example:
         >>> guide = GlobalDraws(lambda x: None, [{}, {}])
@@ -109,14 +104,10 @@ def conditionals(
     if not isinstance(guide, GlobalDraws):
         yield model, guide, num_particles, seed
         return
-    counts = np.bincount(guide.clusters(num_particles), minlength=len(guide.draws))
-    for i, (values, count) in enumerate(zip(guide.draws, counts, strict=True)):
-        given_model = poutine.condition(model, data=values)
-        given_guide = poutine.condition(guide.guide, data=values)
-        if count:
-            yield (
-                given_model,
-                given_guide,
-                int(count),
-                None if seed is None else derived_seed(seed, 0, i + 1),
-            )
+    counts = np.bincount(guide.clusters(num_particles))
+    for i, count in enumerate(counts):
+        given_model, given_guide = (
+            poutine.condition(program, data=guide.draws[i]) for program in (model, guide.guide)
+        )
+        own_seed = derived_seed(seed, Stream.GLOBAL_LATENTS, i + 1)
+        yield given_model, given_guide, int(count), own_seed

@@ -6,16 +6,16 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from ppl_vae.programs.traces import Site
+from ppl_vae.programs.particles import Site
 
 __all__ = ["mask_of", "unmasked", "with_all_entries"]
 
 
 def unmasked(distribution: Any) -> Any:
-    """The distribution without its masks: what its draws come from.
+    """The distribution of the draws: without its masks.
 
     Args:
-        distribution: Pyro's, wrapped or not.
+        distribution: One of Pyro's, wrapped or not.
 
     Example:
         >>> masked = dist.Normal(torch.zeros(2), 1.0).mask(torch.tensor([True, False])).to_event(1)
@@ -39,12 +39,10 @@ def unmasked(distribution: Any) -> Any:
 
 
 def with_all_entries(site: Site) -> Site:
-    """A latent site whose density counts every entry, masked ones too.
+    """A latent site whose density counts every entry, masked ones included.
 
-    Nothing that counts depends on a masked latent, so log p(x) is the same whether its density,
-    which integrates to one, is counted or not; but only with it is log p(x, z) a density over all
-    latents, which chains can follow.
-
+    log p(x) is the same with or without a masked latent, whose density integrates to one. With it,
+    log p(x, z) is a density over all latents, which chains can follow.
 
     Args:
         site: A site of a trace.
@@ -68,20 +66,13 @@ def mask_of(site: Site) -> Tensor:
         [[True, True, True], [False, False, False]]
     """
     fn, value = site["fn"], site["value"]
-    outer = True if site["mask"] is None else site["mask"]
-    return (_by_entry(outer, fn.event_dim, value) & _within(fn, value)).expand(value.shape)
-
-
-def _within(distribution: Any, value: Tensor) -> Tensor:
-    """The masks inside a distribution, broadcasting to its values."""
-    found = _by_entry(True, 0, value)
-    if isinstance(distribution, dist.MaskedDistribution):
-        found = found & _by_entry(distribution._mask, distribution.event_dim, value)
-    base = getattr(distribution, "base_dist", None)
-    return found if base is None else found & _within(base, value)
-
-
-def _by_entry(mask: Any, event_dim: int, value: Tensor) -> Tensor:
-    """A mask over batch dims as one over entries."""
-    mask = torch.as_tensor(mask, device=value.device)
-    return mask.reshape(*mask.shape, *[1] * event_dim) if mask.dim() else mask
+    masks = [] if site["mask"] is None else [(site["mask"], fn.event_dim)]
+    while fn is not None:
+        if isinstance(fn, dist.MaskedDistribution):
+            masks.append((fn._mask, fn.event_dim))
+        fn = getattr(fn, "base_dist", None)
+    found = torch.ones_like(value, dtype=torch.bool)
+    for mask, event_dim in masks:
+        mask = torch.as_tensor(mask, device=value.device)
+        found = found & mask.reshape(*mask.shape, *[1] * event_dim)
+    return found

@@ -1,6 +1,4 @@
-"""What stands behind a Pyro program: its modules and parameters, how it is called, evaluated and
-placed.
-"""
+"""The modules and parameters of a Pyro program; how it is called, evaluated and placed."""
 
 import functools
 import inspect
@@ -21,7 +19,7 @@ from ppl_vae.data.columns import check_columns
 from ppl_vae.families.networks import at_rest
 from ppl_vae.guide import Guide
 from ppl_vae.model import Model
-from ppl_vae.programs.traces import Program
+from ppl_vae.programs.particles import Program
 from ppl_vae.runtime.checks import one_line
 from ppl_vae.runtime.seeding import one_at_a_time
 
@@ -32,55 +30,42 @@ logger = logging.getLogger(__name__)
 EMPTY_CELL = CellType()  # of a variable that is not set yet
 MOST_ITEMS = 1_000  # of a container: a longer one holds data
 LEAVES = (str, bytes, int, float, complex, NoneType, ModuleType)
-LIBRARIES = {
-    "numpy",
-    "pandas",
-    "pyro",
-    "scipy",
-    "torch",
-    "xarray",
-}  # whose objects hold no modules of a program
+# Objects of these libraries hold no modules of a program.
+LIBRARIES = {"numpy", "pandas", "pyro", "scipy", "torch", "xarray"}
 FOREIGN = (LIBRARIES | sys.stdlib_module_names) - {"argparse", "collections", "types"}
 
 
 def require_programs(model: Program, guide: Program) -> None:
-    """Raise TypeError where one of them is a class, or nothing that can be called."""
+    """Raise TypeError where one of them is a class, or cannot be called."""
     for name, program in (("model", model), ("guide", guide)):
         if isinstance(program, type) or not callable(program):
-            kind = (
-                f"the class {program.__name__}"
-                if isinstance(program, type)
-                else f"of type {type(program).__name__}"
-            )
+            kind = f"of type {type(program).__name__}"
+            if isinstance(program, type):
+                kind = f"the class {program.__name__}"
             raise TypeError(
                 f"{name} is {kind}; give an object that can be called: a pv.{name.title()}, a Pyro "
                 "program"
             )
         if module_of(program) is None:
             logger.info(
-                "no torch module was found behind the %s: its networks, if it has any, stay in the "
-                "mode that they are "
-                "in and where they are; make the program an nn.Module, or let it hold them as "
-                "attributes",
+                "no torch module was found behind the %s: its networks, if any, keep their mode "
+                "and device; make the program an nn.Module, or hold them as attributes",
                 name,
             )
 
 
 def arguments(x: Tensor, context: Tensor | None) -> tuple[Tensor, ...]:
-    """What model and guide are called with: a program without covariates need not take the
-    argument.
-    """
+    """Arguments of model and guide: a program without covariates need not take them."""
     return (x,) if context is None else (x, context)
 
 
 def module_of(program: Program) -> nn.Module | None:
-    """The module that a program is, or those that it holds, as one; None where there is none to be
-    found.
+    """The module that a program is, or a list of those that it holds; None if there is none.
 
-    Found are the modules behind a `functools.partial` (which Pyro's handlers make) and a bound
-    method, among the attributes of an object and of its class, in lists, tuples, sets and dicts of
-    up to 1,000 items, and among the variables that a function uses, however deep; and parameters
-    that are held without a module. Not found is what a program looks up by a name made at run time.
+    The search follows `functools.partial` (which Pyro's handlers make), bound methods, attributes
+    of an object and of its class, lists, tuples, sets and dicts of up to 1,000 items, and the
+    variables that a function uses, at any depth. It includes parameters without a module, and
+    misses what a program looks up by a name computed at run time.
 
     Args:
         program: Any callable.
@@ -94,7 +79,7 @@ def module_of(program: Program) -> nn.Module | None:
     """
     found: list[nn.Module] = []
     loose: list[nn.Parameter] = []
-    seen: dict[int, Any] = {}  # with the items, for an id may be given again to what is made later
+    seen: dict[int, Any] = {}  # holds the items, since the id of a deleted one may be reused
     waiting: list[Any] = [program]
     while waiting:
         item = waiting.pop()
@@ -114,7 +99,7 @@ def module_of(program: Program) -> nn.Module | None:
 
 
 def _within(item: Any) -> list[Any]:
-    """What a callable, an object or a container holds."""
+    """Contents of a callable, an object or a container."""
     if isinstance(item, functools.partial):
         return [item.func, *item.args, *item.keywords.values()]
     if inspect.ismethod(item):
@@ -143,24 +128,17 @@ def _used_by(function: Any) -> list[Any]:
 
 
 def _attributes(item: Any) -> list[Any]:
-    """Attributes of an object, of its class, and what its `__call__` uses."""
+    """Attributes of an object and of its class, and the `__call__` of the class."""
     classes = [kind for kind in type(item).__mro__ if kind is not object]
-    slots = [
-        name for kind in classes for name in getattr(kind, "__slots__", ()) if hasattr(item, name)
-    ]
-    own = [*getattr(item, "__dict__", {}).values(), *(getattr(item, name) for name in slots)]
+    slots = [name for kind in classes for name in getattr(kind, "__slots__", ())]
+    own = [*getattr(item, "__dict__", {}).values(), *(getattr(item, name, None) for name in slots)]
     shared = [
         value
         for kind in classes
         for name, value in vars(kind).items()
-        if name == "__call__" or _holds(value)
+        if name == "__call__" or isinstance(value, nn.Module | nn.Parameter | dict | list | tuple)
     ]
-    return [*own, *shared]
-
-
-def _holds(value: Any) -> bool:
-    """Whether a class's attribute is something held, and no part of how the class works."""
-    return isinstance(value, nn.Module | nn.Parameter | dict | list | tuple)
+    return own + shared
 
 
 def modules_of(*programs: Program) -> list[nn.Module]:
@@ -170,12 +148,10 @@ def modules_of(*programs: Program) -> list[nn.Module]:
 
 @contextmanager
 def own_parameters(*programs: Program) -> Iterator[None]:
-    """Keep modules out of Pyro's global parameter store, where models of equal names would share
-    weights.
+    """Keep modules out of Pyro's global store, where models of equal names share weights.
 
-    Plain functions keep their parameters there, and find them again. But what a module has
-    registered there, itself wrapped in a function or named by `pyro.module`, is left out: the
-    module that is used now brings its own.
+    Plain functions keep their parameters there, and find them again. A module's parameters, also
+    those of one wrapped in a function or named by `pyro.module`, are left out.
     """
     store: Any = pyro.get_param_store()
     if all(isinstance(program, nn.Module) for program in programs):
@@ -183,33 +159,23 @@ def own_parameters(*programs: Program) -> Iterator[None]:
             yield
         return
     state = store.get_state()
-    free = {
-        name: value
-        for name, value in state["params"].items()
-        if not isinstance(value, nn.Parameter)
-    }
-    with store.scope(
-        {"params": free, "constraints": {name: state["constraints"][name] for name in free}}
-    ) as found:
+    free = {k: v for k, v in state["params"].items() if not isinstance(v, nn.Parameter)}
+    constraints = {name: state["constraints"][name] for name in free}
+    with store.scope({"params": free, "constraints": constraints}) as found:
         yield
     store.set_state(found)
 
 
 @contextmanager
 def evaluating(*programs: Program) -> Iterator[None]:
-    """Evaluation mode (dropout and batch norm at rest), no gradients, no validation; all as before
-    afterwards.
-
-    What goes wrong in it says so in one line.
-    """
-    quiet = pyro.validation_enabled(False)
+    """Evaluation mode, no gradients, no validation within; errors in one line."""
     try:
         with (
             one_at_a_time,
             at_rest(*modules_of(*programs)),
             torch.no_grad(),
             own_parameters(*programs),
-            quiet,
+            pyro.validation_enabled(False),
         ):
             yield
     except (ValueError, RuntimeError) as error:
@@ -224,7 +190,7 @@ def missing_values(exist: bool, *programs: Program) -> Iterator[None]:
 
     One thread at a time, since the attribute serves all of them.
     """
-    parts = [part for module in modules_of(*programs) for part in module.modules()]
+    parts: list[Any] = [part for module in modules_of(*programs) for part in module.modules()]
     told = {part: part.may_miss for part in parts if hasattr(part, "may_miss")}
     with one_at_a_time:
         try:
@@ -237,16 +203,14 @@ def missing_values(exist: bool, *programs: Program) -> Iterator[None]:
 
 
 def remember_data(data: Dataset, *programs: Program) -> None:
-    """Let a Model and a Guide know the columns that they are trained on, and how many rows."""
+    """Store the columns and the number of rows of the training data with Model and Guide."""
     for part in _models_and_guides(*programs):
         part.columns = part.columns | data.columns
         part.num_train = len(data.train)
 
 
 def rows_fitted(program: Program) -> int | None:
-    """How many rows a Model was fitted to, the fewest where there are several; None where it is not
-    known.
-    """
+    """Number of rows that a Model was fitted to, the fewest of several; None if not known."""
     known = [part.num_train for part in _models_and_guides(program) if part.num_train is not None]
     return min(known, default=None)
 
@@ -258,12 +222,10 @@ def _models_and_guides(*programs: Program) -> list[Model | Guide]:
 
 
 def place(data: Dataset, *programs: Program, device: str | torch.device | None = None) -> Dataset:
-    """Data on the device and in the float type of the programs' parameters; `device` moves the
-    programs first.
+    """Data on the programs' device and in their float type; `device` moves the programs first.
 
     Raises:
-        ValueError: the columns have names that are not those of training, or their order is
-            another.
+        ValueError: the names of the columns, or their order, are not those of training.
     """
     for part in _models_and_guides(*programs):
         check_columns(part.columns, data.columns, type(part).__name__)
@@ -272,12 +234,10 @@ def place(data: Dataset, *programs: Program, device: str | torch.device | None =
         check_device(device)
         for module in modules:
             module.to(device)
-    parameter = next(
-        (p for module in modules for p in module.parameters() if p.is_floating_point()), None
-    )
-    if parameter is None:
-        return data if device is None else data.to(device=device)
-    return data.to(device=parameter.device, dtype=parameter.dtype)
+    parameters = (p for module in modules for p in module.parameters() if p.is_floating_point())
+    if (parameter := next(parameters, None)) is not None:
+        return data.to(device=parameter.device, dtype=parameter.dtype)
+    return data if device is None else data.to(device=device)
 
 
 def check_device(device: str | torch.device) -> None:

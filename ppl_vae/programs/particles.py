@@ -15,14 +15,19 @@ PARTICLES = "num_particles_vectorized"  # Pyro's own name for it
 MOST_PLATES = 8
 
 REMEDIES = {
-    "collide at dim": f'a plate lies where the particles go: write pyro.plate("{PLATE}", len(x), dim=-1), and '
-    "set max_plate_nesting where there are plates besides it",
-    f"inside plate('{PARTICLES}')": "the site has an axis of its own where the particles go: keep rows as the last "
-    "axis before the event, and declare any other axis by .to_event(n) or a plate",
-    f"inside plate('{PLATE}')": f'x has another number of rows than the plate "{PLATE}": write '
-    f'pyro.plate("{PLATE}", len(x), dim=-1), with subsample_size=len(x) where it is to have a '
-    "fixed size; a guide with "
-    "parameters for each row takes all rows at once, batch_size=len(x)",
+    "collide at dim": (
+        f'a plate lies where the particles go: write pyro.plate("{PLATE}", len(x), dim=-1), and '
+        "set max_plate_nesting where there are plates besides it"
+    ),
+    f"inside plate('{PARTICLES}')": (
+        "the site has an axis of its own where the particles go: keep rows as the last axis before "
+        "the event, and declare any other axis by .to_event(n) or a plate"
+    ),
+    f"inside plate('{PLATE}')": (
+        f'x has another number of rows than the plate "{PLATE}": write pyro.plate("{PLATE}", '
+        "len(x), dim=-1), with subsample_size=len(x) where it is to have a fixed size; a guide "
+        "with parameters for each row takes all rows at once, batch_size=len(x)"
+    ),
 }
 
 
@@ -31,8 +36,7 @@ class NestedPlateError(ValueError):
 
 
 class Particles(pyro.plate):
-    """A plate of K particles for the sites inside the data plate; a site outside it is drawn once
-    for all of them.
+    """A plate of K particles for local sites; a site outside the data plate is drawn once.
 
     A global latent W with a particle axis of its own, (K, 1, D), would broadcast against rows or
     features of the local sites, (K, B, D) @ (K, 1, D, J), and give log-probabilities of the wrong
@@ -61,7 +65,7 @@ class Particles(pyro.plate):
 
 
 def run(program: Program, *args: Any, **kwargs: Any) -> poutine.Trace:
-    """The trace of one run; what Pyro reports about plates is preceded by the remedy.
+    """The trace of one run; Pyro's errors about plates are preceded by the remedy.
 
     Raises:
         ValueError: Pyro refuses the plates.
@@ -82,9 +86,7 @@ def run(program: Program, *args: Any, **kwargs: Any) -> poutine.Trace:
 
 
 def with_any_nesting(function: Callable[[int], Any], max_plate_nesting: int | None) -> Any:
-    """function(max_plate_nesting); for None the smallest depth at which no plate lies where the
-    particles go.
-    """
+    """function(max_plate_nesting); None finds the smallest depth that clears all plates."""
     if max_plate_nesting is not None:
         return function(max_plate_nesting)
     failed: RuntimeError | ValueError | None = None
@@ -93,10 +95,8 @@ def with_any_nesting(function: Callable[[int], Any], max_plate_nesting: int | No
             return function(depth)
         except NestedPlateError:
             continue
-        except (
-            RuntimeError,
-            ValueError,
-        ) as error:  # a plate without a dim, left of the particles, may fit no shape
+        except (RuntimeError, ValueError) as error:
+            # A plate without a dim, left of the particles, may fit no shape: try one depth more.
             if failed is not None:
                 raise failed from None
             failed = error
@@ -111,6 +111,5 @@ def require_outermost(trace: poutine.Trace, max_plate_nesting: int) -> None:
         if frame.vectorized and frame.dim < -1 - max_plate_nesting:
             raise NestedPlateError(
                 f"plate {frame.name!r} lies at dim {frame.dim}, to the left of the particles: give "
-                "it a dim, or set "
-                f"max_plate_nesting={-frame.dim}"
+                f"it a dim, or set max_plate_nesting={-frame.dim}"
             )

@@ -1,48 +1,27 @@
-"""Plates inside the data plate: their sizes at a site, and values of a site with its rows first."""
+"""Values of a site with its rows first, whatever plates lie inside the data plate."""
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from ppl_vae.programs.traces import PARTICLES, PLATE, Site, is_local, sample_sites
+from ppl_vae.programs.particles import PARTICLES, PLATE, Site
+from ppl_vae.programs.sites import inner_plates, is_local, sample_sites
 
-__all__ = ["inner_plates", "plates_first", "require_no_inner_plates", "rows_first"]
-
-
-def inner_plates(site: Site) -> torch.Size:
-    """Sizes of the plates that a site has inside the data plate, left to right.
-
-    Args:
-        site: A site of a trace.
-
-    Example:
-        >>> import pyro
-        >>> with pyro.poutine.trace() as capture, pyro.plate("data", 5, dim=-1), pyro.plate("repeat", 3, dim=-2):
-        ...     z = pyro.sample("z", pyro.distributions.Normal(0.0, 1.0))
-        >>> inner_plates(capture.trace.nodes["z"])
-        torch.Size([3])
-    """
-    frames = [
-        frame
-        for frame in site["cond_indep_stack"]
-        if frame.vectorized and frame.name not in (PLATE, PARTICLES)
-    ]
-    return torch.Size(frame.size for frame in sorted(frames, key=lambda frame: frame.dim))
+__all__ = ["plates_first", "require_no_inner_plates", "rows_first"]
 
 
 def rows_first(values: Tensor, site: Site, num_lead: int = 1) -> Tensor:
     """A site's values (*lead, *plates, B, *event) as (*lead, B, *plates, *event).
 
     Args:
-        values: The values, as a trace has them; plates that the site is not in are dims of size
-            one.
+        values: Values as in a trace; a plate that the site is not in is a dim of size one.
         site: The site.
-        num_lead: How many dims stand to the left of the plates: one for particles.
+        num_lead: Number of dims to the left of the plates: one for particles.
 
     Example:
         >>> import pyro
-        >>> with pyro.poutine.trace() as capture, pyro.plate("data", 5, dim=-1), pyro.plate("repeat", 3, dim=-2):
+        >>> data, repeat = pyro.plate("data", 5, dim=-1), pyro.plate("repeat", 3, dim=-2)
+        >>> with pyro.poutine.trace() as capture, data, repeat:
         ...     z = pyro.sample("z", pyro.distributions.Normal(0.0, 1.0))
         >>> rows_first(z, capture.trace.nodes["z"], num_lead=0).shape
         torch.Size([5, 3])
@@ -54,27 +33,28 @@ def rows_first(values: Tensor, site: Site, num_lead: int = 1) -> Tensor:
 
 
 def plates_first(values: Tensor, site: Site, num_lead: int = 1) -> Tensor:
-    """What `rows_first` was given, from its result.
+    """The inverse of `rows_first`.
 
     Args:
         values: (*lead, B, *plates, *event).
         site: The site, of a trace under particles.
-        num_lead: How many dims stand to the left of the rows.
+        num_lead: Number of dims to the left of the rows.
 
     Example:
-        >>> import pyro
-        >>> with pyro.poutine.trace() as capture, pyro.plate("data", 5, dim=-1), pyro.plate("repeat", 3, dim=-2):
+        >>> import pyro, torch
+        >>> data, repeat = pyro.plate("data", 5, dim=-1), pyro.plate("repeat", 3, dim=-2)
+        >>> with pyro.poutine.trace() as capture, data, repeat:
         ...     z = pyro.sample("z", pyro.distributions.Normal(0.0, 1.0))
         >>> plates_first(torch.zeros(5, 3), capture.trace.nodes["z"], num_lead=0).shape
         torch.Size([3, 5])
     """
-    event_dim, shape = site["fn"].event_dim, site["value"].shape
-    own = shape[: len(shape) - event_dim - 1]  # (K, *plates) of the trace, or (*plates)
-    under_particles = any(frame.name == PARTICLES for frame in site["cond_indep_stack"])
-    plates = own[1:] if under_particles else own
-    lead, rows = values.shape[:num_lead], values.shape[num_lead]
+    event_dim = site["fn"].event_dim
+    plates = site["value"].shape[: site["value"].dim() - event_dim - 1]
+    if any(frame.name == PARTICLES for frame in site["cond_indep_stack"]):
+        plates = plates[1:]
+    lead = values.shape[: num_lead + 1]
     event = values.shape[values.dim() - event_dim :]
-    return values.reshape(*lead, rows, *plates, *event).movedim(num_lead, num_lead + len(plates))
+    return values.reshape(*lead, *plates, *event).movedim(num_lead, num_lead + len(plates))
 
 
 def require_no_inner_plates(trace: Any, what: str) -> None:
@@ -89,16 +69,16 @@ def require_no_inner_plates(trace: Any, what: str) -> None:
 
     Example:
         >>> import pyro
-        >>> with pyro.poutine.trace() as capture, pyro.plate("data", 5, dim=-1), pyro.plate("repeat", 3, dim=-2):
+        >>> data, repeat = pyro.plate("data", 5, dim=-1), pyro.plate("repeat", 3, dim=-2)
+        >>> with pyro.poutine.trace() as capture, data, repeat:
         ...     z = pyro.sample("z", pyro.distributions.Normal(0.0, 1.0))
         >>> require_no_inner_plates(capture.trace, "it")
         Traceback (most recent call last):
-        ValueError: site 'z' lies in a plate inside the plate "data", where it cannot be done: write the plate as ...
+        ValueError: site 'z' lies in a plate inside the plate "data", where it cannot be done: ...
     """
     for site in sample_sites(trace):
         if is_local(site) and inner_plates(site):
             raise ValueError(
                 f'site {site["name"]!r} lies in a plate inside the plate "{PLATE}", where {what} '
-                "cannot be done: write "
-                "the plate as a dim of the event, fn.to_event(1)"
+                "cannot be done: write the plate as a dim of the event, fn.to_event(1)"
             )

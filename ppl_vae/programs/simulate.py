@@ -1,6 +1,4 @@
-"""Data simulated from a model, beside the latents that they came from: one exact draw from each p(z
-given x).
-"""
+"""Data simulated from a model, with the latents that generated them."""
 
 from pyro import poutine
 from torch import Tensor
@@ -8,8 +6,9 @@ from torch import Tensor
 from ppl_vae.data import Dataset
 from ppl_vae.model import Model
 from ppl_vae.programs.modules import arguments, evaluating
+from ppl_vae.programs.particles import Program
 from ppl_vae.programs.plates import rows_first
-from ppl_vae.programs.traces import Program, is_local, sample_sites
+from ppl_vae.programs.sites import is_local, observes, sample_sites, sites_of_x
 from ppl_vae.programs.validation import require_x_itself
 from ppl_vae.runtime.seeding import seeded
 
@@ -24,26 +23,27 @@ def simulate(
     context: Tensor | None = None,
     seed: int | None = 0,
 ) -> tuple[Dataset, dict[str, Tensor]]:
-    """(z, x) ~ p(z) p(x given z): data and the latents that they were made with.
+    """(z, x) ~ p(z) p(x given z): simulated data, and the latents that generated them.
 
     Args:
         model: `Model`, or any Pyro model with a plate "data" at dim -1.
-        data: Data whose like are simulated: as many, with the same covariates and holes. A program
-            of one's own needs them; a `Model` can do without.
-        num_data: Number of data where none are given.
-        context: Covariates where no data are given, (N, C).
+        data: Data to imitate: number of rows, covariates and missing entries are theirs. A custom
+            Pyro model needs them; a `Model` does not.
+        num_data: Number of rows where `data` is None.
+        context: Covariates where `data` is None, (N, C).
         seed: Seed of the draws; None draws from torch's global stream.
 
     Returns:
         The data, and their latents by site, each (N, *plates, *event).
 
     Raises:
-        ValueError: a program of one's own without data; not exactly one observed site that holds
+        ValueError: a custom Pyro model without data; not exactly one observed site, of the shape of
             the data.
 
     Example:
         >>> from ppl_vae import beds
-        >>> data, latents = simulate(beds.linear_gaussian().model, Dataset([[0.0, float("nan"), 0.0, 0.0, 0.0]] * 3))
+        >>> given = Dataset([[0.0, float("nan"), 0.0, 0.0, 0.0]] * 3)
+        >>> data, latents = simulate(beds.linear_gaussian().model, given)
         >>> data.mask[0].tolist(), latents["z"].shape
         ([True, False, True, True, True], torch.Size([3, 2]))
     """
@@ -56,7 +56,9 @@ def _generate(
 ) -> tuple[Dataset, dict[str, Tensor]]:
     """Data from a `Model`, and their z."""
     if not isinstance(model, Model):
-        raise ValueError("a program of one's own needs data whose like are simulated: give it data")
+        raise ValueError(
+            "Simulating from a custom Pyro model needs `data` for shape, covariates and missingness"
+        )
     trace = poutine.trace(model).get_trace(None, context, num_data=num_data)
     sites = {site["name"]: site["value"] for site in sample_sites(trace)}
     x = sites.pop("x")
@@ -67,23 +69,19 @@ def _imitate(model: Program, data: Dataset) -> tuple[Dataset, dict[str, Tensor]]
     """Data like the given ones, and their latents; missing where those are."""
     require_x_itself(model, data.x, data.context)
     trace = poutine.trace(poutine.uncondition(model)).get_trace(*arguments(data.x, data.context))
-    latents, observed = {}, []
-    for site in sample_sites(trace):
-        if not site["infer"].get("was_observed"):
-            latents[site["name"]] = (
-                rows_first(site["value"], site, num_lead=0) if is_local(site) else site["value"]
-            )
-        elif not site["infer"].get("_deterministic"):
-            observed.append(site)
-    if len(observed) != 1 or observed[0]["value"].numel() != data.x.numel():
-        found = ", ".join(
-            f"{site['name']!r} of shape {tuple(site['value'].shape)}" for site in observed
-        )
+    sites = sample_sites(trace)
+    latents = {
+        s["name"]: rows_first(s["value"], s, num_lead=0) if is_local(s) else s["value"]
+        for s in sites
+        if not s["infer"].get("was_observed")
+    }
+    observed = [site for site in sites if observes(site)]
+    if len(observed) != 1 or not sites_of_x(observed, data.event_shape.numel()):
+        found = ", ".join(f"{s['name']!r} of shape {tuple(s['value'].shape)}" for s in observed)
         raise ValueError(
             f"data of shape {tuple(data.x.shape)} are simulated from a model with one observed "
-            "site of as many values; "
-            f"found {found}"
+            f"site of as many values; found {found}"
         )
-    drawn = rows_first(observed[0]["value"], observed[0], num_lead=0)
-    x = drawn.to(data.x.dtype).reshape(data.x.shape).masked_fill(data.x.isnan(), float("nan"))
+    drawn = rows_first(observed[0]["value"], observed[0], num_lead=0).to(data.x.dtype)
+    x = drawn.reshape(data.x.shape).masked_fill(data.x.isnan(), float("nan"))
     return Dataset(x, context=data.context, dtype=x.dtype), latents

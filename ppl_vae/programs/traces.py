@@ -1,13 +1,10 @@
-"""One run of guide and model, its log-probabilities sorted per particle and datum."""
+"""One run of guide and model, its log-probabilities sorted per particle and row."""
 
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from pyro import poutine
-from pyro.distributions.util import scale_and_mask
-from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from ppl_vae.programs.particles import (
@@ -20,14 +17,23 @@ from ppl_vae.programs.particles import (
     run,
     with_any_nesting,
 )
+from ppl_vae.programs.sites import (
+    common_scale,
+    frame_of,
+    global_sum,
+    is_deterministic,
+    is_local,
+    local_log_probs,
+    log_prob_of,
+    sample_sites,
+)
 
 __all__ = ["LogTerms", "log_terms"]
 
 
 @dataclass(frozen=True)
 class LogTerms:
-    """One run of guide and model for K particles and B data: log-probabilities per particle and
-    datum, in nats.
+    """One run of guide and model: log-probabilities of K particles and B rows, in nats.
 
     log w = log_likelihood + log_prior - log_q, unscaled. `scale` is what the data plate (N / B when
     subsampled) and `poutine.scale` multiply each row by. Latents g outside the data plate are drawn
@@ -35,12 +41,12 @@ class LogTerms:
     themselves (analytic KL).
 
     Args:
-        log_likelihood: log p(x given z, g), less the log-factors of the guide, shape (K, B).
+        log_likelihood: log p(x given z, g) minus the log-factors of the guide, shape (K, B).
         prior_sites: log p of each latent site, by name, shapes (K, B).
         posterior_sites: log q of each latent site, by name, shapes (K, B).
         log_global: log p(g) - log q(g) of the latents outside the data plate, scaled, a scalar.
         global_likelihood: log p of what is observed outside the data plate (a regulariser by
-            `pyro.factor`, a global measurement), less the guide's factors there, scaled, a scalar.
+            `pyro.factor`, a global measurement) minus the guide's factors, scaled, a scalar.
         num_rows: Rows that the data plate stands for: its size, N where it is subsampled, else B.
         scale: One number, or one per row.
         model_trace: The model's trace, replayed against the guide's.
@@ -94,13 +100,9 @@ class LogTerms:
 
     @property
     def global_score(self) -> Tensor | None:
-        """log q of the global latents without a path derivative, a scalar; None where there is
-        none.
-        """
-        scored = [
-            log_prob_of(site).sum() for site in self.global_latents if not site["fn"].has_rsample
-        ]
-        return sum(scored[1:], scored[0]) if scored else None
+        """log q of the global latents without a path derivative, a scalar, or None."""
+        scored = [s for s in self.global_latents if not s["fn"].has_rsample]
+        return sum((log_prob_of(s).sum() for s in scored), torch.zeros(())) if scored else None
 
 
 def log_terms(
@@ -112,8 +114,7 @@ def log_terms(
     detach: bool = False,
     **kwargs: Any,
 ) -> LogTerms:
-    """Run guide and model once for K particles under one outermost particle plate, and sort their
-    log-probabilities.
+    """Run guide and model once for K particles, and sort their log-probabilities.
 
     Sites inside the plate "data" are summed over everything but particles and rows: latent ones
     give log p(z) and log q, observed ones log p(x given z). Sites outside it are global: drawn
@@ -156,9 +157,8 @@ def log_terms(
 
     def at_depth(depth: int) -> LogTerms:
         particles = Particles(num_particles, depth)
-        traces = _run_both(
-            particles(model), particles(guide), *args, depth=depth, detach=detach, **kwargs
-        )
+        settings = {"depth": depth, "detach": detach}
+        traces = _run_both(particles(model), particles(guide), *args, **settings, **kwargs)
         return _sorted(*traces, num_particles)
 
     return with_any_nesting(at_depth, max_plate_nesting)
@@ -167,9 +167,7 @@ def log_terms(
 def _run_both(
     model: Program, guide: Program, *args: Any, depth: int, detach: bool, **kwargs: Any
 ) -> tuple[poutine.Trace, poutine.Trace, dict[str, Tensor]]:
-    """The traces of guide and model, the model replayed against the guide, and the draws that were
-    cut from them.
-    """
+    """The traces of guide and model, the model replayed, and the draws that were detached."""
     guide_trace = run(guide, *args, **kwargs)
     require_outermost(guide_trace, depth)
     paths = _detach(guide_trace) if detach else {}
@@ -186,26 +184,26 @@ def _sorted(
     paths: dict[str, Tensor],
     num_particles: int,
 ) -> LogTerms:
-    """The log-probabilities of two traces, by what they are."""
+    """The log-probabilities of two traces, sorted."""
     p_sites, q_sites = (
-        [site for site in sample_sites(trace) if not _is_deterministic(site)]
+        [site for site in sample_sites(trace) if not is_deterministic(site)]
         for trace in (model_trace, guide_trace)
     )
     _check_match(p_sites, q_sites)
     _check_observed(p_sites)
-    local = [site for site in [*p_sites, *q_sites] if _frame(site)]
-    plate = _frame(local[0])
+    local = [site for site in [*p_sites, *q_sites] if frame_of(site)]
+    plate = frame_of(local[0])
     nothing = local[0]["value"].new_zeros(num_particles, plate.size)
-    likelihood_sites = _per_datum_sites(p_sites, observed=True)
-    guide_factors = _per_datum_sites(q_sites, observed=True)
+    likelihood = _total(local_log_probs(p_sites, observed=True), nothing)
+    guide_factors = _total(local_log_probs(q_sites, observed=True), nothing)
     return LogTerms(
-        log_likelihood=_total(likelihood_sites, nothing) - _total(guide_factors, nothing),
-        prior_sites=_per_datum_sites(p_sites, observed=False),
-        posterior_sites=_per_datum_sites(q_sites, observed=False),
+        log_likelihood=likelihood - guide_factors,
+        prior_sites=local_log_probs(p_sites, observed=False),
+        posterior_sites=local_log_probs(q_sites, observed=False),
         log_global=global_sum(p_sites, observed=False) - global_sum(q_sites, observed=False),
         global_likelihood=global_sum(p_sites, observed=True) - global_sum(q_sites, observed=True),
         num_rows=plate.full_size,
-        scale=_common_scale(local),
+        scale=common_scale(local),
         model_trace=model_trace,
         guide_trace=guide_trace,
         paths=paths,
@@ -214,7 +212,7 @@ def _sorted(
 
 def _detach(trace: poutine.Trace) -> dict[str, Tensor]:
     """Put a leaf copy in the place of each local latent; returns the draws themselves."""
-    latents = (site for site in sample_sites(trace) if _frame(site) and not site["is_observed"])
+    latents = (site for site in sample_sites(trace) if frame_of(site) and not site["is_observed"])
     paths = {site["name"]: site["value"] for site in latents}
     for name, draw in paths.items():
         trace.nodes[name]["value"] = draw.detach().requires_grad_(draw.is_floating_point())
@@ -222,12 +220,10 @@ def _detach(trace: poutine.Trace) -> dict[str, Tensor]:
 
 
 def log_density_at(terms: LogTerms, program: Program, *args: Any) -> Tensor:
-    """Log-density of a guide-like program at the latents of another one's terms, per particle and
-    row, (K, B).
-    """
+    """Log-density of a guide-like program at the latents of these terms, (K, B)."""
     particles = particles_of(terms.model_trace)
     replayed = run(poutine.replay(particles(program), trace=terms.guide_trace), *args)
-    return _total(_per_datum_sites(sample_sites(replayed), observed=False), terms.log_likelihood)
+    return _total(local_log_probs(sample_sites(replayed), observed=False), terms.log_likelihood)
 
 
 def particles_of(trace: poutine.Trace, num_particles: int | None = None) -> Particles:
@@ -248,46 +244,26 @@ def run_under_particles(program: Program, num_particles: int, *args: Any) -> pou
     return with_any_nesting(at_depth, None)
 
 
-def sample_sites(trace: poutine.Trace, *, enumerated: bool = False) -> list[Site]:
-    """The trace's random sites, without Pyro's own subsampling sites."""
-    sites = [
-        site
-        for site in trace.nodes.values()
-        if site["type"] == "sample" and not site_is_subsample(site)
-    ]
-    for site in sites:
-        if not enumerated and (site["infer"] or {}).get("enumerate"):
-            raise ValueError(
-                f"site {site['name']!r} is marked for enumeration, which importance weights cannot "
-                "use: "
-                "fit with pyro.infer.TraceEnum_ELBO, or sample the site"
-            )
-    return sites
-
-
 def _check_match(p_sites: list[Site], q_sites: list[Site]) -> None:
-    latent = {site["name"] for site in p_sites if not site["is_observed"]}
-    guide_sites = {site["name"]: site for site in q_sites if not site["is_observed"]}
-    guided = {
-        name for name, site in guide_sites.items() if not (site["infer"] or {}).get("is_auxiliary")
-    }
-    for site in p_sites:
-        other = None if site["is_observed"] else guide_sites.get(site["name"])
-        if other is not None and bool(_frame(site)) != bool(_frame(other)):
-            where = "guide" if _frame(site) else "model"
+    """Raise unless model and guide sample the same latents, in the same plates."""
+    latent = {site["name"]: site for site in p_sites if not site["is_observed"]}
+    guided = {site["name"]: site for site in q_sites if not site["is_observed"]}
+    for name, site in latent.items():
+        if name in guided and bool(frame_of(site)) != bool(frame_of(guided[name])):
+            where = "guide" if frame_of(site) else "model"
             raise ValueError(
-                f'site {site["name"]!r} of the {where} lies in no plate named "{PLATE}", but the '
-                "other one does: "
-                f'write pyro.plate("{PLATE}", len(x), dim=-1) in both'
+                f'site {name!r} of the {where} lies in no plate named "{PLATE}", but the other one '
+                f'does: write pyro.plate("{PLATE}", len(x), dim=-1) in both'
             )
-    for name in sorted(latent ^ guided):
+    auxiliary = {n for n, site in guided.items() if (site["infer"] or {}).get("is_auxiliary")}
+    for name in sorted(latent.keys() ^ (guided.keys() - auxiliary)):
         where, missing = ("model", "guide") if name in latent else ("guide", "model")
         observe = ", or the model observe it (obs=x)" if name in latent else ""
         raise ValueError(
             f"latent site {name!r} is in the {where} but not in the {missing}: both must sample "
             f"the same sites{observe}"
         )
-    if not any(_frame(site) for site in p_sites):
+    if not any(frame_of(site) for site in p_sites):
         raise ValueError(
             f'no site of the model lies in a plate named "{PLATE}": write pyro.plate("{PLATE}", '
             "len(x), dim=-1)"
@@ -295,139 +271,27 @@ def _check_match(p_sites: list[Site], q_sites: list[Site]) -> None:
 
 
 def _check_observed(p_sites: list[Site]) -> None:
-    """Something must be observed of each datum: else log p(x given z) would be 0, and no number
-    would show it.
-    """
+    """Raise where no row is observed: log p(x given z) would be 0."""
     observed = [site for site in p_sites if site["is_observed"]]
-    if any(_frame(site) for site in observed):
-        return
     if not observed:
         raise ValueError(
             f'the model observes nothing: give obs=x to a site inside pyro.plate("{PLATE}", ...)'
         )
-    raise ValueError(
-        f'observed site {observed[0]["name"]!r} lies outside the plate "{PLATE}", so that no datum '
-        "has a likelihood: "
-        f'sample it inside pyro.plate("{PLATE}", len(x), dim=-1)'
-    )
-
-
-def _is_deterministic(site: Site) -> bool:
-    """Whether a site only records a value, by `pyro.deterministic`."""
-    return bool((site["infer"] or {}).get("_deterministic"))
-
-
-def is_local(site: Site) -> bool:
-    """Whether a site lies inside the data plate."""
-    return any(frame.name == PLATE for frame in site["cond_indep_stack"])
-
-
-def _frame(site: Site) -> Any:
-    """The data plate's frame at this site, or None for a global site."""
-    frame = next((f for f in site["cond_indep_stack"] if f.name == PLATE), None)
-    if frame is not None and frame.dim != -1:
+    if not any(frame_of(site) for site in observed):
         raise ValueError(
-            f'plate "{PLATE}" is at dim {frame.dim} at site {site["name"]!r}: it must be at dim=-1'
+            f'observed site {observed[0]["name"]!r} lies outside the plate "{PLATE}", so that no '
+            f'row has a likelihood: sample it inside pyro.plate("{PLATE}", len(x), dim=-1)'
         )
-    if frame is not None and frame.size < 1:
-        raise ValueError(
-            f'plate "{PLATE}" has no size at site {site["name"]!r}: write pyro.plate("{PLATE}", '
-            "len(x), dim=-1)"
-        )
-    return frame
-
-
-def log_prob_of(site: Site) -> Tensor:
-    """A site's log-probabilities, unscaled; inside the data plate of exactly the shape of its
-    plates.
-    """
-    if "unscaled_log_prob" not in site:
-        log_p = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
-        site["unscaled_log_prob"] = of_plates(log_p, site) if _frame(site) else log_p
-    return site["unscaled_log_prob"]
-
-
-def of_plates(log_p: Tensor, site: Site) -> Tensor:
-    """A local site's log-probabilities, expanded to the shape of its plates, (K, *inner plates, B).
-
-    Raises:
-        ValueError: they have an axis of their own, which would be summed as if it were a plate.
-    """
-    sizes = {frame.dim: frame.size for frame in site["cond_indep_stack"] if frame.vectorized}
-    plates = tuple(sizes.get(dim, 1) for dim in range(min(sizes), 0))
-    for dim in range(-log_p.dim(), 0):
-        found = log_p.shape[dim]
-        if dim < -len(plates) or found not in (1, plates[dim]):
-            raise ValueError(
-                f"site {site['name']!r} has log-probabilities of shape {tuple(log_p.shape)}, and "
-                "its plates have shape "
-                f"{plates}: axis {dim}, of size {found}, belongs to no plate. Keep particles as "
-                "the leftmost axis and "
-                "rows as the last one before the event; declare any other axis by .to_event(n) or "
-                "a plate"
-            )
-    return log_p.expand(plates)
-
-
-def _inner_scale(site: Site) -> float:
-    """Scale of subsampled plates nested in the data plate: part of one datum's log-probability."""
-    inner = [f for f in site["cond_indep_stack"] if f.name != PLATE and f.vectorized]
-    return math.prod((f.full_size or f.size) / f.size for f in inner)
-
-
-def _common_scale(local: list[Site]) -> float | Tensor:
-    """What each datum is multiplied by, the same at every site inside the data plate."""
-    (first, scale), *others = [(site["name"], site["scale"] / _inner_scale(site)) for site in local]
-    for name, other in others:
-        if not torch.allclose(
-            torch.as_tensor(other, dtype=torch.float64), torch.as_tensor(scale, dtype=torch.float64)
-        ):
-            raise ValueError(
-                f"sites {first!r} and {name!r} carry different scales ({scale} and {other}): a "
-                "datum has one scale; "
-                "to anneal the KL use Training(kl_warmup_epochs=...) or "
-                "objective.annealed(weight), not poutine.scale"
-            )
-    return scale
-
-
-def per_datum(values: Tensor, site: Site) -> Tensor:
-    """Sum one site's (K, *plates, B) values over the plates nested in the data plate, (K, B)."""
-    values = scale_and_mask(values, scale=_inner_scale(site), mask=site["mask"])
-    return values.flatten(1, -2).sum(1) if values.dim() > 2 else values
-
-
-def _per_datum_sites(sites: list[Site], *, observed: bool) -> dict[str, Tensor]:
-    local = (site for site in sites if _frame(site) and site["is_observed"] == observed)
-    return {site["name"]: per_datum(log_prob_of(site), site) for site in local}
 
 
 def _total(sites: dict[str, Tensor], like: Tensor) -> Tensor:
     return sum(sites.values(), torch.zeros_like(like))
 
 
-def global_sum(sites: list[Site], *, observed: bool) -> Tensor:
-    """Sum over the latent or the observed sites outside the data plate, scaled, a scalar."""
-    total = torch.zeros(())
-    for site in sites:
-        if not _frame(site) and site["is_observed"] == observed:
-            total = total + scaled_sum(log_prob_of(site), site)
-    return total
-
-
-def scaled_sum(values: Tensor, site: Site) -> Tensor:
-    """Sum one global site's values, scaled and masked, a scalar."""
-    return scale_and_mask(values, scale=site["scale"], mask=site["mask"]).sum()
-
-
 def nonfinite_site(terms: LogTerms) -> str | None:
-    """Name of the first site, guide first, whose value or log-probability is NaN or infinite; None
-    if there is none.
-    """
+    """Name of the first site, guide first, with a NaN or infinite value or density, or None."""
     for trace in (terms.guide_trace, terms.model_trace):
         for site in sample_sites(trace):
-            if not (
-                torch.isfinite(site["value"]).all() and torch.isfinite(log_prob_of(site)).all()
-            ):
+            if not all(v.isfinite().all() for v in (site["value"], log_prob_of(site))):
                 return site["name"]
     return None

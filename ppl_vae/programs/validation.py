@@ -1,4 +1,4 @@
-"""Data and programs are checked once, before loops that run without validation."""
+"""Checks of data and programs, once, before loops that run without validation."""
 
 from typing import Any
 
@@ -13,23 +13,27 @@ from ppl_vae.guide import Guide
 from ppl_vae.model import Model
 from ppl_vae.programs.masks import mask_of
 from ppl_vae.programs.modules import arguments, evaluating, require_programs
-from ppl_vae.programs.particles import run
+from ppl_vae.programs.particles import Program, Site, run
 from ppl_vae.programs.plates import rows_first
-from ppl_vae.programs.traces import Program, Site, is_local, log_prob_of, sample_sites
+from ppl_vae.programs.sites import (
+    is_deterministic,
+    is_local,
+    log_prob_of,
+    sample_sites,
+    sites_of_x,
+)
 from ppl_vae.runtime.seeding import seeded
 
 __all__ = ["check_programs"]
 
 ROWS_AT_ONCE = 10_000
-ROWS_COMPARED = 100  # by which a function of x is told from x
+ROWS_COMPARED = 100  # to tell a function of x from x
 
 
 def check_data(
     model: Program, x: Tensor, context: Tensor | None, guide: Program | None = None
 ) -> None:
-    """Check all data once, before a loop that runs without validation, and that model and guide
-    belong together.
-    """
+    """Check all data, and that model and guide belong together, before an unvalidated loop."""
     checks = [program.check for program in (model, guide) if isinstance(program, Model | Guide)]
     start = 0
     for part in blocks(x) if checks else ():
@@ -41,11 +45,8 @@ def check_data(
                 raise
             raise ValueError(f"{error} (its rows are counted from {start})") from None
         start += len(part)
-    if (
-        isinstance(model, Model)
-        and isinstance(guide, Guide)
-        and model.latent_dim != guide.latent_dim
-    ):
+    are_ours = isinstance(model, Model) and isinstance(guide, Guide)
+    if are_ours and model.latent_dim != guide.latent_dim:
         raise ValueError(
             f"the model has {model.latent_dim} latent dimensions and the guide {guide.latent_dim}: "
             "give prior and posterior the same latent_dim"
@@ -55,7 +56,7 @@ def check_data(
 def check_programs(
     model: Program, guide: Program, x: Tensor, context: Tensor | None = None
 ) -> list[str]:
-    """Run programs of one's own once over all data, before a loop that runs without validation.
+    """Run custom programs once over all data, before a loop that runs without validation.
 
     Args:
         model: `Model`, or any Pyro model with one plate "data" at dim -1.
@@ -84,9 +85,8 @@ def check_programs(
     """
     require_programs(model, guide)
     outside = dict[str, None]()
-    for start in range(
-        0, 0 if isinstance(model, Model) and isinstance(guide, Guide) else len(x), ROWS_AT_ONCE
-    ):
+    are_ours = isinstance(model, Model) and isinstance(guide, Guide)
+    for start in range(0, 0 if are_ours else len(x), ROWS_AT_ONCE):
         part = slice(start, start + ROWS_AT_ONCE)
         args = arguments(x[part], None if context is None else context[part])
         with evaluating(model, guide), seeded(0):
@@ -102,18 +102,15 @@ def check_programs(
 
 
 def check_site(site: Site, x: Tensor, start: int) -> None:
-    """Raise ValueError unless a site in the data plate can be evaluated at its value; rows count
-    from `start`.
-    """
+    """Raise ValueError unless a local site can be evaluated at its value; rows from `start`."""
     name, fn, value = site["name"], site["fn"], site["value"]
-    if not is_local(site) or site["infer"].get("_deterministic"):
+    if not is_local(site) or is_deterministic(site):
         return
     if site["is_observed"]:
         if not _fits(value.shape, fn):
             raise ValueError(
                 f"site {name!r} is for values of shape {tuple(fn.shape())} and observes "
-                f"{tuple(value.shape)}: "
-                "give x the shape that the model's site has"
+                f"{tuple(value.shape)}: give x the shape that the model's site has"
             )
         outside = _outside(site)
         if outside.any():
@@ -126,40 +123,33 @@ def check_site(site: Site, x: Tensor, start: int) -> None:
     unknown = _by_row(scale_and_mask(log_prob_of(site), mask=site["mask"]).isnan())
     if unknown.any():
         row = int(unknown.nonzero()[0])
-        missing = row < len(x) and bool(x[row].isnan().any())
-        remedy = (
-            "x is missing there, which a custom program has to mask: fn, obs = "
-            "families.missing.observed_part(fn, x)"
-            if missing
-            else "look at its parameters there"
-        )
+        remedy = "look at its parameters there"
+        if row < len(x) and x[row].isnan().any():
+            remedy = (
+                "x is missing there, which a custom program has to mask: fn, obs = "
+                "families.missing.observed_part(fn, x)"
+            )
         raise ValueError(f"the log-density of site {name!r} is NaN for row {start + row}: {remedy}")
 
 
 def check_masks(site: Site, guided: Site | None, start: int) -> None:
-    """Raise ValueError where model or guide alone masks a latent in the data plate, so that log p
-    and log q differ.
-    """
+    """Raise ValueError where only one of model and guide masks a local latent."""
     if guided is None or site["is_observed"] or not is_local(site):
         return
     in_model, in_guide = (rows_first(mask_of(each), each, num_lead=0) for each in (site, guided))
-    differ = (
-        (in_model != in_guide).flatten(1).any(1) if in_model.dim() > 1 else in_model != in_guide
-    )
-    if differ.any():
-        row = int(differ.nonzero()[0])
-        program = "guide" if bool(in_model[row].all()) else "model"
+    differ = (in_model != in_guide).nonzero()
+    if len(differ):
+        row = int(differ[0, 0])
+        program = "guide" if in_model[row].all() else "model"
         raise ValueError(
             f"latent site {site['name']!r} is masked for row {start + row} in the {program} and "
-            "not in the other: mask "
-            "the same entries in both, so that log q leaves out what log p leaves out"
+            "not in the other: mask the same entries in both, so that log q leaves out what log p "
+            "leaves out"
         )
 
 
 def _fits(shape: torch.Size, fn: Any) -> bool:
-    """Whether a value of this shape leaves the distribution's batch shape as it is, and has its
-    event shape.
-    """
+    """Whether a value keeps the distribution's batch shape and has its event shape."""
     batch = shape[: len(shape) - fn.event_dim]
     if shape[len(batch) :] != fn.event_shape or len(batch) > len(fn.batch_shape):
         return False
@@ -167,10 +157,10 @@ def _fits(shape: torch.Size, fn: Any) -> bool:
 
 
 def _outside(site: Site) -> Tensor:
-    """Which rows lie outside a site's support, (B,); none of those that are missing or may be
-    masked.
-    """
-    fn, value, none = site["fn"], site["value"], torch.zeros(1, dtype=torch.bool)
+    """Which rows lie outside a site's support, (B,); none that is missing or may be masked."""
+    fn = site["fn"]
+    value = site["value"]
+    none = torch.zeros(1, dtype=torch.bool)
     try:
         outside = ~fn.support.check(value)
     except NotImplementedError:
@@ -184,9 +174,8 @@ def _outside(site: Site) -> Tensor:
         if isinstance(fn, MaskedDistribution):
             return none
         fn = fn.base_dist
-    return _by_row(
-        outside & ~missing & torch.as_tensor(True if site["mask"] is None else site["mask"])
-    )
+    unmasked = torch.as_tensor(True if site["mask"] is None else site["mask"])
+    return _by_row(outside & ~missing & unmasked)
 
 
 def _by_row(values: Tensor) -> Tensor:
@@ -195,8 +184,7 @@ def _by_row(values: Tensor) -> Tensor:
 
 
 def require_x_itself(model: Program, x: Tensor, context: Tensor | None) -> None:
-    """Raise where the model observes a function of x alone: what it draws there cannot be held
-    against x.
+    """Raise where the model observes only a function of x, so that its draws are not of x.
 
     Raises:
         ValueError: sites observe as many values as x has, and in each of them some differ from x.
@@ -204,27 +192,19 @@ def require_x_itself(model: Program, x: Tensor, context: Tensor | None) -> None:
     some = x[:ROWS_COMPARED]
     args = arguments(some, None if context is None else context[:ROWS_COMPARED])
     with evaluating(model), seeded(0):  # leaves the stream of the draws alone
-        sites = [
-            site
-            for site in sample_sites(run(model, *args))
-            if site["is_observed"] and is_local(site)
-        ]
-    differences = [
-        _first_difference(site, some)
-        for site in sites
-        if site["value"].numel() == some.numel() and not (site["infer"] or {}).get("_deterministic")
-    ]
+        sites = sites_of_x(sample_sites(run(model, *args)), some[0].numel())
+    differences = [_first_difference(site, some) for site in sites]
     if differences and all(differences):
         raise ValueError(
             f"{differences[0]}: observe x itself (its logarithm is normal where x is LogNormal), "
-            "or transform the data "
-            "set before"
+            "or transform the data set before"
         )
 
 
 def _first_difference(site: Site, x: Tensor) -> str:
     """Where a site first observes another value than x, in words; "" where it observes x."""
-    value = rows_first(site["value"], site, num_lead=0).reshape(x.shape).to(x.dtype)
+    value = site["value"].expand(site["fn"].shape())
+    value = rows_first(value, site, num_lead=0).reshape(x.shape).to(x.dtype)
     differ = ((value != x) & ~x.isnan()).nonzero()
     if not len(differ):
         return ""

@@ -1,1 +1,1 @@
-"""What knows nothing of models: seeds, files, processes, recorded graphs, checks of arguments."""
+"""Services that do not depend on models: seeds, files, processes, recorded graphs, checks."""

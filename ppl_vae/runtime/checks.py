@@ -1,6 +1,4 @@
-"""What a setting may be: checked where it is given, in one line that names the value, the setting
-and the remedy.
-"""
+"""Checks of settings where they are given, with one-line errors that name the remedy."""
 
 import difflib
 import math
@@ -28,8 +26,7 @@ LISTED = 20  # longer lists are not shown in an error
 
 
 def one_line(message: object) -> str:
-    """A message without its line breaks, and without the table of all sites that Pyro puts below
-    its own.
+    """A message in one line, without the table of sites that Pyro appends.
 
     Args:
         message: A text, or an error.
@@ -42,12 +39,12 @@ def one_line(message: object) -> str:
 
 
 def whole_number(value: Any, name: str, at_least: int = 1) -> int:
-    """A whole number of Python or NumPy, at least so large; True and 2.0 are none.
+    """The value, if it is a whole number of Python or NumPy (neither True nor 2.0).
 
     Args:
-        value: What was given.
-        name: The setting's name, as the message says it.
-        at_least: The smallest that may be.
+        value: The value to check.
+        name: The setting's name in the message.
+        at_least: The smallest allowed value.
 
     Raises:
         ValueError: It is something else.
@@ -73,15 +70,15 @@ def real_number(
     at_most: float = math.inf,
     below: float = math.inf,
 ) -> float:
-    """A finite number within bounds; NaN, True and strings are none.
+    """The value, if it is a finite number within bounds (not NaN, True or a string).
 
     Args:
-        value: What was given.
-        name: The setting's name, as the message says it.
-        above: A bound that it must exceed.
-        at_least: A bound that it may reach.
-        at_most: A bound that it may reach.
-        below: A bound that it must stay under.
+        value: The value to check.
+        name: The setting's name in the message.
+        above: Exclusive lower bound.
+        at_least: Inclusive lower bound.
+        at_most: Inclusive upper bound.
+        below: Exclusive upper bound.
 
     Raises:
         ValueError: It is something else.
@@ -96,18 +93,14 @@ def real_number(
     is_number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
     if not is_number or not (above < value < below and at_least <= value <= at_most):
         limits = {"above": above, "at least": at_least, "at most": at_most, "below": below}
-        words = " and ".join(
-            f"{word} {limit:g}" for word, limit in limits.items() if math.isfinite(limit)
-        )
-        raise ValueError(
-            f"{name} is {value!r}; it must be a finite number{', ' if words else ''}{words}"
-        )
+        bounds = [f"{word} {limit:g}" for word, limit in limits.items() if math.isfinite(limit)]
+        allowed = ", ".join(filter(None, ["a finite number", " and ".join(bounds)]))
+        raise ValueError(f"{name} is {value!r}; it must be {allowed}")
     return float(value)
 
 
 def shown(value: Any) -> str:
-    """A number in the fewest digits that give it back in its own float type: 1.0000001 is never
-    shown as 1.
+    """A number in the fewest digits that give it back in its float type.
 
     Args:
         value: A Python number, or a tensor with one.
@@ -118,20 +111,19 @@ def shown(value: Any) -> str:
     """
     if hasattr(value, "detach"):
         value = value.detach().cpu()
-        value = (
-            value.numpy()[()] if value.element_size() > 2 else value.item()
-        )  # NumPy has no bfloat16
+        # NumPy has no bfloat16.
+        value = value.numpy()[()] if value.element_size() > 2 else value.item()
     text = f"{value:g}"
     return text if type(value)(text) == value else str(value)
 
 
 def one_of(value: Any, name: str, options: Collection[Any]) -> Any:
-    """One of a few values, of the same type: 1 is not True.
+    """The value, if it is one of a few, of the same type (1 is not True).
 
     Args:
-        value: What was given.
-        name: The setting's name, as the message says it.
-        options: What it may be.
+        value: The value to check.
+        name: The setting's name in the message.
+        options: The allowed values.
 
     Raises:
         ValueError: It is something else.
@@ -148,12 +140,12 @@ def one_of(value: Any, name: str, options: Collection[Any]) -> Any:
 
 
 def instance_of(value: Any, name: str, kind: type) -> Any:
-    """An object of this class; the class itself is none.
+    """The value, if it is an instance of this class.
 
     Args:
-        value: What was given.
-        name: The setting's name, as the message says it.
-        kind: The class that it must be of.
+        value: The value to check.
+        name: The setting's name in the message.
+        kind: The required class.
 
     Raises:
         ValueError: It is something else.
@@ -172,14 +164,13 @@ def instance_of(value: Any, name: str, kind: type) -> Any:
 
 
 def whole_fields(settings: Any, **least: int) -> None:
-    """Check fields of a frozen dataclass, and keep them as Python's whole numbers: its repr stands
-    for it in files.
+    """Check fields of a frozen dataclass, and store them as Python's whole numbers.
 
     A field whose default is None may be None.
 
     Args:
-        settings: The dataclass, as its `__post_init__` has it.
-        least: By the field's name, the smallest that it may be.
+        settings: The dataclass, in its `__post_init__`.
+        least: The smallest allowed value, by the field's name.
 
     Raises:
         ValueError: One of them is something else.
@@ -199,11 +190,11 @@ def whole_fields(settings: Any, **least: int) -> None:
 
 
 def suggestion(word: str, names: Iterable[str]) -> str:
-    """What was probably meant, and what there is.
+    """The probable meaning of a misspelt word, and the allowed ones.
 
     Args:
-        word: What was given.
-        names: What there is.
+        word: The given word.
+        names: The allowed words.
 
     Example:
         >>> suggestion("colour", ["color", "size"])
@@ -212,17 +203,17 @@ def suggestion(word: str, names: Iterable[str]) -> str:
     names = list(names)
     close = difflib.get_close_matches(word.lower(), {name.lower(): name for name in names}, n=1)
     meant = [name for name in names if name.lower() in close]
-    parts = [f"did you mean {meant[0]}?"] if meant else []
-    return " ".join(
-        [*parts, f"Allowed: {', '.join(names) or 'nothing'}"] if len(names) <= LISTED else parts
-    )
+    parts = [f"did you mean {name}?" for name in meant[:1]]
+    if len(names) <= LISTED:
+        parts.append(f"Allowed: {', '.join(names) or 'nothing'}")
+    return " ".join(parts)
 
 
 def warn_caller(message: str) -> None:
-    """Warn at the line outside this package that led here; Python shows it once for each such line.
+    """Warn at the caller's line outside this package; Python shows it once for each such line.
 
     Args:
-        message: What the caller should know.
+        message: The warning.
 
     Example:
         >>> with warnings.catch_warnings(record=True, action="always") as said:

@@ -1,6 +1,4 @@
-"""Several processes at one job: which part is this one's, and how the parts come together. Alone,
-one does it all.
-"""
+"""Several processes at one job: each one's share, and how the results come together."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -25,8 +23,7 @@ __all__ = [
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """Join the processes that torchrun has started with this one: NCCL with a CUDA device for each,
-    else gloo.
+    """Join the processes that torchrun started: NCCL with a CUDA device for each, else gloo.
 
     Raises:
         RuntimeError: the others cannot be reached.
@@ -51,7 +48,7 @@ def process_group() -> Iterator[None]:
 
 
 def num_processes() -> int:
-    """How many processes share the job.
+    """Number of processes that share the job.
 
     Example:
         >>> num_processes()
@@ -61,7 +58,7 @@ def num_processes() -> int:
 
 
 def rank() -> int:
-    """Which of them this is, from 0.
+    """Number of this process, from 0.
 
     Example:
         >>> rank()
@@ -71,7 +68,7 @@ def rank() -> int:
 
 
 def is_main() -> bool:
-    """Whether this one writes files and shows progress.
+    """Whether this process writes files and shows progress.
 
     Example:
         >>> is_main()
@@ -81,13 +78,13 @@ def is_main() -> bool:
 
 
 def check_share(batch_size: int) -> None:
-    """Refuse batches that have not a row for each process.
+    """Refuse batches without a row for each process.
 
     Args:
-        batch_size: Rows of a batch, of all processes together.
+        batch_size: Rows of a batch, in all processes together.
 
     Raises:
-        ValueError: There are more processes.
+        ValueError: There are more processes than rows.
 
     Example:
         >>> check_share(1)
@@ -96,8 +93,7 @@ def check_share(batch_size: int) -> None:
     if batch_size < processes:
         raise ValueError(
             f"batch_size={batch_size} is shared by {processes} processes: give each at least one "
-            "row, "
-            f"batch_size={processes}"
+            f"row, batch_size={processes}"
         )
 
 
@@ -117,9 +113,8 @@ def add_up(tensors: Sequence[Tensor]) -> None:
         return
     flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
     group.all_reduce(flat)
-    for tensor, total in zip(
-        tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True
-    ):
+    totals = flat.split([tensor.numel() for tensor in tensors])
+    for tensor, total in zip(tensors, totals, strict=True):
         tensor.copy_(total.view_as(tensor))
 
 

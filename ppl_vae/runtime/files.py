@@ -11,8 +11,7 @@ __all__ = ["write_whole"]
 def write_whole(path: str | Path, write: Callable[[Path], object]) -> Path:
     """Let `write` fill a temporary file beside `path`, then move it into place in one step.
 
-    A reader sees the old file or the new one, never half of one; an interrupted write leaves the
-    old one.
+    A reader sees the old file or the new one, and an interrupted write leaves the old one.
 
     Args:
         path: Where the file goes; folders are made.
@@ -29,9 +28,7 @@ def write_whole(path: str | Path, write: Callable[[Path], object]) -> Path:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(
-        f"{path.stem}-{uuid4().hex[:8]}.partial{path.suffix}"
-    )  # the same file system
+    temporary = path.with_name(f"{path.stem}-{uuid4().hex[:8]}.partial{path.suffix}")
     try:
         write(temporary)
         os.replace(temporary, path)

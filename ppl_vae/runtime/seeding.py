@@ -2,37 +2,66 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import IntEnum
 from functools import cache
 from threading import RLock
-from typing import overload
+from typing import Any
 
 import numpy as np
 import torch
 
 from ppl_vae.runtime.checks import whole_number
 
-__all__ = ["derived_seed", "one_at_a_time", "seeded"]
+__all__ = ["Stream", "derived_seed", "one_at_a_time", "seeded"]
 
-one_at_a_time = (
-    RLock()
-)  # held where programs run: all threads share torch's generator, Pyro's handlers and store
+# Held where programs run: all threads share torch's generator, Pyro's handlers and store.
+one_at_a_time = RLock()
+
+
+class Stream(IntEnum):
+    """The random streams of each job, as keys of `derived_seed`; two jobs may use one number.
+
+    Example:
+        >>> derived_seed(0, Stream.STEPS) == derived_seed(0, 1)
+        True
+    """
+
+    # fit
+    BATCHES = 0
+    STEPS = 1
+    MONITORED_BOUND = 2
+    FITTED_LATENTS = 3
+    RATE = 4
+    FINITE_LOSS = 5
+    # log_evidence: the guide's global latents, fresh draws after a pilot run, bfloat16 compared
+    GLOBAL_LATENTS = 0
+    FRESH_DRAWS = 1
+    ROUNDING = 1
+    # log_evidence of a run, with its marked rows again
+    REFINEMENT = 1
+    REFINED_EVIDENCE = 2
+    # calibration and bdmc
+    SIMULATION = 0
+    POSTERIOR_DRAWS = 1
+    RANKS = 2
+    CHOSEN_ROWS = 3
+    # compare_estimators
+    REFERENCE = 0
+    OBJECTIVES = 1
 
 
 @contextmanager
 def seeded(seed: int | None) -> Iterator[None]:
-    """Run a block on a random stream of its own, and give the caller's stream back untouched.
+    """Draw from a stream that starts at `seed`, and leave the caller's stream as it was.
 
-    Pyro's samplers draw from torch's global generator (CPU and CUDA). Inside the block that
-    generator starts at `seed`; after it, the state is what it was before. `None` leaves the global
-    stream alone. All threads have that one generator: draw in one of them at a time (`fit` and
-    evaluations wait for each other).
-
+    Pyro's samplers draw from torch's global generator (CPU and CUDA), which all threads share: draw
+    in one of them at a time (`fit` and evaluations wait for each other).
 
     Args:
         seed: Where the stream starts; None draws from the caller's stream.
 
     Raises:
-        ValueError: The seed is no whole number, or negative.
+        ValueError: The seed is not a whole number, or negative.
 
     Example:
         >>> with seeded(0):
@@ -54,37 +83,28 @@ def seeded(seed: int | None) -> Iterator[None]:
 
 @cache
 def _cuda_devices() -> range:
-    """Asked once: without a driver an answer takes as long as a small model's step, and so does
-    `torch.manual_seed`.
-
-    It keeps a stack trace for each kind of device that is not there, at each call, for good.
-    """
+    """Asked once: without a driver each answer is slow and keeps a stack trace for good."""
     return range(torch.cuda.device_count())
 
 
-@overload
-def derived_seed(seed: int, *keys: int) -> int: ...
+def derived_seed[Seed: int | None](seed: Seed, *keys: int) -> Seed:
+    """A seed for one part of a job (an epoch, a chunk), independent of the other parts.
 
-
-@overload
-def derived_seed(seed: None, *keys: int) -> None: ...
-
-
-def derived_seed(seed: int | None, *keys: int) -> int | None:
-    """A seed for one part of a longer job (an epoch, a chunk), independent of the other parts.
-
-    Resuming at part t needs no stored generator state: its seed is a function of (seed, t) alone.
-    Reference: NumPy's `SeedSequence`.
+    It is a function of the arguments alone, so that a job resumes without a stored generator state.
 
     Args:
-        seed: The job's seed; None stays None, torch's global stream.
-        keys: What names the part.
+        seed: The job's seed; None gives None.
+        keys: Numbers of the part, a `Stream` where the job has several.
+
+    References:
+        NumPy's `SeedSequence`.
 
     Example:
         >>> derived_seed(0, 1) == derived_seed(0, 1), derived_seed(0, 1) == derived_seed(0, 2)
         (True, False)
     """
     if seed is None:
-        return None
+        return seed
     sequence = np.random.SeedSequence([whole_number(seed, "seed", at_least=0), *keys])
-    return int(sequence.generate_state(1, np.uint64)[0] >> 1)
+    found: Any = int(sequence.generate_state(1, np.uint64)[0] >> 1)
+    return found

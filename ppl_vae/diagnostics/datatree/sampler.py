@@ -14,16 +14,8 @@ from ppl_vae.data import Dataset
 from ppl_vae.importance import PAIRS_PER_CHUNK, rows_per_chunk
 from ppl_vae.programs.modules import arguments, evaluating
 from ppl_vae.programs.plates import inner_plates, rows_first
-from ppl_vae.programs.traces import (
-    LogTerms,
-    Program,
-    Site,
-    is_local,
-    log_terms,
-    particles_of,
-    per_datum,
-    sample_sites,
-)
+from ppl_vae.programs.sites import is_local, per_datum, sample_sites
+from ppl_vae.programs.traces import LogTerms, Program, Site, log_terms, particles_of
 from ppl_vae.runtime.checks import whole_number
 from ppl_vae.runtime.seeding import derived_seed, seeded
 

@@ -17,15 +17,8 @@ from ppl_vae.diagnostics.latents.means import dimension_names
 from ppl_vae.diagnostics.latents.rate import joined, standard_error
 from ppl_vae.programs.inference import Inference, progress_bar, rows_per_chunk
 from ppl_vae.programs.plates import require_no_inner_plates
-from ppl_vae.programs.traces import (
-    PARTICLES,
-    LogTerms,
-    Program,
-    Site,
-    is_local,
-    per_datum,
-    sample_sites,
-)
+from ppl_vae.programs.sites import is_local, per_datum, sample_sites
+from ppl_vae.programs.traces import PARTICLES, LogTerms, Program, Site
 from ppl_vae.runtime.text import table
 
 if TYPE_CHECKING:

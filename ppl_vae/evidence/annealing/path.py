@@ -14,7 +14,8 @@ from ppl_vae.hmc import HMC, LogJoint
 from ppl_vae.hmc.target import per_site
 from ppl_vae.hmc.transition import LogDensity, Point, first_step, transition
 from ppl_vae.programs.masks import with_all_entries
-from ppl_vae.programs.traces import Program, log_terms, per_datum, sample_sites
+from ppl_vae.programs.sites import per_datum, sample_sites
+from ppl_vae.programs.traces import Program, log_terms
 
 __all__ = ["Kernels", "Path"]
 

@@ -1,8 +1,7 @@
-"""Densities that keep their digits to the ends of their parameters, where torch's cancel, clamp or
-overflow.
+"""Densities that stay accurate where torch's cancel, clamp or overflow.
 
-Each is parametrised as its likelihood has it (by a logit, a log-mean, a log-dispersion) and written
-so that no two large terms cancel, without a branch on a value: its operations can be recorded.
+Each has the parameters of its likelihood (a logit, a log-mean, a log-dispersion). No two large
+terms cancel, and there is no branch on a value, so that the operations can be recorded as a graph.
 """
 
 from ppl_vae.families.densities.bounded import LogitBernoulli, LogitContinuousBernoulli

@@ -1,6 +1,6 @@
 """Bits, and values in [0, 1], by their logits."""
 
-from typing import Any
+from typing import Any, override
 
 import pyro.distributions as dist
 import torch
@@ -12,22 +12,21 @@ from ppl_vae.families.densities.series import power_series
 
 __all__ = ["LogitBernoulli", "LogitContinuousBernoulli"]
 
-FLAT = 0.5  # |logit| up to which the terms of the series are all that float64 can tell
+FLAT = 0.5  # up to this |logit| the terms of the series are exact to rounding in float64
 # log(sinh(u / 2) / (u / 2)) / u^2, in u^2:
 LOG_SINHC = (1 / 24, -1 / 2880, 1 / 181440, -1 / 9676800, 1 / 479001600)
 
 
 class LogitBernoulli(dist.Bernoulli):
-    """Bernoulli whose density is right at infinite logits too: log p(x) = log sigmoid((2 x - 1)
-    logit).
+    """Bernoulli for all logits, infinite ones too: log p(x) = log sigmoid((2 x - 1) logit).
 
     Example:
         >>> LogitBernoulli(logits=torch.tensor(torch.inf)).log_prob(torch.tensor([0.0, 1.0]))
         tensor([-inf, 0.])
     """
 
+    @override
     def log_prob(self, value: Tensor) -> Tensor:
-        """log p(value)."""
         if self._validate_args:
             self._validate_sample(value)
         return logsigmoid((2 * value - 1) * self.logits)
@@ -40,8 +39,8 @@ class LogitContinuousBernoulli(dist.TorchDistribution):
 
         log p(x) = -a t + log(a / (1 - exp(-a))).
 
-    That is an exponential distribution of t with rate a, cut off at 1; torch's clamps the
-    probability, and is wrong from |logit| = 16 on in float32.
+    That is an exponential distribution of t with rate a, truncated at 1. torch's version clamps the
+    probability, which is wrong from |logit| = 16 on in float32.
 
     Args:
         logits: log(p / (1 - p)).
@@ -61,10 +60,10 @@ class LogitContinuousBernoulli(dist.TorchDistribution):
         self.logits = logits
         super().__init__(logits.shape, validate_args=validate_args)
 
+    @override
     def expand(
         self, batch_shape: Any, _instance: "LogitContinuousBernoulli | None" = None
     ) -> "LogitContinuousBernoulli":
-        """The same with a larger batch shape."""
         new = self._get_checked_instance(LogitContinuousBernoulli, _instance)
         LogitContinuousBernoulli.__init__(new, self.logits.expand(batch_shape), validate_args=False)
         new._validate_args = self._validate_args
@@ -72,9 +71,7 @@ class LogitContinuousBernoulli(dist.TorchDistribution):
 
     @property
     def _rate(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Where the logit is so near zero that series are taken, the logit there, and a
-        elsewhere.
-        """
+        """Where the logit is near zero (series are used), the logit there, and a elsewhere."""
         flat = self.logits.abs() < FLAT
         return flat, torch.where(flat, self.logits, 0.0), torch.where(flat, 1.0, self.logits.abs())
 
@@ -94,8 +91,8 @@ class LogitContinuousBernoulli(dist.TorchDistribution):
         near = logit * (value - 0.5) - logit * logit * power_series(LOG_SINHC, logit * logit)
         return torch.where(flat, near, rate.log() - (-torch.expm1(-rate)).log() - rate * distance)
 
+    @override
     def log_prob(self, value: Tensor) -> Tensor:
-        """log p(value)."""
         if self._validate_args:
             self._validate_sample(value)
         return self._log_density(value, self._from_end(value))
@@ -144,5 +141,5 @@ class LogitContinuousBernoulli(dist.TorchDistribution):
 
     @property
     def _positive_rate(self) -> Tensor:
-        """a, or so little that the density is uniform."""
+        """a, or a value so small that the density is uniform."""
         return self.logits.abs().clamp(min=torch.finfo(self.logits.dtype).tiny * 2**30)

@@ -1,7 +1,7 @@
 """Counts: densities by their deviances, in which log x! and the log-mean's terms never meet."""
 
 import math
-from typing import Any
+from typing import Any, override
 
 import pyro.distributions as dist
 import torch
@@ -17,24 +17,20 @@ from ppl_vae.families.densities.series import (
 __all__ = ["LogMeanNegativeBinomial", "LogRatePoisson"]
 
 ATANH = (1 / 3, 1 / 5, 1 / 7, 1 / 9)  # (atanh(s) / s - 1) / s^2, in s^2, s = u / (2 + u)
-# |u| up to which these terms, and half of them in float32, are all that the float type can tell
+# Up to this |u| these terms, half of them in float32, are exact to rounding.
 NEAR = 0.1
 
-# Inside an autograd Function a branch that is not taken may hold infinities: no derivative passes
-# through it.
+# In an autograd Function a branch of `where` that is not taken may be infinite: no derivative
+# passes through it.
 
 
 def log1p_of(u: Tensor, size: Tensor, log_ratio: Tensor) -> Tensor:
-    """log(1 + u), given |u|; away from zero from a difference of logarithms, for near -1 u has lost
-    its digits.
-    """
+    """log(1 + u) given |u|; away from zero from a difference of logarithms."""
     return torch.where(size < 0.5, u.log1p(), log_ratio)
 
 
 def shortfall_near_zero(u: Tensor) -> Tensor:
-    """G(u) = 1 - log(1 + u) / u, which is u / 2 in the limit, for |u| < NEAR, by the series of
-    atanh(u / (2 + u)).
-    """
+    """G(u) = 1 - log(1 + u) / u for |u| < NEAR, by the series of atanh(u / (2 + u))."""
     terms = ATANH if u.dtype == torch.float64 else ATANH[:2]
     s = u / (2 + u)
     q = s * s
@@ -42,16 +38,13 @@ def shortfall_near_zero(u: Tensor) -> Tensor:
 
 
 def log_saturated(x: Tensor, log_x: Tensor) -> Tensor:
-    """log Poisson(x; mean x) = x log x - x - log x!, the most that any mean gives, given log max(x,
-    1).
-    """
+    """log Poisson(x; mean x) = x log x - x - log x!, given log max(x, 1)."""
     positive = x.clamp(min=1)
     return -x.clamp(max=1) * (stirling_value(positive, least=1) + 0.5 * log_x + HALF_LOG_2PI)
 
 
 class PoissonDeviance(torch.autograd.Function):
-    """x log(x / mu) - x + mu, mu = exp(log_mean), as x (exp(t) - 1 - t), t = log(mu / x); its
-    derivative is mu - x.
+    """x log(x / mu) - x + mu, mu = exp(log_mean), by t = log(mu / x); its derivative is mu - x.
 
     With max(x, 1) for x in the exponential's terms, it is mu at 0 too.
     """
@@ -80,9 +73,7 @@ class PoissonDeviance(torch.autograd.Function):
 def dispersed(
     log_mean: Tensor, r: Tensor, x: Tensor, log_sum: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """g = w (x - mu), log(1 + e) and g G(e), e = (x - mu) / (r + mu) and w = r / (r + mu), given
-    log(r + x).
-    """
+    """g = w (x - mu), log(1 + e) and g G(e), e = (x - mu) / (r + mu), w = r / (r + mu)."""
     mean = log_mean.exp()
     total = r + mean
     difference = x - mean
@@ -94,8 +85,7 @@ def dispersed(
 
 
 class NegativeBinomialDeviance(torch.autograd.Function):
-    """x log(x / mu) - (r + x) log((r + x) / (r + mu)), by g (G(e) - G(d)), g = w (x - mu), d = -g /
-    x.
+    """x log(x / mu) - (r + x) log((r + x) / (r + mu)) = g (G(e) - G(d)), d = -g / x.
 
     Its derivative is -g for log mu and g G(e) for log r.
     """
@@ -155,16 +145,16 @@ class LogRatePoisson(dist.Poisson):
         self.log_rate = log_rate
         super().__init__(log_rate.exp(), validate_args=validate_args)
 
+    @override
     def expand(
         self, batch_shape: Any, _instance: "LogRatePoisson | None" = None
     ) -> "LogRatePoisson":
-        """The same with a larger batch shape."""
         new = self._get_checked_instance(LogRatePoisson, _instance)
         new.log_rate = self.log_rate.expand(batch_shape)
         return super().expand(batch_shape, _instance=new)
 
+    @override
     def log_prob(self, value: Tensor) -> Tensor:
-        """log p(value)."""
         if self._validate_args:
             self._validate_sample(value)
         log_x = value.clamp(min=1).log()
@@ -172,14 +162,13 @@ class LogRatePoisson(dist.Poisson):
 
 
 class LogMeanNegativeBinomial(dist.NegativeBinomial):
-    """Negative binomial with mean mu = exp(log_mean) and variance mu + mu^2 / r, r =
-    exp(log_dispersion).
+    """Negative binomial: mean mu = exp(log_mean), variance mu + mu^2 / exp(log_dispersion).
 
     With the Poisson's saturated term, w = r / (r + mu), e = (x - mu) / (r + mu), d = -w (x - mu) /
     x, G(u) = 1 - log(1 + u) / u and S the error of Stirling's formula,
 
-        log p(x) = log Poisson(x; mean x) - w (x - mu) (G(e) - G(d)) + S(r + x) - S(r) - log(1 + x /
-        r) / 2.
+        log p(x) = log Poisson(x; mean x) - w (x - mu) (G(e) - G(d))
+                   + S(r + x) - S(r) - log(1 + x / r) / 2.
 
     G(e) and -G(d) have one sign, so that nothing cancels, and the Poisson is reached as r grows.
 
@@ -200,17 +189,17 @@ class LogMeanNegativeBinomial(dist.NegativeBinomial):
         self, log_mean: Tensor, log_dispersion: Tensor, *, validate_args: bool | None = None
     ) -> None:
         self.log_mean = log_mean
-        # Not broadcast, so that what depends on it alone is computed once for all particles; a
-        # copy, so that a distribution that was made without gradients holds no parameter.
+        # Not broadcast, so that its functions are computed once for all particles; a copy, so that
+        # a distribution without gradients does not hold the parameter.
         self.log_dispersion = log_dispersion.clone()
         super().__init__(
             log_dispersion.exp(), logits=log_mean - log_dispersion, validate_args=validate_args
         )
 
+    @override
     def expand(
         self, batch_shape: Any, _instance: "LogMeanNegativeBinomial | None" = None
     ) -> "LogMeanNegativeBinomial":
-        """The same with a larger batch shape."""
         new = self._get_checked_instance(LogMeanNegativeBinomial, _instance)
         new.log_mean = self.log_mean
         new.log_dispersion = self.log_dispersion
@@ -226,14 +215,13 @@ class LogMeanNegativeBinomial(dist.NegativeBinomial):
         """mu + mu^2 / r."""
         return self.mean * (1 + self.logits.exp())
 
+    @override
     def log_prob(self, value: Tensor) -> Tensor:
-        """log p(value)."""
         if self._validate_args:
             self._validate_sample(value)
-        # From there on r is infinite to every finite mean, and its exponential would be infinite.
-        log_r = self.log_dispersion.clamp(
-            max=math.log(torch.finfo(self.log_dispersion.dtype).max) - 1
-        )
+        # Beyond this bound exp(log r) would overflow, and r is infinite to every finite mean.
+        largest = math.log(torch.finfo(self.log_dispersion.dtype).max) - 1
+        log_r = self.log_dispersion.clamp(max=largest)
         r = log_r.exp()
         log_x = value.clamp(min=1).log()
         total = r + value

@@ -1,6 +1,6 @@
 """Real values: normals and Student's t by residuals in units of their scale."""
 
-from typing import Any
+from typing import Any, override
 
 import pyro.distributions as dist
 import torch
@@ -12,16 +12,15 @@ __all__ = ["ResidualLowRankNormal", "StandardisedNormal", "StandardisedStudentT"
 
 
 class StandardisedNormal(dist.Normal):
-    """N(loc, scale^2) by its standardised residual: torch's squares the scale first, which is 0
-    from 10^-23 on.
+    """N(loc, scale^2) by its standardised residual; torch squares the scale, which underflows.
 
     Example:
         >>> StandardisedNormal(torch.zeros(()), torch.tensor(1e-30)).log_prob(torch.tensor(1e-30))
         tensor(67.6586)
     """
 
+    @override
     def log_prob(self, value: Tensor) -> Tensor:
-        """log p(value)."""
         if self._validate_args:
             self._validate_sample(value)
         residual = (value - self.loc) / self.scale
@@ -29,14 +28,12 @@ class StandardisedNormal(dist.Normal):
 
 
 class StandardisedStudentT(dist.StudentT):
-    """Student's t; its normaliser, a difference of two log Gamma functions, by the errors of
-    Stirling's formula.
+    """Student's t, with its normaliser by the errors of Stirling's formula.
 
-    With a = df / 2, t = (x - loc) / (scale sqrt(df)) and S the error of Stirling's formula, log
-    p(x) is
+    With a = df / 2, t = (x - loc) / (scale sqrt(df)) and S that error, log p(x) is
 
-        a log(1 + 1 / (2 a)) - 1/2 + S(a + 1/2) - S(a) - (a + 1/2) log(1 + t^2) - log scale - log(2
-        pi) / 2,
+        a log(1 + 1 / (2 a)) - 1/2 + S(a + 1/2) - S(a)
+        - (a + 1/2) log(1 + t^2) - log scale - log(2 pi) / 2,
 
     whose first four terms vanish as df grows.
 
@@ -49,21 +46,19 @@ class StandardisedStudentT(dist.StudentT):
     def __init__(
         self, df: Tensor, loc: Tensor, scale: Tensor, *, validate_args: bool | None = None
     ) -> None:
-        self.degrees = (
-            df  # as they are: what depends on them alone is computed once for all particles
-        )
+        self.degrees = df  # not broadcast: their functions are computed once for all particles
         super().__init__(df, loc, scale, validate_args=validate_args)
 
+    @override
     def expand(
         self, batch_shape: Any, _instance: "StandardisedStudentT | None" = None
     ) -> "StandardisedStudentT":
-        """The same with a larger batch shape."""
         new = self._get_checked_instance(StandardisedStudentT, _instance)
         new.degrees = self.degrees
         return super().expand(batch_shape, _instance=new)
 
+    @override
     def log_prob(self, value: Tensor) -> Tensor:
-        """log p(value)."""
         if self._validate_args:
             self._validate_sample(value)
         a = 0.5 * self.degrees
@@ -73,7 +68,7 @@ class StandardisedStudentT(dist.StudentT):
         gap = value - self.loc
         log_scale = self.scale.log()
         width = self.scale * self.degrees.sqrt()
-        far = gap.abs() > width  # there by logarithms, for the square overflows
+        far = gap.abs() > width  # by logarithms, since the square would overflow
         near = (torch.where(far, 0.0, gap) / width).square().log1p()
         log_t = torch.where(far, gap, 1.0).abs().log() - log_scale - 0.5 * self.degrees.log()
         log_t = torch.where(far, log_t, 0.0)
@@ -88,8 +83,8 @@ class ResidualLowRankNormal(dist.LowRankMultivariateNormal):
 
         (x - loc)' (F F' + D)^-1 (x - loc) = min_c |y - A c|^2 + |c|^2.
 
-    Woodbury's formula, torch's, is |y|^2 less the part that A explains: of 10^6, both, where D is
-    10^-6.
+    Woodbury's formula, used by torch, is |y|^2 minus the part that A explains: both are of order
+    10^6 where D is 10^-6.
 
     References:
         Woodbury (1950), Inverting modified matrices; Björck (1996), Numerical methods for least
@@ -101,8 +96,8 @@ class ResidualLowRankNormal(dist.LowRankMultivariateNormal):
         tensor(-1.4189)
     """
 
+    @override
     def log_prob(self, value: Tensor) -> Tensor:
-        """log p(value)."""
         if self._validate_args:
             self._validate_sample(value)
         sd = self._unbroadcasted_cov_diag.sqrt()

@@ -8,17 +8,9 @@ import torch
 from torch import Tensor
 
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
-STIRLING = (
-    1 / 12,
-    -1 / 360,
-    1 / 1260,
-    -1 / 1680,
-    1 / 1188,
-    -691 / 360360,
-)  # of z times the error, in 1 / z^2
-SLOPE = tuple(-(2 * k + 1) * c for k, c in enumerate(STIRLING))  # of z^2 times its derivative
-FROM = {torch.float64: 8}  # where six terms are all that 10^-12 can tell
-FROM_SINGLE = 3  # where three terms are all that float32 can tell
+# Coefficients of z S(z) in 1 / z^2, S the error of Stirling's formula, and of z^2 S'(z).
+STIRLING = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360)
+SLOPE = tuple(-(2 * k + 1) * c for k, c in enumerate(STIRLING))
 
 
 def power_series(coefficients: Sequence[float], q: Tensor) -> Tensor:
@@ -31,14 +23,13 @@ def power_series(coefficients: Sequence[float], q: Tensor) -> Tensor:
 
 
 def stirling_terms(z: Tensor) -> tuple[int, int]:
-    """From which z on the series serves, and how many terms of it, for this float type."""
-    return (FROM[z.dtype], 6) if z.dtype in FROM else (FROM_SINGLE, 3)
+    """The least z for the series, and its number of terms: 10^-12 in float64, else float32's."""
+    return (8, 6) if z.dtype == torch.float64 else (3, 3)
 
 
 def stirling_value(z: Tensor, least: int = 0) -> Tensor:
-    """The error S(z), z > `least`, by S(z) = S(z + n) + (z + 1/2) log(1 + n / z) - n - sum_k log((z
-    + k) / (z + n)).
-    """
+    """The error S(z), z > `least`, shifted to z + n where the series converges."""
+    # S(z) = S(z + n) + (z + 1/2) log(1 + n / z) - n - sum_k log((z + k) / (z + n))
     start, terms = stirling_terms(z)
     n = start - least
     inverse = (z + n).reciprocal()
@@ -50,18 +41,13 @@ def stirling_value(z: Tensor, least: int = 0) -> Tensor:
 
 
 def stirling_slope(z: Tensor) -> Tensor:
-    """S'(z) = S'(z + n) + log(1 + n / z) - 1 / (2 z) - 1 / (2 (z + n)) - sum_k 1 / (z + k), k = 1
-    to n - 1.
-    """
+    """S'(z), by the same shift from z to z + n."""
+    # S'(z) = S'(z + n) + log(1 + n / z) - 1 / (2 z) - 1 / (2 (z + n)) - sum_k 1 / (z + k)
     n, terms = stirling_terms(z)
     inverse = z.reciprocal()
     last = (z + n).reciprocal()
-    square = last * last
-    slope = (
-        square * power_series(SLOPE[:terms], square)
-        + (n * inverse).log1p()
-        - 0.5 * (inverse + last)
-    )
+    slope = last**2 * power_series(SLOPE[:terms], last**2)
+    slope = slope + (n * inverse).log1p() - 0.5 * (inverse + last)
     for k in range(1, n):
         slope = slope - (z + k).reciprocal()
     return slope
@@ -89,7 +75,5 @@ class StirlingError(torch.autograd.Function):
 
 
 def stirling_error(z: Tensor) -> Tensor:
-    """log Gamma(z) less Stirling's (z - 1/2) log z - z + log(2 pi) / 2, for z > 0; 1 / (12 z) for
-    large z.
-    """
+    """log Gamma(z) - ((z - 1/2) log z - z + log(2 pi) / 2), z > 0; 1 / (12 z) for large z."""
     return StirlingError.apply(z)

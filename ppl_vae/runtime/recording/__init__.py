@@ -1,6 +1,4 @@
-"""Programs as graphs of tensor operations: Pyro's effect handlers run once, the graph they leave
-runs ever after.
-"""
+"""Programs as graphs of tensor operations, without Pyro's effect handlers."""
 
 from ppl_vae.runtime.recording.cuda import replayed
 from ppl_vae.runtime.recording.graphs import Graph, check_agreement, compiled, first_line, recorded

@@ -9,22 +9,22 @@ from ppl_vae.runtime.recording.graphs import Graph, first_line
 from ppl_vae.runtime.recording.outside import RecordingError
 from ppl_vae.runtime.seeding import seeded
 
-CALLS_TO_WARM_UP = 3  # libraries set themselves up in the first ones, which must not be captured
+CALLS_TO_WARM_UP = 3  # in which libraries set themselves up; these must not be captured
 
 
 def replayed(run: Graph, *inputs: Tensor) -> Graph:
-    """`run` with all of its CUDA kernels launched as one; what it gives is overwritten by the next
-    call.
+    """`run` with its CUDA kernels launched as one; the next call overwrites the result.
 
-    Inputs are copied to where the first ones lie; whatever else `run` reads it reads where it lies.
-    Raises RecordingError for tensors elsewhere, or where `run` waits for the CPU.
+    Inputs are copied to the place of the first ones; `run` reads everything else in place. Raises
+    RecordingError for tensors on other devices, or where `run` waits for the CPU.
     PyTorch's notes on CUDA semantics, "CUDA Graphs": warm up on a stream of its own, then capture.
     """
     if not on_cuda(*inputs):
         raise RecordingError(f"the data are on {inputs[0].device}")
     places = [value.clone() for value in inputs]
     try:
-        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
+        graph = torch.cuda.CUDAGraph()
+        stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with seeded(0), torch.no_grad():
             with torch.cuda.stream(stream):

@@ -1,6 +1,4 @@
-"""Programs as graphs of tensor operations: Pyro's effect handlers run once, the graph they leave
-runs ever after.
-"""
+"""Programs recorded as graphs of tensor operations, compiled and checked."""
 
 import copy
 import logging
@@ -27,8 +25,8 @@ TOLERANCE = 1e-3
 def recorded(function: Graph, *inputs: Any) -> torch.fx.GraphModule:
     """A function of tensors as the graph of operations that it performs on inputs of these shapes.
 
-    Random draws are operations of the graph, in the same order on the same stream. What the
-    function reads besides its inputs is frozen: tensors by reference, Python values for good.
+    Random draws are operations of the graph, in the same order on the same stream. Everything else
+    that the function reads is frozen: tensors by reference, Python values as they are.
 
     Args:
         function: Of nested lists, tuples and dicts of tensors, to the same.
@@ -48,29 +46,23 @@ def recorded(function: Graph, *inputs: Any) -> torch.fx.GraphModule:
     """
     try:
         with seeded(0), Unread():
-            traced = make_fx(
-                lambda *tensors: function(*tensors), replacements()
-            )  # it cannot take a bound method
-            graph = traced(*inputs)
-    except (
-        Exception
-    ) as error:  # torch raises many kinds; whatever it was, the unrecorded function will say
+            # A lambda, since make_fx does not take bound methods.
+            graph = make_fx(lambda *tensors: function(*tensors), replacements())(*inputs)
+    except Exception as error:  # of many kinds; the unrecorded function will raise its own
         reason = first_line(error)
-        of_data = "value out of a tracing tensor" in reason or "data-dependent" in reason
-        raise RecordingError(
-            "its control flow depends on the data" if of_data else reason
-        ) from error
+        if "value out of a tracing tensor" in reason or "data-dependent" in reason:
+            reason = "its control flow depends on the data"
+        raise RecordingError(reason) from error
     if any(map(_has_free_shape, graph.graph.nodes)):
         raise RecordingError("the shape of an intermediate result depends on the data")
     return graph
 
 
 def compiled(graph: torch.fx.GraphModule, *inputs: Any) -> Graph:
-    """The graph through torch's compiler, with the random stream of eager mode. Takes seconds;
-    torch keeps it on disk.
+    """The graph through torch's compiler, with the random stream of eager mode.
 
-    The compiler changes the graph that it is given, so it is given a copy, which shares the graph's
-    tensors. Raises RecordingError where there is no C++ compiler, no room on the disk, or it fails.
+    Takes seconds; torch keeps the result on disk. The compiler changes its graph, so it works on a
+    copy, which shares the tensors. Raises RecordingError without a C++ compiler or room on disk.
     Ansel et al. (2024), PyTorch 2: faster machine learning through dynamic bytecode transformation
     and graph compilation, doi:10.1145/3620665.3640366.
     """
@@ -85,9 +77,7 @@ def compiled(graph: torch.fx.GraphModule, *inputs: Any) -> Graph:
 
 
 def check_agreement(found: Tensor | None, expected: Tensor | None, name: str) -> None:
-    """Raise RecordingError unless a graph's result is that of the function, within `TOLERANCE` of
-    its norm.
-    """
+    """Raise RecordingError unless two results agree within `TOLERANCE` of their norm."""
     if found is None or expected is None:
         agrees = found is expected
     else:
@@ -110,9 +100,7 @@ def _has_free_shape(node: torch.fx.Node) -> bool:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The compiler's remarks on what else the machine could have had are not the caller's
-    business.
-    """
+    """Hide the compiler's remarks on other hardware."""
     chatter = logging.getLogger("torch.utils.cpp_extension")
     level = chatter.level
     chatter.setLevel(logging.ERROR)
@@ -125,8 +113,7 @@ def _quiet() -> Iterator[None]:
 
 
 def first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    told = [
-        line for line in lines if not line.endswith("raised:")
-    ]  # torch's frame around the message
-    return told[0] if told else type(error).__name__
+    """The first line of an error's message, without torch's frame around it."""
+    lines = (line.strip() for line in str(error).splitlines())
+    told = (line for line in lines if line and not line.endswith("raised:"))
+    return next(told, type(error).__name__)

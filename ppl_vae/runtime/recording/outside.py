@@ -1,8 +1,7 @@
-"""What a graph cannot hold: numbers among modules' attributes, the random streams of Python and
-NumPy, tensors read.
-"""
+"""State that a graph cannot hold: attributes, other random streams, tensors read."""
 
 import copy
+import operator
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,9 +30,7 @@ class RecordingError(RuntimeError):
 
 
 class Unread(TorchFunctionMode):
-    """Raises RecordingError where a tensor's values leave torch; `.item()` and `bool()` are
-    `make_fx`'s to refuse.
-    """
+    """Raises RecordingError where a tensor's values leave torch; `make_fx` refuses `.item()`."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the function, unless it is one of those."""
@@ -44,29 +41,30 @@ class Unread(TorchFunctionMode):
 
 @contextmanager
 def unchanged(*modules: nn.Module) -> Iterator[None]:
-    """Raise RecordingError where what runs within changes what no graph would; all of it is put
-    back in any case.
-    """
-    python, numpy, attributes = random.getstate(), _numpy_state(), _attributes(modules)
-    contents = _contents(modules)
+    """Raise RecordingError where a call changes state outside its graph; the state is restored."""
+    parts = [part for module in modules for part in module.modules()]
+    python = random.getstate()
+    numpy = _numpy_state()
+    attributes = _attributes(parts)
+    contents = _contents(parts)
     try:
         yield
         if random.getstate() != python:
             raise RecordingError("it draws from Python's random stream")
         if not all(map(np.array_equal, _numpy_state(), numpy)):
             raise RecordingError("it draws from NumPy's random stream")
-        for (module, name), value in attributes.items():
-            now = getattr(module, name, value)
+        for (part, name), value in attributes.items():
+            now = getattr(part, name, value)
             if now is not value and (isinstance(value, torch.Tensor) or now != value):
-                raise RecordingError(f"a call changes {type(module).__name__}.{name}")
+                raise RecordingError(f"a call changes {type(part).__name__}.{name}")
         for held in contents:
             if held.has_changed():
                 raise RecordingError(f"a call changes what {held.name} holds")
     finally:
         random.setstate(python)
         np.random.set_state(numpy)  # noqa: NPY002
-        for (module, name), value in attributes.items():
-            setattr(module, name, value)
+        for (part, name), value in attributes.items():
+            setattr(part, name, value)
         for held in contents:
             held.put_back()
 
@@ -76,35 +74,32 @@ def _numpy_state() -> Any:
 
 
 class Held:
-    """What a module holds that can change in its place: a tensor, a random stream, a list or dict
-    of plain values.
-    """
+    """Mutable content of a module: a tensor, a random stream, a container of plain values."""
 
     def __init__(self, name: str, value: Any) -> None:
-        self.name, self.value, self.before = name, value, _content(value)
+        self.name = name
+        self.value = value
+        self.before = _content(value)
 
     def has_changed(self) -> bool:
-        """Whether it has other contents than before."""
+        """Whether its contents differ from before."""
         now = _content(self.value)
-        return (
-            not torch.equal(now, self.before)
-            if isinstance(now, torch.Tensor)
-            else now != self.before
-        )
+        is_same = torch.equal if isinstance(now, torch.Tensor) else operator.eq
+        return not is_same(now, self.before)
 
     def put_back(self) -> None:
-        """The contents as they were."""
+        """Restore the contents."""
         if not self.has_changed():
             return
         if isinstance(self.value, torch.Generator):
             self.value.set_state(self.before)
         elif isinstance(self.value, torch.Tensor):
             self.value.detach().copy_(self.before)
+        elif isinstance(self.value, list):
+            self.value[:] = self.before
         else:
             self.value.clear()
-            self.value.extend(self.before) if isinstance(self.value, list) else self.value.update(
-                self.before
-            )
+            self.value.update(self.before)
 
 
 def _content(value: Any) -> Any:
@@ -113,13 +108,12 @@ def _content(value: Any) -> Any:
     return value.detach().clone() if isinstance(value, torch.Tensor) else copy.copy(value)
 
 
-def _contents(modules: tuple[nn.Module, ...]) -> list[Held]:
-    """Of all that modules keep beside parameters and buffers, which are inputs of a graph."""
-    parts = [part for module in modules for part in module.modules()]
-    pairs = [(part, name, value) for part in parts for name, value in vars(part).items()]
+def _contents(parts: list[nn.Module]) -> list[Held]:
+    """The mutable content of modules besides parameters and buffers, the inputs of a graph."""
     return [
         Held(f"{type(part).__name__}.{name}", value)
-        for part, name, value in pairs
+        for part in parts
+        for name, value in vars(part).items()
         if _can_change(value)
     ]
 
@@ -131,16 +125,11 @@ def _can_change(value: Any) -> bool:
     return isinstance(value, (torch.Tensor, torch.Generator))
 
 
-def _attributes(modules: tuple[nn.Module, ...]) -> dict[tuple[nn.Module, str], Any]:
-    """Plain values, tensors and buffers that modules keep."""
-    parts = [part for module in modules for part in module.modules()]
-    kinds = (*PLAIN, torch.Tensor)
-    plain = {
+def _attributes(parts: list[nn.Module]) -> dict[tuple[nn.Module, str], Any]:
+    """Plain values, tensors and buffers of modules."""
+    return {
         (part, name): value
         for part in parts
-        for name, value in vars(part).items()
-        if isinstance(value, kinds)
-    }
-    return plain | {
-        (part, name): value for part in parts for name, value in part.named_buffers(recurse=False)
+        for name, value in [*vars(part).items(), *part.named_buffers(recurse=False)]
+        if isinstance(value, (*PLAIN, torch.Tensor))
     }

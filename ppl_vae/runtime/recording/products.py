@@ -1,9 +1,7 @@
-"""Large matrix products of recorded graphs by oneDNN, where that is the faster of the two libraries
-in torch.
+"""Large matrix products of recorded graphs by oneDNN where it is faster than MKL.
 
-On a CPU torch multiplies float32 matrices by MKL, which leaves half of the vector width of some
-processors unused: on an AMD EPYC with AVX-512 oneDNN, by which torch convolves, takes half of the
-time (docs/benchmarks.md).
+On a CPU torch multiplies float32 matrices by MKL, which uses half of the vector width of some
+processors: on an AMD EPYC with AVX-512 oneDNN takes half of the time (docs/benchmarks.md).
 """
 
 import logging
@@ -15,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-FEWEST_MULTIPLICATIONS = 5_000_000  # below it, what a call of oneDNN costs eats what it saves
+FEWEST_MULTIPLICATIONS = 5_000_000  # below this a call of oneDNN costs more than it saves
 CLEARLY_FASTER = 0.8
 
 logger = logging.getLogger(__name__)
@@ -24,12 +22,11 @@ aten = torch.ops.aten
 
 
 def replacements() -> dict[Any, Callable[..., Any]]:
-    """What `torch.fx.experimental.proxy_tensor.make_fx` is to put in the place of torch's products
-    on this machine.
+    """Replacements of torch's products on this machine, for `make_fx`.
 
     Products of float32 matrices on a CPU with at least 5 million multiplications become the
     operation `torch.ops.ppl_vae.matmul`, if oneDNN is clearly faster here; others stay. It has no
-    derivative: a graph is to hold its own gradient.
+    derivative, since a recorded graph holds its own gradient.
 
     Example:
         >>> set(map(str, replacements())) <= {"aten.mm.default", "aten.addmm.default"}
@@ -40,17 +37,13 @@ def replacements() -> dict[Any, Callable[..., Any]]:
 
 @cache
 def onednn_is_faster() -> bool:
-    """Whether it multiplies float32 matrices in clearly less time than torch does; found once, in
-    some milliseconds.
-    """
+    """Whether oneDNN is clearly faster than torch at float32 products; measured once."""
     if not torch.backends.mkldnn.is_available():
         return False
     try:
         times = [[_seconds(product) for product in (matmul, torch.mm)] for _ in range(8)]
-    except (
-        AttributeError,
-        RuntimeError,
-    ) as error:  # built without the operation, or for another processor
+    except (AttributeError, RuntimeError) as error:
+        # torch was built without the operation, or for another processor
         logger.info("products of matrices stay with torch: %s", str(error).partition("\n")[0])
         return False
     ours, theirs = map(min, zip(*times, strict=True))
@@ -64,9 +57,7 @@ def _seconds(product: Callable[[Tensor, Tensor], Tensor]) -> float:
 
 @torch.library.custom_op("ppl_vae::matmul", mutates_args=())
 def matmul(one: Tensor, other: Tensor) -> Tensor:
-    """The product of two matrices by oneDNN; an operation of its own, which the compiler leaves as
-    it is.
-    """
+    """The product of two matrices by oneDNN; a custom operation, which the compiler leaves."""
     return torch.ops.mkldnn._linear_pointwise(one, other.t(), None, "none", [], "")
 
 

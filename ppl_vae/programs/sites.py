@@ -1,0 +1,181 @@
+"""Sites of a trace: their plates, what they observe, and their log-probabilities per row."""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from pyro import poutine
+from pyro.distributions.util import scale_and_mask
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor
+
+from ppl_vae.programs.particles import PARTICLES, PLATE, Site
+
+__all__ = ["inner_plates", "observes", "sites_of_x"]
+
+
+def sample_sites(trace: poutine.Trace, *, enumerated: bool = False) -> list[Site]:
+    """The trace's random sites, without Pyro's own subsampling sites."""
+    nodes: Any = trace.nodes
+    sites = [s for s in nodes.values() if s["type"] == "sample" and not site_is_subsample(s)]
+    for site in sites:
+        if not enumerated and (site["infer"] or {}).get("enumerate"):
+            raise ValueError(
+                f"site {site['name']!r} is marked for enumeration, which importance weights cannot "
+                "use: fit with pyro.infer.TraceEnum_ELBO, or sample the site"
+            )
+    return sites
+
+
+def observes(site: Site) -> bool:
+    """Whether a site observes something, also where `poutine.uncondition` draws its value.
+
+    A value recorded by `pyro.deterministic` is not an observation.
+
+    Args:
+        site: A site of a trace.
+
+    Example:
+        >>> observes({"is_observed": True, "infer": {"_deterministic": True}})
+        False
+    """
+    was_observed = (site["infer"] or {}).get("was_observed", False)
+    return bool(site["is_observed"] or was_observed) and not is_deterministic(site)
+
+
+def is_deterministic(site: Site) -> bool:
+    """Whether a site only records a value, by `pyro.deterministic`."""
+    return bool((site["infer"] or {}).get("_deterministic"))
+
+
+def sites_of_x(sites: Iterable[Site], size: int) -> list[Site]:
+    """The sites that may observe x: in the data plate, with `size` values per row; "x" first.
+
+    Args:
+        sites: Sites of a trace of the model.
+        size: Number of values of one row of x.
+
+    Example:
+        >>> import pyro
+        >>> from ppl_vae import beds
+        >>> bed = beds.linear_gaussian(num_data=3, data_dim=5)
+        >>> trace = pyro.poutine.trace(bed.model).get_trace(bed.x)
+        >>> [site["name"] for site in sites_of_x(sample_sites(trace), 5)]
+        ['x']
+    """
+    local = [site for site in sites if is_local(site) and observes(site)]
+    shapes = [inner_plates(site) + site["fn"].event_shape for site in local]
+    found = [site for site, shape in zip(local, shapes, strict=True) if shape.numel() == size]
+    return sorted(found, key=lambda site: site["name"] != "x")
+
+
+def is_local(site: Site) -> bool:
+    """Whether a site lies inside the data plate."""
+    return any(frame.name == PLATE for frame in site["cond_indep_stack"])
+
+
+def frame_of(site: Site) -> Any:
+    """The data plate's frame at this site, or None for a global site."""
+    frame = next((f for f in site["cond_indep_stack"] if f.name == PLATE), None)
+    if frame is not None and frame.dim != -1:
+        raise ValueError(
+            f'plate "{PLATE}" is at dim {frame.dim} at site {site["name"]!r}: it must be at dim=-1'
+        )
+    if frame is not None and frame.size < 1:
+        raise ValueError(
+            f'plate "{PLATE}" has no size at site {site["name"]!r}: write pyro.plate("{PLATE}", '
+            "len(x), dim=-1)"
+        )
+    return frame
+
+
+def inner_plates(site: Site) -> torch.Size:
+    """Sizes of the plates that a site has inside the data plate, left to right.
+
+    Args:
+        site: A site of a trace.
+
+    Example:
+        >>> import pyro
+        >>> data, repeat = pyro.plate("data", 5, dim=-1), pyro.plate("repeat", 3, dim=-2)
+        >>> with pyro.poutine.trace() as capture, data, repeat:
+        ...     z = pyro.sample("z", pyro.distributions.Normal(0.0, 1.0))
+        >>> inner_plates(capture.trace.nodes["z"])
+        torch.Size([3])
+    """
+    frames = [frame for frame in _inner_frames(site) if frame.name != PARTICLES]
+    return torch.Size(frame.size for frame in sorted(frames, key=lambda frame: frame.dim))
+
+
+def _inner_frames(site: Site) -> list[Any]:
+    return [f for f in site["cond_indep_stack"] if f.vectorized and f.name != PLATE]
+
+
+def log_prob_of(site: Site) -> Tensor:
+    """A site's log-probabilities, unscaled; of a local one, of the shape of its plates."""
+    if "unscaled_log_prob" not in site:
+        log_p = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
+        site["unscaled_log_prob"] = of_plates(log_p, site) if frame_of(site) else log_p
+    return site["unscaled_log_prob"]
+
+
+def of_plates(log_p: Tensor, site: Site) -> Tensor:
+    """A local site's log-probabilities, expanded to the shape of its plates, (K, *inner plates, B).
+
+    Raises:
+        ValueError: an axis belongs to no plate, and would be summed as if it did.
+    """
+    sizes = {frame.dim: frame.size for frame in site["cond_indep_stack"] if frame.vectorized}
+    plates = tuple(sizes.get(dim, 1) for dim in range(min(sizes), 0))
+    for dim in range(-log_p.dim(), 0):
+        found = log_p.shape[dim]
+        if dim < -len(plates) or found not in (1, plates[dim]):
+            raise ValueError(
+                f"site {site['name']!r} has log-probabilities of shape {tuple(log_p.shape)}, and "
+                f"its plates have shape {plates}: axis {dim}, of size {found}, belongs to no "
+                "plate. Keep particles as the leftmost axis and rows as the last one before the "
+                "event; declare any other axis by .to_event(n) or a plate"
+            )
+    return log_p.expand(plates)
+
+
+def _inner_scale(site: Site) -> float:
+    """Scale of subsampled plates inside the data plate: part of one row's log-probability."""
+    return math.prod((f.full_size or f.size) / f.size for f in _inner_frames(site))
+
+
+def common_scale(local: list[Site]) -> float | Tensor:
+    """The factor of each row, the same at every site inside the data plate."""
+    (first, scale), *others = [(site["name"], site["scale"] / _inner_scale(site)) for site in local]
+    for name, other in others:
+        if not torch.allclose(*(torch.as_tensor(s, dtype=torch.float64) for s in (other, scale))):
+            raise ValueError(
+                f"sites {first!r} and {name!r} carry different scales ({scale} and {other}): a "
+                "row has one scale; to anneal the KL use Training(kl_warmup_epochs=...) or "
+                "objective.annealed(weight), not poutine.scale"
+            )
+    return scale
+
+
+def per_datum(values: Tensor, site: Site) -> Tensor:
+    """Sum one site's (K, *plates, B) values over the plates nested in the data plate, (K, B)."""
+    values = scale_and_mask(values, scale=_inner_scale(site), mask=site["mask"])
+    return values.flatten(1, -2).sum(1) if values.dim() > 2 else values
+
+
+def local_log_probs(sites: list[Site], *, observed: bool) -> dict[str, Tensor]:
+    """Log-probabilities (K, B) of the latent or the observed sites in the data plate, by name."""
+    local = (site for site in sites if frame_of(site) and site["is_observed"] == observed)
+    return {site["name"]: per_datum(log_prob_of(site), site) for site in local}
+
+
+def global_sum(sites: list[Site], *, observed: bool) -> Tensor:
+    """Sum over the latent or the observed sites outside the data plate, scaled, a scalar."""
+    outside = (site for site in sites if not frame_of(site) and site["is_observed"] == observed)
+    return sum((scaled_sum(log_prob_of(site), site) for site in outside), torch.zeros(()))
+
+
+def scaled_sum(values: Tensor, site: Site) -> Tensor:
+    """Sum one global site's values, scaled and masked, a scalar."""
+    return scale_and_mask(values, scale=site["scale"], mask=site["mask"]).sum()
