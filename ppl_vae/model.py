@@ -96,9 +96,9 @@ class Model(PyroModule):
         if start is not None:
             data = as_dataset(start).train
             self.columns = data.columns
-            every = max(1, len(data) // ROWS_TO_START_FROM)
-            x = data[::every].x if isinstance(data.x, Rows) else data.x
-            likelihood.start_at(x.to(next(likelihood.parameters()).device))
+            if isinstance(data.x, Rows):
+                data = data[:: max(1, len(data) // ROWS_TO_START_FROM)]
+            likelihood.start_at(data.x.to(next(likelihood.parameters()).device))
         self.prior = prior
         self.likelihood = likelihood
         self.decoder = decoder
@@ -110,8 +110,11 @@ class Model(PyroModule):
         # Pyro's validation switch: `fit` and `log_evidence` check the data once, then turn it off.
         if x is not None and torch.distributions.Distribution._validate_args:
             self.check(x, context)
-        given = x if x is not None else context
-        with pyro.plate("data", num_data if given is None else len(given), dim=-1):
+        if context is not None:
+            num_data = len(context)
+        if x is not None:
+            num_data = len(x)
+        with pyro.plate("data", num_data, dim=-1):
             z = pyro.sample("z", self.prior(context))
             likelihood = self.likelihood_at(z, context)
             if x is None:

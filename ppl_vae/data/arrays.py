@@ -90,9 +90,8 @@ def _check_one_array(source: Any, what: str) -> None:
     if several or held or hasattr(source, "data_vars"):
         raise TypeError(
             f"{what} is a {type(source).__name__} of several arrays: give one array with a row for "
-            "each observation "
-            "(torch.stack(rows) makes one), and Dataset(x, context=..., labels=...) for what goes "
-            "with it"
+            "each observation (torch.stack(rows) makes one), and the others as Dataset(x, "
+            "context=..., labels=...)"
         )
 
 
@@ -100,7 +99,8 @@ def _from_array(source: Any, dtype: torch.dtype, what: str) -> Table:
     values = tensor(source, dtype, what)
     if values.ndim == 0:
         raise ValueError(f"{what} is the single number {values.item()}: rows of data needed")
-    values = values[:, None] if values.ndim == 1 else values
+    if values.ndim == 1:
+        values = values[:, None]
     return Table(values, ("datum", *event_dims(values.ndim - 1)), {})
 
 
@@ -140,8 +140,9 @@ def tensor(source: Any, dtype: torch.dtype, what: str) -> Tensor:
     if isinstance(source, Tensor):
         if source.is_complex():
             raise TypeError(f"{what} holds {source.dtype}: real numbers needed")
-        dense = source.detach() if source.layout == torch.strided else source.detach().to_dense()
-        return dense.to(dtype, copy=True)
+        if source.layout != torch.strided:
+            source = source.to_dense()
+        return source.detach().to(dtype, copy=True)
     width = np.float64 if dtype == torch.float64 else np.float32
     with np.errstate(over="ignore"):  # an overflow becomes inf, and is then named by its place
         array = np.array(_numbers(source, what), dtype=width, order="C")
@@ -155,7 +156,8 @@ def _numbers(source: Any, what: str) -> np.ndarray:
         return np.ma.filled(source.astype(np.float64), np.nan)
     try:
         array = np.asarray(source)
-        array = array.astype(np.float64) if array.dtype.kind == "O" else array  # None is NaN
+        if array.dtype.kind == "O":
+            array = array.astype(np.float64)  # None is NaN
     except (TypeError, ValueError) as error:
         raise TypeError(
             f"{what} of type {type(source).__name__} is not an array of numbers: {error}"

@@ -94,10 +94,12 @@ def load(
         if not path.exists() and path.suffix not in READERS:
             raise KeyError(f"{str(path)!r} is neither a file nor one of {', '.join(RECIPES)}")
         data = read(path, binarize=binarize, seed=seed, scale=scale)
-        data = data.flatten() if flatten else data
-        if not data.splits:
-            return data.split(0.1 if valid is None else valid, 0.1, seed)
-        return data.with_splits(_validation(data.splits, len(data), valid, seed, random_rows))
+        if data.splits:
+            splits = _validation(data.splits, len(data), valid, seed, random_rows)
+            data = data.with_splits(splits)
+        else:
+            data = data.split(0.1 if valid is None else valid, 0.1, seed)
+        return data.flatten() if flatten else data
     name = str(name_or_path)
     if name == "binarized_mnist" and binarize is not None:
         raise ValueError(

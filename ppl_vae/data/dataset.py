@@ -83,8 +83,12 @@ class Dataset:
         dtype: torch.dtype = torch.float32,
         scale: float = 1.0,
     ) -> None:
-        observed = table_in_file(x, dtype, scale) if in_file(x) else table(x, dtype)
-        self.x: Tensor = observed.values if in_file(x) else observed.values.div_(scale)
+        if in_file(x):
+            observed = table_in_file(x, dtype, scale)
+        else:
+            observed = table(x, dtype)
+            observed.values.div_(scale)
+        self.x: Tensor = observed.values
         self.name = name
         self.seed = seed
         self.binarize = binarize
@@ -291,7 +295,9 @@ class Dataset:
             >>> data.in_memory() is data
             True
         """
-        return self._mapped(lambda values: values[:]) if isinstance(self.x, Rows) else self
+        if not isinstance(self.x, Rows):
+            return self
+        return self._mapped(lambda values: values[:])
 
     def flatten(self) -> "Dataset":
         """The same data with one-dimensional events; `image_shape` still says how to draw them.
@@ -333,7 +339,8 @@ class Dataset:
         for part in blocks(self.x):
             seen = part[~part.isnan()]
             missing += part.numel() - seen.numel()
-            ends += [seen.min().item(), seen.max().item()] if seen.numel() else []
+            if seen.numel():
+                ends += [seen.min().item(), seen.max().item()]
         share = missing / self.x.shape.numel()
         return share, float(np.fmin.reduce(ends)), float(np.fmax.reduce(ends))
 

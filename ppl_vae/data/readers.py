@@ -99,10 +99,10 @@ def assemble(found: Mapping[str, Any], label: str | None, context: str | None) -
         >>> {name: rows.tolist() for name, rows in fields["splits"].items()}
         {'train': [0, 1, 2], 'test': [3]}
     """
-    parts = [part for part in PARTS if f"x_{part}" in found]
+    parts = [part for part in PARTS if f"x_{part}" in found and "x" not in found]
     if "x" not in found and "train" not in parts:
         raise KeyError(f"no array 'x' or 'x_train' among {', '.join(found)}")
-    endings = [""] if "x" in found else [f"_{part}" for part in parts]
+    endings = [f"_{part}" for part in parts] or [""]
     names = (name for name in ("labels", "y") if name + endings[0] in found)
     label = label or next(names, None)
     context = context or ("context" if f"context{endings[0]}" in found else None)
@@ -112,7 +112,7 @@ def assemble(found: Mapping[str, Any], label: str | None, context: str | None) -
         "x": _joined(found, "x", endings),
         "labels": _joined(found, label, endings),
         "context": _joined(found, context, endings),
-        "splits": {} if "x" in found else dict(zip(parts, rows, strict=True)),
+        "splits": dict(zip(parts, rows, strict=False)),
     }
 
 
@@ -183,12 +183,12 @@ def _read_table(path: Path, label: str | None, context: tuple[str, ...]) -> dict
         if name not in frame.columns:
             raise KeyError(f"{path}: no column {name!r} among {', '.join(map(str, frame.columns))}")
     frame = _with_row_names(frame, taken)
-    labels = None if label is None else frame[label].to_numpy()
-    return {
-        "x": frame.drop(columns=taken),
-        "labels": labels,
-        "context": frame[list(context)] if context else None,
-    }
+    fields = {"x": frame.drop(columns=taken)}
+    if label:
+        fields["labels"] = frame[label].to_numpy()
+    if context:
+        fields["context"] = frame[list(context)]
+    return fields
 
 
 def _with_row_names(frame: Any, taken: list[str]) -> Any:

@@ -74,7 +74,8 @@ def tell_rounding(given: Tensor, kept: Tensor, names: np.ndarray, what: str = "x
         >>> round(tell_rounding(column, column.float(), np.array(["northing"])), 2)
         0.45
     """
-    given, kept = given.flatten(1), kept.flatten(1)
+    given = given.flatten(1)
+    kept = kept.flatten(1)
     width = max(1, NUMBERS_AT_ONCE // max(1, len(given)))
     pairs = zip(given.split(width, dim=1), kept.split(width, dim=1), strict=True)
     share = torch.cat([_share_lost(*pair) for pair in pairs])
@@ -84,7 +85,7 @@ def tell_rounding(given: Tensor, kept: Tensor, names: np.ndarray, what: str = "x
     worst = int(share.argmax())
     name = names[worst] if len(names) == len(share) else worst
     before, after = (len(column[:, worst].unique()) for column in (given, kept))
-    more = f", and {lost - 1} more columns" if lost > 1 else ""
+    more = f", and {lost - 1} more columns" * (lost > 1)
     logger.warning(
         f"{kept.dtype} rounds column {str(name)!r} of {what} by {share[worst].item():.0%} of its "
         f"standard deviation ({before:,} different values become {after:,}){more}: {REMEDY}"

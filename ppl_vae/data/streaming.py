@@ -125,7 +125,8 @@ class Rows:
         else:
             values = tensor(numbers, self.computed, "x")
         self._check(values, rows)
-        values = values.pin_memory() if self.device.type == "cuda" else values
+        if self.device.type == "cuda":
+            values = values.pin_memory()
         x = values.to(self.device, non_blocking=True).to(self.computed).div_(self.scale)
         if self.binarize == "threshold":
             x = thresholded(x)

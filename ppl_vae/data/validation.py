@@ -44,8 +44,9 @@ def picture(image_shape: tuple[int, ...] | None, event_shape: torch.Size) -> tup
     Raises:
         ValueError: The picture has more or fewer pixels than a row has values.
     """
-    if image_shape is None:
-        return tuple(event_shape) if len(event_shape) in (2, 3) else None
+    if image_shape is None and len(event_shape) not in (2, 3):
+        return None
+    image_shape = image_shape or tuple(event_shape)
     if np.prod(image_shape) != event_shape.numel():
         raise ValueError(
             f"image_shape {tuple(image_shape)} does not hold the {event_shape.numel()} values of "

@@ -322,7 +322,7 @@ def join(
     """
     if indicator is None and context is None:
         return values
-    parts = [values] if indicator is None else [values, indicator.to(values.dtype)]
+    parts = [each.to(values.dtype) for each in (values, indicator) if each is not None]
     if event_dim == 2:
         parts = [part.unsqueeze(-3) for part in parts]
     axis = -1 if event_dim == 1 else -max(3, event_dim)

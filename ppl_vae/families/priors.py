@@ -4,7 +4,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, override
 
-import numpy as np
 import pyro.distributions as dist
 import torch
 from pyro.distributions import transforms as T
@@ -234,11 +233,11 @@ class VampPrior(Prior):
 
 def _like(guide: Any, values: Tensor) -> Tensor:
     """A copy of these values on the device and in the float type of the guide's parameters."""
-    given = np.array(values) if hasattr(values, "to_numpy") else values  # of a DataFrame
-    copied = torch.as_tensor(given).detach().clone()
+    if hasattr(values, "to_numpy"):  # a DataFrame
+        values = values.to_numpy()
+    copied = torch.as_tensor(values).detach().clone()
     parameters = guide.parameters() if isinstance(guide, nn.Module) else ()
-    parameter = next((p for p in parameters if p.is_floating_point()), None)
-    return copied if parameter is None else copied.to(parameter)
+    return copied.to(next((p for p in parameters if p.is_floating_point()), copied))
 
 
 class FlowPrior(Prior):

@@ -41,10 +41,11 @@ class _LocationScale(Likelihood):
             real_number(scale, "scale", above=0)
         self.scale = scale
         self.floor = floor
-        self.num_parameters = 2 if scale == "decoder" else 1
-        if scale in ("global", "feature"):
-            shape = self.event_shape if scale == "feature" else ()
-            self.raw_scale = nn.Parameter(torch.full(shape, UNIT))
+        self.num_parameters = 1 + (scale == "decoder")
+        if scale == "global":
+            self.raw_scale = nn.Parameter(torch.tensor(UNIT))
+        if scale == "feature":
+            self.raw_scale = nn.Parameter(torch.full(self.event_shape, UNIT))
 
     def marginal(self, x: Tensor) -> tuple[Tensor, ...]:
         """Location and scale of maximum likelihood for each x_i; an unknown scale starts at 1."""

@@ -65,7 +65,8 @@ def mask_of(site: Site) -> Tensor:
         >>> mask_of({"fn": fn, "value": torch.zeros(2, 3), "mask": None}).tolist()
         [[True, True, True], [False, False, False]]
     """
-    fn, value = site["fn"], site["value"]
+    fn = site["fn"]
+    value = site["value"]
     masks = [] if site["mask"] is None else [(site["mask"], fn.event_dim)]
     while fn is not None:
         if isinstance(fn, dist.MaskedDistribution):

@@ -54,9 +54,10 @@ def require_programs(model: Program, guide: Program) -> None:
             )
 
 
-def arguments(x: Tensor, context: Tensor | None) -> tuple[Tensor, ...]:
-    """Arguments of model and guide: a program without covariates need not take them."""
-    return (x,) if context is None else (x, context)
+def arguments(x: Tensor, context: Tensor | None, rows: Any = None) -> tuple[Tensor, ...]:
+    """Arguments of model and guide, of these `rows`; covariates only where there are any."""
+    given = [each for each in (x, context) if each is not None]
+    return tuple(given if rows is None else [each[rows] for each in given])
 
 
 def module_of(program: Program) -> nn.Module | None:
@@ -94,8 +95,11 @@ def module_of(program: Program) -> nn.Module | None:
             waiting += _within(item)
     owned = {id(parameter) for module in found for parameter in module.parameters()}
     loose = [parameter for parameter in loose if id(parameter) not in owned]
-    found += [nn.ParameterList(loose)] if loose else []
-    return found[0] if found == [program] else nn.ModuleList(found) if found else None
+    if loose:
+        found.append(nn.ParameterList(loose))
+    if found == [program]:
+        return found[0]
+    return nn.ModuleList(found) if found else None
 
 
 def _within(item: Any) -> list[Any]:

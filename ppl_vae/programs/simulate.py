@@ -48,7 +48,9 @@ def simulate(
         ([True, False, True, True, True], torch.Size([3, 2]))
     """
     with evaluating(model), seeded(seed):
-        return _generate(model, num_data, context) if data is None else _imitate(model, data)
+        if data is None:
+            return _generate(model, num_data, context)
+        return _imitate(model, data)
 
 
 def _generate(

@@ -65,8 +65,7 @@ def sites_of_x(sites: Iterable[Site], size: int) -> list[Site]:
         ['x']
     """
     local = [site for site in sites if is_local(site) and observes(site)]
-    shapes = [inner_plates(site) + site["fn"].event_shape for site in local]
-    found = [site for site, shape in zip(local, shapes, strict=True) if shape.numel() == size]
+    found = [s for s in local if inner_plates(s).numel() * s["fn"].event_shape.numel() == size]
     return sorted(found, key=lambda site: site["name"] != "x")
 
 

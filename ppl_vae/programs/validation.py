@@ -88,7 +88,7 @@ def check_programs(
     are_ours = isinstance(model, Model) and isinstance(guide, Guide)
     for start in range(0, 0 if are_ours else len(x), ROWS_AT_ONCE):
         part = slice(start, start + ROWS_AT_ONCE)
-        args = arguments(x[part], None if context is None else context[part])
+        args = arguments(x, context, part)
         with evaluating(model, guide), seeded(0):
             drawn = run(guide, *args)
             joint = run(poutine.replay(model, trace=drawn), *args)
@@ -189,11 +189,10 @@ def require_x_itself(model: Program, x: Tensor, context: Tensor | None) -> None:
     Raises:
         ValueError: sites observe as many values as x has, and in each of them some differ from x.
     """
-    some = x[:ROWS_COMPARED]
-    args = arguments(some, None if context is None else context[:ROWS_COMPARED])
+    args = arguments(x, context, slice(ROWS_COMPARED))
     with evaluating(model), seeded(0):  # leaves the stream of the draws alone
-        sites = sites_of_x(sample_sites(run(model, *args)), some[0].numel())
-    differences = [_first_difference(site, some) for site in sites]
+        sites = sites_of_x(sample_sites(run(model, *args)), args[0][0].numel())
+    differences = [_first_difference(site, args[0]) for site in sites]
     if differences and all(differences):
         raise ValueError(
             f"{differences[0]}: observe x itself (its logarithm is normal where x is LogNormal), "
