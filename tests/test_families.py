@@ -92,7 +92,7 @@ def test_draws_lie_in_the_support_and_intruders_are_named(name):
         ValueError, match=rf"{name}: x is (inf|{outside or 0:g}) at row 7, feature \(1, 2\); ."
     ):
         likelihood.check(x)
-    with pytest.raises(ValueError, match=r"one datum must have shape \(2, 3\)"):
+    with pytest.raises(ValueError, match=r"one observation must have shape \(2, 3\)"):
         likelihood.check(x[:, :1])
 
 

@@ -298,7 +298,7 @@ def observing(where="data", obs=True):
         (
             observing("rows"),
             sample_z(),
-            "observed site 'x' lies outside the plate \"data\", so that no datum has",
+            "observed site 'x' lies outside the plate \"data\", so that no row has",
         ),
         (observing(None), sample_z(), "observed site 'x' lies outside the plate \"data\""),
         (

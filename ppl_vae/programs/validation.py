@@ -202,8 +202,8 @@ def require_x_itself(model: Program, x: Tensor, context: Tensor | None) -> None:
 
 def _first_difference(site: Site, x: Tensor) -> str:
     """Where a site first observes another value than x, in words; "" where it observes x."""
-    value = site["value"].expand(site["fn"].shape())
-    value = rows_first(value, site, num_lead=0).reshape(x.shape).to(x.dtype)
+    shape = torch.broadcast_shapes(site["value"].shape, site["fn"].shape())
+    value = rows_first(site["value"].expand(shape), site, num_lead=0).reshape(x.shape).to(x.dtype)
     differ = ((value != x) & ~x.isnan()).nonzero()
     if not len(differ):
         return ""
