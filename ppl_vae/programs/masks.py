@@ -75,5 +75,5 @@ def mask_of(site: Site) -> Tensor:
     found = torch.ones_like(value, dtype=torch.bool)
     for mask, event_dim in masks:
         mask = torch.as_tensor(mask, device=value.device)
-        found = found & mask.reshape(*mask.shape, *[1] * event_dim)
+        found = found & mask.reshape(mask.shape + (1,) * event_dim)
     return found

@@ -148,7 +148,8 @@ def common_scale(local: list[Site]) -> float | Tensor:
     """The factor of each row, the same at every site inside the data plate."""
     (first, scale), *others = [(site["name"], site["scale"] / _inner_scale(site)) for site in local]
     for name, other in others:
-        if not torch.allclose(*(torch.as_tensor(s, dtype=torch.float64) for s in (other, scale))):
+        one, two = (torch.as_tensor(each, dtype=torch.float64) for each in (scale, other))
+        if not torch.allclose(one, two):
             raise ValueError(
                 f"sites {first!r} and {name!r} carry different scales ({scale} and {other}): a "
                 "row has one scale; to anneal the KL use Training(kl_warmup_epochs=...) or "

@@ -157,7 +157,7 @@ def log_terms(
 
     def at_depth(depth: int) -> LogTerms:
         particles = Particles(num_particles, depth)
-        settings = {"depth": depth, "detach": detach}
+        settings: dict[str, Any] = {"depth": depth, "detach": detach}
         traces = _run_both(particles(model), particles(guide), *args, **settings, **kwargs)
         return _sorted(*traces, num_particles)
 

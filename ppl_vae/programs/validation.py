@@ -45,12 +45,12 @@ def check_data(
                 raise
             raise ValueError(f"{error} (its rows are counted from {start})") from None
         start += len(part)
-    are_ours = isinstance(model, Model) and isinstance(guide, Guide)
-    if are_ours and model.latent_dim != guide.latent_dim:
-        raise ValueError(
-            f"the model has {model.latent_dim} latent dimensions and the guide {guide.latent_dim}: "
-            "give prior and posterior the same latent_dim"
-        )
+    if isinstance(model, Model) and isinstance(guide, Guide):
+        if model.latent_dim != guide.latent_dim:
+            raise ValueError(
+                f"the model has {model.latent_dim} latent dimensions and the guide "
+                f"{guide.latent_dim}: give prior and posterior the same latent_dim"
+            )
 
 
 def check_programs(
