@@ -338,7 +338,7 @@ def test_bits_leave_the_global_stream_alone():
         ),
         (
             ValueError,
-            "binarize='random' is unknown: one of 'dynamic', 'static'",
+            "binarize is 'random'; it must be 'dynamic', 'static'",
             lambda: Dataset([[0.0]], binarize="random"),
         ),
         (

@@ -1,12 +1,12 @@
 """Bits from grey values: at a threshold, or drawn as Bernoulli(grey value)."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 Binarize = Literal["dynamic", "static", "threshold"]
-BINARIZE = ("dynamic", "static", "threshold")
+BINARIZE = ("dynamic", "static", "threshold", None)
 # Odd 64-bit numbers of SplitMix64.
 GAMMA = -7046029254386353131
 FACTORS = (-4658895280553007687, -7723592293110705685)
@@ -23,6 +23,12 @@ def bernoulli(grey: Tensor, uniform: Tensor) -> Tensor:
     if grey.sum().isnan():  # rarely
         bits.masked_fill_(grey.isnan(), float("nan"))
     return bits
+
+
+def drawn(grey: Tensor, generator: torch.Generator) -> Tensor:
+    """Bits of these grey values from a generator of torch."""
+    options: dict[str, Any] = {"device": generator.device, "dtype": torch.float32}
+    return bernoulli(grey, torch.rand(grey.shape, generator=generator, **options))
 
 
 def uniforms(seed: int, rows: Tensor, num_values: int) -> Tensor:

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from ppl_vae.data.arrays import check_floating, table
-from ppl_vae.data.binarize import BINARIZE, Binarize, bernoulli, thresholded
+from ppl_vae.data.binarize import BINARIZE, Binarize, drawn, thresholded
 from ppl_vae.data.rounding import tell_rounding, tell_rounding_of
 from ppl_vae.data.splits import count, disjoint, random_rows
 from ppl_vae.data.streaming import GREY, INFINITE, Rows, blocks, in_file, table_in_file
 from ppl_vae.data.validation import coords_of, covariates, labels_of, picture, refuse, same_rows
+from ppl_vae.runtime.checks import one_of
 
 __all__ = ["Dataset", "as_dataset"]
 
@@ -264,7 +265,7 @@ class Dataset:
             return self.x
         if isinstance(self.x, Rows):
             return self.x.redrawn(generator)
-        return _bits(self.intensity, generator)
+        return drawn(self.intensity, generator)
 
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
@@ -317,11 +318,7 @@ class Dataset:
         )
 
     def _binarize(self) -> None:
-        if self.binarize not in BINARIZE:
-            raise ValueError(
-                f"binarize={self.binarize!r} is unknown: one of {', '.join(map(repr, BINARIZE))} "
-                "or None"
-            )
+        one_of(self.binarize, "binarize", BINARIZE)
         self.intensity = self.x
         if isinstance(self.x, Rows):
             self.x = replace(self.x, binarize=self.binarize, seed=self.seed)
@@ -330,7 +327,7 @@ class Dataset:
         if self.binarize == "threshold":
             self.x = thresholded(self.x)
         else:
-            self.x = _bits(self.x, torch.Generator().manual_seed(self.seed))
+            self.x = drawn(self.x, torch.Generator().manual_seed(self.seed))
 
     def _spread(self) -> tuple[float, float, float]:
         """Share missing, least and largest value."""
@@ -401,8 +398,3 @@ def as_dataset(data: Any, context: Any = None) -> Dataset:
             "instead"
         )
     return data
-
-
-def _bits(intensity: Tensor, generator: torch.Generator) -> Tensor:
-    options: dict[str, Any] = {"device": generator.device, "dtype": torch.float32}
-    return bernoulli(intensity, torch.rand(intensity.shape, generator=generator, **options))
