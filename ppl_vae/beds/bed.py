@@ -9,6 +9,8 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor
 
+from ppl_vae.runtime.checks import real_number
+
 __all__ = ["Bed", "BedGuide", "BedModel"]
 
 
@@ -69,10 +71,7 @@ class Distortion:
     shift: float = 0.0
 
     def __post_init__(self) -> None:
-        if not self.scale > 0:
-            raise ValueError(
-                f"guide_scale={self.scale} multiplies a standard deviation: it must be positive"
-            )
+        real_number(self.scale, "guide_scale", above=0)
 
 
 class BedGuide(PyroModule):

@@ -153,12 +153,10 @@ def _digits(data_dir: str | Path | None) -> Fields:
 
 def _archive(name: str, source: Source | None, data_dir: str | Path | None) -> Fields:
     found = find(name, source, data_dir)
-    return assemble({key: _pixels(value) for key, value in found.items()}, None, None)
-
-
-def _pixels(array: np.ndarray) -> np.ndarray:
-    """784 bits may come packed in 98 bytes."""
-    return np.unpackbits(array, axis=1).reshape(-1, 28, 28) if array.shape[1:] == (98,) else array
+    for key, array in found.items():
+        if array.shape[1:] == (98,):  # 784 bits packed in 98 bytes
+            found[key] = np.unpackbits(array, axis=1).reshape(-1, 28, 28)
+    return assemble(found, None, None)
 
 
 RECIPES = {

@@ -46,12 +46,17 @@ def find(
     for folder in (data_dir, os.environ.get(FOLDER), cache()):
         if folder and (Path(folder) / file).is_file():
             return arrays(Path(folder) / file)
-    if source is None:
-        raise _absent(name, "it has no download", data_dir)
+    why = "it has no download"
     try:
-        return {key: source.decode(_fetch(source, key, cache() / name)) for key in source.files}
+        if source is not None:
+            return {key: source.decode(_fetch(source, key, cache() / name)) for key in source.files}
     except OSError as error:
-        raise _absent(name, f"the download failed ({type(error).__name__})", data_dir) from error
+        why = f"the download failed ({type(error).__name__})"
+    folder = data_dir or os.environ.get(FOLDER) or cache()
+    raise FileNotFoundError(
+        f"{name}: no {file} and {why}: put {file} into {folder}, or set {FOLDER} to the folder "
+        "that holds it"
+    )
 
 
 def cache() -> Path:
@@ -75,14 +80,6 @@ def _fetch(source: Source, key: str, folder: Path) -> Path:
         except (OSError, ValueError) as error:  # ValueError: another hash than the pinned one
             problem = error
     raise OSError(str(problem)) from problem
-
-
-def _absent(name: str, why: str, data_dir: str | Path | None) -> FileNotFoundError:
-    folder = data_dir or os.environ.get(FOLDER) or cache()
-    return FileNotFoundError(
-        f"{name}: no {name}.npz and {why}: put {name}.npz into {folder}, or set {FOLDER} to the "
-        "folder that holds it"
-    )
 
 
 def _idx(path: Path) -> np.ndarray:

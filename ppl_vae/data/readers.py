@@ -127,10 +127,6 @@ def _joined(found: Mapping[str, Any], name: str | None, endings: list[str]) -> A
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-def _read_npz(path: Path, label: str | None, context: tuple[str, ...]) -> dict[str, Any]:
-    return _named(path, arrays(path), label, context)
-
-
 def _named(
     path: Path, found: Mapping[str, Any], label: str | None, context: tuple[str, ...]
 ) -> dict[str, Any]:
@@ -193,7 +189,7 @@ def _read_table(path: Path, label: str | None, context: tuple[str, ...]) -> dict
 
 def _with_row_names(frame: Any, taken: list[str]) -> Any:
     """The table with its first column as the index, if that names the rows."""
-    name, first = frame.columns[0], frame.iloc[:, 0]
+    name, first = next(frame.items())
     named = str(name).lower() in ROW_NAMES and first.dtype.kind != "f"
     names_rows = (named or name == UNNAMED) and first.is_unique and name not in taken
     return frame.set_index(name).rename_axis(None) if names_rows else frame
@@ -224,7 +220,7 @@ def _unreadable(path: Path, error: Exception) -> ValueError:
 
 
 READERS = {
-    ".npz": _read_npz,
+    ".npz": lambda path, label, context: _named(path, arrays(path), label, context),
     ".npy": _read_npy,
     ".csv": _read_table,
     ".parquet": _read_table,

@@ -19,7 +19,8 @@ from ppl_vae.runtime.seeding import derived_seed
 __all__ = ["Rows", "ahead", "blocks", "in_turn", "taken"]
 
 VALUES_PER_BLOCK = 1_000_000
-LARGEST_PAGE, PAGES_HELD = 2**21, 16  # of a memory map: 32 MB at most
+LARGEST_PAGE = 2**21  # bytes, of a memory map
+PAGES_HELD = 16  # 32 MB at most
 
 
 @dataclass(frozen=True, eq=False)
@@ -262,11 +263,14 @@ class _InTurn:
 
 
 def _read(source: Any, rows: np.ndarray) -> np.ndarray:
-    """These rows of a file, copied."""
+    """These rows of a file, sorted, as a copy."""
     if not isinstance(source, np.memmap):
         return _read_zarr(source, rows)
     found = np.empty((len(rows), *source.shape[1:]), source.dtype)
-    for piece in _pieces(rows * source.strides[0] // LARGEST_PAGE):
+    # In pieces that touch few pages: a row may bring in a whole one.
+    pages = rows * source.strides[0] // LARGEST_PAGE
+    firsts = np.flatnonzero(np.diff(pages, prepend=pages[:1] - 1))
+    for piece in np.split(np.arange(len(rows)), firsts[PAGES_HELD::PAGES_HELD]):
         found[piece] = source[rows[piece]]
         if source.mode != "c" and hasattr(mmap, "MADV_DONTNEED"):
             held: Any = source._mmap  # type: ignore[attr-defined]
@@ -292,9 +296,3 @@ def _read_zarr(source: Any, rows: np.ndarray) -> np.ndarray:
             f"({why}): write it again"
         ) from error
     return found
-
-
-def _pieces(pages: np.ndarray) -> list[np.ndarray]:
-    """Positions of sorted rows, split so that each piece touches few pages."""
-    firsts = np.flatnonzero(np.diff(pages, prepend=pages[:1] - 1))
-    return np.split(np.arange(len(pages)), firsts[PAGES_HELD::PAGES_HELD])

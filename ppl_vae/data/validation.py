@@ -142,11 +142,9 @@ def _without_none(labels: np.ndarray) -> np.ndarray:
     """Labels that can be sorted: a missing one is NaN among numbers, "missing" among words."""
     if labels.dtype.kind != "O":
         return labels
-    missing = np.vectorize(_is_missing, otypes=[bool])(labels)
+    # None, NaN, and pandas' NA and NaT, known by name: pandas is not imported.
+    kinds = ("NoneType", "NAType", "NaTType")
+    found = [type(label).__name__ in kinds or label != label for label in labels.flat]
+    missing = np.array(found, dtype=bool).reshape(labels.shape)
     numbers = all(isinstance(label, Real | np.bool_) for label in labels[~missing])
     return np.array(np.where(missing, np.nan if numbers else "missing", labels).tolist())
-
-
-def _is_missing(label: Any) -> bool:
-    """None, NaN, and pandas' NA and NaT, known by name: pandas is not imported."""
-    return label is None or type(label).__name__ in ("NAType", "NaTType") or label != label

@@ -17,6 +17,15 @@ from ppl_vae.runtime.checks import whole_number
 __all__ = ["FlowPrior", "GaussianMixture", "LearnedNormal", "StandardNormal", "VampPrior"]
 
 
+SCORES_EXTERNAL_POINTS = (
+    "affine_autoregressive",
+    "affine_coupling",
+    "spline",
+    "spline_autoregressive",
+    "spline_coupling",
+)
+
+
 class Prior(nn.Module, ABC):
     """A prior over z of shape (D,); a family implements `forward`."""
 
@@ -280,7 +289,12 @@ class FlowPrior(Prior):
         super().__init__(latent_dim)
         latent_dim = self.latent_dim
         self.transform = "spline" if latent_dim == 1 else transform
-        make = _transform(self.transform)
+        if self.transform not in SCORES_EXTERNAL_POINTS:
+            raise ValueError(
+                f"transform {transform!r} cannot score points that it did not draw, or does not "
+                f"exist; as a prior use one of {', '.join(SCORES_EXTERNAL_POINTS)}"
+            )
+        make: Callable[..., nn.Module] = getattr(T, self.transform)
         options: dict[str, Any] = {}
         if self.transform != "spline":
             options["hidden_dims"] = [whole_number(width, "hidden_dims") for width in hidden_dims]
@@ -300,21 +314,3 @@ class FlowPrior(Prior):
     @override
     def extra_repr(self) -> str:
         return f"{self.latent_dim}, transform={self.transform!r}, num_transforms={len(self.layers)}"
-
-
-SCORES_EXTERNAL_POINTS = (
-    "affine_autoregressive",
-    "affine_coupling",
-    "spline",
-    "spline_autoregressive",
-    "spline_coupling",
-)
-
-
-def _transform(name: str) -> Callable[..., nn.Module]:
-    if name not in SCORES_EXTERNAL_POINTS:
-        raise ValueError(
-            f"transform {name!r} cannot score points that it did not draw, or does not exist; as a "
-            f"prior use one of {', '.join(SCORES_EXTERNAL_POINTS)}"
-        )
-    return getattr(T, name)

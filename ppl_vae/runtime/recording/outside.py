@@ -46,7 +46,12 @@ def unchanged(*modules: nn.Module) -> Iterator[None]:
     python = random.getstate()
     numpy = _numpy_state()
     attributes = _attributes(parts)
-    contents = _contents(parts)
+    contents = [
+        Held(f"{type(part).__name__}.{name}", value)
+        for part in parts
+        for name, value in vars(part).items()
+        if _can_change(value)
+    ]
     try:
         yield
         if random.getstate() != python:
@@ -108,17 +113,8 @@ def _content(value: Any) -> Any:
     return value.detach().clone() if isinstance(value, torch.Tensor) else copy.copy(value)
 
 
-def _contents(parts: list[nn.Module]) -> list[Held]:
-    """The mutable content of modules besides parameters and buffers, the inputs of a graph."""
-    return [
-        Held(f"{type(part).__name__}.{name}", value)
-        for part in parts
-        for name, value in vars(part).items()
-        if _can_change(value)
-    ]
-
-
 def _can_change(value: Any) -> bool:
+    """Whether a value besides parameters and buffers, inputs of a graph, can change in place."""
     if isinstance(value, (list, set, dict)):
         held = value.values() if isinstance(value, dict) else value
         return all(isinstance(element, PLAIN) for element in held)
