@@ -77,9 +77,9 @@ def labels_along(names: Any) -> np.ndarray:
         >>> labels_along([("a", 1), ("b", 2)]).tolist()
         ['a, 1', 'b, 2']
     """
-    levels = [name if isinstance(name, tuple) else (name,) for name in names]
-    if all(len(each) == 1 for each in levels):
+    if not any(isinstance(name, tuple) for name in names):
         return np.asarray(names)
+    levels = [name if isinstance(name, tuple) else (name,) for name in names]
     return np.array([", ".join(map(str, each)) for each in levels])
 
 
