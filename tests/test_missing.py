@@ -207,3 +207,36 @@ def test_a_pyro_program_of_ones_own_masks_by_the_same_function():
     )
     log_p.backward()
     assert scale.grad.item() == pytest.approx(-2 + 0.6931**2, rel=1e-3)
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_a_custom_module_is_told_once_whether_values_are_missing(missing):
+    told = []
+
+    class Custom(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.ones(3))
+            self.may_miss = None
+
+        def forward(self, x):
+            told.append(self.may_miss)
+            with pyro.plate("data", len(x), dim=-1):
+                z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+                loc = z.sum(-1, keepdim=True) * self.scale
+                likelihood, values = observed_part(
+                    dist.Normal(loc, 1.0).to_event(1), x, self.may_miss
+                )
+                pyro.sample("x", likelihood, obs=values)
+
+    x = torch.randn(20, 3)
+    if missing:
+        x[0, 1] = torch.nan
+    model, guide = Custom(), pv.Guide(posteriors.MeanFieldNormal(2), 3)
+    training = pv.Training(num_epochs=1, batch_size=10, progress=False)
+    pv.fit(model, guide, x, training=training)
+    assert told[-1] is missing
+    assert model.may_miss is None
+    pv.log_evidence(model, guide, x, num_particles=10, progress=False)
+    assert told[-1] is missing
+    assert model.may_miss is None

@@ -6,7 +6,7 @@ import traceback
 import pytest
 import torch
 
-from ppl_vae.runtime.seeding import seeded
+from ppl_vae.runtime.seeding import Stream, derived_seed, seeded
 
 
 def test_it_is_the_stream_of_that_seed_and_the_callers_is_left_alone():
@@ -36,3 +36,8 @@ def test_nothing_is_kept_for_devices_that_are_not_there(monkeypatch):
     for seed in range(3):
         with seeded(seed):
             torch.randn(1)
+
+
+def test_a_part_of_a_job_without_a_seed_has_none():
+    assert derived_seed(None, Stream.STEPS, 3) is None
+    assert derived_seed(5, Stream.STEPS, 3) == derived_seed(5, 1, 3)
