@@ -138,7 +138,4 @@ def from_main(item: Any) -> Any:
         >>> from_main("mine")
         'mine'
     """
-    items = [item]
-    if num_processes() > 1:
-        group.broadcast_object_list(items)
-    return items[0]
+    return gathered(item)[0]
