@@ -9,6 +9,8 @@ from ppl_vae.runtime.recording.graphs import Graph, first_line
 from ppl_vae.runtime.recording.outside import RecordingError
 from ppl_vae.runtime.seeding import seeded
 
+__all__ = ["replayed"]
+
 CALLS_TO_WARM_UP = 3  # in which libraries set themselves up; these must not be captured
 
 
@@ -18,6 +20,11 @@ def replayed(run: Graph, *inputs: Tensor) -> Graph:
     Inputs are copied to the place of the first ones; `run` reads everything else in place. Raises
     RecordingError for tensors on other devices, or where `run` waits for the CPU.
     PyTorch's notes on CUDA semantics, "CUDA Graphs": warm up on a stream of its own, then capture.
+
+    Example:
+        >>> replayed(torch.neg, torch.ones(2))
+        Traceback (most recent call last):
+        ppl_vae.runtime.recording.outside.RecordingError: the data are on cpu
     """
     if not on_cuda(*inputs):
         raise RecordingError(f"the data are on {inputs[0].device}")

@@ -15,7 +15,7 @@ from ppl_vae.runtime.recording.outside import RecordingError, Unread
 from ppl_vae.runtime.recording.products import replacements
 from ppl_vae.runtime.seeding import seeded
 
-__all__ = ["recorded"]
+__all__ = ["Graph", "check_agreement", "compiled", "first_line", "recorded"]
 
 Graph = Callable[..., Any]
 
@@ -65,6 +65,11 @@ def compiled(graph: torch.fx.GraphModule, *inputs: Any) -> Graph:
     copy, which shares the tensors. Raises RecordingError without a C++ compiler or room on disk.
     Ansel et al. (2024), PyTorch 2: faster machine learning through dynamic bytecode transformation
     and graph compilation, doi:10.1145/3620665.3640366.
+
+    Example:
+        >>> graph = recorded(lambda x: x + x, torch.ones(2))
+        >>> compiled(graph, torch.ones(2))(torch.ones(2))  # doctest: +SKIP
+        tensor([2., 2.])
     """
     try:
         with seeded(0), _quiet(), torch.no_grad():
@@ -77,7 +82,11 @@ def compiled(graph: torch.fx.GraphModule, *inputs: Any) -> Graph:
 
 
 def check_agreement(found: Tensor | None, expected: Tensor | None, name: str) -> None:
-    """Raise RecordingError unless two results agree within `TOLERANCE` of their norm."""
+    """Raise RecordingError unless two results agree within `TOLERANCE` of their norm.
+
+    Example:
+        >>> check_agreement(torch.ones(2), torch.ones(2), "loss")
+    """
     if found is None or expected is None:
         agrees = found is expected
     else:
@@ -113,7 +122,12 @@ def _quiet() -> Iterator[None]:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error's message, without torch's frame around it."""
+    """The first line of an error's message, without torch's frame around it.
+
+    Example:
+        >>> first_line(ValueError("too small" + chr(10) + "and more"))
+        'too small'
+    """
     lines = (line.strip() for line in str(error).splitlines())
     told = (line for line in lines if line and not line.endswith("raised:"))
     return next(told, type(error).__name__)

@@ -12,6 +12,8 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+__all__ = ["RecordingError", "unchanged"]
+
 PLAIN = (bool, int, float, str, type(None))
 READ_BY = (torch.Tensor.numpy, torch.Tensor.tolist, torch.Tensor.__array__, torch.Tensor.__dlpack__)
 
@@ -41,7 +43,15 @@ class Unread(TorchFunctionMode):
 
 @contextmanager
 def unchanged(*modules: nn.Module) -> Iterator[None]:
-    """Raise RecordingError where a call changes state outside its graph; the state is restored."""
+    """Raise RecordingError where a call changes state outside its graph; the state is restored.
+
+    Example:
+        >>> layer = nn.Linear(1, 1)
+        >>> with unchanged(layer):
+        ...     layer.training = False
+        Traceback (most recent call last):
+        ppl_vae.runtime.recording.outside.RecordingError: a call changes Linear.training
+    """
     parts = [part for module in modules for part in module.modules()]
     python = random.getstate()
     numpy = _numpy_state()
