@@ -9,8 +9,8 @@ from cases import OBJECTIVES
 
 from ppl_vae import objectives
 from ppl_vae.objectives import VIMCO, ScoreFunction
-from ppl_vae.objectives.leave_one_out import mean_of_others
 from ppl_vae.objectives.renyi import power_mean
+from ppl_vae.objectives.target import mean_of_others
 
 NUM_PARTICLES, ROWS = 6, 3
 WEIGHTS = {

@@ -201,7 +201,7 @@ def test_a_row_that_model_and_guide_mask_apart_is_estimated():
     with pv.seeded(0), torch.no_grad():
         model = poutine.mask(problem.model, mask=mask)
         terms = objectives.MeanFieldELBO(20_000).terms(model, problem.guide, X)
-        kl = objectives.mean_field.kl_per_datum(terms)[:, 1]
+        kl = objectives.mean_field.kl_per_row(terms)[:, 1]
     entropy = problem.posterior.distribution().entropy()[1].item()
     assert abs(kl.mean() + entropy) < 4.5 * kl.std() / len(kl) ** 0.5
 

@@ -1,4 +1,4 @@
-"""What a statistician compares: bounds per datum, and the estimators of their gradients."""
+"""Bounds per observation, and the estimators of their gradients."""
 
 from ppl_vae.objectives.beta import BetaELBO
 from ppl_vae.objectives.bound import Bound

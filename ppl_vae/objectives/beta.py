@@ -1,12 +1,12 @@
-"""The ELBO with its KL weighed, capped from below, or steered to a capacity."""
+"""The ELBO with its KL weighted, capped from below, or steered to a capacity."""
 
-from typing import Any
+from typing import override
 
 import torch
 from torch import Tensor
 
 from ppl_vae.objectives.bound import Bound
-from ppl_vae.objectives.mean_field import kl_per_datum, kl_per_dimension
+from ppl_vae.objectives.mean_field import kl_per_dimension, kl_per_row
 from ppl_vae.programs.traces import LogTerms
 from ppl_vae.runtime.checks import real_number
 
@@ -17,23 +17,23 @@ class BetaELBO(Bound):
     """E_q[log p(x given z)] - beta penalty(KL): beta-VAE, free bits, capacity.
 
     penalty is KL; or |KL - capacity|; or sum_d max(free_bits, mean over the batch of KL_d), which
-    gives no gradient to a dimension that carries less than `free_bits` nats. A bound on log p(x)
-    only for beta >= 1 and the plain penalty; beta < 1 is no bound at all. KL in closed form where
-    known, else Monte Carlo. Warm-up: `Training(kl_schedule=...)`.
+    gives no gradient to a dimension that carries less than `free_bits` nats. It is a bound on
+    log p(x) only for beta >= 1 and the plain penalty. The KL is in closed form where known, else
+    Monte Carlo. For a warm-up use `Training(kl_schedule=...)`.
 
     Args:
         beta: Weight of the penalty.
-        num_particles: Number of particles K per datum.
-        capacity: Target of the KL, nats per datum; None is the plain KL.
-        free_bits: Nats per latent dimension that cost nothing less; needs factorised normals.
+        num_particles: Number of particles K per observation.
+        capacity: Target of the KL, nats per observation; None is the plain KL.
+        free_bits: Least penalty of each latent dimension, nats; needs factorised normals.
         max_plate_nesting: Depth of the plates, "data" included; None finds it.
 
     Shape:
-        per datum, (B,), in nats
+        per observation, (B,), in nats
 
     Raises:
-        ValueError: beta, capacity or free_bits negative or no finite number; free bits and capacity
-            at once.
+        ValueError: beta, capacity or free_bits is negative or not finite; free bits and capacity
+            are both given.
 
     References:
         Higgins et al. (2017), beta-VAE, ICLR; Burgess et al. (2018), arXiv:1804.03599, eq. 8
@@ -57,36 +57,32 @@ class BetaELBO(Bound):
         max_plate_nesting: int | None = None,
     ) -> None:
         self.beta = real_number(beta, "BetaELBO(beta)", at_least=0)
-        self.capacity = (
-            None if capacity is None else real_number(capacity, "BetaELBO(capacity)", at_least=0)
-        )
+        if capacity is not None:
+            capacity = real_number(capacity, "BetaELBO(capacity)", at_least=0)
+        self.capacity = capacity
         self.free_bits = real_number(free_bits, "BetaELBO(free_bits)", at_least=0)
         if capacity is not None and self.free_bits:
             raise ValueError("capacity and free_bits are two different penalties: give one of them")
         super().__init__(num_particles, max_plate_nesting=max_plate_nesting)
 
+    @override
     def value(self, terms: LogTerms) -> Tensor:
-        """The penalised likelihood per datum."""
         return terms.log_likelihood.mean(0) - self.kl_weight * self.beta * self.penalty(terms)
 
+    @override
     def global_value(self, terms: LogTerms) -> Tensor:
-        """beta times that of the ELBO."""
         return self.beta * super().global_value(terms)
 
     def penalty(self, terms: LogTerms) -> Tensor:
-        """What stands for the KL, (B,)."""
+        """The penalty in the place of the KL, (B,)."""
         if self.free_bits:
             kl = kl_per_dimension(terms).mean(0)
             is_free = kl.mean(0) < self.free_bits
             return torch.where(is_free, self.free_bits, kl).sum(-1)
-        kl = kl_per_datum(terms).mean(0)
+        kl = kl_per_row(terms).mean(0)
         return kl if self.capacity is None else (kl - self.capacity).abs()
 
+    @override
     def options(self) -> list[str]:
-        """beta and the penalty."""
-        given: dict[str, Any] = {
-            "beta": self.beta,
-            "capacity": self.capacity,
-            "free_bits": self.free_bits or None,
-        }
+        given = {"beta": self.beta, "capacity": self.capacity, "free_bits": self.free_bits or None}
         return [f"{name}={value:g}" for name, value in given.items() if value is not None]

@@ -1,28 +1,29 @@
 """The evidence lower bound, all Monte Carlo: estimator A of the original paper."""
 
+from typing import override
+
 import torch
 from torch import Tensor
 
 from ppl_vae.objectives.bound import Bound
-from ppl_vae.objectives.leave_one_out import mean_of_others
+from ppl_vae.objectives.target import mean_of_others
 
 __all__ = ["TraceELBO"]
 
 
 class TraceELBO(Bound):
-    """ELBO(x) = E_q[log p(x given z) + w (log p(z) - log q(z given x))], w = 1 unless annealed:
-    mean_k log w_k.
+    """ELBO(x) = E_q[log p(x given z) + w (log p(z) - log q(z given x))], by mean_k log w_k.
 
-    Asks nothing of the families but a density; noisier than `MeanFieldELBO` where the KL has a
-    closed form.
+    w = 1 unless annealed. Needs only the densities of the families; noisier than `MeanFieldELBO`
+    where the KL has a closed form.
 
     Args:
-        num_particles: Number of particles K per datum.
+        num_particles: Number of particles K per observation.
         gradient: Any of `objectives.gradients`.
         max_plate_nesting: Depth of the plates, "data" included; None finds it.
 
     Shape:
-        per datum, (B,), in nats
+        per observation, (B,), in nats
 
     References:
         Kingma and Welling (2014), Auto-encoding variational Bayes, arXiv:1312.6114, eq. 6
@@ -31,18 +32,19 @@ class TraceELBO(Bound):
     Example:
         >>> from ppl_vae import beds
         >>> bed = beds.linear_gaussian(num_data=3)
-        >>> bool((TraceELBO().bound(bed.model, bed.guide, bed.x) - bed.log_evidence).abs().max() < 1e-10)
+        >>> error = TraceELBO().bound(bed.model, bed.guide, bed.x) - bed.log_evidence
+        >>> bool(error.abs().max() < 1e-10)
         True
     """
 
     linear = True
 
+    @override
     def reduce(self, log_weights: Tensor) -> Tensor:
-        """mean_k log w_k."""
         return log_weights.mean(0)
 
+    @override
     def curvatures(self, log_weights: Tensor) -> Tensor:
-        """Zero: the mean is linear."""
         return torch.zeros_like(log_weights)
 
     def rewards(self, log_weights: Tensor) -> Tensor:
@@ -53,6 +55,6 @@ class TraceELBO(Bound):
         """The mean of the others, on the same scale."""
         return self.reduce_others(log_weights) / len(log_weights)
 
+    @override
     def reduce_others(self, log_weights: Tensor, instead: Tensor | None = None) -> Tensor:
-        """The mean of the others."""
         return mean_of_others(log_weights, instead)

@@ -1,7 +1,7 @@
 """Gradient estimators: how strongly each particle's log p, path and log q are followed.
 
-With l_k = log p(x given z_k) + beta (log p(z_k) - log q(z_k)), beta the weight of the KL, every
-estimator of the gradient of a bound f(l) is three coefficients per particle and row, (K, B):
+With l_k = log p(x given z_k) + beta (log p(z_k) - log q(z_k)), where beta is the weight of the KL,
+every estimator of the gradient of a bound f(l) is three coefficients per particle and row, (K, B):
 
     sum_k  model_k d m_k/d theta  +  path_k dl_k/dz_k dz_k/d phi  +  log_q_k d log q(z_k)/d phi
 
@@ -14,18 +14,18 @@ With the slopes c_k = df/dl_k and curvatures c'_k = d^2f/dl_k^2 of the bound:
     DoublyReparameterized  c       c - beta c'    0
     ScoreFunction, VIMCO   c       0              signal - beta c
 
-The draws z_k depend on phi through log q itself, which beta does not weigh: so beta multiplies what
-comes from l alone.
+The draws z_k depend on phi through log q itself, which has no factor beta. So beta multiplies only
+what comes from l.
 """
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, override
 
 import torch
 from torch import Tensor
 
-from ppl_vae.objectives.leave_one_out import mean_of_others
+from ppl_vae.objectives.target import Target, mean_of_others
 from ppl_vae.programs.traces import LogTerms
 from ppl_vae.runtime.checks import one_of, real_number
 
@@ -38,27 +38,6 @@ __all__ = [
 ]
 
 
-class Target(Protocol):
-    """What an estimator needs to know of a bound f(log w); `Bound` documents each."""
-
-    num_particles: int
-    kl_weight: float | Tensor
-    linear: bool
-    splits: bool
-    of_log_weights: bool
-
-    def reduce(self, log_weights: Tensor) -> Tensor: ...
-    def slopes(self, log_weights: Tensor) -> Tensor: ...
-    def model_slopes(self, log_weights: Tensor) -> Tensor: ...
-    def curvatures(self, log_weights: Tensor) -> Tensor: ...
-    def rewards(self, log_weights: Tensor) -> Tensor: ...
-    def rewards_without(self, log_weights: Tensor) -> Tensor: ...
-    def reduce_others(self, log_weights: Tensor, instead: Tensor | None = None) -> Tensor: ...
-    def log_weights(self, terms: LogTerms) -> Tensor: ...
-    def log_joint(self, terms: LogTerms) -> Tensor: ...
-    def value(self, terms: LogTerms) -> Tensor: ...
-
-
 class Coefficients(NamedTuple):
     """What multiplies the three derivatives, each (K, B) and detached."""
 
@@ -68,19 +47,19 @@ class Coefficients(NamedTuple):
 
 
 class Gradient(ABC):
-    """A gradient estimator; a subclass implements `coefficients`. It may hold state (a moving
-    baseline).
+    """A gradient estimator; a subclass implements `coefficients`.
+
+    One that depends on earlier steps, as a moving baseline does, sets `has_state` and gives `state`
+    and `restore`.
     """
 
+    has_state = False
     path_derivative = True  # whether it differentiates through the draws
-
-    @property
-    def has_state(self) -> bool:
-        """Whether a step depends on earlier ones, as a moving baseline does."""
-        return False
+    needs_others = False  # whether it compares a particle with the others
+    is_shown = True  # whether an objective's repr names it
 
     def state(self) -> dict[str, Tensor]:
-        """What a later step takes from earlier ones."""
+        """What a later step needs from earlier ones."""
         return {}
 
     def restore(self, state: dict[str, Tensor]) -> None:
@@ -88,16 +67,20 @@ class Gradient(ABC):
         return
 
     def detaches(self, bound: Target) -> bool:
-        """Whether latents must be cut from the graph, so that the three derivatives come apart."""
+        """Whether latents are cut from the graph, to separate the three derivatives."""
         return True
 
     def check(self, bound: Target) -> None:
-        """Raise ValueError, saying why, when the estimator is not defined for this bound."""
+        """Raise ValueError, with the reason, where the estimator is not defined for this bound."""
+        name = type(bound).__name__
         if not bound.of_log_weights:
             raise ValueError(
-                f"{self!r} is not defined for {type(bound).__name__}, which is more than a "
-                "function of the "
+                f"{self!r} is not defined for {name}, which is more than a function of the "
                 "log-weights; only Reparameterized() is"
+            )
+        if self.needs_others and bound.num_particles < 2:
+            raise ValueError(
+                f"{self!r} compares a particle with the others: give {name} num_particles >= 2"
             )
 
     @abstractmethod
@@ -105,7 +88,7 @@ class Gradient(ABC):
         """The three coefficients for this bound at these log-weights."""
 
     def surrogate(self, bound: Target, terms: LogTerms) -> Tensor:
-        """A tensor per datum, (B,), whose gradient is the estimator; its value means nothing."""
+        """A tensor per observation, (B,), whose gradient is the estimator; its value has no use."""
         if self.path_derivative:
             require_reparameterized(terms, f"{type(bound).__name__} with {type(self).__name__}")
         log_weights = bound.log_weights(terms)
@@ -113,55 +96,41 @@ class Gradient(ABC):
         total = (model * bound.log_joint(terms)).sum(0)
         if log_q is not None:
             total = total + (log_q * terms.log_q).sum(0)
-        return total if path is None else total + follow_paths(terms, path * log_weights)
+        if path is not None:
+            total = total + follow_paths(terms, path * log_weights)
+        return total
 
 
 def follow_paths(terms: LogTerms, weighted: Tensor) -> Tensor:
-    """sum_k d weighted_k / dz_k . z_k per datum: its gradient is the path derivative alone,
-    (B,).
-    """
-    leaves = {name: terms.guide_trace.nodes[name]["value"] for name in terms.paths}
+    """sum_k d weighted_k / dz_k . z_k per row, (B,): its gradient is the path derivative alone."""
+    sites = [terms.guide_trace.nodes[name] for name in terms.paths]
     slopes = torch.autograd.grad(
-        weighted.sum(), list(leaves.values()), retain_graph=True, allow_unused=True
+        weighted.sum(), [site["value"] for site in sites], retain_graph=True, allow_unused=True
     )
     total = weighted.new_zeros(weighted.shape[1])
-    for name, slope in zip(leaves, slopes, strict=True):
+    for site, path, slope in zip(sites, terms.paths.values(), slopes, strict=True):
         if slope is not None:
-            total = total + _per_datum(
-                slope * terms.paths[name], terms.guide_trace.nodes[name]["fn"].event_dim
-            )
+            total = total + sum_by_row(slope * path, site["fn"].event_dim)
     return total
 
 
-def _per_datum(values: Tensor, event_dim: int) -> Tensor:
+def sum_by_row(values: Tensor, event_dim: int) -> Tensor:
     """Sum (K, *plates, B, *event) over everything but rows, (B,)."""
     summed = values.flatten(values.dim() - event_dim).sum(-1) if event_dim else values
     return summed.flatten(0, -2).sum(0)
 
 
 def require_reparameterized(terms: LogTerms, estimator: str) -> None:
-    """Raise when a draw carries no gradient though its density has parameters: the estimate would
-    be biased.
-    """
+    """Raise where a draw without path derivative would bias the estimate."""
     for name in terms.posterior_sites:
-        site = terms.guide_trace.nodes[name]
-        if not site["fn"].has_rsample and terms.log_q.requires_grad:
+        distribution = terms.guide_trace.nodes[name]["fn"]
+        if not distribution.has_rsample and terms.log_q.requires_grad:
             raise ValueError(
-                f"{estimator}: latent site {name!r} ({type(site['fn']).__name__}) is not "
-                "reparameterised, so its "
-                "gradient would be lost; use objectives.TraceELBO(5, "
-                "gradient=objectives.ScoreFunction()) "
-                "or objectives.IWAE(5, gradient=objectives.VIMCO())"
+                f"{estimator}: latent site {name!r} ({type(distribution).__name__}) is not "
+                "reparameterised, so its gradient would be lost; use "
+                "objectives.TraceELBO(5, gradient=objectives.ScoreFunction()) or "
+                "objectives.IWAE(5, gradient=objectives.VIMCO())"
             )
-
-
-def require_others(gradient: Gradient, bound: Target) -> None:
-    """Raise unless there are other particles to compare one with."""
-    if bound.num_particles < 2:
-        raise ValueError(
-            f"{gradient!r} compares a particle with the others: give {type(bound).__name__} "
-            "num_particles >= 2"
-        )
 
 
 @dataclass(frozen=True)
@@ -180,22 +149,22 @@ class Reparameterized(Gradient):
         Reparameterized()
     """
 
+    is_shown = False
+
     def check(self, bound: Target) -> None:
-        """Defined everywhere."""
+        """It is defined for every bound."""
 
     def detaches(self, bound: Target) -> bool:
-        """Only where model and guide follow different targets; else autograd gives the total
-        derivative at once.
-        """
+        """Only where model and guide follow different targets; else one backward pass suffices."""
         return bound.splits
 
+    @override
     def coefficients(self, bound: Target, log_weights: Tensor) -> Coefficients:
-        """The slopes everywhere, with the sign and weight that log q has in the log-weights."""
         slopes = bound.slopes(log_weights)
         return Coefficients(bound.model_slopes(log_weights), slopes, -bound.kl_weight * slopes)
 
+    @override
     def surrogate(self, bound: Target, terms: LogTerms) -> Tensor:
-        """The bound itself."""
         if bound.splits:
             return super().surrogate(bound, terms)
         require_reparameterized(terms, type(bound).__name__)
@@ -206,9 +175,9 @@ class Reparameterized(Gradient):
 class StickingTheLanding(Gradient):
     """The path derivative alone: the score term, which has mean zero for the ELBO, is dropped.
 
-    With an exact guide every draw gives gradient zero. Unbiased for the ELBO; biased for bounds
-    with K > 1 particles, where `DoublyReparameterized` is the unbiased form: `IWAE` therefore
-    refuses it.
+    With an exact guide every draw gives gradient zero. The estimator is unbiased for the ELBO and
+    biased for bounds with K > 1 particles, so `IWAE` refuses it; `DoublyReparameterized` is the
+    unbiased form there.
 
     References:
         Roeder, Wu and Duvenaud (2017), Sticking the landing, arXiv:1703.09194.
@@ -218,19 +187,18 @@ class StickingTheLanding(Gradient):
         StickingTheLanding()
     """
 
+    @override
     def check(self, bound: Target) -> None:
-        """Only for bounds that are linear in the log-weights."""
         super().check(bound)
         if not bound.linear:
-            remedy = "DoublyReparameterized" if _has_curvatures(bound) else "Reparameterized"
+            remedy = "DoublyReparameterized" if bound.has_curvatures() else "Reparameterized"
             raise ValueError(
                 f"StickingTheLanding is biased for {type(bound).__name__}, whose slopes depend on "
-                "the weights: "
-                f"use gradient=objectives.{remedy}()"
+                f"the weights: use gradient=objectives.{remedy}()"
             )
 
+    @override
     def coefficients(self, bound: Target, log_weights: Tensor) -> Coefficients:
-        """Slopes for model and path."""
         return Coefficients(bound.model_slopes(log_weights), bound.slopes(log_weights), None)
 
 
@@ -239,12 +207,13 @@ class DoublyReparameterized(Gradient):
     """The score term reparameterised once more: unbiased, and the guide's signal grows with K.
 
     For IWAE the path coefficient is the squared normalised weight; for the ELBO it is
-    `StickingTheLanding`. With `prior=True` a learned normal prior's parameters get the generalised
-    form too.
+    `StickingTheLanding`. With `prior=True` the parameters of a learned normal prior are treated in
+    the same way.
 
     Args:
-        prior: Also reparameterise the gradient of the prior's parameters, through z = m + s (z - m)
-            / s; the prior at each latent site must be a normal with independent dimensions.
+        prior: Also reparameterise the gradient of the prior's parameters, through
+            z = m + s (z - m) / s; the prior at each latent site must be a normal with independent
+            dimensions.
 
     References:
         Tucker et al. (2019), Doubly reparameterized gradient estimators, arXiv:1810.04152, eq. 8;
@@ -261,66 +230,56 @@ class DoublyReparameterized(Gradient):
     def __post_init__(self) -> None:
         one_of(self.prior, "DoublyReparameterized(prior)", (True, False))
 
+    @override
     def check(self, bound: Target) -> None:
-        """Only for bounds that state their curvatures."""
         super().check(bound)
+        name = type(bound).__name__
         if self.prior and bound.splits:
-            name = type(bound).__name__
             raise ValueError(
-                "DoublyReparameterized(prior=True) needs model and guide to follow one target: "
-                f"not {name}"
+                "DoublyReparameterized(prior=True) needs model and guide to follow one target, "
+                f"and in {name} they do not: use prior=False"
             )
-        if not _has_curvatures(bound):
-            name = type(bound).__name__
+        if not bound.has_curvatures():
             raise ValueError(
-                f"DoublyReparameterized is not derived for {name}: see {name} for what is"
+                f"DoublyReparameterized is not derived for {name}: use "
+                "gradient=objectives.Reparameterized()"
             )
 
+    @override
     def coefficients(self, bound: Target, log_weights: Tensor) -> Coefficients:
-        """Slopes for the model, slopes less beta times curvature for the path."""
         path = bound.slopes(log_weights) - bound.kl_weight * bound.curvatures(log_weights)
         return Coefficients(bound.model_slopes(log_weights), path, None)
 
+    @override
     def surrogate(self, bound: Target, terms: LogTerms) -> Tensor:
-        """As above, with the prior's own gradient exchanged where asked."""
         total = super().surrogate(bound, terms)
         return total + self._exchange_prior(bound, terms) if self.prior else total
 
     def _exchange_prior(self, bound: Target, terms: LogTerms) -> Tensor:
         """Minus c d log p(z)/d theta, plus its reparameterised form.
 
-        For each site s, E_q[g d log p_s/d theta] = E_q[(dg/dz_s + g d log(q/p_s)/dz_s) dT_s/d
-        theta], with g = c_k, q of all sites and T_s the sampling path of its prior p_s given the
-        sites before it.
+        For each site s, with T_s the sampling path of its prior p_s given the sites before it, q of
+        all sites and g = c_k: E_q[g d log p_s/d theta] = E_q[(dg/dz_s + g d log(q/p_s)/dz_s)
+        dT_s/d theta].
         """
         log_weights = bound.log_weights(terms)
-        slopes, curvatures = (f(log_weights.detach()) for f in (bound.slopes, bound.curvatures))
+        slopes = bound.slopes(log_weights.detach())
+        curvatures = bound.curvatures(log_weights.detach())
         total = -bound.kl_weight * (slopes * terms.log_prior).sum(0)
         for name in terms.paths:
             site = terms.model_trace.nodes[name]
-            log_ratio = (
-                terms.log_q - terms.prior_sites[name]
-            )  # of this site's prior, not of those that depend on it
+            # Of this site's prior, not of those that depend on it.
+            log_ratio = terms.log_q - terms.prior_sites[name]
             weighted = (curvatures * log_weights + slopes * log_ratio).sum()
             gradient = torch.autograd.grad(weighted, site["value"], retain_graph=True)[0]
             moved = gradient * _prior_path(site, site["value"].detach())
-            total = total + bound.kl_weight * _per_datum(moved, site["fn"].event_dim)
+            total = total + bound.kl_weight * sum_by_row(moved, site["fn"].event_dim)
         return total
 
 
-def _has_curvatures(bound: Target) -> bool:
-    try:
-        bound.curvatures(torch.zeros(bound.num_particles, 1))
-    except NotImplementedError:
-        return False
-    return True
-
-
 def _prior_path(site: dict, z: Tensor) -> Tensor:
-    """z as the prior would have drawn it: m + s (z - m) / s, whose gradient is dT/d theta at fixed
-    noise.
-    """
-    base = getattr(site["fn"], "base_dist", site["fn"])
+    """z as the prior draws it, m + s (z - m) / s: its gradient is dT/d theta at fixed noise."""
+    base = site["fn"]
     while hasattr(base, "base_dist"):
         base = base.base_dist
     if not isinstance(base, torch.distributions.Normal):
@@ -332,13 +291,28 @@ def _prior_path(site: dict, z: Tensor) -> Tensor:
     return base.loc + base.scale * noise
 
 
-@dataclass
-class ScoreFunction(Gradient):
-    """REINFORCE: (f(log w) - baseline) d log q / d phi, for latents without a path derivative
-    (discrete ones).
+class Score(Gradient):
+    """A signal for each particle multiplies its d log q / d phi; a subclass gives `signal`."""
 
-    High variance: "leave-one-out" compares each particle with the others and needs K >= 2;
-    "moving-average" keeps a running mean of the bound; None is the plain estimator, for comparison.
+    path_derivative = False
+
+    @abstractmethod
+    def signal(self, bound: Target, log_weights: Tensor) -> Tensor:
+        """What d log q(z_k) / d phi is multiplied by, (K, B)."""
+
+    @override
+    def coefficients(self, bound: Target, log_weights: Tensor) -> Coefficients:
+        log_q = self.signal(bound, log_weights) - bound.kl_weight * bound.slopes(log_weights)
+        return Coefficients(bound.model_slopes(log_weights), None, log_q)
+
+
+@dataclass
+class ScoreFunction(Score):
+    """REINFORCE: (f(log w) - baseline) d log q / d phi, for discrete latents and the like.
+
+    Its variance is high. The baseline "leave-one-out" compares each particle with the others and
+    needs K >= 2; "moving-average" keeps a running mean of the bound; None is the plain estimator,
+    for comparison.
 
     Args:
         baseline: "leave-one-out", "moving-average" or None.
@@ -360,41 +334,28 @@ class ScoreFunction(Gradient):
     decay: float = 0.9
     _average: Tensor | None = field(default=None, init=False, repr=False, compare=False)
 
-    path_derivative = False
-
     def __post_init__(self) -> None:
         one_of(self.baseline, "ScoreFunction(baseline)", ("leave-one-out", "moving-average", None))
         real_number(self.decay, "ScoreFunction(decay)", at_least=0, below=1)
+        self.needs_others = self.baseline == "leave-one-out"
+        self.has_state = self.baseline == "moving-average"
 
+    @override
     def check(self, bound: Target) -> None:
-        """Leave-one-out needs others."""
         super().check(bound)
-        if self.baseline == "leave-one-out":
-            require_others(self, bound)
-            bound.rewards_without(
-                torch.zeros(bound.num_particles, 1)
-            )  # refuses where it is not defined
+        if self.needs_others:
+            bound.rewards_without(torch.zeros(bound.num_particles, 1))
 
-    def coefficients(self, bound: Target, log_weights: Tensor) -> Coefficients:
-        """Slopes for the model, signal less beta times slopes for log q."""
-        log_q = self.signal(bound, log_weights) - bound.kl_weight * bound.slopes(log_weights)
-        return Coefficients(bound.model_slopes(log_weights), None, log_q)
-
-    @property
-    def has_state(self) -> bool:
-        """Only the moving average."""
-        return self.baseline == "moving-average"
-
+    @override
     def state(self) -> dict[str, Tensor]:
-        """The average."""
         return {} if self._average is None else {"average": self._average}
 
+    @override
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Set the average."""
         self._average = state.get("average")
 
+    @override
     def signal(self, bound: Target, log_weights: Tensor) -> Tensor:
-        """What d log q(z_k) / d phi is multiplied by, (K, B)."""
         rewards = bound.rewards(log_weights)
         if self.baseline == "leave-one-out":
             return rewards - bound.rewards_without(log_weights)
@@ -407,11 +368,11 @@ class ScoreFunction(Gradient):
 
 
 @dataclass(frozen=True)
-class VIMCO(Gradient):
-    """Each particle's signal is what it adds to the bound: f(log w) - f(log w with log w_k the mean
-    of the others).
+class VIMCO(Score):
+    """Each particle's signal is its share of the bound: f(log w) - f(log w, log w_k replaced).
 
-    For discrete or otherwise non-reparameterised latents, with many-particle bounds; needs K >= 2.
+    log w_k is replaced by the mean of the others. For discrete or otherwise non-reparameterised
+    latents, with many-particle bounds; needs K >= 2.
 
     Raises:
         ValueError: one particle.
@@ -425,16 +386,9 @@ class VIMCO(Gradient):
         VIMCO()
     """
 
-    path_derivative = False
+    needs_others = True
 
-    def check(self, bound: Target) -> None:
-        """Needs others."""
-        super().check(bound)
-        require_others(self, bound)
-
-    def coefficients(self, bound: Target, log_weights: Tensor) -> Coefficients:
-        """Slopes for the model, signal less beta times slopes for log q."""
+    @override
+    def signal(self, bound: Target, log_weights: Tensor) -> Tensor:
         replaced = bound.reduce_others(log_weights, mean_of_others(log_weights))
-        signal = bound.reduce(log_weights) - replaced
-        log_q = signal - bound.kl_weight * bound.slopes(log_weights)
-        return Coefficients(bound.model_slopes(log_weights), None, log_q)
+        return bound.reduce(log_weights) - replaced

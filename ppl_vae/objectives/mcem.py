@@ -1,6 +1,4 @@
-"""Monte Carlo EM: the posterior by HMC, the model by gradient; the slow baseline of the original
-paper.
-"""
+"""Monte Carlo EM: the posterior by HMC, the model by gradient; a slow baseline."""
 
 from typing import Any, Self
 
@@ -18,23 +16,22 @@ __all__ = ["MCEM"]
 
 
 class MCEM(TraceELBO):
-    """E-step: z ~ p(z given x) by HMC from the guide's draws. M-step: ascend log p(x, z); the guide
-    learns log q(z).
+    """E-step: z ~ p(z given x), by HMC from the guide's draws. M-step: ascend log p(x, z).
 
-    Every gradient costs (warm-up + draws) x leapfrog evaluations of the model: no way for large N.
-    As the guide is fitted to posterior draws (forward KL) it can be used for evaluation, and its
-    ELBO is the value. A latent g outside the data plate is drawn by the guide, z ~ p(z given x, g),
-    and q(g) is fitted as by the ELBO.
+    Every gradient costs (warm-up + draws) x leapfrog evaluations of the model, too many for a large
+    N. The guide is fitted to the posterior draws (forward KL), so it can be used for evaluation,
+    and its ELBO is the value. A latent g outside the data plate is drawn by the guide,
+    z ~ p(z given x, g), and q(g) is fitted as by the ELBO.
 
     Args:
-        num_particles: Number of chains per datum.
+        num_particles: Number of chains per observation.
         sampler: The HMC of the E-step; its last draw of each chain is used.
 
     Shape:
-        per datum, (B,), in nats
+        per observation, (B,), in nats
 
     Raises:
-        ValueError: it is annealed; its gradient knows no KL.
+        ValueError: it is annealed; its gradient has no KL.
 
     References:
         Wei and Tanner (1990), A Monte Carlo implementation of the EM algorithm, JASA 85;
@@ -45,7 +42,7 @@ class MCEM(TraceELBO):
         10
     """
 
-    recordable = False  # its chains decide by values
+    recordable = False  # the chains accept or reject by values
 
     def __init__(self, num_particles: int = 1, sampler: HMC | None = None) -> None:
         self.sampler = HMC(num_samples=1, num_warmup=20) if sampler is None else sampler
@@ -56,36 +53,24 @@ class MCEM(TraceELBO):
         super().__init__(num_particles)
 
     def annealed(self, kl_weight: float | Tensor) -> Self:
-        """Not defined: the gradient takes draws from the posterior and holds no KL that could be
-        weighed.
-        """
+        """Not defined: the gradient uses draws from the posterior and has no KL to weigh."""
         raise ValueError(
-            "MCEM has no KL to anneal: leave out kl_warmup_epochs and kl_schedule, or fit by "
-            "TraceELBO"
+            "MCEM has no KL to anneal: leave out kl_warmup_epochs and kl_schedule, or use TraceELBO"
         )
 
     def _draw(
         self, model: Program, guide: Program, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Any]:
-        """The guide's ELBO as the value, the gradient of - log p(x, z) - log q(z given x) at HMC's
-        draws.
-        """
+        """The guide's ELBO; its gradient is of - log p(x, z) - log q(z given x) at HMC's draws."""
         shared = global_draw(guide, *args, **kwargs)
         fixed = {name: value.detach() for name, value in shared.items()}
         given = [poutine.condition(program, data=fixed) for program in (model, guide)]
         draws = last_draws(*given, *args, num_chains=self.num_particles, sampler=self.sampler)
+        count = self.num_particles
+        # q(z given x, g) is fitted to the draws of z, and must not move g.
         at_posterior, for_guide = (
-            log_terms(
-                model,
-                drawing(guide, draws | values),
-                *args,
-                num_particles=self.num_particles,
-                **kwargs,
-            )
-            for values in (
-                shared,
-                fixed,
-            )  # q(z given x, g) is fitted to the draws of z, and does not move g
+            log_terms(model, drawing(guide, draws | values), *args, num_particles=count, **kwargs)
+            for values in (shared, fixed)
         )
         log_q = (for_guide.scale * for_guide.log_q.mean(0)).sum()
         surrogate = self._total(at_posterior.log_joint.mean(0), at_posterior) - log_q

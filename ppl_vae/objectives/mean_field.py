@@ -1,9 +1,8 @@
-"""The evidence lower bound with the KL in closed form where there is one: estimator B of the
-original paper.
-"""
+"""The ELBO with the KL in closed form where there is one: estimator B of the original paper."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from operator import itemgetter
+from typing import Any, override
 
 import pyro.distributions as dist
 import torch
@@ -17,22 +16,23 @@ from ppl_vae.programs.traces import LogTerms, Program
 
 __all__ = ["MeanFieldELBO"]
 
+NORMALS = (torch.distributions.MultivariateNormal, torch.distributions.LowRankMultivariateNormal)
+
 
 class MeanFieldELBO(Bound):
-    """ELBO(x) = E_q[log p(x given z)] - w KL(q(z given x) || p(z)), the KL exact at each site where
-    it is known.
+    """ELBO(x) = E_q[log p(x given z)] - w KL(q(z given x) || p(z)), with exact KLs where known.
 
     Where no closed form exists (mixture priors, flows) that site's KL is Monte Carlo, as in
     `TraceELBO`; `analytic_kl` tells which. With several latent sites KL(q(z2) || p(z2 given z1)) is
-    averaged over the draws of z1, and is Monte Carlo too where the guide draws z1 after z2: z1 may
-    then depend on the z2 that is averaged over.
+    averaged over the draws of z1. It is Monte Carlo too where the guide draws z1 after z2, since z1
+    may then depend on the z2 that is averaged over.
 
     Args:
-        num_particles: Number of particles K per datum.
+        num_particles: Number of particles K per observation.
         max_plate_nesting: Depth of the plates, "data" included; None finds it.
 
     Shape:
-        per datum, (B,), in nats
+        per observation, (B,), in nats
 
     References:
         Kingma and Welling (2014), Auto-encoding variational Bayes, arXiv:1312.6114, eq. 7
@@ -47,74 +47,48 @@ class MeanFieldELBO(Bound):
 
     of_log_weights = False
 
+    @override
     def value(self, terms: LogTerms) -> Tensor:
-        """The ELBO per datum."""
-        return (terms.log_likelihood - self.kl_weight * kl_per_datum(terms)).mean(0)
+        return (terms.log_likelihood - self.kl_weight * kl_per_row(terms)).mean(0)
 
     def global_value(self, terms: LogTerms) -> Tensor:
         """As in `TraceELBO`, but minus the exact KL for each global latent that has one."""
         total = terms.log_global
         for q_site in terms.global_latents:
-            p_site = terms.model_trace.nodes.get(q_site["name"])
-            kl = _kl(q_site, p_site) if has_closed_form(terms, q_site["name"]) else None
+            kl = closed_form(terms, q_site["name"])
             if kl is not None:
-                sampled = global_sum([p_site], observed=False) - global_sum(
-                    [q_site], observed=False
-                )
-                total = total - sampled - scaled_sum(kl, q_site)
+                p_site = terms.model_trace.nodes[q_site["name"]]
+                log_p = global_sum([p_site], observed=False)
+                log_q = global_sum([q_site], observed=False)
+                total = total - (log_p - log_q) - scaled_sum(kl, q_site)
         return total
 
     def analytic_kl(
         self, model: Program, guide: Program, *args: Any, **kwargs: Any
     ) -> dict[str, bool]:
-        """For each latent site inside the data plate: whether its KL is in closed form (else Monte
-        Carlo).
-        """
+        """Whether the KL of each latent site inside the data plate is in closed form."""
         with torch.no_grad():
             sites = kl_per_site(self.terms(model, guide, *args, **kwargs))
-            return {name: analytic for name, _, analytic in sites}
+            return {name: is_analytic for name, _, is_analytic in sites}
 
 
 def kl_per_site(terms: LogTerms) -> Iterator[tuple[str, Tensor, bool]]:
-    """Name, KL per particle and datum (K, B), and whether it is analytic, for each latent site."""
+    """Of each latent site its name, its KL (K, B), and whether that is in closed form."""
     for name, log_q in terms.posterior_sites.items():
-        q_site, p_site = terms.guide_trace.nodes[name], terms.model_trace.nodes.get(name)
-        kl = _kl(q_site, p_site) if has_closed_form(terms, name) else None
+        kl = closed_form(terms, name)
         if kl is None:
             yield name, log_q - terms.prior_sites.get(name, 0.0), False
         else:
-            yield name, per_datum(kl, q_site), True
+            yield name, per_datum(kl, terms.guide_trace.nodes[name]), True
 
 
-def has_closed_form(terms: LogTerms, name: str) -> bool:
-    """Whether a KL between the distributions at this site is the mean of log q - log p over it.
-
-    The guide must have drawn all latents that p(site given ...) may depend on before it draws the
-    site: one that it draws later may depend on the site. Model and guide must mask the same rows.
-    Auxiliary sites have no prior.
-    """
-    model_order, guide_order = (_latents(trace) for trace in (terms.model_trace, terms.guide_trace))
-    if name not in model_order:
-        return False
-    if terms.guide_trace.nodes[name]["mask"] is not terms.model_trace.nodes[name]["mask"]:
-        return False
-    before = model_order[: model_order.index(name)]
-    return set(before).isdisjoint(guide_order[guide_order.index(name) :])
-
-
-def _latents(trace: Any) -> list[str]:
-    """Names in the order in which they were drawn."""
-    return [site["name"] for site in sample_sites(trace) if not site["is_observed"]]
-
-
-def kl_per_datum(terms: LogTerms) -> Tensor:
-    """KL of all latent sites per particle and datum, in closed form where known, (K, B)."""
+def kl_per_row(terms: LogTerms) -> Tensor:
+    """KL of all latent sites per particle and row, (K, B), in closed form where known."""
     return sum((kl for _, kl, _ in kl_per_site(terms)), torch.zeros_like(terms.log_likelihood))
 
 
 def kl_per_dimension(terms: LogTerms) -> Tensor:
-    """KL of each latent dimension, all sites side by side, (K, B, D); closed forms where
-    `kl_per_site` has them.
+    """KL of each latent dimension, all sites side by side, (K, B, D), in closed form where known.
 
     Raises:
         ValueError: a guide or prior is not a product over dimensions; a site of the guide has no
@@ -124,23 +98,21 @@ def kl_per_dimension(terms: LogTerms) -> Tensor:
         raise ValueError(
             f"auxiliary site {name!r} of the guide has no prior: there is no KL per dimension"
         )
-    found = [_site_per_dimension(terms, name) for name in terms.prior_sites]
-    return torch.cat(found, dim=-1)
+    return torch.cat([_site_per_dimension(terms, name) for name in terms.prior_sites], dim=-1)
 
 
 def _site_per_dimension(terms: LogTerms, name: str) -> Tensor:
-    site = terms.guide_trace.nodes[name]
-    value, event_dim = site["value"], site["fn"].event_dim  # (K, *plates, B, *event)
-    q, p = (_factors(trace.nodes[name]) for trace in (terms.guide_trace, terms.model_trace))
-    kl = analytic_kl(q, p) if has_closed_form(terms, name) else None
+    q_site = terms.guide_trace.nodes[name]
+    p_site = terms.model_trace.nodes[name]
+    value = q_site["value"]  # (K, *plates, B, *event)
+    q, p = _factors(q_site), _factors(p_site)
+    kl = closed_form(terms, name, _factors)
     if kl is None:
-        kl = _masked(q.log_prob(value), site) - _masked(
-            p.log_prob(value), terms.model_trace.nodes[name]
-        )
+        kl = _masked(q.log_prob(value), q_site) - _masked(p.log_prob(value), p_site)
     else:
-        kl = _masked(kl, site)
-    kl = kl.broadcast_to(value.shape)
-    return kl.movedim(-1 - event_dim, 1).reshape(*terms.log_likelihood.shape, -1)
+        kl = _masked(kl, q_site)
+    by_row = kl.broadcast_to(value.shape).movedim(-1 - q_site["fn"].event_dim, 1)
+    return by_row.reshape(*terms.log_likelihood.shape, -1)
 
 
 def _masked(values: Tensor, site: Any) -> Tensor:
@@ -152,30 +124,48 @@ def _masked(values: Tensor, site: Any) -> Tensor:
 
 
 def _factors(site: Any) -> Any:
-    """The distribution of each dimension on its own."""
+    """The distribution of each dimension by itself."""
     distribution = site["fn"]
     while isinstance(distribution, torch.distributions.Independent):
         distribution = distribution.base_dist
     if distribution.event_shape:
         raise ValueError(
             f"site {site['name']!r} has a {type(distribution).__name__}, which is not a product "
-            "over latent "
-            "dimensions: there is no KL per dimension; rate_distortion gives the total, and "
-            "BetaELBO without "
-            "free_bits weighs it"
+            "over latent dimensions, so there is no KL per dimension; rate_distortion gives the "
+            "total, and BetaELBO without free_bits weighs it"
         )
     return distribution
 
 
-def _kl(q_site: Any, p_site: Any) -> Tensor | None:
-    return analytic_kl(q_site["fn"], p_site["fn"])
+def closed_form(
+    terms: LogTerms, name: str, part: Callable[[Any], Any] = itemgetter("fn")
+) -> Tensor | None:
+    """KL between guide and model at a site, where it is the mean of log q - log p over the site.
+
+    The guide must have drawn all latents that p(site given ...) may depend on before it draws the
+    site: one that it draws later may depend on the site. Model and guide must mask the same rows.
+    None where this fails, where the site is auxiliary (without a prior), or where no form is known.
+    """
+    traces = terms.model_trace, terms.guide_trace
+    model_order, guide_order = (
+        [site["name"] for site in sample_sites(trace) if not site["is_observed"]]
+        for trace in traces
+    )
+    if name not in model_order:
+        return None
+    p_site, q_site = (trace.nodes[name] for trace in traces)
+    earlier = model_order[: model_order.index(name)]
+    later = guide_order[guide_order.index(name) :]
+    if q_site["mask"] is not p_site["mask"] or not set(earlier).isdisjoint(later):
+        return None
+    return analytic_kl(part(q_site), part(p_site))
 
 
 def analytic_kl(q: Any, p: Any) -> Tensor | None:
     """KL(q || p) in closed form, or None where none is known.
 
-    An independent normal against a full or low-rank one is written as a normal with diagonal
-    covariance first.
+    An independent normal against a full or low-rank one is first written as a normal with diagonal
+    covariance.
     """
     if q.event_shape == p.event_shape and isinstance(q, NORMALS) != isinstance(p, NORMALS):
         q, p = _as_multivariate(q), _as_multivariate(p)
@@ -185,14 +175,11 @@ def analytic_kl(q: Any, p: Any) -> Tensor | None:
         return None
 
 
-NORMALS = (torch.distributions.MultivariateNormal, torch.distributions.LowRankMultivariateNormal)
-
-
 def _as_multivariate(distribution: Any) -> Any:
+    """An independent normal as a multivariate one; any other distribution as it is."""
     base = getattr(distribution, "base_dist", None)
-    if (
-        isinstance(base, torch.distributions.Normal)
-        and distribution.event_shape == base.batch_shape[-1:]
-    ):
-        return dist.MultivariateNormal(base.loc, scale_tril=torch.diag_embed(base.scale))
-    return distribution
+    if not isinstance(base, torch.distributions.Normal):
+        return distribution
+    if distribution.event_shape != base.batch_shape[-1:]:
+        return distribution
+    return dist.MultivariateNormal(base.loc, scale_tril=torch.diag_embed(base.scale))

@@ -1,14 +1,14 @@
 """Power means of the weights: Renyi's bounds, and the chi bound from above."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Unpack, override
 
 import torch
 from torch import Tensor
 
-from ppl_vae.objectives.bound import Bound
+from ppl_vae.objectives.bound import Bound, Options
 from ppl_vae.objectives.importance_weighted import log_mean_exp, squared_defect
-from ppl_vae.objectives.leave_one_out import Function, both, log_mean_exp_of_others, mean_of_others
+from ppl_vae.objectives.target import Function, both, log_mean_exp_of_others, mean_of_others
 from ppl_vae.runtime.checks import real_number
 
 __all__ = ["CUBO", "Renyi"]
@@ -17,32 +17,26 @@ Average = Callable[[Function], Tensor]  # of a function of the log-weights
 
 
 def power_mean(log_weights: Tensor, power: float) -> Tensor:
-    """1 / power log mean_k w_k^power over the first dim, to rounding however small the power;
-    mean_k log w_k at 0.
+    """1 / power log mean_k w_k^power over the first dim, (..., B); mean_k log w_k at power 0.
 
-    Small powers of weights are nearly 1: their excess over 1 is averaged, by `expm1`, not
-    themselves.
+    Small powers of weights are nearly 1: to keep the digits, `expm1` averages their excess over 1.
     """
-
-    def mean(function: Function) -> Tensor:
-        return function(log_weights).mean(0)
-
-    def log_mean(function: Function) -> Tensor:
-        return log_mean_exp(function(log_weights))
-
-    return _power_mean(log_weights, power, mean, log_mean)
+    return _power_mean(
+        log_weights,
+        power,
+        mean=lambda function: function(log_weights).mean(0),
+        log_mean=lambda function: log_mean_exp(function(log_weights)),
+    )
 
 
 def power_mean_of_others(log_weights: Tensor, power: float, instead: Tensor | None) -> Tensor:
     """For each k the power mean over j != k, or with log w_k replaced by `instead`_k, (K, B)."""
-
-    def mean(function: Function) -> Tensor:
-        return mean_of_others(*both(function, log_weights, instead))
-
-    def log_mean(function: Function) -> Tensor:
-        return log_mean_exp_of_others(*both(function, log_weights, instead))
-
-    return _power_mean(log_weights, power, mean, log_mean)
+    return _power_mean(
+        log_weights,
+        power,
+        mean=lambda function: mean_of_others(*both(function, log_weights, instead)),
+        log_mean=lambda function: log_mean_exp_of_others(*both(function, log_weights, instead)),
+    )
 
 
 def _power_mean(log_weights: Tensor, power: float, mean: Average, log_mean: Average) -> Tensor:
@@ -61,21 +55,21 @@ def _power_mean(log_weights: Tensor, power: float, mean: Average, log_mean: Aver
 class Renyi(Bound):
     """Renyi's bound: 1 / (1 - alpha) log mean_k w_k^(1 - alpha), decreasing in alpha.
 
-    alpha = 0 is IWAE, alpha to 1 the ELBO, large alpha mode-seeking. For alpha < 0 the bound itself
-    lies above log p(x), but the estimate from K particles is low, and may be below. Taken per
-    datum, whatever the plate or scale.
+    alpha = 0 is IWAE and alpha = 1 the ELBO; a large alpha is mode-seeking. For alpha < 0 the bound
+    itself lies above log p(x), but its estimate from K particles is low and may lie below. The
+    power is taken per observation, whatever the plate or scale.
 
     Args:
         alpha: Order of the divergence.
-        num_particles: Number of particles K per datum.
+        num_particles: Number of particles K per observation.
         gradient: Any of `objectives.gradients` but `StickingTheLanding`.
         max_plate_nesting: Depth of the plates, "data" included; None finds it.
 
     Shape:
-        per datum, (B,), in nats
+        per observation, (B,), in nats
 
     Raises:
-        ValueError: alpha is no finite number.
+        ValueError: alpha is not a finite number.
 
     References:
         Li and Turner (2016), Renyi divergence variational inference, arXiv:1602.02311, eq. 6.
@@ -85,47 +79,46 @@ class Renyi(Bound):
         Renyi(num_particles=10, alpha=0.5)
     """
 
-    def __init__(self, alpha: float = 0.5, num_particles: int = 5, **options: Any) -> None:
+    shown = ("alpha",)
+
+    def __init__(
+        self, alpha: float = 0.5, num_particles: int = 5, **options: Unpack[Options]
+    ) -> None:
         self.alpha = real_number(alpha, "Renyi(alpha)")
         self.takes_global = self.alpha >= 0 and not self.is_upper
         super().__init__(num_particles, **options)
 
+    @override
     def reduce(self, log_weights: Tensor) -> Tensor:
-        """The power mean; at alpha = 1 its limit, the mean of log w."""
         return power_mean(log_weights, 1 - self.alpha)
 
+    @override
     def reduce_others(self, log_weights: Tensor, instead: Tensor | None = None) -> Tensor:
-        """The power mean of the others."""
         return power_mean_of_others(log_weights, 1 - self.alpha, instead)
 
+    @override
     def curvatures(self, log_weights: Tensor) -> Tensor:
-        """(1 - alpha) (v - v^2), v = softmax((1 - alpha) log w)."""
         power = 1 - self.alpha
         return power * squared_defect((power * log_weights).softmax(0))
-
-    def options(self) -> list[str]:
-        """alpha."""
-        return [f"alpha={self.alpha:g}"]
 
 
 class CUBO(Renyi):
     """The chi upper bound: 1/n log E_q[w^n] >= log p(x); minimised, over the guide alone.
 
     Its minimum over q covers the posterior (zero-avoiding). The estimate from K particles is low
-    (the log of a mean), so it bounds log p(x) from above only as K grows, where the weights have n
-    moments; exp(n CUBO) is estimated without bias. Being low, it can be driven down without end by
-    a guide that misses the posterior: start from a guide that an ELBO has fitted, with a small
-    learning rate. The model's parameters get no gradient. The loss is + CUBO, and `fit` reports -
-    CUBO.
+    (the log of a mean): it bounds log p(x) from above only as K grows, where the weights have n
+    moments. exp(n CUBO) is estimated without bias. A guide that misses the posterior can drive the
+    low estimate down without end, so start from a guide that an ELBO has fitted, with a small
+    learning rate. The model's parameters get no gradient. The loss is + CUBO; `fit` reports - CUBO.
 
     Args:
         order: n, at least 1.
-        num_particles: Number of particles K per datum.
+        num_particles: Number of particles K per observation.
         gradient: Any of `objectives.gradients` but `StickingTheLanding`.
         max_plate_nesting: Depth of the plates, "data" included; None finds it.
 
     Shape:
-        per datum, (B,), in nats
+        per observation, (B,), in nats
 
     Raises:
         ValueError: order below 1.
@@ -141,15 +134,14 @@ class CUBO(Renyi):
 
     splits = True
     is_upper = True
+    shown = ("order",)
 
-    def __init__(self, order: float = 2.0, num_particles: int = 5, **options: Any) -> None:
+    def __init__(
+        self, order: float = 2.0, num_particles: int = 5, **options: Unpack[Options]
+    ) -> None:
         self.order = real_number(order, "CUBO(order)", at_least=1)
         super().__init__(1 - self.order, num_particles, **options)
 
+    @override
     def model_slopes(self, log_weights: Tensor) -> Tensor:
-        """Zero: the guide alone is trained."""
         return torch.zeros_like(log_weights)
-
-    def options(self) -> list[str]:
-        """order."""
-        return [f"order={self.order:g}"]

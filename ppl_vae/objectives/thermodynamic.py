@@ -1,14 +1,15 @@
 """The thermodynamic variational objective: an integral over the path from guide to posterior."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, override
 
 import torch
 from torch import Tensor
 
 from ppl_vae.objectives.bound import Bound
-from ppl_vae.objectives.gradients import Coefficients, Gradient, Target, require_others
-from ppl_vae.objectives.leave_one_out import both, log_mean_exp_of_others
+from ppl_vae.objectives.gradients import Coefficients, Gradient
+from ppl_vae.objectives.target import Target, both, log_mean_exp_of_others
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,29 +18,29 @@ __all__ = ["ThermodynamicELBO"]
 
 
 class ThermodynamicELBO(Bound):
-    """Left Riemann sum of log p(x) = int_0^1 E_beta[log w] d beta, E_beta under q^(1 - beta) p(x,
-    z)^beta.
+    """Left Riemann sum of log p(x) = int_0^1 E_beta[log w] d beta over a path of densities.
 
-    The integrand increases with beta, so the left sum is a lower bound, and one interval is the
-    ELBO; the expectations are self-normalised over K particles, so K should be in the tens. The
-    right sum would be an upper bound.
+    E_beta is the mean under q^(1 - beta) p(x, z)^beta, normalised. The integrand increases with
+    beta, so the left sum is a lower bound; with one interval it is the ELBO. The expectations are
+    self-normalised over K particles, so K should be in the tens. The right sum would be an upper
+    bound.
 
     Args:
-        num_particles: Number of particles K per datum.
+        num_particles: Number of particles K per observation.
         partition: Interior points 0 < beta_1 < ... < 1; None is one point at 0.1 (two intervals, as
             in the paper).
         gradient: None is the paper's covariance estimator, which needs no path derivative (discrete
-            latents are fine) and is unbiased for one interval, else as K grows; or
-            `Reparameterized()`, `ScoreFunction()`, `VIMCO()`, which are unbiased for the value that
-            K particles have.
+            latents are fine); it is unbiased for one interval, and for more as K grows.
+            `Reparameterized()`, `ScoreFunction()` and `VIMCO()` are unbiased for the expected value
+            at K particles.
         max_plate_nesting: Depth of the plates, "data" included; None finds it.
 
     Shape:
-        per datum, (B,), in nats
+        per observation, (B,), in nats
 
     Raises:
-        ValueError: the partition is no increasing sequence within (0, 1); one particle for the
-            covariance estimator.
+        ValueError: the partition does not increase within (0, 1); one particle for the covariance
+            estimator.
 
     References:
         Masrani, Le and Wood (2019), The thermodynamic variational objective, arXiv:1907.00031, eq.
@@ -62,44 +63,41 @@ class ThermodynamicELBO(Bound):
         gradient = Covariance() if gradient is None else gradient
         super().__init__(num_particles, gradient=gradient, max_plate_nesting=max_plate_nesting)
 
+    @override
     def reduce(self, log_weights: Tensor) -> Tensor:
-        """sum_p (beta_{p+1} - beta_p) sum_k softmax(beta_p log w)_k log w_k."""
         parts = [
             width * (weights * log_weights).sum(0)
             for width, _, weights in self.intervals(log_weights)
         ]
         return torch.stack(parts).sum(0)
 
+    @override
     def reduce_others(self, log_weights: Tensor, instead: Tensor | None = None) -> Tensor:
-        """The same sum over the others."""
         total = torch.zeros_like(log_weights)
-        for left, right in zip(self.partition, self.partition[1:], strict=False):
+        for left, right in pairwise(self.partition):
             total = total + (right - left) * _tempered_mean_of_others(log_weights, instead, left)
         return total
 
     def intervals(self, log_weights: Tensor) -> list[tuple[float, float, Tensor]]:
         """Width, left end and self-normalised weights of each interval."""
-        pairs = zip(self.partition, self.partition[1:], strict=False)
-        return [(right - left, left, (left * log_weights).softmax(0)) for left, right in pairs]
+        return [
+            (right - left, left, (left * log_weights).softmax(0))
+            for left, right in pairwise(self.partition)
+        ]
 
+    @override
     def options(self) -> list[str]:
-        """The interior points."""
         return [f"partition={self.partition[1:-1]}"]
 
 
 def _tempered_mean_of_others(log_weights: Tensor, instead: Tensor | None, power: float) -> Tensor:
-    """E_power[log w] over the others: distances from the largest log w have one sign, and cannot
-    cancel.
-    """
+    """E_power[log w] over the others; distances from the largest log w have one sign and add up."""
     largest = log_weights.amax(0)
-
-    def tempered(values: Tensor) -> Tensor:
-        return power * values
 
     def weighted(values: Tensor) -> Tensor:
         return power * values + (largest - values).clamp(min=0).log()
 
-    mass = log_mean_exp_of_others(*both(tempered, log_weights, instead))
+    mass = log_mean_exp_of_others(*both(lambda values: power * values, log_weights, instead))
     moment = log_mean_exp_of_others(*both(weighted, log_weights, instead))
     return largest - (moment - mass).exp()
 
@@ -112,7 +110,7 @@ def _points(partition: Any) -> tuple[float, ...]:
             f"ThermodynamicELBO(partition) is {partition!r}; it must be a sequence of numbers, as "
             "in (0.1, 0.5)"
         ) from None
-    if not all(left < right for left, right in zip(points, points[1:], strict=False)):
+    if not all(left < right for left, right in pairwise(points)):
         raise ValueError(
             f"partition is {points[1:-1]}; its points must increase strictly between 0 and 1"
         )
@@ -123,22 +121,16 @@ def _points(partition: Any) -> tuple[float, ...]:
 class Covariance(Gradient):
     """d/d lambda E_b[l] = E_b[dl] + Cov_b[d log pi_b, l], log pi_b = log q + b l up to a constant.
 
-    log q enters l with weight - beta, that of the KL, and log pi_b with weight 1 - b beta.
-    Covariances of K particles are divided by K - 1, so that at b = 0, the ELBO, there is no bias;
-    at other points there is that of the self-normalised weights, of order 1 / K.
+    log q enters l with weight - beta, where beta is the weight of the KL, and log pi_b with weight
+    1 - b beta. Covariances of K particles are divided by K - 1, so there is no bias at b = 0, the
+    ELBO; elsewhere the self-normalised weights have a bias of order 1 / K.
     """
 
     path_derivative = False
+    needs_others = True
 
-    def check(self, bound: Target) -> None:
-        """A covariance over one particle is zero."""
-        super().check(bound)
-        require_others(self, bound)
-
+    @override
     def coefficients(self, bound: Target, log_weights: Tensor) -> Coefficients:
-        """Weights and b covariances for the model, (1 - b beta) covariances less beta weights for
-        log q.
-        """
         model = torch.zeros_like(log_weights)
         log_q = torch.zeros_like(log_weights)
         intervals: Any = bound
