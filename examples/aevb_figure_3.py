@@ -2,18 +2,17 @@
 """# Figure 3 of the VAE paper: AEVB against wake-sleep against Monte Carlo EM.
 
 Kingma and Welling (2014), arXiv:1312.6114, compare three ways to fit the same model (3 latents, 100
-hidden units) to 1,000 and to 50,000 images of MNIST, by the log-likelihood that is reached after so
-many training samples. As there: one tanh layer in encoder and decoder, minibatches of 100, Adagrad,
-a prior N(0, 1) on the weights, HMC with 10 leapfrog steps that accepts 90 %, estimates on the first
-1,000 images of each set. Different here: images are binarised once; log p(x) is estimated by
-importance sampling; training stops at 600,000 samples, not at tens of millions, and that of MCEM,
-which evaluates the model over a hundred times for each sample, at 50,000: one pass over the larger
-set.
+hidden units) to 1,000 and to 50,000 images of MNIST, by the log-likelihood reached after a number
+of training samples. As in the paper: one tanh layer in encoder and decoder, minibatches of 100,
+Adagrad, a prior N(0, 1) on the weights, HMC with 10 leapfrog steps that accepts 90 %, estimates on
+the first 1,000 images of each set. Different here: images are binarised once; log p(x) is estimated
+by importance sampling; training stops at 600,000 samples, not at tens of millions. MCEM evaluates
+the model over a hundred times for each sample, so it stops at 50,000: one pass over the larger set.
 
     python examples/aevb_figure_3.py --data-dir data --output runs/aevb_figure_3
 
-downloads MNIST where the folder does not have it (a quarter of an hour on one core); `--quick`
-takes the embedded digits instead (seconds).
+takes a quarter of an hour on one core, and downloads MNIST where the folder does not have it;
+`--quick` uses the embedded digits instead (seconds).
 """
 
 # %%
@@ -43,9 +42,7 @@ ALGORITHMS = {
 
 
 class Plan(NamedTuple):
-    """What is run: sizes of the training set, samples per algorithm, images and particles of each
-    estimate.
-    """
+    """Sizes of the training set, samples per algorithm, images and particles per estimate."""
 
     sizes: tuple[int, ...] = (1_000, 50_000)
     budget: int = 600_000
@@ -56,15 +53,13 @@ class Plan(NamedTuple):
     num_particles: int = 100
 
     def counts(self, name):
-        """Numbers of training samples after which log p(x) is estimated, full batches, even on a
-        log scale.
-        """
+        """Numbers of training samples to estimate log p(x) after: full batches, on a log scale."""
         budget = self.mcem_budget if name == "MCEM" else self.budget
         return [0, *np.unique(np.geomspace(5, budget / 100, self.num_points).astype(int) * 100)]
 
 
-# Fewer samples, hence larger steps: AEVB bears them, wake-sleep less so (at 0.02 the two are level
-# on the digits).
+# Fewer samples need larger steps, which suit AEVB better than wake-sleep. At 0.02 the two are level
+# on the digits.
 QUICK = Plan(
     (200, 1_000),
     budget=10_000,
@@ -76,7 +71,7 @@ QUICK = Plan(
 
 
 class Point(NamedTuple):
-    """Where an algorithm stands: seconds of training, evidence on training and on test images."""
+    """An algorithm after some samples: seconds of training, evidence on both sets of images."""
 
     num_samples: int
     seconds: float
@@ -103,28 +98,27 @@ def sample_order(num_data, num_samples, rng):
 
 
 class Trainer:
-    """One algorithm on the first `size` images, which can stop after any number of samples and go
-    on.
-    """
+    """One algorithm on the first `size` images; it can stop after any number of samples."""
 
     def __init__(self, name, data, size, plan, seed):
-        self.objective, self.x, self.seconds = ALGORITHMS[name], data.train.x[:size], 0.0
+        self.objective = ALGORITHMS[name]
+        self.x = data.train.x[:size]
+        self.seconds = 0.0
         with pv.seeded(seed):
             self.model, self.guide = build(data.event_shape)
         self.order = sample_order(size, plan.counts(name)[-1], np.random.default_rng(seed))
         parameters = [*self.model.parameters(), *self.guide.parameters()]
         adagrad = torch.optim.Adagrad(parameters, lr=plan.learning_rate, weight_decay=1 / size)
-        settings = {
-            "batch_size": 100,
-            "learning_rate": plan.learning_rate,
-            "optimizer": lambda _: adagrad,
-        }
-        self.training = pv.Training(num_epochs=1, **settings, progress=False)
+        self.training = pv.Training(
+            num_epochs=1,
+            batch_size=100,
+            learning_rate=plan.learning_rate,
+            optimizer=lambda _: adagrad,
+            progress=False,
+        )
 
     def advance(self, start, stop):
-        """Train on samples `start` to `stop`, ten thousand at a time, with one optimiser
-        throughout.
-        """
+        """Train on samples `start` to `stop` with one optimiser, ten thousand at a time."""
         for first in range(start, stop, 10_000):
             x = self.x[self.order[first : min(first + 10_000, stop)]]
             training = replace(self.training, seed=first)
@@ -134,24 +128,23 @@ class Trainer:
 
 def follow(name, data, size, plan, seed=0):
     """Train one algorithm on the first `size` images; a `Point` at each count of samples."""
-    trainer, num = Trainer(name, data, size, plan, seed), plan.num_evaluated
-    sets, options = (
-        (data.train[: min(size, num)], data.test[:num]),
-        {"num_particles": plan.num_particles, "seed": seed},
-    )
+    trainer = Trainer(name, data, size, plan, seed)
+    num = plan.num_evaluated
+    sets = data.train[: min(size, num)], data.test[:num]
+    options = {"num_particles": plan.num_particles, "seed": seed, "progress": False}
     points = []
     for start, stop in pairwise(tqdm(plan.counts(name), desc=f"{name}, N={size:,}", unit=" parts")):
         trainer.advance(start, stop)
-        found = (
-            pv.log_evidence(trainer.model, trainer.guide, part, **options, progress=False)
-            for part in sets
-        )
+        found = (pv.log_evidence(trainer.model, trainer.guide, part, **options) for part in sets)
         points.append(Point(int(stop), trainer.seconds, *found))
     return points
 
 
-# %% [markdown] ## The picture  In the layout of the paper: one panel per size of the training set,
-# solid on training images, dashed on test images.
+# %% [markdown]
+# ## The picture
+#
+# In the layout of the paper: one panel per size of the training set, solid lines on training
+# images, dashed lines on test images.
 
 
 # %%
@@ -161,14 +154,10 @@ def draw(found, sizes):
         for i, name in enumerate(ALGORITHMS):
             points = found[name, size]
             for part, style in (("train", "-"), ("test", "--")):
+                counts = [point.num_samples for point in points]
                 values = [getattr(point, part).log_evidence.mean() for point in points]
-                axis.plot(
-                    [p.num_samples for p in points],
-                    values,
-                    style,
-                    color=f"C{i}",
-                    label=f"{name} ({part})",
-                )
+                label = f"{name} ({part})"
+                axis.plot(counts, values, style, color=f"C{i}", label=label)
         axis.set(xscale="log", xlabel="training samples evaluated", title=f"N = {size:,}")
     axes[0].set_ylabel("log p(x), nats per image")
     axes[-1].legend(frameon=False, fontsize=8, loc="lower right")
@@ -179,12 +168,8 @@ def draw(found, sizes):
 def main(arguments=None):
     parser = argparse.ArgumentParser(description="AEVB, wake-sleep and Monte Carlo EM on MNIST.")
     parser.add_argument("--quick", action="store_true", help="embedded digits, seconds")
-    parser.add_argument(
-        "--data-dir", type=Path, help="folder that has mnist.npz; else it is downloaded"
-    )
-    parser.add_argument(
-        "--output", type=Path, default=Path("runs/aevb_figure_3"), help="folder of the picture"
-    )
+    parser.add_argument("--data-dir", type=Path, help="folder of mnist.npz; else it is downloaded")
+    parser.add_argument("--output", type=Path, default="runs/aevb_figure_3", help="folder")
     options = parser.parse_args(arguments)
     plan, name = (QUICK, "digits") if options.quick else (Plan(), "mnist")
     data = pv.load(name, binarize="static", flatten=True, data_dir=options.data_dir)
@@ -201,10 +186,8 @@ def main(arguments=None):
         )
         gap = aevb - wake_sleep  # paired: the same images
         error = gap.std(ddof=1) / np.sqrt(len(gap))
-        print(
-            f"N={size:,}: AEVB ends {gap.mean():.2f} ± {error:.2f} nats above wake-sleep on test "
-            "images"
-        )
+        lead = f"{gap.mean():.2f} ± {error:.2f} nats"
+        print(f"N={size:,}: AEVB ends {lead} above wake-sleep on test images")
     options.output.mkdir(parents=True, exist_ok=True)
     draw(found, plan.sizes).savefig(options.output / "aevb_figure_3.png", dpi=150)
     return found

@@ -1,18 +1,18 @@
 # %% [markdown]
 """# Forward and reverse KL: cover the posterior, or hide in it.
 
-Only the size of z is seen: z ~ N(0, 1), x ~ N(|z|, 0.4). So p(z|x) has two modes, and a normal
-guide cannot be right. What it becomes depends on the divergence that it is fitted by:
+Only the size of z is observed: z ~ N(0, 1), x ~ N(|z|, 0.4). So p(z|x) has two modes, and a normal
+guide cannot be right. The divergence that fits the guide decides which shape it takes:
 
-- reverse, KL(q || p), the ELBO: q may not be where p is not (zero-forcing), so it hides in one
+- reverse, KL(q || p), the ELBO: q avoids places where p is small (zero-forcing), so it hides in one
   mode;
-- forward, KL(p || q), reweighted wake-sleep: q must be wherever p is (zero-avoiding), so it has p's
-  mean and sd;
-- Renyi's with alpha = 1/2 stands between the two, and the chi-square (CUBO) beyond the second,
+- forward, KL(p || q), reweighted wake-sleep: q covers all places where p is large (zero-avoiding),
+  so it has p's mean and sd;
+- Renyi's with alpha = 1/2 lies between the two, and the chi-square (CUBO) beyond the forward one,
   wider than p itself.
 
-Each of them is one line below. The posterior is exact, by quadrature. Whole (a minute), or with
-`--quick` (seconds):
+Each divergence is one line below. The posterior is exact, by quadrature. A full run takes a minute;
+`--quick` takes seconds:
 
     python examples/forward_and_reverse_kl.py --output runs/forward_and_reverse_kl
 """
@@ -33,7 +33,8 @@ from tqdm.auto import tqdm
 import ppl_vae as pv
 from ppl_vae import objectives
 
-X, NOISE = 1.5, 0.4
+X = 1.5
+NOISE = 0.4
 OBJECTIVES = {
     "reverse KL: TraceELBO": objectives.TraceELBO(num_particles=10),
     "Renyi, alpha = 1/2": objectives.Renyi(alpha=0.5, num_particles=100),
@@ -44,8 +45,11 @@ OBJECTIVES = {
 }
 
 
-# %% [markdown] ## A model and a guide of one's own  Plain Pyro: one plate "data" in each, the same
-# latent site. The guide starts at N(1, 1), from where the ELBO finds the mode at the right.
+# %% [markdown]
+# ## A custom model and guide
+#
+# Plain Pyro: one plate "data" in each, and the same latent site. The guide starts at N(1, 1), from
+# where the ELBO finds the right mode.
 
 
 # %%
@@ -56,11 +60,12 @@ def model(x, context=None):
 
 
 class NormalGuide(PyroModule):
-    """q(z) = N(loc, scale^2), the same for every datum."""
+    """q(z) = N(loc, scale^2), the same for every observation."""
 
     def __init__(self):
         super().__init__()
-        self.loc, self.log_scale = nn.Parameter(torch.ones(1)), nn.Parameter(torch.zeros(1))
+        self.loc = nn.Parameter(torch.ones(1))
+        self.log_scale = nn.Parameter(torch.zeros(1))
 
     def forward(self, x, context=None):  # noqa: D102
         with pyro.plate("data", len(x), dim=-1):
@@ -68,9 +73,7 @@ class NormalGuide(PyroModule):
 
 
 def fitted(objective, num_epochs, seed=0):
-    """Mean and sd of the guide that this objective leads to; one datum, a hundred times for less
-    noise.
-    """
+    """Mean and sd of the guide by this objective; one observation, repeated to reduce noise."""
     guide = NormalGuide()
     decay = pv.training.schedules.Exponential(0.05, 0.001)
     training = pv.Training(num_epochs=num_epochs, learning_rate=decay, seed=seed, progress=False)
@@ -99,7 +102,7 @@ def moments(z, density):
 
 # %%
 def draw(z, density, guides):
-    """The guides over the posterior, and again on a log scale, where the tails tell them apart."""
+    """The guides over the posterior, and again on a log scale, which shows the tails."""
     figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     for axis in axes:
         axis.fill_between(z, density, color="0.85", label="exact posterior")
@@ -118,12 +121,7 @@ def draw(z, density, guides):
 def main(arguments=None):
     parser = argparse.ArgumentParser(description="Four divergences, one bimodal posterior.")
     parser.add_argument("--quick", action="store_true", help="fewer steps")
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=Path("runs/forward_and_reverse_kl"),
-        help="folder of the picture",
-    )
+    parser.add_argument("--output", type=Path, default="runs/forward_and_reverse_kl", help="folder")
     options = parser.parse_args(arguments)
     num_epochs = 200 if options.quick else 2000
     bar = tqdm(OBJECTIVES.items(), unit=" guides")
