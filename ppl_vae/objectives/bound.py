@@ -20,6 +20,8 @@ from ppl_vae.programs.validation import check_data
 from ppl_vae.runtime.checks import real_number, whole_number
 from ppl_vae.runtime.seeding import seeded
 
+__all__ = ["Bound"]
+
 
 class Options(TypedDict, total=False):
     """The keywords that every bound takes."""
@@ -43,6 +45,17 @@ class Bound(Target, ELBO, ABC):
     from above and is minimised; `takes_global = False`, where its expectation over g would not be a
     bound; `fewest_rows`, where it compares rows with each other; and `shown`, the names of its own
     arguments.
+
+    References:
+        Mnih and Rezende (2016), Variational inference for Monte Carlo objectives, arXiv:1602.06725,
+        section 2.
+
+    Example:
+        >>> class PlainELBO(Bound):
+        ...     def reduce(self, log_weights):
+        ...         return log_weights.mean(0)
+        >>> PlainELBO(num_particles=5)
+        PlainELBO(num_particles=5)
     """
 
     num_data: int | None = None

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.objectives.bound import Bound
-from ppl_vae.objectives.gradients import Coefficients, Gradient
+from ppl_vae.objectives.gradients.pathwise import Coefficients, Gradient
 from ppl_vae.objectives.target import Target, both, log_mean_exp_of_others
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from pyro import poutine
 from torch import Tensor
 
 from ppl_vae.objectives.elbo import TraceELBO
-from ppl_vae.objectives.gradients import Coefficients, Gradient
+from ppl_vae.objectives.gradients.pathwise import Coefficients, Gradient
 from ppl_vae.objectives.importance_weighted import IWAE
 from ppl_vae.objectives.target import Target
 from ppl_vae.programs.particles import Site

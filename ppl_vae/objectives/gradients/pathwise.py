@@ -1,41 +1,17 @@
-"""Gradient estimators: how strongly each particle's log p, path and log q are followed.
-
-With l_k = log p(x given z_k) + beta (log p(z_k) - log q(z_k)), where beta is the weight of the KL,
-every estimator of the gradient of a bound f(l) is three coefficients per particle and row, (K, B):
-
-    sum_k  model_k d m_k/d theta  +  path_k dl_k/dz_k dz_k/d phi  +  log_q_k d log q(z_k)/d phi
-
-where m_k = log p(x given z_k) + beta log p(z_k), and the first and last derivatives hold z fixed.
-With the slopes c_k = df/dl_k and curvatures c'_k = d^2f/dl_k^2 of the bound:
-
-    estimator              model   path           log q
-    Reparameterized        c       c              - beta c
-    StickingTheLanding     c       c              0
-    DoublyReparameterized  c       c - beta c'    0
-    ScoreFunction, VIMCO   c       0              signal - beta c
-
-The draws z_k depend on phi through log q itself, which has no factor beta. So beta multiplies only
-what comes from l.
-"""
+"""The base of all gradient estimators, and those that differentiate through the draws."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple, override
 
 import torch
 from torch import Tensor
 
-from ppl_vae.objectives.target import Target, mean_of_others
+from ppl_vae.objectives.target import Target
 from ppl_vae.programs.traces import LogTerms
-from ppl_vae.runtime.checks import one_of, real_number
+from ppl_vae.runtime.checks import one_of
 
-__all__ = [
-    "VIMCO",
-    "DoublyReparameterized",
-    "Reparameterized",
-    "ScoreFunction",
-    "StickingTheLanding",
-]
+__all__ = ["DoublyReparameterized", "Gradient", "Reparameterized", "StickingTheLanding"]
 
 
 class Coefficients(NamedTuple):
@@ -51,6 +27,13 @@ class Gradient(ABC):
 
     One that depends on earlier steps, as a moving baseline does, sets `has_state` and gives `state`
     and `restore`.
+
+    References:
+        Mohamed et al. (2020), Monte Carlo gradient estimation in machine learning, JMLR 21.
+
+    Example:
+        >>> Reparameterized().path_derivative
+        True
     """
 
     has_state = False
@@ -289,106 +272,3 @@ def _prior_path(site: dict, z: Tensor) -> Tensor:
         )
     noise = (z - base.loc.detach()) / base.scale.detach()
     return base.loc + base.scale * noise
-
-
-class Score(Gradient):
-    """A signal for each particle multiplies its d log q / d phi; a subclass gives `signal`."""
-
-    path_derivative = False
-
-    @abstractmethod
-    def signal(self, bound: Target, log_weights: Tensor) -> Tensor:
-        """What d log q(z_k) / d phi is multiplied by, (K, B)."""
-
-    @override
-    def coefficients(self, bound: Target, log_weights: Tensor) -> Coefficients:
-        log_q = self.signal(bound, log_weights) - bound.kl_weight * bound.slopes(log_weights)
-        return Coefficients(bound.model_slopes(log_weights), None, log_q)
-
-
-@dataclass
-class ScoreFunction(Score):
-    """REINFORCE: (f(log w) - baseline) d log q / d phi, for discrete latents and the like.
-
-    Its variance is high. The baseline "leave-one-out" compares each particle with the others and
-    needs K >= 2; "moving-average" keeps a running mean of the bound; None is the plain estimator,
-    for comparison.
-
-    Args:
-        baseline: "leave-one-out", "moving-average" or None.
-        decay: Of the moving average, at least 0 and below 1.
-
-    Raises:
-        ValueError: an unknown baseline; leave-one-out with one particle; a decay outside [0, 1).
-
-    References:
-        Williams (1992), Simple statistical gradient-following algorithms, doi:10.1007/BF00992696;
-        Kool, van Hoof and Welling (2019), Buy 4 REINFORCE samples, get a baseline for free.
-
-    Example:
-        >>> ScoreFunction("moving-average").baseline
-        'moving-average'
-    """
-
-    baseline: str | None = "leave-one-out"
-    decay: float = 0.9
-    _average: Tensor | None = field(default=None, init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        one_of(self.baseline, "ScoreFunction(baseline)", ("leave-one-out", "moving-average", None))
-        real_number(self.decay, "ScoreFunction(decay)", at_least=0, below=1)
-        self.needs_others = self.baseline == "leave-one-out"
-        self.has_state = self.baseline == "moving-average"
-
-    @override
-    def check(self, bound: Target) -> None:
-        super().check(bound)
-        if self.needs_others:
-            bound.rewards_without(torch.zeros(bound.num_particles, 1))
-
-    @override
-    def state(self) -> dict[str, Tensor]:
-        return {} if self._average is None else {"average": self._average}
-
-    @override
-    def restore(self, state: dict[str, Tensor]) -> None:
-        self._average = state.get("average")
-
-    @override
-    def signal(self, bound: Target, log_weights: Tensor) -> Tensor:
-        rewards = bound.rewards(log_weights)
-        if self.baseline == "leave-one-out":
-            return rewards - bound.rewards_without(log_weights)
-        if self.baseline is None:
-            return rewards
-        mean = rewards.mean()
-        average = mean if self._average is None else self._average
-        self._average = self.decay * average + (1 - self.decay) * mean
-        return rewards - average
-
-
-@dataclass(frozen=True)
-class VIMCO(Score):
-    """Each particle's signal is its share of the bound: f(log w) - f(log w, log w_k replaced).
-
-    log w_k is replaced by the mean of the others. For discrete or otherwise non-reparameterised
-    latents, with many-particle bounds; needs K >= 2.
-
-    Raises:
-        ValueError: one particle.
-
-    References:
-        Mnih and Rezende (2016), Variational inference for Monte Carlo objectives, arXiv:1602.06725,
-        eq. 9.
-
-    Example:
-        >>> VIMCO()
-        VIMCO()
-    """
-
-    needs_others = True
-
-    @override
-    def signal(self, bound: Target, log_weights: Tensor) -> Tensor:
-        replaced = bound.reduce_others(log_weights, mean_of_others(log_weights))
-        return bound.reduce(log_weights) - replaced
