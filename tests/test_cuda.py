@@ -10,7 +10,7 @@ from cases import LIKELIHOODS, OBJECTIVES, POSTERIORS, PRIORS, data_for, vae
 import ppl_vae as pv
 from ppl_vae import beds
 from ppl_vae.importance import log_weights
-from ppl_vae.training import loop
+from ppl_vae.training import step
 
 DEVICE = "cuda"
 
@@ -41,7 +41,7 @@ COMPILED = [(how, name) for how in (True, "cudagraphs") for name in ("MeanFieldE
 
 @pytest.mark.parametrize(("how", "name"), RECORDED + COMPILED)
 def test_every_way_of_a_step_gives_the_same_bounds(how, name, monkeypatch, caplog):
-    monkeypatch.setattr(loop, "FEWEST_STEPS_TO_RECORD", 1)
+    monkeypatch.setattr(step, "FEWEST_STEPS_TO_RECORD", 1)
     caplog.set_level(logging.INFO, logger="ppl_vae")
     data = pv.Dataset(data_for("Bernoulli", 80))
     eager, found = (bounds(data, objective=OBJECTIVES[name](), compile=way) for way in (False, how))

@@ -19,14 +19,14 @@ import ppl_vae as pv
 from ppl_vae import Guide, Model, likelihoods, objectives, posteriors, priors
 from ppl_vae.programs.modules import missing_values
 from ppl_vae.runtime.recording import RecordingError, cuda, recorded
-from ppl_vae.training import loop
+from ppl_vae.training import loop, step
 
 ROWS = 64  # in batches of 32
 
 
 @pytest.fixture
 def records_at_once(monkeypatch, caplog):
-    monkeypatch.setattr(loop, "FEWEST_STEPS_TO_RECORD", 1)
+    monkeypatch.setattr(step, "FEWEST_STEPS_TO_RECORD", 1)
     caplog.set_level(logging.DEBUG, logger="ppl_vae")
 
 

@@ -272,7 +272,7 @@ def test_every_optimiser_resumes_exactly(optimizer, tmp_path):
 @pytest.mark.parametrize(
     ("first", "then", "said"),
     [
-        ({"optimizer": optim.SGD}, {"optimizer": optim.Adam}, "was made with optimizer=SGD("),
+        ({"optimizer": optim.SGD}, {"optimizer": optim.Adam}, "was written with optimizer=SGD("),
         (
             {"optimizer": optim.SGD},
             {"optimizer": lambda ps: optim.SGD(ps, momentum=0.9)},
@@ -280,16 +280,16 @@ def test_every_optimiser_resumes_exactly(optimizer, tmp_path):
         ),
         ({"optimizer": optim.SGD}, {"optimizer": lambda ps: optim.SGD(ps, lr=0.5)}, "lr=0.001, "),
         ({"optimizer": optim.SGD}, {"optimizer": two_groups}, "not SGD(1 parameters: "),
-        ({}, {"scheduler": SCHEDULERS["StepLR"]}, "was made with scheduler=None, not StepLR("),
+        ({}, {"scheduler": SCHEDULERS["StepLR"]}, "was written with scheduler=None, not StepLR("),
         (
             {"scheduler": SCHEDULERS["StepLR"]},
             {"scheduler": SCHEDULERS["LambdaLR"]},
-            "was made with scheduler=StepLR(",
+            "was written with scheduler=StepLR(",
         ),
         (
             {"scheduler": SCHEDULERS["LambdaLR"]},
             {"scheduler": lambda o: lr_scheduler.LambdaLR(o, lambda epoch: 0.9**epoch)},
-            "was made with scheduler=LambdaLR(",
+            "was written with scheduler=LambdaLR(",
         ),
     ],
 )

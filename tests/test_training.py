@@ -208,15 +208,17 @@ def test_resuming_is_exact(tmp_path, stop):
 def test_checkpoints_of_other_settings_and_foreign_files_are_refused(tmp_path):
     checkpoint = tmp_path / "run.ckpt"
     fitted(quiet(num_epochs=1, checkpoint=checkpoint))
-    with pytest.raises(ValueError, match="was made with seed=0, not 1: delete it to start afresh"):
+    with pytest.raises(
+        ValueError, match="was written with seed=0, not 1: delete it to start afresh"
+    ):
         fitted(quiet(checkpoint=checkpoint, seed=1))
     fitted(quiet(num_epochs=1, checkpoint=tmp_path / "rate.ckpt", learning_rate=lambda t: 1e-3))
     with pytest.raises(
-        ValueError, match=r"was made with learning_rate=(0.001 ?){9}, not (0.1 ?){9}: delete it"
+        ValueError, match=r"was written with learning_rate=(0.001 ?){9}, not (0.1 ?){9}: delete it"
     ):
         fitted(quiet(checkpoint=tmp_path / "rate.ckpt", learning_rate=lambda t: 1e-1))
     checkpoint.write_bytes(b"not a checkpoint")
-    with pytest.raises(ValueError, match=r"is no checkpoint file written by ppl_vae"):
+    with pytest.raises(ValueError, match=r"is not a checkpoint file written by ppl_vae"):
         fitted(quiet(checkpoint=checkpoint))
 
 
@@ -228,7 +230,7 @@ def test_a_checkpoint_knows_its_data_and_its_model(tmp_path):
         {"data": pv.Dataset(1 - data_for("Bernoulli", num_data=80)).split(16, 16)},
         {"likelihood": "Gaussian"},
     ):
-        with pytest.raises(ValueError, match="was made with data and model="):
+        with pytest.raises(ValueError, match="was written with data and model="):
             fitted(quiet(checkpoint=checkpoint), **other)
 
 
@@ -243,7 +245,7 @@ def test_a_checkpoint_cannot_execute(tmp_path):
             return (print, ("executed",))
 
     torch.save({"settings": Malicious()}, tmp_path / "evil.ckpt")
-    with pytest.raises(ValueError, match="is no checkpoint file"):
+    with pytest.raises(ValueError, match="is not a checkpoint file"):
         fitted(quiet(checkpoint=tmp_path / "evil.ckpt"))
 
 
@@ -646,7 +648,7 @@ def test_one_row_at_the_end_of_an_epoch_does_not_end_a_training_that_compares_da
     assert result.num_epochs == 4
     for settings in ({"batch_size": 1}, {"batch_size": 32, "num_parts": 32}):
         with pytest.raises(
-            ValueError, match="InfoVAE compares data with each other: it needs 2 rows in each batch"
+            ValueError, match="InfoVAE compares rows with each other: it needs 2 rows in each batch"
         ):
             pv.fit(model, guide, x, objective=info, training=quiet(**settings))
 

@@ -1,14 +1,12 @@
-"""The alarm for posterior collapse during training: latents that say nothing of x, epoch after
-epoch.
-"""
+"""The alarm for posterior collapse: latents that carry no information about x for many epochs."""
 
+import math
 from collections.abc import Sequence
 
 from torch import Tensor
 
-from ppl_vae.programs.modules import evaluating
-from ppl_vae.programs.traces import Program, log_terms
-from ppl_vae.runtime.seeding import seeded
+from ppl_vae.programs.traces import LogTerms, Program
+from ppl_vae.training.warnings import examined
 
 __all__ = ["collapse_warning", "mean_rate"]
 
@@ -17,8 +15,7 @@ PATIENCE = 5  # epochs
 
 
 def mean_rate(model: Program, guide: Program, args: tuple[Tensor, ...], seed: int = 0) -> float:
-    """Mean of log q(z given x) - log p(z) over some data, one draw each: an estimate of the rate,
-    in nats per datum.
+    """Mean of log q(z given x) - log p(z) over rows, one draw each: an estimate of the rate, nats.
 
     NaN for programs without log-weights (sites marked for enumeration, or no room for a plate of
     particles).
@@ -38,12 +35,12 @@ def mean_rate(model: Program, guide: Program, args: tuple[Tensor, ...], seed: in
         >>> mean_rate(bed.model, bed.guide, (bed.x,)) > 1.0
         True
     """
-    try:
-        with evaluating(model, guide), seeded(seed):
-            terms = log_terms(model, guide, *args)
-    except Exception:  # whatever a program cannot do here: a diagnostic never ends a training
-        return float("nan")
-    return (terms.log_q - terms.log_prior).double().mean().item()
+
+    def rate(terms: LogTerms) -> float:
+        return (terms.log_q - terms.log_prior).double().mean().item()
+
+    found = examined(model, guide, args, seed, rate)
+    return math.nan if isinstance(found, Exception) else found
 
 
 def collapse_warning(
@@ -53,17 +50,16 @@ def collapse_warning(
     limit: float = LIMIT,
     patience: int = PATIENCE,
 ) -> str | None:
-    """What to warn of after the last epoch: that the rate has been below a limit for so many
-    epochs, all latents dead.
+    """The warning due after an epoch: the rate has been below a limit for so many epochs.
 
-    Said once, when the last `patience` epochs at full KL weight are all below and no earlier one in
-    a row with them. Epochs at a smaller weight do not count.
+    It is given once: when the last `patience` epochs at full KL weight are all below the limit, and
+    the one before them is not. Epochs at a smaller weight do not count.
 
     Args:
-        rates: Rate per datum after each epoch, nats.
+        rates: Rate per observation after each epoch, nats.
         kl_weights: Weight of the KL in each epoch.
-        limit: Below this rate z carries nothing to speak of, nats.
-        patience: For how many epochs.
+        limit: Below this rate z carries next to no information, nats.
+        patience: Number of epochs.
 
     Returns:
         The warning, or None.
@@ -74,9 +70,8 @@ def collapse_warning(
 
     Example:
         >>> collapse_warning([3.0, 0.01, 0.01], [1.0, 1.0, 1.0], patience=2)
-        'posterior collapse: the rate has been below 0.1 nats per datum for 2 epochs, so z ...'
-        >>> collapse_warning([0.01, 0.01, 0.01], [1.0, 1.0, 1.0], patience=2) is None  # said an epoch ago
-        True
+        'posterior collapse: the rate has been below 0.1 nats per observation for 2 epochs, ...'
+        >>> collapse_warning([0.01, 0.01, 0.01], [1.0, 1.0, 1.0], patience=2)  # given before
     """
     if not kl_weights or kl_weights[-1] < 1:
         return None
@@ -85,8 +80,7 @@ def collapse_warning(
     if streak != patience:
         return None
     return (
-        f"posterior collapse: the rate has been below {limit:g} nats per datum for {patience} "
-        "epochs, so z says "
-        "nothing of x: warm the KL up (kl_warmup_epochs), or take a decoder with less power, or "
-        "with less noise"
+        f"posterior collapse: the rate has been below {limit:g} nats per observation for "
+        f"{patience} epochs, so z carries no information about x: warm the KL up "
+        "(kl_warmup_epochs), or use a less flexible decoder, or one with less noise"
     )

@@ -1,6 +1,4 @@
-"""fit: stochastic variational inference on the data's training split, watched on its validation
-split.
-"""
+"""fit: stochastic gradient ascent on the training split, watched on the validation split."""
 
 from typing import Any
 
@@ -28,10 +26,10 @@ def fit(
 ) -> FitResult:
     """Train model and guide in place by stochastic gradient ascent on the objective.
 
-    Each step follows the gradient of the mean bound over a batch; binarised data are drawn afresh
-    each epoch (`binarize="dynamic"`). The validation bound is unannealed, in evaluation mode, with
-    the same draws each epoch. Modules are left in evaluation mode, however training ends. A second
-    `fit` in another thread waits for the first.
+    Each step follows the gradient of the mean bound over a batch; binarised observations are drawn
+    afresh each epoch (`binarize="dynamic"`). The validation bound is unannealed, in evaluation
+    mode, with the same draws each epoch. Modules are left in evaluation mode, however training
+    ends. A second `fit` in another thread waits for the first.
 
     Args:
         model: `Model`, or any Pyro model with a plate "data" at dim -1.
@@ -45,12 +43,12 @@ def fit(
         History, best epoch, wall time.
 
     Raises:
-        NonFiniteLossError: the loss or a parameter became NaN or infinite; the last weights under
-            which the bound is finite are put back: those after the last complete epoch, or else
-            those at the start.
-        ValueError: x outside the support; a warm-up with one of Pyro's objectives; a checkpoint of
-            other settings; batches of one row for an objective that compares data.
-        TypeError: model, guide, objective or training are of another kind.
+        NonFiniteLossError: the loss or a parameter became NaN or infinite. The last weights with a
+            finite bound are put back: those after the last complete epoch, or else those at the
+            start.
+        ValueError: x is outside the support; a warm-up is asked for with one of Pyro's objectives;
+            the checkpoint has other settings; batches have one row and the objective compares rows.
+        TypeError: model, guide, objective or training is of another kind.
 
     References:
         Kingma and Welling (2014), Auto-encoding variational Bayes, arXiv:1312.6114, algorithm 1.
@@ -59,7 +57,8 @@ def fit(
         >>> import ppl_vae as pv
         >>> data = pv.load("digits", binarize="dynamic")
         >>> guide = pv.Guide(pv.posteriors.MeanFieldNormal(2), data.event_shape)
-        >>> model = pv.Model(pv.priors.StandardNormal(2), pv.likelihoods.Bernoulli(data.event_shape))
+        >>> likelihood = pv.likelihoods.Bernoulli(data.event_shape)
+        >>> model = pv.Model(pv.priors.StandardNormal(2), likelihood)
         >>> result = pv.fit(model, guide, data, training=pv.Training(num_epochs=2, progress=False))
         >>> result.history["valid"][1] > result.history["valid"][0]
         True

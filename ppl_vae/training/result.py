@@ -6,8 +6,9 @@ __all__ = ["FitResult", "NonFiniteLossError"]
 
 
 class NonFiniteLossError(FloatingPointError):
-    """The loss or a parameter became NaN or infinite; the message names the place, and good weights
-    are back in theirs.
+    """The loss or a parameter became NaN or infinite; good weights have been put back.
+
+    The message names the epoch, the batch and the site.
 
     Example:
         >>> issubclass(NonFiniteLossError, ArithmeticError)
@@ -20,17 +21,18 @@ class FitResult:
     """What `fit` did; model and guide themselves were trained in place.
 
     Args:
-        history: Per epoch: "epoch", "train" and "valid" (mean bound per datum, nats; train is
-            annealed during the warm-up, valid never is, and is absent without a validation split),
+        history: Per epoch: "epoch", "train" and "valid" (mean bound per observation, nats; train is
+            annealed during the warm-up; valid never is, and is absent without a validation split),
             "kl_weight", "rate" (KL of the last batch, by Monte Carlo), "learning_rate" (of the
             first group of parameters), "seconds". Of the two losses of Pyro's `ReweightedWakeSleep`
             the bound is minus the model's.
         best_epoch: Epoch with the best held-out bound after the warm-up; without a validation
             split, the last one.
-        stopped: "finished" or "early stopping"; with the latter the weights are the best epoch's.
+        stopped: "finished" or "early stopping"; after the latter the weights are those of the best
+            epoch.
         seed: The seed.
         wall_time: Seconds, resumed parts included.
-        objective: How the objective is written.
+        objective: The objective, as its repr.
 
     Example:
         >>> FitResult(history={"epoch": [1, 2], "train": [-3.0, -2.5]}, best_epoch=2).num_epochs

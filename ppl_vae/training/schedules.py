@@ -1,6 +1,4 @@
-"""Rates and weights as functions of the fraction of training done; stateless, so resuming needs
-nothing stored.
-"""
+"""Rates and weights as functions of the fraction of training done, without state."""
 
 import math
 from dataclasses import dataclass
@@ -74,8 +72,7 @@ class Cosine:
 
 @dataclass(frozen=True)
 class Linear:
-    """From start to end in a straight line until some fraction of training, then constant: KL
-    warm-up.
+    """From start to end in a straight line, then constant: for a KL warm-up.
 
     References:
         Bowman et al. (2016), Generating sentences from a continuous space, arXiv:1511.06349,
@@ -102,8 +99,7 @@ class Linear:
 
 @dataclass(frozen=True)
 class Cyclic:
-    """A weight that grows from 0 to 1 over the first part of each of several cycles, and stays at 1
-    for the rest.
+    """Several cycles, in each of which a weight grows from 0 to 1 and then stays at 1.
 
     References:
         Fu et al. (2019), Cyclical annealing schedule: a simple approach to mitigating KL vanishing,

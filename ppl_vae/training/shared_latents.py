@@ -17,12 +17,11 @@ from ppl_vae.runtime.seeding import seeded
 def shared_among(
     num_data: int, objective: ELBO, model: Program, guide: Program, rows: tuple[Tensor, ...]
 ) -> tuple[ELBO, Program, Program]:
-    """Objective, model and guide in which a batch of B rows carries B / N of the KL of a global
-    latent.
+    """Objective, model and guide in which a batch carries B / N of the KL of a global latent.
 
-    With plate("data", len(x)) a batch has weight B in the sum over N rows, and the KL of a global
-    latent would else be counted once a batch: the fitted q(g) would depend on the batch size. Where
-    the plate has a size of its own its rows are scaled by N / B, and the KL counts whole.
+    With plate("data", len(x)) a batch has weight B in the sum over N rows, and the whole KL of a
+    global latent would be counted once a batch: the fitted q(g) would depend on the batch size.
+    Where the plate has its own size, its rows are scaled by N / B and the KL counts whole.
     """
     if isinstance(objective, Bound):
         return objective.over(num_data), model, guide
@@ -30,14 +29,10 @@ def shared_among(
         drawn = run(guide, *rows)
         joint = run(poutine.replay(model, trace=drawn), *rows)
     nodes: list[Any] = [*drawn.nodes.values(), *joint.nodes.values()]
-    sizes = {
-        f.full_size for site in nodes for f in site.get("cond_indep_stack", ()) if f.name == PLATE
-    }
-    if sizes != {len(rows[0])}:
-        return objective, model, guide
-    if all(
-        is_local(site) for trace in (drawn, joint) for site in sample_sites(trace, enumerated=True)
-    ):
+    frames = [frame for site in nodes for frame in site.get("cond_indep_stack", ())]
+    is_sized_by_batch = {f.full_size for f in frames if f.name == PLATE} == {len(rows[0])}
+    sites = [s for trace in (drawn, joint) for s in sample_sites(trace, enumerated=True)]
+    if not is_sized_by_batch or all(map(is_local, sites)):
         return objective, model, guide
     return objective, ShareOfGlobals(num_data)(model), ShareOfGlobals(num_data)(guide)
 

@@ -1,4 +1,4 @@
-"""What training changes: parameters and buffers, taken, put back, saved and loaded."""
+"""What training changes: parameters and buffers; taken, put back, saved and loaded."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -26,29 +26,26 @@ Weights = dict[str, dict[str, Tensor]]
 
 
 class State:
-    """All tensors behind model and guide: modules' state, wrapped in functions or not, and what
-    plain functions keep in Pyro's parameter store.
-    """  # noqa: D205
+    """All tensors behind model and guide, wrapped in functions or not.
+
+    They are the state of modules, and what plain functions keep in Pyro's parameter store.
+    """
 
     def __init__(self, model: Program, guide: Program, run_once: Callable[[], object]) -> None:
         programs = {"model": model, "guide": guide}
-        are_modules = all(isinstance(program, nn.Module) for program in programs.values())
-        self.modules = {
-            name: module
-            for name, program in programs.items()
-            if (module := module_of(program)) is not None
-        }
+        found = {name: module_of(program) for name, program in programs.items()}
+        self.modules = {name: module for name, module in found.items() if module is not None}
         _check_names(self.modules.values())
-        self.named = {} if are_modules else _store_parameters(model, guide, run_once)
+        self.named: dict[str, Tensor] = {}
+        if not all(isinstance(program, nn.Module) for program in programs.values()):
+            self.named = _store_parameters(model, guide, run_once)
         self.infinite = frozenset(_infinite(self._tensors()))  # a mask's buffer, say
 
     @property
     def parameters(self) -> list[Tensor]:
         """Trainable tensors, each once (a VampPrior shares the guide's)."""
-        found = [p for module in self.modules.values() for p in module.parameters()] + list(
-            self.named.values()
-        )
-        return [p for p in dict.fromkeys(found) if p.requires_grad]
+        found = [p for module in self.modules.values() for p in module.parameters()]
+        return [p for p in dict.fromkeys([*found, *self.named.values()]) if p.requires_grad]
 
     def take(self) -> Weights:
         """A copy of all weights."""
@@ -58,17 +55,8 @@ class State:
         }
 
     def broken(self) -> str | None:
-        """Name of the first tensor with NaN or infinity that had none at the start; None if there
-        is none.
-        """
-        return next(
-            (name for name in _infinite(self._tensors()) if name not in self.infinite), None
-        )
-
-    def _tensors(self) -> Weights:
-        return {name: module.state_dict() for name, module in self.modules.items()} | {
-            "named": self.named
-        }
+        """Name of the first tensor that has become NaN or infinite, or None."""
+        return next((n for n in _infinite(self._tensors()) if n not in self.infinite), None)
 
     def put(self, weights: Weights) -> None:
         """Set all weights to a copy taken before."""
@@ -77,6 +65,10 @@ class State:
         with torch.no_grad():
             for name, parameter in self.named.items():
                 parameter.copy_(weights["named"][name])
+
+    def _tensors(self) -> Weights:
+        states = {name: module.state_dict() for name, module in self.modules.items()}
+        return states | {"named": self.named}
 
 
 def _infinite(weights: Weights) -> Iterator[str]:
@@ -88,14 +80,11 @@ def _infinite(weights: Weights) -> Iterator[str]:
 
 
 def _check_names(modules: Iterable[nn.Module]) -> None:
-    """Raise ValueError where model and guide call two parameters the same, which Pyro would make
-    one in the store.
-    """
+    """Raise ValueError where two parameters have one name, which Pyro's store would make one."""
     known: dict[str, Tensor] = {}
-    for part in (
-        part for module in modules for part in module.modules() if isinstance(part, PyroModule)
-    ):
-        for name in part._pyro_params:
+    parts = [part for module in modules for part in module.modules()]
+    for part in parts:
+        for name in part._pyro_params if isinstance(part, PyroModule) else ():
             full_name = f"{part._pyro_name}.{name}" if part._pyro_name else name
             parameter = getattr(part, f"{name}_unconstrained")
             if known.setdefault(full_name, parameter) is not parameter:
@@ -108,36 +97,32 @@ def _check_names(modules: Iterable[nn.Module]) -> None:
 def _store_parameters(
     model: Program, guide: Program, run_once: Callable[[], object]
 ) -> dict[str, Tensor]:
-    """Parameters that plain functions keep in Pyro's store, found by running them (as SVI does at
-    each step).
+    """Parameters that plain functions keep in Pyro's store, found by two runs.
 
     Raises:
-        ValueError: a program gives the store a new `nn.Parameter` at each run, so that none can be
-            trained.
+        ValueError: a program registers a new `nn.Parameter` at each run: none could be trained.
     """
-    first, again = (_registered(model, guide, run_once) for _ in range(2))
+    runs: list[dict[str, Tensor]] = []
+    for _ in range(2):
+        with own_parameters(model, guide), poutine.trace(param_only=True) as capture:
+            with seeded(0), pyro.validation_enabled(False):
+                run_once()
+            sites: Any = capture.trace.nodes
+            runs.append({name: site["value"].unconstrained() for name, site in sites.items()})
+    first, again = runs
     for name, value in first.items():
         if isinstance(value, nn.Parameter) and value is not again[name]:
             raise ValueError(
                 f"parameter {name!r} is a new nn.Parameter at each run: give pyro.param a tensor, "
-                "or make it beforehand"
+                "or make the parameter outside of the program"
             )
     return first
 
 
-def _registered(
-    model: Program, guide: Program, run_once: Callable[[], object]
-) -> dict[str, Tensor]:
-    with own_parameters(model, guide), poutine.trace(param_only=True) as capture:
-        with seeded(0), pyro.validation_enabled(False):
-            run_once()
-        sites: Any = capture.trace.nodes
-        return {name: site["value"].unconstrained() for name, site in sites.items()}
-
-
 def save_weights(path: str | Path, model: nn.Module, guide: nn.Module) -> Path:
-    """Write the state of model and guide, and what they know of the training data, to one file that
-    cannot execute.
+    """Write the state of model and guide, and what they know of the training rows, to one file.
+
+    The file cannot execute code when it is loaded.
 
     Args:
         path: The file.
@@ -155,10 +140,8 @@ def save_weights(path: str | Path, model: nn.Module, guide: nn.Module) -> Path:
     """
     programs = {"model": model, "guide": guide}
     state: dict[str, Any] = {name: module.state_dict() for name, module in programs.items()}
-    state["columns"] = {name: getattr(module, "columns", {}) for name, module in programs.items()}
-    state["num_train"] = {
-        name: getattr(module, "num_train", None) for name, module in programs.items()
-    }
+    for known, default in (("columns", {}), ("num_train", None)):
+        state[known] = {name: getattr(part, known, default) for name, part in programs.items()}
     return write_whole(path, lambda p: torch.save(state, p))
 
 
@@ -171,8 +154,8 @@ def load_weights(path: str | Path, model: nn.Module, guide: nn.Module) -> None:
         guide: The guide, built as it was.
 
     Raises:
-        ValueError: the file is not such a file, or the structure differs; names the first
-            difference.
+        ValueError: the file is of another kind, or the structure differs; the message names the
+            first difference.
 
     Example:
         >>> load_weights("missing.pt", nn.Linear(1, 1), nn.Linear(1, 1))
@@ -199,10 +182,10 @@ def read_tensors(path: str | Path, what: str) -> dict[str, Any]:
         return torch.load(path, weights_only=True, map_location="cpu")
     # torch raises UnpicklingError, EOFError, RuntimeError, ... for damaged or foreign files
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         if "weights_only" in reason:  # torch's advice is to let the file execute
             reason = "it holds more than tensors and plain values"
-        raise ValueError(f"{path} is no {what} file written by ppl_vae ({reason})") from error
+        raise ValueError(f"{path} is not a {what} file written by ppl_vae ({reason})") from error
 
 
 @dataclass
@@ -222,16 +205,14 @@ def write_checkpoint(
     result: FitResult,
     best: Best,
 ) -> None:
-    """Write everything that the next epoch needs; `memory` is that of optimiser, scheduler and
-    gradient estimator.
-    """
-    state = {
+    """Write all that the next epoch needs; `memory` is the optimiser's and the estimator's."""
+    state = memory | {
         "format": FORMAT,
         "settings": settings,
         "weights": weights,
         "result": asdict(result),
-    } | memory
-    state["best"] = {"value": best.value, "epoch": best.epoch, "weights": best.weights}
+        "best": vars(best),
+    }
     write_whole(path, lambda p: torch.save(state, p))
 
 
@@ -239,23 +220,22 @@ def read_checkpoint(path: str | Path, settings: dict[str, str]) -> dict[str, Any
     """The state in the file, or None where there is no file yet.
 
     Raises:
-        ValueError: the file was made with other settings, has another format, or is no checkpoint.
+        ValueError: the file has other settings or another format, or is not a checkpoint.
     """
     if not Path(path).exists():
         return None
     state = read_tensors(path, "checkpoint")
     if "settings" not in state:
-        raise ValueError(f"{path} is no checkpoint written by ppl_vae.fit: choose another file")
+        raise ValueError(f"{path} is not a checkpoint written by ppl_vae.fit: choose another file")
     if state.get("format", 1) != FORMAT:
         raise ValueError(
             f"{path} has format {state.get('format', 1)} and this version of ppl_vae reads format "
-            f"{FORMAT}: "
-            "delete it to start afresh, or go on with the version that wrote it"
+            f"{FORMAT}: delete it to start afresh, or continue with the version that wrote it"
         )
     for name, value in settings.items():
         if state["settings"].get(name) != value:
             raise ValueError(
-                f"{path} was made with {name}={state['settings'].get(name)}, not {value}: "
-                "delete it to start afresh, or go on with the same settings"
+                f"{path} was written with {name}={state['settings'].get(name)}, not {value}: "
+                "delete it to start afresh, or continue with the same settings"
             )
     return state

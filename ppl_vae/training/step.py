@@ -1,6 +1,4 @@
-"""One step's loss and gradient: by Pyro's effect handlers, or by a graph that they leave once per
-batch shape.
-"""
+"""A step's loss and gradient: by Pyro's handlers, or by a graph recorded for each batch shape."""
 
 import logging
 import time
@@ -15,6 +13,7 @@ from torch import Tensor, nn
 
 from ppl_vae.objectives import Bound
 from ppl_vae.programs.traces import Program
+from ppl_vae.runtime.distributed import add_up, num_processes
 from ppl_vae.runtime.recording import (
     Graph,
     RecordingError,
@@ -26,18 +25,19 @@ from ppl_vae.runtime.recording import (
     unchanged,
 )
 from ppl_vae.runtime.seeding import seeded
+from ppl_vae.training.settings import Training
 
 logger = logging.getLogger(__name__)
 
 Arguments = tuple[Tensor, ...]
 
 WAYS = RECORDED, COMPILED, REPLAYED = "recorded", "compiled", "replayed as a CUDA graph"
+FEWEST_STEPS_TO_RECORD = 1_000  # recording costs what it saves in some hundred steps
+FEWEST_STEPS_TO_COMPILE = 10_000  # and compiling in some thousands
 
 
 class Step:
-    """Loss summed over a batch; leaves the gradient of its mean per datum in `.grad`. Pyro's
-    handlers run each time.
-    """
+    """Loss summed over a batch; leaves the gradient of its mean per observation in `.grad`."""
 
     def __init__(
         self,
@@ -48,43 +48,38 @@ class Step:
         batch_size: int,
         half: bool,
     ) -> None:
-        self.objective: Any = (
-            objective  # Pyro's base class declares none of the methods that its subclasses share
-        )
+        # `Any`, since Pyro's base class declares none of the methods that its subclasses share.
+        self.objective: Any = objective
+        self.model = model
+        self.guide = guide
+        self.parameters = parameters
+        self.batch_size = batch_size
         self.half = half
-        self.model, self.guide, self.parameters, self.batch_size = (
-            model,
-            guide,
-            parameters,
-            batch_size,
-        )
 
     def __call__(self, args: Arguments, kl_weight: float = 1.0) -> float:
-        """The loss. A smaller last batch is divided by the nominal size too: each datum weighs the
-        same.
-        """
+        """The loss. The nominal batch size divides a smaller last batch too: rows weigh equally."""
         for parameter in self.parameters:
             parameter.grad = None
-        loss = self._loss_and_grads(annealed(self.objective, kl_weight), args)
+        objective = self.objective if kl_weight == 1.0 else self.objective.annealed(kl_weight)
+        loss = self._loss_and_grads(objective, args)
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         if not gradients:
-            name = type(self.objective).__name__
             raise ValueError(
-                f"{name} gave no parameter a gradient: make model and guide PyroModules"
+                f"{type(self.objective).__name__} gave no parameter a gradient: make model and "
+                "guide PyroModules"
             )
         for gradient in gradients:
             gradient /= self.batch_size
         return loss
 
     def _loss_and_grads(self, objective: Any, args: Arguments) -> float:
-        """Pyro's own `loss_and_grads` gives no gradient to modules that have told Pyro of no
-        parameter, and says nothing; its differentiable loss does. A few of Pyro's objectives have
-        only the former.
-        """  # noqa: D205
-        if not hasattr(objective, "differentiable_loss"):
-            with self._precision(args):
-                return number(objective.loss_and_grads(self.model, self.guide, *args))
+        """By the differentiable loss: Pyro's `loss_and_grads` misses unregistered parameters.
+
+        A few of Pyro's objectives have only the latter.
+        """
         with self._precision(args):
+            if not hasattr(objective, "differentiable_loss"):
+                return number(objective.loss_and_grads(self.model, self.guide, *args))
             loss = objective.differentiable_loss(self.model, self.guide, *args)
         loss.backward()
         return loss.item()
@@ -95,13 +90,12 @@ class Step:
 
 
 class RecordedStep(Step):
-    """The same as a graph, recorded at the first batch of each shape; the first of them goes all of
-    the ways asked for.
+    """The same by a graph, recorded at the first batch of each shape.
 
     Parameters, buffers, the batch and the KL's weight are inputs of the graph; draws are operations
-    in it, and stay fresh. A graph serves only if its loss and gradient agree with those of Pyro's
-    handlers on other rows: where they do not, or nothing can be recorded, the handlers run as
-    before, and the log says why.
+    in it, and stay fresh. The first graph goes through all `ways` in turn. A graph is used only if
+    its loss and gradient agree with those of Pyro's handlers on other rows. Where they do not, or
+    nothing can be recorded, the handlers run as before, and the log says why.
 
     References:
         Reed et al. (2022), torch.fx, arXiv:2112.08429; Ansel et al. (2024), PyTorch 2,
@@ -110,7 +104,8 @@ class RecordedStep(Step):
 
     def __init__(self, *parts: Any, ways: tuple[str, ...], level: int) -> None:
         super().__init__(*parts)
-        self.ways, self.level = ways, level
+        self.ways = ways
+        self.level = level
         programs: Any = {"model": self.model, "guide": self.guide}
         self.modules = nn.ModuleDict(programs)
         frozen = [p for p in self.modules.parameters() if not p.requires_grad]
@@ -134,30 +129,36 @@ class RecordedStep(Step):
 
     def _graph(self, args: Arguments) -> Graph | None:
         """A graph for batches of this shape, or None."""
-        start, found, how = time.perf_counter(), None, ""
+        start = time.perf_counter()
+        found = None
+        outcome = ""
         for way in self.ways[:1] if self.graphs else self.ways:
             try:
                 with unchanged(self.modules):
                     made = self._made(way, found, args)
                 with unchanged(self.modules), self._own_gradients():
                     self._check(made, args)
-            # whatever it was: if it is the program's own, the handlers will raise it again
+            # Whatever it was: if it is the program's own, the handlers will raise it again.
             except Exception as error:
-                how = f"{how}{', ' if how else ''}not {way}: {first_line(error)}"
+                outcome = ", ".join(filter(None, [outcome, f"not {way}: {first_line(error)}"]))
                 break
-            found, how = made, way
-        level = logging.DEBUG if how in self.said else self.level if ":" in how else logging.INFO
-        logger.log(level, "training step %s (%.1f s)", how, time.perf_counter() - start)
-        self.said |= {how, RECORDED}  # smaller batches are never compiled
+            found = made
+            outcome = way
+        level = self.level if ":" in outcome else logging.INFO
+        if outcome in self.said:
+            level = logging.DEBUG
+        logger.log(level, "training step %s (%.1f s)", outcome, time.perf_counter() - start)
+        self.said |= {outcome, RECORDED}  # smaller batches are never compiled
         return found
 
     def _made(self, way: str, graph: Any, args: Arguments) -> Graph:
-        """The step in this way, of what the way before it left."""
+        """The step in this way, from the graph that the way before it made."""
         if way == RECORDED:
             return recorded(self._loss_and_gradient, *self._copied_inputs(args))
         if way == COMPILED:
             return compiled(graph, *self._copied_inputs(args))
         values, others, args, weight = self._inputs(args)
+
         replay = replayed(
             lambda *inputs: graph(values, others, inputs[:-1], inputs[-1]), *args, weight
         )
@@ -165,15 +166,11 @@ class RecordedStep(Step):
 
     def _inputs(self, args: Arguments, kl_weight: float = 1.0) -> tuple[Any, ...]:
         """Trained values, all else that the modules hold, the batch, the KL's weight."""
-        weight = args[0].new_tensor(
-            kl_weight, dtype=torch.float64
-        )  # having no dimensions, it promotes no float32
-        return (
-            [p.detach() for p in self.parameters],
-            [other.detach() for other in self.others],
-            args,
-            weight,
-        )
+        values = [p.detach() for p in self.parameters]
+        others = [other.detach() for other in self.others]
+        # It has no dimensions, so it promotes no float32.
+        weight = args[0].new_tensor(kl_weight, dtype=torch.float64)
+        return values, others, args, weight
 
     def _copied_inputs(self, args: Arguments, kl_weight: float = 1.0) -> tuple[Any, ...]:
         """The same, with buffers that a trial run may change."""
@@ -183,9 +180,7 @@ class RecordedStep(Step):
     def _loss_and_gradient(
         self, values: list[Tensor], others: list[Tensor], args: Arguments, weight: Tensor
     ) -> list[Tensor | None]:
-        """What is recorded; Pyro's store, which would keep the exchanged parameters, is left out of
-        it.
-        """
+        """What is recorded, outside of Pyro's store, which would keep the exchanged parameters."""
         values = [value.detach().requires_grad_() for value in values]
         held = [*self.parameters, *self.others]
         objective = self.objective.annealed(weight)
@@ -200,15 +195,14 @@ class RecordedStep(Step):
         return [loss.detach(), *(None if g is None else g / self.batch_size for g in gradients)]
 
     def _check(self, graph: Graph, args: Arguments) -> None:
-        """See whether for other rows and draws and another weight of the KL a graph gives what
-        Pyro's handlers give.
+        """Compare a graph with Pyro's handlers at other rows, draws and weight of the KL.
 
         Raises:
-            RecordingError: it does not, or a run of it changes a buffer.
+            RecordingError: they differ, or a run of the graph changes a buffer.
         """
         args = tuple(arg.roll(1, 0) for arg in args)
         inputs = self._copied_inputs(args, kl_weight=0.5)
-        with seeded(1):  # the graph was recorded by other draws
+        with seeded(1):  # the graph was recorded with other draws
             loss, *gradients = graph(*inputs)
         for (name, buffer), used in zip(self.modules.named_buffers(), inputs[1], strict=False):
             if not torch.equal(buffer, used):
@@ -224,7 +218,7 @@ class RecordedStep(Step):
 
     @contextmanager
     def _own_gradients(self) -> Iterator[None]:
-        """What a trial run leaves in `.grad` is taken away, whatever ends it."""
+        """Restores `.grad` after a trial run, however it ends."""
         before = [parameter.grad for parameter in self.parameters]
         try:
             yield
@@ -237,15 +231,16 @@ class RecordedStep(Step):
 def exchanged(module: nn.Module, held: list[Tensor], others: list[Tensor]) -> Iterator[None]:
     """Put other tensors in the place of those that the modules hold, wherever they do.
 
-    `torch.func.functional_call` does not give back a module that is reached by two names, as a
+    `torch.func.functional_call` does not restore a module that is reached by two names, as a
     VampPrior's guide is.
     """
     new = dict(zip(map(id, held), others, strict=True))
-    holders: list[Any] = [
-        holder for m in module.modules() for holder in (m._parameters, m._buffers)
-    ]
-    places = [
-        (holder, name, old) for holder in holders for name, old in holder.items() if id(old) in new
+    places: list[Any] = [
+        (holder, name, old)
+        for part in module.modules()
+        for holder in (part._parameters, part._buffers)
+        for name, old in holder.items()
+        if id(old) in new
     ]
     try:
         for holder, name, old in places:
@@ -256,8 +251,27 @@ def exchanged(module: nn.Module, held: list[Tensor], others: list[Tensor]) -> It
             holder[name] = old
 
 
+def stepper(training: Training, num_steps: int, *programs: Any) -> Step:
+    """How the settings have a step's gradient computed.
+
+    `programs` are objective, model, guide, parameters and batch size, as `Step` takes them.
+    """
+    parts = (*programs, training.dtype is not None)
+    is_automatic = training.compile == "auto"
+    if training.compile is False or is_automatic and num_steps < FEWEST_STEPS_TO_RECORD:
+        return Step(*parts)
+    level = logging.INFO if is_automatic else logging.WARNING
+    reason = unrecordable(*programs[:3])
+    if reason is not None:
+        logger.log(level, "training step not recorded: %s", reason)
+        return Step(*parts)
+    automatic = WAYS[: 1 if num_steps < FEWEST_STEPS_TO_COMPILE else 2]
+    ways = {True: WAYS[:2], "cudagraphs": WAYS}.get(training.compile, automatic)
+    return RecordedStep(*parts, ways=ways, level=level)
+
+
 def unrecordable(objective: ELBO, model: Program, guide: Program) -> str | None:
-    """Why no graph can stand for this step, where that is known beforehand; else None."""
+    """Why no graph can replace this step, where that is known beforehand; else None."""
     if not isinstance(objective, Bound):
         return f"{type(objective).__name__} is not one of ppl_vae's objectives"
     if not objective.recordable:
@@ -268,13 +282,37 @@ def unrecordable(objective: ELBO, model: Program, guide: Program) -> str | None:
     return None
 
 
-def annealed(objective: Any, kl_weight: float) -> Any:
-    """The objective, with its KL weighed unless the weight is one."""
-    return objective if kl_weight == 1.0 else objective.annealed(kl_weight)
+def batch_gradient(step: Step, args: Arguments, kl_weight: float, num_parts: int) -> float:
+    """Loss of a batch, its gradient in `.grad`: summed over its parts, and over all processes."""
+    parameters = step.parameters
+    loss = 0.0
+    totals: list[Tensor | None] = [None] * len(parameters)
+    for part in zip(*(arg.tensor_split(num_parts) for arg in args), strict=True):
+        if len(part[0]):
+            loss += step(part, kl_weight)
+            totals = [sum_of(one, p.grad) for one, p in zip(totals, parameters, strict=True)]
+    for parameter, total in zip(parameters, totals, strict=True):
+        parameter.grad = total
+    return loss if num_processes() == 1 else across_processes(loss, parameters)
+
+
+def sum_of(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    """The sum of two gradients, either of which may be missing."""
+    if one is None:
+        return other
+    return one if other is None else one + other
+
+
+def across_processes(loss: float, parameters: list[Tensor]) -> float:
+    """Sum of all processes' losses, and of their gradients in `.grad`."""
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    total = parameters[0].new_tensor([loss])
+    add_up([total, *(p.grad for p in parameters if p.grad is not None)])
+    return total.item()
 
 
 def number(loss: float | Tensor | tuple[float, float]) -> float:
-    """The loss; of the two of Pyro's wake-sleep the model's, minus its bound: the guide's is minus
-    no bound.
-    """
+    """The loss as a number; of the two of Pyro's wake-sleep the model's, which is minus a bound."""
     return float(loss[0] if isinstance(loss, tuple) else loss)

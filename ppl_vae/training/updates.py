@@ -1,6 +1,4 @@
-"""How a gradient moves the parameters: torch's optimisers and schedulers, at their own rates unless
-told otherwise.
-"""
+"""How a gradient moves the parameters: torch's optimisers and schedulers, and their rates."""
 
 import inspect
 import logging
@@ -24,7 +22,7 @@ EACH_BATCH = OneCycleLR, CyclicLR  # which torch steps after a batch; all others
 class Updates:
     """The optimiser with its scheduler.
 
-    `learning_rate` is the rate of the first group that has one above zero; the others keep their
+    `learning_rate` is the rate of the first group with one above zero; the other groups keep their
     ratio to it.
     """
 
@@ -33,17 +31,20 @@ class Updates:
         self.parameters = parameters
         self.batch_size = batch_size
         self.optimizer = _optimizer(training, parameters)
-        self.shares = _shares(self.optimizer)
+        rates = [float(group.get("lr", 0.0)) for group in self.optimizer.param_groups]
+        unit = next((rate for rate in rates if rate > 0), 1.0)
+        self.shares = [rate / unit for rate in rates]
         if training.learning_rate is not None:
             self._set_rates(training.rate(0.0))
-        self.scheduler = (
-            None if training.scheduler is None else _scheduler(training.scheduler, self.optimizer)
-        )
+        self.scheduler: Any = None
+        if training.scheduler is not None:
+            self.scheduler = _scheduler(training.scheduler, self.optimizer)
         closure = inspect.signature(self.optimizer.step).parameters.get("closure")
         self.takes_closure = closure is not None and closure.default is inspect.Parameter.empty
-        self.told = {
-            "optimizer": _told_optimizer(self.optimizer),
-            "scheduler": _told_scheduler(self.scheduler),
+        # As they start, in words: what a checkpoint must agree with.
+        self.described = {
+            "optimizer": _optimizer_in_words(self.optimizer),
+            "scheduler": _scheduler_in_words(self.scheduler),
         }
 
     @property
@@ -52,22 +53,25 @@ class Updates:
         return float(self.optimizer.param_groups[0].get("lr", math.nan))
 
     def step(self, fraction: float, gradient: Callable[[], float]) -> float:
-        """One update, after this fraction of training; `gradient` returns the loss and leaves the
-        gradient in `.grad`.
+        """One update after this fraction of training; nothing moves where the loss is not finite.
 
-        Nothing moves where the loss is not finite.
+        `gradient` returns the loss and leaves the gradient in `.grad`.
         """
         if callable(self.training.learning_rate):
             self._set_rates(self.training.rate(fraction))
-        loss = self._step_with_closure(gradient) if self.takes_closure else self._step(gradient)
+        if self.takes_closure:
+            loss = self._step_with_closure(gradient)
+        else:
+            loss = gradient()
+            if math.isfinite(loss):
+                self._clip()
+                self.optimizer.step()
         if isinstance(self.scheduler, EACH_BATCH):
             self.scheduler.step()
         return loss
 
     def end_epoch(self, bound: float, kl_weight: float) -> None:
-        """Step the scheduler; one that waits for a plateau sees the bound of epochs at full KL
-        weight alone.
-        """
+        """Step the scheduler; ReduceLROnPlateau sees only the bounds at full KL weight."""
         if isinstance(self.scheduler, ReduceLROnPlateau):
             if kl_weight >= 1.0:
                 self._step_plateau(self.scheduler, bound)
@@ -85,17 +89,8 @@ class Updates:
         if self.scheduler is not None:
             self.scheduler.load_state_dict(state["scheduler"])
 
-    def _step(self, gradient: Callable[[], float]) -> float:
-        loss = gradient()
-        if math.isfinite(loss):
-            self._clip()
-            self.optimizer.step()
-        return loss
-
     def _step_with_closure(self, gradient: Callable[[], float]) -> float:
-        """For an optimiser that evaluates the loss as often as it likes (L-BFGS): with the same
-        draws each time.
-        """
+        """For an optimiser that evaluates the loss several times (L-BFGS), with equal draws."""
         seed = int(torch.randint(2**62, ()))
         losses = []
 
@@ -113,9 +108,8 @@ class Updates:
         metric = bound if scheduler.mode == "max" else -bound
         if metric < 0 and scheduler.threshold_mode == "rel" and scheduler.last_epoch == 0:
             logger.warning(
-                "ReduceLROnPlateau counts a fall by less than its relative threshold as progress "
-                "where a metric is "
-                'negative, as %g is: give threshold_mode="abs"',
+                "ReduceLROnPlateau takes a fall by less than its relative threshold for progress "
+                'where the metric is negative, and it is %g: give threshold_mode="abs"',
                 metric,
             )
         scheduler.step(metric)
@@ -133,37 +127,28 @@ class Updates:
 
 
 def _optimizer(training: Training, parameters: list[Tensor]) -> torch.optim.Optimizer:
-    """The user's, or Adam."""
+    """The one that is asked for, or Adam."""
     if training.optimizer is None:
-        return torch.optim.Adam(
-            parameters, lr=DEFAULT_RATE, fused=all(p.is_floating_point() for p in parameters)
-        )
+        fused = all(p.is_floating_point() for p in parameters)
+        return torch.optim.Adam(parameters, lr=DEFAULT_RATE, fused=fused)
     optimizer = training.optimizer(parameters)
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise TypeError(
             f"Training(optimizer) gave {optimizer!r}; it must give a torch.optim.Optimizer"
         )
-    if training.learning_rate is not None and any(
-        "lr" not in group for group in optimizer.param_groups
-    ):
-        name = type(optimizer).__name__
+    has_rates = all("lr" in group for group in optimizer.param_groups)
+    if training.learning_rate is not None and not has_rates:
         raise ValueError(
-            f"{name} has a group without a learning rate: leave Training(learning_rate) out"
+            f"{type(optimizer).__name__} has a group without a learning rate: leave "
+            "Training(learning_rate) out"
         )
     return optimizer
-
-
-def _shares(optimizer: torch.optim.Optimizer) -> list[float]:
-    """Each group's rate in units of the first that is not zero."""
-    rates = [float(group.get("lr", 0.0)) for group in optimizer.param_groups]
-    unit = next((rate for rate in rates if rate > 0), 1.0)
-    return [rate / unit for rate in rates]
 
 
 def _scheduler(
     make: Callable[[torch.optim.Optimizer], Any], optimizer: torch.optim.Optimizer
 ) -> Any:
-    """The user's, if it is one, and of this optimiser."""
+    """The one that is asked for, checked to be a scheduler of this optimiser."""
     try:
         scheduler = make(optimizer)
     except TypeError as error:
@@ -177,14 +162,14 @@ def _scheduler(
         )
     if scheduler.optimizer is not optimizer:
         raise ValueError(
-            "Training(scheduler) gave a scheduler of another optimizer: make it from the one it is "
-            "given"
+            "Training(scheduler) gave a scheduler of another optimizer: construct it from the "
+            "optimizer that it is called with"
         )
     return scheduler
 
 
-def _told_optimizer(optimizer: torch.optim.Optimizer) -> str:
-    """Its class, and each group's number of parameters and options, in words."""
+def _optimizer_in_words(optimizer: torch.optim.Optimizer) -> str:
+    """Its class, and each group's number of parameters and options."""
     groups = []
     for group in optimizer.param_groups:
         options = [
@@ -196,17 +181,12 @@ def _told_optimizer(optimizer: torch.optim.Optimizer) -> str:
     return f"{type(optimizer).__name__}({'; '.join(groups)})"
 
 
-def _told_scheduler(scheduler: Any) -> str:
-    """Its class and state as it was made, in words; functions of the epoch by their first
-    values.
-    """
+def _scheduler_in_words(scheduler: Any) -> str:
+    """Its class and starting state; functions of the epoch by their first values."""
     if scheduler is None:
         return "None"
+    state = dict(sorted(scheduler.state_dict().items()))
     functions = getattr(scheduler, "lr_lambdas", [])
     values = [[function(epoch) for epoch in range(1, 9)] for function in functions]
-    state = {
-        name: value
-        for name, value in sorted(scheduler.state_dict().items())
-        if name != "lr_lambdas"
-    }
+    state.pop("lr_lambdas", None)
     return f"{type(scheduler).__name__}({state}{f', values {values}' if values else ''})"

@@ -1,9 +1,7 @@
-"""What is worth saying before training, and after it: too few rows, constant features, a bound that
-still rises.
-"""
+"""What `fit` warns of: few rows, constant features, a bound that still rises, bad fitted scales."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -11,7 +9,11 @@ from scipy.stats import theilslopes
 from torch import Tensor
 
 from ppl_vae.data import Dataset
-from ppl_vae.programs.traces import Program
+from ppl_vae.model import Model
+from ppl_vae.programs.modules import evaluating
+from ppl_vae.programs.traces import LogTerms, Program, log_terms, nonfinite_site
+from ppl_vae.runtime.checks import one_line
+from ppl_vae.runtime.seeding import seeded
 from ppl_vae.training.result import FitResult
 
 __all__ = ["constant_features", "few_rows", "still_rising", "warn_after", "warn_before"]
@@ -19,63 +21,61 @@ __all__ = ["constant_features", "few_rows", "still_rising", "warn_after", "warn_
 logger = logging.getLogger(__name__)
 
 FEW_ROWS = {"train": 50, "valid": 10, "test": 10}
-FEWEST_EPOCHS = 10  # that a trend is read from
+FEWEST_EPOCHS = 10  # to read a trend from
 SHARE = 0.3  # of the epochs, the last ones
 LEVEL = 0.999  # of the trend's interval: bounds of neighbouring epochs are correlated
-LEAST_GAIN = 0.1  # nats in a tenth of the epochs; less is not worth a word
+LEAST_GAIN = 0.1  # nats in a tenth of the epochs; a smaller one does not matter
 
 
 def warn_before(model: Program, data: Dataset) -> None:
-    """Say what no training mends.
+    """Warn of what training cannot mend.
 
     Example:
         >>> warn_before(lambda x: None, Dataset(np.zeros((200, 2))))
     """
     sizes = {name: len(rows) for name, rows in data.splits.items()} or {"train": len(data)}
+    messages = [few_rows(sizes)]
     is_density = getattr(getattr(model, "likelihood", None), "measure", "") == "lebesgue"
-    x = data.train.x
-    constant = constant_features(x) if is_density and isinstance(x, Tensor) else None
-    for message in (few_rows(sizes), constant):
-        if message is not None:
-            logger.warning(message)
+    if is_density and isinstance(data.train.x, Tensor):
+        messages.append(constant_features(data.train.x))
+    for message in filter(None, messages):
+        logger.warning(message)
 
 
 def warn_after(result: FitResult) -> None:
-    """Say that the held-out bound still rises, where it does.
+    """Warn where the held-out bound still rises.
 
     Example:
         >>> warn_after(FitResult(seed=0, objective="IWAE(5)"))
     """
-    history = result.history
-    rising = still_rising(
-        history.get("valid", []), history.get("kl_weight", [])[-len(history.get("valid", [])) :]
-    )
+    bounds = result.history.get("valid", [])
+    weights = result.history.get("kl_weight", [])[-len(bounds) :]
+    rising = still_rising(bounds, weights)
     if rising is not None and result.stopped != "early stopping":
         logger.warning(rising)
 
 
 def few_rows(sizes: Mapping[str, int]) -> str | None:
-    """A sentence where a split is too small to say much; None where all are large enough.
+    """A sentence where a split is too small for estimates; None where all are large enough.
 
     Example:
         >>> few_rows({"train": 16, "test": 2})
-        'few rows (16 train, 2 test): a VAE overfits them, and no estimate over them is worth much'
+        'few rows (16 train, 2 test): a VAE overfits them, and no estimate from them is reliable'
     """
     few = [
         f"{sizes[name]} {name}"
         for name, least in FEW_ROWS.items()
         if sizes.get(name, least) < least
     ]
+    if not few:
+        return None
     return (
-        f"few rows ({', '.join(few)}): a VAE overfits them, and no estimate over them is worth much"
-        if few
-        else None
+        f"few rows ({', '.join(few)}): a VAE overfits them, and no estimate from them is reliable"
     )
 
 
 def constant_features(x: Tensor) -> str | None:
-    """A sentence where features of the training rows do not vary: a learned scale shrinks to its
-    floor there.
+    """A sentence where features of the training rows do not vary, so that a scale would vanish.
 
     Example:
         >>> constant_features(torch.tensor([[1.0, 0.0], [2.0, 0.0]]))
@@ -83,29 +83,24 @@ def constant_features(x: Tensor) -> str | None:
     """
     flat = x.reshape(len(x), -1)
     known = ~flat.isnan()
-    low, high = (
-        torch.where(known, flat, fill).aminmax(dim=0)[i]
-        for i, fill in ((0, torch.inf), (1, -torch.inf))
-    )
+    low = torch.where(known, flat, torch.inf).amin(0)
+    high = torch.where(known, flat, -torch.inf).amax(0)
     constant = torch.nonzero((low >= high) & known.any(0)).flatten().tolist()
     if not constant or len(x) < 2:
         return None
     verb, whose = ("is", "its") if len(constant) == 1 else ("are", "their")
     return (
         f"{len(constant)} of {flat.shape[1]} features {verb} constant in the training rows (the "
-        "first is "
-        f"{constant[0]}): {whose} density rises as far as the scale may fall, and log p(x) "
-        "measures its floor; "
-        "leave them out"
+        f"first is {constant[0]}): {whose} density rises as the scale falls, and log p(x) reflects "
+        "only the smallest scale allowed; leave them out"
     )
 
 
 def still_rising(bounds: Sequence[float], kl_weights: Sequence[float]) -> str | None:
-    """A sentence where the held-out bound still rises at the end; None where it has levelled off,
-    or nobody can tell.
+    """A sentence where the held-out bound still rises at the end; None where it does not visibly.
 
-    Theil and Sen's slope of the last three tenths of the epochs at full KL weight, whose 99.9 %
-    interval is above 0, and which adds more than 0.1 nats in a tenth of the epochs.
+    It does where Theil and Sen's slope of the last three tenths of the epochs at full KL weight has
+    a 99.9 % interval above 0, and adds more than 0.1 nats in a tenth of the epochs.
 
     References:
         Sen (1968), Estimates of the regression coefficient based on Kendall's tau, JASA 63.
@@ -130,3 +125,36 @@ def still_rising(bounds: Sequence[float], kl_weights: Sequence[float]) -> str | 
         return None
     gain = f"{found.slope * tenth:.2f} nats in the last {tenth} epoch{'s' * (tenth > 1)}"
     return f"the held-out bound still rose at the end, by {gain}: train longer (num_epochs)"
+
+
+def concerns(model: Model, guide: Program, args: tuple[Tensor, ...], seed: int) -> list[str]:
+    """Warnings about the fitted parameters of the likelihood, at one batch."""
+
+    def read(terms: LogTerms) -> list[str]:
+        return model.concerns(terms.guide_trace.nodes["z"]["value"], *args[1:])
+
+    found = examined(model, guide, args, seed, read)
+    if isinstance(found, Exception):
+        return [f"the fitted likelihood could not be examined: {one_line(found)}"]
+    return found
+
+
+def culprit(model: Program, guide: Program, args: tuple[Tensor, ...]) -> str:
+    """The first site with a value or density that is not finite, in words."""
+    site = examined(model, guide, args, 0, nonfinite_site)
+    return f"site {site!r}" if isinstance(site, str) else "no single site (their sum overflowed)"
+
+
+def examined[Found](
+    model: Program,
+    guide: Program,
+    args: tuple[Tensor, ...],
+    seed: int,
+    read: Callable[[LogTerms], Found],
+) -> Found | Exception:
+    """What is read from one run in evaluation mode, or its error: diagnostics never end `fit`."""
+    try:
+        with evaluating(model, guide), seeded(seed):
+            return read(log_terms(model, guide, *args))
+    except Exception as error:
+        return error

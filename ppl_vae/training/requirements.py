@@ -1,0 +1,99 @@
+"""What `fit` requires of objective, rows and programs, checked before the first step."""
+
+import hashlib
+import logging
+from typing import Any
+
+from pyro import poutine
+from pyro.infer import ELBO, TraceEnum_ELBO
+from torch import Tensor, nn
+
+from ppl_vae.data import Dataset
+from ppl_vae.data.streaming import blocks, taken
+from ppl_vae.objectives import Bound
+from ppl_vae.programs.modules import arguments, evaluating, modules_of
+from ppl_vae.programs.traces import Program
+from ppl_vae.programs.validation import check_programs
+from ppl_vae.runtime.distributed import num_processes
+from ppl_vae.runtime.seeding import seeded
+from ppl_vae.training.settings import Training
+
+logger = logging.getLogger(__name__)
+
+
+def check_objective(objective: Any, training: Training) -> None:
+    """Raise where it is not an objective, or its KL cannot be annealed as the settings ask."""
+    if not isinstance(objective, ELBO):
+        name = type(objective).__name__
+        if isinstance(objective, type):
+            name = f"the class {objective.__name__}"
+        raise TypeError(
+            f"objective is {name}; it must be one of ppl_vae.objectives, an instance and not the "
+            "class, or a pyro.infer ELBO"
+        )
+    if training.anneals:
+        if not isinstance(objective, Bound):
+            raise ValueError(
+                f"the KL of {type(objective).__name__} cannot be annealed: use one of ppl_vae's "
+                "objectives"
+            )
+        objective.annealed(1.0)  # MCEM refuses
+
+
+def check_batches(
+    objective: ELBO, num_rows: int, num_parts: int, programs: tuple[Program, Program]
+) -> None:
+    """Raise where batches, or their parts, have too few rows for the objective or the networks."""
+    fewest = getattr(objective, "fewest_rows", 1)
+    if num_rows // num_parts < fewest > 1:
+        raise ValueError(
+            f"{type(objective).__name__} compares rows with each other: it needs {fewest} rows in "
+            f"each batch, and in each of its parts, not {num_rows // num_parts}: raise batch_size, "
+            "or lower num_parts"
+        )
+    if num_rows < 2 * num_parts * num_processes() and has_module(nn.BatchNorm1d, *programs):
+        raise ValueError(
+            "batch normalisation needs 2 rows in each part of a batch, not "
+            f"batch_size={num_rows} in {num_parts} parts: raise batch_size, or lower num_parts"
+        )
+
+
+def check_programs_for(
+    objective: ELBO, model: Program, guide: Program, batch: tuple[Tensor, ...]
+) -> None:
+    """Check the programs at one batch; warn where an objective would have nothing to sum out."""
+    if isinstance(objective, Bound):
+        check_programs(model, guide, *batch)
+    elif isinstance(objective, TraceEnum_ELBO):
+        rows = [part[:2] for part in batch]
+        with evaluating(model, guide), seeded(0):
+            traces: Any = [poutine.trace(program).get_trace(*rows) for program in (model, guide)]
+        sites = [site for trace in traces for site in trace.nodes.values()]
+        if not any((site.get("infer") or {}).get("enumerate") for site in sites):
+            logger.warning(
+                "no site is marked for enumeration, so TraceEnum_ELBO sums none out: wrap the "
+                "guide in pyro.infer.config_enumerate (or the model, where the guide leaves the "
+                'site to it), or set infer={"enumerate": "parallel"} at the site'
+            )
+
+
+def has_module(kind: type[nn.Module], *programs: Program) -> bool:
+    """Whether one of the programs has a module of this kind."""
+    modules = modules_of(*programs)
+    return any(isinstance(part, kind) for module in modules for part in module.modules())
+
+
+def rows_of(x: Tensor, context: Tensor | None, rows: Tensor) -> tuple[Tensor, ...]:
+    """What model and guide are called with at these rows."""
+    return arguments(taken(x, rows), None if context is None else taken(context, rows))
+
+
+def digest(data: Dataset, *programs: Program) -> str:
+    """A hash of the training rows and of how the modules are built."""
+    found = hashlib.sha256()
+    for part in blocks(data.train.x):
+        found.update(part.cpu().numpy().tobytes())
+    for program in programs:
+        if isinstance(program, nn.Module):
+            found.update(repr(program).encode())
+    return found.hexdigest()[:16]
