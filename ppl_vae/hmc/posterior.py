@@ -8,16 +8,13 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from ppl_vae.data import Dataset, as_dataset
+from ppl_vae.data import Dataset
 from ppl_vae.hmc.chains import Chains
 from ppl_vae.hmc.sampler import HMC
 from ppl_vae.hmc.target import LogJoint
-from ppl_vae.importance import rows_per_chunk
-from ppl_vae.programs.modules import arguments, evaluating, place
+from ppl_vae.programs.inference import Inference, rows_per_chunk
 from ppl_vae.programs.traces import Program, log_terms
-from ppl_vae.programs.validation import check_data, check_programs
 from ppl_vae.runtime.checks import instance_of, whole_number
-from ppl_vae.runtime.seeding import derived_seed, seeded
 
 __all__ = ["sample_posterior"]
 
@@ -65,16 +62,15 @@ def sample_posterior(
         (torch.Size([20, 4, 3, 1]), True)
     """
     sampler = instance_of(sampler or HMC(num_samples=500, num_warmup=200), "sampler", HMC)
-    data, num_chains = place(as_dataset(data), model, guide), whole_number(num_chains, "num_chains")
-    check_data(model, data.x, data.context, guide)
-    check_programs(model, guide, data.x, data.context)
-    rows, parts = rows_per_chunk(len(data), num_chains, chunk_size), []
-    for first in range(0, len(data), rows):
-        part = data[first : first + rows]
-        block_seed = None if seed is None else derived_seed(seed, first)
-        with evaluating(model, guide), seeded(block_seed):
-            args = arguments(part.x, part.context)
-            parts.append(run_chains(model, guide, *args, num_chains=num_chains, sampler=sampler))
+    settings: Any = {"num_chains": whole_number(num_chains, "num_chains"), "sampler": sampler}
+    inference = Inference(model, guide, data)
+    inference.check_programs()
+    parts = []
+    for block in inference.blocks(
+        rows_per_chunk(len(inference), num_chains, chunk_size), seed=seed
+    ):
+        with block.evaluating():
+            parts.append(run_chains(model, guide, *block.args, **settings))
     return _side_by_side(parts)
 
 

@@ -17,8 +17,8 @@ from torch.distributions import biject_to, constraints
 
 from ppl_vae.data import Dataset
 from ppl_vae.families.posteriors import Posterior
+from ppl_vae.programs.inference import Inference
 from ppl_vae.programs.masks import mask_of
-from ppl_vae.programs.modules import arguments, evaluating
 from ppl_vae.programs.plates import rows_first
 from ppl_vae.programs.traces import PARTICLES, PLATE, Program, Site, log_terms, sample_sites
 from ppl_vae.runtime.seeding import seeded
@@ -291,11 +291,9 @@ def join_masks(parts: list[Masks]) -> Masks:
     return {name: mask for name, mask in joined.items() if not mask.all()}
 
 
-def read_latents(model: Program, guide: Program, data: Dataset) -> Latents:
+def read_latents(inference: Inference) -> Latents:
     """The latent sites, from a run on the first rows."""
-    first = data[:2]
-    with evaluating(model, guide), seeded(0):
-        terms = log_terms(model, guide, *arguments(first.x, first.context), num_particles=2)
+    terms = inference.block(slice(2), seed=0).terms(2)
     sites = [site for site in sample_sites(terms.model_trace) if not site["is_observed"]]
     if not sites:
         raise ValueError(

@@ -9,19 +9,16 @@ from typing import Any, Protocol, runtime_checkable
 import pyro
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from ppl_vae.data import Dataset, as_dataset
+from ppl_vae.data import Dataset
 from ppl_vae.families.posteriors import FLOOR, FullRankNormal, Posterior
 from ppl_vae.guide import Guide
 from ppl_vae.hmc import HMC
 from ppl_vae.hmc.posterior import run_chains
-from ppl_vae.importance import rows_per_chunk
 from ppl_vae.objectives import Bound, StickingTheLanding, TraceELBO
-from ppl_vae.programs.modules import arguments, evaluating, place
+from ppl_vae.programs.inference import Inference, progress_bar, rows_per_chunk
 from ppl_vae.programs.plates import rows_first
 from ppl_vae.programs.traces import PLATE, Program, log_terms
-from ppl_vae.programs.validation import check_data, check_programs
 from ppl_vae.refinement.guide import (
     Latents,
     Masks,
@@ -31,7 +28,7 @@ from ppl_vae.refinement.guide import (
     read_masks,
 )
 from ppl_vae.runtime.checks import instance_of, real_number, whole_fields
-from ppl_vae.runtime.seeding import derived_seed, seeded
+from ppl_vae.runtime.seeding import seeded
 
 __all__ = ["GradientRefinement", "SampledRefinement", "refine"]
 
@@ -113,25 +110,22 @@ def refine(
         True
     """
     chosen = _method(method)
-    data = place(as_dataset(data), model, guide)
-    check_data(model, data.x, data.context, guide)
-    check_programs(model, guide, data.x, data.context)
-    latents = read_latents(model, guide, data)
-    family = _own_copy(chosen.family(guide, latents.dim), guide, latents).to(data.x.device)
-    rows, parts, masks = rows_per_chunk(len(data), chosen.num_particles, chosen.chunk_size), [], []
-    total = math.ceil(len(data) / rows) * chosen.num_steps
-    with tqdm(total=total, desc="refine", unit=" step", disable=not progress, delay=2) as bar:
-        for start in range(0, len(data), rows):
-            part = data[start : start + rows]
-            args = arguments(part.x, part.context)
-            with (
-                evaluating(model, guide),
-                seeded(None if seed is None else derived_seed(seed, start)),
-            ):
-                masks.append(read_masks(model, guide, args, latents))
-                task = Task(model, guide, args, latents, family, join_masks(masks[-1:]))
+    inference = Inference(model, guide, data)
+    inference.check_programs()
+    latents = read_latents(inference)
+    family = _own_copy(chosen.family(guide, latents.dim), guide, latents).to(
+        inference.data.x.device
+    )
+    rows = rows_per_chunk(len(inference), chosen.num_particles, chosen.chunk_size)
+    total = math.ceil(len(inference) / rows) * chosen.num_steps
+    parts, masks = [], []
+    with progress_bar(total, "refine", unit="steps", progress=progress) as bar:
+        for block in inference.blocks(rows, seed=seed):
+            with block.evaluating():
+                masks.append(read_masks(model, guide, block.args, latents))
+                task = Task(model, guide, block.args, latents, family, join_masks(masks[-1:]))
                 parts.append(chosen.parameters(task, bar.update))
-    return RefinedGuide(family, latents, torch.cat(parts), data, join_masks(masks))
+    return RefinedGuide(family, latents, torch.cat(parts), inference.data, join_masks(masks))
 
 
 @dataclass(frozen=True)
