@@ -218,7 +218,7 @@ def test_what_cannot_be_sampled_says_so():
         run_chains(
             triangle, partial(triangle, is_guide=True), torch.zeros(3), num_chains=2, sampler=HMC(1)
         )
-    with pytest.raises(ValueError, match="log-density is nan where chain 0 of datum 1 starts"):
+    with pytest.raises(ValueError, match="log-density is nan where chain 0 of row 1 starts"):
         HMC(1).run(lambda u: u[..., 0].log(), torch.tensor([[[1.0], [-1.0]]]))
 
 

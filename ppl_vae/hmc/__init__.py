@@ -1,4 +1,4 @@
-"""Hamiltonian Monte Carlo on p(z given x), for all chains and data at once."""
+"""Hamiltonian Monte Carlo on p(z given x), for all chains and rows at once."""
 
 from ppl_vae.hmc.chains import Chains, ChainsSummary
 from ppl_vae.hmc.posterior import sample_posterior

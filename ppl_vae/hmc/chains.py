@@ -1,9 +1,11 @@
-"""Draws of many chains for many data, and whether to believe them."""
+"""Draws of many chains for many rows, with their diagnostics."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import torch
 from torch import Tensor
 
 __all__ = ["Chains", "ChainsSummary"]
@@ -14,7 +16,7 @@ class ChainsSummary:
     """The worst of all chains.
 
     Args:
-        r_hat: Largest R-hat over data and dimensions.
+        r_hat: Largest R-hat over rows and dimensions.
         ess: Smallest effective sample size.
         accept: Mean acceptance probability.
         num_divergences: Diverged trajectories after warm-up, in all.
@@ -44,11 +46,11 @@ class ChainsSummary:
 
 @dataclass(frozen=True)
 class Chains:
-    """Draws of C chains for each of B data: `chains["z"]` is (S, C, B, *plates, *event), in the
+    """Draws of C chains for each of B rows: `chains["z"]` is (S, C, B, *plates, *event), in the
     site's own support.
 
-    Judge them by R-hat and the effective sample size, per datum and dimension, in unconstrained
-    space. One chain alone cannot tell that it is stuck: run four.
+    Judge them by R-hat and the effective sample size, per row and dimension, in unconstrained
+    space. A single chain cannot reveal that it is stuck: run four.
 
     Args:
         draws: Unconstrained, (S, C, B, D).
@@ -76,9 +78,7 @@ class Chains:
         return self.sites[name]
 
     def r_hat(self) -> np.ndarray:
-        """Rank-normalised split R-hat, (B, D): below 1.01 to 1.03 the chains agree. Vehtari et al.
-        (2021).
-        """
+        """Rank-normalised split R-hat, (B, D), of Vehtari et al. (2021): 1.01 at most is good."""
         return self._diagnose("rhat")
 
     def ess(self, method: str = "bulk") -> np.ndarray:
@@ -104,3 +104,21 @@ class Chains:
             num_divergences=int(self.divergences.sum()),
             num_transitions=len(self.draws) * self.divergences.numel(),
         )
+
+
+def joined(parts: Sequence[Chains], over: Literal["chains", "rows"]) -> Chains:
+    """More chains for the same rows, or the chains of more rows, in order."""
+    axis = ("chains", "rows").index(over)  # of (C, B)
+
+    def join(name: str, num_lead: int) -> Tensor:
+        return torch.cat([getattr(part, name) for part in parts], num_lead + axis)
+
+    return Chains(
+        draws=join("draws", 1),
+        accept=join("accept", 0),
+        step_size=join("step_size", 0),
+        divergences=join("divergences", 0),
+        sites={
+            name: torch.cat([part[name] for part in parts], 1 + axis) for name in parts[0].sites
+        },
+    )

@@ -9,7 +9,7 @@ from pyro import poutine
 from torch import Tensor
 
 from ppl_vae.data import Dataset
-from ppl_vae.hmc.chains import Chains
+from ppl_vae.hmc.chains import Chains, joined
 from ppl_vae.hmc.sampler import HMC
 from ppl_vae.hmc.target import LogJoint
 from ppl_vae.programs.inference import Inference, rows_per_chunk
@@ -29,24 +29,23 @@ def sample_posterior(
     seed: int | None = 0,
     chunk_size: int | None = None,
 ) -> Chains:
-    """Draws from p(z given x) by Hamiltonian Monte Carlo, all chains and data at once, from starts
-    drawn by the guide.
+    """Draws from p(z given x) by Hamiltonian Monte Carlo, started at draws of the guide.
 
-    Each datum's posterior is its own, for the model as it is: nothing is fitted. A guide that
-    misses a mode leaves all chains outside it, and then R-hat does not tell.
+    All chains and rows run at once; the model is taken as it is. If the guide misses a mode, all
+    chains stay outside it, and R-hat does not reveal this.
 
     Args:
         model: `Model`, or any Pyro model with one plate "data" at dim -1 and continuous latents.
         guide: `Guide`, or any Pyro guide with the same latent sites: where the chains start.
         data: A `Dataset` (all its rows), or an array, tensor, DataFrame, DataArray.
-        num_chains: Number of chains C per datum.
+        num_chains: Number of chains C per row.
         sampler: Its settings; None is `HMC(num_samples=500, num_warmup=200)`.
         seed: Seed of the draws; None draws from torch's global stream.
-        chunk_size: (chain, datum) pairs held at once.
+        chunk_size: (chain, row) pairs held at once.
 
     Returns:
-        `Chains`: `chains["z"]` has shape (S, C, B, *plates, *event); `chains.summary()` says
-        whether to believe them.
+        `Chains`: `chains["z"]` has shape (S, C, B, *plates, *event); `chains.summary()` has
+        the convergence diagnostics.
 
     Raises:
         ValueError: x outside the support; a latent that is discrete or outside the data plate.
@@ -57,7 +56,8 @@ def sample_posterior(
     Example:
         >>> from ppl_vae import beds
         >>> bed = beds.gamma_poisson(num_data=3)
-        >>> chains = sample_posterior(bed.model, bed.guide, bed.x, sampler=HMC(num_samples=20, num_warmup=20))
+        >>> short = HMC(num_samples=20, num_warmup=20)
+        >>> chains = sample_posterior(bed.model, bed.guide, bed.x, sampler=short)
         >>> chains["z"].shape, bool((chains["z"] > 0).all())
         (torch.Size([20, 4, 3, 1]), True)
     """
@@ -71,15 +71,13 @@ def sample_posterior(
     ):
         with block.evaluating():
             parts.append(run_chains(model, guide, *block.args, **settings))
-    return _side_by_side(parts)
+    return joined(parts, "rows")
 
 
 def run_chains(model: Program, guide: Program, *args: Any, num_chains: int, sampler: HMC) -> Chains:
     """Chains for programs called with any arguments, in their present mode."""
-    with (
-        torch.no_grad(),
-        pyro.validation_enabled(False),
-    ):  # trajectories visit extremes, where they are rejected
+    # without validation, for trajectories visit extremes, where they are rejected
+    with torch.no_grad(), pyro.validation_enabled(False):
         log_joint = LogJoint(log_terms(model, guide, *args, num_particles=num_chains), model, *args)
         chains = sampler.run(log_joint, log_joint.start)
         return replace(chains, sites=log_joint.constrain(chains.draws))
@@ -100,15 +98,3 @@ def drawing(guide: Program, values: dict[str, Tensor]) -> Program:
     for name, value in values.items():
         trace.add_node(name, name=name, type="sample", is_observed=False, value=value, infer={})
     return poutine.replay(guide, trace=trace)
-
-
-def _side_by_side(parts: list[Chains]) -> Chains:
-    """The chains of all data, from those of parts of them."""
-
-    def join(name: str, dim: int) -> Tensor:
-        return torch.cat([getattr(part, name) for part in parts], dim)
-
-    sites = {name: torch.cat([part.sites[name] for part in parts], 2) for name in parts[0].sites}
-    return Chains(
-        join("draws", 2), join("accept", 1), join("step_size", 1), join("divergences", 1), sites
-    )

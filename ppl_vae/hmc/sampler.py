@@ -17,15 +17,14 @@ __all__ = ["HMC"]
 
 @dataclass(frozen=True)
 class HMC:
-    """Hamiltonian Monte Carlo: leapfrog trajectories, a step size per chain and datum by dual
-    averaging.
+    """Hamiltonian Monte Carlo with step sizes per chain and row, adapted by dual averaging.
 
-    The mass matrix is diagonal, per datum, pooled over chains from two windows of the warm-up, each
-    followed by a fresh adaptation of the step sizes. Each transition takes between half of
-    `num_leapfrog` steps and half as many again, at random, and step sizes are jittered by a fifth:
-    on a normal target trajectories of one length would close on themselves, or end where they began
-    but for the sign, and the spread would hardly mix. Multimodal posteriors need chains that start
-    in each mode; funnels show as divergences and as R-hat.
+    The mass matrix is diagonal, per row, pooled over chains from two windows of the warm-up, each
+    followed by a fresh adaptation of the step sizes. Each transition takes a random number of steps
+    between 0.5 and 1.5 times `num_leapfrog`, and step sizes are jittered by 20 %: on a normal
+    target, trajectories of a fixed length may return to their start or its mirror image, and mix
+    slowly. Multimodal posteriors need chains that start in each mode; funnels show as divergences
+    and a large R-hat.
 
     Args:
         num_samples: Draws S per chain after warm-up.
@@ -64,34 +63,33 @@ class HMC:
         Raises:
             ValueError: the density is zero or NaN where a chain starts.
         """
-        point, draws, outcomes = _checked(Point.at(log_density, start)), [], []
+        point = _checked(Point.at(log_density, start))
         warmup = Warmup(log_density, point, self.target_accept, self.num_warmup)
+        fewest, most = math.ceil(self.num_leapfrog / 2), 3 * self.num_leapfrog // 2
+        outcomes = []
         total = self.num_warmup + self.num_samples
         for t in tqdm(range(total), desc="HMC", unit=" draws", disable=not self.progress, delay=2):
-            step = warmup.steps.step if t < self.num_warmup else warmup.steps.settled
-            num_leapfrog = int(
-                torch.randint(math.ceil(self.num_leapfrog / 2), 3 * self.num_leapfrog // 2 + 1, ())
-            )
-            point, accept, diverged = transition(
-                log_density, point, step, warmup.scale, num_leapfrog
-            )
-            if t < self.num_warmup:
-                warmup.update(point, accept, t)
+            is_warmup = t < self.num_warmup
+            step = warmup.steps.step if is_warmup else warmup.steps.settled
+            num_leapfrog = int(torch.randint(fewest, most + 1, ()))
+            outcome = transition(log_density, point, step, warmup.scale, num_leapfrog)
+            point = outcome.point
+            if is_warmup:
+                warmup.update(point, outcome.accept, t)
             else:
-                draws.append(point.position)
-                outcomes.append((accept, diverged))
-        accepts, divergences = (torch.stack(parts) for parts in zip(*outcomes, strict=True))
-        return Chains(torch.stack(draws), accepts.mean(0), warmup.steps.settled, divergences.sum(0))
+                outcomes.append((point.position, outcome.accept, outcome.diverged))
+        draws, accepts, diverged = (torch.stack(parts) for parts in zip(*outcomes, strict=True))
+        return Chains(draws, accepts.mean(0), warmup.steps.settled, diverged.sum(0))
 
 
 def _checked(point: Point) -> Point:
     """The starting point, unless it is outside the support."""
     outside = (~point.density.isfinite()).nonzero()
     if len(outside):
-        chain, datum = outside[0].tolist()
-        value = point.density[chain, datum].item()
+        chain, row = outside[0].tolist()
+        value = point.density[chain, row].item()
         raise ValueError(
-            f"the log-density is {value} where chain {chain} of datum {datum} starts: start it "
-            "elsewhere"
+            f"the log-density is {value} where chain {chain} of row {row} starts: choose another "
+            "start"
         )
     return point

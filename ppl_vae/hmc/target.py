@@ -17,8 +17,7 @@ __all__ = ["LogJoint", "LogParts"]
 
 
 class PackedSite:
-    """One latent site as part of a vector: its values (*S, C, *plates, B, *event) against u (*S, C,
-    B, size).
+    """One latent site as part of a vector: (*S, C, *plates, B, *event) <-> (*S, C, B, size).
 
     Args:
         node: The site in a trace under C particles.
@@ -32,15 +31,14 @@ class PackedSite:
         except NotImplementedError:
             raise ValueError(
                 f"site {node['name']!r} is {type(fn).__name__} with support {fn.support}: "
-                "Hamiltonian Monte Carlo "
-                "moves through continuous latents alone; sum the site out, or estimate by "
+                "Hamiltonian Monte Carlo moves continuous latents alone; sum the site out, or use "
                 "ImportanceSampling"
             ) from None
         self.num_batch = value.dim() - fn.event_dim
         u = self.transform.inv(value)
         self.plates, self.event = u.shape[1 : self.num_batch - 1], u.shape[self.num_batch :]
         self.size = self.plates.numel() * self.event.numel()
-        self.is_identity = _is_real(_support(fn))
+        self.is_identity = is_real(_support(fn))
 
     def pack(self, value: Tensor) -> Tensor:
         """Unconstrained, (*S, C, B, size)."""
@@ -49,7 +47,7 @@ class PackedSite:
         return u.movedim(lead + len(self.plates), lead).reshape(*u.shape[:lead], -1, self.size)
 
     def unpack(self, u: Tensor) -> tuple[Tensor, Tensor | float]:
-        """The site's value, and log |dz / du| per chain and datum."""
+        """The site's value, and log |dz / du| per chain and row."""
         lead, batch = u.dim() - 2, u.shape[:-1]
         u = u.reshape(*batch, *self.plates, *self.event).movedim(lead, lead + len(self.plates))
         value = self.transform(u)
@@ -60,9 +58,7 @@ class PackedSite:
 
 
 def _support(fn: Any) -> Any:
-    """A distribution's support; a mixture's is that of its components, which `biject_to` does not
-    know.
-    """
+    """A distribution's support; for a mixture that of its components, as `biject_to` needs it."""
     support = fn.support
     while isinstance(support, constraints.MixtureSameFamilyConstraint):
         support = support.base_constraint
@@ -74,11 +70,11 @@ def transform_to_support(fn: Any) -> Any:
     return biject_to(_support(fn))
 
 
-def _is_real(support: Any) -> bool:
+def is_real(support: Any) -> bool:
     """Whether a support is all of R^n."""
     while isinstance(support, constraints.independent):
         support = support.base_constraint
-    return support is constraints.real
+    return isinstance(support, type(constraints.real))
 
 
 class LogParts(NamedTuple):
@@ -125,13 +121,16 @@ class LogJoint:
         >>> from ppl_vae import beds
         >>> from ppl_vae.programs.traces import log_terms
         >>> bed = beds.gamma_poisson(num_data=3)
-        >>> log_joint = LogJoint(log_terms(bed.model, bed.guide, bed.x, num_particles=2), bed.model, bed.x)
+        >>> terms = log_terms(bed.model, bed.guide, bed.x, num_particles=2)
+        >>> log_joint = LogJoint(terms, bed.model, bed.x)
         >>> log_joint(log_joint.start).shape
         torch.Size([2, 3])
     """
 
     def __init__(self, terms: LogTerms, model: Program, *args: Any) -> None:
-        self.model, self.args, self.model_trace = model, args, terms.model_trace
+        self.model = model
+        self.args = args
+        self.model_trace = terms.model_trace
         nodes = {
             site["name"]: site
             for site in sample_sites(terms.model_trace)
@@ -140,13 +139,12 @@ class LogJoint:
         for name in nodes.keys() - terms.prior_sites.keys():
             raise ValueError(
                 f'latent site {name!r} is outside the plate "data": the posterior does not split '
-                "by datum"
+                "by row"
             )
         if not nodes:
             raise ValueError(
-                "the model has no latent site, so that chains have nothing to move: log p(x) is "
-                "exact with "
-                "ImportanceSampling(1)"
+                "the model has no latent site for the chains to move: ImportanceSampling(1) gives "
+                "log p(x) exactly"
             )
         self.sites = {name: PackedSite(nodes[name]) for name in terms.prior_sites}
         self.start = torch.cat(
@@ -156,7 +154,7 @@ class LogJoint:
             self._check_supports(nodes)
 
     def _check_supports(self, nodes: dict[str, Any]) -> None:
-        """With the particles in another order, the same supports?"""
+        """Raise ValueError if supports change with the order of the particles."""
         with torch.no_grad():
             moved = self.trace({name: nodes[name]["value"].detach().flip(0) for name in self.sites})
         for name, packed in self.sites.items():
@@ -166,8 +164,7 @@ class LogJoint:
             ):
                 raise ValueError(
                     f"the support of latent site {name!r} depends on another latent: rewrite the "
-                    "site on a fixed "
-                    "support, for example as a fraction in (0, 1)"
+                    "site on a fixed support, for example as a fraction in (0, 1)"
                 )
 
     def pack(self, values: dict[str, Tensor]) -> Tensor:
@@ -178,9 +175,7 @@ class LogJoint:
         return torch.cat(parts, dim=-1)
 
     def constrain(self, position: Tensor) -> dict[str, Tensor]:
-        """Values of the sites, (*S, C, B, *plates, *event), at unconstrained vectors (*S, C, B,
-        D).
-        """
+        """Values of the sites, (*S, C, B, *plates, *event), at unconstrained (*S, C, B, D)."""
         num_lead = position.dim() - 2
         return {
             name: rows_first(z, self.sites[name].node, num_lead)
@@ -197,9 +192,7 @@ class LogJoint:
             yield (name, *site.unpack(part))
 
     def trace(self, values: dict[str, Tensor], program: Program | None = None) -> Any:
-        """The trace of the model, or of another program of the same arguments, with these
-        latents.
-        """
+        """The trace of the model, or of another program, with these latents."""
         program = poutine.condition(self.model if program is None else program, data=values)
         num_chains = next(iter(values.values())).shape[0]
         particles = particles_of(self.model_trace, num_chains)
@@ -207,10 +200,11 @@ class LogJoint:
 
     def parts(self, position: Tensor) -> LogParts:
         """The density's pieces, (C, B)."""
-        values, log_jacobian = {}, torch.zeros_like(position[..., 0])
+        log_jacobian = log_prior = log_likelihood = torch.zeros_like(position[..., 0])
+        values = {}
         for name, value, part in self._unpack(position):
-            values[name], log_jacobian = value, log_jacobian + part
-        log_prior, log_likelihood = torch.zeros_like(log_jacobian), torch.zeros_like(log_jacobian)
+            values[name] = value
+            log_jacobian = log_jacobian + part
         for name, log_p in per_site(self.trace(values), self.sites):
             if name in self.sites:
                 log_prior = log_prior + log_p
@@ -219,14 +213,12 @@ class LogJoint:
         return LogParts(values, log_jacobian, log_prior, log_likelihood)
 
     def __call__(self, position: Tensor) -> Tensor:
-        """log p(x, z) + log |dz / du| per chain and datum, (C, B)."""
+        """log p(x, z) + log |dz / du| per chain and row, (C, B)."""
         return self.parts(position).joint
 
 
 def per_site(trace: Any, latents: Collection[str]) -> Iterator[tuple[str, Tensor]]:
-    """log p of each site in the data plate, (C, B), masked latents counted; the others say nothing
-    of one row.
-    """
+    """log p of each site in the data plate, (C, B), masked entries of latents included."""
     for site in sample_sites(trace):
         if is_local(site):
             counted = with_all_entries(site) if site["name"] in latents else site

@@ -1,6 +1,4 @@
-"""One transition of Hamiltonian Monte Carlo: leapfrog steps and a Metropolis step, for all chains
-and data at once.
-"""
+"""One transition of Hamiltonian Monte Carlo: leapfrog steps, then a Metropolis step."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -49,8 +47,7 @@ class Point(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """After a transition: where the chains are, their acceptance probabilities and who diverged,
-    (C, B).
+    """After a transition: where the chains are, acceptance probabilities, divergences, (C, B).
 
     Example:
         >>> normal = lambda u: -0.5 * u.square().sum(-1)
@@ -68,17 +65,17 @@ class Outcome(NamedTuple):
 def transition(
     log_density: LogDensity, point: Point, step: Tensor, scale: Tensor, num_leapfrog: int
 ) -> Outcome:
-    """A trajectory of `num_leapfrog` steps from `point`, accepted or not; leaves the density
-    invariant, reversibly.
+    """A trajectory of `num_leapfrog` steps from `point`, accepted or rejected.
 
-    The momentum is drawn afresh, with mass 1 / scale^2, and the step is multiplied by a uniform
-    draw from (0.8, 1.2). A trajectory that runs into NaN is rejected, and counts as diverged.
+    It leaves the density invariant, reversibly. The momentum is drawn afresh, with mass
+    1 / scale^2, and the step is multiplied by a uniform draw from (0.8, 1.2). A trajectory that
+    reaches NaN is rejected, and counts as divergent.
 
     Args:
         log_density: (C, B, D) -> (C, B).
         point: Where the chains are.
         step: Step size, in units of `scale`, broadcast to (C, B).
-        scale: Standard deviations that the target has, roughly, broadcast to (C, B, D).
+        scale: Approximate standard deviations of the target, broadcast to (C, B, D).
         num_leapfrog: Leapfrog steps.
 
     References:
@@ -103,9 +100,7 @@ def transition(
 def leapfrog(
     log_density: LogDensity, point: Point, velocity: Tensor, step: Tensor, num_steps: int
 ) -> tuple[Point, Tensor]:
-    """Leapfrog steps; the velocity is the momentum in units where the mass is one, `step` the step
-    times the scale.
-    """
+    """Leapfrog steps; velocity in units where the mass is one, `step` multiplied by the scale."""
     velocity = velocity + 0.5 * step * point.slope
     for i in range(num_steps):
         point = Point.at(log_density, point.position + step * velocity)
@@ -119,11 +114,12 @@ def kinetic(velocity: Tensor) -> Tensor:
 
 
 def first_step(log_density: LogDensity, point: Point, scale: Tensor, guess: Tensor) -> Tensor:
-    """A step size to begin with: `guess`, doubled or halved until one leapfrog step is accepted
-    with probability 0.8.
+    """A first step size per chain and row, (C, B), accepted with a probability of about 0.8.
 
-    Per chain and datum, (C, B). References: Hoffman and Gelman (2014), arXiv:1111.4246, algorithm
-    4.
+    `guess` is doubled or halved until one leapfrog step is.
+
+    References:
+        Hoffman and Gelman (2014), The no-U-turn sampler, arXiv:1111.4246, algorithm 4.
 
     Example:
         >>> normal = lambda u: -0.5 * u.square().sum(-1)
@@ -131,8 +127,10 @@ def first_step(log_density: LogDensity, point: Point, scale: Tensor, guess: Tens
         >>> bool(first_step(normal, start, torch.ones(1), torch.full((1, 1), 1e-3)) > 0.1)
         True
     """
-    velocity, step = torch.randn_like(point.position), guess.expand_as(point.density)
-    upwards, moving = None, torch.ones_like(point.density, dtype=torch.bool)
+    velocity = torch.randn_like(point.position)
+    step = guess.expand_as(point.density)
+    moving = torch.ones_like(point.density, dtype=torch.bool)
+    upwards = None
     for _ in range(MOST_DOUBLINGS):
         end, velocity_at_end = leapfrog(log_density, point, velocity, step.unsqueeze(-1) * scale, 1)
         change = end.density - point.density + kinetic(velocity) - kinetic(velocity_at_end)

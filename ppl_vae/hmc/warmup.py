@@ -5,22 +5,15 @@ from torch import Tensor
 
 from ppl_vae.hmc.transition import LogDensity, Point, first_step
 
-WINDOWS = (
-    0.1,
-    0.25,
-    0.6,
-)  # shares of the warm-up: forget what was before, set the scale, set it again
-SMALLEST_WINDOW = 10  # positions, over chains, that the scale is learnt from, at least
-
-
-# Stan's 0.05 is for means over whole trees; here it is too eager, and settles at 0.9 where 0.8 is
-# asked
+# shares of the warm-up at which earlier positions are dropped, the scale is set, and set again
+WINDOWS = (0.1, 0.25, 0.6)
+SMALLEST_WINDOW = 10  # fewest positions, over chains, from which the scale is learnt
+# Stan's 0.05 is for means over whole trees; here it would settle at 0.9 where 0.8 is the target
 GAMMA = 0.2
 
 
 class DualAveraging:
-    """Step-size adaptation by dual averaging, Stan's but for gamma (t0 10, kappa 0.75), per chain
-    and datum.
+    """Step sizes per chain and row by dual averaging, as in Stan but for gamma.
 
     Args:
         step: Step size to begin with, (C, B).
@@ -31,12 +24,11 @@ class DualAveraging:
     """
 
     def __init__(self, step: Tensor, target: float) -> None:
-        self.step, self.target, self.count = step, target, 0
-        self.centre, self.error, self.average = (
-            (10 * step).log(),
-            torch.zeros_like(step),
-            torch.zeros_like(step),
-        )
+        self.step = step
+        self.target = target
+        self.count = 0
+        self.centre = (10 * step).log()
+        self.error = self.average = torch.zeros_like(step)
 
     def update(self, accept: Tensor) -> None:
         """Take in the acceptance probabilities of a transition."""
@@ -54,7 +46,7 @@ class DualAveraging:
 
 
 class Warmup:
-    """Step size per chain and datum, scale per datum from the positions of all chains.
+    """Step sizes per chain and row, scales per row from the positions of all chains.
 
     Args:
         log_density: The target.
@@ -66,7 +58,8 @@ class Warmup:
     def __init__(
         self, log_density: LogDensity, point: Point, target_accept: float, length: int
     ) -> None:
-        self.log_density, self.target_accept = log_density, target_accept
+        self.log_density = log_density
+        self.target_accept = target_accept
         self.drop, *self.boundaries = (round(share * length) for share in WINDOWS)
         self.scale = torch.ones_like(point.position[:1])  # (1, B, D)
         self.kept: list[Tensor] = []
@@ -78,9 +71,7 @@ class Warmup:
         )
 
     def update(self, point: Point, accept: Tensor, t: int) -> None:
-        """Take in transition number t; at the ends of the windows the scale is set and the step
-        size starts afresh.
-        """
+        """Take in transition t; where a window ends, set the scale and restart the step sizes."""
         self.steps.update(accept)
         if t >= self.drop:
             self.kept.append(point.position)
@@ -91,9 +82,7 @@ class Warmup:
 
 
 def pooled_scale(positions: Tensor) -> Tensor:
-    """Standard deviation over draws and chains, (T, C, B, D) -> (1, B, D), shrunk a little as
-    Stan's is.
-    """
+    """Standard deviation over draws and chains, shrunk as in Stan, (T, C, B, D) -> (1, B, D)."""
     n = positions.shape[0] * positions.shape[1]
     variance = positions.flatten(0, 1).var(0)
     floor = 1e-3 * variance.mean(-1, keepdim=True) + torch.finfo(variance.dtype).tiny
