@@ -211,7 +211,7 @@ def test_missing_values_and_covariates():
         for i in range(6)
     ]
     assert (torch.cat(exact) - elbo(model, refined, x, context)).abs().max() < 0.01
-    with pytest.raises(ValueError, match="row 0 of x .with its context. is not among the 6 data"):
+    with pytest.raises(ValueError, match="row 0 of x .with its context. is not among the 6 rows"):
         refined(x, context + 1)
 
 
@@ -316,7 +316,7 @@ def moving_support(x, context=None):
     [
         (discrete, "'z' is discrete"),
         (shared, "'w' lies outside the plate 'data'"),
-        (moving_support, "'z' depends on the datum"),
+        (moving_support, "'z' depends on the row"),
     ],
 )
 def test_latents_that_cannot_be_refined_are_named(model, message):
@@ -327,8 +327,8 @@ def test_latents_that_cannot_be_refined_are_named(model, message):
 @pytest.mark.parametrize(
     ("posterior", "message"),
     [
-        (posteriors.FullRankNormal(3), r"give FullRankNormal\(2\)"),
-        (posteriors.FlowPosterior(2), "that all data share"),
+        (posteriors.FullRankNormal(3), r"use FullRankNormal\(2\)"),
+        (posteriors.FlowPosterior(2), "that all rows share"),
     ],
 )
 def test_families_that_cannot_be_refined_are_refused(small, posterior, message):

@@ -1,38 +1,30 @@
-"""What an evidence was computed on: a number for each row of x, and the measure of the
-likelihood.
-"""
-
-from hashlib import blake2b
+"""What evidence was computed on: a number for each row of x, and the likelihood's measure."""
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from ppl_vae.programs.traces import Program
+from ppl_vae.runtime.hashing import row_digests
 
 __all__ = ["digests", "measure_of", "other_rows"]
 
 
 def digests(x: Tensor) -> np.ndarray:
-    """64 bits for each datum, (N,), by which equal rows are known again: values, bits and what is
-    missing, in float32.
+    """64 bits for each row, (N,), from its values and missing entries in float32.
 
-    The shape of a datum does not count, nor do its covariates: p(x given c) and p(x) of one x are
-    compared.
+    Neither the shape of a row nor its covariates count: p(x given c) and p(x) may be compared.
 
     Example:
+        >>> import torch
         >>> one, other = digests(torch.tensor([[0.0, 1.0], [-0.0, 1.0]]))
         >>> bool(one == other)
         True
     """
-    values = x.detach().cpu().float().reshape(len(x), -1)
-    values = torch.where(values.isnan(), torch.nan, values + 0.0)  # one NaN, one zero
-    hashed = [blake2b(row.tobytes(), digest_size=8).digest() for row in values.numpy()]
-    return np.frombuffer(b"".join(hashed), dtype="<u8").astype(np.uint64)
+    return np.frombuffer(b"".join(row_digests(x.float(), 8)), dtype="<u8").astype(np.uint64)
 
 
 def other_rows(one: np.ndarray, other: np.ndarray) -> str:
-    """In what way the rows of two digests are not the same, in words.
+    """How the rows of two digests differ, in words.
 
     Example:
         >>> other_rows(np.array([1, 2]), np.array([2, 1]))
@@ -41,17 +33,14 @@ def other_rows(one: np.ndarray, other: np.ndarray) -> str:
     differ = np.flatnonzero(one != other)
     if (np.sort(one) == np.sort(other)).all():
         return f"they hold the same rows in another order, from row {differ[0]} on"
-    found = (
-        "all rows"
-        if len(differ) == len(one)
-        else f"{len(differ)} of {len(one)} rows, the first being row {differ[0]},"
-    )
+    found = "all rows"
+    if len(differ) < len(one):
+        found = f"{len(differ)} of {len(one)} rows, the first being row {differ[0]},"
     return f"{found} differ; both need the same x, binarised alike and in the same units"
 
 
 def measure_of(model: Program) -> str:
-    """Whether the model's likelihood is a probability, "counting", or a density, "lebesgue"; "" if
-    it does not say.
+    """Measure of the likelihood: "counting", "lebesgue" for a density, "" if it is not known.
 
     Example:
         >>> from ppl_vae import beds

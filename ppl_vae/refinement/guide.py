@@ -1,9 +1,6 @@
-"""A guide whose every datum has variational parameters of its own, and how latents lie in one
-vector.
-"""
+"""A guide with variational parameters for each row, and how latents lie in one vector."""
 
 import copy
-import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +14,13 @@ from torch.distributions import biject_to, constraints
 
 from ppl_vae.data import Dataset
 from ppl_vae.families.posteriors import Posterior
+from ppl_vae.hmc.target import is_real
 from ppl_vae.programs.inference import Inference
 from ppl_vae.programs.masks import mask_of
+from ppl_vae.programs.modules import arguments
 from ppl_vae.programs.plates import rows_first
 from ppl_vae.programs.traces import PARTICLES, PLATE, Program, Site, log_terms, sample_sites
+from ppl_vae.runtime.hashing import row_digests
 from ppl_vae.runtime.seeding import seeded
 
 __all__ = ["Latents", "RefinedGuide"]
@@ -29,19 +29,19 @@ Masks = dict[str, Tensor]
 
 
 class RefinedGuide(nn.Module):
-    """A Pyro guide with parameters of each datum's own, as `refine` returns it.
+    """A Pyro guide with variational parameters for each row, as `refine` returns it.
 
-    q(z given x) = family(parameters of x's row); rows are known by their values, context included.
-    For several latent sites, or constrained ones, the family is a normal in unconstrained space,
-    split into conditionals.
+    q(z given x) = family(parameters of x's row); rows are looked up by their values, context
+    included. For several latent sites, or constrained ones, the family is a normal in unconstrained
+    space, split into conditionals.
 
     Args:
         posterior: The family.
         latents: The latent sites.
         raw: The family's parameters, (N, P).
         data: The rows that they belong to.
-        masks: Which entries of a latent count, by site, (N, *event); sites of which all do are left
-            out.
+        masks: Which entries of a latent count, by site, (N, *event); a site without an entry counts
+            throughout.
 
     Shape:
         x (B, *event), context (B, C) -> the sites' values, batch shape (B,)
@@ -69,8 +69,9 @@ class RefinedGuide(nn.Module):
         masks: dict[str, Tensor] | None = None,
     ) -> None:
         super().__init__()
+        self.posterior = posterior
+        self.latents = latents
         self.masks = masks or {}
-        self.posterior, self.latents = posterior, latents
         self.raw = nn.Parameter(raw, requires_grad=False)
         self._rows: dict[bytes, int] = {}
         for row, key in enumerate(self._keys(data.x, data.context)):
@@ -102,17 +103,14 @@ class RefinedGuide(nn.Module):
         if -1 in found:
             raise ValueError(
                 f"row {found.index(-1)} of x (with its context) is not among the {len(self.raw)} "
-                "data that this guide "
-                "was refined for: refine(model, guide, x) for these rows"
+                "rows that this guide was refined for: call refine(model, guide, x) for these rows"
             )
         return torch.as_tensor(found, device=self.raw.device)
 
     def _keys(self, x: Tensor, context: Tensor | None) -> list[bytes]:
-        """A digest of each row's values; all NaN are one value, and both zeros."""
-        rows = x.flatten(1) if context is None else torch.cat([x.flatten(1), context.to(x)], dim=1)
-        rows = rows.detach().to(dtype=self.raw.dtype, device="cpu")
-        values = torch.cat([rows.nan_to_num() + 0.0, rows.isnan().to(rows.dtype)], dim=1).numpy()
-        return [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in values]
+        """A digest of each row's values, in the type of the parameters."""
+        parts = [part.reshape(len(part), -1) for part in arguments(x, context)]
+        return row_digests(torch.cat(parts, dim=1).to(self.raw.dtype), 16)
 
 
 @dataclass(frozen=True)
@@ -135,10 +133,6 @@ class Latents:
         """D."""
         return sum(site.size for site in self.sites)
 
-    def unconstrain(self, values: dict[str, Tensor]) -> Tensor:
-        """Sites' values as (..., D)."""
-        return torch.cat([site.unconstrain(values[site.name]) for site in self.sites], dim=-1)
-
     def sample(self, q: Any, masks: Masks) -> Any:
         """Draw all sites from q over their unconstrained vector; one site's value, or all by name.
 
@@ -147,20 +141,18 @@ class Latents:
         root R_ii. A masked entry is drawn, and the density of the others is that given it: log w
         stays without bias, since no other term sees it.
         """
-        first = self.sites[0]
-        if (
-            len(self.sites) == 1
-            and first.shape == q.event_shape
-            and not first.is_part_masked(masks)
-        ):
+        first, *others = self.sites
+        is_whole = first.shape == q.event_shape and not first.is_part_masked(masks)
+        if is_whole and not others:
             return first.draw(first.constrained(q), masks)
-        (loc, root), values = _normal(q), {}
-        noise, used = loc[..., :0], 0
+        loc, root = _normal(q)
+        values = {}
+        noise = loc[..., :0]
         for site in self.sites:
-            block = slice(used, used := used + site.size)
-            mean = loc[..., block] + (
-                root[..., block, : block.start] @ noise.unsqueeze(-1)
-            ).squeeze(-1)
+            used = noise.shape[-1]
+            block = slice(used, used + site.size)
+            shift = root[..., block, :used] @ noise.unsqueeze(-1)
+            mean = loc[..., block] + shift.squeeze(-1)
             root_ii = root[..., block, block]
             values[site.name] = site.draw(site.distribution(mean, root_ii, masks), masks)
             residual = (site.unconstrain(values[site.name]) - mean).unsqueeze(-1)
@@ -171,9 +163,7 @@ class Latents:
 
 @dataclass(frozen=True)
 class LatentSite:
-    """One latent: its unconstrained shape, and the way to its support (None where that is all
-    reals).
-    """
+    """One latent: its unconstrained shape, and the map to its support (None if that is R^n)."""
 
     name: str
     shape: torch.Size
@@ -200,24 +190,23 @@ class LatentSite:
             normal = dist.MultivariateNormal(loc, scale_tril=root)
         if len(self.shape) == 1:
             return self.constrained(normal)
-        return self.constrained(
-            dist.TransformedDistribution(
-                normal, [T.ReshapeTransform(torch.Size([self.size]), self.shape)]
-            )
-        )
+        reshape = T.ReshapeTransform(torch.Size([self.size]), self.shape)
+        return self.constrained(dist.TransformedDistribution(normal, [reshape]))
 
     def is_part_masked(self, masks: Masks) -> bool:
         """Whether some entries of a row count and others do not."""
         if self.name not in masks:
             return False
-        entries = masks[self.name].flatten(1) if self.shape else masks[self.name][:, None]
+        mask = masks[self.name]
+        entries = mask.reshape(len(mask), -1)
         return not torch.equal(entries.all(1), entries.any(1))
 
     def draw(self, q: Any, masks: Masks) -> Tensor:
         """A draw, whose density counts for the rows that the model counts."""
         if self.name not in masks or self.is_part_masked(masks):
             return pyro.sample(self.name, q)
-        rows: Any = masks[self.name].flatten(1).any(1) if self.shape else masks[self.name]
+        mask: Any = masks[self.name]
+        rows = mask.reshape(len(mask), -1).any(1)
         with poutine.mask(mask=rows):
             return pyro.sample(self.name, q)
 
@@ -227,18 +216,14 @@ class LatentSite:
 
 
 def part_masked_normal(loc: Tensor, root: Tensor, mask: Tensor) -> Any:
-    """N(loc, root root') whose log-density is the sum over the entries that count, each given those
-    before it.
-    """
+    """N(loc, root root') whose log-density sums the entries that count, each given earlier ones."""
     scale = root.diagonal(dim1=-2, dim2=-1)
     entries = dist.Normal(torch.zeros_like(scale), scale).mask(mask).to_event(1)
     return dist.TransformedDistribution(entries, [Sheared(loc, root / scale.unsqueeze(-2))])
 
 
 class Sheared(T.Transform):
-    """u = loc + R e with R lower triangular and ones on its diagonal, so that volumes stay as they
-    are.
-    """
+    """u = loc + R e, R lower triangular with ones on its diagonal, so that volumes are kept."""
 
     domain = codomain = constraints.real_vector
     bijective = True
@@ -272,15 +257,14 @@ def read_masks(model: Program, guide: Program, args: tuple[Tensor, ...], latents
         if not torch.equal(first, second):
             raise ValueError(
                 f"the mask of latent site {latent.name!r} depends on another latent: let it depend "
-                "on x"
+                "on x alone"
             )
         masks[latent.name] = first
         if latent.transform is not None and latent.is_part_masked(masks):
             raise ValueError(
-                f"latent site {latent.name!r} on {type(site['fn'].support).__name__} has masked "
-                "entries beside others "
-                "of the same row, which cannot be refined: mask whole rows, or sample the entries "
-                "as sites of their own"
+                f"latent site {latent.name!r} on {type(site['fn'].support).__name__} masks some "
+                "entries of a row and not others, which cannot be refined: mask whole rows, or "
+                "sample the entries as separate sites"
             )
     return masks
 
@@ -297,8 +281,7 @@ def read_latents(inference: Inference) -> Latents:
     sites = [site for site in sample_sites(terms.model_trace) if not site["is_observed"]]
     if not sites:
         raise ValueError(
-            "the model has no latent site: there is nothing to refine, and any guide's ELBO is log "
-            "p(x)"
+            "the model has no latent site, so nothing can be refined: any guide's ELBO is log p(x)"
         )
     return Latents(tuple(_latent_site(site) for site in sites))
 
@@ -306,16 +289,13 @@ def read_latents(inference: Inference) -> Latents:
 def _latent_site(site: Site) -> LatentSite:
     plates = {frame.name for frame in site["cond_indep_stack"]} - {PARTICLES}
     if plates != {PLATE}:
-        others = sorted(plates - {PLATE})
-        where = (
-            f"outside the plate {PLATE!r}"
-            if PLATE not in plates
-            else f"in the plate {others[0]!r} inside it too"
-        )
+        where = f"outside the plate {PLATE!r}"
+        if PLATE in plates:
+            where = f"in the plate {min(plates - {PLATE})!r} inside it too"
         raise ValueError(
             f"latent site {site['name']!r} lies {where}, where it cannot be refined for each row: "
-            "fix it by "
-            "poutine.condition, or write the inner plate as a dim of the event, fn.to_event(1)"
+            "fix it by poutine.condition, or write the inner plate as a dim of the event, "
+            "fn.to_event(1)"
         )
     event = site["fn"].event_shape
     support = _shared_support(site["fn"].support, len(event), site["name"])
@@ -323,22 +303,14 @@ def _latent_site(site: Site) -> LatentSite:
         raise ValueError(
             f"latent site {site['name']!r} is discrete, and refinement needs continuous latents"
         )
-    if _is_real(support):
+    if is_real(support):
         return LatentSite(site["name"], event, len(event), None)
     transform = biject_to(support)
     return LatentSite(site["name"], transform.inverse_shape(event), len(event), transform)
 
 
-def _is_real(support: Any) -> bool:
-    while isinstance(support, constraints.independent):
-        support = support.base_constraint
-    return isinstance(support, type(constraints.real))
-
-
 def _shared_support(support: Any, event_dim: int, name: str) -> Any:
-    """The support with bounds of one datum, where plates have spread them over particles and
-    data.
-    """
+    """The support with bounds of one row, where plates have spread them over particles and rows."""
     shared = copy.copy(support)
     for key, bound in vars(support).items():
         if isinstance(bound, constraints.Constraint):
@@ -347,9 +319,8 @@ def _shared_support(support: Any, event_dim: int, name: str) -> Any:
             bounds = bound.reshape(-1, *bound.shape[bound.dim() - event_dim :])
             if not torch.equal(bounds, bounds[:1].expand_as(bounds)):
                 raise ValueError(
-                    f"the support of latent site {name!r} depends on the datum or on another "
-                    "latent: rewrite the site "
-                    "on a fixed support, for example as a fraction in (0, 1)"
+                    f"the support of latent site {name!r} depends on the row or on another latent: "
+                    "rewrite the site on a fixed support, for example as a fraction in (0, 1)"
                 )
             setattr(shared, key, bounds[0])
     return shared
@@ -363,6 +334,6 @@ def _normal(q: Any) -> tuple[Tensor, Tensor]:
     if hasattr(base, "scale_tril"):
         return base.loc, base.scale_tril
     raise ValueError(
-        "several, scalar or partly masked latents need a family of normals, not "
-        f"{type(base).__name__}: FullRankNormal"
+        "several, scalar or partly masked latents need a family of normals, such as "
+        f"FullRankNormal, not {type(base).__name__}"
     )

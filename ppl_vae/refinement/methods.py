@@ -1,4 +1,4 @@
-"""Semi-amortised inference: variational parameters of each datum's own, for a fixed model."""
+"""Semi-amortised inference: variational parameters for each row, for a fixed model."""
 
 import copy
 import math
@@ -13,11 +13,10 @@ from torch import Tensor
 from ppl_vae.data import Dataset
 from ppl_vae.families.posteriors import FLOOR, FullRankNormal, Posterior
 from ppl_vae.guide import Guide
-from ppl_vae.hmc import HMC
+from ppl_vae.hmc import HMC, LogJoint
 from ppl_vae.hmc.posterior import run_chains
 from ppl_vae.objectives import Bound, StickingTheLanding, TraceELBO
 from ppl_vae.programs.inference import Inference, progress_bar, rows_per_chunk
-from ppl_vae.programs.plates import rows_first
 from ppl_vae.programs.traces import PLATE, Program, log_terms
 from ppl_vae.refinement.guide import (
     Latents,
@@ -32,34 +31,32 @@ from ppl_vae.runtime.seeding import seeded
 
 __all__ = ["GradientRefinement", "SampledRefinement", "refine"]
 
-DRAWS_FOR_START = 200  # of the guide, where the refined family is not its own
+DRAWS_FOR_START = 200  # from the guide, where the refined family is another one
 BOUNDS_COMPARED = 10  # evaluations of the bound that decide between start and end
-SMALLEST_SLOPE = (
-    1e-4  # nats per unit of a parameter: what is flatter is rounding, which Adam would blow up
-)
+SMALLEST_SLOPE = 1e-4  # nats per unit of a parameter: Adam would amplify rounding below it
 
 
 @runtime_checkable
 class Refinement(Protocol):
-    """How a datum gets variational parameters of its own."""
+    """How variational parameters are found for each row."""
 
     @property
     def chunk_size(self) -> int | None:
-        """(particle, datum) pairs held at once."""
+        """(particle, row) pairs held at once."""
 
     @property
     def num_particles(self) -> int:
-        """Particles per datum held at once."""
+        """Particles per row held at once."""
 
     @property
     def num_steps(self) -> int:
-        """Ticks of the progress bar for each chunk of data."""
+        """Ticks of the progress bar for each block of rows."""
 
     def family(self, guide: Program, latent_dim: int) -> Posterior:
-        """Whose parameters they are."""
+        """The variational family."""
 
     def parameters(self, task: "Task", tick: Callable[[], Any]) -> Tensor:
-        """The family's parameters for a chunk of data, (B, P)."""
+        """The family's parameters for a block of rows, (B, P)."""
 
 
 def refine(
@@ -71,13 +68,12 @@ def refine(
     seed: int | None = 0,
     progress: bool = True,
 ) -> RefinedGuide:
-    """A guide with variational parameters of each datum's own: semi-amortised inference for these
-    data.
+    """A guide with variational parameters for each row: semi-amortised inference for these rows.
 
-    argmax_q ELBO(x; q) over a family, per datum, for the model as it is (`GradientRefinement`), or
-    a normal at the moments of draws from p(z given x) (`SampledRefinement`; `HMC(...)` is short for
-    it). What the encoder missed is gone, what the family cannot hold is not. Neither model nor
-    guide is changed. It knows these data only.
+    argmax_q ELBO(x; q) over a family, per row, for the model as it is (`GradientRefinement`), or a
+    normal at the moments of draws from p(z given x) (`SampledRefinement`; `HMC(...)` is short for
+    it). This closes the amortisation gap; the approximation gap of the family remains. Neither
+    model nor guide is changed. The result is a guide for these rows only.
 
     Args:
         model: `Model`, or any Pyro model with one plate "data" at dim -1.
@@ -93,7 +89,7 @@ def refine(
 
     Raises:
         ValueError: a latent is discrete, lies outside the plate "data" or in a further plate; the
-            family has another dimension than the latents, or parameters that data share; x outside
+            family has another dimension than the latents, or parameters that rows share; x outside
             the support.
 
     References:
@@ -130,25 +126,25 @@ def refine(
 
 @dataclass(frozen=True)
 class GradientRefinement:
-    """Each datum's bound maximised over its own parameters, by Adam from the encoder's values.
+    """Maximise the bound of each row over parameters of its own, by Adam from the encoder's values.
 
-    The parameters are what the encoder would feed the family, `posterior.distribution(parameters)`,
-    so every family refines; one that data share (a flow's networks) stays as it is. The learning
-    rate falls to zero along a cosine. A datum whose bound fell by more than chance keeps its start.
-    Latents whose posterior sd is far below the learning rate, or far above 500 times it, need
-    another one.
+    The parameters are those that the encoder would give the family,
+    `posterior.distribution(parameters)`, so every family can be refined; what rows share (a flow's
+    networks) stays as it is. The learning rate falls to zero along a cosine. A row whose bound fell
+    by more than chance keeps its start. Change the learning rate if the posterior sd of a latent is
+    far below it, or far above 500 times it.
 
     Args:
         num_steps: Adam steps.
-        learning_rate: The first step's; parameters are in the units of z.
+        learning_rate: Of the first step; parameters are in the units of z.
         posterior: A family of normals; None is the guide's own, or `FullRankNormal` in
-            unconstrained space for a Pyro guide that is no `Guide`. Another family than the guide's
-            starts at mean and sd of its draws.
+            unconstrained space for a custom Pyro guide. A family other than the guide's starts at
+            mean and sd of the guide's draws.
         objective: What is maximised, with its particles and gradient; any `Bound`.
-        chunk_size: (particle, datum) pairs held at once.
+        chunk_size: (particle, row) pairs held at once.
 
     Raises:
-        ValueError: no step, or a learning rate that is not positive.
+        ValueError: fewer than one step, or a learning rate that is not positive.
 
     References:
         Kim et al. (2018), arXiv:1802.02550; Roeder, Wu and Duvenaud (2017), arXiv:1703.09194 (the
@@ -179,25 +175,25 @@ class GradientRefinement:
         """The one given, or the guide's own."""
         if self.posterior is not None:
             return self.posterior
-        return (
-            guide.posterior
-            if isinstance(guide, Guide | RefinedGuide)
-            else FullRankNormal(latent_dim)
-        )
+        if isinstance(guide, Guide | RefinedGuide):
+            return guide.posterior
+        return FullRankNormal(latent_dim)
 
     def parameters(self, task: "Task", tick: Callable[[], Any]) -> Tensor:
         """Adam, from the encoder's values."""
-        start = task.start() if self.posterior is None else None
-        start = task.moments() if start is None else start
+        start = None
+        if self.posterior is None:
+            start = task.start()
+        if start is None:
+            start = task.moments()
         raw = start.clone().requires_grad_()
         optimizer = torch.optim.Adam([raw], lr=self.learning_rate, eps=SMALLEST_SLOPE)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.num_steps)
         for _ in range(self.num_steps):
             with torch.enable_grad():
                 loss = self.objective.differentiable_loss(task.model, task.program(raw), *task.args)
-                (slope,) = torch.autograd.grad(
-                    loss, raw
-                )  # of these alone: the model's own gradients stay untouched
+                # with respect to these alone: the model's own gradients stay untouched
+                (slope,) = torch.autograd.grad(loss, raw)
             raw.grad = slope.nan_to_num(posinf=0.0, neginf=0.0)
             optimizer.step()
             schedule.step()
@@ -205,15 +201,12 @@ class GradientRefinement:
         return self._better(task, start, raw.detach())
 
     def _better(self, task: "Task", start: Tensor, end: Tensor) -> Tensor:
-        """Per datum the end, unless for equal draws its bound is below the start's by three
-        standard errors.
-        """
+        """The end of each row, or the start if its bound is better by 3 standard errors."""
         seed = int(torch.randint(2**62, ()))
         before, after = (self._bounds(task, raw, seed) for raw in (start, end))
-        rise = before - after if self.objective.is_upper else after - before
-        kept = (
-            rise.mean(0) >= -3 * rise.std(0) / BOUNDS_COMPARED**0.5
-        )  # false for NaN: back to the start
+        rise = (1 - 2 * self.objective.is_upper) * (after - before)
+        # false for NaN, which returns to the start
+        kept = rise.mean(0) >= -3 * rise.std(0) / BOUNDS_COMPARED**0.5
         return torch.where(kept.unsqueeze(-1), end, start)
 
     def _bounds(self, task: "Task", raw: Tensor, seed: int) -> Tensor:
@@ -227,26 +220,25 @@ class GradientRefinement:
 
 @dataclass(frozen=True)
 class SampledRefinement:
-    """A full-covariance normal at mean and covariance of HMC draws from p(z given x), a little
-    wider.
+    """A normal with mean and full covariance of HMC draws from p(z given x), slightly inflated.
 
     In unconstrained space. The covariance of S x C draws is shrunk towards its diagonal with the
-    weight of D + 2 draws. Fits a posterior of one mode; where there are several, chains that start
-    in one stay there.
+    weight of D + 2 draws. Suits a posterior with one mode; with several modes, chains that start in
+    one stay there.
 
     Args:
         sampler: The `HMC` that draws.
-        num_chains: Chains C per datum, started at the guide's draws.
+        num_chains: Chains C per row, started at the guide's draws.
         inflation: Factor on the standard deviations; above 1, so that importance weights stay
             bounded where the tails are normal.
-        chunk_size: (chain, datum) pairs held at once.
+        chunk_size: (chain, row) pairs held at once.
 
     Raises:
         ValueError: inflation that is not positive.
 
     References:
-        No paper: moment matching; Hoffman (2017), Learning deep latent Gaussian models with Markov
-        chain Monte Carlo, ICML, for HMC from an encoder's draws.
+        Hoffman (2017), Learning deep latent Gaussian models with Markov chain Monte Carlo, ICML
+        (HMC from an encoder's draws).
 
     Example:
         >>> SampledRefinement(HMC(num_samples=200), num_chains=2).inflation
@@ -270,7 +262,7 @@ class SampledRefinement:
 
     @property
     def num_steps(self) -> int:
-        """One tick for each chunk of data."""
+        """One tick for each block of rows."""
         return 1
 
     def family(self, guide: Program, latent_dim: int) -> Posterior:
@@ -282,9 +274,10 @@ class SampledRefinement:
         chains = run_chains(
             task.model, task.guide, *task.args, num_chains=self.num_chains, sampler=self.sampler
         )
-        u = task.latents.unconstrain(chains.sites).flatten(0, 1)
         tick()
-        mean, shrinkage = u.mean(0), u.shape[-1] + 2
+        u = chains.draws.flatten(0, 1)
+        shrinkage = u.shape[-1] + 2
+        mean = u.mean(0)
         residual = u - mean
         total = torch.einsum("sbi,sbj->bij", residual, residual)
         variance = residual.square().mean(0) + FLOOR**2
@@ -296,7 +289,7 @@ class SampledRefinement:
 
 @dataclass(frozen=True)
 class Task:
-    """A chunk of data to be refined."""
+    """A block of rows to be refined."""
 
     model: Program
     guide: Program
@@ -306,7 +299,7 @@ class Task:
     masks: Masks
 
     def program(self, raw: Tensor) -> Program:
-        """The guide with these parameters for the chunk's rows."""
+        """The guide with these parameters for the block's rows."""
 
         def refined(x: Tensor, context: Tensor | None = None) -> Any:
             with pyro.plate(PLATE, len(x), dim=-1):
@@ -323,19 +316,11 @@ class Task:
         return None
 
     def moments(self) -> Tensor:
-        """Parameters at mean and sd of the guide's draws: location and scale are every family's
-        first numbers.
-        """
+        """Parameters at mean and sd of the guide's draws, which come first in every family."""
         terms = log_terms(self.model, self.guide, *self.args, num_particles=DRAWS_FOR_START)
-        nodes = terms.guide_trace.nodes
-        values = {
-            site.name: rows_first(nodes[site.name]["value"], nodes[site.name])
-            for site in self.latents.sites
-        }
-        u = self.latents.unconstrain(values)
+        u = LogJoint(terms, self.model, *self.args).start
         raw = torch.cat([u.mean(0), inverse_softplus(u.std(0))], dim=-1)
-        # The rest is near zero and of unequal numbers: at zero itself a low-rank factor has no
-        # gradient.
+        # The rest is small and unequal: at zero itself a low-rank factor has no gradient.
         rest = torch.arange(self.family.num_parameters - raw.shape[-1]).to(raw).cos() / 100
         return torch.cat([raw, rest.expand(len(raw), -1)], dim=-1)
 
@@ -343,34 +328,33 @@ class Task:
 def _method(method: Refinement | HMC | None) -> Refinement:
     if isinstance(method, HMC):
         return SampledRefinement(method)
-    method = GradientRefinement() if method is None else method
+    method = method or GradientRefinement()
     if not isinstance(method, Refinement) or isinstance(method, type):
         raise ValueError(
-            f"method is {method!r}; give GradientRefinement(...), SampledRefinement(...) or "
-            "HMC(...)"
+            f"method is {method!r}; pass an instance of GradientRefinement, SampledRefinement or "
+            "HMC"
         )
     return method
 
 
 def _own_copy(family: Posterior, guide: Program, latents: Latents) -> Any:
-    """The family alone, without the encoder's last map, apart from the guide's."""
+    """A frozen copy of the family, without the encoder's last map."""
     if family.latent_dim != latents.dim:
         raise ValueError(
-            f"{family!r} is refined for latents of {latents.dim} unconstrained dimensions: "
-            f"give {type(family).__name__}({latents.dim})"
+            f"{family!r} does not fit latents of {latents.dim} unconstrained dimensions: "
+            f"use {type(family).__name__}({latents.dim})"
         )
     own = copy.deepcopy(family).requires_grad_(False)
     own.link = None
     if list(own.parameters()) and getattr(guide, "posterior", None) is not family:
         raise ValueError(
-            f"{family!r} has parameters that all data share, which refinement per datum would "
-            "leave at random: "
-            "give a family of normals, or a guide that was trained with it"
+            f"{family!r} has parameters that all rows share, which refinement would leave at their "
+            "random start: use a family of normals, or a guide trained with this family"
         )
     return own
 
 
 def inverse_softplus(scale: Tensor) -> Tensor:
-    """What a family turns into this scale: log(exp(scale) - 1), its floor taken off."""
+    """log(exp(scale) - 1) after the floor is subtracted: what a family maps to this scale."""
     y = (scale - FLOOR).clamp(min=FLOOR)
     return y + torch.log(-torch.expm1(-y))
