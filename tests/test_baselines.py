@@ -127,7 +127,7 @@ def test_scores_of_scikit_learn_are_evidence():
     with pytest.raises(ValueError, match="a finite number for each row"):
         pv.Evidence.exact(np.where(np.arange(60) == 3, np.nan, scores), x, measure="lebesgue")
     with pytest.raises(
-        ValueError, match="measure is 'density'; it must be one of 'counting', 'lebesgue'"
+        ValueError, match="measure is 'density'; it must be 'counting' or 'lebesgue'"
     ):
         pv.Evidence.exact(scores, x, measure="density")
 

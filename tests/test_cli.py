@@ -409,7 +409,7 @@ def test_files_of_another_evaluation_are_left_alone(finished, tmp_path):
     output = tmp_path / "one.json"
     assert call("evaluate", finished[0], "--quiet", "--output", output).exit_code == 0
     before = output.read_bytes()
-    assert "holds another call" in one_error(
+    assert "written with different settings" in one_error(
         call("evaluate", finished[0], "--seed", 3, "--output", output), 1
     )
     assert output.read_bytes() == before

@@ -525,7 +525,7 @@ def test_evidence_goes_to_a_file_and_comes_back(tmp_path):
     np.testing.assert_array_equal(again.digests, evidence.digests)
     assert again.measure == "lebesgue"
     np.savez(tmp_path / "other.npz", x=np.zeros(3))
-    with pytest.raises(ValueError, match="holds no evidence: there is no 'log_evidence' in it"):
+    with pytest.raises(ValueError, match="holds no evidence: it has no 'log_evidence'"):
         pv.Evidence.load(tmp_path / "other.npz")
 
 

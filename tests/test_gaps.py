@@ -131,7 +131,7 @@ def test_another_log_evidence_takes_its_place(bed, mean_field):
     assert np.allclose(gaps.log_evidence, bed.log_evidence, atol=1e-10)
     assert np.allclose(gaps.errors["approximation"], mean_field.errors["refined_elbo"], atol=1e-10)
     assert (np.abs(gaps.approximation - closed) < 4 * gaps.errors["approximation"] + 0.005).all()
-    with pytest.raises(ValueError, match="evidence of 3 data was given for the gaps of 12"):
+    with pytest.raises(ValueError, match="the evidence has 3 rows and the gaps have 12"):
         mean_field.with_evidence(better[:3])
     for x, message in (
         (bed.x.roll(1, 0), "the same rows in another order, from row 0 on"),

@@ -1,6 +1,4 @@
-"""Errors of a mean weight: of independent particles, of strata, of clusters that share a draw, by
-resampling.
-"""
+"""Errors of a mean: over rows, particles, strata, clusters that share a draw, by resampling."""
 
 from collections.abc import Sequence
 
@@ -8,16 +6,21 @@ import numpy as np
 from scipy.special import logsumexp
 
 
+def error_of_mean(values: np.ndarray) -> float:
+    """Standard error of a mean over rows; NaN for one row, or where a value is not finite."""
+    if len(values) < 2 or not np.isfinite(values).all():
+        return float("nan")
+    return float(values.std(ddof=1) / np.sqrt(len(values)))
+
+
 def cluster_errors(ratio: np.ndarray, clusters: np.ndarray) -> np.ndarray:
-    """What each cluster adds to the relative error of the mean weight, (K, B) -> (B, G)."""
+    """Each cluster's contribution to the relative error of the mean weight, (K, B) -> (B, G)."""
     members = clusters[:, None] == np.unique(clusters)
     return (ratio - 1).T @ members / len(ratio)
 
 
 def clustered_se(errors: np.ndarray) -> np.ndarray:
-    """Standard error of a mean from its clusters' contributions, (..., G) -> (...); NaN for one
-    cluster.
-    """
+    """Standard error from the clusters' contributions, (..., G) -> (...); NaN for one cluster."""
     num_clusters = errors.shape[-1]
     if num_clusters == 1:
         return np.full(errors.shape[:-1], np.nan)
@@ -25,9 +28,7 @@ def clustered_se(errors: np.ndarray) -> np.ndarray:
 
 
 def deviations(ratio: np.ndarray, strata: Sequence[int]) -> np.ndarray:
-    """What each particle adds to the relative error of the mean, whose variance is the sum of
-    squares, (K, B).
-    """
+    """Each particle's contribution to the relative error of the mean weight, (K, B)."""
     if len(ratio) == 1:
         return np.full_like(ratio, np.nan)
     parts = np.split(ratio, np.cumsum(strata)[:-1]) if strata and min(strata) > 1 else [ratio]
@@ -36,7 +37,7 @@ def deviations(ratio: np.ndarray, strata: Sequence[int]) -> np.ndarray:
 
 
 def interquartile_range(log_weights: np.ndarray) -> np.ndarray:
-    """Between the quarter of the smallest and the quarter of the largest, (K, B) -> (B,)."""
+    """Interquartile range over particles, (K, B) -> (B,)."""
     quarter = len(log_weights) // 4
     ordered = np.partition(log_weights, (quarter, len(log_weights) - 1 - quarter), axis=0)
     with np.errstate(invalid="ignore"):  # half of the weights may be zero
@@ -51,7 +52,8 @@ def bootstrap_se(
     References:
         Efron and Tibshirani (1993), An introduction to the bootstrap, chapter 6.
     """
-    log_w, rng = np.asarray(log_weights, dtype=np.float64), np.random.default_rng(seed)
+    log_w = np.asarray(log_weights, dtype=np.float64)
+    rng = np.random.default_rng(seed)
     largest = log_w.max(0)
     ratio = np.exp(log_w - np.where(np.isneginf(largest), 0.0, largest))
     counts = np.hstack([rng.multinomial(n, np.full(n, 1 / n), num_resamples) for n in strata])

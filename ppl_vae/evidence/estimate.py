@@ -1,35 +1,28 @@
-"""log_evidence: any method, over all data, in blocks that can be resumed."""
+"""log_evidence: any method, over all rows, in blocks that can be resumed."""
 
-import hashlib
 import time
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import fields, replace
-from itertools import batched
+from dataclasses import replace
+from itertools import batched, chain
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, Unpack, runtime_checkable
 from zipfile import BadZipFile
 
 import numpy as np
-from tqdm.auto import tqdm
 
-from ppl_vae.data import Dataset, as_dataset
+from ppl_vae.data import Dataset
 from ppl_vae.data.streaming import blocks
 from ppl_vae.evidence.fingerprints import digests, measure_of
-from ppl_vae.evidence.importance_sampling import ImportanceSampling
+from ppl_vae.evidence.importance_sampling import ImportanceSampling, SamplingOptions
 from ppl_vae.evidence.result import ROUNDING_OF_X, Evidence, concatenate
-from ppl_vae.importance import compiling, log_weights
-from ppl_vae.programs.global_latents import GlobalDraws, with_global_draws
-from ppl_vae.programs.modules import (
-    arguments,
-    missing_values,
-    modules_of,
-    own_parameters,
-    place,
-)
+from ppl_vae.importance import log_weights
+from ppl_vae.programs.global_latents import with_global_draws
+from ppl_vae.programs.inference import Inference, progress_bar
+from ppl_vae.programs.modules import missing_values, modules_of, own_parameters
 from ppl_vae.programs.traces import Program
-from ppl_vae.programs.validation import ROWS_AT_ONCE, check_programs
+from ppl_vae.programs.validation import ROWS_AT_ONCE
 from ppl_vae.runtime.checks import suggestion, warn_caller
 from ppl_vae.runtime.distributed import from_main, gathered, is_main, num_processes, rank
+from ppl_vae.runtime.hashing import digest
 from ppl_vae.runtime.seeding import derived_seed
 
 __all__ = ["log_evidence"]
@@ -43,7 +36,7 @@ class Method(Protocol):
     """A way to estimate log p(x): `ImportanceSampling`, `AIS`, ..."""
 
     def rows(self, num_data: int) -> int:
-        """How many data it takes at once."""
+        """How many rows it takes at once."""
 
     def warn(self) -> None:
         """Warn, once, of what its settings cannot tell."""
@@ -51,7 +44,7 @@ class Method(Protocol):
     def estimate(
         self, model: Program, guide: Program, data: Dataset, *, seed: int | None
     ) -> Evidence:
-        """Evidence of a block of data."""
+        """Evidence of a block of rows."""
 
 
 def log_evidence(
@@ -63,14 +56,14 @@ def log_evidence(
     seed: int | None = 0,
     progress: bool | str = True,
     checkpoint: str | Path | None = None,
-    **options: Any,
+    **options: Unpack[SamplingOptions],
 ) -> Evidence:
-    """log p(x) of every datum, with what says whether to believe it.
+    """log p(x) of every observation, with errors and diagnostics.
 
     `log_evidence(model, guide, data.test, num_particles=5000)` is short for
     `method=ImportanceSampling(5000)`. See the method for its formula and when it fails. With
-    latents outside the plate "data" it is log p(x) given them, averaged over the guide's draws: a
-    warning names them.
+    latents outside the plate "data" it is log p(x) given them, averaged over the guide's draws, and
+    a warning names them.
 
     Args:
         model: `Model`, or any Pyro model with a plate "data" at dim -1.
@@ -80,16 +73,15 @@ def log_evidence(
         method: How; None is `ImportanceSampling(**options)`.
         seed: Seed of the draws; None draws from torch's global stream.
         progress: Whether to show a bar when it takes more than two seconds; a text is its title.
-        checkpoint: A file (.npz) that keeps what is done, so that an interrupted call goes on where
-            it was.
+        checkpoint: A file (.npz) that keeps finished blocks, so that an interrupted call resumes.
         options: Keywords of `ImportanceSampling`, when no method is given.
 
     Returns:
-        `Evidence` of the N data.
+        `Evidence` of the N rows.
 
     Raises:
-        ValueError: x outside the support; NaN in x that a program of one's own does not mask;
-            options beside a method; a checkpoint of another call.
+        ValueError: x outside the support; NaN in x that a custom program does not mask; options
+            beside a method; a checkpoint that was written with other settings.
 
     References:
         Burda, Grosse and Salakhutdinov (2016), Importance weighted autoencoders, arXiv:1509.00519,
@@ -106,50 +98,29 @@ def log_evidence(
         raise ValueError(
             f"{', '.join(options)} was given beside method={method}: set it in the method"
         )
-    method, data = (
-        check_method(method or _sampling(options), "method"),
-        place(as_dataset(data), model, guide),
-    )
-    proposal, outside = guide, check_programs(model, guide, data.x, data.context)
-    if outside:
-        first = data[:ROWS_AT_ONCE]
-        args = arguments(first.x, first.context)
-        proposal = with_global_draws(model, guide, args, getattr(method, "num_particles", 1), seed)
-        warn_caller(
-            f"{outside[0]!r} lies outside the data plate: log p(x) is conditional on it, averaged "
-            "over the guide's "
-            "draws of it"
-        )
+    method = check_method(method or _sampling(options), "method")
+    inference = Inference(model, guide, data)
+    num_data = len(inference)
+    proposal = _proposal(inference, getattr(method, "num_particles", 1), seed)
     method.warn()
-    file, rows = (
-        _Progress(checkpoint, (model, guide), data, f"{method!r}, seed={seed}"),
-        method.rows(len(data)),
-    )
-    parts, measure = from_main(file.read() if is_main() else None), measure_of(model)
-    done, is_quiet = sum(len(part) for part in parts), not (progress and is_main())
-    if parts and parts[0].digests is None:  # of an earlier version
-        parts = [replace(parts[0], digests=digests(data[:done].x), measure=measure)]
-    parts = [_with_rounding(part, data) for part in parts]  # which an earlier version did not write
+    file = _Checkpoint(checkpoint, inference, f"{method!r}, seed={seed}")
+    parts = from_main(file.read() if is_main() else None)
+    done, rows = sum(map(len, parts)), method.rows(num_data)
+    if isinstance(method, ImportanceSampling):
+        method = method.compiled_for(proposal, num_data)
     title = progress if isinstance(progress, str) else "log p(x)"
-    bar = tqdm(total=len(data), initial=done, desc=title, unit=" data", disable=is_quiet, delay=2)
-    with (
-        own_parameters(model, guide),
-        _kernels(method, data, proposal),
-        missing_values(data.has_missing, model, guide),
-        bar,
-    ):
-        for starts in batched(range(done, len(data), rows), num_processes()):
+    bar = progress_bar(num_data, title, done=done, progress=bool(progress) and is_main())
+    with own_parameters(model, guide), missing_values(inference.data.has_missing, model, guide), bar:
+        for starts in batched(range(done, num_data, rows), num_processes()):
             found = None
             if rank() < len(starts):
-                some = data[starts[rank()] : starts[rank()] + rows]
-                block_seed = None if seed is None else derived_seed(seed, starts[rank()])
-                found = method.estimate(model, proposal, some, seed=block_seed)
-                found = _with_rounding(
-                    replace(found, digests=digests(some.x), measure=measure), data
-                )
-            for part in gathered(found):
+                start = starts[rank()]
+                block = inference.block(slice(start, start + rows), derived_seed(seed, start))
+                found = method.estimate(model, proposal, block.data, seed=block.seed)
+                found = _labelled(found, block.data, measure_of(model))
+            for part in filter(None, gathered(found)):
                 _append(parts, part)
-            file.write(parts, last=starts[-1] + rows >= len(data))
+            file.write(parts, last=starts[-1] + rows >= num_data)
             bar.update(sum(map(len, parts)) - bar.n)
     return concatenate(parts).judged()
 
@@ -158,14 +129,14 @@ def check_method(method: Any, name: str) -> Method:
     """Raise ValueError unless this is a method of evidence."""
     if not isinstance(method, Method) or isinstance(method, type):
         raise ValueError(
-            f"{name} is {method!r}; give a method of evidence, made, as in "
-            "ImportanceSampling(5000) or AIS()"
+            f"{name} is {method!r}; pass an instance of a method, as in ImportanceSampling(5000) "
+            "or AIS()"
         )
     return method
 
 
-def _sampling(options: dict[str, Any]) -> ImportanceSampling:
-    known = [field.name for field in fields(ImportanceSampling)]
+def _sampling(options: SamplingOptions) -> ImportanceSampling:
+    known = list(SamplingOptions.__annotations__)
     for word in options:
         if word not in known:
             raise TypeError(
@@ -175,112 +146,98 @@ def _sampling(options: dict[str, Any]) -> ImportanceSampling:
     return ImportanceSampling(**options)
 
 
+def _proposal(inference: Inference, num_particles: int, seed: int | None) -> Program:
+    """The guide, with draws of its latents outside the data plate if it has any."""
+    model, guide = inference.model, inference.guide
+    outside = inference.check_programs()
+    if not outside:
+        return guide
+    warn_caller(
+        f"{outside[0]!r} lies outside the data plate: log p(x) is conditional on it, averaged over "
+        "the guide's draws"
+    )
+    first = inference.block(slice(ROWS_AT_ONCE))
+    return with_global_draws(model, guide, first.args, num_particles, seed)
+
+
+def _labelled(evidence: Evidence, rows: Dataset, measure: str) -> Evidence:
+    """The evidence with the digests of its rows, the measure, and the rounding of x, if visible."""
+    return _with_rounding(replace(evidence, digests=digests(rows.x), measure=measure), rows)
+
+
 def _with_rounding(evidence: Evidence, data: Dataset) -> Evidence:
-    """The same, with what rounding took of x among its checks, where that is visible."""
+    """The evidence with the visible rounding of x among its checks."""
     if not data.rounding:
         return evidence
     share = np.full(len(evidence), data.rounding)
     return replace(evidence, checks={**evidence.checks, ROUNDING_OF_X: share})
 
 
-def _append(parts: list[Evidence], part: Evidence | None) -> None:
-    """One more part, as one with the last while that is small: many little ones outweigh their
-    numbers.
-    """
-    if part is not None:
-        small = parts and len(parts[-1]) < LEAST_DATA_APART
-        parts.append(concatenate([parts.pop(), part]) if small else part)
+def _append(parts: list[Evidence], part: Evidence) -> None:
+    """Add a part, merged with the last one while that is small: many small parts take memory."""
+    small = parts and len(parts[-1]) < LEAST_DATA_APART
+    parts.append(concatenate([parts.pop(), part]) if small else part)
 
 
-def _kernels(method: Method, data: Dataset, guide: Program) -> AbstractContextManager[None]:
-    """Compiled log-weights, where all blocks have one shape and there are enough of them; bfloat16
-    where asked for.
-    """
-    if not isinstance(method, ImportanceSampling):
-        return nullcontext()
-    each_is_new = method.target_se is not None or isinstance(guide, GlobalDraws)
-    mode = False if each_is_new else method.compile
-    return compiling(len(data) * method.num_particles, mode, half=method.dtype is not None)
+class _Checkpoint:
+    """What is done of a call, in one file; without a path there is no file."""
 
-
-class _Progress:
-    """What is done of a call, in one file; empty where there is no file."""
-
-    def __init__(
-        self,
-        path: str | Path | None,
-        programs: tuple[Program, Program],
-        data: Dataset,
-        settings: str,
-    ) -> None:
-        self.path, self.written, self.num_data = (
-            None if path is None else Path(path),
-            time.monotonic(),
-            len(data),
-        )
-        if self.path is not None:
-            self.fingerprint = f"{settings}, data and weights {_digest(programs, data)}"
-            self.probe = _probe(*programs, data)
+    def __init__(self, path: str | Path | None, inference: Inference, settings: str) -> None:
+        self.path = path and Path(path)
+        self.inference = inference
+        self.written = time.monotonic()
+        if self.path:
+            modules = modules_of(inference.model, inference.guide)
+            weights = (tensor for module in modules for tensor in module.state_dict().values())
+            known = digest(chain(blocks(inference.data.x), weights))
+            self.fingerprint = f"{settings}, data and weights {known}"
+            self.probe = _probe(inference)
 
     def read(self) -> list[Evidence]:
         """The blocks done so far, as one."""
-        if self.path is None or not self.path.exists():
+        if not self.path or not self.path.exists():
             return []
+        remedy = "delete it or choose another path"
+        # numpy may leave a damaged file open
         try:
-            with (
-                self.path.open("rb") as opened,
-                np.load(opened, allow_pickle=False) as file,
-            ):  # numpy may leave it open
-                found, probe = (
-                    str(file["fingerprint"]),
-                    file["probe"] if "probe" in file else self.probe,
-                )
+            with self.path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+                found = str(file["fingerprint"])
+                probe = file.get("probe", self.probe)
                 done = Evidence.from_arrays(file)
         except (OSError, EOFError, KeyError, ValueError, BadZipFile) as error:
             raise ValueError(
-                f"{self.path} is no checkpoint of log_evidence: delete it, or name another file"
+                f"{self.path} is not a checkpoint of log_evidence: {remedy}"
             ) from error
         if found != self.fingerprint:
             raise ValueError(
-                f"{self.path} holds another call ({found}, not {self.fingerprint}): delete it"
+                f"{self.path} was written with different settings ({found}, not "
+                f"{self.fingerprint}): {remedy}"
             )
         if not np.allclose(probe, self.probe, rtol=1e-3, equal_nan=True):
             raise ValueError(
-                f"{self.path} holds another model or guide, with other densities at the same "
-                "weights: delete it"
+                f"{self.path} was written with another model or guide, whose densities differ at "
+                f"equal weights: {remedy}"
             )
-        return [done]
+        # earlier versions did not write the rows' digests, or the rounding
+        if done.digests is None:
+            rows = self.inference.data[: len(done)]
+            return [_labelled(done, rows, measure_of(self.inference.model))]
+        return [_with_rounding(done, self.inference.data)]
 
     def write(self, parts: list[Evidence], *, last: bool) -> None:
         """Replace the file, at the end and every few seconds before."""
-        if (
-            self.path is not None
-            and is_main()
-            and (last or time.monotonic() - self.written > SECONDS_BETWEEN_WRITES)
-        ):
+        is_due = last or time.monotonic() - self.written > SECONDS_BETWEEN_WRITES
+        if self.path and is_main() and is_due:
             self.written = time.monotonic()
-            labels: Any = {
-                "fingerprint": self.fingerprint,
-                "probe": self.probe,
-                "num_data": self.num_data,
-            }
+            labels: Any = {"fingerprint": self.fingerprint, "probe": self.probe}
+            labels["num_data"] = len(self.inference)
             concatenate(parts).judged().save(self.path, **labels)
 
 
-def _probe(model: Program, guide: Program, data: Dataset) -> np.ndarray:
-    """A few log-weights: what model and guide are, besides their weights, is in no file but in
-    their densities.
-    """
-    some = data[: min(3, len(data))]
-    return log_weights(model, guide, some.x, some.context, num_particles=2, seed=0).cpu().numpy()
-
-
-def _digest(programs: tuple[Program, ...], data: Dataset) -> str:
-    """A hash of the data and of the modules' weights."""
-    digest = hashlib.sha256()
-    for part in blocks(data.x):
-        digest.update(np.ascontiguousarray(part.cpu().numpy()))
-    for module in modules_of(*programs):
-        for tensor in module.state_dict().values():
-            digest.update(np.ascontiguousarray(tensor.detach().cpu().numpy()).tobytes())
-    return digest.hexdigest()[:16]
+def _probe(inference: Inference) -> np.ndarray:
+    """A few log-weights: they tell apart models of equal weights and different densities."""
+    some = inference.data[:3]
+    log_w = log_weights(
+        inference.model, inference.guide, some.x, some.context, num_particles=2, seed=0
+    )
+    return log_w.cpu().numpy()

@@ -1,20 +1,19 @@
-"""Inference gaps: what the family cannot hold, what the encoder missed, and their sum."""
+"""Inference gaps: approximation gap of the family, amortisation gap of the encoder, their sum."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
-from ppl_vae.data import Dataset, as_dataset
+from ppl_vae.data import Dataset
+from ppl_vae.evidence.errors import error_of_mean
 from ppl_vae.evidence.fingerprints import digests, other_rows
 from ppl_vae.evidence.pareto import share_of_bad
-from ppl_vae.evidence.result import Evidence, reduce_log_weights
+from ppl_vae.evidence.result import Evidence, joined, reduce_log_weights
 from ppl_vae.evidence.summary import k_hat_of
 from ppl_vae.hmc import HMC
 from ppl_vae.importance import iter_log_weights
-from ppl_vae.programs.modules import place
+from ppl_vae.programs.inference import Inference, progress_bar
 from ppl_vae.programs.traces import Program
 from ppl_vae.refinement.guide import RefinedGuide
 from ppl_vae.refinement.methods import Refinement, refine
@@ -34,19 +33,20 @@ ROWS = {
 
 @dataclass(frozen=True)
 class GapsSummary:
-    """Means over the data, in nats per datum, with both kinds of error.
+    """Means over the rows, in nats per row, with both kinds of error.
 
     Args:
         mean: Mean by name: "log_evidence", "refined_elbo", "elbo", "approximation", "amortization",
             "inference".
         mc_se: Their Monte Carlo standard errors.
-        data_se: Their standard errors over the data; NaN for one datum.
-        share_bad_k: Share of the data with k-hat > 0.7, for which log p(x) and two of the gaps are
+        data_se: Their standard errors over the rows; NaN for one row.
+        share_bad_k: Share of rows with k-hat > 0.7, for which log p(x) and two of the gaps are
             lower bounds.
-        num_data: Number of data N.
+        num_data: Number of rows N.
 
     Example:
-        >>> GapsSummary({"inference": 1.0}, {"inference": 0.1}, {"inference": 0.2}, 0.0, 5).mean["inference"]
+        >>> one = {"inference": 1.0}
+        >>> GapsSummary(one, one, one, share_bad_k=0.0, num_data=5).mean["inference"]
         1.0
     """
 
@@ -58,33 +58,29 @@ class GapsSummary:
 
     def __str__(self) -> str:
         lines = [f"{'nats per datum':20}{'mean':>10}{'Monte Carlo se':>16}{'data se':>10}"]
-        for name in self.mean:
-            numbers = (
-                f"{self.mean[name]:>10.3f}{self.mc_se[name]:>16.3f}{self.data_se[name]:>10.3f}"
-            )
-            lines.append(f"{ROWS[name]:20}{numbers}")
-        lines.append(f"{k_hat_of(self.share_bad_k)} of {self.num_data} data{self._verdict()}")
+        for name, mean in self.mean.items():
+            errors = f"{self.mc_se[name]:>16.3f}{self.data_se[name]:>10.3f}"
+            lines.append(f"{ROWS[name]:20}{mean:>10.3f}{errors}")
+        lines.append(f"{k_hat_of(self.share_bad_k)} of {self.num_data} data")
+        if self.share_bad_k > 0:
+            lines[-1] += ": there log p(x), approximation and inference gap are lower bounds"
         return "\n".join(lines)
-
-    def _verdict(self) -> str:
-        bounds = "log p(x), approximation and inference gap are lower bounds"
-        return f": there {bounds}" if self.share_bad_k > 0 else ""
 
 
 @dataclass(frozen=True)
 class InferenceGaps:
-    """The gaps between log p(x) and the ELBO of a guide, per datum.
+    """The gaps between log p(x) and the ELBO of a guide, per row.
 
     Args:
         log_evidence: log p(x), nats, (N,).
-        refined_elbo: ELBO of the family's best member for the datum, as refinement found it, (N,).
+        refined_elbo: ELBO of the family's best member for the row, as refinement found it, (N,).
         elbo: ELBO of the guide as it is, (N,).
         errors: Standard error (N,) of each of these and of each gap, by name; gaps from paired
             draws.
         pareto_k: k-hat of the weights that gave log p(x), (N,): above 0.7 log p(x), and with it the
             approximation and inference gap, is a lower bound.
-        digests: A number that stands for each x, (N,), by which `with_evidence` knows the rows
-            again; None if unknown.
+        digests: A hash of each row of x, (N,), by which `with_evidence` recognises the rows; None
+            if unknown.
 
     References:
         Cremer, Li and Duvenaud (2018), Inference suboptimality in variational autoencoders,
@@ -108,12 +104,12 @@ class InferenceGaps:
 
     @property
     def approximation(self) -> np.ndarray:
-        """log p(x) - ELBO of the best member: what the family cannot hold, (N,)."""
+        """log p(x) - ELBO of the best member: the limits of the family, (N,)."""
         return self.log_evidence - self.refined_elbo
 
     @property
     def amortization(self) -> np.ndarray:
-        """ELBO of the best member - ELBO of the guide: what the encoder missed, (N,)."""
+        """ELBO of the best member - ELBO of the guide: the encoder's error, (N,)."""
         return self.refined_elbo - self.elbo
 
     @property
@@ -122,7 +118,7 @@ class InferenceGaps:
         return self.log_evidence - self.elbo
 
     def with_evidence(self, evidence: Evidence) -> "InferenceGaps":
-        """The same gaps with log p(x) of another method, for the same data in the same order.
+        """The same gaps with log p(x) from another method, for the same rows in the same order.
 
         Raises:
             ValueError: evidence of other rows, or a bound from above.
@@ -132,30 +128,25 @@ class InferenceGaps:
             >>> from ppl_vae.evidence import ImportanceSampling, log_evidence
             >>> from ppl_vae.refinement import GradientRefinement
             >>> bed = beds.linear_gaussian(num_data=3)
-            >>> gaps = inference_gaps(bed.model, bed.guide, bed.x, GradientRefinement(num_steps=1), num_particles=30)
-            >>> defended = log_evidence(bed.model, bed.guide, bed.x, ImportanceSampling(100, proposal="prior"))
+            >>> programs, method = (bed.model, bed.guide), GradientRefinement(num_steps=1)
+            >>> gaps = inference_gaps(*programs, bed.x, method, num_particles=30)
+            >>> defended = log_evidence(*programs, bed.x, ImportanceSampling(100, "prior"))
             >>> bool((gaps.with_evidence(defended).errors["inference"] > 0).all())
             True
         """
         if evidence.bound != "lower":
             raise ValueError(
-                f"the evidence is a bound from above ({evidence.bound}): the gaps are taken from "
-                "below"
+                f"the evidence is an upper bound ({evidence.bound}): give an estimate or a lower "
+                "bound"
             )
         if len(evidence) != len(self):
             raise ValueError(
-                f"evidence of {len(evidence)} data was given for the gaps of {len(self)}: give the "
+                f"the evidence has {len(evidence)} rows and the gaps have {len(self)}: use the "
                 "same rows"
             )
-        if (
-            self.digests is not None
-            and evidence.digests is not None
-            and (self.digests != evidence.digests).any()
-        ):
-            raise ValueError(
-                "the evidence is not of the gaps' data: "
-                f"{other_rows(self.digests, evidence.digests)}"
-            )
+        ours, theirs = self.digests, evidence.digests
+        if ours is not None and theirs is not None and (ours != theirs).any():
+            raise ValueError(f"evidence and gaps have other rows: {other_rows(ours, theirs)}")
         errors = self.errors | {
             "log_evidence": evidence.mc_se,
             "approximation": np.hypot(evidence.mc_se, self.errors["refined_elbo"]),
@@ -166,17 +157,15 @@ class InferenceGaps:
         )
 
     def summary(self) -> GapsSummary:
-        """Means over the data and their standard errors."""
-        n, values = len(self), {name: getattr(self, name) for name in ROWS}
+        """Means over the rows and their standard errors."""
+        values = {name: getattr(self, name) for name in ROWS}
+        totals = {name: np.sqrt(np.square(self.errors[name]).sum()) for name in ROWS}
         return GapsSummary(
             mean={name: float(value.mean()) for name, value in values.items()},
-            mc_se={name: float(np.sqrt(np.square(self.errors[name]).sum()) / n) for name in values},
-            data_se={
-                name: float(v.std(ddof=1) / np.sqrt(n)) if n > 1 else float("nan")
-                for name, v in values.items()
-            },
+            mc_se={name: float(total / len(self)) for name, total in totals.items()},
+            data_se={name: error_of_mean(value) for name, value in values.items()},
             share_bad_k=share_of_bad(self.pareto_k),
-            num_data=n,
+            num_data=len(self),
         )
 
     def __str__(self) -> str:
@@ -193,27 +182,26 @@ def inference_gaps(
     seed: int | None = 0,
     progress: bool = True,
 ) -> InferenceGaps:
-    """How far the ELBO is from log p(x), per datum, and whose fault it is: the family's or the
-    encoder's.
+    """How far the ELBO is from log p(x), per row, divided between the family and the encoder.
 
     approximation = log p(x) - ELBO(q*), amortisation = ELBO(q*) - ELBO(q), q* the best member of
-    q's family for the datum, as `refine` finds it. log p(x) is importance-sampled from q*; where
-    its k-hat says no (`pareto_k`), put a better one in its place by `with_evidence`. Refinement
-    that stops short counts as approximation. Standard errors that contain log p(x) are too small
+    q's family for the row, as `refine` finds it. log p(x) is estimated by importance sampling from
+    q*; where its k-hat is too large (`pareto_k`), replace it by `with_evidence`. Refinement that
+    stops early counts as approximation. Standard errors of what contains log p(x) are too small
     where k-hat is above 0.5, or above 0.2 with few particles.
 
     Args:
         model: `Model`, or any Pyro model with one plate "data" at dim -1.
-        guide: `Guide`, or any Pyro guide with the same latent sites; one that is no `Guide` needs a
-            method that names its family, for without it full-rank normals are q*.
+        guide: `Guide`, or any Pyro guide with the same latent sites; for a custom guide q* is a
+            full-rank normal unless the method names its family.
         data: A `Dataset` (its rows: pass `data.test`), or an array, tensor, DataFrame, DataArray.
         method: How to refine, or a guide that `refine` gave; None is `GradientRefinement()`.
-        num_particles: Particles K per datum for the ELBOs and for log p(x).
+        num_particles: Particles K per row for the ELBOs and for log p(x).
         seed: Seed of the draws, the same for both guides; None draws from torch's global stream.
         progress: Whether to show bars when they take more than two seconds.
 
     Returns:
-        `InferenceGaps` of the N data; `print` shows their means.
+        `InferenceGaps` of the N rows; `print` shows their means.
 
     Raises:
         ValueError: as `refine`; fewer than 2 particles.
@@ -230,35 +218,24 @@ def inference_gaps(
         >>> bool((gaps.approximation < 0.01).all() and (gaps.amortization > 0.5).all())
         True
     """
-    num_particles = whole_number(
-        num_particles, "num_particles", at_least=2
-    )  # a standard error needs two
-    data = place(as_dataset(data), model, guide)
-    best = (
-        method
-        if isinstance(method, RefinedGuide)
-        else refine(model, guide, data, method, seed=seed, progress=progress)
-    )
-    parts = []
-    with tqdm(total=len(data), desc="gaps", unit=" data", disable=not progress, delay=2) as bar:
-        for log_w, log_w_best in _paired(model, (guide, best), data, num_particles, seed):
-            parts.append(_reduce(log_w, log_w_best))
-            bar.update(len(parts[-1]))
-    return replace(_concatenate(parts), digests=digests(data.x))
-
-
-def _paired(
-    model: Program, guides: tuple[Program, ...], data: Dataset, num_particles: int, seed: int | None
-) -> Iterator[tuple[np.ndarray, ...]]:
-    """Log-weights under both guides for equal seeds, (K, rows) each."""
+    whole_number(num_particles, "num_particles", at_least=2)  # a standard error takes two
+    inference = Inference(model, guide, data)
+    if isinstance(method, RefinedGuide):
+        best = method
+    else:
+        best = refine(model, guide, inference.data, method, seed=seed, progress=progress)
     sizes: Any = {"num_particles": num_particles, "seed": seed, "chunk_size": None}
-    chunks = (iter_log_weights(model, guide, data.x, data.context, **sizes) for guide in guides)
-    for pair in zip(*chunks, strict=True):
-        yield tuple(log_w.cpu().numpy() for log_w in pair)
+    chunks = [iter_log_weights(model, each, inference.args, **sizes) for each in (guide, best)]
+    parts = []
+    with progress_bar(len(inference), "gaps", progress=progress) as bar:
+        for log_w, log_w_best in zip(*chunks, strict=True):
+            parts.append(_reduce(log_w.cpu().numpy(), log_w_best.cpu().numpy()))
+            bar.update(len(parts[-1]))
+    return replace(joined(parts), digests=digests(inference.data.x))
 
 
 def _reduce(log_w: np.ndarray, log_w_best: np.ndarray) -> InferenceGaps:
-    """The gaps of a chunk, their errors from each particle's influence (delta method)."""
+    """The gaps of a block, their errors from each particle's influence (delta method)."""
     evidence = reduce_log_weights(log_w_best)
     log_w, log_w_best = log_w.astype(np.float64), log_w_best.astype(np.float64)
     ratio = np.exp(log_w_best - evidence.log_evidence)  # w / mean(w)
@@ -270,22 +247,8 @@ def _reduce(log_w: np.ndarray, log_w_best: np.ndarray) -> InferenceGaps:
         "amortization": log_w_best - log_w,
         "inference": ratio - log_w,
     }
-    errors = {
-        name: each.std(axis=0, ddof=1) / np.sqrt(len(each)) for name, each in influence.items()
-    }
-    errors = {
-        name: np.where(np.isnan(evidence.mc_se), np.nan, each) for name, each in errors.items()
-    }
+    size = np.where(np.isnan(evidence.mc_se), np.nan, np.sqrt(len(log_w)))
+    errors = {name: each.std(axis=0, ddof=1) / size for name, each in influence.items()}
     return InferenceGaps(
         evidence.log_evidence, evidence.elbo, log_w.mean(0), errors, evidence.pareto_k
-    )
-
-
-def _concatenate(parts: list[InferenceGaps]) -> InferenceGaps:
-    def join(name: str) -> np.ndarray:
-        return np.concatenate([getattr(part, name) for part in parts])
-
-    errors = {name: np.concatenate([part.errors[name] for part in parts]) for name in ROWS}
-    return InferenceGaps(
-        join("log_evidence"), join("refined_elbo"), join("elbo"), errors, join("pareto_k")
     )

@@ -1,31 +1,51 @@
-"""log p(x) by importance sampling: from the guide, the prior, or both; until K is spent or a target
-is met.
-"""
+"""log p(x) by importance sampling, from the guide, the prior or a mixture of them."""
 
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+import copy
+import logging
+from dataclasses import dataclass, field, replace
+from typing import Literal, TypedDict
 
 import numpy as np
 import torch
 from scipy.special import logsumexp
+from torch import Tensor
 
 from ppl_vae.data import Dataset
 from ppl_vae.evidence.defensive import Defensive, prior_guide
 from ppl_vae.evidence.errors import bootstrap_se
 from ppl_vae.evidence.pareto import SMALLEST_NUM_PARTICLES, unresolved
 from ppl_vae.evidence.result import Evidence, concatenate, reduce_log_weights
-from ppl_vae.importance import Kernels, iter_log_weights, rows_per_chunk, using
+from ppl_vae.importance import Compiled, Eager, iter_log_weights
 from ppl_vae.programs.global_latents import GlobalDraws, conditionals
+from ppl_vae.programs.inference import rows_per_chunk
+from ppl_vae.programs.modules import arguments
 from ppl_vae.programs.traces import Program
 from ppl_vae.runtime.checks import one_of, real_number, warn_caller, whole_number
 from ppl_vae.runtime.seeding import derived_seed
 
-__all__ = ["ImportanceSampling"]
+__all__ = ["ImportanceSampling", "SamplingOptions"]
 
-FRESH = 1  # what a part of one seed is for, beside the pilot
-PARTICLES_TO_COMPARE = (
-    200  # with bfloat16 and without: enough to tell a bias of 0.001 nats over a hundred data
-)
+FRESH = 1  # key of the seed of the draws that follow a pilot
+PARTICLES_TO_COMPARE = 200  # with and without bfloat16: resolves 0.001 nats over a hundred rows
+FEWEST_PAIRS_TO_COMPILE = 2_000_000  # compiling takes as long as about a million
+Proposal = Literal["guide", "prior"] | Defensive
+
+
+class SamplingOptions(TypedDict, total=False):
+    """Keywords of `ImportanceSampling`, as `log_evidence` takes them.
+
+    Example:
+        >>> ImportanceSampling(**SamplingOptions(num_particles=50)).num_particles
+        50
+    """
+
+    num_particles: int
+    proposal: Proposal
+    target_se: float | None
+    bootstrap: int
+    chunk_size: int | None
+    compile: Literal["auto"] | bool
+    dtype: Literal["bfloat16"] | None
 
 
 @dataclass(frozen=True)
@@ -35,29 +55,30 @@ class ImportanceSampling:
 
     With `proposal="prior"` z is drawn from p(z): the naive estimator, for comparison; hopeless in
     many dimensions. With a `Defensive` proposal some draws come from a wider component, which
-    bounds the weights of a narrow guide. With `target_se` a pilot run of each datum goes on,
-    doubling its particles, until its standard error is met where it may be believed
-    (`Evidence.is_estimate`), or `num_particles` are spent; the estimate then takes as many draws of
-    its own, so that nothing of it is chosen by luck, at twice the cost: `num_used` counts its own.
-    Particles that share a draw of a latent outside the data plate are one cluster of the standard
-    error, which then is never a bootstrap's.
+    bounds the weights of a narrow guide. With `target_se` a pilot run doubles the particles of each
+    row until its standard error can be believed (`Evidence.is_estimate`) and meets the target, or
+    `num_particles` are spent. The estimate then takes as many fresh draws, so that the stopping
+    rule does not bias it, at twice the cost; `num_used` counts the fresh draws. Particles that
+    share a draw of a latent outside the data plate are one cluster of the standard error, which is
+    then never bootstrapped.
 
     Args:
-        num_particles: Number of particles K per datum; with `target_se`, the most, of the pilot and
-            once more.
+        num_particles: Number of particles K per row; with `target_se`, the most that the pilot, and
+            then the estimate, may take.
         proposal: Where z is drawn from: "guide", "prior" or `Defensive(...)`.
         target_se: Monte Carlo standard error to aim at, nats; None spends `num_particles` on every
-            datum.
+            row.
         bootstrap: Resamples for a bootstrap standard error; 0 is the delta method.
-        chunk_size: (particle, datum) pairs held at once; bounds the memory, whatever K and N. The
+        chunk_size: (particle, row) pairs held at once; bounds the memory, whatever K and N. The
             same seed gives the same draws at the same chunk_size.
-        compile: Whether `log_evidence` compiles the log-weights, once for all blocks of data: True,
-            False, or "auto", from two million (particle, datum) pairs on. The draws are the same;
+        compile: Whether `log_evidence` compiles the log-weights, once for all blocks of rows: True,
+            False, or "auto", from two million (particle, row) pairs on. The draws are the same;
             float rounding is not.
-        dtype: "bfloat16" takes the model's matrix products in it: up to twice as fast where the
-            processor has it, and with the guide as it is. What that does to log p(x) is measured
-            per datum on up to 200 of its particles, and kept in `Evidence.checks["rounding"]`: with
-            it less without it, nats. None is the parameters' own type.
+        dtype: "bfloat16" computes the model's matrix products in that type: up to twice as fast on
+            processors that support it. The guide is left as it is. The effect on log p(x) is
+            measured per row on up to 200 of its particles, and kept in
+            `Evidence.checks["rounding"]`: log p(x) with it minus log p(x) without it, in nats. None
+            is the parameters' own type.
 
     Raises:
         ValueError: an unknown proposal, fewer than one particle, a target that is not positive, a
@@ -72,48 +93,65 @@ class ImportanceSampling:
         >>> from ppl_vae import beds
         >>> from ppl_vae.evidence import log_evidence
         >>> bed = beds.linear_gaussian(num_data=3)
-        >>> bool(log_evidence(bed.model, bed.guide, bed.x, ImportanceSampling(50, proposal="prior")).ess.max() < 50)
+        >>> method = ImportanceSampling(50, proposal="prior")
+        >>> bool(log_evidence(bed.model, bed.guide, bed.x, method).ess.max() < 50)
         True
     """
 
     num_particles: int = 1000
-    proposal: Literal["guide", "prior"] | Defensive = "guide"
+    proposal: Proposal = "guide"
     target_se: float | None = None
     bootstrap: int = 0
     chunk_size: int | None = None
     compile: Literal["auto"] | bool = "auto"
     dtype: Literal["bfloat16"] | None = None
+    evaluator: Eager = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self.proposal not in ("guide", "prior") and not isinstance(self.proposal, Defensive):
+        is_mixture = isinstance(self.proposal, Defensive)
+        if not is_mixture and self.proposal not in ("guide", "prior"):
             raise ValueError(
                 f'proposal is {self.proposal!r}; it must be "guide", "prior" or Defensive(...)'
             )
-        sizes = {"num_particles": 1, "bootstrap": 0} | (
-            {} if self.chunk_size is None else {"chunk_size": 1}
-        )
+        sizes = {"num_particles": 1, "bootstrap": 0}
+        if self.chunk_size is not None:
+            sizes["chunk_size"] = 1
         for name, least in sizes.items():
             object.__setattr__(self, name, whole_number(getattr(self, name), name, least))
-        if self.num_particles == 1 and isinstance(self.proposal, Defensive):
-            raise ValueError(
-                "num_particles is 1; a mixture of two components takes two particles at least"
-            )
+        if self.num_particles == 1 and is_mixture:
+            raise ValueError("num_particles is 1; a mixture of two components takes two at least")
         if self.bootstrap == 1:
             raise ValueError(
-                "bootstrap is 1; a standard error takes two resamples at least, or 0 for the delta "
+                "bootstrap is 1; a standard error takes two resamples at least, and 0 is the delta "
                 "method"
             )
         if self.target_se is not None:
             real_number(self.target_se, "target_se", above=0)
         one_of(self.compile, "compile", ("auto", True, False))
-        if one_of(self.dtype, "dtype", ("bfloat16", None)) and isinstance(self.proposal, Defensive):
+        if one_of(self.dtype, "dtype", ("bfloat16", None)) and is_mixture:
             raise ValueError(
-                'dtype is "bfloat16", which a mixture of proposals does not know: leave one of '
+                'dtype is "bfloat16", which a Defensive proposal does not support: leave one of '
                 "them out"
             )
+        object.__setattr__(self, "evaluator", Eager(half=self.dtype is not None))
+
+    def evaluated_by(self, evaluator: Eager) -> "ImportanceSampling":
+        """The same method with its log-weights from this evaluator."""
+        other = copy.copy(self)
+        object.__setattr__(other, "evaluator", evaluator)
+        return other
+
+    def compiled_for(self, guide: Program, num_data: int) -> "ImportanceSampling":
+        """The same method, compiled if all blocks have one shape and there are enough of them."""
+        each_is_new = self.target_se is not None or isinstance(guide, GlobalDraws)
+        enough = num_data * self.num_particles >= FEWEST_PAIRS_TO_COMPILE
+        if each_is_new or not self.compile or (self.compile == "auto" and not enough):
+            return self
+        level = logging.INFO if self.compile == "auto" else logging.WARNING
+        return self.evaluated_by(Compiled(level, half=self.dtype is not None))
 
     def rows(self, num_data: int) -> int:
-        """How many data `estimate` should be given at once."""
+        """How many rows `estimate` should be given at once."""
         return rows_per_chunk(num_data, self.num_particles, self.chunk_size)
 
     def warn(self) -> None:
@@ -123,12 +161,10 @@ class ImportanceSampling:
     def estimate(
         self, model: Program, guide: Program, data: Dataset, *, seed: int | None
     ) -> Evidence:
-        """Evidence of a block of data."""
+        """Evidence of a block of rows."""
         if self.target_se is None:
             log_w = self.log_weights(model, guide, data, self.num_particles, seed)
-            evidence = self._reduce(
-                log_w, self._strata(self.num_particles), _clusters(guide, self.num_particles), seed
-            )
+            evidence = self._reduce(log_w, guide, seed)
         else:
             evidence = self._until_target(model, guide, data, seed)
         if self.dtype is None:
@@ -138,18 +174,14 @@ class ImportanceSampling:
     def _rounding(
         self, model: Program, guide: Program, data: Dataset, seed: int | None
     ) -> np.ndarray:
-        """log p(x) with bfloat16 less log p(x) without, by the same draws, (N,)."""
-        num_particles, same, found = (
-            min(self.num_particles, PARTICLES_TO_COMPARE),
-            derived_seed(seed or 0, 1),
-            [],
+        """log p(x) with bfloat16 minus log p(x) without it, with the same draws, (N,)."""
+        num_particles = min(self.num_particles, PARTICLES_TO_COMPARE)
+        seed = derived_seed(seed or 0, 1)
+        rounded, exact = (
+            self.evaluated_by(Eager(half)).log_weights(model, guide, data, num_particles, seed)
+            for half in (True, False)
         )
-        for half in (True, False):
-            with using(Kernels(half)):
-                found.append(
-                    logsumexp(self.log_weights(model, guide, data, num_particles, same), axis=0)
-                )
-        return found[0] - found[1]
+        return logsumexp(rounded, axis=0) - logsumexp(exact, axis=0)
 
     def log_weights(
         self, model: Program, guide: Program, data: Dataset, num_particles: int, seed: int | None
@@ -161,33 +193,40 @@ class ImportanceSampling:
                 model, guide, num_particles, seed
             )
         ]
-        return np.concatenate(parts)
+        return torch.cat(parts).cpu().numpy()
 
     def _drawn(
         self, model: Program, guide: Program, data: Dataset, num_particles: int, seed: int | None
-    ) -> np.ndarray:
+    ) -> Tensor:
         """Log-weights at draws from the proposal, (K, B)."""
         if isinstance(self.proposal, Defensive):
-            return self.proposal.log_weights(model, guide, data, num_particles, seed).cpu().numpy()
-        program = guide if self.proposal == "guide" else prior_guide(model)
-        sizes: Any = {"num_particles": num_particles, "chunk_size": self.chunk_size, "seed": seed}
-        return (
-            torch.cat(list(iter_log_weights(model, program, data.x, data.context, **sizes)), dim=1)
-            .cpu()
-            .numpy()
+            return self.proposal.log_weights(model, guide, data, num_particles, seed)
+        blocks = iter_log_weights(
+            model,
+            guide if self.proposal == "guide" else prior_guide(model),
+            arguments(data.x, data.context),
+            num_particles=num_particles,
+            seed=seed,
+            chunk_size=self.chunk_size,
+            evaluator=self.evaluator,
         )
+        return torch.cat(list(blocks), dim=1)
 
     def _strata(self, num_particles: int) -> list[int]:
         """How many draws come from each component of the proposal."""
-        return (
-            self.proposal.strata(num_particles)
-            if isinstance(self.proposal, Defensive)
-            else [num_particles]
-        )
+        if isinstance(self.proposal, Defensive):
+            return self.proposal.strata(num_particles)
+        return [num_particles]
 
     def _reduce(
-        self, log_w: np.ndarray, strata: list[int], clusters: np.ndarray | None, seed: int | None
+        self, log_w: np.ndarray, guide: Program, seed: int | None, *earlier: int
     ) -> Evidence:
+        """Evidence from log-weights that were drawn in batches, `earlier` ones and the last."""
+        batches = [*earlier, len(log_w) - sum(earlier)]
+        strata = [size for batch in batches for size in self._strata(batch)]
+        clusters = None
+        if isinstance(guide, GlobalDraws):
+            clusters = np.concatenate([guide.clusters(batch) for batch in batches])
         evidence = reduce_log_weights(log_w, strata, clusters)
         if not self.bootstrap or clusters is not None:
             return evidence
@@ -197,52 +236,40 @@ class ImportanceSampling:
     def _until_target(
         self, model: Program, guide: Program, data: Dataset, seed: int | None
     ) -> Evidence:
-        """Estimates of as many draws as a pilot run of each datum took, and none of the pilot's."""
-        found, order = [], []
+        """Estimates from as many draws as each row's pilot took, and none of the pilot's."""
         needed = self._pilot(model, guide, data, seed)
-        for count in np.unique(needed):
+        found, order = [], []
+        for count in np.unique(needed).tolist():
             rows = np.flatnonzero(needed == count)
-            part = None if seed is None else derived_seed(seed, int(count), FRESH)
-            log_w = self.log_weights(model, guide, data[torch.as_tensor(rows)], int(count), part)
-            found.append(
-                self._reduce(log_w, self._strata(int(count)), _clusters(guide, int(count)), part)
-            )
+            part_seed = derived_seed(seed, count, FRESH)
+            log_w = self.log_weights(model, guide, data[rows], count, part_seed)
+            found.append(self._reduce(log_w, guide, part_seed))
             order.append(rows)
         return concatenate(found)[np.argsort(np.concatenate(order))].judged()
 
     def _pilot(self, model: Program, guide: Program, data: Dataset, seed: int | None) -> np.ndarray:
-        """How many particles meet the target, (N,): doubled until it is, the earlier draws kept."""
-        open_rows, needed = np.arange(len(data)), np.zeros(len(data), dtype=int)
-        weights, strata, clusters = None, list[int](), None
-        while len(open_rows):
-            drawn = sum(strata)
+        """How many particles meet the target, (N,): doubled until it is met, all draws kept."""
+        needed = np.full(len(data), self.num_particles)
+        open_rows = np.arange(len(data))
+        weights = np.empty((0, len(data)))
+        batches: list[int] = []
+        while len(open_rows) and (drawn := sum(batches)) < self.num_particles:
             more = min(max(drawn, 100), self.num_particles - drawn)
-            part = None if seed is None else derived_seed(seed, drawn)
-            fresh = self.log_weights(model, guide, data[torch.as_tensor(open_rows)], more, part)
-            weights = fresh if weights is None else np.concatenate([weights, fresh])
-            strata = strata + self._strata(more)
-            if (ids := _clusters(guide, more)) is not None:
-                clusters = ids if clusters is None else np.concatenate([clusters, ids])
-            evidence = self._reduce(weights, strata, clusters, seed)
-            met = (evidence.mc_se < self.target_se) & evidence.is_estimate | (
-                drawn + more >= self.num_particles
-            )
+            part_seed = derived_seed(seed, drawn)
+            fresh = self.log_weights(model, guide, data[open_rows], more, part_seed)
+            weights = np.concatenate([weights, fresh], dtype=fresh.dtype)
+            evidence = self._reduce(weights, guide, seed, *batches)
+            met = (evidence.mc_se < self.target_se) & evidence.is_estimate
+            batches.append(more)
             needed[open_rows[met]] = drawn + more
-            open_rows, weights = open_rows[~met], weights[:, ~met]
+            open_rows = open_rows[~met]
+            weights = weights[:, ~met]
         return needed
-
-
-def _clusters(guide: Program, num_particles: int) -> np.ndarray | None:
-    """Which draw of the global latents each particle has, (K,); None where there are no such
-    latents.
-    """
-    return guide.clusters(num_particles) if isinstance(guide, GlobalDraws) else None
 
 
 def warn_of_few(count: int, what: str) -> None:
     """Warn, at the caller's line, where k-hat cannot be told from so few."""
     if count < SMALLEST_NUM_PARTICLES:
-        few = (
+        warn_caller(
             f"k-hat needs at least {SMALLEST_NUM_PARTICLES} {what} and was given {count}: it is NaN"
         )
-        warn_caller(few)

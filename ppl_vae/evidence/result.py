@@ -1,7 +1,7 @@
-"""Evidence: log p(x) per datum with what says whether to believe it."""
+"""Evidence: log p(x) per row with errors and diagnostics."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from ppl_vae.evidence.errors import (
     cluster_means,
     clustered_se,
     deviations,
+    error_of_mean,
     interquartile_range,
 )
 from ppl_vae.evidence.fingerprints import digests
@@ -34,15 +35,12 @@ from ppl_vae.runtime.files import write_whole
 __all__ = ["Evidence", "EvidenceSummary", "reduce_log_weights"]
 
 FINITE_VARIANCE_K = 0.5
-# of each kind of bound, leading term, in halves of its variance; the chi bound's depends on its
-# order
+# leading term of each bound's bias, in halves of its variance; the chi bound's depends on its order
 BIAS = {
     "lower": -1.0,
     "upper in the limit": float("nan"),
     "upper if converged": 1.0,
 }
-
-
 ARRAYS = ("log_evidence", "mc_se", "ess", "pareto_k", "elbo", "smoothed", "num_used")
 OPTIONAL = ("digests", "shared_errors", "skewness", "spread", "believed")
 WORDS = ("bound", "measure")
@@ -52,27 +50,26 @@ ROUNDING_OF_X = "rounding_of_x"  # the name of a check
 
 @dataclass(frozen=True, repr=False)
 class Evidence:
-    """Estimates of log p(x), or of a bound on it, one per datum, from importance weights.
+    """Estimates of log p(x), or of a bound on it, one per row, from importance weights.
 
-    `bound` says on which side it is stochastic, and biased how: "lower", low, a lower bound in
-    expectation for any K; "upper in the limit", low too, an upper bound as K grows and at times
-    below log p(x) before; "upper if converged", high, an upper bound in expectation if the chains
-    behind it have reached the posterior, and wrong by what they miss.
+    `bound` is the kind: "lower" is a lower bound in expectation for any K; "upper in the limit" is
+    an upper bound as K grows, but biased low, so that it may lie below log p(x) for small K; "upper
+    if converged" is an upper bound in expectation if the chains behind it have reached the
+    posterior, and too low by what they miss.
 
     Args:
         log_evidence: log mean_k w_k, nats, (N,).
         mc_se: Its standard error, by the delta method sd(w) / (mean(w) sqrt(K)), (N,). Meaningless
             where k-hat > 0.5; infinite where all weights are zero, NaN where they are `unresolved`.
         ess: Effective sample size, (sum w)^2 / sum w^2, between 1 and K, (N,); NaN where they are
-            `unresolved`. With latents outside the data plate no more than 1 / (1 / K + mc_se^2).
-        pareto_k: Pareto k-hat, (N,): above 0.7 log_evidence is a lower bound in expectation and no
-            more.
+            `unresolved`. With latents outside the data plate at most 1 / (1 / K + mc_se^2).
+        pareto_k: Pareto k-hat, (N,): above 0.7 log_evidence is only a lower bound in expectation.
         elbo: mean_k log w_k, (N,).
         smoothed: log mean_k w_k with the largest weights Pareto-smoothed, (N,): less variable where
             k-hat is below 0.7; NaN above, where it is biased more than the plain value.
-        num_used: Particles that each datum was given, (N,).
+        num_used: Particles of each row, (N,).
         bound: "lower", "upper in the limit" or "upper if converged".
-        checks: What else tells whether to believe it, by name, (N,) each: "r_hat", "chain_ess" and
+        checks: Further diagnostics by name, (N,) each: "r_hat", "chain_ess" and
             "divergences" (their share of transitions) of the chains behind an upper bound;
             "rounding", by how much bfloat16 changed it; "rounding_of_x", where it is visible, the
             share of a column's standard deviation that the float type of x rounds away: log p(x) is
@@ -119,21 +116,19 @@ class Evidence:
 
     def __post_init__(self) -> None:
         if self.bound not in BIAS:
-            raise ValueError(
-                f"bound is {self.bound!r}; it must be one of {', '.join(map(repr, BIAS))}"
-            )
+            kinds = ", ".join(map(repr, BIAS))
+            raise ValueError(f"bound is {self.bound!r}; it must be one of {kinds}")
 
     def __len__(self) -> int:
         return len(self.log_evidence)
 
     def __repr__(self) -> str:
-        if not len(self):
-            return "Evidence(0 data)"
-        return f"Evidence({len(self)} data, {self.summary().brief()})"
+        brief = f", {self.summary().brief()}" if len(self) else ""
+        return f"Evidence({len(self)} data{brief})"
 
     @property
     def num_particles(self) -> int:
-        """The most particles that a datum was given."""
+        """The largest number of particles of a row."""
         return int(self.num_used.max())
 
     @property
@@ -154,17 +149,16 @@ class Evidence:
             return np.zeros(len(self), dtype=bool)
         if self.believed is not None:
             return self.believed
-        return (
-            self.pareto_k + 1.28 * k_standard_error(self.pareto_k, self.num_used)
-            < FINITE_VARIANCE_K
-        )
+        margin = 1.28 * k_standard_error(self.pareto_k, self.num_used)
+        return self.pareto_k + margin < FINITE_VARIANCE_K
 
     def judged(self) -> "Evidence":
         """The same with `believed` from these rows together."""
         if self.skewness is None or self.spread is None:
             return self
         known = np.isfinite(self.mc_se) & ~np.isnan(self.pareto_k)
-        skewness, shared = np.where(known, self.skewness, np.nan), self.shared_errors is not None
+        skewness = np.where(known, self.skewness, np.nan)
+        shared = self.shared_errors is not None
         return replace(self, believed=judge(skewness, self.spread, shared=shared))
 
     @staticmethod
@@ -178,20 +172,19 @@ class Evidence:
             measure: "lebesgue" if p(x) is a density, "counting" if it is a probability.
 
         Example:
-            >>> Evidence.exact([-1.0, -2.0], [[0.0], [1.0]], measure="lebesgue").is_estimate.tolist()
+            >>> evidence = Evidence.exact([-1.0, -2.0], [[0.0], [1.0]], measure="lebesgue")
+            >>> evidence.is_estimate.tolist()
             [True, True]
         """
-        values, x = (
-            np.asarray(log_p, dtype=np.float64).copy(),
-            torch.from_numpy(np.asarray(x).copy()),
-        )
+        values = np.array(log_p, dtype=np.float64)
+        x = torch.from_numpy(np.array(x))
         if values.shape != (len(x),) or not np.isfinite(values).all():
             raise ValueError(
-                f"log_p has shape {values.shape}, x {len(x)} rows: give a finite number for each "
-                "row"
+                f"log_p has shape {values.shape} and x {len(x)} rows: give a finite number for "
+                "each row"
             )
         if measure not in ("counting", "lebesgue"):
-            raise ValueError(f"measure is {measure!r}; it must be one of 'counting', 'lebesgue'")
+            raise ValueError(f"measure is {measure!r}; it must be 'counting' or 'lebesgue'")
         zero, one = np.zeros(len(x)), np.ones(len(x))
         arrays = (values, zero, one, zero - np.inf, values, values, one.astype(int))
         known: dict[str, Any] = {"skewness": zero, "spread": zero, "believed": one.astype(bool)}
@@ -199,18 +192,13 @@ class Evidence:
 
     @property
     def unresolved(self) -> np.ndarray:
-        """Where log w is so large that its float type rounds it by more than 0.02 nats, (N,):
-        errors are unknown.
-        """
-        return (
-            np.isnan(self.mc_se)
-            & np.isnan(self.pareto_k)
-            & (self.num_used >= SMALLEST_NUM_PARTICLES)
-        )
+        """Where log w is rounded by more than 0.02 nats, so that errors are unknown, (N,)."""
+        unknown = np.isnan(self.mc_se) & np.isnan(self.pareto_k)
+        return unknown & (self.num_used >= SMALLEST_NUM_PARTICLES)
 
     @property
     def num_needed(self) -> np.ndarray:
-        """Particles that k-hat asks for, 10^(1 / (1 - max(k, 0))), infinite from k = 1 on, (N,).
+        """Particles that k-hat requires, 10^(1 / (1 - max(k, 0))), infinite from k = 1 on, (N,).
 
         Reference: Vehtari et al. (2024), arXiv:1507.02646, eq. 13.
         """
@@ -256,57 +244,48 @@ class Evidence:
         """Read what `save` wrote; nothing in the file can execute.
 
         Raises:
-            ValueError: another file, or the checkpoint of a call that is not through.
+            ValueError: another file, or the checkpoint of an unfinished call.
         """
         with np.load(path, allow_pickle=False) as file:
             missing = [name for name in ARRAYS if name not in file]
             if missing:
-                raise ValueError(f"{path} holds no evidence: there is no {missing[0]!r} in it")
+                raise ValueError(f"{path} holds no evidence: it has no {missing[0]!r}")
             found = Evidence.from_arrays(file)
             wanted = int(file["num_data"]) if "num_data" in file else len(found)
             if len(found) < wanted:
                 raise ValueError(
                     f"{path} is a checkpoint with {len(found)} of {wanted} rows done: call "
-                    "log_evidence again with "
-                    f"checkpoint={str(path)!r}, which goes on from there"
+                    f"log_evidence again with checkpoint={str(path)!r} to resume it"
                 )
             return found
 
     def summary(self) -> EvidenceSummary:
-        """Means over the data and their standard errors."""
-        n = len(self)
-        rounding = self.checks.get(ROUNDING_OF_X, np.zeros(n))
+        """Means over the rows and their standard errors."""
         return EvidenceSummary(
             log_evidence=float(self.log_evidence.mean()),
             mc_se=self.mean_mc_se,
-            data_se=_error_of_mean(self.log_evidence),
+            data_se=error_of_mean(self.log_evidence),
             mc_bias=float(0.5 * BIAS[self.bound] * np.square(self.mc_se).mean()),
             elbo=float(self.elbo.mean()),
             mean_ess=float(self.ess.mean()),
             share_bad_k=share_of_bad(self.pareto_k),
-            num_data=n,
+            num_data=len(self),
             num_particles=self.num_particles,
             bound=self.bound,
             num_unresolved=int(self.unresolved.sum()),
             share_estimate=float(self.is_estimate.mean()),
-            rounding_of_x=float(rounding.max()),
+            rounding_of_x=float(np.max(self.checks.get(ROUNDING_OF_X, 0.0))),
         )
 
 
 def write_arrays(path: str | Path, arrays: dict[str, Any]) -> Path:
-    """Write an .npz file under exactly this name."""
+    """Write an .npz file under exactly this name, to which numpy itself would add a suffix."""
 
     def write(partial: Path) -> None:
-        with partial.open("wb") as file:  # given a name, numpy adds a suffix to one that has none
+        with partial.open("wb") as file:
             np.savez(file, **arrays)
 
     return write_whole(path, write)
-
-
-def _error_of_mean(values: np.ndarray) -> float:
-    """Over the data; NaN for one datum, or where one of them is infinite."""
-    known = len(values) > 1 and np.isfinite(values).all()
-    return float(values.std(ddof=1) / np.sqrt(len(values))) if known else float("nan")
 
 
 def reduce_log_weights(
@@ -318,11 +297,11 @@ def reduce_log_weights(
         log_weights: log w, shape (K, B), in the float type that they were computed in (see
             `pareto.unresolved`).
         strata: How many draws come from each part of a mixture, in the order of the particles,
-            where those numbers were fixed beforehand: then the standard error is without the parts'
-            differences. Empty is one part.
+            where those numbers were fixed beforehand: then the standard error excludes differences
+            between the parts. Empty is one part.
         clusters: Which draw of a global latent each particle shares, (K,): then the standard error
             is that between clusters, (G / (G - 1) sum_g (sum_{k in g} (w_k / mean(w) - 1))^2)^(1/2)
-            / K. None where they share nothing.
+            / K. None without such latents.
 
     Returns:
         Evidence of the B rows.
@@ -340,20 +319,21 @@ def reduce_log_weights(
     (k_hat, smoothed), log_w = smooth(log_weights), log_weights.astype(np.float64)
     num_particles, num_data = log_w.shape
     log_evidence = logsumexp(log_w, axis=0) - np.log(num_particles)
-    nothing = np.isneginf(
-        log_evidence
-    )  # all weights are zero, and nobody knows what others would be
+    nothing = np.isneginf(log_evidence)  # all weights are zero, and those of other draws unknown
     ratio = np.exp(log_w - np.where(nothing, 0.0, log_evidence))  # w / mean(w)
     ess = num_particles**2 / np.maximum(np.square(ratio).sum(0), 1.0)
-    errors = None if clusters is None else cluster_errors(ratio, clusters)
-    parts = deviations(ratio, strata) if errors is None else errors.T
-    se = np.sqrt(np.square(parts).sum(0)) if errors is None else clustered_se(errors)
-    if (
-        clusters is not None
-    ):  # as few as there are draws of the global latent, and as bad as their tail
+    unknown = unresolved(log_weights)
+    errors = None
+    if clusters is None:
+        parts = deviations(ratio, strata)
+        se = np.sqrt(np.square(parts).sum(0))
+    else:
+        errors = cluster_errors(ratio, clusters)
+        parts, se = errors.T, clustered_se(errors)
+        # no better than the draws of the global latent: as few, and with as heavy a tail
         k_hat = np.maximum(k_hat, smooth(cluster_means(log_weights, clusters))[0])
         ess = np.minimum(ess, 1 / (1 / num_particles + np.square(se)))
-    unknown = unresolved(log_weights)
+        errors = np.where(unknown[:, None], np.nan, errors)
     with np.errstate(invalid="ignore"):  # all weights may be zero
         equal = ~nothing & (log_evidence - log_w.min(0) <= rounding_of(log_weights))
     return Evidence(
@@ -364,32 +344,38 @@ def reduce_log_weights(
         elbo=log_w.mean(0),
         smoothed=np.where(k_hat > GOOD_K, np.nan, smoothed),
         num_used=np.full(num_data, num_particles),
-        shared_errors=None if errors is None else np.where(unknown[:, None], np.nan, errors),
+        shared_errors=errors,
         skewness=np.where(equal, 0.0, error_skewness(parts)),
         spread=interquartile_range(log_w),
     ).judged()
 
 
 def concatenate(parts: list[Evidence]) -> Evidence:
-    """Evidence of all data from that of parts of them, in order."""
+    """Evidence of all rows from that of parts of them, in order."""
     kinds = sorted({part.bound for part in parts})
     if len(kinds) > 1:
-        raise ValueError(f"evidence of two kinds cannot be one: {kinds[0]!r} and {kinds[1]!r}")
+        raise ValueError(f"evidence of two kinds cannot be joined: {kinds[0]!r} and {kinds[1]!r}")
+    return joined(parts)
+
+
+def joined[Result](parts: Sequence[Result]) -> Result:
+    """One dataclass of arrays (N,) from several, in order; None where one of them has None."""
     return _mapped(lambda *values: np.concatenate(values), *parts)
 
 
-def _mapped(function: Callable[..., np.ndarray], *parts: Evidence) -> Evidence:
-    """The function of each array of these parts."""
-    arrays = (function(*(getattr(part, name) for part in parts)) for name in ARRAYS)
-    checks = {name: function(*(part.checks[name] for part in parts)) for name in parts[0].checks}
-    optional: dict[str, Any] = {name: _all_known(function, parts, name) for name in OPTIONAL}
-    measure = parts[0].measure if len({part.measure for part in parts}) == 1 else ""
-    return Evidence(*arrays, bound=parts[0].bound, checks=checks, measure=measure, **optional)
+def _mapped[Result](function: Callable[..., np.ndarray], *parts: Result) -> Result:
+    """The dataclass with the function of each array of these parts."""
+    record: Any = parts[0]
 
+    def of(values: Sequence[Any]) -> Any:
+        first = values[0]
+        if any(value is None for value in values):
+            return None
+        if isinstance(first, str):
+            return first if len(set(values)) == 1 else ""
+        if isinstance(first, Mapping):
+            return {name: of([value[name] for value in values]) for name in first}
+        return function(*values)
 
-def _all_known(
-    function: Callable[..., np.ndarray], parts: tuple[Evidence, ...], name: str
-) -> np.ndarray | None:
-    """The function of an optional array of these parts; None unless all of them have it."""
-    known = [values for part in parts if (values := getattr(part, name)) is not None]
-    return function(*known) if len(known) == len(parts) else None
+    names = [each.name for each in fields(record)]
+    return replace(record, **{name: of([getattr(part, name) for part in parts]) for name in names})

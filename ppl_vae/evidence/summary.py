@@ -1,5 +1,6 @@
-"""Means of an evidence over its rows, with both kinds of error, in one line."""
+"""Means of evidence over its rows, with both kinds of error, in one line."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,35 +12,34 @@ __all__ = ["EvidenceSummary"]
 
 
 def k_hat_of(share_bad: float) -> str:
-    """For what share of the data k-hat is bad, in words."""
-    return (
-        "k-hat unknown for some" if np.isnan(share_bad) else f"k-hat > {GOOD_K} for {share_bad:.0%}"
-    )
+    """The share of rows with a bad k-hat, in words."""
+    if np.isnan(share_bad):
+        return "k-hat unknown for some"
+    return f"k-hat > {GOOD_K} for {share_bad:.0%}"
 
 
 @dataclass(frozen=True)
 class EvidenceSummary:
-    """Means over the data, in nats per datum, with both kinds of error.
+    """Means over the rows, in nats per row, with both kinds of error.
 
     Args:
         log_evidence: Mean of log p(x).
-        mc_se: Its Monte Carlo standard error: how it would vary if only the particles were drawn
-            again.
-        data_se: Its standard error over the data: how it would vary if the data were drawn again.
-        mc_bias: Leading term of its bias, - mean(mc_se^2) / 2: log of a mean is low; trust it where
+        mc_se: Its Monte Carlo standard error, over draws of the particles.
+        data_se: Its standard error over draws of the rows.
+        mc_bias: Leading term of its bias, - mean(mc_se^2) / 2: log of a mean is low; reliable where
             k-hat is good. With the other sign for an upper bound from reverse annealing, NaN for
             the chi bound.
         elbo: Mean ELBO of the same draws.
         mean_ess: Mean effective sample size.
-        share_bad_k: Share of the data with k-hat > 0.7, NaN if unknown.
-        num_data: Number of data N.
+        share_bad_k: Share of rows with k-hat > 0.7, NaN if unknown.
+        num_data: Number of rows N.
         num_particles: Number of particles K.
-        bound: What kind of bound it is, as `Evidence.bound`.
-        share_estimate: Share of the data whose log p(x) and standard error may be believed
-            (`Evidence.is_estimate`); below 1 the mean is a lower bound, and `mc_se` is not printed:
-            it does not hold.
-        num_unresolved: Number of data whose log-weights are too large for their float type: errors
-            unknown there.
+        bound: Kind of bound, as in `Evidence.bound`.
+        share_estimate: Share of rows with a reliable log p(x) and standard error
+            (`Evidence.is_estimate`); below 1 the mean is a lower bound, and `mc_se`, being
+            unreliable, is not printed.
+        num_unresolved: Number of rows whose log-weights are too large for their float type, so that
+            errors are unknown.
         rounding_of_x: Share of a column's standard deviation that the float type of x rounds away;
             0 where it is not visible.
 
@@ -68,21 +68,19 @@ class EvidenceSummary:
         unit = f"{self._relation} {self.log_evidence:.3f} nats per datum ({self._errors()})"
         others = f"; ELBO {self.elbo:.3f}" if self.bound == "lower" else f", {self.bound}"
         k_hat = f"{k_hat_of(self.share_bad_k)} of {self.num_data} data at K={self.num_particles}"
-        return f"{self._share()}log p(x) {unit}{others}; {k_hat}{self._cure()}{self._unresolved()}{self._rounded()}"
+        return f"{self._share()}log p(x) {unit}{others}; {k_hat}{''.join(self._remedies())}"
 
     def brief(self) -> str:
-        """The mean, both errors by name, and what they are worth."""
+        """The mean, both errors by name, and their reliability."""
         mean = f"mean log p(x) {self._relation} {self.log_evidence:.3f}"
-        rounded = (
-            f", x rounded by {self.rounding_of_x:.0%} of a column's sd"
-            if self.rounding_of_x
-            else ""
-        )
-        return f"{self._share()}{mean} ({self._errors()}), {k_hat_of(self.share_bad_k)}{rounded}"
+        parts = [f"{self._share()}{mean} ({self._errors()})", k_hat_of(self.share_bad_k)]
+        if self.rounding_of_x:
+            parts.append(f"x rounded by {self.rounding_of_x:.0%} of a column's sd")
+        return ", ".join(parts)
 
     @property
     def _holds(self) -> bool:
-        """Whether the Monte Carlo standard error may be believed, as far as the draws can tell."""
+        """Whether the Monte Carlo standard error is reliable, as far as the draws show."""
         return self.bound != "lower" or self.share_estimate == 1
 
     @property
@@ -92,34 +90,24 @@ class EvidenceSummary:
         return "=" if self._holds else ">="
 
     def _share(self) -> str:
-        """How many rows are estimates, where that is not all of them."""
+        """The share of rows with an estimate, unless it is 100 %."""
         return "" if self._holds else f"an estimate for {self.share_estimate:.0%} of the data: "
 
     def _errors(self) -> str:
         data = f"data se {self.data_se:.3f}"
         return f"Monte Carlo se {self.mc_se:.3f}, {data}" if self._holds else data
 
-    def _cure(self) -> str:
-        """What to do where the guide is the cause."""
-        if self._holds or np.isnan(self.share_bad_k):
-            return ""
-        return "; refine the guide's posteriors (refine), or bracket log p(x) (evidence_interval)"
-
-    def _unresolved(self) -> str:
-        """What to do about rounding, where it is as large as what is asked for."""
-        if not self.num_unresolved:
-            return ""
-        return (
-            f"; the log-weights of {self.num_unresolved} data are so large that their float type "
-            "rounds them by more "
-            f"than {RESOLUTION} nats: standardise x, or use float64 (model.double(), "
-            "guide.double(), "
-            "Dataset(x, dtype=torch.float64))"
-        )
-
-    def _rounded(self) -> str:
-        """What to do where log p(x) is that of other rows than those that were given."""
-        if not self.rounding_of_x:
-            return ""
-        share = f"{self.rounding_of_x:.0%} of the standard deviation of a column"
-        return f"; log p(x) is that of rounded x, off by {share}: {REMEDY}"
+    def _remedies(self) -> Iterator[str]:
+        """What to do about a poor guide, about log-weights too large, and about rounded x."""
+        if not (self._holds or np.isnan(self.share_bad_k)):
+            yield "; refine the guide's posteriors (refine)"
+            yield ", or bracket log p(x) (evidence_interval)"
+        if self.num_unresolved:
+            yield (
+                f"; the log-weights of {self.num_unresolved} data are so large that their float "
+                f"type rounds them by more than {RESOLUTION} nats: standardise x, or use float64 "
+                "(model.double(), guide.double(), Dataset(x, dtype=torch.float64))"
+            )
+        if self.rounding_of_x:
+            share = f"{self.rounding_of_x:.0%} of the standard deviation of a column"
+            yield f"; log p(x) is that of rounded x, off by {share}: {REMEDY}"

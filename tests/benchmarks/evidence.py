@@ -15,7 +15,7 @@ from timing import Options, Row, in_turn, rate, timed
 from torch import nn
 
 import ppl_vae as pv
-from ppl_vae.importance import CompiledKernels, _kernels
+from ppl_vae.importance import Compiled, Eager
 from ppl_vae.runtime.recording.products import matmul
 
 TITLE = "log p(x)"
@@ -78,16 +78,15 @@ def measure(options: Options) -> list[Row]:
     )
     program = Example(encoder, decoder, 50)
 
-    def ours(kernels: CompiledKernels | None) -> None:
-        _kernels.set(
-            kernels
-        )  # what is compiled is kept from call to call: the first one's cost is a figure of its own
-        pv.log_evidence(model, guide, x, num_particles=num_particles, compile=False, progress=False)
+    def ours(evaluator: Eager) -> None:
+        # what is compiled is kept from call to call: the first one's cost is a figure of its own
+        method = pv.ImportanceSampling(num_particles, compile=False).evaluated_by(evaluator)
+        pv.log_evidence(model, guide, x, method, progress=False)
 
     works = {
-        "compiled": partial(ours, CompiledKernels(logging.WARNING)),
-        "compiled, bfloat16": partial(ours, CompiledKernels(logging.WARNING, half=True)),
-        "eager": partial(ours, None),
+        "compiled": partial(ours, Compiled(logging.WARNING)),
+        "compiled, bfloat16": partial(ours, Compiled(logging.WARNING, half=True)),
+        "eager": partial(ours, Eager()),
         PYRO: partial(vectorised, program, x, num_particles),
         PYRO_UNCHECKED: partial(vectorised, program, x, num_particles, validate=False),
     }

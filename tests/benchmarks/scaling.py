@@ -13,7 +13,7 @@ from timing import Options, Row, in_turn, ratio, timed
 
 import ppl_vae as pv
 from ppl_vae import likelihoods, objectives
-from ppl_vae.importance import CompiledKernels, _kernels
+from ppl_vae.importance import Compiled
 
 TITLE = "Cost per datum"
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
@@ -48,18 +48,13 @@ def epochs(data: list[torch.Tensor], options: Options) -> dict[str, list[float]]
 
 
 def evidence(data: list[torch.Tensor], options: Options) -> dict[str, list[float]]:
-    works, pair, sizes = (
-        {},
-        programs(),
-        {"num_particles": NUM_PARTICLES, "compile": False, "progress": False},
-    )
-    _kernels.set(CompiledKernels(logging.WARNING))  # kept from call to call
-    pv.log_evidence(*pair, data[0], **sizes)
+    works, pair = {}, programs()
+    sampling = pv.ImportanceSampling(NUM_PARTICLES, compile=False)
+    method = sampling.evaluated_by(Compiled(logging.WARNING))  # kept from call to call
+    pv.log_evidence(*pair, data[0], method, progress=False)
     for x in data:
-        work, repeats = (
-            partial(pv.log_evidence, *pair, x, **sizes),
-            max(1, options.pick(20_000, 1_000) // len(x)),
-        )
+        work = partial(pv.log_evidence, *pair, x, method, progress=False)
+        repeats = max(1, options.pick(20_000, 1_000) // len(x))
         works[f"N={len(x):,}"] = timed(partial(times_each, work, repeats), repeats * len(x))
     return in_turn(works, options.pick(3, 1), warm_up=False)  # a round takes minutes
 
