@@ -313,7 +313,7 @@ def test_an_interrupted_call_goes_on_where_it_was(tmp_path, monkeypatch):
     monkeypatch.setattr(AIS, "estimate", interrupted)
     resumed = evidence_interval(bed.model, bed.guide, bed.x, TINY, checkpoint=tmp_path)
     np.testing.assert_array_equal(resumed.upper, whole.upper)
-    with pytest.raises(ValueError, match=r"holds another call .*: delete it"):
+    with pytest.raises(ValueError, match=r"written with different settings .*: delete it"):
         evidence_interval(bed.model, bed.guide, bed.x, TINY, seed=1, checkpoint=tmp_path)
 
 
@@ -368,7 +368,7 @@ def test_bad_input_says_so(tmp_path):
     with pytest.raises(ValueError, match="'z' is Categorical.*continuous latents alone"):
         pv.log_evidence(bed.model, bed.guide, bed.x, BOUNDS)
     evidence = reduce_log_weights(np.zeros((30, 2)))
-    with pytest.raises(ValueError, match="holds no interval: there is no 'verdict'"):
+    with pytest.raises(ValueError, match="holds no interval: it has no 'verdict'"):
         EvidenceInterval.load(evidence.save(tmp_path / "evidence.npz"))
 
     def planar(x, context=None):
@@ -493,7 +493,7 @@ def test_upper_bounds_say_so_wherever_they_go(tmp_path):
     assert set(reverse.checks) == {"r_hat", "chain_ess", "divergences"}
     assert reverse.summary().mc_bias > 0
     assert np.isnan(chi.summary().mc_bias)
-    with pytest.raises(ValueError, match="evidence of two kinds cannot be one"):
+    with pytest.raises(ValueError, match="evidence of two kinds cannot be joined"):
         concatenate([chi, reverse])
     with pytest.raises(ValueError, match="bound is 'sideways'"):
         Evidence(*np.zeros((7, 1)), bound="sideways")

@@ -1,6 +1,4 @@
-"""Defensive importance sampling: a mixture of the guide and something wider, weighed by the balance
-heuristic.
-"""
+"""Defensive importance sampling from a mixture of the guide and a wider proposal."""
 
 import math
 from collections.abc import Iterable
@@ -18,7 +16,6 @@ from ppl_vae.data import Dataset
 from ppl_vae.families.densities import ResidualLowRankNormal, StandardisedNormal
 from ppl_vae.programs.modules import arguments, evaluating
 from ppl_vae.programs.traces import LogTerms, Program, log_density_at, log_terms
-from ppl_vae.programs.validation import check_data
 from ppl_vae.runtime.checks import one_of, real_number
 from ppl_vae.runtime.seeding import seeded
 
@@ -27,12 +24,11 @@ __all__ = ["Defensive"]
 
 @dataclass(frozen=True)
 class Defensive:
-    """Proposal (1 - share) q(z given x) + share r(z), r the prior or the guide with inflated
-    standard deviations.
+    """Proposal (1 - share) q(z given x) + share r(z), r the prior or an inflated guide.
 
-    A fixed share of the particles is drawn from each component, and every draw is weighed by the
-    whole mixture (the balance heuristic), so that w <= p(x, z) / (share r(z)): a guide that is too
-    narrow can no longer make w explode. Costs the factor 1 / (1 - share) where the guide was good.
+    A fixed share of the particles is drawn from each component, and every draw is weighted by the
+    whole mixture (the balance heuristic), so that w <= p(x, z) / (share r(z)), however narrow the
+    guide is. Where the guide was good, it costs a factor 1 / (1 - share).
 
     Args:
         component: "prior", or "inflated": the guide's normals with `inflation` times their standard
@@ -51,10 +47,9 @@ class Defensive:
         >>> from ppl_vae import beds
         >>> from ppl_vae.evidence import ImportanceSampling, log_evidence
         >>> bed = beds.linear_gaussian(num_data=20, guide_scale=0.4)
-        >>> plain, defended = (
-        ...     log_evidence(bed.model, bed.guide, bed.x, ImportanceSampling(1000, proposal=proposal))
-        ...     for proposal in ("guide", Defensive("inflated", inflation=3.0))
-        ... )
+        >>> wider = Defensive("inflated", inflation=3.0)
+        >>> methods = [ImportanceSampling(proposal=each) for each in ("guide", wider)]
+        >>> plain, defended = (log_evidence(bed.model, bed.guide, bed.x, each) for each in methods)
         >>> bool(defended.pareto_k.max() < plain.pareto_k.min())
         True
     """
@@ -77,23 +72,17 @@ class Defensive:
         self, model: Program, guide: Program, data: Dataset, num_particles: int, seed: int | None
     ) -> Tensor:
         """log p(x, z) - log mixture(z) at draws from both components, (K, B)."""
-        check_data(model, data.x, data.context)
-        args = arguments(data.x, data.context)
-        wide = (
-            Inflated(self.inflation)(guide) if self.component == "inflated" else prior_guide(model)
-        )
+        is_inflated = self.component == "inflated"
+        wide = Inflated(self.inflation)(guide) if is_inflated else prior_guide(model)
+        proposals = list(zip((guide, wide), self.strata(num_particles), strict=True))
         with evaluating(model, guide), seeded(seed):
-            return mixture_terms(
-                model, zip((guide, wide), self.strata(num_particles), strict=True), *args
-            )[1]
+            return mixture_terms(model, proposals, *arguments(data.x, data.context))[1]
 
 
 def mixture_terms(
     model: Program, proposals: Iterable[tuple[Program, int]], *args: Any
 ) -> tuple[list[LogTerms], Tensor]:
-    """Terms of so many draws of each proposal, and log p(x, z) - log mixture(z) of all of them, (K,
-    B).
-    """
+    """Terms for draws of each proposal, and log p(x, z) - log mixture(z) of all of them, (K, B)."""
     proposals = list(proposals)
     total = sum(count for _, count in proposals)
     terms = [log_terms(model, program, *args, num_particles=count) for program, count in proposals]
@@ -108,12 +97,12 @@ def mixture_terms(
 
 
 def prior_guide(model: Program) -> Program:
-    """The model with its observed sites hidden: a guide that proposes from the prior, for any Pyro
-    model.
-    """
-    return poutine.block(
-        model, hide_fn=lambda site: site["type"] == "sample" and site["is_observed"]
-    )
+    """The model with its observed sites hidden: a guide that proposes from the prior."""
+
+    def is_observation(site: Any) -> bool:
+        return site["type"] == "sample" and site["is_observed"]
+
+    return poutine.block(model, hide_fn=is_observation)
 
 
 class Inflated(Messenger):
@@ -139,15 +128,11 @@ def inflate(distribution: Any, factor: float, name: str) -> Any:
         case torch.distributions.Normal():
             return StandardisedNormal(distribution.loc, factor * distribution.scale)
         case torch.distributions.LowRankMultivariateNormal():
-            loc, cov = (
-                distribution.loc,
-                (factor * distribution.cov_factor, factor**2 * distribution.cov_diag),
-            )
-            return ResidualLowRankNormal(loc, *cov)
+            cov = factor * distribution.cov_factor, factor**2 * distribution.cov_diag
+            return ResidualLowRankNormal(distribution.loc, *cov)
         case torch.distributions.MultivariateNormal():
-            return dist.MultivariateNormal(
-                distribution.loc, scale_tril=factor * distribution.scale_tril
-            )
+            root = factor * distribution.scale_tril
+            return dist.MultivariateNormal(distribution.loc, scale_tril=root)
         case torch.distributions.TransformedDistribution():
             base = inflate(distribution.base_dist, factor, name)
             return dist.TransformedDistribution(base, distribution.transforms)

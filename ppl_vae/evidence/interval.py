@@ -1,4 +1,4 @@
-"""An interval for log p(x) of each datum, and what it promises."""
+"""An interval for log p(x) of each row, with its verdict."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,24 +19,23 @@ MISSED = " (of the modes that guide or prior reach)"
 
 @dataclass(frozen=True)
 class IntervalSummary:
-    """Means over the data, in nats per datum, and how many data have which verdict.
+    """Means over the rows, in nats per row, and the number of rows with each verdict.
 
     Args:
         lower: Mean lower bound; an estimate counts as both bounds.
         lower_se: Its Monte Carlo standard error.
-        upper: Mean upper bound; infinite if one datum has a lower bound only.
+        upper: Mean upper bound; infinite if a row has a lower bound only.
         upper_se: Its Monte Carlo standard error.
-        data_se: Standard error of `lower` over the data; NaN for one datum.
-        gap: Mean of upper - lower bound over the data with an interval; NaN if there are none.
-        num_estimates: Data whose log p(x) is estimated.
-        num_intervals: Data whose log p(x) lies between two bounds.
-        num_bounds: Data with a lower bound only.
+        data_se: Standard error of `lower` over the rows; NaN for one row.
+        gap: Mean of upper - lower bound over the rows with an interval; NaN if there are none.
+        num_estimates: Rows whose log p(x) is estimated.
+        num_intervals: Rows whose log p(x) lies between two bounds.
+        num_bounds: Rows with a lower bound only.
 
     Example:
         >>> print(IntervalSummary(-90.12, 0.01, -90.08, 0.02, 0.3, 0.08, 50, 50, 0))
         log p(x) between -90.120 (se 0.010) and -90.080 (se 0.020) nats per datum, data se 0.300
-        100 data: 50 with an estimate (of the modes that guide or prior reach), 50 with an interval \
-(mean gap 0.080), 0 with a lower bound only
+        100 data: 50 with an estimate ..., 50 with an interval (mean gap 0.080), 0 ...
     """
 
     lower: float
@@ -57,35 +56,32 @@ class IntervalSummary:
             between = f"between {high} and {low}, bounds that cross within their errors,"
         where = f"at least {low}" if self.num_bounds else between
         gap = f" (mean gap {max(self.gap, 0.0):.3f})" if self.num_intervals else ""
+        total = self.num_estimates + self.num_intervals + self.num_bounds
         return (
-            f"log p(x) {where} nats per datum, data se {self.data_se:.3f}\n"
-            f"{self.num_estimates + self.num_intervals + self.num_bounds} data: "
-            f"{self.num_estimates} with an estimate"
-            f"{MISSED if self.num_estimates else ''}, "
+            f"log p(x) {where} nats per datum, data se {self.data_se:.3f}\n{total} data: "
+            f"{self.num_estimates} with an estimate{MISSED * bool(self.num_estimates)}, "
             f"{self.num_intervals} with an interval{gap}, {self.num_bounds} with a lower bound only"
         )
 
 
 @dataclass(frozen=True)
 class EvidenceInterval:
-    """From `lower` to `upper` lies log p(x), with a probability of `level`, as far as the verdict
-    goes.
+    """An interval from `lower` to `upper` that contains log p(x) with probability `level`.
 
-    "estimate": log p(x) is estimated, and the interval is the estimate +- z standard errors; a mode
-    of p(z given x) that neither guide nor prior reaches is missed, and no standard error knows of
-    it. "interval": it lies between a lower and an upper bound in expectation, and the interval
-    reaches z standard errors beyond them. "bound only": no upper bound is to be believed, `upper`
-    is infinite, and only `lower` is claimed. z is the normal quantile, 1.96 at 0.95. Whatever the
-    weights are like, P(lower bound > log p(x) + b) <= exp(-b) by Markov's
-    inequality: b = 3.7 nats at 0.95. That is not in the interval, being far wider than it where the
-        weights are tame.
+    What it is depends on the verdict. "estimate": log p(x) is estimated, and the interval is the
+    estimate +- z standard errors; a mode of p(z given x) that neither guide nor prior reaches is
+    missed, and the standard error does not include it. "interval": log p(x) lies between a lower
+    and an upper bound in expectation, and the interval extends z standard errors beyond them.
+    "bound only": there is no reliable upper bound, and `upper` is infinite. z is the normal
+    quantile, 1.96 at 0.95. For any weights, P(lower bound > log p(x) + b) <= exp(-b) by Markov's
+    inequality, b = 3.7 nats at 0.95; the interval does not include this much wider margin.
 
     Args:
-        lower_bound: Evidence from importance sampling where that is to be believed, else from
-            annealing forwards, (N,).
+        lower_bound: Evidence from importance sampling where that is reliable, else from annealing
+            forwards, (N,).
         upper_bound: Evidence from annealing backwards, (N,); NaN where it was not needed.
         verdict: "estimate", "interval" or "bound only", (N,).
-        level: Nominal probability that the interval holds log p(x).
+        level: Nominal probability that the interval contains log p(x).
 
     References:
         Grosse, Ghahramani and Adams (2015), Sandwiching the marginal likelihood, arXiv:1511.02543,
@@ -97,8 +93,10 @@ class EvidenceInterval:
         >>> bed = beds.linear_gaussian(num_data=3, guide_scale=1.3)
         >>> interval = evidence_interval(bed.model, bed.guide, bed.x)
         >>> exact = bed.log_evidence.numpy()
-        >>> bool(((interval.lower < exact) & (exact < interval.upper)).all()), interval.verdict.tolist()
-        (True, ['estimate', 'estimate', 'estimate'])
+        >>> bool(((interval.lower < exact) & (exact < interval.upper)).all())
+        True
+        >>> interval.verdict.tolist()
+        ['estimate', 'estimate', 'estimate']
     """
 
     lower_bound: Evidence
@@ -124,16 +122,14 @@ class EvidenceInterval:
         return np.maximum(*self._ends())
 
     def _ends(self) -> tuple[np.ndarray, np.ndarray]:
-        """Each bound with its standard errors: rounding may let exact ones cross."""
+        """Each bound with its standard errors; by rounding, exact ones may cross."""
         z = num_se(self.level)
         value, se = self._above()
         return self.lower_bound.log_evidence - z * self.lower_bound.mc_se, value + z * se
 
     @property
     def gap(self) -> np.ndarray:
-        """Upper less lower bound, (N,): 0 for an estimate, infinite where there is a lower bound
-        only.
-        """
+        """Upper minus lower bound, (N,): 0 for an estimate, infinite for a lower bound only."""
         return self._above()[0] - self.lower_bound.log_evidence
 
     @property
@@ -142,25 +138,22 @@ class EvidenceInterval:
         return self.upper_bound.checks["r_hat"]
 
     def _above(self) -> tuple[np.ndarray, np.ndarray]:
-        """What is claimed from above, with its standard error: the estimate, the upper bound, or
-        infinity.
-        """
-        estimated, bounded = self.verdict == ESTIMATE, self.verdict == INTERVAL
-        below, above = self.lower_bound, self.upper_bound
-        value = np.where(
-            estimated, below.log_evidence, np.where(bounded, above.log_evidence, np.inf)
-        )
-        return value, np.where(estimated, below.mc_se, np.where(bounded, above.mc_se, 0.0))
+        """The upper end with its standard error: the estimate, the upper bound, or infinity."""
+        cases = [self.verdict == ESTIMATE, self.verdict == INTERVAL]
+        bounds = (self.lower_bound, self.upper_bound)
+        value = np.select(cases, [bound.log_evidence for bound in bounds], np.inf)
+        return value, np.select(cases, [bound.mc_se for bound in bounds], 0.0)
 
     def summary(self) -> IntervalSummary:
-        """Means over the data, their standard errors, and the number of each verdict."""
-        n, (above, above_se), below = len(self), self._above(), self.lower_bound.summary()
+        """Means over the rows, their standard errors, and the number of each verdict."""
+        below = self.lower_bound.summary()
+        above, above_se = self._above()
         between = self.gap[self.verdict == INTERVAL]
         return IntervalSummary(
             lower=below.log_evidence,
             lower_se=below.mc_se,
             upper=float(above.mean()),
-            upper_se=float(np.sqrt(np.square(above_se).sum()) / n),
+            upper_se=float(np.sqrt(np.square(above_se).sum()) / len(self)),
             data_se=below.data_se,
             gap=float(between.mean()) if len(between) else float("nan"),
             num_estimates=int((self.verdict == ESTIMATE).sum()),
@@ -175,9 +168,8 @@ class EvidenceInterval:
         """Write everything to an .npz file, whole or not at all."""
         arrays: dict[str, Any] = {"verdict": self.verdict, "level": self.level}
         for part in PARTS:
-            arrays |= {
-                f"{part}.{name}": values for name, values in getattr(self, part).arrays().items()
-            }
+            found = getattr(self, part).arrays()
+            arrays |= {f"{part}.{name}": values for name, values in found.items()}
         return write_arrays(path, arrays)
 
     @staticmethod
@@ -185,7 +177,7 @@ class EvidenceInterval:
         """Read what `save` wrote; nothing in the file can execute."""
         with np.load(path, allow_pickle=False) as file:
             if "verdict" not in file:
-                raise ValueError(f"{path} holds no interval: there is no 'verdict' in it")
+                raise ValueError(f"{path} holds no interval: it has no 'verdict'")
             lower, upper = (Evidence.from_arrays(_under(part, file)) for part in PARTS)
             return EvidenceInterval(lower, upper, file["verdict"], float(file["level"]))
 
@@ -197,5 +189,5 @@ def _under(part: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]
 
 
 def num_se(level: float) -> float:
-    """z: how many standard errors a normal interval of this level reaches to either side."""
+    """z: the half-width of a normal interval of this level, in standard errors."""
     return float(ndtri((1 + level) / 2))

@@ -1,6 +1,4 @@
-"""Pareto-smoothed importance sampling of all data at once; ArviZ's `psislw` fits one after the
-other.
-"""
+"""Pareto-smoothed importance sampling of all rows at once; ArviZ's `psislw` fits one at a time."""
 
 import numpy as np
 from scipy.special import boxcox1p, softmax
@@ -15,19 +13,15 @@ __all__ = [
     "unresolved",
 ]
 
-GOOD_K = 0.7  # above it log p(x) is a bound, and smoothing does harm
-TIES = 5  # draws that reach the largest weight, from which on the weights count as bounded
-SMALLEST_NUM_PARTICLES = (
-    30  # a tail of six draws, a fifth, is the smallest whose first quartile is not its least
-)
-RESOLUTION = (
-    0.02  # nats; log-weights whose floats lie further apart tell neither k-hat nor a standard error
-)
-PRIOR_K, PRIOR_DRAWS = 0.5, 10  # what k is drawn to, and how many draws that counts for
+GOOD_K = 0.7  # above it log p(x) is only a bound, and smoothing does harm
+TIES = 5  # with so many draws at the largest weight, the weights count as bounded
+SMALLEST_NUM_PARTICLES = 30  # a fifth, six draws, is the shortest tail with a quartile of its own
+RESOLUTION = 0.02  # nats between floats; coarser log-weights give neither k-hat nor standard error
+PRIOR_K, PRIOR_DRAWS = 0.5, 10  # k is shrunk towards this, with the weight of so many draws
 
 
 def pareto_k(log_weights: np.ndarray) -> np.ndarray:
-    """Pareto k-hat per datum: how heavy the tail of the importance weights is.
+    """Pareto k-hat per row: how heavy the tail of the importance weights is.
 
     The K largest weights are fitted by a generalised Pareto distribution of shape k; moments of
     order below 1/k exist. k < 0.5: finite variance, trust mean and standard error; k < 0.7: usable;
@@ -37,7 +31,7 @@ def pareto_k(log_weights: np.ndarray) -> np.ndarray:
     point, has k = inf; with fewer than 30 particles, or where `unresolved`, k is NaN.
 
     Args:
-        log_weights: log w, as they are, not negated as `arviz_stats` wants them.
+        log_weights: log w, not negated as in `arviz_stats`.
 
     Shape:
         (K, B) -> (B,)
@@ -48,7 +42,7 @@ def pareto_k(log_weights: np.ndarray) -> np.ndarray:
     Example:
         >>> rng = np.random.default_rng(0)
         >>> z = rng.normal(size=(4000, 1))
-        >>> target_sd = 2.0                                      # proposal N(0, 1): in theory k = 1 - 1 / sd^2 = 0.75
+        >>> target_sd = 2.0  # proposal N(0, 1): in theory k = 1 - 1 / sd^2 = 0.75
         >>> log_w = -0.5 * (z / target_sd) ** 2 + 0.5 * z**2
         >>> bool(abs(pareto_k(log_w)[0] - 0.75) < 0.15)
         True
@@ -76,13 +70,15 @@ def smooth(log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     log_weights = np.asarray(log_weights)
     num_particles, num_data = log_weights.shape
     if num_particles < SMALLEST_NUM_PARTICLES:
-        return np.full(num_data, np.nan), np.full(num_data, np.nan)
+        unknown = np.full(num_data, np.nan)
+        return unknown, unknown.copy()
     largest = log_weights.max(0).astype(np.float64)
     largest[np.isneginf(largest)] = 0.0  # all weights are zero
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         weights = np.exp(np.ascontiguousarray(log_weights.T) - largest[:, None])
         unbounded = (weights >= np.exp(-rounding_of(log_weights))[:, None]).sum(1) < TIES
-        k_hat, total = np.full(num_data, -np.inf), weights.sum(1)
+        k_hat = np.full(num_data, -np.inf)
+        total = weights.sum(1)
         k_hat[unbounded], refilled = _fitted(weights[unbounded])
         total[unbounded] = np.where(np.isfinite(refilled), refilled, total[unbounded])
         k_hat[unresolved(log_weights)] = np.nan
@@ -90,15 +86,14 @@ def smooth(log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def rounding_of(log_weights: np.ndarray) -> np.ndarray:
-    """By how much log-weights of each row may differ for rounding alone, (K, B) -> (B,)."""
+    """Largest difference between log-weights of a row by rounding alone, (K, B) -> (B,)."""
     largest = log_weights.max(0).astype(np.float64)
     scale = np.where(np.isneginf(largest), 1.0, np.maximum(1.0, np.abs(largest)))
     return 64 * np.finfo(log_weights.dtype).eps * scale
 
 
 def unresolved(log_weights: np.ndarray) -> np.ndarray:
-    """Where log w is so large that its float type does not tell log p(x) to `RESOLUTION` nats,
-    (B,).
+    """Where log w is too large for its float type to resolve log p(x) to `RESOLUTION` nats, (B,).
 
     log w = log p(x, z) - log q(z given x) is a sum of terms the largest of which is no smaller than
     their sum, so that its rounding error is about eps |log w|, eps the spacing of its float type at
@@ -132,21 +127,16 @@ def k_standard_error(k_hat: np.ndarray, num_particles: np.ndarray) -> np.ndarray
 
 
 def _tail(num_particles: np.ndarray | int) -> np.ndarray:
-    """How many of the weights are its tail."""
+    """The number of weights in the tail."""
     return np.minimum(num_particles / 5, 3 * np.sqrt(num_particles))
 
 
 def _fitted(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """k-hat and the sum of the smoothed weights, of weights whose largest is one, (B, K), which are
-    reordered.
-    """
+    """k-hat and the sum of the smoothed weights, (B, K) with maximum one, which are reordered."""
     num_tail = int(_tail(weights.shape[1]))
     weights.partition(-num_tail - 1, axis=1)
-    body, cutoff, tail = (
-        weights[:, :-num_tail],
-        weights[:, -num_tail - 1, None],
-        weights[:, -num_tail:],
-    )
+    body, tail = np.split(weights, [-num_tail], axis=1)
+    cutoff = body[:, -1:]
     k_hat, scale = _generalised_pareto(np.sort(tail) - cutoff)
     below = -np.arange(0.5, num_tail) / num_tail
     quantiles = cutoff - scale[:, None] * boxcox1p(below, -k_hat[:, None])
@@ -154,18 +144,17 @@ def _fitted(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _generalised_pareto(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Shape k, drawn to one half, and scale of sorted excesses, (B, M): the posterior mean of b =
-    -k / scale on a grid.
+    """Shape k, shrunk towards 1/2, and scale of sorted excesses, (B, M), by a mean over a grid.
 
     References:
         Zhang and Stephens (2009), A new and efficient estimation method for the generalized Pareto
         distribution, Technometrics 51; Vehtari et al. (2024), arXiv:1507.02646, appendix G.
     """
     num_tail = x.shape[1]
-    num_points, first_quartile = 30 + int(num_tail**0.5), x[:, int(num_tail / 4 + 0.5) - 1]
-    grid = (1 - np.sqrt(num_points / np.arange(0.5, num_points)))[:, None] / (
-        3 * first_quartile
-    ) + 1 / x[:, -1]
+    num_points = 30 + int(num_tail**0.5)
+    first_quartile = x[:, int(num_tail / 4 + 0.5) - 1]
+    points = (1 - np.sqrt(num_points / np.arange(0.5, num_points)))[:, None]
+    grid = points / (3 * first_quartile) + 1 / x[:, -1]
     k = np.log1p(-grid[..., None] * x).mean(-1)
     posterior = softmax(num_tail * (np.log(-grid / k) - k - 1), axis=0)
     posterior[posterior < 10 * np.finfo(float).eps] = 0.0

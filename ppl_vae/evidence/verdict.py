@@ -1,44 +1,39 @@
-"""Where a nominal interval about log p(x) covers: Cochran's rule, with the skewness of rows
-alike.
-"""
+"""Where a nominal interval about log p(x) covers: Cochran's rule, averaged over similar rows."""
 
 import numpy as np
 
 __all__ = ["MOST_SQUARED_SKEWNESS", "NEIGHBOURS", "judge"]
 
-MOST_SQUARED_SKEWNESS = (
-    1 / 16
-)  # of the error; docs/believability.md has the coverage of 95 % intervals at this limit
-NEIGHBOURS = 50  # rows whose skewness is averaged: that of a single row is as lucky as its value
+# of the error; docs/believability.md has the coverage of 95 % intervals at this limit
+MOST_SQUARED_SKEWNESS = 1 / 16
+NEIGHBOURS = 50  # rows whose skewness is averaged, since a single row's is as random as its value
 
 
 def error_skewness(parts: np.ndarray) -> np.ndarray:
-    """Skewness of a sum of independent parts with mean zero, sum d^3 / (sum d^2)^(3/2), (K, B) ->
-    (B,).
+    """Skewness of a sum of independent centred parts, sum d^3 / (sum d^2)^(3/2), (K, B) -> (B,).
 
     With d = w / mean(w) - 1 it is the skewness of the weights over sqrt(K): 0 for equal weights, 1
-    for one that outweighs all others. Cochran's rule, K > 25 skewness^2, asks for less than a
-    fifth.
+    for one that outweighs all others. Cochran's rule, K > 25 skewness^2, requires less than 1/5.
 
     References:
         Cochran (1977), Sampling techniques, section 2.15.
     """
     squares = np.square(parts).sum(0)
-    cubes = (parts**3).sum(0)
-    return np.divide(cubes, squares**1.5, out=np.zeros_like(squares), where=squares > 0)
+    zero = np.zeros_like(squares)
+    return np.divide((parts**3).sum(0), squares**1.5, out=zero, where=squares > 0)
 
 
 def judge(skewness: np.ndarray, spread: np.ndarray, *, shared: bool = False) -> np.ndarray:
-    """Where log p(x) and its standard error may be believed, (N,), from all rows of one evaluation.
+    """Where log p(x) and its standard error are reliable, (N,), from all rows of one evaluation.
 
-    The intervals of rows with skewed errors miss log p(x), and a row that has missed its tail does
-    not look skewed. So the squared skewness is averaged over about 50 rows whose log-weights have
-    like interquartile ranges, which the tail does not move: rows of one kind pass together or not
-    at all, and luck does not choose among them. One half of the standard error that a share would
-    have is added. Fewer than 50 rows must look better still: luck chooses among evaluations of a
-    few rows as it does among rows, so the limit shrinks as the square root of their number. Rows
-    whose weights are equal (skewness 0) are exact; unknown skewness (NaN) never passes. Rows that
-    share draws of a latent outside the data plate have one luck, and count as one row.
+    Intervals of rows with skewed errors miss log p(x), and a row that has missed its tail does not
+    look skewed. So the squared skewness is averaged over about 50 rows whose log-weights have
+    similar interquartile ranges, which the tail does not affect: similar rows pass or fail
+    together, without selection by chance. Half of the standard error of a proportion is added.
+    With fewer than 50 rows the limit shrinks as the square root of their number, because chance
+    then selects among evaluations. Rows whose weights are equal (skewness 0) are exact; unknown
+    skewness (NaN) never passes. Rows that share draws of a latent outside the data plate have
+    dependent errors, and count as one row.
 
     Args:
         skewness: Of the error of log p(x), as `error_skewness`, (N,).
@@ -60,7 +55,8 @@ def judge(skewness: np.ndarray, spread: np.ndarray, *, shared: bool = False) -> 
     squared = np.square(skewness)
     order = rows[np.argsort(spread[rows], kind="stable")]
     for alike in np.array_split(order, max(1, len(rows) // NEIGHBOURS)):
-        mean, number = squared[alike].mean(), 1 if shared else len(alike)
+        mean = squared[alike].mean()
+        number = 1 if shared else len(alike)
         margin = 0.5 * np.sqrt(mean * (1 - mean) / number)
         limit = MOST_SQUARED_SKEWNESS * min(1.0, number / NEIGHBOURS) ** 0.5
         believed[alike] = mean + margin < limit

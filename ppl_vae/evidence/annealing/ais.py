@@ -1,6 +1,4 @@
-"""log p(x) by annealed importance sampling, forwards (a lower bound) and backwards (an upper
-bound).
-"""
+"""log p(x) by annealed importance sampling: forwards a lower bound, backwards an upper bound."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -13,17 +11,16 @@ from ppl_vae.evidence.annealing.path import PILOT_CHAINS, Kernels, Path, explore
 from ppl_vae.evidence.importance_sampling import warn_of_few
 from ppl_vae.evidence.result import Evidence, reduce_log_weights
 from ppl_vae.hmc import HMC
-from ppl_vae.importance import rows_per_chunk
+from ppl_vae.programs.inference import rows_per_chunk
 from ppl_vae.programs.modules import arguments, evaluating
 from ppl_vae.programs.traces import Program
-from ppl_vae.programs.validation import check_data
 from ppl_vae.runtime.checks import instance_of, one_of, whole_fields
 from ppl_vae.runtime.seeding import derived_seed, seeded
 
 __all__ = ["AIS"]
 
-PAIRS_PER_BLOCK = 2_000  # each block runs through all temperatures before the next is begun
-FORWARD, REVERSE, PILOT = 0, 1, 2  # what the parts of one seed are for
+PAIRS_PER_BLOCK = 2_000  # each block runs through all temperatures before the next begins
+FORWARD, REVERSE, PILOT = range(3)  # keys of the seed
 
 
 @dataclass(frozen=True)
@@ -33,22 +30,22 @@ class AIS:
 
     Each chain starts at z_0 ~ q and moves by Hamiltonian Monte Carlo that leaves q^(1 - beta_t)
     p(x, z)^beta_t invariant, beta from 0 to 1. For any number of temperatures E[w] = p(x) exactly:
-    temperatures, step sizes and scales come from a pilot run of its own draws and are frozen before
-    the weights are drawn. With one temperature it is importance sampling. log w is a lower bound in
-    expectation, loose where the chains cannot follow: modes that q misses, too few temperatures.
-    Costs temperatures x leapfrog gradients of the model per chain, and those of 8 chains more for
-    the pilot.
+    temperatures, step sizes and scales come from a pilot run with separate draws and are fixed
+    before the weights are drawn. With one temperature it is importance sampling. log w is a lower
+    bound in expectation, loose if q misses modes or there are too few temperatures. It costs
+    temperatures x leapfrog gradients of the model per chain, and those of 8 more chains for the
+    pilot.
 
     Args:
-        num_chains: Number of chains C per datum; few have no k-hat.
+        num_chains: Number of chains C per row; k-hat needs 30.
         num_temperatures: Number of temperatures T.
         start: Where chains start: "guide" is q(z given x), "prior" is p(z) in its place.
         schedule: "sigmoid" is dense at both ends; "linear"; "adaptive" makes steps of equal
-            conditional effective sample size, per datum, by a second pilot run: for paths that
-            change fast at one end.
+            conditional effective sample size, per row, by a second pilot run, for paths that change
+            fast at one end.
         sampler: The moves: `num_samples` transitions per temperature, `num_leapfrog`,
             `target_accept`; its warm-up is not used.
-        chunk_size: (chain, datum) pairs held at once; bounds the memory, and is the pace of bar and
+        chunk_size: (chain, row) pairs held at once; bounds the memory, and sets the pace of bar and
             checkpoint; None is 2,000.
 
     Raises:
@@ -82,7 +79,7 @@ class AIS:
         instance_of(self.sampler, "AIS(sampler)", HMC)
 
     def rows(self, num_data: int) -> int:
-        """How many data `estimate` should be given at once."""
+        """How many rows `estimate` should be given at once."""
         return rows_per_chunk(num_data, self.num_chains, self.chunk_size or PAIRS_PER_BLOCK)
 
     def warn(self) -> None:
@@ -92,19 +89,23 @@ class AIS:
     def estimate(
         self, model: Program, guide: Program, data: Dataset, *, seed: int | None
     ) -> Evidence:
-        """Evidence of a block of data."""
+        """Evidence of a block of rows."""
         return reduce_log_weights(self.log_weights(model, guide, data, seed=seed).cpu().numpy())
 
     def log_weights(
         self, model: Program, guide: Program, data: Dataset, *, seed: int | None = 0
     ) -> Tensor:
         """log w of every chain, (C, B): E[w] = p(x)."""
-        check_data(model, data.x, data.context)
         with evaluating(model, guide):
             kernels = self._tuned(model, guide, data, seed)
-            with seeded(_part(seed, FORWARD)):
+            with seeded(derived_seed(seed, FORWARD)):
                 path = self._path(model, guide, data, self.num_chains)
-                return self._forward(path, kernels)
+                position, log_w = path.start, torch.zeros_like(path.start[..., 0])
+                for t in range(len(kernels)):
+                    if t > 0:
+                        position = kernels.move(path, position, t, self.sampler)
+                    log_w = log_w + kernels.increase(t) * path.log_ratio(position)
+                return log_w
 
     def reverse_log_weights(
         self,
@@ -118,54 +119,39 @@ class AIS:
         """log w of chains that run backwards from draws of the posterior, (C, B): E[1 / w] = 1 /
         p(x).
 
-        So - log mean_c (1 / w_c) is an upper bound in expectation. It presumes exact posterior
+        So - log mean_c (1 / w_c) is an upper bound in expectation. It requires exact posterior
         draws, as of simulated data; from draws of a sampler it is as good as the sampler.
 
         Args:
             model: The model.
             guide: The guide.
-            data: A block of data.
+            data: A block of rows.
             latents: Posterior draws of each site by name, (C, B, *plates, *event), or without C.
             seed: The kernels are those of `log_weights` at the same seed.
         """
         with evaluating(model, guide):
             kernels = self._tuned(model, guide, data, seed)
-            with seeded(_part(seed, REVERSE)):
+            with seeded(derived_seed(seed, REVERSE)):
                 path = self._path(model, guide, data, self.num_chains)
                 own = path.log_joint.constrain(path.start)
-                return self._reverse(
-                    path, kernels, {name: latents[name].expand_as(z) for name, z in own.items()}
-                )
+                values = {name: latents[name].expand_as(z) for name, z in own.items()}
+                position = path.log_joint.pack(values)
+                log_w = torch.zeros_like(path.start[..., 0])
+                for t in reversed(range(len(kernels))):
+                    log_w = log_w + kernels.increase(t) * path.log_ratio(position)
+                    if t > 0:
+                        position = kernels.move(path, position, t, self.sampler)
+                return log_w
 
     def _path(self, model: Program, guide: Program, data: Dataset, num_chains: int) -> Path:
         return Path(model, guide, arguments(data.x, data.context), num_chains, self.start)
 
     def _tuned(self, model: Program, guide: Program, data: Dataset, seed: int | None) -> Kernels:
-        """Kernels from a pilot run, on a stream of its own."""
-        with seeded(_part(seed, PILOT)):
+        """Kernels from a pilot run with its own random stream."""
+        with seeded(derived_seed(seed, PILOT)):
             path = self._path(model, guide, data, PILOT_CHAINS)
             if self.schedule == "adaptive" and self.num_temperatures > 1:
                 betas = explore(path, self.sampler, self.num_temperatures)
             else:
                 betas = temperatures(self.schedule, self.num_temperatures, len(data)).to(path.start)
             return tune(path, betas, self.sampler)
-
-    def _forward(self, path: Path, kernels: Kernels) -> Tensor:
-        position, log_w = path.start, torch.zeros_like(path.start[..., 0])
-        for t in range(len(kernels)):
-            if t > 0:
-                position = kernels.move(path, position, t, self.sampler)
-            log_w = log_w + kernels.increase(t) * path.log_ratio(position)
-        return log_w
-
-    def _reverse(self, path: Path, kernels: Kernels, latents: dict[str, Tensor]) -> Tensor:
-        position, log_w = path.log_joint.pack(latents), torch.zeros_like(path.start[..., 0])
-        for t in reversed(range(len(kernels))):
-            log_w = log_w + kernels.increase(t) * path.log_ratio(position)
-            if t > 0:
-                position = kernels.move(path, position, t, self.sampler)
-        return log_w
-
-
-def _part(seed: int | None, part: int) -> int | None:
-    return None if seed is None else derived_seed(seed, part)

@@ -1,6 +1,4 @@
-"""Bidirectional Monte Carlo: log p(x) of simulated data between two bounds that meet where
-annealing works.
-"""
+"""Bidirectional Monte Carlo: log p(x) of simulated data between a lower and an upper bound."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +9,9 @@ from torch import Tensor
 
 from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.evidence.annealing.ais import AIS
+from ppl_vae.evidence.errors import error_of_mean
 from ppl_vae.evidence.result import Evidence, concatenate
+from ppl_vae.programs.inference import Inference
 from ppl_vae.programs.modules import place
 from ppl_vae.programs.simulate import simulate
 from ppl_vae.programs.traces import Program
@@ -23,17 +23,17 @@ __all__ = ["BDMC", "BDMCSummary", "bdmc"]
 
 @dataclass(frozen=True)
 class BDMCSummary:
-    """Means over the simulated data, in nats per datum.
+    """Means over the simulated rows, in nats per row.
 
     Args:
         lower: Mean lower bound.
         lower_se: Its Monte Carlo standard error.
         upper: Mean upper bound.
-        upper_se: Its Monte Carlo standard error; from the spread of the gap over the data, so
-            rather too large.
+        upper_se: Its Monte Carlo standard error, from the spread of the gap over the rows, and
+            therefore conservative.
         gap: Mean of upper - lower.
         gap_se: Its standard error.
-        num_data: Number of simulated data.
+        num_data: Number of simulated rows.
 
     References:
         Grosse, Ghahramani and Adams (2015), Sandwiching the marginal likelihood, arXiv:1511.02543.
@@ -53,28 +53,24 @@ class BDMCSummary:
 
     def __str__(self) -> str:
         return (
-            f"log p(x) of {self.num_data} simulated data between {self.lower:.3f} (se "
-            f"{self.lower_se:.3f}) and "
-            f"{self.upper:.3f} (se {self.upper_se:.3f}): gap {self.gap:.3f} (se {self.gap_se:.3f}) "
-            "nats"
+            f"log p(x) of {self.num_data} simulated data between {self.lower:.3f} "
+            f"(se {self.lower_se:.3f}) and {self.upper:.3f} (se {self.upper_se:.3f}): "
+            f"gap {self.gap:.3f} (se {self.gap_se:.3f}) nats"
         )
 
     def interval(self, num_se: float = 1.96) -> tuple[float, float]:
-        """From the lower bound less `num_se` standard errors to the upper bound and as many
-        more.
-        """
+        """The lower bound minus, and the upper bound plus, `num_se` standard errors."""
         return self.lower - num_se * self.lower_se, self.upper + num_se * self.upper_se
 
 
 @dataclass(frozen=True)
 class BDMC:
-    """Both bounds on log p(x) of every simulated datum, in nats.
+    """Both bounds on log p(x) of every simulated row, in nats.
 
     Args:
-        lower: Evidence of annealed importance sampling forwards.
-        upper: Minus log mean_c 1 / w_c of reverse chains from the datum's own z, (N,). They share
-            their start, so their spread over chains says little; the mean over data has an honest
-            error.
+        lower: Evidence from annealed importance sampling forwards.
+        upper: - log mean_c 1 / w_c of reverse chains from the z of the row, (N,). The chains share
+            their start, so their spread is uninformative; the error is taken over rows instead.
         data: The simulated data.
         latents: The z that they were simulated with, by site.
 
@@ -103,9 +99,8 @@ class BDMC:
         return self.upper - self.lower.log_evidence
 
     def summary(self) -> BDMCSummary:
-        """Means over the data and their standard errors."""
-        n = len(self)
-        gap_se = float(self.gap.std(ddof=1) / np.sqrt(n)) if n > 1 else float("nan")
+        """Means over the rows and their standard errors."""
+        gap_se = error_of_mean(self.gap)
         return BDMCSummary(
             lower=float(self.lower.log_evidence.mean()),
             lower_se=self.lower.summary().mc_se,
@@ -113,7 +108,7 @@ class BDMC:
             upper_se=gap_se,
             gap=float(self.gap.mean()),
             gap_se=gap_se,
-            num_data=n,
+            num_data=len(self),
         )
 
     def __str__(self) -> str:
@@ -130,20 +125,19 @@ def bdmc(
     method: AIS | None = None,
     seed: int = 0,
 ) -> BDMC:
-    """How far `method` is from log p(x), on data simulated from the model, where an exact posterior
-    draw is at hand.
+    """The error of `method` on data simulated from the model, whose latents are posterior draws.
 
     (z, x) ~ p(x, z): z is an exact draw from p(z given x). Annealed importance sampling gives a
     lower bound on log p(x), and the same path run backwards from z an upper bound; the gap bounds
-    the error of both. It speaks of data that the model makes, not of real data under a bad model.
+    the error of both. It applies to data from the model, not to real data under a poor model.
 
     Args:
         model: `Model`, or any Pyro model with a plate "data" at dim -1.
         guide: `Guide`, or any Pyro guide with the same latent sites.
-        data: Data whose like are simulated: as many, with the same covariates and holes. A program
-            of one's own needs them; a `Model` can do without.
-        num_data: Number of data to simulate where none are given.
-        context: Covariates of the data to simulate where none are given, (N, C).
+        data: Rows that set the number, the covariates and the missing entries of the simulated
+            rows. A custom Pyro model needs them; a `Model` does not.
+        num_data: Number of rows to simulate where no data are given.
+        context: Covariates of the simulated rows where no data are given, (N, C).
         method: `AIS(...)`; None is its defaults.
         seed: Seed of everything.
 
@@ -151,7 +145,7 @@ def bdmc(
         `BDMC`, whose `summary()` has the gap and its standard error.
 
     Raises:
-        ValueError: a program of one's own without data; more than one observed site.
+        ValueError: a custom Pyro model without data; more than one observed site.
 
     References:
         Grosse, Ghahramani and Adams (2015), arXiv:1511.02543; Grosse, Ancha and Roy (2016),
@@ -166,16 +160,16 @@ def bdmc(
     """
     method = instance_of(method or AIS(), "method", AIS)
     num_data = whole_number(num_data, "num_data")
-    given = None if data is None else place(as_dataset(data), model, guide)
-    simulated, latents = simulate(
-        model, given, num_data=num_data, context=context, seed=derived_seed(seed, 0)
-    )
-    lowers, uppers, rows = [], [], method.rows(len(simulated))
-    for first in range(0, len(simulated), rows):
-        block, block_seed = slice(first, first + rows), derived_seed(seed, 1, first)
-        lowers.append(method.estimate(model, guide, simulated[block], seed=block_seed))
-        z = {name: value[block] for name, value in latents.items()}
-        reverse = method.reverse_log_weights(model, guide, simulated[block], z, seed=block_seed)
+    given = data if data is None else place(as_dataset(data), model, guide)
+    sizes: Any = {"num_data": num_data, "context": context}
+    simulated, latents = simulate(model, given, **sizes, seed=derived_seed(seed, 0))
+    inference = Inference(model, guide, simulated)
+    lowers, uppers = [], []
+    for block in inference.blocks(method.rows(len(simulated)), seed=seed, keys=(1,)):
+        pair = model, guide, block.data
+        lowers.append(method.estimate(*pair, seed=block.seed))
+        z = {name: value[block.rows] for name, value in latents.items()}
+        reverse = method.reverse_log_weights(*pair, z, seed=block.seed)
         uppers.append(upper_bound(reverse.cpu().numpy()))
     return BDMC(concatenate(lowers), np.concatenate(uppers), simulated, latents)
 

@@ -1,6 +1,4 @@
-"""The path of annealed importance sampling: from q(z given x) or p(z) to p(x, z), and how its moves
-are tuned.
-"""
+"""The annealing path from q(z given x) or p(z) to p(x, z), and how its moves are tuned."""
 
 import math
 from dataclasses import dataclass
@@ -20,23 +18,20 @@ from ppl_vae.programs.traces import Program, log_terms
 __all__ = ["Kernels", "Path"]
 
 PILOT_CHAINS = 8
-PILOT_MOVES = (
-    60  # transitions of the pilot run, at least: a short path needs several per temperature
-)
-GAIN = 0.5  # of the logarithm of the step size, per unit of acceptance
+PILOT_MOVES = 60  # fewest transitions of the pilot run: short paths take several per temperature
+GAIN = 0.5  # change of the log step size per unit of acceptance
 SHORT = 0.5  # sd of the change of log w in one step of an exploring pilot
-MOST_PILOT_STEPS = 5  # of an exploring pilot, per temperature asked for
-MEMORY = 0.5  # of the pilot's running scale, per temperature
+MOST_PILOT_STEPS = 5  # of an exploring pilot, per temperature of the path
+MEMORY = 0.5  # weight of the previous scale, per temperature
 
 
 class Path:
-    """pi_beta(z) = q(z given x)^(1 - beta) p(x, z)^beta, up to a constant, over unconstrained
-    latents; q may be p(z).
+    """pi_beta(z) ~ q(z given x)^(1 - beta) p(x, z)^beta over unconstrained latents; q may be p(z).
 
     Args:
         model: The model.
         guide: The guide.
-        args: What they are called with.
+        args: Their arguments.
         num_chains: Number of chains C.
         start: Where the path starts: "guide" or "prior".
 
@@ -68,7 +63,12 @@ class Path:
         terms = log_terms(model, proposal, *args, num_particles=num_chains)
         self.log_joint = LogJoint(terms, model, *args)
         self.guide_sites = sample_sites(terms.guide_trace)
-        _check_sites(self.guide_sites, self.log_joint)
+        for site in self.guide_sites:
+            if site["name"] not in self.log_joint.sites:
+                raise ValueError(
+                    f"the guide's site {site['name']!r} is not a latent of the model, so q(z given "
+                    'x) has no density: use AIS(start="prior")'
+                )
         self.start = self.log_joint.start
 
     def ends(self, position: Tensor) -> tuple[Tensor, Tensor]:
@@ -92,9 +92,7 @@ class Path:
         return log_density
 
     def _log_q(self, values: dict[str, Tensor]) -> Tensor:
-        """The guide's density at these latents; of a single site the distribution is already
-        known.
-        """
+        """The guide's density at these latents; for one site its distribution is already known."""
         try:
             if len(self.guide_sites) == 1:
                 site = with_all_entries(self.guide_sites[0])
@@ -104,25 +102,13 @@ class Path:
         except (NotImplementedError, KeyError) as error:
             raise ValueError(
                 "the guide's density cannot be evaluated at points that it did not draw "
-                f"({error}): "
-                'use AIS(start="prior")'
+                f'({error}): use AIS(start="prior")'
             ) from error
-
-
-def _check_sites(guide_sites: list[Any], log_joint: LogJoint) -> None:
-    for site in guide_sites:
-        if site["name"] not in log_joint.sites:
-            raise ValueError(
-                f"the guide's site {site['name']!r} is not a latent of the model, so q(z given x) "
-                "has no density: "
-                'use AIS(start="prior")'
-            )
 
 
 @dataclass(frozen=True)
 class Kernels:
-    """What the moves along a path use, fixed before any weight is drawn: temperatures, step sizes,
-    scales.
+    """Temperatures, step sizes and scales of a path, fixed before any weight is drawn.
 
     Args:
         betas: Temperatures from 0 to 1, (T + 1, B).
@@ -130,7 +116,8 @@ class Kernels:
         scales: Scale of each dimension, (T, B, D).
 
     Example:
-        >>> kernels = Kernels(torch.linspace(0, 1, 3)[:, None], torch.ones(2, 1), torch.ones(2, 1, 1))
+        >>> betas = torch.linspace(0, 1, 3)[:, None]
+        >>> kernels = Kernels(betas, torch.ones(2, 1), torch.ones(2, 1, 1))
         >>> [kernels.increase(t).item() for t in range(2)]
         [0.5, 0.5]
     """
@@ -147,21 +134,17 @@ class Kernels:
         return self.betas[t + 1] - self.betas[t]
 
     def move(self, path: Path, position: Tensor, t: int, sampler: HMC) -> Tensor:
-        """`sampler.num_samples` transitions that leave pi at temperature t invariant,
-        reversibly.
-        """
+        """Transitions that leave pi at temperature t invariant, reversibly."""
         log_density = path.tempered(self.betas[t])
+        settings = self.steps[t], self.scales[t], sampler.num_leapfrog
         point = Point.at(log_density, position)
         for _ in range(sampler.num_samples):
-            point = transition(
-                log_density, point, self.steps[t], self.scales[t], sampler.num_leapfrog
-            ).point
+            point = transition(log_density, point, *settings).point
         return point.position
 
 
 class Pilot:
-    """Chains that go along a path once and learn, by feedback, step size and scale per datum; they
-    give no weights.
+    """Chains that follow a path once to learn step sizes and scales per row; they give no weights.
 
     Args:
         path: The path, under `PILOT_CHAINS` chains.
@@ -170,58 +153,53 @@ class Pilot:
     """
 
     def __init__(self, path: Path, sampler: HMC, num_moves: int) -> None:
-        self.path, self.sampler, self.num_moves = path, sampler, num_moves
-        self.position, self.log_scale = path.start, _log_spread(path.start)
-        self.log_step, self.has_step = torch.zeros_like(path.start[0, :, 0]), False
+        self.path = path
+        self.sampler = sampler
+        self.num_moves = num_moves
+        self.position = path.start
+        self.log_scale = _log_spread(path.start)
+        self.log_step: Tensor | None = None
 
     def speed(self) -> Tensor:
-        """sd over chains of log p(x, z) - log q(z given x), (B,): how fast log w grows with
-        beta.
-        """
+        """sd over chains of log p(x, z) - log q(z given x), (B,): the speed of log w in beta."""
         return self.path.log_ratio(self.position).std(0).nan_to_num(nan=torch.inf)
 
-    def move(self, beta: Tensor) -> None:
-        """Move to this temperature, and learn from how that went."""
+    def move(self, beta: Tensor) -> Tensor:
+        """Move to this temperature, and learn from the acceptance."""
         self.log_scale = MEMORY * self.log_scale + (1 - MEMORY) * _log_spread(self.position)
         density, scale = self.path.tempered(beta), self.log_scale.exp()
         point = Point.at(density, self.position)
-        if not self.has_step:
+        if self.log_step is None:
             guess = torch.full_like(point.density, 0.5)
-            self.log_step, self.has_step = (
-                first_step(density, point, scale, guess).log().mean(0),
-                True,
-            )
+            self.log_step = first_step(density, point, scale, guess).log().mean(0)
         for _ in range(self.num_moves):
             point, accept, _ = transition(
                 density, point, self.log_step.exp(), scale, self.sampler.num_leapfrog
             )
             self.log_step = self.log_step + GAIN * (accept.mean(0) - self.sampler.target_accept)
         self.position = point.position
+        return self.log_step.exp()
 
 
 def tune(path: Path, betas: Tensor, sampler: HMC) -> Kernels:
     """Kernels for these temperatures, (T + 1, B), from one pilot run."""
     num_moves = sampler.num_samples * math.ceil(PILOT_MOVES / (sampler.num_samples * len(betas)))
-    pilot, steps, scales = (
-        Pilot(path, sampler, num_moves),
-        [torch.ones_like(betas[0])],
-        [_log_spread(path.start).exp()],
-    )
+    pilot = Pilot(path, sampler, num_moves)
+    steps = [torch.ones_like(betas[0])]
+    scales = [_log_spread(path.start).exp()]
     for beta in betas[1:-1]:
-        pilot.move(beta)
-        steps.append(pilot.log_step.exp())
+        steps.append(pilot.move(beta))
         scales.append(pilot.log_scale.exp())
     return Kernels(betas, torch.stack(steps), torch.stack(scales))
 
 
 def explore(path: Path, sampler: HMC, num_temperatures: int) -> Tensor:
-    """Temperatures of equal conditional effective sample size, (T + 1, B), from one pilot run that
-    makes its own.
+    """Temperatures of equal conditional effective sample size, (T + 1, B), from one pilot run.
 
-    Each of its steps is as long as changes log w by `SHORT` standard deviations; the steps are then
-    spaced anew.
+    Each step of the pilot changes log w by `SHORT` standard deviations; then they are respaced.
     """
-    pilot, betas, speeds = Pilot(path, sampler, 2), [torch.zeros_like(path.start[0, :, 0])], []
+    pilot = Pilot(path, sampler, 2)
+    betas, speeds = [torch.zeros_like(path.start[0, :, 0])], []
     for _ in range(MOST_PILOT_STEPS * num_temperatures):
         speeds.append(pilot.speed())
         betas.append((betas[-1] + SHORT / speeds[-1].clamp(min=SHORT / 10)).clamp(max=1.0))
@@ -251,11 +229,9 @@ def temperatures(schedule: str, num_temperatures: int, num_data: int) -> Tensor:
 
 
 def even_lengths(betas: Tensor, speeds: Tensor, num_temperatures: int) -> Tensor:
-    """Temperatures with equal steps of thermodynamic length, int sd_beta(log w) d beta, per datum,
-    (T + 1, B).
+    """Temperatures at equal steps of thermodynamic length, int sd_beta(log w) d beta, (T + 1, B).
 
-    To second order each step then has the same conditional effective sample size, 1 / (1 + step^2)
-    of the chains.
+    To second order each step has the same conditional effective sample size, 1 / (1 + step^2).
 
     References:
         Zhou, Johansen and Aston (2016), arXiv:1303.3123, section 3.3.2; Gelman and Meng (1998),

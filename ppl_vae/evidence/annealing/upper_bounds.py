@@ -1,6 +1,4 @@
-"""Upper bounds on log p(x) of real data: the chi bound, and annealing backwards from draws of long
-chains.
-"""
+"""Upper bounds on log p(x) of real data: the chi bound, and annealing backwards from HMC draws."""
 
 import math
 from dataclasses import dataclass, field, replace
@@ -16,6 +14,7 @@ from ppl_vae.evidence.defensive import prior_guide
 from ppl_vae.evidence.importance_sampling import ImportanceSampling
 from ppl_vae.evidence.result import Evidence, reduce_log_weights
 from ppl_vae.hmc import HMC, Chains, sample_posterior
+from ppl_vae.hmc.chains import joined
 from ppl_vae.programs.modules import evaluating
 from ppl_vae.programs.traces import Program
 from ppl_vae.runtime.checks import instance_of, real_number, whole_fields, whole_number
@@ -23,7 +22,7 @@ from ppl_vae.runtime.seeding import derived_seed
 
 __all__ = ["ChiUpperBound", "ReverseAIS"]
 
-FROM_GUIDE, FROM_PRIOR = 10, 11  # what the parts of one seed are for, beside those of AIS
+FROM_GUIDE, FROM_PRIOR = 10, 11  # keys of the seed, beside those of AIS
 
 
 @dataclass(frozen=True)
@@ -32,15 +31,15 @@ class ChiUpperBound:
     biased low.
 
     An upper bound in the limit: the log of a mean is low, so that for finite K the estimate may lie
-    below log p(x), and does where w^n has no variance (its k-hat, which `pareto_k` holds, is about
-    n times that of w). Where it can be believed log p(x) itself can be estimated: it never decides
-    a verdict of `evidence_interval`. It tells how good a proposal the guide is: never below the
-    importance-sampled estimate of the same draws, and equal to it for an exact guide.
+    below log p(x), and does where w^n has no variance (its k-hat, in `pareto_k`, is about n times
+    that of w). Where it is reliable, log p(x) itself can be estimated, so it never decides a
+    verdict of `evidence_interval`. It measures the quality of the guide as a proposal: it is never
+    below the importance-sampling estimate from the same draws, and equals it for an exact guide.
 
     Args:
-        num_particles: Number of particles K per datum.
+        num_particles: Number of particles K per row.
         order: n, at least 1.
-        chunk_size: (particle, datum) pairs held at once; bounds the memory.
+        chunk_size: (particle, row) pairs held at once; bounds the memory.
 
     Raises:
         ValueError: order below 1, fewer than one particle.
@@ -72,7 +71,7 @@ class ChiUpperBound:
         return ImportanceSampling(self.num_particles, chunk_size=self.chunk_size)
 
     def rows(self, num_data: int) -> int:
-        """How many data `estimate` should be given at once."""
+        """How many rows `estimate` should be given at once."""
         return self._sampling.rows(num_data)
 
     def warn(self) -> None:
@@ -82,40 +81,33 @@ class ChiUpperBound:
     def estimate(
         self, model: Program, guide: Program, data: Dataset, *, seed: int | None
     ) -> Evidence:
-        """The bound for a block of data."""
+        """The bound for a block of rows."""
         log_w = self._sampling.log_weights(model, guide, data, self.num_particles, seed)
-        moment = reduce_log_weights(
-            self.order * log_w
-        )  # log E[w^n] is the evidence of the weights w^n
-        return replace(
-            moment,
-            log_evidence=moment.log_evidence / self.order,
-            mc_se=moment.mc_se / self.order,
-            smoothed=moment.smoothed / self.order,
-            elbo=log_w.mean(0, dtype=np.float64),
-            bound=self.bound,
-        )
+        moment = reduce_log_weights(self.order * log_w)  # its evidence is log E[w^n]
+        scaled: Any = {
+            name: getattr(moment, name) / self.order
+            for name in ("log_evidence", "mc_se", "smoothed")
+        }
+        return replace(moment, **scaled, elbo=log_w.mean(0, dtype=np.float64), bound=self.bound)
 
 
 @dataclass(frozen=True)
 class ReverseAIS:
-    """- log mean_c 1 / w_c >= log p(x), w of chains annealed backwards from draws of p(z given x)
-    by long HMC.
+    """- log mean_c 1 / w_c >= log p(x), w of chains annealed backwards from HMC draws of p(z|x).
 
-    E[1 / w] = 1 / p(x) from exact draws: then an upper bound in expectation, stochastic, and biased
-    high. From HMC draws it is biased as the sampler is: a mode that no chain visits is missing from
-    the bound, which then lies below log p(x) by as much as importance sampling would that misses it
-    too. Half of the HMC chains start at draws of the guide and half at draws of the prior, so that
-    R-hat can tell when the guide knows only some of the modes; what neither leads to, R-hat does
-    not see. `checks` holds "r_hat" and "chain_ess", the worst over the dimensions, and the share of
-    "divergences"; `evidence_interval` claims the bound where they are good. The starts are spaced
-    evenly over all chains, several effective draws apart, and so the standard error is that of
-    independent chains.
+    E[1 / w] = 1 / p(x) from exact draws: then it is an upper bound in expectation, biased high.
+    From HMC draws it inherits the bias of the sampler: a mode that no chain visits is missing from
+    the bound, which is then too low by as much as importance sampling that misses it. Half of the
+    HMC chains start at draws of the guide and half at draws of the prior, so that R-hat reveals
+    modes that the guide alone misses; R-hat cannot reveal modes that neither reaches. `checks`
+    holds "r_hat" and "chain_ess", the worst over the dimensions, and the share of "divergences";
+    `evidence_interval` uses the bound where they are good. The starts are spaced evenly over all
+    chains, several effective draws apart, so that the standard error of independent chains applies.
 
     Args:
         annealed: The path and its moves, of `num_chains` chains.
         sampler: The HMC that draws the starts.
-        num_chains: HMC chains per datum, at least 2; half from the guide, half from the prior.
+        num_chains: HMC chains per row, at least 2; half from the guide, half from the prior.
 
     Raises:
         ValueError: fewer than 2 chains of either kind; latents that are discrete or outside the
@@ -132,7 +124,8 @@ class ReverseAIS:
         >>> bed = beds.gamma_poisson(num_data=3, guide_scale=0.6)
         >>> method = ReverseAIS(AIS(32, 6), HMC(num_samples=160, num_warmup=60, num_leapfrog=2))
         >>> evidence = log_evidence(bed.model, bed.guide, bed.x, method)
-        >>> bool((evidence.log_evidence > bed.log_evidence.numpy() - 4 * evidence.mc_se).all()), evidence.bound
+        >>> lowest = bed.log_evidence.numpy() - 4 * evidence.mc_se
+        >>> bool((evidence.log_evidence > lowest).all()), evidence.bound
         (True, 'upper if converged')
     """
 
@@ -148,7 +141,7 @@ class ReverseAIS:
         whole_number(self.annealed.num_chains, "ReverseAIS(annealed.num_chains)", at_least=2)
 
     def rows(self, num_data: int) -> int:
-        """How many data `estimate` should be given at once."""
+        """How many rows `estimate` should be given at once."""
         return self.annealed.rows(num_data)
 
     def warn(self) -> None:
@@ -158,34 +151,34 @@ class ReverseAIS:
     def estimate(
         self, model: Program, guide: Program, data: Dataset, *, seed: int | None
     ) -> Evidence:
-        """The bound for a block of data."""
+        """The bound for a block of rows."""
         chains = self.chains(model, guide, data, seed=seed)
         starts = spaced(chains, self.annealed.num_chains)
-        log_w = (
-            self.annealed.reverse_log_weights(model, guide, data, starts, seed=seed).cpu().numpy()
-        )
-        return replace(_inverse(log_w), checks=_checks(chains))
+        log_w = self.annealed.reverse_log_weights(model, guide, data, starts, seed=seed)
+        inverse = reduce_log_weights(-log_w.cpu().numpy())
+        negated = {name: -getattr(inverse, name) for name in ("log_evidence", "elbo", "smoothed")}
+        return replace(inverse, **negated, bound=self.bound, checks=_checks(chains))
 
     def chains(
         self, model: Program, guide: Program, data: Dataset, *, seed: int | None = 0
     ) -> Chains:
         """The HMC chains that draw the starts, those from the guide first."""
-        parts, num_guided = [], self.num_chains // 2
+        num_guided = self.num_chains // 2
+        starts = (
+            (guide, num_guided, FROM_GUIDE),
+            (prior_guide(model), self.num_chains - num_guided, FROM_PRIOR),
+        )
+        parts = []
         with evaluating(model, guide):
-            for program, count, part in (
-                (guide, num_guided, FROM_GUIDE),
-                (prior_guide(model), self.num_chains - num_guided, FROM_PRIOR),
-            ):
-                part_seed = None if seed is None else derived_seed(seed, part)
-                settings: Any = {"num_chains": count, "sampler": self.sampler, "seed": part_seed}
-                parts.append(sample_posterior(model, program, data, **settings))
-        return _together(*parts)
+            for program, count, key in starts:
+                settings: Any = {"num_chains": count, "sampler": self.sampler}
+                part_seed = derived_seed(seed, key)
+                parts.append(sample_posterior(model, program, data, **settings, seed=part_seed))
+        return joined(parts, "chains")
 
 
 def spaced(chains: Chains, num: int) -> dict[str, Tensor]:
-    """That many draws of each site, (num, B, *event): as many of each chain, evenly spaced, the
-    last one its last.
-    """
+    """Evenly spaced draws of each site, (num, B, *event), as many of each chain."""
     num_samples, num_chains = chains.draws.shape[:2]
     each = math.ceil(num / num_chains)
     times = (torch.arange(1, each + 1) * num_samples).div(each, rounding_mode="floor") - 1
@@ -196,35 +189,13 @@ def spaced(chains: Chains, num: int) -> dict[str, Tensor]:
     }
 
 
-def _together(first: Chains, second: Chains) -> Chains:
-    """Chains of the same data side by side."""
-    sites = {name: torch.cat([first[name], second[name]], 1) for name in first.sites}
-    return Chains(
-        torch.cat([first.draws, second.draws], 1),
-        torch.cat([first.accept, second.accept]),
-        torch.cat([first.step_size, second.step_size]),
-        torch.cat([first.divergences, second.divergences]),
-        sites,
-    )
-
-
-def _inverse(log_weights: np.ndarray) -> Evidence:
-    """Evidence of reverse chains, (C, B): - log mean_c 1 / w_c, and what the weights 1 / w say of
-    it.
-    """
-    inverse = reduce_log_weights(-log_weights)
-    negated = {name: -getattr(inverse, name) for name in ("log_evidence", "elbo", "smoothed")}
-    return replace(inverse, **negated, bound=ReverseAIS.bound)
-
-
 def _checks(chains: Chains) -> dict[str, np.ndarray]:
-    """The worst of R-hat and of the effective sample size over the dimensions, and the share of
-    divergences.
-    """
-    num_transitions = len(chains.draws) * len(chains.divergences)
-    with np.errstate(
-        divide="ignore", invalid="ignore"
-    ):  # chains that never move have an infinite R-hat, or none
-        r_hat, ess = chains.r_hat().max(-1), chains.ess().min(-1)
-    divergences = chains.divergences.double().sum(0).cpu().numpy() / num_transitions
-    return {"r_hat": r_hat, "chain_ess": ess, "divergences": divergences}
+    """The worst R-hat and effective sample size over the dimensions, and the divergent share."""
+    share = chains.divergences.double().mean(0) / len(chains.draws)
+    # chains that never move have an infinite R-hat, or none
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return {
+            "r_hat": chains.r_hat().max(-1),
+            "chain_ess": chains.ess().min(-1),
+            "divergences": share.cpu().numpy(),
+        }
