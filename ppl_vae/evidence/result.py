@@ -176,8 +176,8 @@ class Evidence:
             >>> evidence.is_estimate.tolist()
             [True, True]
         """
-        values = np.array(log_p, dtype=np.float64)
-        x = torch.from_numpy(np.array(x))
+        values = np.asarray(log_p, dtype=np.float64).copy()  # np.array warns of torch's tensors
+        x = torch.from_numpy(np.asarray(x).copy())
         if values.shape != (len(x),) or not np.isfinite(values).all():
             raise ValueError(
                 f"log_p has shape {values.shape} and x {len(x)} rows: give a finite number for "
