@@ -122,7 +122,7 @@ def test_scores_of_scikit_learn_are_evidence():
     assert (evidence.summary().mc_se, evidence.summary().share_bad_k) == (0.0, 0.0)
     again = pv.Evidence.exact(scores, pv.Dataset(x).x, measure="lebesgue")
     np.testing.assert_array_equal(again.digests, evidence.digests)
-    with pytest.raises(ValueError, match=r"log_p has shape \(60,\), x 59 rows"):
+    with pytest.raises(ValueError, match=r"log_p has shape \(60,\) and x 59 rows"):
         pv.Evidence.exact(scores, x[1:], measure="lebesgue")
     with pytest.raises(ValueError, match="a finite number for each row"):
         pv.Evidence.exact(np.where(np.arange(60) == 3, np.nan, scores), x, measure="lebesgue")
