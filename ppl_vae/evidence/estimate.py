@@ -21,8 +21,8 @@ from ppl_vae.programs.modules import missing_values, modules_of, own_parameters
 from ppl_vae.programs.traces import Program
 from ppl_vae.programs.validation import ROWS_AT_ONCE
 from ppl_vae.runtime.checks import suggestion, warn_caller
+from ppl_vae.runtime.digests import digest
 from ppl_vae.runtime.distributed import from_main, gathered, is_main, num_processes, rank
-from ppl_vae.runtime.hashing import digest
 from ppl_vae.runtime.seeding import derived_seed
 
 __all__ = ["log_evidence"]
@@ -110,7 +110,11 @@ def log_evidence(
         method = method.compiled_for(proposal, num_data)
     title = progress if isinstance(progress, str) else "log p(x)"
     bar = progress_bar(num_data, title, done=done, progress=bool(progress) and is_main())
-    with own_parameters(model, guide), missing_values(inference.data.has_missing, model, guide), bar:
+    with (
+        own_parameters(model, guide),
+        missing_values(inference.data.has_missing, model, guide),
+        bar,
+    ):
         for starts in batched(range(done, num_data, rows), num_processes()):
             found = None
             if rank() < len(starts):

@@ -4,7 +4,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from ppl_vae.programs.traces import Program
-from ppl_vae.runtime.hashing import row_digests
+from ppl_vae.runtime.digests import row_digests
 
 __all__ = ["digests", "measure_of", "other_rows"]
 

@@ -20,7 +20,7 @@ from ppl_vae.programs.masks import mask_of
 from ppl_vae.programs.modules import arguments
 from ppl_vae.programs.plates import rows_first
 from ppl_vae.programs.traces import PARTICLES, PLATE, Program, Site, log_terms, sample_sites
-from ppl_vae.runtime.hashing import row_digests
+from ppl_vae.runtime.digests import row_digests
 from ppl_vae.runtime.seeding import seeded
 
 __all__ = ["Latents", "RefinedGuide"]
