@@ -558,8 +558,8 @@ def test_the_tree_holds_every_pit_and_hangs_into_another(found, tmp_path):
     assert np.array_equal(tree.sbc.z, found.pit[:, :2])
     assert set(tree.sbc.data_vars) == {"z", "log_joint", "hpd", "norm"}
     assert tree.sbc.attrs["method"] == "GuideDraws(num_samples=30)"
-    tree.to_netcdf(tmp_path / "tree.nc")
-    with xr.open_datatree(tmp_path / "tree.nc") as read:
+    tree.to_netcdf(tmp_path / "tree.nc", engine="h5netcdf")
+    with xr.open_datatree(tmp_path / "tree.nc", engine="h5netcdf") as read:
         xr.testing.assert_identical(tree, read.load())
     tree.to_zarr(tmp_path / "tree.zarr", consolidated=False)
     with xr.open_datatree(tmp_path / "tree.zarr", engine="zarr", consolidated=False) as read:
@@ -683,8 +683,8 @@ def test_arviz_draws_the_guide_beside_hmc(tmp_path):
     )
     plot_pair(tree, group="guide", coords={"datum": "one"}, backend="matplotlib")
     plt.close("all")
-    tree.to_netcdf(tmp_path / "tree.nc")
-    with xr.open_datatree(tmp_path / "tree.nc") as read:
+    tree.to_netcdf(tmp_path / "tree.nc", engine="h5netcdf")
+    with xr.open_datatree(tmp_path / "tree.nc", engine="h5netcdf") as read:
         xr.testing.assert_identical(tree, read.load())
     with warnings.catch_warnings():
         warnings.filterwarnings(

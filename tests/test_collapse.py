@@ -240,7 +240,7 @@ def test_all_results_hang_into_one_tree_and_files_give_them_back(tmp_path):
         )  # text labels: zarr's own
         tree.to_zarr(tmp_path / "tree.zarr", consolidated=False)
         for file, options in (
-            ("tree.nc", {}),
+            ("tree.nc", {"engine": "h5netcdf"}),
             ("tree.zarr", {"engine": "zarr", "consolidated": False}),
         ):
             with xr.open_datatree(tmp_path / file, **options) as again:

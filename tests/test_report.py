@@ -389,7 +389,7 @@ def test_numbers_are_those_of_the_run(run):
     known = ("mc_se", "mc_bias") if evidence.is_estimate.all() else ()
     shown = [run.metrics[name] for name in ("elbo", "log_evidence", "data_se", *known)]
     assert all(f" {number(value)} " in run.page.said for value in shown)
-    with xr.open_datatree(run.folder / "report.nc") as tree:
+    with xr.open_datatree(run.folder / "report.nc", engine="h5netcdf") as tree:
         for name in ("log_evidence", "mc_se", "ess", "pareto_k", "elbo"):
             assert np.array_equal(
                 tree["importance"][name].values, getattr(evidence, name), equal_nan=True
@@ -418,7 +418,10 @@ def test_markdown_has_the_same_verdicts_and_its_pictures(run):
 
 
 def test_the_tree_survives_its_file(digits, tmp_path):
-    with xr.open_datatree(digits.folder / "report.nc") as tree, warnings.catch_warnings():
+    with (
+        xr.open_datatree(digits.folder / "report.nc", engine="h5netcdf") as tree,
+        warnings.catch_warnings(),
+    ):
         warnings.filterwarnings(
             "ignore", message=".*(Zarr V3|Zarr format 3) specification"
         )  # text labels: zarr's own
@@ -520,7 +523,7 @@ def test_the_largest_error_is_named():
 
 
 def test_the_row_of_hpd_says_what_its_regions_hold(digits):
-    with xr.open_datatree(digits.folder / "report.nc") as tree:
+    with xr.open_datatree(digits.folder / "report.nc", engine="h5netcdf") as tree:
         held = (tree["sbc"]["hpd"].values <= 0.9).mean()
     [row] = re.findall(r"^\| hpd \|.*\|$", digits.text.partition("weighted draws")[0], re.MULTILINE)
     assert row.split("|")[-2].strip() == f"{held:.1%}"
