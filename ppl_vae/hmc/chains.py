@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ppl_vae.runtime.arviz import chain_diagnostic
+
 __all__ = ["Chains", "ChainsSummary"]
 
 
@@ -90,10 +92,7 @@ class Chains:
         return self._diagnose("mcse", method=method)
 
     def _diagnose(self, name: str, **options: Any) -> np.ndarray:
-        from arviz_stats.base import array_stats
-
-        draws = self.draws.double().cpu().numpy()
-        return np.asarray(getattr(array_stats, name)(draws, chain_axis=1, draw_axis=0, **options))
+        return chain_diagnostic(name, self.draws.double().cpu().numpy(), **options)
 
     def summary(self) -> ChainsSummary:
         """The worst R-hat and effective sample size, the mean acceptance, all divergences."""
