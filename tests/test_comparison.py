@@ -60,7 +60,8 @@ def assert_like(interval, t_interval):
 def no_weights(monkeypatch):
     """For simulations: stacking takes nearly all of the time."""
     monkeypatch.setattr(
-        "ppl_vae.diagnostics.models.compare._stacking", lambda trained: dict.fromkeys(trained, 0.0)
+        "ppl_vae.diagnostics.models.compare.stacking_weights",
+        lambda models: dict.fromkeys(models, 0.0),
     )
 
 
@@ -504,11 +505,12 @@ def test_what_nobody_knows_is_not_checked():
     nameless = replace(ours, digests=None, measure="")
     said = str(pv.compare_models({"own": theirs, "ours": ours, "nameless": nameless}))
     assert (
-        "Not checked: the evidence of nameless does not tell which rows it was computed on." in said
+        "Not checked: the evidence of nameless does not record which rows it was computed on."
+        in said
     )
     assert (
-        "Not checked: the evidence of own and 1 more does not tell whether it is a probability or "
-        "a density." in said
+        "Not checked: the evidence of own and 1 more does not record whether it is a probability "
+        "or a density." in said
     )
     assert concatenate([ours, nameless]).digests is None
     assert "Not checked" not in str(

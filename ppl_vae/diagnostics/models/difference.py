@@ -1,4 +1,4 @@
-"""One model less another on the same rows: what is proved of it, and how surely."""
+"""The difference between two models on the same rows, and its interval."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,19 +6,20 @@ from functools import cached_property
 
 import numpy as np
 
+from ppl_vae.diagnostics.models.simultaneous import Parts
 from ppl_vae.diagnostics.models.trained_model import TrainedModel, variance_of_mean
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One model less another, on the same rows."""
+    """log p(x) of a model minus that of the baseline, on the same rows."""
 
     model: TrainedModel
     baseline: TrainedModel
 
     @property
     def both(self) -> tuple[TrainedModel, ...]:
-        """The two; none where a model is held against itself."""
+        """The two models; none where a model is compared with itself."""
         return () if self.model is self.baseline else (self.model, self.baseline)
 
     @cached_property
@@ -28,62 +29,46 @@ class Difference:
 
     @property
     def training_variance(self) -> float:
-        """Of the mean over trainings; NaN where one of the two was trained once."""
+        """Variance of the mean over trainings; NaN where one of the two was trained once."""
         return sum(each.training_variance for each in self.both)
 
     @property
     def mc_variance(self) -> float:
-        """Of the mean over trainings and rows."""
+        """Monte Carlo variance of the mean over trainings and rows."""
         return sum(each.mc_variance for each in self.both)
 
     @property
     def shared_variance(self) -> float:
-        """Of the mean, by draws of latents outside the data plate, which all rows share."""
+        """Variance of the mean due to draws of global latents, which all rows share."""
         return sum(each.shared_variance for each in self.both)
 
     @property
-    def parts(self) -> list[tuple[float, float]]:
-        """Each part of the variance of the mean, with its degrees of freedom; trainings count where
-        there are some.
-        """
-        return self._parts(self.model.lower, self.baseline.lower)
-
-    @property
     def matched(self) -> bool:
-        """Whether both were trained once, or both several times: else one spread is unknown, and
-        there is no error.
-        """
+        """Whether both were trained once or both several times; otherwise no error is known."""
         return len({each.trained_once for each in self.both}) < 2
 
-    def interval(self, reach: Callable[[list[tuple[float, float]]], float]) -> np.ndarray:
-        """Its two ends, (2,): each of the bounds that prove it, and infinite where a bound is
-        missing.
-        """
+    def interval(self, reach: Callable[[Parts], float]) -> np.ndarray:
+        """Both ends, (2,), each proved by a pair of bounds; infinite where a bound is missing."""
         if not self.both:
             return np.zeros(2)
         if not self.matched:
             return np.full(2, np.nan)
-        low = self._end(self.model.lower, self.baseline.upper, -1, reach)
-        high = self._end(self.model.upper, self.baseline.lower, 1, reach)
-        return np.array([low, high])
+        ends = np.array([-np.inf, np.inf])
+        bounds = (
+            (self.model.lower, self.baseline.upper),
+            (self.model.upper, self.baseline.lower),
+        )
+        for i, (one, other) in enumerate(bounds):
+            if np.isfinite(one).all() and np.isfinite(other).all():
+                distance = reach(self._parts(one, other))
+                ends[i] = one.mean() - other.mean() + np.copysign(distance, ends[i])
+        return ends
 
-    def _end(
-        self,
-        one: np.ndarray,
-        other: np.ndarray,
-        side: int,
-        reach: Callable[[list[tuple[float, float]]], float],
-    ) -> float:
-        if not np.isfinite(one).all() or not np.isfinite(other).all():
-            return side * np.inf
-        return float(one.mean() - other.mean() + side * reach(self._parts(one, other)))
-
-    def _parts(self, one: np.ndarray, other: np.ndarray) -> list[tuple[float, float]]:
+    def _parts(self, one: np.ndarray, other: np.ndarray) -> Parts:
+        """Each part of the variance of the mean, with its degrees of freedom."""
         paired = one.mean(0) - other.mean(0)
         parts = [(variance_of_mean(paired), len(paired) - 1.0), (self.shared_variance, np.inf)]
-        parts += [
-            (variance_of_mean(each.mean(1)), len(each) - 1.0)
-            for each in (one, other)
-            if len(each) > 1
-        ]
+        for each in (one, other):
+            if len(each) > 1:
+                parts.append((variance_of_mean(each.mean(1)), len(each) - 1.0))
         return [part for part in parts if part[0] > 0]

@@ -1,9 +1,7 @@
-"""Mixtures of independent bits, counts or categories, by EM; scikit-learn has those of normals
-alone.
-"""
+"""Mixtures of independent bits, counts or categories by EM; scikit-learn only has normal ones."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from scipy.optimize import minimize_scalar
@@ -12,63 +10,47 @@ from scipy.stats import nbinom
 
 MOST_STEPS = 200
 TOLERANCE = 1e-5  # nats per row
-LEAST_MEAN = 0.5  # rows of each kind that the mean is given beforehand (Jeffreys)
+PRIOR = 0.5  # of the Jeffreys prior: pseudo-observations of each value
 
 
-class Family(Protocol):
-    """Independent features whose parameters are means of the statistics."""
+class Family(ABC):
+    """Independent features, an exponential family in the means of its statistics."""
 
     name: str
+    num_values = 0  # values of a feature; 0 if there is no upper limit
 
     def statistics(self, x: np.ndarray) -> np.ndarray:
-        """Of each row, (N, D) -> (N, P)."""
-
-    def mean(self, statistics: np.ndarray) -> np.ndarray:
-        """Over all rows, inside the parameters' range, (P,)."""
-
-    def log_prob(self, statistics: np.ndarray, means: np.ndarray) -> np.ndarray:
-        """log p(x) of each row and component but for what no mean changes, (N, P), (C, P) -> (N,
-        C).
-        """
-
-    def constant(self, x: np.ndarray) -> np.ndarray:
-        """The rest of log p(x), (N,)."""
-
-
-class Bits:
-    """Bernoulli features."""
-
-    name = "Bernoullis"
-
-    def statistics(self, x: np.ndarray) -> np.ndarray:
-        """The bits."""
+        """Statistics of each row, (N, D) -> (N, P)."""
         return x
 
     def mean(self, statistics: np.ndarray) -> np.ndarray:
-        """Frequency of ones."""
-        return (statistics.sum(0) + LEAST_MEAN) / (len(statistics) + 2 * LEAST_MEAN)
+        """Mean over all rows, inside the range of the parameters, (P,)."""
+        return (statistics.sum(0) + PRIOR) / (len(statistics) + self.num_values * PRIOR)
+
+    @abstractmethod
+    def log_prob(self, statistics: np.ndarray, means: np.ndarray) -> np.ndarray:
+        """log p(x) by row and component without its constant, (N, P), (C, P) -> (N, C)."""
+
+    def constant(self, x: np.ndarray) -> np.ndarray:
+        """The part of log p(x) that does not depend on the means, (N,)."""
+        return np.zeros(len(x))
+
+
+class Bits(Family):
+    """Bernoulli features."""
+
+    name = "Bernoullis"
+    num_values = 2
 
     def log_prob(self, statistics: np.ndarray, means: np.ndarray) -> np.ndarray:
         """x log m + (1 - x) log(1 - m)."""
         return statistics @ np.log(means).T + (1 - statistics) @ np.log1p(-means).T
 
-    def constant(self, x: np.ndarray) -> np.ndarray:
-        """None."""
-        return np.zeros(len(x))
 
-
-class Counts:
+class Counts(Family):
     """Poisson features."""
 
     name = "Poissons"
-
-    def statistics(self, x: np.ndarray) -> np.ndarray:
-        """The counts."""
-        return x
-
-    def mean(self, statistics: np.ndarray) -> np.ndarray:
-        """Mean count."""
-        return (statistics.sum(0) + LEAST_MEAN) / len(statistics)
 
     def log_prob(self, statistics: np.ndarray, means: np.ndarray) -> np.ndarray:
         """x log m - m."""
@@ -79,30 +61,21 @@ class Counts:
         return -gammaln(x + 1).sum(1)
 
 
-@dataclass(frozen=True)
-class Categories:
-    """Categorical features, each with the same number of categories."""
+class Categories(Family):
+    """Categorical features, all with the same number of categories."""
 
-    num_categories: int
     name = "categoricals"
 
-    def statistics(self, x: np.ndarray) -> np.ndarray:
-        """Indicators of all categories of all features; none of a category beyond those known."""
-        return (x[..., None] == np.arange(self.num_categories)).reshape(len(x), -1).astype(float)
+    def __init__(self, num_values: int) -> None:
+        self.num_values = num_values
 
-    def mean(self, statistics: np.ndarray) -> np.ndarray:
-        """Frequencies."""
-        return (statistics.sum(0) + LEAST_MEAN) / (
-            len(statistics) + self.num_categories * LEAST_MEAN
-        )
+    def statistics(self, x: np.ndarray) -> np.ndarray:
+        """Indicators of all categories of all features; zeros for an unknown category."""
+        return (x[..., None] == np.arange(self.num_values)).reshape(len(x), -1).astype(float)
 
     def log_prob(self, statistics: np.ndarray, means: np.ndarray) -> np.ndarray:
-        """Of the category that is there."""
+        """log m of the category observed."""
         return statistics @ np.log(means).T
-
-    def constant(self, x: np.ndarray) -> np.ndarray:
-        """None."""
-        return np.zeros(len(x))
 
 
 @dataclass(frozen=True)
@@ -115,12 +88,11 @@ class Mixture:
 
     @classmethod
     def fit(cls, x: np.ndarray, family: Family, num_components: int, seed: int) -> "Mixture":
-        """EM from k-means; each component's means are drawn to those of all rows, as if it had one
-        row more.
-        """
+        """EM from k-means; each component has one more row, the mean of all rows."""
         from sklearn.cluster import KMeans
 
-        statistics, overall = family.statistics(x), family.mean(family.statistics(x))
+        statistics = family.statistics(x)
+        overall = family.mean(statistics)
         num_components = min(num_components, len(np.unique(x, axis=0)))
         labels = KMeans(num_components, n_init=1, random_state=seed).fit_predict(x)
         shares = np.eye(num_components)[labels]
@@ -145,9 +117,7 @@ class Mixture:
 
 @dataclass(frozen=True)
 class OverdispersedCounts:
-    """Independent negative binomials with these means and numbers of failures r: the variance is m
-    + m^2 / r.
-    """
+    """Independent negative binomials with mean m, failures r, and variance m + m^2 / r."""
 
     means: np.ndarray
     failures: np.ndarray

@@ -1,16 +1,16 @@
-"""What plain models make of the same rows: is log p(x) = -8.5 good?"""
+"""Plain models of the same rows, to judge whether a given log p(x) is good."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from ppl_vae.data import Dataset
 from ppl_vae.diagnostics.models.mixtures import (
     Bits,
     Categories,
     Counts,
+    Family,
     Mixture,
     OverdispersedCounts,
 )
@@ -20,14 +20,14 @@ from ppl_vae.families.likelihoods import Bernoulli, Categorical, Likelihood
 __all__ = ["baselines"]
 
 FEWEST_ROWS = 10
-MOST_ROWS = 10_000  # of the training rows that a baseline is fitted to
+MOST_ROWS = 10_000  # training rows that a baseline is fitted to
 NUM_FACTORS = (1, 2, 4, 8, 16, 32)
 NUM_COMPONENTS = (1, 2, 4, 8, 16, 32, 64)
-MOST_FULL = 64  # features beyond which a covariance matrix for each component is left out
-HELD_OUT = 0.2  # of the training rows, to choose a size by
+MOST_FULL = 64  # features, beyond which components have no full covariance matrices
+HELD_OUT = 0.2  # share of the training rows that the size is chosen on
 FLOOR = 1e-6  # added to variances, as scikit-learn does
 
-Scores = Callable[[np.ndarray], np.ndarray]  # rows to log p(x) of each
+Scores = Callable[[np.ndarray], np.ndarray]  # log p(x) of each row
 Fit = Callable[[np.ndarray], Scores]
 
 
@@ -40,23 +40,24 @@ def baselines(
 ) -> dict[str, Evidence]:
     """Exact log p(x) of held-out rows under plain models of the same kind, for `compare_models`.
 
-    Independent features, and two models of how they depend on each other: for densities factor
-    analysis and a Gaussian mixture (scikit-learn), for bits, counts and categories a mixture of
-    independent features (EM). Their number of factors or components is the one whose log p(x) is
-    highest on a fifth of the training rows; then all training rows are fitted, or 10,000 of them.
+    Independent features, and two models of their dependence: for densities factor analysis and a
+    Gaussian mixture (scikit-learn), for bits, counts and categories a mixture of independent
+    features (EM). The number of factors or components is the one with the highest log p(x) on a
+    fifth of the training rows; then the model is fitted to all training rows, or 10,000 of them.
     Covariates are not used.
 
     Args:
-        data: With the splits that the model was trained on.
-        likelihood: Of the model, or its class: a density has other baselines than a probability.
-        rows: The rows to be judged; None is `data.test`.
+        data: A `Dataset` with the splits that the model was trained on.
+        likelihood: The model's likelihood or its class: densities and probabilities have
+            different baselines.
+        rows: Rows to evaluate; None is `data.test`.
         seed: Seed of the split and of the starting values.
 
     Returns:
-        By name, what `compare_models` takes beside the model's own evidence.
+        Evidence by name, which `compare_models` takes together with the model's.
 
     Raises:
-        ValueError: x is missing for some entries, or there are fewer than 10 training rows.
+        ValueError: Some entries of x are missing; there are fewer than 10 training rows.
 
     References:
         Rubin and Thayer (1982), EM algorithms for ML factor analysis, Psychometrika 47; Dempster,
@@ -66,40 +67,40 @@ def baselines(
     Example:
         >>> from ppl_vae.families import likelihoods
         >>> x = np.random.default_rng(0).normal(size=(200, 3))
-        >>> found = baselines(Dataset(x, splits={"train": range(150), "test": range(150, 200)}), likelihoods.Gaussian)
+        >>> data = Dataset(x, splits={"train": range(150), "test": range(150, 200)})
+        >>> found = baselines(data, likelihoods.Gaussian)
         >>> list(found)[0], len(found["independent normals"])
         ('independent normals', 50)
     """
-    judged = data.test if rows is None else rows
-    if len(data.train) < FEWEST_ROWS:
+    num_train = len(data.train)
+    if num_train < FEWEST_ROWS:
         raise ValueError(
-            f"baselines need {FEWEST_ROWS} training rows or more; there are {len(data.train)}"
+            f"baselines need {FEWEST_ROWS} training rows or more; there are {num_train}"
         )
-    chosen = np.random.default_rng(seed).permutation(len(data.train))[:MOST_ROWS]
-    train, test = (_complete(each) for each in (data.train[chosen], judged))
-    fitted = _fitted(train, likelihood, seed)
-    measure = likelihood.measure
+    chosen = np.random.default_rng(seed).permutation(num_train)[:MOST_ROWS]
+    judged = data.test if rows is None else rows
+    train = _complete(data.train[chosen])
+    test = _complete(judged)
     return {
-        name: Evidence.exact(score(test), judged.x, measure=measure)
-        for name, score in fitted.items()
+        name: Evidence.exact(score(test), judged.x, measure=likelihood.measure)
+        for name, score in _fitted(train, likelihood, seed).items()
     }
 
 
 def _complete(data: Dataset) -> np.ndarray:
     """All rows as float64, (N, D)."""
-    x: Tensor = data.in_memory().x
-    values = x.reshape(len(x), -1).double().cpu().numpy()
-    missing = np.argwhere(np.isnan(values))
-    if len(missing):
-        count = len(np.unique(missing[:, 0]))
+    values = data.in_memory().x.flatten(1).double().cpu().numpy()
+    incomplete = np.isnan(values).any(1).sum()
+    if incomplete:
         raise ValueError(
-            f"x is missing in {count} of {len(x)} rows: baselines take complete rows; leave these "
-            "out"
+            f"x is missing in {incomplete} of {len(values)} rows: baselines take complete rows; "
+            "leave these out"
         )
     return values
 
 
 def _fitted(train: np.ndarray, likelihood: Any, seed: int) -> dict[str, Scores]:
+    """The baselines for this likelihood, fitted."""
     kind = likelihood if isinstance(likelihood, type) else type(likelihood)
     if likelihood.measure == "lebesgue":
         return _densities(train, seed)
@@ -111,7 +112,7 @@ def _fitted(train: np.ndarray, likelihood: Any, seed: int) -> dict[str, Scores]:
     return {"independent negative binomials": overdispersed} | _mixtures(train, Counts(), seed)
 
 
-def _mixtures(train: np.ndarray, family: Any, seed: int) -> dict[str, Scores]:
+def _mixtures(train: np.ndarray, family: Family, seed: int) -> dict[str, Scores]:
     def mixture(size: int) -> Fit:
         return lambda rows: Mixture.fit(rows, family, size, seed).log_prob
 
@@ -126,45 +127,47 @@ def _densities(train: np.ndarray, seed: int) -> dict[str, Scores]:
     from sklearn.decomposition import FactorAnalysis
     from sklearn.mixture import GaussianMixture
 
-    num_features = train.shape[1]
-    mean, scale = train.mean(0), np.sqrt(train.var(0) + FLOOR)
-
-    def standard(make: Callable[[], Any]) -> Fit:
-        """Fitted to standardised rows, so that no feature's unit decides what is small."""
-
-        def fit(rows: np.ndarray) -> Scores:
-            fitted = make().fit((rows - mean) / scale)
-            return lambda x: fitted.score_samples((x - mean) / scale) - np.log(scale).sum()
-
-        return fit
-
-    def factor_analysis(size: int) -> Fit:
-        return standard(lambda: FactorAnalysis(size, random_state=seed))
-
-    def mixture(size: int, kind: str) -> Fit:
-        return standard(lambda: GaussianMixture(size, covariance_type=kind, random_state=seed))
-
-    factors = {size: factor_analysis(size) for size in _up_to(NUM_FACTORS, num_features)}
-    kinds = ("diag", "full") if num_features <= MOST_FULL else ("diag",)
-    sizes = _up_to(NUM_COMPONENTS, max(2, len(train) // 10))
-    mixtures = {(size, kind): mixture(size, kind) for size in sizes for kind in kinds}
-    found = {"independent normals": mixture(1, "diag")(train)}
+    num_rows, num_features = train.shape
+    factors = {
+        size: _standardised(FactorAnalysis(size, random_state=seed), train)
+        for size in NUM_FACTORS
+        if size < num_features
+    }
+    kinds = {"diag": "diagonal", "full": "full"}
+    mixtures = {
+        (size, kind): _standardised(
+            GaussianMixture(size, covariance_type=kind, random_state=seed), train
+        )
+        for size in NUM_COMPONENTS
+        for kind in kinds
+        if size < max(2, num_rows // 10) and (kind == "diag" or num_features <= MOST_FULL)
+    }
+    found = {"independent normals": mixtures[1, "diag"](train)}
     if factors:
         best = _best(train, factors)
         found[f"factor analysis, {best} factor{'s' * (best > 1)}"] = factors[best](train)
     size, kind = _best(train, mixtures)
-    covariances = {"diag": "diagonal", "full": "full"}[kind]
-    name = f"Gaussian mixture, {size} component{'s' * (size > 1)}, {covariances} covariance"
+    name = f"Gaussian mixture, {size} component{'s' * (size > 1)}, {kinds[kind]} covariance"
     return found | {name: mixtures[size, kind](train)}
 
 
-def _up_to(sizes: Sequence[int], most: int) -> list[int]:
-    return [size for size in sizes if size < most]
+def _standardised(estimator: Any, train: np.ndarray) -> Fit:
+    """A fit to standardised rows, so that the units of the features do not matter."""
+    from sklearn.base import clone
+
+    mean = train.mean(0)
+    scale = np.sqrt(train.var(0) + FLOOR)
+
+    def fit(rows: np.ndarray) -> Scores:
+        fitted = clone(estimator).fit((rows - mean) / scale)
+        return lambda x: fitted.score_samples((x - mean) / scale) - np.log(scale).sum()
+
+    return fit
 
 
 def _best(train: np.ndarray, fits: Mapping[Any, Fit]) -> Any:
     """The size with the highest mean log p(x) on rows that it was not fitted to."""
     num_fitted = len(train) - max(1, int(HELD_OUT * len(train)))
-    fitted, held_out = train[:num_fitted], train[num_fitted:]
+    fitted, held_out = np.split(train, [num_fitted])
     scores = {size: float(fit(fitted)(held_out).mean()) for size, fit in fits.items()}
     return max(scores, key=lambda size: scores[size])

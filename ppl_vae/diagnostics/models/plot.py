@@ -1,10 +1,10 @@
-"""A picture of `compare_models`: how far each model is from the reference, and how sure that is."""
+"""A picture of `compare_models`: each model's difference from the reference, with its interval."""
 
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ppl_vae.diagnostics.axes import BLUE, new_axes
+from ppl_vae.diagnostics.axes import BLUE, new_axes, rows_downwards
 from ppl_vae.diagnostics.models.table import ModelComparison
 
 if TYPE_CHECKING:
@@ -12,13 +12,15 @@ if TYPE_CHECKING:
 
 __all__ = ["plot_models"]
 
+ARROW = {"arrowstyle": "<-", "color": BLUE, "linestyle": ":"}
+ARROW_LENGTH = 28  # points
+
 
 def plot_models(comparison: ModelComparison, ax: "Axes | None" = None) -> "Axes":
-    """Differences from the reference with their 95 % intervals, over rows and trainings; small dots
-    are trainings.
+    """Differences from the reference with 95 % intervals, over rows and trainings.
 
-    A dotted arrow points where an interval has no end, log p(x) being a bound for some rows. On the
-    right the stacking weight and the share of these rows.
+    Small dots are single trainings. A dotted arrow marks an end that is not proved, where log p(x)
+    is a bound for some rows. On the right are the stacking weight and the share of these rows.
     `arviz_plots.plot_compare(comparison.table)` draws the differences too, with bars of one
     standard error.
 
@@ -29,69 +31,51 @@ def plot_models(comparison: ModelComparison, ax: "Axes | None" = None) -> "Axes"
     Returns:
         The Axes.
 
+    Raises:
+        ValueError: `comparison` is not a `ModelComparison`.
+
     Example:
         >>> from ppl_vae.diagnostics import compare_models
         >>> from ppl_vae.evidence import reduce_log_weights
         >>> log_w = np.random.default_rng(0).normal(size=(50, 40))
-        >>> compared = compare_models({"a": reduce_log_weights(log_w), "b": reduce_log_weights(log_w - 1.0)})
-        >>> plot_models(compared).get_xlabel()
-        'log p(x) less that of a (nats per datum)'
+        >>> a, b = reduce_log_weights(log_w), reduce_log_weights(log_w - 1.0)
+        >>> plot_models(compare_models({"a": a, "b": b})).get_xlabel()
+        'difference in log p(x) from a (nats per observation)'
     """
     if not isinstance(comparison, ModelComparison):
         raise ValueError(
             f"comparison is a {type(comparison).__name__}; give what compare_models returned"
         )
     places = np.arange(len(comparison.names))
-    ax = new_axes(8.5, 1.2 + 0.45 * len(places)) if ax is None else ax
-    low, high = comparison.interval.T
-    open_low, open_high = np.isneginf(low), np.isposinf(high)
-    low = np.where(np.isfinite(low), low, comparison.difference)
-    high = np.where(np.isfinite(high), high, comparison.difference)
-    ends = np.stack([comparison.difference - low, high - comparison.difference])
+    ax = ax or new_axes(8.5, 1.2 + 0.45 * len(places))
     ax.axvline(0.0, color="0.4", linestyle="--", linewidth=1)
-    ax.errorbar(comparison.difference, places, xerr=ends, fmt="D", color=BLUE, markersize=5)
-    for points, open_ends in ((-28, open_low), (28, open_high)):
-        for place in np.flatnonzero(open_ends):
-            _arrow(ax, comparison.difference[place], int(place), points)
+    _intervals(ax, comparison)
     zero = comparison.log_evidence[comparison.names.index(comparison.reference)]
-    for place, means in zip(places, comparison.trainings, strict=True):
-        if len(means) > 1:
-            label = None if ax.get_legend_handles_labels()[1] else "one training"
-            ax.plot(
-                means - zero,
-                np.full(len(means), place + 0.22),
-                "o",
-                color="0.5",
-                markersize=3,
-                label=label,
-            )
-    ax.set_yticks(places, comparison.names)
-    ax.set_ylim(len(places) - 0.5, -0.5)
-    ax.set_xlabel(f"log p(x) less that of {comparison.reference} (nats per datum)")
-    ax.grid(axis="y", color="0.92")
-    ax.set_axisbelow(True)
-    if ax.get_legend_handles_labels()[1]:
-        ax.legend(
-            loc="lower left",
-            bbox_to_anchor=(0.0, 1.0),
-            frameon=False,
-            fontsize="small",
-            borderpad=0,
-        )
-    _beside(ax, comparison)
-    return ax
-
-
-def _arrow(ax: "Axes", value: float, place: int, points: int) -> None:
-    """To the side on which nothing is proved."""
-    style = {"arrowstyle": "<-", "color": BLUE, "linestyle": ":"}
-    ax.annotate("", (value, place), (points, 0), textcoords="offset points", arrowprops=style)
-
-
-def _beside(ax: "Axes", comparison: ModelComparison) -> None:
-    """Weight and share of bounds of each model, to the right of the panel."""
+    several = [place for place in places if len(comparison.trainings[place]) > 1]
+    if several:
+        means = np.concatenate([comparison.trainings[place] for place in several])
+        heights = np.repeat(several, [len(comparison.trainings[place]) for place in several])
+        ax.plot(means - zero, heights + 0.22, "o", color="0.5", markersize=3, label="one training")
+        where = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0)}
+        ax.legend(**where, frameon=False, fontsize="small", borderpad=0)
+    rows_downwards(ax, comparison.names)
+    ax.set_xlabel(f"difference in log p(x) from {comparison.reference} (nats per observation)")
     pairs = zip(comparison.weight, comparison.share_bound, strict=True)
     texts = [f"weight {weight:.2f}\nbounds: {share:.1%}" for weight, share in pairs]
     right = ax.secondary_yaxis("right")
-    right.set_yticks(range(len(texts)), texts, fontsize="small")
+    right.set_yticks(places, texts, fontsize="small")
     right.tick_params(length=0)
+    return ax
+
+
+def _intervals(ax: "Axes", comparison: ModelComparison) -> None:
+    """Differences with their intervals, and an arrow in place of an infinite end."""
+    middle = comparison.difference
+    lengths = np.abs(comparison.interval.T - middle)
+    places = np.arange(len(middle))
+    finite = np.where(np.isfinite(lengths), lengths, 0.0)
+    ax.errorbar(middle, places, xerr=finite, fmt="D", color=BLUE, markersize=5)
+    for points, length in zip((-ARROW_LENGTH, ARROW_LENGTH), lengths, strict=True):
+        for place in np.flatnonzero(np.isinf(length)):
+            start = (middle[place], int(place))
+            ax.annotate("", start, (points, 0), textcoords="offset points", arrowprops=ARROW)

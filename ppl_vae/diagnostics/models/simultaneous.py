@@ -10,24 +10,23 @@ from ppl_vae.diagnostics.models.trained_model import FEWEST_TRAININGS, TrainedMo
 
 LEVEL = 0.95
 NUM_RESAMPLES = 4000
-NUM_DRAWS = 100_000  # of the sum of Student's t's, where two trainings have one degree of freedom
-FEWEST_ROWS = 10  # of which resamples with equal rows are rare enough
-MOST_ROWS = 2000  # beyond, skewness is no matter: its error falls as 1 / N
+NUM_DRAWS = 100_000  # of a sum of Student's t variables
+FEWEST_ROWS = 10  # below, resamples in which all rows are equal are too frequent
+MOST_ROWS = 2000  # beyond, skewness does not matter: its error falls as 1 / N
 BLOCK = 1 << 22  # entries of an array at a time
 
 Parts = list[tuple[float, float]]  # variances of a mean, each with its degrees of freedom
 
 
 class Reach:
-    """By how much an interval reaches beyond a difference whose error has these parts, so that all
-    hold at 95 %.
+    """Half-widths of intervals that together hold with probability 95 %.
 
     Models that were trained once: a multiple of the standard error, the 95 % quantile of the
     largest |t| of all pairs in resamples of the rows (symmetric bootstrap-t), which skewed rows
-    need. Trained several times: the largest |z| of the joint normal of the differences gives the
-    level of each, and Student's t with Satterthwaite's degrees of freedom the multiple; of two
-    trainings, whose spread has one degree of freedom, the quantile of the sum of both errors' t's
-    (Behrens and Fisher).
+    need. Models with several trainings: the largest |z| of the joint normal of the differences
+    gives the level of each interval, and Student's t with Satterthwaite's degrees of freedom the
+    multiple. With two trainings, whose spread has one degree of freedom, it is the quantile of the
+    sum of the t variables of both models (Behrens and Fisher).
 
     References:
         Hall (1992), The bootstrap and Edgeworth expansion, section 3.6; Hothorn, Bretz and Westfall
@@ -46,13 +45,12 @@ class Reach:
         if once and not shared and FEWEST_ROWS <= len(rows) <= MOST_ROWS:
             self.multiple = largest_t(rows, pairs)
         elif len(pairs) > 1:
-            own = [
-                np.nan_to_num(model.training_variance) + model.shared_variance for model in models
-            ]
-            self.level = 2 * ndtr(largest_z(rows, np.array(own), pairs)) - 1
+            training = np.nan_to_num([model.training_variance for model in models])
+            own = training + [model.shared_variance for model in models]
+            self.level = 2 * ndtr(largest_z(rows, own, pairs)) - 1
 
     def __call__(self, parts: Parts) -> float:
-        """Nats."""
+        """The half-width, in nats, for a difference with these parts of variance."""
         total = sum(variance for variance, _ in parts)
         if not total:
             return 0.0
@@ -67,32 +65,25 @@ class Reach:
 def pairs_of(
     models: Sequence[TrainedModel], reference: TrainedModel, *, chosen: bool
 ) -> list[tuple[int, int]]:
-    """Which differences hold together: those from a named reference, or all, one of which the best
-    has chosen.
-    """
-    if chosen:
-        return list(combinations(range(len(models)), 2))
-    at = next(i for i, model in enumerate(models) if model is reference)
-    return [(i, at) for i in range(len(models)) if i != at]
+    """Pairs whose intervals hold together: all if the rows chose the reference, else with it."""
+    at = models.index(reference)
+    return [pair for pair in combinations(range(len(models)), 2) if chosen or at in pair]
 
 
 def largest_t(rows: np.ndarray, pairs: Sequence[tuple[int, int]]) -> float:
-    """95 % quantile of max |mean* - mean| / se* of the paired differences, over resamples of the
-    rows, (N, M).
-    """
-    rng, num_rows = np.random.default_rng(0), len(rows)
+    """95 % quantile of max |mean* - mean| / se* of the pairs, over resamples of the rows (N, M)."""
+    rng = np.random.default_rng(0)
+    num_rows = len(rows)
     first, second = np.array(pairs).T
     largest = np.zeros(NUM_RESAMPLES)
     width = max(1, BLOCK // num_rows)
     for start in range(0, NUM_RESAMPLES, width):
-        count = min(width, NUM_RESAMPLES - start)
-        share = rng.multinomial(num_rows, np.full(num_rows, 1 / num_rows), count) / num_rows
-        block = largest[start : start + count]
+        block = largest[start : start + width]
+        share = rng.multinomial(num_rows, np.full(num_rows, 1 / num_rows), len(block)) / num_rows
         for i in range(0, len(first), width):
             differences = rows[:, first[i : i + width]] - rows[:, second[i : i + width]]
-            np.maximum(
-                block, _studentised(share, differences - differences.mean(0)).max(1), out=block
-            )
+            t_values = _studentised(share, differences - differences.mean(0))
+            np.maximum(block, t_values.max(1), out=block)
     return float(np.quantile(largest, LEVEL))
 
 
@@ -105,9 +96,7 @@ def _studentised(share: np.ndarray, centred: np.ndarray) -> np.ndarray:
 
 
 def largest_z(rows: np.ndarray, own: np.ndarray, pairs: Sequence[tuple[int, int]]) -> float:
-    """95 % quantile of the largest |z| of the differences, from the rows' covariance and each
-    model's own variance.
-    """
+    """95 % quantile of the largest |z| of the pairs; `own` is each model's variance, (M,)."""
     covariance = np.cov(rows, rowvar=False) / len(rows) + np.diag(own)
     values, vectors = np.linalg.eigh(covariance)
     draws = np.random.default_rng(0).standard_normal((NUM_DRAWS // 4, len(own)))
@@ -122,12 +111,12 @@ def largest_z(rows: np.ndarray, own: np.ndarray, pairs: Sequence[tuple[int, int]
 
 def _behrens_fisher(parts: Parts, level: float) -> float:
     """Quantile of |sum of se_j t_j|, t_j Student's with its degrees of freedom."""
-    rng, total = np.random.default_rng(0), np.zeros(NUM_DRAWS)
+    rng = np.random.default_rng(0)
+    total = np.zeros(NUM_DRAWS)
     for variance, freedom in parts:
-        draws = (
-            rng.standard_normal(NUM_DRAWS)
-            if np.isinf(freedom)
-            else rng.standard_t(freedom, NUM_DRAWS)
-        )
+        if np.isinf(freedom):
+            draws = rng.standard_normal(NUM_DRAWS)
+        else:
+            draws = rng.standard_t(freedom, NUM_DRAWS)
         total += variance**0.5 * draws
     return float(np.quantile(np.abs(total), level))

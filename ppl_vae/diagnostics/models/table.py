@@ -1,4 +1,4 @@
-"""What `compare_models` found, as a table for people, for pandas, and for ArviZ."""
+"""The result of `compare_models`, as a table for people, for pandas, and for ArviZ."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ppl_vae.diagnostics.datatree.rows import tree_of
+from ppl_vae.runtime.text import table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -14,51 +15,46 @@ if TYPE_CHECKING:
 
 __all__ = ["HEADER", "ModelComparison"]
 
-HEADER = (
-    *(
-        "model",
-        "log p(x)",
-        "difference",
-        "se",
-        "95 % interval",
-        "se: data",
-        "trainings",
-        "particles",
-    ),
-    *("weight", "bounds"),
-)
+ERRORS = ("se", "95 % interval", "se: data", "trainings", "particles")
+HEADER = ("model", "log p(x)", "difference", *ERRORS, "weight", "bounds")
+RELATIONS = {  # of a difference, by whether its model and the reference are bounded from below
+    (False, False): "",
+    (True, False): ">= ",
+    (False, True): "<= ",
+    (True, True): "? ",
+}
 
 
 @dataclass(frozen=True)
 class ModelComparison:
     """Models from best to worst by mean log p(x), each against one of them.
 
-    Columns of `table`, in ArviZ's words where it has one: mlpd (mean log p(x)), se (over the data),
-    mlpd_diff, dse (all errors of the difference), dse_data, dse_training and dse_mc (its parts; the
-    last is part of the first), low and high (95 % interval of the difference), weight, share_bad_k,
-    share_bound, num_trainings.
+    Columns of `table`, with ArviZ's names where it has them: mlpd (mean log p(x)), se (over the
+    rows), mlpd_diff, dse (all errors of the difference), dse_data, dse_training and dse_mc (its
+    parts; dse_mc is part of dse_data), low and high (95 % interval of the difference), weight,
+    share_bad_k, share_bound, num_trainings.
 
     Args:
         names: Names, best first.
-        reference: Name of the model that the others are held against.
+        reference: Name of the model that the others are compared with.
         trainings: Mean log p(x) of each trained model, (R,) for each name.
-        log_evidence: Mean log p(x) over trainings and data, nats per datum.
-        data_se: Its standard error over the data.
-        difference: log p(x) less that of the reference, mean over trainings and data.
-        difference_se: Its standard error over the rows, which are paired, sd(d_i) / sqrt(N); with
-            latents outside the data plate also that of their draws, which all rows share.
+        log_evidence: Mean log p(x) over trainings and rows, nats per row.
+        data_se: Its standard error over the rows.
+        difference: log p(x) minus that of the reference, mean over trainings and rows.
+        difference_se: Its standard error over the rows, which are paired, sd(d_i) / sqrt(N). With
+            latents outside the data plate it includes the error of their draws, which all rows
+            share.
         difference_training_se: Its standard error over trainings; NaN where one of the two was
             trained once.
-        difference_mc_se: The part of `difference_se` that is Monte Carlo, from both models'
-            particles.
-        interval: 95 % intervals of the differences, which hold together, (M, 2): infinite where a
-            bound is missing that would prove the end, NaN where one of the two was trained once and
+        difference_mc_se: The part of `difference_se` that is Monte Carlo error, of both models.
+        interval: 95 % intervals of the differences, which hold together, (M, 2). An end is
+            infinite where no bound proves it, and NaN where one of the two was trained once and
             the other several times.
         weight: Stacking weight: the share of the model's trainings in the mixture that predicts
-            these data best.
+            these rows best.
         share_bad_k: Share of the rows with k-hat > 0.7.
         share_bound: Share of the rows whose log p(x) is a bound, not an estimate.
-        num_data: Number of data N.
+        num_data: Number of rows N.
         notes: What to bear in mind, a sentence each.
 
     References:
@@ -70,7 +66,8 @@ class ModelComparison:
         >>> from ppl_vae.diagnostics import compare_models
         >>> from ppl_vae.evidence import reduce_log_weights
         >>> log_w = np.random.default_rng(0).normal(size=(50, 400))
-        >>> comparison = compare_models({"a": reduce_log_weights(log_w), "b": reduce_log_weights(log_w - 1.0)})
+        >>> a, b = reduce_log_weights(log_w), reduce_log_weights(log_w - 1.0)
+        >>> comparison = compare_models({"a": a, "b": b})
         >>> comparison.names, comparison.difference.round(6).tolist()
         (('a', 'b'), [0.0, -1.0])
     """
@@ -114,76 +111,57 @@ class ModelComparison:
         return pd.DataFrame(columns, index=pd.Index(self.names, name="model"))
 
     def to_datatree(self) -> "xr.DataTree":
-        """A tree with the group "models", the table: `tree["models"] =
-        comparison.to_datatree()["models"]`.
-        """
+        """The table as a tree with the group "models"."""
         values = {name: column.to_numpy() for name, column in self.table.items()}
-        facts = {
-            "reference": self.reference,
-            "num_data": self.num_data,
-            "notes": " ".join(self.notes),
-        }
+        notes = " ".join(self.notes)
+        facts = {"reference": self.reference, "num_data": self.num_data, "notes": notes}
         return tree_of("models", values, {"model": self.names}, **facts)
 
     def to_markdown(self) -> str:
-        """The same as a Markdown table, and what to bear in mind."""
-        lines = [HEADER, ["---", *["---:"] * (len(HEADER) - 1)], *self.cells]
-        drawn = [f"| {' | '.join(cell.replace('|', '\\|') for cell in line)} |" for line in lines]
-        return "\n".join([*drawn, "", *(f"- {note}" for note in self._all_notes())]) + "\n"
+        """The main columns as a Markdown table, and the notes."""
+        notes = [f"- {note}" for note in self._all_notes()]
+        return "\n".join([table([HEADER, *self.cells], markdown=True), "", *notes, ""])
 
     def __str__(self) -> str:
-        lines = [HEADER, *self.cells]
-        widths = [max(len(line[i]) for line in lines) for i in range(len(HEADER))]
-        drawn = [f"{line[0]:{widths[0]}}  {_right(line[1:], widths[1:])}" for line in lines]
-        return "\n".join([*drawn, "", *self._all_notes()])
+        return "\n".join([table([HEADER, *self.cells]), "", *self._all_notes()])
 
     @property
     def cells(self) -> list[Sequence[str]]:
-        """What `print` shows of each model, under `HEADER`."""
-        bounded = self.share_bound[self.names.index(self.reference)] > 0
+        """The text of each model's row, under `HEADER`."""
+        is_bound = self.share_bound > 0
+        reference = self.names.index(self.reference)
         cells: list[Sequence[str]] = []
-        for name, row in zip(self.names, self.table.itertuples(), strict=True):
-            own = row.share_bound > 0
-            relation = {(True, False): ">= ", (False, True): "<= ", (True, True): "? "}.get(
-                (own, bounded), ""
-            )
-            is_reference = name == self.reference
-            cells.append(
-                (
-                    name,
-                    f"{'>= ' if own else ''}{row.mlpd:.3f}",
-                    f"{'' if is_reference else relation}{row.mlpd_diff:.3f}",
-                    *(("-",) * 5 if is_reference else _errors(row)),
-                    f"{row.weight:.2f}",
-                    f"{row.share_bound:.1%}",
-                )
-            )
+        for i, (name, row) in enumerate(zip(self.names, self.table.itertuples(), strict=True)):
+            relation = ""
+            errors = ["-"] * len(ERRORS)
+            if i != reference:
+                relation = RELATIONS[is_bound[i], is_bound[reference]]
+                parts = (row.dse_data, row.dse_training, row.dse_mc)
+                interval = _interval(row.low, row.high)
+                errors = [f"{row.dse:.3f}", interval, *map(_number, parts)]
+            difference = f"{relation}{row.mlpd_diff:.3f}"
+            value = f"{RELATIONS[is_bound[i], False]}{row.mlpd:.3f}"
+            last = (f"{row.weight:.2f}", f"{row.share_bound:.1%}")
+            cells.append((name, value, difference, *errors, *last))
         return cells
 
     def _all_notes(self) -> list[str]:
-        together = " Intervals hold together." if len(self.names) > 2 else ""
-        about = f"{self.num_data:,} rows, nats per row; differences from {self.reference}, paired by row.{together}"
-        return [about, *self.notes]
+        about = f"{self.num_data:,} rows, nats per row; differences from {self.reference}"
+        together = " Intervals hold together." * (len(self.names) > 2)
+        return [f"{about}, paired by row.{together}", *self.notes]
 
 
-def _errors(row: "pd.Series") -> Sequence[str]:
-    parts = (row.dse_data, row.dse_training, row.dse_mc)
-    return (
-        f"{row.dse:.3f}",
-        _interval(row.low, row.high),
-        *("-" if np.isnan(p) else f"{p:.3f}" for p in parts),
-    )
+def _number(value: float) -> str:
+    return "-" if np.isnan(value) else f"{value:.3f}"
 
 
 def _interval(low: float, high: float) -> str:
-    """Its ends in words."""
+    """An interval in words; an infinite end is not proved."""
+    ends = [f"{end:.3f}" for end in (low, high) if np.isfinite(end)]
     if np.isnan(low):
         return "-"
-    ends = [f"{end:.3f}" for end in (low, high) if np.isfinite(end)]
     if len(ends) == 2:
         return " to ".join(ends)
-    return f"{ends[0]} or {'more' if np.isfinite(low) else 'less'}" if ends else "nothing proved"
-
-
-def _right(cells: Sequence[str], widths: Sequence[int]) -> str:
-    return "  ".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+    if not ends:
+        return "nothing proved"
+    return f"{ends[0]} or more" if np.isfinite(low) else f"{ends[0]} or less"

@@ -1,6 +1,4 @@
-"""A model as `compare_models` sees it: what is known of log p(x), from below and from above, by
-training and row.
-"""
+"""A model as `compare_models` sees it: bounds on log p(x) for each training and row."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,7 +8,7 @@ import numpy as np
 from ppl_vae.evidence import Evidence, EvidenceInterval
 from ppl_vae.evidence.interval import ESTIMATE
 
-FEWEST_TRAININGS = 3  # whose spread has enough degrees of freedom for Satterthwaite's rule
+FEWEST_TRAININGS = 3  # enough degrees of freedom for Satterthwaite's rule
 
 
 @dataclass(frozen=True)
@@ -22,19 +20,15 @@ class TrainedModel:
 
     @property
     def evidence(self) -> tuple[Evidence, ...]:
-        """What bounds log p(x) from below, or estimates it, of each training."""
-        return tuple(
-            each.lower_bound if isinstance(each, EvidenceInterval) else each for each in self.found
-        )
+        """The lower bound or estimate of log p(x) from each training."""
+        return tuple(getattr(each, "lower_bound", each) for each in self.found)
 
     @property
     def labelled(self) -> dict[str, Evidence]:
         """The trainings by name."""
-        several = len(self.found) > 1
-        return {
-            f"{self.name}[{i}]" if several else self.name: each
-            for i, each in enumerate(self.evidence)
-        }
+        if self.trained_once:
+            return {self.name: self.evidence[0]}
+        return {f"{self.name}[{i}]": each for i, each in enumerate(self.evidence)}
 
     @cached_property
     def lower(self) -> np.ndarray:
@@ -44,7 +38,7 @@ class TrainedModel:
     @cached_property
     def upper(self) -> np.ndarray:
         """The same estimate, or an upper bound, infinite where there is none, (R, N)."""
-        return np.stack([_from_above(each) for each in self.found])
+        return np.stack([_upper(each) for each in self.found])
 
     @cached_property
     def mean(self) -> np.ndarray:
@@ -53,7 +47,7 @@ class TrainedModel:
 
     @property
     def trained_once(self) -> bool:
-        """Whether nothing is known of how trainings differ."""
+        """Whether the variation between trainings is unknown."""
         return len(self.found) == 1
 
     @property
@@ -68,16 +62,14 @@ class TrainedModel:
 
     @property
     def shared_variance(self) -> float:
-        """The part of it that does not show in how the rows differ: that of draws which all rows
-        share.
-        """
+        """The part that the spread of the rows does not show: that of draws shared by all rows."""
         shared = [each.mean_mc_se**2 for each in self.evidence if each.shared_errors is not None]
         return sum(shared) / len(self.evidence) ** 2
 
     @property
     def share_bound(self) -> float:
         """Share of the rows without an estimate, mean over trainings."""
-        return float(np.mean([_share_bound(each) for each in self.found]))
+        return float(np.mean([1 - _is_estimate(each).mean() for each in self.found]))
 
     @property
     def share_bad_k(self) -> float:
@@ -86,19 +78,17 @@ class TrainedModel:
 
 
 def variance_of_mean(values: np.ndarray) -> float:
-    """Of independent values, from their own spread."""
+    """Variance of the mean of independent values, from their spread."""
     return float(values.var(ddof=1)) / len(values)
 
 
-def _from_above(found: Evidence | EvidenceInterval) -> np.ndarray:
-    """What log p(x) is at most, (N,)."""
+def _upper(found: Evidence | EvidenceInterval) -> np.ndarray:
+    """Estimate or upper bound of each row, infinite where there is none, (N,)."""
     if isinstance(found, EvidenceInterval):
         return found.lower_bound.log_evidence + np.maximum(found.gap, 0.0)
     return np.where(found.is_estimate, found.log_evidence, np.inf)
 
 
-def _share_bound(found: Evidence | EvidenceInterval) -> float:
-    estimated = (
-        found.verdict == ESTIMATE if isinstance(found, EvidenceInterval) else found.is_estimate
-    )
-    return float(1 - estimated.mean())
+def _is_estimate(found: Evidence | EvidenceInterval) -> np.ndarray:
+    """Whether log p(x) of each row is an estimate, (N,)."""
+    return found.verdict == ESTIMATE if isinstance(found, EvidenceInterval) else found.is_estimate
