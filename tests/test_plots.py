@@ -64,7 +64,7 @@ def test_training_draws_the_history_and_the_best_epoch():
     assert legend(ax) == ["training", "validation", "KL warm-up", "best epoch: 3"]
     assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_title()) == (
         "epoch",
-        "bound (nats per datum)",
+        "bound (nats per observation)",
         "IWAE",
     )
 
@@ -143,7 +143,7 @@ def test_other_data_are_bars_with_dots():
         dtype=torch.float64,
     )
     axes = plot_reconstructions(bed.model, bed.guide, data, num=3)
-    assert [ax.get_title() for ax in axes] == ["datum row 0", "datum row 1", "datum row 2"]
+    assert [ax.get_title() for ax in axes] == ["observation row 0", "observation row 1", "observation row 2"]
     assert [bar.get_height() for bar in axes[1].patches] == bed.x[1].tolist()
     assert [tick.get_text() for tick in axes[1].get_xticklabels()] == list("abcde")
     fitted = axes[1].lines[0].get_ydata()
@@ -158,7 +158,7 @@ def test_other_data_are_bars_with_dots():
 
 def test_too_few_axes_are_an_error():
     bed = beds.linear_gaussian(num_data=6)
-    with pytest.raises(ValueError, match="axes holds 2 Axes for 3 data"):
+    with pytest.raises(ValueError, match="axes holds 2 Axes for 3 rows"):
         plot_reconstructions(bed.model, bed.guide, bed.x, num=3, axes=plt.subplots(1, 2)[1])
 
 
@@ -284,7 +284,7 @@ def test_k_hat_counts_every_datum_once():
     edges = {round(bar.get_x(), 9) for bar in ax.containers[0]}
     assert {0.5, 0.7} <= edges, "no bar straddles a limit"
     assert ax.get_xlabel() == "Pareto k-hat (not drawn: 2 exact, k = -inf, 1 unknown)"
-    assert ax.get_ylabel() == "data (of 10)"
+    assert ax.get_ylabel() == "observations (of 10)"
 
 
 def test_a_rare_bad_datum_is_not_rounded_away():

@@ -1,6 +1,4 @@
-"""What the plots are made of: pictures set side by side, panels, points, and the Axes they stand
-on.
-"""
+"""Parts of plots: the Axes, pictures in a grid, points by class, legends, and histogram edges."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,22 +11,37 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
 
-# Okabe and Ito's colours first, then Tol's "muted" ones: told apart with any colour vision, with
-# markers beside them.
-COLOURS = (
-    *("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00"),
-    *("#332288", "#999933", "#882255", "#555555"),
-)
-BLUE, ORANGE, VERMILION, MARKERS = COLOURS[0], COLOURS[1], COLOURS[5], "osD^vP<X>*"
+# Okabe and Ito's colours, then Tol's "muted" ones; markers differ too, for any colour vision.
+BLUE = "#0072B2"
+ORANGE = "#E69F00"
+VERMILION = "#D55E00"
+OKABE_ITO = (BLUE, ORANGE, "#009E73", "#CC79A7", "#56B4E9", VERMILION)
+COLOURS = (*OKABE_ITO, "#332288", "#999933", "#882255", "#555555")
+MARKERS = "osD^vP<X>*"
 K_HATS = (0.5, GOOD_K)
-CHANNELS, MOST_BARS, MOST_NAMES, MOST_LETTERS = (3, 4), 40, 16, 12
+CHANNELS = (3, 4)
+MOST_BARS = 40
+MOST_NAMES = 16
+MOST_LETTERS = 12
+ABOVE: dict[str, Any] = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "frameon": False}
+BESIDE: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5), "frameon": False}
 
 
 def new_axes(width: float, height: float) -> "Axes":
-    """One Axes on a figure of its own."""
+    """One Axes on a new figure."""
+    return axes_grid(None, (1, 1), (width, height))[0]
+
+
+def axes_grid(
+    given: Any, shape: tuple[int, int], size: tuple[float, float], **options: Any
+) -> np.ndarray:
+    """The given Axes in one dim, or rows and columns of Axes on a new figure."""
+    if given is not None:
+        return np.atleast_1d(given).ravel()
     import matplotlib.pyplot as plt
 
-    return plt.subplots(figsize=(width, height), layout="constrained")[1]
+    options |= {"figsize": size, "squeeze": False, "layout": "constrained"}
+    return plt.subplots(*shape, **options)[1].ravel()
 
 
 def whole_ticks(axis: "Axis") -> None:
@@ -38,14 +51,22 @@ def whole_ticks(axis: "Axis") -> None:
     axis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
 
 
+def rows_downwards(ax: "Axes", names: Sequence[str], **options: Any) -> None:
+    """Named rows from the top down, with a line each."""
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    ax.set_yticks(range(len(names)), names, **options)
+    ax.grid(axis="y", color="0.92")
+    ax.set_axisbelow(True)
+
+
 def as_pictures(values: np.ndarray, image_shape: Sequence[int]) -> np.ndarray:
-    """Data (N, *event) as pictures (N, height, width) or, in colour, (N, height, width,
-    channels).
-    """
+    """Rows (N, *event) as grey pictures (N, height, width), or coloured ones with channels last."""
     pictures = values.reshape(len(values), *image_shape)
-    if pictures.ndim == 4 and image_shape[0] in (1, *CHANNELS) and image_shape[-1] not in CHANNELS:
+    if pictures.ndim < 4:
+        return pictures
+    if image_shape[0] in (1, *CHANNELS) and image_shape[-1] not in CHANNELS:
         pictures = np.moveaxis(pictures, 1, -1)
-    return pictures[..., 0] if pictures.ndim == 4 and pictures.shape[-1] == 1 else pictures
+    return pictures.squeeze(-1) if pictures.shape[-1] == 1 else pictures
 
 
 def tile(pictures: np.ndarray, num_columns: int) -> np.ndarray:
@@ -57,28 +78,26 @@ def tile(pictures: np.ndarray, num_columns: int) -> np.ndarray:
 
 
 def num_columns(num: int) -> int:
-    """As many columns as make a filled grid, at least as wide as high; else as for a square."""
+    """Columns of a full grid that is at least as wide as high, or else of a square."""
     square = int(np.ceil(np.sqrt(num)))
-    return next(
-        (columns for columns in range(square, 2 * square + 1) if num % columns == 0), square
-    )
+    full = (columns for columns in range(square, 2 * square + 1) if num % columns == 0)
+    return next(full, square)
 
 
 def show(ax: "Axes", pictures: np.ndarray, columns: int, missing: str) -> None:
-    """Draw pictures in a grid on one Axes, white lines between them; NaN in the colour
-    `missing`.
-    """
+    """Pictures in a grid on one Axes, white lines between them; NaN in the colour `missing`."""
     import matplotlib
 
-    low, high = float(np.nanmin(pictures)), float(np.nanmax(pictures))
+    low = float(np.nanmin(pictures))
+    high = float(np.nanmax(pictures))
     if 0 <= low and high <= 1:
         low, high = 0.0, 1.0
-    height, width = pictures.shape[1:3]
     image = tile(pictures, columns)
     if pictures.ndim == 4:
         image = np.clip((image - low) / (high - low), 0, 1)
     cmap = matplotlib.colormaps["gray"].with_extremes(bad=missing)
     ax.imshow(image, cmap=cmap, vmin=low, vmax=high, interpolation="nearest")
+    height, width = pictures.shape[1:3]
     for edge in range(0, image.shape[1] + 1, width):
         ax.axvline(edge - 0.5, color="white", linewidth=2)
     for edge in range(0, image.shape[0] + 1, height):
@@ -90,43 +109,36 @@ def show(ax: "Axes", pictures: np.ndarray, columns: int, missing: str) -> None:
 def panels(
     x: np.ndarray, mean: np.ndarray, names: tuple[np.ndarray, np.ndarray], axes: Any
 ) -> np.ndarray:
-    """One panel per datum: the data as bars (or a line, when there are many features), the
-    reconstruction as dots.
-    """
-    own, axes = axes is None, _grid(len(x)) if axes is None else np.atleast_1d(axes).ravel()
-    if len(axes) < len(x):
-        raise ValueError(f"axes holds {len(axes)} Axes for {len(x)} data: give more, or lower num")
-    x, mean = x.reshape(len(x), -1), mean.reshape(len(x), -1)
-    places = np.arange(x.shape[1])
-    for ax, values, fitted, datum in zip(axes, x, mean, names[0], strict=False):
-        if len(places) <= MOST_BARS:
-            ax.bar(places, values, color="0.75", label="data")
-            ax.plot(places, fitted, "o", color=VERMILION, markersize=5, label="reconstruction")
-        else:
-            ax.plot(places, values, color="0.6", label="data")
-            ax.plot(places, fitted, color=VERMILION, label="reconstruction")
-        name_features(ax, names[1])
-        ax.set_title(f"datum {datum}", fontsize="medium")
-    for ax in axes[len(x) :]:
-        ax.set_axis_off()
-    if own:
-        axes[0].figure.legend(
-            *axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False
-        )
-    else:
-        axes[0].legend(fontsize="small")
-    return axes[: len(x)]
-
-
-def _grid(num: int) -> np.ndarray:
-    import matplotlib.pyplot as plt
-
+    """One panel per row: values as bars (a line if there are many), the reconstruction as dots."""
+    num = len(x)
     columns = min(num, 4)
     rows = -(-num // columns)
     size = (2.6 * columns + 0.4, 2.4 * rows + 0.6)
-    return plt.subplots(
-        rows, columns, figsize=size, sharey=True, squeeze=False, layout="constrained"
-    )[1].ravel()
+    is_new = axes is None
+    axes = axes_grid(axes, (rows, columns), size, sharey=True)
+    if len(axes) < num:
+        raise ValueError(f"axes holds {len(axes)} Axes for {num} rows: give more, or lower num")
+    values = x.reshape(num, -1)
+    fitted = mean.reshape(num, -1)
+    places = np.arange(values.shape[1])
+    for i, ax in enumerate(axes[:num]):
+        if len(places) <= MOST_BARS:
+            ax.bar(places, values[i], color="0.75", label="data")
+            dots = {"marker": "o", "linestyle": "", "markersize": 5}
+        else:
+            ax.plot(places, values[i], color="0.6", label="data")
+            dots = {}
+        ax.plot(places, fitted[i], color=VERMILION, label="reconstruction", **dots)
+        name_features(ax, names[1])
+        ax.set_title(f"observation {names[0][i]}", fontsize="medium")
+    for ax in axes[num:]:
+        ax.set_axis_off()
+    if is_new:
+        legend = axes[0].get_legend_handles_labels()
+        axes[0].figure.legend(*legend, loc="outside upper right", ncols=2, frameon=False)
+    else:
+        axes[0].legend(fontsize="small")
+    return axes[:num]
 
 
 def shortened(name: object) -> str:
@@ -136,11 +148,11 @@ def shortened(name: object) -> str:
 
 
 def name_features(ax: "Axes", names: np.ndarray) -> None:
-    """Names of features at 0, 1, ... of the horizontal axis; where they are too many, the word.
+    """Names of features at 0, 1, ... of the horizontal axis; the word "feature" if there are many.
 
     Args:
-        ax: On which features are drawn at 0, 1, ...
-        names: Of all of them.
+        ax: Axes on which the features are drawn at 0, 1, ...
+        names: Names of all features.
 
     Example:
         >>> ax = new_axes(2, 2)
@@ -151,41 +163,32 @@ def name_features(ax: "Axes", names: np.ndarray) -> None:
     if len(names) > MOST_NAMES:
         ax.set_xlabel("feature")
         return
-    text = list(map(shortened, names))
-    ax.set_xticks(
-        range(len(text)), text, rotation=90 if max(map(len, text)) > 2 else 0, fontsize="small"
-    )
+    text = [shortened(name) for name in names]
+    rotation = 90 * (max(map(len, text)) > 2)
+    ax.set_xticks(range(len(text)), text, rotation=rotation, fontsize="small")
 
 
 def scatter(ax: "Axes", points: np.ndarray, labels: np.ndarray | None) -> None:
     """Points, coloured by class with a legend, or by number with a colour bar."""
-    style: dict[str, Any] = {
-        "s": float(np.clip(9000 / len(points), 4, 36)),
-        "alpha": 0.8,
-        "linewidths": 0,
-    }
+    size = float(np.clip(9000 / len(points), 4, 36))
+    style: dict[str, Any] = {"s": size, "alpha": 0.8, "linewidths": 0}
     if labels is None:
-        ax.scatter(points[:, 0], points[:, 1], color=BLUE, **style)
+        ax.scatter(*points.T, color=BLUE, **style)
         return
     classes = np.unique(labels)
     if np.issubdtype(labels.dtype, np.number) and len(classes) > len(COLOURS):
-        drawn = ax.scatter(points[:, 0], points[:, 1], c=labels, cmap="viridis", **style)
+        drawn = ax.scatter(*points.T, c=labels, cmap="viridis", **style)
         ax.figure.colorbar(drawn, ax=ax, label="label")
         return
     for i, name in enumerate(classes):
-        colour, marker = COLOURS[i % len(COLOURS)], MARKERS[(i + i // len(COLOURS)) % len(MARKERS)]
+        colour = COLOURS[i % len(COLOURS)]
+        marker = MARKERS[(i + i // len(COLOURS)) % len(MARKERS)]
         ax.scatter(*points[labels == name].T, color=colour, marker=marker, label=str(name), **style)
-    ax.legend(
-        title="label",
-        loc="center left",
-        bbox_to_anchor=(1.0, 0.5),
-        ncols=-(-len(classes) // 15),
-        frameon=False,
-    )
+    ax.legend(title="label", ncols=-(-len(classes) // 15), **BESIDE)
 
 
 def k_hat_classes(k_hat: np.ndarray) -> list[tuple[str, str, np.ndarray]]:
-    """What to call each class of k-hat, its colour, and who is in it: the same in every picture."""
+    """Name, colour and members of each class of k-hat, the same in every picture."""
     low, high = K_HATS
     return [
         (f"good, k ≤ {low}", BLUE, k_hat <= low),
@@ -196,16 +199,17 @@ def k_hat_classes(k_hat: np.ndarray) -> list[tuple[str, str, np.ndarray]]:
 
 def k_hat_edges(k_hat: np.ndarray) -> np.ndarray:
     """Edges of a histogram that has 0.5 and 0.7 among them."""
-    width = 0.1 if len(k_hat) < 200 else 0.05 if len(k_hat) < 2000 else 0.02
-    low, high = (k_hat.min(), k_hat.max()) if len(k_hat) else (0.0, 1.0)
-    return np.arange(np.floor(low / width), np.ceil(high / width) + 1.5) * width
+    if not len(k_hat):
+        return np.linspace(0, 1, 11)
+    width = (0.1, 0.05, 0.02)[np.searchsorted([200, 2000], len(k_hat), side="right")]
+    first = np.floor(k_hat.min() / width)
+    last = np.ceil(k_hat.max() / width)
+    return np.arange(first, last + 1.5) * width
 
 
 def leave_out_the_start(ax: "Axes", histories: Sequence[Sequence[float]]) -> None:
-    """Let the vertical axis begin at what was reached after a tenth of the epochs, where the start
-    would flatten it.
-    """
+    """Start the vertical axis at the values after a tenth of the epochs if the start is far off."""
     late = np.concatenate([np.asarray(values[len(values) // 10 :]) for values in histories])
     span = float(np.ptp(late))
-    if span > 0 and min(min(values) for values in histories) < late.min() - 0.5 * span:
+    if span > 0 and min(map(min, histories)) < late.min() - 0.5 * span:
         ax.set_ylim(late.min() - 0.05 * span, late.max() + 0.05 * span)

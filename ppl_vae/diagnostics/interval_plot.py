@@ -1,10 +1,10 @@
-"""A picture of `evidence_interval`: how far every interval reaches, and what it is worth."""
+"""A plot of `evidence_interval`: the length of each interval, and its verdict."""
 
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ppl_vae.diagnostics.axes import BLUE, ORANGE, VERMILION, new_axes, whole_ticks
+from ppl_vae.diagnostics.axes import ABOVE, BLUE, ORANGE, VERMILION, new_axes, whole_ticks
 from ppl_vae.evidence import EvidenceInterval
 
 if TYPE_CHECKING:
@@ -18,19 +18,18 @@ STYLES = {"estimate": (BLUE, "o"), "interval": (ORANGE, "s"), "bound only": (VER
 def plot_evidence_interval(
     interval: EvidenceInterval, ax: "Axes | None" = None, *, exact: np.ndarray | None = None
 ) -> "Axes":
-    """The interval of every datum, in nats from its middle, by verdict and then by length.
+    """The interval of every observation, in nats from its middle, by verdict and then by length.
 
-    log p(x) itself varies by far more over data than any interval is long, so that the middle is
-    taken off. An arrow begins at the lower bound and goes to infinity: nothing is claimed from
-    above.
+    The middle is subtracted because log p(x) varies far more between observations than any
+    interval is long. An arrow begins at the lower bound where there is no upper bound.
 
     Args:
         interval: What `evidence_interval` returned.
-        ax: Where to draw.
-        exact: log p(x) where it is known, (N,): drawn as crosses.
+        ax: Axes to draw on; None makes a figure.
+        exact: log p(x) where it is known, (N,), drawn as crosses.
 
     Raises:
-        ValueError: another number of exact values.
+        ValueError: `exact` has another length.
 
     Example:
         >>> from ppl_vae import beds
@@ -44,34 +43,28 @@ def plot_evidence_interval(
         raise ValueError(
             f"{len(exact)} exact values were given for {len(interval)} intervals: give one for each"
         )
-    ax, low, high = ax or new_axes(8.0, 4.0), interval.lower, interval.upper
-    bounded = np.isfinite(high)
-    zero = np.where(
-        bounded, (low + np.where(bounded, high, low)) / 2, interval.lower_bound.log_evidence
-    )
-    low, high = low - zero, high - zero
-    top = 1.3 * max(-low.min(), 0.0 if exact is None else (exact - zero).max())
-    order = np.lexsort((high - low, [list(STYLES).index(verdict) for verdict in interval.verdict]))
+    bounded = np.isfinite(interval.upper)
+    middle = (interval.lower + np.where(bounded, interval.upper, interval.lower)) / 2
+    zero = np.where(bounded, middle, interval.lower_bound.log_evidence)
+    low = interval.lower - zero
+    high = interval.upper - zero
+    crosses = np.array([]) if exact is None else exact - zero
+    top = 1.3 * max([-low.min(), *crosses])
+    kinds = [list(STYLES).index(verdict) for verdict in interval.verdict]
+    order = np.lexsort((high - low, kinds))
+    ax = ax or new_axes(8.0, 4.0)
     for verdict, (colour, marker) in STYLES.items():
         places = np.flatnonzero(interval.verdict[order] == verdict)
         rows = order[places]
-        ax.vlines(places, low[rows], np.minimum(high[rows], top), color=colour, linewidth=1.5)
         ends = np.where(bounded[rows], 0.0, top)
-        ax.plot(places, ends, marker, color=colour, markersize=4, label=f"{verdict}: {len(places)}")
+        label = f"{verdict}: {len(places)}"
+        ax.vlines(places, low[rows], np.minimum(high[rows], top), color=colour, linewidth=1.5)
+        ax.plot(places, ends, marker, color=colour, markersize=4, label=label)
     if exact is not None:
-        ax.plot(
-            np.arange(len(order)),
-            (exact - zero)[order],
-            "x",
-            color="black",
-            markersize=4,
-            label="exact",
-        )
-    ax.set(
-        xlabel="data, by verdict and length", ylabel="nats from the middle, or from the lower bound"
-    )
+        places = np.arange(len(order))
+        ax.plot(places, crosses[order], "x", color="black", markersize=4, label="exact")
+    ax.set_xlabel("observations, by verdict and length")
+    ax.set_ylabel("nats from the middle, or from the lower bound")
     whole_ticks(ax.xaxis)
-    ax.legend(
-        loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, frameon=False, columnspacing=1.0
-    )
+    ax.legend(ncols=4, columnspacing=1.0, **ABOVE)
     return ax

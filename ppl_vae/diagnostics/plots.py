@@ -1,6 +1,4 @@
-"""Pictures of a fit: functions that draw on the Axes they are given, or on new ones, and return
-them.
-"""
+"""Plots of a trained model: functions that draw on the given Axes, or new ones, and return them."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +10,7 @@ from torch import Tensor
 
 from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.diagnostics.axes import (
+    ABOVE,
     BLUE,
     K_HATS,
     VERMILION,
@@ -31,7 +30,7 @@ from ppl_vae.diagnostics.predictive.cdf import site_of_x
 from ppl_vae.evidence import Evidence
 from ppl_vae.programs.modules import arguments, evaluating, place
 from ppl_vae.programs.plates import require_no_inner_plates
-from ppl_vae.programs.traces import Program, Site, log_terms, run_under_particles, sample_sites
+from ppl_vae.programs.traces import Program, log_terms, run_under_particles, sample_sites
 from ppl_vae.programs.validation import check_data
 from ppl_vae.runtime.seeding import seeded
 from ppl_vae.training import FitResult
@@ -41,52 +40,47 @@ if TYPE_CHECKING:
 
 __all__ = ["plot_k_hat", "plot_latent", "plot_reconstructions", "plot_samples", "plot_training"]
 
-MISSING, EMPTY = "#56B4E9", "white"
+MISSING = "#56B4E9"
+EMPTY = "white"
+HISTORIES = (("train", "training", "--", BLUE), ("valid", "validation", "-", VERMILION))
 
 
 def plot_training(result: FitResult, ax: "Axes | None" = None) -> "Axes":
     """The bound per epoch, on training and validation data, and the best epoch.
 
-    The lower end of the axis leaves out the first epochs where they would flatten the rest.
+    The vertical axis leaves out the first epochs where they would flatten the rest.
 
     Args:
         result: What `fit` returned.
-        ax: Where to draw.
+        ax: Axes to draw on; None makes a figure.
 
     Raises:
-        ValueError: no epoch was trained.
+        ValueError: No epoch was trained.
 
     Example:
         >>> history = {"epoch": [1, 2], "train": [-3.0, -2.5], "kl_weight": [1, 1]}
         >>> plot_training(FitResult(history, best_epoch=2)).get_ylabel()
-        'bound (nats per datum)'
+        'bound (nats per observation)'
     """
     if not result.num_epochs:
         raise ValueError("the result has no epochs: train with num_epochs >= 1 before plotting")
-    ax, history = ax or new_axes(6.4, 4.0), result.history
-    for name, label, style in (("train", "training", "--"), ("valid", "validation", "-")):
-        if name in history:
-            ax.plot(
-                history["epoch"],
-                history[name],
-                style,
-                color=BLUE if name == "train" else VERMILION,
-                label=label,
-            )
-    annealed = [
-        epoch
-        for epoch, weight in zip(history["epoch"], history["kl_weight"], strict=True)
-        if weight < 1
-    ]
+    ax = ax or new_axes(6.4, 4.0)
+    history = result.history
+    epochs = history["epoch"]
+    drawn = [each for each in HISTORIES if each[0] in history]
+    for name, label, style, colour in drawn:
+        ax.plot(epochs, history[name], style, color=colour, label=label)
+    weights = zip(epochs, history["kl_weight"], strict=True)
+    annealed = [epoch for epoch, weight in weights if weight < 1]
     if annealed:
         ax.axvspan(annealed[0], annealed[-1], color="0.92", label="KL warm-up")
     if "valid" in history and result.best_epoch:
-        best = history["epoch"].index(result.best_epoch)
+        best = history["valid"][epochs.index(result.best_epoch)]
         label = f"best epoch: {result.best_epoch}"
-        ax.plot(result.best_epoch, history["valid"][best], "o", color=VERMILION, label=label)
-    leave_out_the_start(ax, [history[name] for name in ("train", "valid") if name in history])
+        ax.plot(result.best_epoch, best, "o", color=VERMILION, label=label)
+    leave_out_the_start(ax, [history[name] for name, *_ in drawn])
     whole_ticks(ax.xaxis)
-    ax.set(xlabel="epoch", ylabel="bound (nats per datum)", title=result.objective)
+    ax.set(xlabel="epoch", ylabel="bound (nats per observation)", title=result.objective)
     ax.legend(loc="lower right")
     return ax
 
@@ -101,25 +95,27 @@ def plot_reconstructions(
     seed: int = 0,
     axes: Any = None,
 ) -> Any:
-    """The first data beside E_q[E[x given z]], the mean of the likelihood averaged over draws of z
-    given x.
+    """The first observations and their reconstructions, E_q[E[x given z]].
 
-    Pictures come in two rows on one Axes where `data.image_shape` says how to draw one; otherwise
-    there is a panel per datum, bars for the data and dots for the reconstruction. Missing values
-    are blue in pictures and absent in bars. Categories are drawn by the number of the likeliest
-    one.
+    Pictures come in two rows on one Axes where `data.image_shape` gives their shape; otherwise
+    there is a panel per row, bars for the observation and dots for the reconstruction. Missing
+    values are blue in pictures and have no bar. A category is drawn as its number, in the
+    reconstruction that of the most probable one.
 
     Args:
         model: `Model`, or any Pyro model with a plate "data" at dim -1.
         guide: `Guide`, or any Pyro guide with the same latent sites.
         data: A `Dataset`, or an array, tensor, DataFrame, DataArray.
-        num: How many data.
-        num_particles: Draws of z per datum.
+        num: Number of rows.
+        num_particles: Draws of z for each row.
         seed: Seed of the draws.
-        axes: One Axes for pictures; an array of at least `num` for the rest.
+        axes: One Axes for pictures; an array of at least `num` otherwise.
 
     Returns:
         The Axes, or an array of them.
+
+    Raises:
+        ValueError: There are fewer than `num` Axes; no observed site holds x as a whole.
 
     Example:
         >>> from ppl_vae import beds
@@ -132,15 +128,17 @@ def plot_reconstructions(
     with evaluating(model, guide), seeded(seed):
         args = arguments(data.x, data.context)
         terms = log_terms(model, guide, *args, num_particles=num_particles)
-        mean = _expected(site_of_x(terms.model_trace, data.event_shape.numel()), averaged=True)
-    x, fitted = data.x.cpu().numpy(), mean.reshape(data.x.shape).cpu().numpy()
+        site = site_of_x(terms.model_trace, data.event_shape.numel())
+        mean = expected(site["fn"], averaged=True)
+    x = data.x.cpu().numpy()
+    fitted = mean.reshape(data.x.shape).cpu().numpy()
     if data.image_shape is None:
         features = data.coords[data.dims[1]] if x.ndim == 2 else np.arange(x[0].size)
         return panels(x, fitted, (data.coords[data.dims[0]], features), axes)
     ax = axes or new_axes(0.9 * len(x) + 1.2, 2.1)
-    rows = np.concatenate([as_pictures(x, data.image_shape), as_pictures(fitted, data.image_shape)])
-    show(ax, rows, len(x), MISSING)
-    height = as_pictures(x, data.image_shape).shape[1]
+    pictures = as_pictures(np.concatenate([x, fitted]), data.image_shape)
+    show(ax, pictures, len(x), MISSING)
+    height = pictures.shape[1]
     ax.set_yticks([height / 2 - 0.5, 1.5 * height - 0.5], ["data", "reconstruction"])
     ax.tick_params(length=0)
     return ax
@@ -155,20 +153,18 @@ def plot_samples(
     seed: int = 0,
     ax: "Axes | None" = None,
 ) -> "Axes":
-    """E[x given z] at draws of z from the prior: what the model thinks data look like, without the
-    likelihood's noise.
+    """E[x given z] at draws of z from the prior: generated observations without noise.
 
-    Pictures where `image_shape` says how to draw one, or events have two or three dims; otherwise a
-    line per draw.
-
+    Pictures where `image_shape` gives their shape, or where observations have two or three dims;
+    otherwise a line per draw.
 
     Args:
-        model: `Model`, or any Pyro model that generates one datum when it is called without x.
-        num: How many; with `context` one per row.
+        model: `Model`, or any Pyro model that generates one observation when called without x.
+        num: Number of draws; with `context`, one for each of its rows.
         image_shape: Shape of a picture, `data.image_shape`.
         context: Covariates, (num, C), for a model that takes them.
         seed: Seed of the draws.
-        ax: Where to draw.
+        ax: Axes to draw on; None makes a figure.
 
     Example:
         >>> from ppl_vae import Model, likelihoods, priors
@@ -180,14 +176,23 @@ def plot_samples(
         if context is None:
             trace = run_under_particles(model, num)
             require_no_inner_plates(trace, "a picture")
-            mean = _expected(_generated_site(trace)).flatten(0, 1)
         else:
             covariates = place(as_dataset(context), model).x
-            mean = _expected(_generated_site(poutine.trace(model).get_trace(context=covariates)))
+            trace = poutine.trace(model).get_trace(context=covariates)
+        sites = {site["name"]: site for site in sample_sites(trace)}
+        site = sites.get("x", list(sites.values())[-1])
+        mean = expected(site["fn"])
+    if context is None:
+        mean = mean.flatten(0, 1)  # draws, and the one row of each
     values = mean[:num].cpu().numpy()
-    image_shape = image_shape or (values.shape[1:] if values.ndim > 2 else None)
+    if image_shape is None and values.ndim > 2:
+        image_shape = values.shape[1:]
     if image_shape is None:
-        return _lines(values, ax)
+        ax = ax or new_axes(6.4, 4.0)
+        ax.plot(values.T, color=BLUE, alpha=0.4, linewidth=1)
+        ax.set(xlabel="feature", ylabel="E[x | z] at z ~ p(z)")
+        whole_ticks(ax.xaxis)
+        return ax
     pictures = as_pictures(values, image_shape)
     columns = num_columns(len(pictures))
     ax = ax or new_axes(0.7 * columns, 0.7 * -(-len(pictures) // columns) + 0.3)
@@ -205,19 +210,18 @@ def plot_latent(
     seed: int = 0,
     ax: "Axes | None" = None,
 ) -> "Axes":
-    """Posterior means E_q[z given x] of the data, coloured by label; by their first two principal
-    components if D > 2.
+    """Posterior means E_q[z given x], coloured by label; two principal components if D > 2.
 
-    A principal component is a direction of the means: it says nothing of the posteriors' widths.
-    With D = 1 the second axis is the share of the data below.
+    A principal component is a direction of the means and does not show how wide the posteriors
+    are. With D = 1 the vertical axis is the share of the observations below.
 
     Args:
         model: `Model`, or any Pyro model with a plate "data" at dim -1.
         guide: `Guide`, or any Pyro guide with the same latent sites.
         data: A `Dataset`, whose labels give the colours, or an array, tensor, DataFrame, DataArray.
-        num_particles: Draws per datum where the posterior has no closed-form mean.
+        num_particles: Draws for each row where the posterior has no closed-form mean.
         seed: Seed of those draws.
-        ax: Where to draw.
+        ax: Axes to draw on; None makes a figure.
 
     Example:
         >>> from ppl_vae import beds
@@ -231,21 +235,20 @@ def plot_latent(
     ax = ax or new_axes(6.4, 4.8)
     scatter(ax, points, data.labels)
     ax.set(xlabel=names[0], ylabel=names[1])
-    if means.mean.shape[1] > 1:
+    if len(means.names) > 1:
         ax.set_aspect("equal", adjustable="datalim")
     return ax
 
 
 def plot_k_hat(evidence: Evidence | np.ndarray, ax: "Axes | None" = None) -> "Axes":
-    """Histogram of Pareto k-hat over the data, with the limits 0.5 and 0.7 and the share of data
-    between them.
+    """Histogram of Pareto k-hat, with the limits 0.5 and 0.7 and the shares between them.
 
-    Data with k-hat = -inf (the guide is exact there) or NaN (too few particles) have no place on
-    the axis: its label counts them. Shares are of all data.
+    Rows with k-hat = -inf (the guide is exact there) or NaN (too few particles) cannot be drawn:
+    the label of the axis counts them. Shares are of all rows.
 
     Args:
         evidence: What `log_evidence` returned, or the k-hats themselves, (N,).
-        ax: Where to draw.
+        ax: Axes to draw on; None makes a figure.
 
     References:
         Vehtari et al. (2024), Pareto smoothed importance sampling, JMLR 25(72), arXiv:1507.02646.
@@ -255,58 +258,36 @@ def plot_k_hat(evidence: Evidence | np.ndarray, ax: "Axes | None" = None) -> "Ax
         >>> [text.get_text() for text in ax.get_legend().get_texts()]
         ['good, k ≤ 0.5: 50%', 'usable, k ≤ 0.7: 0%', 'a bound, k > 0.7: 25%']
     """
-    k_hat = np.asarray(
-        evidence.pareto_k if isinstance(evidence, Evidence) else evidence, dtype=float
-    )
-    ax, drawn = ax or new_axes(6.4, 4.0), k_hat[np.isfinite(k_hat)]
-    edges = k_hat_edges(drawn)
-    for label, colour, inside in k_hat_classes(drawn):
-        label = f"{label}: {_share(int(inside.sum()), len(k_hat))}"
-        ax.hist(
-            drawn[inside],
-            edges.tolist(),
-            color=colour,
-            edgecolor="white",
-            linewidth=0.5,
-            label=label,
-        )
+    k_hat = np.asarray(getattr(evidence, "pareto_k", evidence), dtype=float)
+    drawn = k_hat[np.isfinite(k_hat)]
+    ax = ax or new_axes(6.4, 4.0)
+    edges = k_hat_edges(drawn).tolist()
+    bars: dict[str, Any] = {"edgecolor": "white", "linewidth": 0.5}
+    for name, colour, inside in k_hat_classes(drawn):
+        share = inside.sum() / len(k_hat)
+        label = f"{name}: {'<1%' if 0 < share < 0.005 else f'{share:.0%}'}"
+        ax.hist(drawn[inside], edges, color=colour, label=label, **bars)
     for threshold in K_HATS:
         ax.axvline(threshold, color="0.3", linestyle="--", linewidth=1)
     counts = ((np.isneginf(k_hat).sum(), "exact, k = -inf"), (np.isnan(k_hat).sum(), "unknown"))
     left_out = ", ".join(f"{count} {what}" for count, what in counts if count)
-    ax.set(xlabel=f"Pareto k-hat (not drawn: {left_out})" if left_out else "Pareto k-hat")
-    ax.set_ylabel(f"data (of {len(k_hat)})")
+    ax.set_xlabel(f"Pareto k-hat (not drawn: {left_out})" if left_out else "Pareto k-hat")
+    ax.set_ylabel(f"observations (of {len(k_hat)})")
     whole_ticks(ax.yaxis)
-    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
+    ax.legend(ncols=3, **ABOVE)
     return ax
 
 
-def _generated_site(trace: poutine.Trace) -> Site:
-    """The site of x in a model that generates: "x", else the last one."""
-    sites = {site["name"]: site for site in sample_sites(trace)}
-    return sites["x"] if "x" in sites else list(sites.values())[-1]
-
-
-def _expected(site: Site, *, averaged: bool = False) -> Tensor:
-    """E[x given z], averaged over draws if asked; for categories the likeliest one."""
-    base = site["fn"]
+def expected(distribution: Any, *, averaged: bool = False) -> Tensor:
+    """E[x given z], averaged over draws if asked; for categories the most probable one."""
+    base = distribution
     while isinstance(base, dist.Independent | dist.MaskedDistribution):
         base = base.base_dist
-    values = base.probs if isinstance(base, torch.distributions.Categorical) else site["fn"].mean
-    values = values.mean(0) if averaged else values
-    return values.argmax(-1) if isinstance(base, torch.distributions.Categorical) else values
-
-
-def _share(count: int, total: int) -> str:
-    return "<1%" if 0 < count / total < 0.005 else f"{count / total:.0%}"
-
-
-def _lines(values: np.ndarray, ax: "Axes | None") -> "Axes":
-    ax = ax or new_axes(6.4, 4.0)
-    ax.plot(values.T, color=BLUE, alpha=0.4, linewidth=1)
-    ax.set(xlabel="feature", ylabel="E[x | z] at z ~ p(z)")
-    whole_ticks(ax.xaxis)
-    return ax
+    is_category = isinstance(base, torch.distributions.Categorical)
+    values = base.probs if is_category else distribution.mean
+    if averaged:
+        values = values.mean(0)
+    return values.argmax(-1) if is_category else values
 
 
 def _two_dims(means: np.ndarray, names: tuple[str, ...]) -> tuple[np.ndarray, list[str]]:
@@ -314,12 +295,14 @@ def _two_dims(means: np.ndarray, names: tuple[str, ...]) -> tuple[np.ndarray, li
     labels = [f"E[{name} | x]" for name in names]
     if len(names) == 1:
         below = means[:, 0].argsort().argsort() / len(means)
-        return np.column_stack([means[:, 0], below]), [*labels, "share of the data below"]
+        return np.column_stack([means[:, 0], below]), [*labels, "share of the observations below"]
     if len(names) == 2:
         return means, labels
     from sklearn.decomposition import PCA
 
     pca = PCA(2).fit(means)
-    shares = pca.explained_variance_ratio_
-    first = f"first principal component of E[z | x] ({shares[0]:.0%} of its variance)"
-    return pca.transform(means), [first, f"second principal component ({shares[1]:.0%})"]
+    first, second = pca.explained_variance_ratio_
+    return pca.transform(means), [
+        f"first principal component of E[z | x] ({first:.0%} of its variance)",
+        f"second principal component ({second:.0%})",
+    ]
