@@ -88,8 +88,7 @@ def show(ax: "Axes", pictures: np.ndarray, columns: int, missing: str) -> None:
     """Pictures in a grid on one Axes, white lines between them; NaN in the colour `missing`."""
     import matplotlib
 
-    low = float(np.nanmin(pictures))
-    high = float(np.nanmax(pictures))
+    low, high = float(np.nanmin(pictures)), float(np.nanmax(pictures))
     if 0 <= low and high <= 1:
         low, high = 0.0, 1.0
     image = tile(pictures, columns)

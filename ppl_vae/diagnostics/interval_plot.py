@@ -46,8 +46,7 @@ def plot_evidence_interval(
     bounded = np.isfinite(interval.upper)
     middle = (interval.lower + np.where(bounded, interval.upper, interval.lower)) / 2
     zero = np.where(bounded, middle, interval.lower_bound.log_evidence)
-    low = interval.lower - zero
-    high = interval.upper - zero
+    low, high = interval.lower - zero, interval.upper - zero
     crosses = np.array([]) if exact is None else exact - zero
     top = 1.3 * max([-low.min(), *crosses])
     kinds = [list(STYLES).index(verdict) for verdict in interval.verdict]

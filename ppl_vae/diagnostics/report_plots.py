@@ -50,8 +50,7 @@ def as_images(data: Dataset) -> np.ndarray:
     if data.image_shape is None:
         raise ValueError(f"{data.name!r} has no image_shape: it cannot be drawn as pictures")
     pictures = as_pictures(data.x.cpu().numpy(), data.image_shape)
-    low = float(np.nanmin(pictures))
-    high = float(np.nanmax(pictures))
+    low, high = float(np.nanmin(pictures)), float(np.nanmax(pictures))
     if 0 <= low and high <= 1:
         return pictures
     return (pictures - low) / max(high - low, np.finfo(float).tiny)
@@ -110,8 +109,7 @@ def plot_traversal(
 def _grid(means: np.ndarray, num: int) -> tuple[np.ndarray, list[str]]:
     """Points (num or num^2, D), rows from the top down, and the names of the axes."""
     steps = np.linspace(-REACH, REACH, num)
-    centre = means.mean(0)
-    spread = means.std(0)
+    centre, spread = means.mean(0), means.std(0)
     if len(centre) == 1:
         return centre + steps[:, None] * spread, ["z[0]"]
     axes = np.diag(spread)
@@ -178,8 +176,7 @@ def plot_rate_distortion(parts: RateDistortion, ax: "Axes | None" = None) -> "Ax
         >>> plot_rate_distortion(rate_distortion(bed.model, bed.guide, bed.x)).get_xlabel()
         'rate (nats)'
     """
-    rate = parts.rate.mean()
-    distortion = parts.distortion.mean()
+    rate, distortion = parts.rate.mean(), parts.distortion.mean()
     line: dict[str, Any] = {"color": "0.3", "linestyle": "--", "linewidth": 1}
     ax = ax or new_axes(5.0, 4.0)
     ax.plot(parts.rate, parts.distortion, "o", color="0.6", markersize=3, label="observations")

@@ -1,6 +1,6 @@
-"""Predictive draws and data in the layout that ArviZ's posterior predictive plots take."""
+"""Predictive draws and observations in the form that ArviZ's predictive plots need."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,12 +14,11 @@ __all__ = ["observed_entries"]
 
 
 def observed_entries(tree: "xr.DataTree") -> "xr.DataTree":
-    """The predictive draws and the data of the observed entries alone, in one dim "entry", whole
-    numbers as integers.
+    """Predictive draws and x at the observed entries only, in one dim "entry".
 
-    What `arviz_plots.plot_ppc_rootogram`, `plot_ppc_pava` and `plot_ppc_tstat` need: they tell
-    counts by an integer type, sort along one dim, and would set draws of missing entries against
-    data without them.
+    `arviz_plots.plot_ppc_rootogram`, `plot_ppc_pava` and `plot_ppc_tstat` need this form: they
+    recognise counts by an integer type (whole numbers become integers here), sort along one dim,
+    and would compare draws of missing entries with observations that lack them.
 
     Args:
         tree: What `to_datatree` returned.
@@ -39,16 +38,15 @@ def observed_entries(tree: "xr.DataTree") -> "xr.DataTree":
 
     if not isinstance(tree, xr.DataTree):
         raise ValueError(f"tree is a {type(tree).__name__}; give what to_datatree returned")
-    groups: dict[str, dict[str, Any]] = {group: {} for group in (*PREDICTIVES, "observed_data")}
-    sites = tree["observed_data"].to_dataset().data_vars
+    groups: dict[str, xr.Dataset] = {name: xr.Dataset() for name in (*PREDICTIVES, "observed_data")}
+    sites = tree["observed_data"].data_vars
     for name, observed in sites.items():
-        seen, dim = observed.notnull().values, "entry" if len(sites) == 1 else f"{name}_entry"
-        found = {group: tree[group].to_dataset()[name].values[..., seen] for group in PREDICTIVES}
+        seen = observed.notnull().values
+        dim = "entry" if len(sites) == 1 else f"{name}_entry"
+        found = {group: tree[group][name].values[..., seen] for group in PREDICTIVES}
         found["observed_data"] = observed.values[seen]
         whole = all((values == np.rint(values)).all() for values in found.values())
         for group, values in found.items():
-            dims = (dim,) if group == "observed_data" else (*SAMPLE_DIMS, dim)
-            groups[group][str(name)] = (dims, values.astype(int) if whole else values)
-    return xr.DataTree.from_dict(
-        {group: xr.Dataset(variables) for group, variables in groups.items()}
-    )
+            dims = (*SAMPLE_DIMS, dim)[-values.ndim :]
+            groups[group][name] = (dims, values.astype(int) if whole else values)
+    return xr.DataTree.from_dict(groups)

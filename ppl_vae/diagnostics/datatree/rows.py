@@ -1,6 +1,4 @@
-"""Numbers with the names of what they are numbers of, as one group of an xarray.DataTree that files
-can hold.
-"""
+"""Arrays with named dims and rows, as groups of an xarray.DataTree that files can hold."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -14,19 +12,33 @@ if TYPE_CHECKING:
 
 
 def rows_of_data(data: Dataset) -> dict[str, np.ndarray]:
-    """The dim of the data and the names of the rows."""
+    """The row dim of the data and the names of the rows."""
     return {data.dims[0]: np.asarray(data.coords[data.dims[0]])}
+
+
+def storable(names: Any) -> np.ndarray:
+    """Coordinates in a type that files can hold: objects as text."""
+    values = np.asarray(names)
+    return values.astype(str) if values.dtype == object else values
+
+
+def group_of(
+    values: Mapping[str, np.ndarray], coords: Mapping[str, Any], **attrs: Any
+) -> "xr.Dataset":
+    """One group; each array has the first of the dims in `coords`, as many as it needs."""
+    import xarray as xr
+
+    dims = tuple(coords)
+    variables = {name: (dims[: array.ndim], array) for name, array in values.items()}
+    return xr.Dataset(
+        variables, {dim: storable(list(names)) for dim, names in coords.items()}, attrs
+    )
 
 
 def tree_of(
     group: str, values: Mapping[str, np.ndarray], coords: Mapping[str, Any], **attrs: Any
 ) -> "xr.DataTree":
-    """A tree with one group; each array has the first of the dims, as many as it needs."""
+    """A tree with one group, as `group_of` makes it."""
     import xarray as xr
 
-    named = {dim: np.asarray(list(names)) for dim, names in coords.items()}
-    stored = {
-        dim: names.astype(str) if names.dtype == object else names for dim, names in named.items()
-    }
-    variables = {name: (tuple(coords)[: array.ndim], array) for name, array in values.items()}
-    return xr.DataTree.from_dict({group: xr.Dataset(variables, stored, attrs)})
+    return xr.DataTree.from_dict({group: group_of(values, coords, **attrs)})

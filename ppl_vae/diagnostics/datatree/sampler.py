@@ -1,9 +1,6 @@
-"""Draws of every site of a model and guide as arrays, some data at a time: what a DataTree is made
-of.
-"""
+"""Draws and densities at every site of a model and guide, as arrays for a DataTree."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,12 +8,12 @@ from pyro import poutine
 from torch import Tensor
 
 from ppl_vae.data import Dataset
-from ppl_vae.importance import PAIRS_PER_CHUNK, rows_per_chunk
+from ppl_vae.programs.inference import PAIRS_PER_CHUNK, Block, Inference, rows_per_chunk
 from ppl_vae.programs.modules import arguments, evaluating
 from ppl_vae.programs.plates import inner_plates, rows_first
 from ppl_vae.programs.sites import is_local, per_datum, sample_sites
 from ppl_vae.programs.traces import LogTerms, Program, Site, log_terms, particles_of
-from ppl_vae.runtime.checks import whole_number
+from ppl_vae.runtime.checks import whole_fields
 from ppl_vae.runtime.seeding import derived_seed, seeded
 
 __all__ = ["Draws"]
@@ -28,20 +25,20 @@ GIGABYTE = 1e9
 
 @dataclass(frozen=True)
 class Draws:
-    """How much `to_datatree` draws: S draws for each of the first rows of the data.
+    """How much `to_datatree` draws: S draws for each of the first rows.
 
-    1,000 draws x 70,000 data x 50 dims are 14 GB, hence the limit. The draws are also the K = S
-    importance particles.
+    1,000 draws of 50 latent dims for 70,000 rows take 14 GB, hence the limit. The draws are also
+    the K = S importance particles.
 
     Args:
         num_samples: Number of draws S.
-        num_data: Number of rows, the first ones; None takes 100, or fewer where they would not fit
-            or are not there.
+        num_data: Number of rows, the first ones; None is 100, or fewer if there are fewer or the
+            tree would be too large.
         max_gigabytes: Largest size of the tree in memory.
-        chunk_size: (draw, datum) pairs drawn at once; bounds the memory beside the tree's own.
+        chunk_size: (draw, row) pairs drawn at once; limits the memory besides the tree's.
 
     Raises:
-        ValueError: a number is out of range.
+        ValueError: A number is out of range.
 
     Example:
         >>> Draws(num_samples=100).max_gigabytes
@@ -54,33 +51,27 @@ class Draws:
     chunk_size: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("num_samples", "num_data", "chunk_size"):
-            value = getattr(self, name)
-            if value is not None:
-                whole_number(value, f"Draws({name})")
+        whole_fields(self, num_samples=1, num_data=1, chunk_size=1)
 
     def rows(self, layout: "Layout", num_data: int) -> int:
-        """How many of `num_data` rows the tree takes."""
+        """Number of rows in the tree, out of `num_data`."""
         one_row = self.num_samples * layout.bytes_per_draw / GIGABYTE
-        if self.num_data is None:
-            rows = max(1, min(num_data, DEFAULT_NUM_DATA, int(self.max_gigabytes / one_row)))
-        else:
-            rows = self.num_data
+        fitting = int(self.max_gigabytes / one_row)
+        rows = self.num_data or max(1, min(num_data, DEFAULT_NUM_DATA, fitting))
         if rows > num_data:
             raise ValueError(f"num_data={rows}, but the data have {num_data} rows: ask for fewer")
         if rows * one_row > self.max_gigabytes:
             raise ValueError(
                 f"the tree would take {rows * one_row:.3g} GB ({self.num_samples} draws of {rows} "
-                "data), more than "
-                f"max_gigabytes={self.max_gigabytes:g}: lower num_samples or num_data, or raise "
-                "max_gigabytes"
+                f"rows), more than max_gigabytes={self.max_gigabytes:g}: lower num_samples or "
+                "num_data, or raise max_gigabytes"
             )
         return rows
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Shapes of the values at each site: of one datum inside the plate, of the whole outside it."""
+    """Shapes of the values at each site: of one row inside the plate, of all outside it."""
 
     local: Shapes
     shared: Shapes
@@ -89,19 +80,17 @@ class Layout:
 
     @property
     def bytes_per_draw(self) -> int:
-        """One draw of one datum: posterior and prior, both predictives, log-likelihoods, three
-        statistics.
-        """
-        latent, observed = (
-            sum(map(math.prod, shapes.values())) for shapes in (self.local, self.observed)
-        )
+        """Size of one draw for one row: latents and x twice, log-likelihoods, three statistics."""
+        latent = sum(map(math.prod, self.local.values()))
+        observed = sum(map(math.prod, self.observed.values()))
         return self.itemsize * (2 * latent + 2 * observed + len(self.observed) + 3)
 
 
 def read_layout(model: Program, guide: Program, data: Dataset) -> Layout:
     """Shapes from a run on the first row."""
+    context = None if data.context is None else data.context[:1]
     with evaluating(model, guide), seeded(0):
-        terms = log_terms(model, guide, *_arguments(data, slice(0, 1)))
+        terms = log_terms(model, guide, *arguments(data.x[:1], context))
     sites = sample_sites(terms.model_trace)
     latent = [site for site in sites if not site["is_observed"]]
     return Layout(
@@ -118,142 +107,116 @@ def row_shape(site: Site) -> tuple[int, ...]:
 
 
 def is_observation(site: Site) -> bool:
-    """Whether a site is data: not `pyro.deterministic`, not the empty site of `pyro.factor`, inside
-    the plate.
-    """
-    empty = math.prod(site["fn"].event_shape) == 0
-    return (
-        site["is_observed"]
-        and is_local(site)
-        and not empty
-        and not (site["infer"] or {}).get("_deterministic")
-    )
-
-
-def _value(trace: poutine.Trace, name: str) -> Tensor:
-    """Draws at a site, (K, B, *plates, *event)."""
-    site: Site = trace.nodes[name]
-    return rows_first(site["value"], site) if is_local(site) else site["value"]
-
-
-def _given(trace: poutine.Trace, name: str) -> Tensor:
-    """What a site observes, (B, *plates, *event)."""
-    site: Site = trace.nodes[name]
-    batch = site["fn"].batch_shape[1:]  # without particles
-    return rows_first(site["value"].broadcast_to(*batch, *site["fn"].event_shape), site, num_lead=0)
-
-
-def _arguments(data: Dataset, rows: slice) -> tuple[Tensor, ...]:
-    return arguments(data.x[rows], None if data.context is None else data.context[rows])
-
-
-def _simulate(model: Program, args: tuple[Tensor, ...]) -> poutine.Trace:
-    """The model with its observations drawn as well."""
-    return poutine.trace(poutine.uncondition(model)).get_trace(*args)
+    """Whether a site observes x: not a `pyro.deterministic` or `pyro.factor`, inside the plate."""
+    is_factor = math.prod(site["fn"].event_shape) == 0
+    is_deterministic = (site["infer"] or {}).get("_deterministic")
+    return site["is_observed"] and is_local(site) and not is_factor and not is_deterministic
 
 
 @dataclass
 class Sampler:
-    """Fills `arrays[group][name]`, preallocated, so that memory beside them does not grow with the
-    data.
-    """
+    """Fills `arrays[group][name]`, allocated once, so that memory besides them is limited."""
 
-    model: Program
-    guide: Program
-    data: Dataset
+    inference: Inference
     draws: Draws
     layout: Layout
     seed: int
     arrays: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     shared: dict[tuple[str, int], poutine.Trace] = field(default_factory=dict)
 
-    def run(self) -> Iterator[int]:
-        """Draw; yields how many data were done."""
-        num_samples, num_data = self.draws.num_samples, len(self.data)
-        at_once = (
-            1 if self.layout.shared else num_samples
-        )  # a run has one draw of the global latents
-        rows = rows_per_chunk(num_data, at_once, self.draws.chunk_size)
+    def run(self, *, progress: bool) -> None:
+        """Draw for all rows."""
+        num_samples = self.draws.num_samples
+        # A run has one draw of the global latents.
+        at_once = 1 if self.layout.shared else num_samples
+        rows = rows_per_chunk(len(self.inference), at_once, self.draws.chunk_size)
         step = min(at_once, self.draws.chunk_size or PAIRS_PER_CHUNK)
-        for start in range(0, num_data, rows):
-            where = slice(start, min(start + rows, num_data))
-            with evaluating(self.model, self.guide), seeded(derived_seed(self.seed, start)):
+        blocks = self.inference.blocks(rows, seed=self.seed, title="draws", progress=progress)
+        for block in blocks:
+            with block.evaluating():
                 for first in range(0, num_samples, step):
-                    self._chunk(slice(first, min(first + step, num_samples)), where)
-            yield where.stop - where.start
+                    self._chunk(block, slice(first, min(first + step, num_samples)))
 
-    def _chunk(self, draws: slice, rows: slice) -> None:
-        """Draw for some draws and rows. The log-weights are those that `log_weights` gives for the
-        same seed.
-        """
-        count, args = draws.stop - draws.start, _arguments(self.data, rows)
-        terms = log_terms(
-            self.model, self._fixed(self.guide, "guide", draws), *args, num_particles=count
-        )
-        self._fix(terms.guide_trace, "guide", draws)
-        with seeded(derived_seed(self.seed, rows.start, draws.start)):
+    def _chunk(self, block: Block, draw: slice) -> None:
+        """Some draws for a block; the log-weights are those of `log_weights` with equal seeds."""
+        model = self.inference.model
+        guide = self._with_shared(self.inference.guide, "guide", draw)
+        count = draw.stop - draw.start
+        terms = log_terms(model, guide, *block.args, num_particles=count)
+        self._remember_shared(terms.guide_trace, "guide", draw)
+        with seeded(derived_seed(self.seed, block.rows.start, draw.start)):
             particles = particles_of(terms.model_trace)
-            predictive = _simulate(
-                particles(poutine.replay(self.model, trace=terms.guide_trace)), args
-            )
-            prior = _simulate(particles(self._fixed(self.model, "model", draws)), args)
-        self._fix(prior, "model", draws)
-        self._keep_draws(terms, predictive, prior, (draws, rows))
-        self._keep_densities(terms, (draws, rows))
+            replayed = poutine.replay(model, trace=terms.guide_trace)
+            predictive = _simulate(particles(replayed), block.args)
+            prior = _simulate(particles(self._with_shared(model, "model", draw)), block.args)
+        self._remember_shared(prior, "model", draw)
 
-    def _fixed(self, program: Program, which: str, draws: slice) -> Program:
-        """The program with the global latents of the first chunk: they are one draw for all
-        data.
-        """
-        trace = self.shared.get((which, draws.start))
+        posterior = terms.guide_trace
+        local, shared = self.layout.local, self.layout.shared
+        sites = {name: terms.model_trace.nodes[name] for name in self.layout.observed}
+        by_draw_and_row = {
+            "posterior": {name: _drawn(posterior, name) for name in local},
+            "prior": {name: _drawn(prior, name) for name in local},
+            "posterior_predictive": {name: _drawn(predictive, name) for name in sites},
+            "prior_predictive": {name: _drawn(prior, name) for name in sites},
+            "log_likelihood": {
+                name: per_datum(site["unscaled_log_prob"], site) for name, site in sites.items()
+            },
+            "sample_stats": {
+                "log_p": terms.log_joint,
+                "log_q": terms.log_q,
+                "log_weights": terms.log_weights,
+            },
+        }
+        by_row = {"observed_data": {name: _given(site) for name, site in sites.items()}}
+        self._keep(by_draw_and_row, draw=draw, row=block.rows)
+        self._keep(by_row, row=block.rows)
+        if shared:
+            by_draw = {
+                group: {
+                    name: trace.nodes[name]["value"].reshape(-1, *shared[name]) for name in shared
+                }
+                for group, trace in (("posterior", posterior), ("prior", prior))
+            }
+            log_global = terms.log_global + terms.global_likelihood
+            self._keep(by_draw | {"sample_stats": {"log_global": log_global}}, draw=draw)
+
+    def _with_shared(self, program: Program, which: str, draw: slice) -> Program:
+        """The program with the global latents of the first block, which all rows share."""
+        trace = self.shared.get((which, draw.start))
         return program if trace is None else poutine.replay(program, trace=trace)
 
-    def _fix(self, trace: poutine.Trace, which: str, draws: slice) -> None:
-        if not self.layout.shared or (which, draws.start) in self.shared:
+    def _remember_shared(self, trace: poutine.Trace, which: str, draw: slice) -> None:
+        if not self.layout.shared or (which, draw.start) in self.shared:
             return
-        self.shared[which, draws.start] = fixed = poutine.Trace()
+        self.shared[which, draw.start] = fixed = poutine.Trace()
         for name in self.layout.shared:
             fixed.add_node(name, **trace.nodes[name])
 
-    def _keep_draws(
-        self,
-        terms: LogTerms,
-        predictive: poutine.Trace,
-        prior: poutine.Trace,
-        where: tuple[slice, ...],
-    ) -> None:
-        for group, trace in (("posterior", terms.guide_trace), ("prior", prior)):
-            for name in self.layout.local:
-                self._put(group, name, _value(trace, name), where)
-            for name, shape in self.layout.shared.items():
-                self._put(group, name, _value(trace, name).reshape(-1, *shape), where[:1])
-        for group, trace in (("posterior_predictive", predictive), ("prior_predictive", prior)):
-            for name in self.layout.observed:
-                self._put(group, name, _value(trace, name), where)
-        for name in self.layout.observed:
-            self._put("observed_data", name, _given(terms.model_trace, name), where[1:])
+    def _keep(self, groups: dict[str, dict[str, Tensor]], **where: slice) -> None:
+        """Write values whose first dims are the draws or the rows, or both."""
+        sizes = {"draw": self.draws.num_samples, "row": len(self.inference)}
+        lengths = tuple(sizes[dim] for dim in where)
+        for group, variables in groups.items():
+            arrays = self.arrays.setdefault(group, {})
+            for name, values in variables.items():
+                found = values.cpu().numpy()
+                if name not in arrays:
+                    arrays[name] = np.empty(lengths + found.shape[len(where) :], found.dtype)
+                arrays[name][tuple(where.values())] = found
 
-    def _keep_densities(self, terms: LogTerms, where: tuple[slice, ...]) -> None:
-        for name in self.layout.observed:
-            site: Site = terms.model_trace.nodes[name]
-            self._put("log_likelihood", name, per_datum(site["unscaled_log_prob"], site), where)
-        for name, value in {
-            "log_p": terms.log_joint,
-            "log_q": terms.log_q,
-            "log_weights": terms.log_weights,
-        }.items():
-            self._put("sample_stats", name, value, where)
-        if self.layout.shared:
-            self._put(
-                "sample_stats", "log_global", terms.log_global + terms.global_likelihood, where[:1]
-            )
 
-    def _put(self, group: str, name: str, values: Tensor, where: tuple[slice, ...]) -> None:
-        """Write values at (draws, rows), (draws,) or (rows,)."""
-        arrays, found = self.arrays.setdefault(group, {}), values.cpu().numpy()
-        if name not in arrays:
-            lengths = {"observed_data": (len(self.data),)}.get(
-                group, (self.draws.num_samples, len(self.data))
-            )
-            arrays[name] = np.empty(lengths[: len(where)] + found.shape[len(where) :], found.dtype)
-        arrays[name][where] = found
+def _drawn(trace: poutine.Trace, name: str) -> Tensor:
+    """Draws at a site inside the plate, (K, B, *plates, *event)."""
+    return rows_first(trace.nodes[name]["value"], trace.nodes[name])
+
+
+def _given(site: Site) -> Tensor:
+    """The values that a site observes, (B, *plates, *event)."""
+    batch = site["fn"].batch_shape[1:]  # without particles
+    return rows_first(site["value"].broadcast_to(*batch, *site["fn"].event_shape), site, num_lead=0)
+
+
+def _simulate(model: Program, args: tuple[Tensor, ...]) -> poutine.Trace:
+    """A run of the model in which the observations are drawn as well."""
+    return poutine.trace(poutine.uncondition(model)).get_trace(*args)

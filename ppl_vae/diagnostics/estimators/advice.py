@@ -1,7 +1,6 @@
-"""What `compare_estimators` comes to, in a sentence."""
+"""The recommendation of `compare_estimators`, in a sentence."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -11,10 +10,14 @@ __all__ = ["advised"]
 
 
 def advised(rows: Sequence[EstimatorRow]) -> str:
-    """Which objective to take, by what margin, at what cost.
+    """Which objective to use, by what margin, at what cost.
 
-    The most signal of the encoder's gradient per unit of noise and square root of a second, among
-    those that are above their floor; of the decoder's where the guide has no parameter.
+    The best has the largest signal-to-noise ratio of the guide's gradient per square root of a
+    second, among the ratios above their floor; the model's gradient where the guide has no
+    parameter.
+
+    Args:
+        rows: The objectives that were compared.
 
     Example:
         >>> advised([])
@@ -23,54 +26,37 @@ def advised(rows: Sequence[EstimatorRow]) -> str:
     usable = [row for row in rows if not row.reason]
     if not usable:
         return "No objective could be used."
-    group = "phi" if any(np.isfinite(_noise(row, "phi").variance) for row in usable) else "theta"
-    told = [row for row in usable if _noise(row, group).snr >= _noise(row, group).snr_floor]
-    if not told:
+    has_phi = any(np.isfinite(row.phi.variance) for row in usable)
+    group = "phi" if has_phi else "theta"
+    clear = [row for row in usable if row.noise(group).snr >= row.noise(group).snr_floor]
+    if not clear:
         return (
-            f"No gradient of {group} can be told from 0, and their order is noise: draw more "
-            "replicates, or look "
-            "before the end of training, where the gradient is 0."
+            f"No gradient of {group} can be distinguished from 0, and their order is noise: use "
+            "more replicates, or compare before the end of training, where the gradient is 0."
         )
-    ranked = sorted(told, key=lambda row: -_per_second(row, group))
-    best = ranked[0]
-    noisy = len(usable) - len(told)
-    rest = f"; {noisy} of {len(usable)} cannot be told from 0" if noisy else ""
-    cost = f"{_milliseconds(best):.2f} ms a step"
-    if len(ranked) == 1:
-        return f"Take {best.name}: its gradient of {group} alone is told from 0, at {cost}{rest}."
-    other = ranked[1]
-    margin = (_per_second(best, group) / _per_second(other, group)) ** 2
-    if _overlap(best, other, group):
+    num_noisy = len(usable) - len(clear)
+    rest = f"; {num_noisy} of {len(usable)} cannot be distinguished from 0" * (num_noisy > 0)
+    best, *others = sorted(clear, key=lambda row: -_ratios(row, group)[0])
+    cost = f"at {1e3 * best.step_seconds:.2f} ms a step"
+    if not others:
+        return f"Use {best.name}: only its gradient of {group} differs from 0, {cost}{rest}."
+    other = others[0]
+    ratio, low, _ = _ratios(best, group)
+    other_ratio, _, other_high = _ratios(other, group)
+    share = f"{(other_ratio / ratio) ** 2:.0%} of the time"
+    against = f"{cost} against {1e3 * other.step_seconds:.2f} ms{rest}"
+    if low <= other_high:
         return (
-            f"{best.name} and {other.name} are not told apart by their gradients of {group} (for "
-            "the same precision "
-            f"{1 / margin:.0%} of the time): take either, at {cost} or {_milliseconds(other):.2f} "
-            f"ms{rest}."
+            f"The gradients of {group} do not separate {best.name} and {other.name}, the best two "
+            f"({share} for the same precision): use either, {against}."
         )
     return (
-        f"Take {best.name}: to the same precision its gradient of {group} takes {1 / margin:.0%} "
-        "of the time of "
-        f"{other.name}, the next, at {cost} beside {_milliseconds(other):.2f} ms{rest}."
+        f"Use {best.name}: its gradient of {group} reaches the same precision in {share} of "
+        f"{other.name}, the second best, {against}."
     )
 
 
-def _noise(row: EstimatorRow, group: str) -> Any:
-    return getattr(row, group)
-
-
-def _milliseconds(row: EstimatorRow) -> float:
-    return 1e3 * float(np.median(np.asarray(row.seconds)))
-
-
-def _per_second(row: EstimatorRow, group: str) -> float:
-    """Signal per noise that a second of steps reaches."""
-    return float(_noise(row, group).snr / _milliseconds(row) ** 0.5)
-
-
-def _overlap(one: EstimatorRow, other: EstimatorRow, group: str) -> bool:
-    """Whether the intervals of the two ratios, each per square root of its time, have a point in
-    common.
-    """
-    low = _noise(one, group).snr_low / _milliseconds(one) ** 0.5
-    high = _noise(other, group).snr_high / _milliseconds(other) ** 0.5
-    return bool(low <= high)
+def _ratios(row: EstimatorRow, group: str) -> np.ndarray:
+    """Signal-to-noise ratio and both ends of its interval, per square root of a second."""
+    noise = row.noise(group)
+    return np.array([noise.snr, noise.snr_low, noise.snr_high]) / row.step_seconds**0.5

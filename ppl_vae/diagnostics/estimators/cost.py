@@ -1,8 +1,8 @@
-"""What one gradient step costs: seconds, and memory at its peak."""
+"""The cost of one gradient step: seconds, and peak memory."""
 
 import time
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,31 +10,25 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-Key = int
-
 
 class LiveTensors(TorchDispatchMode):
-    """Bytes of the tensors that operations inside the block have made: those alive, and the most
-    alive at once.
+    """Bytes of the tensors made by operations inside the block: alive now, and at the peak.
 
-    Each storage counts once, from the operation that makes it until it is freed, in the forward
-    pass and the backward.
+    Each storage counts once, from the operation that makes it until it is freed.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.live, self.peak = 0, 0
-        self._storages: dict[Key, weakref.ref[torch.UntypedStorage]] = {}
+        self._storages: dict[int, weakref.ref[torch.UntypedStorage]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run one operation and note the storages that it made."""
+        """Run one operation and count the storages that it made, not those that it was given."""
         kwargs = kwargs or {}
-        given = {
-            id(storage) for storage in _storages((args, kwargs))
-        }  # a view, or a change in place, makes none
+        given = _storages((args, kwargs))
         made = func(*args, **kwargs)
-        for storage in _storages(made):
-            if id(storage) not in given and id(storage) not in self._storages:
+        for key, storage in _storages(made).items():
+            if key not in given and key not in self._storages:
                 self._add(storage)
         return made
 
@@ -50,16 +44,17 @@ class LiveTensors(TorchDispatchMode):
         self.peak = max(self.peak, self.live)
 
 
-def _storages(values: Any) -> Iterable[torch.UntypedStorage]:
-    return (value.untyped_storage() for value in tree_leaves(values) if isinstance(value, Tensor))
+def _storages(values: Any) -> dict[int, torch.UntypedStorage]:
+    tensors = [value for value in tree_leaves(values) if isinstance(value, Tensor)]
+    storages = [tensor.untyped_storage() for tensor in tensors]
+    return {id(storage): storage for storage in storages}
 
 
 def peak_memory(step: Callable[[], object], device: torch.device) -> int:
-    """Most bytes alive at once during a step, beyond those alive before it; gradients in `.grad`
-    are among them.
+    """Most bytes alive at once during a step, beyond those before it; `.grad` is included.
 
-    On CUDA what torch's allocator counts. Elsewhere the tensors that operations make, without what
-    a single operation holds inside.
+    On CUDA as torch's allocator counts them. Elsewhere the tensors that operations make, without
+    the memory inside a single operation.
     """
     if device.type == "cuda":
         before = torch.cuda.memory_allocated(device)
@@ -73,14 +68,10 @@ def peak_memory(step: Callable[[], object], device: torch.device) -> int:
 
 
 def seconds(step: Callable[[], object], device: torch.device) -> float:
-    """Wall-clock seconds of a step, all of its work done."""
-    _wait(device)
+    """Wall-clock seconds of a step with all of its work."""
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda _: None
+    wait(device)
     start = time.perf_counter()
     step()
-    _wait(device)
+    wait(device)
     return time.perf_counter() - start
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -1,6 +1,4 @@
-"""How much of a gradient estimator is signal: variance and signal-to-noise ratio from replicated
-gradients.
-"""
+"""Variance and signal-to-noise ratio of a gradient estimator, from replicated gradients."""
 
 from dataclasses import dataclass
 
@@ -14,31 +12,29 @@ __all__ = ["GradientNoise", "gradient_noise"]
 NUM_BLOCKS = 20  # of the jackknife
 LEAST = 4  # replicates
 LEVEL = 0.025  # one-sided, of the floor and of either end of the interval
-CLIPPED = (
-    0.3426  # E sqrt(max(0, z^2 - 1)), z ~ N(0, 1): (K_1(1/4) - K_0(1/4)) exp(-1/4) / sqrt(8 pi)
-)
+# E sqrt(max(0, z^2 - 1)), z ~ N(0, 1): (K_1(1/4) - K_0(1/4)) exp(-1/4) / sqrt(8 pi)
+CLIPPED = 0.3426
 
 
 @dataclass(frozen=True)
 class GradientNoise:
     """Signal and noise of a gradient estimator g in P dimensions, from R independent replicates.
 
-    The aggregated ratio is SNR = |E g| / sqrt(tr Cov g). |E g|^2 is estimated without bias,
-    |mean|^2 - variance / R:
-    left as it is, the naive |mean| / sd would show 1 / sqrt(R) where there is no signal at all, and
-    the naive average over components 0.8 / sqrt(R). Also debiased is the average over components of
-    |E g_j| / sd(g_j), but each of them is cut off at 0, so that 0.34 / sqrt(R) remains.
+    The aggregated ratio is SNR = |E g| / sqrt(tr Cov g). |E g|^2 is estimated without bias as
+    |mean|^2 - variance / R: the naive |mean| / sd is 1 / sqrt(R) where there is no signal at all,
+    and its average over components 0.8 / sqrt(R). The average over components of |E g_j| / sd(g_j)
+    is also debiased, but each of them is clipped at 0, so that 0.34 / sqrt(R) remains.
 
     Args:
         variance: tr Cov g, the total variance.
         variance_se: Its standard error, by a jackknife over blocks of replicates.
         snr: Aggregated signal-to-noise ratio, debiased; 0 where the estimate of its square is
             negative, NaN where nothing varies.
-        snr_low: Lower end of its 95 % interval: that of the jackknife on the square, which holds
-            where the ratio is large, or of the noncentral chi-squared, which holds where it is
-            small, whichever is lower.
-        snr_high: Upper end, whichever is higher.
-        snr_floor: What an estimator without any signal exceeds in 2.5 % of runs:
+        snr_low: Lower end of its 95 % interval: the lower of the jackknife's on the square, which
+            holds where the ratio is large, and the noncentral chi-squared's, which holds where it
+            is small.
+        snr_high: Upper end, the higher of the two.
+        snr_floor: Exceeded by an estimator without any signal in 2.5 % of runs:
             sqrt((chi2_nu(0.975) / nu - 1) / R), nu = (tr Cov)^2 / tr(Cov^2), which is 2 / sqrt(R)
             for one component.
         component_snr: Debiased average over the components that vary.
@@ -52,27 +48,26 @@ class GradientNoise:
         J. Japan Statist. Soc. 35 (tr(Cov^2)).
 
     Example:
-        >>> noise = gradient_noise(1.0 + torch.randn(400, 10, generator=torch.Generator().manual_seed(0)))
-        >>> print(noise)
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> print(gradient_noise(1.0 + torch.randn(400, 10, generator=generator)))
         SNR 1.00 (95 % interval 0.96 to 1.04, floor 0.052), total variance 9.85
     """
 
-    variance: float
-    variance_se: float
-    snr: float
-    snr_low: float
-    snr_high: float
-    snr_floor: float
-    component_snr: float
-    component_floor: float
-    num_replicates: int
-    num_parameters: int
+    variance: float = np.nan
+    variance_se: float = np.nan
+    snr: float = np.nan
+    snr_low: float = np.nan
+    snr_high: float = np.nan
+    snr_floor: float = np.nan
+    component_snr: float = np.nan
+    component_floor: float = np.nan
+    num_replicates: int = 0
+    num_parameters: int = 0
 
     def __str__(self) -> str:
-        interval = (
-            f"95 % interval {self.snr_low:.2f} to {self.snr_high:.2f}, floor {self.snr_floor:.2g}"
-        )
-        return f"SNR {self.snr:.2f} ({interval}), total variance {self.variance:.3g}"
+        interval = f"95 % interval {self.snr_low:.2f} to {self.snr_high:.2f}"
+        floor = f"floor {self.snr_floor:.2g}"
+        return f"SNR {self.snr:.2f} ({interval}, {floor}), total variance {self.variance:.3g}"
 
 
 def gradient_noise(gradients: Tensor) -> GradientNoise:
@@ -87,7 +82,7 @@ def gradient_noise(gradients: Tensor) -> GradientNoise:
         See `GradientNoise`.
 
     Raises:
-        ValueError: fewer than 4 replicates, or another number of dims.
+        ValueError: There are fewer than 4 replicates, or another number of dims.
 
     References:
         Rainforth et al. (2018), Tighter variational bounds are not necessarily better,
@@ -108,7 +103,7 @@ def gradient_noise(gradients: Tensor) -> GradientNoise:
 
 
 class Moments:
-    """Sums over replicated gradients in blocks: memory for 20 gradients, whatever their number.
+    """Sums over replicated gradients in 20 blocks, whose memory does not grow with the replicates.
 
     Sums are of differences from the first gradient, so that a large mean does not drown a small
     variance.
@@ -118,13 +113,14 @@ class Moments:
         self.counts, self.squares = np.zeros(NUM_BLOCKS), np.zeros(NUM_BLOCKS)
 
     def add(self, gradient: Tensor) -> None:
-        """Take in one gradient, (P,)."""
+        """Add one gradient, (P,)."""
         count = int(self.counts.sum())
         if count == 0:
             self.first = gradient.clone()
             self.sums = gradient.new_zeros(NUM_BLOCKS, len(gradient))
             self.component_squares = torch.zeros_like(gradient, dtype=torch.float64)
-        difference, block = gradient - self.first, count % NUM_BLOCKS
+        block = count % NUM_BLOCKS
+        difference = gradient - self.first
         squares = difference.double().square()
         self.sums[block] += difference
         self.component_squares += squares
@@ -132,53 +128,75 @@ class Moments:
         self.counts[block] += 1
 
     def noise(self) -> GradientNoise:
-        """What the gradients so far say.
-
-        Raises:
-            ValueError: there are fewer than 4.
-        """
+        """The summary of the gradients so far; ValueError if there are fewer than 4."""
         count = int(self.counts.sum())
         if count < LEAST:
             raise ValueError(
                 f"there are {count} replicates: a signal-to-noise ratio needs at least {LEAST}"
             )
-        if not len(self.first):
-            return GradientNoise(
-                np.nan, np.nan, np.nan, np.nan, np.nan, np.nan, np.nan, np.nan, count, 0
-            )
-        blocks = self.blocks()
-        every = np.ones(len(blocks.counts))
-        variance, square = (float(found) for found in blocks.estimates(every))
-        (variance_se, square_se), reach = (
-            blocks.jackknife(),
-            special.stdtrit(len(every) - 1, 1 - LEVEL),
-        )
-        dimensions = blocks.dimensions(len(self.first))
+        num_parameters = len(self.first)
+        if not num_parameters:
+            return GradientNoise(num_replicates=count)
+        num_blocks = min(count, NUM_BLOCKS)
+        variance, square = self.estimates(np.ones(num_blocks))
+        leaving_one_out = self.estimates(1 - np.eye(num_blocks))
+        variance_se, square_se = np.sqrt((num_blocks - 1) * np.var(leaving_one_out, axis=1))
+        reach = special.stdtrit(num_blocks - 1, 1 - LEVEL) * square_se
+        dimensions = self._dimensions()
         low, high = _noncentral(square, dimensions, count)
+        ratios = np.array([square, min(low, square - reach), max(high, square + reach)])
+        snr, snr_low, snr_high = np.sqrt(np.maximum(ratios, 0)).tolist()
+        floor = np.sqrt((special.chdtri(dimensions, LEVEL) / dimensions - 1) / count)
         return GradientNoise(
-            variance=variance,
-            variance_se=variance_se,
-            snr=_root(square),
-            snr_low=_root(min(low, square - reach * square_se)),
-            snr_high=_root(max(high, square + reach * square_se)),
-            snr_floor=_floor(dimensions, count) if variance > 0 else np.nan,
+            variance=float(variance),
+            variance_se=float(variance_se),
+            snr=snr,
+            snr_low=snr_low,
+            snr_high=snr_high,
+            snr_floor=float(floor) if variance > 0 else np.nan,
             component_snr=self._component_snr(count),
             component_floor=CLIPPED / count**0.5,
             num_replicates=count,
-            num_parameters=len(self.first),
+            num_parameters=num_parameters,
         )
 
-    def blocks(self) -> "Blocks":
-        """What the aggregated estimates need."""
-        used = self.counts > 0
-        sums = self.sums[torch.as_tensor(used, device=self.sums.device)].double()
-        return Blocks(
-            counts=self.counts[used],
-            squares=self.squares[used],
-            gram=(sums @ sums.T).cpu().numpy(),
-            cross=(sums @ self.first.double()).cpu().numpy(),
-            first=self.first.double().square().sum().item(),
-        )
+    def estimates(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Total variance and unbiased squared SNR of some blocks; `chosen` is (..., J), 0 or 1.
+
+        With D_j a block's sum of g - g_1, |mean|^2 = |g_1|^2 + 2 g_1 . D / R + |D|^2 / R^2.
+        """
+        num_blocks = chosen.shape[-1]
+        sums = self.sums[:num_blocks].double()
+        cross = (sums @ self.first.double()).cpu().numpy()
+        count = chosen @ self.counts[:num_blocks]
+        square_of_sum = np.einsum("...i,ij,...j->...", chosen, self._gram(), chosen)
+        squares = chosen @ self.squares[:num_blocks]
+        variance = np.maximum(squares - square_of_sum / count, 0) / (count - 1)
+        first = self.first.double().square().sum().item()
+        square_of_mean = first + 2 * (chosen @ cross) / count + square_of_sum / count**2
+        with np.errstate(invalid="ignore", divide="ignore"):
+            ratio = (square_of_mean - variance / count) / variance
+        return variance, np.where(variance > 0, ratio, np.nan)
+
+    def _gram(self) -> np.ndarray:
+        """D_i . D_j of the blocks that hold gradients, (J, J)."""
+        sums = self.sums[: np.count_nonzero(self.counts)].double()
+        return (sums @ sums.T).cpu().numpy()
+
+    def _dimensions(self) -> float:
+        """Effective number of dimensions of the noise, (tr Cov)^2 / tr(Cov^2), from 1 to P.
+
+        tr(Cov^2) is estimated without bias from the blocks' means, which are nearly normal.
+        """
+        counts = self.counts[self.counts > 0]
+        gram = self._gram() / np.outer(counts, counts)
+        gram = gram - gram.mean(0) - gram.mean(1, keepdims=True) + gram.mean()
+        free = len(gram) - 1
+        trace, squares = np.trace(gram) / free, (gram**2).sum() / free**2
+        square_trace = free**2 / ((free - 1) * (free + 2)) * (squares - trace**2 / free)
+        if square_trace <= 0:
+            return float(len(self.first))
+        return float(np.clip(trace**2 / square_trace, 1, len(self.first)))
 
     def _component_snr(self, count: int) -> float:
         total = self.sums.double().sum(0)
@@ -189,83 +207,15 @@ class Moments:
         return squares.clamp(min=0).sqrt().mean().item()
 
 
-@dataclass(frozen=True)
-class Blocks:
-    """What the estimates and their jackknife need of J blocks of gradients, D_j being a block's sum
-    less g_1 each.
-
-    Args:
-        counts: Gradients in each block, (J,).
-        squares: Sum of |g - g_1|^2 in each block, (J,).
-        gram: D_i . D_j, (J, J).
-        cross: D_j . g_1, (J,).
-        first: |g_1|^2.
-    """
-
-    counts: np.ndarray
-    squares: np.ndarray
-    gram: np.ndarray
-    cross: np.ndarray
-    first: float
-
-    def estimates(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Total variance, and squared signal-to-noise ratio without bias, of the chosen blocks
-        (..., J) of 0 and 1.
-        """
-        count = chosen @ self.counts
-        square_of_sum = np.einsum("...i,ij,...j->...", chosen, self.gram, chosen)
-        variance = np.maximum(chosen @ self.squares - square_of_sum / count, 0) / (count - 1)
-        square_of_mean = self.first + 2 * (chosen @ self.cross) / count + square_of_sum / count**2
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return variance, np.where(
-                variance > 0, (square_of_mean - variance / count) / variance, np.nan
-            )
-
-    def jackknife(self) -> tuple[float, ...]:
-        """Standard errors of the two, leaving out a block at a time."""
-        num = len(self.counts)
-        left = self.estimates(1 - np.eye(num))
-        return tuple(
-            float(np.sqrt((num - 1) * np.mean((found - found.mean()) ** 2))) for found in left
-        )
-
-    def dimensions(self, num_parameters: int) -> float:
-        """Effective number of dimensions of the noise, (tr Cov)^2 / tr(Cov^2), from 1 to P.
-
-        tr(Cov^2) is estimated without bias from the blocks' means, which are nearly normal.
-        """
-        gram = self.gram / np.outer(self.counts, self.counts)
-        gram = gram - gram.mean(0) - gram.mean(1, keepdims=True) + gram.mean()
-        free = len(gram) - 1
-        trace, squares = np.trace(gram) / free, (gram**2).sum() / free**2
-        square_trace = free**2 / ((free - 1) * (free + 2)) * (squares - trace**2 / free)
-        return (
-            float(np.clip(trace**2 / square_trace, 1, num_parameters))
-            if square_trace > 0
-            else float(num_parameters)
-        )
-
-
-def _root(square: float) -> float:
-    return float(np.sqrt(np.maximum(square, 0)))  # NaN stays NaN
-
-
 def _noncentral(square: float, dimensions: float, count: int) -> tuple[float, float]:
-    """95 % interval of the squared ratio: nu R (square + 1 / R) is nearly noncentral chi-squared,
-    with nu R SNR^2.
-    """
+    """95 % interval of the squared ratio, nu R (square + 1 / R) being noncentral chi-squared."""
     statistic = dimensions * (count * square + 1)
     if not np.isfinite(statistic):
         return square, square
     ends = []
     for probability in (1 - LEVEL, LEVEL):
-        central = special.chndtr(max(statistic, 0.0), dimensions, 0.0)
-        found = (
-            0.0 if central <= probability else special.chndtrinc(statistic, dimensions, probability)
-        )
+        found = special.chndtrinc(statistic, dimensions, probability)
+        if special.chndtr(max(statistic, 0.0), dimensions, 0.0) <= probability:
+            found = 0.0
         ends.append(float(found) / (dimensions * count))
     return ends[0], ends[1]
-
-
-def _floor(dimensions: float, count: int) -> float:
-    return float(np.sqrt((special.chdtri(dimensions, LEVEL) / dimensions - 1) / count))

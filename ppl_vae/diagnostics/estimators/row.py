@@ -1,4 +1,4 @@
-"""One objective in `compare_estimators`: its values, its times, the noise of its gradient."""
+"""One objective in `compare_estimators`, and the reference for log p(x)."""
 
 from dataclasses import dataclass, fields
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ppl_vae.diagnostics.estimators.noise import GradientNoise
-from ppl_vae.evidence.pareto import GOOD_K, share_of_bad
+from ppl_vae.evidence.pareto import GOOD_K
 
 __all__ = ["GROUPS", "MEASURES", "EstimatorRow", "Reference", "with_error"]
 
@@ -16,17 +16,16 @@ MEASURES = tuple(field.name for field in fields(GradientNoise) if not field.name
 
 @dataclass(frozen=True)
 class Reference:
-    """What values are held against, nats per datum: log p(x), known or by importance sampling with
-    K particles.
+    """log p(x) that values are compared with, in nats per observation: exact or estimated.
 
     Args:
-        log_evidence: Mean over the data; NaN where it cannot be had.
-        se: Its Monte Carlo standard error; 0 where it is known.
-        elbo: The ELBO of the same weights; NaN where log p(x) is known.
+        log_evidence: Mean over the rows; NaN if it is unavailable.
+        se: Its Monte Carlo standard error; 0 if it is exact.
+        elbo: The ELBO of the same weights; NaN if log p(x) is exact.
         elbo_se: Its Monte Carlo standard error.
-        num_particles: K; 0 where log p(x) is known.
-        share_bad_k: Share of the data with k-hat > 0.7, where the reference is but a lower bound;
-            NaN if unknown.
+        num_particles: Particles K of importance sampling; 0 if log p(x) is exact.
+        share_bad_k: Share of the rows with k-hat > 0.7, where the reference is only a lower
+            bound; NaN if unknown.
         note: Why there is no reference.
 
     Example:
@@ -42,17 +41,6 @@ class Reference:
     share_bad_k: float = np.nan
     note: str = ""
 
-    @classmethod
-    def of(cls, found: dict[str, np.ndarray], num_particles: int) -> "Reference":
-        """From log_evidence, mc_se, elbo, elbo_se and pareto_k of each datum, (N,)."""
-        errors = [
-            float(np.square(found[name]).sum() ** 0.5 / len(found[name]))
-            for name in ("mc_se", "elbo_se")
-        ]
-        log_evidence, elbo = (float(found[name].mean()) for name in ("log_evidence", "elbo"))
-        bad = share_of_bad(found["pareto_k"])
-        return cls(log_evidence, errors[0], elbo, errors[1], num_particles, bad)
-
     def __str__(self) -> str:
         if self.note:
             return f"no reference for log p(x): {self.note}"
@@ -60,15 +48,15 @@ class Reference:
             return f"log p(x) = {self.log_evidence:.4f}, exact"
         said = (
             f"log p(x) = {with_error(self.log_evidence, self.se)}, ELBO = "
-            f"{with_error(self.elbo, self.elbo_se)}, by "
-            f"importance sampling with K = {self.num_particles:,} particles per datum"
+            f"{with_error(self.elbo, self.elbo_se)}, by importance sampling with "
+            f"K = {self.num_particles:,} particles per observation"
         )
         if np.isnan(self.share_bad_k):
-            return f"{said}; too few to tell whether it is to be believed (no k-hat)"
-        bad = (
-            f"; k-hat > {GOOD_K} for {self.share_bad_k:.0%} of the data: log p(x) is a lower bound"
-        )
-        return said + (bad if self.share_bad_k > 0 else "")
+            return f"{said}; too few for a k-hat, so the reliability of log p(x) is unknown"
+        if self.share_bad_k > 0:
+            rows = f"{self.share_bad_k:.0%} of the rows"
+            return f"{said}; k-hat > {GOOD_K} for {rows}: log p(x) is a lower bound"
+        return said
 
 
 @dataclass(frozen=True)
@@ -77,8 +65,8 @@ class EstimatorRow:
 
     Args:
         name: Its name.
-        values: Mean bound per datum at each replicate, (R,).
-        seconds: Of each gradient step, (R,).
+        values: Mean bound per observation at each replicate, (R,).
+        seconds: Duration of each gradient step, (R,).
         peak_memory: Bytes alive at once during a step, beyond those before it.
         theta: Noise of the gradient for the model's parameters.
         phi: Noise of the gradient for the guide's parameters.
@@ -93,9 +81,13 @@ class EstimatorRow:
     values: np.ndarray | None = None
     seconds: np.ndarray | None = None
     peak_memory: int = 0
-    theta: GradientNoise | None = None
-    phi: GradientNoise | None = None
+    theta: GradientNoise = GradientNoise()
+    phi: GradientNoise = GradientNoise()
     reason: str = ""
+
+    def noise(self, group: str) -> GradientNoise:
+        """Noise of the gradient for "theta" or "phi"."""
+        return {"theta": self.theta, "phi": self.phi}[group]
 
     @property
     def value(self) -> float:
@@ -104,34 +96,42 @@ class EstimatorRow:
 
     @property
     def value_se(self) -> float:
-        """Its standard error over replicates: draws vary, parameters and data do not."""
-        return (
-            np.nan
-            if self.values is None
-            else float(self.values.std(ddof=1)) / len(self.values) ** 0.5
-        )
+        """Its standard error over replicates, for fixed parameters and observations."""
+        if self.values is None:
+            return np.nan
+        return float(self.values.std(ddof=1)) / len(self.values) ** 0.5
+
+    @property
+    def step_seconds(self) -> float:
+        """Median duration of a gradient step."""
+        return np.nan if self.seconds is None else float(np.median(self.seconds))
 
     def columns(self, reference: Reference) -> dict[str, Any]:
         """The row of the table."""
-        found: dict[str, Any] = {"value": self.value, "value_se": self.value_se}
-        found |= {
+        found: dict[str, Any] = {
+            "value": self.value,
+            "value_se": self.value_se,
             "bias": self.value - reference.log_evidence,
             "bias_se": np.hypot(self.value_se, reference.se),
         }
-        median = np.nan if self.seconds is None else float(np.median(self.seconds))
         for group in GROUPS:
-            noise = getattr(self, group)
-            found |= {
-                f"{group}_{name}": np.nan if noise is None else getattr(noise, name)
-                for name in MEASURES
-            }
-            found[f"{group}_variance_seconds"] = found[f"{group}_variance"] * median
+            noise = self.noise(group)
+            found |= {f"{group}_{name}": getattr(noise, name) for name in MEASURES}
+            found[f"{group}_variance_seconds"] = noise.variance * self.step_seconds
         memory = np.nan if self.reason else self.peak_memory
-        return found | {"seconds": median, "peak_memory": memory, "reason": self.reason}
+        return found | {
+            "seconds": self.step_seconds,
+            "peak_memory": memory,
+            "reason": self.reason,
+        }
 
 
 def with_error(value: float, error: float) -> str:
     """A number to two digits of its standard error.
+
+    Args:
+        value: The number.
+        error: Its standard error.
 
     Example:
         >>> with_error(-3.1415, 0.0213)

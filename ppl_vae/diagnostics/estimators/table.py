@@ -1,4 +1,4 @@
-"""What `compare_estimators` found, as a table for people, for pandas, and for xarray."""
+"""The result of `compare_estimators`, as a table for people, for pandas, and for xarray."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ppl_vae.diagnostics.datatree.rows import group_of
 from ppl_vae.diagnostics.estimators.advice import advised
 from ppl_vae.diagnostics.estimators.noise import LEAST
 from ppl_vae.diagnostics.estimators.row import GROUPS, MEASURES, EstimatorRow, Reference, with_error
-from ppl_vae.runtime.checks import whole_number
+from ppl_vae.runtime.checks import whole_fields
+from ppl_vae.runtime.text import table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,34 +21,24 @@ if TYPE_CHECKING:
 __all__ = ["EstimatorComparison", "EstimatorRow", "Reference", "Replicates"]
 
 HEADER = (
-    *(
-        "objective",
-        "value (se)",
-        "bias (se)",
-        "theta var",
-        "theta SNR",
-        "floor",
-        "phi var",
-        "phi SNR",
-        "floor",
-    ),
+    *("objective", "value (se)", "bias (se)"),
+    *("theta var", "theta SNR", "floor", "phi var", "phi SNR", "floor"),
     *("theta var x s", "phi var x s", "ms", "MB"),
 )
 
 
 @dataclass(frozen=True)
 class Replicates:
-    """How many gradients `compare_estimators` draws of each objective, and what it holds their
-    values against.
+    """Number of gradients that `compare_estimators` draws, and the particles of its reference.
 
     Args:
         num_replicates: Gradient steps R of each objective, at least 4.
-        reference_particles: Particles K per datum of the reference for log p(x), where that is not
-            known; with few there is no k-hat, and no telling whether it is to be believed.
-        seed: Seed; every objective and the reference have a stream of their own from it.
+        reference_particles: Particles K per observation of the reference for log p(x), where that
+            is not known; fewer than 30 give no k-hat, and its reliability is then unknown.
+        seed: Seed; every objective and the reference have their own stream derived from it.
 
     Raises:
-        ValueError: a number is no whole one, or out of range.
+        ValueError: A number is not whole, or out of range.
 
     Example:
         >>> Replicates(50).reference_particles
@@ -58,25 +50,22 @@ class Replicates:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("num_replicates", LEAST), ("reference_particles", 2), ("seed", 0)):
-            object.__setattr__(
-                self, name, whole_number(getattr(self, name), f"Replicates({name})", least)
-            )
+        whole_fields(self, num_replicates=LEAST, reference_particles=2, seed=0)
 
 
 @dataclass(frozen=True)
 class EstimatorComparison:
-    """Objectives side by side, at one state of model and guide, on the same data.
+    """Objectives side by side, at one state of model and guide, on the same rows.
 
-    Columns of `table`: value, value_se, bias, bias_se (nats per datum); for theta and phi the
-    fields of `GradientNoise` and <group>_variance_seconds, the variance that a budget of one second
-    leaves; seconds (median of a gradient step, the objectives in turn); peak_memory (bytes alive at
-    once in a step, beyond those before it); reason. The same seed gives the same table, but for
-    what the clock says.
+    Columns of `table`: value, value_se, bias, bias_se (nats per observation); for theta and phi
+    the fields of `GradientNoise` and <group>_variance_seconds, the variance that remains after one
+    second of steps; seconds (median of a gradient step, the objectives in turn); peak_memory
+    (bytes alive at once in a step, beyond those before it); reason. Equal seeds give equal tables,
+    except for the times.
 
     Args:
         rows: One per objective.
-        reference: What values are held against.
+        reference: log p(x), which values are compared with.
         replicates: How they were drawn.
         facts: num_data, num_theta, num_phi, num_shared, device.
 
@@ -86,12 +75,13 @@ class EstimatorComparison:
 
     Example:
         >>> import ppl_vae as pv
-        >>> bed = pv.beds.rainforth(num_data=8, latent_dim=2)
-        >>> chosen = [pv.objectives.TraceELBO(), pv.objectives.IWAE(8)]
         >>> from ppl_vae.diagnostics import compare_estimators
-        >>> compared = compare_estimators(bed.model, bed.amortised_guide, bed.x, chosen, num_replicates=20)
+        >>> bed = pv.beds.rainforth(num_data=8, latent_dim=2)
+        >>> programs = (bed.model, bed.amortised_guide)
+        >>> chosen = [pv.objectives.TraceELBO(), pv.objectives.IWAE(8)]
+        >>> compared = compare_estimators(*programs, bed.x, chosen, num_replicates=20)
         >>> print(compared.to_markdown().splitlines()[0])
-        | objective | value (se) | bias (se) | theta var | theta SNR | floor | phi var | phi SNR | floor | ...
+        | objective | value (se) | bias (se) | theta var | theta SNR | floor | phi var | ...
     """
 
     rows: tuple[EstimatorRow, ...]
@@ -107,106 +97,75 @@ class EstimatorComparison:
         index = pd.Index([row.name for row in self.rows], name="objective")
         return pd.DataFrame([row.columns(self.reference) for row in self.rows], index=index)
 
-    def to_markdown(self) -> str:
-        """The main columns as a Markdown table, and what they mean."""
-        lines = [HEADER, ["---", *["---:"] * (len(HEADER) - 1)]]
-        lines += [
-            cells if cells else self._unusable(row)
-            for row, cells in zip(self.rows, self._cells(), strict=True)
-        ]
-        drawn = [f"| {' | '.join(cell.replace('|', '\\|') for cell in line)} |" for line in lines]
-        return "\n".join([*drawn, "", *(f"- {note}" for note in self.notes)]) + "\n"
-
     @property
     def advice(self) -> str:
-        """Which objective to take: the one whose gradient of phi reaches a given precision in the
-        fewest seconds.
+        """The objective whose gradient of phi reaches a given precision in the fewest seconds.
 
         Signal-to-noise ratios are compared per square root of a second, |E g| / sqrt(tr Cov g x
-        seconds), and none is told apart from 0 below its floor.
+        seconds). A ratio below its floor cannot be distinguished from 0.
         """
         return advised(self.rows)
 
+    def to_markdown(self) -> str:
+        """The main columns as a Markdown table, and the notes."""
+        notes = [f"- {note}" for note in self.notes]
+        return "\n".join([table(self._shown(), markdown=True), "", *notes, ""])
+
     def __str__(self) -> str:
-        cells = self._cells()
-        used = [HEADER, *filter(None, cells)]
-        names = max(len(row.name) for row in self.rows)
-        widths = [
-            max(names, len(HEADER[0])),
-            *(max(len(line[i]) for line in used) for i in range(1, len(HEADER))),
-        ]
-        lines = [_aligned(HEADER, widths)]
-        for row, line in zip(self.rows, cells, strict=True):
-            lines.append(_aligned(line or (row.name, f"not usable: {row.reason}"), widths))
-        return "\n".join([*lines, "", *self.notes])
+        return "\n".join([table(self._shown()), "", *self.notes])
 
     @property
     def notes(self) -> list[str]:
         """What the numbers mean, a sentence or two each."""
-        facts, count = self.facts, self.replicates.num_replicates
-        shared = (
-            f", of which the model shares {facts['num_shared']:,} (they count for phi alone)"
-            if facts["num_shared"]
-            else ""
-        )
+        facts = self.facts
+        shared = ""
+        if facts["num_shared"]:
+            shared = f", including {facts['num_shared']:,} shared with the model"
         return [
             self.advice,
-            f"{self.reference}. value and bias: nats per datum; bias = value - log p(x).",
-            f"{facts['num_data']:,} data, {count:,} replicates: standard errors say what other "
-            "draws would change, "
-            "parameters and data being the same.",
+            f"{self.reference}. value and bias: nats per observation; bias = value - log p(x).",
+            f"{facts['num_data']:,} observations, {self.replicates.num_replicates:,} replicates: "
+            "standard errors reflect other draws, for fixed parameters and observations.",
             f"theta: {facts['num_theta']:,} parameters of the model; phi: {facts['num_phi']:,} of "
-            f"the guide{shared}. "
-            "var: trace of the covariance of the gradient per datum.",
-            "SNR = |mean| / sqrt(var), debiased; noise where it is below its floor: it cannot be "
-            "told from 0 (2.5 %).",
-            f"ms: median of a gradient step on {facts['device']}; MB: tensors alive at once in it, "
-            "at most.",
+            f"the guide{shared}. var: trace of the covariance of the gradient per observation.",
+            "SNR = |mean| / sqrt(var), debiased; below its floor it is noise, and cannot be "
+            "distinguished from 0 (2.5 %).",
+            f"ms: median of a gradient step on {facts['device']}; MB: most tensors alive at once "
+            "in a step.",
         ]
 
     def to_datatree(self) -> "xr.DataTree":
-        """Groups value, gradient (dim group: theta, phi), cost and draws (every replicate's value
-        and seconds).
-        """
+        """Groups value, gradient (dim group: theta, phi), cost, and draws (all replicates)."""
         import xarray as xr
 
-        names, table, count = (
-            [row.name for row in self.rows],
-            self.table,
-            self.replicates.num_replicates,
-        )
-        coords: dict[str, Any] = {"objective": names}
-        by_group = {
-            name: (("group", "objective"), np.stack([table[f"{group}_{name}"] for group in GROUPS]))
+        found = self.table
+        names: dict[str, Any] = {"objective": found.index}
+        value = {name: found[name].to_numpy() for name in ("value", "value_se", "bias", "bias_se")}
+        value["reason"] = found["reason"].to_numpy(str)
+        cost = {name: found[name].to_numpy(float) for name in ("seconds", "peak_memory")}
+        gradient = {
+            name: np.stack([found[f"{group}_{name}"] for group in GROUPS])
             for name in (*MEASURES, "variance_seconds")
         }
-        draws = {
-            name: (
-                ("objective", "replicate"),
-                np.stack([_draws(getattr(row, name), count) for row in self.rows]),
-            )
-            for name in ("values", "seconds")
-        }
-        value = {
-            name: ("objective", table[name]) for name in ("value", "value_se", "bias", "bias_se")
-        }
-        cost = {
-            name: ("objective", table[name].astype(float)) for name in ("seconds", "peak_memory")
-        }
-        value["reason"] = ("objective", table["reason"].to_numpy(str))
+        draws = {name: self._draws(name) for name in ("values", "seconds")}
+        bound = "Mean bound per observation, in nats."
+        step = "Of a gradient step: seconds, bytes."
         return xr.DataTree.from_dict(
             {
                 "/": xr.Dataset(attrs=self._attrs()),
-                "value": xr.Dataset(
-                    value, coords, {"description": "Mean bound per datum, in nats."}
+                "value": group_of(value, names, description=bound),
+                "gradient": group_of(gradient, {"group": GROUPS} | names),
+                "cost": group_of(cost, names, description=step),
+                "draws": group_of(
+                    draws, names | {"replicate": range(self.replicates.num_replicates)}
                 ),
-                "gradient": xr.Dataset(by_group, {**coords, "group": list(GROUPS)}),
-                "cost": xr.Dataset(
-                    cost, coords, {"description": "Of a gradient step: seconds, bytes."}
-                ),
-                "draws": xr.Dataset(draws, {**coords, "replicate": np.arange(count)}),
             }
         )
+
+    def _draws(self, name: str) -> np.ndarray:
+        """Values or seconds of every replicate; NaN for an objective that could not be used."""
+        unknown = np.full(self.replicates.num_replicates, np.nan)
+        return np.stack([unknown if row.reason else getattr(row, name) for row in self.rows])
 
     def _attrs(self) -> dict[str, Any]:
         reference = {f"reference_{name}": value for name, value in vars(self.reference).items()}
@@ -214,53 +173,25 @@ class EstimatorComparison:
         library = {"inference_library": "ppl_vae", "inference_library_version": version("ppl-vae")}
         return library | settings | self.facts | reference
 
-    def _cells(self) -> list[Sequence[str]]:
-        """What is shown of each row; nothing where the objective could not be used."""
-        return [
-            () if row.reason else _cells(row.name, row.columns(self.reference)) for row in self.rows
-        ]
-
-    def _unusable(self, row: EstimatorRow) -> Sequence[str]:
-        return (row.name, f"not usable: {row.reason}", *[""] * (len(HEADER) - 2))
+    def _shown(self) -> list[Sequence[str]]:
+        """The header, and the text of each objective's row."""
+        return [HEADER, *(_cells(row.name, row.columns(self.reference)) for row in self.rows)]
 
 
 def _cells(name: str, found: dict[str, Any]) -> Sequence[str]:
-    noise = [
-        text
-        for group in GROUPS
-        for text in (
-            _number(found[f"{group}_variance"], ".2e"),
-            _ratio(found[f"{group}_snr"], found[f"{group}_snr_floor"]),
-            _number(found[f"{group}_snr_floor"], ".3f"),
-        )
-    ]
-    values = [with_error(found[key], found[f"{key}_se"]) for key in ("value", "bias")]
-    cost = [_number(found[f"{group}_variance_seconds"], ".1e") for group in GROUPS]
-    return (
-        name,
-        *values,
-        *noise,
-        *cost,
-        f"{1e3 * found['seconds']:.2f}",
-        f"{found['peak_memory'] / 1e6:.2f}",
-    )
-
-
-def _ratio(snr: float, floor: float) -> str:
-    """A ratio below its floor is noise."""
-    return f"noise ({snr:.3f})" if snr < floor else _number(snr, ".3f")
+    if found["reason"]:
+        return name, f"not usable: {found['reason']}"
+    cells = [name, *(with_error(found[key], found[f"{key}_se"]) for key in ("value", "bias"))]
+    for group in GROUPS:
+        snr = found[f"{group}_snr"]
+        floor = found[f"{group}_snr_floor"]
+        ratio = _number(snr, ".3f")
+        cells.append(_number(found[f"{group}_variance"], ".2e"))
+        cells.append(f"noise ({ratio})" if snr < floor else ratio)
+        cells.append(_number(floor, ".3f"))
+    cells += [_number(found[f"{group}_variance_seconds"], ".1e") for group in GROUPS]
+    return *cells, f"{1e3 * found['seconds']:.2f}", f"{found['peak_memory'] / 1e6:.2f}"
 
 
 def _number(value: float, style: str) -> str:
     return "-" if np.isnan(value) else format(value, style)
-
-
-def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
-    if len(cells) < len(widths):
-        return f"{cells[0]:{widths[0]}}  {cells[1]}"
-    rest = (f"{cell:>{width}}" for cell, width in zip(cells[1:], widths[1:], strict=True))
-    return "  ".join([f"{cells[0]:{widths[0]}}", *rest])
-
-
-def _draws(values: np.ndarray | None, count: int) -> np.ndarray:
-    return np.full(count, np.nan) if values is None else values

@@ -84,7 +84,8 @@ def compare_models(
     differences = [Difference(model, baseline) for model in models]
     matched = [each.model for each in differences if each.matched]
     reach = Reach(matched, pairs_of(matched, baseline, chosen=reference is None))
-    variance = [variance_of_mean(each.paired) + each.shared_variance for each in differences]
+    shared = np.array([each.variance("shared_variance") for each in differences])
+    paired = np.array([variance_of_mean(each.paired) for each in differences])
     return ModelComparison(
         names=tuple(named),
         reference=baseline.name,
@@ -92,9 +93,11 @@ def compare_models(
         log_evidence=np.array([model.mean.mean() for model in models]),
         data_se=np.sqrt([variance_of_mean(model.mean) for model in models]),
         difference=np.array([each.paired.mean() for each in differences]),
-        difference_se=np.sqrt(variance),
-        difference_training_se=np.sqrt([each.training_variance for each in differences]),
-        difference_mc_se=np.sqrt([each.mc_variance for each in differences]),
+        difference_se=np.sqrt(paired + shared),
+        difference_training_se=np.sqrt(
+            [each.variance("training_variance") for each in differences]
+        ),
+        difference_mc_se=np.sqrt([each.variance("mc_variance") for each in differences]),
         interval=np.stack([each.interval(reach) for each in differences]),
         weight=np.array([sum(weights[label] for label in model.labelled) for model in models]),
         share_bad_k=np.array([model.share_bad_k for model in models]),

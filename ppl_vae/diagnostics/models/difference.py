@@ -27,20 +27,9 @@ class Difference:
         """Differences of the rows, (N,)."""
         return self.model.mean - self.baseline.mean
 
-    @property
-    def training_variance(self) -> float:
-        """Variance of the mean over trainings; NaN where one of the two was trained once."""
-        return sum(each.training_variance for each in self.both)
-
-    @property
-    def mc_variance(self) -> float:
-        """Monte Carlo variance of the mean over trainings and rows."""
-        return sum(each.mc_variance for each in self.both)
-
-    @property
-    def shared_variance(self) -> float:
-        """Variance of the mean due to draws of global latents, which all rows share."""
-        return sum(each.shared_variance for each in self.both)
+    def variance(self, part: str) -> float:
+        """A part of the variance of the mean, such as "mc_variance", summed over both models."""
+        return sum(getattr(each, part) for each in self.both)
 
     @property
     def matched(self) -> bool:
@@ -67,7 +56,10 @@ class Difference:
     def _parts(self, one: np.ndarray, other: np.ndarray) -> Parts:
         """Each part of the variance of the mean, with its degrees of freedom."""
         paired = one.mean(0) - other.mean(0)
-        parts = [(variance_of_mean(paired), len(paired) - 1.0), (self.shared_variance, np.inf)]
+        parts = [
+            (variance_of_mean(paired), len(paired) - 1.0),
+            (self.variance("shared_variance"), np.inf),
+        ]
         for each in (one, other):
             if len(each) > 1:
                 parts.append((variance_of_mean(each.mean(1)), len(each) - 1.0))

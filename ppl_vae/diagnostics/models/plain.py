@@ -79,8 +79,7 @@ def baselines(
         )
     chosen = np.random.default_rng(seed).permutation(num_train)[:MOST_ROWS]
     judged = data.test if rows is None else rows
-    train = _complete(data.train[chosen])
-    test = _complete(judged)
+    train, test = _complete(data.train[chosen]), _complete(judged)
     return {
         name: Evidence.exact(score(test), judged.x, measure=likelihood.measure)
         for name, score in _fitted(train, likelihood, seed).items()
@@ -155,8 +154,7 @@ def _standardised(estimator: Any, train: np.ndarray) -> Fit:
     """A fit to standardised rows, so that the units of the features do not matter."""
     from sklearn.base import clone
 
-    mean = train.mean(0)
-    scale = np.sqrt(train.var(0) + FLOOR)
+    mean, scale = train.mean(0), np.sqrt(train.var(0) + FLOOR)
 
     def fit(rows: np.ndarray) -> Scores:
         fitted = clone(estimator).fit((rows - mean) / scale)
