@@ -176,7 +176,7 @@ def scatter(ax: "Axes", points: np.ndarray, labels: np.ndarray | None) -> None:
         return
     classes = np.unique(labels)
     if np.issubdtype(labels.dtype, np.number) and len(classes) > len(COLOURS):
-        drawn = ax.scatter(*points.T, c=labels, cmap="viridis", **style)
+        drawn = ax.scatter(points[:, 0], points[:, 1], c=labels, cmap="viridis", **style)
         ax.figure.colorbar(drawn, ax=ax, label="label")
         return
     for i, name in enumerate(classes):

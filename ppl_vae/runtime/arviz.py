@@ -61,12 +61,12 @@ def elpd_data(
     pointwise = xr.DataArray(log_densities, dims="datum")
     k_hat = xr.DataArray(pareto_k, dims="datum")
     num_rows = len(pointwise)
-    totals = {
+    totals: dict[str, Any] = {
         "elpd": float(pointwise.sum()),
         "se": float(num_rows**0.5 * pointwise.std()),
         "p": np.nan,
     }
-    facts = {
+    facts: dict[str, Any] = {
         "n_samples": num_particles,
         "n_data_points": num_rows,
         "scale": "log",

@@ -38,12 +38,12 @@ def observed_entries(tree: "xr.DataTree") -> "xr.DataTree":
 
     if not isinstance(tree, xr.DataTree):
         raise ValueError(f"tree is a {type(tree).__name__}; give what to_datatree returned")
-    groups: dict[str, xr.Dataset] = {name: xr.Dataset() for name in (*PREDICTIVES, "observed_data")}
-    sites = tree["observed_data"].data_vars
+    groups = {group: xr.Dataset() for group in (*PREDICTIVES, "observed_data")}
+    sites = {str(name): found for name, found in tree["observed_data"].to_dataset().items()}
     for name, observed in sites.items():
         seen = observed.notnull().values
         dim = "entry" if len(sites) == 1 else f"{name}_entry"
-        found = {group: tree[group][name].values[..., seen] for group in PREDICTIVES}
+        found = {group: tree[group].to_dataset()[name].values[..., seen] for group in PREDICTIVES}
         found["observed_data"] = observed.values[seen]
         whole = all((values == np.rint(values)).all() for values in found.values())
         for group, values in found.items():

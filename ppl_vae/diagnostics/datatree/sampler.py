@@ -173,10 +173,8 @@ class Sampler:
         self._keep(by_row, row=block.rows)
         if shared:
             by_draw = {
-                group: {
-                    name: trace.nodes[name]["value"].reshape(-1, *shared[name]) for name in shared
-                }
-                for group, trace in (("posterior", posterior), ("prior", prior))
+                "posterior": {name: _shared(posterior, name, shared[name]) for name in shared},
+                "prior": {name: _shared(prior, name, shared[name]) for name in shared},
             }
             log_global = terms.log_global + terms.global_likelihood
             self._keep(by_draw | {"sample_stats": {"log_global": log_global}}, draw=draw)
@@ -208,7 +206,14 @@ class Sampler:
 
 def _drawn(trace: poutine.Trace, name: str) -> Tensor:
     """Draws at a site inside the plate, (K, B, *plates, *event)."""
-    return rows_first(trace.nodes[name]["value"], trace.nodes[name])
+    site: Site = trace.nodes[name]
+    return rows_first(site["value"], site)
+
+
+def _shared(trace: poutine.Trace, name: str, shape: tuple[int, ...]) -> Tensor:
+    """The draw at a site outside the plate, (1, *shape)."""
+    site: Site = trace.nodes[name]
+    return site["value"].reshape(-1, *shape)
 
 
 def _given(site: Site) -> Tensor:

@@ -141,7 +141,7 @@ def _replicates(replicates: Any, options: dict[str, Any]) -> Replicates:
     return replicates
 
 
-def _named(objectives: Any) -> dict[str, ELBO]:
+def _named(objectives: Sequence[ELBO] | Mapping[str, ELBO]) -> dict[str, ELBO]:
     """The objectives by name; one without a name is called by its repr."""
     if isinstance(objectives, str) or not isinstance(objectives, Iterable):
         raise TypeError(
@@ -313,7 +313,7 @@ def _reference(inference: Inference, replicates: Replicates, *, progress: bool) 
     num_particles = replicates.reference_particles
     rows = rows_per_chunk(len(inference), num_particles)
     seed = derived_seed(replicates.seed, 0)
-    parts, elbo_variance = [], []
+    parts, errors = [], []
     try:
         if inference.check_programs():
             return Reference(
@@ -324,7 +324,7 @@ def _reference(inference: Inference, replicates: Replicates, *, progress: bool) 
             log_w = log_weights(inference.model, inference.guide, *block.args, **settings)
             found = log_w.cpu().numpy()
             parts.append(reduce_log_weights(found))
-            elbo_variance.append(found.var(0, ddof=1, dtype=np.float64) / num_particles)
+            errors.append(found.std(0, ddof=1, dtype=np.float64) / num_particles**0.5)
     except ValueError as error:  # sites for which there are no importance weights
         return Reference(note=" ".join(str(error).split()))
     evidence = concatenate(parts)
@@ -332,7 +332,7 @@ def _reference(inference: Inference, replicates: Replicates, *, progress: bool) 
         log_evidence=float(evidence.log_evidence.mean()),
         se=evidence.mean_mc_se,
         elbo=float(evidence.elbo.mean()),
-        elbo_se=float(np.concatenate(elbo_variance).sum() ** 0.5 / len(evidence)),
+        elbo_se=float(np.square(np.concatenate(errors)).sum() ** 0.5 / len(evidence)),
         num_particles=num_particles,
         share_bad_k=share_of_bad(evidence.pareto_k),
     )

@@ -1,6 +1,7 @@
 """Variance and signal-to-noise ratio of a gradient estimator, from replicated gradients."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -207,7 +208,7 @@ class Moments:
         return squares.clamp(min=0).sqrt().mean().item()
 
 
-def _noncentral(square: float, dimensions: float, count: int) -> tuple[float, float]:
+def _noncentral(square: Any, dimensions: float, count: int) -> tuple[float, float]:
     """95 % interval of the squared ratio, nu R (square + 1 / R) being noncentral chi-squared."""
     statistic = dimensions * (count * square + 1)
     if not np.isfinite(statistic):

@@ -1,6 +1,6 @@
 """A picture of `compare_models`: each model's difference from the reference, with its interval."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -56,7 +56,7 @@ def plot_models(comparison: ModelComparison, ax: "Axes | None" = None) -> "Axes"
         means = np.concatenate([comparison.trainings[place] for place in several])
         heights = np.repeat(several, [len(comparison.trainings[place]) for place in several])
         ax.plot(means - zero, heights + 0.22, "o", color="0.5", markersize=3, label="one training")
-        where = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0)}
+        where: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0)}
         ax.legend(**where, frameon=False, fontsize="small", borderpad=0)
     rows_downwards(ax, comparison.names)
     ax.set_xlabel(f"difference in log p(x) from {comparison.reference} (nats per observation)")

@@ -21,7 +21,9 @@ class TrainedModel:
     @property
     def evidence(self) -> tuple[Evidence, ...]:
         """The lower bound or estimate of log p(x) from each training."""
-        return tuple(getattr(each, "lower_bound", each) for each in self.found)
+        return tuple(
+            each.lower_bound if isinstance(each, EvidenceInterval) else each for each in self.found
+        )
 
     @property
     def labelled(self) -> dict[str, Evidence]:
