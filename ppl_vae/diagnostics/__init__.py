@@ -1,4 +1,4 @@
-"""What can be said of a model and guide: a DataTree for ArviZ, collapse, and pictures."""
+"""Diagnostics of a model and guide: a DataTree, checks of both, comparisons, and plots."""
 
 from ppl_vae.diagnostics.datatree.build import to_datatree
 from ppl_vae.diagnostics.datatree.ppc_layout import observed_entries

@@ -173,8 +173,8 @@ class Sampler:
         self._keep(by_row, row=block.rows)
         if shared:
             by_draw = {
-                "posterior": {name: _shared(posterior, name, shared[name]) for name in shared},
-                "prior": {name: _shared(prior, name, shared[name]) for name in shared},
+                "posterior": {name: _drawn(posterior, name) for name in shared},
+                "prior": {name: _drawn(prior, name) for name in shared},
             }
             log_global = terms.log_global + terms.global_likelihood
             self._keep(by_draw | {"sample_stats": {"log_global": log_global}}, draw=draw)
@@ -205,15 +205,9 @@ class Sampler:
 
 
 def _drawn(trace: poutine.Trace, name: str) -> Tensor:
-    """Draws at a site inside the plate, (K, B, *plates, *event)."""
+    """Draws at a site, (K, B, *plates, *event), or (1, *shape) outside the plate."""
     site: Site = trace.nodes[name]
-    return rows_first(site["value"], site)
-
-
-def _shared(trace: poutine.Trace, name: str, shape: tuple[int, ...]) -> Tensor:
-    """The draw at a site outside the plate, (1, *shape)."""
-    site: Site = trace.nodes[name]
-    return site["value"].reshape(-1, *shape)
+    return rows_first(site["value"], site) if is_local(site) else site["value"][None]
 
 
 def _given(site: Site) -> Tensor:
