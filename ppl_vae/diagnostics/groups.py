@@ -5,8 +5,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ppl_vae.data import Dataset
+
 if TYPE_CHECKING:
     import xarray as xr
+
+
+def rows_of_data(data: Dataset) -> dict[str, np.ndarray]:
+    """The row dim of the data and the names of the rows."""
+    return {data.dims[0]: np.asarray(data.coords[data.dims[0]])}
+
+
+def storable(names: Any) -> np.ndarray:
+    """Names in a type that files can hold: objects as text."""
+    values = np.asarray(names)
+    return values.astype(str) if values.dtype == object else values
 
 
 def group(
@@ -22,11 +35,8 @@ def group(
         for dims, values in variables.values()
         for dim, size in zip(dims, values.shape, strict=True)
     }
-    names = {dim: np.asarray(coords.get(dim, np.arange(size))) for dim, size in sizes.items()}
-    stored = {
-        dim: each.astype(str) if each.dtype == object else each for dim, each in names.items()
-    }
-    return xr.Dataset(variables, stored, attrs)
+    names = {dim: storable(coords.get(dim, np.arange(size))) for dim, size in sizes.items()}
+    return xr.Dataset(variables, names, attrs)
 
 
 def tree(**groups: "xr.Dataset") -> "xr.DataTree":
@@ -34,3 +44,11 @@ def tree(**groups: "xr.Dataset") -> "xr.DataTree":
     import xarray as xr
 
     return xr.DataTree.from_dict(groups)
+
+
+def tree_of(
+    name: str, values: Mapping[str, np.ndarray], coords: Mapping[str, Any], **attrs: Any
+) -> "xr.DataTree":
+    """A tree with one group; each array has the first of the dims, as many as it needs."""
+    variables = {each: (tuple(coords)[: array.ndim], array) for each, array in values.items()}
+    return tree(**{name: group(variables, coords, **attrs)})

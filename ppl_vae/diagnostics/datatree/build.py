@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ppl_vae.data import Dataset
-from ppl_vae.diagnostics.datatree.rows import storable
 from ppl_vae.diagnostics.datatree.sampler import Draws, Layout, Sampler, read_layout
+from ppl_vae.diagnostics.groups import group, storable
 from ppl_vae.evidence import reduce_log_weights
 from ppl_vae.evidence.importance_sampling import warn_of_few
 from ppl_vae.programs.inference import Inference
@@ -94,6 +94,8 @@ def to_datatree(
     """
     if draws is not None and options:
         raise ValueError(f"{', '.join(options)} was given beside draws={draws}: set it in draws")
+    import xarray as xr
+
     draws = draws or Draws(**options)
     inference = Inference(model, guide, data)
     total = len(inference)
@@ -105,8 +107,8 @@ def to_datatree(
     warn_of_few(draws.num_samples, "draws")
     evidence = reduce_log_weights(sampler.arrays["sample_stats"]["log_weights"])
     groups = {
-        group: {name: names.with_dims(group, name, array) for name, array in arrays.items()}
-        for group, arrays in sampler.arrays.items()
+        which: {name: names.with_dims(which, name, array) for name, array in arrays.items()}
+        for which, arrays in sampler.arrays.items()
     }
     groups["importance"] = {name: ((names.datum,), getattr(evidence, name)) for name in IMPORTANCE}
     groups["observed_data"] |= _observed(names)
@@ -121,7 +123,12 @@ def to_datatree(
         "data": inference.data.name,
         "rows": f"all {total}" if num_data == total else f"the first {num_data} of {total}",
     }
-    return _tree(groups, names, attrs)
+    tree = {"/": xr.Dataset(attrs=attrs)}
+    for name, description in GROUPS.items():
+        # A model without latents has no posterior.
+        variables = groups.get(name, {})
+        tree[name] = group(variables, names.coords, description=description)
+    return xr.DataTree.from_dict(tree)
 
 
 class Names:
@@ -207,17 +214,3 @@ def _constants(names: Names) -> dict[str, Variable]:
     if data.labels is not None:
         found["labels"] = ((names.datum,), storable(data.labels))
     return found
-
-
-def _tree(
-    groups: dict[str, dict[str, Variable]], names: Names, attrs: dict[str, Any]
-) -> "xr.DataTree":
-    import xarray as xr
-
-    tree = {"/": xr.Dataset(attrs=attrs)}
-    for group, description in GROUPS.items():
-        variables = groups.get(group, {})  # a model without latents has no posterior
-        used = {dim for dims, _ in variables.values() for dim in dims}
-        coords = {dim: values for dim, values in names.coords.items() if dim in used}
-        tree[group] = xr.Dataset(variables, coords, {"description": description})
-    return xr.DataTree.from_dict(tree)

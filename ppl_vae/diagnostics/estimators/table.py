@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ppl_vae.diagnostics.datatree.rows import group_of
 from ppl_vae.diagnostics.estimators.advice import advised
 from ppl_vae.diagnostics.estimators.noise import LEAST
 from ppl_vae.diagnostics.estimators.row import GROUPS, MEASURES, EstimatorRow, Reference, with_error
+from ppl_vae.diagnostics.groups import group
 from ppl_vae.runtime.checks import whole_fields
 from ppl_vae.runtime.text import table
 
@@ -139,26 +139,28 @@ class EstimatorComparison:
         import xarray as xr
 
         found = self.table
-        names: dict[str, Any] = {"objective": found.index}
-        value = {name: found[name].to_numpy() for name in ("value", "value_se", "bias", "bias_se")}
-        value["reason"] = found["reason"].to_numpy(str)
-        cost = {name: found[name].to_numpy(float) for name in ("seconds", "peak_memory")}
+        values = ("value", "value_se", "bias", "bias_se")
+        value = {name: (("objective",), found[name].to_numpy()) for name in values}
+        value["reason"] = (("objective",), found["reason"].to_numpy(str))
+        costs = ("seconds", "peak_memory")
+        cost = {name: (("objective",), found[name].to_numpy(float)) for name in costs}
         gradient = {
-            name: np.stack([found[f"{group}_{name}"] for group in GROUPS])
+            name: (("group", "objective"), np.stack([found[f"{each}_{name}"] for each in GROUPS]))
             for name in (*MEASURES, "variance_seconds")
         }
-        draws = {name: self._draws(name) for name in ("values", "seconds")}
+        draws = {
+            name: (("objective", "replicate"), self._draws(name)) for name in ("values", "seconds")
+        }
+        coords = {"objective": found.index, "group": GROUPS}
         bound = "Mean bound per observation, in nats."
         step = "Of a gradient step: seconds, bytes."
         return xr.DataTree.from_dict(
             {
                 "/": xr.Dataset(attrs=self._attrs()),
-                "value": group_of(value, names, description=bound),
-                "gradient": group_of(gradient, {"group": GROUPS} | names),
-                "cost": group_of(cost, names, description=step),
-                "draws": group_of(
-                    draws, names | {"replicate": range(self.replicates.num_replicates)}
-                ),
+                "value": group(value, coords, description=bound),
+                "gradient": group(gradient, coords),
+                "cost": group(cost, coords, description=step),
+                "draws": group(draws, coords),
             }
         )
 
@@ -182,14 +184,14 @@ def _cells(name: str, found: dict[str, Any]) -> Sequence[str]:
     if found["reason"]:
         return name, f"not usable: {found['reason']}"
     cells = [name, *(with_error(found[key], found[f"{key}_se"]) for key in ("value", "bias"))]
-    for group in GROUPS:
-        snr = found[f"{group}_snr"]
-        floor = found[f"{group}_snr_floor"]
+    for part in GROUPS:
+        snr = found[f"{part}_snr"]
+        floor = found[f"{part}_snr_floor"]
         ratio = _number(snr, ".3f")
-        cells.append(_number(found[f"{group}_variance"], ".2e"))
+        cells.append(_number(found[f"{part}_variance"], ".2e"))
         cells.append(f"noise ({ratio})" if snr < floor else ratio)
         cells.append(_number(floor, ".3f"))
-    cells += [_number(found[f"{group}_variance_seconds"], ".1e") for group in GROUPS]
+    cells += [_number(found[f"{part}_variance_seconds"], ".1e") for part in GROUPS]
     return *cells, f"{1e3 * found['seconds']:.2f}", f"{found['peak_memory'] / 1e6:.2f}"
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.data import Dataset
-from ppl_vae.diagnostics.datatree.rows import rows_of_data, tree_of
+from ppl_vae.diagnostics.groups import rows_of_data, tree_of
 from ppl_vae.programs.inference import Inference
 from ppl_vae.programs.plates import require_no_inner_plates
 from ppl_vae.programs.traces import (

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.data import Dataset, as_dataset
-from ppl_vae.diagnostics.datatree.rows import rows_of_data, tree_of
+from ppl_vae.diagnostics.groups import rows_of_data, tree_of
 from ppl_vae.diagnostics.latents.means import latent_means
 from ppl_vae.objectives.mean_field import kl_per_dimension as sites_per_dimension
 from ppl_vae.programs.inference import Inference, rows_per_chunk

@@ -12,7 +12,7 @@ from pyro import poutine
 from torch import Tensor
 
 from ppl_vae.data import Dataset
-from ppl_vae.diagnostics.datatree.rows import rows_of_data, tree_of
+from ppl_vae.diagnostics.groups import rows_of_data, tree_of
 from ppl_vae.diagnostics.latents.means import dimension_names
 from ppl_vae.diagnostics.latents.rate import joined, standard_error
 from ppl_vae.programs.inference import Inference, progress_bar, rows_per_chunk

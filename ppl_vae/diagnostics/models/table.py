@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ppl_vae.diagnostics.datatree.rows import tree_of
+from ppl_vae.diagnostics.groups import tree_of
 from ppl_vae.runtime.text import table
 
 if TYPE_CHECKING:

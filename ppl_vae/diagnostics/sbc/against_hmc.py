@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.data import Dataset
-from ppl_vae.diagnostics.datatree.rows import rows_of_data
-from ppl_vae.diagnostics.groups import group, tree
+from ppl_vae.diagnostics.groups import group, rows_of_data, tree
 from ppl_vae.diagnostics.latents.means import dimension_names
 from ppl_vae.diagnostics.sbc.sources import GuideDraws, event_dims
 from ppl_vae.hmc import HMC, Chains, sample_posterior
