@@ -143,7 +143,11 @@ def test_other_data_are_bars_with_dots():
         dtype=torch.float64,
     )
     axes = plot_reconstructions(bed.model, bed.guide, data, num=3)
-    assert [ax.get_title() for ax in axes] == ["observation row 0", "observation row 1", "observation row 2"]
+    assert [ax.get_title() for ax in axes] == [
+        "observation row 0",
+        "observation row 1",
+        "observation row 2",
+    ]
     assert [bar.get_height() for bar in axes[1].patches] == bed.x[1].tolist()
     assert [tick.get_text() for tick in axes[1].get_xticklabels()] == list("abcde")
     fitted = axes[1].lines[0].get_ydata()
