@@ -66,7 +66,9 @@ def as_pictures(values: np.ndarray, image_shape: Sequence[int]) -> np.ndarray:
         return pictures
     if image_shape[0] in (1, *CHANNELS) and image_shape[-1] not in CHANNELS:
         pictures = np.moveaxis(pictures, 1, -1)
-    return pictures.squeeze(-1) if pictures.shape[-1] == 1 else pictures
+    if pictures.shape[-1] == 1:
+        return pictures[..., 0]
+    return pictures
 
 
 def tile(pictures: np.ndarray, num_columns: int) -> np.ndarray:

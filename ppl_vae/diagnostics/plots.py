@@ -271,7 +271,7 @@ def plot_k_hat(evidence: Evidence | np.ndarray, ax: "Axes | None" = None) -> "Ax
         ax.axvline(threshold, color="0.3", linestyle="--", linewidth=1)
     counts = ((np.isneginf(k_hat).sum(), "exact, k = -inf"), (np.isnan(k_hat).sum(), "unknown"))
     left_out = ", ".join(f"{count} {what}" for count, what in counts if count)
-    ax.set_xlabel(f"Pareto k-hat (not drawn: {left_out})" if left_out else "Pareto k-hat")
+    ax.set_xlabel("Pareto k-hat" + f" (not drawn: {left_out})" * bool(left_out))
     ax.set_ylabel(f"observations (of {len(k_hat)})")
     whole_ticks(ax.yaxis)
     ax.legend(ncols=3, **ABOVE)

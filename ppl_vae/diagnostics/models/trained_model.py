@@ -55,7 +55,9 @@ class TrainedModel:
     @property
     def training_variance(self) -> float:
         """Variance of the mean over trainings, from their spread; NaN for one."""
-        return np.nan if self.trained_once else variance_of_mean(self.lower.mean(1))
+        if self.trained_once:
+            return np.nan
+        return variance_of_mean(self.lower.mean(1))
 
     @property
     def mc_variance(self) -> float:
