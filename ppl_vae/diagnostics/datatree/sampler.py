@@ -12,7 +12,7 @@ from ppl_vae.programs.inference import PAIRS_PER_CHUNK, Block, Inference, rows_p
 from ppl_vae.programs.modules import arguments, evaluating
 from ppl_vae.programs.plates import inner_plates, rows_first
 from ppl_vae.programs.sites import is_local, per_datum, sample_sites
-from ppl_vae.programs.traces import LogTerms, Program, Site, log_terms, particles_of
+from ppl_vae.programs.traces import Program, Site, log_terms, particles_of
 from ppl_vae.runtime.checks import whole_fields
 from ppl_vae.runtime.seeding import derived_seed, seeded
 
