@@ -704,9 +704,9 @@ def test_the_command_takes_a_finished_run(tmp_path):
             SMALL + ESTIMATORS.replace("[[estimators]]", "[[estimator]]"),
             "no table [estimator]: did you mean estimators?",
         ),
-        (SMALL + '[estimators]\nname = "IWAE"', "[estimators] is one table: write [[estimators]]"),
+        (SMALL + '[estimators]\nname = "IWAE"', "[estimators] is a single table: write [[estimators]]"),
         (SMALL + "[[estimators]]\nnum_particles = 5", "[[estimators]] number 1: name is missing"),
-        (SMALL + '[objective]\nname = "IWAE"\n' + ESTIMATORS, "[objective] has no use here"),
+        (SMALL + '[objective]\nname = "IWAE"\n' + ESTIMATORS, "[objective] is not used"),
         (
             SMALL
             + '[[estimators]]\nname = "TraceELBO"\ngradient = {name = "ScoreFunction", decy = 0.5}',

@@ -32,6 +32,7 @@ from ppl_vae.evidence import AIS, Defensive, Evidence, ImportanceSampling
 from ppl_vae.experiment import (
     Config,
     ConfigError,
+    Estimates,
     Folder,
     build,
     demo_config,
@@ -216,7 +217,7 @@ def test_a_class_is_built_from_its_name_alone(section, name):
         ),
         (("training.optimizer", "LBFGS"), "[training] optim has no 'LBFGS': Allowed: ASGD, "),
         (("training.optimizer", "Optimizer"), "[training] optim has no 'Optimizer': "),
-        (("prior", "VampPrior"), "'prior' names no keyword: write table.keyword"),
+        (("prior", "VampPrior"), "'prior' is not a keyword of a table: write table.keyword"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(change, said):
@@ -366,7 +367,7 @@ def test_differences_go_into_tables():
 def test_no_toml(tmp_path):
     path = tmp_path / "a.toml"
     path.write_text("[data\nname = 1")
-    with pytest.raises(ConfigError, match=r"a\.toml: no valid TOML: .*line 1"):
+    with pytest.raises(ConfigError, match=r"a\.toml: not valid TOML: .*line 1"):
         read_config(path)
 
 
@@ -634,7 +635,9 @@ def test_the_same_settings_find_the_same_file():
 )
 def test_what_k_hat_says(change, said):
     ais = {"evaluation": {"method": {"name": "AIS", "num_chains": 32}}, "active_units": None}
-    assert said in reading(ais | {"share_bad_k": 0.0, "share_estimate": 0.5} | change)[0]
+    assert (
+        said in reading(Estimates(**ais | {"share_bad_k": 0.0, "share_estimate": 0.5} | change))[0]
+    )
 
 
 def test_few_particles_leave_k_hat_unknown(tmp_path):

@@ -6,8 +6,9 @@ import pytest
 
 import ppl_vae as pv
 from ppl_vae.evidence import ImportanceSampling
+from ppl_vae.experiment import Estimates, table
 from ppl_vae.experiment.refined import refined_evidence
-from ppl_vae.experiment.result_table import headline, is_bound, table
+from ppl_vae.experiment.result_table import headline
 
 METRICS = {
     **{
@@ -61,8 +62,9 @@ def test_rows_with_an_estimate_are_left_alone():
 
 
 def test_a_bound_is_never_printed_as_an_estimate():
-    assert is_bound(METRICS)
-    text = table(METRICS)
+    metrics = Estimates(**METRICS)
+    assert metrics.is_bound
+    text = table(metrics)
     first = text.splitlines()[3]
     assert first.split() == ["lower", "bound,", "no", "estimate", "40.0", "%", "of", "the", "rows"]
     assert "log p(x) >=" in text
@@ -70,14 +72,15 @@ def test_a_bound_is_never_printed_as_an_estimate():
     assert "--refine" in text
     assert "evidence_interval" in text
     assert (
-        headline(METRICS)
+        headline(metrics)
         == ">= -18.500 nats per row, a lower bound for 40 % of the rows; data se 0.300"
     )
 
 
 @pytest.mark.parametrize("known", [{"share_estimate": 1.0, "share_bad_k": 0.0}])
 def test_an_estimate_is_printed_with_its_errors(known):
-    text = table(METRICS | known)
+    metrics = Estimates(**METRICS | known)
+    text = table(metrics)
     assert ">=" not in text
     assert "Monte Carlo standard error      0.012" in text
-    assert headline(METRICS | known) == "-18.500 nats per row; data se 0.300"
+    assert headline(metrics) == "-18.500 nats per row; data se 0.300"

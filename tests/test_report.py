@@ -23,11 +23,16 @@ from ppl_vae.diagnostics.sbc.summary import summarise
 from ppl_vae.diagnostics.uniformity import uniformity_p_value
 from ppl_vae.evidence import Evidence, reduce_log_weights
 from ppl_vae.experiment import ConfigError, read_config, run_experiment
-from ppl_vae.report import findings, measures, page, panels, write_report
-from ppl_vae.report.elements import STYLE, NotApplicable, draw, number, slug
-from ppl_vae.report.panels import PANELS
-from ppl_vae.report.rules import RULES
+from ppl_vae.experiment.metrics import Metrics
+from ppl_vae.report import DIAGNOSES, NotApplicable, draw, page, write_report
+from ppl_vae.report.diagnoses import calibration, evidence, latents, predictive, training
+from ppl_vae.report.diagnoses import run as facts
+from ppl_vae.report.diagnosis import NUM_WORST
+from ppl_vae.report.elements import STYLE, number, slug
 
+RULES = [rule for each in DIAGNOSES for rule in each.rules]
+TITLES = {each.title for each in DIAGNOSES if each.panel is not None}
+OF = {rule.title: each for each in DIAGNOSES for rule in each.rules}
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 HOSTILE = "<script>alert('x')</script>"
 SMALL = [
@@ -38,12 +43,9 @@ SMALL = [
     ("evaluation.num_particles", 40),
 ]
 FEW = {
-    "NUM_PARTICLES": 100,
-    "BOUNDS": (1, 10, 100),
-    "NUM_DRAWS": 30,
-    "NUM_SIMULATED": 60,
-    "NUM_PREDICTED": 30,
-    "NUM_CONDITIONED": 30,
+    evidence: {"NUM_PARTICLES": 100, "BOUNDS": (1, 10, 100)},
+    calibration: {"NUM_DRAWS": 30, "NUM_SIMULATED": 60},
+    predictive: {"NUM_PREDICTED": 30, "NUM_CONDITIONED": 30},
 }
 
 
@@ -51,8 +53,9 @@ FEW = {
 def few_draws():
     """Diagnoses that take no time: what is tested here is the page."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in FEW.items():
-            patch.setattr(findings, name, value)
+        for module, sizes in FEW.items():
+            for name, value in sizes.items():
+                patch.setattr(module, name, value)
         patch.setitem(STYLE, "savefig.dpi", 50)
         yield
 
@@ -156,8 +159,8 @@ def test_rules_are_sharp_at_their_limits(rule):
 def test_rules_name_their_limits_a_panel_and_a_page_that_exist(rule):
     assert rule.form.format(rule.passes) in rule.text
     assert ("never fails" in rule.text) or (rule.form.format(rule.fails) in rule.text)
-    assert rule.panel in {title for panels in PANELS.values() for title in panels}
-    file, _, anchor = rule.page.partition("#")
+    assert (rule.panel or OF[rule.title].title) in TITLES
+    file, _, anchor = (rule.page or OF[rule.title].page).partition("#")
     headings = re.findall(r"^#+ (.*)$", (DOCS / file).read_text(encoding="utf-8"), re.MULTILINE)
     assert not anchor or anchor in map(slug, headings)
 
@@ -177,7 +180,7 @@ class Found(dict):
             evaluation=SimpleNamespace(split=split),
         )
         self.subject = SimpleNamespace(
-            metrics=metrics or {}, experiment=SimpleNamespace(config=config)
+            metrics=Metrics(**(metrics or {})), experiment=SimpleNamespace(config=config)
         )
 
 
@@ -190,21 +193,21 @@ def history(bound, valid=True, warm_up=0):
 
 
 def test_gain_is_the_slope_over_a_tenth_of_the_epochs():
-    assert measures.gain(Found(history(0.03 * np.arange(100)))).number == pytest.approx(0.3)
-    assert measures.gain(Found(history(-0.03 * np.arange(100)))).number == pytest.approx(0.3)
-    assert measures.gain(Found(history(-0.03 * np.arange(100)), patience=10)).number == 0.0
+    assert training.gain(Found(history(0.03 * np.arange(100)))).number == pytest.approx(0.3)
+    assert training.gain(Found(history(-0.03 * np.arange(100)))).number == pytest.approx(0.3)
+    assert training.gain(Found(history(-0.03 * np.arange(100)), patience=10)).number == 0.0
     # a fall during the warm-up does not count
     bound = np.concatenate([np.linspace(0, -50, 50), np.full(50, -50.0)])
-    assert measures.gain(Found(history(bound, warm_up=50))).number == pytest.approx(0.0)
+    assert training.gain(Found(history(bound, warm_up=50))).number == pytest.approx(0.0)
     with pytest.raises(NotApplicable, match="fewer than two epochs"):
-        measures.gain(Found(history([-1.0])))
+        training.gain(Found(history([-1.0])))
 
 
 def test_loss_is_the_distance_from_the_best_epoch():
     bound = [-9.0, -5.0, *[-7.0] * 8]
-    assert measures.loss(Found(history(bound))).number == 2.0
-    assert measures.loss(Found(history(bound, valid=False), patience=10)).number == 2.0
-    assert measures.loss(Found(history(bound), patience=10)).number == 0.0
+    assert training.loss(Found(history(bound))).number == 2.0
+    assert training.loss(Found(history(bound, valid=False), patience=10)).number == 2.0
+    assert training.loss(Found(history(bound), patience=10)).number == 0.0
 
 
 @pytest.mark.parametrize(
@@ -212,7 +215,7 @@ def test_loss_is_the_distance_from_the_best_epoch():
     [("test", 5, 0), ("valid", None, 0), ("valid", 5, 1), ("train", None, 2)],
 )
 def test_rows_that_training_used(split, patience, number):
-    assert measures.use_of_the_rows(Found(split=split, patience=patience)).number == number
+    assert facts.use_of_the_rows(Found(split=split, patience=patience)).number == number
 
 
 def evidence_with(k_hat):
@@ -233,11 +236,11 @@ def evidence_with(k_hat):
 def test_share_of_rows_with_an_estimate():
     metrics = {"mc_se": 0.02, "mc_bias": -0.05, "data_se": 0.5, "share_bad_k": 0.25}
     found = Found(metrics, importance=evidence_with([0.1, 0.2, 0.6, 0.71]))
-    assert measures.share_bounded(found).number == 0.25
-    assert measures.monte_carlo(found).number == pytest.approx(0.1)  # the bias is the larger
+    assert evidence.share_bounded(found).number == 0.25
+    assert evidence.monte_carlo(found).number == pytest.approx(0.1)  # the bias is the larger
     worse = Found(metrics, importance=evidence_with([0.1, 0.8, 0.6, 0.71]))
     with pytest.raises(NotApplicable, match=r"a lower bound for 50\.0% of 4 rows"):
-        measures.monte_carlo(worse)
+        evidence.monte_carlo(worse)
 
 
 @pytest.mark.parametrize(
@@ -256,9 +259,9 @@ def test_the_marginal_kl_is_judged_from_the_safe_side(parts, number):
     found = Found(surgery=SimpleNamespace(summary=lambda: summary))
     if number is None:
         with pytest.raises(NotApplicable, match="100 rows are too few"):
-            measures.marginal_kl(found)
+            latents.marginal_kl(found)
     else:
-        assert measures.marginal_kl(found).number == pytest.approx(number)
+        assert latents.marginal_kl(found).number == pytest.approx(number)
 
 
 COVERAGE, MARGINAL_PIT = (
@@ -324,13 +327,13 @@ def test_few_rows_pass_nothing_but_may_convict():
 
 
 def test_enough_rows_are_enough_to_see_one_feature_of_a_hundred_that_is_an_sd_off():
-    pit = ndtr(np.random.default_rng(0).normal(1.0, 1.0, (1000, measures.FEWEST_ROWS)))
-    assert (uniformity_p_value(pit) < measures.LEVEL / 100).mean() > 0.85
+    pit = ndtr(np.random.default_rng(0).normal(1.0, 1.0, (1000, predictive.FEWEST_ROWS)))
+    assert (uniformity_p_value(pit) < predictive.LEVEL / 100).mean() > 0.85
 
 
 def test_bounds_are_means_over_groups_of_particles():
     log_w = np.random.default_rng(0).normal(size=(100, 3))
-    found = findings.Weights(log_w, np.arange(3), num_first=2)
+    found = evidence.Weights(log_w, np.arange(3), num_first=2)
     assert found.bounds[1][0] == pytest.approx(log_w[:, :2].mean())
     groups = np.log(np.exp(log_w[:, :2]).reshape(10, 10, 2).mean(1))
     assert found.bounds[10][0] == pytest.approx(groups.mean())
@@ -379,8 +382,7 @@ def test_links_lead_somewhere_and_headings_descend(run):
 
 def test_nothing_failed(run):
     assert "Failed:" not in run.page.said
-    titles = {title for panels in PANELS.values() for title in panels}
-    assert all(title in run.page.said for title in titles)
+    assert all(title in run.page.said for title in TITLES)
 
 
 def test_numbers_are_those_of_the_run(run):
@@ -426,7 +428,8 @@ def test_the_tree_survives_its_file(digits, tmp_path):
             "ignore", message=".*(Zarr V3|Zarr format 3) specification"
         )  # text labels: zarr's own
         groups = set(tree.children)
-        assert groups - {"verdicts"} >= set(findings.DIAGNOSES) - {"predictive", "concerns"}
+        computed = {each.name for each in DIAGNOSES if each.compute is not None}
+        assert groups - {"verdicts"} >= computed - {"predictive", "concerns"}
         assert groups >= {"bounds", "prior_predictive", "posterior_predictive", "observed_data"}
         tree.load().to_zarr(tmp_path / "report.zarr", consolidated=False)
         with xr.open_datatree(tmp_path / "report.zarr", engine="zarr", consolidated=False) as again:
@@ -445,7 +448,7 @@ def not_for(run):
 def test_pictures_are_traversed_and_shown(digits):
     alts = [attrs["alt"] for attrs in digits.page.every("img")]
     assert any(alt.startswith("A grid of pictures") for alt in alts)
-    assert sum(alt.startswith("datum ") for alt in alts) == findings.NUM_WORST
+    assert sum(alt.startswith("datum ") for alt in alts) == NUM_WORST
     assert "Bernoulli has no scale to learn" in digits.page.said
 
 
@@ -511,14 +514,14 @@ def test_classes_of_k_hat_are_the_same_in_both_pictures():
 
 def test_features_without_names_are_shown_by_their_values():
     values = np.array([0.5, np.nan, -1.0])
-    assert panels._values(range(3), values) == "0.5, missing, -1"
-    assert panels._values(["a", "b", "c"], values) == "a 0.5, b missing, c -1"
+    assert evidence.values_of(range(3), values) == "0.5, missing, -1"
+    assert evidence.values_of(["a", "b", "c"], values) == "a 0.5, b missing, c -1"
 
 
 def test_the_largest_error_is_named():
     rng = np.random.default_rng(0)
     pit = np.stack([rng.random(500), ndtr(rng.normal(0.5, 1, 500))], 1)  # hpd off by half an sd
-    said = measures.largest_error(sbc_of(pit)).shown
+    said = calibration.largest_error(sbc_of(pit)).shown
     assert re.match(r"0\.[45]\d sd, of hpd; smallest p .*, 500 rows$", said)
 
 
@@ -538,10 +541,10 @@ def test_the_parameters_add_up(run):
 
 
 def test_a_panel_that_fails_says_so_and_the_others_go_on(digits, tmp_path, monkeypatch):
-    def broken(found):
+    def broken(*_, **__):
         raise RuntimeError(f"boom {HOSTILE}\nsecond line")
 
-    monkeypatch.setattr(findings, "DIAGNOSES", {**findings.DIAGNOSES, "surgery": broken})
+    monkeypatch.setattr(latents, "elbo_surgery", broken)
     arguments = [
         "report",
         str(digits.folder),

@@ -151,15 +151,15 @@ def test_changes_are_for_all_cells_and_the_grid_wins(path):
     [
         (
             "",
-            "there is no [grid]: give it lists of what is to be tried, as in prior = "
+            "there is no [grid]: give it lists of values to try, as in prior = "
             '["StandardNormal", "VampPrior"]',
         ),
         ("[grid]", "there is no [grid]: give it lists"),
         (
             '[grid]\nprior = "VampPrior"',
-            "[grid] prior = 'VampPrior': give lists of what is to be tried",
+            "[grid] prior = 'VampPrior': give lists of values to try",
         ),
-        ("[grid]\nprior = []", "[grid] prior = []: give lists of what is to be tried"),
+        ("[grid]\nprior = []", "[grid] prior = []: give lists of values to try"),
         (
             '[grid]\npriors = ["VampPrior"]',
             "[grid] there is no table [priors]: did you mean prior? Allowed: data, ",

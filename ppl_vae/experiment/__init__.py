@@ -1,10 +1,10 @@
 """TOML -> run -> results; the only place that knows configuration files."""
 
-from ppl_vae.experiment.assemble import Experiment, build
+from ppl_vae.experiment.assemble import Experiment, build, describe_data
 from ppl_vae.experiment.config import Config, ConfigError, differences, read_config, to_toml
 from ppl_vae.experiment.demo import demo_config
 from ppl_vae.experiment.folder import Folder, write_json
-from ppl_vae.experiment.listing import describe_data
+from ppl_vae.experiment.metrics import Estimates, Metrics
 from ppl_vae.experiment.result_table import reading, table
 from ppl_vae.experiment.run import evaluate_run, load_run, run_experiment
 from ppl_vae.experiment.samples import write_samples
@@ -19,8 +19,10 @@ __all__ = [
     "Comparison",
     "Config",
     "ConfigError",
+    "Estimates",
     "Experiment",
     "Folder",
+    "Metrics",
     "Study",
     "StudyResult",
     "build",

@@ -1,4 +1,4 @@
-"""From a configuration to the objects it names."""
+"""From a configuration to the objects that it names."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -20,25 +20,25 @@ from ppl_vae.model import Model
 from ppl_vae.runtime.seeding import seeded
 from ppl_vae.training import Training
 
-__all__ = ["Experiment", "build"]
+__all__ = ["Experiment", "build", "describe_data"]
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """What one run is made of.
+    """The parts of one run.
 
     Args:
-        config: What was asked for.
-        data: The data, split.
+        config: The configuration.
+        data: The data set with its splits.
         model: The model.
         guide: The guide.
         objective: What is maximised.
-        training: How.
+        training: Settings of the training.
 
     Example:
         >>> from ppl_vae.experiment import read_config
-        >>> experiment = build(read_config(changes=[("data.name", "digits"), ("data.binarize", "dynamic")]))
-        >>> len(experiment.held_out)
+        >>> changes = [("data.name", "digits"), ("data.binarize", "dynamic")]
+        >>> len(build(read_config(changes=changes)).held_out)
         300
     """
 
@@ -51,7 +51,7 @@ class Experiment:
 
     @property
     def held_out(self) -> Dataset:
-        """The data that [evaluation] names: the first `num_data` of its split."""
+        """The rows that [evaluation] names: the first `num_data` of its split."""
         table = self.config.evaluation
         if table.split not in self.data.splits:
             splits = ", ".join(self.data.splits) or "no splits"
@@ -70,14 +70,14 @@ class Experiment:
 def build(config: Config) -> Experiment:
     """Data, model, guide, objective and training settings from a configuration; nothing is trained.
 
-    Starting weights are drawn from the training seed, guide first. With missing values in the data
-    the encoder is told what was observed.
+    Starting weights are drawn from the training seed, guide first. If values are missing, the
+    encoder also receives the missingness indicator.
 
     Args:
         config: From `read_config`.
 
     Raises:
-        ConfigError: the data are not there, or an argument does not suit the data.
+        ConfigError: the data are not found, or an argument does not fit them.
 
     Example:
         >>> from ppl_vae.experiment import read_config
@@ -95,7 +95,7 @@ def build(config: Config) -> Experiment:
 
 
 def blamed(table: str, make: Callable[..., Any], **available: Any) -> Any:
-    """What `make` makes; where that fails, the table is to blame."""
+    """The result of a call; an error names the table that caused it."""
     try:
         return make(**available)
     except (TypeError, ValueError) as error:
@@ -119,8 +119,37 @@ def load_data(table: DataTable) -> Dataset:
         raise ConfigError(f"[data] {error}") from error
 
 
+def describe_data(name: str, *, data_dir: str | None = None) -> dict[str, Any]:
+    """The facts of a named data set or a file, in words.
+
+    Args:
+        name: As in `load`.
+        data_dir: Where to look first.
+
+    Raises:
+        ConfigError: it cannot be read.
+
+    Example:
+        >>> describe_data("digits")["event shape"]
+        '8 x 8'
+    """
+    data = load_data(DataTable(name=name, data_dir=data_dir))
+    facts = data.describe()
+    return {
+        "name": facts["name"],
+        "about": available().get(name, "a file"),
+        "size": f"{facts['num_data']:,} data",
+        "event shape": " x ".join(map(str, facts["event_shape"])),
+        "splits": ", ".join(f"{split} {size:,}" for split, size in facts["splits"].items()),
+        "values": "{:g} to {:g}".format(*facts["range"]),
+        "missing": f"{100 * facts['missing']:.1f} %",
+        "covariates": ", ".join(map(str, facts["context"])) or "none",
+        "labels": f"{facts['labels']} classes" if facts["labels"] else "none",
+    }
+
+
 def _columns(table: DataTable, **options: Any) -> Dataset:
-    """A file of which some columns are labels or covariates."""
+    """A file with columns of labels or covariates."""
     data = read(Path(table.name), label=table.label, context=table.context, **options)
     data = data.flatten() if table.flatten else data
     if not data.splits:
@@ -132,8 +161,9 @@ def _columns(table: DataTable, **options: Any) -> Dataset:
 
 def _guide(config: Config, data: Dataset) -> Guide:
     posterior = blamed("posterior", config.posterior.build)
-    context_dim, missing = _context_dim(data), not bool(data.mask.all())
-    # The encoder's input as `Guide` makes it: x, then what was observed, then the covariates.
+    context_dim = _context_dim(data)
+    missing = not bool(data.mask.all())
+    # The encoder's input in `Guide`: x, then the missingness indicator, then the covariates.
     x = torch.zeros(1, *data.event_shape)
     context = torch.zeros(1, context_dim) if context_dim else None
     in_shape = join(x, x.dim() - 1, torch.ones_like(x) if missing else None, context).shape[1:]
@@ -149,12 +179,12 @@ def _model(config: Config, data: Dataset, guide: Guide) -> Model:
     decoder = blamed(
         "decoder", config.decoder.build, in_shape=width, in_dim=width, event_shape=data.event_shape
     )
-    prior, context_dim = _prior(config, data.train, guide), _context_dim(data)
-    return Model(prior, likelihood, decoder, context_dim=context_dim, start=data.train.x)
+    prior = _prior(config, data.train, guide)
+    return Model(prior, likelihood, decoder, context_dim=_context_dim(data), start=data.train.x)
 
 
 def _prior(config: Config, train: Dataset, guide: Guide) -> nn.Module:
-    """The prior, given the guide and the first training rows if it wants any."""
+    """The prior, with the guide and the first training rows if it takes them."""
     whole = train.mask.flatten(1).all(1).nonzero()[:, 0]
     starts = {}
     for name, count in config.prior.rows.items():

@@ -1,6 +1,4 @@
-"""What one run is, as a file says it: the names and keywords of Python, checked before anything is
-computed.
-"""
+"""One run as a file describes it, with names and keywords as in Python, checked beforehand."""
 
 import inspect
 import json
@@ -9,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import ValidationError, model_validator
 
 from ppl_vae.experiment.signatures import as_table, named, parameters
 from ppl_vae.experiment.tables import (
@@ -37,9 +35,11 @@ __all__ = [
     "to_toml",
 ]
 
+EMPTY: Any = {}  # a table that is left out, and gets its defaults
+
 
 class ConfigError(ValueError):
-    """What was asked for makes no sense; the message names the table, the keyword and the remedy.
+    """A configuration cannot be run; the message names the table, the keyword and the remedy.
 
     Example:
         >>> issubclass(ConfigError, ValueError)
@@ -47,11 +47,10 @@ class ConfigError(ValueError):
     """
 
 
-class Config(Table):
-    """One run: data, families, networks, objective, training, evaluation; complete with defaults
-    once it is made.
+class Config(Table, validate_default=True):
+    """One run: data, families, networks, objective, training and evaluation, with all defaults.
 
-    Every table but [data] may be left out. `latent_dim` stands in [posterior] alone.
+    Every table but [data] may be left out. `latent_dim` is given in [posterior] only.
 
     Args:
         data: What `load` is given.
@@ -65,33 +64,32 @@ class Config(Table):
         evaluation: The split, the seed, and the method of `log_evidence` with its keywords.
 
     Raises:
-        ValidationError: see `read_config`, which says it in one line.
+        ValidationError: as `ConfigError` in `read_config`, which reports it in one line.
 
     Example:
-        >>> config = Config.model_validate({"data": {"name": "digits"}, "prior": {"name": "VampPrior"}})
+        >>> tables = {"data": {"name": "digits"}, "prior": {"name": "VampPrior"}}
+        >>> config = Config.model_validate(tables)
         >>> config.prior.keywords, config.posterior.keywords
         ({'pseudo_inputs': 50}, {'latent_dim': 8})
     """
 
     data: DataTable
-    prior: PriorTable = Field(default_factory=lambda: PriorTable.model_validate({}))
-    likelihood: LikelihoodTable = Field(default_factory=lambda: LikelihoodTable.model_validate({}))
-    posterior: PosteriorTable = Field(default_factory=lambda: PosteriorTable.model_validate({}))
-    encoder: NetworkTable = Field(default_factory=lambda: NetworkTable.model_validate({}))
-    decoder: NetworkTable = Field(default_factory=lambda: NetworkTable.model_validate({}))
-    objective: ObjectiveTable = Field(default_factory=lambda: ObjectiveTable.model_validate({}))
-    training: TrainingTable = Field(default_factory=lambda: TrainingTable.model_validate({}))
-    evaluation: EvaluationTable = Field(default_factory=lambda: EvaluationTable.model_validate({}))
+    prior: PriorTable = EMPTY
+    likelihood: LikelihoodTable = EMPTY
+    posterior: PosteriorTable = EMPTY
+    encoder: NetworkTable = EMPTY
+    decoder: NetworkTable = EMPTY
+    objective: ObjectiveTable = EMPTY
+    training: TrainingTable = EMPTY
+    evaluation: EvaluationTable = EMPTY
 
     @model_validator(mode="after")
     def _one_latent_dim(self) -> Self:
-        of_prior, of_posterior = (
-            t.keywords.get("latent_dim", self.latent_dim) for t in (self.prior, self.posterior)
-        )
-        if of_prior != of_posterior:
+        of_prior = self.prior.keywords.get("latent_dim", self.latent_dim)
+        if of_prior != self.latent_dim:
             raise ValueError(
-                f"[prior] latent_dim is {of_prior}, [posterior] latent_dim {of_posterior}: give it "
-                "in [posterior] alone"
+                f"[prior] latent_dim is {of_prior}, [posterior] latent_dim {self.latent_dim}: give "
+                "it in [posterior] alone"
             )
         return self
 
@@ -104,35 +102,35 @@ class Config(Table):
 def read_config(path: str | Path | None = None, changes: Iterable[tuple[str, Any]] = ()) -> Config:
     """A run from a TOML file, with changes on top.
 
-    Changing a table's `name`, or `evaluation.method`, to another class drops the keywords of the
-    old class that the new one does not take.
+    When a table's `name`, or `evaluation.method`, is changed to another class, keywords that the
+    new class does not take are dropped.
 
     Args:
         path: The file; None starts from the defaults.
-        changes: ("table.keyword", value), or deeper, ("evaluation.method.num_chains", 50); applied
-            in turn.
+        changes: ("table.keyword", value), or deeper, ("evaluation.method.num_chains", 50), in
+            order.
 
     Raises:
-        ConfigError: no such file, no TOML, an unknown table, keyword or name, a value of another
-            type; in one line.
+        ConfigError: the file does not exist or is not TOML, or a table, a keyword, a name or a type
+            is wrong; in one line.
 
     Example:
         >>> read_config(changes=[("data.name", "digits"), ("posterior.latent_dim", 2)]).latent_dim
         2
-        >>> read_config(changes=[("data.name", "digits"), ("prior.names", "VampPrior")])
+        >>> read_config(changes=[("data.name", "digits"), ("data.nam", "mnist")])
         Traceback (most recent call last):
-        ppl_vae.experiment.config.ConfigError: [prior] StandardNormal takes no 'names': Allowed: latent_dim
+        ppl_vae.experiment.config.ConfigError: [data] takes no 'nam': did you mean name? ...
     """
-    return _changed(
-        {} if path is None else read_toml(path), changes, "" if path is None else f"{path}: "
-    )
+    if path is None:
+        return _changed({}, changes, "")
+    return _changed(read_toml(path), changes, f"{path}: ")
 
 
 def changed(config: Config, changes: Iterable[tuple[str, Any]]) -> Config:
     """The same run with some keywords changed, as in `read_config`.
 
     Raises:
-        ConfigError: an unknown table, keyword or name, a value of another type.
+        ConfigError: a table, a keyword, a name or a type is wrong.
 
     Example:
         >>> config = read_config(changes=[("data.name", "digits")])
@@ -152,13 +150,13 @@ def _changed(document: dict[str, Any], changes: Iterable[tuple[str, Any]], where
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:
-    """The tables of a file, as they are.
+    """The tables of a file, unchecked.
 
     Args:
         path: The file.
 
     Raises:
-        ConfigError: no such file, or no TOML.
+        ConfigError: the file does not exist or is not TOML.
 
     Example:
         >>> read_toml("nowhere.toml")
@@ -168,17 +166,17 @@ def read_toml(path: str | Path) -> dict[str, Any]:
     try:
         return tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ConfigError(f"{path}: no valid TOML: {error}") from None
+        raise ConfigError(f"{path}: not valid TOML: {error}") from None
     except OSError as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else error
         raise ConfigError(f"{path}: {reason}") from None
 
 
 def table_changes(document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """A run's tables as changes of the defaults, each table's class first.
+    """The tables of a run as changes of the defaults, the class of each table first.
 
     Args:
-        document: As `read_toml` gives it.
+        document: From `read_toml`.
 
     Example:
         >>> list(table_changes({"prior": {"latent_dim": 2, "name": "LearnedNormal"}}))
@@ -190,30 +188,24 @@ def table_changes(document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def to_toml(config: Config) -> str:
-    """The run as a TOML file that `read_config` reads back.
+    """A TOML file from which `read_config` reads the same run.
 
     Example:
         >>> print(to_toml(read_config(changes=[("data.name", "digits")])).splitlines()[:2])
         ['[data]', 'name = "digits"']
     """
-    tables = config.model_dump(mode="json", exclude_none=True)
-    return (
-        "\n\n".join(
-            "\n".join(
-                [f"[{name}]", *(f"{key} = {_literal(value)}" for key, value in table.items())]
-            )
-            for name, table in tables.items()
-        )
-        + "\n"
-    )
+    parts = []
+    for name, table in config.model_dump(mode="json", exclude_none=True).items():
+        parts.append("\n".join([f"[{name}]", *(f"{k} = {_literal(v)}" for k, v in table.items())]))
+    return "\n\n".join(parts) + "\n"
 
 
 def differences(one: Config, other: Config) -> list[str]:
     """Where two runs differ, as "table.keyword is 1, not 2".
 
     Example:
-        >>> one, other = (read_config(changes=[("data.name", name)]) for name in ("digits", "mnist"))
-        >>> differences(one, other)
+        >>> one = read_config(changes=[("data.name", "digits")])
+        >>> differences(one, changed(one, [("data.name", "mnist")]))
         ["data.name is 'digits', not 'mnist'"]
     """
     return list(_differences(one.model_dump(mode="json"), other.model_dump(mode="json"), ""))
@@ -233,12 +225,15 @@ def _change(document: dict[str, Any], key: str, value: Any) -> None:
         path, keyword = ["evaluation", "method"], "name"
     if not path:
         raise ConfigError(
-            f"{key!r} names no keyword: write table.keyword, as in training.num_epochs"
+            f"{key!r} is not a keyword of a table: write table.keyword, as in training.num_epochs"
         )
     try:
-        if path[0] == "evaluation":  # so that another method drops what was meant for this one
+        if path[0] == "evaluation":  # so that another method drops the keywords of this one
             document["evaluation"] = EvaluationTable.gathered(document.get("evaluation", {}))
-        table = _inner(document, path)
+        table = document
+        for word in path:
+            table[word] = as_table(table.get(word, {}))
+            table = table[word]
         kept = _kept(table, path, value) if keyword == "name" else dict(table)
     except ValueError as error:
         raise ConfigError(f"[{path[0]}] {error}") from None
@@ -246,16 +241,8 @@ def _change(document: dict[str, Any], key: str, value: Any) -> None:
     table.update(kept | {keyword: value})
 
 
-def _inner(document: dict[str, Any], path: list[str]) -> dict[str, Any]:
-    """The table at the end of a path, made where there is none."""
-    for word in path:
-        document[word] = as_table(document.get(word, {}))
-        document = document[word]
-    return document
-
-
 def _kept(table: dict[str, Any], path: list[str], name: Any) -> dict[str, Any]:
-    """The keywords that the class `name` takes as well."""
+    """The keywords that the class `name` takes too."""
     kind = _kind(path)
     if not (inspect.isclass(kind) and issubclass(kind, Named)):
         return dict(table)
@@ -264,7 +251,7 @@ def _kept(table: dict[str, Any], path: list[str], name: Any) -> dict[str, Any]:
 
 
 def _kind(path: list[str]) -> Any:
-    """The class of the table at the end of a path; None where there is no such table."""
+    """The class of the table at the end of a path; None if there is no such table."""
     kind: Any = Config
     for word in path:
         field = getattr(kind, "model_fields", {}).get(word)
@@ -273,26 +260,25 @@ def _kind(path: list[str]) -> Any:
 
 
 def _one_line(error: ValidationError) -> str:
-    """The first thing that is wrong."""
+    """The first error."""
     first = error.errors()[0]
     place = [str(part) for part in first["loc"]]
     table = f"[{place[0]}] " if place else ""
     if first["type"] == "extra_forbidden":
-        what = (
-            f"there is no table [{place[0]}]"
-            if len(place) == 1
-            else f"{table}takes no {place[1]!r}"
-        )
+        what = f"{table}takes no {place[-1]!r}"
+        if len(place) == 1:
+            what = f"there is no table [{place[0]}]"
         return f"{what}: {suggestion(place[-1], _kind(place[:-1]).model_fields)}"
     if first["type"] == "missing":
-        return "[data] name is missing: give a named data set or a file (on the command line: --data digits)"
-    if first["type"] == "value_error":  # in the library's words
+        what = "give a named data set or a file (on the command line: --data digits)"
+        return f"[data] name is missing: {what}"
+    if first["type"] == "value_error":  # raised by the library
         return table + first["msg"].removeprefix("Value error, ")
     return table + "".join(f"{word} = {first['input']!r}: " for word in place[1:2]) + first["msg"]
 
 
 def _literal(value: Any) -> str:
-    """A value as TOML writes it; JSON's strings, numbers, booleans are TOML's."""
+    """A value in TOML, whose strings, numbers and booleans are those of JSON."""
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{key} = {_literal(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list):

@@ -1,24 +1,24 @@
-"""The folder of one run: which files it holds, and which run it belongs to."""
+"""The folder of one run: its files, and the run that it belongs to."""
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ppl_vae.experiment.config import Config, ConfigError, differences, read_config, to_toml
+from ppl_vae.experiment.metrics import Metrics
 from ppl_vae.experiment.tables import EvaluationTable
 from ppl_vae.runtime.files import write_whole
 
-__all__ = ["Folder", "finite", "write_json"]
+__all__ = ["Folder", "write_json"]
 
 
 class Folder:
-    """Where a run leaves its files, and finds them again.
+    """The files of a run.
 
     Args:
-        path: The folder; made when something is written.
+        path: The folder; it is created when the first file is written.
 
     Example:
         >>> Folder("runs/none").finished
@@ -33,7 +33,7 @@ class Folder:
 
     @property
     def finished(self) -> bool:
-        """Whether the run is complete: its metrics are written last."""
+        """Whether the run is complete: metrics.json is written last."""
         return self.metrics.is_file()
 
     @property
@@ -46,21 +46,16 @@ class Folder:
         )
 
     def evaluation(self, table: EvaluationTable, *, refined: bool = False) -> Path:
-        """Where another evaluation keeps its numbers: the same settings find the same file
-        again.
-        """
-        digest = hashlib.sha256(table.model_dump_json().encode()).hexdigest()
-        return (
-            self.path
-            / "evaluations"
-            / f"{table.split}-{table.method.name}-{digest[:8]}{'-refined' * refined}.json"
-        )
+        """The file of another evaluation; the same settings give the same file."""
+        digest = hashlib.sha256(table.model_dump_json().encode()).hexdigest()[:8]
+        name = f"{table.split}-{table.method.name}-{digest}{'-refined' * refined}.json"
+        return self.path / "evaluations" / name
 
     def claim(self, config: Config) -> None:
-        """Make the folder this run's, or go on with it.
+        """Reserve the folder for this run, new or interrupted.
 
         Raises:
-            ConfigError: it holds another run; names the first difference.
+            ConfigError: it holds another run; the message names the first difference.
         """
         if not self.config.is_file():
             if self.path.is_dir() and self.files:
@@ -78,18 +73,18 @@ class Folder:
             )
 
     def read_config(self) -> Config:
-        """What was run here.
+        """The configuration of the run.
 
         Raises:
-            ConfigError: no run here.
+            ConfigError: the folder holds no run.
         """
         if not self.config.is_file():
             raise ConfigError(f"{self.path} holds no run: there is no {self.config.name}")
         return read_config(self.config)
 
-    def read_metrics(self) -> dict[str, Any]:
+    def read_metrics(self) -> Metrics:
         """The results of a finished run."""
-        return json.loads(self.metrics.read_text(encoding="utf-8"))
+        return Metrics.read(self.metrics)
 
 
 def write_json(path: str | Path, values: Mapping[str, Any]) -> None:
@@ -102,19 +97,5 @@ def write_json(path: str | Path, values: Mapping[str, Any]) -> None:
         >>> json.loads(path.read_text())
         {'elbo': -1.5}
     """
-    text = json.dumps(values, indent=2, allow_nan=False) + "\n"
+    text = json.dumps(dict(values), indent=2, allow_nan=False) + "\n"
     write_whole(path, lambda p: p.write_text(text, encoding="utf-8"))
-
-
-def finite(value: Any) -> Any:
-    """Plain values with None for what is not finite, which every reader of JSON takes.
-
-    Example:
-        >>> finite({"k": [1.0, float("nan")]})
-        {'k': [1.0, None]}
-    """
-    if isinstance(value, Mapping):
-        return {str(key): finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

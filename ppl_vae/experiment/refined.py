@@ -1,4 +1,4 @@
-"""log p(x) again for the rows without an estimate, from a guide that is refined for them."""
+"""log p(x) of the rows without an estimate, estimated again from a guide refined for them."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -28,44 +28,38 @@ def refined_evidence(
     progress: bool = True,
     checkpoint: Path | None = None,
 ) -> Evidence:
-    """Estimates of log p(x); rows without one are estimated again, with draws of their own, from a
-    refined guide.
+    """Estimates of log p(x); rows without one are estimated again from a refined guide.
 
-    Which rows, the first draws decide, and all of those are replaced, whatever comes out: the
-    larger of two lower bounds would be none. `checks["refined"]` is 1 where that was done.
+    The first draws decide which rows are estimated again, with new draws; all of those are
+    replaced, since the larger of two lower bounds is not a lower bound. `checks["refined"]` is 1
+    for them.
 
     Example:
         >>> from ppl_vae import beds
         >>> from ppl_vae.evidence import ImportanceSampling
         >>> bed = beds.linear_gaussian(num_data=20, guide_scale=0.2)
-        >>> found = refined_evidence(bed.model, bed.guide, Dataset(bed.x), ImportanceSampling(500), seed=0)
+        >>> method = ImportanceSampling(500)
+        >>> found = refined_evidence(bed.model, bed.guide, Dataset(bed.x), method, seed=0)
         >>> found.is_estimate.all(), found.checks["refined"].sum()
         (np.True_, np.float64(20.0))
     """
-    files = [
-        None if checkpoint is None else checkpoint.with_suffix(f".{part}.npz")
-        for part in ("first", "again")
-    ]
-    first = log_evidence(
-        model, guide, data, method, seed=seed, progress=progress, checkpoint=files[0]
-    )
-    rows = np.flatnonzero(~first.is_estimate)
-    marked = np.zeros(len(first))
-    found = first
-    if len(rows):
+    options: dict[str, Any] = {"seed": seed, "progress": progress}
+    if checkpoint is not None:
+        options["checkpoint"] = checkpoint.with_suffix(".first.npz")
+    found = log_evidence(model, guide, data, method, **options)
+    refined = ~found.is_estimate
+    if refined.any():
+        rows = np.flatnonzero(refined)
         some = place(data[torch.as_tensor(rows)], model, guide)
         better = refine(model, guide, some, seed=derived_seed(seed, 1), progress=progress)
-        options: dict[str, Any] = {
-            "seed": derived_seed(seed, 2),
-            "progress": progress,
-            "checkpoint": files[1],
-        }
+        options["seed"] = derived_seed(seed, 2)
+        if checkpoint is not None:
+            options["checkpoint"] = checkpoint.with_suffix(".again.npz")
         again = log_evidence(model, better, some, method, **options)
-        order = np.arange(len(first))
-        order[rows] = len(first) + np.arange(len(rows))
-        marked[rows] = 1.0
-        found = concatenate([first, again])[order]
-    found = replace(found, checks={**found.checks, "refined": marked})
+        order = np.arange(len(found))
+        order[rows] = len(found) + np.arange(len(rows))
+        found = concatenate([found, again])[order]
+    found = replace(found, checks={**found.checks, "refined": refined.astype(float)})
     if checkpoint is not None:
         found.save(checkpoint)
     return found

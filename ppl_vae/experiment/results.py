@@ -1,4 +1,4 @@
-"""What a run leaves behind: numbers, draws, pictures."""
+"""The results of a run: numbers, draws, pictures."""
 
 import importlib.metadata
 import platform
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from ppl_vae.data import Dataset
 from ppl_vae.diagnostics import (
@@ -23,7 +24,8 @@ from ppl_vae.diagnostics import (
 )
 from ppl_vae.evidence import Evidence, log_evidence
 from ppl_vae.experiment.assemble import Experiment
-from ppl_vae.experiment.folder import Folder, finite
+from ppl_vae.experiment.folder import Folder
+from ppl_vae.experiment.metrics import Estimates, Metrics, finite
 from ppl_vae.experiment.refined import refined_evidence
 from ppl_vae.programs.modules import place
 from ppl_vae.runtime.files import write_whole
@@ -41,64 +43,52 @@ def measure(
     progress: bool,
     checkpoint: Path | None = None,
     refined: bool = False,
-) -> tuple[Evidence, dict[str, Any]]:
-    """log p(x) and its errors, rate and distortion, active units of the held-out data, with the
-    run's settings.
-    """
-    started, table = time.perf_counter(), experiment.config.evaluation
-    model, guide, method = experiment.model, experiment.guide, table.method
+) -> tuple[Evidence, Estimates]:
+    """log p(x) and its errors, rate, distortion and active units of the held-out rows."""
+    started = time.perf_counter()
+    model, guide, config = experiment.model, experiment.guide, experiment.config
+    table = config.evaluation
     options: dict[str, Any] = {"seed": table.seed, "progress": progress}
     estimate = refined_evidence if refined else log_evidence
-    evidence = estimate(model, guide, held_out, method.build(), **options, checkpoint=checkpoint)
+    method = table.method.build()
+    evidence = estimate(model, guide, held_out, method, **options, checkpoint=checkpoint)
     parts = rate_distortion(model, guide, held_out, **options)
-    own = (
-        evidence if method.keywords.get("proposal") == "guide" else parts
-    )  # whose draws are the guide's own
-    metrics = asdict(evidence.summary()) | {
-        "elbo": float(own.elbo.mean()),
-        "mean_used": float(evidence.num_used.mean()),
+    units = active_units(model, guide, held_out, **options).count if len(held_out) > 1 else None
+    # The ELBO is that of the guide's own draws.
+    elbo = evidence.elbo if table.method.keywords.get("proposal") == "guide" else parts.elbo
+    checks = dict(evidence.checks)
+    is_refined = checks.pop("refined", np.zeros(1))
+    names = ("prior", "likelihood", "posterior", "objective")
+    found = asdict(evidence.summary()) | {
+        "elbo": float(elbo.mean()),
         "share_estimate": float(evidence.is_estimate.mean()),
-        "num_refined": int(evidence.checks["refined"].sum()) if refined else 0,
-        "checks": {
-            k: float(np.median(values)) for k, values in evidence.checks.items() if k != "refined"
-        },
+        "mean_used": float(evidence.num_used.mean()),
+        "num_refined": int(is_refined.sum()),
+        "checks": {name: float(np.median(values)) for name, values in checks.items()},
         "kl": float(parts.rate.mean()),
         "distortion": float(parts.distortion.mean()),
-        "active_units": active_units(model, guide, held_out, **options).count
-        if len(held_out) > 1
-        else None,
-        "latent_dim": experiment.config.latent_dim,
+        "active_units": units,
+        "latent_dim": config.latent_dim,
         "evaluation": table.model_dump(),
         "evaluation_seconds": time.perf_counter() - started,
-        "run": describe(experiment),
+        "run": {"data": experiment.data.name}
+        | {name: getattr(config, name).name for name in names},
     }
-    return evidence, finite(metrics)
+    return evidence, Estimates(**finite(found))
 
 
-def describe(experiment: Experiment) -> dict[str, str]:
-    """What was run, in the names of the library."""
+def provenance(
+    estimates: Estimates, experiment: Experiment, result: FitResult, seconds: float
+) -> Metrics:
+    """The estimates with how they came about: history, seeds, versions, times."""
     config = experiment.config
-    names = {
-        table: getattr(config, table).name
-        for table in ("prior", "likelihood", "posterior", "objective")
-    }
-    return {"data": experiment.data.name} | names
-
-
-def provenance(experiment: Experiment, result: FitResult, seconds: float) -> dict[str, Any]:
-    """How the numbers came about: history, seeds, versions, times."""
-    config, data = experiment.config, experiment.data
-    parameters = {
-        id(p): p.numel()
-        for module in (experiment.model, experiment.guide)
-        for p in module.parameters()
-    }
+    programs = nn.ModuleList([experiment.model, experiment.guide])
     facts = {
         "best_epoch": result.best_epoch,
         "num_epochs": result.num_epochs,
         "stopped": result.stopped,
-        "num_parameters": sum(parameters.values()),  # a VampPrior shares the guide's
-        "rows": {name: len(rows) for name, rows in data.splits.items()},
+        "num_parameters": sum(p.numel() for p in programs.parameters()),  # shared ones count once
+        "rows": {name: len(rows) for name, rows in experiment.data.splits.items()},
         "seeds": {
             "data": config.data.seed,
             "training": result.seed,
@@ -110,13 +100,13 @@ def provenance(experiment: Experiment, result: FitResult, seconds: float) -> dic
         "seconds": seconds,
         "history": result.history,
     }
-    return finite(facts)
+    return Metrics(**estimates, **finite(facts))
 
 
 def write_posterior(
     folder: Folder, experiment: Experiment, held_out: Dataset, *, progress: bool
 ) -> None:
-    """Draws for the first of the held-out data, in the ArviZ schema."""
+    """Draws for the first held-out rows, in the ArviZ schema."""
     seed = experiment.config.evaluation.seed
     options: dict[str, Any] = {"num_samples": NUM_SAMPLES, "seed": seed, "progress": progress}
     tree = to_datatree(experiment.model, experiment.guide, held_out, **options)
@@ -146,7 +136,7 @@ def write_pictures(
 
 
 def write_picture(path: Path, draw: Callable[[], Any]) -> None:
-    """What `draw` draws, as a file."""
+    """Write the figure on which `draw` draws."""
     import matplotlib.pyplot as plt
 
     axes = np.atleast_1d(np.asarray(draw(), dtype=object))

@@ -1,6 +1,4 @@
-"""One run from its configuration to its folder: train, estimate log p(x), leave everything
-behind.
-"""
+"""One run, from its configuration to its folder: train, estimate log p(x), write results."""
 
 import time
 from dataclasses import replace
@@ -11,6 +9,7 @@ from typing import Any
 from ppl_vae.experiment.assemble import Experiment, blamed, build
 from ppl_vae.experiment.config import Config, ConfigError, changed
 from ppl_vae.experiment.folder import Folder, write_json
+from ppl_vae.experiment.metrics import Estimates, Metrics
 from ppl_vae.experiment.results import measure, provenance, write_pictures, write_posterior
 from ppl_vae.programs.validation import check_data
 from ppl_vae.runtime.distributed import check_share, is_main
@@ -18,17 +17,17 @@ from ppl_vae.training import fit, load_weights, save_weights
 
 __all__ = ["evaluate_run", "load_run", "run_experiment"]
 
-EVALUATION_SUFFIXES = (".json", ".npz")  # numbers, and per datum
+EVALUATION_SUFFIXES = (".json", ".npz")  # means, and values per row
 
 
-def run_experiment(config: Config, output: str | Path, *, progress: bool = True) -> dict[str, Any]:
+def run_experiment(config: Config, output: str | Path, *, progress: bool = True) -> Metrics:
     """Train, evaluate, and write the run's folder.
 
-    A run that was interrupted goes on where it was, a finished one gives its results again; the
-    same configuration and machine give the same results either way. Of several processes (torchrun)
-    each does its share, and one writes. The folder holds config.toml, checkpoint.pt (training's
-    whole state), weights.pt, evidence.npz (per datum), posterior.nc, pictures, and at last
-    metrics.json.
+    An interrupted run resumes, and a finished run returns its results again; the same
+    configuration and machine give the same results either way. With several processes (torchrun),
+    each does its share, and the first writes. The folder holds config.toml, checkpoint.pt (the
+    state of training), weights.pt, evidence.npz (values per row), posterior.nc, pictures, and
+    finally metrics.json.
 
     Args:
         config: From `read_config`.
@@ -36,17 +35,18 @@ def run_experiment(config: Config, output: str | Path, *, progress: bool = True)
         progress: Whether to show bars.
 
     Returns:
-        What metrics.json holds.
+        The content of metrics.json.
 
     Raises:
-        ConfigError: the folder holds another run, or the data cannot be had.
+        ConfigError: the folder holds another run, or the data cannot be read.
         NonFiniteLossError: training failed.
 
     Example:
         >>> import tempfile
         >>> from ppl_vae.experiment import read_config
-        >>> changes = [("data.name", "digits"), ("data.binarize", "dynamic"), ("training.num_epochs", 1)]
-        >>> config = read_config(changes=[*changes, ("evaluation.num_data", 20), ("evaluation.num_particles", 30)])
+        >>> changes = [("data.name", "digits"), ("data.binarize", "dynamic")]
+        >>> changes += [("training.num_epochs", 1), ("evaluation.num_data", 20)]
+        >>> config = read_config(changes=[*changes, ("evaluation.num_particles", 30)])
         >>> metrics = run_experiment(config, tempfile.mkdtemp(), progress=False)
         >>> metrics["elbo"] < metrics["log_evidence"]
         True
@@ -61,7 +61,7 @@ def run_experiment(config: Config, output: str | Path, *, progress: bool = True)
     held_out = experiment.held_out  # before training: there may be no such split
     check_data(experiment.model, experiment.data.x, experiment.data.context, experiment.guide)
     if is_main():
-        folder.claim(config)  # once nothing speaks against the run: a refused one leaves no trace
+        folder.claim(config)  # only now: a run that is refused leaves no trace
     training = replace(experiment.training, checkpoint=folder.checkpoint, progress=progress)
     result = fit(
         experiment.model,
@@ -72,8 +72,8 @@ def run_experiment(config: Config, output: str | Path, *, progress: bool = True)
     )
     if is_main():
         save_weights(folder.weights, experiment.model, experiment.guide)
-    evidence, metrics = measure(experiment, held_out, progress=progress, checkpoint=folder.evidence)
-    metrics |= provenance(experiment, result, time.perf_counter() - started)
+    evidence, found = measure(experiment, held_out, progress=progress, checkpoint=folder.evidence)
+    metrics = provenance(found, experiment, result, time.perf_counter() - started)
     if is_main():
         write_posterior(folder, experiment, held_out, progress=progress)
         write_pictures(folder, experiment, held_out, result, evidence)
@@ -84,15 +84,15 @@ def run_experiment(config: Config, output: str | Path, *, progress: bool = True)
 def load_run(
     folder: str | Path, *, data_dir: str | None = None, device: str | None = None
 ) -> Experiment:
-    """A trained run, rebuilt: data, model, guide, configuration.
+    """A trained run: its data, model, guide and configuration.
 
     Args:
-        folder: Where `run_experiment` wrote.
+        folder: The folder that `run_experiment` wrote.
         data_dir: Where the data are now.
         device: Where to put model and guide; None is the CPU.
 
     Raises:
-        ConfigError: no run there, or it was not trained to the end.
+        ConfigError: the folder holds no run, or one that was not trained to the end.
 
     Example:
         >>> load_run("runs/none")
@@ -122,43 +122,41 @@ def evaluate_run(
     progress: bool = True,
     refined: bool = False,
     **changes: Any,
-) -> dict[str, Any]:
-    """Estimates for a trained run, with other settings than its own.
+) -> Estimates:
+    """Estimates for a trained run with other settings than its own.
 
-    With `output`, an interrupted evaluation goes on where it was when it is called again with the
-    same settings. No paper.
+    With `output`, an interrupted evaluation resumes when it is called again with the same settings.
 
     Args:
         experiment: From `load_run`.
-        output: A file .json for the numbers; one of the same name with .npz beside it keeps them
-            per datum.
+        output: A .json file for the means; a .npz file of the same name has the values per row.
         progress: Whether to show bars.
-        refined: Whether to refine the guide for rows without an estimate, and to estimate those
-            again.
+        refined: Whether to refine the guide for rows without an estimate and estimate them again.
         changes: Keywords of [evaluation]: split, seed, num_data, method, and the method's own.
 
     Returns:
-        The estimates, as in metrics.json, without training's.
+        The estimates, as in metrics.json but without training.
 
     Raises:
-        ConfigError: the data have no such split, another suffix than .json or .npz.
-        ValueError: the files hold another evaluation.
+        ConfigError: the data have no such split, or the suffix is neither .json nor .npz.
+        ValueError: the files were written with other settings.
 
     Example:
         >>> from ppl_vae.experiment import build, read_config
-        >>> experiment = build(read_config(changes=[("data.name", "digits"), ("data.binarize", "static")]))
+        >>> changes = [("data.name", "digits"), ("data.binarize", "static")]
+        >>> experiment = build(read_config(changes=changes))
         >>> evaluate_run(experiment, progress=False, num_particles=30, num_data=10)["num_data"]
         10
     """
     experiment = experiment.with_evaluation(**changes)
     if output is None:
         return measure(experiment, experiment.held_out, progress=progress, refined=refined)[1]
-    numbers, per_datum = (Path(output).with_suffix(suffix) for suffix in EVALUATION_SUFFIXES)
+    numbers, per_row = (Path(output).with_suffix(suffix) for suffix in EVALUATION_SUFFIXES)
     if Path(output).suffix not in EVALUATION_SUFFIXES:
         raise ConfigError(
-            f"{output}: an evaluation goes to {numbers.name} and {per_datum.name}: name either file"
+            f"{output}: an evaluation goes to {numbers.name} and {per_row.name}: name either file"
         )
-    settings: dict[str, Any] = {"progress": progress, "checkpoint": per_datum, "refined": refined}
+    settings: dict[str, Any] = {"progress": progress, "checkpoint": per_row, "refined": refined}
     metrics = measure(experiment, experiment.held_out, **settings)[1]
     if is_main():
         write_json(numbers, metrics)

@@ -1,11 +1,9 @@
-"""Data drawn from a trained run, as a picture or as an array."""
+"""Samples from a trained run, as a picture or as an array."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from ppl_vae.data import Dataset
 from ppl_vae.diagnostics import plot_samples
 from ppl_vae.experiment.assemble import Experiment
 from ppl_vae.experiment.config import ConfigError
@@ -21,19 +19,18 @@ SUFFIXES = (".png", ".npz", ".npy")
 def write_samples(
     experiment: Experiment, output: str | Path, *, num_samples: int = 64, seed: int = 0
 ) -> Path:
-    """Draw z from the prior and write x: draws from the likelihood in an array, its means in a
-    picture.
+    """Draw z from the prior, and write draws of x to an array or their means to a picture.
 
-    A model with covariates is given those of the first evaluation data.
+    A model with covariates uses those of the first evaluation rows.
 
     Args:
         experiment: From `load_run`.
         output: A file .npz (with `x`), .npy or .png.
-        num_samples: How many.
+        num_samples: Number of samples.
         seed: Seed of the draws.
 
     Raises:
-        ConfigError: another suffix, or fewer rows of covariates than samples.
+        ConfigError: the suffix is another one, or there are fewer rows of covariates than samples.
 
     Example:
         >>> import tempfile
@@ -48,7 +45,15 @@ def write_samples(
             f"{path}: samples go to a file {', '.join(SUFFIXES)}, not "
             f"{path.suffix or 'one without suffix'}"
         )
-    context = _covariates(experiment, num_samples)
+    context = None
+    if experiment.data.context is not None:
+        rows = experiment.held_out
+        if num_samples > len(rows):
+            raise ConfigError(
+                f"{num_samples} samples need as many rows of covariates, and there are {len(rows)}:"
+                " draw fewer"
+            )
+        context = rows[:num_samples].context
     if path.suffix == ".png":
         shape = experiment.data.image_shape
         write_picture(
@@ -57,18 +62,5 @@ def write_samples(
         return path
     with seeded(seed):
         x = model.sample(num_samples, context).cpu().numpy()
-    return write_whole(
-        path, (lambda p: np.savez(p, x=x)) if path.suffix == ".npz" else (lambda p: np.save(p, x))
-    )
-
-
-def _covariates(experiment: Experiment, num_samples: int) -> Any:
-    if experiment.data.context is None:
-        return None
-    data: Dataset = experiment.held_out
-    if num_samples > len(data):
-        raise ConfigError(
-            f"{num_samples} samples need as many rows of covariates, and there are {len(data)}: "
-            "draw fewer"
-        )
-    return data[:num_samples].context
+    write = {".npz": lambda p: np.savez(p, x=x), ".npy": lambda p: np.save(p, x)}
+    return write_whole(path, write[path.suffix])

@@ -1,12 +1,10 @@
-"""From the words of a file to the library's classes, by reading `__all__` and signatures: there is
-no list to keep.
-"""
+"""From the words of a file to the library's classes, by `__all__` and signatures: no registry."""
 
 import importlib
 import inspect
 import json
 from abc import ABC
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache, partial
 from inspect import Parameter
@@ -30,21 +28,10 @@ __all__ = [
 ]
 
 Table = Mapping[str, Any]
-KEYWORD_ONLY, VAR_KEYWORD, VAR_POSITIONAL = (
-    Parameter.KEYWORD_ONLY,
-    Parameter.VAR_KEYWORD,
-    Parameter.VAR_POSITIONAL,
-)
-SHAPES = {
-    "event_shape",
-    "guide",
-    "in_dim",
-    "in_shape",
-    "pseudo_context",
-}  # come from the data and from other tables
-FILLED = SHAPES | {"checkpoint", "progress"}  # come from the run's folder and its caller
-OPEN = {"latent_dim": 8}  # where a constructor has no default of its own
-NUM_ROWS = 50  # training rows for a tensor that is not given
+FROM_DATA = {"event_shape", "guide", "in_dim", "in_shape", "pseudo_context"}  # or other tables
+FILLED = FROM_DATA | {"checkpoint", "progress"}  # from the folder of the run and from the caller
+OPEN = {"latent_dim": 8}  # defaults where the constructor has none
+NUM_ROWS = 50  # training rows for a tensor by default
 FACTORIES = {  # parameters that are classes, not objects
     "activation": "torch.nn",
     "optimizer": "torch.optim",
@@ -55,22 +42,21 @@ SCHEDULES = "ppl_vae.training.schedules"
 
 @cache
 def choices(module: str, kind: type = object) -> tuple[str, ...]:
-    """The classes of a module, of one kind, that a file may name: all but those that nothing can be
-    made of.
+    """The classes of one kind in a module that a file may name: all but abstract ones.
 
     Example:
         >>> choices("ppl_vae.training.schedules")
         ('Constant', 'Cosine', 'Cyclic', 'Exponential', 'Linear', 'Stages')
     """
     found = importlib.import_module(module)
-    names = getattr(found, "__all__", None) or [
-        name for name in dir(found) if not name.startswith("_")
-    ]
-    classes = {name: item for name in names if inspect.isclass(item := getattr(found, name))}
-    usable = (
-        name for name, item in classes.items() if issubclass(item, kind) and not _is_abstract(item)
+    names = getattr(found, "__all__", None) or dir(found)
+    items = {name: getattr(found, name) for name in names if not name.startswith("_")}
+    classes = {name: item for name, item in items.items() if inspect.isclass(item)}
+    return tuple(
+        name
+        for name, item in sorted(classes.items())
+        if issubclass(item, kind) and not _is_abstract(item) and _takes_steps(item)
     )
-    return tuple(sorted(name for name in usable if _takes_steps(classes[name])))
 
 
 def _is_abstract(item: type) -> bool:
@@ -78,9 +64,7 @@ def _is_abstract(item: type) -> bool:
 
 
 def _takes_steps(item: type) -> bool:
-    """Whether, where it is an optimiser, it needs but parameters and gradients: no closure, no
-    matrices.
-    """
+    """Whether it is not an optimiser, or one that takes any parameters and needs no closure."""
     if not issubclass(item, optim.Optimizer):
         return True
     parameter = nn.Parameter(torch.ones(1))
@@ -96,7 +80,7 @@ def named(module: str, name: str, kind: type = object) -> type:
     """The class of this name in a module.
 
     Raises:
-        ValueError: there is none; names those that there are.
+        ValueError: there is none; the message names the others.
 
     Example:
         >>> named("ppl_vae.training.schedules", "Constant")(0.1)(0.5)
@@ -112,8 +96,7 @@ def named(module: str, name: str, kind: type = object) -> type:
 
 @cache
 def parameters(constructor: type) -> dict[str, Parameter]:
-    """A constructor's parameters with their annotations; `**options` are the keywords of the class
-    above.
+    """A constructor's parameters with annotations; `**options` are keywords of the base class.
 
     Example:
         >>> from ppl_vae.families.priors import GaussianMixture
@@ -121,36 +104,25 @@ def parameters(constructor: type) -> dict[str, Parameter]:
         10
     """
     owner = next(item for item in constructor.__mro__ if "__init__" in vars(item))
-    hints, found = (
-        _hints(vars(owner)["__init__"]),
-        inspect.signature(constructor).parameters.values(),
-    )
-    own = [parameter for parameter in found if parameter.kind not in (VAR_KEYWORD, VAR_POSITIONAL)]
+    try:
+        hints = get_type_hints(vars(owner)["__init__"])
+    except NameError:  # an annotation for type checkers alone: its values are not checked here
+        hints = {}
+    found = inspect.signature(constructor).parameters.values()
     known = {
         parameter.name: parameter.replace(annotation=hints.get(parameter.name, Any))
-        for parameter in own
+        for parameter in found
+        if parameter.kind not in (Parameter.VAR_KEYWORD, Parameter.VAR_POSITIONAL)
     }
     for field in fields(constructor) if is_dataclass(constructor) else ():
         if field.name in known and field.default_factory is not MISSING:
             known[field.name] = known[field.name].replace(default=field.default_factory())
-    if any(parameter.kind is VAR_KEYWORD for parameter in found) and owner.__base__ not in (
-        None,
-        object,
-    ):
-        above = parameters(owner.__base__).items()
-        known |= {
-            name: item for name, item in above if item.kind is KEYWORD_ONLY and name not in known
-        }
+    takes_options = any(parameter.kind is Parameter.VAR_KEYWORD for parameter in found)
+    if takes_options and owner.__base__ not in (None, object):
+        for name, parameter in parameters(owner.__base__).items():
+            if parameter.kind is Parameter.KEYWORD_ONLY:
+                known.setdefault(name, parameter)
     return known
-
-
-def _hints(function: Callable[..., Any]) -> dict[str, Any]:
-    try:
-        return get_type_hints(function)
-    except (
-        NameError
-    ):  # an annotation that only a type checker can resolve: its values are not checked here
-        return {}
 
 
 def complete(
@@ -160,16 +132,17 @@ def complete(
 
     Args:
         constructor: The class.
-        table: What the file says, without the class's name.
+        table: The keywords in the file, without the name of the class.
         module: Where objects inside the table are named.
         filled: Further parameters that need not be given.
 
     Raises:
-        ValueError: an unknown keyword or a value of another type.
+        ValueError: a keyword is unknown, or its value has another type.
 
     Example:
         >>> from ppl_vae.families.priors import GaussianMixture
-        >>> complete(GaussianMixture, {"num_components": 3}, "ppl_vae.families.priors", filled=["latent_dim"])
+        >>> module = "ppl_vae.families.priors"
+        >>> complete(GaussianMixture, {"num_components": 3}, module, filled=["latent_dim"])
         {'num_components': 3, 'seed': 0}
     """
     known = {name: p for name, p in parameters(constructor).items() if name not in FILLED}
@@ -182,10 +155,10 @@ def complete(
 
 
 def construct(constructor: type, table: Table, module: str, **available: Any) -> Any:
-    """The object that a table describes; `available` holds the arguments that no table can.
+    """The object that a table describes; `available` has arguments that a table cannot give.
 
     Raises:
-        ValueError: an argument is missing, or does not suit the class.
+        ValueError: an argument is missing or does not fit the class.
 
     Example:
         >>> from ppl_vae.training.schedules import Cosine
@@ -202,13 +175,14 @@ def construct(constructor: type, table: Table, module: str, **available: Any) ->
 
 
 def argument(parameter: Parameter, value: Any, module: str) -> Any:
-    """The Python value that a file's value stands for.
+    """The Python value for a value in a file.
 
-    A class by name (`activation = "Tanh"`), an object by its name or table (`{schedule = "Exponential", start = 1e-3,
-    ...}`, `gradient = "DoublyReparameterized"`), a number of training rows for a tensor; all else stays as it is.
+    A class by name (`activation = "Tanh"`), an object by its name or table
+    (`{schedule = "Exponential", start = 1e-3, ...}`, `gradient = "DoublyReparameterized"`), a
+    number of training rows for a tensor; other values stay as they are.
 
     Raises:
-        ValueError: the value does not suit the parameter.
+        ValueError: the value does not fit the parameter.
 
     Example:
         >>> from ppl_vae.families.networks import MLP
@@ -216,68 +190,45 @@ def argument(parameter: Parameter, value: Any, module: str) -> Any:
         <class 'torch.nn.modules.activation.Tanh'>
     """
     if parameter.name in FACTORIES:
-        return _factory(FACTORIES[parameter.name], value)
-    kind, words = next(_classes(parameter.annotation), None), _words(parameter.annotation)
+        table = as_table(value)
+        constructor = named(FACTORIES[parameter.name], table.pop("name", ""))
+        return partial(constructor, **table) if table else constructor
+    hint = int if parameter.annotation is Tensor else parameter.annotation
+    parts = [part for part in get_args(hint) or (hint,) if inspect.isclass(part)]
+    kind = next((part for part in parts if part.__module__.startswith("ppl_vae.")), None)
+    words = _words(hint)
     if kind is not None and isinstance(value, Mapping | str) and value not in words:
         name = as_table(value).get("name", kind.__name__)
         if not _is_abstract(kind) and name != kind.__name__:
-            raise ValueError(
-                f"{parameter.name} = {name!r}: {suggestion(str(name), [*words, kind.__name__])}"
-            )
+            names = [*words, kind.__name__]
+            raise ValueError(f"{parameter.name} = {name!r}: {suggestion(str(name), names)}")
         return _object(kind, value, module)
     if isinstance(value, Mapping) and "schedule" in value:
-        return _object(
-            object, {"name": value["schedule"], **_without(value, "schedule")}, SCHEDULES
-        )
-    return _of_type(
-        parameter.name, int if parameter.annotation is Tensor else parameter.annotation, value
-    )
-
-
-def _classes(hint: Any) -> Iterator[type]:
-    """The library's own classes in an annotation."""
-    for part in get_args(hint) or (hint,):
-        if inspect.isclass(part) and part.__module__.startswith("ppl_vae."):
-            yield part
+        keywords = dict(value)
+        return _object(object, {"name": keywords.pop("schedule"), **keywords}, SCHEDULES)
+    return _of_type(parameter.name, hint, value)
 
 
 def _words(hint: Any) -> list[str]:
-    """The words that an annotation allows beside objects."""
-    return [
-        word for part in get_args(hint) if get_origin(part) is Literal for word in get_args(part)
-    ]
-
-
-def _switches(hint: Any) -> list[Any]:
-    """All that an annotation of words and True or False allows; nothing of any other."""
-    parts = get_args(hint) or (hint,)
-    if bool not in parts or any(
-        part is not bool and get_origin(part) is not Literal for part in parts
-    ):
-        return []
-    return [*_words(hint), True, False]
+    """The words that an annotation allows besides objects."""
+    parts = [part for part in get_args(hint) if get_origin(part) is Literal]
+    return [word for part in parts for word in get_args(part)]
 
 
 def _object(kind: type, value: Table | str, module: str) -> Any:
     """An object of this kind from its name, or from a table with its name and keywords."""
     table = as_table(value)
+    name = table.pop("name", "")
     if _is_abstract(kind) or kind is object:
-        kind = named(module, table.get("name", ""), kind)
-    rest = _without(table, "name")
-    return construct(kind, complete(kind, rest, module), module)
-
-
-def _factory(module: str, value: Table | str) -> Callable[..., Any]:
-    table = as_table(value)
-    constructor, rest = named(module, table.get("name", "")), _without(table, "name")
-    return partial(constructor, **rest) if rest else constructor
+        kind = named(module, name, kind)
+    return construct(kind, complete(kind, table, module), module)
 
 
 def as_table(value: Any) -> dict[str, Any]:
     """A table; a name alone is short for a table with that name.
 
     Raises:
-        ValueError: something else.
+        ValueError: the value is neither.
 
     Example:
         >>> as_table("VampPrior")
@@ -289,28 +240,27 @@ def as_table(value: Any) -> dict[str, Any]:
 
 
 def merged(one: Table, other: Table) -> dict[str, Any]:
-    """`other` over `one`, tables inside tables as well.
+    """Two tables in one; `other` wins, also in tables inside them.
 
     Example:
-        >>> merged({"sampler": {"num_samples": 1, "num_leapfrog": 10}}, {"sampler": {"num_leapfrog": 20}})
-        {'sampler': {'num_samples': 1, 'num_leapfrog': 20}}
+        >>> merged({"sampler": {"num_samples": 1, "seed": 0}}, {"sampler": {"seed": 2}})
+        {'sampler': {'num_samples': 1, 'seed': 2}}
     """
-    both = [
-        key
-        for key, value in other.items()
-        if isinstance(value, Mapping) and isinstance(one.get(key), Mapping)
-    ]
-    return {**one, **other, **{key: merged(one[key], other[key]) for key in both}}
-
-
-def _without(table: Table, key: str) -> Table:
-    return {name: item for name, item in table.items() if name != key}
+    found = {**one, **other}
+    for key, value in other.items():
+        if isinstance(value, Mapping) and isinstance(one.get(key), Mapping):
+            found[key] = merged(one[key], value)
+    return found
 
 
 def _of_type(name: str, hint: Any, value: Any) -> Any:
-    switches = _switches(hint)
-    if switches and not any(type(value) is type(each) and value == each for each in switches):
-        raise ValueError(f"{name} = {value!r}: write one of {', '.join(map(json.dumps, switches))}")
+    """The value, if it has the annotated type."""
+    parts = get_args(hint) or (hint,)
+    if bool in parts and all(part is bool or get_origin(part) is Literal for part in parts):
+        switches = [*_words(hint), True, False]
+        if not any(type(value) is type(each) and value == each for each in switches):
+            words = ", ".join(map(json.dumps, switches))
+            raise ValueError(f"{name} = {value!r}: write one of {words}")
     try:
         adapter = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
     except PydanticSchemaGenerationError:  # pragma: no cover - a type that only Python can make
@@ -323,7 +273,7 @@ def _of_type(name: str, hint: Any, value: Any) -> Any:
 
 
 def _default(parameter: Parameter) -> Any:
-    """A default as a file would write it; None where a file cannot."""
+    """A default as a file writes it; None if a file cannot."""
     if parameter.default is Parameter.empty:
         return NUM_ROWS if parameter.annotation is Tensor else OPEN.get(parameter.name)
     return _written(parameter.default)

@@ -1,6 +1,4 @@
-"""The tables of a file: which keywords each takes, checked against the signatures of the classes
-they name.
-"""
+"""The tables of a file, checked against the signatures of the classes that they name."""
 
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -17,15 +15,13 @@ from ppl_vae.training import Training
 
 
 class Table(BaseModel):
-    """A table of the file with keywords of its own."""
+    """A table of the file whose keywords are its fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class DataTable(Table):
-    """[data]: the arguments of `load`; `label` and `context` name columns of a file, as in
-    `read`.
-    """
+    """[data]: the arguments of `load`; `label` and `context` name columns, as in `read`."""
 
     name: str
     binarize: Literal["dynamic", "static", "threshold"] | None = None
@@ -39,12 +35,10 @@ class DataTable(Table):
     @field_validator("name", "data_dir")
     @classmethod
     def _absolute(cls, place: str | None) -> str | None:
-        """A file is found again from any folder."""
-        return (
-            str(Path(place).resolve())
-            if place and place not in available() and Path(place).exists()
-            else place
-        )
+        """An absolute path, so that a file is found from any folder."""
+        if place and place not in available() and Path(place).exists():
+            return str(Path(place).resolve())
+        return place
 
 
 class Keywords(BaseModel):
@@ -59,9 +53,7 @@ class Keywords(BaseModel):
 
 
 class TrainingTable(Keywords):
-    """[training]: the arguments of `Training`; the run's folder owns the checkpoint, the caller the
-    progress bar.
-    """
+    """[training]: the arguments of `Training` except checkpoint and progress."""
 
     module: ClassVar[str] = Training.__module__
 
@@ -69,7 +61,7 @@ class TrainingTable(Keywords):
     @classmethod
     def _check(cls, table: Any) -> dict[str, Any]:
         keywords = complete(Training, as_table(table), cls.module)
-        construct(Training, keywords, cls.module)  # its ranges
+        construct(Training, keywords, cls.module)  # checks their ranges
         return keywords
 
 
@@ -93,23 +85,20 @@ class Named(Keywords):
 
     @property
     def rows(self) -> dict[str, int]:
-        """The keywords that stand for training data, and how many rows they want."""
+        """The keywords that stand for training rows, and how many rows they take."""
         known = parameters(named(self.module, self.name, self.kind))
         return {
             name: count for name, count in self.keywords.items() if known[name].annotation is Tensor
         }
 
     def build(self, **available: Any) -> Any:
-        """The object; `available` are the arguments that come from the data and from other
-        tables.
-        """
-        return construct(
-            named(self.module, self.name, self.kind), self.keywords, self.module, **available
-        )
+        """The object; `available` arguments come from the data and from other tables."""
+        kind = named(self.module, self.name, self.kind)
+        return construct(kind, self.keywords, self.module, **available)
 
 
 class PriorTable(Named):
-    """[prior]: one of `priors`; `latent_dim` is the posterior's."""
+    """[prior]: one of `priors`; `latent_dim` comes from [posterior]."""
 
     module: ClassVar[str] = "ppl_vae.families.priors"
     filled: ClassVar[tuple[str, ...]] = ("latent_dim",)
@@ -124,14 +113,14 @@ class LikelihoodTable(Named):
 
 
 class PosteriorTable(Named):
-    """[posterior]: one of `posteriors`; its `latent_dim` is the model's."""
+    """[posterior]: one of `posteriors`; its `latent_dim` is that of the model."""
 
     module: ClassVar[str] = "ppl_vae.families.posteriors"
     name: str = "MeanFieldNormal"
 
 
 class NetworkTable(Named):
-    """[encoder], [decoder]: one of `networks`, without the shapes, which are the data's."""
+    """[encoder], [decoder]: one of `networks`; the shapes come from the data."""
 
     module: ClassVar[str] = "ppl_vae.families.networks"
     name: str = "MLP"
@@ -166,34 +155,32 @@ class MethodTable(Named):
 class EvaluationTable(Table):
     """[evaluation]: the split, how many of its first rows (all by default), the seed, the method.
 
-    Keywords beside `method` are the method's: `num_particles = 5000` is short for
+    Other keywords are passed to the method: `num_particles = 5000` is short for
     `method = {name = "ImportanceSampling", num_particles = 5000}`.
     """
 
     split: Literal["train", "valid", "test"] = "test"
     num_data: int | None = Field(None, ge=1)
     seed: int = Field(0, ge=0)
-    method: MethodTable = Field(default_factory=lambda: MethodTable.model_validate({}))
+    method: MethodTable
 
     @model_validator(mode="before")
     @classmethod
     def _check(cls, table: Any) -> dict[str, Any]:
         table = cls.gathered(table)
-        name, known = (
-            table["method"]["name"],
-            [*cls.model_fields, *MethodTable.known(table["method"])],
-        )
+        name = table["method"]["name"]
         for word in table:
             if word not in cls.model_fields:
+                known = [*cls.model_fields, *MethodTable.known(table["method"])]
                 raise ValueError(f"with method {name} takes no {word!r}: {suggestion(word, known)}")
         return table
 
     @classmethod
     def gathered(cls, table: Any) -> dict[str, Any]:
-        """The same table with the method's keywords in `method`, and its name."""
+        """The same table with the name and all keywords of the method in `method`."""
         table = as_table(table)
-        method = {"name": MethodTable.model_fields["name"].default} | as_table(
-            table.pop("method", {})
-        )
-        beside = [word for word in MethodTable.known(method) if word in table]
-        return table | {"method": merged(method, {word: table.pop(word) for word in beside})}
+        method = as_table(table.pop("method", {}))
+        method.setdefault("name", MethodTable.model_fields["name"].default)
+        known = MethodTable.known(method)
+        keywords = {word: table.pop(word) for word in list(table) if word in known}
+        return table | {"method": merged(method, keywords)}

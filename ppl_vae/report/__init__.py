@@ -1,5 +1,24 @@
-"""One page on a trained run: verdicts first, then what they rest on."""
+"""One page on a trained run: verdicts first, then their reasons."""
 
+from ppl_vae.report.attempts import NotApplicable
+from ppl_vae.report.diagnoses import DIAGNOSES
+from ppl_vae.report.diagnosis import Diagnosis, Findings
+from ppl_vae.report.elements import Panel, Picture, Table, draw
 from ppl_vae.report.page import Report, write_report
+from ppl_vae.report.rules import Check, Measured, Rule
 
-__all__ = ["Report", "write_report"]
+__all__ = [
+    "DIAGNOSES",
+    "Check",
+    "Diagnosis",
+    "Findings",
+    "Measured",
+    "NotApplicable",
+    "Panel",
+    "Picture",
+    "Report",
+    "Rule",
+    "Table",
+    "draw",
+    "write_report",
+]

@@ -4,9 +4,12 @@ import importlib.util
 import io
 import shutil
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import matplotlib.pyplot as plt
 import pyro
+from matplotlib.axes import Axes
+from matplotlib.patches import Circle, FancyBboxPatch
 from pyro.infer.inspect import get_model_relations
 from torch import Tensor, nn
 
@@ -18,9 +21,6 @@ from ppl_vae.programs.traces import Program
 from ppl_vae.report.elements import Table
 from ppl_vae.runtime.seeding import seeded
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
 __all__ = ["chain", "layers", "plot_graph"]
 
 KNOWN, LATENT = "0.85", "white"
@@ -28,19 +28,18 @@ RADIUS = 0.3
 
 
 def plot_graph(
-    program: Program, data: Dataset, given: Sequence[str] = (), ax: "Axes | None" = None
-) -> "Axes":
-    """The sites of a Pyro program, arrows between those that depend on each other, and a box for
-    the data plate.
+    program: Program, data: Dataset, given: Sequence[str] = (), ax: Axes | None = None
+) -> Axes:
+    """The sites of a Pyro program, with arrows between dependent sites and a box for the plate.
 
-    Observed and given ones are grey. Where graphviz is installed, Pyro draws a program that is
-    given nothing.
+    Observed and given ones are grey. If graphviz is installed, Pyro draws programs without given
+    values.
 
     Args:
         program: A model or guide.
-        data: What it is called with.
-        given: What is no site and goes into all sites: ["x"] for a guide. Covariates are given to
-            all sites.
+        data: The rows that it is called with.
+        given: Names of values that are not sites, on which all sites depend: ["x"] for a guide.
+            Covariates are added to them.
         ax: Where to draw.
 
     Example:
@@ -49,13 +48,12 @@ def plot_graph(
         >>> [text.get_text() for text in plot_graph(bed.guide, Dataset(bed.x), ["x"]).texts][:4]
         ['data', 'x', 'given', 'z']
     """
-    import matplotlib.pyplot as plt
-
-    ax, data = ax or plt.subplots(layout="constrained")[1], place(data[:1], program)
-    given, args = (
-        [*given, *["context"] * (data.context is not None)],
-        arguments(data.x, data.context),
-    )
+    ax = ax or plt.subplots(layout="constrained")[1]
+    data = place(data[:1], program)
+    args = arguments(data.x, data.context)
+    given = list(given)
+    if data.context is not None:
+        given.append("context")
     with evaluating(program), seeded(0):
         if not given and importlib.util.find_spec("graphviz") and shutil.which("dot"):
             graph = pyro.render_model(program, model_args=args, render_distributions=True)
@@ -70,14 +68,13 @@ def plot_graph(
 
 
 def _draw_graph(
-    ax: "Axes", parents: Mapping[str, list[str]], relations: Mapping[str, Any], given: list[str]
+    ax: Axes, parents: Mapping[str, list[str]], relations: Mapping[str, Any], given: list[str]
 ) -> None:
-    from matplotlib.patches import Circle, FancyBboxPatch
-
     places = _places(parents)
     inside = [places[name] for name in [*given, *relations["plate_sample"].get("data", [])]]
     (left, right), (low, high) = ((min(each), max(each)) for each in zip(*inside, strict=True))
-    corner, size = (left - 0.62, low - 0.78), (right - left + 1.24, high - low + 1.3)
+    corner = (left - 0.62, low - 0.78)
+    size = (right - left + 1.24, high - low + 1.3)
     box = FancyBboxPatch(
         corner, *size, boxstyle="round,pad=0,rounding_size=0.1", fill=False, edgecolor="0.5"
     )
@@ -112,13 +109,12 @@ def _draw_graph(
 
 
 def _places(parents: Mapping[str, list[str]]) -> dict[str, tuple[float, float]]:
-    """What depends on nothing stands on the left, and everything to the right of what it depends
-    on.
+    """Places of the sites: each to the right of those that it depends on.
 
-    Where an arrow goes past a column, every other column stands higher, so that it meets nothing.
+    If an arrow goes past a column, every other column is drawn higher, so that it meets no site.
     """
     depth: dict[str, int] = {}
-    for name, above in parents.items():  # in the order of the program: parents first
+    for name, above in parents.items():  # parents come first
         depth[name] = 1 + max((depth[other] for other in above), default=-1)
     lift = 0.9 * any(
         depth[name] - depth[other] > 1 for name, above in parents.items() for other in above
@@ -145,12 +141,12 @@ def _between(
 
 
 def chain(model: Model, guide: Guide, data: Dataset) -> list[tuple[str, str]]:
-    """What x goes through, from the encoder to the likelihood: names, and what they are.
+    """The parts between x and x, from the encoder to the likelihood, with their classes.
 
     Args:
         model: The model.
         guide: The guide.
-        data: What they are for.
+        data: Rows for them.
 
     Example:
         >>> from ppl_vae.families import likelihoods, posteriors, priors
@@ -172,65 +168,55 @@ def chain(model: Model, guide: Guide, data: Dataset) -> list[tuple[str, str]]:
 
 
 def layers(model: Model, guide: Guide, data: Dataset) -> Table:
-    """Every layer in the order of the computation, with the shape of what it gives for one datum
-    and its parameters.
+    """Every layer in the order of computation, with the shape of its output for one row.
 
-    Parameters of a module that belong to no layer of it have a row of their own; what two parts
-    share is counted once.
-
+    Parameters of a module that belong to none of its layers have their own row; shared parameters
+    are counted once.
 
     Args:
         model: The model.
         guide: The guide.
-        data: What they are called with.
+        data: Rows that they are called with.
 
     Example:
         >>> from ppl_vae.families import likelihoods, posteriors, priors
         >>> guide, data = Guide(posteriors.MeanFieldNormal(2), 5), Dataset([[0.0] * 5])
-        >>> [row[1] for row in layers(Model(priors.StandardNormal(2), likelihoods.Bernoulli(5)), guide, data).rows][:2]
+        >>> model = Model(priors.StandardNormal(2), likelihoods.Bernoulli(5))
+        >>> [row[1] for row in layers(model, guide, data).rows][:2]
         ['Linear(in_features=5, out_features=256, bias=True)', 'ReLU()']
     """
     data = place(data[:1], model, guide)
-    both: dict[str, nn.Module] = {
-        "model": model,
-        "guide": guide,
-    }  # what they share, as a VampPrior does, is the guide's
+    # Parts in both, as with a VampPrior, count as the guide's.
+    both: dict[str, nn.Module] = {"model": model, "guide": guide}
     names = {
         each: f"{which}.{name}" for which, top in both.items() for name, each in top.named_modules()
     }
-    shapes = _shapes(
-        [each for each in names if _has_own(each) or not list(each.children())],
-        (model, guide),
-        data,
-    )
-    rows, counted = [], set()
+    own = {each: list(each.parameters(recurse=False)) for each in names}
+    found = [each for each in names if own[each] or not list(each.children())]
+    shapes = _shapes(found, (model, guide), data)
+    rows = []
+    counted: set[int] = set()
     for each, given in shapes.items():
-        own = {id(p): p.numel() for p in each.parameters(recurse=False) if id(p) not in counted}
-        counted |= set(own)
-        rows.append((names[each], _one_line(each), given, f"{sum(own.values()):,}" if own else ""))
-    total = sum(
-        p.numel() for p in {id(p): p for top in both.values() for p in top.parameters()}.values()
-    )
-    return Table(
-        ("part", "layer", "gives", "parameters"),
-        [*rows, ("all", "", "", f"{total:,}")],
-        kind="text",
-    )
+        layer = f"{type(each).__name__}({' '.join(each.extra_repr().split())})"
+        sizes = {id(p): p.numel() for p in own[each] if id(p) not in counted}
+        counted |= set(sizes)
+        rows.append((names[each], layer, given, f"{sum(sizes.values()):,}" if sizes else ""))
+    total = sum(p.numel() for p in nn.ModuleDict(both).parameters())
+    rows.append(("all", "", "", f"{total:,}"))
+    return Table(("part", "layer", "gives", "parameters"), rows, kind="text")
 
 
 def _shapes(
     found: list[nn.Module], programs: tuple[Model, Guide], data: Dataset
 ) -> dict[nn.Module, str]:
-    """What each gives for one datum, in the order in which they were first called; those that were
-    not come last.
-    """
+    """The shape of each output for one row, in the order of first calls; "" without a call."""
     shapes: dict[nn.Module, str] = {}
 
     def note(module: nn.Module, inputs: Any, output: Any) -> None:
-        given = (
-            output.shape[1:] if isinstance(output, Tensor) else getattr(output, "event_shape", ())
-        )
-        shapes.setdefault(module, _shape(given))
+        size = getattr(output, "event_shape", ())
+        if isinstance(output, Tensor):
+            size = output.shape[1:]
+        shapes.setdefault(module, _shape(size))
 
     hooks = [module.register_forward_hook(note) for module in found]
     try:
@@ -243,15 +229,6 @@ def _shapes(
         for hook in hooks:
             hook.remove()
     return shapes | {module: "" for module in found if module not in shapes}
-
-
-def _has_own(module: nn.Module) -> bool:
-    return any(True for _ in module.parameters(recurse=False))
-
-
-def _one_line(module: nn.Module) -> str:
-    """The layer without what is inside it."""
-    return f"{type(module).__name__}({' '.join(module.extra_repr().split())})"
 
 
 def _shape(size: Sequence[int]) -> str:

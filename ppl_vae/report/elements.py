@@ -1,18 +1,19 @@
-"""What the page of a run is made of: pictures, tables, panels."""
+"""The elements of a page: pictures, tables, panels."""
 
 import base64
 import io
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import AutoLocator
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-__all__ = ["NotApplicable", "Panel", "Picture", "Table", "draw", "number", "slug", "thumbnail"]
+__all__ = ["SIZE", "Panel", "Picture", "Table", "draw", "number", "sentence", "slug", "thumbnail"]
 
 SIZE = (4.2, 3.1)  # inches, of one of several pictures side by side: they line up
 PIXELS_PER_INCH = 96  # of a browser
@@ -31,26 +32,16 @@ STYLE: Any = {
 }
 
 
-class NotApplicable(Exception):  # noqa: N818 - no error: a panel that makes no sense for a run
-    """A panel makes no sense for this run; the message says why.
-
-    Example:
-        >>> raise NotApplicable("a datum has one entry")
-        Traceback (most recent call last):
-        ppl_vae.report.elements.NotApplicable: a datum has one entry
-    """
-
-
 @dataclass(frozen=True)
 class Picture:
     """A picture with what it shows in words.
 
     Args:
         png: The file.
-        alt: What is seen, for those who do not see it.
+        alt: A description for readers who do not see it.
         caption: What to look for.
         size: Width and height, pixels of a browser.
-        name: What its file is called, without suffix.
+        name: Name of its file, without suffix.
 
     Example:
         >>> Picture(b"...", "a line", name="line").src
@@ -65,7 +56,7 @@ class Picture:
 
     @property
     def src(self) -> str:
-        """The picture as an address that needs no file."""
+        """The picture as a data URL."""
         return f"data:image/png;base64,{base64.b64encode(self.png).decode('ascii')}"
 
 
@@ -76,7 +67,7 @@ class Table:
     Args:
         columns: Headings.
         rows: Cells.
-        caption: What is in it.
+        caption: Its content.
         kind: "facts" for two columns, "text", "numbers", or "sortable".
 
     Example:
@@ -92,8 +83,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Panel:
-    """One part of the page: sentences, code, a chain of boxes, pictures, tables; or why there is
-    nothing.
+    """One part of the page: sentences, code, a chain of boxes, pictures, tables; or a problem.
 
     Args:
         says: Sentences.
@@ -103,7 +93,7 @@ class Panel:
         tables: Below them.
         page: Where the documentation explains it.
         title: Heading.
-        problem: Why there is nothing else.
+        problem: Why the panel is empty.
 
     Example:
         >>> Panel(["All is well."], title="Marginal PIT").id
@@ -126,20 +116,20 @@ class Panel:
 
     @property
     def columns(self) -> int:
-        """How many pictures stand in a row."""
+        """Number of pictures in a row."""
         return 2 if len(self.pictures) == 4 else min(len(self.pictures), 3)
 
-    def entitled(self, title: str) -> "Panel":
-        """The same with a heading, and pictures named after it."""
+    def entitled(self, title: str, page: str) -> "Panel":
+        """The same with a heading, a page of the documentation, and pictures named after it."""
         name = slug(title)
         pictures = [
             replace(each, name=f"{name}-{i}") for i, each in enumerate(self.pictures, start=1)
         ]
-        return replace(self, title=title, pictures=pictures)
+        return replace(self, title=title, page=page, pictures=pictures)
 
 
 def slug(title: str) -> str:
-    """Letters and digits, small, with hyphens between.
+    """Letters and digits in lower case, with hyphens between words.
 
     Example:
         >>> slug("log p(x): bounds")
@@ -159,20 +149,25 @@ def number(value: float | None, digits: int = 3) -> str:
     """
     if value is None or np.isnan(value):
         return "unknown"
-    return (
-        f"{round(value, digits) + 0.0:.{digits}f}"
-        if np.isfinite(value)
-        else "∞"
-        if value > 0
-        else "-∞"
-    )
+    if np.isinf(value):
+        return "∞" if value > 0 else "-∞"
+    return f"{round(value, digits) + 0.0:.{digits}f}"
+
+
+def sentence(said: object) -> str:
+    """A text with a capital letter and a full stop.
+
+    Example:
+        >>> sentence("2 of 2 dimensions are active")
+        '2 of 2 dimensions are active.'
+    """
+    text = str(said)
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 @contextmanager
 def _figures(num: int, size: tuple[float, float]) -> Iterator[np.ndarray]:
-    """Axes on figures of their own, in the page's style; closed afterwards, whatever happens."""
-    import matplotlib.pyplot as plt
-
+    """Axes, each on its own figure, in the style of the page; closed afterwards."""
     with plt.rc_context(STYLE):
         axes = np.array([plt.subplots(figsize=size)[1] for _ in range(num)], dtype=object)
         try:
@@ -188,12 +183,12 @@ def draw(
     caption: str = "",
     size: tuple[float, float] = SIZE,
 ) -> list[Picture]:
-    """What `plot` draws on Axes, one for each alternative text, each as a picture of its own.
+    """Pictures that `plot` draws, one for each alternative text.
 
     Args:
-        plot: Takes an array of Axes, or one if `alts` is one text.
+        plot: Takes an array of Axes, or one Axes if `alts` is one text.
         alts: What is seen in each.
-        caption: What to look for, said below the last one.
+        caption: What to look for, below the last one.
         size: Of each, inches.
 
     Example:
@@ -210,13 +205,10 @@ def draw(
     return [Picture(*each, size=pixels) for each in zip(files, texts, captions, strict=True)]
 
 
-def _png(ax: "Axes") -> bytes:
-    from matplotlib.ticker import AutoLocator
-
+def _png(ax: Axes) -> bytes:
     for axis in (ax.xaxis, ax.yaxis):
-        if (
-            axis.get_scale() == "log"
-        ):  # whose numbers would be formulas, and too few on a short axis
+        # Matplotlib would write powers of ten, and too few numbers on a short axis.
+        if axis.get_scale() == "log":
             low, high = axis.get_view_interval()
             if high < 10 * low:
                 axis.set_major_locator(AutoLocator())
@@ -229,18 +221,15 @@ def _png(ax: "Axes") -> bytes:
 
 
 def thumbnail(pixels: np.ndarray, alt: str, name: str) -> Picture:
-    """A small picture from pixels (height, width) or (height, width, 3) in [0, 1]; NaN is blue.
+    """A small picture of pixels in [0, 1], (height, width) or (height, width, 3); NaN is blue.
 
     Example:
         >>> thumbnail(np.eye(8), "datum 3", "datum-3").size
         (56, 56)
     """
-    import matplotlib
-    from matplotlib.image import imsave
-
     grey = matplotlib.colormaps["gray"].with_extremes(bad="#56B4E9")
     coloured = grey(np.ma.masked_invalid(pixels)) if pixels.ndim == 2 else np.nan_to_num(pixels)
     buffer = io.BytesIO()
-    imsave(buffer, coloured, format="png")
+    plt.imsave(buffer, coloured, format="png")
     height = round(THUMBNAIL * pixels.shape[0] / pixels.shape[1])
     return Picture(buffer.getvalue(), alt, size=(THUMBNAIL, height), name=name)

@@ -1,32 +1,28 @@
-"""A report on a trained run: one HTML page that needs nothing else, the same as Markdown, every
-number in a tree.
-"""
+"""The report on a trained run: one HTML page, the same as Markdown, and a tree of all numbers."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from zipfile import BadZipFile
 
 import jinja2
+import xarray as xr
+from tqdm.auto import tqdm
 
 from ppl_vae.evidence import Evidence
 from ppl_vae.experiment.config import ConfigError
 from ppl_vae.experiment.folder import Folder
 from ppl_vae.experiment.result_table import headline
 from ppl_vae.experiment.run import load_run
-from ppl_vae.report.elements import NotApplicable, Panel, Picture, number
-from ppl_vae.report.findings import Findings, Subject, attempt
-from ppl_vae.report.panels import PANELS
-from ppl_vae.report.rules import VERDICTS, Check, checklist
-from ppl_vae.report.to_tree import findings_tree
+from ppl_vae.report.diagnoses import DIAGNOSES
+from ppl_vae.report.diagnosis import Diagnosis, Findings, Subject
+from ppl_vae.report.elements import Panel, Picture, number
+from ppl_vae.report.rules import VERDICTS, Check
 from ppl_vae.runtime.checks import one_line
 from ppl_vae.runtime.files import write_whole
-
-if TYPE_CHECKING:
-    import xarray as xr
 
 __all__ = ["Report", "write_report"]
 
@@ -54,7 +50,7 @@ class Report:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many checks have which verdict."""
+        """Number of checks with each verdict."""
         verdicts = [check.verdict for check in self.checks]
         return {verdict: verdicts.count(verdict) for verdict in VERDICTS}
 
@@ -69,26 +65,25 @@ def write_report(
     *,
     num_data: int = 300,
     seed: int = 0,
-    data_dir: str | None = None,
-    device: str | None = None,
+    diagnoses: Sequence[Diagnosis] = DIAGNOSES,
     progress: bool = True,
+    **place: str | None,
 ) -> Report:
-    """Look at a trained run from all sides, and write what was seen: verdicts first, then what they
-    rest on.
+    """Diagnose a trained run, and write the report: verdicts first, then their reasons.
 
-    report.html is one page with everything in it, which needs no network and no script; report.md
-    is the same for text, with pictures in report/; report.nc holds all numbers for ArviZ
-    (`xarray.open_datatree`). Nothing is fitted again. A panel that fails says so on the page, and
-    the others go on.
+    report.html is one page with all pictures in it, which needs no network and no script; report.md
+    is the same as text, with pictures in report/; report.nc holds all numbers for ArviZ
+    (`xarray.open_datatree`). Nothing is fitted again. A panel that fails gives the error, and the
+    others are written all the same.
 
     Args:
         folder: A finished run.
         output: Folder for the report; None is the run's own.
-        num_data: The diagnoses take the first so many rows of the evaluation split.
+        num_data: Most diagnoses use the first `num_data` rows of the evaluation split.
         seed: Seed of their draws.
-        data_dir: Where the data are now.
-        device: Where to compute; None is the CPU.
-        progress: Whether to show a bar when it takes more than two seconds.
+        diagnoses: What the page is made of, in order: `[*DIAGNOSES, own]` adds one.
+        progress: Whether to show a bar if it takes more than two seconds.
+        place: As in `load_run`: `data_dir`, where the data are now, and `device`, where to compute.
 
     Returns:
         The checklist and the files; `print` shows the checklist.
@@ -106,66 +101,46 @@ def write_report(
     """
     if num_data < 2:
         raise ConfigError(f"num_data is {num_data}: a diagnosis takes at least 2 rows")
-    run, place = Folder(folder), Path(folder if output is None else output)
-    experiment = load_run(folder, data_dir=data_dir, device=device)
+    run = Folder(folder)
+    experiment = load_run(folder, **place)
     if not run.finished:
         raise ConfigError(
             f"{folder} was not evaluated: ppl-vae fit {run.config} --output {folder} goes on"
         )
-    found = (
-        _read(run.metrics, run.read_metrics),
-        _read(run.evidence, lambda: Evidence.load(run.evidence)),
-    )
-    subject = Subject(run, experiment, *found, num_data, seed)
-    findings = Findings(subject, progress=progress)
-    checks = checklist(findings)
-    groups = {
-        group: [_panel(findings, *each) for each in panels.items()]
-        for group, panels in PANELS.items()
-    }
-    files = [place / f"report.{suffix}" for suffix in ("html", "md", "nc")]
-    report = Report(checks, files)
-    _write(report, groups, subject)
-    _write_tree(files[2], findings, checks)
+    metrics = _read(run.metrics, run.read_metrics)
+    evidence = _read(run.evidence, lambda: Evidence.load(run.evidence))
+    subject = Subject(run, experiment, metrics, evidence, num_data, seed)
+    findings = Findings(subject, diagnoses)
+    computed = [each.name for each in findings.diagnoses if each.compute is not None]
+    with tqdm(computed, desc="report", unit=" panels", disable=not progress, delay=2) as bar:
+        for name in bar:
+            bar.set_postfix_str(name)
+            findings.find(name)
+    place_of_report = run.path if output is None else Path(output)
+    files = [place_of_report / f"report.{suffix}" for suffix in ("html", "md", "nc")]
+    report = Report(findings.checklist(), files)
+    _write(report, findings.panels(), subject)
+    _write_tree(report, findings)
     return report
 
 
 def _read(path: Path, read: Callable[[], Any]) -> Any:
-    """What a file of the run holds."""
+    """The content of one of the run's files."""
     try:
         return read()
-    except (OSError, ValueError, BadZipFile) as error:
-        again = f"remove it, and ppl-vae fit {path.with_name('config.toml')} --output {path.parent} evaluates again"
-        raise ConfigError(f"{path} cannot be read ({one_line(error)}): {again}") from error
-
-
-def _panel(findings: Findings, title: str, make: Any) -> Panel:
-    """The panel, or one that says why there is none."""
-    found = attempt(lambda: make(findings))
-    if isinstance(found, Exception):
-        said = " ".join(str(found).split()).rstrip(".")
-        why = (
-            f"Not for this run: {said}."
-            if isinstance(found, NotApplicable)
-            else f"Failed: {_name(found)}: {said}."
-        )
-        found = Panel(problem=why)
-    return found.entitled(title)
-
-
-def _name(error: Exception) -> str:
-    return type(error).__name__
+    except (OSError, TypeError, ValueError, BadZipFile) as error:
+        command = f"ppl-vae fit {path.with_name('config.toml')} --output {path.parent}"
+        raise ConfigError(
+            f"{path} cannot be read ({one_line(error)}): remove it, and {command} evaluates again"
+        ) from error
 
 
 def _write(report: Report, groups: dict[str, list[Panel]], subject: Subject) -> None:
     """Both texts, and the pictures of the second."""
     page, text = report.files[:2]
     pictures = page.with_suffix("")
-    for panel in (panel for panels in groups.values() for panel in panels):
-        for picture in _pictures(panel):
-            write_whole(
-                pictures / f"{picture.name}.png", partial(Path.write_bytes, data=picture.png)
-            )
+    for picture in _pictures(groups):
+        write_whole(pictures / f"{picture.name}.png", partial(Path.write_bytes, data=picture.png))
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("ppl_vae.report"),
         autoescape=jinja2.select_autoescape(["html.jinja"]),
@@ -177,25 +152,24 @@ def _write(report: Report, groups: dict[str, list[Panel]], subject: Subject) -> 
     environment.tests |= {"picture": lambda cell: isinstance(cell, Picture)}
     known = {"report": report, "groups": groups, "subject": subject, "docs": _docs(page.parent)}
     for file in (page, text):
-        written = environment.get_template(f"{file.name}.jinja").render(
-            known, pictures=pictures.name
-        )
+        template = environment.get_template(f"{file.name}.jinja")
+        written = template.render(known, pictures=pictures.name)
         write_whole(file, partial(Path.write_text, data=written, encoding="utf-8"))
 
 
-def _pictures(panel: Panel) -> Iterator[Picture]:
-    """Those of a panel, and those in its tables."""
-    yield from panel.pictures
-    for table in panel.tables:
-        yield from (cell for row in table.rows for cell in row if isinstance(cell, Picture))
+def _pictures(groups: dict[str, list[Panel]]) -> Iterator[Picture]:
+    """Those of the panels, and those in their tables."""
+    for panel in (panel for panels in groups.values() for panel in panels):
+        yield from panel.pictures
+        for table in panel.tables:
+            yield from (cell for row in table.rows for cell in row if isinstance(cell, Picture))
 
 
 def _docs(folder: Path) -> str:
-    """The way to the documentation from a folder inside a checkout; "" elsewhere, where there is
-    nothing to link to.
-    """
-    inside = folder.resolve().is_relative_to(ROOT) and (ROOT / "docs").is_dir()
-    return "../" * len(folder.resolve().relative_to(ROOT).parts) if inside else ""
+    """The way to the documentation from a folder inside a checkout; "" elsewhere: no links."""
+    folder = folder.resolve()
+    inside = folder.is_relative_to(ROOT) and (ROOT / "docs").is_dir()
+    return "../" * len(folder.relative_to(ROOT).parts) if inside else ""
 
 
 def _plain(text: object) -> str:
@@ -203,24 +177,21 @@ def _plain(text: object) -> str:
     return ESCAPED.sub(r"\\\1", " ".join(str(text).split()))
 
 
-def _write_tree(path: Path, findings: Findings, checks: Sequence[Check]) -> None:
+def _write_tree(report: Report, findings: Findings) -> None:
     """All findings and the checklist."""
-    tree = findings_tree(findings)
-    tree["verdicts"] = _verdicts(checks)
-    numbers = {
-        node.path: [name for name, each in node.data_vars.items() if each.dtype.kind == "f"]
-        for node in tree.leaves
-    }
-    packed = {group: {name: {"zlib": True} for name in names} for group, names in numbers.items()}
-    write_whole(path, lambda p: tree.to_netcdf(p, engine="h5netcdf", encoding=packed))
-
-
-def _verdicts(checks: Sequence[Check]) -> "xr.DataTree":
-    import xarray as xr
-
+    rows = findings.subject.rows
+    attrs = {"inference_library": "ppl_vae", "data": rows.name, "seed": findings.subject.seed}
     columns = {
-        name: [getattr(check, name) for check in checks]
+        name: ("check", [getattr(check, name) for check in report.checks])
         for name in ("verdict", "value", "number", "says", "rule")
     }
-    variables = {name: ("check", values) for name, values in columns.items()}
-    return xr.DataTree(xr.Dataset(variables, {"check": [check.title for check in checks]}))
+    verdicts = xr.Dataset(columns, {"check": [check.title for check in report.checks]})
+    groups = {"/": xr.Dataset(attrs=attrs), **findings.tree(), "verdicts": verdicts}
+    tree = xr.DataTree.from_dict(groups)
+    packed = {
+        node.path: {
+            name: {"zlib": True} for name, each in node.data_vars.items() if each.dtype.kind == "f"
+        }
+        for node in tree.leaves
+    }
+    write_whole(report.files[2], lambda p: tree.to_netcdf(p, engine="h5netcdf", encoding=packed))

@@ -32,11 +32,12 @@ from ppl_vae.diagnostics import GuideDraws, calibration
 from ppl_vae.experiment import build, read_config
 from ppl_vae.experiment.folder import Folder
 from ppl_vae.experiment.results import measure, provenance
-from ppl_vae.report.findings import Findings, Subject
-from ppl_vae.report.rules import RULES
+from ppl_vae.report import DIAGNOSES
+from ppl_vae.report.diagnosis import Findings, Subject
 from ppl_vae.runtime.files import write_whole
 from ppl_vae.training import fit
 
+RULES = [rule for diagnosis in DIAGNOSES for rule in diagnosis.rules]
 RESULTS = Path(__file__).resolve().parents[2] / "docs" / "checklist.json"
 NUM_TRAIN, NUM_TEST, NUM_FEATURES, NUM_LATENTS = 1000, 300, 8, 2
 NUM_SEEDS = 200
@@ -189,12 +190,12 @@ def checked(path: Path, likelihood: str, seed: int) -> Run:
         objective=experiment.objective,
         training=replace(experiment.training, progress=False, scheduler=falling, compile=False),
     )
-    evidence, metrics = measure(experiment, experiment.held_out, progress=False)
-    metrics |= provenance(experiment, result, 0.0)
+    evidence, found = measure(experiment, experiment.held_out, progress=False)
+    metrics = provenance(found, experiment, result, 0.0)
     subject = Subject(
         Folder(path.parent), experiment, metrics, evidence, num_data=NUM_TEST, seed=seed
     )
-    findings = Findings(subject, (), progress=False)
+    findings = Findings(subject, DIAGNOSES)
     checks = [rule.check(findings) for rule in RULES]
     return {
         check.title: (check.verdict, known(check.value))

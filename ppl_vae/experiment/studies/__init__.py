@@ -1,1 +1,1 @@
-"""Several runs in one table: grids of configurations, estimators, plain models beside them."""
+"""Several runs in one table: grids of configurations, objectives, and plain models to compare."""

@@ -1,8 +1,6 @@
-"""Objectives compared as a file says: [[estimators]] and [replicates] beside the tables of a
-run.
-"""
+"""Objectives compared as a file describes it: [[estimators]], [replicates], and a run's tables."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,19 +29,19 @@ from ppl_vae.runtime.files import write_whole
 
 __all__ = ["Comparison", "read_comparison", "write_comparison"]
 
-OWN = ("estimators", "replicates")  # the tables of the file that are not a run's
+OWN = ("estimators", "replicates")  # the tables that a run does not have
 OF_A_MODEL = ("data", "prior", "likelihood", "posterior", "encoder", "decoder")
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What is compared, and on what.
+    """Objectives to compare, and the model, guide and rows to compare them on.
 
     Args:
         experiment: Model and guide.
         data: The rows.
         objectives: By name.
-        replicates: How many gradients of each.
+        replicates: Number of gradients of each.
 
     Example:
         >>> Comparison.__dataclass_fields__["replicates"].type.__name__
@@ -56,7 +54,7 @@ class Comparison:
     replicates: Replicates
 
     def run(self, *, progress: bool = True) -> EstimatorComparison:
-        """The table."""
+        """The comparison."""
         model, guide = self.experiment.model, self.experiment.guide
         return compare_estimators(
             model, guide, self.data, self.objectives, self.replicates, progress=progress
@@ -72,38 +70,43 @@ def read_comparison(
     device: str | None = None,
     **settings: Any,
 ) -> Comparison:
-    r"""A comparison from a TOML file: a run's tables, [[estimators]], each like [objective], and
-    [replicates].
+    r"""A comparison from a TOML file: tables of a run, [replicates], and [[estimators]].
 
-    The rows are the first of the training split, as many as a batch. Without a run the weights are
-    those that training starts from; with one, model and data are the run's, and the file may leave
-    them out.
+    Each of [[estimators]] is a table like [objective]. The rows are the first of the training
+    split, as many as in a batch. Without a run, the weights are those that training starts from;
+    with one, model and data are those of the run, and the file may leave them out.
 
     Args:
         path: The file.
         run: Folder of a finished run.
-        num_data: How many rows; None is the batch size of [training].
+        num_data: Number of rows; None is the batch size of [training].
         data_dir: Where the data are.
         device: Where to put model and guide; None is the CPU.
-        settings: Keywords of `Replicates` that win over the file's.
+        settings: Keywords of `Replicates` that replace those of the file.
 
     Raises:
-        ConfigError: no such file, an unknown table or keyword, no [[estimators]], an [objective]
-            beside them, more rows than there are, or a run of another model or other data.
+        ConfigError: the file does not exist, a table or keyword is unknown, [[estimators]] is
+            missing or [objective] is given, there are too few rows, or the run has another model
+            or other data.
 
     Example:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "two.toml"
-        >>> _ = path.write_text('[data]\nname = "digits"\nbinarize = "static"\n[[estimators]]\nname = "IWAE"\n')
+        >>> data = '[data]\nname = "digits"\nbinarize = "static"\n'
+        >>> _ = path.write_text(data + '[[estimators]]\nname = "IWAE"\n')
         >>> len(read_comparison(path, num_data=16).data)
         16
     """
     document = read_toml(path)
-    own = {name: document.pop(name) for name in OWN if name in document}
+    given = {name: value for name, value in settings.items() if value is not None}
+    estimators = document.pop("estimators", None)
+    repeated = document.pop("replicates", {}) | given
     _check_tables(document, path)
-    changes = [*table_changes(document), *([("data.data_dir", data_dir)] if data_dir else [])]
-    objectives = _objectives(own.get("estimators"), path)
-    replicates = _replicates(own.get("replicates", {}) | _given(settings), path)
+    objectives = _objectives(estimators, path)
+    replicates = _replicates(repeated, path)
+    changes = list(table_changes(document))
+    if data_dir:
+        changes.append(("data.data_dir", data_dir))
     if run is None:
         asked = read_config(changes=changes)
         experiment = build(asked)
@@ -113,37 +116,37 @@ def read_comparison(
         _same_model(experiment.config, asked, f"{run} and {path}")
     for module in (experiment.model, experiment.guide):
         module.to(device)
-    train, rows = experiment.data.train, num_data or asked.training.keywords["batch_size"]
+    train = experiment.data.train
     if num_data is not None and num_data > len(train):
         raise ConfigError(
             f"num_data is {num_data}, the training split has {len(train)} rows: ask for fewer"
         )
-    return Comparison(experiment, train[:rows], objectives, replicates)
+    rows = train[: num_data or asked.training.keywords["batch_size"]]
+    return Comparison(experiment, rows, objectives, replicates)
 
 
 def write_comparison(comparison: EstimatorComparison, folder: str | Path) -> list[str]:
-    """Write table.csv (all numbers), table.md, comparison.nc and estimators.png; returns their
-    names.
+    """Write table.csv (all numbers), table.md, comparison.nc and estimators.png; returns the names.
 
     Example:
         >>> import tempfile
         >>> import ppl_vae as pv
         >>> bed = pv.beds.rainforth(num_data=8, latent_dim=2)
-        >>> chosen = [pv.objectives.IWAE(2)]
-        >>> found = compare_estimators(bed.model, bed.amortised_guide, bed.x, chosen, num_replicates=20)
+        >>> chosen, guide = [pv.objectives.IWAE(2)], bed.amortised_guide
+        >>> found = compare_estimators(bed.model, guide, bed.x, chosen, num_replicates=20)
         >>> write_comparison(found, tempfile.mkdtemp())
         ['table.csv', 'table.md', 'comparison.nc', 'estimators.png']
     """
-    folder = Path(folder)
-    write_whole(folder / "table.csv", lambda p: comparison.table.to_csv(p))
-    write_whole(
-        folder / "table.md", lambda p: p.write_text(comparison.to_markdown(), encoding="utf-8")
-    )
-    write_whole(
-        folder / "comparison.nc", lambda p: comparison.to_datatree().to_netcdf(p, engine="h5netcdf")
-    )
-    write_picture(folder / "estimators.png", lambda: plot_estimators(comparison))
-    return ["table.csv", "table.md", "comparison.nc", "estimators.png"]
+    text, tree = comparison.to_markdown(), comparison.to_datatree()
+    writers: dict[str, Callable[[Path], object]] = {
+        "table.csv": lambda p: comparison.table.to_csv(p),
+        "table.md": lambda p: p.write_text(text, encoding="utf-8"),
+        "comparison.nc": lambda p: tree.to_netcdf(p, engine="h5netcdf"),
+    }
+    for name, write in writers.items():
+        write_whole(Path(folder) / name, write)
+    write_picture(Path(folder) / "estimators.png", lambda: plot_estimators(comparison))
+    return [*writers, "estimators.png"]
 
 
 def _check_tables(document: Mapping[str, Any], path: str | Path) -> None:
@@ -151,7 +154,7 @@ def _check_tables(document: Mapping[str, Any], path: str | Path) -> None:
     for name in document:
         if name == "objective":
             raise ConfigError(
-                f"{path}: [objective] has no use here, where [[estimators]] are the objectives: "
+                f"{path}: [objective] is not used beside [[estimators]], which are the objectives: "
                 "leave it out"
             )
         if name not in known:
@@ -159,10 +162,10 @@ def _check_tables(document: Mapping[str, Any], path: str | Path) -> None:
 
 
 def _objectives(tables: Any, path: str | Path) -> Mapping[str, ELBO]:
-    """By their labels, or as they are written."""
+    """The objectives by their labels, or by their reprs."""
     if isinstance(tables, Mapping):
         raise ConfigError(
-            f"{path}: [estimators] is one table: write [[estimators]], once for each objective"
+            f"{path}: [estimators] is a single table: write [[estimators]] for each objective"
         )
     if not isinstance(tables, list) or not tables:
         raise ConfigError(
@@ -183,16 +186,15 @@ def _objectives(tables: Any, path: str | Path) -> Mapping[str, ELBO]:
     if len(set(labels)) < len(labels):
         again = next(label for label in labels if labels.count(label) > 1)
         raise ConfigError(
-            f"{path}: two of [[estimators]] are called {again!r}: give them a label of their own"
+            f"{path}: two of [[estimators]] are called {again!r}: give each of them a label"
         )
     return dict(zip(labels, found, strict=True))
 
 
 def _replicates(table: dict[str, Any], path: str | Path) -> Replicates:
+    module = Replicates.__module__
     try:
-        return construct(
-            Replicates, complete(Replicates, table, Replicates.__module__), Replicates.__module__
-        )
+        return construct(Replicates, complete(Replicates, table, module), module)
     except ValueError as error:
         raise ConfigError(f"{path}: [replicates] {_reason(error)}") from None
 
@@ -200,10 +202,6 @@ def _replicates(table: dict[str, Any], path: str | Path) -> Replicates:
 def _reason(error: ValueError) -> str:
     said = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
     return " ".join(said.removeprefix("Value error, ").split())
-
-
-def _given(settings: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in settings.items() if value is not None}
 
 
 def _same_model(trained: Config, asked: Config, where: str) -> None:

@@ -1,6 +1,4 @@
-"""Studies as a file says them: the tables of a run, and [grid] with lists of what is to be
-tried.
-"""
+"""Studies as a file describes them: the tables of a run, and [grid] with lists of values."""
 
 import itertools
 import re
@@ -16,7 +14,10 @@ from ppl_vae.runtime.checks import suggestion
 __all__ = ["Cell", "Study", "read_study"]
 
 SEED = "training.seed"  # cells that differ in it alone are trainings of one model
-HINT = 'lists of what is to be tried, as in prior = ["StandardNormal", "VampPrior"] and training.seed = [0, 1, 2]'
+HINT = (
+    'lists of values to try, as in prior = ["StandardNormal", "VampPrior"] and '
+    "training.seed = [0, 1, 2]"
+)
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Cell:
     """One run of a study.
 
     Args:
-        values: What the grid says of it, by key.
+        values: Its values in the grid, by key.
         config: The run.
 
     Example:
@@ -40,31 +41,30 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Its folder's."""
+        """The name of its folder."""
         plain = (re.sub(r"[\[\]'\"]", "", label) for label in self._labels().values())
         return "_".join(re.sub(r"[^\w.=+-]+", "-", label).strip("-") for label in plain)
 
     @property
     def model(self) -> str:
-        """What it is called in a comparison: all but the seed."""
-        return (
-            ", ".join(label for key, label in self._labels().items() if key != SEED) or "the model"
-        )
+        """Its name in a comparison, without the seed."""
+        labels = [label for key, label in self._labels().items() if key != SEED]
+        return ", ".join(labels) or "the model"
 
     def row(self) -> dict[str, Any]:
-        """The values as they stand in a table, by key."""
+        """The values as a table shows them, by key."""
         return {
             key: written(item) if isinstance(item, Mapping | list) else item
             for key, item in self.values.items()
         }
 
     def _labels(self) -> dict[str, str]:
-        """Names speak for themselves; the value of a keyword is told with it."""
-        words = {key: key.rpartition(".")[2] for key in self.values}
-        return {
-            k: f"{words[k]}={written(v)}" if "." in k else written(v)
-            for k, v in self.values.items()
-        }
+        """Names alone; values of keywords after the keyword."""
+        labels = {key: written(value) for key, value in self.values.items()}
+        for key in labels:
+            if "." in key:
+                labels[key] = f"{key.rpartition('.')[2]}={labels[key]}"
+        return labels
 
 
 @dataclass(frozen=True)
@@ -82,25 +82,24 @@ class Study:
     cells: tuple[Cell, ...]
 
     def folders(self, output: str | Path) -> dict[str, Folder]:
-        """Where each cell is, by name."""
+        """The folder of each cell, by name."""
         return {cell.name: Folder(Path(output) / "cells" / cell.name) for cell in self.cells}
 
 
 def read_study(path: str | Path, changes: Iterable[tuple[str, Any]] = ()) -> Study:
-    r"""A study from a TOML file: the tables of a run, and [grid] with a list for each thing that
-    varies.
+    r"""A study from a TOML file: the tables of a run, and [grid] with lists of values.
 
-    A key of the grid is a table (`prior`, `objective`, ...), its values names or tables with a
-    name; or a keyword of a table (`training.seed`, `encoder.hidden_dims`, ...), its values what the
-    keyword takes.
+    A key of the grid is a table (`prior`, `objective`, ...) with a list of names, or of tables with
+    a name; or it is a keyword of a table (`training.seed`, `encoder.hidden_dims`, ...) with a list
+    of its values.
 
     Args:
         path: The file.
         changes: ("table.keyword", value) for all runs, as in `read_config`; the grid wins.
 
     Raises:
-        ConfigError: no such file, no [grid], an unknown table, keyword or name, two equal cells; in
-            one line.
+        ConfigError: the file does not exist, [grid] is missing, a table, keyword or name is
+            unknown, or two cells are equal; in one line.
 
     Example:
         >>> import tempfile
@@ -111,7 +110,7 @@ def read_study(path: str | Path, changes: Iterable[tuple[str, Any]] = ()) -> Stu
         ['StandardNormal_seed=0', 'StandardNormal_seed=1', 'VampPrior_seed=0', 'VampPrior_seed=1']
     """
     document = read_toml(path)
-    grid, changes = document.pop("grid", {}), list(changes)
+    grid = document.pop("grid", {})
     try:
         base = [*table_changes(document), *changes]
         return Study(tuple(_cells(base, _lists(grid))))
@@ -127,7 +126,7 @@ def _cells(base: list[tuple[str, Any]], grid: Mapping[str, list[Any]]) -> Iterat
         cell = Cell(values, read_config(changes=[*base, *meant]))
         if cell.name in names:
             raise ConfigError(
-                f"[grid] gives two cells of the name {cell.name!r}: one of its lists holds a value "
+                f"[grid] gives two cells of the name {cell.name!r}: one of its lists has a value "
                 "twice"
             )
         names.add(cell.name)
@@ -152,9 +151,7 @@ def _lists(grid: Any) -> dict[str, list[Any]]:
 
 
 def _flat(grid: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """`training.seed = [0]` is a table inside a table, and `"training.seed" = [0]` is not: both
-    mean the same.
-    """
+    """Keys with dots: `training.seed = [0]` means the same as `"training.seed" = [0]`."""
     for key, value in grid.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{above}{key}.")

@@ -1,4 +1,4 @@
-"""The best model of a study beside plain models of the same rows."""
+"""The best model of a study compared with plain models of the same rows."""
 
 from pathlib import Path
 
@@ -12,10 +12,10 @@ __all__ = ["write_baselines"]
 
 
 def write_baselines(result: StudyResult, output: str | Path) -> tuple[str, list[str]]:
-    """Hold the best model of each comparison against baselines, in baselines.md; returns the text
-    and names of files.
+    """Compare the best model of each comparison with baselines; returns the text and file names.
 
-    One training of the model, the first: baselines have no seeds to spread over.
+    The text is also in baselines.md. Only the first training of the model is used, since baselines
+    have no training seeds.
 
     Example:
         >>> from ppl_vae.experiment.studies.grid import Study

@@ -1,6 +1,4 @@
-"""A study: a grid over priors, likelihoods, posteriors, objectives and seeds, each cell an ordinary
-run.
-"""
+"""A study: a grid over priors, likelihoods, posteriors, objectives and seeds, a run per cell."""
 
 import traceback
 from dataclasses import dataclass
@@ -28,22 +26,22 @@ def run_study(
     n_jobs: int | None = None,
     progress: bool = True,
 ) -> StudyResult:
-    """Run all cells that are not finished, each in output/cells/NAME, and compare the models.
+    """Run all unfinished cells, each in output/cells/NAME, and compare the models.
 
-    Called again it goes on where it was. A cell that fails is reported, and the others go on; its
-    traceback is in output/errors/NAME.txt. Runs go through joblib: a backend chosen by
+    An interrupted study resumes when it is called again. A cell that fails is reported, and the
+    others go on; its traceback is in output/errors/NAME.txt. Runs use joblib: a backend chosen by
     `joblib.parallel_config` (Dask, Ray) spreads them over machines that share the folder. Threads
-    will not do: runs share torch's random stream.
+    cannot be used, since they would share torch's random stream.
 
     Args:
         study: From `read_study`, or the file.
         output: The folder.
-        n_jobs: Cells at once, -1 for one per core, each with its share of the cores; None is
-            joblib's default.
+        n_jobs: Number of cells at once, -1 for one per core, each with its share of the cores; None
+            is joblib's default.
         progress: Whether to show a bar over cells.
 
     Returns:
-        The cells' numbers, the failures, and the comparisons: `print` it.
+        The numbers of the cells, the failures, and the comparisons: `print` it.
 
     Raises:
         ConfigError: the folder of a cell holds another run.
@@ -51,8 +49,9 @@ def run_study(
     Example:
         >>> import tempfile
         >>> from ppl_vae.experiment import Cell, read_config
-        >>> small = [("data.name", "digits"), ("data.binarize", "static"), ("training.num_epochs", 0)]
-        >>> small += [("evaluation.num_data", 20), ("evaluation.num_particles", 30)]
+        >>> small = [("data.name", "digits"), ("data.binarize", "static")]
+        >>> small += [("training.num_epochs", 0), ("evaluation.num_data", 20)]
+        >>> small += [("evaluation.num_particles", 30)]
         >>> study = Study((Cell({"prior": "StandardNormal"}, read_config(changes=small)),))
         >>> run_study(study, tempfile.mkdtemp(), progress=False).table.index.tolist()
         ['StandardNormal']
@@ -63,10 +62,14 @@ def run_study(
         if folders[cell.name].config.is_file():
             folders[cell.name].claim(cell.config)
     waiting = [cell for cell in study.cells if not folders[cell.name].finished]
-    threads = _threads(min(effective_n_jobs(n_jobs), len(waiting)))
+    jobs = min(effective_n_jobs(n_jobs), len(waiting))
+    threads = None
+    if jobs > 1:  # each job gets its share of the cores
+        threads = max(1, min(torch.get_num_threads(), cpu_count() // jobs))
     tasks = (delayed(_run)(cell.config, folders[cell.name].path, threads) for cell in waiting)
-    done, total = len(study.cells) - len(waiting), len(study.cells)
-    with tqdm(total=total, initial=done, desc="study", unit="cell", disable=not progress) as bar:
+    total = len(study.cells)
+    shown: dict[str, Any] = {"desc": "study", "unit": "cell", "disable": not progress}
+    with tqdm(total=total, initial=total - len(waiting), **shown) as bar:
         said = _Watched(bar, n_jobs=n_jobs, batch_size=1)(tasks)
     failed = {cell.name: error for cell, error in zip(waiting, said, strict=True) if error}
     for name in folders:
@@ -75,29 +78,27 @@ def run_study(
 
 
 class _Watched(Parallel):
-    """joblib's Parallel with a bar over what is complete, whatever the backend."""
+    """joblib's Parallel with a bar over complete tasks, for any backend."""
 
     def __init__(self, bar: tqdm, **options: Any) -> None:
         super().__init__(**options)
         self.bar, self.before = bar, bar.n
 
     def print_progress(self) -> None:
-        """Called by joblib whenever a task is complete."""
+        """Called by joblib after each task."""
         self.bar.update(self.before + self.n_completed_tasks - self.bar.n)
 
 
 @dataclass(frozen=True)
 class _Failure:
-    """Why a cell failed, in one line and in full: text, since not every error travels between
-    processes.
-    """
+    """Why a cell failed, in one line and in full; text, since not every error can be pickled."""
 
     reason: str
     trace: str
 
 
 def _run(config: Config, path: Path, threads: int | None) -> _Failure | None:
-    """Run one cell, in whatever process."""
+    """Run one cell in this process."""
     if threads is not None:
         torch.set_num_threads(threads)
     try:
@@ -105,11 +106,6 @@ def _run(config: Config, path: Path, threads: int | None) -> _Failure | None:
     except Exception as error:
         return _Failure(one_line(f"{type(error).__name__}: {error}"), traceback.format_exc())
     return None
-
-
-def _threads(jobs: int) -> int | None:
-    """For each of several jobs its share of the cores; a single one keeps what it has."""
-    return max(1, min(torch.get_num_threads(), cpu_count() // jobs)) if jobs > 1 else None
 
 
 def _write_error(path: Path, failure: _Failure | None) -> None:

@@ -1,4 +1,4 @@
-"""What a study found: the numbers of each cell, which failed, and the models compared."""
+"""The results of a study: the numbers of each cell, the failures, and the models compared."""
 
 import json
 from collections.abc import Mapping
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from ppl_vae.diagnostics import ModelComparison, compare_models, plot_models
 from ppl_vae.evidence import Evidence
-from ppl_vae.experiment.folder import Folder, finite, write_json
-from ppl_vae.experiment.result_table import is_bound
+from ppl_vae.experiment.folder import Folder, write_json
+from ppl_vae.experiment.metrics import Metrics, finite
 from ppl_vae.experiment.results import write_picture
 from ppl_vae.experiment.studies.grid import Cell, Study
 from ppl_vae.runtime.files import write_whole
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["StudyResult", "read_results", "write_study"]
 
-SHOWN = {  # of metrics.json: how it is called and written for people
+SHOWN = {  # metrics in the table of cells, with heading and format
     "log_evidence": ("log p(x)", "{:.3f}"),
     "mc_se": ("particles se", "{:.3f}"),
     "data_se": ("data se", "{:.3f}"),
@@ -32,22 +32,24 @@ SHOWN = {  # of metrics.json: how it is called and written for people
     "num_epochs": ("epochs", "{}"),
     "seconds": ("seconds", "{:.0f}"),
 }
-APART = "Models of other data, and densities beside probabilities, are not compared: they have tables of their own."
+APART = (
+    "Models of other data, and densities beside probabilities, are not compared: they have tables "
+    "of their own."
+)
 
 
 @dataclass(frozen=True)
 class StudyResult:
-    """The cells' numbers, the failures, and the comparisons: one for each set of models that can be
-    compared.
+    """The numbers of the cells, the failures, and a comparison for each set of comparable models.
 
-    Cells that differ in the training seed alone are trainings of one model.
+    Cells that differ only in the training seed are trainings of one model.
 
     Args:
-        study: What was run.
-        metrics: What metrics.json of each finished cell holds, by name.
+        study: The study.
+        metrics: Metrics of each finished cell, by name.
         failures: Why the others failed, by name.
         comparisons: Of the models on the same rows, all probabilities or all densities.
-        notes: What was not compared.
+        notes: What was not compared, and why.
 
     Example:
         >>> StudyResult(Study(()), {}, {}, ()).table.shape
@@ -55,19 +57,19 @@ class StudyResult:
     """
 
     study: Study
-    metrics: Mapping[str, Mapping[str, Any]]
+    metrics: Mapping[str, Metrics]
     failures: Mapping[str, str]
     comparisons: tuple[ModelComparison, ...]
     notes: tuple[str, ...] = ()
 
     @property
     def table(self) -> "pd.DataFrame":
-        """One row per cell: its keys of the grid, its numbers, and why it failed."""
+        """One row per cell: its values in the grid, its metrics, and why it failed."""
         import pandas as pd
 
         rows = [
             cell.row()
-            | {name: self.metrics.get(cell.name, {}).get(name) for name in SHOWN}
+            | {name: getattr(self.metrics.get(cell.name), name, None) for name in SHOWN}
             | {"failed": self.failures.get(cell.name, "")}
             for cell in self.study.cells
         ]
@@ -91,11 +93,9 @@ class StudyResult:
 
     @property
     def stems(self) -> list[str]:
-        """What the files of each comparison are called."""
+        """Names of the files of each comparison, without suffix."""
         count = len(self.comparisons)
-        return (
-            [f"comparison-{i + 1}" for i in range(count)] if count > 1 else ["comparison"] * count
-        )
+        return ["comparison"] if count == 1 else [f"comparison-{i + 1}" for i in range(count)]
 
     def _cells(self) -> str:
         lines = [("cell", *(head for head, _ in SHOWN.values())), ("---", *("---:" for _ in SHOWN))]
@@ -112,18 +112,17 @@ class StudyResult:
         return "\n\n".join([*filter(None, parts), count])
 
 
-def _cell(metrics: Mapping[str, Any], key: str, style: str) -> str:
-    """A number of a run as the table shows it; a bound is marked, and its Monte Carlo error does
-    not hold.
-    """
-    value = metrics.get(key)
-    if value is None or key == "mc_se" and is_bound(metrics):
+def _cell(metrics: Metrics, key: str, style: str) -> str:
+    """A number of a run; a bound is marked, and its Monte Carlo error is left out."""
+    value = getattr(metrics, key)
+    if value is None or key == "mc_se" and metrics.is_bound:
         return "-"
-    return f"{'>= ' if key == 'log_evidence' and is_bound(metrics) else ''}{style.format(value)}"
+    sign = ">= " if key == "log_evidence" and metrics.is_bound else ""
+    return sign + style.format(value)
 
 
 def read_results(study: Study, output: str | Path, failures: Mapping[str, str]) -> StudyResult:
-    """What the finished cells of a study found, compared.
+    """The results of the finished cells of a study.
 
     Example:
         >>> read_results(Study(()), "runs/none", {}).comparisons
@@ -137,26 +136,23 @@ def read_results(study: Study, output: str | Path, failures: Mapping[str, str]) 
 
 
 def write_study(result: StudyResult, output: str | Path) -> list[str]:
-    """Write study.md, study.json, cells.csv and, for each comparison, comparison.csv and .png;
-    returns their names.
+    """Write study.md, study.json, cells.csv and files of each comparison; returns the names.
 
     Example:
         >>> import tempfile
         >>> write_study(StudyResult(Study(()), {}, {}, ()), tempfile.mkdtemp())
         ['study.md', 'study.json', 'cells.csv']
     """
-    output, names = Path(output), ["study.md", "study.json", "cells.csv"]
+    output = Path(output)
     write_whole(output / "study.md", lambda p: p.write_text(result.to_markdown(), encoding="utf-8"))
-    tables = [each.table.reset_index() for each in result.comparisons]
-    plain = [
-        json.loads(table.to_json(orient="records"))
-        for table in (result.table.reset_index(), *tables)
-    ]
-    write_json(
-        output / "study.json",
-        finite({"cells": plain[0], "comparisons": plain[1:], "notes": result.notes}),
+    cells, *comparisons = (
+        json.loads(each.table.reset_index().to_json(orient="records"))
+        for each in (result, *result.comparisons)
     )
+    plain = finite({"cells": cells, "comparisons": comparisons, "notes": result.notes})
+    write_json(output / "study.json", plain)
     write_whole(output / "cells.csv", lambda p: result.table.to_csv(p))
+    names = ["study.md", "study.json", "cells.csv"]
     for stem, each in zip(result.stems, result.comparisons, strict=True):
         write_whole(output / f"{stem}.csv", each.table.to_csv)
         write_picture(output / f"{stem}.png", partial(plot_models, each))
@@ -167,7 +163,7 @@ def write_study(result: StudyResult, output: str | Path) -> list[str]:
 def _compared(
     cells: list[Cell], folders: Mapping[str, Folder]
 ) -> tuple[list[ModelComparison], list[str]]:
-    """The models, in groups of the same rows and the same measure."""
+    """Comparisons of models with the same rows and the same measure, and notes on the others."""
     groups: dict[tuple[Any, ...], dict[str, list[Evidence]]] = {}
     for cell in cells:
         evidence = Evidence.load(folders[cell.name].evidence)
@@ -186,6 +182,6 @@ def _compared(
 
 
 def _alone(name: str, trainings: list[Evidence]) -> str:
-    """log p(x) of a model that there is no other to compare with."""
+    """A note on a model without another to compare it with."""
     said = "; ".join(str(each.summary()) for each in trainings)
     return f"Not compared, for want of another model of the same rows and kind: {name}, {said}."

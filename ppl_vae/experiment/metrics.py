@@ -1,0 +1,138 @@
+"""The numbers of a run by name, as metrics.json holds them."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Self
+
+__all__ = ["Estimates", "Metrics", "finite"]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Estimates(Mapping[str, Any]):
+    """What an evaluation found, in nats per observation; None is a number that is unknown.
+
+    Attributes, or equally the keys of the JSON file that holds them.
+
+    Args:
+        log_evidence: Mean of log p(x), with its errors and their conditions as in
+            `EvidenceSummary`, from which the names up to `rounding_of_x` come.
+        mean_used: Mean number of particles per row.
+        num_refined: Number of rows that were estimated again from a refined guide.
+        checks: Median of each of `Evidence.checks`.
+        kl: Mean rate, the KL divergence of q(z given x) from the prior.
+        distortion: Mean distortion.
+        active_units: Number of active latent dimensions; None for a single row.
+        latent_dim: Number of latent dimensions D.
+        evaluation: The table [evaluation].
+        evaluation_seconds: How long it took.
+        run: Names of the data set, prior, likelihood, posterior and objective.
+
+    Example:
+        >>> found = Estimates(log_evidence=-18.5, share_estimate=0.9, share_bad_k=0.02)
+        >>> found.is_bound, found["log_evidence"]
+        (True, -18.5)
+    """
+
+    log_evidence: float | None = None
+    mc_se: float | None = None
+    data_se: float | None = None
+    mc_bias: float | None = None
+    elbo: float | None = None
+    mean_ess: float | None = None
+    share_bad_k: float | None = None
+    num_data: int = 0
+    num_particles: int = 0
+    bound: str = "lower"
+    num_unresolved: int = 0
+    share_estimate: float | None = None
+    rounding_of_x: float | None = 0.0
+    mean_used: float | None = None
+    num_refined: int = 0
+    checks: Mapping[str, float | None] = field(default_factory=dict)
+    kl: float | None = None
+    distortion: float | None = None
+    active_units: int | None = None
+    latent_dim: int = 0
+    evaluation: Mapping[str, Any] = field(default_factory=dict)
+    evaluation_seconds: float = 0.0
+    run: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: str | Path) -> Self:
+        """The numbers in a JSON file; names of another version are left out."""
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+        known = {each.name for each in fields(cls)}
+        return cls(**{name: value for name, value in values.items() if name in known})
+
+    @property
+    def share_bound(self) -> float:
+        """Share of the rows without an estimate; by k-hat alone in runs of an earlier version."""
+        if self.share_estimate is None:
+            return self.share_bad_k or 0.0
+        return 1 - self.share_estimate
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether log p(x) is a lower bound, and not an estimate, for some rows."""
+        return self.bound == "lower" and self.share_bound > 0
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in list(self):
+            raise KeyError(name)
+        return getattr(self, name)
+
+    def __iter__(self) -> Iterator[str]:
+        return (each.name for each in fields(self))
+
+    def __len__(self) -> int:
+        return len(fields(self))
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Metrics(Estimates):
+    """What metrics.json of a finished run holds: its estimates, and how they came about.
+
+    Args:
+        best_epoch: Epoch with the best bound; 0 if there is none.
+        num_epochs: Number of epochs that were trained.
+        stopped: Why training ended.
+        num_parameters: Number of parameters of model and guide together.
+        rows: Number of rows of each split.
+        seeds: Seeds of the split, of training and of the evaluation.
+        versions: Versions of the packages and of Python.
+        training_seconds: How long training took.
+        seconds: How long the run took.
+        history: The bound and the settings of each epoch, as in `FitResult`.
+
+    Example:
+        >>> Metrics(kl=4.8, num_epochs=3)["num_epochs"]
+        3
+    """
+
+    best_epoch: int = 0
+    num_epochs: int = 0
+    stopped: str = ""
+    num_parameters: int = 0
+    rows: Mapping[str, int] = field(default_factory=dict)
+    seeds: Mapping[str, int] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    training_seconds: float = 0.0
+    seconds: float = 0.0
+    history: Mapping[str, list[Any]] = field(default_factory=dict)
+
+
+def finite(value: Any) -> Any:
+    """Plain values with None for what is not finite, which every reader of JSON takes.
+
+    Example:
+        >>> finite({"k": [1.0, float("nan")]})
+        {'k': [1.0, None]}
+    """
+    if isinstance(value, Mapping):
+        return {str(key): finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

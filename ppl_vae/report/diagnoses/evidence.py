@@ -1,0 +1,320 @@
+"""log p(x), the importance weights behind it, and the rows with the least reliable estimates."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from scipy.special import logsumexp
+
+from ppl_vae.data import Dataset
+from ppl_vae.diagnostics import plot_k_hat
+from ppl_vae.diagnostics.report_plots import as_images, plot_weights
+from ppl_vae.evidence import reduce_log_weights
+from ppl_vae.evidence.pareto import GOOD_K
+from ppl_vae.experiment.metrics import Estimates
+from ppl_vae.experiment.result_table import reading
+from ppl_vae.importance import log_weights
+from ppl_vae.programs.modules import place
+from ppl_vae.report.attempts import NotApplicable
+from ppl_vae.report.diagnosis import Diagnosis, Findings
+from ppl_vae.report.elements import Panel, Table, draw, number, thumbnail
+from ppl_vae.report.rules import Measured, Rule
+
+NUM_PARTICLES = 500  # for bounds of few particles, and for the largest weight
+BOUNDS = (1, 10, 100, 500)
+MANY_BOUNDS = (
+    0.25  # share of rows with only a bound, above which a Monte Carlo error is meaningless
+)
+MOST_VALUES = 6
+NATS = ("", "nats per datum", "Monte Carlo se", "data se", "data", "draws")
+PER_ROW = ("log_evidence", "mc_se", "ess", "pareto_k", "elbo", "smoothed", "num_used")
+CURE = "Refine the guide (ppl-vae evaluate RUN --refine), or take evidence_interval."
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Log-weights of the first evaluated rows and of the worst ones.
+
+    Args:
+        log_weights: log w, (K, B).
+        rows: Positions of their rows among the evaluated ones, in order, (B,).
+        num_first: How many of them are the first ones, which the bounds are averaged over.
+
+    Example:
+        >>> Weights(np.zeros((500, 2)), np.array([0, 7]), num_first=1).bounds[10]
+        (0.0, 0.0, nan)
+    """
+
+    log_weights: np.ndarray = field(repr=False)
+    rows: np.ndarray
+    num_first: int
+
+    @property
+    def largest(self) -> np.ndarray:
+        """Share of the largest weight in the sum of all K, (B,)."""
+        return np.exp(self.log_weights.max(0) - logsumexp(self.log_weights, axis=0))
+
+    @property
+    def bounds(self) -> dict[int, tuple[float, float, float]]:
+        """IWAE bound by K, with its Monte Carlo standard error and that over the rows."""
+        return {k: self._bound(k) for k in BOUNDS}
+
+    def _bound(self, num_particles: int) -> tuple[float, float, float]:
+        """Mean over groups of K particles, then over the rows."""
+        num_data = self.num_first
+        log_w = self.log_weights[:, :num_data]
+        groups = log_w.reshape(-1, num_particles, num_data)
+        values = logsumexp(groups, axis=1) - np.log(num_particles)
+        if len(values) > 1:
+            se = values.std(0, ddof=1) / len(values) ** 0.5
+        else:
+            se = reduce_log_weights(log_w).mc_se
+        mean = values.mean(0)
+        data_se = mean.std(ddof=1) / num_data**0.5 if num_data > 1 else np.nan
+        return float(mean.mean()), float(np.sqrt(np.square(se).sum()) / num_data), float(data_se)
+
+
+def share_bounded(found: Findings) -> Measured:
+    """Share of the rows whose log p(x) is only a lower bound."""
+    evidence = found["importance"]
+    if evidence.bound != "lower" or np.isnan(evidence.pareto_k).any():
+        raise NotApplicable(reading(found.subject.metrics)[0])
+    share = float(1 - evidence.is_estimate.mean())
+    return Measured(share, f"{share:.1%} of {len(evidence)} rows")
+
+
+def monte_carlo(found: Findings) -> Measured:
+    """Monte Carlo error or bias of log p(x), as a share of its standard error over the rows."""
+    bounded = share_bounded(found)
+    if bounded.number > MANY_BOUNDS:
+        raise NotApplicable(
+            f"log p(x) is a lower bound for {bounded.shown}, and there the error is not known"
+        )
+    metrics = found.subject.metrics
+    if not metrics.data_se or metrics.mc_se is None:
+        raise NotApplicable("it takes two data and two particles at least")
+    bias = metrics.mc_bias or 0.0
+    sizes = f"se {number(metrics.mc_se)}, bias {number(bias)}, data se {number(metrics.data_se)}"
+    return Measured(max(metrics.mc_se, abs(bias)) / metrics.data_se, f"{sizes} nats")
+
+
+# --- bounds of few particles ----------------------------------------------------------------------
+
+
+def _weights(found: Findings) -> Weights:
+    subject = found.subject
+    num_first = min(subject.num_data, len(subject.evidence))
+    which = np.union1d(np.arange(num_first), subject.worst)
+    rows = place(subject.evaluated[which], *found.programs)
+    sizes: dict[str, Any] = {"num_particles": NUM_PARTICLES, "seed": subject.seed}
+    log_w = log_weights(*found.programs, rows.x, rows.context, **sizes)
+    return Weights(log_w.double().cpu().numpy(), which, num_first)
+
+
+def _bounds(found: Findings) -> Panel:
+    """From the ELBO to log p(x)."""
+    metrics, evidence, few = found.subject.metrics, found["importance"], found["weights"]
+    kind = "" if metrics.bound == "lower" else f", {metrics.bound}"
+    sizes = (f"{metrics.num_data:,}", f"{metrics.num_particles:,}")
+    few_sizes = (f"{few.num_first:,}", f"{len(few.log_weights):,}")
+    elbo = evidence.elbo
+    data_se = number(elbo.std(ddof=1) / len(elbo) ** 0.5) if len(elbo) > 1 else ""
+    rows: list[tuple[str, ...]] = [("ELBO", number(metrics.elbo), "", data_se, *sizes)]
+    rows += [
+        (f"IWAE bound, K = {k}", *map(number, values), *few_sizes)
+        for k, values in few.bounds.items()
+    ]
+    if few.num_first < metrics.num_data:
+        first = Estimates(**vars(evidence[: few.num_first].summary()))
+        rows.append((f"log p(x){kind}, the same data", *_errors(first), few_sizes[0], sizes[1]))
+    rows.append((f"log p(x){kind}", *_errors(metrics), *sizes))
+    others = (found.subject.folder.path / "evaluations").glob("*.json")
+    rows += [_other(Estimates.read(path)) for path in sorted(others)]
+    bias = f"The bias of log p(x) is about {number(metrics.mc_bias)} nats, if the weights are good."
+    what = (
+        "Each is at most log p(x) on average; the more particles K, the nearer. Monte Carlo se: "
+        "were the particles drawn again. Data se: were the data."
+    )
+    return Panel([what, *reading(metrics), bias], tables=[Table(NATS, rows)])
+
+
+def _errors(found: Estimates) -> tuple[str, ...]:
+    """log p(x) and its errors; the Monte Carlo error is left out where it does not hold."""
+    value = number(found.log_evidence)
+    data_se = number(found.data_se)
+    if found.is_bound:
+        return (f">= {value}", "unknown", data_se)
+    return (value, number(found.mc_se), data_se)
+
+
+def _other(found: Estimates) -> tuple[str, ...]:
+    """The row of another evaluation of the run."""
+    table = found.evaluation
+    name = f"{table['method']['name']}, {table['split']} split ({found.bound})"
+    if found.num_refined:
+        name += f", {found.num_refined:,} rows refined"
+    return (name, *_errors(found), f"{found.num_data:,}", f"{found.num_particles:,}")
+
+
+def _tree_of_weights(found: Findings) -> dict[str, xr.Dataset]:
+    weights = found["weights"]
+    bounds = zip(*weights.bounds.values(), strict=True)
+    columns = dict(zip(("bound", "mc_se", "data_se"), map(np.array, bounds), strict=True))
+    variables = {name: ("num_particles", column) for name, column in columns.items()}
+    rows = found.subject.evaluated[weights.rows]
+    return {
+        "bounds": xr.Dataset(variables, {"num_particles": list(weights.bounds)}),
+        "weights": _by_row({"largest_share": weights.largest}, rows),
+    }
+
+
+def _by_row(values: Mapping[str, np.ndarray], rows: Dataset, **attrs: Any) -> xr.Dataset:
+    dim = rows.dims[0]
+    names = np.asarray(rows.coords[dim])
+    coords = {dim: names.astype(str) if names.dtype == object else names}
+    return xr.Dataset({name: (dim, array) for name, array in values.items()}, coords, attrs)
+
+
+# --- the weights ----------------------------------------------------------------------------------
+
+
+def _importance(found: Findings) -> Panel:
+    """k-hat, effective sample size and largest weight, by row."""
+    evidence, few = found["importance"], found["weights"]
+    largest = few.largest[: few.num_first]
+    good = np.mean(evidence.pareto_k <= 0.5)
+    bad = np.mean(evidence.pareto_k > GOOD_K)
+    says = [
+        "k-hat tells how heavy the tail of the weights is: up to 0.5 their variance is finite; "
+        "above 0.7 log p(x) is only a lower bound.",
+        f"log p(x) is an estimate for {evidence.is_estimate.mean():.0%} of the rows: there "
+        "intervals of two standard errors cover, judged by the skewness of rows alike.",
+    ]
+    alts = (
+        f"Histogram of k-hat of {len(evidence)} data: {good:.0%} at most 0.5, {bad:.0%} above 0.7.",
+        "Effective sample size against k-hat, in the same three classes; median "
+        f"{np.median(evidence.ess):.0f} of {evidence.num_particles}.",
+        f"Share of the largest of {len(few.log_weights)} weights by datum, sorted; median "
+        f"{np.median(largest):.2f}.",
+    )
+
+    def plot(axes: Any) -> None:
+        plot_k_hat(evidence, axes[0]).legend(loc="best")  # above, it would be too wide
+        plot_weights(evidence, largest, axes[1:])
+
+    return Panel([*says, *reading(found.subject.metrics)], pictures=draw(plot, alts))
+
+
+def _tree_of_evidence(found: Findings) -> dict[str, xr.Dataset]:
+    evidence = found["importance"]
+    values = {name: getattr(evidence, name) for name in PER_ROW} | dict(evidence.checks)
+    return {"importance": _by_row(values, found.subject.evaluated, bound=evidence.bound)}
+
+
+# --- the worst rows -------------------------------------------------------------------------------
+
+
+def _worst(found: Findings) -> Panel:
+    """The rows with the least reliable log p(x)."""
+    subject, few, evidence = found.subject, found["weights"], found["importance"]
+    which = subject.worst
+    rows = subject.evaluated[which]
+    cells = {"datum": [str(name) for name in rows.coords[rows.dims[0]]], "x": _shown(rows)}
+    if rows.labels is not None:
+        cells["label"] = [str(label) for label in rows.labels]
+    shares = few.largest[np.searchsorted(few.rows, which)]
+    cells["largest weight"] = [f"{share:.2f}" for share in shares]
+    columns = {
+        "k-hat": "pareto_k",
+        "ESS": "ess",
+        "log p(x)": "log_evidence",
+        "se": "mc_se",
+        "ELBO": "elbo",
+    }
+    for heading, name in columns.items():
+        cells[heading] = [number(value, 2) for value in getattr(evidence, name)[which]]
+    ordered = "standard error" if np.isnan(evidence.pareto_k).any() else "k-hat"
+    those = f"All {len(which)} evaluated data, the largest {ordered} first."
+    if len(which) < len(evidence):
+        those = f"The {len(which)} of {len(evidence):,} evaluated data with the largest {ordered}."
+    table = Table(list(cells), list(zip(*cells.values(), strict=True)), kind="sortable")
+    return Panel([those], tables=[table])
+
+
+def _shown(rows: Dataset) -> list[Any]:
+    """A picture of each row, or its first values."""
+    if rows.image_shape is not None:
+        names = rows.coords[rows.dims[0]]
+        return [
+            thumbnail(pixels, f"datum {name}", f"worst-{i}")
+            for i, (name, pixels) in enumerate(zip(names, as_images(rows), strict=True), start=1)
+        ]
+    features = rows.coords[rows.dims[1]] if len(rows.dims) == 2 else range(rows.event_shape.numel())
+    return [values_of(features, values) for values in rows.x.flatten(1).cpu().numpy()]
+
+
+def values_of(features: Any, values: np.ndarray) -> str:
+    """The first values of a row, each after the name of its feature unless names are numbers."""
+    numbered = list(features) == list(range(len(values)))
+    shown = [
+        f"{'' if numbered else f'{name} '}{'missing' if np.isnan(value) else f'{value:.4g}'}"
+        for name, value in zip(features, values, strict=True)
+    ]
+    more = [f"and {len(shown) - MOST_VALUES} more"] * (len(shown) > MOST_VALUES)
+    return ", ".join([*shown[:MOST_VALUES], *more])
+
+
+SECTION = "log p(x)"
+FEW_PARTICLES = Diagnosis(
+    "weights",
+    "Bounds",
+    SECTION,
+    compute=_weights,
+    panel=_bounds,
+    page="concepts.md#iwae-bound-and-log-p-x",
+    tree=_tree_of_weights,
+)
+IMPORTANCE = Diagnosis(
+    "importance",
+    "Importance weights",
+    SECTION,
+    compute=lambda found: found.subject.evidence,
+    panel=_importance,
+    page="concepts.md#pareto-k-hat",
+    tree=_tree_of_evidence,
+    rules=[
+        Rule(
+            "log p(x) is an estimate",
+            share_bounded,
+            "Share of the rows where log p(x) is a lower bound only",
+            passes=0.05,
+            fails=MANY_BOUNDS,
+            words=(
+                "log p(x) and its standard errors may be believed.",
+                f"For some rows log p(x) is only a lower bound. {CURE}",
+                f"For many rows log p(x) is only a lower bound. {CURE}",
+            ),
+            form="{:.0%}",
+        ),
+        Rule(
+            "Monte Carlo error is small",
+            monte_carlo,
+            "Monte Carlo error or bias of log p(x), the larger, as a share of the standard error "
+            "over the data",
+            passes=0.1,
+            fails=0.5,
+            words=(
+                "More particles would change little.",
+                "The Monte Carlo error shows in log p(x): take more particles.",
+                "The Monte Carlo error is as large as that of the rows: take many more particles, "
+                "or refine the guide.",
+            ),
+            panel="Bounds",
+            page="concepts.md#standard-error-by-the-delta-method",
+            form="{:.0%}",
+        ),
+    ],
+)
+WORST = Diagnosis("worst", "Worst data", SECTION, panel=_worst, page="concepts.md#pareto-k-hat")

@@ -1,0 +1,196 @@
+"""What the latents carry, and where the rows lie among them."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ppl_vae.diagnostics import (
+    ELBOSurgery,
+    active_units,
+    elbo_surgery,
+    latent_means,
+    plot_collapse,
+    plot_latent,
+    rate_distortion,
+)
+from ppl_vae.diagnostics.latents.surgery import ROWS
+from ppl_vae.diagnostics.report_plots import plot_rate_distortion, plot_traversal
+from ppl_vae.programs.modules import place
+from ppl_vae.report.attempts import NotApplicable
+from ppl_vae.report.diagnosis import Diagnosis, Findings
+from ppl_vae.report.elements import Panel, Table, draw, number, sentence
+from ppl_vae.report.rules import Measured, Rule
+
+SQUARE = (5.2, 4.6)
+PRIOR_PASSES = 1.0  # nats
+
+
+def rate(found: Findings) -> Measured:
+    """KL of q(z given x) from the prior."""
+    nats = found.subject.metrics.kl
+    if nats is None:
+        raise NotApplicable("the rate is not finite")
+    return Measured(nats, f"{nats:.3f} nats per row")
+
+
+def unused(found: Findings) -> Measured:
+    """Share of inactive latent dimensions."""
+    metrics = found.subject.metrics
+    if metrics.active_units is None:
+        raise NotApplicable("it takes two data at least")
+    share = 1 - metrics.active_units / metrics.latent_dim
+    return Measured(share, f"{metrics.active_units} of {metrics.latent_dim} are active")
+
+
+def marginal_kl(found: Findings) -> Measured:
+    """KL of q(z) from the prior: of two estimates on one side of the limit, the nearer to it."""
+    summary = found["surgery"].summary()
+    high = max(0.0, summary.mean["marginal_kl"])
+    low = min(max(0.0, summary.mean["rate"] - summary.mean["leave_one_out"]), high)
+    said = f"between {low:.2f} and {high:.2f} nats"
+    if low <= PRIOR_PASSES < high:
+        raise NotApplicable(f"{said}: {summary.num_data} rows are too few to tell")
+    return Measured(high if high <= PRIOR_PASSES else low, f"{said} per row")
+
+
+def _latent_space(found: Findings) -> Panel:
+    """Where the rows lie among the latents, and what the latents decode to."""
+    rows = found.subject.rows
+    options: dict[str, Any] = {"seed": found.subject.seed}
+    colours = "coloured by label" if rows.labels is not None else "without labels"
+    alt = f"Posterior means of {len(rows)} data as points, {colours}."
+    pictures = draw(
+        lambda ax: plot_latent(*found.programs, rows, **options, ax=ax), alt, size=SQUARE
+    )
+    if rows.image_shape is None:
+        says = "Data that are no pictures: no grid of what z decodes to."
+        return Panel([says], pictures=pictures)
+    alt = (
+        "A grid of pictures, each what the decoder makes of a point of the latent space; they "
+        "change along both axes."
+    )
+    grid = draw(
+        lambda ax: plot_traversal(*found.programs, rows, **options, ax=ax), alt, size=SQUARE
+    )
+    says = "Left where the data lie, right what points of the same plane decode to."
+    return Panel([says], pictures=[*pictures, *grid])
+
+
+def _surgery(found: Findings) -> ELBOSurgery:
+    context = place(found.subject.rows, *found.programs).context
+    if found.programs[0].prior(None if context is None else context[:2]).batch_shape:
+        raise NotApplicable(
+            "the prior depends on the covariates, so q(z) has no one prior to be compared with"
+        )
+    return elbo_surgery(*found.programs, found.subject.rows, **found.options)
+
+
+def _collapse(found: Findings) -> Panel:
+    """The information in each latent dimension."""
+    units = found["active_units"]
+    surgery = found["surgery"]
+    size = len(units.names)
+    summary = surgery.summary()
+    mean = summary.mean
+    alts = (
+        f"Bars of what each of {size} latent dimensions carries, sorted.",
+        f"Active units falling with the threshold; {units.count} of {size} at {units.threshold:g}.",
+        f"Bars of the parts of the rate of {mean['rate']:.2f} nats, of which I(x; z) is "
+        f"{mean['mutual_information']:.2f}.",
+    )
+    pictures = draw(lambda axes: plot_collapse(units, surgery, axes), alts)
+    errors = (mean, summary.mc_se, summary.data_se)
+    cells = [(ROWS[name].strip(), *(number(each[name]) for each in errors)) for name in mean]
+    most = f"I(x; z) cannot exceed {np.log(summary.num_data):.2f} nats"
+    limit = f"q(z) is the mixture over {summary.num_data} data: {most}."
+    if any(np.isnan(value) for value in mean.values()):
+        limit += (
+            " What is unknown needs a guide, or a prior, that is a product over latent dimensions."
+        )
+    table = Table(("nats per datum", "mean", "Monte Carlo se", "data se"), cells)
+    return Panel([f"{units}.", limit], pictures=pictures, tables=[table])
+
+
+def _rate_distortion(found: Findings) -> Panel:
+    """Where the model stands between no information about x in z and all of it."""
+    parts = found["rate_distortion"]
+    means = f"{parts.rate.mean():.2f} and {parts.distortion.mean():.2f}"
+    alt = f"A point per datum at its rate and distortion; means {means} nats."
+    pictures = draw(lambda ax: plot_rate_distortion(parts, ax), alt, size=(5.2, 3.8))
+    what = "Rate: what z says of x. Distortion: what z leaves unsaid. Their sum is less the ELBO."
+    return Panel([what, sentence(parts)], pictures=pictures)
+
+
+SECTION = "What the latents carry"
+LATENT_SPACE = Diagnosis(
+    "latent_means",
+    "Latent space",
+    "What it learned",
+    compute=lambda found: latent_means(found.programs[1], found.subject.rows, **found.options),
+    panel=_latent_space,
+)
+ACTIVE_UNITS = Diagnosis(
+    "active_units",
+    compute=lambda found: active_units(*found.programs, found.subject.rows, **found.options),
+)
+COLLAPSE = Diagnosis(
+    "surgery",
+    "Collapse",
+    SECTION,
+    compute=_surgery,
+    panel=_collapse,
+    page="howto/collapse.md",
+    rules=[
+        Rule(
+            "Latents say something of x",
+            rate,
+            "Rate, the KL of q(z given x) from the prior, in nats per row",
+            passes=0.1,
+            fails=0.1,
+            words=(
+                "The latents are used.",
+                "",
+                "The latents say nothing of x: anneal the KL, or set free bits.",
+            ),
+            better="more",
+        ),
+        Rule(
+            "Every latent is used",
+            unused,
+            "Share of latent dimensions whose posterior mean does not vary with x",
+            passes=0.0,
+            fails=math.inf,
+            words=(
+                "No latent dimension is dead.",
+                "Dead dimensions do no harm: fewer latents would do.",
+                "",
+            ),
+            page="howto/collapse.md#active-units",
+            form="{:.0%}",
+        ),
+        Rule(
+            "q(z) is the prior",
+            marginal_kl,
+            "KL of q(z), averaged over the rows, from the prior, in nats",
+            passes=PRIOR_PASSES,
+            fails=3.0,
+            words=(
+                "Averaged over the rows, the latents follow the prior.",
+                "Averaged over the rows, the latents do not quite follow the prior: a richer one "
+                "may help.",
+                "Averaged over the rows, the latents do not follow the prior: try a richer one, "
+                "such as VampPrior.",
+            ),
+            page="howto/collapse.md#elbo-surgery",
+        ),
+    ],
+)
+RATE_DISTORTION = Diagnosis(
+    "rate_distortion",
+    "Rate and distortion",
+    SECTION,
+    compute=lambda found: rate_distortion(*found.programs, found.subject.rows, **found.options),
+    panel=_rate_distortion,
+    page="howto/collapse.md",
+)

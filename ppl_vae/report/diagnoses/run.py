@@ -1,0 +1,166 @@
+"""What was run, and how it is built."""
+
+from typing import Any
+
+from ppl_vae.experiment.config import to_toml
+from ppl_vae.programs.modules import evaluating, place
+from ppl_vae.report.architecture import chain, layers, plot_graph
+from ppl_vae.report.attempts import NotApplicable
+from ppl_vae.report.diagnosis import Diagnosis, Findings
+from ppl_vae.report.elements import Panel, Table, draw
+from ppl_vae.report.rules import Measured, Rule
+from ppl_vae.runtime.seeding import seeded
+
+
+def use_of_the_rows(found: Findings) -> Measured:
+    """0 for rows that training never saw, 1 for rows that chose the epoch, 2 for fitted rows."""
+    config = found.subject.experiment.config
+    split = config.evaluation.split
+    chose = split == "valid" and config.training.keywords.get("patience") is not None
+    return Measured(2.0 if split == "train" else float(chose), f"{split} split")
+
+
+def concerns(found: Findings) -> Measured:
+    """Number of scales at their floor."""
+    said = found["concerns"]
+    return Measured(float(len(said)), "", " ".join(said))
+
+
+def _concerns(found: Findings) -> list[str]:
+    """Warnings of the likelihood about its fitted parameters."""
+    model, guide = found.programs
+    if not isinstance(getattr(model.likelihood, "scale", None), str):
+        raise NotApplicable(f"{type(model.likelihood).__name__} has no scale to learn")
+    rows = place(found.subject.rows, model, guide)
+    with evaluating(model, guide), seeded(found.subject.seed):
+        z = guide.encode(rows.x, rows.context).sample()
+        return model.concerns(z, rows.context)
+
+
+def _data(found: Findings) -> Panel:
+    """What was observed, and which rows the page is about."""
+    subject = found.subject
+    split = subject.experiment.config.evaluation.split
+    facts = subject.experiment.data.describe()
+    shape = " × ".join(map(str, facts["event_shape"]))
+    where = f"{facts['splits'][split]:,} {split} rows"
+    rows = {
+        "name": facts["name"],
+        "size": f"{facts['num_data']:,} data of shape {shape}",
+        "values": "{:g} to {:g}".format(*facts["range"]),
+        "missing": f"{facts['missing']:.1%}",
+        "binarised": facts["binarize"] or "no",
+        "covariates": ", ".join(facts["context"]) or "none",
+        "labels": f"{facts['labels']} classes" if facts["labels"] else "none",
+        "splits": ", ".join(f"{name} {count:,}" for name, count in facts["splits"].items()),
+        "log p(x) on": f"{len(subject.evidence):,} of the {where}",
+        "diagnosed": f"the first {len(subject.rows):,} of the {where}",
+    }
+    return Panel(tables=[_facts(rows)])
+
+
+def _provenance(found: Findings) -> Panel:
+    metrics = found.subject.metrics
+    seconds = {
+        "training": metrics.training_seconds,
+        "evaluation": metrics.evaluation_seconds,
+        "all": metrics.seconds,
+    }
+    epochs = {
+        "trained": metrics.num_epochs,
+        "best": metrics.best_epoch,
+        "ended by": metrics.stopped,
+    }
+    tables = [
+        _facts({**metrics.seeds, "this page": found.subject.seed}, "Seeds"),
+        _facts(metrics.versions, "Versions"),
+        _facts({name: f"{value:.1f}" for name, value in seconds.items()}, "Seconds"),
+        _facts(epochs, "Epochs"),
+    ]
+    return Panel(tables=tables)
+
+
+def _facts(rows: Any, caption: str = "") -> Table:
+    return Table(("", ""), list(rows.items()), caption, kind="facts")
+
+
+def _graph(found: Findings) -> Panel:
+    """Model and guide as Pyro sees them."""
+    model, guide = found.programs
+    rows = found.subject.rows
+    alts = (
+        "The model: arrows from the latents to the data they generate, in a plate over the data.",
+        "The guide: arrows from the data to the latents it infers, in a plate over the data.",
+    )
+
+    def plot(axes: Any) -> None:
+        plot_graph(model, rows, [], axes[0]).set_title("model p")
+        plot_graph(guide, rows, ["x"], axes[1]).set_title("guide q")
+
+    says = "Grey is observed or given. Left the model, right the guide."
+    return Panel([says], pictures=draw(plot, alts, size=(4.2, 2.4)))
+
+
+def _architecture(found: Findings) -> Panel:
+    """The layers that x goes through."""
+    model, guide = found.programs
+    rows = found.subject.rows
+    says = f"{found.subject.metrics.num_parameters:,} parameters."
+    return Panel([says], chain=chain(model, guide, rows), tables=[layers(model, guide, rows)])
+
+
+RUN = "What was run"
+BUILT = "How it is built"
+CONFIGURATION = Diagnosis(
+    "configuration",
+    "Configuration",
+    RUN,
+    panel=lambda found: Panel(code=to_toml(found.subject.experiment.config)),
+)
+DATA = Diagnosis(
+    "data",
+    "Data",
+    RUN,
+    panel=_data,
+    rules=[
+        Rule(
+            "Held-out data",
+            use_of_the_rows,
+            "What the evaluated rows were used for (0: nothing, 1: to choose the epoch, 2: to "
+            "train)",
+            passes=0,
+            fails=1,
+            words=(
+                "Training has not seen the evaluated rows.",
+                "The evaluated rows chose the epoch, so log p(x) is a little too high: evaluate "
+                "test rows.",
+                "The evaluated rows are those of training, so log p(x) says nothing of new rows: "
+                "evaluate test rows.",
+            ),
+            page="concepts.md",
+        )
+    ],
+)
+PROVENANCE = Diagnosis("provenance", "Seeds, versions, times", RUN, panel=_provenance)
+GRAPH = Diagnosis("graph", "Graphical model", BUILT, panel=_graph)
+ARCHITECTURE = Diagnosis("architecture", "Architecture", BUILT, panel=_architecture)
+SCALE = Diagnosis(
+    "concerns",
+    compute=_concerns,
+    rules=[
+        Rule(
+            "The likelihood's scale",
+            concerns,
+            "Number of scales at their floor",
+            passes=0,
+            fails=0,
+            words=(
+                "The scale is above its floor.",
+                "",
+                "The likelihood is unbounded here; raise the floor or fix the scale:",
+            ),
+            panel="Architecture",
+            page="howto/report.md#scale",
+        )
+    ],
+)

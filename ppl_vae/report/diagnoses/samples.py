@@ -1,0 +1,68 @@
+"""What the model makes of rows, and of draws from the prior."""
+
+from typing import Any
+
+from ppl_vae.diagnostics import plot_reconstructions, plot_samples
+from ppl_vae.diagnostics.report_plots import as_images, name_features
+from ppl_vae.programs.modules import place
+from ppl_vae.report.diagnosis import Diagnosis, Findings
+from ppl_vae.report.elements import SIZE, Panel, draw
+
+NUM_RECONSTRUCTED = 12
+NUM_PANELS = 6  # of rows that are not pictures
+NUM_SAMPLES = 60
+CELL = 0.64  # inches, of a picture in a row of pictures
+
+
+def _reconstructions(found: Findings) -> Panel:
+    """Rows beside their reconstructions."""
+    rows = found.subject.rows
+    if rows.image_shape is None:
+        some, size = rows[:NUM_PANELS], SIZE
+        alts: Any = [
+            f"Features of datum {name}, and dots for their reconstruction."
+            for name in some.coords[some.dims[0]]
+        ]
+        says = (
+            "Bars (or a grey line) are data, dots (or a red line) E[E[x | z]] with z from the "
+            "guide."
+        )
+    else:
+        some = rows[:NUM_RECONSTRUCTED]
+        height, width = as_images(some).shape[1:3]
+        size = (0.9 + CELL * len(some), 0.2 + 2 * CELL * height / width)
+        alts = f"{len(some)} data in the upper row, and below each its reconstruction."
+        note = " Blue is missing." * bool(some.x.isnan().any())
+        says = f"E[E[x | z]] with z drawn from the guide.{note}"
+
+    def plot(axes: Any) -> None:
+        seed = found.subject.seed
+        plot_reconstructions(*found.programs, some, len(some), seed=seed, axes=axes)
+
+    return Panel([says], pictures=draw(plot, alts, size=size))
+
+
+def _samples(found: Findings) -> Panel:
+    """What the decoder makes of draws from the prior."""
+    rows, model = found.subject.rows, found.programs[0]
+    context = place(rows, model).context
+    count = NUM_SAMPLES
+    says = []
+    if context is not None:
+        count = min(count, len(rows))
+        context = context[:count]
+        says = [f"With the covariates of the first {count} diagnosed data."]
+    options: dict[str, Any] = {"context": context, "seed": found.subject.seed}
+
+    def plot(ax: Any) -> None:
+        plot_samples(model, count, rows.image_shape, **options, ax=ax)
+        if len(rows.dims) == 2 and rows.image_shape is None:
+            name_features(ax, rows.coords[rows.dims[1]])
+
+    alt = f"{count} samples: what the decoder makes of draws from the prior."
+    return Panel(says, pictures=draw(plot, alt, size=(6.4, 4.2)))
+
+
+SECTION = "What it learned"
+RECONSTRUCTIONS = Diagnosis("reconstructions", "Reconstructions", SECTION, panel=_reconstructions)
+SAMPLES = Diagnosis("samples", "Samples", SECTION, panel=_samples)

@@ -1,0 +1,103 @@
+"""How the run was trained."""
+
+import numpy as np
+
+from ppl_vae.diagnostics import plot_training
+from ppl_vae.report.attempts import NotApplicable
+from ppl_vae.report.diagnosis import Diagnosis, Findings
+from ppl_vae.report.elements import Panel, draw, number
+from ppl_vae.report.rules import Measured, Rule
+from ppl_vae.training import FitResult
+
+FEWEST_EPOCHS = 5  # of a trend
+
+
+def gain(found: Findings) -> Measured:
+    """Change of the bound in a tenth of the epochs, by a line through the last three tenths."""
+    bound = _bounds_at_full_weight(found)
+    last = bound[-max(FEWEST_EPOCHS, 3 * len(bound) // 10) :]
+    tenth = max(1, len(bound) // 10)
+    gained = float(np.polyfit(np.arange(len(last)), last, 1)[0] * tenth)
+    shown = f"{gained:+.2f} nats in {tenth} epoch{'s' * (tenth > 1)}"
+    return Measured(max(gained, 0.0) if _restored(found) else abs(gained), shown)
+
+
+def loss(found: Findings) -> Measured:
+    """How far the bound ends below its best, in nats per row."""
+    if _restored(found):
+        best = f"best epoch: {found.subject.metrics.best_epoch}"
+        return Measured(0.0, best, "The weights are those of the best epoch.")
+    bound = _bounds_at_full_weight(found)
+    lost = float(bound.max() - bound[-FEWEST_EPOCHS:].max())
+    return Measured(lost, f"{lost:.2f} nats below the best epoch")
+
+
+def _bounds_at_full_weight(found: Findings) -> np.ndarray:
+    """The bound after each epoch at full KL weight, on validation rows if there are any."""
+    history = found.subject.metrics.history
+    bound = np.array(history.get("valid", history.get("train", [])), dtype=float)
+    bound = bound[np.array(history.get("kl_weight", []), dtype=float) >= 1]
+    bound = bound[np.isfinite(bound)]
+    if len(bound) < 2:
+        raise NotApplicable("fewer than two epochs were trained at full KL weight")
+    return bound
+
+
+def _restored(found: Findings) -> bool:
+    """Whether the weights are those of the best epoch, not of the last."""
+    patience = found.subject.experiment.config.training.keywords.get("patience")
+    return patience is not None and "valid" in found.subject.metrics.history
+
+
+def _training(found: Findings) -> Panel:
+    """The bound by epoch."""
+    metrics = found.subject.metrics
+    result = FitResult(
+        dict(metrics.history),
+        metrics.best_epoch,
+        metrics.stopped,
+        objective=metrics.run["objective"],
+    )
+    if not result.num_epochs:
+        raise NotApplicable("no epoch was trained")
+    ends = {name: result.history[name][-1] for name in ("train", "valid") if name in result.history}
+    said = ", ".join(f"{name} {number(value, 2)}" for name, value in ends.items())
+    alt = f"Lines of the bound by epoch; after {result.num_epochs} epochs: {said} nats per datum."
+    return Panel(pictures=draw(lambda ax: plot_training(result, ax), alt, size=(6.4, 3.4)))
+
+
+TRAINING = Diagnosis(
+    "training",
+    "Training",
+    "What it learned",
+    panel=_training,
+    rules=[
+        Rule(
+            "Training has levelled off",
+            gain,
+            "Change of the bound in a tenth of the epochs, at the end, in nats per row",
+            passes=0.1,
+            fails=1.0,
+            words=(
+                "More epochs would change little.",
+                "The bound was still moving: train longer, or end with a lower learning rate.",
+                "The bound was moving fast: train much longer.",
+            ),
+            page="howto/report.md#training",
+        ),
+        Rule(
+            "Training has not diverged",
+            loss,
+            "How far the bound ends below its best, in nats per row",
+            passes=0.5,
+            fails=2.0,
+            words=(
+                "The bound does not end below its best.",
+                "The bound was better before: set patience, or lower the learning rate.",
+                "The bound has fallen far: set patience, lower the learning rate, or take a "
+                "smaller network.",
+            ),
+            page="howto/report.md#training",
+        ),
+    ],
+)
