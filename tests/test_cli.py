@@ -257,7 +257,7 @@ def test_of_many_processes_the_first_says_what_all_would(small, tmp_path, monkey
     monkeypatch.setenv("LOCAL_RANK", "0")
     assert "Allowed: FlowPrior" in one_error(call(*wrong), 2)
     monkeypatch.setenv("LOCAL_RANK", "1")
-    monkeypatch.setattr("ppl_vae.cli.time.sleep", lambda _: sys.exit(15))  # torchrun ends who waits
+    monkeypatch.setattr("ppl_vae.cli.errors.time.sleep", lambda _: sys.exit(15))  # torchrun ends who waits
     for result in (call(*wrong), call("fit", "--nonsense")):
         assert (result.exit_code, result.output) == (15, "")
     assert "Bernoulli: x is 0.3125" in one_error(call(*grey), 1)
@@ -271,7 +271,7 @@ def test_bad_toml_names_file_and_line(tmp_path):
     path = tmp_path / "bad.toml"
     path.write_text('[data]\nname = "digits\n')
     assert re.search(
-        r"bad\.toml: no valid TOML: .*line 2",
+        r"bad\.toml: not valid TOML: .*line 2",
         one_error(call("fit", path, "-o", tmp_path / "run"), 2),
     )
 

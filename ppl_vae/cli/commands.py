@@ -1,102 +1,26 @@
-"""The command line, a thin face over experiment/: nothing heavy is imported before a command
-runs.
-"""
+"""The commands: nothing heavy is imported before one of them runs."""
 
 import os
-import sys
-import time
-import tomllib
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
-from ppl_vae.runtime.checks import one_line
-
-__all__ = ["app"]
-
-# click's ClickException; some versions of typer bring a copy of click
-UsageError: type[Exception] = typer.BadParameter.__mro__[2]
-INTERRUPTED = 130
-RESUMABLE = ("fit", "demo", "evaluate", "compare")
-
-
-class Commands(TyperGroup):
-    """The commands, with every error in one line on stderr: exit code 1 when a run failed, 2 for
-    bad usage.
-    """
-
-    def main(
-        self,
-        args: Sequence[str] | None = None,
-        *names: Any,
-        standalone_mode: bool = True,
-        **kwargs: Any,
-    ) -> Any:
-        """Run a command; what was wrong with the usage is said in one line."""
-        kwargs["standalone_mode"] = False
-        try:
-            code = super().main(args, *names, **kwargs)
-        except UsageError as error:
-            if not standalone_mode:
-                raise
-            context, said = (
-                getattr(error, "ctx", None),
-                getattr(error, "format_message", error.__str__)(),
-            )
-            _complain(
-                f"{one_line(said)} (see {context.command_path if context else 'ppl-vae'} --help)",
-                alike=True,
-            )
-            code = 2
-        if standalone_mode:
-            sys.exit(code if isinstance(code, int) else 0)
-        return code
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run a command; what went wrong in it is said in one line, unless --debug wants the
-        traceback.
-        """
-        try:
-            return super().invoke(ctx)
-        except (typer.Exit, typer.Abort, UsageError, BrokenPipeError):
-            raise
-        except KeyboardInterrupt:
-            again = (
-                ": the same command goes on where it stopped"
-                if ctx.invoked_subcommand in RESUMABLE
-                else ""
-            )
-            typer.echo(f"\ninterrupted{again}", err=True)
-            raise typer.Exit(INTERRUPTED) from None
-        except Exception as error:
-            if ctx.params.get("debug"):
-                raise
-            _complain(_said(error), alike=_is_usage(error))
-            raise typer.Exit(2 if _is_usage(error) else 1) from None
-
+from ppl_vae.cli.errors import Commands, show_warning
+from ppl_vae.cli.options import (
+    DataDir,
+    Device,
+    Quiet,
+    RunFolder,
+    echo_files,
+    examples,
+    given,
+)
 
 app = typer.Typer(
     cls=Commands, rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False
 )
-
-
-def examples(*lines: str) -> str:
-    """The Examples section of a command's help, kept line by line."""
-    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
-
-
-DataDir = Annotated[Path | None, typer.Option(help="Folder to look for named data sets in.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
-Device = Annotated[
-    str | None, typer.Option(help='Where to compute, e.g. "cuda"; the CPU by default.')
-]
-RunFolder = Annotated[
-    Path, typer.Argument(metavar="RUN", help="Folder that `fit` or `demo` wrote.")
-]
 
 
 @app.callback(
@@ -114,7 +38,7 @@ def main(
 ) -> None:
     """Train variational autoencoders, and learn whether to believe their log p(x)."""
     os.environ.setdefault("MPLBACKEND", "Agg")  # pictures go to files
-    warnings.showwarning = _show_warning
+    warnings.showwarning = show_warning
     if version:
         import ppl_vae
 
@@ -173,7 +97,7 @@ def fit(
     flags = {
         "data.name": data,
         "data.binarize": binarize,
-        "data.data_dir": None if data_dir is None else str(data_dir),
+        "data.data_dir": data_dir,
         "prior.name": prior,
         "likelihood.name": likelihood,
         "posterior.name": posterior,
@@ -185,8 +109,7 @@ def fit(
         "training.seed": seed,
         "training.device": device,
     }
-    given = [(key, value) for key, value in flags.items() if value is not None]
-    _run(read_config(config, [*given, *map(_change, changes or [])]), output, quiet=quiet)
+    _run(read_config(config, given(flags, changes)), output, quiet=quiet)
 
 
 @app.command(
@@ -235,11 +158,8 @@ def evaluate(
     from ppl_vae.runtime.distributed import is_main, process_group
 
     flags = {"method.name": method, "num_particles": num_particles, "split": split, "seed": seed}
-    given = {key: value for key, value in flags.items() if value is not None} | dict(
-        map(_change, changes or [])
-    )
-    experiment = load_run(run, data_dir=None if data_dir is None else str(data_dir), device=device)
-    experiment = experiment.with_evaluation(**given)
+    experiment = load_run(run, data_dir=data_dir, device=device)
+    experiment = experiment.with_evaluation(**dict(given(flags, changes)))
     output = output or Folder(run).evaluation(experiment.config.evaluation, refined=refine)
     with process_group():
         metrics = evaluate_run(experiment, output, progress=not quiet, refined=refine)
@@ -265,7 +185,7 @@ def sample(
     """Draw data from a trained model: z from the prior, x from the likelihood."""
     from ppl_vae.experiment import load_run, write_samples
 
-    experiment = load_run(run, data_dir=None if data_dir is None else str(data_dir))
+    experiment = load_run(run, data_dir=data_dir)
     write_samples(experiment, output, num_samples=num_samples, seed=seed)
     typer.echo(f"{num_samples} samples in {output}")
 
@@ -303,20 +223,12 @@ def compare(
     """
     from ppl_vae.experiment import read_study, run_study, write_baselines, write_study
 
-    flags = {
-        "training.device": device,
-        "data.data_dir": None if data_dir is None else str(data_dir),
-    }
-    given = [(key, value) for key, value in flags.items() if value is not None]
-    result = run_study(
-        read_study(study, [*given, *map(_change, changes or [])]),
-        output,
-        n_jobs=jobs,
-        progress=not quiet,
-    )
+    flags = {"training.device": device, "data.data_dir": data_dir}
+    grid = read_study(study, given(flags, changes))
+    result = run_study(grid, output, n_jobs=jobs, progress=not quiet)
     files = write_study(result, output)
     beside, more = write_baselines(result, output)
-    typer.echo(f"{result}{beside}\n\nfiles in {output}:\n  {', '.join([*files, *more])}")
+    echo_files(f"{result}{beside}", output, [*files, *more])
     if result.failures:
         raise typer.Exit(1)
 
@@ -359,16 +271,11 @@ def compare_estimators(
     """
     from ppl_vae.experiment import read_comparison, write_comparison
 
-    place: dict[str, Any] = {
-        "device": device,
-        "data_dir": None if data_dir is None else str(data_dir),
-    }
     settings: dict[str, Any] = {"num_replicates": num_replicates, "seed": seed}
-    found = read_comparison(config, run, num_data=num_data, **place, **settings).run(
-        progress=not quiet
-    )
-    files = write_comparison(found, output)
-    typer.echo(f"{found}\n\nfiles in {output}:\n  {', '.join(files)}")
+    place: dict[str, Any] = {"device": device, "data_dir": data_dir}
+    comparison = read_comparison(config, run, num_data=num_data, **place, **settings)
+    found = comparison.run(progress=not quiet)
+    echo_files(str(found), output, write_comparison(found, output))
 
 
 @app.command(
@@ -385,10 +292,7 @@ def data(
     from ppl_vae.data import available
     from ppl_vae.experiment import describe_data
 
-    if name is None:
-        facts: dict[str, Any] = dict(available())
-    else:
-        facts = describe_data(name, data_dir=None if data_dir is None else str(data_dir))
+    facts = dict(available()) if name is None else describe_data(name, data_dir=data_dir)
     width = max(map(len, facts))
     for key, value in facts.items():
         typer.echo(f"{key:{width}}  {value}")
@@ -440,15 +344,9 @@ def report(
     """
     from ppl_vae.report import write_report
 
-    place: dict[str, Any] = {
-        "device": device,
-        "data_dir": None if data_dir is None else str(data_dir),
-    }
-    written = write_report(run, output, num_data=num_data, seed=seed, progress=not quiet, **place)
-    typer.echo(
-        f"{written}\n\nfiles in {written.files[0].parent}:\n  "
-        f"{', '.join(p.name for p in written.files)}"
-    )
+    options: dict[str, Any] = {"device": device, "data_dir": data_dir, "progress": not quiet}
+    written = write_report(run, output, num_data=num_data, seed=seed, **options)
+    echo_files(str(written), written.files[0].parent, [path.name for path in written.files])
 
 
 def _run(config: Any, output: Path, *, quiet: bool) -> None:
@@ -467,44 +365,3 @@ def _run(config: Any, output: Path, *, quiet: bool) -> None:
         metrics = run_experiment(config, output, progress=not quiet)
         if is_main():
             typer.echo(table(metrics, [output / name for name in folder.files]))
-
-
-def _change(text: str) -> tuple[str, Any]:
-    """KEY=VALUE with a TOML value; what is no TOML is a string, but for Python's True and False."""
-    key, equals, value = text.partition("=")
-    if not equals:
-        raise typer.BadParameter(
-            f"{text!r} is not KEY=VALUE, as in training.num_epochs=5", param_hint="--set"
-        )
-    try:
-        return key.strip(), tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        return key.strip(), {"True": True, "False": False}.get(value.strip(), value.strip())
-
-
-def _complain(said: str, *, alike: bool) -> None:
-    """Say an error; what goes wrong alike in all processes, the first says: then torchrun ends
-    those that wait.
-    """
-    if alike and os.environ.get("LOCAL_RANK", "0") != "0":
-        time.sleep(10)
-    typer.echo(f"error: {said}", err=True)
-
-
-def _is_usage(error: Exception) -> bool:
-    module = sys.modules.get(
-        "ppl_vae.experiment.config"
-    )  # where it is not loaded, nothing was asked for yet
-    return module is not None and isinstance(error, module.ConfigError)
-
-
-def _said(error: Exception) -> str:
-    """The message; an error without one says at least what it is."""
-    return (
-        one_line(error.args[0] if isinstance(error, KeyError) and error.args else error)
-        or type(error).__name__
-    )
-
-
-def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    typer.echo(f"warning: {one_line(message)}", err=True)

@@ -1,0 +1,5 @@
+"""The command line, a thin face over experiment/ and report/."""
+
+from ppl_vae.cli.commands import app
+
+__all__ = ["app"]

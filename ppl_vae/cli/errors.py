@@ -1,0 +1,83 @@
+"""Errors and warnings of the command line, each in one line on stderr."""
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from ppl_vae.runtime.checks import one_line
+
+# click's ClickException; some versions of typer bring a copy of click
+UsageError: type[Exception] = typer.BadParameter.__mro__[2]
+INTERRUPTED = 130
+RESUMABLE = ("fit", "demo", "evaluate", "compare")
+
+
+class Commands(TyperGroup):
+    """The commands; exit code 1 if a run failed, 2 for bad usage."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        *names: Any,
+        standalone_mode: bool = True,
+        **kwargs: Any,
+    ) -> Any:
+        """Run a command; bad usage is reported in one line."""
+        kwargs["standalone_mode"] = False
+        try:
+            code = super().main(args, *names, **kwargs)
+        except UsageError as error:
+            if not standalone_mode:
+                raise
+            context = getattr(error, "ctx", None)
+            said = getattr(error, "format_message", error.__str__)()
+            command = context.command_path if context else "ppl-vae"
+            complain(f"{one_line(said)} (see {command} --help)", alike=True)
+            code = 2
+        if standalone_mode:
+            sys.exit(code if isinstance(code, int) else 0)
+        return code
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; its error is reported in one line, or with the traceback after --debug."""
+        try:
+            return super().invoke(ctx)
+        except (typer.Exit, typer.Abort, UsageError, BrokenPipeError):
+            raise
+        except KeyboardInterrupt:
+            again = ""
+            if ctx.invoked_subcommand in RESUMABLE:
+                again = ": the same command goes on where it stopped"
+            typer.echo(f"\ninterrupted{again}", err=True)
+            raise typer.Exit(INTERRUPTED) from None
+        except Exception as error:
+            if ctx.params.get("debug"):
+                raise
+            # A KeyError's own text has quotation marks; some errors have no text at all.
+            said = error.args[0] if isinstance(error, KeyError) and error.args else error
+            is_usage = is_config_error(error)
+            complain(one_line(said) or type(error).__name__, alike=is_usage)
+            raise typer.Exit(2 if is_usage else 1) from None
+
+
+def complain(said: str, *, alike: bool) -> None:
+    """Report an error; one that all processes share is reported by the first of them alone."""
+    if alike and os.environ.get("LOCAL_RANK", "0") != "0":
+        time.sleep(10)  # torchrun ends the others when the first one ends
+    typer.echo(f"error: {said}", err=True)
+
+
+def is_config_error(error: Exception) -> bool:
+    """Whether the configuration is wrong; as long as its module is not loaded, nothing was read."""
+    module = sys.modules.get("ppl_vae.experiment.config")
+    return module is not None and isinstance(error, module.ConfigError)
+
+
+def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """A warning in one line."""
+    typer.echo(f"warning: {one_line(message)}", err=True)

@@ -1,0 +1,47 @@
+"""What several commands share: options, examples in their help, changes by --set."""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+DataDir = Annotated[
+    str | None, typer.Option(metavar="<path>", help="Folder to look for named data sets in.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
+Device = Annotated[
+    str | None, typer.Option(help='Where to compute, e.g. "cuda"; the CPU by default.')
+]
+RunFolder = Annotated[
+    Path, typer.Argument(metavar="RUN", help="Folder that `fit` or `demo` wrote.")
+]
+
+
+def examples(*lines: str) -> str:
+    """The Examples section of a command's help, kept line by line."""
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def echo_files(said: str, folder: Path, files: Sequence[str]) -> None:
+    """A text, and the names of the files beside it."""
+    typer.echo(f"{said}\n\nfiles in {folder}:\n  {', '.join(files)}")
+
+
+def given(flags: Mapping[str, Any], changes: Sequence[str] | None) -> list[tuple[str, Any]]:
+    """The flags that were given, and then the changes by --set."""
+    known = [(key, value) for key, value in flags.items() if value is not None]
+    return [*known, *map(_change, changes or [])]
+
+
+def _change(text: str) -> tuple[str, Any]:
+    """KEY=VALUE with a TOML value, Python's True and False, or else a string."""
+    key, equals, value = (part.strip() for part in text.partition("="))
+    if not equals:
+        said = f"{text!r} is not KEY=VALUE, as in training.num_epochs=5"
+        raise typer.BadParameter(said, param_hint="--set")
+    try:
+        return key, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key, {"True": True, "False": False}.get(value, value)
