@@ -1,9 +1,8 @@
-"""The extensions of docs/howto/extend.md, each against an exact answer: they are written outside the
-package.
-"""
+"""Extensions written outside the package, as on docs/howto/extend.md, against exact answers."""
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ from scipy import stats
 import ppl_vae as pv
 from ppl_vae import beds
 from ppl_vae.evidence import ImportanceSampling
+from ppl_vae.report import Findings
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "howto" / "extend.md"
 
@@ -73,3 +73,14 @@ def test_the_evidence_method_covers_the_exact_value(page):
     inside = int((np.abs(z) < stats.t.ppf(0.975, 39)).sum())
     assert stats.binom.ppf(0.0005, 400, 0.95) <= inside <= stats.binom.ppf(0.9995, 400, 0.95)
     assert (found.num_used == 4000).all()
+
+
+@pytest.mark.parametrize(("zeros", "verdict"), [(0, "pass"), (10, "look"), (60, "fail")])
+def test_the_diagnosis_judges_its_share(page, zeros, verdict):
+    diagnosis = page["zeros"]
+    x = torch.ones(100, 2)
+    x.flatten()[:zeros] = 0.0
+    found = Findings(SimpleNamespace(rows=pv.Dataset(x)), [*page["DIAGNOSES"], diagnosis])
+    check = diagnosis.rules[0].check(found, diagnosis.title)
+    assert (check.verdict, check.value, check.panel) == (verdict, zeros / 200, "zeros")
+    assert diagnosis.titled_panel(found).says == [f"{zeros / 200:.1%} of the values are zero."]

@@ -18,6 +18,8 @@ from ppl_vae.cli.options import (
     given,
 )
 
+__all__ = ["app"]
+
 app = typer.Typer(
     cls=Commands, rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False
 )

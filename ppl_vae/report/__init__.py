@@ -1,7 +1,7 @@
 """One page on a trained run: verdicts first, then their reasons."""
 
 from ppl_vae.report.attempts import NotApplicable
-from ppl_vae.report.diagnoses import DIAGNOSES
+from ppl_vae.report.contents import DIAGNOSES
 from ppl_vae.report.diagnosis import Diagnosis, Findings
 from ppl_vae.report.elements import Panel, Picture, Table, draw
 from ppl_vae.report.page import Report, write_report

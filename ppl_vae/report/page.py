@@ -17,7 +17,7 @@ from ppl_vae.experiment.config import ConfigError
 from ppl_vae.experiment.folder import Folder
 from ppl_vae.experiment.result_table import headline
 from ppl_vae.experiment.run import load_run
-from ppl_vae.report.diagnoses import DIAGNOSES
+from ppl_vae.report.contents import DIAGNOSES
 from ppl_vae.report.diagnosis import Diagnosis, Findings, Subject
 from ppl_vae.report.elements import Panel, Picture, number
 from ppl_vae.report.rules import VERDICTS, Check

@@ -138,7 +138,8 @@ class Rule:
         if isinstance(found, Exception):
             said = f"Not checked: {reason(found)}."
             return Check(self.title, "skipped", said, "", math.nan, *where)
-        return Check(self.title, *found, *where)
+        verdict, said, shown, number = found
+        return Check(self.title, verdict, said, shown, number, *where)
 
     def _judge(self, findings: Any) -> tuple[Verdict, str, str, float]:
         """Verdict, sentence, and the number as written and as it is."""

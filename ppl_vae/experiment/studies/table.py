@@ -145,9 +145,9 @@ def write_study(result: StudyResult, output: str | Path) -> list[str]:
     """
     output = Path(output)
     write_whole(output / "study.md", lambda p: p.write_text(result.to_markdown(), encoding="utf-8"))
+    tables = [result.table, *(each.table for each in result.comparisons)]
     cells, *comparisons = (
-        json.loads(each.table.reset_index().to_json(orient="records"))
-        for each in (result, *result.comparisons)
+        json.loads(table.reset_index().to_json(orient="records")) for table in tables
     )
     plain = finite({"cells": cells, "comparisons": comparisons, "notes": result.notes})
     write_json(output / "study.json", plain)

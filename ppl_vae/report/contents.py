@@ -1,0 +1,51 @@
+"""The diagnoses of a report in the order of the page."""
+
+from ppl_vae.report.diagnoses.baselines import BASELINES
+from ppl_vae.report.diagnoses.calibration import CALIBRATION, WEIGHTED_CALIBRATION
+from ppl_vae.report.diagnoses.evidence import FEW_PARTICLES, IMPORTANCE, WORST
+from ppl_vae.report.diagnoses.latents import (
+    ACTIVE_UNITS,
+    COLLAPSE,
+    LATENT_SPACE,
+    RATE_DISTORTION,
+)
+from ppl_vae.report.diagnoses.predictive import BITS, CONDITIONAL_PIT, MARGINAL_PIT, STATISTICS
+from ppl_vae.report.diagnoses.run import (
+    ARCHITECTURE,
+    CONFIGURATION,
+    DATA,
+    GRAPH,
+    PROVENANCE,
+    SCALE,
+)
+from ppl_vae.report.diagnoses.samples import RECONSTRUCTIONS, SAMPLES
+from ppl_vae.report.diagnoses.training import TRAINING
+from ppl_vae.report.diagnosis import Diagnosis
+
+__all__ = ["DIAGNOSES"]
+
+DIAGNOSES: tuple[Diagnosis, ...] = (
+    CONFIGURATION,
+    DATA,
+    PROVENANCE,
+    GRAPH,
+    ARCHITECTURE,
+    TRAINING,
+    RECONSTRUCTIONS,
+    SAMPLES,
+    LATENT_SPACE,
+    FEW_PARTICLES,
+    BASELINES,
+    IMPORTANCE,
+    WORST,
+    CALIBRATION,
+    WEIGHTED_CALIBRATION,
+    STATISTICS,
+    MARGINAL_PIT,
+    CONDITIONAL_PIT,
+    BITS,
+    ACTIVE_UNITS,
+    COLLAPSE,
+    RATE_DISTORTION,
+    SCALE,
+)
