@@ -171,7 +171,7 @@ def test_changes_are_for_all_cells_and_the_grid_wins(path):
         ("[grid]\ntraining.sed = [0]", "[training] Training takes no 'sed': did you mean seed?"),
         (
             "[grid]\ntraining.seed = [0, 0]",
-            "[grid] gives two cells of the name 'seed=0': one of its lists holds a va",
+            "[grid] gives two cells of the name 'seed=0': one of its lists has a va",
         ),
         (
             '[grid]\nobjective = [{name = "IWAE", num_particle = 5}]',

@@ -62,10 +62,7 @@ def run_study(
         if folders[cell.name].config.is_file():
             folders[cell.name].claim(cell.config)
     waiting = [cell for cell in study.cells if not folders[cell.name].finished]
-    jobs = min(effective_n_jobs(n_jobs), len(waiting))
-    threads = None
-    if jobs > 1:  # each job gets its share of the cores
-        threads = max(1, min(torch.get_num_threads(), cpu_count() // jobs))
+    threads = _threads(min(effective_n_jobs(n_jobs), len(waiting)))
     tasks = (delayed(_run)(cell.config, folders[cell.name].path, threads) for cell in waiting)
     total = len(study.cells)
     shown: dict[str, Any] = {"desc": "study", "unit": "cell", "disable": not progress}
@@ -106,6 +103,11 @@ def _run(config: Config, path: Path, threads: int | None) -> _Failure | None:
     except Exception as error:
         return _Failure(one_line(f"{type(error).__name__}: {error}"), traceback.format_exc())
     return None
+
+
+def _threads(jobs: int) -> int | None:
+    """The share of the cores for each of several jobs; None for a single one."""
+    return max(1, min(torch.get_num_threads(), cpu_count() // jobs)) if jobs > 1 else None
 
 
 def _write_error(path: Path, failure: _Failure | None) -> None:

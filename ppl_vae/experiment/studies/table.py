@@ -13,6 +13,7 @@ from ppl_vae.experiment.folder import Folder, write_json
 from ppl_vae.experiment.metrics import Metrics, finite
 from ppl_vae.experiment.results import write_picture
 from ppl_vae.experiment.studies.grid import Cell, Study
+from ppl_vae.runtime import text
 from ppl_vae.runtime.files import write_whole
 
 if TYPE_CHECKING:
@@ -67,29 +68,25 @@ class StudyResult:
         """One row per cell: its values in the grid, its metrics, and why it failed."""
         import pandas as pd
 
-        rows = [
-            cell.row()
-            | {name: getattr(self.metrics.get(cell.name), name, None) for name in SHOWN}
-            | {"failed": self.failures.get(cell.name, "")}
-            for cell in self.study.cells
-        ]
-        return pd.DataFrame(
-            rows, index=pd.Index([cell.name for cell in self.study.cells], name="cell")
-        )
+        rows = {}
+        for cell in self.study.cells:
+            found = self.metrics.get(cell.name)
+            numbers = {name: getattr(found, name, None) for name in SHOWN}
+            failed = {"failed": self.failures.get(cell.name, "")}
+            rows[cell.name] = cell.row() | numbers | failed
+        return pd.DataFrame(list(rows.values()), index=pd.Index(list(rows), name="cell"))
 
     def to_markdown(self) -> str:
         """The comparisons with their pictures, the cells and the failures as Markdown."""
-        pictures = [
-            f"![Differences of log p(x) with their intervals]({stem}.png)" for stem in self.stems
-        ]
-        models = [
-            part
-            for each, picture in zip(self.comparisons, pictures, strict=True)
-            for part in (each.to_markdown(), picture)
-        ]
-        failed = [f"- `{name}`: {reason}" for name, reason in self.failures.items()]
-        parts = ["# Models", *models, *self.notes, "# Cells", self._cells()]
-        return "\n\n".join([*parts, *(["# Failed", "\n".join(failed)] if failed else [])]) + "\n"
+        parts = ["# Models"]
+        for each, stem in zip(self.comparisons, self.stems, strict=True):
+            picture = f"![Differences of log p(x) with their intervals]({stem}.png)"
+            parts += [each.to_markdown(), picture]
+        parts += [*self.notes, "# Cells", self._cells()]
+        if self.failures:
+            failed = [f"- `{name}`: {reason}" for name, reason in self.failures.items()]
+            parts += ["# Failed", "\n".join(failed)]
+        return "\n\n".join(parts) + "\n"
 
     @property
     def stems(self) -> list[str]:
@@ -98,12 +95,11 @@ class StudyResult:
         return ["comparison"] if count == 1 else [f"comparison-{i + 1}" for i in range(count)]
 
     def _cells(self) -> str:
-        lines = [("cell", *(head for head, _ in SHOWN.values())), ("---", *("---:" for _ in SHOWN))]
+        rows = [["cell", *(heading for heading, _ in SHOWN.values())]]
         for name, found in self.metrics.items():
-            lines.append(
-                (f"`{name}`", *(_cell(found, key, style) for key, (_, style) in SHOWN.items()))
-            )
-        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+            cells = [_cell(found, key, style) for key, (_, style) in SHOWN.items()]
+            rows.append([f"`{name}`", *cells])
+        return text.table(rows, markdown=True)
 
     def __str__(self) -> str:
         failed = [f"failed: {name}: {reason}" for name, reason in self.failures.items()]
