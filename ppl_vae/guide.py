@@ -2,16 +2,19 @@
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
+from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.families.networks import MLP, at_rest, join, require_module, shape_of
 from ppl_vae.families.posteriors import Posterior
 from ppl_vae.families.rows import example_rows, features_of, read_features
-from ppl_vae.model import check_context
+from ppl_vae.families.units import Units
+from ppl_vae.model import check_context, rows_to_start_from, weights_of
 from ppl_vae.runtime.checks import whole_number
 
 __all__ = ["Guide"]
@@ -22,7 +25,7 @@ _numbers = itertools.count()  # see model.py
 class Guide(PyroModule):
     """An amortised posterior: q(z given x, c) from features of x.
 
-    Missing values (NaN) are set to zero for the encoder; with `missing=True` it is also given the
+    Missing values (NaN) are set to zero, or to the mean of `start`, for the encoder; with `missing=True` it is also given the
     indicator of what was observed. `columns` and `num_train` describe the training data, as in
     `Model`. A plain Pyro guide: it works wherever `Model` does.
 
@@ -34,6 +37,8 @@ class Guide(PyroModule):
             an image x.
         context_dim: Number of covariates c; 0 for none.
         missing: Whether the encoder is given the indicator of what was observed.
+        start: Training rows, a `Dataset` or what makes one: the encoder is then given each x_i
+            minus its mean, divided by its standard deviation.
 
     Shape:
         x (B, *event), context (B, context_dim) -> z (B, D)
@@ -62,6 +67,7 @@ class Guide(PyroModule):
         *,
         context_dim: int = 0,
         missing: bool = False,
+        start: Dataset | Any = None,
     ) -> None:
         super().__init__(name=f"guide_{next(_numbers)}")
         self.event_shape = shape_of(event_shape)
@@ -69,6 +75,7 @@ class Guide(PyroModule):
         self.context_dim = whole_number(context_dim, "context_dim", at_least=0)
         self.columns: dict[str, tuple[str, ...]] = {}
         self.num_train: int | None = None
+        self.units = Units(self.event_shape)
         require_module(posterior, "posterior")
         context = example_rows(context_dim) if context_dim else None
         examples = self.inputs(example_rows(*self.event_shape), context)
@@ -77,6 +84,18 @@ class Guide(PyroModule):
         self.posterior = posterior
         self.encoder = encoder
         self.latent_dim = posterior.latent_dim
+        self.made = weights_of(self)
+        if start is not None:
+            self.start_from(as_dataset(start))
+
+    def start_from(self, data: Dataset, *, log1p: bool = False) -> None:
+        """Put the encoder's inputs in the units of the training rows, counts on the log1p scale."""
+        self.units.fit_to(rows_to_start_from(data, self), log1p=log1p)
+
+    @property
+    def is_new(self) -> bool:
+        """Whether no weight has changed since the guide was made."""
+        return weights_of(self) == self.made
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The Pyro guide."""
@@ -109,4 +128,4 @@ class Guide(PyroModule):
     def inputs(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The encoder's inputs."""
         indicator = ~x.isnan() if self.missing else None
-        return join(x.nan_to_num(), len(self.event_shape), indicator, context)
+        return join(self.units(x).nan_to_num(), len(self.event_shape), indicator, context)

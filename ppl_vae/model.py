@@ -6,6 +6,7 @@ from typing import Any
 import pyro
 import pyro.distributions as dist
 import torch
+from pyro.distributions import constraints
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
@@ -93,15 +94,27 @@ class Model(PyroModule):
         examples = join(example_rows(self.latent_dim), 1, context=context)
         decoder = MLP(examples.shape[-1]) if decoder is None else decoder
         likelihood.build(read_features(decoder, examples, "decoder"))
-        if start is not None:
-            data = as_dataset(start).train
-            self.columns = data.columns
-            if isinstance(data.x, Rows):
-                data = data[:: max(1, len(data) // ROWS_TO_START_FROM)]
-            likelihood.start_at(data.x.to(next(likelihood.parameters()).device))
         self.prior = prior
         self.likelihood = likelihood
         self.decoder = decoder
+        self.made = weights_of(self)
+        if start is not None:
+            self.start_from(as_dataset(start))
+
+    @property
+    def has_counts(self) -> bool:
+        """Whether x are whole numbers from 0 on without an upper end."""
+        return self.likelihood.support is constraints.nonnegative_integer
+
+    def start_from(self, data: Dataset) -> None:
+        """Let the likelihood start from the marginals of the training rows."""
+        self.columns = data.columns
+        self.likelihood.start_at(rows_to_start_from(data, self))
+
+    @property
+    def is_new(self) -> bool:
+        """Whether no weight has changed since the model was made."""
+        return weights_of(self) == self.made
 
     def forward(
         self, x: Tensor | None = None, context: Tensor | None = None, *, num_data: int = 1
@@ -149,6 +162,21 @@ class Model(PyroModule):
         """The likelihood's concerns about its fitted parameters at these z."""
         with at_rest(self):
             return self.likelihood.concerns(self.features(z, context))
+
+
+def rows_to_start_from(data: Dataset, module: nn.Module) -> Tensor:
+    """x of the training rows, on the module's device; of rows in a file, 10,000 over all of it."""
+    rows = data.train
+    if isinstance(rows.x, Rows):
+        rows = rows[:: max(1, len(rows) // ROWS_TO_START_FROM)]
+    return rows.x.to(next(module.parameters()).device)
+
+
+def weights_of(module: nn.Module) -> list[float]:
+    """A number for each parameter, by which changed weights are noticed in any float type."""
+    return [
+        float(f"{weights.detach().double().abs().sum():.3g}") for weights in module.parameters()
+    ]
 
 
 def _read_prior(prior: nn.Module, context: Tensor | None) -> int:

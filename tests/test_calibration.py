@@ -414,9 +414,7 @@ def test_any_sites_any_shapes_and_quantities_of_the_users_own():
 
 def test_what_cannot_be_calibrated_says_so():
     bed, x = beds.linear_gaussian(), OWN[2]
-    with pytest.raises(
-        ValueError, match="Simulating from a custom Pyro model needs `data`"
-    ):
+    with pytest.raises(ValueError, match="Simulating from a custom Pyro model needs `data`"):
         calibration(bed.model, bed.guide)
     with pytest.raises(ValueError, match="quantity 'bad' is NaN at"):
         calibration(*OWN, num_data=5, quantities={"bad": lambda z, x: z["size"] * torch.nan})

@@ -239,11 +239,12 @@ def test_vamp_prior_is_the_mixture_of_the_guides_posteriors():
 
 def test_scales_are_what_their_names_say():
     features = torch.randn(6, FEATURES)
-    for scale, shape in ((0.5, ()), ("global", ()), ("feature", (EVENT,)), ("decoder", (6, EVENT))):
+    for scale, shape in ((0.5, ()), ("global", (EVENT,)), ("feature", (EVENT,)), ("decoder", (6, EVENT))):
         likelihood = likelihoods.Gaussian(EVENT, scale=scale)
         likelihood.build((FEATURES,))
         assert likelihood.scale_of(*likelihood.parameters_of(features)).shape == shape
-    assert likelihoods.Gaussian(EVENT).scale_of(features).item() == pytest.approx(1.0, abs=2e-3)
+    scale = likelihoods.Gaussian(EVENT).scale_of(features)
+    assert scale.tolist() == pytest.approx(EVENT * [1.0], abs=2e-3)
 
 
 def test_a_collapsed_scale_is_reported_once_at_the_end_of_fit(caplog):

@@ -1,5 +1,6 @@
 """Likelihoods of real values: a location and a scale for each."""
 
+import math
 from collections.abc import Sequence
 from typing import Literal, override
 
@@ -11,6 +12,7 @@ from torch.nn.functional import softplus
 
 from ppl_vae.families import densities
 from ppl_vae.families.factorised import Likelihood
+from ppl_vae.families.units import Units
 from ppl_vae.runtime.checks import one_of, real_number
 
 __all__ = ["Gaussian", "StudentT"]
@@ -22,7 +24,10 @@ Scale = float | Literal["global", "feature", "decoder"]
 class _LocationScale(Likelihood):
     """Real x_i; the scale is fixed, global, per feature or from the decoder.
 
-    A free scale makes the likelihood unbounded, so scale = floor + softplus(raw), and `concerns`
+    Parameters are in units u_i about a centre c_i, those of the rows that the model starts from:
+    location = c_i + u_i raw and scale = u_i (floor + softplus(raw)), so that training does not
+    depend on the units of x, while densities are those of x as given. With a global scale all u_i
+    are one. The floor is there because a free scale makes the likelihood unbounded; `concerns`
     reports a scale at its floor.
     """
 
@@ -41,6 +46,7 @@ class _LocationScale(Likelihood):
             real_number(scale, "scale", above=0)
         self.scale = scale
         self.floor = floor
+        self.units = Units(self.event_shape)
         self.num_parameters = 1 + (scale == "decoder")
         if scale == "global":
             self.raw_scale = nn.Parameter(torch.tensor(UNIT))
@@ -48,16 +54,18 @@ class _LocationScale(Likelihood):
             self.raw_scale = nn.Parameter(torch.full(self.event_shape, UNIT))
 
     def marginal(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Location and scale of maximum likelihood for each x_i; an unknown scale starts at 1."""
-        location, scale = self.fitted(x)
-        return (location, self._raw(scale, torch.full_like(scale, UNIT)))[: self.num_parameters]
+        """Location and scale of maximum likelihood for each x_i: 0 and 1 in its units."""
+        zero = torch.zeros_like(self.units.centre)
+        return (zero, torch.full_like(zero, self._raw(1.0)))[: self.num_parameters]
 
     @override
     def start_at(self, x: Tensor) -> None:
+        self._check_shape(x)
+        self.units.set(*self.fitted(x.double()))
         super().start_at(x)
         if self.scale in ("global", "feature"):
             with torch.no_grad():
-                self.raw_scale.copy_(self._raw(self.fitted(x)[1], self.raw_scale))
+                self.raw_scale.fill_(self._raw(1.0))
 
     def fitted(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Location and scale (one for all where it is global) of maximum likelihood."""
@@ -67,29 +75,36 @@ class _LocationScale(Likelihood):
             squared = (x - location).square()
             terms = weights * squared
             variance = terms.nanmean() if self.scale == "global" else terms.nanmean(0)
-            weights = self.weights(squared / variance)
+            weights = self.weights(squared / torch.where(variance > 0, variance, 1.0))
         return location, variance.sqrt()
 
     def weights(self, squared: Tensor) -> Tensor:
         """Weight of an observation by its squared standardised residual; NaN where missing."""
         return torch.ones_like(squared).where(~squared.isnan(), squared)
 
-    def _raw(self, scale: Tensor, otherwise: Tensor) -> Tensor:
-        """The unconstrained value of this scale; `otherwise` where it is zero or unknown."""
-        excess = (scale - self.floor).clamp(min=self.floor)
-        return torch.where(scale > 0, excess + torch.log(-torch.expm1(-excess)), otherwise)
+    def _raw(self, scale: float) -> float:
+        """The unconstrained value of this scale."""
+        excess = max(scale - self.floor, self.floor)
+        return excess + math.log(-math.expm1(-excess))
 
-    def scale_of(self, location: Tensor, *raw: Tensor) -> Tensor:
+    def location_of(self, *raw: Tensor) -> Tensor:
+        """Location of each x_i, in the units of x."""
+        return self.units.centre + self.units.unit * raw[0]
+
+    def scale_of(self, *raw: Tensor) -> Tensor:
         """Standard deviation (or scale) of each x_i, in the units of x."""
         if not isinstance(self.scale, str):
-            return location.new_tensor(self.scale)
+            return raw[0].new_tensor(self.scale)
+        return self.units.unit * self._relative_scale(*raw)
+
+    def _relative_scale(self, location: Tensor, *raw: Tensor) -> Tensor:
         return self.floor + softplus(raw[0] if raw else self.raw_scale)
 
     def concerns(self, features: Tensor) -> list[str]:
         """A line where the scale has come within 5 % of its floor."""
         if not isinstance(self.scale, str):
             return []
-        smallest = self.scale_of(*self.parameters_of(features)).min().item()
+        smallest = self._relative_scale(*self.parameters_of(features)).min().item()
         if smallest > 1.05 * self.floor:
             return []
         return [
@@ -112,7 +127,8 @@ class Gaussian(_LocationScale):
         event_shape: Shape of one observation.
         scale: A number (fixed), "global" (one, learned), "feature" (one per feature, learned) or
             "decoder" (from z).
-        floor: Smallest learned scale, in the units of x.
+        floor: Smallest learned scale, in units of the spread of the rows that the model starts
+            from; in those of x without such rows.
 
     Shape:
         features (*batch, *features) -> batch_shape (*batch), event_shape `event_shape`
@@ -133,7 +149,7 @@ class Gaussian(_LocationScale):
 
     @override
     def elementwise(self, *raw: Tensor) -> dist.TorchDistribution:
-        return densities.StandardisedNormal(raw[0], self.scale_of(*raw))
+        return densities.StandardisedNormal(self.location_of(*raw), self.scale_of(*raw))
 
 
 class StudentT(_LocationScale):
@@ -145,7 +161,8 @@ class StudentT(_LocationScale):
     Args:
         event_shape: Shape of one observation.
         scale: A number, "global", "feature" or "decoder", as in `Gaussian`.
-        floor: Smallest learned scale, in the units of x.
+        floor: Smallest learned scale, in units of the spread of the rows that the model starts
+            from; in those of x without such rows.
         df: Degrees of freedom; None learns one per feature (above 2).
 
     Shape:
@@ -192,4 +209,6 @@ class StudentT(_LocationScale):
 
     @override
     def elementwise(self, *raw: Tensor) -> dist.TorchDistribution:
-        return densities.StandardisedStudentT(self._df(raw[0]), raw[0], self.scale_of(*raw))
+        return densities.StandardisedStudentT(
+            self._df(raw[0]), self.location_of(*raw), self.scale_of(*raw)
+        )

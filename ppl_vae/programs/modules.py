@@ -18,7 +18,7 @@ from ppl_vae.data import Dataset
 from ppl_vae.data.columns import check_columns
 from ppl_vae.families.networks import at_rest
 from ppl_vae.guide import Guide
-from ppl_vae.model import Model
+from ppl_vae.model import Model, rows_to_start_from
 from ppl_vae.programs.particles import Program
 from ppl_vae.runtime.checks import one_line
 from ppl_vae.runtime.seeding import one_at_a_time
@@ -207,10 +207,31 @@ def missing_values(exist: bool, *programs: Program) -> Iterator[None]:
 
 
 def remember_data(data: Dataset, *programs: Program) -> None:
-    """Store the columns and the number of rows of the training data with Model and Guide."""
-    for part in _models_and_guides(*programs):
+    """Store the columns and the number of rows of the training data with Model and Guide.
+
+    New ones first start from these rows (`start_from`), unless all of x lies between 0 and 1.
+    """
+    parts = _models_and_guides(*programs)
+    new = [part for part in parts if part.num_train is None and part.is_new]
+    if new and not _in_unit_interval(rows_to_start_from(data, new[0])):
+        _start(new, data, log1p=any(isinstance(part, Model) and part.has_counts for part in parts))
+    for part in parts:
         part.columns = part.columns | data.columns
         part.num_train = len(data.train)
+
+
+def _start(parts: list[Model | Guide], data: Dataset, *, log1p: bool) -> None:
+    for part in parts:
+        if isinstance(part, Guide):
+            part.start_from(data, log1p=log1p)
+        else:
+            part.start_from(data)
+
+
+def _in_unit_interval(x: Tensor) -> bool:
+    """Whether all of x lies in [0, 1], as bits and grey levels do."""
+    low, high = x.nan_to_num().aminmax()
+    return bool(low >= 0 and high <= 1)
 
 
 def rows_fitted(program: Program) -> int | None:

@@ -28,8 +28,10 @@ def fit(
 
     Each step follows the gradient of the mean bound over a batch; binarised observations are drawn
     afresh each epoch (`binarize="dynamic"`). The validation bound is unannealed, in evaluation
-    mode, with the same draws each epoch. Modules are left in evaluation mode, however training
-    ends. A second `fit` in another thread waits for the first.
+    mode, with the same draws each epoch. A new `Model` and a new `Guide`, whose weights nothing has
+    changed, first start from the training rows, as by `start=`, unless all of x lies between 0 and
+    1. Modules are left in evaluation mode, however training ends. A second `fit` in another thread
+    waits for the first.
 
     Args:
         model: `Model`, or any Pyro model with a plate "data" at dim -1.

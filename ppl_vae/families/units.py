@@ -1,0 +1,68 @@
+"""Units of the observations: where the elements of x lie and how far they spread."""
+
+from collections.abc import Sequence
+from typing import Any, override
+
+import torch
+from torch import Tensor, nn
+
+from ppl_vae.families.networks import shape_of
+
+__all__ = ["Units"]
+
+
+class Units(nn.Module):
+    """Each x_i in units of its own: y_i = (t(x_i) - centre_i) / unit_i, t the identity or log1p.
+
+    The centre and the unit are the mean and the standard deviation of t(x_i) in the rows that
+    `fit_to` is given; before that they are 0 and 1. Constant elements have the unit 1.
+
+    Args:
+        event_shape: Shape of one observation.
+
+    Shape:
+        x (*batch, *event_shape) -> (*batch, *event_shape); NaN stays NaN
+
+    Example:
+        >>> units = Units(2)
+        >>> units.fit_to(torch.tensor([[0.0, 1.0], [4.0, 2.0]]))
+        >>> units(torch.tensor([[4.0, 1.5]]))
+        tensor([[1., 0.]])
+    """
+
+    centre: Tensor
+    unit: Tensor
+    logged: Tensor
+
+    def __init__(self, event_shape: int | Sequence[int]) -> None:
+        super().__init__()
+        shape = shape_of(event_shape)
+        self.register_buffer("centre", torch.zeros(shape))
+        self.register_buffer("unit", torch.ones(shape))
+        self.register_buffer("logged", torch.zeros(()))
+
+    def fit_to(self, x: Tensor, *, log1p: bool = False) -> None:
+        """Take t, and the centre and unit of each element from these rows, (N, *event_shape)."""
+        self.logged.fill_(float(log1p))
+        y = self._transformed(x.double())
+        centre = y.nanmean(0)
+        self.set(centre, (y - centre).square().nanmean(0).sqrt())
+
+    def set(self, centre: Tensor, unit: Tensor) -> None:
+        """Take this centre and unit; 0 and 1 where they are unknown, 1 where the unit is zero."""
+        self.centre.copy_(centre.nan_to_num())
+        self.unit.copy_(torch.where(unit > 0, unit, 1.0))
+
+    @override
+    def forward(self, x: Tensor) -> Tensor:
+        return (self._transformed(x) - self.centre) / self.unit
+
+    def _transformed(self, x: Tensor) -> Tensor:
+        return torch.where(self.logged > 0, x.clamp(min=0).log1p(), x)
+
+    @override
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        """Weights of an earlier version have no units: x is then taken as it is."""
+        for name, buffer in self.named_buffers():
+            state_dict.setdefault(prefix + name, buffer)
+        super()._load_from_state_dict(state_dict, prefix, *args)
