@@ -25,9 +25,9 @@ _numbers = itertools.count()  # see model.py
 class Guide(PyroModule):
     """An amortised posterior: q(z given x, c) from features of x.
 
-    Missing values (NaN) are set to zero, or to the mean of `start`, for the encoder; with `missing=True` it is also given the
-    indicator of what was observed. `columns` and `num_train` describe the training data, as in
-    `Model`. A plain Pyro guide: it works wherever `Model` does.
+    Missing values (NaN) are set to zero, or to the mean of `start`, for the encoder; with
+    `missing=True` it is also given the indicator of what was observed. `columns` and `num_train`
+    describe the training data, as in `Model`. A plain Pyro guide: it works wherever `Model` does.
 
     Args:
         posterior: One of `posteriors`.

@@ -257,7 +257,8 @@ def test_of_many_processes_the_first_says_what_all_would(small, tmp_path, monkey
     monkeypatch.setenv("LOCAL_RANK", "0")
     assert "Allowed: FlowPrior" in one_error(call(*wrong), 2)
     monkeypatch.setenv("LOCAL_RANK", "1")
-    monkeypatch.setattr("ppl_vae.cli.errors.time.sleep", lambda _: sys.exit(15))  # torchrun ends who waits
+    # torchrun ends a process that waits
+    monkeypatch.setattr("ppl_vae.cli.errors.time.sleep", lambda _: sys.exit(15))
     for result in (call(*wrong), call("fit", "--nonsense")):
         assert (result.exit_code, result.output) == (15, "")
     assert "Bernoulli: x is 0.3125" in one_error(call(*grey), 1)

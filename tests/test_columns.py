@@ -175,7 +175,10 @@ ROWS = torch.arange(12.0).reshape(4, 3)
     ids=lambda value: type(value).__name__,
 )
 def test_arrays_that_would_be_matched_by_position_are_refused(several):
-    remedy = f"is a {type(several).__name__} of several arrays: give one array with a row for each observation"
+    remedy = (
+        f"is a {type(several).__name__} of several arrays: give one array with a row for each "
+        "observation"
+    )
     for use in (pv.Dataset, lambda x: pv.fit(*vae(), x), lambda x: pv.Dataset(ROWS, context=x)):
         with pytest.raises(TypeError, match=remedy):
             use(several)

@@ -468,7 +468,10 @@ def test_unreadable_files_are_named(tmp_path):
 
 
 def test_importing_the_room_loads_no_reader():
-    code = "import sys, ppl_vae.data; print({'pandas', 'xarray', 'sklearn', 'pooch'} & set(sys.modules))"
+    code = (
+        "import sys, ppl_vae.data; "
+        "print({'pandas', 'xarray', 'sklearn', 'pooch'} & set(sys.modules))"
+    )
     answer = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )

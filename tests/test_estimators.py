@@ -704,7 +704,10 @@ def test_the_command_takes_a_finished_run(tmp_path):
             SMALL + ESTIMATORS.replace("[[estimators]]", "[[estimator]]"),
             "no table [estimator]: did you mean estimators?",
         ),
-        (SMALL + '[estimators]\nname = "IWAE"', "[estimators] is a single table: write [[estimators]]"),
+        (
+            SMALL + '[estimators]\nname = "IWAE"',
+            "[estimators] is a single table: write [[estimators]]",
+        ),
         (SMALL + "[[estimators]]\nnum_particles = 5", "[[estimators]] number 1: name is missing"),
         (SMALL + '[objective]\nname = "IWAE"\n' + ESTIMATORS, "[objective] is not used"),
         (
@@ -746,7 +749,8 @@ def test_help_loads_nothing():
 import sys
 from ppl_vae.cli import app
 app(["compare-estimators", "--help"], standalone_mode=False)
-print(sorted({"torch", "pyro", "arviz", "sklearn", "numpy", "matplotlib", "pandas"} & set(sys.modules)))
+heavy = {"torch", "pyro", "arviz", "sklearn", "numpy", "matplotlib", "pandas"}
+print(sorted(heavy & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "ppl-vae compare-estimators examples/estimators.toml" in done.stdout

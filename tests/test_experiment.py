@@ -550,7 +550,10 @@ def test_no_such_split_is_said_before_training(tmp_path):
 
 def test_a_batch_without_a_row_for_each_process_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("ppl_vae.runtime.distributed.num_processes", lambda: 4)
-    said = r"^\[training\] batch_size=3 is shared by 4 processes: give each at least one row, batch_size=4$"
+    said = (
+        r"^\[training\] batch_size=3 is shared by 4 processes: give each at least one row, "
+        r"batch_size=4$"
+    )
     with pytest.raises(ConfigError, match=said):
         run_experiment(small(("training.batch_size", 3)), tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()

@@ -239,7 +239,8 @@ def test_vamp_prior_is_the_mixture_of_the_guides_posteriors():
 
 def test_scales_are_what_their_names_say():
     features = torch.randn(6, FEATURES)
-    for scale, shape in ((0.5, ()), ("global", (EVENT,)), ("feature", (EVENT,)), ("decoder", (6, EVENT))):
+    shapes = {0.5: (), "global": (EVENT,), "feature": (EVENT,), "decoder": (6, EVENT)}
+    for scale, shape in shapes.items():
         likelihood = likelihoods.Gaussian(EVENT, scale=scale)
         likelihood.build((FEATURES,))
         assert likelihood.scale_of(*likelihood.parameters_of(features)).shape == shape

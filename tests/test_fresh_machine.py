@@ -40,8 +40,11 @@ for compile in (False, True):
     model, guide = vae()
     training = pv.Training(num_epochs=2, batch_size=32, compile=compile, progress=False)
     found.append(torch.tensor(pv.fit(model, guide, x, training=training).history["train"]))
-methods = [pv.ImportanceSampling(200, chunk_size=2_000, compile=compile) for compile in (False, True)]
-evidence = [torch.from_numpy(pv.log_evidence(model, guide, x, m, progress=False).log_evidence) for m in methods]
+evidence = []
+for compile in (False, True):
+    method = pv.ImportanceSampling(200, chunk_size=2_000, compile=compile)
+    values = pv.log_evidence(model, guide, x, method, progress=False).log_evidence
+    evidence.append(torch.from_numpy(values))
 assert all(torch.allclose(other, found[0], rtol=1e-5) for other in found)
 assert torch.allclose(*evidence, rtol=1e-5)
 """

@@ -447,8 +447,8 @@ def test_evidence_is_shown_in_one_line():
     found = tame.summary()
     errors = f"(Monte Carlo se {found.mc_se:.3f}, data se {found.data_se:.3f})"
     assert (
-        repr(tame)
-        == f"Evidence(7 data, mean log p(x) = {found.log_evidence:.3f} {errors}, k-hat > 0.7 for 0%)"
+        repr(tame) == f"Evidence(7 data, mean log p(x) = {found.log_evidence:.3f} {errors}, "
+        "k-hat > 0.7 for 0%)"
     )
     few = reduce_log_weights(log_w[:10])
     assert "nan" not in repr(few)

@@ -106,7 +106,8 @@ def test_fit_refuses_them_before_the_first_step():
 
 def test_the_error_names_site_shapes_and_axis():
     message = (
-        r"site 'x' has log-probabilities of shape \(4, 5\), and its plates have shape \(5,\): axis -2, of size 4, "
+        r"site 'x' has log-probabilities of shape \(4, 5\), and its plates have shape \(5,\): "
+        r"axis -2, of size 4, "
         r"belongs to no plate. Keep particles as the leftmost axis"
     )
     with pytest.raises(ValueError, match=message):

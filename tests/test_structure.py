@@ -520,7 +520,10 @@ def test_every_name_of_the_face_resolves():
 
 def loaded_after(code: str, watched: str) -> set[str]:
     """Which of the watched packages a fresh interpreter has loaded after running the code."""
-    ending = f"\nimport sys; sys.stderr.write('\\n' + ' '.join(set('{watched}'.split()) & set(sys.modules)))"
+    ending = (
+        f"\nimport sys; loaded = set('{watched}'.split()) & set(sys.modules)"
+        "\nsys.stderr.write('\\n' + ' '.join(loaded))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code + ending], capture_output=True, text=True, cwd=ROOT, check=False
     )

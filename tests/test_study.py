@@ -304,7 +304,8 @@ def test_a_failed_cell_is_reported_and_the_rest_go_on(tmp_path, monkeypatch):
     )
     assert "1 of 2 cells are finished" in result.stdout
     assert re.search(
-        r"Not compared, for want of another model of the same rows and kind: StandardNormal, .*log p\(x\) >?= ",
+        r"Not compared, for want of another model of the same rows and kind: StandardNormal, "
+        r".*log p\(x\) >?= ",
         result.stdout,
     )
     assert reason in (output / "study.md").read_text()
@@ -508,7 +509,8 @@ def test_help_has_examples_and_loads_nothing():
 import sys
 from ppl_vae.cli import app
 app(["compare", "--help"], standalone_mode=False)
-print(sorted({"torch", "pyro", "arviz", "sklearn", "numpy", "matplotlib", "joblib"} & set(sys.modules)))
+heavy = {"torch", "pyro", "arviz", "sklearn", "numpy", "matplotlib", "joblib"}
+print(sorted(heavy & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"

@@ -11,6 +11,7 @@ from ppl_vae.cli.errors import Commands, show_warning
 from ppl_vae.cli.options import (
     DataDir,
     Device,
+    Output,
     Quiet,
     RunFolder,
     echo_files,
@@ -65,7 +66,7 @@ def fit(
     config: Annotated[
         Path | None, typer.Argument(metavar="CONFIG.toml", help="What to run.", dir_okay=False)
     ] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.")] = ...,  # type: ignore[assignment]
+    output: Output = ...,  # type: ignore[assignment]
     data: Annotated[
         str | None, typer.Option(help="Named data set, or .npz, .npy, .csv, .parquet, .zarr.")
     ] = None,
@@ -305,9 +306,7 @@ def data(
     epilog=examples("ppl-vae demo", "ppl-vae demo --output runs/demo"),
 )
 def demo(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.")] = Path(
-        "runs/demo"
-    ),
+    output: Output = Path("runs/demo"),
     quiet: Quiet = False,
 ) -> None:
     """Train a VampPrior VAE on the embedded digits and report a believable log p(x), in a minute or

@@ -14,6 +14,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
 Device = Annotated[
     str | None, typer.Option(help='Where to compute, e.g. "cuda"; the CPU by default.')
 ]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.")]
 RunFolder = Annotated[
     Path, typer.Argument(metavar="RUN", help="Folder that `fit` or `demo` wrote.")
 ]

@@ -23,6 +23,9 @@ class Units(nn.Module):
     Shape:
         x (*batch, *event_shape) -> (*batch, *event_shape); NaN stays NaN
 
+    References:
+        LeCun, Bottou, Orr and Müller (1998), Efficient BackProp, section 4.3 (normalising inputs).
+
     Example:
         >>> units = Units(2)
         >>> units.fit_to(torch.tensor([[0.0, 1.0], [4.0, 2.0]]))

@@ -11,7 +11,7 @@ __all__ = ["NotApplicable", "attempt", "reason"]
 logger = logging.getLogger(__name__)
 
 
-class NotApplicable(Exception):  # noqa: N818 - not an error, but a diagnosis without meaning for a run
+class NotApplicable(Exception):
     """A diagnosis does not apply to this run; the message gives the reason.
 
     Example:

@@ -21,7 +21,6 @@ class Constant:
     value: float
 
     def __call__(self, fraction: float) -> float:
-        """Rate after this fraction of training."""
         return self.value
 
 

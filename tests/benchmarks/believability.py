@@ -367,7 +367,10 @@ VERDICTS = {
         trained_vae,
         with_particles((f"epochs={epochs}" for epochs in (5, 100)), KS[:2]),
         num_seeds=4,
-        law="The same for the test rows of a VAE of two latents on binarised digits, exact by quadrature.",
+        law=(
+            "The same for the test rows of a VAE of two latents on binarised digits, exact by "
+            "quadrature."
+        ),
         keeps=estimates_law,
         columns=ESTIMATES,
         by_particles=True,
@@ -395,7 +398,8 @@ VERDICTS = {
             for kind in ("correlated", "skewed", "bimodal")
         ),
         num_seeds=4,
-        law="Intervals cover .94 or more (or the level) of the rows with a verdict, within 2 standard errors; no ends "
+        law="Intervals cover .94 or more (or the level) of the rows with a verdict, within 2 "
+        "standard errors; no ends "
         "cross. A pass is an estimate or an interval.",
         keeps=intervals_law,
         columns={"estimates": share("estimates", "rows")} | COVERAGE | {"ends crossed": crossed},
@@ -404,14 +408,18 @@ VERDICTS = {
         annealed,
         ("correlated, AIS", "skewed, AIS", "bimodal, AIS", "correlated, bdmc"),
         num_seeds=4,
-        law="Measured, not a law: nominal 95 % intervals of `AIS`, and of the mean by `bdmc` (one a seed).",
+        law=(
+            "Measured, not a law: nominal 95 % intervals of `AIS`, and of the mean by `bdmc` (one "
+            "a seed)."
+        ),
         columns=COVERAGE,
     ),
     "compare_models, equal models": Verdict(
         tables_of(EQUAL),
         tuple(EQUAL),
         num_seeds=4,
-        law="All intervals of a table hold together in .93 or more of the tables, within 2 standard errors. One that "
+        law="All intervals of a table hold together in .93 or more of the tables, within 2 "
+        "standard errors. One that "
         "excludes 0 is wrong here.",
         keeps=tables_law,
         columns=TOGETHER,
@@ -420,7 +428,10 @@ VERDICTS = {
         tables_of(DIFFERENT),
         tuple(DIFFERENT),
         num_seeds=4,
-        law="The same; one that excludes 0 is right here. Trainings: the second model is worse by 0.4 nats.",
+        law=(
+            "The same; one that excludes 0 is right here. Trainings: the second model is worse by "
+            "0.4 nats."
+        ),
         keeps=tables_law,
         columns=TOGETHER,
     ),
@@ -428,7 +439,10 @@ VERDICTS = {
         tables_of(SIGNALS),
         tuple(SIGNALS),
         num_seeds=4,
-        law="Intervals of the signal-to-noise ratio of R gradients cover .93 or more, within 2 standard errors.",
+        law=(
+            "Intervals of the signal-to-noise ratio of R gradients cover .93 or more, within 2 "
+            "standard errors."
+        ),
         keeps=tables_law,
         columns={"covers": share("covered", "rows"), "excludes 0": share("apart", "rows")},
     ),
@@ -505,17 +519,18 @@ def markdown(columns: list[str], body: dict[str, list[str]]) -> list[str]:
 
 PREFACE = f"""# What every verdict is worth
 
-Size and power of the verdicts, by simulation where the answer is known. Counts are in `docs/believability.json`;
-`{COMMAND}` computes what is missing and writes this page. ± is a binomial standard error;
-{BROKEN.strip()} marks settings in which the law is broken. Settings of `is_estimate` in which some rows pass, but fewer
-than 1,000, go on to 10,000 rows.
+Size and power of the verdicts, by simulation where the answer is known. Counts are in
+`docs/believability.json`; `{COMMAND}` computes what is missing and writes this page. ± is a
+binomial standard error; {BROKEN.strip()} marks settings in which the law is broken. Settings of
+`is_estimate` in which some rows pass, but fewer than 1,000, go on to 10,000 rows.
 
 Posteriors, by dimensions and a parameter, each with its mean-field normal optimum:
 
 - *correlated*: linear-Gaussian, by the true k of the weights;
 - *scale*: normal, the guide so many times as wide;
 - *skewed*: log-rates of Poisson counts, by the count; *log-gamma*: of gamma rates, by the shape;
-- *bimodal*: two unit normals so far from the middle, in one dimension (the others correlated, k = 0.2);
+- *bimodal*: two unit normals so far from the middle, in one dimension (the others correlated,
+  k = 0.2);
 - *t*: by degrees of freedom; *funnel*: z₁ of this sd, and the others of variance exp z₁;
 - *logistic*: regression on covariates of this sd;
 - *gamma*: not a posterior, but log-weights with a gamma distribution of shape D, by the true k.

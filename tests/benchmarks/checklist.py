@@ -46,12 +46,13 @@ NUM_EPOCHS = 250
 ENCODER = ("Encoder: each quantity", "Encoder: coverage")
 OF_GUIDES = (*ENCODER, "log p(x) is an estimate", "Monte Carlo error is small")
 
-LAW = """Of 200 right runs, a line fails at most 8 and wants a look at most 28; at most 5 % of pages have a line that
-fails; a named alternative is seen in 80 % or more. A run is a linear VAE of two latents and a full-rank normal guide,
-fitted to 1,000 rows of 8 features and judged by 300 others; the encoder's lines are judged on the exact guide of a
-linear-Gaussian model, and on distorted ones. Columns: settings, with the number of runs so far. Cells: shares of the
-runs in which the line was judged. Lines with neither *look* nor *fail* in any run are not shown, nor are those that
-judge the guide of a fitted model. Shares of a few runs say little: the command below adds runs up to 200.
+LAW = """Of 200 right runs, a line fails at most 8 and wants a look at most 28; at most 5 % of pages
+have a line that fails; a named alternative is seen in 80 % or more. A run is a linear VAE of two
+latents and a full-rank normal guide, fitted to 1,000 rows of 8 features and judged by 300 others;
+the encoder's lines are judged on the exact guide of a linear-Gaussian model, and on distorted ones.
+Columns: settings, with the number of runs so far. Cells: shares of the runs in which the line was
+judged. Lines with neither *look* nor *fail* in any run are not shown, nor are those that judge the
+guide of a fitted model. Shares of a few runs say little: the command below adds runs up to 200.
 
 `python tests/benchmarks/checklist.py`; runs are in `docs/checklist.json`."""
 

@@ -244,10 +244,11 @@ def predictive_check(
         model: `Model`, or any Pyro model with a plate "data" at dim -1.
         guide: `Guide`, or any Pyro guide with the same latent sites.
         data: A `Dataset` (its rows: pass `data.test`), or an array, tensor, DataFrame, DataArray.
-        statistics: Functions by name, of x (N, *event), NaN where missing, to a number or an
-            array, such as one number per feature; None is `STATISTICS`: mean, variance, zero_fraction and max over all
-            entries, the root mean square correlation of pairs of features, and the partial
-            correlation of each pair. `FEATURE_STATISTICS` are the first four for every feature.
+        statistics: Functions by name, of x (N, *event), NaN where missing, to a number or an array,
+            such as one number per feature; None is `STATISTICS`: mean, variance, zero_fraction and
+            max over all entries, the root mean square correlation of pairs of features, and the
+            partial correlation of each pair. `FEATURE_STATISTICS` are the first four for every
+            feature.
         num_samples: Number of replicated data sets S; no p is below 1 / (S + 1).
         seed: Seed of the draws.
         progress: Whether to show a bar when it takes more than two seconds.

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+__all__ = ["FEATURE_STATISTICS", "STATISTICS"]
+
 Statistic = Callable[..., Any]
 ROUNDING = 1e-9  # relative; smaller differences count as none
 MOST_FEATURES = 50  # in the matrix that is inverted for every replicate
