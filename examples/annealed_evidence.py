@@ -105,7 +105,7 @@ def draw(rows):
     axis.set(
         xscale="log",
         xlabel="noise sigma of the decoder",
-        ylabel="estimate - log p(x), nats per observation",
+        ylabel="estimate - log p(x), nats per row",
     )
     axis.set_xticks(sigmas, [f"{sigma:g}" for sigma in sigmas])
     axis.tick_params(axis="x", which="minor", bottom=False)

@@ -89,7 +89,7 @@ def test_bidirectional_bounds_meet_and_bracket():
     """100 experiments of 20 simulated data, 97.5 % one-sided each side: both sides hold in 95 % of
     them.
 
-    At least 90 of 100 (level 0.03 at 95 %); the mean gap of all 2000 data below 0.05 nat.
+    At least 90 of 100 (level 0.03 at 95 %); the mean gap of all 2000 rows below 0.05 nat.
     """
     bed = beds.linear_gaussian(2000)
     method = AIS(30, 12, sampler=SHORT, chunk_size=10**6)

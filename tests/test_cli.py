@@ -116,7 +116,7 @@ def test_fit_ends_with_a_table(finished):
     names = {"ELBO": "elbo", f"log p\\(x\\){sign}": "log_evidence", "KL\\(q \\|\\| p\\)": "kl"}
     for name, key in names.items():
         assert re.search(
-            rf"^  {name} +{metrics[key]:.3f}  nats per datum$", result.stdout, re.MULTILINE
+            rf"^  {name} +{metrics[key]:.3f}  nats per row$", result.stdout, re.MULTILINE
         ), name
     known = {
         "data": f"{metrics['data_se']:.3f}",
@@ -310,14 +310,14 @@ def test_evaluate(finished, tmp_path):
     other = call(
         "evaluate", folder, "--quiet", "--split", "valid", "--num-particles", 40, "--seed", 1
     )
-    assert "valid split, 12 data, ImportanceSampling with 40 particles each" in other.stdout
+    assert "valid split, 12 rows, ImportanceSampling with 40 particles each" in other.stdout
 
 
 def test_evaluate_by_another_method(finished):
     folder, _ = finished
     ais = ["--method", "AIS", "--set", "num_chains=30", "--set", "method.num_temperatures=2"]
     result = call("evaluate", folder, "--quiet", *ais, "--set", "sampler.num_leapfrog=1")
-    assert "12 data, AIS with 30 chains each" in result.stdout
+    assert "12 rows, AIS with 30 chains each" in result.stdout
     (numbers,) = (folder / "evaluations").glob("test-AIS-*.json")
     assert json.loads(numbers.read_text())["evaluation"]["method"]["sampler"]["num_leapfrog"] == 1
     run = load_run(folder)
@@ -362,7 +362,7 @@ def test_an_interrupted_evaluation_goes_on(finished, tmp_path, monkeypatch):
         "--set",
         "chunk_size=90",
         "--output",
-    ]  # 3 data at once
+    ]  # 3 rows at once
     monkeypatch.setattr("ppl_vae.evidence.estimate.SECONDS_BETWEEN_WRITES", 0.0)
     monkeypatch.setattr(ImportanceSampling, "estimate", interrupted)
     result = call(*command, tmp_path / "parts.json")

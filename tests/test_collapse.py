@@ -38,7 +38,7 @@ def bed():
 
 
 def exact_kl(bed):
-    """KL of the exact posterior from N(0, I), per datum."""
+    """KL of the exact posterior from N(0, I), per row."""
     mean, covariance = bed.posterior_mean, bed.posterior_covariance
     trace = covariance.diagonal(dim1=-2, dim2=-1).sum(-1)
     return 0.5 * (trace + mean.square().sum(-1) - mean.shape[1] - torch.logdet(covariance))
@@ -268,7 +268,7 @@ def test_rate_and_distortion_add_up_to_the_elbo(bed):
 
 @pytest.mark.statistical
 def test_rate_is_the_kl_and_its_standard_error_holds(bed):
-    """Seed 0, 300 data: none beyond 4.5 standard errors (one in 500 runs), 95 % intervals hold for
+    """Seed 0, 300 rows: none beyond 4.5 standard errors (one in 500 runs), 95 % intervals hold for
     91 to 98 %."""
     found = rate_distortion(bed.model, bed.guide, bed.x[:300], num_particles=400, **QUIET)
     off = np.abs(found.rate - exact_kl(bed)[:300].numpy()) / found.rate_se

@@ -115,7 +115,7 @@ def test_monte_carlo_error_is_that_of_other_particles(no_weights):
 
 @pytest.mark.statistical
 def test_paired_intervals_cover(no_weights):
-    """200 repeats of 60 data with Monte Carlo noise: 95 % intervals hold the true difference in 91
+    """200 repeats of 60 rows with Monte Carlo noise: 95 % intervals hold the true difference in 91
     to 99 % (2.6 se)."""
     rng, covered = np.random.default_rng(1), 0
     for _ in range(200):
@@ -176,7 +176,7 @@ def test_trainings_are_averaged_and_their_spread_counts():
 @pytest.mark.statistical
 @pytest.mark.parametrize("spread", [0.1, 1.0])
 def test_intervals_over_trainings_cover(spread, no_weights):
-    """200 repeats of 3 and 4 trainings on 60 data; 95 % intervals hold the true difference in at
+    """200 repeats of 3 and 4 trainings on 60 rows; 95 % intervals hold the true difference in at
     least 92 %.
 
     They hold it more often than they should, since Satterthwaite's degrees of freedom are cautious
@@ -232,7 +232,7 @@ def test_stacking_weights_are_optimal_wherever_log_p_lies(level):
 
 
 def test_arviz_stacks_blindly_where_densities_underflow_and_we_do_not():
-    """The trap: two models that are better for 70 and 30 % of the data, near log p(x) = 0 and near
+    """The trap: two models that are better for 70 and 30 % of the rows, near log p(x) = 0 and near
     -1000."""
     rng = np.random.default_rng(0)
     first_is_better = rng.random(500) < 0.7

@@ -81,7 +81,7 @@ def test_every_family_is_evaluated_where_it_is(families):
     )
     here = log_weights(model.cpu(), guide.cpu(), x, num_particles=2_000, seed=0).double()
     error = ((found.var(0) + here.var(0)) / 2_000).sqrt()
-    assert ((found.mean(0) - here.mean(0)).abs() < 4.5 * error + 1e-4).all()  # 8 data: level 6e-5
+    assert ((found.mean(0) - here.mean(0)).abs() < 4.5 * error + 1e-4).all()  # 8 rows: level 6e-5
 
 
 @pytest.mark.parametrize("compile", [False, True])

@@ -192,7 +192,7 @@ def test_modules_are_left_as_they_were(conditional):
 
 def two_sites(x, context=None):
     """Counts with a size and a profile each; the observed site has a name of its own, and one value
-    per datum."""
+    per row."""
     with pyro.plate("data", len(x), dim=-1):
         size = pyro.sample("size", dist.Gamma(2.0, 1.0))
         profile = pyro.sample("profile", dist.Normal(torch.zeros(2, 3), 1.0).to_event(2))

@@ -30,7 +30,7 @@ def test_within_four_standard_errors_of_the_exact_value(problem, guide):
 
 @every_problem
 def test_intervals_cover(problem):
-    """Nominal 95 % intervals hold 90 to 99 % of 400 runs, pooled over 3 data (guide 1.3 times too
+    """Nominal 95 % intervals hold 90 to 99 % of 400 runs, pooled over 3 rows (guide 1.3 times too
     wide)."""
     bed = PROBLEMS[problem](3, guide_scale=1.3)
     exact = bed.log_evidence.numpy()
@@ -113,7 +113,7 @@ def test_no_metric_depends_on_chunks(chunk_size):
 
 @pytest.mark.parametrize("chunk_size", [40, 4000])
 def test_chunks_of_a_noisy_guide_agree_within_their_errors(chunk_size):
-    """4 standard errors of each datum's difference (level 1e-3 over 16 data)."""
+    """4 standard errors of each datum's difference (level 1e-3 over 16 rows)."""
     bed = beds.linear_gaussian(16, guide_scale=1.3)
     one, other = (
         pv.log_evidence(bed.model, bed.guide, bed.x, num_particles=500, seed=seed, chunk_size=size)
@@ -213,7 +213,7 @@ def test_summary_is_the_arithmetic_it_says():
     assert summary.mc_se == pytest.approx(np.sqrt((evidence.mc_se**2).sum()) / 7)
     assert summary.mc_bias == pytest.approx(-0.5 * (evidence.mc_se**2).mean())
     assert summary.elbo == pytest.approx(log_w.mean())
-    assert "nats per datum" in str(summary)
+    assert "nats per row" in str(summary)
 
 
 def test_ties_at_the_top_are_bounded_weights():

@@ -482,7 +482,7 @@ def test_metrics_are_what_python_gives(finished):
 
 def test_rate_and_distortion_add_up_to_the_elbo(finished):
     _, metrics = finished
-    # two Monte Carlo estimates (K = 100 and 30) of the same ELBO over 12 data: sd of log w is below
+    # two Monte Carlo estimates (K = 100 and 30) of the same ELBO over 12 rows: sd of log w is below
     # 3 nats
     assert metrics["kl"] + metrics["distortion"] == pytest.approx(
         -metrics["elbo"], abs=4 * 3 / np.sqrt(12 * 30)
@@ -582,7 +582,7 @@ def test_an_evaluation_names_its_method_and_keeps_every_datum(finished, tmp_path
     )  # the guide's own
     method = metrics["evaluation"]["method"]
     assert (method["name"], method["num_chains"], method["num_temperatures"]) == ("AIS", 30, 2)
-    assert "test split, 12 data, AIS with 30 chains each" in table(metrics)
+    assert "test split, 12 rows, AIS with 30 chains each" in table(metrics)
     assert "of 30 chains, on average" in table(metrics)
     assert json.loads((tmp_path / "ais.json").read_text()) == metrics
     np.testing.assert_array_equal(

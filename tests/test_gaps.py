@@ -42,7 +42,7 @@ def test_an_exact_guide_has_no_gap(bed, exact):
     assert np.abs(exact.elbo - bed.log_evidence.numpy()).max() < 1e-10
     assert exact.errors["elbo"].max() < 1e-10
     for name in ("approximation", "amortization", "inference"):
-        # 4 standard errors for 12 data, and what 200 steps leave
+        # 4 standard errors for 12 rows, and what 200 steps leave
         assert (np.abs(getattr(exact, name)) < 4 * exact.errors[name] + 1e-4).all()
 
 
@@ -67,7 +67,7 @@ def test_an_exact_encoder_has_no_gap_to_rounding():
 def test_the_approximation_gap_of_mean_field_is_the_closed_form(bed, mean_field):
     gap = (bed.log_evidence - bed.best_mean_field_elbo).numpy()
     assert gap.min() > 0.04
-    # 4 standard errors for 12 data, and what 200 noisy steps leave
+    # 4 standard errors for 12 rows, and what 200 noisy steps leave
     assert (
         np.abs(mean_field.approximation - gap) < 4 * mean_field.errors["approximation"] + 0.005
     ).all()
@@ -172,7 +172,7 @@ def test_the_text_is_a_table(mean_field):
         *("approximation gap", "amortisation gap", "inference gap"),
     ]
     assert len({len(line) for line in lines[:-1]}) == 1
-    assert lines[-1] == "k-hat > 0.7 for 0% of 12 data"
+    assert lines[-1] == "k-hat > 0.7 for 0% of 12 rows"
 
 
 def test_bad_weights_are_called_bounds(bed, mean_field):

@@ -105,7 +105,7 @@ def ascent(scalar, toy, names):
 
 
 def estimate(objective, names, num_data=2500, repeats=40, seed=0):
-    """Mean gradient of the bound per datum and its standard error, from num_data x repeats
+    """Mean gradient of the bound per row and its standard error, from num_data x repeats
     draws."""
     toy, found = Toy(), []
     x = Toy.x.expand(num_data, 3)
@@ -535,7 +535,7 @@ def test_curvatures_are_second_derivatives(name):
 
 
 def test_iwae_is_monotone_in_the_number_of_particles():
-    """Means over 4,000 data, K doubling, increase by more than 4.5 standard errors below and reach
+    """Means over 4,000 rows, K doubling, increase by more than 4.5 standard errors below and reach
     log p(x)."""
     toy, x = Toy(), Toy.x.expand(20_000, 3)
     with pv.seeded(0):

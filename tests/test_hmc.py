@@ -56,7 +56,7 @@ def test_linear_gaussian_posterior_over_1024_scalars():
 
 
 def dirichlet_categorical():
-    """Three categories seen four times per datum: Dirichlet(1, 2, 3 + counts)."""
+    """Three categories seen four times per row: Dirichlet(1, 2, 3 + counts)."""
     prior = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
     x = torch.tensor([[0.0, 0, 1, 2], [2, 2, 2, 2]], dtype=torch.float64)
 

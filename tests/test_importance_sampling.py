@@ -440,20 +440,20 @@ def test_evidence_is_shown_in_one_line():
     summary = evidence.summary()
     k_hat = f"k-hat > 0.7 for {summary.share_bad_k:.0%})"
     bound = f"mean log p(x) >= {summary.log_evidence:.3f} (data se {summary.data_se:.3f})"
-    assert repr(evidence) == f"Evidence(7 data, an estimate for 0% of the data: {bound}, {k_hat}"
+    assert repr(evidence) == f"Evidence(7 rows, an estimate for 0% of the rows: {bound}, {k_hat}"
     assert "Monte Carlo se" not in str(summary)
     assert "refine" in str(summary)
     tame = reduce_log_weights(0.1 * log_w)
     found = tame.summary()
     errors = f"(Monte Carlo se {found.mc_se:.3f}, data se {found.data_se:.3f})"
     assert (
-        repr(tame) == f"Evidence(7 data, mean log p(x) = {found.log_evidence:.3f} {errors}, "
+        repr(tame) == f"Evidence(7 rows, mean log p(x) = {found.log_evidence:.3f} {errors}, "
         "k-hat > 0.7 for 0%)"
     )
     few = reduce_log_weights(log_w[:10])
     assert "nan" not in repr(few)
-    assert str(few.summary()).endswith("k-hat unknown for some of 7 data at K=10")
-    assert repr(evidence[:0]) == "Evidence(0 data)"
+    assert str(few.summary()).endswith("k-hat unknown for some of 7 rows at K=10")
+    assert repr(evidence[:0]) == "Evidence(0 rows)"
 
 
 def test_a_bar_has_the_title_it_is_given(monkeypatch):

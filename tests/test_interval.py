@@ -290,7 +290,7 @@ def test_the_summary_counts_an_estimate_as_both_bounds():
     assert (summary.num_estimates, summary.num_intervals, summary.num_bounds) == (1, 1, 1)
     assert (summary.lower, summary.upper, summary.gap) == (-2.0, np.inf, 0.5)
     assert summary.lower_se == pytest.approx(0.14**0.5 / 3)
-    assert str(interval).startswith("log p(x) at least -2.000 (se 0.125) nats per datum")
+    assert str(interval).startswith("log p(x) at least -2.000 (se 0.125) nats per row")
     both = interval[:2].summary()
     assert (both.upper, both.num_bounds) == (-2.25, 0)
     assert both.upper_se == pytest.approx(0.1**0.5 / 2)

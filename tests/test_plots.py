@@ -64,7 +64,7 @@ def test_training_draws_the_history_and_the_best_epoch():
     assert legend(ax) == ["training", "validation", "KL warm-up", "best epoch: 3"]
     assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_title()) == (
         "epoch",
-        "bound (nats per observation)",
+        "bound (nats per row)",
         "IWAE",
     )
 

@@ -153,7 +153,7 @@ def test_conditional_pit_is_the_exact_conditional(guide_scale):
 
 
 def test_a_narrow_likelihood_makes_no_false_tails():
-    """With sd 1e-3 the mean of 50 distribution functions is 0 or 1 for 1 in 25 data: x counts as
+    """With sd 1e-3 the mean of 50 distribution functions is 0 or 1 for 1 in 25 rows: x counts as
     one of the draws."""
 
     def model(x, context=None):
@@ -191,9 +191,9 @@ def test_a_fitted_poisson_is_flagged_on_new_rows():
     """Eight counts of dispersion 1.5 around one latent dimension: two latents cannot take up the
     noise of eight."""
     rng = np.random.default_rng(0)
-    rate = np.exp(1.0 + rng.normal(size=(600, 1)) * rng.normal(0, 0.5, 8))
+    rate = np.exp(1.0 + rng.normal(size=(800, 1)) * rng.normal(0, 0.5, 8))
     data = pv.Dataset(rng.poisson(rate * rng.gamma(1.5, 1 / 1.5, rate.shape))).split(
-        valid=0, test=100
+        valid=0, test=300
     )
     with pv.seeded(0):
         guide = pv.Guide(pv.posteriors.MeanFieldNormal(2), 8, torch.nn.Linear(8, 16))
@@ -599,7 +599,7 @@ def some_rows(pit, rows):
 
 @pytest.mark.statistical
 def test_right_predictions_are_reliable_and_intervals_by_datum_cover(bits):
-    """20 sets of 50 data: 95 % intervals hold for 0.90 to 0.98 of about 160 bins, fixed seed."""
+    """20 sets of 50 rows: 95 % intervals hold for 0.90 to 0.98 of about 160 bins, fixed seed."""
     whole = reliability(bits)
     assert whole.p_value > 0.001
     assert whole.error < 0.025
@@ -612,7 +612,7 @@ def test_right_predictions_are_reliable_and_intervals_by_datum_cover(bits):
 
 @pytest.mark.statistical
 def test_noise_of_few_draws_and_rare_bits_make_no_false_alarm():
-    """60 sets of 300 data simulated from the model, 30 draws: at the 5 % level at most 8 alarms,
+    """60 sets of 300 rows simulated from the model, 30 draws: at the 5 % level at most 8 alarms,
     probability 0.998."""
     rng = np.random.default_rng(0)
     weight, bias = rng.normal(0, 1.2, size=(2, 20)), rng.normal(-1.5, 1.0, size=20)

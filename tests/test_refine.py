@@ -116,7 +116,7 @@ def test_mean_field_refinement_reaches_the_best_mean_field_elbo(objective):
     )
     log_w = log_weights(model, refined, x, num_particles=4000, seed=1)
     se = log_w.std(0) / 4000**0.5
-    # above it only by chance: 4 standard errors, 8 data; below it by what 200 noisy steps leave
+    # above it only by chance: 4 standard errors, 8 rows; below it by what 200 noisy steps leave
     assert (log_w.mean(0) - bed.best_mean_field_elbo < 4 * se).all()
     assert (bed.best_mean_field_elbo - log_w.mean(0) < 4 * se + 0.01).all()
 

@@ -372,7 +372,7 @@ def test_the_curve_of_active_units_goes_through_the_threshold():
 def test_the_alarm_sounds_once_after_three_dead_epochs_at_full_weight(rates, weights, warns):
     message = collapse_warning(rates, weights, patience=3)
     assert (message is not None) == warns
-    assert message is None or "below 0.1 nats per datum for 3 epochs" in message
+    assert message is None or "below 0.1 nats per row for 3 epochs" in message
 
 
 def rates_while_training(scale):

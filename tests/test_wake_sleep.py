@@ -17,7 +17,7 @@ def bed():
 
 
 def fitted(bed, objective, seed=0):
-    """q(z given x) after training independent normals on all 128 data at once."""
+    """q(z given x) after training independent normals on all 128 rows at once."""
     with pv.seeded(seed):
         guide = pv.Guide(posteriors.MeanFieldNormal(2), 3, encoder=nn.Identity()).double()
     rate = schedules.Exponential(0.1, 0.001)

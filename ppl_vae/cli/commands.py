@@ -131,13 +131,13 @@ def evaluate(
         str | None, typer.Option(help="Method, as named in Python; the run's own by default.")
     ] = None,
     num_particles: Annotated[
-        int | None, typer.Option(help="Particles K per datum, of ImportanceSampling.")
+        int | None, typer.Option(help="Particles K per row, of ImportanceSampling.")
     ] = None,
     split: Annotated[str | None, typer.Option(help="train, valid or test.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the draws.")] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="FILE.json for the numbers, with FILE.npz per datum."),
+        typer.Option("--output", "-o", help="FILE.json for the numbers, with FILE.npz per row."),
     ] = None,
     refine: Annotated[
         bool, typer.Option("--refine", help="Refine the guide for rows without an estimate.")

@@ -60,7 +60,7 @@ def plot_training(result: FitResult, ax: "Axes | None" = None) -> "Axes":
     Example:
         >>> history = {"epoch": [1, 2], "train": [-3.0, -2.5], "kl_weight": [1, 1]}
         >>> plot_training(FitResult(history, best_epoch=2)).get_ylabel()
-        'bound (nats per observation)'
+        'bound (nats per row)'
     """
     if not result.num_epochs:
         raise ValueError("the result has no epochs: train with num_epochs >= 1 before plotting")
@@ -80,7 +80,7 @@ def plot_training(result: FitResult, ax: "Axes | None" = None) -> "Axes":
         ax.plot(result.best_epoch, best, "o", color=VERMILION, label=label)
     leave_out_the_start(ax, [history[name] for name, *_ in drawn])
     whole_ticks(ax.xaxis)
-    ax.set(xlabel="epoch", ylabel="bound (nats per observation)", title=result.objective)
+    ax.set(xlabel="epoch", ylabel="bound (nats per row)", title=result.objective)
     ax.legend(loc="lower right")
     return ax
 

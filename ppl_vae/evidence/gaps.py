@@ -57,11 +57,11 @@ class GapsSummary:
     num_data: int
 
     def __str__(self) -> str:
-        lines = [f"{'nats per datum':20}{'mean':>10}{'Monte Carlo se':>16}{'data se':>10}"]
+        lines = [f"{'nats per row':20}{'mean':>10}{'Monte Carlo se':>16}{'data se':>10}"]
         for name, mean in self.mean.items():
             errors = f"{self.mc_se[name]:>16.3f}{self.data_se[name]:>10.3f}"
             lines.append(f"{ROWS[name]:20}{mean:>10.3f}{errors}")
-        lines.append(f"{k_hat_of(self.share_bad_k)} of {self.num_data} data")
+        lines.append(f"{k_hat_of(self.share_bad_k)} of {self.num_data} rows")
         if self.share_bad_k > 0:
             lines[-1] += ": there log p(x), approximation and inference gap are lower bounds"
         return "\n".join(lines)

@@ -34,8 +34,8 @@ class IntervalSummary:
 
     Example:
         >>> print(IntervalSummary(-90.12, 0.01, -90.08, 0.02, 0.3, 0.08, 50, 50, 0))
-        log p(x) between -90.120 (se 0.010) and -90.080 (se 0.020) nats per datum, data se 0.300
-        100 data: 50 with an estimate ..., 50 with an interval (mean gap 0.080), 0 ...
+        log p(x) between -90.120 (se 0.010) and -90.080 (se 0.020) nats per row, data se 0.300
+        100 rows: 50 with an estimate ..., 50 with an interval (mean gap 0.080), 0 ...
     """
 
     lower: float
@@ -58,7 +58,7 @@ class IntervalSummary:
         gap = f" (mean gap {max(self.gap, 0.0):.3f})" if self.num_intervals else ""
         total = self.num_estimates + self.num_intervals + self.num_bounds
         return (
-            f"log p(x) {where} nats per datum, data se {self.data_se:.3f}\n{total} data: "
+            f"log p(x) {where} nats per row, data se {self.data_se:.3f}\n{total} rows: "
             f"{self.num_estimates} with an estimate{MISSED * bool(self.num_estimates)}, "
             f"{self.num_intervals} with an interval{gap}, {self.num_bounds} with a lower bound only"
         )

@@ -124,7 +124,7 @@ class Evidence:
 
     def __repr__(self) -> str:
         brief = f", {self.summary().brief()}" if len(self) else ""
-        return f"Evidence({len(self)} data{brief})"
+        return f"Evidence({len(self)} rows{brief})"
 
     @property
     def num_particles(self) -> int:

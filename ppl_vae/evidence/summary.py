@@ -65,9 +65,9 @@ class EvidenceSummary:
     rounding_of_x: float = 0.0
 
     def __str__(self) -> str:
-        unit = f"{self._relation} {self.log_evidence:.3f} nats per datum ({self._errors()})"
+        unit = f"{self._relation} {self.log_evidence:.3f} nats per row ({self._errors()})"
         others = f"; ELBO {self.elbo:.3f}" if self.bound == "lower" else f", {self.bound}"
-        k_hat = f"{k_hat_of(self.share_bad_k)} of {self.num_data} data at K={self.num_particles}"
+        k_hat = f"{k_hat_of(self.share_bad_k)} of {self.num_data} rows at K={self.num_particles}"
         return f"{self._share()}log p(x) {unit}{others}; {k_hat}{''.join(self._remedies())}"
 
     def brief(self) -> str:
@@ -104,7 +104,7 @@ class EvidenceSummary:
             yield ", or bracket log p(x) (evidence_interval)"
         if self.num_unresolved:
             yield (
-                f"; the log-weights of {self.num_unresolved} data are so large that their float "
+                f"; the log-weights of {self.num_unresolved} rows are so large that their float "
                 f"type rounds them by more than {RESOLUTION} nats: standardise x, or use float64 "
                 "(model.double(), guide.double(), Dataset(x, dtype=torch.float64))"
             )

@@ -138,7 +138,7 @@ def describe_data(name: str, *, data_dir: str | None = None) -> dict[str, Any]:
     return {
         "name": facts["name"],
         "about": available().get(name, "a file"),
-        "size": f"{facts['num_data']:,} data",
+        "size": f"{facts['num_data']:,} rows",
         "event shape": " x ".join(map(str, facts["event_shape"])),
         "splits": ", ".join(f"{split} {size:,}" for split, size in facts["splits"].items()),
         "values": "{:g} to {:g}".format(*facts["range"]),

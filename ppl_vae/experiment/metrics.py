@@ -12,7 +12,7 @@ __all__ = ["Estimates", "Metrics", "finite"]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Estimates(Mapping[str, Any]):
-    """What an evaluation found, in nats per observation; None is a number that is unknown.
+    """What an evaluation found, in nats per row; None is a number that is unknown.
 
     Attributes, or equally the keys of the JSON file that holds them.
 

@@ -8,7 +8,7 @@ from ppl_vae.experiment.metrics import Estimates, Metrics
 
 __all__ = ["headline", "reading", "table"]
 
-NATS = "nats per datum"
+NATS = "nats per row"
 CURES = (
     "`ppl-vae evaluate RUN --refine` refines the guide for these rows and estimates again (in "
     "Python, `refine`); `evidence_interval` bounds log p(x) from above as well."
@@ -36,9 +36,9 @@ def table(metrics: Estimates, files: Sequence[Path] = ()) -> str:
         >>> sizes = {"num_data": 300, "num_particles": 30, "active_units": 8, "latent_dim": 8}
         >>> metrics = Estimates(run=run, evaluation=asked, **found, **sizes)
         >>> table(metrics).splitlines()[1]
-        'test split, 300 data, AIS with 30 chains each'
+        'test split, 300 rows, AIS with 30 chains each'
         >>> print(table(metrics).splitlines()[5])
-          log p(x) >=                     -18.500  nats per datum
+          log p(x) >=                     -18.500  nats per row
     """
     lines = [*_heads(metrics), "", *_rows(metrics), "", *reading(metrics)]
     if files:
@@ -109,7 +109,7 @@ def _heads(metrics: Estimates) -> list[str]:
     each = f"{most} {draws} each"
     if mean not in (None, most):
         each = f"{mean:.0f} {draws} on average, at most {most}"
-    where = f"{metrics.evaluation['split']} split, {metrics.num_data} data"
+    where = f"{metrics.evaluation['split']} split, {metrics.num_data} rows"
     return [*heads, f"{where}, {metrics.evaluation['method']['name']} with {each}"]
 
 
@@ -133,7 +133,7 @@ def _rows(metrics: Estimates) -> list[str]:
         error = ("unknown", f"({mc_se} by the weights, without what they missed)")
     if metrics.num_refined:
         rows.append(("refined", str(metrics.num_refined), "rows"))
-    bad = ("unknown", "") if share is None else (f"{100 * share:.1f}", "% of the data")
+    bad = ("unknown", "") if share is None else (f"{100 * share:.1f}", "% of the rows")
     rows += [
         ("ELBO", _number(metrics.elbo), NATS),
         (name, _number(metrics.log_evidence), NATS),

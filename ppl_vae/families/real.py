@@ -17,7 +17,6 @@ from ppl_vae.runtime.checks import one_of, real_number
 
 __all__ = ["Gaussian", "StudentT"]
 
-UNIT = 0.5413  # softplus(0.5413) = 1
 Scale = float | Literal["global", "feature", "decoder"]
 
 
@@ -48,10 +47,9 @@ class _LocationScale(Likelihood):
         self.floor = floor
         self.units = Units(self.event_shape)
         self.num_parameters = 1 + (scale == "decoder")
-        if scale == "global":
-            self.raw_scale = nn.Parameter(torch.tensor(UNIT))
-        if scale == "feature":
-            self.raw_scale = nn.Parameter(torch.full(self.event_shape, UNIT))
+        if scale in ("global", "feature"):
+            shape = self.event_shape if scale == "feature" else ()
+            self.raw_scale = nn.Parameter(torch.full(shape, self._raw(1.0)))
 
     def marginal(self, x: Tensor) -> tuple[Tensor, ...]:
         """Location and scale of maximum likelihood for each x_i: 0 and 1 in its units."""

@@ -60,6 +60,10 @@ class Units(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return (self._transformed(x) - self.centre) / self.unit
 
+    @override
+    def extra_repr(self) -> str:
+        return " x ".join(map(str, self.centre.shape))
+
     def _transformed(self, x: Tensor) -> Tensor:
         return torch.where(self.logged > 0, x.clamp(min=0).log1p(), x)
 

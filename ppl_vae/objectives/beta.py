@@ -24,7 +24,7 @@ class BetaELBO(Bound):
     Args:
         beta: Weight of the penalty.
         num_particles: Number of particles K per observation.
-        capacity: Target of the KL, nats per observation; None is the plain KL.
+        capacity: Target of the KL, nats per row; None is the plain KL.
         free_bits: Least penalty of each latent dimension, nats; needs factorised normals.
         max_plate_nesting: Depth of the plates, "data" included; None finds it.
 

@@ -202,8 +202,10 @@ def require_x_itself(model: Program, x: Tensor, context: Tensor | None) -> None:
 
 def _first_difference(site: Site, x: Tensor) -> str:
     """Where a site first observes another value than x, in words; "" where it observes x."""
-    shape = torch.broadcast_shapes(site["value"].shape, site["fn"].shape())
-    value = rows_first(site["value"].expand(shape), site, num_lead=0).reshape(x.shape).to(x.dtype)
+    value = site["value"]
+    if value.numel() != x.numel():
+        value = value.expand(torch.broadcast_shapes(value.shape, site["fn"].shape()))
+    value = rows_first(value, site, num_lead=0).reshape(x.shape).to(x.dtype)
     differ = ((value != x) & ~x.isnan()).nonzero()
     if not len(differ):
         return ""

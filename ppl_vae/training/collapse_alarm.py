@@ -70,7 +70,7 @@ def collapse_warning(
 
     Example:
         >>> collapse_warning([3.0, 0.01, 0.01], [1.0, 1.0, 1.0], patience=2)
-        'posterior collapse: the rate has been below 0.1 nats per observation for 2 epochs, ...'
+        'posterior collapse: the rate has been below 0.1 nats per row for 2 epochs, ...'
         >>> collapse_warning([0.01, 0.01, 0.01], [1.0, 1.0, 1.0], patience=2)  # given before
     """
     if not kl_weights or kl_weights[-1] < 1:
@@ -80,7 +80,7 @@ def collapse_warning(
     if streak != patience:
         return None
     return (
-        f"posterior collapse: the rate has been below {limit:g} nats per observation for "
+        f"posterior collapse: the rate has been below {limit:g} nats per row for "
         f"{patience} epochs, so z carries no information about x: warm the KL up "
         "(kl_warmup_epochs), or use a less flexible decoder, or one with less noise"
     )

@@ -44,7 +44,7 @@ def plot_estimators(comparison: EstimatorComparison, axes: Any = None) -> np.nda
         >>> chosen = [pv.objectives.TraceELBO(), pv.objectives.IWAE(8)]
         >>> compared = compare_estimators(*programs, bed.x, chosen, num_replicates=20)
         >>> [ax.get_xlabel() for ax in plot_estimators(compared)]
-        ['value (nats per observation)', 'signal-to-noise ratio', 'variance × seconds']
+        ['value (nats per row)', 'signal-to-noise ratio', 'variance × seconds']
     """
     if not isinstance(comparison, EstimatorComparison):
         raise TypeError(
@@ -82,7 +82,7 @@ def _values(ax: "Axes", comparison: EstimatorComparison) -> None:
     errors = 2 * found["value_se"]
     ax.errorbar(found["value"], places, xerr=errors, fmt="D", color="black", markersize=4)
     ax.xaxis.set_major_locator(MaxNLocator(4))
-    ax.set_xlabel("value (nats per observation)")
+    ax.set_xlabel("value (nats per row)")
 
 
 def _ratios(ax: "Axes", table: "pd.DataFrame") -> None:

@@ -57,7 +57,7 @@ class Replicates:
 class EstimatorComparison:
     """Objectives side by side, at one state of model and guide, on the same rows.
 
-    Columns of `table`: value, value_se, bias, bias_se (nats per observation); for theta and phi
+    Columns of `table`: value, value_se, bias, bias_se (nats per row); for theta and phi
     the fields of `GradientNoise` and <group>_variance_seconds, the variance that remains after one
     second of steps; seconds (median of a gradient step, the objectives in turn); peak_memory
     (bytes alive at once in a step, beyond those before it); reason. Equal seeds give equal tables,
@@ -123,7 +123,7 @@ class EstimatorComparison:
             shared = f", including {facts['num_shared']:,} shared with the model"
         return [
             self.advice,
-            f"{self.reference}. value and bias: nats per observation; bias = value - log p(x).",
+            f"{self.reference}. value and bias: nats per row; bias = value - log p(x).",
             f"{facts['num_data']:,} observations, {self.replicates.num_replicates:,} replicates: "
             "standard errors reflect other draws, for fixed parameters and observations.",
             f"theta: {facts['num_theta']:,} parameters of the model; phi: {facts['num_phi']:,} of "

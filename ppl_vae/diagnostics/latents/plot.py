@@ -48,7 +48,7 @@ def plot_collapse(units: ActiveUnits, surgery: ELBOSurgery, axes: Any = None) ->
         >>> arguments = (bed.model, bed.guide, bed.x)
         >>> axes = plot_collapse(active_units(*arguments), elbo_surgery(*arguments))
         >>> [ax.get_ylabel() for ax in axes]
-        ['nats per observation', 'active units (of 2)', 'nats per observation']
+        ['nats per row', 'active units (of 2)', 'nats per row']
     """
     if axes is None:
         import matplotlib.pyplot as plt
@@ -74,7 +74,7 @@ def _dimensions(ax: "Axes", units: ActiveUnits, surgery: ELBOSurgery) -> None:
         upper: dict[str, Any] = {"bottom": information, "label": "KL(q(z_d) || p(z_d))"}
         ax.bar(places, information, color=BLUE, label="I(x; z_d)")
         ax.bar(places, excess[order], color=ORANGE, **upper)
-        ax.set(ylabel="nats per observation")
+        ax.set(ylabel="nats per row")
         ax.legend()
     ax.set(xlabel="latent dimension, sorted")
     whole_ticks(ax.xaxis)
@@ -107,4 +107,4 @@ def _parts(ax: "Axes", surgery: ELBOSurgery) -> None:
     ax.text(1.0, bound, "log N ", ha="right", va="bottom", transform=ax.get_yaxis_transform())
     ax.set_ylim(top=1.1 * max(bound, *means))
     title = f"rate {summary.mean['rate']:.2f} = the sum"
-    ax.set(ylabel="nats per observation", title=title)
+    ax.set(ylabel="nats per row", title=title)

@@ -214,7 +214,7 @@ class RateDistortion:
     Example:
         >>> one, errors = np.ones(2), [np.zeros(2)] * 3
         >>> print(RateDistortion(one, 2 * one, -3 * one, *errors, num_particles=100))
-        rate 1.000 + distortion 2.000 = -ELBO 3.000 nats per observation (2 rows, K=100)
+        rate 1.000 + distortion 2.000 = -ELBO 3.000 nats per row (2 rows, K=100)
     """
 
     rate: np.ndarray
@@ -241,7 +241,7 @@ class RateDistortion:
     def __str__(self) -> str:
         parts = f"rate {self.rate.mean():.3f} + distortion {self.distortion.mean():.3f}"
         rows = f"({len(self)} rows, K={self.num_particles})"
-        return f"{parts} = -ELBO {-self.elbo.mean():.3f} nats per observation {rows}"
+        return f"{parts} = -ELBO {-self.elbo.mean():.3f} nats per row {rows}"
 
 
 def rate_distortion(

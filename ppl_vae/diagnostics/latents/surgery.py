@@ -42,7 +42,7 @@ Densities = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class SurgerySummary:
-    """Means over the rows, in nats per observation, with both kinds of error.
+    """Means over the rows, in nats per row, with both kinds of error.
 
     Args:
         mean: Mean by name: "rate", "mutual_information", "marginal_kl", "total_correlation",
@@ -63,7 +63,7 @@ class SurgerySummary:
 
     def __str__(self) -> str:
         columns = (self.mean, self.mc_se, self.data_se)
-        head = ("nats per observation", "mean", "Monte Carlo se", "data se")
+        head = ("nats per row", "mean", "Monte Carlo se", "data se")
         rows = [(ROWS[name], *(f"{each[name]:.3f}" for each in columns)) for name in self.mean]
         mixture = f"q(z) is the mixture over these {self.num_data} rows"
         bound = f"I(x; z) cannot exceed log N = {math.log(self.num_data):.3f}"

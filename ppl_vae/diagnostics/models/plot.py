@@ -40,7 +40,7 @@ def plot_models(comparison: ModelComparison, ax: "Axes | None" = None) -> "Axes"
         >>> log_w = np.random.default_rng(0).normal(size=(50, 40))
         >>> a, b = reduce_log_weights(log_w), reduce_log_weights(log_w - 1.0)
         >>> plot_models(compare_models({"a": a, "b": b})).get_xlabel()
-        'difference in log p(x) from a (nats per observation)'
+        'difference in log p(x) from a (nats per row)'
     """
     if not isinstance(comparison, ModelComparison):
         raise ValueError(
@@ -59,7 +59,7 @@ def plot_models(comparison: ModelComparison, ax: "Axes | None" = None) -> "Axes"
         where: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0)}
         ax.legend(**where, frameon=False, fontsize="small", borderpad=0)
     rows_downwards(ax, comparison.names)
-    ax.set_xlabel(f"difference in log p(x) from {comparison.reference} (nats per observation)")
+    ax.set_xlabel(f"difference in log p(x) from {comparison.reference} (nats per row)")
     pairs = zip(comparison.weight, comparison.share_bound, strict=True)
     texts = [f"weight {weight:.2f}\nbounds: {share:.1%}" for weight, share in pairs]
     right = ax.secondary_yaxis("right")

@@ -74,7 +74,7 @@ def _panel(name: str) -> Callable[[Findings], Panel]:
         says = [
             "Latents that data were simulated with should lie anywhere among draws given these "
             "data, and regions of 90% should hold 90% of them.",
-            f"{summary.num_data} data simulated from the model. {summary.method}: worth "
+            f"{summary.num_data} rows simulated from the model. {summary.method}: worth "
             f"{summary.mean_effective:.0f} independent draws each. {sentence(summary.verdict)}",
             "A band holds all lines of its picture with probability 95% where the draws are right. "
             "The verdict is over all quantities together: a line may leave its band by chance, and "

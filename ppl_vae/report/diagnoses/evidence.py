@@ -28,7 +28,7 @@ MANY_BOUNDS = (
     0.25  # share of rows with only a bound, above which a Monte Carlo error is meaningless
 )
 MOST_VALUES = 6
-NATS = ("", "nats per datum", "Monte Carlo se", "data se", "data", "draws")
+NATS = ("", "nats per row", "Monte Carlo se", "data se", "rows", "draws")
 PER_ROW = ("log_evidence", "mc_se", "ess", "pareto_k", "elbo", "smoothed", "num_used")
 CURE = "Refine the guide (ppl-vae evaluate RUN --refine), or take evidence_interval."
 
@@ -193,7 +193,7 @@ def _importance(found: Findings) -> Panel:
         "intervals of two standard errors cover, judged by the skewness of rows alike.",
     ]
     alts = (
-        f"Histogram of k-hat of {len(evidence)} data: {good:.0%} at most 0.5, {bad:.0%} above 0.7.",
+        f"Histogram of k-hat of {len(evidence)} rows: {good:.0%} at most 0.5, {bad:.0%} above 0.7.",
         "Effective sample size against k-hat, in the same three classes; median "
         f"{np.median(evidence.ess):.0f} of {evidence.num_particles}.",
         f"Share of the largest of {len(few.log_weights)} weights by datum, sorted; median "

@@ -59,7 +59,7 @@ def _latent_space(found: Findings) -> Panel:
     rows = found.subject.rows
     options: dict[str, Any] = {"seed": found.subject.seed}
     colours = "coloured by label" if rows.labels is not None else "without labels"
-    alt = f"Posterior means of {len(rows)} data as points, {colours}."
+    alt = f"Posterior means of {len(rows)} rows as points, {colours}."
     pictures = draw(
         lambda ax: plot_latent(*found.programs, rows, **options, ax=ax), alt, size=SQUARE
     )
@@ -103,12 +103,12 @@ def _collapse(found: Findings) -> Panel:
     errors = (mean, summary.mc_se, summary.data_se)
     cells = [(ROWS[name].strip(), *(number(each[name]) for each in errors)) for name in mean]
     most = f"I(x; z) cannot exceed {np.log(summary.num_data):.2f} nats"
-    limit = f"q(z) is the mixture over {summary.num_data} data: {most}."
+    limit = f"q(z) is the mixture over {summary.num_data} rows: {most}."
     if any(np.isnan(value) for value in mean.values()):
         limit += (
             " What is unknown needs a guide, or a prior, that is a product over latent dimensions."
         )
-    table = Table(("nats per datum", "mean", "Monte Carlo se", "data se"), cells)
+    table = Table(("nats per row", "mean", "Monte Carlo se", "data se"), cells)
     return Panel([f"{units}.", limit], pictures=pictures, tables=[table])
 
 
@@ -116,7 +116,7 @@ def _rate_distortion(found: Findings) -> Panel:
     """Where the model stands between no information about x in z and all of it."""
     parts = found["rate_distortion"]
     means = f"{parts.rate.mean():.2f} and {parts.distortion.mean():.2f}"
-    alt = f"A point per datum at its rate and distortion; means {means} nats."
+    alt = f"A point per row at its rate and distortion; means {means} nats."
     pictures = draw(lambda ax: plot_rate_distortion(parts, ax), alt, size=(5.2, 3.8))
     what = "Rate: what z says of x. Distortion: what z leaves unsaid. Their sum is less the ELBO."
     return Panel([what, sentence(parts)], pictures=pictures)

@@ -46,7 +46,7 @@ def _data(found: Findings) -> Panel:
     where = f"{facts['splits'][split]:,} {split} rows"
     rows = {
         "name": facts["name"],
-        "size": f"{facts['num_data']:,} data of shape {shape}",
+        "size": f"{facts['num_data']:,} rows of shape {shape}",
         "values": "{:g} to {:g}".format(*facts["range"]),
         "missing": f"{facts['missing']:.1%}",
         "binarised": facts["binarize"] or "no",

@@ -31,7 +31,7 @@ def _reconstructions(found: Findings) -> Panel:
         some = rows[:NUM_RECONSTRUCTED]
         height, width = as_images(some).shape[1:3]
         size = (0.9 + CELL * len(some), 0.2 + 2 * CELL * height / width)
-        alts = f"{len(some)} data in the upper row, and below each its reconstruction."
+        alts = f"{len(some)} observations in the upper row, and below each its reconstruction."
         note = " Blue is missing." * bool(some.x.isnan().any())
         says = f"E[E[x | z]] with z drawn from the guide.{note}"
 

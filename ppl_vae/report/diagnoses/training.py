@@ -62,7 +62,7 @@ def _training(found: Findings) -> Panel:
         raise NotApplicable("no epoch was trained")
     ends = {name: result.history[name][-1] for name in ("train", "valid") if name in result.history}
     said = ", ".join(f"{name} {number(value, 2)}" for name, value in ends.items())
-    alt = f"Lines of the bound by epoch; after {result.num_epochs} epochs: {said} nats per datum."
+    alt = f"Lines of the bound by epoch; after {result.num_epochs} epochs: {said} nats per row."
     return Panel(pictures=draw(lambda ax: plot_training(result, ax), alt, size=(6.4, 3.4)))
 
 
