@@ -117,12 +117,11 @@ class Rule:
     def text(self) -> str:
         """The rule in words."""
         good = self.form.format(self.passes)
-        bad = self.form.format(self.fails)
         passes, beyond = f"up to {good}", "above"
         if self.better == "more":
             passes, beyond = f"from {good} up", "below"
         may_fail = 0 < self.fails < math.inf or self.passes == self.fails
-        fails = f"fails {beyond} {bad}" if may_fail else "never fails"
+        fails = f"fails {beyond} {self.form.format(self.fails)}" if may_fail else "never fails"
         return f"{self.what}: passes {passes}, {fails}"
 
     def check(self, findings: Any, panel: str = "", page: str = "") -> Check:

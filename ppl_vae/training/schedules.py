@@ -21,6 +21,7 @@ class Constant:
     value: float
 
     def __call__(self, fraction: float) -> float:
+        """Rate after this fraction of training."""
         return self.value
 
 
