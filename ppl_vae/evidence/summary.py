@@ -91,7 +91,7 @@ class EvidenceSummary:
 
     def _share(self) -> str:
         """The share of rows with an estimate, unless it is 100 %."""
-        return "" if self._holds else f"an estimate for {self.share_estimate:.0%} of the data: "
+        return "" if self._holds else f"an estimate for {self.share_estimate:.0%} of the rows: "
 
     def _errors(self) -> str:
         data = f"data se {self.data_se:.3f}"
