@@ -43,10 +43,12 @@ class Units(nn.Module):
         self.register_buffer("centre", torch.zeros(shape))
         self.register_buffer("unit", torch.ones(shape))
         self.register_buffer("logged", torch.zeros(()))
+        self._read()
 
     def fit_to(self, x: Tensor, *, log1p: bool = False) -> None:
         """Take t, and the centre and unit of each element from these rows, (N, *event_shape)."""
         self.logged.fill_(float(log1p))
+        self._read()
         y = self._transformed(x.double())
         centre = y.nanmean(0)
         self.set(centre, (y - centre).square().nanmean(0).sqrt())
@@ -55,17 +57,24 @@ class Units(nn.Module):
         """Take this centre and unit; 0 and 1 where they are unknown, 1 where the unit is zero."""
         self.centre.copy_(centre.nan_to_num())
         self.unit.copy_(torch.where(unit > 0, unit, 1.0))
+        self._read()
 
     @override
     def forward(self, x: Tensor) -> Tensor:
-        return (self._transformed(x) - self.centre) / self.unit
+        return (self._transformed(x) - self.centre) / self.unit if self.is_set else x
 
     @override
     def extra_repr(self) -> str:
         return " x ".join(map(str, self.centre.shape))
 
     def _transformed(self, x: Tensor) -> Tensor:
-        return torch.where(self.logged > 0, x.clamp(min=0).log1p(), x)
+        return x.clamp(min=0).log1p() if self.takes_logs else x
+
+    def _read(self) -> None:
+        """Read from the buffers what each step would otherwise compute for nothing."""
+        self.takes_logs = bool(self.logged > 0)
+        trivial = (self.centre == 0).all() and (self.unit == 1).all()
+        self.is_set = self.takes_logs or not bool(trivial)
 
     @override
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
@@ -73,3 +82,4 @@ class Units(nn.Module):
         for name, buffer in self.named_buffers():
             state_dict.setdefault(prefix + name, buffer)
         super()._load_from_state_dict(state_dict, prefix, *args)
+        self._read()

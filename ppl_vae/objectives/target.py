@@ -77,7 +77,7 @@ class Target:
         return self.reduce_others(log_weights)
 
     def reduce_others(self, log_weights: Tensor, instead: Tensor | None = None) -> Tensor:
-        """For each k, f without particle k, or with `instead`_k in the place of log w_k.
+        """For each k, f without particle k, or with its log w replaced by that of `instead`.
 
         A subclass whose f is made of means overrides it in O(K B), by `mean_of_others`.
         """

@@ -69,8 +69,8 @@ class BDMC:
 
     Args:
         lower: Evidence from annealed importance sampling forwards.
-        upper: - log mean_c 1 / w_c of reverse chains from the z of the row, (N,). The chains share
-            their start, so their spread is uninformative; the error is taken over rows instead.
+        upper: Minus log mean_c 1 / w_c of reverse chains from the z of the row, (N,). The chains
+            share their start, so their spread is uninformative; the error is over rows instead.
         data: The simulated data.
         latents: The z that they were simulated with, by site.
 
