@@ -86,16 +86,16 @@ class Guide(PyroModule):
         self.latent_dim = posterior.latent_dim
         self.made = weights_of(self)
         if start is not None:
-            self.start_from(as_dataset(start))
+            self.start_from(rows_to_start_from(as_dataset(start), self))
 
-    def start_from(self, data: Dataset, *, log1p: bool = False) -> None:
-        """Put the encoder's inputs in the units of the training rows, counts on the log1p scale."""
-        self.units.fit_to(rows_to_start_from(data, self), log1p=log1p)
+    def start_from(self, x: Tensor, *, log1p: bool = False) -> None:
+        """Put the encoder's inputs in the units of these rows, counts on the log1p scale."""
+        self.units.fit_to(x, log1p=log1p)
 
     @property
     def is_new(self) -> bool:
-        """Whether no weight has changed since the guide was made."""
-        return weights_of(self) == self.made
+        """Whether the guide has no units and no weight has changed since it was made."""
+        return not self.units.is_set and weights_of(self) == self.made
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The Pyro guide."""

@@ -99,17 +99,18 @@ class Model(PyroModule):
         self.decoder = decoder
         self.made = weights_of(self)
         if start is not None:
-            self.start_from(as_dataset(start))
+            data = as_dataset(start)
+            self.columns = data.columns
+            self.start_from(rows_to_start_from(data, self))
 
     @property
     def has_counts(self) -> bool:
         """Whether x are whole numbers from 0 on without an upper end."""
         return self.likelihood.support is constraints.nonnegative_integer
 
-    def start_from(self, data: Dataset) -> None:
-        """Let the likelihood start from the marginals of the training rows."""
-        self.columns = data.columns
-        self.likelihood.start_at(rows_to_start_from(data, self))
+    def start_from(self, x: Tensor) -> None:
+        """Let the likelihood start from the marginals of these rows."""
+        self.likelihood.start_at(x)
 
     @property
     def is_new(self) -> bool:
@@ -173,10 +174,8 @@ def rows_to_start_from(data: Dataset, module: nn.Module) -> Tensor:
 
 
 def weights_of(module: nn.Module) -> list[float]:
-    """A number for each parameter, by which changed weights are noticed in any float type."""
-    return [
-        float(f"{weights.detach().double().abs().sum():.3g}") for weights in module.parameters()
-    ]
+    """A number for each parameter, by which changed weights are noticed."""
+    return [weights.detach().double().abs().sum().item() for weights in module.parameters()]
 
 
 def _read_prior(prior: nn.Module, context: Tensor | None) -> int:

@@ -99,6 +99,23 @@ def test_bits_and_trained_weights_are_left_alone():
     assert (model.likelihood.units.centre > 0).all()
 
 
+def test_a_small_step_and_a_start_are_noticed():
+    x = table()
+    with pv.seeded(0):
+        guide = pv.Guide(posteriors.MeanFieldNormal(1), 13)
+        started = pv.Guide(posteriors.MeanFieldNormal(1), 13, start=x[:50])
+    assert guide.is_new
+    with torch.no_grad():
+        guide.posterior.link.linear.weight[0, 0] += 1e-4
+    assert not guide.is_new
+    assert not started.is_new
+    with pv.seeded(0):
+        model = pv.Model(priors.StandardNormal(1), likelihoods.Gaussian(13))
+    centre = started.units.centre.clone()
+    pv.fit(model, started, x, training=pv.Training(num_epochs=1, progress=False))
+    assert torch.equal(started.units.centre, centre)
+
+
 def test_weights_of_before_have_no_units():
     with pv.seeded(0):
         guide = pv.Guide(posteriors.MeanFieldNormal(1), 3)

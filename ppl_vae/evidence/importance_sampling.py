@@ -21,11 +21,10 @@ from ppl_vae.programs.inference import rows_per_chunk
 from ppl_vae.programs.modules import arguments
 from ppl_vae.programs.traces import Program
 from ppl_vae.runtime.checks import one_of, real_number, warn_caller, whole_number
-from ppl_vae.runtime.seeding import derived_seed
+from ppl_vae.runtime.seeding import Stream, derived_seed
 
 __all__ = ["ImportanceSampling", "SamplingOptions"]
 
-FRESH = 1  # key of the seed of the draws that follow a pilot
 PARTICLES_TO_COMPARE = 200  # with and without bfloat16: resolves 0.001 nats over a hundred rows
 FEWEST_PAIRS_TO_COMPILE = 2_000_000  # compiling takes as long as about a million
 Proposal = Literal["guide", "prior"] | Defensive
@@ -176,7 +175,7 @@ class ImportanceSampling:
     ) -> np.ndarray:
         """log p(x) with bfloat16 minus log p(x) without it, with the same draws, (N,)."""
         num_particles = min(self.num_particles, PARTICLES_TO_COMPARE)
-        seed = derived_seed(seed or 0, 1)
+        seed = derived_seed(seed or 0, Stream.ROUNDING)
         rounded, exact = (
             self.evaluated_by(Eager(half)).log_weights(model, guide, data, num_particles, seed)
             for half in (True, False)
@@ -241,7 +240,7 @@ class ImportanceSampling:
         found, order = [], []
         for count in np.unique(needed).tolist():
             rows = np.flatnonzero(needed == count)
-            part_seed = derived_seed(seed, count, FRESH)
+            part_seed = derived_seed(seed, count, Stream.FRESH_DRAWS)
             log_w = self.log_weights(model, guide, data[rows], count, part_seed)
             found.append(self._reduce(log_w, guide, part_seed))
             order.append(rows)

@@ -95,8 +95,8 @@ def rounding_of(log_weights: np.ndarray) -> np.ndarray:
 def unresolved(log_weights: np.ndarray) -> np.ndarray:
     """Where log w is too large for its float type to resolve log p(x) to `RESOLUTION` nats, (B,).
 
-    log w = log p(x, z) - log q(z given x) is a sum of terms the largest of which is no smaller than
-    their sum, so that its rounding error is about eps |log w|, eps the spacing of its float type at
+    log w = log p(x, z) - log q(z given x) is a sum whose largest term is at least as large as the
+    sum itself, so its rounding error is about eps |log w|, eps the spacing of its float type at
     one: beyond 1.7 10^5 nats in float32, 9 10^13 in float64. The error has one sign for all
     particles, or hides their differences: all weights may be equal, as if the guide were exact. An
     exact guide below that keeps k = -inf. Standardise x, or use float64.

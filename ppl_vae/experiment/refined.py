@@ -13,7 +13,7 @@ from ppl_vae.evidence.result import concatenate
 from ppl_vae.programs.modules import place
 from ppl_vae.programs.traces import Program
 from ppl_vae.refinement import refine
-from ppl_vae.runtime.seeding import derived_seed
+from ppl_vae.runtime.seeding import Stream, derived_seed
 
 __all__ = ["refined_evidence"]
 
@@ -51,8 +51,10 @@ def refined_evidence(
     if refined.any():
         rows = np.flatnonzero(refined)
         some = place(data[torch.as_tensor(rows)], model, guide)
-        better = refine(model, guide, some, seed=derived_seed(seed, 1), progress=progress)
-        options["seed"] = derived_seed(seed, 2)
+        better = refine(
+            model, guide, some, seed=derived_seed(seed, Stream.REFINEMENT), progress=progress
+        )
+        options["seed"] = derived_seed(seed, Stream.REFINED_EVIDENCE)
         if checkpoint is not None:
             options["checkpoint"] = checkpoint.with_suffix(".again.npz")
         again = log_evidence(model, better, some, method, **options)

@@ -213,25 +213,24 @@ def remember_data(data: Dataset, *programs: Program) -> None:
     """
     parts = _models_and_guides(*programs)
     new = [part for part in parts if part.num_train is None and part.is_new]
-    if new and not _in_unit_interval(rows_to_start_from(data, new[0])):
-        _start(new, data, log1p=any(isinstance(part, Model) and part.has_counts for part in parts))
+    if new:
+        counts = any(isinstance(part, Model) and part.has_counts for part in parts)
+        _start(new, rows_to_start_from(data, new[0]), log1p=counts)
     for part in parts:
         part.columns = part.columns | data.columns
         part.num_train = len(data.train)
 
 
-def _start(parts: list[Model | Guide], data: Dataset, *, log1p: bool) -> None:
+def _start(parts: list[Model | Guide], x: Tensor, *, log1p: bool) -> None:
+    """Start from these rows, unless all lies in [0, 1], as bits and grey levels do."""
+    low, high = x.nan_to_num().aminmax()
+    if low >= 0 and high <= 1:
+        return
     for part in parts:
         if isinstance(part, Guide):
-            part.start_from(data, log1p=log1p)
+            part.start_from(x, log1p=log1p)
         else:
-            part.start_from(data)
-
-
-def _in_unit_interval(x: Tensor) -> bool:
-    """Whether all of x lies in [0, 1], as bits and grey levels do."""
-    low, high = x.nan_to_num().aminmax()
-    return bool(low >= 0 and high <= 1)
+            part.start_from(x)
 
 
 def rows_fitted(program: Program) -> int | None:

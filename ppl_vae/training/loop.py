@@ -42,7 +42,7 @@ from ppl_vae.training.requirements import (
     check_batches,
     check_objective,
     check_programs_for,
-    digest,
+    digest_of,
     has_module,
     rows_of,
 )
@@ -79,7 +79,7 @@ class Run:
                 "leave it out"
             )
         warn_before(model, data)
-        self.data_digest = digest(data, model, guide) if training.checkpoint is not None else ""
+        self.data_digest = digest_of(data, model, guide) if training.checkpoint is not None else ""
         check_share(training.batch_size)
         self.batch_size = min(training.batch_size, len(self.train))
         check_batches(objective, self.batch_size, training.num_parts, (model, guide))

@@ -1,7 +1,7 @@
 """What `fit` requires of objective, rows and programs, checked before the first step."""
 
-import hashlib
 import logging
+from itertools import chain
 from typing import Any
 
 from pyro import poutine
@@ -14,6 +14,7 @@ from ppl_vae.objectives import Bound
 from ppl_vae.programs.modules import arguments, evaluating, modules_of
 from ppl_vae.programs.traces import Program
 from ppl_vae.programs.validation import check_programs
+from ppl_vae.runtime.digests import digest
 from ppl_vae.runtime.distributed import num_processes
 from ppl_vae.runtime.seeding import seeded
 from ppl_vae.training.settings import Training
@@ -88,12 +89,7 @@ def rows_of(x: Tensor, context: Tensor | None, rows: Tensor) -> tuple[Tensor, ..
     return arguments(taken(x, rows), None if context is None else taken(context, rows))
 
 
-def digest(data: Dataset, *programs: Program) -> str:
+def digest_of(data: Dataset, *programs: Program) -> str:
     """A hash of the training rows and of how the modules are built."""
-    found = hashlib.sha256()
-    for part in blocks(data.train.x):
-        found.update(part.cpu().numpy().tobytes())
-    for program in programs:
-        if isinstance(program, nn.Module):
-            found.update(repr(program).encode())
-    return found.hexdigest()[:16]
+    built = (repr(program) for program in programs if isinstance(program, nn.Module))
+    return digest(chain(blocks(data.train.x), built))

@@ -11,7 +11,7 @@ from ppl_vae.data import Dataset
 from ppl_vae.programs.inference import PAIRS_PER_CHUNK, Block, Inference, rows_per_chunk
 from ppl_vae.programs.modules import arguments, evaluating
 from ppl_vae.programs.plates import inner_plates, rows_first
-from ppl_vae.programs.sites import is_local, per_datum, sample_sites
+from ppl_vae.programs.sites import is_deterministic, is_local, per_datum, sample_sites
 from ppl_vae.programs.traces import Program, Site, log_terms, particles_of
 from ppl_vae.runtime.checks import whole_fields
 from ppl_vae.runtime.seeding import derived_seed, seeded
@@ -109,8 +109,7 @@ def row_shape(site: Site) -> tuple[int, ...]:
 def is_observation(site: Site) -> bool:
     """Whether a site observes x: not a `pyro.deterministic` or `pyro.factor`, inside the plate."""
     is_factor = math.prod(site["fn"].event_shape) == 0
-    is_deterministic = (site["infer"] or {}).get("_deterministic")
-    return site["is_observed"] and is_local(site) and not is_factor and not is_deterministic
+    return site["is_observed"] and is_local(site) and not is_factor and not is_deterministic(site)
 
 
 @dataclass

@@ -25,7 +25,7 @@ from ppl_vae.importance import log_weights
 from ppl_vae.programs.inference import Inference, progress_bar, rows_per_chunk
 from ppl_vae.programs.modules import require_programs
 from ppl_vae.programs.traces import Program
-from ppl_vae.runtime.seeding import derived_seed, one_at_a_time, seeded
+from ppl_vae.runtime.seeding import Stream, derived_seed, one_at_a_time, seeded
 from ppl_vae.training.state import State
 
 __all__ = ["compare_estimators"]
@@ -106,7 +106,7 @@ def compare_estimators(
     known = _known(exact, len(inference))
     # Copies, since a moving baseline belongs to the caller.
     runs = [
-        _Run(copy.deepcopy(objective), derived_seed(replicates.seed, 1 + i))
+        _Run(copy.deepcopy(objective), derived_seed(replicates.seed, Stream.OBJECTIVES + i))
         for i, objective in enumerate(chosen.values())
     ]
     total = len(runs) * replicates.num_replicates
@@ -312,7 +312,7 @@ def _reference(inference: Inference, replicates: Replicates, *, progress: bool) 
     """log p(x) by importance sampling, where the programs allow it."""
     num_particles = replicates.reference_particles
     rows = rows_per_chunk(len(inference), num_particles)
-    seed = derived_seed(replicates.seed, 0)
+    seed = derived_seed(replicates.seed, Stream.REFERENCE)
     parts, errors = [], []
     try:
         if inference.check_programs():
