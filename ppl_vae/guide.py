@@ -10,7 +10,8 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from ppl_vae.data import Dataset, as_dataset
-from ppl_vae.families.networks import MLP, at_rest, join, require_module, shape_of
+from ppl_vae.families.modules import at_rest, join, require_module, shape_of
+from ppl_vae.families.networks import MLP
 from ppl_vae.families.posteriors import Posterior
 from ppl_vae.families.rows import example_rows, features_of, read_features
 from ppl_vae.families.units import Units

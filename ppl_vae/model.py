@@ -14,7 +14,8 @@ from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.data.streaming import Rows
 from ppl_vae.families.likelihoods import Likelihood
 from ppl_vae.families.missing import observed_part
-from ppl_vae.families.networks import MLP, at_rest, join, require_module
+from ppl_vae.families.modules import at_rest, join, require_module
+from ppl_vae.families.networks import MLP
 from ppl_vae.families.rows import (
     MIXING,
     example_rows,

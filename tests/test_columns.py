@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import ppl_vae as pv
 from ppl_vae import likelihoods, networks, objectives, posteriors, priors
-from ppl_vae.families.networks import join
+from ppl_vae.families.modules import join
 from ppl_vae.runtime.checks import shown
 
 NAMES = ["height", "weight", "age"]

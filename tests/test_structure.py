@@ -448,6 +448,8 @@ def test_no_machine_is_named():
 
 
 def exported(module: Module) -> list[str]:
+    if module.is_init and module.name != FACE:
+        return list(getattr(importlib.import_module(f"ppl_vae.{module.name[:-9]}"), "__all__", []))
     for node in module.tree.body:
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
         if any(isinstance(target, ast.Name) and target.id == "__all__" for target in targets):

@@ -14,7 +14,7 @@ from ppl_vae.data import Dataset, available, load, read
 from ppl_vae.experiment.config import Config, ConfigError, changed
 from ppl_vae.experiment.signatures import construct
 from ppl_vae.experiment.tables import DataTable
-from ppl_vae.families.networks import join
+from ppl_vae.families.modules import join
 from ppl_vae.guide import Guide
 from ppl_vae.model import Model
 from ppl_vae.runtime.seeding import seeded

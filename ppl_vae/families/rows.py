@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from ppl_vae.families.networks import at_rest
+from ppl_vae.families.modules import at_rest
 from ppl_vae.runtime.seeding import seeded
 
 __all__ = ["features_of"]

@@ -6,7 +6,7 @@ from typing import Any, override
 import torch
 from torch import Tensor, nn
 
-from ppl_vae.families.networks import shape_of
+from ppl_vae.families.modules import shape_of
 
 __all__ = ["Units"]
 

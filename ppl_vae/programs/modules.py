@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ppl_vae.data import Dataset
 from ppl_vae.data.columns import check_columns
-from ppl_vae.families.networks import at_rest
+from ppl_vae.families.modules import at_rest
 from ppl_vae.guide import Guide
 from ppl_vae.model import Model, rows_to_start_from
 from ppl_vae.programs.particles import Program

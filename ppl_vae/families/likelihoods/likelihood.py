@@ -10,7 +10,8 @@ from pyro.distributions import constraints
 from torch import Tensor, nn
 
 from ppl_vae.families.missing import outside_of
-from ppl_vae.families.networks import Readout, shape_of
+from ppl_vae.families.modules import shape_of
+from ppl_vae.families.networks.readout import Readout
 from ppl_vae.runtime.checks import shown
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from ppl_vae.families import densities
-from ppl_vae.families.factorised import Likelihood
+from ppl_vae.families.likelihoods.likelihood import Likelihood
 from ppl_vae.families.units import Units
 from ppl_vae.runtime.checks import one_of, real_number
 

@@ -1,0 +1,9 @@
+"""Networks: features, and `Readout`, the last map to the parameters of a distribution."""
+
+from ppl_vae.families.networks import convolutions, dense
+from ppl_vae.families.networks.convolutions import *  # noqa: F403
+from ppl_vae.families.networks.dense import *  # noqa: F403
+
+__all__: list[str] = []
+__all__ += convolutions.__all__
+__all__ += dense.__all__

@@ -1,0 +1,110 @@
+"""Dense networks of vectors."""
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor, nn
+
+from ppl_vae.families.modules import shape_of
+from ppl_vae.runtime.checks import whole_number
+
+__all__ = ["MLP", "ResNet"]
+
+
+Activation = Callable[[], nn.Module]
+
+
+class MLP(nn.Module):
+    """Multilayer perceptron: flattens its input's event dims and returns the last hidden layer.
+
+    h_l = activation(W_l h_{l-1} + b_l); any number of batch dims to the left.
+    Use `ConvEncoder` where neighbouring pixels matter and there are few rows.
+
+    Args:
+        in_shape: Shape of one input, an int or a tuple (flattened).
+        hidden_dims: Width of each layer; the last one is the number of features.
+        activation: Constructor of the nonlinearity.
+        dropout: Share of units dropped while training.
+
+    Shape:
+        (*batch, *in_shape) -> (*batch, hidden_dims[-1])
+
+    References:
+        Kingma and Welling (2014), Auto-encoding variational Bayes, arXiv:1312.6114, appendix C.
+
+    Example:
+        >>> import torch
+        >>> MLP((28, 28), hidden_dims=(200, 200))(torch.zeros(5, 28, 28)).shape
+        torch.Size([5, 200])
+    """
+
+    def __init__(
+        self,
+        in_shape: int | Sequence[int],
+        hidden_dims: Sequence[int] = (256, 256),
+        *,
+        activation: Activation = nn.ReLU,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.in_shape = shape_of(in_shape)
+        widths = [self.in_shape.numel(), *shape_of(hidden_dims)]
+        layers: list[nn.Module] = []
+        for width, next_width in zip(widths, widths[1:], strict=False):
+            layers += [nn.Linear(width, next_width), activation()]
+            layers += [nn.Dropout(dropout)] if dropout else []
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features of x."""
+        return self.layers(x.flatten(start_dim=-len(self.in_shape)))
+
+
+class ResNet(nn.Module):
+    """Residual perceptron: h <- h + W_2 activation(W_1 norm(h)), `num_blocks` times.
+
+    Trains at greater depth than `MLP`. Pre-activation, with layer normalisation, so that no batch
+    statistics mix particles and rows.
+
+    Args:
+        in_shape: Shape of one input, an int or a tuple (flattened).
+        width: Number of features.
+        num_blocks: Number of residual blocks.
+        activation: Constructor of the nonlinearity.
+
+    Shape:
+        (*batch, *in_shape) -> (*batch, width)
+
+    References:
+        He et al. (2016), Identity mappings in deep residual networks, arXiv:1603.05027.
+
+    Example:
+        >>> import torch
+        >>> ResNet(8, width=32)(torch.zeros(7, 5, 8)).shape
+        torch.Size([7, 5, 32])
+    """
+
+    def __init__(
+        self,
+        in_shape: int | Sequence[int],
+        width: int = 256,
+        *,
+        num_blocks: int = 2,
+        activation: Activation = nn.ReLU,
+    ) -> None:
+        super().__init__()
+        self.in_shape = shape_of(in_shape)
+        width = whole_number(width, "width")
+        self.first = nn.Linear(self.in_shape.numel(), width)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(
+                nn.LayerNorm(width), nn.Linear(width, width), activation(), nn.Linear(width, width)
+            )
+            for _ in range(whole_number(num_blocks, "num_blocks", at_least=0))
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features of x."""
+        h = self.first(x.flatten(start_dim=-len(self.in_shape)))
+        for block in self.blocks:
+            h = h + block(h)
+        return h

@@ -1,0 +1,47 @@
+"""Variational families q(z given x): encoder features in, a distribution over z out."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import override
+
+import pyro.distributions as dist
+from torch import Tensor, nn
+
+from ppl_vae.families.networks.readout import Readout
+from ppl_vae.runtime.checks import whole_number
+
+FLOOR = 1e-6  # smallest posterior sd; z is of order one
+
+
+class Posterior(nn.Module, ABC):
+    """q(z given x) from features; families implement `distribution` of `num_parameters` numbers."""
+
+    num_parameters: int
+
+    def __init__(self, latent_dim: int) -> None:
+        super().__init__()
+        self.latent_dim = whole_number(latent_dim, "latent_dim")
+        self.link: Readout | None = None
+
+    def build(self, feature_shape: Sequence[int]) -> None:
+        """Make the last linear map for features of this shape; `Guide` calls it."""
+        if self.link is not None:
+            raise ValueError(f"this {type(self).__name__} is already in a Guide: make another one")
+        self.link = Readout(feature_shape, 1, (self.num_parameters,))
+
+    @abstractmethod
+    def distribution(self, raw: Tensor) -> dist.TorchDistribution:
+        """q from unconstrained numbers of shape (*batch, num_parameters)."""
+
+    def forward(self, features: Tensor) -> dist.TorchDistribution:
+        """q(z given features)."""
+        if self.link is None:
+            raise RuntimeError(
+                f"{type(self).__name__} has no link yet: give it to a Guide, or call "
+                "build(feature_shape)"
+            )
+        return self.distribution(self.link(features).squeeze(-2))
+
+    @override
+    def extra_repr(self) -> str:
+        return str(self.latent_dim)

@@ -1,0 +1,25 @@
+"""Priors p(z) or p(z given c): one latent, without batch shape unless c is given."""
+
+from abc import ABC, abstractmethod
+from typing import override
+
+import pyro.distributions as dist
+from torch import Tensor, nn
+
+from ppl_vae.runtime.checks import whole_number
+
+
+class Prior(nn.Module, ABC):
+    """A prior over z of shape (D,); a family implements `forward`."""
+
+    def __init__(self, latent_dim: int) -> None:
+        super().__init__()
+        self.latent_dim = whole_number(latent_dim, "latent_dim")
+
+    @abstractmethod
+    def forward(self, context: Tensor | None = None) -> dist.TorchDistribution:
+        """p(z) or p(z given context)."""
+
+    @override
+    def extra_repr(self) -> str:
+        return str(self.latent_dim)
