@@ -1,6 +1,9 @@
 """The two tables that carry the tests: families (by their __all__) and problems with exact log
 p(x)."""
 
+import itertools
+
+import pyro.distributions as dist
 import torch
 
 from ppl_vae import Guide, Model, beds, likelihoods, objectives, posteriors, priors
@@ -42,7 +45,8 @@ POSTERIORS = {
     "FlowPosterior": lambda d: posteriors.FlowPosterior(d, num_transforms=2, hidden_dims=(8,)),
 }
 
-# constructor, values inside the support, a value outside it (None: every real is inside)
+# constructor from the event shape, values inside the support from uniform ones (N, *event), a value
+# outside it (None: every real is inside)
 LIKELIHOODS = {
     "Bernoulli": (likelihoods.Bernoulli, torch.bernoulli, 0.5),
     "ContinuousBernoulli": (likelihoods.ContinuousBernoulli, torch.clone, 1.5),
@@ -58,12 +62,77 @@ LIKELIHOODS = {
 }
 
 
-def data_for(likelihood, num_data=64, event=EVENT, seed=0):
-    """Values in the likelihood's support."""
+def data_for(likelihood, num_data=64, event=EVENT, seed=0, missing=False):
+    """Values in the likelihood's support; with `missing`, every fifth row has a hole."""
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng():
         torch.manual_seed(seed + 1)
-        return LIKELIHOODS[likelihood][1](torch.rand(num_data, event, generator=generator))
+        x = LIKELIHOODS[likelihood][1](torch.rand(num_data, event, generator=generator))
+    return with_hole(x, likelihood, slice(None, None, 5)) if missing else x
+
+
+def is_joint(likelihood):
+    """Whether the entries of a row lie in the support together, or not at all."""
+    return LIKELIHOODS[likelihood][0]((EVENT,)).support.event_dim > 0
+
+
+def with_hole(x, likelihood, rows, place=0):
+    """x without one entry of these rows, or without the joint value that it belongs to."""
+    x = x.clone()
+    x[rows, ... if is_joint(likelihood) else place] = float("nan")
+    return x
+
+
+def entry_of(distribution):
+    """The distribution of one entry, or of entries with one joint density."""
+    while isinstance(distribution, dist.Independent | dist.MaskedDistribution):
+        distribution = distribution.base_dist
+    return distribution
+
+
+def total_mass(distribution):
+    """The sum, integral, or both, of one event's density over the support that it states."""
+    entry = entry_of(distribution)
+    if entry.has_enumerate_support:
+        return distribution.log_prob(entry.enumerate_support()).exp().sum(0)
+    support = entry.support
+    if support.is_discrete:
+        values = whole_numbers(support, distribution.event_shape.numel())
+        return distribution.log_prob(values[:, None]).exp().sum(0)
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    total = integral(distribution, support)
+    if hasattr(entry, "point_mass"):  # probabilities at the ends of the support
+        ends = {getattr(support, end, None) for end in ("lower_bound", "upper_bound")} - {None}
+        total = total + sum(entry.point_mass(torch.tensor(end).double()).sum(-1) for end in ends)
+    return total
+
+
+def whole_numbers(support, size, most=400):
+    """Every event of `size` whole numbers in a support, up to `most` where there is no bound."""
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    most = int(getattr(support, "upper_bound", most))
+    least = int(getattr(support, "lower_bound", 0))
+    every = list(itertools.product(range(least, most + 1), repeat=size))
+    values = torch.tensor(every, dtype=torch.float64)
+    return values[support.check(values)] if support.event_dim else values
+
+
+def integral(distribution, support):
+    """Integral of a density by the trapezoidal rule in t, unconstrained values being sinh(t)."""
+    transform = torch.distributions.biject_to(support)
+    shape = transform.inverse_shape(distribution.event_shape)
+    points = 4001 if shape.numel() == 1 else 401
+    axis = torch.linspace(-6.5, 6.5, points, dtype=torch.float64)
+    grid = torch.cartesian_prod(*[axis] * shape.numel()).reshape(-1, 1, *shape)
+    u = grid.sinh()
+    values = transform(u)
+    log_volume = grid.cosh().log().flatten(1).sum(-1, keepdim=True)
+    slopes = transform.log_abs_det_jacobian(u, values)
+    log_volume = log_volume + slopes.reshape(len(u), -1).sum(-1, keepdim=True)
+    cell = (axis[1] - axis[0]) ** shape.numel()
+    return (distribution.log_prob(values) + log_volume).exp().sum(0) * cell
 
 
 def vae(prior="StandardNormal", likelihood="Bernoulli", posterior="MeanFieldNormal", latent_dim=2):

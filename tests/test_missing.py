@@ -5,7 +5,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from cases import LIKELIHOODS, data_for, vae
+from cases import LIKELIHOODS, data_for, entry_of, vae
 from pyro.distributions import constraints
 
 import ppl_vae as pv
@@ -170,12 +170,15 @@ def test_shares_train_with_missing_rows_and_refuse_half_of_one():
 def test_log_p_of_observed_entries_does_not_depend_on_what_stands_in(name):
     model, _ = vae(likelihood=name)
     x = data_for(name, num_data=6)
-    z = torch.randn(6, 2)
-    whole = model.decode(z).base_dist.log_prob(x)
-    x[::2, 1] = torch.nan
-    part, values = observed_part(model.decode(z), x)
-    expected = whole.masked_fill(x.isnan(), 0.0).sum(-1)
-    torch.testing.assert_close(part.log_prob(values), expected)
+    p = model.decode(torch.randn(6, 2))
+    entry = entry_of(p)
+    whole = entry.log_prob(x)
+    x[::2, ... if entry.event_dim else 1] = torch.nan
+    missing = x.isnan().any(-1) if entry.event_dim else x.isnan()
+    part, values = observed_part(p, x)
+    assert p.support.check(values.expand_as(x)).all()
+    expected = whole.masked_fill(missing, 0.0)
+    torch.testing.assert_close(part.log_prob(values), expected.reshape(6, -1).sum(-1))
     assert set(LIKELIHOODS) == set(likelihoods.__all__)
 
 

@@ -46,6 +46,9 @@ def site_of_x(trace: poutine.Trace, size: int) -> Site:
 def below_and_at(distribution: Any, x: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """P(X < x) and P(X = x) of every entry; indicators from one draw where there is no formula.
 
+    A distribution whose values have a density at some points and a probability at others gives the
+    latter by its method `point_mass`.
+
     Args:
         distribution: Batch shape (K, B), event shape `event`.
         x: Values without NaN, (B, *event).
@@ -57,8 +60,8 @@ def below_and_at(distribution: Any, x: Tensor) -> tuple[np.ndarray, np.ndarray]:
     while isinstance(entry, dist.Independent | dist.MaskedDistribution):
         entry = entry.base_dist
     try:
-        below = _below(entry, x)
-        at = entry.log_prob(x).exp() if entry.support.is_discrete else torch.zeros_like(below)
+        at = _at(entry, x)
+        below = _below(entry, x, at)
     except NotImplementedError:
         draw = distribution.sample()
         below = draw < x
@@ -68,10 +71,25 @@ def below_and_at(distribution: Any, x: Tensor) -> tuple[np.ndarray, np.ndarray]:
     return lower, mass
 
 
-def _below(entry: Any, x: Tensor) -> Tensor:
-    """P(X < x), elementwise; NotImplementedError where there is no formula."""
+def _at(entry: Any, x: Tensor) -> Tensor:
+    """P(X = x), elementwise."""
+    if hasattr(entry, "point_mass"):
+        return entry.point_mass(x)
+    return entry.log_prob(x).exp() if entry.support.is_discrete else torch.zeros_like(x)
+
+
+def _below(entry: Any, x: Tensor, at: Tensor) -> Tensor:
+    """P(X < x), elementwise, given P(X = x); NotImplementedError where there is no formula."""
     if entry.event_shape:
         raise NotImplementedError(f"the entries of a {type(entry).__name__} are dependent")
+    try:
+        return (entry.cdf(x) - at).clamp(min=0)
+    except NotImplementedError:
+        return _below_by_kind(entry, x)
+
+
+def _below_by_kind(entry: Any, x: Tensor) -> Tensor:
+    """P(X < x) of distributions that torch gives no distribution function."""
     match entry:
         case torch.distributions.Poisson():
             return torch.special.gammaincc(x.double(), entry.rate.double())
@@ -80,7 +98,7 @@ def _below(entry: Any, x: Tensor) -> Tensor:
         case torch.distributions.StudentT():
             return _scipy(special.stdtr, entry.df, (x - entry.loc) / entry.scale)
     if not entry.support.is_discrete:
-        return entry.cdf(x)
+        raise NotImplementedError(f"{type(entry).__name__} has no distribution function")
     # The values are 0, 1, 2, ...: sum their probabilities up to the largest x.
     total = torch.zeros_like(x)
     for value in range(int(x.max())):

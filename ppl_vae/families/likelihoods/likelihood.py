@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Literal, override
+from typing import override
 
 import pyro.distributions as dist
 import torch
@@ -19,12 +19,12 @@ class Likelihood(nn.Module, ABC):
     """p(x given z) = prod_i p(x_i given parameters_i(features)); a family implements `elementwise`.
 
     Subclasses state the `support` of one element, its `num_parameters`, its `measure` ("counting":
-    a probability; "lebesgue": a density; the two are never compared), and the `remedy` for x
-    outside the support.
+    a probability; "lebesgue": a density; another word for another measure; only log p(x) of equal
+    measures are compared), and the `remedy` for x outside the support.
     """
 
     num_parameters = 1
-    measure: Literal["counting", "lebesgue"] = "counting"
+    measure: str = "counting"
     support: constraints.Constraint
     remedy = ""
 
