@@ -27,8 +27,9 @@ class Guide(PyroModule):
     """An amortised posterior: q(z given x, c) from features of x.
 
     Missing values (NaN) are set to zero, or to the mean of `start`, for the encoder; with
-    `missing=True` it is also given the indicator of what was observed. `columns` and `num_train`
-    describe the training data, as in `Model`. A plain Pyro guide: it works wherever `Model` does.
+    `missing=True` it is also given the indicator of what was observed. `columns`, `levels` and
+    `num_train` describe the training data, as in `Model`. A plain Pyro guide: it works wherever
+    `Model` does.
 
     Args:
         posterior: One of `posteriors`.
@@ -75,6 +76,7 @@ class Guide(PyroModule):
         self.missing = missing
         self.context_dim = whole_number(context_dim, "context_dim", at_least=0)
         self.columns: dict[str, tuple[str, ...]] = {}
+        self.levels: dict[str, tuple[str, ...]] = {}
         self.num_train: int | None = None
         self.units = Units(self.event_shape)
         require_module(posterior, "posterior")
@@ -87,7 +89,10 @@ class Guide(PyroModule):
         self.latent_dim = posterior.latent_dim
         self.made = weights_of(self)
         if start is not None:
-            self.start_from(rows_to_start_from(as_dataset(start), self))
+            data = as_dataset(start)
+            self.columns = data.columns
+            self.levels = data.levels
+            self.start_from(rows_to_start_from(data, self))
 
     def start_from(self, x: Tensor, *, log1p: bool = False) -> None:
         """Put the encoder's inputs in the units of these rows, counts on the log1p scale."""

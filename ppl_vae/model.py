@@ -43,7 +43,8 @@ class Model(PyroModule):
     `pyro.infer.Predictive`, `pyro.render_model`.
 
     After `fit`, `num_train` is the number of training rows, and `columns` holds the names of the
-    columns of x and context where they had any: data with other names are refused.
+    columns of x and context where they had any: data with other names are refused. `levels` holds
+    the names of the levels of categories, by column: the categories of other data are coded alike.
 
     Args:
         prior: p(z), one of `priors` or any module that returns a distribution with event shape
@@ -88,6 +89,7 @@ class Model(PyroModule):
         require_module(likelihood, "likelihood")
         self.context_dim = whole_number(context_dim, "context_dim", at_least=0)
         self.columns: dict[str, tuple[str, ...]] = {}
+        self.levels: dict[str, tuple[str, ...]] = {}
         self.num_train: int | None = None
         self.may_miss: bool | None = None  # whether x may hold NaN; None looks at each batch
         context = example_rows(context_dim) if context_dim else None
@@ -102,6 +104,7 @@ class Model(PyroModule):
         if start is not None:
             data = as_dataset(start)
             self.columns = data.columns
+            self.levels = data.levels
             self.start_from(rows_to_start_from(data, self))
 
     @property

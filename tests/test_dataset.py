@@ -377,15 +377,6 @@ def test_errors_are_one_line_and_name_the_place(error, message, build):
     assert "\n" not in str(caught.value)
 
 
-def test_a_text_column_is_named():
-    pandas = pytest.importorskip("pandas")
-    with pytest.raises(
-        TypeError,
-        match="column 'site' of x holds .*, not numbers: drop it, code it, or use it as labels",
-    ):
-        Dataset(pandas.DataFrame({"rain": [1.0], "site": ["A"]}))
-
-
 # -- readers
 # --------------------------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """Data sets: observations, missing values, covariates, names and splits."""
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
@@ -11,16 +11,21 @@ from torch import Tensor
 
 from ppl_vae.data.arrays import check_floating, table
 from ppl_vae.data.binarize import BINARIZE, Binarize, drawn, thresholded
+from ppl_vae.data.description import facts, in_words
 from ppl_vae.data.rounding import tell_rounding, tell_rounding_of
 from ppl_vae.data.splits import count, disjoint, random_rows
 from ppl_vae.data.streaming import GREY, INFINITE, Rows, blocks, in_file, table_in_file
+from ppl_vae.data.tables.frames import coded
+from ppl_vae.data.tables.layout import Layout
+from ppl_vae.data.tables.levels import given_levels
+from ppl_vae.data.tables.tabular import Tabular
 from ppl_vae.data.validation import coords_of, covariates, labels_of, picture, refuse, same_rows
 from ppl_vae.runtime.checks import one_of
 
 __all__ = ["Dataset", "as_dataset"]
 
 
-class Dataset:
+class Dataset(Tabular):
     """Observations x with missing values, covariates c, names, and splits.
 
     NaN in x means missing; a row may be missing altogether. `labels` are for colouring only:
@@ -48,6 +53,7 @@ class Dataset:
         image_shape: Shape of one row as a picture; two- and three-dimensional events need none.
         dtype: Floating type of x and context.
         scale: Divisor of x: 255 turns bytes into grey values.
+        levels: Levels of categories by column, in their order, instead of those found.
 
     Shape:
         x (N, *event); context (N, C); labels (N,); mask (N, *event)
@@ -83,7 +89,11 @@ class Dataset:
         image_shape: tuple[int, ...] | None = None,
         dtype: torch.dtype = torch.float32,
         scale: float = 1.0,
+        levels: Mapping[str, Sequence[Any]] | None = None,
     ) -> None:
+        known = given_levels(levels)
+        frame = coded(x, known)
+        x = frame.numbers
         if in_file(x):
             observed = table_in_file(x, dtype, scale)
         else:
@@ -108,11 +118,18 @@ class Dataset:
         self.rounding = tell_rounding_of(x, self.x, self.coords[self.dims[1]], scale=scale)
         if self.context is not None:
             tell_rounding_of(context, self.context, np.asarray(self.context_names), what="context")
+        self._layout = Layout.of(frame, self._features, self.event_shape.numel())
+        if known:
+            self._layout.refuse_others(known)
+            self.x, self._layout = self._layout.recoded(self.x, known)
+        if self.levels and scale != 1:
+            raise ValueError(f"scale={scale} divides codes of categories: leave it out")
         self.intensity: Tensor | None = None  # the grey values behind the bits
         if binarize is not None:
             self._binarize()
         self.splits: dict[str, np.ndarray] = disjoint(splits or {}, len(self))
         self._parts: dict[str, Dataset] = {}
+        self._whole: Dataset | None = None  # all rows as given, of which these are some
 
     @property
     def mask(self) -> Tensor:
@@ -124,17 +141,6 @@ class Dataset:
         """Whether any value is missing; reads a whole file of floating numbers."""
         may_miss = not isinstance(self.x, Rows) or self.x.may_miss
         return may_miss and any(bool(part.isnan().any()) for part in blocks(self.x))
-
-    @property
-    def event_shape(self) -> torch.Size:
-        """Shape of one observation."""
-        return self.x.shape[1:]
-
-    @property
-    def columns(self) -> dict[str, tuple[str, ...]]:
-        """Names of the columns of "x" and "context", where they came with names."""
-        names = {"x": tuple(map(str, self.coords[self.dims[1]])), "context": self.context_names}
-        return {what: names[what] for what, is_named in self._named.items() if is_named}
 
     @property
     def train(self) -> "Dataset":
@@ -167,18 +173,7 @@ class Dataset:
         return self._rows(rows).in_memory()
 
     def __repr__(self) -> str:
-        missing = 0.0 if in_file(self.x) else self._spread()[0]  # a file is not read for this
-        splits = " / ".join(f"{name} {len(rows)}" for name, rows in self.splits.items())
-        parts = {
-            f"{len(self)} x {tuple(self.event_shape)}": True,
-            "in a file": in_file(self.x),
-            f"{missing:.1%} missing": missing > 0,
-            f"context={list(self.context_names)}": self.context is not None,
-            f"binarize={self.binarize!r}": self.binarize is not None,
-            splits: bool(splits),
-        }
-        shown = ", ".join(part for part, applies in parts.items() if applies)
-        return f"Dataset({self.name!r}, {shown})"
+        return f"Dataset({in_words(self)})"
 
     def describe(self) -> dict[str, Any]:
         """The facts of the data set, for a table; reads the whole of a file.
@@ -191,18 +186,7 @@ class Dataset:
             >>> Dataset([[0.0, 1.0], [2.0, float("nan")]]).describe()["missing"]
             0.25
         """
-        missing, least, most = self._spread()
-        return {
-            "name": self.name,
-            "num_data": len(self),
-            "event_shape": tuple(self.event_shape),
-            "missing": missing,
-            "range": (least, most),
-            "context": list(self.context_names),
-            "labels": 0 if self.labels is None else len(np.unique(self.labels)),
-            "binarize": self.binarize,
-            "splits": {name: len(rows) for name, rows in self.splits.items()},
-        }
+        return facts(self)
 
     def split(self, valid: float = 0.1, test: float = 0.1, seed: int = 0) -> "Dataset":
         """The same data with random train, validation and test rows; former splits are forgotten.
@@ -313,9 +297,9 @@ class Dataset:
         first = self.dims[0]
         features = np.arange(self.event_shape.numel())
         coords = {first: self.coords[first], "feature": features}
-        return self._mapped(
-            lambda values: values.flatten(1), dims=(first, "feature"), coords=coords
-        )
+        layout = replace(self._layout, names=tuple(features))
+        changes: Any = {"dims": (first, "feature"), "coords": coords, "_layout": layout}
+        return self._mapped(lambda values: values.flatten(1), **changes, _whole=None)
 
     def _binarize(self) -> None:
         one_of(self.binarize, "binarize", BINARIZE)
@@ -328,18 +312,6 @@ class Dataset:
             self.x = thresholded(self.x)
         else:
             self.x = drawn(self.x, torch.Generator().manual_seed(self.seed))
-
-    def _spread(self) -> tuple[float, float, float]:
-        """Share missing, least and largest value."""
-        missing = 0
-        ends = [float("nan")]
-        for part in blocks(self.x):
-            seen = part[~part.isnan()]
-            missing += part.numel() - seen.numel()
-            if seen.numel():
-                ends += [seen.min().item(), seen.max().item()]
-        share = missing / self.x.shape.numel()
-        return share, float(np.fmin.reduce(ends)), float(np.fmax.reduce(ends))
 
     def _refuse(self, bad: Tensor, why: str) -> None:
         refuse(bad, self.x, self.coords[self.dims[1]], why)
@@ -371,7 +343,8 @@ class Dataset:
 
     def _with(self, **changes: Any) -> Self:
         other = copy.copy(self)
-        vars(other).update(changes, _parts={})
+        whole = self if self._whole is None else self._whole
+        vars(other).update({"_whole": whole} | changes, _parts={})
         return other
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ppl_vae.data import Dataset
-from ppl_vae.data.columns import check_columns
+from ppl_vae.data.tables.columns import check_columns, check_levels
 from ppl_vae.families.modules import at_rest
 from ppl_vae.guide import Guide
 from ppl_vae.model import Model, rows_to_start_from
@@ -207,7 +207,7 @@ def missing_values(exist: bool, *programs: Program) -> Iterator[None]:
 
 
 def remember_data(data: Dataset, *programs: Program) -> None:
-    """Store the columns and the number of rows of the training data with Model and Guide.
+    """Store columns, levels and the number of rows of the training data with Model and Guide.
 
     New ones first start from these rows (`start_from`), unless all of x lies between 0 and 1.
     """
@@ -218,6 +218,7 @@ def remember_data(data: Dataset, *programs: Program) -> None:
         _start(new, rows_to_start_from(data, new[0]), log1p=counts)
     for part in parts:
         part.columns = part.columns | data.columns
+        part.levels = part.levels | data.levels
         part.num_train = len(data.train)
 
 
@@ -246,13 +247,18 @@ def _models_and_guides(*programs: Program) -> list[Model | Guide]:
 
 
 def place(data: Dataset, *programs: Program, device: str | torch.device | None = None) -> Dataset:
-    """Data on the programs' device and in their float type; `device` moves the programs first.
+    """Data on the programs' device, in their float type, and in the codes of their levels.
+
+    `device` moves the programs first.
 
     Raises:
-        ValueError: the names of the columns, or their order, are not those of training.
+        ValueError: the names of the columns, or their order, are not those of training, or a
+            category is none of the levels of training.
     """
     for part in _models_and_guides(*programs):
         check_columns(part.columns, data.columns, type(part).__name__)
+        check_levels(part.columns, part.levels, data.levels, type(part).__name__)
+        data = data.with_levels(part.levels)
     modules = modules_of(*programs)
     if device is not None:
         check_device(device)

@@ -140,7 +140,7 @@ def save_weights(path: str | Path, model: nn.Module, guide: nn.Module) -> Path:
     """
     programs = {"model": model, "guide": guide}
     state: dict[str, Any] = {name: module.state_dict() for name, module in programs.items()}
-    for known, default in (("columns", {}), ("num_train", None)):
+    for known, default in (("columns", {}), ("levels", {}), ("num_train", None)):
         state[known] = {name: getattr(part, known, default) for name, part in programs.items()}
     return write_whole(path, lambda p: torch.save(state, p))
 
@@ -171,6 +171,7 @@ def load_weights(path: str | Path, model: nn.Module, guide: nn.Module) -> None:
             raise ValueError(f"{path} does not fit this {name}: {detail}") from error
         if isinstance(module, Model | Guide):
             module.columns = state.get("columns", {}).get(name, {})
+            module.levels = state.get("levels", {}).get(name, {})
             module.num_train = state.get("num_train", {}).get(name)
 
 

@@ -2,7 +2,9 @@
 
 from itertools import zip_longest
 
-__all__ = ["check_columns"]
+from ppl_vae.data.tables.levels import Levels, listed
+
+__all__ = ["check_columns", "check_levels"]
 
 LISTED = 20  # longer lists of columns are not shown in an error
 
@@ -44,3 +46,30 @@ def check_columns(
             f"column {place} of {what} is {ours!r}; the {name} was trained with "
             f"{repr(theirs) if place < len(names) else 'nothing'} there: give {order}"
         )
+
+
+def check_levels(
+    trained: dict[str, tuple[str, ...]], known: Levels, found: Levels, name: str
+) -> None:
+    """Refuse categories where training had numbers.
+
+    Args:
+        trained: Names of the columns of training, as in `check_columns`.
+        known: Levels of training by column.
+        found: Levels of the present columns.
+        name: "Model" or "Guide", for the message.
+
+    Raises:
+        ValueError: A column that was trained on as numbers has levels.
+
+    Example:
+        >>> check_levels({"x": ("age",)}, {}, {"age": ("old",)}, "Model")
+        Traceback (most recent call last):
+        ValueError: column 'age' of x has levels 'old'; the Model was trained with numbers there
+    """
+    for column in trained.get("x", ()):
+        if column in found and column not in known:
+            raise ValueError(
+                f"column {column!r} of x has levels {listed(found[column])}; the {name} was "
+                "trained with numbers there"
+            )

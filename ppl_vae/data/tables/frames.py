@@ -1,0 +1,143 @@
+"""Frames of pandas as numbers: categories become codes, and their levels keep their names."""
+
+from collections.abc import Container
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ppl_vae.data.arrays import labels_along
+from ppl_vae.data.tables.levels import given_levels
+
+__all__ = ["coded", "is_frame"]
+
+ALWAYS_TAKEN = 10  # levels of a column of strings; more must repeat
+TYPES = {"b": "bool", "i": "integer", "u": "integer", "f": "float"}  # by NumPy's kind
+OBJECTS = {  # by pandas' name for what a column of objects holds
+    "boolean": "bool",
+    "integer": "integer",
+    "floating": "float",
+    "mixed-integer-float": "float",
+    "decimal": "float",
+    "empty": "float",
+    "string": "string",
+}
+TIMES = {"datetime", "datetime64", "date", "time", "timedelta", "timedelta64", "period"}
+
+
+class Coded(NamedTuple):
+    """A frame of numbers, the levels of its categories by place, and the type of each column.
+
+    Types are "bool", "integer", "float", "category", "ordered". An array has one for all columns.
+    """
+
+    numbers: Any
+    levels: dict[int, tuple[str, ...]]
+    types: tuple[str, ...]
+
+
+def is_frame(source: Any) -> bool:
+    """Whether this is a frame of pandas, known by its attributes: pandas is not imported.
+
+    Args:
+        source: Anything.
+
+    Example:
+        >>> is_frame(np.zeros((2, 2)))
+        False
+    """
+    return hasattr(source, "columns") and hasattr(source, "index")
+
+
+def coded(source: Any, known: Container[str] = (), what: str = "x") -> Coded:
+    """A frame with numbers in every column; anything else as it is.
+
+    Booleans become 0 and 1. Categories become codes in the order of their levels, and so do
+    strings, in alphabetical order.
+
+    Args:
+        source: A frame or Series of pandas, or anything else.
+        known: Columns whose levels are known.
+        what: The name of the source in error messages.
+
+    Raises:
+        TypeError: A column holds times, values of several types, or something else that is
+            neither a number nor a category.
+        ValueError: A column of strings hardly repeats any, as an identifier does, and its levels
+            are not known.
+
+    Example:
+        >>> import pandas
+        >>> coded(pandas.DataFrame({"sex": ["male", "female", "male"]})).numbers["sex"].tolist()
+        [1.0, 0.0, 1.0]
+    """
+    if hasattr(source, "to_frame"):  # a Series
+        source = source.to_frame()
+    if not is_frame(source):
+        return Coded(source, {}, (_type_of_array(source),))
+    numbers = source.copy(deep=False)
+    levels: dict[int, tuple[str, ...]] = {}
+    types = []
+    for i, name in enumerate(map(str, labels_along(source.columns))):
+        place = f"column {name!r} of {what}"
+        column = source.iloc[:, i]
+        kind = _type_of(column, place)
+        if kind == "string" and name not in known:
+            _refuse_identifier(column, place)
+        if kind in ("string", "category", "ordered"):
+            codes, levels[i] = _codes(column, name)
+            numbers.isetitem(i, codes)
+        elif column.dtype.kind not in TYPES:  # objects that are numbers
+            numbers.isetitem(i, column.to_numpy(np.float64, na_value=np.nan))
+        types.append("category" if kind == "string" else kind)
+    return Coded(numbers, levels, tuple(types))
+
+
+def _type_of(column: Any, place: str) -> str:
+    """The type of a column; one that has no meaning as numbers or categories is refused."""
+    dtype = column.dtype
+    if hasattr(dtype, "categories"):
+        return "ordered" if dtype.ordered else "category"
+    if dtype.kind in TYPES:
+        return TYPES[dtype.kind]
+    from pandas.api.types import infer_dtype
+
+    inferred = infer_dtype(column, skipna=True)
+    if inferred in TIMES:
+        raise TypeError(
+            f"{place} holds times ({dtype}): give a number instead, such as the days since the "
+            "first, (t - t.min()).dt.days, or drop it"
+        )
+    if inferred not in OBJECTS:
+        raise TypeError(
+            f"{place} holds {dtype} ({inferred}), neither numbers nor categories: drop it, or make "
+            "it one of them, as astype(str) does"
+        )
+    return OBJECTS[inferred]
+
+
+def _refuse_identifier(column: Any, place: str) -> None:
+    """Refuse strings that hardly repeat."""
+    num_levels = column.nunique()
+    num_observed = column.count()
+    if num_levels > max(ALWAYS_TAKEN, num_observed / 2):
+        raise ValueError(
+            f"{place} has {num_levels} different strings in {num_observed} rows, as an identifier "
+            "has: drop it, make it the index, or give its levels, as in Dataset(x, "
+            "levels=model.levels)"
+        )
+
+
+def _codes(column: Any, name: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Codes of a column, NaN where missing, and its levels."""
+    categories = column.astype("category").cat
+    codes = np.array(categories.codes, dtype=np.float64)
+    codes[codes < 0] = np.nan
+    return codes, given_levels({name: categories.categories})[name]
+
+
+def _type_of_array(source: Any) -> str:
+    """The type of all columns of an array or tensor; lists and files of numbers are "float"."""
+    name = str(getattr(source, "dtype", "")).removeprefix("torch.")
+    if name == "bool":
+        return "bool"
+    return "integer" if name.startswith(("int", "uint")) else "float"

@@ -1,0 +1,136 @@
+"""The columns of a table: names, types and levels, and numbers as a frame of pandas again."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ppl_vae.data.tables.frames import Coded, is_frame
+from ppl_vae.data.tables.levels import Levels, check_codes, level_name, recoded
+from ppl_vae.runtime.checks import suggestion
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Layout"]
+
+COMPLETE = {"boolean": "bool", "Int64": "int64"}  # pandas' types for columns without missing values
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Names, types and levels of the columns of x.
+
+    Args:
+        names: Names of the columns.
+        types: Their types, "bool", "integer", "float", "category", "ordered".
+        levels: Levels by name.
+        is_frame: Whether they come from a frame, whose numbers name levels; numbers of arrays are
+            codes of levels.
+
+    Example:
+        >>> layout = Layout(("sex",), ("category",), {"sex": ("female", "male")}, is_frame=True)
+        >>> layout.frame(np.array([[1.0], [np.nan]]), [7, 8], ["category"])["sex"].tolist()
+        ['male', nan]
+    """
+
+    names: tuple[Any, ...]
+    types: tuple[str, ...]
+    levels: Levels
+    is_frame: bool
+
+    @classmethod
+    def of(cls, frame: Coded, names: Sequence[Any], num_columns: int) -> "Layout":
+        """The layout of a frame, or of an array, under these names; images have none."""
+        levels = {str(names[place]): each for place, each in frame.levels.items()}
+        for name in levels:
+            if list(map(str, names)).count(name) > 1:
+                raise ValueError(f"x has two columns {name!r}: rename one of them")
+        types = frame.types if is_frame(frame.numbers) else frame.types * num_columns
+        return cls(tuple(names), types, levels, is_frame=is_frame(frame.numbers))
+
+    def refuse_others(self, levels: Levels) -> None:
+        """Raise ValueError where levels are given for something that is no column."""
+        names = list(map(str, self.names))
+        for name in levels:
+            if name not in names:
+                raise ValueError(f"levels name {name!r}: {suggestion(name, names)}")
+
+    def recoded(self, x: Tensor, known: Levels) -> tuple[Tensor, "Layout"]:
+        """Rows (N, F) in the codes of these levels, and their layout."""
+        levels = {**self.levels}
+        types = list(self.types)
+        new = x.clone()
+        for i, name in enumerate(map(str, self.names)):
+            if name not in known or known[name] == self.levels.get(name):
+                continue
+            place = f"column {name!r} of x"
+            if name in levels:
+                new[:, i] = recoded(x[:, i], levels[name], known[name], place)
+            elif self.is_frame:
+                codes, found = _named_levels(x[:, i], self.types[i])
+                new[:, i] = recoded(codes, found, known[name], place)
+            else:
+                check_codes(x[:, i], known[name], place)
+            levels[name] = known[name]
+            types[i] = "ordered" if types[i] == "ordered" else "category"
+        return new, replace(self, levels=levels, types=tuple(types))
+
+    def frame(self, x: Any, index: Any, kinds: Sequence[str]) -> "pd.DataFrame":
+        """Rows (N, F) as a frame with this index, or (S, N, F) with a further level "sample".
+
+        Columns have the types that they came with: categories their levels and order; Booleans and
+        whole numbers, and also those of kind "count", a nullable type where a value is missing.
+        Whole numbers that are no longer whole, as means are, stay as they are.
+        """
+        import pandas as pd
+
+        values = x.detach().cpu().numpy() if isinstance(x, Tensor) else np.asarray(x)
+        num_columns = len(self.names)
+        if values.ndim not in (2, 3) or values.shape[-1] != num_columns:
+            raise ValueError(
+                f"x has shape {values.shape}: give (rows, {num_columns}) or (samples, rows, "
+                f"{num_columns}), with the columns of the data set"
+            )
+        num_rows = values.shape[-2]
+        rows = pd.Index(index) if len(index) == num_rows else pd.RangeIndex(num_rows)
+        if values.ndim == 3:
+            samples = pd.RangeIndex(len(values))
+            rows = pd.MultiIndex.from_product([samples, rows], names=["sample", rows.name])
+        columns = values.reshape(-1, num_columns).T
+        parts = [pd.Series(self._column(i, each, kinds[i]), rows) for i, each in enumerate(columns)]
+        return pd.concat(parts, axis=1).set_axis(pd.Index(self.names), axis=1)
+
+    def _column(self, place: int, values: np.ndarray, kind: str) -> Any:
+        """One column in its type."""
+        import pandas as pd
+
+        missing = np.isnan(values)
+        name = str(self.names[place])
+        if name in self.levels:
+            levels = self.levels[name]
+            check_codes(torch.from_numpy(values.copy()), levels, f"column {name!r} of x")
+            codes = np.where(missing, -1, values).astype(int)
+            is_ordered = self.types[place] == "ordered"
+            return pd.Categorical.from_codes(codes, list(levels), ordered=is_ordered)
+        seen = values[~missing]
+        if self.types[place] == "bool" and np.isin(seen, (0, 1)).all():
+            dtype = "boolean"
+        elif (self.types[place] == "integer" or kind == "count") and (seen == np.round(seen)).all():
+            dtype = "Int64"
+        else:
+            return values
+        column = pd.array(values, dtype=dtype)
+        return column if missing.any() else column.astype(COMPLETE[dtype])
+
+
+def _named_levels(column: Tensor, kind: str) -> tuple[Tensor, list[str]]:
+    """Codes and names of the numbers of a column: its different values."""
+    missing = column.isnan()
+    values, codes = column[~missing].unique(return_inverse=True)
+    found = column.clone()
+    found[~missing] = codes.to(column)
+    return found, [level_name(bool(value) if kind == "bool" else value) for value in values]

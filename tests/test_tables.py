@@ -1,0 +1,265 @@
+"""A statistician's own table: kinds of columns, levels by name, and the way back to a frame."""
+
+import re
+
+import numpy as np
+import pandas
+import pytest
+import torch
+from torch import nn
+
+import ppl_vae as pv
+from ppl_vae import likelihoods, posteriors, priors
+
+NA = pandas.NA
+GRADES = pandas.CategoricalDtype(["low", "mid", "high"], ordered=True)
+LETTERS = pandas.CategoricalDtype(["b", "a", "c"])
+# values, the numbers that stand for them, the kind, and the type in which they come back
+COLUMNS = {
+    "bool": ([True, False, True, True], [1, 0, 1, 1], "boolean", "bool"),
+    "boolean": (pandas.array([True, NA, False, True]), [1, NA, 0, 1], "boolean", "boolean"),
+    "objects": (np.array([True, None, False, True]), [1, NA, 0, 1], "boolean", "boolean"),
+    "zero_one": ([0, 1, 1, 0], [0, 1, 1, 0], "boolean", "int64"),
+    "letters": (pandas.array(["b", NA, "a", "b"], LETTERS), [0, NA, 1, 0], "category", LETTERS),
+    "grades": (pandas.array(["high", NA, "low", "mid"], GRADES), [2, NA, 0, 1], "ordered", GRADES),
+    "numbered": (pandas.Categorical([30, 1, NA, 30]), [1, 0, NA, 1], "category", ["1", "30"]),
+    "str": (["m", NA, "f", "f"], [1, NA, 0, 0], "category", ["f", "m"]),
+    "string": (pandas.array(["u", NA, "u", "u"], "string"), [0, NA, 0, 0], "category", ["u"]),
+    "words": (np.array(["u", None, "v", "u"], object), [0, NA, 1, 0], "category", ["u", "v"]),
+    "int": ([7, 9, 12, 8], [7, 9, 12, 8], "count", "int64"),
+    "Int64": (pandas.array([7, NA, 0, 1]), [7, NA, 0, 1], "count", "Int64"),
+    "missing_int": ([0.0, None, 5.0, 3.0], [0, NA, 5, 3], "count", "Int64"),
+    "whole": ([61.0, 70.0, 85.0, 66.0], [61, 70, 85, 66], "positive", "float32"),
+    "positive": ([1.5, 2.0, None, 3.0], [1.5, 2, NA, 3], "positive", "float32"),
+    "negative": ([-1, 2, 5, 7], [-1, 2, 5, 7], "real", "int64"),
+    "Float64": (pandas.array([1.5, NA, -2.0, 0.0]), [1.5, NA, -2, 0], "real", "float32"),
+    "empty": ([None, None, None, None], [NA, NA, NA, NA], "real", "float32"),
+}
+
+
+def table():
+    return pandas.DataFrame({name: each[0] for name, each in COLUMNS.items()}, index=list("abcd"))
+
+
+def expected():
+    return np.array([[np.nan if v is NA else v for v in each[1]] for each in COLUMNS.values()]).T
+
+
+def vae(num_features, **options):
+    guide = pv.Guide(posteriors.MeanFieldNormal(2), num_features, nn.Linear(num_features, 4))
+    likelihood = likelihoods.Gaussian(num_features)
+    return pv.Model(priors.StandardNormal(2), likelihood, nn.Linear(2, 4), **options), guide
+
+
+def fitted(data):
+    model, guide = vae(*pv.Dataset(data).event_shape)
+    pv.fit(model, guide, data, training=pv.Training(num_epochs=1, progress=False))
+    return model, guide
+
+
+# -- frames in and out
+# ----------------------------------------------------------------------------------------------
+
+
+def test_every_type_of_column_becomes_numbers_and_has_a_kind():
+    data = pv.Dataset(table())
+    np.testing.assert_array_equal(data.x, expected())
+    assert dict(zip(COLUMNS, data.kinds, strict=True)) == {k: v[2] for k, v in COLUMNS.items()}
+    assert data.levels["grades"] == ("low", "mid", "high")
+    assert data.levels["letters"] == ("b", "a", "c")
+    assert data.levels["numbered"] == ("1", "30")
+    assert data.constant_features == ("string",)
+    assert data.unobserved_features == ("empty",)
+
+
+def test_a_frame_comes_back_as_it_was():
+    frame = table()
+    data = pv.Dataset(frame)
+    back = data.to_frame()
+    for name, (_, _, _, dtype) in COLUMNS.items():
+        wanted = pandas.CategoricalDtype(dtype) if isinstance(dtype, list) else dtype
+        assert back[name].dtype == wanted, name
+        np.testing.assert_array_equal(back[name].isna(), frame[name].isna())
+        for one, other in zip(back[name].dropna(), frame[name].dropna(), strict=True):
+            assert one == other or one == str(other), name
+    assert back.index.equals(frame.index)
+    again = pv.Dataset(back)
+    np.testing.assert_array_equal(again.x, data.x)
+    assert (again.kinds, again.levels) == (data.kinds, data.levels)
+
+
+def test_kinds_and_levels_are_those_of_all_rows():
+    data = pv.Dataset(table(), splits={"train": [0, 1], "test": [2, 3]})
+    part = data[[2]]
+    for some in (part, data.train, data.test, data.to(dtype=torch.float64), part[0]):
+        assert (some.kinds, some.levels) == (data.kinds, data.levels)
+    assert part.to_frame().index.tolist() == ["c"]
+    assert part.to_frame()["str"].tolist() == ["f"]
+
+
+def test_kinds_of_arrays_are_those_of_their_values():
+    x = np.array([[0.0, 0.0, 0.5, -1.0], [1.0, 3.0, 2.5, 2.0], [np.nan, 4.0, 1.5, 1.0]])
+    assert pv.Dataset(x).kinds == ("boolean", "count", "positive", "real")
+    assert pv.Dataset(np.array([[3, 0], [7, 9]])).kinds == ("count", "count")
+    assert pv.Dataset(torch.tensor([[3.0], [7.0]])).kinds == ("positive",)
+    assert pv.Dataset(torch.zeros(2, 1, 2)).flatten().kinds == ("boolean", "boolean")
+
+
+def test_draws_come_back_with_the_index_of_their_sample():
+    data = pv.Dataset(table()[["str", "int", "bool"]])
+    draws = torch.stack([data.x.nan_to_num(), 1 - data.x.nan_to_num()]) * torch.tensor([1, 7.0, 1])
+    frame = data.to_frame(draws)
+    assert frame.index.names == ["sample", None]
+    assert frame.loc[(1, "b"), "str"] == "m"
+    assert frame.loc[0, "int"].tolist() == [49, 63, 84, 56]
+    one = data.to_frame(draws[0, :2].numpy())
+    assert one.index.tolist() == [0, 1]
+    means = data.to_frame(torch.tensor([[1.0, 7.5, 0.25]]))
+    assert means.iloc[0].tolist() == ["m", 7.5, 0.25]
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        ([[0.5, 1, 1]], "column 'str' of x is 0.5 at row 0: its levels 'f', 'm' have codes 0 to 1"),
+        ([[0.0, 1]], r"x has shape (1, 2): give (rows, 3) or (samples, rows, 3), with the columns"),
+    ],
+)
+def test_numbers_that_are_not_of_these_columns_are_refused(x, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        pv.Dataset(table()[["str", "int", "bool"]]).to_frame(x)
+
+
+def test_images_and_rows_in_a_file_are_no_tables(tmp_path):
+    np.save(tmp_path / "x.npy", np.arange(6.0).reshape(3, 2))
+    rows = pv.Dataset(np.load(tmp_path / "x.npy", mmap_mode="r"))
+    with pytest.raises(ValueError, match="rows of 'data' are in a file: give data"):
+        rows.to_frame()
+    with pytest.raises(ValueError, match="kinds is for tables in memory, and rows of"):
+        _ = rows.kinds
+    assert rows[:2].to_frame().shape == (2, 2)
+    with pytest.raises(ValueError, match=re.escape("rows of 'data' are of shape (2, 2): give")):
+        pv.Dataset(torch.zeros(3, 2, 2)).to_frame()
+
+
+# -- what is refused
+# ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "column", "message"),
+    [
+        (TypeError, pandas.date_range("2020-01-01", periods=4), "holds times (datetime64"),
+        (TypeError, pandas.to_timedelta([1, 2, 3, 4], "D"), "holds times (timedelta64"),
+        (TypeError, pandas.period_range("2020", periods=4), "holds times (period"),
+        (TypeError, list(pandas.date_range("2020", periods=4).date), "holds times (object): give"),
+        (TypeError, ["a", 1, "b", 2], "holds object (mixed-integer), neither numbers nor"),
+        (TypeError, [1j, 2, 3, 4], "holds complex128 (complex), neither numbers nor"),
+        (ValueError, pandas.Categorical(["1", 1, 1, 1]), "has two levels '1': give each its own"),
+    ],
+)
+def test_a_column_that_is_no_number_or_category_is_named(error, column, message):
+    frame = pandas.DataFrame({"a": [1.0, 2.0, 3.0, 4.0], "b": column})
+    with pytest.raises(error, match=re.escape("column 'b' ") + ".*" + re.escape(message)) as caught:
+        pv.Dataset(frame)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_identifier_is_named_unless_its_levels_are_known():
+    names = [f"person {i}" for i in range(30)]
+    frame = pandas.DataFrame({"name": names, "age": range(30)})
+    with pytest.raises(ValueError, match="'name' of x has 30 different strings in 30 rows, as an"):
+        pv.Dataset(frame)
+    assert pv.Dataset(frame.set_index("name")).coords["datum"][3] == "person 3"
+    assert pv.Dataset(frame, levels={"name": names[::-1]}).x[0, 0] == 29
+    assert pv.Dataset(frame[:10]).levels["name"] == tuple(sorted(names[:10]))
+    twice = pandas.DataFrame([["a", "b"]], columns=["name", "name"])
+    with pytest.raises(ValueError, match="x has two columns 'name': rename one of them"):
+        pv.Dataset(twice)
+
+
+# -- levels by name
+# ----------------------------------------------------------------------------------------------
+
+
+def test_levels_are_matched_by_name_and_not_by_code():
+    frame = pandas.DataFrame(
+        {"grade": ["B", "C", None], "size": [2, 1, 2], "ok": [True, False, True]}
+    )
+    levels = {"grade": "CBA", "size": [3, 2, 1], "ok": [True, False]}
+    data = pv.Dataset(frame, levels=levels)
+    np.testing.assert_array_equal(data.x, [[1, 1, 0], [0, 2, 1], [np.nan, 1, 0]])
+    assert data.levels == {
+        "grade": ("C", "B", "A"),
+        "size": ("3", "2", "1"),
+        "ok": ("True", "False"),
+    }
+    assert data.kinds == ("category",) * 3
+    assert torch.equal(pv.Dataset(frame).with_levels(levels).x.nan_to_num(9), data.x.nan_to_num(9))
+    codes = pv.Dataset(data.x, feature_names=list(levels), levels=levels)
+    assert (codes.levels, codes.kinds) == (data.levels, data.kinds)
+    assert pv.Dataset(frame, feature_names=list("xyz")).levels == {"x": ("B", "C")}
+
+
+@pytest.mark.parametrize(
+    ("x", "levels", "message"),
+    [
+        (["a", "z"], {"g": "ab"}, "column 'g' of x is 'z' at row 1, which is none of its known"),
+        ([1, 4], {"g": [1, 2]}, "column 'g' of x is '4' at row 1, which is none of its known"),
+        (["a", "b"], {"h": "ab"}, "levels name 'h': Allowed: g"),
+        (["a", "b"], {"g": "aa"}, "column 'g' has two levels 'a': give each its own name"),
+    ],
+)
+def test_levels_that_do_not_fit_are_refused(x, levels, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        pv.Dataset(pandas.DataFrame({"g": x}), levels=levels)
+
+
+def test_codes_and_scales_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="'0' of x is 2 at row 0: its levels 'a', 'b' have codes"):
+        pv.Dataset([[2.0]], levels={"0": "ab"})
+    with pytest.raises(ValueError, match="scale=255 divides codes of categories: leave it out"):
+        pv.Dataset(pandas.DataFrame({"g": ["a"]}), scale=255)
+
+
+FRAME = pandas.DataFrame({"sex": ["f", "m", "f", "m"] * 5, "age": np.arange(20.0) + 0.5})
+
+
+def test_a_model_reads_new_frames_in_the_levels_of_its_training(tmp_path):
+    model, guide = fitted(FRAME)
+    assert model.levels == guide.levels == {"sex": ("f", "m")}
+    whole = pv.log_evidence(model, guide, FRAME, num_particles=30, seed=0)
+    men = FRAME[FRAME["sex"] == "m"]
+    assert pv.Dataset(men).x[0, 0] == 0.0
+    some = pv.log_evidence(model, guide, men, num_particles=30, seed=0)
+    coded = pv.log_evidence(model, guide, pv.Dataset(FRAME)[1::2], num_particles=30, seed=0)
+    np.testing.assert_array_equal(some.log_evidence, coded.log_evidence)
+    np.testing.assert_array_equal(some.digests, whole.digests[1::2])
+    path = pv.save_weights(tmp_path / "weights.pt", model, guide)
+    other = vae(2)
+    pv.load_weights(path, *other)
+    assert other[0].levels == other[1].levels == {"sex": ("f", "m")}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sex": ["x", *FRAME["sex"][1:]]}, "column 'sex' of x is 'x' at row 0, which is none of"),
+        (
+            {"sex": range(20)},
+            "column 'sex' of x is '0' at row 0, which is none of its known levels",
+        ),
+        ({"age": ["old"] * 20}, "column 'age' of x has levels 'old'; the Model was trained with"),
+    ],
+)
+def test_levels_that_training_did_not_see_are_refused(change, message):
+    programs = fitted(FRAME)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        pv.log_evidence(*programs, FRAME.assign(**change), num_particles=30)
+
+
+def test_levels_come_from_the_start_and_reach_fit():
+    model, guide = vae(2, start=FRAME)
+    assert model.levels == {"sex": ("f", "m")}
+    pv.fit(model, guide, FRAME[1::2], training=pv.Training(num_epochs=1, progress=False))
+    assert guide.levels == {"sex": ("f", "m")}
