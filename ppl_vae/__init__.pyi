@@ -54,6 +54,7 @@ from .programs.simulate import simulate as simulate
 from .refinement import GradientRefinement as GradientRefinement
 from .refinement import SampledRefinement as SampledRefinement
 from .refinement import refine as refine
+from .refinement import refit_prior as refit_prior
 from .report import write_report as write_report
 from .runtime.seeding import seeded as seeded
 from .training import FitResult as FitResult

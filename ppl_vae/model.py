@@ -1,5 +1,6 @@
 """Model = prior + decoder + likelihood: the Pyro model, sites "z" and "x", plate "data"."""
 
+import copy
 import itertools
 from typing import Any
 
@@ -111,6 +112,25 @@ class Model(PyroModule):
     def has_counts(self) -> bool:
         """Whether x are whole numbers from 0 on without an upper end."""
         return self.likelihood.support is constraints.nonnegative_integer
+
+    def with_prior(self, prior: nn.Module) -> "Model":
+        """A model with another prior over the same latents; likelihood and decoder are shared.
+
+        Raises:
+            ValueError: the prior has another latent dimension.
+        """
+        require_module(prior, "prior")
+        context = example_rows(self.context_dim) if self.context_dim else None
+        if (latent_dim := _read_prior(prior, context)) != self.latent_dim:
+            raise ValueError(
+                f"the prior has {latent_dim} latent dimensions and the decoder {self.latent_dim}: "
+                f"use {type(prior).__name__}({self.latent_dim})"
+            )
+        other = copy.copy(self)
+        other._modules = dict(self._modules)
+        other._pyro_name = f"model_{next(_numbers)}"
+        other.prior = prior
+        return other
 
     def start_from(self, x: Tensor) -> None:
         """Let the likelihood start from the marginals of these rows."""

@@ -30,9 +30,24 @@ def vamp_prior(latent_dim):
     return priors.VampPrior(guide, pseudo_inputs=torch.randn(5, EVENT))
 
 
+class Given(torch.nn.Module):
+    """A prior of covariates, at one value of them."""
+
+    def __init__(self, prior):
+        super().__init__()
+        self.prior = prior
+        self.context = torch.nn.Buffer(torch.ones(prior.context_dim))
+
+    def forward(self, context=None):
+        return self.prior(self.context)
+
+
 PRIORS = {
     "StandardNormal": priors.StandardNormal,
     "LearnedNormal": priors.LearnedNormal,
+    "ConditionalNormal": lambda d: Given(priors.ConditionalNormal(d, 2)),
+    "Laplace": priors.Laplace,
+    "StudentT": lambda d: priors.StudentT(d, df=None),
     "GaussianMixture": lambda d: priors.GaussianMixture(d, num_components=3),
     "VampPrior": vamp_prior,
     "FlowPrior": priors.FlowPrior,

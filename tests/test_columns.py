@@ -437,8 +437,9 @@ def test_numpys_integers_are_sizes():
         guide = pv.Guide(getattr(posteriors, name)(two), three, context_dim=np.int64(1))
         assert guide(torch.zeros(4, 3), torch.zeros(4, 1)).shape == (4, 2)
     for name in PRIORS:
-        if name != "VampPrior":
+        if name not in ("VampPrior", "ConditionalNormal"):
             assert getattr(priors, name)(two)().event_shape == (2,)
+    assert priors.ConditionalNormal(two, three)(torch.zeros(4, 3)).batch_shape == (4,)
     for family, _, _ in LIKELIHOODS.values():
         prior = priors.StandardNormal(two)
         for size in (three, (two, three), np.array([2, 3])):

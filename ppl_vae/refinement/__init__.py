@@ -1,8 +1,10 @@
-"""A posterior for each row, better than the encoder's: by gradients, or by Hamiltonian Monte
-Carlo.
+"""A posterior for each row, better than the encoder's: by gradients, or by Hamiltonian Monte Carlo.
+
+And a prior refitted to the posteriors of all rows.
 """
 
 from ppl_vae.refinement.guide import RefinedGuide
 from ppl_vae.refinement.methods import GradientRefinement, SampledRefinement, refine
+from ppl_vae.refinement.prior import refit_prior
 
-__all__ = ["GradientRefinement", "RefinedGuide", "SampledRefinement", "refine"]
+__all__ = ["GradientRefinement", "RefinedGuide", "SampledRefinement", "refine", "refit_prior"]

@@ -9,6 +9,13 @@ from torch import Tensor, nn
 from ppl_vae.runtime.checks import whole_number
 
 
+def require_context(prior: nn.Module, context: Tensor | None) -> Tensor:
+    """The covariates; ValueError without any."""
+    if context is None:
+        raise ValueError(f"{type(prior).__name__} takes covariates and got none: pass context=")
+    return context
+
+
 class Prior(nn.Module, ABC):
     """A prior over z of shape (D,); a family implements `forward`."""
 
