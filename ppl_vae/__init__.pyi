@@ -9,6 +9,7 @@ from . import families as families
 from . import objectives as objectives
 from . import refinement as refinement
 from . import report as report
+from . import tasks as tasks
 from . import training as training
 from .data import Dataset as Dataset
 from .data import load as load
@@ -57,6 +58,7 @@ from .refinement import refine as refine
 from .refinement import refit_prior as refit_prior
 from .report import write_report as write_report
 from .runtime.seeding import seeded as seeded
+from .tasks import counterfactual as counterfactual
 from .training import FitResult as FitResult
 from .training import NonFiniteLossError as NonFiniteLossError
 from .training import Training as Training

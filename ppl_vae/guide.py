@@ -15,8 +15,7 @@ from ppl_vae.families.networks import MLP
 from ppl_vae.families.posteriors import Posterior
 from ppl_vae.families.rows import example_rows, features_of, read_features
 from ppl_vae.families.units import Units
-from ppl_vae.model import check_context, rows_to_start_from, weights_of
-from ppl_vae.runtime.checks import whole_number
+from ppl_vae.model import check_context, num_covariates, rows_to_start_from, weights_of
 
 __all__ = ["Guide"]
 
@@ -37,7 +36,7 @@ class Guide(PyroModule):
         encoder: Any module from x to features; None gives an `MLP` of 2 x 256. Covariates and the
             indicator of what was observed are appended to a vector x, and are further channels of
             an image x.
-        context_dim: Number of covariates c; 0 for none.
+        context_dim: Number of covariates c; None takes that of `start`, or none.
         missing: Whether the encoder is given the indicator of what was observed.
         start: Training rows, a `Dataset` or what makes one: the encoder is then given each x_i
             minus its mean, divided by its standard deviation.
@@ -67,20 +66,20 @@ class Guide(PyroModule):
         event_shape: int | Sequence[int],
         encoder: nn.Module | None = None,
         *,
-        context_dim: int = 0,
+        context_dim: int | None = None,
         missing: bool = False,
         start: Dataset | Any = None,
     ) -> None:
         super().__init__(name=f"guide_{next(_numbers)}")
         self.event_shape = shape_of(event_shape)
         self.missing = missing
-        self.context_dim = whole_number(context_dim, "context_dim", at_least=0)
+        self.context_dim = num_covariates(context_dim, start)
         self.columns: dict[str, tuple[str, ...]] = {}
         self.levels: dict[str, tuple[str, ...]] = {}
         self.num_train: int | None = None
         self.units = Units(self.event_shape)
         require_module(posterior, "posterior")
-        context = example_rows(context_dim) if context_dim else None
+        context = example_rows(self.context_dim) if self.context_dim else None
         examples = self.inputs(example_rows(*self.event_shape), context)
         encoder = MLP(examples.shape[1:]) if encoder is None else encoder
         posterior.build(read_features(encoder, examples, "encoder"))

@@ -53,7 +53,7 @@ class Model(PyroModule):
         likelihood: p(x given features), one of `likelihoods`.
         decoder: Any module from z (and context, appended) to features; None gives an `MLP` of 2 x
             256.
-        context_dim: Number of covariates c; 0 for none.
+        context_dim: Number of covariates c; None takes that of `start`, or none.
         start: Training data, a `Dataset` or its x: the likelihood then starts from the marginal of
             each x_i, scales and dispersions included, and the networks have only to learn how rows
             differ. Elements that are never observed keep their start. Worth nats early in training.
@@ -82,18 +82,18 @@ class Model(PyroModule):
         likelihood: Likelihood,
         decoder: nn.Module | None = None,
         *,
-        context_dim: int = 0,
+        context_dim: int | None = None,
         start: Dataset | Any = None,
     ) -> None:
         super().__init__(name=f"model_{next(_numbers)}")
         require_module(prior, "prior")
         require_module(likelihood, "likelihood")
-        self.context_dim = whole_number(context_dim, "context_dim", at_least=0)
+        self.context_dim = num_covariates(context_dim, start)
         self.columns: dict[str, tuple[str, ...]] = {}
         self.levels: dict[str, tuple[str, ...]] = {}
         self.num_train: int | None = None
         self.may_miss: bool | None = None  # whether x may hold NaN; None looks at each batch
-        context = example_rows(context_dim) if context_dim else None
+        context = example_rows(self.context_dim) if self.context_dim else None
         self.latent_dim = _read_prior(prior, context)
         examples = join(example_rows(self.latent_dim), 1, context=context)
         decoder = MLP(examples.shape[-1]) if decoder is None else decoder
@@ -187,6 +187,25 @@ class Model(PyroModule):
         """The likelihood's concerns about its fitted parameters at these z."""
         with at_rest(self):
             return self.likelihood.concerns(self.features(z, context))
+
+
+def num_covariates(context_dim: int | None, start: Dataset | Any) -> int:
+    """Number of covariates, as given or as in the data that a module starts from.
+
+    Raises:
+        ValueError: The two differ.
+    """
+    found = 0
+    if isinstance(start, Dataset) and start.context is not None:
+        found = start.context.shape[1]
+    if context_dim is None:
+        return found
+    given = whole_number(context_dim, "context_dim", at_least=0)
+    if isinstance(start, Dataset) and given != found:
+        raise ValueError(
+            f"context_dim is {given}, and start has {found} covariates: leave context_dim out"
+        )
+    return given
 
 
 def rows_to_start_from(data: Dataset, module: nn.Module) -> Tensor:

@@ -263,3 +263,166 @@ def test_levels_come_from_the_start_and_reach_fit():
     assert model.levels == {"sex": ("f", "m")}
     pv.fit(model, guide, FRAME[1::2], training=pv.Training(num_epochs=1, progress=False))
     assert guide.levels == {"sex": ("f", "m")}
+
+
+# -- covariates
+# ----------------------------------------------------------------------------------------------
+
+PEOPLE = pandas.DataFrame(
+    {
+        "height": np.arange(12.0),
+        "weight": np.arange(12.0) ** 2,
+        "sex": ["f", "m", "m"] * 4,
+        "age": range(30, 42),
+        "smokes": [True, False] * 6,
+        "dose": pandas.Categorical(["low", "high"] * 6, ["low", "mid", "high"], ordered=True),
+        "species": ["a", "b"] * 6,
+    }
+)
+TAKEN = {"context": ["sex", "age", "smokes", "dose"], "labels": "species"}
+
+
+def test_columns_of_the_frame_become_covariates_with_an_indicator_for_each_level():
+    data = pv.Dataset(PEOPLE, **TAKEN)
+    names = ("sex[f]", "sex[m]", "age", "smokes", "dose[low]", "dose[mid]", "dose[high]")
+    assert data.columns == {"x": ("height", "weight"), "context": names}
+    assert data.context[1].tolist() == [0, 1, 31, 0, 0, 0, 1]
+    assert data.levels == {"sex": ("f", "m"), "dose": ("low", "mid", "high")}
+    assert data.labels.tolist() == PEOPLE["species"].tolist()
+    assert data.kinds == ("count", "count")
+    apart = pv.Dataset(PEOPLE[["height", "weight"]], context=PEOPLE[["sex", "age"]])
+    assert torch.equal(apart.context, data.context[:, :3])
+    assert pv.Dataset(PEOPLE[["height", "sex"]], context="sex").context_names == names[:2]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"context": ["sexx"]}, "x has no column 'sexx' for context: did you mean sex?"),
+        ({"labels": "kind"}, "x has no column 'kind' for labels: Allowed: height, weight, sex"),
+        ({"context": PEOPLE["sex"].where(PEOPLE["age"] > 31)}, "context is nan at row 0, covaria"),
+        ({"context": ["sex"], "levels": {"sex": ["f"]}}, "'sex' of context is 'm' at row 1, which"),
+        ({"context": PEOPLE["age"][::-1]}, "row 0 is 0 in x and 11 in context: reindex one like"),
+        (
+            {"context": PEOPLE[["sex"]].replace("m", "x")},
+            "column 'sex' of context has other levels than that of x: rename it, or give levels=",
+        ),
+    ],
+)
+def test_covariates_that_do_not_fit_are_refused(change, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        pv.Dataset(PEOPLE, **change)
+
+
+def test_a_model_knows_its_covariates_and_their_levels():
+    data = pv.Dataset(PEOPLE, **TAKEN)
+    model = pv.Model(priors.StandardNormal(1), likelihoods.Gaussian(2), start=data)
+    guide = pv.Guide(posteriors.MeanFieldNormal(1), 2, start=data)
+    assert model.context_dim == guide.context_dim == 7
+    pv.fit(model, guide, data, training=pv.Training(num_epochs=1, progress=False))
+    women = pv.Dataset(PEOPLE[PEOPLE["sex"] == "f"], **TAKEN)
+    assert women.context_names[:2] == ("sex[f]", "age")
+    found = pv.log_evidence(model, guide, women, num_particles=30, seed=0)
+    again = pv.log_evidence(model, guide, data[::3], num_particles=30, seed=0)
+    np.testing.assert_array_equal(found.log_evidence, again.log_evidence)
+    np.testing.assert_array_equal(found.digests, again.digests)
+    for change, message in (
+        ({"sex": "other"}, "column 'sex' of context is 'other' at row 0, which is none of its"),
+        ({"dose": range(12)}, "column 'dose' of context is '0' at row 0, which is none of its"),
+        ({"age": "old"}, "context has no column 'age', which the Model was trained with"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            pv.log_evidence(model, guide, pv.Dataset(PEOPLE.assign(**change), **TAKEN))
+
+
+def test_contradictory_numbers_of_covariates_are_refused():
+    data = pv.Dataset(PEOPLE, **TAKEN)
+    for build in (
+        lambda: pv.Guide(posteriors.MeanFieldNormal(1), 2, context_dim=3, start=data),
+        lambda: vae(2, context_dim=3, start=data),
+    ):
+        with pytest.raises(ValueError, match="context_dim is 3, and start has 7 covariates: leave"):
+            build()
+    assert vae(2, start=data.x)[0].context_dim == 0
+
+
+def test_covariates_are_changed_in_their_own_terms():
+    data = pv.Dataset(PEOPLE, **TAKEN)
+    changed = data.with_context({"sex": "f", "age": 50, "smokes": True})
+    assert changed.context.unique(dim=0)[:, :4].tolist() == [[1, 0, 50, 1]] * 2
+    assert torch.equal(changed.context[:, 4:], data.context[:, 4:])
+    each = data.with_context(PEOPLE[["dose"]].iloc[::-1])
+    assert torch.equal(each.context[:, 4:], data.context[:, 4:].flip(0))
+    assert torch.equal(data.with_context(data.context.numpy()).context, data.context)
+    for context, message in (
+        ({"sex": "x"}, "column 'sex' of context is 'x' at row 0, which is none of its known"),
+        ({"ages": 3}, "there is no covariate 'ages': did you mean age? Allowed: sex, age, smokes"),
+        ({"age": "old"}, "covariate 'age' takes numbers, not 'old'"),
+        ({"age": None}, "context is nan at row 0, covariate age: it must be complete"),
+        (np.zeros((12, 2)), "context has 2 covariates, 'data' has ['sex[f]', 'sex[m]', 'age', "),
+    ):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            data.with_context(context)
+    with pytest.raises(ValueError, match="'data' has no covariates: give Dataset"):
+        pv.Dataset([[0.0]]).with_context({"age": 3})
+
+
+# -- counterfactuals
+# ----------------------------------------------------------------------------------------------
+
+LOADING = torch.tensor([[1.0], [-0.5], [2.0]])
+EFFECTS = torch.tensor([[3.0, 1.0, 0.2], [0.0, -2.0, 0.1], [1.0, 1.0, -0.1]])  # f, m, age
+NOISE = 0.5
+
+
+def linear_gaussian(data):
+    """x = W z + B c + e, its exact posterior (moved, so that weights matter), and E[z given x]."""
+    likelihood = likelihoods.Gaussian(3, scale=NOISE)
+    model = pv.Model(priors.StandardNormal(1), likelihood, nn.Identity(), context_dim=3)
+    guide = pv.Guide(posteriors.MeanFieldNormal(1), 3, nn.Identity(), context_dim=3)
+    precision = 1 + LOADING.square().sum() / NOISE**2
+    slopes = (LOADING.T / NOISE**2 / precision) @ torch.cat([torch.eye(3), -EFFECTS], dim=1)
+    decoder, encoder = model.likelihood.link.linear, guide.posterior.link.linear
+    with torch.no_grad():
+        decoder.weight.copy_(torch.cat([LOADING, EFFECTS], dim=1))
+        decoder.bias.zero_()
+        encoder.weight.copy_(torch.cat([slopes, torch.zeros_like(slopes)]))
+        encoder.bias.copy_(torch.tensor([0.1, (1.3 * precision.rsqrt()).expm1().log().item()]))
+    mean = torch.cat([data.x, data.context], dim=1) @ slopes.T
+    return model, guide, mean, 1 / precision
+
+
+def test_a_counterfactual_keeps_z_and_changes_the_covariates():
+    generator = torch.Generator().manual_seed(0)
+    frame = pandas.DataFrame(torch.randn(4, 3, generator=generator).numpy(), columns=list("abc"))
+    frame = frame.assign(sex=["f", "m", "m", "f"], age=[30.0, 40.0, 50.0, 60.0])
+    data = pv.Dataset(frame, context=["sex", "age"])
+    model, guide, mean, variance = linear_gaussian(data)
+    found = pv.counterfactual(
+        model, guide, data, {"sex": "f", "age": frame["age"] + 1}, num_samples=4000
+    )
+    context = torch.tensor([[1.0, 0.0, age + 1] for age in frame["age"]])
+    expected = mean @ LOADING.T + context @ EFFECTS.T
+    sd = (variance * LOADING[:, 0].square() + NOISE**2).sqrt()
+    error = sd / 4000**0.5 + 0.02 * variance.sqrt() * LOADING[:, 0].abs()
+    assert (np.abs(found.mean - expected.numpy()) < 4 * error.numpy()).all()
+    np.testing.assert_allclose(found.draws.std(0), sd.expand(4, 3), rtol=0.05)
+    low, high = found.interval(0.9)
+    np.testing.assert_allclose(high - low, 2 * 1.645 * sd.expand(4, 3), rtol=0.08)
+    assert found.to_frame().loc[(0, 2), "b"] == found.draws[0, 2, 1]
+    assert repr(found) == "Counterfactual(4 rows, 4000 draws each, k-hat > 0.7 for 0% of the rows)"
+    with pytest.raises(ValueError, match="'data' has no covariates"):
+        pv.counterfactual(*vae(3), data.x, {"sex": "f"})
+
+
+def test_a_counterfactual_fills_missing_entries_and_has_no_mean_of_categories():
+    frame = pandas.DataFrame({"a": ["u", "v", "u"], "b": [0, 1, 1], "dose": [0.0, 1.0, 2.0]})
+    data = pv.Dataset(frame, context="dose")
+    data.x[0, 1] = torch.nan
+    model = pv.Model(priors.StandardNormal(1), likelihoods.Bernoulli(2), start=data)
+    guide = pv.Guide(posteriors.MeanFieldNormal(1), 2, start=data)
+    found = pv.counterfactual(model, guide, data, {"dose": 1.0}, num_samples=10)
+    assert np.isin(found.draws, (0, 1)).all()
+    assert np.isnan(found.mean[:, 0]).all()
+    assert np.isfinite(found.mean[:, 1]).all()
+    assert set(found.to_frame()["a"]) == {"u", "v"}

@@ -15,11 +15,12 @@ from ppl_vae.data.description import facts, in_words
 from ppl_vae.data.rounding import tell_rounding, tell_rounding_of
 from ppl_vae.data.splits import count, disjoint, random_rows
 from ppl_vae.data.streaming import GREY, INFINITE, Rows, blocks, in_file, table_in_file
-from ppl_vae.data.tables.frames import coded
-from ppl_vae.data.tables.layout import Layout
-from ppl_vae.data.tables.levels import given_levels
+from ppl_vae.data.tables.covariates import Covariates, read_covariates
+from ppl_vae.data.tables.frames import apart, coded
+from ppl_vae.data.tables.layout import Layout, refuse_two_meanings
+from ppl_vae.data.tables.levels import check_names, given_levels
 from ppl_vae.data.tables.tabular import Tabular
-from ppl_vae.data.validation import coords_of, covariates, labels_of, picture, refuse, same_rows
+from ppl_vae.data.validation import coords_of, labels_of, picture, refuse, same_rows
 from ppl_vae.runtime.checks import one_of
 
 __all__ = ["Dataset", "as_dataset"]
@@ -37,12 +38,14 @@ class Dataset(Tabular):
 
     Args:
         x: The observations: NumPy, torch, nested lists, a pandas DataFrame (columns name the
-            features, the index the rows; the levels of a MultiIndex are joined), an xarray
+            features, the index the rows; the levels of a MultiIndex are joined; categories and
+            strings become codes 0, 1, ... of `levels`), an xarray
             DataArray (its dims and coords are kept; the first dim, or "datum", runs over the rows),
             a sparse tensor or SciPy matrix (made dense: its zeros are zeros), a `numpy.memmap` or a
             zarr array. Not several arrays to be matched by position (`TensorDataset`, tuples).
-        context: Covariates, complete: (N, C), or (N,) for one.
-        labels: One label per row.
+        context: Covariates, complete: (N, C), or (N,) for one; a frame, whose categories become an
+            indicator for each level; or names of columns of the frame x, which are taken from it.
+        labels: One label per row, or the name of a column of the frame x.
         feature_names: Names of the features, for one-dimensional events.
         datum_names: Names of the rows.
         binarize: "dynamic" (drawn once for evaluation, afresh by `draw` for training), "static"
@@ -92,6 +95,7 @@ class Dataset(Tabular):
         levels: Mapping[str, Sequence[Any]] | None = None,
     ) -> None:
         known = given_levels(levels)
+        x, context, labels = apart(x, context, labels)
         frame = coded(x, known)
         x = frame.numbers
         if in_file(x):
@@ -106,21 +110,22 @@ class Dataset(Tabular):
         self.dims: tuple[str, ...] = observed.dims
         self.coords: dict[str, np.ndarray] = coords_of(observed, datum_names, feature_names)
         self.image_shape = picture(image_shape, self.event_shape)
-        self.context, self.context_names, context_is_named = covariates(context, self.x)
+        self.context: Tensor | None = None
+        self._covariates: Covariates | None = None
+        if context is not None:
+            self.context, self._covariates = read_covariates(context, self.x, known)
         features_are_named = feature_names is not None or self.dims[1] in observed.coords
-        x_is_named = features_are_named and len(self.event_shape) == 1
-        self._named = {"x": x_is_named, "context": context_is_named}
+        self._x_is_named = features_are_named and len(self.event_shape) == 1
         self.labels = labels_of(labels, len(self))
         same_rows(x, context=context, labels=labels)
         if not in_file(self.x):
             self._refuse(self.x.isinf(), INFINITE)
         # In standard deviations of the column that lost most; 0.0 if nothing visible was lost.
         self.rounding = tell_rounding_of(x, self.x, self.coords[self.dims[1]], scale=scale)
-        if self.context is not None:
-            tell_rounding_of(context, self.context, np.asarray(self.context_names), what="context")
         self._layout = Layout.of(frame, self._features, self.event_shape.numel())
+        check_names(known, *(layout.names for layout in self._layouts))
+        refuse_two_meanings(self._layouts)
         if known:
-            self._layout.refuse_others(known)
             self.x, self._layout = self._layout.recoded(self.x, known)
         if self.levels and scale != 1:
             raise ValueError(f"scale={scale} divides codes of categories: leave it out")

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ppl_vae.data.arrays import Table, labels_along, row_names, table
+from ppl_vae.data.arrays import Table, labels_along, row_names
 from ppl_vae.runtime.checks import shown
 
 
@@ -53,34 +53,6 @@ def picture(image_shape: tuple[int, ...] | None, event_shape: torch.Size) -> tup
             "one row"
         )
     return tuple(image_shape)
-
-
-def covariates(context: Any, x: Tensor) -> tuple[Tensor | None, tuple[str, ...], bool]:
-    """Covariates (N, C) of x, their names, and whether the source gave these names.
-
-    Raises:
-        ValueError: Another number of rows than x, or a value that is missing or infinite; row and
-            covariate are named.
-    """
-    if context is None:
-        return None, (), False
-    given = table(context, x.dtype, "context")
-    values = given.values.to(x.device)
-    if values.ndim != 2 or len(values) != len(x):
-        raise ValueError(
-            f"context has shape {tuple(values.shape)}, x has {len(x)} rows: give ({len(x)}, "
-            "covariates)"
-        )
-    names = tuple(str(name) for name in given.coords.get(given.dims[1], np.arange(values.shape[1])))
-    bad = ~values.isfinite()
-    if bad.any():
-        row, column = bad.nonzero()[0].tolist()
-        where = f"row {row}, covariate {names[column]}"
-        raise ValueError(
-            f"context is {shown(values[row, column])} at {where}: it must be complete; drop or "
-            "impute it"
-        )
-    return values, names, given.dims[1] in given.coords
 
 
 def labels_of(labels: Any, num_data: int) -> np.ndarray | None:

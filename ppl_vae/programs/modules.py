@@ -256,9 +256,9 @@ def place(data: Dataset, *programs: Program, device: str | torch.device | None =
             category is none of the levels of training.
     """
     for part in _models_and_guides(*programs):
-        check_columns(part.columns, data.columns, type(part).__name__)
         check_levels(part.columns, part.levels, data.levels, type(part).__name__)
         data = data.with_levels(part.levels)
+        check_columns(part.columns, data.columns, type(part).__name__)
     modules = modules_of(*programs)
     if device is not None:
         check_device(device)

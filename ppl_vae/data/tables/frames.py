@@ -1,14 +1,15 @@
 """Frames of pandas as numbers: categories become codes, and their levels keep their names."""
 
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ppl_vae.data.arrays import labels_along
 from ppl_vae.data.tables.levels import given_levels
+from ppl_vae.runtime.checks import suggestion
 
-__all__ = ["coded", "is_frame"]
+__all__ = ["apart", "coded", "is_frame"]
 
 ALWAYS_TAKEN = 10  # levels of a column of strings; more must repeat
 TYPES = {"b": "bool", "i": "integer", "u": "integer", "f": "float"}  # by NumPy's kind
@@ -90,6 +91,45 @@ def coded(source: Any, known: Container[str] = (), what: str = "x") -> Coded:
             numbers.isetitem(i, column.to_numpy(np.float64, na_value=np.nan))
         types.append("category" if kind == "string" else kind)
     return Coded(numbers, levels, tuple(types))
+
+
+def apart(x: Any, context: Any, labels: Any) -> tuple[Any, Any, Any]:
+    """A frame without the columns that are named as covariates or labels, and these columns.
+
+    Args:
+        x: A frame of pandas; of anything else no columns are taken.
+        context: Names of columns of x, or covariates.
+        labels: Name of a column of x, or labels.
+
+    Raises:
+        ValueError: x has no such column.
+
+    Example:
+        >>> import pandas
+        >>> rest, context, _ = apart(pandas.DataFrame({"age": [1], "dose": [2]}), "age", None)
+        >>> list(rest.columns), list(context.columns)
+        (['dose'], ['age'])
+    """
+    if not is_frame(x):
+        return x, context, labels
+    names = [context] if isinstance(context, str) else context
+    taken: list[str] = []
+    if isinstance(names, list | tuple) and names and all(isinstance(each, str) for each in names):
+        taken += _columns(x, names, "context")
+        context = x[taken]
+    if isinstance(labels, str):
+        taken += _columns(x, [labels], "labels")
+        labels = x[labels]
+    return x.drop(columns=taken), context, labels
+
+
+def _columns(frame: Any, names: Sequence[str], what: str) -> list[str]:
+    """These names, if the frame has such columns."""
+    for name in names:
+        if name not in frame.columns:
+            known = list(map(str, frame.columns))
+            raise ValueError(f"x has no column {name!r} for {what}: {suggestion(name, known)}")
+    return list(names)
 
 
 def _type_of(column: Any, place: str) -> str:

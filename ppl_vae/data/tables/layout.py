@@ -10,12 +10,11 @@ from torch import Tensor
 
 from ppl_vae.data.tables.frames import Coded, is_frame
 from ppl_vae.data.tables.levels import Levels, check_codes, level_name, recoded
-from ppl_vae.runtime.checks import suggestion
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Layout"]
+__all__ = ["Layout", "refuse_two_meanings"]
 
 COMPLETE = {"boolean": "bool", "Int64": "int64"}  # pandas' types for columns without missing values
 
@@ -30,6 +29,7 @@ class Layout:
         levels: Levels by name.
         is_frame: Whether they come from a frame, whose numbers name levels; numbers of arrays are
             codes of levels.
+        what: "x" or "context", for messages.
 
     Example:
         >>> layout = Layout(("sex",), ("category",), {"sex": ("female", "male")}, is_frame=True)
@@ -41,23 +41,17 @@ class Layout:
     types: tuple[str, ...]
     levels: Levels
     is_frame: bool
+    what: str = "x"
 
     @classmethod
-    def of(cls, frame: Coded, names: Sequence[Any], num_columns: int) -> "Layout":
+    def of(cls, frame: Coded, names: Any, num_columns: int, what: str = "x") -> "Layout":
         """The layout of a frame, or of an array, under these names; images have none."""
         levels = {str(names[place]): each for place, each in frame.levels.items()}
         for name in levels:
             if list(map(str, names)).count(name) > 1:
-                raise ValueError(f"x has two columns {name!r}: rename one of them")
+                raise ValueError(f"{what} has two columns {name!r}: rename one of them")
         types = frame.types if is_frame(frame.numbers) else frame.types * num_columns
-        return cls(tuple(names), types, levels, is_frame=is_frame(frame.numbers))
-
-    def refuse_others(self, levels: Levels) -> None:
-        """Raise ValueError where levels are given for something that is no column."""
-        names = list(map(str, self.names))
-        for name in levels:
-            if name not in names:
-                raise ValueError(f"levels name {name!r}: {suggestion(name, names)}")
+        return cls(tuple(names), types, levels, is_frame(frame.numbers), what)
 
     def recoded(self, x: Tensor, known: Levels) -> tuple[Tensor, "Layout"]:
         """Rows (N, F) in the codes of these levels, and their layout."""
@@ -67,7 +61,7 @@ class Layout:
         for i, name in enumerate(map(str, self.names)):
             if name not in known or known[name] == self.levels.get(name):
                 continue
-            place = f"column {name!r} of x"
+            place = f"column {name!r} of {self.what}"
             if name in levels:
                 new[:, i] = recoded(x[:, i], levels[name], known[name], place)
             elif self.is_frame:
@@ -134,3 +128,25 @@ def _named_levels(column: Tensor, kind: str) -> tuple[Tensor, list[str]]:
     found = column.clone()
     found[~missing] = codes.to(column)
     return found, [level_name(bool(value) if kind == "bool" else value) for value in values]
+
+
+def refuse_two_meanings(layouts: Sequence[Layout]) -> None:
+    """Refuse columns of one name with different levels, which could not be known by name.
+
+    Args:
+        layouts: The columns of x, and of covariates.
+
+    Raises:
+        ValueError: x and covariates have such a column.
+
+    Example:
+        >>> refuse_two_meanings([Layout((), (), {}, is_frame=False)])
+    """
+    known: dict[str, tuple[str, ...]] = {}
+    for layout in layouts:
+        for name, levels in layout.levels.items():
+            if known.setdefault(name, levels) != levels:
+                raise ValueError(
+                    f"column {name!r} of context has other levels than that of x: rename it, or "
+                    "give levels="
+                )

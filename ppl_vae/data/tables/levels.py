@@ -8,9 +8,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ppl_vae.runtime.checks import shown
+from ppl_vae.runtime.checks import shown, suggestion
 
-__all__ = ["Levels", "check_codes", "given_levels", "level_name", "listed", "recoded"]
+__all__ = [
+    "Levels",
+    "check_codes",
+    "check_names",
+    "given_levels",
+    "level_name",
+    "listed",
+    "recoded",
+]
 
 Levels = Mapping[str, tuple[str, ...]]
 
@@ -66,6 +74,27 @@ def given_levels(levels: Mapping[str, Sequence[Any]] | None) -> dict[str, tuple[
         if twice is not None:
             raise ValueError(f"column {name!r} has two levels {twice!r}: give each its own name")
     return found
+
+
+def check_names(levels: Levels, *names: Sequence[Any]) -> None:
+    """Refuse levels of something that is no column.
+
+    Args:
+        levels: Levels by column.
+        names: Names of columns, of x and of context.
+
+    Raises:
+        ValueError: A name is none of these.
+
+    Example:
+        >>> check_names({"gender": ("female", "male")}, ["sex", "age"])
+        Traceback (most recent call last):
+        ValueError: levels name 'gender': Allowed: sex, age
+    """
+    known = [str(name) for each in names for name in each]
+    for name in levels:
+        if name not in known:
+            raise ValueError(f"levels name {name!r}: {suggestion(name, known)}")
 
 
 def recoded(codes: Tensor, found: Sequence[str], known: Sequence[str], place: str) -> Tensor:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from ppl_vae.data.streaming import Rows, blocks, in_file
+from ppl_vae.data.tables.covariates import Covariates, read_covariates
+from ppl_vae.data.tables.frames import is_frame
 from ppl_vae.data.tables.kinds import ends, kinds_of
 from ppl_vae.data.tables.layout import Layout
 from ppl_vae.data.tables.levels import given_levels
@@ -32,9 +34,10 @@ class Tabular:
     name: str
     dims: tuple[str, ...]
     coords: dict[str, np.ndarray]
-    context_names: tuple[str, ...]
+    context: Tensor | None
     _layout: Layout
-    _named: dict[str, bool]
+    _covariates: Covariates | None
+    _x_is_named: bool
     _whole: Any
 
     def _with(self, **changes: Any) -> Self:
@@ -49,13 +52,22 @@ class Tabular:
     @property
     def columns(self) -> dict[str, tuple[str, ...]]:
         """Names of the columns of "x" and "context", where they came with names."""
-        names = {"x": tuple(map(str, self.coords[self.dims[1]])), "context": self.context_names}
-        return {what: names[what] for what, is_named in self._named.items() if is_named}
+        found = {}
+        if self._x_is_named:
+            found["x"] = tuple(map(str, self.coords[self.dims[1]]))
+        if self._covariates is not None and self._covariates.are_named:
+            found["context"] = self._covariates.names
+        return found
+
+    @property
+    def context_names(self) -> tuple[str, ...]:
+        """Names of the covariates, as networks are given them; numbers where they have none."""
+        return () if self._covariates is None else self._covariates.names
 
     @property
     def levels(self) -> dict[str, tuple[str, ...]]:
-        """Names of the levels, in their order, of each column of x that holds categories."""
-        return dict(self._layout.levels)
+        """Names of the levels, in their order, of each column of x or context with categories."""
+        return {name: each for layout in self._layouts for name, each in layout.levels.items()}
 
     @cached_property
     def kinds(self) -> tuple[str, ...]:
@@ -103,12 +115,51 @@ class Tabular:
             [[1.0], [2.0]]
         """
         known = given_levels(levels)
-        if isinstance(self.x, Rows) or not known:
+        changes: dict[str, Any] = {}
+        if known and not isinstance(self.x, Rows):
+            changes["x"], changes["_layout"] = self._layout.recoded(self.x, known)
+        if known and self.context is not None and self._covariates is not None:
+            context, covariates = self._covariates.recoded(self.context, known)
+            changes |= {"context": context, "_covariates": covariates}
+        if not changes:
             return self
-        x, layout = self._layout.recoded(self.x, known)
-        other = self._with(x=x, _layout=layout)
+        other = self._with(**changes)
         vars(other).pop("kinds", None)
         return other
+
+    def with_context(self, context: Any) -> Self:
+        """The same data with other covariates.
+
+        Args:
+            context: Values by column, as the columns were given ("female", not an indicator), each
+                one for all rows or one for each row, where other columns stay as they are; or all
+                covariates, (N, C).
+
+        Raises:
+            ValueError: The data have no covariates, or none of this name or level; another number
+                of covariates.
+
+        Example:
+            >>> import pandas
+            >>> from ppl_vae.data import Dataset
+            >>> frame = pandas.DataFrame({"x": [0.5, 1.5], "sex": ["female", "male"]})
+            >>> data = Dataset(frame, context=["sex"])
+            >>> data.with_context({"sex": "male"}).context.tolist()
+            [[0.0, 1.0], [0.0, 1.0]]
+        """
+        if self.context is None or self._covariates is None:
+            raise ValueError(f"{self.name!r} has no covariates: give Dataset(x, context=)")
+        if is_frame(context):
+            context = {name: column.to_numpy() for name, column in context.items()}
+        if isinstance(context, Mapping):
+            return self._with(context=self._covariates.changed(self.context, context))
+        inputs, _ = read_covariates(context, self.x, {})
+        if inputs.shape != self.context.shape:
+            raise ValueError(
+                f"context has {inputs.shape[1]} covariates, {self.name!r} has "
+                f"{list(self.context_names)}: give these, or values by column"
+            )
+        return self._with(context=inputs)
 
     def to_frame(self, x: Any = None) -> "pd.DataFrame":
         """x, or other numbers in the same columns, as a frame with the names and types of x.
@@ -134,6 +185,12 @@ class Tabular:
         self._require_table(self.x, "to_frame")
         rows = self.coords[self.dims[0]]
         return self._layout.frame(self.x if x is None else x, rows, self.kinds)
+
+    @property
+    def _layouts(self) -> list[Layout]:
+        """The columns of x, and those of the covariates."""
+        others = [] if self._covariates is None else [self._covariates.layout]
+        return [self._layout, *others]
 
     @property
     def _features(self) -> tuple[Any, ...]:

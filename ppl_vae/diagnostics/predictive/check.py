@@ -12,7 +12,7 @@ from ppl_vae.data import Dataset
 from ppl_vae.diagnostics.datatree.build import SAMPLE_DIMS
 from ppl_vae.diagnostics.groups import group, tree
 from ppl_vae.diagnostics.predictive.cdf import check_observed
-from ppl_vae.diagnostics.predictive.replicates import PREDICTIVES, Replicates
+from ppl_vae.diagnostics.predictive.replicates import PREDICTIVES, ReplicatedData
 from ppl_vae.diagnostics.predictive.statistics import OF_ENTRIES, ROUNDING, STATISTICS, Statistic
 from ppl_vae.diagnostics.uniformity import widening
 from ppl_vae.programs.inference import Inference, progress_bar
@@ -285,7 +285,7 @@ def predictive_check(
             "{'mean': np.nanmean}"
         )
     check_observed(model, rows)
-    replicates = Replicates(inference, num_samples=num_samples, seed=seed)
+    replicates = ReplicatedData(inference, num_samples=num_samples, seed=seed)
     drawn = []
     with progress_bar(num_samples, "replicates", unit="sets", progress=progress) as bar:
         for pair in replicates:

@@ -13,19 +13,35 @@ from ppl_vae.diagnostics.datatree.sampler import read_layout
 from ppl_vae.evidence import reduce_log_weights
 from ppl_vae.hmc.posterior import drawing
 from ppl_vae.programs.inference import PAIRS_PER_CHUNK, Inference, rows_per_chunk
+from ppl_vae.programs.modules import arguments
 from ppl_vae.programs.plates import rows_first
 from ppl_vae.programs.traces import Program, Site, is_local, run_under_particles, sample_sites
 from ppl_vae.runtime.seeding import derived_seed
+
+__all__ = ["ReplicatedData"]
 
 PREDICTIVES = {"prior_predictive": "prior", "posterior_predictive": "posterior"}
 NUM_PARTICLES = 1000  # draws of the guide per row; those of the posterior are chosen among them
 
 
-class Replicates:
+class ReplicatedData:
     """S pairs of data sets, NaN where x is missing: one with z from the prior, one with z given x.
 
     Draws of z given x are chosen among draws of the guide by their importance weights; `pareto_k`
     is the k-hat of the weights, (N,). Latents outside the data plate are drawn from the guide.
+
+    Args:
+        inference: Model, guide and rows.
+        num_samples: Number of pairs S.
+        seed: Seed of the draws.
+
+    Example:
+        >>> from ppl_vae import beds
+        >>> bed = beds.linear_gaussian(num_data=3)
+        >>> inference = Inference(bed.model, bed.guide, bed.x)
+        >>> pairs = list(ReplicatedData(inference, num_samples=2, seed=0))
+        >>> len(pairs), pairs[0]["prior_predictive"].shape
+        (2, (3, 5))
     """
 
     def __init__(self, inference: Inference, *, num_samples: int, seed: int) -> None:
@@ -43,15 +59,30 @@ class Replicates:
         self.latents, self.pareto_k = _resampled(inference, num_samples, seed)
 
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
-        # A run has one draw of the global latents.
+        args = self.inference.args
+        for draws in self._parts():
+            with self.inference.evaluating(derived_seed(self.seed, draws.start)):
+                programs = (self.inference.model, self._given_x(draws))
+                found = [self._drawn(program, draws, args) for program in programs]
+            for pair in zip(*found, strict=True):
+                masked = [np.where(self.missing, np.nan, x) for x in pair]
+                yield dict(zip(PREDICTIVES, masked, strict=True))
+
+    def under(self, context: Tensor | None) -> Iterator[np.ndarray]:
+        """x with z given x, under these covariates, entries that are missing too, (S, N, *event).
+
+        Some draws at a time.
+        """
+        args = arguments(self.inference.data.x, context)
+        for draws in self._parts():
+            with self.inference.evaluating(derived_seed(self.seed, draws.start)):
+                yield self._drawn(self._given_x(draws), draws, args)
+
+    def _parts(self) -> Iterator[slice]:
+        """Draws that are made at once; a run has one draw of the global latents."""
         step = 1 if self.has_global else max(1, PAIRS_PER_CHUNK // len(self.missing))
         for start in range(0, self.num_samples, step):
-            draws = slice(start, min(start + step, self.num_samples))
-            with self.inference.evaluating(derived_seed(self.seed, start)):
-                programs = (self.inference.model, self._given_x(draws))
-                found = [self._drawn(program, draws) for program in programs]
-            for pair in zip(*found, strict=True):
-                yield dict(zip(PREDICTIVES, pair, strict=True))
+            yield slice(start, min(start + step, self.num_samples))
 
     def _given_x(self, draws: slice) -> Program:
         """The model with these draws of its latents given x."""
@@ -61,13 +92,13 @@ class Replicates:
             values |= {site["name"]: site["value"] for site in sites if not is_local(site)}
         return drawing(self.inference.model, values)
 
-    def _drawn(self, program: Program, draws: slice) -> np.ndarray:
+    def _drawn(self, program: Program, draws: slice, args: tuple[Tensor, ...]) -> np.ndarray:
         """x as this program draws it, (S, N, *event)."""
         count = draws.stop - draws.start
-        trace = run_under_particles(poutine.uncondition(program), count, *self.inference.args)
+        trace = run_under_particles(poutine.uncondition(program), count, *args)
         site: Site = trace.nodes[self.site]
         x = rows_first(site["value"], site).double().cpu().numpy()
-        return np.where(self.missing, np.nan, x.reshape(count, *self.missing.shape))
+        return x.reshape(count, *self.missing.shape)
 
 
 def _resampled(

@@ -1,0 +1,144 @@
+"""Covariates: numbers as they are, categories as an indicator for each level."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ppl_vae.data.arrays import table
+from ppl_vae.data.rounding import tell_rounding_of
+from ppl_vae.data.tables.frames import coded
+from ppl_vae.data.tables.layout import Layout
+from ppl_vae.data.tables.levels import Levels
+from ppl_vae.runtime.checks import shown, suggestion
+
+__all__ = ["Covariates", "read_covariates"]
+
+
+@dataclass(frozen=True)
+class Covariates:
+    """The columns that covariates came in, and how they become inputs of networks.
+
+    A category has one indicator for each of its levels, named "sex[female]". All levels have one,
+    the first too: a network has no coefficient for each that would have to be identified, and
+    without a reference level no level is treated differently. Ordered categories have indicators
+    as well, since their codes would be equal distances.
+
+    Args:
+        layout: Names, types and levels of the columns.
+        are_named: Whether the columns came with names.
+
+    Example:
+        >>> layout = Layout(("sex",), ("category",), {"sex": ("female", "male")}, True, "context")
+        >>> covariates = Covariates(layout, are_named=True)
+        >>> covariates.names, covariates.inputs(torch.tensor([[1.0]])).tolist()
+        (('sex[female]', 'sex[male]'), [[0.0, 1.0]])
+    """
+
+    layout: Layout
+    are_named: bool
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the inputs."""
+        found: list[str] = []
+        for name in map(str, self.layout.names):
+            levels = self.layout.levels.get(name)
+            found += [name] if levels is None else [f"{name}[{level}]" for level in levels]
+        return tuple(found)
+
+    def inputs(self, columns: Tensor) -> Tensor:
+        """Inputs of networks from columns with codes, (N, columns) -> (N, C)."""
+        parts = []
+        for width, column in zip(self._widths, columns.split(1, dim=1), strict=True):
+            codes = torch.arange(width).to(columns)
+            parts.append((column == codes).to(columns) if width else column)
+        return torch.cat(parts, dim=1)
+
+    def columns(self, inputs: Tensor) -> Tensor:
+        """Columns with codes from inputs, (N, C) -> (N, columns)."""
+        parts = inputs.split([max(1, width) for width in self._widths], dim=1)
+        pairs = zip(self._widths, parts, strict=True)
+        columns = [part.argmax(1) if width else part[:, 0] for width, part in pairs]
+        return torch.stack([column.to(inputs) for column in columns], dim=1)
+
+    def recoded(self, inputs: Tensor, known: Levels) -> tuple[Tensor, "Covariates"]:
+        """Inputs with the indicators of these levels; numbers of an array are inputs already."""
+        if not self.layout.is_frame:
+            return inputs, self
+        columns, layout = self.layout.recoded(self.columns(inputs), known)
+        other = replace(self, layout=layout)
+        return other.inputs(columns), other
+
+    def changed(self, inputs: Tensor, values: Mapping[Any, Any]) -> Tensor:
+        """Inputs with other values in some columns: one for all rows, or one for each.
+
+        Raises:
+            ValueError: There is no such column, or a value is missing or none of its levels.
+        """
+        import pandas as pd
+
+        names = list(map(str, self.layout.names))
+        columns = self.columns(inputs)
+        for name, value in values.items():
+            if str(name) not in names:
+                raise ValueError(f"there is no covariate {name!r}: {suggestion(str(name), names)}")
+            levels = self.layout.levels.get(str(name))
+            given = pd.DataFrame({str(name): value}, index=pd.RangeIndex(len(inputs)))
+            found = read_covariates(given, inputs, {} if levels is None else {str(name): levels})
+            if found[1].layout.levels.get(str(name)) != levels:
+                raise ValueError(f"covariate {name!r} takes numbers, not {value!r}")
+            columns[:, names.index(str(name))] = found[1].columns(found[0])[:, 0]
+        return self.inputs(columns)
+
+    @property
+    def _widths(self) -> list[int]:
+        """Number of levels of each column; 0 for numbers."""
+        return [len(self.layout.levels.get(str(name), ())) for name in self.layout.names]
+
+
+def read_covariates(context: Any, x: Tensor, known: Levels) -> tuple[Tensor, Covariates]:
+    """Covariates of x as inputs of networks, (N, C), and the columns that they came in.
+
+    Args:
+        context: Numbers (N, C), or (N,) for one, or a frame that may have categories.
+        x: The observations.
+        known: Known levels by column.
+
+    Raises:
+        ValueError: Another number of rows than x, or a value that is missing or infinite; row and
+            covariate are named.
+
+    Example:
+        >>> read_covariates([0.5, 1.5], torch.zeros(2, 3), {})[0].tolist()
+        [[0.5], [1.5]]
+    """
+    frame = coded(context, known, "context")
+    given = table(frame.numbers, x.dtype, "context")
+    values = given.values.to(x.device)
+    if values.ndim != 2 or len(values) != len(x):
+        raise ValueError(
+            f"context has shape {tuple(values.shape)}, x has {len(x)} rows: give ({len(x)}, "
+            "covariates)"
+        )
+    names = given.coords.get(given.dims[1], np.arange(values.shape[1]))
+    _refuse_incomplete(values, names)
+    tell_rounding_of(frame.numbers, values, names, what="context")
+    layout = Layout.of(frame, names, values.shape[1], "context")
+    covariates = Covariates(layout, are_named=given.dims[1] in given.coords)
+    return covariates.recoded(covariates.inputs(values), known)
+
+
+def _refuse_incomplete(values: Tensor, names: np.ndarray) -> None:
+    """Refuse covariates that are missing or infinite."""
+    bad = ~values.isfinite()
+    if bad.any():
+        row, column = bad.nonzero()[0].tolist()
+        where = f"row {row}, covariate {names[column]}"
+        raise ValueError(
+            f"context is {shown(values[row, column])} at {where}: it must be complete; drop or "
+            "impute it"
+        )
