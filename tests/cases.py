@@ -57,7 +57,11 @@ POSTERIORS = {
     "MeanFieldNormal": posteriors.MeanFieldNormal,
     "LowRankNormal": posteriors.LowRankNormal,
     "FullRankNormal": posteriors.FullRankNormal,
+    "StudentT": posteriors.StudentT,
+    "Mixture": lambda d: posteriors.Mixture(d, num_components=3),
     "FlowPosterior": lambda d: posteriors.FlowPosterior(d, num_transforms=2, hidden_dims=(8,)),
+    "InverseAutoregressive": lambda d: posteriors.InverseAutoregressive(d, hidden_dims=(8,)),
+    "ZukoFlow": lambda d: posteriors.ZukoFlow(d, "maf", hidden_dims=(8,)),
 }
 
 # constructor from the event shape, values inside the support from uniform ones (N, *event), a value

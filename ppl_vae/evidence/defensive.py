@@ -13,7 +13,12 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from ppl_vae.data import Dataset
-from ppl_vae.families.densities import ResidualLowRankNormal, StandardisedNormal
+from ppl_vae.families.densities import (
+    BroadcastMixture,
+    ResidualLowRankNormal,
+    StandardisedNormal,
+    StandardisedStudentT,
+)
 from ppl_vae.programs.modules import arguments, evaluating
 from ppl_vae.programs.traces import LogTerms, Program, log_density_at, log_terms
 from ppl_vae.runtime.checks import one_of, real_number
@@ -31,10 +36,10 @@ class Defensive:
     guide is. Where the guide was good, it costs a factor 1 / (1 - share).
 
     Args:
-        component: "prior", or "inflated": the guide's normals with `inflation` times their standard
-            deviation.
+        component: "prior", or "inflated": the guide's normals, Student's t or mixtures of them,
+            with `inflation` times their scales.
         share: Share of the particles from that component, in (0, 1).
-        inflation: Factor on the standard deviations.
+        inflation: Factor on the scales.
 
     Raises:
         ValueError: share outside (0, 1), inflation not above 1, an unknown component.
@@ -106,7 +111,7 @@ def prior_guide(model: Program) -> Program:
 
 
 class Inflated(Messenger):
-    """Multiplies the standard deviations of a guide's normal sites."""
+    """Multiplies the scales of a guide's sites."""
 
     def __init__(self, factor: float) -> None:
         super().__init__()
@@ -118,7 +123,7 @@ class Inflated(Messenger):
 
 
 def inflate(distribution: Any, factor: float, name: str) -> Any:
-    """The same normal with `factor` times its standard deviations."""
+    """The same normal, Student's t, or mixture or flow of them, with `factor` times its scales."""
     match distribution:
         case torch.distributions.Independent():
             base = inflate(distribution.base_dist, factor, name)
@@ -127,6 +132,12 @@ def inflate(distribution: Any, factor: float, name: str) -> Any:
             return inflate(distribution.base_dist, factor, name).mask(distribution._mask)
         case torch.distributions.Normal():
             return StandardisedNormal(distribution.loc, factor * distribution.scale)
+        case torch.distributions.StudentT():
+            scale = factor * distribution.scale
+            return StandardisedStudentT(distribution.df, distribution.loc, scale)
+        case torch.distributions.MixtureSameFamily():
+            components = inflate(distribution.component_distribution, factor, name)
+            return BroadcastMixture(distribution.mixture_distribution, components)
         case torch.distributions.LowRankMultivariateNormal():
             cov = factor * distribution.cov_factor, factor**2 * distribution.cov_diag
             return ResidualLowRankNormal(distribution.loc, *cov)

@@ -11,6 +11,7 @@ from ppl_vae.families.networks.readout import Readout
 from ppl_vae.runtime.checks import whole_number
 
 FLOOR = 1e-6  # smallest posterior sd; z is of order one
+UNIT = 0.5413  # softplus of it is 1
 
 
 class Posterior(nn.Module, ABC):

@@ -7,27 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from ppl_vae.families.densities import StandardisedNormal
+from ppl_vae.families.densities import BroadcastMixture, StandardisedNormal
 from ppl_vae.families.priors.prior import Prior
 from ppl_vae.runtime.checks import whole_number
 
 __all__ = ["GaussianMixture", "VampPrior"]
-
-
-class Mixture(dist.MixtureSameFamily):
-    """`MixtureSameFamily` for components whose parameters do not broadcast (conditional flows)."""
-
-    @property
-    def support(self) -> Any:
-        """That of the components: torch's own constraint for mixtures has no transform to it."""
-        return self.component_distribution.support
-
-    @override
-    def log_prob(self, value: Tensor) -> Tensor:
-        components = self.component_distribution
-        shape = torch.broadcast_shapes(value.shape[:-1] + (1,), components.batch_shape)
-        log_prob = components.log_prob(value.unsqueeze(-2).expand(*shape, value.shape[-1]))
-        return torch.logsumexp(log_prob + self.mixture_distribution.logits, dim=-1)
 
 
 class GaussianMixture(Prior):
@@ -61,9 +45,9 @@ class GaussianMixture(Prior):
         self.raw_scale = nn.Parameter(torch.full(shape, 0.5413))  # softplus(0.5413) = 1
 
     @override
-    def forward(self, context: Tensor | None = None) -> Mixture:
+    def forward(self, context: Tensor | None = None) -> BroadcastMixture:
         components = StandardisedNormal(self.loc, 1e-3 + softplus(self.raw_scale)).to_event(1)
-        return Mixture(dist.Categorical(logits=self.logits), components)
+        return BroadcastMixture(dist.Categorical(logits=self.logits), components)
 
     @override
     def extra_repr(self) -> str:
@@ -127,11 +111,11 @@ class VampPrior(Prior):
         self.register_buffer("pseudo_context", pseudo_context)
 
     @override
-    def forward(self, context: Tensor | None = None) -> Mixture:
+    def forward(self, context: Tensor | None = None) -> BroadcastMixture:
         weights = dist.Categorical(logits=self.pseudo_inputs.new_zeros(len(self.pseudo_inputs)))
         # A `Guide` in the mode of this step, not at rest.
         posterior_at = getattr(self.guide, "posterior_at", self.guide.encode)
-        return Mixture(weights, posterior_at(self.pseudo_inputs, self.pseudo_context))
+        return BroadcastMixture(weights, posterior_at(self.pseudo_inputs, self.pseudo_context))
 
     @override
     def extra_repr(self) -> str:
