@@ -56,10 +56,22 @@ class EqualNormalMixture(BroadcastMixture):
     has_rsample = True
 
     @override
-    def rsample(self, sample_shape: Any = ()) -> Tensor:
-        z = self.sample(torch.Size(sample_shape)).unsqueeze(-2)
-        normal = self.component_distribution.base_dist
+    def sample(self, sample_shape: Any = ()) -> Tensor:
         with torch.no_grad():
-            share = self.component_distribution.log_prob(z).softmax(-1).unsqueeze(-1)
-            residual = (z - normal.loc) / normal.scale
+            return self.rsample(sample_shape)
+
+    @override
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        components = self.component_distribution
+        normal: Any = components.base_dist
+        shape = self._extended_shape(torch.Size(sample_shape))
+        with torch.no_grad():
+            loc, scale = (
+                each.expand(*shape[:-1], *each.shape[-2:]) for each in (normal.loc, normal.scale)
+            )
+            which = torch.randint(loc.shape[-2], shape[:-1], device=loc.device)
+            which = which[..., None, None].expand(*shape[:-1], 1, shape[-1])
+            z = loc.gather(-2, which) + scale.gather(-2, which) * torch.randn_like(loc[..., :1, :])
+            share = components.log_prob(z).softmax(-1).unsqueeze(-1)
+            residual = (z - loc) / scale
         return (share * (normal.loc + residual * normal.scale)).sum(-2)

@@ -118,12 +118,10 @@ class InverseAutoregressive(ConditionedFlow):
         D = self.latent_dim
         hidden = [max(D, whole_number(width, "hidden_dims")) for width in hidden_dims]
         count = whole_number(num_transforms, "num_transforms")
+        order: Any = torch.arange(D)
+        sizes = D, self.conditioner_dim, hidden
         self.layers = nn.ModuleList(
-            near_identity(
-                ConditionalAutoRegressiveNN(
-                    D, self.conditioner_dim, hidden, permutation=torch.arange(D)
-                )
-            )
+            near_identity(ConditionalAutoRegressiveNN(*sizes, permutation=order))
             for _ in range(count if D > 1 else 0)
         )
         self.reverse = nn.Buffer(torch.arange(D).flip(0), persistent=False)

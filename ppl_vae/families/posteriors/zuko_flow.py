@@ -98,7 +98,8 @@ def zuko_flows() -> Any:
 
 def start_near_identity(flow: nn.Module) -> None:
     """Make the last layer of each of zuko's networks small."""
+    networks: list[Any] = [layer.hyper for layer in flow.modules() if hasattr(layer, "hyper")]
     with torch.no_grad():
-        for layer in flow.modules():
-            for parameter in layer.hyper[-1].parameters() if hasattr(layer, "hyper") else ():
+        for network in networks:
+            for parameter in network[-1].parameters():
                 parameter.mul_(0.01)
