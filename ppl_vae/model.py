@@ -49,7 +49,7 @@ class Model(PyroModule):
 
     Args:
         prior: p(z), one of `priors` or any module that returns a distribution with event shape
-            (D,).
+            (D,). If it has a `decoded_dim`, the decoder reads that many entries of z, the first.
         likelihood: p(x given features), one of `likelihoods`.
         decoder: Any module from z (and context, appended) to features; None gives an `MLP` of 2 x
             256.
@@ -95,7 +95,9 @@ class Model(PyroModule):
         self.may_miss: bool | None = None  # whether x may hold NaN; None looks at each batch
         context = example_rows(self.context_dim) if self.context_dim else None
         self.latent_dim = _read_prior(prior, context)
-        examples = join(example_rows(self.latent_dim), 1, context=context)
+        # A prior with several layers of latents states how many dimensions the decoder reads.
+        self.decoded_dim: int = getattr(prior, "decoded_dim", self.latent_dim)
+        examples = join(example_rows(self.decoded_dim), 1, context=context)
         decoder = MLP(examples.shape[-1]) if decoder is None else decoder
         likelihood.build(read_features(decoder, examples, "decoder"))
         self.prior = prior
@@ -171,7 +173,8 @@ class Model(PyroModule):
 
     def features(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """The decoder's features of z; it sees the batch dims of z as one."""
-        return features_of(self.decoder, join(z, 1, context=context), z.dim() - 1)
+        inputs = join(z[..., : self.decoded_dim], 1, context=context)
+        return features_of(self.decoder, inputs, z.dim() - 1)
 
     def sample(self, num_samples: int = 1, context: Tensor | None = None) -> Tensor:
         """Draws of x, (num_samples, *event), or one per row of context; dropout is at rest."""

@@ -51,6 +51,7 @@ PRIORS = {
     "GaussianMixture": lambda d: priors.GaussianMixture(d, num_components=3),
     "VampPrior": vamp_prior,
     "FlowPrior": priors.FlowPrior,
+    "Hierarchical": lambda d: priors.Hierarchical(d, hidden_dims=(8,)),
 }
 
 POSTERIORS = {
@@ -61,8 +62,11 @@ POSTERIORS = {
     "Mixture": lambda d: posteriors.Mixture(d, num_components=3),
     "FlowPosterior": lambda d: posteriors.FlowPosterior(d, num_transforms=2, hidden_dims=(8,)),
     "InverseAutoregressive": lambda d: posteriors.InverseAutoregressive(d, hidden_dims=(8,)),
+    "Hierarchical": lambda d: posteriors.Hierarchical(d, hidden_dims=(8,)),
     "ZukoFlow": lambda d: posteriors.ZukoFlow(d, "maf", hidden_dims=(8,)),
 }
+
+SMALLEST = {"Hierarchical": 2}  # latent dimensions, where one is too few
 
 # constructor from the event shape, values inside the support from uniform ones (N, *event), a value
 # outside it (None: every real is inside)
@@ -161,7 +165,8 @@ def vae(prior="StandardNormal", likelihood="Bernoulli", posterior="MeanFieldNorm
         p = priors.VampPrior(guide, pseudo_inputs=data_for(likelihood, num_data=5))
     else:
         p = PRIORS[prior](latent_dim)
-    decoder = torch.nn.Sequential(torch.nn.Linear(latent_dim, 8), torch.nn.Tanh())
+    decoded_dim = getattr(p, "decoded_dim", latent_dim)
+    decoder = torch.nn.Sequential(torch.nn.Linear(decoded_dim, 8), torch.nn.Tanh())
     return Model(p, LIKELIHOODS[likelihood][0]((EVENT,)), decoder), guide
 
 

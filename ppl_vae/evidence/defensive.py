@@ -15,6 +15,7 @@ from torch import Tensor
 from ppl_vae.data import Dataset
 from ppl_vae.families.densities import (
     BroadcastMixture,
+    NormalChain,
     ResidualLowRankNormal,
     StandardisedNormal,
     StandardisedStudentT,
@@ -135,6 +136,8 @@ def inflate(distribution: Any, factor: float, name: str) -> Any:
         case torch.distributions.StudentT():
             scale = factor * distribution.scale
             return StandardisedStudentT(distribution.df, distribution.loc, scale)
+        case NormalChain():
+            return distribution.inflated(factor)
         case torch.distributions.MixtureSameFamily():
             components = inflate(distribution.component_distribution, factor, name)
             return BroadcastMixture(distribution.mixture_distribution, components)

@@ -175,11 +175,12 @@ def _guide(config: Config, data: Dataset) -> Guide:
 
 def _model(config: Config, data: Dataset, guide: Guide) -> Model:
     likelihood = blamed("likelihood", config.likelihood.build, event_shape=data.event_shape)
-    width = config.latent_dim + _context_dim(data)
+    prior = _prior(config, data.train, guide)
+    decoded_dim = getattr(prior, "decoded_dim", config.latent_dim)
+    width = decoded_dim + _context_dim(data)
     decoder = blamed(
         "decoder", config.decoder.build, in_shape=width, in_dim=width, event_shape=data.event_shape
     )
-    prior = _prior(config, data.train, guide)
     return Model(prior, likelihood, decoder, context_dim=_context_dim(data), start=data.train.x)
 
 

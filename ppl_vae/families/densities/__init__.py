@@ -5,6 +5,7 @@ terms cancel, and there is no branch on a value, so that the operations can be r
 """
 
 from ppl_vae.families.densities.bounded import LogitBernoulli, LogitContinuousBernoulli
+from ppl_vae.families.densities.chains import NormalChain
 from ppl_vae.families.densities.counts import LogMeanNegativeBinomial, LogRatePoisson
 from ppl_vae.families.densities.mixtures import BroadcastMixture, EqualNormalMixture
 from ppl_vae.families.densities.real import (
@@ -20,6 +21,7 @@ __all__ = [
     "LogRatePoisson",
     "LogitBernoulli",
     "LogitContinuousBernoulli",
+    "NormalChain",
     "ResidualLowRankNormal",
     "StandardisedNormal",
     "StandardisedStudentT",
