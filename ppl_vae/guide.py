@@ -6,15 +6,17 @@ from typing import Any
 
 import pyro
 import pyro.distributions as dist
+import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from ppl_vae.data import Dataset, as_dataset
+from ppl_vae.data.streaming import Rows
 from ppl_vae.families.modules import at_rest, join, require_module, shape_of
 from ppl_vae.families.networks import MLP
 from ppl_vae.families.posteriors import Posterior
 from ppl_vae.families.rows import example_rows, features_of, read_features
-from ppl_vae.families.units import Units
+from ppl_vae.families.units import Encoding
 from ppl_vae.model import check_context, num_covariates, rows_to_start_from, weights_of
 
 __all__ = ["Guide"]
@@ -38,8 +40,9 @@ class Guide(PyroModule):
             an image x.
         context_dim: Number of covariates c; None takes that of `start`, or none.
         missing: Whether the encoder is given the indicator of what was observed.
-        start: Training rows, a `Dataset` or what makes one: the encoder is then given each x_i
-            minus its mean, divided by its standard deviation.
+        start: Training rows, a `Dataset` or what makes one: the encoder is then given standardised
+            numbers (counts and positive values on a log scale), and an indicator of each level of a
+            category.
 
     Shape:
         x (B, *event), context (B, context_dim) -> z (B, D)
@@ -77,7 +80,8 @@ class Guide(PyroModule):
         self.columns: dict[str, tuple[str, ...]] = {}
         self.levels: dict[str, tuple[str, ...]] = {}
         self.num_train: int | None = None
-        self.units = Units(self.event_shape)
+        data = None if start is None else as_dataset(start)
+        self.units = Encoding(self.event_shape, {} if data is None else _num_levels(data))
         require_module(posterior, "posterior")
         context = example_rows(self.context_dim) if self.context_dim else None
         examples = self.inputs(example_rows(*self.event_shape), context)
@@ -87,15 +91,20 @@ class Guide(PyroModule):
         self.encoder = encoder
         self.latent_dim = posterior.latent_dim
         self.made = weights_of(self)
-        if start is not None:
-            data = as_dataset(start)
+        if data is not None:
             self.columns = data.columns
             self.levels = data.levels
-            self.start_from(rows_to_start_from(data, self))
+            self.start_from(data)
 
-    def start_from(self, x: Tensor, *, log1p: bool = False) -> None:
-        """Put the encoder's inputs in the units of these rows, counts on the log1p scale."""
-        self.units.fit_to(x, log1p=log1p)
+    def start_from(self, data: Dataset, *, counts: bool = False) -> None:
+        """Put the encoder's inputs in the units of the training rows; `counts` are on a log scale.
+
+        In a table, columns of counts and of positive values are on a log scale anyway.
+        """
+        logged = torch.full(self.event_shape, float(counts))
+        if not counts and len(self.event_shape) == 1 and not isinstance(data.x, Rows):
+            logged = _log_scales(data)
+        self.units.fit_to(rows_to_start_from(data, self), logged)
 
     @property
     def is_new(self) -> bool:
@@ -134,3 +143,17 @@ class Guide(PyroModule):
         """The encoder's inputs."""
         indicator = ~x.isnan() if self.missing else None
         return join(self.units(x).nan_to_num(), len(self.event_shape), indicator, context)
+
+
+def _num_levels(data: Dataset) -> dict[int, int]:
+    """Number of levels by place, for the columns that hold categories."""
+    names = list(map(str, data.coords[data.dims[1]])) if data.levels else []
+    return {names.index(name): len(levels) for name, levels in data.levels.items()}
+
+
+def _log_scales(data: Dataset) -> Tensor:
+    """a of log(1 + x / a) for each column: 1 for counts, the smallest positive value, or 0."""
+    low = data.train.x.nan_to_num(nan=torch.inf).amin(0)
+    scales = {"count": torch.ones_like(low), "positive": low}
+    rows = [scales.get(kind, torch.zeros_like(low))[i] for i, kind in enumerate(data.kinds)]
+    return torch.stack(rows).nan_to_num(posinf=0.0)

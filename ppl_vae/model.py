@@ -89,7 +89,8 @@ class Model(PyroModule):
         require_module(prior, "prior")
         require_module(likelihood, "likelihood")
         self.context_dim = num_covariates(context_dim, start)
-        self.columns: dict[str, tuple[str, ...]] = {}
+        names = getattr(likelihood, "names", ())
+        self.columns: dict[str, tuple[str, ...]] = {"x": tuple(names)} if names else {}
         self.levels: dict[str, tuple[str, ...]] = {}
         self.num_train: int | None = None
         self.may_miss: bool | None = None  # whether x may hold NaN; None looks at each batch

@@ -31,7 +31,7 @@ every_likelihood = pytest.mark.parametrize("name", LIKELIHOODS)
 
 def test_the_tables_hold_every_family():
     assert set(PRIORS) == set(priors.__all__)
-    assert set(LIKELIHOODS) == set(likelihoods.__all__)
+    assert {*LIKELIHOODS, "Columns"} == set(likelihoods.__all__)
     assert set(POSTERIORS) == set(posteriors.__all__)
 
 

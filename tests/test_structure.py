@@ -418,6 +418,8 @@ def project_files() -> Iterator[Path]:
     files = [path for folder in folders if folder.exists() for path in folder.rglob("*")]
     built = {"_build", "generated", "jupyter_execute", "__pycache__", ".ipynb_checkpoints"}
     for path in [*ROOT.iterdir(), *files]:
+        if path.name == ".git":  # a file in a worktree
+            continue
         if path.is_file() and path.suffix in TEXT and not built & set(path.relative_to(ROOT).parts):
             yield path
 

@@ -10,7 +10,7 @@ from sklearn.datasets import load_wine
 
 import ppl_vae as pv
 from ppl_vae import likelihoods, posteriors, priors
-from ppl_vae.families.units import Units
+from ppl_vae.families.units import Encoding
 
 LATENT_DIM = 2
 
@@ -127,7 +127,7 @@ def test_weights_of_before_have_no_units():
 
 def test_units_keep_what_is_missing_and_read_constant_columns():
     x = torch.tensor([[1.0, 5.0, torch.nan], [3.0, 5.0, torch.nan]])
-    units = Units(3)
+    units = Encoding(3)
     units.fit_to(x)
     assert units(x)[:, :2].tolist() == [[-1.0, 0.0], [1.0, 0.0]]
     assert units(x)[:, 2].isnan().all()

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.distributions import transform_to
 
+from ppl_vae.families.densities import Columnwise
+
 __all__ = ["observed_part", "outside_of", "smoothed_mean", "stand_in"]
 
 
@@ -66,6 +68,8 @@ def observed_part(distribution: Any, x: Tensor, may_miss: bool | None = None) ->
 
 def _stand_in_of(entry: Any, x: Tensor) -> Tensor:
     """`stand_in` of a distribution's support; a transformed one takes its base's, transformed."""
+    if isinstance(entry, Columnwise):
+        return entry.each(_stand_in_of, x)
     if entry.event_shape or not isinstance(entry, torch.distributions.TransformedDistribution):
         return stand_in(entry.support, x)
     value = _stand_in_of(entry.base_dist, x)

@@ -215,21 +215,22 @@ def remember_data(data: Dataset, *programs: Program) -> None:
     new = [part for part in parts if part.num_train is None and part.is_new]
     if new:
         counts = any(isinstance(part, Model) and part.has_counts for part in parts)
-        _start(new, rows_to_start_from(data, new[0]), log1p=counts)
+        _start(new, data, counts=counts)
     for part in parts:
         part.columns = part.columns | data.columns
         part.levels = part.levels | data.levels
         part.num_train = len(data.train)
 
 
-def _start(parts: list[Model | Guide], x: Tensor, *, log1p: bool) -> None:
-    """Start from these rows, unless all lies in [0, 1], as bits and grey levels do."""
+def _start(parts: list[Model | Guide], data: Dataset, *, counts: bool) -> None:
+    """Start from the training rows, unless all lies in [0, 1], as bits and grey levels do."""
+    x = rows_to_start_from(data, parts[0])
     low, high = x.nan_to_num().aminmax()
     if low >= 0 and high <= 1:
         return
     for part in parts:
         if isinstance(part, Guide):
-            part.start_from(x, log1p=log1p)
+            part.start_from(data, counts=counts)
         else:
             part.start_from(x)
 

@@ -14,6 +14,7 @@ from ppl_vae.data import Dataset
 from ppl_vae.diagnostics.datatree.sampler import is_observation
 from ppl_vae.diagnostics.predictive.hiding import Predicted
 from ppl_vae.evidence import reduce_log_weights
+from ppl_vae.families.densities import Columnwise
 from ppl_vae.programs.plates import require_no_inner_plates
 from ppl_vae.programs.traces import Program, Site, sample_sites
 from ppl_vae.programs.validation import require_x_itself
@@ -73,6 +74,8 @@ def below_and_at(distribution: Any, x: Tensor) -> tuple[np.ndarray, np.ndarray]:
 
 def _at(entry: Any, x: Tensor) -> Tensor:
     """P(X = x), elementwise."""
+    if isinstance(entry, Columnwise):
+        return entry.each(_at, x)
     if hasattr(entry, "point_mass"):
         return entry.point_mass(x)
     return entry.log_prob(x).exp() if entry.support.is_discrete else torch.zeros_like(x)
@@ -80,6 +83,8 @@ def _at(entry: Any, x: Tensor) -> Tensor:
 
 def _below(entry: Any, x: Tensor, at: Tensor) -> Tensor:
     """P(X < x), elementwise, given P(X = x); NotImplementedError where there is no formula."""
+    if isinstance(entry, Columnwise):
+        return entry.each(lambda part, value: _below(part, value, _at(part, value)), x)
     if entry.event_shape:
         raise NotImplementedError(f"the entries of a {type(entry).__name__} are dependent")
     try:

@@ -6,6 +6,7 @@ terms cancel, and there is no branch on a value, so that the operations can be r
 
 from ppl_vae.families.densities.bounded import LogitBernoulli, LogitContinuousBernoulli
 from ppl_vae.families.densities.chains import NormalChain
+from ppl_vae.families.densities.columnwise import Columnwise
 from ppl_vae.families.densities.counts import LogMeanNegativeBinomial, LogRatePoisson
 from ppl_vae.families.densities.mixtures import BroadcastMixture, EqualNormalMixture
 from ppl_vae.families.densities.real import (
@@ -17,6 +18,7 @@ from ppl_vae.families.densities.real import (
 __all__ = [
     "BroadcastMixture",
     "EqualNormalMixture",
+    "Columnwise",
     "LogMeanNegativeBinomial",
     "LogRatePoisson",
     "LogitBernoulli",

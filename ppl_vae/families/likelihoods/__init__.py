@@ -1,8 +1,9 @@
 """Likelihoods p(x given z): decoder features in, a distribution over x out."""
 
-from ppl_vae.families.likelihoods import bounded, categories, counts, real
+from ppl_vae.families.likelihoods import bounded, categories, columns, counts, real
 from ppl_vae.families.likelihoods.bounded import *  # noqa: F403
 from ppl_vae.families.likelihoods.categories import *  # noqa: F403
+from ppl_vae.families.likelihoods.columns import *  # noqa: F403
 from ppl_vae.families.likelihoods.counts import *  # noqa: F403
 from ppl_vae.families.likelihoods.likelihood import Likelihood as Likelihood
 from ppl_vae.families.likelihoods.real import *  # noqa: F403
@@ -10,5 +11,6 @@ from ppl_vae.families.likelihoods.real import *  # noqa: F403
 __all__: list[str] = []
 __all__ += bounded.__all__
 __all__ += categories.__all__
+__all__ += columns.__all__
 __all__ += counts.__all__
 __all__ += real.__all__

@@ -27,6 +27,7 @@ class Likelihood(nn.Module, ABC):
     measure: str = "counting"
     support: constraints.Constraint
     remedy = ""
+    names: Sequence[str] = ()  # of the elements of x, where they have any
 
     def __init__(self, event_shape: int | Sequence[int]) -> None:
         super().__init__()
@@ -81,6 +82,8 @@ class Likelihood(nn.Module, ABC):
         if outside.any():
             row, *feature = outside.nonzero()[0].tolist()
             place = feature[0] if len(feature) == 1 else tuple(feature)
+            if self.names and len(feature) == 1:
+                place = self.names[feature[0]]
             raise ValueError(
                 f"{type(self).__name__}: x is {shown(x[row, *feature])} at row {row}, "
                 f"feature {place}; {self.remedy}"

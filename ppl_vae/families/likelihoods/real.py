@@ -36,9 +36,11 @@ class _LocationScale(Likelihood):
     num_sweeps = 1  # over the data, until location and scale are those of maximum likelihood
 
     def __init__(
-        self, event_shape: int | Sequence[int], scale: Scale = "global", *, floor: float = 1e-3
+        self, event_shape: int | Sequence[int], scale: Scale | None = None, *, floor: float = 1e-3
     ) -> None:
         super().__init__(event_shape)
+        if scale is None:
+            scale = "feature" if len(self.event_shape) == 1 else "global"
         if isinstance(scale, str):
             one_of(scale, "scale, if not a number,", ("global", "feature", "decoder"))
         else:
@@ -124,7 +126,8 @@ class Gaussian(_LocationScale):
     Args:
         event_shape: Shape of one observation.
         scale: A number (fixed), "global" (one, learned), "feature" (one per feature, learned) or
-            "decoder" (from z).
+            "decoder" (from z). None is "feature" for vectors and "global" for images, whose
+            pixels have one unit.
         floor: Smallest learned scale, in units of the spread of the rows that the model starts
             from; in those of x without such rows.
 
@@ -158,7 +161,7 @@ class StudentT(_LocationScale):
 
     Args:
         event_shape: Shape of one observation.
-        scale: A number, "global", "feature" or "decoder", as in `Gaussian`.
+        scale: A number, "global", "feature" or "decoder", or None, as in `Gaussian`.
         floor: Smallest learned scale, in units of the spread of the rows that the model starts
             from; in those of x without such rows.
         df: Degrees of freedom; None learns one per feature (above 2).
@@ -183,7 +186,7 @@ class StudentT(_LocationScale):
     def __init__(
         self,
         event_shape: int | Sequence[int],
-        scale: Scale = "global",
+        scale: Scale | None = None,
         *,
         floor: float = 1e-3,
         df: float | None = None,

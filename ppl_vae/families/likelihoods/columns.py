@@ -1,0 +1,197 @@
+"""A table of mixed columns: each has a likelihood of its own."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Self, override
+
+import pyro.distributions as dist
+from pyro.distributions import constraints
+from torch import Tensor, nn
+
+from ppl_vae.families.densities import Columnwise
+from ppl_vae.families.densities.columnwise import ColumnwiseSupport
+from ppl_vae.families.likelihoods.categories import Bernoulli, Categorical
+from ppl_vae.families.likelihoods.counts import NegativeBinomial
+from ppl_vae.families.likelihoods.likelihood import Likelihood
+from ppl_vae.families.likelihoods.real import StudentT
+
+__all__ = ["Columns"]
+
+Choice = Likelihood | type[Likelihood]
+BY_KIND: Mapping[str, type[Likelihood]] = {
+    "boolean": Bernoulli,
+    "count": NegativeBinomial,
+    "positive": StudentT,
+    "real": StudentT,
+}
+
+
+class Columns(Likelihood):
+    """A mixed table: p(x given z) = prod_i p_i(x_i given z), one family for each column.
+
+    Columns of the same class share a block of parameters' arithmetic, and nothing else: a scale or
+    dispersion belongs to its column. log p(x) multiplies probabilities of discrete columns with
+    densities of continuous ones; `measure` names which is which, and only equal ones are compared.
+
+    Args:
+        families: A likelihood for each column, by name and in the order of x: a class, which is
+            made with its defaults, or an instance for one element, as `Categorical(1, 5)`.
+
+    Shape:
+        features (*batch, *features) -> batch_shape (*batch), event_shape (P,)
+
+    Raises:
+        TypeError: a family is something else.
+        ValueError: an instance is for more than one element, or its elements are dependent.
+
+    References:
+        Nazábal, Olmos, Ghahramani and Valera (2020), Handling incomplete heterogeneous data using
+        VAEs, Pattern Recognition 107, arXiv:1807.03653.
+
+    Example:
+        >>> from ppl_vae.data import Dataset
+        >>> likelihood = Columns({"age": StudentT, "smokes": Bernoulli, "visits": NegativeBinomial})
+        >>> likelihood.build((8,))
+        >>> likelihood(torch.zeros(5, 8)).event_shape
+        torch.Size([3])
+    """
+
+    def __init__(self, families: Mapping[str, Choice]) -> None:
+        super().__init__(len(families))
+        self.names = tuple(map(str, families))
+        self.reasons: dict[str, str] = {}
+        groups: dict[Any, list[int]] = {}
+        for place, (name, family) in enumerate(families.items()):
+            _require_element(family, str(name))
+            groups.setdefault(family, []).append(place)
+        self.places = list(groups.values())
+        self.parts: Sequence[Likelihood] = nn.ModuleList(  # type: ignore[assignment]
+            family if isinstance(family, Likelihood) else family(len(places))
+            for family, places in groups.items()
+        )
+        for part, places in zip(self.parts, self.places, strict=True):
+            part.names = [self.names[place] for place in places]
+        self.support: constraints.Constraint = ColumnwiseSupport(
+            [part.support for part in self.parts], self.places
+        )
+
+    @classmethod
+    def of(cls, data: Any, families: Mapping[str, Choice] | None = None) -> Self:
+        """A likelihood for each column of a data set by its kind; `families` overrules by name.
+
+        Booleans are `Bernoulli`, categories `Categorical`, counts `NegativeBinomial`, other numbers
+        `StudentT`. Printing the result shows each choice and its reason.
+
+        Args:
+            data: A `Dataset` of a table.
+            families: A likelihood for some columns, as in `Columns`.
+
+        Raises:
+            ValueError: `families` names a column that is not there.
+
+        Example:
+            >>> import pandas as pd
+            >>> from ppl_vae.data import Dataset
+            >>> frame = pd.DataFrame({"sex": ["f", "m", "f"], "weight": [60.1, 83.5, 71.0]})
+            >>> Columns.of(Dataset(frame))
+            Columns(
+              sex     Categorical  category, 2 levels
+              weight  StudentT     positive
+            )
+        """
+        given = dict(families or {})
+        names = list(map(str, data.coords[data.dims[1]]))
+        unknown = [name for name in given if name not in names]
+        if unknown:
+            raise ValueError(f"no column {unknown[0]!r} among {', '.join(names)}")
+        chosen: dict[str, Choice] = {}
+        reasons: dict[str, str] = {}
+        for name, kind in zip(names, data.kinds, strict=True):
+            levels = data.levels.get(name, ())
+            chosen[name] = given.get(name) or _family(kind, len(levels))
+            reasons[name] = (
+                "given" if name in given else kind + f", {len(levels)} levels" * bool(levels)
+            )
+        columns = cls(chosen)
+        columns.reasons = reasons
+        return columns
+
+    @property
+    @override
+    def measure(self) -> str:
+        """The measure of each column, or of all where it is the same."""
+        by_name = [part.measure for part in self._by_column()]
+        if len(set(by_name)) == 1:
+            return by_name[0]
+        pairs = zip(self.names, by_name, strict=True)
+        return ", ".join(f"{name}: {measure}" for name, measure in pairs)
+
+    @override
+    def build(self, feature_shape: Sequence[int]) -> None:
+        for part in self.parts:
+            part.build(feature_shape)
+
+    @override
+    def start_at(self, x: Tensor) -> None:
+        self._check_shape(x)
+        for part, place in zip(self.parts, self.places, strict=True):
+            part.start_at(x[:, place])
+
+    @override
+    def elementwise(self, *raw: Tensor) -> dist.TorchDistribution:
+        raise NotImplementedError("each column has parameters of its own")
+
+    @override
+    def forward(self, features: Tensor) -> dist.Independent:
+        parts = [part.elementwise(*part.parameters_of(features)) for part in self.parts]
+        return Columnwise(parts, self.places).to_event(1)
+
+    @override
+    def check(self, x: Tensor) -> None:
+        self._check_shape(x)
+        for part, place in zip(self.parts, self.places, strict=True):
+            part.check(x[:, place])
+
+    @override
+    def concerns(self, features: Tensor) -> list[str]:
+        return [concern for part in self.parts for concern in part.concerns(features)]
+
+    def _by_column(self) -> list[Likelihood]:
+        """The likelihood of each column."""
+        pairs = zip(self.parts, self.places, strict=True)
+        found = {column: part for part, place in pairs for column in place}
+        return [found[column] for column in range(len(self.names))]
+
+    @override
+    def __repr__(self) -> str:
+        kinds = [type(part).__name__ for part in self._by_column()]
+        width = max(map(len, self.names))
+        widest = max(map(len, kinds))
+        rows = [
+            f"  {name:{width}}  {kind:{widest}}  {self.reasons.get(name, 'given')}"
+            for name, kind in zip(self.names, kinds, strict=True)
+        ]
+        return "\n".join([f"{type(self).__name__}(", *rows, ")"])
+
+
+def _family(kind: str, num_levels: int) -> Choice:
+    """The likelihood of a column of this kind."""
+    if kind in ("category", "ordered"):
+        return Categorical(1, num_categories=max(2, num_levels))
+    return BY_KIND[kind]
+
+
+def _require_element(family: Any, name: str) -> None:
+    """Raise unless this is the likelihood of one column, made or not."""
+    is_class = isinstance(family, type) and issubclass(family, Likelihood)
+    if not is_class and not isinstance(family, Likelihood):
+        raise TypeError(
+            f"column {name!r} is given {family!r}: give a likelihood, as in "
+            "likelihoods.StudentT, or one made for one element, as in likelihoods.Categorical(1, 5)"
+        )
+    if is_class:
+        return
+    if family.event_shape.numel() != 1 or family.support.event_dim:
+        raise ValueError(
+            f"column {name!r} is given a {type(family).__name__} of shape "
+            f"{tuple(family.event_shape)}: one column needs {type(family).__name__}(1, ...)"
+        )
