@@ -147,8 +147,9 @@ class Guide(PyroModule):
 
 def _num_levels(data: Dataset) -> dict[int, int]:
     """Number of levels by place, for the columns that hold categories."""
-    names = list(map(str, data.coords[data.dims[1]])) if data.levels else []
-    return {names.index(name): len(levels) for name, levels in data.levels.items()}
+    names = map(str, data.coords[data.dims[1]])
+    levels = data.levels
+    return {i: len(levels[name]) for i, name in enumerate(names) if name in levels}
 
 
 def _log_scales(data: Dataset) -> Tensor:

@@ -89,9 +89,9 @@ class Model(PyroModule):
         require_module(prior, "prior")
         require_module(likelihood, "likelihood")
         self.context_dim = num_covariates(context_dim, start)
-        names = getattr(likelihood, "names", ())
-        self.columns: dict[str, tuple[str, ...]] = {"x": tuple(names)} if names else {}
-        self.levels: dict[str, tuple[str, ...]] = {}
+        names = tuple(likelihood.names)
+        self.columns: dict[str, tuple[str, ...]] = {"x": names} if names else {}
+        self.levels: dict[str, tuple[str, ...]] = dict(likelihood.levels)
         self.num_train: int | None = None
         self.may_miss: bool | None = None  # whether x may hold NaN; None looks at each batch
         context = example_rows(self.context_dim) if self.context_dim else None

@@ -19,12 +19,8 @@ class ColumnwiseSupport(constraints.Constraint):
     ) -> None:
         self.supports = tuple(supports)
         self.places = tuple(places)
+        self.is_discrete = all(support.is_discrete for support in self.supports)
         super().__init__()
-
-    @property
-    def is_discrete(self) -> bool:
-        """Whether every column is discrete."""
-        return all(support.is_discrete for support in self.supports)
 
     @override
     def check(self, value: Tensor) -> Tensor:

@@ -73,6 +73,7 @@ class Columns(Likelihood):
         self.support: constraints.Constraint = ColumnwiseSupport(
             [part.support for part in self.parts], self.places
         )
+        self.measure = self._measure()
 
     @classmethod
     def of(cls, data: Any, families: Mapping[str, Choice] | None = None) -> Self:
@@ -113,17 +114,8 @@ class Columns(Likelihood):
             )
         columns = cls(chosen)
         columns.reasons = reasons
+        columns.levels = {name: data.levels[name] for name in names if name in data.levels}
         return columns
-
-    @property
-    @override
-    def measure(self) -> str:
-        """The measure of each column, or of all where it is the same."""
-        by_name = [part.measure for part in self._by_column()]
-        if len(set(by_name)) == 1:
-            return by_name[0]
-        pairs = zip(self.names, by_name, strict=True)
-        return ", ".join(f"{name}: {measure}" for name, measure in pairs)
 
     @override
     def build(self, feature_shape: Sequence[int]) -> None:
@@ -154,6 +146,14 @@ class Columns(Likelihood):
     @override
     def concerns(self, features: Tensor) -> list[str]:
         return [concern for part in self.parts for concern in part.concerns(features)]
+
+    def _measure(self) -> str:
+        """The measure of each column, or of all where it is the same."""
+        by_name = [part.measure for part in self._by_column()]
+        if len(set(by_name)) == 1:
+            return by_name[0]
+        pairs = zip(self.names, by_name, strict=True)
+        return ", ".join(f"{name}: {measure}" for name, measure in pairs)
 
     def _by_column(self) -> list[Likelihood]:
         """The likelihood of each column."""

@@ -1,7 +1,7 @@
 """Likelihoods: independent elements of x, each with parameters from the features."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import override
 
 import pyro.distributions as dist
@@ -28,6 +28,7 @@ class Likelihood(nn.Module, ABC):
     support: constraints.Constraint
     remedy = ""
     names: Sequence[str] = ()  # of the elements of x, where they have any
+    levels: Mapping[str, tuple[str, ...]] = {}  # of the categories among them
 
     def __init__(self, event_shape: int | Sequence[int]) -> None:
         super().__init__()
