@@ -48,7 +48,7 @@ class Columns(Likelihood):
         VAEs, Pattern Recognition 107, arXiv:1807.03653.
 
     Example:
-        >>> from ppl_vae.data import Dataset
+        >>> import torch
         >>> likelihood = Columns({"age": StudentT, "smokes": Bernoulli, "visits": NegativeBinomial})
         >>> likelihood.build((8,))
         >>> likelihood(torch.zeros(5, 8)).event_shape
