@@ -192,7 +192,12 @@ class RecordedStep(Step):
             with self._precision(args):
                 loss = objective.differentiable_loss(self.model, self.guide, *args)
             gradients = torch.autograd.grad(loss, values, allow_unused=True)
-        return [loss.detach(), *(None if g is None else g / self.batch_size for g in gradients)]
+        # In the order of the parameter's own storage, in which a fused optimiser reads both.
+        laid_out = [
+            None if g is None else torch.empty_like(value).copy_(g / self.batch_size)
+            for g, value in zip(gradients, values, strict=True)
+        ]
+        return [loss.detach(), *laid_out]
 
     def _check(self, graph: Graph, args: Arguments) -> None:
         """Compare a graph with Pyro's handlers at other rows, draws and weight of the KL.
