@@ -9,22 +9,37 @@ from ppl_vae.families.densities.chains import NormalChain
 from ppl_vae.families.densities.columnwise import Columnwise
 from ppl_vae.families.densities.counts import LogMeanNegativeBinomial, LogRatePoisson
 from ppl_vae.families.densities.mixtures import BroadcastMixture, EqualNormalMixture
+from ppl_vae.families.densities.ordered import OrderedCategorical
 from ppl_vae.families.densities.real import (
     ResidualLowRankNormal,
     StandardisedNormal,
     StandardisedStudentT,
 )
+from ppl_vae.families.densities.totals import (
+    LogitBetaBinomial,
+    LogitBinomial,
+    SoftmaxDirichletMultinomial,
+    SoftmaxMultinomial,
+)
+from ppl_vae.families.densities.zeros import Hurdle, ZeroInflated
 
 __all__ = [
     "BroadcastMixture",
     "EqualNormalMixture",
     "Columnwise",
+    "Hurdle",
     "LogMeanNegativeBinomial",
     "LogRatePoisson",
     "LogitBernoulli",
+    "LogitBetaBinomial",
+    "LogitBinomial",
     "LogitContinuousBernoulli",
     "NormalChain",
+    "OrderedCategorical",
     "ResidualLowRankNormal",
+    "SoftmaxDirichletMultinomial",
+    "SoftmaxMultinomial",
     "StandardisedNormal",
     "StandardisedStudentT",
+    "ZeroInflated",
 ]

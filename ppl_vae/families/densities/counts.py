@@ -6,6 +6,7 @@ from typing import Any, override
 import pyro.distributions as dist
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from ppl_vae.families.densities.series import (
     HALF_LOG_2PI,
@@ -44,9 +45,10 @@ def log_saturated(x: Tensor, log_x: Tensor) -> Tensor:
 
 
 class PoissonDeviance(torch.autograd.Function):
-    """x log(x / mu) - x + mu, mu = exp(log_mean), by t = log(mu / x); its derivative is mu - x.
+    """x log(x / mu) - x + mu by t = log(mu / x); its derivative for log mu is mu - x.
 
-    With max(x, 1) for x in the exponential's terms, it is mu at 0 too.
+    With max(x, 1) for x in the exponential's terms, it is mu at 0 too. Only t matters: `log_mean`
+    and `log_x`, log max(x, 1), may both be relative to a total.
     """
 
     generate_vmap_rule = True
@@ -54,27 +56,30 @@ class PoissonDeviance(torch.autograd.Function):
     @staticmethod
     def forward(log_mean: Tensor, x: Tensor, log_x: Tensor) -> Tensor:
         """The value."""
-        positive = x.clamp(min=1)
         t = log_mean - log_x
-        return torch.addcmul(positive - x, positive, t.expm1()) - x * t
+        return beyond(t, x) - x * t
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         """What the derivative needs."""
-        ctx.save_for_backward(*inputs[:2])
+        ctx.save_for_backward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         """For log_mean; counts have none."""
-        log_mean, x = ctx.saved_tensors
-        return (gradient * (log_mean.exp() - x)).sum_to_size(log_mean.shape), None, None
+        log_mean, x, log_x = ctx.saved_tensors
+        slope = beyond(log_mean - log_x, x)
+        return (gradient * slope).sum_to_size(log_mean.shape), None, None
 
 
-def dispersed(
-    log_mean: Tensor, r: Tensor, x: Tensor, log_sum: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+def beyond(t: Tensor, x: Tensor) -> Tensor:
+    """mu - x, mu = max(x, 1) exp(t)."""
+    positive = x.clamp(min=1)
+    return torch.addcmul(positive - x, positive, t.expm1())
+
+
+def dispersed(mean: Tensor, r: Tensor, x: Tensor, log_sum: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """g = w (x - mu), log(1 + e) and g G(e), e = (x - mu) / (r + mu), w = r / (r + mu)."""
-    mean = log_mean.exp()
     total = r + mean
     difference = x - mean
     e = difference / total
@@ -87,40 +92,96 @@ def dispersed(
 class NegativeBinomialDeviance(torch.autograd.Function):
     """x log(x / mu) - (r + x) log((r + x) / (r + mu)) = g (G(e) - G(d)), d = -g / x.
 
-    Its derivative is -g for log mu and g G(e) for log r.
+    Its derivative is -g for log mu and g G(e) for log r. mu = total exp(log_mean + log_share) and r
+    = exp(log_dispersion + log_share), so that it is -r log(1 + e) for log_share, where g may be
+    large. `log_x` is log(max(x, 1) / total).
     """
 
     generate_vmap_rule = True
 
     @staticmethod
     def forward(
-        log_mean: Tensor, log_dispersion: Tensor, x: Tensor, log_x: Tensor, log_sum: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """The value, and what its derivatives are made of: g and g G(e)."""
-        gap, log_e, part = dispersed(log_mean, log_dispersion.exp(), x, log_sum)
+        log_mean: Tensor,
+        log_dispersion: Tensor,
+        log_share: Tensor,
+        x: Tensor,
+        total: Tensor,
+        log_x: Tensor,
+        log_sum: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The value, and what its derivatives are made of: g, g G(e) and r log(1 + e)."""
+        shared = log_mean + log_share
+        r = bounded(log_dispersion + log_share).exp()
+        gap, log_e, part = dispersed(total * shared.exp(), r, x, log_sum)
         d = gap / -x
         size = d.abs()
-        far = torch.addcmul(gap, x, log1p_of(d, size, log_mean - log_x + log_e))
-        return part - torch.where(size < NEAR, gap * shortfall_near_zero(d), far), gap, part
+        far = torch.addcmul(gap, x, log1p_of(d, size, shared - log_x + log_e))
+        value = part - torch.where(size < NEAR, gap * shortfall_near_zero(d), far)
+        return value, gap, part, r * log_e
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
         """What the derivatives need."""
-        log_mean, log_dispersion, x, _, log_sum = inputs
-        _, gap, part = output
-        ctx.mark_non_differentiable(gap, part)
-        ctx.save_for_backward(log_mean, log_dispersion, x, log_sum, gap, part)
+        log_mean, log_dispersion, log_share, x, total, _, log_sum = inputs
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.save_for_backward(log_mean, log_dispersion, log_share, x, total, log_sum, *output[1:])
 
     @staticmethod
-    def backward(
-        ctx: Any, gradient: Tensor, *_unused: Tensor
-    ) -> tuple[Tensor, Tensor, None, None, None]:
-        """For log_mean and log_dispersion; counts have none."""
-        log_mean, log_dispersion, x, log_sum, gap, part = ctx.saved_tensors
+    def backward(ctx: Any, gradient: Tensor, *_unused: Tensor) -> tuple[Tensor | None, ...]:
+        """For the mean, the dispersion and the share; counts have none."""
+        log_mean, log_dispersion, log_share, x, total, log_sum, *parts = ctx.saved_tensors
+        gap, part, shared = parts
         if torch.is_grad_enabled():  # second derivatives are wanted
-            gap, _, part = dispersed(log_mean, log_dispersion.exp(), x, log_sum)
-        for_mean = -(gradient * gap).sum_to_size(log_mean.shape)
-        return for_mean, (gradient * part).sum_to_size(log_dispersion.shape), None, None, None
+            r = bounded(log_dispersion + log_share).exp()
+            mean = total * (log_mean + log_share).exp()
+            gap, log_e, part = dispersed(mean, r, x, log_sum)
+            shared = r * log_e
+        slopes = (-gap, log_mean), (part, log_dispersion), (-shared, log_share)
+        found = [(gradient * slope).sum_to_size(of.shape) for slope, of in slopes]
+        return *found, None, None, None, None
+
+
+def log_poisson(log_mean: Tensor, x: Tensor, total: Tensor | None = None) -> Tensor:
+    """log Poisson(x; mean total exp(log_mean)); no total is one."""
+    log_x = x.clamp(min=1).log()
+    return log_saturated(x, log_x) - PoissonDeviance.apply(log_mean, x, share(log_x, x, total))
+
+
+def share(log_x: Tensor, x: Tensor, total: Tensor | None) -> Tensor:
+    """log(max(x, 1) / total), rounded at its own size and not at that of log x."""
+    return log_x if total is None else (x.clamp(min=1) / total).log()
+
+
+def log_negative_binomial(
+    log_mean: Tensor,
+    log_dispersion: Tensor,
+    x: Tensor,
+    total: Tensor | None = None,
+    log_share: Tensor | None = None,
+) -> Tensor:
+    """log p(x) of a negative binomial with mean total exp(log_mean); no total is one.
+
+    The share is a factor of both the mean and the dispersion; no share is one.
+    """
+    if log_share is None:
+        log_share = x.new_zeros(())
+    log_r = bounded(log_dispersion + log_share)
+    r = log_r.exp()
+    log_x = x.clamp(min=1).log()
+    joined = r + x
+    log_sum = joined.log()
+    errors = stirling_error(joined) - stirling_error(r)
+    scale = x.new_ones(()) if total is None else total
+    deviance, *_ = NegativeBinomialDeviance.apply(
+        log_mean, log_dispersion, log_share, x, scale, share(log_x, x, total), log_sum.detach()
+    )
+    return log_saturated(x, log_x) + errors - 0.5 * (log_sum - log_r) - deviance
+
+
+def bounded(log_r: Tensor) -> Tensor:
+    """log r such that r and 1 / r are finite; to every finite mean r is infinite, or 0, beyond."""
+    largest = math.log(torch.finfo(log_r.dtype).max) - 1
+    return log_r.clamp(min=1.5 - largest, max=largest)
 
 
 class LogRatePoisson(dist.Poisson):
@@ -157,8 +218,17 @@ class LogRatePoisson(dist.Poisson):
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
-        log_x = value.clamp(min=1).log()
-        return log_saturated(value, log_x) - PoissonDeviance.apply(self.log_rate, value, log_x)
+        return log_poisson(self.log_rate, value)
+
+    @property
+    def hazard(self) -> Tensor:
+        """-log p(0), with its digits where it is small."""
+        return self.rate
+
+    @staticmethod
+    def after_first(left: Tensor) -> "LogRatePoisson":
+        """The number of events after the first, where this hazard is left."""
+        return LogRatePoisson(left.log())
 
 
 class LogMeanNegativeBinomial(dist.NegativeBinomial):
@@ -219,16 +289,24 @@ class LogMeanNegativeBinomial(dist.NegativeBinomial):
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
-        # Beyond this bound exp(log r) would overflow, and r is infinite to every finite mean.
-        largest = math.log(torch.finfo(self.log_dispersion.dtype).max) - 1
-        log_r = self.log_dispersion.clamp(max=largest)
-        r = log_r.exp()
-        log_x = value.clamp(min=1).log()
-        total = r + value
-        log_sum = total.log()
-        errors = stirling_error(total) - stirling_error(r)
-        deviance, _, _ = NegativeBinomialDeviance.apply(
-            self.log_mean, log_r, value, log_x, log_sum.detach()
-        )
-        found = log_saturated(value, log_x) + errors - 0.5 * (log_sum - log_r) - deviance
+        found = log_negative_binomial(self.log_mean, self.log_dispersion, value)
         return found.expand(torch.broadcast_shapes(found.shape, self.batch_shape))
+
+    @property
+    def hazard(self) -> Tensor:
+        """-log p(0), with its digits where it is small."""
+        # r log(1 + mu / r), which is mu to rounding where mu / r is below it.
+        log_ratio = self.log_mean - self.log_dispersion
+        is_poisson = log_ratio < math.log(torch.finfo(log_ratio.dtype).eps)
+        r = torch.where(is_poisson, 0.0, self.log_dispersion).exp()
+        dispersed = r * softplus(torch.where(is_poisson, 0.0, log_ratio))
+        return torch.where(is_poisson, self.log_mean.exp(), dispersed)
+
+    def after_first(self, left: Tensor) -> "LogMeanNegativeBinomial":
+        """The number of events after the first, where this hazard is left.
+
+        As a pure birth process with the hazard r + y after y events.
+        """
+        r = self.log_dispersion.exp()
+        log_mean = ((r + 1) * torch.expm1(left / r)).log()
+        return LogMeanNegativeBinomial(log_mean, r.log1p())
