@@ -104,7 +104,7 @@ class Guide(PyroModule):
         logged = torch.full(self.event_shape, float(counts))
         if not counts and len(self.event_shape) == 1 and not isinstance(data.x, Rows):
             logged = _log_scales(data)
-        self.units.fit_to(rows_to_start_from(data, self), logged)
+        self.units.fit_to(rows_to_start_from(data, self).x, logged)
 
     @property
     def is_new(self) -> bool:

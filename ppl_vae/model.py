@@ -7,12 +7,12 @@ from typing import Any
 import pyro
 import pyro.distributions as dist
 import torch
-from pyro.distributions import constraints
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.data.streaming import Rows
+from ppl_vae.families.exposure import Exposure
 from ppl_vae.families.likelihoods import Likelihood
 from ppl_vae.families.missing import observed_part
 from ppl_vae.families.modules import at_rest, join, require_module
@@ -53,16 +53,21 @@ class Model(PyroModule):
         likelihood: p(x given features), one of `likelihoods`.
         decoder: Any module from z (and context, appended) to features; None gives an `MLP` of 2 x
             256.
-        context_dim: Number of covariates c; None takes that of `start`, or none.
+        context_dim: Number of covariates c, the exposure included; None takes that of `start`, or
+            none.
         start: Training data, a `Dataset` or its x: the likelihood then starts from the marginal of
             each x_i, scales and dispersions included, and the networks have only to learn how rows
             differ. Elements that are never observed keep their start. Worth nats early in training.
+        exposure: Name or number of the column of c by which the mean of each row is multiplied,
+            such as hours at risk; for likelihoods of counts. That of a composition is its total.
+            The prior and the encoder are given it with the other covariates, the decoder is not.
 
     Shape:
         x (B, *event), context (B, context_dim); under a particle plate of size K, z is (K, B, D)
 
     Raises:
-        ValueError: x lies outside the likelihood's support, or context is missing or unexpected.
+        ValueError: x lies outside the likelihood's support, context is missing or unexpected, or
+            the exposure is no column of it, not positive, or of no use to the likelihood.
 
     References:
         Kingma and Welling (2014), Auto-encoding variational Bayes, arXiv:1312.6114, section 2.1.
@@ -84,11 +89,13 @@ class Model(PyroModule):
         *,
         context_dim: int | None = None,
         start: Dataset | Any = None,
+        exposure: str | int | None = None,
     ) -> None:
         super().__init__(name=f"model_{next(_numbers)}")
         require_module(prior, "prior")
         require_module(likelihood, "likelihood")
         self.context_dim = num_covariates(context_dim, start)
+        self.exposure = _exposure(exposure, self.context_dim, likelihood)
         names = tuple(likelihood.names)
         self.columns: dict[str, tuple[str, ...]] = {"x": names} if names else {}
         self.levels: dict[str, tuple[str, ...]] = dict(likelihood.levels)
@@ -98,7 +105,9 @@ class Model(PyroModule):
         self.latent_dim = _read_prior(prior, context)
         # A prior with several layers of latents states how many dimensions the decoder reads.
         self.decoded_dim: int = getattr(prior, "decoded_dim", self.latent_dim)
-        examples = join(example_rows(self.decoded_dim), 1, context=context)
+        num_others = self.context_dim - (exposure is not None)
+        covariates = example_rows(num_others) if num_others else None
+        examples = join(example_rows(self.decoded_dim), 1, context=covariates)
         decoder = MLP(examples.shape[-1]) if decoder is None else decoder
         likelihood.build(read_features(decoder, examples, "decoder"))
         self.prior = prior
@@ -113,8 +122,12 @@ class Model(PyroModule):
 
     @property
     def has_counts(self) -> bool:
-        """Whether x are whole numbers from 0 on without an upper end."""
-        return self.likelihood.support is constraints.nonnegative_integer
+        """Whether x are whole numbers from a lower end on without an upper one."""
+        support: Any = self.likelihood.support
+        while hasattr(support, "base_constraint"):
+            support = support.base_constraint
+        has_ends = hasattr(support, "lower_bound"), hasattr(support, "upper_bound")
+        return support.is_discrete and has_ends == (True, False)
 
     def with_prior(self, prior: nn.Module) -> "Model":
         """A model with another prior over the same latents; likelihood and decoder are shared.
@@ -135,9 +148,20 @@ class Model(PyroModule):
         other.prior = prior
         return other
 
-    def start_from(self, x: Tensor) -> None:
-        """Let the likelihood start from the marginals of these rows."""
-        self.likelihood.start_at(x)
+    def start_from(self, rows: Dataset) -> None:
+        """Let the likelihood start from the marginals of these rows, in memory."""
+        self.read_names(rows.columns)
+        exposure = self.exposure_of(rows.context)
+        given = [each for each in (rows.x, exposure) if each is not None]
+        self.likelihood.start_at(*given)
+
+    def read_names(self, columns: dict[str, tuple[str, ...]]) -> None:
+        """Learn where an exposure that is given by its name stands, from the first named columns.
+
+        Those of training are checked against later ones in any case.
+        """
+        if self.exposure is not None and "context" in columns:
+            self.columns = {"context": columns["context"]} | self.columns
 
     @property
     def is_new(self) -> bool:
@@ -157,7 +181,7 @@ class Model(PyroModule):
             num_data = len(x)
         with pyro.plate("data", num_data, dim=-1):
             z = pyro.sample("z", self.prior(context))
-            likelihood = self.likelihood_at(z, context)
+            likelihood = self.likelihood_at(z, context, x)
             if x is None:
                 return pyro.sample("x", likelihood)
             observed, values = observed_part(likelihood, x, self.may_miss)
@@ -168,14 +192,32 @@ class Model(PyroModule):
         with at_rest(self):
             return self.likelihood_at(z, context)
 
-    def likelihood_at(self, z: Tensor, context: Tensor | None = None) -> dist.Independent:
-        """p(x given z, c) in the present mode of the modules, as in training."""
-        return self.likelihood(self.features(z, context))
+    def likelihood_at(
+        self, z: Tensor, context: Tensor | None = None, x: Tensor | None = None
+    ) -> dist.Independent:
+        """p(x given z, c) in the present mode of the modules, as in training.
+
+        Without an exposure in c, counts with a known total take that of x.
+        """
+        exposure = self.exposure_of(context)
+        if exposure is None and x is not None:
+            exposure = self.likelihood.exposure_in(x)
+        given = [] if exposure is None else [exposure]
+        return self.likelihood(self.features(z, context), *given)
 
     def features(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """The decoder's features of z; it sees the batch dims of z as one."""
+        if self.exposure is not None:
+            context, _ = self.exposure.split(context, self.columns.get("context", ()))
         inputs = join(z[..., : self.decoded_dim], 1, context=context)
         return features_of(self.decoder, inputs, z.dim() - 1)
+
+    def exposure_of(self, context: Tensor | None) -> Tensor | None:
+        """The exposure of each row, (B, 1, ...), as the likelihood takes it."""
+        if self.exposure is None:
+            return None
+        _, values = self.exposure.split(context, self.columns.get("context", ()))
+        return values.reshape(*values.shape, *[1] * len(self.likelihood.event_shape))
 
     def sample(self, num_samples: int = 1, context: Tensor | None = None) -> Tensor:
         """Draws of x, (num_samples, *event), or one per row of context; dropout is at rest."""
@@ -186,6 +228,9 @@ class Model(PyroModule):
         """Raise ValueError unless x lies in the likelihood's support and context is as declared."""
         check_context(context, self.context_dim, "Model")
         self.likelihood.check(x)
+        exposure = self.exposure_of(context)
+        if self.exposure is not None and exposure is not None:
+            self.likelihood.check_exposure(x, exposure, self.exposure.column)
 
     def concerns(self, z: Tensor, context: Tensor | None = None) -> list[str]:
         """The likelihood's concerns about its fitted parameters at these z."""
@@ -212,12 +257,26 @@ def num_covariates(context_dim: int | None, start: Dataset | Any) -> int:
     return given
 
 
-def rows_to_start_from(data: Dataset, module: nn.Module) -> Tensor:
-    """x of the training rows, on the module's device; of rows in a file, 10,000 over all of it."""
+def rows_to_start_from(data: Dataset, module: nn.Module) -> Dataset:
+    """The training rows, on the module's device; of rows in a file, 10,000 over all of it."""
     rows = data.train
     if isinstance(rows.x, Rows):
         rows = rows[:: max(1, len(rows) // ROWS_TO_START_FROM)]
-    return rows.x.to(next(module.parameters()).device)
+    return rows.to(next(module.parameters()).device)
+
+
+def _exposure(
+    column: str | int | None, context_dim: int, likelihood: Likelihood
+) -> Exposure | None:
+    """The exposure, if there is one and the likelihood takes it."""
+    if column is None:
+        return None
+    if not likelihood.takes_exposure:
+        raise ValueError(
+            f"exposure={column!r}: the mean of {type(likelihood).__name__} has no log link, so "
+            "that it takes no exposure; use a likelihood of counts, or a covariate"
+        )
+    return Exposure(column, context_dim)
 
 
 def weights_of(module: nn.Module) -> list[float]:

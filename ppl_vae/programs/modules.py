@@ -209,7 +209,8 @@ def missing_values(exist: bool, *programs: Program) -> Iterator[None]:
 def remember_data(data: Dataset, *programs: Program) -> None:
     """Store columns, levels and the number of rows of the training data with Model and Guide.
 
-    New ones first start from these rows (`start_from`), unless all of x lies between 0 and 1.
+    New ones first start from these rows (`start_from`), unless all of x lies between 0 and 1 and x
+    are no counts.
     """
     parts = _models_and_guides(*programs)
     new = [part for part in parts if part.num_train is None and part.is_new]
@@ -224,15 +225,15 @@ def remember_data(data: Dataset, *programs: Program) -> None:
 
 def _start(parts: list[Model | Guide], data: Dataset, *, counts: bool) -> None:
     """Start from the training rows, unless all lies in [0, 1], as bits and grey levels do."""
-    x = rows_to_start_from(data, parts[0])
-    low, high = x.nan_to_num().aminmax()
-    if low >= 0 and high <= 1:
+    rows = rows_to_start_from(data, parts[0])
+    low, high = rows.x.nan_to_num().aminmax()
+    if low >= 0 and high <= 1 and not counts:
         return
     for part in parts:
         if isinstance(part, Guide):
             part.start_from(data, counts=counts)
         else:
-            part.start_from(x)
+            part.start_from(rows)
 
 
 def rows_fitted(program: Program) -> int | None:
@@ -260,6 +261,8 @@ def place(data: Dataset, *programs: Program, device: str | torch.device | None =
         check_levels(part.columns, part.levels, data.levels, type(part).__name__)
         data = data.with_levels(part.levels)
         check_columns(part.columns, data.columns, type(part).__name__)
+        if isinstance(part, Model):
+            part.read_names(data.columns)
     modules = modules_of(*programs)
     if device is not None:
         check_device(device)

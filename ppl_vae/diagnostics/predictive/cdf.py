@@ -14,7 +14,7 @@ from ppl_vae.data import Dataset
 from ppl_vae.diagnostics.datatree.sampler import is_observation
 from ppl_vae.diagnostics.predictive.hiding import Predicted
 from ppl_vae.evidence import reduce_log_weights
-from ppl_vae.families.densities import Columnwise
+from ppl_vae.families.densities import Columnwise, Hurdle
 from ppl_vae.programs.plates import require_no_inner_plates
 from ppl_vae.programs.traces import Program, Site, sample_sites
 from ppl_vae.programs.validation import require_x_itself
@@ -48,7 +48,8 @@ def below_and_at(distribution: Any, x: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """P(X < x) and P(X = x) of every entry; indicators from one draw where there is no formula.
 
     A distribution whose values have a density at some points and a probability at others gives the
-    latter by its method `point_mass`.
+    latter by its method `point_mass`, and one whose entries have a joint density those of each
+    entry alone by `marginals`.
 
     Args:
         distribution: Batch shape (K, B), event shape `event`.
@@ -60,6 +61,7 @@ def below_and_at(distribution: Any, x: Tensor) -> tuple[np.ndarray, np.ndarray]:
     entry = distribution
     while isinstance(entry, dist.Independent | dist.MaskedDistribution):
         entry = entry.base_dist
+    entry = getattr(entry, "marginals", entry)
     try:
         at = _at(entry, x)
         below = _below(entry, x, at)
@@ -102,6 +104,12 @@ def _below_by_kind(entry: Any, x: Tensor) -> Tensor:
             return _scipy(special.betainc, entry.total_count, x, torch.sigmoid(-entry.logits))
         case torch.distributions.StudentT():
             return _scipy(special.stdtr, entry.df, (x - entry.loc) / entry.scale)
+        case torch.distributions.Binomial():
+            more = entry.total_count - x + 1
+            below = _scipy(special.betainc, more, x.clamp(min=1), torch.sigmoid(-entry.logits))
+            return below * (x > 0).cpu()
+        case dist.ZeroInflatedDistribution():
+            return _below_beside_zeros(entry, x)
     if not entry.support.is_discrete:
         raise NotImplementedError(f"{type(entry).__name__} has no distribution function")
     # The values are 0, 1, 2, ...: sum their probabilities up to the largest x.
@@ -109,6 +117,17 @@ def _below_by_kind(entry: Any, x: Tensor) -> Tensor:
     for value in range(int(x.max())):
         total = total + entry.log_prob(torch.full_like(x, value)).exp() * (value < x)
     return total
+
+
+def _below_beside_zeros(entry: Any, x: Tensor) -> Tensor:
+    """P(X < x) of counts whose zeros have a probability of their own."""
+    law = entry.base_dist
+    below = _below(law, x, _at(law, x)).double().cpu()
+    gate = entry.gate.double().cpu()
+    if isinstance(entry, Hurdle):
+        hazard = entry.hazard.double().cpu()
+        below = (below - torch.exp(-hazard)) / -torch.expm1(-hazard)
+    return (gate + (1 - gate) * below) * (x > 0).cpu()
 
 
 def _scipy(function: Callable[..., np.ndarray], *values: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from ppl_vae.diagnostics.predictive.hiding import Hiding, Predicted
 from ppl_vae.diagnostics.uniformity import holm, uniformity_p_value
 from ppl_vae.evidence.pareto import share_of_bad
 from ppl_vae.evidence.summary import k_hat_of
+from ppl_vae.model import Model
 from ppl_vae.programs.inference import Block, Inference, rows_per_chunk
 from ppl_vae.programs.modules import rows_fitted
 from ppl_vae.programs.traces import Program, is_local, run_under_particles, sample_sites
@@ -274,7 +275,8 @@ def conditional_pit(
         The values, their test, and k-hat.
 
     Raises:
-        ValueError: no folds; x missing throughout; a model that gives NaN where x is missing.
+        ValueError: no folds; x missing throughout; a model that gives NaN where x is missing, or
+            whose entries have one joint density.
 
     References:
         Gelfand, Dey and Chang (1992), Model determination using predictive distributions, Bayesian
@@ -288,6 +290,11 @@ def conditional_pit(
     """
     whole_number(num_particles, "num_particles")
     whole_number(num_folds, "num_folds")
+    if isinstance(model, Model) and model.likelihood.is_joint:
+        raise ValueError(
+            f"entries of {type(model.likelihood).__name__} have one joint density, so that none is "
+            "hidden without the others: use marginal_pit, or predictive_check"
+        )
     inference = Inference(model, guide, data)
     check_observed(model, inference.data)
     x = inference.data.x

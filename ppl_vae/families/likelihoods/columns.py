@@ -32,6 +32,8 @@ class Columns(Likelihood):
     dispersion belongs to its column. log p(x) multiplies probabilities of discrete columns with
     densities of continuous ones; `measure` names which is which, and only equal ones are compared.
 
+    An exposure (`Model(exposure=)`) is that of the counts among the columns.
+
     Args:
         families: A likelihood for each column, by name and in the order of x: a class, which is
             made with its defaults, or an instance for one element, as `Categorical(1, 5)`.
@@ -74,6 +76,7 @@ class Columns(Likelihood):
             [part.support for part in self.parts], self.places
         )
         self.measure = self._measure()
+        self.takes_exposure = any(part.takes_exposure for part in self.parts)
 
     @classmethod
     def of(cls, data: Any, families: Mapping[str, Choice] | None = None) -> Self:
@@ -123,18 +126,19 @@ class Columns(Likelihood):
             part.build(feature_shape)
 
     @override
-    def start_at(self, x: Tensor) -> None:
+    def start_at(self, x: Tensor, exposure: Tensor | None = None) -> None:
         self._check_shape(x)
         for part, place in zip(self.parts, self.places, strict=True):
-            part.start_at(x[:, place])
+            given = [] if exposure is None or not part.takes_exposure else [exposure]
+            part.start_at(x[:, place], *given)
 
     @override
     def elementwise(self, *raw: Tensor) -> dist.TorchDistribution:
         raise NotImplementedError("each column has parameters of its own")
 
     @override
-    def forward(self, features: Tensor) -> dist.Independent:
-        parts = [part.elementwise(*part.parameters_of(features)) for part in self.parts]
+    def forward(self, features: Tensor, exposure: Tensor | None = None) -> dist.Independent:
+        parts = [part.entries(features, exposure) for part in self.parts]
         return Columnwise(parts, self.places).to_event(1)
 
     @override

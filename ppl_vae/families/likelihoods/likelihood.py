@@ -20,11 +20,14 @@ class Likelihood(nn.Module, ABC):
 
     Subclasses state the `support` of one element, its `num_parameters`, its `measure` ("counting":
     a probability; "lebesgue": a density; another word for another measure; only log p(x) of equal
-    measures are compared), and the `remedy` for x outside the support.
+    measures are compared), and the `remedy` for x outside the support. Those that `take_exposure`
+    implement `exposed` as well: a number known for each row, such as a time at risk, then enters
+    p(x given z).
     """
 
     num_parameters = 1
     measure: str = "counting"
+    takes_exposure = False
     support: constraints.Constraint
     remedy = ""
     names: Sequence[str] = ()  # of the elements of x, where they have any
@@ -34,6 +37,11 @@ class Likelihood(nn.Module, ABC):
         super().__init__()
         self.event_shape = shape_of(event_shape)
         self.link: Readout | None = None
+
+    @property
+    def is_joint(self) -> bool:
+        """Whether the entries of x have one joint density, so that they are missing together."""
+        return self.support.event_dim > 0
 
     def build(self, feature_shape: Sequence[int]) -> None:
         """Make the last linear map for features of this shape; `Model` calls it."""
@@ -45,17 +53,30 @@ class Likelihood(nn.Module, ABC):
         """The raw parameters under which each x_i has its mean; None leaves the link alone."""
         return None
 
-    def start_at(self, x: Tensor) -> None:
+    def start_at(self, x: Tensor, exposure: Tensor | None = None) -> None:
         """Let features of zero give the marginal of each x_i ever observed; x (N, *event)."""
         self._check_shape(x)
         raw = self.marginal(x)
-        if raw is not None and self.link is not None:
+        if raw is not None:
+            self.start_link(x, *raw)
+
+    def start_link(self, x: Tensor, *raw: Tensor) -> None:
+        """Let features of zero give these raw parameters of each x_i ever observed."""
+        if self.link is not None:
             start = torch.stack([each.expand(self.event_shape) for each in raw])
             self.link.set_bias(start.masked_fill(x.isnan().all(0), torch.nan))
 
     @abstractmethod
     def elementwise(self, *raw: Tensor) -> dist.TorchDistribution:
         """p(x_i) from `num_parameters` unconstrained tensors of shape (*batch, *event_shape)."""
+
+    def exposed(self, exposure: Tensor, *raw: Tensor) -> dist.TorchDistribution:
+        """p(x_i) of rows with this exposure, (B, 1, ...)."""
+        raise NotImplementedError(f"{type(self).__name__} takes no exposure")
+
+    def exposure_in(self, x: Tensor) -> Tensor | None:
+        """The exposure of each row that x itself shows, (N, ...); None where it shows none."""
+        return None
 
     def parameters_of(self, features: Tensor) -> tuple[Tensor, ...]:
         """The unconstrained parameters of each x_i."""
@@ -66,10 +87,27 @@ class Likelihood(nn.Module, ABC):
             )
         return self.link(features).unbind(-1 - len(self.event_shape))
 
-    def forward(self, features: Tensor) -> dist.Independent:
-        """p(x given features)."""
-        elements = self.elementwise(*self.parameters_of(features))
-        return elements.to_event(len(self.event_shape) - self.support.event_dim)
+    def entries(self, features: Tensor, exposure: Tensor | None = None) -> dist.TorchDistribution:
+        """The distributions of the x_i, which `forward` joins."""
+        raw = self.parameters_of(features)
+        if exposure is None or not self.takes_exposure:
+            return self.elementwise(*raw)
+        return self.exposed(exposure, *raw)
+
+    def forward(self, features: Tensor, exposure: Tensor | None = None) -> dist.Independent:
+        """p(x given features), and given the exposure of each row, (B, 1, ...), if it has one."""
+        entries = self.entries(features, exposure)
+        return entries.to_event(len(self.event_shape) - self.support.event_dim)
+
+    def check_exposure(self, x: Tensor, exposure: Tensor, name: str | int) -> None:
+        """Raise ValueError unless the exposure of each row, (N, 1, ...), is a positive number."""
+        wrong = ~((exposure > 0) & exposure.isfinite()).flatten()
+        if wrong.any():
+            row = int(wrong.nonzero()[0])
+            raise ValueError(
+                f"exposure={name!r} is {shown(exposure.flatten()[row])} at row {row}: it must be "
+                "positive, since it multiplies the mean; leave such rows out"
+            )
 
     def check(self, x: Tensor) -> None:
         """Raise unless every observed value lies in the support (NaN is missing).

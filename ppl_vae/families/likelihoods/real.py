@@ -59,7 +59,7 @@ class _LocationScale(Likelihood):
         return (zero, torch.full_like(zero, self._raw(1.0)))[: self.num_parameters]
 
     @override
-    def start_at(self, x: Tensor) -> None:
+    def start_at(self, x: Tensor, exposure: Tensor | None = None) -> None:
         self._check_shape(x)
         self.units.set(*self.fitted(x.double()))
         super().start_at(x)

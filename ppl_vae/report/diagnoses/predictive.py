@@ -123,6 +123,8 @@ def _most_observed(pit: PIT) -> int:
 def _conditional_pit(found: Findings) -> PIT:
     if found.subject.rows.event_shape.numel() == 1:
         raise NotApplicable("a datum has one entry, so there is no rest of it to predict that from")
+    if found.programs[0].likelihood.is_joint:
+        raise NotApplicable("the entries have one joint density: none is hidden without the others")
     return conditional_pit(
         *found.programs, found.subject.rows, num_particles=NUM_CONDITIONED, **found.options
     )
