@@ -61,6 +61,32 @@ def test_categories_are_found():
     near(found["mixture of 2 independent categoricals"], exact_mixture(log_p))
 
 
+def test_mixtures_of_binomials_and_of_multinomials_are_found():
+    rng = np.random.default_rng(4)
+    which = rng.integers(2, size=1300)
+    p, total = rng.beta(0.5, 0.5, size=(2, 6)), np.array([1, 2, 5, 5, 9, 20])
+    x = rng.binomial(total, p[which])
+    found = pv.baselines(
+        pv.Dataset(x, splits=ROWS), likelihoods.BetaBinomial(6, total=total.tolist())
+    )
+    log_p = stats.binom.logpmf(x[1000:, None], total, p)
+    near(found["mixture of 2 independent binomials"], exact_mixture(log_p))
+    p = rng.dirichlet([0.5] * 6, size=2)
+    x = np.stack([rng.multinomial(5 + i % 30, p[which[i]]) for i in range(1300)])
+    data = pv.Dataset(x, splits=ROWS)
+    found = pv.baselines(data, likelihoods.Multinomial)
+    totals = x[1000:].sum(1)[:, None]
+    log_p = stats.multinomial.logpmf(x[1000:, None], totals, p)[..., None]
+    name = next(name for name in found if name.startswith("mixture"))
+    assert name.endswith(" multinomials")
+    near(found[name], exact_mixture(log_p))
+    shares = (x[:1000].sum(0) + 0.5) / (x[:1000] + 0.5 / 1000).sum()
+    by_hand = stats.multinomial.logpmf(x[1000:], totals[:, 0], shares)
+    np.testing.assert_allclose(found["multinomials"].log_evidence, by_hand, rtol=1e-3)
+    with pytest.raises(ValueError, match="Binomial need its total: give the likelihood itself"):
+        pv.baselines(data, likelihoods.Binomial)
+
+
 def test_overdispersed_counts_are_negative_binomials():
     rng = np.random.default_rng(2)
     x = stats.nbinom.rvs(2.0, 0.2, size=(1300, 4), random_state=rng)

@@ -1,4 +1,4 @@
-"""Mixtures of independent bits, counts or categories by EM; scikit-learn only has normal ones."""
+"""Mixtures of discrete laws by EM; scikit-learn only has normal ones."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -36,21 +36,63 @@ class Family(ABC):
         return np.zeros(len(x))
 
 
-class Bits(Family):
-    """Bernoulli features."""
+class Binomials(Family):
+    """Binomial features, of known numbers of trials."""
 
-    name = "Bernoullis"
+    name = "independent binomials"
     num_values = 2
 
+    def __init__(self, total: np.ndarray) -> None:
+        self.total = total
+
+    def statistics(self, x: np.ndarray) -> np.ndarray:
+        """Shares of successes."""
+        return x / self.total
+
     def log_prob(self, statistics: np.ndarray, means: np.ndarray) -> np.ndarray:
-        """x log m + (1 - x) log(1 - m)."""
-        return statistics @ np.log(means).T + (1 - statistics) @ np.log1p(-means).T
+        """x log m + (n - x) log(1 - m)."""
+        successes = statistics * self.total
+        return successes @ np.log(means).T + (self.total - successes) @ np.log1p(-means).T
+
+    def constant(self, x: np.ndarray) -> np.ndarray:
+        """log of n over x."""
+        factorials = gammaln(x + 1) + gammaln(self.total - x + 1)
+        return (gammaln(self.total + 1) - factorials).sum(1)
+
+
+class Bits(Binomials):
+    """Bernoulli features."""
+
+    name = "independent Bernoullis"
+
+    def __init__(self) -> None:
+        super().__init__(np.ones(1))
+
+
+class Parts(Family):
+    """Multinomial counts: every `num_parts` features are the parts of a known total."""
+
+    name = "multinomials"
+
+    def __init__(self, num_parts: int) -> None:
+        self.num_parts = num_parts
+
+    def log_prob(self, statistics: np.ndarray, means: np.ndarray) -> np.ndarray:
+        """x log p, p the share of the mean in the mean total."""
+        grouped = means.reshape(len(means), -1, self.num_parts)
+        shares = grouped / grouped.sum(-1, keepdims=True)
+        return statistics @ np.log(shares).reshape(means.shape).T
+
+    def constant(self, x: np.ndarray) -> np.ndarray:
+        """log n! - sum_i log x_i!."""
+        totals = x.reshape(len(x), -1, self.num_parts).sum(-1)
+        return gammaln(totals + 1).sum(1) - gammaln(x + 1).sum(1)
 
 
 class Counts(Family):
     """Poisson features."""
 
-    name = "Poissons"
+    name = "independent Poissons"
 
     def log_prob(self, statistics: np.ndarray, means: np.ndarray) -> np.ndarray:
         """x log m - m."""
@@ -64,7 +106,7 @@ class Counts(Family):
 class Categories(Family):
     """Categorical features, all with the same number of categories."""
 
-    name = "categoricals"
+    name = "independent categoricals"
 
     def __init__(self, num_values: int) -> None:
         self.num_values = num_values

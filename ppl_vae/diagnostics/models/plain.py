@@ -7,15 +7,26 @@ import numpy as np
 
 from ppl_vae.data import Dataset
 from ppl_vae.diagnostics.models.mixtures import (
+    Binomials,
     Bits,
     Categories,
     Counts,
     Family,
     Mixture,
     OverdispersedCounts,
+    Parts,
 )
 from ppl_vae.evidence import Evidence
-from ppl_vae.families.likelihoods import Bernoulli, Categorical, Likelihood
+from ppl_vae.families.likelihoods import (
+    Bernoulli,
+    BetaBinomial,
+    Binomial,
+    Categorical,
+    DirichletMultinomial,
+    Likelihood,
+    Multinomial,
+    Ordinal,
+)
 
 __all__ = ["baselines"]
 
@@ -42,14 +53,15 @@ def baselines(
 
     Independent features, and two models of their dependence: for densities factor analysis and a
     Gaussian mixture (scikit-learn), for bits, counts and categories a mixture of independent
-    features (EM). The number of factors or components is the one with the highest log p(x) on a
-    fifth of the training rows; then the model is fitted to all training rows, or 10,000 of them.
+    features (EM); for parts of a total one multinomial and a mixture of them. The number of factors
+    or components is the one with the highest log p(x) on a fifth of the training rows; then the
+    model is fitted to all training rows, or 10,000 of them.
     Covariates are not used.
 
     Args:
         data: A `Dataset` with the splits that the model was trained on.
-        likelihood: The model's likelihood or its class: densities and probabilities have
-            different baselines.
+        likelihood: The model's likelihood, or its class where that says enough: densities and
+            probabilities have different baselines.
         rows: Rows to evaluate; None is `data.test`.
         seed: Seed of the split and of the starting values.
 
@@ -57,7 +69,8 @@ def baselines(
         Evidence by name, which `compare_models` takes together with the model's.
 
     Raises:
-        ValueError: Some entries of x are missing; there are fewer than 10 training rows.
+        ValueError: Some entries of x are missing; there are fewer than 10 training rows; the
+            number of trials is not known from the class of a likelihood.
 
     References:
         Rubin and Thayer (1982), EM algorithms for ML factor analysis, Psychometrika 47; Dempster,
@@ -105,8 +118,19 @@ def _fitted(train: np.ndarray, likelihood: Any, seed: int) -> dict[str, Scores]:
         return _densities(train, seed)
     if issubclass(kind, Bernoulli):
         return _mixtures(train, Bits(), seed)
-    if issubclass(kind, Categorical):
+    if issubclass(kind, Categorical | Ordinal):
         return _mixtures(train, Categories(1 + int(train.max())), seed)
+    if issubclass(kind, Binomial | BetaBinomial):
+        if kind is likelihood:
+            raise ValueError(
+                f"baselines of {kind.__name__} need its total: give the likelihood itself, not its "
+                "class"
+            )
+        total = likelihood.total.expand(likelihood.event_shape).cpu().numpy()
+        return _mixtures(train, Binomials(total.reshape(-1).astype(float)), seed)
+    if issubclass(kind, Multinomial | DirichletMultinomial):
+        num_parts = train.shape[1] if kind is likelihood else likelihood.event_shape[-1]
+        return _mixtures(train, Parts(num_parts), seed)
     overdispersed = OverdispersedCounts.fit(train).log_prob
     return {"independent negative binomials": overdispersed} | _mixtures(train, Counts(), seed)
 
@@ -117,8 +141,8 @@ def _mixtures(train: np.ndarray, family: Family, seed: int) -> dict[str, Scores]
 
     best = _best(train, {size: mixture(size) for size in NUM_COMPONENTS[1:]})
     return {
-        f"independent {family.name}": mixture(1)(train),
-        f"mixture of {best} independent {family.name}": mixture(best)(train),
+        family.name: mixture(1)(train),
+        f"mixture of {best} {family.name}": mixture(best)(train),
     }
 
 
