@@ -68,6 +68,18 @@ POSTERIORS = {
 
 SMALLEST = {"Hierarchical": 2}  # latent dimensions, where one is too few
 
+
+def many_zeros(u):
+    """Counts from 0 to 5 of which a half are zero."""
+    return (12 * u - 6).clamp(min=0).ceil()
+
+
+def twenty_parts(u):
+    """Counts along the last dim with the sum 20."""
+    ends = (20 * u.cumsum(-1) / u.sum(-1, keepdim=True)).round()
+    return ends.diff(dim=-1, prepend=torch.zeros_like(ends[..., :1]))
+
+
 # constructor from the event shape, values inside the support from uniform ones (N, *event), a value
 # outside it (None: every real is inside)
 LIKELIHOODS = {
@@ -82,6 +94,31 @@ LIKELIHOODS = {
         4.0,
     ),
     "StudentT": (lambda e: likelihoods.StudentT(e, scale="decoder"), torch.clone, None),
+    "ZeroInflatedPoisson": (likelihoods.ZeroInflatedPoisson, many_zeros, 1.5),
+    "ZeroInflatedNegativeBinomial": (
+        lambda e: likelihoods.ZeroInflatedNegativeBinomial(e, gate="decoder"),
+        many_zeros,
+        -1.0,
+    ),
+    "HurdlePoisson": (lambda e: likelihoods.HurdlePoisson(e, gate="feature"), many_zeros, 0.5),
+    "HurdleNegativeBinomial": (likelihoods.HurdleNegativeBinomial, many_zeros, -1.0),
+    "Binomial": (lambda e: likelihoods.Binomial(e, total=5), lambda u: (6 * u).floor(), 6.0),
+    "BetaBinomial": (
+        lambda e: likelihoods.BetaBinomial(e, total=5),
+        lambda u: (6 * u).floor(),
+        -1.0,
+    ),
+    "Multinomial": (lambda e: likelihoods.Multinomial(e, total=20), twenty_parts, -1.0),
+    "DirichletMultinomial": (
+        lambda e: likelihoods.DirichletMultinomial(e, total=20),
+        twenty_parts,
+        1.5,
+    ),
+    "Ordinal": (
+        lambda e: likelihoods.Ordinal(e, num_categories=4),
+        lambda u: (4 * u).floor(),
+        4.0,
+    ),
 }
 
 
@@ -121,6 +158,8 @@ def total_mass(distribution):
     support = entry.support
     if support.is_discrete:
         values = whole_numbers(support, distribution.event_shape.numel())
+        if hasattr(entry, "marginals"):  # conditional on a total
+            values = values[values.sum(-1) == entry.total_count[0]]
         return distribution.log_prob(values[:, None]).exp().sum(0)
     while hasattr(support, "base_constraint"):
         support = support.base_constraint
@@ -135,7 +174,7 @@ def whole_numbers(support, size, most=400):
     """Every event of `size` whole numbers in a support, up to `most` where there is no bound."""
     while hasattr(support, "base_constraint"):
         support = support.base_constraint
-    most = int(getattr(support, "upper_bound", most))
+    most = int(torch.as_tensor(getattr(support, "upper_bound", most)).max())
     least = int(getattr(support, "lower_bound", 0))
     every = list(itertools.product(range(least, most + 1), repeat=size))
     values = torch.tensor(every, dtype=torch.float64)
