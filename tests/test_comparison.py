@@ -60,7 +60,7 @@ def assert_like(interval, t_interval):
 def no_weights(monkeypatch):
     """For simulations: stacking takes nearly all of the time."""
     monkeypatch.setattr(
-        "ppl_vae.diagnostics.models.compare.stacking_weights",
+        "ppl_vae.diagnostics.models.stacking.stacking_weights",
         lambda models: dict.fromkeys(models, 0.0),
     )
 

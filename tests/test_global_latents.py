@@ -229,7 +229,7 @@ def test_the_batches_of_an_epoch_add_up_to_the_objective(name, sized, batch_size
 def test_the_batches_add_up_for_pyros_objectives_too(make, sized, batch_size):
     program, total = OneMean(sized), 0.0
     objective, model, guide = shared_among(
-        N, make(), program.model, program.guide, (X[:batch_size],)
+        pv.Dataset(X, dtype=X.dtype), make(), program.model, program.guide, (X[:batch_size],)
     )
     for batch in X.split(batch_size):
         with pv.seeded(3):

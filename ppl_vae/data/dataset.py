@@ -12,21 +12,31 @@ from torch import Tensor
 from ppl_vae.data.arrays import check_floating, table
 from ppl_vae.data.binarize import BINARIZE, Binarize, drawn, thresholded
 from ppl_vae.data.description import facts, in_words
+from ppl_vae.data.parts import Parted
 from ppl_vae.data.rounding import tell_rounding, tell_rounding_of
-from ppl_vae.data.splits import count, disjoint, random_rows
+from ppl_vae.data.splits import disjoint
 from ppl_vae.data.streaming import GREY, INFINITE, Rows, blocks, in_file, table_in_file
 from ppl_vae.data.tables.covariates import Covariates, read_covariates
 from ppl_vae.data.tables.frames import apart, coded
 from ppl_vae.data.tables.layout import Layout, refuse_two_meanings
 from ppl_vae.data.tables.levels import check_names, given_levels
 from ppl_vae.data.tables.tabular import Tabular
-from ppl_vae.data.validation import coords_of, labels_of, picture, refuse, same_rows
+from ppl_vae.data.validation import (
+    coords_of,
+    labels_of,
+    picture,
+    refuse,
+    same_rows,
+    weights_of_rows,
+)
 from ppl_vae.runtime.checks import one_of
 
 __all__ = ["Dataset", "as_dataset"]
 
+HELD = ("x", "intensity", "context", "weights")  # a row for each observation
 
-class Dataset(Tabular):
+
+class Dataset(Tabular, Parted):
     """Observations x with missing values, covariates c, names, and splits.
 
     NaN in x means missing; a row may be missing altogether. `labels` are for colouring only:
@@ -46,6 +56,9 @@ class Dataset(Tabular):
         context: Covariates, complete: (N, C), or (N,) for one; a frame, whose categories become an
             indicator for each level; or names of columns of the frame x, which are taken from it.
         labels: One label per row, or the name of a column of the frame x.
+        weights: Sampling weights, a positive number for each row or the name of a column of the
+            frame x: N is then their sum, in the objective of `fit`, and means of log p(x) over rows
+            are weighted. Starting values and units (`start=`) count all rows alike.
         feature_names: Names of the features, for one-dimensional events.
         datum_names: Names of the rows.
         binarize: "dynamic" (drawn once for evaluation, afresh by `draw` for training), "static"
@@ -83,6 +96,7 @@ class Dataset(Tabular):
         *,
         context: Any = None,
         labels: Any = None,
+        weights: Any = None,
         feature_names: Any = None,
         datum_names: Any = None,
         binarize: Binarize | None = None,
@@ -95,7 +109,7 @@ class Dataset(Tabular):
         levels: Mapping[str, Sequence[Any]] | None = None,
     ) -> None:
         known = given_levels(levels)
-        x, context, labels = apart(x, context, labels)
+        x, context, labels, weights = apart(x, context, labels, weights)
         frame = coded(x, known)
         x = frame.numbers
         if in_file(x):
@@ -111,13 +125,14 @@ class Dataset(Tabular):
         self.coords: dict[str, np.ndarray] = coords_of(observed, datum_names, feature_names)
         self.image_shape = picture(image_shape, self.event_shape)
         self.context: Tensor | None = None
-        self._covariates: Covariates | None = None
+        self._covariates = Covariates(Layout.of(coded(()), (), 0, "context"), are_named=False)
         if context is not None:
             self.context, self._covariates = read_covariates(context, self.x, known)
         features_are_named = feature_names is not None or self.dims[1] in observed.coords
         self._x_is_named = features_are_named and len(self.event_shape) == 1
         self.labels = labels_of(labels, len(self))
-        same_rows(x, context=context, labels=labels)
+        self.weights: Tensor | None = weights_of_rows(weights, self.x)
+        same_rows(x, context=context, labels=labels, weights=weights)
         if not in_file(self.x):
             self._refuse(self.x.isinf(), INFINITE)
         # In standard deviations of the column that lost most; 0.0 if nothing visible was lost.
@@ -142,25 +157,17 @@ class Dataset(Tabular):
         return ~self.x.isnan()
 
     @property
+    def sum_of_weights(self) -> float:
+        """Sum of the weights of the rows; without weights the number of rows."""
+        if self.weights is None:
+            return float(len(self))
+        return self.weights.double().sum().item()
+
+    @property
     def has_missing(self) -> bool:
         """Whether any value is missing; reads a whole file of floating numbers."""
         may_miss = not isinstance(self.x, Rows) or self.x.may_miss
         return may_miss and any(bool(part.isnan().any()) for part in blocks(self.x))
-
-    @property
-    def train(self) -> "Dataset":
-        """The training rows; all rows when there are no splits."""
-        return self._part("train") if self.splits else self
-
-    @property
-    def valid(self) -> "Dataset":
-        """The validation rows."""
-        return self._part("valid")
-
-    @property
-    def test(self) -> "Dataset":
-        """The held-out rows."""
-        return self._part("test")
 
     def __len__(self) -> int:
         return self.x.shape[0]
@@ -192,47 +199,6 @@ class Dataset(Tabular):
             0.25
         """
         return facts(self)
-
-    def split(self, valid: float = 0.1, test: float = 0.1, seed: int = 0) -> "Dataset":
-        """The same data with random train, validation and test rows; former splits are forgotten.
-
-        The test rows are drawn first, so they depend on `test` and `seed` alone. Not for data with
-        near copies among neighbours (films, panels): split those by block with `splits=`.
-
-        Args:
-            valid: A fraction of all rows when a float below 1, else a number of rows; 0 for no
-                validation rows.
-            test: The same for the test rows.
-            seed: Seed of the random rows.
-
-        Raises:
-            ValueError: Nothing would be left to train on.
-
-        Example:
-            >>> Dataset(torch.zeros(10, 2)).split(valid=2, test=0.3).describe()["splits"]
-            {'train': 5, 'valid': 2, 'test': 3}
-        """
-        num_valid = count(valid, len(self), "valid")
-        num_test = count(test, len(self), "test")
-        if num_valid + num_test >= len(self):
-            raise ValueError(
-                f"valid={num_valid} and test={num_test} rows leave none of {len(self)} to train on"
-            )
-        rest, held_out = random_rows(np.arange(len(self)), num_test, seed)
-        train, validation = random_rows(rest, num_valid, seed)
-        return self.with_splits({"train": train, "valid": validation, "test": held_out})
-
-    def with_splits(self, splits: Mapping[str, Any]) -> "Dataset":
-        """The same data with these rows in these splits; an empty split is dropped.
-
-        Raises:
-            ValueError: A row is in two splits or does not exist.
-
-        Example:
-            >>> len(Dataset(torch.zeros(4, 2)).with_splits({"train": [0, 1], "test": [3]}).test)
-            1
-        """
-        return self._with(splits=disjoint(splits, len(self)))
 
     def draw(self, generator: torch.Generator) -> Tensor:
         """The training view of x: fresh bits with `binarize="dynamic"`, else x itself.
@@ -304,7 +270,8 @@ class Dataset(Tabular):
         coords = {first: self.coords[first], "feature": features}
         layout = replace(self._layout, names=tuple(features))
         changes: Any = {"dims": (first, "feature"), "coords": coords, "_layout": layout}
-        return self._mapped(lambda values: values.flatten(1), **changes, _whole=None)
+        held = ("x", "intensity")
+        return self._mapped(lambda values: values.flatten(1), held, **changes, _whole=None)
 
     def _binarize(self) -> None:
         one_of(self.binarize, "binarize", BINARIZE)
@@ -321,16 +288,6 @@ class Dataset(Tabular):
     def _refuse(self, bad: Tensor, why: str) -> None:
         refuse(bad, self.x, self.coords[self.dims[1]], why)
 
-    def _part(self, name: str) -> "Dataset":
-        if name not in self.splits:
-            raise ValueError(
-                f"{self.name!r} has no {name} rows: make them with data.split(valid=0.1, test=0.1, "
-                "seed=0)"
-            )
-        if name not in self._parts:
-            self._parts[name] = self._rows(self.splits[name])
-        return self._parts[name]
-
     def _rows(self, rows: np.ndarray) -> "Dataset":
         index = torch.from_numpy(rows).to(self.x.device)
         return self._mapped(
@@ -340,10 +297,12 @@ class Dataset(Tabular):
             splits={},
         )
 
-    def _mapped(self, function: Callable[[Any], Any], **changes: Any) -> Self:
-        """A copy with a function of x, of the covariates and of the grey values."""
-        held = {name: getattr(self, name) for name in ("x", "context", "intensity")}
-        new = {name: function(values) for name, values in held.items() if values is not None}
+    def _mapped(
+        self, function: Callable[[Any], Any], held: Sequence[str] = HELD, **changes: Any
+    ) -> Self:
+        """A copy with a function of x, of the grey values, of covariates and of weights."""
+        values = {name: getattr(self, name) for name in held}
+        new = {name: function(each) for name, each in values.items() if each is not None}
         return self._with(**new, **changes)
 
     def _with(self, **changes: Any) -> Self:

@@ -18,6 +18,7 @@ def in_words(data: Any) -> str:
         "in a file": in_file(data.x),
         f"{missing:.1%} missing": missing > 0,
         f"context={list(data.context_names)}": data.context is not None,
+        f"weights that sum to {data.sum_of_weights:g}": data.weights is not None,
         f"binarize={data.binarize!r}": data.binarize is not None,
         splits: bool(splits),
     }

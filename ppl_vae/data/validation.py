@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ppl_vae.data.arrays import Table, labels_along, row_names
+from ppl_vae.data.arrays import Table, labels_along, row_names, table
 from ppl_vae.runtime.checks import shown
 
 
@@ -72,6 +72,31 @@ def labels_of(labels: Any, num_data: int) -> np.ndarray | None:
             f"labels have shape {array.shape}, x has {num_data} rows: give one label per row"
         )
     return array
+
+
+def weights_of_rows(weights: Any, x: Any) -> Tensor | None:
+    """Weights of the rows of x as a tensor (N,), in the type of x.
+
+    Raises:
+        ValueError: Another number of weights than rows in x, or one that is not positive and
+            finite; its row is named.
+    """
+    if weights is None:
+        return None
+    values = table(weights, x.dtype, "weights").values.to(x.device)
+    if values.shape != (len(x), 1):
+        raise ValueError(
+            f"weights have shape {tuple(values.shape)}, x has {len(x)} rows: give one weight per "
+            "row"
+        )
+    bad = ~(values[:, 0].isfinite() & (values[:, 0] > 0))
+    if bad.any():
+        row = int(bad.nonzero()[0])
+        raise ValueError(
+            f"weight {shown(values[row, 0])} at row {row}: weights are positive numbers; leave out "
+            "rows without one"
+        )
+    return values[:, 0]
 
 
 def same_rows(x: Any, **others: Any) -> None:

@@ -20,9 +20,10 @@ from ppl_vae.diagnostics.latents.rate import (
     rate_distortion,
 )
 from ppl_vae.diagnostics.latents.surgery import ELBOSurgery, SurgerySummary, elbo_surgery
-from ppl_vae.diagnostics.models.compare import compare_models, to_elpd
+from ppl_vae.diagnostics.models.compare import compare_models
 from ppl_vae.diagnostics.models.plain import baselines
 from ppl_vae.diagnostics.models.plot import plot_models
+from ppl_vae.diagnostics.models.stacking import to_elpd
 from ppl_vae.diagnostics.models.table import ModelComparison
 from ppl_vae.diagnostics.plots import (
     plot_k_hat,

@@ -5,12 +5,85 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.special import logsumexp
 
+__all__ = ["covariance_of_means", "normalised", "row_mean", "sum_in_quadrature"]
 
-def error_of_mean(values: np.ndarray) -> float:
-    """Standard error of a mean over rows; NaN for one row, or where a value is not finite."""
+
+def row_mean(values: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """Mean over the rows, (N, ...) -> (...), weighted if they have weights.
+
+    Args:
+        values: A value for each row.
+        weights: Weights of the rows, (N,).
+
+    Example:
+        >>> float(row_mean(np.array([0.0, 1.0]), np.array([1.0, 3.0])))
+        0.75
+    """
+    return np.average(values, axis=0, weights=weights)
+
+
+def sum_in_quadrature(errors: np.ndarray, weights: np.ndarray | None = None) -> float:
+    """Standard error of the mean of rows whose errors are independent.
+
+    Args:
+        errors: Standard error of each row, (N,).
+        weights: Weights of the rows, (N,).
+
+    Example:
+        >>> sum_in_quadrature(np.array([3.0, 4.0]))
+        2.5
+    """
+    shares = normalised(weights, len(errors))
+    return float(np.sqrt(np.square(shares * errors).sum()))
+
+
+def error_of_mean(values: np.ndarray, weights: np.ndarray | None = None) -> float:
+    """Standard error of a mean over rows; NaN for one row, or where a value is not finite.
+
+    Weights are sampling weights: the error is that of the linearised ratio, which does not take a
+    weight of 2 for two observations.
+
+    References:
+        Särndal, Swensson and Wretman (1992), Model assisted survey sampling, section 5.7.
+    """
     if len(values) < 2 or not np.isfinite(values).all():
         return float("nan")
-    return float(values.std(ddof=1) / np.sqrt(len(values)))
+    return float(np.sqrt(covariance_of_means(values[:, None], weights)[0, 0]))
+
+
+def covariance_of_means(values: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """Covariance of the means of several columns over independent rows, (N, M) -> (M, M).
+
+    N / (N - 1) sum_i s_i^2 e_i e_i', e the deviations from the mean, s_i the row's share of the
+    weights.
+
+    Args:
+        values: Values of each row, (N, M).
+        weights: Sampling weights of the rows, (N,).
+
+    Example:
+        >>> covariance_of_means(np.array([[0.0], [2.0]])).tolist()
+        [[1.0]]
+    """
+    num_rows = len(values)
+    parts = normalised(weights, num_rows)[:, None] * (values - row_mean(values, weights))
+    return num_rows / (num_rows - 1) * parts.T @ parts
+
+
+def normalised(weights: np.ndarray | None, num_rows: int) -> np.ndarray:
+    """Each row's share of the weights, (N,).
+
+    Args:
+        weights: Weights of the rows; None weighs them alike.
+        num_rows: Number of rows N.
+
+    Example:
+        >>> normalised(None, 4).tolist()
+        [0.25, 0.25, 0.25, 0.25]
+    """
+    if weights is None:
+        return np.full(num_rows, 1 / num_rows)
+    return weights / weights.sum()
 
 
 def cluster_errors(ratio: np.ndarray, clusters: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ppl_vae.data import Dataset
 from ppl_vae.data.streaming import blocks
-from ppl_vae.evidence.fingerprints import digests, measure_of
+from ppl_vae.evidence.fingerprints import digests, measure_of, row_weights
 from ppl_vae.evidence.importance_sampling import ImportanceSampling, SamplingOptions
 from ppl_vae.evidence.result import ROUNDING_OF_X, Evidence, concatenate
 from ppl_vae.importance import log_weights
@@ -165,8 +165,9 @@ def _proposal(inference: Inference, num_particles: int, seed: int | None) -> Pro
 
 
 def _labelled(evidence: Evidence, rows: Dataset, measure: str) -> Evidence:
-    """The evidence with the digests of its rows, the measure, and the rounding of x, if visible."""
-    return _with_rounding(replace(evidence, digests=digests(rows.x), measure=measure), rows)
+    """The evidence with digests and weights of its rows, the measure, and the rounding of x."""
+    known = replace(evidence, digests=digests(rows.x), measure=measure, weights=row_weights(rows))
+    return _with_rounding(known, rows)
 
 
 def _with_rounding(evidence: Evidence, data: Dataset) -> Evidence:
@@ -226,7 +227,8 @@ class _Checkpoint:
         if done.digests is None:
             rows = self.inference.data[: len(done)]
             return [_labelled(done, rows, measure_of(self.inference.model))]
-        return [_with_rounding(done, self.inference.data)]
+        weights = row_weights(self.inference.data[: len(done)])
+        return [_with_rounding(replace(done, weights=weights), self.inference.data)]
 
     def write(self, parts: list[Evidence], *, last: bool) -> None:
         """Replace the file, at the end and every few seconds before."""

@@ -3,10 +3,11 @@
 import numpy as np
 from torch import Tensor, nn
 
+from ppl_vae.data import Dataset
 from ppl_vae.programs.traces import Program
 from ppl_vae.runtime.digests import row_digests
 
-__all__ = ["digests", "measure_of", "other_rows"]
+__all__ = ["digests", "measure_of", "other_rows", "row_weights"]
 
 
 def digests(x: Tensor) -> np.ndarray:
@@ -21,6 +22,16 @@ def digests(x: Tensor) -> np.ndarray:
         True
     """
     return np.frombuffer(b"".join(row_digests(x.float(), 8)), dtype="<u8").astype(np.uint64)
+
+
+def row_weights(data: Dataset) -> np.ndarray | None:
+    """Weights of the rows, (N,), or None.
+
+    Example:
+        >>> row_weights(Dataset([[0.0], [1.0]], weights=[1, 3])).tolist()
+        [1.0, 3.0]
+    """
+    return None if data.weights is None else data.weights.double().cpu().numpy()
 
 
 def other_rows(one: np.ndarray, other: np.ndarray) -> str:

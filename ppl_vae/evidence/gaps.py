@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from ppl_vae.data import Dataset
-from ppl_vae.evidence.errors import error_of_mean
-from ppl_vae.evidence.fingerprints import digests, other_rows
+from ppl_vae.evidence.errors import error_of_mean, row_mean, sum_in_quadrature
+from ppl_vae.evidence.fingerprints import digests, other_rows, row_weights
 from ppl_vae.evidence.pareto import share_of_bad
 from ppl_vae.evidence.result import Evidence, joined, reduce_log_weights
 from ppl_vae.evidence.summary import k_hat_of
@@ -81,6 +81,8 @@ class InferenceGaps:
             approximation and inference gap, is a lower bound.
         digests: A hash of each row of x, (N,), by which `with_evidence` recognises the rows; None
             if unknown.
+        weights: Sampling weights of the rows, (N,), by which means are weighted; None weighs them
+            alike.
 
     References:
         Cremer, Li and Duvenaud (2018), Inference suboptimality in variational autoencoders,
@@ -98,6 +100,7 @@ class InferenceGaps:
     errors: dict[str, np.ndarray]
     pareto_k: np.ndarray
     digests: np.ndarray | None = None
+    weights: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.log_evidence)
@@ -159,11 +162,10 @@ class InferenceGaps:
     def summary(self) -> GapsSummary:
         """Means over the rows and their standard errors."""
         values = {name: getattr(self, name) for name in ROWS}
-        totals = {name: np.sqrt(np.square(self.errors[name]).sum()) for name in ROWS}
         return GapsSummary(
-            mean={name: float(value.mean()) for name, value in values.items()},
-            mc_se={name: float(total / len(self)) for name, total in totals.items()},
-            data_se={name: error_of_mean(value) for name, value in values.items()},
+            mean={name: float(row_mean(value, self.weights)) for name, value in values.items()},
+            mc_se={name: sum_in_quadrature(self.errors[name], self.weights) for name in ROWS},
+            data_se={name: error_of_mean(value, self.weights) for name, value in values.items()},
             share_bad_k=share_of_bad(self.pareto_k),
             num_data=len(self),
         )
@@ -231,7 +233,8 @@ def inference_gaps(
         for log_w, log_w_best in zip(*chunks, strict=True):
             parts.append(_reduce(log_w.cpu().numpy(), log_w_best.cpu().numpy()))
             bar.update(len(parts[-1]))
-    return replace(joined(parts), digests=digests(inference.data.x))
+    rows = inference.data
+    return replace(joined(parts), digests=digests(rows.x), weights=row_weights(rows))
 
 
 def _reduce(log_w: np.ndarray, log_w_best: np.ndarray) -> InferenceGaps:

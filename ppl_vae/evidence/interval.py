@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtri
 
+from ppl_vae.evidence.errors import row_mean, sum_in_quadrature
 from ppl_vae.evidence.result import Evidence, write_arrays
 
 __all__ = ["VERDICTS", "EvidenceInterval", "IntervalSummary"]
@@ -148,14 +149,16 @@ class EvidenceInterval:
         """Means over the rows, their standard errors, and the number of each verdict."""
         below = self.lower_bound.summary()
         above, above_se = self._above()
-        between = self.gap[self.verdict == INTERVAL]
+        is_between = self.verdict == INTERVAL
+        between = self.gap[is_between]
+        weights = self.lower_bound.weights
         return IntervalSummary(
             lower=below.log_evidence,
             lower_se=below.mc_se,
-            upper=float(above.mean()),
-            upper_se=float(np.sqrt(np.square(above_se).sum()) / len(self)),
+            upper=float(row_mean(above, weights)),
+            upper_se=sum_in_quadrature(above_se, weights),
             data_se=below.data_se,
-            gap=float(between.mean()) if len(between) else float("nan"),
+            gap=_mean_gap(between, self.lower_bound[is_between].weights),
             num_estimates=int((self.verdict == ESTIMATE).sum()),
             num_intervals=len(between),
             num_bounds=int((self.verdict == LOWER_BOUND).sum()),
@@ -180,6 +183,11 @@ class EvidenceInterval:
                 raise ValueError(f"{path} holds no interval: it has no 'verdict'")
             lower, upper = (Evidence.from_arrays(_under(part, file)) for part in PARTS)
             return EvidenceInterval(lower, upper, file["verdict"], float(file["level"]))
+
+
+def _mean_gap(gaps: np.ndarray, weights: np.ndarray | None) -> float:
+    """Mean over the rows with an interval; NaN if there are none."""
+    return float(row_mean(gaps, weights)) if len(gaps) else float("nan")
 
 
 def _under(part: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

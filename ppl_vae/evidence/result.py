@@ -17,6 +17,8 @@ from ppl_vae.evidence.errors import (
     deviations,
     error_of_mean,
     interquartile_range,
+    row_mean,
+    sum_in_quadrature,
 )
 from ppl_vae.evidence.fingerprints import digests
 from ppl_vae.evidence.pareto import (
@@ -42,7 +44,7 @@ BIAS = {
     "upper if converged": 1.0,
 }
 ARRAYS = ("log_evidence", "mc_se", "ess", "pareto_k", "elbo", "smoothed", "num_used")
-OPTIONAL = ("digests", "shared_errors", "skewness", "spread", "believed")
+OPTIONAL = ("digests", "shared_errors", "skewness", "spread", "believed", "weights")
 WORDS = ("bound", "measure")
 CHECKS = "checks."  # before the name of each, in a file
 ROUNDING_OF_X = "rounding_of_x"  # the name of a check
@@ -87,6 +89,8 @@ class Evidence:
         spread: Interquartile range of log w, (N,); None if unknown.
         believed: `is_estimate`, as judged from all rows of the evaluation, (N,), so that a subset
             keeps its verdicts; None if it was never judged.
+        weights: Sampling weights of the rows, (N,), by which means over rows are weighted; None
+            weighs them alike. Counts of rows stay counts.
 
     References:
         Burda, Grosse and Salakhutdinov (2016), arXiv:1509.00519; Vehtari et al. (2024),
@@ -113,6 +117,7 @@ class Evidence:
     skewness: np.ndarray | None = field(default=None, kw_only=True)
     spread: np.ndarray | None = field(default=None, kw_only=True)
     believed: np.ndarray | None = field(default=None, kw_only=True)
+    weights: np.ndarray | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         if self.bound not in BIAS:
@@ -162,7 +167,7 @@ class Evidence:
         return replace(self, believed=judge(skewness, self.spread, shared=shared))
 
     @staticmethod
-    def exact(log_p: Any, x: Any, *, measure: str) -> "Evidence":
+    def exact(log_p: Any, x: Any, *, measure: str, weights: Any = None) -> "Evidence":
         """Evidence of a model whose log p(x) is known, one finite number for each row, for
         `compare_models`.
 
@@ -170,6 +175,7 @@ class Evidence:
             log_p: Nats, (N,), as scikit-learn's `score_samples` gives it.
             x: The rows, in the units of the other models, (N, *event).
             measure: "lebesgue" if p(x) is a density, "counting" if it is a probability.
+            weights: Sampling weights of the rows, (N,), or None.
 
         Example:
             >>> evidence = Evidence.exact([-1.0, -2.0], [[0.0], [1.0]], measure="lebesgue")
@@ -188,6 +194,8 @@ class Evidence:
         zero, one = np.zeros(len(x)), np.ones(len(x))
         arrays = (values, zero, one, zero - np.inf, values, values, one.astype(int))
         known: dict[str, Any] = {"skewness": zero, "spread": zero, "believed": one.astype(bool)}
+        if weights is not None:
+            known["weights"] = np.asarray(weights, dtype=np.float64)
         return Evidence(*arrays, digests=digests(x), measure=measure, **known)
 
     @property
@@ -210,8 +218,8 @@ class Evidence:
     def mean_mc_se(self) -> float:
         """Monte Carlo standard error of the mean over the rows, nats."""
         if self.shared_errors is None:
-            return float(np.sqrt(np.square(self.mc_se).sum()) / len(self))
-        return float(clustered_se(self.shared_errors.mean(0)))
+            return sum_in_quadrature(self.mc_se, self.weights)
+        return float(clustered_se(row_mean(self.shared_errors, self.weights)))
 
     def __getitem__(self, rows: Any) -> "Evidence":
         some = [rows] if isinstance(rows, Integral) else rows
@@ -262,11 +270,11 @@ class Evidence:
     def summary(self) -> EvidenceSummary:
         """Means over the rows and their standard errors."""
         return EvidenceSummary(
-            log_evidence=float(self.log_evidence.mean()),
+            log_evidence=float(row_mean(self.log_evidence, self.weights)),
             mc_se=self.mean_mc_se,
-            data_se=error_of_mean(self.log_evidence),
-            mc_bias=float(0.5 * BIAS[self.bound] * np.square(self.mc_se).mean()),
-            elbo=float(self.elbo.mean()),
+            data_se=error_of_mean(self.log_evidence, self.weights),
+            mc_bias=float(0.5 * BIAS[self.bound] * row_mean(np.square(self.mc_se), self.weights)),
+            elbo=float(row_mean(self.elbo, self.weights)),
             mean_ess=float(self.ess.mean()),
             share_bad_k=share_of_bad(self.pareto_k),
             num_data=len(self),
@@ -275,6 +283,7 @@ class Evidence:
             num_unresolved=int(self.unresolved.sum()),
             share_estimate=float(self.is_estimate.mean()),
             rounding_of_x=float(np.max(self.checks.get(ROUNDING_OF_X, 0.0))),
+            weighted=self.weights is not None,
         )
 
 

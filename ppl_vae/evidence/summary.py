@@ -22,10 +22,14 @@ def k_hat_of(share_bad: float) -> str:
 class EvidenceSummary:
     """Means over the rows, in nats per row, with both kinds of error.
 
+    Rows with weights have weighted means, sum_i w_i l_i / sum_i w_i. Their `data_se` is robust: w
+    are sampling weights, as of a survey, and a row of weight 2 is one observation.
+
     Args:
         log_evidence: Mean of log p(x).
         mc_se: Its Monte Carlo standard error, over draws of the particles.
-        data_se: Its standard error over draws of the rows.
+        data_se: Its standard error over draws of the rows, (N / (N - 1) sum_i w_i^2 (l_i - mean)^2)
+            ^(1/2) / sum_i w_i, which is sd / sqrt(N) without weights.
         mc_bias: Leading term of its bias, - mean(mc_se^2) / 2: log of a mean is low; reliable where
             k-hat is good. With the other sign for an upper bound from reverse annealing, NaN for
             the chi bound.
@@ -42,6 +46,11 @@ class EvidenceSummary:
             errors are unknown.
         rounding_of_x: Share of a column's standard deviation that the float type of x rounds away;
             0 where it is not visible.
+        weighted: Whether the rows have weights.
+
+    References:
+        Särndal, Swensson and Wretman (1992), Model assisted survey sampling, section 5.7 (the
+        linearised standard error of a weighted mean).
 
     Example:
         >>> from ppl_vae.evidence import reduce_log_weights
@@ -63,16 +72,19 @@ class EvidenceSummary:
     num_unresolved: int = 0
     share_estimate: float = 1.0
     rounding_of_x: float = 0.0
+    weighted: bool = False
 
     def __str__(self) -> str:
-        unit = f"{self._relation} {self.log_evidence:.3f} nats per row ({self._errors()})"
+        row = "weighted " * self.weighted + "row"
+        unit = f"{self._relation} {self.log_evidence:.3f} nats per {row} ({self._errors()})"
         others = f"; ELBO {self.elbo:.3f}" if self.bound == "lower" else f", {self.bound}"
         k_hat = f"{k_hat_of(self.share_bad_k)} of {self.num_data} rows at K={self.num_particles}"
         return f"{self._share()}log p(x) {unit}{others}; {k_hat}{''.join(self._remedies())}"
 
     def brief(self) -> str:
         """The mean, both errors by name, and their reliability."""
-        mean = f"mean log p(x) {self._relation} {self.log_evidence:.3f}"
+        kind = "weighted " * self.weighted
+        mean = f"{kind}mean log p(x) {self._relation} {self.log_evidence:.3f}"
         parts = [f"{self._share()}{mean} ({self._errors()})", k_hat_of(self.share_bad_k)]
         if self.rounding_of_x:
             parts.append(f"x rounded by {self.rounding_of_x:.0%} of a column's sd")

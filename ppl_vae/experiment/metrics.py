@@ -18,7 +18,7 @@ class Estimates(Mapping[str, Any]):
 
     Args:
         log_evidence: Mean of log p(x), with its errors and their conditions as in
-            `EvidenceSummary`, from which the names up to `rounding_of_x` come.
+            `EvidenceSummary`, from which the names up to `weighted` come.
         mean_used: Mean number of particles per row.
         num_refined: Number of rows that were estimated again from a refined guide.
         checks: Median of each of `Evidence.checks`.
@@ -49,6 +49,7 @@ class Estimates(Mapping[str, Any]):
     num_unresolved: int = 0
     share_estimate: float | None = None
     rounding_of_x: float | None = 0.0
+    weighted: bool = False
     mean_used: float | None = None
     num_refined: int = 0
     checks: Mapping[str, float | None] = field(default_factory=dict)

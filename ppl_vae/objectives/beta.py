@@ -77,7 +77,8 @@ class BetaELBO(Bound):
         """The penalty in the place of the KL, (B,)."""
         if self.free_bits:
             kl = kl_per_dimension(terms).mean(0)
-            is_free = kl.mean(0) < self.free_bits
+            scale = torch.as_tensor(terms.scale).to(kl).expand(len(kl))
+            is_free = scale @ kl / scale.sum() < self.free_bits
             return torch.where(is_free, self.free_bits, kl).sum(-1)
         kl = kl_per_row(terms).mean(0)
         return kl if self.capacity is None else (kl - self.capacity).abs()

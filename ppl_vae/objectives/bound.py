@@ -58,7 +58,7 @@ class Bound(Target, ELBO, ABC):
         PlainELBO(num_particles=5)
     """
 
-    num_data: int | None = None
+    num_data: float | None = None
     num_bounds = 1  # that share the particles
     takes_global = True
     is_upper = False
@@ -104,8 +104,11 @@ class Bound(Target, ELBO, ABC):
         other.kl_weight = kl_weight
         return other
 
-    def over(self, num_data: int) -> Self:
-        """The same objective for batches of `num_data` rows, which share a global latent's KL."""
+    def over(self, num_data: float) -> Self:
+        """The same objective for batches of N rows, which share a global latent's KL.
+
+        N is `num_data`: the number of rows, or the sum of their weights.
+        """
         other = copy.copy(self)
         other.num_data = num_data
         return other

@@ -12,10 +12,10 @@ from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.programs.modules import arguments, evaluating, place
 from ppl_vae.programs.traces import LogTerms, Program, log_terms
 from ppl_vae.programs.validation import check_data, check_programs
-from ppl_vae.runtime.checks import whole_number
+from ppl_vae.runtime.checks import warn_caller, whole_number
 from ppl_vae.runtime.seeding import derived_seed, seeded
 
-__all__ = ["Block", "Inference", "progress_bar", "rows_per_chunk"]
+__all__ = ["Block", "Inference", "progress_bar", "rows_per_chunk", "treat_alike"]
 
 PAIRS_PER_CHUNK = 10_000  # (particle, row) pairs held at once: 30 MB of float32 at 784 features
 
@@ -55,6 +55,20 @@ def progress_bar(
     return tqdm(
         total=total, initial=done, desc=title, unit=f" {unit}", disable=not progress, delay=2
     )
+
+
+def treat_alike(data: Dataset, what: str) -> None:
+    """Warn, in one line, that the weights of the rows are not used.
+
+    Args:
+        data: The rows.
+        what: What does not use them.
+
+    Example:
+        >>> treat_alike(Dataset([[0.0]]), "the PIT")
+    """
+    if data.weights is not None:
+        warn_caller(f"the weights of the rows are not used: {what} counts all rows alike")
 
 
 class Inference:

@@ -14,6 +14,8 @@ from ppl_vae.programs.particles import PARTICLES, PLATE, Site
 
 __all__ = ["inner_plates", "observes", "sites_of_x"]
 
+WEIGHTED = "_weighted"  # marks a site's `infer` where weights of rows are part of its scale
+
 
 def sample_sites(trace: poutine.Trace, *, enumerated: bool = False) -> list[Site]:
     """The trace's random sites, without Pyro's own subsampling sites."""
@@ -147,6 +149,8 @@ def _inner_scale(site: Site) -> float:
 def common_scale(local: list[Site]) -> float | Tensor:
     """The factor of each row, the same at every site inside the data plate."""
     (first, scale), *others = [(site["name"], site["scale"] / _inner_scale(site)) for site in local]
+    if (local[0]["infer"] or {}).get(WEIGHTED):  # by `fit`; a recorded step cannot compare values
+        return scale
     for name, other in others:
         one, two = (torch.as_tensor(each, dtype=torch.float64) for each in (scale, other))
         if not torch.allclose(one, two):

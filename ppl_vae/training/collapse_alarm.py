@@ -14,7 +14,13 @@ LIMIT = 0.1  # nats
 PATIENCE = 5  # epochs
 
 
-def mean_rate(model: Program, guide: Program, args: tuple[Tensor, ...], seed: int = 0) -> float:
+def mean_rate(
+    model: Program,
+    guide: Program,
+    args: tuple[Tensor, ...],
+    seed: int = 0,
+    weights: Tensor | None = None,
+) -> float:
     """Mean of log q(z given x) - log p(z) over rows, one draw each: an estimate of the rate, nats.
 
     NaN for programs without log-weights (sites marked for enumeration, or no room for a plate of
@@ -25,6 +31,7 @@ def mean_rate(model: Program, guide: Program, args: tuple[Tensor, ...], seed: in
         guide: `Guide`, or any Pyro guide with the same latent sites.
         args: What both are called with: x, or x and context.
         seed: Seed of the draws.
+        weights: Weights of the rows, (B,); None weighs them alike.
 
     References:
         Alemi et al. (2018), Fixing a broken ELBO, arXiv:1711.00464, section 2.
@@ -37,7 +44,10 @@ def mean_rate(model: Program, guide: Program, args: tuple[Tensor, ...], seed: in
     """
 
     def rate(terms: LogTerms) -> float:
-        return (terms.log_q - terms.log_prior).double().mean().item()
+        rates = (terms.log_q - terms.log_prior).double().mean(0)
+        if weights is not None:
+            rates = rates * (weights / weights.mean())
+        return rates.mean().item()
 
     found = examined(model, guide, args, seed, rate)
     return math.nan if isinstance(found, Exception) else found

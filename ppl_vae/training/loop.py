@@ -25,6 +25,7 @@ from ppl_vae.programs.modules import (
     place,
     remember_data,
 )
+from ppl_vae.programs.row_weights import weighted
 from ppl_vae.programs.traces import Program
 from ppl_vae.programs.validation import check_data
 from ppl_vae.runtime.checks import one_line
@@ -42,9 +43,11 @@ from ppl_vae.training.requirements import (
     check_batches,
     check_objective,
     check_programs_for,
+    check_weights,
     digest_of,
     has_module,
     rows_of,
+    with_weights,
 )
 from ppl_vae.training.result import FitResult, NonFiniteLossError
 from ppl_vae.training.settings import Training
@@ -83,14 +86,16 @@ class Run:
         check_share(training.batch_size)
         self.batch_size = min(training.batch_size, len(self.train))
         check_batches(objective, self.batch_size, training.num_parts, (model, guide))
+        check_weights(objective, self.train)
         batch = self._rows(torch.arange(self.batch_size))
         check_programs_for(objective, model, guide, batch)
         # `Any`, since Pyro's base class declares none of the methods that its subclasses share.
         self.objective: Any
-        self.objective, *self.programs = shared_among(
-            len(self.train), objective, model, guide, batch
-        )
-        self.state = State(model, guide, lambda: self.objective.loss(*self.programs, *batch))
+        self.objective, *self.programs = shared_among(self.train, objective, model, guide, batch)
+        if self.train.weights is not None:
+            self.programs = [weighted(program) for program in self.programs]
+        args = self._args(torch.arange(self.batch_size))
+        self.state = State(model, guide, lambda: self.objective.loss(*self.programs, *args))
         self.parameters = self.state.parameters
         if not self.parameters:
             raise ValueError(
@@ -156,15 +161,16 @@ class Run:
                     )
                 total += loss
         batch = self._rows(rows, x)
+        weights = self._args(rows, x)[len(batch) :]  # those of these rows, if there are any
         row = {
             "epoch": epoch,
             "train": -total / len(x),
             "kl_weight": self.training.kl_weight(epoch),
-            "rate": mean_rate(self.model, self.guide, batch, self._seed(0, 4)),
+            "rate": mean_rate(self.model, self.guide, batch, self._seed(0, 4), *weights),
         }
         if self.valid is not None:
             row["valid"] = self._mean_bound(self.valid)
-        self._check_weights(row, batch)
+        self._check_weights(row, rows)
         row["learning_rate"] = self.updates.rate
         self.updates.end_epoch(row.get("valid", row["train"]), row["kl_weight"])
         return row | {"seconds": time.perf_counter() - start}
@@ -178,7 +184,7 @@ class Run:
                 batches[-2:] = [torch.cat(batches[-2:])]
         return batches
 
-    def _check_weights(self, row: dict[str, float], batch: tuple[Tensor, ...]) -> None:
+    def _check_weights(self, row: dict[str, float], rows: Tensor) -> None:
         """Raise where the weights after an epoch are not finite, or the last ones give no bound."""
         epoch = row["epoch"]
         name = self.state.broken()
@@ -186,13 +192,13 @@ class Run:
             raise NonFiniteLossError(f"{name} holds NaN or infinity after epoch {epoch}")
         if epoch < self.training.num_epochs or math.isfinite(row.get("valid", math.nan)):
             return
-        if not self._is_finite([batch]):
-            site = culprit(self.model, self.guide, batch)
+        if not self._is_finite([self._args(rows)]):
+            site = culprit(self.model, self.guide, self._rows(rows))
             raise NonFiniteLossError(f"the bound is not finite after epoch {epoch}, {site}")
 
     def _step(self, x: Tensor, rows: Tensor, done: float) -> float:
         """One gradient step after `done` epochs; returns the loss summed over the batch."""
-        args = self._rows(rows, x)
+        args = self._args(rows, x)
         kl_weight = self.training.kl_weight(done)
         num_parts = self.training.num_parts
         try:
@@ -213,7 +219,7 @@ class Run:
         batches = torch.arange(len(data)).split(self.batch_size)
         total = 0.0
         for i in range(rank(), len(batches), num_processes()):
-            args = rows_of(data.x, data.context, batches[i])
+            args = with_weights(rows_of(data.x, data.context, batches[i]), data, batches[i])
             with evaluating(self.model, self.guide), seeded(self._seed(0, 2, i)):
                 total -= number(self.objective.loss(*self.programs, *args))
         return sum(gathered(total)) / len(data)
@@ -221,7 +227,7 @@ class Run:
     def _is_finite(self, batches: Iterable[tuple[Tensor, ...]] | None = None) -> bool:
         """Whether the loss of each of these batches is finite; None takes all training rows."""
         if batches is None:
-            batches = map(self._rows, torch.arange(len(self.train)).split(self.batch_size))
+            batches = map(self._args, torch.arange(len(self.train)).split(self.batch_size))
         try:
             with evaluating(self.model, self.guide), seeded(self._seed(0, 5)):
                 losses = (self.objective.loss(*self.programs, *args) for args in batches)
@@ -305,6 +311,10 @@ class Run:
 
     def _seed(self, *keys: int) -> int:
         return derived_seed(self.training.seed, *keys)
+
+    def _args(self, rows: Tensor, x: Tensor | None = None) -> tuple[Tensor, ...]:
+        """What the objective's programs are called with: the same, and weights if there are any."""
+        return with_weights(self._rows(rows, x), self.train, rows)
 
     def _rows(self, rows: Tensor, x: Tensor | None = None) -> tuple[Tensor, ...]:
         """What model and guide are called with at these training rows, by default of their x."""

@@ -59,6 +59,15 @@ def check_batches(
         )
 
 
+def check_weights(objective: ELBO, train: Dataset) -> None:
+    """Raise where rows have weights and the objective compares rows with each other."""
+    if train.weights is not None and getattr(objective, "fewest_rows", 1) > 1:
+        raise ValueError(
+            f"{type(objective).__name__} compares rows with each other and takes no weights of "
+            "rows: use another objective, or Dataset(...) without weights"
+        )
+
+
 def check_programs_for(
     objective: ELBO, model: Program, guide: Program, batch: tuple[Tensor, ...]
 ) -> None:
@@ -89,7 +98,15 @@ def rows_of(x: Tensor, context: Tensor | None, rows: Tensor) -> tuple[Tensor, ..
     return arguments(taken(x, rows), None if context is None else taken(context, rows))
 
 
+def with_weights(args: tuple[Tensor, ...], data: Dataset, rows: Tensor) -> tuple[Tensor, ...]:
+    """The same, and the weights of these rows, of mean one over all rows, if there are any."""
+    if data.weights is None:
+        return args
+    return *args, data.weights[rows.to(data.weights.device)] * (len(data) / data.sum_of_weights)
+
+
 def digest_of(data: Dataset, *programs: Program) -> str:
-    """A hash of the training rows and of how the modules are built."""
+    """A hash of the training rows and their weights, and of how the modules are built."""
     built = (repr(program) for program in programs if isinstance(program, nn.Module))
-    return digest(chain(blocks(data.train.x), built))
+    weights = [each for each in [data.train.weights] if each is not None]
+    return digest(chain(blocks(data.train.x), weights, built))

@@ -46,16 +46,17 @@ class Covariates:
         """Names of the inputs."""
         found: list[str] = []
         for name in map(str, self.layout.names):
-            levels = self.layout.levels.get(name)
-            found += [name] if levels is None else [f"{name}[{level}]" for level in levels]
+            levels = self.layout.levels.get(name, ())
+            found += [f"{name}[{level}]" for level in levels] or [name]
         return tuple(found)
 
     def inputs(self, columns: Tensor) -> Tensor:
         """Inputs of networks from columns with codes, (N, columns) -> (N, C)."""
         parts = []
         for width, column in zip(self._widths, columns.split(1, dim=1), strict=True):
-            codes = torch.arange(width).to(columns)
-            parts.append((column == codes).to(columns) if width else column)
+            if width:
+                column = (column == torch.arange(width).to(columns)).to(columns)
+            parts.append(column)
         return torch.cat(parts, dim=1)
 
     def columns(self, inputs: Tensor) -> Tensor:
@@ -86,12 +87,12 @@ class Covariates:
         for name, value in values.items():
             if str(name) not in names:
                 raise ValueError(f"there is no covariate {name!r}: {suggestion(str(name), names)}")
-            levels = self.layout.levels.get(str(name))
             given = pd.DataFrame({str(name): value}, index=pd.RangeIndex(len(inputs)))
-            found = read_covariates(given, inputs, {} if levels is None else {str(name): levels})
-            if found[1].layout.levels.get(str(name)) != levels:
+            known = {each: self.layout.levels[each] for each in given if each in self.layout.levels}
+            new, read = read_covariates(given, inputs, known)
+            if read.layout.levels != known:
                 raise ValueError(f"covariate {name!r} takes numbers, not {value!r}")
-            columns[:, names.index(str(name))] = found[1].columns(found[0])[:, 0]
+            columns[:, names.index(str(name))] = read.columns(new)[:, 0]
         return self.inputs(columns)
 
     @property

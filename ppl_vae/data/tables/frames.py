@@ -89,29 +89,31 @@ def coded(source: Any, known: Container[str] = (), what: str = "x") -> Coded:
             numbers.isetitem(i, codes)
         elif column.dtype.kind not in TYPES:  # objects that are numbers
             numbers.isetitem(i, column.to_numpy(np.float64, na_value=np.nan))
-        types.append("category" if kind == "string" else kind)
+        types.append(kind.replace("string", "category"))
     return Coded(numbers, levels, tuple(types))
 
 
-def apart(x: Any, context: Any, labels: Any) -> tuple[Any, Any, Any]:
-    """A frame without the columns that are named as covariates or labels, and these columns.
+def apart(x: Any, context: Any, labels: Any, weights: Any) -> tuple[Any, Any, Any, Any]:
+    """A frame without the columns that are named as something else, and these columns.
 
     Args:
         x: A frame of pandas; of anything else no columns are taken.
         context: Names of columns of x, or covariates.
         labels: Name of a column of x, or labels.
+        weights: Name of a column of x, or weights.
 
     Raises:
         ValueError: x has no such column.
 
     Example:
         >>> import pandas
-        >>> rest, context, _ = apart(pandas.DataFrame({"age": [1], "dose": [2]}), "age", None)
+        >>> frame = pandas.DataFrame({"age": [1], "dose": [2]})
+        >>> rest, context, _, _ = apart(frame, "age", None, None)
         >>> list(rest.columns), list(context.columns)
         (['dose'], ['age'])
     """
     if not is_frame(x):
-        return x, context, labels
+        return x, context, labels, weights
     names = [context] if isinstance(context, str) else context
     taken: list[str] = []
     if isinstance(names, list | tuple) and names and all(isinstance(each, str) for each in names):
@@ -120,7 +122,10 @@ def apart(x: Any, context: Any, labels: Any) -> tuple[Any, Any, Any]:
     if isinstance(labels, str):
         taken += _columns(x, [labels], "labels")
         labels = x[labels]
-    return x.drop(columns=taken), context, labels
+    if isinstance(weights, str):
+        taken += _columns(x, [weights], "weights")
+        weights = x[weights]
+    return x.drop(columns=taken), context, labels, weights
 
 
 def _columns(frame: Any, names: Sequence[str], what: str) -> list[str]:
@@ -136,7 +141,7 @@ def _type_of(column: Any, place: str) -> str:
     """The type of a column; one that has no meaning as numbers or categories is refused."""
     dtype = column.dtype
     if hasattr(dtype, "categories"):
-        return "ordered" if dtype.ordered else "category"
+        return ("category", "ordered")[bool(dtype.ordered)]
     if dtype.kind in TYPES:
         return TYPES[dtype.kind]
     from pandas.api.types import infer_dtype

@@ -70,7 +70,8 @@ class Layout:
             else:
                 check_codes(x[:, i], known[name], place)
             levels[name] = known[name]
-            types[i] = "ordered" if types[i] == "ordered" else "category"
+            if types[i] != "ordered":
+                types[i] = "category"
         return new, replace(self, levels=levels, types=tuple(types))
 
     def frame(self, x: Any, index: Any, kinds: Sequence[str]) -> "pd.DataFrame":
@@ -82,7 +83,7 @@ class Layout:
         """
         import pandas as pd
 
-        values = x.detach().cpu().numpy() if isinstance(x, Tensor) else np.asarray(x)
+        values = torch.as_tensor(x).detach().cpu().numpy()
         num_columns = len(self.names)
         if values.ndim not in (2, 3) or values.shape[-1] != num_columns:
             raise ValueError(
@@ -118,7 +119,9 @@ class Layout:
         else:
             return values
         column = pd.array(values, dtype=dtype)
-        return column if missing.any() else column.astype(COMPLETE[dtype])
+        if missing.any():
+            return column
+        return column.astype(COMPLETE[dtype])
 
 
 def _named_levels(column: Tensor, kind: str) -> tuple[Tensor, list[str]]:
@@ -140,13 +143,15 @@ def refuse_two_meanings(layouts: Sequence[Layout]) -> None:
         ValueError: x and covariates have such a column.
 
     Example:
-        >>> refuse_two_meanings([Layout((), (), {}, is_frame=False)])
+        >>> refuse_two_meanings(2 * [Layout((), (), {}, is_frame=False)])
     """
-    known: dict[str, tuple[str, ...]] = {}
-    for layout in layouts:
-        for name, levels in layout.levels.items():
-            if known.setdefault(name, levels) != levels:
-                raise ValueError(
-                    f"column {name!r} of context has other levels than that of x: rename it, or "
-                    "give levels="
-                )
+    x, context = layouts
+    if not context.is_frame:
+        return
+    known = {str(name): x.levels.get(str(name), ()) for name in x.names}
+    for name in map(str, context.names):
+        if known.get(name, ()) != context.levels.get(name, ()) and name in known:
+            raise ValueError(
+                f"column {name!r} of context has other levels than that of x: rename it, or give "
+                "levels="
+            )

@@ -36,7 +36,7 @@ class Tabular:
     coords: dict[str, np.ndarray]
     context: Tensor | None
     _layout: Layout
-    _covariates: Covariates | None
+    _covariates: Covariates
     _x_is_named: bool
     _whole: Any
 
@@ -55,14 +55,14 @@ class Tabular:
         found = {}
         if self._x_is_named:
             found["x"] = tuple(map(str, self.coords[self.dims[1]]))
-        if self._covariates is not None and self._covariates.are_named:
+        if self._covariates.are_named:
             found["context"] = self._covariates.names
         return found
 
     @property
     def context_names(self) -> tuple[str, ...]:
         """Names of the covariates, as networks are given them; numbers where they have none."""
-        return () if self._covariates is None else self._covariates.names
+        return self._covariates.names
 
     @property
     def levels(self) -> dict[str, tuple[str, ...]]:
@@ -118,7 +118,7 @@ class Tabular:
         changes: dict[str, Any] = {}
         if known and not isinstance(self.x, Rows):
             changes["x"], changes["_layout"] = self._layout.recoded(self.x, known)
-        if known and self.context is not None and self._covariates is not None:
+        if known and self.context is not None:
             context, covariates = self._covariates.recoded(self.context, known)
             changes |= {"context": context, "_covariates": covariates}
         if not changes:
@@ -147,7 +147,7 @@ class Tabular:
             >>> data.with_context({"sex": "male"}).context.tolist()
             [[0.0, 1.0], [0.0, 1.0]]
         """
-        if self.context is None or self._covariates is None:
+        if self.context is None:
             raise ValueError(f"{self.name!r} has no covariates: give Dataset(x, context=)")
         if is_frame(context):
             context = {name: column.to_numpy() for name, column in context.items()}
@@ -189,8 +189,7 @@ class Tabular:
     @property
     def _layouts(self) -> list[Layout]:
         """The columns of x, and those of the covariates."""
-        others = [] if self._covariates is None else [self._covariates.layout]
-        return [self._layout, *others]
+        return [self._layout, self._covariates.layout]
 
     @property
     def _features(self) -> tuple[Any, ...]:

@@ -22,7 +22,7 @@ from ppl_vae.evidence import reduce_log_weights
 from ppl_vae.evidence.pareto import share_of_bad
 from ppl_vae.evidence.result import concatenate
 from ppl_vae.importance import log_weights
-from ppl_vae.programs.inference import Inference, progress_bar, rows_per_chunk
+from ppl_vae.programs.inference import Inference, progress_bar, rows_per_chunk, treat_alike
 from ppl_vae.programs.modules import require_programs
 from ppl_vae.programs.traces import Program
 from ppl_vae.runtime.seeding import Stream, derived_seed, one_at_a_time, seeded
@@ -102,6 +102,7 @@ def compare_estimators(
     replicates = _replicates(replicates, options)
     require_programs(model, guide)
     inference = Inference(model, guide, data)
+    treat_alike(inference.data, "compare_estimators")
     chosen = _named(objectives)
     known = _known(exact, len(inference))
     # Copies, since a moving baseline belongs to the caller.

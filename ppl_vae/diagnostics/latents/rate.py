@@ -13,7 +13,7 @@ from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.diagnostics.groups import rows_of_data, tree_of
 from ppl_vae.diagnostics.latents.means import latent_means
 from ppl_vae.objectives.mean_field import kl_per_dimension as sites_per_dimension
-from ppl_vae.programs.inference import Inference, rows_per_chunk
+from ppl_vae.programs.inference import Inference, rows_per_chunk, treat_alike
 from ppl_vae.programs.traces import LogTerms, Program
 from ppl_vae.runtime.checks import real_number
 
@@ -129,6 +129,7 @@ def active_units(
     """
     real_number(threshold, "threshold", at_least=0)
     rows = Inference(model, guide, data).data
+    treat_alike(rows, "active_units")
     if len(rows) < 2:
         raise ValueError(f"the data have {len(rows)} row; give at least 2 for a variance over rows")
     means = latent_means(guide, rows, num_particles=num_particles, seed=seed, progress=progress)
@@ -173,7 +174,9 @@ def linear_active_units(data: Dataset | Any, scale: float) -> int:
         3
     """
     real_number(scale, "scale", above=0)
-    x = as_dataset(data).x.double()
+    rows = as_dataset(data)
+    treat_alike(rows, "linear_active_units")
+    x = rows.x.double()
     x = x.reshape(len(x), -1)
     if x.isnan().any():
         raise ValueError("x has missing values: give complete rows, for a covariance is needed")
@@ -283,6 +286,7 @@ def rate_distortion(
         True
     """
     inference = Inference(model, guide, data)
+    treat_alike(inference.data, "the printed mean")
     found = _reduced(_rate_and_distortion, inference, num_particles, seed, progress)
     return RateDistortion(**found, num_particles=num_particles, coords=rows_of_data(inference.data))
 

@@ -15,7 +15,7 @@ from ppl_vae.data import Dataset
 from ppl_vae.diagnostics.groups import rows_of_data, tree_of
 from ppl_vae.diagnostics.latents.means import dimension_names
 from ppl_vae.diagnostics.latents.rate import joined, standard_error
-from ppl_vae.programs.inference import Inference, progress_bar, rows_per_chunk
+from ppl_vae.programs.inference import Inference, progress_bar, rows_per_chunk, treat_alike
 from ppl_vae.programs.plates import require_no_inner_plates
 from ppl_vae.programs.sites import is_local, per_datum, sample_sites
 from ppl_vae.programs.traces import PARTICLES, LogTerms, Program, Site
@@ -201,6 +201,7 @@ def elbo_surgery(
         (2.1, 2.2)
     """
     inference = Inference(model, guide, data)
+    treat_alike(inference.data, "elbo_surgery")
     if len(inference) < 2:
         raise ValueError(
             f"the data have {len(inference)} row; give at least 2 for a mixture over rows"

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from ppl_vae.evidence import Evidence
+from ppl_vae.evidence.errors import normalised
 from ppl_vae.evidence.fingerprints import other_rows
 
 KINDS = {"counting": "a probability", "lebesgue": "a density"}
@@ -40,6 +41,20 @@ def refuse_unlike(evidence: Mapping[str, Evidence]) -> None:
                 raise ValueError(
                     f"{first!r} and {name!r} cannot be compared: {differ(expected, value)}"
                 )
+    refuse_other_weights(evidence)
+
+
+def refuse_other_weights(evidence: Mapping[str, Evidence]) -> None:
+    """Raise ValueError unless all have the same weights of rows, up to a factor, or none."""
+    (first, one), *others = evidence.items()
+    for name, other in others:
+        ours = normalised(one.weights, len(one))
+        theirs = normalised(other.weights, len(other))
+        if (one.weights is None) != (other.weights is None) or not np.allclose(ours, theirs):
+            raise ValueError(
+                f"{first!r} and {name!r} cannot be compared: their rows have other weights; give "
+                "both the same (Dataset(..., weights=), Evidence.exact(..., weights=))"
+            )
 
 
 def recorded(evidence: Mapping[str, Evidence], field: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Models side by side on the same held-out rows, by paired differences of log p(x)."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -9,16 +9,12 @@ from ppl_vae.diagnostics.models.comparable import refuse_unlike
 from ppl_vae.diagnostics.models.difference import Difference
 from ppl_vae.diagnostics.models.notes import notes_on
 from ppl_vae.diagnostics.models.simultaneous import Reach, pairs_of
+from ppl_vae.diagnostics.models.stacking import stacking
 from ppl_vae.diagnostics.models.table import ModelComparison
 from ppl_vae.diagnostics.models.trained_model import TrainedModel, variance_of_mean
 from ppl_vae.evidence import Evidence, EvidenceInterval
-from ppl_vae.evidence.pareto import GOOD_K
-from ppl_vae.runtime.arviz import elpd_data, stacking_weights
 
-if TYPE_CHECKING:
-    from ppl_vae.runtime.arviz import ELPDData
-
-__all__ = ["compare_models", "to_elpd"]
+__all__ = ["compare_models"]
 
 Found = Evidence | EvidenceInterval
 
@@ -39,6 +35,9 @@ def compare_models(
     difference is proved on one side at most: a lower bound for a above an estimate for b proves
     that a is better; below, it proves nothing. An `EvidenceInterval` bounds log p(x) from both
     sides, and both ends are used.
+
+    Rows with weights (`Dataset(weights=)`) have weighted means, and standard errors for sampling
+    weights, as in `EvidenceSummary`; stacking is weighted too.
 
     Args:
         evidence: By name, `Evidence` from `log_evidence` or `EvidenceInterval` from
@@ -73,33 +72,33 @@ def compare_models(
     models = _models(evidence)
     trained = {label: each for model in models for label, each in model.labelled.items()}
     refuse_unlike(trained)
-    models.sort(key=lambda model: -model.mean.mean())
+    models.sort(key=lambda model: -model.means.mean())
     named = {model.name: model for model in models}
     baseline = models[0] if reference is None else named.get(reference)
     if baseline is None:
         raise ValueError(
             f"there is no model {reference!r} to compare with: name one of {', '.join(evidence)}"
         )
-    weights = stacking_weights({label: to_elpd(each) for label, each in trained.items()})
+    shares = stacking(trained)
     differences = [Difference(model, baseline) for model in models]
     matched = [each.model for each in differences if each.matched]
     reach = Reach(matched, pairs_of(matched, baseline, chosen=reference is None))
     shared = np.array([each.variance("shared_variance") for each in differences])
-    paired = np.array([variance_of_mean(each.paired) for each in differences])
+    paired = np.array([each.data_variance for each in differences])
     return ModelComparison(
         names=tuple(named),
         reference=baseline.name,
-        trainings=tuple(model.lower.mean(1) for model in models),
-        log_evidence=np.array([model.mean.mean() for model in models]),
-        data_se=np.sqrt([variance_of_mean(model.mean) for model in models]),
-        difference=np.array([each.paired.mean() for each in differences]),
+        trainings=tuple(model.means for model in models),
+        log_evidence=np.array([model.means.mean() for model in models]),
+        data_se=np.sqrt([variance_of_mean(model.mean, model.weights) for model in models]),
+        difference=np.array([each.mean for each in differences]),
         difference_se=np.sqrt(paired + shared),
         difference_training_se=np.sqrt(
             [each.variance("training_variance") for each in differences]
         ),
         difference_mc_se=np.sqrt([each.variance("mc_variance") for each in differences]),
         interval=np.stack([each.interval(reach) for each in differences]),
-        weight=np.array([sum(weights[label] for label in model.labelled) for model in models]),
+        weight=np.array([sum(shares[label] for label in model.labelled) for model in models]),
         share_bad_k=np.array([model.share_bad_k for model in models]),
         share_bound=np.array([model.share_bound for model in models]),
         num_data=len(baseline.mean),
@@ -129,30 +128,3 @@ def _models(evidence: Any) -> list[TrainedModel]:
             f"compare_models needs two models or more; given {', '.join(evidence) or 'none'}"
         )
     return models
-
-
-def to_elpd(evidence: Evidence) -> "ELPDData":
-    """log p(x) of held-out rows as ArviZ's expected log predictive density, for its `compare`.
-
-    ArviZ's values are sums over the rows. `p`, which counts the parameters fitted to the same
-    rows, is NaN for held-out ones. ArviZ's own `loo` cannot replace this: with a latent for each
-    row it is far too optimistic.
-
-    Args:
-        evidence: From `log_evidence`, on held-out rows.
-
-    References:
-        Vehtari, Gelman and Gabry (2017), Practical Bayesian model evaluation, arXiv:1507.04544,
-        eq. 22.
-
-    Example:
-        >>> from ppl_vae.evidence import reduce_log_weights
-        >>> to_elpd(reduce_log_weights(np.full((50, 4), -2.0))).elpd
-        -8.0
-    """
-    return elpd_data(
-        evidence.log_evidence,
-        evidence.pareto_k,
-        num_particles=evidence.num_particles,
-        good_k=GOOD_K,
-    )

@@ -8,6 +8,7 @@ import numpy as np
 
 from ppl_vae.diagnostics.models.simultaneous import Parts
 from ppl_vae.diagnostics.models.trained_model import TrainedModel, variance_of_mean
+from ppl_vae.evidence.errors import row_mean
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,16 @@ class Difference:
     def paired(self) -> np.ndarray:
         """Differences of the rows, (N,)."""
         return self.model.mean - self.baseline.mean
+
+    @property
+    def mean(self) -> float:
+        """Mean difference over the rows."""
+        return float(row_mean(self.paired, self.model.weights))
+
+    @property
+    def data_variance(self) -> float:
+        """Variance of the mean difference over draws of the rows."""
+        return variance_of_mean(self.paired, self.model.weights)
 
     def variance(self, part: str) -> float:
         """A part of the variance of the mean, such as "mc_variance", summed over both models."""
@@ -50,17 +61,19 @@ class Difference:
         for i, (one, other) in enumerate(bounds):
             if np.isfinite(one).all() and np.isfinite(other).all():
                 distance = reach(self._parts(one, other))
-                ends[i] = one.mean() - other.mean() + np.copysign(distance, ends[i])
+                middle = row_mean(one.mean(0) - other.mean(0), self.model.weights)
+                ends[i] = middle + np.copysign(distance, ends[i])
         return ends
 
     def _parts(self, one: np.ndarray, other: np.ndarray) -> Parts:
         """Each part of the variance of the mean, with its degrees of freedom."""
         paired = one.mean(0) - other.mean(0)
         parts = [
-            (variance_of_mean(paired), len(paired) - 1.0),
+            (variance_of_mean(paired, self.model.weights), len(paired) - 1.0),
             (self.variance("shared_variance"), np.inf),
         ]
         for each in (one, other):
             if len(each) > 1:
-                parts.append((variance_of_mean(each.mean(1)), len(each) - 1.0))
+                means = row_mean(each.T, self.model.weights)
+                parts.append((variance_of_mean(means), len(each) - 1.0))
         return [part for part in parts if part[0] > 0]

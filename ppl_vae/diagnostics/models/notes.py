@@ -8,6 +8,7 @@ from scipy.stats import skew
 from ppl_vae.diagnostics.models.comparable import recorded
 from ppl_vae.diagnostics.models.difference import Difference
 from ppl_vae.diagnostics.models.trained_model import FEWEST_TRAININGS, TrainedModel
+from ppl_vae.evidence.errors import normalised
 from ppl_vae.evidence.pareto import GOOD_K
 
 ROUNDING = 1e-9  # relative
@@ -29,6 +30,10 @@ SKEW = (
     "The differences of {} are skewed and the rows are few: intervals of 95 % cover about 90 % "
     "there. Use more rows."
 )
+WEIGHTED = (
+    "Means are weighted, and errors are those for sampling weights: {}, whatever the sum of the "
+    "weights."
+)
 ROWS = "Not checked: the evidence of {} does not record which rows it was computed on."
 MEASURE = (
     "Not checked: the evidence of {} does not record whether it is a probability or a density."
@@ -41,13 +46,14 @@ def notes_on(models: Sequence[TrainedModel], differences: Sequence[Difference]) 
     bounded = [f"{m.name} ({m.share_bound:.1%} of the rows)" for m in models if m.share_bound > 0]
     once = [model.name for model in models if model.trained_once]
     twice = [model.name for model in models if 1 < len(model.found) < FEWEST_TRAININGS]
-    skewed = [each.model.name for each in differences if each.both and _is_skewed(each.paired)]
+    skewed = [each.model.name for each in differences if each.both and _is_skewed(each)]
     said = [
         (BOUNDS, ", ".join(bounded)),
         (UNKNOWN, _listed([model.name for model in models if np.isnan(model.share_bad_k)])),
         (BAD, _listed([model.name for model in models if model.share_bad_k > 0])),
         (ALL_ONCE if len(once) == len(models) else ONCE, ", ".join(once)),
         (TWICE, ", ".join(twice)),
+        (WEIGHTED, _effective(models[0].weights)),
         (SKEW, ", ".join(skewed)),
         *(
             (text, _listed([name for name in trained if name not in recorded(trained, field)]))
@@ -62,7 +68,17 @@ def _listed(names: Sequence[str]) -> str:
     return " and ".join([*names[:1], *[f"{len(names) - 1} more"] * (len(names) > 1)])
 
 
-def _is_skewed(values: np.ndarray) -> bool:
-    centred = values - values.mean()
-    varies = np.ptp(centred) > ROUNDING * (1 + np.abs(values).max())
-    return bool(varies and abs(skew(centred)) > SKEWED * len(values) ** 0.5)
+def _effective(weights: np.ndarray | None) -> str:
+    """How many rows of equal weight these rows are worth, in words; empty without weights."""
+    if weights is None:
+        return ""
+    num_effective = weights.sum() ** 2 / np.square(weights).sum()
+    return f"{len(weights)} rows are worth about {num_effective:.0f} of equal weight"
+
+
+def _is_skewed(difference: Difference) -> bool:
+    values = difference.paired
+    num_rows = len(values)
+    parts = num_rows * normalised(difference.model.weights, num_rows) * (values - difference.mean)
+    varies = np.ptp(parts) > ROUNDING * (1 + np.abs(values).max())
+    return bool(varies and abs(skew(parts)) > SKEWED * num_rows**0.5)

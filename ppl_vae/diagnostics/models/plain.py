@@ -17,6 +17,7 @@ from ppl_vae.diagnostics.models.mixtures import (
     Parts,
 )
 from ppl_vae.evidence import Evidence
+from ppl_vae.evidence.fingerprints import row_weights
 from ppl_vae.families.likelihoods import (
     Bernoulli,
     BetaBinomial,
@@ -27,6 +28,7 @@ from ppl_vae.families.likelihoods import (
     Multinomial,
     Ordinal,
 )
+from ppl_vae.programs.inference import treat_alike
 
 __all__ = ["baselines"]
 
@@ -93,8 +95,10 @@ def baselines(
     chosen = np.random.default_rng(seed).permutation(num_train)[:MOST_ROWS]
     judged = data.test if rows is None else rows
     train, test = _complete(data.train[chosen]), _complete(judged)
+    treat_alike(data.train, "the fit of the baselines")
+    about: Any = {"measure": likelihood.measure, "weights": row_weights(judged)}
     return {
-        name: Evidence.exact(score(test), judged.x, measure=likelihood.measure)
+        name: Evidence.exact(score(test), judged.x, **about)
         for name, score in _fitted(train, likelihood, seed).items()
     }
 

@@ -7,6 +7,7 @@ import numpy as np
 from scipy.special import ndtr, stdtrit
 
 from ppl_vae.diagnostics.models.trained_model import FEWEST_TRAININGS, TrainedModel
+from ppl_vae.evidence.errors import covariance_of_means, normalised
 
 LEVEL = 0.95
 NUM_RESAMPLES = 4000
@@ -36,6 +37,7 @@ class Reach:
 
     def __init__(self, models: Sequence[TrainedModel], pairs: Sequence[tuple[int, int]]) -> None:
         rows = np.stack([model.mean for model in models], axis=1)
+        weights = models[0].weights
         self.multiple: float | None = None
         self.level = LEVEL
         if not pairs:
@@ -43,11 +45,12 @@ class Reach:
         once = all(model.trained_once for model in models)
         shared = any(model.shared_variance for model in models)
         if once and not shared and FEWEST_ROWS <= len(rows) <= MOST_ROWS:
-            self.multiple = largest_t(rows, pairs)
+            self.multiple = largest_t(rows, pairs, weights)
         elif len(pairs) > 1:
             training = np.nan_to_num([model.training_variance for model in models])
             own = training + [model.shared_variance for model in models]
-            self.level = 2 * ndtr(largest_z(rows, own, pairs)) - 1
+            covariance = covariance_of_means(rows, weights) + np.diag(own)
+            self.level = 2 * ndtr(largest_z(covariance, pairs)) - 1
 
     def __call__(self, parts: Parts) -> float:
         """The half-width, in nats, for a difference with these parts of variance."""
@@ -70,36 +73,43 @@ def pairs_of(
     return [pair for pair in combinations(range(len(models)), 2) if chosen or at in pair]
 
 
-def largest_t(rows: np.ndarray, pairs: Sequence[tuple[int, int]]) -> float:
+def largest_t(
+    rows: np.ndarray, pairs: Sequence[tuple[int, int]], weights: np.ndarray | None = None
+) -> float:
     """95 % quantile of max |mean* - mean| / se* of the pairs, over resamples of the rows (N, M)."""
     rng = np.random.default_rng(0)
     num_rows = len(rows)
+    shares = normalised(weights, num_rows)
     first, second = np.array(pairs).T
     largest = np.zeros(NUM_RESAMPLES)
     width = max(1, BLOCK // num_rows)
     for start in range(0, NUM_RESAMPLES, width):
         block = largest[start : start + width]
-        share = rng.multinomial(num_rows, np.full(num_rows, 1 / num_rows), len(block)) / num_rows
+        counts = rng.multinomial(num_rows, np.full(num_rows, 1 / num_rows), len(block))
         for i in range(0, len(first), width):
             differences = rows[:, first[i : i + width]] - rows[:, second[i : i + width]]
-            t_values = _studentised(share, differences - differences.mean(0))
+            t_values = _studentised(counts, differences - shares @ differences, shares)
             np.maximum(block, t_values.max(1), out=block)
     return float(np.quantile(largest, LEVEL))
 
 
-def _studentised(share: np.ndarray, centred: np.ndarray) -> np.ndarray:
-    """|t| of each resample and difference, (B, N), (N, P) -> (B, P)."""
-    mean = share @ centred
-    variance = np.maximum(share @ np.square(centred) - np.square(mean), 0.0) / (len(centred) - 1)
+def _studentised(counts: np.ndarray, centred: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """|t| of each resample and difference, (B, N), (N, P) -> (B, P), for rows with these shares."""
+    num_rows = len(centred)
+    total = (counts @ shares)[:, None]
+    mean = (counts * shares) @ centred / total
+    squares = counts * np.square(shares)
+    spread = squares @ np.square(centred) - 2 * mean * (squares @ centred)
+    spread += np.square(mean) * squares.sum(1, keepdims=True)
+    variance = num_rows / (num_rows - 1) * np.maximum(spread, 0.0) / np.square(total)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(mean == 0, 0.0, np.abs(mean) / np.sqrt(variance))
 
 
-def largest_z(rows: np.ndarray, own: np.ndarray, pairs: Sequence[tuple[int, int]]) -> float:
-    """95 % quantile of the largest |z| of the pairs; `own` is each model's variance, (M,)."""
-    covariance = np.cov(rows, rowvar=False) / len(rows) + np.diag(own)
+def largest_z(covariance: np.ndarray, pairs: Sequence[tuple[int, int]]) -> float:
+    """95 % quantile of the largest |z| of the pairs, from the covariance of the means, (M, M)."""
     values, vectors = np.linalg.eigh(covariance)
-    draws = np.random.default_rng(0).standard_normal((NUM_DRAWS // 4, len(own)))
+    draws = np.random.default_rng(0).standard_normal((NUM_DRAWS // 4, len(covariance)))
     errors = draws * np.sqrt(np.maximum(values, 0.0)) @ vectors.T
     largest = np.zeros(len(errors))
     for i, j in pairs:

@@ -6,6 +6,7 @@ from functools import cached_property
 import numpy as np
 
 from ppl_vae.evidence import Evidence, EvidenceInterval
+from ppl_vae.evidence.errors import covariance_of_means, row_mean
 from ppl_vae.evidence.interval import ESTIMATE
 
 FEWEST_TRAININGS = 3  # enough degrees of freedom for Satterthwaite's rule
@@ -48,6 +49,16 @@ class TrainedModel:
         return self.lower.mean(0)
 
     @property
+    def weights(self) -> np.ndarray | None:
+        """Weights of the rows, (N,), the same for all trainings."""
+        return self.evidence[0].weights
+
+    @property
+    def means(self) -> np.ndarray:
+        """Mean over the rows of each training, (R,)."""
+        return row_mean(self.lower.T, self.weights)
+
+    @property
     def trained_once(self) -> bool:
         """Whether the variation between trainings is unknown."""
         return len(self.found) == 1
@@ -57,7 +68,7 @@ class TrainedModel:
         """Variance of the mean over trainings, from their spread; NaN for one."""
         if self.trained_once:
             return np.nan
-        return variance_of_mean(self.lower.mean(1))
+        return variance_of_mean(self.means)
 
     @property
     def mc_variance(self) -> float:
@@ -81,9 +92,9 @@ class TrainedModel:
         return float(np.mean([each.summary().share_bad_k for each in self.evidence]))
 
 
-def variance_of_mean(values: np.ndarray) -> float:
+def variance_of_mean(values: np.ndarray, weights: np.ndarray | None = None) -> float:
     """Variance of the mean of independent values, from their spread."""
-    return float(values.var(ddof=1)) / len(values)
+    return float(covariance_of_means(values[:, None], weights)[0, 0])
 
 
 def _upper(found: Evidence | EvidenceInterval) -> np.ndarray:

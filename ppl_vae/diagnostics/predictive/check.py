@@ -15,7 +15,7 @@ from ppl_vae.diagnostics.predictive.cdf import check_observed
 from ppl_vae.diagnostics.predictive.replicates import PREDICTIVES, ReplicatedData
 from ppl_vae.diagnostics.predictive.statistics import OF_ENTRIES, ROUNDING, STATISTICS, Statistic
 from ppl_vae.diagnostics.uniformity import widening
-from ppl_vae.programs.inference import Inference, progress_bar
+from ppl_vae.programs.inference import Inference, progress_bar, treat_alike
 from ppl_vae.programs.modules import rows_fitted
 from ppl_vae.programs.traces import Program
 from ppl_vae.runtime.checks import whole_number
@@ -276,6 +276,7 @@ def predictive_check(
     whole_number(num_samples, "num_samples")
     inference = Inference(model, guide, data)
     rows = inference.data
+    treat_alike(rows, "predictive_check")
     if statistics is None:
         statistics = OF_ENTRIES if rows.event_shape.numel() == 1 else STATISTICS
     is_mapping = isinstance(statistics, Mapping) and len(statistics) > 0

@@ -17,7 +17,7 @@ from ppl_vae.diagnostics.uniformity import holm, uniformity_p_value
 from ppl_vae.evidence.pareto import share_of_bad
 from ppl_vae.evidence.summary import k_hat_of
 from ppl_vae.model import Model
-from ppl_vae.programs.inference import Block, Inference, rows_per_chunk
+from ppl_vae.programs.inference import Block, Inference, rows_per_chunk, treat_alike
 from ppl_vae.programs.modules import rows_fitted
 from ppl_vae.programs.traces import Program, is_local, run_under_particles, sample_sites
 from ppl_vae.runtime.checks import whole_number
@@ -217,6 +217,7 @@ def marginal_pit(
     """
     whole_number(num_samples, "num_samples")
     inference = Inference(model, model, data)
+    treat_alike(inference.data, "marginal_pit")
     check_observed(model, inference.data)
 
     def predict(block: Block, fold: Tensor) -> list[Predicted]:
@@ -296,6 +297,7 @@ def conditional_pit(
             "hidden without the others: use marginal_pit, or predictive_check"
         )
     inference = Inference(model, guide, data)
+    treat_alike(inference.data, "conditional_pit")
     check_observed(model, inference.data)
     x = inference.data.x
     order = np.random.default_rng(seed).permutation(x[0].numel())

@@ -12,7 +12,7 @@ from ppl_vae.diagnostics.groups import group, rows_of_data, tree
 from ppl_vae.diagnostics.latents.means import dimension_names
 from ppl_vae.diagnostics.sbc.sources import GuideDraws, event_dims
 from ppl_vae.hmc import HMC, Chains, sample_posterior
-from ppl_vae.programs.inference import Inference
+from ppl_vae.programs.inference import Inference, treat_alike
 from ppl_vae.programs.traces import Program
 from ppl_vae.runtime.seeding import derived_seed
 from ppl_vae.runtime.text import table
@@ -175,6 +175,7 @@ def guide_errors(
     """
     inference = Inference(model, guide, data)
     rows = inference.data
+    treat_alike(rows, "guide_errors")
     sampler = sampler or HMC(num_samples=500, num_warmup=200)
     options: dict[str, Any] = {"sampler": sampler, "num_chains": num_chains}
     chains = sample_posterior(model, guide, rows, seed=derived_seed(seed, CHAINS), **options)

@@ -11,7 +11,7 @@ from ppl_vae.diagnostics.groups import group, tree
 from ppl_vae.diagnostics.sbc.ranks import Quantity, Ranking
 from ppl_vae.diagnostics.sbc.sources import GuideDraws, PosteriorDraws, event_dims
 from ppl_vae.diagnostics.sbc.summary import CalibrationSummary, central_coverage, summarise
-from ppl_vae.programs.inference import Inference
+from ppl_vae.programs.inference import Inference, treat_alike
 from ppl_vae.programs.modules import place
 from ppl_vae.programs.simulate import simulate
 from ppl_vae.programs.traces import Program
@@ -181,6 +181,7 @@ def calibration(
         )
     if data is not None:
         data = place(as_dataset(data), model, guide)
+        treat_alike(data, "calibration")
         # Rows are repeated only where there are too few.
         random = np.random.default_rng(derived_seed(seed, ROWS))
         data = data[random.choice(len(data), num_data, replace=num_data > len(data))]

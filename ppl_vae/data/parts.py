@@ -1,0 +1,103 @@
+"""The parts of a data set: training, validation and test rows, and folds."""
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+
+from ppl_vae.data.splits import count, disjoint, random_rows
+
+__all__ = ["Parted"]
+
+
+class Parted:
+    """What a `Dataset` knows of its parts.
+
+    Example:
+        >>> from ppl_vae.data import Dataset
+        >>> isinstance(Dataset([[0.0]]), Parted)
+        True
+    """
+
+    name: str
+    splits: dict[str, np.ndarray]
+    _parts: dict[str, Any]
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def _with(self, **changes: Any) -> Self:
+        """A copy with these attributes."""
+        raise NotImplementedError
+
+    def _rows(self, rows: np.ndarray) -> Self:
+        """Some of the rows."""
+        raise NotImplementedError
+
+    @property
+    def train(self) -> Self:
+        """The training rows; all rows when there are no splits."""
+        return self._part("train") if self.splits else self
+
+    @property
+    def valid(self) -> Self:
+        """The validation rows."""
+        return self._part("valid")
+
+    @property
+    def test(self) -> Self:
+        """The held-out rows."""
+        return self._part("test")
+
+    def split(self, valid: float = 0.1, test: float = 0.1, seed: int = 0) -> Self:
+        """The same data with random train, validation and test rows; former splits are forgotten.
+
+        The test rows are drawn first, so they depend on `test` and `seed` alone. Not for data with
+        near copies among neighbours (films, panels): split those by block with `splits=`.
+
+        Args:
+            valid: A fraction of all rows when a float below 1, else a number of rows; 0 for no
+                validation rows.
+            test: The same for the test rows.
+            seed: Seed of the random rows.
+
+        Raises:
+            ValueError: Nothing would be left to train on.
+
+        Example:
+            >>> from ppl_vae.data import Dataset
+            >>> Dataset(np.zeros((10, 2))).split(valid=2, test=0.3).describe()["splits"]
+            {'train': 5, 'valid': 2, 'test': 3}
+        """
+        num_valid = count(valid, len(self), "valid")
+        num_test = count(test, len(self), "test")
+        if num_valid + num_test >= len(self):
+            raise ValueError(
+                f"valid={num_valid} and test={num_test} rows leave none of {len(self)} to train on"
+            )
+        rest, held_out = random_rows(np.arange(len(self)), num_test, seed)
+        train, validation = random_rows(rest, num_valid, seed)
+        return self.with_splits({"train": train, "valid": validation, "test": held_out})
+
+    def with_splits(self, splits: Mapping[str, Any]) -> Self:
+        """The same data with these rows in these splits; an empty split is dropped.
+
+        Raises:
+            ValueError: A row is in two splits or does not exist.
+
+        Example:
+            >>> from ppl_vae.data import Dataset
+            >>> len(Dataset(np.zeros((4, 2))).with_splits({"train": [0, 1], "test": [3]}).test)
+            1
+        """
+        return self._with(splits=disjoint(splits, len(self)))
+
+    def _part(self, name: str) -> Self:
+        if name not in self.splits:
+            raise ValueError(
+                f"{self.name!r} has no {name} rows: make them with data.split(valid=0.1, test=0.1, "
+                "seed=0)"
+            )
+        if name not in self._parts:
+            self._parts[name] = self._rows(self.splits[name])
+        return self._parts[name]
