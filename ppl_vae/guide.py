@@ -35,9 +35,9 @@ class Guide(PyroModule):
     Args:
         posterior: One of `posteriors`.
         event_shape: Shape of one observation.
-        encoder: Any module from x to features; None gives an `MLP` of 2 x 256. Covariates and the
-            indicator of what was observed are appended to a vector x, and are further channels of
-            an image x.
+        encoder: Any module from x to features; None gives an `MLP` of 2 x 256, for vectors with a
+            linear path beside it (`skip`). Covariates and the indicator of what was observed are
+            appended to a vector x, and are further channels of an image x.
         context_dim: Number of covariates c; None takes that of `start`, or none.
         missing: Whether the encoder is given the indicator of what was observed.
         start: Training rows, a `Dataset` or what makes one: the encoder is then given standardised
@@ -85,7 +85,8 @@ class Guide(PyroModule):
         require_module(posterior, "posterior")
         context = example_rows(self.context_dim) if self.context_dim else None
         examples = self.inputs(example_rows(*self.event_shape), context)
-        encoder = MLP(examples.shape[1:]) if encoder is None else encoder
+        if encoder is None:
+            encoder = MLP(examples.shape[1:], skip=len(self.event_shape) == 1)
         posterior.build(read_features(encoder, examples, "encoder"))
         self.posterior = posterior
         self.encoder = encoder

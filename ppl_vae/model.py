@@ -52,7 +52,7 @@ class Model(PyroModule):
             (D,). If it has a `decoded_dim`, the decoder reads that many entries of z, the first.
         likelihood: p(x given features), one of `likelihoods`.
         decoder: Any module from z (and context, appended) to features; None gives an `MLP` of 2 x
-            256.
+            256, for vectors x with a linear path beside it (`skip`).
         context_dim: Number of covariates c, the exposure included; None takes that of `start`, or
             none.
         start: Training data, a `Dataset` or its x: the likelihood then starts from the marginal of
@@ -108,7 +108,8 @@ class Model(PyroModule):
         num_others = self.context_dim - (exposure is not None)
         covariates = example_rows(num_others) if num_others else None
         examples = join(example_rows(self.decoded_dim), 1, context=covariates)
-        decoder = MLP(examples.shape[-1]) if decoder is None else decoder
+        if decoder is None:
+            decoder = MLP(examples.shape[-1], skip=len(likelihood.event_shape) == 1)
         likelihood.build(read_features(decoder, examples, "decoder"))
         self.prior = prior
         self.likelihood = likelihood

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from ppl_vae.families.modules import shape_of
@@ -16,7 +17,8 @@ Activation = Callable[[], nn.Module]
 class MLP(nn.Module):
     """Multilayer perceptron: flattens its input's event dims and returns the last hidden layer.
 
-    h_l = activation(W_l h_{l-1} + b_l); any number of batch dims to the left.
+    h_l = activation(W_l h_{l-1} + b_l); any number of batch dims to the left. With `skip` the input
+    is among the features: what reads them is then a linear model plus a nonlinear one.
     Use `ConvEncoder` where neighbouring pixels matter and there are few rows.
 
     Args:
@@ -24,15 +26,15 @@ class MLP(nn.Module):
         hidden_dims: Width of each layer; the last one is the number of features.
         activation: Constructor of the nonlinearity.
         dropout: Share of units dropped while training.
+        skip: Whether the flattened input stands before the last hidden layer in the output.
 
     Shape:
-        (*batch, *in_shape) -> (*batch, hidden_dims[-1])
+        (*batch, *in_shape) -> (*batch, hidden_dims[-1]), and the input's size more with `skip`
 
     References:
         Kingma and Welling (2014), Auto-encoding variational Bayes, arXiv:1312.6114, appendix C.
 
     Example:
-        >>> import torch
         >>> MLP((28, 28), hidden_dims=(200, 200))(torch.zeros(5, 28, 28)).shape
         torch.Size([5, 200])
     """
@@ -44,9 +46,11 @@ class MLP(nn.Module):
         *,
         activation: Activation = nn.ReLU,
         dropout: float = 0.0,
+        skip: bool = False,
     ) -> None:
         super().__init__()
         self.in_shape = shape_of(in_shape)
+        self.skip = skip
         widths = [self.in_shape.numel(), *shape_of(hidden_dims)]
         layers: list[nn.Module] = []
         for width, next_width in zip(widths, widths[1:], strict=False):
@@ -56,7 +60,9 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Features of x."""
-        return self.layers(x.flatten(start_dim=-len(self.in_shape)))
+        x = x.flatten(start_dim=-len(self.in_shape))
+        h = self.layers(x)
+        return torch.cat([x, h], dim=-1) if self.skip else h
 
 
 class ResNet(nn.Module):
@@ -78,7 +84,6 @@ class ResNet(nn.Module):
         He et al. (2016), Identity mappings in deep residual networks, arXiv:1603.05027.
 
     Example:
-        >>> import torch
         >>> ResNet(8, width=32)(torch.zeros(7, 5, 8)).shape
         torch.Size([7, 5, 32])
     """
