@@ -1,6 +1,7 @@
 """A table of mixed columns: each has a likelihood of its own."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Self, override
 
 import pyro.distributions as dist
@@ -16,27 +17,29 @@ from ppl_vae.families.likelihoods.real import StudentT
 
 __all__ = ["Columns"]
 
-Choice = Likelihood | type[Likelihood]
-BY_KIND: Mapping[str, type[Likelihood]] = {
+Choice = Likelihood | Callable[[int], Likelihood]
+HEAVY_TAILED = partial(StudentT, scale="decoder")
+BY_KIND: Mapping[str, Choice] = {
     "boolean": Bernoulli,
     "count": NegativeBinomial,
-    "positive": StudentT,
-    "real": StudentT,
+    "positive": HEAVY_TAILED,
+    "real": HEAVY_TAILED,
 }
 
 
 class Columns(Likelihood):
     """A mixed table: p(x given z) = prod_i p_i(x_i given z), one family for each column.
 
-    Columns of the same class share a block of parameters' arithmetic, and nothing else: a scale or
-    dispersion belongs to its column. log p(x) multiplies probabilities of discrete columns with
+    Columns of the same family are computed as one block; a scale or a dispersion belongs to its
+    column. log p(x) multiplies probabilities of discrete columns with
     densities of continuous ones; `measure` names which is which, and only equal ones are compared.
 
     An exposure (`Model(exposure=)`) is that of the counts among the columns.
 
     Args:
-        families: A likelihood for each column, by name and in the order of x: a class, which is
-            made with its defaults, or an instance for one element, as `Categorical(1, 5)`.
+        families: A likelihood for each column, by name and in the order of x: a class or function
+            that makes one from a number of columns, or an instance for one column, as
+            `Categorical(1, 5)`.
 
     Shape:
         features (*batch, *features) -> batch_shape (*batch), event_shape (P,)
@@ -83,7 +86,7 @@ class Columns(Likelihood):
         """A likelihood for each column of a data set by its kind; `families` overrules by name.
 
         Booleans are `Bernoulli`, categories `Categorical`, counts `NegativeBinomial`, other numbers
-        `StudentT`. Printing the result shows each choice and its reason.
+        `StudentT` with a scale that depends on z. Printing shows each choice and its reason.
 
         Args:
             data: A `Dataset` of a table.
@@ -111,10 +114,8 @@ class Columns(Likelihood):
         reasons: dict[str, str] = {}
         for name, kind in zip(names, data.kinds, strict=True):
             levels = data.levels.get(name, ())
-            chosen[name] = given.get(name) or _family(kind, len(levels))
-            reasons[name] = (
-                "given" if name in given else kind + f", {len(levels)} levels" * bool(levels)
-            )
+            chosen[name] = given.get(name, _family(kind, len(levels)))
+            reasons[name] = _reason(kind, len(levels), given=name in given)
         columns = cls(chosen)
         columns.reasons = reasons
         columns.levels = {name: data.levels[name] for name in names if name in data.levels}
@@ -177,6 +178,13 @@ class Columns(Likelihood):
         return "\n".join([f"{type(self).__name__}(", *rows, ")"])
 
 
+def _reason(kind: str, num_levels: int, *, given: bool) -> str:
+    """Why a column has its likelihood."""
+    if given:
+        return "given"
+    return f"{kind}, {num_levels} levels" if num_levels else kind
+
+
 def _family(kind: str, num_levels: int) -> Choice:
     """The likelihood of a column of this kind."""
     if kind in ("category", "ordered"):
@@ -185,15 +193,15 @@ def _family(kind: str, num_levels: int) -> Choice:
 
 
 def _require_element(family: Any, name: str) -> None:
-    """Raise unless this is the likelihood of one column, made or not."""
-    is_class = isinstance(family, type) and issubclass(family, Likelihood)
-    if not is_class and not isinstance(family, Likelihood):
+    """Raise unless this is the likelihood of one column, or makes one."""
+    if not isinstance(family, Likelihood):
+        is_likelihood = not isinstance(family, type) or issubclass(family, Likelihood)
+        if callable(family) and is_likelihood:
+            return
         raise TypeError(
             f"column {name!r} is given {family!r}: give a likelihood, as in "
-            "likelihoods.StudentT, or one made for one element, as in likelihoods.Categorical(1, 5)"
+            "likelihoods.StudentT, or one made for one column, as in likelihoods.Categorical(1, 5)"
         )
-    if is_class:
-        return
     if family.event_shape.numel() != 1 or family.support.event_dim:
         raise ValueError(
             f"column {name!r} is given a {type(family).__name__} of shape "
