@@ -178,3 +178,38 @@ def test_em_raises_the_likelihood():
     x = np.random.default_rng(0).poisson(3.0, size=(200, 5)).astype(float)
     one, more = (Mixture.fit(x, Counts(), size, 0).log_prob(x).mean() for size in (1, 5))
     assert more > one
+
+
+def test_mixed_columns_have_latent_classes():
+    """Two classes that differ in a real column, a count, and a category, against the truth."""
+    rng = np.random.default_rng(3)
+    which = rng.integers(2, size=1300)
+    mean, rate, share = np.array([-2.0, 3.0]), np.array([1.0, 6.0]), np.array([0.1, 0.8])
+    x = np.stack(
+        [
+            1e3 * rng.normal(mean[which]),
+            rng.poisson(rate[which]),
+            rng.random(1300) < share[which],
+        ],
+        axis=1,
+    )
+    families = {
+        "a": likelihoods.Gaussian,
+        "b": likelihoods.Poisson,
+        "c": likelihoods.Categorical(1, num_categories=2),
+    }
+    data = pv.Dataset(x, feature_names=list(families), splits=ROWS)
+    likelihood = likelihoods.Columns(families)
+    found = pv.baselines(data, likelihood)
+    held_out = x[1000:, :, None]
+    log_p = (
+        stats.norm.logpdf(held_out[:, 0], 1e3 * mean, 1e3)
+        + stats.poisson.logpmf(held_out[:, 1], rate)
+        + stats.bernoulli.logpmf(held_out[:, 2], share)
+    )
+    mixed = next(name for name in found if name.startswith("mixture of"))
+    near(found[mixed], logsumexp(log_p, axis=1) - np.log(2))
+    assert found["independent columns"].measure == likelihood.measure
+    one = likelihoods.Columns({"a": likelihoods.Gaussian, "b": likelihoods.Gaussian})
+    pair = pv.Dataset(x[:, :2], feature_names=["a", "b"], splits=ROWS)
+    assert "independent normals" in pv.baselines(pair, one)

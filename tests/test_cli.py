@@ -233,7 +233,7 @@ def test_another_configuration_is_refused(finished, small):
             ["--set", "prior.pseudo_input=3"],
             "VampPrior takes no 'pseudo_input': did you mean pseudo_inputs?",
         ),
-        (["--prior", "Vamp"], "Allowed: FlowPrior, "),
+        (["--prior", "Vamp"], "Allowed: ConditionalNormal, "),
         (["--data", "digit"], "'digit' is neither a file nor one of digits"),
         (["--num-epochs", "many"], "Invalid value for '--num-epochs'"),
     ],
@@ -255,7 +255,7 @@ def test_of_many_processes_the_first_says_what_all_would(small, tmp_path, monkey
         for rest in ([small, "--prior", "V"], ["--data", "digits"])
     )
     monkeypatch.setenv("LOCAL_RANK", "0")
-    assert "Allowed: FlowPrior" in one_error(call(*wrong), 2)
+    assert "FlowPrior, GaussianMixture" in one_error(call(*wrong), 2)
     monkeypatch.setenv("LOCAL_RANK", "1")
     # torchrun ends a process that waits
     monkeypatch.setattr("ppl_vae.cli.errors.time.sleep", lambda _: sys.exit(15))

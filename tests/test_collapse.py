@@ -352,5 +352,5 @@ def test_it_is_refused_where_it_is_not_defined(bed):
     ):
         kl_per_dimension(bed.model, bed.guide, bed.x[:3], **QUIET)
     model, guide = small_vae(pv.priors.GaussianMixture(3, 2))
-    with pytest.raises(ValueError, match="site 'z' has a Mixture"):
+    with pytest.raises(ValueError, match="site 'z' has a BroadcastMixture"):
         kl_per_dimension(model, guide, torch.zeros(3, 4), **QUIET)

@@ -92,6 +92,7 @@ def test_config_is_complete_with_defaults():
         "hidden_dims": [8],
         "activation": "ReLU",
         "dropout": 0.0,
+        "skip": False,
     }
     settings = {
         field.name: field.default for field in fields(Training) if field.default is not None

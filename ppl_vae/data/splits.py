@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+__all__ = ["random_rows"]
+
 
 def count(share: float, num_data: int, what: str) -> int:
     """Number of rows from a fraction (a float below 1) or a number.

@@ -42,6 +42,7 @@ from ppl_vae.diagnostics.sbc.plot import plot_calibration
 from ppl_vae.diagnostics.sbc.simulate import Calibration, calibration
 from ppl_vae.diagnostics.sbc.sources import GuideDraws, HMCDraws, ImportanceDraws
 from ppl_vae.diagnostics.sbc.summary import CalibrationSummary
+from ppl_vae.diagnostics.table_plot import plot_table
 
 __all__ = [
     "ActiveUnits",
@@ -93,6 +94,7 @@ __all__ = [
     "plot_reconstructions",
     "plot_reliability",
     "plot_samples",
+    "plot_table",
     "plot_training",
     "predictive_check",
     "rate_distortion",

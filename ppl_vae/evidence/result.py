@@ -174,7 +174,8 @@ class Evidence:
         Args:
             log_p: Nats, (N,), as scikit-learn's `score_samples` gives it.
             x: The rows, in the units of the other models, (N, *event).
-            measure: "lebesgue" if p(x) is a density, "counting" if it is a probability.
+            measure: "lebesgue" if p(x) is a density, "counting" if it is a probability; that of
+                the likelihood (`likelihood.measure`) for mixed columns.
             weights: Sampling weights of the rows, (N,), or None.
 
         Example:
@@ -189,8 +190,11 @@ class Evidence:
                 f"log_p has shape {values.shape} and x {len(x)} rows: give a finite number for "
                 "each row"
             )
-        if measure not in ("counting", "lebesgue"):
-            raise ValueError(f"measure is {measure!r}; it must be 'counting' or 'lebesgue'")
+        if not ("counting" in measure or "lebesgue" in measure):
+            raise ValueError(
+                f"measure is {measure!r}; it must be 'counting' or 'lebesgue', or the measure of a "
+                "likelihood"
+            )
         zero, one = np.zeros(len(x)), np.ones(len(x))
         arrays = (values, zero, one, zero - np.inf, values, values, one.astype(int))
         known: dict[str, Any] = {"skewness": zero, "spread": zero, "believed": one.astype(bool)}

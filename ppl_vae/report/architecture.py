@@ -183,7 +183,7 @@ def layers(model: Model, guide: Guide, data: Dataset) -> Table:
         >>> guide, data = Guide(posteriors.MeanFieldNormal(2), 5), Dataset([[0.0] * 5])
         >>> model = Model(priors.StandardNormal(2), likelihoods.Bernoulli(5))
         >>> [row[1] for row in layers(model, guide, data).rows][:2]
-        ['Units(5)', 'Linear(in_features=5, out_features=256, bias=True)']
+        ['Encoding(5)', 'Linear(in_features=5, out_features=256, bias=True)']
     """
     data = place(data[:1], model, guide)
     # Parts in both, as with a VampPrior, count as the guide's.

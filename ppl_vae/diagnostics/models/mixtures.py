@@ -23,6 +23,10 @@ class Family(ABC):
         """Statistics of each row, (N, D) -> (N, P)."""
         return x
 
+    def distances(self, x: np.ndarray) -> np.ndarray:
+        """Rows between which Euclidean distances are sensible, to start the components."""
+        return x
+
     def mean(self, statistics: np.ndarray) -> np.ndarray:
         """Mean over all rows, inside the range of the parameters, (P,)."""
         return (statistics.sum(0) + PRIOR) / (len(statistics) + self.num_values * PRIOR)
@@ -136,7 +140,9 @@ class Mixture:
         statistics = family.statistics(x)
         overall = family.mean(statistics)
         num_components = min(num_components, len(np.unique(x, axis=0)))
-        labels = KMeans(num_components, n_init=1, random_state=seed).fit_predict(x)
+        labels = KMeans(num_components, n_init=1, random_state=seed).fit_predict(
+            family.distances(x)
+        )
         shares = np.eye(num_components)[labels]
         previous = -np.inf
         for _ in range(MOST_STEPS):

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from ppl_vae.data import Dataset
+from ppl_vae.diagnostics.models.columns import FLOOR, Mixed, Normals
 from ppl_vae.diagnostics.models.mixtures import (
     Binomials,
     Bits,
@@ -23,6 +24,7 @@ from ppl_vae.families.likelihoods import (
     BetaBinomial,
     Binomial,
     Categorical,
+    Columns,
     DirichletMultinomial,
     Likelihood,
     Multinomial,
@@ -38,7 +40,6 @@ NUM_FACTORS = (1, 2, 4, 8, 16, 32)
 NUM_COMPONENTS = (1, 2, 4, 8, 16, 32, 64)
 MOST_FULL = 64  # features, beyond which components have no full covariance matrices
 HELD_OUT = 0.2  # share of the training rows that the size is chosen on
-FLOOR = 1e-6  # added to variances, as scikit-learn does
 
 Scores = Callable[[np.ndarray], np.ndarray]  # log p(x) of each row
 Fit = Callable[[np.ndarray], Scores]
@@ -117,13 +118,29 @@ def _complete(data: Dataset) -> np.ndarray:
 
 def _fitted(train: np.ndarray, likelihood: Any, seed: int) -> dict[str, Scores]:
     """The baselines for this likelihood, fitted."""
-    kind = likelihood if isinstance(likelihood, type) else type(likelihood)
+    if isinstance(likelihood, Columns) and len(likelihood.parts) == 1:
+        likelihood = likelihood.parts[0]
     if likelihood.measure == "lebesgue":
         return _densities(train, seed)
+    family = _family(likelihood, train)
+    found = _mixtures(train, family, seed)
+    if not isinstance(family, Counts):
+        return found
+    return {"independent negative binomials": OverdispersedCounts.fit(train).log_prob} | found
+
+
+def _family(likelihood: Any, train: np.ndarray) -> Family:
+    """Independent features of a likelihood's kind."""
+    kind = likelihood if isinstance(likelihood, type) else type(likelihood)
+    if isinstance(likelihood, Columns):
+        pairs = zip(likelihood.parts, likelihood.places, strict=True)
+        return Mixed([(places, _family(part, train[:, places])) for part, places in pairs])
+    if likelihood.measure == "lebesgue":
+        return Normals(train)
     if issubclass(kind, Bernoulli):
-        return _mixtures(train, Bits(), seed)
+        return Bits()
     if issubclass(kind, Categorical | Ordinal):
-        return _mixtures(train, Categories(1 + int(train.max())), seed)
+        return Categories(1 + int(train.max()))
     if issubclass(kind, Binomial | BetaBinomial):
         if kind is likelihood:
             raise ValueError(
@@ -131,12 +148,10 @@ def _fitted(train: np.ndarray, likelihood: Any, seed: int) -> dict[str, Scores]:
                 "class"
             )
         total = likelihood.total.expand(likelihood.event_shape).cpu().numpy()
-        return _mixtures(train, Binomials(total.reshape(-1).astype(float)), seed)
+        return Binomials(total.reshape(-1).astype(float))
     if issubclass(kind, Multinomial | DirichletMultinomial):
-        num_parts = train.shape[1] if kind is likelihood else likelihood.event_shape[-1]
-        return _mixtures(train, Parts(num_parts), seed)
-    overdispersed = OverdispersedCounts.fit(train).log_prob
-    return {"independent negative binomials": overdispersed} | _mixtures(train, Counts(), seed)
+        return Parts(train.shape[1] if kind is likelihood else likelihood.event_shape[-1])
+    return Counts()
 
 
 def _mixtures(train: np.ndarray, family: Family, seed: int) -> dict[str, Scores]:

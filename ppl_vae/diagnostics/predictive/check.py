@@ -13,7 +13,13 @@ from ppl_vae.diagnostics.datatree.build import SAMPLE_DIMS
 from ppl_vae.diagnostics.groups import group, tree
 from ppl_vae.diagnostics.predictive.cdf import check_observed
 from ppl_vae.diagnostics.predictive.replicates import PREDICTIVES, ReplicatedData
-from ppl_vae.diagnostics.predictive.statistics import OF_ENTRIES, ROUNDING, STATISTICS, Statistic
+from ppl_vae.diagnostics.predictive.statistics import (
+    FEATURE_STATISTICS,
+    OF_ENTRIES,
+    ROUNDING,
+    STATISTICS,
+    Statistic,
+)
 from ppl_vae.diagnostics.uniformity import widening
 from ppl_vae.programs.inference import Inference, progress_bar, treat_alike
 from ppl_vae.programs.modules import rows_fitted
@@ -247,8 +253,8 @@ def predictive_check(
         statistics: Functions by name, of x (N, *event), NaN where missing, to a number or an array,
             such as one number per feature; None is `STATISTICS`: mean, variance, zero_fraction and
             max over all entries, the root mean square correlation of pairs of features, and the
-            partial correlation of each pair. `FEATURE_STATISTICS` are the first four for every
-            feature.
+            partial correlation of each pair. Where the columns have names, the first four are those
+            of every column (`FEATURE_STATISTICS`), since unlike columns have no common mean.
         num_samples: Number of replicated data sets S; no p is below 1 / (S + 1).
         seed: Seed of the draws.
         progress: Whether to show a bar when it takes more than two seconds.
@@ -278,7 +284,7 @@ def predictive_check(
     rows = inference.data
     treat_alike(rows, "predictive_check")
     if statistics is None:
-        statistics = OF_ENTRIES if rows.event_shape.numel() == 1 else STATISTICS
+        statistics = _default_statistics(rows)
     is_mapping = isinstance(statistics, Mapping) and len(statistics) > 0
     if not is_mapping or not all(map(callable, statistics.values())):
         raise ValueError(
@@ -304,6 +310,13 @@ def predictive_check(
         coords=dict(rows.coords),
         num_train=rows_fitted(model),
     )
+
+
+def _default_statistics(rows: Dataset) -> Mapping[str, Statistic]:
+    """Of entries and pairs; column by column where columns have names."""
+    if rows.event_shape.numel() == 1:
+        return OF_ENTRIES
+    return STATISTICS | FEATURE_STATISTICS if "x" in rows.columns else STATISTICS
 
 
 def _evaluate(statistics: Mapping[str, Statistic], x: np.ndarray) -> dict[str, np.ndarray]:

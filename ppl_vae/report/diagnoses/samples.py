@@ -2,15 +2,18 @@
 
 from typing import Any
 
-from ppl_vae.diagnostics import plot_reconstructions, plot_samples
+from ppl_vae.diagnostics import plot_reconstructions, plot_samples, plot_table
 from ppl_vae.diagnostics.report_plots import as_images, name_features
+from ppl_vae.diagnostics.table_plot import MOST_COLUMNS
 from ppl_vae.programs.modules import place
 from ppl_vae.report.diagnosis import Diagnosis, Findings
 from ppl_vae.report.elements import SIZE, Panel, draw
+from ppl_vae.runtime.seeding import seeded
 
 NUM_RECONSTRUCTED = 12
 NUM_PANELS = 6  # of rows that are not pictures
 NUM_SAMPLES = 60
+PANEL = 1.6  # inches, of a column of a table
 CELL = 0.64  # inches, of a picture in a row of pictures
 
 
@@ -43,8 +46,10 @@ def _reconstructions(found: Findings) -> Panel:
 
 
 def _samples(found: Findings) -> Panel:
-    """What the decoder makes of draws from the prior."""
+    """What the decoder makes of draws from the prior; rows of a table beside drawn ones."""
     rows, model = found.subject.rows, found.programs[0]
+    if "x" in rows.columns:
+        return _table(found)
     context = place(rows, model).context
     count = NUM_SAMPLES
     says = []
@@ -61,6 +66,26 @@ def _samples(found: Findings) -> Panel:
 
     alt = f"{count} samples: what the decoder makes of draws from the prior."
     return Panel(says, pictures=draw(plot, alt, size=(6.4, 4.2)))
+
+
+def _table(found: Findings) -> Panel:
+    """Rows of a table beside as many drawn ones."""
+    rows, model = found.subject.rows, found.programs[0]
+    context = place(rows, model).context
+    with seeded(found.subject.seed):
+        drawn = model.sample(len(rows), context).cpu().numpy()
+    names = list(rows.columns["x"])[:MOST_COLUMNS]
+    size = len(names)
+
+    def plot(ax: Any) -> None:
+        ax.set_axis_off()
+        plot_table(rows, drawn, names, ax.figure.subplots(size, size))
+
+    says = [f"Grey: {len(rows)} rows; blue: as many drawn from the model."]
+    if len(rows.columns["x"]) > len(names):
+        says.append(f"The first {len(names)} of {len(rows.columns['x'])} columns.")
+    alt = f"Histograms of {', '.join(names)} and of drawn rows, and scatter plots of each pair."
+    return Panel(says, pictures=draw(plot, alt, size=(PANEL * size, PANEL * size)))
 
 
 SECTION = "What it learned"
