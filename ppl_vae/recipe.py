@@ -27,7 +27,6 @@ DROPOUT = 0.2
 NUM_PARTICLES = 10
 RATE = 3e-3
 WEIGHT_DECAY = 1e-2
-NUM_STEPS = 3000
 FEWEST_EPOCHS = 20
 
 CODE = """\
@@ -58,7 +57,7 @@ training = pv.Training(
     num_epochs={num_epochs},
     batch_size={batch_size},
     learning_rate=Cosine({rate}),
-    optimizer=lambda parameters: torch.optim.AdamW(parameters, weight_decay={weight_decay}),
+    weight_decay={weight_decay},
     patience={patience},
     seed={seed},
 )
@@ -101,7 +100,12 @@ class Recipe:
 
 
 def recipe(
-    data: Any, *, latent_dim: int | None = None, seed: int = 0, progress: bool = True
+    data: Any,
+    *,
+    latent_dim: int | None = None,
+    num_steps: int = 3000,
+    seed: int = 0,
+    progress: bool = True,
 ) -> Recipe:
     """Settings that suit a table; where it has no validation rows, an eighth of the training rows.
 
@@ -114,6 +118,7 @@ def recipe(
     Args:
         data: A `Dataset` of a table, or what makes one (a frame, an array).
         latent_dim: Number of latent dimensions; None is the number of columns, at most 16.
+        num_steps: Number of gradient steps, in as many epochs as they make, and at least 20.
         seed: Seed of the validation rows, the starting weights and the training.
         progress: Whether training shows a bar.
 
@@ -140,8 +145,9 @@ def recipe(
     if latent_dim is None:
         latent_dim = min(MOST_LATENTS, max(2, num_columns))
     latent_dim = whole_number(latent_dim, "latent_dim")
+    num_steps = whole_number(num_steps, "num_steps")
     batch_size = min(num_train, 64 if num_train < 6_400 else 256)
-    num_epochs = max(FEWEST_EPOCHS, round(NUM_STEPS * batch_size / num_train))
+    num_epochs = max(FEWEST_EPOCHS, round(num_steps * batch_size / num_train))
     values = {
         "seed": seed,
         "latent_dim": latent_dim,
@@ -173,7 +179,7 @@ def recipe(
         num_epochs=num_epochs,
         batch_size=batch_size,
         learning_rate=Cosine(RATE),
-        optimizer=_optimizer,
+        weight_decay=WEIGHT_DECAY,
         patience=values["patience"],
         seed=seed,
         progress=progress,
@@ -208,7 +214,3 @@ def _num_covariates(data: Dataset) -> int:
 
 def _network(num_inputs: int) -> networks.MLP:
     return networks.MLP(num_inputs, HIDDEN, activation=torch.nn.SiLU, dropout=DROPOUT, skip=True)
-
-
-def _optimizer(parameters: Any) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(parameters, weight_decay=WEIGHT_DECAY)

@@ -593,6 +593,11 @@ def test_settings_out_of_range_are_named():
         ({"learning_rate": 0.0}, "(learning_rate) is 0.0"),
         ({"learning_rate": math.nan}, "(learning_rate) is nan"),
         ({"clip_norm": -1.0}, "(clip_norm) is -1.0"),
+        ({"weight_decay": -0.1}, "(weight_decay) is -0.1"),
+        (
+            {"weight_decay": 0.1, "optimizer": torch.optim.Adam},
+            "optimizer and weight_decay both set the optimiser",
+        ),
         ({"patience": 0}, "(patience) is 0"),
         ({"seed": 1.5}, "(seed) is 1.5"),
         ({"compile": "yes"}, "(compile) is 'yes'; it must be 'auto', True, False or 'cudagraphs'"),
@@ -714,3 +719,19 @@ def test_collapse_is_told_once(caplog):
     )
     assert result.history["rate"][-1] < 0.1
     assert caplog.text.count("posterior collapse") == 1
+
+
+def test_weight_decay_shrinks_matrices_alone():
+    """Without a gradient AdamW multiplies weights by 1 - rate x decay at every step."""
+    x = split_data()
+    with pv.seeded(0):
+        model, guide = vae()
+    for parameter in (*model.parameters(), *guide.parameters()):
+        parameter.register_hook(torch.zeros_like)
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    training = quiet(num_epochs=2, learning_rate=0.01, weight_decay=0.5)
+    pv.fit(model, guide, x, training=training)
+    num_steps = 2 * -(-len(x.train) // training.batch_size)
+    for name, parameter in model.named_parameters():
+        factor = (1 - 0.01 * 0.5) ** num_steps if parameter.dim() > 1 else 1.0
+        torch.testing.assert_close(parameter, factor * before[name], rtol=1e-5, atol=1e-7)

@@ -35,6 +35,7 @@ RESUMED = (
     "kl_warmup_epochs",
     "kl_schedule",
     "clip_norm",
+    "weight_decay",
     "patience",
     "dtype",
 )
@@ -62,6 +63,9 @@ class Training:
             held-out bound of epochs at full KL weight (the training bound where nothing is held
             out): the bound itself with mode="max", its negative, a loss, with torch's default
             mode="min". A bound may have either sign; threshold_mode="abs" is made for that.
+        weight_decay: Of AdamW, which then is the default optimiser: each step takes this share of
+            the learning rate off the weights of linear maps and convolutions, and leaves biases,
+            scales and dispersions alone. Regularises networks fitted to few rows.
         clip_norm: Largest gradient norm; None does not clip.
         kl_warmup_epochs: Epochs over which the KL's weight grows from 0 to 1.
         kl_schedule: Any other course of the KL's weight, as a function of the fraction of training
@@ -99,6 +103,7 @@ class Training:
     learning_rate: float | Callable[[float], float] | None = None
     optimizer: Callable[[Iterable[Tensor]], torch.optim.Optimizer] | None = None
     scheduler: Callable[[torch.optim.Optimizer], Any] | None = None
+    weight_decay: float = 0.0
     clip_norm: float | None = None
     kl_warmup_epochs: int = 0
     kl_schedule: Callable[[float], float] | None = None
@@ -116,6 +121,7 @@ class Training:
         )
         if self.learning_rate is not None and not callable(self.learning_rate):
             real_number(self.learning_rate, "Training(learning_rate)", above=0)
+        real_number(self.weight_decay, "Training(weight_decay)", at_least=0)
         if self.clip_norm is not None:
             real_number(self.clip_norm, "Training(clip_norm)", above=0)
         one_of(self.compile, "Training(compile)", ("auto", True, False, "cudagraphs"))
@@ -146,6 +152,10 @@ class Training:
         if self.kl_warmup_epochs and self.kl_schedule is not None:
             raise ValueError(
                 "kl_warmup_epochs and kl_schedule both set the KL's weight: give one of them"
+            )
+        if self.weight_decay and self.optimizer is not None:
+            raise ValueError(
+                "optimizer and weight_decay both set the optimiser: give the decay to the optimiser"
             )
         if self.scheduler is not None and callable(self.learning_rate):
             raise ValueError(

@@ -127,10 +127,18 @@ class Updates:
 
 
 def _optimizer(training: Training, parameters: list[Tensor]) -> torch.optim.Optimizer:
-    """The one that is asked for, or Adam."""
+    """The one that is asked for, or Adam, or AdamW."""
     if training.optimizer is None:
         fused = all(p.is_floating_point() for p in parameters)
-        return torch.optim.Adam(parameters, lr=DEFAULT_RATE, fused=fused)
+        if not training.weight_decay:
+            return torch.optim.Adam(parameters, lr=DEFAULT_RATE, fused=fused)
+        groups = [
+            {"params": [p for p in parameters if p.dim() > 1]},
+            {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+        ]
+        groups = [group for group in groups if group["params"]]
+        decay = training.weight_decay
+        return torch.optim.AdamW(groups, lr=DEFAULT_RATE, weight_decay=decay, fused=fused)
     optimizer = training.optimizer(parameters)
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise TypeError(
