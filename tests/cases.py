@@ -5,6 +5,7 @@ import itertools
 
 import pyro.distributions as dist
 import torch
+from pyro.distributions import constraints
 
 from ppl_vae import Guide, Model, beds, likelihoods, objectives, posteriors, priors
 from ppl_vae.hmc import HMC
@@ -52,6 +53,10 @@ PRIORS = {
     "VampPrior": vamp_prior,
     "FlowPrior": priors.FlowPrior,
     "Hierarchical": lambda d: priors.Hierarchical(d, hidden_dims=(8,)),
+    "LogisticNormal": priors.LogisticNormal,
+    "Dirichlet": lambda d: priors.Dirichlet(d, concentration=None),
+    "UniformSphere": priors.UniformSphere,
+    "Categorical": priors.Categorical,
 }
 
 POSTERIORS = {
@@ -64,9 +69,61 @@ POSTERIORS = {
     "InverseAutoregressive": lambda d: posteriors.InverseAutoregressive(d, hidden_dims=(8,)),
     "Hierarchical": lambda d: posteriors.Hierarchical(d, hidden_dims=(8,)),
     "ZukoFlow": lambda d: posteriors.ZukoFlow(d, "maf", hidden_dims=(8,)),
+    "LogisticNormal": posteriors.LogisticNormal,
+    "PowerSpherical": posteriors.PowerSpherical,
+    "Categorical": posteriors.Categorical,
 }
 
-SMALLEST = {"Hierarchical": 2}  # latent dimensions, where one is too few
+
+def on(support, table, room):
+    """The families of a table with this support."""
+    return [name for name in table if getattr(room, name).support is support]
+
+
+def fitting(prior):
+    """The posteriors with the support of this prior."""
+    return on(getattr(priors, prior).support, POSTERIORS, posteriors)
+
+
+REAL_PRIORS = on(constraints.real_vector, PRIORS, priors)
+REAL_POSTERIORS = on(constraints.real_vector, POSTERIORS, posteriors)
+DISCRETE = on(constraints.one_hot, POSTERIORS, posteriors)  # whose draws have no path derivative
+
+
+def objective_for(posterior):
+    """None, which is the default of `fit`, or an objective for draws without a path derivative."""
+    if posterior in DISCRETE:
+        return objectives.IWAE(3, gradient=objectives.VIMCO())
+    return None
+
+
+def nodes(support, size, points=401):
+    """Points of a support of vectors, and weights by which sums over them are integrals."""
+    if support is constraints.one_hot:
+        return torch.eye(size, dtype=torch.float64), torch.ones(size)
+    if support is constraints.sphere:
+        return sphere_nodes(size)
+    is_simplex = support is constraints.simplex
+    size = size - is_simplex
+    width = 24 if is_simplex else 12
+    axis = torch.linspace(-width, width, {1: 1601}.get(size, points), dtype=torch.float64)
+    u = torch.cartesian_prod(*[axis] * size).reshape(-1, size)
+    weights = torch.full((len(u),), (axis[1] - axis[0]).item() ** size, dtype=torch.float64)
+    if not is_simplex:
+        return u, weights
+    transform = torch.distributions.biject_to(support)
+    return transform(u), weights * transform.log_abs_det_jacobian(u, transform(u)).exp()
+
+
+def sphere_nodes(size, points=400):
+    """Unit vectors of equal weight in two or three dimensions."""
+    share = (torch.arange(points, dtype=torch.float64) + 0.5) / points
+    circle = torch.stack([(2 * torch.pi * share).cos(), (2 * torch.pi * share).sin()], dim=-1)
+    if size == 2:
+        return circle, torch.full((points,), 2 * torch.pi / points).double()
+    height = (2 * share - 1).reshape(-1, 1, 1).expand(-1, points, 1)  # equal areas
+    values = torch.cat([height, (1 - height**2).sqrt() * circle], dim=-1).reshape(-1, 3)
+    return values, torch.full((len(values),), 4 * torch.pi / len(values)).double()
 
 
 def many_zeros(u):
@@ -197,8 +254,10 @@ def integral(distribution, support):
     return (distribution.log_prob(values) + log_volume).exp().sum(0) * cell
 
 
-def vae(prior="StandardNormal", likelihood="Bernoulli", posterior="MeanFieldNormal", latent_dim=2):
-    """A small VAE of named families on vectors of `EVENT` features."""
+def vae(prior=None, likelihood="Bernoulli", posterior=None, latent_dim=2):
+    """A small VAE of named families on vectors of `EVENT` features, of others that fit them."""
+    pairs = ((p, q) for p in PRIORS for q in fitting(p))
+    prior, posterior = next((p, q) for p, q in pairs if p == (prior or p) and q == (posterior or q))
     guide = Guide(POSTERIORS[posterior](latent_dim), EVENT, torch.nn.Linear(EVENT, 8))
     if prior == "VampPrior":
         p = priors.VampPrior(guide, pseudo_inputs=data_for(likelihood, num_data=5))

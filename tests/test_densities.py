@@ -354,7 +354,7 @@ def agree(single, double, z, features=None):
 
 
 @pytest.mark.parametrize("factor", [1.0, 5.0])
-@pytest.mark.parametrize("name", priors.__all__)
+@pytest.mark.parametrize("name", [p for p in priors.__all__ if p != "UniformSphere"])
 def test_a_prior_in_float32_is_that_in_float64(name, factor):
     single = stretched(PRIORS[name](2), factor)
     double = copy.deepcopy(single).double()
@@ -362,7 +362,7 @@ def test_a_prior_in_float32_is_that_in_float64(name, factor):
 
 
 @pytest.mark.parametrize("factor", [1.0, 5.0])
-@pytest.mark.parametrize("name", posteriors.__all__)
+@pytest.mark.parametrize("name", [q for q in posteriors.__all__ if q != "PowerSpherical"])
 def test_a_posterior_in_float32_is_that_in_float64(name, factor):
     single = POSTERIORS[name](2)
     single.build((FEATURES,))

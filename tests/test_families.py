@@ -12,14 +12,17 @@ from cases import (
     LIKELIHOODS,
     POSTERIORS,
     PRIORS,
-    SMALLEST,
     data_for,
     entry_of,
+    fitting,
     is_joint,
+    nodes,
+    objective_for,
     total_mass,
     vae,
     with_hole,
 )
+from pyro.distributions import constraints
 
 import ppl_vae as pv
 from ppl_vae import likelihoods, networks, objectives, posteriors, priors
@@ -35,41 +38,41 @@ def test_the_tables_hold_every_family():
     assert set(POSTERIORS) == set(posteriors.__all__)
 
 
-def grid(dim, half_width=12.0, points=601):
-    axis = torch.linspace(-half_width, half_width, points, dtype=torch.float64)
-    mesh = torch.stack(torch.meshgrid(*[axis] * dim, indexing="ij"), dim=-1)
-    return mesh.reshape(-1, dim), (axis[1] - axis[0]) ** dim
-
-
 def built(family, width=FEATURES):
     family.build((width,))
     return family.double()
 
 
-def in_dims(table):
-    """Each family with one and with two latent dimensions, where it can have one."""
-    pairs = itertools.product(table, (1, 2))
-    rows = [(name, dim) for name, dim in pairs if dim >= SMALLEST.get(name, 1)]
+def in_dims(table, room):
+    """Each family with one and with two free latent dimensions, where it can have one."""
+    fixed = {constraints.real_vector: 0, constraints.simplex: 1, constraints.sphere: 1}
+    rows = [
+        (name, dim + fixed.get(getattr(room, name).support, 1))
+        for name, dim in itertools.product(table, (1, 2))
+        if (name, dim) != ("Hierarchical", 1)
+    ]
     return pytest.mark.parametrize(("name", "dim"), rows)
 
 
-@in_dims(PRIORS)
+@in_dims(PRIORS, priors)
 def test_prior_integrates_to_one(name, dim):
-    z, cell = grid(dim)
     distribution = PRIORS[name](dim).double()()
+    z, weights = nodes(getattr(priors, name).support, dim)
     assert distribution.batch_shape == ()
     assert distribution.event_shape == (dim,)
-    assert (distribution.log_prob(z).exp().sum() * cell).item() == pytest.approx(1.0, abs=2e-3)
+    mass = (distribution.log_prob(z).exp() * weights).sum()
+    assert mass.item() == pytest.approx(1.0, abs=4e-3)
 
 
-@in_dims(POSTERIORS)
+@in_dims(POSTERIORS, posteriors)
 def test_posterior_integrates_to_one(name, dim):
-    z, cell = grid(dim, points=1601 // dim**2)
     distribution = built(POSTERIORS[name](dim))(torch.randn(3, FEATURES, dtype=torch.float64))
+    z, weights = nodes(getattr(posteriors, name).support, dim)
     assert distribution.batch_shape == (3,)
     assert distribution.event_shape == (dim,)
-    mass = distribution.log_prob(z.unsqueeze(1).expand(-1, 3, -1)).exp().sum(0) * cell
-    np.testing.assert_allclose(mass.detach(), 1.0, atol=2e-3)
+    density = distribution.log_prob(z.unsqueeze(1).expand(-1, 3, -1)).exp()
+    mass = (density.mT * weights).sum(-1)
+    np.testing.assert_allclose(mass.detach(), 1.0, atol=4e-3)
 
 
 @every_likelihood
@@ -115,16 +118,22 @@ def test_grey_pixels_are_refused_with_both_remedies():
 
 NORMAL_POSTERIORS = ("MeanFieldNormal", "LowRankNormal", "FullRankNormal")
 NORMAL_PRIORS = ("StandardNormal", "LearnedNormal", "ConditionalNormal")
+KNOWN_KL = {
+    ("MeanFieldNormal", "Laplace"),
+    ("LogisticNormal", "LogisticNormal"),
+    ("PowerSpherical", "UniformSphere"),
+    ("Categorical", "Categorical"),
+}
 
 
-@pytest.mark.parametrize(("q", "p"), list(itertools.product(POSTERIORS, PRIORS)))
+@pytest.mark.parametrize(("q", "p"), [(q, p) for p in PRIORS for q in fitting(p)])
 def test_analytic_kl_equals_monte_carlo_kl(q, p):
-    """Within 4.5 standard errors: 13 pairs, level 1e-4."""
+    """Within 4.5 standard errors: 16 pairs, level 1e-4."""
     posterior = built(POSTERIORS[q](2))(torch.randn(1, FEATURES, dtype=torch.float64))
     prior = PRIORS[p](2).double()().expand((1,))
     kl = analytic_kl(posterior, prior)
     is_known = q in NORMAL_POSTERIORS and p in NORMAL_PRIORS
-    assert (kl is not None) == (is_known or (q, p) == ("MeanFieldNormal", "Laplace"))
+    assert (kl is not None) == (is_known or (q, p) in KNOWN_KL)
     if kl is not None:
         z = posterior.sample((40_000,))
         draws = posterior.log_prob(z) - prior.log_prob(z)
@@ -133,7 +142,11 @@ def test_analytic_kl_equals_monte_carlo_kl(q, p):
 
 def every_pair():
     """Rows, found greedily, in which every family stands beside two of each other kind."""
-    rows = [tuple(enumerate(row)) for row in itertools.product(PRIORS, LIKELIHOODS, POSTERIORS)]
+    rows = [
+        tuple(enumerate([prior, likelihood, posterior]))
+        for prior, likelihood in itertools.product(PRIORS, LIKELIHOODS)
+        for posterior in fitting(prior)
+    ]
     beside = defaultdict(set)
 
     def wanted(row):
@@ -158,14 +171,14 @@ def test_every_pair_trains_and_moves_every_parameter(prior, likelihood, posterio
         model,
         guide,
         data_for(likelihood),
+        objective=objective_for(posterior),
         training=pv.Training(num_epochs=1, batch_size=16, progress=False),
     )
     assert result.num_epochs == 1
     assert [name for name, parameter in named.items() if torch.equal(parameter, before[name])] == []
 
 
-@pytest.mark.parametrize("prior", PRIORS)
-@pytest.mark.parametrize("posterior", POSTERIORS)
+@pytest.mark.parametrize(("prior", "posterior"), sorted({(p, q) for p, _, q in every_pair()}))
 def test_weights_go_to_a_file_and_come_back(tmp_path, prior, posterior):
     model, guide = vae(prior, posterior=posterior)
     x = data_for("Bernoulli")
@@ -205,7 +218,7 @@ def test_flows_that_cannot_score_external_points_are_refused_as_priors(transform
     "transform", ["affine_coupling", "spline", "affine_autoregressive", "spline_autoregressive"]
 )
 def test_the_other_flows_score_external_points(transform):
-    z, cell = grid(2, points=301)
+    z, cell = nodes(constraints.real_vector, 2)
     density = (
         priors.FlowPrior(2, transform)().log_prob(z.float()).exp()
     )  # Pyro inverts autoregressive flows in float32

@@ -5,6 +5,7 @@ import logging
 import random
 import re
 from contextlib import nullcontext
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,7 +13,17 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from cases import EVENT, LIKELIHOODS, OBJECTIVES, POSTERIORS, PRIORS, data_for, vae
+from cases import (
+    EVENT,
+    LIKELIHOODS,
+    OBJECTIVES,
+    POSTERIORS,
+    PRIORS,
+    data_for,
+    fitting,
+    objective_for,
+    vae,
+)
 from pyro.nn import PyroModule
 
 import ppl_vae as pv
@@ -80,6 +91,7 @@ def test_draws_and_parameters_stay_float32_in_bfloat16(posterior):
         model,
         guide,
         data_for("Bernoulli"),
+        objective=objective_for(posterior),
         training=pv.Training(2, dtype="bfloat16", progress=False),
     )
     assert np.isfinite(result.history["train"]).all()
@@ -103,12 +115,16 @@ def test_every_prior(name, records_at_once, caplog):
         if name in SPLINES
         else "training step recorded"
     )
-    assert_same(lambda: vae(prior=name), data_for("Bernoulli", ROWS), caplog, how=how)
+    make_objective = partial(objective_for, fitting(name)[0])
+    x = data_for("Bernoulli", ROWS)
+    assert_same(lambda: vae(prior=name), x, caplog, how=how, make_objective=make_objective)
 
 
 @pytest.mark.parametrize("name", POSTERIORS)
 def test_every_posterior(name, records_at_once, caplog):
-    assert_same(lambda: vae(posterior=name), data_for("Bernoulli", ROWS), caplog)
+    x = data_for("Bernoulli", ROWS)
+    make_objective = partial(objective_for, name)
+    assert_same(lambda: vae(posterior=name), x, caplog, make_objective=make_objective)
 
 
 def test_a_smaller_last_batch(records_at_once, caplog):

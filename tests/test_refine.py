@@ -28,7 +28,7 @@ from ppl_vae.evidence import log_evidence
 from ppl_vae.hmc import HMC
 from ppl_vae.importance import log_weights
 from ppl_vae.refinement import GradientRefinement, SampledRefinement, refine
-from tests.cases import POSTERIORS, vae
+from tests.cases import REAL_POSTERIORS, vae
 
 FAST = GradientRefinement(num_steps=120, learning_rate=0.1)
 QUICK = HMC(num_samples=60, num_warmup=60, num_leapfrog=5)
@@ -155,7 +155,7 @@ def test_inflation_is_a_factor_on_the_standard_deviations():
 # --- any family, any program ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("posterior", POSTERIORS)
+@pytest.mark.parametrize("posterior", REAL_POSTERIORS)
 def test_every_family_gains_on_its_own_guide(posterior):
     torch.manual_seed(3)
     model, guide = vae("GaussianMixture", posterior=posterior)

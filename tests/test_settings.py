@@ -11,7 +11,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from cases import EVENT, GRADIENTS, OBJECTIVES, POSTERIORS, data_for, vae
+from cases import EVENT, GRADIENTS, OBJECTIVES, REAL_POSTERIORS, data_for, vae
 from pyro.infer import ReweightedWakeSleep, Trace_ELBO
 from torch import nn, optim
 from torch.optim import lr_scheduler
@@ -366,7 +366,7 @@ OPTIMISERS = {
 @pytest.mark.parametrize("optimizer", OPTIMISERS)
 def test_what_is_put_back_is_finite_and_gives_a_finite_bound(optimizer, rate):
     failures = 0
-    for posterior in POSTERIORS:
+    for posterior in REAL_POSTERIORS:
         torch.manual_seed(0)
         model, guide = vae(likelihood="Poisson", posterior=posterior)
         x = data_for("Poisson")

@@ -14,12 +14,11 @@ from torch import Tensor
 
 from ppl_vae.data import Dataset
 from ppl_vae.families.densities import (
-    BroadcastMixture,
-    NormalChain,
     ResidualLowRankNormal,
     StandardisedNormal,
     StandardisedStudentT,
 )
+from ppl_vae.families.densities.latents import BroadcastMixture, NormalChain
 from ppl_vae.programs.modules import arguments, evaluating
 from ppl_vae.programs.traces import LogTerms, Program, log_density_at, log_terms
 from ppl_vae.runtime.checks import one_of, real_number

@@ -31,8 +31,8 @@ class PackedSite:
         except NotImplementedError:
             raise ValueError(
                 f"site {node['name']!r} is {type(fn).__name__} with support {fn.support}: "
-                "Hamiltonian Monte Carlo moves continuous latents alone; sum the site out, or use "
-                "ImportanceSampling"
+                "Hamiltonian Monte Carlo moves continuous latents alone, on supports with a "
+                "bijection from R^n; sum the site out, or use ImportanceSampling"
             ) from None
         self.num_batch = value.dim() - fn.event_dim
         u = self.transform.inv(value)

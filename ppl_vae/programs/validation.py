@@ -9,6 +9,7 @@ from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
 from ppl_vae.data.streaming import blocks
+from ppl_vae.families import posteriors
 from ppl_vae.guide import Guide
 from ppl_vae.model import Model
 from ppl_vae.programs.masks import mask_of
@@ -46,11 +47,25 @@ def check_data(
             raise ValueError(f"{error} (its rows are counted from {start})") from None
         start += len(part)
     if isinstance(model, Model) and isinstance(guide, Guide):
-        if model.latent_dim != guide.latent_dim:
-            raise ValueError(
-                f"the model has {model.latent_dim} latent dimensions and the guide "
-                f"{guide.latent_dim}: give prior and posterior the same latent_dim"
-            )
+        check_latents(model, guide)
+
+
+def check_latents(model: Model, guide: Guide) -> None:
+    """Raise ValueError unless prior and posterior are over vectors of one support and size."""
+    prior = model.prior
+    posterior = guide.posterior
+    support = getattr(prior, "support", posterior.support)
+    if support is not posterior.support:
+        fit = [name for name in posteriors.__all__ if getattr(posteriors, name).support is support]
+        raise ValueError(
+            f"the posterior {type(posterior).__name__} has another support than the prior "
+            f"{type(prior).__name__}: use posteriors.{', '.join(fit)}"
+        )
+    if model.latent_dim != guide.latent_dim:
+        raise ValueError(
+            f"the model has {model.latent_dim} latent dimensions and the guide "
+            f"{guide.latent_dim}: give prior and posterior the same latent_dim"
+        )
 
 
 def check_programs(

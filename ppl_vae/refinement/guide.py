@@ -305,7 +305,13 @@ def _latent_site(site: Site) -> LatentSite:
         )
     if is_real(support):
         return LatentSite(site["name"], event, len(event), None)
-    transform = biject_to(support)
+    try:
+        transform = biject_to(support)
+    except NotImplementedError:
+        raise ValueError(
+            f"latent site {site['name']!r} has the support {support}, which has no bijection from "
+            "R^n, and refinement needs one: use the guide as it is"
+        ) from None
     return LatentSite(site["name"], transform.inverse_shape(event), len(event), transform)
 
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import pyro
 import torch
+from pyro.distributions import constraints
 from torch import Tensor
 
 from ppl_vae.data import Dataset
@@ -138,8 +139,8 @@ class GradientRefinement:
         num_steps: Adam steps.
         learning_rate: Of the first step; parameters are in the units of z.
         posterior: A family of normals; None is the guide's own, or `FullRankNormal` in
-            unconstrained space for a custom Pyro guide. A family other than the guide's starts at
-            mean and sd of the guide's draws.
+            unconstrained space for a custom Pyro guide and for constrained latents. A family other
+            than the guide's starts at mean and sd of the guide's draws.
         objective: What is maximised, with its particles and gradient; any `Bound`.
         chunk_size: (particle, row) pairs held at once.
 
@@ -175,9 +176,7 @@ class GradientRefinement:
         """The one given, or the guide's own."""
         if self.posterior is not None:
             return self.posterior
-        if isinstance(guide, Guide | RefinedGuide):
-            return guide.posterior
-        return FullRankNormal(latent_dim)
+        return own_family(guide) or FullRankNormal(latent_dim)
 
     def parameters(self, task: "Task", tick: Callable[[], Any]) -> Tensor:
         """Adam, from the encoder's values."""
@@ -308,12 +307,13 @@ class Task:
         return refined
 
     def start(self) -> Tensor | None:
-        """The guide's own parameters, where it has any."""
+        """The guide's own parameters, where it has any in unconstrained space."""
         if isinstance(self.guide, RefinedGuide):
             return self.guide.parameters_of(*self.args)
-        if isinstance(self.guide, Guide) and self.guide.posterior.link is not None:
-            return self.guide.posterior.link(self.guide.features(*self.args)).squeeze(-2)
-        return None
+        family = own_family(self.guide)
+        if family is None or family.link is None:
+            return None
+        return family.link(self.guide.features(*self.args)).squeeze(-2)
 
     def moments(self) -> Tensor:
         """Parameters at mean and sd of the guide's draws, which come first in every family."""
@@ -337,8 +337,20 @@ def _method(method: Refinement | HMC | None) -> Refinement:
     return method
 
 
+def own_family(guide: Any) -> Posterior | None:
+    """The guide's posterior, where it has one of unconstrained vectors."""
+    posterior = getattr(guide, "posterior", None)
+    is_own = isinstance(guide, Guide | RefinedGuide)
+    return posterior if is_own and posterior.support is constraints.real_vector else None
+
+
 def _own_copy(family: Posterior, guide: Program, latents: Latents) -> Any:
     """A frozen copy of the family, without the encoder's last map."""
+    if family.support is not constraints.real_vector:
+        raise ValueError(
+            f"{family!r} is not a family of unconstrained vectors, in which latents are refined: "
+            f"use FullRankNormal({latents.dim})"
+        )
     if family.latent_dim != latents.dim:
         raise ValueError(
             f"{family!r} does not fit latents of {latents.dim} unconstrained dimensions: "

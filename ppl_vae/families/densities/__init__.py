@@ -5,10 +5,8 @@ terms cancel, and there is no branch on a value, so that the operations can be r
 """
 
 from ppl_vae.families.densities.bounded import LogitBernoulli, LogitContinuousBernoulli
-from ppl_vae.families.densities.chains import NormalChain
 from ppl_vae.families.densities.columnwise import Columnwise
 from ppl_vae.families.densities.counts import LogMeanNegativeBinomial, LogRatePoisson
-from ppl_vae.families.densities.mixtures import BroadcastMixture, EqualNormalMixture
 from ppl_vae.families.densities.ordered import OrderedCategorical
 from ppl_vae.families.densities.real import (
     ResidualLowRankNormal,
@@ -24,8 +22,6 @@ from ppl_vae.families.densities.totals import (
 from ppl_vae.families.densities.zeros import Hurdle, ZeroInflated
 
 __all__ = [
-    "BroadcastMixture",
-    "EqualNormalMixture",
     "Columnwise",
     "Hurdle",
     "LogMeanNegativeBinomial",
@@ -34,7 +30,6 @@ __all__ = [
     "LogitBetaBinomial",
     "LogitBinomial",
     "LogitContinuousBernoulli",
-    "NormalChain",
     "OrderedCategorical",
     "ResidualLowRankNormal",
     "SoftmaxDirichletMultinomial",

@@ -6,7 +6,7 @@ from typing import Literal, override
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from ppl_vae.families.densities import NormalChain
+from ppl_vae.families.densities.latents import NormalChain
 from ppl_vae.families.layers import layer_blocks, layer_sizes, layer_steps
 from ppl_vae.families.posteriors.posterior import FLOOR, Posterior
 from ppl_vae.runtime.checks import one_of

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from ppl_vae.families.densities import EqualNormalMixture, StandardisedNormal
+from ppl_vae.families.densities import StandardisedNormal
+from ppl_vae.families.densities.latents import EqualNormalMixture
 from ppl_vae.families.posteriors.posterior import FLOOR, UNIT, Posterior
 from ppl_vae.runtime.checks import whole_number
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import override
 
 import pyro.distributions as dist
+from pyro.distributions import constraints
 from torch import Tensor, nn
 
 from ppl_vae.families.networks.readout import Readout
@@ -15,9 +16,13 @@ UNIT = 0.5413  # softplus of it is 1
 
 
 class Posterior(nn.Module, ABC):
-    """q(z given x) from features; families implement `distribution` of `num_parameters` numbers."""
+    """q(z given x) from features; families implement `distribution` of `num_parameters` numbers.
+
+    A family states its `support`, which must be that of the model's prior.
+    """
 
     num_parameters: int
+    support: constraints.Constraint = constraints.real_vector
 
     def __init__(self, latent_dim: int) -> None:
         super().__init__()

@@ -6,7 +6,7 @@ from typing import override
 import torch
 from torch import Tensor, nn
 
-from ppl_vae.families.densities import NormalChain
+from ppl_vae.families.densities.latents import NormalChain
 from ppl_vae.families.layers import layer_blocks, layer_sizes, layer_steps
 from ppl_vae.families.priors.prior import Prior
 

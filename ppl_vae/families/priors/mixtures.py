@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from ppl_vae.families.densities import BroadcastMixture, StandardisedNormal
+from ppl_vae.families.densities import StandardisedNormal
+from ppl_vae.families.densities.latents import BroadcastMixture
 from ppl_vae.families.priors.prior import Prior
 from ppl_vae.runtime.checks import whole_number
 
@@ -106,6 +107,7 @@ class VampPrior(Prior):
         with torch.no_grad():
             q = guide.encode(pseudo_inputs, pseudo_context)
         super().__init__(q.event_shape[0])
+        self.support = getattr(getattr(guide, "posterior", self), "support", self.support)
         self.guide = guide
         self.pseudo_inputs = nn.Parameter(pseudo_inputs)
         self.register_buffer("pseudo_context", pseudo_context)

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from typing import override
 
 import pyro.distributions as dist
+from pyro.distributions import constraints
 from torch import Tensor, nn
 
 from ppl_vae.runtime.checks import whole_number
@@ -17,7 +18,9 @@ def require_context(prior: nn.Module, context: Tensor | None) -> Tensor:
 
 
 class Prior(nn.Module, ABC):
-    """A prior over z of shape (D,); a family implements `forward`."""
+    """A prior over z of shape (D,); a family implements `forward` and states its `support`."""
+
+    support: constraints.Constraint = constraints.real_vector
 
     def __init__(self, latent_dim: int) -> None:
         super().__init__()
