@@ -311,9 +311,9 @@ class Task:
         if isinstance(self.guide, RefinedGuide):
             return self.guide.parameters_of(*self.args)
         family = own_family(self.guide)
-        if family is None or family.link is None:
-            return None
-        return family.link(self.guide.features(*self.args)).squeeze(-2)
+        if isinstance(self.guide, Guide) and family is not None and family.link is not None:
+            return family.link(self.guide.features(*self.args)).squeeze(-2)
+        return None
 
     def moments(self) -> Tensor:
         """Parameters at mean and sd of the guide's draws, which come first in every family."""
@@ -339,9 +339,10 @@ def _method(method: Refinement | HMC | None) -> Refinement:
 
 def own_family(guide: Any) -> Posterior | None:
     """The guide's posterior, where it has one of unconstrained vectors."""
-    posterior = getattr(guide, "posterior", None)
-    is_own = isinstance(guide, Guide | RefinedGuide)
-    return posterior if is_own and posterior.support is constraints.real_vector else None
+    if isinstance(guide, Guide | RefinedGuide):
+        if guide.posterior.support is constraints.real_vector:
+            return guide.posterior
+    return None
 
 
 def _own_copy(family: Posterior, guide: Program, latents: Latents) -> Any:
