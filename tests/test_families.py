@@ -218,11 +218,11 @@ def test_flows_that_cannot_score_external_points_are_refused_as_priors(transform
     "transform", ["affine_coupling", "spline", "affine_autoregressive", "spline_autoregressive"]
 )
 def test_the_other_flows_score_external_points(transform):
-    z, cell = nodes(constraints.real_vector, 2)
+    z, weights = nodes(constraints.real_vector, 2)
     density = (
         priors.FlowPrior(2, transform)().log_prob(z.float()).exp()
     )  # Pyro inverts autoregressive flows in float32
-    assert (density.sum() * cell).item() == pytest.approx(1.0, abs=5e-3)
+    assert (density * weights).sum().item() == pytest.approx(1.0, abs=5e-3)
 
 
 def test_families_refuse_impossible_sizes():
