@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.data.streaming import Rows
+from ppl_vae.data.tables.kinds import ends
 from ppl_vae.families.modules import at_rest, join, require_module, shape_of
 from ppl_vae.families.networks import MLP
 from ppl_vae.families.posteriors import Posterior
@@ -82,6 +83,7 @@ class Guide(PyroModule):
         self.num_train: int | None = None
         data = None if start is None else as_dataset(start)
         self.units = Encoding(self.event_shape, {} if data is None else _num_levels(data))
+        self.context_units = Encoding(self.context_dim) if self.context_dim else None
         require_module(posterior, "posterior")
         context = example_rows(self.context_dim) if self.context_dim else None
         examples = self.inputs(example_rows(*self.event_shape), context)
@@ -100,12 +102,17 @@ class Guide(PyroModule):
     def start_from(self, data: Dataset, *, counts: bool = False) -> None:
         """Put the encoder's inputs in the units of the training rows; `counts` are on a log scale.
 
-        In a table, columns of counts and of positive values are on a log scale anyway.
+        In a table, columns of counts and of positive values are on a log scale anyway, and so are
+        positive covariates.
         """
         logged = torch.full(self.event_shape, float(counts))
         if not counts and len(self.event_shape) == 1 and not isinstance(data.x, Rows):
             logged = _log_scales(data)
-        self.units.fit_to(rows_to_start_from(data, self).x, logged)
+        rows = rows_to_start_from(data, self)
+        self.units.fit_to(rows.x, logged)
+        if self.context_units is not None and rows.context is not None:
+            least, _ = ends([rows.context])
+            self.context_units.fit_to(rows.context, least.clamp(min=0))
 
     @property
     def is_new(self) -> bool:
@@ -143,6 +150,8 @@ class Guide(PyroModule):
     def inputs(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The encoder's inputs."""
         indicator = ~x.isnan() if self.missing else None
+        if self.context_units is not None and context is not None:
+            context = self.context_units(context)
         return join(self.units(x).nan_to_num(), len(self.event_shape), indicator, context)
 
 

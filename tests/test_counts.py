@@ -3,6 +3,8 @@ the fit of proportional odds."""
 
 import itertools
 import math
+import re
+from pathlib import Path
 
 import mpmath as mp
 import numpy as np
@@ -17,6 +19,7 @@ from scipy import optimize, special, stats
 import ppl_vae as pv
 from ppl_vae import likelihoods, posteriors, priors
 from ppl_vae.diagnostics.predictive.cdf import below_and_at
+from ppl_vae.experiment import build, read_config
 from ppl_vae.families import densities
 from ppl_vae.programs.simulate import simulate
 
@@ -334,6 +337,44 @@ def test_exposure_goes_through_fit_evidence_draws_and_files(name, tmp_path):
     pv.fit(model, guide, data, training=training)
 
 
+def test_a_file_names_its_exposure_and_a_mixed_table_gives_it_to_its_counts(tmp_path):
+    data, _, _ = with_exposure("Poisson")
+    path = tmp_path / "counts.csv"
+    names = [*"abc", "age", "hours"]
+    columns = np.concatenate([data.x, data.context], 1)
+    pd.DataFrame(columns, columns=names).to_csv(path, index=False)
+    changes = {
+        "data.name": str(path),
+        "data.context": ["age", "hours"],
+        "data.exposure": "hours",
+        "likelihood.name": "Poisson",
+    }
+    model = build(read_config(changes=changes.items())).model
+    assert model.exposure_of(data.context)[:, 0].tolist() == data.context[:, 1].tolist()
+    families = {"a": likelihoods.Poisson, "b": likelihoods.Gaussian, "c": likelihoods.Poisson}
+    mixed = pv.Model(
+        priors.StandardNormal(1), likelihoods.Columns(families), context_dim=2, exposure=1
+    )
+    twice = data.context * torch.tensor([1.0, 2.0])
+    means = [entry_of(mixed.decode(torch.zeros(60, 1), c)).mean for c in (data.context, twice)]
+    torch.testing.assert_close(means[1], means[0] * torch.tensor([2.0, 1.0, 2.0]))
+
+
+def test_the_unit_of_an_exposure_does_not_matter():
+    """Hours or microseconds: the encoder and the start are in units of the rows."""
+    bounds = []
+    for unit in (1.0, 3.6e9):
+        data, _, _ = with_exposure("Poisson")
+        data = data.with_context({"hours": data.context[:, 1].numpy() * unit})
+        torch.manual_seed(2)
+        guide = pv.Guide(posteriors.MeanFieldNormal(1), 3, start=data)
+        likelihood = likelihoods.Poisson(3)
+        model = pv.Model(priors.StandardNormal(1), likelihood, start=data, exposure="hours")
+        with pv.seeded(3):
+            bounds.append(pv.objectives.TraceELBO(5).bound(model, guide, data.x, data.context))
+    torch.testing.assert_close(*bounds, rtol=1e-4, atol=1e-3)
+
+
 def test_exposures_that_do_not_fit_are_refused():
     data, model, _ = with_exposure("Poisson")
     plain = priors.StandardNormal(1)
@@ -428,3 +469,22 @@ def test_proportional_odds_are_fitted_by_maximum_likelihood():
     np.testing.assert_allclose(linear.weight.detach()[0], exact.x[:2], atol=1e-4)
     assert -linear.bias.item() == pytest.approx(exact.x[2], abs=1e-4)
     np.testing.assert_allclose(likelihood.log_gaps.detach()[:, 0], exact.x[3:], atol=1e-4)
+
+
+# --- the page on likelihoods ----------------------------------------------------------------------
+
+
+def test_the_page_on_likelihoods_runs_and_finds_the_rates(capsys):
+    """12 months at the mean rate of its simulation, within a tenth or so; all totals are 40."""
+    page = Path(__file__).parents[1] / "docs" / "howto" / "likelihoods.md"
+    blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
+    names = {"__name__": "likelihoods"}
+    exec(
+        compile("\n".join(blocks).replace("num_epochs=60", "num_epochs=20"), str(page), "exec"),
+        names,
+    )
+    rates = 12 * np.exp(-2 + np.array([0.6, 0.4, 0.3]) ** 2 / 2)
+    np.testing.assert_allclose(names["new_policies"].mean(0), rates, rtol=0.15)
+    assert names["composition"].sample(3).sum(1).tolist() == [40.0] * 3
+    text = page.read_text(encoding="utf-8")
+    assert [name for name in likelihoods.__all__ if f"`{name}`" not in text] == []

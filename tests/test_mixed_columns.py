@@ -95,7 +95,7 @@ def test_a_table_goes_from_frame_to_frame():
     with pv.seeded(0):
         guide = pv.Guide(posteriors.MeanFieldNormal(2), 6, start=data)
         model = pv.Model(priors.StandardNormal(2), likelihoods.Columns.of(data), start=data)
-    training = pv.Training(num_epochs=40, learning_rate=3e-3, progress=False)
+    training = pv.Training(num_epochs=80, learning_rate=3e-3, progress=False)
     pv.fit(model, guide, data, training=training)
     evidence = pv.log_evidence(model, guide, data.test, num_particles=100, progress=False)
     assert len(evidence) == 60

@@ -177,11 +177,13 @@ def _model(config: Config, data: Dataset, guide: Guide) -> Model:
     likelihood = blamed("likelihood", config.likelihood.build, event_shape=data.event_shape)
     prior = _prior(config, data.train, guide)
     decoded_dim = getattr(prior, "decoded_dim", config.latent_dim)
-    width = decoded_dim + _context_dim(data)
+    exposure = config.data.exposure
+    width = decoded_dim + _context_dim(data) - (exposure is not None)
     decoder = blamed(
         "decoder", config.decoder.build, in_shape=width, in_dim=width, event_shape=data.event_shape
     )
-    return Model(prior, likelihood, decoder, context_dim=_context_dim(data), start=data.train.x)
+    make = partial(Model, prior, likelihood, decoder, start=data.train, exposure=exposure)
+    return blamed("data", make)
 
 
 def _prior(config: Config, train: Dataset, guide: Guide) -> nn.Module:

@@ -1,6 +1,7 @@
 """The results of a run: numbers, draws, pictures."""
 
 import importlib.metadata
+import logging
 import platform
 import time
 from collections.abc import Callable
@@ -28,8 +29,11 @@ from ppl_vae.experiment.folder import Folder
 from ppl_vae.experiment.metrics import Estimates, Metrics, finite
 from ppl_vae.experiment.refined import refined_evidence
 from ppl_vae.programs.modules import place
+from ppl_vae.runtime.checks import one_line
 from ppl_vae.runtime.files import write_whole
 from ppl_vae.training import FitResult
+
+logger = logging.getLogger(__name__)
 
 PACKAGES = ("ppl-vae", "torch", "pyro-ppl", "arviz", "numpy")
 NUM_SAMPLES = 200  # draws in posterior.nc
@@ -118,7 +122,7 @@ def write_posterior(
 def write_pictures(
     folder: Folder, experiment: Experiment, held_out: Dataset, result: FitResult, evidence: Evidence
 ) -> None:
-    """One PNG per plot."""
+    """One PNG per plot; a plot that the model does not allow is left out."""
     model, guide = experiment.model, experiment.guide
     some = place(held_out[:NUM_PICTURES], model)
     pictures: dict[str, Callable[[], Any]] = {
@@ -132,7 +136,10 @@ def write_pictures(
     if result.num_epochs:
         pictures["training"] = lambda: plot_training(result)
     for name, draw in pictures.items():
-        write_picture(folder.path / f"{name}.png", draw)
+        try:
+            write_picture(folder.path / f"{name}.png", draw)
+        except ValueError as error:  # samples of parts of an unknown total, say
+            logger.warning("%s.png is left out: %s", name, one_line(error))
 
 
 def write_picture(path: Path, draw: Callable[[], Any]) -> None:

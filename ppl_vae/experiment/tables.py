@@ -21,7 +21,10 @@ class Table(BaseModel):
 
 
 class DataTable(Table):
-    """[data]: the arguments of `load`; `label` and `context` name columns, as in `read`."""
+    """[data]: the arguments of `load`; `label` and `context` name columns, as in `read`.
+
+    `exposure` names one of the columns of `context`, as in `Model`.
+    """
 
     name: str
     binarize: Literal["dynamic", "static", "threshold"] | None = None
@@ -31,6 +34,7 @@ class DataTable(Table):
     seed: int = 0
     label: str | None = None
     context: tuple[str, ...] = ()
+    exposure: str | None = None
 
     @field_validator("name", "data_dir")
     @classmethod

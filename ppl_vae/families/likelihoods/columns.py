@@ -13,6 +13,7 @@ from ppl_vae.families.densities.columnwise import ColumnwiseSupport
 from ppl_vae.families.likelihoods.categories import Bernoulli, Categorical
 from ppl_vae.families.likelihoods.counts import NegativeBinomial
 from ppl_vae.families.likelihoods.likelihood import Likelihood
+from ppl_vae.families.likelihoods.ordered import Ordinal
 from ppl_vae.families.likelihoods.real import StudentT
 
 __all__ = ["Columns"]
@@ -85,8 +86,9 @@ class Columns(Likelihood):
     def of(cls, data: Any, families: Mapping[str, Choice] | None = None) -> Self:
         """A likelihood for each column of a data set by its kind; `families` overrules by name.
 
-        Booleans are `Bernoulli`, categories `Categorical`, counts `NegativeBinomial`, other numbers
-        `StudentT` with a scale that depends on z. Printing shows each choice and its reason.
+        Booleans are `Bernoulli`, categories `Categorical`, or `Ordinal` where they are ordered,
+        counts `NegativeBinomial`, other numbers `StudentT` with a scale that depends on z. Printing
+        shows each choice and its reason.
 
         Args:
             data: A `Dataset` of a table.
@@ -187,8 +189,9 @@ def _reason(kind: str, num_levels: int, *, given: bool) -> str:
 
 def _family(kind: str, num_levels: int) -> Choice:
     """The likelihood of a column of this kind."""
-    if kind in ("category", "ordered"):
-        return Categorical(1, num_categories=max(2, num_levels))
+    of_levels = {"category": Categorical, "ordered": Ordinal}
+    if kind in of_levels:
+        return of_levels[kind](1, num_categories=max(2, num_levels))
     return BY_KIND[kind]
 
 
