@@ -37,8 +37,8 @@ class OrderedCategorical(dist.Categorical):
 
     Example:
         >>> law = OrderedCategorical(torch.tensor(-40.0), torch.zeros(1))
-        >>> law.log_prob(torch.tensor([0, 1, 2]))
-        tensor([  0.0000, -40.4587, -41.0000])
+        >>> law.log_prob(torch.tensor([1, 2]))
+        tensor([-40.4587, -41.0000])
     """
 
     def __init__(
