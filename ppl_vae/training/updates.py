@@ -132,7 +132,7 @@ def _optimizer(training: Training, parameters: list[Tensor]) -> torch.optim.Opti
         fused = all(p.is_floating_point() for p in parameters)
         if not training.weight_decay:
             return torch.optim.Adam(parameters, lr=DEFAULT_RATE, fused=fused)
-        groups = [
+        groups: list[dict[str, Any]] = [
             {"params": [p for p in parameters if p.dim() > 1]},
             {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
         ]

@@ -16,8 +16,8 @@ class Normals(Family):
     name = "independent normals"
 
     def __init__(self, train: np.ndarray) -> None:
-        self.centre = train.mean(0)
-        self.scale = np.sqrt(train.var(0) + FLOOR)
+        self.centre = np.nanmean(train, 0)
+        self.scale = np.sqrt(np.nanvar(train, 0) + FLOOR)
 
     def statistics(self, x: np.ndarray) -> np.ndarray:
         """y and y^2."""
@@ -26,21 +26,23 @@ class Normals(Family):
 
     def mean(self, statistics: np.ndarray) -> np.ndarray:
         """Mean over all rows."""
-        return statistics.mean(0)
+        return np.nanmean(statistics, 0)
 
-    def log_prob(self, statistics: np.ndarray, means: np.ndarray) -> np.ndarray:
+    def log_prob(
+        self, statistics: np.ndarray, means: np.ndarray, observed: np.ndarray
+    ) -> np.ndarray:
         """- log s - (y^2 - 2 m y + m^2) / (2 s^2)."""
         location, square = np.split(means, 2, axis=1)
         variance = (square - location**2).clip(min=LEAST_VARIANCE)
         y, y_squared = np.split(statistics, 2, axis=1)
+        present = np.split(observed, 2, axis=1)[0]
         quadratic = y_squared @ (1 / variance).T - 2 * y @ (location / variance).T
-        quadratic = quadratic + (location**2 / variance).sum(1)
-        return -0.5 * (quadratic + np.log(variance).sum(1))
+        return -0.5 * (quadratic + present @ (location**2 / variance + np.log(variance)).T)
 
     def constant(self, x: np.ndarray) -> np.ndarray:
         """- D log(2 pi) / 2 - sum of log scales."""
         each = 0.5 * np.log(2 * np.pi) + np.log(self.scale)
-        return np.full(len(x), -each.sum())
+        return -((~np.isnan(x)) @ each)
 
 
 class Mixed(Family):
@@ -61,7 +63,7 @@ class Mixed(Family):
     def distances(self, x: np.ndarray) -> np.ndarray:
         """Standardised statistics."""
         found = self.statistics(x)
-        return (found - found.mean(0)) / np.sqrt(found.var(0) + FLOOR)
+        return np.nan_to_num((found - np.nanmean(found, 0)) / np.sqrt(np.nanvar(found, 0) + FLOOR))
 
     def mean(self, statistics: np.ndarray) -> np.ndarray:
         """Mean over all rows."""
@@ -69,12 +71,17 @@ class Mixed(Family):
         pairs = zip(self.parts, each, strict=True)
         return np.concatenate([family.mean(values) for (_, family), values in pairs])
 
-    def log_prob(self, statistics: np.ndarray, means: np.ndarray) -> np.ndarray:
+    def log_prob(
+        self, statistics: np.ndarray, means: np.ndarray, observed: np.ndarray
+    ) -> np.ndarray:
         """The sum over columns."""
         each = np.split(statistics, self.ends, axis=1)
         theirs = np.split(means, self.ends, axis=1)
-        triples = zip(self.parts, each, theirs, strict=True)
-        found = [family.log_prob(values, m) for (_, family), values, m in triples]
+        present = np.split(observed, self.ends, axis=1)
+        found = [
+            family.log_prob(values, m, seen)
+            for (_, family), values, m, seen in zip(self.parts, each, theirs, present, strict=True)
+        ]
         return np.sum(found, axis=0)
 
     def constant(self, x: np.ndarray) -> np.ndarray:

@@ -14,7 +14,11 @@ PRIOR = 0.5  # of the Jeffreys prior: pseudo-observations of each value
 
 
 class Family(ABC):
-    """Independent features, an exponential family in the means of its statistics."""
+    """Independent features, an exponential family in the means of its statistics.
+
+    Statistics of missing entries are NaN; `log_prob` is given 0 for them, and where they were
+    observed (1) or not (0).
+    """
 
     name: str
     num_values = 0  # values of a feature; 0 if there is no upper limit
@@ -25,14 +29,17 @@ class Family(ABC):
 
     def distances(self, x: np.ndarray) -> np.ndarray:
         """Rows between which Euclidean distances are sensible, to start the components."""
-        return x
+        return np.where(np.isnan(x), np.nanmean(x, 0), x)
 
     def mean(self, statistics: np.ndarray) -> np.ndarray:
         """Mean over all rows, inside the range of the parameters, (P,)."""
-        return (statistics.sum(0) + PRIOR) / (len(statistics) + self.num_values * PRIOR)
+        num_observed = (~np.isnan(statistics)).sum(0)
+        return (np.nansum(statistics, 0) + PRIOR) / (num_observed + self.num_values * PRIOR)
 
     @abstractmethod
-    def log_prob(self, statistics: np.ndarray, means: np.ndarray) -> np.ndarray:
+    def log_prob(
+        self, statistics: np.ndarray, means: np.ndarray, observed: np.ndarray
+    ) -> np.ndarray:
         """log p(x) by row and component without its constant, (N, P), (C, P) -> (N, C)."""
 
     def constant(self, x: np.ndarray) -> np.ndarray:
@@ -53,15 +60,18 @@ class Binomials(Family):
         """Shares of successes."""
         return x / self.total
 
-    def log_prob(self, statistics: np.ndarray, means: np.ndarray) -> np.ndarray:
+    def log_prob(
+        self, statistics: np.ndarray, means: np.ndarray, observed: np.ndarray
+    ) -> np.ndarray:
         """x log m + (n - x) log(1 - m)."""
         successes = statistics * self.total
-        return successes @ np.log(means).T + (self.total - successes) @ np.log1p(-means).T
+        failures = observed * self.total - successes
+        return successes @ np.log(means).T + failures @ np.log1p(-means).T
 
     def constant(self, x: np.ndarray) -> np.ndarray:
         """log of n over x."""
         factorials = gammaln(x + 1) + gammaln(self.total - x + 1)
-        return (gammaln(self.total + 1) - factorials).sum(1)
+        return np.nansum(gammaln(self.total + 1) - factorials, 1)
 
 
 class Bits(Binomials):
@@ -81,7 +91,9 @@ class Parts(Family):
     def __init__(self, num_parts: int) -> None:
         self.num_parts = num_parts
 
-    def log_prob(self, statistics: np.ndarray, means: np.ndarray) -> np.ndarray:
+    def log_prob(
+        self, statistics: np.ndarray, means: np.ndarray, observed: np.ndarray
+    ) -> np.ndarray:
         """x log p, p the share of the mean in the mean total."""
         grouped = means.reshape(len(means), -1, self.num_parts)
         shares = grouped / grouped.sum(-1, keepdims=True)
@@ -90,7 +102,7 @@ class Parts(Family):
     def constant(self, x: np.ndarray) -> np.ndarray:
         """log n! - sum_i log x_i!."""
         totals = x.reshape(len(x), -1, self.num_parts).sum(-1)
-        return gammaln(totals + 1).sum(1) - gammaln(x + 1).sum(1)
+        return np.nansum(gammaln(totals + 1), 1) - np.nansum(gammaln(x + 1), 1)
 
 
 class Counts(Family):
@@ -98,13 +110,15 @@ class Counts(Family):
 
     name = "independent Poissons"
 
-    def log_prob(self, statistics: np.ndarray, means: np.ndarray) -> np.ndarray:
+    def log_prob(
+        self, statistics: np.ndarray, means: np.ndarray, observed: np.ndarray
+    ) -> np.ndarray:
         """x log m - m."""
-        return statistics @ np.log(means).T - means.sum(1)
+        return statistics @ np.log(means).T - observed @ means.T
 
     def constant(self, x: np.ndarray) -> np.ndarray:
         """- log x!."""
-        return -gammaln(x + 1).sum(1)
+        return -np.nansum(gammaln(x + 1), 1)
 
 
 class Categories(Family):
@@ -117,9 +131,12 @@ class Categories(Family):
 
     def statistics(self, x: np.ndarray) -> np.ndarray:
         """Indicators of all categories of all features; zeros for an unknown category."""
-        return (x[..., None] == np.arange(self.num_values)).reshape(len(x), -1).astype(float)
+        indicators = (x[..., None] == np.arange(self.num_values)).astype(float)
+        return np.where(np.isnan(x)[..., None], np.nan, indicators).reshape(len(x), -1)
 
-    def log_prob(self, statistics: np.ndarray, means: np.ndarray) -> np.ndarray:
+    def log_prob(
+        self, statistics: np.ndarray, means: np.ndarray, observed: np.ndarray
+    ) -> np.ndarray:
         """log m of the category observed."""
         return statistics @ np.log(means).T
 
@@ -139,17 +156,17 @@ class Mixture:
 
         statistics = family.statistics(x)
         overall = family.mean(statistics)
+        observed = (~np.isnan(statistics)).astype(float)
+        statistics = np.nan_to_num(statistics)
         num_components = min(num_components, len(np.unique(x, axis=0)))
-        labels = KMeans(num_components, n_init=1, random_state=seed).fit_predict(
-            family.distances(x)
-        )
-        shares = np.eye(num_components)[labels]
+        starts = KMeans(num_components, n_init=1, random_state=seed)
+        shares = np.eye(num_components)[starts.fit_predict(family.distances(x))]
         previous = -np.inf
         for _ in range(MOST_STEPS):
             counts = shares.sum(0)
-            means = (shares.T @ statistics + overall) / (counts[:, None] + 1)
+            means = (shares.T @ statistics + overall) / (shares.T @ observed + 1)
             fitted = cls(family, np.log((counts + 1) / (len(x) + num_components)), means)
-            joint = fitted.log_weights + family.log_prob(statistics, means)
+            joint = fitted.log_weights + family.log_prob(statistics, means, observed)
             log_p = logsumexp(joint, axis=1)
             shares = np.exp(joint - log_p[:, None])
             if log_p.mean() - previous < TOLERANCE:
@@ -159,8 +176,11 @@ class Mixture:
 
     def log_prob(self, x: np.ndarray) -> np.ndarray:
         """log p(x) of each row, (N,)."""
-        joint = self.log_weights + self.family.log_prob(self.family.statistics(x), self.means)
-        return np.asarray(logsumexp(joint, axis=1)) + self.family.constant(x)
+        statistics = self.family.statistics(x)
+        observed = (~np.isnan(statistics)).astype(float)
+        log_p = self.family.log_prob(np.nan_to_num(statistics), self.means, observed)
+        mixed = logsumexp(self.log_weights + log_p, axis=1)
+        return np.asarray(mixed) + self.family.constant(x)
 
 
 @dataclass(frozen=True)
@@ -180,11 +200,11 @@ class OverdispersedCounts:
     def log_prob(self, x: np.ndarray) -> np.ndarray:
         """log p(x) of each row, (N,)."""
         log_p = nbinom.logpmf(x, self.failures, self.failures / (self.failures + self.means))
-        return np.asarray(log_p.sum(1))
+        return np.nansum(log_p, 1)
 
 
 def _failures(column: np.ndarray, mean: float) -> float:
-    values, counts = np.unique(column, return_counts=True)
+    values, counts = np.unique(column[~np.isnan(column)], return_counts=True)
 
     def loss(log_r: float) -> float:
         r = np.exp(log_r)

@@ -58,8 +58,8 @@ def baselines(
     Gaussian mixture (scikit-learn), for bits, counts and categories a mixture of independent
     features (EM); for parts of a total one multinomial and a mixture of them. The number of factors
     or components is the one with the highest log p(x) on a fifth of the training rows; then the
-    model is fitted to all training rows, or 10,000 of them.
-    Covariates are not used.
+    model is fitted to all training rows, or 10,000 of them. Mixed columns, and densities of
+    incomplete rows, have mixtures of independent columns (latent classes). Covariates are not used.
 
     Args:
         data: A `Dataset` with the splits that the model was trained on.
@@ -72,8 +72,8 @@ def baselines(
         Evidence by name, which `compare_models` takes together with the model's.
 
     Raises:
-        ValueError: Some entries of x are missing; there are fewer than 10 training rows; the
-            number of trials is not known from the class of a likelihood.
+        ValueError: There are fewer than 10 training rows; the number of trials is not known from
+            the class of a likelihood.
 
     References:
         Rubin and Thayer (1982), EM algorithms for ML factor analysis, Psychometrika 47; Dempster,
@@ -95,32 +95,24 @@ def baselines(
         )
     chosen = np.random.default_rng(seed).permutation(num_train)[:MOST_ROWS]
     judged = data.test if rows is None else rows
-    train, test = _complete(data.train[chosen]), _complete(judged)
+    train, test = _values(data.train[chosen]), _values(judged)
     treat_alike(data.train, "the fit of the baselines")
     about: Any = {"measure": likelihood.measure, "weights": row_weights(judged)}
-    return {
-        name: Evidence.exact(score(test), judged.x, **about)
-        for name, score in _fitted(train, likelihood, seed).items()
-    }
+    complete = not np.isnan(train).any() and not np.isnan(test).any()
+    fitted = _fitted(train, likelihood, seed, complete=complete)
+    return {name: Evidence.exact(score(test), judged.x, **about) for name, score in fitted.items()}
 
 
-def _complete(data: Dataset) -> np.ndarray:
-    """All rows as float64, (N, D)."""
-    values = data.in_memory().x.flatten(1).double().cpu().numpy()
-    incomplete = np.isnan(values).any(1).sum()
-    if incomplete:
-        raise ValueError(
-            f"x is missing in {incomplete} of {len(values)} rows: baselines take complete rows; "
-            "leave these out"
-        )
-    return values
+def _values(data: Dataset) -> np.ndarray:
+    """All rows as float64, (N, D); NaN is missing."""
+    return data.in_memory().x.flatten(1).double().cpu().numpy()
 
 
-def _fitted(train: np.ndarray, likelihood: Any, seed: int) -> dict[str, Scores]:
+def _fitted(train: np.ndarray, likelihood: Any, seed: int, *, complete: bool) -> dict[str, Scores]:
     """The baselines for this likelihood, fitted."""
     if isinstance(likelihood, Columns) and len(likelihood.parts) == 1:
         likelihood = likelihood.parts[0]
-    if likelihood.measure == "lebesgue":
+    if likelihood.measure == "lebesgue" and complete:
         return _densities(train, seed)
     family = _family(likelihood, train)
     found = _mixtures(train, family, seed)
@@ -140,7 +132,7 @@ def _family(likelihood: Any, train: np.ndarray) -> Family:
     if issubclass(kind, Bernoulli):
         return Bits()
     if issubclass(kind, Categorical | Ordinal):
-        return Categories(1 + int(train.max()))
+        return Categories(1 + int(np.nanmax(train)))
     if issubclass(kind, Binomial | BetaBinomial):
         if kind is likelihood:
             raise ValueError(
