@@ -176,6 +176,27 @@ LIKELIHOODS = {
         lambda u: (4 * u).floor(),
         4.0,
     ),
+    "Laplace": (lambda e: likelihoods.Laplace(e, scale="feature"), torch.clone, None),
+    "LowRankNormal": (lambda e: likelihoods.LowRankNormal(e, rank=2), torch.clone, None),
+    "LogNormal": (likelihoods.LogNormal, torch.exp, 0.0),
+    "Gamma": (lambda e: likelihoods.Gamma(e, scale="decoder"), torch.exp, 0.0),
+    "Beta": (likelihoods.Beta, lambda u: 0.1 + 0.8 * u, 1.0),
+    "VonMises": (likelihoods.VonMises, lambda u: 2 * u - 1, 4.0),
+    "DiscretizedLogistic": (
+        lambda e: likelihoods.DiscretizedLogistic(e, num_levels=9),
+        lambda u: (8 * u).round() / 8,
+        0.1,
+    ),
+    "DiscretizedLogisticMixture": (
+        lambda e: likelihoods.DiscretizedLogisticMixture(e, num_levels=9, num_components=2),
+        lambda u: (8 * u).round() / 8,
+        0.1,
+    ),
+    "Censored": (
+        lambda e: likelihoods.Censored(likelihoods.Gaussian(e), lower=0.1, upper=0.8),
+        torch.clone,
+        None,
+    ),
 }
 
 
@@ -220,10 +241,15 @@ def total_mass(distribution):
         return distribution.log_prob(values[:, None]).exp().sum(0)
     while hasattr(support, "base_constraint"):
         support = support.base_constraint
+    if hasattr(entry, "clamped"):  # only what lies between the limits is drawn
+        support = dist.constraints.interval(entry.lower, entry.upper)
     total = integral(distribution, support)
     if hasattr(entry, "point_mass"):  # probabilities at the ends of the support
-        ends = {getattr(support, end, None) for end in ("lower_bound", "upper_bound")} - {None}
-        total = total + sum(entry.point_mass(torch.tensor(end).double()).sum(-1) for end in ends)
+        ends = [getattr(support, end, None) for end in ("lower_bound", "upper_bound")]
+        masses = [
+            entry.point_mass(torch.as_tensor(end).double()) for end in ends if end is not None
+        ]
+        total = total + sum(masses).sum(-1)
     return total
 
 

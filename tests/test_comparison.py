@@ -412,7 +412,7 @@ def grey(num_data=8, shape=(2, 3)):
         ),
         (
             lambda x: of(pv.Dataset(x, binarize="static").x, pv.likelihoods.Gaussian),
-            "log p(x) is that of a probability of x in one and of a density in the other",
+            "log p(x) is that of a probability of x in one and of a density of x in the other",
         ),
     ],
     ids=["bits", "binarisation", "order", "grey", "measure"],

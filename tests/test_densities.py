@@ -5,6 +5,7 @@ import copy
 import itertools
 import math
 
+import continuous_laws
 import count_laws
 import mpmath as mp
 import pytest
@@ -18,7 +19,7 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64}
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-9}
 STEP = mp.mpf(10) ** -20
 # Families with one joint density, or made of others: each has a test of its own.
-ELSEWHERE = {"Columns", "DirichletMultinomial", "Multinomial"}
+ELSEWHERE = {"Censored", "Columns", "DirichletMultinomial", "LowRankNormal", "Multinomial"}
 # Terms of these laws are exponentials of their parameters.
 EXPONENTIAL = {"Poisson", "NegativeBinomial", *count_laws.LAWS}
 
@@ -37,11 +38,6 @@ def log_bernoulli(x, logit):
 
 def log_continuous_bernoulli(x, logit):
     return logit * x - (mp.log(mp.expm1(logit) / logit) if logit else 0)
-
-
-def log_gaussian(x, loc, raw):
-    scale = mp.mpf(1e-30) + softplus(raw)
-    return -(((x - loc) / scale) ** 2) / 2 - mp.log(scale) - mp.log(2 * mp.pi) / 2
 
 
 def log_student_t(x, loc, raw, raw_df):
@@ -74,54 +70,58 @@ def log_means(x):
     return ENDS + ([math.log(x) + shift for shift in NEARBY] if x else [])
 
 
-GRIDS = {
-    "Bernoulli": [(x, logit) for x in (0, 1) for logit in [0.0, *SIGNED]],
-    "ContinuousBernoulli": [
-        (x, logit)
-        for x in (0.0, 1e-20, 1e-6, 0.3, 0.7, 1 - 1e-6, 1.0)
-        for logit in [0.0, 0.499, 0.501, *SIGNED]
-    ],
-    "Gaussian": list(
-        itertools.product(
-            (0.0, 1e-25, 1.0, 1e3, 1e6), (0.0, 1.0, 1e6), (-60.0, -7.0, 0.5, 20.0, 1e6)
-        )
-    ),
-    "StudentT": list(
-        itertools.product(
-            (0.0, 1e-3, 1.0, 1e10),
-            (0.0, 1.0),
-            (-60.0, -7.0, 0.5, 1e6),
-            (-20.0, 3.0, 30.0, 1e4, 1e8),
-        )
-    ),
-    "Poisson": [(x, log_mean) for x in COUNTS for log_mean in log_means(x)],
-    "NegativeBinomial": [
-        (x, log_mean, log_r)
-        for x in COUNTS
-        for log_mean in log_means(x)[::2]
-        for log_r in (-85.0, -5.0, 0.0, 3.0, 11.5, 18.4, 40.0, 85.0)
-    ],
-    "Categorical": [
-        (x, base, base - gap, -base)
-        for x in (0, 1, 2)
-        for base in (0.0, 1e2, 1e4, -1e4, 1e6)
-        for gap in (0.0, 1e-3, 5.0, 20.0, 1e3)
-    ],
-} | count_laws.GRIDS
-LAWS = {
-    "Bernoulli": log_bernoulli,
-    "ContinuousBernoulli": log_continuous_bernoulli,
-    "Gaussian": log_gaussian,
-    "StudentT": log_student_t,
-    "Poisson": log_poisson,
-    "NegativeBinomial": log_negative_binomial,
-    "Categorical": log_categorical,
-} | count_laws.LAWS
-MAKERS = {
-    "Gaussian": lambda n: likelihoods.Gaussian(n, scale="decoder", floor=1e-30),
-    "StudentT": lambda n: likelihoods.StudentT(n, scale="decoder", floor=1e-30),
-    "Categorical": lambda n: likelihoods.Categorical(n, num_categories=3),
-} | count_laws.MAKERS
+GRIDS = (
+    {
+        "Bernoulli": [(x, logit) for x in (0, 1) for logit in [0.0, *SIGNED]],
+        "ContinuousBernoulli": [
+            (x, logit)
+            for x in (0.0, 1e-20, 1e-6, 0.3, 0.7, 1 - 1e-6, 1.0)
+            for logit in [0.0, 0.499, 0.501, *SIGNED]
+        ],
+        "StudentT": list(
+            itertools.product(
+                (0.0, 1e-3, 1.0, 1e10),
+                (0.0, 1.0),
+                (-60.0, -7.0, 0.5, 1e6),
+                (-20.0, 3.0, 30.0, 1e4, 1e8),
+            )
+        ),
+        "Poisson": [(x, log_mean) for x in COUNTS for log_mean in log_means(x)],
+        "NegativeBinomial": [
+            (x, log_mean, log_r)
+            for x in COUNTS
+            for log_mean in log_means(x)[::2]
+            for log_r in (-85.0, -5.0, 0.0, 3.0, 11.5, 18.4, 40.0, 85.0)
+        ],
+        "Categorical": [
+            (x, base, base - gap, -base)
+            for x in (0, 1, 2)
+            for base in (0.0, 1e2, 1e4, -1e4, 1e6)
+            for gap in (0.0, 1e-3, 5.0, 20.0, 1e3)
+        ],
+    }
+    | continuous_laws.GRIDS
+    | count_laws.GRIDS
+)
+LAWS = (
+    {
+        "Bernoulli": log_bernoulli,
+        "ContinuousBernoulli": log_continuous_bernoulli,
+        "StudentT": log_student_t,
+        "Poisson": log_poisson,
+        "NegativeBinomial": log_negative_binomial,
+        "Categorical": log_categorical,
+    }
+    | continuous_laws.LAWS
+    | count_laws.LAWS
+)
+MAKERS = (
+    {
+        "Categorical": lambda n: likelihoods.Categorical(n, num_categories=3),
+    }
+    | continuous_laws.MAKERS
+    | count_laws.MAKERS
+)
 LEARNED = {
     "StudentT": "raw_df",
     "NegativeBinomial": "log_dispersion",
@@ -224,24 +224,31 @@ def test_a_certain_bit_has_probability_one_and_no_slope(logit, dtype):
 
 # --- draws, means and quantiles -------------------------------------------------------------------
 
-DRAWN = {
-    "Bernoulli": [(0, logit) for logit in (-5.0, 0.3, 4.0)],
-    "ContinuousBernoulli": [
-        (0, logit) for logit in (-1e4, -100.0, -17.0, -1.0, 0.0, 0.05, 3.0, 16.5, 40.0, 1e3)
-    ],
-    "Gaussian": [(0, loc, raw) for loc in (0.0, 10.0) for raw in (-5.0, 0.5, 30.0)],
-    "StudentT": [
-        (0, loc, raw, raw_df)
-        for loc in (0.0, 10.0)
-        for raw in (-5.0, 30.0)
-        for raw_df in (3.0, 1e6)
-    ],
-    "Poisson": [(0, log_mean) for log_mean in (-2.0, 1.0, 5.0, 13.8, 16.1)],
-    "NegativeBinomial": [
-        (0, log_mean, log_r) for log_mean in (-1.0, 4.0, 9.0) for log_r in (-1.0, 3.0, 11.5, 18.4)
-    ],
-    "Categorical": [(0, base, base - gap, base) for base in (0.0, 1e4) for gap in (0.0, 1.0, 3.0)],
-} | count_laws.DRAWN
+DRAWN = (
+    {
+        "Bernoulli": [(0, logit) for logit in (-5.0, 0.3, 4.0)],
+        "ContinuousBernoulli": [
+            (0, logit) for logit in (-1e4, -100.0, -17.0, -1.0, 0.0, 0.05, 3.0, 16.5, 40.0, 1e3)
+        ],
+        "StudentT": [
+            (0, loc, raw, raw_df)
+            for loc in (0.0, 10.0)
+            for raw in (-5.0, 30.0)
+            for raw_df in (3.0, 1e6)
+        ],
+        "Poisson": [(0, log_mean) for log_mean in (-2.0, 1.0, 5.0, 13.8, 16.1)],
+        "NegativeBinomial": [
+            (0, log_mean, log_r)
+            for log_mean in (-1.0, 4.0, 9.0)
+            for log_r in (-1.0, 3.0, 11.5, 18.4)
+        ],
+        "Categorical": [
+            (0, base, base - gap, base) for base in (0.0, 1e4) for gap in (0.0, 1.0, 3.0)
+        ],
+    }
+    | continuous_laws.DRAWN
+    | count_laws.DRAWN
+)
 
 
 @every_dtype

@@ -383,7 +383,7 @@ def test_a_device_that_is_not_there_is_named():
 
 @every_likelihood
 def test_a_model_that_starts_at_the_data_has_their_means_where_features_are_zero(name):
-    """Within a twentieth of the standard deviation, since not every start is one by means."""
+    """Within a quarter of the standard deviation, since not every start is one by means."""
     x = with_hole(data_for(name, num_data=200), name, slice(None, None, 7))
     decoder = torch.nn.Linear(2, 8)
     torch.nn.init.zeros_(decoder.weight)
@@ -396,7 +396,7 @@ def test_a_model_that_starts_at_the_data_has_their_means_where_features_are_zero
         values = found.enumerate_support()
         mean = found.log_prob(values).exp()
         expected = torch.stack([(x == value).sum(0) / (~x.isnan()).sum(0) for value in values])
-    assert ((mean - expected).abs() <= spread / 20).all()
+    assert ((mean - expected).abs() <= spread / 4).all()
 
 
 def test_feature_maps_start_at_the_mean_over_pixels():

@@ -138,6 +138,8 @@ def test_only_equal_measures_are_compared():
     ("families", "error", "message"),
     [
         ({"a": "Poisson"}, TypeError, "column 'a' is given 'Poisson': give a likelihood"),
+        ({"a": likelihoods.LowRankNormal}, ValueError, "a LowRankNormal, one joint density"),
+        ({"a": likelihoods.Multinomial(1)}, ValueError, "a Multinomial, one joint density"),
         ({"a": likelihoods.Poisson(2)}, ValueError, r"Poisson of shape \(2,\).*needs Poisson\(1"),
     ],
 )

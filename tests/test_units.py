@@ -32,15 +32,25 @@ def trained(x, likelihood, num_epochs=8):
     return pv.log_evidence(model, guide, data.test, num_particles=100, progress=False)
 
 
-@pytest.mark.parametrize("scale", ["feature", "decoder"])
-@pytest.mark.parametrize("family", [likelihoods.Gaussian, likelihoods.StudentT])
-@pytest.mark.parametrize(("factor", "tolerance"), [(2.0**20, 1e-4), (2.0**-20, 1e-4), (1e6, 0.02)])
+FAMILIES = ("Gaussian", "StudentT", "Laplace", "LogNormal", "Gamma", "LowRankNormal")
+UNITS = (("feature", 2.0**20, 1e-4), ("decoder", 2.0**-20, 1e-4))
+
+
+@pytest.mark.parametrize(
+    ("family", "scale", "factor", "tolerance"),
+    [
+        *((name, *unit) for name in FAMILIES for unit in UNITS),
+        ("Gaussian", "feature", 1e6, 0.02),
+        ("StudentT", "decoder", 1e6, 0.02),
+    ],
+)
 def test_a_column_in_other_units_moves_log_p_by_the_jacobian(family, scale, factor, tolerance):
     x = table()
     rescaled = x.clone()
     rescaled[:, 3] *= factor
-    before = trained(x, family(13, scale=scale)).log_evidence
-    after = trained(rescaled, family(13, scale=scale)).log_evidence
+    kind = getattr(likelihoods, family)
+    before = trained(x, kind(13, scale=scale)).log_evidence
+    after = trained(rescaled, kind(13, scale=scale)).log_evidence
     assert after + math.log(factor) == pytest.approx(before, abs=tolerance)
 
 

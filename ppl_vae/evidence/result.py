@@ -78,8 +78,8 @@ class Evidence:
             that of the rounded rows.
         digests: A number that stands for each x, (N,), by which `compare_models` knows the rows
             again; None if unknown.
-        measure: "counting" for a probability of x, "lebesgue" for a density, "" if the model does
-            not say.
+        measure: "counting" for a probability of x, "lebesgue" for a density, other words for other
+            measures, "" if the model does not say.
         shared_errors: With latents outside the data plate, what each draw of them adds to the
             relative error, (N, G):
             the rows' errors are correlated, and that of their mean is taken from here. None without

@@ -18,7 +18,8 @@ def observed_part(distribution: Any, x: Tensor, may_miss: bool | None = None) ->
     A value inside the support replaces each missing one (`stand_in`), so that its gradient is zero
     too: log p(0) of a positive value is infinite, and the gradient of an infinite number is NaN
     even behind a mask. Entries with one joint density (a composition, say) are missing all together
-    or not at all.
+    or not at all, unless the distribution has a method `given`, which gives the density of the
+    observed ones.
 
     Args:
         distribution: p(x given z), all elements.
@@ -54,6 +55,8 @@ def observed_part(distribution: Any, x: Tensor, may_miss: bool | None = None) ->
         num_plates += entry.reinterpreted_batch_ndims
         entry = entry.base_dist
     values = torch.where(missing, _stand_in_of(entry, x), x)
+    if hasattr(entry, "given"):
+        return entry.given(values, ~missing).to_event(num_plates), values
     if entry.event_dim:
         whole = missing.flatten(-entry.event_dim)
         missing = whole.any(-1)

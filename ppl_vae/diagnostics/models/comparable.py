@@ -9,7 +9,7 @@ from ppl_vae.evidence import Evidence
 from ppl_vae.evidence.errors import normalised
 from ppl_vae.evidence.fingerprints import other_rows
 
-KINDS = {"counting": "a probability", "lebesgue": "a density"}
+KINDS = {"counting": "a probability of x", "lebesgue": "a density of x"}
 
 
 def refuse_unlike(evidence: Mapping[str, Evidence]) -> None:
@@ -65,4 +65,4 @@ def recorded(evidence: Mapping[str, Evidence], field: str) -> dict[str, Any]:
 
 def _other_measure(one: str, other: str) -> str:
     kinds = [KINDS.get(measure, measure) for measure in (one, other)]
-    return f"log p(x) is that of {kinds[0]} of x in one and of {kinds[1]} in the other"
+    return f"log p(x) is that of {kinds[0]} in one and of {kinds[1]} in the other"

@@ -73,7 +73,8 @@ def baselines(
 
     Raises:
         ValueError: There are fewer than 10 training rows; the number of trials is not known from
-            the class of a likelihood.
+            the class of a likelihood; p(x) is neither a density nor a probability of bits,
+            categories or counts.
 
     References:
         Rubin and Thayer (1982), EM algorithms for ML factor analysis, Psychometrika 47; Dempster,
@@ -129,6 +130,12 @@ def _family(likelihood: Any, train: np.ndarray) -> Family:
         return Mixed([(places, _family(part, train[:, places])) for part, places in pairs])
     if likelihood.measure == "lebesgue":
         return Normals(train)
+    known = train[~np.isnan(train)]
+    if likelihood.measure != "counting" or (known != known.round()).any():
+        raise ValueError(
+            f"no baselines for {kind.__name__}: they are densities, or probabilities of bits, "
+            "categories and counts; leave them out"
+        )
     if issubclass(kind, Bernoulli):
         return Bits()
     if issubclass(kind, Categorical | Ordinal):

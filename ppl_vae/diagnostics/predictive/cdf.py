@@ -1,6 +1,5 @@
 """Distribution functions of the entries of x, and their averages over draws of z."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from ppl_vae.diagnostics.datatree.sampler import is_observation
 from ppl_vae.diagnostics.predictive.hiding import Predicted
 from ppl_vae.evidence import reduce_log_weights
 from ppl_vae.families.densities import Columnwise, Hurdle
+from ppl_vae.families.densities.series import by_scipy
 from ppl_vae.programs.plates import require_no_inner_plates
 from ppl_vae.programs.traces import Program, Site, sample_sites
 from ppl_vae.programs.validation import require_x_itself
@@ -48,8 +48,8 @@ def below_and_at(distribution: Any, x: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """P(X < x) and P(X = x) of every entry; indicators from one draw where there is no formula.
 
     A distribution whose values have a density at some points and a probability at others gives the
-    latter by its method `point_mass`, and one whose entries have a joint density those of each
-    entry alone by `marginals`.
+    latter by its method `point_mass`, and one whose entries have a joint density the law of each
+    entry, alone or given the observed ones, by `marginals`.
 
     Args:
         distribution: Batch shape (K, B), event shape `event`.
@@ -101,12 +101,12 @@ def _below_by_kind(entry: Any, x: Tensor) -> Tensor:
         case torch.distributions.Poisson():
             return torch.special.gammaincc(x.double(), entry.rate.double())
         case torch.distributions.NegativeBinomial():
-            return _scipy(special.betainc, entry.total_count, x, torch.sigmoid(-entry.logits))
+            return by_scipy(special.betainc, entry.total_count, x, torch.sigmoid(-entry.logits))
         case torch.distributions.StudentT():
-            return _scipy(special.stdtr, entry.df, (x - entry.loc) / entry.scale)
+            return by_scipy(special.stdtr, entry.df, (x - entry.loc) / entry.scale)
         case torch.distributions.Binomial():
             more = entry.total_count - x + 1
-            below = _scipy(special.betainc, more, x.clamp(min=1), torch.sigmoid(-entry.logits))
+            below = by_scipy(special.betainc, more, x.clamp(min=1), torch.sigmoid(-entry.logits))
             return below * (x > 0).cpu()
         case dist.ZeroInflatedDistribution():
             return _below_beside_zeros(entry, x)
@@ -128,11 +128,6 @@ def _below_beside_zeros(entry: Any, x: Tensor) -> Tensor:
         hazard = entry.hazard.double().cpu()
         below = (below - torch.exp(-hazard)) / -torch.expm1(-hazard)
     return (gate + (1 - gate) * below) * (x > 0).cpu()
-
-
-def _scipy(function: Callable[..., np.ndarray], *values: Tensor) -> Tensor:
-    """A SciPy function of tensors."""
-    return torch.as_tensor(function(*(value.double().cpu().numpy() for value in values)))
 
 
 def best_averages(found: list[Predicted], part: Dataset) -> Averages:

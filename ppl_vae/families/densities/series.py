@@ -1,15 +1,19 @@
-"""Power series, and the error of Stirling's formula, which stay exact where plain forms cancel."""
+"""Functions that torch lacks, or that cancel in their plain forms."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+
+__all__ = ["by_scipy"]
 
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 # Coefficients of z S(z) in 1 / z^2, S the error of Stirling's formula, and of z^2 S'(z).
 STIRLING = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360)
+EXPONENTIAL = tuple(1 / math.factorial(k) for k in range(2, 14))  # (exp(t) - 1 - t) / t^2
 SLOPE = tuple(-(2 * k + 1) * c for k, c in enumerate(STIRLING))
 
 
@@ -77,3 +81,28 @@ class StirlingError(torch.autograd.Function):
 def stirling_error(z: Tensor) -> Tensor:
     """log Gamma(z) - ((z - 1/2) log z - z + log(2 pi) / 2), z > 0; 1 / (12 z) for large z."""
     return StirlingError.apply(z)
+
+
+def relative_deviance(t: Tensor) -> Tensor:
+    """exp(t) - 1 - t >= 0: half the deviance of a value exp(t) times its mean, over that mean."""
+    near = t.abs() < 0.5
+    small = torch.where(near, t, 0.0)
+    # Bounded, so that the exponential is finite in float32.
+    large = torch.where(near, 0.0, t.clamp(max=80.0))
+    return torch.where(near, small * small * power_series(EXPONENTIAL, small), large.expm1() - t)
+
+
+def by_scipy(function: Callable[..., np.ndarray], *values: Tensor) -> Tensor:
+    """A SciPy function of tensors, in float64 and without gradient, where the first tensor is.
+
+    Args:
+        function: A function of arrays that broadcast.
+        values: Its arguments.
+
+    Example:
+        >>> from scipy import special
+        >>> by_scipy(special.stdtr, torch.tensor(3.0), torch.zeros(2))
+        tensor([0.5000, 0.5000], dtype=torch.float64)
+    """
+    found = function(*(value.detach().double().cpu().numpy() for value in values))
+    return torch.as_tensor(found, device=values[0].device)

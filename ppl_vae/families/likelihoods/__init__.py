@@ -3,6 +3,7 @@
 from ppl_vae.families.likelihoods import (
     bounded,
     categories,
+    coarsened,
     columns,
     counts,
     ordered,
@@ -12,6 +13,7 @@ from ppl_vae.families.likelihoods import (
 )
 from ppl_vae.families.likelihoods.bounded import *  # noqa: F403
 from ppl_vae.families.likelihoods.categories import *  # noqa: F403
+from ppl_vae.families.likelihoods.coarsened import *  # noqa: F403
 from ppl_vae.families.likelihoods.columns import *  # noqa: F403
 from ppl_vae.families.likelihoods.counts import *  # noqa: F403
 from ppl_vae.families.likelihoods.likelihood import Likelihood as Likelihood
@@ -23,6 +25,7 @@ from ppl_vae.families.likelihoods.zeros import *  # noqa: F403
 __all__: list[str] = []
 __all__ += bounded.__all__
 __all__ += categories.__all__
+__all__ += coarsened.__all__
 __all__ += columns.__all__
 __all__ += counts.__all__
 __all__ += ordered.__all__

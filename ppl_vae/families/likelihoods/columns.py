@@ -76,6 +76,11 @@ class Columns(Likelihood):
         )
         for part, places in zip(self.parts, self.places, strict=True):
             part.names = [self.names[place] for place in places]
+            if not part.independent:
+                raise ValueError(
+                    f"column {part.names[0]!r} is given a {type(part).__name__}, one joint density "
+                    "of several columns: give a likelihood of independent elements"
+                )
         self.support: constraints.Constraint = ColumnwiseSupport(
             [part.support for part in self.parts], self.places
         )
@@ -205,7 +210,7 @@ def _require_element(family: Any, name: str) -> None:
             f"column {name!r} is given {family!r}: give a likelihood, as in "
             "likelihoods.StudentT, or one made for one column, as in likelihoods.Categorical(1, 5)"
         )
-    if family.event_shape.numel() != 1 or family.support.event_dim:
+    if family.event_shape.numel() != 1:
         raise ValueError(
             f"column {name!r} is given a {type(family).__name__} of shape "
             f"{tuple(family.event_shape)}: one column needs {type(family).__name__}(1, ...)"

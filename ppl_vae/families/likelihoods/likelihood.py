@@ -30,6 +30,7 @@ class Likelihood(nn.Module, ABC):
     takes_exposure = False
     support: constraints.Constraint
     remedy = ""
+    independent = True  # elements given z, and not one joint density of all
     names: Sequence[str] = ()  # of the elements of x, where they have any
     levels: Mapping[str, tuple[str, ...]] = {}  # of the categories among them
 
@@ -40,7 +41,7 @@ class Likelihood(nn.Module, ABC):
 
     @property
     def is_joint(self) -> bool:
-        """Whether the entries of x have one joint density, so that they are missing together."""
+        """Whether the entries of x lie in the support, and are missing, together."""
         return self.support.event_dim > 0
 
     def build(self, feature_shape: Sequence[int]) -> None:
@@ -68,7 +69,10 @@ class Likelihood(nn.Module, ABC):
 
     @abstractmethod
     def elementwise(self, *raw: Tensor) -> dist.TorchDistribution:
-        """p(x_i) from `num_parameters` unconstrained tensors of shape (*batch, *event_shape)."""
+        """p(x_i), or of x_i that depend on each other, from `num_parameters` raw tensors.
+
+        They are unconstrained, of shape (*batch, *event_shape).
+        """
 
     def exposed(self, exposure: Tensor, *raw: Tensor) -> dist.TorchDistribution:
         """p(x_i) of rows with this exposure, (B, 1, ...)."""
@@ -97,7 +101,7 @@ class Likelihood(nn.Module, ABC):
     def forward(self, features: Tensor, exposure: Tensor | None = None) -> dist.Independent:
         """p(x given features), and given the exposure of each row, (B, 1, ...), if it has one."""
         entries = self.entries(features, exposure)
-        return entries.to_event(len(self.event_shape) - self.support.event_dim)
+        return entries.to_event(len(self.event_shape) - entries.event_dim)
 
     def check_exposure(self, x: Tensor, exposure: Tensor, name: str | int) -> None:
         """Raise ValueError unless the exposure of each row, (N, 1, ...), is a positive number."""

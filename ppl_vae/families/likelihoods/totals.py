@@ -153,6 +153,7 @@ class Composition(Likelihood):
     """
 
     support = constraints.independent(constraints.nonnegative_integer, 1)
+    independent = False
     remedy = (
         "x holds counts 0, 1, 2, ..., and is missing in all parts of a total or in none; use "
         "Poisson for counts without a common total"
