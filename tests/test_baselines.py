@@ -227,3 +227,16 @@ def test_mixed_columns_have_latent_classes():
     one = likelihoods.Columns({"a": likelihoods.Gaussian, "b": likelihoods.Gaussian})
     pair = pv.Dataset(x[:, :2], feature_names=["a", "b"], splits=ROWS)
     assert "independent normals" in pv.baselines(pair, one)
+
+
+def test_positive_values_have_densities_beside_them_and_other_measures_have_none():
+    x = np.random.default_rng(4).gamma(2.0, size=(200, 3))
+    data = pv.Dataset(x, splits={"train": range(150), "test": range(150, 200)})
+    assert "independent normals" in pv.baselines(data, likelihoods.Gamma(3))
+    bounded = pv.Dataset((x / 9).clip(0, 1).round(1), splits=data.splits)
+    for likelihood in (
+        likelihoods.Censored(likelihoods.LogNormal(3), lower=0.5),
+        likelihoods.DiscretizedLogistic(3, num_levels=11),
+    ):
+        with pytest.raises(ValueError, match=f"no baselines for {type(likelihood).__name__}: "):
+            pv.baselines(bounded, likelihood)

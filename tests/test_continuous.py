@@ -277,6 +277,29 @@ def test_zeros_below_a_limit_of_detection_train():
     torch.testing.assert_close((drawn == 0.5).float().mean(0), share, atol=0.05, rtol=0)
 
 
+def test_a_column_of_a_table_is_censored():
+    columns = {
+        "lead": likelihoods.Censored(likelihoods.LogNormal(1), lower=0.5),
+        "wind": likelihoods.VonMises,
+    }
+    likelihood = likelihoods.Columns(columns)
+    likelihood.build((2,))
+    x = torch.tensor([[0.0, 1.0], [2.0, torch.nan], [torch.nan, -3.0]])
+    likelihood.check(x)
+    likelihood.start_at(x)
+    with torch.no_grad():
+        p = likelihood(torch.zeros(3, 2))
+    part, values = observed_part(p, x)
+    lead, wind = p.base_dist.parts
+    known = x.nan_to_num(1.0)
+    terms = torch.cat([lead.log_prob(known[:, :1]), wind.log_prob(known[:, 1:])], 1)
+    torch.testing.assert_close(part.log_prob(values), terms.masked_fill(x.isnan(), 0.0).sum(1))
+    at = below_and_at(p, known)[1]
+    assert at[0].tolist() == [lead.log_prob(x[:1, :1]).exp().item(), 0.0]
+    assert at[1].tolist() == [0.0, 0.0]
+    assert likelihood.measure == "lead: a density of x and P(x <= 0.5), wind: lebesgue"
+
+
 # --- levels ---------------------------------------------------------------------------------------
 
 

@@ -475,7 +475,8 @@ def test_proportional_odds_are_fitted_by_maximum_likelihood():
 
 
 def test_the_page_on_likelihoods_runs_and_finds_the_rates(capsys):
-    """12 months at the mean rate of its simulation, within a tenth or so; all totals are 40."""
+    """12 months at the mean rate of its simulation, within a tenth or so; all totals are 40; the
+    medians of metals before censoring are 1."""
     page = Path(__file__).parents[1] / "docs" / "howto" / "likelihoods.md"
     blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
     names = {"__name__": "likelihoods"}
@@ -486,5 +487,6 @@ def test_the_page_on_likelihoods_runs_and_finds_the_rates(capsys):
     rates = 12 * np.exp(-2 + np.array([0.6, 0.4, 0.3]) ** 2 / 2)
     np.testing.assert_allclose(names["new_policies"].mean(0), rates, rtol=0.15)
     assert names["composition"].sample(3).sum(1).tolist() == [40.0] * 3
+    np.testing.assert_allclose(names["before_censoring"].median(0).values, 1.0, rtol=0.15)
     text = page.read_text(encoding="utf-8")
     assert [name for name in likelihoods.__all__ if f"`{name}`" not in text] == []
