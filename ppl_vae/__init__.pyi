@@ -52,8 +52,8 @@ from .hmc import sample_posterior as sample_posterior
 from .importance import log_weights as log_weights
 from .model import Model as Model
 from .programs.simulate import simulate as simulate
-from .recipe import Recipe as Recipe
-from .recipe import recipe as recipe
+from .recipes import Recipe as Recipe
+from .recipes import recipe as recipe
 from .refinement import GradientRefinement as GradientRefinement
 from .refinement import SampledRefinement as SampledRefinement
 from .refinement import refine as refine
