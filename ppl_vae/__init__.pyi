@@ -21,6 +21,7 @@ from .diagnostics import compare_estimators as compare_estimators
 from .diagnostics import compare_models as compare_models
 from .diagnostics import conditional_pit as conditional_pit
 from .diagnostics import elbo_surgery as elbo_surgery
+from .diagnostics import factor_loadings as factor_loadings
 from .diagnostics import guide_errors as guide_errors
 from .diagnostics import marginal_pit as marginal_pit
 from .diagnostics import predictive_check as predictive_check

@@ -9,6 +9,7 @@ from ppl_vae.diagnostics.estimators.plot import plot_estimators
 from ppl_vae.diagnostics.estimators.row import Reference
 from ppl_vae.diagnostics.estimators.table import EstimatorComparison, Replicates
 from ppl_vae.diagnostics.interval_plot import plot_evidence_interval
+from ppl_vae.diagnostics.latents.loadings import factor_loadings
 from ppl_vae.diagnostics.latents.means import LatentMeans, latent_means
 from ppl_vae.diagnostics.latents.plot import plot_collapse
 from ppl_vae.diagnostics.latents.rate import (
@@ -75,6 +76,7 @@ __all__ = [
     "compare_models",
     "conditional_pit",
     "elbo_surgery",
+    "factor_loadings",
     "gradient_noise",
     "guide_errors",
     "kl_per_dimension",

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ppl_vae.families.modules import shape_of
 from ppl_vae.runtime.checks import whole_number
 
-__all__ = ["MLP", "ResNet"]
+__all__ = ["MLP", "Linear", "ResNet"]
 
 
 Activation = Callable[[], nn.Module]
@@ -63,6 +63,39 @@ class MLP(nn.Module):
         x = x.flatten(start_dim=-len(self.in_shape))
         h = self.layers(x)
         return torch.cat([x, h], dim=-1) if self.skip else h
+
+
+class Linear(nn.Module):
+    """No hidden layer: the features are the flattened input, and the last map makes it linear.
+
+    As decoder with `priors.StandardNormal` and `likelihoods.Gaussian` it is factor analysis
+    (`scale="feature"`) or probabilistic PCA (`scale="global"`), whose exact posterior is
+    `posteriors.FullRankNormal` with a linear encoder (of columns that a `Guide` does not read on a
+    log scale, as it does positive ones); `diagnostics.factor_loadings` reads the loadings. With
+    `Bernoulli` or `Ordinal` it is item response theory.
+
+    Args:
+        in_shape: Shape of one input, an int or a tuple (flattened).
+
+    Shape:
+        (*batch, *in_shape) -> (*batch, the input's size)
+
+    References:
+        Tipping and Bishop (1999), Probabilistic principal component analysis, JRSS B 61; Rubin and
+        Thayer (1982), EM algorithms for ML factor analysis, Psychometrika 47.
+
+    Example:
+        >>> Linear((2, 3))(torch.zeros(5, 2, 3)).shape
+        torch.Size([5, 6])
+    """
+
+    def __init__(self, in_shape: int | Sequence[int]) -> None:
+        super().__init__()
+        self.in_shape = shape_of(in_shape)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The input, flattened."""
+        return x.flatten(start_dim=-len(self.in_shape))
 
 
 class ResNet(nn.Module):

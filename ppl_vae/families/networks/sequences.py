@@ -1,0 +1,60 @@
+"""Networks of sequences."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ppl_vae.families.modules import shape_of
+from ppl_vae.runtime.checks import whole_number
+
+__all__ = ["GRU"]
+
+
+class GRU(nn.Module):
+    """A gated recurrent network over time, read at the last observed step of each row.
+
+    x are T steps of J values. Sequences of unequal length are filled with NaN at the end: with
+    `Guide(missing=True)` the indicator tells where a row ends, and gaps inside are read as such.
+
+    Args:
+        in_shape: (T, J), or (T,) for one value at each step.
+        width: Number of features.
+        num_layers: Number of recurrent layers.
+
+    Shape:
+        (B, *in_shape), or with indicator (B, 2, T, J) or (B, 2 T) -> (B, width)
+
+    References:
+        Cho et al. (2014), Learning phrase representations using RNN encoder-decoder,
+        arXiv:1406.1078; Che et al. (2018), Recurrent neural networks for multivariate time series
+        with missing values, arXiv:1606.01865 (the indicator as an input).
+
+    Example:
+        >>> GRU((7, 3), width=16)(torch.zeros(5, 2, 7, 3)).shape
+        torch.Size([5, 16])
+    """
+
+    def __init__(
+        self, in_shape: int | Sequence[int], width: int = 64, *, num_layers: int = 1
+    ) -> None:
+        super().__init__()
+        steps, *values = shape_of(in_shape)
+        self.steps = whole_number(steps, "in_shape")
+        self.num_values = values[0] if values else 1
+        self.network = nn.GRU(
+            2 * self.num_values,
+            whole_number(width, "width"),
+            whole_number(num_layers, "num_layers"),
+            batch_first=True,
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The state after the last observed step."""
+        parts = x.reshape(len(x), -1, self.steps, self.num_values)
+        values = parts[:, 0]
+        observed = parts[:, 1] if parts.shape[1] == 2 else torch.ones_like(values)
+        states, _ = self.network(torch.cat([values, observed], dim=-1))
+        ends = torch.arange(1, self.steps + 1, device=x.device) * observed.amax(-1)
+        last = (ends.amax(-1).long() - 1).clamp(min=0)
+        return states.gather(1, last[:, None, None].expand(-1, 1, states.shape[-1])).squeeze(1)

@@ -1,0 +1,151 @@
+"""Linear models against scikit-learn; networks of rows with missing entries, and of sequences."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import ortho_group
+from sklearn.decomposition import PCA, FactorAnalysis
+
+import ppl_vae as pv
+from ppl_vae import likelihoods, networks, posteriors, priors
+
+
+@pytest.fixture(scope="module")
+def rows():
+    """Two factors, one of features 0 to 2, one of 3 to 5, in units from 0.1 to 10."""
+    with pv.seeded(0):
+        loadings = torch.tensor([[1.0, 0.8, 0.9, 0, 0, 0], [0, 0, 0, 0.7, -0.9, 0.6]])
+        x = torch.randn(600, 2) @ loadings + torch.linspace(0.3, 0.8, 6) * torch.randn(600, 6)
+    return x * torch.tensor([0.1, 1.0, 10.0, 1.0, 1.0, 3.0]) + 0.1
+
+
+def fitted(x, scale):
+    with pv.seeded(1):
+        likelihood = likelihoods.Gaussian(6, scale=scale)
+        model = pv.Model(priors.StandardNormal(2), likelihood, networks.Linear(2), start=x)
+        guide = pv.Guide(posteriors.FullRankNormal(2), 6, networks.Linear(6), start=x)
+    rate = pv.training.schedules.Cosine(0.05)
+    training = pv.Training(num_epochs=250, batch_size=500, learning_rate=rate, progress=False)
+    pv.fit(model, guide, x, training=training)
+    return model, guide
+
+
+@pytest.fixture(scope="module")
+def factors(rows):
+    return fitted(rows[:400], "feature")
+
+
+def test_linear_networks_are_factor_analysis(rows, factors):
+    """Held-out log p(x) is scikit-learn's, on average and by row, and so are the loadings."""
+    theirs = FactorAnalysis(2, tol=1e-8, max_iter=5000).fit(rows[:400].double().numpy())
+    expected = theirs.score_samples(rows[400:].double().numpy())
+    found = pv.log_evidence(*factors, rows[400:], num_particles=50, progress=False).log_evidence
+    difference = found - expected
+    assert abs(difference.mean()) < 0.005
+    assert difference.std() < 0.1
+    covariance = pv.factor_loadings(factors[0]) @ pv.factor_loadings(factors[0]).T
+    exact = theirs.components_.T @ theirs.components_
+    scales = rows[:400].double().std(0).numpy()
+    assert abs((covariance - exact) / np.outer(scales, scales)).max() < 0.02
+
+
+def test_one_scale_for_all_features_is_probabilistic_pca(rows):
+    x = rows / rows.std(0)
+    model, guide = fitted(x[:400], "global")
+    expected = PCA(2).fit(x[:400].double().numpy()).score_samples(x[400:].double().numpy())
+    found = pv.log_evidence(model, guide, x[400:], num_particles=50, progress=False).log_evidence
+    assert abs((found - expected).mean()) < 0.02
+
+
+def test_loadings_have_the_rotation_that_was_asked_for(rows, factors):
+    model, _ = factors
+    plain, varimax, lower = (pv.factor_loadings(model, r) for r in (None, "varimax", "lower"))
+    for rotated in (varimax, lower):
+        np.testing.assert_allclose(rotated @ rotated.T, plain @ plain.T, atol=1e-5)
+    assert abs(lower[0, 1]) < 1e-6
+    assert (np.diag(lower) > 0).all()
+
+    def criterion(loadings):
+        share = np.square(loadings / np.linalg.norm(loadings, axis=1, keepdims=True))
+        return share.var(0).sum()
+
+    others = [criterion(plain @ ortho_group.rvs(2, random_state=i)) for i in range(200)]
+    assert criterion(varimax) > max(others) - 1e-9
+    simple = abs(varimax) / np.linalg.norm(varimax, axis=1, keepdims=True)
+    assert (np.sort(simple, axis=1)[:, 0] < 0.25).all()  # each feature belongs to one factor
+    assert (varimax.sum(0) > 0).all()
+    assert np.square(varimax).sum(0).argmax() == 0
+
+
+def test_loadings_are_refused_where_there_are_none():
+    curved = pv.Model(priors.StandardNormal(2), likelihoods.Gaussian(3), networks.MLP(2, (8,)))
+    with pytest.raises(ValueError, match=r"not linear in z.*networks\.Linear"):
+        pv.factor_loadings(curved)
+    peaked = pv.Model(priors.Laplace(2), likelihoods.Gaussian(3), networks.Linear(2))
+    with pytest.raises(ValueError, match="under Laplace.*rotation=None"):
+        pv.factor_loadings(peaked)
+    assert pv.factor_loadings(peaked, None).shape == (3, 2)
+    wide = pv.Model(priors.LearnedNormal(2), likelihoods.Gaussian(3), networks.Linear(2))
+    narrow = pv.factor_loadings(wide, None)
+    wide.prior.log_scale.data.fill_(np.log(2))
+    np.testing.assert_allclose(pv.factor_loadings(wide, None), 2 * narrow, rtol=1e-6)
+
+
+# --- rows with missing entries --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pooling", ["mean", "sum"])
+def test_a_set_encoder_sees_what_is_observed_in_any_order(pooling):
+    torch.manual_seed(0)
+    net = networks.SetEncoder(5, (8, 6), context_dim=1, pooling=pooling).double()
+    x, c = torch.randn(7, 5).double(), torch.randn(7, 1).double()
+    observed = (torch.rand(7, 5) < 0.6).double()
+    found = net(torch.cat([x * observed, observed, c], dim=-1))
+    noisy = torch.where(observed > 0, x, 99.0)
+    torch.testing.assert_close(net(torch.cat([noisy, observed, c], dim=-1)), found)
+    order = torch.tensor([3, 1, 4, 0, 2])
+    net.embedding.data = net.embedding[order]
+    permuted = net(torch.cat([x[:, order], observed[:, order], c], dim=-1))
+    torch.testing.assert_close(permuted, found)
+    everything = torch.cat([x, torch.ones_like(x), c], dim=-1)
+    torch.testing.assert_close(net(torch.cat([x, c], dim=-1)), net(everything))
+    assert not torch.allclose(net(torch.cat([x, c], dim=-1)), found)
+    nothing = net(torch.cat([x, 0 * x, 0 * c], dim=-1))
+    torch.testing.assert_close(nothing, nothing[:1].expand_as(nothing))
+    with pytest.raises(ValueError, match=r"SetEncoder\(5, context_dim=1\) got inputs of width 4"):
+        net(torch.zeros(2, 4).double())
+
+
+def test_a_guide_of_sets_ignores_the_units_of_what_is_missing():
+    """The encoder's posterior of a row depends on its observed entries alone."""
+    guide = pv.Guide(posteriors.MeanFieldNormal(2), 4, networks.SetEncoder(4, (8,)), missing=True)
+    x = torch.randn(5, 4)
+    x[:, 1] = torch.nan
+    before = guide.encode(x).mean
+    guide.units.centre[1] = 7.0
+    guide.units._read()
+    torch.testing.assert_close(guide.encode(x).mean, before)
+
+
+# --- sequences ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(6,), (6, 2)])
+def test_a_recurrent_network_ends_where_a_row_ends(shape):
+    """The features of a row that is filled with NaN are those of its beginning."""
+    torch.manual_seed(0)
+    net = networks.GRU(shape, width=5)
+    guide = pv.Guide(posteriors.MeanFieldNormal(2), shape, net, missing=True)
+    x = torch.randn(4, *shape)
+    x[:, 4:] = torch.nan
+    x[0, 1] = torch.nan  # a gap
+    short = networks.GRU((4, *shape[1:]), width=5)
+    short.load_state_dict(net.state_dict())
+    found = guide.features(x)
+    expected = pv.Guide(posteriors.MeanFieldNormal(2), (4, *shape[1:]), short, missing=True)
+    torch.testing.assert_close(found, expected.features(x[:, :4]))
+    assert not torch.allclose(found, guide.features(x.nan_to_num()))
+    assert pv.Guide(posteriors.MeanFieldNormal(2), shape, networks.GRU(shape))(x[:, :]).shape == (
+        4,
+        2,
+    )
