@@ -91,7 +91,7 @@ def counted(log_means=(-85.0, -18.4, -1.0, 0.5, 3.0, 18.4)):
     return [(x, log_mean, gate) for x, log_mean in pairs for gate in GATES]
 
 
-DISPERSED = [(*point, log_r) for point, log_r in zip(3 * counted(), itertools.cycle(DISPERSIONS))]
+DISPERSED = [(*point, log_r) for point, log_r in zip(counted(), itertools.cycle(DISPERSIONS))]
 GRIDS = {
     "ZeroInflatedPoisson": counted(),
     "ZeroInflatedNegativeBinomial": DISPERSED,

@@ -10,6 +10,7 @@ import mpmath as mp
 import numpy as np
 import pandas as pd
 import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from cases import LIKELIHOODS, entry_of, whole_numbers
@@ -149,6 +150,71 @@ def test_moments_are_those_of_the_density(name):
         variance = (p * (values - mean).square()).sum(0)
     torch.testing.assert_close(law.mean.reshape(mean.shape), mean, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(law.variance.reshape(mean.shape), variance, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", [*LAWS, "Poisson", "NegativeBinomial"])
+def test_distribution_functions_are_sums(name):
+    """P(X < k) of every k up to 12, where means are small and where they are not."""
+    likelihood = LIKELIHOODS[name][0]((2,))
+    likelihood.build((1,))
+    likelihood.double()
+    with torch.no_grad():
+        likelihood.link.linear.bias[:2] = torch.tensor([-18.0, 1.0])
+        law = likelihood(torch.zeros(13, 1).double())
+        most = {"Binomial": 5, "BetaBinomial": 5, "Ordinal": 3}.get(name, 12)
+        k = torch.arange(13.0).clamp(max=most).double()[:, None].expand(13, 2)
+        below, at = below_and_at(law, k)
+    sums = np.cumsum(at[: most + 1], axis=0)
+    np.testing.assert_allclose(below[1 : most + 1], sums[:-1], atol=1e-9)
+    assert (below[0] == 0).all()
+
+
+def test_pyros_zero_inflated_counts_have_a_distribution_function():
+    rate = torch.tensor([[0.3, 2.0, 7.5]]).double()
+    k = torch.tensor([[0.0, 1.0, 9.0]]).double()
+    law = dist.ZeroInflatedPoisson(rate, gate=torch.tensor(0.3).double())
+    below, _ = below_and_at(law.to_event(1), k)
+    expected = (0.3 + 0.7 * stats.poisson.cdf(k - 1, rate)) * (k.numpy() > 0)
+    np.testing.assert_allclose(below, expected, atol=1e-12)
+
+
+X = torch.tensor([0.0, 1.0, 4.0, 12.0]).double()
+TRIALS = torch.tensor(12.0).double()
+CURVED = {
+    "negative binomial": lambda a, b: densities.LogMeanNegativeBinomial(a, b).log_prob(X),
+    "hurdle": lambda a, b: densities.Hurdle(
+        densities.LogMeanNegativeBinomial(a, b), gate_logits=b
+    ).log_prob(X),
+    "zero-inflated": lambda a, b: densities.ZeroInflated(
+        densities.LogRatePoisson(a), gate_logits=b
+    ).log_prob(X),
+    "binomial": lambda a, b: densities.LogitBinomial(TRIALS, logits=a + b).log_prob(X),
+    "beta-binomial": lambda a, b: densities.LogitBetaBinomial(a, b, TRIALS).log_prob(X),
+    "Dirichlet-multinomial": lambda a, b: densities.SoftmaxDirichletMultinomial(a, b[0]).log_prob(
+        X
+    ),
+    "ordered": lambda a, b: densities.OrderedCategorical(a, b[:2].expand(4, 2)).log_prob(
+        torch.arange(4)
+    ),
+}
+
+
+@pytest.mark.parametrize("law", CURVED)
+def test_second_derivatives_are_those_of_differences(law):
+    a = torch.tensor([0.3, -1.0, 2.0, 0.1]).double().requires_grad_()
+    b = torch.tensor([0.5, 1.0, -0.5, 0.2]).double().requires_grad_()
+    assert torch.autograd.gradgradcheck(CURVED[law], (a, b))
+
+
+def test_a_probability_given_totals_is_not_compared_with_one_of_independent_counts():
+    x = torch.tensor([[1.0, 2.0, 3.0], [0.0, 0.0, 40.0]])
+    found = {}
+    for name in ("Multinomial", "Poisson"):
+        model = pv.Model(priors.StandardNormal(1), getattr(likelihoods, name)(3))
+        guide = pv.Guide(posteriors.MeanFieldNormal(1), 3)
+        found[name] = pv.log_evidence(model, guide, x, num_particles=30, progress=False)
+    with pytest.raises(ValueError, match="a probability of x given totals in one and of a prob"):
+        pv.compare_models(found)
 
 
 def test_a_total_is_that_of_x_or_of_the_exposure_or_given():

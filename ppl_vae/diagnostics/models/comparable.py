@@ -9,7 +9,11 @@ from ppl_vae.evidence import Evidence
 from ppl_vae.evidence.errors import normalised
 from ppl_vae.evidence.fingerprints import other_rows
 
-KINDS = {"counting": "a probability of x", "lebesgue": "a density of x"}
+KINDS = {
+    "counting": "a probability of x",
+    "counting, given totals": "a probability of x given totals",
+    "lebesgue": "a density of x",
+}
 
 
 def refuse_unlike(evidence: Mapping[str, Evidence]) -> None:

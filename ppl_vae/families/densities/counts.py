@@ -122,19 +122,17 @@ class NegativeBinomialDeviance(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
         """What the derivatives need."""
-        log_mean, log_dispersion, log_share, x, total, _, log_sum = inputs
         ctx.mark_non_differentiable(*output[1:])
-        ctx.save_for_backward(log_mean, log_dispersion, log_share, x, total, log_sum, *output[1:])
+        ctx.save_for_backward(*inputs[:5], *output[1:])
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, *_unused: Tensor) -> tuple[Tensor | None, ...]:
         """For the mean, the dispersion and the share; counts have none."""
-        log_mean, log_dispersion, log_share, x, total, log_sum, *parts = ctx.saved_tensors
-        gap, part, shared = parts
+        log_mean, log_dispersion, log_share, x, total, gap, part, shared = ctx.saved_tensors
         if torch.is_grad_enabled():  # second derivatives are wanted
             r = bounded(log_dispersion + log_share).exp()
             mean = total * (log_mean + log_share).exp()
-            gap, log_e, part = dispersed(mean, r, x, log_sum)
+            gap, log_e, part = dispersed(mean, r, x, (r + x).log())
             shared = r * log_e
         slopes = (-gap, log_mean), (part, log_dispersion), (-shared, log_share)
         found = [(gradient * slope).sum_to_size(of.shape) for slope, of in slopes]

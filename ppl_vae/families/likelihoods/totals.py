@@ -48,10 +48,10 @@ class Trials(Likelihood):
             )
         known = torch.as_tensor(trials, dtype=torch.get_default_dtype())
         self.register_buffer("total", known, persistent=False)
-        self.range = f"{trials.min()}"
+        self.trials = f"{trials.min()}"
         if trials.min() < trials.max():
-            self.range += f" to {trials.max()}"
-        self.remedy = f"x counts the successes among total={self.range} trials"
+            self.trials += f" to {trials.max()}"
+        self.remedy = f"x counts the successes among total={self.trials} trials"
 
     @property
     def support(self) -> Any:  # type: ignore[override]
@@ -68,7 +68,7 @@ class Trials(Likelihood):
 
     @override
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, total={self.range}"
+        return f"{super().extra_repr()}, total={self.trials}"
 
 
 class Binomial(Trials):
@@ -159,6 +159,7 @@ class Composition(Likelihood):
         "Poisson for counts without a common total"
     )
     takes_exposure = True
+    measure = "counting, given totals"  # which log p(x) of independent counts is not
 
     def __init__(self, event_shape: int | Sequence[int], *, total: int | None = None) -> None:
         super().__init__(event_shape)
