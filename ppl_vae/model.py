@@ -274,8 +274,8 @@ def _exposure(
         return None
     if not likelihood.takes_exposure:
         raise ValueError(
-            f"exposure={column!r}: the mean of {type(likelihood).__name__} has no log link, so "
-            "that it takes no exposure; use a likelihood of counts, or a covariate"
+            f"exposure={column!r}: {type(likelihood).__name__} takes none, since it is for counts "
+            "with a log link and for totals; use such a likelihood, or leave it a covariate"
         )
     return Exposure(column, context_dim)
 

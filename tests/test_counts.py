@@ -449,7 +449,7 @@ def test_exposures_that_do_not_fit_are_refused():
     for use, message in (
         (
             lambda: pv.Model(plain, likelihoods.Gaussian(3), context_dim=2, exposure=1),
-            "exposure=1: the mean of Gaussian has no log link",
+            "exposure=1: Gaussian takes none, since it is for counts with a log link",
         ),
         (
             lambda: pv.Model(plain, new(3), start=data, exposure="hour"),

@@ -130,6 +130,8 @@ def _family(likelihood: Any, train: np.ndarray) -> Family:
         return Mixed([(places, _family(part, train[:, places])) for part, places in pairs])
     if likelihood.measure == "lebesgue":
         return Normals(train)
+    if issubclass(kind, Multinomial | DirichletMultinomial):
+        return Parts(train.shape[1] if kind is likelihood else likelihood.event_shape[-1])
     known = train[~np.isnan(train)]
     if likelihood.measure != "counting" or (known != known.round()).any():
         raise ValueError(
@@ -148,8 +150,6 @@ def _family(likelihood: Any, train: np.ndarray) -> Family:
             )
         total = likelihood.total.expand(likelihood.event_shape).cpu().numpy()
         return Binomials(total.reshape(-1).astype(float))
-    if issubclass(kind, Multinomial | DirichletMultinomial):
-        return Parts(train.shape[1] if kind is likelihood else likelihood.event_shape[-1])
     return Counts()
 
 
