@@ -22,6 +22,7 @@ __all__ = ["Recipe", "recipe"]
 FEWEST_ROWS = 20
 HELD_OUT = 8  # one row in eight of the training rows is for early stopping
 MOST_LATENTS = 16
+NUM_COMPONENTS = 8
 HIDDEN = (64, 64)
 DROPOUT = 0.2
 NUM_PARTICLES = 10
@@ -49,9 +50,8 @@ with pv.seeded({seed}):
     decoder = networks.MLP(
         {decoder_dim}, {hidden}, activation=torch.nn.SiLU, dropout={dropout}, skip=True
     )
-    model = pv.Model(
-        priors.StandardNormal({latent_dim}), likelihoods.Columns.of(data), decoder, start=data
-    )
+    prior = priors.GaussianMixture({latent_dim}, num_components={num_components})
+    model = pv.Model(prior, likelihoods.Columns.of(data), decoder, start=data)
 objective = objectives.IWAE({num_particles}, gradient=objectives.DoublyReparameterized())
 training = pv.Training(
     num_epochs={num_epochs},
@@ -109,11 +109,12 @@ def recipe(
 ) -> Recipe:
     """Settings that suit a table; where it has no validation rows, an eighth of the training rows.
 
-    Each column has a likelihood of its own (`likelihoods.Columns.of`), real ones heavy tails and a
-    scale that depends on z. Encoder and decoder have a linear path beside two hidden layers, and
-    dropout. The IWAE bound of ten particles is maximised by AdamW with a rate that falls along a
-    cosine; the weights of the epoch with the best bound of the validation rows are kept. These were
-    chosen on eight small tables; docs/results.md compares them with mixtures and other densities.
+    The prior is a mixture of normals. Each column has a likelihood of its own
+    (`likelihoods.Columns.of`), real ones heavy tails and a scale that depends on z. Encoder and
+    decoder have a linear path beside two hidden layers, and dropout. The IWAE bound of ten
+    particles is maximised by AdamW with a rate that falls along a cosine; the weights of the epoch
+    with the best bound of the validation rows are kept. These were chosen on small tables;
+    docs/results.md compares them with mixtures and other densities.
 
     Args:
         data: A `Dataset` of a table, or what makes one (a frame, an array).
@@ -156,6 +157,7 @@ def recipe(
         "missing": data.has_missing,
         "num_inputs": _num_inputs(data),
         "decoder_dim": latent_dim + _num_covariates(data),
+        "num_components": NUM_COMPONENTS,
         "num_particles": NUM_PARTICLES,
         "num_epochs": num_epochs,
         "batch_size": batch_size,
@@ -172,9 +174,8 @@ def recipe(
             start=data,
         )
         decoder = _network(values["decoder_dim"])
-        model = Model(
-            priors.StandardNormal(latent_dim), likelihoods.Columns.of(data), decoder, start=data
-        )
+        prior = priors.GaussianMixture(latent_dim, num_components=NUM_COMPONENTS)
+        model = Model(prior, likelihoods.Columns.of(data), decoder, start=data)
     training = Training(
         num_epochs=num_epochs,
         batch_size=batch_size,

@@ -122,6 +122,25 @@ def test_the_choice_is_printed_with_its_reason():
         likelihoods.Columns.of(pv.Dataset(frame()), {"age": likelihoods.Gaussian})
 
 
+def test_positive_columns_get_the_family_that_describes_them_best():
+    rng = np.random.default_rng(0)
+    columns = {
+        "normal": rng.normal(170, 10, size=500),
+        "heavy": 500 + stats.t.rvs(3, size=500, random_state=rng),
+        "lognormal": np.exp(rng.normal(size=500)),
+        "gamma": rng.gamma(0.7, size=500),
+        "few": np.exp(rng.normal(size=500)) * np.where(np.arange(500) < 19, 1.0, np.nan),
+    }
+    likelihood = likelihoods.Columns.of(pv.Dataset(pd.DataFrame(columns)))
+    found = [line.split()[1] for line in repr(likelihood).splitlines()[1:-1]]
+    assert found == ["StudentT", "StudentT", "LogNormal", "Gamma", "StudentT"]
+    gain = stats.lognorm.fit(columns["lognormal"], floc=0)
+    exact = stats.lognorm.logpdf(columns["lognormal"], *gain).mean()
+    normal = stats.norm.logpdf(columns["lognormal"], *stats.norm.fit(columns["lognormal"])).mean()
+    printed = float(likelihood.reasons["lognormal"].split()[1])
+    assert 0.05 < printed <= exact - normal + 0.005
+
+
 def test_only_equal_measures_are_compared():
     data = pv.Dataset(frame())
     assert likelihoods.Columns({"a": likelihoods.Poisson, "b": likelihoods.Bernoulli}).measure == (

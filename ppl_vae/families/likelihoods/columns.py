@@ -1,7 +1,6 @@
 """A table of mixed columns: each has a likelihood of its own."""
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import Any, Self, override
 
 import pyro.distributions as dist
@@ -10,30 +9,18 @@ from torch import Tensor, nn
 
 from ppl_vae.families.densities import Columnwise
 from ppl_vae.families.densities.columnwise import ColumnwiseSupport
-from ppl_vae.families.likelihoods.categories import Bernoulli, Categorical
-from ppl_vae.families.likelihoods.counts import NegativeBinomial
+from ppl_vae.families.likelihoods.choice import Choice, choose
 from ppl_vae.families.likelihoods.likelihood import Likelihood
-from ppl_vae.families.likelihoods.ordered import Ordinal
-from ppl_vae.families.likelihoods.real import StudentT
 
 __all__ = ["Columns"]
-
-Choice = Likelihood | Callable[[int], Likelihood]
-HEAVY_TAILED = partial(StudentT, scale="decoder")
-BY_KIND: Mapping[str, Choice] = {
-    "boolean": Bernoulli,
-    "count": NegativeBinomial,
-    "positive": HEAVY_TAILED,
-    "real": HEAVY_TAILED,
-}
 
 
 class Columns(Likelihood):
     """A mixed table: p(x given z) = prod_i p_i(x_i given z), one family for each column.
 
     Columns of the same family are computed as one block; a scale or a dispersion belongs to its
-    column. log p(x) multiplies probabilities of discrete columns with
-    densities of continuous ones; `measure` names which is which, and only equal ones are compared.
+    column. log p(x) multiplies probabilities of discrete columns with densities of continuous ones;
+    `measure` names which is which, and only equal ones are compared.
 
     An exposure (`Model(exposure=)`) is that of the counts among the columns.
 
@@ -55,7 +42,8 @@ class Columns(Likelihood):
 
     Example:
         >>> import torch
-        >>> likelihood = Columns({"age": StudentT, "smokes": Bernoulli, "visits": NegativeBinomial})
+        >>> from ppl_vae.families.likelihoods import Bernoulli, Poisson, StudentT
+        >>> likelihood = Columns({"age": StudentT, "smokes": Bernoulli, "visits": Poisson})
         >>> likelihood.build((8,))
         >>> likelihood(torch.zeros(5, 8)).event_shape
         torch.Size([3])
@@ -117,12 +105,14 @@ class Columns(Likelihood):
         unknown = [name for name in given if name not in names]
         if unknown:
             raise ValueError(f"no column {unknown[0]!r} among {', '.join(names)}")
+        train = data.train.x
         chosen: dict[str, Choice] = {}
         reasons: dict[str, str] = {}
         for name, kind in zip(names, data.kinds, strict=True):
-            levels = data.levels.get(name, ())
-            chosen[name] = given.get(name, _family(kind, len(levels)))
-            reasons[name] = _reason(kind, len(levels), given=name in given)
+            column = train[:, len(chosen)]
+            found, why = choose(kind, len(data.levels.get(name, ())), column)
+            chosen[name] = given.get(name, found)
+            reasons[name] = "given" if name in given else why
         columns = cls(chosen)
         columns.reasons = reasons
         columns.levels = {name: data.levels[name] for name in names if name in data.levels}
@@ -183,21 +173,6 @@ class Columns(Likelihood):
             for name, kind in zip(self.names, kinds, strict=True)
         ]
         return "\n".join([f"{type(self).__name__}(", *rows, ")"])
-
-
-def _reason(kind: str, num_levels: int, *, given: bool) -> str:
-    """Why a column has its likelihood."""
-    if given:
-        return "given"
-    return f"{kind}, {num_levels} levels" if num_levels else kind
-
-
-def _family(kind: str, num_levels: int) -> Choice:
-    """The likelihood of a column of this kind."""
-    of_levels = {"category": Categorical, "ordered": Ordinal}
-    if kind in of_levels:
-        return of_levels[kind](1, num_categories=max(2, num_levels))
-    return BY_KIND[kind]
 
 
 def _require_element(family: Any, name: str) -> None:
