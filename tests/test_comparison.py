@@ -14,7 +14,7 @@ from torch import nn
 import ppl_vae as pv
 from ppl_vae import beds
 from ppl_vae.diagnostics import plot_models, to_elpd
-from ppl_vae.evidence import reduce_log_weights
+from ppl_vae.evidence import pooled, reduce_log_weights
 from ppl_vae.evidence.result import concatenate
 
 
@@ -555,3 +555,23 @@ def test_an_interrupted_evaluation_of_an_earlier_version_learns_its_rows(tmp_pat
     again = pv.log_evidence(bed.model, bed.guide, bed.x, num_particles=30, checkpoint=path)
     np.testing.assert_array_equal(again.digests, whole.digests)
     np.testing.assert_array_equal(pv.Evidence.load(path).digests, whole.digests)
+
+
+def test_models_are_compared_over_folds():
+    """Two fixed models on the test rows of all folds: as on all rows, in the order of the folds."""
+    bed, noisy = (beds.linear_gaussian(num_data=30, noise=noise) for noise in (0.5, 1.0))
+    folds = pv.Dataset(bed.x, dtype=bed.x.dtype).folds(4)
+
+    def over(model):
+        parts = (
+            pv.log_evidence(model.model, model.guide, fold.test, num_particles=30) for fold in folds
+        )
+        return pooled(parts)
+
+    found = pv.compare_models({"true": over(bed), "noisy": over(noisy)})
+    rows = np.concatenate([fold.splits["test"] for fold in folds])
+    exact = (noisy.exact_log_evidence(bed.x) - bed.log_evidence)[rows]
+    assert found.names == ("true", "noisy")
+    assert found.num_data == 30
+    assert found.difference[1] == pytest.approx(exact.mean().item(), abs=1e-6)
+    assert found.difference_se[1] == pytest.approx(exact.std().item() / 30**0.5, rel=1e-6)

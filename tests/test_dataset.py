@@ -234,6 +234,30 @@ def test_given_splits_are_checked():
         Dataset(x, splits={"train": [0, 9]})
 
 
+@pytest.mark.parametrize(("num_data", "num_folds", "valid"), [(11, 3, 0), (10, 10, 0), (20, 4, 3)])
+def test_folds_hold_out_each_row_once(num_data, num_folds, valid):
+    data = Dataset(np.arange(float(num_data)), labels=np.arange(num_data))
+    folds = data.folds(num_folds, valid=valid, seed=1)
+    assert len(folds) == num_folds
+    held_out = np.concatenate([fold.test.labels for fold in folds])
+    assert sorted(held_out) == list(range(num_data))
+    assert np.ptp([len(fold.test) for fold in folds]) <= 1
+    for fold in folds:
+        rows = np.concatenate(list(fold.splits.values()))
+        assert sorted(rows) == list(range(num_data))
+        assert len(fold.splits.get("valid", [])) == valid
+    again, other = data.folds(num_folds, seed=1), data.folds(num_folds, seed=2)
+    assert np.array_equal(again[0].test.labels, folds[0].test.labels)
+    assert not np.array_equal(again[0].test.labels, other[0].test.labels)
+
+
+def test_folds_are_two_and_no_more_than_the_rows():
+    with pytest.raises(ValueError, match="num_folds=6 is more than the 5 rows: give fewer"):
+        Dataset(np.zeros(5)).folds(6)
+    with pytest.raises(ValueError, match="num_folds is 1; it must be a whole number, at least 2"):
+        Dataset(np.zeros(5)).folds(1)
+
+
 # -- binarisation
 # --------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import ppl_vae as pv
-from ppl_vae.training.warnings import constant_features, few_rows, still_rising
+from ppl_vae.training.warnings import few_rows, still_rising, warn_before
 
 
 def plateau(rng, num_epochs, correlation, rise=0.0):
@@ -49,16 +49,38 @@ def test_the_warm_up_is_no_trend():
     assert still_rising([], []) is None
 
 
-def test_constant_features_are_counted():
-    x = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
-    assert constant_features(x) is None
+def said_before(x, likelihood, caplog, **options):
+    """What is said before training on rows with these features."""
+    data = pv.Dataset(x, **options)
+    model = pv.Model(pv.priors.StandardNormal(1), likelihood, nn.Identity())
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        warn_before(model, data)
+    return [record.getMessage() for record in caplog.records]
+
+
+def test_constant_and_unobserved_features_are_counted(caplog):
+    x = torch.randn(200, 4, generator=torch.Generator().manual_seed(0))
+    assert said_before(x, pv.likelihoods.Gaussian(4), caplog) == []
     x[:, 2] = 3.0
     x[5, 2] = torch.nan
-    assert constant_features(x).startswith(
-        "1 of 4 features is constant in the training rows (the first is 2)"
-    )
+    (constant,) = said_before(x, pv.likelihoods.Gaussian(4), caplog, feature_names=list("abcd"))
+    assert constant.startswith("1 of 4 features is constant in the training rows (the first is c)")
     x[:, 1] = torch.nan
-    assert constant_features(x).startswith("1 of 4 features")
+    constant, unobserved = said_before(x, pv.likelihoods.Gaussian(4), caplog)
+    assert constant.startswith("1 of 4 features")
+    assert unobserved == (
+        "no training row has a value of 1 of 4 features (the first is 1): leave them out"
+    )
+
+
+def test_constant_features_matter_to_densities_alone(caplog):
+    x = torch.ones(200, 2)
+    assert said_before(x, pv.likelihoods.Bernoulli(2), caplog) == []
+    families = {"a": pv.likelihoods.Bernoulli, "b": pv.likelihoods.StudentT}
+    likelihood = pv.likelihoods.Columns(families)
+    (constant,) = said_before(x, likelihood, caplog, feature_names=["a", "b"])
+    assert constant.startswith("1 of 2 features is constant in the training rows (the first is b)")
 
 
 def test_small_splits_are_named():

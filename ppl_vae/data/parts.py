@@ -6,6 +6,7 @@ from typing import Any, Self
 import numpy as np
 
 from ppl_vae.data.splits import count, disjoint, random_rows
+from ppl_vae.runtime.checks import whole_number
 
 __all__ = ["Parted"]
 
@@ -78,6 +79,44 @@ class Parted:
         rest, held_out = random_rows(np.arange(len(self)), num_test, seed)
         train, validation = random_rows(rest, num_valid, seed)
         return self.with_splits({"train": train, "valid": validation, "test": held_out})
+
+    def folds(self, num_folds: int = 5, *, valid: float = 0.0, seed: int = 0) -> list[Self]:
+        """The data with each of K random folds as test rows in turn, for cross-validation.
+
+        Every row is a test row once, so that all of few rows are held out; a model has to be
+        trained K times, anew each time. `ppl_vae.evidence.pooled` joins the evidence of the folds,
+        and `compare_models` compares models on it. Its standard errors take the rows as
+        independent: they do not include that the K trainings share most of their rows, which no
+        estimate from one cross-validation can.
+
+        Args:
+            num_folds: Number of folds K.
+            valid: Validation rows out of the others, a fraction or a number, as in `split`.
+            seed: Seed of the random rows; the same folds for every model.
+
+        Raises:
+            ValueError: There are fewer rows than folds.
+
+        References:
+            Bengio and Grandvalet (2004), No unbiased estimator of the variance of K-fold
+            cross-validation, JMLR 5.
+
+        Example:
+            >>> from ppl_vae.data import Dataset
+            >>> [len(fold.test) for fold in Dataset(np.zeros((11, 2))).folds(3)]
+            [4, 4, 3]
+        """
+        whole_number(num_folds, "num_folds", at_least=2)
+        if num_folds > len(self):
+            raise ValueError(f"num_folds={num_folds} is more than the {len(self)} rows: give fewer")
+        order = np.random.default_rng(seed).permutation(len(self))
+        parts = [np.sort(part) for part in np.array_split(order, num_folds)]
+        found = []
+        for test in parts:
+            rest = np.setdiff1d(order, test)
+            train, validation = random_rows(rest, count(valid, len(rest), "valid"), seed)
+            found.append(self.with_splits({"train": train, "valid": validation, "test": test}))
+        return found
 
     def with_splits(self, splits: Mapping[str, Any]) -> Self:
         """The same data with these rows in these splits; an empty split is dropped.

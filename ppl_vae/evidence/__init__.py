@@ -4,7 +4,7 @@ from ppl_vae.evidence.annealing.ais import AIS
 from ppl_vae.evidence.annealing.bidirectional import BDMC, BDMCSummary, bdmc
 from ppl_vae.evidence.annealing.upper_bounds import ChiUpperBound, ReverseAIS
 from ppl_vae.evidence.defensive import Defensive
-from ppl_vae.evidence.estimate import log_evidence
+from ppl_vae.evidence.estimate import log_evidence, pooled
 from ppl_vae.evidence.gaps import GapsSummary, InferenceGaps, inference_gaps
 from ppl_vae.evidence.importance_sampling import ImportanceSampling
 from ppl_vae.evidence.interval import EvidenceInterval, IntervalSummary
@@ -31,6 +31,7 @@ __all__ = [
     "evidence_interval",
     "inference_gaps",
     "log_evidence",
+    "pooled",
     "pareto_k",
     "reduce_log_weights",
 ]

@@ -1,6 +1,7 @@
 """log_evidence: any method, over all rows, in blocks that can be resumed."""
 
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 from itertools import batched, chain
 from pathlib import Path
@@ -25,7 +26,7 @@ from ppl_vae.runtime.digests import digest
 from ppl_vae.runtime.distributed import from_main, gathered, is_main, num_processes, rank
 from ppl_vae.runtime.seeding import derived_seed
 
-__all__ = ["log_evidence"]
+__all__ = ["log_evidence", "pooled"]
 
 SECONDS_BETWEEN_WRITES = 5.0
 LEAST_DATA_APART = 1_000
@@ -127,6 +128,29 @@ def log_evidence(
             file.write(parts, last=starts[-1] + rows >= num_data)
             bar.update(sum(map(len, parts)) - bar.n)
     return concatenate(parts).judged()
+
+
+def pooled(parts: Iterable[Evidence]) -> Evidence:
+    """Evidence of all rows from that of parts of them, such as the test rows of each fold.
+
+    What is reliable (`is_estimate`) is judged anew, from all rows together.
+
+    Args:
+        parts: Evidence of each part, in the order of the result.
+
+    Raises:
+        ValueError: The parts hold bounds of different kinds.
+
+    References:
+        Geisser (1975), The predictive sample reuse method with applications, JASA 70.
+
+    Example:
+        >>> from ppl_vae.evidence import reduce_log_weights
+        >>> part = reduce_log_weights(np.zeros((50, 4)))
+        >>> len(pooled([part, part]))
+        8
+    """
+    return concatenate(list(parts)).judged()
 
 
 def check_method(method: Any, name: str) -> Method:

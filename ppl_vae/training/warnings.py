@@ -4,7 +4,6 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-import torch
 from scipy.stats import theilslopes
 from torch import Tensor
 
@@ -16,11 +15,18 @@ from ppl_vae.runtime.checks import one_line
 from ppl_vae.runtime.seeding import seeded
 from ppl_vae.training.result import FitResult
 
-__all__ = ["constant_features", "few_rows", "still_rising", "warn_after", "warn_before"]
+__all__ = [
+    "constant_features",
+    "few_rows",
+    "still_rising",
+    "unobserved_features",
+    "warn_after",
+    "warn_before",
+]
 
 logger = logging.getLogger(__name__)
 
-FEW_ROWS = {"train": 50, "valid": 10, "test": 10}
+FEW_ROWS = {"train": 50, "valid": 20, "test": 20}
 FEWEST_EPOCHS = 10  # to read a trend from
 SHARE = 0.3  # of the epochs, the last ones
 LEVEL = 0.999  # of the trend's interval: bounds of neighbouring epochs are correlated
@@ -35,9 +41,13 @@ def warn_before(model: Program, data: Dataset) -> None:
     """
     sizes = {name: len(rows) for name, rows in data.splits.items()} or {"train": len(data)}
     messages = [few_rows(sizes)]
-    is_density = getattr(getattr(model, "likelihood", None), "measure", "") == "lebesgue"
-    if is_density and isinstance(data.train.x, Tensor):
-        messages.append(constant_features(data.train.x))
+    train = data.train
+    num_features = data.event_shape.numel()
+    measure = getattr(getattr(model, "likelihood", None), "measure", "")
+    if isinstance(train.x, Tensor) and len(train) > 1:
+        constant = [name for name in train.constant_features if is_density(name, measure)]
+        messages.append(constant_features(constant, num_features))
+        messages.append(unobserved_features(train.unobserved_features, num_features))
     for message in filter(None, messages):
         logger.warning(message)
 
@@ -60,7 +70,8 @@ def few_rows(sizes: Mapping[str, int]) -> str | None:
 
     Example:
         >>> few_rows({"train": 16, "test": 2})
-        'few rows (16 train, 2 test): a VAE overfits them, and no estimate from them is reliable'
+        'few rows (16 train, 2 test): a VAE overfits them, and no estimate from them is reliable; \
+data.folds() holds out each row once'
     """
     few = [
         f"{sizes[name]} {name}"
@@ -70,29 +81,45 @@ def few_rows(sizes: Mapping[str, int]) -> str | None:
     if not few:
         return None
     return (
-        f"few rows ({', '.join(few)}): a VAE overfits them, and no estimate from them is reliable"
+        f"few rows ({', '.join(few)}): a VAE overfits them, and no estimate from them is reliable; "
+        "data.folds() holds out each row once"
     )
 
 
-def constant_features(x: Tensor) -> str | None:
+def is_density(name: str, measure: str) -> bool:
+    """Whether a feature has a density under a likelihood's measure, of all columns or by name."""
+    return measure == "lebesgue" or f"{name}: lebesgue" in measure.split(", ")
+
+
+def constant_features(constant: Sequence[str], num_features: int) -> str | None:
     """A sentence where features of the training rows do not vary, so that a scale would vanish.
 
     Example:
-        >>> constant_features(torch.tensor([[1.0, 0.0], [2.0, 0.0]]))
-        '1 of 2 features is constant in the training rows (the first is 1): its density rises ...'
+        >>> constant_features(["b"], 2)
+        '1 of 2 features is constant in the training rows (the first is b): its density rises ...'
     """
-    flat = x.reshape(len(x), -1)
-    known = ~flat.isnan()
-    low = torch.where(known, flat, torch.inf).amin(0)
-    high = torch.where(known, flat, -torch.inf).amax(0)
-    constant = torch.nonzero((low >= high) & known.any(0)).flatten().tolist()
-    if not constant or len(x) < 2:
+    if not constant:
         return None
     verb, whose = ("is", "its") if len(constant) == 1 else ("are", "their")
     return (
-        f"{len(constant)} of {flat.shape[1]} features {verb} constant in the training rows (the "
+        f"{len(constant)} of {num_features} features {verb} constant in the training rows (the "
         f"first is {constant[0]}): {whose} density rises as the scale falls, and log p(x) reflects "
         "only the smallest scale allowed; leave them out"
+    )
+
+
+def unobserved_features(unobserved: Sequence[str], num_features: int) -> str | None:
+    """A sentence where features are missing in all training rows.
+
+    Example:
+        >>> unobserved_features(["b"], 2)
+        'no training row has a value of 1 of 2 features (the first is b): leave them out'
+    """
+    if not unobserved:
+        return None
+    return (
+        f"no training row has a value of {len(unobserved)} of {num_features} features (the first "
+        f"is {unobserved[0]}): leave them out"
     )
 
 
