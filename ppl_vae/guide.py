@@ -109,7 +109,11 @@ class Guide(PyroModule):
         if not counts and len(self.event_shape) == 1 and not isinstance(data.x, Rows):
             logged = _log_scales(data)
         rows = rows_to_start_from(data, self)
+        self.start_covariates(rows)
         self.units.fit_to(rows.x, logged)
+
+    def start_covariates(self, rows: Dataset) -> None:
+        """Put the covariates in the units of these rows, positive ones on a log scale."""
         if self.context_units is not None and rows.context is not None:
             least, _ = ends([rows.context])
             self.context_units.fit_to(rows.context, least.clamp(min=0))

@@ -25,6 +25,7 @@ from ppl_vae.families.rows import (
     mixes_rows,
     read_features,
 )
+from ppl_vae.families.units import CovariateUnits
 from ppl_vae.runtime.checks import whole_number
 from ppl_vae.runtime.seeding import one_at_a_time, seeded
 
@@ -54,7 +55,8 @@ class Model(PyroModule):
         decoder: Any module from z (and context, appended) to features; None gives an `MLP` of 2 x
             256, for vectors x with a linear path beside it (`skip`).
         context_dim: Number of covariates c, the exposure included; None takes that of `start`, or
-            none.
+            none. Prior and decoder are given covariates in standard deviations of the training
+            rows, and indicators (0 or 1) as they are.
         start: Training data, a `Dataset` or its x: the likelihood then starts from the marginal of
             each x_i, scales and dispersions included, and the networks have only to learn how rows
             differ. Elements that are never observed keep their start. Worth nats early in training.
@@ -101,6 +103,7 @@ class Model(PyroModule):
         self.levels: dict[str, tuple[str, ...]] = dict(likelihood.levels)
         self.num_train: int | None = None
         self.may_miss: bool | None = None  # whether x may hold NaN; None looks at each batch
+        self.covariates = CovariateUnits(self.context_dim)
         context = example_rows(self.context_dim) if self.context_dim else None
         self.latent_dim = _read_prior(prior, context)
         # A prior with several layers of latents states how many dimensions the decoder reads.
@@ -152,9 +155,15 @@ class Model(PyroModule):
     def start_from(self, rows: Dataset) -> None:
         """Let the likelihood start from the marginals of these rows, in memory."""
         self.read_names(rows.columns)
+        self.start_covariates(rows)
         exposure = self.exposure_of(rows.context)
         given = [each for each in (rows.x, exposure) if each is not None]
         self.likelihood.start_at(*given)
+
+    def start_covariates(self, rows: Dataset) -> None:
+        """Give prior and decoder the covariates in the units of these rows."""
+        if rows.context is not None:
+            self.covariates.fit_to(rows.context)
 
     def read_names(self, columns: dict[str, tuple[str, ...]]) -> None:
         """Learn where an exposure that is given by its name stands, from the first named columns.
@@ -181,7 +190,7 @@ class Model(PyroModule):
         if x is not None:
             num_data = len(x)
         with pyro.plate("data", num_data, dim=-1):
-            z = pyro.sample("z", self.prior(context))
+            z = pyro.sample("z", self.prior(self.covariates(context)))
             likelihood = self.likelihood_at(z, context, x)
             if x is None:
                 return pyro.sample("x", likelihood)
@@ -208,6 +217,7 @@ class Model(PyroModule):
 
     def features(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """The decoder's features of z; it sees the batch dims of z as one."""
+        context = self.covariates(context)
         if self.exposure is not None:
             context, _ = self.exposure.split(context, self.columns.get("context", ()))
         inputs = join(z[..., : self.decoded_dim], 1, context=context)

@@ -367,6 +367,52 @@ def test_covariates_are_changed_in_their_own_terms():
         pv.Dataset([[0.0]]).with_context({"age": 3})
 
 
+@pytest.mark.parametrize("binary", [False, True])
+def test_units_of_covariates_do_not_matter(binary):
+    """Training is the same in years and in days."""
+    rng = np.random.default_rng(0)
+    age = rng.normal(50, 15, size=64)
+    x = np.outer(age - 50, [0.1, -0.1]) + rng.normal(size=(64, 2))
+    if binary:
+        x = (x > 0).astype(float)
+
+    def trained(context):
+        data = pv.Dataset(x, context=context)
+        likelihood = likelihoods.Bernoulli(2) if binary else likelihoods.Gaussian(2)
+        with pv.seeded(0):
+            prior = priors.LearnedNormal(1, context_dim=1)
+            model = pv.Model(prior, likelihood, nn.Linear(2, 4), context_dim=1)
+            guide = pv.Guide(posteriors.MeanFieldNormal(1), 2, nn.Linear(3, 4), context_dim=1)
+        training = pv.Training(num_epochs=3, batch_size=16, progress=False)
+        return pv.fit(model, guide, data, training=training).history["train"]
+
+    np.testing.assert_allclose(trained(365 * age), trained(age), rtol=1e-4)
+
+
+def test_a_model_standardises_its_covariates():
+    age = np.random.default_rng(0).normal(50, 15, size=64)
+    units = []
+    for context in (age, 365 * age - 7000):
+        data = pv.Dataset(np.zeros((64, 2)), context=context)
+        model = pv.Model(priors.StandardNormal(1), likelihoods.Bernoulli(2), start=data)
+        units.append(model.covariates(data.context))
+    torch.testing.assert_close(*units, rtol=1e-4, atol=1e-4)
+    assert units[0].std(correction=0).item() == pytest.approx(1.0, rel=1e-4)
+
+
+def test_indicators_keep_their_values_and_units_travel_with_the_weights(tmp_path):
+    data = pv.Dataset(PEOPLE, **TAKEN)
+    model = pv.Model(priors.StandardNormal(1), likelihoods.Gaussian(2), start=data)
+    guide = pv.Guide(posteriors.MeanFieldNormal(1), 2, start=data)
+    units = model.covariates(data.context)
+    assert torch.equal(units[:, [0, 1, 3, 4, 5, 6]], data.context[:, [0, 1, 3, 4, 5, 6]])
+    torch.testing.assert_close(units[:, 2].mean(), torch.tensor(0.0))
+    path = pv.save_weights(tmp_path / "weights.pt", model, guide)
+    other = pv.Model(priors.StandardNormal(1), likelihoods.Gaussian(2), context_dim=7)
+    pv.load_weights(path, other, pv.Guide(posteriors.MeanFieldNormal(1), 2, context_dim=7))
+    assert torch.equal(other.covariates(data.context), units)
+
+
 # -- counterfactuals
 # ----------------------------------------------------------------------------------------------
 

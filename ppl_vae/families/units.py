@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ppl_vae.families.modules import shape_of
 
-__all__ = ["Encoding", "Units"]
+__all__ = ["CovariateUnits", "Encoding", "Units"]
 
 
 class Units(nn.Module):
@@ -142,3 +142,38 @@ class Encoding(Units):
     def _read(self) -> None:
         super()._read()
         self.takes_logs = "logged" in self._buffers and bool((self.logged > 0).any())
+
+
+class CovariateUnits(nn.Module):
+    """Covariates in units of the training rows: (c - mean) / sd; indicators stay as they are.
+
+    Args:
+        context_dim: Number of covariates.
+
+    Shape:
+        context (*batch, context_dim) -> (*batch, context_dim)
+
+    References:
+        LeCun, Bottou, Orr and Müller (1998), Efficient BackProp, section 4.3 (normalising inputs).
+
+    Example:
+        >>> units = CovariateUnits(2)
+        >>> units.fit_to(torch.tensor([[20.0, 0.0], [40.0, 1.0]]))
+        >>> units(torch.tensor([[50.0, 1.0]]))
+        tensor([[2., 1.]])
+    """
+
+    def __init__(self, context_dim: int) -> None:
+        super().__init__()
+        self.units = Units(context_dim)
+
+    def fit_to(self, context: Tensor) -> None:
+        """Take mean and sd of these rows, (N, context_dim), where not all values are 0 or 1."""
+        indicators = ((context == 0) | (context == 1)).all(0)
+        centre = context.double().mean(0)
+        unit = context.double().std(0, correction=0)
+        self.units.set(torch.where(indicators, 0.0, centre), torch.where(indicators, 1.0, unit))
+
+    def forward(self, context: Tensor | None) -> Tensor | None:
+        """The covariates in these units; none where there are none."""
+        return None if context is None else self.units(context)

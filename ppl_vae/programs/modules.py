@@ -224,8 +224,10 @@ def remember_data(data: Dataset, *programs: Program) -> None:
 
 
 def _start(parts: list[Model | Guide], data: Dataset, *, counts: bool) -> None:
-    """Start from the training rows, unless all lies in [0, 1], as bits and grey levels do."""
+    """Start from the training rows: all but covariates only unless x lies in [0, 1], as bits do."""
     rows = rows_to_start_from(data, parts[0])
+    for part in parts:
+        part.start_covariates(rows)
     low, high = rows.x.nan_to_num().aminmax()
     if low >= 0 and high <= 1 and not counts:
         return

@@ -73,21 +73,23 @@ def refit_prior(
                 f"{type(prior).__name__} has no parameters of its own to fit: use GaussianMixture "
                 "or FlowPrior"
             )
-        fit(PriorAlone(prior), AtRest(guide), data, objective=TraceELBO(), training=training)
+        alone = PriorAlone(prior, model.covariates)
+        fit(alone, AtRest(guide), data, objective=TraceELBO(), training=training)
     return refitted
 
 
 class PriorAlone(nn.Module):
     """A Pyro model of the latents alone: its ELBO is minus the mean of KL(q(z given x) || p(z))."""
 
-    def __init__(self, prior: nn.Module) -> None:
+    def __init__(self, prior: nn.Module, covariates: nn.Module) -> None:
         super().__init__()
         self.prior = prior
+        self.covariates = covariates
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> None:
         """z, and a likelihood of one."""
         with pyro.plate(PLATE, len(x), dim=-1):
-            pyro.sample("z", self.prior(context))
+            pyro.sample("z", self.prior(self.covariates(context)))
             pyro.factor("x", x.new_zeros(len(x)))
 
 
