@@ -283,6 +283,11 @@ def test_objects_inside_a_table():
         small(("objective.name", "IWAE"), ("objective.gradient", "DoublyReparameterized"))
     ).objective
     assert isinstance(tight.gradient, objectives.DoublyReparameterized)
+    base = {"name": "LogNormal", "floor": 0.01}
+    changes = [("likelihood.name", "Censored"), ("likelihood.base", base)]
+    censored = build(small(*changes, ("likelihood.lower", 0.5))).model.likelihood
+    assert (type(censored.base), censored.base.floor) == (likelihoods.LogNormal, 0.01)
+    assert censored.lower.unique().tolist() == [0.5]
     schedule = {"schedule": "Cosine", "start": 0.1}
     assert build(
         small(("training.learning_rate", schedule))

@@ -30,6 +30,9 @@ __all__ = [
 Table = Mapping[str, Any]
 FROM_DATA = {"event_shape", "guide", "in_dim", "in_shape", "pseudo_context"}  # or other tables
 FILLED = FROM_DATA | {"checkpoint", "progress"}  # from the folder of the run and from the caller
+UNREAD = {
+    "event_shape": 1
+}  # of an object that is made only to be checked, before the data are read
 OPEN = {"latent_dim": 8}  # defaults where the constructor has none
 NUM_ROWS = 50  # training rows for a tensor by default
 FACTORIES = {  # parameters that are classes, not objects
@@ -166,7 +169,9 @@ def construct(constructor: type, table: Table, module: str, **available: Any) ->
         Cosine(start=0.1, end=0.0)
     """
     known = parameters(constructor)
-    given = {name: argument(known[name], value, module) for name, value in table.items()}
+    given = {
+        name: argument(known[name], value, module, **available) for name, value in table.items()
+    }
     filled = {name: value for name, value in available.items() if name in known}
     try:
         return constructor(**(given | filled))
@@ -174,12 +179,13 @@ def construct(constructor: type, table: Table, module: str, **available: Any) ->
         raise ValueError(str(error)) from error
 
 
-def argument(parameter: Parameter, value: Any, module: str) -> Any:
+def argument(parameter: Parameter, value: Any, module: str, **available: Any) -> Any:
     """The Python value for a value in a file.
 
     A class by name (`activation = "Tanh"`), an object by its name or table
     (`{schedule = "Exponential", start = 1e-3, ...}`, `gradient = "DoublyReparameterized"`), a
-    number of training rows for a tensor; other values stay as they are.
+    number of training rows for a tensor; other values stay as they are. `available` is as in
+    `construct`.
 
     Raises:
         ValueError: the value does not fit the parameter.
@@ -202,7 +208,7 @@ def argument(parameter: Parameter, value: Any, module: str) -> Any:
         if not _is_abstract(kind) and name != kind.__name__:
             names = [*words, kind.__name__]
             raise ValueError(f"{parameter.name} = {name!r}: {suggestion(str(name), names)}")
-        return _object(kind, value, module)
+        return _object(kind, value, module, **available)
     if isinstance(value, Mapping) and "schedule" in value:
         keywords = dict(value)
         return _object(object, {"name": keywords.pop("schedule"), **keywords}, SCHEDULES)
@@ -215,13 +221,13 @@ def _words(hint: Any) -> list[str]:
     return [word for part in parts for word in get_args(part)]
 
 
-def _object(kind: type, value: Table | str, module: str) -> Any:
+def _object(kind: type, value: Table | str, module: str, **available: Any) -> Any:
     """An object of this kind from its name, or from a table with its name and keywords."""
     table = as_table(value)
     name = table.pop("name", "")
     if _is_abstract(kind) or kind is object:
         kind = named(module, name, kind)
-    return construct(kind, complete(kind, table, module), module)
+    return construct(kind, complete(kind, table, module), module, **(UNREAD | available))
 
 
 def as_table(value: Any) -> dict[str, Any]:
