@@ -21,7 +21,7 @@ from ppl_vae.programs.inference import Inference, progress_bar
 from ppl_vae.programs.modules import missing_values, modules_of, own_parameters
 from ppl_vae.programs.traces import Program
 from ppl_vae.programs.validation import ROWS_AT_ONCE
-from ppl_vae.runtime.checks import suggestion, warn_caller
+from ppl_vae.runtime.checks import object_or_options, suggestion, warn_caller
 from ppl_vae.runtime.digests import digest
 from ppl_vae.runtime.distributed import from_main, gathered, is_main, num_processes, rank
 from ppl_vae.runtime.seeding import derived_seed
@@ -95,10 +95,7 @@ def log_evidence(
         >>> bool(abs(evidence.log_evidence - bed.log_evidence.numpy()).max() < 1e-10)
         True
     """
-    if method is not None and options:
-        raise ValueError(
-            f"{', '.join(options)} was given beside method={method}: set it in the method"
-        )
+    object_or_options(method, options, "method")
     method = check_method(method or _sampling(options), "method")
     inference = Inference(model, guide, data)
     num_data = len(inference)

@@ -209,6 +209,24 @@ def suggestion(word: str, names: Iterable[str]) -> str:
     return " ".join(parts)
 
 
+def object_or_options(given: object, options: Iterable[str], name: str) -> None:
+    """Raise ValueError where settings are given as an object and as keywords too.
+
+    Args:
+        given: The object, or None.
+        options: Names of the keywords.
+        name: Name of the argument that takes the object.
+
+    Example:
+        >>> object_or_options("AIS()", ["num_particles"], "method")
+        Traceback (most recent call last):
+        ValueError: num_particles was given beside method=AIS(): set it in method
+    """
+    names = ", ".join(options)
+    if given is not None and names:
+        raise ValueError(f"{names} was given beside {name}={given}: set it in {name}")
+
+
 def warn_caller(message: str) -> None:
     """Warn at the caller's line outside this package; Python shows it once for each such line.
 

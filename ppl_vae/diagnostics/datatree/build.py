@@ -15,6 +15,7 @@ from ppl_vae.programs.traces import Program
 
 if TYPE_CHECKING:
     import xarray as xr
+from ppl_vae.runtime.checks import object_or_options
 
 __all__ = ["to_datatree"]
 
@@ -92,8 +93,7 @@ def to_datatree(
         >>> dict(tree.posterior.sizes)
         {'chain': 1, 'draw': 50, 'datum': 3, 'latent': 2}
     """
-    if draws is not None and options:
-        raise ValueError(f"{', '.join(options)} was given beside draws={draws}: set it in draws")
+    object_or_options(draws, options, "draws")
     import xarray as xr
 
     draws = draws or Draws(**options)

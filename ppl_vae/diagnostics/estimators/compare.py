@@ -25,6 +25,7 @@ from ppl_vae.importance import log_weights
 from ppl_vae.programs.inference import Inference, progress_bar, rows_per_chunk, treat_alike
 from ppl_vae.programs.modules import require_programs
 from ppl_vae.programs.traces import Program
+from ppl_vae.runtime.checks import object_or_options
 from ppl_vae.runtime.seeding import Stream, derived_seed, one_at_a_time, seeded
 from ppl_vae.training.state import State
 
@@ -129,12 +130,9 @@ def compare_estimators(
 
 
 def _replicates(replicates: Any, options: dict[str, Any]) -> Replicates:
+    object_or_options(replicates, options, "replicates")
     if replicates is None:
         return Replicates(**options)
-    if options:
-        raise ValueError(
-            f"{', '.join(options)} was given beside replicates={replicates}: set it in replicates"
-        )
     if not isinstance(replicates, Replicates):
         raise TypeError(
             f"replicates is {replicates!r}; it must be an object, as in Replicates(200)"

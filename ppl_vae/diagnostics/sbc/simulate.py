@@ -15,7 +15,7 @@ from ppl_vae.programs.inference import Inference, treat_alike
 from ppl_vae.programs.modules import place
 from ppl_vae.programs.simulate import simulate
 from ppl_vae.programs.traces import Program
-from ppl_vae.runtime.checks import whole_number
+from ppl_vae.runtime.checks import object_or_options, whole_number
 from ppl_vae.runtime.seeding import derived_seed
 
 if TYPE_CHECKING:
@@ -172,8 +172,7 @@ def calibration(
         (('z[0]', 'z[1]', 'log_joint', 'hpd', 'norm'), 'fail')
     """
     whole_number(num_data, "num_data", at_least=2)
-    if method is not None and options:
-        raise ValueError(f"{', '.join(options)} was given beside method={method}: set it in method")
+    object_or_options(method, options, "method")
     method = GuideDraws(**options) if method is None else method
     if not isinstance(method, PosteriorDraws):
         raise ValueError(
