@@ -85,6 +85,15 @@ def fitting(prior):
     return on(getattr(priors, prior).support, POSTERIORS, posteriors)
 
 
+def pairs(without=()):
+    """A prior and a posterior that fit, each family at least once."""
+    for support in dict.fromkeys(getattr(priors, name).support for name in PRIORS):
+        p = [name for name in on(support, PRIORS, priors) if name not in without]
+        q = on(support, POSTERIORS, posteriors)
+        for i in range(max(len(p), len(q))):
+            yield p[i % len(p)], q[i % len(q)]
+
+
 REAL_PRIORS = on(constraints.real_vector, PRIORS, priors)
 REAL_POSTERIORS = on(constraints.real_vector, POSTERIORS, posteriors)
 DISCRETE = on(constraints.one_hot, POSTERIORS, posteriors)  # whose draws have no path derivative
