@@ -179,7 +179,7 @@ def test_every_pair_trains_and_moves_every_parameter(prior, likelihood, posterio
     assert [name for name, parameter in named.items() if torch.equal(parameter, before[name])] == []
 
 
-@pytest.mark.parametrize(("prior", "posterior"), pairs())
+@pytest.mark.parametrize(("prior", "posterior"), list(pairs()))
 def test_weights_go_to_a_file_and_come_back(tmp_path, prior, posterior):
     model, guide = vae(prior, posterior=posterior)
     x = data_for("Bernoulli")

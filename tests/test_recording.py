@@ -119,7 +119,7 @@ def test_every_likelihood_with_missing_values(name):
         torch.testing.assert_close(graph(x.flip(0), features), density(x.flip(0), features))
 
 
-@pytest.mark.parametrize(("prior", "posterior"), pairs(without=["FlowPrior"]))
+@pytest.mark.parametrize(("prior", "posterior"), list(pairs(without=["FlowPrior"])))
 def test_every_prior_and_posterior(prior, posterior, records_at_once, caplog):
     x = data_for("Bernoulli", ROWS)
     make_objective = partial(objective_for, posterior)
