@@ -70,8 +70,8 @@ def test_covariates_that_move_the_latents_are_worth_their_information():
         pv.fit(model, guide, pv.Dataset(x, context=c), training=steps(250, 0.05))
         bound = objectives.MeanFieldELBO(20).bound(model, guide, x, c).mean().item()
     exact = stats.norm(0, 0.5).logpdf((x - mean).numpy()).mean()
-    line = np.polynomial.Polynomial.fit(c[:, 0].numpy(), x[:, 0].numpy(), deg=1)
-    residual = (x[:, 0] - line(c[:, 0].numpy())).numpy()
+    given, value = c[:, 0].numpy(), x[:, 0].numpy()
+    residual = value - np.polynomial.Polynomial.fit(given, value, deg=1)(given)
     assert abs(bound - exact) < 0.1
     assert bound > stats.norm(0, residual.std()).logpdf(residual).mean() + 0.3
 
