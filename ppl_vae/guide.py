@@ -20,7 +20,7 @@ from ppl_vae.families.rows import example_rows, features_of, read_features
 from ppl_vae.families.units import Encoding
 from ppl_vae.model import check_context, num_covariates, rows_to_start_from, weights_of
 
-__all__ = ["Guide"]
+__all__ = ["Guide", "input_shape"]
 
 _numbers = itertools.count()  # see model.py
 
@@ -157,6 +157,32 @@ class Guide(PyroModule):
         if self.context_units is not None and context is not None:
             context = self.context_units(context)
         return join(self.units(x).nan_to_num(), len(self.event_shape), indicator, context)
+
+
+def input_shape(data: Dataset, *, missing: bool | None = None) -> torch.Size:
+    """Shape of what the encoder of a `Guide(..., start=data)` is given for one row.
+
+    Numbers, an indicator of each level of a category, then of what is observed, then covariates;
+    the latter two are further channels of an image.
+
+    Args:
+        data: The data set.
+        missing: As in `Guide`; None is whether a value of the data is missing.
+
+    Example:
+        >>> import pandas as pd
+        >>> frame = pd.DataFrame({"sex": ["f", "m", None], "weight": [60.1, 83.5, 71.0]})
+        >>> input_shape(Dataset(frame))
+        torch.Size([5])
+    """
+    x = example_rows(*data.event_shape)
+    if missing is None:
+        missing = data.has_missing
+    indicator = torch.ones_like(x) if missing else None
+    num_covariates = 0 if data.context is None else data.context.shape[1]
+    context = example_rows(num_covariates) if num_covariates else None
+    values = Encoding(data.event_shape, _num_levels(data))(x)
+    return join(values, len(data.event_shape), indicator, context).shape[1:]
 
 
 def _num_levels(data: Dataset) -> dict[int, int]:

@@ -1,6 +1,6 @@
 """Settings that suit a table, chosen from its size and its columns, and printed as code."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ import torch
 from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.data.splits import random_rows
 from ppl_vae.families import likelihoods, networks, posteriors, priors
-from ppl_vae.guide import Guide
+from ppl_vae.guide import Guide, input_shape
 from ppl_vae.model import Model
 from ppl_vae.objectives import IWAE, DoublyReparameterized
 from ppl_vae.runtime.checks import whole_number
@@ -17,17 +17,11 @@ from ppl_vae.runtime.seeding import seeded
 from ppl_vae.training import FitResult, Training, fit
 from ppl_vae.training.schedules import Cosine
 
-__all__ = ["Recipe", "recipe"]
+__all__ = ["Choices", "Recipe", "recipe"]
 
 FEWEST_ROWS = 20
 HELD_OUT = 8  # one row in eight of the training rows is for early stopping
 MOST_LATENTS = 16
-NUM_COMPONENTS = 8
-HIDDEN = (64, 64)
-DROPOUT = 0.2
-NUM_PARTICLES = 10
-RATE = 3e-3
-WEIGHT_DECAY = 1e-2
 FEWEST_EPOCHS = 20
 
 CODE = """\
@@ -38,7 +32,7 @@ from ppl_vae.training.schedules import Cosine
 
 with pv.seeded({seed}):
     encoder = networks.MLP(
-        {num_inputs}, {hidden}, activation=torch.nn.SiLU, dropout={dropout}, skip=True
+        {num_inputs}, {hidden_dims}, activation=torch.nn.SiLU, dropout={dropout}, skip=True
     )
     guide = pv.Guide(
         posteriors.MeanFieldNormal({latent_dim}),
@@ -48,7 +42,7 @@ with pv.seeded({seed}):
         start=data,
     )
     decoder = networks.MLP(
-        {decoder_dim}, {hidden}, activation=torch.nn.SiLU, dropout={dropout}, skip=True
+        {decoder_dim}, {hidden_dims}, activation=torch.nn.SiLU, dropout={dropout}, skip=True
     )
     prior = priors.GaussianMixture({latent_dim}, num_components={num_components})
     model = pv.Model(prior, likelihoods.Columns.of(data), decoder, start=data)
@@ -65,6 +59,41 @@ result = pv.fit(model, guide, data, objective=objective, training=training)"""
 
 
 @dataclass(frozen=True)
+class Choices:
+    """The numbers of a recipe.
+
+    Args:
+        latent_dim: Number of latent dimensions D.
+        num_epochs: Largest number of epochs.
+        batch_size: Rows per step.
+        patience: Epochs without a better bound of the validation rows after which training ends.
+        seed: Seed of the validation rows, the starting weights and the training.
+        hidden_dims: Widths of the hidden layers of encoder and decoder.
+        dropout: Share of hidden units dropped while training.
+        num_components: Components of the prior, a mixture of normals.
+        num_particles: Particles K of the IWAE bound.
+        rate: Learning rate at the start of the cosine.
+        weight_decay: Weight decay of AdamW.
+
+    Example:
+        >>> Choices(latent_dim=2, num_epochs=100, batch_size=64, patience=25).hidden_dims
+        (64, 64)
+    """
+
+    latent_dim: int
+    num_epochs: int
+    batch_size: int
+    patience: int
+    seed: int = 0
+    hidden_dims: tuple[int, ...] = (64, 64)
+    dropout: float = 0.2
+    num_components: int = 8
+    num_particles: int = 10
+    rate: float = 3e-3
+    weight_decay: float = 1e-2
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A model, a guide, an objective and settings of training that suit a table.
 
@@ -74,6 +103,7 @@ class Recipe:
         guide: The guide.
         objective: What is maximised.
         training: Settings of the training.
+        choices: The numbers behind these.
         code: The lines that make all of these; printing the recipe shows them.
 
     Example:
@@ -87,6 +117,7 @@ class Recipe:
     guide: Guide
     objective: IWAE
     training: Training
+    choices: Choices
     code: str
 
     def fit(self) -> FitResult:
@@ -141,52 +172,46 @@ def recipe(
         64
     """
     data = _with_validation(as_dataset(data), seed)
-    num_columns = len(data.kinds)
-    num_train = len(data.train)
-    if latent_dim is None:
-        latent_dim = min(MOST_LATENTS, max(2, num_columns))
-    latent_dim = whole_number(latent_dim, "latent_dim")
-    num_steps = whole_number(num_steps, "num_steps")
-    batch_size = min(num_train, 64 if num_train < 6_400 else 256)
-    num_epochs = max(FEWEST_EPOCHS, round(num_steps * batch_size / num_train))
-    values = {
-        "seed": seed,
-        "latent_dim": latent_dim,
-        "hidden": HIDDEN,
-        "dropout": DROPOUT,
-        "missing": data.has_missing,
-        "num_inputs": _num_inputs(data),
-        "decoder_dim": latent_dim + _num_covariates(data),
-        "num_components": NUM_COMPONENTS,
-        "num_particles": NUM_PARTICLES,
-        "num_epochs": num_epochs,
-        "batch_size": batch_size,
-        "rate": RATE,
-        "weight_decay": WEIGHT_DECAY,
-        "patience": max(FEWEST_EPOCHS, num_epochs // 4),
-    }
+    chosen = _choices(data, latent_dim, whole_number(num_steps, "num_steps"), seed)
+    missing = data.has_missing
+    num_inputs = input_shape(data).numel()
+    decoder_dim = chosen.latent_dim + _num_covariates(data)
     with seeded(seed):
-        guide = Guide(
-            posteriors.MeanFieldNormal(latent_dim),
-            data.event_shape,
-            _network(values["num_inputs"]),
-            missing=data.has_missing,
-            start=data,
-        )
-        decoder = _network(values["decoder_dim"])
-        prior = priors.GaussianMixture(latent_dim, num_components=NUM_COMPONENTS)
+        posterior = posteriors.MeanFieldNormal(chosen.latent_dim)
+        encoder = _network(num_inputs, chosen)
+        guide = Guide(posterior, data.event_shape, encoder, missing=missing, start=data)
+        prior = priors.GaussianMixture(chosen.latent_dim, num_components=chosen.num_components)
+        decoder = _network(decoder_dim, chosen)
         model = Model(prior, likelihoods.Columns.of(data), decoder, start=data)
+    objective = IWAE(chosen.num_particles, gradient=DoublyReparameterized())
     training = Training(
-        num_epochs=num_epochs,
-        batch_size=batch_size,
-        learning_rate=Cosine(RATE),
-        weight_decay=WEIGHT_DECAY,
-        patience=values["patience"],
+        num_epochs=chosen.num_epochs,
+        batch_size=chosen.batch_size,
+        learning_rate=Cosine(chosen.rate),
+        weight_decay=chosen.weight_decay,
+        patience=chosen.patience,
         seed=seed,
         progress=progress,
     )
-    objective = IWAE(NUM_PARTICLES, gradient=DoublyReparameterized())
-    return Recipe(data, model, guide, objective, training, CODE.format(**values))
+    sizes = {"num_inputs": num_inputs, "decoder_dim": decoder_dim, "missing": missing}
+    code = CODE.format(**asdict(chosen), **sizes)
+    return Recipe(data, model, guide, objective, training, chosen, code)
+
+
+def _choices(data: Dataset, latent_dim: int | None, num_steps: int, seed: int) -> Choices:
+    """Numbers that suit a table with these training rows and columns."""
+    num_train = len(data.train)
+    if latent_dim is None:
+        latent_dim = min(MOST_LATENTS, max(2, len(data.kinds)))
+    batch_size = min(num_train, 64 if num_train < 6_400 else 256)
+    num_epochs = max(FEWEST_EPOCHS, round(num_steps * batch_size / num_train))
+    return Choices(
+        latent_dim=whole_number(latent_dim, "latent_dim"),
+        num_epochs=num_epochs,
+        batch_size=batch_size,
+        patience=max(FEWEST_EPOCHS, num_epochs // 4),
+        seed=seed,
+    )
 
 
 def _with_validation(data: Dataset, seed: int) -> Dataset:
@@ -202,16 +227,15 @@ def _with_validation(data: Dataset, seed: int) -> Dataset:
     return data.with_splits({**data.splits, "train": train, "valid": valid})
 
 
-def _num_inputs(data: Dataset) -> int:
-    """Number of inputs of the encoder: numbers, indicators of levels and of what is observed."""
-    names = list(map(str, data.coords[data.dims[1]]))
-    sizes = [len(data.levels.get(name, (name,))) for name in names]
-    return sum(sizes) + len(names) * data.has_missing + _num_covariates(data)
-
-
 def _num_covariates(data: Dataset) -> int:
     return 0 if data.context is None else data.context.shape[1]
 
 
-def _network(num_inputs: int) -> networks.MLP:
-    return networks.MLP(num_inputs, HIDDEN, activation=torch.nn.SiLU, dropout=DROPOUT, skip=True)
+def _network(num_inputs: int, chosen: Choices) -> networks.MLP:
+    return networks.MLP(
+        num_inputs,
+        chosen.hidden_dims,
+        activation=torch.nn.SiLU,
+        dropout=chosen.dropout,
+        skip=True,
+    )
