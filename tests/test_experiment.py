@@ -45,7 +45,7 @@ from ppl_vae.experiment import (
     table,
     to_toml,
 )
-from ppl_vae.experiment.assemble import load_data
+from ppl_vae.experiment.rows.sources import load_data
 from ppl_vae.experiment.signatures import choices
 from ppl_vae.experiment.tables import MethodTable
 from ppl_vae.training import schedules

@@ -9,12 +9,11 @@ import numpy as np
 import torch
 
 from ppl_vae.data.dataset import Binarize, Dataset
+from ppl_vae.data.tables.files import TABLES, Roles, present, read_frame
 
 __all__ = ["read"]
 
 PARTS = ("train", "valid", "test")
-ROW_NAMES = {"id", "index"}  # names of a first column that names the rows
-UNNAMED = "Unnamed: 0"  # pandas' name for a first column without one
 LARGEST_IN_MEMORY = 2**28  # numbers: 1 GB of float32
 
 
@@ -69,9 +68,7 @@ def read(
         raise ValueError(
             f"{path}: suffix {path.suffix!r} is unknown, use one of {', '.join(READERS)}"
         )
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file (from folder {Path.cwd()})")
-    fields = READERS[path.suffix](path, label, names)
+    fields = READERS[path.suffix](present(path), label, names)
     return Dataset(**fields, binarize=binarize, seed=seed, name=path.stem, dtype=dtype, scale=scale)
 
 
@@ -173,41 +170,7 @@ def _read_npy(path: Path, label: str | None, context: tuple[str, ...]) -> dict[s
 
 
 def _read_table(path: Path, label: str | None, context: tuple[str, ...]) -> dict[str, Any]:
-    frame = _frame(path)
-    taken = [name for name in (label, *context) if name]
-    for name in taken:
-        if name not in frame.columns:
-            raise KeyError(f"{path}: no column {name!r} among {', '.join(map(str, frame.columns))}")
-    frame = _with_row_names(frame, taken)
-    fields = {"x": frame.drop(columns=taken)}
-    if label:
-        fields["labels"] = frame[label].to_numpy()
-    if context:
-        fields["context"] = frame[list(context)]
-    return fields
-
-
-def _with_row_names(frame: Any, taken: list[str]) -> Any:
-    """The table with its first column as the index, if that names the rows."""
-    name, first = next(frame.items())
-    named = str(name).lower() in ROW_NAMES and first.dtype.kind != "f"
-    names_rows = (named or name == UNNAMED) and first.is_unique and name not in taken
-    return frame.set_index(name).rename_axis(None) if names_rows else frame
-
-
-def _frame(path: Path) -> Any:
-    try:
-        import pandas
-    except ImportError:
-        raise ImportError(
-            f"{path}: {path.suffix} files are read with pandas: pip install pandas"
-        ) from None
-    try:
-        return pandas.read_csv(path) if path.suffix == ".csv" else pandas.read_parquet(path)
-    except ImportError:
-        raise ImportError(f"{path}: .parquet files need pyarrow: pip install pyarrow") from None
-    except (ValueError, OSError) as error:
-        raise _unreadable(path, error) from None
+    return Roles(context=context, label=label).fields(read_frame(path), path)
 
 
 def _unreadable(path: Path, error: Exception) -> ValueError:
@@ -222,7 +185,6 @@ def _unreadable(path: Path, error: Exception) -> ValueError:
 READERS = {
     ".npz": lambda path, label, context: _named(path, arrays(path), label, context),
     ".npy": _read_npy,
-    ".csv": _read_table,
-    ".parquet": _read_table,
+    **dict.fromkeys(TABLES, _read_table),
     ".zarr": _read_zarr,
 }

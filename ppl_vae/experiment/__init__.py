@@ -1,13 +1,15 @@
 """TOML -> run -> results; the only place that knows configuration files."""
 
-from ppl_vae.experiment.assemble import Experiment, build, describe_data
+from ppl_vae.experiment.assemble import Experiment, build
 from ppl_vae.experiment.config import Config, ConfigError, differences, read_config, to_toml
 from ppl_vae.experiment.demo import demo_config
 from ppl_vae.experiment.folder import Folder, write_json
+from ppl_vae.experiment.from_table import recipe_config
 from ppl_vae.experiment.metrics import Estimates, Metrics
 from ppl_vae.experiment.result_table import reading, table
 from ppl_vae.experiment.run import evaluate_run, load_run, run_experiment
-from ppl_vae.experiment.samples import write_samples
+from ppl_vae.experiment.rows.samples import write_samples
+from ppl_vae.experiment.rows.sources import describe_data
 from ppl_vae.experiment.studies.estimators import Comparison, read_comparison, write_comparison
 from ppl_vae.experiment.studies.grid import Cell, Study, read_study
 from ppl_vae.experiment.studies.plain_models import write_baselines
@@ -35,6 +37,7 @@ __all__ = [
     "read_config",
     "read_study",
     "reading",
+    "recipe_config",
     "run_experiment",
     "run_study",
     "table",

@@ -2,8 +2,9 @@
 
 import inspect
 import json
+import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,6 +28,7 @@ from ppl_vae.runtime.checks import suggestion
 __all__ = [
     "Config",
     "ConfigError",
+    "blamed",
     "changed",
     "differences",
     "read_config",
@@ -35,6 +37,7 @@ __all__ = [
     "to_toml",
 ]
 
+BARE = re.compile(r"[A-Za-z0-9_-]+")  # keys that TOML takes without quotation marks
 EMPTY: Any = {}  # a table that is left out, and gets its defaults
 
 
@@ -172,6 +175,28 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: {reason}") from None
 
 
+def blamed(table: str, make: Callable[..., Any], **available: Any) -> Any:
+    """The result of a call; an error names the table that caused it.
+
+    Args:
+        table: The name of the table.
+        make: The function.
+        available: Its keyword arguments.
+
+    Raises:
+        ConfigError: Instead of a TypeError or ValueError.
+
+    Example:
+        >>> blamed("data", int, x="one")
+        Traceback (most recent call last):
+        ppl_vae.experiment.config.ConfigError: [data] ...
+    """
+    try:
+        return make(**available)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"[{table}] {' '.join(str(error).split())}") from error
+
+
 def table_changes(document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """The tables of a run as changes of the defaults, the class of each table first.
 
@@ -280,7 +305,13 @@ def _one_line(error: ValidationError) -> str:
 def _literal(value: Any) -> str:
     """A value in TOML, whose strings, numbers and booleans are those of JSON."""
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key} = {_literal(item)}" for key, item in value.items()) + "}"
+        pairs = [f"{_key(key)} = {_literal(item)}" for key, item in value.items()]
+        return "{" + ", ".join(pairs) + "}"
     if isinstance(value, list):
         return "[" + ", ".join(map(_literal, value)) + "]"
     return json.dumps(value)
+
+
+def _key(key: str) -> str:
+    """A key, quoted unless it is bare: names of columns may be any."""
+    return key if BARE.fullmatch(key) else json.dumps(key)

@@ -6,8 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ppl_vae.experiment.assemble import Experiment, blamed, build
-from ppl_vae.experiment.config import Config, ConfigError, changed
+from ppl_vae.experiment.assemble import Experiment, build
+from ppl_vae.experiment.config import Config, ConfigError, blamed, changed
 from ppl_vae.experiment.folder import Folder, write_json
 from ppl_vae.experiment.metrics import Estimates, Metrics
 from ppl_vae.experiment.results import measure, provenance, write_pictures, write_posterior

@@ -196,9 +196,9 @@ def argument(parameter: Parameter, value: Any, module: str, **available: Any) ->
         <class 'torch.nn.modules.activation.Tanh'>
     """
     if parameter.name in FACTORIES:
-        table = as_table(value)
-        constructor = named(FACTORIES[parameter.name], table.pop("name", ""))
-        return partial(constructor, **table) if table else constructor
+        return _factory(FACTORIES[parameter.name], value)
+    if parameter.name == "families":
+        return _families(parameter.name, value, module)
     hint = int if parameter.annotation is Tensor else parameter.annotation
     parts = [part for part in get_args(hint) or (hint,) if inspect.isclass(part)]
     kind = next((part for part in parts if part.__module__.startswith("ppl_vae.")), None)
@@ -213,6 +213,24 @@ def argument(parameter: Parameter, value: Any, module: str, **available: Any) ->
         keywords = dict(value)
         return _object(object, {"name": keywords.pop("schedule"), **keywords}, SCHEDULES)
     return _of_type(parameter.name, hint, value)
+
+
+def _factory(module: str, value: Table | str) -> Any:
+    """A class by its name, or with keywords of it from a table."""
+    table = as_table(value)
+    constructor = named(module, table.pop("name", ""))
+    return partial(constructor, **table) if table else constructor
+
+
+def _families(name: str, value: Any, module: str) -> dict[str, Any]:
+    """A class for each column, by its name."""
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{name} = {value!r}: write a table, as in {{income = \"LogNormal\"}}")
+    for family in value.values():
+        table = as_table(family)
+        constructor = named(module, table.pop("name", ""), nn.Module)
+        complete(constructor, table, module, filled=["event_shape"])  # checks the keywords
+    return {column: _factory(module, family) for column, family in value.items()}
 
 
 def _words(hint: Any) -> list[str]:

@@ -7,9 +7,19 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from pyro.infer import ELBO
 from torch import Tensor, nn
 
-from ppl_vae.data import available
+from ppl_vae.data import Dataset, available
+from ppl_vae.data.tables.files import TABLES, Roles
 from ppl_vae.evidence.estimate import Method
-from ppl_vae.experiment.signatures import as_table, complete, construct, merged, named, parameters
+from ppl_vae.experiment.signatures import (
+    argument,
+    as_table,
+    complete,
+    construct,
+    merged,
+    named,
+    parameters,
+)
+from ppl_vae.families.likelihoods import Columns, Likelihood
 from ppl_vae.runtime.checks import suggestion
 from ppl_vae.training import Training
 
@@ -21,9 +31,11 @@ class Table(BaseModel):
 
 
 class DataTable(Table):
-    """[data]: the arguments of `load`; `label` and `context` name columns, as in `read`.
+    """[data]: the arguments of `load`, and of a table in a file what its columns are for.
 
-    `exposure` names one of the columns of `context`, as in `Model`.
+    `columns` (those of x), `context`, `label`, `weights` and `split` name columns; `test` is a
+    share, a number of rows, or another file. `exposure` names one of the columns of `context`, as
+    in `Model`.
     """
 
     name: str
@@ -32,17 +44,31 @@ class DataTable(Table):
     valid: int | float | None = None
     data_dir: str | None = None
     seed: int = 0
-    label: str | None = None
+    test: int | float | str | None = None
+    columns: tuple[str, ...] | None = None
     context: tuple[str, ...] = ()
     exposure: str | None = None
+    label: str | None = None
+    weights: str | None = None
+    split: str | None = None
 
-    @field_validator("name", "data_dir")
+    @field_validator("name", "data_dir", "test")
     @classmethod
-    def _absolute(cls, place: str | None) -> str | None:
+    def _absolute(cls, place: Any) -> Any:
         """An absolute path, so that a file is found from any folder."""
-        if place and place not in available() and Path(place).exists():
+        if isinstance(place, str) and place not in available() and Path(place).exists():
             return str(Path(place).resolve())
         return place
+
+    @property
+    def roles(self) -> Roles:
+        """What the columns of the table are for."""
+        return Roles(self.columns, self.context, self.label, self.weights, self.split)
+
+    @property
+    def is_table(self) -> bool:
+        """Whether these are a table in a file."""
+        return self.name not in available() and Path(self.name).suffix in TABLES
 
 
 class Keywords(BaseModel):
@@ -110,10 +136,22 @@ class PriorTable(Named):
 
 
 class LikelihoodTable(Named):
-    """[likelihood]: one of `likelihoods`."""
+    """[likelihood]: one of `likelihoods`.
+
+    `Columns` chooses one for each column; `families` overrules by the name of the column.
+    """
 
     module: ClassVar[str] = "ppl_vae.families.likelihoods"
+    filled: ClassVar[tuple[str, ...]] = ("families",)
     name: str = "Bernoulli"
+
+    def of(self, data: Dataset) -> Likelihood:
+        """The likelihood of these data."""
+        if self.name != Columns.__name__:
+            return self.build(event_shape=data.event_shape)
+        known = parameters(Columns)
+        given = {word: argument(known[word], x, self.module) for word, x in self.keywords.items()}
+        return Columns.of(data, **given)
 
 
 class PosteriorTable(Named):

@@ -1,0 +1,165 @@
+"""Tables in files, .csv and .parquet, and what their columns are for."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ppl_vae.runtime.checks import suggestion
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["TABLES", "Roles", "present", "read_frame"]
+
+TABLES = (".csv", ".parquet")
+PARTS = ("train", "valid", "test")
+ROW_NAMES = {"id", "index"}  # names of a first column that names the rows
+UNNAMED = "Unnamed: 0"  # pandas' name for a first column without one
+
+
+@dataclass(frozen=True)
+class Roles:
+    """What the columns of a table are for.
+
+    A first column of distinct values names the rows if it has no name, as pandas writes its index,
+    or is called id or index and holds no fractions, unless it has one of these roles.
+
+    Args:
+        columns: Columns of x, in this order; None takes all that have no other role.
+        context: Columns of covariates.
+        label: Column of labels.
+        weights: Column of weights of the rows.
+        split: Column that holds train, valid or test.
+
+    Example:
+        >>> import pandas as pd
+        >>> frame = pd.DataFrame({"age": [41, 39], "dose": [1.5, 2.0], "fold": ["test", "train"]})
+        >>> fields = Roles(context=("dose",), split="fold").fields(frame, "a.csv")
+        >>> list(fields["x"]), list(fields["context"]), fields["splits"]["test"].tolist()
+        (['age'], ['dose'], [0])
+    """
+
+    columns: tuple[str, ...] | None = None
+    context: tuple[str, ...] = ()
+    label: str | None = None
+    weights: str | None = None
+    split: str | None = None
+
+    def fields(self, frame: "pd.DataFrame", path: str | Path) -> dict[str, Any]:
+        """The arguments of `Dataset` that these columns are.
+
+        Args:
+            frame: The table.
+            path: Where it is from, for messages.
+
+        Raises:
+            KeyError: There is no such column.
+            ValueError: A row is in no split.
+        """
+        named = {"label": self.label, "weights": self.weights, "split": self.split}
+        others = {what: name for what, name in named.items() if name is not None}
+        taken = [*self.context, *others.values()]
+        columns = self.columns
+        for what, names in {"columns": columns or (), "context": self.context}.items():
+            _require(frame, names, what, path)
+        for what, name in others.items():
+            _require(frame, [name], what, path)
+        frame = _with_row_names(frame, [*taken, *(columns or ())])
+        fields: dict[str, Any] = {
+            "x": frame.drop(columns=taken) if columns is None else frame[list(columns)]
+        }
+        if self.context:
+            fields["context"] = frame[list(self.context)]
+        if self.label is not None:
+            fields["labels"] = frame[self.label]
+        if self.weights is not None:
+            fields["weights"] = frame[self.weights]
+        if self.split is not None:
+            fields["splits"] = _splits(frame[self.split], path)
+        return fields
+
+
+def present(path: str | Path) -> Path:
+    """The path, if there is something.
+
+    Args:
+        path: A file.
+
+    Raises:
+        FileNotFoundError: No such file.
+
+    Example:
+        >>> present(".")
+        PosixPath('.')
+    """
+    if not Path(path).exists():
+        raise FileNotFoundError(f"{path}: no such file (from folder {Path.cwd()})")
+    return Path(path)
+
+
+def read_frame(path: str | Path) -> "pd.DataFrame":
+    """The table in a .csv or .parquet file.
+
+    Args:
+        path: The file.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: An unknown suffix, or a damaged file.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "rain.csv"
+        >>> _ = path.write_text("may,june\\n1.5,2.0\\n")
+        >>> list(read_frame(path))
+        ['may', 'june']
+    """
+    path = Path(path)
+    if path.suffix not in TABLES:
+        raise ValueError(f"{path}: a table is a file {' or '.join(TABLES)}")
+    try:
+        import pandas as pd
+    except ImportError:
+        raise ImportError(
+            f"{path}: {path.suffix} files are read with pandas: pip install pandas"
+        ) from None
+    present(path)
+    try:
+        return pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
+    except ImportError:
+        raise ImportError(f"{path}: .parquet files need pyarrow: pip install pyarrow") from None
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
+
+
+def _require(frame: "pd.DataFrame", names: Iterable[str], what: str, path: str | Path) -> None:
+    """Refuse names that are no columns."""
+    known = list(map(str, frame.columns))
+    for name in names:
+        if name not in frame.columns:
+            hint = suggestion(name, known)
+            raise KeyError(f"{path}: no column {name!r} for {what}: {hint}")
+
+
+def _with_row_names(frame: "pd.DataFrame", taken: list[str]) -> "pd.DataFrame":
+    """The table with its first column as the index, if that names the rows."""
+    name, first = next(frame.items())
+    named = str(name).lower() in ROW_NAMES and first.dtype.kind != "f"
+    names_rows = (named or name == UNNAMED) and first.is_unique and name not in taken
+    return frame.set_index(name).rename_axis(None) if names_rows else frame
+
+
+def _splits(column: "pd.Series", path: str | Path) -> dict[str, np.ndarray]:
+    """Row numbers of each split."""
+    known = column.isin(PARTS).to_numpy()
+    if not known.all():
+        row = int(np.flatnonzero(~known)[0])
+        raise ValueError(
+            f"{path}: column {column.name!r} is {column.iloc[row]!r} at row {row}: write train, "
+            "valid or test"
+        )
+    found = {part: np.flatnonzero(column == part) for part in PARTS}
+    return {part: rows for part, rows in found.items() if rows.size}

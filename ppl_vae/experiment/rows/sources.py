@@ -1,0 +1,197 @@
+"""The rows of a run, from a named data set or a file, and new rows in its columns."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ppl_vae.data import Dataset, available, load, read
+from ppl_vae.data.splits import count, random_rows
+from ppl_vae.data.tables.files import TABLES, Roles, read_frame
+from ppl_vae.experiment.config import ConfigError, blamed
+from ppl_vae.experiment.tables import DataTable
+
+__all__ = ["describe_data", "load_data", "new_rows"]
+
+HELD_OUT = 0.1  # of the rows of a file, for validation and for test each
+ONLY_TABLES = ("columns", "weights", "split")
+
+
+def load_data(table: DataTable) -> Dataset:
+    """The data that [data] names.
+
+    Args:
+        table: The table [data].
+
+    Raises:
+        ConfigError: They are not found, or the table does not fit them.
+
+    Example:
+        >>> load_data(DataTable(name="digits")).name
+        'digits'
+    """
+    make: Callable[..., Dataset] = partial(_named, table)
+    if table.is_table:
+        make = partial(_table, table)
+    return _in_words(make)
+
+
+def new_rows(path: str | Path, data: Dataset, roles: Roles) -> Dataset:
+    """Rows of another file in the columns of `data`: names and levels are matched by name.
+
+    Columns that `data` do not have are left out; labels, weights and splits are not read.
+
+    Args:
+        path: The file, .csv or .parquet.
+        data: The data set of the run.
+        roles: What its columns are for.
+
+    Raises:
+        ConfigError: A column or a file is missing, or a value is none of the known levels.
+
+    Example:
+        >>> import pandas as pd, tempfile
+        >>> data = Dataset(pd.DataFrame({"age": [41, 39], "sex": ["male", "female"]}))
+        >>> path = Path(tempfile.mkdtemp()) / "new.csv"
+        >>> _ = path.write_text("sex,town,age\\nmale,Rome,\\n")
+        >>> new_rows(path, data, Roles()).x.tolist()
+        [[nan, 1.0]]
+    """
+
+    def make() -> Dataset:
+        if "x" not in data.columns:
+            raise ValueError(f"{data.name!r} is no table with named columns")
+        known = Roles(columns=data.columns["x"], context=roles.context)
+        fields = known.fields(read_frame(path), path)
+        try:
+            return Dataset(**fields, levels=data.levels, name=Path(path).stem)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path}: {error}") from error
+
+    return _in_words(make)
+
+
+def describe_data(name: str, *, data_dir: str | None = None) -> dict[str, Any]:
+    """The facts of a named data set or a file, in words.
+
+    Args:
+        name: As in `load`.
+        data_dir: Where to look first.
+
+    Raises:
+        ConfigError: it cannot be read.
+
+    Example:
+        >>> describe_data("digits")["event shape"]
+        '8 x 8'
+    """
+    data = load_data(DataTable(name=name, data_dir=data_dir))
+    facts = data.describe()
+    return {
+        "name": facts["name"],
+        "about": available().get(name, "a file"),
+        "size": f"{facts['num_data']:,} rows",
+        "event shape": " x ".join(map(str, facts["event_shape"])),
+        "splits": ", ".join(f"{split} {size:,}" for split, size in facts["splits"].items()),
+        "values": "{:g} to {:g}".format(*facts["range"]),
+        "missing": f"{100 * facts['missing']:.1f} %",
+        "covariates": ", ".join(map(str, facts["context"])) or "none",
+        "labels": f"{facts['labels']} classes" if facts["labels"] else "none",
+    }
+
+
+def _in_words(make: Callable[[], Dataset]) -> Dataset:
+    """The data; an error of reading them is one of the table [data]."""
+    try:
+        return blamed("data", make)
+    except KeyError as error:
+        raise ConfigError(f"[data] {error.args[0]}") from None
+    except OSError as error:
+        raise ConfigError(f"[data] {error}") from error
+
+
+def _named(table: DataTable) -> Dataset:
+    """A named data set, or arrays in a file."""
+    unfit = [word for word in ONLY_TABLES if getattr(table, word) is not None]
+    if unfit or isinstance(table.test, str):
+        word = (*unfit, "test")[0]
+        raise ValueError(
+            f"{word} = {getattr(table, word)!r} is for tables in files {' or '.join(TABLES)}, and "
+            f"{table.name!r} is none"
+        )
+    options: dict[str, Any] = table.model_dump(include={"binarize", "seed"})
+    is_named = table.name in available()
+    if is_named and table.test is not None:
+        raise ValueError(f"test = {table.test!r}: {table.name!r} has test rows of its own")
+    if is_named or not (table.label or table.context or table.test is not None):
+        return load(
+            table.name,
+            flatten=table.flatten,
+            valid=table.valid,
+            data_dir=table.data_dir,
+            **options,
+        )
+    data = read(table.name, label=table.label, context=table.context, **options)
+    data = data.flatten() if table.flatten else data
+    return _divided(data, table, data.splits)
+
+
+def _table(table: DataTable) -> Dataset:
+    """A table in a file, with its splits."""
+    frame = read_frame(table.name)
+    options: dict[str, Any] = table.model_dump(include={"binarize", "seed"})
+    options["name"] = Path(table.name).stem
+    fields = table.roles.fields(frame, table.name)
+    splits = fields.pop("splits", {})
+    data = Dataset(**fields, **options)
+    if isinstance(table.test, str):
+        data, splits = _with_test_file(data, table, options)
+    return _divided(data, table, splits)
+
+
+def _with_test_file(
+    data: Dataset, table: DataTable, options: dict[str, Any]
+) -> tuple[Dataset, dict[str, np.ndarray]]:
+    """The rows of two files, the second ones for the test, with the levels of the first."""
+    if table.split is not None:
+        raise ValueError(
+            f"test = {table.test!r} and split = {table.split!r} both name test rows: give one"
+        )
+    import pandas as pd
+
+    new_rows(table.test, data, table.roles)  # an error names the row of its own file
+    names = data.columns["x"]
+    roles = replace(table.roles, columns=names)
+    fields = [roles.fields(read_frame(path), path) for path in (table.name, table.test)]
+    both = {what: pd.concat([each[what] for each in fields]) for what in fields[0]}
+    rows = np.arange(len(both["x"]))
+    splits = {"train": rows[: len(data)], "test": rows[len(data) :]}
+    return Dataset(**both, **options, levels=data.levels), splits
+
+
+def _divided(data: Dataset, table: DataTable, splits: dict[str, np.ndarray]) -> Dataset:
+    """The data with the given splits, and validation and test rows taken out of the others."""
+    shares = {"test": table.test, "valid": table.valid}
+    from_file = isinstance(table.test, str)
+    if not splits or from_file:
+        shares = {part: HELD_OUT if share is None else share for part, share in shares.items()}
+    if not splits:
+        return data.split(**shares, seed=table.seed)
+    if "train" not in splits:
+        raise ValueError(f"{table.name} has no train rows, only {', '.join(splits)}")
+    rest = splits["train"]
+    num_rows = len(rest)
+    found = dict(splits)
+    for part, share in shares.items():
+        if share is None or isinstance(share, str):
+            continue
+        if part in splits:
+            raise ValueError(f"{table.name} has {part} rows of its own: leave {part} out")
+        num_taken = count(share, num_rows, part)
+        if num_taken >= len(rest):
+            raise ValueError(f"{part} = {share} leaves none of the {num_rows} rows to train on")
+        rest, found[part] = random_rows(rest, num_taken, table.seed)
+    return data.with_splits(found | {"train": rest})
