@@ -447,7 +447,9 @@ def test_tables_round_trip(tmp_path, suffix):
     assert data.mask.tolist() == [[True, True], [False, True]]
     assert (data.labels.tolist(), data.context.tolist()) == (["A", "B"], [[10.0], [20.0]])
     assert data.context_names == ("height",)
-    with pytest.raises(KeyError, match="no column 'town' for label: Allowed: may, site, june, height"):
+    with pytest.raises(
+        KeyError, match="no column 'town' for label: Allowed: may, site, june, height"
+    ):
         read(path, label="town")
 
 

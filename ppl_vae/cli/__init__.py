@@ -1,5 +1,6 @@
 """The command line, a thin face over experiment/ and report/."""
 
+from ppl_vae.cli import row_commands
 from ppl_vae.cli.commands import app
 
-__all__ = ["app"]
+__all__ = ["app", "row_commands"]

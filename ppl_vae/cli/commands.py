@@ -9,6 +9,7 @@ import typer
 
 from ppl_vae.cli.errors import Commands, show_warning
 from ppl_vae.cli.options import (
+    TABLES,
     DataDir,
     Device,
     Output,
@@ -17,6 +18,8 @@ from ppl_vae.cli.options import (
     echo_files,
     examples,
     given,
+    names,
+    value,
 )
 
 __all__ = ["app"]
@@ -30,6 +33,8 @@ app = typer.Typer(
     invoke_without_command=True,
     epilog=examples(
         "ppl-vae demo",
+        "ppl-vae fit table.csv --output runs/table",
+        "ppl-vae score runs/table new.csv --output scores.csv",
         "ppl-vae fit --data digits --binarize dynamic --prior VampPrior --output runs/vamp",
         "ppl-vae evaluate runs/vamp --num-particles 5000",
     ),
@@ -53,18 +58,24 @@ def main(
 @app.command(
     short_help="Train, estimate log p(x), write a folder.",
     epilog=examples(
+        "ppl-vae fit table.csv --output runs/table",
+        "ppl-vae fit table.csv --context age,sex --weights w --test 0.2 --output runs/table",
         "ppl-vae fit examples/digits.toml --output runs/digits",
         "ppl-vae fit --data digits --binarize dynamic --prior VampPrior --latent-dim 8 --output "
         "runs/vamp",
         "ppl-vae fit examples/mnist.toml --output runs/mnist --data-dir data --device cuda",
-        "ppl-vae fit examples/digits.toml --output runs/short --set training.num_epochs=5",
         "torchrun --nproc-per-node=4 -m ppl_vae fit examples/mnist.toml --output runs/mnist",
         'ppl-vae fit examples/digits.toml --output runs/small --set "encoder.hidden_dims=[64]"',
     ),
 )
 def fit(
     config: Annotated[
-        Path | None, typer.Argument(metavar="CONFIG.toml", help="What to run.", dir_okay=False)
+        Path | None,
+        typer.Argument(
+            metavar="CONFIG.toml|TABLE",
+            help="What to run: a configuration, or a table .csv or .parquet for its recipe.",
+            dir_okay=False,
+        ),
     ] = None,
     output: Output = ...,  # type: ignore[assignment]
     data: Annotated[
@@ -82,6 +93,22 @@ def fit(
     seed: Annotated[
         int | None, typer.Option(help="Seed of training (the split keeps its own: data.seed).")
     ] = None,
+    columns: Annotated[
+        str | None, typer.Option(help="Columns of a table that are modelled: a,b; all by default.")
+    ] = None,
+    context: Annotated[str | None, typer.Option(help="Columns of covariates: a,b.")] = None,
+    label: Annotated[str | None, typer.Option(help="Column of labels, for colouring.")] = None,
+    weights: Annotated[str | None, typer.Option(help="Column of sampling weights.")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Column that holds train, valid or test.")
+    ] = None,
+    valid: Annotated[str | None, typer.Option(help="Validation rows, a share or number.")] = None,
+    test: Annotated[
+        str | None, typer.Option(help="Held-out rows: a share, a number, or a file.")
+    ] = None,
+    num_steps: Annotated[
+        int | None, typer.Option(min=1, help="Gradient steps of a table's recipe.")
+    ] = None,
     device: Device = None,
     data_dir: DataDir = None,
     changes: Annotated[
@@ -92,13 +119,21 @@ def fit(
 ) -> None:
     """Train a model, estimate held-out log p(x), and write a folder with everything.
 
-    What is to be run comes from a TOML file, from flags, or from both: flags win. An interrupted
-    run goes on where it was when the same command is given again.
+    What is to be run comes from a TOML file, from flags, or from both: flags win. A table instead
+    of a TOML file is run by the recipe for tables, whose settings are in config.toml of the folder.
+    An interrupted run goes on where it was when the same command is given again.
     """
-    from ppl_vae.experiment import read_config
+    from ppl_vae.experiment import read_config, recipe_config
 
     flags = {
         "data.name": data,
+        "data.columns": names(columns),
+        "data.context": names(context),
+        "data.label": label,
+        "data.weights": weights,
+        "data.split": split,
+        "data.valid": value(valid),
+        "data.test": value(test),
         "data.binarize": binarize,
         "data.data_dir": data_dir,
         "prior.name": prior,
@@ -112,7 +147,15 @@ def fit(
         "training.seed": seed,
         "training.device": device,
     }
-    _run(read_config(config, given(flags, changes)), output, quiet=quiet)
+    wanted = given(flags, changes)
+    is_table = config is not None and config.suffix in TABLES
+    if num_steps is not None and not is_table:
+        said = "is for a table; give --num-epochs"
+        raise typer.BadParameter(said, param_hint="--num-steps")
+    if is_table:
+        _run(recipe_config(config, wanted, num_steps=num_steps), output, quiet=quiet)
+    else:
+        _run(read_config(config, wanted), output, quiet=quiet)
 
 
 @app.command(
@@ -168,29 +211,6 @@ def evaluate(
         metrics = evaluate_run(experiment, output, progress=not quiet, refined=refine)
         if is_main():
             typer.echo(table(metrics, [output.with_suffix(suffix) for suffix in (".json", ".npz")]))
-
-
-@app.command(
-    short_help="Draw data from a trained run.",
-    epilog=examples(
-        "ppl-vae sample runs/demo",
-    ),
-)
-def sample(
-    run: RunFolder,
-    num_samples: Annotated[int, typer.Option(min=1, help="How many data to draw.")] = 64,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="A file .png, .npz or .npy.")
-    ] = Path("samples.png"),
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the draws.")] = 0,
-    data_dir: DataDir = None,
-) -> None:
-    """Draw data from a trained model: z from the prior, x from the likelihood."""
-    from ppl_vae.experiment import load_run, write_samples
-
-    experiment = load_run(run, data_dir=data_dir)
-    write_samples(experiment, output, num_samples=num_samples, seed=seed)
-    typer.echo(f"{num_samples} samples in {output}")
 
 
 @app.command(
@@ -279,26 +299,6 @@ def compare_estimators(
     comparison = read_comparison(config, run, num_data=num_data, **place, **settings)
     found = comparison.run(progress=not quiet)
     echo_files(str(found), output, write_comparison(found, output))
-
-
-@app.command(
-    short_help="List the data sets, or describe one.",
-    epilog=examples("ppl-vae data", "ppl-vae data digits", "ppl-vae data mnist --data-dir data"),
-)
-def data(
-    name: Annotated[
-        str | None, typer.Argument(help="Named data set, or a file; all names when left out.")
-    ] = None,
-    data_dir: DataDir = None,
-) -> None:
-    """List the named data sets, or describe one: size, licence, shape, splits."""
-    from ppl_vae.data import available
-    from ppl_vae.experiment import describe_data
-
-    facts = dict(available()) if name is None else describe_data(name, data_dir=data_dir)
-    width = max(map(len, facts))
-    for key, value in facts.items():
-        typer.echo(f"{key:{width}}  {value}")
 
 
 @app.command(

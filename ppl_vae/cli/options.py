@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+TABLES = (".csv", ".parquet")  # as in data/tables/files.py, which would import NumPy
+
 DataDir = Annotated[
     str | None, typer.Option(metavar="<path>", help="Folder to look for named data sets in.")
 ]
@@ -36,13 +38,25 @@ def given(flags: Mapping[str, Any], changes: Sequence[str] | None) -> list[tuple
     return [*known, *map(_change, changes or [])]
 
 
+def names(text: str | None) -> list[str] | None:
+    """Names with commas between them."""
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def value(text: str | None) -> Any:
+    """A TOML value, Python's True and False, or else a string."""
+    if text is None:
+        return None
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return {"True": True, "False": False}.get(text, text)
+
+
 def _change(text: str) -> tuple[str, Any]:
-    """KEY=VALUE with a TOML value, Python's True and False, or else a string."""
-    key, equals, value = (part.strip() for part in text.partition("="))
+    """KEY=VALUE."""
+    key, equals, given_value = (part.strip() for part in text.partition("="))
     if not equals:
         said = f"{text!r} is not KEY=VALUE, as in training.num_epochs=5"
         raise typer.BadParameter(said, param_hint="--set")
-    try:
-        return key, tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        return key, {"True": True, "False": False}.get(value, value)
+    return key, value(given_value)

@@ -255,6 +255,15 @@ class Dataset(Tabular, Parted):
             return self
         return self._mapped(lambda values: values[:])
 
+    def unweighted(self) -> "Dataset":
+        """The same data with all rows alike.
+
+        Example:
+            >>> Dataset([[0.0], [1.0]], weights=[1.0, 2.0]).unweighted().sum_of_weights
+            2.0
+        """
+        return self._with(weights=None)
+
     def flatten(self) -> "Dataset":
         """The same data with one-dimensional events; `image_shape` still says how to draw them.
 

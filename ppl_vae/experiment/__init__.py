@@ -7,9 +7,10 @@ from ppl_vae.experiment.folder import Folder, write_json
 from ppl_vae.experiment.from_table import recipe_config
 from ppl_vae.experiment.metrics import Estimates, Metrics
 from ppl_vae.experiment.result_table import reading, table
-from ppl_vae.experiment.run import evaluate_run, load_run, run_experiment
 from ppl_vae.experiment.rows.samples import write_samples
+from ppl_vae.experiment.rows.scores import write_scores
 from ppl_vae.experiment.rows.sources import describe_data
+from ppl_vae.experiment.run import evaluate_run, load_run, run_experiment
 from ppl_vae.experiment.studies.estimators import Comparison, read_comparison, write_comparison
 from ppl_vae.experiment.studies.grid import Cell, Study, read_study
 from ppl_vae.experiment.studies.plain_models import write_baselines
@@ -45,6 +46,7 @@ __all__ = [
     "write_comparison",
     "write_json",
     "write_samples",
+    "write_scores",
     "write_baselines",
     "write_study",
 ]

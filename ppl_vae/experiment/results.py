@@ -56,21 +56,26 @@ def measure(
     estimate = refined_evidence if refined else log_evidence
     method = table.method.build()
     evidence = estimate(model, guide, held_out, method, **options, checkpoint=checkpoint)
-    parts = rate_distortion(model, guide, held_out, **options)
-    units = active_units(model, guide, held_out, **options).count if len(held_out) > 1 else None
+    alike = held_out.unweighted()  # weights are for the means below
+    parts = rate_distortion(model, guide, alike, **options)
+    units = active_units(model, guide, alike, **options).count if len(held_out) > 1 else None
     # The ELBO is that of the guide's own draws.
     elbo = evidence.elbo if table.method.keywords.get("proposal") == "guide" else parts.elbo
     checks = dict(evidence.checks)
     is_refined = checks.pop("refined", np.zeros(1))
     names = ("prior", "likelihood", "posterior", "objective")
+
+    def mean(values: np.ndarray) -> float:
+        return float(np.average(values, weights=evidence.weights))
+
     found = asdict(evidence.summary()) | {
-        "elbo": float(elbo.mean()),
+        "elbo": mean(elbo),
         "share_estimate": float(evidence.is_estimate.mean()),
         "mean_used": float(evidence.num_used.mean()),
         "num_refined": int(is_refined.sum()),
         "checks": {name: float(np.median(values)) for name, values in checks.items()},
-        "kl": float(parts.rate.mean()),
-        "distortion": float(parts.distortion.mean()),
+        "kl": mean(parts.rate),
+        "distortion": mean(parts.distortion),
         "active_units": units,
         "latent_dim": config.latent_dim,
         "evaluation": table.model_dump(),

@@ -225,7 +225,7 @@ def _factory(module: str, value: Table | str) -> Any:
 def _families(name: str, value: Any, module: str) -> dict[str, Any]:
     """A class for each column, by its name."""
     if not isinstance(value, Mapping):
-        raise ValueError(f"{name} = {value!r}: write a table, as in {{income = \"LogNormal\"}}")
+        raise ValueError(f'{name} = {value!r}: write a table, as in {{income = "LogNormal"}}')
     for family in value.values():
         table = as_table(family)
         constructor = named(module, table.pop("name", ""), nn.Module)

@@ -63,7 +63,7 @@ class Roles:
         others = {what: name for what, name in named.items() if name is not None}
         taken = [*self.context, *others.values()]
         columns = self.columns
-        for what, names in {"columns": columns or (), "context": self.context}.items():
+        for what, names in {"x": columns or (), "context": self.context}.items():
             _require(frame, names, what, path)
         for what, name in others.items():
             _require(frame, [name], what, path)
@@ -101,7 +101,7 @@ def present(path: str | Path) -> Path:
 
 
 def read_frame(path: str | Path) -> "pd.DataFrame":
-    """The table in a .csv or .parquet file.
+    r"""The table in a .csv or .parquet file.
 
     Args:
         path: The file.

@@ -186,6 +186,26 @@ class Tabular:
         rows = self.coords[self.dims[0]]
         return self._layout.frame(self.x if x is None else x, rows, self.kinds)
 
+    def context_frame(self) -> "pd.DataFrame":
+        """The covariates as a frame with their names and types, a column for each category.
+
+        Raises:
+            ValueError: The data have no covariates.
+
+        Example:
+            >>> import pandas
+            >>> from ppl_vae.data import Dataset
+            >>> frame = pandas.DataFrame({"x": [0.5, 1.5], "sex": ["female", "male"]})
+            >>> Dataset(frame, context=["sex"]).context_frame()["sex"].tolist()
+            ['female', 'male']
+        """
+        if self.context is None:
+            raise ValueError(f"{self.name!r} has no covariates: give Dataset(x, context=)")
+        columns = self._covariates.columns(self.context)
+        layout = self._covariates.layout
+        rows = self.coords[self.dims[0]]
+        return layout.frame(columns, rows, kinds_of(columns, layout.types))
+
     @property
     def _layouts(self) -> list[Layout]:
         """The columns of x, and those of the covariates."""

@@ -1,6 +1,7 @@
 """The rows of a run, from a named data set or a file, and new rows in its columns."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,8 +14,9 @@ from ppl_vae.data.splits import count, random_rows
 from ppl_vae.data.tables.files import TABLES, Roles, read_frame
 from ppl_vae.experiment.config import ConfigError, blamed
 from ppl_vae.experiment.tables import DataTable
+from ppl_vae.runtime.checks import one_line
 
-__all__ = ["describe_data", "load_data", "new_rows"]
+__all__ = ["describe_data", "errors_of", "load_data", "new_rows", "read_fields"]
 
 HELD_OUT = 0.1  # of the rows of a file, for validation and for test each
 ONLY_TABLES = ("columns", "weights", "split")
@@ -40,7 +42,7 @@ def load_data(table: DataTable) -> Dataset:
 
 
 def new_rows(path: str | Path, data: Dataset, roles: Roles) -> Dataset:
-    """Rows of another file in the columns of `data`: names and levels are matched by name.
+    r"""Rows of another file in the columns of `data`: names and levels are matched by name.
 
     Columns that `data` do not have are left out; labels, weights and splits are not read.
 
@@ -60,18 +62,35 @@ def new_rows(path: str | Path, data: Dataset, roles: Roles) -> Dataset:
         >>> new_rows(path, data, Roles()).x.tolist()
         [[nan, 1.0]]
     """
+    if "x" not in data.columns:
+        raise ConfigError(f"{data.name!r} is no table with named columns")
+    known = Roles(columns=data.columns["x"], context=roles.context)
+    with errors_of(path):
+        fields = read_fields(path, known)
+        return Dataset(**fields, levels=data.levels, name=Path(path).stem)
 
-    def make() -> Dataset:
-        if "x" not in data.columns:
-            raise ValueError(f"{data.name!r} is no table with named columns")
-        known = Roles(columns=data.columns["x"], context=roles.context)
-        fields = known.fields(read_frame(path), path)
-        try:
-            return Dataset(**fields, levels=data.levels, name=Path(path).stem)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{path}: {error}") from error
 
-    return _in_words(make)
+@contextmanager
+def errors_of(path: str | Path) -> Iterator[None]:
+    """An error of reading new rows names their file.
+
+    Args:
+        path: The file.
+
+    Raises:
+        ConfigError: Instead of the error.
+
+    Example:
+        >>> with errors_of("new.csv"):
+        ...     raise ValueError("x is inf at row 0")
+        Traceback (most recent call last):
+        ppl_vae.experiment.config.ConfigError: new.csv: x is inf at row 0
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, OSError) as error:
+        said = one_line(error.args[0] if isinstance(error, KeyError) else error)
+        raise ConfigError(said if str(path) in said else f"{path}: {said}") from error
 
 
 def describe_data(name: str, *, data_dir: str | None = None) -> dict[str, Any]:
@@ -101,6 +120,23 @@ def describe_data(name: str, *, data_dir: str | None = None) -> dict[str, Any]:
         "covariates": ", ".join(map(str, facts["context"])) or "none",
         "labels": f"{facts['labels']} classes" if facts["labels"] else "none",
     }
+
+
+def read_fields(path: str | Path, roles: Roles) -> dict[str, Any]:
+    r"""The arguments of `Dataset` that the columns of a file are.
+
+    Args:
+        path: The file, .csv or .parquet.
+        roles: What its columns are for.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "rain.csv"
+        >>> _ = path.write_text("may,june\\n1.5,2.0\\n")
+        >>> list(read_fields(path, Roles(context=("may",)))["x"])
+        ['june']
+    """
+    return roles.fields(read_frame(path), path)
 
 
 def _in_words(make: Callable[[], Dataset]) -> Dataset:
@@ -141,10 +177,9 @@ def _named(table: DataTable) -> Dataset:
 
 def _table(table: DataTable) -> Dataset:
     """A table in a file, with its splits."""
-    frame = read_frame(table.name)
     options: dict[str, Any] = table.model_dump(include={"binarize", "seed"})
     options["name"] = Path(table.name).stem
-    fields = table.roles.fields(frame, table.name)
+    fields = read_fields(table.name, table.roles)
     splits = fields.pop("splits", {})
     data = Dataset(**fields, **options)
     if isinstance(table.test, str):
@@ -165,7 +200,7 @@ def _with_test_file(
     new_rows(table.test, data, table.roles)  # an error names the row of its own file
     names = data.columns["x"]
     roles = replace(table.roles, columns=names)
-    fields = [roles.fields(read_frame(path), path) for path in (table.name, table.test)]
+    fields = [read_fields(path, roles) for path in (table.name, table.test)]
     both = {what: pd.concat([each[what] for each in fields]) for what in fields[0]}
     rows = np.arange(len(both["x"]))
     splits = {"train": rows[: len(data)], "test": rows[len(data) :]}

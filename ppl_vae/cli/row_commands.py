@@ -1,0 +1,106 @@
+"""The commands about rows: new ones scored, drawn ones written, those of a data set described."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ppl_vae.cli.commands import app
+from ppl_vae.cli.options import DataDir, Device, Quiet, RunFolder, examples
+
+
+@app.command(
+    short_help="Draw rows from a trained run.",
+    epilog=examples(
+        "ppl-vae sample runs/demo",
+        "ppl-vae sample runs/table --num-samples 500 --output drawn.csv",
+        "ppl-vae sample runs/table --context patients.csv --output drawn.parquet",
+    ),
+)
+def sample(
+    run: RunFolder,
+    num_samples: Annotated[
+        int | None,
+        typer.Option(min=1, help="How many rows to draw; 64, or one for each row of --context."),
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="A file .png, .npz, .npy, .csv or .parquet.")
+    ] = Path("samples.png"),
+    context: Annotated[
+        Path | None,
+        typer.Option(help="A table with covariates; those of the evaluation rows by default."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the draws.")] = 0,
+    data_dir: DataDir = None,
+) -> None:
+    """Draw rows from a trained model: z from the prior, x from the likelihood.
+
+    A table has the names, levels and types of the training file, and the covariates beside x.
+    """
+    from ppl_vae.experiment import load_run, write_samples
+
+    experiment = load_run(run, data_dir=data_dir)
+    write_samples(experiment, output, num_samples=num_samples, context=context, seed=seed)
+    typer.echo(f"samples in {output}")
+
+
+@app.command(
+    short_help="log p(x) of the rows of a new file.",
+    epilog=examples(
+        "ppl-vae score runs/table new.csv --output scores.csv",
+        "ppl-vae score runs/table new.parquet --output scores.parquet --num-particles 5000",
+    ),
+)
+def score(
+    run: RunFolder,
+    table: Annotated[
+        Path, typer.Argument(metavar="TABLE", help="New rows, .csv or .parquet.", dir_okay=False)
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="A file .csv or .parquet.")] = Path(
+        "scores.csv"
+    ),
+    num_particles: Annotated[
+        int | None, typer.Option(min=1, help="Particles K per row; those of the run by default.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the draws.")] = None,
+    device: Device = None,
+    data_dir: DataDir = None,
+    quiet: Quiet = False,
+) -> None:
+    """Estimate log p(x) of each row of a new file, with its Monte Carlo standard error, k-hat, and
+    whether it is an estimate or only a lower bound.
+
+    Columns and levels are matched by name; other columns are left out, and missing cells are
+    integrated over.
+    """
+    from ppl_vae.experiment import load_run, write_scores
+
+    experiment = load_run(run, data_dir=data_dir, device=device)
+    given = {"num_particles": num_particles, "seed": seed}
+    known = {name: value for name, value in given.items() if value is not None}
+    evidence = write_scores(experiment.with_evaluation(**known), table, output, progress=not quiet)
+    share = evidence.is_estimate.mean()
+    typer.echo(
+        f"{len(evidence)} rows in {output}; log p(x) is an estimate for {share:.0%} of them, a "
+        "lower bound for the others"
+    )
+
+
+@app.command(
+    short_help="List the data sets, or describe one.",
+    epilog=examples("ppl-vae data", "ppl-vae data digits", "ppl-vae data table.csv"),
+)
+def data(
+    name: Annotated[
+        str | None, typer.Argument(help="Named data set, or a file; all names when left out.")
+    ] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """List the named data sets, or describe one: size, licence, shape, splits."""
+    from ppl_vae.data import available
+    from ppl_vae.experiment import describe_data
+
+    facts = dict(available()) if name is None else describe_data(name, data_dir=data_dir)
+    width = max(map(len, facts))
+    for key, value in facts.items():
+        typer.echo(f"{key:{width}}  {value}")

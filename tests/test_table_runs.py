@@ -1,0 +1,229 @@
+"""Tables in files: from the shell as from a frame in Python, names and levels matched by name."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from test_cli import call, one_error
+from test_mixed_columns import frame
+
+import ppl_vae as pv
+from ppl_vae import likelihoods
+from ppl_vae.experiment import build, load_run, read_config, recipe_config
+from ppl_vae.experiment.rows.sources import load_data
+
+NUM_ROWS = 120
+FLAGS = ["--context", "age,sex", "--label", "site", "--weights", "w", "--test", 0.25]
+ROLES = {"context": ["age", "sex"], "label": "site", "weights": "w", "test": 0.25}
+CHANGES = [(f"data.{role}", name) for role, name in ROLES.items()]
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    """A mixed table with holes, names of rows, covariates, labels and weights."""
+    rng = np.random.default_rng(1)
+    rows = frame(NUM_ROWS)
+    rows["age"] = rng.integers(20, 80, NUM_ROWS)
+    rows["sex"] = rng.choice(["female", "male"], NUM_ROWS)
+    rows["site"] = rng.choice(["A", "B"], NUM_ROWS)
+    rows["w"] = rng.uniform(0.5, 2.0, NUM_ROWS)
+    rows.index = pd.Index([f"p{i}" for i in range(NUM_ROWS)])
+    path = tmp_path_factory.mktemp("tables") / "mixed.csv"
+    rows.to_csv(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(table, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "mixed"
+    short = ["--num-steps", 30, "--set", "evaluation.num_particles=50", "--quiet"]
+    return folder, call("fit", table, "--output", folder, *FLAGS, *short)
+
+
+def read(path):
+    return pd.read_csv(path, index_col=0)
+
+
+# --- what is run ----------------------------------------------------------------------------------
+
+
+def test_a_table_alone_is_run_by_the_recipe(table):
+    experiment = build(recipe_config(table, CHANGES))
+    rows = pv.Dataset(read(table), context=["age", "sex"], labels="site", weights="w")
+    found = pv.recipe(rows.split(valid=0, test=0.25, seed=0))
+    for name, split in found.data.splits.items():
+        np.testing.assert_array_equal(experiment.data.splits[name], split)
+    assert torch.equal(experiment.data.weights, found.data.weights)
+    for ours, theirs in ((experiment.model, found.model), (experiment.guide, found.guide)):
+        assert str(ours) == str(theirs)
+        for (name, ours_of), theirs_of in zip(
+            ours.state_dict().items(), theirs.state_dict().values(), strict=True
+        ):
+            assert torch.equal(ours_of, theirs_of), name
+    assert repr(experiment.objective) == repr(found.objective)
+    assert repr(experiment.training) == repr(found.training)
+
+
+def test_the_folder_of_a_table_holds_the_recipe_and_flags_win(finished, table):
+    folder, result = finished
+    assert result.exit_code == 0, result.output
+    config = read_config(folder / "config.toml")
+    changes = [*CHANGES, ("evaluation.num_particles", 50)]
+    assert config == recipe_config(table, changes, num_steps=30)
+    assert "test split, 30 rows" in result.stdout
+    other = recipe_config(table, [("posterior.latent_dim", 3), ("prior.name", "Laplace")])
+    assert (other.latent_dim, other.prior.name) == (3, "Laplace")
+
+
+def test_a_file_gives_likelihoods_to_columns_by_name(table):
+    families = {
+        "income": "Gaussian",
+        "change": {"name": "StudentT", "scale": "feature"},
+    }
+    changes = [*CHANGES, ("likelihood.name", "Columns"), ("likelihood.families", families)]
+    config = read_config(changes=[("data.name", str(table)), *changes])
+    lines = repr(build(config).model.likelihood).splitlines()
+    assert lines[1].split() == ["income", "Gaussian", "given"]
+    assert lines[3].split() == ["visits", "NegativeBinomial", "count"]
+
+
+def test_odd_names_of_columns_survive_the_file(tmp_path, table):
+    from ppl_vae.experiment import to_toml
+
+    families = {'income (k"€")': "Gaussian"}
+    changes = [("likelihood.name", "Columns"), ("likelihood.families", families)]
+    config = read_config(changes=[("data.name", str(table)), *changes])
+    (tmp_path / "a.toml").write_text(to_toml(config), encoding="utf-8")
+    assert read_config(tmp_path / "a.toml") == config
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("data.context", ["agee"]), "no column 'agee' for context: did you mean age?"),
+        (("data.columns", ["incom"]), "no column 'incom' for x: did you mean income?"),
+        (("data.split", "sex"), "column 'sex' is '.*male' at row 0: write train, valid or test"),
+        (("data.test", "none.csv"), "none.csv: no such file"),
+        (("data.test", 200), "test=200 rows leave none of 120"),
+        (("likelihood.families", {"incom": "Gaussian"}), "no column 'incom' among income"),
+        (("likelihood.families", {"income": "Gauss"}), "likelihoods has no 'Gauss'"),
+        (("likelihood.families", {"income": {"name": "Gaussian", "scle": 1}}), "takes no 'scle'"),
+        (("likelihood.families", 3), "families = 3: write a table"),
+    ],
+)
+def test_what_does_not_fit_the_table_is_named(table, change, said):
+    with pytest.raises(ValueError, match=said):
+        build(recipe_config(table, [("likelihood.name", "Columns"), change]))
+
+
+def test_roles_are_for_tables():
+    for change in (("data.weights", "w"), ("data.test", "a.csv"), ("data.test", 5)):
+        config = read_config(changes=[("data.name", "digits"), change])
+        with pytest.raises(ValueError, match="tables in files|test rows of its own"):
+            load_data(config.data)
+
+
+# --- splits ---------------------------------------------------------------------------------------
+
+
+def test_a_column_says_which_rows_are_held_out(tmp_path):
+    rows = frame(60)
+    rows["fold"] = ["train"] * 40 + ["test"] * 20
+    rows.to_csv(tmp_path / "a.csv", index=False)
+    changes = [("data.split", "fold")]
+    config = recipe_config(tmp_path / "a.csv", changes)
+    splits = load_data(config.data).splits
+    np.testing.assert_array_equal(splits["test"], range(40, 60))
+    found = pv.recipe(pv.Dataset(rows.drop(columns="fold"), splits={"train": range(40)}))
+    np.testing.assert_array_equal(splits["valid"], found.data.splits["valid"])
+    with pytest.raises(ValueError, match="a.csv has test rows of its own: leave test out"):
+        recipe_config(tmp_path / "a.csv", [*changes, ("data.test", 0.1)])
+
+
+def test_another_file_is_held_out_in_the_levels_of_training(tmp_path, table):
+    rows = read(table)
+    new = rows[rows["region"].isin(["s", "w"])].iloc[:9, ::-1]
+    new.to_csv(tmp_path / "new.csv")
+    data = load_data(recipe_config(table, [("data.test", str(tmp_path / "new.csv"))]).data)
+    assert len(data.test) == 9
+    assert list(data.test.to_frame()["region"]) == list(new["region"])
+    assert list(data.test.coords["datum"]) == list(new.index)
+    assert len(data.train) + len(data.valid) == NUM_ROWS
+    new.assign(region="x").to_csv(tmp_path / "new.csv")
+    with pytest.raises(ValueError, match=r"new.csv: column 'region' of x is 'x' at row 0"):
+        recipe_config(table, [("data.test", str(tmp_path / "new.csv"))])
+
+
+# --- new rows and drawn rows ----------------------------------------------------------------------
+
+
+def test_scores_are_those_of_python_for_columns_in_any_order(finished, table, tmp_path):
+    new = read(table).iloc[5:12].drop(columns=["site", "w"]).assign(town="Rome")
+    new[list(new)[::-1]].to_csv(tmp_path / "new.csv")
+    output = tmp_path / "scores.csv"
+    result = call("score", finished[0], tmp_path / "new.csv", "-o", output, "--quiet")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith(f"7 rows in {output}")
+    run = load_run(finished[0])
+    rows = pv.Dataset(new.drop(columns="town"), context=["age", "sex"], levels=run.data.levels)
+    expected = pv.log_evidence(run.model, run.guide, rows, num_particles=50, progress=False)
+    scores = read(output)
+    assert list(scores.index) == list(new.index)
+    for name in ("log_evidence", "mc_se", "pareto_k", "is_estimate"):
+        np.testing.assert_allclose(scores[name], getattr(expected, name), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda new: new.drop(columns="age"), "new.csv: no column 'age' for context"),
+        (lambda new: new.drop(columns="visits"), "new.csv: no column 'visits' for x"),
+        (lambda new: new.assign(region="x"), "new.csv: column 'region' of x is 'x' at row 0"),
+        (lambda new: new.assign(sex="x"), "new.csv: column 'sex' of context is 'x' at row 0"),
+        (lambda new: new.assign(income="high"), "column 'income' of x has levels 'high'"),
+    ],
+)
+def test_new_rows_that_do_not_fit_are_refused(finished, table, tmp_path, change, said):
+    change(read(table).head(3)).to_csv(tmp_path / "new.csv")
+    result = call("score", finished[0], tmp_path / "new.csv", "-o", tmp_path / "s.csv", "--quiet")
+    assert said in one_error(result, result.exit_code)
+    assert not (tmp_path / "s.csv").exists()
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_drawn_rows_have_the_columns_of_the_file(finished, table, tmp_path, suffix):
+    path = tmp_path / f"drawn{suffix}"
+    result = call("sample", finished[0], "--num-samples", 9, "-o", path)
+    assert result.exit_code == 0, result.output
+    drawn = pd.read_csv(path) if suffix == ".csv" else pd.read_parquet(path)
+    run = load_run(finished[0])
+    with pv.seeded(0):
+        x = run.model.sample(9, run.data.test[:9].context)
+    expected = run.data.to_frame(x)
+    assert list(drawn) == [*expected, "age", "sex"]
+    for name in ("region", "grade", "smokes", "visits"):
+        assert list(drawn[name]) == list(expected[name])
+    covariates = read(table).iloc[run.data.splits["test"][:9]]
+    assert list(drawn["sex"]) == list(covariates["sex"])
+    if suffix == ".parquet":
+        assert (drawn.dtypes["region"], drawn.dtypes["age"]) == ("category", "int64")
+
+
+def test_rows_are_drawn_for_the_covariates_of_a_file(finished, tmp_path):
+    given = pd.DataFrame({"sex": ["male", "female"], "age": [33, 44]})
+    given.to_csv(tmp_path / "context.csv", index=False)
+    path = tmp_path / "drawn.csv"
+    command = ["sample", finished[0], "-o", path, "--context", tmp_path / "context.csv"]
+    assert call(*command).exit_code == 0
+    pd.testing.assert_frame_equal(pd.read_csv(path)[["sex", "age"]], given)
+    assert "there are 2 in " in one_error(call(*command, "--num-samples", 3), 2)
+    given.drop(columns="age").to_csv(tmp_path / "context.csv", index=False)
+    assert "context.csv: no column 'age' for context" in one_error(call(*command), 2)
+
+
+def test_families_are_classes_of_likelihoods(table):
+    changes = [("likelihood.name", "Columns"), ("likelihood.families", {"income": "Poisson"})]
+    chosen = read_config(changes=[("data.name", str(table)), *changes]).likelihood
+    likelihood = chosen.of(pv.Dataset(frame(20)))
+    assert isinstance(likelihood, likelihoods.Columns)
+    assert type(likelihood.parts[0]) is likelihoods.Poisson
