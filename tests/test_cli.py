@@ -73,7 +73,7 @@ def lasting(folder):
 # --- help -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", ["fit", "evaluate", "sample", "data", "demo"])
+@pytest.mark.parametrize("command", ["fit", "evaluate", "score", "sample", "data", "demo"])
 def test_help_has_examples(command):
     result = call(command, "--help")
     assert result.exit_code == 0
@@ -84,7 +84,7 @@ def test_help_loads_nothing():
     code = """
 import sys
 from ppl_vae.cli import app
-for command in ([], ["fit"], ["evaluate"], ["sample"], ["data"], ["demo"]):
+for command in ([], ["fit"], ["evaluate"], ["score"], ["sample"], ["data"], ["demo"]):
     app([*command, "--help"], standalone_mode=False)
 print(sorted({"torch", "pyro", "arviz", "sklearn", "numpy", "matplotlib"} & set(sys.modules)))
 """
@@ -233,7 +233,7 @@ def test_another_configuration_is_refused(finished, small):
             ["--set", "prior.pseudo_input=3"],
             "VampPrior takes no 'pseudo_input': did you mean pseudo_inputs?",
         ),
-        (["--prior", "Vamp"], "Allowed: ConditionalNormal, "),
+        (["--prior", "Vamp"], "Allowed: Categorical, ConditionalNormal, "),
         (["--data", "digit"], "'digit' is neither a file nor one of digits"),
         (["--num-epochs", "many"], "Invalid value for '--num-epochs'"),
     ],

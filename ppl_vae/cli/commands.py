@@ -148,14 +148,13 @@ def fit(
         "training.device": device,
     }
     wanted = given(flags, changes)
-    is_table = config is not None and config.suffix in TABLES
-    if num_steps is not None and not is_table:
+    if config is not None and config.suffix in TABLES:
+        _run(recipe_config(config, wanted, num_steps=num_steps), output, quiet=quiet)
+        return
+    if num_steps is not None:
         said = "is for a table; give --num-epochs"
         raise typer.BadParameter(said, param_hint="--num-steps")
-    if is_table:
-        _run(recipe_config(config, wanted, num_steps=num_steps), output, quiet=quiet)
-    else:
-        _run(read_config(config, wanted), output, quiet=quiet)
+    _run(read_config(config, wanted), output, quiet=quiet)
 
 
 @app.command(

@@ -110,7 +110,6 @@ def _guide(config: Config, data: Dataset) -> Guide:
 
 
 def _model(config: Config, data: Dataset, guide: Guide) -> Model:
-    likelihood = blamed("likelihood", config.likelihood.of, data=data)
     prior = _prior(config, data.train, guide)
     decoded_dim = getattr(prior, "decoded_dim", config.latent_dim)
     exposure = config.data.exposure
@@ -118,6 +117,7 @@ def _model(config: Config, data: Dataset, guide: Guide) -> Model:
     decoder = blamed(
         "decoder", config.decoder.build, in_shape=width, in_dim=width, event_shape=data.event_shape
     )
+    likelihood = blamed("likelihood", config.likelihood.of, data=data)
     make = partial(Model, prior, likelihood, decoder, start=data, exposure=exposure)
     return blamed("data", make)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from ppl_vae.experiment.config import Config, blamed, read_config, table_changes
 from ppl_vae.experiment.rows.sources import load_data
-from ppl_vae.recipe import Choices, recipe
+from ppl_vae.recipes import Choices, recipe
 
 __all__ = ["recipe_config"]
 
@@ -56,7 +56,7 @@ def _tables(chosen: Choices) -> dict[str, Any]:
         "skip": True,
     }
     return {
-        "prior": {"name": "StandardNormal"},
+        "prior": {"name": "GaussianMixture", "num_components": chosen.num_components},
         "likelihood": {"name": "Columns"},
         "posterior": {"name": "MeanFieldNormal", "latent_dim": chosen.latent_dim},
         "encoder": network,

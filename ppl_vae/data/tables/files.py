@@ -113,7 +113,7 @@ def read_frame(path: str | Path) -> "pd.DataFrame":
     Example:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "rain.csv"
-        >>> _ = path.write_text("may,june\\n1.5,2.0\\n")
+        >>> _ = path.write_text("may,june\n1.5,2.0\n")
         >>> list(read_frame(path))
         ['may', 'june']
     """

@@ -97,7 +97,7 @@ def write_frame(frame: "pd.DataFrame", path: str | Path, *, index: bool = False)
         >>> import pandas as pd, tempfile
         >>> path = write_frame(pd.DataFrame({"x": [1.5]}), tempfile.mkdtemp() + "/a.csv")
         >>> path.read_text()
-        'x\\n1.5\\n'
+        'x\n1.5\n'
     """
     write: dict[str, Callable[[Path], Any]] = {
         ".csv": lambda p: frame.to_csv(p, index=index),

@@ -58,7 +58,7 @@ def new_rows(path: str | Path, data: Dataset, roles: Roles) -> Dataset:
         >>> import pandas as pd, tempfile
         >>> data = Dataset(pd.DataFrame({"age": [41, 39], "sex": ["male", "female"]}))
         >>> path = Path(tempfile.mkdtemp()) / "new.csv"
-        >>> _ = path.write_text("sex,town,age\\nmale,Rome,\\n")
+        >>> _ = path.write_text("sex,town,age\nmale,Rome,\n")
         >>> new_rows(path, data, Roles()).x.tolist()
         [[nan, 1.0]]
     """
@@ -132,7 +132,7 @@ def read_fields(path: str | Path, roles: Roles) -> dict[str, Any]:
     Example:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "rain.csv"
-        >>> _ = path.write_text("may,june\\n1.5,2.0\\n")
+        >>> _ = path.write_text("may,june\n1.5,2.0\n")
         >>> list(read_fields(path, Roles(context=("may",)))["x"])
         ['june']
     """
@@ -183,24 +183,26 @@ def _table(table: DataTable) -> Dataset:
     splits = fields.pop("splits", {})
     data = Dataset(**fields, **options)
     if isinstance(table.test, str):
-        data, splits = _with_test_file(data, table, options)
+        data, splits = _with_test_file(data, table, table.test, options)
+        valid = HELD_OUT if table.valid is None else table.valid
+        table = table.model_copy(update={"test": None, "valid": valid})
     return _divided(data, table, splits)
 
 
 def _with_test_file(
-    data: Dataset, table: DataTable, options: dict[str, Any]
+    data: Dataset, table: DataTable, path: str, options: dict[str, Any]
 ) -> tuple[Dataset, dict[str, np.ndarray]]:
     """The rows of two files, the second ones for the test, with the levels of the first."""
     if table.split is not None:
         raise ValueError(
-            f"test = {table.test!r} and split = {table.split!r} both name test rows: give one"
+            f"test = {path!r} and split = {table.split!r} both name test rows: give one"
         )
     import pandas as pd
 
-    new_rows(table.test, data, table.roles)  # an error names the row of its own file
+    new_rows(path, data, table.roles)  # an error names the row of its own file
     names = data.columns["x"]
     roles = replace(table.roles, columns=names)
-    fields = [read_fields(path, roles) for path in (table.name, table.test)]
+    fields = [read_fields(path, roles) for path in (table.name, path)]
     both = {what: pd.concat([each[what] for each in fields]) for what in fields[0]}
     rows = np.arange(len(both["x"]))
     splits = {"train": rows[: len(data)], "test": rows[len(data) :]}
@@ -209,11 +211,9 @@ def _with_test_file(
 
 def _divided(data: Dataset, table: DataTable, splits: dict[str, np.ndarray]) -> Dataset:
     """The data with the given splits, and validation and test rows taken out of the others."""
-    shares = {"test": table.test, "valid": table.valid}
-    from_file = isinstance(table.test, str)
-    if not splits or from_file:
-        shares = {part: HELD_OUT if share is None else share for part, share in shares.items()}
+    shares: dict[str, Any] = {"test": table.test, "valid": table.valid}
     if not splits:
+        shares = {part: HELD_OUT if share is None else share for part, share in shares.items()}
         return data.split(**shares, seed=table.seed)
     if "train" not in splits:
         raise ValueError(f"{table.name} has no train rows, only {', '.join(splits)}")
@@ -221,7 +221,7 @@ def _divided(data: Dataset, table: DataTable, splits: dict[str, np.ndarray]) -> 
     num_rows = len(rest)
     found = dict(splits)
     for part, share in shares.items():
-        if share is None or isinstance(share, str):
+        if share is None:
             continue
         if part in splits:
             raise ValueError(f"{table.name} has {part} rows of its own: leave {part} out")
