@@ -2,8 +2,10 @@
 in test_densities.py. A point is the value, and the parameters from z."""
 
 import itertools
+from functools import partial
 
 import mpmath as mp
+import torch
 
 from ppl_vae import likelihoods
 
@@ -141,11 +143,15 @@ DRAWN = {
     ],
 }
 SCALED = (*list(LAWS)[:-1], "StudentT")
-MAKERS = {
-    name: lambda n, name=name: getattr(likelihoods, name)(n, scale="decoder", floor=1e-30)
-    for name in SCALED
-} | {
-    "DiscretizedLogisticMixture": lambda n: likelihoods.DiscretizedLogisticMixture(
-        n, num_components=2, floor=1e-30
-    )
+
+
+def unscaled(name, n, **options):
+    """A likelihood of n elements whose raw parameters are location and scale themselves."""
+    found = getattr(likelihoods, name)(n, floor=1e-30, **options)
+    found.units.set(torch.zeros(n), torch.ones(n))
+    return found
+
+
+MAKERS = {name: partial(unscaled, name, scale="decoder") for name in SCALED} | {
+    "DiscretizedLogisticMixture": partial(unscaled, "DiscretizedLogisticMixture", num_components=2)
 }

@@ -18,11 +18,15 @@ from ppl_vae.runtime.checks import instance_of, shown, whole_number
 __all__ = ["Censored", "DiscretizedLogistic", "DiscretizedLogisticMixture"]
 
 MOST_NAMED = 4  # limits of features, beyond which the measure has a digest of them
+UNIFORM = math.sqrt(1 / 12)  # standard deviation on [0, 1]
 SCALE = math.sqrt(3) / math.pi  # of a logistic distribution with variance 1
 
 
 class _Levels(LocationScale):
-    """Values 0, 1 / (L - 1), ..., 1: logistic distributions, rounded, open-ended at 0 and 1."""
+    """Values 0, 1 / (L - 1), ..., 1: logistic distributions, rounded, open-ended at 0 and 1.
+
+    Units are those of a uniform distribution until there are rows.
+    """
 
     measure = "counting"
 
@@ -37,12 +41,15 @@ class _Levels(LocationScale):
             "divide whole numbers by the largest, set num_levels, or use ContinuousBernoulli for "
             "other values in [0, 1]"
         )
+        half = torch.full(self.event_shape, 0.5)
+        self.units.set(half, SCALE * UNIFORM * torch.ones_like(half))
 
     @override
     def fitted(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """By moments."""
+        """By moments; levels that do not vary have half a level's width for a spread."""
         mean, spread = super().fitted(x)
-        return mean, SCALE * spread
+        least = 0.5 / (self.num_levels - 1)
+        return mean.nan_to_num(0.5), SCALE * spread.nan_to_num(UNIFORM).clamp(min=least)
 
     @override
     def concerns(self, features: Tensor) -> list[str]:
@@ -65,8 +72,8 @@ class DiscretizedLogistic(_Levels):
         num_levels: Number of levels L.
         scale: Scale of the logistic distribution: a number, "global", "feature" or "decoder", or
             None, as in `Gaussian`.
-        floor: Smallest learned scale, in units of that of the rows that the model starts from; 1
-            without such rows.
+        floor: Smallest learned scale, in units of that of the rows that the model starts from;
+            without such rows, of a uniform distribution.
 
     Shape:
         features (*batch, *features) -> batch_shape (*batch), event_shape `event_shape`
@@ -111,8 +118,8 @@ class DiscretizedLogisticMixture(_Levels):
         event_shape: Shape of one observation.
         num_levels: Number of levels L.
         num_components: Number of components.
-        floor: Smallest scale, in units of that of the rows that the model starts from; 1 without
-            such rows.
+        floor: Smallest scale, in units of that of the rows that the model starts from; without such
+            rows, of a uniform distribution.
 
     Shape:
         features (*batch, *features) -> batch_shape (*batch), event_shape `event_shape`
