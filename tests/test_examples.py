@@ -66,3 +66,14 @@ def test_annealing_is_right_where_importance_sampling_is_not(tmp_path):
     assert sharp["IS, guide"].error < -50
     assert sharp["AIS, guide"].error > -30  # at 10 temperatures; at 800 it is -0.07
     assert sharp["IS, guide"].pareto_k > 0.7
+
+
+def test_a_mixed_table_goes_from_frame_to_frame(tmp_path):
+    _, (comparison, frame, drawn) = run("mixed_table", tmp_path)
+    at = comparison.names.index("independent columns")
+    assert comparison.interval[at][1] < 0  # the VAE is better, by a simultaneous interval
+    assert list(drawn) == list(frame)
+    for name in ("town", "grade"):
+        assert set(drawn[name].dropna()) == set(frame[name].dropna())
+    assert drawn["visits"].dtype.kind == "i"
+    assert (tmp_path / "drawn.csv").stat().st_size > 1000

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import ppl_vae as pv
+from ppl_vae.experiment import build, read_config, recipe_config
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "howto" / "own_table.md"
 
@@ -52,3 +53,21 @@ def test_folds_hold_out_all_rows(page):
     data = pv.Dataset(strange, context=["sex", "age"], weights="weight")
     with pytest.raises(ValueError, match="column 'sex' of context is 'x' at row 0, which is none"):
         pv.log_evidence(page["model"], page["guide"], data)
+
+
+def test_the_file_says_what_the_shell_says(page, tmp_path, monkeypatch):
+    """The page's TOML is a configuration of the frame as a file."""
+    monkeypatch.chdir(tmp_path)
+    page["frame"].to_csv("survey.csv")
+    (block,) = re.findall(r"^```toml\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.M | re.S)
+    Path("survey.toml").write_text(block, encoding="utf-8")
+    experiment = build(read_config("survey.toml"))
+    given = [line.split() for line in repr(experiment.model.likelihood).splitlines()[1:-1]]
+    assert [words[0] for words in given if words[-1] == "given"] == ["visits", "pressure"]
+    recipe = recipe_config("survey.csv", [("likelihood.families.pressure", "Gaussian")])
+    assert recipe.likelihood.keywords["families"] == {"pressure": "Gaussian"}
+
+
+def test_the_recipe_is_beside_plain_models(page):
+    assert page["recipe"].data.sum_of_weights == page["data"].sum_of_weights
+    assert "independent columns" in page["plain"]

@@ -96,6 +96,7 @@ def fit(
     columns: Annotated[
         str | None, typer.Option(help="Columns of a table that are modelled: a,b; all by default.")
     ] = None,
+    drop: Annotated[str | None, typer.Option(help="Columns that are left out: a,b.")] = None,
     context: Annotated[str | None, typer.Option(help="Columns of covariates: a,b.")] = None,
     label: Annotated[str | None, typer.Option(help="Column of labels, for colouring.")] = None,
     weights: Annotated[str | None, typer.Option(help="Column of sampling weights.")] = None,
@@ -128,6 +129,7 @@ def fit(
     flags = {
         "data.name": data,
         "data.columns": names(columns),
+        "data.drop": names(drop),
         "data.context": names(context),
         "data.label": label,
         "data.weights": weights,

@@ -19,6 +19,7 @@ from ppl_vae.diagnostics import (
     plot_latent,
     plot_reconstructions,
     plot_samples,
+    plot_table,
     plot_training,
     rate_distortion,
     to_datatree,
@@ -28,9 +29,11 @@ from ppl_vae.experiment.assemble import Experiment
 from ppl_vae.experiment.folder import Folder
 from ppl_vae.experiment.metrics import Estimates, Metrics, finite
 from ppl_vae.experiment.refined import refined_evidence
+from ppl_vae.model import Model
 from ppl_vae.programs.modules import place
 from ppl_vae.runtime.checks import one_line
 from ppl_vae.runtime.files import write_whole
+from ppl_vae.runtime.seeding import seeded
 from ppl_vae.training import FitResult
 
 logger = logging.getLogger(__name__)
@@ -138,6 +141,9 @@ def write_pictures(
         "latent": lambda: plot_latent(model, guide, held_out),
         "k_hat": lambda: plot_k_hat(evidence),
     }
+    if "x" in held_out.columns:  # unlike columns have no axis in common
+        del pictures["reconstructions"]
+        pictures["samples"] = lambda: plot_drawn(model, held_out)
     if result.num_epochs:
         pictures["training"] = lambda: plot_training(result)
     for name, draw in pictures.items():
@@ -145,6 +151,13 @@ def write_pictures(
             write_picture(folder.path / f"{name}.png", draw)
         except ValueError as error:  # samples of parts of an unknown total, say
             logger.warning("%s.png is left out: %s", name, one_line(error))
+
+
+def plot_drawn(model: Model, rows: Dataset) -> Any:
+    """Rows of a table beside as many drawn ones."""
+    with seeded(0):
+        drawn = model.sample(len(rows), place(rows, model).context)
+    return plot_table(rows, drawn.cpu().numpy())
 
 
 def write_picture(path: Path, draw: Callable[[], Any]) -> None:

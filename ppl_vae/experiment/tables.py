@@ -33,9 +33,9 @@ class Table(BaseModel):
 class DataTable(Table):
     """[data]: the arguments of `load`, and of a table in a file what its columns are for.
 
-    `columns` (those of x), `context`, `label`, `weights` and `split` name columns; `test` is a
-    share, a number of rows, or another file. `exposure` names one of the columns of `context`, as
-    in `Model`.
+    `columns` (those of x), `context`, `label`, `weights`, `split` and `drop` name columns; `test`
+    is a share, a number of rows, or another file. `exposure` names one of the columns of `context`,
+    as in `Model`.
     """
 
     name: str
@@ -51,6 +51,7 @@ class DataTable(Table):
     label: str | None = None
     weights: str | None = None
     split: str | None = None
+    drop: tuple[str, ...] = ()
 
     @field_validator("name", "data_dir", "test")
     @classmethod
@@ -63,7 +64,8 @@ class DataTable(Table):
     @property
     def roles(self) -> Roles:
         """What the columns of the table are for."""
-        return Roles(self.columns, self.context, self.label, self.weights, self.split)
+        known = ("columns", "context", "label", "weights", "split", "drop")
+        return Roles(**{name: getattr(self, name) for name in known})
 
     @property
     def is_table(self) -> bool:

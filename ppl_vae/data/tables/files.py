@@ -33,6 +33,7 @@ class Roles:
         label: Column of labels.
         weights: Column of weights of the rows.
         split: Column that holds train, valid or test.
+        drop: Columns that are left out.
 
     Example:
         >>> import pandas as pd
@@ -47,6 +48,7 @@ class Roles:
     label: str | None = None
     weights: str | None = None
     split: str | None = None
+    drop: tuple[str, ...] = ()
 
     def fields(self, frame: "pd.DataFrame", path: str | Path) -> dict[str, Any]:
         """The arguments of `Dataset` that these columns are.
@@ -61,9 +63,10 @@ class Roles:
         """
         named = {"label": self.label, "weights": self.weights, "split": self.split}
         others = {what: name for what, name in named.items() if name is not None}
-        taken = [*self.context, *others.values()]
+        taken = [*self.context, *others.values(), *self.drop]
         columns = self.columns
-        for what, names in {"x": columns or (), "context": self.context}.items():
+        several = {"x": columns or (), "context": self.context, "drop": self.drop}
+        for what, names in several.items():
             _require(frame, names, what, path)
         for what, name in others.items():
             _require(frame, [name], what, path)
@@ -158,7 +161,7 @@ def _splits(column: "pd.Series", path: str | Path) -> dict[str, np.ndarray]:
     if not known.all():
         row = int(np.flatnonzero(~known)[0])
         raise ValueError(
-            f"{path}: column {column.name!r} is {column.iloc[row]!r} at row {row}: write train, "
+            f"{path}: column {column.name!r} is {str(column.iloc[row])!r} at row {row}: write train, "
             "valid or test"
         )
     found = {part: np.flatnonzero(column == part) for part in PARTS}

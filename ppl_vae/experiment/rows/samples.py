@@ -11,7 +11,7 @@ from ppl_vae.data.tables.files import TABLES, Roles
 from ppl_vae.diagnostics import plot_samples
 from ppl_vae.experiment.assemble import Experiment
 from ppl_vae.experiment.config import ConfigError
-from ppl_vae.experiment.results import write_picture
+from ppl_vae.experiment.results import plot_drawn, write_picture
 from ppl_vae.experiment.rows.sources import errors_of, read_fields
 from ppl_vae.programs.modules import place
 from ppl_vae.runtime.files import write_whole
@@ -73,6 +73,9 @@ def write_samples(
     if rows is not None:
         num_samples = len(rows)
         covariates = place(rows, model).context
+    if path.suffix == ".png" and "x" in data.columns:
+        write_picture(path, lambda: plot_drawn(model, experiment.held_out))
+        return path
     if path.suffix == ".png":
         options: dict[str, Any] = {"context": covariates, "seed": seed}
         write_picture(path, lambda: plot_samples(model, num_samples, data.image_shape, **options))

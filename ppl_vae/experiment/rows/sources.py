@@ -19,7 +19,7 @@ from ppl_vae.runtime.checks import one_line
 __all__ = ["describe_data", "errors_of", "load_data", "new_rows", "read_fields"]
 
 HELD_OUT = 0.1  # of the rows of a file, for validation and for test each
-ONLY_TABLES = ("columns", "weights", "split")
+ONLY_TABLES = ("columns", "weights", "split", "drop")
 
 
 def load_data(table: DataTable) -> Dataset:
@@ -151,7 +151,7 @@ def _in_words(make: Callable[[], Dataset]) -> Dataset:
 
 def _named(table: DataTable) -> Dataset:
     """A named data set, or arrays in a file."""
-    unfit = [word for word in ONLY_TABLES if getattr(table, word) is not None]
+    unfit = [word for word in ONLY_TABLES if getattr(table, word)]
     if unfit or isinstance(table.test, str):
         word = (*unfit, "test")[0]
         raise ValueError(

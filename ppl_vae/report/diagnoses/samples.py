@@ -1,17 +1,21 @@
 """What the model makes of rows, and of draws from the prior."""
 
+from numbers import Number
 from typing import Any
+
+import numpy as np
 
 from ppl_vae.diagnostics import plot_reconstructions, plot_samples, plot_table
 from ppl_vae.diagnostics.report_plots import as_images, name_features
 from ppl_vae.diagnostics.table_plot import MOST_COLUMNS
-from ppl_vae.programs.modules import place
+from ppl_vae.programs.modules import evaluating, place
 from ppl_vae.report.diagnosis import Diagnosis, Findings
-from ppl_vae.report.elements import SIZE, Panel, draw
+from ppl_vae.report.elements import SIZE, Panel, Table, draw
 from ppl_vae.runtime.seeding import seeded
 
 NUM_RECONSTRUCTED = 12
 NUM_PANELS = 6  # of rows that are not pictures
+NUM_DRAWN = 200  # for a cell of a table
 NUM_SAMPLES = 60
 PANEL = 1.6  # inches, of a column of a table
 CELL = 0.64  # inches, of a picture in a row of pictures
@@ -20,6 +24,8 @@ CELL = 0.64  # inches, of a picture in a row of pictures
 def _reconstructions(found: Findings) -> Panel:
     """Rows beside their reconstructions."""
     rows = found.subject.rows
+    if "x" in rows.columns:
+        return _reconstructed_table(found)
     if rows.image_shape is None:
         some, size = rows[:NUM_PANELS], SIZE
         alts: Any = [
@@ -43,6 +49,52 @@ def _reconstructions(found: Findings) -> Panel:
         plot_reconstructions(*found.programs, some, len(some), seed=seed, axes=axes)
 
     return Panel([says], pictures=draw(plot, alts, size=size))
+
+
+def _reconstructed_table(found: Findings) -> Panel:
+    """Rows of a table beside what the model draws for them, a table line for each column.
+
+    Unlike columns have no axis in common.
+    """
+    model, guide = found.programs
+    rows = found.subject.rows[:NUM_PANELS]
+    placed = place(rows, model, guide)
+    with evaluating(model, guide), seeded(found.subject.seed):
+        z = guide.encode(placed.x, placed.context).sample((NUM_DRAWN,))
+        drawn = model.decode(z, placed.context).sample().cpu()
+    observed = rows.to_frame()
+    frame = rows.to_frame(drawn)
+    cells = []
+    for name, kind in zip(rows.columns["x"], rows.kinds, strict=True):
+        values = [_shown(each) for each in observed[name]]
+        draws = [frame[name].iloc[row :: len(rows)] for row in range(len(rows))]
+        fitted = [_summary(each, kind) for each in draws]
+        pairs = zip(values, fitted, strict=True)
+        cells.append([name, *(f"{value} / {said}" for value, said in pairs)])
+    says = [
+        "Each cell: observed (? where missing) / drawn with z from the guide: the median of "
+        f"{NUM_DRAWN} draws, or the most frequent level and its share."
+    ]
+    names = map(str, rows.coords[rows.dims[0]])
+    return Panel(says, tables=[Table(("", *names), cells)])
+
+
+def _shown(value: Any) -> str:
+    """An observed value."""
+    import pandas as pd
+
+    if pd.isna(value):
+        return "?"
+    is_number = isinstance(value, Number) and not isinstance(value, bool | np.bool_)
+    return f"{value:.4g}" if is_number else str(value)
+
+
+def _summary(draws: Any, kind: str) -> str:
+    """The middle of draws of a column."""
+    if kind in ("boolean", "category", "ordered"):
+        shares = draws.value_counts(normalize=True)
+        return f"{shares.index[0]} ({shares.iloc[0]:.0%})"
+    return f"{draws.median():.3g}"
 
 
 def _samples(found: Findings) -> Panel:
