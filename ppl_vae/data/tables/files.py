@@ -160,9 +160,9 @@ def _splits(column: "pd.Series", path: str | Path) -> dict[str, np.ndarray]:
     known = column.isin(PARTS).to_numpy()
     if not known.all():
         row = int(np.flatnonzero(~known)[0])
+        found = str(column.iloc[row])
         raise ValueError(
-            f"{path}: column {column.name!r} is {str(column.iloc[row])!r} at row {row}: write train, "
-            "valid or test"
+            f"{path}: column {column.name!r} is {found!r} at row {row}: write train, valid or test"
         )
-    found = {part: np.flatnonzero(column == part) for part in PARTS}
-    return {part: rows for part, rows in found.items() if rows.size}
+    rows_of = {part: np.flatnonzero(column == part) for part in PARTS}
+    return {part: rows for part, rows in rows_of.items() if rows.size}
