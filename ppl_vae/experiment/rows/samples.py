@@ -119,12 +119,12 @@ def _rows_with_covariates(
             raise ConfigError(f"{context}: the run has no covariates, so it takes no --context")
         return None
     rows = experiment.held_out
-    source = "evaluation rows"
+    source = "the evaluation rows"
+    wanted = min(NUM_SAMPLES, len(rows)) if num_samples is None else num_samples
     if context is not None:
         rows = _with_context_of(context, rows, experiment.config.data.roles)
         source = str(context)
-        num_samples = len(rows) if num_samples is None else num_samples
-    wanted = NUM_SAMPLES if num_samples is None else num_samples
+        wanted = len(rows) if num_samples is None else num_samples
     if wanted > len(rows):
         raise ConfigError(
             f"{wanted} samples need as many rows of covariates, and there are {len(rows)} in "
