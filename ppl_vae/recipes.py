@@ -1,12 +1,13 @@
 """Settings that suit a table, chosen from its size and its columns, and printed as code."""
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from ppl_vae.data import Dataset, as_dataset
+from ppl_vae.data import Dataset, as_dataset, read
 from ppl_vae.data.splits import random_rows
 from ppl_vae.families import likelihoods, networks, posteriors, priors
 from ppl_vae.guide import Guide, input_shape
@@ -148,7 +149,7 @@ def recipe(
     docs/results.md compares them with mixtures and other densities.
 
     Args:
-        data: A `Dataset` of a table, or what makes one (a frame, an array).
+        data: A `Dataset` of a table, or what makes one: a frame, an array, the path of a file.
         latent_dim: Number of latent dimensions; None is the number of columns, at most 16.
         num_steps: Number of gradient steps, in as many epochs as they make, and at least 20.
         seed: Seed of the validation rows, the starting weights and the training.
@@ -171,7 +172,8 @@ def recipe(
         >>> found.training.batch_size
         64
     """
-    data = _with_validation(as_dataset(data), seed)
+    data = read(data) if isinstance(data, str | Path) else as_dataset(data)
+    data = _with_validation(data, seed)
     chosen = _choices(data, latent_dim, whole_number(num_steps, "num_steps"), seed)
     missing = data.has_missing
     num_inputs = input_shape(data).numel()

@@ -240,3 +240,27 @@ def test_positive_values_have_densities_beside_them_and_other_measures_have_none
     ):
         with pytest.raises(ValueError, match=f"no baselines for {type(likelihood).__name__}: "):
             pv.baselines(bounded, likelihood)
+
+
+def test_independent_columns_have_the_law_that_describes_them_best():
+    rng = np.random.default_rng(5)
+    x = np.stack(
+        [
+            rng.lognormal(1.0, 0.8, size=1300),
+            1e-6 * rng.standard_t(3, size=1300),
+            rng.gamma(0.8, 50.0, size=1300),
+            rng.negative_binomial(0.5, 0.1, size=1300),
+        ],
+        axis=1,
+    )
+    families = dict.fromkeys("abc", likelihoods.StudentT) | {"d": likelihoods.NegativeBinomial}
+    data = pv.Dataset(x, feature_names=list("abcd"), splits=ROWS)
+    found = pv.baselines(data, likelihoods.Columns(families))
+    test = x[1000:]
+    truth = (
+        stats.lognorm.logpdf(test[:, 0], 0.8, scale=np.e)
+        + stats.t.logpdf(test[:, 1], 3, scale=1e-6)
+        + stats.gamma.logpdf(test[:, 2], 0.8, scale=50.0)
+        + stats.nbinom.logpmf(test[:, 3], 0.5, 0.1)
+    )
+    near(found["independent columns"], truth)

@@ -198,3 +198,39 @@ def test_the_encoder_reads_logs_of_counts_and_an_indicator_of_each_level():
         np.testing.assert_allclose(inputs[:, place], expected, atol=1e-5)
     indicators = pd.get_dummies(table["region"]).to_numpy(float)
     np.testing.assert_array_equal(inputs[:, 4:7], indicators)
+
+
+def test_categories_under_a_likelihood_of_numbers_are_told(caplog):
+    data = pv.Dataset(frame()[["change", "region"]])
+    for likelihood in (likelihoods.Gaussian(2), likelihoods.Columns.of(data)):
+        guide = pv.Guide(posteriors.MeanFieldNormal(2), 2, start=data)
+        model = pv.Model(priors.StandardNormal(2), likelihood, start=data)
+        pv.fit(model, guide, data, training=pv.Training(num_epochs=1, progress=False))
+    found = [r.message for r in caplog.records if "holds categories" in r.message]
+    assert len(found) == 1
+    assert found[0].startswith("column 'region' holds categories, whose codes Gaussian takes for")
+
+
+def test_a_value_with_a_probability_of_its_own_is_told(caplog):
+    table = frame()[["change", "visits"]].assign(
+        pay=lambda t: np.where(t["change"] < 0, 0, t["change"])
+    )
+    data = pv.Dataset(table)
+    guide = pv.Guide(posteriors.MeanFieldNormal(1), 3, start=data)
+    model = pv.Model(priors.StandardNormal(1), likelihoods.Columns.of(data), start=data)
+    pv.fit(model, guide, data, training=pv.Training(num_epochs=1, progress=False))
+    found = [r.message for r in caplog.records if "are exactly 0" in r.message]
+    assert len(found) == 1
+    assert "of 'pay' are exactly 0: a density has no upper limit there" in found[0]
+
+
+def test_what_a_table_may_not_be():
+    two = pd.DataFrame([[1.0, 2.0], [3.0, 4.0]], columns=["a", "a"])
+    with pytest.raises(ValueError, match="x has two columns 'a': rename one of them"):
+        pv.Dataset(two)
+    with pytest.raises(TypeError, match="give a likelihood for each column by name"):
+        likelihoods.Columns([likelihoods.Gaussian])
+    data = pv.Dataset(frame()[["change", "visits"]], context=frame()[["income"]].fillna(1.0))
+    model = pv.Model(priors.StandardNormal(2), likelihoods.Columns.of(data), start=data)
+    with pytest.raises(ValueError, match="Model takes 1 covariates and was given 0: pass context="):
+        model.sample(5)

@@ -39,7 +39,7 @@ class FitResult:
         2
     """
 
-    history: dict[str, list[float]] = field(default_factory=dict)
+    history: dict[str, list[float]] = field(default_factory=dict, repr=False)
     best_epoch: int = 0
     stopped: str = "finished"
     seed: int = 0

@@ -11,7 +11,7 @@ from ppl_vae.data import Dataset
 from ppl_vae.model import Model
 from ppl_vae.programs.modules import evaluating
 from ppl_vae.programs.traces import LogTerms, Program, log_terms, nonfinite_site
-from ppl_vae.runtime.checks import one_line
+from ppl_vae.runtime.checks import one_line, shown
 from ppl_vae.runtime.seeding import seeded
 from ppl_vae.training.result import FitResult
 
@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 FEW_ROWS = {"train": 50, "valid": 20, "test": 20}
 FEWEST_EPOCHS = 10  # to read a trend from
+SPIKE = 0.2  # share of one value of a column with a density
 SHARE = 0.3  # of the epochs, the last ones
 LEVEL = 0.999  # of the trend's interval: bounds of neighbouring epochs are correlated
 LEAST_GAIN = 0.1  # nats in a tenth of the epochs; a smaller one does not matter
@@ -47,6 +48,9 @@ def warn_before(model: Program, data: Dataset) -> None:
     if isinstance(train.x, Tensor) and len(train) > 1:
         constant = [name for name in train.constant_features if is_density(name, measure)]
         messages.append(constant_features(constant, num_features))
+        dense = [is_density(str(name), measure) for name in names_of(train)]
+        messages.append(repeated_values(train.x, dense, names_of(train)))
+        messages.append(coded_categories(model, train))
         messages.append(unobserved_features(train.unobserved_features, num_features))
     for message in filter(None, messages):
         logger.warning(message)
@@ -70,8 +74,8 @@ def few_rows(sizes: Mapping[str, int]) -> str | None:
 
     Example:
         >>> few_rows({"train": 16, "test": 2})
-        'few rows (16 train, 2 test): a VAE overfits them, and no estimate from them is reliable; \
-data.folds() holds out each row once'
+        'few rows (16 train, 2 test): a VAE overfits few training rows, and a mean over few \
+held-out rows is unreliable; data.folds() holds out each row once'
     """
     few = [
         f"{sizes[name]} {name}"
@@ -81,14 +85,62 @@ data.folds() holds out each row once'
     if not few:
         return None
     return (
-        f"few rows ({', '.join(few)}): a VAE overfits them, and no estimate from them is reliable; "
-        "data.folds() holds out each row once"
+        f"few rows ({', '.join(few)}): a VAE overfits few training rows, and a mean over few "
+        "held-out rows is unreliable; data.folds() holds out each row once"
     )
 
 
 def is_density(name: str, measure: str) -> bool:
     """Whether a feature has a density under a likelihood's measure, of all columns or by name."""
     return measure == "lebesgue" or f"{name}: lebesgue" in measure.split(", ")
+
+
+def names_of(data: Dataset) -> list[str]:
+    """Names of the columns of a table; none of images or of rows in a file."""
+    is_table = len(data.event_shape) == 1 and isinstance(data.x, Tensor)
+    return list(map(str, data.coords[data.dims[1]])) if is_table else []
+
+
+def repeated_values(x: Tensor, dense: Sequence[bool], names: Sequence[str]) -> str | None:
+    """A sentence where a column with a density has one value in a fifth of its rows or more.
+
+    Example:
+        >>> import torch
+        >>> pay = torch.tensor([[0.0], [0.0], [3.1], [2.7]])
+        >>> repeated_values(pay, [True], ["pay"])
+        "50 % of 'pay' are exactly 0: a density has no upper limit there, and log p(x) says \
+little; use a likelihood with a probability of this value (Censored, a hurdle), or split the column"
+    """
+    for column, is_dense, name in zip(x.T if names else (), dense, names, strict=True):
+        observed = column[~column.isnan()]
+        if not is_dense or not len(observed):
+            continue
+        values, counts = observed.unique(return_counts=True)
+        share = float(counts.max()) / len(observed)
+        if SPIKE <= share < 1:
+            return (
+                f"{share:.0%} of {name!r} are exactly {shown(values[counts.argmax()])}: a density "
+                "has no upper limit there, and log p(x) says little; use a likelihood with a "
+                "probability of this value (Censored, a hurdle), or split the column"
+            ).replace("%", " %", 1)
+    return None
+
+
+def coded_categories(model: Program, data: Dataset) -> str | None:
+    """A sentence where a column holds categories and the likelihood is one of numbers.
+
+    Example:
+        >>> coded_categories(lambda x: None, Dataset(np.zeros((200, 2))))
+    """
+    if not isinstance(model, Model):
+        return None
+    coded = [name for name in names_of(data) if name in data.levels]
+    if not coded or not (model.has_counts or model.likelihood.measure == "lebesgue"):
+        return None
+    return (
+        f"column {coded[0]!r} holds categories, whose codes {type(model.likelihood).__name__} "
+        "takes for numbers: use likelihoods.Columns.of(data), a likelihood for each column"
+    )
 
 
 def constant_features(constant: Sequence[str], num_features: int) -> str | None:

@@ -42,9 +42,13 @@ def check_columns(
             )
         pairs = zip_longest(given, names)
         place, (ours, theirs) = next((i, pair) for i, pair in enumerate(pairs) if len({*pair}) > 1)
+        if place >= len(names):
+            raise ValueError(
+                f"{what} has a column {ours!r} that the {name} was not trained with: give {order}"
+            )
         raise ValueError(
             f"column {place} of {what} is {ours!r}; the {name} was trained with "
-            f"{repr(theirs) if place < len(names) else 'nothing'} there: give {order}"
+            f"{theirs!r} there: give {order}"
         )
 
 

@@ -47,9 +47,10 @@ class Layout:
     def of(cls, frame: Coded, names: Any, num_columns: int, what: str = "x") -> "Layout":
         """The layout of a frame, or of an array, under these names; images have none."""
         levels = {str(names[place]): each for place, each in frame.levels.items()}
-        for name in levels:
-            if list(map(str, names)).count(name) > 1:
-                raise ValueError(f"{what} has two columns {name!r}: rename one of them")
+        called = list(map(str, names))
+        twice = next((name for i, name in enumerate(called) if name in called[:i]), None)
+        if twice is not None:
+            raise ValueError(f"{what} has two columns {twice!r}: rename one of them")
         types = frame.types if is_frame(frame.numbers) else frame.types * num_columns
         return cls(tuple(names), types, levels, is_frame(frame.numbers), what)
 

@@ -1,27 +1,41 @@
 """Independent columns of normals, and of several families side by side."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
+from scipy import stats
 
-from ppl_vae.diagnostics.models.mixtures import Family
+from ppl_vae.diagnostics.models.mixtures import (
+    Counts,
+    Family,
+    Mixture,
+    OverdispersedCounts,
+)
 
-FLOOR = 1e-6  # added to variances, as scikit-learn does
 LEAST_VARIANCE = 1e-3  # of a component, the variance of all rows being 1
 
 
+def positive_sd(x: np.ndarray) -> np.ndarray:
+    """Standard deviation of each column; 1 where it is constant."""
+    sd = np.nanstd(x, 0)
+    return np.where(sd > 0, sd, 1.0)
+
+
 class Normals(Family):
-    """Normal features: statistics x and x^2 of features standardised by the training rows."""
+    """Normal features or logarithms: statistics y and y^2, standardised by the training rows."""
 
-    name = "independent normals"
-
-    def __init__(self, train: np.ndarray) -> None:
-        self.centre = np.nanmean(train, 0)
-        self.scale = np.sqrt(np.nanvar(train, 0) + FLOOR)
+    def __init__(self, train: np.ndarray, *, logged: bool = False) -> None:
+        self.logged = logged
+        self.name = "independent lognormals" if logged else "independent normals"
+        values = np.log(train) if logged else train
+        self.centre = np.nanmean(values, 0)
+        self.scale = positive_sd(values)
 
     def statistics(self, x: np.ndarray) -> np.ndarray:
         """y and y^2."""
-        y = (x - self.centre) / self.scale
+        values = np.log(x) if self.logged else x
+        y = (values - self.centre) / self.scale
         return np.concatenate([y, y**2], axis=1)
 
     def mean(self, statistics: np.ndarray) -> np.ndarray:
@@ -40,9 +54,10 @@ class Normals(Family):
         return -0.5 * (quadratic + present @ (location**2 / variance + np.log(variance)).T)
 
     def constant(self, x: np.ndarray) -> np.ndarray:
-        """- D log(2 pi) / 2 - sum of log scales."""
+        """- D log(2 pi) / 2 - sum of log scales, and of log x where logarithms are normal."""
         each = 0.5 * np.log(2 * np.pi) + np.log(self.scale)
-        return -((~np.isnan(x)) @ each)
+        jacobian = np.nansum(np.log(x), 1) if self.logged else 0.0
+        return -((~np.isnan(x)) @ each) - jacobian
 
 
 class Mixed(Family):
@@ -52,7 +67,7 @@ class Mixed(Family):
 
     def __init__(self, parts: Sequence[tuple[list[int], Family]]) -> None:
         self.parts = parts
-        sizes = [family.statistics(np.zeros((1, len(places)))).size for places, family in parts]
+        sizes = [family.statistics(np.ones((1, len(places)))).size for places, family in parts]
         self.ends = np.cumsum(sizes)[:-1]
 
     def statistics(self, x: np.ndarray) -> np.ndarray:
@@ -63,7 +78,7 @@ class Mixed(Family):
     def distances(self, x: np.ndarray) -> np.ndarray:
         """Standardised statistics."""
         found = self.statistics(x)
-        return np.nan_to_num((found - np.nanmean(found, 0)) / np.sqrt(np.nanvar(found, 0) + FLOOR))
+        return np.nan_to_num((found - np.nanmean(found, 0)) / positive_sd(found))
 
     def mean(self, statistics: np.ndarray) -> np.ndarray:
         """Mean over all rows."""
@@ -88,3 +103,49 @@ class Mixed(Family):
         """The sum over columns."""
         found = [family.constant(x[:, places]) for places, family in self.parts]
         return np.sum(found, axis=0)
+
+
+class Marginals:
+    """Independent columns, each with the law that describes its training rows best.
+
+    Columns with a density have a normal law or Student's t, positive ones also a lognormal or a
+    gamma law, by maximum likelihood; the one with the highest log-likelihood minus its number of
+    parameters is taken (Akaike 1974). Counts have negative binomials, and others their `Family`.
+    """
+
+    def __init__(
+        self, train: np.ndarray, parts: Sequence[tuple[list[int], Family, bool]], seed: int
+    ) -> None:
+        self.scores: list[tuple[list[int], Callable[[np.ndarray], np.ndarray]]] = []
+        for places, family, has_density in parts:
+            rows = train[:, places]
+            if has_density:
+                laws = [_law(column[~np.isnan(column)]) for column in rows.T]
+                self.scores += [([place], law) for place, law in zip(places, laws, strict=True)]
+            elif isinstance(family, Counts):
+                self.scores.append((places, OverdispersedCounts.fit(rows).log_prob))
+            else:
+                self.scores.append((places, Mixture.fit(rows, family, 1, seed).log_prob))
+
+    def log_prob(self, x: np.ndarray) -> np.ndarray:
+        """log p(x) of each row, (N,)."""
+        return np.sum([score(x[:, places]) for places, score in self.scores], axis=0)
+
+
+def _law(column: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """The best law of a column without missing values."""
+    laws: list[tuple[Any, dict[str, float]]] = [(stats.norm, {}), (stats.t, {})]
+    if column.min() > 0:
+        laws += [(stats.lognorm, {"floc": 0.0}), (stats.gamma, {"floc": 0.0})]
+    if column.min() == column.max():
+        return lambda x: np.nansum(stats.norm.logpdf(x, column[0], 1.0), 1)
+    # In units of its median absolute value, so that SciPy's starting values suit it.
+    unit = np.median(np.abs(column)) or column.std()
+    found = []
+    for law, fixed in laws:
+        with np.errstate(all="ignore"):  # a law that does not suit has no likelihood
+            parameters = law.fit(column / unit, **fixed)
+            log_p = law.logpdf(column / unit, *parameters).sum() - len(parameters) + len(fixed)
+        found.append((log_p, law(*parameters)))
+    best = max((each for each in found if np.isfinite(each[0])), key=lambda each: each[0])[1]
+    return lambda x: np.nansum(best.logpdf(x / unit) - np.log(unit), 1)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ppl_vae.data import Dataset
-from ppl_vae.diagnostics.models.columns import FLOOR, Mixed, Normals
+from ppl_vae.diagnostics.models.columns import Marginals, Mixed, Normals, positive_sd
 from ppl_vae.diagnostics.models.mixtures import (
     Binomials,
     Bits,
@@ -26,7 +26,9 @@ from ppl_vae.families.likelihoods import (
     Categorical,
     Columns,
     DirichletMultinomial,
+    Gamma,
     Likelihood,
+    LogNormal,
     Multinomial,
     Ordinal,
 )
@@ -39,6 +41,7 @@ MOST_ROWS = 10_000  # training rows that a baseline is fitted to
 NUM_FACTORS = (1, 2, 4, 8, 16, 32)
 NUM_COMPONENTS = (1, 2, 4, 8, 16, 32, 64)
 MOST_FULL = 64  # features, beyond which components have no full covariance matrices
+ROWS_OF_COMPONENT = 5  # fewest training rows for each component of a mixture
 HELD_OUT = 0.2  # share of the training rows that the size is chosen on
 
 Scores = Callable[[np.ndarray], np.ndarray]  # log p(x) of each row
@@ -99,6 +102,9 @@ def baselines(
     train, test = _values(data.train[chosen]), _values(judged)
     treat_alike(data.train, "the fit of the baselines")
     about: Any = {"measure": likelihood.measure, "weights": row_weights(judged)}
+    unobserved = data.train[chosen].unobserved_features
+    if unobserved:
+        raise ValueError(f"column {unobserved[0]!r} is never observed in training: leave it out")
     complete = not np.isnan(train).any() and not np.isnan(test).any()
     fitted = _fitted(train, likelihood, seed, complete=complete)
     return {name: Evidence.exact(score(test), judged.x, **about) for name, score in fitted.items()}
@@ -117,6 +123,10 @@ def _fitted(train: np.ndarray, likelihood: Any, seed: int, *, complete: bool) ->
         return _densities(train, seed)
     family = _family(likelihood, train)
     found = _mixtures(train, family, seed)
+    if isinstance(family, Mixed):
+        pairs = zip(likelihood.parts, family.parts, strict=True)
+        parts = [(*pair, part.measure == "lebesgue") for part, pair in pairs]
+        return found | {family.name: Marginals(train, parts, seed).log_prob}
     if not isinstance(family, Counts):
         return found
     return {"independent negative binomials": OverdispersedCounts.fit(train).log_prob} | found
@@ -129,7 +139,7 @@ def _family(likelihood: Any, train: np.ndarray) -> Family:
         pairs = zip(likelihood.parts, likelihood.places, strict=True)
         return Mixed([(places, _family(part, train[:, places])) for part, places in pairs])
     if likelihood.measure == "lebesgue":
-        return Normals(train)
+        return Normals(train, logged=issubclass(kind, LogNormal | Gamma))
     if issubclass(kind, Multinomial | DirichletMultinomial):
         return Parts(train.shape[1] if kind is likelihood else likelihood.event_shape[-1])
     known = train[~np.isnan(train)]
@@ -157,7 +167,9 @@ def _mixtures(train: np.ndarray, family: Family, seed: int) -> dict[str, Scores]
     def mixture(size: int) -> Fit:
         return lambda rows: Mixture.fit(rows, family, size, seed).log_prob
 
-    best = _best(train, {size: mixture(size) for size in NUM_COMPONENTS[1:]})
+    most = max(NUM_COMPONENTS[1], len(train) // ROWS_OF_COMPONENT)
+    sizes = [size for size in NUM_COMPONENTS[1:] if size <= most]
+    best = _best(train, {size: mixture(size) for size in sizes})
     return {
         family.name: mixture(1)(train),
         f"mixture of {best} {family.name}": mixture(best)(train),
@@ -196,7 +208,7 @@ def _standardised(estimator: Any, train: np.ndarray) -> Fit:
     """A fit to standardised rows, so that the units of the features do not matter."""
     from sklearn.base import clone
 
-    mean, scale = train.mean(0), np.sqrt(train.var(0) + FLOOR)
+    mean, scale = train.mean(0), positive_sd(train)
 
     def fit(rows: np.ndarray) -> Scores:
         fitted = clone(estimator).fit((rows - mean) / scale)

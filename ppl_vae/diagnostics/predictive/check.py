@@ -176,7 +176,7 @@ class PredictiveCheck:
         replicated = self._widened(name, "prior_predictive")
         with np.errstate(divide="ignore", invalid="ignore"):
             deviation = np.abs(observed - replicated.mean(0)) / replicated.std(0)
-        known = np.where(np.isfinite(deviation), deviation, -1.0)
+        known = np.where(np.isnan(deviation), -1.0, deviation)  # infinite where none varies
         return tuple(int(i) for i in np.unravel_index(int(known.argmax()), observed.shape))
 
     def _label(self, where: tuple[int, ...], shape: tuple[int, ...]) -> str:

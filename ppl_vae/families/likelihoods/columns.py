@@ -50,6 +50,11 @@ class Columns(Likelihood):
     """
 
     def __init__(self, families: Mapping[str, Choice]) -> None:
+        if not isinstance(families, Mapping):
+            raise TypeError(
+                f"families is {families!r}: give a likelihood for each column by name, as in "
+                "{'age': likelihoods.StudentT}"
+            )
         super().__init__(len(families))
         self.names = tuple(map(str, families))
         self.reasons: dict[str, str] = {}
