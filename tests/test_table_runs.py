@@ -166,7 +166,7 @@ def test_scores_are_those_of_python_for_columns_in_any_order(finished, table, tm
     output = tmp_path / "scores.csv"
     result = call("score", finished[0], tmp_path / "new.csv", "-o", output, "--quiet")
     assert result.exit_code == 0, result.output
-    assert result.stdout.startswith(f"7 rows in {output}")
+    assert result.stdout.startswith(f"log p(x) of 7 rows in {output}")
     run = load_run(finished[0])
     rows = pv.Dataset(new.drop(columns="town"), context=["age", "sex"], levels=run.data.levels)
     expected = pv.log_evidence(run.model, run.guide, rows, num_particles=50, progress=False)

@@ -79,11 +79,9 @@ def score(
     given = {"num_particles": num_particles, "seed": seed}
     known = {name: value for name, value in given.items() if value is not None}
     evidence = write_scores(experiment.with_evaluation(**known), table, output, progress=not quiet)
-    share = evidence.is_estimate.mean()
-    typer.echo(
-        f"{len(evidence)} rows in {output}; log p(x) is an estimate for {share:.0%} of them, a "
-        "lower bound for the others"
-    )
+    bounds = int((~evidence.is_estimate).sum())
+    told = f", only a lower bound for {bounds} of them" * (bounds > 0)
+    typer.echo(f"log p(x) of {len(evidence)} rows in {output}{told}")
 
 
 @app.command(
