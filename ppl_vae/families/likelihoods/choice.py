@@ -12,6 +12,7 @@ from ppl_vae.families.likelihoods.counts import NegativeBinomial
 from ppl_vae.families.likelihoods.likelihood import Likelihood
 from ppl_vae.families.likelihoods.ordered import Ordinal
 from ppl_vae.families.likelihoods.real import Gaussian, StudentT
+from ppl_vae.runtime.seeding import seeded
 
 Choice = Likelihood | Callable[[int], Likelihood]
 
@@ -53,7 +54,8 @@ def choose(kind: str, num_levels: int, x: Tensor) -> tuple[Choice, str]:
 def _marginal_log_p(family: Callable[[int], Likelihood], x: Tensor) -> float:
     """Mean log p(x) of a column under the parameters that the likelihood starts from."""
     likelihood = family(1)
-    likelihood.build((1,))
+    with seeded(0):  # leaves the caller's random stream as it is
+        likelihood.build((1,))
     likelihood.start_at(x[:, None])
     with torch.no_grad():
         p = likelihood(torch.zeros(1, 1))
