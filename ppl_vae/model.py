@@ -232,7 +232,8 @@ class Model(PyroModule):
 
     def sample(self, num_samples: int = 1, context: Tensor | None = None) -> Tensor:
         """Draws of x, (num_samples, *event), or one per row of context; dropout is at rest."""
-        check_context(context, self.context_dim, "Model")
+        if self.exposure is None:  # an exposure has an error of its own
+            check_context(context, self.context_dim, "Model")
         with one_at_a_time, at_rest(self), torch.no_grad(), pyro.poutine.block():
             return self(context=context, num_data=num_samples)
 
