@@ -47,7 +47,7 @@ class Experiment:
 
     @property
     def held_out(self) -> Dataset:
-        """The rows that [evaluation] names: the first `num_data` of its split."""
+        """The rows that [evaluation] asks for, the first `num_data` of its split."""
         table = self.config.evaluation
         if table.split not in self.data.splits:
             splits = ", ".join(self.data.splits) or "no splits"
