@@ -49,7 +49,7 @@ class Guide(PyroModule):
         x (B, *event), context (B, context_dim) -> z (B, D)
 
     Raises:
-        ValueError: x has another event shape, or context is missing or unexpected.
+        ValueError: x or start has another event shape, or context is missing or unexpected.
 
     References:
         Kingma and Welling (2014), Auto-encoding variational Bayes, arXiv:1312.6114, section 2.2;
@@ -82,6 +82,11 @@ class Guide(PyroModule):
         self.levels: dict[str, tuple[str, ...]] = {}
         self.num_train: int | None = None
         data = None if start is None else as_dataset(start)
+        if data is not None and data.event_shape != self.event_shape:
+            raise ValueError(
+                f"event_shape is {tuple(self.event_shape)}, and one row of start has shape "
+                f"{tuple(data.event_shape)}: give data.event_shape"
+            )
         self.units = Encoding(self.event_shape, {} if data is None else _num_levels(data))
         self.context_units = Encoding(self.context_dim) if self.context_dim else None
         require_module(posterior, "posterior")

@@ -79,7 +79,9 @@ class Categorical(Likelihood):
         num_categories = whole_number(num_categories, "num_categories", at_least=2)
         self.num_parameters = num_categories
         self.support = constraints.integer_interval(0, num_categories - 1)
-        self.remedy = f"categories are numbered 0 to {num_categories - 1}"
+        self.remedy = (
+            f"categories are numbered 0 to {num_categories - 1}: give num_categories= their number"
+        )
 
     @override
     def marginal(self, x: Tensor) -> tuple[Tensor, ...]:

@@ -48,7 +48,10 @@ class Ordinal(Likelihood):
         super().__init__(event_shape)
         self.num_categories = whole_number(num_categories, "num_categories", at_least=2)
         self.support = constraints.integer_interval(0, num_categories - 1)
-        self.remedy = f"categories are numbered 0 to {num_categories - 1}, in their order"
+        self.remedy = (
+            f"categories are numbered 0 to {num_categories - 1}, in their order: give "
+            "num_categories= their number"
+        )
         self.log_gaps = nn.Parameter(torch.zeros(num_categories - 2, *self.event_shape))
 
     @property
