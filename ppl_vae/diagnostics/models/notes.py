@@ -15,8 +15,9 @@ ROUNDING = 1e-9  # relative
 SKEWED = 0.35  # skewness / sqrt(N) beyond which intervals cover less than 93 % in simulation
 
 BOUNDS = (
-    "log p(x) is a lower bound, not an estimate, for {}. An interval without an end is proved on "
-    "one side only: `refine` the guide, or pass the `evidence_interval` of these rows."
+    "log p(x) is a lower bound, not an estimate, for {}. The bound holds in expectation, and an "
+    "interval without an end says nothing on that side: `refine` the guide, or pass the "
+    "`evidence_interval` of these rows."
 )
 UNKNOWN = "k-hat of {} is unknown, so we cannot tell whether log p(x) is reliable."
 BAD = f"k-hat > {GOOD_K} for some rows of {{}}."
@@ -27,8 +28,8 @@ ONCE = (
 )
 TWICE = f"Trained twice: {{}}. With {FEWEST_TRAININGS} trainings the intervals are much narrower."
 SKEW = (
-    "The differences of {} are skewed and the rows are few: intervals of 95 % cover about 90 % "
-    "there. Use more rows."
+    "The differences of {} are skewed and the rows are few: nominal 95 % intervals cover about "
+    "90 %. Use more rows."
 )
 WEIGHTED = (
     "Means are weighted, and errors are those for sampling weights: {}, whatever the sum of the "
