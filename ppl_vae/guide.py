@@ -184,17 +184,16 @@ def input_shape(data: Dataset, *, missing: bool | None = None) -> torch.Size:
     if missing is None:
         missing = data.has_missing
     indicator = torch.ones_like(x) if missing else None
-    num_covariates = 0 if data.context is None else data.context.shape[1]
-    context = example_rows(num_covariates) if num_covariates else None
+    context = example_rows(data.context_dim) if data.context_dim else None
     values = Encoding(data.event_shape, _num_levels(data))(x)
     return join(values, len(data.event_shape), indicator, context).shape[1:]
 
 
 def _num_levels(data: Dataset) -> dict[int, int]:
     """Number of levels by place, for the columns that hold categories."""
-    names = map(str, data.coords[data.dims[1]])
     levels = data.levels
-    return {i: len(levels[name]) for i, name in enumerate(names) if name in levels}
+    places = enumerate(data.feature_names)
+    return {place: len(levels[name]) for place, name in places if name in levels}
 
 
 def _log_scales(data: Dataset) -> Tensor:

@@ -257,9 +257,7 @@ def num_covariates(context_dim: int | None, start: Dataset | Any) -> int:
     Raises:
         ValueError: The two differ.
     """
-    found = 0
-    if isinstance(start, Dataset) and start.context is not None:
-        found = start.context.shape[1]
+    found = start.context_dim if isinstance(start, Dataset) else 0
     if context_dim is None:
         return found
     given = whole_number(context_dim, "context_dim", at_least=0)

@@ -177,7 +177,7 @@ def recipe(
     chosen = _choices(data, latent_dim, whole_number(num_steps, "num_steps"), seed)
     missing = data.has_missing
     num_inputs = input_shape(data).numel()
-    decoder_dim = chosen.latent_dim + _num_covariates(data)
+    decoder_dim = chosen.latent_dim + data.context_dim
     with seeded(seed):
         posterior = posteriors.MeanFieldNormal(chosen.latent_dim)
         encoder = _network(num_inputs, chosen)
@@ -227,10 +227,6 @@ def _with_validation(data: Dataset, seed: int) -> Dataset:
         return data
     train, valid = random_rows(rows, max(1, len(rows) // HELD_OUT), seed)
     return data.with_splits({**data.splits, "train": train, "valid": valid})
-
-
-def _num_covariates(data: Dataset) -> int:
-    return 0 if data.context is None else data.context.shape[1]
 
 
 def _network(num_inputs: int, chosen: Choices) -> networks.MLP:

@@ -48,14 +48,10 @@ def plot_table(
         ('0', '1')
     """
     data = as_dataset(data)
-    names = list(map(str, data.coords[data.dims[1]]))
-    chosen = list(columns) if columns is not None else names[:MOST_COLUMNS]
-    unknown = [name for name in chosen if name not in names]
-    if unknown:
-        raise ValueError(f"no column {unknown[0]!r} among {', '.join(names)}")
+    chosen = list(columns if columns is not None else data.feature_names[:MOST_COLUMNS])
+    places = data.places_of(chosen)
     size = len(chosen)
     axes = axes_grid(axes, (size, size), (1.9 * size, 1.7 * size)).reshape(size, size)
-    places = [names.index(name) for name in chosen]
     observed = data.x.cpu().numpy()[:, places]
     replicated = np.asarray(drawn)[:, places]
     is_discrete = [data.kinds[place] in DISCRETE for place in places]

@@ -103,7 +103,7 @@ def _guide(config: Config, data: Dataset) -> Guide:
         posterior,
         data.event_shape,
         encoder,
-        context_dim=_context_dim(data),
+        context_dim=data.context_dim,
         missing=data.has_missing,
         start=data if "x" in data.columns else None,
     )
@@ -113,7 +113,7 @@ def _model(config: Config, data: Dataset, guide: Guide) -> Model:
     prior = _prior(config, data.train, guide)
     decoded_dim = getattr(prior, "decoded_dim", config.latent_dim)
     exposure = config.data.exposure
-    width = decoded_dim + _context_dim(data) - (exposure is not None)
+    width = decoded_dim + data.context_dim - (exposure is not None)
     decoder = blamed(
         "decoder", config.decoder.build, in_shape=width, in_dim=width, event_shape=data.event_shape
     )
@@ -135,7 +135,3 @@ def _prior(config: Config, train: Dataset, guide: Guide) -> nn.Module:
         if train.context is not None:
             starts["pseudo_context"] = train.context[whole[:count]]
     return blamed("prior", config.prior.build, guide=guide, latent_dim=config.latent_dim, **starts)
-
-
-def _context_dim(data: Dataset) -> int:
-    return 0 if data.context is None else data.context.shape[-1]

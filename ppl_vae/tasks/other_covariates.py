@@ -68,8 +68,8 @@ class Counterfactual:
         """The values with NaN in columns of categories, whose codes have no mean."""
         if len(self.data.event_shape) > 1:
             return values
-        names = map(str, self.data.coords[self.data.dims[1]])
-        return np.where([name in self.data.levels for name in names], np.nan, values)
+        is_category = [name in self.data.levels for name in self.data.feature_names]
+        return np.where(is_category, np.nan, values)
 
 
 def counterfactual(

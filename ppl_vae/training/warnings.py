@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 FEW_ROWS = {"train": 50, "valid": 20, "test": 20}
 FEWEST_EPOCHS = 10  # to read a trend from
+MOST_SORTED = 10_000  # rows that repeated values are looked for in
 SPIKE = 0.2  # share of one value of a column with a density
 SHARE = 0.3  # of the epochs, the last ones
 LEVEL = 0.999  # of the trend's interval: bounds of neighbouring epochs are correlated
@@ -48,8 +49,9 @@ def warn_before(model: Program, data: Dataset) -> None:
     if isinstance(train.x, Tensor) and len(train) > 1:
         constant = [name for name in train.constant_features if is_density(name, measure)]
         messages.append(constant_features(constant, num_features))
-        dense = [is_density(str(name), measure) for name in names_of(train)]
-        messages.append(repeated_values(train.x, dense, names_of(train)))
+        dense = [name for name in train.feature_names if is_density(name, measure)]
+        some = train.x[:: max(1, len(train) // MOST_SORTED)]
+        messages.append(repeated_values(some[:, train.places_of(dense)], dense))
         messages.append(coded_categories(model, train))
         messages.append(unobserved_features(train.unobserved_features, num_features))
     for message in filter(None, messages):
@@ -95,34 +97,28 @@ def is_density(name: str, measure: str) -> bool:
     return measure == "lebesgue" or f"{name}: lebesgue" in measure.split(", ")
 
 
-def names_of(data: Dataset) -> list[str]:
-    """Names of the columns of a table; none of images or of rows in a file."""
-    is_table = len(data.event_shape) == 1 and isinstance(data.x, Tensor)
-    return list(map(str, data.coords[data.dims[1]])) if is_table else []
-
-
-def repeated_values(x: Tensor, dense: Sequence[bool], names: Sequence[str]) -> str | None:
+def repeated_values(x: Tensor, names: Sequence[str]) -> str | None:
     """A sentence where a column with a density has one value in a fifth of its rows or more.
 
     Example:
         >>> import torch
         >>> pay = torch.tensor([[0.0], [0.0], [3.1], [2.7]])
-        >>> repeated_values(pay, [True], ["pay"])
+        >>> repeated_values(pay, ["pay"])
         "50 % of 'pay' are exactly 0: a density has no upper limit there, and log p(x) says \
 little; use a likelihood with a probability of this value (Censored, a hurdle), or split the column"
     """
-    for column, is_dense, name in zip(x.T if names else (), dense, names, strict=True):
-        observed = column[~column.isnan()]
-        if not is_dense or not len(observed):
+    for place, name in enumerate(names):
+        observed = x[:, place][~x[:, place].isnan()]
+        if not len(observed):
             continue
         values, counts = observed.unique(return_counts=True)
         share = float(counts.max()) / len(observed)
         if SPIKE <= share < 1:
             return (
-                f"{share:.0%} of {name!r} are exactly {shown(values[counts.argmax()])}: a density "
-                "has no upper limit there, and log p(x) says little; use a likelihood with a "
-                "probability of this value (Censored, a hurdle), or split the column"
-            ).replace("%", " %", 1)
+                f"{100 * share:.0f} % of {name!r} are exactly {shown(values[counts.argmax()])}: a "
+                "density has no upper limit there, and log p(x) says little; use a likelihood with "
+                "a probability of this value (Censored, a hurdle), or split the column"
+            )
     return None
 
 
@@ -134,7 +130,7 @@ def coded_categories(model: Program, data: Dataset) -> str | None:
     """
     if not isinstance(model, Model):
         return None
-    coded = [name for name in names_of(data) if name in data.levels]
+    coded = [name for name in data.feature_names if name in data.levels]
     if not coded or not (model.has_counts or model.likelihood.measure == "lebesgue"):
         return None
     return (

@@ -50,11 +50,33 @@ class Tabular:
         return self.x.shape[1:]
 
     @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of the columns of a table, their numbers where they have none; none of images."""
+        return tuple(map(str, self._features))
+
+    @property
+    def context_dim(self) -> int:
+        """Number of covariates."""
+        return 0 if self.context is None else self.context.shape[-1]
+
+    def places_of(self, names: Sequence[str]) -> list[int]:
+        """The places of these columns of a table.
+
+        Raises:
+            ValueError: There is no such column.
+        """
+        known = self.feature_names
+        unknown = [name for name in names if name not in known]
+        if unknown:
+            raise ValueError(f"no column {unknown[0]!r} among {', '.join(known)}")
+        return [known.index(name) for name in names]
+
+    @property
     def columns(self) -> dict[str, tuple[str, ...]]:
         """Names of the columns of "x" and "context", where they came with names."""
         found = {}
         if self._x_is_named:
-            found["x"] = tuple(map(str, self.coords[self.dims[1]]))
+            found["x"] = self.feature_names
         if self._covariates.are_named:
             found["context"] = self._covariates.names
         return found
@@ -219,8 +241,8 @@ class Tabular:
     def _features_where(self, chosen: Tensor) -> tuple[str, ...]:
         """Names of these features, or their places in an image."""
         places = [tuple(place) for place in chosen.nonzero().tolist()]
-        names = self._features
-        return tuple(str(names[place[0]] if names else place) for place in places)
+        names = self.feature_names
+        return tuple(names[place[0]] if names else str(place) for place in places)
 
     def _require_table(self, x: Tensor, what: str) -> None:
         if in_file(x) or len(self.event_shape) != 1:

@@ -122,11 +122,12 @@ def _fitted(train: np.ndarray, likelihood: Any, seed: int, *, complete: bool) ->
     if likelihood.measure == "lebesgue" and complete:
         return _densities(train, seed)
     family = _family(likelihood, train)
-    found = _mixtures(train, family, seed)
+    mixture = _mixture(train, family, seed)
     if isinstance(family, Mixed):
         pairs = zip(likelihood.parts, family.parts, strict=True)
         parts = [(*pair, part.measure == "lebesgue") for part, pair in pairs]
-        return found | {family.name: Marginals(train, parts, seed).log_prob}
+        return {family.name: Marginals(train, parts, seed).log_prob} | mixture
+    found = {family.name: Mixture.fit(train, family, 1, seed).log_prob} | mixture
     if not isinstance(family, Counts):
         return found
     return {"independent negative binomials": OverdispersedCounts.fit(train).log_prob} | found
@@ -163,17 +164,16 @@ def _family(likelihood: Any, train: np.ndarray) -> Family:
     return Counts()
 
 
-def _mixtures(train: np.ndarray, family: Family, seed: int) -> dict[str, Scores]:
+def _mixture(train: np.ndarray, family: Family, seed: int) -> dict[str, Scores]:
+    """The mixture of the best size, by its name."""
+
     def mixture(size: int) -> Fit:
         return lambda rows: Mixture.fit(rows, family, size, seed).log_prob
 
     most = max(NUM_COMPONENTS[1], len(train) // ROWS_OF_COMPONENT)
     sizes = [size for size in NUM_COMPONENTS[1:] if size <= most]
     best = _best(train, {size: mixture(size) for size in sizes})
-    return {
-        family.name: mixture(1)(train),
-        f"mixture of {best} {family.name}": mixture(best)(train),
-    }
+    return {f"mixture of {best} {family.name}": mixture(best)(train)}
 
 
 def _densities(train: np.ndarray, seed: int) -> dict[str, Scores]:

@@ -106,18 +106,17 @@ class Columns(Likelihood):
             )
         """
         given = dict(families or {})
-        names = list(map(str, data.coords[data.dims[1]]))
-        unknown = [name for name in given if name not in names]
-        if unknown:
-            raise ValueError(f"no column {unknown[0]!r} among {', '.join(names)}")
+        names = data.feature_names
+        data.places_of(list(given))  # refuses others
         train = data.train.x
         chosen: dict[str, Choice] = {}
         reasons: dict[str, str] = {}
-        for name, kind in zip(names, data.kinds, strict=True):
-            column = train[:, len(chosen)]
-            found, why = choose(kind, len(data.levels.get(name, ())), column)
-            chosen[name] = given.get(name, found)
-            reasons[name] = "given" if name in given else why
+        for place, (name, kind) in enumerate(zip(names, data.kinds, strict=True)):
+            if name in given:
+                chosen[name], reasons[name] = given[name], "given"
+                continue
+            num_levels = len(data.levels.get(name, ()))
+            chosen[name], reasons[name] = choose(kind, num_levels, train[:, place])
         columns = cls(chosen)
         columns.reasons = reasons
         columns.levels = {name: data.levels[name] for name in names if name in data.levels}

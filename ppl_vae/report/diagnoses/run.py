@@ -134,8 +134,8 @@ DATA = Diagnosis(
                 "Training has not seen the evaluated rows.",
                 "The evaluated rows chose the epoch, so log p(x) is a little too high: evaluate "
                 "test rows.",
-                "The evaluated rows are those of training, so log p(x) says nothing of new rows: "
-                "evaluate test rows.",
+                "The evaluated rows are those of training, so log p(x) says nothing about new "
+                "rows: evaluate test rows.",
             ),
             page="concepts.md",
         )
