@@ -7,7 +7,6 @@ from typing import Any
 import pyro
 import pyro.distributions as dist
 import torch
-from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from ppl_vae.data import Dataset, as_dataset
@@ -18,14 +17,14 @@ from ppl_vae.families.networks import MLP
 from ppl_vae.families.posteriors import Posterior
 from ppl_vae.families.rows import example_rows, features_of, read_features
 from ppl_vae.families.units import Encoding
-from ppl_vae.model import check_context, num_covariates, rows_to_start_from, weights_of
+from ppl_vae.model import TrainedOn, check_context, num_covariates, rows_to_start_from, weights_of
 
 __all__ = ["Guide", "input_shape"]
 
 _numbers = itertools.count()  # see model.py
 
 
-class Guide(PyroModule):
+class Guide(TrainedOn):
     """An amortised posterior: q(z given x, c) from features of x.
 
     Missing values (NaN) are set to zero, or to the mean of `start`, for the encoder; with
@@ -74,13 +73,10 @@ class Guide(PyroModule):
         missing: bool = False,
         start: Dataset | Any = None,
     ) -> None:
-        super().__init__(name=f"guide_{next(_numbers)}")
+        super().__init__(f"guide_{next(_numbers)}")
         self.event_shape = shape_of(event_shape)
         self.missing = missing
         self.context_dim = num_covariates(context_dim, start)
-        self.columns: dict[str, tuple[str, ...]] = {}
-        self.levels: dict[str, tuple[str, ...]] = {}
-        self.num_train: int | None = None
         data = None if start is None else as_dataset(start)
         if data is not None and data.event_shape != self.event_shape:
             raise ValueError(

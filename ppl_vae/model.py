@@ -2,7 +2,7 @@
 
 import copy
 import itertools
-from typing import Any
+from typing import Any, override
 
 import pyro
 import pyro.distributions as dist
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.data.streaming import Rows
+from ppl_vae.data.tables.levels import Levels, listed
 from ppl_vae.families.exposure import Exposure
 from ppl_vae.families.likelihoods import Likelihood
 from ppl_vae.families.missing import observed_part
@@ -37,7 +38,45 @@ _numbers = itertools.count()
 ROWS_TO_START_FROM = 10_000
 
 
-class Model(PyroModule):
+class TrainedOn(PyroModule):
+    """A module with the columns and levels of its training rows, and their number.
+
+    The metadata of its `state_dict` hold the names, so that weights for others are refused. Weights
+    without metadata, as a plain dictionary has none, pass.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name=name)
+        self.columns: dict[str, tuple[str, ...]] = {}
+        self.levels: dict[str, tuple[str, ...]] = {}
+        self.num_train: int | None = None
+        self.register_state_dict_post_hook(_note_names)
+
+    @override
+    def _load_from_state_dict(
+        self, state_dict: Any, prefix: str, local_metadata: Any, *args: Any
+    ) -> None:
+        for what, known in (("columns", self.columns), ("levels", self.levels)):
+            _refuse_others(what, local_metadata.get(what, {}), known, type(self).__name__)
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
+
+
+def _note_names(module: nn.Module, state: Any, prefix: str, metadata: dict[str, Any]) -> None:
+    """Put the names beside the version of the module, in the metadata of its state."""
+    metadata.update(columns=module.columns, levels=module.levels)
+
+
+def _refuse_others(what: str, saved: Levels, known: Levels, name: str) -> None:
+    """Raise where the same part of a table has other names than the weights were saved with."""
+    for part in saved:
+        if known.get(part, saved[part]) != saved[part]:
+            raise ValueError(
+                f"these weights are for {what} {listed(saved[part])} of {part!r}, and this {name} "
+                f"has {listed(known[part])}: make it from a table with those {what}"
+            )
+
+
+class Model(TrainedOn):
     """A VAE's generative model: z ~ p(z given c), x ~ p(x given z, c).
 
     log p(x, z) = log p(z given c) + sum_i log p(x_i given z, c), the sum over observed elements of
@@ -45,8 +84,9 @@ class Model(PyroModule):
     `pyro.infer.Predictive`, `pyro.render_model`.
 
     After `fit`, `num_train` is the number of training rows, and `columns` holds the names of the
-    columns of x and context where they had any: data with other names are refused. `levels` holds
-    the names of the levels of categories, by column: the categories of other data are coded alike.
+    columns of x and context where they had any: data and weights with other names are refused.
+    `levels` holds the names of the levels of categories, by column: the categories of other data
+    are coded alike.
 
     Args:
         prior: p(z), one of `priors` or any module that returns a distribution with event shape
@@ -93,15 +133,14 @@ class Model(PyroModule):
         start: Dataset | Any = None,
         exposure: str | int | None = None,
     ) -> None:
-        super().__init__(name=f"model_{next(_numbers)}")
+        super().__init__(f"model_{next(_numbers)}")
         require_module(prior, "prior")
         require_module(likelihood, "likelihood")
         self.context_dim = num_covariates(context_dim, start)
         self.exposure = _exposure(exposure, self.context_dim, likelihood)
         names = tuple(likelihood.names)
-        self.columns: dict[str, tuple[str, ...]] = {"x": names} if names else {}
-        self.levels: dict[str, tuple[str, ...]] = dict(likelihood.levels)
-        self.num_train: int | None = None
+        self.columns = {"x": names} if names else {}
+        self.levels = dict(likelihood.levels)
         self.may_miss: bool | None = None  # whether x may hold NaN; None looks at each batch
         self.covariates = CovariateUnits(self.context_dim)
         context = example_rows(self.context_dim) if self.context_dim else None

@@ -68,6 +68,14 @@ def test_the_file_says_what_the_shell_says(page, tmp_path, monkeypatch):
     assert recipe.likelihood.keywords["families"] == {"pressure": "Gaussian"}
 
 
+def test_a_reloaded_model_is_the_same(page):
+    rows = page["data"].test
+    options = {"num_particles": 30, "progress": False}
+    one = pv.log_evidence(page["model"], page["guide"], rows, **options)
+    other = pv.log_evidence(page["again"], page["its_guide"], rows, **options)
+    np.testing.assert_array_equal(one.log_evidence, other.log_evidence)
+
+
 def test_the_recipe_is_beside_plain_models(page):
     assert page["recipe"].data.sum_of_weights == page["data"].sum_of_weights
     assert "independent columns" in page["plain"]

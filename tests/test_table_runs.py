@@ -12,6 +12,7 @@ from ppl_vae import likelihoods
 from ppl_vae.evidence import pooled
 from ppl_vae.experiment import build, load_run, read_config, recipe_config
 from ppl_vae.experiment.rows.sources import load_data
+from ppl_vae.families.likelihoods import columns
 
 NUM_ROWS = 120
 FLAGS = ["--context", "age,sex", "--label", "site", "--weights", "w", "--test", 0.25]
@@ -70,7 +71,7 @@ def test_the_folder_of_a_table_holds_the_recipe_and_flags_win(finished, table):
     assert result.exit_code == 0, result.output
     config = read_config(folder / "config.toml")
     changes = [*CHANGES, ("evaluation.num_particles", 50)]
-    assert config == recipe_config(table, changes, num_steps=30)
+    assert config == build(recipe_config(table, changes, num_steps=30)).config
     assert "test split, 30 rows" in result.stdout
     other = recipe_config(table, [("posterior.latent_dim", 3), ("data.drop", ["w", "age"])])
     assert other.latent_dim == 3
@@ -155,6 +156,30 @@ def test_another_file_is_held_out_in_the_levels_of_training(tmp_path, table):
     new.assign(region="x").to_csv(tmp_path / "new.csv")
     with pytest.raises(ValueError, match=r"new.csv: column 'region' of x is 'x' at row 0"):
         recipe_config(table, [("data.test", str(tmp_path / "new.csv"))])
+
+
+def refuse(*args):
+    raise AssertionError("a likelihood was chosen again")
+
+
+def test_a_run_keeps_the_likelihoods_that_it_chose(finished, table, monkeypatch):
+    """Loaded and resumed without another choice, and bit for bit."""
+    folder, _ = finished
+    stored = pv.Evidence.load(folder / "evidence.npz")
+    families = read_config(folder / "config.toml").likelihood.keywords["families"]
+    assert families["income"]["name"] == "LogNormal"
+    assert families["grade"] == {"name": "Categorical", "num_categories": 3}
+    monkeypatch.setattr(columns, "choose", refuse)
+    run = load_run(folder)
+    found = pv.log_evidence(run.model, run.guide, run.held_out, num_particles=50, progress=False)
+    np.testing.assert_array_equal(found.log_evidence, stored.log_evidence)
+    short = ["--num-steps", 30, "--set", "evaluation.num_particles=50", "--quiet"]
+    monkeypatch.undo()
+    again = call("fit", table, "--output", folder, *FLAGS, *short)
+    assert "finished already" in again.stderr
+    other = ["--set", 'likelihood.families.income="Gaussian"']
+    refused = call("fit", table, "--output", folder, *FLAGS, *short, *other)
+    assert "holds another run (likelihood.families.income" in one_error(refused, 2)
 
 
 # --- new rows and drawn rows ----------------------------------------------------------------------

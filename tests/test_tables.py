@@ -241,6 +241,27 @@ def test_a_model_reads_new_frames_in_the_levels_of_its_training(tmp_path):
     assert other[0].levels == other[1].levels == {"sex": ("f", "m")}
 
 
+def test_weights_for_other_levels_or_columns_are_refused_and_change_nothing(tmp_path):
+    model, guide = fitted(FRAME)
+    path = pv.save_weights(tmp_path / "weights.pt", model, guide)
+    others = FRAME.replace({"sex": {"m": "x"}}), FRAME.rename(columns={"age": "year"})
+    said = "levels 'f', 'm' of 'sex'", "columns 'sex', 'age' of 'x'"
+    for frame, words in zip(others, said, strict=True):
+        for program, trained in zip(vae(2, start=frame), (model, guide), strict=True):
+            program.columns, program.levels = pv.Dataset(frame).columns, pv.Dataset(frame).levels
+            before = {key: value.clone() for key, value in program.state_dict().items()}
+            with pytest.raises(ValueError, match=f"these weights are for {words}, and this"):
+                program.load_state_dict(trained.state_dict())
+            for key, value in program.state_dict().items():
+                assert torch.equal(value, before[key])
+        with pytest.raises(ValueError, match=f"weights.pt does not fit this model: .* {words}"):
+            pv.load_weights(path, *vae(2, start=frame))
+    stored = torch.load(path, weights_only=True)["model"]
+    with pytest.raises(ValueError, match="these weights are for levels"):
+        vae(2, start=others[0])[0].load_state_dict(stored)
+    vae(2, start=others[0])[0].load_state_dict(dict(stored))  # nothing is known of these
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

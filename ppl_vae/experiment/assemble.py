@@ -10,7 +10,8 @@ from torch import nn
 from ppl_vae.data import Dataset
 from ppl_vae.experiment.config import Config, ConfigError, blamed, changed
 from ppl_vae.experiment.rows.sources import load_data
-from ppl_vae.experiment.signatures import construct
+from ppl_vae.experiment.signatures import construct, written_family
+from ppl_vae.families.likelihoods import Columns
 from ppl_vae.guide import Guide, input_shape
 from ppl_vae.model import Model
 from ppl_vae.runtime.seeding import seeded
@@ -24,7 +25,7 @@ class Experiment:
     """The parts of one run.
 
     Args:
-        config: The configuration.
+        config: The configuration, with the likelihood of each column where those were chosen.
         data: The data set with its splits.
         model: The model.
         guide: The guide.
@@ -88,7 +89,17 @@ def build(config: Config) -> Experiment:
         model = _model(config, data, guide)
     objective = blamed("objective", config.objective.build)
     training = construct(Training, config.training.keywords, config.training.module)
+    config = _with_choices(config, model)
     return Experiment(config, data, model, guide, objective, training)
+
+
+def _with_choices(config: Config, model: Model) -> Config:
+    """The configuration with the likelihoods that `Columns` chose written down."""
+    if not isinstance(model.likelihood, Columns):
+        return config
+    given = config.likelihood.keywords.get("families", {})
+    chosen = {name: written_family(each) for name, each in model.likelihood.families.items()}
+    return changed(config, [("likelihood.families", chosen | given)])
 
 
 def _guide(config: Config, data: Dataset) -> Guide:

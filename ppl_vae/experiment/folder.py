@@ -6,9 +6,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ppl_vae.experiment.config import Config, ConfigError, differences, read_config, to_toml
+from ppl_vae.experiment.config import (
+    Config,
+    ConfigError,
+    changed,
+    differences,
+    read_config,
+    to_toml,
+)
 from ppl_vae.experiment.metrics import Metrics
 from ppl_vae.experiment.tables import EvaluationTable
+from ppl_vae.families.likelihoods import Columns
 from ppl_vae.runtime.files import write_whole
 
 __all__ = ["Folder", "write_json"]
@@ -51,6 +59,16 @@ class Folder:
         name = f"{table.split}-{table.method.name}-{digest}{'-refined' * refined}.json"
         return self.path / "evaluations" / name
 
+    def completed(self, config: Config) -> Config:
+        """The configuration with the likelihoods of columns that the run in this folder chose."""
+        if not self.config.is_file():
+            return config
+        tables = self.read_config().likelihood, config.likelihood
+        if {table.name for table in tables} != {Columns.__name__}:
+            return config
+        chosen, given = (table.keywords.get("families", {}) for table in tables)
+        return changed(config, [("likelihood.families", chosen | given)])
+
     def claim(self, config: Config) -> None:
         """Reserve the folder for this run, new or interrupted.
 
@@ -65,7 +83,7 @@ class Folder:
                 )
             write_whole(self.config, lambda p: p.write_text(to_toml(config), encoding="utf-8"))
             return
-        found = differences(self.read_config(), config)
+        found = differences(self.read_config(), self.completed(config))
         if found:
             raise ConfigError(
                 f"{self.path} holds another run ({found[0]}): choose another folder, or remove it "

@@ -25,9 +25,9 @@ def run_experiment(config: Config, output: str | Path, *, progress: bool = True)
 
     An interrupted run resumes, and a finished run returns its results again; the same
     configuration and machine give the same results either way. With several processes (torchrun),
-    each does its share, and the first writes. The folder holds config.toml, checkpoint.pt (the
-    state of training), weights.pt, evidence.npz (values per row), posterior.nc, pictures, and
-    finally metrics.json.
+    each does its share, and the first writes. The folder holds config.toml (with the likelihood of
+    each column, where the run chose it), checkpoint.pt (the state of training), weights.pt,
+    evidence.npz (values per row), posterior.nc, pictures, and finally metrics.json.
 
     Args:
         config: From `read_config`.
@@ -56,12 +56,12 @@ def run_experiment(config: Config, output: str | Path, *, progress: bool = True)
         folder.claim(config)
         return folder.read_metrics()
     started = time.perf_counter()
-    experiment = build(config)
+    experiment = build(folder.completed(config))
     blamed("training", partial(check_share, experiment.training.batch_size))
     held_out = experiment.held_out  # before training: there may be no such split
     check_data(experiment.model, experiment.data.x, experiment.data.context, experiment.guide)
     if is_main():
-        folder.claim(config)  # only now: a run that is refused leaves no trace
+        folder.claim(experiment.config)  # only now: a run that is refused leaves no trace
     training = replace(experiment.training, checkpoint=folder.checkpoint, progress=progress)
     result = fit(
         experiment.model,

@@ -25,6 +25,7 @@ __all__ = [
     "merged",
     "named",
     "parameters",
+    "written_family",
 ]
 
 Table = Mapping[str, Any]
@@ -231,6 +232,19 @@ def _families(name: str, value: Any, module: str) -> dict[str, Any]:
         constructor = named(module, table.pop("name", ""), nn.Module)
         complete(constructor, table, module, filled=["event_shape"])  # checks the keywords
     return {column: _factory(module, family) for column, family in value.items()}
+
+
+def written_family(family: Any) -> dict[str, Any]:
+    """A family of one column as a file writes it; the reverse of what `argument` reads.
+
+    Example:
+        >>> from ppl_vae.families.likelihoods import StudentT
+        >>> written_family(partial(StudentT, scale="decoder"))
+        {'name': 'StudentT', 'scale': 'decoder'}
+    """
+    if isinstance(family, partial):
+        return {"name": family.func.__name__, **family.keywords}
+    return {"name": family.__name__}
 
 
 def _words(hint: Any) -> list[str]:

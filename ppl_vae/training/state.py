@@ -154,8 +154,8 @@ def load_weights(path: str | Path, model: nn.Module, guide: nn.Module) -> None:
         guide: The guide, built as it was.
 
     Raises:
-        ValueError: the file is of another kind, or the structure differs; the message names the
-            first difference.
+        ValueError: the file is of another kind, or the structure, the names of columns or their
+            levels differ; the message names the first difference.
 
     Example:
         >>> load_weights("missing.pt", nn.Linear(1, 1), nn.Linear(1, 1))
@@ -166,7 +166,7 @@ def load_weights(path: str | Path, model: nn.Module, guide: nn.Module) -> None:
     for name, module in (("model", model), ("guide", guide)):
         try:
             module.load_state_dict(state[name])
-        except (RuntimeError, KeyError) as error:
+        except (RuntimeError, KeyError, ValueError) as error:
             detail = " ".join(str(error).split())
             raise ValueError(f"{path} does not fit this {name}: {detail}") from error
         if isinstance(module, Model | Guide):

@@ -38,9 +38,8 @@ def choose(kind: str, num_levels: int, x: Tensor) -> tuple[Choice, str]:
     """
     if kind in ("category", "ordered"):
         family = Ordinal if kind == "ordered" else Categorical
-        return family(
-            1, num_categories=max(2, num_levels)
-        ), f"{kind}, {num_levels} level{'s' * (num_levels != 1)}"
+        reason = f"{kind}, {num_levels} level{'s' * (num_levels != 1)}"
+        return partial(family, num_categories=max(2, num_levels)), reason
     first, *others = CANDIDATES[kind]
     observed = x[~x.isnan()]
     if not others or len(observed) < FEWEST:

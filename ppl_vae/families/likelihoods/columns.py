@@ -1,6 +1,7 @@
 """A table of mixed columns: each has a likelihood of its own."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from functools import partial
 from typing import Any, Self, override
 
 import pyro.distributions as dist
@@ -20,7 +21,9 @@ class Columns(Likelihood):
 
     Columns of the same family are computed as one block; a scale or a dispersion belongs to its
     column. log p(x) multiplies probabilities of discrete columns with densities of continuous ones;
-    `measure` names which is which, and only equal ones are compared.
+    `measure` names which is which, and only equal ones are compared. `families` holds the family of
+    each column: `Columns(other.families)` makes the same likelihood again, where these are classes
+    or functions.
 
     An exposure (`Model(exposure=)`) is that of the counts among the columns.
 
@@ -57,15 +60,16 @@ class Columns(Likelihood):
             )
         super().__init__(len(families))
         self.names = tuple(map(str, families))
+        self.families = dict(zip(self.names, families.values(), strict=True))
         self.reasons: dict[str, str] = {}
-        groups: dict[Any, list[int]] = {}
-        for place, (name, family) in enumerate(families.items()):
-            _require_element(family, str(name))
-            groups.setdefault(family, []).append(place)
+        groups: dict[Hashable, list[int]] = {}
+        for place, (name, family) in enumerate(self.families.items()):
+            _require_element(family, name)
+            groups.setdefault(_what_it_makes(family), []).append(place)
         self.places = list(groups.values())
+        chosen = list(self.families.values())
         self.parts: Sequence[Likelihood] = nn.ModuleList(  # type: ignore[assignment]
-            family if isinstance(family, Likelihood) else family(len(places))
-            for family, places in groups.items()
+            _block(chosen[places[0]], len(places)) for places in self.places
         )
         for part, places in zip(self.parts, self.places, strict=True):
             part.names = [self.names[place] for place in places]
@@ -177,6 +181,18 @@ class Columns(Likelihood):
             for name, kind in zip(self.names, kinds, strict=True)
         ]
         return "\n".join([f"{type(self).__name__}(", *rows, ")"])
+
+
+def _what_it_makes(family: Choice) -> Hashable:
+    """Equal for families that are computed as one block: equal classes with equal keywords."""
+    if isinstance(family, partial):
+        return family.func, family.args, tuple(sorted(family.keywords.items()))
+    return family
+
+
+def _block(family: Choice, num_columns: int) -> Likelihood:
+    """The likelihood of all columns of one family."""
+    return family if isinstance(family, Likelihood) else family(num_columns)
 
 
 def _require_element(family: Any, name: str) -> None:
