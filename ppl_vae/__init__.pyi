@@ -62,6 +62,7 @@ from .refinement import refit_prior as refit_prior
 from .report import write_report as write_report
 from .runtime.seeding import seeded as seeded
 from .tasks import counterfactual as counterfactual
+from .tasks import pool as pool
 from .training import FitResult as FitResult
 from .training import NonFiniteLossError as NonFiniteLossError
 from .training import Training as Training

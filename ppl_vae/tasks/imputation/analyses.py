@@ -1,0 +1,202 @@
+"""What the analyses of imputed data sets return, as arrays: estimates and their variances."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Analyses", "read_analyses"]
+
+SYMMETRY = 1e-8  # largest |U - U'| / |U| of a covariance matrix
+
+
+@dataclass(frozen=True, eq=False)
+class Analyses:
+    """Estimates of m imputed data sets, with their variances or covariance matrices.
+
+    Args:
+        estimates: (m,) or (m, p).
+        variances: Of the same shape.
+        names: One for each estimate.
+        dfcom: Degrees of freedom of the analysis of complete rows, if it states any.
+        covariances: (m, p, p), or None.
+
+    Raises:
+        ValueError: One imputation only; a NaN, a negative variance, shapes that do not agree.
+
+    Example:
+        >>> Analyses(np.ones(2), np.ones(2), ("mean",)).num_imputations
+        2
+    """
+
+    estimates: np.ndarray
+    variances: np.ndarray
+    names: tuple[str, ...]
+    dfcom: float = math.inf
+    covariances: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if self.num_imputations < 2:
+            raise ValueError(
+                "estimates come from 1 imputation; the variance between imputations needs 2 or "
+                "more: impute(..., num_imputations=20)"
+            )
+        _refuse(self.estimates, ~np.isfinite(self.estimates), "estimates", "look at that analysis")
+        bad = ~np.isfinite(self.variances) | (self.variances < 0)
+        _refuse(self.variances, bad, "variances", "give squared standard errors")
+        unsaid = (self.variances.mean(0) == 0) & (np.ptp(self.estimates, axis=0) > 0)
+        if unsaid.any():
+            name = self.names[int(np.atleast_1d(unsaid).argmax())]
+            raise ValueError(
+                f"the variances of {name} are all 0 and its estimates differ: give the squared "
+                "standard error of each analysis"
+            )
+
+    @property
+    def num_imputations(self) -> int:
+        """Number of imputations m."""
+        return len(self.estimates)
+
+    def without(self, left_out: int) -> "Analyses":
+        """The analyses of all imputed data sets but one."""
+        kept = np.arange(self.num_imputations) != left_out
+        return Analyses(self.estimates[kept], self.variances[kept], self.names, self.dfcom)
+
+
+def read_analyses(estimates: Any, variances: Any = None, names: Any = None) -> Analyses:
+    """Estimates and variances from arrays, pairs or fitted models.
+
+    Args:
+        estimates: Arrays (m,) or (m, p); without variances a list of fitted models (`params`,
+            `cov_params()`, `df_resid`) or of pairs (estimate, variance).
+        variances: (m,), (m, p) or covariance matrices (m, p, p).
+        names: Names of the estimates; None takes those of the models.
+
+    Raises:
+        ValueError: They cannot be read; the message names the place.
+
+    Example:
+        >>> read_analyses([([1.0, 2.0], [0.1, 0.1]), ([1.5, 2.5], [0.1, 0.1])]).names
+        ('0', '1')
+    """
+    dfcom = math.inf
+    if variances is None:
+        results = _as_list(estimates)
+        found = [_read(result, f"estimates[{i}]") for i, result in enumerate(results)]
+        names = _names_of(results[0]) if names is None else names
+        dfcom = min(_residual_df(result) for result in results)
+        estimates = _stacked([pair[0] for pair in found], "estimates")
+        variances = _stacked([pair[1] for pair in found], "variances")
+    values = _numbers(estimates, "estimates")
+    spread = _numbers(variances, "variances")
+    if values.ndim not in (1, 2) or values.size == 0:
+        raise ValueError(
+            f"estimates has shape {values.shape}; give (m,) or (m, p): m imputations, p estimates"
+        )
+    matrices = None
+    if spread.shape == (*values.shape, values.shape[-1]) and values.ndim == 2:
+        matrices = spread
+        spread = np.diagonal(matrices, axis1=1, axis2=2)
+        _refuse_asymmetric(matrices)
+    if spread.shape != values.shape:
+        allowed = [values.shape, (*values.shape, values.shape[-1])][: values.ndim]
+        raise ValueError(
+            f"variances has shape {spread.shape} and estimates {values.shape}: give variances of "
+            f"shape {' or '.join(map(str, allowed))}"
+        )
+    return Analyses(values, spread, _named(names, values), dfcom, matrices)
+
+
+def _as_list(results: Any) -> Sequence[Any]:
+    """Results of analyses; arrays of numbers are refused."""
+    is_sequence = isinstance(results, Sequence) and not isinstance(results, str)
+    if not is_sequence or not results or not all(map(_is_result, results)):
+        raise ValueError(
+            "estimates without variances: give pool(estimates, variances), or a list of fitted "
+            "models (params, cov_params()) or of pairs (estimate, variance)"
+        )
+    return results
+
+
+def _is_result(result: Any) -> bool:
+    is_pair = isinstance(result, tuple) and len(result) == 2
+    return is_pair or (hasattr(result, "params") and hasattr(result, "cov_params"))
+
+
+def _read(result: Any, place: str) -> tuple[np.ndarray, np.ndarray]:
+    """Estimates and variances of one analysis."""
+    if isinstance(result, tuple):
+        estimate, variance = result
+        return _numbers(estimate, place), _numbers(variance, place)
+    estimates = _numbers(result.params, f"{place}.params")
+    if estimates.ndim != 1:
+        raise ValueError(
+            f"{place}.params has {estimates.ndim} dimensions; give pool(estimates, variances) with "
+            "estimates (m, p)"
+        )
+    return estimates, _numbers(result.cov_params(), f"{place}.cov_params()")
+
+
+def _residual_df(result: Any) -> float:
+    """Residual degrees of freedom, infinite where none are stated."""
+    df = float(getattr(result, "df_resid", math.inf))
+    return math.inf if math.isnan(df) else df
+
+
+def _names_of(result: Any) -> Any:
+    """Names of the parameters: the index of a pandas Series, or the model's regressors."""
+    params: Any = getattr(result, "params", None)
+    if hasattr(params, "to_numpy"):
+        return params.index
+    return getattr(getattr(result, "model", None), "exog_names", None)
+
+
+def _named(names: Any, values: np.ndarray) -> tuple[str, ...]:
+    """A name for each estimate; by number where none are given."""
+    num = values[0].size
+    if names is None:
+        return ("estimate",) if values.ndim == 1 else tuple(map(str, range(num)))
+    given = (names,) if isinstance(names, str) else tuple(map(str, names))
+    if len(given) != num or len(set(given)) != num:
+        raise ValueError(f"names are {given} for {num} estimates: give each a name of its own")
+    return given
+
+
+def _numbers(values: Any, name: str) -> np.ndarray:
+    """An array of float64."""
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} is not an array of numbers of equal lengths") from None
+
+
+def _stacked(arrays: list[np.ndarray], name: str) -> np.ndarray:
+    """One array of all analyses; the first of another shape is named."""
+    for i, each in enumerate(arrays):
+        if each.shape != arrays[0].shape:
+            raise ValueError(
+                f"{name}[{i}] has shape {each.shape} and {name}[0] {arrays[0].shape}: run the same "
+                "analysis on every imputed data set, with the same levels of categories"
+            )
+    return np.stack(arrays)
+
+
+def _refuse(values: np.ndarray, bad: np.ndarray, name: str, remedy: str) -> None:
+    """Raise ValueError at the first bad value."""
+    if bad.any():
+        place = np.argwhere(bad)[0].tolist()
+        shown = ", ".join(map(str, place))
+        raise ValueError(f"{name}[{shown}] is {values[tuple(place)]:g}: {remedy}")
+
+
+def _refuse_asymmetric(matrices: np.ndarray) -> None:
+    """Raise ValueError at the first matrix that is no covariance matrix."""
+    _refuse(matrices, ~np.isfinite(matrices), "variances", "give covariance matrices")
+    apart = np.abs(matrices - matrices.swapaxes(1, 2)).max((1, 2))
+    bad = apart > SYMMETRY * np.abs(matrices).max((1, 2))
+    if bad.any():
+        raise ValueError(
+            f"variances[{int(bad.argmax())}] is not symmetric: give covariance matrices (m, p, p)"
+        )
