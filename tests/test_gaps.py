@@ -8,7 +8,7 @@ from ppl_vae import beds, posteriors
 from ppl_vae.evidence import ImportanceSampling, inference_gaps, log_evidence
 from ppl_vae.hmc import HMC
 from ppl_vae.refinement import GradientRefinement, SampledRefinement, refine
-from ppl_vae.refinement.methods import inverse_softplus
+from ppl_vae.refinement.task import inverse_softplus
 from tests.cases import vae
 
 MEAN_FIELD = GradientRefinement(

@@ -28,6 +28,7 @@ from ppl_vae.evidence import log_evidence
 from ppl_vae.hmc import HMC
 from ppl_vae.importance import log_weights
 from ppl_vae.refinement import GradientRefinement, SampledRefinement, refine
+from ppl_vae.refinement.gradient import ELBO
 from tests.cases import REAL_POSTERIORS, vae
 
 FAST = GradientRefinement(num_steps=120, learning_rate=0.1)
@@ -129,6 +130,31 @@ def test_a_richer_family_removes_the_gap_of_a_mean_field_guide():
     refined = refine(model, guide, x, full)
     assert (bed.log_evidence - elbo(model, refined, x)).abs().max() < 0.01
     assert (bed.log_evidence - bed.best_mean_field_elbo).min() > 0.04
+
+
+@pytest.mark.parametrize("sd", [1e-3, 1.0])
+def test_steps_are_in_units_of_the_posterior_sd(sd):
+    # sd of the posterior about noise / |loading|
+    bed = beds.linear_gaussian(num_data=10, noise=sd, guide_scale=0.5, guide_shift=3.0)
+    refined = refine(bed.model, bed.guide, bed.x, FAST)
+    assert (bed.log_evidence - elbo(bed.model, refined, bed.x)).abs().max() < 0.01
+
+
+def test_the_default_covers_the_tails_that_the_elbo_leaves():
+    bed = beds.linear_gaussian(num_data=40, latent_dim=6, data_dim=8, noise=1.0)
+    mean_fields = [
+        GradientRefinement(posterior=posteriors.MeanFieldNormal(6), objective=objective)
+        for objective in (None, ELBO)
+    ]
+    both, elbo_alone = (
+        log_evidence(
+            bed.model, refine(bed.model, bed.guide, bed.x, each), bed.x, num_particles=1000
+        )
+        for each in mean_fields
+    )
+    # k-hat of one row has a standard error of about 0.15
+    assert (elbo_alone.pareto_k - both.pareto_k).mean() > 0.15
+    assert both.ess.mean() > 1.2 * elbo_alone.ess.mean()
 
 
 def test_moments_of_the_exact_posterior_are_sampled():

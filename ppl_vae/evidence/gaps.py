@@ -15,8 +15,10 @@ from ppl_vae.hmc import HMC
 from ppl_vae.importance import iter_log_weights
 from ppl_vae.programs.inference import Inference, progress_bar
 from ppl_vae.programs.traces import Program
+from ppl_vae.refinement.gradient import ELBO, GradientRefinement
 from ppl_vae.refinement.guide import RefinedGuide
-from ppl_vae.refinement.methods import Refinement, refine
+from ppl_vae.refinement.methods import refine
+from ppl_vae.refinement.task import Refinement
 from ppl_vae.runtime.checks import whole_number
 
 __all__ = ["GapsSummary", "InferenceGaps", "inference_gaps"]
@@ -197,7 +199,8 @@ def inference_gaps(
         guide: `Guide`, or any Pyro guide with the same latent sites; for a custom guide q* is a
             full-rank normal unless the method names its family.
         data: A `Dataset` (its rows: pass `data.test`), or an array, tensor, DataFrame, DataArray.
-        method: How to refine, or a guide that `refine` gave; None is `GradientRefinement()`.
+        method: How to refine, or a guide that `refine` gave; None is `GradientRefinement()`;
+            without an objective of its own it maximises the ELBO.
         num_particles: Particles K per row for the ELBOs and for log p(x).
         seed: Seed of the draws, the same for both guides; None draws from torch's global stream.
         progress: Whether to show bars when they take more than two seconds.
@@ -225,6 +228,9 @@ def inference_gaps(
     if isinstance(method, RefinedGuide):
         best = method
     else:
+        method = method or GradientRefinement()
+        if isinstance(method, GradientRefinement) and method.objective is None:
+            method = replace(method, objective=ELBO)
         best = refine(model, guide, inference.data, method, seed=seed, progress=progress)
     sizes: Any = {"num_particles": num_particles, "seed": seed, "chunk_size": None}
     chunks = [iter_log_weights(model, each, inference.args, **sizes) for each in (guide, best)]

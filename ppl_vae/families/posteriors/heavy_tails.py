@@ -3,6 +3,7 @@
 from typing import override
 
 import pyro.distributions as dist
+import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
@@ -46,3 +47,8 @@ class StudentT(Posterior):
         loc, scale, df = raw.chunk(3, dim=-1)
         degrees = 2 + softplus(df + 3)
         return StandardisedStudentT(degrees, loc, FLOOR + softplus(scale)).to_event(1)
+
+    @override
+    def units(self, raw: Tensor) -> Tensor:
+        scale = FLOOR + softplus(raw.chunk(3, dim=-1)[1])
+        return torch.cat([scale, torch.ones_like(scale), torch.ones_like(scale)], dim=-1)

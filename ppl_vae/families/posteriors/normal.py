@@ -44,6 +44,11 @@ class MeanFieldNormal(Posterior):
         loc, scale = raw.chunk(2, dim=-1)
         return StandardisedNormal(loc, FLOOR + softplus(scale)).to_event(1)
 
+    @override
+    def units(self, raw: Tensor) -> Tensor:
+        sd = FLOOR + softplus(raw[..., self.latent_dim :])
+        return torch.cat([sd, torch.ones_like(sd)], dim=-1)
+
 
 class LowRankNormal(Posterior):
     """Normal with covariance diag(s^2) + F F', F of shape (D, rank).
@@ -80,6 +85,12 @@ class LowRankNormal(Posterior):
         variance = (FLOOR + softplus(scale)).square() + FLOOR
         factor = factor.unflatten(-1, (D, self.rank)) / self.rank**0.5
         return ResidualLowRankNormal(loc, factor, variance)
+
+    @override
+    def units(self, raw: Tensor) -> Tensor:
+        D = self.latent_dim
+        sd = FLOOR + softplus(raw[..., D : 2 * D])
+        return torch.cat([sd, torch.ones_like(sd), sd.repeat_interleave(self.rank, -1)], dim=-1)
 
 
 class FullRankNormal(Posterior):
@@ -119,3 +130,9 @@ class FullRankNormal(Posterior):
         factor = torch.diag_embed(FLOOR + softplus(scale))
         factor[..., self.rows, self.columns] = below
         return dist.MultivariateNormal(loc, scale_tril=factor)
+
+    @override
+    def units(self, raw: Tensor) -> Tensor:
+        D = self.latent_dim
+        sd = FLOOR + softplus(raw[..., D : 2 * D])
+        return torch.cat([sd, torch.ones_like(sd), sd[..., self.rows]], dim=-1)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import override
 
 import pyro.distributions as dist
+import torch
 from pyro.distributions import constraints
 from torch import Tensor, nn
 
@@ -38,6 +39,10 @@ class Posterior(nn.Module, ABC):
     @abstractmethod
     def distribution(self, raw: Tensor) -> dist.TorchDistribution:
         """q from unconstrained numbers of shape (*batch, num_parameters)."""
+
+    def units(self, raw: Tensor) -> Tensor:
+        """The unit of each number, in which `refine` takes its steps: sd of z for a location, 1."""
+        return torch.ones_like(raw)
 
     def forward(self, features: Tensor) -> dist.TorchDistribution:
         """q(z given features)."""
