@@ -61,6 +61,8 @@ from .refinement import refine as refine
 from .refinement import refit_prior as refit_prior
 from .report import write_report as write_report
 from .runtime.seeding import seeded as seeded
+from .tasks import Fits as Fits
+from .tasks import bootstrap_fits as bootstrap_fits
 from .tasks import counterfactual as counterfactual
 from .tasks import pool as pool
 from .training import FitResult as FitResult

@@ -196,7 +196,7 @@ def test_draws_are_fresh_at_each_step(records_at_once):
         model, guide, pv.Dataset(data_for("Bernoulli", 4)), objectives.TraceELBO(), training
     )
     x = data_for("Bernoulli", 2)
-    with loop._training_mode(model, guide), missing_values(False, model, guide):
+    with loop.training_mode(model, guide), missing_values(False, model, guide):
         assert len({run.step((x,)) for _ in range(5)}) == 5
     assert [graph is not None for graph in run.step.graphs.values()] == [True]
 

@@ -1,13 +1,24 @@
-"""What one does with a trained model: counterfactuals, and analyses of imputed data sets."""
+"""What one does with a trained model: counterfactuals, multiple imputation and its analyses."""
 
-from ppl_vae.tasks.imputation import Pooled, PooledTest, pool, pool_chi_squares
+from ppl_vae.tasks import imputation
+from ppl_vae.tasks.imputation import (
+    Fits,
+    Pooled,
+    PooledTest,
+    bootstrap_fits,
+    pool,
+    pool_chi_squares,
+)
 from ppl_vae.tasks.other_covariates import Counterfactual, counterfactual
 
 __all__ = [
     "Counterfactual",
+    "Fits",
     "Pooled",
     "PooledTest",
+    "bootstrap_fits",
     "counterfactual",
+    "imputation",
     "pool",
     "pool_chi_squares",
 ]

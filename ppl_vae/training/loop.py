@@ -6,6 +6,7 @@ import time
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pyro
@@ -53,7 +54,7 @@ from ppl_vae.training.result import FitResult, NonFiniteLossError
 from ppl_vae.training.settings import Training
 from ppl_vae.training.shared_latents import shared_among
 from ppl_vae.training.state import Best, State, Weights, read_checkpoint, write_checkpoint
-from ppl_vae.training.step import batch_gradient, number, stepper
+from ppl_vae.training.step import Step, batch_gradient, number, stepper
 from ppl_vae.training.updates import Updates
 from ppl_vae.training.warnings import concerns, culprit, warn_after, warn_before
 
@@ -102,13 +103,17 @@ class Run:
                 "neither model nor guide has a trainable parameter: there is nothing to fit"
             )
         self.updates = Updates(training, self.parameters, self.batch_size)
-        num_steps = training.num_epochs * math.ceil(len(self.train) / self.batch_size)
-        programs = self.objective, *self.programs
-        self.step = stepper(training, num_steps, *programs, self.parameters, self.batch_size)
+        self.num_steps = training.num_epochs * math.ceil(len(self.train) / self.batch_size)
+        self.step = self.stepper(self.num_steps)
         self.gradient = objective.gradient if isinstance(objective, Bound) else Reparameterized()
         self.gradient.restore({})  # forgets an earlier training
         self.result = FitResult(seed=training.seed, objective=repr(objective))
         self.best = Best()
+
+    def stepper(self, num_steps: int) -> Step:
+        """How the gradient is computed where it is needed so many times."""
+        programs = self.objective, *self.programs
+        return stepper(self.training, num_steps, *programs, self.parameters, self.batch_size)
 
     def go(self) -> FitResult:
         """Train until the last epoch, or until patience ends."""
@@ -119,7 +124,7 @@ class Run:
         is_quiet = not (self.training.progress and is_main())
         bar = tqdm(desc="fit", unit=" epochs", total=last, initial=done, disable=is_quiet)
         programs = self.model, self.guide
-        with _training_mode(*programs), missing_values(self.any_missing, *programs), bar:
+        with training_mode(*programs), missing_values(self.any_missing, *programs), bar:
             for epoch in range(done + 1, last + 1):
                 if self._out_of_patience():
                     break
@@ -133,9 +138,16 @@ class Run:
                 bar.update()
         return self._finish()
 
-    def _epoch(self, epoch: int) -> dict[str, float]:
-        """Train on every row once; returns this epoch's row of the history."""
-        start = time.perf_counter()
+    def restart(self, weights: Weights, train: Dataset, seed: int) -> None:
+        """Begin again from these weights on as many other rows; a recorded step stays in use."""
+        self.state.put(weights)
+        self.train = train
+        self.training = replace(self.training, seed=seed)
+        self.updates = Updates(self.training, self.parameters, self.batch_size)
+        self.gradient.restore({})
+
+    def steps(self, epoch: int) -> tuple[float, Tensor, Tensor]:
+        """Train on every row once; returns the loss of all rows, x as drawn, and the last batch."""
         generator = torch.Generator().manual_seed(self._seed(epoch, 0))
         x = self.train.draw(generator)
         order = torch.randperm(len(x), generator=generator)
@@ -160,6 +172,12 @@ class Run:
                         f"the loss is {loss} at epoch {epoch}, batch {i}, {site}"
                     )
                 total += loss
+        return total, x, rows
+
+    def _epoch(self, epoch: int) -> dict[str, float]:
+        """Train on every row once; returns this epoch's row of the history."""
+        start = time.perf_counter()
+        total, x, rows = self.steps(epoch)
         batch = self._rows(rows, x)
         weights = self._args(rows, x)[len(batch) :]  # those of these rows, if there are any
         row = {
@@ -322,7 +340,7 @@ class Run:
 
 
 @contextmanager
-def _training_mode(*programs: Program) -> Iterator[None]:
+def training_mode(*programs: Program) -> Iterator[None]:
     """Training mode outside of Pyro's store, without validation; evaluation mode afterwards.
 
     Denormal numbers are flushed to zero: Adam's moments decay into them.

@@ -15,7 +15,7 @@ import ppl_vae as pv
 from ppl_vae import likelihoods, objectives, posteriors, priors
 from ppl_vae.programs.modules import missing_values
 from ppl_vae.runtime.recording.products import matmul, onednn_is_faster, pays
-from ppl_vae.training.loop import Run, _training_mode
+from ppl_vae.training.loop import Run, training_mode
 
 PIXELS, HIDDEN, LATENT = 784, 400, 20
 LEARNING_RATE = 1e-3
@@ -92,7 +92,7 @@ class Trainer:
 
     @contextmanager
     def training(self):
-        with _training_mode(*self.programs), missing_values(False, *self.programs):
+        with training_mode(*self.programs), missing_values(False, *self.programs):
             yield
 
     def steps(self, batches: Sequence[torch.Tensor]) -> None:

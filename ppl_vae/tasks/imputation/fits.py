@@ -1,0 +1,297 @@
+"""Bootstrap fits: a trained model and guide, trained on from where they are on resampled rows."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, overload, override
+
+import numpy as np
+import torch
+from joblib import Parallel, delayed, effective_n_jobs  # type: ignore[import-untyped]
+from pyro.infer import ELBO
+from torch import nn
+
+from ppl_vae.data import Dataset, as_dataset
+from ppl_vae.objectives import MeanFieldELBO
+from ppl_vae.programs.inference import progress_bar
+from ppl_vae.programs.modules import missing_values
+from ppl_vae.runtime.checks import whole_fields
+from ppl_vae.runtime.digests import digest
+from ppl_vae.runtime.files import write_whole
+from ppl_vae.runtime.seeding import derived_seed, one_at_a_time
+from ppl_vae.training import FitResult, NonFiniteLossError, Training
+from ppl_vae.training.loop import Run, training_mode
+from ppl_vae.training.requirements import digest_of
+from ppl_vae.training.schedules import Cosine
+from ppl_vae.training.state import Best, Weights, read_checkpoint, read_tensors, write_checkpoint
+
+__all__ = ["Bootstrap", "Fits", "bootstrap_fits", "refit_training"]
+
+NUM_STEPS = 60
+BATCH_SIZE = 256
+RATE = 1e-2
+
+Pair = tuple[nn.Module, nn.Module]
+
+
+class Fits(Sequence[Pair]):
+    """Several fits of one model and guide, each a pair in evaluation mode.
+
+    Every pair is a copy of its own: what is done to one leaves the others as they are.
+
+    Args:
+        model: The model, as a template.
+        guide: The guide, as a template.
+        weights: State of model and guide in each fit, {"model": ..., "guide": ...}.
+
+    Example:
+        >>> model, guide = nn.Linear(1, 1), nn.Linear(1, 1)
+        >>> states = {"model": model.state_dict(), "guide": guide.state_dict()}
+        >>> fits = Fits(model, guide, [states, states])
+        >>> fits
+        Fits(2 fits of Linear and Linear)
+        >>> [part.training for part in fits[1]]
+        [False, False]
+    """
+
+    def __init__(self, model: nn.Module, guide: nn.Module, weights: Sequence[Weights]) -> None:
+        self.template = copy.deepcopy((model, guide))
+        self.weights = tuple(weights)
+
+    @override
+    def __len__(self) -> int:
+        return len(self.weights)
+
+    @overload
+    def __getitem__(self, index: int) -> Pair: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> "Fits": ...
+
+    @override
+    def __getitem__(self, index: int | slice) -> "Pair | Fits":
+        if isinstance(index, slice):
+            return Fits(*self.template, self.weights[index])
+        weights = self.weights[index]
+        pair = copy.deepcopy(self.template)
+        for name, module in zip(("model", "guide"), pair, strict=True):
+            module.load_state_dict(weights[name])
+            module.eval()
+        return pair
+
+    def save(self, path: str | Path) -> Path:
+        """Write all fits to one file, which cannot execute code when it is loaded.
+
+        Args:
+            path: The file.
+        """
+        return write_whole(path, lambda p: torch.save({"fits": list(self.weights)}, p))
+
+    @staticmethod
+    def load(path: str | Path, model: nn.Module, guide: nn.Module) -> "Fits":
+        """Read what `save` wrote.
+
+        Args:
+            path: The file.
+            model: The model, built as it was.
+            guide: The guide, built as it was.
+
+        Raises:
+            ValueError: The file is of another kind, or the structure differs.
+        """
+        state = read_tensors(path, "fits")
+        if "fits" not in state:
+            raise ValueError(f"{path} holds no fits written by Fits.save: choose another file")
+        fits = Fits(model, guide, state["fits"])
+        try:
+            fits[0]
+        except (RuntimeError, KeyError) as error:
+            raise ValueError(f"{path} does not fit this model and guide: {error}") from error
+        return fits
+
+    @override
+    def __repr__(self) -> str:
+        model, guide = (type(part).__name__ for part in self.template)
+        return f"Fits({len(self)} fits of {model} and {guide})"
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """How many bootstrap fits there are, and how they are run.
+
+    Args:
+        num_fits: Number of fits.
+        num_jobs: Number of processes, -1 for one per core.
+        seed: Seed of the samples and of the steps; fit i is the same whatever the numbers above.
+        progress: Whether to show a bar when it takes more than two seconds.
+        folder: Where fits are kept as they are done, so that interrupted work goes on.
+
+    Raises:
+        ValueError: A number is out of range.
+
+    Example:
+        >>> Bootstrap(num_fits=5).seed
+        0
+    """
+
+    num_fits: int = 20
+    num_jobs: int = 1
+    seed: int = 0
+    progress: bool = True
+    folder: str | Path | None = None
+
+    def __post_init__(self) -> None:
+        whole_fields(self, num_fits=1, seed=0)
+
+
+def bootstrap_fits(
+    model: nn.Module,
+    guide: nn.Module,
+    data: Dataset | Any,
+    *,
+    objective: ELBO | None = None,
+    training: Training | None = None,
+    **options: Any,
+) -> Fits:
+    """Fits to bootstrap samples of the training rows, which carry the uncertainty of theta.
+
+    Fit i maximises the objective over rows drawn with replacement, as many as there are, from the
+    trained theta on. Multiple imputations that each use a fit of their own carry the sampling
+    variance of theta; with theta fixed, intervals of pooled estimates are too short. Rows keep
+    their missing values; units, starting values and levels stay those of the original rows. Model
+    and guide themselves are left alone.
+
+    Too few steps carry too little variance, and several fits to the same rows (an ensemble) carry
+    none of the sampling variance. docs/imputation.md compares warm starts with cold ones.
+
+    Args:
+        model: The trained model, a module.
+        guide: The trained guide, a module.
+        data: The rows that they were trained on; of a split `Dataset`, the training rows.
+        objective: What they were trained with; None is `MeanFieldELBO()`.
+        training: Settings of the refits; None is `refit_training(data)`. Its seed, progress,
+            patience and checkpoint are not used.
+        options: Keywords of `Bootstrap`: num_fits (20), num_jobs (1), seed (0), progress, folder.
+
+    Returns:
+        The fits, a sequence of pairs of model and guide.
+
+    Raises:
+        TypeError: Model or guide is no module, so that its weights cannot be copied.
+        NonFiniteLossError: A refit diverged.
+
+    References:
+        Efron (1994), Missing data, imputation, and the bootstrap, JASA 89; Little and Rubin (2019),
+        Statistical analysis with missing data, section 10.2.3.
+
+    Example:
+        >>> import ppl_vae as pv
+        >>> x = np.random.default_rng(0).normal(size=(50, 3))
+        >>> model = pv.Model(pv.priors.StandardNormal(1), pv.likelihoods.Gaussian(3), start=x)
+        >>> guide = pv.Guide(pv.posteriors.MeanFieldNormal(1), 3, start=x)
+        >>> few = pv.Training(num_epochs=2)
+        >>> pv.bootstrap_fits(model, guide, x, training=few, num_fits=2, progress=False)
+        Fits(2 fits of Model and Guide)
+    """
+    for name, program in (("model", model), ("guide", guide)):
+        if not isinstance(program, nn.Module):
+            raise TypeError(
+                f"{name} is of type {type(program).__name__}, whose weights cannot be copied: "
+                "make it a torch module"
+            )
+    settings = Bootstrap(**options)
+    data = as_dataset(data)
+    training = refit_training(data) if training is None else training
+    training = replace(training, checkpoint=None, patience=None)
+    objective = MeanFieldELBO() if objective is None else objective
+    refits = Refits(model, guide, data=data, objective=objective)
+    num_fits = settings.num_fits
+    num_jobs = min(num_fits, effective_n_jobs(settings.num_jobs))
+    shares = [range(first, num_fits, num_jobs) for first in range(num_jobs)]
+    tasks = (delayed(refits.fit)(training, settings, share) for share in shares)
+    weights: dict[int, Weights] = {}
+    for part in Parallel(n_jobs=num_jobs)(tasks):
+        weights |= part
+    return Fits(refits.model, refits.guide, [weights[i] for i in range(num_fits)])
+
+
+def refit_training(data: Dataset | Any) -> Training:
+    """Settings for training on from trained weights on resampled rows.
+
+    Args:
+        data: The rows; of a split `Dataset`, the training rows count.
+
+    Example:
+        >>> refit_training(np.zeros((200, 2))).num_epochs
+        60
+    """
+    num_rows = len(as_dataset(data).train)
+    batch_size = min(num_rows, BATCH_SIZE)
+    return Training(
+        num_epochs=max(1, round(NUM_STEPS * batch_size / num_rows)),
+        batch_size=batch_size,
+        learning_rate=Cosine(RATE),
+    )
+
+
+class Refits:
+    """Trainings of one model and guide, each from the same weights on rows of its own."""
+
+    def __init__(self, *programs: nn.Module, data: Dataset, objective: Any) -> None:
+        self.model, self.guide = copy.deepcopy(programs)
+        self.data = data
+        if data.splits:
+            self.data = data.with_splits({"train": data.splits["train"]})
+        self.objective = copy.deepcopy(objective)
+
+    def fit(
+        self, training: Training, settings: Bootstrap, numbers: Sequence[int]
+    ) -> dict[int, Weights]:
+        """Weights of the fits with these numbers; a step that is recorded serves all of them."""
+        programs = self.model, self.guide
+        shown: Any = {"unit": "fits", "progress": settings.progress}
+        with one_at_a_time, progress_bar(len(numbers), "bootstrap fits", **shown) as bar:
+            run = Run(*programs, self.data, self.objective, training)
+            run.step = run.stepper(settings.num_fits * run.num_steps)
+            start = run.state.take()
+            found = {}
+            with training_mode(*programs), missing_values(run.any_missing, *programs):
+                for i in numbers:
+                    found[i] = self._fit(run, start, settings, i)
+                    bar.update()
+            run.state.put(start)
+        return found
+
+    def _fit(self, run: Run, start: Weights, settings: Bootstrap, i: int) -> Weights:
+        """Weights of fit i, read from its file where there is one."""
+        seed = derived_seed(settings.seed, i)
+        if settings.folder is None:
+            return self._trained(run, start, seed)
+        path = Path(settings.folder) / f"fit-{i:03d}.pt"
+        tensors = [each for group in start.values() for each in group.values()]
+        known = run.training.described() | {
+            "seed": str(seed),
+            "num_epochs": str(run.training.num_epochs),
+            "objective": repr(self.objective),
+            "data and model": digest_of(self.data, self.model, self.guide),
+            "starting weights": digest(tensors),
+        }
+        kept = read_checkpoint(path, known)
+        if kept is not None:
+            return kept["weights"]
+        weights = self._trained(run, start, seed)
+        write_checkpoint(path, known, weights, {}, FitResult(), Best())
+        return weights
+
+    def _trained(self, run: Run, start: Weights, seed: int) -> Weights:
+        """Weights after training on the bootstrap sample of this seed."""
+        train = self.data.train
+        rows = np.random.default_rng(seed).integers(len(train), size=len(train))
+        run.restart(start, train[rows], seed)
+        for epoch in range(1, run.training.num_epochs + 1):
+            run.steps(epoch)
+        broken = run.state.broken()
+        if broken is not None:
+            raise NonFiniteLossError(f"{broken} holds NaN or infinity after a bootstrap fit")
+        return run.state.take()
