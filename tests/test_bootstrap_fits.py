@@ -152,9 +152,16 @@ def test_programs_without_weights_are_refused(trained):
         bootstrap_fits(lambda x: x, guide, data)
 
 
-def test_only_training_rows_are_sampled(trained):
+def test_test_rows_are_not_sampled(trained):
     model, guide, data = trained
-    split = data[range(NUM_ROWS)].with_splits({"train": range(60), "test": range(60, NUM_ROWS)})
-    fits = bootstrap_fits(model, guide, split, training=FEW, num_fits=1)
+    splits = {"train": range(50), "test": range(60, NUM_ROWS), "valid": range(50, 60)}
+    fits = bootstrap_fits(model, guide, data.with_splits(splits), training=FEW, num_fits=1)
     alone = bootstrap_fits(model, guide, data[:60], training=FEW, num_fits=1)
     torch.testing.assert_close(states(fits)[0], states(alone)[0])
+
+
+def test_rows_are_taken_in_the_float_type_of_the_model(trained):
+    model, guide, data = trained
+    single = pv.Dataset(data.x.float(), dtype=torch.float32)
+    fits = bootstrap_fits(model, guide, single, training=FEW, num_fits=1)
+    assert {p.dtype for p in fits[0][0].parameters()} == {torch.float64}

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pyro
 import torch
 from torch import Tensor, nn
@@ -76,6 +77,7 @@ class Run:
         remember_data(data, model, guide)
         self.any_missing = data.has_missing
         self.train = data.train
+        self.all_rows = self.train  # of which `restart` takes some
         self.valid = data.valid if "valid" in data.splits else None
         if training.patience is not None and self.valid is None:
             raise ValueError(
@@ -138,10 +140,10 @@ class Run:
                 bar.update()
         return self._finish()
 
-    def restart(self, weights: Weights, train: Dataset, seed: int) -> None:
-        """Begin again from these weights on as many other rows; a recorded step stays in use."""
+    def restart(self, weights: Weights, rows: np.ndarray, seed: int) -> None:
+        """Begin again from these weights on as many rows; a recorded step stays in use."""
         self.state.put(weights)
-        self.train = train
+        self.train = self.all_rows[rows]
         self.training = replace(self.training, seed=seed)
         self.updates = Updates(self.training, self.parameters, self.batch_size)
         self.gradient.restore({})

@@ -35,7 +35,7 @@ class Setting:
 class Truth:
     """How complete rows are drawn, which columns lose values, and the terms of the regression.
 
-    The first column is complete, and values go missing by it under MAR. The last is the response."""
+    The first column is complete; under MAR values go missing by it. The last is the response."""
 
     columns: tuple[str, ...]
     draw: Callable[[np.random.Generator, int], Rows]

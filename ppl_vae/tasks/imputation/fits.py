@@ -168,7 +168,8 @@ def bootstrap_fits(
     Args:
         model: The trained model, a module.
         guide: The trained guide, a module.
-        data: The rows that they were trained on; of a split `Dataset`, the training rows.
+        data: The rows that they were trained on; of a split `Dataset`, those for training and for
+            validation, since refits take a fixed number of steps.
         objective: What they were trained with; None is `MeanFieldELBO()`.
         training: Settings of the refits; None is `refit_training(data)`. Its seed, progress,
             patience and checkpoint are not used.
@@ -201,7 +202,7 @@ def bootstrap_fits(
                 "make it a torch module"
             )
     settings = Bootstrap(**options)
-    data = as_dataset(data)
+    data = _rows_fitted(as_dataset(data))
     training = refit_training(data) if training is None else training
     training = replace(training, checkpoint=None, patience=None)
     objective = MeanFieldELBO() if objective is None else objective
@@ -220,13 +221,13 @@ def refit_training(data: Dataset | Any) -> Training:
     """Settings for training on from trained weights on resampled rows.
 
     Args:
-        data: The rows; of a split `Dataset`, the training rows count.
+        data: The rows, as in `bootstrap_fits`.
 
     Example:
         >>> refit_training(np.zeros((200, 2))).num_epochs
         60
     """
-    num_rows = len(as_dataset(data).train)
+    num_rows = len(_rows_fitted(as_dataset(data)))
     batch_size = min(num_rows, BATCH_SIZE)
     return Training(
         num_epochs=max(1, round(NUM_STEPS * batch_size / num_rows)),
@@ -235,14 +236,21 @@ def refit_training(data: Dataset | Any) -> Training:
     )
 
 
+def _rows_fitted(data: Dataset) -> Dataset:
+    """The rows for training and for validation."""
+    rows = data.splits.get("train")
+    if rows is None:
+        return data
+    valid = data.splits.get("valid", [])
+    return data[np.sort(np.concatenate([rows, valid]).astype(int))]
+
+
 class Refits:
     """Trainings of one model and guide, each from the same weights on rows of its own."""
 
     def __init__(self, *programs: nn.Module, data: Dataset, objective: Any) -> None:
         self.model, self.guide = copy.deepcopy(programs)
         self.data = data
-        if data.splits:
-            self.data = data.with_splits({"train": data.splits["train"]})
         self.objective = copy.deepcopy(objective)
 
     def fit(
@@ -286,9 +294,9 @@ class Refits:
 
     def _trained(self, run: Run, start: Weights, seed: int) -> Weights:
         """Weights after training on the bootstrap sample of this seed."""
-        train = self.data.train
-        rows = np.random.default_rng(seed).integers(len(train), size=len(train))
-        run.restart(start, train[rows], seed)
+        num_rows = len(run.train)
+        rows = np.random.default_rng(seed).integers(num_rows, size=num_rows)
+        run.restart(start, rows, seed)
         for epoch in range(1, run.training.num_epochs + 1):
             run.steps(epoch)
         broken = run.state.broken()
