@@ -12,8 +12,9 @@ import ppl_vae as pv
 from ppl_vae.objectives import MeanFieldELBO
 from ppl_vae.runtime.seeding import derived_seed
 from ppl_vae.tasks.imputation import Fits, bootstrap_fits
-from ppl_vae.tasks.imputation.fits import Bootstrap, Refits
+from ppl_vae.tasks.imputation.fits import Bootstrap, _Work
 from ppl_vae.training.schedules import Cosine
+from ppl_vae.training.step import RecordedStep
 
 NUM_ROWS, NUM_COLUMNS = 100, 6
 FEW = pv.Training(num_epochs=3, batch_size=NUM_ROWS, learning_rate=1e-2, progress=False)
@@ -92,8 +93,8 @@ def test_fits_do_not_depend_on_the_number_of_jobs(trained):
     for one, other in zip(states(alone), states(shared), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
     assert not torch.allclose(states(alone)[0], states(alone)[1])
-    refits = Refits(model, guide, data=data, objective=MeanFieldELBO())
-    sent = pickle.loads(pickle.dumps(refits)).fit(FEW, Bootstrap(), [1])  # as a process gets them
+    work = _Work(model, guide, data, MeanFieldELBO(), FEW, Bootstrap(progress=False))
+    sent = pickle.loads(pickle.dumps(work)).share([1])  # as a process gets it
     torch.testing.assert_close(sent[1], alone.weights[1], rtol=1e-9, atol=1e-9)
 
 
@@ -103,17 +104,13 @@ def test_a_recorded_step_serves_all_fits(trained, monkeypatch):
     x[3, 0] = torch.nan  # a sample without this row has no missing values
     slow = bootstrap_fits(model, guide, x, training=FEW, num_fits=3)
     monkeypatch.setattr("ppl_vae.training.step.FEWEST_STEPS_TO_RECORD", 9)
-    runs = []
-    fit = Refits._trained
-
-    def watched(self, run, *rest):
-        runs.append(run)
-        return fit(self, run, *rest)
-
-    monkeypatch.setattr(Refits, "_trained", watched)
+    made = []
+    graph = RecordedStep._graph
+    monkeypatch.setattr(
+        RecordedStep, "_graph", lambda *given: made.append(graph(*given)) or made[-1]
+    )
     fast = bootstrap_fits(model, guide, x, training=FEW, num_fits=3)
-    assert len({id(run) for run in runs}) == 1
-    assert [graph is not None for graph in runs[0].step.graphs.values()] == [True]
+    assert [each is not None for each in made] == [True]
     for one, other in zip(states(slow), states(fast), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)
 
@@ -123,15 +120,13 @@ def test_finished_fits_are_kept_in_a_folder(trained, tmp_path, monkeypatch):
     first = bootstrap_fits(model, guide, data, training=FEW, num_fits=2, folder=tmp_path)
     (tmp_path / "fit-001.pt").unlink()
     made = []
-    fit = Refits._trained
-    monkeypatch.setattr(
-        Refits, "_trained", lambda self, *rest: made.append(rest[-1]) or fit(self, *rest)
-    )
+    fit = _Work._fit
+    monkeypatch.setattr(_Work, "_fit", lambda *given: made.append(given[-1]) or fit(*given))
     again = bootstrap_fits(model, guide, data, training=FEW, num_fits=3, folder=tmp_path)
-    assert made == [derived_seed(0, 1), derived_seed(0, 2)]
+    assert made == [1, 2]
     for one, other in zip(states(first), states(again), strict=False):
         assert torch.equal(one, other)
-    with pytest.raises(ValueError, match="data and model"):
+    with pytest.raises(ValueError, match="with data="):
         bootstrap_fits(model, guide, data.x[:50], training=FEW, num_fits=1, folder=tmp_path)
 
 

@@ -1,19 +1,22 @@
 """fit: stochastic gradient ascent on the training split, watched on the validation split."""
 
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from pyro.infer import ELBO
 
 from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.objectives import MeanFieldELBO
-from ppl_vae.programs.modules import require_programs
+from ppl_vae.programs.modules import missing_values, require_programs
 from ppl_vae.programs.traces import Program
 from ppl_vae.runtime.seeding import one_at_a_time
-from ppl_vae.training.loop import Run
-from ppl_vae.training.result import FitResult
+from ppl_vae.training.loop import Run, training_mode
+from ppl_vae.training.result import FitResult, NonFiniteLossError
 from ppl_vae.training.settings import Training
+from ppl_vae.training.state import Weights
 
-__all__ = ["fit"]
+__all__ = ["Refits", "fit"]
 
 
 def fit(
@@ -74,3 +77,58 @@ def fit(
     require_programs(model, guide)
     with one_at_a_time:
         return Run(model, guide, as_dataset(data), objective, training).go()
+
+
+class Refits:
+    """Trainings of one model and guide on draws of their rows, each from the weights they have now.
+
+    A recorded step serves all of them. Nothing is watched: there are no held-out rows.
+
+    Args:
+        model: The model, which has these weights again after each training.
+        guide: The guide, likewise.
+        data: The rows, all of which may be drawn.
+        objective: What is maximised.
+        training: Settings; seed, patience, checkpoint and progress are not used.
+        num_refits: Number of trainings to come, by which "auto" decides whether to record a step.
+
+    Example:
+        >>> import ppl_vae as pv
+        >>> data = as_dataset(np.random.default_rng(0).normal(size=(20, 3)))
+        >>> model = pv.Model(pv.priors.StandardNormal(1), pv.likelihoods.Gaussian(3), start=data)
+        >>> guide = pv.Guide(pv.posteriors.MeanFieldNormal(1), 3, start=data)
+        >>> refits = Refits(model, guide, data, MeanFieldELBO(), Training(num_epochs=1), 2)
+        >>> sorted(refits(np.zeros(20, dtype=int), seed=0))
+        ['guide', 'model', 'named']
+    """
+
+    def __init__(
+        self,
+        model: Program,
+        guide: Program,
+        data: Dataset,
+        objective: ELBO,
+        training: Training,
+        num_refits: int,
+    ) -> None:
+        training = replace(training, checkpoint=None, patience=None)
+        with one_at_a_time:
+            self.run = Run(model, guide, data, objective, training)
+        self.run.step = self.run.stepper(num_refits * self.run.num_steps)
+        self.start = self.run.state.take()
+
+    def __call__(self, rows: np.ndarray, seed: int) -> Weights:
+        """The weights after training on as many rows as there are, given by their numbers."""
+        run = self.run
+        programs = run.model, run.guide
+        with one_at_a_time, training_mode(*programs), missing_values(run.any_missing, *programs):
+            try:
+                run.restart(self.start, rows, seed)
+                for epoch in range(1, run.training.num_epochs + 1):
+                    run.steps(epoch)
+                broken = run.state.broken()
+                if broken is not None:
+                    raise NonFiniteLossError(f"{broken} holds NaN or infinity after a refit")
+                return run.state.take()
+            finally:
+                run.state.put(self.start)

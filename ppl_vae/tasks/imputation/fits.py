@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload, override
 
@@ -15,14 +15,12 @@ from torch import nn
 from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.objectives import MeanFieldELBO
 from ppl_vae.programs.inference import progress_bar
-from ppl_vae.programs.modules import missing_values
 from ppl_vae.runtime.checks import whole_fields
 from ppl_vae.runtime.digests import digest
 from ppl_vae.runtime.files import write_whole
-from ppl_vae.runtime.seeding import derived_seed, one_at_a_time
-from ppl_vae.training import FitResult, NonFiniteLossError, Training
-from ppl_vae.training.loop import Run, training_mode
-from ppl_vae.training.requirements import digest_of
+from ppl_vae.runtime.seeding import derived_seed
+from ppl_vae.training import FitResult, Training
+from ppl_vae.training.maximise import Refits
 from ppl_vae.training.schedules import Cosine
 from ppl_vae.training.state import Best, Weights, read_checkpoint, read_tensors, write_checkpoint
 
@@ -202,19 +200,16 @@ def bootstrap_fits(
                 "make it a torch module"
             )
     settings = Bootstrap(**options)
-    data = _rows_fitted(as_dataset(data))
+    data = _rows_fitted(as_dataset(data)).in_memory()
     training = refit_training(data) if training is None else training
-    training = replace(training, checkpoint=None, patience=None)
     objective = MeanFieldELBO() if objective is None else objective
-    refits = Refits(model, guide, data=data, objective=objective)
-    num_fits = settings.num_fits
-    num_jobs = min(num_fits, effective_n_jobs(settings.num_jobs))
-    shares = [range(first, num_fits, num_jobs) for first in range(num_jobs)]
-    tasks = (delayed(refits.fit)(training, settings, share) for share in shares)
+    work = _Work(*copy.deepcopy((model, guide)), data, objective, training, settings)
+    num_jobs = min(settings.num_fits, effective_n_jobs(settings.num_jobs))
+    shares = [range(first, settings.num_fits, num_jobs) for first in range(num_jobs)]
     weights: dict[int, Weights] = {}
-    for part in Parallel(n_jobs=num_jobs)(tasks):
+    for part in Parallel(n_jobs=num_jobs)(delayed(work.share)(share) for share in shares):
         weights |= part
-    return Fits(refits.model, refits.guide, [weights[i] for i in range(num_fits)])
+    return Fits(work.model, work.guide, [weights[i] for i in range(settings.num_fits)])
 
 
 def refit_training(data: Dataset | Any) -> Training:
@@ -245,61 +240,59 @@ def _rows_fitted(data: Dataset) -> Dataset:
     return data[np.sort(np.concatenate([rows, valid]).astype(int))]
 
 
-class Refits:
-    """Trainings of one model and guide, each from the same weights on rows of its own."""
+@dataclass(frozen=True)
+class _Work:
+    """What is refitted, and how; a copy of it goes to each process."""
 
-    def __init__(self, *programs: nn.Module, data: Dataset, objective: Any) -> None:
-        self.model, self.guide = copy.deepcopy(programs)
-        self.data = data
-        self.objective = copy.deepcopy(objective)
+    model: nn.Module
+    guide: nn.Module
+    data: Dataset
+    objective: Any
+    training: Training
+    settings: Bootstrap
 
-    def fit(
-        self, training: Training, settings: Bootstrap, numbers: Sequence[int]
-    ) -> dict[int, Weights]:
-        """Weights of the fits with these numbers; a step that is recorded serves all of them."""
-        programs = self.model, self.guide
-        shown: Any = {"unit": "fits", "progress": settings.progress}
-        with one_at_a_time, progress_bar(len(numbers), "bootstrap fits", **shown) as bar:
-            run = Run(*programs, self.data, self.objective, training)
-            run.step = run.stepper(settings.num_fits * run.num_steps)
-            start = run.state.take()
-            found = {}
-            with training_mode(*programs), missing_values(run.any_missing, *programs):
-                for i in numbers:
-                    found[i] = self._fit(run, start, settings, i)
-                    bar.update()
-            run.state.put(start)
+    def share(self, numbers: Sequence[int]) -> dict[int, Weights]:
+        """Weights of the fits with these numbers."""
+        programs = copy.deepcopy((self.model, self.guide))  # threads share this object
+        objective = copy.deepcopy(self.objective)
+        num_fits = self.settings.num_fits
+        refits = Refits(*programs, self.data, objective, self.training, num_fits)
+        shown: Any = {"unit": "fits", "progress": self.settings.progress}
+        found = {}
+        with progress_bar(len(numbers), "bootstrap fits", **shown) as bar:
+            for i in numbers:
+                found[i] = self._kept(refits, i)
+                bar.update()
         return found
 
-    def _fit(self, run: Run, start: Weights, settings: Bootstrap, i: int) -> Weights:
-        """Weights of fit i, read from its file where there is one."""
-        seed = derived_seed(settings.seed, i)
-        if settings.folder is None:
-            return self._trained(run, start, seed)
-        path = Path(settings.folder) / f"fit-{i:03d}.pt"
-        tensors = [each for group in start.values() for each in group.values()]
-        known = run.training.described() | {
-            "seed": str(seed),
-            "num_epochs": str(run.training.num_epochs),
-            "objective": repr(self.objective),
-            "data and model": digest_of(self.data, self.model, self.guide),
-            "starting weights": digest(tensors),
-        }
+    def _kept(self, refits: Refits, i: int) -> Weights:
+        """Weights of fit i, from its file where there is one."""
+        if self.settings.folder is None:
+            return self._fit(refits, i)
+        path = Path(self.settings.folder) / f"fit-{i:03d}.pt"
+        known = self._described()
         kept = read_checkpoint(path, known)
         if kept is not None:
             return kept["weights"]
-        weights = self._trained(run, start, seed)
+        weights = self._fit(refits, i)
         write_checkpoint(path, known, weights, {}, FitResult(), Best())
         return weights
 
-    def _trained(self, run: Run, start: Weights, seed: int) -> Weights:
-        """Weights after training on the bootstrap sample of this seed."""
-        num_rows = len(run.train)
-        rows = np.random.default_rng(seed).integers(num_rows, size=num_rows)
-        run.restart(start, rows, seed)
-        for epoch in range(1, run.training.num_epochs + 1):
-            run.steps(epoch)
-        broken = run.state.broken()
-        if broken is not None:
-            raise NonFiniteLossError(f"{broken} holds NaN or infinity after a bootstrap fit")
-        return run.state.take()
+    def _fit(self, refits: Refits, i: int) -> Weights:
+        """Weights after training on bootstrap sample i."""
+        seed = derived_seed(self.settings.seed, i)
+        rows = np.random.default_rng(seed).integers(len(self.data), size=len(self.data))
+        return refits(rows, seed)
+
+    def _described(self) -> dict[str, str]:
+        """What must agree for a file of a fit to be read."""
+        given = (self.data.x, self.data.context, self.data.weights)
+        programs = self.model, self.guide
+        tensors = [each for part in programs for each in part.state_dict().values()]
+        return self.training.described() | {
+            "num_epochs": str(self.training.num_epochs),
+            "seed": str(self.settings.seed),
+            "objective": repr(self.objective),
+            "data": digest([each for each in given if each is not None]),
+            "model and guide": digest([*map(repr, programs), *tensors]),
+        }
