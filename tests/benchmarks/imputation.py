@@ -158,13 +158,13 @@ def trained(
     return made, coverage(found, complete, x, numbers)
 
 
-def impute(model: Any, guide: Any, data: Any, seed: int, **options: Any) -> pv.Imputations:
+def impute(model: Any, guide: Any, data: Any, seed: int, **options: Any) -> Any:
     """By importance resampling in all rows: chains for a few of them would take minutes a run."""
     options = {"num_particles": PARTICLES, "method": "importance"} | options
     return pv.impute(model, guide, data, seed=seed, progress=False, **options)
 
 
-def coverage(found: pv.Imputations, complete: np.ndarray, x: np.ndarray, columns: Any) -> float:
+def coverage(found: Any, complete: np.ndarray, x: np.ndarray, columns: Any) -> float:
     """Share of the masked entries of these columns that lie in their predictive intervals."""
     low, high = found.interval(LEVEL)[:, :, list(columns)]
     masked = np.isnan(x)[:, list(columns)]
@@ -180,7 +180,7 @@ def frame(truth: Truth, x: np.ndarray) -> pd.DataFrame:
     return table
 
 
-def arrays(truth: Truth, found: pv.Imputations) -> list[np.ndarray]:
+def arrays(truth: Truth, found: Any) -> list[np.ndarray]:
     return [table[list(truth.columns)].to_numpy(dtype=float) for table in found]
 
 

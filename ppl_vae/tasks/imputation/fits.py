@@ -233,11 +233,10 @@ def refit_training(data: Dataset | Any) -> Training:
 
 def _rows_fitted(data: Dataset) -> Dataset:
     """The rows for training and for validation."""
-    rows = data.splits.get("train")
-    if rows is None:
-        return data
-    valid = data.splits.get("valid", [])
-    return data[np.sort(np.concatenate([rows, valid]).astype(int))]
+    if "valid" not in data.splits:
+        return data.train
+    rows = np.concatenate([data.splits["train"], data.splits["valid"]])
+    return data[np.sort(rows)]
 
 
 @dataclass(frozen=True)
