@@ -63,7 +63,10 @@ from .report import write_report as write_report
 from .runtime.seeding import seeded as seeded
 from .tasks import Fits as Fits
 from .tasks import bootstrap_fits as bootstrap_fits
+from .tasks import Imputations as Imputations
+from .tasks import MultipleImputation as MultipleImputation
 from .tasks import counterfactual as counterfactual
+from .tasks import impute as impute
 from .tasks import pool as pool
 from .training import FitResult as FitResult
 from .training import NonFiniteLossError as NonFiniteLossError

@@ -87,6 +87,7 @@ class Model(TrainedOn):
     columns of x and context where they had any: data and weights with other names are refused.
     `levels` holds the names of the levels of categories, by column: the categories of other data
     are coded alike.
+    `unobserved` names the columns that were missing in every training row.
 
     Args:
         prior: p(z), one of `priors` or any module that returns a distribution with event shape
@@ -141,6 +142,7 @@ class Model(TrainedOn):
         names = tuple(likelihood.names)
         self.columns = {"x": names} if names else {}
         self.levels = dict(likelihood.levels)
+        self.unobserved: tuple[str, ...] = ()  # columns without a value in all training rows
         self.may_miss: bool | None = None  # whether x may hold NaN; None looks at each batch
         self.covariates = CovariateUnits(self.context_dim)
         context = example_rows(self.context_dim) if self.context_dim else None

@@ -20,6 +20,7 @@ from ppl_vae.data.tables.covariates import Covariates, read_covariates
 from ppl_vae.data.tables.frames import apart, coded
 from ppl_vae.data.tables.layout import Layout, refuse_two_meanings
 from ppl_vae.data.tables.levels import check_names, given_levels
+from ppl_vae.data.tables.source import Source
 from ppl_vae.data.tables.tabular import Tabular
 from ppl_vae.data.validation import (
     coords_of,
@@ -109,7 +110,9 @@ class Dataset(Tabular, Parted):
         levels: Mapping[str, Sequence[Any]] | None = None,
     ) -> None:
         known = given_levels(levels)
+        given = x
         x, context, labels, weights = apart(x, context, labels, weights)
+        read_from = x
         frame = coded(x, known)
         x = frame.numbers
         if in_file(x):
@@ -118,6 +121,9 @@ class Dataset(Tabular, Parted):
             observed = table(x, dtype)
             observed.values.div_(scale)
         self.x: Tensor = observed.values
+        self.source: Source | None = None  # where the numbers of x are those of what was given
+        if scale == 1 and binarize is None and not in_file(x):
+            self.source = Source.of(given, read_from, self.x)
         self.name = name
         self.seed = seed
         self.binarize = binarize
@@ -241,6 +247,8 @@ class Dataset(Tabular, Parted):
             if isinstance(given, Tensor) and kept.dtype.itemsize < given.dtype.itemsize:
                 lost = tell_rounding(given, kept, names[what], what)
                 other.rounding = max(other.rounding, lost * (what == "x"))
+        if other.source is None and isinstance(self.x, Tensor):
+            other.source = Source.of(self.x.cpu(), self.x, other.x)
         return other
 
     def in_memory(self) -> "Dataset":
@@ -280,7 +288,8 @@ class Dataset(Tabular, Parted):
         layout = replace(self._layout, names=tuple(features))
         changes: Any = {"dims": (first, "feature"), "coords": coords, "_layout": layout}
         held = ("x", "intensity")
-        return self._mapped(lambda values: values.flatten(1), held, **changes, _whole=None)
+        changes |= {"_whole": None, "source": None}
+        return self._mapped(lambda values: values.flatten(1), held, **changes)
 
     def _binarize(self) -> None:
         one_of(self.binarize, "binarize", BINARIZE)
@@ -302,6 +311,7 @@ class Dataset(Tabular, Parted):
         return self._mapped(
             lambda values: values.index_select(0, index),
             labels=None if self.labels is None else self.labels[rows],
+            source=None if self.source is None else self.source.taken(rows),
             coords=self.coords | {self.dims[0]: self.coords[self.dims[0]][rows]},
             splits={},
         )

@@ -24,7 +24,7 @@ from ppl_vae.programs.traces import LogTerms, Program, log_density_at, log_terms
 from ppl_vae.runtime.checks import one_of, real_number
 from ppl_vae.runtime.seeding import seeded
 
-__all__ = ["Defensive"]
+__all__ = ["Defensive", "mixture_terms"]
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,20 @@ class Defensive:
 def mixture_terms(
     model: Program, proposals: Iterable[tuple[Program, int]], *args: Any
 ) -> tuple[list[LogTerms], Tensor]:
-    """Terms for draws of each proposal, and log p(x, z) - log mixture(z) of all of them, (K, B)."""
+    """Terms for draws of each proposal, and log p(x, z) - log mixture(z) of all of them, (K, B).
+
+    Args:
+        model: The model.
+        proposals: Guides, with the number of draws of each.
+        args: Arguments of all of them.
+
+    Example:
+        >>> from ppl_vae import beds
+        >>> bed = beds.linear_gaussian(num_data=3)
+        >>> terms, log_w = mixture_terms(bed.model, [(bed.guide, 2), (bed.guide, 3)], bed.x)
+        >>> len(terms), log_w.shape
+        (2, torch.Size([5, 3]))
+    """
     proposals = list(proposals)
     total = sum(count for _, count in proposals)
     terms = [log_terms(model, program, *args, num_particles=count) for program, count in proposals]

@@ -8,8 +8,16 @@ from torch import Tensor
 from torch.distributions import transform_to
 
 from ppl_vae.families.densities import Columnwise
+from ppl_vae.families.densities.columnwise import ColumnwiseSupport
 
-__all__ = ["observed_part", "outside_of", "smoothed_mean", "stand_in"]
+__all__ = [
+    "completed",
+    "discrete_entries",
+    "observed_part",
+    "outside_of",
+    "smoothed_mean",
+    "stand_in",
+]
 
 
 def observed_part(distribution: Any, x: Tensor, may_miss: bool | None = None) -> tuple[Any, Tensor]:
@@ -67,6 +75,54 @@ def observed_part(distribution: Any, x: Tensor, may_miss: bool | None = None) ->
                 "entries"
             )
     return entry.mask(~missing).to_event(num_plates), values
+
+
+def completed(distribution: Any) -> Tensor:
+    """A draw of every element of x, of missing ones given those that are observed.
+
+    Elements that are independent given z are drawn as they are; a distribution with a method
+    `given` draws the missing ones by its method `completed`.
+
+    Args:
+        distribution: What `observed_part` returns, or any distribution of x given z.
+
+    Example:
+        >>> import torch
+        >>> from ppl_vae.families.densities import FactorNormal
+        >>> p = FactorNormal(torch.zeros(2), 1e3 * torch.ones(2, 1), torch.ones(2))
+        >>> part, _ = observed_part(p, torch.tensor([[9.0, float("nan")]]))
+        >>> bool((completed(part)[0, 1] - 9.0).abs() < 9.0)
+        True
+    """
+    entry = distribution
+    while isinstance(entry, dist.Independent | dist.MaskedDistribution):
+        entry = entry.base_dist
+    if hasattr(entry, "completed"):
+        return entry.completed()
+    return distribution.sample()
+
+
+def discrete_entries(support: Any, num_entries: int) -> list[bool]:
+    """Which entries of x are discrete, by the support of their distribution.
+
+    Args:
+        support: A constraint of torch or Pyro, elementwise or of the last dims of x.
+        num_entries: Number of entries of one row.
+
+    Example:
+        >>> discrete_entries(dist.constraints.nonnegative_integer, 2)
+        [True, True]
+    """
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    if not isinstance(support, ColumnwiseSupport):
+        return [support.is_discrete] * num_entries
+    found = {
+        column: part.is_discrete
+        for part, place in zip(support.supports, support.places, strict=True)
+        for column in place
+    }
+    return [found[column] for column in range(num_entries)]
 
 
 def _stand_in_of(entry: Any, x: Tensor) -> Tensor:

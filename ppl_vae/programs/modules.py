@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ppl_vae.data import Dataset
+from ppl_vae.data.streaming import Rows
 from ppl_vae.data.tables.columns import check_columns, check_levels
 from ppl_vae.families.modules import at_rest
 from ppl_vae.guide import Guide
@@ -217,9 +218,15 @@ def remember_data(data: Dataset, *programs: Program) -> None:
     if new:
         counts = any(isinstance(part, Model) and part.has_counts for part in parts)
         _start(new, data, counts=counts)
+    unobserved: tuple[str, ...] = ()
+    if not isinstance(data.x, Rows):
+        unobserved = data.train.unobserved_features
     for part in parts:
         part.columns = part.columns | data.columns
         part.levels = part.levels | data.levels
+        if isinstance(part, Model):
+            is_first = part.num_train is None
+            part.unobserved = tuple(u for u in unobserved if is_first or u in part.unobserved)
         part.num_train = len(data.train)
 
 

@@ -140,7 +140,8 @@ def save_weights(path: str | Path, model: nn.Module, guide: nn.Module) -> Path:
     """
     programs = {"model": model, "guide": guide}
     state: dict[str, Any] = {name: module.state_dict() for name, module in programs.items()}
-    for known, default in (("columns", {}), ("levels", {}), ("num_train", None)):
+    of_data: dict[str, Any] = {"columns": {}, "levels": {}, "num_train": None, "unobserved": ()}
+    for known, default in of_data.items():
         state[known] = {name: getattr(part, known, default) for name, part in programs.items()}
     return write_whole(path, lambda p: torch.save(state, p))
 
@@ -173,6 +174,8 @@ def load_weights(path: str | Path, model: nn.Module, guide: nn.Module) -> None:
             module.columns = state.get("columns", {}).get(name, {})
             module.levels = state.get("levels", {}).get(name, {})
             module.num_train = state.get("num_train", {}).get(name)
+        if isinstance(module, Model):
+            module.unobserved = state.get("unobserved", {}).get(name, ())
 
 
 def read_tensors(path: str | Path, what: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from ppl_vae.data.tables.frames import is_frame
 from ppl_vae.data.tables.kinds import ends, kinds_of
 from ppl_vae.data.tables.layout import Layout
 from ppl_vae.data.tables.levels import given_levels
+from ppl_vae.data.tables.source import Source
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,6 +36,7 @@ class Tabular:
     dims: tuple[str, ...]
     coords: dict[str, np.ndarray]
     context: Tensor | None
+    source: Source | None
     _layout: Layout
     _covariates: Covariates
     _x_is_named: bool
@@ -174,14 +176,15 @@ class Tabular:
         if is_frame(context):
             context = {name: column.to_numpy() for name, column in context.items()}
         if isinstance(context, Mapping):
-            return self._with(context=self._covariates.changed(self.context, context))
+            changed = self._covariates.changed(self.context, context)
+            return self._with(context=changed, source=None)
         inputs, _ = read_covariates(context, self.x, {})
         if inputs.shape != self.context.shape:
             raise ValueError(
                 f"context has {inputs.shape[1]} covariates, {self.name!r} has "
                 f"{list(self.context_names)}: give these, or values by column"
             )
-        return self._with(context=inputs)
+        return self._with(context=inputs, source=None)
 
     def to_frame(self, x: Any = None) -> "pd.DataFrame":
         """x, or other numbers in the same columns, as a frame with the names and types of x.
@@ -227,6 +230,19 @@ class Tabular:
         layout = self._covariates.layout
         rows = self.coords[self.dims[0]]
         return layout.frame(columns, rows, kinds_of(columns, layout.types))
+
+    @property
+    def exact(self) -> np.ndarray:
+        """x in float64, with all digits that were given; categories as codes of `levels`."""
+        values = self.x.double().cpu().numpy().copy()
+        if self.source is None:
+            return values
+        if not self.source.is_frame:
+            return self.source.numbers(0)
+        for place, name in enumerate(self.feature_names):
+            if name not in self.levels:
+                values[:, place] = self.source.numbers(place)
+        return values
 
     @property
     def _layouts(self) -> list[Layout]:

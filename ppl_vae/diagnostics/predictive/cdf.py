@@ -19,6 +19,8 @@ from ppl_vae.programs.plates import require_no_inner_plates
 from ppl_vae.programs.traces import Program, Site, sample_sites
 from ppl_vae.programs.validation import require_x_itself
 
+__all__ = ["site_of_x"]
+
 Averages = tuple[np.ndarray, np.ndarray]
 
 
@@ -33,7 +35,21 @@ def check_observed(model: Program, data: Dataset) -> None:
 
 
 def site_of_x(trace: poutine.Trace, size: int) -> Site:
-    """The observed site that holds all `size` values of a row: "x", else the first that does."""
+    """The observed site that holds all `size` values of a row: "x", else the first that does.
+
+    Args:
+        trace: A trace of the model.
+        size: Number of values of a row.
+
+    Raises:
+        ValueError: There is none.
+
+    Example:
+        >>> from ppl_vae import beds
+        >>> bed = beds.linear_gaussian(num_data=3)
+        >>> site_of_x(poutine.trace(bed.model).get_trace(bed.x), 5)["name"]
+        'x'
+    """
     sites = {site["name"]: site for site in sample_sites(trace) if is_observation(site)}
     fitting = {name: site for name, site in sites.items() if site["fn"].event_shape.numel() == size}
     if not fitting:

@@ -18,7 +18,7 @@ from ppl_vae.programs.plates import rows_first
 from ppl_vae.programs.traces import Program, Site, is_local, run_under_particles, sample_sites
 from ppl_vae.runtime.seeding import derived_seed
 
-__all__ = ["ReplicatedData"]
+__all__ = ["ReplicatedData", "chosen_particles"]
 
 PREDICTIVES = {"prior_predictive": "prior", "posterior_predictive": "posterior"}
 NUM_PARTICLES = 1000  # draws of the guide per row; those of the posterior are chosen among them
@@ -115,7 +115,7 @@ def _resampled(
     for block in inference.blocks(rows_per_chunk(len(inference), NUM_PARTICLES), seed=seed):
         terms = block.terms(NUM_PARTICLES)
         log_w = terms.log_weights.double().cpu().numpy()
-        chosen = torch.from_numpy(_choose(log_w, num_samples, block.seed))
+        chosen = torch.from_numpy(chosen_particles(log_w, num_samples, block.seed))
         sites = sample_sites(terms.guide_trace)
         local = [site for site in sites if is_local(site) and not site["is_observed"]]
         row_dims = {site["name"]: -1 - site["fn"].event_dim for site in local}
@@ -127,8 +127,13 @@ def _resampled(
     return latents, np.concatenate(k_hats)
 
 
-def _choose(log_weights: np.ndarray, num_samples: int, seed: int | None) -> np.ndarray:
-    """Particles chosen by systematic resampling row by row, in random order, (K, B) -> (S, B)."""
+def chosen_particles(log_weights: np.ndarray, num_samples: int, seed: int | None) -> np.ndarray:
+    """Particles chosen by systematic resampling row by row, in random order, (K, B) -> (S, B).
+
+    Example:
+        >>> chosen_particles(np.log([[1.0], [1e-9]]), 2, seed=0).tolist()
+        [[0], [0]]
+    """
     rng = np.random.default_rng(seed)
     num_particles, num_rows = log_weights.shape
     ends = softmax(log_weights, axis=0).cumsum(0)

@@ -132,6 +132,25 @@ class FactorNormal(dist.TorchDistribution):
         """The density of these entries of each row; `marginals` is then conditional on them."""
         return FactorNormal(self.loc, self.factor, self.scale, (value, observed))
 
+    def completed(self) -> Tensor:
+        """A draw of the entries that are not observed, given the others, which stay as they are.
+
+        An unconditional draw, moved by what its observed entries lack: its c by E[c given x_obs] -
+        E[c given the drawn x_obs] (Matheron's rule), which is exact.
+
+        References:
+            Journel and Huijbregts (1978), Mining geostatistics, section VII.A (conditional
+            simulation).
+        """
+        drawn = self.rsample()
+        if self.observed is None:
+            return drawn
+        values, observed = self.observed
+        residual, relative, root = self._standardised(values)
+        lacking = residual - self._standardised(drawn)[0]
+        moved = _times(self.factor.flatten(0, -2), ridge_weights(lacking, relative, root))
+        return torch.where(observed, values, drawn + moved.reshape(drawn.shape))
+
     @property
     def marginals(self) -> StandardisedNormal:
         """The law of each entry alone, or given the entries that are observed."""

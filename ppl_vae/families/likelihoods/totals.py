@@ -180,7 +180,8 @@ class Composition(Likelihood):
 
     @override
     def exposure_in(self, x: Tensor) -> Tensor:
-        return x.nan_to_num().sum(-1, keepdim=True)
+        missing = x.isnan().all(-1, keepdim=True)
+        return torch.where(missing, self.total or 0, x.nan_to_num().sum(-1, keepdim=True))
 
     @override
     def check_exposure(self, x: Tensor, exposure: Tensor, name: str | int) -> None:

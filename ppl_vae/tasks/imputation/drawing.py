@@ -1,0 +1,290 @@
+"""Multiple imputation: draws of missing entries given the observed ones, by a trained model."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from ppl_vae.data import Dataset, as_dataset
+from ppl_vae.diagnostics.predictive.cdf import site_of_x
+from ppl_vae.families.missing import discrete_entries
+from ppl_vae.hmc import HMC
+from ppl_vae.programs.global_latents import global_draw
+from ppl_vae.programs.inference import Block, Inference, progress_bar
+from ppl_vae.programs.traces import Program
+from ppl_vae.programs.validation import require_x_itself
+from ppl_vae.refinement import GradientRefinement
+from ppl_vae.runtime.checks import instance_of, one_of, suggestion, whole_fields
+from ppl_vae.runtime.seeding import derived_seed
+from ppl_vae.tasks.imputation.asked import entries_asked
+from ppl_vae.tasks.imputation.imputations import Imputations, Served
+from ppl_vae.tasks.imputation.methods import (
+    DRAWING,
+    REFINEMENT,
+    Chained,
+    Drawn,
+    Entries,
+    Group,
+    Importance,
+    Method,
+    Refined,
+    conditioned,
+    pooled,
+)
+from ppl_vae.tasks.imputation.predictive import Predictive
+
+__all__ = ["MultipleImputation", "impute"]
+
+METHODS = ("importance", "refined", "hmc")
+FEWEST_DRAWS = 1000  # of each missing entry
+NUMBERS_AT_ONCE = 20_000_000  # draws of entries held at once
+GLOBAL_LATENTS = len(METHODS)  # a random stream beside those of the methods
+
+
+@dataclass(frozen=True)
+class MultipleImputation:
+    """How many imputations there are, and how z is drawn for them.
+
+    Args:
+        num_imputations: Number of imputations m.
+        method: "importance": resampling of the guide's draws by their weights. "refined": the same
+            with a guide that has parameters of its own for each row. "hmc": Hamiltonian Monte
+            Carlo. "auto": the first of these that serves a row, judged by k-hat (0.7), the
+            effective sample size (20 for each imputation) or R-hat (1.03).
+        num_particles: Particles of each imputation K: one is chosen among so many.
+        refinement: How a guide is refined.
+        sampler: Settings of Hamiltonian Monte Carlo.
+
+    Raises:
+        ValueError: A number is out of range, or the method is none of these.
+
+    Example:
+        >>> MultipleImputation(num_imputations=2).particles
+        500
+    """
+
+    num_imputations: int = 20
+    method: Literal["auto", "importance", "refined", "hmc"] = "auto"
+    num_particles: int = 200
+    refinement: Any = field(default_factory=GradientRefinement)
+    sampler: HMC = field(default_factory=lambda: HMC(num_samples=200, num_warmup=200))
+
+    def __post_init__(self) -> None:
+        whole_fields(self, num_imputations=1, num_particles=2)
+        one_of(self.method, "method", ("auto", *METHODS))
+        instance_of(self.sampler, "sampler", HMC)
+
+    @property
+    def particles(self) -> int:
+        """K, or as many as give 1,000 draws in all."""
+        return max(self.num_particles, -(-FEWEST_DRAWS // self.num_imputations))
+
+    def methods(self) -> dict[int, Method]:
+        """The methods in the order in which they are tried, by number."""
+        known: list[Method] = [
+            Importance(self.particles),
+            Refined(self.particles, self.refinement),
+            Chained(self.sampler, self.num_imputations),
+        ]
+        numbered = dict(enumerate(known))
+        if self.method == "auto":
+            return numbered
+        number = METHODS.index(self.method)
+        return {number: numbered[number]}
+
+
+def impute(
+    model: Program,
+    guide: Program,
+    data: Dataset | Any,
+    *,
+    fits: Sequence[tuple[Program, Program]] | None = None,
+    do_not_impute: Any = None,
+    seed: int = 0,
+    progress: bool = True,
+    **options: Any,
+) -> Imputations:
+    """Draws of what is missing in x given what is observed: m completed data sets.
+
+    z ~ p(z given x_obs), then x_mis ~ p(x_mis given z, x_obs). z is chosen among the guide's draws
+    by its importance weight, from a particle set of its own for each imputation; rows whose weights
+    are poor are drawn with a refined guide, and those that are still poor by Hamiltonian Monte
+    Carlo. Latents outside the data plate are drawn from the guide, once for each imputation. Bounds
+    and whole numbers are those of the likelihood: nothing is clipped or rounded. What is missing is
+    missing at random (MAR). With theta fixed, intervals of pooled estimates are too short: give
+    `fits`.
+
+    Args:
+        model: `Model`, or any Pyro model with a plate "data" at dim -1.
+        guide: `Guide`, or any Pyro guide with the same latent sites.
+        data: The rows: a `Dataset`, or an array, tensor, DataFrame, DataArray; NaN is missing.
+        fits: Pairs of model and guide, as of `bootstrap_fits`: imputation i uses one of its own, or
+            several in a row share one where there are fewer.
+        do_not_impute: Missing entries that stay missing, (N, *event), or a frame with the columns
+            of x.
+        seed: Seed of the draws; the same seed and sizes give the same imputations.
+        progress: Whether to show a bar when it takes more than two seconds.
+        options: Keywords of `MultipleImputation`: num_imputations (20), method ("auto"),
+            num_particles (200), refinement, sampler.
+
+    Returns:
+        The completed data sets, with means, intervals and the method that served each row.
+
+    Raises:
+        ValueError: A column was never observed in training; a category is none of the model's
+            levels; x lies outside the support, or is not what the model observes.
+
+    References:
+        Rubin (1987), Multiple imputation for nonresponse in surveys, Wiley; Mattei and Frellsen
+        (2019), MIWAE, arXiv:1812.02633, section 3.3 (importance resampling).
+
+    Example:
+        >>> import torch
+        >>> from ppl_vae import beds
+        >>> bed = beds.linear_gaussian(num_data=3)
+        >>> x = bed.x.clone()
+        >>> x[0, 1] = torch.nan
+        >>> imputations = impute(bed.model, bed.guide, x, num_imputations=5)
+        >>> len(imputations), imputations.complete(0).shape
+        (5, (3, 5))
+    """
+    settings = _settings(options)
+    inference = Inference(model, guide, as_dataset(data).in_memory())
+    inference.check_programs()
+    require_x_itself(model, inference.data.x, inference.data.context)
+    asked = entries_asked(model, inference.data, do_not_impute)
+    pairs = [(model, guide)] if fits is None else fits
+    groups = list(_groups(inference.data, pairs, settings.num_imputations, seed))
+    predictive = _room(inference, asked, settings.num_imputations)
+    job = Job(groups, inference.data, asked, predictive, Served.empty(len(asked)))
+    reasons = job.run(settings.methods(), seed, progress)
+    job.served.warn(reasons)
+    return Imputations(
+        data=inference.data.to("cpu"),
+        asked=asked,
+        predictive=predictive,
+        served=job.served,
+        fit_numbers=_fit_numbers(len(pairs), settings.num_imputations),
+        has_fits=fits is not None,
+    )
+
+
+@dataclass(frozen=True)
+class Job:
+    """The rows that are drawn, and where the draws go."""
+
+    groups: list[Group]
+    data: Dataset
+    asked: np.ndarray
+    predictive: Predictive
+    served: Served
+
+    def run(self, methods: dict[int, Method], seed: int, progress: bool) -> list[str]:
+        """Draw all rows by the first method, and those that it cannot serve by the next."""
+        by_row = self.asked.reshape(len(self.asked), -1)
+        rows = np.flatnonzero(by_row.any(1))
+        reasons = []
+        for number, method in methods.items():
+            if not len(rows):
+                break
+            try:
+                self._serve(method, rows, derived_seed(seed, number), progress)
+            except ValueError as error:
+                if number == min(methods):
+                    raise
+                reasons.append(f"{method.name}: {error}")
+            rows = rows[~self.served.is_reliable[rows]]
+        return reasons
+
+    def _serve(self, method: Method, rows: np.ndarray, seed: int, progress: bool) -> None:
+        """Draw these rows by this method, block by block."""
+        some = self.data[rows]
+        ready = [
+            method.ready(
+                group, some, derived_seed(seed, REFINEMENT, group.imputations[0]), progress
+            )
+            for group in self.groups
+        ]
+        step = self._rows_at_once(method)
+        title = f"imputation ({method.name})"
+        with progress_bar(len(rows), title, progress=progress) as bar:
+            for first in range(0, len(rows), step):
+                here = rows[first : first + step]
+                part = slice(first, first + len(here))
+                own_seed = derived_seed(seed, DRAWING, first)
+                self._block(method, here, [each.block(part, own_seed) for each in ready])
+                bar.update(len(here))
+
+    def _block(self, method: Method, rows: np.ndarray, blocks: list[Block]) -> None:
+        """Draw a block of rows with all fits, and keep the summaries."""
+        by_row = self.asked.reshape(len(self.asked), -1)
+        device = blocks[0].data.x.device
+        found = by_row[rows].nonzero()
+        entries = Entries(*(torch.from_numpy(each).to(device) for each in found))
+        pairs = zip(self.groups, blocks, strict=True)
+        parts: list[Drawn] = [method.draw(block, group, entries) for group, block in pairs]
+        pool = pooled(parts)
+        self.predictive.put(self._numbers(rows), pool, entries)
+        self.served.put(rows, method.name, pool)
+
+    def _numbers(self, rows: np.ndarray) -> np.ndarray:
+        """The numbers of the missing entries of these rows among all, in their order."""
+        counts = self.asked.reshape(len(self.asked), -1).sum(1)
+        last = counts.cumsum()
+        return np.concatenate([np.arange(last[row] - counts[row], last[row]) for row in rows])
+
+    def _rows_at_once(self, method: Method) -> int:
+        """Rows of a block, so that the draws of their missing entries fit in memory."""
+        most = int(self.asked.reshape(len(self.asked), -1).sum(1).max())
+        fitting = NUMBERS_AT_ONCE // (most * method.num_draws(self.groups))
+        return max(1, min(method.rows_at_once, fitting))
+
+
+def _settings(options: dict[str, Any]) -> MultipleImputation:
+    """The settings that these keywords give."""
+    known = [each.name for each in fields(MultipleImputation)]
+    for name in options:
+        if name not in known:
+            raise TypeError(f"impute has no argument {name!r}: {suggestion(name, known)}")
+    return MultipleImputation(**options)
+
+
+def _fit_numbers(num_fits: int, num_imputations: int) -> np.ndarray:
+    """Which fit each imputation uses, in nearly equal shares."""
+    return np.sort(np.arange(num_imputations) % num_fits)
+
+
+def _groups(
+    data: Dataset, pairs: Sequence[tuple[Program, Program]], num_imputations: int, seed: int
+) -> Iterator[Group]:
+    """The imputations of each fit; one by one where there are latents outside the data plate."""
+    numbers = _fit_numbers(len(pairs), num_imputations)
+    for fit in np.unique(numbers).tolist():
+        model, guide = pairs[fit]
+        group = Group(model, guide, np.flatnonzero(numbers == fit).tolist())
+        inference = Inference(model, guide, data)
+        if not inference.check_programs():
+            yield group
+            continue
+        for number in group.imputations:
+            with inference.evaluating(derived_seed(seed, GLOBAL_LATENTS, number)):
+                values = global_draw(guide, *inference.args)
+            yield conditioned(group._replace(imputations=[number]), values)
+
+
+def _room(inference: Inference, asked: np.ndarray, num_imputations: int) -> Predictive:
+    """Room for the summaries, after a look at which entries are discrete."""
+    data = inference.data
+    num_entries = data.event_shape.numel()
+    trace = inference.block(slice(0, 1), seed=0).terms(2).model_trace
+    support = site_of_x(trace, num_entries)["fn"].support
+    is_discrete = discrete_entries(support, num_entries)
+    places = asked.reshape(len(asked), -1).nonzero()[1]
+    return Predictive.empty(
+        num_imputations,
+        [is_discrete[place] for place in places],
+        num_levels=max(map(len, data.levels.values()), default=0),
+        dtype=data.x.dtype,
+    )

@@ -1,0 +1,271 @@
+"""How z is drawn given the observed entries of a row, and the missing entries given z."""
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from ppl_vae.data import Dataset
+from ppl_vae.diagnostics.predictive.cdf import site_of_x
+from ppl_vae.diagnostics.predictive.replicates import chosen_particles
+from ppl_vae.diagnostics.sbc.against_hmc import LARGEST_R_HAT, SMALLEST_ESS
+from ppl_vae.evidence import Defensive, reduce_log_weights
+from ppl_vae.evidence.defensive import mixture_terms
+from ppl_vae.evidence.pareto import GOOD_K
+from ppl_vae.families.missing import completed
+from ppl_vae.hmc import HMC, LogJoint
+from ppl_vae.programs.inference import PAIRS_PER_CHUNK, Block, Inference
+from ppl_vae.programs.traces import Program, log_terms
+from ppl_vae.refinement import refine
+from ppl_vae.runtime.seeding import derived_seed
+
+FEWEST_EFFECTIVE = 20  # draws that each particle set is worth, or its choice is biased by 1 / 20
+FEWEST_CHAINS = 4
+REFINEMENT, DRAWING = range(2)  # random streams of a method
+
+
+class Entries(NamedTuple):
+    """The missing entries of a block: their rows in it, and their places in a flattened row."""
+
+    rows: Tensor
+    places: Tensor
+
+    def of(self, x: Tensor) -> Tensor:
+        """These entries of draws, (T, B, *event) -> (T, n)."""
+        return x.flatten(2)[:, self.rows, self.places]
+
+
+class Group(NamedTuple):
+    """The imputations that share a fit, and one draw of the latents outside the data plate."""
+
+    model: Program
+    guide: Program
+    imputations: list[int]
+
+
+class Drawn(NamedTuple):
+    """T draws of the n missing entries of B rows, which belong to several imputations.
+
+    x is (T, n), log_weights and the number of the imputation are (T, B) and (T,); `chosen` is the
+    draw that each imputation takes, (imputations, B), and r_hat and ess are those of chains, (B,).
+    """
+
+    x: Tensor
+    log_weights: Tensor
+    chosen: np.ndarray
+    r_hat: np.ndarray
+    ess: np.ndarray
+
+
+class Method(Protocol):
+    """A way to draw z given x."""
+
+    name: ClassVar[str]
+
+    @property
+    def rows_at_once(self) -> int:
+        """Rows of a block."""
+
+    def num_draws(self, groups: list[Group]) -> int:
+        """Draws of a row, T, of all groups."""
+
+    def ready(self, group: Group, data: Dataset, seed: int, progress: bool) -> Inference:
+        """Model, guide and the rows, after whatever must precede the draws."""
+
+    def draw(self, block: Block, group: Group, entries: Entries) -> Drawn:
+        """Draws of the missing entries of a block of rows."""
+
+
+@dataclass(frozen=True)
+class Importance:
+    """A particle set of the guide's draws for each imputation, which chooses one by its weight."""
+
+    num_particles: int
+    name: ClassVar[str] = "importance"
+
+    @property
+    def rows_at_once(self) -> int:
+        """As many as one particle set allows."""
+        return max(1, PAIRS_PER_CHUNK // self.num_particles)
+
+    def num_draws(self, groups: list[Group]) -> int:
+        """Particles of all sets."""
+        return self.num_particles * sum(len(group.imputations) for group in groups)
+
+    def ready(self, group: Group, data: Dataset, seed: int, progress: bool) -> Inference:
+        """The guide as it is."""
+        return Inference(group.model, group.guide, data)
+
+    def draw(self, block: Block, group: Group, entries: Entries) -> Drawn:
+        """One set after the other."""
+        sets = [self._set(block, group, number, entries) for number in group.imputations]
+        x, log_weights, chosen = zip(*sets, strict=True)
+        firsts = self.num_particles * np.arange(len(sets))
+        unknown = np.full(len(block), np.nan)
+        return Drawn(
+            x=torch.cat(x),
+            log_weights=torch.cat(log_weights),
+            chosen=np.stack(chosen) + firsts[:, None],
+            r_hat=unknown,
+            ess=unknown,
+        )
+
+    def proposals(self, block: Block, group: Group) -> list[tuple[Program, int]]:
+        """Guides, with the number of particles of each."""
+        return [(block.inference.guide, self.num_particles)]
+
+    def _set(
+        self, block: Block, group: Group, number: int, entries: Entries
+    ) -> tuple[Tensor, Tensor, np.ndarray]:
+        """x, log-weights and the chosen particle of each row, for the imputation of this number."""
+        own = replace(block, seed=derived_seed(block.seed, number))
+        with own.evaluating():
+            proposals = self.proposals(block, group)
+            terms, log_weights = mixture_terms(block.inference.model, proposals, *block.args)
+            x = torch.cat([entries.of(_x_drawn(each.model_trace, block)) for each in terms])
+        log_weights = log_weights.nan_to_num(nan=-torch.inf, posinf=torch.inf)
+        chosen = chosen_particles(_finite(log_weights).cpu().numpy(), 1, own.seed)
+        return x, log_weights, chosen[0]
+
+
+@dataclass(frozen=True)
+class Refined(Importance):
+    """The same with a guide that has parameters of its own for each row.
+
+    A fifth of the particles are the guide's own, and weights are those of the mixture: a mode that
+    refinement left is not lost in silence.
+    """
+
+    refinement: Any = None
+    name: ClassVar[str] = "refined"
+
+    def ready(self, group: Group, data: Dataset, seed: int, progress: bool) -> Inference:
+        """A refined guide for these rows."""
+        options: dict[str, Any] = {"seed": seed, "progress": progress}
+        guide = refine(group.model, group.guide, data, self.refinement, **options)
+        return Inference(group.model, guide, data)
+
+    def proposals(self, block: Block, group: Group) -> list[tuple[Program, int]]:
+        """The refined guide, and the guide."""
+        both = (block.inference.guide, group.guide)
+        return list(zip(both, Defensive().strata(self.num_particles), strict=True))
+
+
+@dataclass(frozen=True)
+class Chained:
+    """Hamiltonian Monte Carlo: a chain for each imputation, which takes its last draw."""
+
+    sampler: HMC
+    num_imputations: int
+    name: ClassVar[str] = "hmc"
+
+    @property
+    def rows_at_once(self) -> int:
+        """As many as the chains of all imputations allow."""
+        return max(1, PAIRS_PER_CHUNK // max(FEWEST_CHAINS, self.num_imputations))
+
+    def num_draws(self, groups: list[Group]) -> int:
+        """Draws of all chains."""
+        return self.sampler.num_samples * sum(map(_num_chains, groups))
+
+    def ready(self, group: Group, data: Dataset, seed: int, progress: bool) -> Inference:
+        """The guide as it is, at whose draws the chains start."""
+        return Inference(group.model, group.guide, data)
+
+    def draw(self, block: Block, group: Group, entries: Entries) -> Drawn:
+        """The draws of all chains after warm-up, with equal weights."""
+        model = block.inference.model
+        guide = block.inference.guide
+        num_chains = _num_chains(group)
+        own = replace(block, seed=derived_seed(block.seed, group.imputations[0]))
+        with own.evaluating():
+            terms = log_terms(model, guide, *block.args, num_particles=num_chains)
+            log_joint = LogJoint(terms, model, *block.args)
+            chains = self.sampler.run(log_joint, log_joint.start)
+            draws = chains.draws.flatten(0, 1)
+            step = max(1, PAIRS_PER_CHUNK // len(block))
+            traces = (log_joint.trace(log_joint.values(part)) for part in draws.split(step))
+            x = torch.cat([entries.of(_x_drawn(trace, block)) for trace in traces])
+        last = len(draws) - num_chains + np.arange(len(group.imputations))
+        return Drawn(
+            x=x,
+            log_weights=draws.new_zeros(len(draws), len(block)),
+            chosen=np.repeat(last[:, None], len(block), axis=1),
+            r_hat=chains.r_hat().max(1),
+            ess=chains.ess().min(1),
+        )
+
+
+class Pool(NamedTuple):
+    """The draws of all imputations, with what judges them row by row.
+
+    `weights` is (T, B) and sums to one, each imputation having the same share; `chosen` is (m, B).
+    """
+
+    x: Tensor
+    weights: Tensor
+    chosen: np.ndarray
+    pareto_k: np.ndarray
+    ess: np.ndarray
+    r_hat: np.ndarray
+    is_reliable: np.ndarray
+
+
+def pooled(parts: list[Drawn]) -> Pool:
+    """Draws of several fits, one after the other; fits are weighted alike, not by their p(x)."""
+    firsts = np.cumsum([0, *(len(part.x) for part in parts[:-1])])
+    pairs = zip(parts, firsts, strict=True)
+    chosen = np.concatenate([part.chosen + first for part, first in pairs])
+    log_weights = torch.cat([_relative(part.log_weights) for part in parts])
+    dead = torch.stack([part.log_weights.isneginf().all(0) for part in parts]).any(0)
+    r_hat = np.max([part.r_hat for part in parts], axis=0)
+    evidence = reduce_log_weights(log_weights.cpu().numpy())
+    if np.isnan(r_hat).all():
+        k_hat = np.where(dead.cpu().numpy(), np.inf, evidence.pareto_k)
+        ess = evidence.ess
+        is_reliable = (k_hat <= GOOD_K) & (ess >= FEWEST_EFFECTIVE * len(chosen))
+    else:
+        k_hat = np.full_like(r_hat, np.nan)
+        ess = np.sum([part.ess for part in parts], axis=0)
+        enough = np.min([part.ess for part in parts], axis=0) >= SMALLEST_ESS
+        is_reliable = (r_hat < LARGEST_R_HAT) & enough
+    return Pool(
+        x=torch.cat([part.x for part in parts]),
+        weights=log_weights.double().softmax(0),
+        chosen=chosen,
+        pareto_k=k_hat,
+        ess=ess,
+        r_hat=r_hat,
+        is_reliable=is_reliable,
+    )
+
+
+def conditioned(group: Group, values: dict[str, Tensor]) -> Group:
+    """The group with these values of the latents outside the data plate."""
+    model, guide = (poutine.condition(each, data=values) for each in (group.model, group.guide))
+    return Group(model, guide, group.imputations)
+
+
+def _x_drawn(trace: poutine.Trace, block: Block) -> Tensor:
+    """A draw of x for each draw of z, (T, B, *event), missing entries given the observed ones."""
+    x = completed(site_of_x(trace, block.data.event_shape.numel())["fn"])
+    return x.reshape(-1, len(block), *block.data.event_shape)
+
+
+def _relative(log_weights: Tensor) -> Tensor:
+    """Weights of mean one over the draws; all equal where none is positive."""
+    finite = _finite(log_weights)
+    return finite - finite.logsumexp(0) + np.log(len(finite))
+
+
+def _finite(log_weights: Tensor) -> Tensor:
+    """Zero instead of minus infinity in rows where all are."""
+    return log_weights.masked_fill(log_weights.isneginf().all(0), 0.0)
+
+
+def _num_chains(group: Group) -> int:
+    """One for each imputation, and at least four, by which they are judged."""
+    return max(FEWEST_CHAINS, len(group.imputations))
