@@ -86,8 +86,7 @@ class Model(TrainedOn):
     After `fit`, `num_train` is the number of training rows, and `columns` holds the names of the
     columns of x and context where they had any: data and weights with other names are refused.
     `levels` holds the names of the levels of categories, by column: the categories of other data
-    are coded alike.
-    `unobserved` names the columns that were missing in every training row.
+    are coded alike. `unobserved` names the columns that were missing in every training row.
 
     Args:
         prior: p(z), one of `priors` or any module that returns a distribution with event shape

@@ -10,6 +10,8 @@ from ppl_vae.data import Dataset
 if TYPE_CHECKING:
     import xarray as xr
 
+__all__ = ["group", "tree"]
+
 
 def rows_of_data(data: Dataset) -> dict[str, np.ndarray]:
     """The row dim of the data and the names of the rows."""
@@ -27,7 +29,17 @@ def group(
     coords: Mapping[str, Any],
     **attrs: Any,
 ) -> "xr.Dataset":
-    """Arrays with their dims; a dim that `coords` does not name is numbered from 0."""
+    """Arrays with their dims; a dim that `coords` does not name is numbered from 0.
+
+    Args:
+        variables: Dims and values by name.
+        coords: Names along a dim.
+        attrs: Attributes of the group.
+
+    Example:
+        >>> group({"ess": (("datum",), np.ones(3))}, {"datum": ["a", "b", "c"]}).sizes["datum"]
+        3
+    """
     import xarray as xr
 
     sizes = {
@@ -40,7 +52,15 @@ def group(
 
 
 def tree(**groups: "xr.Dataset") -> "xr.DataTree":
-    """A tree of these groups; `other[name] = this[name]` adds one of them to another tree."""
+    """A tree of these groups; `other[name] = this[name]` adds one of them to another tree.
+
+    Args:
+        groups: Groups by name.
+
+    Example:
+        >>> list(tree(rows=group({"ess": (("datum",), np.ones(3))}, {})))
+        ['rows']
+    """
     import xarray as xr
 
     return xr.DataTree.from_dict(groups)
