@@ -62,9 +62,9 @@ from .refinement import refit_prior as refit_prior
 from .report import write_report as write_report
 from .runtime.seeding import seeded as seeded
 from .tasks import Fits as Fits
-from .tasks import bootstrap_fits as bootstrap_fits
 from .tasks import Imputations as Imputations
 from .tasks import MultipleImputation as MultipleImputation
+from .tasks import bootstrap_fits as bootstrap_fits
 from .tasks import counterfactual as counterfactual
 from .tasks import impute as impute
 from .tasks import pool as pool
