@@ -8,6 +8,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+import xarray as xr
 from scipy import stats
 
 import ppl_vae as pv
@@ -322,6 +323,51 @@ def test_a_frame_is_not_changed_by_its_imputations_or_the_other_way_round():
     assert imputations.complete(0).double[seen].equals(kept.double[seen])
 
 
+def test_rows_keep_their_names_whatever_the_index():
+    index = pd.MultiIndex.from_product([["a", "b"], range(30)], names=["site", "row"])
+    frame = table()[["double", "category"]].set_axis(index)
+    arrow = frame.astype({"double": "double[pyarrow]"})
+    for given in (frame, arrow):
+        imputations = drawn(given, *built(pv.Dataset(given)))
+        tables = (imputations.complete(0), imputations.rows, imputations.probabilities("category"))
+        assert all(each.index.equals(index) for each in tables)
+        assert imputations.complete(1).dtypes.equals(given.dtypes)
+        with pytest.raises(ValueError, match="do_not_impute has other rows"):
+            drawn(given, *built(pv.Dataset(given)), do_not_impute=given.isna()[::-1])
+
+
+def test_small_integers_and_other_covariates():
+    small = pd.DataFrame({"n": pd.array([1, 100, None] * 20, dtype="Int8"), "age": 1.0})
+    data = pv.Dataset(small, context=["age"])
+    model, guide = built(data)
+    model.likelihood.parts[0].link.linear.bias.data += 3
+    n = drawn(data, model, guide).complete(0)["n"]
+    assert str(n.dtype) == "Int64"
+    assert n.max() > 127
+    other = drawn(data.with_context({"age": 2.0}), model, guide).complete(0)
+    assert list(other) == ["n"]
+    assert other.n.notna().all()
+
+
+def test_the_tree_is_kept_by_a_file(tmp_path):
+    frame = table()[["double", "category"]]
+    tree = drawn(frame, *built(pv.Dataset(frame))).to_datatree()
+    tree.to_netcdf(tmp_path / "tree.nc", engine="h5netcdf")
+    found = xr.open_datatree(tmp_path / "tree.nc", engine="h5netcdf")["imputations"]
+    assert found["x"].dims == ("imputation", "datum", "feature")
+    assert found["x"].equals(tree["imputations"]["x"])
+    assert found["x"].notnull().all()
+    assert (found["method"] == tree["imputations"]["method"]).all()
+
+
+def test_too_short_chains_are_not_believed():
+    bed = beds.linear_gaussian(num_data=3)
+    x = holed(bed.x, 0.5)
+    short = HMC(num_samples=2, num_warmup=0)
+    with pytest.warns(UserWarning, match="3 rows, the first of them 0"):
+        pv.impute(bed.model, bed.guide, x, method="hmc", sampler=short, **QUIET)
+
+
 def test_levels_that_the_frame_lacks_are_added_in_order():
     known = pd.Categorical(["a", "b", "c"] * 20, categories=["c", "b", "a"], ordered=True)
     data = pv.Dataset(pd.DataFrame({"grade": known, "x": np.arange(60.0)}))
@@ -525,6 +571,7 @@ def test_settings_are_checked():
     with pytest.raises(ValueError, match="method is 'mcmc'"):
         pv.impute(*gaussian(torch.randn(5, 2)), x, method="mcmc")
     imputations = drawn(x, *gaussian(torch.randn(5, 2)))
+    assert imputations.interval(0.99).shape == (2, 1, 2)
     with pytest.raises(ValueError, match="level is 0.999"):
         imputations.interval(0.999)
     with pytest.raises(ValueError, match="column '1' is continuous"):

@@ -61,6 +61,13 @@ class Source:
         """Whether x was read from a frame."""
         return is_frame(self.given)
 
+    @property
+    def index(self) -> Any:
+        """The index of the frame, as it was given; None of an array."""
+        if not self.is_frame:
+            return None
+        return self.given.index if self.rows is None else self.given.index[self.rows]
+
     def taken(self, rows: np.ndarray) -> "Source":
         """These of the rows."""
         return Source(self.given, self.places, rows if self.rows is None else self.rows[rows])

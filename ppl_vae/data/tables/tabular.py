@@ -232,6 +232,17 @@ class Tabular:
         return layout.frame(columns, rows, kinds_of(columns, layout.types))
 
     @property
+    def is_frame(self) -> bool:
+        """Whether x came in a frame of pandas."""
+        return self._layout.is_frame
+
+    @property
+    def index(self) -> Any:
+        """The rows' names: the index of the frame where x came from one, with all its levels."""
+        found = None if self.source is None else self.source.index
+        return self.coords[self.dims[0]] if found is None else found
+
+    @property
     def exact(self) -> np.ndarray:
         """x in float64, with all digits that were given; categories as codes of `levels`."""
         values = self.x.double().cpu().numpy().copy()

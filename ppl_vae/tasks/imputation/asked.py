@@ -48,7 +48,11 @@ def _mask(given: Any, data: Dataset) -> np.ndarray:
                 f"do_not_impute has the columns {columns}: give a boolean for each column of x, "
                 f"{list(data.feature_names)}"
             )
-        given = given.iloc[:, [columns.index(name) for name in data.feature_names]].to_numpy()
+        if data.is_frame and not given.index.equals(data.index):
+            raise ValueError("do_not_impute has other rows than x: reindex it like x")
+        given = given.iloc[:, [columns.index(name) for name in data.feature_names]]
+        if all(dtype.kind == "b" for dtype in given.dtypes):
+            given = given.to_numpy(dtype=bool)
     mask = np.asarray(given)
     shape = tuple(data.x.shape)
     if mask.shape != shape or mask.dtype != bool:

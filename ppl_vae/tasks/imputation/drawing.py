@@ -39,7 +39,7 @@ __all__ = ["MultipleImputation", "impute"]
 
 METHODS = ("importance", "refined", "hmc")
 FEWEST_DRAWS = 1000  # of each missing entry
-NUMBERS_AT_ONCE = 20_000_000  # draws of entries held at once
+NUMBERS_AT_ONCE = 5_000_000  # draws of entries held at once
 GLOBAL_LATENTS = len(METHODS)  # a random stream beside those of the methods
 
 
@@ -181,10 +181,14 @@ class Job:
     predictive: Predictive
     served: Served
 
+    @property
+    def by_row(self) -> np.ndarray:
+        """What is asked for, (N, entries of a row)."""
+        return self.asked.reshape(len(self.asked), -1)
+
     def run(self, methods: dict[int, Method], seed: int, progress: bool) -> list[str]:
         """Draw all rows by the first method, and those that it cannot serve by the next."""
-        by_row = self.asked.reshape(len(self.asked), -1)
-        rows = np.flatnonzero(by_row.any(1))
+        rows = np.flatnonzero(self.by_row.any(1))
         reasons = []
         for number, method in methods.items():
             if not len(rows):
@@ -219,25 +223,24 @@ class Job:
 
     def _block(self, method: Method, rows: np.ndarray, blocks: list[Block]) -> None:
         """Draw a block of rows with all fits, and keep the summaries."""
-        by_row = self.asked.reshape(len(self.asked), -1)
         device = blocks[0].data.x.device
-        found = by_row[rows].nonzero()
+        found = self.by_row[rows].nonzero()
         entries = Entries(*(torch.from_numpy(each).to(device) for each in found))
         pairs = zip(self.groups, blocks, strict=True)
         parts: list[Drawn] = [method.draw(block, group, entries) for group, block in pairs]
         pool = pooled(parts)
         self.predictive.put(self._numbers(rows), pool, entries)
-        self.served.put(rows, method.name, pool)
+        self.served.put(rows, method.name, pool.judged)
 
     def _numbers(self, rows: np.ndarray) -> np.ndarray:
         """The numbers of the missing entries of these rows among all, in their order."""
-        counts = self.asked.reshape(len(self.asked), -1).sum(1)
+        counts = self.by_row.sum(1)
         last = counts.cumsum()
         return np.concatenate([np.arange(last[row] - counts[row], last[row]) for row in rows])
 
     def _rows_at_once(self, method: Method) -> int:
         """Rows of a block, so that the draws of their missing entries fit in memory."""
-        most = int(self.asked.reshape(len(self.asked), -1).sum(1).max())
+        most = int(self.by_row.sum(1).max())
         fitting = NUMBERS_AT_ONCE // (most * method.num_draws(self.groups))
         return max(1, min(method.rows_at_once, fitting))
 

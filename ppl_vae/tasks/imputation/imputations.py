@@ -11,7 +11,7 @@ from ppl_vae.diagnostics.groups import group, tree
 from ppl_vae.diagnostics.sbc.against_hmc import LARGEST_R_HAT
 from ppl_vae.evidence.pareto import GOOD_K
 from ppl_vae.runtime.checks import real_number, warn_caller, whole_number
-from ppl_vae.tasks.imputation.methods import Pool
+from ppl_vae.tasks.imputation.methods import Judged
 from ppl_vae.tasks.imputation.predictive import GRID, MOST_LEVELS, Predictive
 from ppl_vae.tasks.imputation.tables import completed_frame
 
@@ -54,13 +54,13 @@ class Served:
         method = np.full(num_rows, NONE, dtype="<U10")
         return cls(method, pareto_k, ess, r_hat, is_reliable=np.ones(num_rows, dtype=bool))
 
-    def put(self, rows: np.ndarray, name: str, pool: Pool) -> None:
+    def put(self, rows: np.ndarray, name: str, judged: Judged) -> None:
         """Write that this method served these rows."""
         self.method[rows] = name
-        self.pareto_k[rows] = pool.pareto_k
-        self.ess[rows] = pool.ess
-        self.r_hat[rows] = pool.r_hat
-        self.is_reliable[rows] = pool.is_reliable
+        self.pareto_k[rows] = judged.pareto_k
+        self.ess[rows] = judged.ess
+        self.r_hat[rows] = judged.r_hat
+        self.is_reliable[rows] = judged.is_reliable
 
     @property
     def num_unreliable(self) -> int:
@@ -131,13 +131,12 @@ class Imputations:
         if whole_number(i, "i", at_least=0) >= len(self):
             raise IndexError(f"there are {len(self)} imputations, and i is {i}")
         values = self.predictive.values[i]
-        if self.data.source is None or not self.data.source.is_frame:
-            given = self.data.exact
-            if self.data.source is None:
-                given = self.data.x.numpy().copy()
-            given[self.asked] = values
-            return given
-        return completed_frame(self.data, self.asked, values)
+        if self.data.source is not None and self.data.is_frame:
+            return completed_frame(self.data, self.asked, values)
+        x = self._filled(values)
+        if self.data.source is None:
+            x = x.astype(self.predictive.quantiles.dtype)
+        return self.data.to_frame(x) if self.data.is_frame else x
 
     @property
     def mean(self) -> np.ndarray:
@@ -177,7 +176,7 @@ class Imputations:
         Raises:
             ValueError: The level is not in (0, 0.99].
         """
-        tail = (1 - real_number(level, "level", above=0, at_most=2 * GRID[-1] - 1)) / 2
+        tail = (1 - real_number(level, "level", above=0, at_most=0.99)) / 2
         first = int(np.floor(tail / GRID[0] + 1e-9)) - 1
         ends = self.predictive.quantiles[:, [first, len(GRID) - 1 - first]].T
         return np.stack([self._ordered(self._filled(end)) for end in ends])
@@ -201,8 +200,7 @@ class Imputations:
                 "interval(level)"
             )
         names = list(self.data.levels.get(str(column), range(found.shape[1])))
-        rows = self.data.coords[self.data.dims[0]]
-        return pd.DataFrame(found, index=pd.Index(rows), columns=names)
+        return pd.DataFrame(found, index=pd.Index(self.data.index), columns=names)
 
     def prediction_set(self, level: float = 0.95) -> "pd.DataFrame":
         """Smallest sets of values with this probability, the most probable first, for each row.
@@ -220,8 +218,7 @@ class Imputations:
             if self._chances(place) is not None:
                 chances = self.probabilities(name)
                 found[name] = _smallest_sets(chances.to_numpy(), list(chances.columns), level)
-        rows = self.data.coords[self.data.dims[0]]
-        return pd.DataFrame(found, index=pd.Index(rows))
+        return pd.DataFrame(found, index=pd.Index(self.data.index))
 
     @property
     def rows(self) -> "pd.DataFrame":
@@ -236,7 +233,7 @@ class Imputations:
             "r_hat": self.served.r_hat,
             "reliable": self.served.is_reliable,
         }
-        return pd.DataFrame(columns, index=pd.Index(self.data.coords[self.data.dims[0]]))
+        return pd.DataFrame(columns, index=pd.Index(self.data.index))
 
     def to_datatree(self) -> "xr.DataTree":
         """A tree with the group "imputations": x completed m times, and the method of each row.

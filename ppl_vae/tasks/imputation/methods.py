@@ -49,15 +49,15 @@ class Group(NamedTuple):
 class Drawn(NamedTuple):
     """T draws of the n missing entries of B rows, which belong to several imputations.
 
-    x is (T, n), log_weights and the number of the imputation are (T, B) and (T,); `chosen` is the
-    draw that each imputation takes, (imputations, B), and r_hat and ess are those of chains, (B,).
+    x is (T, n), log_weights (T, B); `chosen` is the draw that each imputation takes, (imputations,
+    B), and r_hat and ess are those of chains, (B,), None of particles.
     """
 
     x: Tensor
     log_weights: Tensor
     chosen: np.ndarray
-    r_hat: np.ndarray
-    ess: np.ndarray
+    r_hat: np.ndarray | None = None
+    ess: np.ndarray | None = None
 
 
 class Method(Protocol):
@@ -104,14 +104,7 @@ class Importance:
         sets = [self._set(block, group, number, entries) for number in group.imputations]
         x, log_weights, chosen = zip(*sets, strict=True)
         firsts = self.num_particles * np.arange(len(sets))
-        unknown = np.full(len(block), np.nan)
-        return Drawn(
-            x=torch.cat(x),
-            log_weights=torch.cat(log_weights),
-            chosen=np.stack(chosen) + firsts[:, None],
-            r_hat=unknown,
-            ess=unknown,
-        )
+        return Drawn(torch.cat(x), torch.cat(log_weights), np.stack(chosen) + firsts[:, None])
 
     def proposals(self, block: Block, group: Group) -> list[tuple[Program, int]]:
         """Guides, with the number of particles of each."""
@@ -199,19 +192,25 @@ class Chained:
         )
 
 
-class Pool(NamedTuple):
-    """The draws of all imputations, with what judges them row by row.
+class Judged(NamedTuple):
+    """What judges the draws of z row by row, (B,) each: NaN where it does not apply."""
 
-    `weights` is (T, B) and sums to one, each imputation having the same share; `chosen` is (m, B).
+    pareto_k: np.ndarray
+    ess: np.ndarray
+    r_hat: np.ndarray
+    is_reliable: np.ndarray
+
+
+class Pool(NamedTuple):
+    """The draws of all imputations; weights (T, B) sum to one, and imputations have equal shares.
+
+    `chosen` is the draw that each imputation takes, (m, B).
     """
 
     x: Tensor
     weights: Tensor
     chosen: np.ndarray
-    pareto_k: np.ndarray
-    ess: np.ndarray
-    r_hat: np.ndarray
-    is_reliable: np.ndarray
+    judged: Judged
 
 
 def pooled(parts: list[Drawn]) -> Pool:
@@ -220,27 +219,32 @@ def pooled(parts: list[Drawn]) -> Pool:
     pairs = zip(parts, firsts, strict=True)
     chosen = np.concatenate([part.chosen + first for part, first in pairs])
     log_weights = torch.cat([_relative(part.log_weights) for part in parts])
-    dead = torch.stack([part.log_weights.isneginf().all(0) for part in parts]).any(0)
-    r_hat = np.max([part.r_hat for part in parts], axis=0)
-    evidence = reduce_log_weights(log_weights.cpu().numpy())
-    if np.isnan(r_hat).all():
-        k_hat = np.where(dead.cpu().numpy(), np.inf, evidence.pareto_k)
-        ess = evidence.ess
-        is_reliable = (k_hat <= GOOD_K) & (ess >= FEWEST_EFFECTIVE * len(chosen))
-    else:
-        k_hat = np.full_like(r_hat, np.nan)
-        ess = np.sum([part.ess for part in parts], axis=0)
-        enough = np.min([part.ess for part in parts], axis=0) >= SMALLEST_ESS
-        is_reliable = (r_hat < LARGEST_R_HAT) & enough
     return Pool(
         x=torch.cat([part.x for part in parts]),
         weights=log_weights.double().softmax(0),
         chosen=chosen,
-        pareto_k=k_hat,
-        ess=ess,
-        r_hat=r_hat,
-        is_reliable=is_reliable,
+        judged=_of_chains(parts) or _of_weights(parts, log_weights, len(chosen)),
     )
+
+
+def _of_weights(parts: list[Drawn], log_weights: Tensor, num_imputations: int) -> Judged:
+    """By k-hat and the effective sample size of all weights."""
+    evidence = reduce_log_weights(log_weights.cpu().numpy())
+    dead = torch.stack([part.log_weights.isneginf().all(0) for part in parts]).any(0)
+    k_hat = np.where(dead.cpu().numpy(), np.inf, evidence.pareto_k)
+    is_reliable = (k_hat <= GOOD_K) & (evidence.ess >= FEWEST_EFFECTIVE * num_imputations)
+    return Judged(k_hat, evidence.ess, np.full(len(k_hat), np.nan), is_reliable)
+
+
+def _of_chains(parts: list[Drawn]) -> Judged | None:
+    """By the worst R-hat, and the smallest effective sample size of a fit; None of particles."""
+    r_hats = [part.r_hat for part in parts if part.r_hat is not None]
+    sizes = [part.ess for part in parts if part.ess is not None]
+    if not r_hats:
+        return None
+    r_hat = np.max(r_hats, axis=0)
+    is_reliable = (r_hat < LARGEST_R_HAT) & (np.min(sizes, axis=0) >= SMALLEST_ESS)
+    return Judged(np.full(len(r_hat), np.nan), np.sum(sizes, axis=0), r_hat, is_reliable)
 
 
 def conditioned(group: Group, values: dict[str, Tensor]) -> Group:
