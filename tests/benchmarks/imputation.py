@@ -24,6 +24,7 @@ import pandas as pd
 import torch
 from scipy import stats
 from simulated_missing import (
+    SLOPE,
     TRUTHS,
     Setting,
     Truth,
@@ -49,6 +50,8 @@ LEVEL = 0.95
 LOW, HIGH = 0.92, 0.98  # what intervals are to cover, within two standard errors
 WIDEST = 1.25  # of the intervals of proper imputation under the true model
 RECIPE_STEPS = 1000
+COLD_STEPS = 300
+NUM_ROUNDS = 400
 PARTICLES = 400
 BROKEN = " ✗"
 
@@ -190,12 +193,13 @@ def arrays(truth: Truth, found: Any) -> list[np.ndarray]:
 def starts(setting: Setting, seed: int) -> dict[str, list[float]]:
     """Variance of each estimate between bootstrap fits, warm and cold, without that of the draws.
 
-    Cold fits begin at new weights and take as many epochs as the trained model took."""
+    Cold fits begin at new weights and take a fixed number of steps, since early stopping would see
+    rows that are among those for training too."""
     truth = TRUTHS[setting.truth]
     _, x = simulated(setting, seed)
     table = frame(truth, x)
     recipe = pv.recipe(table, num_steps=RECIPE_STEPS, seed=seed, progress=False)
-    num_epochs = recipe.fit().best_epoch
+    recipe.fit()
     data = pv.Dataset(table)
     objective = recipe.objective
     pair = recipe.model, recipe.guide
@@ -206,6 +210,7 @@ def starts(setting: Setting, seed: int) -> dict[str, list[float]]:
     rng = np.random.default_rng([seed, 4])
     for i in range(len(warm)):
         new = pv.recipe(table, num_steps=RECIPE_STEPS, seed=seed * 100 + i, progress=False)
+        num_epochs = round(COLD_STEPS * new.training.batch_size / len(data))
         training = replace(new.training, num_epochs=num_epochs, patience=None)
         sample = data[rng.integers(len(data), size=len(data))]
         pv.fit(new.model, new.guide, sample, objective=objective, training=training)
@@ -258,28 +263,26 @@ def write(results: Results) -> None:
 
 
 def work(chosen: list[Setting], most: int | None, with_starts: bool) -> None:
-    """Round by round: three runs of a setting with a formula for one with a trained model."""
+    """Round by round, so that settings have equal shares of their runs whenever it ends."""
     mice = imputers.Mice()
     results = read()
-    while True:
-        waiting = False
+    for number in range(1, NUM_ROUNDS + 1):
         for setting in chosen:
-            wanted = min(NUM_RUNS[setting], most or NUM_RUNS[setting])
+            wanted = share_of(NUM_RUNS[setting], number, most)
             left = wanted - results.get(str(setting), {"runs": 0})["runs"]
             if left > 0:
-                waiting = True
-                each = 3 if setting.truth == "linear-Gaussian" else 1
-                added(results, setting, min(left, each), mice)
+                added(results, setting, left, mice)
                 write(results)
         for setting in STARTS if with_starts else ():
-            key = f"starts: {setting}"
-            done = results.setdefault(key, [])
-            if len(done) < min(STARTS[setting], most or STARTS[setting]):
-                waiting = True
+            done = results.setdefault(f"starts: {setting}", [])
+            while len(done) < share_of(STARTS[setting], number, most):
                 done.append(starts(setting, len(done)))
                 write(results)
-        if not waiting:
-            return
+
+
+def share_of(num_runs: int, number: int, most: int | None) -> int:
+    """Runs that are done after so many rounds, at most as many as asked for."""
+    return min(-(-num_runs * number // NUM_ROUNDS), most or num_runs)
 
 
 # --- the page -------------------------------------------------------------------------------------
@@ -305,10 +308,10 @@ SD; width is the mean over estimands of the width over that of proper imputation
 - *nonlinear*: the response is quadratic in one variable, and loses values. Proper imputation draws
   from that regression.
 
-Values go missing completely at random (MCAR) or by the first column (MAR). `pv.impute` draws by
-importance resampling. mice is R's, with its default methods; IterativeImputer is scikit-learn's
-with `sample_posterior=True`, which takes binary variables for numbers. *theta fixed* leaves the
-bootstrap fits out.
+Values go missing completely at random (MCAR), or with a probability that rises with the first
+column (MAR, a probit of slope {SLOPE:g} per sd). `pv.impute` draws by importance resampling. mice
+is R's, with its default methods; IterativeImputer is scikit-learn's with `sample_posterior=True`,
+which takes binary variables for numbers. *theta fixed* leaves the bootstrap fits out.
 
 `{COMMAND}`; sums over runs are in `docs/imputation.json`."""
 
@@ -373,11 +376,11 @@ def is_broken(share: float, n: float) -> bool:
     return share < LOW - slack or share > HIGH + slack
 
 
-STARTED = """## Warm and cold refits
+STARTED = f"""## Warm and cold refits
 
 Variance of the estimates between bootstrap fits that go on from the trained weights, as a ratio to
-that between fits from new weights; the noise of the draws is subtracted. ± is a jackknife standard
-error over tables."""
+that between fits from new weights, of {COLD_STEPS} steps; the noise of the draws is subtracted. ±
+is a jackknife standard error over tables."""
 STARTED_HEAD = [
     "| setting | means | coefficients | seconds a warm refit | tables |",
     "|---|---|---|---|---|",

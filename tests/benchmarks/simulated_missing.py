@@ -14,6 +14,7 @@ Rows = np.ndarray
 NOISE = np.array([0.6, 0.8, 0.7, 0.9])
 LOADING = np.array([[1.0, 0.0], [0.7, 0.6], [0.8, -0.5], [0.6, 0.9]])
 MEAN = np.array([1.0, -2.0, 0.5, 3.0])
+SLOPE = 0.5  # of the probit by which values go missing
 SIGMA = LOADING @ LOADING.T + np.diag(NOISE**2)
 
 
@@ -133,9 +134,9 @@ def simulated(setting: Setting, seed: int) -> tuple[Rows, Rows]:
     if setting.mechanism == "MAR":
         sd = np.sqrt(SIGMA[0, 0]) if setting.truth == "linear-Gaussian" else 1.0
         mean = MEAN[0] if setting.truth == "linear-Gaussian" else 0.0
-        # A probit of slope 1 whose mean over the first column is the share.
-        score = (complete[:, 0] - mean) / sd
-        chance = norm.cdf(np.sqrt(2) * norm.ppf(setting.share) + score)
+        # A probit whose mean over the first column, a normal variable, is the share.
+        score = SLOPE * (complete[:, 0] - mean) / sd
+        chance = norm.cdf(np.sqrt(1 + SLOPE**2) * norm.ppf(setting.share) + score)
     observed = complete.copy()
     for column in truth.losing:
         observed[rng.random(setting.num_rows) < chance, column] = np.nan
