@@ -15,7 +15,7 @@ def measure(options: Options) -> list[Row]:
     num, (model, guide) = options.pick(1_000, 30), problems.ours(64, (64,), 8)
     x, sizes = problems.bits(num, 64), {"num_samples": num, "num_data": num, "progress": False}
     works = {
-        f"to_datatree, {num:,} data x {num:,} draws": partial(
+        f"to_datatree, {num:,} rows x {num:,} draws": partial(
             pv.to_datatree, model, guide, x, **sizes
         ),
         f"calibration, {num:,} simulations": partial(pv.calibration, model, guide, num_data=num),

@@ -30,7 +30,7 @@ PYRO, PYRO_UNCHECKED = "Pyro, particle plate", "Pyro, particle plate, validation
 
 
 def matrix_products(num_pairs: int, block: int) -> None:
-    """What the decoder must do for as many (particle, datum) pairs, and nothing else, into memory
+    """What the decoder must do for as many (particle, row) pairs, and nothing else, into memory
     that is there."""
     hidden = [torch.randn(block, width) for width in WIDTHS]
     weights = [
@@ -98,7 +98,7 @@ def measure(options: Options) -> list[Row]:
     times = in_turn(
         {name: timed(work, num_data) for name, work in works.items()}, options.pick(7, 1)
     )
-    return rows_of(times, f"log_evidence, K={num_particles:,}, per datum")
+    return rows_of(times, f"log_evidence, K={num_particles:,}, per row")
 
 
 def rows_of(times: dict, work: str) -> list[Row]:

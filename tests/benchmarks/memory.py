@@ -17,7 +17,7 @@ from timing import Options, Row, spread
 
 TITLE = "Peak memory"
 FEATURES = 8  # of the data whose number grows in memory
-NUM_NUMBERS = 7  # float64 per datum that `log_evidence` gives back
+NUM_NUMBERS = 7  # float64 per row that `log_evidence` returns
 
 
 def peak_here() -> float:

@@ -135,6 +135,6 @@ def costs(ax: plt.Axes, curves: list[dict[str, list[float]]]) -> None:
     for curve, marker in zip(curves, "os", strict=False):
         (_, sizes), (name, values) = curve.items()
         ax.plot(sizes, [1e6 * value for value in values], marker=marker, label=name)
-    ax.set(xscale="log", xlabel="number of data N", ylabel="µs per datum")
+    ax.set(xscale="log", xlabel="number of rows N", ylabel="µs per row")
     ax.set_ylim(bottom=0)
     ax.legend(frameon=False)

@@ -1,4 +1,4 @@
-"""Cost per datum as the data grow: an epoch of `fit`, and `log_evidence`, 8 features, a small
+"""Cost per row as N grows: an epoch of `fit`, and `log_evidence`, 8 features, a small
 model."""
 
 import logging
@@ -15,7 +15,7 @@ import ppl_vae as pv
 from ppl_vae import likelihoods, objectives
 from ppl_vae.importance import Compiled
 
-TITLE = "Cost per datum"
+TITLE = "Cost per row"
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 FEATURES, BATCH, NUM_PARTICLES = 8, 100, 50
 
@@ -60,7 +60,7 @@ def evidence(data: list[torch.Tensor], options: Options) -> dict[str, list[float
 
 
 def rows_of(name: str, times: dict[str, list[float]]) -> list[Row]:
-    """The cost per datum at each N over that at the smallest."""
+    """The cost per row at each N over that at the smallest."""
     first, *others = times
     rows = [
         ratio(f"{name}, {size}", times, size, first, at_most=1.10, at_least=0.90) for size in others
