@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.data.streaming import Rows
-from ppl_vae.data.tables.kinds import ends
 from ppl_vae.families.modules import at_rest, join, require_module, shape_of
 from ppl_vae.families.networks import MLP
 from ppl_vae.families.posteriors import Posterior
 from ppl_vae.families.rows import example_rows, features_of, read_features
-from ppl_vae.families.units import Encoding
+from ppl_vae.families.shared import draw_shared, shared_latents
+from ppl_vae.families.units import CovariateUnits, Encoding
 from ppl_vae.model import TrainedOn, check_context, num_covariates, rows_to_start_from, weights_of
 
 __all__ = ["Guide", "input_shape"]
@@ -41,8 +41,8 @@ class Guide(TrainedOn):
         context_dim: Number of covariates c; None takes that of `start`, or none.
         missing: Whether the encoder is given the indicator of what was observed.
         start: Training rows, a `Dataset` or what makes one: the encoder is then given standardised
-            numbers (counts and positive values on a log scale), and an indicator of each level of a
-            category.
+            numbers (counts and positive values on a log scale), an indicator of each level of a
+            category, and covariates in the units in which a `Model` reads them.
 
     Shape:
         x (B, *event), context (B, context_dim) -> z (B, D)
@@ -84,7 +84,7 @@ class Guide(TrainedOn):
                 f"{tuple(data.event_shape)}: give data.event_shape"
             )
         self.units = Encoding(self.event_shape, {} if data is None else _num_levels(data))
-        self.context_units = Encoding(self.context_dim) if self.context_dim else None
+        self.covariates = CovariateUnits(self.context_dim)
         require_module(posterior, "posterior")
         context = example_rows(self.context_dim) if self.context_dim else None
         examples = self.inputs(example_rows(*self.event_shape), context)
@@ -103,8 +103,7 @@ class Guide(TrainedOn):
     def start_from(self, data: Dataset, *, counts: bool = False) -> None:
         """Put the encoder's inputs in the units of the training rows; `counts` are on a log scale.
 
-        In a table, columns of counts and of positive values are on a log scale anyway, and so are
-        positive covariates.
+        In a table, columns of counts and of positive values are on a log scale anyway.
         """
         logged = torch.full(self.event_shape, float(counts))
         if not counts and len(self.event_shape) == 1 and not isinstance(data.x, Rows):
@@ -114,10 +113,9 @@ class Guide(TrainedOn):
         self.units.fit_to(rows.x, logged)
 
     def start_covariates(self, rows: Dataset) -> None:
-        """Put the covariates in the units of these rows, positive ones on a log scale."""
-        if self.context_units is not None and rows.context is not None:
-            least, _ = ends([rows.context])
-            self.context_units.fit_to(rows.context, least.clamp(min=0))
+        """Put the covariates in the units of these rows, as a `Model` does."""
+        if rows.context is not None:
+            self.covariates.fit_to(rows.context)
 
     @property
     def is_new(self) -> bool:
@@ -127,8 +125,9 @@ class Guide(TrainedOn):
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The Pyro guide."""
         self.check(x, context)
+        shared = draw_shared(self.posterior)
         with pyro.plate("data", len(x), dim=-1):
-            return pyro.sample("z", self.posterior_at(x, context))
+            return pyro.sample("z", self.posterior_at(x, context, **shared))
 
     def check(self, x: Tensor, context: Tensor | None = None) -> None:
         """Raise ValueError unless x has the guide's event shape and context is as declared."""
@@ -144,9 +143,15 @@ class Guide(TrainedOn):
         with at_rest(self):
             return self.posterior_at(x, context)
 
-    def posterior_at(self, x: Tensor, context: Tensor | None = None) -> dist.TorchDistribution:
-        """q(z given x, c) in the present mode of the modules, as in training."""
-        return self.posterior(self.features(x, context))
+    def posterior_at(
+        self, x: Tensor, context: Tensor | None = None, **shared: Tensor
+    ) -> dist.TorchDistribution:
+        """q(z given x, c) in the present mode of the modules, as in training.
+
+        A posterior with latents that rows share is given them, or averages over them.
+        """
+        given = [context] if shared_latents(self.posterior) else []
+        return self.posterior(self.features(x, context), *given, **shared)
 
     def features(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The encoder's features of x; it sees the batch dims of x as one."""
@@ -155,9 +160,8 @@ class Guide(TrainedOn):
     def inputs(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The encoder's inputs."""
         indicator = ~x.isnan() if self.missing else None
-        if self.context_units is not None and context is not None:
-            context = self.context_units(context)
-        return join(self.units(x).nan_to_num(), len(self.event_shape), indicator, context)
+        values = self.units(x).nan_to_num()
+        return join(values, len(self.event_shape), indicator, self.covariates(context))
 
 
 def input_shape(data: Dataset, *, missing: bool | None = None) -> torch.Size:

@@ -26,6 +26,7 @@ from ppl_vae.families.rows import (
     mixes_rows,
     read_features,
 )
+from ppl_vae.families.shared import draw_shared, shared_latents
 from ppl_vae.families.units import CovariateUnits
 from ppl_vae.runtime.checks import whole_number
 from ppl_vae.runtime.seeding import one_at_a_time, seeded
@@ -90,7 +91,8 @@ class Model(TrainedOn):
 
     Args:
         prior: p(z), one of `priors` or any module that returns a distribution with event shape
-            (D,). If it has a `decoded_dim`, the decoder reads that many entries of z, the first.
+            (D,). If it has a `decoded_dim`, the decoder reads that many entries of z, the first; if
+            a method `decoded`, what that makes of z.
         likelihood: p(x given features), one of `likelihoods`.
         decoder: Any module from z (and context, appended) to features; None gives an `MLP` of 2 x
             256, for vectors x with a linear path beside it (`skip`).
@@ -204,6 +206,8 @@ class Model(TrainedOn):
         """Give prior and decoder the covariates in the units of these rows."""
         if rows.context is not None:
             self.covariates.fit_to(rows.context)
+            if hasattr(self.prior, "start_at"):
+                self.prior.start_at(rows.context)
 
     def read_names(self, columns: dict[str, tuple[str, ...]]) -> None:
         """Learn where an exposure that is given by its name stands, from the first named columns.
@@ -229,13 +233,22 @@ class Model(TrainedOn):
             num_data = len(context)
         if x is not None:
             num_data = len(x)
+        shared = draw_shared(self.prior)
         with pyro.plate("data", num_data, dim=-1):
-            z = pyro.sample("z", self.prior(self.covariates(context)))
+            z = pyro.sample("z", self.prior_at(context, **shared))
             likelihood = self.likelihood_at(z, context, x)
             if x is None:
                 return pyro.sample("x", likelihood)
             observed, values = observed_part(likelihood, x, self.may_miss)
             return pyro.sample("x", observed, obs=values)
+
+    def prior_at(self, context: Tensor | None = None, **shared: Tensor) -> dist.TorchDistribution:
+        """p(z given c), and given the latents that rows share, if the prior has any.
+
+        A prior with a method `start_at` has units of its own for the covariates.
+        """
+        has_units = hasattr(self.prior, "start_at")
+        return self.prior(context if has_units else self.covariates(context), **shared)
 
     def decode(self, z: Tensor, context: Tensor | None = None) -> dist.Independent:
         """p(x given z, c), batch dims of z to the left; dropout and batch norm are at rest."""
@@ -260,8 +273,14 @@ class Model(TrainedOn):
         context = self.covariates(context)
         if self.exposure is not None:
             context, _ = self.exposure.split(context, self.columns.get("context", ()))
-        inputs = join(z[..., : self.decoded_dim], 1, context=context)
+        inputs = join(self.decoded(z), 1, context=context)
         return features_of(self.decoder, inputs, z.dim() - 1)
+
+    def decoded(self, z: Tensor) -> Tensor:
+        """What the decoder reads of z."""
+        if hasattr(self.prior, "decoded"):
+            return self.prior.decoded(z)
+        return z[..., : self.decoded_dim]
 
     def exposure_of(self, context: Tensor | None) -> Tensor | None:
         """The exposure of each row, (B, 1, ...), as the likelihood takes it."""
@@ -270,12 +289,21 @@ class Model(TrainedOn):
         _, values = self.exposure.split(context, self.columns.get("context", ()))
         return values.reshape(*values.shape, *[1] * len(self.likelihood.event_shape))
 
-    def sample(self, num_samples: int = 1, context: Tensor | None = None) -> Tensor:
-        """Draws of x, (num_samples, *event), or one per row of context; dropout is at rest."""
+    def sample(
+        self, num_samples: int = 1, context: Tensor | None = None, *, guide: Any = None
+    ) -> Tensor:
+        """Draws of x, (num_samples, *event), or one per row of context; dropout is at rest.
+
+        Latents that rows share are drawn once in a call: from the guide if one is given, as for
+        predictions of a fitted model, else from their prior.
+        """
         if self.exposure is None:  # an exposure has an error of its own
             check_context(context, self.context_dim, "Model")
         with one_at_a_time, at_rest(self), torch.no_grad(), pyro.poutine.block():
-            return self(context=context, num_data=num_samples)
+            known = {} if guide is None else shared_latents(guide.posterior)
+            drawn = {name: each.sample() for name, each in known.items()}
+            with pyro.poutine.condition(data=drawn):
+                return self(context=context, num_data=num_samples)
 
     def check(self, x: Tensor, context: Tensor | None = None) -> None:
         """Raise ValueError unless x lies in the likelihood's support and context is as declared."""

@@ -8,6 +8,7 @@ import torch
 from pyro.distributions import constraints
 
 from ppl_vae import Guide, Model, beds, likelihoods, objectives, posteriors, priors
+from ppl_vae.families.densities.latents import log_simplex
 from ppl_vae.hmc import HMC
 
 FEATURES = 4  # width of a network's features where a family is tested alone
@@ -32,15 +33,31 @@ def vamp_prior(latent_dim):
 
 
 class Given(torch.nn.Module):
-    """A prior of covariates, at one value of them."""
+    """A prior of covariates, at one value of them and of the latents that rows share."""
 
-    def __init__(self, prior):
+    def __init__(self, prior, **shared):
         super().__init__()
         self.prior = prior
         self.context = torch.nn.Buffer(torch.ones(prior.context_dim))
+        for name, value in shared.items():
+            self.register_buffer(name, value)
+        self.shares = tuple(shared)
 
     def forward(self, context=None):
-        return self.prior(self.context)
+        return self.prior(self.context, **{name: getattr(self, name) for name in self.shares})
+
+
+class GivenProcess(posteriors.GaussianProcess):
+    """The posterior of a process at one value of the covariates, over the inducing values."""
+
+    def __init__(self, latent_dim):
+        super().__init__(priors.GaussianProcess(latent_dim, 1, num_inducing=3))
+
+    def shared(self):
+        return {}
+
+    def distribution(self, raw):
+        return super().distribution(raw, raw.new_ones(1))
 
 
 PRIORS = {
@@ -57,6 +74,10 @@ PRIORS = {
     "Dirichlet": lambda d: priors.Dirichlet(d, concentration=None),
     "UniformSphere": priors.UniformSphere,
     "Categorical": priors.Categorical,
+    "RelaxedCategorical": priors.RelaxedCategorical,
+    "GaussianProcess": lambda d: Given(
+        priors.GaussianProcess(d, 2, num_inducing=3), inducing=torch.linspace(-1, 1, 3).repeat(d, 1)
+    ),
 }
 
 POSTERIORS = {
@@ -72,6 +93,8 @@ POSTERIORS = {
     "LogisticNormal": posteriors.LogisticNormal,
     "PowerSpherical": posteriors.PowerSpherical,
     "Categorical": posteriors.Categorical,
+    "RelaxedCategorical": posteriors.RelaxedCategorical,
+    "GaussianProcess": GivenProcess,
 }
 
 
@@ -112,6 +135,9 @@ def nodes(support, size, points=401):
         return torch.eye(size, dtype=torch.float64), torch.ones(size)
     if support is constraints.sphere:
         return sphere_nodes(size)
+    if support is log_simplex:
+        shares, weights = nodes(constraints.simplex, size, points)
+        return shares.log(), weights / shares.prod(-1)
     is_simplex = support is constraints.simplex
     size = size - is_simplex
     width = 24 if is_simplex else 12

@@ -117,10 +117,11 @@ def test_grey_pixels_are_refused_with_both_remedies():
             use()
 
 
-NORMAL_POSTERIORS = ("MeanFieldNormal", "LowRankNormal", "FullRankNormal")
-NORMAL_PRIORS = ("StandardNormal", "LearnedNormal", "ConditionalNormal")
+NORMAL_POSTERIORS = ("MeanFieldNormal", "LowRankNormal", "FullRankNormal", "GaussianProcess")
+NORMAL_PRIORS = ("StandardNormal", "LearnedNormal", "ConditionalNormal", "GaussianProcess")
 KNOWN_KL = {
     ("MeanFieldNormal", "Laplace"),
+    ("GaussianProcess", "Laplace"),
     ("LogisticNormal", "LogisticNormal"),
     ("PowerSpherical", "UniformSphere"),
     ("Categorical", "Categorical"),

@@ -8,6 +8,7 @@ from sklearn.decomposition import PCA, FactorAnalysis
 
 import ppl_vae as pv
 from ppl_vae import likelihoods, networks, posteriors, priors
+from ppl_vae.families.missing import observed_part
 
 
 @pytest.fixture(scope="module")
@@ -149,3 +150,33 @@ def test_a_recurrent_network_ends_where_a_row_ends(shape):
         4,
         2,
     )
+
+
+@pytest.mark.parametrize("shape", [(6,), (6, 2)])
+def test_a_recurrent_decoder_gives_a_row_that_ends_early_the_density_of_its_beginning(shape):
+    """Its first steps are those of a shorter decoder, with one map to the parameters for all steps;
+    the likelihood leaves out what lies beyond the end."""
+    torch.manual_seed(0)
+    x = torch.randn(5, *shape)
+    x[:, 4:] = torch.nan
+    long, short = (
+        pv.Model(
+            priors.StandardNormal(2),
+            likelihoods.Gaussian((steps, *shape[1:]), scale=0.5),
+            networks.GRUDecoder(2, (steps, *shape[1:]), width=5),
+        )
+        for steps in (6, 4)
+    )
+    for name in ("decoder", "likelihood"):
+        weights = getattr(long, name).state_dict()
+        kept = {key: value[:4] if "units" in key else value for key, value in weights.items()}
+        getattr(short, name).load_state_dict(kept)
+    assert long.likelihood.link.linear.weight.shape == (1, 5)
+    z = torch.randn(3, 5, 2)
+    observed, values = observed_part(long.decode(z), x)
+    expected = short.decode(z).log_prob(x[:, :4])
+    torch.testing.assert_close(observed.log_prob(values), expected)
+    means = long.decode(z).mean
+    assert (means[:, :, 1:] != means[:, :, :-1]).all()  # steps differ, and so do rows
+    guide = pv.Guide(posteriors.MeanFieldNormal(2), shape, networks.GRU(shape), missing=True)
+    pv.fit(long, guide, x, training=pv.Training(num_epochs=1, progress=False))

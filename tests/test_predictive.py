@@ -5,6 +5,7 @@ import dataclasses
 import re
 
 import numpy as np
+import pandas as pd
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -31,6 +32,7 @@ from ppl_vae.diagnostics import (
 )
 from ppl_vae.diagnostics.predictive import replicates
 from ppl_vae.diagnostics.predictive.cdf import below_and_at
+from ppl_vae.diagnostics.predictive.check import _default_statistics
 from ppl_vae.diagnostics.predictive.statistics import OF_ENTRIES, correlation
 from ppl_vae.diagnostics.uniformity import uniformity_p_value
 from ppl_vae.families.missing import observed_part
@@ -1007,3 +1009,36 @@ def test_a_site_beside_x_may_observe_something_else():
     data = pv.Dataset(x, context=x + 1)
     assert len(marginal_pit(model, data, num_samples=20, **QUIET)) == 40
     assert predictive_check(model, from_the_prior, data, num_samples=5, **QUIET).num_data == 40
+
+
+def test_categories_are_compared_by_the_frequencies_of_their_levels():
+    """A model that exchanges two levels leaves the mean of the codes as it is, and is found."""
+    frame = pd.DataFrame(
+        {
+            "colour": pd.Categorical(["a"] * 60 + ["b"] * 20 + ["c"] * 60),
+            "size": np.linspace(-1, 1, 140),
+        }
+    )
+    data = pv.Dataset(frame)
+
+    statistics = _default_statistics(data)
+    assert set(statistics) == {*FEATURE_STATISTICS, "levels of colour"}
+    x = data.x.double().numpy()
+    found = {name: np.asarray(f(x)) for name, f in statistics.items() if name != "max"}
+    np.testing.assert_allclose(found["levels of colour"], [60 / 140, 20 / 140, 60 / 140])
+    assert np.isnan(found["mean"][0])
+    assert found["mean"][1] == pytest.approx(0.0, abs=1e-6)
+    alone = pv.Dataset(frame[["colour"]])
+    assert set(_default_statistics(alone)) == {"levels of colour"}
+    wide = pv.Dataset(frame.assign(other=frame["size"] ** 2))
+    assert set(_default_statistics(wide)) == {*STATISTICS, "levels of colour"}
+
+    likelihood = likelihoods.Columns.of(data)
+    torch.manual_seed(0)
+    vae = pv.Model(priors.StandardNormal(1), likelihood, start=data)
+    guide = pv.Guide(posteriors.MeanFieldNormal(1), 2, start=data)
+    flat = pd.Categorical.from_codes(np.arange(140) % 3, list("abc"))
+    others = pv.Dataset(frame.assign(colour=flat))
+    check = predictive_check(vae, guide, others, num_samples=60, **QUIET)
+    assert check.joint_p_values()["levels of colour"] < 0.05
+    assert "levels of colour[" in str(check)

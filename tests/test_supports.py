@@ -12,7 +12,7 @@ from torch import nn
 
 import ppl_vae as pv
 from ppl_vae import likelihoods, objectives, posteriors, priors
-from ppl_vae.families.densities.latents import SpherePower, SphereUniform
+from ppl_vae.families.densities.latents import LogConcrete, SpherePower, SphereUniform
 from ppl_vae.refinement import GradientRefinement, refine
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -265,3 +265,80 @@ def test_classes_say_which_objective_trains_them():
     guide = pv.Guide(posteriors.Categorical(3), 2, nn.Identity())
     with pytest.raises(ValueError, match=r"'z' .*not reparameterised.*VIMCO\(\)"):
         pv.fit(model, guide, torch.randn(60, 2), training=pv.Training(1, progress=False))
+
+
+# --- relaxed classes ------------------------------------------------------------------------------
+
+
+def exact_log_concrete(logits, temperature, y):
+    """Maddison, Mnih and Teh's formula with 50 digits."""
+    scores = [mp.mpf(a) - mp.mpf(temperature) * mp.mpf(b) for a, b in zip(logits, y, strict=True)]
+    total = mp.log(mp.fsum(mp.exp(score) for score in scores))
+    size = len(y)
+    constant = mp.loggamma(size) + (size - 1) * mp.log(mp.mpf(temperature))
+    return float(constant + mp.fsum(score - total for score in scores))
+
+
+@every_dtype
+@pytest.mark.parametrize("temperature", [1e-4, 0.1, 2 / 3, 10.0])
+def test_a_relaxed_class_keeps_its_density_where_shares_underflow(temperature, dtype):
+    """Shares down to exp(-1e5); log p - log q too has gradients."""
+    logits = torch.tensor([[0.0, 0.0, 0.0], [3.0, -40.0, 1.0], [-2.0, 2.0, 300.0]], dtype=dtype)
+    temperature = torch.tensor(temperature, dtype=dtype)
+    q = LogConcrete(temperature, logits=logits)
+    with pv.seeded(0):
+        drawn = q.rsample((3,))
+    ends = torch.tensor([[0.0, -1e5, -1e3], [-1e5, 0.0, -1e5]], dtype=dtype).unsqueeze(1)
+    y = torch.cat([drawn, ends.expand(-1, 3, -1)])
+    exact = q.logits.double()  # normalised, in the precision of the class
+    logs = y.double().reshape(-1, 3).tolist()
+    with mp.workdps(50):
+        rows = zip(exact.expand(y.shape).reshape(-1, 3).tolist(), logs, strict=True)
+        expected = [exact_log_concrete(a, temperature.item(), each) for a, each in rows]
+    found = q.log_prob(y).double().ravel()
+    np.testing.assert_allclose(found, expected, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
+    assert (drawn.logsumexp(-1).abs() < 1e-4).all()
+    raw = logits.clone().requires_grad_()
+    z = LogConcrete(temperature, logits=raw).rsample()
+    log_w = LogConcrete(0.5 * temperature, logits=torch.zeros(3, dtype=dtype)).log_prob(z)
+    log_w = log_w - LogConcrete(temperature, logits=raw).log_prob(z)
+    assert torch.autograd.grad(log_w.sum(), raw)[0].isfinite().all()
+
+
+def test_relaxed_draws_have_the_classes_probabilities_and_tend_to_corners():
+    """The largest share is that of class c with probability softmax(logits)_c, at any t."""
+    logits = torch.tensor([1.0, 0.0, -1.0, 0.5])
+    for temperature, largest in ((2.0, 0.6), (0.01, 0.98)):
+        y = LogConcrete(torch.tensor(temperature), logits=logits).sample((4_000,))
+        counts = torch.bincount(y.argmax(-1), minlength=4).numpy()
+        assert stats.chisquare(counts, 4_000 * logits.softmax(0).numpy()).pvalue > 1e-3
+        assert (y.amax(-1).exp().mean() > largest) == (temperature < 1)
+
+
+def test_relaxed_classes_train_by_their_paths_and_are_another_model():
+    """Three clusters are told apart; the evidence is that of quadrature over shares."""
+    with pv.seeded(1):
+        label = torch.arange(240) % 3
+        centres = torch.tensor([[-4.0, 0.0], [4.0, 0.0], [0.0, 5.0]])
+        x = centres[label] + 0.5 * torch.randn(240, 2)
+        prior = priors.RelaxedCategorical(3, temperature=0.4)
+        model = pv.Model(prior, likelihoods.Gaussian(2, scale=0.5), nn.Identity(), start=x)
+        posterior = posteriors.RelaxedCategorical(3, temperature=0.5)
+        guide = pv.Guide(posterior, 2, pv.networks.MLP(2, (16,)), start=x)
+        training = pv.Training(num_epochs=150, learning_rate=0.03, compile=False, progress=False)
+        pv.fit(model, guide, x, training=training)
+        posterior.temperature.fill_(0.9)  # heavier tails for the evidence
+    met = torch.zeros(3, 3)
+    classes = guide.encode(x).logits.argmax(-1)
+    met = met.index_put((classes, label), torch.ones(240), accumulate=True)
+    assert met.amax(0).sum() == met.amax(1).sum() > 230
+    z, weights = nodes(prior.support, 3)
+    with torch.no_grad():
+        joint = prior().log_prob(z.float()) + model.decode(z.float()).log_prob(x[:9].unsqueeze(1))
+    exact = (joint.double() + weights.log()).logsumexp(1).numpy()
+    found = pv.log_evidence(model, guide, x[:9], num_particles=2_000, progress=False)
+    assert (abs(found.log_evidence - exact) < 4.5 * found.mc_se + 1e-2).all()
+    with pytest.raises(ValueError, match="another support .*posteriors.RelaxedCategorical$"):
+        pv.log_evidence(model, pv.Guide(posteriors.LogisticNormal(3), 2), x)
+    with pytest.raises(ValueError, match="'z' has the support LogSimplex"):
+        refine(model, guide, x)

@@ -88,6 +88,11 @@ class Config(Table, validate_default=True):
 
     @model_validator(mode="after")
     def _one_latent_dim(self) -> Self:
+        if "latent_dim" not in self.posterior.keywords:
+            raise ValueError(
+                f"[posterior] {self.posterior.name} is made from a prior, which a file does not "
+                "give: choose another one, or call fit in Python"
+            )
         of_prior = self.prior.keywords.get("latent_dim", self.latent_dim)
         if of_prior != self.latent_dim:
             raise ValueError(

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ppl_vae.data.streaming import blocks
 from ppl_vae.families import posteriors
+from ppl_vae.families.shared import shared_latents
 from ppl_vae.guide import Guide
 from ppl_vae.model import Model
 from ppl_vae.programs.masks import mask_of
@@ -61,6 +62,19 @@ def check_latents(model: Model, guide: Guide) -> None:
             f"the posterior {type(posterior).__name__} has another support than the prior "
             f"{type(prior).__name__}: use posteriors.{', '.join(fit)}"
         )
+    of_prior, of_posterior = (shared_latents(p) for p in (model.prior, guide.posterior))
+    if of_prior.keys() != of_posterior.keys():
+        raise ValueError(
+            f"the prior {type(model.prior).__name__} shares {list(of_prior) or 'no latents'} among "
+            f"rows and the posterior {type(guide.posterior).__name__} "
+            f"{list(of_posterior) or 'none'}: use posteriors.GaussianProcess(prior) with "
+            "priors.GaussianProcess, and only with it"
+        )
+    if of_prior and getattr(guide.posterior, "prior", model.prior) is not model.prior:
+        raise ValueError(
+            f"the posterior {type(guide.posterior).__name__} was made for another prior: give it "
+            "model.prior"
+        )
     if model.latent_dim != guide.latent_dim:
         raise ValueError(
             f"the model has {model.latent_dim} latent dimensions and the guide "
@@ -100,8 +114,9 @@ def check_programs(
     """
     require_programs(model, guide)
     outside = dict[str, None]()
-    are_ours = isinstance(model, Model) and isinstance(guide, Guide)
-    for start in range(0, 0 if are_ours else len(x), ROWS_AT_ONCE):
+    if isinstance(model, Model) and isinstance(guide, Guide):
+        return list(shared_latents(guide.posterior))
+    for start in range(0, len(x), ROWS_AT_ONCE):
         part = slice(start, start + ROWS_AT_ONCE)
         args = arguments(x, context, part)
         with evaluating(model, guide), seeded(0):

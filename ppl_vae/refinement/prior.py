@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ppl_vae.data import Dataset
 from ppl_vae.families.modules import at_rest
+from ppl_vae.families.shared import shared_latents
 from ppl_vae.model import Model
 from ppl_vae.objectives import TraceELBO
 from ppl_vae.programs.modules import modules_of
@@ -66,6 +67,12 @@ def refit_prior(
         >>> refit_prior(model, guide, x, priors.GaussianMixture(2), training=few).prior
         GaussianMixture(2, num_components=10)
     """
+    for each in (model.prior, prior):
+        if shared_latents(each):
+            raise ValueError(
+                f"{type(each).__name__} has latents that rows share, which a prior fitted to the "
+                "latents of single rows cannot have: fit model and guide together"
+            )
     refitted = model.with_prior(prior)
     with frozen(model.likelihood, model.decoder, *modules_of(guide)):
         if not any(parameter.requires_grad for parameter in prior.parameters()):

@@ -11,7 +11,7 @@ from ppl_vae.families.posteriors import FLOOR, FullRankNormal, Posterior
 from ppl_vae.hmc import HMC
 from ppl_vae.hmc.posterior import run_chains
 from ppl_vae.programs.traces import Program
-from ppl_vae.refinement.task import Task, inverse_softplus
+from ppl_vae.refinement.task import Task
 from ppl_vae.runtime.checks import instance_of, real_number, whole_fields
 
 __all__ = ["SampledRefinement"]
@@ -82,5 +82,4 @@ class SampledRefinement:
         variance = residual.square().mean(0) + FLOOR**2
         covariance = (total + shrinkage * torch.diag_embed(variance)) / (len(u) + shrinkage)
         root = self.inflation * torch.linalg.cholesky(covariance)
-        below = root[..., task.family.rows, task.family.columns]
-        return torch.cat([mean, inverse_softplus(root.diagonal(dim1=-2, dim2=-1)), below], dim=-1)
+        return task.family.raw_of(mean, root)

@@ -9,7 +9,7 @@ import torch
 from pyro.distributions import constraints
 from torch import Tensor
 
-from ppl_vae.families.posteriors import FLOOR, Posterior
+from ppl_vae.families.posteriors import Posterior, inverse_softplus
 from ppl_vae.guide import Guide
 from ppl_vae.hmc import LogJoint
 from ppl_vae.programs.traces import PLATE, Program, log_terms
@@ -96,9 +96,3 @@ def own_family(guide: Any) -> Posterior | None:
         if guide.posterior.support is constraints.real_vector:
             return guide.posterior
     return None
-
-
-def inverse_softplus(scale: Tensor) -> Tensor:
-    """log(exp(scale) - 1) after the floor is subtracted: what a family maps to this scale."""
-    y = (scale - FLOOR).clamp(min=FLOOR)
-    return y + torch.log(-torch.expm1(-y))

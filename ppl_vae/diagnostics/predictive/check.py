@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from ppl_vae.diagnostics.predictive.statistics import (
     ROUNDING,
     STATISTICS,
     Statistic,
+    frequencies,
+    of_numbers,
 )
 from ppl_vae.diagnostics.uniformity import widening
 from ppl_vae.programs.inference import Inference, progress_bar, treat_alike
@@ -254,7 +257,8 @@ def predictive_check(
             such as one number per feature; None is `STATISTICS`: mean, variance, zero_fraction and
             max over all entries, the root mean square correlation of pairs of features, and the
             partial correlation of each pair. Where the columns have names, the first four are those
-            of every column (`FEATURE_STATISTICS`), since unlike columns have no common mean.
+            of every column (`FEATURE_STATISTICS`), since unlike columns have no common mean, and a
+            column of unordered categories has the frequency of each level instead.
         num_samples: Number of replicated data sets S; no p is below 1 / (S + 1).
         seed: Seed of the draws.
         progress: Whether to show a bar when it takes more than two seconds.
@@ -313,10 +317,26 @@ def predictive_check(
 
 
 def _default_statistics(rows: Dataset) -> Mapping[str, Statistic]:
-    """Of entries and pairs; column by column where columns have names."""
-    if rows.event_shape.numel() == 1:
-        return OF_ENTRIES
-    return STATISTICS | FEATURE_STATISTICS if "x" in rows.columns else STATISTICS
+    """Of entries and pairs; column by column where columns have names.
+
+    Unordered categories have codes without a size: their frequencies are compared.
+    """
+    if "x" not in rows.columns:
+        return OF_ENTRIES if rows.event_shape.numel() == 1 else STATISTICS
+    places = [i for i, kind in enumerate(rows.kinds) if kind == "category"]
+    names = [rows.feature_names[i] for i in places]
+    shares: dict[str, Statistic] = {
+        f"levels of {name}": partial(frequencies, place=i, size=len(rows.levels[name]))
+        for i, name in zip(places, names, strict=True)
+    }
+    num_features = rows.event_shape.numel()
+    if len(places) == num_features:
+        return shares
+    statistics = OF_ENTRIES if num_features == 1 else FEATURE_STATISTICS
+    if num_features > len(places) + 1:
+        statistics = STATISTICS | statistics
+    numbers = {name: partial(of_numbers, f, places) for name, f in statistics.items()}
+    return numbers | shares
 
 
 def _evaluate(statistics: Mapping[str, Statistic], x: np.ndarray) -> dict[str, np.ndarray]:

@@ -1,6 +1,6 @@
 """Statistics that compare a data set with replicated ones."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -61,6 +61,19 @@ def _standardised(columns: np.ndarray) -> np.ndarray:
     norms = np.linalg.norm(centred, axis=0)
     varies = norms > ROUNDING * np.linalg.norm(np.nan_to_num(columns), axis=0)
     return np.where(varies, centred / np.where(varies, norms, 1.0), 0.0)
+
+
+def of_numbers(statistic: Statistic, categories: Sequence[int], x: np.ndarray) -> Any:
+    """The statistic with the columns at these places missing, whose codes are no numbers."""
+    is_category = np.isin(np.arange(x.shape[1]), categories)
+    return statistic(np.where(is_category, np.nan, x))
+
+
+def frequencies(x: np.ndarray, place: int, size: int) -> np.ndarray:
+    """Share of each of `size` levels among the observed values of a column."""
+    column = x[:, place]
+    observed = column[~np.isnan(column)].astype(int)
+    return np.bincount(observed, minlength=size) / max(1, len(observed))
 
 
 OF_ENTRIES: dict[str, Statistic] = {

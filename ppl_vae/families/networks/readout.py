@@ -14,7 +14,8 @@ class Readout(nn.Module):
     """The last linear map, from one row's features to its parameters.
 
     Feature maps (channels, height, width) of the event's own height and width are read pixel by
-    pixel (a 1 x 1 convolution), anything else is flattened and read by one dense layer.
+    pixel (a 1 x 1 convolution), and so are features (channels, steps) of an event of as many steps;
+    anything else is flattened and read by one dense layer.
 
     Shape:
         (*batch, *feature_shape) -> (*batch, num_parameters, *event_shape)
@@ -34,9 +35,8 @@ class Readout(nn.Module):
         self.feature_shape = shape_of(feature_shape)
         self.event_shape = shape_of(event_shape)
         self.num_parameters = num_parameters
-        self.pixelwise = (
-            len(self.feature_shape) == 3 and self.feature_shape[1:] == self.event_shape[-2:]
-        )
+        places = self.feature_shape[1:]
+        self.pixelwise = len(places) > 0 and places == self.event_shape[-2:]
         pixels = self.feature_shape[1:].numel() if self.pixelwise else 1
         width = self.feature_shape.numel() // pixels
         self.linear = nn.Linear(width, num_parameters * self.event_shape.numel() // pixels)
@@ -51,7 +51,8 @@ class Readout(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Parameters from features."""
         if self.pixelwise:
-            flat = self.linear(features.movedim(-3, -1)).movedim(-1, -3)
+            channels = -len(self.feature_shape)
+            flat = self.linear(features.movedim(channels, -1)).movedim(-1, channels)
         else:
             flat = self.linear(features.flatten(start_dim=-len(self.feature_shape)))
         batch = features.shape[: features.dim() - len(self.feature_shape)]

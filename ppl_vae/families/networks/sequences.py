@@ -1,4 +1,4 @@
-"""Networks of sequences."""
+"""Networks of sequences, to features and from latents."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ppl_vae.families.modules import shape_of
 from ppl_vae.runtime.checks import whole_number
 
-__all__ = ["GRU"]
+__all__ = ["GRU", "GRUDecoder"]
 
 
 class GRU(nn.Module):
@@ -58,3 +58,58 @@ class GRU(nn.Module):
         ends = torch.arange(1, self.steps + 1, device=x.device) * observed.amax(-1)
         last = (ends.amax(-1).long() - 1).clamp(min=0)
         return states.gather(1, last[:, None, None].expand(-1, 1, states.shape[-1])).squeeze(1)
+
+
+class GRUDecoder(nn.Module):
+    """A gated recurrent network that reads z (and covariates) anew at each of T steps.
+
+    Not autoregressive: a step sees z and the steps before through the state, and no value of x. The
+    last map to the likelihood's parameters is the same at each step. Rows that end early are filled
+    with NaN, which every likelihood leaves out; their first steps are decoded as those of long
+    ones, and draws have all T steps.
+
+    Args:
+        in_dim: Number of latent dimensions and covariates.
+        event_shape: (T, J), or (T,) for one value at each step.
+        width: Width of the state, and number of features of each value.
+        num_layers: Number of recurrent layers.
+
+    Shape:
+        (B, in_dim) -> (B, width, *event_shape)
+
+    References:
+        Cho et al. (2014), Learning phrase representations using RNN encoder-decoder,
+        arXiv:1406.1078; Fabius and van Amersfoort (2015), Variational recurrent auto-encoders,
+        arXiv:1412.6581.
+
+    Example:
+        >>> GRUDecoder(2, (7, 3), width=16)(torch.zeros(5, 2)).shape
+        torch.Size([5, 16, 7, 3])
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        event_shape: int | Sequence[int],
+        *,
+        width: int = 64,
+        num_layers: int = 1,
+    ) -> None:
+        super().__init__()
+        self.event_shape = shape_of(event_shape)
+        self.width = whole_number(width, "width")
+        num_values = self.event_shape[1:].numel()
+        self.network = nn.GRU(
+            whole_number(in_dim, "in_dim"),
+            self.width,
+            whole_number(num_layers, "num_layers"),
+            batch_first=True,
+        )
+        self.values = nn.Linear(self.width, self.width * num_values)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Features of each value at each step."""
+        steps = z.unsqueeze(1).expand(-1, self.event_shape[0], -1)
+        states, _ = self.network(steps)
+        features = self.values(states).tanh().unflatten(-1, (self.width, -1))
+        return features.movedim(2, 1).reshape(len(z), self.width, *self.event_shape)

@@ -7,6 +7,7 @@ from ppl_vae.families.posteriors import (
     hierarchy,
     mixtures,
     normal,
+    processes,
     simplex,
     sphere,
     zuko_flow,
@@ -19,6 +20,8 @@ from ppl_vae.families.posteriors.mixtures import *  # noqa: F403
 from ppl_vae.families.posteriors.normal import *  # noqa: F403
 from ppl_vae.families.posteriors.posterior import FLOOR as FLOOR
 from ppl_vae.families.posteriors.posterior import Posterior as Posterior
+from ppl_vae.families.posteriors.posterior import inverse_softplus as inverse_softplus
+from ppl_vae.families.posteriors.processes import *  # noqa: F403
 from ppl_vae.families.posteriors.simplex import *  # noqa: F403
 from ppl_vae.families.posteriors.sphere import *  # noqa: F403
 from ppl_vae.families.posteriors.zuko_flow import *  # noqa: F403
@@ -30,6 +33,7 @@ __all__ += heavy_tails.__all__
 __all__ += hierarchy.__all__
 __all__ += mixtures.__all__
 __all__ += normal.__all__
+__all__ += processes.__all__
 __all__ += simplex.__all__
 __all__ += sphere.__all__
 __all__ += zuko_flow.__all__

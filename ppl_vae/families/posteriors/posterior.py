@@ -16,6 +16,12 @@ FLOOR = 1e-6  # smallest posterior sd; z is of order one
 UNIT = 0.5413  # softplus of it is 1
 
 
+def inverse_softplus(scale: Tensor) -> Tensor:
+    """log(exp(scale) - 1) after the floor is subtracted: what a family maps to this scale."""
+    y = (scale - FLOOR).clamp(min=FLOOR)
+    return y + torch.log(-torch.expm1(-y))
+
+
 class Posterior(nn.Module, ABC):
     """q(z given x) from features; families implement `distribution` of `num_parameters` numbers.
 
@@ -36,6 +42,10 @@ class Posterior(nn.Module, ABC):
             raise ValueError(f"this {type(self).__name__} is already in a Guide: make another one")
         self.link = Readout(feature_shape, 1, (self.num_parameters,))
 
+    def shared(self) -> dict[str, dist.TorchDistribution]:
+        """Latents that all rows share, by name: q(z given features) takes each as a keyword."""
+        return {}
+
     @abstractmethod
     def distribution(self, raw: Tensor) -> dist.TorchDistribution:
         """q from unconstrained numbers of shape (*batch, num_parameters)."""
@@ -44,14 +54,14 @@ class Posterior(nn.Module, ABC):
         """The unit of each number, in which `refine` takes its steps: sd of z for a location, 1."""
         return torch.ones_like(raw)
 
-    def forward(self, features: Tensor) -> dist.TorchDistribution:
-        """q(z given features)."""
+    def forward(self, features: Tensor, *given: Tensor, **shared: Tensor) -> dist.TorchDistribution:
+        """q(z given features), and given covariates and shared latents where a family has them."""
         if self.link is None:
             raise RuntimeError(
                 f"{type(self).__name__} has no link yet: give it to a Guide, or call "
                 "build(feature_shape)"
             )
-        return self.distribution(self.link(features).squeeze(-2))
+        return self.distribution(self.link(features).squeeze(-2), *given, **shared)
 
     @override
     def extra_repr(self) -> str:

@@ -7,6 +7,7 @@ from ppl_vae.families.priors import (
     hierarchy,
     mixtures,
     normal,
+    processes,
     simplex,
     sphere,
 )
@@ -17,6 +18,7 @@ from ppl_vae.families.priors.hierarchy import *  # noqa: F403
 from ppl_vae.families.priors.mixtures import *  # noqa: F403
 from ppl_vae.families.priors.normal import *  # noqa: F403
 from ppl_vae.families.priors.prior import Prior as Prior
+from ppl_vae.families.priors.processes import *  # noqa: F403
 from ppl_vae.families.priors.simplex import *  # noqa: F403
 from ppl_vae.families.priors.sphere import *  # noqa: F403
 
@@ -27,5 +29,6 @@ __all__ += heavy_tails.__all__
 __all__ += hierarchy.__all__
 __all__ += mixtures.__all__
 __all__ += normal.__all__
+__all__ += processes.__all__
 __all__ += simplex.__all__
 __all__ += sphere.__all__

@@ -26,6 +26,10 @@ class Prior(nn.Module, ABC):
         super().__init__()
         self.latent_dim = whole_number(latent_dim, "latent_dim")
 
+    def shared(self) -> dict[str, dist.TorchDistribution]:
+        """Latents that all rows share, by name: `forward` takes each as a keyword."""
+        return {}
+
     @abstractmethod
     def forward(self, context: Tensor | None = None) -> dist.TorchDistribution:
         """p(z) or p(z given context)."""
