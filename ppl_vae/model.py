@@ -206,8 +206,9 @@ class Model(TrainedOn):
         """Give prior and decoder the covariates in the units of these rows."""
         if rows.context is not None:
             self.covariates.fit_to(rows.context)
-            if hasattr(self.prior, "start_at"):
-                self.prior.start_at(rows.context)
+            prior: Any = self.prior
+            if hasattr(prior, "start_at"):
+                prior.start_at(rows.context)
 
     def read_names(self, columns: dict[str, tuple[str, ...]]) -> None:
         """Learn where an exposure that is given by its name stands, from the first named columns.
@@ -247,8 +248,9 @@ class Model(TrainedOn):
 
         A prior with a method `start_at` has units of its own for the covariates.
         """
-        has_units = hasattr(self.prior, "start_at")
-        return self.prior(context if has_units else self.covariates(context), **shared)
+        if not hasattr(self.prior, "start_at"):
+            context = self.covariates(context)
+        return self.prior(context, **shared)
 
     def decode(self, z: Tensor, context: Tensor | None = None) -> dist.Independent:
         """p(x given z, c), batch dims of z to the left; dropout and batch norm are at rest."""
@@ -278,8 +280,9 @@ class Model(TrainedOn):
 
     def decoded(self, z: Tensor) -> Tensor:
         """What the decoder reads of z."""
-        if hasattr(self.prior, "decoded"):
-            return self.prior.decoded(z)
+        prior: Any = self.prior
+        if hasattr(prior, "decoded"):
+            return prior.decoded(z)
         return z[..., : self.decoded_dim]
 
     def exposure_of(self, context: Tensor | None) -> Tensor | None:

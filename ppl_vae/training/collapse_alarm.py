@@ -8,7 +8,7 @@ from torch import Tensor
 from ppl_vae.programs.traces import LogTerms, Program
 from ppl_vae.training.warnings import examined
 
-__all__ = ["collapse_warning", "mean_rate"]
+__all__ = ["collapse_warning", "mean_rate", "shares_information"]
 
 LIMIT = 0.1  # nats
 PATIENCE = 5  # epochs
@@ -51,6 +51,29 @@ def mean_rate(
 
     found = examined(model, guide, args, seed, rate)
     return math.nan if isinstance(found, Exception) else found
+
+
+def shares_information(
+    model: Program, guide: Program, args: tuple[Tensor, ...], seed: int = 0
+) -> bool:
+    """Whether latents outside the data plate carry information: a row's own may then carry none.
+
+    One draw of log q(g) - log p(g), which is 0 where the guide has left the prior as it was.
+
+    Args:
+        model: `Model`, or any Pyro model with a plate "data" at dim -1.
+        guide: `Guide`, or any Pyro guide with the same latent sites.
+        args: What both are called with: x, or x and context.
+        seed: Seed of the draw.
+
+    Example:
+        >>> from ppl_vae import beds
+        >>> bed = beds.linear_gaussian(num_data=100)
+        >>> shares_information(bed.model, bed.guide, (bed.x,))
+        False
+    """
+    found = examined(model, guide, args, seed, lambda terms: -terms.log_global.item())
+    return not isinstance(found, Exception) and found > LIMIT
 
 
 def collapse_warning(

@@ -40,7 +40,7 @@ from ppl_vae.runtime.distributed import (
     rank,
 )
 from ppl_vae.runtime.seeding import derived_seed, seeded
-from ppl_vae.training.collapse_alarm import collapse_warning, mean_rate
+from ppl_vae.training.collapse_alarm import collapse_warning, mean_rate, shares_information
 from ppl_vae.training.requirements import (
     check_batches,
     check_objective,
@@ -277,7 +277,9 @@ class Run:
         patience = max(5, self.training.num_epochs // 5)
         message = collapse_warning(history["rate"], history["kl_weight"], patience=patience)
         if message is not None:
-            logger.warning(message)
+            batch = self._rows(torch.arange(self.batch_size))
+            if not shares_information(self.model, self.guide, batch, self._seed(0, 4)):
+                logger.warning(message)
         weights = self.state.take()
         if self.valid is None:
             self.best = Best(epoch=int(row["epoch"]))

@@ -10,7 +10,7 @@ from torch.distributions.relaxed_categorical import ExpRelaxedCategorical
 __all__ = ["LogConcrete", "log_simplex"]
 
 
-class LogSimplex(constraints.Constraint):
+class _LogSimplex(constraints.Constraint):
     """Logarithms of shares, which are positive and add up to one."""
 
     event_dim = 1
@@ -20,7 +20,7 @@ class LogSimplex(constraints.Constraint):
         return value.logsumexp(-1).abs() < 1e-4
 
 
-log_simplex = LogSimplex()
+log_simplex = _LogSimplex()
 
 
 class LogConcrete(ExpRelaxedCategorical, TorchDistributionMixin):
@@ -40,7 +40,7 @@ class LogConcrete(ExpRelaxedCategorical, TorchDistributionMixin):
         tensor(1.)
     """
 
-    support = log_simplex
+    support: Any = log_simplex
 
     @override
     def expand(self, batch_shape: Any, _instance: Any = None) -> "LogConcrete":
