@@ -8,7 +8,6 @@ from ppl_vae import beds, posteriors
 from ppl_vae.evidence import ImportanceSampling, inference_gaps, log_evidence
 from ppl_vae.hmc import HMC
 from ppl_vae.refinement import GradientRefinement, SampledRefinement, refine
-from ppl_vae.refinement.task import inverse_softplus
 from tests.cases import vae
 
 MEAN_FIELD = GradientRefinement(
@@ -50,15 +49,9 @@ def test_an_exact_encoder_has_no_gap_to_rounding():
     """A guide of its family's own parameters starts at them, and keeps them where nothing is
     better."""
     bed = beds.linear_gaussian(num_data=4)
-    best, root = (
-        refine(bed.model, bed.guide, bed.x, BRIEF),
-        torch.linalg.cholesky(bed.posterior_covariance),
-    )
-    best.raw.copy_(
-        torch.cat(
-            [bed.posterior_mean, inverse_softplus(root.diagonal(0, 1, 2)), root[:, 1:, 0]], dim=1
-        )
-    )
+    best = refine(bed.model, bed.guide, bed.x, BRIEF)
+    root = torch.linalg.cholesky(bed.posterior_covariance)
+    best.raw.copy_(posteriors.FullRankNormal(2).raw_of(bed.posterior_mean, root))
     gaps = inference_gaps(bed.model, best, bed.x, BRIEF)
     for name in ("approximation", "amortization", "inference"):
         assert np.abs(getattr(gaps, name)).max() < 1e-6
