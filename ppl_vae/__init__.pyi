@@ -44,6 +44,7 @@ from .experiment import load_run as load_run
 from .experiment import read_study as read_study
 from .experiment import run_study as run_study
 from .families import likelihoods as likelihoods
+from .families import missingness as missingness
 from .families import networks as networks
 from .families import posteriors as posteriors
 from .families import priors as priors

@@ -18,6 +18,7 @@ from ppl_vae.families.rows import example_rows, features_of, read_features
 from ppl_vae.families.shared import draw_shared, shared_latents
 from ppl_vae.families.units import CovariateUnits, Encoding
 from ppl_vae.model import TrainedOn, check_context, num_covariates, rows_to_start_from, weights_of
+from ppl_vae.runtime.checks import real_number
 
 __all__ = ["Guide", "input_shape"]
 
@@ -40,6 +41,10 @@ class Guide(TrainedOn):
             appended to a vector x, and are further channels of an image x.
         context_dim: Number of covariates c; None takes that of `start`, or none.
         missing: Whether the encoder is given the indicator of what was observed.
+        hide: Share of the observed entries that are hidden from the encoder at each training step,
+            at random; log p(x) is that of all observed ones. So an encoder learns to serve rows of
+            which more is missing than of those of training: for imputation, and x_mis given x_obs.
+            It needs `missing=True`.
         start: Training rows, a `Dataset` or what makes one: the encoder is then given standardised
             numbers (counts and positive values on a log scale), an indicator of each level of a
             category, and covariates in the units in which a `Model` reads them.
@@ -48,12 +53,13 @@ class Guide(TrainedOn):
         x (B, *event), context (B, context_dim) -> z (B, D)
 
     Raises:
-        ValueError: x or start has another event shape, or context is missing or unexpected.
+        ValueError: x or start has another event shape, context is missing or unexpected, or `hide`
+            is no share or is given without `missing`.
 
     References:
         Kingma and Welling (2014), Auto-encoding variational Bayes, arXiv:1312.6114, section 2.2;
         Mattei and Frellsen (2019), MIWAE, arXiv:1812.02633, section 3 (zero imputation in the
-        encoder).
+        encoder); Ma et al. (2019), EDDI, arXiv:1809.11142, section 3 (entries hidden at random).
 
     Example:
         >>> import torch
@@ -71,11 +77,18 @@ class Guide(TrainedOn):
         *,
         context_dim: int | None = None,
         missing: bool = False,
+        hide: float = 0.0,
         start: Dataset | Any = None,
     ) -> None:
         super().__init__(f"guide_{next(_numbers)}")
         self.event_shape = shape_of(event_shape)
         self.missing = missing
+        self.hide = real_number(hide, "Guide(hide)", at_least=0, below=1)
+        if hide and not missing:
+            raise ValueError(
+                "hide without the indicator of what is observed would let hidden entries pass for "
+                "zeros: give missing=True"
+            )
         self.context_dim = num_covariates(context_dim, start)
         data = None if start is None else as_dataset(start)
         if data is not None and data.event_shape != self.event_shape:
@@ -109,10 +122,10 @@ class Guide(TrainedOn):
         if not counts and len(self.event_shape) == 1 and not isinstance(data.x, Rows):
             logged = _log_scales(data)
         rows = rows_to_start_from(data, self)
-        self.start_covariates(rows)
+        self.start_units(rows)
         self.units.fit_to(rows.x, logged)
 
-    def start_covariates(self, rows: Dataset) -> None:
+    def start_units(self, rows: Dataset) -> None:
         """Put the covariates in the units of these rows, as a `Model` does."""
         if rows.context is not None:
             self.covariates.fit_to(rows.context)
@@ -150,6 +163,8 @@ class Guide(TrainedOn):
 
         A posterior with latents that rows share is given them, or averages over them.
         """
+        if self.training and self.hide:
+            x = x.masked_fill(torch.rand_like(x) < self.hide, torch.nan)
         given = [context] if shared_latents(self.posterior) else []
         return self.posterior(self.features(x, context), *given, **shared)
 

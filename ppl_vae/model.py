@@ -1,4 +1,4 @@
-"""Model = prior + decoder + likelihood: the Pyro model, sites "z" and "x", plate "data"."""
+"""Model = prior + decoder + likelihood (+ missingness): the Pyro model, plate "data"."""
 
 import copy
 import itertools
@@ -16,6 +16,7 @@ from ppl_vae.data.tables.levels import Levels, listed
 from ppl_vae.families.exposure import Exposure
 from ppl_vae.families.likelihoods import Likelihood
 from ppl_vae.families.missing import observed_part
+from ppl_vae.families.missingness import Missingness
 from ppl_vae.families.modules import at_rest, join, require_module
 from ppl_vae.families.networks import MLP
 from ppl_vae.families.rows import (
@@ -105,6 +106,9 @@ class Model(TrainedOn):
         exposure: Name or number of the column of c by which the mean of each row is multiplied,
             such as hours at risk; for likelihoods of counts. That of a composition is its total.
             The prior and the encoder are given it with the other covariates, the decoder is not.
+        missingness: p(m given x), one of `missingness`; None: entries are missing at random. With
+            it "log p(x)" is log p(x_obs, m), the mask m of its columns included, in each bound and
+            estimate (site "m"). x_mis is drawn with each particle (site "x_completed").
 
     Shape:
         x (B, *event), context (B, context_dim); under a particle plate of size K, z is (K, B, D)
@@ -134,15 +138,18 @@ class Model(TrainedOn):
         context_dim: int | None = None,
         start: Dataset | Any = None,
         exposure: str | int | None = None,
+        missingness: Missingness | None = None,
     ) -> None:
         super().__init__(f"model_{next(_numbers)}")
         require_module(prior, "prior")
         require_module(likelihood, "likelihood")
         self.context_dim = num_covariates(context_dim, start)
         self.exposure = _exposure(exposure, self.context_dim, likelihood)
-        names = tuple(likelihood.names)
-        self.columns = {"x": names} if names else {}
+        self.columns = {"x": tuple(likelihood.names)} if likelihood.names else {}
         self.levels = dict(likelihood.levels)
+        if start is not None:
+            start = as_dataset(start)
+            self.columns, self.levels = start.columns, start.levels
         self.unobserved: tuple[str, ...] = ()  # columns without a value in all training rows
         self.may_miss: bool | None = None  # whether x may hold NaN; None looks at each batch
         self.covariates = CovariateUnits(self.context_dim)
@@ -155,16 +162,18 @@ class Model(TrainedOn):
         examples = join(example_rows(self.decoded_dim), 1, context=covariates)
         if decoder is None:
             decoder = MLP(examples.shape[-1], skip=len(likelihood.event_shape) == 1)
-        likelihood.build(read_features(decoder, examples, "decoder"))
+        shape = read_features(decoder, examples, "decoder")
+        likelihood.build(shape)
         self.prior = prior
         self.likelihood = likelihood
         self.decoder = decoder
+        self.missingness = missingness
+        if missingness is not None:
+            require_module(missingness, "missingness")
+            missingness.build(likelihood(torch.zeros(1, *shape)), self.columns.get("x", ()))
         self.made = weights_of(self)
         if start is not None:
-            data = as_dataset(start)
-            self.columns = data.columns
-            self.levels = data.levels
-            self.start_from(rows_to_start_from(data, self))
+            self.start_from(rows_to_start_from(start, self))
 
     @property
     def has_counts(self) -> bool:
@@ -197,18 +206,20 @@ class Model(TrainedOn):
     def start_from(self, rows: Dataset) -> None:
         """Let the likelihood start from the marginals of these rows, in memory."""
         self.read_names(rows.columns)
-        self.start_covariates(rows)
+        self.start_units(rows)
         exposure = self.exposure_of(rows.context)
         given = [each for each in (rows.x, exposure) if each is not None]
         self.likelihood.start_at(*given)
 
-    def start_covariates(self, rows: Dataset) -> None:
-        """Give prior and decoder the covariates in the units of these rows."""
+    def start_units(self, rows: Dataset) -> None:
+        """Give prior and decoder the covariates in the units of these rows, the mechanism x."""
         if rows.context is not None:
             self.covariates.fit_to(rows.context)
             prior: Any = self.prior
             if hasattr(prior, "start_at"):
                 prior.start_at(rows.context)
+        if self.missingness is not None:
+            self.missingness.start_at(rows.x)
 
     def read_names(self, columns: dict[str, tuple[str, ...]]) -> None:
         """Learn where an exposure that is given by its name stands, from the first named columns.
@@ -239,9 +250,13 @@ class Model(TrainedOn):
             z = pyro.sample("z", self.prior_at(context, **shared))
             likelihood = self.likelihood_at(z, context, x)
             if x is None:
-                return pyro.sample("x", likelihood)
+                x = pyro.sample("x", likelihood)
+                return x if self.missingness is None else self.missingness.hide(x)
             observed, values = observed_part(likelihood, x, self.may_miss)
-            return pyro.sample("x", observed, obs=values)
+            found = pyro.sample("x", observed, obs=values)
+            if self.missingness is not None:
+                self.missingness.observe(likelihood, x, None if found is values else found)
+            return found
 
     def prior_at(self, context: Tensor | None = None, **shared: Tensor) -> dist.TorchDistribution:
         """p(z given c), and given the latents that rows share, if the prior has any.

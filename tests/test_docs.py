@@ -52,7 +52,7 @@ def test_every_name_of_the_face_is_in_the_reference(reference):
 
     modules = set(re.findall(r"^### `ppl_vae\.(\w+)", reference, re.MULTILINE))
     listed = modules | set(re.findall(r"^   (\w+)$", reference, re.MULTILINE)) | {"families"}
-    families = {"priors", "likelihoods", "posteriors", "networks"}
+    families = {"priors", "likelihoods", "posteriors", "networks", "missingness"}
     assert set(ppl_vae.__all__) - listed - families - {"__version__"} == set()
 
 

@@ -7,7 +7,9 @@ from ppl_vae.data import Dataset
 from ppl_vae.programs.traces import Program
 from ppl_vae.runtime.digests import row_digests
 
-__all__ = ["digests", "measure_of", "other_rows", "row_weights"]
+__all__ = ["WITH_MASK", "digests", "measure_of", "other_rows", "row_weights"]
+
+WITH_MASK = ", with the mask of "  # and its columns, after the likelihood's measure
 
 
 def digests(x: Tensor) -> np.ndarray:
@@ -51,12 +53,17 @@ def other_rows(one: np.ndarray, other: np.ndarray) -> str:
 
 
 def measure_of(model: Program) -> str:
-    """Measure of the likelihood: "counting", "lebesgue" for a density, "" if it is not known.
+    """Measure of log p(x): "counting", "lebesgue" for a density, "" if it is not known.
 
     Example:
         >>> from ppl_vae import beds
         >>> measure_of(beds.gamma_poisson(num_data=1).model)
         ''
     """
-    likelihood = getattr(model, "likelihood", None) if isinstance(model, nn.Module) else None
-    return str(getattr(likelihood, "measure", ""))
+    if not isinstance(model, nn.Module):
+        return ""
+    measure = getattr(getattr(model, "likelihood", None), "measure", "")
+    mechanism = getattr(model, "missingness", None)
+    if mechanism is None:
+        return str(measure)
+    return f"{measure}{WITH_MASK}{', '.join(mechanism.columns)}"

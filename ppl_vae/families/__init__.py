@@ -1,5 +1,5 @@
-"""The parts that a statistician exchanges: priors, likelihoods, posteriors, networks."""
+"""What a statistician exchanges: priors, likelihoods, posteriors, networks, missingness models."""
 
-from ppl_vae.families import likelihoods, networks, posteriors, priors
+from ppl_vae.families import likelihoods, missingness, networks, posteriors, priors
 
-__all__ = ["likelihoods", "networks", "posteriors", "priors"]
+__all__ = ["likelihoods", "missingness", "networks", "posteriors", "priors"]

@@ -8,7 +8,7 @@ from pyro import poutine
 from torch import Tensor
 from torch.distributions import biject_to, constraints
 
-from ppl_vae.programs.masks import with_all_entries
+from ppl_vae.programs.masks import COMPLETED, with_all_entries
 from ppl_vae.programs.plates import plates_first, rows_first
 from ppl_vae.programs.sites import is_local, per_datum, sample_sites
 from ppl_vae.programs.traces import LogTerms, Program, particles_of
@@ -112,7 +112,7 @@ class LogJoint:
 
     Raises:
         ValueError: a latent is discrete, or outside the plate "data", or its support depends on
-            another latent.
+            another latent; the model has a missingness model.
 
     References:
         Carpenter et al. (2017), Stan, J. Stat. Software 76, section 2.6 (change of variables).
@@ -136,6 +136,11 @@ class LogJoint:
             for site in sample_sites(terms.model_trace)
             if not site["is_observed"]
         }
+        if COMPLETED in terms.model_trace.nodes:
+            raise ValueError(
+                "the model draws missing entries with each particle, so that log p(x, z) is known "
+                "up to noise: use ImportanceSampling, or a model without missingness="
+            )
         for name in nodes.keys() - terms.prior_sites.keys():
             raise ValueError(
                 f'latent site {name!r} is outside the plate "data": the posterior does not split '

@@ -11,6 +11,7 @@ from ppl_vae.objectives.elbo import TraceELBO
 from ppl_vae.objectives.gradients.pathwise import Coefficients, Gradient
 from ppl_vae.objectives.importance_weighted import IWAE
 from ppl_vae.objectives.target import Target
+from ppl_vae.programs.masks import MASK, missing_from
 from ppl_vae.programs.particles import Site
 from ppl_vae.programs.traces import LogTerms, Program, sample_sites
 from ppl_vae.runtime.checks import real_number, whole_number
@@ -149,12 +150,14 @@ def sleep(model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
 
 
 def _drawn_x(drawn: list[Site], x: Tensor) -> Tensor:
-    """The model's draw in the place of x, missing where x is."""
-    observed = [site for site in drawn if not site["infer"].get("_deterministic")]
+    """The model's draw in the place of x, missing where x is, or where it draws a mask."""
+    observed = [
+        site for site in drawn if site["name"] != MASK and not site["infer"].get("_deterministic")
+    ]
     if len(observed) != 1 or observed[0]["value"].shape != x.shape:
         found = ", ".join(f"{s['name']!r} of shape {tuple(s['value'].shape)}" for s in observed)
         raise ValueError(
             "the sleep phase feeds the model's draw of x back to the guide, so there must be one "
             f"observed site of the first argument's shape {tuple(x.shape)}; found {found}"
         )
-    return observed[0]["value"].to(x.dtype).masked_fill(x.isnan(), float("nan"))
+    return observed[0]["value"].to(x.dtype).masked_fill(missing_from(x, drawn), float("nan"))

@@ -1,5 +1,6 @@
-"""Masked latents: which entries count, and the densities that their draws come from."""
+"""Masks: which entries of a latent count, and which entries of a simulated x are missing."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import pyro.distributions as dist
@@ -8,7 +9,10 @@ from torch import Tensor
 
 from ppl_vae.programs.particles import Site
 
-__all__ = ["mask_of", "unmasked", "with_all_entries"]
+__all__ = ["mask_of", "missing_from", "unmasked", "with_all_entries"]
+
+MASK = "m"  # site of which entries of x are missing
+COMPLETED = "x_completed"  # site of x with its missing entries drawn
 
 
 def unmasked(distribution: Any) -> Any:
@@ -77,3 +81,22 @@ def mask_of(site: Site) -> Tensor:
         mask = torch.as_tensor(mask, device=value.device)
         found = found & mask.reshape(mask.shape + (1,) * event_dim)
     return found
+
+
+def missing_from(x: Tensor, sites: Iterable[Site]) -> Tensor:
+    """Which entries of a simulated x are missing: as in x, or as the model draws its mask.
+
+    Args:
+        x: The rows that are imitated, NaN where an entry is missing.
+        sites: Sites of a trace in which the observations are drawn.
+
+    Example:
+        >>> m = {"name": "m", "fn": dist.Bernoulli(torch.tensor([0.5])), "value": torch.ones(1)}
+        >>> missing_from(torch.zeros(1), [m | {"mask": None}])
+        tensor([True])
+    """
+    missing = x.isnan()
+    for site in sites:
+        if site["name"] == MASK:
+            missing = torch.where(mask_of(site), site["value"].bool(), missing)
+    return missing

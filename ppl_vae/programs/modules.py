@@ -234,7 +234,7 @@ def _start(parts: list[Model | Guide], data: Dataset, *, counts: bool) -> None:
     """Start from the training rows: all but covariates only unless x lies in [0, 1], as bits do."""
     rows = rows_to_start_from(data, parts[0])
     for part in parts:
-        part.start_covariates(rows)
+        part.start_units(rows)
     low, high = rows.x.nan_to_num().aminmax()
     if low >= 0 and high <= 1 and not counts:
         return

@@ -1,10 +1,13 @@
 """Data simulated from a model, with the latents that generated them."""
 
+from typing import Any
+
 from pyro import poutine
 from torch import Tensor
 
 from ppl_vae.data import Dataset
 from ppl_vae.model import Model
+from ppl_vae.programs.masks import MASK, missing_from
 from ppl_vae.programs.modules import arguments, evaluating
 from ppl_vae.programs.particles import Program
 from ppl_vae.programs.plates import rows_first
@@ -27,8 +30,8 @@ def simulate(
 
     Args:
         model: `Model`, or any Pyro model with a plate "data" at dim -1.
-        data: Data to imitate: number of rows, covariates and missing entries are theirs. A custom
-            Pyro model needs them; a `Model` does not.
+        data: Data to imitate: number of rows, covariates and missing entries are theirs (those of
+            a missingness model are drawn). A custom Pyro model needs them; a `Model` does not.
         num_data: Number of rows where `data` is None.
         context: Covariates where `data` is None, (N, C).
         seed: Seed of the draws; None draws from torch's global stream.
@@ -63,8 +66,9 @@ def _generate(
         )
     trace = poutine.trace(model).get_trace(None, context, num_data=num_data)
     sites = {site["name"]: site["value"] for site in sample_sites(trace)}
-    x = sites.pop("x")
-    return Dataset(x, context=context, dtype=x.dtype), sites
+    latents = {name: value for name, value in sites.items() if name not in ("x", MASK)}
+    x: Any = trace.nodes["_RETURN"]["value"]
+    return Dataset(x, context=context, dtype=x.dtype), latents
 
 
 def _imitate(model: Program, data: Dataset) -> tuple[Dataset, dict[str, Tensor]]:
@@ -77,7 +81,7 @@ def _imitate(model: Program, data: Dataset) -> tuple[Dataset, dict[str, Tensor]]
         for s in sites
         if not s["infer"].get("was_observed")
     }
-    observed = [site for site in sites if observes(site)]
+    observed = [site for site in sites if observes(site) and site["name"] != MASK]
     if len(observed) != 1 or not sites_of_x(observed, data.event_shape.numel()):
         found = ", ".join(f"{s['name']!r} of shape {tuple(s['value'].shape)}" for s in observed)
         raise ValueError(
@@ -85,5 +89,5 @@ def _imitate(model: Program, data: Dataset) -> tuple[Dataset, dict[str, Tensor]]
             f"site of as many values; found {found}"
         )
     drawn = rows_first(observed[0]["value"], observed[0], num_lead=0).to(data.x.dtype)
-    x = drawn.reshape(data.x.shape).masked_fill(data.x.isnan(), float("nan"))
+    x = drawn.reshape(data.x.shape).masked_fill(missing_from(data.x, sites), float("nan"))
     return Dataset(x, context=data.context, dtype=x.dtype), latents

@@ -7,7 +7,7 @@ import numpy as np
 
 from ppl_vae.evidence import Evidence
 from ppl_vae.evidence.errors import normalised
-from ppl_vae.evidence.fingerprints import other_rows
+from ppl_vae.evidence.fingerprints import WITH_MASK, other_rows
 
 KINDS = {
     "counting": "a probability of x",
@@ -68,5 +68,8 @@ def recorded(evidence: Mapping[str, Evidence], field: str) -> dict[str, Any]:
 
 
 def _other_measure(one: str, other: str) -> str:
-    kinds = [KINDS.get(measure, measure) for measure in (one, other)]
+    kinds = []
+    for measure in (one, other):
+        of_x, joint, mask = measure.partition(WITH_MASK)
+        kinds.append(f"{KINDS.get(of_x, of_x)}{joint and f' and of what is missing ({mask})'}")
     return f"log p(x) is that of {kinds[0]} in one and of {kinds[1]} in the other"

@@ -34,6 +34,15 @@ def check_observed(model: Program, data: Dataset) -> None:
     require_x_itself(model, data.x, data.context)
 
 
+def refuse_mechanism(model: Program) -> None:
+    """Raise ValueError where entries are observed, or not, by their values."""
+    if getattr(model, "missingness", None) is not None:
+        raise ValueError(
+            "PIT values are those of p(x given z), and the model says that entries are observed "
+            "by their values: use predictive_check, whose replicates have masks of their own"
+        )
+
+
 def site_of_x(trace: poutine.Trace, size: int) -> Site:
     """The observed site that holds all `size` values of a row: "x", else the first that does.
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ppl_vae.data import Dataset
 from ppl_vae.diagnostics.groups import group, tree
-from ppl_vae.diagnostics.predictive.cdf import best_averages, check_observed
+from ppl_vae.diagnostics.predictive.cdf import best_averages, check_observed, refuse_mechanism
 from ppl_vae.diagnostics.predictive.hiding import Hiding, Predicted
 from ppl_vae.diagnostics.uniformity import holm, uniformity_p_value
 from ppl_vae.evidence.pareto import share_of_bad
@@ -219,6 +219,7 @@ def marginal_pit(
     inference = Inference(model, model, data)
     treat_alike(inference.data, "marginal_pit")
     check_observed(model, inference.data)
+    refuse_mechanism(model)
 
     def predict(block: Block, fold: Tensor) -> list[Predicted]:
         trace = run_under_particles(model, num_samples, *block.args)
@@ -299,6 +300,7 @@ def conditional_pit(
     inference = Inference(model, guide, data)
     treat_alike(inference.data, "conditional_pit")
     check_observed(model, inference.data)
+    refuse_mechanism(model)
     x = inference.data.x
     order = np.random.default_rng(seed).permutation(x[0].numel())
     fold_of = torch.from_numpy(order % num_folds).reshape(x[0].shape).to(x.device)

@@ -13,6 +13,7 @@ from ppl_vae.diagnostics.datatree.sampler import read_layout
 from ppl_vae.evidence import reduce_log_weights
 from ppl_vae.hmc.posterior import drawing
 from ppl_vae.programs.inference import PAIRS_PER_CHUNK, Inference, rows_per_chunk
+from ppl_vae.programs.masks import missing_from
 from ppl_vae.programs.modules import arguments
 from ppl_vae.programs.plates import rows_first
 from ppl_vae.programs.traces import Program, Site, is_local, run_under_particles, sample_sites
@@ -64,9 +65,9 @@ class ReplicatedData:
             with self.inference.evaluating(derived_seed(self.seed, draws.start)):
                 programs = (self.inference.model, self._given_x(draws))
                 found = [self._drawn(program, draws, args) for program in programs]
-            for pair in zip(*found, strict=True):
-                masked = [np.where(self.missing, np.nan, x) for x in pair]
-                yield dict(zip(PREDICTIVES, masked, strict=True))
+            masked = [np.where(missing, np.nan, x) for x, missing in found]
+            for pair in zip(*masked, strict=True):
+                yield dict(zip(PREDICTIVES, pair, strict=True))
 
     def under(self, context: Tensor | None) -> Iterator[np.ndarray]:
         """x with z given x, under these covariates, entries that are missing too, (S, N, *event).
@@ -76,7 +77,7 @@ class ReplicatedData:
         args = arguments(self.inference.data.x, context)
         for draws in self._parts():
             with self.inference.evaluating(derived_seed(self.seed, draws.start)):
-                yield self._drawn(self._given_x(draws), draws, args)
+                yield self._drawn(self._given_x(draws), draws, args)[0]
 
     def _parts(self) -> Iterator[slice]:
         """Draws that are made at once; a run has one draw of the global latents."""
@@ -92,13 +93,17 @@ class ReplicatedData:
             values |= {site["name"]: site["value"] for site in sites if not is_local(site)}
         return drawing(self.inference.model, values)
 
-    def _drawn(self, program: Program, draws: slice, args: tuple[Tensor, ...]) -> np.ndarray:
-        """x as this program draws it, (S, N, *event)."""
+    def _drawn(
+        self, program: Program, draws: slice, args: tuple[Tensor, ...]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """x as this program draws it, (S, N, *event), and which entries are missing."""
         count = draws.stop - draws.start
         trace = run_under_particles(poutine.uncondition(program), count, *args)
         site: Site = trace.nodes[self.site]
         x = rows_first(site["value"], site).double().cpu().numpy()
-        return x.reshape(count, *self.missing.shape)
+        missing = missing_from(self.inference.data.x, sample_sites(trace)).cpu().numpy()
+        shape = (count, *self.missing.shape)
+        return x.reshape(shape), np.broadcast_to(missing, shape)
 
 
 def _resampled(

@@ -1,6 +1,6 @@
 """Networks of rows with missing entries, as sets of what was observed."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -20,7 +20,7 @@ class SetEncoder(nn.Module):
     Permuting features with their embeddings changes nothing. An `MLP` of zero-imputed x has to
     learn what each missing value would have been; this sees only what is there, and serves rows of
     which most is missing. Give the `Guide` `missing=True`; without the indicator all features
-    count as observed. Categories that the guide turns into indicators are refused.
+    count as observed. A category has the embedding of its level in the place of x_i e_i.
 
     Args:
         event_shape: Shape of one observation, without indicator and covariates.
@@ -28,9 +28,12 @@ class SetEncoder(nn.Module):
         embedding_dim: Length of e_i.
         context_dim: Number of covariates, which g reads beside the pool.
         pooling: "mean" or "sum" over the observed features.
+        categories: Number of levels by place, for the features that hold categories; a guide with
+            `start=data` turns these into indicators.
 
     Shape:
-        (*batch, J), or with indicator (*batch, 2 J), and covariates -> (*batch, hidden_dims[-1])
+        (*batch, J), or with indicator (*batch, 2 J), and covariates -> (*batch, hidden_dims[-1]);
+        with categories the numbers come first, then an indicator of each level
 
     Raises:
         ValueError: the input has neither width.
@@ -53,39 +56,59 @@ class SetEncoder(nn.Module):
         embedding_dim: int = 16,
         context_dim: int = 0,
         pooling: Literal["mean", "sum"] = "mean",
+        categories: Mapping[int, int] | None = None,
     ) -> None:
         super().__init__()
         self.num_features = shape_of(event_shape).numel()
         self.context_dim = whole_number(context_dim, "context_dim", at_least=0)
         self.pooling = one_of(pooling, "SetEncoder(pooling)", ("mean", "sum"))
         size = whole_number(embedding_dim, "embedding_dim")
+        self.categories = dict(categories or {})
+        self.numbers = [i for i in range(self.num_features) if i not in self.categories]
         self.embedding = nn.Parameter(torch.randn(self.num_features, size) / size**0.5)
+        levels = sum(self.categories.values())
+        self.levels = nn.Parameter(torch.randn(levels, size) / size**0.5) if levels else None
         self.element = MLP(1 + 2 * size, hidden_dims)
         width = whole_number(hidden_dims[-1], "hidden_dims")
         self.pooled = MLP(width + self.context_dim, (width,))
 
     def forward(self, x: Tensor) -> Tensor:
         """Features of a row's observed entries."""
-        values, observed, context = self._parts(x)
-        products = values.unsqueeze(-1) * self.embedding
-        own = self.embedding.expand(*values.shape, -1)
+        inputs, observed, context = self._parts(x)
+        values, products = self._values(inputs)
+        own = self.embedding.expand(*observed.shape, -1)
         elements = self.element(torch.cat([values.unsqueeze(-1), products, own], dim=-1))
         total = (observed.unsqueeze(-1) * elements).sum(-2)
         if self.pooling == "mean":
             total = total / observed.sum(-1, keepdim=True).clamp(min=1)
         return self.pooled(torch.cat([total, context], dim=-1))
 
+    def _values(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """x_i, (*batch, J), with 1 for categories, and x_i e_i, or the embedding of the level."""
+        if self.levels is None:
+            return inputs, inputs.unsqueeze(-1) * self.embedding
+        sizes = [len(self.numbers), *self.categories.values()]
+        numbers, *indicators = inputs.split(sizes, dim=-1)
+        weights = self.levels.split(sizes[1:])
+        values = torch.ones_like(inputs[..., : self.num_features])
+        values[..., self.numbers] = numbers
+        products = values.unsqueeze(-1) * self.embedding
+        for place, levels, chosen in zip(self.categories, weights, indicators, strict=True):
+            products[..., place, :] = chosen @ levels
+        return values, products
+
     def _parts(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Values, indicator and covariates."""
-        width = x.shape[-1] - self.context_dim
-        if width not in (self.num_features, 2 * self.num_features):
+        width = len(self.numbers) + sum(self.categories.values())
+        rest = x.shape[-1] - self.context_dim
+        if rest not in (width, width + self.num_features):
             raise ValueError(
                 f"SetEncoder({self.num_features}, context_dim={self.context_dim}) got inputs of "
-                f"width {x.shape[-1]}: give the number of features and of covariates, and no "
-                "columns of categories"
+                f"width {x.shape[-1]}: give the number of features and of covariates, and the "
+                "number of levels of each category, categories={place: levels}"
             )
-        values = x[..., : self.num_features]
-        observed = x[..., self.num_features : width]
-        if width == self.num_features:
-            observed = torch.ones_like(values)
-        return values, observed, x[..., width:]
+        inputs = x[..., :width]
+        observed = x[..., width:rest]
+        if rest == width:
+            observed = torch.ones_like(x[..., :1]).expand(*x.shape[:-1], self.num_features)
+        return inputs, observed, x[..., rest:]

@@ -113,7 +113,8 @@ def impute(
     are poor are drawn with a refined guide, and those that are still poor by Hamiltonian Monte
     Carlo. Latents outside the data plate are drawn from the guide, once for each imputation. Bounds
     and whole numbers are those of the likelihood: nothing is clipped or rounded. What is missing is
-    missing at random (MAR). With theta fixed, intervals of pooled estimates are too short: give
+    missing at random (MAR), unless the model has a missingness model: its draws are those
+    of p(x_mis given x_obs, m). With theta fixed, intervals of pooled estimates are too short: give
     `fits`.
 
     Args:

@@ -18,6 +18,7 @@ from ppl_vae.evidence.pareto import GOOD_K
 from ppl_vae.families.missing import completed
 from ppl_vae.hmc import HMC, LogJoint
 from ppl_vae.programs.inference import PAIRS_PER_CHUNK, Block, Inference
+from ppl_vae.programs.masks import COMPLETED
 from ppl_vae.programs.traces import Program, log_terms
 from ppl_vae.refinement import refine
 from ppl_vae.runtime.seeding import derived_seed
@@ -254,8 +255,15 @@ def conditioned(group: Group, values: dict[str, Tensor]) -> Group:
 
 
 def _x_drawn(trace: poutine.Trace, block: Block) -> Tensor:
-    """A draw of x for each draw of z, (T, B, *event), missing entries given the observed ones."""
-    x = completed(site_of_x(trace, block.data.event_shape.numel())["fn"])
+    """A draw of x for each draw of z, (T, B, *event), missing entries given the observed ones.
+
+    With a missingness model the weights are those of these missing entries: there is no other draw.
+    """
+    x: Any
+    if COMPLETED in trace.nodes:
+        x = trace.nodes[COMPLETED]["value"]
+    else:
+        x = completed(site_of_x(trace, block.data.event_shape.numel())["fn"])
     return x.reshape(-1, len(block), *block.data.event_shape)
 
 
