@@ -58,7 +58,13 @@ def _seconds(product: Callable[[Tensor, Tensor], Tensor]) -> float:
 @torch.library.custom_op("ppl_vae::matmul", mutates_args=())
 def matmul(one: Tensor, other: Tensor) -> Tensor:
     """The product of two matrices by oneDNN; a custom operation, which the compiler leaves."""
-    return torch.ops.mkldnn._linear_pointwise(one, other.t(), None, "none", [], "")
+    return torch.ops.mkldnn._linear_pointwise(packed(one), packed(other).t(), None, "none", [], "")
+
+
+def packed(matrix: Tensor) -> Tensor:
+    """The matrix without gaps between its rows or columns, for which oneDNN has no fast product."""
+    whole = matrix.is_contiguous() or matrix.t().is_contiguous()
+    return matrix if whole else matrix.contiguous()
 
 
 @matmul.register_fake
