@@ -24,6 +24,7 @@ FEWEST_ROWS = 20
 HELD_OUT = 8  # one row in eight of the training rows is for early stopping
 MOST_LATENTS = 16
 FEWEST_EPOCHS = 20
+MANY_ROWS = 100  # for each column: networks then need little dropout, and the prior more components
 
 CODE = """\
 import torch
@@ -54,6 +55,7 @@ training = pv.Training(
     learning_rate=Cosine({rate}),
     weight_decay={weight_decay},
     patience={patience},
+    refit=True,
     seed={seed},
 )
 result = pv.fit(model, guide, data, objective=objective, training=training)"""
@@ -67,7 +69,8 @@ class Choices:
         latent_dim: Number of latent dimensions D.
         num_epochs: Largest number of epochs.
         batch_size: Rows per step.
-        patience: Epochs without a better bound of the validation rows after which training ends.
+        patience: Epochs without a better bound of the validation rows after which training ends;
+            it is then repeated on all rows, up to the best epoch.
         seed: Seed of the validation rows, the starting weights and the training.
         hidden_dims: Widths of the hidden layers of encoder and decoder.
         dropout: Share of hidden units dropped while training.
@@ -144,9 +147,10 @@ def recipe(
     The prior is a mixture of normals. Each column has a likelihood of its own
     (`likelihoods.Columns.of`), real ones heavy tails and a scale that depends on z. Encoder and
     decoder have a linear path beside two hidden layers, and dropout. The IWAE bound of ten
-    particles is maximised by AdamW with a rate that falls along a cosine; the weights of the epoch
-    with the best bound of the validation rows are kept. These were chosen on small tables;
-    docs/results.md compares them with mixtures and other densities.
+    particles is maximised by AdamW with a rate that falls along a cosine. The validation rows show
+    the best epoch; training is then repeated on these rows too, up to that epoch. With 100 training
+    rows for each column or more there is less dropout, and the prior has more components. These
+    were chosen on small tables; docs/results.md compares them with mixtures and other densities.
 
     Args:
         data: A `Dataset` of a table, or what makes one: a frame, an array, the path of a file.
@@ -192,6 +196,7 @@ def recipe(
         learning_rate=Cosine(chosen.rate),
         weight_decay=chosen.weight_decay,
         patience=chosen.patience,
+        refit=True,
         seed=seed,
         progress=progress,
     )
@@ -207,12 +212,16 @@ def _choices(data: Dataset, latent_dim: int | None, num_steps: int, seed: int) -
         latent_dim = min(MOST_LATENTS, max(2, len(data.kinds)))
     batch_size = min(num_train, 64 if num_train < 6_400 else 256)
     num_epochs = max(FEWEST_EPOCHS, round(num_steps * batch_size / num_train))
+    regularised: dict[str, Any] = {}
+    if num_train >= MANY_ROWS * len(data.kinds):
+        regularised = {"dropout": 0.05, "num_components": 32}
     return Choices(
         latent_dim=whole_number(latent_dim, "latent_dim"),
         num_epochs=num_epochs,
         batch_size=batch_size,
-        patience=max(FEWEST_EPOCHS, num_epochs // 4),
+        patience=max(FEWEST_EPOCHS, num_epochs // 2),
         seed=seed,
+        **regularised,
     )
 
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 from cases import LIKELIHOODS, entry_of, whole_numbers
 from count_laws import LAWS, log_negative_binomial, log_poisson
-from scipy import optimize, special, stats
+from scipy import special, stats
 
 import ppl_vae as pv
 from ppl_vae import likelihoods, posteriors, priors
@@ -503,25 +503,27 @@ def test_ordered_categories_are_differences_of_cumulative_probabilities():
     np.testing.assert_allclose(found, expected, atol=1e-14)
 
 
-def test_proportional_odds_are_fitted_by_maximum_likelihood():
-    """A decoder of the covariates alone: its fit is that of SciPy to the same likelihood."""
+# OrderedModel(y, c, distr="logit").fit(method="bfgs", gtol=1e-10) of statsmodels 0.15.0 on these
+# rows: two slopes, the first threshold, logs of the steps to the others, and the log-likelihood.
+ORDERED_MODEL = [1.193226069, -0.535306230, -1.106094319, 0.345105728, 0.479328265]
+ORDERED_LOG_LIKELIHOOD = -176.81604148425436
+
+
+def ordered_rows():
     rng = np.random.default_rng(0)
-    c = rng.normal(size=(300, 2))
-    y = (c @ [1.0, -0.5] + rng.logistic(size=300))[:, None] > [-0.5, 0.2, 1.5]
-    y = y.sum(1)
+    c = rng.normal(size=(150, 2))
+    noise = rng.logistic(size=150)
+    return c, np.digitize(c @ [1.0, -0.5] + noise, [-1.0, 0.3, 2.0])
 
-    def loss(theta):
-        cutpoints = np.cumsum([theta[2], *np.exp(theta[3:])])
-        upto = special.expit(cutpoints - (c @ theta[:2])[:, None])
-        upto = np.concatenate([np.zeros((300, 1)), upto, np.ones((300, 1))], 1)
-        return -np.log(upto[range(300), y + 1] - upto[range(300), y]).mean()
 
-    exact = optimize.minimize(loss, np.zeros(5), method="BFGS", options={"gtol": 1e-8})
-    likelihood = likelihoods.Ordinal(1, num_categories=4).double()
+def test_proportional_odds_are_fitted_as_by_statsmodels():
+    """Features that are covariates alone: the fit by maximum likelihood is that of OrderedModel."""
+    c, y = ordered_rows()
+    likelihood = likelihoods.Ordinal(1, num_categories=4)
     likelihood.build((2,))
     likelihood = likelihood.double()
     x, features = torch.tensor(y)[:, None].double(), torch.tensor(c)
-    optimiser = torch.optim.LBFGS(likelihood.parameters(), max_iter=200, tolerance_grad=1e-9)
+    optimiser = torch.optim.LBFGS(likelihood.parameters(), max_iter=200, tolerance_change=0)
 
     def closure():
         optimiser.zero_grad()
@@ -530,11 +532,18 @@ def test_proportional_odds_are_fitted_by_maximum_likelihood():
         return value
 
     optimiser.step(closure)
-    assert closure().item() == pytest.approx(exact.fun, abs=1e-9)
+    assert -150 * closure().item() == pytest.approx(ORDERED_LOG_LIKELIHOOD, abs=1e-9)
     linear = likelihood.link.linear
-    np.testing.assert_allclose(linear.weight.detach()[0], exact.x[:2], atol=1e-4)
-    assert -linear.bias.item() == pytest.approx(exact.x[2], abs=1e-4)
-    np.testing.assert_allclose(likelihood.log_gaps.detach()[:, 0], exact.x[3:], atol=1e-4)
+    found = [*linear.weight[0].tolist(), -linear.bias.item(), *likelihood.log_gaps[:, 0].tolist()]
+    np.testing.assert_allclose(found, ORDERED_MODEL, atol=1e-5)
+
+
+def test_the_stored_fit_is_that_of_statsmodels():
+    models = pytest.importorskip("statsmodels.miscmodels.ordinal_model")
+    c, y = ordered_rows()
+    model = models.OrderedModel(y, c, distr="logit")
+    assert model.loglike(np.array(ORDERED_MODEL)) == pytest.approx(ORDERED_LOG_LIKELIHOOD, abs=1e-9)
+    np.testing.assert_allclose(model.score(np.array(ORDERED_MODEL)), 0, atol=1e-5)
 
 
 # --- the page on likelihoods ----------------------------------------------------------------------

@@ -41,7 +41,15 @@ def test_the_printed_code_makes_the_same_recipe(context):
             assert one[0] == other[0]
             assert torch.equal(one[1], other[1])
     assert repr(names["objective"]) == repr(found.objective)
-    for field in ("num_epochs", "batch_size", "learning_rate", "weight_decay", "patience", "seed"):
+    for field in (
+        "num_epochs",
+        "batch_size",
+        "learning_rate",
+        "weight_decay",
+        "patience",
+        "refit",
+        "seed",
+    ):
         assert getattr(names["training"], field) == getattr(found.training, field)
     assert fitting == "pv.fit(model, guide, data, objective=objective, training=training)"
 
@@ -88,4 +96,6 @@ def test_a_recipe_fits_without_a_warning(caplog):
         found = pv.recipe(frame(200), num_steps=300, progress=False)
         result = found.fit()
     assert result.num_epochs <= found.training.num_epochs
+    assert result.refit_epochs == result.best_epoch
+    assert found.model.num_train == 200
     assert [r.message for r in caplog.records if "level" not in r.message] == []

@@ -234,9 +234,38 @@ def test_a_checkpoint_knows_its_data_and_its_model(tmp_path):
             fitted(quiet(checkpoint=checkpoint), **other)
 
 
-def test_patience_needs_held_out_data():
-    with pytest.raises(ValueError, match="patience=3 needs held-out data"):
-        fitted(quiet(patience=3), data=data_for("Bernoulli"))
+def test_patience_and_a_refit_need_held_out_data():
+    for settings, said in (({"patience": 3}, "patience=3"), ({"refit": True}, "refit=True")):
+        with pytest.raises(ValueError, match=f"{said} needs held-out data"):
+            fitted(quiet(**settings), data=data_for("Bernoulli"))
+
+
+def test_a_refit_is_a_training_on_all_rows_up_to_the_best_epoch(tmp_path):
+    """From the same weights, along the same schedule; an interrupted one goes on."""
+    data = split_data()
+    rate = schedules.Linear(1e-2, 1.0)  # soon too high
+    training = quiet(num_epochs=12, patience=3, learning_rate=rate, refit=True)
+    result, weights = fitted(training, data)
+    first, _ = fitted(dataclasses.replace(training, refit=False), data)
+    assert without_clock(result.history) == without_clock(first.history)
+    assert result.refit_epochs == result.best_epoch < result.num_epochs
+
+    rows = np.concatenate([data.splits["train"], data.splits["valid"]])
+    short = quiet(
+        num_epochs=result.best_epoch, learning_rate=lambda t: rate(t * result.best_epoch / 12)
+    )
+    _, expected = fitted(short, data.with_splits({"train": rows}))
+    for mine, theirs in zip(weights, expected, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6)
+
+    training = dataclasses.replace(training, checkpoint=tmp_path / "run.pt")
+    fitted(training, data)
+    (tmp_path / "run-refit.pt").unlink()  # as if interrupted before the second training
+    torch.manual_seed(99)
+    other, guide = vae()  # another process, other starting weights
+    assert pv.fit(other, guide, data, training=training).refit_epochs == result.refit_epochs
+    for mine, theirs in zip([*other.parameters(), *guide.parameters()], weights, strict=True):
+        assert torch.equal(mine, theirs)
 
 
 def test_a_checkpoint_cannot_execute(tmp_path):

@@ -86,6 +86,8 @@ class EvidenceSummary:
         kind = "weighted " * self.weighted
         mean = f"{kind}mean log p(x) {self._relation} {self.log_evidence:.3f}"
         parts = [f"{self._share()}{mean} ({self._errors()})", k_hat_of(self.share_bad_k)]
+        if self._share_skewed:
+            parts.append(f"weights too skewed for {self._share_skewed:.0%}")
         if self.rounding_of_x:
             parts.append(f"x rounded by {self.rounding_of_x:.0%} of a column's sd")
         return ", ".join(parts)
@@ -101,6 +103,13 @@ class EvidenceSummary:
             return "<="
         return "=" if self._holds else ">="
 
+    @property
+    def _share_skewed(self) -> float:
+        """The share of rows without an estimate that k-hat does not explain."""
+        if self._holds or np.isnan(self.share_bad_k):
+            return 0.0
+        return max(0.0, 1 - self.share_estimate - self.share_bad_k)
+
     def _share(self) -> str:
         """The share of rows with an estimate, unless it is 100 %."""
         return "" if self._holds else f"an estimate for {self.share_estimate:.0%} of the rows: "
@@ -111,6 +120,11 @@ class EvidenceSummary:
 
     def _remedies(self) -> Iterator[str]:
         """What to do about a poor guide, about log-weights too large, and about rounded x."""
+        if self._share_skewed:
+            yield (
+                f"; the weights of {self._share_skewed:.0%} are too skewed for an interval at this "
+                "K: draw more particles"
+            )
         if not (self._holds or np.isnan(self.share_bad_k)):
             yield "; refine the guide's posteriors (refine)"
             yield ", or bracket log p(x) (evidence_interval)"

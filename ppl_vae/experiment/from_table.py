@@ -72,6 +72,7 @@ def _tables(chosen: Choices) -> dict[str, Any]:
             "learning_rate": {"schedule": "Cosine", "start": chosen.rate},
             "weight_decay": chosen.weight_decay,
             "patience": chosen.patience,
+            "refit": True,
             "seed": chosen.seed,
         },
     }

@@ -79,12 +79,13 @@ class Run:
         self.train = data.train
         self.all_rows = self.train  # of which `restart` takes some
         self.valid = data.valid if "valid" in data.splits else None
-        if training.patience is not None and self.valid is None:
-            raise ValueError(
-                f"patience={training.patience} needs held-out data: use data.split(valid=0.1), or "
-                "leave it out"
-            )
-        warn_before(model, data)
+        for name in ("patience", "refit"):
+            if getattr(training, name) and self.valid is None:
+                raise ValueError(
+                    f"{name}={getattr(training, name)} needs held-out data: use "
+                    "data.split(valid=0.1), or leave it out"
+                )
+        self.data = data
         self.data_digest = digest_of(data, model, guide) if training.checkpoint is not None else ""
         check_share(training.batch_size)
         self.batch_size = min(training.batch_size, len(self.train))
@@ -99,6 +100,7 @@ class Run:
             self.programs = [weighted(program) for program in self.programs]
         args = self._args(torch.arange(self.batch_size))
         self.state = State(model, guide, lambda: self.objective.loss(*self.programs, *args))
+        self.start = self.state.take() if training.refit else None
         self.parameters = self.state.parameters
         if not self.parameters:
             raise ValueError(
@@ -117,11 +119,13 @@ class Run:
         programs = self.objective, *self.programs
         return stepper(self.training, num_steps, *programs, self.parameters, self.batch_size)
 
-    def go(self) -> FitResult:
-        """Train until the last epoch, or until patience ends."""
+    def go(self, last: int | None = None) -> FitResult:
+        """Train until the last epoch, by default of the schedule, or until patience ends."""
+        if last is None:
+            warn_before(self.model, self.data)
+            last = self.training.num_epochs
         self._resume()
         done = self.result.num_epochs
-        last = self.training.num_epochs
         start = latest = done, self.state.take()
         is_quiet = not (self.training.progress and is_main())
         bar = tqdm(desc="fit", unit=" epochs", total=last, initial=done, disable=is_quiet)
@@ -288,7 +292,7 @@ class Run:
             self.best = Best(row["valid"], int(row["epoch"]), kept)
         path = self.training.checkpoint
         if path is not None and is_main():
-            memory = self.updates.state() | {"gradient": self.gradient.state()}
+            memory = self.updates.state() | {"gradient": self.gradient.state(), "start": self.start}
             write_checkpoint(path, self._settings(), weights, memory, self.result, self.best)
         return weights
 
@@ -307,7 +311,7 @@ class Run:
             self.state.put(self.best.weights)
         self.result.best_epoch = self.best.epoch
         warn_after(self.result)
-        if isinstance(self.model, Model):
+        if isinstance(self.model, Model) and not self.training.refit:
             batch = self._rows(torch.arange(self.batch_size))
             for concern in concerns(self.model, self.guide, batch, self._seed(0, 3)):
                 logger.warning(concern)
@@ -323,6 +327,7 @@ class Run:
             self.state.put(state["weights"])
             self.updates.restore(state)
             self.gradient.restore(state["gradient"])
+            self.start = state.get("start")
             self.result = FitResult(**state["result"])
             self.best = Best(**state["best"])
 

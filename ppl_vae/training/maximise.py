@@ -1,6 +1,7 @@
 """fit: stochastic gradient ascent on the training split, watched on the validation split."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -51,12 +52,15 @@ def fit(
         NonFiniteLossError: the loss or a parameter became NaN or infinite. The last weights with a
             finite bound are put back: those after the last complete epoch, or else those at the
             start.
-        ValueError: x is outside the support; a warm-up is asked for with one of Pyro's objectives;
+        ValueError: x is outside the support; nothing is held out to stop early or to refit; a
+            warm-up is asked for with one of Pyro's objectives;
             the checkpoint has other settings; batches have one row and the objective compares rows.
         TypeError: model, guide, objective or training is of another kind.
 
     References:
-        Kingma and Welling (2014), Auto-encoding variational Bayes, arXiv:1312.6114, algorithm 1.
+        Kingma and Welling (2014), Auto-encoding variational Bayes, arXiv:1312.6114, algorithm 1;
+        Goodfellow, Bengio and Courville (2016), Deep learning, section 7.8 (early stopping, and
+        training again on all rows).
 
     Example:
         >>> import ppl_vae as pv
@@ -76,7 +80,8 @@ def fit(
         )
     require_programs(model, guide)
     with one_at_a_time:
-        return Run(model, guide, as_dataset(data), objective, training).go()
+        run = Run(model, guide, as_dataset(data), objective, training)
+        return run.go() if not training.refit else _refitted(run, objective)
 
 
 class Refits:
@@ -89,7 +94,7 @@ class Refits:
         guide: The guide, likewise.
         data: The rows, all of which may be drawn.
         objective: What is maximised.
-        training: Settings; seed, patience, checkpoint and progress are not used.
+        training: Settings; seed, patience, refit, checkpoint and progress are not used.
         num_refits: Number of trainings to come, by which "auto" decides whether to record a step.
 
     Example:
@@ -111,7 +116,7 @@ class Refits:
         training: Training,
         num_refits: int,
     ) -> None:
-        training = replace(training, checkpoint=None, patience=None)
+        training = replace(training, checkpoint=None, patience=None, refit=False)
         with one_at_a_time:
             self.run = Run(model, guide, data, objective, training)
         self.run.step = self.run.stepper(num_refits * self.run.num_steps)
@@ -132,3 +137,21 @@ class Refits:
                 return run.state.take()
             finally:
                 run.state.put(self.start)
+
+
+def _refitted(run: Run, objective: ELBO) -> FitResult:
+    """Train; then again from the same weights, with the validation rows, up to the best epoch."""
+    result = run.go()
+    if run.start is not None:
+        run.state.put(run.start)
+    training = replace(run.training, patience=None, refit=False)
+    if training.checkpoint is not None:
+        path = Path(training.checkpoint)
+        training = replace(training, checkpoint=path.with_name(f"{path.stem}-refit{path.suffix}"))
+    splits = dict(run.data.splits)
+    splits["train"] = np.concatenate([splits["train"], splits.pop("valid")])
+    again = Run(run.model, run.guide, run.data.with_splits(splits), objective, training)
+    found = again.go(result.best_epoch or result.num_epochs)
+    result.refit_epochs = found.num_epochs
+    result.wall_time += found.wall_time
+    return result

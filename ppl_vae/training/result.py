@@ -30,6 +30,7 @@ class FitResult:
             split, the last one.
         stopped: "finished" or "early stopping"; after the latter the weights are those of the best
             epoch.
+        refit_epochs: Epochs of the training on all rows that made the weights (`refit`), or 0.
         seed: The seed.
         wall_time: Seconds, resumed parts included.
         objective: The objective, as its repr.
@@ -42,6 +43,7 @@ class FitResult:
     history: dict[str, list[float]] = field(default_factory=dict, repr=False)
     best_epoch: int = 0
     stopped: str = "finished"
+    refit_epochs: int = 0
     seed: int = 0
     wall_time: float = 0.0
     objective: str = ""

@@ -72,6 +72,9 @@ class Training:
             done (`schedules.Linear`, `schedules.Cyclic`); instead of `kl_warmup_epochs`.
         patience: Stop after this many epochs at full KL weight without a better held-out
             (unannealed) bound, and go back to the best weights; None never stops early.
+        refit: Whether to train again, from the same starting weights, on training and validation
+            rows together, for as many epochs of the same schedule as had the best held-out bound:
+            nothing is then held out from the weights but the test rows.
         seed: Seed of batches, draws and binarisation; the same seed gives the same result on the
             same machine.
         device: Where to train, e.g. "cuda"; None leaves model and guide where they are.
@@ -108,6 +111,7 @@ class Training:
     kl_warmup_epochs: int = 0
     kl_schedule: Callable[[float], float] | None = None
     patience: int | None = None
+    refit: bool = False
     seed: int = 0
     device: str | None = None
     compile: Literal["auto", "cudagraphs"] | bool = "auto"
@@ -126,7 +130,8 @@ class Training:
             real_number(self.clip_norm, "Training(clip_norm)", above=0)
         one_of(self.compile, "Training(compile)", ("auto", True, False, "cudagraphs"))
         one_of(self.dtype, "Training(dtype)", ("bfloat16", None))
-        one_of(self.progress, "Training(progress)", (True, False))
+        for name in ("progress", "refit"):
+            one_of(getattr(self, name), f"Training({name})", (True, False))
         for name, (kinds, example) in OBJECTS.items():
             value = getattr(self, name)
             if value is not None and not isinstance(value, kinds):

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,6 +14,9 @@ from ppl_vae.data.tables.frames import coded
 from ppl_vae.data.tables.layout import Layout
 from ppl_vae.data.tables.levels import Levels
 from ppl_vae.runtime.checks import shown, suggestion
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Covariates", "read_covariates"]
 
@@ -80,18 +83,18 @@ class Covariates:
         Raises:
             ValueError: There is no such column, or a value is missing or none of its levels.
         """
-        import pandas as pd
-
         names = list(map(str, self.layout.names))
         columns = self.columns(inputs)
         for name, value in values.items():
             if str(name) not in names:
                 raise ValueError(f"there is no covariate {name!r}: {suggestion(str(name), names)}")
-            given = pd.DataFrame({str(name): value}, index=pd.RangeIndex(len(inputs)))
+            given = _given(name, value, len(inputs))
             known = {each: self.layout.levels[each] for each in given if each in self.layout.levels}
             new, read = read_covariates(given, inputs, known)
             if read.layout.levels != known:
-                raise ValueError(f"covariate {name!r} takes numbers, not {value!r}")
+                raise ValueError(
+                    f"covariate {name!r} takes numbers, and was given {value!r}: give a number"
+                )
             columns[:, names.index(str(name))] = read.columns(new)[:, 0]
         return self.inputs(columns)
 
@@ -131,6 +134,19 @@ def read_covariates(context: Any, x: Tensor, known: Levels) -> tuple[Tensor, Cov
     layout = Layout.of(frame, names, values.shape[1], "context")
     covariates = Covariates(layout, are_named=given.dims[1] in given.coords)
     return covariates.recoded(covariates.inputs(values), known)
+
+
+def _given(name: Any, value: Any, num_rows: int) -> "pd.DataFrame":
+    """A frame of one column, from one value for all rows or from one for each."""
+    import pandas as pd
+
+    values = np.asarray(value)
+    if values.shape not in ((), (num_rows,)):
+        raise ValueError(
+            f"covariate {name!r} was given values of shape {values.shape} for {num_rows} rows: give "
+            "one for all rows, or one for each"
+        )
+    return pd.DataFrame({str(name): np.broadcast_to(values, num_rows)})
 
 
 def _refuse_incomplete(values: Tensor, names: np.ndarray) -> None:

@@ -114,26 +114,35 @@ def apart(x: Any, context: Any, labels: Any, weights: Any) -> tuple[Any, Any, An
     """
     if not is_frame(x):
         return x, context, labels, weights
-    names = [context] if isinstance(context, str) else context
-    taken: list[str] = []
-    if isinstance(names, list | tuple) and names and all(isinstance(each, str) for each in names):
+    names = [context] if isinstance(context, str | int) else context
+    taken: list[str | int] = []
+    if _are_names(names, x):
         taken += _columns(x, names, "context")
         context = x[taken]
-    if isinstance(labels, str):
+    if isinstance(labels, str | int):
         taken += _columns(x, [labels], "labels")
         labels = x[labels]
-    if isinstance(weights, str):
+    if isinstance(weights, str | int):
         taken += _columns(x, [weights], "weights")
         weights = x[weights]
     return x.drop(columns=taken), context, labels, weights
 
 
-def _columns(frame: Any, names: Sequence[str], what: str) -> list[str]:
+def _are_names(names: Any, frame: Any) -> bool:
+    """Whether these are names of columns: strings, or whole numbers that are not one for each row."""
+    if not isinstance(names, list | tuple) or not names:
+        return False
+    if all(isinstance(each, str) for each in names):
+        return True
+    return len(names) != len(frame) and all(type(each) in (int, str) for each in names)
+
+
+def _columns(frame: Any, names: Sequence[str | int], what: str) -> list[str | int]:
     """These names, if the frame has such columns."""
     for name in names:
         if name not in frame.columns:
             known = list(map(str, frame.columns))
-            raise ValueError(f"x has no column {name!r} for {what}: {suggestion(name, known)}")
+            raise ValueError(f"x has no column {name!r} for {what}: {suggestion(str(name), known)}")
     return list(names)
 
 
@@ -167,8 +176,8 @@ def _refuse_identifier(column: Any, place: str) -> None:
     if num_levels > max(ALWAYS_TAKEN, num_observed / 2):
         raise ValueError(
             f"{place} has {num_levels} different strings in {num_observed} rows, as an identifier "
-            "has: drop it, make it the index, or give its levels, as in Dataset(x, "
-            "levels=model.levels)"
+            f"has: drop it, make it the index (frame.set_index({column.name!r})), or, if it is a "
+            f"category, say so (frame.astype({{{column.name!r}: 'category'}}))"
         )
 
 

@@ -122,7 +122,7 @@ def recoded(codes: Tensor, found: Sequence[str], known: Sequence[str], place: st
         row = int(unseen.nonzero()[0])
         raise ValueError(
             f"{place} is {found[int(codes[row])]!r} at row {row}, which is none of its known "
-            f"levels {listed(known)}: correct it, set it to missing, or leave the row out"
+            f"levels {listed(known)}: give one of these, or leave the row out"
         )
     return values
 

@@ -178,6 +178,12 @@ class Tabular:
         if isinstance(context, Mapping):
             changed = self._covariates.changed(self.context, context)
             return self._with(context=changed, source=None)
+        if np.ndim(context) == 0:
+            first = self._covariates.layout.names[0]
+            raise ValueError(
+                f"context is {context!r}: give values by column, as in {{{first!r}: ...}}, or all "
+                f"covariates, {tuple(self.context.shape)}"
+            )
         inputs, _ = read_covariates(context, self.x, {})
         if inputs.shape != self.context.shape:
             raise ValueError(
