@@ -482,6 +482,48 @@ def test_a_counterfactual_keeps_z_and_changes_the_covariates():
         pv.counterfactual(*vae(3), data.x, {"sex": "f"})
 
 
+@pytest.mark.parametrize(
+    ("context", "said"),
+    [
+        ({"agee": 3}, "no covariate 'agee': did you mean age?"),
+        (
+            {"sex": "x"},
+            "column 'sex' of context is 'x' at row 0, which is none of its known levels",
+        ),
+        ({"age": "old"}, "covariate 'age' takes numbers, and was given 'old'"),
+        ({"age": [1, 2]}, "'age' was given values of shape (2,) for 4 rows: give one for all rows"),
+        ({"sex": ["f", "m"]}, "covariate 'sex' was given values of shape (2,) for 4 rows"),
+        ({"age": [30, 40, np.inf, 50]}, "context is inf at row 2, covariate age"),
+        (70, "context is 70: give values by column, as in {'sex': ...}, or all covariates, (4, 3)"),
+        ("age", "context is 'age': give values by column"),
+        (np.zeros((4, 2)), "context has 2 covariates, 'data' has ['sex[f]', 'sex[m]', 'age']"),
+    ],
+)
+def test_other_covariates_that_do_not_fit_are_named(context, said):
+    frame = pandas.DataFrame({"x": np.arange(4.0), "sex": list("fmmf"), "age": [30.0, 40, 50, 60]})
+    data = pv.Dataset(frame, context=["sex", "age"])
+    with pytest.raises(ValueError, match=re.escape(said)):
+        data.with_context(context)
+
+
+def test_other_covariates_are_taken_in_the_order_of_the_rows_whatever_their_index():
+    frame = pandas.DataFrame({"x": np.arange(3.0), "age": [30.0, 40, 50]}, index=list("uvw"))
+    data = pv.Dataset(frame, context="age")
+    assert data.with_context({"age": frame["age"] + 1}).context[:, 0].tolist() == [31, 41, 51]
+
+
+def test_columns_are_named_by_whole_numbers_too():
+    frame = pandas.DataFrame(np.arange(20.0).reshape(5, 4))
+    data = pv.Dataset(frame, context=[1, 3], weights=2)
+    assert data.columns == {"x": ("0",), "context": ("1", "3")}
+    assert data.context[0].tolist() == [1, 3]
+    assert pv.Dataset(frame, context=1).context[:, 0].tolist() == frame[1].tolist()
+    values = pv.Dataset(frame, context=[0, 0, 1, 1, 1])  # one for each row
+    assert values.context[:, 0].tolist() == [0, 0, 1, 1, 1]
+    with pytest.raises(ValueError, match="x has no column 7 for context"):
+        pv.Dataset(frame, context=[7])
+
+
 def test_a_counterfactual_fills_missing_entries_and_has_no_mean_of_categories():
     frame = pandas.DataFrame({"a": ["u", "v", "u"], "b": [0, 1, 1], "dose": [0.0, 1.0, 2.0]})
     data = pv.Dataset(frame, context="dose")

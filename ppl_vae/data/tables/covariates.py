@@ -143,8 +143,8 @@ def _given(name: Any, value: Any, num_rows: int) -> "pd.DataFrame":
     values = np.asarray(value)
     if values.shape not in ((), (num_rows,)):
         raise ValueError(
-            f"covariate {name!r} was given values of shape {values.shape} for {num_rows} rows: give "
-            "one for all rows, or one for each"
+            f"covariate {name!r} was given values of shape {values.shape} for {num_rows} rows: "
+            "give one for all rows, or one for each"
         )
     return pd.DataFrame({str(name): np.broadcast_to(values, num_rows)})
 

@@ -129,7 +129,7 @@ def apart(x: Any, context: Any, labels: Any, weights: Any) -> tuple[Any, Any, An
 
 
 def _are_names(names: Any, frame: Any) -> bool:
-    """Whether these are names of columns: strings, or whole numbers that are not one for each row."""
+    """Whether these are names of columns: strings, or whole numbers, not one for each row."""
     if not isinstance(names, list | tuple) or not names:
         return False
     if all(isinstance(each, str) for each in names):
