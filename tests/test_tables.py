@@ -378,7 +378,7 @@ def test_covariates_are_changed_in_their_own_terms():
     for context, message in (
         ({"sex": "x"}, "column 'sex' of context is 'x' at row 0, which is none of its known"),
         ({"ages": 3}, "there is no covariate 'ages': did you mean age? Allowed: sex, age, smokes"),
-        ({"age": "old"}, "covariate 'age' takes numbers, not 'old'"),
+        ({"age": "old"}, "covariate 'age' takes numbers, and was given 'old'"),
         ({"age": None}, "context is nan at row 0, covariate age: it must be complete"),
         (np.zeros((12, 2)), "context has 2 covariates, 'data' has ['sex[f]', 'sex[m]', 'age', "),
     ):
@@ -485,18 +485,11 @@ def test_a_counterfactual_keeps_z_and_changes_the_covariates():
 @pytest.mark.parametrize(
     ("context", "said"),
     [
-        ({"agee": 3}, "no covariate 'agee': did you mean age?"),
-        (
-            {"sex": "x"},
-            "column 'sex' of context is 'x' at row 0, which is none of its known levels",
-        ),
-        ({"age": "old"}, "covariate 'age' takes numbers, and was given 'old'"),
         ({"age": [1, 2]}, "'age' was given values of shape (2,) for 4 rows: give one for all rows"),
         ({"sex": ["f", "m"]}, "covariate 'sex' was given values of shape (2,) for 4 rows"),
         ({"age": [30, 40, np.inf, 50]}, "context is inf at row 2, covariate age"),
         (70, "context is 70: give values by column, as in {'sex': ...}, or all covariates, (4, 3)"),
         ("age", "context is 'age': give values by column"),
-        (np.zeros((4, 2)), "context has 2 covariates, 'data' has ['sex[f]', 'sex[m]', 'age']"),
     ],
 )
 def test_other_covariates_that_do_not_fit_are_named(context, said):
