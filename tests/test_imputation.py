@@ -236,6 +236,19 @@ def test_discrete_columns_agree_with_enumeration():
     assert done.notna().all().all()
 
 
+def one_class(x, context=None):
+    """A guide that hardly ever draws the second class."""
+    with pyro.plate("data", len(x), dim=-1):
+        pyro.sample("z", dist.Categorical(torch.tensor([0.99, 0.01]).expand(len(x), 2)))
+
+
+def test_discrete_latents_have_no_other_method_and_that_is_told():
+    x = torch.tensor([[NAN, 0.0, 5.0]])
+    with pytest.warns(UserWarning, match=r"1 rows, .*'z' is discrete.*Hamiltonian Monte Carlo"):
+        found = pv.impute(classes, one_class, x, num_imputations=2, **QUIET)
+    assert found.rows.method.tolist() == ["importance"]
+
+
 def table(num_rows=60, seed=0):
     """A frame with a column of each type, and holes in most of them."""
     rng = np.random.default_rng(seed)
@@ -475,6 +488,7 @@ def test_a_column_that_training_never_saw_is_refused_by_name():
         drawn(frame, model, guide)
     kept = drawn(frame, model, guide, do_not_impute=frame.isna())
     assert kept.complete(0).b.isna().all()
+    assert kept.prediction_set().empty
     other = frame.assign(b=1.0)
     model, guide = gaussian(pv.Dataset(other).x)
     pv.fit(model, guide, pv.Dataset(other), training=pv.Training(num_epochs=1, progress=False))
@@ -555,6 +569,8 @@ def test_each_fit_has_its_share_of_imputations_and_of_the_draws():
     x[:, 0] = 10.0
     two = [beds.linear_gaussian_at(x, each) for each in affine]
     fits = [(bed.model, bed.guide) for bed in two]
+    with pytest.raises(ValueError, match="fits is empty"):
+        pv.impute(*fits[0], x, fits=[])
     imputations = pv.impute(*fits[0], x, fits=fits, num_imputations=4, **QUIET)
     assert imputations.fit_numbers.tolist() == [0, 0, 1, 1]
     assert "2 fits" in repr(imputations)

@@ -86,7 +86,7 @@ class MultipleImputation:
         known: list[Method] = [
             Importance(self.particles),
             Refined(self.particles, self.refinement),
-            Chained(self.sampler, self.num_imputations),
+            Chained(self.sampler, self.num_imputations, FEWEST_DRAWS),
         ]
         numbered = dict(enumerate(known))
         if self.method == "auto":
@@ -157,6 +157,8 @@ def impute(
     require_x_itself(model, inference.data.x, inference.data.context)
     asked = entries_asked(model, inference.data, do_not_impute)
     pairs = [(model, guide)] if fits is None else fits
+    if not len(pairs):
+        raise ValueError("fits is empty: give pairs of model and guide, or leave it out")
     groups = list(_groups(inference.data, pairs, settings.num_imputations, seed))
     predictive = _room(inference, asked, settings.num_imputations)
     job = Job(groups, inference.data, asked, predictive, Served.empty(len(asked)))

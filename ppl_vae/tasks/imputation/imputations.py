@@ -317,7 +317,7 @@ class Imputations:
         known = ~asked & ~np.isnan(codes)
         found[known] = codes[known, None] == np.arange(found.shape[1])
         used = np.flatnonzero(np.nansum(found, 0))
-        width = len(self.data.levels.get(name, range(used.max() + 1)))
+        width = len(self.data.levels.get(name, range(used.max(initial=0) + 1)))
         return found[:, :width]
 
 

@@ -154,6 +154,7 @@ class Chained:
 
     sampler: HMC
     num_imputations: int
+    num_draws_wanted: int
     name: ClassVar[str] = "hmc"
 
     @property
@@ -162,8 +163,8 @@ class Chained:
         return max(1, PAIRS_PER_CHUNK // max(FEWEST_CHAINS, self.num_imputations))
 
     def num_draws(self, groups: list[Group]) -> int:
-        """Draws of all chains."""
-        return self.sampler.num_samples * sum(map(_num_chains, groups))
+        """Draws that are kept of all chains."""
+        return sum(len(self._kept(group)) * _num_chains(group) for group in groups)
 
     def ready(self, group: Group, data: Dataset, seed: int, progress: bool) -> Inference:
         """The guide as it is, at whose draws the chains start."""
@@ -179,7 +180,7 @@ class Chained:
             terms = log_terms(model, guide, *block.args, num_particles=num_chains)
             log_joint = LogJoint(terms, model, *block.args)
             chains = self.sampler.run(log_joint, log_joint.start)
-            draws = chains.draws.flatten(0, 1)
+            draws = chains.draws[self._kept(group)].flatten(0, 1)
             step = max(1, PAIRS_PER_CHUNK // len(block))
             traces = (log_joint.trace(log_joint.values(part)) for part in draws.split(step))
             x = torch.cat([entries.of(_x_drawn(trace, block)) for trace in traces])
@@ -191,6 +192,13 @@ class Chained:
             r_hat=chains.r_hat().max(1),
             ess=chains.ess().min(1),
         )
+
+    def _kept(self, group: Group) -> list[int]:
+        """Transitions after which x is drawn, evenly spaced, the last of them included."""
+        share = max(1, self.num_draws_wanted // self.num_imputations) * len(group.imputations)
+        wanted = -(-share // _num_chains(group))
+        gap = max(1, self.sampler.num_samples // wanted)
+        return list(range(self.sampler.num_samples - 1, -1, -gap))[::-1]
 
 
 class Judged(NamedTuple):
