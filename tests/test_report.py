@@ -400,7 +400,7 @@ def test_numbers_are_those_of_the_run(run):
             check.verdict for check in run.report.checks
         ]
     values = {check.title: check.value for check in run.report.checks}
-    assert values["Latents say something of x"] == run.metrics["kl"]
+    assert values["Latents carry information"] == run.metrics["kl"]
     assert (
         values["Every latent is used"]
         == 1 - run.metrics["active_units"] / run.metrics["latent_dim"]

@@ -1,4 +1,4 @@
-"""One page on a trained run: verdicts first, then their reasons."""
+"""One page on a trained run: verdicts first, then the reasons."""
 
 from ppl_vae.report.attempts import NotApplicable
 from ppl_vae.report.contents import DIAGNOSES

@@ -32,12 +32,12 @@ def plot_graph(
 ) -> Axes:
     """The sites of a Pyro program, with arrows between dependent sites and a box for the plate.
 
-    Observed and given ones are grey. If graphviz is installed, Pyro draws programs without given
+    Observed and given sites are grey. If graphviz is installed, Pyro draws programs without given
     values.
 
     Args:
         program: A model or guide.
-        data: The rows that it is called with.
+        data: The rows that the program is called with.
         given: Names of values that are not sites, on which all sites depend: ["x"] for a guide.
             Covariates are added to them.
         ax: Where to draw.
@@ -109,9 +109,10 @@ def _draw_graph(
 
 
 def _places(parents: Mapping[str, list[str]]) -> dict[str, tuple[float, float]]:
-    """Places of the sites: each to the right of those that it depends on.
+    """Places of the sites, each to the right of the sites that it depends on.
 
-    If an arrow goes past a column, every other column is drawn higher, so that it meets no site.
+    If an arrow passes a column, every other column is drawn higher, so that the arrow meets no
+    site.
     """
     depth: dict[str, int] = {}
     for name, above in parents.items():  # parents come first
@@ -141,7 +142,7 @@ def _between(
 
 
 def chain(model: Model, guide: Guide, data: Dataset) -> list[tuple[str, str]]:
-    """The parts between x and x, from the encoder to the likelihood, with their classes.
+    """The parts from the encoder to the likelihood, with their classes.
 
     Args:
         model: The model.
@@ -170,8 +171,8 @@ def chain(model: Model, guide: Guide, data: Dataset) -> list[tuple[str, str]]:
 def layers(model: Model, guide: Guide, data: Dataset) -> Table:
     """Every layer in the order of computation, with the shape of its output for one row.
 
-    Parameters of a module that belong to none of its layers have their own row; shared parameters
-    are counted once.
+    Parameters that belong to no layer of their module have their own row; shared parameters are
+    counted once.
 
     Args:
         model: The model.

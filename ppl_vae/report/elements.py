@@ -34,7 +34,7 @@ STYLE: Any = {
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture with what it shows in words.
+    """A picture with a description in words.
 
     Args:
         png: The file.
@@ -187,8 +187,8 @@ def draw(
 
     Args:
         plot: Takes an array of Axes, or one Axes if `alts` is one text.
-        alts: What is seen in each.
-        caption: What to look for, below the last one.
+        alts: A description of each picture.
+        caption: What to look for, below the last picture.
         size: Of each, inches.
 
     Example:

@@ -69,19 +69,19 @@ def write_report(
     progress: bool = True,
     **place: str | None,
 ) -> Report:
-    """Diagnose a trained run, and write the report: verdicts first, then their reasons.
+    """Diagnose a trained run and write the report: verdicts first, then the reasons.
 
-    report.html is one page with all pictures in it, which needs no network and no script; report.md
+    report.html is a single page with all pictures, which needs no network and no script; report.md
     is the same as text, with pictures in report/; report.nc holds all numbers for ArviZ
-    (`xarray.open_datatree`). Nothing is fitted again. A panel that fails gives the error, and the
-    others are written all the same.
+    (`xarray.open_datatree`). Nothing is refitted. A panel that fails shows the error, and the other
+    panels are still written.
 
     Args:
         folder: A finished run.
         output: Folder for the report; None is the run's own.
         num_data: Most diagnoses use the first `num_data` rows of the evaluation split.
         seed: Seed of their draws.
-        diagnoses: What the page is made of, in order: `[*DIAGNOSES, own]` adds one.
+        diagnoses: The diagnoses on the page, in order: `[*DIAGNOSES, own]` adds one.
         progress: Whether to show a bar if it takes more than two seconds.
         place: As in `load_run`: `data_dir`, where the data are now, and `device`, where to compute.
 
@@ -105,7 +105,7 @@ def write_report(
     experiment = load_run(folder, **place)
     if not run.finished:
         raise ConfigError(
-            f"{folder} was not evaluated: ppl-vae fit {run.config} --output {folder} goes on"
+            f"{folder} was not evaluated: ppl-vae fit {run.config} --output {folder} continues it"
         )
     metrics = _read(run.metrics, run.read_metrics)
     evidence = _read(run.evidence, lambda: Evidence.load(run.evidence))

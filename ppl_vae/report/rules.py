@@ -69,7 +69,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Rule:
-    """A number, and the limits up to which it passes or does not fail; between them is "look".
+    """A number with the limits of a pass and of a failure; between them is "look".
 
     A number equal to a limit is on the good side.
 

@@ -1,1 +1,1 @@
-"""What the latents carry: posterior means, rate, active units, the parts of the ELBO."""
+"""Information in the latents: posterior means, rate, active units, the parts of the ELBO."""

@@ -26,8 +26,9 @@ def _panel(found: Findings) -> Panel:
     which = [HEADER.index(name) for name in SHOWN]
     rows = [[cells[i] for i in which] for cells in comparison.cells]
     what = (
-        "Plain models, fitted to the training rows and judged on the same held-out rows; their log "
-        "p(x) is exact. Their number of factors or components was chosen on a fifth of the "
+        "Plain models, fitted to the training rows and evaluated on the same held-out rows; "
+        "their log p(x) is exact. Their number of factors or components was chosen on a fifth of "
+        "the "
         "training rows."
     )
     return Panel([_best_of(comparison), what], tables=[Table(SHOWN, rows)])
@@ -43,10 +44,10 @@ def _best_of(comparison: ModelComparison) -> str:
         return f"The model is better than every baseline: {than}."
     if low > 0:
         return f"A baseline is better than the model: {name}, by at least {low:.2f} nats per row."
-    why = "the interval holds 0"
+    why = "the interval contains 0"
     if comparison.share_bound.max() > 0:
         why = "log p(x) of the model is a lower bound for some rows"
-    return f"It is not proved that the model differs from {name}, the best of the baselines: {why}."
+    return f"No difference between the model and {name}, the best baseline, is shown: {why}."
 
 
 BASELINES = Diagnosis(

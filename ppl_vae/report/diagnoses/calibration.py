@@ -48,7 +48,7 @@ def coverage_error(found: Findings) -> Measured:
     summary = found["sbc"].summary()
     coverage = float(summary.hpd_coverage[1])
     if np.isnan(coverage):
-        raise NotApplicable("q has no density to make regions of")
+        raise NotApplicable("q has no density, so its highest-density regions are not defined")
     num_data = summary.num_data
     of_coverage = 2 * binomtest(round(coverage * num_data), num_data, HPD_LEVEL).pvalue
     p_value = min(1.0, of_coverage, float(summary.adjusted[summary.names.index("hpd")]))
@@ -72,13 +72,13 @@ def _panel(name: str) -> Callable[[Findings], Panel]:
         summary = result.summary()
         pictures = draw(lambda axes: plot_calibration(result, axes), _alts(summary))
         says = [
-            "Latents that data were simulated with should lie anywhere among draws given these "
-            "data, and regions of 90% should hold 90% of them.",
+            "The latents behind simulated observations should rank uniformly among draws given "
+            "these observations, and 90% regions should contain 90% of them.",
             f"{summary.num_data} rows simulated from the model. {summary.method}: worth "
             f"{summary.mean_effective:.0f} independent draws each. {sentence(summary.verdict)}",
-            "A band holds all lines of its picture with probability 95% where the draws are right. "
-            "The verdict is over all quantities together: a line may leave its band by chance, and "
-            "the verdict be a pass.",
+            "If the draws are right, all lines of a picture stay inside its band with "
+            "probability 95%. The verdict is over all quantities together, so it may be a pass "
+            "although a line leaves its band by chance.",
         ]
         return Panel(says, pictures=pictures, tables=[_quantities(summary)])
 
@@ -90,15 +90,15 @@ def _alts(summary: CalibrationSummary) -> list[str]:
     latents, others = summary.names[: summary.num_latents], summary.names[summary.num_latents :]
     tested = [name for name in others if name != "hpd"]
     half, most = summary.hpd_coverage
-    regions = "q has no density to make them of"
+    regions = "q has no density"
     if "hpd" in others:
         regions = f"{half:.0%} at 50%, {most:.0%} at 90%"
     return [
-        f"ECDF less uniform of the PIT of {summary.num_latents} latent dimensions, over a band; "
+        f"ECDF of the PIT minus uniform, of {summary.num_latents} latent dimensions, over a band; "
         f"departing from uniform: {_flagged(summary, latents)}.",
         f"The same of {', '.join(tested)}; departing from uniform: {_flagged(summary, tested)}.",
-        "Coverage of central intervals less its level, by latent dimension, over a band.",
-        f"Coverage of highest-density regions less its level, over a band: {regions}.",
+        "Coverage of central intervals minus its level, by latent dimension, over a band.",
+        f"Coverage of highest-density regions minus its level, over a band: {regions}.",
     ]
 
 
@@ -134,27 +134,27 @@ CALIBRATION = Diagnosis(
         Rule(
             "Encoder: each quantity",
             largest_error,
-            "Largest error of those that simulation-based calibration sees at p < 0.05, in sds",
+            "Largest error of the quantities with p < 0.05 in simulation-based calibration, in sds",
             passes=0.0,
             fails=0.1,
             words=(
                 "No error is seen:",
-                "The encoder errs a little; take weighted draws where that matters:",
-                "The encoder errs; take weighted draws, refine it, or try a richer posterior:",
+                "The encoder has small errors; use weighted draws if they matter:",
+                "The encoder has errors; use weighted draws, refine it, or try a richer posterior:",
             ),
         ),
         Rule(
             "Encoder: coverage",
             coverage_error,
-            f"Distance of the coverage of {HPD_LEVEL:.0%} regions from that, where its p or that "
-            f"of hpd is below {LEVEL:g}",
+            f"Distance of the coverage of {HPD_LEVEL:.0%} regions from {HPD_LEVEL:.0%}, if its "
+            f"p-value or that of hpd is below {LEVEL:g}",
             passes=0.0,
             fails=0.05,
             words=(
-                "No error of the credible regions is seen.",
-                "Credible regions cover a little too much or too little: take weighted draws where "
+                "No error of the credible regions was found.",
+                "Credible regions cover a little too much or too little: use weighted draws if "
                 "that matters.",
-                "Credible regions cover too much or too little: take weighted draws, refine, or "
+                "Credible regions cover too much or too little: use weighted draws, refine, or "
                 "try a richer posterior.",
             ),
             page="howto/calibration.md#how-to-read-the-picture",

@@ -30,7 +30,7 @@ MANY_BOUNDS = (
 MOST_VALUES = 6
 NATS = ("", "nats per row", "Monte Carlo se", "data se", "rows", "draws")
 PER_ROW = ("log_evidence", "mc_se", "ess", "pareto_k", "elbo", "smoothed", "num_used")
-CURE = "Refine the guide (ppl-vae evaluate RUN --refine), or take evidence_interval."
+CURE = "Refine the guide (ppl-vae evaluate RUN --refine), or use evidence_interval."
 
 
 @dataclass(frozen=True)
@@ -90,11 +90,11 @@ def monte_carlo(found: Findings) -> Measured:
     bounded = share_bounded(found)
     if bounded.number > MANY_BOUNDS:
         raise NotApplicable(
-            f"log p(x) is a lower bound for {bounded.shown}, and there the error is not known"
+            f"log p(x) is a lower bound for {bounded.shown}, and its error is not known there"
         )
     metrics = found.subject.metrics
     if not metrics.data_se or metrics.mc_se is None:
-        raise NotApplicable("it takes two data and two particles at least")
+        raise NotApplicable("at least two rows and two particles are needed")
     bias = metrics.mc_bias or 0.0
     sizes = f"se {number(metrics.mc_se)}, bias {number(bias)}, data se {number(metrics.data_se)}"
     return Measured(max(metrics.mc_se, abs(bias)) / metrics.data_se, f"{sizes} nats")
@@ -128,14 +128,14 @@ def _bounds(found: Findings) -> Panel:
     ]
     if few.num_first < metrics.num_data:
         first = Estimates(**vars(evidence[: few.num_first].summary()))
-        rows.append((f"log p(x){kind}, the same data", *_errors(first), few_sizes[0], sizes[1]))
+        rows.append((f"log p(x){kind}, the same rows", *_errors(first), few_sizes[0], sizes[1]))
     rows.append((f"log p(x){kind}", *_errors(metrics), *sizes))
     others = (found.subject.folder.path / "evaluations").glob("*.json")
     rows += [_other(Estimates.read(path)) for path in sorted(others)]
     bias = f"The bias of log p(x) is about {number(metrics.mc_bias)} nats, if the weights are good."
     what = (
-        "Each is at most log p(x) on average; the more particles K, the nearer. Monte Carlo se: "
-        "were the particles drawn again. Data se: were the data."
+        "Each is at most log p(x) on average, and closer to it with more particles K. Monte "
+        "Carlo se: over draws of the particles. Data se: over samples of rows."
     )
     return Panel([what, *reading(metrics), bias], tables=[Table(NATS, rows)])
 
@@ -187,16 +187,16 @@ def _importance(found: Findings) -> Panel:
     good = np.mean(evidence.pareto_k <= 0.5)
     bad = np.mean(evidence.pareto_k > GOOD_K)
     says = [
-        "k-hat tells how heavy the tail of the weights is: up to 0.5 their variance is finite; "
-        "above 0.7 log p(x) is only a lower bound.",
-        f"log p(x) is an estimate for {evidence.is_estimate.mean():.0%} of the rows: there "
-        "intervals of two standard errors cover, judged by the skewness of rows alike.",
+        "k-hat measures the tail of the weights: up to 0.5 their variance is finite; above 0.7 "
+        "log p(x) is only a lower bound.",
+        f"log p(x) is an estimate for {evidence.is_estimate.mean():.0%} of the rows: for these, "
+        "intervals of two standard errors cover, judging by the skewness of similar rows.",
     ]
     alts = (
         f"Histogram of k-hat of {len(evidence)} rows: {good:.0%} at most 0.5, {bad:.0%} above 0.7.",
         "Effective sample size against k-hat, in the same three classes; median "
         f"{np.median(evidence.ess):.0f} of {evidence.num_particles}.",
-        f"Share of the largest of {len(few.log_weights)} weights by datum, sorted; median "
+        f"Share of the largest of {len(few.log_weights)} weights by row, sorted; median "
         f"{np.median(largest):.2f}.",
     )
 
@@ -236,9 +236,9 @@ def _worst(found: Findings) -> Panel:
     for heading, name in columns.items():
         cells[heading] = [number(value, 2) for value in getattr(evidence, name)[which]]
     ordered = "standard error" if np.isnan(evidence.pareto_k).any() else "k-hat"
-    those = f"All {len(which)} evaluated data, the largest {ordered} first."
+    those = f"All {len(which)} evaluated rows, the largest {ordered} first."
     if len(which) < len(evidence):
-        those = f"The {len(which)} of {len(evidence):,} evaluated data with the largest {ordered}."
+        those = f"The {len(which)} of {len(evidence):,} evaluated rows with the largest {ordered}."
     table = Table(list(cells), list(zip(*cells.values(), strict=True)), kind="sortable")
     return Panel([those], tables=[table])
 
@@ -292,7 +292,7 @@ IMPORTANCE = Diagnosis(
             passes=0.05,
             fails=MANY_BOUNDS,
             words=(
-                "log p(x) and its standard errors may be believed.",
+                "log p(x) and its standard errors are reliable.",
                 f"For some rows log p(x) is only a lower bound. {CURE}",
                 f"For many rows log p(x) is only a lower bound. {CURE}",
             ),
@@ -301,15 +301,15 @@ IMPORTANCE = Diagnosis(
         Rule(
             "Monte Carlo error is small",
             monte_carlo,
-            "Monte Carlo error or bias of log p(x), the larger, as a share of the standard error "
-            "over the data",
+            "The larger of the Monte Carlo error and bias of log p(x), as a share of the data "
+            "standard error",
             passes=0.1,
             fails=0.5,
             words=(
                 "More particles would change little.",
-                "The Monte Carlo error shows in log p(x): take more particles.",
-                "The Monte Carlo error is as large as that of the rows: take many more particles, "
-                "or refine the guide.",
+                "The Monte Carlo error of log p(x) is visible: use more particles.",
+                "The Monte Carlo error is as large as the data standard error: use many more "
+                "particles, or refine the guide.",
             ),
             panel="Bounds",
             page="concepts.md#standard-error-by-the-delta-method",

@@ -1,4 +1,4 @@
-"""What the latents carry, and where the rows lie among them."""
+"""The information in the latents, and where the rows lie among them."""
 
 import math
 from typing import Any
@@ -38,7 +38,7 @@ def unused(found: Findings) -> Measured:
     """Share of inactive latent dimensions."""
     metrics = found.subject.metrics
     if metrics.active_units is None:
-        raise NotApplicable("it takes two data at least")
+        raise NotApplicable("at least two rows are needed")
     share = 1 - metrics.active_units / metrics.latent_dim
     return Measured(share, f"{metrics.active_units} of {metrics.latent_dim} are active")
 
@@ -64,16 +64,15 @@ def _latent_space(found: Findings) -> Panel:
         lambda ax: plot_latent(*found.programs, rows, **options, ax=ax), alt, size=SQUARE
     )
     if rows.image_shape is None:
-        says = "Data that are no pictures: no grid of what z decodes to."
+        says = "The observations are not pictures, so there is no grid of decoded latents."
         return Panel([says], pictures=pictures)
     alt = (
-        "A grid of pictures, each what the decoder makes of a point of the latent space; they "
-        "change along both axes."
+        "A grid of pictures decoded from points of the latent space, which change along both axes."
     )
     grid = draw(
         lambda ax: plot_traversal(*found.programs, rows, **options, ax=ax), alt, size=SQUARE
     )
-    says = "Left where the data lie, right what points of the same plane decode to."
+    says = "Left: the rows. Right: pictures decoded from points of the same plane."
     return Panel([says], pictures=[*pictures, *grid])
 
 
@@ -81,7 +80,7 @@ def _surgery(found: Findings) -> ELBOSurgery:
     context = place(found.subject.rows, *found.programs).context
     if found.programs[0].prior(None if context is None else context[:2]).batch_shape:
         raise NotApplicable(
-            "the prior depends on the covariates, so q(z) has no one prior to be compared with"
+            "the prior depends on the covariates, so there is no single prior to compare q(z) with"
         )
     return elbo_surgery(*found.programs, found.subject.rows, **found.options)
 
@@ -94,7 +93,7 @@ def _collapse(found: Findings) -> Panel:
     summary = surgery.summary()
     mean = summary.mean
     alts = (
-        f"Bars of what each of {size} latent dimensions carries, sorted.",
+        f"Bars of the information in each of {size} latent dimensions, sorted.",
         f"Active units falling with the threshold; {units.count} of {size} at {units.threshold:g}.",
         f"Bars of the parts of the rate of {mean['rate']:.2f} nats, of which I(x; z) is "
         f"{mean['mutual_information']:.2f}.",
@@ -106,7 +105,7 @@ def _collapse(found: Findings) -> Panel:
     limit = f"q(z) is the mixture over {summary.num_data} rows: {most}."
     if any(np.isnan(value) for value in mean.values()):
         limit += (
-            " What is unknown needs a guide, or a prior, that is a product over latent dimensions."
+            " Unknown parts need a guide, or a prior, that is a product over latent dimensions."
         )
     table = Table(("nats per row", "mean", "Monte Carlo se", "data se"), cells)
     return Panel([f"{units}.", limit], pictures=pictures, tables=[table])
@@ -118,11 +117,11 @@ def _rate_distortion(found: Findings) -> Panel:
     means = f"{parts.rate.mean():.2f} and {parts.distortion.mean():.2f}"
     alt = f"A point per row at its rate and distortion; means {means} nats."
     pictures = draw(lambda ax: plot_rate_distortion(parts, ax), alt, size=(5.2, 3.8))
-    what = "Rate: what z says of x. Distortion: what z leaves unsaid. Their sum is less the ELBO."
+    what = "Rate: nats for z. Distortion: nats for x given z. Their sum is minus the ELBO."
     return Panel([what, sentence(parts)], pictures=pictures)
 
 
-SECTION = "What the latents carry"
+SECTION = "Information in the latents"
 LATENT_SPACE = Diagnosis(
     "latent_means",
     "Latent space",
@@ -143,7 +142,7 @@ COLLAPSE = Diagnosis(
     page="howto/collapse.md",
     rules=[
         Rule(
-            "Latents say something of x",
+            "Latents carry information",
             rate,
             "Rate, the KL of q(z given x) from the prior, in nats per row",
             passes=0.1,
@@ -151,7 +150,7 @@ COLLAPSE = Diagnosis(
             words=(
                 "The latents are used.",
                 "",
-                "The latents say nothing of x: anneal the KL, or set free bits.",
+                "The latents carry no information about x: anneal the KL, or set free bits.",
             ),
             better="more",
         ),
@@ -177,10 +176,10 @@ COLLAPSE = Diagnosis(
             fails=3.0,
             words=(
                 "Averaged over the rows, the latents follow the prior.",
-                "Averaged over the rows, the latents do not quite follow the prior: a richer one "
-                "may help.",
-                "Averaged over the rows, the latents do not follow the prior: try a richer one, "
-                "such as VampPrior.",
+                "Averaged over the rows, the latents do not quite follow the prior: a richer "
+                "prior may help.",
+                "Averaged over the rows, the latents do not follow the prior: try a richer "
+                "prior, such as VampPrior.",
             ),
             page="howto/collapse.md#elbo-surgery",
         ),

@@ -68,8 +68,8 @@ def _statistics(found: Findings) -> Panel:
     rows = {name.replace("_", " "): row for name, row in check.summary().items()}
     alts = [
         f"Histograms of the {name} of replicated data sets, on average {row['prior mean']:.4g} "
-        f"from the prior and {row['posterior mean']:.4g} from the posterior; a line for the data "
-        f"at {row['data']:.4g}."
+        f"from the prior and {row['posterior mean']:.4g} from the posterior; a line for the "
+        f"observed rows at {row['data']:.4g}."
         for name, row in rows.items()
     ]
     columns = {"data": ".4g"}
@@ -81,9 +81,9 @@ def _statistics(found: Findings) -> Panel:
     ]
     says = [
         f"{check.num_samples} data sets of {check.num_data} rows each, with z from the prior "
-        "(blue) and from the guide (orange); black is the data.",
-        "Off in both: the likelihood is wrong, or z says too little of x.",
-        "Off in the first alone: q(z) is not the prior.",
+        "(blue) and from the guide (orange); black: the observed rows.",
+        "Off in both: the likelihood is wrong, or z carries too little information about x.",
+        "Off in the first alone: q(z) differs from the prior.",
     ]
     pictures = draw(lambda axes: plot_predictive_check(check, axes), alts)
     return Panel(says, pictures=pictures, tables=[Table(("", *columns), cells)])
@@ -122,9 +122,9 @@ def _most_observed(pit: PIT) -> int:
 
 def _conditional_pit(found: Findings) -> PIT:
     if found.subject.rows.event_shape.numel() == 1:
-        raise NotApplicable("a datum has one entry, so there is no rest of it to predict that from")
+        raise NotApplicable("each row has one entry, so there are no others to predict it from")
     if found.programs[0].likelihood.is_joint:
-        raise NotApplicable("the entries have one joint density: none is hidden without the others")
+        raise NotApplicable("the entries have one joint density, so none can be hidden alone")
     return conditional_pit(
         *found.programs, found.subject.rows, num_particles=NUM_CONDITIONED, **found.options
     )
@@ -135,7 +135,7 @@ def _pit_panel(name: str) -> Callable[[Findings], Panel]:
         pit = found[name]
         summary = pit.summary()
         alt = (
-            f"Ordered {pit.kind} PIT values less expected, with a band of uniform ones; p "
+            f"Ordered {pit.kind} PIT values minus those expected, with a band for uniform ones; p "
             f"{summary.p_value:.2g}."
         )
 
@@ -178,7 +178,7 @@ def _bits(found: Findings) -> Panel:
     size = len(bits.count)
     alt = f"Frequency of ones against predicted probability in {size} bins, with the diagonal."
     pictures = draw(lambda ax: plot_reliability(bits, ax), alt, size=(4.2, 4.2))
-    what = "Of the hidden bits given probability p, how many are on; bars are two standard errors."
+    what = "Share of ones among hidden bits predicted at probability p; bars: two standard errors."
     says = [what, sentence(bits), *_rough(found["conditional_pit"])]
     return Panel(says, pictures=pictures)
 
@@ -207,8 +207,8 @@ STATISTICS = Diagnosis(
             fails=0.0,
             words=(
                 "By these statistics, data sets drawn from the model look like the observed one.",
-                "Data sets drawn from the model differ: try a richer prior if only these do, else "
-                "another likelihood.",
+                "Data sets drawn from the model differ: try a richer prior if only these differ, "
+                "else another likelihood.",
                 "",
             ),
             better="more",
@@ -220,8 +220,8 @@ STATISTICS = Diagnosis(
             passes=0.05,
             fails=0.0,
             words=(
-                "By these statistics, with the latents of these rows the model makes such data "
-                "sets.",
+                "By these statistics, data sets drawn with the latents of these rows look like "
+                "the observed one.",
                 "Even with the latents of these rows the data sets differ: try another likelihood, "
                 "or more latents.",
                 "",
@@ -247,10 +247,10 @@ MARGINAL_PIT = Diagnosis(
             passes=0.05,
             fails=0.001,
             words=(
-                "Each feature on its own is distributed as the model says.",
-                "A feature may not be distributed as the model says: see the marginal PIT for "
+                "Each feature has the distribution that the model predicts.",
+                "A feature may differ from its predicted distribution: see the marginal PIT for "
                 "which, and how.",
-                "A feature is not distributed as the model says: try a likelihood that can be "
+                "A feature differs from its predicted distribution: try a likelihood that can be "
                 "wider, or skewed.",
             ),
             better="more",
@@ -272,11 +272,11 @@ CONDITIONAL_PIT = Diagnosis(
             passes=0.05,
             fails=0.001,
             words=(
-                "Hidden entries lie where the model expects them.",
-                "Hidden entries of a feature may not lie where the model expects them: see the "
-                "conditional PIT.",
-                "Hidden entries do not lie where the model expects them: try another likelihood, "
-                "or more latents.",
+                "Hidden entries have the distribution that the model predicts.",
+                "Hidden entries of a feature may differ from their predicted distribution: see "
+                "the conditional PIT.",
+                "Hidden entries differ from their predicted distribution: try another "
+                "likelihood, or more latents.",
             ),
             better="more",
         )
@@ -298,7 +298,7 @@ BITS = Diagnosis(
             passes=0.05,
             fails=0.001,
             words=(
-                "Of the bits predicted with probability p, a share p is on.",
+                "Of the bits predicted with probability p, a share p is 1.",
                 "Predicted probabilities of bits may be off: see their reliability.",
                 "Predicted probabilities of bits are off: try more latents, a larger decoder, or "
                 "fewer epochs.",

@@ -89,15 +89,17 @@ def _graph(found: Findings) -> Panel:
     model, guide = found.programs
     rows = found.subject.rows
     alts = (
-        "The model: arrows from the latents to the data they generate, in a plate over the data.",
-        "The guide: arrows from the data to the latents it infers, in a plate over the data.",
+        "The model: arrows from the latents to the observations they generate, in a plate over "
+        "the rows.",
+        "The guide: arrows from the observations to the latents it infers, in a plate over the "
+        "rows.",
     )
 
     def plot(axes: Any) -> None:
         plot_graph(model, rows, [], axes[0]).set_title("model p")
         plot_graph(guide, rows, ["x"], axes[1]).set_title("guide q")
 
-    says = "Grey is observed or given. Left the model, right the guide."
+    says = "Grey: observed or given. Left: the model. Right: the guide."
     return Panel([says], pictures=draw(plot, alts, size=(4.2, 2.4)))
 
 
@@ -131,11 +133,11 @@ DATA = Diagnosis(
             passes=0,
             fails=1,
             words=(
-                "Training has not seen the evaluated rows.",
+                "The evaluated rows were not used in training.",
                 "The evaluated rows chose the epoch, so log p(x) is a little too high: evaluate "
                 "test rows.",
-                "The evaluated rows are those of training, so log p(x) says nothing about new "
-                "rows: evaluate test rows.",
+                "The model was trained on the evaluated rows, so log p(x) of new rows is not "
+                "known: evaluate test rows.",
             ),
             page="concepts.md",
         )

@@ -1,4 +1,4 @@
-"""What the model makes of rows, and of draws from the prior."""
+"""Reconstructions of rows, and samples from the prior."""
 
 from numbers import Number
 from typing import Any
@@ -29,11 +29,11 @@ def _reconstructions(found: Findings) -> Panel:
     if rows.image_shape is None:
         some, size = rows[:NUM_PANELS], SIZE
         alts: Any = [
-            f"Features of datum {name}, and dots for their reconstruction."
+            f"Features of row {name}, and dots for their reconstruction."
             for name in some.coords[some.dims[0]]
         ]
         says = (
-            "Bars (or a grey line) are data, dots (or a red line) E[E[x | z]] with z from the "
+            "Bars (or a grey line): observed. Dots (or a red line): E[E[x | z]] with z from the "
             "guide."
         )
     else:
@@ -108,7 +108,7 @@ def _samples(found: Findings) -> Panel:
     if context is not None:
         count = min(count, len(rows))
         context = context[:count]
-        says = [f"With the covariates of the first {count} diagnosed data."]
+        says = [f"With the covariates of the first {count} diagnosed rows."]
     options: dict[str, Any] = {"context": context, "seed": found.subject.seed}
 
     def plot(ax: Any) -> None:
@@ -116,7 +116,7 @@ def _samples(found: Findings) -> Panel:
         if len(rows.dims) == 2 and rows.image_shape is None:
             name_features(ax, rows.coords[rows.dims[1]])
 
-    alt = f"{count} samples: what the decoder makes of draws from the prior."
+    alt = f"{count} samples, decoded from draws from the prior."
     return Panel(says, pictures=draw(plot, alt, size=(6.4, 4.2)))
 
 

@@ -80,8 +80,8 @@ TRAINING = Diagnosis(
             fails=1.0,
             words=(
                 "More epochs would change little.",
-                "The bound was still moving: train longer, or end with a lower learning rate.",
-                "The bound was moving fast: train much longer.",
+                "The bound was still changing: train longer, or end with a lower learning rate.",
+                "The bound was changing fast: train much longer.",
             ),
             page="howto/report.md#training",
         ),
@@ -93,8 +93,8 @@ TRAINING = Diagnosis(
             fails=2.0,
             words=(
                 "The bound does not end below its best.",
-                "The bound was better before: set patience, or lower the learning rate.",
-                "The bound has fallen far: set patience, lower the learning rate, or take a "
+                "The bound was better earlier: set patience, or lower the learning rate.",
+                "The bound has fallen far: set patience, lower the learning rate, or use a "
                 "smaller network.",
             ),
             page="howto/report.md#training",
