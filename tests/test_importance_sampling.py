@@ -259,11 +259,11 @@ def test_what_is_no_method_is_refused(method):
         ),
         (
             lambda: ImportanceSampling(bootstrap=1),
-            "bootstrap is 1; a standard error takes two resamples",
+            "bootstrap is 1; a standard error needs at least 2 resamples",
         ),
         (
             lambda: ImportanceSampling(1, Defensive()),
-            "num_particles is 1; a mixture of two components takes two",
+            "num_particles is 1; a mixture of two components needs at least 2",
         ),
         (
             lambda: ImportanceSampling(chunk_size=0),

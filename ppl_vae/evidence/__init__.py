@@ -1,4 +1,4 @@
-"""log p(x), per row, with what says whether to believe it."""
+"""log p(x) of each row, with measures of its reliability."""
 
 from ppl_vae.evidence.annealing.ais import AIS
 from ppl_vae.evidence.annealing.bidirectional import BDMC, BDMCSummary, bdmc

@@ -29,11 +29,12 @@ __all__ = ["Defensive", "mixture_terms"]
 
 @dataclass(frozen=True)
 class Defensive:
-    """Proposal (1 - share) q(z given x) + share r(z), r the prior or an inflated guide.
+    """Proposal (1 - share) q(z given x) + share r(z), where r is the prior or an inflated guide.
 
     A fixed share of the particles is drawn from each component, and every draw is weighted by the
-    whole mixture (the balance heuristic), so that w <= p(x, z) / (share r(z)), however narrow the
-    guide is. Where the guide was good, it costs a factor 1 / (1 - share).
+    density of the whole mixture (the balance heuristic), so that w <= p(x, z) / (share r(z)),
+    however narrow the guide is. If the guide was good, this costs a factor 1 / (1 - share) in
+    particles.
 
     Args:
         component: "prior", or "inflated": the guide's normals, Student's t or mixtures of them,
@@ -69,7 +70,7 @@ class Defensive:
         real_number(self.inflation, "Defensive(inflation)", above=1)
 
     def strata(self, num_particles: int) -> list[int]:
-        """How many draws are the guide's, and how many the other component's, at least one."""
+        """Numbers of draws from the guide and from the other component, at least one each."""
         wide = min(max(1, round(self.share * num_particles)), num_particles - 1)
         return [num_particles - wide, wide]
 
@@ -115,7 +116,7 @@ def mixture_terms(
 
 
 def prior_guide(model: Program) -> Program:
-    """The model with its observed sites hidden: a guide that proposes from the prior."""
+    """The model with its observed sites hidden, as a guide that proposes from the prior."""
 
     def is_observation(site: Any) -> bool:
         return site["type"] == "sample" and site["is_observed"]

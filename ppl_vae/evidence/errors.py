@@ -1,4 +1,4 @@
-"""Errors of a mean: over rows, particles, strata, clusters that share a draw, by resampling."""
+"""Errors of a mean over rows, particles, strata or clusters that share a draw; resampling."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ __all__ = ["covariance_of_means", "normalised", "row_mean", "sum_in_quadrature"]
 
 
 def row_mean(values: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-    """Mean over the rows, (N, ...) -> (...), weighted if they have weights.
+    """Mean over the rows, (N, ...) -> (...), weighted if the rows have weights.
 
     Args:
         values: A value for each row.
@@ -38,10 +38,10 @@ def sum_in_quadrature(errors: np.ndarray, weights: np.ndarray | None = None) -> 
 
 
 def error_of_mean(values: np.ndarray, weights: np.ndarray | None = None) -> float:
-    """Standard error of a mean over rows; NaN for one row, or where a value is not finite.
+    """Standard error of a mean over rows; NaN for one row, or if a value is not finite.
 
-    Weights are sampling weights: the error is that of the linearised ratio, which does not take a
-    weight of 2 for two observations.
+    Weights are sampling weights: the error is that of the linearised ratio, which does not count a
+    weight of 2 as two observations.
 
     References:
         Särndal, Swensson and Wretman (1992), Model assisted survey sampling, section 5.7.
@@ -54,8 +54,8 @@ def error_of_mean(values: np.ndarray, weights: np.ndarray | None = None) -> floa
 def covariance_of_means(values: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
     """Covariance of the means of several columns over independent rows, (N, M) -> (M, M).
 
-    N / (N - 1) sum_i s_i^2 e_i e_i', e the deviations from the mean, s_i the row's share of the
-    weights.
+    N / (N - 1) sum_i s_i^2 e_i e_i', where e are the deviations from the mean and s_i is the row's
+    share of the weights.
 
     Args:
         values: Values of each row, (N, M).
@@ -74,7 +74,7 @@ def normalised(weights: np.ndarray | None, num_rows: int) -> np.ndarray:
     """Each row's share of the weights, (N,).
 
     Args:
-        weights: Weights of the rows; None weighs them alike.
+        weights: Weights of the rows; None weights them equally.
         num_rows: Number of rows N.
 
     Example:

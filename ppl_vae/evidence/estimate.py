@@ -1,4 +1,4 @@
-"""log_evidence: any method, over all rows, in blocks that can be resumed."""
+"""log_evidence: any method, applied to all rows in blocks, so that it can be resumed."""
 
 import time
 from collections.abc import Iterable
@@ -37,10 +37,10 @@ class Method(Protocol):
     """A way to estimate log p(x): `ImportanceSampling`, `AIS`, ..."""
 
     def rows(self, num_data: int) -> int:
-        """How many rows it takes at once."""
+        """Number of rows that it takes at once."""
 
     def warn(self) -> None:
-        """Warn, once, of what its settings cannot tell."""
+        """Warn, once, if its settings leave a diagnostic unknown."""
 
     def estimate(
         self, model: Program, guide: Program, data: Dataset, *, seed: int | None
@@ -62,27 +62,28 @@ def log_evidence(
     """log p(x) of every observation, with errors and diagnostics.
 
     `log_evidence(model, guide, data.test, num_particles=5000)` is short for
-    `method=ImportanceSampling(5000)`. See the method for its formula and when it fails. With
-    latents outside the plate "data" it is log p(x) given them, averaged over the guide's draws, and
-    a warning names them.
+    `method=ImportanceSampling(5000)`. See the method for its formula and when it fails. If there
+    are latents outside the plate "data", log p(x) is conditional on them and averaged over the
+    guide's draws, and a warning names them.
 
     Args:
         model: `Model`, or any Pyro model with a plate "data" at dim -1.
         guide: `Guide`, or any Pyro guide with the same latent sites.
         data: A `Dataset` (all its rows: pass `data.test`), or an array, tensor, DataFrame,
             DataArray.
-        method: How; None is `ImportanceSampling(**options)`.
+        method: The method; None is `ImportanceSampling(**options)`.
         seed: Seed of the draws; None draws from torch's global stream.
-        progress: Whether to show a bar when it takes more than two seconds; a text is its title.
-        checkpoint: A file (.npz) that keeps finished blocks, so that an interrupted call resumes.
+        progress: Whether to show a bar after two seconds; a text is its title.
+        checkpoint: A file (.npz) that keeps finished blocks, from which an interrupted call
+            resumes.
         options: Keywords of `ImportanceSampling`, when no method is given.
 
     Returns:
         `Evidence` of the N rows.
 
     Raises:
-        ValueError: x outside the support; NaN in x that a custom program does not mask; options
-            beside a method; a checkpoint that was written with other settings.
+        ValueError: x is outside the support; a custom program does not mask NaN in x; options are
+            given together with a method; the checkpoint was written with other settings.
 
     References:
         Burda, Grosse and Salakhutdinov (2016), Importance weighted autoencoders, arXiv:1509.00519,
@@ -128,9 +129,9 @@ def log_evidence(
 
 
 def pooled(parts: Iterable[Evidence]) -> Evidence:
-    """Evidence of all rows from that of parts of them, such as the test rows of each fold.
+    """Evidence of all rows from the evidence of parts, such as the test rows of each fold.
 
-    What is reliable (`is_estimate`) is judged anew, from all rows together.
+    The reliability of each row (`is_estimate`) is judged again, from all rows together.
 
     Args:
         parts: Evidence of each part, in the order of the result.
@@ -151,7 +152,7 @@ def pooled(parts: Iterable[Evidence]) -> Evidence:
 
 
 def check_method(method: Any, name: str) -> Method:
-    """Raise ValueError unless this is a method of evidence."""
+    """Raise ValueError unless this is a method of `log_evidence`."""
     if not isinstance(method, Method) or isinstance(method, type):
         raise ValueError(
             f"{name} is {method!r}; pass an instance of a method, as in ImportanceSampling(5000) "
@@ -200,13 +201,13 @@ def _with_rounding(evidence: Evidence, data: Dataset) -> Evidence:
 
 
 def _append(parts: list[Evidence], part: Evidence) -> None:
-    """Add a part, merged with the last one while that is small: many small parts take memory."""
+    """Add a part, merged with the last one if that is small: many small parts take memory."""
     small = parts and len(parts[-1]) < LEAST_DATA_APART
     parts.append(concatenate([parts.pop(), part]) if small else part)
 
 
 class _Checkpoint:
-    """What is done of a call, in one file; without a path there is no file."""
+    """The finished part of a call, in one file; without a path there is no file."""
 
     def __init__(self, path: str | Path | None, inference: Inference, settings: str) -> None:
         self.path = path and Path(path)
@@ -252,7 +253,7 @@ class _Checkpoint:
         return [_with_rounding(replace(done, weights=weights), self.inference.data)]
 
     def write(self, parts: list[Evidence], *, last: bool) -> None:
-        """Replace the file, at the end and every few seconds before."""
+        """Replace the file, every few seconds and at the end."""
         is_due = last or time.monotonic() - self.written > SECONDS_BETWEEN_WRITES
         if self.path and is_main() and is_due:
             self.written = time.monotonic()
@@ -262,7 +263,7 @@ class _Checkpoint:
 
 
 def _probe(inference: Inference) -> np.ndarray:
-    """A few log-weights: they tell apart models of equal weights and different densities."""
+    """A few log-weights, which distinguish models of equal weights and different densities."""
     some = inference.data[:3]
     log_w = log_weights(
         inference.model, inference.guide, some.x, some.context, num_particles=2, seed=0

@@ -1,4 +1,4 @@
-"""What evidence was computed on: a number for each row of x, and the likelihood's measure."""
+"""The rows that evidence was computed on, a number for each, and the likelihood's measure."""
 
 import numpy as np
 from torch import Tensor, nn

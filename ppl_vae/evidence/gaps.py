@@ -1,4 +1,4 @@
-"""Inference gaps: approximation gap of the family, amortisation gap of the encoder, their sum."""
+"""Inference gaps: approximation gap of the family, amortisation gap of the encoder, and the sum."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -76,15 +76,15 @@ class InferenceGaps:
     Args:
         log_evidence: log p(x), nats, (N,).
         refined_elbo: ELBO of the family's best member for the row, as refinement found it, (N,).
-        elbo: ELBO of the guide as it is, (N,).
+        elbo: ELBO of the guide itself, (N,).
         errors: Standard error (N,) of each of these and of each gap, by name; gaps from paired
             draws.
         pareto_k: k-hat of the weights that gave log p(x), (N,): above 0.7 log p(x), and with it the
             approximation and inference gap, is a lower bound.
-        digests: A hash of each row of x, (N,), by which `with_evidence` recognises the rows; None
-            if unknown.
-        weights: Sampling weights of the rows, (N,), by which means are weighted; None weighs them
-            alike.
+        digests: A hash of each row of x, (N,), by which `with_evidence` checks the rows; None if
+            unknown.
+        weights: Sampling weights of the rows, (N,), by which means are weighted; None weights them
+            equally.
 
     References:
         Cremer, Li and Duvenaud (2018), Inference suboptimality in variational autoencoders,
@@ -151,7 +151,7 @@ class InferenceGaps:
             )
         ours, theirs = self.digests, evidence.digests
         if ours is not None and theirs is not None and (ours != theirs).any():
-            raise ValueError(f"evidence and gaps have other rows: {other_rows(ours, theirs)}")
+            raise ValueError(f"evidence and gaps have different rows: {other_rows(ours, theirs)}")
         errors = self.errors | {
             "log_evidence": evidence.mc_se,
             "approximation": np.hypot(evidence.mc_se, self.errors["refined_elbo"]),
@@ -188,22 +188,22 @@ def inference_gaps(
 ) -> InferenceGaps:
     """How far the ELBO is from log p(x), per row, divided between the family and the encoder.
 
-    approximation = log p(x) - ELBO(q*), amortisation = ELBO(q*) - ELBO(q), q* the best member of
-    q's family for the row, as `refine` finds it. log p(x) is estimated by importance sampling from
-    q*; where its k-hat is too large (`pareto_k`), replace it by `with_evidence`. Refinement that
-    stops early counts as approximation. Standard errors of what contains log p(x) are too small
-    where k-hat is above 0.5, or above 0.2 with few particles.
+    approximation = log p(x) - ELBO(q*), amortisation = ELBO(q*) - ELBO(q), where q* is the best
+    member of q's family for the row, as `refine` finds it. log p(x) is estimated by importance
+    sampling from q*; if its k-hat is too large (`pareto_k`), replace it by `with_evidence`.
+    Refinement that stops early counts as approximation. Standard errors of quantities that contain
+    log p(x) are too small if k-hat is above 0.5, or above 0.2 with few particles.
 
     Args:
         model: `Model`, or any Pyro model with one plate "data" at dim -1.
         guide: `Guide`, or any Pyro guide with the same latent sites; for a custom guide q* is a
             full-rank normal unless the method names its family.
         data: A `Dataset` (its rows: pass `data.test`), or an array, tensor, DataFrame, DataArray.
-        method: How to refine, or a guide that `refine` gave; None is `GradientRefinement()`;
-            without an objective of its own it maximises the ELBO.
+        method: How to refine, or a guide returned by `refine`; None is `GradientRefinement()`,
+            which maximises the ELBO unless it is given an objective.
         num_particles: Particles K per row for the ELBOs and for log p(x).
         seed: Seed of the draws, the same for both guides; None draws from torch's global stream.
-        progress: Whether to show bars when they take more than two seconds.
+        progress: Whether to show bars after two seconds.
 
     Returns:
         `InferenceGaps` of the N rows; `print` shows their means.

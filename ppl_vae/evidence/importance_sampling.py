@@ -52,27 +52,27 @@ class ImportanceSampling:
     """log p(x) ~ log mean_k p(x, z_k) / proposal(z_k): a lower bound in expectation for any K,
     tight as K grows.
 
-    With `proposal="prior"` z is drawn from p(z): the naive estimator, for comparison; hopeless in
-    many dimensions. With a `Defensive` proposal some draws come from a wider component, which
+    With `proposal="prior"` z is drawn from p(z): the naive estimator, for comparison, which fails
+    in many dimensions. With a `Defensive` proposal some draws come from a wider component, which
     bounds the weights of a narrow guide. With `target_se` a pilot run doubles the particles of each
-    row until its standard error can be believed (`Evidence.is_estimate`) and meets the target, or
-    `num_particles` are spent. The estimate then takes as many fresh draws, so that the stopping
-    rule does not bias it, at twice the cost; `num_used` counts the fresh draws. Particles that
-    share a draw of a latent outside the data plate are one cluster of the standard error, which is
-    then never bootstrapped.
+    row until its standard error is reliable (`Evidence.is_estimate`) and meets the target, or
+    `num_particles` are used. The estimate then takes as many new draws, so that the stopping rule
+    does not bias it, at twice the cost; `num_used` counts the new draws. Particles that share a
+    draw of a latent outside the data plate are one cluster of the standard error, which is then
+    never bootstrapped.
 
     Args:
         num_particles: Number of particles K per row; with `target_se`, the most that the pilot, and
             then the estimate, may take.
         proposal: Where z is drawn from: "guide", "prior" or `Defensive(...)`.
-        target_se: Monte Carlo standard error to aim at, nats; None spends `num_particles` on every
-            row.
-        bootstrap: Resamples for a bootstrap standard error; 0 is the delta method.
-        chunk_size: (particle, row) pairs held at once; bounds the memory, whatever K and N. The
+        target_se: Target of the Monte Carlo standard error, nats; None uses `num_particles` for
+            every row.
+        bootstrap: Number of resamples for a bootstrap standard error; 0 is the delta method.
+        chunk_size: (particle, row) pairs held at once; bounds the memory for any K and N. The
             same seed gives the same draws at the same chunk_size.
         compile: Whether `log_evidence` compiles the log-weights, once for all blocks of rows: True,
             False, or "auto", from two million (particle, row) pairs on. The draws are the same;
-            float rounding is not.
+            float rounding may differ.
         dtype: "bfloat16" computes the model's matrix products in that type: up to twice as fast on
             processors that support it. The guide is left as it is. The effect on log p(x) is
             measured per row on up to 200 of its particles, and kept in
@@ -118,10 +118,10 @@ class ImportanceSampling:
         for name, least in sizes.items():
             object.__setattr__(self, name, whole_number(getattr(self, name), name, least))
         if self.num_particles == 1 and is_mixture:
-            raise ValueError("num_particles is 1; a mixture of two components takes two at least")
+            raise ValueError("num_particles is 1; a mixture of two components needs at least 2")
         if self.bootstrap == 1:
             raise ValueError(
-                "bootstrap is 1; a standard error takes two resamples at least, and 0 is the delta "
+                "bootstrap is 1; a standard error needs at least 2 resamples, and 0 is the delta "
                 "method"
             )
         if self.target_se is not None:
@@ -150,11 +150,11 @@ class ImportanceSampling:
         return self.evaluated_by(Compiled(level, half=self.dtype is not None))
 
     def rows(self, num_data: int) -> int:
-        """How many rows `estimate` should be given at once."""
+        """Number of rows that `estimate` should be given at once."""
         return rows_per_chunk(num_data, self.num_particles, self.chunk_size)
 
     def warn(self) -> None:
-        """Warn of what these settings cannot tell."""
+        """Warn if these settings leave a diagnostic unknown."""
         warn_of_few(self.num_particles, "particles")
 
     def estimate(
@@ -212,7 +212,7 @@ class ImportanceSampling:
         return torch.cat(list(blocks), dim=1)
 
     def _strata(self, num_particles: int) -> list[int]:
-        """How many draws come from each component of the proposal."""
+        """Number of draws from each component of the proposal."""
         if isinstance(self.proposal, Defensive):
             return self.proposal.strata(num_particles)
         return [num_particles]
@@ -220,7 +220,7 @@ class ImportanceSampling:
     def _reduce(
         self, log_w: np.ndarray, guide: Program, seed: int | None, *earlier: int
     ) -> Evidence:
-        """Evidence from log-weights that were drawn in batches, `earlier` ones and the last."""
+        """Evidence from log-weights that were drawn in batches, the `earlier` ones and the last."""
         batches = [*earlier, len(log_w) - sum(earlier)]
         strata = [size for batch in batches for size in self._strata(batch)]
         clusters = None
@@ -235,7 +235,7 @@ class ImportanceSampling:
     def _until_target(
         self, model: Program, guide: Program, data: Dataset, seed: int | None
     ) -> Evidence:
-        """Estimates from as many draws as each row's pilot took, and none of the pilot's."""
+        """Estimates from as many new draws as each row's pilot took."""
         needed = self._pilot(model, guide, data, seed)
         found, order = [], []
         for count in np.unique(needed).tolist():
@@ -247,7 +247,7 @@ class ImportanceSampling:
         return concatenate(found)[np.argsort(np.concatenate(order))].judged()
 
     def _pilot(self, model: Program, guide: Program, data: Dataset, seed: int | None) -> np.ndarray:
-        """How many particles meet the target, (N,): doubled until it is met, all draws kept."""
+        """Number of particles that meet the target, (N,): doubled until it is met."""
         needed = np.full(len(data), self.num_particles)
         open_rows = np.arange(len(data))
         weights = np.empty((0, len(data)))
@@ -267,7 +267,7 @@ class ImportanceSampling:
 
 
 def warn_of_few(count: int, what: str) -> None:
-    """Warn, at the caller's line, where k-hat cannot be told from so few."""
+    """Warn, at the caller's line, if there are too few draws for k-hat."""
     if count < SMALLEST_NUM_PARTICLES:
         warn_caller(
             f"k-hat needs at least {SMALLEST_NUM_PARTICLES} {what} and was given {count}: it is NaN"

@@ -69,7 +69,7 @@ class IntervalSummary:
 class EvidenceInterval:
     """An interval from `lower` to `upper` that contains log p(x) with probability `level`.
 
-    What it is depends on the verdict. "estimate": log p(x) is estimated, and the interval is the
+    Its meaning depends on the verdict. "estimate": log p(x) is estimated, and the interval is the
     estimate +- z standard errors; a mode of p(z given x) that neither guide nor prior reaches is
     missed, and the standard error does not include it. "interval": log p(x) lies between a lower
     and an upper bound in expectation, and the interval extends z standard errors beyond them.
@@ -78,9 +78,9 @@ class EvidenceInterval:
     inequality, b = 3.7 nats at 0.95; the interval does not include this much wider margin.
 
     Args:
-        lower_bound: Evidence from importance sampling where that is reliable, else from annealing
+        lower_bound: Evidence from importance sampling if that is reliable, else from annealing
             forwards, (N,).
-        upper_bound: Evidence from annealing backwards, (N,); NaN where it was not needed.
+        upper_bound: Evidence from annealing backwards, (N,); NaN if it was not needed.
         verdict: "estimate", "interval" or "bound only", (N,).
         level: Nominal probability that the interval contains log p(x).
 
@@ -119,11 +119,11 @@ class EvidenceInterval:
 
     @property
     def upper(self) -> np.ndarray:
-        """The interval's upper end, nats, (N,): infinite where there is a lower bound only."""
+        """The interval's upper end, nats, (N,): infinite if there is only a lower bound."""
         return np.maximum(*self._ends())
 
     def _ends(self) -> tuple[np.ndarray, np.ndarray]:
-        """Each bound with its standard errors; by rounding, exact ones may cross."""
+        """Each bound with its standard errors; by rounding, exact bounds may cross."""
         z = num_se(self.level)
         value, se = self._above()
         return self.lower_bound.log_evidence - z * self.lower_bound.mc_se, value + z * se
@@ -135,7 +135,7 @@ class EvidenceInterval:
 
     @property
     def r_hat(self) -> np.ndarray:
-        """Largest R-hat of the chains behind the upper bound, (N,); NaN where it was not needed."""
+        """Largest R-hat of the chains behind the upper bound, (N,); NaN without that bound."""
         return self.upper_bound.checks["r_hat"]
 
     def _above(self) -> tuple[np.ndarray, np.ndarray]:
@@ -177,7 +177,7 @@ class EvidenceInterval:
 
     @staticmethod
     def load(path: str | Path) -> "EvidenceInterval":
-        """Read what `save` wrote; nothing in the file can execute."""
+        """Read a file that `save` wrote; it cannot execute code."""
         with np.load(path, allow_pickle=False) as file:
             if "verdict" not in file:
                 raise ValueError(f"{path} holds no interval: it has no 'verdict'")
@@ -191,7 +191,7 @@ def _mean_gap(gaps: np.ndarray, weights: np.ndarray | None) -> float:
 
 
 def _under(part: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The arrays whose names begin with that of the part."""
+    """The arrays whose names begin with the name of the part."""
     prefix = f"{part}."
     return {name.removeprefix(prefix): arrays[name] for name in arrays if name.startswith(prefix)}
 

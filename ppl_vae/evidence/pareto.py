@@ -25,10 +25,11 @@ def pareto_k(log_weights: np.ndarray) -> np.ndarray:
 
     The K largest weights are fitted by a generalised Pareto distribution of shape k; moments of
     order below 1/k exist. k < 0.5: finite variance, trust mean and standard error; k < 0.7: usable;
-    k > 0.7: a bound, not an estimate. Three cases are defined here: where the largest weight is
-    reached by five draws or more (the guide is exact, or z is discrete) the weights are bounded and
-    k is -inf; a tail that cannot be fitted, its least weights equal or beyond the range of floating
-    point, has k = inf; with fewer than 30 particles, or where `unresolved`, k is NaN.
+    k > 0.7: a bound, not an estimate. Three cases are defined here. If five draws or more have the
+    largest weight (the guide is exact, or z is discrete), the weights are bounded and k is -inf. A
+    tail that cannot be fitted, because its smallest weights are equal or beyond the range of
+    floating point, has k = inf. With fewer than 30 particles, or if the weights are `unresolved`, k
+    is NaN.
 
     Args:
         log_weights: log w, not negated as in `arviz_stats`.
@@ -53,9 +54,9 @@ def pareto_k(log_weights: np.ndarray) -> np.ndarray:
 def smooth(log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """k-hat, and log of the mean weight after Pareto smoothing of the tail, both (B,).
 
-    The M largest weights are replaced by the quantiles (i - 1/2) / M of the fitted tail, none above
-    the largest. Bounded weights, and tails that cannot be fitted, stay as they are; with too few
-    particles both are NaN, and where the weights are `unresolved` k-hat is.
+    The M largest weights are replaced by the quantiles (i - 1/2) / M of the fitted tail, truncated
+    at the largest weight. Bounded weights, and tails that cannot be fitted, are left unchanged.
+    With too few particles both results are NaN; if the weights are `unresolved`, k-hat is NaN.
 
     Args:
         log_weights: log w, (K, B).
@@ -86,20 +87,20 @@ def smooth(log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def rounding_of(log_weights: np.ndarray) -> np.ndarray:
-    """Largest difference between log-weights of a row by rounding alone, (K, B) -> (B,)."""
+    """Largest difference between log-weights of a row due to rounding alone, (K, B) -> (B,)."""
     largest = log_weights.max(0).astype(np.float64)
     scale = np.where(np.isneginf(largest), 1.0, np.maximum(1.0, np.abs(largest)))
     return 64 * np.finfo(log_weights.dtype).eps * scale
 
 
 def unresolved(log_weights: np.ndarray) -> np.ndarray:
-    """Where log w is too large for its float type to resolve log p(x) to `RESOLUTION` nats, (B,).
+    """Whether log w is too large for its float type to resolve log p(x) to `RESOLUTION` nats, (B,).
 
     log w = log p(x, z) - log q(z given x) is a sum whose largest term is at least as large as the
-    sum itself, so its rounding error is about eps |log w|, eps the spacing of its float type at
-    one: beyond 1.7 10^5 nats in float32, 9 10^13 in float64. The error has one sign for all
-    particles, or hides their differences: all weights may be equal, as if the guide were exact. An
-    exact guide below that keeps k = -inf. Standardise x, or use float64.
+    sum itself, so its rounding error is about eps |log w|, where eps is the spacing of its float
+    type at one. The limit is 1.7 10^5 nats in float32, 9 10^13 in float64. The error has the same
+    sign for all particles, or hides their differences: all weights may be equal, as if the guide
+    were exact. Below the limit an exact guide keeps k = -inf. Standardise x, or use float64.
 
     Args:
         log_weights: log w, (K, B), in the float type that they were computed in.
@@ -117,8 +118,8 @@ def unresolved(log_weights: np.ndarray) -> np.ndarray:
 
 
 def k_standard_error(k_hat: np.ndarray, num_particles: np.ndarray) -> np.ndarray:
-    """Standard error of k-hat, (1 + k) / sqrt(M), M the draws in the tail; that of the
-    maximum-likelihood fit.
+    """Standard error of k-hat by maximum likelihood, (1 + k) / sqrt(M), M the number of draws in
+    the tail.
 
     References:
         Smith (1987), Estimating tails of probability distributions, Annals of Statistics 15.
@@ -166,7 +167,7 @@ def _generalised_pareto(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def share_of_bad(pareto_k: np.ndarray) -> float:
-    """Share of k-hats above 0.7; NaN where one is unknown.
+    """Share of k-hats above 0.7; NaN if one is unknown.
 
     Example:
         >>> share_of_bad(np.array([0.2, 0.8])), share_of_bad(np.array([0.2, np.nan]))

@@ -54,43 +54,41 @@ ROUNDING_OF_X = "rounding_of_x"  # the name of a check
 class Evidence:
     """Estimates of log p(x), or of a bound on it, one per row, from importance weights.
 
-    `bound` is the kind: "lower" is a lower bound in expectation for any K; "upper in the limit" is
-    an upper bound as K grows, but biased low, so that it may lie below log p(x) for small K; "upper
-    if converged" is an upper bound in expectation if the chains behind it have reached the
-    posterior, and too low by what they miss.
+    `bound` is the kind of bound: "lower" is a lower bound in expectation for any K; "upper in the
+    limit" is an upper bound as K grows, but biased low, so that it may lie below log p(x) for small
+    K; "upper if converged" is an upper bound in expectation if the chains behind it have reached
+    the posterior, and too low by the mass that they miss.
 
     Args:
         log_evidence: log mean_k w_k, nats, (N,).
         mc_se: Its standard error, by the delta method sd(w) / (mean(w) sqrt(K)), (N,). Meaningless
-            where k-hat > 0.5; infinite where all weights are zero, NaN where they are `unresolved`.
-        ess: Effective sample size, (sum w)^2 / sum w^2, between 1 and K, (N,); NaN where they are
-            `unresolved`. With latents outside the data plate at most 1 / (1 / K + mc_se^2).
+            if k-hat > 0.5; infinite if all weights are zero, NaN if they are `unresolved`.
+        ess: Effective sample size, (sum w)^2 / sum w^2, between 1 and K, (N,); NaN if the weights
+            are `unresolved`. With latents outside the data plate at most 1 / (1 / K + mc_se^2).
         pareto_k: Pareto k-hat, (N,): above 0.7 log_evidence is only a lower bound in expectation.
         elbo: mean_k log w_k, (N,).
-        smoothed: log mean_k w_k with the largest weights Pareto-smoothed, (N,): less variable where
-            k-hat is below 0.7; NaN above, where it is biased more than the plain value.
+        smoothed: log mean_k w_k with the largest weights Pareto-smoothed, (N,): less variable if
+            k-hat is below 0.7; NaN above, because there it is more biased than the plain value.
         num_used: Particles of each row, (N,).
         bound: "lower", "upper in the limit" or "upper if converged".
-        checks: Further diagnostics by name, (N,) each: "r_hat", "chain_ess" and
-            "divergences" (their share of transitions) of the chains behind an upper bound;
-            "rounding", by how much bfloat16 changed it; "rounding_of_x", where it is visible, the
-            share of a column's standard deviation that the float type of x rounds away: log p(x) is
-            that of the rounded rows.
-        digests: A number that stands for each x, (N,), by which `compare_models` knows the rows
-            again; None if unknown.
+        checks: Further diagnostics by name, (N,) each: "r_hat", "chain_ess" and "divergences"
+            (their share of transitions) of the chains behind an upper bound; "rounding", the change
+            of log p(x) by bfloat16; "rounding_of_x", the visible share of a column's standard
+            deviation that the float type of x rounds away: log p(x) is that of the rounded rows.
+        digests: A number that identifies each x, (N,), by which `compare_models` matches the rows;
+            None if unknown.
         measure: "counting" for a probability of x, "lebesgue" for a density, other words for other
             measures, "" if the model does not say.
-        shared_errors: With latents outside the data plate, what each draw of them adds to the
-            relative error, (N, G):
-            the rows' errors are correlated, and that of their mean is taken from here. None without
-            such latents.
-        skewness: That of the error of log p(x), in [-1, 1], (N,); 0 where all weights are equal.
+        shared_errors: With latents outside the data plate, the contribution of each of their draws
+            to the relative error, (N, G). The errors of the rows are then correlated, and the error
+            of their mean is computed from these. None without such latents.
+        skewness: Skewness of the error of log p(x), in [-1, 1], (N,); 0 if all weights are equal.
             None if unknown.
         spread: Interquartile range of log w, (N,); None if unknown.
         believed: `is_estimate`, as judged from all rows of the evaluation, (N,), so that a subset
             keeps its verdicts; None if it was never judged.
         weights: Sampling weights of the rows, (N,), by which means over rows are weighted; None
-            weighs them alike. Counts of rows stay counts.
+            weights them equally. Numbers of rows stay unweighted.
 
     References:
         Burda, Grosse and Salakhutdinov (2016), arXiv:1509.00519; Vehtari et al. (2024),
@@ -133,22 +131,22 @@ class Evidence:
 
     @property
     def num_particles(self) -> int:
-        """The largest number of particles of a row."""
+        """The largest number of particles of any row."""
         return int(self.num_used.max())
 
     @property
     def is_estimate(self) -> np.ndarray:
-        """Where log p(x) and its standard error may be believed, (N,), judged from rows alike.
+        """Whether log p(x) and its standard error are reliable, (N,), judged from similar rows.
 
         The error must not be skewed (Cochran's rule): the mean squared skewness of about 50 rows
-        alike, by the interquartile range of log w, is below 1/16, and lower yet where the rows are
-        fewer, or share draws of a latent outside the data plate. One row's own k-hat or skewness
-        would choose the rows that missed their tail. Elsewhere log_evidence is a lower bound in
-        expectation; an upper bound is no estimate. The draws are all that is known: a mode that
-        none of them reaches is missed, and what is missed is not in the standard error.
-        docs/believability.md has the measured coverage. With fewer than 30 particles nothing is
-        believed. Evidence that was never judged (of a file of an earlier version) goes by k-hat
-        below 0.5 at 90 % confidence, row by row.
+        with a similar interquartile range of log w must be below 1/16. The limit is lower if there
+        are fewer rows, or if they share draws of a latent outside the data plate. A row's own k-hat
+        or skewness would select the rows that missed their tail. If a row is not an estimate,
+        log_evidence is a lower bound in expectation; an upper bound is never an estimate. Only the
+        draws are judged: a mode that none of them reaches is missed, and the standard error does
+        not include it. docs/believability.md has the measured coverage. With fewer than 30
+        particles no row is an estimate. Evidence that was never judged (from a file of an earlier
+        version) is judged row by row: k-hat must be below 0.5 at 90 % confidence.
         """
         if self.bound != "lower":
             return np.zeros(len(self), dtype=bool)
@@ -158,7 +156,7 @@ class Evidence:
         return self.pareto_k + margin < FINITE_VARIANCE_K
 
     def judged(self) -> "Evidence":
-        """The same with `believed` from these rows together."""
+        """The same evidence, judged again from these rows together."""
         if self.skewness is None or self.spread is None:
             return self
         known = np.isfinite(self.mc_se) & ~np.isnan(self.pareto_k)
@@ -204,7 +202,7 @@ class Evidence:
 
     @property
     def unresolved(self) -> np.ndarray:
-        """Where log w is rounded by more than 0.02 nats, so that errors are unknown, (N,)."""
+        """Whether log w is rounded by more than 0.02 nats, so that errors are unknown, (N,)."""
         unknown = np.isnan(self.mc_se) & np.isnan(self.pareto_k)
         return unknown & (self.num_used >= SMALLEST_NUM_PARTICLES)
 
@@ -238,7 +236,7 @@ class Evidence:
 
     @staticmethod
     def from_arrays(arrays: Mapping[str, np.ndarray]) -> "Evidence":
-        """Undo `arrays`; what an earlier version did not write is at its default."""
+        """Undo `arrays`; fields that an earlier version did not write have their defaults."""
         checks = {
             name.removeprefix(CHECKS): arrays[name] for name in arrays if name.startswith(CHECKS)
         }
@@ -253,10 +251,10 @@ class Evidence:
 
     @staticmethod
     def load(path: str | Path) -> "Evidence":
-        """Read what `save` wrote; nothing in the file can execute.
+        """Read a file that `save` wrote; it cannot execute code.
 
         Raises:
-            ValueError: another file, or the checkpoint of an unfinished call.
+            ValueError: it is another kind of file, or the checkpoint of an unfinished call.
         """
         with np.load(path, allow_pickle=False) as file:
             missing = [name for name in ARRAYS if name not in file]
@@ -309,12 +307,12 @@ def reduce_log_weights(
     Args:
         log_weights: log w, shape (K, B), in the float type that they were computed in (see
             `pareto.unresolved`).
-        strata: How many draws come from each part of a mixture, in the order of the particles,
-            where those numbers were fixed beforehand: then the standard error excludes differences
-            between the parts. Empty is one part.
-        clusters: Which draw of a global latent each particle shares, (K,): then the standard error
-            is that between clusters, (G / (G - 1) sum_g (sum_{k in g} (w_k / mean(w) - 1))^2)^(1/2)
-            / K. None without such latents.
+        strata: Number of draws from each part of a mixture, in the order of the particles, if those
+            numbers were fixed beforehand: the standard error then excludes differences between the
+            parts. Empty is one part.
+        clusters: The draw of a global latent that each particle shares, (K,): the standard error is
+            then that between clusters, (G / (G - 1) sum_g (sum_{k in g} (w_k / mean(w) -
+            1))^2)^(1/2) / K. None without such latents.
 
     Returns:
         Evidence of the B rows.
@@ -364,7 +362,7 @@ def reduce_log_weights(
 
 
 def concatenate(parts: list[Evidence]) -> Evidence:
-    """Evidence of all rows from that of parts of them, in order."""
+    """Evidence of all rows from the evidence of parts, in order."""
     kinds = sorted({part.bound for part in parts})
     if len(kinds) > 1:
         raise ValueError(f"evidence of two kinds cannot be joined: {kinds[0]!r} and {kinds[1]!r}")

@@ -31,16 +31,17 @@ PARTS = ("estimate", "check", "bounds")  # numbered as keys of the seed
 
 @dataclass(frozen=True)
 class Sandwich:
-    """How `evidence_interval` decides: an estimate, a check on it, and two bounds where it fails.
+    """How `evidence_interval` decides: an estimate, a check on it, and two bounds if the check
+    fails.
 
     The verdict "estimate" requires weights of finite variance (`Evidence.is_estimate`) from both
     `estimate` and `check`, and values that agree at `level`. The check draws a fifth of its
     particles from the prior, because k-hat cannot detect posterior mass that the guide never
-    visits. The value of the check is reported: if the guide is slightly too narrow, k-hat of the
-    first estimate may pass draws that missed the tail, which are too low. In many dimensions the
-    prior's draws rarely find such mass either; `confirm` then also requires the chains to agree,
-    at a hundred times the cost. "interval" requires chains with R-hat < 1.05 for every dimension,
-    4 effective draws for each start taken from them and at most 1 % divergences, and an upper bound
+    visits. The value of the check is reported: if the guide is slightly too narrow, the first
+    estimate may pass with draws that missed the tail, and is then too low. In many dimensions the
+    prior's draws rarely find such mass either; `confirm` also requires the chains to agree, at a
+    hundred times the cost. "interval" requires chains with R-hat < 1.05 for every dimension, 4
+    effective draws for each start taken from them and at most 1 % divergences, and an upper bound
     that no other value contradicts. Everything else is "bound only".
 
     Args:
@@ -82,20 +83,20 @@ class Sandwich:
             instance_of(self.upper, "Sandwich(upper)", ReverseAIS)
 
     def agree(self, first: Evidence, second: Evidence) -> np.ndarray:
-        """Where both are estimates and agree."""
+        """Whether both are estimates and agree."""
         noise = self._num_se * np.hypot(first.mc_se, second.mc_se) + _rounding(first)
         with np.errstate(invalid="ignore"):  # two times -inf do not agree
             near = np.abs(first.log_evidence - second.log_evidence) <= noise
         return first.is_estimate & second.is_estimate & near
 
     def converged(self, upper: Evidence) -> np.ndarray:
-        """Where the chains behind an upper bound agree, and its starts are independent."""
+        """Whether the chains behind an upper bound agree, and its starts are independent."""
         r_hat, ess, divergences = (upper.checks[name] for name in CHECKS)
         mixed = (r_hat < MOST_R_HAT) & (ess >= DRAWS_PER_START * upper.num_used)
         return mixed & (divergences <= MOST_DIVERGENCES)
 
     def in_order(self, lower: Evidence, upper: Evidence) -> np.ndarray:
-        """Where a lower bound does not exceed an upper bound by more than their errors."""
+        """Whether a lower bound exceeds an upper bound by no more than their errors."""
         noise = self._num_se * (lower.mc_se + upper.mc_se) + _rounding(lower)
         return lower.log_evidence - upper.log_evidence <= noise
 
@@ -117,10 +118,10 @@ def evidence_interval(
     """An interval for log p(x) of every row, with a verdict on its reliability.
 
     "estimate": importance sampling estimates log p(x), and the interval is a confidence interval.
-    "interval": it does not, but annealing forwards and backwards brackets log p(x). "bound only":
-    there is a lower bound and no reliable upper bound. The two bounds cost about a hundred times an
-    estimate, and are computed only where there is none. No verdict accounts for posterior mass that
-    guide, prior and the chains from both all miss.
+    "interval": there is no estimate, but annealing forwards and backwards brackets log p(x). "bound
+    only": there is a lower bound and no reliable upper bound. The two bounds cost about a hundred
+    times an estimate, and are computed only for rows without one. No verdict accounts for posterior
+    mass that guide, prior and the chains from both all miss.
 
     Args:
         model: `Model`, or any Pyro model with one plate "data" at dim -1.
@@ -129,16 +130,16 @@ def evidence_interval(
             DataArray.
         method: The methods and the level; None is `Sandwich()`.
         seed: Seed of the draws; None draws from torch's global stream.
-        progress: Whether to show bars, one for each method, when they take more than two seconds.
-        checkpoint: A folder that keeps finished blocks, so that an interrupted call resumes.
+        progress: Whether to show bars, one for each method, after two seconds.
+        checkpoint: A folder that keeps finished blocks, from which an interrupted call resumes.
 
     Returns:
         `EvidenceInterval` of the N rows; `print` shows its summary.
 
     Raises:
-        ValueError: x outside the support; a guide whose density cannot be evaluated at draws of the
-            prior; where there is no estimate, latents that are discrete or outside the data plate;
-            a checkpoint that was written with other settings.
+        ValueError: x is outside the support; the guide's density cannot be evaluated at draws of
+            the prior; a row has no estimate and the model has latents that are discrete or outside
+            the data plate; the checkpoint was written with other settings.
 
     References:
         Grosse, Ghahramani and Adams (2015), Sandwiching the marginal likelihood using bidirectional
@@ -237,5 +238,5 @@ def _put(evidence: Evidence, rows: np.ndarray, part: Evidence) -> Evidence:
 
 
 def _rounding(evidence: Evidence) -> np.ndarray:
-    """How far two equal values may differ in float32."""
+    """The largest difference of two equal values in float32."""
     return ROUNDING * (1 + np.abs(evidence.log_evidence))

@@ -30,9 +30,9 @@ class EvidenceSummary:
         mc_se: Its Monte Carlo standard error, over draws of the particles.
         data_se: Its standard error over draws of the rows, (N / (N - 1) sum_i w_i^2 (l_i - mean)^2)
             ^(1/2) / sum_i w_i, which is sd / sqrt(N) without weights.
-        mc_bias: Leading term of its bias, - mean(mc_se^2) / 2: log of a mean is low; reliable where
-            k-hat is good. With the other sign for an upper bound from reverse annealing, NaN for
-            the chi bound.
+        mc_bias: Leading term of its bias, - mean(mc_se^2) / 2, since the log of a mean is low;
+            reliable if k-hat is good. It has the opposite sign for an upper bound from reverse
+            annealing, and is NaN for the chi bound.
         elbo: Mean ELBO of the same draws.
         mean_ess: Mean effective sample size.
         share_bad_k: Share of rows with k-hat > 0.7, NaN if unknown.
@@ -45,7 +45,7 @@ class EvidenceSummary:
         num_unresolved: Number of rows whose log-weights are too large for their float type, so that
             errors are unknown.
         rounding_of_x: Share of a column's standard deviation that the float type of x rounds away;
-            0 where it is not visible.
+            0 if it is not visible.
         weighted: Whether the rows have weights.
 
     References:
@@ -119,7 +119,7 @@ class EvidenceSummary:
         return f"Monte Carlo se {self.mc_se:.3f}, {data}" if self._holds else data
 
     def _remedies(self) -> Iterator[str]:
-        """What to do about a poor guide, about log-weights too large, and about rounded x."""
+        """Remedies for a poor guide, for log-weights that are too large, and for rounded x."""
         if self._share_skewed:
             yield (
                 f"; the weights of {self._share_skewed:.0%} are too skewed for an interval at this "

@@ -1,4 +1,4 @@
-"""Where a nominal interval about log p(x) covers: Cochran's rule, averaged over similar rows."""
+"""Which intervals for log p(x) cover: Cochran's rule, averaged over similar rows."""
 
 import numpy as np
 
@@ -13,7 +13,7 @@ def error_skewness(parts: np.ndarray) -> np.ndarray:
     """Skewness of a sum of independent centred parts, sum d^3 / (sum d^2)^(3/2), (K, B) -> (B,).
 
     With d = w / mean(w) - 1 it is the skewness of the weights over sqrt(K): 0 for equal weights, 1
-    for one that outweighs all others. Cochran's rule, K > 25 skewness^2, requires less than 1/5.
+    if one weight dominates. Cochran's rule, K > 25 skewness^2, requires less than 1/5.
 
     References:
         Cochran (1977), Sampling techniques, section 2.15.
@@ -24,16 +24,16 @@ def error_skewness(parts: np.ndarray) -> np.ndarray:
 
 
 def judge(skewness: np.ndarray, spread: np.ndarray, *, shared: bool = False) -> np.ndarray:
-    """Where log p(x) and its standard error are reliable, (N,), from all rows of one evaluation.
+    """Whether log p(x) and its standard error are reliable, (N,), from all rows of one evaluation.
 
     Intervals of rows with skewed errors miss log p(x), and a row that has missed its tail does not
     look skewed. So the squared skewness is averaged over about 50 rows whose log-weights have
     similar interquartile ranges, which the tail does not affect: similar rows pass or fail
-    together, without selection by chance. Half of the standard error of a proportion is added.
-    With fewer than 50 rows the limit shrinks as the square root of their number, because chance
-    then selects among evaluations. Rows whose weights are equal (skewness 0) are exact; unknown
-    skewness (NaN) never passes. Rows that share draws of a latent outside the data plate have
-    dependent errors, and count as one row.
+    together, without selection by chance. Half of the standard error of a proportion is added to
+    the mean. With fewer than 50 rows the limit shrinks as the square root of their number, because
+    chance then selects among evaluations. Rows whose weights are equal (skewness 0) are exact;
+    unknown skewness (NaN) never passes. Rows that share draws of a latent outside the data plate
+    have dependent errors, and count as one row.
 
     Args:
         skewness: Of the error of log p(x), as `error_skewness`, (N,).

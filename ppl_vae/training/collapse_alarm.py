@@ -31,7 +31,7 @@ def mean_rate(
         guide: `Guide`, or any Pyro guide with the same latent sites.
         args: What both are called with: x, or x and context.
         seed: Seed of the draws.
-        weights: Weights of the rows, (B,); None weighs them alike.
+        weights: Weights of the rows, (B,); None weights them equally.
 
     References:
         Alemi et al. (2018), Fixing a broken ELBO, arXiv:1711.00464, section 2.

@@ -1,4 +1,4 @@
-"""log p(x) by annealed importance sampling: forwards a lower bound, backwards an upper bound."""
+"""log p(x) by annealed importance sampling: a lower bound forwards, an upper bound backwards."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -33,20 +33,19 @@ class AIS:
     temperatures, step sizes and scales come from a pilot run with separate draws and are fixed
     before the weights are drawn. With one temperature it is importance sampling. log w is a lower
     bound in expectation, loose if q misses modes or there are too few temperatures. It costs
-    temperatures x leapfrog gradients of the model per chain, and those of 8 more chains for the
-    pilot.
+    temperatures x leapfrog gradients of the model per chain; the pilot takes 8 more chains.
 
     Args:
         num_chains: Number of chains C per row; k-hat needs 30.
         num_temperatures: Number of temperatures T.
         start: Where chains start: "guide" is q(z given x), "prior" is p(z) in its place.
-        schedule: "sigmoid" is dense at both ends; "linear"; "adaptive" makes steps of equal
+        schedule: "sigmoid" is dense at both ends; "linear" is even; "adaptive" makes steps of equal
             conditional effective sample size, per row, by a second pilot run, for paths that change
             fast at one end.
         sampler: The moves: `num_samples` transitions per temperature, `num_leapfrog`,
             `target_accept`; its warm-up is not used.
-        chunk_size: (chain, row) pairs held at once; bounds the memory, and sets the pace of bar and
-            checkpoint; None is 2,000.
+        chunk_size: (chain, row) pairs held at once; bounds the memory, and sets how often bar and
+            checkpoint are updated; None is 2,000.
 
     Raises:
         ValueError: a size below one, an unknown start or schedule; a guide whose density cannot be
@@ -79,11 +78,11 @@ class AIS:
         instance_of(self.sampler, "AIS(sampler)", HMC)
 
     def rows(self, num_data: int) -> int:
-        """How many rows `estimate` should be given at once."""
+        """Number of rows that `estimate` should be given at once."""
         return rows_per_chunk(num_data, self.num_chains, self.chunk_size or PAIRS_PER_BLOCK)
 
     def warn(self) -> None:
-        """Warn of what these settings cannot tell."""
+        """Warn if these settings leave a diagnostic unknown."""
         warn_of_few(self.num_chains, "chains")
 
     def estimate(
@@ -120,7 +119,7 @@ class AIS:
         p(x).
 
         So - log mean_c (1 / w_c) is an upper bound in expectation. It requires exact posterior
-        draws, as of simulated data; from draws of a sampler it is as good as the sampler.
+        draws, which exist for simulated rows; with draws of a sampler it is as good as the sampler.
 
         Args:
             model: The model.

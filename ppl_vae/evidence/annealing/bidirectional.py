@@ -1,4 +1,4 @@
-"""Bidirectional Monte Carlo: log p(x) of simulated data between a lower and an upper bound."""
+"""Bidirectional Monte Carlo: log p(x) of simulated rows between a lower and an upper bound."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -71,8 +71,8 @@ class BDMC:
         lower: Evidence from annealed importance sampling forwards.
         upper: Minus log mean_c 1 / w_c of reverse chains from the z of the row, (N,). The chains
             share their start, so their spread is uninformative; the error is over rows instead.
-        data: The simulated data.
-        latents: The z that they were simulated with, by site.
+        data: The simulated rows.
+        latents: The z from which they were simulated, by site.
 
     References:
         Grosse, Ancha and Roy (2016), Measuring the reliability of MCMC inference with bidirectional
@@ -125,20 +125,21 @@ def bdmc(
     method: AIS | None = None,
     seed: int = 0,
 ) -> BDMC:
-    """The error of `method` on data simulated from the model, whose latents are posterior draws.
+    """The error of `method` on rows simulated from the model, whose latents are posterior draws.
 
     (z, x) ~ p(x, z): z is an exact draw from p(z given x). Annealed importance sampling gives a
     lower bound on log p(x), and the same path run backwards from z an upper bound; the gap bounds
-    the error of both. It applies to data from the model, not to real data under a poor model.
+    the error of both. It applies to rows from the model, not to real observations under a poor
+    model.
 
     Args:
         model: `Model`, or any Pyro model with a plate "data" at dim -1.
         guide: `Guide`, or any Pyro guide with the same latent sites.
         data: Rows that set the number, the covariates and the missing entries of the simulated
             rows. A custom Pyro model needs them; a `Model` does not.
-        num_data: Number of rows to simulate where no data are given.
-        context: Covariates of the simulated rows where no data are given, (N, C).
-        method: `AIS(...)`; None is its defaults.
+        num_data: Number of rows to simulate if no data are given.
+        context: Covariates of the simulated rows if no data are given, (N, C).
+        method: `AIS(...)`; None is `AIS()`.
         seed: Seed of everything.
 
     Returns:

@@ -37,7 +37,7 @@ class Path:
 
     Raises:
         ValueError: the guide has auxiliary sites, or a density that cannot be evaluated at points
-            it did not draw.
+            that it did not draw.
 
     References:
         Neal (2001), Annealed importance sampling, arXiv:physics/9803008, eq. 3.
@@ -144,7 +144,8 @@ class Kernels:
 
 
 class Pilot:
-    """Chains that follow a path once to learn step sizes and scales per row; they give no weights.
+    """Chains that follow a path once to learn step sizes and scales per row; their weights are not
+    used.
 
     Args:
         path: The path, under `PILOT_CHAINS` chains.

@@ -1,4 +1,4 @@
-"""Upper bounds on log p(x) of real data: the chi bound, and annealing backwards from HMC draws."""
+"""Upper bounds on log p(x) of real rows: the chi bound, and annealing backwards from HMC draws."""
 
 import math
 from dataclasses import dataclass, field, replace
@@ -30,11 +30,12 @@ class ChiUpperBound:
     """1/n log E_q[w^n] >= log p(x), estimated by 1/n log mean_k w_k^n (CUBO): stochastic, and
     biased low.
 
-    An upper bound in the limit: the log of a mean is low, so that for finite K the estimate may lie
-    below log p(x), and does where w^n has no variance (its k-hat, in `pareto_k`, is about n times
-    that of w). Where it is reliable, log p(x) itself can be estimated, so it never decides a
-    verdict of `evidence_interval`. It measures the quality of the guide as a proposal: it is never
-    below the importance-sampling estimate from the same draws, and equals it for an exact guide.
+    It is an upper bound in the limit: the log of a mean is biased low, so for finite K the estimate
+    may lie below log p(x), and does if w^n has no finite variance (its k-hat, in `pareto_k`, is
+    about n times that of w). If it is reliable, log p(x) itself can be estimated, so it never
+    decides a verdict of `evidence_interval`. It measures the quality of the guide as a proposal: it
+    is never below the importance-sampling estimate from the same draws, and equals it for an exact
+    guide.
 
     Args:
         num_particles: Number of particles K per row.
@@ -71,11 +72,11 @@ class ChiUpperBound:
         return ImportanceSampling(self.num_particles, chunk_size=self.chunk_size)
 
     def rows(self, num_data: int) -> int:
-        """How many rows `estimate` should be given at once."""
+        """Number of rows that `estimate` should be given at once."""
         return self._sampling.rows(num_data)
 
     def warn(self) -> None:
-        """Warn of what these settings cannot tell."""
+        """Warn if these settings leave a diagnostic unknown."""
         self._sampling.warn()
 
     def estimate(
@@ -97,15 +98,15 @@ class ReverseAIS:
 
     E[1 / w] = 1 / p(x) from exact draws: then it is an upper bound in expectation, biased high.
     From HMC draws it inherits the bias of the sampler: a mode that no chain visits is missing from
-    the bound, which is then too low by as much as importance sampling that misses it. Half of the
-    HMC chains start at draws of the guide and half at draws of the prior, so that R-hat reveals
+    the bound, which is then as low as an importance-sampling estimate that misses the mode. Half of
+    the HMC chains start at draws of the guide and half at draws of the prior, so that R-hat reveals
     modes that the guide alone misses; R-hat cannot reveal modes that neither reaches. `checks`
     holds "r_hat" and "chain_ess", the worst over the dimensions, and the share of "divergences";
-    `evidence_interval` uses the bound where they are good. The starts are spaced evenly over all
-    chains, several effective draws apart, so that the standard error of independent chains applies.
+    `evidence_interval` uses the bound if they are good. The starts are spaced evenly over all
+    chains, several effective draws apart, so the standard error of independent chains applies.
 
     Args:
-        annealed: The path and its moves, of `num_chains` chains.
+        annealed: The path, its moves and the number of annealed chains, `num_chains`.
         sampler: The HMC that draws the starts.
         num_chains: HMC chains per row, at least 2; half from the guide, half from the prior.
 
@@ -141,11 +142,11 @@ class ReverseAIS:
         whole_number(self.annealed.num_chains, "ReverseAIS(annealed.num_chains)", at_least=2)
 
     def rows(self, num_data: int) -> int:
-        """How many rows `estimate` should be given at once."""
+        """Number of rows that `estimate` should be given at once."""
         return self.annealed.rows(num_data)
 
     def warn(self) -> None:
-        """Warn of what these settings cannot tell."""
+        """Warn if these settings leave a diagnostic unknown."""
         self.annealed.warn()
 
     def estimate(
