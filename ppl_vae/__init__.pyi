@@ -68,7 +68,9 @@ from .tasks import MultipleImputation as MultipleImputation
 from .tasks import bootstrap_fits as bootstrap_fits
 from .tasks import counterfactual as counterfactual
 from .tasks import impute as impute
+from .tasks import overimpute as overimpute
 from .tasks import pool as pool
+from .tasks import tipping_point as tipping_point
 from .training import FitResult as FitResult
 from .training import NonFiniteLossError as NonFiniteLossError
 from .training import Training as Training

@@ -263,6 +263,19 @@ class Dataset(Tabular, Parted):
             return self
         return self._mapped(lambda values: values[:])
 
+    def hiding(self, hidden: Any) -> "Dataset":
+        """The same data with these entries missing, the kinds of its columns as they were.
+
+        Args:
+            hidden: Booleans in the shape of x; True is missing.
+
+        Example:
+            >>> Dataset([[0.0, 1.0]]).hiding([[False, True]]).x.tolist()
+            [[0.0, nan]]
+        """
+        mask = torch.as_tensor(np.asarray(hidden, dtype=bool), device=self.x.device)
+        return self._with(x=self.x.masked_fill(mask, torch.nan), source=None)
+
     def unweighted(self) -> "Dataset":
         """The same data with all rows alike.
 

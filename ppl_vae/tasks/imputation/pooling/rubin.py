@@ -9,8 +9,8 @@ import numpy as np
 
 from ppl_vae.runtime.checks import one_of, real_number
 from ppl_vae.runtime.text import table
-from ppl_vae.tasks.imputation.analyses import Analyses, read_analyses
-from ppl_vae.tasks.imputation.hypotheses import (
+from ppl_vae.tasks.imputation.pooling.analyses import Analyses, read_analyses
+from ppl_vae.tasks.imputation.pooling.hypotheses import (
     PooledTest,
     contrasts,
     refuse_dependent,
