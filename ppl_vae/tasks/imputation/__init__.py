@@ -1,5 +1,4 @@
-"""Multiple imputation of missing values, and what is done with imputed data sets: analyses that are
-pooled, their sensitivity to what is not missing at random, and checks of the imputations."""
+"""Multiple imputation, pooled analyses, their sensitivity, and checks of imputed values."""
 
 from ppl_vae.tasks.imputation.drawing import MultipleImputation, impute
 from ppl_vae.tasks.imputation.fits import Bootstrap, Fits, bootstrap_fits, refit_training

@@ -211,9 +211,9 @@ def overimpute(
     rows = place(as_dataset(data).in_memory(), model, guide).to("cpu")
     _refuse_totals(model, rows)
     hidden = chosen_entries(rows, share, seed)
-    options = {"num_imputations": 5, "do_not_impute": ~hidden} | options
-    partial = rows.hiding(hidden)
-    imputations = impute(model, guide, partial, seed=seed, progress=progress, **options)
+    settings: dict[str, Any] = {"seed": seed, "progress": progress, "num_imputations": 5}
+    settings |= {"do_not_impute": ~hidden, **options}
+    imputations = impute(model, guide, rows.hiding(hidden), **settings)
     return _compared(imputations, rows, rows_fitted(model), derived_seed(seed, 1))
 
 
@@ -311,7 +311,7 @@ def _plot_coverage(found: Overimputation, ax: Any) -> None:
     for i, level in enumerate(LEVELS):
         colour = OKABE_ITO[i]
         ax.axvline(level, color=colour, linestyle="--", linewidth=1)
-        bars = {"fmt": "osD"[i], "color": colour, "capsize": 2, "label": f"{level:.0%} interval"}
+        bars = {"fmt": "osD"[i], "color": colour, "capsize": 2, "markersize": 4}
         heights = places + 0.2 * (i - 1)
         errors = 2 * found.coverage_se(level)
         ax.errorbar(
@@ -330,7 +330,7 @@ def _plot_histogram(found: Overimputation, column: int, ax: Any) -> None:
     num = int(found.counts[column])
     low, high = stats.binom.ppf([0.025, 0.975], num, 1 / NUM_BINS)
     ax.axhspan(low, high, color="0.85")
-    ax.hist(values[~np.isnan(values)], NUM_BINS, (0, 1), color=BLUE, alpha=0.7)
+    ax.hist(values[~np.isnan(values)], NUM_BINS, range=(0, 1), color=BLUE, alpha=0.7)
     ax.axhline(num / NUM_BINS, color="0.4", linewidth=1)
     ax.set(xlabel=f"PIT of {shortened(found.names[column])}", ylabel="hidden entries")
     ax.set_title(f"p = {found.p_values[column]:.2g} (Holm)", fontsize="medium")

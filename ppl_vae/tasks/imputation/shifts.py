@@ -7,12 +7,14 @@ import numpy as np
 from scipy import special
 
 from ppl_vae.runtime.checks import one_of
+from ppl_vae.runtime.seeding import derived_seed
 
 if TYPE_CHECKING:
     from ppl_vae.tasks.imputation.imputations import Imputations
 
 __all__ = ["Shift"]
 
+STREAM = 1971  # a random stream that no draw of the imputations has
 Scale = Literal["auto", "shift", "ratio", "odds"]
 SCALE_OF = {
     "real": "shift",
@@ -137,7 +139,7 @@ class Shift:
         """Values (m, n) moved by delta."""
         if delta == self.neutral:
             return values
-        u = np.random.default_rng(self.seed).random(values.shape)
+        u = np.random.default_rng(derived_seed(self.seed, STREAM)).random(values.shape)
         if self.scale == "shift":
             return values + delta
         if self.scale == "ratio":
