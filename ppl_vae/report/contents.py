@@ -9,6 +9,7 @@ from ppl_vae.report.diagnoses.latents import (
     LATENT_SPACE,
     RATE_DISTORTION,
 )
+from ppl_vae.report.diagnoses.missing import MISSING, OVERIMPUTATION
 from ppl_vae.report.diagnoses.predictive import BITS, CONDITIONAL_PIT, MARGINAL_PIT, STATISTICS
 from ppl_vae.report.diagnoses.run import (
     ARCHITECTURE,
@@ -27,6 +28,7 @@ __all__ = ["DIAGNOSES"]
 DIAGNOSES: tuple[Diagnosis, ...] = (
     CONFIGURATION,
     DATA,
+    MISSING,
     PROVENANCE,
     GRAPH,
     ARCHITECTURE,
@@ -44,6 +46,7 @@ DIAGNOSES: tuple[Diagnosis, ...] = (
     MARGINAL_PIT,
     CONDITIONAL_PIT,
     BITS,
+    OVERIMPUTATION,
     ACTIVE_UNITS,
     COLLAPSE,
     RATE_DISTORTION,

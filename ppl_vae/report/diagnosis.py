@@ -80,7 +80,7 @@ class Diagnosis:
         section: Heading of the part of the page in which the panel stands.
         compute: Computes it, when a rule, a panel or the tree first asks for it.
         rules: Its lines in the checklist.
-        panel: Its panel on the page; None is no panel.
+        panel: Its panel on the page; None, also as its result, is no panel.
         page: Where the documentation explains the panel.
         tree: Its groups of report.nc by name; None takes them from the `to_datatree` method of what
             was computed, if it has one.
@@ -100,7 +100,7 @@ class Diagnosis:
     section: str = ""
     compute: Callable[["Findings"], Any] | None = None
     rules: Sequence[Rule] = ()
-    panel: Callable[["Findings"], Panel] | None = None
+    panel: Callable[["Findings"], Panel | None] | None = None
     page: str = ""
     tree: Callable[["Findings"], Mapping[str, xr.Dataset]] | None = None
 
@@ -108,7 +108,8 @@ class Diagnosis:
         """Its panel with heading and page, if it has one."""
         if self.panel is None:
             return None
-        return self.panel(findings).entitled(self.title, self.page)
+        panel = self.panel(findings)
+        return None if panel is None else panel.entitled(self.title, self.page)
 
     def groups(self, findings: "Findings") -> dict[str, xr.Dataset]:
         """Its groups of report.nc; a single group of the result's own tree gets its name."""

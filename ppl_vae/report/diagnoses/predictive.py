@@ -48,12 +48,12 @@ def predictive_p(kind: str) -> Callable[[Findings], Measured]:
             raise NotApplicable("no test statistic is a number")
         worst = min(known, key=lambda name: known[name])
         p_value = min(1.0, known[worst] * max(1, check.num_distinct(f"{kind}_predictive")))
-        return _of_rows(p_value, f"of the {worst.replace('_', ' ')}", check.num_data)
+        return judged(p_value, f"of the {worst.replace('_', ' ')}", check.num_data)
 
     return measure
 
 
-def _of_rows(p_value: float, said: str, num_rows: int) -> Measured:
+def judged(p_value: float, said: str, num_rows: int) -> Measured:
     """A p-value; with few rows only a small one is evidence."""
     if num_rows < FEWEST_ROWS and p_value >= LEVEL:
         raise NotApplicable(
@@ -96,15 +96,15 @@ def pit_p(name: str) -> Callable[[Findings], Measured]:
     """Smallest corrected p-value of the features, by one of the PITs."""
 
     def measure(found: Findings) -> Measured:
-        pit = _trusted(found[name])
+        pit = trusted(found[name])
         summary = pit.summary()
         said = f"of feature {summary.feature}; spread {summary.spread:.3f}"
-        return _of_rows(summary.p_value, said, _most_observed(pit))
+        return judged(summary.p_value, said, _most_observed(pit))
 
     return measure
 
 
-def _trusted(pit: PIT) -> PIT:
+def trusted(pit: PIT) -> PIT:
     """PIT values whose weights are good enough for a verdict."""
     share = pit.summary().share_bad_k
     if share > MOST_BAD_K:
@@ -162,7 +162,7 @@ def bits_p(found: Findings) -> Measured:
     """Smallest corrected p-value of the bins of predicted probability."""
     bits = found["reliability"]
     said = f"off by {bits.error:.3f} on average"
-    return _of_rows(bits.p_value, said, _most_observed(_trusted(found["conditional_pit"])))
+    return judged(bits.p_value, said, _most_observed(trusted(found["conditional_pit"])))
 
 
 def _reliability(found: Findings) -> Reliability:

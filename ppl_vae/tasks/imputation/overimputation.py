@@ -27,7 +27,7 @@ from ppl_vae.tasks.imputation.imputations import Imputations
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["LEVELS", "Overimputation", "overimpute", "plot_overimputation"]
+__all__ = ["LEVELS", "Overimputation", "has_own_total", "overimpute", "plot_overimputation"]
 
 LEVELS = (0.5, 0.9, 0.95)  # of the intervals whose coverage is counted
 NUM_BINS = 10  # of a histogram of PIT values
@@ -209,7 +209,11 @@ def overimpute(
     """
     real_number(share, "share", above=0, below=1)
     rows = place(as_dataset(data).in_memory(), model, guide).to("cpu")
-    _refuse_totals(model, rows)
+    if has_own_total(model, rows):
+        raise ValueError(
+            f"the parts of {type(model.likelihood).__name__} add up to a total, which hidden parts "
+            "would change: give Model(..., exposure=), the column of context that holds it"
+        )
     hidden = chosen_entries(rows, share, seed)
     settings: dict[str, Any] = {"seed": seed, "progress": progress, "num_imputations": 5}
     settings |= {"do_not_impute": ~hidden, **options}
@@ -264,15 +268,18 @@ def _kinds(rows: Dataset) -> tuple[str, ...]:
     return rows.kinds if rows.feature_names else ("real",) * rows.event_shape.numel()
 
 
-def _refuse_totals(model: Program, rows: Dataset) -> None:
-    """Refuse parts of a total that is their sum: hidden parts would change it."""
+def has_own_total(model: Program, rows: Dataset) -> bool:
+    """Whether the parts of a row add up to a total of the model, which hidden parts would change.
+
+    Example:
+        >>> from ppl_vae import beds
+        >>> bed = beds.linear_gaussian(num_data=3)
+        >>> has_own_total(bed.model, Dataset(bed.x))
+        False
+    """
     if not isinstance(model, Model) or model.exposure is not None:
-        return
-    if model.likelihood.exposure_in(rows.x) is not None:
-        raise ValueError(
-            f"the parts of {type(model.likelihood).__name__} add up to a total, which hidden parts "
-            "would change: give Model(..., exposure=), the column of context that holds it"
-        )
+        return False
+    return model.likelihood.exposure_in(rows.x) is not None
 
 
 def plot_overimputation(found: Overimputation, axes: Any = None) -> np.ndarray:
