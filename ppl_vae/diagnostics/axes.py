@@ -11,6 +11,18 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
 
+__all__ = [
+    "ABOVE",
+    "BESIDE",
+    "BLUE",
+    "OKABE_ITO",
+    "VERMILION",
+    "axes_grid",
+    "new_axes",
+    "rows_downwards",
+    "shortened",
+]
+
 # Okabe and Ito's colours, then Tol's "muted" ones; markers differ too, for any colour vision.
 BLUE = "#0072B2"
 ORANGE = "#E69F00"
@@ -28,14 +40,24 @@ BESIDE: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5), "f
 
 
 def new_axes(width: float, height: float) -> "Axes":
-    """One Axes on a new figure."""
+    """One Axes on a new figure.
+
+    Example:
+        >>> new_axes(4, 3).figure.get_size_inches().tolist()
+        [4.0, 3.0]
+    """
     return axes_grid(None, (1, 1), (width, height))[0]
 
 
 def axes_grid(
     given: Any, shape: tuple[int, int], size: tuple[float, float], **options: Any
 ) -> np.ndarray:
-    """The given Axes in one dim, or rows and columns of Axes on a new figure."""
+    """The given Axes in one dim, or rows and columns of Axes on a new figure.
+
+    Example:
+        >>> len(axes_grid(None, (2, 3), (6, 4)))
+        6
+    """
     if given is not None:
         return np.atleast_1d(given).ravel()
     import matplotlib.pyplot as plt
@@ -52,7 +74,14 @@ def whole_ticks(axis: "Axis") -> None:
 
 
 def rows_downwards(ax: "Axes", names: Sequence[str], **options: Any) -> None:
-    """Named rows from the top down, with a line each."""
+    """Named rows from the top down, with a line each.
+
+    Example:
+        >>> ax = new_axes(2, 2)
+        >>> rows_downwards(ax, ["first", "second"])
+        >>> bool(ax.yaxis_inverted())
+        True
+    """
     ax.set_ylim(len(names) - 0.5, -0.5)
     ax.set_yticks(range(len(names)), names, **options)
     ax.grid(axis="y", color="0.92")
@@ -143,7 +172,12 @@ def panels(
 
 
 def shortened(name: object) -> str:
-    """A name that fits below an axis or into a legend."""
+    """A name that fits below an axis or into a legend.
+
+    Example:
+        >>> shortened("systolic pressure")
+        'systolic pr…'
+    """
     text = str(name)
     return text if len(text) <= MOST_LETTERS else f"{text[: MOST_LETTERS - 1]}…"
 

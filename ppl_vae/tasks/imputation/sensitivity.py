@@ -55,10 +55,7 @@ class TippingPoint:
         Interpolated between the deltas, linearly; on the log scale for ratios.
         """
         along = self._along(self.deltas)
-        outside = self._outside()
-        crossings = np.flatnonzero((outside[:-1] > 0) != (outside[1:] > 0))
-        share = outside[crossings] / (outside[crossings] - outside[crossings + 1])
-        found = along[crossings] + share * np.diff(along)[crossings]
+        found = np.sort(np.concatenate([_zeros(along, end - self.null) for end in self._ends()]))
         return np.exp(found) if self.neutral == 1 else found
 
     @property
@@ -73,7 +70,7 @@ class TippingPoint:
     def finding(self) -> str:
         """The finding in a sentence."""
         at = int(np.abs(self._along(self.deltas) - self._along(np.array(self.neutral))).argmin())
-        differs = "differs from" if self._outside()[at] > 0 else "does not differ from"
+        differs = "differs from" if self._is_outside()[at] else "does not differ from"
         claim = f"{self.estimate} {differs} {self.null:g}"
         if not len(self.tips):
             return f"{claim} for every delta from {self.deltas[0]:.3g} to {self.deltas[-1]:.3g}"
@@ -90,7 +87,7 @@ class TippingPoint:
 
         rows = [pooled.to_frame().loc[self.estimate] for pooled in self.pooled]
         frame = pd.DataFrame(rows, index=pd.Index(self.deltas, name="delta"))
-        frame["covers_null"] = self._outside() <= 0
+        frame["covers_null"] = ~self._is_outside()
         return frame
 
     def __repr__(self) -> str:
@@ -108,17 +105,29 @@ class TippingPoint:
         """Deltas on the scale on which they are interpolated."""
         return np.log(deltas) if self.neutral == 1 else deltas
 
-    def _outside(self) -> np.ndarray:
-        """How far the null value lies outside each interval; negative inside."""
+    def _ends(self) -> np.ndarray:
+        """Lower and upper ends of the intervals, (2, D)."""
         place = self.pooled[0].names.index(self.estimate)
-        ends = np.array([np.reshape(each.interval, (2, -1))[:, place] for each in self.pooled])
-        return np.maximum(ends[:, 0] - self.null, self.null - ends[:, 1])
+        ends = [np.reshape(each.interval, (2, -1))[:, place] for each in self.pooled]
+        return np.stack(ends, axis=1)
+
+    def _is_outside(self) -> np.ndarray:
+        """Whether the null value lies outside each interval, (D,)."""
+        lower, upper = self._ends()
+        return (lower > self.null) | (upper < self.null)
 
     def _holding(self) -> tuple[float, float]:
         """The tips around the neutral delta, infinite where there is none on a side."""
         before = self.tips[self.tips < self.neutral]
         after = self.tips[self.tips >= self.neutral]
         return max(before, default=-np.inf), min(after, default=np.inf)
+
+
+def _zeros(places: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Where a line through these values crosses 0."""
+    before = np.flatnonzero((values[:-1] > 0) != (values[1:] > 0))
+    share = values[before] / (values[before] - values[before + 1])
+    return places[before] + share * np.diff(places)[before]
 
 
 def tipping_point(
