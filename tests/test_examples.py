@@ -77,16 +77,3 @@ def test_a_mixed_table_goes_from_frame_to_frame(tmp_path):
         assert set(drawn[name].dropna()) == set(frame[name].dropna())
     assert drawn["visits"].dtype.kind == "i"
     assert (tmp_path / "drawn.csv").stat().st_size > 1000
-
-
-def test_a_table_with_holes_is_imputed_and_its_regression_pooled(tmp_path):
-    module, (complete, frame, imputations, pooled, found) = run("imputation", tmp_path)
-    own, _ = module.regression(complete)
-    dose = module.NAMES.index("dose")
-    # Within three standard errors of what the complete table gives: the errors of both are shared.
-    assert abs(pooled.estimate[dose] - own[dose]) < 3 * pooled.se[dose]
-    means = [table["pressure"].mean() for table in imputations]
-    bias = frame["pressure"].mean() - complete["pressure"].mean()
-    assert bias > 3  # of complete cases, in mmHg
-    assert abs(np.mean(means) - complete["pressure"].mean()) < bias / 2
-    assert not found.to_frame().covers_null.loc[0.0]

@@ -16,7 +16,9 @@ from matplotlib.colors import to_rgba
 from scipy.special import ndtr
 from typer.testing import CliRunner
 
+from ppl_vae import beds
 from ppl_vae.cli import app
+from ppl_vae.data import Dataset
 from ppl_vae.diagnostics import PIT, plot_k_hat
 from ppl_vae.diagnostics.report_plots import plot_weights
 from ppl_vae.diagnostics.sbc.summary import summarise
@@ -27,7 +29,8 @@ from ppl_vae.experiment.metrics import Metrics
 from ppl_vae.report import DIAGNOSES, NotApplicable, draw, page, write_report
 from ppl_vae.report.diagnoses import calibration, evidence, latents, predictive, training
 from ppl_vae.report.diagnoses import run as facts
-from ppl_vae.report.diagnosis import NUM_WORST
+from ppl_vae.report.diagnoses.missing import MISSING, OVERIMPUTATION
+from ppl_vae.report.diagnosis import NUM_WORST, Findings
 from ppl_vae.report.elements import STYLE, number, slug
 
 RULES = [rule for each in DIAGNOSES for rule in each.rules]
@@ -381,9 +384,27 @@ def test_links_lead_somewhere_and_headings_descend(run):
 
 
 def test_nothing_failed(run):
-    assert "Failed:" not in run.page.said
-    of_holes = {"Missing values", "Imputed values"}  # and these rows have none
-    assert all(title in run.page.said for title in TITLES - of_holes)
+    assert re.findall("Failed:.{0,300}", run.page.said) == []
+    # Nothing is missing here.
+    assert all(title in run.page.said for title in TITLES - {"Missing values"})
+
+
+def test_missing_values_have_a_table_of_patterns_and_hidden_ones_are_judged():
+    bed = beds.linear_gaussian(num_data=200)
+    x = bed.x.clone()
+    x[:30, :2] = np.nan
+    programs = SimpleNamespace(model=bed.model, guide=bed.guide)
+    subject = SimpleNamespace(rows=Dataset(x), seed=0, experiment=programs)
+    found = Findings(subject, [MISSING, OVERIMPUTATION])
+    panel = MISSING.titled_panel(found)
+    assert panel.tables[0].rows[:2] == [("nothing", "170", "85.0%"), ("0, 1", "30", "15.0%")]
+    assert panel.tables[1].rows == [("0", "15.0%"), ("1", "15.0%")]
+    [check] = [rule.check(found) for rule in OVERIMPUTATION.rules]
+    assert check.verdict == "pass"  # p > 0.05 at this seed
+    panel = OVERIMPUTATION.titled_panel(found)
+    assert (len(panel.pictures), len(panel.tables[0].rows)) == (4, 5)
+    subject.rows = Dataset(bed.x)
+    assert MISSING.titled_panel(found) is None
 
 
 def test_numbers_are_those_of_the_run(run):
@@ -430,7 +451,8 @@ def test_the_tree_survives_its_file(digits, tmp_path):
         )  # text labels: zarr's own
         groups = set(tree.children)
         computed = {each.name for each in DIAGNOSES if each.compute is not None}
-        assert groups - {"verdicts"} >= computed - {"predictive", "concerns"}
+        of_holes = {"missing", "overimputation"}
+        assert groups - {"verdicts"} >= computed - {"predictive", "concerns"} - of_holes
         assert groups >= {"bounds", "prior_predictive", "posterior_predictive", "observed_data"}
         tree.load().to_zarr(tmp_path / "report.zarr", consolidated=False)
         with xr.open_datatree(tmp_path / "report.zarr", engine="zarr", consolidated=False) as again:

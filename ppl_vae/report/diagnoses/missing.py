@@ -1,5 +1,7 @@
 """Missing values: which are missing together, and whether hidden ones are imputed right."""
 
+import warnings
+
 import numpy as np
 
 from ppl_vae.report.attempts import NotApplicable
@@ -37,8 +39,8 @@ def _missing(found: Findings) -> Panel | None:
         (_listed([names[place] for place in places]), str(count), f"{count / len(rows):.1%}")
         for places, count in patterns[:MOST_PATTERNS]
     ]
-    shares = rows.x.isnan().double().mean(0).reshape(-1).tolist()
-    worst = np.argsort(shares)[::-1][:MOST_COLUMNS]
+    shares = rows.x.isnan().double().mean(0).reshape(-1).cpu().numpy()
+    worst = np.argsort(-shares, kind="stable")[:MOST_COLUMNS]
     by_column = [(names[place], f"{shares[place]:.1%}") for place in worst if shares[place]]
     says = [
         f"{np.mean(shares):.1%} of the values are missing, in {len(patterns)} patterns.",
@@ -68,7 +70,10 @@ def _overimputation(found: Findings) -> Overimputation:
     if has_own_total(found.programs[0], rows):
         raise NotApplicable("the parts add up to a total, which hidden parts would change")
     options = {"share": SHARE, "method": "importance", **found.options}
-    return overimpute(*found.programs, rows, **options)
+    with warnings.catch_warnings():
+        # The rule counts rows whose weights are bad.
+        warnings.filterwarnings("ignore", ".* imputed by draws that are not reliable")
+        return overimpute(*found.programs, rows, **options)
 
 
 def imputed_p(found: Findings) -> Measured:
@@ -81,10 +86,8 @@ def imputed_p(found: Findings) -> Measured:
     return judged(pit.p_value, said, int(result.counts.max()))
 
 
-def _imputed(found: Findings) -> Panel | None:
+def _imputed(found: Findings) -> Panel:
     """Coverage of the intervals of hidden entries, and their PIT values."""
-    if not found.subject.rows.has_missing:
-        return None
     result = found["overimputation"]
     frame = result.to_frame().loc[[result.names[place] for place in result.worst]]
     alts = [

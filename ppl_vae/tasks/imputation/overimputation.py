@@ -211,8 +211,8 @@ def overimpute(
     rows = place(as_dataset(data).in_memory(), model, guide).to("cpu")
     if has_own_total(model, rows):
         raise ValueError(
-            f"the parts of {type(model.likelihood).__name__} add up to a total, which hidden parts "
-            "would change: give Model(..., exposure=), the column of context that holds it"
+            "the parts of a row add up to a total, which hidden parts would change: give "
+            "Model(..., exposure=), the column of context that holds it"
         )
     hidden = chosen_entries(rows, share, seed)
     settings: dict[str, Any] = {"seed": seed, "progress": progress, "num_imputations": 5}
