@@ -154,7 +154,7 @@ def published(x: np.ndarray, seed: int) -> np.ndarray:
 
 
 def linear(x: np.ndarray, seed: int) -> np.ndarray:
-    """Factor analysis as a VAE: a linear decoder of twelve latents, an encoder that is told more."""
+    """Factor analysis as a VAE: a linear decoder of twelve latents."""
     size = x.shape[1]
     with pv.seeded(seed):
         encoder = networks.MLP(2 * size, (128, 128), skip=True)
@@ -178,11 +178,11 @@ AT_RANDOM: dict[str, Imputer] = {
     "mean": lambda x, seed: SimpleImputer().fit_transform(x),
     "5 nearest neighbours": lambda x, seed: KNNImputer().fit_transform(x),
     "chained Bayesian ridge": regressions(lambda seed: BayesianRidge(), max_iter=20),
+    "factor analysis": linear,
+    "published architecture": published,
     "chained random forests": regressions(
         lambda seed: RandomForestRegressor(random_state=seed), max_iter=5
     ),
-    "factor analysis": linear,
-    "published architecture": published,
 }
 NOT_AT_RANDOM: dict[str, Imputer] = {
     "mean": lambda x, seed: SimpleImputer().fit_transform(x),
@@ -229,8 +229,8 @@ def hidden_log_p(x: np.ndarray, seed: int, network: str, hide: float) -> float:
 
 
 def runs(only: str | None) -> list[tuple[str, str, str, int]]:
-    """Protocol, table, method and repetition of each run, short ones first."""
-    found = [("at-random", "breast", method, i) for i in range(NUM_REPEATS) for method in AT_RANDOM]
+    """Protocol, table, method and repetition of each run."""
+    found = [("at-random", "breast", method, i) for method in AT_RANDOM for i in range(NUM_REPEATS)]
     found += [
         ("not-at-random", table, method, i)
         for i in range(NUM_REPEATS)
