@@ -305,6 +305,7 @@ def test_log_p_with_a_mask_is_compared_only_with_its_like():
         name: pv.log_evidence(each, guide, ROWS, num_particles=50, progress=False)
         for name, each in {"mechanism": model, "at random": plain, "rate": rate}.items()
     }
+    assert "log p(x_obs, m) " in str(found["mechanism"].summary())
     with pytest.raises(ValueError, match=r"and of what is missing \(normal, bit, grade"):
         pv.compare_models({name: found[name] for name in ("mechanism", "at random")})
     pv.compare_models({name: found[name] for name in ("mechanism", "rate")})

@@ -7,7 +7,7 @@ from ppl_vae.data import Dataset
 from ppl_vae.programs.traces import Program
 from ppl_vae.runtime.digests import row_digests
 
-__all__ = ["WITH_MASK", "digests", "measure_of", "other_rows", "row_weights"]
+__all__ = ["WITH_MASK", "digests", "measure_of", "other_rows", "quantity_of", "row_weights"]
 
 WITH_MASK = ", with the mask of "  # and its columns, after the likelihood's measure
 
@@ -50,6 +50,16 @@ def other_rows(one: np.ndarray, other: np.ndarray) -> str:
     if len(differ) < len(one):
         found = f"{len(differ)} of {len(one)} rows, the first being row {differ[0]},"
     return f"{found} differ; both need the same x, binarised alike and in the same units"
+
+
+def quantity_of(measure: str) -> str:
+    """What estimates of this measure are of.
+
+    Example:
+        >>> quantity_of("lebesgue, with the mask of income")
+        'log p(x_obs, m)'
+    """
+    return "log p(x_obs, m)" if WITH_MASK in measure else "log p(x)"
 
 
 def measure_of(model: Program) -> str:

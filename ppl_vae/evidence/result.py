@@ -20,7 +20,7 @@ from ppl_vae.evidence.errors import (
     row_mean,
     sum_in_quadrature,
 )
-from ppl_vae.evidence.fingerprints import digests
+from ppl_vae.evidence.fingerprints import digests, quantity_of
 from ppl_vae.evidence.pareto import (
     GOOD_K,
     SMALLEST_NUM_PARTICLES,
@@ -286,6 +286,7 @@ class Evidence:
             share_estimate=float(self.is_estimate.mean()),
             rounding_of_x=float(np.max(self.checks.get(ROUNDING_OF_X, 0.0))),
             weighted=self.weights is not None,
+            quantity=quantity_of(self.measure),
         )
 
 

@@ -47,6 +47,7 @@ class EvidenceSummary:
         rounding_of_x: Share of a column's standard deviation that the float type of x rounds away;
             0 if it is not visible.
         weighted: Whether the rows have weights.
+        quantity: What it is the log-probability of: "log p(x_obs, m)" with a missingness model.
 
     References:
         Särndal, Swensson and Wretman (1992), Model assisted survey sampling, section 5.7 (the
@@ -73,18 +74,19 @@ class EvidenceSummary:
     share_estimate: float = 1.0
     rounding_of_x: float = 0.0
     weighted: bool = False
+    quantity: str = "log p(x)"
 
     def __str__(self) -> str:
         row = "weighted " * self.weighted + "row"
         unit = f"{self._relation} {self.log_evidence:.3f} nats per {row} ({self._errors()})"
         others = f"; ELBO {self.elbo:.3f}" if self.bound == "lower" else f", {self.bound}"
         k_hat = f"{k_hat_of(self.share_bad_k)} of {self.num_data} rows at K={self.num_particles}"
-        return f"{self._share()}log p(x) {unit}{others}; {k_hat}{''.join(self._remedies())}"
+        return f"{self._share()}{self.quantity} {unit}{others}; {k_hat}{''.join(self._remedies())}"
 
     def brief(self) -> str:
         """The mean, both errors by name, and their reliability."""
         kind = "weighted " * self.weighted
-        mean = f"{kind}mean log p(x) {self._relation} {self.log_evidence:.3f}"
+        mean = f"{kind}mean {self.quantity} {self._relation} {self.log_evidence:.3f}"
         parts = [f"{self._share()}{mean} ({self._errors()})", k_hat_of(self.share_bad_k)]
         if self._share_skewed:
             parts.append(f"weights too skewed for {self._share_skewed:.0%}")

@@ -209,7 +209,7 @@ def hidden_log_p(x: np.ndarray, seed: int, network: str, hide: float) -> float:
         decoder = networks.MLP(LATENTS, (128, 128), skip=True)
         likelihood = likelihoods.StudentT(size)
         model = pv.Model(priors.StandardNormal(LATENTS), likelihood, decoder, start=train)
-    epochs = round(6000 * 64 / len(train))
+    epochs = round(3000 * 64 / len(train))
     training = pv.Training(
         num_epochs=epochs, batch_size=64, learning_rate=Cosine(2e-3), seed=seed, progress=False
     )
