@@ -92,9 +92,7 @@ def test_a_reference_of_ones_own():
     assert comparison.names == ("a", "b", "c")
     pair = pv.compare_models({"a": exactly(a), "b": exactly(b)}, reference="b")
     assert_like(pair.interval[0], stats.ttest_rel(a, b).confidence_interval(0.95))
-    assert np.ptp(comparison.interval[0]) > np.ptp(
-        pair.interval[0]
-    )  # two intervals that hold together
+    assert np.ptp(comparison.interval[0]) > np.ptp(pair.interval[0])  # two simultaneous intervals
     with pytest.raises(ValueError, match="there is no model 'd' to compare with: name one of a, b"):
         pv.compare_models({"a": exactly(a), "b": exactly(b)}, reference="d")
 
@@ -338,8 +336,8 @@ def test_table_markdown_and_text_say_the_same():
         comparison
     )
     assert (
-        "50 rows, nats per row; differences from a | b, paired by row. Intervals hold together."
-        in str(comparison)
+        "50 rows, nats per row; differences from a | b, paired by row. "
+        "The intervals are simultaneous." in str(comparison)
     )
 
 

@@ -243,7 +243,7 @@ def k_hat_edges(k_hat: np.ndarray) -> np.ndarray:
 
 
 def leave_out_the_start(ax: "Axes", histories: Sequence[Sequence[float]]) -> None:
-    """Start the vertical axis at the values after a tenth of the epochs if the start is far off."""
+    """Fit the vertical axis to all but the first tenth of the epochs if those are far off."""
     late = np.concatenate([np.asarray(values[len(values) // 10 :]) for values in histories])
     span = float(np.ptp(late))
     if span > 0 and min(map(min, histories)) < late.min() - 0.5 * span:

@@ -20,16 +20,16 @@ def plot_evidence_interval(
 ) -> "Axes":
     """The interval of every observation, in nats from its middle, by verdict and then by length.
 
-    The middle is subtracted because log p(x) varies far more between observations than any
-    interval is long. An arrow begins at the lower bound where there is no upper bound.
+    The middle is subtracted because log p(x) varies between observations by far more than the
+    length of any interval. If there is no upper bound, an arrow begins at the lower bound.
 
     Args:
-        interval: What `evidence_interval` returned.
+        interval: The result of `evidence_interval`.
         ax: Axes to draw on; None makes a figure.
-        exact: log p(x) where it is known, (N,), drawn as crosses.
+        exact: log p(x) if it is known, (N,), drawn as crosses.
 
     Raises:
-        ValueError: `exact` has another length.
+        ValueError: `exact` has another length than `interval`.
 
     Example:
         >>> from ppl_vae import beds

@@ -48,10 +48,10 @@ HISTORIES = (("train", "training", "--", BLUE), ("valid", "validation", "-", VER
 def plot_training(result: FitResult, ax: "Axes | None" = None) -> "Axes":
     """The bound per epoch, on training and validation data, and the best epoch.
 
-    The vertical axis leaves out the first epochs where they would flatten the rest.
+    The vertical axis leaves out the first epochs if they would flatten the rest.
 
     Args:
-        result: What `fit` returned.
+        result: The result of `fit`.
         ax: Axes to draw on; None makes a figure.
 
     Raises:
@@ -97,10 +97,10 @@ def plot_reconstructions(
 ) -> Any:
     """The first observations and their reconstructions, E_q[E[x given z]].
 
-    Pictures come in two rows on one Axes where `data.image_shape` gives their shape; otherwise
-    there is a panel per row, bars for the observation and dots for the reconstruction. Missing
-    values are blue in pictures and have no bar. A category is drawn as its number, in the
-    reconstruction that of the most probable one.
+    If `data.image_shape` is given, pictures are drawn in two rows on one Axes; otherwise there is a
+    panel per row, with bars for the observation and dots for the reconstruction. Missing values are
+    blue in pictures and have no bar. A category is drawn as its number, and its reconstruction as
+    the number of the most probable category.
 
     Args:
         model: `Model`, or any Pyro model with a plate "data" at dim -1.
@@ -155,8 +155,8 @@ def plot_samples(
 ) -> "Axes":
     """E[x given z] at draws of z from the prior: generated observations without noise.
 
-    Pictures where `image_shape` gives their shape, or where observations have two or three dims;
-    otherwise a line per draw.
+    They are drawn as pictures if `image_shape` is given or observations have two or three dims;
+    otherwise as a line per draw.
 
     Args:
         model: `Model`, or any Pyro model that generates one observation when called without x.
@@ -212,14 +212,14 @@ def plot_latent(
 ) -> "Axes":
     """Posterior means E_q[z given x], coloured by label; two principal components if D > 2.
 
-    A principal component is a direction of the means and does not show how wide the posteriors
-    are. With D = 1 the vertical axis is the share of the observations below.
+    The principal components are those of the means and do not show how wide the posteriors are.
+    With D = 1 the vertical axis is the share of observations with a smaller mean.
 
     Args:
         model: `Model`, or any Pyro model with a plate "data" at dim -1.
         guide: `Guide`, or any Pyro guide with the same latent sites.
         data: A `Dataset`, whose labels give the colours, or an array, tensor, DataFrame, DataArray.
-        num_particles: Draws for each row where the posterior has no closed-form mean.
+        num_particles: Draws for each row if the posterior has no closed-form mean.
         seed: Seed of those draws.
         ax: Axes to draw on; None makes a figure.
 
@@ -243,11 +243,11 @@ def plot_latent(
 def plot_k_hat(evidence: Evidence | np.ndarray, ax: "Axes | None" = None) -> "Axes":
     """Histogram of Pareto k-hat, with the limits 0.5 and 0.7 and the shares between them.
 
-    Rows with k-hat = -inf (the guide is exact there) or NaN (too few particles) cannot be drawn:
-    the label of the axis counts them. Shares are of all rows.
+    Rows with k-hat = -inf (exact guide) or NaN (too few particles) cannot be drawn; their numbers
+    are in the label of the axis. Shares are of all rows.
 
     Args:
-        evidence: What `log_evidence` returned, or the k-hats themselves, (N,).
+        evidence: The result of `log_evidence`, or the k-hats themselves, (N,).
         ax: Axes to draw on; None makes a figure.
 
     References:
@@ -279,7 +279,7 @@ def plot_k_hat(evidence: Evidence | np.ndarray, ax: "Axes | None" = None) -> "Ax
 
 
 def expected(distribution: Any, *, averaged: bool = False) -> Tensor:
-    """E[x given z], averaged over draws if asked; for categories the most probable one."""
+    """E[x given z], averaged over draws on request; for categories the most probable one."""
     base = distribution
     while isinstance(base, dist.Independent | dist.MaskedDistribution):
         base = base.base_dist

@@ -1,4 +1,4 @@
-"""Plots of the report: what z decodes to, how weights spread, rate against distortion."""
+"""Plots of the report: decoded latents, the spread of the weights, rate against distortion."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +75,7 @@ def plot_traversal(
         guide: Its guide.
         data: Pictures: a `Dataset` with an `image_shape`.
         num: Number of pictures in a row.
-        seed: Seed of the draws where the posterior has no closed-form mean.
+        seed: Seed of the draws if the posterior has no closed-form mean.
         ax: Axes to draw on; None makes a figure.
 
     Raises:
@@ -130,9 +130,9 @@ def plot_weights(evidence: Evidence, largest: np.ndarray | None = None, axes: An
     Rows without a finite k-hat are left out of the first panel.
 
     Args:
-        evidence: What `log_evidence` returned.
-        largest: Share of the largest weight in all weights of a row, for all or some rows, (N,);
-            None draws the first panel only.
+        evidence: The result of `log_evidence`.
+        largest: Share of the largest weight in the sum over a row, for all or some rows, (N,); None
+            draws only the first panel.
         axes: One Axes, or two with `largest`.
 
     Returns:
@@ -163,7 +163,7 @@ def plot_rate_distortion(parts: RateDistortion, ax: "Axes | None" = None) -> "Ax
     """Rate and distortion of every row, their means, and the line of equal ELBO through the means.
 
     Args:
-        parts: What `rate_distortion` returned.
+        parts: The result of `rate_distortion`.
         ax: Axes to draw on; None makes a figure.
 
     References:

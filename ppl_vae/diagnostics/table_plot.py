@@ -1,4 +1,4 @@
-"""Rows of a table beside rows that a model draws: each column, and pairs of columns."""
+"""Rows of a table beside rows drawn from a model: each column, and pairs of columns."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -25,12 +25,12 @@ def plot_table(
 ) -> Any:
     """Observed rows (grey) and drawn ones (blue): columns on the diagonal, pairs below it.
 
-    Categories, Booleans and counts are shares of values on the diagonal, and jittered below it.
+    Categories, Booleans and counts are drawn as shares on the diagonal, and jittered below it.
     Panels reach a little beyond the central 99 % of the observed values.
 
     Args:
         data: A `Dataset` of a table.
-        drawn: Rows that the model draws, as `model.sample(len(data))`, (M, columns).
+        drawn: Rows drawn from the model, as by `model.sample(len(data))`, (M, columns).
         columns: Names of the columns shown; None shows the first five.
         axes: A grid of Axes with as many rows and columns; None makes a figure.
 
@@ -101,7 +101,7 @@ def _limits(observed: np.ndarray, *, discrete: bool) -> tuple[float, float]:
 
 
 def _jittered(x: np.ndarray, is_discrete: list[bool]) -> np.ndarray:
-    """Some rows, whole numbers spread so that equal ones can be told apart."""
+    """Some rows, with whole numbers jittered so that equal ones can be distinguished."""
     rng = np.random.default_rng(0)
     some = x[rng.permutation(len(x))[:MOST_POINTS]]
     spread = WIDTH * (rng.random(some.shape) - 0.5)

@@ -12,7 +12,7 @@ NUM_SIMULATIONS = 4999
 
 
 def effective_rows(num_data: int, num_train: int | None) -> float:
-    """How many rows N new rows are worth when the model was fitted to M other rows: N M / (N + M).
+    """Effective number of N new rows if the model was fitted to M other rows: N M / (N + M).
 
     The mean of a function of x over N rows has variance v / N. Its expectation under a model that
     was fitted by maximum likelihood has variance at most v / M, which is that of the mean over the
@@ -34,7 +34,7 @@ def effective_rows(num_data: int, num_train: int | None) -> float:
 def widening(num_data: int, num_train: int | None) -> float:
     """The factor by which fitting to M other rows widens the error of a mean over N rows.
 
-    It is sqrt(1 + N / M), and 1 where the parameters are known (M = None).
+    It is sqrt(1 + N / M), and 1 if the parameters are known (M = None).
 
     Example:
         >>> widening(300, None), widening(300, 100)
@@ -48,20 +48,21 @@ def uniformity_p_value(values: np.ndarray, num_train: int | None = None) -> np.n
 
     u_(i) of N uniform numbers is Beta(i, N + 1 - i). The statistic is the smallest two-sided
     probability over i. Its distribution is simulated once for each N; a p-value below 1 / 5000 is
-    bounded by the union over i. The test is sensitive to tails, where Kolmogorov-Smirnov is not.
+    bounded by the union over i. Unlike the Kolmogorov-Smirnov test, it is sensitive in the tails.
     The numbers must be independent. `uniform_band` shows the same test as a band. With `num_train`,
     N + 1 is replaced by n + 1 in the Beta distribution of each share i / (N + 1), where n is
     `effective_rows`.
 
     Args:
         values: Numbers in [0, 1].
-        num_train: Number of other rows that the distribution was fitted to; None where it is known.
+        num_train: Number of other rows that the distribution was fitted to; None if the
+            distribution is known.
 
     Shape:
         (*batch, N) -> (*batch,)
 
     Returns:
-        P-values, uniform (to 1 / 5000) where the numbers are.
+        P-values, uniform (to 1 / 5000) if the numbers are.
 
     References:
         Aldor-Noiman et al. (2013), The power to see: a new graphical test of normality, Am.
@@ -84,7 +85,7 @@ def uniformity_p_value(values: np.ndarray, num_train: int | None = None) -> np.n
 def uniform_band(
     num_data: int, level: float = 0.95, num_train: int | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Bounds that hold all ordered values of N uniform numbers at once with this probability.
+    """Bounds that contain all ordered values of N uniform numbers at once with this probability.
 
     Args:
         num_data: N.
@@ -111,7 +112,7 @@ def uniform_band(
 def holm(p_values: np.ndarray) -> np.ndarray:
     """P-values after Holm's correction for their number.
 
-    Where all hypotheses are true, the smallest is below 0.05 with probability at most 5 %.
+    If all hypotheses are true, the smallest is below 0.05 with probability at most 5 %.
 
     References:
         Holm (1979), A simple sequentially rejective multiple test procedure, Scand. J. Statist. 6.

@@ -31,7 +31,7 @@ class HMC:
         num_warmup: Transitions that adapt step size and mass.
         num_leapfrog: Leapfrog steps per transition, on average.
         target_accept: Acceptance probability that the step size aims at.
-        progress: Whether to show a bar when it takes more than two seconds.
+        progress: Whether to show a bar after two seconds.
 
     Raises:
         ValueError: a size below one, or a target outside (0, 1).

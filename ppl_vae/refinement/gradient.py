@@ -79,7 +79,7 @@ class GradientRefinement:
         """What is maximised, in turn."""
         if self.objective is None:
             return (ELBO, COVERING)
-        if isinstance(self.objective, Sequence):
+        if isinstance(self.objective, Sequence) and not isinstance(self.objective, str):
             return tuple(self.objective)
         return (self.objective,)
 

@@ -49,7 +49,7 @@ def refine(
         data: A `Dataset` (its rows: pass `data.test`), or an array, tensor, DataFrame, DataArray.
         method: How; None is `GradientRefinement()`.
         seed: Seed of the draws; None draws from torch's global stream.
-        progress: Whether to show a bar when it takes more than two seconds.
+        progress: Whether to show a bar after two seconds.
 
     Returns:
         A guide for these rows, in any order and any part.

@@ -82,7 +82,7 @@ def write_report(
         num_data: Most diagnoses use the first `num_data` rows of the evaluation split.
         seed: Seed of their draws.
         diagnoses: The diagnoses on the page, in order: `[*DIAGNOSES, own]` adds one.
-        progress: Whether to show a bar if it takes more than two seconds.
+        progress: Whether to show a bar after two seconds.
         place: As in `load_run`: `data_dir`, where the data are now, and `device`, where to compute.
 
     Returns:

@@ -70,8 +70,8 @@ def to_datatree(
         data: A `Dataset` (all its rows: give `data.test` for a part), or an array, tensor,
             DataFrame, DataArray.
         draws: Size of the tree; None is `Draws(**options)`.
-        seed: Seed of the draws; sample_stats.log_weights are those of `log_weights` with this seed.
-        progress: Whether to show a bar when it takes more than two seconds.
+        seed: Seed of the draws; sample_stats.log_weights equals `log_weights` with this seed.
+        progress: Whether to show a bar after two seconds.
         options: Keywords of `Draws` (num_samples, num_data, max_gigabytes, chunk_size), if `draws`
             is None.
 
@@ -80,7 +80,7 @@ def to_datatree(
         `xarray.open_datatree(path, engine="h5netcdf")` keep every value.
 
     Raises:
-        ValueError: The tree would be larger than max_gigabytes; one name would denote two dims; x
+        ValueError: The tree would be larger than max_gigabytes; two dims would have one name; x
             lies outside the support; options are given together with `draws`.
 
     References:
@@ -179,7 +179,7 @@ class Names:
 
     @property
     def x(self) -> str:
-        """The observed site that holds x: "x", or else the first with as many values, or "x"."""
+        """The observed site that holds x: "x", or else the first with as many values."""
         size = self.data.event_shape.numel()
         shapes = self.layout.observed.items()
         fitting = [name for name, shape in shapes if np.prod(shape, dtype=int) == size]

@@ -18,10 +18,10 @@ def observed_entries(tree: "xr.DataTree") -> "xr.DataTree":
 
     `arviz_plots.plot_ppc_rootogram`, `plot_ppc_pava` and `plot_ppc_tstat` need this form: they
     recognise counts by an integer type (whole numbers become integers here), sort along one dim,
-    and would compare draws of missing entries with observations that lack them.
+    and would also plot draws of missing entries.
 
     Args:
-        tree: What `to_datatree` returned.
+        tree: The result of `to_datatree`.
 
     Returns:
         A tree with posterior_predictive, prior_predictive and observed_data.

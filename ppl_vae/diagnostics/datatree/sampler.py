@@ -25,17 +25,17 @@ GIGABYTE = 1e9
 
 @dataclass(frozen=True)
 class Draws:
-    """How much `to_datatree` draws: S draws for each of the first rows.
+    """Size of the draws of `to_datatree`: S draws for each of the first rows.
 
-    1,000 draws of 50 latent dims for 70,000 rows take 14 GB, hence the limit. The draws are also
-    the K = S importance particles.
+    The size is limited because 1,000 draws of 50 latent dims for 70,000 rows take 14 GB. The draws
+    are also the K = S importance particles.
 
     Args:
         num_samples: Number of draws S.
-        num_data: Number of rows, the first ones; None is 100, or fewer if there are fewer or the
-            tree would be too large.
+        num_data: Number of rows, from the first; None is 100, or fewer if the data have fewer or
+            the tree would be too large.
         max_gigabytes: Largest size of the tree in memory.
-        chunk_size: (draw, row) pairs drawn at once; limits the memory besides the tree's.
+        chunk_size: (draw, row) pairs drawn at once; limits the memory in addition to the tree.
 
     Raises:
         ValueError: A number is out of range.
@@ -114,7 +114,7 @@ def is_observation(site: Site) -> bool:
 
 @dataclass
 class Sampler:
-    """Fills `arrays[group][name]`, allocated once, so that memory besides them is limited."""
+    """Fills `arrays[group][name]`, which are allocated once, so that other memory is limited."""
 
     inference: Inference
     draws: Draws
@@ -216,5 +216,5 @@ def _given(site: Site) -> Tensor:
 
 
 def _simulate(model: Program, args: tuple[Tensor, ...]) -> poutine.Trace:
-    """A run of the model in which the observations are drawn as well."""
+    """A run of the model that also draws the observations."""
     return poutine.trace(poutine.uncondition(model)).get_trace(*args)

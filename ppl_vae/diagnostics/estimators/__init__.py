@@ -1,1 +1,1 @@
-"""Which estimator of the bound and its gradient to take: error, cost, advice."""
+"""Choice of an estimator of the bound and its gradient: error, cost, advice."""

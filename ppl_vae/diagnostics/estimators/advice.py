@@ -10,11 +10,11 @@ __all__ = ["advised"]
 
 
 def advised(rows: Sequence[EstimatorRow]) -> str:
-    """Which objective to use, by what margin, at what cost.
+    """The objective to use, its margin and its cost.
 
     The best has the largest signal-to-noise ratio of the guide's gradient per square root of a
-    second, among the ratios above their floor; the model's gradient where the guide has no
-    parameter.
+    second, among the ratios above their floor; if the guide has no parameter, of the model's
+    gradient.
 
     Args:
         rows: The objectives that were compared.
@@ -31,8 +31,8 @@ def advised(rows: Sequence[EstimatorRow]) -> str:
     clear = [row for row in usable if row.noise(group).snr >= row.noise(group).snr_floor]
     if not clear:
         return (
-            f"No gradient of {group} can be distinguished from 0, and their order is noise: use "
-            "more replicates, or compare before the end of training, where the gradient is 0."
+            f"No gradient of {group} can be distinguished from 0, so their order is noise: use "
+            "more replicates, or compare before the end of training, when the gradient is 0."
         )
     num_noisy = len(usable) - len(clear)
     rest = f"; {num_noisy} of {len(usable)} cannot be distinguished from 0" * (num_noisy > 0)

@@ -56,21 +56,20 @@ def compare_estimators(
     is trained. The gradient is that of the mean bound per observation, for theta (the model's
     parameters) and phi (the guide's, including those that the model shares through a VampPrior).
     bias = value - log p(x): the gap of a lower bound; for an unbiased ELBO it is the gap of
-    `reference.elbo`. A low variance alone is no advantage: compare the signal-to-noise ratios, and
-    variance x seconds. Steps run in evaluation mode; model, guide, random stream and Pyro's
+    `reference.elbo`. A low variance alone is not an advantage: compare the signal-to-noise ratios,
+    and variance x seconds. Steps run in evaluation mode; model, guide, random stream and Pyro's
     parameter store are left unchanged.
 
     Args:
         model: `Model`, or any Pyro model with a plate "data" at dim -1.
         guide: `Guide`, or any Pyro guide with the same latent sites.
         data: A `Dataset` (all its rows, whatever its splits: give `data.train[:128]` for a part),
-            or an array, tensor, DataFrame, DataArray: as many rows as in a training step.
+            or an array, tensor, DataFrame, DataArray; use as many rows as a training step does.
         objectives: Our or Pyro's ELBOs, or a dict of them by name. One that cannot be used with
             this model and guide becomes a row with the reason.
-        replicates: How many, and which; None is `Replicates(**options)`.
-        exact: log p(x) of each row, (N,), where it is known; None estimates it by importance
-            sampling.
-        progress: Whether to show a bar when it takes more than two seconds.
+        replicates: Number and seed of the replicates; None is `Replicates(**options)`.
+        exact: log p(x) of each row, (N,), if it is known; None estimates it by importance sampling.
+        progress: Whether to show a bar after two seconds.
         options: Keywords of `Replicates` (num_replicates, reference_particles, seed), if
             `replicates` is None.
 
@@ -141,7 +140,7 @@ def _replicates(replicates: Any, options: dict[str, Any]) -> Replicates:
 
 
 def _named(objectives: Sequence[ELBO] | Mapping[str, ELBO]) -> dict[str, ELBO]:
-    """The objectives by name; one without a name is called by its repr."""
+    """The objectives by name; an objective without a name has its repr."""
     if isinstance(objectives, str) or not isinstance(objectives, Iterable):
         raise TypeError(
             f"objectives is {objectives!r}; it must be a list or a dict, as in [objectives.IWAE(5)]"
@@ -208,7 +207,7 @@ def _stepping(inference: Inference) -> Iterator["_Step"]:
 
 
 class _Step:
-    """A gradient step of any objective, without the optimiser's."""
+    """A gradient step of any objective, without the update by the optimiser."""
 
     def __init__(self, inference: Inference) -> None:
         self.inference = inference
@@ -227,7 +226,7 @@ class _Step:
         self.device = self.parameters[0].device
 
     def _parameters(self, program: Program) -> list[Tensor]:
-        """Those that the program uses; methods of one module may register a part of it each."""
+        """The parameters that the program uses; each method of a module may register some."""
         state = State(program, program, lambda: program(*self.inference.args))
         return [p for p in state.named.values() if p.requires_grad] or state.parameters
 
@@ -308,7 +307,7 @@ class _Run:
 
 
 def _reference(inference: Inference, replicates: Replicates, *, progress: bool) -> Reference:
-    """log p(x) by importance sampling, where the programs allow it."""
+    """log p(x) by importance sampling, if the programs allow it."""
     num_particles = replicates.reference_particles
     rows = rows_per_chunk(len(inference), num_particles)
     seed = derived_seed(replicates.seed, Stream.REFERENCE)

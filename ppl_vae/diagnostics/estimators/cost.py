@@ -53,8 +53,8 @@ def _storages(values: Any) -> dict[int, torch.UntypedStorage]:
 def peak_memory(step: Callable[[], object], device: torch.device) -> int:
     """Most bytes alive at once during a step, beyond those before it; `.grad` is included.
 
-    On CUDA as torch's allocator counts them. Elsewhere the tensors that operations make, without
-    the memory inside a single operation.
+    On CUDA they are counted by torch's allocator. Elsewhere they are the tensors that operations
+    make, without the memory inside a single operation.
     """
     if device.type == "cuda":
         before = torch.cuda.memory_allocated(device)
@@ -68,7 +68,7 @@ def peak_memory(step: Callable[[], object], device: torch.device) -> int:
 
 
 def seconds(step: Callable[[], object], device: torch.device) -> float:
-    """Wall-clock seconds of a step with all of its work."""
+    """Wall-clock seconds of a complete step."""
     wait = torch.cuda.synchronize if device.type == "cuda" else lambda _: None
     wait(device)
     start = time.perf_counter()

@@ -22,20 +22,20 @@ class GradientNoise:
     """Signal and noise of a gradient estimator g in P dimensions, from R independent replicates.
 
     The aggregated ratio is SNR = |E g| / sqrt(tr Cov g). |E g|^2 is estimated without bias as
-    |mean|^2 - variance / R: the naive |mean| / sd is 1 / sqrt(R) where there is no signal at all,
-    and its average over components 0.8 / sqrt(R). The average over components of |E g_j| / sd(g_j)
-    is also debiased, but each of them is clipped at 0, so that 0.34 / sqrt(R) remains.
+    |mean|^2 - variance / R. Without any signal, the naive |mean| / sd is 1 / sqrt(R), and its
+    average over components is 0.8 / sqrt(R). The average over components of |E g_j| / sd(g_j) is
+    also debiased, but each term is clipped at 0, so 0.34 / sqrt(R) remains.
 
     Args:
         variance: tr Cov g, the total variance.
         variance_se: Its standard error, by a jackknife over blocks of replicates.
-        snr: Aggregated signal-to-noise ratio, debiased; 0 where the estimate of its square is
-            negative, NaN where nothing varies.
-        snr_low: Lower end of its 95 % interval: the lower of the jackknife's on the square, which
-            holds where the ratio is large, and the noncentral chi-squared's, which holds where it
+        snr: Aggregated signal-to-noise ratio, debiased; 0 if the estimate of its square is
+            negative, NaN if the gradient does not vary.
+        snr_low: Lower end of its 95 % interval: the lower of two, by the jackknife on the square,
+            valid if the ratio is large, and by the noncentral chi-squared distribution, valid if it
             is small.
         snr_high: Upper end, the higher of the two.
-        snr_floor: Exceeded by an estimator without any signal in 2.5 % of runs:
+        snr_floor: Value that an estimator without any signal exceeds in 2.5 % of runs:
             sqrt((chi2_nu(0.975) / nu - 1) / R), nu = (tr Cov)^2 / tr(Cov^2), which is 2 / sqrt(R)
             for one component.
         component_snr: Debiased average over the components that vary.
@@ -83,7 +83,7 @@ def gradient_noise(gradients: Tensor) -> GradientNoise:
         See `GradientNoise`.
 
     Raises:
-        ValueError: There are fewer than 4 replicates, or another number of dims.
+        ValueError: There are fewer than 4 replicates, or the gradients are not a matrix.
 
     References:
         Rainforth et al. (2018), Tighter variational bounds are not necessarily better,
@@ -106,8 +106,8 @@ def gradient_noise(gradients: Tensor) -> GradientNoise:
 class Moments:
     """Sums over replicated gradients in 20 blocks, whose memory does not grow with the replicates.
 
-    Sums are of differences from the first gradient, so that a large mean does not drown a small
-    variance.
+    The sums are over differences from the first gradient, so that a small variance is not lost
+    beside a large mean.
     """
 
     def __init__(self) -> None:

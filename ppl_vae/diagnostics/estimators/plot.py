@@ -23,10 +23,10 @@ def plot_estimators(comparison: EstimatorComparison, axes: Any = None) -> np.nda
     """Value, signal-to-noise ratios of theta and phi with their floors, and variance x seconds.
 
     Bars are 95 % intervals, the vertical lines log p(x) and the ELBO. A ratio below its floor is
-    an open arrow at the floor: it may lie anywhere to the left.
+    drawn as an open arrow at the floor: it may lie anywhere to the left.
 
     Args:
-        comparison: What `compare_estimators` returned.
+        comparison: The result of `compare_estimators`.
         axes: Three Axes side by side; None makes them.
 
     Returns:

@@ -16,7 +16,7 @@ MEASURES = tuple(field.name for field in fields(GradientNoise) if not field.name
 
 @dataclass(frozen=True)
 class Reference:
-    """log p(x) that values are compared with, in nats per row: exact or estimated.
+    """The log p(x) with which values are compared, in nats per row: exact or estimated.
 
     Args:
         log_evidence: Mean over the rows; NaN if it is unavailable.

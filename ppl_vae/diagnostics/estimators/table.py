@@ -33,12 +33,13 @@ class Replicates:
 
     Args:
         num_replicates: Gradient steps R of each objective, at least 4.
-        reference_particles: Particles K per observation of the reference for log p(x), where that
-            is not known; fewer than 30 give no k-hat, and its reliability is then unknown.
+        reference_particles: Particles K per observation of the reference for log p(x), if that is
+            not known; fewer than 30 give no k-hat, and the reliability of the reference is then
+            unknown.
         seed: Seed; every objective and the reference have their own stream derived from it.
 
     Raises:
-        ValueError: A number is not whole, or out of range.
+        ValueError: A number is not whole or is out of range.
 
     Example:
         >>> Replicates(50).reference_particles
@@ -57,16 +58,16 @@ class Replicates:
 class EstimatorComparison:
     """Objectives side by side, at one state of model and guide, on the same rows.
 
-    Columns of `table`: value, value_se, bias, bias_se (nats per row); for theta and phi
-    the fields of `GradientNoise` and <group>_variance_seconds, the variance that remains after one
-    second of steps; seconds (median of a gradient step, the objectives in turn); peak_memory
+    Columns of `table`: value, value_se, bias, bias_se (nats per row); for theta and phi the fields
+    of `GradientNoise` and <group>_variance_seconds, the variance that remains after one second of
+    steps; seconds (median of a gradient step, with the objectives timed in turn); peak_memory
     (bytes alive at once in a step, beyond those before it); reason. Equal seeds give equal tables,
     except for the times.
 
     Args:
         rows: One per objective.
-        reference: log p(x), which values are compared with.
-        replicates: How they were drawn.
+        reference: log p(x), with which values are compared.
+        replicates: How the gradients were drawn.
         facts: num_data, num_theta, num_phi, num_shared, device.
 
     References:
@@ -116,7 +117,7 @@ class EstimatorComparison:
 
     @property
     def notes(self) -> list[str]:
-        """What the numbers mean, a sentence or two each."""
+        """Explanations of the numbers, a sentence or two each."""
         facts = self.facts
         shared = ""
         if facts["num_shared"]:

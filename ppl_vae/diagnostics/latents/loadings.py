@@ -23,11 +23,12 @@ def factor_loadings(
 ) -> np.ndarray:
     """The loadings W of a linear model: E[x given z] = m + W z for z ~ N(0, I), in the units of x.
 
-    W R with an orthogonal R is the same model, so a rotation has to be chosen. "varimax" makes the
-    squares of each column vary most, with the rows in units of their communalities (Kaiser's
-    normalisation), columns by decreasing sum of squares and of positive sum. "lower" makes W lower
-    triangular with a positive diagonal: the first feature loads on the first factor alone, and so
-    on. None leaves W as it was learned. The scales of a learned normal prior are part of W.
+    W R with an orthogonal R is the same model, so a rotation has to be chosen. "varimax" maximises
+    the variance of the squares in each column, with the rows in units of their communalities
+    (Kaiser's normalisation), and orders columns by decreasing sum of squares, with positive sums.
+    "lower" makes W lower triangular with a positive diagonal: the first feature loads on the first
+    factor alone, and so on. None leaves W as it was learned. The scales of a learned normal prior
+    are part of W.
 
     Args:
         model: A `Model` whose E[x given z] is linear, as with `networks.Linear` as decoder and a
@@ -63,7 +64,7 @@ def factor_loadings(
         elif rotation is not None:
             raise ValueError(
                 f"a rotation changes the model under {type(model.prior).__name__}, whose "
-                "directions mean something: pass rotation=None"
+                "directions are identified: pass rotation=None"
             )
     if rotation == "lower":
         return _lower(loadings)
@@ -95,7 +96,7 @@ def _lower(loadings: np.ndarray) -> np.ndarray:
 
 
 def _varimax(loadings: np.ndarray) -> np.ndarray:
-    """Kaiser's rotation in the plane of each pair of factors, until none turns any more."""
+    """Kaiser's rotation in the plane of each pair of factors, until no pair changes."""
     lengths = np.linalg.norm(loadings, axis=1, keepdims=True)
     rows = loadings / np.where(lengths > 0, lengths, 1.0)
     for _ in range(MOST_SWEEPS):

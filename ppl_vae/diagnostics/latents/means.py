@@ -1,4 +1,4 @@
-"""Posterior means E_q[z given x] of every latent dimension, exact where q has a known mean."""
+"""Posterior means E_q[z given x] of every latent dimension, exact if q has a known mean."""
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -35,7 +35,7 @@ class LatentMeans:
     """E_q[z_d given x] per observation and latent dimension.
 
     Args:
-        mean: The means, shape (N, D); dimensions of several latent sites stand one after the other.
+        mean: The means, shape (N, D); dimensions of several latent sites follow one another.
         variance: Squared standard error of each mean over the draws, (N, D); 0 where the mean is
             exact.
         names: Names of the dimensions, "z[0]", "z[1]", ...
@@ -71,23 +71,23 @@ def latent_means(
     seed: int = 0,
     progress: bool = True,
 ) -> LatentMeans:
-    """E_q[z given x]: the distribution's own mean, or the mean of draws where it has none.
+    """E_q[z given x]: the distribution's own mean, or the mean of draws if that is not known.
 
     With several latent sites the mean of one may depend on the draw of another; it is then averaged
-    over draws as well. The model plays no part, so the guide is the first argument.
+    over draws as well. The model is not needed, so the guide is the first argument.
 
     Args:
         guide: `Guide`, or any Pyro guide with a plate "data" at dim -1.
         data: A `Dataset`, or an array, tensor, DataFrame, DataArray.
-        num_particles: Draws per observation where the mean is not known, at least 2.
+        num_particles: Draws per observation if the mean is not known, at least 2.
         seed: Seed of the draws.
-        progress: Whether to show a bar when it takes more than two seconds.
+        progress: Whether to show a bar after two seconds.
 
     Returns:
         The means of all latent dimensions inside the data plate.
 
     Raises:
-        ValueError: fewer than 2 particles, or no latent site in the plate.
+        ValueError: there are fewer than 2 particles, or no latent site in the plate.
 
     Example:
         >>> from ppl_vae import beds

@@ -25,8 +25,8 @@ PARTS = {
 def plot_collapse(units: ActiveUnits, surgery: ELBOSurgery, axes: Any = None) -> Any:
     """Three panels: rates of the dimensions; active units by threshold; the parts of the rate.
 
-    Left: KL(q(z_d given x) || p(z_d)), sorted, as I(x; z_d) and KL(q(z_d) || p(z_d)) above it;
-    where it is not defined, the variance of the posterior means. Right: whiskers are two standard
+    Left: KL(q(z_d given x) || p(z_d)), sorted, split into I(x; z_d) and KL(q(z_d) || p(z_d)) above
+    it; if it is not defined, the variance of the posterior means. Right: whiskers are two standard
     errors over the rows; the line is log N, which I(x; z) cannot exceed.
 
     Args:

@@ -1,4 +1,4 @@
-"""Posterior collapse: which latent dimensions carry information about x, and how many nats."""
+"""Posterior collapse: the latent dimensions that carry information about x, and how many nats."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -41,7 +41,7 @@ class ActiveUnits:
         variance: Variance of the posterior means over the rows, (D,).
         names: Names of the dimensions, "z[0]", "z[1]", ...
         threshold: A dimension is active above it.
-        exact: Whether the posterior means are exact; otherwise variance is debiased and can be
+        exact: Whether the posterior means are exact; otherwise the variance is debiased and can be
             slightly negative.
 
     References:
@@ -97,25 +97,25 @@ def active_units(
 ) -> ActiveUnits:
     """Latent dimensions whose posterior mean varies with x: Var_x(E_q[z_d given x]) > threshold.
 
-    The mean is exact where the posterior distribution has a known one. Otherwise it is estimated
-    from draws, and their variance is subtracted: Var_n(m_n) - mean_n(s_n^2 / K). The threshold is
-    in units of z, so it presumes a prior of scale one.
+    The mean is exact if the posterior distribution has a known mean. Otherwise it is estimated from
+    draws, and their variance is subtracted: Var_n(m_n) - mean_n(s_n^2 / K). The threshold is in
+    units of z, so it assumes a prior of scale one.
 
     Args:
         model: `Model`, or any Pyro model with a plate "data" at dim -1.
         guide: `Guide`, or any Pyro guide with the same latent sites.
         data: A `Dataset`, or an array, tensor, DataFrame, DataArray; at least two rows.
         threshold: A dimension is active above it.
-        num_particles: Draws per observation where the posterior has no closed-form mean.
+        num_particles: Draws per observation if the posterior has no closed-form mean.
         seed: Seed of those draws.
-        progress: Whether to show a bar when it takes more than two seconds.
+        progress: Whether to show a bar after two seconds.
 
     Returns:
         The variances, their names and the count.
 
     Raises:
-        ValueError: fewer than two rows or two draws; a threshold below 0; a guide whose latents
-            differ from the model's.
+        ValueError: there are fewer than two rows or two draws; the threshold is below 0; the
+            guide's latents differ from the model's.
 
     References:
         Burda, Grosse and Salakhutdinov (2016), Importance weighted autoencoders, arXiv:1509.00519,
@@ -138,15 +138,16 @@ def active_units(
 
 
 def linear_active_units(data: Dataset | Any, scale: float) -> int:
-    """How many latent dimensions a linear VAE can use: covariance eigenvalues above those of noise.
+    """Number of latent dimensions that a linear VAE can use: covariance eigenvalues above noise.
 
     For a Gaussian likelihood of this standard deviation, a linear decoder, a linear mean-field
     encoder and a standard normal prior. The ELBO's optimum is then that of probabilistic PCA, with
     a dimension for each eigenvalue above sigma^2. The eigenvalues of N rows of pure noise in J
     features reach sigma^2 (1 + sqrt(J / N))^2, and the largest exceeds it by a random multiple of
     N^(-2/3): its 99 % quantile is the limit here. A direction of variance sigma^2 (1 + s) is found,
-    as N grows, where s > sqrt(J / N). If fewer units are active (and fewer than there are latent
-    dimensions), training has failed; more, down to sigma^2, fit the noise of these rows.
+    as N grows, if s > sqrt(J / N). If fewer units are active (and fewer than the latent
+    dimensions), training has failed; additional units, with eigenvalues down to sigma^2, fit the
+    noise of these rows.
 
     Args:
         data: A `Dataset`, or an array, tensor, DataFrame, DataArray; nothing missing.
@@ -156,7 +157,7 @@ def linear_active_units(data: Dataset | Any, scale: float) -> int:
         A number; a model with fewer latent dimensions uses all of them.
 
     Raises:
-        ValueError: missing values, fewer than two rows, or a scale that is not above 0.
+        ValueError: values are missing, there are fewer than two rows, or the scale is not above 0.
 
     References:
         Marchenko and Pastur (1967), Distribution of eigenvalues for some sets of random matrices,
@@ -179,7 +180,7 @@ def linear_active_units(data: Dataset | Any, scale: float) -> int:
     x = rows.x.double()
     x = x.reshape(len(x), -1)
     if x.isnan().any():
-        raise ValueError("x has missing values: give complete rows, for a covariance is needed")
+        raise ValueError("x has missing values: give complete rows, since a covariance is needed")
     if len(x) < 2:
         raise ValueError(f"the data have {len(x)} row; a covariance needs at least 2")
     covariance = torch.atleast_2d(x.mT.cov(correction=1))
@@ -206,8 +207,9 @@ class RateDistortion:
         distortion: (N,).
         elbo: (N,).
         rate_se: Monte Carlo standard error of the rate, (N,); NaN with one particle.
-        distortion_se: That of the distortion, (N,).
-        elbo_se: That of the ELBO, (N,): not the sum of the two, which are correlated.
+        distortion_se: Monte Carlo standard error of the distortion, (N,).
+        elbo_se: Monte Carlo standard error of the ELBO, (N,); not the sum of the other two, which
+            are correlated.
         num_particles: Number of particles K.
         coords: Names of the rows, by their dim.
 
@@ -258,8 +260,8 @@ def rate_distortion(
 ) -> RateDistortion:
     """Rate and distortion per observation, by Monte Carlo.
 
-    Both come from the same K draws, so that they add up to -ELBO exactly. A rate near 0 for all
-    rows is posterior collapse. Global latents are left out.
+    Both come from the same K draws, so they add up to -ELBO exactly. A rate near 0 for all rows is
+    posterior collapse. Global latents are left out.
 
     Args:
         model: `Model`, or any Pyro model with a plate "data" at dim -1.
@@ -267,13 +269,13 @@ def rate_distortion(
         data: A `Dataset`, or an array, tensor, DataFrame, DataArray.
         num_particles: Number of particles K per observation.
         seed: Seed of the draws.
-        progress: Whether to show a bar when it takes more than two seconds.
+        progress: Whether to show a bar after two seconds.
 
     Returns:
         Rate, distortion and ELBO with their standard errors.
 
     Raises:
-        ValueError: x outside the support; a guide whose latents differ from the model's.
+        ValueError: x is outside the support; the guide's latents differ from the model's.
 
     References:
         Alemi et al. (2018), Fixing a broken ELBO, arXiv:1711.00464, section 2.
@@ -319,24 +321,25 @@ def kl_per_dimension(
 ) -> np.ndarray:
     """KL(q(z_d given x) || p(z_d)) per observation and latent dimension, in nats.
 
-    It is defined where both q(z given x) and p(z) are products over dimensions (MeanFieldNormal
-    with StandardNormal or LearnedNormal); the sum over dimensions is then the rate. Closed form
-    where there is one, else the mean of log q - log p over K draws.
+    It is defined if both q(z given x) and p(z) are products over dimensions (MeanFieldNormal with
+    StandardNormal or LearnedNormal); the sum over dimensions is then the rate. It is in closed form
+    if there is one, else the mean of log q - log p over K draws.
 
     Args:
         model: `Model`, or any Pyro model with a plate "data" at dim -1.
         guide: `Guide`, or any Pyro guide with the same latent sites.
         data: A `Dataset`, or an array, tensor, DataFrame, DataArray.
-        num_particles: Draws per observation, for what has no closed form and for sites that depend
-            on the draws of others.
+        num_particles: Draws per observation, for KLs without a closed form and for sites that
+            depend on the draws of others.
         seed: Seed of the draws.
-        progress: Whether to show a bar when it takes more than two seconds.
+        progress: Whether to show a bar after two seconds.
 
     Returns:
-        Shape (N, D), in nats; dimensions of several latent sites stand one after the other.
+        Shape (N, D), in nats; dimensions of several latent sites follow one another.
 
     Raises:
-        ValueError: q or p is not a product over dimensions, with the site and the distribution.
+        ValueError: q or p is not a product over dimensions; the site and the distribution are
+            named.
 
     References:
         Kingma and Welling (2014), Auto-encoding variational Bayes, arXiv:1312.6114, appendix B.
@@ -372,5 +375,5 @@ def _reduced(
 
 
 def joined(parts: Sequence[dict[str, Tensor]], dim: int = 0) -> dict[str, Tensor]:
-    """Values of all rows by name, from those of blocks of rows."""
+    """Values of all rows by name, from the values of blocks of rows."""
     return {name: torch.cat([part[name] for part in parts], dim) for name in parts[0]}

@@ -1,4 +1,4 @@
-"""ELBO surgery: how much of the KL is information about x, and how far q(z) is from the prior."""
+"""ELBO surgery: the KL as information about x plus the distance of q(z) from the prior."""
 
 import math
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ class SurgerySummary:
 
     Args:
         mean: Mean by name: "rate", "mutual_information", "marginal_kl", "total_correlation",
-            "dimension_wise", "leave_one_out", "distortion"; NaN where it is not defined.
+            "dimension_wise", "leave_one_out", "distortion"; NaN if it is not defined.
         mc_se: Their Monte Carlo standard errors; NaN with one particle.
         data_se: Their standard errors over the rows, Monte Carlo error included.
         num_data: Number of rows N.
@@ -76,18 +76,18 @@ class ELBOSurgery:
 
     rate = I(x; z) + KL(q(z) || p(z)), KL(q(z) || p(z)) = TC + sum_d KL(q(z_d) || p(z_d)), q(z) =
     mean_n q(z given x_n). Exact, up to Monte Carlo error, for the given rows as the whole
-    population. As estimates for the population behind the rows they are biased: I(x; z) is too
-    small in expectation (each draw's own row is in the mixture, so it never exceeds log N),
-    marginal_kl is too large by as much, and leave_one_out is too large. I(x; z) lies between the
-    two.
+    population. As estimates for the population behind the rows they are biased: mutual_information
+    is too small in expectation (each draw's own row is in the mixture, so it never exceeds log N),
+    marginal_kl is too large by the same amount, and leave_one_out is too large. I(x; z) lies
+    between mutual_information and leave_one_out.
 
     Args:
         rate: KL(q(z given x_n) || p(z)), (N,).
         mutual_information: KL(q(z given x_n) || q(z)), (N,).
         marginal_kl: E_q(z given x_n)[log q(z) - log p(z)], (N,).
-        total_correlation: E[log q(z) - sum_d log q(z_d)], (N,); NaN where the marginals of
-            q(z given x) are not known.
-        dimension_kl: E[log q(z_d) - log p(z_d)], (N, D); NaN also where p(z) is not a product over
+        total_correlation: E[log q(z) - sum_d log q(z_d)], (N,); NaN if the marginals of q(z given
+            x) are not known.
+        dimension_kl: E[log q(z_d) - log p(z_d)], (N, D); NaN also if p(z) is not a product over
             dimensions.
         dimension_rate: E[log q(z_d given x_n) - log p(z_d)], (N, D); its difference from
             dimension_kl is I(x; z_d).
@@ -169,25 +169,25 @@ def elbo_surgery(
 
     q(z) = mean_n q(z given x_n) is evaluated as a mixture at draws of each of its N components,
     which takes K N^2 densities: give a few thousand rows, not a whole training set. The parts by
-    dimension need one latent site and marginals of q(z given x): normal posteriors of any
-    covariance have them, flows do not.
+    dimension need one latent site and marginals of q(z given x), which are known for normal
+    posteriors of any covariance and not for flows.
 
     Args:
-        model: `Model`, or any Pyro model with a plate "data" at dim -1; its prior the same for all
+        model: `Model`, or any Pyro model with a plate "data" at dim -1, with the same prior for all
             rows.
         guide: `Guide`, or any Pyro guide with the same latent sites.
         data: A `Dataset` (its rows: pass `data.test[:1000]`), or an array, tensor, DataFrame,
             DataArray.
         num_particles: Draws per observation K.
         seed: Seed of the draws.
-        progress: Whether to show a bar when it takes more than two seconds.
+        progress: Whether to show a bar after two seconds.
 
     Returns:
         The parts per observation; `print` shows their means.
 
     Raises:
-        ValueError: fewer than two rows; a latent outside the plate; a prior that depends on
-            covariates.
+        ValueError: there are fewer than two rows; a latent is outside the plate; the prior depends
+            on covariates.
 
     References:
         Hoffman and Johnson (2016), ELBO surgery, NIPS workshop on advances in approximate Bayesian
@@ -222,20 +222,20 @@ def _densities(terms: LogTerms) -> tuple[dict[str, Tensor], Densities, tuple[str
     for name, site in sites.items():
         if not is_local(site):
             raise ValueError(
-                f"site {name!r} is outside the data plate: condition the programs on a value of it "
-                "(pyro.condition), for the mixture over the rows is of local latents"
+                f"site {name!r} is outside the data plate: condition the programs on a value of "
+                "it (pyro.condition), since the mixture over the rows is of local latents"
             )
     require_no_inner_plates(terms.model_trace, "ELBO surgery")
     priors = [terms.model_trace.nodes[name] for name in terms.prior_sites]
     if not priors:
-        raise ValueError("the model has no latent site: give one with latents, for its rate is 0")
+        raise ValueError("the model has no latent site, so its rate is 0: give one with latents")
     # The draws of the first row must have the same density under the priors of all rows.
     first: Site = priors[0]
     log_p = first["fn"].log_prob(first["value"][:, :1].expand_as(first["value"]))
     if not torch.allclose(log_p, log_p[:, :1].expand_as(log_p), rtol=1e-4):
         raise ValueError(
-            f"the prior of {first['name']!r} differs between rows (by their covariates), so that "
-            "q(z) cannot be compared with one prior: take rows of equal covariates"
+            f"the prior of {first['name']!r} differs between rows (by their covariates), so q(z) "
+            "cannot be compared with one prior: give rows with equal covariates"
         )
     densities = {
         "log_q": terms.log_q,

@@ -1,1 +1,1 @@
-"""Which model is better: paired differences of log p(x), and plain models beside them."""
+"""Which model is better: paired differences of log p(x), and plain models for comparison."""

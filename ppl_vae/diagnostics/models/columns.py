@@ -108,9 +108,10 @@ class Mixed(Family):
 class Marginals:
     """Independent columns, each with the law that describes its training rows best.
 
-    Columns with a density have a normal law or Student's t, positive ones also a lognormal or a
-    gamma law, by maximum likelihood; the one with the highest log-likelihood minus its number of
-    parameters is taken (Akaike 1974). Counts have negative binomials, and others their `Family`.
+    Columns with a density have a normal law or Student's t, and positive columns may also have a
+    lognormal or a gamma law, by maximum likelihood; the law with the highest log-likelihood minus
+    number of parameters is used (Akaike 1974). Counts have negative binomials, and other columns
+    their `Family`.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Which estimates of log p(x) can be compared: those of the same rows and the same measure."""
+"""Estimates of log p(x) can be compared if they have the same rows and the same measure."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -56,13 +56,13 @@ def refuse_other_weights(evidence: Mapping[str, Evidence]) -> None:
         theirs = normalised(other.weights, len(other))
         if (one.weights is None) != (other.weights is None) or not np.allclose(ours, theirs):
             raise ValueError(
-                f"{first!r} and {name!r} cannot be compared: their rows have other weights; give "
-                "both the same (Dataset(..., weights=), Evidence.exact(..., weights=))"
+                f"{first!r} and {name!r} cannot be compared: their rows have different weights; "
+                "give both the same (Dataset(..., weights=), Evidence.exact(..., weights=))"
             )
 
 
 def recorded(evidence: Mapping[str, Evidence], field: str) -> dict[str, Any]:
-    """A field of those that hold it, by name."""
+    """A field, by name, of those that have it."""
     values = {name: getattr(each, field) for name, each in evidence.items()}
     return {name: value for name, value in values.items() if value is not None and len(value)}
 

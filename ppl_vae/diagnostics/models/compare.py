@@ -27,14 +27,14 @@ def compare_models(
     With one training of each model the standard error is that of the paired differences: it
     reflects other rows, for these trained models. Several trainings of a model,
     `{"vae": [e1, e2, e3], "iwae": [f1, f2, f3]}`, are averaged, and their spread is added to the
-    error; between a model with several trainings and a model with one there is no interval. All
-    intervals together hold with probability 95 %: those of the differences from a named
-    `reference`, or else of all pairs, since the best model is chosen on these rows.
+    error; between a model with several trainings and a model with one there is no interval. The
+    intervals are simultaneous: all hold with probability 95 %, for the differences from a named
+    `reference`, or else for all pairs, since the best model is chosen on these rows.
 
-    Where log p(x) is not an estimate (`Evidence.is_estimate`) it is a lower bound, and a
-    difference is proved on one side at most: a lower bound for a above an estimate for b proves
-    that a is better; below, it proves nothing. An `EvidenceInterval` bounds log p(x) from both
-    sides, and both ends are used.
+    If log p(x) is not an estimate (`Evidence.is_estimate`) it is a lower bound, and a difference is
+    bounded on one side at most: if a lower bound for a is above an estimate for b, a is better; if
+    it is below, nothing is proved. An `EvidenceInterval` bounds log p(x) from both sides, and both
+    ends are used.
 
     Rows with weights (`Dataset(weights=)`) have weighted means, and standard errors for sampling
     weights, as in `EvidenceSummary`; stacking is weighted too.
@@ -43,7 +43,7 @@ def compare_models(
         evidence: By name, `Evidence` from `log_evidence` or `EvidenceInterval` from
             `evidence_interval`, on the same rows (and the same bits, if binarised); or a list of
             them, one for each training.
-        reference: The model that the others are compared with; None is the best.
+        reference: The model with which the others are compared; None is the best model.
 
     Returns:
         The comparison: `print` it, or use its `table`.

@@ -20,7 +20,7 @@ class Difference:
 
     @property
     def both(self) -> tuple[TrainedModel, ...]:
-        """The two models; none where a model is compared with itself."""
+        """The two models; none if a model is compared with itself."""
         return () if self.model is self.baseline else (self.model, self.baseline)
 
     @cached_property
@@ -48,7 +48,7 @@ class Difference:
         return len({each.trained_once for each in self.both}) < 2
 
     def interval(self, reach: Callable[[Parts], float]) -> np.ndarray:
-        """Both ends, (2,), each proved by a pair of bounds; infinite where a bound is missing."""
+        """Both ends, (2,), each proved by a pair of bounds; infinite if a bound is missing."""
         if not self.both:
             return np.zeros(2)
         if not self.matched:

@@ -1,4 +1,4 @@
-"""Mixtures of discrete laws by EM; scikit-learn only has normal ones."""
+"""Mixtures of discrete laws by EM; scikit-learn has only normal mixtures."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ PRIOR = 0.5  # of the Jeffreys prior: pseudo-observations of each value
 class Family(ABC):
     """Independent features, an exponential family in the means of its statistics.
 
-    Statistics of missing entries are NaN; `log_prob` is given 0 for them, and where they were
+    Statistics of missing entries are NaN; `log_prob` is given 0 for them, and whether they were
     observed (1) or not (0).
     """
 

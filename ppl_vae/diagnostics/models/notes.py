@@ -1,4 +1,4 @@
-"""What to bear in mind about a comparison of models, a sentence each."""
+"""Notes on the validity of a comparison of models, a sentence each."""
 
 from collections.abc import Sequence
 
@@ -16,12 +16,12 @@ SKEWED = 0.35  # skewness / sqrt(N) beyond which intervals cover less than 93 % 
 
 BOUNDS = (
     "log p(x) is a lower bound, not an estimate, for {}. The bound holds in expectation, and an "
-    "interval without an end says nothing on that side: `refine` the guide, or pass the "
+    "interval without an end proves nothing on that side: `refine` the guide, or pass the "
     "`evidence_interval` of these rows."
 )
-UNKNOWN = "k-hat of {} is unknown, so we cannot tell whether log p(x) is reliable."
+UNKNOWN = "k-hat of {} is unknown, and so is the reliability of log p(x)."
 BAD = f"k-hat > {GOOD_K} for some rows of {{}}."
-ALL_ONCE = "One training of each: the errors reflect other observations, but not other trainings."
+ALL_ONCE = "One training of each: the errors do not include the variation between trainings."
 ONCE = (
     "Trained once: {}. The errors do not include the variation between trainings, and there is no "
     "interval for a difference from a model with several trainings."
@@ -70,7 +70,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _effective(weights: np.ndarray | None) -> str:
-    """How many rows of equal weight these rows are worth, in words; empty without weights."""
+    """The effective number of rows, in words; empty without weights."""
     if weights is None:
         return ""
     num_effective = weights.sum() ** 2 / np.square(weights).sum()

@@ -1,4 +1,4 @@
-"""Plain models of the same rows, to judge whether a given log p(x) is good."""
+"""Plain models of the same rows, with which a given log p(x) is compared."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -60,19 +60,19 @@ def baselines(
     Independent features, and two models of their dependence: for densities factor analysis and a
     Gaussian mixture (scikit-learn), for bits, counts and categories a mixture of independent
     features (EM); for parts of a total one multinomial and a mixture of them. The number of factors
-    or components is the one with the highest log p(x) on a fifth of the training rows; then the
-    model is fitted to all training rows, or 10,000 of them. Mixed columns, and densities of
-    incomplete rows, have mixtures of independent columns (latent classes). Covariates are not used.
+    or components maximises log p(x) on a fifth of the training rows; the model is then fitted to
+    all training rows, or 10,000 of them. For mixed columns, and densities of incomplete rows, there
+    are mixtures of independent columns (latent classes). Covariates are not used.
 
     Args:
         data: A `Dataset` with the splits that the model was trained on.
-        likelihood: The model's likelihood, or its class where that says enough: densities and
+        likelihood: The model's likelihood, or its class if that is sufficient: densities and
             probabilities have different baselines.
         rows: Rows to evaluate; None is `data.test`.
         seed: Seed of the split and of the starting values.
 
     Returns:
-        Evidence by name, which `compare_models` takes together with the model's.
+        Evidence by name, to be passed to `compare_models` together with the model's.
 
     Raises:
         ValueError: There are fewer than 10 training rows; the number of trials is not known from
@@ -205,7 +205,7 @@ def _densities(train: np.ndarray, seed: int) -> dict[str, Scores]:
 
 
 def _standardised(estimator: Any, train: np.ndarray) -> Fit:
-    """A fit to standardised rows, so that the units of the features do not matter."""
+    """A fit to standardised rows, which does not depend on the units of the features."""
     from sklearn.base import clone
 
     mean, scale = train.mean(0), positive_sd(train)
@@ -218,7 +218,7 @@ def _standardised(estimator: Any, train: np.ndarray) -> Fit:
 
 
 def _best(train: np.ndarray, fits: Mapping[Any, Fit]) -> Any:
-    """The size with the highest mean log p(x) on rows that it was not fitted to."""
+    """The size with the highest mean log p(x) on rows not used for fitting."""
     num_fitted = len(train) - max(1, int(HELD_OUT * len(train)))
     fitted, held_out = np.split(train, [num_fitted])
     scores = {size: float(fit(fitted)(held_out).mean()) for size, fit in fits.items()}

@@ -19,13 +19,13 @@ ARROW_LENGTH = 28  # points
 def plot_models(comparison: ModelComparison, ax: "Axes | None" = None) -> "Axes":
     """Differences from the reference with 95 % intervals, over rows and trainings.
 
-    Small dots are single trainings. A dotted arrow marks an end that is not proved, where log p(x)
-    is a bound for some rows. On the right are the stacking weight and the share of these rows.
+    Small dots are single trainings. A dotted arrow marks an end that is not proved, because log
+    p(x) is a bound for some rows. On the right are the stacking weight and the share of these rows.
     `arviz_plots.plot_compare(comparison.table)` draws the differences too, with bars of one
     standard error.
 
     Args:
-        comparison: What `compare_models` returned.
+        comparison: The result of `compare_models`.
         ax: Axes to draw on; None makes a figure.
 
     Returns:

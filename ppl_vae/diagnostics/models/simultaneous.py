@@ -1,4 +1,4 @@
-"""Intervals for many differences that hold together: how many standard errors each has to reach."""
+"""Simultaneous intervals for many differences: the number of standard errors of each half-width."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -20,14 +20,14 @@ Parts = list[tuple[float, float]]  # variances of a mean, each with its degrees 
 
 
 class Reach:
-    """Half-widths of intervals that together hold with probability 95 %.
+    """Half-widths of intervals that all hold with probability 95 %.
 
-    Models that were trained once: a multiple of the standard error, the 95 % quantile of the
-    largest |t| of all pairs in resamples of the rows (symmetric bootstrap-t), which skewed rows
-    need. Models with several trainings: the largest |z| of the joint normal of the differences
-    gives the level of each interval, and Student's t with Satterthwaite's degrees of freedom the
-    multiple. With two trainings, whose spread has one degree of freedom, it is the quantile of the
-    sum of the t variables of both models (Behrens and Fisher).
+    For models that were trained once, they are a multiple of the standard error: the 95 % quantile
+    of the largest |t| of all pairs in resamples of the rows (symmetric bootstrap-t), which skewed
+    differences need. For models with several trainings, the largest |z| of the joint normal of the
+    differences gives the level of each interval, and Student's t with Satterthwaite's degrees of
+    freedom the multiple. With two trainings, whose spread has one degree of freedom, it is the
+    quantile of the sum of the t variables of both models (Behrens and Fisher).
 
     References:
         Hall (1992), The bootstrap and Edgeworth expansion, section 3.6; Hothorn, Bretz and Westfall
@@ -68,7 +68,7 @@ class Reach:
 def pairs_of(
     models: Sequence[TrainedModel], reference: TrainedModel, *, chosen: bool
 ) -> list[tuple[int, int]]:
-    """Pairs whose intervals hold together: all if the rows chose the reference, else with it."""
+    """Pairs with simultaneous intervals: all if the rows chose the reference, else with it."""
     at = models.index(reference)
     return [pair for pair in combinations(range(len(models)), 2) if chosen or at in pair]
 

@@ -1,4 +1,4 @@
-"""The mixture of models that predicts held-out rows best, and the way to ArviZ."""
+"""The mixture of models that predicts held-out rows best, and the conversion for ArviZ."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ __all__ = ["stacking", "to_elpd"]
 def stacking(evidence: Mapping[str, Evidence]) -> dict[str, float]:
     """Stacking weights of models on the same rows.
 
-    They maximise sum_i w_i log sum_m a_m p_m(x_i) over a; ArviZ finds them where rows have no
+    They maximise sum_i w_i log sum_m a_m p_m(x_i) over a; ArviZ finds them if the rows have no
     weights w.
 
     Args:
@@ -63,15 +63,15 @@ def stacking(evidence: Mapping[str, Evidence]) -> dict[str, float]:
 def to_elpd(evidence: Evidence) -> "ELPDData":
     """log p(x) of held-out rows as ArviZ's expected log predictive density, for its `compare`.
 
-    ArviZ's values are sums over the rows. `p`, which counts the parameters fitted to the same
-    rows, is NaN for held-out ones. ArviZ's own `loo` cannot replace this: with a latent for each
-    row it is far too optimistic.
+    ArviZ's values are sums over the rows. `p`, which counts the parameters fitted to the same rows,
+    is NaN for held-out ones. ArviZ's own `loo` is no substitute: with a latent for each row it is
+    far too optimistic.
 
     Args:
         evidence: From `log_evidence`, on held-out rows.
 
     Raises:
-        ValueError: The rows have weights, which ArviZ does not know.
+        ValueError: The rows have weights, which ArviZ does not support.
 
     References:
         Vehtari, Gelman and Gabry (2017), Practical Bayesian model evaluation, arXiv:1507.04544,

@@ -27,16 +27,16 @@ RELATIONS = {  # of a difference, by whether its model and the reference are bou
 
 @dataclass(frozen=True)
 class ModelComparison:
-    """Models from best to worst by mean log p(x), each against one of them.
+    """Models from best to worst by mean log p(x), each compared with one of them.
 
-    Columns of `table`, with ArviZ's names where it has them: mlpd (mean log p(x)), se (over the
+    Columns of `table`, with ArviZ's names if it has them: mlpd (mean log p(x)), se (over the
     rows), mlpd_diff, dse (all errors of the difference), dse_data, dse_training and dse_mc (its
     parts; dse_mc is part of dse_data), low and high (95 % interval of the difference), weight,
     share_bad_k, share_bound, num_trainings.
 
     Args:
         names: Names, best first.
-        reference: Name of the model that the others are compared with.
+        reference: Name of the model with which the others are compared.
         trainings: Mean log p(x) of each trained model, (R,) for each name.
         log_evidence: Mean log p(x) over trainings and rows, nats per row.
         data_se: Its standard error over the rows.
@@ -44,18 +44,17 @@ class ModelComparison:
         difference_se: Its standard error over the rows, which are paired, sd(d_i) / sqrt(N). With
             latents outside the data plate it includes the error of their draws, which all rows
             share.
-        difference_training_se: Its standard error over trainings; NaN where one of the two was
-            trained once.
+        difference_training_se: Its standard error over trainings; NaN if one of the two was trained
+            once.
         difference_mc_se: The part of `difference_se` that is Monte Carlo error, of both models.
-        interval: 95 % intervals of the differences, which hold together, (M, 2). An end is
-            infinite where no bound proves it, and NaN where one of the two was trained once and
-            the other several times.
+        interval: Simultaneous 95 % intervals of the differences, (M, 2). An end is infinite if no
+            bound proves it, and NaN if one of the two was trained once and the other several times.
         weight: Stacking weight: the share of the model's trainings in the mixture that predicts
             these rows best.
         share_bad_k: Share of the rows with k-hat > 0.7.
         share_bound: Share of the rows whose log p(x) is a bound, not an estimate.
         num_data: Number of rows N.
-        notes: What to bear in mind, a sentence each.
+        notes: Notes on its validity, a sentence each.
 
     References:
         Vehtari, Gelman and Gabry (2017), Practical Bayesian model evaluation, arXiv:1507.04544,
@@ -147,7 +146,7 @@ class ModelComparison:
 
     def _all_notes(self) -> list[str]:
         about = f"{self.num_data:,} rows, nats per row; differences from {self.reference}"
-        together = " Intervals hold together." * (len(self.names) > 2)
+        together = " The intervals are simultaneous." * (len(self.names) > 2)
         return [f"{about}, paired by row.{together}", *self.notes]
 
 

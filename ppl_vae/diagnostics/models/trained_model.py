@@ -1,4 +1,4 @@
-"""A model as `compare_models` sees it: bounds on log p(x) for each training and row."""
+"""A model in `compare_models`: bounds on log p(x) for each training and row."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -40,7 +40,7 @@ class TrainedModel:
 
     @cached_property
     def upper(self) -> np.ndarray:
-        """The same estimate, or an upper bound, infinite where there is none, (R, N)."""
+        """The same estimate, or an upper bound, infinite if there is none, (R, N)."""
         return np.stack([_upper(each) for each in self.found])
 
     @cached_property
@@ -77,7 +77,7 @@ class TrainedModel:
 
     @property
     def shared_variance(self) -> float:
-        """The part that the spread of the rows does not show: that of draws shared by all rows."""
+        """The part due to draws shared by all rows, which the spread of the rows does not show."""
         shared = [each.mean_mc_se**2 for each in self.evidence if each.shared_errors is not None]
         return sum(shared) / len(self.evidence) ** 2
 
@@ -98,7 +98,7 @@ def variance_of_mean(values: np.ndarray, weights: np.ndarray | None = None) -> f
 
 
 def _upper(found: Evidence | EvidenceInterval) -> np.ndarray:
-    """Estimate or upper bound of each row, infinite where there is none, (N,)."""
+    """Estimate or upper bound of each row, infinite if there is none, (N,)."""
     if isinstance(found, EvidenceInterval):
         return found.lower_bound.log_evidence + np.maximum(found.gap, 0.0)
     return np.where(found.is_estimate, found.log_evidence, np.inf)

@@ -1,1 +1,1 @@
-"""Whether the model is right: test statistics, PIT values, reliability of bits."""
+"""Whether the model is right: test statistics, PIT values, reliability diagrams of bits."""

@@ -25,10 +25,10 @@ Averages = tuple[np.ndarray, np.ndarray]
 
 
 def check_observed(model: Program, data: Dataset) -> None:
-    """Raise unless some entry of x is observed, and the model observes x itself."""
+    """Raise unless an entry of x is observed, and the model observes x itself."""
     if bool(data.x.isnan().all()):
         raise ValueError(
-            f"x of shape {tuple(data.x.shape)} is missing throughout: give rows with observed "
+            f"x of shape {tuple(data.x.shape)} has no observed entry: give rows with observed "
             "entries to compare with the model"
         )
     require_x_itself(model, data.x, data.context)
@@ -70,11 +70,11 @@ def site_of_x(trace: poutine.Trace, size: int) -> Site:
 
 
 def below_and_at(distribution: Any, x: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """P(X < x) and P(X = x) of every entry; indicators from one draw where there is no formula.
+    """P(X < x) and P(X = x) of every entry; indicators from one draw if there is no formula.
 
-    A distribution whose values have a density at some points and a probability at others gives the
-    latter by its method `point_mass`, and one whose entries have a joint density the law of each
-    entry, alone or given the observed ones, by `marginals`.
+    A distribution with a density at some points and a probability at others gives the probability
+    by its method `point_mass`. A distribution with a joint density of its entries gives the law of
+    each entry, alone or given the observed ones, by `marginals`.
 
     Args:
         distribution: Batch shape (K, B), event shape `event`.
@@ -109,7 +109,7 @@ def _at(entry: Any, x: Tensor) -> Tensor:
 
 
 def _below(entry: Any, x: Tensor, at: Tensor) -> Tensor:
-    """P(X < x), elementwise, given P(X = x); NotImplementedError where there is no formula."""
+    """P(X < x), elementwise, given P(X = x); NotImplementedError if there is no formula."""
     if isinstance(entry, Columnwise):
         return entry.each(lambda part, value: _below(part, value, _at(part, value)), x)
     if entry.event_shape:
@@ -121,7 +121,7 @@ def _below(entry: Any, x: Tensor, at: Tensor) -> Tensor:
 
 
 def _below_by_kind(entry: Any, x: Tensor) -> Tensor:
-    """P(X < x) of distributions that torch gives no distribution function."""
+    """P(X < x) of distributions for which torch has no distribution function."""
     match entry:
         case torch.distributions.Poisson():
             return torch.special.gammaincc(x.double(), entry.rate.double())
@@ -145,7 +145,7 @@ def _below_by_kind(entry: Any, x: Tensor) -> Tensor:
 
 
 def _below_beside_zeros(entry: Any, x: Tensor) -> Tensor:
-    """P(X < x) of counts whose zeros have a probability of their own."""
+    """P(X < x) of counts with a separate probability of zero."""
     law = entry.base_dist
     below = _below(law, x, _at(law, x)).double().cpu()
     gate = entry.gate.double().cpu()
@@ -158,8 +158,8 @@ def _below_beside_zeros(entry: Any, x: Tensor) -> Tensor:
 def best_averages(found: list[Predicted], part: Dataset) -> Averages:
     """Averages of the proposal with the largest ESS, row by row.
 
-    Values (5, B, *event) are P(X < x), P(X = x) by all draws, P(X = x) by each half of them, and
-    the ESS; k-hat is (B,).
+    Values (5, B, *event) are P(X < x) and P(X = x) by all draws, P(X = x) by each half of the
+    draws, and the ESS; k-hat is (B,).
     """
     averages = [_averages(traces, log_weights, part) for traces, log_weights in found]
     values, k_hats = (np.stack(each) for each in zip(*averages, strict=True))
@@ -170,7 +170,7 @@ def best_averages(found: list[Predicted], part: Dataset) -> Averages:
 
 
 def _averages(traces: list[poutine.Trace], log_weights: Tensor, part: Dataset) -> Averages:
-    """The same for one proposal, whose draws stand in the traces one after the other."""
+    """The same for one proposal, whose draws follow one another in the traces."""
     x = part.x.nan_to_num()
     probabilities = []
     for trace in traces:

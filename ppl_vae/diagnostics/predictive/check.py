@@ -47,14 +47,14 @@ class PredictiveCheck:
     z was drawn given the same x, so p is too close to 1, but small values still indicate misfit. If
     the model was fitted to M other rows, the error of T over those rows shifts all T_rep: their
     distances from the median are therefore multiplied by sqrt(1 + N / M). A statistic of several
-    elements (one per feature, or per pair of features) is judged as a whole, by its element that
+    elements (one per feature, or per pair of features) is judged as a whole, by the element that
     deviates most: see `joint_p_values`.
 
     Args:
         observed: T(x) by name: a number, or an array with one value per feature.
         prior_predictive: T of data sets with z ~ p(z), by name, (S, ...).
         posterior_predictive: T of data sets with z ~ p(z given x), by name, (S, ...).
-        pareto_k: k-hat of the weights by which those z were chosen, (N,).
+        pareto_k: k-hat of the weights by which these z were resampled, (N,).
         num_data: Number of rows N.
         dims: Names of the dims of x.
         coords: Their coordinates, by name.
@@ -92,7 +92,7 @@ class PredictiveCheck:
     def p_values(self, group: str = "prior_predictive") -> dict[str, np.ndarray]:
         """Two-sided mid-p-values by name, each shaped like its statistic.
 
-        They are NaN where the statistic is NaN for x or for a replicate.
+        They are NaN if the statistic is NaN for x or for a replicate.
         """
         return {
             name: _two_sided(value, self._widened(name, group))
@@ -100,12 +100,12 @@ class PredictiveCheck:
         }
 
     def joint_p_values(self, group: str = "prior_predictive") -> dict[str, float]:
-        """One p-value for each statistic, by its elements together.
+        """One p-value for each statistic, from all its elements.
 
         For each of the S + 1 data sets, max_i |T_i - mean(T_i)| / sd(T_i) with mean and sd over all
         of them; p is the share of sets whose largest deviation is at least that of x. All sets are
-        alike if the model is right, so p is exact whatever the dependence of the elements. For a
-        number it is that of `p_values`.
+        exchangeable if the model is right, so p is exact for any dependence between the elements.
+        For a statistic that is a number it is that of `p_values`.
 
         References:
             Westfall and Young (1993), Resampling-based multiple testing, section 2.2 (the maximum
@@ -120,7 +120,7 @@ class PredictiveCheck:
         return found
 
     def _widened(self, name: str, group: str) -> np.ndarray:
-        """T of the replicates, their distances from the median larger by the error of the fit."""
+        """T of the replicates, with distances from the median increased by the error of the fit."""
         replicated = getattr(self, group)[name]
         factor = widening(self.num_data, self.num_train)
         if factor == 1:
@@ -139,10 +139,10 @@ class PredictiveCheck:
         return np.abs(sets[:, varies] - sets[:, varies].mean(0)) / sd[varies]
 
     def num_distinct(self, group: str = "prior_predictive") -> int:
-        """How many statistics differ, up to monotone transformations of numbers.
+        """Number of distinct statistics, up to monotone transformations of numbers.
 
-        Those that never vary are left out. For bits, the mean, the variance and the share of zeros
-        count as one.
+        Statistics that never vary are left out. For bits, the mean, the variance and the share of
+        zeros count as one.
         """
         orders = set()
         several = 0
@@ -155,10 +155,10 @@ class PredictiveCheck:
         return len(orders) + several
 
     def summary(self) -> dict[str, dict[str, float]]:
-        """By statistic: its value for x, and mean, sd and p under both predictives.
+        """For each statistic: its value for x, and mean, sd and p under both predictives.
 
-        A statistic of several elements is represented by the one that deviates most from the prior
-        predictive, in standard deviations; its p is joint.
+        A statistic of several elements is represented by the element that deviates most from the
+        prior predictive, in standard deviations; its p is joint.
         """
         p_values = {kind: self.joint_p_values(kind) for kind in PREDICTIVES}
         rows = {}
@@ -242,12 +242,12 @@ def predictive_check(
 ) -> PredictiveCheck:
     """Test statistics T of x against those of S data sets drawn from the model.
 
-    The replicated data sets have the size and the missing values of x, and are of two kinds. Prior
-    predictive, z ~ p(z): what the model generates. Posterior predictive, z ~ p(z given x), which
-    are draws of the guide resampled by their importance weights: what it generates with the latents
-    of these rows. If T is off in both, the likelihood is wrong; if in the first alone, q(z)
-    averaged over the rows differs from the prior. A statistic that the model fits by construction
-    (often a mean) is no evidence. Latents outside the data plate are drawn from the guide.
+    The replicated data sets have the size and the missing entries of x, and are of two kinds. Those
+    of the prior predictive have z ~ p(z). Those of the posterior predictive have z ~ p(z given x),
+    by draws of the guide resampled by their importance weights. If T is off in both, the likelihood
+    is wrong; if in the first alone, q(z), averaged over the rows, differs from the prior. A
+    statistic that the model fits by construction (often a mean) is no evidence. Latents outside the
+    data plate are drawn from the guide.
 
     Args:
         model: `Model`, or any Pyro model with a plate "data" at dim -1.
@@ -256,19 +256,19 @@ def predictive_check(
         statistics: Functions by name, of x (N, *event), NaN where missing, to a number or an array,
             such as one number per feature; None is `STATISTICS`: mean, variance, zero_fraction and
             max over all entries, the root mean square correlation of pairs of features, and the
-            partial correlation of each pair. Where the columns have names, the first four are those
-            of every column (`FEATURE_STATISTICS`), since unlike columns have no common mean, and a
-            column of unordered categories has the frequency of each level instead.
+            partial correlation of each pair. If the columns have names, the first four are computed
+            for every column (`FEATURE_STATISTICS`), since a mean over different columns has no
+            meaning, and a column of unordered categories has the frequency of each level instead.
         num_samples: Number of replicated data sets S; no p is below 1 / (S + 1).
         seed: Seed of the draws.
-        progress: Whether to show a bar when it takes more than two seconds.
+        progress: Whether to show a bar after two seconds.
 
     Returns:
         The statistics and their p-values.
 
     Raises:
-        ValueError: x outside the support or missing throughout; no site of the model holds x;
-            statistics that are not functions by name.
+        ValueError: x is outside the support or has no observed entry; no site of the model holds x;
+            the statistics are not functions by name.
 
     References:
         Box (1980), Sampling and Bayes' inference in scientific modelling and robustness, JRSS A
@@ -317,7 +317,7 @@ def predictive_check(
 
 
 def _default_statistics(rows: Dataset) -> Mapping[str, Statistic]:
-    """Of entries and pairs; column by column where columns have names.
+    """Of entries and pairs; column by column if the columns have names.
 
     Unordered categories have codes without a size: their frequencies are compared.
     """

@@ -1,4 +1,4 @@
-"""Weighted draws of z given some entries of x, while the others are hidden."""
+"""Weighted draws of z given some entries of x, with the others hidden."""
 
 from typing import Any
 
@@ -22,9 +22,9 @@ DEGREES_OF_FREEDOM = 5.0  # of the adapted proposal: tails heavier than a normal
 
 
 class Hiding:
-    """A model given the entries that are not hidden, and guides given these or all entries.
+    """A model given the entries that are not hidden, and guides given these entries or all.
 
-    What the guide can do is found out by one row.
+    A run on one row shows which of them the guide accepts.
     """
 
     def __init__(self, model: Program, guide: Program, row: Block, fold: Tensor) -> None:
@@ -77,7 +77,7 @@ class Hiding:
         return [log_joint.trace(log_joint.values(u))], log_weights
 
     def _guides(self, block: Block) -> list[Program]:
-        """The proposals of z; a single one where latents outside the data plate are drawn once."""
+        """The proposals of z; a single one if latents outside the data plate are drawn once."""
 
         def given_all(*hidden: Any) -> Any:
             return self.guide(*block.args)

@@ -1,4 +1,4 @@
-"""Probability integral transforms: where each entry of x lies in its predictive distribution."""
+"""Probability integral transforms of the entries of x by their predictive distributions."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,12 +36,12 @@ class PITSummary:
     Args:
         kind: "marginal" or "conditional".
         p_value: Smallest p-value of the features after Holm's correction.
-        feature: The feature that it belongs to.
-        mean: Mean of all values; 0.5 if calibrated, smaller if the model predicts too much.
+        feature: The feature with this p-value.
+        mean: Mean of all values; 0.5 if calibrated, smaller if the predictions are too large.
         spread: Standard deviation of all values times sqrt(12): 1 if calibrated, above 1 if the
             predictions are too narrow, below 1 if they are too wide.
-        share_bad_k: Share of the k-hats above 0.7, where a conditional value is rough; NaN if
-            unknown.
+        share_bad_k: Share of the k-hats above 0.7, for which conditional values are inaccurate; NaN
+            if unknown.
         num_data: Number of rows N.
         num_features: Number of entries of a row.
 
@@ -77,8 +77,8 @@ class PITSummary:
 class PIT:
     """PIT values of the entries of x: uniform over the rows, by feature, if the model is right.
 
-    u = (n (P(X < x) + v P(X = x)) + v) / (n + 1), v uniform. It is randomised where x is discrete,
-    and x itself counts as one of n + 1 draws, so that n draws of z make no false tails; n is the
+    u = (n (P(X < x) + v P(X = x)) + v) / (n + 1), v uniform. It is randomised if x is discrete, and
+    x itself counts as one of n + 1 draws, so that a finite n does not distort the tails; n is the
     number of draws, or the ESS of their weights. The entries of one row depend on each other, so
     uniformity is tested by feature.
 
@@ -93,7 +93,7 @@ class PIT:
         dims: Names of the dims of x.
         coords: Their coordinates, by name.
         num_train: Number of other rows that the model was fitted to, whose errors are allowed for;
-            None if it is not known or the parameters are.
+            None if this number is unknown, or if the parameters are known.
 
     References:
         Czado, Gneiting and Held (2009), Predictive model assessment for count data, Biometrics 65,
@@ -122,9 +122,9 @@ class PIT:
 
     @cached_property
     def p_values(self) -> np.ndarray:
-        """P-value of uniformity over the rows by feature, (*event,); NaN where none is observed.
+        """P-value of uniformity over the rows by feature, (*event,); NaN without observed entries.
 
-        Features with fewer observed entries than others are filled up with uniform numbers.
+        Features with fewer observed entries than others are padded with uniform numbers.
         """
         columns = self.values.reshape(len(self), -1).T
         missing = np.isnan(columns)
@@ -139,7 +139,7 @@ class PIT:
         return float(holm(self.p_values[~np.isnan(self.p_values)]).min())
 
     def one_entry(self, seed: int = 0) -> np.ndarray:
-        """The value of one observed entry per row, at random: independent over rows, (M,)."""
+        """The value of one random observed entry per row, (M,), independent between rows."""
         values = self.values.reshape(len(self), -1)
         chance = np.random.default_rng(seed).random(values.shape)
         chosen = values[np.arange(len(self)), np.where(np.isnan(values), -1.0, chance).argmax(1)]
@@ -183,12 +183,12 @@ def marginal_pit(
     seed: int = 0,
     progress: bool = True,
 ) -> PIT:
-    """Where every entry lies in the model's marginal distribution: P(X_j <= x_nj), z ~ p(z).
+    """PIT values of every entry by the model's marginal distributions: P(X_j <= x_nj), z ~ p(z).
 
-    The likelihood's distribution function, averaged over new draws of z for every row; one draw of
-    x per z where there is no such function. Exact up to O(1 / S) for a right model, but insensitive
-    to the dependence between features: `conditional_pit` tests that. The rows must be independent,
-    without latents outside the plate.
+    They are the likelihood's distribution function, averaged over new draws of z for every row, or
+    one draw of x per z if there is no such function. They are exact up to O(1 / S) for a right
+    model, but insensitive to the dependence between features, which `conditional_pit` tests. The
+    rows must be independent, without latents outside the plate.
 
     Args:
         model: `Model`, or any Pyro model with a plate "data" at dim -1 whose entries are
@@ -196,14 +196,14 @@ def marginal_pit(
         data: A `Dataset` (its rows: pass `data.test`), or an array, tensor, DataFrame, DataArray.
         num_samples: Draws of z per row S.
         seed: Seed of the draws and of the randomisation.
-        progress: Whether to show a bar when it takes more than two seconds.
+        progress: Whether to show a bar after two seconds.
 
     Returns:
         The values and their test.
 
     Raises:
-        ValueError: x outside the support or missing throughout; no site of the model holds x; a
-            latent outside the plate.
+        ValueError: x is outside the support or has no observed entry; no site of the model holds x;
+            a latent is outside the plate.
 
     References:
         Dawid (1984), Statistical theory: the prequential approach, JRSS A 147, section 5.3.
@@ -253,32 +253,34 @@ def conditional_pit(
     seed: int = 0,
     progress: bool = True,
 ) -> PIT:
-    """Where every entry lies in its distribution given the rest of its row, while it is hidden.
+    """PIT values of every entry, hidden in turn, by its distribution given the rest of its row.
 
     The features are divided at random into folds, and each fold is made missing (NaN) in turn. z is
-    drawn in equal parts from three proposals: the guide given the rest, where it accepts NaN; the
-    guide given all of x; and that guide with 1.5 times its standard deviations (or the prior, where
-    it is not normal). Each draw is weighted by p(x_rest, z) over the mixture. As many draws come
-    from a Student distribution with their moments, adapted twice. Each row takes the draws with the
-    larger effective sample size: u_nj = sum_k w_k F(x_nj given z_k) / sum_k w_k. Exact for a right
-    model as K grows, whatever the guide, but rough where k-hat is above 0.7. Nothing is refitted.
+    drawn in equal parts from three proposals: the guide given the rest, if it accepts NaN; the
+    guide given all of x; and that guide with 1.5 times its standard deviations (or the prior, if
+    the guide is not normal). Each draw is weighted by p(x_rest, z) over the mixture. As many draws
+    come from a Student distribution with their moments, adapted twice. Each row takes the draws
+    with the larger effective sample size: u_nj = sum_k w_k F(x_nj given z_k) / sum_k w_k. They are
+    exact for a right model as K grows, for any guide, but inaccurate if k-hat is above 0.7. Nothing
+    is refitted.
 
     Args:
         model: `Model`, or any Pyro model with a plate "data" at dim -1 whose entries are
             independent given z.
         guide: `Guide`, or any Pyro guide with the same latent sites.
         data: A `Dataset` (its rows: pass `data.test`), or an array, tensor, DataFrame, DataArray.
-        num_folds: Number of folds; as many as there are features, or more, hide one at a time.
+        num_folds: Number of folds; with as many folds as features, or more, one entry is hidden at
+            a time.
         num_particles: Draws per row and fold K.
         seed: Seed of the folds, the draws and the randomisation.
-        progress: Whether to show a bar when it takes more than two seconds.
+        progress: Whether to show a bar after two seconds.
 
     Returns:
         The values, their test, and k-hat.
 
     Raises:
-        ValueError: no folds; x missing throughout; a model that gives NaN where x is missing, or
-            whose entries have one joint density.
+        ValueError: there are no folds; x has no observed entry; the model gives NaN where x is
+            missing, or its entries have one joint density.
 
     References:
         Gelfand, Dey and Chang (1992), Model determination using predictive distributions, Bayesian
@@ -294,8 +296,8 @@ def conditional_pit(
     whole_number(num_folds, "num_folds")
     if isinstance(model, Model) and model.likelihood.is_joint:
         raise ValueError(
-            f"entries of {type(model.likelihood).__name__} have one joint density, so that none is "
-            "hidden without the others: use marginal_pit, or predictive_check"
+            f"entries of {type(model.likelihood).__name__} have one joint density, so none can be "
+            "hidden alone: use marginal_pit, or predictive_check"
         )
     inference = Inference(model, guide, data)
     treat_alike(inference.data, "conditional_pit")
@@ -333,7 +335,7 @@ def _pit(
     seed: int,
     progress: bool,
 ) -> PIT:
-    """PIT values by what `predict` gives for a block of rows and a fold: one or more proposals."""
+    """PIT values from the results of `predict` for a block of rows and a fold, by proposal."""
     data = inference.data
     x = data.x.cpu().numpy().astype(np.float64)
     found = np.full((5, *x.shape), np.nan)

@@ -22,12 +22,12 @@ BAND = "0.85"
 def plot_predictive_check(check: PredictiveCheck, axes: Any = None) -> Any:
     """One panel per statistic: histograms over replicated data sets of both kinds, and a line at x.
 
-    The title shows the p-values. A statistic of several elements is represented by the one that
+    The title shows the p-values. A statistic of several elements is represented by the element that
     deviates most from the prior predictive; its p-values are joint.
 
     Args:
         check: Result of `predictive_check`.
-        axes: An array of at least as many Axes as there are statistics; they get no legend.
+        axes: An array of at least as many Axes as there are statistics; no legend is drawn on them.
 
     Returns:
         The Axes.
@@ -69,13 +69,13 @@ def plot_predictive_check(check: PredictiveCheck, axes: Any = None) -> Any:
 def plot_pit(pit: PIT, ax: "Axes | None" = None) -> "Axes":
     """Ordered PIT values minus those expected of uniform ones, over a 95 % band.
 
-    A line per feature where there are at most ten and nothing is missing, else one line of a random
-    entry per row. A line below zero on the left and above on the right indicates predictions that
-    are too narrow. The band holds a whole line of uniform values with probability 95 %.
+    There is a line per feature if there are at most ten and nothing is missing, else one line of a
+    random entry per row. A line below zero on the left and above on the right indicates predictions
+    that are too narrow. The band contains a whole line of uniform values with probability 95 %.
 
     Args:
         pit: Result of `marginal_pit` or `conditional_pit`.
-        ax: Where to draw; it gets no legend.
+        ax: Where to draw; no legend is drawn.
 
     References:
         Säilynoja, Bürkner and Vehtari (2022), Graphical test for discrete uniformity,

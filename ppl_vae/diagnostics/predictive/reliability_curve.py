@@ -1,4 +1,4 @@
-"""Calibration of binary predictions: whether 30 % of the entries with probability 0.3 are 1."""
+"""Calibration of binary predictions: whether 30 % of those with probability 0.3 come true."""
 
 from dataclasses import dataclass
 
@@ -45,7 +45,7 @@ class Reliability:
 
     @property
     def error(self) -> float:
-        """Mean of |frequency - predicted| over the entries, which by chance alone is above 0."""
+        """Mean of |frequency - predicted| over the entries; by chance it is above 0."""
         return float(np.average(np.abs(self.frequency - self.predicted), weights=self.count))
 
     @property
@@ -72,8 +72,8 @@ def reliability(pit: PIT, num_bins: int = 10) -> Reliability:
     r_n is the sum of x - P(X = 1) over the entries of row n in the bin; se^2 = sum_n r_n^2 /
     count^2, or that of independent entries if it is larger, times 1 + N / M where the model was
     fitted to M other rows. One half of the draws decides the bin and the other half P(X = 1):
-    predictions sorted by their own errors would look too bold. Neighbouring bins are merged until 5
-    ones and 5 zeros are expected in each.
+    predictions sorted by their own errors would look overconfident. Neighbouring bins are merged
+    until 5 ones and 5 zeros are expected in each.
 
     Args:
         pit: Result of `conditional_pit` (or `marginal_pit`) for binary x.
@@ -104,7 +104,7 @@ def reliability(pit: PIT, num_bins: int = 10) -> Reliability:
     other = x[seen & ~np.isin(x, (0.0, 1.0))]
     if len(other):
         raise ValueError(
-            f"x is {shown(other[0])} somewhere; reliability is for 0 and 1, use marginal_pit for "
+            f"x contains {shown(other[0])}; reliability is for 0 and 1, use marginal_pit for "
             "other values"
         )
     sorting, predicted = (np.where(x == 1, at, 1 - at) for at in pit.at_halves.reshape(2, *x.shape))
@@ -115,7 +115,7 @@ def reliability(pit: PIT, num_bins: int = 10) -> Reliability:
 
 
 def _merged(label: np.ndarray, predicted: np.ndarray, num_bins: int) -> list[np.ndarray]:
-    """Masks of bins, merged from the left until they suffice; the remainder joins the last."""
+    """Masks of bins, merged from the left until large enough; the remainder joins the last."""
     bins: list[np.ndarray] = []
     inside = np.zeros(label.shape, dtype=bool)
     for i in range(num_bins):

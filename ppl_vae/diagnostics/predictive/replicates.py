@@ -26,9 +26,10 @@ NUM_PARTICLES = 1000  # draws of the guide per row; those of the posterior are c
 
 
 class ReplicatedData:
-    """S pairs of data sets, NaN where x is missing: one with z from the prior, one with z given x.
+    """S pairs of data sets, with NaN where x is missing: one with z from the prior, one with z
+    given x.
 
-    Draws of z given x are chosen among draws of the guide by their importance weights; `pareto_k`
+    Draws of z given x are resampled from draws of the guide by their importance weights; `pareto_k`
     is the k-hat of the weights, (N,). Latents outside the data plate are drawn from the guide.
 
     Args:
@@ -70,9 +71,9 @@ class ReplicatedData:
                 yield dict(zip(PREDICTIVES, pair, strict=True))
 
     def under(self, context: Tensor | None) -> Iterator[np.ndarray]:
-        """x with z given x, under these covariates, entries that are missing too, (S, N, *event).
+        """x with z given x, under these covariates, including missing entries, (S, N, *event).
 
-        Some draws at a time.
+        Computed some draws at a time.
         """
         args = arguments(self.inference.data.x, context)
         for draws in self._parts():
@@ -80,7 +81,7 @@ class ReplicatedData:
                 yield self._drawn(self._given_x(draws), draws, args)[0]
 
     def _parts(self) -> Iterator[slice]:
-        """Draws that are made at once; a run has one draw of the global latents."""
+        """The draws of one run, which have one draw of the global latents."""
         step = 1 if self.has_global else max(1, PAIRS_PER_CHUNK // len(self.missing))
         for start in range(0, self.num_samples, step):
             yield slice(start, min(start + step, self.num_samples))

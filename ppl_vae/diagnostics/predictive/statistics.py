@@ -22,8 +22,8 @@ def zero_fraction(x: np.ndarray, axis: int | None = None) -> Any:
 def correlation(x: np.ndarray) -> float:
     """Root mean square correlation over pairs of features.
 
-    Missing entries count as the mean of their feature, constant features as uncorrelated; NaN for a
-    single feature.
+    Missing entries count as the mean of their feature, and constant features as uncorrelated; NaN
+    for a single feature.
     """
     scaled = _standardised(x.reshape(len(x), -1))
     num_features = scaled.shape[1]
@@ -39,8 +39,8 @@ def partial_correlation(x: np.ndarray) -> np.ndarray:
     """Partial correlation of each pair of features given all the others, (D, D), diagonal zero.
 
     -P_ij / sqrt(P_ii P_jj), where P is the pseudo-inverse of the correlation matrix. Of more than
-    50 features, 50 that are evenly spaced are taken. Missing entries and constant features count
-    as in `correlation`.
+    50 features, 50 evenly spaced ones are used. Missing entries and constant features count as in
+    `correlation`.
 
     References:
         Whittaker (1990), Graphical models in applied multivariate statistics, section 5.8.

@@ -1,1 +1,1 @@
-"""Whether the encoder is right: simulation-based calibration, and errors against HMC."""
+"""Whether the encoder is right: simulation-based calibration, and errors relative to HMC."""

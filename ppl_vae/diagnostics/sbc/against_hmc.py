@@ -36,17 +36,17 @@ ABOUT = {
 
 @dataclass(frozen=True)
 class GuideErrors:
-    """How the guide's draws differ from those of p(z given x), per row and latent dimension.
+    """Differences of the guide's draws from those of p(z given x), per row and latent dimension.
 
-    Where Hamiltonian Monte Carlo has not converged (`converged` is false), the numbers carry no
+    If Hamiltonian Monte Carlo has not converged (`converged` is false), the numbers carry no
     information about the guide.
 
     Args:
         shift: (mean of q - mean of p) / sd of p, (N, D).
         sd_ratio: sd of q / sd of p, (N, D): below 1 the guide is too narrow.
         wasserstein: Wasserstein-1 distance in sds of p, (N, D).
-        by_chance: What that distance is on average between two sets of draws of one normal, as many
-            as these are worth.
+        by_chance: Mean of that distance between two sets of draws of one normal, with the same
+            effective number of draws.
         r_hat: Rank-normalised split R-hat of the chains, (N, D).
         ess: Their bulk effective sample size, (N, D).
         names: The latent dimensions.
@@ -116,7 +116,7 @@ class GuideErrors:
         )
 
     def trees(self) -> dict[str, "xr.DataTree"]:
-        """A tree for each, as ArviZ compares them: `plot_forest(errors.trees(), combined=True)`."""
+        """Trees of chains and guide for ArviZ: `plot_forest(errors.trees(), combined=True)`."""
         names = {"HMC": "posterior", "guide": "guide"}
         return {label: tree(posterior=self._draws(name)) for label, name in names.items()}
 
@@ -142,7 +142,7 @@ def guide_errors(
     """Mean shift, sd ratio and Wasserstein distance between q(z given x) and p(z given x).
 
     Draws of p(z given x) are by Hamiltonian Monte Carlo. This is for real observations, which
-    `calibration` does not test; it runs chains for each row, so give it a few rows. Chains start at
+    `calibration` does not test. Chains are run for each row, so give only a few rows. They start at
     the guide's draws, so they may miss a mode that the guide misses.
 
     Args:
@@ -150,16 +150,16 @@ def guide_errors(
         guide: `Guide`, or any Pyro guide with the same latent sites.
         data: A `Dataset` (all its rows: pass `data.test[:20]`), or an array, tensor, DataFrame,
             DataArray.
-        sampler: Its settings; None is `HMC(num_samples=500, num_warmup=200)`.
+        sampler: Settings of the chains; None is `HMC(num_samples=500, num_warmup=200)`.
         num_chains: Number of chains C per row.
         seed: Seed of the draws.
 
     Returns:
-        The errors with R-hat and effective sample size; `print` them, or hand `to_datatree()` to
+        The errors with R-hat and effective sample size; `print` them, or pass `to_datatree()` to
         ArviZ.
 
     Raises:
-        ValueError: x outside the support; a latent that is discrete or outside the data plate.
+        ValueError: x is outside the support; a latent is discrete or outside the data plate.
 
     References:
         Neal (2011), MCMC using Hamiltonian dynamics, arXiv:1206.1901; Vehtari et al. (2021),

@@ -31,19 +31,19 @@ def plot_calibration(
     """Distribution functions of the PITs minus uniform, and coverage minus its level.
 
     A row of four panels for each calibration: latent dimensions, test quantities, central
-    intervals, highest-density regions. Where the draws are right, all lines of a panel are in its
-    grey band with probability 95 %. Of many latent dimensions, the worst that leave the band are
-    named, and the others are grey.
+    intervals, highest-density regions. If the draws are right, all lines of a panel are in its grey
+    band with probability 95 %. If there are many latent dimensions, the worst that leave the band
+    are named, and the others are grey.
 
     Args:
-        calibrations: Result of `calibration`; several by name to see them one above the other.
+        calibrations: Result of `calibration`, or several by name, drawn one above the other.
         axes: Four Axes for each; None creates them.
 
     Returns:
         The Axes, (M, 4).
 
     Raises:
-        ValueError: another number of Axes; an argument that is not a calibration.
+        ValueError: the number of Axes is wrong; an argument is not a calibration.
 
     References:
         Säilynoja, Bürkner and Vehtari (2022), Graphical test for discrete uniformity,

@@ -1,4 +1,4 @@
-"""Ranks of a true z among weighted draws given its observation, by any functions of z and x."""
+"""Ranks of a true z among weighted draws given its observation, by functions of z and x."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -28,10 +28,9 @@ TIE = 16  # roundings by which the log-densities of equal latents may differ
 def weighted_pit(values: Tensor, log_weights: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
     """P(f_s < f) among weighted draws; ties and the gaps between draws are filled at random.
 
-    With n = (sum w)^2 / sum w^2, which is what the weighted draws are worth, the result is
-    (n P(f_s < f) + u (n P(f_s = f) + 1)) / (n + 1). It is exactly uniform for equal weights and
-    draws of the posterior. The truth's own weight must be left out: with it the result is uniform
-    for every guide.
+    With n = (sum w)^2 / sum w^2, the effective number of draws, the result is (n P(f_s < f) + u (n
+    P(f_s = f) + 1)) / (n + 1). It is exactly uniform for equal weights and draws of the posterior.
+    The weight of the truth must be left out, because with it the result is uniform for every guide.
 
     Args:
         values: f of the truth, then of the draws.
@@ -63,19 +62,19 @@ def weighted_pit(values: Tensor, log_weights: Tensor, uniforms: Tensor) -> tuple
 
 
 class Ranking:
-    """Ranks latents that x was simulated from among draws of z given x.
+    """Ranks latents from which x was simulated among draws of z given x.
 
     Args:
         model: The model.
         guide: The guide.
-        method: Where the draws come from.
+        method: The source of the draws.
         quantities: Further functions of z and x, by name.
         data: The simulated observations.
         latents: Their latents, by site.
 
     Raises:
-        ValueError: a latent outside the data plate; a name that is taken; importance weights for a
-            guide without a density.
+        ValueError: a latent is outside the data plate; a name is already used; importance weights
+            are asked for and the guide has no density.
 
     Example:
         See `calibration`.
@@ -120,7 +119,7 @@ class Ranking:
                 "the guide's density is not known at points that it did not draw: use HMCDraws()"
             )
         for name in quantities.keys() & {*OWN, *self.shapes}:
-            raise ValueError(f"the name {name!r} is taken: call the quantity something else")
+            raise ValueError(f"the name {name!r} is already used: give the quantity another name")
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -29,16 +29,16 @@ ABOUT = "PIT of the true latents among draws given x; hpd: of the smallest regio
 
 @dataclass(frozen=True)
 class Calibration:
-    """Probability integral transforms of true latents: uniform where q is p(z given x).
+    """Probability integral transforms of true latents: uniform if q is p(z given x).
 
-    `print` it, or draw it by `plot_calibration`. It is about observations simulated from the model.
+    `print` it, or draw it by `plot_calibration`. It concerns observations simulated from the model.
 
     Args:
         pit: (N, Q): latent dimensions first, then test quantities.
-        names: What they are: "z[0]", "z[1]", ..., "log_joint", "hpd", "norm", custom ones.
+        names: Their names: "z[0]", "z[1]", ..., "log_joint", "hpd", "norm", and custom ones.
         shapes: Shape of one row's value at each latent site.
-        num_effective: How many independent draws the draws of each observation are worth, (N,).
-        method: Where the draws came from.
+        num_effective: Effective number of independent draws for each observation, (N,).
+        method: The source of the draws.
 
     References:
         Talts et al. (2018), arXiv:1804.06788; Modrák et al. (2023), Simulation-based calibration
@@ -129,19 +129,19 @@ def calibration(
     (z, x) ~ p(z, x); PIT = P(f(z_s, x) < f(z, x)) over draws z_s given x, where ties and the gaps
     between draws are filled at random. It is uniform for every f if and only if the draws are those
     of p(z given x). f is each latent dimension; log_joint, log p(x, z); hpd, the probability of the
-    smallest region of highest q that holds z, so that P(hpd <= a) is the coverage of regions of
-    level a; norm, |z|; and custom quantities. Weighted draws have weighted shares, and as many gaps
-    as the weights are worth draws. A guide that passes need not be sharp: q = p(z) fails by
-    log_joint alone. The test is about observations simulated from the model, not about real ones
-    under a poor model.
+    smallest region of highest q that contains z, so that P(hpd <= a) is the coverage of regions of
+    level a; norm, |z|; and custom quantities. Weighted draws have weighted shares, and their number
+    of gaps is the effective number of draws. A guide that passes need not be informative: q = p(z)
+    fails on log_joint alone. The test concerns observations simulated from the model, not real
+    observations under a poor model.
 
     Args:
         model: `Model`, or any Pyro model with a plate "data" at dim -1.
         guide: `Guide`, or any Pyro guide with the same latent sites.
-        data: Rows whose covariates and missing values the simulated ones have, drawn at random. A
-            custom Pyro model needs them; a `Model` without covariates does not.
-        method: Where draws come from: `GuideDraws(**options)` (None), `ImportanceDraws()` or
-            `HMCDraws()`. One seed gives all of them the same simulated observations.
+        data: Rows from which covariates and missing entries of the simulated rows are drawn at
+            random. A custom Pyro model needs them; a `Model` without covariates does not.
+        method: The source of the draws: `GuideDraws(**options)` (None), `ImportanceDraws()` or
+            `HMCDraws()`. With the same seed all of them have the same simulated observations.
         num_data: Number of simulated observations N, at least 2.
         quantities: Further f by name: f(z, x) takes z (S, B, *event), or a dict of them if there
             are several sites, and x (B, *event), and returns (S, B).
@@ -153,9 +153,9 @@ def calibration(
         The transforms; `print` it for p-values, coverage and a verdict.
 
     Raises:
-        ValueError: a custom Pyro model without data; options beside a method, or a method that is
-            not one of those; a latent outside the data plate; a quantity that is NaN, of another
-            shape, or has the name of a built-in one.
+        ValueError: a custom Pyro model has no data; options are given together with a method, or
+            the method is not one of those above; a latent is outside the data plate; a quantity is
+            NaN, has another shape, or has the name of a built-in one.
 
     References:
         Talts et al. (2018), Validating Bayesian inference algorithms with simulation-based

@@ -34,7 +34,7 @@ class PosteriorDraws(ABC):
 
     @abstractmethod
     def rows(self, num_data: int) -> int:
-        """How many rows `draw` should be given at once."""
+        """Number of rows that `draw` should be given at once."""
 
     @abstractmethod
     def draw(
@@ -49,7 +49,7 @@ class PosteriorDraws(ABC):
 
 @dataclass(frozen=True)
 class FromGuide(PosteriorDraws):
-    """S draws of the guide for each row, of whatever weights."""
+    """S draws of the guide for each row, with any weights."""
 
     num_samples: int = 1000
     chunk_size: int | None = field(default=None, repr=False)
@@ -79,7 +79,7 @@ class GuideDraws(FromGuide):
     Args:
         num_samples: Number of draws S per observation. Errors in tails rarer than 1 / S are missed.
         chunk_size: (draw, row) pairs held at once.
-        progress: Whether `calibration` shows a bar when it takes more than two seconds.
+        progress: Whether `calibration` shows a bar after two seconds.
 
     Raises:
         ValueError: fewer than one draw.
@@ -94,12 +94,12 @@ class GuideDraws(FromGuide):
 class ImportanceDraws(FromGuide):
     """Draws of the guide weighted by w = p(x, z) / q(z given x).
 
-    They represent the posterior where S is large and k-hat is good.
+    They represent the posterior if S is large and k-hat is good.
 
     Args:
         num_samples: Number of draws S per observation.
         chunk_size: (draw, row) pairs held at once.
-        progress: Whether `calibration` shows a bar when it takes more than two seconds.
+        progress: Whether `calibration` shows a bar after two seconds.
 
     Raises:
         ValueError: fewer than one draw.
@@ -123,14 +123,15 @@ class HMCDraws(PosteriorDraws):
     """Draws of p(z given x) by Hamiltonian Monte Carlo, thinned until nearly independent.
 
     Chains start at the guide's draws. Every n-th draw of a chain is kept, where n draws are worth
-    one independent draw, by the effective sample size of means or of sds, whichever is smaller, in
-    the median over rows and dimensions. Correlated draws would look like too narrow a posterior.
+    one independent draw by the effective sample size of means or of sds, whichever is smaller
+    (median over rows and dimensions). Correlated draws would look like a posterior that is too
+    narrow.
 
     Args:
         sampler: The `HMC` that draws.
         num_chains: Chains C per observation.
         chunk_size: (chain, row) pairs held at once.
-        progress: Whether `calibration` shows a bar when it takes more than two seconds.
+        progress: Whether `calibration` shows a bar after two seconds.
 
     References:
         Talts et al. (2018), Validating Bayesian inference algorithms, arXiv:1804.06788, section 5.1
@@ -161,10 +162,10 @@ class HMCDraws(PosteriorDraws):
 
 
 def draws_worth_one(chains: Chains) -> int:
-    """How many draws of a chain are worth one independent draw; 1 where it is not known.
+    """Number of draws of a chain that are worth one independent draw; 1 if it is not known.
 
-    The means alone would give too few: draws that alternate around the mean keep their distance
-    from it.
+    The means alone would give too few: the mean of draws that alternate around it is known well,
+    but their spread is not.
     """
     some = replace(chains, draws=chains.draws[:, :, :ENOUGH_DATA])
     num_samples, num_chains = some.draws.shape[:2]

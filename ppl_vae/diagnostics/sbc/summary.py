@@ -31,20 +31,18 @@ class CalibrationSummary:
 
     Args:
         names: Latent dimensions and quantities, (Q,).
-        num_latents: How many of them are latent dimensions.
-        p_value: Of uniformity, each on its own, (Q,).
-        adjusted: After Holm's correction for their number, (Q,).
-        bias: Mean of the normal scores of the PIT, (Q,): by how many sds of the draws the truth
-            lies above them, where the draws are normal; 0 is right, with standard error 1 /
-            sqrt(N).
-        spread: Their sd, (Q,): the error's sd in sds of the draws; 1 is right, above it the draws
-            are too narrow; standard error 1 / sqrt(2 N).
+        num_latents: Number of them that are latent dimensions.
+        p_value: P-values of uniformity, each on its own, (Q,).
+        adjusted: The same after Holm's correction for their number, (Q,).
+        bias: Mean of the normal scores of the PIT, (Q,). For normal draws it is the distance of the
+            truth above them in sds of the draws; 0 is correct, with standard error 1 / sqrt(N).
+        spread: Sd of the normal scores, (Q,): the sd of the truth in sds of the draws; 1 is
+            correct, above 1 the draws are too narrow; standard error 1 / sqrt(2 N).
         coverage: Share of truths in central intervals of 50 and 90 %, (2, Q).
-        hpd_coverage: Share of truths in highest-density regions of 50 and 90 %, (2,); NaN where q
-            has no density.
+        hpd_coverage: Share of truths in highest-density regions of 50 and 90 %, (2,); NaN if q has
+            no density.
         num_data: Number of simulated observations N.
-        mean_effective: How many independent draws the draws of one observation are worth, on
-            average.
+        mean_effective: Mean effective number of independent draws for each observation.
         method: Where the draws came from.
         level: Adjusted p-values below it are errors.
 
@@ -74,7 +72,7 @@ class CalibrationSummary:
 
     @property
     def flagged(self) -> tuple[str, ...]:
-        """What departs from uniform, the worst first."""
+        """The quantities that depart from uniform, the worst first."""
         worst = self.p_value.argsort(kind="stable")
         return tuple(self.names[i] for i in worst if self.adjusted[i] < self.level)
 
@@ -109,7 +107,7 @@ class CalibrationSummary:
         return "fail" if (size > SMALL).any() else "look"
 
     def _error(self, name: str) -> str:
-        """In words, the error of a latent dimension that is larger in standard errors."""
+        """The larger error of a latent dimension, in standard errors, in words."""
         i = self.names.index(name)
         bias = self.bias[i]
         spread = self.spread[i]
@@ -142,7 +140,7 @@ class CalibrationSummary:
         if np.isfinite(self.hpd_coverage).all():
             half, most = 100 * self.hpd_coverage
             held = f"{half:.1f} and {most:.1f} % of the truths"
-            lines.append(f"50 and 90 % highest-density regions hold {held}")
+            lines.append(f"50 and 90 % highest-density regions contain {held}")
         return "\n".join([*lines, self.verdict])
 
 
