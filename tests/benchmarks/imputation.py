@@ -61,12 +61,12 @@ LINEAR = [
     for mechanism in ("MCAR", "MAR")
     for share in (0.1, 0.3, 0.5)
 ]
-NUM_RUNS = {
+NUM_RUNS = dict.fromkeys(LINEAR, 1000) | {
     Setting("mixed", "MAR", 0.3, 200): 400,
     Setting("nonlinear", "MAR", 0.3, 200): 400,
     Setting("mixed", "MAR", 0.5, 200): 400,
     Setting("mixed", "MAR", 0.3, 2000): 100,
-} | dict.fromkeys(LINEAR, 1000)
+}
 STARTS = {Setting("mixed", "MAR", 0.3, 200): 20, Setting("linear-Gaussian", "MAR", 0.3, 200): 20}
 OURS = "ppl_vae"
 FIXED = "ppl_vae, theta fixed"
