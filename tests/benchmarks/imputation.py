@@ -10,6 +10,7 @@ regression coefficients are pooled by `pv.pool`. Of each setting the sums over r
 are written after each round; none is computed again. R with the package mice has to be there."""
 
 import argparse
+import copy
 import json
 import logging
 import time
@@ -40,6 +41,7 @@ from simulated_missing import (
 import ppl_vae as pv
 from ppl_vae import beds
 from ppl_vae.runtime.files import write_whole
+from ppl_vae.training.schedules import Cosine
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 RESULTS = DOCS / "imputation.json"
@@ -52,6 +54,7 @@ WIDEST = 1.25  # of the intervals of proper imputation under the true model
 RECIPE_STEPS = 1000
 COLD_STEPS = 300
 NUM_ROUNDS = 400
+FEWEST_RUNS = 20  # of a setting that is shown
 PARTICLES = 400
 BROKEN = " ✗"
 
@@ -68,6 +71,7 @@ NUM_RUNS = dict.fromkeys(LINEAR, 1000) | {
     Setting("mixed", "MAR", 0.3, 2000): 100,
 }
 STARTS = {Setting("mixed", "MAR", 0.3, 200): 20, Setting("linear-Gaussian", "MAR", 0.3, 200): 20}
+CLOSED_FORM, NUM_CLOSED = "starts: closed form", 40
 OURS = "ppl_vae"
 FIXED = "ppl_vae, theta fixed"
 PROPER = "proper, true model"
@@ -77,6 +81,7 @@ SUMS = ("runs", "covered", "error", "error²", "se", "se²", "width")
 
 Interval = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # estimate, se, both ends
 Results = dict[str, Any]
+EMPTY: Results = {"runs": 0, "sums": {}, "entries": [0, 0.0, 0.0]}
 
 
 # --- one run --------------------------------------------------------------------------------------
@@ -222,6 +227,29 @@ def starts(setting: Setting, seed: int) -> dict[str, list[float]]:
     return variances | {"seconds": [seconds]}
 
 
+def closed_form(seed: int) -> list[float]:
+    """Variance of each fitted mean between warm fits to complete rows, over s^2 / N.
+
+    The means of a linear-Gaussian model at its maximum are those of the sample."""
+    x = TRUTHS["linear-Gaussian"].draw(np.random.default_rng([seed, 5]), 200)
+    data = pv.Dataset(x)
+    with pv.seeded(seed):
+        posterior = pv.posteriors.FullRankNormal(2)
+        guide = pv.Guide(posterior, data.event_shape, torch.nn.Identity(), start=data)
+        likelihood = pv.likelihoods.Gaussian(data.event_shape)
+        prior = pv.priors.StandardNormal(2)
+        model = pv.Model(prior, likelihood, torch.nn.Identity(), start=data)
+    objective = pv.objectives.IWAE(10, gradient=pv.objectives.DoublyReparameterized())
+    training = pv.Training(
+        num_epochs=300, batch_size=200, learning_rate=Cosine(3e-2), progress=False
+    )
+    pv.fit(model, guide, data, objective=objective, training=training)
+    fits = pv.bootstrap_fits(model, guide, data, objective=objective, seed=seed, progress=False)
+    means = np.stack([pair[0].decode(torch.zeros(1, 2)).mean[0].detach() for pair in fits])
+    ratios = means.var(0, ddof=1) / (x.var(0) / len(x))
+    return [round(float(ratio), 6) for ratio in ratios]
+
+
 def between(truth: Truth, fits: list[list[np.ndarray]]) -> list[float]:
     """Variance between fits of the mean over a fit's draws, less what the draws contribute."""
     values = np.stack([all_estimates(truth, tables)[0] for tables in fits])
@@ -232,11 +260,11 @@ def between(truth: Truth, fits: list[list[np.ndarray]]) -> list[float]:
 # --- all of them ----------------------------------------------------------------------------------
 
 
-def added(results: Results, setting: Setting, runs: int, mice: imputers.Mice) -> None:
-    """Add the next runs of a setting to its sums."""
+def added(kept: Results, setting: Setting, runs: int, mice: imputers.Mice) -> Results:
+    """The sums of a setting with those of its next runs."""
     truth = TRUTHS[setting.truth]
     values = np.array(list(truth.estimands.values()))
-    kept = results.setdefault(str(setting), {"runs": 0, "sums": {}, "entries": [0, 0.0, 0.0]})
+    kept = copy.deepcopy(kept)
     for seed in range(kept["runs"], kept["runs"] + runs):
         found, covered = run(setting, seed, mice)
         for method, (centre, se, low, high) in found.items():
@@ -249,6 +277,7 @@ def added(results: Results, setting: Setting, runs: int, mice: imputers.Mice) ->
         new = [1, covered, covered**2]
         kept["entries"] = [s + n for s, n in zip(kept["entries"], new, strict=True)]
         kept["runs"] = seed + 1
+    return kept
 
 
 def read() -> Results:
@@ -265,19 +294,29 @@ def write(results: Results) -> None:
 def work(chosen: list[Setting], most: int | None, with_starts: bool) -> None:
     """Round by round, so that settings have equal shares of their runs whenever it ends."""
     mice = imputers.Mice()
-    results = read()
     for number in range(1, NUM_ROUNDS + 1):
         for setting in chosen:
-            wanted = share_of(NUM_RUNS[setting], number, most)
-            left = wanted - results.get(str(setting), {"runs": 0})["runs"]
+            kept = read().get(str(setting), EMPTY)
+            left = share_of(NUM_RUNS[setting], number, most) - kept["runs"]
             if left > 0:
-                added(results, setting, left, mice)
-                write(results)
-        for setting in STARTS if with_starts else ():
-            done = results.setdefault(f"starts: {setting}", [])
+                keep(str(setting), added(kept, setting, left, mice))
+        if not with_starts:
+            continue
+        done = read().get(CLOSED_FORM, [])
+        while len(done) < share_of(NUM_CLOSED, number, most):
+            done.append(closed_form(len(done)))
+            keep(CLOSED_FORM, done)
+        for setting in STARTS:
+            name = f"starts: {setting}"
+            done = read().get(name, [])
             while len(done) < share_of(STARTS[setting], number, most):
                 done.append(starts(setting, len(done)))
-                write(results)
+                keep(name, done)
+
+
+def keep(name: str, found: Any) -> None:
+    """Another process may have written other settings meanwhile."""
+    write(read() | {name: found})
 
 
 def share_of(num_runs: int, number: int, most: int | None) -> int:
@@ -319,9 +358,17 @@ which takes binary variables for numbers. *theta fixed* leaves the bootstrap fit
 def page(results: Results) -> str:
     parts = [LAW]
     for setting in NUM_RUNS:
-        if str(setting) in results:
-            parts.append(f"## {setting}\n\n" + table(setting, results[str(setting)]))
+        kept = results.get(str(setting), EMPTY)
+        said = f"{kept['runs']} runs so far, too few for a table."
+        if kept["runs"] >= FEWEST_RUNS:
+            said = table(setting, kept)
+        parts.append(f"## {setting}\n\n{said}")
     found = [starts_table(str(s), results.get(f"starts: {s}", [])) for s in STARTS]
+    closed = np.array(results.get(CLOSED_FORM, []))
+    if len(closed) > 1:
+        each = closed.mean(1)
+        error = each.std(ddof=1) / np.sqrt(len(each))
+        found.append(f"| closed form | {each.mean():.2f} ± {error:.2f} | | | {len(each)} |")
     if any(found):
         parts.append(STARTED + "\n\n" + "\n".join([*STARTED_HEAD, *filter(None, found)]))
     return "\n\n".join(parts) + "\n"
@@ -380,7 +427,8 @@ STARTED = f"""## Warm and cold refits
 
 Variance of the estimates between bootstrap fits that go on from the trained weights, as a ratio to
 that between fits from new weights, of {COLD_STEPS} steps; the noise of the draws is subtracted. ±
-is a jackknife standard error over tables."""
+is a jackknife standard error over tables. *closed form*: means of a linear-Gaussian VAE of two
+latents, trained by IWAE on complete rows, over $s^2 / N$."""
 STARTED_HEAD = [
     "| setting | means | coefficients | seconds a warm refit | tables |",
     "|---|---|---|---|---|",

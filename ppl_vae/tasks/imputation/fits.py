@@ -15,7 +15,7 @@ from torch import nn
 from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.objectives import MeanFieldELBO
 from ppl_vae.programs.inference import progress_bar
-from ppl_vae.runtime.checks import whole_fields
+from ppl_vae.runtime.checks import one_line, whole_fields
 from ppl_vae.runtime.digests import digest
 from ppl_vae.runtime.files import write_whole
 from ppl_vae.runtime.seeding import derived_seed
@@ -105,7 +105,7 @@ class Fits(Sequence[Pair]):
         try:
             fits[0]
         except (RuntimeError, KeyError) as error:
-            raise ValueError(f"{path} does not fit this model and guide: {error}") from error
+            raise ValueError(f"{path} does not fit this pair: {one_line(error)}") from error
         return fits
 
     @override
