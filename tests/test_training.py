@@ -493,7 +493,7 @@ def test_constrained_parameters_of_one_name_in_model_and_guide_are_refused():
     model = NamedModel()
     model.scale = PyroParam(torch.tensor(2.0), dist.constraints.positive)
     with pytest.raises(
-        ValueError, match="model and guide both have a PyroParam 'scale', which Pyro takes for one"
+        ValueError, match="model and guide both have a PyroParam 'scale', which Pyro would merge"
     ):
         pv.fit(model, NamedGuide(), data_for("Bernoulli"), training=quiet())
 

@@ -31,15 +31,16 @@ def sample_posterior(
 ) -> Chains:
     """Draws from p(z given x) by Hamiltonian Monte Carlo, started at draws of the guide.
 
-    All chains and rows run at once; the model is taken as it is. If the guide misses a mode, all
+    All chains and rows run at once; the model is not changed. If the guide misses a mode, all
     chains stay outside it, and R-hat does not reveal this.
 
     Args:
         model: `Model`, or any Pyro model with one plate "data" at dim -1 and continuous latents.
-        guide: `Guide`, or any Pyro guide with the same latent sites: where the chains start.
+        guide: `Guide`, or any Pyro guide with the same latent sites, at whose draws the chains
+            start.
         data: A `Dataset` (all its rows), or an array, tensor, DataFrame, DataArray.
         num_chains: Number of chains C per row.
-        sampler: Its settings; None is `HMC(num_samples=500, num_warmup=200)`.
+        sampler: The sampler; None is `HMC(num_samples=500, num_warmup=200)`.
         seed: Seed of the draws; None draws from torch's global stream.
         chunk_size: (chain, row) pairs held at once.
 
@@ -48,7 +49,7 @@ def sample_posterior(
         the convergence diagnostics.
 
     Raises:
-        ValueError: x outside the support; a latent that is discrete or outside the data plate.
+        ValueError: x is outside the support; a latent is discrete or outside the data plate.
 
     References:
         Neal (2011), MCMC using Hamiltonian dynamics, arXiv:1206.1901.

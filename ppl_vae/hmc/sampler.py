@@ -22,19 +22,19 @@ class HMC:
     The mass matrix is diagonal, per row, pooled over chains from two windows of the warm-up, each
     followed by a fresh adaptation of the step sizes. Each transition takes a random number of steps
     between 0.5 and 1.5 times `num_leapfrog`, and step sizes are jittered by 20 %: on a normal
-    target, trajectories of a fixed length may return to their start or its mirror image, and mix
-    slowly. Multimodal posteriors need chains that start in each mode; funnels show as divergences
+    target, trajectories of a fixed length may return to their start or its mirror image, and so mix
+    slowly. Multimodal posteriors need chains that start in each mode; a funnel causes divergences
     and a large R-hat.
 
     Args:
-        num_samples: Draws S per chain after warm-up.
-        num_warmup: Transitions that adapt step size and mass.
-        num_leapfrog: Leapfrog steps per transition, on average.
-        target_accept: Acceptance probability that the step size aims at.
+        num_samples: Number of draws S per chain after warm-up.
+        num_warmup: Number of transitions that adapt step size and mass.
+        num_leapfrog: Mean number of leapfrog steps per transition.
+        target_accept: Target of the acceptance probability.
         progress: Whether to show a bar after two seconds.
 
     Raises:
-        ValueError: a size below one, or a target outside (0, 1).
+        ValueError: a size is below one, or the target is outside (0, 1).
 
     References:
         Neal (2011), MCMC using Hamiltonian dynamics, arXiv:1206.1901, section 3.2 (random

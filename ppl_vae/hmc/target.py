@@ -31,8 +31,8 @@ class PackedSite:
         except NotImplementedError:
             raise ValueError(
                 f"site {node['name']!r} is {type(fn).__name__} with support {fn.support}: "
-                "Hamiltonian Monte Carlo moves continuous latents alone, on supports with a "
-                "bijection from R^n; sum the site out, or use ImportanceSampling"
+                "Hamiltonian Monte Carlo needs continuous latents, on supports with a bijection "
+                "from R^n; sum the site out, or use ImportanceSampling"
             ) from None
         self.num_batch = value.dim() - fn.event_dim
         u = self.transform.inv(value)
@@ -101,12 +101,13 @@ class LogJoint:
     """log p(x, z(u)) + log |dz / du| of any Pyro model, a function of unconstrained latents u (C,
     B, D).
 
-    Latents count where they are masked, too (`with_all_entries`). z = T(u) by Pyro's `biject_to` of
-    each site's support, u the sites' vectors side by side. Unscaled: a datum counts once. Latents
-    outside the data plate cannot be split by datum; a support may not depend on another latent.
+    Masked latents count too (`with_all_entries`). z = T(u) by Pyro's `biject_to` of each site's
+    support, where u are the sites' vectors side by side. The density is unscaled: each row counts
+    once. Latents outside the data plate are refused, because they cannot be split by row, and so is
+    a support that depends on another latent.
 
     Args:
-        terms: One run under C particles, which tells sites, shapes and supports.
+        terms: One run under C particles, which gives sites, shapes and supports.
         model: The model.
         args: Its arguments.
 
@@ -148,8 +149,8 @@ class LogJoint:
             )
         if not nodes:
             raise ValueError(
-                "the model has no latent site for the chains to move: ImportanceSampling(1) gives "
-                "log p(x) exactly"
+                "the model has no latent site to sample: ImportanceSampling(1) gives log p(x) "
+                "exactly"
             )
         self.sites = {name: PackedSite(nodes[name]) for name in terms.prior_sites}
         self.start = torch.cat(

@@ -47,7 +47,8 @@ class Point(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """After a transition: where the chains are, acceptance probabilities, divergences, (C, B).
+    """The result of a transition: positions of the chains, acceptance probabilities, divergences,
+    (C, B).
 
     Example:
         >>> normal = lambda u: -0.5 * u.square().sum(-1)
@@ -114,9 +115,9 @@ def kinetic(velocity: Tensor) -> Tensor:
 
 
 def first_step(log_density: LogDensity, point: Point, scale: Tensor, guess: Tensor) -> Tensor:
-    """A first step size per chain and row, (C, B), accepted with a probability of about 0.8.
+    """A first step size per chain and row, (C, B), with an acceptance probability of about 0.8.
 
-    `guess` is doubled or halved until one leapfrog step is.
+    `guess` is doubled or halved until one leapfrog step has that probability.
 
     References:
         Hoffman and Gelman (2014), The no-U-turn sampler, arXiv:1111.4246, algorithm 4.

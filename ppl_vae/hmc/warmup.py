@@ -1,4 +1,4 @@
-"""What warm-up learns: step sizes by dual averaging, and the scale of each dimension."""
+"""The adaptation in warm-up: step sizes by dual averaging, and the scale of each dimension."""
 
 import torch
 from torch import Tensor
@@ -13,11 +13,11 @@ GAMMA = 0.2
 
 
 class DualAveraging:
-    """Step sizes per chain and row by dual averaging, as in Stan but for gamma.
+    """Step sizes per chain and row by dual averaging, as in Stan except for gamma.
 
     Args:
-        step: Step size to begin with, (C, B).
-        target: Acceptance probability to aim at.
+        step: Initial step size, (C, B).
+        target: Target of the acceptance probability.
 
     References:
         Hoffman and Gelman (2014), The no-U-turn sampler, arXiv:1111.4246, section 3.2.1.
@@ -31,7 +31,7 @@ class DualAveraging:
         self.error = self.average = torch.zeros_like(step)
 
     def update(self, accept: Tensor) -> None:
-        """Take in the acceptance probabilities of a transition."""
+        """Update by the acceptance probabilities of a transition."""
         self.count += 1
         weight, decay = 1 / (self.count + 10), self.count**-0.75
         self.error = (1 - weight) * self.error + weight * (self.target - accept)
@@ -41,7 +41,7 @@ class DualAveraging:
 
     @property
     def settled(self) -> Tensor:
-        """The step size to sample with: the average of the later ones."""
+        """The step size for sampling: the average of the later ones."""
         return self.average.exp() if self.count else self.step
 
 
@@ -51,7 +51,7 @@ class Warmup:
     Args:
         log_density: The target.
         point: Where the chains start.
-        target_accept: Acceptance probability to aim at.
+        target_accept: Target of the acceptance probability.
         length: Number of transitions.
     """
 
@@ -71,7 +71,7 @@ class Warmup:
         )
 
     def update(self, point: Point, accept: Tensor, t: int) -> None:
-        """Take in transition t; where a window ends, set the scale and restart the step sizes."""
+        """Update by transition t; after a window, set the scale and restart the step sizes."""
         self.steps.update(accept)
         if t >= self.drop:
             self.kept.append(point.position)

@@ -1,4 +1,4 @@
-"""The ELBO with its KL weighted, capped from below, or steered to a capacity."""
+"""The ELBO with its KL weighted, with a lower limit, or steered to a capacity."""
 
 from typing import override
 
@@ -16,10 +16,10 @@ __all__ = ["BetaELBO"]
 class BetaELBO(Bound):
     """E_q[log p(x given z)] - beta penalty(KL): beta-VAE, free bits, capacity.
 
-    penalty is KL; or |KL - capacity|; or sum_d max(free_bits, mean over the batch of KL_d), which
-    gives no gradient to a dimension that carries less than `free_bits` nats. It is a bound on
-    log p(x) only for beta >= 1 and the plain penalty. The KL is in closed form where known, else
-    Monte Carlo. For a warm-up use `Training(kl_schedule=...)`.
+    penalty is KL, or |KL - capacity|, or sum_d max(free_bits, mean over the batch of KL_d), which
+    gives no gradient to a dimension that carries less than `free_bits` nats. The objective is a
+    bound on log p(x) only for beta >= 1 and the plain penalty. The KL is in closed form if known,
+    else Monte Carlo. For a warm-up use `Training(kl_schedule=...)`.
 
     Args:
         beta: Weight of the penalty.
@@ -32,7 +32,7 @@ class BetaELBO(Bound):
         per observation, (B,), in nats
 
     Raises:
-        ValueError: beta, capacity or free_bits is negative or not finite; free bits and capacity
+        ValueError: beta, capacity or free_bits is negative or not finite; free_bits and capacity
             are both given.
 
     References:
@@ -74,7 +74,7 @@ class BetaELBO(Bound):
         return self.beta * super().global_value(terms)
 
     def penalty(self, terms: LogTerms) -> Tensor:
-        """The penalty in the place of the KL, (B,)."""
+        """The penalty that replaces the KL, (B,)."""
         if self.free_bits:
             kl = kl_per_dimension(terms).mean(0)
             scale = torch.as_tensor(terms.scale).to(kl).expand(len(kl))

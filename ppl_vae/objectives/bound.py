@@ -1,4 +1,4 @@
-"""What every objective shares: a value per observation, and Pyro's loss interface."""
+"""The base of every objective: a value per observation, and Pyro's loss interface."""
 
 import copy
 from abc import ABC
@@ -34,17 +34,17 @@ class Bound(Target, ELBO, ABC):
     """An objective that is a bound per observation, in nats: f(log w) of the (K, B) log-weights.
 
     loss = - sum_b scale_b value_b - share (log p(g) - log q(g)), where g are the latents outside
-    the data plate: drawn once, and shared by the K particles of every row. The share is the batch's
-    part of the training rows, B / N, where N is known (`fit` sets it by `over`) and the plate does
-    not scale its rows by N / B; else it is 1. `gradient` decides which gradient is followed; a
-    latent g without a path derivative gets the score function of the whole loss, from two draws. A
-    bound serves `pyro.infer.SVI(loss=...)`, `objective(model, guide)` with any torch optimiser, and
+    the data plate, drawn once and shared by the K particles of every row. The share is the batch's
+    part of the training rows, B / N, if N is known (`fit` sets it by `over`) and the plate does not
+    scale its rows by N / B; else it is 1. `gradient` is the gradient estimator; a latent g without
+    a path derivative gets the score function of the whole loss, from two draws. A bound can be used
+    in `pyro.infer.SVI(loss=...)`, as `objective(model, guide)` with any torch optimiser, and in
     `fit`.
 
-    A subclass gives `reduce` and what `Target` names. It also states `is_upper`, where it bounds
-    from above and is minimised; `takes_global = False`, where its expectation over g would not be a
-    bound; `fewest_rows`, where it compares rows with each other; and `shown`, the names of its own
-    arguments.
+    A subclass implements `reduce` and sets the attributes of `Target`. It also sets `is_upper` if
+    it bounds from above and is minimised, `takes_global = False` if its expectation over g would
+    not be a bound, `fewest_rows` if it compares rows with each other, and `shown`, the names of its
+    own arguments.
 
     References:
         Mnih and Rezende (2016), Variational inference for Monte Carlo objectives, arXiv:1602.06725,
@@ -89,7 +89,7 @@ class Bound(Target, ELBO, ABC):
 
     @property
     def recordable(self) -> bool:
-        """Whether a graph can replace a step: its operations are always the same, without state."""
+        """Whether a graph can replace a step: its operations never change, and have no state."""
         return not self.gradient.has_state
 
     def global_value(self, terms: LogTerms) -> Tensor:
@@ -105,7 +105,7 @@ class Bound(Target, ELBO, ABC):
         return other
 
     def over(self, num_data: float) -> Self:
-        """The same objective for batches of N rows, which share a global latent's KL.
+        """The same objective for batches of N rows in all, which share the KL of a global latent.
 
         N is `num_data`: the number of rows, or the sum of their weights.
         """
@@ -164,7 +164,7 @@ class Bound(Target, ELBO, ABC):
     def _draw(
         self, model: Program, guide: Program, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Any]:
-        """The loss at one draw, with its gradient, and log q of global latents to be scored."""
+        """The loss at one draw, with its gradient, and log q of the globals that need a score."""
         terms = self.terms(model, guide, *args, **kwargs)
         surrogate = self._total(self.gradient.surrogate(self, terms), terms)
         if not self.gradient.detaches(self):
@@ -182,12 +182,12 @@ class Bound(Target, ELBO, ABC):
     def _get_trace(
         self, model: Program, guide: Program, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        """The traces of one run, which Pyro's base class asks for."""
+        """The traces of one run, which Pyro's base class requires."""
         terms = self.terms(model, guide, *args, **kwargs)
         return terms.model_trace, terms.guide_trace
 
     def _total(self, values: Tensor, terms: LogTerms) -> Tensor:
-        """The loss of the batch from its values per observation."""
+        """The loss of the batch from the values per observation."""
         share = 1.0 if self.num_data is None else terms.num_rows / self.num_data
         global_value = terms.global_likelihood + self.kl_weight * self.global_value(terms)
         total = (terms.scale * values).sum() + share * global_value

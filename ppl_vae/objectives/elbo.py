@@ -1,4 +1,4 @@
-"""The evidence lower bound, all Monte Carlo: estimator A of the original paper."""
+"""The evidence lower bound by Monte Carlo alone: estimator A of the original paper."""
 
 from typing import override
 
@@ -14,8 +14,8 @@ __all__ = ["TraceELBO"]
 class TraceELBO(Bound):
     """ELBO(x) = E_q[log p(x given z) + w (log p(z) - log q(z given x))], by mean_k log w_k.
 
-    w = 1 unless annealed. Needs only the densities of the families; noisier than `MeanFieldELBO`
-    where the KL has a closed form.
+    w = 1 unless annealed. It needs only the densities of the families; it is noisier than
+    `MeanFieldELBO` if the KL has a closed form.
 
     Args:
         num_particles: Number of particles K per observation.

@@ -1,4 +1,4 @@
-"""Bounds from importance weights: the log of a mean, and its relatives."""
+"""Bounds from importance weights: the log of a mean, and combinations of it."""
 
 import math
 from typing import Unpack, override
@@ -15,7 +15,7 @@ __all__ = ["CIWAE", "IWAE", "MIWAE", "PIWAE"]
 
 
 def log_mean_exp(log_weights: Tensor) -> Tensor:
-    """log mean_k w_k over the first dim; K is what the tensor has."""
+    """log mean_k w_k over the first dim, whose length is K."""
     return torch.logsumexp(log_weights, dim=0) - math.log(len(log_weights))
 
 
@@ -115,7 +115,7 @@ class CIWAE(Bound):
 
 
 class MIWAE(Bound):
-    """The mean of M independent IWAE_K bounds: M K particles in all.
+    """The mean of M independent IWAE_K bounds, with M K particles in all.
 
     As tight as IWAE_K, with the noise of M bounds averaged: the guide's signal grows with M. The
     attribute `num_particles` is M K, the number drawn; `repr` shows the K that was given. (The
@@ -155,7 +155,7 @@ class MIWAE(Bound):
         return log_mean_exp(self._groups(log_weights)).mean(0)
 
     def reduce_others(self, log_weights: Tensor, instead: Tensor | None = None) -> Tensor:
-        """The mean of the other bounds and of the particle's own, changed one."""
+        """The mean of the other bounds and of the particle's own bound, which changes."""
         groups = self._groups(log_weights)
         own = log_mean_exp_of_others(groups, None if instead is None else self._groups(instead))
         return mean_of_others(log_mean_exp(groups), own).flatten(0, 1)
@@ -166,7 +166,7 @@ class MIWAE(Bound):
         return (defect / self.num_bounds).flatten(0, 1)
 
     def rewards_without(self, log_weights: Tensor) -> Tensor:
-        """Not defined: without a particle, its bound has K - 1 and is another one."""
+        """Not defined: without a particle, its bound has K - 1 and is a different bound."""
         raise ValueError(
             f'ScoreFunction("leave-one-out") is not defined for {type(self).__name__}: use VIMCO()'
         )
@@ -179,7 +179,7 @@ class MIWAE(Bound):
 class PIWAE(MIWAE):
     """The model follows IWAE_MK and the guide MIWAE_M,K, on the same M K particles.
 
-    The model gets the tight bound, the guide the better signal. The value is that of IWAE_MK.
+    The model follows the tighter bound, the guide the better signal. The value is that of IWAE_MK.
 
     Args:
         num_bounds: Number of bounds M that the guide's target averages.

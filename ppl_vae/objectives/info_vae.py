@@ -1,4 +1,4 @@
-"""InfoVAE: part of the ELBO's KL is exchanged for a distance of aggregate posterior and prior."""
+"""InfoVAE: part of the KL is replaced by a distance between aggregate posterior and prior."""
 
 from dataclasses import dataclass
 from typing import Any, override
@@ -28,14 +28,14 @@ ROUNDING = 1e-9  # of 1 - alpha
 class InfoVAE(Bound):
     """E_q[log p(x given z)] - (1 - alpha) KL(q(z given x) || p) - (alpha + scale - 1) MMD^2.
 
-    MMD is the maximum mean discrepancy between the prior and the aggregate posterior
-    q(z) = E_x q(z given x), over the population that the rows come from. It does not compare each
-    q(z given x) with the prior, and so does not reward collapse. Its square is estimated without
-    bias from pairs of different rows of a batch (a U-statistic, which may be slightly negative),
-    and subtracted from each row. A single row has no aggregate posterior: where an epoch's last
-    batch is one row the term is left out, and `fit` refuses batches of one row throughout. A prior
-    without path derivative (a mixture) learns from the KL and the likelihood alone. The objective
-    is a bound on log p(x) only for alpha = 0 and scale = 1, where it is the ELBO.
+    MMD is the maximum mean discrepancy between the prior and the aggregate posterior q(z) = E_x q(z
+    given x), over the population that the rows come from. It does not compare each q(z given x)
+    with the prior, and so does not reward collapse. Its square is estimated without bias from pairs
+    of different rows of a batch (a U-statistic, which may be slightly negative), and subtracted
+    from each row. A single row has no aggregate posterior: if the last batch of an epoch is one row
+    the term is left out, and `fit` refuses a batch size of one. A prior without path derivative (a
+    mixture) learns from the KL and the likelihood alone. The objective is a bound on log p(x) only
+    for alpha = 0 and scale = 1, when it is the ELBO.
 
     Args:
         alpha: Share of the KL that is removed, at most 1.
@@ -81,7 +81,7 @@ class InfoVAE(Bound):
         return terms.log_likelihood.mean(0) - self.kl_weight * penalty
 
     def terms(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> LogTerms:
-        """As for any bound; where z has several sites, with joint draws of them from the prior."""
+        """As for any bound; if z has several sites, with joint draws of them from the prior."""
         terms = super().terms(model, guide, *args, **kwargs)
         if len(terms.prior_sites) < 2:
             return terms
@@ -113,7 +113,7 @@ class WithDream(LogTerms):
 
 
 def _from_prior(terms: LogTerms, site: Site) -> Tensor:
-    """Draws of a site from the prior, joint with those of the other sites where there are any."""
+    """Draws of a site from the prior, joint with those of the other sites if there are any."""
     if isinstance(terms, WithDream):
         return terms.dream.nodes[site["name"]]["value"]
     return site["fn"].rsample() if site["fn"].has_rsample else site["fn"].sample()
@@ -128,9 +128,9 @@ def _by_row(values: Tensor, site: Site) -> Tensor:
 def squared_mmd(x: Tensor, y: Tensor) -> Tensor:
     """Unbiased squared maximum mean discrepancy of two distributions, from draws (K, B, D).
 
-    The kernel is exp(-|a - b|^2 / D). Rows are independent; draws within one row share its
-    q(z given x) or its p(z given c). Only pairs of different rows are independent draws of the
-    aggregates, so only they are averaged.
+    The kernel is exp(-|a - b|^2 / D). Rows are independent; draws within one row share its q(z
+    given x) or its p(z given c). Only pairs of different rows are independent draws of the
+    aggregates, so only these are averaged.
 
     References:
         Gretton et al. (2012), A kernel two-sample test, JMLR 13, eq. 3.

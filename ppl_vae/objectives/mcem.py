@@ -1,4 +1,4 @@
-"""Monte Carlo EM: the posterior by HMC, the model by gradient; a slow baseline."""
+"""Monte Carlo EM: the posterior by HMC, the model by gradient steps; a slow baseline."""
 
 from typing import Any, Self
 
@@ -20,8 +20,8 @@ class MCEM(TraceELBO):
 
     Every gradient costs (warm-up + draws) x leapfrog evaluations of the model, too many for a large
     N. The guide is fitted to the posterior draws (forward KL), so it can be used for evaluation,
-    and its ELBO is the value. A latent g outside the data plate is drawn by the guide,
-    z ~ p(z given x, g), and q(g) is fitted as by the ELBO.
+    and its ELBO is the value. A latent g outside the data plate is drawn by the guide, z ~ p(z
+    given x, g), and q(g) is fitted as with the ELBO.
 
     Args:
         num_particles: Number of chains per observation.
@@ -31,7 +31,7 @@ class MCEM(TraceELBO):
         per observation, (B,), in nats
 
     Raises:
-        ValueError: it is annealed; its gradient has no KL.
+        ValueError: the objective is to be annealed, but its gradient has no KL.
 
     References:
         Wei and Tanner (1990), A Monte Carlo implementation of the EM algorithm, JASA 85;
@@ -53,7 +53,7 @@ class MCEM(TraceELBO):
         super().__init__(num_particles)
 
     def annealed(self, kl_weight: float | Tensor) -> Self:
-        """Not defined: the gradient uses draws from the posterior and has no KL to weigh."""
+        """Not defined: the gradient uses draws from the posterior and has no KL to weight."""
         raise ValueError(
             "MCEM has no KL to anneal: leave out kl_warmup_epochs and kl_schedule, or use TraceELBO"
         )
@@ -61,7 +61,7 @@ class MCEM(TraceELBO):
     def _draw(
         self, model: Program, guide: Program, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Any]:
-        """The guide's ELBO; its gradient is of - log p(x, z) - log q(z given x) at HMC's draws."""
+        """The guide's ELBO; the gradient is of - log p(x, z) - log q(z given x) at HMC's draws."""
         shared = global_draw(guide, *args, **kwargs)
         fixed = {name: value.detach() for name, value in shared.items()}
         given = [poutine.condition(program, data=fixed) for program in (model, guide)]

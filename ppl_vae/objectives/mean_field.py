@@ -1,4 +1,4 @@
-"""The ELBO with the KL in closed form where there is one: estimator B of the original paper."""
+"""The ELBO with the KL in closed form if there is one: estimator B of the original paper."""
 
 from collections.abc import Callable, Iterator
 from operator import itemgetter
@@ -20,12 +20,12 @@ NORMALS = (torch.distributions.MultivariateNormal, torch.distributions.LowRankMu
 
 
 class MeanFieldELBO(Bound):
-    """ELBO(x) = E_q[log p(x given z)] - w KL(q(z given x) || p(z)), with exact KLs where known.
+    """ELBO(x) = E_q[log p(x given z)] - w KL(q(z given x) || p(z)), with exact KLs if known.
 
-    Where no closed form exists (mixture priors, flows) that site's KL is Monte Carlo, as in
-    `TraceELBO`; `analytic_kl` tells which. With several latent sites KL(q(z2) || p(z2 given z1)) is
-    averaged over the draws of z1. It is Monte Carlo too where the guide draws z1 after z2, since z1
-    may then depend on the z2 that is averaged over.
+    If there is no closed form (mixture priors, flows) the KL of that site is Monte Carlo, as in
+    `TraceELBO`; `analytic_kl` reports this. With several latent sites KL(q(z2) || p(z2 given z1))
+    is averaged over the draws of z1. It is also Monte Carlo if the guide draws z1 after z2, since
+    z1 may then depend on z2.
 
     Args:
         num_particles: Number of particles K per observation.
@@ -73,7 +73,7 @@ class MeanFieldELBO(Bound):
 
 
 def kl_per_site(terms: LogTerms) -> Iterator[tuple[str, Tensor, bool]]:
-    """Of each latent site its name, its KL (K, B), and whether that is in closed form."""
+    """For each latent site its name, its KL (K, B), and whether that is in closed form."""
     for name, log_q in terms.posterior_sites.items():
         kl = closed_form(terms, name)
         if kl is None:
@@ -83,15 +83,15 @@ def kl_per_site(terms: LogTerms) -> Iterator[tuple[str, Tensor, bool]]:
 
 
 def kl_per_row(terms: LogTerms) -> Tensor:
-    """KL of all latent sites per particle and row, (K, B), in closed form where known."""
+    """KL of all latent sites per particle and row, (K, B), in closed form if known."""
     return sum((kl for _, kl, _ in kl_per_site(terms)), torch.zeros_like(terms.log_likelihood))
 
 
 def kl_per_dimension(terms: LogTerms) -> Tensor:
-    """KL of each latent dimension, all sites side by side, (K, B, D), in closed form where known.
+    """KL of each latent dimension, all sites side by side, (K, B, D), in closed form if known.
 
     Raises:
-        ValueError: a guide or prior is not a product over dimensions; a site of the guide has no
+        ValueError: the guide or prior is not a product over dimensions; a site of the guide has no
             prior.
     """
     for name in terms.posterior_sites.keys() - terms.prior_sites.keys():
@@ -116,7 +116,7 @@ def _site_per_dimension(terms: LogTerms, name: str) -> Tensor:
 
 
 def _masked(values: Tensor, site: Any) -> Tensor:
-    """Zero where the site is masked; values have its event dims besides those of the mask."""
+    """Zero where the site is masked; the values also have the event dims of the site."""
     mask = site["mask"]
     if isinstance(mask, Tensor):
         mask = mask.reshape(*mask.shape, *[1] * site["fn"].event_dim)
@@ -132,7 +132,7 @@ def _factors(site: Any) -> Any:
         raise ValueError(
             f"site {site['name']!r} has a {type(distribution).__name__}, which is not a product "
             "over latent dimensions, so there is no KL per dimension; rate_distortion gives the "
-            "total, and BetaELBO without free_bits weighs it"
+            "total, and BetaELBO without free_bits weights it"
         )
     return distribution
 
@@ -140,11 +140,12 @@ def _factors(site: Any) -> Any:
 def closed_form(
     terms: LogTerms, name: str, part: Callable[[Any], Any] = itemgetter("fn")
 ) -> Tensor | None:
-    """KL between guide and model at a site, where it is the mean of log q - log p over the site.
+    """KL between guide and model at a site, if it is the mean of log q - log p over the site.
 
-    The guide must have drawn all latents that p(site given ...) may depend on before it draws the
-    site: one that it draws later may depend on the site. Model and guide must mask the same rows.
-    None where this fails, where the site is auxiliary (without a prior), or where no form is known.
+    The guide must have drawn all latents on which p(site given ...) may depend before it draws the
+    site, because a latent that it draws later may depend on the site. Model and guide must mask the
+    same rows. The result is None if this fails, if the site is auxiliary (without a prior), or if
+    no closed form is known.
     """
     traces = terms.model_trace, terms.guide_trace
     model_order, guide_order = (
@@ -162,7 +163,7 @@ def closed_form(
 
 
 def analytic_kl(q: Any, p: Any) -> Tensor | None:
-    """KL(q || p) in closed form, or None where none is known.
+    """KL(q || p) in closed form, or None if none is known.
 
     An independent normal against a full or low-rank one is first written as a normal with diagonal
     covariance.

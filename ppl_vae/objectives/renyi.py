@@ -19,7 +19,8 @@ Average = Callable[[Function], Tensor]  # of a function of the log-weights
 def power_mean(log_weights: Tensor, power: float) -> Tensor:
     """1 / power log mean_k w_k^power over the first dim, (..., B); mean_k log w_k at power 0.
 
-    Small powers of weights are nearly 1: to keep the digits, `expm1` averages their excess over 1.
+    Small powers of weights are nearly 1; their excess over 1 is averaged by `expm1`, to keep its
+    digits.
     """
     return _power_mean(
         log_weights,
@@ -56,8 +57,8 @@ class Renyi(Bound):
     """Renyi's bound: 1 / (1 - alpha) log mean_k w_k^(1 - alpha), decreasing in alpha.
 
     alpha = 0 is IWAE and alpha = 1 the ELBO; a large alpha is mode-seeking. For alpha < 0 the bound
-    itself lies above log p(x), but its estimate from K particles is low and may lie below. The
-    power is taken per observation, whatever the plate or scale.
+    itself lies above log p(x), but its estimate from K particles is biased low and may lie below.
+    The power is taken per observation, for any plate or scale.
 
     Args:
         alpha: Order of the divergence.
@@ -103,13 +104,13 @@ class Renyi(Bound):
 
 
 class CUBO(Renyi):
-    """The chi upper bound: 1/n log E_q[w^n] >= log p(x); minimised, over the guide alone.
+    """The chi upper bound, 1/n log E_q[w^n] >= log p(x), minimised over the guide alone.
 
-    Its minimum over q covers the posterior (zero-avoiding). The estimate from K particles is low
-    (the log of a mean): it bounds log p(x) from above only as K grows, where the weights have n
-    moments. exp(n CUBO) is estimated without bias. A guide that misses the posterior can drive the
-    low estimate down without end, so start from a guide that an ELBO has fitted, with a small
-    learning rate. The model's parameters get no gradient. The loss is + CUBO; `fit` reports - CUBO.
+    Its minimum over q covers the posterior (zero-avoiding). The estimate from K particles is biased
+    low (the log of a mean): it bounds log p(x) from above only as K grows, and if the weights have
+    n moments. exp(n CUBO) is estimated without bias. A guide that misses the posterior can lower
+    the estimate without limit, so start from a guide fitted by an ELBO, with a small learning rate.
+    The model's parameters get no gradient. The loss is + CUBO; `fit` reports - CUBO.
 
     Args:
         order: n, at least 1.
@@ -121,7 +122,7 @@ class CUBO(Renyi):
         per observation, (B,), in nats
 
     Raises:
-        ValueError: order below 1.
+        ValueError: order is below 1.
 
     References:
         Dieng et al. (2017), Variational inference via chi upper bound minimization,

@@ -20,12 +20,12 @@ MOST_NUMBERS = 100_000_000  # in the direct form: 400 MB of float32
 
 
 class Target:
-    """f(log w) of the K particles of each row; a subclass gives `reduce`.
+    """f(log w) of the K particles of each row; a subclass implements `reduce`.
 
-    Log-weights, slopes and rewards have shape (K, B). A subclass states `curvatures` where doubly
-    reparameterised gradients are defined; `linear` where its slopes do not depend on the weights;
-    `splits` where model and guide follow different targets; and `of_log_weights = False` where the
-    value is more than a function of the log-weights.
+    Log-weights, slopes and rewards have shape (K, B). A subclass implements `curvatures` if doubly
+    reparameterised gradients are defined. It sets `linear` if its slopes do not depend on the
+    weights, `splits` if model and guide follow different targets, and `of_log_weights = False` if
+    the value is not a function of the log-weights alone.
     """
 
     num_particles: int
@@ -65,11 +65,11 @@ class Target:
         raise NotImplementedError
 
     def has_curvatures(self) -> bool:
-        """Whether the class states them."""
+        """Whether the class implements them."""
         return type(self).curvatures is not Target.curvatures
 
     def rewards(self, log_weights: Tensor) -> Tensor:
-        """What multiplies a particle's score, before any baseline."""
+        """The factor of a particle's score, before any baseline."""
         return self.reduce(log_weights).expand_as(log_weights)
 
     def rewards_without(self, log_weights: Tensor) -> Tensor:
@@ -79,7 +79,7 @@ class Target:
     def reduce_others(self, log_weights: Tensor, instead: Tensor | None = None) -> Tensor:
         """For each k, f without particle k, or with its log w replaced by that of `instead`.
 
-        A subclass whose f is made of means overrides it in O(K B), by `mean_of_others`.
+        A subclass whose f is a function of means overrides it in O(K B), by `mean_of_others`.
         """
         return directly(self.reduce, log_weights, instead, name=type(self).__name__)
 
@@ -104,7 +104,7 @@ def log_mean_exp_of_others(values: Tensor, instead: Tensor | None = None) -> Ten
 def both(
     function: Function, values: Tensor, instead: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
-    """A function of the values, and of their replacements where there are any."""
+    """A function of the values, and of their replacements if there are any."""
     return function(values), None if instead is None else function(instead)
 
 
@@ -133,7 +133,7 @@ def directly(
 
 
 def _before_and_after(values: Tensor, accumulated: Any, nothing: float) -> tuple[Tensor, Tensor]:
-    """For each k, what accumulates over j < k and over j > k."""
+    """For each k, the accumulated values over j < k and over j > k."""
     empty = torch.full_like(values[:1], nothing)
     before = torch.cat([empty, accumulated(values[:-1], dim=0)])
     after = torch.cat([empty, accumulated(values[1:].flip(0), dim=0)]).flip(0)

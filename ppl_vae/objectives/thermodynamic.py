@@ -1,4 +1,4 @@
-"""The thermodynamic variational objective: an integral over the path from guide to posterior."""
+"""The thermodynamic variational objective, an integral along the path from guide to posterior."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -22,15 +22,14 @@ class ThermodynamicELBO(Bound):
 
     E_beta is the mean under q^(1 - beta) p(x, z)^beta, normalised. The integrand increases with
     beta, so the left sum is a lower bound; with one interval it is the ELBO. The expectations are
-    self-normalised over K particles, so K should be in the tens. The right sum would be an upper
-    bound.
+    self-normalised over K particles, so use K = 10 or more. The right sum would be an upper bound.
 
     Args:
         num_particles: Number of particles K per observation.
         partition: Interior points 0 < beta_1 < ... < 1; None is one point at 0.1 (two intervals, as
             in the paper).
-        gradient: None is the paper's covariance estimator, which needs no path derivative (discrete
-            latents are fine); it is unbiased for one interval, and for more as K grows.
+        gradient: None is the paper's covariance estimator, which needs no path derivative and so
+            allows discrete latents; it is unbiased for one interval, and for several as K grows.
             `Reparameterized()`, `ScoreFunction()` and `VIMCO()` are unbiased for the expected value
             at K particles.
         max_plate_nesting: Depth of the plates, "data" included; None finds it.
@@ -39,8 +38,8 @@ class ThermodynamicELBO(Bound):
         per observation, (B,), in nats
 
     Raises:
-        ValueError: the partition does not increase within (0, 1); one particle for the covariance
-            estimator.
+        ValueError: the partition does not increase within (0, 1); the covariance estimator has one
+            particle.
 
     References:
         Masrani, Le and Wood (2019), The thermodynamic variational objective, arXiv:1907.00031, eq.

@@ -1,4 +1,4 @@
-"""Wake-sleep: the guide learns from weighted draws, or from draws of the model (its dreams)."""
+"""Wake-sleep: the guide learns from weighted draws, or from draws from the model (its dreams)."""
 
 from dataclasses import dataclass
 from typing import Any, override
@@ -21,11 +21,12 @@ __all__ = ["ReweightedWakeSleep", "WakeSleep"]
 
 @dataclass(frozen=True)
 class Wake(Gradient):
-    """The model follows the bound; the guide's log-density is raised at draws, by their weights.
+    """The model follows the bound; the guide's log-density is increased at its draws, by their
+    weights.
 
-    The normalised weights are the posterior's, whatever the weight of the KL: with annealed weights
-    (p(x given z) alone at weight 0) the guide would shrink to the point of highest likelihood. No
-    path derivative is needed, so discrete latents are fine.
+    The normalised weights are those of the posterior, for any weight of the KL: with annealed
+    weights (p(x given z) alone at weight 0) the guide would shrink to the point of highest
+    likelihood. No path derivative is needed, so latents may be discrete.
     """
 
     insomnia: float = 1.0
@@ -50,12 +51,12 @@ class ReweightedWakeSleep(IWAE):
     """The model follows IWAE; the guide minimises the forward KL(p(z given x) || q).
 
     The guide does so by self-normalised weights *per observation* (wake), or by maximum likelihood
-    on (z, x) drawn from the model (sleep). It covers the posterior instead of hiding in one mode.
+    on (z, x) drawn from the model (sleep). It covers the posterior instead of a single mode.
     Its gradient is unbiased only as K grows, since the weights are normalised over the K particles
     of each observation. The value is IWAE's.
 
     Args:
-        num_particles: Number of particles K per observation, in the tens.
+        num_particles: Number of particles K per observation, at least about 10.
         insomnia: Weight of the wake phase for the guide; the sleep phase has the rest.
         max_plate_nesting: Depth of the plates, "data" included; None finds it.
 
@@ -63,8 +64,8 @@ class ReweightedWakeSleep(IWAE):
         per observation, (B,), in nats
 
     Raises:
-        ValueError: insomnia is outside [0, 1]; one particle with a wake phase, in which its weight
-            would always be 1.
+        ValueError: insomnia is outside [0, 1]; there is a wake phase with one particle, whose
+            weight would always be 1.
 
     References:
         Bornschein and Bengio (2015), Reweighted wake-sleep, arXiv:1406.2751, eq. 7 to 10;
@@ -102,10 +103,11 @@ class ReweightedWakeSleep(IWAE):
 
 
 class WakeSleep(TraceELBO):
-    """The model follows the ELBO at the guide's draws (wake), the guide the model's draws (sleep).
+    """The model follows the ELBO at the guide's draws (wake); the guide follows the model's draws
+    (sleep).
 
-    The two phases descend different objectives. This is the baseline of the original VAE paper. The
-    value is the ELBO.
+    The two phases minimise different objectives. This is the baseline of the original VAE paper.
+    The value is the ELBO.
 
     Args:
         num_particles: Number of particles K per observation.
@@ -150,7 +152,7 @@ def sleep(model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
 
 
 def _drawn_x(drawn: list[Site], x: Tensor) -> Tensor:
-    """The model's draw in the place of x, missing where x is, or where it draws a mask."""
+    """The model's draw in place of x, missing where x is, or where the model draws a mask."""
     observed = [
         site for site in drawn if site["name"] != MASK and not site["infer"].get("_deterministic")
     ]

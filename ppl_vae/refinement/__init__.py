@@ -1,6 +1,6 @@
-"""A posterior for each row, better than the encoder's: by gradients, or by Hamiltonian Monte Carlo.
+"""A better posterior for each row than the encoder's, by gradients or by Hamiltonian Monte Carlo.
 
-And a prior refitted to the posteriors of all rows.
+Also a prior refitted to the posteriors of all rows.
 """
 
 from ppl_vae.refinement.gradient import GradientRefinement

@@ -30,28 +30,28 @@ SMALLEST_SLOPE = 1e-4  # nats per unit of a parameter: Adam would amplify roundi
 
 @dataclass(frozen=True)
 class GradientRefinement:
-    """Maximise the bound of each row over parameters of its own, by Adam from the encoder's values.
+    """Maximise the bound of each row over its own parameters, by Adam from the encoder's values.
 
-    The parameters are those that the encoder would give the family,
-    `posterior.distribution(parameters)`, so every family can be refined; what rows share (a flow's
-    networks) stays as it is. Steps are in units of the present posterior sd for the normal
-    families. The learning rate falls to zero along a cosine. A row whose bound fell by more than
-    chance keeps its start. The ELBO alone gives the member of the family that is nearest in
-    KL(q || p(z given x)), whose tails are often too light for importance weights.
+    The parameters are those that the encoder gives the family,
+    `posterior.distribution(parameters)`, so every family can be refined; parameters that rows share
+    (a flow's networks) are not changed. Steps are in units of the current posterior sd for the
+    normal families. The learning rate falls to zero along a cosine. A row whose bound fell by more
+    than its Monte Carlo error keeps its start. The ELBO alone gives the member of the family that
+    is nearest in KL(q || p(z given x)), whose tails are often too light for importance weights.
 
     Args:
         num_steps: Adam steps for each objective.
-        learning_rate: Of the first step.
+        learning_rate: Learning rate of the first step.
         posterior: A family of normals; None is the guide's own, or `FullRankNormal` in
             unconstrained space for a custom Pyro guide and for constrained latents. A family other
             than the guide's starts at mean and sd of the guide's draws.
-        objective: What is maximised, with its particles and gradient: any `Bound`, or several, one
-            after the other; None is the ELBO, which is quick, then the IWAE bound of ten particles,
-            whose q covers the tails of the posterior.
+        objective: The objective, with its particles and gradient: any `Bound`, or several,
+            maximised in turn; None is the ELBO, which is quick, then the IWAE bound of ten
+            particles, whose q covers the tails of the posterior.
         chunk_size: (particle, row) pairs held at once.
 
     Raises:
-        ValueError: fewer than one step, or a learning rate that is not positive.
+        ValueError: there is no step, or the learning rate is not positive.
 
     References:
         Kim et al. (2018), arXiv:1802.02550; Roeder, Wu and Duvenaud (2017), arXiv:1703.09194 (the
@@ -76,7 +76,7 @@ class GradientRefinement:
 
     @property
     def objectives(self) -> tuple[Bound, ...]:
-        """What is maximised, in turn."""
+        """The objectives, in turn."""
         if self.objective is None:
             return (ELBO, COVERING)
         if isinstance(self.objective, Sequence) and not isinstance(self.objective, str):
@@ -85,7 +85,7 @@ class GradientRefinement:
 
     @property
     def num_particles(self) -> int:
-        """The largest of the objectives'."""
+        """The largest number of particles of the objectives."""
         return max(int(objective.num_particles) for objective in self.objectives)
 
     @property
@@ -136,7 +136,7 @@ class GradientRefinement:
 
 
 def _better(objective: Bound, task: Task, start: Tensor, end: Tensor) -> Tensor:
-    """The end of each row, or the start if its bound is better by 3 standard errors."""
+    """Final parameters of each row, or the start if its bound is better by 3 standard errors."""
     seed = int(torch.randint(2**62, ()))
     before, after = (_bounds(objective, task, raw, seed) for raw in (start, end))
     rise = (1 - 2 * objective.is_upper) * (after - before)

@@ -1,4 +1,4 @@
-"""A guide with variational parameters for each row, and how latents lie in one vector."""
+"""A guide with variational parameters for each row, and latents side by side in one vector."""
 
 import copy
 from dataclasses import dataclass
@@ -39,15 +39,15 @@ class RefinedGuide(nn.Module):
         posterior: The family.
         latents: The latent sites.
         raw: The family's parameters, (N, P).
-        data: The rows that they belong to.
-        masks: Which entries of a latent count, by site, (N, *event); a site without an entry counts
-            throughout.
+        data: The rows to which they belong.
+        masks: Which entries of a latent count, by site, (N, *event); all entries of a site that is
+            not named count.
 
     Shape:
         x (B, *event), context (B, C) -> the sites' values, batch shape (B,)
 
     Raises:
-        ValueError: a row of x is not among the data; it is named.
+        ValueError: a row of x is not among the data; the row is named.
 
     Example:
         >>> from ppl_vae import beds
@@ -98,7 +98,7 @@ class RefinedGuide(nn.Module):
         return {name: mask.to(rows.device)[rows] for name, mask in self.masks.items()}
 
     def _found(self, x: Tensor, context: Tensor | None) -> Tensor:
-        """Where these rows are among the guide's."""
+        """Positions of these rows among the guide's."""
         found = [self._rows.get(key, -1) for key in self._keys(x, context)]
         if -1 in found:
             raise ValueError(
@@ -115,10 +115,10 @@ class RefinedGuide(nn.Module):
 
 @dataclass(frozen=True)
 class Latents:
-    """The latent sites, and how they lie side by side in one unconstrained vector of dimension D.
+    """The latent sites, side by side in one unconstrained vector of dimension D.
 
     Args:
-        sites: Them, in the model's order.
+        sites: The sites, in the model's order.
 
     Example:
         >>> site = LatentSite("z", torch.Size([2]), 1, None)
@@ -138,8 +138,8 @@ class Latents:
 
         Several sites are drawn one after the other from the normal's conditionals, u_i given u_<i:
         with u = m + R e and R lower triangular, the mean of block i is m_i + R_i,<i e_<i and its
-        root R_ii. A masked entry is drawn, and the density of the others is that given it: log w
-        stays without bias, since no other term sees it.
+        root R_ii. A masked entry is drawn, and the density of the other entries is conditional on
+        it: exp(log w) stays unbiased, since no other term depends on it.
         """
         first, *others = self.sites
         is_whole = first.shape == q.event_shape and not first.is_part_masked(masks)
@@ -270,7 +270,7 @@ def read_masks(model: Program, guide: Program, args: tuple[Tensor, ...], latents
 
 
 def join_masks(parts: list[Masks]) -> Masks:
-    """The masks of all these rows, of the sites where some entry does not count."""
+    """The masks of all these rows, for the sites with an entry that does not count."""
     joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     return {name: mask for name, mask in joined.items() if not mask.all()}
 
@@ -294,7 +294,7 @@ def _latent_site(site: Site) -> LatentSite:
             where = f"in the plate {min(plates - {PLATE})!r} inside it too"
         raise ValueError(
             f"latent site {site['name']!r} lies {where}, where it cannot be refined for each row: "
-            "fix it by poutine.condition, or write the inner plate as a dim of the event, "
+            "fix it by poutine.condition, or write the inner plate as an event dim, "
             "fn.to_event(1)"
         )
     event = site["fn"].event_shape

@@ -37,22 +37,23 @@ def refine(
 ) -> RefinedGuide:
     """A guide with variational parameters for each row: semi-amortised inference for these rows.
 
-    argmax_q ELBO(x; q) over a family, per row, for the model as it is (`GradientRefinement`), or a
-    normal at the moments of draws from p(z given x) (`SampledRefinement`; `HMC(...)` is short for
-    it). This closes the amortisation gap; the approximation gap of the family remains. Neither
-    model nor guide is changed. The result is a guide for these rows only.
+    For each row and a fixed model it finds argmax_q ELBO(x; q) over a family
+    (`GradientRefinement`), or a normal with the mean and covariance of draws from p(z given x)
+    (`SampledRefinement`; `HMC(...)` is short for it). This closes the amortisation gap; the
+    approximation gap of the family remains. Neither model nor guide is changed. The result is a
+    guide for these rows only.
 
     Args:
         model: `Model`, or any Pyro model with one plate "data" at dim -1.
         guide: `Guide`, any Pyro guide with the same latent sites, or an earlier result: where
             refinement starts.
         data: A `Dataset` (its rows: pass `data.test`), or an array, tensor, DataFrame, DataArray.
-        method: How; None is `GradientRefinement()`.
+        method: The method; None is `GradientRefinement()`.
         seed: Seed of the draws; None draws from torch's global stream.
         progress: Whether to show a bar after two seconds.
 
     Returns:
-        A guide for these rows, in any order and any part.
+        A guide for these rows, in any order and any subset.
 
     Raises:
         ValueError: a latent is discrete, lies outside the plate "data" or in a further plate; the
@@ -104,7 +105,7 @@ def _method(method: Refinement | HMC | None) -> Refinement:
 
 
 def _own_copy(family: Posterior, guide: Program, latents: Latents) -> Any:
-    """A frozen copy of the family, without the encoder's last map."""
+    """A frozen copy of the family, without the encoder's last linear map."""
     if family.support is not constraints.real_vector:
         raise ValueError(
             f"{family!r} is not a family of unconstrained vectors, in which latents are refined: "
@@ -119,7 +120,8 @@ def _own_copy(family: Posterior, guide: Program, latents: Latents) -> Any:
     own.link = None
     if list(own.parameters()) and getattr(guide, "posterior", None) is not family:
         raise ValueError(
-            f"{family!r} has parameters that all rows share, which refinement would leave at their "
-            "random start: use a family of normals, or a guide trained with this family"
+            f"{family!r} has parameters that all rows share, which refinement would leave at "
+            "their random starting values: use a family of normals, or a guide trained with this "
+            "family"
         )
     return own

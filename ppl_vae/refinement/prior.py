@@ -33,9 +33,9 @@ def refit_prior(
     Maximises mean_n E_q(z given x_n)[log p(z)] over the parameters of the prior, by draws of z from
     the guide. The ELBO is the reconstruction term minus the mutual information of rows and z minus
     KL(q(z) || p(z)), and only the last depends on the prior: the mean ELBO of the training rows
-    rises by what that KL falls (`elbo_surgery` estimates it). Generated x improve where the old
-    prior had mass that the decoder never saw in training. Guide, likelihood and decoder stay as
-    they are; the prior is trained in place.
+    rises by as much as that KL falls (`elbo_surgery` estimates it). Generated x improve if the old
+    prior had mass at z that did not occur in training. Guide, likelihood and decoder are not
+    changed; the prior is trained in place.
 
     Args:
         model: A trained `Model`.
@@ -101,7 +101,7 @@ class PriorAlone(nn.Module):
 
 
 class AtRest(nn.Module):
-    """A guide in evaluation mode and without gradients, also while others are trained."""
+    """A guide in evaluation mode and without gradients, even while other modules are trained."""
 
     def __init__(self, guide: Program) -> None:
         super().__init__()

@@ -21,15 +21,15 @@ __all__ = ["SampledRefinement"]
 class SampledRefinement:
     """A normal with mean and full covariance of HMC draws from p(z given x), slightly inflated.
 
-    In unconstrained space. The covariance of S x C draws is shrunk towards its diagonal with the
-    weight of D + 2 draws. Suits a posterior with one mode; with several modes, chains that start in
-    one stay there.
+    It is a normal in unconstrained space. The covariance of S x C draws is shrunk towards its
+    diagonal with the weight of D + 2 draws. It suits a posterior with one mode; with several modes,
+    chains that start in one mode stay there.
 
     Args:
         sampler: The `HMC` that draws.
         num_chains: Chains C per row, started at the guide's draws.
         inflation: Factor on the standard deviations; above 1, so that importance weights stay
-            bounded where the tails are normal.
+            bounded if the tails are normal.
         chunk_size: (chain, row) pairs held at once.
 
     Raises:

@@ -70,7 +70,7 @@ class Task:
         return refined
 
     def start(self) -> Tensor | None:
-        """The guide's own parameters, where it has any in unconstrained space."""
+        """The guide's own parameters, if it has any in unconstrained space."""
         if isinstance(self.guide, RefinedGuide):
             return self.guide.parameters_of(*self.args)
         family = own_family(self.guide)
@@ -79,7 +79,7 @@ class Task:
         return None
 
     def moments(self) -> Tensor:
-        """Parameters at mean and sd of the guide's draws, which come first in every family."""
+        """Parameters for mean and sd of the guide's draws, which come first in every family."""
         terms = log_terms(self.model, self.guide, *self.args, num_particles=DRAWS_FOR_START)
         u = LogJoint(terms, self.model, *self.args).start
         first = torch.cat([u.mean(0), inverse_softplus(u.std(0))], dim=-1)
@@ -91,7 +91,7 @@ class Task:
 
 
 def own_family(guide: Any) -> Posterior | None:
-    """The guide's posterior, where it has one of unconstrained vectors."""
+    """The guide's posterior, if it has one of unconstrained vectors."""
     if isinstance(guide, Guide | RefinedGuide):
         if guide.posterior.support is constraints.real_vector:
             return guide.posterior

@@ -1,4 +1,4 @@
-"""The alarm for posterior collapse: latents that carry no information about x for many epochs."""
+"""A warning of posterior collapse: latents that carry no information about x for many epochs."""
 
 import math
 from collections.abc import Sequence
@@ -23,13 +23,13 @@ def mean_rate(
 ) -> float:
     """Mean of log q(z given x) - log p(z) over rows, one draw each: an estimate of the rate, nats.
 
-    NaN for programs without log-weights (sites marked for enumeration, or no room for a plate of
-    particles).
+    It is NaN for programs without log-weights (with sites marked for enumeration, or without a free
+    dim for a plate of particles).
 
     Args:
         model: `Model`, or any Pyro model with a plate "data" at dim -1.
         guide: `Guide`, or any Pyro guide with the same latent sites.
-        args: What both are called with: x, or x and context.
+        args: The arguments of both: x, or x and context.
         seed: Seed of the draws.
         weights: Weights of the rows, (B,); None weights them equally.
 
@@ -63,7 +63,7 @@ def shares_information(
     Args:
         model: `Model`, or any Pyro model with a plate "data" at dim -1.
         guide: `Guide`, or any Pyro guide with the same latent sites.
-        args: What both are called with: x, or x and context.
+        args: The arguments of both: x, or x and context.
         seed: Seed of the draw.
 
     Example:
@@ -86,12 +86,12 @@ def collapse_warning(
     """The warning due after an epoch: the rate has been below a limit for so many epochs.
 
     It is given once: when the last `patience` epochs at full KL weight are all below the limit, and
-    the one before them is not. Epochs at a smaller weight do not count.
+    the epoch before them is not. Epochs at a smaller weight do not count.
 
     Args:
         rates: Rate per observation after each epoch, nats.
         kl_weights: Weight of the KL in each epoch.
-        limit: Below this rate z carries next to no information, nats.
+        limit: Rate below which z carries almost no information, nats.
         patience: Number of epochs.
 
     Returns:
@@ -114,6 +114,6 @@ def collapse_warning(
         return None
     return (
         f"posterior collapse: the rate has been below {limit:g} nats per row for "
-        f"{patience} epochs, so z carries no information about x: warm the KL up "
+        f"{patience} epochs, so z carries no information about x: warm up the KL "
         "(kl_warmup_epochs), or use a less flexible decoder, or one with less noise"
     )

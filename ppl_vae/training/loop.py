@@ -1,4 +1,4 @@
-"""The training loop; the state after an epoch is all that the next one needs, so it can resume."""
+"""The training loop; the next epoch needs only the state after the last, so training can resume."""
 
 import logging
 import math
@@ -115,12 +115,12 @@ class Run:
         self.best = Best()
 
     def stepper(self, num_steps: int) -> Step:
-        """How the gradient is computed where it is needed so many times."""
+        """How the gradient is computed if it is needed this many times."""
         programs = self.objective, *self.programs
         return stepper(self.training, num_steps, *programs, self.parameters, self.batch_size)
 
     def go(self, last: int | None = None) -> FitResult:
-        """Train until the last epoch, by default of the schedule, or until patience ends."""
+        """Train until the last epoch, by default of the schedule, or until early stopping."""
         if last is None:
             warn_before(self.model, self.data)
             last = self.training.num_epochs
@@ -145,7 +145,7 @@ class Run:
         return self._finish()
 
     def restart(self, weights: Weights, rows: np.ndarray, seed: int) -> None:
-        """Begin again from these weights on as many rows; a recorded step stays in use."""
+        """Start again from these weights on as many rows; a recorded step stays in use."""
         self.state.put(weights)
         self.train = self.all_rows[rows]
         self.training = replace(self.training, seed=seed)
@@ -209,7 +209,7 @@ class Run:
         return batches
 
     def _check_weights(self, row: dict[str, float], rows: Tensor) -> None:
-        """Raise where the weights after an epoch are not finite, or the last ones give no bound."""
+        """Raise if the weights after an epoch are not finite, or the last weights give no bound."""
         epoch = row["epoch"]
         name = self.state.broken()
         if name is not None:
@@ -260,7 +260,7 @@ class Run:
             return False
 
     def _put_back(self, latest: tuple[int, Weights], start: tuple[int, Weights]) -> str:
-        """Put back the latest weights, or those at the start where they give no finite bound."""
+        """Put back the latest weights, or those at the start if the latest give no finite bound."""
         epoch, weights = latest
         self.state.put(weights)
         if not self._is_finite():
@@ -273,7 +273,7 @@ class Run:
         )
 
     def _record(self, row: dict[str, float]) -> Weights:
-        """Note an epoch, and whether it is the best, and write the checkpoint; returns weights."""
+        """Record an epoch and whether it is the best, and write the checkpoint; returns weights."""
         history = self.result.history
         for name, value in row.items():
             history.setdefault(name, []).append(value)
@@ -304,7 +304,7 @@ class Run:
         return sum(weight >= 1.0 for weight in weights) >= self.training.patience
 
     def _finish(self) -> FitResult:
-        """Put the best weights back, and warn of what the result shows."""
+        """Put the best weights back, and give the warnings about the result."""
         if self._out_of_patience():
             self.result.stopped = "early stopping"
         if self.best.weights is not None:
@@ -318,7 +318,7 @@ class Run:
         return self.result
 
     def _resume(self) -> None:
-        """Go on from the checkpoint, if there is one; all processes start from equal weights."""
+        """Continue from the checkpoint, if there is one; all processes start from equal weights."""
         self.state.put(from_main(self.state.take()))
         path = self.training.checkpoint
         state = read_checkpoint(path, self._settings()) if path is not None and is_main() else None
@@ -332,7 +332,7 @@ class Run:
             self.best = Best(**state["best"])
 
     def _settings(self) -> dict[str, str]:
-        """What must agree for a checkpoint to go on; the number of epochs may grow."""
+        """Settings that a checkpoint must share to be continued; the number of epochs may grow."""
         programs = {"objective": repr(self.objective), "data and model": self.data_digest}
         return self.training.described() | programs | self.updates.described
 
@@ -340,17 +340,17 @@ class Run:
         return derived_seed(self.training.seed, *keys)
 
     def _args(self, rows: Tensor, x: Tensor | None = None) -> tuple[Tensor, ...]:
-        """What the objective's programs are called with: the same, and weights if there are any."""
+        """The arguments of the objective's programs: the same, and weights if there are any."""
         return with_weights(self._rows(rows, x), self.train, rows)
 
     def _rows(self, rows: Tensor, x: Tensor | None = None) -> tuple[Tensor, ...]:
-        """What model and guide are called with at these training rows, by default of their x."""
+        """The arguments of model and guide for these training rows, by default of their x."""
         return rows_of(self.train.x if x is None else x, self.train.context, rows)
 
 
 @contextmanager
 def training_mode(*programs: Program) -> Iterator[None]:
-    """Training mode outside of Pyro's store, without validation; evaluation mode afterwards.
+    """Training mode outside Pyro's store, without validation; evaluation mode afterwards.
 
     Denormal numbers are flushed to zero: Adam's moments decay into them.
     """

@@ -1,4 +1,4 @@
-"""fit: stochastic gradient ascent on the training split, watched on the validation split."""
+"""fit: stochastic gradient ascent on the training split, monitored on the validation split."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -32,16 +32,15 @@ def fit(
 
     Each step follows the gradient of the mean bound over a batch; binarised observations are drawn
     afresh each epoch (`binarize="dynamic"`). The validation bound is unannealed, in evaluation
-    mode, with the same draws each epoch. A new `Model` and a new `Guide`, whose weights nothing has
-    changed, first start from the training rows, as by `start=`, unless all of x lies between 0 and
-    1. Modules are left in evaluation mode, however training ends. A second `fit` in another thread
-    waits for the first.
+    mode, with the same draws each epoch. A new `Model` and a new `Guide`, whose weights have never
+    been changed, first start from the training rows, as by `start=`, unless all of x lies between 0
+    and 1. Modules are left in evaluation mode, even after an error. A second `fit` in another
+    thread waits for the first.
 
     Args:
         model: `Model`, or any Pyro model with a plate "data" at dim -1.
         guide: `Guide`, or any Pyro guide with the same latent sites.
-        data: A `Dataset` (split or not), or anything that makes one: an array, tensor, DataFrame,
-            DataArray.
+        data: A `Dataset` (split or not), or an array, tensor, DataFrame, DataArray.
         objective: One of `objectives` or Pyro's own ELBOs; None is `MeanFieldELBO()`.
         training: Settings; None is `Training()`.
 
@@ -52,10 +51,10 @@ def fit(
         NonFiniteLossError: the loss or a parameter became NaN or infinite. The last weights with a
             finite bound are put back: those after the last complete epoch, or else those at the
             start.
-        ValueError: x is outside the support; nothing is held out to stop early or to refit; a
-            warm-up is asked for with one of Pyro's objectives;
-            the checkpoint has other settings; batches have one row and the objective compares rows.
-        TypeError: model, guide, objective or training is of another kind.
+        ValueError: x is outside the support; there are no held-out rows for early stopping or
+            refitting; a warm-up is requested with one of Pyro's objectives; the checkpoint has
+            other settings; batches have one row and the objective compares rows.
+        TypeError: model, guide, objective or training has the wrong type.
 
     References:
         Kingma and Welling (2014), Auto-encoding variational Bayes, arXiv:1312.6114, algorithm 1;
@@ -85,17 +84,17 @@ def fit(
 
 
 class Refits:
-    """Trainings of one model and guide on draws of their rows, each from the weights they have now.
+    """Trainings of one model and guide on resampled rows, each from their present weights.
 
-    A recorded step serves all of them. Nothing is watched: there are no held-out rows.
+    All of them use one recorded step. Training is not monitored: there are no held-out rows.
 
     Args:
-        model: The model, which has these weights again after each training.
+        model: The model, whose weights are restored after each training.
         guide: The guide, likewise.
-        data: The rows, all of which may be drawn.
-        objective: What is maximised.
+        data: The rows from which to draw.
+        objective: The objective.
         training: Settings; seed, patience, refit, checkpoint and progress are not used.
-        num_refits: Number of trainings to come, by which "auto" decides whether to record a step.
+        num_refits: Number of trainings planned, by which "auto" decides whether to record a step.
 
     Example:
         >>> import ppl_vae as pv

@@ -1,4 +1,4 @@
-"""What `fit` requires of objective, rows and programs, checked before the first step."""
+"""The requirements of `fit` on objective, rows and programs, checked before the first step."""
 
 import logging
 from itertools import chain
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 def check_objective(objective: Any, training: Training) -> None:
-    """Raise where it is not an objective, or its KL cannot be annealed as the settings ask."""
+    """Raise if it is not an objective, or its KL cannot be annealed as the settings request."""
     if not isinstance(objective, ELBO):
         name = type(objective).__name__
         if isinstance(objective, type):
@@ -44,7 +44,7 @@ def check_objective(objective: Any, training: Training) -> None:
 def check_batches(
     objective: ELBO, num_rows: int, num_parts: int, programs: tuple[Program, Program]
 ) -> None:
-    """Raise where batches, or their parts, have too few rows for the objective or the networks."""
+    """Raise if batches, or their parts, have too few rows for the objective or the networks."""
     fewest = getattr(objective, "fewest_rows", 1)
     if num_rows // num_parts < fewest > 1:
         raise ValueError(
@@ -60,7 +60,7 @@ def check_batches(
 
 
 def check_weights(objective: ELBO, train: Dataset) -> None:
-    """Raise where rows have weights and the objective compares rows with each other."""
+    """Raise if rows have weights and the objective compares rows with each other."""
     if train.weights is not None and getattr(objective, "fewest_rows", 1) > 1:
         raise ValueError(
             f"{type(objective).__name__} compares rows with each other and takes no weights of "
@@ -71,7 +71,7 @@ def check_weights(objective: ELBO, train: Dataset) -> None:
 def check_programs_for(
     objective: ELBO, model: Program, guide: Program, batch: tuple[Tensor, ...]
 ) -> None:
-    """Check the programs at one batch; warn where an objective would have nothing to sum out."""
+    """Check the programs on one batch; warn if an objective would have nothing to sum out."""
     if isinstance(objective, Bound):
         check_programs(model, guide, *batch)
     elif isinstance(objective, TraceEnum_ELBO):
@@ -82,8 +82,8 @@ def check_programs_for(
         if not any((site.get("infer") or {}).get("enumerate") for site in sites):
             logger.warning(
                 "no site is marked for enumeration, so TraceEnum_ELBO sums none out: wrap the "
-                "guide in pyro.infer.config_enumerate (or the model, where the guide leaves the "
-                'site to it), or set infer={"enumerate": "parallel"} at the site'
+                "guide in pyro.infer.config_enumerate (or the model, if the guide does not "
+                'contain the site), or set infer={"enumerate": "parallel"} at the site'
             )
 
 
@@ -94,7 +94,7 @@ def has_module(kind: type[nn.Module], *programs: Program) -> bool:
 
 
 def rows_of(x: Tensor, context: Tensor | None, rows: Tensor) -> tuple[Tensor, ...]:
-    """What model and guide are called with at these rows."""
+    """The arguments of model and guide for these rows."""
     return arguments(taken(x, rows), None if context is None else taken(context, rows))
 
 

@@ -1,4 +1,4 @@
-"""What a training run leaves behind."""
+"""The result of a training run."""
 
 from dataclasses import dataclass, field
 
@@ -18,7 +18,7 @@ class NonFiniteLossError(FloatingPointError):
 
 @dataclass
 class FitResult:
-    """What `fit` did; model and guide themselves were trained in place.
+    """The record of a call of `fit`, which trains model and guide in place.
 
     Args:
         history: Per epoch: "epoch", "train" and "valid" (mean bound per observation, nats; train is
@@ -33,7 +33,7 @@ class FitResult:
         refit_epochs: Epochs of the training on all rows that made the weights (`refit`), or 0.
         seed: The seed.
         wall_time: Seconds, resumed parts included.
-        objective: The objective, as its repr.
+        objective: The repr of the objective.
 
     Example:
         >>> FitResult(history={"epoch": [1, 2], "train": [-3.0, -2.5]}, best_epoch=2).num_epochs
@@ -50,5 +50,5 @@ class FitResult:
 
     @property
     def num_epochs(self) -> int:
-        """Epochs done."""
+        """Number of completed epochs."""
         return len(self.history.get("epoch", []))

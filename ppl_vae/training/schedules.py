@@ -1,4 +1,4 @@
-"""Rates and weights as functions of the fraction of training done, without state."""
+"""Learning rates and weights as functions of the fraction of training done, without state."""
 
 import math
 from dataclasses import dataclass

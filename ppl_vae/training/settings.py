@@ -48,51 +48,52 @@ class Training:
     Args:
         num_epochs: Passes over the training rows.
         batch_size: Rows per step.
-        num_parts: Parts that a batch is computed in, one after the other, with their gradients
-            added: for batches that do not fit into memory. What an objective takes over the batch
-            (free bits, `InfoVAE`) it then takes over the part.
+        num_parts: Number of parts in which a batch is computed, one after the other, with their
+            gradients added: for batches that do not fit into memory. Objectives that use the batch
+            as a whole (free bits, `InfoVAE`) use each part instead.
         learning_rate: A number, or a schedule: any function of the fraction of training done
-            (`training.schedules`). None leaves the optimiser its own rates; for the default Adam it
-            is 1e-3. A number is the rate of the first parameter group; the other groups keep their
+            (`training.schedules`). None keeps the optimiser's own rates; for the default Adam it is
+            1e-3. A number is the rate of the first parameter group; the other groups keep their
             ratio to it.
-        optimizer: From parameters to a torch optimiser; None is Adam (fused where the device has
-            it). An optimiser that evaluates the loss itself (L-BFGS) sees the same draws at each
-            evaluation within a step.
-        scheduler: From optimiser to one of `torch.optim.lr_scheduler`. It is stepped after each
-            epoch, `OneCycleLR` and `CyclicLR` after each batch. `ReduceLROnPlateau` is given the
-            held-out bound of epochs at full KL weight (the training bound where nothing is held
-            out): the bound itself with mode="max", its negative, a loss, with torch's default
-            mode="min". A bound may have either sign; threshold_mode="abs" is made for that.
-        weight_decay: Of AdamW, which then is the default optimiser: each step takes this share of
-            the learning rate off the weights of linear maps and convolutions, and leaves biases,
-            scales and dispersions alone. Regularises networks fitted to few rows.
+        optimizer: A function from parameters to a torch optimiser; None is Adam (fused if the
+            device supports it). An optimiser that evaluates the loss several times (L-BFGS) has the
+            same draws at each evaluation within a step.
+        scheduler: A function from the optimiser to one of `torch.optim.lr_scheduler`. It is stepped
+            after each epoch, `OneCycleLR` and `CyclicLR` after each batch. `ReduceLROnPlateau` is
+            given the held-out bound of epochs at full KL weight (the training bound if there are no
+            held-out rows): the bound itself with mode="max", its negative, a loss, with torch's
+            default mode="min". Use threshold_mode="abs", because a bound may have either sign.
+        weight_decay: Weight decay of AdamW, which is then the default optimiser: each step shrinks
+            the weights of linear maps and convolutions by this share times the learning rate, and
+            leaves biases, scales and dispersions unchanged. It regularises networks fitted to few
+            rows.
         clip_norm: Largest gradient norm; None does not clip.
         kl_warmup_epochs: Epochs over which the KL's weight grows from 0 to 1.
-        kl_schedule: Any other course of the KL's weight, as a function of the fraction of training
-            done (`schedules.Linear`, `schedules.Cyclic`); instead of `kl_warmup_epochs`.
-        patience: Stop after this many epochs at full KL weight without a better held-out
-            (unannealed) bound, and go back to the best weights; None never stops early.
+        kl_schedule: Any other schedule of the KL's weight, as a function of the fraction of
+            training done (`schedules.Linear`, `schedules.Cyclic`); instead of `kl_warmup_epochs`.
+        patience: Number of epochs at full KL weight without a better held-out (unannealed) bound
+            after which training stops and the best weights are restored; None never stops early.
         refit: Whether to train again, from the same starting weights, on training and validation
             rows together, for as many epochs of the same schedule as had the best held-out bound:
             nothing is then held out from the weights but the test rows.
         seed: Seed of batches, draws and binarisation; the same seed gives the same result on the
             same machine.
         device: Where to train, e.g. "cuda"; None leaves model and guide where they are.
-        compile: Whether Pyro's handlers run at the first step only, and the graph of operations
-            that they leave is run thereafter. "auto" uses a graph from 1,000 steps on and compiles
-            it from 10,000 steps on; True compiles it; False uses none. The draws are the same and,
-            within float tolerance, so are the losses. "cudagraphs" compiles, and launches all
-            kernels of a step on a GPU as one (not with `num_parts`). Where a graph is not possible
-            the log says why.
-        dtype: "bfloat16" computes the matrix products of networks in it, forwards and backwards;
-            parameters, draws, densities and the held-out bound keep their own float type. None
-            keeps it throughout.
-        checkpoint: File that holds the whole state after each epoch; if it exists, training resumes
-            from it.
+        compile: Whether Pyro's handlers run at the first step only, and a recorded graph of their
+            operations runs thereafter. "auto" uses a graph from 1,000 steps on and compiles it from
+            10,000 steps on; True compiles it; False uses none. The draws are the same and, within
+            float tolerance, so are the losses. "cudagraphs" compiles, and launches all kernels of a
+            step on a GPU as one (not with `num_parts`). If a graph is not possible, the log gives
+            the reason.
+        dtype: "bfloat16" computes the matrix products of networks in that type, forwards and
+            backwards; parameters, draws, densities and the held-out bound keep their own float
+            type. None keeps it throughout.
+        checkpoint: File for the whole state after each epoch; if it exists, training resumes from
+            it.
         progress: Whether to show a bar.
 
     Raises:
-        ValueError: a setting is out of range or of another kind; later, a schedule gives such a
+        ValueError: a setting is out of range or has the wrong type; later, a schedule gives such a
             value.
 
     Example:
@@ -141,11 +142,11 @@ class Training:
         self._check_combinations()
 
     def _check_combinations(self) -> None:
-        """Raise ValueError where two settings exclude each other."""
+        """Raise ValueError if two settings exclude each other."""
         if 0 < self.num_epochs < self.kl_warmup_epochs:
             raise ValueError(
                 f"Training(kl_warmup_epochs={self.kl_warmup_epochs}) is longer than "
-                f"num_epochs={self.num_epochs}, so the bound itself would never be trained for: "
+                f"num_epochs={self.num_epochs}, so the bound itself would never be maximised: "
                 "shorten it"
             )
         if self.compile == "cudagraphs" and self.num_parts > 1:
@@ -174,7 +175,7 @@ class Training:
         return bool(self.kl_warmup_epochs) or self.kl_schedule is not None
 
     def rate(self, fraction: float) -> float:
-        """The learning rate after this fraction of training, where one is given."""
+        """The learning rate after this fraction of training, if one is given."""
         rate = self.learning_rate(fraction) if callable(self.learning_rate) else self.learning_rate
         name = f"Training(learning_rate) after {fraction:.0%} of training"
         return real_number(rate, name, at_least=0)
@@ -187,7 +188,7 @@ class Training:
         return min(1.0, epoch / self.kl_warmup_epochs) if self.kl_warmup_epochs else 1.0
 
     def described(self) -> dict[str, str]:
-        """The settings that a resumed training must share; a schedule by its values."""
+        """The settings that a resumed training must share, with a schedule by its values."""
         values = {name: getattr(self, name) for name in RESUMED}
         return {
             name: " ".join(str(value(i / 8)) for i in range(9)) if callable(value) else repr(value)

@@ -24,8 +24,8 @@ def shared_among(
     multiply the terms of rows.
 
     With plate("data", len(x)) a batch has weight B in the sum over N rows, and the whole KL of a
-    global latent would be counted once a batch: the fitted q(g) would depend on the batch size.
-    Where the plate has its own size, its rows are scaled by N / B and the KL counts whole.
+    global latent would be counted once per batch, so the fitted q(g) would depend on the batch
+    size. If the plate has its own size, its rows are scaled by N / B and the KL is counted in full.
     """
     if isinstance(objective, Bound):
         return objective.over(train.sum_of_weights), model, guide
@@ -47,7 +47,7 @@ def shared_among(
 class ShareOfGlobals(Messenger):
     """Multiplies the scale of the sites outside the data plate by the share of the rows.
 
-    These are the rows that the plate stands for: those of the batch, or `num_rows`.
+    These are the rows that the plate represents: those of the batch, or `num_rows`.
     """
 
     num_rows: int | None = None

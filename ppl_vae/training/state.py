@@ -1,4 +1,4 @@
-"""What training changes: parameters and buffers; taken, put back, saved and loaded."""
+"""The tensors that training changes, parameters and buffers: copied, put back, saved and loaded."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -28,7 +28,7 @@ Weights = dict[str, dict[str, Tensor]]
 class State:
     """All tensors behind model and guide, wrapped in functions or not.
 
-    They are the state of modules, and what plain functions keep in Pyro's parameter store.
+    They are the state of modules, and the parameters that plain functions keep in Pyro's store.
     """
 
     def __init__(self, model: Program, guide: Program, run_once: Callable[[], object]) -> None:
@@ -80,7 +80,7 @@ def _infinite(weights: Weights) -> Iterator[str]:
 
 
 def _check_names(modules: Iterable[nn.Module]) -> None:
-    """Raise ValueError where two parameters have one name, which Pyro's store would make one."""
+    """Raise ValueError if two parameters have one name, which Pyro's store would merge."""
     known: dict[str, Tensor] = {}
     parts = [part for module in modules for part in module.modules()]
     for part in parts:
@@ -89,8 +89,8 @@ def _check_names(modules: Iterable[nn.Module]) -> None:
             parameter = getattr(part, f"{name}_unconstrained")
             if known.setdefault(full_name, parameter) is not parameter:
                 raise ValueError(
-                    f"model and guide both have a PyroParam {full_name!r}, which Pyro takes for "
-                    "one: rename one of them"
+                    f"model and guide both have a PyroParam {full_name!r}, which Pyro would "
+                    "merge: rename one of them"
                 )
 
 
@@ -100,7 +100,7 @@ def _store_parameters(
     """Parameters that plain functions keep in Pyro's store, found by two runs.
 
     Raises:
-        ValueError: a program registers a new `nn.Parameter` at each run: none could be trained.
+        ValueError: a program registers a new `nn.Parameter` at each run, so none could be trained.
     """
     runs: list[dict[str, Tensor]] = []
     for _ in range(2):
@@ -114,13 +114,13 @@ def _store_parameters(
         if isinstance(value, nn.Parameter) and value is not again[name]:
             raise ValueError(
                 f"parameter {name!r} is a new nn.Parameter at each run: give pyro.param a tensor, "
-                "or make the parameter outside of the program"
+                "or make the parameter outside the program"
             )
     return first
 
 
 def save_weights(path: str | Path, model: nn.Module, guide: nn.Module) -> Path:
-    """Write the state of model and guide, and what they know of the training rows, to one file.
+    """Write the state of model and guide, with their facts about the training rows, to one file.
 
     The file cannot execute code when it is loaded.
 
@@ -147,15 +147,15 @@ def save_weights(path: str | Path, model: nn.Module, guide: nn.Module) -> Path:
 
 
 def load_weights(path: str | Path, model: nn.Module, guide: nn.Module) -> None:
-    """Read what `save_weights` wrote into a model and guide of the same structure.
+    """Load a file of `save_weights` into a model and guide of the same structure.
 
     Args:
         path: The file.
-        model: The model, built as it was.
-        guide: The guide, built as it was.
+        model: The model, built as the saved one.
+        guide: The guide, built as the saved one.
 
     Raises:
-        ValueError: the file is of another kind, or the structure, the names of columns or their
+        ValueError: it is another kind of file, or the structure, the names of columns or their
             levels differ; the message names the first difference.
 
     Example:
@@ -179,7 +179,7 @@ def load_weights(path: str | Path, model: nn.Module, guide: nn.Module) -> None:
 
 
 def read_tensors(path: str | Path, what: str) -> dict[str, Any]:
-    """Load a file of tensors and plain values; refuses anything that could execute."""
+    """Load a file of tensors and plain values; refuse anything that could execute code."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"no {what} at {path}")
     try:
@@ -194,7 +194,7 @@ def read_tensors(path: str | Path, what: str) -> dict[str, Any]:
 
 @dataclass
 class Best:
-    """The best epoch so far; its weights are kept only where early stopping will want them."""
+    """The best epoch so far; its weights are kept only if early stopping may need them."""
 
     value: float = float("-inf")
     epoch: int = 0
@@ -209,7 +209,7 @@ def write_checkpoint(
     result: FitResult,
     best: Best,
 ) -> None:
-    """Write all that the next epoch needs; `memory` is the optimiser's and the estimator's."""
+    """Write the state for the next epoch; `memory` is that of optimiser and estimator."""
     state = memory | {
         "format": FORMAT,
         "settings": settings,

@@ -37,7 +37,7 @@ FEWEST_STEPS_TO_COMPILE = 10_000  # and compiling in some thousands
 
 
 class Step:
-    """Loss summed over a batch; leaves the gradient of its mean per observation in `.grad`."""
+    """Loss summed over a batch; the gradient of its mean per observation is left in `.grad`."""
 
     def __init__(
         self,
@@ -73,7 +73,8 @@ class Step:
         return loss
 
     def _loss_and_grads(self, objective: Any, args: Arguments) -> float:
-        """By the differentiable loss: Pyro's `loss_and_grads` misses unregistered parameters.
+        """By the differentiable loss, because Pyro's `loss_and_grads` misses unregistered
+        parameters.
 
         A few of Pyro's objectives have only the latter.
         """
@@ -85,17 +86,17 @@ class Step:
         return loss.item()
 
     def _precision(self, args: Arguments) -> torch.autocast:
-        """Matrix products in bfloat16 within, where asked."""
+        """Matrix products in bfloat16 within, if requested."""
         return torch.autocast(args[0].device.type, torch.bfloat16, enabled=self.half)
 
 
 class RecordedStep(Step):
-    """The same by a graph, recorded at the first batch of each shape.
+    """The same step by a graph, recorded at the first batch of each shape.
 
     Parameters, buffers, the batch and the KL's weight are inputs of the graph; draws are operations
     in it, and stay fresh. The first graph goes through all `ways` in turn. A graph is used only if
-    its loss and gradient agree with those of Pyro's handlers on other rows. Where they do not, or
-    nothing can be recorded, the handlers run as before, and the log says why.
+    its loss and gradient agree with those of Pyro's handlers on other rows. If they do not, or
+    nothing can be recorded, the handlers run as before, and the log gives the reason.
 
     References:
         Reed et al. (2022), torch.fx, arXiv:2112.08429; Ansel et al. (2024), PyTorch 2,
@@ -115,7 +116,7 @@ class RecordedStep(Step):
         self.said: set[str] = set()
 
     def __call__(self, args: Arguments, kl_weight: float = 1.0) -> float:
-        """The loss, from the graph where there is one."""
+        """The loss, from the graph if there is one."""
         kind = tuple((arg.shape, arg.dtype, arg.device) for arg in args)
         if kind not in self.graphs:
             self.graphs[kind] = self._graph(args)
@@ -165,7 +166,7 @@ class RecordedStep(Step):
         return lambda _values, _others, args, weight: replay(*args, weight)
 
     def _inputs(self, args: Arguments, kl_weight: float = 1.0) -> tuple[Any, ...]:
-        """Trained values, all else that the modules hold, the batch, the KL's weight."""
+        """Trained values, other tensors of the modules, the batch, the KL's weight."""
         values = [p.detach() for p in self.parameters]
         others = [other.detach() for other in self.others]
         # It has no dimensions, so it promotes no float32.
@@ -180,7 +181,7 @@ class RecordedStep(Step):
     def _loss_and_gradient(
         self, values: list[Tensor], others: list[Tensor], args: Arguments, weight: Tensor
     ) -> list[Tensor | None]:
-        """What is recorded, outside of Pyro's store, which would keep the exchanged parameters."""
+        """The recorded function, outside Pyro's store, which would keep exchanged parameters."""
         values = [value.detach().requires_grad_() for value in values]
         held = [*self.parameters, *self.others]
         objective = self.objective.annealed(weight)
@@ -200,7 +201,7 @@ class RecordedStep(Step):
         return [loss.detach(), *laid_out]
 
     def _check(self, graph: Graph, args: Arguments) -> None:
-        """Compare a graph with Pyro's handlers at other rows, draws and weight of the KL.
+        """Compare a graph with Pyro's handlers on other rows, draws and weights of the KL.
 
         Raises:
             RecordingError: they differ, or a run of the graph changes a buffer.
@@ -223,7 +224,7 @@ class RecordedStep(Step):
 
     @contextmanager
     def _own_gradients(self) -> Iterator[None]:
-        """Restores `.grad` after a trial run, however it ends."""
+        """Restores `.grad` after a trial run, even after an error."""
         before = [parameter.grad for parameter in self.parameters]
         try:
             yield
@@ -234,7 +235,7 @@ class RecordedStep(Step):
 
 @contextmanager
 def exchanged(module: nn.Module, held: list[Tensor], others: list[Tensor]) -> Iterator[None]:
-    """Put other tensors in the place of those that the modules hold, wherever they do.
+    """Replace tensors of the modules by others, wherever the modules hold them.
 
     `torch.func.functional_call` does not restore a module that is reached by two names, as a
     VampPrior's guide is.
@@ -257,7 +258,7 @@ def exchanged(module: nn.Module, held: list[Tensor], others: list[Tensor]) -> It
 
 
 def stepper(training: Training, num_steps: int, *programs: Any) -> Step:
-    """How the settings have a step's gradient computed.
+    """The computation of a step's gradient that the settings ask for.
 
     `programs` are objective, model, guide, parameters and batch size, as `Step` takes them.
     """
@@ -276,7 +277,7 @@ def stepper(training: Training, num_steps: int, *programs: Any) -> Step:
 
 
 def unrecordable(objective: ELBO, model: Program, guide: Program) -> str | None:
-    """Why no graph can replace this step, where that is known beforehand; else None."""
+    """Why no graph can replace this step, if that is known beforehand; else None."""
     if not isinstance(objective, Bound):
         return f"{type(objective).__name__} is not one of ppl_vae's objectives"
     if not objective.recordable:

@@ -53,7 +53,7 @@ class Updates:
         return float(self.optimizer.param_groups[0].get("lr", math.nan))
 
     def step(self, fraction: float, gradient: Callable[[], float]) -> float:
-        """One update after this fraction of training; nothing moves where the loss is not finite.
+        """One update after this fraction of training; nothing changes if the loss is not finite.
 
         `gradient` returns the loss and leaves the gradient in `.grad`.
         """
@@ -71,7 +71,7 @@ class Updates:
         return loss
 
     def end_epoch(self, bound: float, kl_weight: float) -> None:
-        """Step the scheduler; ReduceLROnPlateau sees only the bounds at full KL weight."""
+        """Step the scheduler; ReduceLROnPlateau is given only the bounds at full KL weight."""
         if isinstance(self.scheduler, ReduceLROnPlateau):
             if kl_weight >= 1.0:
                 self._step_plateau(self.scheduler, bound)
@@ -79,12 +79,12 @@ class Updates:
             self.scheduler.step()
 
     def state(self) -> dict[str, Any]:
-        """What the next step needs."""
+        """The state that the next step needs."""
         scheduler = None if self.scheduler is None else self.scheduler.state_dict()
         return {"optimizer": self.optimizer.state_dict(), "scheduler": scheduler}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a state taken before."""
+        """Continue from an earlier state."""
         self.optimizer.load_state_dict(state["optimizer"])
         if self.scheduler is not None:
             self.scheduler.load_state_dict(state["scheduler"])
@@ -108,8 +108,8 @@ class Updates:
         metric = bound if scheduler.mode == "max" else -bound
         if metric < 0 and scheduler.threshold_mode == "rel" and scheduler.last_epoch == 0:
             logger.warning(
-                "ReduceLROnPlateau takes a fall by less than its relative threshold for progress "
-                'where the metric is negative, and it is %g: give threshold_mode="abs"',
+                "ReduceLROnPlateau counts a fall by less than its relative threshold as progress "
+                'if the metric is negative, and it is %g: give threshold_mode="abs"',
                 metric,
             )
         scheduler.step(metric)
@@ -127,7 +127,7 @@ class Updates:
 
 
 def _optimizer(training: Training, parameters: list[Tensor]) -> torch.optim.Optimizer:
-    """The one that is asked for, or Adam, or AdamW."""
+    """The requested optimiser, or Adam, or AdamW."""
     if training.optimizer is None:
         fused = all(p.is_floating_point() for p in parameters)
         if not training.weight_decay:
@@ -156,7 +156,7 @@ def _optimizer(training: Training, parameters: list[Tensor]) -> torch.optim.Opti
 def _scheduler(
     make: Callable[[torch.optim.Optimizer], Any], optimizer: torch.optim.Optimizer
 ) -> Any:
-    """The one that is asked for, checked to be a scheduler of this optimiser."""
+    """The requested scheduler, checked to be one of this optimiser."""
     try:
         scheduler = make(optimizer)
     except TypeError as error:

@@ -1,4 +1,4 @@
-"""What `fit` warns of: few rows, constant features, a bound that still rises, bad fitted scales."""
+"""Warnings of `fit`: few rows, constant features, a bound that still rises, bad fitted scales."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -36,7 +36,7 @@ LEAST_GAIN = 0.1  # nats in a tenth of the epochs; a smaller one does not matter
 
 
 def warn_before(model: Program, data: Dataset) -> None:
-    """Warn of what training cannot mend.
+    """Give the warnings about faults that training cannot correct.
 
     Example:
         >>> warn_before(lambda x: None, Dataset(np.zeros((200, 2))))
@@ -59,7 +59,7 @@ def warn_before(model: Program, data: Dataset) -> None:
 
 
 def warn_after(result: FitResult) -> None:
-    """Warn where the held-out bound still rises.
+    """Warn if the held-out bound still rises.
 
     Example:
         >>> warn_after(FitResult(seed=0, objective="IWAE(5)"))
@@ -72,7 +72,7 @@ def warn_after(result: FitResult) -> None:
 
 
 def few_rows(sizes: Mapping[str, int]) -> str | None:
-    """A sentence where a split is too small for estimates; None where all are large enough.
+    """A sentence if a split is too small for estimates; None if all are large enough.
 
     Example:
         >>> few_rows({"train": 16, "test": 2})
@@ -98,14 +98,15 @@ def is_density(name: str, measure: str) -> bool:
 
 
 def repeated_values(x: Tensor, names: Sequence[str]) -> str | None:
-    """A sentence where a column with a density has one value in a fifth of its rows or more.
+    """A sentence if a column with a density has one value in a fifth of its rows or more.
 
     Example:
         >>> import torch
         >>> pay = torch.tensor([[0.0], [0.0], [3.1], [2.7]])
         >>> repeated_values(pay, ["pay"])
-        "50 % of 'pay' are exactly 0: a density has no upper limit there, and log p(x) says \
-little; use a likelihood with a probability of this value (Censored, a hurdle), or split the column"
+        "50 % of 'pay' are exactly 0: a density has no upper limit there, and log p(x) is \
+not meaningful; use a likelihood with a probability of this value (Censored, a hurdle), or split \
+the column"
     """
     for place, name in enumerate(names):
         observed = x[:, place][~x[:, place].isnan()]
@@ -116,14 +117,15 @@ little; use a likelihood with a probability of this value (Censored, a hurdle), 
         if SPIKE <= share < 1:
             return (
                 f"{100 * share:.0f} % of {name!r} are exactly {shown(values[counts.argmax()])}: a "
-                "density has no upper limit there, and log p(x) says little; use a likelihood with "
-                "a probability of this value (Censored, a hurdle), or split the column"
+                "density has no upper limit there, and log p(x) is not meaningful; use a "
+                "likelihood with a probability of this value (Censored, a hurdle), or split the "
+                "column"
             )
     return None
 
 
 def coded_categories(model: Program, data: Dataset) -> str | None:
-    """A sentence where a column holds categories and the likelihood is one of numbers.
+    """A sentence if a column holds categories and the likelihood is one of numbers.
 
     Example:
         >>> coded_categories(lambda x: None, Dataset(np.zeros((200, 2))))
@@ -135,12 +137,12 @@ def coded_categories(model: Program, data: Dataset) -> str | None:
         return None
     return (
         f"column {coded[0]!r} holds categories, whose codes {type(model.likelihood).__name__} "
-        "takes for numbers: use likelihoods.Columns.of(data), a likelihood for each column"
+        "treats as numbers: use likelihoods.Columns.of(data), a likelihood for each column"
     )
 
 
 def constant_features(constant: Sequence[str], num_features: int) -> str | None:
-    """A sentence where features of the training rows do not vary, so that a scale would vanish.
+    """A sentence if features of the training rows do not vary, so that a scale would vanish.
 
     Example:
         >>> constant_features(["b"], 2)
@@ -157,7 +159,7 @@ def constant_features(constant: Sequence[str], num_features: int) -> str | None:
 
 
 def unobserved_features(unobserved: Sequence[str], num_features: int) -> str | None:
-    """A sentence where features are missing in all training rows.
+    """A sentence if features are missing in all training rows.
 
     Example:
         >>> unobserved_features(["b"], 2)
@@ -172,9 +174,9 @@ def unobserved_features(unobserved: Sequence[str], num_features: int) -> str | N
 
 
 def still_rising(bounds: Sequence[float], kl_weights: Sequence[float]) -> str | None:
-    """A sentence where the held-out bound still rises at the end; None where it does not visibly.
+    """A sentence if the held-out bound still rises at the end; None if no rise is visible.
 
-    It does where Theil and Sen's slope of the last three tenths of the epochs at full KL weight has
+    It rises if Theil and Sen's slope over the last three tenths of the epochs at full KL weight has
     a 99.9 % interval above 0, and adds more than 0.1 nats in a tenth of the epochs.
 
     References:
@@ -227,7 +229,7 @@ def examined[Found](
     seed: int,
     read: Callable[[LogTerms], Found],
 ) -> Found | Exception:
-    """What is read from one run in evaluation mode, or its error: diagnostics never end `fit`."""
+    """The result of one run in evaluation mode, or its error: diagnostics never end `fit`."""
     try:
         with evaluating(model, guide), seeded(seed):
             return read(log_terms(model, guide, *args))

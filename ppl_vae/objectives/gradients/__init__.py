@@ -1,4 +1,4 @@
-"""Gradient estimators: how strongly each particle's log p, path and log q are followed.
+"""Gradient estimators: the coefficients of each particle's log p, path and log q.
 
 With l_k = log p(x given z_k) + beta (log p(z_k) - log q(z_k)), where beta is the weight of the KL,
 every estimator of the gradient of a bound f(l) is three coefficients per particle and row, (K, B):

@@ -15,7 +15,7 @@ __all__ = ["DoublyReparameterized", "Gradient", "Reparameterized", "StickingTheL
 
 
 class Coefficients(NamedTuple):
-    """What multiplies the three derivatives, each (K, B) and detached."""
+    """The factors of the three derivatives, each (K, B) and detached."""
 
     model: Tensor
     path: Tensor | None
@@ -25,8 +25,8 @@ class Coefficients(NamedTuple):
 class Gradient(ABC):
     """A gradient estimator; a subclass implements `coefficients`.
 
-    One that depends on earlier steps, as a moving baseline does, sets `has_state` and gives `state`
-    and `restore`.
+    An estimator that depends on earlier steps, as by a moving baseline, sets `has_state` and
+    implements `state` and `restore`.
 
     References:
         Mohamed et al. (2020), Monte Carlo gradient estimation in machine learning, JMLR 21.
@@ -42,11 +42,11 @@ class Gradient(ABC):
     is_shown = True  # whether an objective's repr names it
 
     def state(self) -> dict[str, Tensor]:
-        """What a later step needs from earlier ones."""
+        """The state that a later step needs from earlier ones."""
         return {}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Go on from a state taken before; an empty one is the beginning."""
+        """Continue from an earlier state; an empty one is the beginning."""
         return
 
     def detaches(self, bound: Target) -> bool:
@@ -54,12 +54,12 @@ class Gradient(ABC):
         return True
 
     def check(self, bound: Target) -> None:
-        """Raise ValueError, with the reason, where the estimator is not defined for this bound."""
+        """Raise ValueError, with the reason, if the estimator is not defined for this bound."""
         name = type(bound).__name__
         if not bound.of_log_weights:
             raise ValueError(
-                f"{self!r} is not defined for {name}, which is more than a function of the "
-                "log-weights; only Reparameterized() is"
+                f"{self!r} is not defined for {name}, which is not a function of the log-weights "
+                "alone: use Reparameterized()"
             )
         if self.needs_others and bound.num_particles < 2:
             raise ValueError(
@@ -71,7 +71,7 @@ class Gradient(ABC):
         """The three coefficients for this bound at these log-weights."""
 
     def surrogate(self, bound: Target, terms: LogTerms) -> Tensor:
-        """A tensor per observation, (B,), whose gradient is the estimator; its value has no use."""
+        """A tensor per observation, (B,), whose gradient is the estimator."""
         if self.path_derivative:
             require_reparameterized(terms, f"{type(bound).__name__} with {type(self).__name__}")
         log_weights = bound.log_weights(terms)
@@ -104,7 +104,7 @@ def sum_by_row(values: Tensor, event_dim: int) -> Tensor:
 
 
 def require_reparameterized(terms: LogTerms, estimator: str) -> None:
-    """Raise where a draw without path derivative would bias the estimate."""
+    """Raise if a draw without path derivative would bias the estimate."""
     for name in terms.posterior_sites:
         distribution = terms.guide_trace.nodes[name]["fn"]
         if not distribution.has_rsample and terms.log_q.requires_grad:
@@ -118,10 +118,10 @@ def require_reparameterized(terms: LogTerms, estimator: str) -> None:
 
 @dataclass(frozen=True)
 class Reparameterized(Gradient):
-    """The total derivative of the bound through z = T(noise, phi): the default.
+    """The total derivative of the bound through z = T(noise, phi), the default.
 
-    Its guide part carries the score d log q / d phi, which has mean zero but not variance zero:
-    with an exact guide the gradient still moves, and with many particles the guide's
+    Its guide part contains the score d log q / d phi, which has mean zero but not variance zero:
+    with an exact guide the gradient is still noisy, and with many particles the guide's
     signal-to-noise ratio falls as 1 / sqrt(K).
 
     References:
@@ -135,10 +135,10 @@ class Reparameterized(Gradient):
     is_shown = False
 
     def check(self, bound: Target) -> None:
-        """It is defined for every bound."""
+        """Nothing to check: it is defined for every bound."""
 
     def detaches(self, bound: Target) -> bool:
-        """Only where model and guide follow different targets; else one backward pass suffices."""
+        """Only if model and guide follow different targets; else one backward pass is enough."""
         return bound.splits
 
     @override
@@ -156,11 +156,11 @@ class Reparameterized(Gradient):
 
 @dataclass(frozen=True)
 class StickingTheLanding(Gradient):
-    """The path derivative alone: the score term, which has mean zero for the ELBO, is dropped.
+    """The path derivative alone, without the score term, which has mean zero for the ELBO.
 
     With an exact guide every draw gives gradient zero. The estimator is unbiased for the ELBO and
     biased for bounds with K > 1 particles, so `IWAE` refuses it; `DoublyReparameterized` is the
-    unbiased form there.
+    unbiased form for these.
 
     References:
         Roeder, Wu and Duvenaud (2017), Sticking the landing, arXiv:1703.09194.
@@ -194,8 +194,8 @@ class DoublyReparameterized(Gradient):
     the same way.
 
     Args:
-        prior: Also reparameterise the gradient of the prior's parameters, through
-            z = m + s (z - m) / s; the prior at each latent site must be a normal with independent
+        prior: Whether to reparameterise the gradient of the prior's parameters too, through z = m +
+            s (z - m) / s; the prior at each latent site must be a normal with independent
             dimensions.
 
     References:

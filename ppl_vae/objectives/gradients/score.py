@@ -15,13 +15,13 @@ __all__ = ["VIMCO", "ScoreFunction"]
 
 
 class Score(Gradient):
-    """A signal for each particle multiplies its d log q / d phi; a subclass gives `signal`."""
+    """A signal for each particle multiplies its d log q / d phi; a subclass implements `signal`."""
 
     path_derivative = False
 
     @abstractmethod
     def signal(self, bound: Target, log_weights: Tensor) -> Tensor:
-        """What d log q(z_k) / d phi is multiplied by, (K, B)."""
+        """The factor of d log q(z_k) / d phi, (K, B)."""
 
     @override
     def coefficients(self, bound: Target, log_weights: Tensor) -> Coefficients:
@@ -39,10 +39,11 @@ class ScoreFunction(Score):
 
     Args:
         baseline: "leave-one-out", "moving-average" or None.
-        decay: Of the moving average, at least 0 and below 1.
+        decay: Decay of the moving average, at least 0 and below 1.
 
     Raises:
-        ValueError: an unknown baseline; leave-one-out with one particle; a decay outside [0, 1).
+        ValueError: the baseline is unknown; it is leave-one-out with one particle; the decay is
+            outside [0, 1).
 
     References:
         Williams (1992), Simple statistical gradient-following algorithms, doi:10.1007/BF00992696;
@@ -98,7 +99,7 @@ class VIMCO(Score):
     latents, with many-particle bounds; needs K >= 2.
 
     Raises:
-        ValueError: one particle.
+        ValueError: there is only one particle.
 
     References:
         Mnih and Rezende (2016), Variational inference for Monte Carlo objectives, arXiv:1602.06725,
