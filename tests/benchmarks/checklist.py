@@ -35,6 +35,7 @@ from ppl_vae.experiment.results import measure, provenance
 from ppl_vae.report import DIAGNOSES
 from ppl_vae.report.diagnosis import Findings, Subject
 from ppl_vae.runtime.files import write_whole
+from ppl_vae.runtime.seeding import seeded
 from ppl_vae.training import fit
 
 RULES = [rule for diagnosis in DIAGNOSES for rule in diagnosis.rules]
@@ -42,14 +43,16 @@ RESULTS = Path(__file__).resolve().parents[2] / "docs" / "checklist.json"
 NUM_TRAIN, NUM_TEST, NUM_FEATURES, NUM_LATENTS = 1000, 300, 8, 2
 NUM_SEEDS = 200
 NUM_WRONG = 30  # of a wrong model or guide: power needs fewer runs than size
-NUM_EPOCHS = 150
+NUM_EPOCHS = 300
 ENCODER = ("Encoder: each quantity", "Encoder: coverage")
 OF_GUIDES = (*ENCODER, "log p(x) is an estimate", "Monte Carlo error is small")
 
 LAW = """Of 200 right runs, a line fails at most 8 and wants a look at most 28; at most 5 % of pages
 have a line that fails; a named alternative is seen in 80 % or more. A run is a linear VAE of two
-latents and a full-rank normal guide, fitted to 1,000 rows of 8 features and judged by 300 others;
-the encoder's lines are judged on the exact guide of a linear-Gaussian model, and on distorted ones.
+latents and a full-rank normal guide, fitted to 1,000 rows of 8 features by the IWAE bound of ten
+particles, and judged by 300 others. (Fitted by the ELBO, 10 of 33 continuous Bernoulli models and
+7 of 32 with Student's t want a look: the ELBO's optimum is biased where posteriors are skewed, and
+the variance of the replicated rows shows it.) The encoder's lines are judged on the exact guide of a linear-Gaussian model, and on distorted ones.
 Columns: settings, with the number of runs so far. Cells: shares of the runs in which the line was
 judged. Lines with neither *look* nor *fail* in any run are not shown, nor are those that judge the
 guide of a fitted model. Shares of a few runs say little: the command below adds runs up to 200.
@@ -173,6 +176,9 @@ def checked(path: Path, likelihood: str, seed: int) -> Run:
         "posterior.name": "FullRankNormal",
         "posterior.latent_dim": NUM_LATENTS,
         "encoder.hidden_dims": [64, 64],
+        "objective.name": "IWAE",
+        "objective.num_particles": 10,
+        "objective.gradient": "DoublyReparameterized",
         "training.num_epochs": NUM_EPOCHS,
         "training.batch_size": 500,
         "training.learning_rate": 3e-2,
@@ -182,7 +188,9 @@ def checked(path: Path, likelihood: str, seed: int) -> Run:
     }
     experiment = build(read_config(changes=list(tables.items())))
     prior, rows = experiment.model.prior, experiment.data.train
-    linear = Model(prior, getattr(likelihoods, likelihood)(NUM_FEATURES), nn.Identity(), start=rows)
+    with seeded(seed):
+        family = getattr(likelihoods, likelihood)(NUM_FEATURES)
+        linear = Model(prior, family, nn.Identity(), start=rows)
     experiment = replace(experiment, model=linear)
     result = fit(
         experiment.model,
