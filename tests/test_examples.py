@@ -77,3 +77,15 @@ def test_a_mixed_table_goes_from_frame_to_frame(tmp_path):
         assert set(drawn[name].dropna()) == set(frame[name].dropna())
     assert drawn["visits"].dtype.kind == "i"
     assert (tmp_path / "drawn.csv").stat().st_size > 1000
+
+
+def test_a_pooled_regression_is_nearer_the_truth_than_complete_cases(tmp_path):
+    module, (complete, frame, imputations, pooled, tipping) = run("imputation", tmp_path)
+    assert len(imputations) == 20
+    assert (pooled.fmi > 0).all()
+    dose = module.NAMES.index("dose")
+    low, high = pooled.interval[:, dose]
+    assert low < module.EFFECT < high
+    of_all = module.regression(complete)[0][dose]
+    of_complete_cases = module.regression(frame)[0][dose]
+    assert abs(pooled.estimate[dose] - of_all) < abs(of_complete_cases - of_all)
