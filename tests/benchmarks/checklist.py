@@ -52,7 +52,8 @@ have a line that fails; a named alternative is seen in 80 % or more. A run is a 
 latents and a full-rank normal guide, fitted to 1,000 rows of 8 features by the IWAE bound of ten
 particles, and judged by 300 others. (Fitted by the ELBO, 10 of 33 continuous Bernoulli models and
 7 of 32 with Student's t want a look: the ELBO's optimum is biased where posteriors are skewed, and
-the variance of the replicated rows shows it.) The encoder's lines are judged on the exact guide of a linear-Gaussian model, and on distorted ones.
+the variance of the replicated rows shows it.) The encoder's lines are judged on the exact guide of
+a linear-Gaussian model, and on distorted ones.
 Columns: settings, with the number of runs so far. Cells: shares of the runs in which the line was
 judged. Lines with neither *look* nor *fail* in any run are not shown, nor are those that judge the
 guide of a fitted model. Shares of a few runs say little: the command below adds runs up to 200.
