@@ -1,4 +1,4 @@
-"""Two published protocols of single imputation: docs/imputation.json.
+"""Two published protocols of single imputation: docs/imputation_protocols.json.
 
     python tests/benchmarks/imputation_protocols.py                   # whatever is not done yet
     python tests/benchmarks/imputation_protocols.py --only not-at-random
@@ -45,7 +45,7 @@ from ppl_vae.programs.inference import Inference
 from ppl_vae.runtime.files import write_whole
 from ppl_vae.training.schedules import Cosine
 
-RESULTS = Path(__file__).resolve().parents[2] / "docs" / "imputation.json"
+RESULTS = Path(__file__).resolve().parents[2] / "docs" / "imputation_protocols.json"
 NUM_REPEATS = 5
 LATENTS = 8
 ENCODERS = {f"{n}, hide={h:g}": (n, h) for n in ("MLP", "SetEncoder") for h in (0.0, 0.2, 0.5)}
