@@ -138,7 +138,7 @@ def test_as_dataset_passes_a_dataset_through():
     assert as_dataset(data) is data
     assert as_dataset(torch.zeros(3, 2, dtype=torch.float64)).x.dtype == torch.float64
     assert as_dataset(np.zeros((3, 2)), context=np.ones(3)).context.shape == (3, 1)
-    with pytest.raises(ValueError, match="'data' is a Dataset and carries its own context"):
+    with pytest.raises(ValueError, match="'data' is a Dataset and has its own context"):
         as_dataset(data, context=np.ones(3))
 
 

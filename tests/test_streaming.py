@@ -255,7 +255,7 @@ def test_blocks_and_batches_come_in_order(tmp_path, monkeypatch):
     announced = in_turn(x, batches)
     for rows in batches[:2]:
         assert torch.equal(announced[rows], expected[rows])
-    with pytest.raises(IndexError, match="in the announced order"):
+    with pytest.raises(IndexError, match="in the order given"):
         announced[batches[0]]
 
 

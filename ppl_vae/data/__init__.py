@@ -1,4 +1,4 @@
-"""The observations: data sets, readers, named sets."""
+"""The observations: data sets, readers, named data sets."""
 
 from ppl_vae.data.catalogue import available, load
 from ppl_vae.data.dataset import Dataset, as_dataset

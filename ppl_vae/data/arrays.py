@@ -1,4 +1,4 @@
-"""Arrays, tensors and tables as one tensor, with their names kept."""
+"""Arrays, tensors and tables as one tensor, with their names."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ EVENT_DIMS = {1: ("feature",), 2: ("row", "column"), 3: ("channel", "row", "colu
 
 
 class Table(NamedTuple):
-    """Numbers with the names of their dims, and of the entries where the source named them."""
+    """Numbers with the names of their dims, and of the entries if the source named them."""
 
     values: Tensor
     dims: tuple[str, ...]
@@ -31,7 +31,7 @@ def table(source: Any, dtype: torch.dtype, what: str = "x") -> Table:
         what: The name of the source in error messages.
 
     Raises:
-        TypeError: The source holds something else than numbers; a pandas column is named.
+        TypeError: The source contains something other than numbers; a pandas column is named.
         ValueError: There are no rows or no features.
 
     Example:
@@ -50,8 +50,8 @@ def table(source: Any, dtype: torch.dtype, what: str = "x") -> Table:
         result = _from_array(source, dtype, what)
     if not result.values.numel():
         raise ValueError(
-            f"{what} of shape {tuple(result.values.shape)} is empty: at least one row and feature "
-            "needed"
+            f"{what} of shape {tuple(result.values.shape)} is empty: at least one row and one "
+            "feature are needed"
         )
     return result
 
@@ -98,7 +98,7 @@ def _check_one_array(source: Any, what: str) -> None:
 def _from_array(source: Any, dtype: torch.dtype, what: str) -> Table:
     values = tensor(source, dtype, what)
     if values.ndim == 0:
-        raise ValueError(f"{what} is the single number {values.item()}: rows of data needed")
+        raise ValueError(f"{what} is the single number {values.item()}: give an array of rows")
     if values.ndim == 1:
         values = values[:, None]
     return Table(values, ("datum", *event_dims(values.ndim - 1)), {})

@@ -18,7 +18,7 @@ def thresholded(grey: Tensor) -> Tensor:
 
 
 def bernoulli(grey: Tensor, uniform: Tensor) -> Tensor:
-    """1 where a float32 uniform is below the grey value: the same bits in every dtype."""
+    """1 where a float32 uniform number is below the grey value: the same bits in every dtype."""
     bits = uniform.to(grey.device).lt_(grey).to(grey.dtype)  # in place: images are many
     if grey.sum().isnan():  # rarely
         bits.masked_fill_(grey.isnan(), float("nan"))
@@ -26,7 +26,7 @@ def bernoulli(grey: Tensor, uniform: Tensor) -> Tensor:
 
 
 def drawn(grey: Tensor, generator: torch.Generator) -> Tensor:
-    """Bits of these grey values from a generator of torch."""
+    """Bits of these grey values from a torch generator."""
     options: dict[str, Any] = {"device": generator.device, "dtype": torch.float32}
     return bernoulli(grey, torch.rand(grey.shape, generator=generator, **options))
 
@@ -34,8 +34,8 @@ def drawn(grey: Tensor, generator: torch.Generator) -> Tensor:
 def uniforms(seed: int, rows: Tensor, num_values: int) -> Tensor:
     """U(0, 1), (rows, num_values): a function of seed, row and position alone.
 
-    The stream of SplitMix64 gives random access, so that a row has the same bits in every batch,
-    order, split, process and device. torch's generators would have to draw all preceding rows.
+    The stream of SplitMix64 has random access, so a row has the same bits in every batch, order,
+    split, process and device. torch's generators would have to draw all preceding rows.
 
     References:
         Steele, Lea and Flood (2014), Fast splittable pseudorandom number generators,
@@ -53,5 +53,5 @@ def uniforms(seed: int, rows: Tensor, num_values: int) -> Tensor:
 
 
 def _shifted(bits: Tensor, by: int) -> Tensor:
-    """To the right, with zeros from the left."""
+    """Shifted to the right, with zeros from the left."""
     return (bits >> by).bitwise_and_((1 << (64 - by)) - 1)

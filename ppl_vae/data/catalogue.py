@@ -21,15 +21,15 @@ Taker = Callable[[np.ndarray, int, int], tuple[np.ndarray, np.ndarray]]
 
 @dataclass(frozen=True)
 class Recipe:
-    """The source and the splits of a named set.
+    """The source and the splits of a named data set.
 
     Args:
         about: One line: size, licence, source.
-        fields: From the folder (or None) to the fields of a `Dataset`.
+        fields: A function from the folder (or None) to the fields of a `Dataset`.
         scale: Divisor of x.
-        valid: Number of validation rows by default; None keeps those of the file.
+        valid: Default number of validation rows; None keeps those of the file.
         test: Number of test rows, for sets without their own.
-        take: Function that takes rows at random.
+        take: A function that draws rows at random.
     """
 
     about: str
@@ -52,24 +52,25 @@ def load(
 ) -> Dataset:
     """A data set by name, or from a file, with its splits.
 
-    Grey values are in [0, 1] (bytes divided by 255), labels are for colouring. `digits` is part of
-    scikit-learn. The others are searched as `<name>.npz` in `data_dir`, in the folder
-    `PPL_VAE_DATA`, then in the cache, and are downloaded last (hashes pinned); Frey faces have no
-    source with a known hash, so only the folder. The test rows of MNIST, binarised MNIST and
-    Fashion-MNIST are the official ones. Neighbouring frames of the Frey faces, a film, are near
-    copies: blocks of 15 frames go to one split, so that copies meet at block borders only.
+    Grey values are in [0, 1] (bytes divided by 255), and labels are for colouring. `digits` is part
+    of scikit-learn. For the others, `<name>.npz` is looked for in `data_dir`, in the folder
+    `PPL_VAE_DATA` and in the cache, and downloaded if it is in none of them (hashes pinned). Frey
+    faces have no source with a known hash and are not downloaded. The test rows of MNIST, binarised
+    MNIST and Fashion-MNIST are the official ones. Neighbouring frames of the Frey faces, a film,
+    are near copies: blocks of 15 frames go to one split, so that different splits have near copies
+    at block borders only.
 
     Args:
         name_or_path: A name of `available()`, or a file that `read` takes; a file without splits
             gives 10 % to each of validation and test.
-        binarize: As in `Dataset`; not for `binarized_mnist`, which is binary already.
-        flatten: One-dimensional events; `image_shape` still says how to draw them.
-        valid: Validation rows, as a fraction of all rows or a number; 0 trains on them as well.
-            None is the set's own number: 10,000 for MNIST and Fashion-MNIST, the official 10,000
-            for binarised MNIST, 200 for digits, 195 for Frey faces.
+        binarize: As in `Dataset`; not for `binarized_mnist`, which is already binary.
+        flatten: Whether events are one-dimensional; `image_shape` keeps the shape of the picture.
+        valid: Validation rows, as a fraction of all rows or a number; with 0 they are trained on.
+            None is the default of the data set: 10,000 for MNIST and Fashion-MNIST, the official
+            10,000 for binarised MNIST, 200 for digits, 195 for Frey faces.
         data_dir: The folder to search first.
         seed: Seed of random splits and evaluation bits.
-        scale: Divisor of x in a file (255 for bytes that are grey values); the named sets have
+        scale: Divisor of x in a file (255 for bytes that are grey values); named data sets have
             their own.
 
     Returns:
@@ -77,8 +78,8 @@ def load(
 
     Raises:
         KeyError: Neither a name nor a file.
-        FileNotFoundError: Neither found nor downloaded; the folder to fill, the file and the
-            variable are named.
+        FileNotFoundError: The file was neither found nor downloaded; folder, file and variable are
+            named.
 
     References:
         LeCun et al. (1998), Gradient-based learning applied to document recognition; Salakhutdinov
@@ -103,8 +104,7 @@ def load(
     name = str(name_or_path)
     if name == "binarized_mnist" and binarize is not None:
         raise ValueError(
-            f"binarized_mnist is binary already, binarize={binarize!r} does nothing: use mnist for "
-            "that"
+            f"binarized_mnist is already binary, so binarize={binarize!r} has no effect: use mnist"
         )
     recipe = RECIPES[name]
     fields = recipe.fields(data_dir)
@@ -120,7 +120,7 @@ def load(
 
 
 def available() -> dict[str, str]:
-    """The named data sets, with a line on each: size, licence, source.
+    """The named data sets, with a line for each: size, licence, source.
 
     Example:
         >>> list(available())
@@ -132,7 +132,7 @@ def available() -> dict[str, str]:
 def _validation(
     splits: dict[str, np.ndarray], num_data: int, valid: float | None, seed: int, take: Taker
 ) -> dict[str, np.ndarray]:
-    """The validation rows anew, out of everything that is not held out; None keeps the splits."""
+    """New validation rows from all rows that are not test rows; None keeps the splits."""
     if valid is None:
         return splits
     none = splits["train"][:0]

@@ -40,22 +40,22 @@ HELD = ("x", "intensity", "context", "weights")  # a row for each observation
 class Dataset(Tabular, Parted):
     """Observations x with missing values, covariates c, names, and splits.
 
-    NaN in x means missing; a row may be missing altogether. `labels` are for colouring only:
-    nothing is fitted to them. Binarisation draws each entry as Bernoulli(grey value), for the whole
-    set before any split, so that a row has the same evaluation bits in every split and subset.
-    Dynamic binarisation is that of the reference. A memory map or zarr array stays in its file: `x`
-    is then its `Rows`, an index (`data[:1000]`) reads rows into memory, and each epoch's bits are
-    drawn as rows are read.
+    NaN in x means missing; a whole row may be missing. `labels` are for colouring only; nothing is
+    fitted to them. Binarisation draws each entry as Bernoulli(grey value), for the whole data set
+    before any split, so a row has the same evaluation bits in every split and subset. Dynamic
+    binarisation is that of the reference. A memory map or zarr array stays in its file: `x` is then
+    its `Rows`, an index (`data[:1000]`) reads rows into memory, and each epoch's bits are drawn as
+    rows are read.
 
     Args:
         x: The observations: NumPy, torch, nested lists, a pandas DataFrame (columns name the
             features, the index the rows; the levels of a MultiIndex are joined; categories and
-            strings become codes 0, 1, ... of `levels`), an xarray
-            DataArray (its dims and coords are kept; the first dim, or "datum", runs over the rows),
-            a sparse tensor or SciPy matrix (made dense: its zeros are zeros), a `numpy.memmap` or a
-            zarr array. Not several arrays to be matched by position (`TensorDataset`, tuples).
-        context: Covariates, complete: (N, C), or (N,) for one; a frame, whose categories become an
-            indicator for each level; or names of columns of the frame x, which are taken from it.
+            strings become codes 0, 1, ... of `levels`), an xarray DataArray (its dims and coords
+            are kept; the first dim, or "datum", runs over the rows), a sparse tensor or SciPy
+            matrix (made dense: its zeros are zeros), a `numpy.memmap` or a zarr array. Several
+            arrays that would be matched by position (`TensorDataset`, tuples) are refused.
+        context: Complete covariates: (N, C), or (N,) for one; a frame, whose categories become an
+            indicator for each level; or names of columns of the frame x, which are removed from it.
         labels: One label per row, or the name of a column of the frame x.
         weights: Sampling weights, a positive number for each row or the name of a column of the
             frame x: N is then their sum, in the objective of `fit`, and means of log p(x) over rows
@@ -67,7 +67,8 @@ class Dataset(Tabular, Parted):
         splits: Row numbers by split name ("train", "valid", "test").
         seed: Seed of the evaluation bits.
         name: Name in tables and plots.
-        image_shape: Shape of one row as a picture; two- and three-dimensional events need none.
+        image_shape: Shape of one row as a picture; not needed for two- and three-dimensional
+            events.
         dtype: Floating type of x and context.
         scale: Divisor of x: 255 turns bytes into grey values.
         levels: Levels of categories by column, in their order, instead of those found.
@@ -76,10 +77,10 @@ class Dataset(Tabular, Parted):
         x (N, *event); context (N, C); labels (N,); mask (N, *event)
 
     Raises:
-        TypeError: Something else than numbers in x or context (a pandas column is named), or
-            several arrays in one.
-        ValueError: Infinite x, incomplete context, rows that do not match, or grey values outside
-            [0, 1] with `binarize`; value, row and feature are named.
+        TypeError: x or context contains something other than numbers (a pandas column is named), or
+            several arrays.
+        ValueError: x is infinite, context is incomplete, rows do not match, or grey values are
+            outside [0, 1] with `binarize`; value, row and feature are named.
 
     References:
         Burda, Grosse and Salakhutdinov (2016), Importance weighted autoencoders, arXiv:1509.00519,
@@ -171,7 +172,7 @@ class Dataset(Tabular, Parted):
 
     @property
     def has_missing(self) -> bool:
-        """Whether any value is missing; reads a whole file of floating numbers."""
+        """Whether any value is missing; a file of floating numbers is read as a whole."""
         may_miss = not isinstance(self.x, Rows) or self.x.may_miss
         return may_miss and any(bool(part.isnan().any()) for part in blocks(self.x))
 
@@ -194,7 +195,7 @@ class Dataset(Tabular, Parted):
         return f"Dataset({in_words(self)})"
 
     def describe(self) -> dict[str, Any]:
-        """The facts of the data set, for a table; reads the whole of a file.
+        """The facts of the data set, for a table; a file is read as a whole.
 
         Returns:
             name, num_data, event_shape, missing (share), range (of observed values), context
@@ -207,7 +208,7 @@ class Dataset(Tabular, Parted):
         return facts(self)
 
     def draw(self, generator: torch.Generator) -> Tensor:
-        """The training view of x: fresh bits with `binarize="dynamic"`, else x itself.
+        """x for training: fresh bits with `binarize="dynamic"`, else x itself.
 
         The bits of rows in a file are drawn as the rows are read.
 
@@ -252,7 +253,7 @@ class Dataset(Tabular, Parted):
         return other
 
     def in_memory(self) -> "Dataset":
-        """The same data, read from their file if they are in one: then x is a tensor.
+        """The same data in memory, read from their file if they are in one; x is then a tensor.
 
         Example:
             >>> data = Dataset(torch.zeros(3, 2))
@@ -277,7 +278,7 @@ class Dataset(Tabular, Parted):
         return self._with(x=self.x.masked_fill(mask, torch.nan), source=None)
 
     def unweighted(self) -> "Dataset":
-        """The same data with all rows alike.
+        """The same data without weights.
 
         Example:
             >>> Dataset([[0.0], [1.0]], weights=[1.0, 2.0]).unweighted().sum_of_weights
@@ -286,7 +287,7 @@ class Dataset(Tabular, Parted):
         return self._with(weights=None)
 
     def flatten(self) -> "Dataset":
-        """The same data with one-dimensional events; `image_shape` still says how to draw them.
+        """The same data with one-dimensional events; `image_shape` keeps the shape of the picture.
 
         Example:
             >>> flat = Dataset(torch.zeros(3, 4, 5)).flatten()
@@ -345,14 +346,14 @@ class Dataset(Tabular, Parted):
 
 
 def as_dataset(data: Any, context: Any = None) -> Dataset:
-    """A Dataset as it is, anything else wrapped in one.
+    """A Dataset unchanged, anything else as a new one.
 
     Args:
-        data: A Dataset, or what its constructor takes as x.
-        context: Covariates for x; a Dataset brings its own.
+        data: A Dataset, or anything that its constructor accepts as x.
+        context: Covariates for x; a Dataset has its own.
 
     Raises:
-        ValueError: Covariates beside a Dataset.
+        ValueError: Covariates are given together with a Dataset.
 
     Example:
         >>> as_dataset(torch.zeros(3, 2))
@@ -363,7 +364,7 @@ def as_dataset(data: Any, context: Any = None) -> Dataset:
         return Dataset(data, context=context, dtype=data.dtype if is_float else torch.float32)
     if context is not None:
         raise ValueError(
-            f"{data.name!r} is a Dataset and carries its own context: give Dataset(x, context=...) "
+            f"{data.name!r} is a Dataset and has its own context: give Dataset(x, context=...) "
             "instead"
         )
     return data

@@ -10,7 +10,7 @@ from ppl_vae.data.streaming import blocks, in_file
 
 
 def in_words(data: Any) -> str:
-    """A data set in one line; a file is not read for it."""
+    """A data set in one line, without reading a file."""
     missing = 0.0 if in_file(data.x) else spread(blocks(data.x))[0]
     splits = " / ".join(f"{name} {len(rows)}" for name, rows in data.splits.items())
     parts = {
@@ -42,7 +42,7 @@ def facts(data: Any) -> dict[str, Any]:
 
 
 def spread(parts: Iterable[Tensor]) -> tuple[float, float, float]:
-    """Share missing, least and largest value of blocks of rows."""
+    """Share of missing values, smallest and largest value of blocks of rows."""
     total = missing = 0
     ends = [float("nan")]
     for part in parts:

@@ -1,4 +1,4 @@
-"""Sources of the named sets: a folder, the cache, or a download with pinned hashes."""
+"""Sources of the named data sets: a folder, the cache, or a download with pinned hashes."""
 
 import gzip
 import os
@@ -18,9 +18,9 @@ class Source:
     """Files to download, and how to read them.
 
     Args:
-        mirrors: Folders on the web, tried in turn.
-        files: The array in each file, by the file's name and its hash.
-        decode: From a file to its array.
+        mirrors: Web folders, tried in turn.
+        files: The array in each file, by the name and hash of the file.
+        decode: A function from a file to its array.
     """
 
     mirrors: Sequence[str]
@@ -31,16 +31,15 @@ class Source:
 def find(
     name: str, source: Source | None, data_dir: str | Path | None = None
 ) -> dict[str, np.ndarray]:
-    """The arrays of a named set: from `<name>.npz` in a folder, else downloaded into the cache.
+    """The arrays of a named data set, from `<name>.npz` in a folder, or downloaded into the cache.
 
     Args:
         name: The set.
-        source: What to download; None when there is nothing.
+        source: What to download; None if there is no source.
         data_dir: The folder to look in first; then come the variable `PPL_VAE_DATA` and the cache.
 
     Raises:
-        FileNotFoundError: No file and no download; the folder to fill, the file and the variable
-            are named.
+        FileNotFoundError: There is no file and no download; folder, file and variable are named.
     """
     file = f"{name}.npz"
     for folder in (data_dir, os.environ.get(FOLDER), cache()):
@@ -60,7 +59,7 @@ def find(
 
 
 def cache() -> Path:
-    """The folder that downloads go to. Reference: the pooch library's `os_cache`."""
+    """The folder of downloads. Reference: the pooch library's `os_cache`."""
     import pooch
 
     return Path(pooch.os_cache("ppl_vae"))

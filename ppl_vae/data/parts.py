@@ -12,7 +12,7 @@ __all__ = ["Parted"]
 
 
 class Parted:
-    """What a `Dataset` knows of its parts.
+    """The parts of a `Dataset`.
 
     Example:
         >>> from ppl_vae.data import Dataset
@@ -37,7 +37,7 @@ class Parted:
 
     @property
     def train(self) -> Self:
-        """The training rows; all rows when there are no splits."""
+        """The training rows; all rows if there are no splits."""
         return self._part("train") if self.splits else self
 
     @property
@@ -53,17 +53,17 @@ class Parted:
     def split(self, valid: float = 0.1, test: float = 0.1, seed: int = 0) -> Self:
         """The same data with random train, validation and test rows; former splits are forgotten.
 
-        The test rows are drawn first, so they depend on `test` and `seed` alone. Not for data with
-        near copies among neighbours (films, panels): split those by block with `splits=`.
+        The test rows are drawn first, so they depend on `test` and `seed` alone. Data in which
+        neighbours are near copies (films, panels) should be split by block with `splits=`.
 
         Args:
-            valid: A fraction of all rows when a float below 1, else a number of rows; 0 for no
+            valid: A fraction of all rows if it is a float below 1, else a number of rows; 0 for no
                 validation rows.
             test: The same for the test rows.
             seed: Seed of the random rows.
 
         Raises:
-            ValueError: Nothing would be left to train on.
+            ValueError: No rows would be left to train on.
 
         Example:
             >>> from ppl_vae.data import Dataset
@@ -83,15 +83,15 @@ class Parted:
     def folds(self, num_folds: int = 5, *, valid: float = 0.0, seed: int = 0) -> list[Self]:
         """The data with each of K random folds as test rows in turn, for cross-validation.
 
-        Every row is a test row once, so that all of few rows are held out; a model has to be
-        trained K times, anew each time. `ppl_vae.evidence.pooled` joins the evidence of the folds,
-        and `compare_models` compares models on it. Its standard errors take the rows as
-        independent: they do not include that the K trainings share most of their rows, which no
-        estimate from one cross-validation can.
+        Every row is a test row once, which makes full use of few rows; a model has to be trained K
+        times, from the start each time. `ppl_vae.evidence.pooled` joins the evidence of the folds,
+        and `compare_models` compares models on it. Its standard errors treat the rows as
+        independent: they do not allow for the rows that the K trainings share, for which one
+        cross-validation gives no unbiased estimate.
 
         Args:
             num_folds: Number of folds K.
-            valid: Validation rows out of the others, a fraction or a number, as in `split`.
+            valid: Validation rows from the other rows, a fraction or a number, as in `split`.
             seed: Seed of the random rows; the same folds for every model.
 
         Raises:

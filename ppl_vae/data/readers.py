@@ -1,4 +1,4 @@
-"""Files as data sets: .npz, .npy, .csv, .parquet, .zarr."""
+"""Data sets from files: .npz, .npy, .csv, .parquet, .zarr."""
 
 import zipfile
 from collections.abc import Iterable, Mapping
@@ -29,19 +29,19 @@ def read(
 ) -> Dataset:
     r"""Read a file as a data set: .npz, .npy, .csv, .parquet or .zarr.
 
-    An .npz, or the group of a .zarr, holds `x`, or `x_train` with `x_valid` and `x_test`, which
-    become the splits; `context` and `labels` (or `y`) have the same endings. An .npy, or the array
-    of a .zarr, is x alone; of more than 2^28 numbers (1 GB as float32) it stays in its file, as a
-    memory map given to `Dataset` does. A table holds one column per feature; missing cells are NaN.
-    A first column of distinct values names the rows if it has no name, as pandas writes its index,
-    or is called id or index and holds no fractions. Pickled objects are refused. Values are not
-    changed: bytes are divided by 255 with `scale=255`.
+    An .npz, or a .zarr group, holds `x`, or `x_train` with `x_valid` and `x_test`, which become the
+    splits; `context` and `labels` (or `y`) have the same endings. An .npy, or a .zarr array, is x
+    alone; with more than 2^28 numbers (1 GB as float32) it stays in its file, like a memory map
+    given to `Dataset`. A table has one column per feature; missing cells are NaN. A first column of
+    distinct values names the rows if it has no name, as pandas writes its index, or if it is called
+    id or index and has no fractions. Pickled objects are refused. Values are not changed: use
+    `scale=255` to divide bytes by 255.
 
     Args:
         path: The file.
         label: The array or column with the labels; without it, .npz and .zarr are searched for
             `labels` and `y`.
-        context: The array (one) or the columns (any number) with covariates.
+        context: The array (one) or the columns (any number) of covariates.
         binarize: As in `Dataset`.
         seed: Seed of the evaluation bits.
         dtype: Floating type of x and context.
@@ -49,8 +49,8 @@ def read(
 
     Raises:
         FileNotFoundError: No such file.
-        KeyError: No such array or column; the present ones are named.
-        ValueError: An unknown suffix, a damaged file or pickled objects.
+        KeyError: There is no such array or column; those present are named.
+        ValueError: The suffix is unknown, the file is damaged, or it has pickled objects.
 
     Example:
         >>> import tempfile
@@ -76,7 +76,7 @@ def arrays(path: Path) -> dict[str, np.ndarray]:
     """The arrays of an .npz file; pickled objects are refused.
 
     Raises:
-        ValueError: A damaged file or pickled objects.
+        ValueError: The file is damaged or has pickled objects.
     """
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
@@ -86,7 +86,8 @@ def arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def assemble(found: Mapping[str, Any], label: str | None, context: str | None) -> dict[str, Any]:
-    """The fields of a `Dataset` from arrays by name, parts joined with their rows as splits.
+    """The fields of a `Dataset` from arrays by name; parts are joined, and their rows are the
+    splits.
 
     Raises:
         KeyError: A name is missing.
@@ -130,8 +131,8 @@ def _named(
     """The fields of a `Dataset` from a file's arrays by name."""
     if len(context) > 1:
         raise ValueError(
-            f"{path}: a {path.suffix} keeps its covariates in one array, context={list(context)} "
-            "names several"
+            f"{path}: a {path.suffix} file has its covariates in one array, and "
+            f"context={list(context)} names several: give one"
         )
     try:
         return assemble(found, label, *(context or (None,)))

@@ -1,4 +1,4 @@
-"""Warnings where a narrower floating type rounds away a column's spread."""
+"""Warnings if a narrower floating type rounds away a column's spread."""
 
 import logging
 from typing import Any
@@ -27,7 +27,7 @@ REMEDY = (
 def tell_rounding_of(
     source: Any, kept: Tensor, names: np.ndarray, *, scale: float = 1.0, what: str = "x"
 ) -> float:
-    """`tell_rounding` of the source of a data set; of a file, by its first rows.
+    """`tell_rounding` for the source of a data set; for a file, by its first rows.
 
     Args:
         source: The source as given.
@@ -37,7 +37,7 @@ def tell_rounding_of(
         what: Name of the source in the warning.
 
     Returns:
-        What `tell_rounding` returns.
+        The result of `tell_rounding`.
 
     Example:
         >>> tell_rounding_of(np.zeros((3, 1), np.uint8), torch.zeros(3, 1), np.array(["grey"]))
@@ -54,10 +54,10 @@ def tell_rounding_of(
 
 
 def tell_rounding(given: Tensor, kept: Tensor, names: np.ndarray, what: str = "x") -> float:
-    """Warn, in one line, where rounding takes a visible share of a column's spread.
+    """Warn, in one line, if rounding removes a visible share of a column's spread.
 
-    Counts of seconds since 1970, or coordinates in metres, lie 0.5 apart in float32 from 4 million
-    on: a column N(5.4e6, 0.1^2) keeps three different values.
+    In float32, numbers above 4 million (seconds, coordinates in metres) lie 0.5 apart or more: a
+    column N(5.4e6, 0.1^2) keeps three different values.
 
     Args:
         given: The values before, (N, *event).
@@ -66,8 +66,8 @@ def tell_rounding(given: Tensor, kept: Tensor, names: np.ndarray, what: str = "x
         what: Name of the values in the warning.
 
     Returns:
-        Root mean square of the rounding in standard deviations of the column that lost most; 0.0
-        where none lost a visible share.
+        Root mean square of the rounding in standard deviations of the column that lost most; 0.0 if
+        none lost a visible share.
 
     Example:
         >>> column = 5.4e6 + torch.linspace(0, 1, 9, dtype=torch.float64)[:, None]

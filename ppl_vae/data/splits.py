@@ -12,7 +12,7 @@ def count(share: float, num_data: int, what: str) -> int:
     """Number of rows from a fraction (a float below 1) or a number.
 
     Raises:
-        ValueError: Neither a fraction in [0, 1) nor a whole number.
+        ValueError: It is neither a fraction in [0, 1) nor a whole number.
 
     Example:
         >>> count(0.25, 8, "valid"), count(3, 8, "valid")
@@ -61,11 +61,11 @@ def disjoint(splits: Mapping[str, Any], num_data: int) -> dict[str, np.ndarray]:
     """Splits as row numbers, empty ones dropped.
 
     Args:
-        splits: By name, row numbers or a boolean per row.
-        num_data: How many rows there are.
+        splits: Row numbers by name, or a boolean per row.
+        num_data: Number of rows.
 
     Raises:
-        ValueError: A row is there twice or does not exist.
+        ValueError: A row is named twice or does not exist.
 
     Example:
         >>> disjoint({"train": [0, 2], "valid": [], "test": [1]}, num_data=3)

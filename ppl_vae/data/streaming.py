@@ -27,7 +27,7 @@ PAGES_HELD = 16  # 32 MB at most
 class Rows:
     """The tensor x (N, *event) of rows that stay in a file; an index reads rows as a tensor.
 
-    Rows are checked as they are read. Bytes go to the device as bytes, and are converted, scaled
+    Rows are checked as they are read. Bytes are moved to the device as bytes, and converted, scaled
     and binarised there. The values are those of the same data in memory, except for drawn bits,
     which are a function of seed and row. `Rows` is not a tensor: it has no `x.isnan()` or
     `x.mean(0)`.
@@ -36,7 +36,7 @@ class Rows:
         source: A `numpy.memmap` or zarr array, (all rows, ...).
         rows: Row numbers in the file, in order, (N,).
         event_shape: Shape of one observation.
-        computed: Floating type in which values are scaled and binarised.
+        computed: Floating type for scaling and binarisation.
         dtype: Floating type of the result.
         scale: Divisor of the values.
         binarize: As in `Dataset`.
@@ -47,9 +47,9 @@ class Rows:
         (N, *event)
 
     Raises:
-        AttributeError: It is used as a tensor.
-        OSError: The file of a zarr array is missing or damaged; a chunk that was never written is
-            filled.
+        AttributeError: The rows are used as a tensor.
+        OSError: The file of a zarr array is missing or damaged; a chunk that was never written has
+            the fill value.
         ValueError: A row that is read has an infinite value, or one outside [0, 1] with `binarize`;
             the place is named.
 
@@ -82,7 +82,7 @@ class Rows:
 
     @property
     def may_miss(self) -> bool:
-        """Whether NaN can occur: not in whole numbers."""
+        """Whether NaN can occur, which it cannot in whole numbers."""
         return self.source.dtype.kind == "f"
 
     def __len__(self) -> int:
@@ -160,7 +160,7 @@ def table_in_file(source: Any, dtype: torch.dtype, scale: float) -> Table:
     """The rows of a file with the names of their dims; a vector becomes (N, 1).
 
     Raises:
-        TypeError: It holds something else than real numbers.
+        TypeError: The file contains something other than real numbers.
         ValueError: There are no rows or no features.
     """
     check_floating(dtype)
@@ -199,9 +199,9 @@ def blocks(x: Tensor) -> Iterator[Tensor]:
 
 
 def ahead[Item, Found](read: Callable[[Item], Found], items: Iterable[Item]) -> Iterator[Found]:
-    """`read` of each item in turn, the next one in a thread while this one is used.
+    """`read` of each item in turn, with the next one read in a thread while this one is used.
 
-    A thread suffices: reading and torch's operations do not hold Python's lock.
+    A thread is enough, because reading and torch's operations release Python's lock.
 
     Args:
         read: Function of an item.
@@ -222,7 +222,7 @@ def ahead[Item, Found](read: Callable[[Item], Found], items: Iterable[Item]) -> 
 
 
 def taken(x: Tensor, rows: Tensor) -> Tensor:
-    """x[rows], of tensors by the faster of torch's two ways: it copies whole rows.
+    """x[rows], for tensors by the faster of torch's two ways, which copies whole rows.
 
     Args:
         x: A tensor, `Rows`, or the result of `in_turn`.
@@ -258,7 +258,7 @@ class _InTurn:
     def __getitem__(self, rows: Tensor) -> Tensor:
         announced, found = next(self.coming)
         if announced is not rows:
-            raise IndexError("batches are read ahead in the announced order; this is another")
+            raise IndexError("batches are read ahead in the order given; this is another batch")
         return found
 
 
@@ -279,7 +279,7 @@ def _read(source: Any, rows: np.ndarray) -> np.ndarray:
 
 
 def _read_zarr(source: Any, rows: np.ndarray) -> np.ndarray:
-    """These rows of a zarr array; of one that is deleted, zarr would read fill values."""
+    """These rows of a zarr array; from a deleted array zarr would read fill values."""
     import zarr
 
     try:

@@ -1,4 +1,4 @@
-"""Names, covariates, labels and picture shape, checked once against x."""
+"""Checks of names, covariates, labels and picture shape against x."""
 
 from numbers import Real
 from typing import Any
@@ -14,10 +14,10 @@ from ppl_vae.runtime.checks import shown
 def coords_of(
     observed: Table, datum_names: Any = None, feature_names: Any = None
 ) -> dict[str, np.ndarray]:
-    """The names along every dim of x; numbers where none were given.
+    """The names along every dim of x; numbers if none were given.
 
     Raises:
-        ValueError: The number of names is not that of the rows or features.
+        ValueError: The number of names differs from that of the rows or features.
     """
     shape = observed.values.shape
     coords = {
@@ -39,7 +39,7 @@ def coords_of(
 
 
 def picture(image_shape: tuple[int, ...] | None, event_shape: torch.Size) -> tuple[int, ...] | None:
-    """The shape of one row as a picture: as given, else that of a two- or three-dimensional event.
+    """The shape of one row as a picture: as given, or that of a two- or three-dimensional event.
 
     Raises:
         ValueError: The picture has more or fewer pixels than a row has values.
@@ -59,7 +59,7 @@ def labels_of(labels: Any, num_data: int) -> np.ndarray | None:
     """Labels as an array (N,).
 
     Raises:
-        ValueError: Another number of labels than rows in x.
+        ValueError: The number of labels differs from that of the rows.
     """
     if labels is None:
         return None
@@ -78,8 +78,8 @@ def weights_of_rows(weights: Any, x: Any) -> Tensor | None:
     """Weights of the rows of x as a tensor (N,), in the type of x.
 
     Raises:
-        ValueError: Another number of weights than rows in x, or one that is not positive and
-            finite; its row is named.
+        ValueError: The number of weights differs from that of the rows, or a weight is not positive
+            and finite; its row is named.
     """
     if weights is None:
         return None
@@ -100,10 +100,10 @@ def weights_of_rows(weights: Any, x: Any) -> Tensor | None:
 
 
 def same_rows(x: Any, **others: Any) -> None:
-    """Refuse pandas objects whose rows are in another order: they are joined by position.
+    """Refuse pandas objects whose rows are in another order, since they are joined by position.
 
     Raises:
-        ValueError: The indexes differ; the first row where they do is named.
+        ValueError: The indexes differ; the first row that differs is named.
     """
     index = row_names(x)
     for what, other in others.items():

@@ -1,4 +1,4 @@
-"""Columns are identified by name: in another order their numbers would have other meanings."""
+"""Checks of columns by name, since their numbers have other meanings in another order."""
 
 from itertools import zip_longest
 
@@ -15,12 +15,12 @@ def check_columns(
     """Refuse named columns other than those of training, in their order.
 
     Args:
-        trained: Names by "x" and "context" of what was trained on.
+        trained: Names of the training columns, by "x" and "context".
         found: Names of the present columns; columns without names pass.
         name: "Model" or "Guide", for the message.
 
     Raises:
-        ValueError: The names, or their order, differ; the first that does is named.
+        ValueError: The names, or their order, differ; the first difference is named.
 
     Example:
         >>> check_columns({"x": ("a", "b")}, {"x": ("b", "a")}, "Model")

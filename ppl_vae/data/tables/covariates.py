@@ -1,4 +1,4 @@
-"""Covariates: numbers as they are, categories as an indicator for each level."""
+"""Covariates: numbers unchanged, categories as an indicator for each level."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -23,12 +23,12 @@ __all__ = ["Covariates", "read_covariates"]
 
 @dataclass(frozen=True)
 class Covariates:
-    """The columns that covariates came in, and how they become inputs of networks.
+    """The columns of covariates as they were given, and their conversion to inputs of networks.
 
-    A category has one indicator for each of its levels, named "sex[female]". All levels have one,
-    the first too: a network has no coefficient for each that would have to be identified, and
-    without a reference level no level is treated differently. Ordered categories have indicators
-    as well, since their codes would be equal distances.
+    A category has one indicator for each of its levels, named "sex[female]". The first level has
+    one too: a network has no coefficients that would have to be identified, and without a reference
+    level all levels are treated alike. Ordered categories also have indicators, since codes would
+    imply equal distances.
 
     Args:
         layout: Names, types and levels of the columns.
@@ -70,7 +70,7 @@ class Covariates:
         return torch.stack([column.to(inputs) for column in columns], dim=1)
 
     def recoded(self, inputs: Tensor, known: Levels) -> tuple[Tensor, "Covariates"]:
-        """Inputs with the indicators of these levels; numbers of an array are inputs already."""
+        """Inputs with the indicators of these levels; numbers of an array are already inputs."""
         if not self.layout.is_frame:
             return inputs, self
         columns, layout = self.layout.recoded(self.columns(inputs), known)
@@ -105,7 +105,7 @@ class Covariates:
 
 
 def read_covariates(context: Any, x: Tensor, known: Levels) -> tuple[Tensor, Covariates]:
-    """Covariates of x as inputs of networks, (N, C), and the columns that they came in.
+    """Covariates of x as inputs of networks, (N, C), and the columns as they were given.
 
     Args:
         context: Numbers (N, C), or (N,) for one, or a frame that may have categories.
@@ -113,8 +113,8 @@ def read_covariates(context: Any, x: Tensor, known: Levels) -> tuple[Tensor, Cov
         known: Known levels by column.
 
     Raises:
-        ValueError: Another number of rows than x, or a value that is missing or infinite; row and
-            covariate are named.
+        ValueError: The number of rows differs from that of x, or a value is missing or infinite;
+            row and covariate are named.
 
     Example:
         >>> read_covariates([0.5, 1.5], torch.zeros(2, 3), {})[0].tolist()

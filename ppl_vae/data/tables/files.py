@@ -1,4 +1,4 @@
-"""Tables in files, .csv and .parquet, and what their columns are for."""
+"""Tables in files, .csv and .parquet, and the roles of their columns."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,10 +22,10 @@ UNNAMED = "Unnamed: 0"  # pandas' name for a first column without one
 
 @dataclass(frozen=True)
 class Roles:
-    """What the columns of a table are for.
+    """The roles of the columns of a table.
 
     A first column of distinct values names the rows if it has no name, as pandas writes its index,
-    or is called id or index and holds no fractions, unless it has one of these roles.
+    or if it is called id or index and has no fractions, unless it has one of these roles.
 
     Args:
         columns: Columns of x, in this order; None takes all that have no other role.
@@ -55,7 +55,7 @@ class Roles:
 
         Args:
             frame: The table.
-            path: Where it is from, for messages.
+            path: The file of the table, for messages.
 
         Raises:
             KeyError: There is no such column.
@@ -86,7 +86,7 @@ class Roles:
 
 
 def present(path: str | Path) -> Path:
-    """The path, if there is something.
+    """The path, if it exists.
 
     Args:
         path: A file.
@@ -148,7 +148,7 @@ def _require(frame: "pd.DataFrame", names: Iterable[str], what: str, path: str |
 
 
 def _with_row_names(frame: "pd.DataFrame", taken: list[str]) -> "pd.DataFrame":
-    """The table with its first column as the index, if that names the rows."""
+    """The table with its first column as the index, if that column names the rows."""
     name, first = next(frame.items())
     named = str(name).lower() in ROW_NAMES and first.dtype.kind != "f"
     names_rows = (named or name == UNNAMED) and first.is_unique and name not in taken

@@ -61,10 +61,10 @@ def coded(source: Any, known: Container[str] = (), what: str = "x") -> Coded:
         what: The name of the source in error messages.
 
     Raises:
-        TypeError: A column holds times, values of several types, or something else that is
-            neither a number nor a category.
-        ValueError: A column of strings hardly repeats any, as an identifier does, and its levels
-            are not known.
+        TypeError: A column holds times, values of several types, or anything else that is neither a
+            number nor a category.
+        ValueError: The strings of a column are nearly all different, as in an identifier, and its
+            levels are not known.
 
     Example:
         >>> import pandas
@@ -94,10 +94,10 @@ def coded(source: Any, known: Container[str] = (), what: str = "x") -> Coded:
 
 
 def apart(x: Any, context: Any, labels: Any, weights: Any) -> tuple[Any, Any, Any, Any]:
-    """A frame without the columns that are named as something else, and these columns.
+    """A frame without the columns that have another role, and these columns.
 
     Args:
-        x: A frame of pandas; of anything else no columns are taken.
+        x: A frame of pandas; no columns are taken from anything else.
         context: Names of columns of x, or covariates.
         labels: Name of a column of x, or labels.
         weights: Name of a column of x, or weights.
@@ -147,7 +147,7 @@ def _columns(frame: Any, names: Sequence[str | int], what: str) -> list[str | in
 
 
 def _type_of(column: Any, place: str) -> str:
-    """The type of a column; one that has no meaning as numbers or categories is refused."""
+    """The type of a column; a column that is neither numbers nor categories is refused."""
     dtype = column.dtype
     if hasattr(dtype, "categories"):
         return ("category", "ordered")[bool(dtype.ordered)]
@@ -170,7 +170,7 @@ def _type_of(column: Any, place: str) -> str:
 
 
 def _refuse_identifier(column: Any, place: str) -> None:
-    """Refuse strings that hardly repeat."""
+    """Refuse strings that are nearly all different."""
     num_levels = column.nunique()
     num_observed = column.count()
     if num_levels > max(ALWAYS_TAKEN, num_observed / 2):

@@ -11,11 +11,11 @@ __all__ = ["ends", "kinds_of"]
 def kinds_of(x: Tensor, types: Sequence[str]) -> tuple[str, ...]:
     """The kind of each column: "boolean", "category", "ordered", "count", "positive" or "real".
 
-    Categories are known by their type. Numbers are "boolean" if none is other than 0 and 1; "count"
-    if they are whole, not negative, and of an integer type; "positive" if all are above 0; else
+    Categories are recognised by their type. Numbers are "boolean" if all are 0 or 1; "count" if
+    they are whole, not negative, and of an integer type; "positive" if all are above 0; else
     "real". Whole numbers of a floating type, as integers with missing values are often read, are
-    "count" if the smallest is 0 or 1 and three or more differ: counts start near zero, rounded
-    measurements elsewhere. A column that is never observed is "real".
+    "count" if the smallest is 0 or 1 and there are three or more different values: counts start
+    near zero, rounded measurements elsewhere. A column that is never observed is "real".
 
     Args:
         x: The values, (N, F); NaN is missing.

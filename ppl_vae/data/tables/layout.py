@@ -27,8 +27,8 @@ class Layout:
         names: Names of the columns.
         types: Their types, "bool", "integer", "float", "category", "ordered".
         levels: Levels by name.
-        is_frame: Whether they come from a frame, whose numbers name levels; numbers of arrays are
-            codes of levels.
+        is_frame: Whether they come from a frame, in which numbers are names of levels; numbers of
+            arrays are codes of levels.
         what: "x" or "context", for messages.
 
     Example:
@@ -78,9 +78,9 @@ class Layout:
     def frame(self, x: Any, index: Any, kinds: Sequence[str]) -> "pd.DataFrame":
         """Rows (N, F) as a frame with this index, or (S, N, F) with a further level "sample".
 
-        Columns have the types that they came with: categories their levels and order; Booleans and
-        whole numbers, and also those of kind "count", a nullable type where a value is missing.
-        Whole numbers that are no longer whole, as means are, stay as they are.
+        Columns have the types with which they were given: categories their levels and order;
+        Booleans, whole numbers and columns of kind "count" a nullable type if a value is missing.
+        Whole numbers that are no longer whole, such as means, are left unchanged.
         """
         import pandas as pd
 
@@ -135,7 +135,7 @@ def _named_levels(column: Tensor, kind: str) -> tuple[Tensor, list[str]]:
 
 
 def refuse_two_meanings(layouts: Sequence[Layout]) -> None:
-    """Refuse columns of one name with different levels, which could not be known by name.
+    """Refuse columns of one name with different levels, which a name could not distinguish.
 
     Args:
         layouts: The columns of x, and of covariates.

@@ -1,4 +1,4 @@
-"""Levels of categories: their names, in order, which codes 0, 1, ... stand for."""
+"""Levels of categories: their names, in the order of their codes 0, 1, ..."""
 
 from collections.abc import Mapping, Sequence
 from numbers import Real
@@ -26,10 +26,10 @@ LISTED = 20  # levels shown in an error
 
 
 def level_name(level: Any) -> str:
-    """The name of a level: a whole number has no decimals, whatever type it was read as.
+    """The name of a level: a whole number has no decimals, for any type it was read as.
 
     Args:
-        level: A category as pandas holds it.
+        level: A category as pandas has it.
 
     Example:
         >>> level_name(2.0), level_name(2), level_name("low"), level_name(True)
@@ -77,14 +77,14 @@ def given_levels(levels: Mapping[str, Sequence[Any]] | None) -> dict[str, tuple[
 
 
 def check_names(levels: Levels, *names: Sequence[Any]) -> None:
-    """Refuse levels of something that is no column.
+    """Refuse levels of a column that does not exist.
 
     Args:
         levels: Levels by column.
         names: Names of columns, of x and of context.
 
     Raises:
-        ValueError: A name is none of these.
+        ValueError: A name is not among these.
 
     Example:
         >>> check_names({"gender": ("female", "male")}, ["sex", "age"])
@@ -128,7 +128,7 @@ def recoded(codes: Tensor, found: Sequence[str], known: Sequence[str], place: st
 
 
 def check_codes(values: Tensor, levels: Sequence[str], place: str) -> None:
-    """Refuse numbers that are no codes of these levels.
+    """Refuse numbers that are not codes of these levels.
 
     Args:
         values: Codes, NaN where missing.

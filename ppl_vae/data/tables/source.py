@@ -1,4 +1,4 @@
-"""What x was read from, at full precision: the frame with all its columns, or the array."""
+"""The source of x at full precision: the frame with all its columns, or the array."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
@@ -18,7 +18,7 @@ __all__ = ["Source"]
 
 @dataclass(frozen=True)
 class Source:
-    """The frame or the array that x was read from, and which of its rows these are.
+    """The frame or the array from which x was read, and the positions of these rows in it.
 
     x has one floating type and codes of levels; the source has the types, the digits and the
     further columns (covariates, labels, weights) that a completed table keeps.
@@ -39,10 +39,10 @@ class Source:
 
     @classmethod
     def of(cls, given: Any, observed: Any, x: Tensor) -> Self | None:
-        """The source of x, or None where x itself keeps every digit of an array.
+        """The source of x, or None if x itself keeps every digit of an array.
 
         Args:
-            given: What the user gave, with all columns.
+            given: The data as the user gave them, with all columns.
             observed: The same without covariates, labels and weights.
             x: The numbers read from it.
         """

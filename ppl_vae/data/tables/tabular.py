@@ -23,7 +23,7 @@ __all__ = ["Tabular"]
 
 
 class Tabular:
-    """What a `Dataset` knows of the columns of x.
+    """The columns of a `Dataset`.
 
     Example:
         >>> from ppl_vae.data import Dataset
@@ -53,7 +53,7 @@ class Tabular:
 
     @property
     def feature_names(self) -> tuple[str, ...]:
-        """Names of the columns of a table, their numbers where they have none; none of images."""
+        """Names of the columns of a table, or their numbers; empty for images."""
         return tuple(map(str, self._features))
 
     @property
@@ -75,7 +75,7 @@ class Tabular:
 
     @property
     def columns(self) -> dict[str, tuple[str, ...]]:
-        """Names of the columns of "x" and "context", where they came with names."""
+        """Names of the columns of "x" and "context", if they were given with names."""
         found = {}
         if self._x_is_named:
             found["x"] = self.feature_names
@@ -85,7 +85,7 @@ class Tabular:
 
     @property
     def context_names(self) -> tuple[str, ...]:
-        """Names of the covariates, as networks are given them; numbers where they have none."""
+        """Names of the covariates, as networks are given them, or numbers if they have no names."""
         return self._covariates.names
 
     @property
@@ -97,11 +97,11 @@ class Tabular:
     def kinds(self) -> tuple[str, ...]:
         """The kind of each column of x, judged from all rows of the set that these are part of.
 
-        "category" and "ordered" have levels. Numbers are "boolean" if none is other than 0 and 1;
-        "count" if they are whole, not negative, and of an integer type; "positive" if all are above
-        0; else "real". Whole numbers of a floating type, as integers with missing values are often
-        read, are "count" if the smallest is 0 or 1 and three or more differ: counts start near
-        zero, rounded measurements elsewhere.
+        "category" and "ordered" have levels. Numbers are "boolean" if all are 0 or 1; "count" if
+        they are whole, not negative, and of an integer type; "positive" if all are above 0; else
+        "real". Whole numbers of a floating type, as integers with missing values are often read,
+        are "count" if the smallest is 0 or 1 and there are three or more different values: counts
+        start near zero, rounded measurements elsewhere.
         """
         whole = self if self._whole is None or in_file(self._whole.x) else self._whole
         self._require_table(whole.x, "kinds")
@@ -109,7 +109,7 @@ class Tabular:
 
     @property
     def constant_features(self) -> tuple[str, ...]:
-        """Features whose observed values are all equal: a density has no maximum there."""
+        """Features whose observed values are all equal, so that a density has no maximum."""
         low, high = ends(blocks(self.x))
         return self._features_where(low == high)
 
@@ -121,15 +121,15 @@ class Tabular:
     def with_levels(self, levels: Mapping[str, Sequence[Any]]) -> Self:
         """The same data with categories in the codes of these levels, matched by name.
 
-        A subset read from a file has fewer levels, and so other codes; `fit`, `log_evidence` and
-        all else call this with the levels of training. Numbers of a frame are names of levels,
-        those of an array codes.
+        A subset read from a file may have fewer levels and so other codes; `fit`, `log_evidence`
+        and all other functions call this with the levels of training. Numbers of a frame are names
+        of levels, those of an array are codes.
 
         Args:
-            levels: Names of levels in their order, by column; columns that are not here are kept.
+            levels: Names of levels in their order, by column; other columns are unchanged.
 
         Raises:
-            ValueError: A value is none of these levels; value, row and column are named.
+            ValueError: A value is not one of these levels; value, row and column are named.
 
         Example:
             >>> import pandas
@@ -155,13 +155,13 @@ class Tabular:
         """The same data with other covariates.
 
         Args:
-            context: Values by column, as the columns were given ("female", not an indicator), each
-                one for all rows or one for each row, where other columns stay as they are; or all
-                covariates, (N, C).
+            context: Values by column, as the columns were given ("female", not an indicator), one
+                for all rows or one for each row, with other columns unchanged; or all covariates,
+                (N, C).
 
         Raises:
-            ValueError: The data have no covariates, or none of this name or level; another number
-                of covariates.
+            ValueError: The data have no covariates, or none of this name or level; the number of
+                covariates differs.
 
         Example:
             >>> import pandas
@@ -195,16 +195,16 @@ class Tabular:
     def to_frame(self, x: Any = None) -> "pd.DataFrame":
         """x, or other numbers in the same columns, as a frame with the names and types of x.
 
-        Categories get their levels and order, and whole numbers and Booleans a nullable type where
-        a value is missing. Draws (S, N, F) have a further level "sample" in their index. The rows
-        have the names of this set if there are as many.
+        Categories have their levels and order; whole numbers and Booleans have a nullable type if a
+        value is missing. Draws (S, N, F) have a further level "sample" in their index. The rows
+        have the names of this data set if there are as many.
 
         Args:
             x: Rows (N, F) or draws (S, N, F), such as those of `Model.sample`; None is x itself.
 
         Raises:
-            ValueError: x is no table (images, rows in a file), has other columns, or holds a number
-                that is no code of a level.
+            ValueError: x is not a table (but images, or rows in a file), has other columns, or
+                holds a number that is not the code of a level.
 
         Example:
             >>> import pandas
@@ -250,7 +250,7 @@ class Tabular:
 
     @property
     def exact(self) -> np.ndarray:
-        """x in float64, with all digits that were given; categories as codes of `levels`."""
+        """x in float64, with all given digits and categories as codes of `levels`."""
         values = self.x.double().cpu().numpy().copy()
         if self.source is None:
             return values
