@@ -191,7 +191,7 @@ def test_a_finished_run_says_so(finished, small):
     again = call("fit", small, "--output", folder)
     assert again.exit_code == 0
     assert again.stdout == first.stdout
-    assert "is finished already" in again.stderr
+    assert "is already finished" in again.stderr
 
 
 def test_an_interrupted_run_goes_on(finished, small, tmp_path, monkeypatch):
@@ -207,7 +207,7 @@ def test_an_interrupted_run_goes_on(finished, small, tmp_path, monkeypatch):
         patch.setattr(Run, "_epoch", interrupted)
         result = call("fit", small, "--output", folder, "--quiet")
     assert result.exit_code == 130
-    assert result.stderr.strip() == "interrupted: the same command goes on where it stopped"
+    assert result.stderr.strip() == "interrupted: run the same command again to resume"
     assert not (folder / "metrics.json").exists()
     unfinished = call("evaluate", folder)
     assert "was not trained to the end" in one_error(unfinished, 2)
@@ -338,7 +338,7 @@ def test_evaluate_by_another_method(finished):
         (["--set", "num_chains"], "is not KEY=VALUE"),
         (
             ["--output", "all.csv"],
-            "all.csv: an evaluation goes to all.json and all.npz: name either file",
+            "all.csv: an evaluation is written to all.json and all.npz: name either file",
         ),
     ],
 )
@@ -367,7 +367,7 @@ def test_an_interrupted_evaluation_goes_on(finished, tmp_path, monkeypatch):
     monkeypatch.setattr(ImportanceSampling, "estimate", interrupted)
     result = call(*command, tmp_path / "parts.json")
     assert result.exit_code == 130
-    assert result.stderr.strip() == "interrupted: the same command goes on where it stopped"
+    assert result.stderr.strip() == "interrupted: run the same command again to resume"
     with pytest.raises(ValueError, match="a checkpoint with 6 of 12 rows done"):
         Evidence.load(tmp_path / "parts.npz")
     assert not (tmp_path / "parts.json").exists()
@@ -472,5 +472,5 @@ def test_demo_is_the_demo(finished, small, tmp_path, monkeypatch):
     assert first.exit_code == 0
     assert lasting(folder) == lasting(finished[0])
     again = call("demo", "--output", folder)
-    assert "is finished already" in again.stderr
+    assert "is already finished" in again.stderr
     assert again.stdout == first.stdout

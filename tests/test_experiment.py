@@ -643,7 +643,7 @@ def test_the_same_settings_find_the_same_file():
         ),
         (
             {"share_estimate": 1.0},
-            "log p(x) is an estimate for all rows, by k-hat, and its standard errors hold",
+            "log p(x) is an estimate for all rows, by k-hat, and its standard errors are valid",
         ),
         ({"share_bad_k": 0.004}, "for 50 % of the rows (k-hat > 0.7 for less than 1 %)"),
         ({"share_bad_k": None}, "k-hat needs at least 30 chains: "),
@@ -666,7 +666,7 @@ def test_few_particles_leave_k_hat_unknown(tmp_path):
             small(("evaluation.num_particles", 5)), tmp_path / "run", progress=False
         )
     assert metrics["share_bad_k"] is None
-    assert "whether log p(x) can be believed is not known" in table(metrics)
+    assert "the reliability of log p(x) is not known" in table(metrics)
 
 
 def test_held_out_rows_are_the_first_of_the_split():

@@ -145,7 +145,7 @@ def test_binarized_mnist_keeps_its_official_parts(cache):
     assert sizes(load("binarized_mnist", valid=0)) == {"train": 35, "test": 7}
     assert load("binarized_mnist", flatten=True).event_shape == (784,)
     with pytest.raises(
-        ValueError, match="binary already, binarize='dynamic' has no effect: use mnist"
+        ValueError, match="already binary, so binarize='dynamic' has no effect: use mnist"
     ):
         load("binarized_mnist", binarize="dynamic")
 

@@ -171,7 +171,7 @@ def test_changes_are_for_all_cells_and_the_grid_wins(path):
         ("[grid]\ntraining.sed = [0]", "[training] Training takes no 'sed': did you mean seed?"),
         (
             "[grid]\ntraining.seed = [0, 0]",
-            "[grid] gives two cells of the name 'seed=0': one of its lists has a va",
+            "[grid] gives two cells with the name 'seed=0': one of its lists has a va",
         ),
         (
             '[grid]\nobjective = [{name = "IWAE", num_particle = 5}]',
@@ -304,7 +304,7 @@ def test_a_failed_cell_is_reported_and_the_rest_go_on(tmp_path, monkeypatch):
     )
     assert "1 of 2 cells are finished" in result.stdout
     assert re.search(
-        r"Not compared, for want of another model of the same rows and kind: StandardNormal, "
+        r"Not compared, since no other model has the same rows and kind: StandardNormal, "
         r".*log p\(x\) >?= ",
         result.stdout,
     )
@@ -344,7 +344,7 @@ def test_an_interrupted_study_goes_on(tmp_path, path, monkeypatch):
     monkeypatch.setattr(study_module, "run_experiment", interrupted)
     result = call("compare", path, "--output", tmp_path / "out", "--quiet")
     assert result.exit_code == 130
-    assert result.stderr.strip() == "interrupted: the same command goes on where it stopped"
+    assert result.stderr.strip() == "interrupted: run the same command again to resume"
     call("compare", path, "--output", tmp_path / "out", "--quiet")
     assert started == [started[0], *started[1:2] * 2, *started[3:]]
     assert len(started) == 5
@@ -383,10 +383,10 @@ def test_only_like_models_are_compared(tmp_path):
         {"Gaussian", "StudentT"},
     ]
     assert result.notes[0].startswith(
-        "Models of other data, and densities beside probabilities, are not compared"
+        "Models of different data are not compared, nor are densities with probabilities"
     )
     alone = Evidence.load(tmp_path / "cells" / "Categorical" / "evidence.npz").summary()
-    said = "Not compared, for want of another model of the same rows and kind"
+    said = "Not compared, since no other model has the same rows and kind"
     assert result.notes[1] == f"{said}: Categorical, {alone}."
     names = write_study(result, tmp_path)
     assert [name for name in names if name.startswith("comparison")] == [

@@ -1,4 +1,4 @@
-"""The command line, a thin face over experiment/ and report/."""
+"""The command line, a thin layer over experiment/ and report/."""
 
 from ppl_vae.cli import row_commands
 from ppl_vae.cli.commands import app

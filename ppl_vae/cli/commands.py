@@ -1,4 +1,4 @@
-"""The commands: nothing heavy is imported before one of them runs."""
+"""The commands; large packages are imported only when a command runs."""
 
 import os
 import warnings
@@ -44,7 +44,7 @@ def main(
     version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """Train variational autoencoders, and learn whether to believe their log p(x)."""
+    """Train variational autoencoders, and check whether to believe their log p(x)."""
     os.environ.setdefault("MPLBACKEND", "Agg")  # pictures go to files
     warnings.showwarning = show_warning
     if version:
@@ -73,7 +73,7 @@ def fit(
         Path | None,
         typer.Argument(
             metavar="CONFIG.toml|TABLE",
-            help="What to run: a configuration, or a table .csv or .parquet for its recipe.",
+            help="A configuration to run, or a table (.csv or .parquet) for its recipe.",
             dir_okay=False,
         ),
     ] = None,
@@ -120,9 +120,9 @@ def fit(
 ) -> None:
     """Train a model, estimate held-out log p(x), and write a folder with everything.
 
-    What is to be run comes from a TOML file, from flags, or from both: flags win. A table instead
-    of a TOML file is run by the recipe for tables, whose settings are in config.toml of the folder.
-    An interrupted run goes on where it was when the same command is given again.
+    The run is described by a TOML file, by flags, or by both: flags take precedence. A table
+    instead of a TOML file is run by the recipe for tables, whose settings are written to
+    config.toml of the folder. The same command resumes an interrupted run.
     """
     from ppl_vae.experiment import read_config, recipe_config
 
@@ -194,12 +194,11 @@ def evaluate(
     ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Estimate log p(x) for a trained run again: another method, more particles, another split or
-    seed.
+    """Estimate log p(x) for a trained run again, with another method, more particles, another split
+    or seed.
 
-    Means go to a .json, log p(x) and k-hat of every datum to an .npz, in the run's folder unless
-    --output says where. An interrupted evaluation goes on where it was when the same command is
-    given again.
+    Means are written to a .json file, log p(x) and k-hat of every row to an .npz file, in the run's
+    folder unless --output is given. The same command resumes an interrupted evaluation.
     """
     from ppl_vae.experiment import Folder, evaluate_run, load_run, table
     from ppl_vae.runtime.distributed import is_main, process_group
@@ -238,12 +237,12 @@ def compare(
     ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Train a grid of models, each a run of its own, and compare their held-out log p(x), paired by
-    datum.
+    """Train a grid of models, each as its own run, and compare their held-out log p(x), paired by
+    row.
 
     The file holds the tables of a run, and [grid] with lists: priors, likelihoods, posteriors,
-    objectives, seeds, any keyword. Finished runs are kept when the same command is given again; a
-    failed one is reported and the rest go on.
+    objectives, seeds, any keyword. The same command keeps finished runs; if a run fails, this is
+    reported and the other runs continue.
     """
     from ppl_vae.experiment import read_study, run_study, write_baselines, write_study
 
@@ -310,8 +309,8 @@ def demo(
     output: Output = Path("runs/demo"),
     quiet: Quiet = False,
 ) -> None:
-    """Train a VampPrior VAE on the embedded digits and report a believable log p(x), in a minute or
-    two.
+    """Train a VampPrior VAE on the embedded digits and report log p(x) with its reliability, in a
+    minute or two.
     """
     from ppl_vae.experiment import demo_config
 
@@ -328,21 +327,21 @@ def demo(
 def report(
     run: RunFolder,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder for it; the run's by default.")
+        Path | None,
+        typer.Option("--output", "-o", help="Folder of the report; the run's by default."),
     ] = None,
     num_data: Annotated[
-        int, typer.Option(min=2, help="Look at the first so many evaluation rows.")
+        int, typer.Option(min=2, help="Number of evaluation rows to use, from the first.")
     ] = 300,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the draws.")] = 0,
     device: Device = None,
     data_dir: DataDir = None,
     quiet: Quiet = False,
 ) -> None:
-    """Look at a trained run from all sides, and say whether to believe it: pass, look or fail, and
-    why.
+    """Diagnose a trained run, with a verdict for each question: pass, look or fail, and why.
 
-    report.html is one page that needs nothing else; report.md is the same as text, report.nc has
-    the numbers for ArviZ.
+    report.html is a single self-contained page; report.md is the same as text; report.nc has the
+    numbers for ArviZ.
     """
     from ppl_vae.report import write_report
 
@@ -359,7 +358,7 @@ def _run(config: Any, output: Path, *, quiet: bool) -> None:
     if folder.finished:
         folder.claim(config)
         typer.echo(
-            f"{output} is finished already: these are its results. Remove the folder to start "
+            f"{output} is already finished: these are its results. Remove the folder to start "
             "afresh.\n",
             err=True,
         )

@@ -52,7 +52,7 @@ class Commands(TyperGroup):
         except KeyboardInterrupt:
             again = ""
             if ctx.invoked_subcommand in RESUMABLE:
-                again = ": the same command goes on where it stopped"
+                again = ": run the same command again to resume"
             typer.echo(f"\ninterrupted{again}", err=True)
             raise typer.Exit(INTERRUPTED) from None
         except Exception as error:
@@ -66,14 +66,14 @@ class Commands(TyperGroup):
 
 
 def complain(said: str, *, alike: bool) -> None:
-    """Report an error; one that all processes share is reported by the first of them alone."""
+    """Report an error; an error that all processes share is reported by the first process alone."""
     if alike and os.environ.get("LOCAL_RANK", "0") != "0":
         time.sleep(10)  # torchrun ends the others when the first one ends
     typer.echo(f"error: {said}", err=True)
 
 
 def is_config_error(error: Exception) -> bool:
-    """Whether the configuration is wrong; as long as its module is not loaded, nothing was read."""
+    """Whether the configuration is wrong; without its module, none has been read."""
     module = sys.modules.get("ppl_vae.experiment.config")
     return module is not None and isinstance(error, module.ConfigError)
 

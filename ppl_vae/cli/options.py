@@ -1,4 +1,4 @@
-"""What several commands share: options, examples in their help, changes by --set."""
+"""Parts that several commands share: options, examples in their help, changes by --set."""
 
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ def examples(*lines: str) -> str:
 
 
 def echo_files(said: str, folder: Path, files: Sequence[str]) -> None:
-    """A text, and the names of the files beside it."""
+    """A text, and the names of the files below it."""
     typer.echo(f"{said}\n\nfiles in {folder}:\n  {', '.join(files)}")
 
 
@@ -44,7 +44,7 @@ def names(text: str | None) -> list[str] | None:
 
 
 def value(text: str | None) -> Any:
-    """A TOML value, Python's True and False, or else a string."""
+    """A TOML value, Python's True or False, or else a string."""
     if text is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""The commands about rows: new ones scored, drawn ones written, those of a data set described."""
+"""The commands about rows: score new rows, write drawn rows, describe the rows of a data set."""
 
 from pathlib import Path
 from typing import Annotated
@@ -21,7 +21,7 @@ def sample(
     run: RunFolder,
     num_samples: Annotated[
         int | None,
-        typer.Option(min=1, help="How many rows to draw; 64, or one for each row of --context."),
+        typer.Option(min=1, help="Number of rows to draw; 64, or one for each row of --context."),
     ] = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="A file .png, .npz, .npy, .csv or .parquet.")
@@ -35,7 +35,7 @@ def sample(
 ) -> None:
     """Draw rows from a trained model: z from the prior, x from the likelihood.
 
-    A table has the names, levels and types of the training file, and the covariates beside x.
+    A table has the names, levels and types of the training file, with the covariates beside x.
     """
     from ppl_vae.experiment import load_run, write_samples
 
@@ -90,7 +90,7 @@ def score(
 )
 def data(
     name: Annotated[
-        str | None, typer.Argument(help="Named data set, or a file; all names when left out.")
+        str | None, typer.Argument(help="Named data set, or a file; all names if it is left out.")
     ] = None,
     data_dir: DataDir = None,
 ) -> None:

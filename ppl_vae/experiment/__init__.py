@@ -1,4 +1,4 @@
-"""TOML -> run -> results; the only place that knows configuration files."""
+"""TOML -> run -> results; the only room that reads configuration files."""
 
 from ppl_vae.experiment.assemble import Experiment, build
 from ppl_vae.experiment.config import Config, ConfigError, differences, read_config, to_toml

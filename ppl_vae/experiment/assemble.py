@@ -1,4 +1,4 @@
-"""From a configuration to the objects that it names."""
+"""The objects that a configuration names."""
 
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,12 +25,12 @@ class Experiment:
     """The parts of one run.
 
     Args:
-        config: The configuration, with the likelihood of each column where those were chosen.
+        config: The configuration, with the likelihood of each column if these were chosen.
         data: The data set with its splits.
         model: The model.
         guide: The guide.
-        objective: What is maximised.
-        training: Settings of the training.
+        objective: The objective.
+        training: The settings of training.
 
     Example:
         >>> from ppl_vae.experiment import read_config
@@ -48,7 +48,7 @@ class Experiment:
 
     @property
     def held_out(self) -> Dataset:
-        """The rows that [evaluation] asks for, the first `num_data` of its split."""
+        """The rows of [evaluation], the first `num_data` of its split."""
         table = self.config.evaluation
         if table.split not in self.data.splits:
             splits = ", ".join(self.data.splits) or "no splits"
@@ -67,15 +67,15 @@ class Experiment:
 def build(config: Config) -> Experiment:
     """Data, model, guide, objective and training settings from a configuration; nothing is trained.
 
-    Starting weights are drawn from the training seed, guide first. If values are missing, the
-    encoder also receives the missingness indicator; of a table with named columns, what
-    `Guide(start=data)` describes.
+    Starting weights are drawn from the training seed, those of the guide first. If values are
+    missing, the encoder is also given the missingness indicator; for a table with named columns,
+    its inputs are those of `Guide(start=data)`.
 
     Args:
         config: From `read_config`.
 
     Raises:
-        ConfigError: the data are not found, or an argument does not fit them.
+        ConfigError: the data are not found, or an argument does not fit the data.
 
     Example:
         >>> from ppl_vae.experiment import read_config
@@ -94,7 +94,7 @@ def build(config: Config) -> Experiment:
 
 
 def _with_choices(config: Config, model: Model) -> Config:
-    """The configuration with the likelihoods that `Columns` chose written down."""
+    """The configuration with the likelihoods that `Columns` chose."""
     if not isinstance(model.likelihood, Columns):
         return config
     given = config.likelihood.keywords.get("families", {})

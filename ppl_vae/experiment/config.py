@@ -1,4 +1,4 @@
-"""One run as a file describes it, with names and keywords as in Python, checked beforehand."""
+"""One run as described by a file, with names and keywords as in Python, checked beforehand."""
 
 import inspect
 import json
@@ -56,7 +56,7 @@ class Config(Table, validate_default=True):
     Every table but [data] may be left out. `latent_dim` is given in [posterior] only.
 
     Args:
-        data: What `load` is given.
+        data: The arguments of `load`.
         prior: Name in `priors`, and its keywords.
         likelihood: Name in `likelihoods`, and its keywords.
         posterior: Name in `posteriors`, and its keywords.
@@ -108,7 +108,7 @@ class Config(Table, validate_default=True):
 
 
 def read_config(path: str | Path | None = None, changes: Iterable[tuple[str, Any]] = ()) -> Config:
-    """A run from a TOML file, with changes on top.
+    """A run from a TOML file, with changes.
 
     When a table's `name`, or `evaluation.method`, is changed to another class, keywords that the
     new class does not take are dropped.
@@ -158,7 +158,7 @@ def _changed(document: dict[str, Any], changes: Iterable[tuple[str, Any]], where
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:
-    """The tables of a file, unchecked.
+    """The tables of a file, without checks.
 
     Args:
         path: The file.
@@ -203,7 +203,7 @@ def blamed(table: str, make: Callable[..., Any], **available: Any) -> Any:
 
 
 def table_changes(document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The tables of a run as changes of the defaults, the class of each table first.
+    """The tables of a run as changes of the defaults, with the class of each table first.
 
     Args:
         document: From `read_toml`.
@@ -231,7 +231,7 @@ def to_toml(config: Config) -> str:
 
 
 def differences(one: Config, other: Config) -> list[str]:
-    """Where two runs differ, as "table.keyword is 1, not 2".
+    """The differences of two runs, as "table.keyword is 1, not 2".
 
     Example:
         >>> one = read_config(changes=[("data.name", "digits")])
@@ -272,7 +272,7 @@ def _change(document: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _kept(table: dict[str, Any], path: list[str], name: Any) -> dict[str, Any]:
-    """The keywords that the class `name` takes too."""
+    """The keywords that the class `name` also takes."""
     kind = _kind(path)
     if not (inspect.isclass(kind) and issubclass(kind, Named)):
         return dict(table)
@@ -318,5 +318,5 @@ def _literal(value: Any) -> str:
 
 
 def _key(key: str) -> str:
-    """A key, quoted unless it is bare: names of columns may be any."""
+    """A key, quoted unless it is bare, since a column may have any name."""
     return key if BARE.fullmatch(key) else json.dumps(key)

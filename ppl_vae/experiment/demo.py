@@ -1,4 +1,4 @@
-"""The run that `ppl-vae demo` does."""
+"""The run of `ppl-vae demo`."""
 
 from ppl_vae.experiment.config import Config
 

@@ -1,4 +1,4 @@
-"""The folder of one run: its files, and the run that it belongs to."""
+"""The folder of one run: its files, and the run to which it belongs."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""The run of a table in a file: the settings of its recipe as a configuration."""
+"""The run for a table in a file: the settings of its recipe as a configuration."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,7 +14,7 @@ __all__ = ["recipe_config"]
 def recipe_config(
     path: str | Path, changes: Iterable[tuple[str, Any]] = (), *, num_steps: int | None = None
 ) -> Config:
-    """The run that `recipe` suggests for a table in a file, with changes on top.
+    """The run that `recipe` suggests for a table in a file, with changes.
 
     Args:
         path: The table, .csv or .parquet.
@@ -47,7 +47,7 @@ def recipe_config(
 
 
 def _tables(chosen: Choices) -> dict[str, Any]:
-    """The tables of a file that make what the recipe makes."""
+    """The tables of a file that give the same objects as the recipe."""
     network = {
         "name": "MLP",
         "hidden_dims": list(chosen.hidden_dims),

@@ -12,13 +12,13 @@ __all__ = ["Estimates", "Metrics", "finite"]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Estimates(Mapping[str, Any]):
-    """What an evaluation found, in nats per row; None is a number that is unknown.
+    """The results of an evaluation, in nats per row; None is an unknown number.
 
-    Attributes, or equally the keys of the JSON file that holds them.
+    They are attributes, and keys as in the JSON file that holds them.
 
     Args:
         log_evidence: Mean of log p(x), with its errors and their conditions as in
-            `EvidenceSummary`, from which the names up to `weighted` come.
+            `EvidenceSummary`, whose names are those up to `weighted`.
         mean_used: Mean number of particles per row.
         num_refined: Number of rows that were estimated again from a refined guide.
         checks: Median of each of `Evidence.checks`.
@@ -27,7 +27,7 @@ class Estimates(Mapping[str, Any]):
         active_units: Number of active latent dimensions; None for a single row.
         latent_dim: Number of latent dimensions D.
         evaluation: The table [evaluation].
-        evaluation_seconds: How long it took.
+        evaluation_seconds: Time of the evaluation.
         run: Names of the data set, prior, likelihood, posterior and objective.
 
     Example:
@@ -63,7 +63,7 @@ class Estimates(Mapping[str, Any]):
 
     @classmethod
     def read(cls, path: str | Path) -> Self:
-        """The numbers in a JSON file; names of another version are left out."""
+        """The numbers in a JSON file, without names of other versions."""
         values = json.loads(Path(path).read_text(encoding="utf-8"))
         known = {each.name for each in fields(cls)}
         return cls(**{name: value for name, value in values.items() if name in known})
@@ -94,7 +94,7 @@ class Estimates(Mapping[str, Any]):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Metrics(Estimates):
-    """What metrics.json of a finished run holds: its estimates, and how they came about.
+    """The content of metrics.json of a finished run: its estimates, and how they were computed.
 
     Args:
         best_epoch: Epoch with the best bound; 0 if there is none.
@@ -104,8 +104,8 @@ class Metrics(Estimates):
         rows: Number of rows of each split.
         seeds: Seeds of the split, of training and of the evaluation.
         versions: Versions of the packages and of Python.
-        training_seconds: How long training took.
-        seconds: How long the run took.
+        training_seconds: Time of training.
+        seconds: Time of the run.
         history: The bound and the settings of each epoch, as in `FitResult`.
 
     Example:
@@ -126,7 +126,7 @@ class Metrics(Estimates):
 
 
 def finite(value: Any) -> Any:
-    """Plain values with None for what is not finite, which every reader of JSON takes.
+    """Plain values, with None for numbers that are not finite, as every reader of JSON accepts.
 
     Example:
         >>> finite({"k": [1.0, float("nan")]})

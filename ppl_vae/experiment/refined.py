@@ -30,9 +30,9 @@ def refined_evidence(
 ) -> Evidence:
     """Estimates of log p(x); rows without one are estimated again from a refined guide.
 
-    The first draws decide which rows are estimated again, with new draws; all of those are
-    replaced, since the larger of two lower bounds is not a lower bound. `checks["refined"]` is 1
-    for them.
+    The first draws decide which rows are estimated again, with new draws. All values of these rows
+    are replaced, since the larger of two lower bounds is not a lower bound in expectation.
+    `checks["refined"]` is 1 for them.
 
     Example:
         >>> from ppl_vae import beds

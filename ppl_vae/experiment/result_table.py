@@ -23,11 +23,11 @@ UPPER = {  # what each kind of upper bound needs, and what a bad k-hat does to i
 
 
 def table(metrics: Estimates, files: Sequence[Path] = ()) -> str:
-    """An aligned table of the results, what they say, and where the files are.
+    """An aligned table of the results, their interpretation, and the names of the files.
 
     Args:
         metrics: From `run_experiment` or `evaluate_run`.
-        files: Where they are, all in one folder.
+        files: The files, all in one folder.
 
     Example:
         >>> run = {"data": "digits", "prior": "VampPrior"}
@@ -64,7 +64,7 @@ def headline(metrics: Estimates) -> str:
 
 
 def reading(metrics: Estimates) -> list[str]:
-    """What the numbers say, a sentence each.
+    """The interpretation of the numbers, a sentence each.
 
     Example:
         >>> reading(Estimates(share_bad_k=0.12, active_units=2, latent_dim=2))[0][:86]
@@ -74,7 +74,7 @@ def reading(metrics: Estimates) -> list[str]:
     dim, active = metrics.latent_dim, metrics.active_units
     if active is not None and active < dim:
         which = "is not used: it follows" if dim - active == 1 else "are not used: they follow"
-        lines.append(f"{dim - active} of {dim} latent dimensions {which} the prior whatever x is.")
+        lines.append(f"{dim - active} of {dim} latent dimensions {which} the prior for every x.")
     return lines
 
 
@@ -82,7 +82,7 @@ def _reading_of_k(metrics: Estimates) -> str:
     share = metrics.share_bad_k
     if share is None:
         needed = f"k-hat needs at least {SMALLEST_NUM_PARTICLES} {_draws(metrics)}"
-        return f"{needed}: whether log p(x) can be believed is not known."
+        return f"{needed}: the reliability of log p(x) is not known."
     if metrics.bound != "lower":
         condition, danger = UPPER[metrics.bound]
         where = f"where k-hat > 0.7 ({_percent(share)} of the data)"
@@ -90,14 +90,14 @@ def _reading_of_k(metrics: Estimates) -> str:
     if metrics.is_bound:
         return (
             f"log p(x) is a lower bound, not an estimate, for {_percent(metrics.share_bound)} of "
-            f"the rows (k-hat > 0.7 for {_percent(share)}), and the Monte Carlo error does not "
-            f"hold there: {CURES}"
+            f"the rows (k-hat > 0.7 for {_percent(share)}), and the Monte Carlo error is not "
+            f"known there: {CURES}"
         )
-    return "log p(x) is an estimate for all rows, by k-hat, and its standard errors hold."
+    return "log p(x) is an estimate for all rows, by k-hat, and its standard errors are valid."
 
 
 def _heads(metrics: Estimates) -> list[str]:
-    """What was run, how it was trained, and how log p(x) was estimated."""
+    """The run, its training, and the method for log p(x)."""
     heads = [", ".join(metrics.run.values())]
     if isinstance(metrics, Metrics):
         best = f"best epoch {metrics.best_epoch}"
@@ -114,7 +114,7 @@ def _heads(metrics: Estimates) -> list[str]:
 
 
 def _draws(metrics: Estimates) -> str:
-    """What the method draws, by the name of its first number: particles, chains."""
+    """The draws of the method, by the name of its first number: particles, chains."""
     method = metrics.evaluation.get("method", {})
     numbers = [word.removeprefix("num_") for word in method if word.startswith("num_")]
     return next(iter(numbers), "particles")
@@ -130,7 +130,7 @@ def _rows(metrics: Estimates) -> list[str]:
         bounded = f"{100 * metrics.share_bound:.1f}"
         rows.append(("lower bound, no estimate", bounded, "% of the rows"))
         name = "log p(x) >="
-        error = ("unknown", f"({mc_se} by the weights, without what they missed)")
+        error = ("unknown", f"({mc_se} by the weights, without mass they missed)")
     if metrics.num_refined:
         rows.append(("refined", str(metrics.num_refined), "rows"))
     bad = ("unknown", "") if share is None else (f"{100 * share:.1f}", "% of the rows")

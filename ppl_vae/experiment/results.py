@@ -92,7 +92,7 @@ def measure(
 def provenance(
     estimates: Estimates, experiment: Experiment, result: FitResult, seconds: float
 ) -> Metrics:
-    """The estimates with how they came about: history, seeds, versions, times."""
+    """The estimates and how they were computed: history, seeds, versions, times."""
     config = experiment.config
     programs = nn.ModuleList([experiment.model, experiment.guide])
     facts = {
@@ -154,7 +154,7 @@ def write_pictures(
 
 
 def plot_drawn(model: Model, rows: Dataset) -> Any:
-    """Rows of a table beside as many drawn ones."""
+    """Rows of a table beside as many drawn rows."""
     with seeded(0):
         drawn = model.sample(len(rows), place(rows, model).context)
     return plot_table(rows, drawn.cpu().numpy())

@@ -23,11 +23,11 @@ EVALUATION_SUFFIXES = (".json", ".npz")  # means, and values per row
 def run_experiment(config: Config, output: str | Path, *, progress: bool = True) -> Metrics:
     """Train, evaluate, and write the run's folder.
 
-    An interrupted run resumes, and a finished run returns its results again; the same
-    configuration and machine give the same results either way. With several processes (torchrun),
-    each does its share, and the first writes. The folder holds config.toml (with the likelihood of
-    each column, where the run chose it), checkpoint.pt (the state of training), weights.pt,
-    evidence.npz (values per row), posterior.nc, pictures, and finally metrics.json.
+    An interrupted run resumes, and a finished run returns its results again; the same configuration
+    and machine give the same results in both cases. With several processes (torchrun), each does
+    its share, and the first writes. The folder holds config.toml (with the likelihood of each
+    column, if the run chose it), checkpoint.pt (the state of training), weights.pt, evidence.npz
+    (values per row), posterior.nc, pictures, and finally metrics.json.
 
     Args:
         config: From `read_config`.
@@ -88,8 +88,8 @@ def load_run(
 
     Args:
         folder: The folder that `run_experiment` wrote.
-        data_dir: Where the data are now.
-        device: Where to put model and guide; None is the CPU.
+        data_dir: The present folder of the data.
+        device: The device of model and guide; None is the CPU.
 
     Raises:
         ConfigError: the folder holds no run, or one that was not trained to the end.
@@ -104,7 +104,7 @@ def load_run(
     if not place.weights.is_file():
         raise ConfigError(
             f"{folder} was not trained to the end: ppl-vae fit {place.config} --output {folder} "
-            "goes on"
+            "continues it"
         )
     if data_dir is not None:
         config = changed(config, [("data.data_dir", data_dir)])
@@ -123,7 +123,7 @@ def evaluate_run(
     refined: bool = False,
     **changes: Any,
 ) -> Estimates:
-    """Estimates for a trained run with other settings than its own.
+    """Estimates for a trained run with settings other than its own.
 
     With `output`, an interrupted evaluation resumes when it is called again with the same settings.
 
@@ -154,7 +154,8 @@ def evaluate_run(
     numbers, per_row = (Path(output).with_suffix(suffix) for suffix in EVALUATION_SUFFIXES)
     if Path(output).suffix not in EVALUATION_SUFFIXES:
         raise ConfigError(
-            f"{output}: an evaluation goes to {numbers.name} and {per_row.name}: name either file"
+            f"{output}: an evaluation is written to {numbers.name} and {per_row.name}: name "
+            "either file"
         )
     settings: dict[str, Any] = {"progress": progress, "checkpoint": per_row, "refined": refined}
     metrics = measure(experiment, experiment.held_out, **settings)[1]

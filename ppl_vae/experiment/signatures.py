@@ -1,4 +1,4 @@
-"""From the words of a file to the library's classes, by `__all__` and signatures: no registry."""
+"""The library's classes by the words of a file, from `__all__` and signatures: no registry."""
 
 import importlib
 import inspect
@@ -46,7 +46,7 @@ SCHEDULES = "ppl_vae.training.schedules"
 
 @cache
 def choices(module: str, kind: type = object) -> tuple[str, ...]:
-    """The classes of one kind in a module that a file may name: all but abstract ones.
+    """The classes of one kind in a module that a file may name: all that are not abstract.
 
     Example:
         >>> choices("ppl_vae.training.schedules")
@@ -68,7 +68,7 @@ def _is_abstract(item: type) -> bool:
 
 
 def _takes_steps(item: type) -> bool:
-    """Whether it is not an optimiser, or one that takes any parameters and needs no closure."""
+    """Whether it is no optimiser, or one that takes any parameters and needs no closure."""
     if not issubclass(item, optim.Optimizer):
         return True
     parameter = nn.Parameter(torch.ones(1))
@@ -137,8 +137,8 @@ def complete(
     Args:
         constructor: The class.
         table: The keywords in the file, without the name of the class.
-        module: Where objects inside the table are named.
-        filled: Further parameters that need not be given.
+        module: The module of objects named inside the table.
+        filled: Other parameters that may be left out.
 
     Raises:
         ValueError: a keyword is unknown, or its value has another type.
@@ -217,7 +217,7 @@ def argument(parameter: Parameter, value: Any, module: str, **available: Any) ->
 
 
 def _factory(module: str, value: Table | str) -> Any:
-    """A class by its name, or with keywords of it from a table."""
+    """A class by its name, or with keywords from a table."""
     table = as_table(value)
     constructor = named(module, table.pop("name", ""))
     return partial(constructor, **table) if table else constructor
@@ -248,7 +248,7 @@ def written_family(family: Any) -> dict[str, Any]:
 
 
 def _words(hint: Any) -> list[str]:
-    """The words that an annotation allows besides objects."""
+    """The words that an annotation allows in addition to objects."""
     parts = [part for part in get_args(hint) if get_origin(part) is Literal]
     return [word for part in parts for word in get_args(part)]
 
@@ -278,7 +278,7 @@ def as_table(value: Any) -> dict[str, Any]:
 
 
 def merged(one: Table, other: Table) -> dict[str, Any]:
-    """Two tables in one; `other` wins, also in tables inside them.
+    """Two tables merged; `other` takes precedence, also in nested tables.
 
     Example:
         >>> merged({"sampler": {"num_samples": 1, "seed": 0}}, {"sampler": {"seed": 2}})

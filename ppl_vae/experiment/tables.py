@@ -31,7 +31,7 @@ class Table(BaseModel):
 
 
 class DataTable(Table):
-    """[data]: the arguments of `load`, and of a table in a file what its columns are for.
+    """[data]: the arguments of `load`, and the roles of the columns of a table in a file.
 
     `columns` (those of x), `context`, `label`, `weights`, `split` and `drop` name columns; `test`
     is a share, a number of rows, or another file. `exposure` names one of the columns of `context`,
@@ -63,13 +63,13 @@ class DataTable(Table):
 
     @property
     def roles(self) -> Roles:
-        """What the columns of the table are for."""
+        """The roles of the columns of the table."""
         known = ("columns", "context", "label", "weights", "split", "drop")
         return Roles(**{name: getattr(self, name) for name in known})
 
     @property
     def is_table(self) -> bool:
-        """Whether these are a table in a file."""
+        """Whether the data are a table in a file."""
         return self.name not in available() and Path(self.name).suffix in TABLES
 
 
@@ -117,7 +117,7 @@ class Named(Keywords):
 
     @property
     def rows(self) -> dict[str, int]:
-        """The keywords that stand for training rows, and how many rows they take."""
+        """The keywords for training rows, and the number of rows of each."""
         known = parameters(named(self.module, self.name, self.kind))
         return {
             name: count for name, count in self.keywords.items() if known[name].annotation is Tensor
@@ -140,7 +140,8 @@ class PriorTable(Named):
 class LikelihoodTable(Named):
     """[likelihood]: one of `likelihoods`.
 
-    `Columns` chooses one for each column; `families` overrules by the name of the column.
+    `Columns` chooses one for each column; `families` overrides the choice by the name of the
+    column.
     """
 
     module: ClassVar[str] = "ppl_vae.families.likelihoods"

@@ -38,7 +38,7 @@ def write_samples(
     picture.
 
     A model with covariates uses those of the first evaluation rows, or of a file. In a table they
-    stand beside x.
+    are beside x.
 
     Args:
         experiment: From `load_run`.
@@ -48,7 +48,8 @@ def write_samples(
         seed: Seed of the draws.
 
     Raises:
-        ConfigError: the suffix is another one, or there are fewer rows of covariates than samples.
+        ConfigError: the suffix is not one of these, or there are fewer rows of covariates than
+            samples.
 
     Example:
         >>> import tempfile
@@ -66,7 +67,7 @@ def write_samples(
             f"{path.suffix or 'one without suffix'}"
         )
     if path.suffix in TABLES and len(data.event_shape) != 1:
-        raise ConfigError(f"{path}: rows of {data.name!r} are no table, write .npz or .png")
+        raise ConfigError(f"{path}: rows of {data.name!r} are not a table: write .npz or .png")
     rows = _rows_with_covariates(experiment, num_samples, context)
     num_samples = NUM_SAMPLES if num_samples is None else num_samples
     covariates = None
@@ -112,7 +113,7 @@ def write_frame(frame: "pd.DataFrame", path: str | Path, *, index: bool = False)
 def _rows_with_covariates(
     experiment: Experiment, num_samples: int | None, context: str | Path | None
 ) -> Dataset | None:
-    """Rows whose covariates the samples have; None if the model takes none."""
+    """Rows with the covariates of the samples; None if the model takes none."""
     data = experiment.data
     if data.context is None:
         if context is not None:
@@ -141,7 +142,7 @@ def _with_context_of(path: str | Path, rows: Dataset, roles: Roles) -> Dataset:
 
 
 def _as_table(x: np.ndarray, data: Dataset, rows: Dataset | None) -> "pd.DataFrame":
-    """Draws in the columns of x, beside the covariates that they were drawn for."""
+    """Draws in the columns of x, beside the covariates for which they were drawn."""
     frame = data.to_frame(x).reset_index(drop=True)
     if rows is None:
         return frame

@@ -66,13 +66,13 @@ def write_scores(
 def judged_beside(evidence: Evidence, others: Evidence) -> Evidence:
     """Evidence of few rows, whose reliability is judged together with that of other rows.
 
-    Few rows cannot show whether their errors are skewed; rows alike, of the same model and method,
-    can. A row whose log-weights spread wider than those of all others is unlike them, and keeps its
-    own verdict.
+    Few rows cannot show whether their errors are skewed, but similar rows, of the same model and
+    method, can. A row whose log-weights have a wider spread than those of all others keeps its own
+    verdict.
 
     Args:
-        evidence: That of the few rows.
-        others: That of held-out rows of the run.
+        evidence: Evidence of the few rows.
+        others: Evidence of held-out rows of the run.
 
     Example:
         >>> from ppl_vae.evidence import reduce_log_weights

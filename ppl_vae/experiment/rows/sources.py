@@ -29,7 +29,7 @@ def load_data(table: DataTable) -> Dataset:
         table: The table [data].
 
     Raises:
-        ConfigError: They are not found, or the table does not fit them.
+        ConfigError: The data are not found, or the table does not fit them.
 
     Example:
         >>> load_data(DataTable(name="digits")).name
@@ -44,15 +44,15 @@ def load_data(table: DataTable) -> Dataset:
 def new_rows(path: str | Path, data: Dataset, roles: Roles) -> Dataset:
     r"""Rows of another file in the columns of `data`: names and levels are matched by name.
 
-    Columns that `data` do not have are left out; labels, weights and splits are not read.
+    Columns that `data` does not have are left out; labels, weights and splits are not read.
 
     Args:
         path: The file, .csv or .parquet.
         data: The data set of the run.
-        roles: What its columns are for.
+        roles: The roles of its columns.
 
     Raises:
-        ConfigError: A column or a file is missing, or a value is none of the known levels.
+        ConfigError: A column or a file is missing, or a value is not one of the known levels.
 
     Example:
         >>> import pandas as pd, tempfile
@@ -63,7 +63,7 @@ def new_rows(path: str | Path, data: Dataset, roles: Roles) -> Dataset:
         [[nan, 1.0]]
     """
     if "x" not in data.columns:
-        raise ConfigError(f"{data.name!r} is no table with named columns")
+        raise ConfigError(f"{data.name!r} is not a table with named columns")
     known = Roles(columns=data.columns["x"], context=roles.context)
     with errors_of(path):
         fields = read_fields(path, known)
@@ -72,7 +72,7 @@ def new_rows(path: str | Path, data: Dataset, roles: Roles) -> Dataset:
 
 @contextmanager
 def errors_of(path: str | Path) -> Iterator[None]:
-    """An error of reading new rows names their file.
+    """Errors of reading new rows name their file.
 
     Args:
         path: The file.
@@ -98,7 +98,7 @@ def describe_data(name: str, *, data_dir: str | None = None) -> dict[str, Any]:
 
     Args:
         name: As in `load`.
-        data_dir: Where to look first.
+        data_dir: The folder to search first.
 
     Raises:
         ConfigError: it cannot be read.
@@ -123,11 +123,11 @@ def describe_data(name: str, *, data_dir: str | None = None) -> dict[str, Any]:
 
 
 def read_fields(path: str | Path, roles: Roles) -> dict[str, Any]:
-    r"""The arguments of `Dataset` that the columns of a file are.
+    r"""The arguments of `Dataset` from the columns of a file.
 
     Args:
         path: The file, .csv or .parquet.
-        roles: What its columns are for.
+        roles: The roles of its columns.
 
     Example:
         >>> import tempfile
@@ -140,7 +140,7 @@ def read_fields(path: str | Path, roles: Roles) -> dict[str, Any]:
 
 
 def _in_words(make: Callable[[], Dataset]) -> Dataset:
-    """The data; an error of reading them is one of the table [data]."""
+    """The data; errors of reading them name the table [data]."""
     try:
         return blamed("data", make)
     except KeyError as error:
@@ -156,12 +156,12 @@ def _named(table: DataTable) -> Dataset:
         word = (*unfit, "test")[0]
         raise ValueError(
             f"{word} = {getattr(table, word)!r} is for tables in files {' or '.join(TABLES)}, and "
-            f"{table.name!r} is none"
+            f"{table.name!r} is not one"
         )
     options: dict[str, Any] = table.model_dump(include={"binarize", "seed"})
     is_named = table.name in available()
     if is_named and table.test is not None:
-        raise ValueError(f"test = {table.test!r}: {table.name!r} has test rows of its own")
+        raise ValueError(f"test = {table.test!r}: {table.name!r} has its own test rows")
     if is_named or not (table.label or table.context or table.test is not None):
         return load(
             table.name,
@@ -192,7 +192,7 @@ def _table(table: DataTable) -> Dataset:
 def _with_test_file(
     data: Dataset, table: DataTable, path: str, options: dict[str, Any]
 ) -> tuple[Dataset, dict[str, np.ndarray]]:
-    """The rows of two files, the second ones for the test, with the levels of the first."""
+    """The rows of two files, those of the second as test rows, with the levels of the first."""
     if table.split is not None:
         raise ValueError(
             f"test = {path!r} and split = {table.split!r} both name test rows: give one"
@@ -210,7 +210,7 @@ def _with_test_file(
 
 
 def _divided(data: Dataset, table: DataTable, splits: dict[str, np.ndarray]) -> Dataset:
-    """The data with the given splits, and validation and test rows taken out of the others."""
+    """The data with the given splits, and validation and test rows from the other rows."""
     shares: dict[str, Any] = {"test": table.test, "valid": table.valid}
     if not splits:
         shares = {part: HELD_OUT if share is None else share for part, share in shares.items()}
@@ -224,7 +224,7 @@ def _divided(data: Dataset, table: DataTable, splits: dict[str, np.ndarray]) -> 
         if share is None:
             continue
         if part in splits:
-            raise ValueError(f"{table.name} has {part} rows of its own: leave {part} out")
+            raise ValueError(f"{table.name} has its own {part} rows: leave {part} out")
         num_taken = count(share, num_rows, part)
         if num_taken >= len(rest):
             raise ValueError(f"{part} = {share} leaves none of the {num_rows} rows to train on")

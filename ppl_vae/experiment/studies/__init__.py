@@ -1,1 +1,1 @@
-"""Several runs in one table: grids of configurations, objectives, and plain models to compare."""
+"""Several runs in one table: grids of configurations, objectives, and plain models."""

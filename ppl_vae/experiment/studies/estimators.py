@@ -1,4 +1,4 @@
-"""Objectives compared as a file describes it: [[estimators]], [replicates], and a run's tables."""
+"""Comparisons of objectives from a file: [[estimators]], [replicates], and the tables of a run."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -80,8 +80,8 @@ def read_comparison(
         path: The file.
         run: Folder of a finished run.
         num_data: Number of rows; None is the batch size of [training].
-        data_dir: Where the data are.
-        device: Where to put model and guide; None is the CPU.
+        data_dir: The folder of the data.
+        device: The device of model and guide; None is the CPU.
         settings: Keywords of `Replicates` that replace those of the file.
 
     Raises:
@@ -154,7 +154,7 @@ def _check_tables(document: Mapping[str, Any], path: str | Path) -> None:
     for name in document:
         if name == "objective":
             raise ConfigError(
-                f"{path}: [objective] is not used beside [[estimators]], which are the objectives: "
+                f"{path}: [objective] is not used with [[estimators]], which are the objectives: "
                 "leave it out"
             )
         if name not in known:

@@ -1,4 +1,4 @@
-"""Studies as a file describes them: the tables of a run, and [grid] with lists of values."""
+"""Studies from a file: the tables of a run, and [grid] with lists of values."""
 
 import itertools
 import re
@@ -59,7 +59,7 @@ class Cell:
         }
 
     def _labels(self) -> dict[str, str]:
-        """Names alone; values of keywords after the keyword."""
+        """Names by themselves; values of keywords after the keyword."""
         labels = {key: written(value) for key, value in self.values.items()}
         for key in labels:
             if "." in key:
@@ -95,7 +95,8 @@ def read_study(path: str | Path, changes: Iterable[tuple[str, Any]] = ()) -> Stu
 
     Args:
         path: The file.
-        changes: ("table.keyword", value) for all runs, as in `read_config`; the grid wins.
+        changes: ("table.keyword", value) for all runs, as in `read_config`; the grid takes
+            precedence.
 
     Raises:
         ConfigError: the file does not exist, [grid] is missing, a table, keyword or name is
@@ -126,7 +127,7 @@ def _cells(base: list[tuple[str, Any]], grid: Mapping[str, list[Any]]) -> Iterat
         cell = Cell(values, read_config(changes=[*base, *meant]))
         if cell.name in names:
             raise ConfigError(
-                f"[grid] gives two cells of the name {cell.name!r}: one of its lists has a value "
+                f"[grid] gives two cells with the name {cell.name!r}: one of its lists has a value "
                 "twice"
             )
         names.add(cell.name)
@@ -160,7 +161,7 @@ def _flat(grid: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]
 
 
 def _meant(key: str, value: Any) -> Iterable[tuple[str, Any]]:
-    """The changes that a value stands for."""
+    """The changes that a value represents."""
     try:
         return [(key, value)] if "." in key else list(table_changes({key: value}))
     except ValueError as error:

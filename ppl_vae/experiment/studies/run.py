@@ -28,17 +28,17 @@ def run_study(
 ) -> StudyResult:
     """Run all unfinished cells, each in output/cells/NAME, and compare the models.
 
-    An interrupted study resumes when it is called again. A cell that fails is reported, and the
-    others go on; its traceback is in output/errors/NAME.txt. Runs use joblib: a backend chosen by
-    `joblib.parallel_config` (Dask, Ray) spreads them over machines that share the folder. Threads
-    cannot be used, since they would share torch's random stream.
+    An interrupted study resumes when it is called again. If a cell fails, this is reported, its
+    traceback is in output/errors/NAME.txt, and the other cells continue. Runs use joblib: a backend
+    chosen by `joblib.parallel_config` (Dask, Ray) spreads them over machines that share the folder.
+    Threads cannot be used, since they would share torch's random stream.
 
     Args:
         study: From `read_study`, or the file.
         output: The folder.
-        n_jobs: Number of cells at once, -1 for one per core, each with its share of the cores; None
-            is joblib's default.
-        progress: Whether to show a bar over cells.
+        n_jobs: Number of cells run at once, -1 for one per core, each with its share of the cores;
+            None is joblib's default.
+        progress: Whether to show a bar over the cells.
 
     Returns:
         The numbers of the cells, the failures, and the comparisons: `print` it.
@@ -88,7 +88,7 @@ class _Watched(Parallel):
 
 @dataclass(frozen=True)
 class _Failure:
-    """Why a cell failed, in one line and in full; text, since not every error can be pickled."""
+    """Why a cell failed, in one line and in full; as text, since some errors cannot be pickled."""
 
     reason: str
     trace: str

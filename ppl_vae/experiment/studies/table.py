@@ -34,8 +34,8 @@ SHOWN = {  # metrics in the table of cells, with heading and format
     "seconds": ("seconds", "{:.0f}"),
 }
 APART = (
-    "Models of other data, and densities beside probabilities, are not compared: they have tables "
-    "of their own."
+    "Models of different data are not compared, nor are densities with probabilities: they have "
+    "separate tables."
 )
 
 
@@ -48,9 +48,9 @@ class StudyResult:
     Args:
         study: The study.
         metrics: Metrics of each finished cell, by name.
-        failures: Why the others failed, by name.
-        comparisons: Of the models on the same rows, all probabilities or all densities.
-        notes: What was not compared, and why.
+        failures: Why the other cells failed, by name.
+        comparisons: Comparisons of models on the same rows, all probabilities or all densities.
+        notes: The models that were not compared, and why.
 
     Example:
         >>> StudyResult(Study(()), {}, {}, ()).table.shape
@@ -109,7 +109,7 @@ class StudyResult:
 
 
 def _cell(metrics: Metrics, key: str, style: str) -> str:
-    """A number of a run; a bound is marked, and its Monte Carlo error is left out."""
+    """A number of a run; a bound is marked, without its Monte Carlo error."""
     value = getattr(metrics, key)
     if value is None or key == "mc_se" and metrics.is_bound:
         return "-"
@@ -178,6 +178,6 @@ def _compared(
 
 
 def _alone(name: str, trainings: list[Evidence]) -> str:
-    """A note on a model without another to compare it with."""
+    """A note on a model that cannot be compared with any other."""
     said = "; ".join(str(each.summary()) for each in trainings)
-    return f"Not compared, for want of another model of the same rows and kind: {name}, {said}."
+    return f"Not compared, since no other model has the same rows and kind: {name}, {said}."
