@@ -18,7 +18,7 @@ class Estimates(Mapping[str, Any]):
 
     Args:
         log_evidence: Mean of log p(x), with its errors and their conditions as in
-            `EvidenceSummary`, whose names are those up to `weighted`.
+            `EvidenceSummary`, whose names are those up to `quantity`.
         mean_used: Mean number of particles per row.
         num_refined: Number of rows that were estimated again from a refined guide.
         checks: Median of each of `Evidence.checks`.
@@ -50,6 +50,7 @@ class Estimates(Mapping[str, Any]):
     share_estimate: float | None = None
     rounding_of_x: float | None = 0.0
     weighted: bool = False
+    quantity: str = "log p(x)"
     mean_used: float | None = None
     num_refined: int = 0
     checks: Mapping[str, float | None] = field(default_factory=dict)
