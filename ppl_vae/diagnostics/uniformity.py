@@ -96,7 +96,7 @@ def uniform_band(
         Ranks of the ordered values that are bounded (from 1 to N), lower bounds, upper bounds.
 
     References:
-        As in `uniformity_p_value`, which is at most 1 - level where a value is outside.
+        As in `uniformity_p_value`, which is at most 1 - level if a value is outside.
 
     Example:
         >>> ranks, low, high = uniform_band(100)

@@ -371,7 +371,7 @@ def concatenate(parts: list[Evidence]) -> Evidence:
 
 
 def joined[Result](parts: Sequence[Result]) -> Result:
-    """One dataclass of arrays (N,) from several, in order; None where one of them has None."""
+    """One dataclass of arrays (N,) from several, in order; None if one of them has None."""
     return _mapped(lambda *values: np.concatenate(values), *parts)
 
 

@@ -1,4 +1,4 @@
-"""evidence_interval: log p(x) estimated where possible, between two bounds elsewhere."""
+"""evidence_interval: log p(x) estimated if possible, and otherwise between two bounds."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path

@@ -59,7 +59,7 @@ class Chains:
         accept: Mean acceptance probability after warm-up, (C, B).
         step_size: Adapted step size, in units of the adapted scale, (C, B).
         divergences: Number of diverged trajectories after warm-up, (C, B).
-        sites: The draws of each latent site by name; empty where a bare density was sampled.
+        sites: The draws of each latent site by name; empty if a bare density was sampled.
 
     Example:
         >>> import torch

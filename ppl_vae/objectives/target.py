@@ -1,8 +1,8 @@
 """A function f of each row's log-weights, and its values without each particle in turn.
 
 A sum over the other particles is that over those before plus that over those after, in O(K B). The
-sum over all minus the particle itself would cancel where one weight dominates, and is undefined
-where one is -inf.
+sum over all minus the particle itself would cancel if one weight dominates, and is undefined if one
+is -inf.
 """
 
 import math

@@ -316,7 +316,7 @@ def _latent_site(site: Site) -> LatentSite:
 
 
 def _shared_support(support: Any, event_dim: int, name: str) -> Any:
-    """The support with bounds of one row, where plates have spread them over particles and rows."""
+    """The support with bounds of one row, if plates have spread them over particles and rows."""
     shared = copy.copy(support)
     for key, bound in vars(support).items():
         if isinstance(bound, constraints.Constraint):

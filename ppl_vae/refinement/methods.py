@@ -45,7 +45,7 @@ def refine(
 
     Args:
         model: `Model`, or any Pyro model with one plate "data" at dim -1.
-        guide: `Guide`, any Pyro guide with the same latent sites, or an earlier result: where
+        guide: `Guide`, any Pyro guide with the same latent sites, or an earlier result, at which
             refinement starts.
         data: A `Dataset` (its rows: pass `data.test`), or an array, tensor, DataFrame, DataArray.
         method: The method; None is `GradientRefinement()`.

@@ -32,7 +32,7 @@ ESCAPED = re.compile(r"([\\`*_{}\[\]<>|#~$])")
 
 @dataclass(frozen=True)
 class Report:
-    """The checklist of a run, and where the report on it was written; `print` shows the checklist.
+    """The checklist of a run, and the files of its report; `print` shows the checklist.
 
     Args:
         checks: The verdicts, in the order of the page.
@@ -83,7 +83,7 @@ def write_report(
         seed: Seed of their draws.
         diagnoses: The diagnoses on the page, in order: `[*DIAGNOSES, own]` adds one.
         progress: Whether to show a bar after two seconds.
-        place: As in `load_run`: `data_dir`, where the data are now, and `device`, where to compute.
+        place: As in `load_run`: `data_dir`, the folder of the data, and `device`, where to compute.
 
     Returns:
         The checklist and the files; `print` shows the checklist.
@@ -166,7 +166,7 @@ def _pictures(groups: dict[str, list[Panel]]) -> Iterator[Picture]:
 
 
 def _docs(folder: Path) -> str:
-    """The way to the documentation from a folder inside a checkout; "" elsewhere: no links."""
+    """The path to the documentation from a folder inside a checkout; "" elsewhere, for no links."""
     folder = folder.resolve()
     inside = folder.is_relative_to(ROOT) and (ROOT / "docs").is_dir()
     return "../" * len(folder.relative_to(ROOT).parts) if inside else ""

@@ -58,7 +58,7 @@ def shares_information(
 ) -> bool:
     """Whether latents outside the data plate carry information: a row's own may then carry none.
 
-    One draw of log q(g) - log p(g), which is 0 where the guide has left the prior as it was.
+    One draw of log q(g) - log p(g), which is 0 if the guide has left the prior as it was.
 
     Args:
         model: `Model`, or any Pyro model with a plate "data" at dim -1.

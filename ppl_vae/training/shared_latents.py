@@ -20,8 +20,8 @@ def shared_among(
 ) -> tuple[ELBO, Program, Program]:
     """Objective, model and guide in which a batch carries B / N of the KL of a global latent.
 
-    N is the number of training rows, or the sum of their weights where weights, of mean one,
-    multiply the terms of rows.
+    N is the number of training rows, or the sum of their weights if weights, of mean one, multiply
+    the terms of rows.
 
     With plate("data", len(x)) a batch has weight B in the sum over N rows, and the whole KL of a
     global latent would be counted once per batch, so the fitted q(g) would depend on the batch

@@ -221,7 +221,7 @@ def write_checkpoint(
 
 
 def read_checkpoint(path: str | Path, settings: dict[str, str]) -> dict[str, Any] | None:
-    """The state in the file, or None where there is no file yet.
+    """The state in the file, or None if there is no file yet.
 
     Raises:
         ValueError: the file has other settings or another format, or is not a checkpoint.

@@ -55,7 +55,7 @@ def check_columns(
 def check_levels(
     trained: dict[str, tuple[str, ...]], known: Levels, found: Levels, name: str
 ) -> None:
-    """Refuse categories where training had numbers.
+    """Refuse categories in columns that were numbers in training.
 
     Args:
         trained: Names of the columns of training, as in `check_columns`.

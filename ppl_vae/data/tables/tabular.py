@@ -244,7 +244,7 @@ class Tabular:
 
     @property
     def index(self) -> Any:
-        """The rows' names: the index of the frame where x came from one, with all its levels."""
+        """The rows' names: the index of the frame if x came from one, with all its levels."""
         found = None if self.source is None else self.source.index
         return self.coords[self.dims[0]] if found is None else found
 

@@ -61,7 +61,7 @@ def to_datatree(
     (log_p, log_q, log_weights), importance (log_evidence, mc_se, ess, pareto_k, elbo),
     observed_data, constant_data (mask, context, labels). Draws have dims (chain = 1, draw = S,
     datum, ...), sites outside the data plate (chain, draw, ...). The posterior is the guide's,
-    unweighted: where importance.pareto_k > 0.7, neither it nor its reweighting is reliable. Only
+    unweighted: if importance.pareto_k > 0.7, neither it nor its reweighting is reliable. Only
     the first rows are used unless `num_data` is given; `attrs["rows"]` records which.
 
     Args:

@@ -24,7 +24,7 @@ class Reference:
         elbo: The ELBO of the same weights; NaN if log p(x) is exact.
         elbo_se: Its Monte Carlo standard error.
         num_particles: Particles K of importance sampling; 0 if log p(x) is exact.
-        share_bad_k: Share of the rows with k-hat > 0.7, where the reference is only a lower
+        share_bad_k: Share of the rows with k-hat > 0.7, for which the reference is only a lower
             bound; NaN if unknown.
         note: Why there is no reference.
 

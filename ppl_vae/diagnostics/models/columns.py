@@ -54,7 +54,7 @@ class Normals(Family):
         return -0.5 * (quadratic + present @ (location**2 / variance + np.log(variance)).T)
 
     def constant(self, x: np.ndarray) -> np.ndarray:
-        """- D log(2 pi) / 2 - sum of log scales, and of log x where logarithms are normal."""
+        """- D log(2 pi) / 2 - sum of log scales, and of log x if logarithms are normal."""
         each = 0.5 * np.log(2 * np.pi) + np.log(self.scale)
         jacobian = np.nansum(np.log(x), 1) if self.logged else 0.0
         return -((~np.isnan(x)) @ each) - jacobian

@@ -35,7 +35,7 @@ def check_observed(model: Program, data: Dataset) -> None:
 
 
 def refuse_mechanism(model: Program) -> None:
-    """Raise ValueError where entries are observed, or not, by their values."""
+    """Raise ValueError if whether entries are observed depends on their values."""
     if getattr(model, "missingness", None) is not None:
         raise ValueError(
             "PIT values are those of p(x given z), and the model says that entries are observed "

@@ -70,10 +70,10 @@ def reliability(pit: PIT, num_bins: int = 10) -> Reliability:
     """Frequencies of ones in bins of predicted probability, of equal width.
 
     r_n is the sum of x - P(X = 1) over the entries of row n in the bin; se^2 = sum_n r_n^2 /
-    count^2, or that of independent entries if it is larger, times 1 + N / M where the model was
-    fitted to M other rows. One half of the draws decides the bin and the other half P(X = 1):
-    predictions sorted by their own errors would look overconfident. Neighbouring bins are merged
-    until 5 ones and 5 zeros are expected in each.
+    count^2, or that of independent entries if it is larger, times 1 + N / M if the model was fitted
+    to M other rows. One half of the draws decides the bin and the other half P(X = 1): predictions
+    sorted by their own errors would look overconfident. Neighbouring bins are merged until 5 ones
+    and 5 zeros are expected in each.
 
     Args:
         pit: Result of `conditional_pit` (or `marginal_pit`) for binary x.

@@ -141,7 +141,7 @@ def _bounds(found: Findings) -> Panel:
 
 
 def _errors(found: Estimates) -> tuple[str, ...]:
-    """log p(x) and its errors; the Monte Carlo error is left out where it does not hold."""
+    """log p(x) and its errors, without a Monte Carlo error that is not valid."""
     value = number(found.log_evidence)
     data_se = number(found.data_se)
     if found.is_bound:
@@ -288,7 +288,7 @@ IMPORTANCE = Diagnosis(
         Rule(
             "log p(x) is an estimate",
             share_bounded,
-            "Share of the rows where log p(x) is a lower bound only",
+            "Share of the rows whose log p(x) is only a lower bound",
             passes=0.05,
             fails=MANY_BOUNDS,
             words=(
