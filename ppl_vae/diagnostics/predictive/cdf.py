@@ -38,8 +38,8 @@ def refuse_mechanism(model: Program) -> None:
     """Raise ValueError if whether entries are observed depends on their values."""
     if getattr(model, "missingness", None) is not None:
         raise ValueError(
-            "PIT values are those of p(x given z), and the model says that entries are observed "
-            "by their values: use predictive_check, whose replicates have masks of their own"
+            "PIT values are for p(x given z), but in this model whether an entry is observed "
+            "depends on its value: use predictive_check, whose replicates draw their own masks"
         )
 
 

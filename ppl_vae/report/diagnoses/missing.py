@@ -1,4 +1,4 @@
-"""Missing values: which are missing together, and whether hidden ones are imputed right."""
+"""Missing values: which are missing together, and whether hidden ones are imputed correctly."""
 
 import warnings
 
@@ -44,8 +44,8 @@ def _missing(found: Findings) -> Panel | None:
     by_column = [(names[place], f"{shares[place]:.1%}") for place in worst if shares[place]]
     says = [
         f"{np.mean(shares):.1%} of the values are missing, in {len(patterns)} patterns.",
-        "Draws of them assume that a value is missing at random: whether it is may depend on what "
-        "is observed in its row, and not on the value itself.",
+        "Draws of them assume that values are missing at random: whether a value is missing may "
+        "depend on the observed values of its row, but not on the value itself.",
     ]
     tables = [
         Table(("missing together", "rows", "share"), cells, f"The first {len(cells)} patterns."),
@@ -66,7 +66,7 @@ def _overimputation(found: Findings) -> Overimputation:
     if not rows.has_missing:
         raise NotApplicable("no value is missing")
     if rows.event_shape.numel() == 1:
-        raise NotApplicable("a row has one entry, so there is no rest of it to impute that from")
+        raise NotApplicable("each row has one entry, so there are no others to impute it from")
     if has_own_total(found.programs[0], rows):
         raise NotApplicable("the parts add up to a total, which hidden parts would change")
     options = {"share": SHARE, "method": "importance", **found.options}
@@ -92,7 +92,7 @@ def _imputed(found: Findings) -> Panel:
     frame = result.to_frame().loc[[result.names[place] for place in result.worst]]
     alts = [
         "Share of hidden entries in their 50, 90 and 95% intervals, by column, with bars of two "
-        "standard errors and lines where they should be."
+        "standard errors and lines at the nominal levels."
     ]
     alts += [f"Histogram of the PIT values of {name}, with a band." for name in frame.index]
     pictures = draw(lambda axes: plot_overimputation(result, axes), alts, size=SIZE)
@@ -109,8 +109,8 @@ def _imputed(found: Findings) -> Panel:
     ]
     says = [
         f"{result.num_hidden} observed entries were hidden ({SHARE:.0%} by column) and imputed.",
-        "Widths of 90% intervals are relative to those of the column: below 1, the rest of the row "
-        "says something of it.",
+        "Widths of 90% intervals are relative to those of the column: below 1, the rest of the "
+        "row carries information about it.",
     ]
     return Panel(says, pictures=pictures, tables=[Table(columns, cells[:MOST_COLUMNS])])
 
@@ -141,9 +141,9 @@ OVERIMPUTATION = Diagnosis(
             passes=0.05,
             fails=0.001,
             words=(
-                "Hidden entries are distributed as they are imputed.",
-                "Hidden entries of a column may not be distributed as they are imputed: see which.",
-                "Hidden entries of a column are not distributed as they are imputed: try another "
+                "Hidden entries have the distribution of their imputations.",
+                "Hidden entries of a column may differ from their imputations: see which.",
+                "Hidden entries of a column differ from their imputations: try another "
                 "likelihood, or more latents.",
             ),
             better="more",
