@@ -784,7 +784,7 @@ def advised_of(snr, seconds, spread=0.05, floor=0.1):
         ),
         (
             {"a": (0.05, 0.001), "b": (0.02, 0.001)},
-            "No gradient of phi can be distinguished from 0, and their order is noise",
+            "No gradient of phi can be distinguished from 0, so their order is noise",
         ),
         ({"a": (0.5, 0.001), "b": (0.02, 0.001)}, "only its gradient of phi differs from 0"),
     ],

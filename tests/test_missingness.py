@@ -315,7 +315,7 @@ def test_what_needs_a_density_without_noise_or_a_mask_is_refused():
     model, guide = table_model()
     with pytest.raises(ValueError, match="known up to noise: use ImportanceSampling"):
         sample_posterior(model, guide, ROWS)
-    with pytest.raises(ValueError, match="use predictive_check, whose replicates have masks"):
+    with pytest.raises(ValueError, match="whose replicates draw their own masks"):
         pv.marginal_pit(model, ROWS, num_samples=10, progress=False)
 
 

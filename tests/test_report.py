@@ -485,7 +485,7 @@ def test_names_are_text_and_nothing_else(table):
 
 def test_data_that_are_no_pictures(table, counts):
     for run in (table, counts):
-        assert "no grid of what z decodes to" in run.page.said
+        assert "no grid of decoded latents" in run.page.said
         assert {"Bits"} <= not_for(run)
     assert "missing" in table.page.said
     assert "The likelihood's scale" not in not_for(table)
