@@ -216,7 +216,7 @@ def starts(setting: Setting, seed: int) -> dict[str, list[float]]:
     for i in range(len(warm)):
         new = pv.recipe(table, num_steps=RECIPE_STEPS, seed=seed * 100 + i, progress=False)
         num_epochs = round(COLD_STEPS * new.training.batch_size / len(data))
-        training = replace(new.training, num_epochs=num_epochs, patience=None)
+        training = replace(new.training, num_epochs=num_epochs, patience=None, refit=False)
         sample = data[rng.integers(len(data), size=len(data))]
         pv.fit(new.model, new.guide, sample, objective=objective, training=training)
         cold.append((new.model, new.guide))
