@@ -62,12 +62,15 @@ from .refinement import refine as refine
 from .refinement import refit_prior as refit_prior
 from .report import write_report as write_report
 from .runtime.seeding import seeded as seeded
+from .tasks import AnomalyPValues as AnomalyPValues
 from .tasks import Fits as Fits
 from .tasks import Imputations as Imputations
 from .tasks import MultipleImputation as MultipleImputation
+from .tasks import anomaly_pvalues as anomaly_pvalues
 from .tasks import bootstrap_fits as bootstrap_fits
 from .tasks import counterfactual as counterfactual
 from .tasks import impute as impute
+from .tasks import odd_columns as odd_columns
 from .tasks import overimpute as overimpute
 from .tasks import pool as pool
 from .tasks import tipping_point as tipping_point

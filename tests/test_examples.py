@@ -89,3 +89,11 @@ def test_a_pooled_regression_is_nearer_the_truth_than_complete_cases(tmp_path):
     of_all = module.regression(complete)[0][dose]
     of_complete_cases = module.regression(frame)[0][dose]
     assert abs(pooled.estimate[dose] - of_all) < abs(of_complete_cases - of_all)
+
+
+def test_malignant_tumours_are_discovered(tmp_path):
+    _, (found, is_malignant, columns) = run("anomalies", tmp_path)
+    discovered = found.discoveries(0.1)
+    assert (discovered & is_malignant).sum() >= 7
+    assert (discovered & ~is_malignant).sum() <= 2
+    assert columns.min(axis=None) < 0.05

@@ -1,6 +1,7 @@
-"""What one does with a trained model: counterfactuals, multiple imputation and its analyses."""
+"""What one does with a trained model: anomalies, counterfactuals, multiple imputation."""
 
-from ppl_vae.tasks import imputation
+from ppl_vae.tasks import anomaly, imputation
+from ppl_vae.tasks.anomaly import AnomalyPValues, anomaly_pvalues, odd_columns, plot_anomalies
 from ppl_vae.tasks.imputation import (
     Fits,
     Imputations,
@@ -21,6 +22,7 @@ from ppl_vae.tasks.imputation import (
 from ppl_vae.tasks.other_covariates import Counterfactual, counterfactual
 
 __all__ = [
+    "AnomalyPValues",
     "Counterfactual",
     "Fits",
     "Imputations",
@@ -29,11 +31,15 @@ __all__ = [
     "Pooled",
     "PooledTest",
     "TippingPoint",
+    "anomaly",
+    "anomaly_pvalues",
     "bootstrap_fits",
     "counterfactual",
     "imputation",
     "impute",
+    "odd_columns",
     "overimpute",
+    "plot_anomalies",
     "plot_overimputation",
     "plot_tipping_point",
     "pool",

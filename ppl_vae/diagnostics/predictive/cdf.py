@@ -19,7 +19,7 @@ from ppl_vae.programs.plates import require_no_inner_plates
 from ppl_vae.programs.traces import Program, Site, sample_sites
 from ppl_vae.programs.validation import require_x_itself
 
-__all__ = ["site_of_x"]
+__all__ = ["elementwise", "site_of_x"]
 
 Averages = tuple[np.ndarray, np.ndarray]
 
@@ -69,12 +69,29 @@ def site_of_x(trace: poutine.Trace, size: int) -> Site:
     return fitting.get("x") or next(iter(fitting.values()))
 
 
+def elementwise(distribution: Any) -> Any:
+    """The law of each entry, masked ones too, alone or given those that are observed.
+
+    A distribution whose entries have a joint density gives it by its attribute `marginals`.
+
+    Args:
+        distribution: p(x given z), (K, B) by *event.
+
+    Example:
+        >>> elementwise(dist.Normal(torch.zeros(4, 3), 1.0).mask(False).to_event(1)).batch_shape
+        torch.Size([4, 3])
+    """
+    entry = distribution
+    while isinstance(entry, dist.Independent | dist.MaskedDistribution):
+        entry = entry.base_dist
+    return getattr(entry, "marginals", entry)
+
+
 def below_and_at(distribution: Any, x: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """P(X < x) and P(X = x) of every entry; indicators from one draw if there is no formula.
 
     A distribution with a density at some points and a probability at others gives the probability
-    by its method `point_mass`. A distribution with a joint density of its entries gives the law of
-    each entry, alone or given the observed ones, by `marginals`.
+    by its method `point_mass`.
 
     Args:
         distribution: Batch shape (K, B), event shape `event`.
@@ -83,10 +100,7 @@ def below_and_at(distribution: Any, x: Tensor) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         Two arrays (K, B, *event).
     """
-    entry = distribution
-    while isinstance(entry, dist.Independent | dist.MaskedDistribution):
-        entry = entry.base_dist
-    entry = getattr(entry, "marginals", entry)
+    entry = elementwise(distribution)
     try:
         at = _at(entry, x)
         below = _below(entry, x, at)

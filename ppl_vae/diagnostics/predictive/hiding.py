@@ -15,6 +15,8 @@ from ppl_vae.programs.modules import arguments
 from ppl_vae.programs.plates import rows_first
 from ppl_vae.programs.traces import LogTerms, Program, log_terms
 
+__all__ = ["Hiding"]
+
 Predicted = tuple[list[poutine.Trace], Tensor]
 INFLATION = 1.5  # of the guide that is given all of x
 NUM_ADAPTATIONS = 2
@@ -25,6 +27,24 @@ class Hiding:
     """A model given the entries that are not hidden, and guides given these entries or all.
 
     A run on one row shows which of them the guide accepts.
+
+    Args:
+        model: The model, whose entries are independent given z.
+        guide: The guide.
+        row: A row, inside `evaluating()`.
+        fold: The entries of it that are hidden, (*event,).
+
+    Example:
+        >>> from ppl_vae import beds
+        >>> from ppl_vae.programs.inference import Inference
+        >>> bed = beds.linear_gaussian(num_data=2)
+        >>> block = Inference(bed.model, bed.guide, bed.x).block(slice(0, 2), seed=0)
+        >>> fold = torch.arange(5) == 0
+        >>> with block.evaluating():
+        ...     hiding = Hiding(bed.model, bed.guide, block, fold)
+        ...     traces, log_weights = hiding.predict(block, fold, num_particles=30)[0]
+        >>> log_weights.shape
+        torch.Size([30, 2])
     """
 
     def __init__(self, model: Program, guide: Program, row: Block, fold: Tensor) -> None:

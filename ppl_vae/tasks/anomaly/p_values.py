@@ -1,0 +1,238 @@
+"""Conformal p-values, and the rows that they discover."""
+
+from dataclasses import dataclass, replace
+from math import ceil
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from ppl_vae.runtime.checks import one_of, real_number, warn_caller
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["AnomalyPValues", "conformal_p_values"]
+
+METHODS = ("bh", "by")
+
+
+def conformal_p_values(calibration: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """(1 + number of calibration rows at least as odd) / (n + 1) of each row, (m,).
+
+    Args:
+        calibration: Scores of the n rows of calibration; larger is odder.
+        scores: Scores of the m rows.
+
+    References:
+        Vovk, Gammerman and Shafer (2005), Algorithmic learning in a random world, Springer.
+
+    Example:
+        >>> conformal_p_values(np.array([0.0, 1.0, 2.0]), np.array([1.0, 9.0])).tolist()
+        [0.75, 0.25]
+    """
+    below = np.searchsorted(np.sort(calibration), scores, side="left")
+    return (1 + len(calibration) - below) / (len(calibration) + 1)
+
+
+@dataclass(frozen=True, repr=False)
+class AnomalyPValues:
+    """A p-value of each row for the hypothesis that it is exchangeable with those of calibration.
+
+    P(p <= u) <= u for each such row, over the draw of calibration and row together: not given the
+    rows of calibration, for which the level is a random number near u. The p-values of independent
+    rows depend on each other positively (PRDS), through the calibration that they share, and the
+    procedure of Benjamini and Hochberg keeps the false discovery rate below alpha times the share
+    of rows without anomaly. Equal scores count as odder, which is conservative.
+
+    Args:
+        p_values: p, (m,).
+        scores: The rows' scores, (m,); larger is odder.
+        calibration_scores: Those of the rows of calibration, (n,).
+        names: Names of the rows, (m,).
+        score: What the score is, in words.
+        smallest: The smallest value that p can take, 1 / (n + 1).
+
+    References:
+        Bates et al. (2023), Testing for outliers with conformal p-values, Annals of Statistics 51;
+        Benjamini and Yekutieli (2001), The control of the false discovery rate in multiple testing
+        under dependency, Annals of Statistics 29.
+
+    Example:
+        >>> found = AnomalyPValues.from_scores(np.arange(99.0), [50.0, 200.0, 300.0])
+        >>> found.p_values.tolist(), found.discoveries(alpha=0.05).tolist()
+        ([0.5, 0.01, 0.01], [False, True, True])
+    """
+
+    p_values: np.ndarray
+    scores: np.ndarray
+    calibration_scores: np.ndarray
+    names: np.ndarray
+    score: str
+    smallest: float
+
+    @classmethod
+    def from_scores(
+        cls, calibration: Any, scores: Any, *, names: Any = None, score: str = "score"
+    ) -> "AnomalyPValues":
+        """P-values from scores of any detector, larger is odder, computed alike for all rows.
+
+        Args:
+            calibration: Scores of the rows of calibration, (n,), which the detector has not seen.
+            scores: Scores of the rows, (m,).
+            names: Names of the rows; None numbers them.
+            score: What the score is, in words.
+
+        Raises:
+            ValueError: No rows, NaN, or another shape than one number for each row.
+        """
+        known = _numbers(calibration, "calibration")
+        values = _numbers(scores, "test")
+        if len(np.unique(np.concatenate([known, values]))) == 1:
+            warn_caller(f"all rows have the score {values[0]:g}: every p-value is 1")
+        return cls(
+            p_values=conformal_p_values(known, values),
+            scores=values,
+            calibration_scores=known,
+            names=np.arange(len(values)) if names is None else np.asarray(names),
+            score=score,
+            smallest=1 / (len(known) + 1),
+        )
+
+    def __len__(self) -> int:
+        return len(self.p_values)
+
+    def __repr__(self) -> str:
+        num = len(self.calibration_scores)
+        return (
+            f"AnomalyPValues({len(self)} rows, {self.score}, calibrated by {num} rows; p from "
+            f"{self.p_values.min():.2g} to {self.p_values.max():.2g}, {self._found(0.1)} "
+            "discoveries at an FDR of 0.1)"
+        )
+
+    def adjusted(self, method: Literal["bh", "by"] = "bh") -> np.ndarray:
+        """Adjusted p-values, (m,): the smallest alpha at which each row is discovered.
+
+        Args:
+            method: "bh" (Benjamini and Hochberg), or "by" (Benjamini and Yekutieli) for p-values
+                that depend on each other in any way, such as those of dependent rows.
+        """
+        from scipy.stats import false_discovery_control
+
+        one_of(method, "method", METHODS)
+        return false_discovery_control(self.p_values, method=method)
+
+    def discoveries(self, alpha: float = 0.05, method: Literal["bh", "by"] = "bh") -> np.ndarray:
+        """The rows declared anomalous at a false discovery rate of alpha, (m,) booleans.
+
+        The smallest p-value is 1 / (n + 1), and k rows are discovered where the k-th smallest is at
+        most alpha k / m. At least m / (alpha (n + 1)) rows must be as odd as that before one is
+        discovered; where this exceeds one and none is, a warning says so. For "by" alpha is divided
+        by 1 + 1/2 + ... + 1/m.
+
+        Args:
+            alpha: The false discovery rate.
+            method: As in `adjusted`.
+
+        Raises:
+            ValueError: alpha outside (0, 1).
+        """
+        real_number(alpha, "alpha", above=0, below=1)
+        found = self.adjusted(method) <= alpha
+        if not found.any():
+            self._warn_of_few(alpha, method)
+        return found
+
+    def randomised(self, seed: int = 0) -> "AnomalyPValues":
+        """The same with ties broken at random, which makes p uniform under the hypothesis.
+
+        p = (number odder + U (1 + number of ties)) / (n + 1), with U uniform for each row.
+
+        Args:
+            seed: Seed of U.
+        """
+        known = np.sort(self.calibration_scores)
+        odder = len(known) - np.searchsorted(known, self.scores, side="right")
+        at_least = (len(known) + 1) * conformal_p_values(known, self.scores)
+        share = np.random.default_rng(seed).random(len(self))
+        p_values = (odder + share * (at_least - odder)) / (len(known) + 1)
+        return replace(self, p_values=p_values, smallest=0.0)
+
+    def weighted(self, calibration_weights: Any, weights: Any) -> "AnomalyPValues":
+        """P-values under a shift of covariates whose density ratio is known.
+
+        p = (sum of w_i over calibration rows at least as odd + w) / (sum of all w_i + w). Each
+        p-value is valid; for several at once only "by" is known to keep the false discovery rate.
+
+        Args:
+            calibration_weights: w_i = density of the covariates of test rows over that of
+                calibration rows, up to a factor, at each row of calibration, (n,).
+            weights: The same at each row, (m,).
+
+        Raises:
+            ValueError: Weights that are negative, not finite, or of another number.
+
+        References:
+            Tibshirani et al. (2019), Conformal prediction under covariate shift, arXiv:1904.06019;
+            Jin and Candes (2023), Model-free selective inference under covariate shift,
+            arXiv:2307.09291.
+        """
+        known = _weights(calibration_weights, len(self.calibration_scores), "calibration_weights")
+        own = _weights(weights, len(self), "weights")
+        order = np.argsort(self.calibration_scores)
+        above = np.append(known[order][::-1].cumsum()[::-1], 0.0)
+        below = np.searchsorted(self.calibration_scores[order], self.scores, side="left")
+        total = known.sum() + own
+        p_values = (above[below] + own) / total
+        return replace(self, p_values=p_values, smallest=float((own / total).min()))
+
+    def to_frame(self) -> "pd.DataFrame":
+        """A frame with a row for each row: score, p-value, and p adjusted by "bh"."""
+        import pandas as pd
+
+        columns = {"score": self.scores, "p_value": self.p_values, "adjusted": self.adjusted()}
+        return pd.DataFrame(columns, index=pd.Index(self.names, name="row"))
+
+    def _found(self, alpha: float) -> int:
+        return int((self.adjusted() <= alpha).sum())
+
+    def _warn_of_few(self, alpha: float, method: str) -> None:
+        """Say that calibration is too small for one odd row to be discovered."""
+        level = alpha
+        if method == "by":
+            level = alpha / (1 / np.arange(1, len(self) + 1)).sum()
+        needed = ceil(self.smallest * len(self) / level)
+        if needed <= 1:
+            return
+        given = len(self.calibration_scores)
+        possible = f"{needed} or more of the {len(self)} rows at the smallest p-value"
+        if needed > len(self):
+            possible = "more rows than there are"
+        enough = ceil(len(self) / level) - 1
+        warn_caller(
+            f"no discovery: with {given} rows of calibration the smallest p-value is "
+            f"{self.smallest:.2g}, and alpha={alpha:g} takes {possible}; {enough} rows of "
+            "calibration would do for one"
+        )
+
+
+def _numbers(values: Any, what: str) -> np.ndarray:
+    """Scores as an array of at least one number, none NaN."""
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != 1 or not len(array):
+        raise ValueError(f"{what} scores have the shape {array.shape}: give one for each row")
+    if np.isnan(array).any():
+        raise ValueError(
+            f"the score of {what} row {np.isnan(array).argmax()} is NaN: give a number, or inf for "
+            "a row that is odder than all others"
+        )
+    return array
+
+
+def _weights(values: Any, size: int, name: str) -> np.ndarray:
+    """Weights of the rows."""
+    array = np.asarray(values, dtype=np.float64)
+    if array.shape != (size,) or not (np.isfinite(array) & (array >= 0)).all():
+        raise ValueError(
+            f"{name} has the shape {array.shape}: give {size} finite numbers, none negative"
+        )
+    return array

@@ -1,0 +1,34 @@
+"""Rows that must not be shared: calibration with training, and with the rows that are tested."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ppl_vae.data import Dataset
+from ppl_vae.evidence.fingerprints import digests
+from ppl_vae.programs.modules import arguments
+
+CHANCE = 2.0  # repeats beyond those that equal rows lead one to expect, as a factor
+
+
+def refuse_shared(one: Dataset, other: Dataset, names: tuple[str, str], why: str) -> None:
+    """Raise ValueError where rows of `one` are also in `other`, by their values.
+
+    Where rows repeat by nature, as in a table of a few categories, the number of shared rows is
+    compared with that of the rows that repeat within `one`.
+    """
+    keys = digests(_values(one))
+    shared = np.isin(keys, digests(_values(other)))
+    _, index, counts = np.unique(keys, return_inverse=True, return_counts=True)
+    repeated = (counts[index] > 1).sum() * max(1.0, len(other) / len(one))
+    if shared.sum() > CHANCE * repeated:
+        raise ValueError(
+            f"{shared.sum()} of the {len(one)} {names[0]} rows, the first of them row "
+            f"{shared.argmax()}, are also among the {names[1]} rows: {why}"
+        )
+
+
+def _values(data: Dataset) -> Tensor:
+    """x and covariates side by side."""
+    parts = [each[:].reshape(len(data), -1) for each in arguments(data.x, data.context)]
+    return torch.cat([part.float().cpu() for part in parts], dim=1)
