@@ -162,7 +162,7 @@ def test_scores_are_exact_on_the_linear_gaussian_bed(inexact):
     found = LogEvidence(50).oddness(model, guide, data, progress=False)
     np.testing.assert_allclose(found, -exact, atol=1e-4)  # refined guides are exact
     reference = pv.Dataset(inexact.x[8:], dtype=torch.float64)
-    score = Typicality(50, reference=reference).ready(model, guide, None)
+    score = Typicality(50, reference=reference).ready(model, guide, None, progress=False)
     centre = np.median(inexact.log_evidence[8:])
     typical = score.oddness(model, guide, data, progress=False)
     np.testing.assert_allclose(typical, abs(exact - centre), atol=1e-3)

@@ -125,7 +125,7 @@ def vae_scores(problem: str, rows: Parts, seed: int) -> dict[str, Parts]:
     }
     found = {}
     for name, score in scores.items():
-        ready = score.ready(model, guide, None)
+        ready = score.ready(model, guide, None, progress=False)
         found[name] = {
             part: ready.oddness(model, guide, pv.Dataset(rows[part]), progress=False)
             for part in ("calibration", "normal", "odd")

@@ -19,6 +19,7 @@ from ppl_vae.tasks.anomaly.noise import SharedNoise, UnsharedNoiseError
 
 __all__ = ["LikelihoodRegret", "LogEvidence", "LowerEnd", "Score", "Typicality"]
 
+MOST_REFERENCE_ROWS = 1000  # of training: enough for a median
 REFINEMENT, DRAWS = range(2)  # random streams of a score
 
 
@@ -31,7 +32,9 @@ class Score(Protocol):
         True
     """
 
-    def ready(self, model: Program, guide: Program, trained_on: Dataset | None) -> "Score":
+    def ready(
+        self, model: Program, guide: Program, trained_on: Dataset | None, progress: bool
+    ) -> "Score":
         """The score after whatever must precede the rows."""
 
     def oddness(self, model: Program, guide: Program, data: Dataset, progress: bool) -> np.ndarray:
@@ -44,8 +47,9 @@ class LogEvidence:
 
     Every row is refined, not only those with bad weights, so that a row is not odd because the
     encoder serves it badly. All rows share one set of random numbers, and weights are computed row
-    by row: order and company of a row change nothing, up to rounding. A posterior that does not
-    draw from normals (Student's t, mixtures) is refined row by row, which is slow. log p(x) of a
+    by row: order and company of a row change nothing, up to rounding. Other refinements than by
+    gradients, and posteriors that do not draw from normals (Student's t, mixtures), go row by row,
+    which is slow. Discrete latents need `refinement=None`. log p(x) of a
     row with missing entries is that of its observed ones, and larger the fewer they are. In many
     dimensions rows without structure may have a larger log p(x) than those of training.
 
@@ -77,7 +81,9 @@ class LogEvidence:
     def __post_init__(self) -> None:
         whole_fields(self, num_particles=1, seed=0)
 
-    def ready(self, model: Program, guide: Program, trained_on: Dataset | None) -> Score:
+    def ready(
+        self, model: Program, guide: Program, trained_on: Dataset | None, progress: bool
+    ) -> Score:
         """The score itself."""
         return self
 
@@ -109,13 +115,20 @@ class LogEvidence:
             return
         options: Any = {"seed": derived_seed(self.seed, REFINEMENT), "progress": False}
         try:
-            with SharedNoise():
-                refined = refine(model, guide, data, self.refinement, **options)
-            yield data, refined
+            yield data, self._refined_together(model, guide, data, options)
         except UnsharedNoiseError:
             for row in range(len(data)):
                 one = data[row]
                 yield one, refine(model, guide, one, self.refinement, **options)
+
+    def _refined_together(
+        self, model: Program, guide: Program, data: Dataset, options: Any
+    ) -> Program:
+        """A guide for all rows, whose parameters do not depend on the company of a row."""
+        if not isinstance(self.refinement, GradientRefinement):
+            raise UnsharedNoiseError("chains draw outside the sites of the guide")
+        with SharedNoise():
+            return refine(model, guide, data, self.refinement, **options)
 
     def _weights(self, model: Program, guide: Program, data: Dataset) -> Iterator[np.ndarray]:
         """Log-weights of each row alone, (K, 1), from the same seed."""
@@ -147,7 +160,9 @@ class LowerEnd:
     method: Any = None
     seed: int = 0
 
-    def ready(self, model: Program, guide: Program, trained_on: Dataset | None) -> Score:
+    def ready(
+        self, model: Program, guide: Program, trained_on: Dataset | None, progress: bool
+    ) -> Score:
         """The score itself."""
         return self
 
@@ -178,7 +193,7 @@ class Typicality(LogEvidence):
         refinement: How guides are refined, as in `refine`; None takes the guide as it is.
         seed: Seed of the shared random numbers.
         reference: The reference rows, as a `Dataset` or an array. None is for the training rows of
-            `anomaly_pvalues(trained_on=)`.
+            `anomaly_pvalues(trained_on=)`, the first 1,000 of them.
         centre: c, where it is known.
 
     References:
@@ -189,7 +204,7 @@ class Typicality(LogEvidence):
         >>> from ppl_vae import beds
         >>> bed = beds.linear_gaussian(num_data=5)
         >>> score = Typicality(30, refinement=None, reference=bed.x)
-        >>> score = score.ready(bed.model, bed.guide, None)
+        >>> score = score.ready(bed.model, bed.guide, None, progress=False)
         >>> score.oddness(bed.model, bed.guide, Dataset(bed.x), progress=False).min() < 1e-5
         np.True_
     """
@@ -197,11 +212,13 @@ class Typicality(LogEvidence):
     reference: Any = None
     centre: float | None = None
 
-    def ready(self, model: Program, guide: Program, trained_on: Dataset | None) -> Score:
+    def ready(
+        self, model: Program, guide: Program, trained_on: Dataset | None, progress: bool
+    ) -> Score:
         """The score with its centre."""
         if self.centre is not None:
             return self
-        reference = trained_on and trained_on.train
+        reference = None if trained_on is None else trained_on.train[:MOST_REFERENCE_ROWS]
         if self.reference is not None:
             reference = as_dataset(self.reference)
         if reference is None:
@@ -209,7 +226,7 @@ class Typicality(LogEvidence):
                 "typicality needs rows that its centre is taken from: give trained_on=data, the "
                 "rows of training, or score=Typicality(reference=rows)"
             )
-        found = self.evidence(model, guide, reference, progress=True, title="reference rows")
+        found = self.evidence(model, guide, reference, progress, title="reference rows")
         return replace(self, reference=reference, centre=float(np.median(found.log_evidence)))
 
     def oddness(self, model: Program, guide: Program, data: Dataset, progress: bool) -> np.ndarray:

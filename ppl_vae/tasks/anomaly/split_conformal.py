@@ -105,7 +105,7 @@ def anomaly_pvalues(
     _warn_of_missing(known, tested)
     treat_alike(known, "anomaly_pvalues")
     chosen = _score(score)
-    ready = chosen.ready(model, guide, used)
+    ready = chosen.ready(model, guide, used, progress)
     _refuse_reference(ready, known, tested)
     scores = [ready.oddness(model, guide, rows, progress) for rows in (known, tested)]
     names = tested.coords[tested.dims[0]]
@@ -118,7 +118,9 @@ class Custom:
 
     function: Callable[..., Any]
 
-    def ready(self, model: Program, guide: Program, trained_on: Dataset | None) -> Score:
+    def ready(
+        self, model: Program, guide: Program, trained_on: Dataset | None, progress: bool
+    ) -> Score:
         """The score itself."""
         return self
 
