@@ -204,7 +204,7 @@ def test_seed_chunks_modes_and_the_global_stream():
 
 def test_what_cannot_be_sampled_says_so():
     bed = beds.discrete_mixture(3)
-    with pytest.raises(ValueError, match="'z' is Categorical.*continuous latents alone"):
+    with pytest.raises(ValueError, match="'z' is Categorical.*needs continuous latents"):
         sample_posterior(bed.model, bed.guide, bed.x)
 
     def triangle(x, *, is_guide=False):

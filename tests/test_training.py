@@ -113,7 +113,7 @@ def set_to_bed(model, guide, bed):
         link.weight[:2] = solution[:-1].T
         link.bias[:2] = solution[-1]
         link.bias[2:4] = torch.log(torch.expm1(factor.diagonal() - 1e-6))
-        link.bias[4:] = factor[1, 0]
+        link.bias[4:] = factor[1, 0] / factor[1, 1]
 
 
 def test_our_model_and_guide_are_the_bed_at_its_parameters():
