@@ -2,14 +2,17 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
+from torch import nn
 
 from ppl_vae.data import Dataset, as_dataset, read
 from ppl_vae.data.splits import random_rows
 from ppl_vae.families import likelihoods, networks, posteriors, priors
+from ppl_vae.families.likelihoods import Likelihood
+from ppl_vae.families.posteriors import Posterior
 from ppl_vae.guide import Guide, input_shape
 from ppl_vae.model import Model
 from ppl_vae.objectives import IWAE, DoublyReparameterized
@@ -18,7 +21,7 @@ from ppl_vae.runtime.seeding import seeded
 from ppl_vae.training import FitResult, Training, fit
 from ppl_vae.training.schedules import Cosine
 
-__all__ = ["Choices", "Recipe", "recipe"]
+__all__ = ["Choices", "Recipe", "model_and_guide", "recipe"]
 
 FEWEST_ROWS = 20
 HELD_OUT = 8  # one row in eight of the training rows is for early stopping
@@ -95,6 +98,46 @@ class Choices:
     num_particles: int = 10
     rate: float = 3e-3
     weight_decay: float = 1e-2
+
+    @classmethod
+    def of(
+        cls, data: Dataset, latent_dim: int | None = None, num_steps: int = 3000, seed: int = 0
+    ) -> Self:
+        """Numbers that suit a table with these training rows and columns; see `recipe`."""
+        num_train = len(data.train)
+        if latent_dim is None:
+            latent_dim = min(MOST_LATENTS, max(2, len(data.kinds)))
+        num_steps = whole_number(num_steps, "num_steps")
+        batch_size = min(num_train, 64 if num_train < 6_400 else 256)
+        num_epochs = max(FEWEST_EPOCHS, round(num_steps * batch_size / num_train))
+        regularised: dict[str, Any] = {}
+        if num_train >= MANY_ROWS * len(data.kinds):
+            regularised = {"dropout": 0.05, "num_components": 32}
+        return cls(
+            latent_dim=whole_number(latent_dim, "latent_dim"),
+            num_epochs=num_epochs,
+            batch_size=batch_size,
+            patience=max(FEWEST_EPOCHS, num_epochs // 2),
+            seed=seed,
+            **regularised,
+        )
+
+    def objective(self) -> IWAE:
+        """What is maximised."""
+        return IWAE(self.num_particles, gradient=DoublyReparameterized())
+
+    def training(self, *, progress: bool = True) -> Training:
+        """Settings of the training."""
+        return Training(
+            num_epochs=self.num_epochs,
+            batch_size=self.batch_size,
+            learning_rate=Cosine(self.rate),
+            weight_decay=self.weight_decay,
+            patience=self.patience,
+            refit=True,
+            seed=self.seed,
+            progress=progress,
+        )
 
 
 @dataclass(frozen=True)
@@ -177,55 +220,69 @@ def recipe(
         64
     """
     data = read(data) if isinstance(data, str | Path) else as_dataset(data)
-    data = _with_validation(data, seed)
-    chosen = _choices(data, latent_dim, whole_number(num_steps, "num_steps"), seed)
-    missing = data.has_missing
-    num_inputs = input_shape(data).numel()
-    decoder_dim = chosen.latent_dim + data.context_dim
-    with seeded(seed):
-        posterior = posteriors.MeanFieldNormal(chosen.latent_dim)
-        encoder = _network(num_inputs, chosen)
+    data = with_validation(data, seed)
+    chosen = Choices.of(data, latent_dim, num_steps, seed)
+    model, guide = model_and_guide(data, chosen)
+    sizes: dict[str, Any] = {
+        "num_inputs": input_shape(data).numel(),
+        "decoder_dim": chosen.latent_dim + data.context_dim,
+        "missing": data.has_missing,
+    }
+    return Recipe(
+        data=data,
+        model=model,
+        guide=guide,
+        objective=chosen.objective(),
+        training=chosen.training(progress=progress),
+        choices=chosen,
+        code=CODE.format(**asdict(chosen), **sizes),
+    )
+
+
+def model_and_guide(
+    data: Dataset,
+    chosen: Choices,
+    *,
+    prior: nn.Module | None = None,
+    likelihood: Likelihood | None = None,
+    posterior: Posterior | None = None,
+    encoder: nn.Module | None = None,
+    decoder: nn.Module | None = None,
+) -> tuple[Model, Guide]:
+    """The model and the guide of a recipe, with other parts where these are given.
+
+    Args:
+        data: The table.
+        chosen: The numbers of the recipe.
+        prior: p(z); None is a mixture of normals.
+        likelihood: p(x given z); None has a family for each column.
+        posterior: The family of q(z given x); None is independent normals.
+        encoder: From x to features; None is a network with these numbers.
+        decoder: From z to features; None is a network with these numbers.
+
+    Example:
+        >>> data = Dataset(np.random.default_rng(0).normal(size=(20, 3)))
+        >>> chosen = Choices.of(data, latent_dim=2)
+        >>> model, guide = model_and_guide(data, chosen, prior=priors.StandardNormal(2))
+        >>> model.latent_dim, type(model.prior).__name__
+        (2, 'StandardNormal')
+    """
+    latent_dim = chosen.latent_dim
+    with seeded(chosen.seed):
+        posterior = posterior or posteriors.MeanFieldNormal(latent_dim)
+        if encoder is None:  # an empty Sequential, the identity, is false
+            encoder = _network(input_shape(data).numel(), chosen)
+        missing = data.has_missing
         guide = Guide(posterior, data.event_shape, encoder, missing=missing, start=data)
-        prior = priors.GaussianMixture(chosen.latent_dim, num_components=chosen.num_components)
-        decoder = _network(decoder_dim, chosen)
-        model = Model(prior, likelihoods.Columns.of(data), decoder, start=data)
-    objective = IWAE(chosen.num_particles, gradient=DoublyReparameterized())
-    training = Training(
-        num_epochs=chosen.num_epochs,
-        batch_size=chosen.batch_size,
-        learning_rate=Cosine(chosen.rate),
-        weight_decay=chosen.weight_decay,
-        patience=chosen.patience,
-        refit=True,
-        seed=seed,
-        progress=progress,
-    )
-    sizes = {"num_inputs": num_inputs, "decoder_dim": decoder_dim, "missing": missing}
-    code = CODE.format(**asdict(chosen), **sizes)
-    return Recipe(data, model, guide, objective, training, chosen, code)
+        prior = prior or priors.GaussianMixture(latent_dim, num_components=chosen.num_components)
+        if decoder is None:
+            decoder = _network(latent_dim + data.context_dim, chosen)
+        likelihood = likelihood or likelihoods.Columns.of(data)
+        model = Model(prior, likelihood, decoder, start=data)
+    return model, guide
 
 
-def _choices(data: Dataset, latent_dim: int | None, num_steps: int, seed: int) -> Choices:
-    """Numbers that suit a table with these training rows and columns."""
-    num_train = len(data.train)
-    if latent_dim is None:
-        latent_dim = min(MOST_LATENTS, max(2, len(data.kinds)))
-    batch_size = min(num_train, 64 if num_train < 6_400 else 256)
-    num_epochs = max(FEWEST_EPOCHS, round(num_steps * batch_size / num_train))
-    regularised: dict[str, Any] = {}
-    if num_train >= MANY_ROWS * len(data.kinds):
-        regularised = {"dropout": 0.05, "num_components": 32}
-    return Choices(
-        latent_dim=whole_number(latent_dim, "latent_dim"),
-        num_epochs=num_epochs,
-        batch_size=batch_size,
-        patience=max(FEWEST_EPOCHS, num_epochs // 2),
-        seed=seed,
-        **regularised,
-    )
-
-
-def _with_validation(data: Dataset, seed: int) -> Dataset:
+def with_validation(data: Dataset, seed: int) -> Dataset:
     """The table with validation rows taken from its training rows, unless it has some."""
     rows = data.splits.get("train", np.arange(len(data)))
     if len(rows) < FEWEST_ROWS:
