@@ -9,6 +9,7 @@ from . import families as families
 from . import objectives as objectives
 from . import refinement as refinement
 from . import report as report
+from . import sklearn as sklearn
 from . import tasks as tasks
 from . import training as training
 from .data import Dataset as Dataset

@@ -1,0 +1,7 @@
+"""Estimators for scikit-learn: a VAE as a density, an imputer and a detector of outliers."""
+
+from ppl_vae.sklearn.imputer import VAEImputer
+from ppl_vae.sklearn.outliers import VAEOutlierDetector
+from ppl_vae.sklearn.vae import VAE
+
+__all__ = ["VAE", "VAEImputer", "VAEOutlierDetector"]

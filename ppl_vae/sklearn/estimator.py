@@ -1,0 +1,128 @@
+"""What the estimators share: their parameters, and how they are fitted."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+from numpy.random import RandomState
+from pyro.infer import ELBO
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+from torch import nn
+
+from ppl_vae.data import Dataset
+from ppl_vae.families import likelihoods, posteriors, priors
+from ppl_vae.families.likelihoods import Columns
+from ppl_vae.recipes import (
+    FEWEST_EPOCHS,
+    FEWEST_ROWS,
+    Choices,
+    model_and_guide,
+    with_validation,
+)
+from ppl_vae.runtime.checks import suggestion, whole_number
+from ppl_vae.runtime.seeding import seeded
+from ppl_vae.sklearn.density import Density
+from ppl_vae.sklearn.rows import new_rows, training_rows
+from ppl_vae.training import Training, fit
+
+
+@dataclass(eq=False, repr=False)
+class Estimator(BaseEstimator):
+    """A VAE for tables, with the parameters of a scikit-learn estimator."""
+
+    latent_dim: int | None = None
+    _: KW_ONLY
+    likelihood: Any = "auto"
+    prior: str | nn.Module | Callable[[int], nn.Module] | None = None
+    posterior: str | nn.Module | Callable[[int], nn.Module] | None = None
+    encoder: nn.Module | None = None
+    decoder: nn.Module | None = None
+    objective: ELBO | None = None
+    max_steps: int = 3000
+    num_particles: int = 200
+    refine_steps: int = 300
+    random_state: int | RandomState | None = None
+
+    def _train(self, X: Any, sample_weight: Any = None) -> Self:
+        """Fit model and guide; sets the attributes that end in an underscore."""
+        data = training_rows(self, X, sample_weight)
+        whole_number(self.num_particles, "num_particles")
+        whole_number(self.refine_steps, "refine_steps", at_least=0)
+        self.seed_ = int(check_random_state(self.random_state).randint(2**31 - 1))
+        data, chosen, training = self._settings(data)
+        with seeded(self.seed_):
+            parts = self._parts(data, chosen.latent_dim)
+        model, guide = model_and_guide(data, chosen, **parts)
+        self.model_ = model.double()
+        self.guide_ = guide.double()
+        self.data_ = data
+        objective = copy.deepcopy(self.objective) or chosen.objective()
+        self.result_ = fit(model, guide, data, objective=objective, training=training)
+        return self
+
+    def _settings(self, data: Dataset) -> tuple[Dataset, Choices, Training]:
+        """Those of `recipe`, without early stopping where rows or steps are few."""
+        steps = whole_number(self.max_steps, "max_steps")
+        chosen = Choices.of(data, self.latent_dim, steps, self.seed_)
+        num_epochs = max(1, steps * chosen.batch_size // len(data))
+        if num_epochs >= FEWEST_EPOCHS and len(data) >= FEWEST_ROWS:
+            data = with_validation(data, self.seed_)
+            chosen = Choices.of(data, self.latent_dim, steps, self.seed_)
+            return data, chosen, chosen.training(progress=False)
+        training = chosen.training(progress=False)
+        return data, chosen, replace(training, num_epochs=num_epochs, patience=None, refit=False)
+
+    def _parts(self, data: Dataset, latent_dim: int) -> dict[str, Any]:
+        """The parts that were given, as copies."""
+        likelihood = self.likelihood
+        if isinstance(likelihood, dict):
+            likelihood = Columns.of(data, likelihood)
+        elif isinstance(likelihood, str) and likelihood == "auto":
+            likelihood = None
+        return {
+            "prior": _part(self.prior, "prior", priors, latent_dim),
+            "likelihood": _part(likelihood, "likelihood", likelihoods, data.event_shape),
+            "posterior": _part(self.posterior, "posterior", posteriors, latent_dim),
+            "encoder": copy.deepcopy(self.encoder),
+            "decoder": copy.deepcopy(self.decoder),
+        }
+
+    def _rows(self, X: Any) -> Dataset:
+        """New rows in the columns of the fit."""
+        check_is_fitted(self)
+        return new_rows(self, X)
+
+    def _density(self, data: Dataset) -> np.ndarray:
+        """log p(x) of each row."""
+        options = self.num_particles, self.refine_steps, self.seed_
+        return Density(self.model_, self.guide_, *options)(data)
+
+    def __sklearn_tags__(self) -> Any:
+        """NaN is missing, and allowed."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        return tags
+
+
+def _part(given: Any, name: str, room: Any, size: Any) -> nn.Module | None:
+    """A part by its name, a copy of it, or what a function makes of its size."""
+    if given is None:
+        return None
+    if isinstance(given, nn.Module):
+        return copy.deepcopy(given)
+    if isinstance(given, str):
+        if given not in room.__all__:
+            raise ValueError(
+                f"{name} is {given!r}, which is none of the {name}s of the library: "
+                f"{suggestion(given, room.__all__)}"
+            )
+        given = getattr(room, given)
+    if not callable(given):
+        raise TypeError(
+            f"{name} is {given!r}: give a name, a module, or a function that makes one of its size"
+        )
+    return given(size)

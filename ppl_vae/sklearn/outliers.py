@@ -1,0 +1,85 @@
+"""VAEOutlierDetector: outliers by log p(x)."""
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import OutlierMixin
+
+from ppl_vae.runtime.checks import real_number
+from ppl_vae.sklearn.estimator import Estimator
+
+__all__ = ["VAEOutlierDetector"]
+
+
+@dataclass(eq=False, repr=False)
+class VAEOutlierDetector(OutlierMixin, Estimator):
+    """A detector of outliers: rows whose log p(x) is low under a fitted `VAE`.
+
+    `decision_function` is log p(x) - `offset_`, where `offset_` is the quantile of log p(x) of the
+    training rows at `contamination`; `predict` is -1 where it is negative. Outliers among the
+    training rows pull the model towards them. log p(x) is low in every row of a high-dimensional
+    tail and can be high for rows unlike any other (Nalisnick et al.): a low value is evidence that
+    a row is unusual, a high one is no evidence that it is typical. A missing value adds nothing to
+    log p(x), so that rows with many of them look normal.
+
+    Args:
+        contamination: Share of the training rows that are outliers, in (0, 0.5].
+        others: Those of `VAE`.
+
+    Shape:
+        X (N, features) -> decision_function, score_samples, predict (N,)
+
+    Raises:
+        ValueError: A parameter is out of range, or X is infinite or has other columns than in
+            `fit`.
+
+    References:
+        Nalisnick et al. (2019), Do deep generative models know what they don't know?,
+        arXiv:1810.09136.
+
+    Example:
+        >>> X = np.append(np.random.default_rng(0).normal(size=(60, 2)), [[9.0, -9.0]], axis=0)
+        >>> detector = VAEOutlierDetector(1, contamination=0.05, max_steps=20, random_state=0)
+        >>> int(detector.fit_predict(X)[-1])
+        -1
+    """
+
+    contamination: float = 0.1
+
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
+        """Fit the model, and the offset to the log p(x) of the training rows.
+
+        Args:
+            X: Rows, (N, features), at least 2.
+            y: Not used.
+            sample_weight: Sampling weights, (N,); rows of weight zero are left out.
+        """
+        share = real_number(self.contamination, "contamination", above=0, at_most=0.5)
+        self._train(X, sample_weight)
+        self.offset_ = float(np.percentile(self._density(self.data_), 100 * share))
+        return self
+
+    def score_samples(self, X: Any) -> np.ndarray:
+        """Estimates of log p(x) in nats, (N,); -inf outside the likelihood's support.
+
+        Args:
+            X: Rows, (N, features).
+        """
+        return self._density(self._rows(X))
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """log p(x) - `offset_`, (N,): negative for outliers.
+
+        Args:
+            X: Rows, (N, features).
+        """
+        return self.score_samples(X) - self.offset_
+
+    def predict(self, X: Any) -> np.ndarray:
+        """-1 for outliers, 1 for other rows, (N,).
+
+        Args:
+            X: Rows, (N, features).
+        """
+        return np.where(self.decision_function(X) < 0, -1, 1)

@@ -1,0 +1,185 @@
+"""VAE: density estimation and reduction of dimensions."""
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import torch
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, DensityMixin, TransformerMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_array, check_is_fitted
+from torch import Tensor
+
+from ppl_vae.diagnostics.latents.means import latent_means
+from ppl_vae.runtime.checks import whole_number
+from ppl_vae.runtime.seeding import one_at_a_time, seeded
+from ppl_vae.sklearn.estimator import Estimator
+from ppl_vae.sklearn.keyed import KeyedGuide
+from ppl_vae.sklearn.rows import in_type_of
+
+__all__ = ["VAE"]
+
+
+@dataclass(eq=False, repr=False)
+class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, Estimator):
+    """A variational autoencoder as a scikit-learn estimator of densities and of latents.
+
+    `score_samples` is log p(x) by importance sampling, not the ELBO, and `score` its mean: models
+    are compared by it. `transform` gives the means of q(z given x). X is an array or a frame; NaN
+    is missing. Columns of a frame that hold categories or strings are categories. Results for a row
+    depend on its values and on the fit alone, not on the rows around it.
+
+    Args:
+        latent_dim: Number of latent dimensions D; None is the number of columns, at most 16.
+        likelihood: "auto" chooses a family for each column by its kind (`recipe`); a dictionary of
+            families by column overrules some of these; or one family for all columns: a name of
+            `likelihoods`, a function of the event shape, or a module, of which a copy is fitted.
+        prior: None is a mixture of normals; or a name of `priors`, a function of D, or a module, of
+            which a copy is fitted.
+        posterior: The family of q(z given x), likewise; None is `MeanFieldNormal`.
+        encoder: A module from x to features, of which a copy is fitted; None is that of `recipe`.
+        decoder: A module from z to features, likewise.
+        objective: What is maximised; None is the IWAE bound of ten particles.
+        max_steps: Gradient steps at most. From 20 epochs and 20 rows on, an eighth of the rows
+            shows the best epoch, and the fit is then repeated on all rows up to that epoch.
+        num_particles: Draws of z for log p(x) of a row.
+        refine_steps: Steps by which q is improved for rows whose importance weights are poor
+            (k-hat above 0.7), before their log p(x) is estimated again; 0 leaves them as they are.
+        random_state: Seed of the starting weights, the fit and the draws.
+
+    Shape:
+        X (N, features) -> transform (N, D), score_samples (N,)
+
+    Raises:
+        ValueError: A parameter is out of range, or X is infinite or has other columns than in
+            `fit`.
+
+    References:
+        Kingma and Welling (2014), Auto-encoding variational Bayes, arXiv:1312.6114; Burda, Grosse
+        and Salakhutdinov (2016), Importance weighted autoencoders, arXiv:1509.00519, eq. 8
+        (`score_samples`).
+
+    Example:
+        >>> X = np.random.default_rng(0).normal(size=(60, 3))
+        >>> vae = VAE(latent_dim=2, max_steps=20, random_state=0).fit(X)
+        >>> vae.transform(X).shape, vae.score_samples(X).shape
+        ((60, 2), (60,))
+        >>> vae.get_feature_names_out()
+        array(['vae0', 'vae1'], dtype=object)
+    """
+
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
+        """Fit the model and its guide.
+
+        `model_` and `guide_` (in float64), `data_` and `result_` are then what the library's other
+        functions take, as in `pv.log_evidence(vae.model_, vae.guide_, vae.data_)`.
+
+        Args:
+            X: Rows, (N, features), at least 2.
+            y: Not used.
+            sample_weight: Sampling weights, (N,); rows of weight zero are left out.
+        """
+        return self._train(X, sample_weight)
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Means of q(z given x), (N, D).
+
+        Args:
+            X: Rows, (N, features).
+        """
+        data = self._rows(X)
+        found = latent_means(self.guide_, data, num_particles=2, progress=False)
+        if not found.exact:
+            options: Any = {"num_particles": max(2, self.num_particles), "progress": False}
+            found = latent_means(KeyedGuide(self.guide_, self.seed_), data, **options)
+        return in_type_of(X, found.mean)
+
+    def inverse_transform(self, Z: Any) -> Any:
+        """E[x given z], and the most probable level of each category, (N, features).
+
+        A frame if the model was fitted to one with categories.
+
+        Args:
+            Z: Latents, (N, D).
+        """
+        check_is_fitted(self)
+        given = check_array(Z, dtype=[np.float64, np.float32])
+        if given.shape[1] != self.model_.latent_dim:
+            raise ValueError(
+                f"Z has {given.shape[1]} columns, and the model {self.model_.latent_dim} latent "
+                "dimensions: give what transform returns"
+            )
+        with torch.no_grad():
+            p = self.model_.decode(torch.as_tensor(given, dtype=torch.float64))
+            x = self._with_modes(p.mean, p)
+        return self._as_given(in_type_of(given, x.numpy()))
+
+    def score_samples(self, X: Any) -> np.ndarray:
+        """Estimates of log p(x) in nats, (N,); -inf outside the likelihood's support.
+
+        Args:
+            X: Rows, (N, features).
+        """
+        return self._density(self._rows(X))
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Mean of log p(x) over the rows, in nats.
+
+        Args:
+            X: Rows, (N, features).
+            y: Not used.
+        """
+        return float(self.score_samples(X).mean())
+
+    def sample(self, n_samples: int = 1) -> tuple[Any, np.ndarray]:
+        """Draws of x, and the component of the prior that each comes from.
+
+        Args:
+            n_samples: Number of draws.
+
+        Returns:
+            X (n_samples, features), a frame if the model was fitted to one with categories; and
+            labels (n_samples,), all zero where the prior is no mixture.
+        """
+        check_is_fitted(self)
+        num_samples = whole_number(n_samples, "n_samples")
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        with one_at_a_time, seeded(seed), torch.no_grad():
+            prior = self.model_.prior_at()
+            z = prior.sample((num_samples,))
+            labels = _components(prior, z)
+            x = self.model_.decode(z).sample()
+        return self._as_given(x.numpy()), labels.numpy()
+
+    @property
+    def _n_features_out(self) -> int:
+        """D, by which scikit-learn names the latents."""
+        return self.model_.latent_dim
+
+    def _with_modes(self, x: Tensor, p: Any) -> Tensor:
+        """x with the most probable level in columns of categories, p(x given z)."""
+        levels = self.data_.levels
+        places = self.data_.places_of(list(levels))
+        last = torch.tensor([len(each) - 1 for each in levels.values()])
+        if not places:
+            return x
+        entries = p.base_dist
+        codes = torch.arange(int(last.max()) + 1)
+        trial = torch.zeros(len(codes), *x.shape, dtype=x.dtype)
+        trial[..., places] = torch.minimum(codes[:, None], last)[:, None].to(x)
+        best = entries.log_prob(trial)[..., places].argmax(0)
+        x[..., places] = best.to(x)
+        return x
+
+    def _as_given(self, x: np.ndarray) -> Any:
+        """Numbers, or a frame with the levels of its categories."""
+        return self.data_.to_frame(x) if self.data_.levels else x
+
+
+def _components(prior: Any, z: Tensor) -> Tensor:
+    """A draw of the component of the prior that each z came from: (N, D) -> (N,)."""
+    if not isinstance(prior, torch.distributions.MixtureSameFamily):
+        return torch.zeros(len(z), dtype=torch.long)
+    log_p = prior.component_distribution.log_prob(z.unsqueeze(-2))
+    log_weights = prior.mixture_distribution.logits + log_p
+    return torch.distributions.Categorical(logits=log_weights).sample()

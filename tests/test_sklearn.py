@@ -1,0 +1,192 @@
+"""The estimators for scikit-learn: its own checks, and values against quadrature."""
+
+import pickle
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import stats
+from sklearn.base import clone
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from ppl_vae import likelihoods, priors
+from ppl_vae.sklearn import VAE, VAEImputer, VAEOutlierDetector
+from ppl_vae.sklearn.vae import _components
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "howto" / "scikit_learn.md"
+TINY = {"latent_dim": 1, "max_steps": 3, "num_particles": 5, "refine_steps": 0, "random_state": 0}
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(40, 1)) @ [[1.0, 2.0, -1.0]] + 0.3 * RNG.normal(size=(40, 3))
+GRID = torch.linspace(-9, 9, 4001, dtype=torch.float64)
+
+
+def as_of_others(estimator):
+    """What scikit-learn expects to fail for its own KernelDensity and IsolationForest."""
+    if isinstance(estimator, VAEImputer):
+        return {}  # rows without missing values stay as they are
+    return {
+        "check_sample_weight_equivalence_on_dense_data": "weights are not numbers of repetitions"
+    }
+
+
+@pytest.mark.filterwarnings("ignore")
+@parametrize_with_checks(
+    [VAE(**TINY), VAEImputer(**TINY), VAEOutlierDetector(**TINY)],
+    expected_failed_checks=as_of_others,
+)
+def test_checks_of_scikit_learn(estimator, check):
+    check(estimator)
+
+
+@pytest.fixture(scope="module")
+def vae():
+    """Normal columns given one standard normal latent."""
+    parts = {"likelihood": "Gaussian", "prior": "StandardNormal"}
+    return VAE(1, max_steps=60, num_particles=1000, random_state=0, **parts).fit(X)
+
+
+def joint_on_grid(model, x):
+    """log p(x_obs, z) on a grid of z, (G, N), and the conditional means of x, (G, features)."""
+    with torch.no_grad():
+        p = model.decode(GRID[:, None])
+        values = torch.as_tensor(x)[:, None].nan_to_num()
+        each = p.base_dist.log_prob(values).masked_fill(torch.as_tensor(np.isnan(x))[:, None], 0)
+        log_joint = each.sum(-1) + model.prior_at().log_prob(GRID[:, None])
+    return log_joint.T, p.mean
+
+
+def test_log_p_is_that_of_quadrature(vae):
+    log_joint, _ = joint_on_grid(vae.model_, X)
+    exact = (log_joint.logsumexp(0) + (GRID[1] - GRID[0]).log()).numpy()
+    assert vae.score_samples(X) == pytest.approx(exact, abs=0.15)
+    assert vae.score(X) == pytest.approx(exact.mean(), abs=0.03)
+
+
+def test_rows_are_scored_as_if_alone(vae):
+    """With a guide that is poor, so that rows are refined."""
+    poor = clone(vae).set_params(max_steps=1, num_particles=40, refine_steps=0).fit(X)
+    plain = poor.score_samples(X)
+    poor.set_params(refine_steps=20)
+    refined = poor.score_samples(X)
+    changed = plain != refined
+    assert 0 < changed.sum() < len(X)
+    order = RNG.permutation(len(X))
+    assert poor.score_samples(X[order]) == pytest.approx(refined[order], abs=1e-9)
+    row = int(changed.argmax())
+    assert poor.score_samples(X[[row]]) == pytest.approx(refined[[row]], abs=1e-9)
+    log_joint, _ = joint_on_grid(poor.model_, X)
+    exact = (log_joint.logsumexp(0) + (GRID[1] - GRID[0]).log()).numpy()
+    error, before = (np.abs(each - exact)[changed].mean() for each in (refined, plain))
+    assert error < before
+
+
+def test_missing_values_become_their_conditional_means(vae):
+    imputer = VAEImputer(**vae.get_params()).set_params(refine_steps=0).fit(X)
+    holes = X[:6].copy()
+    holes[[0, 1, 2, 3], [0, 1, 2, 0]] = np.nan
+    holes[3, 1] = np.nan
+    found = imputer.transform(holes)
+    log_joint, mean = joint_on_grid(imputer.model_, holes)
+    exact = (log_joint.softmax(0).T @ mean).numpy()
+    missing = np.isnan(holes)
+    assert found[missing] == pytest.approx(exact[missing], abs=0.15)
+    np.testing.assert_array_equal(found[~missing], holes[~missing])
+    np.testing.assert_array_equal(imputer.transform(holes[[3, 0]]), found[[3, 0]])
+    for weights in imputer.guide_.posterior.parameters():
+        weights.data += 5
+    with pytest.warns(UserWarning, match="draws are not reliable for . of 6 rows"):
+        imputer.transform(holes)
+
+
+@pytest.mark.filterwarnings("ignore:draws are not reliable")  # after so few steps
+def test_a_frame_with_categories():
+    z = np.random.default_rng(1).normal(size=30)
+    frame = pd.DataFrame({"size": z, "place": np.where(z > 0, "north", "south"), "flag": z > 1})
+    frame.loc[3, "place"] = None
+    completed = VAEImputer(**TINY).fit_transform(frame)
+    assert completed["place"].iloc[3] in ("north", "south")
+    assert (completed["place"].drop(index=3) == frame["place"].drop(index=3)).all()
+    model = VAE(**TINY).fit(frame)
+    back = model.inverse_transform(model.transform(frame))
+    drawn, _ = model.sample(5)
+    assert set(back["place"]) | set(drawn["place"]) <= {"north", "south"}
+    assert np.isneginf(model.score_samples(frame.assign(flag=2)[:2])).all()
+
+
+def test_labels_of_draws_are_components_of_the_prior():
+    prior = priors.GaussianMixture(1, num_components=3)
+    with torch.no_grad():
+        p = prior()
+        z = p.sample((4000,))
+        shares = p.mixture_distribution.logits.double().softmax(0)
+    counts = np.bincount(_components(p, z).numpy(), minlength=3)
+    assert stats.chisquare(counts, 4000 * shares.numpy()).pvalue > 0.001
+    assert not _components(priors.StandardNormal(2)(), torch.zeros(3, 2)).any()
+
+
+def test_outliers_are_the_share_asked_for():
+    far = np.append(X, [[30.0, -30.0, 30.0]], axis=0)
+    parts = TINY | {"max_steps": 60, "num_particles": 50}
+    detector = VAEOutlierDetector(**parts, contamination=0.1).fit(far)
+    assert detector.predict(far)[-1] == -1
+    assert (detector.predict(far) == -1).sum() == 4
+    expected = detector.score_samples(far) - detector.offset_
+    np.testing.assert_array_equal(detector.decision_function(far), expected)
+
+
+def test_the_seed_makes_the_fit_and_parts_are_copied():
+    decoder = torch.nn.Linear(1, 4)
+    before = decoder.weight.clone()
+    first = VAE(**TINY, decoder=decoder, likelihood=likelihoods.Laplace).fit(X)
+    again = pickle.loads(pickle.dumps(clone(first).fit(X)))
+    np.testing.assert_array_equal(first.score_samples(X), again.score_samples(X))
+    np.testing.assert_array_equal(first.sample(3)[0], again.sample(3)[0])
+    assert first.decoder is decoder
+    assert torch.equal(decoder.weight, before)
+    assert not torch.equal(first.model_.decoder.weight, before)
+    other = clone(first).set_params(random_state=1).fit(X)
+    assert not np.allclose(first.score_samples(X), other.score_samples(X))
+
+
+def test_rows_of_weight_zero_are_left_out():
+    weights = np.repeat([0.0, 2.0], 20)
+    some = VAE(**TINY).fit(X[20:], sample_weight=weights[20:])
+    all_rows = VAE(**TINY).fit(X, sample_weight=weights)
+    np.testing.assert_array_equal(some.score_samples(X), all_rows.score_samples(X))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"prior": "Normal"}, "prior is 'Normal', which is none of the priors"),
+        ({"likelihood": 3}, "likelihood is 3: give a name"),
+        ({"max_steps": 0}, "max_steps is 0; it must be a whole number, at least 1"),
+        ({"num_particles": 0}, "num_particles is 0"),
+    ],
+)
+def test_errors_name_the_parameter(settings, message):
+    with pytest.raises((TypeError, ValueError), match=re.escape(message)):
+        VAE(**(TINY | settings)).fit(X)
+
+
+def test_other_latents_and_shares_are_refused():
+    with pytest.raises(ValueError, match="Z has 2 columns, and the model 1 latent"):
+        VAE(**TINY).fit(X).inverse_transform(np.zeros((2, 2)))
+    with pytest.raises(ValueError, match="contamination is 0.7"):
+        VAEOutlierDetector(**TINY, contamination=0.7).fit(X)
+
+
+@pytest.mark.filterwarnings("ignore:draws are not reliable")  # after so few steps
+def test_the_page_runs():
+    blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.M | re.S)
+    names = {"__name__": "scikit_learn"}
+    exec(compile("\n".join(blocks), str(PAGE), "exec"), names)
+    assert list(names["Z"].columns) == ["vae0", "vae1"]
+    assert np.isfinite(names["scores"]).all()
+    assert not names["completed"].isna().any(axis=None)
+    observed = names["holes"].notna()
+    pd.testing.assert_frame_equal(names["completed"][observed], names["holes"])
+    assert names["is_outlier"].sum() == 9
