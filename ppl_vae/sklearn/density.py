@@ -12,9 +12,10 @@ from ppl_vae.guide import Guide
 from ppl_vae.model import Model
 from ppl_vae.programs.inference import Inference, rows_per_chunk
 from ppl_vae.programs.traces import Program
-from ppl_vae.refinement import GradientRefinement, refine
+from ppl_vae.refinement import GradientRefinement
 from ppl_vae.refinement.task import own_family
-from ppl_vae.sklearn.keyed import KeyedGuide, SameNoiseNormal
+from ppl_vae.sklearn.keyed import KeyedGuide
+from ppl_vae.tasks.anomaly import LogEvidence
 
 
 class Density:
@@ -55,12 +56,13 @@ class Density:
 
     def _refined(self, data: Dataset) -> Evidence:
         """From a better guide, and the guide itself."""
-        family = SameNoiseNormal(self.guide.latent_dim)
-        method = GradientRefinement(self.refine_steps, posterior=family)
-        refined = refine(self.model, self.keyed, data, method, seed=self.seed, progress=False)
-        both = KeyedGuide(refined, self.seed + 1), self.keyed
+        score = LogEvidence(refinement=GradientRefinement(self.refine_steps), seed=self.seed)
         counts = Defensive().strata(self.num_particles)
-        return self._sampled(list(zip(both, counts, strict=True)), data)
+        parts = []
+        for rows, refined in score.guides(self.model, self.guide, data):
+            both = KeyedGuide(refined, self.seed + 1), self.keyed
+            parts.append(self._sampled(list(zip(both, counts, strict=True)), rows))
+        return concatenate(parts)
 
     def _sampled(self, proposals: list[tuple[Program, int]], data: Dataset) -> Evidence:
         """By draws from these proposals, block by block."""

@@ -8,9 +8,6 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from ppl_vae.families.densities import StandardisedNormal
-from ppl_vae.families.posteriors import MeanFieldNormal
-from ppl_vae.guide import Guide
 from ppl_vae.refinement import RefinedGuide
 from ppl_vae.runtime.digests import row_digests
 from ppl_vae.runtime.seeding import derived_seed, seeded
@@ -25,9 +22,9 @@ def row_seeds(x: Tensor, seed: int) -> list[int]:
 
 
 class KeyedGuide(nn.Module):
-    """A guide whose draws for a row come from a stream of the row's own."""
+    """A `Guide` or `RefinedGuide` whose draws for a row come from a stream of the row's own."""
 
-    def __init__(self, guide: Guide | RefinedGuide, seed: int) -> None:
+    def __init__(self, guide: Any, seed: int) -> None:
         super().__init__()
         self.guide = guide
         self.seed = seed
@@ -82,22 +79,3 @@ class DrawnByRow(dist.TorchDistribution):
     @override
     def log_prob(self, value: Tensor) -> Tensor:
         return self.q.log_prob(value)
-
-
-class SameNoise(StandardisedNormal):
-    """Normals of several rows, (..., B, D), that share the noise of their draws."""
-
-    @override
-    def rsample(self, sample_shape: Any = ()) -> Tensor:
-        shape = self._extended_shape(torch.Size(sample_shape))
-        noise = self.loc.new_empty(*shape[:-2], 1, shape[-1]).normal_()
-        return self.loc + self.scale * noise
-
-
-class SameNoiseNormal(MeanFieldNormal):
-    """Independent normals whose rows share the noise, so that a row is refined as if alone."""
-
-    @override
-    def distribution(self, raw: Tensor) -> dist.Independent:
-        normal = super().distribution(raw).base_dist
-        return SameNoise(normal.loc, normal.scale).to_event(1)

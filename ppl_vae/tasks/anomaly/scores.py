@@ -95,31 +95,36 @@ class LogEvidence:
         self, model: Program, guide: Program, data: Dataset, progress: bool, title: str = "log p(x)"
     ) -> Evidence:
         """log p(x) of each row, by its refined guide."""
-        step = rows_per_chunk(len(data), getattr(self.refinement, "num_particles", 1))
         parts = []
         with progress_bar(len(data), title, progress=progress) as bar:
-            for start in range(0, len(data), step):
-                some = data[start : start + step]
-                for rows, own_guide in self._guides(model, guide, some):
-                    for log_weights in self._weights(model, own_guide, rows):
-                        parts.append(log_weights)
-                        bar.update()
+            for rows, own_guide in self.guides(model, guide, data):
+                for log_weights in self._weights(model, own_guide, rows):
+                    parts.append(log_weights)
+                    bar.update()
         return reduce_log_weights(np.concatenate(parts, axis=1))
 
-    def _guides(
+    def guides(
         self, model: Program, guide: Program, data: Dataset
     ) -> Iterator[tuple[Dataset, Program]]:
-        """The rows with a guide for them: all at once, or one by one where noise is not shared."""
-        if self.refinement is None:
-            yield data, guide
-            return
+        """The rows in parts, each with a refined guide that does not depend on their company.
+
+        Rows go one by one where noise is not shared.
+        """
+        step = rows_per_chunk(len(data), getattr(self.refinement, "num_particles", 1))
         options: Any = {"seed": derived_seed(self.seed, REFINEMENT), "progress": False}
-        try:
-            yield data, self._refined_together(model, guide, data, options)
-        except UnsharedNoiseError:
-            for row in range(len(data)):
-                one = data[row]
-                yield one, refine(model, guide, one, self.refinement, **options)
+        for start in range(0, len(data), step):
+            some = data[start : start + step]
+            if self.refinement is None:
+                yield some, guide
+                continue
+            try:
+                refined = self._refined_together(model, guide, some, options)
+            except UnsharedNoiseError:
+                for row in range(len(some)):
+                    one = some[row]
+                    yield one, refine(model, guide, one, self.refinement, **options)
+            else:
+                yield some, refined
 
     def _refined_together(
         self, model: Program, guide: Program, data: Dataset, options: Any
