@@ -159,19 +159,19 @@ def test_a_posterior_that_cannot_share_its_noise_is_refined_row_by_row():
 def test_scores_are_exact_on_the_linear_gaussian_bed(inexact):
     model, guide, x = inexact.model, inexact.guide, inexact.x[:8]
     data, exact = pv.Dataset(x, dtype=torch.float64), inexact.log_evidence[:8].numpy()
-    found = LogEvidence(50).oddness(model, guide, data, progress=False)
-    np.testing.assert_allclose(found, -exact, atol=1e-4)  # refined guides are exact
+    short = GradientRefinement(num_steps=150)
+    found = LogEvidence(200, short).oddness(model, guide, data, progress=False)
+    np.testing.assert_allclose(found, -exact, atol=1e-3)  # refined guides are nearly exact
     reference = pv.Dataset(inexact.x[8:], dtype=torch.float64)
-    score = Typicality(50, reference=reference).ready(model, guide, None, progress=False)
+    score = Typicality(200, short, reference=reference).ready(model, guide, None, progress=False)
     centre = np.median(inexact.log_evidence[8:])
     typical = score.oddness(model, guide, data, progress=False)
-    np.testing.assert_allclose(typical, abs(exact - centre), atol=1e-3)
-    # KL(q || p) = D / 2 (scale^2 - 1 - 2 log scale) + |sd-shifts|^2 / 2 by the whitened shift
-    regret = LikelihoodRegret(4000).oddness(model, guide, data, progress=False)
+    np.testing.assert_allclose(typical, abs(exact - centre), atol=2e-3)
+    regret = LikelihoodRegret(1000, short).oddness(model, guide, data, progress=False)
     q = guide.posterior(x)
     p = torch.distributions.MultivariateNormal(*model.posterior(x))
     gap = torch.distributions.kl_divergence(q, p).numpy()
-    np.testing.assert_allclose(regret, gap, atol=0.1)
+    np.testing.assert_allclose(regret, gap, atol=0.15)  # KL(q || p), by 1,000 draws
 
 
 def test_the_lower_end_is_that_of_the_row_alone(inexact):
