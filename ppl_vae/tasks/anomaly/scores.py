@@ -156,8 +156,10 @@ class LowerEnd:
 
     Example:
         >>> from ppl_vae import beds
+        >>> from ppl_vae.evidence import ImportanceSampling, Sandwich
         >>> bed = beds.linear_gaussian(num_data=2)
-        >>> found = LowerEnd().oddness(bed.model, bed.guide, Dataset(bed.x), progress=False)
+        >>> score = LowerEnd(Sandwich(ImportanceSampling(30), check=None, upper=None))
+        >>> found = score.oddness(bed.model, bed.guide, Dataset(bed.x), progress=False)
         >>> bool(abs(found + bed.log_evidence.numpy()).max() < 1e-5)
         True
     """

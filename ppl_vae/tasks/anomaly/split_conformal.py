@@ -87,9 +87,9 @@ def anomaly_pvalues(
         >>> import torch
         >>> from ppl_vae import beds
         >>> bed = beds.linear_gaussian(num_data=102)
-        >>> rows = torch.cat([bed.x[:2], bed.x[:1] + 9.0])
+        >>> rows = torch.cat([bed.x[1:3], bed.x[1:2] + 9.0])
         >>> score = LogEvidence(num_particles=30, refinement=None)
-        >>> found = anomaly_pvalues(bed.model, bed.guide, bed.x[2:], rows, score=score)
+        >>> found = anomaly_pvalues(bed.model, bed.guide, bed.x[3:], rows, score=score)
         >>> found.discoveries(alpha=0.1).tolist()
         [False, False, True]
     """
