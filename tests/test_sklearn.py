@@ -10,10 +10,10 @@ import pytest
 import torch
 from scipy import stats
 from sklearn.base import clone
-from sklearn.utils.estimator_checks import parametrize_with_checks
+from sklearn.utils.estimator_checks import check_classifiers_train, parametrize_with_checks
 
 from ppl_vae import likelihoods, priors
-from ppl_vae.sklearn import VAE, VAEImputer, VAEOutlierDetector
+from ppl_vae.sklearn import VAE, VAEClassifier, VAEImputer, VAEOutlierDetector
 from ppl_vae.sklearn.vae import _components
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "howto" / "scikit_learn.md"
@@ -23,22 +23,31 @@ X = RNG.normal(size=(40, 1)) @ [[1.0, 2.0, -1.0]] + 0.3 * RNG.normal(size=(40, 3
 GRID = torch.linspace(-9, 9, 4001, dtype=torch.float64)
 
 
-def as_of_others(estimator):
+def to_fail(estimator):
     """What scikit-learn expects to fail for its own KernelDensity and IsolationForest."""
     if isinstance(estimator, VAEImputer):
         return {}  # rows without missing values stay as they are
-    return {
+    found = {
         "check_sample_weight_equivalence_on_dense_data": "weights are not numbers of repetitions"
     }
+    if isinstance(estimator, VAEClassifier):
+        found["check_classifiers_train"] = "three steps are too few; see below"
+    return found
 
 
 @pytest.mark.filterwarnings("ignore")
 @parametrize_with_checks(
-    [VAE(**TINY), VAEImputer(**TINY), VAEOutlierDetector(**TINY)],
-    expected_failed_checks=as_of_others,
+    [VAE(**TINY), VAEImputer(**TINY), VAEOutlierDetector(**TINY), VAEClassifier(**TINY)],
+    expected_failed_checks=to_fail,
 )
 def test_checks_of_scikit_learn(estimator, check):
     check(estimator)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_classifier_is_as_accurate_as_scikit_learn_asks():
+    enough = VAEClassifier(**TINY | {"latent_dim": 2, "max_steps": 60})
+    check_classifiers_train("VAEClassifier", enough, readonly_memmap=True, X_dtype="float32")
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +148,24 @@ def test_outliers_are_the_share_asked_for():
     np.testing.assert_array_equal(detector.decision_function(far), expected)
 
 
+def test_classes_have_the_probabilities_of_quadrature():
+    y = (X[:, 0] > 0).astype(int)
+    y[::5] = -1
+    parts = {"likelihood": "Gaussian", "prior": "StandardNormal", "num_particles": 1000}
+    classifier = VAEClassifier(**TINY | parts | {"max_steps": 40}).fit(X, y)
+    assert classifier.classes_.tolist() == [0, 1]
+    assert classifier.data_.x[:, -1].isnan().numpy().tolist() == (y == -1).tolist()
+    rows = [np.column_stack([X, np.full(len(X), code)]) for code in (0, 1)]
+    log_joint = [joint_on_grid(classifier.model_, each)[0].logsumexp(0) for each in rows]
+    exact = torch.stack(log_joint, 1).softmax(1).numpy()
+    assert classifier.predict_proba(X) == pytest.approx(exact, abs=0.05)
+    np.testing.assert_array_equal(classifier.predict(X), exact.argmax(1))
+    binary = clone(classifier).set_params(max_steps=1).fit(X, np.where(X[:, 0] > 0, 1, -1))
+    assert binary.classes_.tolist() == [-1, 1]
+    with pytest.raises(ValueError, match="y holds one class, 3: a classifier needs two"):
+        binary.fit(X, np.full(len(X), 3))
+
+
 def test_the_seed_makes_the_fit_and_parts_are_copied():
     decoder = torch.nn.Linear(1, 4)
     before = decoder.weight.clone()
@@ -163,7 +190,7 @@ def test_rows_of_weight_zero_are_left_out():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"prior": "Normal"}, "prior is 'Normal', which is none of the priors"),
+        ({"prior": "Normal"}, "prior is 'Normal', which the library does not have"),
         ({"likelihood": 3}, "likelihood is 3: give a name"),
         ({"max_steps": 0}, "max_steps is 0; it must be a whole number, at least 1"),
         ({"num_particles": 0}, "num_particles is 0"),
@@ -192,3 +219,4 @@ def test_the_page_runs():
     observed = names["holes"].notna()
     pd.testing.assert_frame_equal(names["completed"][observed], names["holes"])
     assert names["is_outlier"].sum() == 9
+    assert (names["classes"] == names["y"]).mean() > 0.6

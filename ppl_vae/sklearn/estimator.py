@@ -26,7 +26,7 @@ from ppl_vae.recipes import (
 from ppl_vae.runtime.checks import suggestion, whole_number
 from ppl_vae.runtime.seeding import seeded
 from ppl_vae.sklearn.density import Density
-from ppl_vae.sklearn.rows import new_rows, training_rows
+from ppl_vae.sklearn.rows import new_rows
 from ppl_vae.training import Training, fit
 
 
@@ -47,9 +47,8 @@ class Estimator(BaseEstimator):
     refine_steps: int = 300
     random_state: int | RandomState | None = None
 
-    def _train(self, X: Any, sample_weight: Any = None) -> Self:
+    def _train(self, data: Dataset) -> Self:
         """Fit model and guide; sets the attributes that end in an underscore."""
-        data = training_rows(self, X, sample_weight)
         whole_number(self.num_particles, "num_particles")
         whole_number(self.refine_steps, "refine_steps", at_least=0)
         self.seed_ = int(check_random_state(self.random_state).randint(2**31 - 1))
@@ -78,11 +77,10 @@ class Estimator(BaseEstimator):
 
     def _parts(self, data: Dataset, latent_dim: int) -> dict[str, Any]:
         """The parts that were given, as copies."""
-        likelihood = self.likelihood
+        likelihood = self._families(data)
         if isinstance(likelihood, dict):
-            likelihood = Columns.of(data, likelihood)
-        elif isinstance(likelihood, str) and likelihood == "auto":
-            likelihood = None
+            families = {name: _found(each, name, likelihoods) for name, each in likelihood.items()}
+            likelihood = Columns.of(data, families)
         return {
             "prior": _part(self.prior, "prior", priors, latent_dim),
             "likelihood": _part(likelihood, "likelihood", likelihoods, data.event_shape),
@@ -90,6 +88,10 @@ class Estimator(BaseEstimator):
             "encoder": copy.deepcopy(self.encoder),
             "decoder": copy.deepcopy(self.decoder),
         }
+
+    def _families(self, data: Dataset) -> Any:
+        """The likelihood as it was given; None is that of `recipe`."""
+        return None if self.likelihood == "auto" else self.likelihood
 
     def _rows(self, X: Any) -> Dataset:
         """New rows in the columns of the fit."""
@@ -110,19 +112,23 @@ class Estimator(BaseEstimator):
 
 def _part(given: Any, name: str, room: Any, size: Any) -> nn.Module | None:
     """A part by its name, a copy of it, or what a function makes of its size."""
-    if given is None:
-        return None
-    if isinstance(given, nn.Module):
-        return copy.deepcopy(given)
+    found = _found(given, name, room)
+    if found is None or isinstance(found, nn.Module):
+        return found
+    return found(size)
+
+
+def _found(given: Any, name: str, room: Any) -> Any:
+    """The class of this name in a room, or a copy of what else was given."""
     if isinstance(given, str):
         if given not in room.__all__:
             raise ValueError(
-                f"{name} is {given!r}, which is none of the {name}s of the library: "
+                f"{name} is {given!r}, which the library does not have: "
                 f"{suggestion(given, room.__all__)}"
             )
-        given = getattr(room, given)
-    if not callable(given):
+        return getattr(room, given)
+    if not (given is None or isinstance(given, nn.Module) or callable(given)):
         raise TypeError(
             f"{name} is {given!r}: give a name, a module, or a function that makes one of its size"
         )
-    return given(size)
+    return copy.deepcopy(given)

@@ -12,7 +12,7 @@ from ppl_vae.refinement import GradientRefinement
 from ppl_vae.runtime.checks import warn_caller
 from ppl_vae.sklearn.estimator import Estimator
 from ppl_vae.sklearn.keyed import row_seeds
-from ppl_vae.sklearn.rows import in_type_of
+from ppl_vae.sklearn.rows import in_type_of, training_rows
 from ppl_vae.tasks import Imputations, impute
 
 __all__ = ["VAEImputer"]
@@ -60,7 +60,7 @@ class VAEImputer(OneToOneFeatureMixin, TransformerMixin, Estimator):
             y: Not used.
             sample_weight: Sampling weights, (N,); rows of weight zero are left out.
         """
-        return self._train(X, sample_weight)
+        return self._train(training_rows(self, X, sample_weight))
 
     def transform(self, X: Any) -> Any:
         """X without missing values: an array, or a frame if X is one with categories.

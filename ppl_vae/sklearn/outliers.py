@@ -8,6 +8,7 @@ from sklearn.base import OutlierMixin
 
 from ppl_vae.runtime.checks import real_number
 from ppl_vae.sklearn.estimator import Estimator
+from ppl_vae.sklearn.rows import training_rows
 
 __all__ = ["VAEOutlierDetector"]
 
@@ -56,7 +57,7 @@ class VAEOutlierDetector(OutlierMixin, Estimator):
             sample_weight: Sampling weights, (N,); rows of weight zero are left out.
         """
         share = real_number(self.contamination, "contamination", above=0, at_most=0.5)
-        self._train(X, sample_weight)
+        self._train(training_rows(self, X, sample_weight))
         self.offset_ = float(np.percentile(self._density(self.data_), 100 * share))
         return self
 

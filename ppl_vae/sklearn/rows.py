@@ -15,13 +15,18 @@ FEWEST = 2  # rows to fit to
 
 def training_rows(estimator: Any, X: Any, weights: Any = None) -> Dataset:
     """The rows that an estimator is fitted to; those of weight zero are left out."""
-    table = checked(estimator, X, reset=True)
+    table, weights = with_positive_weights(estimator, checked(estimator, X, reset=True), weights)
+    return read(estimator, table, weights)
+
+
+def with_positive_weights(estimator: Any, table: Any, weights: Any) -> tuple[Any, Any]:
+    """The rows of positive weight, with these weights; all rows without weights."""
     if weights is None:
-        return read(estimator, table)
+        return table, None
     weights = _check_sample_weight(weights, table, dtype=np.float64, ensure_non_negative=True)
     kept = weights > 0
     require_rows(estimator, kept.sum(), FEWEST)
-    return read(estimator, table[kept], weights[kept])
+    return table[kept], weights[kept]
 
 
 def new_rows(estimator: Any, X: Any) -> Dataset:

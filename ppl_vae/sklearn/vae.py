@@ -15,7 +15,7 @@ from ppl_vae.runtime.checks import whole_number
 from ppl_vae.runtime.seeding import one_at_a_time, seeded
 from ppl_vae.sklearn.estimator import Estimator
 from ppl_vae.sklearn.keyed import KeyedGuide
-from ppl_vae.sklearn.rows import in_type_of
+from ppl_vae.sklearn.rows import in_type_of, training_rows
 
 __all__ = ["VAE"]
 
@@ -79,7 +79,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, Estim
             y: Not used.
             sample_weight: Sampling weights, (N,); rows of weight zero are left out.
         """
-        return self._train(X, sample_weight)
+        return self._train(training_rows(self, X, sample_weight))
 
     def transform(self, X: Any) -> np.ndarray:
         """Means of q(z given x), (N, D).

@@ -1,0 +1,147 @@
+"""VAEClassifier: the class as one more column of the table."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import torch
+from scipy.special import softmax
+from sklearn.base import ClassifierMixin
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import (
+    assert_all_finite,
+    check_consistent_length,
+    check_is_fitted,
+    column_or_1d,
+)
+
+from ppl_vae.data import Dataset
+from ppl_vae.data.tables.frames import is_frame
+from ppl_vae.sklearn.estimator import Estimator
+from ppl_vae.sklearn.rows import checked, with_positive_weights
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["VAEClassifier"]
+
+TARGET = "class (y)"
+UNLABELLED = -1
+
+
+@dataclass(eq=False, repr=False)
+class VAEClassifier(ClassifierMixin, Estimator):
+    """A classifier by the joint density of x and its class, p(y given x) = p(x, y) / sum_y p(x, y).
+
+    The class is one more column of the table of a `VAE`. Rows without a label (-1, where y has two
+    other labels at least) are rows where that column is missing: they train the model of x. Values
+    of x may be missing too. Where labels are many and x is complete, a classifier that models
+    p(y given x) alone is usually better.
+
+    Args:
+        latent_dim: Number of latent dimensions D, as in `VAE`.
+        likelihood: As in `VAE`, for the columns of x: "auto", a dictionary by column, or a name of
+            `likelihoods` or a function, used for each column.
+        others: Those of `VAE`.
+
+    Shape:
+        X (N, features), y (N,) -> predict (N,), predict_proba (N, classes)
+
+    Raises:
+        ValueError: A parameter is out of range, y holds fewer than two classes or no classes, or X
+            is infinite or has other columns than in `fit`.
+
+    References:
+        Kingma, Rezende, Mohamed and Welling (2014), Semi-supervised learning with deep generative
+        models, arXiv:1406.5298 (whose model has no path from z to y).
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> y = np.repeat([0, 1], 30)
+        >>> X = rng.normal(size=(60, 2)) + 6 * y[:, None]
+        >>> classifier = VAEClassifier(1, max_steps=60, random_state=0).fit(X, y)
+        >>> classifier.predict([[0.0, 0.0], [6.0, 6.0]]).tolist()
+        [0, 1]
+    """
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Fit the joint model of x and the class.
+
+        Args:
+            X: Rows, (N, features); NaN is missing.
+            y: Classes, (N,); -1 is unlabelled where there are two other labels at least.
+            sample_weight: Sampling weights, (N,); rows of weight zero are left out.
+        """
+        table = checked(self, X, reset=True)
+        codes = self._read_classes(table, y)
+        joint, weights = with_positive_weights(self, self._joint(table, codes), sample_weight)
+        return self._train(Dataset(joint, weights=weights, dtype=torch.float64))
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """p(y given x) in the order of `classes_`, (N, classes).
+
+        Equal probabilities where x lies outside the likelihood's support.
+
+        Args:
+            X: Rows, (N, features).
+        """
+        check_is_fitted(self)
+        table = checked(self, X, reset=False)
+        log_p = np.stack([self._log_joint(table, code) for code in range(len(self.classes_))], 1)
+        log_p[np.isneginf(log_p).all(1)] = 0.0
+        return softmax(log_p, axis=1)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The most probable class, (N,).
+
+        Args:
+            X: Rows, (N, features).
+        """
+        best = self.predict_proba(X).argmax(1)
+        return self.classes_[best]
+
+    def _read_classes(self, table: Any, y: Any) -> np.ndarray:
+        """The code of each row's class, -1 where it has none; sets `classes_`."""
+        if y is None:
+            raise ValueError(
+                f"{type(self).__name__} requires y to be passed, but the target y is None"
+            )
+        y = column_or_1d(y, warn=True)
+        assert_all_finite(y, input_name="y")
+        check_classification_targets(y)
+        check_consistent_length(table, y)
+        self.classes_, codes = np.unique(y, return_inverse=True)
+        if len(self.classes_) > 2 and self.classes_[0] == UNLABELLED:
+            self.classes_ = self.classes_[1:]
+            codes = codes - 1
+        if len(self.classes_) < 2:
+            known = self.classes_.tolist()[0]
+            raise ValueError(f"y holds one class, {known!r}: a classifier needs two")
+        return codes
+
+    def _log_joint(self, table: Any, code: int) -> np.ndarray:
+        """log p(x, y) with the class of this code in every row."""
+        joint = self._joint(table, np.full(len(table), code))
+        return self._density(Dataset(joint, dtype=torch.float64))
+
+    def _joint(self, table: Any, codes: np.ndarray) -> "pd.DataFrame":
+        """The columns of x, and that of the class."""
+        import pandas as pd
+
+        frame = table if is_frame(table) else pd.DataFrame(table, columns=self._names)
+        names = [str(each) for each in self.classes_]
+        target = pd.Categorical.from_codes(codes, categories=names)
+        return frame.assign(**{TARGET: target})
+
+    @property
+    def _names(self) -> list[str]:
+        """Names of the columns of x."""
+        numbers = [str(place) for place in range(self.n_features_in_)]
+        return list(getattr(self, "feature_names_in_", numbers))
+
+    def _families(self, data: Dataset) -> Any:
+        """A family for each column of x."""
+        families = super()._families(data)
+        if families is None or isinstance(families, dict):
+            return families
+        return dict.fromkeys(data.feature_names[:-1], families)
