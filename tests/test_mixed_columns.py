@@ -1,6 +1,7 @@
 """Tables whose columns have likelihoods of their own."""
 
 import math
+import re
 
 import numpy as np
 import pandas as pd
@@ -139,6 +140,24 @@ def test_positive_columns_get_the_family_that_describes_them_best():
     normal = stats.norm.logpdf(columns["lognormal"], *stats.norm.fit(columns["lognormal"])).mean()
     printed = float(likelihood.reasons["lognormal"].split()[1])
     assert 0.05 < printed <= exact - normal + 0.005
+
+
+def test_answers_on_a_scale_are_ordered_categories():
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(
+        {
+            "item": rng.choice([1, 2, 3, 4, 5], p=[0.3, 0.05, 0.05, 0.2, 0.4], size=300),
+            "visits": 1 + rng.geometric(0.6, size=300) - 1,
+            "children": rng.poisson(1.5, size=300),
+            "many": rng.integers(1, 12, size=300),
+        }
+    )
+    data = pv.Dataset(table, splits={"train": range(200), "test": range(200, 300)})
+    found = likelihoods.Columns.of(data)
+    kinds = [line.split()[1] for line in repr(found).splitlines()[1:-1]]
+    assert kinds == ["Ordinal", "NegativeBinomial", "NegativeBinomial", "NegativeBinomial"]
+    assert found.parts[0].num_categories == 6
+    assert re.match(r"answers 1 to 5, 0\.\d\d nats per row", found.reasons["item"])
 
 
 def test_only_equal_measures_are_compared():

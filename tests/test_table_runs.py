@@ -78,6 +78,20 @@ def test_the_folder_of_a_table_holds_the_recipe_and_flags_win(finished, table):
     assert {"w", "age"}.isdisjoint(load_data(other.data).columns["x"])
 
 
+def test_a_file_says_that_categories_are_ordered(table, tmp_path):
+    ordered = ("data.ordered", {"grade": ["low", "mid", "high"]})
+    run = build(recipe_config(table, [*CHANGES, ordered]))
+    assert run.data.levels["grade"] == ("low", "mid", "high")
+    families = run.config.likelihood.keywords["families"]
+    assert families["grade"] == {"name": "Ordinal", "num_categories": 3}
+    for levels, said in (
+        ({"grade": ["low", "high"]}, "'grade' is 'mid' at row .*, which is none of its levels"),
+        ({"grades": ["low", "high"]}, "no column 'grades' for ordered: did you mean grade?"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            recipe_config(table, [*CHANGES, ("data.ordered", levels)])
+
+
 def test_a_file_gives_likelihoods_to_columns_by_name(table):
     families = {
         "income": "Gaussian",

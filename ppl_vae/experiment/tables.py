@@ -35,7 +35,7 @@ class DataTable(Table):
 
     `columns` (those of x), `context`, `label`, `weights`, `split` and `drop` name columns; `test`
     is a share, a number of rows, or another file. `exposure` names one of the columns of `context`,
-    as in `Model`.
+    as in `Model`. `ordered` gives the levels of ordered categories from the lowest, by column.
     """
 
     name: str
@@ -52,6 +52,7 @@ class DataTable(Table):
     weights: str | None = None
     split: str | None = None
     drop: tuple[str, ...] = ()
+    ordered: dict[str, tuple[str, ...]] = Field(default_factory=dict)
 
     @field_validator("name", "data_dir", "test")
     @classmethod
@@ -64,7 +65,7 @@ class DataTable(Table):
     @property
     def roles(self) -> Roles:
         """The roles of the columns of the table."""
-        known = ("columns", "context", "label", "weights", "split", "drop")
+        known = ("columns", "context", "label", "weights", "split", "drop", "ordered")
         return Roles(**{name: getattr(self, name) for name in known})
 
     @property

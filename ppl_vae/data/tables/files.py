@@ -1,12 +1,13 @@
 """Tables in files, .csv and .parquet, and the roles of their columns."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ppl_vae.data.tables.levels import level_name, listed
 from ppl_vae.runtime.checks import suggestion
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class Roles:
         weights: Column of weights of the rows.
         split: Column that holds train, valid or test.
         drop: Columns that are left out.
+        ordered: Levels of ordered categories, from the lowest, by column.
 
     Example:
         >>> import pandas as pd
@@ -49,6 +51,7 @@ class Roles:
     weights: str | None = None
     split: str | None = None
     drop: tuple[str, ...] = ()
+    ordered: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def fields(self, frame: "pd.DataFrame", path: str | Path) -> dict[str, Any]:
         """The arguments of `Dataset` that these columns are.
@@ -59,17 +62,25 @@ class Roles:
 
         Raises:
             KeyError: There is no such column.
-            ValueError: A row is in no split.
+            ValueError: A row is in no split, or a value is none of the levels of its column.
         """
         named = {"label": self.label, "weights": self.weights, "split": self.split}
         others = {what: name for what, name in named.items() if name is not None}
         taken = [*self.context, *others.values(), *self.drop]
         columns = self.columns
-        several = {"x": columns or (), "context": self.context, "drop": self.drop}
+        several = {
+            "x": columns or (),
+            "context": self.context,
+            "drop": self.drop,
+            "ordered": self.ordered,
+        }
         for what, names in several.items():
             _require(frame, names, what, path)
         for what, name in others.items():
             _require(frame, [name], what, path)
+        frame = frame.assign(
+            **{name: _ordered(frame[name], each, path) for name, each in self.ordered.items()}
+        )
         frame = _with_row_names(frame, [*taken, *(columns or ())])
         fields: dict[str, Any] = {
             "x": frame.drop(columns=taken) if columns is None else frame[list(columns)]
@@ -153,6 +164,21 @@ def _with_row_names(frame: "pd.DataFrame", taken: list[str]) -> "pd.DataFrame":
     named = str(name).lower() in ROW_NAMES and first.dtype.kind != "f"
     names_rows = (named or name == UNNAMED) and first.is_unique and name not in taken
     return frame.set_index(name).rename_axis(None) if names_rows else frame
+
+
+def _ordered(column: "pd.Series", levels: tuple[str, ...], path: str | Path) -> "pd.Series":
+    """A column as ordered categories."""
+    import pandas as pd
+
+    names = column.map(level_name, na_action="ignore")
+    unknown = (column.notna() & ~names.isin(levels)).to_numpy()
+    if unknown.any():
+        row = int(np.flatnonzero(unknown)[0])
+        raise ValueError(
+            f"{path}: column {column.name!r} is {names.iloc[row]!r} at row {row}, which is none of "
+            f"its levels {listed(levels)}: list all of them in ordered"
+        )
+    return names.astype(pd.CategoricalDtype(list(levels), ordered=True))
 
 
 def _splits(column: "pd.Series", path: str | Path) -> dict[str, np.ndarray]:

@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any, Self, override
 
 import pyro.distributions as dist
+import torch
 from pyro.distributions import constraints
 from torch import Tensor, nn
 
@@ -89,8 +90,9 @@ class Columns(Likelihood):
         """A likelihood for each column of a data set by its kind; `families` overrules by name.
 
         Booleans are `Bernoulli`, categories `Categorical`, or `Ordinal` where they are ordered,
-        counts `NegativeBinomial`, other numbers `StudentT` with a scale that depends on z. Printing
-        shows each choice and its reason.
+        counts `NegativeBinomial`, or `Ordinal` where they look like answers from 1 to 5, say, other
+        numbers `StudentT` with a scale that depends on z. Printing shows each choice and its
+        reason.
 
         Args:
             data: A `Dataset` of a table.
@@ -120,7 +122,8 @@ class Columns(Likelihood):
                 chosen[name], reasons[name] = given[name], "given"
                 continue
             num_levels = len(data.levels.get(name, ()))
-            chosen[name], reasons[name] = choose(kind, num_levels, train[:, place])
+            high = data.x[:, place].nan_to_num(-torch.inf).max().item()
+            chosen[name], reasons[name] = choose(kind, num_levels, train[:, place], high)
         columns = cls(chosen)
         columns.reasons = reasons
         columns.levels = {name: data.levels[name] for name in names if name in data.levels}
