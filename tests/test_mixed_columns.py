@@ -227,7 +227,7 @@ def test_categories_under_a_likelihood_of_numbers_are_told(caplog):
         pv.fit(model, guide, data, training=pv.Training(num_epochs=1, progress=False))
     found = [r.message for r in caplog.records if "holds categories" in r.message]
     assert len(found) == 1
-    assert found[0].startswith("column 'region' holds categories, whose codes Gaussian takes for")
+    assert found[0].startswith("column 'region' holds categories, whose codes Gaussian treats as")
 
 
 def test_a_value_with_a_probability_of_its_own_is_told(caplog):
