@@ -142,6 +142,14 @@ def plain_docstring(
         lines[i] = line[:indent] + mark + escape(line[indent:])
 
 
+def skip_generated(
+    app, what: str, name: str, obj: object, skip: bool, options: object
+) -> bool | None:
+    """Leave out the methods that scikit-learn adds, whose text refers to its own pages."""
+    return True if re.fullmatch(r"set_\w+_request", name) else None
+
+
 def setup(app) -> None:
+    app.connect("autodoc-skip-member", skip_generated)
     app.connect("source-read", write_api)
     app.connect("autodoc-process-docstring", plain_docstring, priority=400)  # before napoleon's 500

@@ -202,7 +202,7 @@ def test_errors_name_the_parameter(settings, message):
 
 
 def test_other_latents_and_shares_are_refused():
-    with pytest.raises(ValueError, match="Z has 2 columns, and the model 1 latent"):
+    with pytest.raises(ValueError, match="X has 2 columns, and the model 1 latent"):
         VAE(**TINY).fit(X).inverse_transform(np.zeros((2, 2)))
     with pytest.raises(ValueError, match="contamination is 0.7"):
         VAEOutlierDetector(**TINY, contamination=0.7).fit(X)

@@ -94,19 +94,19 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, Estim
             found = latent_means(KeyedGuide(self.guide_, self.seed_), data, **options)
         return in_type_of(X, found.mean)
 
-    def inverse_transform(self, Z: Any) -> Any:
+    def inverse_transform(self, X: Any) -> Any:
         """E[x given z], and the most probable level of each category, (N, features).
 
         A frame if the model was fitted to one with categories.
 
         Args:
-            Z: Latents, (N, D).
+            X: Latents z, (N, D).
         """
         check_is_fitted(self)
-        given = check_array(Z, dtype=[np.float64, np.float32])
+        given = check_array(X, dtype=[np.float64, np.float32])
         if given.shape[1] != self.model_.latent_dim:
             raise ValueError(
-                f"Z has {given.shape[1]} columns, and the model {self.model_.latent_dim} latent "
+                f"X has {given.shape[1]} columns, and the model {self.model_.latent_dim} latent "
                 "dimensions: give what transform returns"
             )
         with torch.no_grad():
