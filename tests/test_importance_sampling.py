@@ -438,7 +438,7 @@ def test_evidence_is_shown_in_one_line():
     log_w = np.random.default_rng(0).normal(size=(100, 7))
     evidence = reduce_log_weights(log_w)
     summary = evidence.summary()
-    k_hat = f"k-hat > 0.7 for {summary.share_bad_k:.0%})"
+    k_hat = f"k-hat > 0.7 for {summary.share_bad_k:.0%}, weights too skewed for 86%)"
     bound = f"mean log p(x) >= {summary.log_evidence:.3f} (data se {summary.data_se:.3f})"
     assert repr(evidence) == f"Evidence(7 rows, an estimate for 0% of the rows: {bound}, {k_hat}"
     assert "Monte Carlo se" not in str(summary)
