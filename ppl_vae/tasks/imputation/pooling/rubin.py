@@ -304,7 +304,7 @@ def pool(
 ) -> Pooled:
     """Estimates of m imputed data sets pooled by Rubin's rules.
 
-    With estimates q_i and variances u_i, i = 1..m,
+    With estimates q_i and variances u_i, i = 1..m::
 
         estimate  qbar = mean(q_i)
         within    ubar = mean(u_i)
@@ -319,7 +319,7 @@ def pool(
     and the interval qbar +- t_df sqrt(t). As in R's mice, lambda is at least 1e-4 in the formula of
     df. Estimates should be nearly normal: pool a log odds ratio, not the odds ratio; Fisher's z,
     not a correlation. The outcome of the analysis, and interactions and transformations in it,
-    belong into the model of the imputations.
+    belong in the model of the imputations.
 
     Args:
         estimates: Scalars (m,) or vectors (m, p) of the m imputed data sets; or, without variances,
