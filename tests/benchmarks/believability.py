@@ -418,7 +418,7 @@ VERDICTS = {
         tables_of(EQUAL),
         tuple(EQUAL),
         num_seeds=4,
-        law="All intervals of a table hold together in .93 or more of the tables, within 2 "
+        law="The intervals of a table are simultaneous in .93 or more of the tables, within 2 "
         "standard errors. One that "
         "excludes 0 is wrong here.",
         keeps=tables_law,
