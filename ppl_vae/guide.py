@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.data.streaming import Rows
+from ppl_vae.families.context import check_context
 from ppl_vae.families.modules import at_rest, join, require_module, shape_of
 from ppl_vae.families.networks import MLP
 from ppl_vae.families.posteriors import Posterior
 from ppl_vae.families.rows import example_rows, features_of, read_features
 from ppl_vae.families.shared import draw_shared, shared_latents
 from ppl_vae.families.units import CovariateUnits, Encoding
-from ppl_vae.model import TrainedOn, check_context, num_covariates, rows_to_start_from, weights_of
+from ppl_vae.model import TrainedOn, num_covariates, rows_to_start_from, weights_of
 from ppl_vae.runtime.checks import real_number
 
 __all__ = ["Guide", "input_shape"]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.data.streaming import Rows
 from ppl_vae.data.tables.levels import Levels, listed
+from ppl_vae.families.context import check_context, read_context, require_context_dim
 from ppl_vae.families.exposure import Exposure
 from ppl_vae.families.likelihoods import Likelihood
 from ppl_vae.families.missing import observed_part
@@ -154,6 +155,7 @@ class Model(TrainedOn):
         self.may_miss: bool | None = None  # whether x may hold NaN; None looks at each batch
         self.covariates = CovariateUnits(self.context_dim)
         context = example_rows(self.context_dim) if self.context_dim else None
+        require_context_dim(prior, self.context_dim)
         self.latent_dim = _read_prior(prior, context)
         # A prior with several layers of latents states how many dimensions the decoder reads.
         self.decoded_dim: int = getattr(prior, "decoded_dim", self.latent_dim)
@@ -315,6 +317,7 @@ class Model(TrainedOn):
         Latents that rows share are drawn once in a call: from the guide if one is given, as for
         predictions of a fitted model, else from their prior.
         """
+        context = read_context(context, self.context_dim, self)
         if self.exposure is None:  # an exposure has an error of its own
             check_context(context, self.context_dim, "Model")
         with one_at_a_time, at_rest(self), torch.no_grad(), pyro.poutine.block():
@@ -390,11 +393,3 @@ def _read_prior(prior: nn.Module, context: Tensor | None) -> int:
             if mixes_rows(lambda rows: prior(rows).log_prob(z), context):
                 raise ValueError(f"the prior {MIXING}")
         return p.event_shape[0]
-
-
-def check_context(context: Tensor | None, context_dim: int, name: str) -> None:
-    """Raise unless covariates are given exactly where they are expected."""
-    found = 0 if context is None else context.shape[-1]
-    if found != context_dim:
-        remedy = f"construct it with context_dim={found}" if found else "pass context="
-        raise ValueError(f"{name} takes {context_dim} covariates and was given {found}: {remedy}")

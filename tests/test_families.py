@@ -1,5 +1,6 @@
 """Laws that every prior, likelihood and posterior obeys, whatever it is."""
 
+import copy
 import itertools
 from collections import defaultdict
 
@@ -24,9 +25,10 @@ from cases import (
     with_hole,
 )
 from pyro.distributions import constraints
+from torch import nn
 
 import ppl_vae as pv
-from ppl_vae import likelihoods, networks, objectives, posteriors, priors
+from ppl_vae import Dataset, Guide, Model, likelihoods, networks, objectives, posteriors, priors
 from ppl_vae.objectives.mean_field import analytic_kl
 from ppl_vae.runtime.checks import shown
 
@@ -409,3 +411,44 @@ def test_feature_maps_start_at_the_mean_over_pixels():
         bias = model.likelihood.link(torch.zeros(model.likelihood.link.feature_shape))
     assert torch.allclose(bias, bias.mean().expand_as(bias))
     assert abs(bias.sigmoid().mean() - x.mean()) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("context", "error"),
+    [
+        (np.arange(5.0), None),
+        (np.arange(5)[:, None], None),
+        (torch.arange(5.0, dtype=torch.float64)[:, None], None),
+        (np.array([0.0, np.nan]), "context is missing or infinite in row 1"),
+        (np.zeros((5, 2)), "takes 1 covariates and was given 2"),
+    ],
+)
+def test_samples_take_covariates_of_any_type(context, error):
+    data = Dataset(torch.zeros(4, 2), context=[0.0, 1.0, 2.0, 3.0])
+    model = Model(priors.StandardNormal(1), likelihoods.Gaussian(2), start=data)
+    if error is None:
+        assert model.sample(context=context).shape == (5, 2)
+    else:
+        with pytest.raises(ValueError, match=error):
+            model.sample(context=context)
+
+
+@pytest.mark.parametrize("prior", [priors.ConditionalNormal, priors.GaussianProcess])
+def test_a_prior_of_other_covariates_is_refused(prior):
+    data = Dataset(torch.zeros(4, 2), context=[0.0, 1.0, 2.0, 3.0])
+    with pytest.raises(ValueError, match="give it context_dim=1"):
+        Model(prior(1, context_dim=2), likelihoods.Gaussian(2), start=data)
+
+
+def test_weights_of_another_guide_leave_the_model_as_it_is(tmp_path):
+    def pair(latent_dim):
+        model = Model(priors.StandardNormal(1), likelihoods.Gaussian(2))
+        return model, Guide(posteriors.MeanFieldNormal(1), 2, nn.Linear(2, latent_dim))
+
+    pv.save_weights(tmp_path / "weights.pt", *pair(3))
+    model, guide = pair(4)
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(ValueError, match="does not fit this guide"):
+        pv.load_weights(tmp_path / "weights.pt", model, guide)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])

@@ -594,3 +594,17 @@ def test_settings_are_checked():
         imputations.probabilities("1")
     with pytest.raises(IndexError, match="there are 2 imputations"):
         imputations.complete(2)
+
+
+def test_a_category_of_one_level_is_imputed_by_it():
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"x": rng.normal(size=40), "k": pd.Categorical(["a"] * 40)})
+    frame.loc[::4, "k"] = np.nan
+    found = pv.recipe(frame, num_steps=2, progress=False)
+    found.fit()
+    with torch.no_grad():  # at equal chances the model's second category is drawn
+        for parameter in found.model.likelihood.parameters():
+            parameter.zero_()
+    imputations = pv.impute(found.model, found.guide, frame, num_imputations=20, progress=False)
+    assert all((table["k"] == "a").all() for table in imputations)
+    assert (imputations.probabilities("k")["a"] == 1).all()

@@ -13,7 +13,7 @@ from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from torch import nn
 
 import ppl_vae as pv
-from ppl_vae import likelihoods, missingness, objectives, posteriors, priors
+from ppl_vae import Dataset, Model, likelihoods, missingness, objectives, posteriors, priors
 from ppl_vae.evidence.fingerprints import measure_of
 from ppl_vae.families.missingness.entries import blocks_of
 from ppl_vae.hmc import sample_posterior
@@ -357,3 +357,18 @@ def test_a_frame_names_the_columns_and_repr_says_what_is_assumed():
     again.load_state_dict(model.state_dict())
     rows = torch.randn(5, 3)
     torch.testing.assert_close(again.missingness.logits(rows), model.missingness.logits(rows))
+
+
+def test_whole_numbers_name_columns_that_have_such_names():
+    x = np.random.default_rng(0).normal(size=(30, 3))
+    x[::3, 0] = np.nan
+    frame = pd.DataFrame(x, columns=[1, 2, 3])
+
+    def model(sign):
+        likelihood = likelihoods.Gaussian(3)
+        mask = missingness.SelfMasking(sign)
+        return Model(priors.StandardNormal(1), likelihood, start=Dataset(frame), missingness=mask)
+
+    assert model({1: 1}).missingness.takes_part.tolist() == [True, False, False]
+    with pytest.raises(ValueError, match="column '2' has no missing value"):
+        model({2: 1})

@@ -210,3 +210,14 @@ def test_errors_name_the_place_and_the_remedy(message):
     with pytest.raises(ValueError, match=message) as caught:
         BAD[message]()
     assert "\n" not in str(caught.value)
+
+
+def test_estimates_with_other_names_are_refused():
+    def pair(names):
+        values = pd.Series([1.0, 2.0], index=names)
+        return values, values
+
+    pooled = pv.pool([pair(["u", "v"]), pair(["u", "v"])])
+    assert list(pooled.names) == ["u", "v"]
+    with pytest.raises(ValueError, match=r"estimates\[1\] are of \['v', 'u'\]"):
+        pv.pool([pair(["u", "v"]), pair(["v", "u"])])

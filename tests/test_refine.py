@@ -157,6 +157,19 @@ def test_the_default_covers_the_tails_that_the_elbo_leaves():
     assert both.ess.mean() > 1.2 * elbo_alone.ess.mean()
 
 
+@pytest.mark.parametrize("learning_rate", [1.0, 50.0, 1000.0])
+def test_rows_that_diverge_keep_their_start(learning_rate):
+    bed = beds.linear_gaussian(num_data=40, noise=0.3)
+    x = bed.x * torch.tensor([1.0] * 30 + [3.0] * 5 + [30.0] * 5).unsqueeze(-1)
+    bed = beds.linear_gaussian_at(x, bed.model.affine, guide_scale=0.7, guide_shift=0.5)
+    wild = GradientRefinement(num_steps=50, learning_rate=learning_rate)
+    before, after = (
+        log_evidence(bed.model, guide, x, num_particles=500).log_evidence - bed.log_evidence.numpy()
+        for guide in (bed.guide, refine(bed.model, bed.guide, x, wild))
+    )
+    assert (np.abs(after) - np.abs(before)).max() < 1  # nats; thousands without the comparison
+
+
 def test_moments_of_the_exact_posterior_are_sampled():
     bed = beds.linear_gaussian(num_data=6, guide_scale=0.5, guide_shift=0.5)
     refined = refine(bed.model, bed.guide, bed.x, SampledRefinement(QUICK, num_chains=16))

@@ -127,6 +127,25 @@ def test_a_frame_with_categories():
     assert np.isneginf(model.score_samples(frame.assign(flag=2)[:2])).all()
 
 
+def test_positive_columns_beside_categories_are_decoded():
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"p": np.exp(rng.normal(size=60)), "s": rng.choice(["f", "m"], 60)})
+    vae = VAE(1, max_steps=5, refine_steps=0, random_state=0).fit(frame)
+    found = vae.inverse_transform([[0.0], [1.0]])
+    assert (found["p"] > 0).all()
+    assert set(found["s"]) <= {"f", "m"}
+
+
+def test_rows_at_the_limit_are_alike_in_every_batch():
+    settings = {"max_steps": 5, "refine_steps": 0, "random_state": 0}
+    x = np.random.default_rng(1).normal(size=(51, 3))  # the tenth percentile is a row's own score
+    detector = VAEOutlierDetector(2, contamination=0.1, **settings).fit(x)
+    alone = [detector.predict(row[None])[0] for row in x]
+    np.testing.assert_array_equal(detector.predict(x), alone)
+    same = np.ones((60, 2))
+    assert (VAEOutlierDetector(2, contamination=0.1, **settings).fit(same).predict(same) == 1).all()
+
+
 def test_labels_of_draws_are_components_of_the_prior():
     prior = priors.GaussianMixture(1, num_components=3)
     with torch.no_grad():

@@ -136,13 +136,18 @@ class GradientRefinement:
 
 
 def _better(objective: Bound, task: Task, start: Tensor, end: Tensor) -> Tensor:
-    """Final parameters of each row, or the start if its bound is better by 3 standard errors."""
+    """The end of each row, or the start if the bound fell or became much noisier.
+
+    It fell if it is lower by 3 standard errors. A diverged row may hide behind its own noise, so
+    three times the spread at the start, and 0.1 nats, are the most that the end may have.
+    """
     seed = int(torch.randint(2**62, ()))
     before, after = (_bounds(objective, task, raw, seed) for raw in (start, end))
     rise = (1 - 2 * objective.is_upper) * (after - before)
     # false for NaN, which returns to the start
-    kept = rise.mean(0) >= -3 * rise.std(0) / BOUNDS_COMPARED**0.5
-    return torch.where(kept.unsqueeze(-1), end, start)
+    has_not_fallen = rise.mean(0) >= -3 * rise.std(0) / BOUNDS_COMPARED**0.5
+    is_stable = after.std(0) <= 3 * before.std(0) + 0.1
+    return torch.where((has_not_fallen & is_stable).unsqueeze(-1), end, start)
 
 
 def _bounds(objective: Bound, task: Task, raw: Tensor, seed: int) -> Tensor:

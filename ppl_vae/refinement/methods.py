@@ -37,9 +37,9 @@ def refine(
 ) -> RefinedGuide:
     """A guide with variational parameters for each row: semi-amortised inference for these rows.
 
-    For each row and a fixed model it finds argmax_q ELBO(x; q) over a family
-    (`GradientRefinement`), or a normal with the mean and covariance of draws from p(z given x)
-    (`SampledRefinement`; `HMC(...)` is short for it). This closes the amortisation gap; the
+    For each row and a fixed model it maximises the ELBO, and then the IWAE bound, over q in a
+    family (`GradientRefinement`), or takes a normal with the mean and covariance of draws from p(z
+    given x) (`SampledRefinement`; `HMC(...)` is short for it). This closes the amortisation gap; the
     approximation gap of the family remains. Neither model nor guide is changed. The result is a
     guide for these rows only.
 

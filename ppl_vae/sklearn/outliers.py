@@ -10,6 +10,8 @@ from ppl_vae.runtime.checks import real_number
 from ppl_vae.sklearn.estimator import Estimator
 from ppl_vae.sklearn.rows import training_rows
 
+ROUNDING = 1e-9  # of log p(x), relative
+
 __all__ = ["VAEOutlierDetector"]
 
 
@@ -58,7 +60,9 @@ class VAEOutlierDetector(OutlierMixin, Estimator):
         """
         share = real_number(self.contamination, "contamination", above=0, at_most=0.5)
         self._train(training_rows(self, X, sample_weight))
-        self.offset_ = float(np.percentile(self._density(self.data_), 100 * share))
+        limit = float(np.percentile(self._density(self.data_), 100 * share))
+        # Below any row at the limit, whose score differs by rounding from batch to batch.
+        self.offset_ = limit - ROUNDING * max(1.0, abs(limit))
         return self
 
     def score_samples(self, X: Any) -> np.ndarray:

@@ -11,6 +11,7 @@ from sklearn.utils.validation import check_array, check_is_fitted
 from torch import Tensor
 
 from ppl_vae.diagnostics.latents.means import latent_means
+from ppl_vae.families.missing import observed_part
 from ppl_vae.runtime.checks import whole_number
 from ppl_vae.runtime.seeding import one_at_a_time, seeded
 from ppl_vae.sklearn.estimator import Estimator
@@ -163,11 +164,11 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, Estim
         last = torch.tensor([len(each) - 1 for each in levels.values()])
         if not places:
             return x
-        entries = p.base_dist
         codes = torch.arange(int(last.max()) + 1)
-        trial = torch.zeros(len(codes), *x.shape, dtype=x.dtype)
+        trial = x.new_full((len(codes), *x.shape), torch.nan)  # the other columns take no part
         trial[..., places] = torch.minimum(codes[:, None], last)[:, None].to(x)
-        best = entries.log_prob(trial)[..., places].argmax(0)
+        part, values = observed_part(p, trial)
+        best = part.base_dist.log_prob(values)[..., places].argmax(0)
         x[..., places] = best.to(x)
         return x
 

@@ -1,5 +1,6 @@
 """The tensors that training changes, parameters and buffers: copied, put back, saved and loaded."""
 
+import copy
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -164,12 +165,15 @@ def load_weights(path: str | Path, model: nn.Module, guide: nn.Module) -> None:
         FileNotFoundError: no weights at missing.pt
     """
     state = read_tensors(path, "weights")
-    for name, module in (("model", model), ("guide", guide)):
+    programs = {"model": model, "guide": guide}
+    for name, module in copy.deepcopy(programs).items():  # both fit, or neither is changed
         try:
             module.load_state_dict(state[name])
         except (RuntimeError, KeyError, ValueError) as error:
             detail = " ".join(str(error).split())
             raise ValueError(f"{path} does not fit this {name}: {detail}") from error
+    for name, module in programs.items():
+        module.load_state_dict(state[name])
         if isinstance(module, Model | Guide):
             module.columns = state.get("columns", {}).get(name, {})
             module.levels = state.get("levels", {}).get(name, {})

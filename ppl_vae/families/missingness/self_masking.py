@@ -120,6 +120,12 @@ class SelfMasking(Missingness):
         if not isinstance(self.given, Mapping):
             self._refuse(missing.any(0).nonzero().flatten().tolist())
             self.takes_part.copy_(missing.any(0))
+        complete = [self.names[i] for i in self.by_place if not missing[:, i].any()]
+        if isinstance(self.given, Mapping) and complete:
+            raise ValueError(
+                f"SelfMasking: column {complete[0]!r} has no missing value in the training rows: "
+                "leave it out"
+            )
         self.encoding.fit_to(x)
         rate = (missing.sum(0) + 0.5) / (len(x) + 1)
         with torch.no_grad():
@@ -141,7 +147,9 @@ class SelfMasking(Missingness):
         if not isinstance(self.given, Mapping):
             return dict.fromkeys(range(len(self.names)), self.given)
         known = {name: place for place, name in enumerate(self.names)}
-        places = known | {place: place for place in known.values()}
+        # A whole number is a name where columns have such names, and a place elsewhere.
+        numbered = {int(name): place for name, place in known.items() if name.isdecimal()}
+        places = known | (numbered or {place: place for place in known.values()})
         for column in self.given:
             if column not in places:
                 raise ValueError(

@@ -318,7 +318,8 @@ class Imputations:
         found[known] = codes[known, None] == np.arange(found.shape[1])
         used = np.flatnonzero(np.nansum(found, 0))
         width = len(self.data.levels.get(name, range(used.max(initial=0) + 1)))
-        return found[:, :width]
+        named = found[:, :width]  # a single level is one of two categories to the model
+        return named / named.sum(1, keepdims=True)
 
 
 def _smallest_sets(chances: np.ndarray, names: list[Any], level: float) -> list[tuple[Any, ...]]:

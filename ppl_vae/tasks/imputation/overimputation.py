@@ -191,8 +191,8 @@ def overimpute(
         PIT values and intervals by column; print them.
 
     Raises:
-        ValueError: x is missing throughout, or its parts add up to a total that hidden ones would
-            change.
+        ValueError: the model has a missingness model; x is missing throughout, or its parts add up
+            to a total that hidden ones would change.
 
     References:
         Blackwell, Honaker and King (2017), A unified approach to measurement error and missing
@@ -213,6 +213,11 @@ def overimpute(
         raise ValueError(
             "the parts of a row add up to a total, which hidden parts would change: give "
             "Model(..., exposure=), the column of context that holds it"
+        )
+    if getattr(model, "missingness", None) is not None:
+        raise ValueError(
+            "entries hidden at random are not missing by the model's mechanism: overimpute a model "
+            "without missingness="
         )
     hidden = chosen_entries(rows, share, seed)
     settings: dict[str, Any] = {"seed": seed, "progress": progress, "num_imputations": 5}

@@ -36,6 +36,8 @@ def _with_levels(
     column: "pd.Series", where: np.ndarray, codes: np.ndarray, levels: Sequence[str]
 ) -> "pd.Series":
     """The column with the levels of these codes, each as the column writes it."""
+    # A single level is one of two categories to the model, which knows no name for the second.
+    codes = np.minimum(codes, len(levels) - 1)
     if not hasattr(column.dtype, "categories"):
         known = {level_name(value): value for value in column.dropna().unique()}
         named = [_like(name, known) for name in levels]

@@ -85,6 +85,7 @@ def read_analyses(estimates: Any, variances: Any = None, names: Any = None) -> A
     if variances is None:
         results = _as_list(estimates)
         found = [_read(result, f"estimates[{i}]") for i, result in enumerate(results)]
+        _refuse_other_names(results)
         names = _names_of(results[0]) if names is None else names
         dfcom = min(_residual_df(result) for result in results)
         estimates = _stacked([pair[0] for pair in found], "estimates")
@@ -145,10 +146,22 @@ def _residual_df(result: Any) -> float:
     return math.inf if math.isnan(df) else df
 
 
+def _refuse_other_names(results: Sequence[Any]) -> None:
+    """Raise ValueError at the first analysis whose estimates have other names, or another order."""
+    first = _names_of(results[0])
+    for i, result in enumerate(results):
+        names = _names_of(result)
+        if names is not None and first is not None and list(names) != list(first):
+            raise ValueError(
+                f"estimates[{i}] are of {list(names)}, and estimates[0] of {list(first)}: give the "
+                "same terms in the same order, with the same levels of categories"
+            )
+
+
 def _names_of(result: Any) -> Any:
     """Names of the parameters: the index of a pandas Series, or the model's regressors."""
-    params: Any = getattr(result, "params", None)
-    if hasattr(params, "to_numpy"):
+    params: Any = result[0] if isinstance(result, tuple) else getattr(result, "params", None)
+    if hasattr(params, "to_numpy") and params.ndim == 1:
         return params.index
     return getattr(getattr(result, "model", None), "exog_names", None)
 
