@@ -39,8 +39,8 @@ def refine(
 
     For each row and a fixed model it maximises the ELBO, and then the IWAE bound, over q in a
     family (`GradientRefinement`), or takes a normal with the mean and covariance of draws from p(z
-    given x) (`SampledRefinement`; `HMC(...)` is short for it). This closes the amortisation gap; the
-    approximation gap of the family remains. Neither model nor guide is changed. The result is a
+    given x) (`SampledRefinement`; `HMC(...)` is short for it). This closes the amortisation gap;
+    the approximation gap of the family remains. Neither model nor guide is changed. The result is a
     guide for these rows only.
 
     Args:
