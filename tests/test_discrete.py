@@ -1,7 +1,6 @@
 """Discrete latents: VIMCO and the score function train a Bernoulli-latent model, plain REINFORCE is
 too noisy to."""
 
-import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -99,24 +98,3 @@ def test_variances_are_of_unbiased_estimators(digits):
     ):
         mean, other = mean_and_se(gradient)
         assert ((mean - reference).abs() < 4.5 * torch.hypot(se, other)).all()
-
-
-def test_classes_with_normals_of_their_own_are_a_gaussian_mixture():
-    from sklearn.mixture import GaussianMixture
-
-    rng = np.random.default_rng(0)
-    centres = np.array([[-2.0, 0.0], [2.0, 1.0], [0.0, -3.0]])
-    spread = np.array([[0.5, 1.0], [1.0, 0.4], [0.7, 0.7]])
-    classes = rng.integers(3, size=300)
-    x = centres[classes] + spread[classes] * rng.normal(size=(300, 2))
-    oracle = GaussianMixture(3, covariance_type="diag", n_init=5, random_state=0, tol=1e-8).fit(x)
-    data = pv.Dataset(x)
-    with pv.seeded(0):
-        likelihood = pv.likelihoods.Gaussian(2, scale="decoder")
-        model = pv.Model(pv.priors.Categorical(3), likelihood, torch.nn.Identity(), start=data)
-        guide = pv.Guide(pv.posteriors.Categorical(3), 2, start=data)
-    objective = pv.objectives.IWAE(10, gradient=pv.objectives.VIMCO())
-    training = pv.Training(num_epochs=400, batch_size=300, learning_rate=0.03, progress=False)
-    pv.fit(model, guide, data, objective=objective, training=training)
-    evidence = pv.log_evidence(model, guide, data, num_particles=1000)
-    assert abs(evidence.log_evidence.mean() - oracle.score(x)) < 0.05
