@@ -1,5 +1,8 @@
 """Latents on the simplex, on the sphere and in classes: densities, draws, and exact log p(x)."""
 
+import re
+from pathlib import Path
+
 import mpmath as mp
 import numpy as np
 import pytest
@@ -342,3 +345,18 @@ def test_relaxed_classes_train_by_their_paths_and_are_another_model():
         pv.log_evidence(model, pv.Guide(posteriors.LogisticNormal(3), 2), x)
     with pytest.raises(ValueError, match="'z' has the support LogSimplex"):
         refine(model, guide, x)
+
+
+def test_the_page_lists_what_can_be_combined():
+    page = (Path(__file__).parents[1] / "docs" / "howto" / "latents.md").read_text()
+    rows = re.search(r"\| latents .*\n\|---.*\n((?:\|.*\n)+)", page)[1].splitlines()
+    rooms = (priors, posteriors)
+    cells = [row.split("|")[2:4] for row in rows]
+    listed = [[re.findall("`([A-Z][A-Za-z]+)`", cell) for cell in pair] for pair in cells]
+    for names in listed:
+        support = getattr(priors, names[0][0]).support
+        for found, room in zip(names, rooms, strict=True):
+            fitting = [name for name in room.__all__ if getattr(room, name).support is support]
+            assert sorted(found) == sorted(fitting)
+    for place, room in enumerate(rooms):
+        assert sorted(name for row in listed for name in row[place]) == sorted(room.__all__)
