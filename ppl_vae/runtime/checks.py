@@ -3,13 +3,17 @@
 import difflib
 import math
 import warnings
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import fields
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 __all__ = [
+    "from_keywords",
     "instance_of",
     "one_line",
     "one_of",
@@ -207,6 +211,29 @@ def suggestion(word: str, names: Iterable[str]) -> str:
     if len(names) <= LISTED:
         parts.append(f"Allowed: {', '.join(names) or 'nothing'}")
     return " ".join(parts)
+
+
+def from_keywords[T: DataclassInstance](kind: type[T], options: Mapping[str, Any], name: str) -> T:
+    """Settings from the keywords of a function; one that they do not have is named.
+
+    Args:
+        kind: The dataclass of the settings.
+        options: The keywords.
+        name: Name of the function.
+
+    Raises:
+        TypeError: The function has no such keyword.
+
+    Example:
+        >>> from ppl_vae.tasks.imputation import Bootstrap
+        >>> from_keywords(Bootstrap, {"num_fits": 5}, "bootstrap_fits").num_fits
+        5
+    """
+    known = [each.name for each in fields(kind)]
+    for option in options:
+        if option not in known:
+            raise TypeError(f"{name} has no argument {option!r}: {suggestion(option, known)}")
+    return kind(**options)
 
 
 def object_or_options(given: object, options: Iterable[str], name: str) -> None:

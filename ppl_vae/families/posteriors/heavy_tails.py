@@ -3,7 +3,6 @@
 from typing import override
 
 import pyro.distributions as dist
-import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
@@ -50,5 +49,4 @@ class StudentT(Posterior):
 
     @override
     def units(self, raw: Tensor) -> Tensor:
-        scale = FLOOR + softplus(raw.chunk(3, dim=-1)[1])
-        return torch.cat([scale, torch.ones_like(scale), torch.ones_like(scale)], dim=-1)
+        return self.units_of_location_and_scale(raw)

@@ -46,8 +46,7 @@ class MeanFieldNormal(Posterior):
 
     @override
     def units(self, raw: Tensor) -> Tensor:
-        sd = FLOOR + softplus(raw[..., self.latent_dim :])
-        return torch.cat([sd, torch.ones_like(sd)], dim=-1)
+        return self.units_of_location_and_scale(raw)
 
 
 class LowRankNormal(Posterior):
@@ -89,8 +88,8 @@ class LowRankNormal(Posterior):
     @override
     def units(self, raw: Tensor) -> Tensor:
         D = self.latent_dim
-        sd = FLOOR + softplus(raw[..., D : 2 * D])
-        return torch.cat([sd, torch.ones_like(sd), sd.repeat_interleave(self.rank, -1)], dim=-1)
+        first = self.units_of_location_and_scale(raw[..., : 2 * D])
+        return torch.cat([first, first[..., :D].repeat_interleave(self.rank, -1)], dim=-1)
 
 
 class FullRankNormal(Posterior):
@@ -136,9 +135,7 @@ class FullRankNormal(Posterior):
 
     @override
     def units(self, raw: Tensor) -> Tensor:
-        D = self.latent_dim
-        sd = FLOOR + softplus(raw[..., D : 2 * D])
-        return torch.cat([sd, torch.ones_like(raw[..., D:])], dim=-1)
+        return self.units_of_location_and_scale(raw)
 
     def raw_of(self, loc: Tensor, root: Tensor) -> Tensor:
         """The numbers that `distribution` maps to this mean and lower triangular root."""

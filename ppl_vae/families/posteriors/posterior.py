@@ -8,6 +8,7 @@ import pyro.distributions as dist
 import torch
 from pyro.distributions import constraints
 from torch import Tensor, nn
+from torch.nn.functional import softplus
 
 from ppl_vae.families.networks.readout import Readout
 from ppl_vae.runtime.checks import whole_number
@@ -53,6 +54,13 @@ class Posterior(nn.Module, ABC):
     def units(self, raw: Tensor) -> Tensor:
         """The unit of each number, in which `refine` takes its steps: sd of z for a location, 1."""
         return torch.ones_like(raw)
+
+    def units_of_location_and_scale(self, raw: Tensor) -> Tensor:
+        """The same where raw begins with locations and scales: the sd for the first, 1 else."""
+        scales = raw[..., self.latent_dim : 2 * self.latent_dim]
+        return torch.cat(
+            [FLOOR + softplus(scales), torch.ones_like(raw[..., self.latent_dim :])], dim=-1
+        )
 
     def forward(self, features: Tensor, *given: Tensor, **shared: Tensor) -> dist.TorchDistribution:
         """q(z given features), and given covariates and shared latents where a family has them."""

@@ -1,7 +1,7 @@
 """Multiple imputation: draws of missing entries given the observed ones, by a trained model."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -16,7 +16,7 @@ from ppl_vae.programs.inference import Block, Inference, progress_bar
 from ppl_vae.programs.traces import Program
 from ppl_vae.programs.validation import require_x_itself
 from ppl_vae.refinement import GradientRefinement
-from ppl_vae.runtime.checks import instance_of, one_of, suggestion, whole_fields
+from ppl_vae.runtime.checks import from_keywords, instance_of, one_of, whole_fields
 from ppl_vae.runtime.seeding import derived_seed
 from ppl_vae.tasks.imputation.asked import entries_asked
 from ppl_vae.tasks.imputation.imputations import Imputations, Served
@@ -151,7 +151,7 @@ def impute(
         >>> len(imputations), imputations.complete(0).shape
         (5, (3, 5))
     """
-    settings = _settings(options)
+    settings = from_keywords(MultipleImputation, options, "impute")
     inference = Inference(model, guide, as_dataset(data).in_memory())
     inference.check_programs()
     require_x_itself(model, inference.data.x, inference.data.context)
@@ -246,15 +246,6 @@ class Job:
         most = int(self.by_row.sum(1).max())
         fitting = NUMBERS_AT_ONCE // (most * method.num_draws(self.groups))
         return max(1, min(method.rows_at_once, fitting))
-
-
-def _settings(options: dict[str, Any]) -> MultipleImputation:
-    """The settings that these keywords give."""
-    known = [each.name for each in fields(MultipleImputation)]
-    for name in options:
-        if name not in known:
-            raise TypeError(f"impute has no argument {name!r}: {suggestion(name, known)}")
-    return MultipleImputation(**options)
 
 
 def _fit_numbers(num_fits: int, num_imputations: int) -> np.ndarray:

@@ -15,7 +15,7 @@ from torch import nn
 from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.objectives import MeanFieldELBO
 from ppl_vae.programs.inference import progress_bar
-from ppl_vae.runtime.checks import one_line, whole_fields
+from ppl_vae.runtime.checks import from_keywords, one_line, whole_fields
 from ppl_vae.runtime.digests import digest
 from ppl_vae.runtime.files import write_whole
 from ppl_vae.runtime.seeding import derived_seed
@@ -199,7 +199,7 @@ def bootstrap_fits(
                 f"{name} is of type {type(program).__name__}, whose weights cannot be copied: "
                 "make it a torch module"
             )
-    settings = Bootstrap(**options)
+    settings = from_keywords(Bootstrap, options, "bootstrap_fits")
     data = _rows_fitted(as_dataset(data)).in_memory()
     training = refit_training(data) if training is None else training
     objective = MeanFieldELBO() if objective is None else objective

@@ -3,7 +3,7 @@
 import numpy as np
 
 from ppl_vae.data import Dataset
-from ppl_vae.tasks.imputation.predictive import GRID, Predictive
+from ppl_vae.tasks.imputation.predictive import GRID, Predictive, set_sizes
 
 SHARPNESS = 0.9  # level of the intervals whose widths are compared
 
@@ -52,7 +52,7 @@ def interval_widths(predictive: Predictive, is_category: np.ndarray) -> np.ndarr
     first = round((1 - SHARPNESS) / 2 / GRID[0]) - 1
     found = (predictive.quantiles[:, -1 - first] - predictive.quantiles[:, first]).astype(float)
     is_set = is_category[predictive.discrete]
-    found[predictive.discrete[is_set]] = _set_sizes(predictive.probabilities[is_set, :-1])
+    found[predictive.discrete[is_set]] = set_sizes(predictive.probabilities[is_set, :-1], SHARPNESS)
     return found
 
 
@@ -65,14 +65,8 @@ def marginal_widths(x: np.ndarray, kinds: tuple[str, ...]) -> np.ndarray:
             widths.append(np.nan)
         elif kind == "category":
             shares = np.bincount(seen.astype(int)) / len(seen)
-            widths.append(_set_sizes(shares[None])[0])
+            widths.append(set_sizes(shares[None], SHARPNESS)[0])
         else:
             tail = (1 - SHARPNESS) / 2
             widths.append(np.subtract(*np.quantile(seen, [1 - tail, tail])))
     return np.array(widths, dtype=np.float64)
-
-
-def _set_sizes(chances: np.ndarray) -> np.ndarray:
-    """Fewest levels that have this probability together, (n,)."""
-    total = np.sort(chances, axis=1)[:, ::-1].cumsum(1)
-    return 1 + (total < SHARPNESS - 1e-6).sum(1)

@@ -12,7 +12,7 @@ from ppl_vae.diagnostics.sbc.against_hmc import LARGEST_R_HAT
 from ppl_vae.evidence.pareto import GOOD_K
 from ppl_vae.runtime.checks import real_number, warn_caller, whole_number
 from ppl_vae.tasks.imputation.methods import Judged
-from ppl_vae.tasks.imputation.predictive import GRID, MOST_LEVELS, Predictive
+from ppl_vae.tasks.imputation.predictive import GRID, MOST_LEVELS, Predictive, set_sizes
 from ppl_vae.tasks.imputation.tables import completed_frame
 
 if TYPE_CHECKING:
@@ -325,8 +325,7 @@ class Imputations:
 def _smallest_sets(chances: np.ndarray, names: list[Any], level: float) -> list[tuple[Any, ...]]:
     """For each row the fewest values that have this probability together."""
     order = np.argsort(-chances, axis=1, kind="stable")
-    total = np.take_along_axis(chances, order, 1).cumsum(1)
     # Entries that stay missing have NaN for probabilities, and an empty set.
-    sizes = np.where(np.isnan(total[:, 0]), 0, 1 + (total < level - 1e-6).sum(1))
+    sizes = np.where(np.isnan(chances[:, 0]), 0, set_sizes(chances, level))
     pairs = zip(order, sizes, strict=True)
     return [tuple(names[code] for code in each[:size]) for each, size in pairs]

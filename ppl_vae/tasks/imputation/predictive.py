@@ -106,3 +106,9 @@ def _probabilities(x: Tensor, weights: Tensor, num_levels: int) -> Tensor:
     is_level = (x == x.round()) & (x >= 0) & (x < num_levels - 1)
     codes = torch.where(is_level, x, num_levels - 1).long()
     return x.new_zeros(len(x), num_levels).scatter_add_(1, codes, weights)
+
+
+def set_sizes(chances: np.ndarray, level: float) -> np.ndarray:
+    """The fewest values that have this probability together, of each row of (n, values)."""
+    total = np.sort(chances, axis=1)[:, ::-1].cumsum(1)
+    return 1 + (total < level - 1e-6).sum(1)
