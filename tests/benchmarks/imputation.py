@@ -55,6 +55,7 @@ RECIPE_STEPS = 1000
 COLD_STEPS = 300
 NUM_ROUNDS = 400
 FEWEST_RUNS = 20  # of a setting that is shown
+COMPARED = 200  # runs of each setting in which mice and IterativeImputer, the slowest, take part
 PARTICLES = 400
 BROKEN = " ✗"
 
@@ -112,8 +113,9 @@ def run(setting: Setting, seed: int, mice: imputers.Mice) -> tuple[dict[str, Int
     imputed = linear if setting.truth == "linear-Gaussian" else trained
     made, covered = imputed(setting, complete, x, seed)
     binary = [j for j in truth.discrete if truth.columns[j] == "treated"]
-    made["mice"] = mice(x, M, seed, binary)
-    made["IterativeImputer"] = imputers.iterative(x, M, seed)
+    if seed < COMPARED:
+        made["mice"] = mice(x, M, seed, binary)
+        made["IterativeImputer"] = imputers.iterative(x, M, seed)
     if setting.truth == "mixed":  # each column given the others has just these regressions
         made[PROPER] = mice(x, M, seed + 10**6, binary, ["", "", "logreg", "norm"])
     elif setting.truth == "nonlinear":
@@ -128,7 +130,8 @@ def linear(
     """A linear-Gaussian model with its exact guide, at the maximum likelihood of each sample."""
     pairs = [gaussian(x, theta) for theta in bootstrap_em(x, M, seed)]
     found = impute(*pairs[0], x, seed, fits=pairs, num_particles=50)
-    fixed = impute(*gaussian(x, em(x)), x, seed, num_particles=50)
+    mean, sigma = em(x)
+    fixed = impute(*gaussian(x, (mean[0], sigma[0])), x, seed, num_particles=50)
     made = {
         OURS: list(found),
         FIXED: list(fixed),
@@ -350,7 +353,8 @@ SD; width is the mean over estimands of the width over that of proper imputation
 Values go missing completely at random (MCAR), or with a probability that rises with the first
 column (MAR, a probit of slope {SLOPE:g} per sd). `pv.impute` draws by importance resampling. mice
 is R's, with its default methods; IterativeImputer is scikit-learn's with `sample_posterior=True`,
-which takes binary variables for numbers. *theta fixed* leaves the bootstrap fits out.
+which takes binary variables for numbers; both take part in the first {COMPARED} runs of a setting.
+*theta fixed* leaves the bootstrap fits out.
 
 `{COMMAND}`; sums over runs are in `docs/imputation.json`."""
 
@@ -378,7 +382,7 @@ def table(setting: Setting, kept: Results) -> str:
     """A line for each method."""
     truth = TRUTHS[setting.truth]
     num_means = len(truth.losing)
-    widths = {name: sums[6] for name, sums in kept["sums"][PROPER].items()}
+    widths = {name: sums[6] / sums[0] for name, sums in kept["sums"][PROPER].items()}
     rows = [
         "| method | means | coefficients | lowest | bias/SD | se/SD | width |",
         "|---|---|---|---|---|---|---|",
@@ -394,7 +398,7 @@ def table(setting: Setting, kept: Results) -> str:
         ratio = se / n / sd
         worst = int(share.argmin())
         name = list(truth.estimands)[worst]
-        wide = np.mean(width / np.array([widths[each] for each in truth.estimands]))
+        wide = np.mean(width / n / np.array([widths[each] for each in truth.estimands]))
         is_bad = method == OURS and any(is_broken(each, n) for each in share)
         mark = BROKEN * bool(is_bad)
         too_wide = BROKEN * bool(method == OURS and wide > WIDEST)

@@ -192,39 +192,68 @@ def conditional(
 
 
 def em(
-    x: Rows, start: tuple[np.ndarray, np.ndarray] | None = None, tolerance: float = 1e-5
+    x: Rows, weights: np.ndarray | None = None, tolerance: float = 1e-5
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and covariance of a normal by maximum likelihood from rows with missing values."""
+    """Means (F, p) and covariances (F, p, p) of normals by maximum likelihood from incomplete rows.
+
+    Each row of `weights` (F, N) says how often a row of x counts in that fit. An iteration needs
+    the moments of the observed columns of each pattern alone, which are summed over rows once."""
+    centre = np.nanmean(x, axis=0)
     scale = np.nanstd(x, axis=0)
-    if start is None:
-        start = np.nanmean(x, axis=0), np.diag(scale**2)
-    mean, sigma = start
-    groups = list(patterns(x))
+    x = (x - centre) / scale
+    weights = np.ones((1, len(x))) if weights is None else weights
+    parts = [
+        (seen, *moments(x[np.ix_(rows, seen)], weights[:, rows])) for seen, rows in patterns(x)
+    ]
+    mean = np.zeros((len(weights), x.shape[1]))
+    sigma = np.tile(np.eye(x.shape[1]), (len(weights), 1, 1))
     for _ in range(1000):
-        filled = x.copy()
-        extra = np.zeros_like(sigma)
-        for seen, rows in groups:
-            if seen.all():
-                continue
-            means, rest = conditional(mean, sigma, seen, x[np.ix_(rows, seen)])
-            filled[np.ix_(rows, ~seen)] = means
-            extra[np.ix_(~seen, ~seen)] += len(rows) * rest
-        new_mean = filled.mean(0)
-        apart = filled - new_mean
-        new_sigma = (apart.T @ apart + extra) / len(x)
-        moved = np.abs((new_mean - mean) / scale).max()
-        moved = max(moved, np.abs((new_sigma - sigma) / np.outer(scale, scale)).max())
+        sums = [expected(mean, sigma, *part) for part in parts]
+        new_mean = sum(first for first, _ in sums) / len(x)
+        new_sigma = sum(second for _, second in sums) / len(x)
+        new_sigma -= new_mean[:, :, None] * new_mean[:, None, :]
+        moved = max(np.abs(new_mean - mean).max(), np.abs(new_sigma - sigma).max())
         mean, sigma = new_mean, new_sigma
         if moved < tolerance:
             break
-    return mean, sigma
+    return centre + mean * scale, sigma * np.outer(scale, scale)
+
+
+def moments(x: Rows, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Weighted counts (F), sums (F, o) and sums of products (F, o, o)."""
+    return weights.sum(1), weights @ x, np.einsum("fn,ni,nj->fij", weights, x, x, optimize=True)
+
+
+def expected(
+    mean: np.ndarray,
+    sigma: np.ndarray,
+    seen: np.ndarray,
+    count: np.ndarray,
+    first: np.ndarray,
+    second: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sums of rows and of their products, expected given the observed columns."""
+    gone = ~seen
+    slope = np.linalg.solve(sigma[:, seen][:, :, seen], sigma[:, seen][:, :, gone])
+    level = mean[:, gone] - np.einsum("fo,fom->fm", mean[:, seen], slope)
+    rest = sigma[:, gone][:, :, gone] - sigma[:, gone][:, :, seen] @ slope
+    of_first = np.einsum("fo,fom->fm", first, slope)
+    cross = first[:, :, None] * level[:, None, :] + second @ slope
+    mixed = level[:, :, None] * of_first[:, None, :]
+    squares = count[:, None, None] * (level[:, :, None] * level[:, None, :] + rest)
+    squares = squares + mixed + mixed.swapaxes(1, 2) + slope.swapaxes(1, 2) @ second @ slope
+    order = np.argsort(np.concatenate([np.flatnonzero(seen), np.flatnonzero(gone)]))
+    sums = np.concatenate([first, count[:, None] * level + of_first], axis=1)
+    products = np.block([[second, cross], [cross.swapaxes(1, 2), squares]])
+    return sums[:, order], products[:, order][:, :, order]
 
 
 def bootstrap_em(x: Rows, num_fits: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Maximum likelihood from rows drawn with replacement."""
     rng = np.random.default_rng([seed, 1])
-    start = em(x)
-    return [em(x[rng.integers(len(x), size=len(x))], start) for _ in range(num_fits)]
+    drawn = [rng.integers(len(x), size=len(x)) for _ in range(num_fits)]
+    counts = np.stack([np.bincount(rows, minlength=len(x)) for rows in drawn]).astype(float)
+    return list(zip(*em(x, counts), strict=True))
 
 
 def normal_imputations(
