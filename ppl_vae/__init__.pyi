@@ -3,6 +3,7 @@
 from . import beds as beds
 from . import data as data
 from . import diagnostics as diagnostics
+from . import errors as errors
 from . import evidence as evidence
 from . import experiment as experiment
 from . import families as families

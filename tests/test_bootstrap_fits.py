@@ -126,7 +126,7 @@ def test_finished_fits_are_kept_in_a_folder(trained, tmp_path, monkeypatch):
     assert made == [1, 2]
     for one, other in zip(states(first), states(again), strict=False):
         assert torch.equal(one, other)
-    with pytest.raises(ValueError, match="with data="):
+    with pytest.raises(ValueError, match="with other rows"):
         bootstrap_fits(model, guide, data.x[:50], training=FEW, num_fits=1, folder=tmp_path)
 
 

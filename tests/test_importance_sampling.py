@@ -236,7 +236,8 @@ def test_a_damaged_checkpoint_is_named_with_a_remedy(content, tmp_path):
     path.write_bytes(content)
     (model, guide), x = vae(), data_for("Bernoulli", 4)
     with pytest.raises(
-        ValueError, match="is not a checkpoint of log_evidence: delete it or choose another path"
+        ValueError,
+        match="not a checkpoint of log_evidence, or is damaged: delete it or choose another",
     ):
         pv.log_evidence(model, guide, x, num_particles=30, checkpoint=path, progress=False)
 

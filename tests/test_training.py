@@ -226,11 +226,12 @@ def test_a_checkpoint_knows_its_data_and_its_model(tmp_path):
     """Weights of the same shapes would go on silently."""
     checkpoint = tmp_path / "run.ckpt"
     fitted(quiet(num_epochs=1, checkpoint=checkpoint))
-    for other in (
-        {"data": pv.Dataset(1 - data_for("Bernoulli", num_data=80)).split(16, 16)},
-        {"likelihood": "Gaussian"},
+    other_rows = pv.Dataset(1 - data_for("Bernoulli", num_data=80)).split(16, 16)
+    for said, other in (
+        ("other training rows", {"data": other_rows}),
+        ("another model", {"likelihood": "Gaussian"}),
     ):
-        with pytest.raises(ValueError, match="was written with data and model="):
+        with pytest.raises(ValueError, match=f"was written with {said}: delete it to start afr"):
             fitted(quiet(checkpoint=checkpoint), **other)
 
 

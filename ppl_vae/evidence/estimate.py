@@ -6,12 +6,12 @@ from dataclasses import replace
 from itertools import batched, chain
 from pathlib import Path
 from typing import Any, Protocol, Unpack, runtime_checkable
-from zipfile import BadZipFile
 
 import numpy as np
 
 from ppl_vae.data import Dataset
 from ppl_vae.data.streaming import blocks
+from ppl_vae.errors import DamagedFileError, OtherSettingsError
 from ppl_vae.evidence.fingerprints import digests, measure_of, row_weights
 from ppl_vae.evidence.importance_sampling import ImportanceSampling, SamplingOptions
 from ppl_vae.evidence.result import ROUNDING_OF_X, Evidence, concatenate
@@ -24,6 +24,7 @@ from ppl_vae.programs.validation import ROWS_AT_ONCE
 from ppl_vae.runtime.checks import object_or_options, suggestion, warn_caller
 from ppl_vae.runtime.digests import digest
 from ppl_vae.runtime.distributed import from_main, gathered, is_main, num_processes, rank
+from ppl_vae.runtime.sealed import read_arrays
 from ppl_vae.runtime.seeding import derived_seed
 
 __all__ = ["log_evidence", "pooled"]
@@ -216,7 +217,9 @@ class _Checkpoint:
         if self.path:
             modules = modules_of(inference.model, inference.guide)
             weights = (tensor for module in modules for tensor in module.state_dict().values())
-            known = digest(chain(blocks(inference.data.x), weights))
+            rows = [inference.data.x, inference.data.context]
+            seen = chain.from_iterable(blocks(each) for each in rows if each is not None)
+            known = digest(chain(seen, weights))
             self.fingerprint = f"{settings}, data and weights {known}"
             self.probe = _probe(inference)
 
@@ -225,32 +228,44 @@ class _Checkpoint:
         if not self.path or not self.path.exists():
             return []
         remedy = "delete it or choose another path"
-        # numpy may leave a damaged file open
         try:
-            with self.path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-                found = str(file["fingerprint"])
-                probe = file.get("probe", self.probe)
-                done = Evidence.from_arrays(file)
-        except (OSError, EOFError, KeyError, ValueError, BadZipFile) as error:
-            raise ValueError(
-                f"{self.path} is not a checkpoint of log_evidence: {remedy}"
+            file = read_arrays(self.path)
+            found = str(file["fingerprint"])
+            probe = file.get("probe", self.probe)
+            done = Evidence.from_arrays(file)
+        except (DamagedFileError, IsADirectoryError, KeyError) as error:
+            raise DamagedFileError(
+                f"{self.path} is not a checkpoint of log_evidence, or is damaged: {remedy}"
             ) from error
         if found != self.fingerprint:
-            raise ValueError(
+            raise OtherSettingsError(
                 f"{self.path} was written with different settings ({found}, not "
                 f"{self.fingerprint}): {remedy}"
             )
         if not np.allclose(probe, self.probe, rtol=1e-3, equal_nan=True):
-            raise ValueError(
+            raise OtherSettingsError(
                 f"{self.path} was written with another model or guide, whose densities differ at "
                 f"equal weights: {remedy}"
             )
+        self._check_rows(done, remedy)
         # earlier versions did not write the rows' digests, or the rounding
         if done.digests is None:
             rows = self.inference.data[: len(done)]
             return [_labelled(done, rows, measure_of(self.inference.model))]
         weights = row_weights(self.inference.data[: len(done)])
         return [_with_rounding(replace(done, weights=weights), self.inference.data)]
+
+    def _check_rows(self, done: Evidence, remedy: str) -> None:
+        """Raise unless the finished rows are the first rows of the data, each with all numbers."""
+        sizes = {len(values) for name, values in done.arrays().items() if values.ndim}
+        if len(done) > len(self.inference) or sizes != {len(done)}:
+            raise DamagedFileError(
+                f"{self.path} holds {max(sizes)} rows, of {len(self.inference)} in the data: "
+                f"{remedy}"
+            )
+        rows = self.inference.data[: len(done)]
+        if done.digests is not None and not np.array_equal(done.digests, digests(rows.x)):
+            raise OtherSettingsError(f"{self.path} holds other rows: {remedy}")
 
     def write(self, parts: list[Evidence], *, last: bool) -> None:
         """Replace the file, every few seconds and at the end."""

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtri
 
+from ppl_vae.errors import DamagedFileError
 from ppl_vae.evidence.errors import row_mean, sum_in_quadrature
-from ppl_vae.evidence.result import Evidence, write_arrays
+from ppl_vae.evidence.result import Evidence
+from ppl_vae.runtime.sealed import read_arrays, write_arrays
 
 __all__ = ["VERDICTS", "EvidenceInterval", "IntervalSummary"]
 
@@ -178,11 +180,11 @@ class EvidenceInterval:
     @staticmethod
     def load(path: str | Path) -> "EvidenceInterval":
         """Read a file that `save` wrote; it cannot execute code."""
-        with np.load(path, allow_pickle=False) as file:
-            if "verdict" not in file:
-                raise ValueError(f"{path} holds no interval: it has no 'verdict'")
-            lower, upper = (Evidence.from_arrays(_under(part, file)) for part in PARTS)
-            return EvidenceInterval(lower, upper, file["verdict"], float(file["level"]))
+        file = read_arrays(path)
+        if "verdict" not in file:
+            raise DamagedFileError(f"{path} holds no interval: it has no 'verdict'")
+        lower, upper = (Evidence.from_arrays(_under(part, file)) for part in PARTS)
+        return EvidenceInterval(lower, upper, file["verdict"], float(file["level"]))
 
 
 def _mean_gap(gaps: np.ndarray, weights: np.ndarray | None) -> float:

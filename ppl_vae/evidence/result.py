@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from scipy.special import logsumexp
 
+from ppl_vae.errors import DamagedFileError
 from ppl_vae.evidence.errors import (
     cluster_errors,
     cluster_means,
@@ -32,7 +33,7 @@ from ppl_vae.evidence.pareto import (
 )
 from ppl_vae.evidence.summary import EvidenceSummary
 from ppl_vae.evidence.verdict import error_skewness, judge
-from ppl_vae.runtime.files import write_whole
+from ppl_vae.runtime.sealed import read_arrays, write_arrays
 
 __all__ = ["Evidence", "EvidenceSummary", "reduce_log_weights"]
 
@@ -256,18 +257,18 @@ class Evidence:
         Raises:
             ValueError: it is another kind of file, or the checkpoint of an unfinished call.
         """
-        with np.load(path, allow_pickle=False) as file:
-            missing = [name for name in ARRAYS if name not in file]
-            if missing:
-                raise ValueError(f"{path} holds no evidence: it has no {missing[0]!r}")
-            found = Evidence.from_arrays(file)
-            wanted = int(file["num_data"]) if "num_data" in file else len(found)
-            if len(found) < wanted:
-                raise ValueError(
-                    f"{path} is a checkpoint with {len(found)} of {wanted} rows done: call "
-                    f"log_evidence again with checkpoint={str(path)!r} to resume it"
-                )
-            return found
+        file = read_arrays(path)
+        missing = [name for name in ARRAYS if name not in file]
+        if missing:
+            raise DamagedFileError(f"{path} holds no evidence: it has no {missing[0]!r}")
+        found = Evidence.from_arrays(file)
+        wanted = int(file.get("num_data", len(found)))
+        if len(found) < wanted:
+            raise ValueError(
+                f"{path} is a checkpoint with {len(found)} of {wanted} rows done: call "
+                f"log_evidence again with checkpoint={str(path)!r} to resume it"
+            )
+        return found
 
     def summary(self) -> EvidenceSummary:
         """Means over the rows and their standard errors."""
@@ -288,16 +289,6 @@ class Evidence:
             weighted=self.weights is not None,
             quantity=quantity_of(self.measure),
         )
-
-
-def write_arrays(path: str | Path, arrays: dict[str, Any]) -> Path:
-    """Write an .npz file under exactly this name, to which numpy itself would add a suffix."""
-
-    def write(partial: Path) -> None:
-        with partial.open("wb") as file:
-            np.savez(file, **arrays)
-
-    return write_whole(path, write)
 
 
 def reduce_log_weights(

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from pydantic import ValidationError, model_validator
 
+from ppl_vae.errors import PplVaeError
 from ppl_vae.experiment.signatures import as_table, named, parameters
 from ppl_vae.experiment.tables import (
     DataTable,
@@ -41,7 +42,7 @@ BARE = re.compile(r"[A-Za-z0-9_-]+")  # keys that TOML takes without quotation m
 EMPTY: Any = {}  # a table that is left out, and gets its defaults
 
 
-class ConfigError(ValueError):
+class ConfigError(PplVaeError, ValueError):
     """A configuration cannot be run; the message names the table, the keyword and the remedy.
 
     Example:

@@ -1,11 +1,20 @@
 """Files are written whole or not at all."""
 
+import errno
 import os
+import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
-__all__ = ["write_whole"]
+from ppl_vae.errors import DiskFullError
+
+__all__ = ["remove_partial", "write_whole"]
+
+PARTIAL = ".partial"  # within the name of a file that is being written
+FULL = (errno.ENOSPC, errno.EDQUOT)
+SMALLEST_FREE = 2**16  # bytes: with less, the disk counts as full
 
 
 def write_whole(path: str | Path, write: Callable[[Path], object]) -> Path:
@@ -20,6 +29,9 @@ def write_whole(path: str | Path, write: Callable[[Path], object]) -> Path:
     Returns:
         The path.
 
+    Raises:
+        DiskFullError: The disk is full.
+
     Example:
         >>> import tempfile
         >>> target = Path(tempfile.mkdtemp()) / "new" / "a.txt"
@@ -27,11 +39,51 @@ def write_whole(path: str | Path, write: Callable[[Path], object]) -> Path:
         'all of it'
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.stem}-{uuid4().hex[:8]}.partial{path.suffix}")
+    # Short, so that it fits wherever the name itself fits.
+    temporary = path.with_name(f".{uuid4().hex[:8]}{PARTIAL}{path.suffix[:16]}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         write(temporary)
         os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:  # torch's and HDF5's own errors have no number
+        if not _is_full(path.parent, error):
+            raise
+        raise DiskFullError(
+            errno.ENOSPC, "disk full, and the former file is as it was: free space", str(path)
+        ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # its folder may be gone
+            temporary.unlink(missing_ok=True)
     return path
+
+
+def remove_partial(folder: str | Path) -> None:
+    """Remove what killed processes left of files that they were writing.
+
+    Args:
+        folder: A folder in which no other process is writing.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> _ = (folder / ".1234abcd.partial.toml").write_text("[da")
+        >>> remove_partial(folder)
+        >>> list(folder.iterdir())
+        []
+    """
+    for path in Path(folder).glob(f"*{PARTIAL}*"):
+        path.unlink(missing_ok=True)
+
+
+def is_partial(path: Path) -> bool:
+    """Whether this is a file that is being written, or what was left of one."""
+    return PARTIAL in path.suffixes
+
+
+def _is_full(folder: Path, error: BaseException) -> bool:
+    """Whether an error of writing is that of a full disk."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in FULL
+    with suppress(OSError):
+        return shutil.disk_usage(folder).free < SMALLEST_FREE
+    return False

@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 
 from ppl_vae.data import Dataset
 from ppl_vae.data.streaming import in_turn
+from ppl_vae.errors import DamagedFileError
 from ppl_vae.model import Model
 from ppl_vae.objectives import Bound, Reparameterized
 from ppl_vae.programs.modules import (
@@ -46,8 +47,9 @@ from ppl_vae.training.requirements import (
     check_objective,
     check_programs_for,
     check_weights,
-    digest_of,
     has_module,
+    identity,
+    in_words,
     rows_of,
     with_weights,
 )
@@ -86,7 +88,9 @@ class Run:
                     "data.split(valid=0.1), or leave it out"
                 )
         self.data = data
-        self.data_digest = digest_of(data, model, guide) if training.checkpoint is not None else ""
+        self.identity: dict[str, str] = {}
+        if training.checkpoint is not None:
+            self.identity = identity(data, model=model, guide=guide)
         check_share(training.batch_size)
         self.batch_size = min(training.batch_size, len(self.train))
         check_batches(objective, self.batch_size, training.num_parts, (model, guide))
@@ -325,6 +329,11 @@ class Run:
         state = from_main(state)
         if state is not None:
             self.state.put(state["weights"])
+            broken = self.state.broken()
+            if broken is not None:
+                raise DamagedFileError(
+                    f"{path}: {broken} holds NaN or infinity: delete the file to start afresh"
+                )
             self.updates.restore(state)
             self.gradient.restore(state["gradient"])
             self.start = state.get("start")
@@ -333,8 +342,8 @@ class Run:
 
     def _settings(self) -> dict[str, str]:
         """Settings that a checkpoint must share to be continued; the number of epochs may grow."""
-        programs = {"objective": repr(self.objective), "data and model": self.data_digest}
-        return self.training.described() | programs | self.updates.described
+        objective = {"objective": in_words(self.objective)}
+        return self.training.described() | objective | self.identity | self.updates.described
 
     def _seed(self, *keys: int) -> int:
         return derived_seed(self.training.seed, *keys)

@@ -1,7 +1,7 @@
 """The requirements of `fit` on objective, rows and programs, checked before the first step."""
 
 import logging
-from itertools import chain
+import re
 from typing import Any
 
 from pyro import poutine
@@ -105,8 +105,27 @@ def with_weights(args: tuple[Tensor, ...], data: Dataset, rows: Tensor) -> tuple
     return *args, data.weights[rows.to(data.weights.device)] * (len(data) / data.sum_of_weights)
 
 
-def digest_of(data: Dataset, *programs: Program) -> str:
-    """A hash of the training rows and their weights, and of how the modules are built."""
-    built = (repr(program) for program in programs if isinstance(program, nn.Module))
-    weights = [each for each in [data.train.weights] if each is not None]
-    return digest(chain(blocks(data.train.x), weights, built))
+def in_words(item: Any) -> str:
+    """An object in words that are the same in every process: without its address."""
+    shown = re.sub(r" at 0x[0-9a-f]+", "", repr(item))
+    if shown == repr(item) or not hasattr(item, "__dict__"):
+        return shown
+    plain = {
+        name: value
+        for name, value in sorted(vars(item).items())
+        if isinstance(value, bool | int | float | str | None)
+    }
+    return f"{shown}, {plain}"
+
+
+def identity(data: Dataset, **programs: Program) -> dict[str, str]:
+    """What a resumed training must share: digests of the rows, and how the modules are built."""
+    found = {name: in_words(each) for name, each in programs.items()}
+    parts = {"x": data.train.x, "covariates": data.train.context, "weights": data.train.weights}
+    if "valid" in data.splits:
+        held_out = data.valid
+        parts["validation rows"] = held_out.x
+        parts["validation covariates"] = held_out.context
+        parts["validation weights"] = held_out.weights
+    known = {name: values for name, values in parts.items() if values is not None}
+    return found | {name: digest(blocks(values)) for name, values in known.items()}

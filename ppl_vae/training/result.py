@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass, field
 
+from ppl_vae.errors import PplVaeError
+
 __all__ = ["FitResult", "NonFiniteLossError"]
 
 
-class NonFiniteLossError(FloatingPointError):
+class NonFiniteLossError(PplVaeError, FloatingPointError):
     """The loss or a parameter became NaN or infinite; good weights have been put back.
 
     The message names the epoch, the batch and the site.

@@ -31,6 +31,8 @@ OBJECTS: dict[str, tuple[Any, str]] = {
 RESUMED = (
     "seed",
     "batch_size",
+    "num_parts",
+    "refit",
     "learning_rate",
     "kl_warmup_epochs",
     "kl_schedule",

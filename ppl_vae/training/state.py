@@ -12,17 +12,31 @@ from pyro import poutine
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
+from ppl_vae.errors import DamagedFileError, OtherSettingsError
 from ppl_vae.guide import Guide
 from ppl_vae.model import Model
 from ppl_vae.programs.modules import module_of, own_parameters
 from ppl_vae.programs.traces import Program
 from ppl_vae.runtime.files import write_whole
+from ppl_vae.runtime.sealed import read_tensors, write_tensors
 from ppl_vae.runtime.seeding import seeded
 from ppl_vae.training.result import FitResult
 
 __all__ = ["load_weights", "save_weights"]
 
-FORMAT = 2  # of a checkpoint; raised whenever what is in it, or what it means, changes
+FORMAT = 3  # of a checkpoint; raised whenever what is in it, or what it means, changes
+DIGESTED = {  # settings that are known by a digest or a long text, in words
+    "model": "another model",
+    "guide": "another guide",
+    "data": "other rows",
+    "model and guide": "another model or guide, or other weights,",
+    "x": "other training rows",
+    "covariates": "other covariates of the training rows",
+    "weights": "other weights of the training rows",
+    "validation rows": "other validation rows",
+    "validation covariates": "other covariates of the validation rows",
+    "validation weights": "other weights of the validation rows",
+}
 Weights = dict[str, dict[str, Tensor]]
 
 
@@ -182,20 +196,6 @@ def load_weights(path: str | Path, model: nn.Module, guide: nn.Module) -> None:
             module.unobserved = state.get("unobserved", {}).get(name, ())
 
 
-def read_tensors(path: str | Path, what: str) -> dict[str, Any]:
-    """Load a file of tensors and plain values; refuse anything that could execute code."""
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no {what} at {path}")
-    try:
-        return torch.load(path, weights_only=True, map_location="cpu")
-    # torch raises UnpicklingError, EOFError, RuntimeError, ... for damaged or foreign files
-    except Exception as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        if "weights_only" in reason:  # torch's advice is to let the file execute
-            reason = "it holds more than tensors and plain values"
-        raise ValueError(f"{path} is not a {what} file written by ppl_vae ({reason})") from error
-
-
 @dataclass
 class Best:
     """The best epoch so far; its weights are kept only if early stopping may need them."""
@@ -221,7 +221,7 @@ def write_checkpoint(
         "result": asdict(result),
         "best": vars(best),
     }
-    write_whole(path, lambda p: torch.save(state, p))
+    write_tensors(path, state)
 
 
 def read_checkpoint(path: str | Path, settings: dict[str, str]) -> dict[str, Any] | None:
@@ -234,16 +234,24 @@ def read_checkpoint(path: str | Path, settings: dict[str, str]) -> dict[str, Any
         return None
     state = read_tensors(path, "checkpoint")
     if "settings" not in state:
-        raise ValueError(f"{path} is not a checkpoint written by ppl_vae.fit: choose another file")
+        raise DamagedFileError(
+            f"{path} is not a checkpoint written by ppl_vae.fit: choose another file"
+        )
     if state.get("format", 1) != FORMAT:
-        raise ValueError(
+        raise OtherSettingsError(
             f"{path} has format {state.get('format', 1)} and this version of ppl_vae reads format "
             f"{FORMAT}: delete it to start afresh, or continue with the version that wrote it"
         )
-    for name, value in settings.items():
-        if state["settings"].get(name) != value:
-            raise ValueError(
-                f"{path} was written with {name}={state['settings'].get(name)}, not {value}: "
-                "delete it to start afresh, or continue with the same settings"
-            )
+    for name in {**settings, **state["settings"]}:
+        was = state["settings"].get(name)
+        if was != settings.get(name):
+            raise OtherSettingsError(_different(path, name, was, settings.get(name)))
     return state
+
+
+def _different(path: str | Path, name: str, was: str | None, value: str | None) -> str:
+    """What differs between a checkpoint and the call that should continue it."""
+    remedy = "delete it to start afresh, or continue with the same"
+    if name in DIGESTED:
+        return f"{path} was written with {DIGESTED[name]}: {remedy}"
+    return f"{path} was written with {name}={was}, not {value}: {remedy} settings"

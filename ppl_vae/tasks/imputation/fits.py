@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, overload, override
 
 import numpy as np
-import torch
 from joblib import Parallel, delayed, effective_n_jobs  # type: ignore[import-untyped]
 from pyro.infer import ELBO
 from torch import nn
@@ -17,12 +16,12 @@ from ppl_vae.objectives import MeanFieldELBO
 from ppl_vae.programs.inference import progress_bar
 from ppl_vae.runtime.checks import from_keywords, one_line, whole_fields
 from ppl_vae.runtime.digests import digest
-from ppl_vae.runtime.files import write_whole
+from ppl_vae.runtime.sealed import read_tensors, write_tensors
 from ppl_vae.runtime.seeding import derived_seed
 from ppl_vae.training import FitResult, Training
 from ppl_vae.training.maximise import Refits
 from ppl_vae.training.schedules import Cosine
-from ppl_vae.training.state import Best, Weights, read_checkpoint, read_tensors, write_checkpoint
+from ppl_vae.training.state import Best, Weights, read_checkpoint, write_checkpoint
 
 __all__ = ["Bootstrap", "Fits", "bootstrap_fits", "refit_training"]
 
@@ -84,7 +83,7 @@ class Fits(Sequence[Pair]):
         Args:
             path: The file.
         """
-        return write_whole(path, lambda p: torch.save({"fits": list(self.weights)}, p))
+        return write_tensors(path, {"fits": list(self.weights)})
 
     @staticmethod
     def load(path: str | Path, model: nn.Module, guide: nn.Module) -> "Fits":

@@ -1,0 +1,193 @@
+"""Archives (.npz, .pt) that are read back, with a checksum of all their bytes at their end."""
+
+import hashlib
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+
+from ppl_vae.errors import DamagedFileError
+from ppl_vae.runtime.files import write_whole
+
+__all__ = ["read_arrays", "read_tensors", "write_arrays", "write_tensors"]
+
+SEAL = b"ppl_vae sha256 "  # begins the comment with which the zip archive ends
+SEALED = 1  # files of this format, and later ones, have a checksum
+LENGTH = struct.Struct("<H")  # of the comment; the last two of those bytes
+NUM_SEAL = len(SEAL) + 64
+BLOCK = 2**20
+
+
+def write_arrays(path: str | Path, arrays: dict[str, Any]) -> Path:
+    """Write arrays by name to an .npz file under exactly this name, whole or not at all.
+
+    Args:
+        path: The file; numpy itself would add a suffix.
+        arrays: The arrays.
+
+    Example:
+        >>> import tempfile
+        >>> path = write_arrays(tempfile.mkdtemp() + "/a.npz", {"x": np.arange(3)})
+        >>> read_arrays(path)["x"].tolist()
+        [0, 1, 2]
+    """
+
+    def write(partial: Path) -> None:
+        with partial.open("wb") as file:
+            np.savez(file, **{"format": np.array(SEALED), **arrays})
+
+    return _write_sealed(path, write)
+
+
+def write_tensors(path: str | Path, state: dict[str, Any]) -> Path:
+    """Write tensors and plain values to a .pt file, whole or not at all.
+
+    Args:
+        path: The file.
+        state: Nested dictionaries and lists.
+
+    Example:
+        >>> import tempfile
+        >>> path = write_tensors(tempfile.mkdtemp() + "/a.pt", {"x": torch.ones(2)})
+        >>> read_tensors(path, "example")["x"]
+        tensor([1., 1.])
+    """
+    return _write_sealed(path, lambda p: torch.save({"sealed": SEALED, **state}, p))
+
+
+def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file; nothing in it is executed.
+
+    Files without a checksum are those of earlier versions, and of other programs.
+
+    Args:
+        path: The file.
+
+    Raises:
+        DamagedFileError: Its bytes are not those that were written, or it is no such file.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "a.npz"
+        >>> _ = path.write_bytes(b"PK")
+        >>> read_arrays(path)
+        Traceback (most recent call last):
+        ppl_vae.errors.DamagedFileError: ... is damaged or of another kind ...
+    """
+    is_sealed = _check_seal(path)
+    try:
+        # numpy may leave a damaged file open
+        with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            found = {name: file[name] for name in file}
+    except (OSError, EOFError, KeyError, TypeError, ValueError, BadZipFile) as error:
+        _refuse_missing(error)
+        raise DamagedFileError(f"{path} is damaged or of another kind ({_reason(error)})") from None
+    if not is_sealed and "format" in found:
+        raise _damaged(path)
+    return found
+
+
+def read_tensors(path: str | Path, what: str) -> dict[str, Any]:
+    """A file of tensors and plain values; anything that could execute code is refused.
+
+    Args:
+        path: The file.
+        what: What it should hold, for messages.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        DamagedFileError: Its bytes are not those that were written, or it is no such file.
+
+    Example:
+        >>> read_tensors("nowhere.pt", "weights")
+        Traceback (most recent call last):
+        FileNotFoundError: no weights at nowhere.pt
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no {what} at {path}")
+    is_sealed = _check_seal(path)
+    try:
+        found = torch.load(path, weights_only=True, map_location="cpu")
+    # torch raises UnpicklingError, EOFError, RuntimeError, ... for damaged or foreign files
+    except Exception as error:
+        reason = _reason(error)
+        if "weights_only" in reason:  # torch's advice is to let the file execute
+            reason = "it holds more than tensors and plain values"
+        raise DamagedFileError(
+            f"{path} is not a {what} file written by ppl_vae ({reason})"
+        ) from error
+    if not isinstance(found, dict):
+        raise DamagedFileError(f"{path} is not a {what} file written by ppl_vae")
+    if not is_sealed and "sealed" in found:
+        raise _damaged(path)
+    return found
+
+
+def _write_sealed(path: str | Path, write: Callable[[Path], object]) -> Path:
+    def sealed(partial: Path) -> None:
+        write(partial)
+        _seal(partial)
+
+    return write_whole(path, sealed)
+
+
+def _seal(path: Path) -> None:
+    """Let a zip archive end with a comment that has the checksum of all bytes before it."""
+    with path.open("r+b") as file:
+        size = file.seek(0, 2) - LENGTH.size
+        comment = SEAL + _checksum(file, size)
+        file.seek(size)
+        file.write(LENGTH.pack(len(comment)) + comment)
+
+
+def _check_seal(path: str | Path) -> bool:
+    """Whether a file has a checksum, which is then that of its bytes.
+
+    Raises:
+        DamagedFileError: It is that of other bytes.
+    """
+    with Path(path).open("rb") as file:
+        size = file.seek(0, 2) - NUM_SEAL - LENGTH.size
+        if size < 0:
+            return False
+        file.seek(size)
+        length = file.read(LENGTH.size)
+        comment = file.read()
+        if not comment.startswith(SEAL):
+            return False
+        if (length, comment) != (LENGTH.pack(NUM_SEAL), SEAL + _checksum(file, size)):
+            raise _damaged(path)
+    return True
+
+
+def _checksum(file: Any, size: int) -> bytes:
+    """SHA-256 of the first bytes of a file, in hexadecimal digits."""
+    found = hashlib.sha256()
+    file.seek(0)
+    while size:
+        part = file.read(min(size, BLOCK))
+        found.update(part)
+        size -= len(part)
+    return found.hexdigest().encode()
+
+
+def _damaged(path: str | Path) -> DamagedFileError:
+    return DamagedFileError(
+        f"{path} is damaged: its checksum is not that of its content; restore it from a copy, or "
+        "delete it and run the same call again"
+    )
+
+
+def _refuse_missing(error: Exception) -> None:
+    """An error of the file system is reported as it is."""
+    if isinstance(error, OSError) and error.errno is not None:
+        raise error
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

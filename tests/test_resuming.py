@@ -1,0 +1,236 @@
+"""What is read back is what was written, bit for bit, and belongs to the call that reads it."""
+
+import dataclasses
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from pyro.infer import Trace_ELBO
+from torch import optim
+
+import ppl_vae as pv
+from ppl_vae import objectives, posteriors, priors
+from ppl_vae.errors import DamagedFileError, OtherSettingsError
+from ppl_vae.evidence import EvidenceInterval
+from ppl_vae.runtime.sealed import read_arrays, read_tensors, write_arrays, write_tensors
+from ppl_vae.tasks import Fits
+
+
+def quiet(**settings):
+    return pv.Training(**{"num_epochs": 2, "batch_size": 20, "progress": False} | settings)
+
+
+def rows(context=0.0, held_out=0.0, weight=1.0):
+    """Sixty rows with a covariate and weights; some of which may differ."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(60, 3))
+    covariate = rng.normal(size=60)
+    weights = np.ones(60)
+    x[50, 0] += held_out
+    covariate[5] += context
+    weights[5] = weight
+    splits = {"train": range(40), "valid": range(40, 60)}
+    return pv.Dataset(x, context=covariate, weights=weights, splits=splits)
+
+
+def pair(scale="feature"):
+    torch.manual_seed(0)
+    guide = pv.Guide(posteriors.MeanFieldNormal(2), 3, context_dim=1)
+    likelihood = pv.likelihoods.Gaussian(3, scale=scale)
+    return pv.Model(priors.StandardNormal(2), likelihood, context_dim=1), guide
+
+
+def trained(training, data=None, model=None, objective=None):
+    model = pair() if model is None else model
+    return pv.fit(*model, rows() if data is None else data, objective=objective, training=training)
+
+
+# -- a training goes on only with what it began with
+# ------------------------------------------------------------------------------------------
+
+OTHERS = {
+    "covariates": ({"data": rows(context=1.0)}, "other covariates of the training rows"),
+    "validation rows": ({"data": rows(held_out=1.0)}, "other validation rows"),
+    "weights": ({"data": rows(weight=2.0)}, "other weights of the training rows"),
+    "model": ({"model": pair(scale="decoder")}, "another model"),
+    "objective": ({"objective": Trace_ELBO()}, "objective=MeanFieldELBO"),
+    "particles": ({"objective": objectives.IWAE(3)}, "objective=MeanFieldELBO"),
+}
+OTHER_SETTINGS = {
+    "num_parts": (2, "num_parts=1, not 2"),
+    "batch_size": (10, "batch_size=20, not 10"),
+    "seed": (1, "seed=0, not 1"),
+    "clip_norm": (1.0, "clip_norm=None, not 1.0"),
+    "refit": (True, "refit=False, not True"),
+    "optimizer": (lambda ps: optim.SGD(ps, lr=1e-3), "optimizer=Adam"),
+    "scheduler": (lambda o: optim.lr_scheduler.StepLR(o, 1), "scheduler=None"),
+    "weight_decay": (0.1, "weight_decay=0.0, not 0.1"),
+}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    path = tmp_path_factory.mktemp("training") / "run.pt"
+    trained(quiet(num_epochs=1, checkpoint=path))
+    return path
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_training_does_not_go_on_with_other_rows_or_programs(name, checkpoint):
+    other, said = OTHERS[name]
+    with pytest.raises(OtherSettingsError, match=rf"run.pt was written with {said}.*: delete it"):
+        trained(quiet(checkpoint=checkpoint), **other)
+
+
+@pytest.mark.parametrize("name", OTHER_SETTINGS)
+def test_a_training_does_not_go_on_with_other_settings(name, checkpoint):
+    value, said = OTHER_SETTINGS[name]
+    with pytest.raises(OtherSettingsError, match=rf"run.pt was written with {said}.*: delete it"):
+        trained(quiet(checkpoint=checkpoint, **{name: value}))
+
+
+def test_every_setting_that_changes_the_draws_is_compared():
+    """Those that are left out change only where and how long it computes."""
+    free = {"num_epochs", "device", "compile", "checkpoint", "progress", "optimizer", "scheduler"}
+    every = {each.name for each in dataclasses.fields(pv.Training)}
+    assert every - free == set(pv.Training().described())
+
+
+def test_pyros_own_objective_goes_on_in_another_process(tmp_path):
+    """Its repr holds an address."""
+    path = tmp_path / "run.pt"
+    trained(quiet(num_epochs=1, checkpoint=path), objective=Trace_ELBO())
+    again = Trace_ELBO()  # at another address
+    assert trained(quiet(checkpoint=path), objective=again).num_epochs == 2
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path, checkpoint):
+    state = read_tensors(checkpoint, "checkpoint")
+    name = next(iter(state["weights"]["model"]))
+    state["weights"]["model"][name].view(-1)[0] = torch.nan
+    write_tensors(tmp_path / "nan.pt", state)
+    with pytest.raises(DamagedFileError, match=rf"model.{name} holds NaN or infinity: delete"):
+        trained(quiet(checkpoint=tmp_path / "nan.pt"))
+
+
+# -- evidence
+# ------------------------------------------------------------------------------------------
+
+
+def evidence(path=None, data=None, **options):
+    return pv.log_evidence(
+        *pair(),
+        rows() if data is None else data,
+        **{"num_particles": 30, "checkpoint": path, "progress": False} | options,
+    )
+
+
+@pytest.mark.parametrize("num_rows", [59, 61, 120])
+def test_a_checkpoint_of_evidence_holds_the_rows_of_the_data_and_no_others(num_rows, tmp_path):
+    path = tmp_path / "evidence.npz"
+    evidence(path)
+    arrays = read_arrays(path)
+    index = np.arange(num_rows) % 60
+    changed = {
+        name: values[index]
+        for name, values in arrays.items()
+        if values.ndim and name != "probe" and (num_rows > 59 or name == "ess")  # or one alone
+    }
+    write_arrays(path, arrays | changed)
+    with pytest.raises(DamagedFileError, match=r"evidence.npz holds \d+ rows, of 60 in the data"):
+        evidence(path)
+
+
+def test_a_checkpoint_of_evidence_knows_covariates_and_the_order_of_rows(tmp_path):
+    path = tmp_path / "evidence.npz"
+    evidence(path)
+    with pytest.raises(OtherSettingsError, match="was written with different settings"):
+        evidence(path, rows(context=1.0))
+    arrays = read_arrays(path)
+    write_arrays(path, arrays | {"digests": arrays["digests"][::-1]})
+    with pytest.raises(OtherSettingsError, match="holds other rows: delete it"):
+        evidence(path)
+
+
+# -- checksums
+# ------------------------------------------------------------------------------------------
+
+
+def written(kind, folder):
+    """A file that is read back, and how."""
+    if kind == "tensors":
+        path = write_tensors(folder / "a.pt", {"x": torch.arange(5.0), "name": "a"})
+        return path, lambda: read_tensors(path, "tensors")
+    if kind == "arrays":
+        path = write_arrays(folder / "a.npz", {"x": np.arange(5.0)})
+        return path, lambda: read_arrays(path)
+    if kind == "training":
+        path = folder / "run.pt"
+        trained(quiet(num_epochs=1, checkpoint=path))
+        return path, lambda: trained(quiet(checkpoint=path))
+    if kind == "evidence":
+        path = folder / "evidence.npz"
+        found = evidence(path)
+        found.save(path)
+        return path, lambda: pv.Evidence.load(path)
+    if kind == "interval":
+        found = evidence()
+        interval = EvidenceInterval(found, found, np.full(60, "estimate"), 0.9)
+        path = interval.save(folder / "interval.npz")
+        return path, lambda: EvidenceInterval.load(path)
+    model, guide = pair()
+    weights = {"model": model.state_dict(), "guide": guide.state_dict()}
+    path = Fits(model, guide, [weights]).save(folder / "fits.pt")
+    return path, lambda: Fits.load(path, model, guide)
+
+
+def flipped(content, bit):
+    changed = bytearray(content)
+    changed[bit // 8] ^= 1 << bit % 8
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("kind", ["tensors", "arrays"])
+def test_every_flipped_bit_is_refused(kind, tmp_path):
+    """All bytes, one bit of each; the checksum is of the file, not of what a reader looks at."""
+    path, read = written(kind, tmp_path)
+    read()
+    content = path.read_bytes()
+    for place in range(len(content)):
+        path.write_bytes(flipped(content, 8 * place + place % 8))
+        with pytest.raises(DamagedFileError, match=r"is damaged|not a tensors file"):
+            read()
+
+
+@pytest.mark.parametrize("kind", ["training", "evidence", "interval", "fits"])
+def test_damage_is_refused_wherever_a_file_is_read_back(kind, tmp_path):
+    path, read = written(kind, tmp_path)
+    content = path.read_bytes()
+    for place in np.random.default_rng(0).integers(8 * len(content), size=20):
+        path.write_bytes(flipped(content, int(place)))
+        with pytest.raises(DamagedFileError, match=rf"{path.name}.* is damaged"):
+            read()
+    for end in (0, 1, 21, 22, len(content) // 2, len(content) - 1):
+        path.write_bytes(content[:end])
+        with pytest.raises(DamagedFileError, match=path.name):
+            read()
+    path.write_bytes(content)
+    read()
+
+
+def test_a_sealed_file_is_a_zip_archive_as_others_read_it(tmp_path):
+    for kind in ("tensors", "arrays"):
+        path, _ = written(kind, tmp_path)
+        assert zipfile.ZipFile(path).testzip() is None
+    assert np.load(tmp_path / "a.npz")["x"].tolist() == list(range(5))
+    assert torch.load(tmp_path / "a.pt", weights_only=True)["name"] == "a"
+
+
+def test_files_without_a_checksum_are_those_of_earlier_versions(tmp_path):
+    found = evidence()
+    np.savez(tmp_path / "old.npz", **found.arrays())
+    assert len(pv.Evidence.load(tmp_path / "old.npz")) == 60
+    np.savez(tmp_path / "stripped.npz", format=1, **found.arrays())
+    with pytest.raises(DamagedFileError, match="checksum"):
+        pv.Evidence.load(tmp_path / "stripped.npz")
