@@ -82,7 +82,7 @@ class Training:
             same machine.
         device: Where to train, e.g. "cuda"; None leaves model and guide where they are.
         compile: Whether Pyro's handlers run at the first step only, and a recorded graph of their
-            operations runs thereafter. "auto" uses a graph from 1,000 steps on and compiles it from
+            operations runs thereafter. "auto" uses a graph from 300 steps on and compiles it from
             10,000 steps on; True compiles it; False uses none. The draws are the same and, within
             float tolerance, so are the losses. "cudagraphs" compiles, and launches all kernels of a
             step on a GPU as one (not with `num_parts`). If a graph is not possible, the log gives

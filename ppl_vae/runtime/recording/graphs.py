@@ -9,10 +9,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._guards import TracingContext, tracing
+from torch._subclasses import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from ppl_vae.runtime.recording.outside import RecordingError, Unread
 from ppl_vae.runtime.recording.products import replacements
+from ppl_vae.runtime.recording.slimming import slim
 from ppl_vae.runtime.seeding import seeded
 
 __all__ = ["Graph", "check_agreement", "compiled", "first_line", "recorded"]
@@ -44,8 +47,11 @@ def recorded(function: Graph, *inputs: Any) -> torch.fx.GraphModule:
         >>> double(torch.arange(2.0))
         tensor([0., 2.])
     """
+    # One mode for the shapes of all results; torch makes one for each, which takes longer than the
+    # rest.
+    shapes = tracing(TracingContext(FakeTensorMode()))
     try:
-        with seeded(0), Unread():
+        with seeded(0), Unread(), shapes:
             # A lambda, since make_fx does not take bound methods.
             graph = make_fx(lambda *tensors: function(*tensors), replacements())(*inputs)
     except Exception as error:  # of many kinds; the unrecorded function will raise its own
@@ -55,6 +61,8 @@ def recorded(function: Graph, *inputs: Any) -> torch.fx.GraphModule:
         raise RecordingError(reason) from error
     if any(map(_has_free_shape, graph.graph.nodes)):
         raise RecordingError("the shape of an intermediate result depends on the data")
+    slim(graph.graph)
+    graph.recompile()
     return graph
 
 
