@@ -25,6 +25,7 @@ from .diagnostics import conditional_pit as conditional_pit
 from .diagnostics import elbo_surgery as elbo_surgery
 from .diagnostics import factor_loadings as factor_loadings
 from .diagnostics import guide_errors as guide_errors
+from .diagnostics import latent_means as latent_means
 from .diagnostics import marginal_pit as marginal_pit
 from .diagnostics import predictive_check as predictive_check
 from .diagnostics import rate_distortion as rate_distortion
@@ -71,11 +72,14 @@ from .tasks import MultipleImputation as MultipleImputation
 from .tasks import anomaly_pvalues as anomaly_pvalues
 from .tasks import bootstrap_fits as bootstrap_fits
 from .tasks import counterfactual as counterfactual
+from .tasks import embedding_quality as embedding_quality
 from .tasks import impute as impute
+from .tasks import loading_intervals as loading_intervals
 from .tasks import odd_columns as odd_columns
 from .tasks import overimpute as overimpute
 from .tasks import pool as pool
 from .tasks import tipping_point as tipping_point
+from .tasks import variance_explained as variance_explained
 from .training import FitResult as FitResult
 from .training import NonFiniteLossError as NonFiniteLossError
 from .training import Training as Training

@@ -97,3 +97,16 @@ def test_malignant_tumours_are_discovered(tmp_path):
     assert (discovered & is_malignant).sum() >= 7
     assert (discovered & ~is_malignant).sum() <= 2
     assert columns.min(axis=None) < 0.05
+
+
+def test_a_reduction_is_judged_beside_principal_components(tmp_path):
+    module, (found, of_tumours, variance, loadings) = run("dimension_reduction", tmp_path)
+    for quality in (*found.values(), of_tumours):
+        assert quality.names == ("VAE", "PCA")
+        assert (abs(quality.values) <= 1).all()
+        assert (quality.difference_se > 0)[0].all()
+    kept = [found[num].values[1, 2] for num in (2, 10)]
+    assert (kept[1] > kept[0] + 0.2).all()  # ten components keep more neighbours than two
+    assert abs(variance.first_order.sum() - variance.explained) < 0.5 * variance.explained
+    assert (variance.total > variance.first_order - 4 * variance.first_order_se).all()
+    assert loadings.draws.shape == (module.QUICK_FITS, 30, 2)

@@ -1,6 +1,6 @@
-"""What one does with a trained model: anomalies, counterfactuals, multiple imputation."""
+"""Uses of a trained model: anomalies, counterfactuals, dimension reduction, imputation."""
 
-from ppl_vae.tasks import anomaly, imputation
+from ppl_vae.tasks import anomaly, imputation, reduction
 from ppl_vae.tasks.anomaly import AnomalyPValues, anomaly_pvalues, odd_columns, plot_anomalies
 from ppl_vae.tasks.imputation import (
     Fits,
@@ -20,29 +20,50 @@ from ppl_vae.tasks.imputation import (
     tipping_point,
 )
 from ppl_vae.tasks.other_covariates import Counterfactual, counterfactual
+from ppl_vae.tasks.reduction import (
+    EmbeddingQuality,
+    LoadingIntervals,
+    VarianceExplained,
+    embedding_quality,
+    loading_intervals,
+    plot_embedding_quality,
+    plot_loadings,
+    plot_variance_explained,
+    variance_explained,
+)
 
 __all__ = [
     "AnomalyPValues",
     "Counterfactual",
+    "EmbeddingQuality",
     "Fits",
     "Imputations",
+    "LoadingIntervals",
     "MultipleImputation",
     "Overimputation",
     "Pooled",
     "PooledTest",
     "TippingPoint",
+    "VarianceExplained",
     "anomaly",
     "anomaly_pvalues",
     "bootstrap_fits",
     "counterfactual",
+    "embedding_quality",
     "imputation",
     "impute",
+    "loading_intervals",
     "odd_columns",
     "overimpute",
     "plot_anomalies",
+    "plot_embedding_quality",
+    "plot_loadings",
     "plot_overimputation",
     "plot_tipping_point",
+    "plot_variance_explained",
     "pool",
     "pool_chi_squares",
+    "reduction",
     "tipping_point",
+    "variance_explained",
 ]

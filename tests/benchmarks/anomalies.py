@@ -98,7 +98,7 @@ def trained(problem: str, train: np.ndarray, seed: int) -> tuple[Any, Any]:
     likelihood: Any = likelihoods.Bernoulli(num_features)
     sizes: dict[str, Any] = {"latent_dim": 10, "width": 200, "num_epochs": 60}
     if problem == "digits":
-        likelihood = likelihoods.BetaBinomial(num_features, total_count=16)
+        likelihood = likelihoods.BetaBinomial(num_features, total=16)
         sizes = {"latent_dim": 4, "width": 64, "num_epochs": 400}
     with pv.seeded(seed):
         encoder = networks.MLP(num_features, (sizes["width"],))

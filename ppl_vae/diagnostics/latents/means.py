@@ -1,7 +1,7 @@
-"""Posterior means E_q[z given x] of every latent dimension, exact if q has a known mean."""
+"""Means and sds of q(z given x) of every latent dimension, exact if q knows them."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -26,29 +26,35 @@ if TYPE_CHECKING:
 
 __all__ = ["LatentMeans", "latent_means"]
 
-ABOUT = "Means of q(z given x), and their squared standard errors over draws; 0 where exact."
+ABOUT = (
+    "Means of q(z given x) with their squared standard errors over draws, 0 where exact, and sds."
+)
 ROWS_PER_CHUNK = 1000
 
 
 @dataclass(frozen=True)
 class LatentMeans:
-    """E_q[z_d given x] per observation and latent dimension.
+    """E_q[z_d given x] and sd_q(z_d given x) per observation and latent dimension.
 
     Args:
         mean: The means, shape (N, D); dimensions of several latent sites follow one another.
         variance: Squared standard error of each mean over the draws, (N, D); 0 where the mean is
             exact.
+        sd: Standard deviation of q(z_d given x), (N, D), how far the row determines z_d: close to
+            that of the prior where x says little. Of draws where it is not known.
         names: Names of the dimensions, "z[0]", "z[1]", ...
-        exact: Whether all of them are exact.
+        exact: Whether all means are exact.
         coords: Names of the rows, by their dim.
 
     Example:
-        >>> LatentMeans(np.zeros((3, 1)), np.zeros((3, 1)), ("z[0]",), exact=True).mean.shape
+        >>> zero, one = np.zeros((3, 1)), np.ones((3, 1))
+        >>> LatentMeans(zero, zero, one, ("z[0]",), exact=True).mean.shape
         (3, 1)
     """
 
     mean: np.ndarray
     variance: np.ndarray
+    sd: np.ndarray
     names: tuple[str, ...]
     exact: bool
     coords: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
@@ -59,7 +65,7 @@ class LatentMeans:
         `tree["latent_means"] = means.to_datatree()["latent_means"]` adds it to another tree.
         """
         rows = self.coords or {"datum": np.arange(len(self.mean))}
-        values = {"mean": self.mean, "variance": self.variance}
+        values = {"mean": self.mean, "variance": self.variance, "sd": self.sd}
         return tree_of("latent_means", values, rows | {"dimension": self.names}, description=ABOUT)
 
 
@@ -71,20 +77,20 @@ def latent_means(
     seed: int = 0,
     progress: bool = True,
 ) -> LatentMeans:
-    """E_q[z given x]: the distribution's own mean, or the mean of draws if that is not known.
+    """E_q[z given x] and sd: the distribution's own, or those of draws where they are not known.
 
-    With several latent sites the mean of one may depend on the draw of another; it is then averaged
-    over draws as well. The model is not needed, so the guide is the first argument.
+    With several latent sites the mean of one may depend on the draw of another; mean and sd are
+    then taken over the draws of both. The model is not needed, so the guide is the first argument.
 
     Args:
         guide: `Guide`, or any Pyro guide with a plate "data" at dim -1.
         data: A `Dataset`, or an array, tensor, DataFrame, DataArray.
-        num_particles: Draws per observation if the mean is not known, at least 2.
+        num_particles: Draws per observation if the mean or the sd is not known, at least 2.
         seed: Seed of the draws.
         progress: Whether to show a bar after two seconds.
 
     Returns:
-        The means of all latent dimensions inside the data plate.
+        Means and sds of all latent dimensions inside the data plate.
 
     Raises:
         ValueError: there are fewer than 2 particles, or no latent site in the plate.
@@ -102,33 +108,40 @@ def latent_means(
     for block in blocks:
         with block.evaluating():
             parts.append(_moments(guide, block.args, num_particles))
-    means, variances, names, exact = zip(*parts, strict=True)
-    mean, variance = (torch.cat(each).cpu().numpy() for each in (means, variances))
-    return LatentMeans(mean, variance, names[0], all(exact), rows_of_data(inference.data))
+    *moments, names, exact = zip(*parts, strict=True)
+    mean, variance, sd = (torch.cat(each).cpu().numpy() for each in moments)
+    return LatentMeans(mean, variance, sd, names[0], all(exact), rows_of_data(inference.data))
 
 
 def _moments(
     guide: Program, args: tuple[Tensor, ...], num_particles: int
-) -> tuple[Tensor, Tensor, tuple[str, ...], bool]:
-    """Means and their squared standard errors, (B, D), names, and whether all means are exact."""
+) -> tuple[Tensor, Tensor, Tensor, tuple[str, ...], bool]:
+    """Means, their squared standard errors, sds, (B, D), names, and whether all means are exact."""
     sites = _latent_sites(guide, args, 2)
-    known = {name: _own_mean(site) for name, site in sites.items()}
-    exact = all(mean is not None for mean in known.values())
-    if not exact:
+    means = {name: _own(site, "mean") for name, site in sites.items()}
+    known = {name: (means[name], _own(site, "variance")) for name, site in sites.items()}
+    if any(each is None for pair in known.values() for each in pair):
         sites = _latent_sites(guide, args, num_particles)
-    means = []
-    variances = []
-    for name, mean in known.items():
-        if mean is None:
-            values = sites[name]["value"]
-            values = values.reshape(*values.shape[:2], -1).double()
-            means.append(values.mean(0))
-            variances.append(values.var(0) / len(values))
-        else:
-            means.append(mean.reshape(len(mean), -1).double())
-            variances.append(torch.zeros_like(means[-1]))
+    parts = [_site_moments(sites[name]["value"], *pair) for name, pair in known.items()]
+    mean, variance, sd = (torch.cat(each, -1) for each in zip(*parts, strict=True))
     shapes = {name: tuple(site["fn"].event_shape) for name, site in sites.items()}
-    return torch.cat(means, -1), torch.cat(variances, -1), dimension_names(shapes), exact
+    exact = all(each is not None for each in means.values())
+    return mean, variance, sd, dimension_names(shapes), exact
+
+
+def _site_moments(
+    draws: Tensor, mean: Tensor | None, variance: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean, its squared standard error and sd of one site, (B, D) each."""
+    draws = draws.reshape(*draws.shape[:2], -1).double()
+    spread = draws.var(0)
+    error = spread / len(draws)
+    if mean is not None and variance is not None:  # a variance given other draws is not the whole
+        spread = variance.reshape(len(variance), -1).double()
+    if mean is None:
+        return draws.mean(0), error, spread.sqrt()
+    mean = mean.reshape(len(mean), -1).double()
+    return mean, torch.zeros_like(mean), spread.sqrt()
 
 
 def _latent_sites(guide: Program, args: tuple[Tensor, ...], count: int) -> dict[str, Site]:
@@ -148,14 +161,14 @@ def _latent_sites(guide: Program, args: tuple[Tensor, ...], count: int) -> dict[
     return {site["name"]: site for site in sites}
 
 
-def _own_mean(site: Site) -> Tensor | None:
-    """The distribution's mean, (B, *event), if it has one that depends on no other draw."""
+def _own(site: Site, moment: Literal["mean", "variance"]) -> Tensor | None:
+    """The distribution's mean or variance, (B, *event), if it depends on no other draw."""
     try:
-        mean = site["fn"].mean
+        value = getattr(site["fn"], moment)
     except (NotImplementedError, AttributeError):
         return None
-    known = bool(mean.isfinite().all()) and torch.equal(mean[0], mean[1])
-    return mean[0] if known else None
+    known = bool(value.isfinite().all()) and torch.equal(value[0], value[1])
+    return value[0] if known else None
 
 
 def dimension_names(shapes: dict[str, tuple[int, ...]]) -> tuple[str, ...]:
