@@ -42,6 +42,7 @@ from ppl_vae.runtime.distributed import (
 )
 from ppl_vae.runtime.seeding import derived_seed, seeded
 from ppl_vae.training.collapse_alarm import collapse_warning, mean_rate, shares_information
+from ppl_vae.training.record import STOPPED, FitResult, NonFiniteLossError, Watchers
 from ppl_vae.training.requirements import (
     check_batches,
     check_objective,
@@ -53,7 +54,6 @@ from ppl_vae.training.requirements import (
     rows_of,
     with_weights,
 )
-from ppl_vae.training.result import FitResult, NonFiniteLossError
 from ppl_vae.training.settings import Training
 from ppl_vae.training.shared_latents import shared_among
 from ppl_vae.training.state import Best, State, Weights, read_checkpoint, write_checkpoint
@@ -68,9 +68,16 @@ class Run:
     """One call of `fit`."""
 
     def __init__(
-        self, model: Program, guide: Program, data: Dataset, objective: Any, training: Training
+        self,
+        model: Program,
+        guide: Program,
+        data: Dataset,
+        objective: Any,
+        training: Training,
+        watchers: Watchers | None = None,
     ) -> None:
         check_objective(objective, training)
+        self.watchers = watchers or Watchers()
         self.model = model
         self.guide = guide
         self.training = training
@@ -130,6 +137,8 @@ class Run:
             last = self.training.num_epochs
         self._resume()
         done = self.result.num_epochs
+        settings = {"num_epochs": last} | self.training.described()
+        self.watchers.begin(settings, self.result)
         start = latest = done, self.state.take()
         is_quiet = not (self.training.progress and is_main())
         bar = tqdm(desc="fit", unit=" epochs", total=last, initial=done, disable=is_quiet)
@@ -143,9 +152,13 @@ class Run:
                 except NonFiniteLossError as error:
                     error.args = (f"{error}; {self._put_back(latest, start)}",)
                     raise
+                self.watchers.log(row)  # before the checkpoint: a failure repeats the epoch
                 latest = epoch, self._record(row)
                 bar.set_postfix({k: f"{row[k]:.2f}" for k in ("train", "valid") if k in row})
                 bar.update()
+                if self.watchers.stop(row, *programs):
+                    self.result.stopped = STOPPED
+                    break
         return self._finish()
 
     def restart(self, weights: Weights, rows: np.ndarray, seed: int) -> None:

@@ -13,7 +13,13 @@ from ppl_vae.programs.modules import missing_values, require_programs
 from ppl_vae.programs.traces import Program
 from ppl_vae.runtime.seeding import one_at_a_time
 from ppl_vae.training.loop import Run, training_mode
-from ppl_vae.training.result import FitResult, NonFiniteLossError
+from ppl_vae.training.record import (
+    AfterEpoch,
+    FitResult,
+    NonFiniteLossError,
+    Tracker,
+    Watchers,
+)
 from ppl_vae.training.settings import Training
 from ppl_vae.training.state import Weights
 
@@ -27,6 +33,8 @@ def fit(
     *,
     objective: ELBO | None = None,
     training: Training | None = None,
+    tracker: Tracker | None = None,
+    after_epoch: AfterEpoch | None = None,
 ) -> FitResult:
     """Train model and guide in place by stochastic gradient ascent on the objective.
 
@@ -43,6 +51,15 @@ def fit(
         data: A `Dataset` (split or not), or an array, tensor, DataFrame, DataArray.
         objective: One of `objectives` or Pyro's own ELBOs; None is `MeanFieldELBO()`.
         training: Settings; None is `Training()`.
+        tracker: A `training.Tracker`, which is told the settings before the first epoch and the
+            record of each epoch, under the epoch's number. A resumed training tells neither again
+            what an earlier part of it told. With `refit` the names in the second training start
+            with "refit/".
+        after_epoch: A function of the record of an epoch, a row of `FitResult.history` by name,
+            called when the epoch is in the checkpoint, with model and guide in evaluation mode.
+            Training stops if it returns True, and `FitResult.stopped` is "after_epoch"; what it
+            raises, as for pruning, leaves `fit` with a note that names it. It is not called in the
+            second training of `refit`. Neither it nor the tracker changes the result.
 
     Returns:
         History, best epoch, wall time.
@@ -54,7 +71,8 @@ def fit(
         ValueError: x is outside the support; there are no held-out rows for early stopping or
             refitting; a warm-up is requested with one of Pyro's objectives; the checkpoint has
             other settings; batches have one row and the objective compares rows.
-        TypeError: model, guide, objective or training has the wrong type.
+        TypeError: model, guide, objective or training has the wrong type; the tracker lacks a
+            member.
 
     References:
         Kingma and Welling (2014), Auto-encoding variational Bayes, arXiv:1312.6114, algorithm 1;
@@ -78,8 +96,9 @@ def fit(
             f"training is {training!r}; it must be an object, as in Training(num_epochs=10)"
         )
     require_programs(model, guide)
+    watchers = Watchers(tracker, after_epoch)
     with one_at_a_time:
-        run = Run(model, guide, as_dataset(data), objective, training)
+        run = Run(model, guide, as_dataset(data), objective, training, watchers)
         return run.go() if not training.refit else _refitted(run, objective)
 
 
@@ -149,7 +168,9 @@ def _refitted(run: Run, objective: ELBO) -> FitResult:
         training = replace(training, checkpoint=path.with_name(f"{path.stem}-refit{path.suffix}"))
     splits = dict(run.data.splits)
     splits["train"] = np.concatenate([splits["train"], splits.pop("valid")])
-    again = Run(run.model, run.guide, run.data.with_splits(splits), objective, training)
+    watchers = Watchers(run.watchers.tracker, prefix="refit/")
+    data = run.data.with_splits(splits)
+    again = Run(run.model, run.guide, data, objective, training, watchers)
     found = again.go(result.best_epoch or result.num_epochs)
     result.refit_epochs = found.num_epochs
     result.wall_time += found.wall_time

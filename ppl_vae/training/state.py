@@ -20,7 +20,7 @@ from ppl_vae.programs.traces import Program
 from ppl_vae.runtime.files import write_whole
 from ppl_vae.runtime.sealed import read_tensors, write_tensors
 from ppl_vae.runtime.seeding import seeded
-from ppl_vae.training.result import FitResult
+from ppl_vae.training.record import FitResult
 
 __all__ = ["load_weights", "save_weights"]
 

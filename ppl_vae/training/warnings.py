@@ -13,7 +13,7 @@ from ppl_vae.programs.modules import evaluating
 from ppl_vae.programs.traces import LogTerms, Program, log_terms, nonfinite_site
 from ppl_vae.runtime.checks import one_line, shown
 from ppl_vae.runtime.seeding import seeded
-from ppl_vae.training.result import FitResult
+from ppl_vae.training.record import FitResult
 
 __all__ = [
     "constant_features",
