@@ -137,8 +137,7 @@ class Run:
             last = self.training.num_epochs
         self._resume()
         done = self.result.num_epochs
-        settings = {"num_epochs": last} | self.training.described()
-        self.watchers.begin(settings, self.result)
+        self.watchers.begin(self.training, last, self.result)
         start = latest = done, self.state.take()
         is_quiet = not (self.training.progress and is_main())
         bar = tqdm(desc="fit", unit=" epochs", total=last, initial=done, disable=is_quiet)

@@ -9,6 +9,7 @@ from ppl_vae.families.modules import at_rest
 from ppl_vae.programs.modules import modules_of
 from ppl_vae.programs.traces import Program
 from ppl_vae.runtime.distributed import from_main, is_main
+from ppl_vae.training.settings import Training
 
 __all__ = ["AfterEpoch", "FitResult", "NonFiniteLossError", "Tracker"]
 
@@ -131,10 +132,11 @@ class Watchers:
                 'of the record of an epoch, as in lambda record: record["valid"] > -80'
             )
 
-    def begin(self, settings: dict[str, Any], result: FitResult) -> None:
+    def begin(self, training: Training, num_epochs: int, result: FitResult) -> None:
         """Tell the tracker the settings, unless an earlier part of this training did so."""
         if self.tracker is None or result.num_epochs or not is_main():
             return
+        settings = {"num_epochs": num_epochs} | training.described()
         params = self._named(settings | {"objective": result.objective})
         self._call("tracker.log_params", 0, self.tracker.log_params, params)
 
