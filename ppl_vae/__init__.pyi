@@ -66,12 +66,15 @@ from .refinement import refit_prior as refit_prior
 from .report import write_report as write_report
 from .runtime.seeding import seeded as seeded
 from .tasks import AnomalyPValues as AnomalyPValues
+from .tasks import CompressedRows as CompressedRows
 from .tasks import Fits as Fits
 from .tasks import Imputations as Imputations
 from .tasks import MultipleImputation as MultipleImputation
 from .tasks import anomaly_pvalues as anomaly_pvalues
 from .tasks import bootstrap_fits as bootstrap_fits
+from .tasks import compress as compress
 from .tasks import counterfactual as counterfactual
+from .tasks import decompress as decompress
 from .tasks import embedding_quality as embedding_quality
 from .tasks import impute as impute
 from .tasks import loading_intervals as loading_intervals

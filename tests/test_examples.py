@@ -91,6 +91,13 @@ def test_a_pooled_regression_is_nearer_the_truth_than_complete_cases(tmp_path):
     assert abs(pooled.estimate[dose] - of_all) < abs(of_complete_cases - of_all)
 
 
+def test_digits_take_about_as_many_bits_as_their_bound(tmp_path):
+    pytest.importorskip("constriction")
+    _, found = run("compression", tmp_path)
+    assert found["bits-back"] == pytest.approx(found["-ELBO / log 2"], rel=0.02)
+    assert found["bits-back"] < found["bz2 of packed bits"]
+
+
 def test_malignant_tumours_are_discovered(tmp_path):
     _, (found, is_malignant, columns) = run("anomalies", tmp_path)
     discovered = found.discoveries(0.1)

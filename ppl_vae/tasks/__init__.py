@@ -1,7 +1,8 @@
-"""Uses of a trained model: anomalies, counterfactuals, dimension reduction, imputation."""
+"""Uses of a trained model: anomalies, compression, counterfactuals, reduction, imputation."""
 
-from ppl_vae.tasks import anomaly, imputation, reduction
+from ppl_vae.tasks import anomaly, compression, imputation, reduction
 from ppl_vae.tasks.anomaly import AnomalyPValues, anomaly_pvalues, odd_columns, plot_anomalies
+from ppl_vae.tasks.compression import CompressedRows, compress, decompress
 from ppl_vae.tasks.imputation import (
     Fits,
     Imputations,
@@ -34,6 +35,7 @@ from ppl_vae.tasks.reduction import (
 
 __all__ = [
     "AnomalyPValues",
+    "CompressedRows",
     "Counterfactual",
     "EmbeddingQuality",
     "Fits",
@@ -48,8 +50,11 @@ __all__ = [
     "anomaly",
     "anomaly_pvalues",
     "bootstrap_fits",
+    "compress",
+    "compression",
     "counterfactual",
     "embedding_quality",
+    "decompress",
     "imputation",
     "impute",
     "loading_intervals",

@@ -237,7 +237,9 @@ class Levels(Coarsened):
     def enumerate_support(self, expand: bool = True) -> Tensor:
         """The levels, in a new first dim."""
         like = self.base.mean
-        values = torch.linspace(0, 1, self.num_levels, dtype=like.dtype, device=like.device)
+        # Divided, so that each level is rounded as k / 255 of an image is.
+        levels = torch.arange(self.num_levels, dtype=like.dtype, device=like.device)
+        values = levels / (self.num_levels - 1)
         values = values.reshape(-1, *(1 for _ in self.batch_shape))
         return values.expand(-1, *self.batch_shape) if expand else values
 
