@@ -450,5 +450,9 @@ def test_weights_of_another_guide_leave_the_model_as_it_is(tmp_path):
     before = copy.deepcopy(model.state_dict())
     with pytest.raises(ValueError, match="does not fit this guide"):
         pv.load_weights(tmp_path / "weights.pt", model, guide)
+    for foreign in (model.state_dict(), {"model": model.state_dict()}):
+        torch.save(foreign, tmp_path / "foreign.pt")
+        with pytest.raises(ValueError, match="foreign.pt holds no weights written by save_weights"):
+            pv.load_weights(tmp_path / "foreign.pt", model, guide)
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name])

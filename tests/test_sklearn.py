@@ -16,6 +16,7 @@ from ppl_vae import likelihoods, priors
 from ppl_vae.sklearn import VAE, VAEClassifier, VAEImputer, VAEOutlierDetector
 from ppl_vae.sklearn.vae import _components
 
+pytestmark = pytest.mark.filterwarnings("ignore:log p.x. is not reliable")  # after so few steps
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "howto" / "scikit_learn.md"
 TINY = {"latent_dim": 1, "max_steps": 3, "num_particles": 5, "refine_steps": 0, "random_state": 0}
 RNG = np.random.default_rng(0)
@@ -210,6 +211,12 @@ def test_rows_of_weight_zero_are_left_out():
     ("settings", "message"),
     [
         ({"prior": "Normal"}, "prior is 'Normal', which the library does not have"),
+        ({"prior": "VampPrior"}, "needs guide and pseudo_inputs: these estimators have none"),
+        ({"prior": "GaussianProcess"}, "needs context_dim: these estimators have none"),
+        ({"posterior": "GaussianProcess"}, "which also needs prior: these estimators have none"),
+        ({"likelihood": "Columns"}, "needs families: give a dictionary of families by column"),
+        ({"likelihood": "Binomial"}, "in lambda size: likelihoods.Binomial(size, total=...)"),
+        ({"likelihood": "Gausian"}, "did you mean Gaussian? Allowed: Beta, ContinuousBernoulli,"),
         ({"likelihood": 3}, "likelihood is 3: give a name"),
         ({"max_steps": 0}, "max_steps is 0; it must be a whole number, at least 1"),
         ({"num_particles": 0}, "num_particles is 0"),
@@ -220,6 +227,72 @@ def test_errors_name_the_parameter(settings, message):
         VAE(**(TINY | settings)).fit(X)
 
 
+def test_no_name_is_offered_that_would_be_refused():
+    for part in ("prior", "posterior", "likelihood"):
+        with pytest.raises(ValueError, match="does not have") as caught:
+            VAE(**TINY, **{part: "Foo"}).fit(X)
+        listed = str(caught.value).partition("Allowed: ")[2].split(", ")
+        assert len(listed) > 9
+        assert not {"VampPrior", "GaussianProcess", "ConditionalNormal", "Columns"} & set(listed)
+
+
+def test_rows_outside_the_support_have_no_class():
+    counts = np.random.default_rng(0).poisson(4, size=(40, 2)).astype(float)
+    y = np.arange(40) % 2
+    classifier = VAEClassifier(**TINY).fit(counts, y)
+    assert classifier.predict_proba(counts).shape == (40, 2)
+    counts[[5, 7], [1, 0]] = 1.5
+    with pytest.raises(ValueError, match="x is 1.5 at row 5, feature 1"):
+        classifier.predict_proba(counts)
+
+
+@pytest.mark.parametrize("value", [1e300, -1e31])
+def test_values_that_cannot_be_squared_are_refused(value):
+    far = X.copy()
+    far[3, 2] = value
+    y = np.arange(len(X)) % 2
+    message = re.escape(f"X is {value:g} at row 3, column 2, beyond 1e+30: use NaN")
+    for estimator in (VAE(**TINY), VAEImputer(**TINY), VAEClassifier(**TINY)):
+        with pytest.raises(ValueError, match=message):
+            estimator.fit(far, y)
+    assert np.isneginf(VAE(**TINY).fit(X).score_samples(np.full((1, 3), 1e300))).all()
+
+
+@pytest.mark.parametrize("kind", ["NaN", "None", "NA", "text"])
+def test_labels_may_be_missing_in_any_way(kind):
+    y = np.arange(len(X)) % 2
+    unlabelled = np.arange(len(X)) % 5 == 0
+    series = pd.Series(y).astype("Int64").mask(unlabelled)
+    forms = {
+        "NaN": np.where(unlabelled, np.nan, y),
+        "None": np.where(unlabelled, None, y),
+        "NA": series,
+        "text": np.where(unlabelled, None, np.array(["no", "yes"], dtype=object)[y]),
+    }
+    found = VAEClassifier(**TINY).fit(X, forms[kind])
+    assert found.classes_.tolist() == (["no", "yes"] if kind == "text" else [0, 1])
+    by_number = VAEClassifier(**TINY).fit(X, np.where(unlabelled, -1, y))
+    np.testing.assert_array_equal(found.data_.x, by_number.data_.x)
+    with pytest.raises(ValueError, match="y holds one class, None"):
+        found.fit(X, np.full(len(X), np.nan))
+
+
+def test_poor_weights_are_not_quiet(vae):
+    poor = clone(vae).set_params(max_steps=1, num_particles=40, refine_steps=0).fit(X)
+    with pytest.warns(UserWarning, match="log p.x. is not reliable for .* of 40 rows .k-hat > 0.7"):
+        poor.score_samples(X)
+
+
+@pytest.mark.filterwarnings("ignore:draws are not reliable")  # after so few steps
+def test_missing_counts_become_whole_numbers():
+    counts = np.random.default_rng(0).poisson(4, size=(40, 2)).astype(float)
+    table = np.column_stack([counts, X[:, 0]])
+    table[:9, [0, 2]] = np.nan
+    found = VAEImputer(**TINY | {"num_particles": 40}).fit_transform(table)
+    assert (found[:, 0] == np.rint(found[:, 0])).all()
+    assert (found[:9, 2] != np.rint(found[:9, 2])).all()
+
+
 def test_other_latents_and_shares_are_refused():
     with pytest.raises(ValueError, match="X has 2 columns, and the model 1 latent"):
         VAE(**TINY).fit(X).inverse_transform(np.zeros((2, 2)))
@@ -227,7 +300,7 @@ def test_other_latents_and_shares_are_refused():
         VAEOutlierDetector(**TINY, contamination=0.7).fit(X)
 
 
-@pytest.mark.filterwarnings("ignore:draws are not reliable")  # after so few steps
+@pytest.mark.filterwarnings("ignore:.* not reliable")  # after so few steps
 def test_the_page_runs():
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.M | re.S)
     names = {"__name__": "scikit_learn"}

@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 PACKAGE = str(Path(__file__).parents[1])
-LISTED = 20  # longer lists are not shown in an error
+LISTED = 30  # longer lists are not shown in an error
 
 
 def one_line(message: object) -> str:

@@ -18,7 +18,7 @@ from sklearn.utils.validation import (
 from ppl_vae.data import Dataset
 from ppl_vae.data.tables.frames import is_frame
 from ppl_vae.sklearn.estimator import Estimator
-from ppl_vae.sklearn.rows import checked, with_positive_weights
+from ppl_vae.sklearn.rows import checked, require_size, with_positive_weights
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,10 +33,10 @@ UNLABELLED = -1
 class VAEClassifier(ClassifierMixin, Estimator):
     """A classifier by the joint density of x and its class, p(y given x) = p(x, y) / sum_y p(x, y).
 
-    The class is one more column of the table of a `VAE`. Rows without a label (-1, where y has two
-    other labels at least) are rows where that column is missing: they train the model of x. Values
-    of x may be missing too. Where labels are many and x is complete, a classifier that models
-    p(y given x) alone is usually better.
+    The class is one more column of the table of a `VAE`. Rows without a label (NaN, None or pd.NA,
+    or -1 where y has two other labels at least) are rows where that column is missing: they train
+    the model of x. Values of x may be missing too. Where labels are many and x is complete, a
+    classifier that models p(y given x) alone is usually better.
 
     Args:
         latent_dim: Number of latent dimensions D, as in `VAE`.
@@ -69,26 +69,31 @@ class VAEClassifier(ClassifierMixin, Estimator):
 
         Args:
             X: Rows, (N, features); NaN is missing.
-            y: Classes, (N,); -1 is unlabelled where there are two other labels at least.
+            y: Classes, (N,); NaN, None and pd.NA are unlabelled, and so is -1 where there are two
+                other labels at least.
             sample_weight: Sampling weights, (N,); rows of weight zero are left out.
         """
         table = checked(self, X, reset=True)
         codes = self._read_classes(table, y)
         joint, weights = with_positive_weights(self, self._joint(table, codes), sample_weight)
-        return self._train(Dataset(joint, weights=weights, dtype=torch.float64))
+        return self._train(require_size(Dataset(joint, weights=weights, dtype=torch.float64)))
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """p(y given x) in the order of `classes_`, (N, classes).
 
-        Equal probabilities where x lies outside the likelihood's support.
-
         Args:
             X: Rows, (N, features).
+
+        Raises:
+            ValueError: A value lies outside the likelihood's support, so that p(x) is 0 whatever
+                the class.
         """
         check_is_fitted(self)
         table = checked(self, X, reset=False)
+        joint = self._joint(table, np.zeros(len(table), dtype=int))
+        self.model_.check(Dataset(joint, dtype=torch.float64).with_levels(self.model_.levels).x)
         log_p = np.stack([self._log_joint(table, code) for code in range(len(self.classes_))], 1)
-        log_p[np.isneginf(log_p).all(1)] = 0.0
+        log_p[np.isneginf(log_p).all(1)] = 0.0  # too far out for floats
         return softmax(log_p, axis=1)
 
     def predict(self, X: Any) -> np.ndarray:
@@ -107,15 +112,17 @@ class VAEClassifier(ClassifierMixin, Estimator):
                 f"{type(self).__name__} requires y to be passed, but the target y is None"
             )
         y = column_or_1d(y, warn=True)
-        assert_all_finite(y, input_name="y")
-        check_classification_targets(y)
+        labels, has_label = observed_labels(y)
+        assert_all_finite(labels, input_name="y")
+        check_classification_targets(labels)
         check_consistent_length(table, y)
-        self.classes_, codes = np.unique(y, return_inverse=True)
+        codes = np.full(len(y), UNLABELLED)
+        self.classes_, codes[has_label] = np.unique(labels, return_inverse=True)
         if len(self.classes_) > 2 and self.classes_[0] == UNLABELLED:
             self.classes_ = self.classes_[1:]
-            codes = codes - 1
+            codes = np.maximum(codes - 1, UNLABELLED)
         if len(self.classes_) < 2:
-            known = self.classes_.tolist()[0]
+            known = self.classes_.tolist()[0] if len(self.classes_) else None
             raise ValueError(f"y holds one class, {known!r}: a classifier needs two")
         return codes
 
@@ -145,3 +152,15 @@ class VAEClassifier(ClassifierMixin, Estimator):
         if families is None or isinstance(families, dict):
             return families
         return dict.fromkeys(data.feature_names[:-1], families)
+
+
+def observed_labels(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The labels that are there, in a type of their own, and which rows have one."""
+    import pandas as pd
+
+    has_label = ~pd.isna(y)
+    labels = y[has_label]
+    if labels.dtype == object:  # as whole numbers beside None are
+        inferred = pd.Series(labels).infer_objects()
+        labels = inferred.to_numpy() if inferred.dtype.kind in "biuf" else labels
+    return labels, has_label

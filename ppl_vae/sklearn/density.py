@@ -14,6 +14,7 @@ from ppl_vae.programs.inference import Inference, rows_per_chunk
 from ppl_vae.programs.traces import Program
 from ppl_vae.refinement import GradientRefinement
 from ppl_vae.refinement.task import own_family
+from ppl_vae.runtime.checks import warn_caller
 from ppl_vae.sklearn.keyed import KeyedGuide
 from ppl_vae.tasks.anomaly import LogEvidence
 
@@ -51,7 +52,15 @@ class Density:
         log_p = found.log_evidence
         poor = found.pareto_k > GOOD_K
         if poor.any() and self.refine_steps and own_family(self.guide):
-            log_p[poor] = self._refined(data[poor]).log_evidence
+            refined = self._refined(data[poor])
+            log_p[poor] = refined.log_evidence
+            poor[poor] = refined.pareto_k > GOOD_K
+        if poor.any():
+            count = f"{poor.sum()} of {len(data)} rows (k-hat > {GOOD_K})"
+            warn_caller(
+                f"log p(x) is not reliable for {count}: raise refine_steps, num_particles or "
+                "max_steps"
+            )
         return log_p
 
     def _refined(self, data: Dataset) -> Evidence:

@@ -1,6 +1,7 @@
 """What the estimators share: their parameters, and how they are fitted."""
 
 import copy
+import inspect
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, Self
@@ -28,6 +29,8 @@ from ppl_vae.runtime.seeding import seeded
 from ppl_vae.sklearn.density import Density
 from ppl_vae.sklearn.rows import new_rows
 from ppl_vae.training import Training, fit
+
+NOT_HERE = {"guide", "prior", "context_dim"}  # what a part needs and an estimator cannot give
 
 
 @dataclass(eq=False, repr=False)
@@ -121,14 +124,42 @@ def _part(given: Any, name: str, room: Any, size: Any) -> nn.Module | None:
 def _found(given: Any, name: str, room: Any) -> Any:
     """The class of this name in a room, or a copy of what else was given."""
     if isinstance(given, str):
-        if given not in room.__all__:
-            raise ValueError(
-                f"{name} is {given!r}, which the library does not have: "
-                f"{suggestion(given, room.__all__)}"
-            )
-        return getattr(room, given)
+        return _by_name(given, name, room)
     if not (given is None or isinstance(given, nn.Module) or callable(given)):
         raise TypeError(
             f"{name} is {given!r}: give a name, a module, or a function that makes one of its size"
         )
     return copy.deepcopy(given)
+
+
+def _by_name(given: str, name: str, room: Any) -> Any:
+    """The class of this name, which must be able to do with the size alone."""
+    needs = {each: _needs(getattr(room, each)) for each in room.__all__}
+    if given not in needs:
+        allowed = [each for each, more in needs.items() if not more]
+        raise ValueError(
+            f"{name} is {given!r}, which the library does not have: {suggestion(given, allowed)}"
+        )
+    if not needs[given]:
+        return getattr(room, given)
+    more = " and ".join(needs[given])
+    where = f"{room.__name__.rpartition('.')[2]}.{given}"
+    if given == "Columns":
+        remedy = "give a dictionary of families by column instead"
+    elif NOT_HERE & set(needs[given]):
+        remedy = "these estimators have none: use pv.Model and pv.fit"
+    else:
+        remedy = f"give a function, as in lambda size: {where}(size, {needs[given][-1]}=...)"
+    raise ValueError(f"{name} is {given!r}, which also needs {more}: {remedy}")
+
+
+def _needs(part: type) -> list[str]:
+    """What the constructor needs beside the size."""
+    parameters = inspect.signature(part).parameters.values()
+    return [
+        each.name
+        for each in parameters
+        if each.default is each.empty
+        and each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)
+        and each.name not in ("latent_dim", "event_shape")
+    ]

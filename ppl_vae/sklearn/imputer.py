@@ -8,6 +8,7 @@ import numpy as np
 from sklearn.base import OneToOneFeatureMixin, TransformerMixin
 
 from ppl_vae.data import Dataset
+from ppl_vae.families.missing import discrete_entries
 from ppl_vae.refinement import GradientRefinement
 from ppl_vae.runtime.checks import warn_caller
 from ppl_vae.sklearn.estimator import Estimator
@@ -22,7 +23,8 @@ __all__ = ["VAEImputer"]
 class VAEImputer(OneToOneFeatureMixin, TransformerMixin, Estimator):
     """An imputer: missing values become E[x_mis given x_obs] under a fitted `VAE`.
 
-    Categories and columns of 0 and 1 become the most probable value. Observed values stay as they
+    Categories and columns of 0 and 1 become the most probable value, counts the whole number that
+    is nearest to the mean. Observed values stay as they
     are. This is single imputation: standard errors of analyses of the completed table are too
     small. `pv.impute(imputer.model_, imputer.guide_, X)` gives multiple imputations instead, to be
     pooled by `pv.pool`. Values are missing at random.
@@ -96,7 +98,9 @@ class VAEImputer(OneToOneFeatureMixin, TransformerMixin, Estimator):
             return impute(self.model_, self.guide_, row, seed=seed, **options)
 
     def _most_plausible(self, imputations: Imputations) -> np.ndarray:
-        """Means of one row, and modes of what has no mean."""
+        """Means of one row, whole ones of counts, and modes of what has no mean."""
         kinds = np.array(self.data_.kinds)
         has_mean = ~np.isin(kinds, ["boolean", "category", "ordered"])
-        return np.where(has_mean, imputations.mean[0], imputations.mode[0])
+        is_whole = discrete_entries(self.model_.likelihood.support, len(kinds))
+        means = np.where(is_whole, np.rint(imputations.mean[0]), imputations.mean[0])
+        return np.where(has_mean, means, imputations.mode[0])

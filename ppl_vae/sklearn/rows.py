@@ -11,12 +11,26 @@ from ppl_vae.data.tables.frames import is_frame
 
 FLOATS = [np.float64, np.float32]
 FEWEST = 2  # rows to fit to
+LARGEST = 1e30  # value in a row of training, since squares and float32 end at 1e38
 
 
 def training_rows(estimator: Any, X: Any, weights: Any = None) -> Dataset:
     """The rows that an estimator is fitted to; those of weight zero are left out."""
     table, weights = with_positive_weights(estimator, checked(estimator, X, reset=True), weights)
-    return read(estimator, table, weights)
+    return require_size(read(estimator, table, weights))
+
+
+def require_size(data: Dataset) -> Dataset:
+    """The rows, unless a value is too large to be squared."""
+    far = (data.x.abs() > LARGEST).nonzero()
+    if len(far):
+        row, place = far[0].tolist()
+        raise ValueError(
+            f"X is {data.x[row, place].item():g} at row {row}, column "
+            f"{data.feature_names[place]}, beyond {LARGEST:g}: use NaN if it stands for a missing "
+            "value, or another unit"
+        )
+    return data
 
 
 def with_positive_weights(estimator: Any, table: Any, weights: Any) -> tuple[Any, Any]:

@@ -180,6 +180,11 @@ def load_weights(path: str | Path, model: nn.Module, guide: nn.Module) -> None:
     """
     state = read_tensors(path, "weights")
     programs = {"model": model, "guide": guide}
+    if not all(isinstance(state.get(name), dict) for name in programs):
+        raise DamagedFileError(
+            f"{path} holds no weights written by save_weights, of a model and a guide: choose "
+            "another file, or give a bare state to model.load_state_dict"
+        )
     for name, module in copy.deepcopy(programs).items():  # both fit, or neither is changed
         try:
             module.load_state_dict(state[name])
