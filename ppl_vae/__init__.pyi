@@ -67,6 +67,7 @@ from .report import write_report as write_report
 from .runtime.seeding import seeded as seeded
 from .tasks import AnomalyPValues as AnomalyPValues
 from .tasks import CompressedRows as CompressedRows
+from .tasks import Denoised as Denoised
 from .tasks import Fits as Fits
 from .tasks import Imputations as Imputations
 from .tasks import MultipleImputation as MultipleImputation
@@ -75,6 +76,7 @@ from .tasks import bootstrap_fits as bootstrap_fits
 from .tasks import compress as compress
 from .tasks import counterfactual as counterfactual
 from .tasks import decompress as decompress
+from .tasks import denoise as denoise
 from .tasks import embedding_quality as embedding_quality
 from .tasks import impute as impute
 from .tasks import loading_intervals as loading_intervals

@@ -98,6 +98,15 @@ def test_digits_take_about_as_many_bits_as_their_bound(tmp_path):
     assert found["bits-back"] < found["bz2 of packed bits"]
 
 
+@pytest.mark.filterwarnings("ignore:.*draws that are not reliable")  # by 30 epochs of training
+def test_noisy_digits_are_cleaned(tmp_path):
+    _, found = run("denoising", tmp_path)
+    for before, after, covered in found.values():
+        gain = after - before
+        assert gain.mean() > 4 * gain.std(ddof=1) / np.sqrt(len(gain)) + 3  # dB; level 3e-5
+        assert covered.mean() > 0.9 - 4 * covered.std(ddof=1) / np.sqrt(len(covered))
+
+
 def test_malignant_tumours_are_discovered(tmp_path):
     _, (found, is_malignant, columns) = run("anomalies", tmp_path)
     discovered = found.discoveries(0.1)

@@ -1,8 +1,9 @@
-"""Uses of a trained model: anomalies, compression, counterfactuals, reduction, imputation."""
+"""Uses of a trained model: anomalies, compression, denoising, imputation, and others."""
 
-from ppl_vae.tasks import anomaly, compression, imputation, reduction
+from ppl_vae.tasks import anomaly, compression, denoising, imputation, reduction
 from ppl_vae.tasks.anomaly import AnomalyPValues, anomaly_pvalues, odd_columns, plot_anomalies
 from ppl_vae.tasks.compression import CompressedRows, compress, decompress
+from ppl_vae.tasks.denoising import Denoised, denoise
 from ppl_vae.tasks.imputation import (
     Fits,
     Imputations,
@@ -37,6 +38,7 @@ __all__ = [
     "AnomalyPValues",
     "CompressedRows",
     "Counterfactual",
+    "Denoised",
     "EmbeddingQuality",
     "Fits",
     "Imputations",
@@ -55,6 +57,8 @@ __all__ = [
     "counterfactual",
     "embedding_quality",
     "decompress",
+    "denoise",
+    "denoising",
     "imputation",
     "impute",
     "loading_intervals",

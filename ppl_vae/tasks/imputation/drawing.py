@@ -1,7 +1,7 @@
 """Multiple imputation: draws of missing entries given the observed ones, by a trained model."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -35,7 +35,7 @@ from ppl_vae.tasks.imputation.methods import (
 )
 from ppl_vae.tasks.imputation.predictive import Predictive
 
-__all__ = ["MultipleImputation", "impute"]
+__all__ = ["MultipleImputation", "draw_entries", "impute"]
 
 METHODS = ("importance", "refined", "hmc")
 FEWEST_DRAWS = 1000  # of each missing entry
@@ -159,6 +159,42 @@ def impute(
     pairs = [(model, guide)] if fits is None else fits
     if not len(pairs):
         raise ValueError("fits is empty: give pairs of model and guide, or leave it out")
+    found = draw_entries(pairs, inference.data, asked, settings, seed=seed, progress=progress)
+    return replace(found, has_fits=fits is not None)
+
+
+def draw_entries(
+    pairs: Sequence[tuple[Program, Program]],
+    data: Dataset,
+    asked: np.ndarray,
+    settings: MultipleImputation,
+    *,
+    seed: int,
+    progress: bool,
+) -> Imputations:
+    """Draws of the entries asked for, by pairs of model and guide that were checked.
+
+    Args:
+        pairs: Models and guides.
+        data: The rows, in memory.
+        asked: The entries, (N, *event).
+        settings: How many draws, and how z is drawn.
+        seed: Seed of the draws.
+        progress: Whether to show a bar when it takes more than two seconds.
+
+    Example:
+        >>> from ppl_vae import beds
+        >>> bed = beds.linear_gaussian(num_data=3)
+        >>> x = bed.x.clone()
+        >>> x[0, 1] = torch.nan
+        >>> data = Dataset(x)
+        >>> asked = x.isnan().numpy()
+        >>> pairs = [(bed.model, bed.guide)]
+        >>> settings = MultipleImputation(num_imputations=5)
+        >>> len(draw_entries(pairs, data, asked, settings, seed=0, progress=False))
+        5
+    """
+    inference = Inference(*pairs[0], data)
     groups = list(_groups(inference.data, pairs, settings.num_imputations, seed))
     predictive = _room(inference, asked, settings.num_imputations)
     job = Job(groups, inference.data, asked, predictive, Served.empty(len(asked)))
@@ -170,7 +206,6 @@ def impute(
         predictive=predictive,
         served=job.served,
         fit_numbers=_fit_numbers(len(pairs), settings.num_imputations),
-        has_fits=fits is not None,
     )
 
 

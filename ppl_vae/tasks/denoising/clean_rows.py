@@ -1,0 +1,142 @@
+"""denoise: clean rows given noisy ones, by the posterior of x."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ppl_vae.data import Dataset, as_dataset
+from ppl_vae.guide import Guide
+from ppl_vae.model import Model
+from ppl_vae.runtime.checks import from_keywords, instance_of
+from ppl_vae.tasks.denoising.noise import Noise
+from ppl_vae.tasks.denoising.noisy_model import NoisyModel
+from ppl_vae.tasks.imputation.drawing import MultipleImputation, draw_entries
+from ppl_vae.tasks.imputation.imputations import Imputations
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Denoised", "denoise"]
+
+
+@dataclass(frozen=True, repr=False)
+class Denoised:
+    """Draws and summaries of clean rows x given noisy ones y.
+
+    Args:
+        posterior: Draws of every entry, as imputations that none of the entries is exempt from.
+
+    Example:
+        See `denoise`.
+    """
+
+    posterior: Imputations
+
+    def __len__(self) -> int:
+        return len(self.posterior)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.posterior)
+
+    @property
+    def mean(self) -> np.ndarray:
+        """E(x given y), (N, *event): the estimate with the smallest squared error."""
+        return self.posterior.mean
+
+    @property
+    def sd(self) -> np.ndarray:
+        """Posterior standard deviations, (N, *event)."""
+        return self.posterior.sd
+
+    def interval(self, level: float = 0.95) -> np.ndarray:
+        """Equal-tailed intervals of the clean entries, (2, N, *event).
+
+        Args:
+            level: Probability of the interval, at most 0.99.
+        """
+        return self.posterior.interval(level)
+
+    @property
+    def rows(self) -> "pd.DataFrame":
+        """Each row: the method that served it, k-hat, ESS and R-hat, and the verdict."""
+        return self.posterior.rows.drop(columns="missing")
+
+    def psnr(self, clean: Any, *, peak: float = 1.0) -> np.ndarray:
+        """Peak signal-to-noise ratio of the posterior means, 10 log10(peak^2 / MSE), (N,), in dB.
+
+        Args:
+            clean: The clean rows, (N, *event).
+            peak: Largest value of x.
+        """
+        truth = as_dataset(clean).in_memory().x.double().cpu().numpy()
+        squares = np.square(self.mean - truth).reshape(len(truth), -1)
+        return 10 * np.log10(peak**2 / np.nanmean(squares, axis=1))
+
+    def __repr__(self) -> str:
+        served = self.posterior.served
+        counts = zip(*np.unique(served.method, return_counts=True), strict=True)
+        methods = ", ".join(f"{count} by {name}" for name, count in counts)
+        unreliable = f", {served.num_unreliable} unreliable" if served.num_unreliable else ""
+        return f"Denoised({len(served.method)} rows: {methods}{unreliable})"
+
+
+def denoise(
+    model: Model,
+    guide: Guide,
+    noisy: Dataset | Any,
+    noise: Noise,
+    *,
+    seed: int = 0,
+    progress: bool = True,
+    **options: Any,
+) -> Denoised:
+    """Clean rows given noisy ones: draws, means and intervals of x given y under p(x).
+
+    p(x given y) is proportional to p(x) p(y given x), with p(x) the model of clean rows. Its
+    entries are independent given z, so that z ~ p(z given y) is drawn with x integrated out,
+    p(y given z) = prod_i of the integral of p(x_i given z) p(y_i given x_i) dx_i, and then each x_i
+    given z and y_i. The guide saw clean rows in training: z is chosen among its draws by importance
+    weights, for most rows among those of a guide refined for them, or drawn by Hamiltonian Monte
+    Carlo, and each row is judged. Intervals are right if model and noise are; on rows that the
+    model cannot generate they are too short.
+
+    Args:
+        model: A `Model` of clean rows.
+        guide: Its guide.
+        noisy: The noisy rows y: a `Dataset`, or an array, tensor, DataFrame; NaN is missing.
+        noise: `GaussianNoise`, `SaltAndPepper`, `Dropout`, `PoissonNoise`, or a `Noise`.
+        seed: Seed of the draws.
+        progress: Whether to show a bar when it takes more than two seconds.
+        options: Keywords of `MultipleImputation`: num_imputations (20 draws that are kept), method
+            ("auto"), num_particles (50), refinement, sampler.
+
+    Returns:
+        Draws, means, standard deviations and intervals of every entry.
+
+    Raises:
+        ValueError: The noise has no closed form with this likelihood; the model is a custom one.
+
+    References:
+        Vincent et al. (2008), Extracting and composing robust features with denoising autoencoders;
+        Efron (2011), Tweedie's formula and selection bias, JASA 106 (posterior means as denoisers).
+
+    Example:
+        >>> import torch
+        >>> from ppl_vae.families import likelihoods, posteriors, priors
+        >>> from ppl_vae.tasks.denoising import GaussianNoise
+        >>> model = Model(priors.StandardNormal(1), likelihoods.Gaussian(3))
+        >>> guide = Guide(posteriors.MeanFieldNormal(1), 3)
+        >>> noise = GaussianNoise(0.5)
+        >>> denoised = denoise(model, guide, torch.ones(2, 3), noise, num_imputations=5)
+        >>> denoised.mean.shape, bool((denoised.sd < 0.5).all())
+        ((2, 3), True)
+    """
+    settings = from_keywords(MultipleImputation, {"num_particles": 50} | options, "denoise")
+    instance_of(noise, "noise", Noise)
+    program = NoisyModel(model, noise)
+    rows = as_dataset(noisy).in_memory()
+    asked = np.ones(tuple(rows.x.shape), dtype=bool)
+    found = draw_entries([(program, guide)], rows, asked, settings, seed=seed, progress=progress)
+    return Denoised(found)

@@ -1,0 +1,260 @@
+"""Noise: p(y given x) of each entry, and what it makes of p(x given z)."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, override
+
+import torch
+from pyro import distributions as dist
+from torch import Tensor
+
+from ppl_vae.runtime.checks import real_number
+
+__all__ = ["Dropout", "GaussianNoise", "Noise", "PoissonNoise", "SaltAndPepper"]
+
+
+class Noise(ABC):
+    """p(y given x), independent for each entry; a noise implements `corrupt` and `log_prob`.
+
+    With few values of x, p(y given z) = sum_x p(x given z) p(y given x) is a sum over all of them.
+    Noises that know an integral over continuous x too override `marginal` and `clean`.
+
+    Example:
+        >>> class Flips(Noise):
+        ...     def corrupt(self, x):
+        ...         return (x - torch.bernoulli(0.1 * torch.ones_like(x))).abs()
+        ...     def log_prob(self, y, x):
+        ...         return dist.Bernoulli(0.1 + 0.8 * x).log_prob(y)
+        >>> Flips().marginal(dist.Bernoulli(torch.tensor(0.5)), torch.tensor(1.0)).exp()
+        tensor(0.5000)
+    """
+
+    @abstractmethod
+    def corrupt(self, x: Tensor) -> Tensor:
+        """A draw of y given x, from torch's global stream.
+
+        Args:
+            x: Clean values.
+        """
+
+    @abstractmethod
+    def log_prob(self, y: Tensor, x: Tensor) -> Tensor:
+        """log p(y given x), entry by entry.
+
+        Args:
+            y: Noisy values.
+            x: Clean values.
+        """
+
+    def marginal(self, base: Any, y: Tensor) -> Tensor:
+        """log p(y given z), with x integrated out, entry by entry.
+
+        Args:
+            base: p(x given z), elementwise.
+            y: Noisy values.
+        """
+        return self._joint(base, y)[0].logsumexp(0)
+
+    def clean(self, base: Any, y: Tensor) -> Tensor:
+        """A draw of x from p(x given z, y), entry by entry.
+
+        Args:
+            base: p(x given z), elementwise.
+            y: Noisy values.
+        """
+        log_joint, values = self._joint(base, y)
+        place = dist.Categorical(logits=log_joint.detach().movedim(0, -1)).sample()
+        return values.flatten()[place]
+
+    def _joint(self, base: Any, y: Tensor) -> tuple[Tensor, Tensor]:
+        """log p(x, y given z) of each value x, in a first dim, and the values."""
+        if not base.has_enumerate_support:
+            raise ValueError(
+                f"{type(self).__name__} with {type(base).__name__}: p(y given z) has no closed "
+                "form here; use a likelihood of few values (Bernoulli, Categorical, "
+                "DiscretizedLogistic), or Gaussian with GaussianNoise"
+            )
+        values = base.enumerate_support(expand=False)
+        log_p = base.log_prob(values)
+        values = values.to(log_p)
+        return log_p + self.log_prob(y, values), values
+
+
+@dataclass(frozen=True)
+class GaussianNoise(Noise):
+    """y ~ N(x, sd^2).
+
+    With a Gaussian x of mean mu and standard deviation s, y ~ N(mu, s^2 + sd^2), and x given y is
+    normal with mean mu + (y - mu) s^2 / (s^2 + sd^2).
+
+    Args:
+        sd: Standard deviation.
+
+    Raises:
+        ValueError: `sd` is not positive.
+
+    Example:
+        >>> GaussianNoise(1.0).marginal(dist.Normal(0.0, 1.0), torch.tensor(0.0))
+        tensor(-1.2655)
+    """
+
+    sd: float
+
+    def __post_init__(self) -> None:
+        real_number(self.sd, "GaussianNoise(sd)", above=0)
+
+    @override
+    def corrupt(self, x: Tensor) -> Tensor:
+        return x + self.sd * torch.randn_like(x)
+
+    @override
+    def log_prob(self, y: Tensor, x: Tensor) -> Tensor:
+        return dist.Normal(x, self.sd).log_prob(y)
+
+    @override
+    def marginal(self, base: Any, y: Tensor) -> Tensor:
+        if not isinstance(base, torch.distributions.Normal):
+            return super().marginal(base, y)
+        return dist.Normal(base.mean, (base.variance + self.sd**2).sqrt()).log_prob(y)
+
+    @override
+    def clean(self, base: Any, y: Tensor) -> Tensor:
+        if not isinstance(base, torch.distributions.Normal):
+            return super().clean(base, y)
+        share = base.variance / (base.variance + self.sd**2)
+        mean = base.mean + share * (y - base.mean)
+        return dist.Normal(mean, share.sqrt() * self.sd).sample()
+
+
+class _Replacing(Noise):
+    """y is x, or with some probability one of a few values that have nothing to do with x."""
+
+    probability: float
+
+    @property
+    @abstractmethod
+    def values(self) -> tuple[float, ...]:
+        """The values, equally probable."""
+
+    @override
+    def corrupt(self, x: Tensor) -> Tensor:
+        chosen = torch.randint(len(self.values), x.shape, device=x.device)
+        replaced = torch.tensor(self.values).to(x)[chosen]
+        return torch.where(torch.rand_like(x) < self.probability, replaced, x)
+
+    @override
+    def log_prob(self, y: Tensor, x: Tensor) -> Tensor:
+        same = (y - x).abs() < 1e-6
+        return ((1 - self.probability) * same + self._replaced(y)).log()
+
+    @override
+    def marginal(self, base: Any, y: Tensor) -> Tensor:
+        if base.has_enumerate_support:
+            return super().marginal(base, y)
+        replaced = self._replaced(y)
+        kept = base.log_prob(y) + torch.tensor(1 - self.probability).to(y).log()
+        # Where x has a density, y equals one of these values only if it was replaced.
+        return torch.where(replaced > 0, replaced.log(), kept)
+
+    @override
+    def clean(self, base: Any, y: Tensor) -> Tensor:
+        if base.has_enumerate_support:
+            return super().clean(base, y)
+        return torch.where(self._replaced(y) > 0, base.sample(), y)
+
+    def _replaced(self, y: Tensor) -> Tensor:
+        """Probability that y is what x was replaced by."""
+        each = self.probability / len(self.values)
+        return each * torch.stack([y == value for value in self.values]).sum(0)
+
+
+@dataclass(frozen=True)
+class SaltAndPepper(_Replacing):
+    """y = x, or with a given probability `low` or `high`, equally often.
+
+    Args:
+        probability: Share of the entries that are replaced.
+        low: Value of pepper.
+        high: Value of salt.
+
+    Raises:
+        ValueError: `probability` is not between 0 and 1.
+
+    Example:
+        >>> noise = SaltAndPepper(0.2)
+        >>> noise.marginal(dist.Bernoulli(torch.tensor(0.9)), torch.tensor(1.0)).exp()
+        tensor(0.8200)
+    """
+
+    probability: float
+    low: float = 0.0
+    high: float = 1.0
+
+    def __post_init__(self) -> None:
+        real_number(self.probability, "SaltAndPepper(probability)", above=0, below=1)
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """Pepper and salt."""
+        return (self.low, self.high)
+
+
+@dataclass(frozen=True)
+class Dropout(_Replacing):
+    """y = x, or with a given probability `value`: entries that were lost without a mark.
+
+    Entries known to be lost are missing values: make them NaN.
+
+    Args:
+        probability: Share of the entries that are lost.
+        value: What stands there instead.
+
+    Raises:
+        ValueError: `probability` is not between 0 and 1.
+
+    Example:
+        >>> Dropout(0.5).marginal(dist.Bernoulli(torch.tensor(0.5)), torch.tensor(0.0)).exp()
+        tensor(0.7500)
+    """
+
+    probability: float
+    value: float = 0.0
+
+    def __post_init__(self) -> None:
+        real_number(self.probability, "Dropout(probability)", above=0, below=1)
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """The value of lost entries."""
+        return (self.value,)
+
+
+@dataclass(frozen=True)
+class PoissonNoise(Noise):
+    """Photons: y = n / peak with n ~ Poisson(peak x).
+
+    Args:
+        peak: Mean number of photons at x = 1.
+
+    Raises:
+        ValueError: `peak` is not positive.
+
+    Example:
+        >>> PoissonNoise(2.0).log_prob(torch.tensor(0.5), torch.tensor(1.0)).exp()
+        tensor(0.2707)
+    """
+
+    peak: float
+
+    def __post_init__(self) -> None:
+        real_number(self.peak, "PoissonNoise(peak)", above=0)
+
+    @override
+    def corrupt(self, x: Tensor) -> Tensor:
+        return torch.poisson(self.peak * x) / self.peak
+
+    @override
+    def log_prob(self, y: Tensor, x: Tensor) -> Tensor:
+        rate = (self.peak * x).expand(torch.broadcast_shapes(x.shape, y.shape))
+        counts = (self.peak * y).round()
+        return torch.xlogy(counts, rate) - rate - torch.lgamma(counts + 1)

@@ -1,0 +1,141 @@
+"""Clean rows given noisy ones, against exact posteriors; intervals that cover."""
+
+import numpy as np
+import pyro
+import pytest
+import torch
+from pyro import distributions as dist
+from scipy import stats
+from torch import nn
+
+import ppl_vae as pv
+from ppl_vae import likelihoods, posteriors, priors
+from ppl_vae.refinement import GradientRefinement
+from ppl_vae.tasks.denoising import Dropout, GaussianNoise, PoissonNoise, SaltAndPepper
+
+W = torch.tensor([[1.0, 0.5], [0.0, 1.0], [-1.0, 0.3], [0.7, 0.0]])
+SD, NOISE = 0.4, 0.6
+REPLACING = [SaltAndPepper(0.3), Dropout(0.3)]
+NOISES = [*REPLACING, GaussianNoise(0.5), PoissonNoise(5.0)]
+
+
+def linear_gaussian():
+    """x = W z + noise of sd 0.4, and a guide that was not trained."""
+    likelihood = likelihoods.Gaussian(4, scale=SD)
+    model = pv.Model(priors.StandardNormal(2), likelihood, nn.Identity())
+    with torch.no_grad():
+        for weights in likelihood.link.parameters():
+            weights.copy_(W.reshape(weights.shape) if weights.dim() > 1 else torch.zeros(4))
+    with pv.seeded(1):
+        guide = pv.Guide(posteriors.FullRankNormal(2), 4, nn.Identity())
+    return model.double(), guide.double()
+
+
+@pytest.mark.statistical
+def test_the_posterior_of_a_linear_gaussian_model_is_exact():
+    model, guide = linear_gaussian()
+    with pv.seeded(2):
+        clean = model.sample(60)
+        noisy = GaussianNoise(NOISE).corrupt(clean)
+    noisy[3, 1] = torch.nan
+    data = pv.Dataset(noisy, dtype=torch.float64)
+    options = {"method": "refined", "refinement": GradientRefinement(num_steps=100)}
+    found = pv.denoise(model, guide, data, GaussianNoise(NOISE), num_particles=100, **options)
+    w = W.double().numpy()
+    sigma = w @ w.T + SD**2 * np.eye(4)
+    for row in range(60):
+        seen = ~np.isnan(noisy[row].numpy())
+        of_seen = sigma[np.ix_(seen, seen)] + NOISE**2 * np.eye(seen.sum())
+        gain = sigma[:, seen] @ np.linalg.inv(of_seen)
+        mean = gain @ noisy[row].numpy()[seen]
+        sd = np.sqrt(np.diag(sigma - gain @ sigma[seen]))
+        ess = found.rows["ess"].iloc[row]
+        # 4 standard errors of a mean of so many effective draws, 240 of them: level 0.015
+        assert np.abs(found.mean[row] - mean).max() < 4 * (sd / np.sqrt(ess)).max()
+        assert found.sd[row] == pytest.approx(sd, rel=5 / np.sqrt(2 * ess))
+    low, high = found.interval(0.9)
+    covered = ((low <= clean.numpy()) & (clean.numpy() <= high)).mean(1)
+    assert abs(covered.mean() - 0.9) < 4 * covered.std() / np.sqrt(60) + 0.01
+    assert (found.psnr(clean, peak=4.0).mean()) > 10 * np.log10(16 / NOISE**2)
+
+
+def prior_guide(x, context=None):
+    """q(z given x) = N(0, 1), the prior: its weights are bounded."""
+    with pyro.plate("data", len(x), dim=-1):
+        return pyro.sample("z", dist.Normal(torch.zeros(1).double(), 1.0).to_event(1))
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("noise", NOISES, ids=lambda noise: type(noise).__name__)
+def test_bits_agree_with_quadrature(noise):
+    """One latent: p(x_i = 1 given y) by sums over z on a grid."""
+    with pv.seeded(3):
+        model = pv.Model(priors.StandardNormal(1), likelihoods.Bernoulli(6), nn.Linear(1, 6))
+        for weights in model.parameters():
+            weights.data = torch.randn_like(weights)
+        model = model.double()
+        noisy = noise.corrupt(model.sample(10))
+    data = pv.Dataset(noisy, dtype=torch.float64)
+    options = {"method": "importance", "num_particles": 800}
+    found = pv.denoise(model, prior_guide, data, noise, **options)
+    z = torch.linspace(-8, 8, 4001).double().reshape(-1, 1)
+    with torch.no_grad():
+        log_p = model.decode(z).base_dist.logits  # (grid, 6)
+        prior = dist.Normal(0.0, 1.0).log_prob(z)
+    ones, zeros = torch.nn.functional.logsigmoid(log_p), torch.nn.functional.logsigmoid(-log_p)
+    for row, y in enumerate(noisy):
+        one = ones + noise.log_prob(y, torch.ones(6).double())
+        zero = zeros + noise.log_prob(y, torch.zeros(6).double())
+        each = torch.logaddexp(one, zero)
+        weights = (prior.squeeze(1) + each.sum(1)).softmax(0)
+        exact = (weights[:, None] * (one - each).exp()).sum(0).numpy().clip(0, 1)
+        error = np.sqrt(exact * (1 - exact) / found.rows["ess"].iloc[row])
+        assert (np.abs(found.mean[row] - exact) < 4.5 * error + 1e-9).all()  # level 4e-4 in all
+
+
+@pytest.mark.parametrize("noise", NOISES, ids=lambda noise: type(noise).__name__)
+def test_marginals_are_those_of_simulated_noise(noise):
+    """p(y) of a discrete x by summation is a distribution, and that of `corrupt`."""
+    base = dist.Binomial(3, torch.tensor([0.2, 0.6]))
+    with pv.seeded(4):
+        y = noise.corrupt(base.sample((40_000,)))
+    if isinstance(noise, GaussianNoise):
+        for i, p in enumerate((0.2, 0.6)):
+            k = np.arange(4)
+            weights = stats.binom.pmf(k, 3, p)
+            at = torch.full((2,), 0.7)
+            density = (weights * stats.norm.pdf(0.7, k, noise.sd)).sum()
+            assert noise.marginal(base, at)[i].exp() == pytest.approx(density, rel=1e-5)
+        return
+    for value in y.unique()[:6]:
+        share = (y == value).double().mean(0)
+        found = noise.marginal(base, value.expand(2)).exp().double()
+        assert ((share - found).abs() < 4.5 * (found / len(y)).sqrt() + 1e-6).all()
+
+
+@pytest.mark.parametrize("noise", REPLACING, ids=lambda noise: type(noise).__name__)
+def test_replaced_entries_of_a_density_are_drawn_from_the_model(noise):
+    base = dist.Normal(torch.full((2000,), 5.0), 1.0)
+    y = torch.where(torch.arange(2000) % 2 == 0, 0.0, 4.0)
+    with pv.seeded(5):
+        clean = noise.clean(base, y)
+    assert (clean[1::2] == 4.0).all()
+    assert clean[::2].mean() == pytest.approx(5.0, abs=4 / np.sqrt(1000))
+
+
+def test_what_cannot_be_denoised_is_refused_in_one_line():
+    model, guide = linear_gaussian()
+    y = torch.ones(2, 4)
+    with pytest.raises(ValueError, match="no closed form"):
+        pv.denoise(model, guide, y, PoissonNoise(3.0))
+    with pytest.raises(ValueError, match="must be a Noise"):
+        pv.denoise(model, guide, y, 0.5)
+    with pytest.raises(ValueError, match="Model made of"):
+        pv.denoise(lambda x: None, guide, y, GaussianNoise(0.5))
+    for wrong in (0.0, -1.0, float("nan")):
+        with pytest.raises(ValueError, match=r"GaussianNoise\(sd\)"):
+            GaussianNoise(wrong)
+        with pytest.raises(ValueError, match=r"PoissonNoise\(peak\)"):
+            PoissonNoise(wrong)
+    with pytest.raises(ValueError, match=r"Dropout\(probability\)"):
+        Dropout(1.0)
