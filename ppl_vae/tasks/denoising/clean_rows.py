@@ -5,10 +5,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from torch.distributions import constraints
 
 from ppl_vae.data import Dataset, as_dataset
+from ppl_vae.families.posteriors import FullRankNormal
 from ppl_vae.guide import Guide
 from ppl_vae.model import Model
+from ppl_vae.refinement import GradientRefinement
 from ppl_vae.runtime.checks import from_keywords, instance_of
 from ppl_vae.tasks.denoising.noise import Noise
 from ppl_vae.tasks.denoising.noisy_model import NoisyModel
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["Denoised", "denoise"]
+
+MOST_CORRELATED = 100  # latents of a full covariance
 
 
 @dataclass(frozen=True, repr=False)
@@ -110,7 +115,8 @@ def denoise(
         seed: Seed of the draws.
         progress: Whether to show a bar when it takes more than two seconds.
         options: Keywords of `MultipleImputation`: num_imputations (20 draws that are kept), method
-            ("auto"), num_particles (50), refinement, sampler.
+            ("auto"), num_particles (50), refinement (a normal with a full covariance for each row,
+            up to 100 latents), sampler.
 
     Returns:
         Draws, means, standard deviations and intervals of every entry.
@@ -133,10 +139,19 @@ def denoise(
         >>> denoised.mean.shape, bool((denoised.sd < 0.5).all())
         ((2, 3), True)
     """
-    settings = from_keywords(MultipleImputation, {"num_particles": 50} | options, "denoise")
+    defaults = {"num_particles": 50} | _refinement(guide)
+    settings = from_keywords(MultipleImputation, defaults | options, "denoise")
     instance_of(noise, "noise", Noise)
     program = NoisyModel(model, noise)
     rows = as_dataset(noisy).in_memory()
     asked = np.ones(tuple(rows.x.shape), dtype=bool)
     found = draw_entries([(program, guide)], rows, asked, settings, seed=seed, progress=progress)
     return Denoised(found)
+
+
+def _refinement(guide: Guide) -> dict[str, Any]:
+    """Full covariance where it can be had: noise correlates latents that clean rows determine."""
+    support = getattr(getattr(guide, "posterior", None), "support", None)
+    if support is not constraints.real_vector or guide.latent_dim > MOST_CORRELATED:
+        return {}
+    return {"refinement": GradientRefinement(posterior=FullRankNormal(guide.latent_dim))}
