@@ -19,7 +19,7 @@ from ppl_vae.families.rows import example_rows, features_of, read_features
 from ppl_vae.families.shared import draw_shared, shared_latents
 from ppl_vae.families.units import CovariateUnits, Encoding
 from ppl_vae.model import TrainedOn, num_covariates, rows_to_start_from, weights_of
-from ppl_vae.runtime.checks import real_number
+from ppl_vae.runtime.checks import real_number, switch
 
 __all__ = ["Guide", "input_shape"]
 
@@ -83,7 +83,7 @@ class Guide(TrainedOn):
     ) -> None:
         super().__init__(f"guide_{next(_numbers)}")
         self.event_shape = shape_of(event_shape)
-        self.missing = missing
+        self.missing = switch(missing, "Guide(missing)")
         self.hide = real_number(hide, "Guide(hide)", at_least=0, below=1)
         if hide and not missing:
             raise ValueError(
@@ -99,10 +99,12 @@ class Guide(TrainedOn):
             )
         self.units = Encoding(self.event_shape, {} if data is None else _num_levels(data))
         self.covariates = CovariateUnits(self.context_dim)
-        require_module(posterior, "posterior")
+        require_module(posterior, "posterior", "build", "latent_dim")
         context = example_rows(self.context_dim) if self.context_dim else None
         examples = self.inputs(example_rows(*self.event_shape), context)
-        if encoder is None:
+        if encoder is not None:
+            require_module(encoder, "encoder")
+        else:
             encoder = MLP(examples.shape[1:], skip=len(self.event_shape) == 1)
         posterior.build(read_features(encoder, examples, "encoder"))
         self.posterior = posterior

@@ -13,7 +13,8 @@ from ppl_vae.programs.inference import PAIRS_PER_CHUNK, rows_per_chunk
 from ppl_vae.programs.modules import arguments, evaluating, modules_of
 from ppl_vae.programs.traces import Program, log_terms
 from ppl_vae.programs.validation import check_data, check_programs
-from ppl_vae.runtime.checks import whole_number
+from ppl_vae.runtime.checks import echoed, whole_number
+from ppl_vae.runtime.memory import require_memory
 from ppl_vae.runtime.recording import (
     Graph,
     check_agreement,
@@ -74,6 +75,12 @@ def log_weights(
         True
     """
     num_particles = whole_number(num_particles, "num_particles")
+    for name, values in (("x", x), ("context", context)):
+        if not isinstance(values, Tensor | None) or (values is None and name == "x"):
+            raise TypeError(
+                f"log_weights({name}) is {echoed(values)}; it must be a tensor, as Dataset(x).x is"
+            )
+    require_memory(f"num_particles={num_particles} of {len(x)} rows", num_particles, len(x))
     args = arguments(x, context)
     has_global_latents = check_programs(model, guide, x, context)
     check_data(model, x, context, guide)

@@ -31,6 +31,7 @@ from ppl_vae.families.rows import (
 from ppl_vae.families.shared import draw_shared, shared_latents
 from ppl_vae.families.units import CovariateUnits
 from ppl_vae.runtime.checks import whole_number
+from ppl_vae.runtime.memory import require_memory
 from ppl_vae.runtime.seeding import one_at_a_time, seeded
 
 __all__ = ["Model"]
@@ -143,7 +144,7 @@ class Model(TrainedOn):
     ) -> None:
         super().__init__(f"model_{next(_numbers)}")
         require_module(prior, "prior")
-        require_module(likelihood, "likelihood")
+        require_module(likelihood, "likelihood", "build", "names")
         self.context_dim = num_covariates(context_dim, start)
         self.exposure = _exposure(exposure, self.context_dim, likelihood)
         self.columns = {"x": tuple(likelihood.names)} if likelihood.names else {}
@@ -162,7 +163,9 @@ class Model(TrainedOn):
         num_others = self.context_dim - (exposure is not None)
         covariates = example_rows(num_others) if num_others else None
         examples = join(example_rows(self.decoded_dim), 1, context=covariates)
-        if decoder is None:
+        if decoder is not None:
+            require_module(decoder, "decoder")
+        else:
             decoder = MLP(examples.shape[-1], skip=len(likelihood.event_shape) == 1)
         shape = read_features(decoder, examples, "decoder")
         likelihood.build(shape)
@@ -317,6 +320,8 @@ class Model(TrainedOn):
         Latents that rows share are drawn once in a call: from the guide if one is given, as for
         predictions of a fitted model, else from their prior.
         """
+        whole_number(num_samples, "num_samples")
+        require_memory(f"num_samples={num_samples}", num_samples, *self.likelihood.event_shape)
         context = read_context(context, self.context_dim, self)
         if self.exposure is None:  # an exposure has an error of its own
             check_context(context, self.context_dim, "Model")

@@ -18,6 +18,7 @@ from torch.optim import lr_scheduler
 
 import ppl_vae as pv
 from ppl_vae import beds, likelihoods, objectives, posteriors, priors
+from ppl_vae.runtime.sealed import write_tensors
 from ppl_vae.training import schedules
 
 
@@ -304,13 +305,13 @@ def test_a_checkpoint_of_another_format_is_refused(tmp_path):
     fitted(quiet(num_epochs=1, checkpoint=path))
     state = torch.load(path, weights_only=True)
     for change in ({"format": 99}, {"format": 1}):
-        torch.save(state | change, path)
+        write_tensors(path, state | change)
         with pytest.raises(
             ValueError,
             match=rf"has format {change['format']} and this version .*: delete it to start",
         ):
             fitted(quiet(checkpoint=path))
-    torch.save({name: value for name, value in state.items() if name != "format"}, path)
+    write_tensors(path, {name: value for name, value in state.items() if name != "format"})
     with pytest.raises(ValueError, match="has format 1 and this version of ppl_vae reads format"):
         fitted(quiet(checkpoint=path))
 

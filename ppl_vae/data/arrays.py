@@ -8,6 +8,9 @@ import torch
 import torch.utils.data
 from torch import Tensor
 
+from ppl_vae.errors import ArgumentError
+from ppl_vae.runtime.checks import echoed
+
 EVENT_DIMS = {1: ("feature",), 2: ("row", "column"), 3: ("channel", "row", "column")}
 
 
@@ -57,7 +60,11 @@ def table(source: Any, dtype: torch.dtype, what: str = "x") -> Table:
 
 
 def check_floating(dtype: torch.dtype) -> None:
-    """Raise ValueError unless this type can hold NaN."""
+    """Raise ArgumentError unless this type can hold NaN."""
+    if not isinstance(dtype, torch.dtype):
+        raise ArgumentError(
+            f"dtype is {echoed(dtype)}; it must be a type of torch: torch.float32 or torch.float64"
+        )
     if not dtype.is_floating_point:
         raise ValueError(
             f"dtype {dtype} cannot hold NaN for missing values: use torch.float32 or torch.float64"

@@ -12,6 +12,7 @@ from ppl_vae.data.dataset import Binarize, Dataset
 from ppl_vae.data.downloads import BINARIZED_MNIST, FASHION_MNIST, MNIST, Source, find
 from ppl_vae.data.readers import READERS, assemble, read
 from ppl_vae.data.splits import count, random_blocks, random_rows
+from ppl_vae.runtime.checks import file_path
 
 __all__ = ["available", "load"]
 
@@ -91,7 +92,7 @@ def load(
         Dataset('digits', 1797 x (8, 8), binarize='dynamic', train 1297 / valid 200 / test 300)
     """
     if str(name_or_path) not in RECIPES:
-        path = Path(name_or_path)
+        path = file_path(name_or_path, "name_or_path")
         if not path.exists() and path.suffix not in READERS:
             raise KeyError(f"{str(path)!r} is neither a file nor one of {', '.join(RECIPES)}")
         data = read(path, binarize=binarize, seed=seed, scale=scale)

@@ -14,7 +14,7 @@ from ppl_vae.data.binarize import BINARIZE, Binarize, drawn, thresholded
 from ppl_vae.data.description import facts, in_words
 from ppl_vae.data.parts import Parted
 from ppl_vae.data.rounding import tell_rounding, tell_rounding_of
-from ppl_vae.data.splits import disjoint
+from ppl_vae.data.splits import disjoint, rows_at
 from ppl_vae.data.streaming import GREY, INFINITE, Rows, blocks, in_file, table_in_file
 from ppl_vae.data.tables.covariates import Covariates, read_covariates
 from ppl_vae.data.tables.frames import apart, coded
@@ -23,6 +23,7 @@ from ppl_vae.data.tables.levels import check_names, given_levels
 from ppl_vae.data.tables.source import Source
 from ppl_vae.data.tables.tabular import Tabular
 from ppl_vae.data.validation import (
+    check_settings,
     coords_of,
     labels_of,
     picture,
@@ -30,7 +31,8 @@ from ppl_vae.data.validation import (
     same_rows,
     weights_of_rows,
 )
-from ppl_vae.runtime.checks import one_of
+from ppl_vae.errors import ArgumentError
+from ppl_vae.runtime.checks import echoed, one_line, one_of
 
 __all__ = ["Dataset", "as_dataset"]
 
@@ -110,6 +112,7 @@ class Dataset(Tabular, Parted):
         scale: float = 1.0,
         levels: Mapping[str, Sequence[Any]] | None = None,
     ) -> None:
+        check_settings(scale, dtype, seed, name)
         known = given_levels(levels)
         given = x
         x, context, labels, weights = apart(x, context, labels, weights)
@@ -154,7 +157,7 @@ class Dataset(Tabular, Parted):
         self.intensity: Tensor | None = None  # the grey values behind the bits
         if binarize is not None:
             self._binarize()
-        self.splits: dict[str, np.ndarray] = disjoint(splits or {}, len(self))
+        self.splits: dict[str, np.ndarray] = disjoint({} if splits is None else splits, len(self))
         self._parts: dict[str, Dataset] = {}
         self._whole: Dataset | None = None  # all rows as given, of which these are some
 
@@ -180,11 +183,7 @@ class Dataset(Tabular, Parted):
         return self.x.shape[0]
 
     def __getitem__(self, index: Any) -> "Dataset":
-        if isinstance(index, slice):  # costs the rows of a block, not all of them
-            rows = np.arange(*index.indices(len(self)))
-        else:
-            chosen = index.cpu().numpy() if isinstance(index, Tensor) else index
-            rows = np.atleast_1d(np.arange(len(self))[chosen])
+        rows = rows_at(index, len(self), self.name)
         if not rows.size:
             raise ValueError(
                 f"the index {index!r} selects none of the {len(self)} rows of {self.name!r}"
@@ -240,7 +239,12 @@ class Dataset(Tabular, Parted):
         """
         if dtype is not None:
             check_floating(dtype)
-        other = self._mapped(lambda values: values.to(device=device, dtype=dtype))
+        try:
+            other = self._mapped(lambda values: values.to(device=device, dtype=dtype))
+        except (RuntimeError, TypeError, AssertionError) as error:
+            raise ArgumentError(
+                f"device={echoed(device)} cannot be used here: {one_line(error)}"
+            ) from error
         names = {"x": self.coords[self.dims[1]], "context": np.asarray(self.context_names)}
         for what in names:
             given = getattr(self, what)
@@ -270,11 +274,20 @@ class Dataset(Tabular, Parted):
         Args:
             hidden: Booleans in the shape of x; True is missing.
 
+        Raises:
+            ArgumentError: They are no booleans, or have another shape.
+
         Example:
             >>> Dataset([[0.0, 1.0]]).hiding([[False, True]]).x.tolist()
             [[0.0, nan]]
         """
-        mask = torch.as_tensor(np.asarray(hidden, dtype=bool), device=self.x.device)
+        values = np.asarray(hidden.cpu() if isinstance(hidden, Tensor) else hidden)
+        if values.dtype != bool or values.shape != tuple(self.x.shape):
+            raise ArgumentError(
+                f"hidden has shape {values.shape} and type {values.dtype}: give booleans of the "
+                f"shape of x, {tuple(self.x.shape)}"
+            )
+        mask = torch.as_tensor(values, device=self.x.device)
         return self._with(x=self.x.masked_fill(mask, torch.nan), source=None)
 
     def unweighted(self) -> "Dataset":

@@ -107,6 +107,7 @@ class Parted:
             [4, 4, 3]
         """
         whole_number(num_folds, "num_folds", at_least=2)
+        whole_number(seed, "seed", at_least=0)
         if num_folds > len(self):
             raise ValueError(f"num_folds={num_folds} is more than the {len(self)} rows: give fewer")
         order = np.random.default_rng(seed).permutation(len(self))

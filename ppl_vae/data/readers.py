@@ -10,6 +10,7 @@ import torch
 
 from ppl_vae.data.dataset import Binarize, Dataset
 from ppl_vae.data.tables.files import TABLES, Roles, present, read_frame
+from ppl_vae.runtime.checks import file_path
 
 __all__ = ["read"]
 
@@ -62,7 +63,7 @@ def read(
         >>> data.coords["datum"].tolist()
         [7, 9]
     """
-    path = Path(path)
+    path = file_path(path, "path")
     names = (context,) if isinstance(context, str) else tuple(context)
     if path.suffix not in READERS:
         raise ValueError(

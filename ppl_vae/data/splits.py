@@ -1,11 +1,18 @@
 """Training, validation and test rows."""
 
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 import numpy as np
 
+from ppl_vae.errors import ArgumentError
+from ppl_vae.runtime.checks import echoed, suggestion, whole_number
+
 __all__ = ["random_rows"]
+
+PARTS = ("train", "valid", "test")
+MOST_SEED = 2**32 - 1  # of scikit-learn
 
 
 def count(share: float, num_data: int, what: str) -> int:
@@ -18,11 +25,15 @@ def count(share: float, num_data: int, what: str) -> int:
         >>> count(0.25, 8, "valid"), count(3, 8, "valid")
         (2, 3)
     """
-    if not share >= 0 or (share >= 1 and share != int(share)):
-        raise ValueError(f"{what}={share} is neither a fraction in [0, 1) nor a number of rows")
-    if share >= num_data:
-        raise ValueError(f"{what}={share} rows leave none of {num_data} to train on")
-    return round(share * num_data) if share < 1 else int(share)
+    is_number = isinstance(share, Real) and not isinstance(share, bool)
+    if not is_number or not share >= 0 or (share >= 1 and share != share // 1):
+        raise ArgumentError(
+            f"{what}={echoed(share)} is neither a fraction in [0, 1) nor a number of rows"
+        )
+    num_rows = round(share * num_data) if share < 1 else share
+    if num_rows >= num_data:
+        raise ArgumentError(f"{what}={echoed(share)} rows leave none of {num_data} to train on")
+    return int(num_rows)
 
 
 def random_rows(rows: np.ndarray, num_taken: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -32,6 +43,8 @@ def random_rows(rows: np.ndarray, num_taken: int, seed: int) -> tuple[np.ndarray
         >>> [part.size for part in random_rows(np.arange(5), 2, seed=0)]
         [3, 2]
     """
+    if seed is not None:
+        whole_number(seed, "seed", 0, MOST_SEED)
     if not num_taken:
         return rows, rows[:0]
     from sklearn.model_selection import train_test_split
@@ -71,7 +84,16 @@ def disjoint(splits: Mapping[str, Any], num_data: int) -> dict[str, np.ndarray]:
         >>> disjoint({"train": [0, 2], "valid": [], "test": [1]}, num_data=3)
         {'train': array([0, 2]), 'test': array([1])}
     """
-    parts = {name: part for name, rows in splits.items() if (part := _rows(rows)).size}
+    if not isinstance(splits, Mapping):
+        raise ArgumentError(
+            f"splits is {echoed(splits)}; it must be a dict of row numbers: "
+            '{"train": [0, 1], "test": [2]}'
+        )
+    for name in splits:
+        if name not in PARTS:
+            raise ArgumentError(f"splits has {echoed(name)}: {suggestion(str(name), PARTS)}")
+    found = {name: _rows(rows, name, num_data) for name, rows in splits.items()}
+    parts = {name: rows for name, rows in found.items() if rows.size}
     rows = np.concatenate([np.empty(0, np.int64), *parts.values()])
     outside = rows[(rows < 0) | (rows >= num_data)]
     if outside.size:
@@ -84,6 +106,44 @@ def disjoint(splits: Mapping[str, Any], num_data: int) -> dict[str, np.ndarray]:
     return parts
 
 
-def _rows(rows: Any) -> np.ndarray:
+def rows_at(index: Any, num_data: int, name: str) -> np.ndarray:
+    """Row numbers of an index: a number, several, a slice, or a boolean for each row.
+
+    Raises:
+        IndexError: It does not fit the rows.
+
+    Example:
+        >>> rows_at(slice(1, None), 3, "data"), rows_at([True, False, True], 3, "data")
+        (array([1, 2]), array([0, 2]))
+    """
+    try:
+        if isinstance(index, slice):  # costs the rows of a block, not all of them
+            return np.arange(*index.indices(num_data))
+        chosen = index.cpu().numpy() if hasattr(index, "cpu") else index
+        rows = np.atleast_1d(np.arange(num_data)[chosen])
+        if rows.ndim == 1 and index is not None:
+            return rows
+    except (IndexError, TypeError, ValueError):
+        pass
+    raise IndexError(
+        f"the index {echoed(index)} does not fit the {num_data} rows of {name!r}: give row "
+        "numbers, a slice, or a boolean for each row"
+    )
+
+
+def _rows(rows: Any, name: str, num_data: int) -> np.ndarray:
+    """Row numbers of one split."""
     array = np.asarray(rows)
-    return np.flatnonzero(array) if array.dtype == bool else array.astype(np.int64)
+    if array.dtype == bool and array.shape == (num_data,):
+        return np.flatnonzero(array)
+    if array.dtype == bool and array.size:
+        raise ArgumentError(
+            f"the split {name!r} has booleans of shape {array.shape}, and x has {num_data} rows: "
+            "give one for each row"
+        )
+    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+        raise ArgumentError(
+            f"the split {name!r} is {echoed(rows)}; it must be a list of row numbers, or a boolean "
+            "for each row"
+        )
+    return array.astype(np.int64)

@@ -7,8 +7,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ppl_vae.data.arrays import Table, labels_along, row_names, table
-from ppl_vae.runtime.checks import shown
+from ppl_vae.data.arrays import Table, check_floating, labels_along, row_names, table
+from ppl_vae.errors import ArgumentError
+from ppl_vae.runtime.checks import echoed, real_number, shown, whole_number, whole_numbers
+
+
+def check_settings(scale: Any, dtype: Any, seed: Any, name: Any) -> None:
+    """Check the settings of a `Dataset` that do not depend on its values.
+
+    Raises:
+        ArgumentError: One of them is out of range or has the wrong type.
+    """
+    check_floating(dtype)
+    real_number(scale, "scale", above=0)
+    whole_number(seed, "seed", at_least=0)
+    if not isinstance(name, str):
+        raise ArgumentError(f"name is {echoed(name)}; it must be a text")
 
 
 def coords_of(
@@ -31,6 +45,9 @@ def coords_of(
     for axis, names in enumerate((datum_names, feature_names)):
         if names is None:
             continue
+        if isinstance(names, str) or not hasattr(names, "__len__"):
+            what = ("datum_names", "feature_names")[axis]
+            raise ArgumentError(f"{what} is {echoed(names)}; it must be a list of names")
         if len(names) != shape[axis]:
             what = ("datum_names", "feature_names")[axis]
             raise ValueError(f"{what} has {len(names)} names, x has {shape[axis]}")
@@ -46,13 +63,20 @@ def picture(image_shape: tuple[int, ...] | None, event_shape: torch.Size) -> tup
     """
     if image_shape is None and len(event_shape) not in (2, 3):
         return None
-    image_shape = image_shape or tuple(event_shape)
+    if image_shape is None:
+        image_shape = tuple(event_shape)
+    image_shape = whole_numbers(image_shape, "image_shape")
+    if len(image_shape) not in (2, 3):
+        raise ArgumentError(
+            f"image_shape is {echoed(image_shape)}; it must be (height, width) or (channels, "
+            "height, width)"
+        )
     if np.prod(image_shape) != event_shape.numel():
         raise ValueError(
             f"image_shape {tuple(image_shape)} does not hold the {event_shape.numel()} values of "
             "one row"
         )
-    return tuple(image_shape)
+    return image_shape
 
 
 def labels_of(labels: Any, num_data: int) -> np.ndarray | None:

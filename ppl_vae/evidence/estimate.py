@@ -21,7 +21,14 @@ from ppl_vae.programs.inference import Inference, progress_bar
 from ppl_vae.programs.modules import missing_values, modules_of, own_parameters
 from ppl_vae.programs.traces import Program
 from ppl_vae.programs.validation import ROWS_AT_ONCE
-from ppl_vae.runtime.checks import object_or_options, suggestion, warn_caller
+from ppl_vae.runtime.checks import (
+    echoed,
+    file_path,
+    object_or_options,
+    suggestion,
+    switch,
+    warn_caller,
+)
 from ppl_vae.runtime.digests import digest
 from ppl_vae.runtime.distributed import from_main, gathered, is_main, num_processes, rank
 from ppl_vae.runtime.sealed import read_arrays
@@ -98,7 +105,8 @@ def log_evidence(
         True
     """
     object_or_options(method, options, "method")
-    method = check_method(method or _sampling(options), "method")
+    method = check_method(_sampling(options) if method is None else method, "method")
+    switch(progress if not isinstance(progress, str) else True, "progress")
     inference = Inference(model, guide, data)
     num_data = len(inference)
     proposal = _proposal(inference, getattr(method, "num_particles", 1), seed)
@@ -156,8 +164,8 @@ def check_method(method: Any, name: str) -> Method:
     """Raise ValueError unless this is a method of `log_evidence`."""
     if not isinstance(method, Method) or isinstance(method, type):
         raise ValueError(
-            f"{name} is {method!r}; pass an instance of a method, as in ImportanceSampling(5000) "
-            "or AIS()"
+            f"{name} is {echoed(method)}; pass an instance of a method, as in "
+            "ImportanceSampling(5000) or AIS()"
         )
     return method
 
@@ -211,7 +219,7 @@ class _Checkpoint:
     """The finished part of a call, in one file; without a path there is no file."""
 
     def __init__(self, path: str | Path | None, inference: Inference, settings: str) -> None:
-        self.path = path and Path(path)
+        self.path = None if path is None else file_path(path, "checkpoint")
         self.inference = inference
         self.written = time.monotonic()
         if self.path:

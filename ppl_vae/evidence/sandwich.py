@@ -16,7 +16,7 @@ from ppl_vae.evidence.interval import ESTIMATE, INTERVAL, LOWER_BOUND, EvidenceI
 from ppl_vae.evidence.result import ARRAYS, Evidence, concatenate
 from ppl_vae.programs.modules import place
 from ppl_vae.programs.traces import Program
-from ppl_vae.runtime.checks import instance_of, real_number
+from ppl_vae.runtime.checks import instance_of, real_number, switch
 from ppl_vae.runtime.seeding import derived_seed
 
 __all__ = ["Sandwich", "evidence_interval"]
@@ -73,6 +73,7 @@ class Sandwich:
     confirm: bool = False
 
     def __post_init__(self) -> None:
+        switch(self.confirm, "Sandwich(confirm)")
         if self.confirm and self.upper is None:
             raise ValueError("confirm needs two bounds, and upper is None: give ReverseAIS(...)")
         real_number(self.level, "Sandwich(level)", above=0, below=1)

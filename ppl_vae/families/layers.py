@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from ppl_vae.families.networks import MLP
-from ppl_vae.runtime.checks import whole_number
+from ppl_vae.runtime.checks import whole_number, whole_numbers
 
 __all__ = ["layer_blocks", "layer_sizes", "layer_steps"]
 
@@ -29,7 +29,7 @@ def layer_sizes(latent_dim: int, layers: Sequence[int] | None) -> tuple[int, ...
     if layers is None:
         upper = whole_number(latent_dim, "latent_dim of two layers", at_least=2) // 3
         return (latent_dim - max(1, upper), max(1, upper))
-    sizes = tuple(whole_number(size, "layers") for size in layers)
+    sizes = whole_numbers(layers, "layers")
     if sum(sizes) != latent_dim:
         raise ValueError(
             f"layers {sizes} have {sum(sizes)} dimensions together, and latent_dim is "
@@ -63,7 +63,7 @@ def layer_steps(sizes: Sequence[int], hidden_dims: Iterable[int]) -> nn.ModuleLi
         >>> [step(torch.zeros(1, 3)).shape for step in layer_steps((3, 2), [8])]
         [torch.Size([1, 4])]
     """
-    hidden = [whole_number(width, "hidden_dims") for width in hidden_dims]
+    hidden = whole_numbers(hidden_dims, "hidden_dims")
     steps = nn.ModuleList()
     for size, following in zip(sizes, sizes[1:], strict=False):
         last = nn.Linear([size, *hidden][-1], 2 * following)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from numbers import Integral
+from numbers import Real
 from typing import Any
 
 import torch
@@ -10,7 +10,19 @@ from pyro.distributions import transforms as T
 from pyro.nn import ConditionalAutoRegressiveNN, ConditionalDenseNN
 from torch import Tensor, nn
 
-__all__ = ["at_rest", "join", "near_identity", "require_module", "shape_of"]
+from ppl_vae.errors import ArgumentError
+from ppl_vae.runtime.checks import echoed, whole_numbers
+from ppl_vae.runtime.memory import require_memory
+
+__all__ = [
+    "at_rest",
+    "join",
+    "linear",
+    "near_identity",
+    "require_constructor",
+    "require_module",
+    "shape_of",
+]
 
 
 def near_identity(transform: nn.Module) -> nn.Module:
@@ -52,20 +64,29 @@ def at_rest(*modules: nn.Module) -> Iterator[None]:
             part.training = training
 
 
-def require_module(part: object, name: str) -> None:
-    """Raise TypeError unless it is a module (and not its class).
+def require_module(part: object, name: str, *methods: str) -> None:
+    """Raise TypeError unless it is a module (and not its class) with these methods.
 
     Example:
         >>> require_module(nn.Tanh, "decoder")
         Traceback (most recent call last):
         TypeError: the decoder is <class 'torch.nn.modules.activation.Tanh'>, which is not a \
 module: pass an instance, Tanh(...), not the class
+        >>> require_module(nn.Tanh(), "posterior", "build")
+        Traceback (most recent call last):
+        TypeError: the posterior is a Tanh, which is not a posterior: it has no 'build'
     """
     if not isinstance(part, nn.Module):
         hint = "give one of ppl_vae's, or an nn.Module"
         if isinstance(part, type):
             hint = f"pass an instance, {part.__name__}(...), not the class"
-        raise TypeError(f"the {name} is {part!r}, which is not a module: {hint}")
+        raise TypeError(f"the {name} is {echoed(part)}, which is not a module: {hint}")
+    for method in methods:
+        if not hasattr(part, method):
+            raise TypeError(
+                f"the {name} is a {type(part).__name__}, which is not a {name}: it has no "
+                f"{method!r}"
+            )
 
 
 def join(
@@ -93,12 +114,53 @@ def join(
     return torch.cat([part.expand(*batch, part.shape[axis], *places) for part in parts], dim=axis)
 
 
-def shape_of(size: int | Sequence[int]) -> torch.Size:
+def shape_of(size: int | Sequence[int], name: str = "event_shape") -> torch.Size:
     """Read `784` as `(784,)` and leave `(28, 28)` alone.
+
+    Args:
+        size: A whole number, or several.
+        name: What it is, for messages.
+
+    Raises:
+        ArgumentError: One of them is no positive whole number, or there is none.
+        TooLargeError: An array of this shape does not fit into memory.
 
     Example:
         >>> shape_of(784)
         torch.Size([784])
     """
-    sizes: Any = [size] if isinstance(size, Integral) else size  # Integral: NumPy's too
-    return torch.Size(map(int, sizes))
+    sizes: Any = [size] if isinstance(size, Real) else size  # Real: NumPy's too
+    shape = torch.Size(whole_numbers(sizes, name))
+    if not shape:
+        raise ArgumentError(f"{name} is {echoed(size)}; it must have at least one dim, as in (8,)")
+    require_memory(f"{name} {tuple(shape)}", *shape)
+    return shape
+
+
+def linear(num_in: int, num_out: int) -> nn.Linear:
+    """A linear map whose weights fit into memory.
+
+    Raises:
+        TooLargeError: They do not.
+
+    Example:
+        >>> linear(2, 3)
+        Linear(in_features=2, out_features=3, bias=True)
+    """
+    require_memory(f"a linear map of {num_in:,} inputs to {num_out:,} outputs", num_in, num_out)
+    return nn.Linear(num_in, num_out)
+
+
+def require_constructor(value: Any, name: str) -> None:
+    """Raise unless it makes a module, as `nn.ReLU` does.
+
+    Example:
+        >>> require_constructor("relu", "activation")
+        Traceback (most recent call last):
+        ppl_vae.errors.ArgumentError: activation is 'relu'; it must be the class of a module, as \
+in nn.ReLU
+    """
+    if isinstance(value, nn.Module) or not callable(value):
+        raise ArgumentError(
+            f"{name} is {echoed(value)}; it must be the class of a module, as in nn.ReLU"
+        )

@@ -37,7 +37,7 @@ class Units(nn.Module):
 
     def __init__(self, event_shape: int | Sequence[int]) -> None:
         super().__init__()
-        shape = shape_of(event_shape)
+        shape = torch.Size((0,)) if event_shape == 0 else shape_of(event_shape)  # no covariates
         self.register_buffer("centre", torch.zeros(shape))
         self.register_buffer("unit", torch.ones(shape))
         self._read()

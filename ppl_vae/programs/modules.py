@@ -286,7 +286,8 @@ def place(data: Dataset, *programs: Program, device: str | torch.device | None =
 def check_device(device: str | torch.device) -> None:
     """Raise ValueError unless torch has this device here."""
     try:
-        torch.empty(0, device=device)
+        if torch.empty(0, device=device).is_meta:
+            raise RuntimeError('"meta" holds no numbers.')
     except (RuntimeError, AssertionError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(

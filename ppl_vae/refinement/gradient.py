@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ppl_vae.families.modules import require_module
 from ppl_vae.families.posteriors import FullRankNormal, Posterior
 from ppl_vae.objectives import (
     IWAE,
@@ -71,6 +72,8 @@ class GradientRefinement:
     def __post_init__(self) -> None:
         whole_fields(self, num_steps=1, chunk_size=1)
         real_number(self.learning_rate, "GradientRefinement(learning_rate)", above=0)
+        if self.posterior is not None:
+            require_module(self.posterior, "posterior", "distribution")
         for objective in self.objectives:
             instance_of(objective, "GradientRefinement(objective)", Bound)
 

@@ -2,31 +2,44 @@
 
 import difflib
 import math
+import sys
 import warnings
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import fields
 from numbers import Integral, Real
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from ppl_vae.errors import ArgumentError, TooLargeError
+from ppl_vae.runtime.text import cut, echoed
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 __all__ = [
+    "file_path",
     "from_keywords",
     "instance_of",
     "one_line",
     "one_of",
+    "real_fields",
     "real_number",
     "shown",
     "suggestion",
+    "switch",
     "warn_caller",
     "whole_fields",
     "whole_number",
+    "whole_numbers",
 ]
 
 PACKAGE = str(Path(__file__).parents[1])
 LISTED = 30  # longer lists are not shown in an error
+LONGEST = 1_000  # characters of a message
+MOST = 10**10  # of anything that is counted, except seeds: ten thousand million of them take days
+MOST_SEED = 2**63 - 1
+LARGEST_FLOAT = sys.float_info.max
 
 
 def one_line(message: object) -> str:
@@ -39,30 +52,105 @@ def one_line(message: object) -> str:
         >>> one_line("no such site" + chr(10) + "Trace Shapes:" + chr(10) + "Sample Sites:")
         'no such site'
     """
-    return " ".join(str(message).partition("Trace Shapes:")[0].split())
+    return cut(" ".join(str(message).partition("Trace Shapes:")[0].split()), LONGEST)
 
 
-def whole_number(value: Any, name: str, at_least: int = 1) -> int:
+def whole_number(value: Any, name: str, at_least: int = 1, at_most: int | None = None) -> int:
     """The value, if it is a whole number of Python or NumPy (neither True nor 2.0).
 
     Args:
         value: The value to check.
         name: The setting's name in the message.
         at_least: The smallest allowed value.
+        at_most: The largest allowed value; None is 10^10, and 2^63 - 1 for a seed.
 
     Raises:
-        ValueError: It is something else.
+        ArgumentError: It is something else.
+        TooLargeError: It is larger.
 
     Example:
         >>> whole_number(3, "num_particles")
         3
-        >>> whole_number(2.5, "IWAE(num_particles)")
+        >>> whole_number(2.5, "num_draws")
         Traceback (most recent call last):
-        ValueError: IWAE(num_particles) is 2.5; it must be a whole number, at least 1
+        ppl_vae.errors.ArgumentError: num_draws is 2.5; it must be a whole number, at least 1
     """
     if not isinstance(value, Integral) or isinstance(value, bool) or value < at_least:
-        raise ValueError(f"{name} is {value!r}; it must be a whole number, at least {at_least}")
+        raise ArgumentError(
+            f"{name} is {echoed(value)}; it must be a whole number, at least {at_least}"
+        )
+    most = at_most or (MOST_SEED if "seed" in name else MOST)
+    if value > most:
+        raise TooLargeError(f"{name} is {echoed(value)}; it must be at most {most:,}")
     return int(value)
+
+
+def whole_numbers(values: Any, name: str, at_least: int = 1) -> tuple[int, ...]:
+    """Whole numbers in a sequence, such as the widths of layers.
+
+    Args:
+        values: The numbers.
+        name: The setting's name in the message.
+        at_least: The smallest allowed value of each.
+
+    Raises:
+        ArgumentError: It is something else.
+
+    Example:
+        >>> whole_numbers([64, 32], "hidden_dims")
+        (64, 32)
+        >>> whole_numbers(64, "hidden_dims")
+        Traceback (most recent call last):
+        ppl_vae.errors.ArgumentError: hidden_dims is 64; it must be a list of whole numbers, as in \
+[8, 8]
+    """
+    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
+        raise ArgumentError(
+            f"{name} is {echoed(values)}; it must be a list of whole numbers, as in [8, 8]"
+        )
+    return tuple(whole_number(value, name, at_least) for value in values)
+
+
+def switch(value: Any, name: str) -> bool:
+    """The value, if it is True or False.
+
+    Args:
+        value: The value to check.
+        name: The setting's name in the message.
+
+    Raises:
+        ArgumentError: It is something else.
+
+    Example:
+        >>> switch("no", "progress")
+        Traceback (most recent call last):
+        ppl_vae.errors.ArgumentError: progress is 'no'; it must be True or False
+    """
+    return bool(one_of(value, name, (True, False)))
+
+
+def file_path(value: Any, name: str) -> Path:
+    """The value as a path, if a file can have this name.
+
+    Args:
+        value: The value to check.
+        name: The setting's name in the message.
+
+    Raises:
+        ArgumentError: It is something else.
+
+    Example:
+        >>> file_path("runs/a.pt", "checkpoint")
+        PosixPath('runs/a.pt')
+        >>> file_path(3, "checkpoint")
+        Traceback (most recent call last):
+        ppl_vae.errors.ArgumentError: checkpoint is 3; it must be a path
+    """
+    if not isinstance(value, str | PathLike) or not str(value):
+        raise ArgumentError(f"{name} is {echoed(value)}; it must be a path")
+    if any(ord(sign) < 32 for sign in str(value)):
+        raise ArgumentError(f"{name} is {echoed(value)}; a path has no control characters")
+    return Path(value)
 
 
 def real_number(
@@ -85,21 +173,22 @@ def real_number(
         below: Exclusive upper bound.
 
     Raises:
-        ValueError: It is something else.
+        ArgumentError: It is something else.
 
     Example:
         >>> real_number(0.5, "decay", at_least=0, below=1)
         0.5
         >>> real_number(float("nan"), "beta", above=0)
         Traceback (most recent call last):
-        ValueError: beta is nan; it must be a finite number, above 0
+        ppl_vae.errors.ArgumentError: beta is nan; it must be a finite number, above 0
     """
-    is_number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-    if not is_number or not (above < value < below and at_least <= value <= at_most):
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    is_finite = is_number and abs(value) <= LARGEST_FLOAT  # whole numbers may be larger
+    if not is_finite or not (above < value < below and at_least <= value <= at_most):
         limits = {"above": above, "at least": at_least, "at most": at_most, "below": below}
         bounds = [f"{word} {limit:g}" for word, limit in limits.items() if math.isfinite(limit)]
         allowed = ", ".join(filter(None, ["a finite number", " and ".join(bounds)]))
-        raise ValueError(f"{name} is {value!r}; it must be {allowed}")
+        raise ArgumentError(f"{name} is {echoed(value)}; it must be {allowed}")
     return float(value)
 
 
@@ -130,16 +219,16 @@ def one_of(value: Any, name: str, options: Collection[Any]) -> Any:
         options: The allowed values.
 
     Raises:
-        ValueError: It is something else.
+        ArgumentError: It is something else.
 
     Example:
         >>> one_of("fast", "Training(compile)", ("auto", True, False))
         Traceback (most recent call last):
-        ValueError: Training(compile) is 'fast'; it must be 'auto', True or False
+        ppl_vae.errors.ArgumentError: Training(compile) is 'fast'; it must be 'auto', True or False
     """
     if not any(type(value) is type(option) and value == option for option in options):
         *first, last = map(repr, options)
-        raise ValueError(f"{name} is {value!r}; it must be {', '.join(first)} or {last}")
+        raise ArgumentError(f"{name} is {echoed(value)}; it must be {', '.join(first)} or {last}")
     return value
 
 
@@ -152,17 +241,18 @@ def instance_of(value: Any, name: str, kind: type) -> Any:
         kind: The required class.
 
     Raises:
-        ValueError: It is something else.
+        ArgumentError: It is something else.
 
     Example:
         >>> instance_of("HMC", "AIS(sampler)", dict)
         Traceback (most recent call last):
-        ValueError: AIS(sampler) is 'HMC'; it must be a dict, as in dict(...)
+        ppl_vae.errors.ArgumentError: AIS(sampler) is 'HMC'; it must be a dict, as in dict(...)
     """
     if not isinstance(value, kind):
         article = "an" if kind.__name__[0] in "AEIOUH" else "a"
-        raise ValueError(
-            f"{name} is {value!r}; it must be {article} {kind.__name__}, as in {kind.__name__}(...)"
+        raise ArgumentError(
+            f"{name} is {echoed(value)}; it must be {article} {kind.__name__}, as in "
+            f"{kind.__name__}(...)"
         )
     return value
 
@@ -170,20 +260,20 @@ def instance_of(value: Any, name: str, kind: type) -> Any:
 def whole_fields(settings: Any, **least: int) -> None:
     """Check fields of a frozen dataclass, and store them as Python's whole numbers.
 
-    A field whose default is None may be None.
+    A field whose default is None may be None. Fields that are switches must be True or False.
 
     Args:
         settings: The dataclass, in its `__post_init__`.
         least: The smallest allowed value, by the field's name.
 
     Raises:
-        ValueError: One of them is something else.
+        ArgumentError: One of them is something else.
 
     Example:
         >>> from ppl_vae.hmc import HMC
         >>> HMC(num_samples=0)
         Traceback (most recent call last):
-        ValueError: HMC(num_samples) is 0; it must be a whole number, at least 1
+        ppl_vae.errors.ArgumentError: HMC(num_samples) is 0; it must be a whole number, at least 1
     """
     optional = {field.name for field in fields(settings) if field.default is None}
     for name, smallest in least.items():
@@ -191,6 +281,31 @@ def whole_fields(settings: Any, **least: int) -> None:
         if value is not None or name not in optional:
             whole = whole_number(value, f"{type(settings).__name__}({name})", smallest)
             object.__setattr__(settings, name, whole)
+    for each in fields(settings):
+        if each.type in (bool, "bool"):
+            switch(getattr(settings, each.name), f"{type(settings).__name__}({each.name})")
+
+
+def real_fields(settings: Any, *names: str, **limits: float) -> None:
+    """Check that fields of a dataclass are finite numbers within bounds, as `real_number` does.
+
+    Args:
+        settings: The dataclass, in its `__post_init__`.
+        names: The fields.
+        limits: The bounds.
+
+    Raises:
+        ArgumentError: One of them is something else.
+
+    Example:
+        >>> from ppl_vae.training.schedules import Linear
+        >>> Linear(0.0, 1.0, until=0.0)
+        Traceback (most recent call last):
+        ppl_vae.errors.ArgumentError: Linear(until) is 0.0; it must be a finite number, above 0 \
+and at most 1
+    """
+    for name in names:
+        real_number(getattr(settings, name), f"{type(settings).__name__}({name})", **limits)
 
 
 def suggestion(word: str, names: Iterable[str]) -> str:

@@ -1,8 +1,11 @@
-"""Tables of text, for a terminal or as Markdown."""
+"""Texts: tables for a terminal or as Markdown, and values in messages."""
 
 from collections.abc import Sequence
+from typing import Any
 
-__all__ = ["table"]
+__all__ = ["cut", "echoed", "table"]
+
+ECHOED = 80  # characters of a value in an error
 
 
 def table(rows: Sequence[Sequence[str]], *, markdown: bool = False) -> str:
@@ -43,3 +46,37 @@ def table(rows: Sequence[Sequence[str]], *, markdown: bool = False) -> str:
         aligned = rest if len(rest) < len(widths) else map(str.rjust, rest, widths)
         lines.append("  ".join([first.ljust(width), *aligned]))
     return "\n".join(lines)
+
+
+def cut(text: str, longest: int = ECHOED) -> str:
+    """A text, without its middle where it is longer.
+
+    Args:
+        text: The text.
+        longest: Number of characters.
+
+    Example:
+        >>> cut("abcdefghij", 7)
+        'abc...j'
+    """
+    if len(text) <= longest:
+        return text
+    head = (longest - 3) * 3 // 4
+    return f"{text[:head]}...{text[len(text) - (longest - 3 - head) :]}"
+
+
+def echoed(value: Any) -> str:
+    """A wrong value as an error shows it: its repr, in one line that is not too long.
+
+    Args:
+        value: The value.
+
+    Example:
+        >>> len(echoed("a" * 1000)), echoed([0, 1])
+        (80, '[0, 1]')
+    """
+    if isinstance(value, int) and value.bit_length() > 4 * ECHOED:
+        return f"a number of {value.bit_length()} bits"  # Python does not write very long ones
+    if isinstance(value, str | bytes | list | tuple):
+        value = value[: 2 * ECHOED] if len(value) > 4 * ECHOED else value
+    return cut(" ".join(repr(value).split()))

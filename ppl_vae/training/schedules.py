@@ -3,7 +3,11 @@
 import math
 from dataclasses import dataclass
 
+from ppl_vae.runtime.checks import real_fields, whole_fields, whole_number
+
 __all__ = ["Constant", "Cosine", "Cyclic", "Exponential", "Linear", "Stages"]
+
+MOST_STAGES = 40  # the last of which has 4 10^18 passes
 
 
 @dataclass(frozen=True)
@@ -19,6 +23,9 @@ class Constant:
     """
 
     value: float
+
+    def __post_init__(self) -> None:
+        real_fields(self, "value", at_least=0)
 
     def __call__(self, fraction: float) -> float:
         """Rate after this fraction of training."""
@@ -40,6 +47,9 @@ class Exponential:
 
     start: float
     end: float
+
+    def __post_init__(self) -> None:
+        real_fields(self, "start", "end", above=0)
 
     def __call__(self, fraction: float) -> float:
         """Rate after this fraction of training."""
@@ -64,6 +74,9 @@ class Cosine:
 
     start: float
     end: float = 0.0
+
+    def __post_init__(self) -> None:
+        real_fields(self, "start", "end", at_least=0)
 
     def __call__(self, fraction: float) -> float:
         """Rate after this fraction of training."""
@@ -92,6 +105,10 @@ class Linear:
     end: float = 1.0
     until: float = 1.0
 
+    def __post_init__(self) -> None:
+        real_fields(self, "start", "end", at_least=0)
+        real_fields(self, "until", above=0, at_most=1)
+
     def __call__(self, fraction: float) -> float:
         """Value after this fraction of training."""
         return self.start + (self.end - self.start) * min(1.0, fraction / self.until)
@@ -116,6 +133,10 @@ class Cyclic:
 
     num_cycles: int = 4
     ramp: float = 0.5
+
+    def __post_init__(self) -> None:
+        whole_fields(self, num_cycles=1)
+        real_fields(self, "ramp", above=0, at_most=1)
 
     def __call__(self, fraction: float) -> float:
         """Weight after this fraction of training."""
@@ -142,6 +163,10 @@ class Stages:
 
     start: float = 1e-3
     num_stages: int = 8
+
+    def __post_init__(self) -> None:
+        real_fields(self, "start", above=0)
+        whole_number(self.num_stages, "Stages(num_stages)", at_most=MOST_STAGES)
 
     def __call__(self, fraction: float) -> float:
         """Rate after this fraction of training."""

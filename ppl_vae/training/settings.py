@@ -8,7 +8,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ppl_vae.runtime.checks import one_line, one_of, real_number, whole_fields
+from ppl_vae.errors import ArgumentError
+from ppl_vae.runtime.checks import echoed, file_path, one_of, real_number, whole_fields
 
 __all__ = ["Training"]
 
@@ -138,9 +139,9 @@ class Training:
         for name, (kinds, example) in OBJECTS.items():
             value = getattr(self, name)
             if value is not None and not isinstance(value, kinds):
-                raise ValueError(
-                    f"Training({name}) is {one_line(repr(value))}; it must be {example}"
-                )
+                raise ArgumentError(f"Training({name}) is {echoed(value)}; it must be {example}")
+        if self.checkpoint is not None:
+            file_path(self.checkpoint, "Training(checkpoint)")
         self._check_combinations()
 
     def _check_combinations(self) -> None:

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ppl_vae.runtime.checks import shown, suggestion
+from ppl_vae.errors import ArgumentError
+from ppl_vae.runtime.checks import echoed, shown, suggestion
 
 __all__ = [
     "Levels",
@@ -68,6 +69,11 @@ def given_levels(levels: Mapping[str, Sequence[Any]] | None) -> dict[str, tuple[
         >>> given_levels({"dose": [1, 2]})
         {'dose': ('1', '2')}
     """
+    if not isinstance(levels, Mapping | None):
+        raise ArgumentError(
+            f"levels is {echoed(levels)}; it must be a dict of lists by column: "
+            '{"dose": ["low", "high"]}'
+        )
     found = {str(name): tuple(map(level_name, each)) for name, each in (levels or {}).items()}
     for name, names in found.items():
         twice = next((each for i, each in enumerate(names) if each in names[:i]), None)

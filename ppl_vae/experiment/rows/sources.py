@@ -160,6 +160,12 @@ def _named(table: DataTable) -> Dataset:
         )
     options: dict[str, Any] = table.model_dump(include={"binarize", "seed"})
     is_named = table.name in available()
+    for word in ("label", "context", "exposure") if is_named else ():
+        if getattr(table, word):
+            raise ValueError(
+                f"{word} = {getattr(table, word)!r} names a column, and the named data set "
+                f"{table.name!r} has none: leave {word} out"
+            )
     if is_named and table.test is not None:
         raise ValueError(f"test = {table.test!r}: {table.name!r} has its own test rows")
     if is_named or not (table.label or table.context or table.test is not None):

@@ -12,6 +12,7 @@ from ppl_vae.families import densities
 from ppl_vae.families.likelihoods.likelihood import Likelihood
 from ppl_vae.families.missing import smoothed_mean
 from ppl_vae.runtime.checks import whole_number
+from ppl_vae.runtime.memory import require_memory
 
 __all__ = ["Bernoulli", "Categorical"]
 
@@ -77,6 +78,7 @@ class Categorical(Likelihood):
     def __init__(self, event_shape: int | Sequence[int], num_categories: int = 2) -> None:
         super().__init__(event_shape)
         num_categories = whole_number(num_categories, "num_categories", at_least=2)
+        require_memory(f"num_categories={num_categories}", *self.event_shape, num_categories)
         self.num_parameters = num_categories
         self.support = constraints.integer_interval(0, num_categories - 1)
         self.remedy = (

@@ -42,7 +42,7 @@ class LocationScale(Likelihood):
         else:
             real_number(scale, "scale", above=0)
         self.scale = scale
-        self.floor = floor
+        self.floor = real_number(floor, "floor", above=0)
         self.units = Units(self.event_shape)
         self.num_parameters = self.num_locations + (scale == "decoder")
         if scale in ("global", "feature"):

@@ -12,6 +12,7 @@ from torch.nn.functional import pad
 from ppl_vae.families import densities
 from ppl_vae.families.likelihoods.likelihood import Likelihood
 from ppl_vae.runtime.checks import whole_number
+from ppl_vae.runtime.memory import require_memory
 
 __all__ = ["Ordinal"]
 
@@ -47,6 +48,7 @@ class Ordinal(Likelihood):
     def __init__(self, event_shape: int | Sequence[int], num_categories: int = 2) -> None:
         super().__init__(event_shape)
         self.num_categories = whole_number(num_categories, "num_categories", at_least=2)
+        require_memory(f"num_categories={num_categories}", *self.event_shape, num_categories)
         self.support = constraints.integer_interval(0, num_categories - 1)
         self.remedy = (
             f"categories are numbered 0 to {num_categories - 1}, in their order: give "

@@ -11,6 +11,7 @@ from torch.nn.functional import softplus
 from ppl_vae.families import densities
 from ppl_vae.families.likelihoods.location_scale import LocationScale, Scale
 from ppl_vae.runtime.checks import real_number, whole_number
+from ppl_vae.runtime.memory import require_memory
 
 __all__ = ["Gaussian", "Laplace", "LowRankNormal", "StudentT"]
 
@@ -201,6 +202,7 @@ class LowRankNormal(LocationScale):
     ) -> None:
         super().__init__(event_shape, scale, floor=floor)
         self.rank = whole_number(rank, "rank")
+        require_memory(f"rank={rank}", *self.event_shape, self.rank)
         generator = torch.Generator().manual_seed(0)  # its columns must differ, no more
         start = torch.randn(*self.event_shape, self.rank, generator=generator)
         self.factor = nn.Parameter(START * start)

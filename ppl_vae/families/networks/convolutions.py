@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ppl_vae.families.modules import shape_of
+from ppl_vae.families.modules import linear, require_constructor, shape_of
 from ppl_vae.families.networks.dense import Activation
-from ppl_vae.runtime.checks import whole_number
+from ppl_vae.runtime.checks import whole_number, whole_numbers
 
 __all__ = ["ConvDecoder", "ConvEncoder"]
 
@@ -58,9 +58,10 @@ class ConvEncoder(nn.Module):
         activation: Activation = nn.ReLU,
     ) -> None:
         super().__init__()
-        self.in_shape = shape_of(in_shape)
+        self.in_shape = shape_of(in_shape, "in_shape")
+        require_constructor(activation, "activation")
         self.image_shape = _image_shape(in_shape, "ConvEncoder")
-        widths = [self.image_shape[0], *shape_of(channels)]
+        widths = [self.image_shape[0], *whole_numbers(channels, "channels")]
         layers: list[nn.Module] = []
         for width, next_width in zip(widths, widths[1:], strict=False):
             layers += [nn.Conv2d(width, next_width, 3, stride=2, padding=1), activation()]
@@ -111,12 +112,13 @@ class ConvDecoder(nn.Module):
     ) -> None:
         super().__init__()
         *_, height, width = _image_shape(event_shape, "ConvDecoder")
-        channels = shape_of(channels)
+        require_constructor(activation, "activation")
+        channels = shape_of(channels, "channels")
         halvings = range(len(channels), -1, -1)
         sizes = [(math.ceil(height / 2**i), math.ceil(width / 2**i)) for i in halvings]
         first = (channels[0], *sizes[0])
         self.in_dim = whole_number(in_dim, "in_dim")
-        layers: list[nn.Module] = [nn.Linear(self.in_dim, math.prod(first)), activation()]
+        layers: list[nn.Module] = [linear(self.in_dim, math.prod(first)), activation()]
         layers += [nn.Unflatten(1, first)]
         for here, after, size in zip([channels[0], *channels], channels, sizes[1:], strict=False):
             layers += [nn.Upsample(size=size), nn.Conv2d(here, after, 3, padding=1), activation()]

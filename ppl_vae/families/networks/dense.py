@@ -5,12 +5,13 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from ppl_vae.families.modules import shape_of
-from ppl_vae.runtime.checks import whole_number
+from ppl_vae.families.modules import linear, require_constructor, shape_of
+from ppl_vae.runtime.checks import real_number, switch, whole_number, whole_numbers
 
 __all__ = ["MLP", "Linear", "ResNet"]
 
 
+MOST_LAYERS = 10_000  # of a network; more cannot be trained
 Activation = Callable[[], nn.Module]
 
 
@@ -49,12 +50,14 @@ class MLP(nn.Module):
         skip: bool = False,
     ) -> None:
         super().__init__()
-        self.in_shape = shape_of(in_shape)
-        self.skip = skip
-        widths = [self.in_shape.numel(), *shape_of(hidden_dims)]
+        self.in_shape = shape_of(in_shape, "in_shape")
+        self.skip = switch(skip, "skip")
+        require_constructor(activation, "activation")
+        real_number(dropout, "dropout", at_least=0, below=1)
+        widths = [self.in_shape.numel(), *whole_numbers(hidden_dims, "hidden_dims")]
         layers: list[nn.Module] = []
         for width, next_width in zip(widths, widths[1:], strict=False):
-            layers += [nn.Linear(width, next_width), activation()]
+            layers += [linear(width, next_width), activation()]
             layers += [nn.Dropout(dropout)] if dropout else []
         self.layers = nn.Sequential(*layers)
 
@@ -91,7 +94,7 @@ class Linear(nn.Module):
 
     def __init__(self, in_shape: int | Sequence[int]) -> None:
         super().__init__()
-        self.in_shape = shape_of(in_shape)
+        self.in_shape = shape_of(in_shape, "in_shape")
 
     def forward(self, x: Tensor) -> Tensor:
         """The input, flattened."""
@@ -130,14 +133,15 @@ class ResNet(nn.Module):
         activation: Activation = nn.ReLU,
     ) -> None:
         super().__init__()
-        self.in_shape = shape_of(in_shape)
+        self.in_shape = shape_of(in_shape, "in_shape")
+        require_constructor(activation, "activation")
         width = whole_number(width, "width")
-        self.first = nn.Linear(self.in_shape.numel(), width)
+        self.first = linear(self.in_shape.numel(), width)
         self.blocks = nn.ModuleList(
             nn.Sequential(
-                nn.LayerNorm(width), nn.Linear(width, width), activation(), nn.Linear(width, width)
+                nn.LayerNorm(width), linear(width, width), activation(), linear(width, width)
             )
-            for _ in range(whole_number(num_blocks, "num_blocks", at_least=0))
+            for _ in range(whole_number(num_blocks, "num_blocks", 0, MOST_LAYERS))
         )
 
     def forward(self, x: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ppl_vae.families.modules import shape_of
+from ppl_vae.families.modules import linear, shape_of
 
 __all__ = ["Readout"]
 
@@ -32,14 +32,14 @@ class Readout(nn.Module):
         self, feature_shape: Sequence[int], num_parameters: int, event_shape: Sequence[int]
     ) -> None:
         super().__init__()
-        self.feature_shape = shape_of(feature_shape)
+        self.feature_shape = shape_of(feature_shape, "feature_shape")
         self.event_shape = shape_of(event_shape)
         self.num_parameters = num_parameters
         places = self.feature_shape[1:]
         self.pixelwise = len(places) > 0 and places == self.event_shape[-2:]
         pixels = self.feature_shape[1:].numel() if self.pixelwise else 1
         width = self.feature_shape.numel() // pixels
-        self.linear = nn.Linear(width, num_parameters * self.event_shape.numel() // pixels)
+        self.linear = linear(width, num_parameters * self.event_shape.numel() // pixels)
 
     def set_bias(self, parameters: Tensor) -> None:
         """Make features of zero give these parameters; pixels take their mean, NaN changes none."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ppl_vae.families.modules import shape_of
+from ppl_vae.families.networks.dense import MOST_LAYERS
 from ppl_vae.runtime.checks import whole_number
 
 __all__ = ["GRU", "GRUDecoder"]
@@ -39,13 +40,13 @@ class GRU(nn.Module):
         self, in_shape: int | Sequence[int], width: int = 64, *, num_layers: int = 1
     ) -> None:
         super().__init__()
-        steps, *values = shape_of(in_shape)
+        steps, *values = shape_of(in_shape, "in_shape")
         self.steps = whole_number(steps, "in_shape")
         self.num_values = values[0] if values else 1
         self.network = nn.GRU(
             2 * self.num_values,
             whole_number(width, "width"),
-            whole_number(num_layers, "num_layers"),
+            whole_number(num_layers, "num_layers", at_most=MOST_LAYERS),
             batch_first=True,
         )
 
@@ -102,7 +103,7 @@ class GRUDecoder(nn.Module):
         self.network = nn.GRU(
             whole_number(in_dim, "in_dim"),
             self.width,
-            whole_number(num_layers, "num_layers"),
+            whole_number(num_layers, "num_layers", at_most=MOST_LAYERS),
             batch_first=True,
         )
         self.values = nn.Linear(self.width, self.width * num_values)

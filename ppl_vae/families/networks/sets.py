@@ -6,9 +6,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from ppl_vae.errors import ArgumentError
 from ppl_vae.families.modules import shape_of
 from ppl_vae.families.networks.dense import MLP
-from ppl_vae.runtime.checks import one_of, whole_number
+from ppl_vae.runtime.checks import echoed, one_of, whole_number
+from ppl_vae.runtime.memory import require_memory
 
 __all__ = ["SetEncoder"]
 
@@ -63,13 +65,19 @@ class SetEncoder(nn.Module):
         self.context_dim = whole_number(context_dim, "context_dim", at_least=0)
         self.pooling = one_of(pooling, "SetEncoder(pooling)", ("mean", "sum"))
         size = whole_number(embedding_dim, "embedding_dim")
+        if not isinstance(categories, Mapping | None):
+            raise ArgumentError(
+                f"categories is {echoed(categories)}; it must be a dict of the number of levels "
+                "by place, as in {2: 4}"
+            )
         self.categories = dict(categories or {})
         self.numbers = [i for i in range(self.num_features) if i not in self.categories]
+        require_memory("embedding_dim", self.num_features, size)
         self.embedding = nn.Parameter(torch.randn(self.num_features, size) / size**0.5)
         levels = sum(self.categories.values())
         self.levels = nn.Parameter(torch.randn(levels, size) / size**0.5) if levels else None
         self.element = MLP(1 + 2 * size, hidden_dims)
-        width = whole_number(hidden_dims[-1], "hidden_dims")
+        *_, width = shape_of(hidden_dims, "hidden_dims")
         self.pooled = MLP(width + self.context_dim, (width,))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from ppl_vae.families.densities import StandardisedNormal
-from ppl_vae.families.modules import near_identity
+from ppl_vae.families.modules import near_identity, shape_of
+from ppl_vae.families.networks.dense import MOST_LAYERS
 from ppl_vae.families.posteriors.posterior import FLOOR, UNIT, Posterior
 from ppl_vae.runtime.checks import whole_number
 
@@ -67,11 +68,11 @@ class FlowPosterior(ConditionedFlow):
         self, latent_dim: int, num_transforms: int = 4, *, hidden_dims: Sequence[int] = (64,)
     ) -> None:
         super().__init__(latent_dim)
-        hidden = [whole_number(width, "hidden_dims") for width in hidden_dims]
+        hidden = list(shape_of(hidden_dims, "hidden_dims"))
         make = T.conditional_spline if self.latent_dim == 1 else T.conditional_affine_coupling
         self.layers = nn.ModuleList(
             near_identity(make(self.latent_dim, self.conditioner_dim, hidden))
-            for _ in range(whole_number(num_transforms, "num_transforms"))
+            for _ in range(whole_number(num_transforms, "num_transforms", at_most=MOST_LAYERS))
         )
         self.reverse = nn.Buffer(torch.arange(self.latent_dim).flip(0), persistent=False)
 
@@ -116,8 +117,8 @@ class InverseAutoregressive(ConditionedFlow):
     ) -> None:
         super().__init__(latent_dim)
         D = self.latent_dim
-        hidden = [max(D, whole_number(width, "hidden_dims")) for width in hidden_dims]
-        count = whole_number(num_transforms, "num_transforms")
+        hidden = [max(D, width) for width in shape_of(hidden_dims, "hidden_dims")]
+        count = whole_number(num_transforms, "num_transforms", at_most=MOST_LAYERS)
         order: Any = torch.arange(D)
         sizes = D, self.conditioner_dim, hidden
         self.layers = nn.ModuleList(

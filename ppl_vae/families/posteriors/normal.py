@@ -10,6 +10,7 @@ from torch.nn.functional import softplus
 from ppl_vae.families.densities import ResidualLowRankNormal, StandardisedNormal
 from ppl_vae.families.posteriors.posterior import FLOOR, Posterior, inverse_softplus
 from ppl_vae.runtime.checks import whole_number
+from ppl_vae.runtime.memory import NUM_BYTES, require_memory
 
 __all__ = ["FullRankNormal", "LowRankNormal", "MeanFieldNormal"]
 
@@ -120,6 +121,7 @@ class FullRankNormal(Posterior):
         super().__init__(latent_dim)
         D = self.latent_dim
         self.num_parameters = D * (D + 3) // 2
+        require_memory(f"a covariance of latent_dim={D}", D, D, num_bytes=2 * NUM_BYTES)
         rows, columns = torch.tril_indices(D, D, offset=-1)
         self.rows = nn.Buffer(rows, persistent=False)
         self.columns = nn.Buffer(columns, persistent=False)

@@ -12,6 +12,7 @@ from torch.nn.functional import softplus
 
 from ppl_vae.families.networks.readout import Readout
 from ppl_vae.runtime.checks import whole_number
+from ppl_vae.runtime.memory import require_memory
 
 FLOOR = 1e-6  # smallest posterior sd; z is of order one
 UNIT = 0.5413  # softplus of it is 1
@@ -35,6 +36,7 @@ class Posterior(nn.Module, ABC):
     def __init__(self, latent_dim: int) -> None:
         super().__init__()
         self.latent_dim = whole_number(latent_dim, "latent_dim")
+        require_memory(f"latent_dim={latent_dim}", self.latent_dim)
         self.link: Readout | None = None
 
     def build(self, feature_shape: Sequence[int]) -> None:

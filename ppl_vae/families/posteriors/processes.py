@@ -11,6 +11,7 @@ from ppl_vae.families.densities import StandardisedNormal
 from ppl_vae.families.posteriors.normal import FullRankNormal
 from ppl_vae.families.posteriors.posterior import FLOOR, Posterior
 from ppl_vae.families.priors.processes import GaussianProcess as Process
+from ppl_vae.runtime.checks import instance_of
 
 __all__ = ["GaussianProcess"]
 
@@ -51,7 +52,7 @@ class GaussianProcess(Posterior):
     """
 
     def __init__(self, prior: Process) -> None:
-        super().__init__(prior.latent_dim)
+        super().__init__(instance_of(prior, "prior", Process).latent_dim)
         self.prior = prior
         self.num_parameters = 2 * self.latent_dim
         self.normal = FullRankNormal(prior.num_inducing)

@@ -10,8 +10,9 @@ from pyro.distributions import transforms as T
 from torch import Tensor, nn
 
 from ppl_vae.families.densities import StandardisedNormal
+from ppl_vae.families.networks.dense import MOST_LAYERS
 from ppl_vae.families.posteriors.flows import ConditionedFlow
-from ppl_vae.runtime.checks import one_of, whole_number
+from ppl_vae.runtime.checks import one_of, whole_number, whole_numbers
 
 __all__ = ["ZukoFlow"]
 
@@ -65,8 +66,8 @@ class ZukoFlow(ConditionedFlow):
         self.flow: nn.Module = getattr(zuko_flows(), KINDS[kind])(
             self.latent_dim,
             self.conditioner_dim,
-            transforms=whole_number(num_transforms, "num_transforms"),
-            hidden_features=[whole_number(width, "hidden_dims") for width in hidden_dims],
+            transforms=whole_number(num_transforms, "num_transforms", at_most=MOST_LAYERS),
+            hidden_features=list(whole_numbers(hidden_dims, "hidden_dims")),
         )
         start_near_identity(self.flow)
 

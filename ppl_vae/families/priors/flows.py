@@ -9,9 +9,10 @@ from pyro.distributions import transforms as T
 from torch import Tensor, nn
 
 from ppl_vae.families.densities import StandardisedNormal
-from ppl_vae.families.modules import near_identity
+from ppl_vae.families.modules import near_identity, shape_of
+from ppl_vae.families.networks.dense import MOST_LAYERS
 from ppl_vae.families.priors.prior import Prior
-from ppl_vae.runtime.checks import whole_number
+from ppl_vae.runtime.checks import echoed, whole_number
 
 __all__ = ["FlowPrior"]
 
@@ -67,16 +68,16 @@ class FlowPrior(Prior):
         self.transform = "spline" if latent_dim == 1 else transform
         if self.transform not in SCORES_EXTERNAL_POINTS:
             raise ValueError(
-                f"transform {transform!r} cannot score points that it did not draw, or does not "
-                f"exist; as a prior use one of {', '.join(SCORES_EXTERNAL_POINTS)}"
+                f"transform {echoed(transform)} cannot score points that it did not draw, or "
+                f"does not exist; as a prior use one of {', '.join(SCORES_EXTERNAL_POINTS)}"
             )
         make: Callable[..., nn.Module] = getattr(T, self.transform)
         options: dict[str, Any] = {}
         if self.transform != "spline":
-            options["hidden_dims"] = [whole_number(width, "hidden_dims") for width in hidden_dims]
+            options["hidden_dims"] = list(shape_of(hidden_dims, "hidden_dims"))
         self.layers = nn.ModuleList(
             near_identity(make(latent_dim, **options))
-            for _ in range(whole_number(num_transforms, "num_transforms"))
+            for _ in range(whole_number(num_transforms, "num_transforms", at_most=MOST_LAYERS))
         )
         self.loc = nn.Buffer(torch.zeros(latent_dim), persistent=False)
         self.reverse = nn.Buffer(torch.arange(latent_dim).flip(0), persistent=False)

@@ -7,10 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from ppl_vae.errors import ArgumentError
 from ppl_vae.families.densities import StandardisedNormal
 from ppl_vae.families.densities.latents import BroadcastMixture
 from ppl_vae.families.priors.prior import Prior
-from ppl_vae.runtime.checks import whole_number
+from ppl_vae.runtime.checks import echoed, whole_number
+from ppl_vae.runtime.memory import require_memory
 
 __all__ = ["GaussianMixture", "VampPrior"]
 
@@ -40,7 +42,8 @@ class GaussianMixture(Prior):
     def __init__(self, latent_dim: int, num_components: int = 10, *, seed: int = 0) -> None:
         super().__init__(latent_dim)
         shape = whole_number(num_components, "num_components"), self.latent_dim
-        generator = torch.Generator().manual_seed(seed)
+        require_memory(f"num_components={num_components} of latent_dim={latent_dim}", *shape)
+        generator = torch.Generator().manual_seed(whole_number(seed, "seed", at_least=0))
         self.logits = nn.Parameter(torch.zeros(num_components))
         self.loc = nn.Parameter(torch.randn(shape, generator=generator))
         self.raw_scale = nn.Parameter(torch.full(shape, 0.5413))  # softplus(0.5413) = 1
@@ -91,9 +94,16 @@ class VampPrior(Prior):
     def __init__(
         self, guide: Any, pseudo_inputs: Tensor, *, pseudo_context: Tensor | None = None
     ) -> None:
-        pseudo_inputs = _like(guide, pseudo_inputs)
-        pseudo_context = None if pseudo_context is None else _like(guide, pseudo_context)
-        if pseudo_inputs.shape[1:] != tuple(guide.event_shape):
+        if not hasattr(guide, "encode"):
+            raise ArgumentError(
+                f"VampPrior(guide) is {echoed(guide)}; it must be a Guide, whose posterior it is "
+                "made of: VampPrior(guide, pseudo_inputs=data.train.x[:50])"
+            )
+        pseudo_inputs = _like(guide, pseudo_inputs, "pseudo_inputs")
+        pseudo_context = (
+            None if pseudo_context is None else _like(guide, pseudo_context, "pseudo_context")
+        )
+        if pseudo_inputs.shape[1:] != tuple(guide.event_shape) or not len(pseudo_inputs):
             raise ValueError(
                 f"pseudo_inputs have shape {tuple(pseudo_inputs.shape)}; "
                 f"the guide's data need (C, {', '.join(map(str, guide.event_shape))})"
@@ -103,6 +113,11 @@ class VampPrior(Prior):
             raise ValueError(
                 f"pseudo_inputs has NaN in row {row}: fill missing values before using rows as "
                 "pseudo-inputs"
+            )
+        if pseudo_context is not None and len(pseudo_context) != len(pseudo_inputs):
+            raise ArgumentError(
+                f"pseudo_context has shape {tuple(pseudo_context.shape)}: give a row for each of "
+                f"the {len(pseudo_inputs)} pseudo-inputs"
             )
         with torch.no_grad():
             q = guide.encode(pseudo_inputs, pseudo_context)
@@ -124,10 +139,15 @@ class VampPrior(Prior):
         return f"{self.latent_dim}, pseudo_inputs={len(self.pseudo_inputs)}"
 
 
-def _like(guide: Any, values: Tensor) -> Tensor:
+def _like(guide: Any, values: Tensor, name: str) -> Tensor:
     """A copy of these values on the device and in the float type of the guide's parameters."""
     if hasattr(values, "to_numpy"):  # a DataFrame
         values = values.to_numpy()
-    copied = torch.as_tensor(values).detach().clone()
+    try:
+        copied = torch.as_tensor(values).detach().clone()
+    except (TypeError, ValueError, RuntimeError):
+        raise ArgumentError(f"{name} is {echoed(values)}; it must be an array of rows") from None
+    if copied.dim() == 0:
+        raise ArgumentError(f"{name} is {echoed(values)}; it must be an array of rows")
     parameters = guide.parameters() if isinstance(guide, nn.Module) else ()
     return copied.to(next((p for p in parameters if p.is_floating_point()), copied))

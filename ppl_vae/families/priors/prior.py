@@ -8,6 +8,7 @@ from pyro.distributions import constraints
 from torch import Tensor, nn
 
 from ppl_vae.runtime.checks import whole_number
+from ppl_vae.runtime.memory import require_memory
 
 
 def require_context(prior: nn.Module, context: Tensor | None) -> Tensor:
@@ -25,6 +26,7 @@ class Prior(nn.Module, ABC):
     def __init__(self, latent_dim: int) -> None:
         super().__init__()
         self.latent_dim = whole_number(latent_dim, "latent_dim")
+        require_memory(f"latent_dim={latent_dim}", self.latent_dim)
 
     def shared(self) -> dict[str, dist.TorchDistribution]:
         """Latents that all rows share, by name: `forward` takes each as a keyword."""

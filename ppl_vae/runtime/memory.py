@@ -1,0 +1,70 @@
+"""How much memory there is, and refusals of what cannot fit."""
+
+import math
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from ppl_vae.errors import TooLargeError
+
+__all__ = ["NUM_BYTES", "available_bytes", "require_memory"]
+
+NUM_BYTES = 4  # of a number in float32
+CGROUP = Path("/sys/fs/cgroup")  # of a container
+GIGABYTE = 2**30
+
+
+def require_memory(what: str, *sizes: float, num_bytes: int = NUM_BYTES) -> None:
+    """Raise if an array of these sizes cannot fit into the memory that is available.
+
+    Nothing is allocated, so that a size which is asked for by mistake costs nothing.
+
+    Args:
+        what: What needs the memory, and how it is made smaller, for the message.
+        sizes: Sizes of each dim; their product is the number of numbers.
+        num_bytes: Bytes of each number.
+
+    Raises:
+        TooLargeError: It needs more than is available.
+
+    Example:
+        >>> require_memory("a table", 10, 20)
+        >>> require_memory("latent_dim=10**12", 10**12, 10**3)
+        Traceback (most recent call last):
+        ppl_vae.errors.TooLargeError: latent_dim=10**12 needs 3,725,290 GB of memory, and ... GB ...
+    """
+    needed = math.prod(sizes) * num_bytes
+    available = available_bytes()
+    if needed > available:
+        raise TooLargeError(
+            f"{what} needs {needed / GIGABYTE:,.0f} GB of memory, and "
+            f"{available / GIGABYTE:,.1f} GB are available: ask for less"
+        )
+
+
+def available_bytes() -> float:
+    """Bytes that this process can still use; infinite where the system does not say.
+
+    Example:
+        >>> available_bytes() > 2**20
+        True
+    """
+    return min(_of_machine(), _of_container())
+
+
+def _of_machine() -> float:
+    with suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        line = next(line for line in lines if line.startswith("MemAvailable"))
+        return float(line.split()[1]) * 1024
+    with suppress(OSError, ValueError, AttributeError):
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    return math.inf
+
+
+def _of_container() -> float:
+    with suppress(OSError, ValueError):
+        limit = (CGROUP / "memory.max").read_text(encoding="ascii")
+        used = (CGROUP / "memory.current").read_text(encoding="ascii")
+        return float(limit) - float(used)  # the limit may be "max"
+    return math.inf
