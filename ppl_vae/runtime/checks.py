@@ -80,7 +80,7 @@ def whole_number(value: Any, name: str, at_least: int = 1, at_most: int | None =
             f"{name} is {echoed(value)}; it must be a whole number, at least {at_least}"
         )
     most = at_most or (MOST_SEED if "seed" in name else MOST)
-    if value > most:
+    if int(value) > most:
         raise TooLargeError(f"{name} is {echoed(value)}; it must be at most {most:,}")
     return int(value)
 
