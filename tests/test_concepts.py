@@ -53,9 +53,9 @@ def test_the_tables_have_a_row_for_every_choice(page, names):
 
 @pytest.mark.parametrize("page", TABLES)
 def test_every_row_is_complete(page):
-    bases = {"Bound", "Gradient"}
-    short = [row for row in rows(page) if not all(map(str.strip, row))]
-    assert {row[0].strip(" `") for row in short} <= bases
+    """A formula, and when it fails with what to try next, but for the base classes."""
+    short = [row[0] for row in rows(page) if not row[1].strip() or "→" not in row[2]]
+    assert {name.strip(" `") for name in short} <= {"Bound", "Gradient"}
 
 
 def test_the_page_of_evidence_names_every_method_and_result():

@@ -21,6 +21,7 @@ plt.rcParams.update(
         "axes.spines.right": False,
         "figure.constrained_layout.use": True,
         "font.size": 11,
+        "figure.dpi": 120,
     }
     | dict.fromkeys(
         ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), GREY
@@ -30,4 +31,4 @@ plt.rcParams.update(
 if "ipykernel" in sys.modules:
     from matplotlib_inline.backend_inline import set_matplotlib_formats
 
-    set_matplotlib_formats("svg")
+    set_matplotlib_formats("svg", "png")  # the gallery shows PNG
