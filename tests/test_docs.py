@@ -56,11 +56,26 @@ def test_every_name_of_the_face_is_in_the_reference(reference):
     assert set(ppl_vae.__all__) - listed - families - {"__version__"} == set()
 
 
+def pages_of(page):
+    """The pages in the tables of contents of a page, whose folder they are relative to."""
+    text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    folder = (ROOT / "docs" / page).parent
+    for block in re.findall(r"```{toctree}\n(.*?)```", text, re.DOTALL):
+        for entry in re.findall(r"^([^:\s].*)$", block, re.MULTILINE):
+            for path in sorted(folder.glob(f"{entry}.md")):
+                yield path.resolve().relative_to(ROOT / "docs").with_suffix("").as_posix()
+
+
 def test_every_page_is_reached_from_the_index():
-    pages = {
+    written = {
         path.relative_to(ROOT / "docs").with_suffix("").as_posix()
-        for folder in ("", "howto", "examples")
-        for path in (ROOT / "docs" / folder).glob("*.md")
+        for path in (ROOT / "docs").rglob("*.md")
+        if "_build" not in path.parts
     }
-    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
-    assert pages - set(index.split()) == {"index"}
+    reached, waiting = set(), ["index"]
+    while waiting:
+        page = waiting.pop()
+        if page not in reached:
+            reached.add(page)
+            waiting += pages_of(page)
+    assert written - reached == set()

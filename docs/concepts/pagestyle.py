@@ -1,6 +1,8 @@
 """Style of the pictures on these pages: no ground, and legible on a light and on a dark page."""
 
+import re
 import sys
+from io import StringIO
 
 import matplotlib.pyplot as plt
 
@@ -21,7 +23,6 @@ plt.rcParams.update(
         "axes.spines.right": False,
         "figure.constrained_layout.use": True,
         "font.size": 11,
-        "figure.dpi": 120,
     }
     | dict.fromkeys(
         ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), GREY
@@ -31,4 +32,17 @@ plt.rcParams.update(
 if "ipykernel" in sys.modules:
     from matplotlib_inline.backend_inline import set_matplotlib_formats
 
-    set_matplotlib_formats("svg", "png")  # the gallery shows PNG
+    set_matplotlib_formats("svg")
+
+
+def keep(name, figure):
+    """Keep a picture under a name, by which the gallery shows it too."""
+    from IPython.display import HTML
+    from myst_nb import glue
+
+    text = StringIO()
+    figure.savefig(text, format="svg")
+    svg = text.getvalue()
+    svg = svg[svg.index("<svg") :]
+    fluid = re.sub(r'height="[\d.]+pt"', 'style="max-width: 100%; height: auto"', svg, count=1)
+    glue(name, HTML(fluid), display=False)
