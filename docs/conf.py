@@ -4,6 +4,7 @@ import ast
 import importlib.metadata
 import os
 import re
+import shutil
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -16,20 +17,46 @@ release = version = importlib.metadata.version("ppl-vae")
 
 extensions = [
     "myst_nb",
+    "sphinx_copybutton",
+    "sphinx_design",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
 ]
-exclude_patterns = ["_build", "generated", "jupyter_execute", "**.ipynb_checkpoints"]
+exclude_patterns = [
+    "_build",
+    "generated",
+    "jupyter_execute",
+    "**.ipynb_checkpoints",
+]
 default_role = "code"
+highlight_language = (
+    "text"  # a block without a language is output, not Python
+)
 
-myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
+myst_enable_extensions = [
+    "amsmath",
+    "attrs_inline",
+    "colon_fence",
+    "deflist",
+    "dollarmath",
+    "substitution",
+]
 myst_heading_anchors = 3
-nb_execution_mode = "auto"
+myst_substitutions = {"version": version}
+nb_execution_mode = (
+    "cache"  # a tutorial runs again when its cells change
+)
 nb_execution_raise_on_error = True
 nb_execution_timeout = 600
+nb_merge_streams = True
+nb_output_stderr = "remove"  # progress bars
+mathjax_path = "mathjax/tex-chtml-full.js"  # a copy beside the pages: formulas need no network
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+copybutton_exclude = ".linenos, .gp, .go"
 
 autodoc_default_options = {"members": True, "member-order": "bysource"}
 autodoc_typehints_format = "short"
@@ -42,11 +69,22 @@ python_maximum_signature_line_length = 100
 
 html_theme = "pydata_sphinx_theme"
 html_title = "ppl_vae"
+html_static_path = ["_static"]
+html_css_files = ["ppl_vae.css"]
 html_theme_options = {
+    "footer_end": ["theme-version"],
+    "footer_start": ["copyright", "sphinx-version"],
+    "logo": {"text": "ppl_vae"},
+    "navbar_align": "left",
     "navigation_with_keys": False,
-    "show_prev_next": True,
+    "pygments_dark_style": "a11y-high-contrast-dark",
+    "pygments_light_style": "a11y-high-contrast-light",
+    "search_bar_text": "Search these pages",
     "secondary_sidebar_items": ["page-toc"],
+    "show_prev_next": True,
+    "show_toc_level": 2,
 }
+html_sidebars = {"index": []}
 html_show_sourcelink = False
 
 if os.environ.get(
@@ -67,7 +105,10 @@ ROOMS = re.findall(r"^\| `(\w+)` \|", DESIGN, re.MULTILINE)
 def public_names(path: Path) -> list[str]:
     """What a file lists in `__all__`, read without importing it."""
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+        if (
+            isinstance(node, ast.Assign)
+            and ast.unparse(node.targets[0]) == "__all__"
+        ):
             return list(ast.literal_eval(node.value))
     return []
 
@@ -79,7 +120,11 @@ def room_files(room: str) -> list[Path]:
         else [PACKAGE / f"{room}.py"]
     )
     return [
-        path for path in folder if path.exists() and path.stem != "__init__" and public_names(path)
+        path
+        for path in folder
+        if path.exists()
+        and path.stem != "__init__"
+        and public_names(path)
     ]
 
 
@@ -111,7 +156,9 @@ def write_api(app, docname: str, source: list[str]) -> None:
             for room in ROOMS
             if (files := room_files(room))
         ]
-        source[0] = source[0].replace("<!-- public names -->", "\n".join(sections))
+        source[0] = source[0].replace(
+            "<!-- public names -->", "\n".join(sections)
+        )
 
 
 def escape(line: str) -> str:
@@ -119,13 +166,21 @@ def escape(line: str) -> str:
     spans alone."""
     parts = re.split(r"(`+[^`]*`+)", line)
     parts[::2] = [
-        re.sub(r"(?<=\w)_(?!\w)", r"\\_", re.sub(r"([*|])", r"\\\1", part)) for part in parts[::2]
+        re.sub(
+            r"(?<=\w)_(?!\w)", r"\\_", re.sub(r"([*|])", r"\\\1", part)
+        )
+        for part in parts[::2]
     ]
     return "".join(parts)
 
 
 def plain_docstring(
-    app, what: str, name: str, obj: object, options: object, lines: list[str]
+    app,
+    what: str,
+    name: str,
+    obj: object,
+    options: object,
+    lines: list[str],
 ) -> None:
     """Docstrings are plain text with maths in ASCII: escape it, and keep the lines of a Shape
     section apart."""
@@ -149,7 +204,23 @@ def skip_generated(
     return True if re.fullmatch(r"set_\w+_request", name) else None
 
 
+def copy_mathjax(app) -> None:
+    """MathJax with its fonts, from the package sphinx-mathjax-offline, into the pages' folder."""
+    package = importlib.metadata.distribution("sphinx-mathjax-offline")
+    source = Path(
+        package.locate_file("sphinx-mathjax-offline/static/mathjax")
+    )
+    target = Path(app.outdir) / "_static" / "mathjax"
+    if app.builder.format == "html" and not target.exists():
+        fonts = "output/chtml/fonts/woff-v2"
+        shutil.copytree(source / fonts, target / fonts)
+        shutil.copy(source / Path(mathjax_path).name, target)
+
+
 def setup(app) -> None:
+    app.connect("builder-inited", copy_mathjax)
     app.connect("autodoc-skip-member", skip_generated)
     app.connect("source-read", write_api)
-    app.connect("autodoc-process-docstring", plain_docstring, priority=400)  # before napoleon's 500
+    app.connect(
+        "autodoc-process-docstring", plain_docstring, priority=400
+    )  # before napoleon's 500

@@ -79,3 +79,32 @@ def test_every_page_is_reached_from_the_index():
             reached.add(page)
             waiting += pages_of(page)
     assert written - reached == set()
+
+
+def test_the_reference_for_citations_names_this_version():
+    import ppl_vae
+
+    text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"version: {ppl_vae.__version__}\n" in text
+
+
+def test_code_on_the_pages_fits_beside_the_navigation():
+    """At most 72 columns, so that no line has to be scrolled sideways."""
+    pages = (ROOT / "docs").rglob("*.md")
+    blocks = [
+        (path, block)
+        for path in pages
+        if "_build" not in path.parts
+        for block in re.findall(
+            r"^```(?:python|{code-cell} ipython3)\n(.*?)^```",
+            path.read_text(encoding="utf-8"),
+            re.MULTILINE | re.DOTALL,
+        )
+    ]
+    wide = [
+        f"{path.name}: {line}"
+        for path, block in blocks
+        for line in block.splitlines()
+        if len(line) > 72
+    ]
+    assert wide == []
