@@ -2,6 +2,7 @@
 outside is by hand."""
 
 import re
+import textwrap
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -10,6 +11,7 @@ from timing import Row
 from ppl_vae.diagnostics.axes import BLUE, VERMILION
 from ppl_vae.runtime.files import write_whole
 
+LABEL = 56  # characters of a line
 HEAD = "| work | against | ratio | quartiles | ours, theirs | rounds | target | met |"
 
 
@@ -102,16 +104,27 @@ def size(value: float, unit: str) -> str:
 def draw(rows: list[Row], title: str, path: Path) -> None:
     """Medians with quartiles and targets; cost curves where there are any."""
     curves = [row.series for row in rows if row.series]
-    size = (9 + 4 * bool(curves), 1.2 + 0.36 * max(len(rows), 5))
+    size = (8 + 4 * bool(curves), 1.4 + 0.42 * max(len(rows), 4))
     figure, axes = plt.subplots(
         1, 1 + bool(curves), figsize=size, layout="constrained", squeeze=False
     )
     dots(axes[0, 0], rows)
-    axes[0, 0].set_title(title, loc="left")
+    axes[0, 0].set_title(f"{title}: {direction(rows)}", loc="left", fontsize="medium")
     if curves:
         costs(axes[0, 1], curves)
     write_whole(path, lambda temporary: figure.savefig(temporary, dpi=120))
     plt.close(figure)
+
+
+def direction(rows: list[Row]) -> str:
+    """Which ratios are good, by the targets of the rows."""
+    sides = {(row.at_least is not None, row.at_most is not None) for row in rows}
+    sides.discard((False, False))
+    if len(rows) < 3:
+        return "aims as marked"
+    if sides == {(True, True)}:
+        return "near 1 is the aim"
+    return "larger is better" if sides == {(True, False)} else "smaller is better"
 
 
 def dots(ax: plt.Axes, rows: list[Row]) -> None:
@@ -119,22 +132,26 @@ def dots(ax: plt.Axes, rows: list[Row]) -> None:
         colour = VERMILION if row.is_met is False else BLUE
         ax.plot(row.quartiles, (y, y), color=colour, linewidth=2)
         ax.plot(row.median, y, "o", color=colour)
-        for bound in (row.at_least, row.at_most):
+        for bound, marker in ((row.at_least, ">"), (row.at_most, "<")):
             if bound is not None:
-                ax.plot(bound, y, "|", color="black", markersize=14)
+                ax.plot(bound, y, marker, color="black", markersize=7, fillstyle="none")
     ax.axvline(1.0, color="grey", linewidth=0.8, linestyle=":")
-    ax.set_yticks(
-        range(len(rows)), [f"{row.work} / {row.against.split(' (')[0]}" for row in rows], fontsize=8
-    )
+    ax.set_yticks(range(len(rows)), [label(row) for row in rows], fontsize=8)
     ax.invert_yaxis()
     ax.set_xlim(left=0)
-    ax.set_xlabel("ratio, with quartiles\n(bar: target; orange: missed)")
+    ax.set_xlabel("ratio, with quartiles\n(< aim: at most; > aim: at least; orange: missed)")
+
+
+def label(row: Row) -> str:
+    """Work and what it is compared with, in two lines."""
+    names = row.work, f"/ {row.against.split(' (')[0]}"
+    return "\n".join(textwrap.shorten(name, LABEL, placeholder=" ...") for name in names)
 
 
 def costs(ax: plt.Axes, curves: list[dict[str, list[float]]]) -> None:
-    for curve, marker in zip(curves, "os", strict=False):
+    for curve, marker, colour in zip(curves, "os", (BLUE, VERMILION), strict=False):
         (_, sizes), (name, values) = curve.items()
-        ax.plot(sizes, [1e6 * value for value in values], marker=marker, label=name)
-    ax.set(xscale="log", xlabel="number of rows N", ylabel="µs per row")
+        ax.plot(sizes, [1e6 * value for value in values], marker, ls="-", color=colour, label=name)
+    ax.set(xscale="log", xlabel="number of rows N", ylabel="time per row (µs)")
     ax.set_ylim(bottom=0)
-    ax.legend(frameon=False)
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
