@@ -96,7 +96,7 @@ def test_code_on_the_pages_fits_beside_the_navigation():
         for path in pages
         if "_build" not in path.parts
         for block in re.findall(
-            r"^```(?:python|{code-cell} ipython3)\n(.*?)^```",
+            r"^```(?:python|{code-cell} ipython3)\n(?:---\n.*?^---\n)?(.*?)^```",
             path.read_text(encoding="utf-8"),
             re.MULTILINE | re.DOTALL,
         )

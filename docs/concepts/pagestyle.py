@@ -18,14 +18,23 @@ plt.rcParams.update(
         "axes.facecolor": "none",
         "savefig.facecolor": "none",
         "legend.frameon": False,
-        "axes.prop_cycle": plt.cycler(color=[BLUE, ORANGE, GREEN, PINK]),
+        "axes.prop_cycle": plt.cycler(
+            color=[BLUE, ORANGE, GREEN, PINK]
+        ),
         "axes.spines.top": False,
         "axes.spines.right": False,
         "figure.constrained_layout.use": True,
         "font.size": 11,
     }
     | dict.fromkeys(
-        ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), GREY
+        (
+            "text.color",
+            "axes.labelcolor",
+            "axes.edgecolor",
+            "xtick.color",
+            "ytick.color",
+        ),
+        GREY,
     )
 )
 
@@ -44,5 +53,10 @@ def keep(name, figure):
     figure.savefig(text, format="svg")
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :]
-    fluid = re.sub(r'height="[\d.]+pt"', 'style="max-width: 100%; height: auto"', svg, count=1)
+    fluid = re.sub(
+        r'height="[\d.]+pt"',
+        'style="max-width: 100%; height: auto"',
+        svg,
+        count=1,
+    )
     glue(name, HTML(fluid), display=False)
