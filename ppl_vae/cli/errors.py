@@ -1,10 +1,12 @@
 """Errors and warnings of the command line, each in one line on stderr."""
 
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -14,7 +16,17 @@ from ppl_vae.runtime.checks import one_line
 # click's ClickException; some versions of typer bring a copy of click
 UsageError: type[Exception] = typer.BadParameter.__mro__[2]
 INTERRUPTED = 130
+TERMINATED = 143  # 128 and the number of SIGTERM
 RESUMABLE = ("fit", "demo", "evaluate", "compare")
+
+
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end, as by a scheduler that takes the machine back."""
+
+
+def terminate(number: int, frame: object) -> NoReturn:
+    """Stop as at an interrupt, so that files and locks are left in order."""
+    raise Terminated
 
 
 class Commands(TyperGroup):
@@ -45,16 +57,19 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command; its error is reported in one line, or with the traceback after --debug."""
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, terminate)
         try:
             return super().invoke(ctx)
         except (typer.Exit, typer.Abort, UsageError, BrokenPipeError):
             raise
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             again = ""
             if ctx.invoked_subcommand in RESUMABLE:
                 again = ": run the same command again to resume"
-            typer.echo(f"\ninterrupted{again}", err=True)
-            raise typer.Exit(INTERRUPTED) from None
+            is_ended = isinstance(error, Terminated)
+            typer.echo(f"\n{'terminated' if is_ended else 'interrupted'}{again}", err=True)
+            raise typer.Exit(TERMINATED if is_ended else INTERRUPTED) from None
         except Exception as error:
             if ctx.params.get("debug"):
                 raise

@@ -25,6 +25,7 @@ from ppl_vae.experiment.tables import (
     TrainingTable,
 )
 from ppl_vae.runtime.checks import suggestion
+from ppl_vae.runtime.text import echoed
 
 __all__ = [
     "Config",
@@ -36,6 +37,7 @@ __all__ = [
     "read_toml",
     "table_changes",
     "to_toml",
+    "written",
 ]
 
 BARE = re.compile(r"[A-Za-z0-9_-]+")  # keys that TOML takes without quotation marks
@@ -231,6 +233,27 @@ def to_toml(config: Config) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def written(config: Config) -> str:
+    """The TOML of a run, which is read back first: what is written can be read.
+
+    Args:
+        config: The run.
+
+    Raises:
+        ConfigError: A name cannot be written, or is read otherwise.
+
+    Example:
+        >>> config = read_config(changes=[("data.name", "digits")])
+        >>> written(config) == to_toml(config)
+        True
+    """
+    text = to_toml(config)
+    found = differences(_changed(tomllib.loads(text), [], ""), config)
+    if found:
+        raise ConfigError(f"the configuration cannot be written to a file: {found[0]}")
+    return text
+
+
 def differences(one: Config, other: Config) -> list[str]:
     """The differences of two runs, as "table.keyword is 1, not 2".
 
@@ -315,9 +338,20 @@ def _literal(value: Any) -> str:
         return "{" + ", ".join(pairs) + "}"
     if isinstance(value, list):
         return "[" + ", ".join(map(_literal, value)) + "]"
-    return json.dumps(value)
+    return _basic_string(value) if isinstance(value, str) else json.dumps(value)
+
+
+def _basic_string(text: str) -> str:
+    """A TOML string: like one of JSON, but for characters beyond 16 bits, and for delete."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ConfigError(
+            f"{echoed(text)} cannot be written to a file in UTF-8: rename the file or the column"
+        ) from None
+    return json.dumps(text, ensure_ascii=False).replace(chr(127), "\\u007f")
 
 
 def _key(key: str) -> str:
     """A key, quoted unless it is bare, since a column may have any name."""
-    return key if BARE.fullmatch(key) else json.dumps(key)
+    return key if BARE.fullmatch(key) else _basic_string(key)

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ from ppl_vae.experiment.config import (
     changed,
     differences,
     read_config,
-    to_toml,
+    written,
 )
 from ppl_vae.experiment.metrics import Metrics
 from ppl_vae.experiment.tables import EvaluationTable
 from ppl_vae.families.likelihoods import Columns
-from ppl_vae.runtime.files import write_whole
+from ppl_vae.runtime.files import is_partial, remove_partial, write_whole
+from ppl_vae.runtime.locks import alone_in
 
 __all__ = ["Folder", "write_json"]
 
@@ -50,7 +52,7 @@ class Folder:
         return sorted(
             path.name
             for path in self.path.iterdir()
-            if path.is_file() and not path.name.startswith(".")
+            if path.is_file() and not path.name.startswith(".") and not is_partial(path)
         )
 
     def evaluation(self, table: EvaluationTable, *, refined: bool = False) -> Path:
@@ -81,7 +83,8 @@ class Folder:
                     f"{self.path} is not empty and holds no run ({self.files[0]}, ...): choose "
                     "another folder"
                 )
-            write_whole(self.config, lambda p: p.write_text(to_toml(config), encoding="utf-8"))
+            text = written(config)
+            write_whole(self.config, lambda p: p.write_text(text, encoding="utf-8"))
             return
         found = differences(self.read_config(), self.completed(config))
         if found:
@@ -89,6 +92,26 @@ class Folder:
                 f"{self.path} holds another run ({found[0]}): choose another folder, or remove it "
                 "to start afresh"
             )
+
+    @contextmanager
+    def held(self, config: Config) -> Iterator[Callable[[], None]]:
+        """Reserve the folder for this run and for this process; see `alone_in`.
+
+        Raises:
+            ConfigError: It holds another run.
+            InUseError: Another process works in it.
+        """
+        self.claim(config)  # a folder of another kind gets no lock
+        with alone_in(self.path) as check_present:
+            self.claim(config)
+            remove_partial(self.path)
+            yield check_present
+
+    def own(self, *paths: Path) -> Path | None:
+        """The first of these paths that is a file of the run, or None."""
+        mine = (self.config, self.metrics, self.checkpoint, self.weights, self.evidence)
+        known = {path.resolve() for path in (*mine, self.posterior)}
+        return next((path for path in paths if path.resolve() in known), None)
 
     def read_config(self) -> Config:
         """The configuration of the run.

@@ -32,7 +32,7 @@ from ppl_vae.experiment.refined import refined_evidence
 from ppl_vae.model import Model
 from ppl_vae.programs.modules import place
 from ppl_vae.runtime.checks import one_line
-from ppl_vae.runtime.files import write_whole
+from ppl_vae.runtime.files import write_tree, write_whole
 from ppl_vae.runtime.seeding import seeded
 from ppl_vae.training import FitResult
 
@@ -124,7 +124,7 @@ def write_posterior(
     tree = to_datatree(experiment.model, experiment.guide, held_out, **options)
     tree.attrs["objective"] = repr(experiment.objective)
     packed = {node.path: {name: {"zlib": True} for name in node.data_vars} for node in tree.leaves}
-    write_whole(folder.posterior, lambda p: tree.to_netcdf(p, engine="h5netcdf", encoding=packed))
+    write_tree(folder.posterior, tree, encoding=packed)
 
 
 def write_pictures(

@@ -1,11 +1,14 @@
 """One run, from its configuration to its folder: train, estimate log p(x), write results."""
 
 import time
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ppl_vae.data import Dataset
 from ppl_vae.experiment.assemble import Experiment, build
 from ppl_vae.experiment.config import Config, ConfigError, blamed, changed
 from ppl_vae.experiment.folder import Folder, write_json
@@ -60,8 +63,25 @@ def run_experiment(config: Config, output: str | Path, *, progress: bool = True)
     blamed("training", partial(check_share, experiment.training.batch_size))
     held_out = experiment.held_out  # before training: there may be no such split
     check_data(experiment.model, experiment.data.x, experiment.data.context, experiment.guide)
-    if is_main():
-        folder.claim(experiment.config)  # only now: a run that is refused leaves no trace
+    # Only now: a run that is refused leaves no trace.
+    with folder.held(experiment.config) if is_main() else nullcontext(_nothing) as check_present:
+        return _run(folder, experiment, held_out, started, check_present, progress=progress)
+
+
+def _nothing() -> None:
+    """A process that writes nothing has nothing to check."""
+
+
+def _run(
+    folder: Folder,
+    experiment: Experiment,
+    held_out: Dataset,
+    started: float,
+    check_present: Callable[[], None],
+    *,
+    progress: bool,
+) -> Metrics:
+    """Train, evaluate and write, in a folder that is reserved; metrics.json comes last."""
     training = replace(experiment.training, checkpoint=folder.checkpoint, progress=progress)
     result = fit(
         experiment.model,
@@ -70,13 +90,16 @@ def run_experiment(config: Config, output: str | Path, *, progress: bool = True)
         objective=experiment.objective,
         training=training,
     )
+    check_present()
     if is_main():
         save_weights(folder.weights, experiment.model, experiment.guide)
     evidence, found = measure(experiment, held_out, progress=progress, checkpoint=folder.evidence)
     metrics = provenance(found, experiment, result, time.perf_counter() - started)
+    check_present()
     if is_main():
         write_posterior(folder, experiment, held_out, progress=progress)
         write_pictures(folder, experiment, held_out, result, evidence)
+        check_present()
         write_json(folder.metrics, metrics)
     return metrics
 
@@ -156,6 +179,11 @@ def evaluate_run(
         raise ConfigError(
             f"{output}: an evaluation is written to {numbers.name} and {per_row.name}: name "
             "either file"
+        )
+    taken = Folder(numbers.parent).own(numbers, per_row)
+    if taken is not None and Folder(numbers.parent).config.is_file():
+        raise ConfigError(
+            f"{taken} is a file of the run in {numbers.parent}: give --output another name"
         )
     settings: dict[str, Any] = {"progress": progress, "checkpoint": per_row, "refined": refined}
     metrics = measure(experiment, experiment.held_out, **settings)[1]

@@ -1,5 +1,6 @@
 """The tables of a file, checked against the signatures of the classes that they name."""
 
+from os.path import exists  # False for a name that no file can have
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -58,7 +59,7 @@ class DataTable(Table):
     @classmethod
     def _absolute(cls, place: Any) -> Any:
         """An absolute path, so that a file is found from any folder."""
-        if isinstance(place, str) and place not in available() and Path(place).exists():
+        if isinstance(place, str) and place not in available() and exists(place):
             return str(Path(place).resolve())
         return place
 

@@ -22,7 +22,7 @@ from ppl_vae.report.diagnosis import Diagnosis, Findings, Subject
 from ppl_vae.report.elements import Panel, Picture, number
 from ppl_vae.report.rules import VERDICTS, Check
 from ppl_vae.runtime.checks import one_line
-from ppl_vae.runtime.files import write_whole
+from ppl_vae.runtime.files import write_tree, write_whole
 
 __all__ = ["Report", "write_report"]
 
@@ -194,4 +194,4 @@ def _write_tree(report: Report, findings: Findings) -> None:
         }
         for node in tree.leaves
     }
-    write_whole(report.files[2], lambda p: tree.to_netcdf(p, engine="h5netcdf", encoding=packed))
+    write_tree(report.files[2], tree, encoding=packed)

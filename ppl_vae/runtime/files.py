@@ -6,11 +6,12 @@ import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from ppl_vae.errors import DiskFullError
 
-__all__ = ["remove_partial", "write_whole"]
+__all__ = ["is_partial", "remove_partial", "write_tree", "write_whole"]
 
 PARTIAL = ".partial"  # within the name of a file that is being written
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -57,6 +58,27 @@ def write_whole(path: str | Path, write: Callable[[Path], object]) -> Path:
     return path
 
 
+def write_tree(path: str | Path, tree: Any, **options: Any) -> Path:
+    """Write an xarray DataTree as netCDF 4, whole or not at all.
+
+    It is made in memory first: HDF5 crashes the process if the disk is full while it writes.
+
+    Args:
+        path: The file.
+        tree: The tree.
+        options: Of `to_netcdf`.
+
+    Example:
+        >>> import tempfile, xarray as xr
+        >>> path = write_tree(tempfile.mkdtemp() + "/a.nc", xr.DataTree(xr.Dataset({"x": 1.0})))
+        >>> with xr.open_datatree(path, engine="h5netcdf") as tree:
+        ...     float(tree["x"])
+        1.0
+    """
+    content = tree.to_netcdf(engine="h5netcdf", **options)
+    return write_whole(path, lambda p: p.write_bytes(content))
+
+
 def remove_partial(folder: str | Path) -> None:
     """Remove what killed processes left of files that they were writing.
 
@@ -76,7 +98,15 @@ def remove_partial(folder: str | Path) -> None:
 
 
 def is_partial(path: Path) -> bool:
-    """Whether this is a file that is being written, or what was left of one."""
+    """Whether this is a file that is being written, or what was left of one.
+
+    Args:
+        path: The file.
+
+    Example:
+        >>> is_partial(Path(".1234abcd.partial.toml"))
+        True
+    """
     return PARTIAL in path.suffixes
 
 

@@ -25,7 +25,7 @@ from ppl_vae.experiment.run import load_run
 from ppl_vae.experiment.signatures import as_table, complete, construct
 from ppl_vae.experiment.tables import ObjectiveTable
 from ppl_vae.runtime.checks import suggestion
-from ppl_vae.runtime.files import write_whole
+from ppl_vae.runtime.files import write_tree, write_whole
 
 __all__ = ["Comparison", "read_comparison", "write_comparison"]
 
@@ -141,12 +141,12 @@ def write_comparison(comparison: EstimatorComparison, folder: str | Path) -> lis
     writers: dict[str, Callable[[Path], object]] = {
         "table.csv": lambda p: comparison.table.to_csv(p),
         "table.md": lambda p: p.write_text(text, encoding="utf-8"),
-        "comparison.nc": lambda p: tree.to_netcdf(p, engine="h5netcdf"),
     }
     for name, write in writers.items():
         write_whole(Path(folder) / name, write)
+    write_tree(Path(folder) / "comparison.nc", tree)
     write_picture(Path(folder) / "estimators.png", lambda: plot_estimators(comparison))
-    return [*writers, "estimators.png"]
+    return [*writers, "comparison.nc", "estimators.png"]
 
 
 def _check_tables(document: Mapping[str, Any], path: str | Path) -> None:
