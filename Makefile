@@ -13,6 +13,7 @@ CONSTRAINTS ?= constraints.txt
 EXTRAS      ?= dev
 OUTPUT      ?= runs/demo
 PYTEST_ARGS ?=
+SOAK        ?= 2000
 
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --disable-pip-version-check $(PIP_FLAGS) $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
@@ -36,7 +37,7 @@ fi
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format docs bench constraints clean
+.PHONY: help install demo test lint format docs bench soak constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -82,6 +83,10 @@ docs: $(DOCS) ## build the documentation into docs/_build/html, warnings are err
 
 bench: $(STAMP) ## measure: every figure a ratio within one run
 	$(BIN)/python tests/benchmarks/bench.py
+
+soak: $(STAMP) ## many generated inputs and damaged files, kills and full disks: SOAK=2000 of each, at most an hour
+	PPL_VAE_SOAK=$(SOAK) timeout 3600 $(BIN)/python -m pytest --hypothesis-show-statistics --durations=0 \
+	    tests/test_properties.py tests/test_wrong_calls.py tests/test_resuming.py tests/test_interruptions.py
 
 constraints: $(DOCS) ## write down the installed versions as the tested ones
 	$(BIN)/python -m pip freeze --disable-pip-version-check --exclude-editable \

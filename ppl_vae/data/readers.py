@@ -1,6 +1,5 @@
 """Data sets from files: .npz, .npy, .csv, .parquet, .zarr."""
 
-import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,10 @@ import torch
 
 from ppl_vae.data.dataset import Binarize, Dataset
 from ppl_vae.data.tables.files import TABLES, Roles, present, read_frame
-from ppl_vae.runtime.checks import file_path
+from ppl_vae.errors import DamagedFileError, TooLargeError
+from ppl_vae.runtime.checks import file_path, one_line
+from ppl_vae.runtime.files import require_file
+from ppl_vae.runtime.memory import require_memory
 
 __all__ = ["read"]
 
@@ -69,6 +71,8 @@ def read(
         raise ValueError(
             f"{path}: suffix {path.suffix!r} is unknown, use one of {', '.join(READERS)}"
         )
+    if path.suffix != ".zarr":
+        require_file(path)
     fields = READERS[path.suffix](present(path), label, names)
     return Dataset(**fields, binarize=binarize, seed=seed, name=path.stem, dtype=dtype, scale=scale)
 
@@ -81,8 +85,12 @@ def arrays(path: Path) -> dict[str, np.ndarray]:
     """
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            sizes = [each.file_size for each in archive.zip.infolist()]
+            require_memory(f"{path}", sum(sizes), num_bytes=1)
             return dict(archive)
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+    except TooLargeError:
+        raise
+    except Exception as error:  # NumPy, zipfile and zlib have many kinds for damaged files
         raise _unreadable(path, error) from None
 
 
@@ -167,7 +175,7 @@ def _read_npy(path: Path, label: str | None, context: tuple[str, ...]) -> dict[s
         )
     try:
         return {"x": _left_if_large(np.load(path, mmap_mode="r", allow_pickle=False))}
-    except (ValueError, EOFError, OSError) as error:
+    except Exception as error:  # NumPy, zipfile and zlib have many kinds for damaged files
         raise _unreadable(path, error) from None
 
 
@@ -175,11 +183,11 @@ def _read_table(path: Path, label: str | None, context: tuple[str, ...]) -> dict
     return Roles(context=context, label=label).fields(read_frame(path), path)
 
 
-def _unreadable(path: Path, error: Exception) -> ValueError:
-    what = str(error).splitlines()[0]
+def _unreadable(path: Path, error: Exception) -> DamagedFileError:
+    what = one_line(error) or type(error).__name__
     if "bject" in str(error):
         what = "pickled objects, which are refused, or damage"
-    return ValueError(
+    return DamagedFileError(
         f"{path} cannot be read: {what}; save plain numbers, for example with np.savez(path, x=x)"
     )
 

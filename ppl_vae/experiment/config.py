@@ -24,7 +24,8 @@ from ppl_vae.experiment.tables import (
     Table,
     TrainingTable,
 )
-from ppl_vae.runtime.checks import suggestion
+from ppl_vae.runtime.checks import one_line, suggestion
+from ppl_vae.runtime.files import require_file
 from ppl_vae.runtime.text import echoed
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
 ]
 
 BARE = re.compile(r"[A-Za-z0-9_-]+")  # keys that TOML takes without quotation marks
+LARGEST = 2**20  # bytes of a file
 EMPTY: Any = {}  # a table that is left out, and gets its defaults
 
 
@@ -175,9 +177,17 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         ppl_vae.experiment.config.ConfigError: nowhere.toml: no such file
     """
     try:
+        require_file(path)
+        if Path(path).stat().st_size > LARGEST:
+            raise ConfigError(
+                f"{path}: {Path(path).stat().st_size:,} bytes, and a configuration has at most "
+                f"{LARGEST:,}: give the TOML file of a run"
+            )
         return tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"{path}: not valid TOML: {one_line(error)}") from None
     except OSError as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else error
         raise ConfigError(f"{path}: {reason}") from None
@@ -338,6 +348,8 @@ def _literal(value: Any) -> str:
         return "{" + ", ".join(pairs) + "}"
     if isinstance(value, list):
         return "[" + ", ".join(map(_literal, value)) + "]"
+    if isinstance(value, float):
+        return repr(value)  # inf and nan are those of TOML
     return _basic_string(value) if isinstance(value, str) else json.dumps(value)
 
 

@@ -7,6 +7,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
+from ppl_vae.errors import DamagedFileError
+from ppl_vae.runtime.checks import one_line
+from ppl_vae.runtime.files import require_file
+
 __all__ = ["Estimates", "Metrics", "finite"]
 
 
@@ -65,7 +69,16 @@ class Estimates(Mapping[str, Any]):
     @classmethod
     def read(cls, path: str | Path) -> Self:
         """The numbers in a JSON file, without names of other versions."""
-        values = json.loads(Path(path).read_text(encoding="utf-8"))
+        try:
+            values = json.loads(require_file(path).read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise DamagedFileError(
+                f"{path} is damaged ({one_line(error)}): delete it and run the same command again"
+            ) from None
+        if not isinstance(values, dict):
+            raise DamagedFileError(
+                f"{path} holds no results: delete it and run the same command again"
+            )
         known = {each.name for each in fields(cls)}
         return cls(**{name: value for name, value in values.items() if name in known})
 

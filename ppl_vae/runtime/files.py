@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from ppl_vae.errors import DiskFullError
 
-__all__ = ["is_partial", "remove_partial", "write_tree", "write_whole"]
+__all__ = ["is_partial", "remove_partial", "require_file", "write_tree", "write_whole"]
 
 PARTIAL = ".partial"  # within the name of a file that is being written
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -77,6 +77,30 @@ def write_tree(path: str | Path, tree: Any, **options: Any) -> Path:
     """
     content = tree.to_netcdf(engine="h5netcdf", **options)
     return write_whole(path, lambda p: p.write_bytes(content))
+
+
+def require_file(path: str | Path) -> Path:
+    """The path, if it is that of a file which can be read to its end, and not of a pipe.
+
+    Args:
+        path: The path.
+
+    Raises:
+        FileNotFoundError: There is nothing.
+        OSError: It is a folder, a pipe or a device.
+
+    Example:
+        >>> require_file("nowhere.csv")
+        Traceback (most recent call last):
+        FileNotFoundError: nowhere.csv: no such file (from folder ...)
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file (from folder {Path.cwd()})")
+    if not path.is_file():
+        what = "a folder" if path.is_dir() else "a pipe or a device"
+        raise OSError(f"{path} is {what}: give a file")
+    return path
 
 
 def remove_partial(folder: str | Path) -> None:

@@ -14,8 +14,6 @@ except ImportError:  # pragma: no cover - where there are no such locks, there i
 
 __all__ = ["alone_in"]
 
-NAME = ".lock"  # of the file; it stays, since removing it would let a third process in
-
 
 @contextmanager
 def alone_in(folder: str | Path) -> Iterator[Callable[[], None]]:
@@ -40,26 +38,37 @@ def alone_in(folder: str | Path) -> Iterator[Callable[[], None]]:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / NAME
-    with path.open("a") as file:
-        _lock(file.fileno(), folder)
+    known = folder.stat()
 
-        def check() -> None:
-            with suppress(FileNotFoundError):
-                if os.path.samestat(path.stat(), os.fstat(file.fileno())):
-                    return
-            raise FileNotFoundError(
-                f"{folder} was removed or replaced while the run was going on: its results are "
-                "incomplete; remove it and run the same command again"
-            )
+    def check() -> None:
+        with suppress(FileNotFoundError):
+            if os.path.samestat(folder.stat(), known):
+                return
+        raise FileNotFoundError(
+            f"{folder} was removed or replaced while the run was going on: its results are "
+            "incomplete; remove it and run the same command again"
+        )
 
+    with _locked(folder):
         yield check
 
 
-def _lock(descriptor: int, folder: Path) -> None:
-    """Take the lock of an open file; a file system without locks has none."""
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold a lock on the folder itself; a file system without locks has none."""
     if fcntl is None:
+        yield
         return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        _lock(descriptor, folder)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, folder: Path) -> None:
+    """Take the lock of an open folder."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

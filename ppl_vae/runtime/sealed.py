@@ -5,13 +5,12 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
 
 from ppl_vae.errors import DamagedFileError
-from ppl_vae.runtime.files import write_whole
+from ppl_vae.runtime.files import require_file, write_whole
 
 __all__ = ["read_arrays", "read_tensors", "write_arrays", "write_tensors"]
 
@@ -83,7 +82,7 @@ def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
         # numpy may leave a damaged file open
         with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             found = {name: file[name] for name in file}
-    except (OSError, EOFError, KeyError, TypeError, ValueError, BadZipFile) as error:
+    except Exception as error:  # NumPy, zipfile and zlib have many kinds for damaged files
         _refuse_missing(error)
         raise DamagedFileError(f"{path} is damaged or of another kind ({_reason(error)})") from None
     if not is_sealed and "format" in found:
@@ -150,7 +149,7 @@ def _check_seal(path: str | Path) -> bool:
     Raises:
         DamagedFileError: It is that of other bytes.
     """
-    with Path(path).open("rb") as file:
+    with require_file(path).open("rb") as file:
         size = file.seek(0, 2) - NUM_SEAL - LENGTH.size
         if size < 0:
             return False

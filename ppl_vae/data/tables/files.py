@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ppl_vae.data.tables.levels import level_name, listed
-from ppl_vae.runtime.checks import suggestion
+from ppl_vae.errors import DamagedFileError, TooLargeError
+from ppl_vae.runtime.checks import one_line, suggestion
+from ppl_vae.runtime.files import require_file
+from ppl_vae.runtime.memory import require_memory
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,6 +21,8 @@ __all__ = ["TABLES", "Roles", "present", "read_frame"]
 TABLES = (".csv", ".parquet")
 PARTS = ("train", "valid", "test")
 ROW_NAMES = {"id", "index"}  # names of a first column that names the rows
+MOST_COLUMNS = 100_000
+LONGEST_HEADER = 2**24  # bytes
 UNNAMED = "Unnamed: 0"  # pandas' name for a first column without one
 
 
@@ -140,13 +145,43 @@ def read_frame(path: str | Path) -> "pd.DataFrame":
         raise ImportError(
             f"{path}: {path.suffix} files are read with pandas: pip install pandas"
         ) from None
-    present(path)
+    require_file(path)
+    _require_room(path)
     try:
         return pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
     except ImportError:
         raise ImportError(f"{path}: .parquet files need pyarrow: pip install pyarrow") from None
-    except (ValueError, OSError) as error:
-        raise ValueError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
+    except (ValueError, OSError, OverflowError, RecursionError) as error:
+        raise DamagedFileError(f"{path} cannot be read: {one_line(error)}") from None
+
+
+def _require_room(path: Path) -> None:
+    """Raise TooLargeError for a table that is not read to its end with the memory there is."""
+    if path.suffix == ".csv":
+        require_memory(f"{path}", path.stat().st_size, num_bytes=1)
+        with path.open("rb") as file:
+            num_columns = file.readline(LONGEST_HEADER).count(b",") + 1
+    else:
+        num_columns = _num_columns(path)
+    if num_columns > MOST_COLUMNS:
+        raise TooLargeError(
+            f"{path} has {num_columns:,} columns or more, and a table has at most "
+            f"{MOST_COLUMNS:,}: give arrays in an .npy or .npz file"
+        )
+
+
+def _num_columns(path: Path) -> int:
+    """The number of columns of a .parquet file, whose values fit into memory."""
+    try:
+        from pyarrow.parquet import ParquetFile
+
+        with ParquetFile(path) as file:
+            found = file.metadata
+            sizes = found.num_rows, found.num_columns
+    except Exception:  # reading the table says what is wrong
+        return 0
+    require_memory(f"{path} with {sizes[0]:,} rows of {sizes[1]:,} columns", *sizes, num_bytes=8)
+    return sizes[1]
 
 
 def _require(frame: "pd.DataFrame", names: Iterable[str], what: str, path: str | Path) -> None:

@@ -1,6 +1,7 @@
 """Studies from a file: the tables of a run, and [grid] with lists of values."""
 
 import itertools
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from ppl_vae.experiment.folder import Folder
 from ppl_vae.runtime.checks import suggestion
 
 __all__ = ["Cell", "Study", "read_study"]
+
+MOST_CELLS = 10_000
 
 SEED = "training.seed"  # cells that differ in it alone are trainings of one model
 HINT = (
@@ -121,6 +124,11 @@ def read_study(path: str | Path, changes: Iterable[tuple[str, Any]] = ()) -> Stu
 
 def _cells(base: list[tuple[str, Any]], grid: Mapping[str, list[Any]]) -> Iterator[Cell]:
     names = set()
+    num_cells = math.prod(map(len, grid.values()))
+    if num_cells > MOST_CELLS:
+        raise ConfigError(
+            f"[grid] gives {num_cells:,} cells, each of which is a run: give at most {MOST_CELLS:,}"
+        )
     for chosen in itertools.product(*grid.values()):
         values = dict(zip(grid, chosen, strict=True))
         meant = [change for key, value in values.items() for change in _meant(key, value)]
