@@ -314,9 +314,9 @@ def test_numbers_that_are_no_scores_or_levels():
             found.discoveries(alpha)
     with pytest.raises(ValueError, match="must be 'bh' or 'by'"):
         found.discoveries(method="holm")
-    with pytest.raises(ValueError, match="calibration scores have the shape"):
+    with pytest.raises(ValueError, match="there are no calibration scores"):
         AnomalyPValues.from_scores([], [1.0])
-    with pytest.raises(ValueError, match="weights has the shape"):
+    with pytest.raises(ValueError, match="calibration_weights is -1 at row 1"):
         found.weighted([1.0, -1.0], [1.0])
     with pytest.warns(UserWarning, match="all rows have the score 1: every p-value is 1"):
         AnomalyPValues.from_scores([1.0, 1.0], [1.0])
@@ -324,12 +324,70 @@ def test_numbers_that_are_no_scores_or_levels():
     assert dead.p_values.tolist() == [2 / 3, 2 / 3]
 
 
-def test_p_values_agree_with_nonconform():
-    nonconform = pytest.importorskip("nonconform")
-    rng = np.random.default_rng(3)
-    known, scores = rng.normal(size=100), rng.normal(size=20)
-    from nonconform.scoring import calculate_p_val
+NO_ORACLE = "nonconform is not installed"
 
-    expected = calculate_p_val(scores, known)
-    assert nonconform.__name__ == "nonconform"
-    np.testing.assert_allclose(conformal_p_values(known, scores), expected)
+
+def test_p_values_agree_with_nonconform():
+    nonconform = pytest.importorskip("nonconform", reason=NO_ORACLE)
+    rng = np.random.default_rng(3)
+    known, scores = (
+        rng.integers(30, size=100).astype(float),
+        rng.integers(40, size=20).astype(float),
+    )
+    found = AnomalyPValues.from_scores(known, scores)
+    oracle = nonconform.Empirical()
+    np.testing.assert_allclose(found.p_values, oracle.compute_p_values(scores, known))
+    weights = rng.exponential(size=100), rng.exponential(size=20)
+    expected = oracle.compute_p_values(scores, known, weights)
+    np.testing.assert_allclose(found.weighted(*weights).p_values, expected, rtol=1e-12)
+
+
+@pytest.mark.statistical
+def test_weighted_discoveries_keep_their_rate_under_a_shift():
+    """c ~ N(0, 1) in calibration and N(1, 1) among the rows; scores follow c. 150 redraws; without
+    weights nearly every discovery is false in proportion to the nulls."""
+    pytest.importorskip("nonconform", reason=NO_ORACLE)
+    rng = np.random.default_rng(4)
+    shares, powers = [], []
+    for _ in range(150):
+        c_known, c = rng.normal(size=300), 1 + rng.normal(size=30)
+        odd = np.arange(30) < 10
+        known = c_known + 0.3 * rng.normal(size=300)
+        scores = c + 0.3 * rng.normal(size=30) + 5.0 * odd
+        found = AnomalyPValues.from_scores(known, scores)
+        chosen = found.weighted_discoveries(np.exp(c_known), np.exp(c), alpha=0.2)
+        shares.append((chosen & ~odd).sum() / max(1, chosen.sum()))
+        powers.append(chosen[odd].mean())
+    assert np.mean(shares) < 0.2 * 20 / 30 + 3 * np.std(shares) / np.sqrt(150)
+    assert np.mean(powers) > 0.1
+
+
+def test_wrong_scores_and_weights_are_named():
+    found = AnomalyPValues.from_scores(np.arange(9.0), [1.0, 2.0])
+    ones = np.ones(9), np.ones(2)
+    for call, message in (
+        (lambda: AnomalyPValues.from_scores([], [1.0]), "there are no calibration scores"),
+        (lambda: AnomalyPValues.from_scores([[1.0]], [1.0]), r"calibration scores .* \(1, 1\)"),
+        (lambda: AnomalyPValues.from_scores([1.0], ["a"]), "test scores are no numbers"),
+        (lambda: AnomalyPValues.from_scores([1.0], [2.0], names="ab"), "names has the shape"),
+        (lambda: found.weighted(np.ones(3), ones[1]), r"_weights has the shape \(3,\) for 9 rows"),
+        (lambda: found.weighted(ones[0], [1, -2]), "^weights is -2 at row 1: a ratio"),
+        (lambda: found.weighted(ones[0], [1, np.nan]), "^weights is nan at row 1"),
+        (lambda: found.weighted(0 * ones[0], [1, 0]), "a p-value is 0 / 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+def test_rows_that_share_a_latent_are_not_refined():
+    data = pv.Dataset(torch.randn(40, 3), context=torch.rand(40, 1))
+    prior = priors.GaussianProcess(2, context_dim=1)
+    model = pv.Model(prior, likelihoods.Gaussian(3), start=data)
+    guide = pv.Guide(posteriors.GaussianProcess(prior), 3, start=data)
+    rows = data[:20], data[20:]
+    for score in ("log_evidence", "regret", "lower_end"):
+        with pytest.raises(
+            ValueError, match="share the latent 'inducing' of GaussianProcess.*None"
+        ):
+            pv.anomaly_pvalues(model, guide, *rows, score=score)
+    assert len(pv.anomaly_pvalues(model, guide, *rows, score=QUICK)) == 20

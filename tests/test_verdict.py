@@ -72,6 +72,17 @@ def test_one_lucky_row_does_not_pass():
     assert sum(passed) <= 4
 
 
+def test_a_row_of_large_k_hat_is_no_estimate_among_good_ones():
+    """Its neighbours pass, and with it k-hat above 0.7 never does."""
+    rng = np.random.default_rng(2)
+    log_w = log_weights("correlated", 10, 0.1, (1_000, 50), rng)
+    log_w[:, 7] = 1.5 * rng.exponential(size=1_000)  # weights with a tail of k = 1.5
+    found = reduce_log_weights(log_w)
+    assert found.pareto_k[7] > 0.7
+    assert found.believed[7]
+    assert found.is_estimate.tolist() == [row != 7 for row in range(50)]
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_exact_guides_pass_at_any_number_of_rows(dtype):
     for num_rows in (1, 3, 200):

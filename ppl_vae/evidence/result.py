@@ -141,8 +141,9 @@ class Evidence:
 
         The error must not be skewed (Cochran's rule): the mean squared skewness of about 50 rows
         with a similar interquartile range of log w must be below 1/16. The limit is lower if there
-        are fewer rows, or if they share draws of a latent outside the data plate. A row's own k-hat
-        or skewness would select the rows that missed their tail. If a row is not an estimate,
+        are fewer rows, or if they share draws of a latent outside the data plate. A row's own
+        skewness would select the rows that missed their tail. A row whose own k-hat is above 0.7 is
+        never an estimate, which changes coverage little. If a row is not an estimate,
         log_evidence is a lower bound in expectation; an upper bound is never an estimate. Only the
         draws are judged: a mode that none of them reaches is missed, and the standard error does
         not include it. docs/believability.md has the measured coverage. With fewer than 30
@@ -152,7 +153,7 @@ class Evidence:
         if self.bound != "lower":
             return np.zeros(len(self), dtype=bool)
         if self.believed is not None:
-            return self.believed
+            return self.believed & ~(self.pareto_k > GOOD_K)
         margin = 1.28 * k_standard_error(self.pareto_k, self.num_used)
         return self.pareto_k + margin < FINITE_VARIANCE_K
 

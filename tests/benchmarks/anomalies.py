@@ -12,9 +12,10 @@ training), isolation forest, local outlier factor and a Gaussian mixture of stan
 normal test rows are redrawn 200 times from one scored pool: power and false discovery proportion
 are means over these, AUROC is that of the pool.
 
-Problems: breast_cancer (benign are normal), digits (one class is normal, the other nine are odd;
-ten splits, one for each class), fashion (Fashion-MNIST is normal, MNIST odd; binarised, 2,000
-training images, 100 steps of refinement; the folder of both in PPL_VAE_DATA)."""
+Problems: breast_cancer (benign are normal), digits (one class is normal, the other nine are odd,
+120 of them; ten splits, one for each class), fashion (Fashion-MNIST is normal, MNIST odd;
+binarised, 2,000 training images) and fashion_grey (the same with grey values, fewer test images;
+the folder of both in PPL_VAE_DATA). All but breast_cancer have 100 steps of refinement."""
 
 import argparse
 import json
@@ -51,7 +52,8 @@ REDRAWS = 200
 SHARE_ODD = 0.1
 NUM_REFERENCE = 200  # training rows that the centre of typicality is taken from
 NAMES = {"as it is": "log p(x), not refined", "typical": "typicality"}
-SPLITS = {"breast_cancer": 5, "digits": 10, "fashion": 1}
+NUM_ODD = 120  # of the digits
+SPLITS = {"breast_cancer": 5, "digits": 10, "fashion": 1, "fashion_grey": 1}
 
 Parts = dict[str, np.ndarray]  # train, calibration, normal, odd
 
@@ -73,14 +75,17 @@ def rows_of(problem: str, split: int) -> Parts:
         return divided(x[y == 1], x[y == 0], (160, 130), split)
     if problem == "digits":
         x, y = load_digits(return_X_y=True)
-        return divided(x[y == split], x[y != split], (90, 50), split)
+        odd = np.random.default_rng(split).permutation(x[y != split])[:NUM_ODD]
+        return divided(x[y == split], odd, (60, 100), split)
     folder = os.environ["PPL_VAE_DATA"]
+    binarize: Any = "threshold" if problem == "fashion" else None
     images = {
-        name: pv.load(name, binarize="threshold", data_dir=folder).flatten()
+        name: pv.load(name, binarize=binarize, data_dir=folder).flatten()
         for name in ("fashion_mnist", "mnist")
     }
-    normal = images["fashion_mnist"].train[:2700].x.numpy()
-    odd = images["mnist"].test[:300].x.numpy()
+    num_rows, num_odd = (2700, 300) if problem == "fashion" else (2550, 150)
+    normal = images["fashion_mnist"].train[:num_rows].x.numpy()
+    odd = images["mnist"].test[:num_odd].x.numpy()
     return divided(normal, odd, (2000, 400), split)
 
 
@@ -97,6 +102,8 @@ def trained(problem: str, train: np.ndarray, seed: int) -> tuple[Any, Any]:
     data = pv.Dataset(train).split(valid=0.1, test=0, seed=seed)
     likelihood: Any = likelihoods.Bernoulli(num_features)
     sizes: dict[str, Any] = {"latent_dim": 10, "width": 200, "num_epochs": 60}
+    if problem == "fashion_grey":
+        likelihood = likelihoods.ContinuousBernoulli(num_features)
     if problem == "digits":
         likelihood = likelihoods.BetaBinomial(num_features, total=16)
         sizes = {"latent_dim": 4, "width": 64, "num_epochs": 400}
@@ -117,7 +124,7 @@ def vae_scores(problem: str, rows: Parts, seed: int) -> dict[str, Parts]:
     """Scores of a VAE: plain and refined log p(x), typicality and regret, by one refinement."""
     model, guide = trained(problem, rows["train"], seed)
     num_particles, refinement = 500, GradientRefinement()
-    if problem == "fashion":
+    if problem != "breast_cancer":
         num_particles, refinement = 200, GradientRefinement(num_steps=100)
     parts = {"reference": rows["train"][:NUM_REFERENCE]} | rows
     found: dict[str, Parts] = {name: {} for name in ("as it is", "log p(x)", "typical", "regret")}

@@ -83,17 +83,23 @@ class AnomalyPValues:
             score: What the score is, in words.
 
         Raises:
-            ValueError: No rows, NaN, or another shape than one number for each row.
+            ValueError: No rows, NaN, another shape than one number for each row, or another number
+                of names.
         """
         known = _numbers(calibration, "calibration")
         values = _numbers(scores, "test")
         if len(np.unique(np.concatenate([known, values]))) == 1:
             warn_caller(f"all rows have the score {values[0]:g}: every p-value is 1")
+        numbers = np.arange(len(values)) if names is None else np.asarray(names)
+        if numbers.shape != values.shape:
+            raise ValueError(
+                f"names has the shape {numbers.shape} for {len(values)} rows: give one for each"
+            )
         return cls(
             p_values=conformal_p_values(known, values),
             scores=values,
             calibration_scores=known,
-            names=np.arange(len(values)) if names is None else np.asarray(names),
+            names=numbers,
             score=score,
             smallest=1 / (len(known) + 1),
         )
@@ -161,7 +167,7 @@ class AnomalyPValues:
         """P-values under a shift of covariates whose density ratio is known.
 
         p = (sum of w_i over calibration rows at least as odd + w) / (sum of all w_i + w). Each
-        p-value is valid; for several at once only "by" is known to keep the false discovery rate.
+        p-value is valid; for several at once `weighted_discoveries` keeps the false discovery rate.
 
         Args:
             calibration_weights: w_i = density of the covariates of test rows over that of
@@ -176,8 +182,7 @@ class AnomalyPValues:
             Jin and Candes (2023), Model-free selective inference under covariate shift,
             arXiv:2307.09291.
         """
-        known = _weights(calibration_weights, len(self.calibration_scores), "calibration_weights")
-        own = _weights(weights, len(self), "weights")
+        known, own = self._weights(calibration_weights, weights)
         order = np.argsort(self.calibration_scores)
         above = np.append(known[order][::-1].cumsum()[::-1], 0.0)
         below = np.searchsorted(self.calibration_scores[order], self.scores, side="left")
@@ -191,6 +196,63 @@ class AnomalyPValues:
 
         columns = {"score": self.scores, "p_value": self.p_values, "adjusted": self.adjusted()}
         return pd.DataFrame(columns, index=pd.Index(self.names, name="row"))
+
+    def weighted_discoveries(
+        self, calibration_weights: Any, weights: Any, alpha: float = 0.05, seed: int | None = None
+    ) -> np.ndarray:
+        """The rows declared anomalous at a false discovery rate of alpha under a shift, (m,).
+
+        Weighted p-values of several rows share calibration in a way that procedures such as "bh"
+        need not survive; weighted conformalised selection keeps the rate. By the package
+        nonconform.
+
+        Args:
+            calibration_weights: As in `weighted`.
+            weights: As in `weighted`.
+            alpha: The false discovery rate.
+            seed: None prunes without chance, which keeps the rate too; a seed prunes by one uniform
+                number for all rows, which discovers more.
+
+        Raises:
+            ImportError: nonconform is not installed.
+            ValueError: Weights as in `weighted`, a score that is infinite, or alpha outside (0, 1).
+
+        References:
+            Jin and Candes (2023), Model-free selective inference under covariate shift via weighted
+            conformal p-values, arXiv:2307.09291, algorithm 1.
+        """
+        real_number(alpha, "alpha", above=0, below=1)
+        scores = {"test_scores": self.scores, "calib_scores": self.calibration_scores}
+        if not all(np.isfinite(each).all() for each in scores.values()):
+            raise ValueError("a score is infinite, and selection needs finite ones: clip them")
+        try:
+            from nonconform import fdr
+        except ImportError as error:
+            raise ImportError(
+                "weighted_discoveries needs the package nonconform: pip install 'nonconform>=2'"
+            ) from error
+        known, own = self._weights(calibration_weights, weights)
+        chance = fdr.Pruning.DETERMINISTIC if seed is None else fdr.Pruning.HOMOGENEOUS
+        return fdr.weighted_false_discovery_control_from_arrays(
+            p_values=self.weighted(known, own).p_values,
+            **scores,
+            test_weights=own,
+            calib_weights=known,
+            alpha=alpha,
+            pruning=chance,
+            seed=seed,
+        )
+
+    def _weights(self, calibration_weights: Any, weights: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Weights of the rows of calibration, and of the rows; not all of them zero."""
+        known = _weights(calibration_weights, len(self.calibration_scores), "calibration_weights")
+        own = _weights(weights, len(self), "weights")
+        if not known.sum() + own.min() > 0:
+            raise ValueError(
+                "all calibration_weights and a weight are 0, so that a p-value is 0 / 0: leave out "
+                "rows of weight 0"
+            )
+        return known, own
 
     def _found(self, alpha: float) -> int:
         return int((self.adjusted() <= alpha).sum())
@@ -217,9 +279,13 @@ class AnomalyPValues:
 
 def _numbers(values: Any, what: str) -> np.ndarray:
     """Scores as an array of at least one number, none NaN."""
-    array = np.asarray(values, dtype=np.float64)
-    if array.ndim != 1 or not len(array):
-        raise ValueError(f"{what} scores have the shape {array.shape}: give one for each row")
+    array = _floats(values, f"{what} scores")
+    if not array.size:
+        raise ValueError(f"there are no {what} scores: give at least one row")
+    if array.ndim != 1:
+        raise ValueError(
+            f"{what} scores have the shape {array.shape}: give one number for each row, (rows,)"
+        )
     if np.isnan(array).any():
         raise ValueError(
             f"the score of {what} row {np.isnan(array).argmax()} is NaN: give a number, or inf for "
@@ -228,11 +294,25 @@ def _numbers(values: Any, what: str) -> np.ndarray:
     return array
 
 
+def _floats(values: Any, name: str) -> np.ndarray:
+    """Numbers as an array."""
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} are no numbers ({error}): give one for each row") from error
+
+
 def _weights(values: Any, size: int, name: str) -> np.ndarray:
     """Weights of the rows."""
-    array = np.asarray(values, dtype=np.float64)
-    if array.shape != (size,) or not (np.isfinite(array) & (array >= 0)).all():
+    array = _floats(values, name)
+    if array.shape != (size,):
         raise ValueError(
-            f"{name} has the shape {array.shape}: give {size} finite numbers, none negative"
+            f"{name} has the shape {array.shape} for {size} rows: give one weight for each"
+        )
+    bad = ~(np.isfinite(array) & (array >= 0))
+    if bad.any():
+        row = int(bad.argmax())
+        raise ValueError(
+            f"{name} is {array[row]:g} at row {row}: a ratio of densities is finite and at least 0"
         )
     return array

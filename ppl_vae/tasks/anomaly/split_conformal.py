@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ppl_vae.data import Dataset, as_dataset
+from ppl_vae.families.shared import shared_latents
 from ppl_vae.programs.inference import Inference, treat_alike
 from ppl_vae.programs.traces import Program
 from ppl_vae.runtime.checks import suggestion, warn_caller
@@ -105,6 +106,7 @@ def anomaly_pvalues(
     _warn_of_missing(known, tested)
     treat_alike(known, "anomaly_pvalues")
     chosen = _score(score)
+    _refuse_shared_latents(chosen, model)
     ready = chosen.ready(model, guide, used, progress)
     _refuse_reference(ready, known, tested)
     scores = [ready.oddness(model, guide, rows, progress) for rows in (known, tested)]
@@ -144,6 +146,19 @@ def _score(score: Any) -> Score:
     if callable(score) and not isinstance(score, type):
         return Custom(score)
     raise ValueError(f"score is {score!r}: {suggestion(str(score), SCORES)}")
+
+
+def _refuse_shared_latents(score: Score, model: Program) -> None:
+    """Refuse scores that refine single rows where rows share latents."""
+    prior = getattr(model, "prior", None)
+    shared = list(shared_latents(prior))
+    refines = isinstance(score, LowerEnd) or getattr(score, "refinement", None) is not None
+    if shared and refines:
+        raise ValueError(
+            f"rows share the latent {shared[0]!r} of {type(prior).__name__}, so that no row can be "
+            "refined alone: give score=LogEvidence(refinement=None), whose log p(x) is given one "
+            "draw of it"
+        )
 
 
 def _words(score: Any, chosen: Score) -> str:
