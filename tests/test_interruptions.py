@@ -23,6 +23,7 @@ from ppl_vae.experiment import (
     run_experiment,
     to_toml,
 )
+from ppl_vae.experiment.rows.sources import load_data
 from ppl_vae.runtime.files import write_tree, write_whole
 from ppl_vae.runtime.locks import alone_in
 from ppl_vae.runtime.sealed import write_arrays, write_tensors
@@ -89,6 +90,17 @@ def test_every_character_is_read_back_from_the_toml():
         text = "".join(signs[start : start + 30_000])
         wanted = read_config(changes=[("data.name", text)])
         assert tomllib.loads(to_toml(wanted))["data"]["name"] == text
+
+
+def test_a_link_is_read_under_its_own_name(tmp_path, monkeypatch):
+    """The target has no suffix, as in an annex of files by their digests."""
+    (tmp_path / "objects").mkdir()
+    table(tmp_path).rename(tmp_path / "objects" / "9f86d081884c7d65")
+    (tmp_path / "rain.csv").symlink_to(Path("objects") / "9f86d081884c7d65")
+    monkeypatch.chdir(tmp_path)
+    wanted = config("rain.csv")
+    assert wanted.data.name == str(tmp_path / "rain.csv")
+    assert load_data(wanted.data).name == "rain"
 
 
 def test_a_name_that_no_file_can_hold_is_refused_before_training(tmp_path):

@@ -1,6 +1,6 @@
 """The tables of a file, checked against the signatures of the classes that they name."""
 
-from os.path import exists  # False for a name that no file can have
+from os.path import abspath, exists  # False for a name that no file can have
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -58,9 +58,12 @@ class DataTable(Table):
     @field_validator("name", "data_dir", "test")
     @classmethod
     def _absolute(cls, place: Any) -> Any:
-        """An absolute path, so that a file is found from any folder."""
+        """An absolute path, so that a file is found from any folder.
+
+        A link keeps its own name: that of its target may lack the suffix.
+        """
         if isinstance(place, str) and place not in available() and exists(place):
-            return str(Path(place).resolve())
+            return abspath(place)
         return place
 
     @property
