@@ -310,6 +310,9 @@ def wrong_calls():
             model, guide, X, training=dataclasses.replace(training, device="meta")
         ),
         "Training(checkpoint)": lambda: pv.Training(checkpoint=""),
+        "log_evidence(particles)": lambda: pv.log_evidence(
+            model, guide, X, num_particles=10**10, progress=False
+        ),
         "log_evidence(method)": lambda: pv.log_evidence(model, guide, X, method=0),
         "log_evidence([])": lambda: pv.log_evidence(model, guide, X, method=[]),
         "log_evidence(seed)": lambda: pv.log_evidence(model, guide, X, **few, seed=1.5),
@@ -353,6 +356,7 @@ SIZES = {
     "widths": lambda: networks.MLP(10**6, [10**7]),
     "layers": lambda: networks.ResNet(8, num_blocks=10**9),
     "particles": lambda: pv.evidence.ImportanceSampling(10**15),
+    "particles of a row": lambda: CALLS["log_evidence(particles)"](),
     "bound": lambda: objectives.IWAE(10**15),
     "chains": lambda: evidence.AIS(10**12, 10**12),
     "temperatures": lambda: evidence.AIS(8, 10**12),

@@ -21,12 +21,14 @@ from ppl_vae.programs.inference import rows_per_chunk
 from ppl_vae.programs.modules import arguments
 from ppl_vae.programs.traces import Program
 from ppl_vae.runtime.checks import one_of, real_number, warn_caller, whole_number
+from ppl_vae.runtime.memory import require_memory
 from ppl_vae.runtime.seeding import Stream, derived_seed
 
 __all__ = ["ImportanceSampling", "SamplingOptions"]
 
 PARTICLES_TO_COMPARE = 200  # with and without bfloat16: resolves 0.001 nats over a hundred rows
 FEWEST_PAIRS_TO_COMPILE = 2_000_000  # compiling takes as long as about a million
+BYTES_OF_A_PAIR = 40  # log w in float64, and its copies while they are reduced
 Proposal = Literal["guide", "prior"] | Defensive
 
 
@@ -186,6 +188,8 @@ class ImportanceSampling:
         self, model: Program, guide: Program, data: Dataset, num_particles: int, seed: int | None
     ) -> np.ndarray:
         """The tensor that everything is reduced from, (K, B)."""
+        what = f"num_particles={num_particles:,} for {len(data)} rows at once"
+        require_memory(what, num_particles, len(data), num_bytes=BYTES_OF_A_PAIR)
         parts = [
             self._drawn(given_model, given_guide, data, count, part_seed)
             for given_model, given_guide, count, part_seed in conditionals(
