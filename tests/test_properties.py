@@ -24,7 +24,7 @@ from ppl_vae.runtime.files import write_whole
 from ppl_vae.runtime.sealed import read_tensors, write_arrays, write_tensors
 
 SOAK = int(os.environ.get("PPL_VAE_SOAK", "0"))  # examples of each property; 0 is that of the tests
-EXAMPLES = SOAK or 25
+EXAMPLES = SOAK or 15
 settings.register_profile(
     "here",
     max_examples=EXAMPLES,
