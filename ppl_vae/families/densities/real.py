@@ -245,9 +245,8 @@ class StandardisedStudentT(dist.StudentT):
         if self._validate_args:
             self._validate_sample(value)
         a = 0.5 * self.degrees
-        normaliser = (
-            a * (0.5 / a).log1p() - 0.5 + stirling_error(a + 0.5) - stirling_error(a) - HALF_LOG_2PI
-        )
+        larger, smaller = stirling_error(torch.stack([a + 0.5, a]))
+        normaliser = a * (0.5 / a).log1p() - 0.5 + larger - smaller - HALF_LOG_2PI
         gap = value - self.loc
         log_scale = self.scale.log()
         width = self.scale * self.degrees.sqrt()
