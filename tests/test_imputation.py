@@ -156,7 +156,7 @@ def test_two_modes_are_drawn_in_their_shares():
 def test_a_mode_that_refinement_loses_is_told():
     x = torch.tensor([[1.0, NAN], [2.25, NAN]], dtype=torch.float64)
     options = {"refinement": GradientRefinement(num_steps=100), "sampler": HMC(100, 100)}
-    with pytest.warns(UserWarning, match="2 rows, the first of them 0, .* not reliable"):
+    with pytest.warns(UserWarning, match="2 rows, the first of them row 0, .* not reliable"):
         pv.impute(two_signs, wide_guide, x, num_particles=100, **options, **QUIET)
 
 
@@ -226,9 +226,9 @@ def test_discrete_columns_agree_with_enumeration():
     for name in frame:
         chances = imputations.probabilities(name)
         for i, chosen in enumerate(sets[name]):
-            total = chances.iloc[i][list(chosen)].sum()
-            assert total >= 0.5 - 1e-5
-            assert total - chances.iloc[i][list(chosen)].min() < 0.5
+            found = [chances.iloc[i][value] for value in chosen]
+            assert sum(found) >= 0.5 - 1e-5
+            assert sum(found) - min(found) < 0.5
     low, high = imputations.interval(0.9)
     assert ((low[:, 2] % 1 == 0) & (high[:, 2] % 1 == 0)).all()
     done = imputations.complete(3)
@@ -377,7 +377,7 @@ def test_too_short_chains_are_not_believed():
     bed = beds.linear_gaussian(num_data=3)
     x = holed(bed.x, 0.5)
     short = HMC(num_samples=2, num_warmup=0)
-    with pytest.warns(UserWarning, match="3 rows, the first of them 0"):
+    with pytest.warns(UserWarning, match="3 rows, the first of them row 0"):
         pv.impute(bed.model, bed.guide, x, method="hmc", sampler=short, **QUIET)
 
 
@@ -569,7 +569,7 @@ def test_each_fit_has_its_share_of_imputations_and_of_the_draws():
     x[:, 0] = 10.0
     two = [beds.linear_gaussian_at(x, each) for each in affine]
     fits = [(bed.model, bed.guide) for bed in two]
-    with pytest.raises(ValueError, match="fits is empty"):
+    with pytest.raises(ValueError, match="fits are not a list of pairs"):
         pv.impute(*fits[0], x, fits=[])
     imputations = pv.impute(*fits[0], x, fits=fits, num_imputations=4, **QUIET)
     assert imputations.fit_numbers.tolist() == [0, 0, 1, 1]
@@ -608,3 +608,83 @@ def test_a_category_of_one_level_is_imputed_by_it():
     imputations = pv.impute(found.model, found.guide, frame, num_imputations=20, progress=False)
     assert all((table["k"] == "a").all() for table in imputations)
     assert (imputations.probabilities("k")["a"] == 1).all()
+
+
+def test_columns_can_be_named_that_stay_missing():
+    frame = table()[["double", "words", "category"]]
+    programs = built(pv.Dataset(frame))
+    mask = pd.DataFrame(False, frame.index, frame.columns).assign(words=True)
+    for given in (["words"], "words", pd.Index(["words"]), mask, mask.to_numpy()):
+        done = drawn(frame, *programs, do_not_impute=given).complete(0)
+        assert done["words"].equals(frame["words"])
+        assert done[["double", "category"]].notna().all().all()
+    assert drawn(frame, *programs, do_not_impute=[]).asked.sum() == frame.isna().sum().sum()
+    with pytest.raises(ValueError, match="no column 'word' among double, words, category"):
+        drawn(frame, *programs, do_not_impute=["word"])
+
+
+def test_messages_name_the_label_of_a_row():
+    frame = pd.DataFrame({"x": [0.0, np.inf], "g": ["a", "b"]}, index=["eve", "bob"])
+    with pytest.raises(ValueError, match=r"x is inf at row 1 \('bob'\), feature x"):
+        pv.Dataset(frame)
+    with pytest.raises(ValueError, match=r"'b' at row 1 \('bob'\), which is none of its"):
+        pv.Dataset(frame[["g"]]).with_levels({"g": ["a"]})
+    with pytest.raises(ValueError, match=r"context is nan at row 0 \('eve'\), covariate c"):
+        pv.Dataset(frame[["g"]], context=pd.DataFrame({"c": [NAN, 1.0]}, frame.index))
+    with pytest.raises(ValueError, match=r"weight 0 at row 0 \('eve'\)"):
+        pv.Dataset(frame.assign(w=[0.0, 1.0])[["g", "w"]], weights="w")
+    bed = beds.linear_gaussian(num_data=3)
+    data = pv.Dataset(holed(bed.x, 0.5), datum_names=["eve", "bob", "amy"])
+    short = HMC(num_samples=2, num_warmup=0)
+    with pytest.warns(UserWarning, match=r"3 rows, the first of them row 0 \('eve'\)"):
+        pv.impute(bed.model, bed.guide, data, method="hmc", sampler=short, **QUIET)
+
+
+def test_half_precision_and_sparse_columns_keep_their_types():
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"half": rng.normal(size=40), "few": rng.poisson(0.3, 40) * 1.0})
+    frame = frame.mask(rng.random(frame.shape) < 0.3)
+    frame["half"] = frame["half"].astype("float16")
+    frame["few"] = frame["few"].astype(pd.SparseDtype(float, 0.0))
+    done = drawn(frame, *built(pv.Dataset(frame))).complete(1)
+    assert done.dtypes.equals(frame.dtypes)
+    assert done.notna().all().all()
+    for name in frame:
+        seen = frame[name].notna().to_numpy()
+        assert np.array_equal(np.asarray(done[name])[seen], np.asarray(frame[name])[seen])
+
+
+def test_booleans_are_false_and_true_and_a_single_table_has_levels():
+    frame = pd.DataFrame({"flag": pd.array([False, None, False] * 20, dtype="boolean")})
+    frame["colour"] = pd.Categorical(["red", "blue", None] * 20)
+    frame["size"] = [1.5, None, 2.5] * 20
+    imputations = drawn(frame, *built(pv.Dataset(frame)))
+    chances = imputations.probabilities("flag")
+    assert chances.columns.tolist() == [False, True]
+    assert (chances.loc[0] == [1, 0]).all()
+    assert np.allclose(chances.sum(axis=1), 1)
+    single = imputations.single
+    assert single.dtypes.equals(frame.dtypes)
+    for name, missing in (("flag", 1), ("colour", 2)):
+        assert single[name][missing] == imputations.probabilities(name).loc[missing].idxmax()
+    assert single["size"][1] == imputations.mean[1, 2]
+    assert single["size"][0] == 1.5
+
+
+def test_no_entry_is_hidden_that_is_marked():
+    bed = beds.linear_gaussian(num_data=60)
+    mask = np.zeros((60, 5), dtype=bool)
+    mask[:, 1] = True
+    found = pv.overimpute(bed.model, bed.guide, bed.x, do_not_impute=mask, **QUIET)
+    assert found.counts.tolist() == [6, 0, 6, 6, 6]
+    assert np.isnan(found.values[mask]).all()
+    with pytest.raises(ValueError, match="do_not_impute marks all entries"):
+        pv.overimpute(bed.model, bed.guide, bed.x, do_not_impute=np.ones((60, 5), bool), **QUIET)
+
+
+def test_a_forgotten_covariate_is_told_with_its_remedy():
+    frame = table()[["double", "category", "age"]]
+    programs = built(pv.Dataset(frame, context=["age"]))
+    for given in (frame, frame.drop(columns="age")):
+        with pytest.raises(ValueError, match=r"Dataset\(.*context=\["):
+            drawn(given, *programs)

@@ -77,6 +77,17 @@ def row_names(source: Any) -> np.ndarray | None:
     return labels_along(source.index) if is_pandas else None
 
 
+def row_at(row: int, names: Any = None) -> str:
+    """A row in a message: its position, and its label where rows have labels.
+
+    Example:
+        >>> row_at(1, ["eve", "bob"]), row_at(1, [0, 1]), row_at(1)
+        ("row 1 ('bob')", 'row 1', 'row 1')
+    """
+    name = row if names is None else names[row]
+    return f"row {row}" if name == row else f"row {row} ({str(name)!r})"
+
+
 def labels_along(names: Any) -> np.ndarray:
     """Names along a dim as a vector; those of several levels (a pandas MultiIndex) are joined.
 

@@ -141,7 +141,7 @@ class Dataset(Tabular, Parted):
         features_are_named = feature_names is not None or self.dims[1] in observed.coords
         self._x_is_named = features_are_named and len(self.event_shape) == 1
         self.labels = labels_of(labels, len(self))
-        self.weights: Tensor | None = weights_of_rows(weights, self.x)
+        self.weights: Tensor | None = weights_of_rows(weights, self.x, self.row_labels)
         same_rows(x, context=context, labels=labels, weights=weights)
         if not in_file(self.x):
             self._refuse(self.x.isinf(), INFINITE)
@@ -151,7 +151,7 @@ class Dataset(Tabular, Parted):
         check_names(known, *(layout.names for layout in self._layouts))
         refuse_two_meanings(self._layouts)
         if known:
-            self.x, self._layout = self._layout.recoded(self.x, known)
+            self.x, self._layout = self._layout.recoded(self.x, known, self.row_labels)
         if self.levels and scale != 1:
             raise ValueError(f"scale={scale} divides codes of categories: leave it out")
         self.intensity: Tensor | None = None  # the grey values behind the bits
@@ -331,7 +331,7 @@ class Dataset(Tabular, Parted):
             self.x = drawn(self.x, torch.Generator().manual_seed(self.seed))
 
     def _refuse(self, bad: Tensor, why: str) -> None:
-        refuse(bad, self.x, self.coords[self.dims[1]], why)
+        refuse(bad, self.x, self.coords[self.dims[1]], why, where=self.row_at)
 
     def _rows(self, rows: np.ndarray) -> "Dataset":
         index = torch.from_numpy(rows).to(self.x.device)

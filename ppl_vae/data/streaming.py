@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ppl_vae.data.arrays import Table, check_floating, event_dims, tensor
+from ppl_vae.data.arrays import Table, check_floating, event_dims, row_at, tensor
 from ppl_vae.data.binarize import Binarize, bernoulli, thresholded, uniforms
 from ppl_vae.data.validation import refuse
 from ppl_vae.runtime.checks import one_line
@@ -139,10 +139,11 @@ class Rows:
 
     def _check(self, values: Tensor, rows: np.ndarray) -> None:
         names = np.arange(self.event_shape[0])
+        at: Any = {"where": lambda row: row_at(int(rows[row]))}
         if values.is_floating_point():
-            refuse(values.isinf(), values, names, INFINITE, rows)
+            refuse(values.isinf(), values, names, INFINITE, **at)
         if self.binarize is not None:
-            refuse((values < 0) | (values > self.scale), values / self.scale, names, GREY, rows)
+            refuse((values < 0) | (values > self.scale), values / self.scale, names, GREY, **at)
 
 
 INFINITE = "x takes finite numbers, and NaN for missing"

@@ -1,5 +1,6 @@
 """Checks of names, covariates, labels and picture shape against x."""
 
+from collections.abc import Callable
 from numbers import Real
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ppl_vae.data.arrays import Table, check_floating, labels_along, row_names, table
+from ppl_vae.data.arrays import Table, check_floating, labels_along, row_at, row_names, table
 from ppl_vae.errors import ArgumentError
 from ppl_vae.runtime.checks import echoed, real_number, shown, whole_number, whole_numbers
 
@@ -98,7 +99,7 @@ def labels_of(labels: Any, num_data: int) -> np.ndarray | None:
     return array
 
 
-def weights_of_rows(weights: Any, x: Any) -> Tensor | None:
+def weights_of_rows(weights: Any, x: Any, labels: Any = None) -> Tensor | None:
     """Weights of the rows of x as a tensor (N,), in the type of x.
 
     Raises:
@@ -117,8 +118,8 @@ def weights_of_rows(weights: Any, x: Any) -> Tensor | None:
     if bad.any():
         row = int(bad.nonzero()[0])
         raise ValueError(
-            f"weight {shown(values[row, 0])} at row {row}: weights are positive numbers; leave out "
-            "rows without one"
+            f"weight {shown(values[row, 0])} at {row_at(row, labels)}: weights are positive "
+            "numbers; leave out rows without one"
         )
     return values[:, 0]
 
@@ -142,9 +143,14 @@ def same_rows(x: Any, **others: Any) -> None:
 
 
 def refuse(
-    bad: Tensor, values: Tensor, names: np.ndarray, why: str, rows: np.ndarray | None = None
+    bad: Tensor,
+    values: Tensor,
+    names: np.ndarray,
+    why: str,
+    *,
+    where: Callable[[int], str] = row_at,
 ) -> None:
-    """Raise for the first bad entry of x, naming value, row (as numbered in `rows`) and feature.
+    """Raise for the first bad entry of x, naming value, row (as `where` says it) and feature.
 
     Raises:
         ValueError: There is one.
@@ -153,9 +159,8 @@ def refuse(
         return
     row, *place = bad.nonzero()[0].tolist()
     feature = names[place[0]] if len(place) == 1 else tuple(place)
-    number = row if rows is None else rows[row]
     raise ValueError(
-        f"x is {shown(values[row, *place])} at row {number}, feature {feature!s}: {why}"
+        f"x is {shown(values[row, *place])} at {where(row)}, feature {feature!s}: {why}"
     )
 
 

@@ -21,7 +21,9 @@ def check_context(context: Tensor | None, context_dim: int, name: str) -> None:
     """
     found = 0 if context is None else context.shape[-1]
     if found != context_dim:
-        remedy = f"construct it with context_dim={found}" if found else "pass context="
+        remedy = "give pv.Dataset(x, context=[...]), or pass context= to the program itself"
+        if found:
+            remedy = f"construct it with context_dim={found}"
         raise ValueError(f"{name} takes {context_dim} covariates and was given {found}: {remedy}")
 
 

@@ -1,7 +1,7 @@
 """Parameters for each row by gradient steps on its bound."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -95,6 +95,16 @@ class GradientRefinement:
     def num_ticks(self) -> int:
         """One for each step."""
         return self.num_steps * len(self.objectives)
+
+    def from_near(self) -> "GradientRefinement":
+        """The same for a start near the end: the last objective alone, in a third of the steps.
+
+        Example:
+            >>> GradientRefinement(num_steps=300).from_near().num_ticks
+            100
+        """
+        steps = -(-self.num_steps // 3)
+        return replace(self, objective=self.objectives[-1], num_steps=steps)
 
     def family(self, guide: Program, latent_dim: int) -> Posterior:
         """The one given, or the guide's own."""

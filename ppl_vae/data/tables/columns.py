@@ -34,6 +34,9 @@ def check_columns(
         order = f"{what}[{list(names)}]"
         if len(names) > LISTED:
             order = f'{what}[list(model.columns["{what}"])]'
+        others = [each for each in given if each not in names]
+        if what == "x" and others and "context" in trained and "context" not in found:
+            order = f"pv.Dataset(x, context={others}), if these are its covariates"
         lacking = [each for each in names if each not in given]
         if lacking:
             raise ValueError(

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ppl_vae.data.arrays import table
+from ppl_vae.data.arrays import row_at, table
 from ppl_vae.data.rounding import tell_rounding_of
 from ppl_vae.data.tables.frames import coded
 from ppl_vae.data.tables.layout import Layout
@@ -69,11 +69,13 @@ class Covariates:
         columns = [part.argmax(1) if width else part[:, 0] for width, part in pairs]
         return torch.stack([column.to(inputs) for column in columns], dim=1)
 
-    def recoded(self, inputs: Tensor, known: Levels) -> tuple[Tensor, "Covariates"]:
+    def recoded(
+        self, inputs: Tensor, known: Levels, rows: Any = None
+    ) -> tuple[Tensor, "Covariates"]:
         """Inputs with the indicators of these levels; numbers of an array are already inputs."""
         if not self.layout.is_frame:
             return inputs, self
-        columns, layout = self.layout.recoded(self.columns(inputs), known)
+        columns, layout = self.layout.recoded(self.columns(inputs), known, rows)
         other = replace(self, layout=layout)
         return other.inputs(columns), other
 
@@ -129,11 +131,12 @@ def read_covariates(context: Any, x: Tensor, known: Levels) -> tuple[Tensor, Cov
             "covariates)"
         )
     names = given.coords.get(given.dims[1], np.arange(values.shape[1]))
-    _refuse_incomplete(values, names)
+    rows = given.coords.get(given.dims[0])
+    _refuse_incomplete(values, names, rows)
     tell_rounding_of(frame.numbers, values, names, what="context")
     layout = Layout.of(frame, names, values.shape[1], "context")
     covariates = Covariates(layout, are_named=given.dims[1] in given.coords)
-    return covariates.recoded(covariates.inputs(values), known)
+    return covariates.recoded(covariates.inputs(values), known, rows)
 
 
 def _given(name: Any, value: Any, num_rows: int) -> "pd.DataFrame":
@@ -149,12 +152,12 @@ def _given(name: Any, value: Any, num_rows: int) -> "pd.DataFrame":
     return pd.DataFrame({str(name): np.broadcast_to(values, num_rows)})
 
 
-def _refuse_incomplete(values: Tensor, names: np.ndarray) -> None:
+def _refuse_incomplete(values: Tensor, names: np.ndarray, rows: Any = None) -> None:
     """Refuse covariates that are missing or infinite."""
     bad = ~values.isfinite()
     if bad.any():
         row, column = bad.nonzero()[0].tolist()
-        where = f"row {row}, covariate {names[column]}"
+        where = f"{row_at(row, rows)}, covariate {names[column]}"
         raise ValueError(
             f"context is {shown(values[row, column])} at {where}: it must be complete; drop or "
             "impute it"

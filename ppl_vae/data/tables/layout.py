@@ -54,7 +54,7 @@ class Layout:
         types = frame.types if is_frame(frame.numbers) else frame.types * num_columns
         return cls(tuple(names), types, levels, is_frame(frame.numbers), what)
 
-    def recoded(self, x: Tensor, known: Levels) -> tuple[Tensor, "Layout"]:
+    def recoded(self, x: Tensor, known: Levels, rows: Any = None) -> tuple[Tensor, "Layout"]:
         """Rows (N, F) in the codes of these levels, and their layout."""
         levels = {**self.levels}
         types = list(self.types)
@@ -64,10 +64,10 @@ class Layout:
                 continue
             place = f"column {name!r} of {self.what}"
             if name in levels:
-                new[:, i] = recoded(x[:, i], levels[name], known[name], place)
+                new[:, i] = recoded(x[:, i], levels[name], known[name], place, rows)
             elif self.is_frame:
                 codes, found = _named_levels(x[:, i], self.types[i])
-                new[:, i] = recoded(codes, found, known[name], place)
+                new[:, i] = recoded(codes, found, known[name], place, rows)
             else:
                 check_codes(x[:, i], known[name], place)
             levels[name] = known[name]

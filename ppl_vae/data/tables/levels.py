@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ppl_vae.data.arrays import row_at
 from ppl_vae.errors import ArgumentError
 from ppl_vae.runtime.checks import echoed, shown, suggestion
 
@@ -103,7 +104,9 @@ def check_names(levels: Levels, *names: Sequence[Any]) -> None:
             raise ValueError(f"levels name {name!r}: {suggestion(name, known)}")
 
 
-def recoded(codes: Tensor, found: Sequence[str], known: Sequence[str], place: str) -> Tensor:
+def recoded(
+    codes: Tensor, found: Sequence[str], known: Sequence[str], place: str, rows: Any = None
+) -> Tensor:
     """Codes of the known levels for codes of levels found, by name; NaN stays NaN.
 
     Args:
@@ -111,6 +114,7 @@ def recoded(codes: Tensor, found: Sequence[str], known: Sequence[str], place: st
         found: Their names.
         known: The names of the levels whose numbers are wanted.
         place: The column, for the message.
+        rows: Names of the rows, for the message.
 
     Raises:
         ValueError: An observed level is not among the known ones; value and row are named.
@@ -127,8 +131,8 @@ def recoded(codes: Tensor, found: Sequence[str], known: Sequence[str], place: st
     if unseen.any():
         row = int(unseen.nonzero()[0])
         raise ValueError(
-            f"{place} is {found[int(codes[row])]!r} at row {row}, which is none of its known "
-            f"levels {listed(known)}: give one of these, or leave the row out"
+            f"{place} is {found[int(codes[row])]!r} at {row_at(row, rows)}, which is none of its "
+            f"known levels {listed(known)}: give one of these, or leave the row out"
         )
     return values
 

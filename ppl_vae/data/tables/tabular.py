@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ppl_vae.data.arrays import row_at
 from ppl_vae.data.streaming import Rows, blocks, in_file
 from ppl_vae.data.tables.covariates import Covariates, read_covariates
 from ppl_vae.data.tables.frames import is_frame
@@ -93,6 +94,11 @@ class Tabular:
         """Names of the levels, in their order, of each column of x or context with categories."""
         return {name: each for layout in self._layouts for name, each in layout.levels.items()}
 
+    @property
+    def types(self) -> tuple[str, ...]:
+        """The type in which each column of x was given: bool, integer, float, category, ordered."""
+        return self._layout.types
+
     @cached_property
     def kinds(self) -> tuple[str, ...]:
         """The kind of each column of x, judged from all rows of the set that these are part of.
@@ -141,9 +147,9 @@ class Tabular:
         known = given_levels(levels)
         changes: dict[str, Any] = {}
         if known and not isinstance(self.x, Rows):
-            changes["x"], changes["_layout"] = self._layout.recoded(self.x, known)
+            changes["x"], changes["_layout"] = self._layout.recoded(self.x, known, self.row_labels)
         if known and self.context is not None:
-            context, covariates = self._covariates.recoded(self.context, known)
+            context, covariates = self._covariates.recoded(self.context, known, self.row_labels)
             changes |= {"context": context, "_covariates": covariates}
         if not changes:
             return self
@@ -247,6 +253,24 @@ class Tabular:
         """The rows' names: the index of the frame if x came from one, with all its levels."""
         found = None if self.source is None else self.source.index
         return self.coords[self.dims[0]] if found is None else found
+
+    @property
+    def row_labels(self) -> np.ndarray:
+        """The rows' names along the first dim of x: labels, or numbers if they have none."""
+        return self.coords[self.dims[0]]
+
+    def row_at(self, row: int) -> str:
+        """A row in a message: its position, and its label if it has one.
+
+        Args:
+            row: Its position.
+
+        Example:
+            >>> from ppl_vae.data import Dataset
+            >>> Dataset([[0.0], [1.0]], datum_names=["eve", "bob"]).row_at(1)
+            "row 1 ('bob')"
+        """
+        return row_at(row, self.row_labels)
 
     @property
     def exact(self) -> np.ndarray:

@@ -60,7 +60,8 @@ class Categorical(Likelihood):
 
     Args:
         event_shape: Shape of one observation.
-        num_categories: Number of categories C, the same for every element.
+        num_categories: Number of categories C, the same for every element. A single one has
+            probability 1.
 
     Shape:
         features (*batch, *features) -> batch_shape (*batch), event_shape `event_shape`
@@ -77,7 +78,7 @@ class Categorical(Likelihood):
 
     def __init__(self, event_shape: int | Sequence[int], num_categories: int = 2) -> None:
         super().__init__(event_shape)
-        num_categories = whole_number(num_categories, "num_categories", at_least=2)
+        num_categories = whole_number(num_categories, "num_categories")
         require_memory(f"num_categories={num_categories}", *self.event_shape, num_categories)
         self.num_parameters = num_categories
         self.support = constraints.integer_interval(0, num_categories - 1)

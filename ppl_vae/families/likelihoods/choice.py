@@ -41,9 +41,9 @@ def choose(kind: str, num_levels: int, x: Tensor, high: float) -> tuple[Choice, 
     each further parameter.
     """
     if kind in ("category", "ordered"):
-        family = Ordinal if kind == "ordered" else Categorical
+        family = Ordinal if kind == "ordered" and num_levels > 1 else Categorical
         reason = f"{kind}, {num_levels} level{'s' * (num_levels != 1)}"
-        return partial(family, num_categories=max(2, num_levels)), reason
+        return partial(family, num_categories=max(1, num_levels)), reason
     first, *others = CANDIDATES[kind]
     observed = x[~x.isnan()]
     if kind == "count" and len(observed) >= FEWEST and _may_be_answers(observed, high):

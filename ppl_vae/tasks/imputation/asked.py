@@ -9,7 +9,7 @@ from ppl_vae.data.tables.frames import is_frame
 from ppl_vae.model import Model
 from ppl_vae.programs.traces import Program
 
-__all__ = ["entries_asked"]
+__all__ = ["entries_asked", "marked"]
 
 
 def entries_asked(model: Program, data: Dataset, do_not_impute: Any = None) -> np.ndarray:
@@ -18,12 +18,11 @@ def entries_asked(model: Program, data: Dataset, do_not_impute: Any = None) -> n
     Args:
         model: The model.
         data: The rows.
-        do_not_impute: Entries that stay missing, in the shape of x, or a frame with its columns.
+        do_not_impute: Entries that stay missing, as `marked` takes them.
 
     Raises:
-        ValueError: `do_not_impute` has another shape, other columns, or is not of booleans; the
-            model was trained without a single value of a column; the total of a missing row of
-            parts is not known.
+        ValueError: The model was trained without a single value of a column; the total of a missing
+            row of parts is not known.
 
     Example:
         >>> data = Dataset([[0.0, np.nan], [np.nan, np.nan]])
@@ -31,16 +30,35 @@ def entries_asked(model: Program, data: Dataset, do_not_impute: Any = None) -> n
         [[False, True], [True, False]]
     """
     asked = data.x.isnan().cpu().numpy()
-    if do_not_impute is not None:
-        asked = asked & ~_mask(do_not_impute, data)
+    asked = asked & ~marked(do_not_impute, data)
     if isinstance(model, Model):
         _refuse_never_observed(model, data, asked)
         _refuse_unknown_totals(model, data, asked)
     return asked
 
 
-def _mask(given: Any, data: Dataset) -> np.ndarray:
-    """Booleans in the shape of x."""
+def marked(given: Any, data: Dataset) -> np.ndarray:
+    """The entries that `do_not_impute` marks, as booleans in the shape of x.
+
+    Args:
+        given: Names of columns, booleans in the shape of x, a frame of booleans with its columns,
+            or None.
+        data: The rows.
+
+    Raises:
+        ValueError: It has another shape, other columns or rows, or is not of booleans.
+
+    Example:
+        >>> marked(["dose"], Dataset([[0.0, 1.0]], feature_names=["age", "dose"])).tolist()
+        [[False, True]]
+    """
+    if given is None:
+        return np.zeros(tuple(data.x.shape), dtype=bool)
+    names = _names(given)
+    if names is not None and data.feature_names:
+        mask = np.zeros(tuple(data.x.shape), dtype=bool)
+        mask[:, data.places_of(names)] = True
+        return mask
     if is_frame(given):
         columns = list(map(str, given.columns))
         if sorted(columns) != sorted(data.feature_names):
@@ -57,10 +75,17 @@ def _mask(given: Any, data: Dataset) -> np.ndarray:
     shape = tuple(data.x.shape)
     if mask.shape != shape or mask.dtype != bool:
         raise ValueError(
-            f"do_not_impute holds {mask.dtype} of shape {mask.shape}: give booleans of shape "
-            f"{shape}, True where a missing entry stays missing"
+            f"do_not_impute holds {mask.dtype} of shape {mask.shape}: give names of columns, or "
+            f"booleans of shape {shape}, True where a missing entry stays missing"
         )
     return mask
+
+
+def _names(given: Any) -> list[str] | None:
+    """These names of columns; None if it is something else."""
+    listed = np.atleast_1d(np.asarray(given, dtype=object))
+    are_names = listed.ndim == 1 and all(type(each) in (str, int) for each in listed)
+    return [str(each) for each in listed] if are_names else None
 
 
 def _refuse_never_observed(model: Model, data: Dataset, asked: np.ndarray) -> None:
@@ -71,7 +96,8 @@ def _refuse_never_observed(model: Model, data: Dataset, asked: np.ndarray) -> No
         if is_asked and name in model.unobserved:
             raise ValueError(
                 f"column {name!r} was missing in all rows that the model was trained on, so that "
-                "nothing is known of its values: leave it out of x, or name it in do_not_impute"
+                f"nothing is known of its values: give do_not_impute=[{name!r}], or leave it out "
+                "of x"
             )
 
 
@@ -84,6 +110,6 @@ def _refuse_unknown_totals(model: Model, data: Dataset, asked: np.ndarray) -> No
     if unknown.any():
         kind = type(model.likelihood).__name__
         raise ValueError(
-            f"row {unknown.argmax()} has no part observed, and so no total: give "
+            f"{data.row_at(int(unknown.argmax()))} has no part observed, and so no total: give "
             f"Model(..., exposure=), the column of context that holds it, or {kind}(total=)"
         )

@@ -19,6 +19,7 @@ from ppl_vae.refinement import GradientRefinement
 from ppl_vae.runtime.checks import from_keywords, instance_of, one_of, whole_fields
 from ppl_vae.runtime.seeding import derived_seed
 from ppl_vae.tasks.imputation.asked import entries_asked
+from ppl_vae.tasks.imputation.fits import Fits
 from ppl_vae.tasks.imputation.imputations import Imputations, Served
 from ppl_vae.tasks.imputation.methods import (
     DRAWING,
@@ -123,8 +124,8 @@ def impute(
         data: The rows: a `Dataset`, or an array, tensor, DataFrame, DataArray; NaN is missing.
         fits: Pairs of model and guide, as of `bootstrap_fits`: imputation i uses one of its own, or
             several in a row share one where there are fewer.
-        do_not_impute: Missing entries that stay missing, (N, *event), or a frame with the columns
-            of x.
+        do_not_impute: Missing entries that stay missing: names of columns, or booleans (N, *event),
+            or a frame of booleans with the columns of x.
         seed: Seed of the draws; the same seed and sizes give the same imputations.
         progress: Whether to show a bar when it takes more than two seconds.
         options: Keywords of `MultipleImputation`: num_imputations (20), method ("auto"),
@@ -157,8 +158,11 @@ def impute(
     require_x_itself(model, inference.data.x, inference.data.context)
     asked = entries_asked(model, inference.data, do_not_impute)
     pairs = [(model, guide)] if fits is None else fits
-    if not len(pairs):
-        raise ValueError("fits is empty: give pairs of model and guide, or leave it out")
+    if not isinstance(pairs, Sequence) or not len(pairs):
+        raise ValueError(
+            "fits are not a list of pairs of model and guide, as of bootstrap_fits: give one or "
+            "more, or leave it out"
+        )
     found = draw_entries(pairs, inference.data, asked, settings, seed=seed, progress=progress)
     return replace(found, has_fits=fits is not None)
 
@@ -197,9 +201,17 @@ def draw_entries(
     inference = Inference(*pairs[0], data)
     groups = list(_groups(inference.data, pairs, settings.num_imputations, seed))
     predictive = _room(inference, asked, settings.num_imputations)
-    job = Job(groups, inference.data, asked, predictive, Served.empty(len(asked)))
+    job = Job(
+        groups=groups,
+        data=inference.data,
+        asked=asked,
+        predictive=predictive,
+        served=Served.empty(len(asked)),
+        are_near=isinstance(pairs, Fits),
+    )
     reasons = job.run(settings.methods(), seed, progress)
-    job.served.warn(reasons)
+    has_mechanism = getattr(inference.model, "missingness", None) is not None
+    job.served.warn(reasons, inference.data, allows_chains=not has_mechanism)
     return Imputations(
         data=inference.data.to("cpu"),
         asked=asked,
@@ -211,13 +223,14 @@ def draw_entries(
 
 @dataclass(frozen=True)
 class Job:
-    """The rows that are drawn, and where the draws go."""
+    """The rows that are drawn, and where the draws go; near fits started at one theta."""
 
     groups: list[Group]
     data: Dataset
     asked: np.ndarray
     predictive: Predictive
     served: Served
+    are_near: bool
 
     @property
     def by_row(self) -> np.ndarray:
@@ -243,12 +256,11 @@ class Job:
     def _serve(self, method: Method, rows: np.ndarray, seed: int, progress: bool) -> None:
         """Draw these rows by this method, block by block."""
         some = self.data[rows]
-        ready = [
-            method.ready(
-                group, some, derived_seed(seed, REFINEMENT, group.imputations[0]), progress
-            )
-            for group in self.groups
-        ]
+        ready: list[Inference] = []
+        for group in self.groups:
+            near = ready[0].guide if ready and self.are_near else None
+            own_seed = derived_seed(seed, REFINEMENT, group.imputations[0])
+            ready.append(method.ready(group, some, near, seed=own_seed, progress=progress))
         step = self._rows_at_once(method)
         title = f"imputation ({method.name})"
         with progress_bar(len(rows), title, progress=progress) as bar:

@@ -14,7 +14,8 @@ from torch import nn
 from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.objectives import MeanFieldELBO
 from ppl_vae.programs.inference import progress_bar
-from ppl_vae.runtime.checks import from_keywords, one_line, whole_fields
+from ppl_vae.recipes import Recipe
+from ppl_vae.runtime.checks import from_keywords, instance_of, one_line, whole_fields
 from ppl_vae.runtime.digests import digest
 from ppl_vae.runtime.sealed import read_tensors, write_tensors
 from ppl_vae.runtime.seeding import derived_seed
@@ -139,13 +140,13 @@ class Bootstrap:
     folder: str | Path | None = None
 
     def __post_init__(self) -> None:
-        whole_fields(self, num_fits=1, seed=0)
+        whole_fields(self, num_fits=1, num_jobs=-1, seed=0)
 
 
 def bootstrap_fits(
-    model: nn.Module,
-    guide: nn.Module,
-    data: Dataset | Any,
+    model: nn.Module | Recipe,
+    guide: nn.Module | None = None,
+    data: Dataset | Any = None,
     *,
     objective: ELBO | None = None,
     training: Training | None = None,
@@ -163,11 +164,12 @@ def bootstrap_fits(
     none of the sampling variance. docs/imputation.md compares warm starts with cold ones.
 
     Args:
-        model: The trained model, a module.
+        model: The trained model, a module; or a trained `Recipe` alone, which has guide, rows and
+            objective too.
         guide: The trained guide, a module.
         data: The rows that they were trained on; of a split `Dataset`, those for training and for
             validation, since refits take a fixed number of steps.
-        objective: What they were trained with; None is `MeanFieldELBO()`.
+        objective: What they were trained with; None is `MeanFieldELBO()`, as in `fit`.
         training: Settings of the refits; None is `refit_training(data)`. Its seed, progress,
             patience and checkpoint are not used.
         options: Keywords of `Bootstrap`: num_fits (20), num_jobs (1), seed (0), progress, folder.
@@ -192,15 +194,17 @@ def bootstrap_fits(
         >>> pv.bootstrap_fits(model, guide, x, training=few, num_fits=2, progress=False)
         Fits(2 fits of Model and Guide)
     """
-    for name, program in (("model", model), ("guide", guide)):
-        if not isinstance(program, nn.Module):
-            raise TypeError(
-                f"{name} is of type {type(program).__name__}, whose weights cannot be copied: "
-                "make it a torch module"
-            )
     settings = from_keywords(Bootstrap, options, "bootstrap_fits")
+    if isinstance(model, Recipe):
+        data = model.data if data is None else data
+        objective = model.objective if objective is None else objective
+        model, guide = model.model, model.guide
+    model, guide = _module(model, "model"), _module(guide, "guide")
+    if data is None:
+        raise TypeError("data are not given: give the rows that model and guide were trained on")
     data = _rows_fitted(as_dataset(data)).in_memory()
     training = refit_training(data) if training is None else training
+    instance_of(training, "training", Training)
     objective = MeanFieldELBO() if objective is None else objective
     work = _Work(*copy.deepcopy((model, guide)), data, objective, training, settings)
     num_jobs = min(settings.num_fits, effective_n_jobs(settings.num_jobs))
@@ -209,6 +213,16 @@ def bootstrap_fits(
     for part in Parallel(n_jobs=num_jobs)(delayed(work.share)(share) for share in shares):
         weights |= part
     return Fits(work.model, work.guide, [weights[i] for i in range(settings.num_fits)])
+
+
+def _module(program: Any, name: str) -> nn.Module:
+    """The program, if its weights can be copied."""
+    if not isinstance(program, nn.Module):
+        raise TypeError(
+            f"{name} is of type {type(program).__name__}, whose weights cannot be copied: make it "
+            "a torch module"
+        )
+    return program
 
 
 def refit_training(data: Dataset | Any) -> Training:

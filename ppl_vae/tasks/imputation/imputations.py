@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["Imputations", "Served"]
 
 NONE = "none"
-REMEDY = "raise num_particles, or give method='hmc' with a longer sampler=HMC(num_warmup=...)"
+MORE_PARTICLES = "raise num_particles"
+LONGER_CHAINS = "or give method='hmc' with a longer sampler=HMC(num_warmup=...)"
 
 
 @dataclass(frozen=True)
@@ -67,16 +68,17 @@ class Served:
         """Rows whose draws are not to be believed."""
         return int((~self.is_reliable).sum())
 
-    def warn(self, reasons: list[str]) -> None:
+    def warn(self, reasons: list[str], data: Dataset, *, allows_chains: bool) -> None:
         """Say in one line which rows remain unreliable, and why no other method served them."""
         if not self.num_unreliable:
             return
-        first = int((~self.is_reliable).argmax())
+        first = data.row_at(int((~self.is_reliable).argmax()))
+        remedy = MORE_PARTICLES + f", {LONGER_CHAINS}" * allows_chains
         because = "".join(f" ({reason})" for reason in reasons)
         warn_caller(
             f"{self.num_unreliable} rows, the first of them {first}, are imputed by draws that are "
             f"not reliable: k-hat above {GOOD_K}, few effective draws, or R-hat above "
-            f"{LARGEST_R_HAT} (imputations.rows){because}: {REMEDY}"
+            f"{LARGEST_R_HAT} (imputations.rows){because}: {remedy}"
         )
 
 
@@ -130,7 +132,22 @@ class Imputations:
         """
         if whole_number(i, "i", at_least=0) >= len(self):
             raise IndexError(f"there are {len(self)} imputations, and i is {i}")
-        values = self.predictive.values[i]
+        return self._completed(self.predictive.values[i])
+
+    @property
+    def single(self) -> Any:
+        """One completed data set: means of numbers, modes of what has none; types as in `complete`.
+
+        For predictions. Standard errors of an analysis of it are too small.
+        """
+        places = self.asked.reshape(len(self.asked), -1).nonzero()[1]
+        if not self.data.feature_names:
+            return self._completed(self.predictive.mean)
+        has_mean = ~np.isin(self.data.kinds, ["boolean", "category", "ordered"])[places]
+        return self._completed(np.where(has_mean, self.predictive.mean, self.predictive.mode))
+
+    def _completed(self, values: np.ndarray) -> Any:
+        """The data with these values of the imputed entries, in their types."""
         if self.data.source is not None and self.data.is_frame:
             return completed_frame(self.data, self.asked, values)
         x = self._filled(values)
@@ -151,7 +168,7 @@ class Imputations:
 
     @property
     def mode(self) -> np.ndarray:
-        """Observed entries and the most probable values, (N, *event), of categories too.
+        """Observed entries and the most probable values, (N, *event); categories as codes.
 
         NaN for continuous entries, and where a count above 49 would be it.
         """
@@ -199,7 +216,9 @@ class Imputations:
                 f"column {column!r} is continuous, or takes values above {MOST_LEVELS - 1}: use "
                 "interval(level)"
             )
-        names = list(self.data.levels.get(str(column), range(found.shape[1])))
+        names: list[Any] = list(self.data.levels.get(str(column), range(found.shape[1])))
+        if self.data.types[place] == "bool":
+            names = [False, True]
         return pd.DataFrame(found, index=pd.Index(self.data.index), columns=names)
 
     def prediction_set(self, level: float = 0.95) -> "pd.DataFrame":
@@ -318,8 +337,7 @@ class Imputations:
         found[known] = codes[known, None] == np.arange(found.shape[1])
         used = np.flatnonzero(np.nansum(found, 0))
         width = len(self.data.levels.get(name, range(used.max(initial=0) + 1)))
-        named = found[:, :width]  # a single level is one of two categories to the model
-        return named / named.sum(1, keepdims=True)
+        return found[:, : 2 if self.data.types[place] == "bool" else width]
 
 
 def _smallest_sets(chances: np.ndarray, names: list[Any], level: float) -> list[tuple[Any, ...]]:

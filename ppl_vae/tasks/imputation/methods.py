@@ -20,7 +20,7 @@ from ppl_vae.hmc import HMC, LogJoint
 from ppl_vae.programs.inference import PAIRS_PER_CHUNK, Block, Inference
 from ppl_vae.programs.masks import COMPLETED
 from ppl_vae.programs.traces import Program, log_terms
-from ppl_vae.refinement import refine
+from ppl_vae.refinement import GradientRefinement, refine
 from ppl_vae.runtime.seeding import derived_seed
 
 FEWEST_EFFECTIVE = 20  # draws that each particle set is worth, or its choice is biased by 1 / 20
@@ -73,8 +73,14 @@ class Method(Protocol):
     def num_draws(self, groups: list[Group]) -> int:
         """Draws of a row, T, of all groups."""
 
-    def ready(self, group: Group, data: Dataset, seed: int, progress: bool) -> Inference:
-        """Model, guide and the rows, after whatever must precede the draws."""
+    def ready(
+        self, group: Group, data: Dataset, near: Program | None, *, seed: int, progress: bool
+    ) -> Inference:
+        """Model, guide and the rows, after whatever must precede the draws.
+
+        `near` is the guide of these rows for another fit with nearly the same theta, if there is
+        one.
+        """
 
     def draw(self, block: Block, group: Group, entries: Entries) -> Drawn:
         """Draws of the missing entries of a block of rows."""
@@ -96,7 +102,9 @@ class Importance:
         """Particles of all sets."""
         return self.num_particles * sum(len(group.imputations) for group in groups)
 
-    def ready(self, group: Group, data: Dataset, seed: int, progress: bool) -> Inference:
+    def ready(
+        self, group: Group, data: Dataset, near: Program | None, *, seed: int, progress: bool
+    ) -> Inference:
         """The guide as it is."""
         return Inference(group.model, group.guide, data)
 
@@ -136,11 +144,17 @@ class Refined(Importance):
     refinement: Any = None
     name: ClassVar[str] = "refined"
 
-    def ready(self, group: Group, data: Dataset, seed: int, progress: bool) -> Inference:
-        """A refined guide for these rows."""
+    def ready(
+        self, group: Group, data: Dataset, near: Program | None, *, seed: int, progress: bool
+    ) -> Inference:
+        """A refined guide for these rows, from that of another fit in fewer steps."""
+        start = group.guide
+        refinement = self.refinement
+        if near is not None and isinstance(refinement, GradientRefinement):
+            start = near
+            refinement = refinement.from_near()
         options: dict[str, Any] = {"seed": seed, "progress": progress}
-        guide = refine(group.model, group.guide, data, self.refinement, **options)
-        return Inference(group.model, guide, data)
+        return Inference(group.model, refine(group.model, start, data, refinement, **options), data)
 
     def proposals(self, block: Block, group: Group) -> list[tuple[Program, int]]:
         """The refined guide, and the guide."""
@@ -166,7 +180,9 @@ class Chained:
         """Draws that are kept of all chains."""
         return sum(len(self._kept(group)) * _num_chains(group) for group in groups)
 
-    def ready(self, group: Group, data: Dataset, seed: int, progress: bool) -> Inference:
+    def ready(
+        self, group: Group, data: Dataset, near: Program | None, *, seed: int, progress: bool
+    ) -> Inference:
         """The guide as it is, at whose draws the chains start."""
         return Inference(group.model, group.guide, data)
 

@@ -15,6 +15,7 @@ from ppl_vae.programs.traces import Program
 from ppl_vae.runtime.checks import real_number
 from ppl_vae.runtime.seeding import derived_seed
 from ppl_vae.runtime.text import table
+from ppl_vae.tasks.imputation.asked import marked
 from ppl_vae.tasks.imputation.drawing import impute
 from ppl_vae.tasks.imputation.hidden import (
     below_and_at,
@@ -185,7 +186,8 @@ def overimpute(
         share: Share of the observed entries of each column that is hidden; at least one is.
         seed: Seed of what is hidden, of the draws and of the randomisation.
         progress: Whether to show a bar when it takes more than two seconds.
-        options: Keywords of `impute`, such as fits, method and num_imputations (here 5).
+        options: Keywords of `impute`, such as fits, method and num_imputations (here 5); nothing is
+            hidden that `do_not_impute` marks.
 
     Returns:
         PIT values and intervals by column; print them.
@@ -219,7 +221,9 @@ def overimpute(
             "entries hidden at random are not missing by the model's mechanism: overimpute a model "
             "without missingness="
         )
-    hidden = chosen_entries(rows, share, seed)
+    hidden = chosen_entries(rows, share, seed) & ~marked(options.pop("do_not_impute", None), rows)
+    if not hidden.any():
+        raise ValueError("do_not_impute marks all entries: leave some of them to hide")
     settings: dict[str, Any] = {"seed": seed, "progress": progress, "num_imputations": 5}
     settings |= {"do_not_impute": ~hidden, **options}
     imputations = impute(model, guide, rows.hiding(hidden), **settings)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ppl_vae.diagnostics.axes import BESIDE, BLUE, VERMILION, new_axes
-from ppl_vae.runtime.checks import suggestion
+from ppl_vae.runtime.checks import one_line, real_number, suggestion
 from ppl_vae.runtime.text import table
 from ppl_vae.tasks.imputation.pooling import Pooled, pool
 from ppl_vae.tasks.imputation.shifts import Scale, Shift
@@ -191,6 +191,12 @@ def tipping_point(
         >>> bool(found.to_frame().estimate.diff().dropna().round(4).eq(2.0).all())
         True
     """
+    # Known by what is used of it: the module of the class is above this one.
+    if not hasattr(imputations, "predictive"):
+        raise TypeError(
+            f"imputations are of type {type(imputations).__name__}: give what pv.impute returned"
+        )
+    real_number(null, "null")
     name, level = column if isinstance(column, tuple) else (column, None)
     shift = Shift(imputations, str(name), level, scale)
     grid = np.unique(shift.default_deltas() if deltas is None else np.asarray(deltas, np.float64))
@@ -243,6 +249,8 @@ def plot_tipping_point(found: TippingPoint, ax: "Axes | None" = None) -> "Axes":
 
 def _check(deltas: np.ndarray, shift: Shift) -> None:
     """Refuse deltas that are NaN or infinite, and ratios that are not positive."""
+    if not len(deltas):
+        raise ValueError("deltas are empty: give some numbers, or None for nine of them")
     bad = ~np.isfinite(deltas) | ((deltas <= 0) & (shift.scale == "ratio"))
     if bad.any():
         allowed = "ratios above 0 (1 moves nothing)" if shift.scale == "ratio" else "finite numbers"
@@ -253,6 +261,7 @@ def _chosen(estimate: str | None, names: tuple[str, ...]) -> str:
     """The name of the estimate that the conclusion is about."""
     if estimate is None and len(names) == 1:
         return names[0]
-    if estimate not in names:
-        raise ValueError(f"estimate is {estimate!r}; {suggestion(str(estimate), names)}")
+    if not isinstance(estimate, str) or estimate not in names:
+        said = one_line(repr(estimate))
+        raise ValueError(f"estimate is {said}; {suggestion(str(estimate), names)}")
     return estimate

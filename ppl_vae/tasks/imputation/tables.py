@@ -36,8 +36,6 @@ def _with_levels(
     column: "pd.Series", where: np.ndarray, codes: np.ndarray, levels: Sequence[str]
 ) -> "pd.Series":
     """The column with the levels of these codes, each as the column writes it."""
-    # A single level is one of two categories to the model, which knows no name for the second.
-    codes = np.minimum(codes, len(levels) - 1)
     if not hasattr(column.dtype, "categories"):
         known = {level_name(value): value for value in column.dropna().unique()}
         named = [_like(name, known) for name in levels]
@@ -72,13 +70,22 @@ def _like(name: str, known: dict[str, Any]) -> Any:
 
 def _with_numbers(column: "pd.Series", where: np.ndarray, drawn: np.ndarray) -> "pd.Series":
     """The column with these numbers, in its own type if that holds them."""
+    if hasattr(column.dtype, "fill_value"):  # a sparse column, to whose entries nothing is written
+        import pandas as pd
+
+        dense = _with_numbers(column.sparse.to_dense(), where, drawn)
+        return dense.astype(pd.SparseDtype(dense.dtype, column.dtype.fill_value))
     kind = column.dtype.kind
+    if kind == "f" and np.abs(drawn).max() > np.finfo(f"f{column.dtype.itemsize}").max:
+        column = column.astype("float64")
     if kind == "O":
         return _put(column, where, _as_objects(column, drawn))
     if kind == "b" and not np.isin(drawn, (0, 1)).all():
         column = column.astype("Float64")
     elif kind == "b":
         drawn = drawn.astype(bool)
+    elif kind == "f":
+        drawn = drawn.astype(f"f{column.dtype.itemsize}")
     elif kind in "iu" and (drawn != np.round(drawn)).any():
         column = column.astype("Float64")
     elif kind in "iu":

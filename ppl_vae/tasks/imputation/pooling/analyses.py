@@ -1,7 +1,7 @@
 """What the analyses of imputed data sets return, as arrays: estimates and their variances."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 __all__ = ["Analyses", "read_analyses"]
 
 SYMMETRY = 1e-8  # largest |U - U'| / |U| of a covariance matrix
+ROUNDING = 1e-6  # least eigenvalue of its correlations, with the sign changed
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,6 +113,8 @@ def read_analyses(estimates: Any, variances: Any = None, names: Any = None) -> A
 
 def _as_list(results: Any) -> Sequence[Any]:
     """Results of analyses; arrays of numbers are refused."""
+    if isinstance(results, Iterator):
+        results = list(results)
     is_sequence = isinstance(results, Sequence) and not isinstance(results, str)
     if not is_sequence or not results or not all(map(_is_result, results)):
         raise ValueError(
@@ -212,4 +215,12 @@ def _refuse_asymmetric(matrices: np.ndarray) -> None:
     if bad.any():
         raise ValueError(
             f"variances[{int(bad.argmax())}] is not symmetric: give covariance matrices (m, p, p)"
+        )
+    sd = np.sqrt(np.diagonal(matrices, axis1=1, axis2=2).clip(min=0))
+    sd[sd == 0] = 1.0
+    least = np.linalg.eigvalsh(matrices / (sd[:, :, None] * sd[:, None, :]))[:, 0]
+    if (least < -ROUNDING).any():
+        raise ValueError(
+            f"variances[{int(least.argmin())}] is not positive semidefinite (a correlation matrix "
+            f"with eigenvalue {least.min():.2g}): give covariance matrices (m, p, p)"
         )

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ppl_vae.runtime.checks import suggestion, whole_number
+from ppl_vae.runtime.checks import one_line, suggestion, whole_number
 
 __all__ = ["PooledTest", "pool_chi_squares"]
 
@@ -78,7 +78,8 @@ def pool_chi_squares(chi_squares: Any, df: int) -> PooledTest:
     values = np.asarray(chi_squares, dtype=np.float64)
     if values.ndim != 1 or len(values) < 2 or not (values >= 0).all():
         raise ValueError(
-            f"chi_squares is {chi_squares!r}; give at least two statistics, none negative or NaN"
+            f"chi_squares is {one_line(repr(chi_squares))}; give at least two statistics, none "
+            "negative or NaN"
         )
     m = len(values)
     r = (1 + 1 / m) * float(np.sqrt(values).var(ddof=1))
