@@ -46,6 +46,7 @@ from .evidence import log_evidence as log_evidence
 from .experiment import load_run as load_run
 from .experiment import read_study as read_study
 from .experiment import run_study as run_study
+from .experiment import save_run as save_run
 from .families import likelihoods as likelihoods
 from .families import missingness as missingness
 from .families import networks as networks

@@ -10,7 +10,9 @@ from ppl_vae.experiment.result_table import reading, table
 from ppl_vae.experiment.rows.samples import write_samples
 from ppl_vae.experiment.rows.scores import write_scores
 from ppl_vae.experiment.rows.sources import describe_data
-from ppl_vae.experiment.run import evaluate_run, load_run, run_experiment
+from ppl_vae.experiment.run import evaluate_run, load_experiment, load_run, run_experiment
+from ppl_vae.experiment.saved.run import SavedRun, save_run
+from ppl_vae.experiment.saved.trained import TrainedRun
 from ppl_vae.experiment.studies.estimators import Comparison, read_comparison, write_comparison
 from ppl_vae.experiment.studies.grid import Cell, Study, read_study
 from ppl_vae.experiment.studies.plain_models import write_baselines
@@ -26,13 +28,16 @@ __all__ = [
     "Experiment",
     "Folder",
     "Metrics",
+    "SavedRun",
     "Study",
     "StudyResult",
+    "TrainedRun",
     "build",
     "demo_config",
     "describe_data",
     "differences",
     "evaluate_run",
+    "load_experiment",
     "load_run",
     "read_comparison",
     "read_config",
@@ -41,6 +46,7 @@ __all__ = [
     "recipe_config",
     "run_experiment",
     "run_study",
+    "save_run",
     "table",
     "to_toml",
     "write_comparison",

@@ -8,9 +8,11 @@ from pyro.infer import ELBO
 from torch import nn
 
 from ppl_vae.data import Dataset
-from ppl_vae.experiment.config import Config, ConfigError, blamed, changed
+from ppl_vae.experiment.config import Config, ConfigError, blamed, changed, to_toml
 from ppl_vae.experiment.rows.sources import load_data
+from ppl_vae.experiment.saved.trained import TrainedRun
 from ppl_vae.experiment.signatures import construct, written_family
+from ppl_vae.experiment.tables import EvaluationTable
 from ppl_vae.families.likelihoods import Columns
 from ppl_vae.guide import Guide, input_shape
 from ppl_vae.model import Model
@@ -21,7 +23,7 @@ __all__ = ["Experiment", "build"]
 
 
 @dataclass(frozen=True)
-class Experiment:
+class Experiment(TrainedRun):
     """The parts of one run.
 
     Args:
@@ -47,16 +49,39 @@ class Experiment:
     training: Training
 
     @property
-    def held_out(self) -> Dataset:
-        """The rows of [evaluation], the first `num_data` of its split."""
-        table = self.config.evaluation
-        if table.split not in self.data.splits:
-            splits = ", ".join(self.data.splits) or "no splits"
-            raise ConfigError(
-                f"[evaluation] split = {table.split!r}, but {self.data.name!r} has {splits}"
-            )
-        part: Dataset = getattr(self.data, table.split)
-        return part if table.num_data is None else part[: table.num_data]
+    def rows(self) -> Dataset:
+        """The data set."""
+        return self.data
+
+    @property
+    def evaluation(self) -> EvaluationTable:
+        """The table [evaluation]."""
+        return self.config.evaluation
+
+    @property
+    def patience(self) -> int | None:
+        """That of [training]."""
+        return self.config.training.keywords.get("patience")
+
+    @property
+    def listing(self) -> str:
+        """The configuration."""
+        return to_toml(self.config)
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Names in the configuration."""
+        parts = ("prior", "likelihood", "posterior", "objective")
+        return {part: getattr(self.config, part).name for part in parts}
+
+    @property
+    def seeds(self) -> dict[str, int]:
+        """Seeds of the split, of training and of the evaluation."""
+        return {
+            "data": self.config.data.seed,
+            "training": self.training.seed,
+            "evaluation": self.config.evaluation.seed,
+        }
 
     def with_evaluation(self, **changes: Any) -> "Experiment":
         """The same with other keywords of [evaluation], as `read_config` takes them."""

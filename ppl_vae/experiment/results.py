@@ -1,8 +1,6 @@
 """The results of a run: numbers, draws, pictures."""
 
-import importlib.metadata
 import logging
-import platform
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -29,8 +27,10 @@ from ppl_vae.experiment.assemble import Experiment
 from ppl_vae.experiment.folder import Folder
 from ppl_vae.experiment.metrics import Estimates, Metrics, finite
 from ppl_vae.experiment.refined import refined_evidence
+from ppl_vae.experiment.saved.document import versions
+from ppl_vae.experiment.saved.trained import TrainedRun
 from ppl_vae.model import Model
-from ppl_vae.programs.modules import place
+from ppl_vae.programs.modules import modules_of, place
 from ppl_vae.runtime.checks import one_line
 from ppl_vae.runtime.files import write_tree, write_whole
 from ppl_vae.runtime.seeding import seeded
@@ -38,13 +38,12 @@ from ppl_vae.training import FitResult
 
 logger = logging.getLogger(__name__)
 
-PACKAGES = ("ppl-vae", "torch", "pyro-ppl", "arviz", "numpy")
 NUM_SAMPLES = 200  # draws in posterior.nc
 NUM_PICTURES = 48
 
 
 def measure(
-    experiment: Experiment,
+    run: TrainedRun,
     held_out: Dataset,
     *,
     progress: bool,
@@ -53,8 +52,7 @@ def measure(
 ) -> tuple[Evidence, Estimates]:
     """log p(x) and its errors, rate, distortion and active units of the held-out rows."""
     started = time.perf_counter()
-    model, guide, config = experiment.model, experiment.guide, experiment.config
-    table = config.evaluation
+    model, guide, table = run.model, run.guide, run.evaluation
     options: dict[str, Any] = {"seed": table.seed, "progress": progress}
     estimate = refined_evidence if refined else log_evidence
     method = table.method.build()
@@ -66,7 +64,6 @@ def measure(
     elbo = evidence.elbo if table.method.keywords.get("proposal") == "guide" else parts.elbo
     checks = dict(evidence.checks)
     is_refined = checks.pop("refined", np.zeros(1))
-    names = ("prior", "likelihood", "posterior", "objective")
 
     def mean(values: np.ndarray) -> float:
         return float(np.average(values, weights=evidence.weights))
@@ -80,34 +77,25 @@ def measure(
         "kl": mean(parts.rate),
         "distortion": mean(parts.distortion),
         "active_units": units,
-        "latent_dim": config.latent_dim,
+        "latent_dim": run.latent_dim,
         "evaluation": table.model_dump(),
         "evaluation_seconds": time.perf_counter() - started,
-        "run": {"data": experiment.data.name}
-        | {name: getattr(config, name).name for name in names},
+        "run": {"data": run.rows.name, **run.names},
     }
     return evidence, Estimates(**finite(found))
 
 
-def provenance(
-    estimates: Estimates, experiment: Experiment, result: FitResult, seconds: float
-) -> Metrics:
+def provenance(estimates: Estimates, run: TrainedRun, result: FitResult, seconds: float) -> Metrics:
     """The estimates and how they were computed: history, seeds, versions, times."""
-    config = experiment.config
-    programs = nn.ModuleList([experiment.model, experiment.guide])
+    programs = nn.ModuleList(modules_of(run.model, run.guide))
     facts = {
         "best_epoch": result.best_epoch,
         "num_epochs": result.num_epochs,
         "stopped": result.stopped,
         "num_parameters": sum(p.numel() for p in programs.parameters()),  # shared ones count once
-        "rows": {name: len(rows) for name, rows in experiment.data.splits.items()},
-        "seeds": {
-            "data": config.data.seed,
-            "training": result.seed,
-            "evaluation": config.evaluation.seed,
-        },
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES}
-        | {"python": platform.python_version()},
+        "rows": {name: len(rows) for name, rows in run.rows.splits.items()},
+        "seeds": run.seeds,
+        "versions": versions(),
         "training_seconds": result.wall_time,
         "seconds": seconds,
         "history": result.history,

@@ -14,11 +14,17 @@ from ppl_vae.experiment.config import Config, ConfigError, blamed, changed
 from ppl_vae.experiment.folder import Folder, write_json
 from ppl_vae.experiment.metrics import Estimates, Metrics
 from ppl_vae.experiment.results import measure, provenance, write_pictures, write_posterior
+from ppl_vae.experiment.saved.card import write_card
+from ppl_vae.experiment.saved.document import DOCUMENT, read_document
+from ppl_vae.experiment.saved.programs import WEIGHTS, read_programs
+from ppl_vae.experiment.saved.run import SavedRun, open_saved, write_run
+from ppl_vae.experiment.saved.weights import FORMAT
+from ppl_vae.programs.traces import Program
 from ppl_vae.programs.validation import check_data
 from ppl_vae.runtime.distributed import check_share, is_main
-from ppl_vae.training import fit, load_weights, save_weights
+from ppl_vae.training import fit, load_weights
 
-__all__ = ["evaluate_run", "load_run", "run_experiment"]
+__all__ = ["evaluate_run", "load_experiment", "load_run", "run_experiment"]
 
 EVALUATION_SUFFIXES = (".json", ".npz")  # means, and values per row
 
@@ -29,8 +35,9 @@ def run_experiment(config: Config, output: str | Path, *, progress: bool = True)
     An interrupted run resumes, and a finished run returns its results again; the same configuration
     and machine give the same results in both cases. With several processes (torchrun), each does
     its share, and the first writes. The folder holds config.toml (with the likelihood of each
-    column, if the run chose it), checkpoint.pt (the state of training), weights.pt, evidence.npz
-    (values per row), posterior.nc, pictures, and finally metrics.json.
+    column, if the run chose it), checkpoint.pt (the state of training), weights.safetensors
+    and run.json (as `save_run` writes them), evidence.npz (values per row), posterior.nc, pictures,
+    README.md, and finally metrics.json.
 
     Args:
         config: From `read_config`.
@@ -92,22 +99,71 @@ def _run(
     )
     check_present()
     if is_main():
-        save_weights(folder.weights, experiment.model, experiment.guide)
+        parts = experiment.model, experiment.guide, experiment.data
+        write_run(folder.path, *parts, result, kind="experiment")
     evidence, found = measure(experiment, held_out, progress=progress, checkpoint=folder.evidence)
     metrics = provenance(found, experiment, result, time.perf_counter() - started)
     check_present()
     if is_main():
         write_posterior(folder, experiment, held_out, progress=progress)
         write_pictures(folder, experiment, held_out, result, evidence)
+        write_card(folder.path, read_document(folder.path / DOCUMENT), metrics)
         check_present()
-        write_json(folder.metrics, metrics)
+        write_json(folder.metrics, {"format": FORMAT, **metrics})
     return metrics
 
 
 def load_run(
+    folder: str | Path,
+    *,
+    model: Program | None = None,
+    guide: Program | None = None,
+    data: Dataset | Any = None,
+    data_dir: str | None = None,
+    device: str | None = None,
+) -> Experiment | SavedRun:
+    """A trained run: its model and guide, its data or their columns, and how it was trained.
+
+    Nothing in the folder is executed: the parts of the library are made again from their names and
+    arguments, and weights are tensors whose digest is checked. `run.read(rows)` reads further rows
+    in the columns, types and levels of training.
+
+    Args:
+        folder: What `save_run`, `ppl-vae fit` or `run_experiment` wrote.
+        model: The model of a run of custom programs, built as the saved one; it gets the weights.
+        guide: The guide, likewise.
+        data: The rows of a run of `save_run` that did not keep them.
+        data_dir: The present folder of the data of a configuration.
+        device: The device of model and guide; None is the CPU.
+
+    Raises:
+        ConfigError: the folder holds no run, one that was not trained to the end, a damaged one,
+            one of a newer version, or weights for other programs.
+
+    Example:
+        >>> load_run("runs/none")
+        Traceback (most recent call last):
+        ppl_vae.experiment.config.ConfigError: runs/none holds no run: there is no config.toml ...
+    """
+    if not Folder(folder).config.is_file():
+        if not (Path(folder) / DOCUMENT).is_file():
+            raise ConfigError(
+                f"{folder} holds no run: there is no config.toml of `ppl-vae fit` and no "
+                f"{DOCUMENT} of `save_run`"
+            )
+        return open_saved(folder, model=model, guide=guide, data=data, device=device)
+    if any(each is not None for each in (model, guide, data)):
+        raise ConfigError(
+            f"{folder} holds a run of a configuration, which makes model, guide and data: leave "
+            "them out"
+        )
+    return load_experiment(folder, data_dir=data_dir, device=device)
+
+
+def load_experiment(
     folder: str | Path, *, data_dir: str | None = None, device: str | None = None
 ) -> Experiment:
-    """A trained run: its data, model, guide and configuration.
+    """The run of a configuration: its data, model, guide and configuration.
 
     Args:
         folder: The folder that `run_experiment` wrote.
@@ -118,13 +174,19 @@ def load_run(
         ConfigError: the folder holds no run, or one that was not trained to the end.
 
     Example:
-        >>> load_run("runs/none")
+        >>> load_experiment("runs/none")
         Traceback (most recent call last):
         ppl_vae.experiment.config.ConfigError: runs/none holds no run: there is no config.toml
     """
     place = Folder(folder)
+    if not place.config.is_file() and (place.path / DOCUMENT).is_file():
+        raise ConfigError(
+            f"{folder} was saved from Python, and this needs a run of a configuration: use "
+            "`pv.load_run` and Python, or `ppl-vae score`, impute, anomaly and transform"
+        )
     config = place.read_config()
-    if not place.weights.is_file():
+    has_weights = (place.path / WEIGHTS).is_file()
+    if not has_weights and not place.weights.is_file():
         raise ConfigError(
             f"{folder} was not trained to the end: ppl-vae fit {place.config} --output {folder} "
             "continues it"
@@ -132,7 +194,11 @@ def load_run(
     if data_dir is not None:
         config = changed(config, [("data.data_dir", data_dir)])
     experiment = build(config)
-    load_weights(place.weights, experiment.model, experiment.guide)
+    if has_weights:
+        saved = read_document(place.path / DOCUMENT).programs
+        read_programs(place.path, saved, experiment.model, experiment.guide)
+    else:  # of an earlier version
+        load_weights(place.weights, experiment.model, experiment.guide)
     for module in (experiment.model, experiment.guide):
         module.eval().to(device)
     return experiment

@@ -1,6 +1,5 @@
 """The report on a trained run: one HTML page, the same as Markdown, and a tree of all numbers."""
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,11 +22,11 @@ from ppl_vae.report.elements import Panel, Picture, number
 from ppl_vae.report.rules import VERDICTS, Check
 from ppl_vae.runtime.checks import one_line
 from ppl_vae.runtime.files import write_tree, write_whole
+from ppl_vae.runtime.text import as_markdown
 
 __all__ = ["Report", "write_report"]
 
 ROOT = Path(__file__).resolve().parents[2]  # of a checkout, with docs/ in it
-ESCAPED = re.compile(r"([\\`*_{}\[\]<>|#~$])")
 
 
 @dataclass(frozen=True)
@@ -148,7 +147,7 @@ def _write(report: Report, groups: dict[str, list[Panel]], subject: Subject) -> 
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"plain": _plain, "number": number, "headline": headline}
+    environment.filters |= {"plain": as_markdown, "number": number, "headline": headline}
     environment.tests |= {"picture": lambda cell: isinstance(cell, Picture)}
     known = {"report": report, "groups": groups, "subject": subject, "docs": _docs(page.parent)}
     for file in (page, text):
@@ -170,11 +169,6 @@ def _docs(folder: Path) -> str:
     folder = folder.resolve()
     inside = folder.is_relative_to(ROOT) and (ROOT / "docs").is_dir()
     return "../" * len(folder.relative_to(ROOT).parts) if inside else ""
-
-
-def _plain(text: object) -> str:
-    """Text that Markdown takes as it is, on one line."""
-    return ESCAPED.sub(r"\\\1", " ".join(str(text).split()))
 
 
 def _write_tree(report: Report, findings: Findings) -> None:

@@ -1,11 +1,26 @@
 """Texts: tables for a terminal or as Markdown, and values in messages."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["cut", "echoed", "table"]
+__all__ = ["as_markdown", "cut", "echoed", "table"]
 
 ECHOED = 80  # characters of a value in an error
+ESCAPED = re.compile(r"([\\`*_{}\[\]<>|#~$])")
+
+
+def as_markdown(text: object) -> str:
+    r"""Text that Markdown takes as it is, on one line.
+
+    Args:
+        text: The text.
+
+    Example:
+        >>> print(as_markdown("a_b | c"))
+        a\_b \| c
+    """
+    return ESCAPED.sub(r"\\\1", " ".join(str(text).split()))
 
 
 def table(rows: Sequence[Sequence[str]], *, markdown: bool = False) -> str:

@@ -122,7 +122,9 @@ class Run:
         self.step = self.stepper(self.num_steps)
         self.gradient = objective.gradient if isinstance(objective, Bound) else Reparameterized()
         self.gradient.restore({})  # forgets an earlier training
-        self.result = FitResult(seed=training.seed, objective=repr(objective))
+        self.result = FitResult(
+            seed=training.seed, objective=repr(objective), settings=training.in_words()
+        )
         self.best = Best()
 
     def stepper(self, num_steps: int) -> Step:

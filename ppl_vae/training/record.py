@@ -48,6 +48,7 @@ class FitResult:
         seed: The seed.
         wall_time: Seconds, resumed parts included.
         objective: The repr of the objective.
+        settings: The settings of `Training`, each as text.
 
     Example:
         >>> FitResult(history={"epoch": [1, 2], "train": [-3.0, -2.5]}, best_epoch=2).num_epochs
@@ -61,6 +62,7 @@ class FitResult:
     seed: int = 0
     wall_time: float = 0.0
     objective: str = ""
+    settings: dict[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def num_epochs(self) -> int:

@@ -1,7 +1,8 @@
 """How to train: settings, checked when they are given."""
 
+import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.errors import ArgumentError
-from ppl_vae.runtime.checks import echoed, file_path, one_of, real_number, whole_fields
+from ppl_vae.runtime.checks import echoed, file_path, one_line, one_of, real_number, whole_fields
 
 __all__ = ["Training"]
 
@@ -29,6 +30,7 @@ OBJECTS: dict[str, tuple[Any, str]] = {
     "device": ((str, torch.device), 'a name, as in "cuda"'),
     "checkpoint": ((str, Path), "a path"),
 }
+ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # of a function
 RESUMED = (
     "seed",
     "batch_size",
@@ -189,6 +191,11 @@ class Training:
             weight = self.kl_schedule(epoch / max(1, self.num_epochs))
             return real_number(weight, f"Training(kl_schedule) after {epoch:g} epochs", at_least=0)
         return min(1.0, epoch / self.kl_warmup_epochs) if self.kl_warmup_epochs else 1.0
+
+    def in_words(self) -> dict[str, str]:
+        """All settings that have a part in the result, each as text."""
+        names = [each.name for each in fields(self) if each.name not in ("checkpoint", "progress")]
+        return {name: ADDRESS.sub("", one_line(repr(getattr(self, name)))) for name in names}
 
     def described(self) -> dict[str, str]:
         """The settings that a resumed training must share, with a schedule by its values."""

@@ -1,6 +1,7 @@
 """The columns of a data set: names, kinds, levels, and the way back to a frame."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
@@ -15,6 +16,7 @@ from ppl_vae.data.tables.frames import is_frame
 from ppl_vae.data.tables.kinds import ends, kinds_of
 from ppl_vae.data.tables.layout import Layout
 from ppl_vae.data.tables.levels import given_levels
+from ppl_vae.data.tables.schema import Schema
 from ppl_vae.data.tables.source import Source
 
 if TYPE_CHECKING:
@@ -112,6 +114,43 @@ class Tabular:
         whole = self if self._whole is None or in_file(self._whole.x) else self._whole
         self._require_table(whole.x, "kinds")
         return kinds_of(whole.x, self._layout.types)
+
+    @property
+    def schema(self) -> Schema:
+        """What further rows need to be read as these: columns, types, kinds and levels."""
+        is_table = len(self.event_shape) == 1
+        return Schema(
+            name=self.name,
+            event_shape=tuple(self.event_shape),
+            columns=self._layout if is_table else replace(self._layout, names=(), types=()),
+            covariates=self._covariates,
+            kinds=self.kinds if is_table and not in_file(self.x) else (),
+            is_named=self._x_is_named,
+            dtype=str(self.x.dtype).removeprefix("torch."),
+        )
+
+    def with_schema(self, schema: Schema) -> Self:
+        """The same numbers, which are in the codes of these levels, under these columns.
+
+        Raises:
+            ValueError: x has another number of columns.
+        """
+        if tuple(self.event_shape) != schema.event_shape:
+            raise ValueError(
+                f"rows have the shape {tuple(self.event_shape)}, and those of "
+                f"{schema.name!r} {schema.event_shape}"
+            )
+        changes: dict[str, Any] = {"_covariates": schema.covariates}
+        if schema.columns.names:
+            names = np.empty(len(schema.columns.names), dtype=object)
+            names[:] = schema.columns.names
+            changes["coords"] = self.coords | {self.dims[1]: names}
+            changes["_x_is_named"] = schema.is_named
+            changes["_layout"] = schema.columns
+        other = self._with(**changes)
+        if schema.kinds:
+            vars(other)["kinds"] = schema.kinds
+        return other
 
     @property
     def constant_features(self) -> tuple[str, ...]:

@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from ppl_vae.data import Dataset, available, load, read
 from ppl_vae.data.splits import count, random_rows
+from ppl_vae.data.tables.columns import check_levels
 from ppl_vae.data.tables.files import TABLES, Roles, read_frame
+from ppl_vae.data.tables.frames import is_frame
+from ppl_vae.data.tables.schema import Schema
 from ppl_vae.experiment.config import ConfigError, blamed
 from ppl_vae.experiment.tables import DataTable
 from ppl_vae.runtime.checks import one_line
@@ -41,15 +45,15 @@ def load_data(table: DataTable) -> Dataset:
     return _in_words(make)
 
 
-def new_rows(path: str | Path, data: Dataset, roles: Roles) -> Dataset:
-    r"""Rows of another file in the columns of `data`: names and levels are matched by name.
+def new_rows(rows: Any, schema: Schema, context: Any = None) -> Dataset:
+    r"""Rows in the columns of a schema: names and levels are matched by name.
 
-    Columns that `data` does not have are left out; labels, weights and splits are not read.
+    Columns that the schema does not have are left out; labels, weights and splits are not read.
 
     Args:
-        path: The file, .csv or .parquet.
-        data: The data set of the run.
-        roles: The roles of its columns.
+        rows: A file .csv or .parquet, a frame, or an array in the order of the columns.
+        schema: The columns of training.
+        context: Covariates of an array; those of a file or a frame are among its columns.
 
     Raises:
         ConfigError: A column or a file is missing, or a value is not one of the known levels.
@@ -59,15 +63,29 @@ def new_rows(path: str | Path, data: Dataset, roles: Roles) -> Dataset:
         >>> data = Dataset(pd.DataFrame({"age": [41, 39], "sex": ["male", "female"]}))
         >>> path = Path(tempfile.mkdtemp()) / "new.csv"
         >>> _ = path.write_text("sex,town,age\nmale,Rome,\n")
-        >>> new_rows(path, data, Roles()).x.tolist()
+        >>> new_rows(path, data.schema).x.tolist()
         [[nan, 1.0]]
     """
-    if "x" not in data.columns:
-        raise ConfigError(f"{data.name!r} is not a table with named columns")
-    known = Roles(columns=data.columns["x"], context=roles.context)
-    with errors_of(path):
-        fields = read_fields(path, known)
-        return Dataset(**fields, levels=data.levels, name=Path(path).stem)
+    is_file = isinstance(rows, str | Path)
+    place = rows if is_file else "the rows"
+    with errors_of(place):
+        if is_file or is_frame(rows):
+            if not schema.names:
+                raise ValueError(
+                    f"{schema.name!r} is not a table with named columns: give the rows as an array"
+                )
+            frame = read_frame(rows) if is_file else rows.rename(columns=str)
+            covariates = schema.context if schema.covariates.are_named else ()
+            fields = Roles(columns=schema.names, context=covariates).fields(frame, place)
+        else:
+            fields = {"x": rows, "context": context}
+            if schema.names:
+                fields["feature_names"] = schema.names
+        name = Path(rows).stem if is_file else "rows"
+        dtype = getattr(torch, schema.dtype)
+        data = Dataset(**fields, levels=schema.levels, name=name, dtype=dtype)
+        check_levels({"x": schema.names}, schema.levels, data.levels, "run")
+        return data.with_schema(schema)
 
 
 @contextmanager
@@ -205,7 +223,7 @@ def _with_test_file(
         )
     import pandas as pd
 
-    new_rows(path, data, table.roles)  # an error names the row of its own file
+    new_rows(path, data.schema)  # an error names the row of its own file
     names = data.columns["x"]
     roles = replace(table.roles, columns=names)
     fields = [read_fields(path, roles) for path in (table.name, path)]

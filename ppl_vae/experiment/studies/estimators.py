@@ -21,7 +21,7 @@ from ppl_vae.experiment.config import (
     table_changes,
 )
 from ppl_vae.experiment.results import write_picture
-from ppl_vae.experiment.run import load_run
+from ppl_vae.experiment.run import load_experiment
 from ppl_vae.experiment.signatures import as_table, complete, construct
 from ppl_vae.experiment.tables import ObjectiveTable
 from ppl_vae.runtime.checks import suggestion
@@ -111,7 +111,7 @@ def read_comparison(
         asked = read_config(changes=changes)
         experiment = build(asked)
     else:
-        experiment = load_run(run, data_dir=data_dir)
+        experiment = load_experiment(run, data_dir=data_dir)
         asked = changed(experiment.config, changes)
         _same_model(experiment.config, asked, f"{run} and {path}")
     for module in (experiment.model, experiment.guide):

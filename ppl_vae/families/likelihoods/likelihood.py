@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from ppl_vae.families.missing import outside_of
 from ppl_vae.families.modules import shape_of
 from ppl_vae.families.networks.readout import Readout
+from ppl_vae.families.part import Part
 from ppl_vae.runtime.checks import shown
 
 
-class Likelihood(nn.Module, ABC):
+class Likelihood(Part, nn.Module, ABC):
     """p(x given z) = prod_i p(x_i given parameters_i(features)); a family implements `elementwise`.
 
     Subclasses state the `support` of one element, its `num_parameters`, its `measure` ("counting":

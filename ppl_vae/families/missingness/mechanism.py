@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from ppl_vae.families.densities import LogitBernoulli
 from ppl_vae.families.missingness.entries import blocks_of, side_by_side, summed
+from ppl_vae.families.part import Part
 
 
-class Missingness(nn.Module, ABC):
+class Missingness(Part, nn.Module, ABC):
     """p(m given x) = prod_j Bernoulli(m_j; sigmoid(l_j(x_j))); a mechanism implements `logits`.
 
     Only columns with `takes_part` have a mask with a density; that of others is ignored.

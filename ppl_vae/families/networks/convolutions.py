@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ppl_vae.families.modules import linear, require_constructor, shape_of
 from ppl_vae.families.networks.dense import Activation
+from ppl_vae.families.part import Part
 from ppl_vae.runtime.checks import whole_number, whole_numbers
 
 __all__ = ["ConvDecoder", "ConvEncoder"]
@@ -28,7 +29,7 @@ def _image_shape(shape: int | Sequence[int], name: str) -> torch.Size:
     return torch.Size([1, *image][-3:])
 
 
-class ConvEncoder(nn.Module):
+class ConvEncoder(Part, nn.Module):
     """Strided convolutions: each entry of `channels` halves the image; features are flattened.
 
     Args:
@@ -73,7 +74,7 @@ class ConvEncoder(nn.Module):
         return self.layers(x.reshape(-1, *self.image_shape)).reshape(*batch, -1)
 
 
-class ConvDecoder(nn.Module):
+class ConvDecoder(Part, nn.Module):
     """Mirror of `ConvEncoder`: a dense layer, then upsampling and convolutions to full size.
 
     The features keep the image's height and width, so the likelihood's last map acts pixel by

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ppl_vae.families.modules import linear, require_constructor, shape_of
+from ppl_vae.families.part import Part
 from ppl_vae.runtime.checks import real_number, switch, whole_number, whole_numbers
 
 __all__ = ["MLP", "Linear", "ResNet"]
@@ -15,7 +16,7 @@ MOST_LAYERS = 10_000  # of a network; more cannot be trained
 Activation = Callable[[], nn.Module]
 
 
-class MLP(nn.Module):
+class MLP(Part, nn.Module):
     """Multilayer perceptron: flattens its input's event dims and returns the last hidden layer.
 
     h_l = activation(W_l h_{l-1} + b_l); any number of batch dims to the left. With `skip` the input
@@ -68,7 +69,7 @@ class MLP(nn.Module):
         return torch.cat([x, h], dim=-1) if self.skip else h
 
 
-class Linear(nn.Module):
+class Linear(Part, nn.Module):
     """No hidden layer: the features are the flattened input, and the last map makes it linear.
 
     As decoder with `priors.StandardNormal` and `likelihoods.Gaussian` it is factor analysis
@@ -101,7 +102,7 @@ class Linear(nn.Module):
         return x.flatten(start_dim=-len(self.in_shape))
 
 
-class ResNet(nn.Module):
+class ResNet(Part, nn.Module):
     """Residual perceptron: h <- h + W_2 activation(W_1 norm(h)), `num_blocks` times.
 
     Trains at greater depth than `MLP`. Pre-activation, with layer normalisation, so that no batch

@@ -7,12 +7,13 @@ from torch import Tensor, nn
 
 from ppl_vae.families.modules import shape_of
 from ppl_vae.families.networks.dense import MOST_LAYERS
+from ppl_vae.families.part import Part
 from ppl_vae.runtime.checks import whole_number
 
 __all__ = ["GRU", "GRUDecoder"]
 
 
-class GRU(nn.Module):
+class GRU(Part, nn.Module):
     """A gated recurrent network over time, read at the last observed step of each row.
 
     x are T steps of J values. Sequences of unequal length are filled with NaN at the end: with
@@ -61,7 +62,7 @@ class GRU(nn.Module):
         return states.gather(1, last[:, None, None].expand(-1, 1, states.shape[-1])).squeeze(1)
 
 
-class GRUDecoder(nn.Module):
+class GRUDecoder(Part, nn.Module):
     """A gated recurrent network that reads z (and covariates) anew at each of T steps.
 
     Not autoregressive: a step sees z and the steps before through the state, and no value of x. The

@@ -9,13 +9,14 @@ from torch import Tensor, nn
 from ppl_vae.errors import ArgumentError
 from ppl_vae.families.modules import shape_of
 from ppl_vae.families.networks.dense import MLP
+from ppl_vae.families.part import Part
 from ppl_vae.runtime.checks import echoed, one_of, whole_number
 from ppl_vae.runtime.memory import require_memory
 
 __all__ = ["SetEncoder"]
 
 
-class SetEncoder(nn.Module):
+class SetEncoder(Part, nn.Module):
     """Pools a network of each observed (value, feature): what is missing plays no part.
 
     f(x) = g(pool over observed i of h(x_i, x_i e_i, e_i)), e_i a learned embedding of feature i.

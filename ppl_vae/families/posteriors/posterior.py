@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from ppl_vae.families.networks.readout import Readout
+from ppl_vae.families.part import Part
 from ppl_vae.runtime.checks import whole_number
 from ppl_vae.runtime.memory import require_memory
 
@@ -24,7 +25,7 @@ def inverse_softplus(scale: Tensor) -> Tensor:
     return y + torch.log(-torch.expm1(-y))
 
 
-class Posterior(nn.Module, ABC):
+class Posterior(Part, nn.Module, ABC):
     """q(z given x) from features; families implement `distribution` of `num_parameters` numbers.
 
     A family states its `support`, which must be that of the model's prior.

@@ -7,6 +7,7 @@ import pyro.distributions as dist
 from pyro.distributions import constraints
 from torch import Tensor, nn
 
+from ppl_vae.families.part import Part
 from ppl_vae.runtime.checks import whole_number
 from ppl_vae.runtime.memory import require_memory
 
@@ -18,7 +19,7 @@ def require_context(prior: nn.Module, context: Tensor | None) -> Tensor:
     return context
 
 
-class Prior(nn.Module, ABC):
+class Prior(Part, nn.Module, ABC):
     """A prior over z of shape (D,); a family implements `forward` and states its `support`."""
 
     support: constraints.Constraint = constraints.real_vector

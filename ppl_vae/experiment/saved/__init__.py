@@ -1,0 +1,1 @@
+"""Saved runs: programs as descriptions and weights, and what further rows need."""

@@ -1,0 +1,168 @@
+"""run.json: what a saved run holds besides its weights."""
+
+import importlib.metadata
+import json
+import platform
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ppl_vae.experiment.config import ConfigError
+from ppl_vae.experiment.saved.weights import FORMAT, check_format
+from ppl_vae.runtime.checks import one_line
+from ppl_vae.runtime.files import write_whole
+
+__all__ = ["Document", "Programs", "Rows", "read_document", "versions", "write_document"]
+
+DOCUMENT = "run.json"
+MOST_BYTES = 100_000_000  # of run.json; a longer one is no description of a model
+PACKAGES = ("ppl-vae", "torch", "pyro-ppl", "arviz", "numpy")
+
+
+class Entry(BaseModel):
+    """A part of run.json, without unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Programs(Entry):
+    """Model and guide.
+
+    Args:
+        description: `Description.to_json`; None for custom programs.
+        custom: Why no description makes the programs again; "" where one does.
+        names: Classes of model, guide and their parts, for the reader.
+        facts: Columns, levels and numbers of rows that model and guide were trained on.
+        sha256: Digest of the file of the weights.
+        infinite: Names of buffers that hold infinity, as a mask may.
+        is_new: Whether the programs start from the training rows when they are fitted.
+
+    Example:
+        >>> Programs(description=None, names={}, facts={}, sha256="0a").infinite
+        ()
+    """
+
+    description: dict[str, Any] | None
+    custom: str = ""
+    names: dict[str, str]
+    facts: dict[str, Any]
+    sha256: str
+    infinite: tuple[str, ...] = ()
+    is_new: bool = False
+
+
+class Rows(Entry):
+    """The rows of training, which are not in the file.
+
+    Args:
+        splits: Number of rows of each split.
+        num_data: Number of all rows.
+        missing: Share of the values that are missing.
+        digest: Of x and the covariates, by which the same rows are recognised.
+        columns: `Schema.to_json`.
+        sha256: Digest of the file that holds the rows; None if they are not kept.
+
+    Example:
+        >>> Rows(splits={}, num_data=3, missing=0.0, digest="0a", columns={}).sha256 is None
+        True
+    """
+
+    splits: dict[str, int]
+    num_data: int
+    missing: float
+    digest: str
+    columns: dict[str, Any]
+    sha256: str | None = None
+
+
+class Document(Entry):
+    """The content of run.json.
+
+    Args:
+        kind: "python" for runs of `save_run`, "experiment" for those of a configuration.
+        saved: When it was written, in UTC.
+        versions: Versions of the packages and of Python.
+        programs: Model and guide, and the file of their weights.
+        data: The rows of training.
+        result: The fields of `FitResult`; None where the programs were not fitted.
+
+    Example:
+        >>> Document.model_fields["kind"].annotation
+        typing.Literal['python', 'experiment']
+    """
+
+    kind: Literal["python", "experiment"]
+    saved: str
+    versions: dict[str, str]
+    programs: Programs
+    data: Rows
+    result: dict[str, Any] | None = None
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that matter, and of Python.
+
+    Example:
+        >>> "torch" in versions()
+        True
+    """
+    found = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return found | {"python": platform.python_version()}
+
+
+def now() -> str:
+    """The time in UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def write_document(path: Path, document: Document) -> None:
+    """Write run.json.
+
+    Args:
+        path: The file.
+        document: Its content.
+
+    Example:
+        >>> write_document.__name__
+        'write_document'
+    """
+    values = {"format": FORMAT, **document.model_dump()}
+    text = json.dumps(values, indent=1, allow_nan=False) + "\n"
+    write_whole(path, lambda p: p.write_text(text, encoding="utf-8"))
+
+
+def read_document(path: Path) -> Document:
+    """The content of run.json.
+
+    Args:
+        path: The file.
+
+    Raises:
+        ConfigError: No such file, a damaged one, or one of a newer version.
+
+    Example:
+        >>> read_document(Path("none/run.json"))
+        Traceback (most recent call last):
+        ppl_vae.experiment.config.ConfigError: none holds no run: there is no run.json
+    """
+    if not path.is_file():
+        raise ConfigError(f"{path.parent} holds no run: there is no {path.name}")
+    if path.stat().st_size > MOST_BYTES:
+        raise ConfigError(f"{path} is larger than any description of a model")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(values, Mapping):
+            raise ValueError("it holds no object")
+    except (ValueError, RecursionError, OSError) as error:
+        raise ConfigError(f"{path} is damaged: {one_line(error)}") from error
+    values = dict(values)
+    check_format(values.pop("format", None), path)
+    try:
+        return Document.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ConfigError(f"{path} is damaged: {where}: {first['msg']}") from None

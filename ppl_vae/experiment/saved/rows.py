@@ -1,0 +1,82 @@
+"""The rows of a saved run: what is told of them, and the rows themselves if they are kept."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ppl_vae.data import Dataset
+from ppl_vae.data.streaming import blocks, in_file
+from ppl_vae.data.tables.schema import Schema
+from ppl_vae.experiment.config import ConfigError
+from ppl_vae.experiment.saved.document import Rows
+from ppl_vae.experiment.saved.weights import read_tensors, write_tensors
+from ppl_vae.runtime.checks import one_line
+from ppl_vae.runtime.digests import digest, row_digests
+
+ROWS = "data.safetensors"
+SPLIT = "split."  # names of tensors of row numbers, before the name of the split
+
+
+def told_of(data: Dataset, folder: Path | None = None) -> Rows:
+    """What run.json tells of the rows, which are written to a folder if one is given."""
+    return Rows(
+        splits={name: len(rows) for name, rows in data.splits.items()},
+        num_data=len(data),
+        missing=data.describe()["missing"],
+        digest=digest_of_rows(data),
+        columns=data.schema.to_json(),
+        sha256=None if folder is None else write_tensors(folder / ROWS, _tensors(data)),
+    )
+
+
+def digest_of_rows(data: Dataset) -> str:
+    """A digest of x and the covariates; all NaN are one value."""
+    parts = [
+        part for values in (data.x, data.context) if values is not None for part in _in(values)
+    ]
+    return digest(text.hex() for part in parts for text in row_digests(part))
+
+
+def schema_of(told: Rows, path: Path) -> Schema:
+    """The columns of training.
+
+    Raises:
+        ConfigError: They are damaged.
+    """
+    try:
+        return Schema.from_json(told.columns)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ConfigError(f"{path} is damaged: data.columns: {one_line(error)}") from error
+
+
+def read_rows(folder: Path, told: Rows, schema: Schema) -> Dataset | None:
+    """The rows, if the run keeps them."""
+    if told.sha256 is None:
+        return None
+    found = read_tensors(folder / ROWS, told.sha256)
+    splits = {
+        name.removeprefix(SPLIT): rows.numpy()
+        for name, rows in found.items()
+        if name.startswith(SPLIT)
+    }
+    fields: Any = {name: found.get(name) for name in ("context", "weights")}
+    dtype = getattr(torch, schema.dtype)
+    data = Dataset(found["x"], **fields, splits=splits, name=schema.name, dtype=dtype)
+    return data.with_schema(schema)
+
+
+def _tensors(data: Dataset) -> Mapping[str, Tensor]:
+    """x as it is evaluated, covariates, weights, and the row numbers of the splits."""
+    values: dict[str, Any] = {name: getattr(data, name) for name in ("x", "context", "weights")}
+    found = {name: each[:] for name, each in values.items() if each is not None}
+    splits = {f"{SPLIT}{name}": np.asarray(rows) for name, rows in data.splits.items()}
+    return found | {name: torch.as_tensor(rows) for name, rows in splits.items()}
+
+
+def _in(values: Any) -> Any:
+    """Values in memory, in blocks if they are in a file."""
+    return blocks(values) if in_file(values) else [values]
