@@ -514,14 +514,16 @@ def test_folder_is_complete(finished):
     files = {
         "config.toml",
         "checkpoint.pt",
-        "weights.pt",
+        "weights.safetensors",
+        "run.json",
+        "README.md",
         "evidence.npz",
         "metrics.json",
         "posterior.nc",
     }
     assert {path.name for path in folder.iterdir()} == pictures | files
     assert all((folder / name).read_bytes().startswith(b"\x89PNG") for name in pictures)
-    assert json.loads((folder / "metrics.json").read_text()) == metrics
+    assert json.loads((folder / "metrics.json").read_text()) == {"format": 1, **metrics}
     with xarray.open_datatree(folder / "posterior.nc", engine="h5netcdf") as tree:
         assert tree["posterior"]["z"].sizes["datum"] == 12
         assert tree.attrs["objective"] == repr(objectives.MeanFieldELBO())
@@ -529,9 +531,9 @@ def test_folder_is_complete(finished):
 
 def test_a_finished_run_is_not_run_again(finished):
     folder, metrics = finished
-    before = (folder / "weights.pt").stat().st_mtime_ns
+    before = (folder / "weights.safetensors").stat().st_mtime_ns
     assert run_experiment(read_config(folder / "config.toml"), folder, progress=False) == metrics
-    assert (folder / "weights.pt").stat().st_mtime_ns == before
+    assert (folder / "weights.safetensors").stat().st_mtime_ns == before
 
 
 def test_another_configuration_is_refused(finished):

@@ -593,7 +593,7 @@ def test_a_panel_that_fails_says_so_and_the_others_go_on(digits, tmp_path, monke
 
 
 def test_only_a_finished_run_is_reported(digits, tmp_path):
-    for name in ("config.toml", "weights.pt"):
+    for name in ("config.toml", "run.json", "weights.safetensors"):
         (tmp_path / name).write_bytes((digits.folder / name).read_bytes())
     with pytest.raises(ConfigError, match="was not evaluated: ppl-vae fit"):
         write_report(tmp_path)
@@ -606,7 +606,8 @@ def test_only_a_finished_run_is_reported(digits, tmp_path):
     [("metrics.json", b'{"elbo": -1'), ("evidence.npz", b"PK"), ("evidence.npz", None)],
 )
 def test_a_damaged_run_names_the_file_and_the_remedy(digits, tmp_path, name, damage):
-    for file in ("config.toml", "weights.pt", "metrics.json", "evidence.npz"):
+    names = ("config.toml", "run.json", "weights.safetensors", "metrics.json", "evidence.npz")
+    for file in names:
         (tmp_path / file).write_bytes((digits.folder / file).read_bytes())
     (tmp_path / name).unlink() if damage is None else (tmp_path / name).write_bytes(damage)
     with pytest.raises(

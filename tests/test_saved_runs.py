@@ -1,4 +1,4 @@
-"""save_run and load_run: a saved run makes the same programs again, to the bit, and runs no code."""
+"""save_run and load_run: a run makes the same programs again, to the bit, and runs no code."""
 
 import json
 import os

@@ -12,10 +12,12 @@ from ppl_vae.cli.options import (
     TABLES,
     DataDir,
     Device,
+    Json,
     Output,
     Quiet,
     RunFolder,
     echo_files,
+    echo_json,
     examples,
     given,
     names,
@@ -116,6 +118,7 @@ def fit(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Any other keyword, as in the file."),
     ] = None,
+    json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Train a model, estimate held-out log p(x), and write a folder with everything.
@@ -151,12 +154,13 @@ def fit(
     }
     wanted = given(flags, changes)
     if config is not None and config.suffix in TABLES:
-        _run(recipe_config(config, wanted, num_steps=num_steps), output, quiet=quiet)
+        found = recipe_config(config, wanted, num_steps=num_steps)
+        _run(found, output, quiet=quiet, json=json)
         return
     if num_steps is not None:
         said = "is for a table; give --num-epochs"
         raise typer.BadParameter(said, param_hint="--num-steps")
-    _run(read_config(config, wanted), output, quiet=quiet)
+    _run(read_config(config, wanted), output, quiet=quiet, json=json)
 
 
 @app.command(
@@ -192,6 +196,7 @@ def evaluate(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Any other keyword, as in [evaluation]."),
     ] = None,
+    json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Estimate log p(x) for a trained run again, with another method, more particles, another split
@@ -200,17 +205,18 @@ def evaluate(
     Means are written to a .json file, log p(x) and k-hat of every row to an .npz file, in the run's
     folder unless --output is given. The same command resumes an interrupted evaluation.
     """
-    from ppl_vae.experiment import Folder, evaluate_run, load_run, table
+    from ppl_vae.experiment import Folder, evaluate_run, load_experiment
     from ppl_vae.runtime.distributed import is_main, process_group
 
     flags = {"method.name": method, "num_particles": num_particles, "split": split, "seed": seed}
-    experiment = load_run(run, data_dir=data_dir, device=device)
+    experiment = load_experiment(run, data_dir=data_dir, device=device)
     experiment = experiment.with_evaluation(**dict(given(flags, changes)))
     output = output or Folder(run).evaluation(experiment.config.evaluation, refined=refine)
     with process_group():
         metrics = evaluate_run(experiment, output, progress=not quiet, refined=refine)
         if is_main():
-            typer.echo(table(metrics, [output.with_suffix(suffix) for suffix in (".json", ".npz")]))
+            files = [output.with_suffix(suffix) for suffix in (".json", ".npz")]
+            _echo_metrics(metrics, files, json=json)
 
 
 @app.command(
@@ -350,8 +356,8 @@ def report(
     echo_files(str(written), written.files[0].parent, [path.name for path in written.files])
 
 
-def _run(config: Any, output: Path, *, quiet: bool) -> None:
-    from ppl_vae.experiment import Folder, run_experiment, table
+def _run(config: Any, output: Path, *, quiet: bool, json: bool = False) -> None:
+    from ppl_vae.experiment import Folder, run_experiment
     from ppl_vae.runtime.distributed import is_main, process_group
 
     folder = Folder(output)
@@ -365,4 +371,14 @@ def _run(config: Any, output: Path, *, quiet: bool) -> None:
     with process_group():
         metrics = run_experiment(config, output, progress=not quiet)
         if is_main():
-            typer.echo(table(metrics, [output / name for name in folder.files]))
+            _echo_metrics(metrics, [output / name for name in folder.files], json=json)
+
+
+def _echo_metrics(metrics: Any, files: list[Path], *, json: bool) -> None:
+    """The numbers of a run, as a table or as JSON."""
+    from ppl_vae.experiment import table
+
+    if json:
+        echo_json(metrics, files)
+    else:
+        typer.echo(table(metrics, files))

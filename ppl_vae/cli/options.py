@@ -1,5 +1,6 @@
 """Parts that several commands share: options, examples in their help, changes by --set."""
 
+import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +19,15 @@ Device = Annotated[
 ]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.")]
 RunFolder = Annotated[
-    Path, typer.Argument(metavar="RUN", help="Folder that `fit` or `demo` wrote.")
+    Path, typer.Argument(metavar="RUN", help="Folder that `fit`, `demo` or `pv.save_run` wrote.")
+]
+NewRows = Annotated[
+    Path, typer.Argument(metavar="TABLE", help="New rows, .csv or .parquet.", dir_okay=False)
+]
+Table = Annotated[Path, typer.Option("--output", "-o", help="A file .csv or .parquet.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of the draws.")]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print the main figures as one JSON document on stdout.")
 ]
 
 
@@ -30,6 +39,16 @@ def examples(*lines: str) -> str:
 def echo_files(said: str, folder: Path, files: Sequence[str]) -> None:
     """A text, and the names of the files below it."""
     typer.echo(f"{said}\n\nfiles in {folder}:\n  {', '.join(files)}")
+
+
+def echo_json(figures: Mapping[str, Any], files: Sequence[Path] = ()) -> None:
+    """One JSON document on stdout; numbers that are not finite are null."""
+    from ppl_vae.experiment.metrics import finite
+
+    found = finite(dict(figures))
+    if files:
+        found["files"] = [str(path) for path in files]
+    typer.echo(json.dumps(found, indent=2, allow_nan=False))
 
 
 def given(flags: Mapping[str, Any], changes: Sequence[str] | None) -> list[tuple[str, Any]]:

@@ -6,7 +6,17 @@ from typing import Annotated
 import typer
 
 from ppl_vae.cli.commands import app
-from ppl_vae.cli.options import DataDir, Device, Quiet, RunFolder, examples
+from ppl_vae.cli.options import (
+    DataDir,
+    Device,
+    Json,
+    NewRows,
+    Quiet,
+    RunFolder,
+    Table,
+    echo_json,
+    examples,
+)
 
 
 @app.command(
@@ -37,9 +47,9 @@ def sample(
 
     A table has the names, levels and types of the training file, with the covariates beside x.
     """
-    from ppl_vae.experiment import load_run, write_samples
+    from ppl_vae.experiment import load_experiment, write_samples
 
-    experiment = load_run(run, data_dir=data_dir)
+    experiment = load_experiment(run, data_dir=data_dir)
     write_samples(experiment, output, num_samples=num_samples, context=context, seed=seed)
     typer.echo(f"samples in {output}")
 
@@ -53,18 +63,15 @@ def sample(
 )
 def score(
     run: RunFolder,
-    table: Annotated[
-        Path, typer.Argument(metavar="TABLE", help="New rows, .csv or .parquet.", dir_okay=False)
-    ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="A file .csv or .parquet.")] = Path(
-        "scores.csv"
-    ),
+    rows: NewRows,
+    output: Table = Path("scores.csv"),
     num_particles: Annotated[
         int | None, typer.Option(min=1, help="Particles K per row; those of the run by default.")
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the draws.")] = None,
     device: Device = None,
     data_dir: DataDir = None,
+    json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Estimate log p(x) of each row of a new file, with its Monte Carlo standard error, k-hat, and
@@ -73,12 +80,14 @@ def score(
     Columns and levels are matched by name; other columns are left out, and missing cells are
     integrated over.
     """
-    from ppl_vae.experiment import load_run, write_scores
+    from ppl_vae.experiment import figures_of, load_run, write_scores
 
-    experiment = load_run(run, data_dir=data_dir, device=device)
-    given = {"num_particles": num_particles, "seed": seed}
-    known = {name: value for name, value in given.items() if value is not None}
-    evidence = write_scores(experiment.with_evaluation(**known), table, output, progress=not quiet)
+    trained = load_run(run, data_dir=data_dir, device=device)
+    options = {"num_particles": num_particles, "seed": seed}
+    evidence = write_scores(trained, rows, output, progress=not quiet, **options)
+    if json:
+        echo_json(figures_of(evidence), [output])
+        return
     bounds = int((~evidence.is_estimate).sum())
     told = f", only a lower bound for {bounds} of them" * (bounds > 0)
     typer.echo(f"log p(x) of {len(evidence)} rows in {output}{told}")

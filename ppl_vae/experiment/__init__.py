@@ -7,8 +7,11 @@ from ppl_vae.experiment.folder import Folder, write_json
 from ppl_vae.experiment.from_table import recipe_config
 from ppl_vae.experiment.metrics import Estimates, Metrics
 from ppl_vae.experiment.result_table import reading, table
+from ppl_vae.experiment.rows.anomalies import FileAnomalies, calibration_rows, file_anomalies
+from ppl_vae.experiment.rows.imputed import ImputedTable, impute_file
+from ppl_vae.experiment.rows.latents import write_latents
 from ppl_vae.experiment.rows.samples import write_samples
-from ppl_vae.experiment.rows.scores import write_scores
+from ppl_vae.experiment.rows.scores import figures_of, write_scores
 from ppl_vae.experiment.rows.sources import describe_data
 from ppl_vae.experiment.run import evaluate_run, load_experiment, load_run, run_experiment
 from ppl_vae.experiment.saved.run import SavedRun, save_run
@@ -26,17 +29,23 @@ __all__ = [
     "ConfigError",
     "Estimates",
     "Experiment",
+    "FileAnomalies",
     "Folder",
+    "ImputedTable",
     "Metrics",
     "SavedRun",
     "Study",
     "StudyResult",
     "TrainedRun",
     "build",
+    "calibration_rows",
     "demo_config",
     "describe_data",
     "differences",
     "evaluate_run",
+    "figures_of",
+    "file_anomalies",
+    "impute_file",
     "load_experiment",
     "load_run",
     "read_comparison",
@@ -51,6 +60,7 @@ __all__ = [
     "to_toml",
     "write_comparison",
     "write_json",
+    "write_latents",
     "write_samples",
     "write_scores",
     "write_baselines",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from ppl_vae.errors import DamagedFileError
+from ppl_vae.experiment.saved.weights import FORMAT, check_format
 from ppl_vae.runtime.checks import one_line
 from ppl_vae.runtime.files import require_file
 
@@ -68,7 +69,12 @@ class Estimates(Mapping[str, Any]):
 
     @classmethod
     def read(cls, path: str | Path) -> Self:
-        """The numbers in a JSON file, without names of other versions."""
+        """The numbers in a JSON file, without names of other versions.
+
+        Raises:
+            ConfigError: The file has the format of a newer version.
+            DamagedFileError: The file holds no results.
+        """
         try:
             values = json.loads(require_file(path).read_text(encoding="utf-8"))
         except (ValueError, RecursionError) as error:
@@ -79,6 +85,7 @@ class Estimates(Mapping[str, Any]):
             raise DamagedFileError(
                 f"{path} holds no results: delete it and run the same command again"
             )
+        check_format(values.get("format", FORMAT), Path(path))
         known = {each.name for each in fields(cls)}
         return cls(**{name: value for name, value in values.items() if name in known})
 

@@ -21,6 +21,7 @@ from ppl_vae.experiment.saved.run import SavedRun, open_saved, write_run
 from ppl_vae.experiment.saved.weights import FORMAT
 from ppl_vae.programs.traces import Program
 from ppl_vae.programs.validation import check_data
+from ppl_vae.runtime.checks import warn_caller
 from ppl_vae.runtime.distributed import check_share, is_main
 from ppl_vae.training import fit, load_weights
 
@@ -157,7 +158,19 @@ def load_run(
             f"{folder} holds a run of a configuration, which makes model, guide and data: leave "
             "them out"
         )
+    if _lacks_table(Folder(folder)):
+        warn_caller(
+            f"the table of the run in {folder} is gone: model, guide and columns are loaded alone"
+        )
+        return open_saved(folder, device=device)
     return load_experiment(folder, data_dir=data_dir, device=device)
+
+
+def _lacks_table(folder: Folder) -> bool:
+    """Whether the table of a configuration is gone, and run.json tells its columns."""
+    data = folder.read_config().data
+    is_gone = data.is_table and not Path(data.name).exists()
+    return is_gone and (folder.path / DOCUMENT).is_file()
 
 
 def load_experiment(

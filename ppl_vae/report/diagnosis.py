@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,9 @@ import xarray as xr
 
 from ppl_vae.data import Dataset
 from ppl_vae.evidence import Evidence
-from ppl_vae.experiment.assemble import Experiment
 from ppl_vae.experiment.folder import Folder
 from ppl_vae.experiment.metrics import Metrics
+from ppl_vae.experiment.saved.trained import TrainedRun
 from ppl_vae.report.attempts import NotApplicable, attempt, reason
 from ppl_vae.report.elements import Panel
 from ppl_vae.report.rules import Check, Rule
@@ -27,9 +28,9 @@ class Subject:
     """A finished run, and how much of it is diagnosed.
 
     Args:
-        folder: Its folder.
-        experiment: From `load_run`.
-        metrics: What metrics.json holds.
+        folder: Its folder; None for a run in memory.
+        run: From `load_run`, or made in Python.
+        metrics: Its estimates, and how they were computed.
         evidence: log p(x) of the run, per row.
         num_data: Most diagnoses use the first `num_data` rows of the evaluation split.
         seed: Seed of the draws.
@@ -39,12 +40,24 @@ class Subject:
         300
     """
 
-    folder: Folder
-    experiment: Experiment
+    folder: Folder | None
+    run: TrainedRun
     metrics: Metrics
     evidence: Evidence
     num_data: int = 300
     seed: int = 0
+
+    @property
+    def name(self) -> str:
+        """The name of the folder, or of the data."""
+        return self.run.rows.name if self.folder is None else self.folder.path.name
+
+    @property
+    def evaluations(self) -> list[Path]:
+        """The files of further evaluations."""
+        if self.folder is None:
+            return []
+        return sorted((self.folder.path / "evaluations").glob("*.json"))
 
     @cached_property
     def rows(self) -> Dataset:
@@ -65,7 +78,7 @@ class Subject:
 
     @property
     def _split(self) -> Dataset:
-        return getattr(self.experiment.data, self.experiment.config.evaluation.split)
+        return self.run.part(self.run.evaluation.split)
 
 
 @dataclass(frozen=True)
@@ -170,7 +183,7 @@ class Findings:
     @property
     def programs(self) -> tuple[Any, Any]:
         """Model and guide."""
-        return self.subject.experiment.model, self.subject.experiment.guide
+        return self.subject.run.model, self.subject.run.guide
 
     def checklist(self) -> list[Check]:
         """The line of each rule, in order; skipped ones come last."""

@@ -1,7 +1,8 @@
 """The report on a trained run: one HTML page, the same as Markdown, and a tree of all numbers."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,11 @@ from ppl_vae.evidence import Evidence
 from ppl_vae.experiment.config import ConfigError
 from ppl_vae.experiment.folder import Folder
 from ppl_vae.experiment.result_table import headline
-from ppl_vae.experiment.run import load_run
+from ppl_vae.experiment.results import measure, provenance
+from ppl_vae.experiment.run import load_experiment, load_run
+from ppl_vae.experiment.saved.card import write_verdicts
+from ppl_vae.experiment.saved.run import SavedRun
+from ppl_vae.experiment.saved.trained import TrainedRun
 from ppl_vae.report.contents import DIAGNOSES
 from ppl_vae.report.diagnosis import Diagnosis, Findings, Subject
 from ppl_vae.report.elements import Panel, Picture, number
@@ -23,6 +28,7 @@ from ppl_vae.report.rules import VERDICTS, Check
 from ppl_vae.runtime.checks import one_line
 from ppl_vae.runtime.files import write_tree, write_whole
 from ppl_vae.runtime.text import as_markdown
+from ppl_vae.training import FitResult
 
 __all__ = ["Report", "write_report"]
 
@@ -59,7 +65,7 @@ class Report:
 
 
 def write_report(
-    folder: str | Path,
+    run: str | Path | TrainedRun | Sequence[Any],
     output: str | Path | None = None,
     *,
     num_data: int = 300,
@@ -76,7 +82,9 @@ def write_report(
     panels are still written.
 
     Args:
-        folder: A finished run.
+        run: The folder of a finished run, a run of `load_run`, or (model, guide, data, result) of a
+            model made in Python; log p(x) is then estimated by importance sampling for test rows,
+            or else for validation rows, or else for those of training.
         output: Folder for the report; None is the run's own.
         num_data: Most diagnoses use the first `num_data` rows of the evaluation split.
         seed: Seed of their draws.
@@ -96,31 +104,59 @@ def write_report(
     Example:
         >>> write_report("runs/none")
         Traceback (most recent call last):
-        ppl_vae.experiment.config.ConfigError: runs/none holds no run: there is no config.toml
+        ppl_vae.experiment.config.ConfigError: runs/none holds no run: there is no config.toml ...
     """
     if num_data < 2:
         raise ConfigError(f"num_data is {num_data}: a diagnosis takes at least 2 rows")
-    run = Folder(folder)
-    experiment = load_run(folder, **place)
-    if not run.finished:
-        raise ConfigError(
-            f"{folder} was not evaluated: ppl-vae fit {run.config} --output {folder} continues it"
-        )
-    metrics = _read(run.metrics, run.read_metrics)
-    evidence = _read(run.evidence, lambda: Evidence.load(run.evidence))
-    subject = Subject(run, experiment, metrics, evidence, num_data, seed)
+    subject = replace(_subject(run, progress, place), num_data=num_data, seed=seed)
+    folder = None if subject.folder is None else subject.folder.path
+    place_of_report = folder if output is None else Path(output)
+    if place_of_report is None:
+        raise ConfigError("a report on a run in memory needs a place: give output=, a folder")
     findings = Findings(subject, diagnoses)
     computed = [each.name for each in findings.diagnoses if each.compute is not None]
     with tqdm(computed, desc="report", unit=" panels", disable=not progress, delay=2) as bar:
         for name in bar:
             bar.set_postfix_str(name)
             findings.find(name)
-    place_of_report = run.path if output is None else Path(output)
     files = [place_of_report / f"report.{suffix}" for suffix in ("html", "md", "nc")]
     report = Report(findings.checklist(), files)
     _write(report, findings.panels(), subject)
     _write_tree(report, findings)
+    if folder is not None:
+        write_verdicts(folder, list(map(str, report.checks)))
     return report
+
+
+def _subject(run: Any, progress: bool, place: dict[str, Any]) -> Subject:
+    """The run with its estimates, which are read or computed."""
+    if isinstance(run, str | Path):
+        if Folder(run).config.is_file():
+            return _finished(Folder(run), place)
+        run = load_run(run, **place)
+    elif not isinstance(run, TrainedRun):
+        if len(run) not in (3, 4):
+            raise ConfigError(f"a run has model, guide, data and result, not {len(run)} parts")
+        run = SavedRun.of(*run)
+    started = time.perf_counter()
+    evidence, estimates = measure(run, run.held_out, progress=progress)
+    result = getattr(run, "result", None) or FitResult()
+    metrics = provenance(estimates, run, result, time.perf_counter() - started)
+    path = getattr(run, "folder", None)
+    return Subject(None if path is None else Folder(path), run, metrics, evidence)
+
+
+def _finished(folder: Folder, place: dict[str, Any]) -> Subject:
+    """The run of a configuration, with the estimates in its folder."""
+    experiment = load_experiment(folder.path, **place)
+    if not folder.finished:
+        raise ConfigError(
+            f"{folder.path} was not evaluated: ppl-vae fit {folder.config} --output {folder.path} "
+            "continues it"
+        )
+    metrics = _read(folder.metrics, folder.read_metrics)
+    evidence = _read(folder.evidence, lambda: Evidence.load(folder.evidence))
+    return Subject(folder, experiment, metrics, evidence)
 
 
 def _read(path: Path, read: Callable[[], Any]) -> Any:

@@ -8,7 +8,6 @@ import numpy as np
 from sklearn.base import OneToOneFeatureMixin, TransformerMixin
 
 from ppl_vae.data import Dataset
-from ppl_vae.families.missing import discrete_entries
 from ppl_vae.refinement import GradientRefinement
 from ppl_vae.runtime.checks import warn_caller
 from ppl_vae.sklearn.estimator import Estimator
@@ -79,7 +78,7 @@ class VAEImputer(OneToOneFeatureMixin, TransformerMixin, Estimator):
         for row in np.flatnonzero(np.isnan(x).any(1)).tolist():
             imputations = self._imputed(data[[row]], seeds[row])
             poor += imputations.served.num_unreliable
-            x[row] = self._most_plausible(imputations)
+            x[row] = imputations.most_plausible(self.data_.kinds)[0]
         if poor:
             warn_caller(
                 f"draws are not reliable for {poor} of {len(data)} rows: see "
@@ -96,11 +95,3 @@ class VAEImputer(OneToOneFeatureMixin, TransformerMixin, Estimator):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return impute(self.model_, self.guide_, row, seed=seed, **options)
-
-    def _most_plausible(self, imputations: Imputations) -> np.ndarray:
-        """Means of one row, whole ones of counts, and modes of what has no mean."""
-        kinds = np.array(self.data_.kinds)
-        has_mean = ~np.isin(kinds, ["boolean", "category", "ordered"])
-        is_whole = discrete_entries(self.model_.likelihood.support, len(kinds))
-        means = np.where(is_whole, np.rint(imputations.mean[0]), imputations.mean[0])
-        return np.where(has_mean, means, imputations.mode[0])

@@ -22,6 +22,7 @@ from ppl_vae.programs.traces import (
 from ppl_vae.runtime.checks import whole_number
 
 if TYPE_CHECKING:
+    import pandas as pd
     import xarray as xr
 
 __all__ = ["LatentMeans", "latent_means"]
@@ -58,6 +59,17 @@ class LatentMeans:
     names: tuple[str, ...]
     exact: bool
     coords: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
+
+    def to_frame(self) -> "pd.DataFrame":
+        """A frame with the mean and the sd of each dimension, and a row for each row."""
+        import pandas as pd
+
+        (name, rows), *_ = (self.coords or {"datum": np.arange(len(self.mean))}).items()
+        columns = {}
+        for place, dimension in enumerate(self.names):
+            columns[dimension] = self.mean[:, place]
+            columns[f"{dimension}.sd"] = self.sd[:, place]
+        return pd.DataFrame(columns, pd.Index(rows, name="row" if name == "datum" else name))
 
     def to_datatree(self) -> "xr.DataTree":
         """A tree with the group "latent_means".

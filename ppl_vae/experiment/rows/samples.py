@@ -1,6 +1,5 @@
 """Samples from a trained run, as a picture, an array or a table."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from ppl_vae.diagnostics import plot_samples
 from ppl_vae.experiment.assemble import Experiment
 from ppl_vae.experiment.config import ConfigError
 from ppl_vae.experiment.results import plot_drawn, write_picture
+from ppl_vae.experiment.rows.outputs import write_frame
 from ppl_vae.experiment.rows.sources import errors_of, read_fields
 from ppl_vae.programs.modules import place
 from ppl_vae.runtime.files import write_whole
@@ -20,7 +20,7 @@ from ppl_vae.runtime.seeding import seeded
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["write_frame", "write_samples"]
+__all__ = ["write_samples"]
 
 SUFFIXES = (".png", ".npz", ".npy", *TABLES)
 NUM_SAMPLES = 64
@@ -87,27 +87,6 @@ def write_samples(
         return write_frame(_as_table(x, data, rows), path)
     write = {".npz": lambda p: np.savez(p, x=x), ".npy": lambda p: np.save(p, x)}
     return write_whole(path, write[path.suffix])
-
-
-def write_frame(frame: "pd.DataFrame", path: str | Path, *, index: bool = False) -> Path:
-    r"""Write a table.
-
-    Args:
-        frame: The table.
-        path: A file .csv or .parquet.
-        index: Whether the names of the rows are written.
-
-    Example:
-        >>> import pandas as pd, tempfile
-        >>> path = write_frame(pd.DataFrame({"x": [1.5]}), tempfile.mkdtemp() + "/a.csv")
-        >>> path.read_text()
-        'x\n1.5\n'
-    """
-    write: dict[str, Callable[[Path], Any]] = {
-        ".csv": lambda p: frame.to_csv(p, index=index),
-        ".parquet": lambda p: frame.to_parquet(p, index=index),
-    }
-    return write_whole(path, write[Path(path).suffix])
 
 
 def _rows_with_covariates(

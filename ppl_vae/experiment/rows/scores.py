@@ -1,38 +1,43 @@
 """log p(x) of the rows of a new file."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ppl_vae.data import Dataset
-from ppl_vae.data.tables.files import TABLES
 from ppl_vae.evidence import Evidence, log_evidence, pooled
-from ppl_vae.experiment.assemble import Experiment
-from ppl_vae.experiment.config import ConfigError
-from ppl_vae.experiment.rows.samples import write_frame
-from ppl_vae.experiment.rows.sources import new_rows
+from ppl_vae.experiment.rows.outputs import require_table, write_frame
+from ppl_vae.experiment.saved.trained import TrainedRun
 
-__all__ = ["judged_beside", "write_scores"]
+__all__ = ["figures_of", "judged_beside", "write_scores"]
 
 ENOUGH = 100  # rows that show by themselves whether their errors are skewed
 COLUMNS = ("log_evidence", "mc_se", "pareto_k", "is_estimate")
 
 
 def write_scores(
-    experiment: Experiment, path: str | Path, output: str | Path, *, progress: bool = True
+    run: TrainedRun,
+    rows: Any,
+    output: str | Path,
+    *,
+    num_particles: int | None = None,
+    seed: int | None = None,
+    progress: bool = True,
 ) -> Evidence:
-    """Estimate log p(x) of each row of a file, and write a table with a row for each.
+    """Estimate log p(x) of each of further rows, and write a table with a row for each.
 
     Its columns are those of `Evidence`: log_evidence, mc_se, pareto_k, and is_estimate (else
-    log p(x) is a lower bound). Columns and levels of the file are matched by name. Fewer than 100
-    rows are judged together with held-out rows of the run.
+    log p(x) is a lower bound). Columns and levels are matched by name. Fewer than 100 rows are
+    judged together with held-out rows of the run, if it has its rows.
 
     Args:
-        experiment: From `load_run`; its [evaluation] has the method.
-        path: The new rows, .csv or .parquet, in the columns of the training file.
+        run: From `load_run`; its [evaluation] has the method.
+        rows: A file .csv or .parquet in the columns of the training file, or other rows.
         output: A file .csv or .parquet.
+        num_particles: Particles K per row; None is that of the method.
+        seed: Seed of the draws; None is that of the run.
         progress: Whether to show a bar.
 
     Raises:
@@ -42,25 +47,40 @@ def write_scores(
         >>> COLUMNS[0]
         'log_evidence'
     """
-    if Path(output).suffix not in TABLES:
-        raise ConfigError(f"{output}: scores go to a file {' or '.join(TABLES)}")
+    require_table(output, "scores")
     import pandas as pd
 
-    data = new_rows(path, experiment.data, experiment.config.data.roles)
-    table = experiment.config.evaluation
+    data = run.read(rows)
+    table = run.settings(num_particles=num_particles, seed=seed)
     options: dict[str, Any] = {"seed": table.seed, "progress": progress}
     method = table.method.build()
 
     def evaluate(rows: Dataset) -> Evidence:
-        return log_evidence(experiment.model, experiment.guide, rows, method, **options)
+        return log_evidence(run.model, run.guide, rows, method, **options)
 
     evidence = evaluate(data)
-    if len(data) < ENOUGH:
-        evidence = judged_beside(evidence, evaluate(experiment.held_out[:ENOUGH].unweighted()))
+    if len(data) < ENOUGH and run.has_rows:
+        evidence = judged_beside(evidence, evaluate(run.held_out[:ENOUGH].unweighted()))
     index = pd.Index(data.coords[data.dims[0]], name="row")
     scores = pd.DataFrame({name: getattr(evidence, name) for name in COLUMNS}, index)
     write_frame(scores, output, index=True)
     return evidence
+
+
+def figures_of(evidence: Evidence) -> dict[str, Any]:
+    """Means over the rows, as in `EvidenceSummary`, and the share of rows with an estimate.
+
+    Args:
+        evidence: Evidence of the rows.
+
+    Example:
+        >>> from ppl_vae.evidence import reduce_log_weights
+        >>> draws = np.random.default_rng(0).normal(0.0, 0.5, (500, 61))
+        >>> figures_of(reduce_log_weights(draws))["num_data"]
+        61
+    """
+    share = float(evidence.is_estimate.mean())
+    return asdict(evidence.summary()) | {"share_estimate": share}
 
 
 def judged_beside(evidence: Evidence, others: Evidence) -> Evidence:

@@ -133,7 +133,9 @@ def _training(result: dict[str, Any]) -> str:
         + f"; then {again} epochs on training and validation rows together" * bool(again)
         + f". Seed {result['seed']}, {result['wall_time']:.0f} s."
     ]
-    settings = [f"`{name}={value}`" for name, value in result["settings"].items()]
+    settings = [
+        f"`{name}={value}`" for name, value in result["settings"].items() if value != "None"
+    ]
     return "\n\n".join([*lines, ", ".join(settings)])
 
 

@@ -70,7 +70,9 @@ class SavedRun(TrainedRun):
     document: Document | None = None
 
     @classmethod
-    def of(cls, model: Program, guide: Program, data: Any, result: FitResult | None) -> "SavedRun":
+    def of(
+        cls, model: Program, guide: Program, data: Any, result: FitResult | None = None
+    ) -> "SavedRun":
         """A run in memory."""
         data = as_dataset(data)
         return cls(model, guide, result, data.schema, data)
@@ -90,6 +92,11 @@ class SavedRun(TrainedRun):
         return self.data
 
     @property
+    def has_rows(self) -> bool:
+        """Whether they were kept or given."""
+        return self.data is not None
+
+    @property
     def schema(self) -> Schema:
         """The columns, types and levels of the data."""
         return self.columns
@@ -97,8 +104,9 @@ class SavedRun(TrainedRun):
     @property
     def evaluation(self) -> EvaluationTable:
         """Test rows, or else validation rows, or else those of training; the default method."""
-        splits = self.rows.splits
-        split = next((name for name in ("test", "valid") if name in splits), "train")
+        told = None if self.document is None else self.document.data.splits
+        splits = told if self.data is None else self.data.splits
+        split = next((name for name in ("test", "valid") if name in (splits or {})), "train")
         return EvaluationTable.model_validate({"split": split})
 
     @property

@@ -59,6 +59,16 @@ class TrainedRun:
         raise NotImplementedError
 
     @property
+    def has_rows(self) -> bool:
+        """Whether the run holds its rows."""
+        return True
+
+    def settings(self, **changes: Any) -> EvaluationTable:
+        """[evaluation] with other keywords, its own or those of the method; None changes none."""
+        given = {name: value for name, value in changes.items() if value is not None}
+        return EvaluationTable.model_validate(self.evaluation.model_dump() | given)
+
+    @property
     def latent_dim(self) -> int:
         """Number of latent dimensions D; 0 where it is not known."""
         return int(getattr(self.model, "latent_dim", 0))
@@ -87,10 +97,13 @@ class TrainedRun:
         """Other rows in the columns, types and levels of training, matched by name.
 
         Args:
-            rows: A file .csv or .parquet, a frame, or an array in the order of the columns.
+            rows: A file .csv or .parquet, a frame, a `Dataset`, or an array in the order of the
+                columns.
             context: Covariates of an array; those of a file or a frame are among its columns.
 
         Raises:
             ConfigError: A column is missing, or a value is none of the levels of its column.
         """
+        if isinstance(rows, Dataset):
+            return rows.with_levels(self.schema.levels)
         return new_rows(rows, self.schema, context)

@@ -13,7 +13,7 @@ SHOWN = ("model", "log p(x)", "difference", "95 % interval", "bounds")
 def _baselines(found: Findings) -> ModelComparison:
     subject = found.subject
     likelihood = found.programs[0].likelihood
-    data = subject.experiment.data
+    data = subject.run.rows
     try:
         others = baselines(data, likelihood, rows=subject.evaluated, seed=subject.seed)
         return compare_models({MODEL: subject.evidence, **others}, reference=MODEL)

@@ -130,8 +130,7 @@ def _bounds(found: Findings) -> Panel:
         first = Estimates(**vars(evidence[: few.num_first].summary()))
         rows.append((f"log p(x){kind}, the same rows", *_errors(first), few_sizes[0], sizes[1]))
     rows.append((f"log p(x){kind}", *_errors(metrics), *sizes))
-    others = (found.subject.folder.path / "evaluations").glob("*.json")
-    rows += [_other(Estimates.read(path)) for path in sorted(others)]
+    rows += [_other(Estimates.read(path)) for path in found.subject.evaluations]
     bias = f"The bias of log p(x) is about {number(metrics.mc_bias)} nats, if the weights are good."
     what = (
         "Each is at most log p(x) on average, and closer to it with more particles K. Monte "

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from ppl_vae.experiment.config import to_toml
 from ppl_vae.programs.modules import evaluating, place
 from ppl_vae.report.architecture import chain, layers, plot_graph
 from ppl_vae.report.attempts import NotApplicable
@@ -14,9 +13,9 @@ from ppl_vae.runtime.seeding import seeded
 
 def use_of_the_rows(found: Findings) -> Measured:
     """0 for rows that training never saw, 1 for rows that chose the epoch, 2 for fitted rows."""
-    config = found.subject.experiment.config
-    split = config.evaluation.split
-    chose = split == "valid" and config.training.keywords.get("patience") is not None
+    run = found.subject.run
+    split = run.evaluation.split
+    chose = split == "valid" and run.patience is not None
     return Measured(2.0 if split == "train" else float(chose), f"{split} split")
 
 
@@ -40,10 +39,10 @@ def _concerns(found: Findings) -> list[str]:
 def _data(found: Findings) -> Panel:
     """What was observed, and which rows the page is about."""
     subject = found.subject
-    split = subject.experiment.config.evaluation.split
-    facts = subject.experiment.data.describe()
+    split = subject.run.evaluation.split
+    facts = subject.run.rows.describe()
     shape = " × ".join(map(str, facts["event_shape"]))
-    where = f"{facts['splits'][split]:,} {split} rows"
+    where = f"{len(subject.run.part(split)):,} {split} rows"
     rows = {
         "name": facts["name"],
         "size": f"{facts['num_data']:,} rows of shape {shape}",
@@ -117,7 +116,7 @@ CONFIGURATION = Diagnosis(
     "configuration",
     "Configuration",
     RUN,
-    panel=lambda found: Panel(code=to_toml(found.subject.experiment.config)),
+    panel=lambda found: Panel(code=found.subject.run.listing),
 )
 DATA = Diagnosis(
     "data",

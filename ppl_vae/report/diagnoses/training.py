@@ -45,8 +45,7 @@ def _bounds_at_full_weight(found: Findings) -> np.ndarray:
 
 def _restored(found: Findings) -> bool:
     """Whether the weights are those of the best epoch, not of the last."""
-    patience = found.subject.experiment.config.training.keywords.get("patience")
-    return patience is not None and "valid" in found.subject.metrics.history
+    return found.subject.run.patience is not None and "valid" in found.subject.metrics.history
 
 
 def _training(found: Findings) -> Panel:

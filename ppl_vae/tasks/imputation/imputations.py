@@ -1,6 +1,6 @@
 """Completed data sets, and the predictive distribution of each missing entry."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -132,7 +132,7 @@ class Imputations:
         """
         if whole_number(i, "i", at_least=0) >= len(self):
             raise IndexError(f"there are {len(self)} imputations, and i is {i}")
-        return self._completed(self.predictive.values[i])
+        return self.filled(self.predictive.values[i])
 
     @property
     def single(self) -> Any:
@@ -142,12 +142,16 @@ class Imputations:
         """
         places = self.asked.reshape(len(self.asked), -1).nonzero()[1]
         if not self.data.feature_names:
-            return self._completed(self.predictive.mean)
+            return self.filled(self.predictive.mean)
         has_mean = ~np.isin(self.data.kinds, ["boolean", "category", "ordered"])[places]
-        return self._completed(np.where(has_mean, self.predictive.mean, self.predictive.mode))
+        return self.filled(np.where(has_mean, self.predictive.mean, self.predictive.mode))
 
-    def _completed(self, values: np.ndarray) -> Any:
-        """The data with these values of the imputed entries, in their types."""
+    def filled(self, values: np.ndarray) -> Any:
+        """The data with these values of the imputed entries, in the form of `complete`.
+
+        Args:
+            values: A number for each imputed entry, row by row; codes of categories.
+        """
         if self.data.source is not None and self.data.is_frame:
             return completed_frame(self.data, self.asked, values)
         x = self._filled(values)
@@ -180,6 +184,21 @@ class Imputations:
         zeros = np.where(np.isnan(self.data.exact), np.nan, 0.0)
         zeros[self.asked] = self.predictive.sd
         return self._numeric(zeros)
+
+    def most_plausible(self, kinds: Sequence[str] | None = None) -> np.ndarray:
+        """Observed entries, means of the missing numbers, and modes of categories and Booleans.
+
+        Means of counts and other whole numbers are rounded.
+
+        Args:
+            kinds: Kind of each column, as in `Dataset.kinds`; None is those of the rows.
+        """
+        found = np.array(self.data.kinds if kinds is None else kinds)
+        has_mean = ~np.isin(found, ["boolean", "category", "ordered"])
+        means = self.predictive.mean.copy()
+        whole = self.predictive.discrete
+        means[whole] = np.rint(means[whole])
+        return np.where(has_mean, self._filled(means), self.mode)
 
     def interval(self, level: float = 0.95) -> np.ndarray:
         """Equal-tailed prediction intervals, (2, N, *event), from all draws of all fits.

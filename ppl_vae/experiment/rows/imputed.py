@@ -1,0 +1,209 @@
+"""A file with its missing entries filled in, once or several times."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, override
+
+import numpy as np
+
+from ppl_vae.data.tables.files import TABLES, read_frame
+from ppl_vae.data.tables.frames import is_frame
+from ppl_vae.experiment.config import ConfigError
+from ppl_vae.experiment.rows.outputs import require_table, write_frame
+from ppl_vae.experiment.saved.trained import TrainedRun
+from ppl_vae.tasks.imputation import Imputations, impute
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["ImputedTable", "impute_file"]
+
+IMPUTATION = ".imp"  # the columns that mice puts before a long table
+ROW = ".id"
+
+
+@dataclass(frozen=True, repr=False)
+class ImputedTable:
+    """The table of a file, and the imputations of what is missing in the columns of x.
+
+    Args:
+        original: The table as it was read, with all its columns.
+        imputations: The imputations.
+
+    Example:
+        >>> ImputedTable.__dataclass_fields__["original"].name
+        'original'
+    """
+
+    original: "pd.DataFrame"
+    imputations: Imputations
+
+    def table(self, i: int) -> "pd.DataFrame":
+        """The table with imputation i, counted from 0, in the order of the columns of the file."""
+        return self._filled(self.imputations.complete(i))
+
+    def long(self, *, with_original: bool = False) -> "pd.DataFrame":
+        """All completed tables below each other, as R's mice has them.
+
+        Column .imp counts the imputations from 1, and .id the rows; the original is imputation 0.
+
+        Args:
+            with_original: Whether the original comes first, as mice needs it to read the table.
+        """
+        import pandas as pd
+
+        tables = [self.table(i) for i in range(len(self.imputations))]
+        first = 1 - with_original
+        if with_original:
+            tables.insert(0, self.original.astype(tables[0].dtypes.to_dict()))
+        together = pd.concat(tables, ignore_index=True)
+        numbers = np.repeat(np.arange(len(tables)) + first, len(self.original))
+        rows = np.tile(np.arange(len(self.original)) + 1, len(tables))
+        together.insert(0, IMPUTATION, numbers)
+        together.insert(1, ROW, rows)
+        return together
+
+    def single(self, level: float = 0.95) -> "pd.DataFrame":
+        """The table completed once, with an interval or a probability for each imputed entry.
+
+        Missing numbers become their mean, categories and Booleans the most probable value. Beside
+        each imputed column are its lower and upper ends; beside one of categories or Booleans the
+        probability of the value. They are empty where the entry was observed.
+
+        Args:
+            level: Probability of the intervals, at most 0.99.
+        """
+        found = self.imputations
+        data = found.data
+        ends = found.interval(level)
+        frame = self._filled(found.single)
+        for place, name in enumerate(data.feature_names):
+            asked = found.asked[:, place]
+            if not asked.any():
+                continue
+            if data.kinds[place] in ("boolean", "category", "ordered"):
+                chances = found.probabilities(name).to_numpy().max(1)
+                beside = {"probability": chances}
+            else:
+                beside = {"lower": ends[0, :, place], "upper": ends[1, :, place]}
+            for number, (what, values) in enumerate(beside.items(), start=1):
+                where = list(map(str, frame.columns)).index(name) + number
+                frame.insert(where, f"{name}.{what}", np.where(asked, values, np.nan))
+        return frame
+
+    def write_single(self, output: str | Path, level: float = 0.95) -> list[Path]:
+        """Write the table completed once, as in `single`.
+
+        Args:
+            output: A file .csv or .parquet.
+            level: Probability of the intervals.
+
+        Returns:
+            The file.
+        """
+        return [write_frame(self.single(level), output)]
+
+    def write(self, output: str | Path, *, with_original: bool = False) -> list[Path]:
+        """Write the long table, or each completed table to a file of a new folder.
+
+        Args:
+            output: A file .csv or .parquet, or a folder.
+            with_original: Whether a long table has the original as imputation 0.
+
+        Returns:
+            The files.
+        """
+        path = Path(output)
+        if path.suffix in TABLES:
+            return [write_frame(self.long(with_original=with_original), path)]
+        width = len(str(len(self.imputations)))
+        return [
+            write_frame(self.table(i), path / f"imputation-{i + 1:0{width}}.csv")
+            for i in range(len(self.imputations))
+        ]
+
+    def figures(self) -> dict[str, Any]:
+        """What was imputed, how, and for how many rows the draws are not reliable."""
+        found = self.imputations
+        names, counts = np.unique(found.served.method[found.asked.any(1)], return_counts=True)
+        return {
+            "rows": len(self.original),
+            "missing": int(found.asked.sum()),
+            "share_missing": float(found.asked.mean()),
+            "num_imputations": len(found),
+            "rows_by_method": dict(zip(names.tolist(), counts.tolist(), strict=True)),
+            "unreliable_rows": found.served.num_unreliable,
+        }
+
+    @override
+    def __repr__(self) -> str:
+        found = self.figures()
+        methods = ", ".join(f"{name} {count}" for name, count in found["rows_by_method"].items())
+        poor = f", {found['unreliable_rows']} of them not reliable" * bool(found["unreliable_rows"])
+        return (
+            f"{found['missing']} of {self.imputations.asked.size} cells imputed "
+            f"({found['share_missing']:.1%}), {found['num_imputations']} times; rows by method: "
+            f"{methods or 'none'}{poor}"
+        )
+
+    def _filled(self, completed: "pd.DataFrame") -> "pd.DataFrame":
+        """The table of the file with these columns; whole numbers stay whole."""
+        frame = self.original.copy()
+        names = list(map(str, frame.columns))
+        for place, name in enumerate(self.imputations.data.feature_names):
+            if not self.imputations.asked[:, place].any():
+                continue
+            column = completed[name].reset_index(drop=True)
+            before = frame.iloc[:, names.index(name)]
+            if column.dtype.kind == "f" and _are_whole(before) and _are_whole(column):
+                column = column.astype("Int64")
+            frame.isetitem(names.index(name), column)
+        return frame
+
+
+def impute_file(
+    run: TrainedRun, rows: Any, output: str | Path, *, single: bool = False, **options: Any
+) -> ImputedTable:
+    """Imputations of the missing entries of a file.
+
+    Args:
+        run: From `load_run`.
+        rows: A file .csv or .parquet in the columns of the training file, or a frame.
+        output: Where the imputations are to go, which is checked before they are drawn.
+        single: Whether the table is to be completed once.
+        options: Keywords of `impute`.
+
+    Raises:
+        ConfigError: A column is missing, a level was never seen, the rows are no table, or
+            `output` cannot be written.
+
+    Example:
+        >>> impute_file.__name__
+        'impute_file'
+    """
+    path = Path(output)
+    if single or path.suffix in TABLES:
+        require_table(path, "imputations")
+    else:
+        _require_new_folder(path)
+    data = run.read(rows)
+    original = rows if is_frame(rows) else read_frame(rows)
+    found = impute(run.model, run.guide, data, **options)
+    return ImputedTable(original.reset_index(drop=True), found)
+
+
+def _require_new_folder(path: Path) -> None:
+    """Refuse a folder that holds something, or a file."""
+    if path.suffix or path.is_file():
+        raise ConfigError(
+            f"{path}: imputations go to a file {' or '.join(TABLES)}, or to a folder without suffix"
+        )
+    if path.is_dir() and any(path.iterdir()):
+        raise ConfigError(f"{path} is not empty: choose another folder")
+
+
+def _are_whole(column: "pd.Series") -> bool:
+    """Whether all observed values are whole numbers."""
+    values = column.to_numpy(np.float64, na_value=np.nan)
+    seen = values[~np.isnan(values)]
+    return bool((seen == np.round(seen)).all())
