@@ -178,13 +178,8 @@ class Found(dict):
 
     def __init__(self, metrics=None, patience=None, split="test", **found):
         super().__init__(found)
-        config = SimpleNamespace(
-            training=SimpleNamespace(keywords={"patience": patience}),
-            evaluation=SimpleNamespace(split=split),
-        )
-        self.subject = SimpleNamespace(
-            metrics=Metrics(**(metrics or {})), experiment=SimpleNamespace(config=config)
-        )
+        run = SimpleNamespace(patience=patience, evaluation=SimpleNamespace(split=split))
+        self.subject = SimpleNamespace(metrics=Metrics(**(metrics or {})), run=run)
 
 
 def history(bound, valid=True, warm_up=0):
@@ -394,7 +389,7 @@ def test_missing_values_have_a_table_of_patterns_and_hidden_ones_are_judged():
     x = bed.x.clone()
     x[:30, :2] = np.nan
     programs = SimpleNamespace(model=bed.model, guide=bed.guide)
-    subject = SimpleNamespace(rows=Dataset(x), seed=0, experiment=programs)
+    subject = SimpleNamespace(rows=Dataset(x), seed=0, run=programs)
     found = Findings(subject, [MISSING, OVERIMPUTATION])
     panel = MISSING.titled_panel(found)
     assert panel.tables[0].rows[:2] == [("nothing", "170", "85.0%"), ("0, 1", "30", "15.0%")]

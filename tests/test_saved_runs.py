@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,6 +20,7 @@ from ppl_vae.experiment import ConfigError, SavedRun
 from ppl_vae.experiment.saved.describe import _arguments
 from ppl_vae.experiment.saved.names import LAYERS, name_of
 
+ROOT = Path(__file__).resolve().parent.parent
 NUM_ROWS = 60
 
 
@@ -348,6 +351,16 @@ def test_the_card_says_what_was_trained(saved):
     for said in ("survey", "| income | x | ", "female, male", "GaussianMixture", "refit=True"):
         assert said in text
     assert "60 rows (train 40, valid 10, test 10)" in text
+
+
+def test_the_page_runs():
+    text = (ROOT / "docs" / "howto" / "save_runs.md").read_text(encoding="utf-8")
+    found: dict[str, object] = {}
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(compile(block, "save_runs.md", "exec"), found)
+    assert found["report"].files[0].exists()
+    assert found["run"].model is found["again"]
+    assert found["run"].document.programs.custom.startswith("Doubled of")
 
 
 # --- damage ---------------------------------------------------------------------------------------

@@ -92,7 +92,7 @@ def class_of(name: str) -> Any:
     Example:
         >>> class_of("priors.VampPrio")
         Traceback (most recent call last):
-        ValueError: no part is called 'priors.VampPrio': did you mean priors.VampPrior?
+        ValueError: no part is called 'priors.VampPrio': did you mean priors.VampPrior? ...
     """
     room, _, own = name.rpartition(".")
     known = {"": tuple(PROGRAMS), TORCH: LAYERS}.get(room)
