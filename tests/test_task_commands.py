@@ -1,0 +1,256 @@
+"""ppl-vae impute, anomaly, transform, score: the rows of a new file, from runs of either kind."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from test_cli import call, one_error
+from test_mixed_columns import frame
+from test_saved_runs import NUM_ROWS, ROOT
+
+import ppl_vae as pv
+from ppl_vae.experiment import ConfigError, SavedRun
+
+COLUMNS = ["income", "change", "visits", "region", "grade", "smokes"]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A table to train on, and another with holes, a name for each row and a further column."""
+    place = tmp_path_factory.mktemp("tables")
+    rows = frame(2 * NUM_ROWS)
+    rows["smokes"] = rows["smokes"].map({True: "yes", False: "no"})
+    rows.iloc[:NUM_ROWS].to_csv(place / "train.csv", index=False)
+    new = rows.iloc[NUM_ROWS:].reset_index(drop=True)
+    holes = np.random.default_rng(0).random((NUM_ROWS, len(COLUMNS))) < 0.15
+    new[COLUMNS] = new[COLUMNS].astype(object).mask(holes)
+    new.insert(0, "id", [f"p{i}" for i in range(NUM_ROWS)])
+    new["note"] = "kept"
+    new.to_csv(place / "new.csv", index=False)
+    return place
+
+
+@pytest.fixture(scope="module")
+def run(files, tmp_path_factory):
+    """The folder of `ppl-vae fit`."""
+    folder = tmp_path_factory.mktemp("runs") / "fitted"
+    short = ["--num-steps", 20, "--set", "evaluation.num_particles=50", "--quiet", "--json"]
+    result = call("fit", files / "train.csv", "--test", 20, "--output", folder, *short)
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert found["num_data"] == 20
+    assert str(folder / "README.md") in found["files"]
+    return folder
+
+
+@pytest.fixture(scope="module")
+def saved(run, tmp_path_factory):
+    """The same programs in a folder of `save_run`, without the rows."""
+    found = pv.load_run(run)
+    place = tmp_path_factory.mktemp("runs") / "saved"
+    return pv.save_run(place, found.model, found.guide, found.data)
+
+
+@pytest.fixture(params=["run", "saved"])
+def folder(request):
+    return request.getfixturevalue(request.param)
+
+
+def test_imputations_are_those_of_python_in_the_form_of_mice(folder, files, tmp_path):
+    output = tmp_path / "imputed.csv"
+    result = call("impute", folder, files / "new.csv", "-m", 2, "-o", output, "--json", "--quiet")
+    assert result.exit_code == 0, result.output
+    original = pd.read_csv(files / "new.csv")
+    figures = json.loads(result.stdout)
+    assert figures["missing"] == int(original[COLUMNS].isna().sum().sum())
+    assert figures["files"] == [str(output)]
+    long = pd.read_csv(output)
+    assert list(long) == [".imp", ".id", *original]
+    assert long[".imp"].tolist() == [1] * NUM_ROWS + [2] * NUM_ROWS
+    assert long[".id"].tolist() == 2 * [*range(1, NUM_ROWS + 1)]
+    assert not long[COLUMNS].isna().any().any()
+    trained = pv.load_run(folder)
+    found = pv.impute(
+        trained.model, trained.guide, trained.read(files / "new.csv"), num_imputations=2
+    )
+    for i in range(2):
+        part = long[long[".imp"] == i + 1].reset_index(drop=True)
+        pd.testing.assert_frame_equal(part[["id", "note"]], original[["id", "note"]])
+        expected = found.complete(i).reset_index(drop=True)
+        for name in ("region", "smokes"):
+            assert part[name].tolist() == expected[name].tolist()
+        np.testing.assert_allclose(
+            part["income"].to_numpy(float), expected["income"].to_numpy(float), rtol=1e-6
+        )
+
+
+def test_the_original_comes_first_on_request_and_folders_hold_a_file_each(saved, files, tmp_path):
+    new = files / "new.csv"
+    options = ["-m", 2, "--quiet", "--with-original"]
+    output = tmp_path / "imputed.parquet"
+    assert call("impute", saved, new, "-o", output, *options).exit_code == 0
+    long = pd.read_parquet(output)
+    assert long[".imp"].unique().tolist() == [0, 1, 2]
+    first = long[long[".imp"] == 0]
+    assert first["income"].isna().sum() == pd.read_csv(new)["income"].isna().sum()
+    place = tmp_path / "several"
+    assert call("impute", saved, new, "-m", 2, "-o", place, "--quiet").exit_code == 0
+    assert sorted(path.name for path in place.iterdir()) == ["imputation-1.csv", "imputation-2.csv"]
+    again = call("impute", saved, new, "-m", 2, "-o", place)
+    assert "is not empty: choose another folder" in one_error(again, 2)
+    said = one_error(call("impute", saved, new, "-o", place, "--with-original"), 2)
+    assert "--with-original" in said
+
+
+def test_a_single_table_has_intervals_beside_what_was_imputed(saved, files, tmp_path):
+    output = tmp_path / "single.csv"
+    options = ["--single", "--level", 0.9, "--quiet"]
+    assert call("impute", saved, files / "new.csv", "-o", output, *options).exit_code == 0
+    found = pd.read_csv(output)
+    original = pd.read_csv(files / "new.csv")
+    hidden = original["income"].isna()
+    assert (found["income.lower"].notna() == hidden).all()
+    inside = found[hidden]
+    assert (inside["income.lower"] < inside["income.upper"]).all()
+    categories = found["region.probability"][original["region"].isna()]
+    assert categories.between(1 / 3 - 1e-6, 1).all()
+    assert found["region.probability"][original["region"].notna()].isna().all()
+
+
+def test_latents_are_those_of_the_guide(folder, files, tmp_path):
+    output = tmp_path / "latents.csv"
+    result = call("transform", folder, files / "new.csv", "-o", output, "--json", "--quiet")
+    assert json.loads(result.stdout)["rows"] == NUM_ROWS
+    found = pd.read_csv(output, index_col="row")
+    assert found.index[0] == "p0"
+    trained = pv.load_run(folder)
+    q = trained.guide.encode(trained.read(files / "new.csv").x)
+    means = found.iloc[:, ::2].to_numpy()
+    np.testing.assert_allclose(means, q.mean.detach().numpy(), rtol=1e-5)
+    sds = found.iloc[:, 1::2].to_numpy()
+    np.testing.assert_allclose(sds, q.variance.sqrt().detach().numpy(), rtol=1e-5)
+
+
+def test_scores_are_told_as_json(folder, files, tmp_path):
+    output = tmp_path / "scores.csv"
+    options = ["--num-particles", 40, "--json", "--quiet"]
+    result = call("score", folder, files / "new.csv", "-o", output, *options)
+    assert result.exit_code == 0, result.output
+    figures = json.loads(result.stdout)
+    scores = pd.read_csv(output)
+    assert figures["log_evidence"] == pytest.approx(scores["log_evidence"].mean())
+    assert figures["num_particles"] == 40
+
+
+@pytest.fixture
+def plain(monkeypatch):
+    """Scores without refinement, which is slow."""
+    from ppl_vae.tasks.anomaly import split_conformal
+    from ppl_vae.tasks.anomaly.scores import LogEvidence
+
+    def quick(**settings):
+        return LogEvidence(**settings | {"num_particles": 30, "refinement": None})
+
+    quick.__dataclass_fields__ = LogEvidence.__dataclass_fields__
+    monkeypatch.setitem(split_conformal.SCORES, "log_evidence", quick)
+    return quick
+
+
+def test_anomalies_are_ranked_among_held_out_rows(run, saved, files, tmp_path, plain):
+    output = tmp_path / "anomalies.csv"
+    options = ["--level", 0.4, "-o", output, "--json", "--quiet"]
+    result = call("anomaly", run, files / "new.csv", *options)
+    assert result.exit_code == 0, result.output
+    figures = json.loads(result.stdout)
+    trained = pv.load_run(run)
+    rows = trained.read(files / "new.csv")
+    expected = pv.anomaly_pvalues(
+        trained.model, trained.guide, trained.data.test, rows, score=plain(seed=0)
+    )
+    found = pd.read_csv(output, index_col="row")
+    np.testing.assert_allclose(found["p_value"], expected.p_values)
+    assert found["anomaly"].sum() == figures["anomalies"]
+    assert figures["calibration_rows"] == 20
+    used = call("anomaly", run, files / "new.csv", "--split", "train", "-o", output)
+    assert "are also among the train rows" in used.stderr
+    assert used.exit_code == 1
+    unknown = call("anomaly", saved, files / "new.csv", "-o", output)
+    assert "give rows of calibration in a file (--calibration)" in one_error(unknown, 2)
+    given = ["--calibration", files / "train.csv", "-o", output, "--quiet"]
+    assert (
+        "not checked whether training used"
+        in call("anomaly", saved, files / "new.csv", *given).stderr
+    )
+
+
+@pytest.mark.parametrize("command", ["impute", "anomaly", "transform", "score"])
+def test_errors_are_one_line(command, run, saved, files, tmp_path):
+    new = pd.read_csv(files / "new.csv")
+    paths = {}
+    for name, table in (
+        ("lacking", new.drop(columns="income")),
+        ("level", new.assign(region="east")),
+        ("number", new.assign(income="much")),
+    ):
+        paths[name] = tmp_path / f"{name}.csv"
+        table.to_csv(paths[name], index=False)
+    output = ["-o", tmp_path / "out.csv"]
+    for name, said in (
+        ("lacking", "no column 'income'"),
+        ("level", "'east' at row 0, which is none of its known levels"),
+        ("number", "trained with numbers there"),
+    ):
+        assert said in one_error(call(command, run, paths[name], *output), 2)
+    assert "no such file" in one_error(call(command, run, tmp_path / "none.csv", *output), 2)
+    nowhere = call(command, tmp_path, files / "new.csv", *output)
+    assert "holds no run" in one_error(nowhere, 2)
+    suffix = call(command, run, files / "new.csv", "-o", tmp_path / "out.xlsx")
+    assert "file .csv or .parquet" in one_error(suffix, 2)
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_a_run_is_loaded_where_its_table_is_gone(run, files, tmp_path):
+    import shutil
+
+    other = tmp_path / "moved"
+    shutil.copytree(run, other)
+    text = (other / "config.toml").read_text().replace("train.csv", "gone.csv")
+    (other / "config.toml").write_text(text)
+    with pytest.warns(UserWarning, match=r"table of the run in .* is gone"):
+        found = pv.load_run(other)
+    assert isinstance(found, SavedRun)
+    rows = found.read(files / "new.csv")
+    assert torch.equal(rows.x.nan_to_num(), pv.load_run(run).read(files / "new.csv").x.nan_to_num())
+
+
+def test_runs_of_an_earlier_version_are_loaded():
+    run = pv.load_run(ROOT / "tests" / "old_run")
+    log_w = pv.log_weights(run.model, run.guide, run.data.test.x[:2], num_particles=100, seed=0)
+    found = log_w.logsumexp(0) - np.log(100)
+    assert found.tolist() == pytest.approx([-30.0944, -25.7252], abs=1e-2)
+    assert run.model.num_train == 1297
+
+
+def test_commands_about_experiments_refuse_runs_from_python(saved):
+    for command in ("evaluate", "sample"):
+        assert "was saved from Python" in one_error(call(command, saved), 2)
+    assert "does not hold the rows" in one_error(call("report", saved), 2)
+
+
+def test_a_report_puts_its_verdicts_in_the_card(run, tmp_path):
+    report = pv.write_report(run, tmp_path, num_data=10, diagnoses=[], progress=False)
+    assert report.checks == []
+    found = pv.load_run(run)
+    rows = found.data[:30].split(valid=0, test=10)
+    place = pv.save_run(tmp_path / "run", found.model, found.guide, rows, keep_data=True)
+    from ppl_vae.report.diagnoses.run import DATA
+
+    pv.write_report(place, num_data=10, diagnoses=[DATA], progress=False)
+    text = (place / "README.md").read_text()
+    assert "- pass     Held-out data: The evaluated rows were not used in training." in text
+    assert "No report has been written" not in text
+    assert (place / "report.html").exists()
+    with pytest.raises(ConfigError, match="give output=, a folder"):
+        pv.write_report((found.model, found.guide, rows), progress=False)
