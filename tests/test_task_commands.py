@@ -180,10 +180,10 @@ def test_anomalies_are_ranked_among_held_out_rows(run, saved, files, tmp_path, p
     assert used.exit_code == 1
     unknown = call("anomaly", saved, files / "new.csv", "-o", output)
     assert "give rows of calibration in a file (--calibration)" in one_error(unknown, 2)
+    trained = pv.load_run(saved)
+    known = calibration_rows(trained, files / "train.csv")
     with pytest.warns(UserWarning, match="not checked whether training used"):
-        run_of = pv.load_run(saved)
-        known = calibration_rows(run_of, files / "train.csv")
-        found = file_anomalies(run_of, few, known, level=0.4, progress=False)
+        found = file_anomalies(trained, few, known, level=0.4, progress=False)
     assert len(found.p_values.calibration_scores) == NUM_ROWS
 
 
