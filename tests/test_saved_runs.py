@@ -409,7 +409,7 @@ DAMAGES = {
     "another type": (lambda values: values["data"].update(num_data="x"), "damaged: data.num_data"),
     "an unknown key": (lambda values: values.update(run="rm"), "damaged: run: Extra inputs"),
     "a foreign class": (set_class, "part 0: no part is called 'os.system'"),
-    "huge layers": (set_huge, "far more memory than its weights"),
+    "huge layers": (set_huge, "GB of memory|far more memory than its weights"),
     "huge mixtures": (set_many, "far more memory than its weights"),
     "an unknown argument": (set_argument, "unexpected keyword argument 'colour'"),
     "another size": (set_other_shape, r"model.prior.logits has shape \(8,\)"),
