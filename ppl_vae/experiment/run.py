@@ -108,8 +108,8 @@ def _run(
     if is_main():
         write_posterior(folder, experiment, held_out, progress=progress)
         write_pictures(folder, experiment, held_out, result, evidence)
-        write_card(folder.path, read_document(folder.path / DOCUMENT), metrics)
         check_present()
+        write_card(folder.path, read_document(folder.path / DOCUMENT), metrics)
         write_json(folder.metrics, {"format": FORMAT, **metrics})
     return metrics
 
