@@ -98,6 +98,9 @@ if os.environ.get(
         "torch": ("https://docs.pytorch.org/docs/stable", None),
     }
 
+HANDLES = (
+    r"(array\(|\[)*<(Axes|matplotlib|arviz_plots)|\[*Text\(|FitResult\("
+)
 DESIGN = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
 ROOMS = re.findall(r"^\| `(\w+)` \|", DESIGN, re.MULTILINE)
 
@@ -204,6 +207,18 @@ def skip_generated(
     return True if re.fullmatch(r"set_\w+_request", name) else None
 
 
+def drop_handles(app, doctree) -> None:
+    """Leave out what a cell that draws or trains returns."""
+    from docutils import nodes  # a documentation tool
+
+    for block in list(doctree.findall(nodes.literal_block)):
+        if re.match(HANDLES, block.astext()):
+            node = block
+            while len(node.parent) == 1:
+                node = node.parent
+            node.parent.remove(node)
+
+
 def copy_mathjax(app) -> None:
     """MathJax with its fonts, from the package sphinx-mathjax-offline, into the pages' folder."""
     package = importlib.metadata.distribution("sphinx-mathjax-offline")
@@ -219,6 +234,7 @@ def copy_mathjax(app) -> None:
 
 def setup(app) -> None:
     app.connect("builder-inited", copy_mathjax)
+    app.connect("doctree-read", drop_handles)
     app.connect("autodoc-skip-member", skip_generated)
     app.connect("source-read", write_api)
     app.connect(
