@@ -82,7 +82,7 @@ def share_bounded(found: Findings) -> Measured:
     if evidence.bound != "lower" or np.isnan(evidence.pareto_k).any():
         raise NotApplicable(reading(found.subject.metrics)[0])
     share = float(1 - evidence.is_estimate.mean())
-    return Measured(share, f"{share:.1%} of {len(evidence)} rows")
+    return Measured(share, f"only a lower bound for {share:.1%} of {len(evidence)} rows")
 
 
 def monte_carlo(found: Findings) -> Measured:
@@ -90,7 +90,7 @@ def monte_carlo(found: Findings) -> Measured:
     bounded = share_bounded(found)
     if bounded.number > MANY_BOUNDS:
         raise NotApplicable(
-            f"log p(x) is a lower bound for {bounded.shown}, and its error is not known there"
+            f"log p(x) is {bounded.shown}, and its error is not known there"
         )
     metrics = found.subject.metrics
     if not metrics.data_se or metrics.mc_se is None:
