@@ -89,9 +89,7 @@ def monte_carlo(found: Findings) -> Measured:
     """Monte Carlo error or bias of log p(x), as a share of its standard error over the rows."""
     bounded = share_bounded(found)
     if bounded.number > MANY_BOUNDS:
-        raise NotApplicable(
-            f"log p(x) is {bounded.shown}, and its error is not known there"
-        )
+        raise NotApplicable(f"log p(x) is {bounded.shown}, and its error is not known there")
     metrics = found.subject.metrics
     if not metrics.data_se or metrics.mc_se is None:
         raise NotApplicable("at least two rows and two particles are needed")

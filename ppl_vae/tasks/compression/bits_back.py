@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.data import Dataset
+from ppl_vae.errors import DamagedFileError, DataError, OtherSettingsError
 from ppl_vae.families.context import check_context, read_context
 from ppl_vae.guide import Guide
 from ppl_vae.model import Model
@@ -145,8 +146,9 @@ def decompress(
 
     Raises:
         ImportError: The package constriction is missing.
-        ValueError: The bytes are damaged; weights, covariates, versions or the machine's rounding
-            differ from those of `compress`. Nothing is returned then.
+        DamagedFileError: The bytes are not those that `compress` returned.
+        OtherSettingsError: Weights, covariates, versions or the machine's rounding differ from
+            those of `compress`. Nothing is returned then.
 
     Example:
         See `compress`.
@@ -166,7 +168,7 @@ def decompress(
     codes = Codes(model, guide, grid, header.largest, dtype, header.batch_size, covariates)
     with one_thread(), evaluating(model, guide):
         if codes.probe() != header.probe:
-            raise ValueError(
+            raise OtherSettingsError(
                 "model and guide give other numbers here than where the rows were compressed, in "
                 "the last digits: decompress on the same kind of machine"
             )
@@ -174,7 +176,7 @@ def decompress(
     x = x.to(dtype)
     first = initial_words(header.seed, header.initial_words)
     if not np.array_equal(words, first) or digest([x]) != header.rows:
-        raise ValueError(DAMAGED)
+        raise DamagedFileError(DAMAGED)
     return x
 
 
@@ -237,7 +239,7 @@ def _refuse_missing(rows: Dataset) -> None:
     if missing.any():
         row, *feature = missing.nonzero()[0].tolist()
         place = feature[0] if len(feature) == 1 else tuple(feature)
-        raise ValueError(
+        raise DataError(
             f"x is missing at row {row}, feature {place}: compression takes complete rows; "
             "leave such rows out, or `impute` them"
         )
@@ -246,17 +248,17 @@ def _refuse_missing(rows: Dataset) -> None:
 def _refuse_others(header: Header, model: Model, guide: Guide, context: Tensor | None) -> None:
     """Weights, covariates or versions that are not those of compression."""
     if _weights(model, guide) != header.weights:
-        raise ValueError(
+        raise OtherSettingsError(
             "the rows were compressed with other weights: give the model and the guide that "
             "compressed them"
         )
     if _digest_of(context) != header.context:
-        raise ValueError(
+        raise OtherSettingsError(
             "context differs from the covariates of the compressed rows: give those, in their order"
         )
     for name, version in _versions().items():
         if header.versions.get(name) != version:
-            raise ValueError(
+            raise OtherSettingsError(
                 f"the rows were compressed with {name} {header.versions.get(name)}, and this is "
                 f"{version}: install that one, since other builds round differently"
             )

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ppl_vae.errors import DataError
 from ppl_vae.runtime.checks import shown
 from ppl_vae.tasks.compression.codes import Codes
 from ppl_vae.tasks.compression.latents import Grid, windows
@@ -156,7 +157,7 @@ def _refuse_unknown(known: Tensor, x: Tensor, start: int) -> None:
     if wrong.any():
         row, place = wrong.nonzero()[0].tolist()
         value = x[row, place]
-        raise ValueError(
+        raise DataError(
             f"x is {shown(value)} at row {start + row}, and the likelihood gives it no probability "
             "of its own: round x to the likelihood's values"
         )

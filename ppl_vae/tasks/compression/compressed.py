@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from ppl_vae.errors import DamagedFileError, OtherSettingsError
+
 __all__ = ["CompressedRows", "Header"]
 
 MAGIC = b"ppl_vae bits-back\n"
@@ -69,14 +71,14 @@ class Header:
         """The header of a file whose digest was checked.
 
         Raises:
-            ValueError: It is none.
+            DamagedFileError: It is none.
         """
         try:
             unpack = zlib.decompressobj()
             given: Any = json.loads(unpack.decompress(packed, LARGEST_HEADER))
             return cls(**{field.name: given[field.name] for field in fields(cls)})
         except (zlib.error, ValueError, KeyError, TypeError) as error:
-            raise ValueError(DAMAGED) from error
+            raise DamagedFileError(DAMAGED) from error
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,8 @@ class CompressedRows:
 
         Raises:
             TypeError: It is not bytes.
-            ValueError: It is another kind of file, of another format, or damaged.
+            DamagedFileError: It is another kind of file, or damaged.
+            OtherSettingsError: It has another format.
         """
         if not isinstance(compressed, bytes | bytearray | memoryview):
             raise TypeError(
@@ -141,14 +144,16 @@ class CompressedRows:
             )
         compressed = bytes(compressed)
         if not compressed.startswith(MAGIC):
-            raise ValueError("these bytes are not compressed rows: give what `compress` returned")
+            raise DamagedFileError(
+                "these bytes are not compressed rows: give what `compress` returned"
+            )
         body, found = compressed[:-DIGEST_SIZE], compressed[-DIGEST_SIZE:]
         start = len(MAGIC) + 8
         if len(body) < start or sha256(body).digest() != found:
-            raise ValueError(DAMAGED)
+            raise DamagedFileError(DAMAGED)
         number, size = np.frombuffer(body[len(MAGIC) : start], dtype="<u4").tolist()
         if number != FORMAT:
-            raise ValueError(
+            raise OtherSettingsError(
                 f"compressed rows have format {number}, and this version reads {FORMAT}: use the "
                 "version of ppl_vae that wrote them"
             )
