@@ -234,7 +234,7 @@ def test_families_refuse_impossible_sizes():
         (lambda: priors.StandardNormal(0), "latent_dim is 0"),
         (lambda: posteriors.MeanFieldNormal(-1), "latent_dim is -1"),
         (lambda: priors.GaussianMixture(2, num_components=0), "num_components is 0"),
-        (lambda: likelihoods.Categorical(2, num_categories=1), "num_categories is 1"),
+        (lambda: likelihoods.Categorical(2, num_categories=0), "num_categories is 0"),
         (
             lambda: likelihoods.Gaussian(2, scale=0.0),
             "scale is 0.0; it must be a finite number, above 0",

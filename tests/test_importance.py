@@ -361,7 +361,7 @@ def test_covariates_reach_prior_decoder_and_encoder():
     assert (moved - base).abs()[0, 0] > 0
     assert torch.equal(moved[:, 1:], base[:, 1:])
     for program in (model, guide):
-        with pytest.raises(ValueError, match="takes 1 covariates and was given 0: pass context="):
+        with pytest.raises(ValueError, match="takes 1 covariates and was given 0: give pv.Dataset"):
             program(x)
     plain_model, plain_guide = vae()
     for program in (plain_model, plain_guide):

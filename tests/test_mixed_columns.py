@@ -251,5 +251,5 @@ def test_what_a_table_may_not_be():
         likelihoods.Columns([likelihoods.Gaussian])
     data = pv.Dataset(frame()[["change", "visits"]], context=frame()[["income"]].fillna(1.0))
     model = pv.Model(priors.StandardNormal(2), likelihoods.Columns.of(data), start=data)
-    with pytest.raises(ValueError, match="Model takes 1 covariates and was given 0: pass context="):
+    with pytest.raises(ValueError, match="takes 1 covariates and was given 0: give pv.Dataset"):
         model.sample(5)

@@ -152,6 +152,7 @@ def test_a_file_and_a_checkpoint_keep_it(tmp_path):
     evidence_of(data, checkpoint=path)
     assert pv.Evidence.load(path).summary().rounding_of_x > 0.01
     with np.load(path) as file:
-        arrays = {name: file[name] for name in file if name != "checks.rounding_of_x"}
+        later = ("checks.rounding_of_x", "format")
+        arrays = {name: file[name] for name in file if name not in later}
     np.savez(path, **arrays)
     assert evidence_of(data, checkpoint=path).summary().rounding_of_x > 0.01

@@ -410,7 +410,7 @@ DAMAGES = {
     "an unknown key": (lambda values: values.update(run="rm"), "damaged: run: Extra inputs"),
     "a foreign class": (set_class, "part 0: no part is called 'os.system'"),
     "huge layers": (set_huge, "GB of memory|far more memory than its weights"),
-    "huge mixtures": (set_many, "far more memory than its weights"),
+    "huge mixtures": (set_many, "num_components is 100000000000; it must be at most"),
     "an unknown argument": (set_argument, "unexpected keyword argument 'colour'"),
     "another size": (set_other_shape, r"model.prior.logits has shape \(8,\)"),
     "no parts": (lambda values: values["programs"]["description"].update(parts=[]), "damaged"),

@@ -13,6 +13,8 @@ from test_saved_runs import NUM_ROWS, ROOT
 import ppl_vae as pv
 from ppl_vae.experiment import ConfigError, SavedRun, calibration_rows, file_anomalies
 
+FAST = ["--method", "importance"]
+UNRELIABLE = pytest.mark.filterwarnings("ignore:.*draws that are not reliable")  # of 20 steps
 COLUMNS = ["income", "change", "visits", "region", "grade", "smokes"]
 
 
@@ -58,9 +60,11 @@ def folder(request):
     return request.getfixturevalue(request.param)
 
 
+@UNRELIABLE
 def test_imputations_are_those_of_python_in_the_form_of_mice(folder, files, tmp_path):
     output = tmp_path / "imputed.csv"
-    result = call("impute", folder, files / "new.csv", "-m", 2, "-o", output, "--json", "--quiet")
+    options = ["-m", 2, *FAST, "--json", "--quiet"]
+    result = call("impute", folder, files / "new.csv", "-o", output, *options)
     assert result.exit_code == 0, result.output
     original = pd.read_csv(files / "new.csv")
     figures = json.loads(result.stdout)
@@ -72,9 +76,9 @@ def test_imputations_are_those_of_python_in_the_form_of_mice(folder, files, tmp_
     assert long[".id"].tolist() == 2 * [*range(1, NUM_ROWS + 1)]
     assert not long[COLUMNS].isna().any().any()
     trained = pv.load_run(folder)
-    found = pv.impute(
-        trained.model, trained.guide, trained.read(files / "new.csv"), num_imputations=2
-    )
+    rows = trained.read(files / "new.csv")
+    settings = {"num_imputations": 2, "method": "importance"}
+    found = pv.impute(trained.model, trained.guide, rows, **settings)
     for i in range(2):
         part = long[long[".imp"] == i + 1].reset_index(drop=True)
         pd.testing.assert_frame_equal(part[["id", "note"]], original[["id", "note"]])
@@ -86,9 +90,10 @@ def test_imputations_are_those_of_python_in_the_form_of_mice(folder, files, tmp_
         )
 
 
+@UNRELIABLE
 def test_the_original_comes_first_on_request_and_folders_hold_a_file_each(saved, files, tmp_path):
     new = files / "new.csv"
-    options = ["-m", 2, "--quiet", "--with-original"]
+    options = ["-m", 2, *FAST, "--quiet", "--with-original"]
     output = tmp_path / "imputed.parquet"
     assert call("impute", saved, new, "-o", output, *options).exit_code == 0
     long = pd.read_parquet(output)
@@ -96,7 +101,7 @@ def test_the_original_comes_first_on_request_and_folders_hold_a_file_each(saved,
     first = long[long[".imp"] == 0]
     assert first["income"].isna().sum() == pd.read_csv(new)["income"].isna().sum()
     place = tmp_path / "several"
-    assert call("impute", saved, new, "-m", 2, "-o", place, "--quiet").exit_code == 0
+    assert call("impute", saved, new, "-m", 2, *FAST, "-o", place, "--quiet").exit_code == 0
     assert sorted(path.name for path in place.iterdir()) == ["imputation-1.csv", "imputation-2.csv"]
     again = call("impute", saved, new, "-m", 2, "-o", place)
     assert "is not empty: choose another folder" in one_error(again, 2)
@@ -104,9 +109,10 @@ def test_the_original_comes_first_on_request_and_folders_hold_a_file_each(saved,
     assert "--with-original" in said
 
 
+@UNRELIABLE
 def test_a_single_table_has_intervals_beside_what_was_imputed(saved, files, tmp_path):
     output = tmp_path / "single.csv"
-    options = ["--single", "--level", 0.9, "--quiet"]
+    options = ["--single", "--level", 0.9, *FAST, "--quiet"]
     assert call("impute", saved, files / "new.csv", "-o", output, *options).exit_code == 0
     found = pd.read_csv(output)
     original = pd.read_csv(files / "new.csv")
@@ -201,7 +207,7 @@ def test_errors_are_one_line(command, run, saved, files, tmp_path):
     output = ["-o", tmp_path / "out.csv"]
     for name, said in (
         ("lacking", "no column 'income'"),
-        ("level", "'east' at row 0, which is none of its known levels"),
+        ("level", "'east' at row 0 ('p0'), which is none of its known levels"),
         ("number", "trained with numbers there"),
     ):
         assert said in one_error(call(command, run, paths[name], *output), 2)
