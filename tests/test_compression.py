@@ -173,6 +173,9 @@ def test_what_cannot_be_coded_is_refused_before_work():
     x[3, 1] = torch.nan
     with pytest.raises(ValueError, match="missing at row 3, feature 1"):
         pv.compress(model, guide, x)
+    counts, _ = pair(likelihoods.Poisson(EVENT))
+    with pytest.raises(ValueError, match="count of 100,000, and compression takes counts below"):
+        pv.compress(counts, guide, torch.full((2, EVENT), 1e5))
     for prior in (priors.GaussianMixture(2), priors.StudentT(2)):
         other, _ = pair(likelihoods.Bernoulli(EVENT), prior=prior)
         with pytest.raises(ValueError, match="independent normal latents, and the prior"):

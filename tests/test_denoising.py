@@ -56,6 +56,8 @@ def test_the_posterior_of_a_linear_gaussian_model_is_exact():
     low, high = found.interval(0.9)
     covered = ((low <= clean.numpy()) & (clean.numpy() <= high)).mean(1)
     assert abs(covered.mean() - 0.9) < 4 * covered.std() / np.sqrt(60) + 0.01
+    with pytest.raises(ValueError, match=r"clean has shape \(2, 4\), and the denoised rows"):
+        found.psnr(clean[:2])
     assert (found.psnr(clean, peak=4.0).mean()) > 10 * np.log10(16 / NOISE**2)
 
 

@@ -14,6 +14,8 @@ from ppl_vae.model import Model
 
 __all__ = ["Entries", "Symbols"]
 
+MOST_VALUES = 2**16  # of an entry, whose probabilities are held at once
+
 
 @dataclass(frozen=True)
 class Entries:
@@ -94,4 +96,10 @@ class Symbols:
                 f"{type(self.model.likelihood).__name__}: x has a density, and compression without "
                 "loss takes discrete likelihoods; round x and use DiscretizedLogistic or counts"
             )
-        return torch.arange(max(self.largest[place] for place in places) + 1)
+        largest = max(self.largest[place] for place in places)
+        if largest >= MOST_VALUES:
+            raise ValueError(
+                f"x has a count of {largest:,}, and compression takes counts below "
+                f"{MOST_VALUES:,}, each of which gets a probability: leave such rows out"
+            )
+        return torch.arange(largest + 1)

@@ -74,8 +74,16 @@ class Denoised:
         Args:
             clean: The clean rows, (N, *event).
             peak: Largest value of x.
+
+        Raises:
+            ValueError: They have another shape.
         """
         truth = as_dataset(clean).in_memory().x.double().cpu().numpy()
+        if truth.shape != self.mean.shape:
+            raise ValueError(
+                f"clean has shape {truth.shape}, and the denoised rows {self.mean.shape}: give the "
+                "clean rows in the same order"
+            )
         squares = np.square(self.mean - truth).reshape(len(truth), -1)
         return 10 * np.log10(peak**2 / np.nanmean(squares, axis=1))
 
