@@ -8,7 +8,7 @@ and 90 % intervals. The same is done for digits drawn from the model itself, for
 should cover 90 % of the pixels. Drawn are clean, noisy and cleaned digits, and the standard
 deviations.
 
---quick trains for fewer epochs and cleans fewer digits.
+--quick trains for fewer epochs, and cleans fewer digits in fewer steps of refinement.
 """
 
 # %% A VAE of clean digits
@@ -21,21 +21,24 @@ import numpy as np
 
 import ppl_vae as pv
 from ppl_vae import likelihoods, posteriors, priors
+from ppl_vae.refinement import GradientRefinement
 from ppl_vae.tasks.denoising import GaussianNoise
 
 NOISE = GaussianNoise(0.3)
 LEVEL = 0.9
 NUM_EPOCHS, QUICK_EPOCHS = 300, 30
 NUM_DIGITS, QUICK_DIGITS = 60, 12
+NUM_STEPS, QUICK_STEPS = 300, 60
+LATENT_DIM = 10
 
 
 def train(num_epochs):
     """A model and a guide of the clean digits, and the digits."""
     data = pv.load("digits").split(test=300, seed=0)
     with pv.seeded(0):
-        guide = pv.Guide(posteriors.MeanFieldNormal(10), data.event_shape)
+        guide = pv.Guide(posteriors.MeanFieldNormal(LATENT_DIM), data.event_shape)
         likelihood = likelihoods.DiscretizedLogistic(data.event_shape, 17, scale="decoder")
-        model = pv.Model(priors.StandardNormal(10), likelihood, start=data.train)
+        model = pv.Model(priors.StandardNormal(LATENT_DIM), likelihood, start=data.train)
     training = pv.Training(num_epochs=num_epochs, kl_warmup_epochs=10, seed=0, progress=False)
     pv.fit(model, guide, data, training=training)
     return model, guide, data.test
@@ -44,11 +47,14 @@ def train(num_epochs):
 # %% Clean digits from noisy ones
 
 
-def clean(model, guide, x, seed):
+def clean(model, guide, x, num_steps, seed):
     """Noisy digits, what they are cleaned to, and the share of pixels in their intervals."""
     with pv.seeded(seed):
         noisy = NOISE.corrupt(x)
-    found = pv.denoise(model, guide, noisy, NOISE, method="refined", seed=seed, progress=False)
+    family = posteriors.FullRankNormal(LATENT_DIM)
+    refinement = GradientRefinement(posterior=family, num_steps=num_steps)
+    options = {"method": "refined", "refinement": refinement, "progress": False}
+    found = pv.denoise(model, guide, noisy, NOISE, seed=seed, **options)
     low, high = found.interval(LEVEL)
     truth = x.numpy()
     covered = ((low - 1e-6 <= truth) & (truth <= high + 1e-6)).reshape(len(x), -1).mean(1)
@@ -86,11 +92,12 @@ def main(arguments=None):
     options.output.mkdir(parents=True, exist_ok=True)
     model, guide, test = train(QUICK_EPOCHS if options.quick else NUM_EPOCHS)
     count = QUICK_DIGITS if options.quick else NUM_DIGITS
+    num_steps = QUICK_STEPS if options.quick else NUM_STEPS
     with pv.seeded(1):
         simulated = model.sample(count)
     results = {}
     for name, x in (("held-out digits", test.x[:count]), ("digits from the model", simulated)):
-        noisy, found, covered, before = clean(model, guide, x, seed=2)
+        noisy, found, covered, before = clean(model, guide, x, num_steps, seed=2)
         after = found.psnr(x)
         results[name] = (before, after, covered)
         print(
