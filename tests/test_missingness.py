@@ -15,7 +15,7 @@ from torch import nn
 import ppl_vae as pv
 from ppl_vae import Dataset, Model, likelihoods, missingness, objectives, posteriors, priors
 from ppl_vae.evidence.fingerprints import measure_of
-from ppl_vae.families.missingness.entries import blocks_of
+from ppl_vae.families.entries import blocks_of
 from ppl_vae.hmc import sample_posterior
 from ppl_vae.programs.traces import log_terms
 

@@ -9,6 +9,7 @@ from torch.distributions import transform_to
 
 from ppl_vae.families.densities import Columnwise
 from ppl_vae.families.densities.columnwise import ColumnwiseSupport
+from ppl_vae.families.entries import entries_of
 
 __all__ = [
     "completed",
@@ -57,11 +58,7 @@ def observed_part(distribution: Any, x: Tensor, may_miss: bool | None = None) ->
     missing = x.isnan()
     if may_miss is None and not missing.any():
         return distribution, x
-    entry = distribution
-    num_plates = 0
-    while isinstance(entry, dist.Independent):
-        num_plates += entry.reinterpreted_batch_ndims
-        entry = entry.base_dist
+    entry, num_plates = entries_of(distribution)
     values = torch.where(missing, _stand_in_of(entry, x), x)
     if hasattr(entry, "given"):
         return entry.given(values, ~missing).to_event(num_plates), values

@@ -10,6 +10,7 @@ from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 from torch.distributions import kl_divergence
 
+from ppl_vae.families.entries import entries_of
 from ppl_vae.objectives.bound import Bound
 from ppl_vae.programs.sites import global_sum, per_datum, sample_sites, scaled_sum
 from ppl_vae.programs.traces import LogTerms, Program
@@ -125,9 +126,7 @@ def _masked(values: Tensor, site: Any) -> Tensor:
 
 def _factors(site: Any) -> Any:
     """The distribution of each dimension by itself."""
-    distribution = site["fn"]
-    while isinstance(distribution, torch.distributions.Independent):
-        distribution = distribution.base_dist
+    distribution, _ = entries_of(site["fn"])
     if distribution.event_shape:
         raise ValueError(
             f"site {site['name']!r} has a {type(distribution).__name__}, which is not a product "

@@ -4,9 +4,10 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["as_markdown", "cut", "echoed", "table"]
+__all__ = ["as_markdown", "cut", "echoed", "table", "without_address"]
 
 ECHOED = 80  # characters of a value in an error
+ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # of an object, in its repr
 ESCAPED = re.compile(r"([\\`*_{}\[\]<>|#~$])")
 
 
@@ -95,3 +96,16 @@ def echoed(value: Any) -> str:
     if isinstance(value, str | bytes | list | tuple):
         value = value[: 2 * ECHOED] if len(value) > 4 * ECHOED else value
     return cut(" ".join(repr(value).split()))
+
+
+def without_address(shown: str) -> str:
+    """The repr of an object as it is in every process.
+
+    Args:
+        shown: The repr.
+
+    Example:
+        >>> without_address("<function rate at 0x7fa68ef42340>")
+        '<function rate>'
+    """
+    return ADDRESS.sub("", shown)

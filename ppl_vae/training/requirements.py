@@ -1,7 +1,6 @@
 """The requirements of `fit` on objective, rows and programs, checked before the first step."""
 
 import logging
-import re
 from typing import Any
 
 from pyro import poutine
@@ -17,6 +16,7 @@ from ppl_vae.programs.validation import check_programs
 from ppl_vae.runtime.digests import digest
 from ppl_vae.runtime.distributed import num_processes
 from ppl_vae.runtime.seeding import seeded
+from ppl_vae.runtime.text import without_address
 from ppl_vae.training.settings import Training
 
 logger = logging.getLogger(__name__)
@@ -107,7 +107,7 @@ def with_weights(args: tuple[Tensor, ...], data: Dataset, rows: Tensor) -> tuple
 
 def in_words(item: Any) -> str:
     """An object in words that are the same in every process: without its address."""
-    shown = re.sub(r" at 0x[0-9a-f]+", "", repr(item))
+    shown = without_address(repr(item))
     if shown == repr(item) or not hasattr(item, "__dict__"):
         return shown
     plain = {

@@ -1,6 +1,5 @@
 """How to train: settings, checked when they are given."""
 
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from ppl_vae.errors import ArgumentError
 from ppl_vae.runtime.checks import echoed, file_path, one_line, one_of, real_number, whole_fields
+from ppl_vae.runtime.text import without_address
 
 __all__ = ["Training"]
 
@@ -30,7 +30,6 @@ OBJECTS: dict[str, tuple[Any, str]] = {
     "device": ((str, torch.device), 'a name, as in "cuda"'),
     "checkpoint": ((str, Path), "a path"),
 }
-ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # of a function
 RESUMED = (
     "seed",
     "batch_size",
@@ -195,7 +194,7 @@ class Training:
     def in_words(self) -> dict[str, str]:
         """All settings that have a part in the result, each as text."""
         names = [each.name for each in fields(self) if each.name not in ("checkpoint", "progress")]
-        return {name: ADDRESS.sub("", one_line(repr(getattr(self, name)))) for name in names}
+        return {name: without_address(one_line(repr(getattr(self, name)))) for name in names}
 
     def described(self) -> dict[str, str]:
         """The settings that a resumed training must share, with a schedule by its values."""

@@ -1,6 +1,6 @@
-"""Entries of a row under p(x given z), block by block, and sums over their values."""
+"""Entries of a row under p(x given z), sums over their values, and blocks side by side."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pyro.distributions as dist
@@ -8,30 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from ppl_vae.families.densities import Columnwise
-
-__all__ = ["blocks_of", "side_by_side", "summed"]
+__all__ = ["side_by_side", "summed"]
 
 Logit = Callable[[Tensor], Tensor]
-
-
-def blocks_of(p: Any) -> Iterator[tuple[Any, list[int]]]:
-    """The distributions of the entries of x, block by block, and the columns of each.
-
-    Args:
-        p: p(x given z), independent columns.
-
-    Example:
-        >>> p = dist.Normal(torch.zeros(3), 1.0).to_event(1)
-        >>> [(type(block).__name__, columns) for block, columns in blocks_of(p)]
-        [('Normal', [0, 1, 2])]
-    """
-    while isinstance(p, dist.Independent):
-        p = p.base_dist
-    if isinstance(p, Columnwise):
-        yield from zip(p.parts, p.places, strict=True)
-    else:
-        yield p, list(range(p.batch_shape[-1]))
 
 
 def summed(block: Any, logit: Logit) -> tuple[Tensor, Tensor]:

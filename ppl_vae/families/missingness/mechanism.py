@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ppl_vae.families.densities import LogitBernoulli
-from ppl_vae.families.missingness.entries import blocks_of, side_by_side, summed
+from ppl_vae.families.entries import blocks_of
+from ppl_vae.families.missingness.entries import side_by_side, summed
 from ppl_vae.families.part import Part
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from ppl_vae.families.densities.ordered import OrderedCategorical
-from ppl_vae.families.missingness.entries import blocks_of
+from ppl_vae.families.entries import blocks_of
 from ppl_vae.families.missingness.mechanism import Missingness
 from ppl_vae.families.units import Encoding
 

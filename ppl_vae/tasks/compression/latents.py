@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyro.distributions as dist
 import torch
 from torch import Tensor
+
+from ppl_vae.families.entries import entries_of
 
 __all__ = ["Grid", "normal_of", "windows"]
 
@@ -28,12 +29,11 @@ def normal_of(distribution: Any, name: str) -> tuple[Tensor, Tensor]:
         ValueError: It is another distribution.
 
     Example:
+        >>> import pyro.distributions as dist
         >>> normal_of(dist.Normal(torch.zeros(2), 1.0).to_event(1), "the prior")
         (tensor([0., 0.]), tensor([1., 1.]))
     """
-    base = distribution
-    while isinstance(base, dist.Independent):
-        base = base.base_dist
+    base, _ = entries_of(distribution)
     if not isinstance(base, torch.distributions.Normal):
         raise ValueError(
             f"compression takes independent normal latents, and {name} is {type(base).__name__}: "

@@ -2,14 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
-import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from ppl_vae.families.densities import Columnwise
+from ppl_vae.families.entries import blocks_of
 from ppl_vae.model import Model
 
 __all__ = ["Entries", "Symbols"]
@@ -69,19 +67,12 @@ class Symbols:
 
     def given(self, z: Tensor, context: Tensor | None = None) -> Iterator[Entries]:
         """The entries of rows with these z, (B, D), by alphabet."""
-        p: Any = self.model.decode(z, context)
-        while isinstance(p, dist.Independent):
-            p = p.base_dist
-        if p.event_shape:
-            raise ValueError(
-                f"{type(self.model.likelihood).__name__}: the entries of a row depend on each "
-                "other given z; compression takes likelihoods with independent entries"
-            )
-        if isinstance(p, Columnwise):
-            pairs = list(zip(p.parts, p.places, strict=True))
-        else:
-            pairs = [(p, list(range(prod(p.batch_shape[1:]))))]
-        for part, places in pairs:
+        for part, places in blocks_of(self.model.decode(z, context)):
+            if part.event_shape:
+                raise ValueError(
+                    f"{type(self.model.likelihood).__name__}: the entries of a row depend on each "
+                    "other given z; compression takes likelihoods with independent entries"
+                )
             values = self._values(part, places).to(z)
             log_p = part.log_prob(values.reshape(-1, *[1] * len(part.batch_shape)))
             log_p = log_p.reshape(len(values), len(z), -1).movedim(0, -1)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ppl_vae.families.densities import Columnwise
+from ppl_vae.families.entries import entries_of
 from ppl_vae.model import Model
 from ppl_vae.tasks.denoising.noise import Noise
 
@@ -85,9 +86,7 @@ class NoisyModel(nn.Module):
         """The Pyro model of noisy rows, under the name that observed rows have elsewhere."""
         with pyro.plate("data", len(x), dim=-1):
             z = pyro.sample("z", self.clean.prior_at(context))
-            base: Any = self.clean.likelihood_at(z, context)
-            while isinstance(base, dist.Independent):
-                base = base.base_dist
+            base, _ = entries_of(self.clean.likelihood_at(z, context))
             if base.event_shape or isinstance(base, Columnwise):
                 raise ValueError(
                     f"{type(self.clean.likelihood).__name__}: denoise takes entries of one family, "
