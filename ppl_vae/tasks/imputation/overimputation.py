@@ -176,8 +176,8 @@ def overimpute(
     A share of the observed entries of each column is made missing, all at the same time, and drawn
     as `impute` draws missing ones. Give rows that the model was not trained on (`data.test`): its
     predictions of training rows are too good. The entries are hidden at random, so this says
-    whether imputations are right where values are missing at random. It says nothing of values
-    whose absence depends on themselves (`tipping_point`).
+    whether imputations are right where values are missing at random. It carries no information
+    about values whose absence depends on themselves (`tipping_point`).
 
     Args:
         model: `Model`, or any Pyro model with a plate "data" at dim -1.
