@@ -32,7 +32,7 @@ from ppl_vae.diagnostics.sbc.ranks import weighted_pit
 from ppl_vae.diagnostics.sbc.sources import draws_worth_one
 from ppl_vae.diagnostics.uniformity import holm, uniform_band, uniformity_p_value
 from ppl_vae.hmc import HMC, Chains
-from ppl_vae.programs import inference
+from ppl_vae.runtime import progress
 
 REPEATS, NUM_DATA = 40, 1000
 BATCH = GuideDraws(num_samples=30, chunk_size=2_000_000)
@@ -505,7 +505,7 @@ def test_the_seed_alone_decides_and_methods_share_the_data():
 def test_the_bar_can_be_silenced(given, monkeypatch):
     bars = []
     monkeypatch.setattr(
-        inference, "tqdm", lambda **options: bars.append(options) or tqdm(**options)
+        progress, "_kind", lambda: lambda **options: bars.append(options) or tqdm(**options)
     )
     found = calibration(*OWN[:3], num_data=5, **given)
     assert all(bar["disable"] for bar in bars if bar["desc"] == "calibration")

@@ -83,6 +83,15 @@ def test_differences_are_a_paired_t_by_hand():
     np.testing.assert_array_equal(comparison.interval[0], [0, 0])
 
 
+@pytest.mark.parametrize("step", [1.0, 0.1, 1 / 3, 0.0])
+def test_equal_differences_have_no_spread(step):
+    """In floating point they are equal but for rounding, which is no spread either."""
+    a = np.random.default_rng(0).normal(-90, 10, size=40)
+    comparison = pv.compare_models({"a": evidence_of(a), "b": evidence_of(a - step)}, reference="a")
+    which = comparison.names.index("b")
+    np.testing.assert_allclose(comparison.interval[which], [-step, -step], atol=1e-10)
+
+
 def test_a_reference_of_ones_own():
     rng = np.random.default_rng(0)
     a, b, c = (rng.normal(mean, 1, size=50) for mean in (0, -1, -2))

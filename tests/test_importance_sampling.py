@@ -461,8 +461,8 @@ def test_a_bar_has_the_title_it_is_given(monkeypatch):
     bed = beds.linear_gaussian(4)
     titles = []
     monkeypatch.setattr(
-        "ppl_vae.programs.inference.tqdm",
-        lambda desc, **options: titles.append(desc) or tqdm(**options),
+        "ppl_vae.runtime.progress._kind",
+        lambda: lambda desc, **options: titles.append(desc) or tqdm(**options),
     )
     narrow = beds.linear_gaussian(2, guide_scale=0.5)
     method = Sandwich(ImportanceSampling(50), upper=pv.ReverseAIS(pv.AIS(30, 2), pv.HMC(8, 4, 1)))

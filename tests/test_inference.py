@@ -8,7 +8,8 @@ from torch import nn
 import ppl_vae as pv
 from ppl_vae import beds, likelihoods, posteriors, priors
 from ppl_vae.importance import log_weights
-from ppl_vae.programs.inference import Inference, progress_bar
+from ppl_vae.programs.inference import Inference
+from ppl_vae.runtime.progress import progress_bar
 from ppl_vae.runtime.seeding import derived_seed
 
 

@@ -1,15 +1,19 @@
 """The report: rules judge as they say; the page has the numbers of its run, needs nothing else, and
 escapes names."""
 
+import base64
 import json
 import math
 import re
+import shutil
 import warnings
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 from matplotlib.colors import to_rgba
@@ -27,15 +31,20 @@ from ppl_vae.evidence import Evidence, reduce_log_weights
 from ppl_vae.experiment import ConfigError, read_config, run_experiment
 from ppl_vae.experiment.metrics import Metrics
 from ppl_vae.report import DIAGNOSES, NotApplicable, draw, page, write_report
+from ppl_vae.report.answers import answers
 from ppl_vae.report.diagnoses import calibration, evidence, latents, predictive, training
 from ppl_vae.report.diagnoses import run as facts
+from ppl_vae.report.diagnoses.baselines import AGAINST
 from ppl_vae.report.diagnoses.missing import MISSING, OVERIMPUTATION
+from ppl_vae.report.diagnoses.worst import described
 from ppl_vae.report.diagnosis import NUM_WORST, Findings
 from ppl_vae.report.elements import STYLE, number, slug
+from ppl_vae.report.rules import WORST_FIRST, Check
 
-RULES = [rule for each in DIAGNOSES for rule in each.rules]
+ALL = [*DIAGNOSES, AGAINST]
+RULES = [rule for each in ALL for rule in each.rules]
 TITLES = {each.title for each in DIAGNOSES if each.panel is not None}
-OF = {rule.title: each for each in DIAGNOSES for rule in each.rules}
+OF = {rule.title: each for each in ALL for rule in each.rules}
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 HOSTILE = "<script>alert('x')</script>"
 SMALL = [
@@ -54,8 +63,9 @@ FEW = {
 
 @pytest.fixture(scope="module", autouse=True)
 def few_draws():
-    """Diagnoses that take no time: what is tested here is the page."""
+    """Diagnoses that take no time: what is tested here is the page, without an address of docs."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(page, "_site", lambda: "")
         for module, sizes in FEW.items():
             for name, value in sizes.items():
                 patch.setattr(module, name, value)
@@ -162,7 +172,7 @@ def test_rules_are_sharp_at_their_limits(rule):
 def test_rules_name_their_limits_a_panel_and_a_page_that_exist(rule):
     assert rule.form.format(rule.passes) in rule.text
     assert ("never fails" in rule.text) or (rule.form.format(rule.fails) in rule.text)
-    assert (rule.panel or OF[rule.title].title) in TITLES
+    assert (rule.panel or OF[rule.title].title) in TITLES | {AGAINST.title}
     file, _, anchor = (rule.page or OF[rule.title].page).partition("#")
     headings = re.findall(r"^#+ (.*)$", (DOCS / file).read_text(encoding="utf-8"), re.MULTILINE)
     assert not anchor or anchor in map(slug, headings)
@@ -353,7 +363,8 @@ def test_the_page_needs_nothing_else(run):
         attrs[key] for _, attrs in run.page.tags for key in ("src", "href") if attrs.get(key)
     ]
     assert not [address for address in addresses if not re.match(r"#|data:", address)]
-    assert [attrs for attrs in run.page.every("script")] == [{}]  # its own, at the end, for sorting
+    points = {"type": "application/json", "class": "points"}  # values, which no browser runs
+    assert run.page.every("script") == [points, {}]  # and its own, at the end
     assert "@import" not in run.page.source
     assert "url(" not in run.page.source
 
@@ -466,7 +477,7 @@ def not_for(run):
 def test_pictures_are_traversed_and_shown(digits):
     alts = [attrs["alt"] for attrs in digits.page.every("img")]
     assert any(alt.startswith("A grid of pictures") for alt in alts)
-    assert sum(alt.startswith("datum ") for alt in alts) == NUM_WORST
+    assert sum(alt.startswith("picture of row ") for alt in alts) == 2 * NUM_WORST
     assert "Bernoulli has no scale to learn" in digits.page.said
 
 
@@ -480,7 +491,7 @@ def test_names_are_text_and_nothing_else(table):
 
 def test_data_that_are_no_pictures(table, counts):
     for run in (table, counts):
-        assert "no grid of decoded latents" in run.page.said
+        assert "decoded from points" not in run.page.said
         assert {"Bits"} <= not_for(run)
     assert "missing" in table.page.said
     assert "The likelihood's scale" not in not_for(table)
@@ -530,10 +541,17 @@ def test_classes_of_k_hat_are_the_same_in_both_pictures():
     assert colours == [to_rgba(line.get_color()) for line in points.get_lines()]
 
 
-def test_features_without_names_are_shown_by_their_values():
-    values = np.array([0.5, np.nan, -1.0])
-    assert evidence.values_of(range(3), values) == "0.5, missing, -1"
-    assert evidence.values_of(["a", "b", "c"], values) == "a 0.5, b missing, c -1"
+def test_rows_are_described_by_their_rarest_values():
+    frame = pd.DataFrame(
+        {"age": [40.0, 41, 42, 43, 99], "sex": ["f", "f", "f", "m", None], "n": [1, 1, 1, 1, 7]}
+    )
+    said = described(Dataset(frame), np.array([1, 3, 4]))
+    assert said[1].startswith("sex m, ")
+    assert said[2].endswith("sex missing")
+    assert sorted(said[2].split(", ")[:2]) == ["age 99", "n 7"]
+    assert described(Dataset(np.eye(3)), np.array([0]))[0].count(",") == 2
+    wide = described(Dataset(np.eye(9)), np.array([0]))
+    assert wide[0].endswith("and 5 more")
 
 
 def test_the_largest_error_is_named():
@@ -578,7 +596,8 @@ def test_a_panel_that_fails_says_so_and_the_others_go_on(digits, tmp_path, monke
     assert f"Failed: RuntimeError: boom {HOSTILE} second line." in found.said
     assert found.source.count("Failed:") == 1
     assert HOSTILE not in found.source
-    *checks, counts, _, where, files = result.stdout.splitlines()
+    text = result.stdout.partition("\n\n")[2]
+    *checks, counts, _, where, files = text.splitlines()
     assert (
         f"skipped  q(z) is the prior: Not checked: RuntimeError: boom {HOSTILE} second line."
         in checks
@@ -611,9 +630,143 @@ def test_a_damaged_run_names_the_file_and_the_remedy(digits, tmp_path, name, dam
         write_report(tmp_path, progress=False)
 
 
-def test_documentation_is_linked_from_inside_a_checkout_alone(tmp_path, monkeypatch):
-    assert page._docs(tmp_path) == ""
+def test_documentation_is_linked_on_its_site_or_inside_a_checkout(tmp_path, monkeypatch):
+    asked = "howto/report.md#scale"
+    assert page._link_from(tmp_path)(asked) == ""
     monkeypatch.setattr(page, "ROOT", tmp_path)
-    assert page._docs(tmp_path / "runs" / "demo") == ""  # a wheel has no docs
+    run = tmp_path / "runs" / "demo"
+    assert page._link_from(run)(asked) == ""  # a wheel has no docs
     (tmp_path / "docs").mkdir()
-    assert page._docs(tmp_path / "runs" / "demo") == "../../"
+    assert page._link_from(run)(asked) == f"../../docs/{asked}"
+    assert page._link_from(run)("") == ""
+    monkeypatch.setattr(page, "_site", lambda: "https://docs.example.org/ppl-vae")
+    assert page._link_from(run)(asked) == "https://docs.example.org/ppl-vae/howto/report.html#scale"
+
+
+# --- the first screen -----------------------------------------------------------------------------
+
+
+def line(verdict, about, title="Bits"):
+    return Check(title, verdict, "They are.", "p = 0.1", 0.1, "", "", "", about=about)
+
+
+@pytest.mark.parametrize(
+    ("share", "said"),
+    [
+        (1.0, "log p(x): usable for all rows."),
+        (0.97, "log p(x): usable for 97 % of the rows; 3 % are lower bounds."),
+        (0.999, "log p(x): usable for more than 99 % of the rows; less than 1 % are lower bounds."),
+        (0.0, "log p(x): a lower bound for every row, not an estimate."),
+    ],
+)
+def test_the_first_sentence_counts_the_rows(share, said):
+    found = answers([], Metrics(share_estimate=share, share_bad_k=0.01))
+    assert [str(answer) for answer in found][0] == said
+
+
+def test_the_first_screen_answers_by_the_worst_verdict():
+    metrics = Metrics(share_estimate=1.0, share_bad_k=0.0)
+    checks = [line("fail", "Model", "A"), line("look", "Model", "B"), line("pass", "Encoder")]
+    checks += [line("skipped", "Encoder", "C"), line("look", "log p(x)", "D")]
+    checks += [line("pass", "Training"), line("pass", "Plain models"), line("fail", "", "Own")]
+    found = {answer.about: (answer.verdict, answer.says) for answer in answers(checks, metrics)}
+    assert found == {
+        "log p(x)": ("look", "usable for all rows. They are."),
+        "Encoder": ("pass", "no error found in its credible regions. Not checked: C."),
+        "Model": ("fail", "misfit: see A."),
+        "Also": ("fail", "see Own."),
+        "Plain models": ("pass", "they are (p = 0.1)."),
+    }
+
+
+def test_every_question_of_the_first_screen_has_an_answer(run):
+    named = {each.about for each in DIAGNOSES if each.rules}
+    assert named == {"log p(x)", "Encoder", "Model", "Training", "Latents", "Plain models"}
+    shown = [answer.about for answer in run.report.answers]
+    assert shown[:3] == ["log p(x)", "Encoder", "Model"]
+    assert all(f"{answer.about}: {answer.says}" in run.page.said for answer in run.report.answers)
+    assert str(run.report).startswith(f"log p(x): {run.report.answers[0].says}\nEncoder: ")
+
+
+def test_failures_come_first_each_with_its_remedy(run):
+    order = [WORST_FIRST.index(check.verdict) for check in run.report.checks]
+    assert order == sorted(order)
+    for check in run.report.checks:
+        assert bool(check.remedy) == (check.verdict in ("look", "fail"))
+        assert all(part.strip() in run.page.said for part in check.remedy.split("`"))
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.title)
+def test_every_rule_that_can_fail_has_a_remedy(rule):
+    assert rule.remedy.endswith(".")
+
+
+# --- the map --------------------------------------------------------------------------------------
+
+
+def points_of(run):
+    """The values of the map, as a browser reads them."""
+    [block] = re.findall(
+        r'<script type="application/json" class="points">(.*?)</script>', run.page.source
+    )
+    return json.loads(block, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+
+
+def test_the_map_has_each_row_with_its_numbers(run):
+    points = points_of(run)
+    evidence = Evidence.load(run.folder / "evidence.npz")
+    colours = {each["name"]: each for each in points["colours"]}
+    assert {"k-hat", "log p(x)"} <= set(colours)
+    size = len(points["points"])
+    assert size == len(points["names"]) == min(24, len(evidence))
+    shown = [f"{value:.2f}" for value in evidence.log_evidence[:size]]
+    assert colours["log p(x)"]["shown"] == shown
+    for each in points["colours"]:
+        places = each.get("places", each.get("scale"))
+        assert len(places) == len(each["shown"]) == size
+        assert "levels" not in each or max(places) < len(each["levels"]) == len(each["colours"])
+
+
+def test_the_map_shows_what_a_row_is(digits, table):
+    pictures = points_of(digits)["pictures"]
+    raw = np.frombuffer(base64.b64decode(pictures["bytes"][3]), np.uint8)
+    assert raw.shape == (pictures["width"] * pictures["height"],) == (64,)
+    assert set(raw) <= {0, 255}
+    points = points_of(table)
+    assert points["pictures"] == {}
+    assert HOSTILE in points["texts"][0]
+    assert points["colours"][0]["levels"] == [HOSTILE]
+
+
+def test_the_script_writes_text_and_no_markup(digits):
+    script = re.findall(r"<script>(.*?)</script>", digits.page.source, re.DOTALL)[0]
+    assert not re.search(
+        r"innerHTML|outerHTML|insertAdjacent|document\.write|eval|Function", script
+    )
+
+
+# --- another run ----------------------------------------------------------------------------------
+
+
+def test_another_run_of_the_same_rows_is_compared(digits, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(digits.folder, other)
+    mine = Evidence.load(digits.folder / "evidence.npz")
+    better = replace(mine, log_evidence=mine.log_evidence + 1.0, believed=mine.pareto_k < 9)
+    better.save(other / "evidence.npz")
+    facts_only = {"num_data": 24, "progress": False, "diagnoses": DIAGNOSES[:1]}
+    report = write_report(digits.folder, tmp_path / "page", against=other, **facts_only)
+    [check] = report.checks
+    assert (check.title, check.verdict) == ("Better than the other run", "look"), check.says
+    assert report.answers[-1].about == "Other run"
+    found = Page((tmp_path / "page" / "report.html").read_text(encoding="utf-8"))
+    assert f"{other}" in found.said
+    with pytest.raises(ConfigError, match="holds no run: there is no such folder"):
+        write_report(digits.folder, tmp_path / "page", against=tmp_path / "none", **facts_only)
+
+
+def test_another_run_of_other_rows_is_not_compared(digits, counts, tmp_path):
+    options = {"num_data": 24, "progress": False, "diagnoses": DIAGNOSES[:1]}
+    report = write_report(digits.folder, tmp_path, against=counts.folder, **options)
+    assert report.checks[0].verdict == "skipped"
+    assert "same rows" in report.checks[0].says

@@ -231,7 +231,7 @@ def plot_latent(
     """
     data = place(as_dataset(data), model, guide)
     means = latent_means(guide, data, num_particles=num_particles, seed=seed, progress=False)
-    points, names = _two_dims(means.mean, means.names)
+    points, names = two_dims(means.mean, means.names)
     ax = ax or new_axes(6.4, 4.8)
     scatter(ax, points, data.labels)
     ax.set(xlabel=names[0], ylabel=names[1])
@@ -290,7 +290,7 @@ def expected(distribution: Any, *, averaged: bool = False) -> Tensor:
     return values.argmax(-1) if is_category else values
 
 
-def _two_dims(means: np.ndarray, names: tuple[str, ...]) -> tuple[np.ndarray, list[str]]:
+def two_dims(means: np.ndarray, names: tuple[str, ...]) -> tuple[np.ndarray, list[str]]:
     """Points (N, 2) and what their coordinates are."""
     labels = [f"E[{name} | x]" for name in names]
     if len(names) == 1:

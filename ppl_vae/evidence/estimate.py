@@ -17,7 +17,7 @@ from ppl_vae.evidence.importance_sampling import ImportanceSampling, SamplingOpt
 from ppl_vae.evidence.result import ROUNDING_OF_X, Evidence, concatenate
 from ppl_vae.importance import log_weights
 from ppl_vae.programs.global_latents import with_global_draws
-from ppl_vae.programs.inference import Inference, progress_bar
+from ppl_vae.programs.inference import Inference
 from ppl_vae.programs.modules import missing_values, modules_of, own_parameters
 from ppl_vae.programs.traces import Program
 from ppl_vae.programs.validation import ROWS_AT_ONCE
@@ -31,6 +31,7 @@ from ppl_vae.runtime.checks import (
 )
 from ppl_vae.runtime.digests import digest
 from ppl_vae.runtime.distributed import from_main, gathered, is_main, num_processes, rank
+from ppl_vae.runtime.progress import progress_bar
 from ppl_vae.runtime.sealed import read_arrays
 from ppl_vae.runtime.seeding import derived_seed
 

@@ -13,13 +13,14 @@ from ppl_vae.evidence.result import Evidence, joined, reduce_log_weights
 from ppl_vae.evidence.summary import k_hat_of
 from ppl_vae.hmc import HMC
 from ppl_vae.importance import iter_log_weights
-from ppl_vae.programs.inference import Inference, progress_bar
+from ppl_vae.programs.inference import Inference
 from ppl_vae.programs.traces import Program
 from ppl_vae.refinement.gradient import ELBO, GradientRefinement
 from ppl_vae.refinement.guide import RefinedGuide
 from ppl_vae.refinement.methods import refine
 from ppl_vae.refinement.task import Refinement
 from ppl_vae.runtime.checks import whole_number
+from ppl_vae.runtime.progress import progress_bar
 
 __all__ = ["GapsSummary", "InferenceGaps", "inference_gaps"]
 

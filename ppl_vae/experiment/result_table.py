@@ -6,7 +6,7 @@ from pathlib import Path
 from ppl_vae.evidence.pareto import SMALLEST_NUM_PARTICLES
 from ppl_vae.experiment.metrics import Estimates, Metrics
 
-__all__ = ["headline", "reading", "table"]
+__all__ = ["headline", "percent", "reading", "table"]
 
 NATS = "nats per row"
 CURES = (
@@ -60,7 +60,7 @@ def headline(metrics: Estimates) -> str:
         return f"<= {value}, {metrics.bound}; {error}"
     if not metrics.is_bound:
         return f"{value}; {error}"
-    return f">= {value}, a lower bound for {_percent(metrics.share_bound)} of the rows; {error}"
+    return f">= {value}, a lower bound for {percent(metrics.share_bound)} of the rows; {error}"
 
 
 def reading(metrics: Estimates) -> list[str]:
@@ -85,12 +85,12 @@ def _reading_of_k(metrics: Estimates) -> str:
         return f"{needed}: the reliability of log p(x) is not known."
     if metrics.bound != "lower":
         condition, danger = UPPER[metrics.bound]
-        where = f"where k-hat > 0.7 ({_percent(share)} of the data)"
+        where = f"where k-hat > 0.7 ({percent(share)} of the data)"
         return f"log p(x) is at most this {condition}; {where} the bound may {danger}."
     if metrics.is_bound:
         return (
-            f"log p(x) is a lower bound, not an estimate, for {_percent(metrics.share_bound)} of "
-            f"the rows (k-hat > 0.7 for {_percent(share)}), and the Monte Carlo error is not "
+            f"log p(x) is a lower bound, not an estimate, for {percent(metrics.share_bound)} of "
+            f"the rows (k-hat > 0.7 for {percent(share)}), and the Monte Carlo error is not "
             f"known there: {CURES}"
         )
     return "log p(x) is an estimate for all rows, by k-hat, and its standard errors are valid."
@@ -152,8 +152,18 @@ def _rows(metrics: Estimates) -> list[str]:
     return [f"  {name:30} {value:>8}  {unit}".rstrip() for name, value, unit in rows]
 
 
-def _percent(share: float) -> str:
-    return "less than 1 %" if 0 < share < 0.01 else f"{100 * share:.0f} %"
+def percent(share: float) -> str:
+    """A share in words: neither none nor all unless it is 0 or 1.
+
+    Example:
+        >>> percent(0.97), percent(0.001), percent(0.999)
+        ('97 %', 'less than 1 %', 'more than 99 %')
+    """
+    if 0 < share < 0.01:
+        return "less than 1 %"
+    if 0.99 < share < 1:
+        return "more than 99 %"
+    return f"{100 * share:.0f} %"
 
 
 def _number(value: float | None) -> str:

@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from ppl_vae.hmc.chains import Chains
 from ppl_vae.hmc.transition import LogDensity, Point, transition
 from ppl_vae.hmc.warmup import Warmup
 from ppl_vae.runtime.checks import real_number, whole_fields
+from ppl_vae.runtime.progress import progress_bar
 
 __all__ = ["HMC"]
 
@@ -68,16 +68,18 @@ class HMC:
         fewest, most = math.ceil(self.num_leapfrog / 2), 3 * self.num_leapfrog // 2
         outcomes = []
         total = self.num_warmup + self.num_samples
-        for t in tqdm(range(total), desc="HMC", unit=" draws", disable=not self.progress, delay=2):
-            is_warmup = t < self.num_warmup
-            step = warmup.steps.step if is_warmup else warmup.steps.settled
-            num_leapfrog = int(torch.randint(fewest, most + 1, ()))
-            outcome = transition(log_density, point, step, warmup.scale, num_leapfrog)
-            point = outcome.point
-            if is_warmup:
-                warmup.update(point, outcome.accept, t)
-            else:
-                outcomes.append((point.position, outcome.accept, outcome.diverged))
+        with progress_bar(total, "HMC", unit="draws", progress=self.progress) as bar:
+            for t in range(total):
+                is_warmup = t < self.num_warmup
+                step = warmup.steps.step if is_warmup else warmup.steps.settled
+                num_leapfrog = int(torch.randint(fewest, most + 1, ()))
+                outcome = transition(log_density, point, step, warmup.scale, num_leapfrog)
+                point = outcome.point
+                if is_warmup:
+                    warmup.update(point, outcome.accept, t)
+                else:
+                    outcomes.append((point.position, outcome.accept, outcome.diverged))
+                bar.update()
         draws, accepts, diverged = (torch.stack(parts) for parts in zip(*outcomes, strict=True))
         return Chains(draws, accepts.mean(0), warmup.steps.settled, diverged.sum(0))
 

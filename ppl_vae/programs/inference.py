@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.programs.modules import arguments, evaluating, place
 from ppl_vae.programs.traces import LogTerms, Program, log_terms
 from ppl_vae.programs.validation import check_data, check_programs
 from ppl_vae.runtime.checks import warn_caller, whole_number
+from ppl_vae.runtime.progress import progress_bar
 from ppl_vae.runtime.seeding import derived_seed, seeded
 
-__all__ = ["Block", "Inference", "progress_bar", "rows_per_chunk", "treat_alike"]
+__all__ = ["Block", "Inference", "rows_per_chunk", "treat_alike"]
 
 PAIRS_PER_CHUNK = 10_000  # (particle, row) pairs held at once: 30 MB of float32 at 784 features
 
@@ -34,27 +34,6 @@ def rows_per_chunk(num_data: int, num_particles: int, chunk_size: int | None = N
     """
     pairs = PAIRS_PER_CHUNK if chunk_size is None else whole_number(chunk_size, "chunk_size")
     return max(1, min(num_data, pairs // whole_number(num_particles, "num_particles")))
-
-
-def progress_bar(
-    total: int, title: str, *, unit: str = "rows", done: int = 0, progress: bool = True
-) -> tqdm:
-    """A bar that appears after two seconds, if at all.
-
-    Args:
-        total: Where it ends.
-        title: What is being done.
-        unit: What is counted, in the plural.
-        done: Where it starts.
-        progress: Whether to show it.
-
-    Example:
-        >>> with progress_bar(2, "log p(x)") as bar:
-        ...     _ = bar.update(2)
-    """
-    return tqdm(
-        total=total, initial=done, desc=title, unit=f" {unit}", disable=not progress, delay=2
-    )
 
 
 def treat_alike(data: Dataset, what: str) -> None:

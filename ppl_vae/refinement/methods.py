@@ -10,7 +10,7 @@ from pyro.distributions import constraints
 from ppl_vae.data import Dataset
 from ppl_vae.families.posteriors import Posterior
 from ppl_vae.hmc import HMC
-from ppl_vae.programs.inference import Inference, progress_bar, rows_per_chunk
+from ppl_vae.programs.inference import Inference, rows_per_chunk
 from ppl_vae.programs.traces import Program
 from ppl_vae.refinement.gradient import GradientRefinement
 from ppl_vae.refinement.guide import (
@@ -22,6 +22,7 @@ from ppl_vae.refinement.guide import (
 )
 from ppl_vae.refinement.sampled import SampledRefinement
 from ppl_vae.refinement.task import Refinement, Task
+from ppl_vae.runtime.progress import progress_bar
 
 __all__ = ["refine"]
 

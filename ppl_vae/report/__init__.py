@@ -1,6 +1,6 @@
 """One page on a trained run: verdicts first, then the reasons."""
 
-from ppl_vae.report.attempts import NotApplicable
+from ppl_vae.report.attempts import NotApplicable, Undecided
 from ppl_vae.report.contents import DIAGNOSES
 from ppl_vae.report.diagnosis import Diagnosis, Findings
 from ppl_vae.report.elements import Panel, Picture, Table, draw
@@ -19,6 +19,7 @@ __all__ = [
     "Report",
     "Rule",
     "Table",
+    "Undecided",
     "draw",
     "write_report",
 ]

@@ -6,7 +6,7 @@ from typing import Any
 
 from ppl_vae.runtime.checks import one_line
 
-__all__ = ["NotApplicable", "attempt", "reason"]
+__all__ = ["NotApplicable", "Undecided", "attempt", "reason"]
 
 logger = logging.getLogger(__name__)
 
@@ -18,6 +18,16 @@ class NotApplicable(Exception):
         >>> raise NotApplicable("an observation has one entry")
         Traceback (most recent call last):
         ppl_vae.report.attempts.NotApplicable: an observation has one entry
+    """
+
+
+class Undecided(NotApplicable):
+    """A diagnosis applies to this run, but these rows or draws cannot decide it.
+
+    Example:
+        >>> raise Undecided("20 rows are too few to tell")
+        Traceback (most recent call last):
+        ppl_vae.report.attempts.Undecided: 20 rows are too few to tell
     """
 
 

@@ -2,13 +2,9 @@
 
 from ppl_vae.report.diagnoses.baselines import BASELINES
 from ppl_vae.report.diagnoses.calibration import CALIBRATION, WEIGHTED_CALIBRATION
-from ppl_vae.report.diagnoses.evidence import FEW_PARTICLES, IMPORTANCE, WORST
-from ppl_vae.report.diagnoses.latents import (
-    ACTIVE_UNITS,
-    COLLAPSE,
-    LATENT_SPACE,
-    RATE_DISTORTION,
-)
+from ppl_vae.report.diagnoses.evidence import FEW_PARTICLES, IMPORTANCE
+from ppl_vae.report.diagnoses.latent_space import LATENT_SPACE
+from ppl_vae.report.diagnoses.latents import ACTIVE_UNITS, COLLAPSE, RATE_DISTORTION
 from ppl_vae.report.diagnoses.missing import MISSING, OVERIMPUTATION
 from ppl_vae.report.diagnoses.predictive import BITS, CONDITIONAL_PIT, MARGINAL_PIT, STATISTICS
 from ppl_vae.report.diagnoses.run import (
@@ -21,6 +17,7 @@ from ppl_vae.report.diagnoses.run import (
 )
 from ppl_vae.report.diagnoses.samples import RECONSTRUCTIONS, SAMPLES
 from ppl_vae.report.diagnoses.training import TRAINING
+from ppl_vae.report.diagnoses.worst import WORST
 from ppl_vae.report.diagnosis import Diagnosis
 
 __all__ = ["DIAGNOSES"]

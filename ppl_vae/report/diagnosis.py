@@ -1,7 +1,7 @@
 """What a report is made of: a diagnosis, and the findings of several on one run."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,15 @@ from ppl_vae.data import Dataset
 from ppl_vae.evidence import Evidence
 from ppl_vae.experiment.folder import Folder
 from ppl_vae.experiment.metrics import Metrics
+from ppl_vae.experiment.saved.rows import digest_of_rows
 from ppl_vae.experiment.saved.trained import TrainedRun
 from ppl_vae.report.attempts import NotApplicable, attempt, reason
 from ppl_vae.report.elements import Panel
-from ppl_vae.report.rules import Check, Rule
+from ppl_vae.report.rules import WORST_FIRST, Check, Rule
 
 __all__ = ["Diagnosis", "Findings", "Subject"]
 
-NUM_WORST = 20
+NUM_WORST = 10
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Subject:
         evidence: log p(x) of the run, per row.
         num_data: Most diagnoses use the first `num_data` rows of the evaluation split.
         seed: Seed of the draws.
+        against: log p(x) of another run of the same rows, by its name.
 
     Example:
         >>> Subject.__dataclass_fields__["num_data"].default
@@ -46,11 +48,17 @@ class Subject:
     evidence: Evidence
     num_data: int = 300
     seed: int = 0
+    against: Mapping[str, Evidence] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         """The name of the folder, or of the data."""
         return self.run.rows.name if self.folder is None else self.folder.path.name
+
+    @cached_property
+    def digest(self) -> str:
+        """A digest of x and the covariates of all rows."""
+        return digest_of_rows(self.run.rows)
 
     @property
     def evaluations(self) -> list[Path]:
@@ -77,6 +85,11 @@ class Subject:
         return np.argsort(-np.nan_to_num(worth, neginf=-1e9), kind="stable")[:NUM_WORST]
 
     @property
+    def least_likely(self) -> np.ndarray:
+        """The evaluated rows with the smallest log p(x)."""
+        return np.argsort(self.evidence.log_evidence, kind="stable")[:NUM_WORST]
+
+    @property
     def _split(self) -> Dataset:
         return self.run.part(self.run.evaluation.split)
 
@@ -97,6 +110,7 @@ class Diagnosis:
         page: Where the documentation explains the panel.
         tree: Its groups of report.nc by name; None takes them from the `to_datatree` method of what
             was computed, if it has one.
+        about: The question of the first screen that its rules help to answer, e.g. "Encoder".
 
     Example:
         >>> from ppl_vae.report import Measured
@@ -116,6 +130,7 @@ class Diagnosis:
     panel: Callable[["Findings"], Panel | None] | None = None
     page: str = ""
     tree: Callable[["Findings"], Mapping[str, xr.Dataset]] | None = None
+    about: str = ""
 
     def titled_panel(self, findings: "Findings") -> Panel | None:
         """Its panel with heading and page, if it has one."""
@@ -186,13 +201,13 @@ class Findings:
         return self.subject.run.model, self.subject.run.guide
 
     def checklist(self) -> list[Check]:
-        """The line of each rule, in order; skipped ones come last."""
+        """The line of each rule: those that fail, to look at, that pass, and that were skipped."""
         lines = [
-            rule.check(self, each.title, each.page)
+            rule.check(self, each.title, each.page, each.about)
             for each in self.diagnoses
             for rule in each.rules
         ]
-        return sorted(lines, key=lambda line: line.verdict == "skipped")
+        return sorted(lines, key=lambda line: WORST_FIRST.index(line.verdict))
 
     def panels(self) -> dict[str, list[Panel]]:
         """The panels by section; a panel that failed gives the reason."""

@@ -5,6 +5,7 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from numbers import Number
 from typing import Any
 
 import matplotlib
@@ -13,7 +14,20 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import AutoLocator
 
-__all__ = ["SIZE", "Panel", "Picture", "Table", "draw", "number", "sentence", "slug", "thumbnail"]
+from ppl_vae.report.point_map import PointMap
+
+__all__ = [
+    "SIZE",
+    "Panel",
+    "Picture",
+    "Table",
+    "draw",
+    "number",
+    "sentence",
+    "shown_value",
+    "slug",
+    "thumbnail",
+]
 
 SIZE = (4.2, 3.1)  # inches, of one of several pictures side by side: they line up
 PIXELS_PER_INCH = 96  # of a browser
@@ -42,6 +56,7 @@ class Picture:
         caption: What to look for.
         size: Width and height, pixels of a browser.
         name: Name of its file, without suffix.
+        inverts: Whether a dark page may turn its light ground dark, as it may for a plot.
 
     Example:
         >>> Picture(b"...", "a line", name="line").src
@@ -53,6 +68,7 @@ class Picture:
     caption: str = ""
     size: tuple[int, int] = (0, 0)
     name: str = ""
+    inverts: bool = False
 
     @property
     def src(self) -> str:
@@ -91,6 +107,7 @@ class Panel:
         chain: Labels and details of boxes, with arrows between them.
         pictures: Side by side, all of one size.
         tables: Below them.
+        points: A map that takes the place of the first picture where scripts run.
         page: Where the documentation explains it.
         title: Heading.
         problem: Why the panel is empty.
@@ -105,6 +122,7 @@ class Panel:
     chain: Sequence[tuple[str, str]] = ()
     pictures: Sequence[Picture] = ()
     tables: Sequence[Table] = ()
+    points: PointMap | None = None
     page: str = ""
     title: str = ""
     problem: str = ""
@@ -154,6 +172,21 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{round(value, digits) + 0.0:.{digits}f}"
 
 
+def shown_value(value: Any) -> str:
+    """A cell of a table of observations.
+
+    Example:
+        >>> shown_value(0.123456), shown_value("male"), shown_value(None)
+        ('0.1235', 'male', 'missing')
+    """
+    import pandas as pd
+
+    if pd.isna(value):
+        return "missing"
+    is_number = isinstance(value, Number) and not isinstance(value, bool | np.bool_)
+    return f"{value:.4g}" if is_number else str(value)
+
+
 def sentence(said: object) -> str:
     """A text with a capital letter and a full stop.
 
@@ -182,6 +215,8 @@ def draw(
     alts: Sequence[str] | str,
     caption: str = "",
     size: tuple[float, float] = SIZE,
+    *,
+    inverts: bool = True,
 ) -> list[Picture]:
     """Pictures that `plot` draws, one for each alternative text.
 
@@ -190,6 +225,7 @@ def draw(
         alts: A description of each picture.
         caption: What to look for, below the last picture.
         size: Of each, inches.
+        inverts: Whether a dark page may turn the ground dark; not if observations are shown.
 
     Example:
         >>> [picture] = draw(lambda ax: ax.plot([1, 2]), "a line that rises", size=(2, 1))
@@ -202,7 +238,8 @@ def draw(
         files = [_png(ax) for ax in axes.flat]
     pixels = (round(size[0] * PIXELS_PER_INCH), round(size[1] * PIXELS_PER_INCH))
     captions = [""] * (len(texts) - 1) + [caption]
-    return [Picture(*each, size=pixels) for each in zip(files, texts, captions, strict=True)]
+    shared: dict[str, Any] = {"size": pixels, "inverts": inverts}
+    return [Picture(*each, **shared) for each in zip(files, texts, captions, strict=True)]
 
 
 def _png(ax: Axes) -> bytes:

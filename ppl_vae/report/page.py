@@ -1,8 +1,10 @@
 """The report on a trained run: one HTML page, the same as Markdown, and a tree of all numbers."""
 
+import importlib.metadata
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,6 @@ from zipfile import BadZipFile
 
 import jinja2
 import xarray as xr
-from tqdm.auto import tqdm
 
 from ppl_vae.evidence import Evidence
 from ppl_vae.experiment.config import ConfigError
@@ -21,12 +22,15 @@ from ppl_vae.experiment.run import load_experiment, load_run
 from ppl_vae.experiment.saved.card import write_verdicts
 from ppl_vae.experiment.saved.run import SavedRun
 from ppl_vae.experiment.saved.trained import TrainedRun
+from ppl_vae.report.answers import Answer, answers
 from ppl_vae.report.contents import DIAGNOSES
+from ppl_vae.report.diagnoses.baselines import AGAINST
 from ppl_vae.report.diagnosis import Diagnosis, Findings, Subject
-from ppl_vae.report.elements import Panel, Picture, number
-from ppl_vae.report.rules import VERDICTS, Check
+from ppl_vae.report.elements import Panel, Picture
+from ppl_vae.report.rules import VERDICTS, WORST_FIRST, Check
 from ppl_vae.runtime.checks import one_line
 from ppl_vae.runtime.files import write_tree, write_whole
+from ppl_vae.runtime.progress import progress_bar
 from ppl_vae.runtime.text import as_markdown
 from ppl_vae.training import FitResult
 
@@ -40,8 +44,9 @@ class Report:
     """The checklist of a run, and the files of its report; `print` shows the checklist.
 
     Args:
-        checks: The verdicts, in the order of the page.
+        checks: The verdicts: fails first, then what to look at, passes, and what was skipped.
         files: report.html, report.md and report.nc, in this order.
+        answers: The first screen: log p(x), encoder and model, a sentence each.
 
     Example:
         >>> check = Check("Bits", "pass", "They come true.", "p = 0.4", 0.4, "", "", "")
@@ -52,6 +57,7 @@ class Report:
 
     checks: Sequence[Check]
     files: Sequence[Path]
+    answers: Sequence[Answer] = ()
 
     @property
     def counts(self) -> dict[str, int]:
@@ -59,9 +65,18 @@ class Report:
         verdicts = [check.verdict for check in self.checks]
         return {verdict: verdicts.count(verdict) for verdict in VERDICTS}
 
+    def figures(self) -> dict[str, Any]:
+        """The answers and the checklist as plain values."""
+        return {
+            "answers": [vars(answer) for answer in self.answers],
+            "checks": [vars(check) for check in self.checks],
+            "counts": self.counts,
+        }
+
     def __str__(self) -> str:
         counts = ", ".join(f"{count} {verdict}" for verdict, count in self.counts.items())
-        return "\n".join([*map(str, self.checks), counts])
+        answers = [*map(str, self.answers), ""] if self.answers else []
+        return "\n".join([*answers, *map(str, self.checks), counts])
 
 
 def write_report(
@@ -71,13 +86,14 @@ def write_report(
     num_data: int = 300,
     seed: int = 0,
     diagnoses: Sequence[Diagnosis] = DIAGNOSES,
+    against: str | Path | None = None,
     progress: bool = True,
     **place: str | None,
 ) -> Report:
     """Diagnose a trained run and write the report: verdicts first, then the reasons.
 
-    report.html is a single page with all pictures, which needs no network and no script; report.md
-    is the same as text, with pictures in report/; report.nc holds all numbers for ArviZ
+    report.html is a single page with all pictures, which needs no network; report.md is the same
+    as text, with pictures in report/; report.nc holds all numbers for ArviZ
     (`xarray.open_datatree`). Nothing is refitted. A panel that fails shows the error, and the other
     panels are still written.
 
@@ -89,6 +105,7 @@ def write_report(
         num_data: Most diagnoses use the first `num_data` rows of the evaluation split.
         seed: Seed of their draws.
         diagnoses: The diagnoses on the page, in order: `[*DIAGNOSES, own]` adds one.
+        against: The folder of another run with the same evaluated rows, for a paired comparison.
         progress: Whether to show a bar after two seconds.
         place: As in `load_run`: `data_dir`, the folder of the data, and `device`, where to compute.
 
@@ -113,14 +130,19 @@ def write_report(
     place_of_report = folder if output is None else Path(output)
     if place_of_report is None:
         raise ConfigError("a report on a run in memory needs a place: give output=, a folder")
+    if against is not None:
+        diagnoses = [*diagnoses, AGAINST]
+        subject = replace(subject, against={str(against): _evidence_of(Folder(against))})
     findings = Findings(subject, diagnoses)
     computed = [each.name for each in findings.diagnoses if each.compute is not None]
-    with tqdm(computed, desc="report", unit=" panels", disable=not progress, delay=2) as bar:
-        for name in bar:
-            bar.set_postfix_str(name)
+    with progress_bar(len(computed), "report", unit="panels", progress=progress) as bar:
+        for name in computed:
+            bar.set_postfix_str(name, refresh=False)
             findings.find(name)
+            bar.update()
     files = [place_of_report / f"report.{suffix}" for suffix in ("html", "md", "nc")]
-    report = Report(findings.checklist(), files)
+    checks = findings.checklist()
+    report = Report(checks, files, answers(checks, subject.metrics))
     _write(report, findings.panels(), subject)
     _write_tree(report, findings)
     if folder is not None:
@@ -155,11 +177,17 @@ def _finished(folder: Folder, place: dict[str, Any]) -> Subject:
             "continues it"
         )
     metrics = _read(folder.metrics, folder.read_metrics)
-    evidence = _read(folder.evidence, lambda: Evidence.load(folder.evidence))
-    return Subject(folder, experiment, metrics, evidence)
+    return Subject(folder, experiment, metrics, _evidence_of(folder))
 
 
-def _read(path: Path, read: Callable[[], Any]) -> Any:
+def _evidence_of(folder: Folder) -> Evidence:
+    """log p(x) per row, as the run in a folder estimated it."""
+    if not folder.path.is_dir():
+        raise ConfigError(f"{folder.path} holds no run: there is no such folder")
+    return _read(folder.evidence, lambda: Evidence.load(folder.evidence))
+
+
+def _read[T](path: Path, read: Callable[[], T]) -> T:
     """The content of one of the run's files."""
     try:
         return read()
@@ -183,9 +211,17 @@ def _write(report: Report, groups: dict[str, list[Panel]], subject: Subject) -> 
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"plain": as_markdown, "number": number, "headline": headline}
+    environment.filters |= {"plain": as_markdown, "headline": headline}
     environment.tests |= {"picture": lambda cell: isinstance(cell, Picture)}
-    known = {"report": report, "groups": groups, "subject": subject, "docs": _docs(page.parent)}
+    known = {
+        "report": report,
+        "groups": groups,
+        "subject": subject,
+        "worst_first": WORST_FIRST,
+        "link": _link_from(page.parent),
+        "written": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        "version": importlib.metadata.version("ppl_vae"),
+    }
     for file in (page, text):
         template = environment.get_template(f"{file.name}.jinja")
         written = template.render(known, pictures=pictures.name)
@@ -200,11 +236,31 @@ def _pictures(groups: dict[str, list[Panel]]) -> Iterator[Picture]:
             yield from (cell for row in table.rows for cell in row if isinstance(cell, Picture))
 
 
-def _docs(folder: Path) -> str:
-    """The path to the documentation from a folder inside a checkout; "" elsewhere, for no links."""
+def _link_from(folder: Path) -> Callable[[str], str]:
+    """The address of a page of the documentation, by its name.
+
+    It is on the site that the package names, or else in the checkout that the folder lies in; ""
+    where there is neither.
+    """
     folder = folder.resolve()
+    site = _site()
     inside = folder.is_relative_to(ROOT) and (ROOT / "docs").is_dir()
-    return "../" * len(folder.relative_to(ROOT).parts) if inside else ""
+
+    def link(page: str) -> str:
+        if page and site:
+            return f"{site}/{page.replace('.md', '.html')}"
+        if page and inside:
+            return f"{'../' * len(folder.relative_to(ROOT).parts)}docs/{page}"
+        return ""
+
+    return link
+
+
+def _site() -> str:
+    """The address of the documentation in the package's metadata; "" if it has none."""
+    addresses = importlib.metadata.metadata("ppl_vae").get_all("Project-URL") or []
+    known = dict(address.split(", ", 1) for address in addresses)
+    return known.get("Documentation", "").rstrip("/")
 
 
 def _write_tree(report: Report, findings: Findings) -> None:

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ppl_vae.report.attempts import NotApplicable, attempt, reason
+from ppl_vae.report.attempts import NotApplicable, Undecided, attempt, reason
 from ppl_vae.report.elements import slug
 
-__all__ = ["VERDICTS", "Check", "Measured", "Rule"]
+__all__ = ["VERDICTS", "WORST_FIRST", "Check", "Measured", "Rule"]
 
 Verdict = Literal["pass", "look", "fail", "skipped"]
 VERDICTS: tuple[Verdict, ...] = ("pass", "look", "fail", "skipped")
+WORST_FIRST: tuple[Verdict, ...] = ("fail", "look", "pass", "skipped")
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,9 @@ class Check:
         rule: The rule in words.
         panel: Anchor of the panel that shows it.
         page: Where the documentation explains it.
+        remedy: What to do, after a look or a failure.
+        about: The question that it helps to answer, e.g. "Encoder".
+        applies: Whether the question makes sense for this run.
 
     Example:
         >>> print(Check("Bits", "pass", "They come true.", "p = 0.4", 0.4, "", "bits", ""))
@@ -61,10 +65,14 @@ class Check:
     rule: str
     panel: str
     page: str
+    remedy: str = ""
+    about: str = ""
+    applies: bool = True
 
     def __str__(self) -> str:
-        number = f" ({self.number})" if self.number else ""
-        return f"{self.verdict:8} {self.title}: {self.says}{number}"
+        number = f"({self.number})" * bool(self.number)
+        said = " ".join(filter(None, [self.says, self.remedy, number]))
+        return f"{self.verdict:8} {self.title}: {said}"
 
 
 @dataclass(frozen=True)
@@ -78,12 +86,13 @@ class Rule:
         measure: Computes the number from the `Findings`; raises `NotApplicable` if there is none.
         what: The number in words.
         passes: The worst number that passes.
-        fails: The worst number that does not fail; with 0 or infinity nothing fails.
-        words: What a pass, a look and a failure mean, and what to do.
+        fails: The worst number that does not fail; infinite if nothing fails.
+        words: What a pass, a look and a failure mean.
         panel: Title of the panel that shows it; that of the diagnosis by default.
         page: Where the documentation explains it; as the panel by default.
         better: Which numbers are good.
         form: How the limits are written.
+        remedy: What to do after a look or a failure.
 
     Example:
         >>> words = ("It holds.", "It may not.", "It does not.")
@@ -105,6 +114,7 @@ class Rule:
     page: str = ""
     better: Literal["less", "more"] = "less"
     form: str = "{:g}"
+    remedy: str = ""
 
     def grade(self, number: float) -> Verdict:
         """The verdict on a number."""
@@ -120,31 +130,36 @@ class Rule:
         passes, beyond = f"up to {good}", "above"
         if self.better == "more":
             passes, beyond = f"from {good} up", "below"
-        may_fail = 0 < self.fails < math.inf or self.passes == self.fails
-        fails = f"fails {beyond} {self.form.format(self.fails)}" if may_fail else "never fails"
+        fails = "never fails"
+        if math.isfinite(self.fails):
+            fails = f"fails {beyond} {self.form.format(self.fails)}"
         return f"{self.what}: passes {passes}, {fails}"
 
-    def check(self, findings: Any, panel: str = "", page: str = "") -> Check:
+    def check(self, findings: Any, panel: str = "", page: str = "", about: str = "") -> Check:
         """The line of the checklist.
 
         Args:
             findings: Of a run.
             panel: Title of the panel, if the rule names none.
             page: Page of the documentation, if the rule names none.
+            about: The question that it helps to answer.
         """
         where = (self.text, slug(self.panel or panel), self.page or page)
         found = attempt(self._judge, findings)
         if isinstance(found, Exception):
             said = f"Not checked: {reason(found)}."
-            return Check(self.title, "skipped", said, "", math.nan, *where)
+            applies = isinstance(found, Undecided) or not isinstance(found, NotApplicable)
+            rest: Any = {"about": about, "applies": applies}
+            return Check(self.title, "skipped", said, "", math.nan, *where, **rest)
         verdict, said, shown, number = found
-        return Check(self.title, verdict, said, shown, number, *where)
+        remedy = self.remedy * (verdict != "pass")
+        return Check(self.title, verdict, said, shown, number, *where, remedy, about)
 
     def _judge(self, findings: Any) -> tuple[Verdict, str, str, float]:
         """Verdict, sentence, and the number as written and as it is."""
         found = self.measure(findings)
         if math.isnan(found.number):
-            raise NotApplicable("the number is not known")
+            raise Undecided("the number is not known")
         verdict = self.grade(found.number)
         said = " ".join(filter(None, [self.words[VERDICTS.index(verdict)], found.says]))
         return verdict, said, found.shown, found.number

@@ -8,9 +8,10 @@ import numpy as np
 from ppl_vae.data import Dataset
 from ppl_vae.diagnostics.predictive.replicates import ReplicatedData
 from ppl_vae.evidence.pareto import GOOD_K
-from ppl_vae.programs.inference import Inference, progress_bar
+from ppl_vae.programs.inference import Inference
 from ppl_vae.programs.traces import Program
 from ppl_vae.runtime.checks import real_number, whole_number
+from ppl_vae.runtime.progress import progress_bar
 
 if TYPE_CHECKING:
     import pandas as pd

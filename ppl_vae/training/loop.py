@@ -13,7 +13,6 @@ import numpy as np
 import pyro
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from ppl_vae.data import Dataset
 from ppl_vae.data.streaming import in_turn
@@ -40,6 +39,7 @@ from ppl_vae.runtime.distributed import (
     num_processes,
     rank,
 )
+from ppl_vae.runtime.progress import progress_bar
 from ppl_vae.runtime.seeding import derived_seed, seeded
 from ppl_vae.training.collapse_alarm import collapse_warning, mean_rate, shares_information
 from ppl_vae.training.record import STOPPED, FitResult, NonFiniteLossError, Watchers
@@ -141,8 +141,8 @@ class Run:
         done = self.result.num_epochs
         self.watchers.begin(self.training, last, self.result)
         start = latest = done, self.state.take()
-        is_quiet = not (self.training.progress and is_main())
-        bar = tqdm(desc="fit", unit=" epochs", total=last, initial=done, disable=is_quiet)
+        is_shown = self.training.progress and is_main()
+        bar = progress_bar(last, "fit", unit="epochs", done=done, progress=is_shown)
         programs = self.model, self.guide
         with training_mode(*programs), missing_values(self.any_missing, *programs), bar:
             for epoch in range(done + 1, last + 1):
@@ -155,7 +155,8 @@ class Run:
                     raise
                 self.watchers.log(row)  # before the checkpoint: a failure repeats the epoch
                 latest = epoch, self._record(row)
-                bar.set_postfix({k: f"{row[k]:.2f}" for k in ("train", "valid") if k in row})
+                ends = {k: f"{row[k]:.2f}" for k in ("train", "valid") if k in row}
+                bar.set_postfix(ends, refresh=False)
                 bar.update()
                 if self.watchers.stop(row, *programs):
                     self.result.stopped = STOPPED

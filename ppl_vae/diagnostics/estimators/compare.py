@@ -22,10 +22,11 @@ from ppl_vae.evidence import reduce_log_weights
 from ppl_vae.evidence.pareto import share_of_bad
 from ppl_vae.evidence.result import concatenate
 from ppl_vae.importance import log_weights
-from ppl_vae.programs.inference import Inference, progress_bar, rows_per_chunk, treat_alike
+from ppl_vae.programs.inference import Inference, rows_per_chunk, treat_alike
 from ppl_vae.programs.modules import require_programs
 from ppl_vae.programs.traces import Program
 from ppl_vae.runtime.checks import object_or_options
+from ppl_vae.runtime.progress import progress_bar
 from ppl_vae.runtime.seeding import Stream, derived_seed, one_at_a_time, seeded
 from ppl_vae.training.state import State
 

@@ -15,10 +15,11 @@ from ppl_vae.data import Dataset
 from ppl_vae.diagnostics.groups import rows_of_data, tree_of
 from ppl_vae.diagnostics.latents.means import dimension_names
 from ppl_vae.diagnostics.latents.rate import joined, standard_error
-from ppl_vae.programs.inference import Inference, progress_bar, rows_per_chunk, treat_alike
+from ppl_vae.programs.inference import Inference, rows_per_chunk, treat_alike
 from ppl_vae.programs.plates import require_no_inner_plates
 from ppl_vae.programs.sites import is_local, per_datum, sample_sites
 from ppl_vae.programs.traces import PARTICLES, LogTerms, Program, Site
+from ppl_vae.runtime.progress import progress_bar
 from ppl_vae.runtime.text import table
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from scipy.special import ndtr, stdtrit
 from ppl_vae.diagnostics.models.trained_model import FEWEST_TRAININGS, TrainedModel
 from ppl_vae.evidence.errors import covariance_of_means, normalised
 
+ROUNDING = 1e-12  # relative
 LEVEL = 0.95
 NUM_RESAMPLES = 4000
 NUM_DRAWS = 100_000  # of a sum of Student's t variables
@@ -80,6 +81,7 @@ def largest_t(
     rng = np.random.default_rng(0)
     num_rows = len(rows)
     shares = normalised(weights, num_rows)
+    noise = ROUNDING * np.abs(rows).max()
     first, second = np.array(pairs).T
     largest = np.zeros(NUM_RESAMPLES)
     width = max(1, BLOCK // num_rows)
@@ -88,7 +90,9 @@ def largest_t(
         counts = rng.multinomial(num_rows, np.full(num_rows, 1 / num_rows), len(block))
         for i in range(0, len(first), width):
             differences = rows[:, first[i : i + width]] - rows[:, second[i : i + width]]
-            t_values = _studentised(counts, differences - shares @ differences, shares)
+            centred = differences - shares @ differences
+            centred[np.abs(centred) <= noise] = 0.0  # equal differences have no spread
+            t_values = _studentised(counts, centred, shares)
             np.maximum(block, t_values.max(1), out=block)
     return float(np.quantile(largest, LEVEL))
 

@@ -24,10 +24,11 @@ from ppl_vae.diagnostics.predictive.statistics import (
     of_numbers,
 )
 from ppl_vae.diagnostics.uniformity import widening
-from ppl_vae.programs.inference import Inference, progress_bar, treat_alike
+from ppl_vae.programs.inference import Inference, treat_alike
 from ppl_vae.programs.modules import rows_fitted
 from ppl_vae.programs.traces import Program
 from ppl_vae.runtime.checks import whole_number
+from ppl_vae.runtime.progress import progress_bar
 from ppl_vae.runtime.text import table
 
 if TYPE_CHECKING:

@@ -17,6 +17,8 @@ from ppl_vae.experiment.saved.weights import read_tensors, write_tensors
 from ppl_vae.runtime.checks import one_line
 from ppl_vae.runtime.digests import digest, row_digests
 
+__all__ = ["digest_of_rows", "read_rows", "schema_of", "told_of"]
+
 ROWS = "data.safetensors"
 SPLIT = "split."  # names of tensors of row numbers, before the name of the split
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from joblib import Parallel, cpu_count, delayed, effective_n_jobs  # type: ignore[import-untyped]
-from tqdm.auto import tqdm
+from tqdm.std import tqdm
 
 from ppl_vae.experiment.config import Config
 from ppl_vae.experiment.run import run_experiment
@@ -15,6 +15,7 @@ from ppl_vae.experiment.studies.grid import Study, read_study
 from ppl_vae.experiment.studies.table import StudyResult, read_results
 from ppl_vae.runtime.checks import one_line
 from ppl_vae.runtime.files import write_whole
+from ppl_vae.runtime.progress import progress_bar
 
 __all__ = ["run_study"]
 
@@ -65,8 +66,8 @@ def run_study(
     threads = _threads(min(effective_n_jobs(n_jobs), len(waiting)))
     tasks = (delayed(_run)(cell.config, folders[cell.name].path, threads) for cell in waiting)
     total = len(study.cells)
-    shown: dict[str, Any] = {"desc": "study", "unit": "cell", "disable": not progress}
-    with tqdm(total=total, initial=total - len(waiting), **shown) as bar:
+    done = total - len(waiting)
+    with progress_bar(total, "study", unit="cells", done=done, progress=progress) as bar:
         said = _Watched(bar, n_jobs=n_jobs, batch_size=1)(tasks)
     failed = {cell.name: error for cell, error in zip(waiting, said, strict=True) if error}
     for name in folders:

@@ -1,12 +1,18 @@
-"""log p(x) beside that of plain models of the same rows."""
+"""log p(x) beside that of plain models of the same rows, and beside that of another run."""
+
+import math
+
+import numpy as np
 
 from ppl_vae.diagnostics import ModelComparison, baselines, compare_models
 from ppl_vae.diagnostics.models.table import HEADER
 from ppl_vae.report.attempts import NotApplicable
 from ppl_vae.report.diagnosis import Diagnosis, Findings
 from ppl_vae.report.elements import Panel, Table
+from ppl_vae.report.rules import Measured, Rule
 
 MODEL = "this model"
+PROVED = 1e-3  # nats per row
 SHOWN = ("model", "log p(x)", "difference", "95 % interval", "bounds")
 
 
@@ -23,31 +29,52 @@ def _baselines(found: Findings) -> ModelComparison:
 
 def _panel(found: Findings) -> Panel:
     comparison = found["baselines"]
-    which = [HEADER.index(name) for name in SHOWN]
-    rows = [[cells[i] for i in which] for cells in comparison.cells]
     what = (
         "Plain models, fitted to the training rows and evaluated on the same held-out rows; "
         "their log p(x) is exact. Their number of factors or components was chosen on a fifth of "
         "the "
         "training rows."
     )
-    return Panel([_best_of(comparison), what], tables=[Table(SHOWN, rows)])
+    return Panel([what], tables=[_table(comparison)])
 
 
-def _best_of(comparison: ModelComparison) -> str:
-    """How far the model is from the best baseline, as far as the interval shows."""
+def _table(comparison: ModelComparison) -> Table:
+    which = [HEADER.index(name) for name in SHOWN]
+    return Table(SHOWN, [[cells[i] for i in which] for cells in comparison.cells])
+
+
+def proved(comparison: ModelComparison) -> Measured:
+    """How much better the model is than the best other one, as far as the interval proves.
+
+    It is negative if the other one is better, and 0 if the interval proves neither.
+    """
     at = next(i for i, name in enumerate(comparison.names) if name != comparison.reference)
     name = comparison.names[at]
     low, high = comparison.interval[at]
     if high < 0:
-        than = f"than {name}, the best of them, by at least {-high:.2f} nats"
-        return f"The model is better than every baseline: {than}."
+        return Measured(-high, f"at least {-high:.2f} nats per row above {name}")
     if low > 0:
-        return f"A baseline is better than the model: {name}, by at least {low:.2f} nats per row."
+        return Measured(-low, f"at least {low:.2f} nats per row below {name}")
     why = "the interval contains 0"
-    if comparison.share_bound.max() > 0:
-        why = "log p(x) of the model is a lower bound for some rows"
-    return f"No difference between the model and {name}, the best baseline, is shown: {why}."
+    if np.isnan(low) or comparison.share_bound.max() > 0:
+        why = "log p(x) is a lower bound for some rows"
+    return Measured(0.0, f"beside {name}: {why}")
+
+
+def _another(found: Findings) -> ModelComparison:
+    """The run beside another one, on the same rows."""
+    evidence = {MODEL: found.subject.evidence, **found.subject.against}
+    try:
+        return compare_models(evidence, reference=MODEL)
+    except ValueError as error:
+        raise NotApplicable(str(error)) from error
+
+
+def _beside(found: Findings) -> Panel:
+    """The paired difference, with its interval."""
+    comparison = found["against"]
+    says = ["Both runs are evaluated on the same rows, so that differences are paired by row."]
+    return Panel([*says, *comparison.notes], tables=[_table(comparison)])
 
 
 BASELINES = Diagnosis(
@@ -57,4 +84,49 @@ BASELINES = Diagnosis(
     compute=_baselines,
     panel=_panel,
     page="howto/compare_models.md#is-8-5-good",
+    about="Plain models",
+    rules=[
+        Rule(
+            "Better than plain models",
+            lambda found: proved(found["baselines"]),
+            "Difference of log p(x) from that of the best baseline, as far as its 95 % interval "
+            "proves one, in nats per row",
+            passes=PROVED,
+            fails=0.0,
+            words=(
+                "The model is better than each of them.",
+                "No difference from the best of them is proved.",
+                "One of them is better than this model.",
+            ),
+            better="more",
+            remedy="Use the plain model, or give the VAE more epochs, more latents, or another "
+            "likelihood.",
+        )
+    ],
+)
+AGAINST = Diagnosis(
+    "against",
+    "Another run",
+    "log p(x)",
+    compute=_another,
+    panel=_beside,
+    page="howto/compare_models.md",
+    about="Other run",
+    rules=[
+        Rule(
+            "Better than the other run",
+            lambda found: proved(found["against"]),
+            "Difference of log p(x) from that of the other run, as far as its 95 % interval proves "
+            "one, in nats per row",
+            passes=PROVED,
+            fails=-math.inf,
+            words=(
+                "This run is better than the other one.",
+                "This run is not shown to be better than the other one.",
+                "",
+            ),
+            better="more",
+            remedy="Train each several times before choosing (`compare_models`).",
+        )
+    ],
 )

@@ -23,6 +23,7 @@ NUM_SIMULATED = 500
 NUM_DRAWS = 200  # of z for each simulated row
 LEVEL = 0.05  # of the test of coverage
 HPD_LEVEL = 0.9
+CURE = "Use weighted draws (importance resampling), refine the guide, or try a richer posterior."
 SEEN = 1e-6  # an error that a test finds, however small it is
 
 
@@ -130,6 +131,7 @@ CALIBRATION = Diagnosis(
     compute=_calibration(GuideDraws),
     panel=_panel("sbc"),
     page="howto/calibration.md",
+    about="Encoder",
     rules=[
         Rule(
             "Encoder: each quantity",
@@ -139,9 +141,10 @@ CALIBRATION = Diagnosis(
             fails=0.1,
             words=(
                 "No error is seen:",
-                "The encoder has small errors; use weighted draws if they matter:",
-                "The encoder has errors; use weighted draws, refine it, or try a richer posterior:",
+                "The encoder has small errors:",
+                "The encoder has errors:",
             ),
+            remedy=CURE,
         ),
         Rule(
             "Encoder: coverage",
@@ -152,11 +155,10 @@ CALIBRATION = Diagnosis(
             fails=0.05,
             words=(
                 "No error of the credible regions was found.",
-                "Credible regions cover a little too much or too little: use weighted draws if "
-                "that matters.",
-                "Credible regions cover too much or too little: use weighted draws, refine, or "
-                "try a richer posterior.",
+                "Credible regions cover a little too much or too little.",
+                "Credible regions cover too much or too little.",
             ),
+            remedy=CURE,
             page="howto/calibration.md#how-to-read-the-picture",
             form="{:.0%}",
         ),

@@ -1,7 +1,8 @@
-"""log p(x), the importance weights behind it, and the rows with the least reliable estimates."""
+"""log p(x), and the importance weights behind it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -10,16 +11,17 @@ from scipy.special import logsumexp
 
 from ppl_vae.data import Dataset
 from ppl_vae.diagnostics import plot_k_hat
-from ppl_vae.diagnostics.report_plots import as_images, plot_weights
+from ppl_vae.diagnostics.report_plots import plot_weights
 from ppl_vae.evidence import reduce_log_weights
 from ppl_vae.evidence.pareto import GOOD_K
 from ppl_vae.experiment.metrics import Estimates
 from ppl_vae.experiment.result_table import reading
 from ppl_vae.importance import log_weights
 from ppl_vae.programs.modules import place
-from ppl_vae.report.attempts import NotApplicable
+from ppl_vae.report.answers import SHARE
+from ppl_vae.report.attempts import Undecided
 from ppl_vae.report.diagnosis import Diagnosis, Findings
-from ppl_vae.report.elements import Panel, Table, draw, number, thumbnail
+from ppl_vae.report.elements import Panel, Table, draw, number
 from ppl_vae.report.rules import Measured, Rule
 
 NUM_PARTICLES = 500  # for bounds of few particles, and for the largest weight
@@ -27,15 +29,17 @@ BOUNDS = (1, 10, 100, 500)
 MANY_BOUNDS = (
     0.25  # share of rows with only a bound, above which a Monte Carlo error is meaningless
 )
-MOST_VALUES = 6
 NATS = ("", "nats per row", "Monte Carlo se", "data se", "rows", "draws")
 PER_ROW = ("log_evidence", "mc_se", "ess", "pareto_k", "elbo", "smoothed", "num_used")
-CURE = "Refine the guide (ppl-vae evaluate RUN --refine), or use evidence_interval."
+CURE = (
+    "Refine the guide (`ppl-vae evaluate RUN --refine`), or bound log p(x) from above as well "
+    "(`evidence_interval`)."
+)
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Log-weights of the first evaluated rows and of the worst ones.
+    """Log-weights of the first evaluated rows and of those in the tables of worst rows.
 
     Args:
         log_weights: log w, (K, B).
@@ -80,7 +84,7 @@ def share_bounded(found: Findings) -> Measured:
     """Share of the rows whose log p(x) is only a lower bound."""
     evidence = found["importance"]
     if evidence.bound != "lower" or np.isnan(evidence.pareto_k).any():
-        raise NotApplicable(reading(found.subject.metrics)[0])
+        raise Undecided(reading(found.subject.metrics)[0])
     share = float(1 - evidence.is_estimate.mean())
     return Measured(share, f"only a lower bound for {share:.1%} of {len(evidence)} rows")
 
@@ -89,10 +93,10 @@ def monte_carlo(found: Findings) -> Measured:
     """Monte Carlo error or bias of log p(x), as a share of its standard error over the rows."""
     bounded = share_bounded(found)
     if bounded.number > MANY_BOUNDS:
-        raise NotApplicable(f"log p(x) is {bounded.shown}, and its error is not known there")
+        raise Undecided(f"log p(x) is {bounded.shown}, and its error is not known there")
     metrics = found.subject.metrics
     if not metrics.data_se or metrics.mc_se is None:
-        raise NotApplicable("at least two rows and two particles are needed")
+        raise Undecided("at least two rows and two particles are needed")
     bias = metrics.mc_bias or 0.0
     sizes = f"se {number(metrics.mc_se)}, bias {number(bias)}, data se {number(metrics.data_se)}"
     return Measured(max(metrics.mc_se, abs(bias)) / metrics.data_se, f"{sizes} nats")
@@ -104,7 +108,7 @@ def monte_carlo(found: Findings) -> Measured:
 def _weights(found: Findings) -> Weights:
     subject = found.subject
     num_first = min(subject.num_data, len(subject.evidence))
-    which = np.union1d(np.arange(num_first), subject.worst)
+    which = reduce(np.union1d, [np.arange(num_first), subject.worst, subject.least_likely])
     rows = place(subject.evaluated[which], *found.programs)
     sizes: dict[str, Any] = {"num_particles": NUM_PARTICLES, "seed": subject.seed}
     log_w = log_weights(*found.programs, rows.x, rows.context, **sizes)
@@ -201,66 +205,13 @@ def _importance(found: Findings) -> Panel:
         plot_k_hat(evidence, axes[0]).legend(loc="best")  # above, it would be too wide
         plot_weights(evidence, largest, axes[1:])
 
-    return Panel([*says, *reading(found.subject.metrics)], pictures=draw(plot, alts))
+    return Panel(says, pictures=draw(plot, alts))
 
 
 def _tree_of_evidence(found: Findings) -> dict[str, xr.Dataset]:
     evidence = found["importance"]
     values = {name: getattr(evidence, name) for name in PER_ROW} | dict(evidence.checks)
     return {"importance": _by_row(values, found.subject.evaluated, bound=evidence.bound)}
-
-
-# --- the worst rows -------------------------------------------------------------------------------
-
-
-def _worst(found: Findings) -> Panel:
-    """The rows with the least reliable log p(x)."""
-    subject, few, evidence = found.subject, found["weights"], found["importance"]
-    which = subject.worst
-    rows = subject.evaluated[which]
-    cells = {"datum": [str(name) for name in rows.coords[rows.dims[0]]], "x": _shown(rows)}
-    if rows.labels is not None:
-        cells["label"] = [str(label) for label in rows.labels]
-    shares = few.largest[np.searchsorted(few.rows, which)]
-    cells["largest weight"] = [f"{share:.2f}" for share in shares]
-    columns = {
-        "k-hat": "pareto_k",
-        "ESS": "ess",
-        "log p(x)": "log_evidence",
-        "se": "mc_se",
-        "ELBO": "elbo",
-    }
-    for heading, name in columns.items():
-        cells[heading] = [number(value, 2) for value in getattr(evidence, name)[which]]
-    ordered = "standard error" if np.isnan(evidence.pareto_k).any() else "k-hat"
-    those = f"All {len(which)} evaluated rows, the largest {ordered} first."
-    if len(which) < len(evidence):
-        those = f"The {len(which)} of {len(evidence):,} evaluated rows with the largest {ordered}."
-    table = Table(list(cells), list(zip(*cells.values(), strict=True)), kind="sortable")
-    return Panel([those], tables=[table])
-
-
-def _shown(rows: Dataset) -> list[Any]:
-    """A picture of each row, or its first values."""
-    if rows.image_shape is not None:
-        names = rows.coords[rows.dims[0]]
-        return [
-            thumbnail(pixels, f"datum {name}", f"worst-{i}")
-            for i, (name, pixels) in enumerate(zip(names, as_images(rows), strict=True), start=1)
-        ]
-    features = rows.coords[rows.dims[1]] if len(rows.dims) == 2 else range(rows.event_shape.numel())
-    return [values_of(features, values) for values in rows.x.flatten(1).cpu().numpy()]
-
-
-def values_of(features: Any, values: np.ndarray) -> str:
-    """The first values of a row, each after the name of its feature unless names are numbers."""
-    numbered = list(features) == list(range(len(values)))
-    shown = [
-        f"{'' if numbered else f'{name} '}{'missing' if np.isnan(value) else f'{value:.4g}'}"
-        for name, value in zip(features, values, strict=True)
-    ]
-    more = [f"and {len(shown) - MOST_VALUES} more"] * (len(shown) > MOST_VALUES)
-    return ", ".join([*shown[:MOST_VALUES], *more])
 
 
 SECTION = "log p(x)"
@@ -281,18 +232,20 @@ IMPORTANCE = Diagnosis(
     panel=_importance,
     page="concepts.md#pareto-k-hat",
     tree=_tree_of_evidence,
+    about="log p(x)",
     rules=[
         Rule(
-            "log p(x) is an estimate",
+            SHARE,
             share_bounded,
             "Share of the rows whose log p(x) is only a lower bound",
             passes=0.05,
             fails=MANY_BOUNDS,
             words=(
                 "log p(x) and its standard errors are reliable.",
-                f"For some rows log p(x) is only a lower bound. {CURE}",
-                f"For many rows log p(x) is only a lower bound. {CURE}",
+                "For some rows log p(x) is only a lower bound.",
+                "For many rows log p(x) is only a lower bound.",
             ),
+            remedy=CURE,
             form="{:.0%}",
         ),
         Rule(
@@ -304,14 +257,14 @@ IMPORTANCE = Diagnosis(
             fails=0.5,
             words=(
                 "More particles would change little.",
-                "The Monte Carlo error of log p(x) is visible: use more particles.",
-                "The Monte Carlo error is as large as the data standard error: use many more "
-                "particles, or refine the guide.",
+                "The Monte Carlo error of log p(x) is visible.",
+                "The Monte Carlo error is about as large as the data standard error.",
             ),
+            remedy="Use more particles (`ppl-vae evaluate RUN --num-particles`), or refine the "
+            "guide.",
             panel="Bounds",
             page="concepts.md#standard-error-by-the-delta-method",
             form="{:.0%}",
         ),
     ],
 )
-WORST = Diagnosis("worst", "Worst data", SECTION, panel=_worst, page="concepts.md#pareto-k-hat")

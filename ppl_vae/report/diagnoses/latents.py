@@ -1,7 +1,6 @@
-"""The information in the latents, and where the rows lie among them."""
+"""The information in the latents."""
 
 import math
-from typing import Any
 
 import numpy as np
 
@@ -9,20 +8,17 @@ from ppl_vae.diagnostics import (
     ELBOSurgery,
     active_units,
     elbo_surgery,
-    latent_means,
     plot_collapse,
-    plot_latent,
     rate_distortion,
 )
 from ppl_vae.diagnostics.latents.surgery import ROWS
-from ppl_vae.diagnostics.report_plots import plot_rate_distortion, plot_traversal
+from ppl_vae.diagnostics.report_plots import plot_rate_distortion
 from ppl_vae.programs.modules import place
-from ppl_vae.report.attempts import NotApplicable
+from ppl_vae.report.attempts import NotApplicable, Undecided
 from ppl_vae.report.diagnosis import Diagnosis, Findings
 from ppl_vae.report.elements import Panel, Table, draw, number, sentence
 from ppl_vae.report.rules import Measured, Rule
 
-SQUARE = (5.2, 4.6)
 PRIOR_PASSES = 1.0  # nats
 
 
@@ -50,30 +46,8 @@ def marginal_kl(found: Findings) -> Measured:
     low = min(max(0.0, summary.mean["rate"] - summary.mean["leave_one_out"]), high)
     said = f"between {low:.2f} and {high:.2f} nats"
     if low <= PRIOR_PASSES < high:
-        raise NotApplicable(f"{said}: {summary.num_data} rows are too few to tell")
+        raise Undecided(f"{said}: {summary.num_data} rows are too few to tell")
     return Measured(high if high <= PRIOR_PASSES else low, f"{said} per row")
-
-
-def _latent_space(found: Findings) -> Panel:
-    """Where the rows lie among the latents, and what the latents decode to."""
-    rows = found.subject.rows
-    options: dict[str, Any] = {"seed": found.subject.seed}
-    colours = "coloured by label" if rows.labels is not None else "without labels"
-    alt = f"Posterior means of {len(rows)} rows as points, {colours}."
-    pictures = draw(
-        lambda ax: plot_latent(*found.programs, rows, **options, ax=ax), alt, size=SQUARE
-    )
-    if rows.image_shape is None:
-        says = "The observations are not pictures, so there is no grid of decoded latents."
-        return Panel([says], pictures=pictures)
-    alt = (
-        "A grid of pictures decoded from points of the latent space, which change along both axes."
-    )
-    grid = draw(
-        lambda ax: plot_traversal(*found.programs, rows, **options, ax=ax), alt, size=SQUARE
-    )
-    says = "Left: the rows. Right: pictures decoded from points of the same plane."
-    return Panel([says], pictures=[*pictures, *grid])
 
 
 def _surgery(found: Findings) -> ELBOSurgery:
@@ -122,13 +96,6 @@ def _rate_distortion(found: Findings) -> Panel:
 
 
 SECTION = "Information in the latents"
-LATENT_SPACE = Diagnosis(
-    "latent_means",
-    "Latent space",
-    "What it learned",
-    compute=lambda found: latent_means(found.programs[1], found.subject.rows, **found.options),
-    panel=_latent_space,
-)
 ACTIVE_UNITS = Diagnosis(
     "active_units",
     compute=lambda found: active_units(*found.programs, found.subject.rows, **found.options),
@@ -140,6 +107,7 @@ COLLAPSE = Diagnosis(
     compute=_surgery,
     panel=_collapse,
     page="howto/collapse.md",
+    about="Latents",
     rules=[
         Rule(
             "Latents carry information",
@@ -150,8 +118,9 @@ COLLAPSE = Diagnosis(
             words=(
                 "The latents are used.",
                 "",
-                "The latents carry no information about x: anneal the KL, or set free bits.",
+                "The latents carry no information about x.",
             ),
+            remedy="Anneal the KL, or set free bits.",
             better="more",
         ),
         Rule(
@@ -162,9 +131,10 @@ COLLAPSE = Diagnosis(
             fails=math.inf,
             words=(
                 "No latent dimension is dead.",
-                "Dead dimensions do no harm: fewer latents would do.",
+                "Some dimensions are dead, which does no harm.",
                 "",
             ),
+            remedy="Fewer latents would do.",
             page="howto/collapse.md#active-units",
             form="{:.0%}",
         ),
@@ -176,11 +146,10 @@ COLLAPSE = Diagnosis(
             fails=3.0,
             words=(
                 "Averaged over the rows, the latents follow the prior.",
-                "Averaged over the rows, the latents do not quite follow the prior: a richer "
-                "prior may help.",
-                "Averaged over the rows, the latents do not follow the prior: try a richer "
-                "prior, such as VampPrior.",
+                "Averaged over the rows, the latents do not quite follow the prior.",
+                "Averaged over the rows, the latents do not follow the prior.",
             ),
+            remedy="Try a richer prior, such as VampPrior.",
             page="howto/collapse.md#elbo-surgery",
         ),
     ],

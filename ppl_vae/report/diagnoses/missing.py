@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 
 from ppl_vae.report.attempts import NotApplicable
-from ppl_vae.report.diagnoses.predictive import judged, trusted
+from ppl_vae.report.diagnoses.predictive import LIKELIHOOD, judged, trusted
 from ppl_vae.report.diagnosis import Diagnosis, Findings
 from ppl_vae.report.elements import SIZE, Panel, Table, draw
 from ppl_vae.report.rules import Measured, Rule
@@ -132,6 +132,7 @@ OVERIMPUTATION = Diagnosis(
     panel=_imputed,
     page="howto/predictive_checks.md#overimputation",
     tree=lambda found: {"overimputation": found["overimputation"].to_frame().to_xarray()},
+    about="Model",
     rules=[
         Rule(
             "Imputed values",
@@ -142,10 +143,10 @@ OVERIMPUTATION = Diagnosis(
             fails=0.001,
             words=(
                 "Hidden entries have the distribution of their imputations.",
-                "Hidden entries of a column may differ from their imputations: see which.",
-                "Hidden entries of a column differ from their imputations: try another "
-                "likelihood, or more latents.",
+                "Hidden entries of a column may differ from their imputations.",
+                "Hidden entries of a column differ from their imputations.",
             ),
+            remedy=LIKELIHOOD,
             better="more",
         )
     ],

@@ -1,5 +1,6 @@
 """Whether the model is right: replicated data sets, PIT values, and predicted bits."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +18,7 @@ from ppl_vae.diagnostics import (
     predictive_check,
     reliability,
 )
-from ppl_vae.report.attempts import NotApplicable
+from ppl_vae.report.attempts import NotApplicable, Undecided
 from ppl_vae.report.diagnosis import Diagnosis, Findings
 from ppl_vae.report.elements import Panel, Table, draw, sentence
 from ppl_vae.report.rules import Measured, Rule
@@ -45,7 +46,7 @@ def predictive_p(kind: str) -> Callable[[Findings], Measured]:
         rows = {name: row[f"{kind} p"] for name, row in check.summary().items()}
         known = {name: p for name, p in rows.items() if not np.isnan(p)}
         if not known:
-            raise NotApplicable("no test statistic is a number")
+            raise Undecided("no test statistic is a number")
         worst = min(known, key=lambda name: known[name])
         p_value = min(1.0, known[worst] * max(1, check.num_distinct(f"{kind}_predictive")))
         return judged(p_value, f"of the {worst.replace('_', ' ')}", check.num_data)
@@ -56,7 +57,7 @@ def predictive_p(kind: str) -> Callable[[Findings], Measured]:
 def judged(p_value: float, said: str, num_rows: int) -> Measured:
     """A p-value; with few rows only a small one is evidence."""
     if num_rows < FEWEST_ROWS and p_value >= LEVEL:
-        raise NotApplicable(
+        raise Undecided(
             f"{num_rows} rows are too few to tell (p {p_value:.2g}): take {FEWEST_ROWS} or more"
         )
     return Measured(p_value, f"smallest p {p_value:.2g}, {said}; {num_rows} rows")
@@ -108,7 +109,7 @@ def trusted(pit: PIT) -> PIT:
     """PIT values whose weights are good enough for a verdict."""
     share = pit.summary().share_bad_k
     if share > MOST_BAD_K:
-        raise NotApplicable(
+        raise Undecided(
             f"k-hat > 0.7 for {share:.0%} of the weights, so the predictions of hidden entries are "
             "rough"
         )
@@ -190,6 +191,7 @@ def _tree_of_bits(found: Findings) -> dict[str, xr.Dataset]:
 
 
 SECTION = "Is the model right?"
+LIKELIHOOD = "Try another likelihood, or more latents."
 PIT_PAGE = "howto/predictive_checks.md#pit-values"
 STATISTICS = Diagnosis(
     "predictive",
@@ -198,19 +200,20 @@ STATISTICS = Diagnosis(
     compute=lambda found: predictive_check(*found.programs, found.subject.rows, **found.options),
     panel=_statistics,
     page="howto/predictive_checks.md#test-statistics",
+    about="Model",
     rules=[
         Rule(
             "Data sets from the prior",
             predictive_p("prior"),
             "Smallest p-value of the test statistics, corrected for their number",
             passes=0.05,
-            fails=0.0,
+            fails=-math.inf,
             words=(
                 "By these statistics, data sets drawn from the model look like the observed one.",
-                "Data sets drawn from the model differ: try a richer prior if only these differ, "
-                "else another likelihood.",
+                "Data sets drawn from the model differ from the observed one.",
                 "",
             ),
+            remedy="Try a richer prior if only these differ, else another likelihood.",
             better="more",
         ),
         Rule(
@@ -218,14 +221,15 @@ STATISTICS = Diagnosis(
             predictive_p("posterior"),
             "Smallest p-value of the test statistics, corrected for their number",
             passes=0.05,
-            fails=0.0,
+            fails=-math.inf,
             words=(
                 "By these statistics, data sets drawn with the latents of these rows look like "
                 "the observed one.",
-                "Even with the latents of these rows the data sets differ: try another likelihood, "
-                "or more latents.",
+                "Even with the latents of these rows, drawn data sets differ from the observed "
+                "one.",
                 "",
             ),
+            remedy=LIKELIHOOD,
             better="more",
         ),
     ],
@@ -239,6 +243,7 @@ MARGINAL_PIT = Diagnosis(
     ),
     panel=_pit_panel("marginal_pit"),
     page=PIT_PAGE,
+    about="Model",
     rules=[
         Rule(
             "Features on their own",
@@ -248,11 +253,11 @@ MARGINAL_PIT = Diagnosis(
             fails=0.001,
             words=(
                 "Each feature has the distribution that the model predicts.",
-                "A feature may differ from its predicted distribution: see the marginal PIT for "
-                "which, and how.",
-                "A feature differs from its predicted distribution: try a likelihood that can be "
-                "wider, or skewed.",
+                "A feature may differ from its predicted distribution.",
+                "A feature differs from its predicted distribution.",
             ),
+            remedy="See the marginal PIT for which feature, and how; a likelihood that can be "
+            "wider, or skewed, may help.",
             better="more",
         )
     ],
@@ -264,6 +269,7 @@ CONDITIONAL_PIT = Diagnosis(
     compute=_conditional_pit,
     panel=_pit_panel("conditional_pit"),
     page=PIT_PAGE,
+    about="Model",
     rules=[
         Rule(
             "Features given the others",
@@ -273,11 +279,10 @@ CONDITIONAL_PIT = Diagnosis(
             fails=0.001,
             words=(
                 "Hidden entries have the distribution that the model predicts.",
-                "Hidden entries of a feature may differ from their predicted distribution: see "
-                "the conditional PIT.",
-                "Hidden entries differ from their predicted distribution: try another "
-                "likelihood, or more latents.",
+                "Hidden entries of a feature may differ from their predicted distribution.",
+                "Hidden entries differ from their predicted distribution.",
             ),
+            remedy=LIKELIHOOD,
             better="more",
         )
     ],
@@ -290,6 +295,7 @@ BITS = Diagnosis(
     panel=_bits,
     page="howto/predictive_checks.md#bits",
     tree=_tree_of_bits,
+    about="Model",
     rules=[
         Rule(
             "Bits",
@@ -299,10 +305,10 @@ BITS = Diagnosis(
             fails=0.001,
             words=(
                 "Of the bits predicted with probability p, a share p is 1.",
-                "Predicted probabilities of bits may be off: see their reliability.",
-                "Predicted probabilities of bits are off: try more latents, a larger decoder, or "
-                "fewer epochs.",
+                "Predicted probabilities of bits may be off.",
+                "Predicted probabilities of bits are off.",
             ),
+            remedy="Try more latents, a larger decoder, or fewer epochs.",
             better="more",
         )
     ],

@@ -54,6 +54,7 @@ def _data(found: Findings) -> Panel:
         "splits": ", ".join(f"{name} {count:,}" for name, count in facts["splits"].items()),
         "log p(x) on": f"{len(subject.evidence):,} of the {where}",
         "diagnosed": f"the first {len(subject.rows):,} of the {where}",
+        "digest": subject.digest,
     }
     return Panel(tables=[_facts(rows)])
 
@@ -123,6 +124,7 @@ DATA = Diagnosis(
     "Data",
     RUN,
     panel=_data,
+    about="log p(x)",
     rules=[
         Rule(
             "Held-out data",
@@ -133,11 +135,11 @@ DATA = Diagnosis(
             fails=1,
             words=(
                 "The evaluated rows were not used in training.",
-                "The evaluated rows chose the epoch, so log p(x) is a little too high: evaluate "
-                "test rows.",
+                "The evaluated rows chose the epoch, so log p(x) is a little too high.",
                 "The model was trained on the evaluated rows, so log p(x) of new rows is not "
-                "known: evaluate test rows.",
+                "known.",
             ),
+            remedy="Evaluate test rows (`ppl-vae evaluate RUN --split test`).",
             page="concepts.md",
         )
     ],
@@ -148,6 +150,7 @@ ARCHITECTURE = Diagnosis("architecture", "Architecture", BUILT, panel=_architect
 SCALE = Diagnosis(
     "concerns",
     compute=_concerns,
+    about="Model",
     rules=[
         Rule(
             "The likelihood's scale",
@@ -158,8 +161,9 @@ SCALE = Diagnosis(
             words=(
                 "The scale is above its floor.",
                 "",
-                "The likelihood is unbounded here; raise the floor or fix the scale:",
+                "The likelihood is unbounded here:",
             ),
+            remedy="Raise the floor, or fix the scale.",
             panel="Architecture",
             page="howto/report.md#scale",
         )

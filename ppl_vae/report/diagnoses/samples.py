@@ -1,22 +1,20 @@
 """Reconstructions of rows, and samples from the prior."""
 
-from numbers import Number
 from typing import Any
-
-import numpy as np
 
 from ppl_vae.diagnostics import plot_reconstructions, plot_samples, plot_table
 from ppl_vae.diagnostics.report_plots import as_images, name_features
 from ppl_vae.diagnostics.table_plot import MOST_COLUMNS
 from ppl_vae.programs.modules import evaluating, place
 from ppl_vae.report.diagnosis import Diagnosis, Findings
-from ppl_vae.report.elements import SIZE, Panel, Table, draw
+from ppl_vae.report.elements import SIZE, Panel, Table, draw, shown_value
 from ppl_vae.runtime.seeding import seeded
 
 NUM_RECONSTRUCTED = 12
 NUM_PANELS = 6  # of rows that are not pictures
 NUM_DRAWN = 200  # for a cell of a table
 NUM_SAMPLES = 60
+NUM_SHOWN = 8  # drawn rows of a table
 PANEL = 1.6  # inches, of a column of a table
 CELL = 0.64  # inches, of a picture in a row of pictures
 
@@ -48,7 +46,8 @@ def _reconstructions(found: Findings) -> Panel:
         seed = found.subject.seed
         plot_reconstructions(*found.programs, some, len(some), seed=seed, axes=axes)
 
-    return Panel([says], pictures=draw(plot, alts, size=size))
+    pictures = draw(plot, alts, size=size, inverts=rows.image_shape is None)
+    return Panel([says], pictures=pictures)
 
 
 def _reconstructed_table(found: Findings) -> Panel:
@@ -66,27 +65,17 @@ def _reconstructed_table(found: Findings) -> Panel:
     frame = rows.to_frame(drawn)
     cells = []
     for name, kind in zip(rows.columns["x"], rows.kinds, strict=True):
-        values = [_shown(each) for each in observed[name]]
+        values = [shown_value(each) for each in observed[name]]
         draws = [frame[name].iloc[row :: len(rows)] for row in range(len(rows))]
         fitted = [_summary(each, kind) for each in draws]
         pairs = zip(values, fitted, strict=True)
         cells.append([name, *(f"{value} / {said}" for value, said in pairs)])
     says = [
-        "Each cell: observed (? where missing) / drawn with z from the guide: the median of "
+        "Each cell: observed / drawn with z from the guide: the median of "
         f"{NUM_DRAWN} draws, or the most frequent level and its share."
     ]
     names = map(str, rows.coords[rows.dims[0]])
     return Panel(says, tables=[Table(("", *names), cells)])
-
-
-def _shown(value: Any) -> str:
-    """An observed value."""
-    import pandas as pd
-
-    if pd.isna(value):
-        return "?"
-    is_number = isinstance(value, Number) and not isinstance(value, bool | np.bool_)
-    return f"{value:.4g}" if is_number else str(value)
 
 
 def _summary(draws: Any, kind: str) -> str:
@@ -117,7 +106,8 @@ def _samples(found: Findings) -> Panel:
             name_features(ax, rows.coords[rows.dims[1]])
 
     alt = f"{count} samples, decoded from draws from the prior."
-    return Panel(says, pictures=draw(plot, alt, size=(6.4, 4.2)))
+    pictures = draw(plot, alt, size=(6.4, 4.2), inverts=rows.image_shape is None)
+    return Panel(says, pictures=pictures)
 
 
 def _table(found: Findings) -> Panel:
@@ -126,6 +116,12 @@ def _table(found: Findings) -> Panel:
     context = place(rows, model).context
     with seeded(found.subject.seed):
         drawn = model.sample(len(rows), context).cpu().numpy()
+    frame = rows.to_frame(drawn)
+    cells = [
+        [str(place + 1), *map(shown_value, row)]
+        for place, row in enumerate(frame.head(NUM_SHOWN).itertuples(index=False))
+    ]
+    shown = Table(["drawn", *map(str, frame.columns)], cells, "Drawn rows")
     names = list(rows.columns["x"])[:MOST_COLUMNS]
     size = len(names)
 
@@ -137,7 +133,8 @@ def _table(found: Findings) -> Panel:
     if len(rows.columns["x"]) > len(names):
         says.append(f"The first {len(names)} of {len(rows.columns['x'])} columns.")
     alt = f"Histograms of {', '.join(names)} and of drawn rows, and scatter plots of each pair."
-    return Panel(says, pictures=draw(plot, alt, size=(PANEL * size, PANEL * size)))
+    pictures = draw(plot, alt, size=(PANEL * size, PANEL * size))
+    return Panel(says, pictures=pictures, tables=[shown])
 
 
 SECTION = "What it learned"

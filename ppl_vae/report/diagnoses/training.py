@@ -3,7 +3,7 @@
 import numpy as np
 
 from ppl_vae.diagnostics import plot_training
-from ppl_vae.report.attempts import NotApplicable
+from ppl_vae.report.attempts import NotApplicable, Undecided
 from ppl_vae.report.diagnosis import Diagnosis, Findings
 from ppl_vae.report.elements import Panel, draw, number
 from ppl_vae.report.rules import Measured, Rule
@@ -39,7 +39,7 @@ def _bounds_at_full_weight(found: Findings) -> np.ndarray:
     bound = bound[np.array(history.get("kl_weight", []), dtype=float) >= 1]
     bound = bound[np.isfinite(bound)]
     if len(bound) < 2:
-        raise NotApplicable("fewer than two epochs were trained at full KL weight")
+        raise Undecided("fewer than two epochs were trained at full KL weight")
     return bound
 
 
@@ -70,6 +70,7 @@ TRAINING = Diagnosis(
     "Training",
     "What it learned",
     panel=_training,
+    about="Training",
     rules=[
         Rule(
             "Training has levelled off",
@@ -79,9 +80,10 @@ TRAINING = Diagnosis(
             fails=1.0,
             words=(
                 "More epochs would change little.",
-                "The bound was still changing: train longer, or end with a lower learning rate.",
-                "The bound was changing fast: train much longer.",
+                "The bound was still changing.",
+                "The bound was changing fast.",
             ),
+            remedy="Train longer, or end with a lower learning rate.",
             page="howto/report.md#training",
         ),
         Rule(
@@ -92,10 +94,10 @@ TRAINING = Diagnosis(
             fails=2.0,
             words=(
                 "The bound does not end below its best.",
-                "The bound was better earlier: set patience, or lower the learning rate.",
-                "The bound has fallen far: set patience, lower the learning rate, or use a "
-                "smaller network.",
+                "The bound was better earlier.",
+                "The bound has fallen far.",
             ),
+            remedy="Set patience, lower the learning rate, or use a smaller network.",
             page="howto/report.md#training",
         ),
     ],

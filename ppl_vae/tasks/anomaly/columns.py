@@ -12,10 +12,11 @@ from ppl_vae.diagnostics.predictive.cdf import elementwise, site_of_x
 from ppl_vae.diagnostics.predictive.hiding import Hiding, Predicted
 from ppl_vae.evidence import reduce_log_weights
 from ppl_vae.model import Model
-from ppl_vae.programs.inference import Inference, progress_bar, rows_per_chunk
+from ppl_vae.programs.inference import Inference, rows_per_chunk
 from ppl_vae.programs.traces import Program
 from ppl_vae.programs.validation import require_x_itself
 from ppl_vae.runtime.checks import whole_number
+from ppl_vae.runtime.progress import progress_bar
 from ppl_vae.tasks.anomaly.p_values import conformal_p_values
 
 if TYPE_CHECKING:

@@ -9,11 +9,12 @@ import numpy as np
 from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.evidence import Evidence, evidence_interval, reduce_log_weights
 from ppl_vae.hmc import HMC
-from ppl_vae.programs.inference import Inference, progress_bar, rows_per_chunk
+from ppl_vae.programs.inference import Inference, rows_per_chunk
 from ppl_vae.programs.traces import Program
 from ppl_vae.refinement import GradientRefinement, refine
 from ppl_vae.refinement.task import Refinement
 from ppl_vae.runtime.checks import whole_fields
+from ppl_vae.runtime.progress import progress_bar
 from ppl_vae.runtime.seeding import derived_seed
 from ppl_vae.tasks.anomaly.noise import SharedNoise, UnsharedNoiseError
 

@@ -15,10 +15,11 @@ from ppl_vae.errors import DamagedFileError, DataError, OtherSettingsError
 from ppl_vae.families.context import check_context, read_context
 from ppl_vae.guide import Guide
 from ppl_vae.model import Model
-from ppl_vae.programs.inference import Inference, progress_bar
+from ppl_vae.programs.inference import Inference
 from ppl_vae.programs.modules import evaluating
 from ppl_vae.runtime.checks import whole_number
 from ppl_vae.runtime.digests import digest
+from ppl_vae.runtime.progress import progress_bar
 from ppl_vae.tasks.compression.coder import Coder, initial_words, words_for
 from ppl_vae.tasks.compression.codes import Codes, in_float64, one_thread
 from ppl_vae.tasks.compression.compressed import DAMAGED, CompressedRows, Header

@@ -12,11 +12,12 @@ from ppl_vae.diagnostics.predictive.cdf import site_of_x
 from ppl_vae.families.missing import discrete_entries
 from ppl_vae.hmc import HMC
 from ppl_vae.programs.global_latents import global_draw
-from ppl_vae.programs.inference import Block, Inference, progress_bar
+from ppl_vae.programs.inference import Block, Inference
 from ppl_vae.programs.traces import Program
 from ppl_vae.programs.validation import require_x_itself
 from ppl_vae.refinement import GradientRefinement
 from ppl_vae.runtime.checks import from_keywords, instance_of, one_of, whole_fields
+from ppl_vae.runtime.progress import progress_bar
 from ppl_vae.runtime.seeding import derived_seed
 from ppl_vae.tasks.imputation.asked import entries_asked
 from ppl_vae.tasks.imputation.fits import Fits

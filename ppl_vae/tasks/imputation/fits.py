@@ -13,10 +13,10 @@ from torch import nn
 
 from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.objectives import MeanFieldELBO
-from ppl_vae.programs.inference import progress_bar
 from ppl_vae.recipes import Recipe
 from ppl_vae.runtime.checks import from_keywords, instance_of, one_line, whole_fields
 from ppl_vae.runtime.digests import digest
+from ppl_vae.runtime.progress import progress_bar
 from ppl_vae.runtime.sealed import read_tensors, write_tensors
 from ppl_vae.runtime.seeding import derived_seed
 from ppl_vae.training import FitResult, Training
