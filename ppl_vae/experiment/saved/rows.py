@@ -17,7 +17,7 @@ from ppl_vae.experiment.saved.weights import read_tensors, write_tensors
 from ppl_vae.runtime.checks import one_line
 from ppl_vae.runtime.digests import digest, row_digests
 
-__all__ = ["digest_of_rows", "read_rows", "schema_of", "told_of"]
+__all__ = ["digest_of_rows"]
 
 ROWS = "data.safetensors"
 SPLIT = "split."  # names of tensors of row numbers, before the name of the split
@@ -36,7 +36,12 @@ def told_of(data: Dataset, folder: Path | None = None) -> Rows:
 
 
 def digest_of_rows(data: Dataset) -> str:
-    """A digest of x and the covariates; all NaN are one value."""
+    """A digest of x and the covariates; all NaN are one value.
+
+    Example:
+        >>> len(digest_of_rows(Dataset([[0.0], [1.0]])))
+        16
+    """
     parts = [
         part for values in (data.x, data.context) if values is not None for part in _in(values)
     ]

@@ -50,10 +50,11 @@ def _points(found: Findings) -> PointMap:
     ]
     if rows.labels is not None and (classes := by_class("label", rows.labels)):
         colours.insert(0, classes)
-    which = {"names": [f"row {label}" for label in rows.row_labels], "colours": colours}
+    titles = [f"row {label}" for label in rows.row_labels]
+    shown: dict[str, Any] = {"texts": described(rows, np.arange(len(rows)))}
     if rows.image_shape is not None:
-        return PointMap(points, names, **which, pictures=pixels(as_images(rows)))
-    return PointMap(points, names, **which, texts=described(rows, np.arange(len(rows))))
+        shown = {"pictures": pixels(as_images(rows))}
+    return PointMap(points, names, titles, colours, **shown)
 
 
 def _of_rows(found: Findings, name: str) -> np.ndarray:
