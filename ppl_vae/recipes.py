@@ -17,6 +17,7 @@ from ppl_vae.guide import Guide, input_shape
 from ppl_vae.model import Model
 from ppl_vae.objectives import IWAE, DoublyReparameterized
 from ppl_vae.runtime.checks import whole_number
+from ppl_vae.runtime.display import Shown
 from ppl_vae.runtime.seeding import seeded
 from ppl_vae.training import FitResult, Training, fit
 from ppl_vae.training.schedules import Cosine
@@ -141,7 +142,7 @@ class Choices:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(Shown):
     """A model, a guide, an objective and settings of training that suit a table.
 
     Args:

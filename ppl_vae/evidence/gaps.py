@@ -20,6 +20,7 @@ from ppl_vae.refinement.guide import RefinedGuide
 from ppl_vae.refinement.methods import refine
 from ppl_vae.refinement.task import Refinement
 from ppl_vae.runtime.checks import whole_number
+from ppl_vae.runtime.display import Shown
 from ppl_vae.runtime.progress import progress_bar
 
 __all__ = ["GapsSummary", "InferenceGaps", "inference_gaps"]
@@ -35,7 +36,7 @@ ROWS = {
 
 
 @dataclass(frozen=True)
-class GapsSummary:
+class GapsSummary(Shown):
     """Means over the rows, in nats per row, with both kinds of error.
 
     Args:
@@ -71,7 +72,7 @@ class GapsSummary:
 
 
 @dataclass(frozen=True)
-class InferenceGaps:
+class InferenceGaps(Shown):
     """The gaps between log p(x) and the ELBO of a guide, per row.
 
     Args:

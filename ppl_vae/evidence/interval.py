@@ -11,6 +11,7 @@ from scipy.special import ndtri
 from ppl_vae.errors import DamagedFileError
 from ppl_vae.evidence.errors import row_mean, sum_in_quadrature
 from ppl_vae.evidence.result import Evidence
+from ppl_vae.runtime.display import Shown
 from ppl_vae.runtime.sealed import read_arrays, write_arrays
 
 __all__ = ["VERDICTS", "EvidenceInterval", "IntervalSummary"]
@@ -21,7 +22,7 @@ MISSED = " (of the modes that guide or prior reach)"
 
 
 @dataclass(frozen=True)
-class IntervalSummary:
+class IntervalSummary(Shown):
     """Means over the rows, in nats per row, and the number of rows with each verdict.
 
     Args:
@@ -68,7 +69,7 @@ class IntervalSummary:
 
 
 @dataclass(frozen=True)
-class EvidenceInterval:
+class EvidenceInterval(Shown):
     """An interval from `lower` to `upper` that contains log p(x) with probability `level`.
 
     Its meaning depends on the verdict. "estimate": log p(x) is estimated, and the interval is the

@@ -33,6 +33,7 @@ from ppl_vae.evidence.pareto import (
 )
 from ppl_vae.evidence.summary import EvidenceSummary
 from ppl_vae.evidence.verdict import error_skewness, judge
+from ppl_vae.runtime.display import Shown
 from ppl_vae.runtime.sealed import read_arrays, write_arrays
 
 __all__ = ["Evidence", "EvidenceSummary", "reduce_log_weights"]
@@ -52,7 +53,7 @@ ROUNDING_OF_X = "rounding_of_x"  # the name of a check
 
 
 @dataclass(frozen=True, repr=False)
-class Evidence:
+class Evidence(Shown):
     """Estimates of log p(x), or of a bound on it, one per row, from importance weights.
 
     `bound` is the kind of bound: "lower" is a lower bound in expectation for any K; "upper in the

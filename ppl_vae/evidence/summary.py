@@ -7,6 +7,7 @@ import numpy as np
 
 from ppl_vae.data.rounding import REMEDY
 from ppl_vae.evidence.pareto import GOOD_K, RESOLUTION
+from ppl_vae.runtime.display import Shown
 
 __all__ = ["EvidenceSummary"]
 
@@ -19,7 +20,7 @@ def k_hat_of(share_bad: float) -> str:
 
 
 @dataclass(frozen=True)
-class EvidenceSummary:
+class EvidenceSummary(Shown):
     """Means over the rows, in nats per row, with both kinds of error.
 
     Rows with weights have weighted means, sum_i w_i l_i / sum_i w_i. Their `data_se` is robust: w
@@ -118,7 +119,8 @@ class EvidenceSummary:
 
     def _errors(self) -> str:
         data = f"data se {self.data_se:.3f}"
-        return f"Monte Carlo se {self.mc_se:.3f}, {data}" if self._holds else data
+        monte_carlo = f"{self.mc_se:.3f}" if self._holds else "unknown"
+        return f"Monte Carlo se {monte_carlo}, {data}"
 
     def _remedies(self) -> Iterator[str]:
         """Remedies for a poor guide, for log-weights that are too large, and for rounded x."""

@@ -10,13 +10,14 @@ from typing import Any, Self
 from ppl_vae.errors import DamagedFileError
 from ppl_vae.experiment.saved.weights import FORMAT, check_format
 from ppl_vae.runtime.checks import one_line
+from ppl_vae.runtime.display import Shown
 from ppl_vae.runtime.files import require_file
 
 __all__ = ["Estimates", "Metrics", "finite"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Estimates(Mapping[str, Any]):
+class Estimates(Shown, Mapping[str, Any]):
     """The results of an evaluation, in nats per row; None is an unknown number.
 
     They are attributes, and keys as in the JSON file that holds them.

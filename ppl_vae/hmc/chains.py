@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from ppl_vae.runtime.arviz import chain_diagnostic
+from ppl_vae.runtime.display import Shown
 
 __all__ = ["Chains", "ChainsSummary"]
 
 
 @dataclass(frozen=True)
-class ChainsSummary:
+class ChainsSummary(Shown):
     """The worst of all chains.
 
     Args:
@@ -47,7 +48,7 @@ class ChainsSummary:
 
 
 @dataclass(frozen=True)
-class Chains:
+class Chains(Shown):
     """Draws of C chains for each of B rows: `chains["z"]` is (S, C, B, *plates, *event), in the
     site's own support.
 

@@ -7,6 +7,7 @@ from ppl_vae.experiment.metrics import Estimates
 from ppl_vae.experiment.result_table import percent
 from ppl_vae.report.elements import number
 from ppl_vae.report.rules import WORST_FIRST, Check, Verdict
+from ppl_vae.runtime.display import Shown
 
 __all__ = ["SHARE", "Answer", "answers"]
 
@@ -31,7 +32,7 @@ SAID: dict[str, dict[str, str]] = {
 
 
 @dataclass(frozen=True)
-class Answer:
+class Answer(Shown):
     """What a report says about one question.
 
     Args:

@@ -29,6 +29,7 @@ from ppl_vae.report.diagnosis import Diagnosis, Findings, Subject
 from ppl_vae.report.elements import Panel, Picture
 from ppl_vae.report.rules import VERDICTS, WORST_FIRST, Check
 from ppl_vae.runtime.checks import one_line
+from ppl_vae.runtime.display import Shown
 from ppl_vae.runtime.files import write_tree, write_whole
 from ppl_vae.runtime.progress import progress_bar
 from ppl_vae.runtime.text import as_markdown
@@ -40,7 +41,7 @@ ROOT = Path(__file__).resolve().parents[2]  # of a checkout, with docs/ in it
 
 
 @dataclass(frozen=True)
-class Report:
+class Report(Shown):
     """The checklist of a run, and the files of its report; `print` shows the checklist.
 
     Args:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from ppl_vae.report.attempts import NotApplicable, Undecided, attempt, reason
 from ppl_vae.report.elements import slug
+from ppl_vae.runtime.display import Shown
 
 __all__ = ["VERDICTS", "WORST_FIRST", "Check", "Measured", "Rule"]
 
@@ -36,7 +37,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Check:
+class Check(Shown):
     """One line of the checklist.
 
     Args:

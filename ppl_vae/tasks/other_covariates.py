@@ -11,6 +11,7 @@ from ppl_vae.evidence.pareto import GOOD_K
 from ppl_vae.programs.inference import Inference
 from ppl_vae.programs.traces import Program
 from ppl_vae.runtime.checks import real_number, whole_number
+from ppl_vae.runtime.display import Shown
 from ppl_vae.runtime.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ __all__ = ["Counterfactual", "counterfactual"]
 
 
 @dataclass(frozen=True, repr=False)
-class Counterfactual:
+class Counterfactual(Shown):
     """Draws of x for rows under other covariates.
 
     Args:

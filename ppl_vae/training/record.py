@@ -8,6 +8,7 @@ from ppl_vae.errors import PplVaeError
 from ppl_vae.families.modules import at_rest
 from ppl_vae.programs.modules import modules_of
 from ppl_vae.programs.traces import Program
+from ppl_vae.runtime.display import Shown
 from ppl_vae.runtime.distributed import from_main, is_main
 from ppl_vae.training.settings import Training
 
@@ -31,7 +32,7 @@ class NonFiniteLossError(PplVaeError, FloatingPointError):
 
 
 @dataclass
-class FitResult:
+class FitResult(Shown):
     """The record of a call of `fit`, which trains model and guide in place.
 
     Args:

@@ -8,6 +8,8 @@ import torch
 from scipy import special
 from torch import Tensor
 
+from ppl_vae.runtime.display import Shown
+
 __all__ = ["GradientNoise", "gradient_noise"]
 
 NUM_BLOCKS = 20  # of the jackknife
@@ -18,7 +20,7 @@ CLIPPED = 0.3426
 
 
 @dataclass(frozen=True)
-class GradientNoise:
+class GradientNoise(Shown):
     """Signal and noise of a gradient estimator g in P dimensions, from R independent replicates.
 
     The aggregated ratio is SNR = |E g| / sqrt(tr Cov g). |E g|^2 is estimated without bias as

@@ -7,6 +7,7 @@ import numpy as np
 
 from ppl_vae.diagnostics.estimators.noise import GradientNoise
 from ppl_vae.evidence.pareto import GOOD_K
+from ppl_vae.runtime.display import Shown
 
 __all__ = ["GROUPS", "MEASURES", "EstimatorRow", "Reference", "with_error"]
 
@@ -15,7 +16,7 @@ MEASURES = tuple(field.name for field in fields(GradientNoise) if not field.name
 
 
 @dataclass(frozen=True)
-class Reference:
+class Reference(Shown):
     """The log p(x) with which values are compared, in nats per row: exact or estimated.
 
     Args:
@@ -60,7 +61,7 @@ class Reference:
 
 
 @dataclass(frozen=True)
-class EstimatorRow:
+class EstimatorRow(Shown):
     """One objective.
 
     Args:

@@ -12,6 +12,7 @@ from ppl_vae.diagnostics.estimators.noise import LEAST
 from ppl_vae.diagnostics.estimators.row import GROUPS, MEASURES, EstimatorRow, Reference, with_error
 from ppl_vae.diagnostics.groups import group
 from ppl_vae.runtime.checks import whole_fields
+from ppl_vae.runtime.display import Shown
 from ppl_vae.runtime.text import table
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class Replicates:
 
 
 @dataclass(frozen=True)
-class EstimatorComparison:
+class EstimatorComparison(Shown):
     """Objectives side by side, at one state of model and guide, on the same rows.
 
     Columns of `table`: value, value_se, bias, bias_se (nats per row); for theta and phi the fields

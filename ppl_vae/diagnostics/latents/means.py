@@ -20,6 +20,7 @@ from ppl_vae.programs.traces import (
     sample_sites,
 )
 from ppl_vae.runtime.checks import whole_number
+from ppl_vae.runtime.display import Shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,7 +35,7 @@ ROWS_PER_CHUNK = 1000
 
 
 @dataclass(frozen=True)
-class LatentMeans:
+class LatentMeans(Shown):
     """E_q[z_d given x] and sd_q(z_d given x) per observation and latent dimension.
 
     Args:

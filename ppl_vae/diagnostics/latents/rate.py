@@ -16,6 +16,7 @@ from ppl_vae.objectives.mean_field import kl_per_dimension as sites_per_dimensio
 from ppl_vae.programs.inference import Inference, rows_per_chunk, treat_alike
 from ppl_vae.programs.traces import LogTerms, Program
 from ppl_vae.runtime.checks import real_number
+from ppl_vae.runtime.display import Shown
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -34,7 +35,7 @@ PARTS = ("rate", "distortion", "elbo", "rate_se", "distortion_se", "elbo_se")
 
 
 @dataclass(frozen=True)
-class ActiveUnits:
+class ActiveUnits(Shown):
     """Var_x(E_q[z_d given x]) of every latent dimension, and which are above a threshold.
 
     Args:
@@ -197,7 +198,7 @@ def noise_limit(num_rows: int, num_features: int) -> float:
 
 
 @dataclass(frozen=True)
-class RateDistortion:
+class RateDistortion(Shown):
     """Rate and distortion per observation, in nats, which add up to -ELBO.
 
     R = E_q[log q(z given x) - log p(z)], D = -E_q[log p(x given z)].

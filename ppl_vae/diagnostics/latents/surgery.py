@@ -19,6 +19,7 @@ from ppl_vae.programs.inference import Inference, rows_per_chunk, treat_alike
 from ppl_vae.programs.plates import require_no_inner_plates
 from ppl_vae.programs.sites import is_local, per_datum, sample_sites
 from ppl_vae.programs.traces import PARTICLES, LogTerms, Program, Site
+from ppl_vae.runtime.display import Shown
 from ppl_vae.runtime.progress import progress_bar
 from ppl_vae.runtime.text import table
 
@@ -42,7 +43,7 @@ Densities = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class SurgerySummary:
+class SurgerySummary(Shown):
     """Means over the rows, in nats per row, with both kinds of error.
 
     Args:
@@ -72,7 +73,7 @@ class SurgerySummary:
 
 
 @dataclass(frozen=True)
-class ELBOSurgery:
+class ELBOSurgery(Shown):
     """The KL of the ELBO divided into parts, per observation; `print` shows their means.
 
     rate = I(x; z) + KL(q(z) || p(z)), KL(q(z) || p(z)) = TC + sum_d KL(q(z_d) || p(z_d)), q(z) =

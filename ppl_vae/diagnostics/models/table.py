@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ppl_vae.diagnostics.groups import tree_of
+from ppl_vae.runtime.display import Shown
 from ppl_vae.runtime.text import table
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ RELATIONS = {  # of a difference, by whether its model and the reference are bou
 
 
 @dataclass(frozen=True)
-class ModelComparison:
+class ModelComparison(Shown):
     """Models from best to worst by mean log p(x), each compared with one of them.
 
     Columns of `table`, with ArviZ's names if it has them: mlpd (mean log p(x)), se (over the

@@ -28,6 +28,7 @@ from ppl_vae.programs.inference import Inference, treat_alike
 from ppl_vae.programs.modules import rows_fitted
 from ppl_vae.programs.traces import Program
 from ppl_vae.runtime.checks import whole_number
+from ppl_vae.runtime.display import Shown
 from ppl_vae.runtime.progress import progress_bar
 from ppl_vae.runtime.text import table
 
@@ -40,7 +41,7 @@ FORMATS = {"mean": ".4g", "sd": ".2g", "p": ".2g"}
 
 
 @dataclass(frozen=True)
-class PredictiveCheck:
+class PredictiveCheck(Shown):
     """Test statistics of x and of replicated data sets; `print` shows them with their p-values.
 
     p = 2 min(P(T_rep > T) + P(T_rep = T) / 2, ...), where x counts as one of the S + 1 sets. For

@@ -21,6 +21,7 @@ from ppl_vae.programs.inference import Block, Inference, rows_per_chunk, treat_a
 from ppl_vae.programs.modules import rows_fitted
 from ppl_vae.programs.traces import Program, is_local, run_under_particles, sample_sites
 from ppl_vae.runtime.checks import whole_number
+from ppl_vae.runtime.display import Shown
 from ppl_vae.runtime.seeding import derived_seed
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ __all__ = ["PIT", "PITSummary", "conditional_pit", "marginal_pit"]
 
 
 @dataclass(frozen=True)
-class PITSummary:
+class PITSummary(Shown):
     """Uniformity, location and spread of PIT values.
 
     Args:
@@ -74,7 +75,7 @@ class PITSummary:
 
 
 @dataclass(frozen=True)
-class PIT:
+class PIT(Shown):
     """PIT values of the entries of x: uniform over the rows, by feature, if the model is right.
 
     u = (n (P(X < x) + v P(X = x)) + v) / (n + 1), v uniform. It is randomised if x is discrete, and

@@ -8,6 +8,7 @@ from scipy import stats
 from ppl_vae.diagnostics.predictive.pit import PIT
 from ppl_vae.diagnostics.uniformity import holm, widening
 from ppl_vae.runtime.checks import shown, whole_number
+from ppl_vae.runtime.display import Shown
 
 __all__ = ["Reliability", "reliability"]
 
@@ -15,7 +16,7 @@ FEWEST_EXPECTED = 5  # of ones and of zeros in a bin, for the normal approximati
 
 
 @dataclass(frozen=True)
-class Reliability:
+class Reliability(Shown):
     """Predicted probabilities of a 1 in bins, and the observed frequencies of ones.
 
     Args:

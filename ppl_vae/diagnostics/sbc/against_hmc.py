@@ -14,6 +14,7 @@ from ppl_vae.diagnostics.sbc.sources import GuideDraws, event_dims
 from ppl_vae.hmc import HMC, Chains, sample_posterior
 from ppl_vae.programs.inference import Inference, treat_alike
 from ppl_vae.programs.traces import Program
+from ppl_vae.runtime.display import Shown
 from ppl_vae.runtime.seeding import derived_seed
 from ppl_vae.runtime.text import table
 
@@ -35,7 +36,7 @@ ABOUT = {
 
 
 @dataclass(frozen=True)
-class GuideErrors:
+class GuideErrors(Shown):
     """Differences of the guide's draws from those of p(z given x), per row and latent dimension.
 
     If Hamiltonian Monte Carlo has not converged (`converged` is false), the numbers carry no

@@ -16,6 +16,7 @@ from ppl_vae.programs.modules import place
 from ppl_vae.programs.simulate import simulate
 from ppl_vae.programs.traces import Program
 from ppl_vae.runtime.checks import object_or_options, whole_number
+from ppl_vae.runtime.display import Shown
 from ppl_vae.runtime.seeding import derived_seed
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ ABOUT = "PIT of the true latents among draws given x; hpd: of the smallest regio
 
 
 @dataclass(frozen=True)
-class Calibration:
+class Calibration(Shown):
     """Probability integral transforms of true latents: uniform if q is p(z given x).
 
     `print` it, or draw it by `plot_calibration`. It concerns observations simulated from the model.

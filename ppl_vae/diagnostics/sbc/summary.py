@@ -6,6 +6,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from ppl_vae.diagnostics.uniformity import holm, uniformity_p_value
+from ppl_vae.runtime.display import Shown
 from ppl_vae.runtime.text import table
 
 __all__ = ["CalibrationSummary", "central_coverage", "summarise"]
@@ -26,7 +27,7 @@ COLUMNS = {
 
 
 @dataclass(frozen=True)
-class CalibrationSummary:
+class CalibrationSummary(Shown):
     """P-values of uniformity with the sizes of the errors, latent dimensions first.
 
     Args:

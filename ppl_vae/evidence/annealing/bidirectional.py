@@ -16,13 +16,14 @@ from ppl_vae.programs.modules import place
 from ppl_vae.programs.simulate import simulate
 from ppl_vae.programs.traces import Program
 from ppl_vae.runtime.checks import instance_of, whole_number
+from ppl_vae.runtime.display import Shown
 from ppl_vae.runtime.seeding import derived_seed
 
 __all__ = ["BDMC", "BDMCSummary", "bdmc"]
 
 
 @dataclass(frozen=True)
-class BDMCSummary:
+class BDMCSummary(Shown):
     """Means over the simulated rows, in nats per row.
 
     Args:
@@ -64,7 +65,7 @@ class BDMCSummary:
 
 
 @dataclass(frozen=True)
-class BDMC:
+class BDMC(Shown):
     """Both bounds on log p(x) of every simulated row, in nats.
 
     Args:

@@ -14,6 +14,7 @@ from ppl_vae.experiment.metrics import Metrics, finite
 from ppl_vae.experiment.results import write_picture
 from ppl_vae.experiment.studies.grid import Cell, Study
 from ppl_vae.runtime import text
+from ppl_vae.runtime.display import Shown
 from ppl_vae.runtime.files import write_whole
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ APART = (
 
 
 @dataclass(frozen=True)
-class StudyResult:
+class StudyResult(Shown):
     """The numbers of the cells, the failures, and a comparison for each set of comparable models.
 
     Cells that differ only in the training seed are trainings of one model.

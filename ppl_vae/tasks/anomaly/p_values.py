@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ppl_vae.runtime.checks import one_of, real_number, warn_caller
+from ppl_vae.runtime.display import Shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,7 +36,7 @@ def conformal_p_values(calibration: np.ndarray, scores: np.ndarray) -> np.ndarra
 
 
 @dataclass(frozen=True, repr=False)
-class AnomalyPValues:
+class AnomalyPValues(Shown):
     """A p-value of each row for the hypothesis that it is exchangeable with those of calibration.
 
     P(p <= u) <= u for each such row, over the draw of calibration and row together: not given the

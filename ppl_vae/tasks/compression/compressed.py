@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ppl_vae.errors import DamagedFileError, OtherSettingsError
+from ppl_vae.runtime.display import Shown
 
 __all__ = ["CompressedRows", "Header"]
 
@@ -82,7 +83,7 @@ class Header:
 
 
 @dataclass(frozen=True)
-class CompressedRows:
+class CompressedRows(Shown):
     """Compressed rows, as `compress` writes them, with their sizes.
 
     Args:

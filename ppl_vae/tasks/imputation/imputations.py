@@ -11,6 +11,7 @@ from ppl_vae.diagnostics.groups import group, tree
 from ppl_vae.diagnostics.sbc.against_hmc import LARGEST_R_HAT
 from ppl_vae.evidence.pareto import GOOD_K
 from ppl_vae.runtime.checks import real_number, warn_caller, whole_number
+from ppl_vae.runtime.display import Shown
 from ppl_vae.tasks.imputation.methods import Judged
 from ppl_vae.tasks.imputation.predictive import GRID, MOST_LEVELS, Predictive, set_sizes
 from ppl_vae.tasks.imputation.tables import completed_frame
@@ -83,7 +84,7 @@ class Served:
 
 
 @dataclass(frozen=True, repr=False)
-class Imputations:
+class Imputations(Shown):
     """m completed data sets, and summaries of the predictive distribution of each missing entry.
 
     `for table in imputations` gives completed frames where the data came from a frame, else arrays.

@@ -13,6 +13,7 @@ from ppl_vae.model import Model
 from ppl_vae.programs.modules import place, rows_fitted
 from ppl_vae.programs.traces import Program
 from ppl_vae.runtime.checks import real_number
+from ppl_vae.runtime.display import Shown
 from ppl_vae.runtime.seeding import derived_seed
 from ppl_vae.runtime.text import table
 from ppl_vae.tasks.imputation.asked import marked
@@ -36,7 +37,7 @@ MOST_HISTOGRAMS = 3
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Overimputation:
+class Overimputation(Shown):
     """Where hidden entries lie in the distributions that they would be imputed from.
 
     Args:

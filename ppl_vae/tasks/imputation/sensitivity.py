@@ -9,6 +9,7 @@ import numpy as np
 
 from ppl_vae.diagnostics.axes import BESIDE, BLUE, VERMILION, new_axes
 from ppl_vae.runtime.checks import one_line, real_number, suggestion
+from ppl_vae.runtime.display import Shown
 from ppl_vae.runtime.text import table
 from ppl_vae.tasks.imputation.pooling import Pooled, pool
 from ppl_vae.tasks.imputation.shifts import Scale, Shift
@@ -23,7 +24,7 @@ __all__ = ["TippingPoint", "plot_tipping_point", "tipping_point"]
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class TippingPoint:
+class TippingPoint(Shown):
     """A pooled analysis for each delta, and the deltas at which its conclusion changes.
 
     Args:

@@ -11,6 +11,7 @@ from ppl_vae.diagnostics.latents.loadings import factor_loadings
 from ppl_vae.model import Model
 from ppl_vae.programs.modules import evaluating
 from ppl_vae.runtime.checks import instance_of, one_of, real_number
+from ppl_vae.runtime.display import Shown
 from ppl_vae.runtime.text import table
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ __all__ = ["LoadingIntervals", "loading_intervals"]
 
 
 @dataclass(frozen=True, repr=False)
-class LoadingIntervals:
+class LoadingIntervals(Shown):
     """Loadings W with standard errors and intervals; `print` shows all of them.
 
     Args:

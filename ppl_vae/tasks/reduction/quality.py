@@ -15,6 +15,7 @@ from ppl_vae.programs.inference import treat_alike
 from ppl_vae.programs.modules import evaluating
 from ppl_vae.programs.traces import Program
 from ppl_vae.runtime.checks import whole_number
+from ppl_vae.runtime.display import Shown
 from ppl_vae.runtime.text import table
 from ppl_vae.tasks.reduction.jackknife import jackknife_se
 from ppl_vae.tasks.reduction.neighbours import MEASURES, measured, neighbour_order, without
@@ -32,7 +33,7 @@ TITLES = ("trustworthiness", "continuity", "neighbours kept")
 
 
 @dataclass(frozen=True, repr=False)
-class EmbeddingQuality:
+class EmbeddingQuality(Shown):
     """Trustworthiness, continuity and share of neighbours kept, by coordinates and by k.
 
     `print` shows the values with their standard errors in brackets, and the differences from

@@ -15,6 +15,7 @@ from ppl_vae.families.shared import shared_latents
 from ppl_vae.model import Model
 from ppl_vae.programs.modules import evaluating
 from ppl_vae.runtime.checks import instance_of, one_of, whole_number
+from ppl_vae.runtime.display import Shown
 from ppl_vae.runtime.seeding import seeded
 from ppl_vae.runtime.text import table
 from ppl_vae.tasks.reduction.jackknife import jackknife_se, means_without
@@ -28,7 +29,7 @@ NUM_GROUPS = 32  # of draws, left out in turn for the standard errors
 
 
 @dataclass(frozen=True, repr=False)
-class VarianceExplained:
+class VarianceExplained(Shown):
     """Shares of the variance of x, by latent; `print` shows them.
 
     Args:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ppl_vae.runtime.checks import one_of, real_number
+from ppl_vae.runtime.display import Shown
 from ppl_vae.runtime.text import table
 from ppl_vae.tasks.imputation.pooling.analyses import Analyses, read_analyses
 from ppl_vae.tasks.imputation.pooling.hypotheses import (
@@ -28,7 +29,7 @@ JACKKNIFED = ("se", "lower", "upper", "statistic", "p_value", "df", "fmi")
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Pooled:
+class Pooled(Shown):
     """Estimates pooled over m imputed data sets; what `pool` returns, where the formulas are.
 
     Args:
