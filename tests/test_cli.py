@@ -466,7 +466,7 @@ def test_data_lists_and_describes():
 def test_demo_is_the_demo(finished, small, tmp_path, monkeypatch):
     import ppl_vae.experiment as experiment
 
-    monkeypatch.setattr(experiment, "demo_config", lambda: read_config(small))
+    monkeypatch.setattr(experiment, "demo_config", lambda seed: read_config(small))
     folder = tmp_path / "demo"
     first = call("demo", "--output", folder, "--quiet")
     assert first.exit_code == 0

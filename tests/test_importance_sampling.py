@@ -469,7 +469,7 @@ def test_a_bar_has_the_title_it_is_given(monkeypatch):
     method = Sandwich(ImportanceSampling(50), upper=pv.ReverseAIS(pv.AIS(30, 2), pv.HMC(8, 4, 1)))
     pv.evidence_interval(narrow.model, narrow.guide, narrow.x, method)
     pv.log_evidence(bed.model, bed.guide, bed.x, num_particles=50)
-    assert [title for title in titles if title] == [
+    assert [title for title in titles if title not in ("", "HMC")] == [
         *("log p(x), estimate by ImportanceSampling", "log p(x), check by ImportanceSampling"),
         *("log p(x), bounds by AIS", "log p(x), bounds by ReverseAIS", "log p(x)"),
     ]

@@ -8,9 +8,11 @@ from typing import Annotated, Any
 import typer
 
 from ppl_vae.cli.errors import Commands, show_warning
+from ppl_vae.cli.names import LIKELIHOOD, OBJECTIVE, POSTERIOR, PRIOR, WithNames, completion
 from ppl_vae.cli.options import (
     TABLES,
     DataDir,
+    Debug,
     Device,
     Json,
     Output,
@@ -20,13 +22,17 @@ from ppl_vae.cli.options import (
     examples,
     given,
     names,
+    one_of,
     value,
 )
 
 __all__ = ["app"]
 
 app = typer.Typer(
-    cls=Commands, rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False
+    cls=Commands,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
@@ -43,10 +49,18 @@ app = typer.Typer(
 def main(
     ctx: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    debug: Debug = False,
+    json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Train variational autoencoders, and check whether to believe their log p(x)."""
+    """Train variational autoencoders, and check whether to believe their log p(x).
+
+    --debug, --json and --quiet may stand before or after the command.
+    """
     os.environ.setdefault("MPLBACKEND", "Agg")  # pictures go to files
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait leave their core
+    defaults = {"json": json, "quiet": quiet}
+    ctx.default_map = {name: defaults for name in getattr(ctx.command, "commands", ())}
     warnings.showwarning = show_warning
     if version:
         import ppl_vae
@@ -57,6 +71,7 @@ def main(
 
 
 @app.command(
+    cls=WithNames,
     short_help="Train, estimate log p(x), write a folder.",
     epilog=examples(
         "ppl-vae fit table.csv --output runs/table",
@@ -82,15 +97,41 @@ def fit(
     data: Annotated[
         str | None, typer.Option(help="Named data set, or .npz, .npy, .csv, .parquet, .zarr.")
     ] = None,
-    binarize: Annotated[str | None, typer.Option(help="dynamic, static or threshold.")] = None,
-    prior: Annotated[str | None, typer.Option(help="Prior, as named in Python.")] = None,
-    likelihood: Annotated[str | None, typer.Option(help="Likelihood.")] = None,
-    posterior: Annotated[str | None, typer.Option(help="Variational family.")] = None,
-    latent_dim: Annotated[int | None, typer.Option(help="Number of latent dimensions.")] = None,
-    objective: Annotated[str | None, typer.Option(help="What is maximised.")] = None,
-    num_epochs: Annotated[int | None, typer.Option(help="Passes over the training data.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Data per step.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
+    binarize: Annotated[
+        str | None, typer.Option(help="dynamic, static or threshold; left grey by default.")
+    ] = None,
+    prior: Annotated[
+        str | None,
+        typer.Option(help=one_of("Prior", "StandardNormal"), autocompletion=completion(PRIOR)),
+    ] = None,
+    likelihood: Annotated[
+        str | None,
+        typer.Option(help=one_of("Likelihood", "Bernoulli"), autocompletion=completion(LIKELIHOOD)),
+    ] = None,
+    posterior: Annotated[
+        str | None,
+        typer.Option(
+            help=one_of("Variational family", "MeanFieldNormal"),
+            autocompletion=completion(POSTERIOR),
+        ),
+    ] = None,
+    latent_dim: Annotated[
+        int | None, typer.Option(min=1, help="Number of latent dimensions; 8 by default.")
+    ] = None,
+    objective: Annotated[
+        str | None,
+        typer.Option(help=one_of("Bound", "MeanFieldELBO"), autocompletion=completion(OBJECTIVE)),
+    ] = None,
+    num_epochs: Annotated[
+        int | None,
+        typer.Option(min=0, help="Passes over the training data; 100 by default."),
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Rows per step; 128 by default.")
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Learning rate; 0.001 by default.")
+    ] = None,
     seed: Annotated[
         int | None, typer.Option(help="Seed of training (the split keeps its own: data.seed).")
     ] = None,
@@ -175,7 +216,10 @@ def fit(
 def evaluate(
     run: RunFolder,
     method: Annotated[
-        str | None, typer.Option(help="Method, as named in Python; the run's own by default.")
+        str | None,
+        typer.Option(
+            help="ImportanceSampling, AIS, ReverseAIS or ChiUpperBound; the run's own by default."
+        ),
     ] = None,
     num_particles: Annotated[
         int | None, typer.Option(help="Particles K per row, of ImportanceSampling.")
@@ -220,10 +264,12 @@ def evaluate(
 
 @app.command(
     short_help="A VampPrior VAE on the embedded digits.",
-    epilog=examples("ppl-vae demo", "ppl-vae demo --output runs/demo"),
+    epilog=examples("ppl-vae demo", "ppl-vae demo --seed 1 --output runs/demo-1"),
 )
 def demo(
     output: Output = Path("runs/demo"),
+    seed: Annotated[int, typer.Option(min=0, help="Seed of training.")] = 0,
+    json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Train a VampPrior VAE on the embedded digits and report log p(x) with its reliability, in a
@@ -231,7 +277,7 @@ def demo(
     """
     from ppl_vae.experiment import demo_config
 
-    _run(demo_config(), output, quiet=quiet)
+    _run(demo_config(seed), output, quiet=quiet, json=json)
 
 
 def _run(config: Any, output: Path, *, quiet: bool, json: bool = False) -> None:

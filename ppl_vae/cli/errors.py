@@ -1,5 +1,6 @@
 """Errors and warnings of the command line, each in one line on stderr."""
 
+import copy
 import os
 import signal
 import sys
@@ -11,12 +12,16 @@ from typing import Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
+from ppl_vae.cli.words import in_flags
+from ppl_vae.errors import ArgumentError
 from ppl_vae.runtime.checks import one_line
 
 # click's ClickException; some versions of typer bring a copy of click
 UsageError: type[Exception] = typer.BadParameter.__mro__[2]
 INTERRUPTED = 130
 TERMINATED = 143  # 128 and the number of SIGTERM
+DEBUG = "debug"
+USAGE = (ArgumentError, FileNotFoundError, IsADirectoryError, NotADirectoryError)
 RESUMABLE = ("fit", "demo", "evaluate", "compare")
 
 
@@ -55,6 +60,13 @@ class Commands(TyperGroup):
             sys.exit(code if isinstance(code, int) else 0)
         return code
 
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """A command, which takes --debug as well."""
+        command = super().get_command(ctx, cmd_name)
+        if command is not None and DEBUG not in {each.name for each in command.params}:
+            command.params += [_below(each) for each in self.params if each.name == DEBUG]
+        return command
+
     def invoke(self, ctx: Any) -> Any:
         """Run a command; its error is reported in one line, or with the traceback after --debug."""
         if threading.current_thread() is threading.main_thread():
@@ -75,9 +87,22 @@ class Commands(TyperGroup):
                 raise
             # A KeyError's own text has quotation marks; some errors have no text at all.
             said = error.args[0] if isinstance(error, KeyError) and error.args else error
-            is_usage = is_config_error(error)
-            complain(one_line(said) or type(error).__name__, alike=is_usage)
+            is_usage = is_config_error(error) or isinstance(error, USAGE)
+            complain(in_flags(one_line(said)) or type(error).__name__, alike=is_usage)
             raise typer.Exit(2 if is_usage else 1) from None
+
+
+def _below(option: Any) -> Any:
+    """An option of the group as one of a command, which sets that of the group."""
+
+    def switch(ctx: Any, _: Any, value: bool) -> None:
+        root = ctx.find_root()
+        root.params[option.name] = root.params.get(option.name) or value
+
+    found = copy.copy(option)
+    found.callback = switch
+    found.expose_value = False
+    return found
 
 
 def complain(said: str, *, alike: bool) -> None:
@@ -95,4 +120,4 @@ def is_config_error(error: Exception) -> bool:
 
 def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     """A warning in one line."""
-    typer.echo(f"warning: {one_line(message)}", err=True)
+    typer.echo(f"warning: {in_flags(one_line(message))}", err=True)

@@ -13,6 +13,7 @@ TABLES = (".csv", ".parquet")  # as in data/tables/files.py, which would import 
 DataDir = Annotated[
     str | None, typer.Option(metavar="<path>", help="Folder to look for named data sets in.")
 ]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
 Device = Annotated[
     str | None, typer.Option(help='Where to compute, e.g. "cuda"; the CPU by default.')
@@ -34,6 +35,11 @@ Json = Annotated[
 def examples(*lines: str) -> str:
     """The Examples section of a command's help, kept line by line."""
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def one_of(what: str, default: str) -> str:
+    """The help of an option that takes one of the names below the options."""
+    return f"{what}, one of Names below; {default} by default."
 
 
 def echo_files(said: str, folder: Path, files: Sequence[str]) -> None:

@@ -13,6 +13,7 @@ from ppl_vae.cli.options import (
     NewRows,
     Quiet,
     RunFolder,
+    Seed,
     Table,
     echo_json,
     examples,
@@ -40,8 +41,10 @@ def sample(
         Path | None,
         typer.Option(help="A table with covariates; those of the evaluation rows by default."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the draws.")] = 0,
+    seed: Seed = 0,
     data_dir: DataDir = None,
+    json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Draw rows from a trained model: z from the prior, x from the likelihood.
 
@@ -51,7 +54,10 @@ def sample(
 
     experiment = load_experiment(run, data_dir=data_dir)
     write_samples(experiment, output, num_samples=num_samples, context=context, seed=seed)
-    typer.echo(f"samples in {output}")
+    if json:
+        echo_json({}, [output])
+    elif not quiet:
+        typer.echo(f"samples in {output}")
 
 
 @app.command(
@@ -102,12 +108,16 @@ def data(
         str | None, typer.Argument(help="Named data set, or a file; all names if it is left out.")
     ] = None,
     data_dir: DataDir = None,
+    json: Json = False,
 ) -> None:
     """List the named data sets, or describe one: size, licence, shape, splits."""
     from ppl_vae.data import available
     from ppl_vae.experiment import describe_data
 
     facts = dict(available()) if name is None else describe_data(name, data_dir=data_dir)
+    if json:
+        echo_json(facts)
+        return
     width = max(map(len, facts))
     for key, value in facts.items():
         typer.echo(f"{key:{width}}  {value}")

@@ -42,10 +42,11 @@ def compare(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Any keyword, for all runs."),
     ] = None,
+    json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train a grid of models, each as its own run, and compare their held-out log p(x), paired by
-    row.
+    """Train a grid of models, each as its own run, and compare their log p(x) of the validation
+    rows, paired by row. The best model is then evaluated on the test rows, beside plain models.
 
     The file holds the tables of a run, and [grid] with lists: priors, likelihoods, posteriors,
     objectives, seeds, any keyword. The same command keeps finished runs; if a run fails, this is
@@ -58,7 +59,11 @@ def compare(
     result = run_study(grid, output, n_jobs=jobs, progress=not quiet)
     files = write_study(result, output)
     beside, more = write_baselines(result, output)
-    echo_files(f"{result}{beside}", output, [*files, *more])
+    names = [*files, *more]
+    if json:
+        echo_json(result.figures(), [output / name for name in names])
+    else:
+        echo_files(f"{result}{beside}", output, names)
     if result.failures:
         raise typer.Exit(1)
 
@@ -92,6 +97,7 @@ def compare_estimators(
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the draws.")] = None,
     device: Device = None,
     data_dir: DataDir = None,
+    json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Compare objectives at the same weights: value, gradient variance, signal-to-noise ratio,
@@ -100,12 +106,18 @@ def compare_estimators(
     Nothing is trained: the weights are those that training starts from, or those of a finished run.
     """
     from ppl_vae.experiment import read_comparison, write_comparison
+    from ppl_vae.experiment.metrics import records
 
     settings: dict[str, Any] = {"num_replicates": num_replicates, "seed": seed}
     place: dict[str, Any] = {"device": device, "data_dir": data_dir}
     comparison = read_comparison(config, run, num_data=num_data, **place, **settings)
     found = comparison.run(progress=not quiet)
-    echo_files(str(found), output, write_comparison(found, output))
+    files = write_comparison(found, output)
+    if json:
+        figures = {"objectives": records(found.table), "advice": found.advice}
+        echo_json(figures, [output / name for name in files])
+        return
+    echo_files(str(found), output, files)
 
 
 @app.command(

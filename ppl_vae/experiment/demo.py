@@ -4,11 +4,15 @@ from ppl_vae.experiment.config import Config
 
 __all__ = ["demo_config"]
 
+TRAINING = {"num_epochs": 500, "kl_warmup_epochs": 20, "patience": 50}
 NETWORK = {"name": "MLP", "hidden_dims": [256, 256]}
 
 
-def demo_config() -> Config:
+def demo_config(seed: int = 0) -> Config:
     """VampPrior, Bernoulli, mean-field guide, analytic KL, on the embedded digits.
+
+    Args:
+        seed: Seed of training.
 
     References:
         Tomczak and Welling (2018), VAE with a VampPrior, arXiv:1705.07120.
@@ -26,7 +30,7 @@ def demo_config() -> Config:
             "encoder": NETWORK,
             "decoder": NETWORK,
             "objective": {"name": "MeanFieldELBO"},
-            "training": {"num_epochs": 500, "kl_warmup_epochs": 20, "patience": 50},
+            "training": {**TRAINING, "seed": seed},
             "evaluation": {"num_particles": 1000},
         }
     )

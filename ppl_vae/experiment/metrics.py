@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from ppl_vae.errors import DamagedFileError
 from ppl_vae.experiment.saved.weights import FORMAT, check_format
@@ -13,7 +13,10 @@ from ppl_vae.runtime.checks import one_line
 from ppl_vae.runtime.display import Shown
 from ppl_vae.runtime.files import require_file
 
-__all__ = ["Estimates", "Metrics", "finite"]
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Estimates", "Metrics", "finite", "records"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -145,6 +148,17 @@ class Metrics(Estimates):
     training_seconds: float = 0.0
     seconds: float = 0.0
     history: Mapping[str, list[Any]] = field(default_factory=dict)
+
+
+def records(frame: "pd.DataFrame") -> list[dict[str, Any]]:
+    """A table as plain values, a row each.
+
+    Example:
+        >>> import pandas as pd
+        >>> records(pd.DataFrame({"a": [1]}, index=pd.Index(["x"], name="row")))
+        [{'row': 'x', 'a': 1}]
+    """
+    return list(json.loads(frame.reset_index().to_json(orient="records")))
 
 
 def finite(value: Any) -> Any:

@@ -3,7 +3,7 @@
 import html
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import Field, fields, is_dataclass
 from itertools import groupby
 from typing import Any
 
@@ -46,7 +46,7 @@ class Shown:
             cls.__repr__ = Shown.__repr__  # type: ignore[method-assign]
 
     def __repr__(self) -> str:
-        known = fields(self) if is_dataclass(self) else ()
+        known: tuple[Field[Any], ...] = fields(self) if is_dataclass(self) else ()
         parts = [f"{each.name}={_short(getattr(self, each.name))}" for each in known if each.repr]
         return cut(f"{type(self).__name__}({', '.join(parts)})", LONGEST)
 

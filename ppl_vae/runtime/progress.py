@@ -19,9 +19,9 @@ class Lines:
     Example:
         >>> import io
         >>> log = io.StringIO()
-        >>> _ = Lines(log).write("\\r 50%  ")
+        >>> _ = Lines(log).write("\r 50%  ")
         >>> log.getvalue()
-        ' 50%\\n'
+        ' 50%\n'
     """
 
     def __init__(self, stream: Any) -> None:

@@ -96,6 +96,9 @@ def read_study(path: str | Path, changes: Iterable[tuple[str, Any]] = ()) -> Stu
     a name; or it is a keyword of a table (`training.seed`, `encoder.hidden_dims`, ...) with a list
     of its values.
 
+    Models are compared on validation rows unless [evaluation] names another split or there are no
+    validation rows: test rows would no longer be held out once they have chosen a model.
+
     Args:
         path: The file.
         changes: ("table.keyword", value) for all runs, as in `read_config`; the grid takes
@@ -116,10 +119,16 @@ def read_study(path: str | Path, changes: Iterable[tuple[str, Any]] = ()) -> Stu
     document = read_toml(path)
     grid = document.pop("grid", {})
     try:
-        base = [*table_changes(document), *changes]
+        base = [*_ranked(document), *table_changes(document), *changes]
         return Study(tuple(_cells(base, _lists(grid))))
     except ValueError as error:
         raise ConfigError(f"{path}: {error}") from None
+
+
+def _ranked(document: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """The split on which models are compared."""
+    has_none = document.get("data", {}).get("valid") == 0
+    return [] if has_none else [("evaluation.split", "valid")]
 
 
 def _cells(base: list[tuple[str, Any]], grid: Mapping[str, list[Any]]) -> Iterator[Cell]:

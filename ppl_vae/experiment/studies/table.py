@@ -1,6 +1,5 @@
 """The results of a study: the numbers of each cell, the failures, and the models compared."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ppl_vae.diagnostics import ModelComparison, compare_models, plot_models
 from ppl_vae.evidence import Evidence
 from ppl_vae.experiment.folder import Folder, write_json
-from ppl_vae.experiment.metrics import Metrics, finite
+from ppl_vae.experiment.metrics import Metrics, finite, records
 from ppl_vae.experiment.results import write_picture
 from ppl_vae.experiment.studies.grid import Cell, Study
 from ppl_vae.runtime import text
@@ -77,6 +76,12 @@ class StudyResult(Shown):
             rows[cell.name] = cell.row() | numbers | failed
         return pd.DataFrame(list(rows.values()), index=pd.Index(list(rows), name="cell"))
 
+    def figures(self) -> dict[str, Any]:
+        """The tables as plain values."""
+        comparisons = [records(each.table) for each in self.comparisons]
+        found = {"cells": records(self.table), "comparisons": comparisons, "notes": self.notes}
+        return dict(finite(found))
+
     def to_markdown(self) -> str:
         """The comparisons with their pictures, the cells and the failures as Markdown."""
         parts = ["# Models"]
@@ -142,12 +147,7 @@ def write_study(result: StudyResult, output: str | Path) -> list[str]:
     """
     output = Path(output)
     write_whole(output / "study.md", lambda p: p.write_text(result.to_markdown(), encoding="utf-8"))
-    tables = [result.table, *(each.table for each in result.comparisons)]
-    cells, *comparisons = (
-        json.loads(table.reset_index().to_json(orient="records")) for table in tables
-    )
-    plain = finite({"cells": cells, "comparisons": comparisons, "notes": result.notes})
-    write_json(output / "study.json", plain)
+    write_json(output / "study.json", result.figures())
     write_whole(output / "cells.csv", lambda p: result.table.to_csv(p))
     names = ["study.md", "study.json", "cells.csv"]
     for stem, each in zip(result.stems, result.comparisons, strict=True):

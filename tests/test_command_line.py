@@ -1,0 +1,217 @@
+"""The laws of the command line, over all commands: help, options, exit codes, words, completion."""
+
+import inspect
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+import typer
+from typer.testing import CliRunner
+
+from ppl_vae.cli import app
+from ppl_vae.cli.names import FAMILIES, named
+from ppl_vae.cli.words import in_flags
+from ppl_vae.experiment import read_config
+from ppl_vae.experiment.signatures import choices
+from ppl_vae.experiment.tables import (
+    LikelihoodTable,
+    MethodTable,
+    ObjectiveTable,
+    PosteriorTable,
+    PriorTable,
+)
+from ppl_vae.training import Training
+
+COMMANDS = sorted(typer.main.get_command(app).commands)
+TABLES = dict(
+    zip(FAMILIES, (PriorTable, LikelihoodTable, PosteriorTable, ObjectiveTable), strict=True)
+)
+WIDTH = 80
+
+
+def call(*arguments, **options):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], **options)
+
+
+@pytest.fixture(scope="module")
+def pages():
+    """The help of each command, at the width of a terminal."""
+    wide = {"env": {"COLUMNS": str(WIDTH), "TERMINAL_WIDTH": str(WIDTH)}}
+    found = {name: call(name, "--help", **wide) for name in COMMANDS}
+    return found | {"": call("--help", **wide)}
+
+
+# --- help -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["", *COMMANDS])
+def test_help_has_examples_and_fits(pages, name):
+    page = pages[name].stdout
+    assert pages[name].exit_code == 0
+    head, _, examples = page.partition("Examples:\n")
+    assert re.match(rf" +ppl-vae {name}", examples)
+    assert [line for line in head.splitlines() if len(line) > WIDTH] == []
+    assert not re.search(r"\bdata per\b|None", page)
+
+
+@pytest.mark.parametrize("name", ["", *COMMANDS])
+def test_h_is_help(pages, name):
+    wide = {"env": {"COLUMNS": str(WIDTH), "TERMINAL_WIDTH": str(WIDTH)}}
+    assert call(*name.split(), "-h", **wide).stdout == pages[name].stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_is_explained(name):
+    command = typer.main.get_command(app).commands[name]
+    bare = [each.name for each in command.params if not getattr(each, "help", None)]
+    assert [each for each in bare if each not in ("help",)] == []
+
+
+@pytest.mark.parametrize("name", [each for each in COMMANDS if each != "data"])
+def test_every_command_takes_the_common_options(pages, name):
+    for option in ("--json", "--quiet", "--debug"):
+        assert option in pages[name].stdout
+
+
+@pytest.mark.parametrize("option", FAMILIES)
+def test_help_names_what_python_accepts(pages, option):
+    table = TABLES[option]
+    assert named(FAMILIES[option]) == sorted(choices(table.module, table.kind))
+    said = " ".join(pages["fit"].stdout.partition("Names:")[2].split())
+    assert f"{option} {', '.join(named(FAMILIES[option]))}" in re.sub(r"(?<=\w)- ", "-", said)
+    default = table.model_fields["name"].default
+    assert re.search(rf"{option} \S+ [^;]*; {default} by default", _one_line(pages["fit"].stdout))
+
+
+def test_help_names_the_methods(pages):
+    said = _one_line(pages["evaluate"].stdout)
+    assert all(name in said for name in choices(MethodTable.module, MethodTable.kind))
+
+
+@pytest.mark.parametrize("name", ["num_epochs", "batch_size", "learning_rate", "latent_dim"])
+def test_help_gives_the_defaults(pages, name):
+    defaults = {key: each.default for key, each in inspect.signature(Training).parameters.items()}
+    defaults["learning_rate"] = inspect.signature(torch.optim.Adam).parameters["lr"].default
+    defaults["latent_dim"] = read_config(changes=[("data.name", "digits")]).latent_dim
+    shown = rf"--{name.replace('_', '-')} \S+ .*?; ([\d.]+) by default"
+    assert float(re.search(shown, _one_line(pages["fit"].stdout))[1]) == defaults[name]
+
+
+def _one_line(text):
+    return " ".join(text.split())
+
+
+# --- options before or after the command ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_json_may_stand_on_either_side(place):
+    arguments = ["--json", "data", "digits"] if place == "before" else ["data", "digits", "--json"]
+    found = json.loads(call(*arguments).stdout)
+    assert found["event shape"] == "8 x 8"
+
+
+@pytest.mark.parametrize("place", ["before", "after", "neither"])
+def test_debug_may_stand_on_either_side(place, tmp_path):
+    command = ["sample", tmp_path, "--output", tmp_path / "x.png"]
+    arguments = {"before": ["--debug", *command], "after": [*command, "--debug"]}
+    result = call(*arguments.get(place, command))
+    assert isinstance(result.exception, SystemExit) == (place == "neither")
+    assert "holds no run" in f"{result.exception} {result.stderr}"
+
+
+# --- exit codes -----------------------------------------------------------------------------------
+
+WRONG = [
+    ["nothing"],
+    ["--nonsense"],
+    ["fit"],
+    ["fit", "nowhere.toml", "-o", "OUT"],
+    ["fit", "nowhere.csv", "-o", "OUT"],
+    ["fit", "--data", "nowhere.csv", "-o", "OUT"],
+    ["fit", "--data", "digits", "--latent-dim", "0", "-o", "OUT"],
+    ["fit", "--data", "digits", "--num-epochs", "x", "-o", "OUT"],
+    ["fit", "--data", "digits", "--batch-size", "-1", "-o", "OUT"],
+    ["fit", "--data", "digits", "--set", "training.seed=-1", "-o", "OUT"],
+    ["fit", "--data", "digits", "--set", "a", "-o", "OUT"],
+    ["fit", "--data", "digits", "--objective", "ELBO", "-o", "OUT"],
+    ["fit", "--data", "digits", "--num-steps", "5", "-o", "OUT"],
+    ["demo", "--seed", "-1", "-o", "OUT"],
+    ["compare", "nowhere.toml", "-o", "OUT"],
+    ["compare-estimators", "nowhere.toml", "-o", "OUT"],
+    ["data", "nowhere"],
+    *([name, "NONE"] for name in ("evaluate", "report", "sample")),
+    *([name, "NONE", "rows.csv"] for name in ("score", "impute", "anomaly", "transform")),
+    *([name, "OUT", "-o"] for name in ("score", "impute", "anomaly", "transform")),
+    ["report", "NONE", "--num-data", "1"],
+    ["impute", "NONE", "rows.csv", "--level", "2"],
+    ["sample", "NONE", "--num-samples", "0"],
+]
+
+
+@pytest.mark.parametrize("arguments", WRONG, ids=" ".join)
+def test_wrong_usage_is_one_line_and_2(arguments, tmp_path):
+    places = {"OUT": str(tmp_path / "out"), "NONE": str(tmp_path / "none")}
+    result = call(*[places.get(each, each) for each in arguments])
+    assert result.exit_code == 2, result.output
+    [line] = result.stderr.strip().splitlines()
+    assert line.startswith("error: ")
+    assert result.stdout == ""
+    assert not (tmp_path / "out").exists()
+
+
+# --- words ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ('binarise the data (Dataset(..., binarize="dynamic"))', "(--binarize dynamic)"),
+        ("give num_particles=500, or fewer rows", "give --num-particles 500, or fewer rows"),
+        ("use likelihoods.StudentT for tails", "use --likelihood StudentT for tails"),
+        ("try priors.VampPrior", "try --prior VampPrior"),
+        ("or posteriors.FullRankNormal(2)", "or --posterior FullRankNormal(2)"),
+        ("anneal: Training(kl_warmup_epochs=20)", "--set training.kl_warmup_epochs=20"),
+        ("a warm-up longer than num_epochs=5", "a warm-up longer than num_epochs=5"),
+        ("num_particles=0 is too few", "num_particles=0 is too few"),
+    ],
+)
+def test_remedies_are_options(said, meant):
+    assert in_flags(said).endswith(meant)
+    assert in_flags(in_flags(said)) == in_flags(said)
+
+
+def test_a_wrong_likelihood_is_told_in_options(tmp_path):
+    result = call("fit", "--data", "digits", "--output", tmp_path / "grey", "--quiet")
+    assert result.exit_code == 1
+    assert "--binarize dynamic" in result.stderr
+    assert "Dataset(" not in result.stderr
+
+
+# --- completion -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("typed", "wanted"),
+    [("ppl-vae rep", "report"), ("ppl-vae fit --prior Vamp", "VampPrior")],
+)
+def test_a_shell_completes_commands_and_names(typed, wanted):
+    words = {"COMP_WORDS": typed, "COMP_CWORD": str(len(typed.split()) - 1)}
+    result = call(env=words | {"_PPL_VAE_COMPLETE": "complete_bash"}, prog_name="ppl-vae")
+    assert wanted in result.stdout.split()
+
+
+def test_threads_do_not_spin():
+    """Threads that spin while they wait slow each other down where others use the cores too."""
+    code = """
+import os
+os.environ.pop("OMP_WAIT_POLICY", None)
+from ppl_vae.cli import app
+app(["data"], standalone_mode=False)
+print(os.environ["OMP_WAIT_POLICY"])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "PASSIVE"
