@@ -7,12 +7,18 @@
     python docs/pictures.py k_hat runs/tumours
     make demo
     python docs/pictures.py demo runs/demo
+    python docs/pictures.py calibration_pair runs/demo
+    ppl-vae compare examples/study.toml --output runs/study
+    python docs/pictures.py compare_models runs/study
 
 Each picture is a function of the folder of a run.
 """
 
 import argparse
 import re
+import shutil
+import textwrap
+from itertools import product
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -22,14 +28,17 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from ppl_vae.diagnostics import (
+    guide_errors,
     plot_k_hat,
     plot_latent,
     plot_reconstructions,
 )
 from ppl_vae.evidence.pareto import GOOD_K
+from scipy.stats import gaussian_kde
 from sklearn.datasets import load_breast_cancer
 
 HIGHEST = 2.0
+NUM_ROWS = 20  # digits beside Hamiltonian Monte Carlo
 IMAGES = Path(__file__).resolve().parent / "images"
 # Okabe and Ito's green, orange, vermilion and grey; the words tell the verdicts apart as well.
 COLOURS = {
@@ -46,13 +55,15 @@ def checklist(run: Path) -> Figure:
     with xr.open_datatree(run / "report.nc", engine="h5netcdf") as tree:
         table = tree["verdicts"].to_dataset().to_dataframe()
     table = table[table["verdict"] != "skipped"]
-    figure, ax = plt.subplots(figsize=(6.4, 4.3), layout="constrained")
+    figure, ax = plt.subplots(figsize=(7.4, 4.6), layout="constrained")
     for y, (name, line) in enumerate(table.iterrows()):
         badge(ax, y, line["verdict"])
         ax.text(
             0.16, y, str(name), va="center", fontsize=10, weight="bold"
         )
-        says = re.split("[:.;]", line["says"])[0]
+        says = textwrap.shorten(
+            re.split("[:.;]", line["says"])[0], 58, placeholder=" ..."
+        )
         ax.text(
             1.0,
             y,
@@ -136,13 +147,86 @@ def demo(run: Path) -> Figure:
     axes["latent"].set_title("posterior means, by class")
     axes["latent"].set_aspect("auto")
     axes["k-hat"].legend(
-        loc="upper right", frameon=False, fontsize="small"
+        loc="lower center",
+        bbox_to_anchor=(0.5, 1.0),
+        ncols=2,
+        frameon=False,
+        fontsize="small",
+        title="k-hat of 300 held-out digits",
     )
-    axes["k-hat"].set_title("k-hat of 300 held-out digits")
     return figure
 
 
-PICTURES = {"checklist": checklist, "demo": demo, "k_hat": k_hat}
+def calibration_pair(run: Path) -> Figure:
+    """Three latent dimensions of the digit on which the guide is furthest from HMC."""
+    loaded = pv.load_run(run)
+    rows = loaded.data.test[:NUM_ROWS]
+    errors = guide_errors(loaded.model, loaded.guide, rows)
+    row, worst = np.unravel_index(
+        np.nanargmax(np.abs(errors.shift)), errors.shift.shape
+    )
+    others = np.argsort(-np.abs(errors.shift[row]))[1:3]
+    chosen = sorted([int(worst), *map(int, others)])
+    name = rows.row_labels[row]
+    drawn = {
+        label: tree["posterior"]["z"]
+        .sel(datum=name)
+        .stack(draws=("chain", "draw"))
+        .transpose("latent", "draws")
+        .to_numpy()[chosen]
+        for label, tree in errors.trees().items()
+    }
+    figure, axes = plt.subplots(
+        3, 3, figsize=(6.4, 5.8), layout="constrained"
+    )
+    for i, j in product(range(3), repeat=2):
+        panel(axes[i, j], drawn, i, j)
+        if i == 2 and j <= i:
+            axes[i, j].set_xlabel(f"z[{chosen[j]}]")
+        if j == 0 and i:
+            axes[i, j].set_ylabel(f"z[{chosen[i]}]")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    axes[0, 2].legend(handles, labels, loc="center", frameon=False)
+    shift = abs(errors.shift[row, worst])
+    figure.suptitle(
+        f"Digit {name}: the guide's z[{worst}] is {shift:.1f} sd off",
+        fontsize="medium",
+    )
+    return figure
+
+
+def panel(ax: Axes, drawn: dict, i: int, j: int) -> None:
+    """A density on the diagonal, contours below it."""
+    if j > i:
+        ax.axis("off")
+        return
+    styles = {"HMC": (BLUE, "-"), "guide": (ORANGE, "--")}
+    for label, draws in drawn.items():
+        colour, line = styles[label]
+        low, high = np.percentile(draws, [0.1, 99.9], axis=1)
+        x = np.linspace(low[j] - 0.3, high[j] + 0.3, 60)
+        if i == j:
+            density = gaussian_kde(draws[i])(x)
+            ax.plot(x, density, line, color=colour, label=label)
+            continue
+        y = np.linspace(low[i] - 0.3, high[i] + 0.3, 60)
+        grid = np.stack([each.ravel() for each in np.meshgrid(x, y)])
+        density = gaussian_kde(draws[[j, i]])(grid).reshape(60, 60)
+        levels = density.max() * np.array([0.1, 0.35, 0.7])
+        ax.contour(
+            x, y, density, levels, colors=colour, linestyles=line
+        )
+    if i == j:
+        ax.set_yticks([])
+    ax.label_outer()
+
+
+PICTURES = {
+    "calibration_pair": calibration_pair,
+    "checklist": checklist,
+    "demo": demo,
+    "k_hat": k_hat,
+}
 
 
 def table(path: Path) -> None:
@@ -154,7 +238,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0]
     )
-    parser.add_argument("name", choices=["table", *PICTURES])
+    parser.add_argument(
+        "name", choices=["table", "compare_models", *PICTURES]
+    )
     parser.add_argument(
         "path",
         type=Path,
@@ -163,6 +249,10 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.name == "table":
         table(options.path)
+        return
+    if options.name == "compare_models":  # the study has drawn it
+        drawn = options.path / "comparison.png"
+        shutil.copy(drawn, IMAGES / "compare_models.png")
         return
     PICTURES[options.name](options.path).savefig(
         IMAGES / f"{options.name}.png", dpi=130

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from cases import SMALL_NETWORKS
 from joblib.parallel import SequentialBackend
+from tqdm import tqdm
 from typer.testing import CliRunner
 
 import ppl_vae as pv
@@ -30,8 +31,10 @@ from ppl_vae.experiment import (
     run_experiment,
     run_study,
     to_toml,
+    write_baselines,
     write_study,
 )
+from ppl_vae.experiment.studies import plain_models
 from ppl_vae.experiment.studies import run as study_module
 from ppl_vae.experiment.studies.table import read_results
 
@@ -110,6 +113,7 @@ def test_cells_are_the_product_of_the_lists(path):
         ("training.num_epochs", 1),
         ("evaluation.num_particles", 30),
         ("evaluation.num_data", 12),
+        ("evaluation.split", "valid"),
     ]
     by_hand = [("prior.name", "VampPrior"), ("prior.pseudo_inputs", 5), ("training.seed", 1)]
     assert cells[3].config == read_config(changes=[*base, *by_hand])
@@ -264,6 +268,33 @@ def test_a_folder_of_another_study_is_refused(finished, tmp_path, no_training):
         match="StandardNormal_seed=0 holds another run .training.num_epochs is 1, not 2",
     ):
         run_study(other, finished[0], progress=False)
+
+
+def test_validation_rows_choose_the_model_and_test_rows_judge_it(finished, monkeypatch):
+    """They are evaluated once, by the run's own method."""
+    output, result = finished
+    assert {each.evaluation["split"] for each in result.metrics.values()} == {"valid"}
+    text, files = write_baselines(result, output)
+    best = result.comparisons[0].names[0]
+    cell = next(cell for cell in result.study.cells if cell.model == best)
+    run = load_run(output / "cells" / cell.name)
+    test = run.data.test[:12]
+    found = pv.log_evidence(run.model, run.guide, test, num_particles=30, progress=False)
+    assert f"{best} is the best model; on 12 test rows its {found.summary()}." in text
+    assert files == ["baselines.md"]
+    monkeypatch.setattr(plain_models, "evaluate_run", lambda *_, **__: pytest.fail("again"))
+    assert write_baselines(result, output)[0] == text
+
+
+@pytest.mark.parametrize(
+    ("change", "split"),
+    [("[data]\nvalid = 0", "test"), ("[evaluation]\nsplit = 'test'", "test"), ("", "valid")],
+)
+def test_models_are_compared_on_validation_rows_if_there_are_any(tmp_path, change, split):
+    table = change.partition("\n")[0]
+    text = BASE.replace(table, change, 1) if change else BASE
+    cells = read_study(file_of(tmp_path, text + GRID)).cells
+    assert {cell.config.evaluation.split for cell in cells} == {split}
 
 
 def test_files_say_what_was_found(finished, tmp_path):
@@ -443,10 +474,14 @@ def test_the_bar_counts_cells(path, tmp_path, monkeypatch, capsys):
         "run_experiment",
         lambda config, path, **_: write_run(path, config, np.ones(3)),
     )
+    bars = []
+    monkeypatch.setattr(
+        "ppl_vae.runtime.progress._kind",
+        lambda: lambda **options: bars.append(tqdm(**options)) or bars[-1],
+    )
     run_study(path, tmp_path)
-    said = capsys.readouterr()
-    assert "4/4" in said.err
-    assert said.out == ""
+    assert [(bar.n, bar.total) for bar in bars] == [(4, 4)]
+    assert capsys.readouterr().out == ""
 
 
 # --- the command ----------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from timing import Row
 from ppl_vae.diagnostics.axes import BLUE, VERMILION
 from ppl_vae.runtime.files import write_whole
 
-LABEL = 56  # characters of a line
+LABEL = 44  # characters of a line
 HEAD = "| work | against | ratio | quartiles | ours, theirs | rounds | target | met |"
 
 
@@ -104,7 +104,8 @@ def size(value: float, unit: str) -> str:
 def draw(rows: list[Row], title: str, path: Path) -> None:
     """Medians with quartiles and targets; cost curves where there are any."""
     curves = [row.series for row in rows if row.series]
-    size = (8 + 4 * bool(curves), 1.4 + 0.42 * max(len(rows), 4))
+    most = max(label(row).count("\n") for row in rows)
+    size = (8 + 4 * bool(curves), 1.4 + (0.25 + 0.17 * most) * max(len(rows), 4))
     figure, axes = plt.subplots(
         1, 1 + bool(curves), figsize=size, layout="constrained", squeeze=False
     )
@@ -137,15 +138,15 @@ def dots(ax: plt.Axes, rows: list[Row]) -> None:
                 ax.plot(bound, y, marker, color="black", markersize=7, fillstyle="none")
     ax.axvline(1.0, color="grey", linewidth=0.8, linestyle=":")
     ax.set_yticks(range(len(rows)), [label(row) for row in rows], fontsize=8)
-    ax.invert_yaxis()
+    ax.set_ylim(len(rows) - 0.5, -0.5)  # markers stay off the border
     ax.set_xlim(left=0)
     ax.set_xlabel("ratio, with quartiles\n(< aim: at most; > aim: at least; orange: missed)")
 
 
 def label(row: Row) -> str:
-    """Work and what it is compared with, in two lines."""
+    """Work and what it is compared with, below each other."""
     names = row.work, f"/ {row.against.split(' (')[0]}"
-    return "\n".join(textwrap.shorten(name, LABEL, placeholder=" ...") for name in names)
+    return "\n".join(textwrap.fill(name, LABEL) for name in names)
 
 
 def costs(ax: plt.Axes, curves: list[dict[str, list[float]]]) -> None:

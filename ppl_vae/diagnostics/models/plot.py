@@ -50,7 +50,7 @@ def plot_models(comparison: ModelComparison, ax: "Axes | None" = None) -> "Axes"
     ax = ax or new_axes(8.5, 1.2 + 0.45 * len(places))
     ax.axvline(0.0, color="0.4", linestyle="--", linewidth=1)
     _intervals(ax, comparison)
-    ax.margins(x=0.1)  # room for the arrows
+    ax.margins(x=0.2)  # room for the arrows
     zero = comparison.log_evidence[comparison.names.index(comparison.reference)]
     several = [place for place in places if len(comparison.trainings[place]) > 1]
     if several:
