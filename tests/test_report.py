@@ -679,6 +679,12 @@ def test_the_first_screen_answers_by_the_worst_verdict():
     }
 
 
+def test_an_encoder_whose_regions_cover_is_not_said_to_miss_them():
+    checks = [line("fail", "Encoder", "Each"), line("pass", "Encoder", "Encoder: coverage")]
+    [_, encoder, _] = answers(checks, Metrics(share_estimate=1.0, share_bad_k=0.0))
+    assert encoder.says == "its credible regions cover, but its draws are off: see Each."
+
+
 def test_every_question_of_the_first_screen_has_an_answer(run):
     named = {each.about for each in DIAGNOSES if each.rules}
     assert named == {"log p(x)", "Encoder", "Model", "Training", "Latents", "Plain models"}

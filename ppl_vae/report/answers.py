@@ -9,10 +9,11 @@ from ppl_vae.report.elements import number
 from ppl_vae.report.rules import WORST_FIRST, Check, Verdict
 from ppl_vae.runtime.display import Shown
 
-__all__ = ["SHARE", "Answer", "answers"]
+__all__ = ["COVERAGE", "SHARE", "Answer", "answers"]
 
 EVIDENCE = "log p(x)"
 SHARE = "log p(x) is an estimate"  # the check that the first sentence puts in words
+COVERAGE = "Encoder: coverage"
 ALWAYS = ("Encoder", "Model")
 SAID: dict[str, dict[str, str]] = {
     "Encoder": {
@@ -98,6 +99,9 @@ def _answer(about: str, checks: Sequence[Check]) -> Answer:
     if about not in SAID:
         return Answer(about, worst, _named(those[0]))
     said = SAID[about][worst].format(_listed(those))
+    regions = [check.verdict for check in checks if check.title == COVERAGE]
+    if worst in ("look", "fail") and regions == ["pass"]:
+        said = f"its credible regions cover, but its draws are off: see {_listed(those)}."
     if worst == "pass" and skipped:
         said += f" Not checked: {_listed(skipped)}."
     return Answer(about or "Also", worst, said)

@@ -14,6 +14,7 @@ from ppl_vae.diagnostics import (
     calibration,
     plot_calibration,
 )
+from ppl_vae.report.answers import COVERAGE
 from ppl_vae.report.attempts import NotApplicable
 from ppl_vae.report.diagnosis import Diagnosis, Findings
 from ppl_vae.report.elements import Panel, Table, draw, sentence
@@ -147,7 +148,7 @@ CALIBRATION = Diagnosis(
             remedy=CURE,
         ),
         Rule(
-            "Encoder: coverage",
+            COVERAGE,
             coverage_error,
             f"Distance of the coverage of {HPD_LEVEL:.0%} regions from {HPD_LEVEL:.0%}, if its "
             f"p-value or that of hpd is below {LEVEL:g}",
