@@ -475,6 +475,7 @@ def test_the_bar_counts_cells(path, tmp_path, monkeypatch, capsys):
         lambda config, path, **_: write_run(path, config, np.ones(3)),
     )
     bars = []
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
     monkeypatch.setattr(
         "ppl_vae.runtime.progress._kind",
         lambda: lambda **options: bars.append(tqdm(**options)) or bars[-1],
