@@ -15,6 +15,7 @@ EVIDENCE = "log p(x)"
 SHARE = "log p(x) is an estimate"  # the check that the first sentence puts in words
 COVERAGE = "Encoder: coverage"
 ALWAYS = ("Encoder", "Model")
+NAMED = ("Plain models", "Other run")  # said whatever the verdict is
 SAID: dict[str, dict[str, str]] = {
     "Encoder": {
         "pass": "no error found in its credible regions.",
@@ -27,7 +28,6 @@ SAID: dict[str, dict[str, str]] = {
         "fail": "misfit: see {}.",
     },
     "Training": dict.fromkeys(("look", "fail"), "it has not ended well: see {}."),
-    "Latents": dict.fromkeys(("look", "fail"), "see {}."),
     "": dict.fromkeys(("look", "fail"), "see {}."),
 }
 
@@ -80,8 +80,7 @@ def answers(checks: Sequence[Check], metrics: Estimates) -> list[Answer]:
 
 def _is_said(checks: Sequence[Check]) -> bool:
     """Whether the first screen has a line for it."""
-    is_named = checks[0].about not in ("", *SAID)
-    return is_named or _worst(checks) in ("look", "fail")
+    return checks[0].about in NAMED or _worst(checks) in ("look", "fail")
 
 
 def _worst(checks: Sequence[Check]) -> Verdict:
