@@ -212,8 +212,9 @@ def test_rows_of_weight_zero_are_left_out():
     [
         ({"prior": "Normal"}, "prior is 'Normal', which the library does not have"),
         ({"prior": "VampPrior"}, "needs guide and pseudo_inputs: these estimators have none"),
-        ({"prior": "GaussianProcess"}, "needs context_dim: these estimators have none"),
-        ({"posterior": "GaussianProcess"}, "which also needs prior: these estimators have none"),
+        ({"prior": "ConditionalNormal"}, "needs context_dim: give covariates, fit(X, context=...)"),
+        ({"prior": "GaussianProcess"}, "under which rows share latents, and results here are"),
+        ({"posterior": "GaussianProcess"}, "under which rows share latents, and results here are"),
         ({"likelihood": "Columns"}, "needs families: give a dictionary of families by column"),
         ({"likelihood": "Binomial"}, "in lambda size: likelihoods.Binomial(size, total=...)"),
         ({"likelihood": "Gausian"}, "did you mean Gaussian? Allowed: Beta, ContinuousBernoulli,"),
@@ -311,4 +312,6 @@ def test_the_page_runs():
     observed = names["holes"].notna()
     pd.testing.assert_frame_equal(names["completed"][observed], names["holes"])
     assert names["is_outlier"].sum() == 9
+    assert names["drawn"].shape == (5, 4)
+    assert len(names["conditional"]) == 3
     assert (names["classes"] == names["y"]).mean() > 0.6

@@ -12,6 +12,8 @@ from ppl_vae.data.arrays import Table, check_floating, labels_along, row_at, row
 from ppl_vae.errors import ArgumentError
 from ppl_vae.runtime.checks import echoed, real_number, shown, whole_number, whole_numbers
 
+__all__ = ["same_rows"]
+
 
 def check_settings(scale: Any, dtype: Any, seed: Any, name: Any) -> None:
     """Check the settings of a `Dataset` that do not depend on its values.
@@ -127,8 +129,16 @@ def weights_of_rows(weights: Any, x: Any, labels: Any = None) -> Tensor | None:
 def same_rows(x: Any, **others: Any) -> None:
     """Refuse pandas objects whose rows are in another order, since they are joined by position.
 
+    Args:
+        x: The rows, of pandas or not.
+        others: What belongs to them, as many rows, by name.
+
     Raises:
         ValueError: The indexes differ; the first row that differs is named.
+
+    Example:
+        >>> import pandas
+        >>> same_rows(pandas.Series([1.0]), weights=pandas.Series([2.0]), context=[[3.0]])
     """
     index = row_names(x)
     for what, other in others.items():

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import torch
 from scipy.special import softmax
 from sklearn.base import ClassifierMixin
+from sklearn.metrics import accuracy_score
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
     assert_all_finite,
@@ -18,7 +18,14 @@ from sklearn.utils.validation import (
 from ppl_vae.data import Dataset
 from ppl_vae.data.tables.frames import is_frame
 from ppl_vae.sklearn.estimator import Estimator
-from ppl_vae.sklearn.rows import checked, require_size, with_positive_weights
+from ppl_vae.sklearn.rows import (
+    checked,
+    checked_context,
+    known_rows,
+    read,
+    require_size,
+    with_positive_weights,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,7 +71,7 @@ class VAEClassifier(ClassifierMixin, Estimator):
         [0, 1]
     """
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, context: Any = None) -> Self:
         """Fit the joint model of x and the class.
 
         Args:
@@ -72,17 +79,20 @@ class VAEClassifier(ClassifierMixin, Estimator):
             y: Classes, (N,); NaN, None and pd.NA are unlabelled, and so is -1 where there are two
                 other labels at least.
             sample_weight: Sampling weights, (N,); rows of weight zero are left out.
+            context: Covariates, as in `VAE`.
         """
         table = checked(self, X, reset=True)
-        codes = self._read_classes(table, y)
-        joint, weights = with_positive_weights(self, self._joint(table, codes), sample_weight)
-        return self._train(require_size(Dataset(joint, weights=weights, dtype=torch.float64)))
+        joint = self._joint(table, self._read_classes(table, y))
+        given = checked_context(X, context)
+        rows = with_positive_weights(self, joint, given, sample_weight)
+        return self._train(require_size(read(self, *rows)))
 
-    def predict_proba(self, X: Any) -> np.ndarray:
+    def predict_proba(self, X: Any, context: Any = None) -> np.ndarray:
         """p(y given x) in the order of `classes_`, (N, classes).
 
         Args:
             X: Rows, (N, features).
+            context: Covariates, if the model was fitted with some: p(y given x, c).
 
         Raises:
             ValueError: A value lies outside the likelihood's support, so that p(x) is 0 whatever
@@ -90,20 +100,37 @@ class VAEClassifier(ClassifierMixin, Estimator):
         """
         check_is_fitted(self)
         table = checked(self, X, reset=False)
-        joint = self._joint(table, np.zeros(len(table), dtype=int))
-        self.model_.check(Dataset(joint, dtype=torch.float64).with_levels(self.model_.levels).x)
-        log_p = np.stack([self._log_joint(table, code) for code in range(len(self.classes_))], 1)
+        given = checked_context(X, context)
+        columns = []
+        for code in range(len(self.classes_)):
+            joint = self._joint(table, np.full(len(table), code))
+            rows = known_rows(self, read(self, joint, given))
+            self.model_.check(rows.x, rows.context)
+            columns.append(self._density(rows))
+        log_p = np.stack(columns, axis=1)
         log_p[np.isneginf(log_p).all(1)] = 0.0  # too far out for floats
         return softmax(log_p, axis=1)
 
-    def predict(self, X: Any) -> np.ndarray:
+    def predict(self, X: Any, context: Any = None) -> np.ndarray:
         """The most probable class, (N,).
 
         Args:
             X: Rows, (N, features).
+            context: Covariates, if the model was fitted with some.
         """
-        best = self.predict_proba(X).argmax(1)
+        best = self.predict_proba(X, context).argmax(1)
         return self.classes_[best]
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None, context: Any = None) -> float:
+        """Share of the rows whose class is predicted.
+
+        Args:
+            X: Rows, (N, features).
+            y: Classes, (N,).
+            sample_weight: Weights of the rows in this share, (N,).
+            context: Covariates, if the model was fitted with some.
+        """
+        return accuracy_score(y, self.predict(X, context), sample_weight=sample_weight)
 
     def _read_classes(self, table: Any, y: Any) -> np.ndarray:
         """The code of each row's class, -1 where it has none; sets `classes_`."""
@@ -125,11 +152,6 @@ class VAEClassifier(ClassifierMixin, Estimator):
             known = self.classes_.tolist()[0] if len(self.classes_) else None
             raise ValueError(f"y holds one class, {known!r}: a classifier needs two")
         return codes
-
-    def _log_joint(self, table: Any, code: int) -> np.ndarray:
-        """log p(x, y) with the class of this code in every row."""
-        joint = self._joint(table, np.full(len(table), code))
-        return self._density(Dataset(joint, dtype=torch.float64))
 
     def _joint(self, table: Any, codes: np.ndarray) -> "pd.DataFrame":
         """The columns of x, and that of the class."""

@@ -4,12 +4,12 @@ import copy
 import inspect
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, replace
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import numpy as np
 from numpy.random import RandomState
 from pyro.infer import ELBO
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
@@ -17,6 +17,7 @@ from torch import nn
 from ppl_vae.data import Dataset
 from ppl_vae.families import likelihoods, posteriors, priors
 from ppl_vae.families.likelihoods import Columns
+from ppl_vae.families.shared import shared_latents
 from ppl_vae.recipes import (
     FEWEST_EPOCHS,
     FEWEST_ROWS,
@@ -30,7 +31,8 @@ from ppl_vae.sklearn.density import Density
 from ppl_vae.sklearn.rows import new_rows
 from ppl_vae.training import Training, fit
 
-NOT_HERE = {"guide", "prior", "context_dim"}  # what a part needs and an estimator cannot give
+NOT_HERE = {"guide", "prior"}  # what a part needs and an estimator cannot give
+COVARIATES = "context_dim"  # what some need and an estimator can give if it has covariates
 
 
 @dataclass(eq=False, repr=False)
@@ -84,10 +86,11 @@ class Estimator(BaseEstimator):
         if isinstance(likelihood, dict):
             families = {name: _found(each, name, likelihoods) for name, each in likelihood.items()}
             likelihood = Columns.of(data, families)
+        sizes = latent_dim, data.context_dim
         return {
-            "prior": _part(self.prior, "prior", priors, latent_dim),
+            "prior": _part(self.prior, "prior", priors, *sizes),
             "likelihood": _part(likelihood, "likelihood", likelihoods, data.event_shape),
-            "posterior": _part(self.posterior, "posterior", posteriors, latent_dim),
+            "posterior": _part(self.posterior, "posterior", posteriors, *sizes),
             "encoder": copy.deepcopy(self.encoder),
             "decoder": copy.deepcopy(self.decoder),
         }
@@ -96,10 +99,10 @@ class Estimator(BaseEstimator):
         """The likelihood as it was given; None is that of `recipe`."""
         return None if self.likelihood == "auto" else self.likelihood
 
-    def _rows(self, X: Any) -> Dataset:
-        """New rows in the columns of the fit."""
+    def _rows(self, X: Any, context: Any = None) -> Dataset:
+        """New rows in the columns and covariates of the fit."""
         check_is_fitted(self)
-        return new_rows(self, X)
+        return new_rows(self, X, context)
 
     def _density(self, data: Dataset) -> np.ndarray:
         """log p(x) of each row."""
@@ -113,18 +116,39 @@ class Estimator(BaseEstimator):
         return tags
 
 
-def _part(given: Any, name: str, room: Any, size: Any) -> nn.Module | None:
+class Transformer(TransformerMixin):
+    """A transformer whose rows may have covariates."""
+
+    def fit_transform(
+        self: Any, X: Any, y: Any = None, sample_weight: Any = None, context: Any = None
+    ) -> Any:
+        """Fit to rows and transform them.
+
+        Args:
+            X: Rows, (N, features).
+            y: Not used.
+            sample_weight: Sampling weights, (N,), as in `fit`.
+            context: Covariates, as in `fit`.
+        """
+        fitted = self.fit(X, y, sample_weight=sample_weight, context=context)
+        return fitted.transform(X, context=context)
+
+
+def _part(given: Any, name: str, room: Any, size: Any, context_dim: int = 0) -> nn.Module | None:
     """A part by its name, a copy of it, or what a function makes of its size."""
-    found = _found(given, name, room)
-    if found is None or isinstance(found, nn.Module):
-        return found
-    return found(size)
+    found = _found(given, name, room, context_dim)
+    if not (found is None or isinstance(found, nn.Module)):
+        with_covariates = context_dim and COVARIATES in inspect.signature(found).parameters
+        found = found(size, context_dim=context_dim) if with_covariates else found(size)
+    if shared_latents(found):
+        _refuse_shared(name, type(found).__name__)
+    return found
 
 
-def _found(given: Any, name: str, room: Any) -> Any:
+def _found(given: Any, name: str, room: Any, context_dim: int = 0) -> Any:
     """The class of this name in a room, or a copy of what else was given."""
     if isinstance(given, str):
-        return _by_name(given, name, room)
+        return _by_name(given, name, room, context_dim)
     if not (given is None or isinstance(given, nn.Module) or callable(given)):
         raise TypeError(
             f"{name} is {given!r}: give a name, a module, or a function that makes one of its size"
@@ -132,9 +156,12 @@ def _found(given: Any, name: str, room: Any) -> Any:
     return copy.deepcopy(given)
 
 
-def _by_name(given: str, name: str, room: Any) -> Any:
-    """The class of this name, which must be able to do with the size alone."""
-    needs = {each: _needs(getattr(room, each)) for each in room.__all__}
+def _by_name(given: str, name: str, room: Any, context_dim: int) -> Any:
+    """The class of this name, which must be able to do with the size, and covariates if any."""
+    if hasattr(room, given) and "shared" in vars(getattr(room, given)):
+        _refuse_shared(name, given)
+    alone = [each for each in room.__all__ if "shared" not in vars(getattr(room, each))]
+    needs = {each: _needs(getattr(room, each), context_dim) for each in alone}
     if given not in needs:
         allowed = [each for each, more in needs.items() if not more]
         raise ValueError(
@@ -146,6 +173,8 @@ def _by_name(given: str, name: str, room: Any) -> Any:
     where = f"{room.__name__.rpartition('.')[2]}.{given}"
     if given == "Columns":
         remedy = "give a dictionary of families by column instead"
+    elif COVARIATES in needs[given]:
+        remedy = "give covariates, fit(X, context=...)"
     elif NOT_HERE & set(needs[given]):
         remedy = "these estimators have none: use pv.Model and pv.fit"
     else:
@@ -153,13 +182,21 @@ def _by_name(given: str, name: str, room: Any) -> Any:
     raise ValueError(f"{name} is {given!r}, which also needs {more}: {remedy}")
 
 
-def _needs(part: type) -> list[str]:
-    """What the constructor needs beside the size."""
+def _refuse_shared(name: str, part: str) -> NoReturn:
+    raise ValueError(
+        f"{name} is {part}, under which rows share latents, and results here are those of each row "
+        "alone: use pv.Model and pv.fit"
+    )
+
+
+def _needs(part: type, context_dim: int) -> list[str]:
+    """What the constructor needs beside the size, and beside covariates if there are any."""
+    known = ["latent_dim", "event_shape"] + [COVARIATES] * (context_dim > 0)
     parameters = inspect.signature(part).parameters.values()
     return [
         each.name
         for each in parameters
         if each.default is each.empty
         and each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)
-        and each.name not in ("latent_dim", "event_shape")
+        and each.name not in known
     ]

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import OneToOneFeatureMixin, TransformerMixin
+from sklearn.base import OneToOneFeatureMixin
 
 from ppl_vae.data import Dataset
 from ppl_vae.refinement import GradientRefinement
 from ppl_vae.runtime.checks import warn_caller
-from ppl_vae.sklearn.estimator import Estimator
+from ppl_vae.sklearn.estimator import Estimator, Transformer
 from ppl_vae.sklearn.keyed import row_seeds
 from ppl_vae.sklearn.rows import in_type_of, training_rows
 from ppl_vae.tasks import Imputations, impute
@@ -19,7 +19,7 @@ __all__ = ["VAEImputer"]
 
 
 @dataclass(eq=False, repr=False)
-class VAEImputer(OneToOneFeatureMixin, TransformerMixin, Estimator):
+class VAEImputer(OneToOneFeatureMixin, Transformer, Estimator):
     """An imputer: missing values become E[x_mis given x_obs] under a fitted `VAE`.
 
     Categories and columns of 0 and 1 become the most probable value, counts the whole number that
@@ -53,27 +53,29 @@ class VAEImputer(OneToOneFeatureMixin, TransformerMixin, Estimator):
         False
     """
 
-    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None, context: Any = None) -> Self:
         """Fit the model and its guide to the observed values.
 
         Args:
             X: Rows, (N, features), at least 2; NaN is missing.
             y: Not used.
             sample_weight: Sampling weights, (N,); rows of weight zero are left out.
+            context: Covariates, as in `VAE`.
         """
-        return self._train(training_rows(self, X, sample_weight))
+        return self._train(training_rows(self, X, sample_weight, context))
 
-    def transform(self, X: Any) -> Any:
+    def transform(self, X: Any, context: Any = None) -> Any:
         """X without missing values: an array, or a frame if X is one with categories.
 
         Rows are completed one by one, with draws that depend on their own values alone.
 
         Args:
             X: Rows, (N, features).
+            context: Covariates, if the model was fitted with some.
         """
-        data = self._rows(X).with_levels(self.model_.levels)
+        data = self._rows(X, context)
         x = data.x.numpy().copy()
-        seeds = row_seeds(data.x, self.seed_)
+        seeds = row_seeds(self.seed_, data.x, data.context)
         poor = 0
         for row in np.flatnonzero(np.isnan(x).any(1)).tolist():
             imputations = self._imputed(data[[row]], seeds[row])

@@ -8,6 +8,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from ppl_vae.programs.modules import arguments
 from ppl_vae.refinement import RefinedGuide
 from ppl_vae.runtime.digests import row_digests
 from ppl_vae.runtime.seeding import derived_seed, seeded
@@ -15,10 +16,11 @@ from ppl_vae.runtime.seeding import derived_seed, seeded
 SEED_BYTES = 7  # torch takes seeds below 2^63
 
 
-def row_seeds(x: Tensor, seed: int) -> list[int]:
-    """A seed for each row, which depends on its values alone."""
+def row_seeds(seed: int, x: Tensor, context: Tensor | None = None) -> list[int]:
+    """A seed for each row, which depends on its values and covariates alone."""
     shift = derived_seed(seed, 0)
-    return [int.from_bytes(each) ^ (shift >> 8) for each in row_digests(x, SEED_BYTES)]
+    values = torch.cat(arguments(x, context), dim=1)
+    return [int.from_bytes(each) ^ (shift >> 8) for each in row_digests(values, SEED_BYTES)]
 
 
 class KeyedGuide(nn.Module):
@@ -29,20 +31,21 @@ class KeyedGuide(nn.Module):
         self.guide = guide
         self.seed = seed
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The Pyro guide."""
         guide = self.guide
         if isinstance(guide, RefinedGuide):
             family: Any = guide.posterior.distribution
-            numbers = guide.parameters_of(x)
+            numbers = guide.parameters_of(x, context)
         else:
             family = guide.posterior
-            numbers = guide.features(x)
+            numbers = guide.features(x, context)
+        seeds = row_seeds(self.seed, x, context)
 
         def draw(shape: torch.Size) -> Tensor:
             draws = []
             with seeded(0):  # the caller's stream is put back
-                for row, seed in zip(numbers.split(1), row_seeds(x, self.seed), strict=True):
+                for row, seed in zip(numbers.split(1), seeds, strict=True):
                     torch.default_generator.manual_seed(seed)
                     draws.append(family(row).sample(shape))
             return torch.cat(draws, dim=len(shape))

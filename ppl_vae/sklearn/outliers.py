@@ -50,41 +50,58 @@ class VAEOutlierDetector(OutlierMixin, Estimator):
 
     contamination: float = 0.1
 
-    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None, context: Any = None) -> Self:
         """Fit the model, and the offset to the log p(x) of the training rows.
 
         Args:
             X: Rows, (N, features), at least 2.
             y: Not used.
             sample_weight: Sampling weights, (N,); rows of weight zero are left out.
+            context: Covariates, as in `VAE`.
         """
         share = real_number(self.contamination, "contamination", above=0, at_most=0.5)
-        self._train(training_rows(self, X, sample_weight))
+        self._train(training_rows(self, X, sample_weight, context))
         limit = float(np.percentile(self._density(self.data_), 100 * share))
         # Below any row at the limit, whose score differs by rounding from batch to batch.
         self.offset_ = limit - ROUNDING * max(1.0, abs(limit))
         return self
 
-    def score_samples(self, X: Any) -> np.ndarray:
+    def fit_predict(
+        self, X: Any, y: Any = None, sample_weight: Any = None, context: Any = None
+    ) -> np.ndarray:
+        """Fit to rows, and -1 for the outliers among them, 1 for the others, (N,).
+
+        Args:
+            X: Rows, (N, features).
+            y: Not used.
+            sample_weight: Sampling weights, (N,), as in `fit`.
+            context: Covariates, as in `fit`.
+        """
+        return self.fit(X, y, sample_weight=sample_weight, context=context).predict(X, context)
+
+    def score_samples(self, X: Any, context: Any = None) -> np.ndarray:
         """Estimates of log p(x) in nats, (N,); -inf outside the likelihood's support.
 
         Args:
             X: Rows, (N, features).
+            context: Covariates, if the model was fitted with some: log p(x given c).
         """
-        return self._density(self._rows(X))
+        return self._density(self._rows(X, context))
 
-    def decision_function(self, X: Any) -> np.ndarray:
+    def decision_function(self, X: Any, context: Any = None) -> np.ndarray:
         """log p(x) - `offset_`, (N,): negative for outliers.
 
         Args:
             X: Rows, (N, features).
+            context: Covariates, if the model was fitted with some.
         """
-        return self.score_samples(X) - self.offset_
+        return self.score_samples(X, context) - self.offset_
 
-    def predict(self, X: Any) -> np.ndarray:
+    def predict(self, X: Any, context: Any = None) -> np.ndarray:
         """-1 for outliers, 1 for other rows, (N,).
 
         Args:
             X: Rows, (N, features).
+            context: Covariates, if the model was fitted with some.
         """
-        return np.where(self.decision_function(X) < 0, -1, 1)
+        return np.where(self.decision_function(X, context) < 0, -1, 1)

@@ -5,47 +5,113 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.utils.validation import _check_sample_weight, validate_data
+from torch import Tensor
 
 from ppl_vae.data import Dataset
+from ppl_vae.data.tables.columns import check_columns
 from ppl_vae.data.tables.frames import is_frame
+from ppl_vae.data.validation import same_rows
 
 FLOATS = [np.float64, np.float32]
 FEWEST = 2  # rows to fit to
+MOST_NAMES = 10  # of covariates in a message
 LARGEST = 1e30  # value in a row of training, since squares and float32 end at 1e38
 
 
-def training_rows(estimator: Any, X: Any, weights: Any = None) -> Dataset:
+def training_rows(estimator: Any, X: Any, weights: Any = None, context: Any = None) -> Dataset:
     """The rows that an estimator is fitted to; those of weight zero are left out."""
-    table, weights = with_positive_weights(estimator, checked(estimator, X, reset=True), weights)
-    return require_size(read(estimator, table, weights))
+    table = checked(estimator, X, reset=True)
+    covariates = checked_context(X, context)
+    rows = with_positive_weights(estimator, table, covariates, weights)
+    return require_size(read(estimator, *rows))
 
 
 def require_size(data: Dataset) -> Dataset:
     """The rows, unless a value is too large to be squared."""
-    far = (data.x.abs() > LARGEST).nonzero()
-    if len(far):
-        row, place = far[0].tolist()
+    parts = {"X": (data.x, data.feature_names), "context": (data.context, data.context_names)}
+    for what, (values, names) in parts.items():
+        if values is None:
+            continue
+        far = (values.abs() > LARGEST).nonzero()
+        if len(far):
+            row, place = far[0].tolist()
+            raise ValueError(
+                f"{what} is {values[row, place].item():g} at row {row}, column {names[place]}, "
+                f"beyond {LARGEST:g}: use NaN if it stands for a missing value, or another unit"
+            )
+    return data
+
+
+def with_positive_weights(
+    estimator: Any, table: Any, context: Any, weights: Any
+) -> tuple[Any, Any, Any]:
+    """The rows of positive weight, their covariates and weights; all rows without weights."""
+    if weights is None:
+        return table, context, None
+    weights = checked_weights(table, weights)
+    kept = weights > 0
+    require_rows(estimator, kept.sum(), FEWEST)
+    return table[kept], None if context is None else context[kept], weights[kept]
+
+
+def checked_weights(rows: Any, weights: Any) -> np.ndarray:
+    """Weights of these rows, none negative, after scikit-learn's checks."""
+    return _check_sample_weight(weights, rows, dtype=np.float64, ensure_non_negative=True)
+
+
+def new_rows(estimator: Any, X: Any, context: Any = None) -> Dataset:
+    """Rows in the columns and covariates that a fitted estimator knows."""
+    table = checked(estimator, X, reset=False)
+    return known_rows(estimator, read(estimator, table, checked_context(X, context)))
+
+
+def known_rows(estimator: Any, data: Dataset) -> Dataset:
+    """Rows in the codes of the levels of the fit, unless they have other covariates."""
+    name = type(estimator).__name__
+    expected = estimator.model_.context_dim
+    require_covariates(estimator, has_some=data.context is not None)
+    data = data.with_levels(estimator.model_.levels)
+    check_columns(estimator.model_.columns, data.columns, name)
+    if data.context_dim != expected:
         raise ValueError(
-            f"X is {data.x[row, place].item():g} at row {row}, column "
-            f"{data.feature_names[place]}, beyond {LARGEST:g}: use NaN if it stands for a missing "
-            "value, or another unit"
+            f"context has {data.context_dim} columns, and {name} was fitted with {expected}: "
+            f"{', '.join(estimator.data_.context_names[:MOST_NAMES])}"
         )
     return data
 
 
-def with_positive_weights(estimator: Any, table: Any, weights: Any) -> tuple[Any, Any]:
-    """The rows of positive weight, with these weights; all rows without weights."""
-    if weights is None:
-        return table, None
-    weights = _check_sample_weight(weights, table, dtype=np.float64, ensure_non_negative=True)
-    kept = weights > 0
-    require_rows(estimator, kept.sum(), FEWEST)
-    return table[kept], weights[kept]
+def require_covariates(estimator: Any, *, has_some: bool) -> None:
+    """Raise ValueError unless covariates are given where the fit had some, and nowhere else."""
+    expected = estimator.model_.context_dim
+    name = type(estimator).__name__
+    if expected and not has_some:
+        raise ValueError(
+            f"{name} was fitted with covariates: give context= here too, in pipelines and searches "
+            "by set_transform_request(context=True) and the like"
+        )
+    if has_some and not expected:
+        raise ValueError(f"{name} was fitted without covariates: leave context out, or fit with it")
 
 
-def new_rows(estimator: Any, X: Any) -> Dataset:
-    """Rows in the columns that a fitted estimator knows."""
-    return read(estimator, checked(estimator, X, reset=False))
+def checked_context(X: Any, context: Any) -> Any:
+    """Covariates beside X: a frame, or an array (N, C); None if there are none."""
+    if context is None:
+        return None
+    context = context.to_frame() if hasattr(context, "to_frame") else context
+    if not is_frame(context):
+        context = np.asarray(context)
+        if context.dtype.kind not in "biuf":
+            raise ValueError(
+                f"context holds {context.dtype}: give numbers, or a frame with a column for each "
+                "covariate, as X[['age', 'sex']] is"
+            )
+        context = context.reshape(-1, 1) if context.ndim < 2 else context
+    if len(context) != len(X):
+        raise ValueError(
+            f"context has {len(context)} rows and X {len(X)}: give one for each row of X"
+        )
+    same_rows(X, context=context)
+    return context
 
 
 def checked(estimator: Any, X: Any, *, reset: bool) -> Any:
@@ -59,12 +125,22 @@ def checked(estimator: Any, X: Any, *, reset: bool) -> Any:
     return validate_data(estimator, X, reset=reset, dtype=FLOATS, **settings)
 
 
-def read(estimator: Any, table: Any, weights: Any = None) -> Dataset:
+def read(estimator: Any, table: Any, context: Any = None, weights: Any = None) -> Dataset:
     """The library's data set, in float64; NaN is missing."""
-    if is_frame(table):
-        return Dataset(table, weights=weights, dtype=torch.float64)
-    names = getattr(estimator, "feature_names_in_", None)
-    return Dataset(table, weights=weights, feature_names=names, dtype=torch.float64)
+    if is_frame(table) and is_frame(context):
+        context = context.set_axis(table.index)  # their order was compared with that of X
+    names = None if is_frame(table) else getattr(estimator, "feature_names_in_", None)
+    options: dict[str, Any] = {"feature_names": names, "dtype": torch.float64}
+    return Dataset(table, context=context, weights=weights, **options)
+
+
+def covariates(estimator: Any, context: Any, rows: Any) -> Tensor | None:
+    """Covariates of these rows, in the codes of the fit: what networks are given."""
+    require_covariates(estimator, has_some=context is not None)
+    if context is None:
+        return None
+    nothing = np.full((len(rows), estimator.n_features_in_), np.nan)
+    return known_rows(estimator, read(estimator, nothing, checked_context(rows, context))).context
 
 
 def has_categories(frame: Any) -> bool:

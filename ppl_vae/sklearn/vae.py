@@ -5,7 +5,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from sklearn.base import ClassNamePrefixFeaturesOutMixin, DensityMixin, TransformerMixin
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, DensityMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_array, check_is_fitted
 from torch import Tensor
@@ -14,15 +14,15 @@ from ppl_vae.diagnostics.latents.means import latent_means
 from ppl_vae.families.missing import observed_part
 from ppl_vae.runtime.checks import whole_number
 from ppl_vae.runtime.seeding import one_at_a_time, seeded
-from ppl_vae.sklearn.estimator import Estimator
+from ppl_vae.sklearn.estimator import Estimator, Transformer
 from ppl_vae.sklearn.keyed import KeyedGuide
-from ppl_vae.sklearn.rows import in_type_of, training_rows
+from ppl_vae.sklearn.rows import checked_weights, covariates, in_type_of, training_rows
 
 __all__ = ["VAE"]
 
 
 @dataclass(eq=False, repr=False)
-class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, Estimator):
+class VAE(ClassNamePrefixFeaturesOutMixin, Transformer, DensityMixin, Estimator):
     """A variational autoencoder as a scikit-learn estimator of densities and of latents.
 
     `score_samples` is log p(x) by importance sampling, not the ELBO, and `score` its mean: models
@@ -48,6 +48,9 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, Estim
             (k-hat above 0.7), before their log p(x) is estimated again; 0 leaves them as they are.
         random_state: Seed of the starting weights, the fit and the draws.
 
+    With covariates c, `fit(X, context=c)`, the model is p(x given c), and all methods need them; in
+    pipelines and searches they are routed by `set_fit_request(context=True)` and the like.
+
     Shape:
         X (N, features) -> transform (N, D), score_samples (N,)
 
@@ -67,9 +70,12 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, Estim
         ((60, 2), (60,))
         >>> vae.get_feature_names_out()
         array(['vae0', 'vae1'], dtype=object)
+        >>> given = VAE(latent_dim=2, max_steps=20, random_state=0).fit(X[:, 1:], context=X[:, 0])
+        >>> given.sample(4, context=[0.5])[0].shape
+        (4, 2)
     """
 
-    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None, context: Any = None) -> Self:
         """Fit the model and its guide.
 
         `model_` and `guide_` (in float64), `data_` and `result_` are then what the library's other
@@ -79,29 +85,33 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, Estim
             X: Rows, (N, features), at least 2.
             y: Not used.
             sample_weight: Sampling weights, (N,); rows of weight zero are left out.
+            context: Covariates, (N, C) or a frame, whose categories become indicators. The model is
+                then that of x given these, and all methods need them.
         """
-        return self._train(training_rows(self, X, sample_weight))
+        return self._train(training_rows(self, X, sample_weight, context))
 
-    def transform(self, X: Any) -> np.ndarray:
+    def transform(self, X: Any, context: Any = None) -> np.ndarray:
         """Means of q(z given x), (N, D).
 
         Args:
             X: Rows, (N, features).
+            context: Covariates, if the model was fitted with some.
         """
-        data = self._rows(X)
+        data = self._rows(X, context)
         found = latent_means(self.guide_, data, num_particles=2, progress=False)
         if not found.exact:
             options: Any = {"num_particles": max(2, self.num_particles), "progress": False}
             found = latent_means(KeyedGuide(self.guide_, self.seed_), data, **options)
         return in_type_of(X, found.mean)
 
-    def inverse_transform(self, X: Any) -> Any:
+    def inverse_transform(self, X: Any, context: Any = None) -> Any:
         """E[x given z], and the most probable level of each category, (N, features).
 
         A frame if the model was fitted to one with categories.
 
         Args:
             X: Latents z, (N, D).
+            context: Covariates, if the model was fitted with some.
         """
         check_is_fitted(self)
         given = check_array(X, dtype=[np.float64, np.float32])
@@ -111,45 +121,61 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, Estim
                 "dimensions: give what transform returns"
             )
         with torch.no_grad():
-            p = self.model_.decode(torch.as_tensor(given, dtype=torch.float64))
+            z = torch.as_tensor(given, dtype=torch.float64)
+            p = self.model_.decode(z, covariates(self, context, X))
             x = self._with_modes(p.mean, p)
         return self._as_given(in_type_of(given, x.numpy()))
 
-    def score_samples(self, X: Any) -> np.ndarray:
+    def score_samples(self, X: Any, context: Any = None) -> np.ndarray:
         """Estimates of log p(x) in nats, (N,); -inf outside the likelihood's support.
 
         Args:
             X: Rows, (N, features).
+            context: Covariates, if the model was fitted with some: log p(x given c).
         """
-        return self._density(self._rows(X))
+        return self._density(self._rows(X, context))
 
-    def score(self, X: Any, y: Any = None) -> float:
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None, context: Any = None) -> float:
         """Mean of log p(x) over the rows, in nats.
 
         Args:
             X: Rows, (N, features).
             y: Not used.
+            sample_weight: Sampling weights of the rows in this mean, (N,); rows of weight zero are
+                left out.
+            context: Covariates, if the model was fitted with some.
         """
-        return float(self.score_samples(X).mean())
+        log_p = self.score_samples(X, context)
+        if sample_weight is None:
+            return float(log_p.mean())
+        weights = checked_weights(log_p, sample_weight)
+        kept = weights > 0  # 0 times -inf is NaN
+        return float(np.average(log_p[kept], weights=weights[kept]))
 
-    def sample(self, n_samples: int = 1) -> tuple[Any, np.ndarray]:
+    def sample(self, n_samples: int = 1, context: Any = None) -> tuple[Any, np.ndarray]:
         """Draws of x, and the component of the prior that each comes from.
 
         Args:
-            n_samples: Number of draws.
+            n_samples: Number of draws S; with covariates that for each row of these.
+            context: Covariates, (N, C), if the model was fitted with some.
 
         Returns:
-            X (n_samples, features), a frame if the model was fitted to one with categories; and
-            labels (n_samples,), all zero where the prior is no mixture.
+            X (S, features), a frame if the model was fitted to one with categories; and labels
+            (S,), all zero where the prior is no mixture. With covariates there are S N draws, one
+            for each row of these, then a second one for each, and so on.
         """
         check_is_fitted(self)
         num_samples = whole_number(n_samples, "n_samples")
+        given = covariates(self, context, context)
+        if given is not None:
+            given = given.repeat(num_samples, 1)
+            num_samples = len(given)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         with one_at_a_time, seeded(seed), torch.no_grad():
-            prior = self.model_.prior_at()
-            z = prior.sample((num_samples,))
+            prior = self.model_.prior_at(given).expand((num_samples,))
+            z = prior.sample()
             labels = _components(prior, z)
-            x = self.model_.decode(z).sample()
+            x = self.model_.decode(z, given).sample()
         return self._as_given(x.numpy()), labels.numpy()
 
     @property
