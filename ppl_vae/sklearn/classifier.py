@@ -122,7 +122,7 @@ class VAEClassifier(ClassifierMixin, Estimator):
         return self.classes_[best]
 
     def score(self, X: Any, y: Any, sample_weight: Any = None, context: Any = None) -> float:
-        """Share of the rows whose class is predicted.
+        """Share of the rows whose class is predicted; rows without a label are left out.
 
         Args:
             X: Rows, (N, features).
@@ -130,7 +130,18 @@ class VAEClassifier(ClassifierMixin, Estimator):
             sample_weight: Weights of the rows in this share, (N,).
             context: Covariates, if the model was fitted with some.
         """
-        return accuracy_score(y, self.predict(X, context), sample_weight=sample_weight)
+        found = self.predict(X, context)
+        labels, has_label = observed_labels(y)
+        check_consistent_length(found, has_label)
+        if UNLABELLED not in self.classes_.tolist():
+            is_labelled = labels != UNLABELLED
+            has_label[has_label] = is_labelled
+            labels = labels[is_labelled]
+        if not has_label.any():
+            raise ValueError("y holds no label: there is nothing to compare with")
+        if sample_weight is not None:
+            sample_weight = np.asarray(sample_weight)[has_label]
+        return accuracy_score(labels, found[has_label], sample_weight=sample_weight)
 
     def _read_classes(self, table: Any, y: Any) -> np.ndarray:
         """The code of each row's class, -1 where it has none; sets `classes_`."""
@@ -138,16 +149,16 @@ class VAEClassifier(ClassifierMixin, Estimator):
             raise ValueError(
                 f"{type(self).__name__} requires y to be passed, but the target y is None"
             )
-        y = column_or_1d(y, warn=True)
         labels, has_label = observed_labels(y)
         assert_all_finite(labels, input_name="y")
         check_classification_targets(labels)
-        check_consistent_length(table, y)
-        codes = np.full(len(y), UNLABELLED)
+        check_consistent_length(table, has_label)
+        codes = np.full(len(has_label), UNLABELLED)
         self.classes_, codes[has_label] = np.unique(labels, return_inverse=True)
-        if len(self.classes_) > 2 and self.classes_[0] == UNLABELLED:
-            self.classes_ = self.classes_[1:]
-            codes = np.maximum(codes - 1, UNLABELLED)
+        marked = np.flatnonzero(self.classes_ == UNLABELLED)
+        if len(self.classes_) > 2 and len(marked):
+            self.classes_ = np.delete(self.classes_, marked)
+            codes = np.where(codes == marked, UNLABELLED, codes - (codes > marked))
         if len(self.classes_) < 2:
             known = self.classes_.tolist()[0] if len(self.classes_) else None
             raise ValueError(f"y holds one class, {known!r}: a classifier needs two")
@@ -158,6 +169,8 @@ class VAEClassifier(ClassifierMixin, Estimator):
         import pandas as pd
 
         frame = table if is_frame(table) else pd.DataFrame(table, columns=self._names)
+        if TARGET in map(str, frame.columns):
+            raise ValueError(f"X has a column {TARGET!r}, the name of the class here: rename it")
         names = [str(each) for each in self.classes_]
         target = pd.Categorical.from_codes(codes, categories=names)
         return frame.assign(**{TARGET: target})
@@ -176,13 +189,22 @@ class VAEClassifier(ClassifierMixin, Estimator):
         return dict.fromkeys(data.feature_names[:-1], families)
 
 
-def observed_labels(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def observed_labels(y: Any) -> tuple[np.ndarray, np.ndarray]:
     """The labels that are there, in a type of their own, and which rows have one."""
     import pandas as pd
 
+    if isinstance(getattr(y, "dtype", None), pd.api.extensions.ExtensionDtype):
+        y = np.asarray(y, dtype=object)
+    y = column_or_1d(y, warn=True)
     has_label = ~pd.isna(y)
     labels = y[has_label]
     if labels.dtype == object:  # as whole numbers beside None are
         inferred = pd.Series(labels).infer_objects()
         labels = inferred.to_numpy() if inferred.dtype.kind in "biuf" else labels
+    kinds = {isinstance(each, str): each for each in labels.tolist()}
+    if len(kinds) == 2:
+        raise TypeError(
+            f"y holds {kinds[True]!r} and {kinds[False]!r}: give labels that are all numbers, or "
+            "all strings"
+        )
     return labels, has_label

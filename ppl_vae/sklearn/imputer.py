@@ -62,7 +62,13 @@ class VAEImputer(OneToOneFeatureMixin, Transformer, Estimator):
             sample_weight: Sampling weights, (N,); rows of weight zero are left out.
             context: Covariates, as in `VAE`.
         """
-        return self._train(training_rows(self, X, sample_weight, context))
+        data = training_rows(self, X, sample_weight, context)
+        if data.unobserved_features:
+            raise ValueError(
+                f"column {data.unobserved_features[0]!r} of X is missing in all rows, so that "
+                "nothing is known of its values: leave it out"
+            )
+        return self._train(data)
 
     def transform(self, X: Any, context: Any = None) -> Any:
         """X without missing values: an array, or a frame if X is one with categories.

@@ -70,7 +70,11 @@ def known_rows(estimator: Any, data: Dataset) -> Dataset:
     name = type(estimator).__name__
     expected = estimator.model_.context_dim
     require_covariates(estimator, has_some=data.context is not None)
-    data = data.with_levels(estimator.model_.levels)
+    known = estimator.model_.levels
+    new = [column for column in data.levels if column not in known]
+    if new:
+        raise ValueError(f"column {new[0]!r} holds categories, and {name} was fitted to numbers")
+    data = data.with_levels(known)
     check_columns(estimator.model_.columns, data.columns, name)
     if data.context_dim != expected:
         raise ValueError(
@@ -117,12 +121,19 @@ def checked_context(X: Any, context: Any) -> Any:
 def checked(estimator: Any, X: Any, *, reset: bool) -> Any:
     """An array of numbers, or a frame with columns of categories, after scikit-learn's checks."""
     least = FEWEST if reset else 1
-    if is_frame(X) and has_categories(X):
+    if is_frame(X) and not len(X.columns):
+        raise ValueError("X has no columns")
+    if is_frame(X) and (has_categories(X) or (not reset and expects_categories(estimator, X))):
         validate_data(estimator, X, reset=reset, skip_check_array=True)
         require_rows(estimator, len(X), least)
-        return X
-    settings: dict[str, Any] = {"ensure_all_finite": "allow-nan", "ensure_min_samples": least}
-    return validate_data(estimator, X, reset=reset, dtype=FLOATS, **settings)
+        is_missing = X.isna().to_numpy()
+    else:
+        settings: dict[str, Any] = {"ensure_all_finite": "allow-nan", "ensure_min_samples": least}
+        X = validate_data(estimator, X, reset=reset, dtype=FLOATS, **settings)
+        is_missing = np.isnan(X)
+    if reset and is_missing.all():
+        raise ValueError("X holds no value: every entry is missing")
+    return X
 
 
 def read(estimator: Any, table: Any, context: Any = None, weights: Any = None) -> Dataset:
@@ -148,6 +159,11 @@ def has_categories(frame: Any) -> bool:
     from pandas.api.types import is_numeric_dtype
 
     return not all(is_numeric_dtype(kind) for kind in frame.dtypes)
+
+
+def expects_categories(estimator: Any, frame: Any) -> bool:
+    """Whether a column of a frame held categories in the fit, so that numbers are no codes."""
+    return not estimator.data_.levels.keys().isdisjoint(map(str, frame.columns))
 
 
 def require_rows(estimator: Any, num_rows: int, least: int) -> None:

@@ -121,7 +121,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, Transformer, DensityMixin, Estimator)
                 "dimensions: give what transform returns"
             )
         with torch.no_grad():
-            z = torch.as_tensor(given, dtype=torch.float64)
+            z = torch.tensor(given, dtype=torch.float64)
             p = self.model_.decode(z, covariates(self, context, X))
             x = self._with_modes(p.mean, p)
         return self._as_given(in_type_of(given, x.numpy()))

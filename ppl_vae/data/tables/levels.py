@@ -132,7 +132,8 @@ def recoded(
         row = int(unseen.nonzero()[0])
         raise ValueError(
             f"{place} is {found[int(codes[row])]!r} at {row_at(row, rows)}, which is none of its "
-            f"known levels {listed(known)}: give one of these, or leave the row out"
+            f"known levels {listed(known)}: give one of these, leave the row out, or train on a "
+            "column of type category with this level"
         )
     return values
 

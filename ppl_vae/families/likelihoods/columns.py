@@ -111,7 +111,7 @@ class Columns(Likelihood):
               weight  StudentT     positive
             )
         """
-        given = dict(families or {})
+        given = {str(name): each for name, each in (families or {}).items()}
         names = data.feature_names
         data.places_of(list(given))  # refuses others
         train = data.train.x
