@@ -31,7 +31,7 @@ def fitted(kind, rows):
 
 @pytest.fixture(scope="module")
 def known():
-    """Each estimator, fitted to a frame of numbers, an array of these, and a frame with a category."""
+    """Each estimator, fitted to a frame of numbers, to an array of them, and with a category."""
     rows = {"numbers": NUMBERS, "array": NUMBERS.to_numpy(), "mixed": MIXED}
     return {(kind, name): fitted(kind, each) for kind in KINDS for name, each in rows.items()}
 
@@ -49,7 +49,7 @@ def known():
         (NUMBERS.assign(a=np.inf), "infinity"),
         (MIXED.assign(a=np.inf), "x is inf at row 0, feature a"),
         (NUMBERS.assign(a=[1, "x"] * 20), "neither numbers nor categories"),
-        (NUMBERS.astype(str), "different strings in 40 rows, as an identifier has"),
+        (NUMBERS.astype(str), "column 'a' of x holds numbers as text: make them numbers"),
         (NUMBERS.assign(a=pd.Timestamp("2020-01-01")), "column 'a' of x holds times"),
         (NUMBERS.set_axis(["a", "a"], axis=1), "'a'"),
         (MIXED.set_axis(["a", "a", "b"], axis=1), "'a'"),
@@ -175,7 +175,7 @@ def test_unlabelled_rows_are_marked_by_minus_one_beside_any_two_labels():
     ],
 )
 def test_classes_keep_the_type_of_the_labels(y):
-    labels = [each for each in list(y) if not pd.isna(each)]
+    labels = np.array([each for each in list(y) if not pd.isna(each)]).tolist()
     classifier = clone(VAEClassifier(**TINY)).fit(NUMBERS, y)
     assert classifier.classes_.tolist() == sorted(set(labels))
     assert {type(each) for each in classifier.predict(NUMBERS).tolist()} == {type(labels[0])}

@@ -178,6 +178,23 @@ def test_an_identifier_is_named_unless_its_levels_are_known():
         pv.Dataset(twice)
 
 
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            list(map(str, range(30))),
+            "'age' of x holds numbers as text: make them numbers .frame.as",
+        ),
+        ([*map(str, range(29)), "n/k"], "'age' of x is 'n/k' at row 29, and numbers elsewhere"),
+        ([*map(str, range(29)), None], "'age' of x holds numbers as text"),
+        ([f"a{i}" for i in range(20)] + list("1234567890"), "30 different strings in 30 rows"),
+    ],
+)
+def test_a_text_among_numbers_is_named(values, message):
+    with pytest.raises(ValueError, match=message):
+        pv.Dataset(pandas.DataFrame({"age": values, "height": range(30)}))
+
+
 # -- levels by name
 # ----------------------------------------------------------------------------------------------
 

@@ -37,7 +37,10 @@ class Experiment(TrainedRun):
     Example:
         >>> from ppl_vae.experiment import read_config
         >>> changes = [("data.name", "digits"), ("data.binarize", "dynamic")]
-        >>> len(build(read_config(changes=changes)).held_out)
+        >>> experiment = build(read_config(changes=changes))
+        >>> experiment
+        Experiment('digits': StandardNormal, Bernoulli, MeanFieldNormal, IWAE)
+        >>> len(experiment.held_out)
         300
     """
 
@@ -82,6 +85,10 @@ class Experiment(TrainedRun):
             "training": self.training.seed,
             "evaluation": self.config.evaluation.seed,
         }
+
+    def __repr__(self) -> str:
+        kinds = ", ".join(self.names.values())
+        return f"Experiment({self.data.name!r}: {kinds})"
 
     def with_evaluation(self, **changes: Any) -> "Experiment":
         """The same with other keywords of [evaluation], as `read_config` takes them."""

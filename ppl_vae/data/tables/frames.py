@@ -5,12 +5,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ppl_vae.data.arrays import labels_along
+from ppl_vae.data.arrays import labels_along, row_at
 from ppl_vae.data.tables.levels import given_levels
 from ppl_vae.runtime.checks import suggestion
 
 __all__ = ["apart", "coded", "is_frame"]
 
+MOST_TEXT = 0.5  # share of the values of a column of numbers that are none
 ALWAYS_TAKEN = 10  # levels of a column of strings; more must repeat
 TYPES = {"b": "bool", "i": "integer", "u": "integer", "f": "float"}  # by NumPy's kind
 OBJECTS = {  # by pandas' name for what a column of objects holds
@@ -173,11 +174,31 @@ def _refuse_identifier(column: Any, place: str) -> None:
     """Refuse strings that are nearly all different."""
     num_levels = column.nunique()
     num_observed = column.count()
-    if num_levels > max(ALWAYS_TAKEN, num_observed / 2):
+    if num_levels <= max(ALWAYS_TAKEN, num_observed / 2):
+        return
+    _refuse_numbers_as_text(column, place)
+    raise ValueError(
+        f"{place} has {num_levels} different strings in {num_observed} rows, as an identifier "
+        f"has: drop it, make it the index (frame.set_index({column.name!r})), or, if it is a "
+        f"category, say so (frame.astype({{{column.name!r}: 'category'}}))"
+    )
+
+
+def _refuse_numbers_as_text(column: Any, place: str) -> None:
+    """Name the first value that is no number where most are, as one wrong cell of a file."""
+    from pandas import to_numeric
+
+    is_text = (to_numeric(column, errors="coerce").isna() & column.notna()).to_numpy()
+    if not is_text.any():
         raise ValueError(
-            f"{place} has {num_levels} different strings in {num_observed} rows, as an identifier "
-            f"has: drop it, make it the index (frame.set_index({column.name!r})), or, if it is a "
-            f"category, say so (frame.astype({{{column.name!r}: 'category'}}))"
+            f"{place} holds numbers as text: make them numbers "
+            f"(frame.astype({{{column.name!r}: float}})), or categories"
+        )
+    if is_text.mean() < MOST_TEXT:
+        row = int(is_text.argmax())
+        raise ValueError(
+            f"{place} is {column.iloc[row]!r} at {row_at(row, labels_along(column.index))}, and "
+            "numbers elsewhere: correct it, or leave the cell empty if it is missing"
         )
 
 
