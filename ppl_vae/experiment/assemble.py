@@ -39,7 +39,7 @@ class Experiment(TrainedRun):
         >>> changes = [("data.name", "digits"), ("data.binarize", "dynamic")]
         >>> experiment = build(read_config(changes=changes))
         >>> experiment
-        Experiment('digits': StandardNormal, Bernoulli, MeanFieldNormal, IWAE)
+        Experiment('digits': StandardNormal, Bernoulli, MeanFieldNormal, MeanFieldELBO)
         >>> len(experiment.held_out)
         300
     """
