@@ -62,7 +62,7 @@ def checklist(run: Path) -> Figure:
             0.16, y, str(name), va="center", fontsize=10, weight="bold"
         )
         says = textwrap.shorten(
-            re.split("[:.;]", line["says"])[0], 58, placeholder=" ..."
+            re.split("[:.;]", line["says"])[0], 78, placeholder=" ..."
         )
         ax.text(
             1.0,

@@ -280,7 +280,7 @@ def test_validation_rows_choose_the_model_and_test_rows_judge_it(finished, monke
     run = load_run(output / "cells" / cell.name)
     test = run.data.test[:12]
     found = pv.log_evidence(run.model, run.guide, test, num_particles=30, progress=False)
-    assert f"{best} is the best model; on 12 test rows its {found.summary()}." in text
+    assert f"{best} is the best model. On 12 test rows: {found.summary()}." in text
     assert files == ["baselines.md"]
     monkeypatch.setattr(plain_models, "evaluate_run", lambda *_, **__: pytest.fail("again"))
     assert write_baselines(result, output)[0] == text

@@ -36,7 +36,7 @@ def write_baselines(result: StudyResult, output: str | Path) -> tuple[str, list[
         folder = _first(result, name, Path(output))
         experiment, evidence = _held_out(folder)
         rows = f"{len(evidence):,} {experiment.config.evaluation.split} rows"
-        head = f"{name} is the best model; on {rows} its {evidence.summary()}."
+        head = f"{name} is the best model. On {rows}: {evidence.summary()}."
         parts.append(head)
         marked.append(head)
         try:
