@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ppl_vae.programs.discrete.cases import marginal_log_weights
 from ppl_vae.programs.global_latents import conditionals, with_global_draws
 from ppl_vae.programs.inference import PAIRS_PER_CHUNK, rows_per_chunk
 from ppl_vae.programs.modules import arguments, evaluating, modules_of
@@ -107,7 +108,8 @@ class Eager:
     ) -> Tensor:
         """Log-weights, (K, rows)."""
         program = in_half(model) if self.half else model
-        return log_terms(program, guide, *args, num_particles=num_particles).log_weights
+        terms = log_terms(program, guide, *args, num_particles=num_particles)
+        return marginal_log_weights(terms, program, guide, *args)
 
 
 EAGER = Eager()

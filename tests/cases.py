@@ -361,4 +361,5 @@ GRADIENTS = {
     "DoublyReparameterized": objectives.DoublyReparameterized,
     "ScoreFunction": objectives.ScoreFunction,
     "VIMCO": objectives.VIMCO,
+    "PathAndScore": objectives.PathAndScore,
 }

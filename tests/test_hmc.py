@@ -204,8 +204,19 @@ def test_seed_chunks_modes_and_the_global_stream():
 
 def test_what_cannot_be_sampled_says_so():
     bed = beds.discrete_mixture(3)
-    with pytest.raises(ValueError, match="'z' is Categorical.*needs continuous latents"):
+    with pytest.raises(ValueError, match="no latent site to sample"):  # the class is summed out
         sample_posterior(bed.model, bed.guide, bed.x)
+
+    def counting(x, *, is_guide=False):
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", dist.Poisson(x.new_ones(())))
+            if not is_guide:
+                pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    with pytest.raises(ValueError, match="'z' is Poisson.*needs continuous latents"):
+        run_chains(
+            counting, partial(counting, is_guide=True), torch.zeros(3), num_chains=2, sampler=HMC(1)
+        )
 
     def triangle(x, *, is_guide=False):
         with pyro.plate("data", len(x), dim=-1):

@@ -283,7 +283,6 @@ def observing(where="data", obs=True):
         (sample_z("rows"), sample_z(), "site 'z' of the model lies in no plate named \"data\""),
         (sample_z(), lambda x: None, "latent site 'z' is in the model but not in the guide"),
         (lambda x: None, sample_z(), "latent site 'z' is in the guide but not in the model"),
-        (sample_z(), sample_z(enumerate="parallel"), "site 'z' is marked for enumeration"),
         (
             observing(),
             sample_z(size=2),

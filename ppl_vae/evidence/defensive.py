@@ -19,6 +19,8 @@ from ppl_vae.families.densities import (
     StandardisedStudentT,
 )
 from ppl_vae.families.densities.latents import BroadcastMixture, NormalChain
+from ppl_vae.model import Model
+from ppl_vae.programs.discrete.cases import cases_of
 from ppl_vae.programs.modules import arguments, evaluating
 from ppl_vae.programs.traces import LogTerms, Program, log_density_at, log_terms
 from ppl_vae.runtime.checks import one_of, real_number
@@ -79,10 +81,14 @@ class Defensive:
     ) -> Tensor:
         """log p(x, z) - log mixture(z) at draws from both components, (K, B)."""
         is_inflated = self.component == "inflated"
-        wide = Inflated(self.inflation)(guide) if is_inflated else prior_guide(model)
-        proposals = list(zip((guide, wide), self.strata(num_particles), strict=True))
+        args = arguments(data.x, data.context)
         with evaluating(model, guide), seeded(seed):
-            return mixture_terms(model, proposals, *arguments(data.x, data.context))[1]
+            if is_inflated:
+                wide = Inflated(self.inflation)(guide)
+            else:
+                wide = prior_guide(model, hides_marked=lacks_marked(model, guide, *args))
+            proposals = list(zip((guide, wide), self.strata(num_particles), strict=True))
+            return mixture_log_weights(model, proposals, *args)
 
 
 def mixture_terms(
@@ -103,25 +109,95 @@ def mixture_terms(
         (2, torch.Size([5, 3]))
     """
     proposals = list(proposals)
-    total = sum(count for _, count in proposals)
     terms = [log_terms(model, program, *args, num_particles=count) for program, count in proposals]
-    parts = []
-    for each in terms:
-        densities = [
-            log_density_at(each, program, *args) + math.log(count / total)
-            for program, count in proposals
-        ]
-        parts.append(each.log_joint - torch.stack(densities).logsumexp(0))
+    parts = [each.log_joint - _log_mixture(each, proposals, *args) for each in terms]
     return terms, torch.cat(parts)
 
 
-def prior_guide(model: Program) -> Program:
-    """The model with its observed sites hidden, as a guide that proposes from the prior."""
+def mixture_log_weights(
+    model: Program, proposals: Iterable[tuple[Program, int]], *args: Any
+) -> Tensor:
+    """log p(x, z) - log mixture(z), (K, B), with discrete latents summed out if they are few."""
+    proposals = list(proposals)
+    parts = []
+    for program, count in proposals:
+        terms = log_terms(model, program, *args, num_particles=count)
+        cases = cases_of(terms, model, program, *args)
+        if cases is None:
+            parts.append(terms.log_joint - _log_mixture(terms, proposals, *args))
+            continue
+        log_w = [
+            each.log_joint - _log_mixture(each, proposals, *args, without=cases.names)
+            for each in cases.terms
+        ]
+        parts.append(torch.stack(log_w).logsumexp(0))
+    return torch.cat(parts)
 
-    def is_observation(site: Any) -> bool:
-        return site["type"] == "sample" and site["is_observed"]
 
-    return poutine.block(model, hide_fn=is_observation)
+def _log_mixture(
+    terms: LogTerms, proposals: list[tuple[Program, int]], *args: Any, without: tuple[str, ...] = ()
+) -> Tensor:
+    """Log-density of the mixture of the proposals at these latents, but those left out, (K, B)."""
+    total = sum(count for _, count in proposals)
+    densities = []
+    for program, count in proposals:
+        if isinstance(program, PriorGuide):
+            log_p = [value for name, value in terms.prior_sites.items() if name not in without]
+            log_density = sum(log_p, torch.zeros_like(terms.log_likelihood))
+        else:
+            log_density = log_density_at(terms, program, *args, without=without)
+        densities.append(log_density + math.log(count / total))
+    return torch.stack(densities).logsumexp(0)
+
+
+@dataclass(frozen=True)
+class PriorGuide:
+    """The model with some of its sites hidden, as a guide that proposes from the prior."""
+
+    model: Program
+    hides_marked: bool
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the model."""
+        program = poutine.block(self.model, hide_fn=is_observation)
+        if self.hides_marked:
+            program = UnderOtherName()(program)
+        return program(*args, **kwargs)
+
+
+def is_observation(site: Any) -> bool:
+    """Whether a site observes a value."""
+    return site["type"] == "sample" and site["is_observed"]
+
+
+class UnderOtherName(Messenger):
+    """Makes sites that are marked for enumeration intermediate values, under names of their own.
+
+    Hidden by `poutine.block` they would have no axis of particles.
+    """
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if (msg["infer"] or {}).get("enumerate") == "parallel":
+            msg["name"] = f"_{msg['name']}"
+            msg["infer"] = {"_deterministic": True}
+
+
+def prior_guide(model: Program, *, hides_marked: bool = False) -> PriorGuide:
+    """The model with its observed sites hidden, as a guide that proposes from the prior.
+
+    With `hides_marked` latents that it marks for enumeration are hidden as well, and so summed out:
+    then the density of the others is that of their draws, and not what the guide's sites say.
+    """
+    return PriorGuide(model, hides_marked)
+
+
+def lacks_marked(model: Program, guide: Program, *args: Any) -> bool:
+    """Whether the model marks latents for enumeration that the guide lacks."""
+    if isinstance(model, Model):
+        return False
+    with seeded(0):
+        terms = log_terms(model, guide, *args)
+    return bool(terms.summed)
 
 
 class Inflated(Messenger):

@@ -5,7 +5,6 @@ from typing import Any
 
 import pyro
 import torch
-from pyro import poutine
 from torch import Tensor
 
 from ppl_vae.data import Dataset
@@ -91,11 +90,3 @@ def last_draws(
     with torch.no_grad(), pyro.validation_enabled(False):
         log_joint = LogJoint(log_terms(model, guide, *args, num_particles=num_chains), model, *args)
         return log_joint.values(sampler.run(log_joint, log_joint.start).draws[-1])
-
-
-def drawing(guide: Program, values: dict[str, Tensor]) -> Program:
-    """The guide, drawing these values instead of its own."""
-    trace = poutine.Trace()
-    for name, value in values.items():
-        trace.add_node(name, name=name, type="sample", is_observed=False, value=value, infer={})
-    return poutine.replay(guide, trace=trace)

@@ -8,6 +8,8 @@ from pyro import poutine
 from torch import Tensor
 from torch.distributions import biject_to, constraints
 
+from ppl_vae.programs.discrete.cases import all_cases, discrete_latents
+from ppl_vae.programs.discrete.contraction import enumerating, marked_sites, sum_out
 from ppl_vae.programs.masks import COMPLETED, with_all_entries
 from ppl_vae.programs.plates import plates_first, rows_first
 from ppl_vae.programs.sites import is_local, per_datum, sample_sites
@@ -101,10 +103,12 @@ class LogJoint:
     """log p(x, z(u)) + log |dz / du| of any Pyro model, a function of unconstrained latents u (C,
     B, D).
 
-    Masked latents count too (`with_all_entries`). z = T(u) by Pyro's `biject_to` of each site's
-    support, where u are the sites' vectors side by side. The density is unscaled: each row counts
-    once. Latents outside the data plate are refused, because they cannot be split by row, and so is
-    a support that depends on another latent.
+    Discrete latents y are summed out, log p(x, z) = log sum_y p(x, y, z), if they have at most
+    1,000 values together or are marked for enumeration. Masked latents count too
+    (`with_all_entries`). z = T(u) by Pyro's `biject_to` of each site's support, where u are the
+    sites' vectors side by side. The density is unscaled: each row counts once. Latents outside the
+    data plate are refused, because they cannot be split by row, and so is a support that depends on
+    another latent.
 
     Args:
         terms: One run under C particles, which gives sites, shapes and supports.
@@ -112,8 +116,8 @@ class LogJoint:
         args: Its arguments.
 
     Raises:
-        ValueError: a latent is discrete, or outside the plate "data", or its support depends on
-            another latent; the model has a missingness model.
+        ValueError: a latent is discrete and cannot be summed out, or outside the plate "data", or
+            its support depends on another latent; the model has a missingness model.
 
     References:
         Carpenter et al. (2017), Stan, J. Stat. Software 76, section 2.6 (change of variables).
@@ -132,11 +136,13 @@ class LogJoint:
         self.model = model
         self.args = args
         self.model_trace = terms.model_trace
-        nodes = {
-            site["name"]: site
-            for site in sample_sites(terms.model_trace)
-            if not site["is_observed"]
-        }
+        latents = [site for site in sample_sites(terms.model_trace) if not site["is_observed"]]
+        self.depth = particles_of(terms.model_trace).max_plate_nesting
+        self.is_marked = bool(marked_sites(latents, terms.guide_trace.nodes))
+        found = {} if self.is_marked else discrete_latents(latents)
+        self.cases = all_cases(found, terms.model_trace)
+        summed = found.keys() | (terms.summed - terms.prior_sites.keys())
+        nodes = {site["name"]: site for site in latents if site["name"] not in summed}
         if COMPLETED in terms.model_trace.nodes:
             raise ValueError(
                 "the model draws missing entries with each particle, so that log p(x, z) is known "
@@ -152,12 +158,17 @@ class LogJoint:
                 "the model has no latent site to sample: ImportanceSampling(1) gives log p(x) "
                 "exactly"
             )
-        self.sites = {name: PackedSite(nodes[name]) for name in terms.prior_sites}
+        self.sites = {name: PackedSite(nodes[name]) for name in terms.prior_sites if name in nodes}
         self.start = torch.cat(
             [site.pack(nodes[name]["value"].detach()) for name, site in self.sites.items()], dim=-1
         )
         if len(self.sites) > 1:
             self._check_supports(nodes)
+
+    @property
+    def has_sums(self) -> bool:
+        """Whether discrete latents are summed out."""
+        return self.is_marked or len(self.cases) > 1
 
     def _check_supports(self, nodes: dict[str, Any]) -> None:
         """Raise ValueError if supports change with the order of the particles."""
@@ -206,26 +217,58 @@ class LogJoint:
 
     def parts(self, position: Tensor) -> LogParts:
         """The density's pieces, (C, B)."""
-        log_jacobian = log_prior = log_likelihood = torch.zeros_like(position[..., 0])
+        log_jacobian = torch.zeros_like(position[..., 0])
         values = {}
         for name, value, part in self._unpack(position):
             values[name] = value
             log_jacobian = log_jacobian + part
-        for name, log_p in per_site(self.trace(values), self.sites):
+        if self.is_marked:
+            return LogParts(values, log_jacobian, *self._contracted(values))
+        latents = self.sites.keys() | self.cases[0].keys()
+        pairs = [self._densities(values | case, latents) for case in self.cases]
+        if len(pairs) == 1:
+            return LogParts(values, log_jacobian, *pairs[0])
+        log_prior, log_likelihood = (torch.stack(each) for each in zip(*pairs, strict=True))
+        log_joint = (log_prior + log_likelihood).logsumexp(0)
+        log_prior = log_prior.logsumexp(0)
+        return LogParts(values, log_jacobian, log_prior, log_joint - log_prior)
+
+    def _densities(
+        self, values: dict[str, Tensor], latents: Collection[str]
+    ) -> tuple[Tensor, Tensor]:
+        """log p(z) and log p(x given z), (C, B)."""
+        log_prior = log_likelihood = torch.zeros(())
+        for name, log_p in per_site(self.trace(values), latents):
+            if name in latents:
+                log_prior = log_prior + log_p
+            else:
+                log_likelihood = log_likelihood + log_p
+        return log_prior, log_likelihood
+
+    def _contracted(self, values: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """The same with the sites that the model marks for enumeration summed out."""
+        model = enumerating(self.model, self.depth)
+        trace = self.trace(values, model)
+        summed = sum_out(trace, self.sites, with_all_entries)
+        log_prior = sum(summed.log_prior.values(), torch.zeros(()))
+        log_likelihood = summed.log_likelihood
+        for name, log_p in per_site(trace, self.sites, summed.names):
             if name in self.sites:
                 log_prior = log_prior + log_p
             else:
                 log_likelihood = log_likelihood + log_p
-        return LogParts(values, log_jacobian, log_prior, log_likelihood)
+        return log_prior, torch.as_tensor(log_likelihood)
 
     def __call__(self, position: Tensor) -> Tensor:
         """log p(x, z) + log |dz / du| per chain and row, (C, B)."""
         return self.parts(position).joint
 
 
-def per_site(trace: Any, latents: Collection[str]) -> Iterator[tuple[str, Tensor]]:
-    """log p of each site in the data plate, (C, B), masked entries of latents included."""
+def per_site(
+    trace: Any, latents: Collection[str], others: Collection[str] = ()
+) -> Iterator[tuple[str, Tensor]]:
+    """log p of each site in the data plate but the `others`, masked entries of latents included."""
     for site in sample_sites(trace):
-        if is_local(site):
+        if is_local(site) and site["name"] not in others:
             counted = with_all_entries(site) if site["name"] in latents else site
             yield site["name"], per_datum(counted["fn"].log_prob(site["value"]), counted)

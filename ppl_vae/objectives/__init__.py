@@ -3,10 +3,12 @@
 from ppl_vae.objectives.beta import BetaELBO
 from ppl_vae.objectives.bound import Bound
 from ppl_vae.objectives.elbo import TraceELBO
+from ppl_vae.objectives.enumerated import EnumeratedELBO
 from ppl_vae.objectives.gradients import (
     VIMCO,
     DoublyReparameterized,
     Gradient,
+    PathAndScore,
     Reparameterized,
     ScoreFunction,
     StickingTheLanding,
@@ -30,9 +32,11 @@ __all__ = [
     "BetaELBO",
     "Bound",
     "DoublyReparameterized",
+    "EnumeratedELBO",
     "Gradient",
     "InfoVAE",
     "MeanFieldELBO",
+    "PathAndScore",
     "Renyi",
     "Reparameterized",
     "ReweightedWakeSleep",

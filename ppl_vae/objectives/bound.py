@@ -2,6 +2,7 @@
 
 import copy
 from abc import ABC
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, Self, TypedDict
 
@@ -117,8 +118,10 @@ class Bound(Target, ELBO, ABC):
         """Log-probabilities of one run with this objective's particles."""
         nesting = self.max_plate_nesting
         run = partial(log_terms, model, guide, *args, max_plate_nesting=nesting, **kwargs)
-        detach = torch.is_grad_enabled() and self.gradient.detaches(self)
-        terms = run(num_particles=self.num_particles, detach=detach)
+        needs_gradient = torch.is_grad_enabled()
+        detach = needs_gradient and self.gradient.detaches(self)
+        with self.gradient.watching() if needs_gradient else nullcontext():
+            terms = run(num_particles=self.num_particles, detach=detach)
         if is_validation_enabled() and self.num_particles == terms.log_likelihood.shape[1] > 1:
             # An axis of rows could pass for that of the particles: a run with one more tells.
             with torch.no_grad(), seeded(0):

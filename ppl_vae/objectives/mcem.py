@@ -6,11 +6,11 @@ from pyro import poutine
 from torch import Tensor
 
 from ppl_vae.hmc import HMC
-from ppl_vae.hmc.posterior import drawing, last_draws
+from ppl_vae.hmc.posterior import last_draws
 from ppl_vae.objectives.elbo import TraceELBO
 from ppl_vae.programs.global_latents import global_draw
 from ppl_vae.programs.particles import Program
-from ppl_vae.programs.traces import log_terms
+from ppl_vae.programs.traces import drawing, log_terms
 
 __all__ = ["MCEM"]
 

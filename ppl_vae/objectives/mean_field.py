@@ -99,6 +99,11 @@ def kl_per_dimension(terms: LogTerms) -> Tensor:
         raise ValueError(
             f"auxiliary site {name!r} of the guide has no prior: there is no KL per dimension"
         )
+    for name in terms.summed & terms.prior_sites.keys():
+        raise ValueError(
+            f"the prior of site {name!r} is a sum over enumerated latents, which is not a product "
+            "over latent dimensions, so there is no KL per dimension"
+        )
     return torch.cat([_site_per_dimension(terms, name) for name in terms.prior_sites], dim=-1)
 
 
@@ -151,7 +156,7 @@ def closed_form(
         [site["name"] for site in sample_sites(trace) if not site["is_observed"]]
         for trace in traces
     )
-    if name not in model_order:
+    if name not in model_order or name in terms.summed:
         return None
     p_site, q_site = (trace.nodes[name] for trace in traces)
     earlier = model_order[: model_order.index(name)]

@@ -57,6 +57,7 @@ class Particles(pyro.plate):
     """
 
     def __init__(self, num_particles: int, max_plate_nesting: int) -> None:
+        self.max_plate_nesting = max_plate_nesting
         super().__init__(PARTICLES, num_particles, dim=-1 - max_plate_nesting)
 
     def _process_message(self, msg: Any) -> None:

@@ -17,17 +17,10 @@ __all__ = ["inner_plates", "observes", "sites_of_x"]
 WEIGHTED = "_weighted"  # marks a site's `infer` where weights of rows are part of its scale
 
 
-def sample_sites(trace: poutine.Trace, *, enumerated: bool = False) -> list[Site]:
+def sample_sites(trace: poutine.Trace) -> list[Site]:
     """The trace's random sites, without Pyro's own subsampling sites."""
     nodes: Any = trace.nodes
-    sites = [s for s in nodes.values() if s["type"] == "sample" and not site_is_subsample(s)]
-    for site in sites:
-        if not enumerated and (site["infer"] or {}).get("enumerate"):
-            raise ValueError(
-                f"site {site['name']!r} is marked for enumeration, which importance weights cannot "
-                "use: fit with pyro.infer.TraceEnum_ELBO, or sample the site"
-            )
-    return sites
+    return [s for s in nodes.values() if s["type"] == "sample" and not site_is_subsample(s)]
 
 
 def observes(site: Site) -> bool:
@@ -141,14 +134,14 @@ def of_plates(log_p: Tensor, site: Site) -> Tensor:
     return log_p.expand(plates)
 
 
-def _inner_scale(site: Site) -> float:
+def inner_scale(site: Site) -> float:
     """Scale of subsampled plates inside the data plate: part of one row's log-probability."""
     return math.prod((f.full_size or f.size) / f.size for f in _inner_frames(site))
 
 
 def common_scale(local: list[Site]) -> float | Tensor:
     """The factor of each row, the same at every site inside the data plate."""
-    (first, scale), *others = [(site["name"], site["scale"] / _inner_scale(site)) for site in local]
+    (first, scale), *others = [(site["name"], site["scale"] / inner_scale(site)) for site in local]
     if (local[0]["infer"] or {}).get(WEIGHTED):  # by `fit`; a recorded step cannot compare values
         return scale
     for name, other in others:
@@ -164,7 +157,7 @@ def common_scale(local: list[Site]) -> float | Tensor:
 
 def per_datum(values: Tensor, site: Site) -> Tensor:
     """Sum one site's (K, *plates, B) values over the plates nested in the data plate, (K, B)."""
-    values = scale_and_mask(values, scale=_inner_scale(site), mask=site["mask"])
+    values = scale_and_mask(values, scale=inner_scale(site), mask=site["mask"])
     return values.flatten(1, -2).sum(1) if values.dim() > 2 else values
 
 

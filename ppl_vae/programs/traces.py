@@ -1,5 +1,6 @@
 """One run of guide and model, its log-probabilities sorted per particle and row."""
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -7,6 +8,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from ppl_vae.programs.discrete.contraction import SummedOut, enumerating, marked_sites, sum_out
 from ppl_vae.programs.particles import (
     PARTICLES,
     PLATE,
@@ -53,6 +55,8 @@ class LogTerms:
         guide_trace: The guide's trace.
         paths: With `detach`, each latent's reparameterised draw, by name; its copy in the traces is
             a leaf.
+        summed: Sites whose log p is a sum over latents that the model enumerates. Those were drawn
+            from their prior for `model_trace`.
 
     Example:
         >>> from ppl_vae import beds
@@ -72,6 +76,7 @@ class LogTerms:
     model_trace: Any  # Pyro's Trace, whose nodes are messages of many kinds
     guide_trace: Any
     paths: dict[str, Tensor] = field(default_factory=dict)
+    summed: frozenset[str] = frozenset()
 
     @property
     def log_prior(self) -> Tensor:
@@ -120,8 +125,9 @@ def log_terms(
     give log p(z) and log q, observed ones log p(x given z). Sites outside it are global: drawn
     once, shared by all particles and rows, and kept apart. `pyro.factor` and observed sites in the
     guide count as in Pyro, with a minus sign; its `pyro.deterministic` sites are ignored.
-    `poutine.mask` is honoured; scales are kept apart, so that a nonlinear bound is taken per row
-    first and scaled after.
+    A latent that the model marks `infer={"enumerate": "parallel"}` and the guide lacks is summed
+    out exactly. `poutine.mask` is honoured; scales are kept apart, so that a nonlinear bound is
+    taken per row first and scaled after.
 
     Args:
         model: Pyro model with one plate "data" at dim -1.
@@ -141,8 +147,7 @@ def log_terms(
     Raises:
         ValueError: no site lies in a plate "data" at dim -1, or it has another size than x; latent
             sites of model and guide differ; nothing is observed inside the plate; local sites carry
-            different scales; a log-probability inside the plate has another shape than its plates;
-            a site is marked for enumeration.
+            different scales; a log-probability inside the plate has another shape than its plates.
 
     References:
         Burda, Grosse and Salakhutdinov (2016), Importance weighted autoencoders, arXiv:1509.00519,
@@ -159,7 +164,12 @@ def log_terms(
         particles = Particles(num_particles, depth)
         settings: dict[str, Any] = {"depth": depth, "detach": detach}
         traces = _run_both(particles(model), particles(guide), *args, **settings, **kwargs)
-        return _sorted(*traces, num_particles)
+        summed = SummedOut()
+        if marked_sites(sample_sites(traces[1]), traces[0].nodes):
+            at_all = enumerating(particles(model), depth)
+            joint = run(poutine.replay(at_all, trace=traces[0]), *args, **kwargs)
+            summed = sum_out(joint, traces[0].nodes)
+        return _sorted(*traces, num_particles, summed)
 
     return with_any_nesting(at_depth, max_plate_nesting)
 
@@ -183,22 +193,24 @@ def _sorted(
     model_trace: poutine.Trace,
     paths: dict[str, Tensor],
     num_particles: int,
+    summed: SummedOut,
 ) -> LogTerms:
-    """The log-probabilities of two traces, sorted."""
+    """The log-probabilities of two traces, sorted; `summed` are those of the enumerated sites."""
     p_sites, q_sites = (
         [site for site in sample_sites(trace) if not is_deterministic(site)]
         for trace in (model_trace, guide_trace)
     )
-    _check_match(p_sites, q_sites)
+    _check_match([site for site in p_sites if site["name"] not in summed.enumerated], q_sites)
     _check_observed(p_sites)
     local = [site for site in [*p_sites, *q_sites] if frame_of(site)]
     plate = frame_of(local[0])
     nothing = local[0]["value"].new_zeros(num_particles, plate.size)
-    likelihood = _total(local_log_probs(p_sites, observed=True), nothing)
+    p_sites = [site for site in p_sites if site["name"] not in summed.names]
+    likelihood = _total(local_log_probs(p_sites, observed=True), nothing) + summed.log_likelihood
     guide_factors = _total(local_log_probs(q_sites, observed=True), nothing)
     return LogTerms(
         log_likelihood=likelihood - guide_factors,
-        prior_sites=local_log_probs(p_sites, observed=False),
+        prior_sites=local_log_probs(p_sites, observed=False) | summed.log_prior,
         posterior_sites=local_log_probs(q_sites, observed=False),
         log_global=global_sum(p_sites, observed=False) - global_sum(q_sites, observed=False),
         global_likelihood=global_sum(p_sites, observed=True) - global_sum(q_sites, observed=True),
@@ -207,6 +219,7 @@ def _sorted(
         model_trace=model_trace,
         guide_trace=guide_trace,
         paths=paths,
+        summed=summed.names,
     )
 
 
@@ -219,11 +232,22 @@ def _detach(trace: poutine.Trace) -> dict[str, Tensor]:
     return paths
 
 
-def log_density_at(terms: LogTerms, program: Program, *args: Any) -> Tensor:
+def drawing(program: Program, values: Mapping[str, Tensor]) -> Program:
+    """The program, drawing these values instead of its own."""
+    trace = poutine.Trace()
+    for name, value in values.items():
+        trace.add_node(name, name=name, type="sample", is_observed=False, value=value, infer={})
+    return poutine.replay(program, trace=trace)
+
+
+def log_density_at(
+    terms: LogTerms, program: Program, *args: Any, without: Collection[str] = ()
+) -> Tensor:
     """Log-density of a guide-like program at the latents of these terms, (K, B)."""
     particles = particles_of(terms.model_trace)
     replayed = run(poutine.replay(particles(program), trace=terms.guide_trace), *args)
-    return _total(local_log_probs(sample_sites(replayed), observed=False), terms.log_likelihood)
+    sites = [site for site in sample_sites(replayed) if site["name"] not in without]
+    return _total(local_log_probs(sites, observed=False), terms.log_likelihood)
 
 
 def particles_of(trace: poutine.Trace, num_particles: int | None = None) -> Particles:

@@ -35,7 +35,7 @@ def shared_among(
     nodes: list[Any] = [*drawn.nodes.values(), *joint.nodes.values()]
     frames = [frame for site in nodes for frame in site.get("cond_indep_stack", ())]
     is_sized_by_batch = {f.full_size for f in frames if f.name == PLATE} == {len(rows[0])}
-    sites = [s for trace in (drawn, joint) for s in sample_sites(trace, enumerated=True)]
+    sites = [s for trace in (drawn, joint) for s in sample_sites(trace)]
     if all(map(is_local, sites)) or (train.weights is None and not is_sized_by_batch):
         return objective, model, guide
     share = ShareOfGlobals(train.sum_of_weights)

@@ -11,12 +11,18 @@ from torch import Tensor
 from ppl_vae.diagnostics.datatree.build import Names
 from ppl_vae.diagnostics.datatree.sampler import read_layout
 from ppl_vae.evidence import reduce_log_weights
-from ppl_vae.hmc.posterior import drawing
 from ppl_vae.programs.inference import PAIRS_PER_CHUNK, Inference, rows_per_chunk
 from ppl_vae.programs.masks import missing_from
 from ppl_vae.programs.modules import arguments
 from ppl_vae.programs.plates import rows_first
-from ppl_vae.programs.traces import Program, Site, is_local, run_under_particles, sample_sites
+from ppl_vae.programs.traces import (
+    Program,
+    Site,
+    drawing,
+    is_local,
+    run_under_particles,
+    sample_sites,
+)
 from ppl_vae.runtime.seeding import derived_seed
 
 __all__ = ["ReplicatedData", "chosen_particles"]

@@ -11,11 +11,10 @@ from ppl_vae.data import Dataset
 from ppl_vae.diagnostics.latents.means import dimension_names
 from ppl_vae.diagnostics.sbc.sources import ImportanceDraws, PosteriorDraws
 from ppl_vae.evidence.defensive import prior_guide
-from ppl_vae.hmc.posterior import drawing
 from ppl_vae.programs.inference import rows_per_chunk
 from ppl_vae.programs.modules import arguments, evaluating
 from ppl_vae.programs.plates import plates_first
-from ppl_vae.programs.traces import LogTerms, Program, log_terms, sample_sites
+from ppl_vae.programs.traces import LogTerms, Program, drawing, log_terms, sample_sites
 
 __all__ = ["Quantity", "Ranking", "weighted_pit"]
 

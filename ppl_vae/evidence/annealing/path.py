@@ -12,7 +12,7 @@ from ppl_vae.hmc import HMC, LogJoint
 from ppl_vae.hmc.target import per_site
 from ppl_vae.hmc.transition import LogDensity, Point, first_step, transition
 from ppl_vae.programs.masks import with_all_entries
-from ppl_vae.programs.sites import per_datum, sample_sites
+from ppl_vae.programs.sites import is_deterministic, per_datum, sample_sites
 from ppl_vae.programs.traces import Program, log_terms
 
 __all__ = ["Kernels", "Path"]
@@ -59,12 +59,14 @@ class Path:
         start: Literal["guide", "prior"],
     ) -> None:
         self.guide = None if start == "prior" else guide
-        proposal = prior_guide(model) if start == "prior" else guide
+        proposal = prior_guide(model, hides_marked=True) if start == "prior" else guide
         terms = log_terms(model, proposal, *args, num_particles=num_chains)
         self.log_joint = LogJoint(terms, model, *args)
-        self.guide_sites = sample_sites(terms.guide_trace)
+        sites = sample_sites(terms.guide_trace)
+        self.guide_sites = [site for site in sites if not is_deterministic(site)]
+        known = self.log_joint.sites.keys() | self.log_joint.cases[0].keys()
         for site in self.guide_sites:
-            if site["name"] not in self.log_joint.sites:
+            if site["name"] not in known:
                 raise ValueError(
                     f"the guide's site {site['name']!r} is not a latent of the model, so q(z given "
                     'x) has no density: use AIS(start="prior")'
@@ -97,8 +99,12 @@ class Path:
             if len(self.guide_sites) == 1:
                 site = with_all_entries(self.guide_sites[0])
                 return per_datum(site["fn"].log_prob(values[site["name"]]), site)
-            trace = self.log_joint.trace(values, self.guide)
-            return torch.stack([log_q for _, log_q in per_site(trace, values)]).sum(0)
+            totals = []
+            for case in self.log_joint.cases:
+                drawn = values | case
+                trace = self.log_joint.trace(drawn, self.guide)
+                totals.append(torch.stack([log_q for _, log_q in per_site(trace, drawn)]).sum(0))
+            return torch.stack(totals).logsumexp(0)
         except (NotImplementedError, KeyError) as error:
             raise ValueError(
                 "the guide's density cannot be evaluated at points that it did not draw "

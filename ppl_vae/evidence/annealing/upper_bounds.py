@@ -167,7 +167,7 @@ class ReverseAIS:
         num_guided = self.num_chains // 2
         starts = (
             (guide, num_guided, FROM_GUIDE),
-            (prior_guide(model), self.num_chains - num_guided, FROM_PRIOR),
+            (prior_guide(model, hides_marked=True), self.num_chains - num_guided, FROM_PRIOR),
         )
         parts = []
         with evaluating(model, guide):

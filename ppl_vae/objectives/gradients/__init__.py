@@ -13,11 +13,14 @@ With the slopes c_k = df/dl_k and curvatures c'_k = d^2f/dl_k^2 of the bound:
     StickingTheLanding     c       c              0
     DoublyReparameterized  c       c - beta c'    0
     ScoreFunction, VIMCO   c       0              signal - beta c
+    PathAndScore           c       c              signal - beta c of discrete latents, else - beta c
+                                                  (of the ELBO: signal of discrete latents)
 
 The draws z_k depend on phi through log q itself, which has no factor beta. So beta multiplies only
 what comes from l.
 """
 
+from ppl_vae.objectives.gradients.mixed import PathAndScore
 from ppl_vae.objectives.gradients.pathwise import (
     DoublyReparameterized,
     Gradient,
@@ -30,6 +33,7 @@ __all__ = [
     "VIMCO",
     "DoublyReparameterized",
     "Gradient",
+    "PathAndScore",
     "Reparameterized",
     "ScoreFunction",
     "StickingTheLanding",

@@ -1,8 +1,9 @@
 """The base of all gradient estimators, and those that differentiate through the draws."""
 
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import NamedTuple, override
+from typing import Any, NamedTuple, override
 
 import torch
 from torch import Tensor
@@ -52,6 +53,10 @@ class Gradient(ABC):
     def detaches(self, bound: Target) -> bool:
         """Whether latents are cut from the graph, to separate the three derivatives."""
         return True
+
+    def watching(self) -> AbstractContextManager[Any]:
+        """A context for the run of the programs, if the estimator asks what depends on a draw."""
+        return nullcontext()
 
     def check(self, bound: Target) -> None:
         """Raise ValueError, with the reason, if the estimator is not defined for this bound."""
@@ -110,8 +115,9 @@ def require_reparameterized(terms: LogTerms, estimator: str) -> None:
         if not distribution.has_rsample and terms.log_q.requires_grad:
             raise ValueError(
                 f"{estimator}: latent site {name!r} ({type(distribution).__name__}) is not "
-                "reparameterised, so its gradient would be lost; use "
-                "objectives.TraceELBO(5, gradient=objectives.ScoreFunction()) or "
+                "reparameterised, so its gradient would be lost; use objectives.EnumeratedELBO() "
+                "for a discrete latent of few values, else "
+                "objectives.TraceELBO(5, gradient=objectives.PathAndScore()) or "
                 "objectives.IWAE(5, gradient=objectives.VIMCO())"
             )
 
@@ -251,6 +257,11 @@ class DoublyReparameterized(Gradient):
         total = -bound.kl_weight * (slopes * terms.log_prior).sum(0)
         for name in terms.paths:
             site = terms.model_trace.nodes[name]
+            if name in terms.summed:
+                raise ValueError(
+                    f"the prior of site {name!r} is a sum over enumerated latents, and has no "
+                    "path: use DoublyReparameterized(prior=False)"
+                )
             # Of this site's prior, not of those that depend on it.
             log_ratio = terms.log_q - terms.prior_sites[name]
             weighted = (curvatures * log_weights + slopes * log_ratio).sum()

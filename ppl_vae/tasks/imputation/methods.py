@@ -127,6 +127,7 @@ class Importance:
         with own.evaluating():
             proposals = self.proposals(block, group)
             terms, log_weights = mixture_terms(block.inference.model, proposals, *block.args)
+            require_no_sums(any(each.summed for each in terms))
             x = torch.cat([entries.of(_x_drawn(each.model_trace, block)) for each in terms])
         log_weights = log_weights.nan_to_num(nan=-torch.inf, posinf=torch.inf)
         chosen = chosen_particles(_finite(log_weights).cpu().numpy(), 1, own.seed)
@@ -195,6 +196,7 @@ class Chained:
         with own.evaluating():
             terms = log_terms(model, guide, *block.args, num_particles=num_chains)
             log_joint = LogJoint(terms, model, *block.args)
+            require_no_sums(log_joint.has_sums)
             chains = self.sampler.run(log_joint, log_joint.start)
             draws = chains.draws[self._kept(group)].flatten(0, 1)
             step = max(1, PAIRS_PER_CHUNK // len(block))
@@ -305,3 +307,12 @@ def _finite(log_weights: Tensor) -> Tensor:
 def _num_chains(group: Group) -> int:
     """One for each imputation, and at least four, by which they are judged."""
     return max(FEWEST_CHAINS, len(group.imputations))
+
+
+def require_no_sums(has_sums: bool) -> None:
+    """Raise where discrete latents are summed out, so that x cannot be drawn given them."""
+    if has_sums:
+        raise ValueError(
+            "missing entries are drawn given all latents, and this method sums discrete latents "
+            "out: sample them in the guide, and impute by Importance"
+        )

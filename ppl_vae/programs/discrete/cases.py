@@ -1,0 +1,216 @@
+"""Discrete latents that the guide draws, at each of their values."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ppl_vae.programs.masks import mask_of, unmasked
+from ppl_vae.programs.particles import Program, Site
+from ppl_vae.programs.plates import plates_first
+from ppl_vae.programs.sites import (
+    frame_of,
+    inner_plates,
+    is_deterministic,
+    is_local,
+    sample_sites,
+)
+from ppl_vae.programs.traces import LogTerms, drawing, log_terms, particles_of
+
+__all__ = ["Cases", "cases_of", "discrete_latents", "marginal_log_weights", "values_of"]
+
+MOST_CASES = 1000  # values of all discrete latents together; beyond, they stay sampled
+
+Values = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Cases:
+    """Terms of the same model and guide with the discrete latents y at each of their values.
+
+    A masked y has no density: it counts as uniform, in model and guide, so that sums over its
+    values are means.
+
+    Args:
+        names: The discrete latents.
+        terms: The terms at each value.
+
+    Example:
+        >>> Cases(("y",), ()).names
+        ('y',)
+    """
+
+    names: tuple[str, ...]
+    terms: tuple[LogTerms, ...]
+
+    @property
+    def log_q_discrete(self) -> Tensor:
+        """log q(y given x) at each value, (values, K, B)."""
+        by_site = [[each.posterior_sites[name] for each in self.terms] for name in self.names]
+        return torch.stack([torch.stack(values) for values in by_site]).sum(0)
+
+    @property
+    def log_weights(self) -> Tensor:
+        """log p(x, y, z_y) - log q(z_y given x, y) at each value, (values, K, B)."""
+        return torch.stack([each.log_weights for each in self.terms]) + self.log_q_discrete
+
+
+def marginal_log_weights(terms: LogTerms, model: Program, guide: Program, *args: Any) -> Tensor:
+    """log sum_y p(x, y, z_y) / q(z_y given x, y), z_y ~ q(z given x, y), (K, B).
+
+    It is log w itself where the guide draws no discrete latent, or one of more than 1,000 values.
+
+    Args:
+        terms: One run of model and guide.
+        model: The model.
+        guide: The guide.
+        args: Arguments of both.
+
+    References:
+        Kingma et al. (2014), Semi-supervised learning with deep generative models,
+        arXiv:1406.5298, eq. 7 (its bound).
+
+    Example:
+        >>> from ppl_vae import beds
+        >>> bed = beds.linear_gaussian(num_data=3)
+        >>> terms = log_terms(bed.model, bed.guide, bed.x)
+        >>> log_w = marginal_log_weights(terms, bed.model, bed.guide, bed.x)
+        >>> bool((log_w == terms.log_weights).all())
+        True
+    """
+    cases = cases_of(terms, model, guide, *args)
+    return terms.log_weights if cases is None else cases.log_weights.logsumexp(0)
+
+
+def cases_of(terms: LogTerms, model: Program, guide: Program, *args: Any) -> Cases | None:
+    """The terms with the discrete latents of the guide at each of their values, or None.
+
+    Latents that the guide draws before the first of them keep their draws; those after it are drawn
+    anew for each value.
+
+    Args:
+        terms: One run of model and guide.
+        model: The model.
+        guide: The guide.
+        args: Arguments of both.
+
+    Example:
+        >>> from ppl_vae import beds
+        >>> bed = beds.linear_gaussian(num_data=3)
+        >>> cases_of(log_terms(bed.model, bed.guide, bed.x), bed.model, bed.guide, bed.x) is None
+        True
+    """
+    sites = sample_sites(terms.guide_trace)
+    latents = [s for s in sites if not (s["is_observed"] or is_deterministic(s))]
+    found = discrete_latents(latents)
+    if not found:
+        return None
+    particles = particles_of(terms.guide_trace)
+    settings: dict[str, Any] = {
+        "num_particles": particles.size,
+        "max_plate_nesting": particles.max_plate_nesting,
+    }
+    first = latents.index(next(site for site in latents if site["name"] in found))
+    kept = {
+        site["name"]: site["value"]
+        for i, site in enumerate(latents)
+        if i < first or not frame_of(site)
+    }
+    parts = []
+    for case in all_cases(found, terms.guide_trace):
+        drawn = log_terms(model, drawing(guide, kept | case), *args, **settings)
+        parts.append(_uniform_where_masked(drawn, found))
+    return Cases(tuple(found), tuple(parts))
+
+
+def discrete_latents(sites: list[Site]) -> dict[str, Tensor]:
+    """All values of each discrete latent in the data plate, by name; none if there are too many.
+
+    Args:
+        sites: Latent sites of a trace under particles.
+
+    Example:
+        >>> discrete_latents([])
+        {}
+    """
+    known = {site["name"]: values_of(site) for site in sites if is_local(site)}
+    found = {name: values for name, values in known.items() if values is not None}
+    too_many = math.prod(map(len, found.values())) > MOST_CASES
+    return {} if too_many else found
+
+
+def values_of(site: Site) -> Tensor | None:
+    """All values that a site may take, (values, *plates, 1, *event), or None.
+
+    Entries of a vector, and those in plates inside the data plate, are combined.
+
+    Args:
+        site: A site of a trace under particles.
+
+    Example:
+        >>> import pyro
+        >>> from ppl_vae.programs.traces import run_under_particles
+        >>> def program():
+        ...     with pyro.plate("data", 5, dim=-1):
+        ...         pyro.sample("y", pyro.distributions.Bernoulli(torch.ones(2) / 2).to_event(1))
+        >>> values_of(run_under_particles(program, 3).nodes["y"])[:, 0].tolist()
+        [[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]
+    """
+    base, shape = _entries(site)
+    if not base.has_enumerate_support:
+        return None
+    try:
+        values = base.enumerate_support(expand=False)
+    except NotImplementedError:  # it depends on the row
+        return None
+    values = values.reshape(len(values), *base.event_shape)
+    num_entries = shape.numel()
+    if num_entries * math.log(len(values)) > math.log(MOST_CASES) + 1e-9:
+        return None
+    index = torch.arange(len(values), device=values.device)
+    each = torch.cartesian_prod(*[index] * num_entries).reshape(-1, num_entries)
+    together = values[each].reshape(len(each), 1, *shape, *base.event_shape)
+    return plates_first(together, site)
+
+
+def all_cases(found: Values, trace: Any) -> list[Values]:
+    """Each combination of the values of these sites, in the shape that a trace has them in."""
+    cases: list[Values] = [{}]
+    for name, values in found.items():
+        shape = trace.nodes[name]["value"].shape
+        cases = [case | {name: value.expand(shape)} for case in cases for value in values]
+    return cases
+
+
+def _entries(site: Site) -> tuple[Any, torch.Size]:
+    """The distribution of one entry of a site, and the shape of its entries within a row."""
+    base = unmasked(site["fn"])
+    shape = inner_plates(site)
+    if isinstance(base, torch.distributions.Independent):
+        inner = base.reinterpreted_batch_ndims
+        base = base.base_dist
+        shape = shape + base.batch_shape[len(base.batch_shape) - inner :]
+    return base, torch.Size(shape)
+
+
+def _uniform_where_masked(terms: LogTerms, found: Values) -> LogTerms:
+    """The terms with - log C for each masked entry of a discrete latent of C values."""
+    log_p = dict(terms.prior_sites)
+    log_q = dict(terms.posterior_sites)
+    for name in found:
+        site = terms.guide_trace.nodes[name]
+        if site["mask"] is None and unmasked(site["fn"]) is site["fn"]:
+            continue
+        missing = ~mask_of(site)
+        base, shape = _entries(site)
+        batch = missing.shape[: missing.dim() - site["fn"].event_dim]
+        by_entry = missing.reshape(*batch, -1, base.event_shape.numel()).all(-1)
+        by_row = by_entry.sum(-1)
+        count = by_row.flatten(1, -2).sum(1) if by_row.dim() > 2 else by_row
+        uniform = -count * (math.log(len(found[name])) / shape.numel())
+        log_q[name] = log_q[name] + uniform
+        if name in log_p:
+            log_p[name] = log_p[name] + uniform
+    return replace(terms, prior_sites=log_p, posterior_sites=log_q)
