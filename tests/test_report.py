@@ -546,10 +546,10 @@ def test_rows_are_described_by_their_rarest_values():
         {"age": [40.0, 41, 42, 43, 99], "sex": ["f", "f", "f", "m", None], "n": [1, 1, 1, 1, 7]}
     )
     said = described(Dataset(frame), np.array([1, 3, 4]))
-    assert said[1].startswith("sex m, ")
-    assert said[2].endswith("sex missing")
-    assert sorted(said[2].split(", ")[:2]) == ["age 99", "n 7"]
-    assert described(Dataset(np.eye(3)), np.array([0]))[0].count(",") == 2
+    assert said[1].startswith("sex = m; ")
+    assert said[2].endswith("sex = missing")
+    assert sorted(said[2].split("; ")[:2]) == ["age = 99", "n = 7"]
+    assert described(Dataset(np.eye(3)), np.array([0]))[0].count(";") == 2
     wide = described(Dataset(np.eye(9)), np.array([0]))
     assert wide[0].endswith("and 5 more")
 

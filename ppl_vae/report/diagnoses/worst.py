@@ -78,7 +78,7 @@ def described(data: Dataset, which: np.ndarray) -> list[str]:
 
     Example:
         >>> described(Dataset([[1.0, 5.0], [1.0, 9.0], [2.0, 5.0]]), np.array([1]))
-        ['9, 1']
+        ['9; 1']
     """
     if len(data.dims) != 2:
         flat = data.x.flatten(1).cpu().numpy()[which]
@@ -94,7 +94,7 @@ def described(data: Dataset, which: np.ndarray) -> list[str]:
     for row in which:
         order = np.argsort(rarity[row], kind="stable")
         values = [shown_value(frame.iloc[row, place]) for place in order]
-        names = [f"{frame.columns[place]} " if named else "" for place in order]
+        names = [f"{frame.columns[place]} = " if named else "" for place in order]
         found.append(_sentence([f"{n}{v}" for n, v in zip(names, values, strict=True)]))
     return found
 
@@ -111,7 +111,7 @@ def _rarity(column: Any, *, is_level: bool) -> np.ndarray:
 
 def _sentence(values: list[str]) -> str:
     more = [f"and {len(values) - MOST_VALUES} more"] * (len(values) > MOST_VALUES)
-    return ", ".join([*values[:MOST_VALUES], *more])
+    return "; ".join([*values[:MOST_VALUES], *more])
 
 
 WORST = Diagnosis("worst", "Worst rows", "log p(x)", panel=_worst, page="concepts.md#pareto-k-hat")
