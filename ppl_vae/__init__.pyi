@@ -68,6 +68,7 @@ from .report import write_report as write_report
 from .runtime.seeding import seeded as seeded
 from .tasks import AnomalyPValues as AnomalyPValues
 from .tasks import CompressedRows as CompressedRows
+from .tasks import Contrast as Contrast
 from .tasks import Denoised as Denoised
 from .tasks import Fits as Fits
 from .tasks import Imputations as Imputations
@@ -75,6 +76,7 @@ from .tasks import MultipleImputation as MultipleImputation
 from .tasks import anomaly_pvalues as anomaly_pvalues
 from .tasks import bootstrap_fits as bootstrap_fits
 from .tasks import compress as compress
+from .tasks import contrast as contrast
 from .tasks import counterfactual as counterfactual
 from .tasks import decompress as decompress
 from .tasks import denoise as denoise

@@ -32,8 +32,13 @@ def linear_gaussian():
 
 
 @pytest.mark.statistical
-def test_the_posterior_of_a_linear_gaussian_model_is_exact():
+@pytest.mark.parametrize("offset", [0.0, 50.0], ids=["near", "far"])
+def test_the_posterior_of_a_linear_gaussian_model_is_exact(offset):
+    """From the guide's start, and from the prior's where noise leads the guide astray."""
     model, guide = linear_gaussian()
+    with torch.no_grad():
+        for weights in guide.posterior.link.parameters():
+            weights += offset * (weights.dim() == 1)
     with pv.seeded(2):
         clean = model.sample(60)
         noisy = GaussianNoise(NOISE).corrupt(clean)

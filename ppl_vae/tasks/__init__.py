@@ -1,8 +1,9 @@
-"""Uses of a trained model: anomalies, compression, denoising, imputation, and others."""
+"""Uses of a trained model: anomalies, compression, contrasts, imputation, and others."""
 
-from ppl_vae.tasks import anomaly, compression, denoising, imputation, reduction
+from ppl_vae.tasks import anomaly, compression, contrasts, denoising, imputation, reduction
 from ppl_vae.tasks.anomaly import AnomalyPValues, anomaly_pvalues, odd_columns, plot_anomalies
 from ppl_vae.tasks.compression import CompressedRows, compress, decompress
+from ppl_vae.tasks.contrasts import Contrast, contrast, plot_contrast
 from ppl_vae.tasks.denoising import Denoised, denoise
 from ppl_vae.tasks.imputation import (
     Fits,
@@ -37,6 +38,7 @@ from ppl_vae.tasks.reduction import (
 __all__ = [
     "AnomalyPValues",
     "CompressedRows",
+    "Contrast",
     "Counterfactual",
     "Denoised",
     "EmbeddingQuality",
@@ -54,6 +56,8 @@ __all__ = [
     "bootstrap_fits",
     "compress",
     "compression",
+    "contrast",
+    "contrasts",
     "counterfactual",
     "embedding_quality",
     "decompress",
@@ -65,6 +69,7 @@ __all__ = [
     "odd_columns",
     "overimpute",
     "plot_anomalies",
+    "plot_contrast",
     "plot_embedding_quality",
     "plot_loadings",
     "plot_overimputation",

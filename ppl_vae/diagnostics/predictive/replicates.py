@@ -42,6 +42,7 @@ class ReplicatedData:
         inference: Model, guide and rows.
         num_samples: Number of pairs S.
         seed: Seed of the draws.
+        progress: Whether to show a bar while z is drawn, if that takes more than two seconds.
 
     Example:
         >>> from ppl_vae import beds
@@ -52,7 +53,9 @@ class ReplicatedData:
         (2, (3, 5))
     """
 
-    def __init__(self, inference: Inference, *, num_samples: int, seed: int) -> None:
+    def __init__(
+        self, inference: Inference, *, num_samples: int, seed: int, progress: bool = False
+    ) -> None:
         layout = read_layout(inference.model, inference.guide, inference.data)
         self.site = Names(inference.data, layout, num_samples).x
         if self.site not in layout.observed:
@@ -64,11 +67,11 @@ class ReplicatedData:
         self.has_global = bool(layout.shared)
         self.num_samples = num_samples
         self.seed = seed
-        self.latents, self.pareto_k = _resampled(inference, num_samples, seed)
+        self.latents, self.pareto_k = _resampled(inference, num_samples, seed, progress)
 
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
         args = self.inference.args
-        for draws in self._parts():
+        for draws in self.parts():
             with self.inference.evaluating(derived_seed(self.seed, draws.start)):
                 programs = (self.inference.model, self._given_x(draws))
                 found = [self._drawn(program, draws, args) for program in programs]
@@ -81,12 +84,16 @@ class ReplicatedData:
 
         Computed some draws at a time.
         """
-        args = arguments(self.inference.data.x, context)
-        for draws in self._parts():
-            with self.inference.evaluating(derived_seed(self.seed, draws.start)):
-                yield self._drawn(self._given_x(draws), draws, args)[0]
+        for draws in self.parts():
+            yield self.given_x(draws, context)
 
-    def _parts(self) -> Iterator[slice]:
+    def given_x(self, draws: slice, context: Tensor | None) -> np.ndarray:
+        """x of these draws of z given x, under these covariates, (draws, N, *event)."""
+        args = arguments(self.inference.data.x, context)
+        with self.inference.evaluating(derived_seed(self.seed, draws.start)):
+            return self._drawn(self._given_x(draws), draws, args)[0]
+
+    def parts(self) -> Iterator[slice]:
         """The draws of one run, which have one draw of the global latents."""
         step = 1 if self.has_global else max(1, PAIRS_PER_CHUNK // len(self.missing))
         for start in range(0, self.num_samples, step):
@@ -114,7 +121,7 @@ class ReplicatedData:
 
 
 def _resampled(
-    inference: Inference, num_samples: int, seed: int
+    inference: Inference, num_samples: int, seed: int, progress: bool
 ) -> tuple[dict[str, Tensor], np.ndarray]:
     """S draws of each latent in the data plate, (S, *plates, N, *event), and k-hat by row, (N,).
 
@@ -124,7 +131,8 @@ def _resampled(
     parts: list[dict[str, Tensor]] = []
     k_hats: list[np.ndarray] = []
     row_dims: dict[str, int] = {}
-    for block in inference.blocks(rows_per_chunk(len(inference), NUM_PARTICLES), seed=seed):
+    step = rows_per_chunk(len(inference), NUM_PARTICLES)
+    for block in inference.blocks(step, seed=seed, title="draws of z", progress=progress):
         terms = block.terms(NUM_PARTICLES)
         log_w = terms.log_weights.double().cpu().numpy()
         chosen = torch.from_numpy(chosen_particles(log_w, num_samples, block.seed))

@@ -11,10 +11,12 @@ from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.families.posteriors import FullRankNormal
 from ppl_vae.guide import Guide
 from ppl_vae.model import Model
-from ppl_vae.refinement import GradientRefinement
+from ppl_vae.programs.traces import Program
+from ppl_vae.refinement import GradientRefinement, refine
 from ppl_vae.runtime.checks import from_keywords, instance_of
 from ppl_vae.tasks.denoising.noise import Noise
 from ppl_vae.tasks.denoising.noisy_model import NoisyModel
+from ppl_vae.tasks.denoising.start import BetterStart, PriorGuide
 from ppl_vae.tasks.imputation.drawing import MultipleImputation, draw_entries
 from ppl_vae.tasks.imputation.imputations import Imputations
 
@@ -110,10 +112,11 @@ def denoise(
     p(x given y) is proportional to p(x) p(y given x), with p(x) the model of clean rows. Its
     entries are independent given z, so that z ~ p(z given y) is drawn with x integrated out,
     p(y given z) = prod_i of the integral of p(x_i given z) p(y_i given x_i) dx_i, and then each x_i
-    given z and y_i. The guide saw clean rows in training: z is chosen among its draws by importance
-    weights, for most rows among those of a guide refined for them, or drawn by Hamiltonian Monte
-    Carlo, and each row is judged. Intervals are right if model and noise are; on rows that the
-    model cannot generate they are too short.
+    given z and y_i. The guide saw clean rows in training and may be far off for noisy ones, so that
+    each row starts at the guide or at the prior, whichever has the larger ELBO. From there z is
+    chosen among draws by importance weights, for most rows among those of a guide refined for them,
+    or drawn by Hamiltonian Monte Carlo, and each row is judged. Intervals are right if model and
+    noise are; on rows that the model cannot generate they are too short.
 
     Args:
         model: A `Model` of clean rows.
@@ -153,13 +156,22 @@ def denoise(
     program = NoisyModel(model, noise)
     rows = as_dataset(noisy).in_memory()
     asked = np.ones(tuple(rows.x.shape), dtype=bool)
-    found = draw_entries([(program, guide)], rows, asked, settings, seed=seed, progress=progress)
+    start: Program = guide
+    if _has_full_covariance(guide):
+        method = BetterStart(PriorGuide(model))
+        start = refine(program, guide, rows, method, seed=seed, progress=False)
+    found = draw_entries([(program, start)], rows, asked, settings, seed=seed, progress=progress)
     return Denoised(found)
 
 
 def _refinement(guide: Guide) -> dict[str, Any]:
     """Full covariance where it can be had: noise correlates latents that clean rows determine."""
-    support = getattr(getattr(guide, "posterior", None), "support", None)
-    if support is not constraints.real_vector or guide.latent_dim > MOST_CORRELATED:
+    if not _has_full_covariance(guide):
         return {}
     return {"refinement": GradientRefinement(posterior=FullRankNormal(guide.latent_dim))}
+
+
+def _has_full_covariance(guide: Guide) -> bool:
+    """Whether latents are vectors of few enough dimensions."""
+    support = getattr(getattr(guide, "posterior", None), "support", None)
+    return support is constraints.real_vector and guide.latent_dim <= MOST_CORRELATED

@@ -77,9 +77,9 @@ class Served:
         remedy = MORE_PARTICLES + f", {LONGER_CHAINS}" * allows_chains
         because = "".join(f" ({reason})" for reason in reasons)
         warn_caller(
-            f"{self.num_unreliable} rows, the first of them {first}, are imputed by draws that are "
-            f"not reliable: k-hat above {GOOD_K}, few effective draws, or R-hat above "
-            f"{LARGEST_R_HAT} (imputations.rows){because}: {remedy}"
+            f"{self.num_unreliable} rows, the first of them {first}, have draws that are not "
+            f"reliable: k-hat above {GOOD_K}, few effective draws, or R-hat above {LARGEST_R_HAT} "
+            f"(see .rows of the result){because}: {remedy}"
         )
 
 
