@@ -64,7 +64,7 @@ def test_levels_that_are_no_binary_fractions_come_back_to_the_last_bit(dtype):
 
 
 @pytest.mark.parametrize("num_rows", [1, 2, 17])
-@pytest.mark.parametrize("batch_size", [1, 4, 64])
+@pytest.mark.parametrize("batch_size", [1, 4, 10**9])
 def test_any_number_of_rows(num_rows, batch_size):
     x = rows_of("Poisson", num_rows)
     model, guide = pair(likelihoods.Poisson(EVENT), latent_dim=7)
@@ -183,6 +183,9 @@ def test_what_cannot_be_coded_is_refused_before_work():
     full = pv.Guide(posteriors.FullRankNormal(2), EVENT)
     with pytest.raises(ValueError, match="independent normal latents, and the posterior"):
         pv.compress(model, full, rows_of("Bernoulli"))
+    next(guide.parameters()).data[0] = torch.nan
+    with pytest.raises(ValueError, match="of the Guide are not finite"):
+        pv.compress(model, guide, rows_of("Bernoulli"))
     with pytest.raises(ValueError, match="takes a Model and a Guide"):
         pv.compress(model, lambda x: None, rows_of("Bernoulli"))
 

@@ -140,6 +140,8 @@ def test_what_cannot_be_denoised_is_refused_in_one_line():
         pv.denoise(model, guide, y, 0.5)
     with pytest.raises(ValueError, match="Model made of"):
         pv.denoise(lambda x: None, guide, y, GaussianNoise(0.5))
+    with pytest.raises(ValueError, match="name one or more of the columns"):
+        pv.denoise(model, guide, y, {})
     for wrong in (0.0, -1.0, float("nan")):
         with pytest.raises(ValueError, match=r"GaussianNoise\(sd\)"):
             GaussianNoise(wrong)
@@ -147,3 +149,62 @@ def test_what_cannot_be_denoised_is_refused_in_one_line():
             PoissonNoise(wrong)
     with pytest.raises(ValueError, match=r"Dropout\(probability\)"):
         Dropout(1.0)
+
+
+def test_values_that_cannot_arise_are_refused():
+    with pv.seeded(0):
+        model = pv.Model(priors.StandardNormal(1), likelihoods.Bernoulli(3)).double()
+    y = torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.5, 0.0]]).double()
+    said = r"the noisy rows hold 0.5 at row 1, feature 1, which no clean value gives"
+    with pytest.raises(ValueError, match=said):
+        pv.denoise(model, prior_guide, y, SaltAndPepper(0.1))
+    with pytest.raises(ValueError, match="the noisy rows hold -1 at row 0, feature 0"):
+        pv.denoise(model, prior_guide, y - 1, PoissonNoise(2.0))
+    found = pv.denoise(model, prior_guide, y[:1], Dropout(0.1), method="importance")
+    with pytest.raises(ValueError, match="peak is 0"):
+        found.psnr(y[:1], peak=0)
+    assert np.isinf(found.psnr(found.mean)).all()
+
+
+@pytest.mark.statistical
+def test_single_columns_of_a_mixed_table_are_noisy():
+    """A Gaussian column under noise, a clean count and a missing bit: sums over z on a grid."""
+    families = {"a": likelihoods.Gaussian, "n": likelihoods.Poisson, "b": likelihoods.Bernoulli}
+    with pv.seeded(6):
+        model = pv.Model(priors.StandardNormal(1), likelihoods.Columns(families), nn.Linear(1, 4))
+        for weights in model.parameters():
+            weights.data = 0.5 * torch.randn_like(weights)
+        model = model.double()
+        clean = model.sample(8)
+        noisy = clean.clone()
+        noisy[:, 0] += 0.7 * torch.randn(8)
+        noisy[::2, 2] = torch.nan
+    data = pv.Dataset(noisy, feature_names=["a", "n", "b"], dtype=torch.float64)
+    options = {"method": "importance", "num_particles": 400}
+    found = pv.denoise(model, prior_guide, data, {"a": GaussianNoise(0.7)}, **options)
+    assert found.mean[:, 1] == pytest.approx(clean[:, 1].numpy(), abs=1e-12)
+    assert found.sd[:, 1] == pytest.approx(0, abs=1e-6)
+    z = torch.linspace(-8, 8, 4001).double().reshape(-1, 1)
+    with torch.no_grad():
+        normal, poisson, bit = model.decode(z).base_dist.parts
+    for row, (y, n, b) in enumerate(noisy.tolist()):
+        variance = normal.variance + 0.7**2
+        log_p = dist.Normal(0.0, 1.0).log_prob(z) + dist.Normal(
+            normal.mean, variance.sqrt()
+        ).log_prob(torch.tensor(y).double())
+        log_p = log_p + poisson.log_prob(torch.tensor(n).double())
+        if not np.isnan(b):
+            log_p = log_p + bit.log_prob(torch.tensor(b).double())
+        weights = log_p.softmax(0)
+        share = normal.variance / variance
+        means = normal.mean + share * (y - normal.mean)
+        mean = (weights * means).sum()
+        spread = (weights * (share * 0.7**2 + (means - mean) ** 2)).sum().sqrt()
+        ess = found.rows["ess"].iloc[row]
+        assert abs(found.mean[row, 0] - mean) < 4 * spread / np.sqrt(ess)  # level 5e-4 in all
+        chance = (weights * bit.probs).sum() if np.isnan(b) else torch.tensor(b)
+        assert found.mean[row, 2] == pytest.approx(chance.item(), abs=2 / np.sqrt(ess))
+    with pytest.raises(ValueError, match="no column 'c' among a, n, b"):
+        pv.denoise(model, prior_guide, data, {"c": GaussianNoise(0.7)})
+    with pytest.raises(ValueError, match=r"noise\['a'\] is 3"):
+        pv.denoise(model, prior_guide, data, {"a": 3})

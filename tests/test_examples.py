@@ -126,3 +126,16 @@ def test_a_reduction_is_judged_beside_principal_components(tmp_path):
     assert abs(variance.first_order.sum() - variance.explained) < 0.5 * variance.explained
     assert (variance.total > variance.first_order - 4 * variance.first_order_se).all()
     assert loadings.draws.shape == (module.QUICK_FITS, 30, 2)
+
+
+@pytest.mark.statistical
+def test_contrasts_find_the_sexes_and_nothing_in_random_halves(tmp_path):
+    module, (found, shares) = run("contrasts", tmp_path)
+    sexes = found["sex"].to_frame().loc["feature"]
+    assert sexes.loc["HDL", "adjusted"] <= module.ALPHA
+    assert sexes.loc["HDL", "high"] < 0
+    halves = found["random halves"].to_frame()
+    assert (halves["adjusted"] > module.ALPHA).all()
+    assert shares["copies as rows"] > 0.3
+    error = np.sqrt(module.ALPHA * (1 - module.ALPHA) / module.QUICK_REPEATS)
+    assert shares["copies by subject"] <= module.ALPHA + 3 * error  # level 0.002

@@ -1,4 +1,4 @@
-"""ppl-vae impute, anomaly, transform, score: the rows of a new file, from runs of either kind."""
+"""ppl-vae impute, anomaly, denoise and others: the rows of a new file, from runs of either kind."""
 
 import json
 
@@ -11,7 +11,9 @@ from test_mixed_columns import frame
 from test_saved_runs import NUM_ROWS, ROOT
 
 import ppl_vae as pv
+from ppl_vae import likelihoods, posteriors, priors
 from ppl_vae.experiment import ConfigError, SavedRun, calibration_rows, file_anomalies
+from ppl_vae.tasks.denoising import GaussianNoise
 
 FAST = ["--method", "importance"]
 UNRELIABLE = pytest.mark.filterwarnings("ignore:.*draws that are not reliable")  # of 20 steps
@@ -262,3 +264,164 @@ def test_a_report_puts_its_verdicts_in_the_card(run, tmp_path):
     assert (place / "report.html").exists()
     with pytest.raises(ConfigError, match="give output=, a folder"):
         pv.write_report((found.model, found.guide, rows), progress=False)
+
+
+# --- denoise and contrast, by the run that was trained; compress by a model of discrete columns ---
+
+
+@pytest.fixture(scope="module")
+def plain_run(tmp_path_factory):
+    """A run of two Gaussian columns and a category, of weights that were not trained."""
+    rows = frame(40)[["income", "change", "region"]]
+    data = pv.Dataset(rows)
+    with pv.seeded(0):
+        families = {"income": likelihoods.Gaussian, "change": likelihoods.Gaussian}
+        likelihood = likelihoods.Columns(families | {"region": likelihoods.Categorical(1, 3)})
+        guide = pv.Guide(posteriors.MeanFieldNormal(2), data.event_shape, start=data)
+        model = pv.Model(priors.StandardNormal(2), likelihood, start=data)
+    place = tmp_path_factory.mktemp("runs")
+    rows.to_csv(place / "rows.csv", index=False)
+    return pv.save_run(place / "plain", model, guide, data), place / "rows.csv"
+
+
+@UNRELIABLE
+def test_noisy_columns_are_replaced_by_their_posterior_means(plain_run, tmp_path):
+    folder, table = plain_run
+    output = tmp_path / "clean.csv"
+    noise = ["--noise", "gaussian", "--sd", 0.5, "--columns", "change"]
+    options = ["--method", "importance", "--level", 0.9, "--json", "--quiet"]
+    result = call("denoise", folder, table, "-o", output, *noise, *options)
+    assert result.exit_code == 0, result.output
+    figures = json.loads(result.stdout)
+    assert figures["columns"] == ["change"]
+    assert figures["rows"] == 40
+    found, original = pd.read_csv(output), pd.read_csv(table)
+    beside = ["change.sd", "change.lower", "change.upper"]
+    assert list(found) == ["income", "change", *beside, "region"]
+    pd.testing.assert_frame_equal(found[["income", "region"]], original[["income", "region"]])
+    assert (found["change"].isna() == original["change"].isna()).all()
+    run = pv.load_run(folder)
+    expected = pv.denoise(
+        run.model, run.guide, run.read(table), {"change": GaussianNoise(0.5)}, method="importance"
+    )
+    known = original["change"].notna()
+    np.testing.assert_allclose(found["change"][known], expected.mean[known, 1], rtol=1e-6)
+    low = expected.interval(0.9)[0, :, 1]
+    np.testing.assert_allclose(found["change.lower"][known], low[known], rtol=1e-6)
+    for wrong, said in (
+        (["--noise", "gaussian"], "gaussian noise takes --sd, and nothing was given"),
+        (["--noise", "speckle", "--sd", 1], "noise is 'speckle'"),
+        (["--sd", 1, "--peak", 2], "and --sd, --peak was given"),
+        (["--sd", 1, "--columns", "region"], "column 'region' holds categories"),
+        (["--sd", 1, "--columns", "age"], "column 'age' is not modelled"),
+    ):
+        assert said in one_error(call("denoise", folder, table, "-o", output, *wrong), 2)
+
+
+def test_contrasts_of_a_file_are_those_of_python(run, files, tmp_path):
+    new = pd.read_csv(files / "new.csv")
+    rng = np.random.default_rng(1)
+    new["patient"] = np.arange(len(new)) // 2
+    new["arm"] = rng.permuted(np.arange(new["patient"].max() + 1) % 2)[new["patient"]]
+    new["arm"] = new["arm"].map({0: "placebo", 1: "drug"})
+    new["site"] = np.where(new["patient"] < 10, "a", "b")
+    table, output = tmp_path / "arms.csv", tmp_path / "contrast.csv"
+    new.to_csv(table, index=False)
+    design = ["--groups", "arm", "--reference", "placebo", "--subjects", "patient"]
+    sizes = ["--num-samples", 20, "--num-permutations", 99, "--json", "--quiet"]
+    result = call("contrast", run, table, "-o", output, *design, "--strata", "site", *sizes)
+    assert result.exit_code == 0, result.output
+    figures = json.loads(result.stdout)
+    assert figures["groups"] == ["placebo", "drug"]
+    assert sum(figures["units"]) == new["patient"].nunique()
+    found = pd.read_csv(output, index_col=["kind", "name"])
+    trained = pv.load_run(run)
+    expected = pv.contrast(
+        trained.model,
+        trained.guide,
+        trained.read(table),
+        new["arm"],
+        strata=new["site"],
+        subjects=new["patient"],
+        reference="placebo",
+        num_samples=20,
+        num_permutations=99,
+    )
+    np.testing.assert_allclose(found["p_value"], expected.to_frame()["p_value"])
+    np.testing.assert_allclose(found["difference"], expected.to_frame()["difference"])
+    assert "region=north" in found.loc["feature"].index or found.loc["feature"].shape[0] > 6
+    for wrong, said in (
+        (["--groups", "weight"], "groups: no column 'weight'"),
+        (["--groups", "smokes"], "was trained with column 'smokes'"),
+        (["--groups", "arm", "--strata", "town"], "strata: no column 'town'"),
+    ):
+        assert said in one_error(call("contrast", run, table, "-o", output, *wrong, *sizes), 2)
+    several = call("contrast", run, table, "-o", output, "--groups", "patient", *sizes)
+    assert "different values" in one_error(several, 1)
+
+
+@pytest.fixture(scope="module")
+def discrete_run(tmp_path_factory):
+    """A run of discrete columns and a covariate, of weights that were not trained."""
+    pytest.importorskip("constriction")
+    rng = np.random.default_rng(2)
+    rows = pd.DataFrame(
+        {
+            "visits": rng.poisson(3.0, 50),
+            "region": rng.choice(["north", "south", "west"], 50),
+            "smokes": rng.choice(["no", "yes"], 50),
+            "sex": rng.choice(["female", "male"], 50),
+        }
+    )
+    data = pv.Dataset(rows, context=["sex"])
+    with pv.seeded(0):
+        likelihood = likelihoods.Columns.of(data)
+        guide = pv.Guide(posteriors.MeanFieldNormal(2), data.event_shape, start=data)
+        model = pv.Model(priors.StandardNormal(2), likelihood, start=data)
+    place = tmp_path_factory.mktemp("runs")
+    rows.to_csv(place / "rows.csv", index=False)
+    return pv.save_run(place / "discrete", model, guide, data), place / "rows.csv", rows
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_rows_are_compressed_and_come_back(discrete_run, tmp_path, suffix):
+    folder, table, rows = discrete_run
+    bits, output = tmp_path / "rows.bits", tmp_path / f"back{suffix}"
+    result = call("compress", folder, table, "-o", bits, "--json", "--quiet")
+    assert result.exit_code == 0, result.output
+    figures = json.loads(result.stdout)
+    assert figures["bytes"] == bits.stat().st_size
+    assert figures["bits_per_row"] == pytest.approx(8 * figures["bytes"] / 50)
+    options = ["-o", output, "--context", table, "--quiet"]
+    result = call("decompress", folder, bits, *options)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("50 rows of 3 columns")
+    back = pd.read_csv(output) if suffix == ".csv" else pd.read_parquet(output)
+    for name in ("visits", "region", "smokes"):
+        assert back[name].astype(str).tolist() == rows[name].astype(str).tolist()
+
+
+def test_what_cannot_be_compressed_or_decompressed_is_one_line(discrete_run, run, files, tmp_path):
+    folder, table, rows = discrete_run
+    bits = tmp_path / "rows.bits"
+    assert call("compress", folder, table, "-o", bits, "--quiet").exit_code == 0
+    assert "go to a file .bits" in one_error(call("compress", folder, table, "-o", "a.zip"), 2)
+    back = ["-o", tmp_path / "back.csv"]
+    without = call("decompress", folder, bits, *back)
+    assert "the model has covariates (sex): give a table" in one_error(without, 2)
+    other = tmp_path / "other.csv"
+    rows.assign(sex=rows["sex"].iloc[::-1].to_numpy()).to_csv(other, index=False)
+    wrong = call("decompress", folder, bits, "--context", other, *back)
+    assert "context differs" in one_error(wrong, 1)
+    bits.write_bytes(bits.read_bytes()[:-1])
+    damaged = call("decompress", folder, bits, "--context", table, *back)
+    assert "damaged or incomplete" in one_error(damaged, 1)
+    nothing = call("decompress", folder, tmp_path / "none.bits", "--context", table, *back)
+    assert "no such file" in one_error(nothing, 2)
+    missing = tmp_path / "missing.csv"
+    rows.assign(visits=rows["visits"].where(rows.index > 0)).to_csv(missing, index=False)
+    assert "visits" in one_error(call("compress", folder, missing, "-o", bits), 1)
+    train = call("compress", run, files / "train.csv", "-o", bits)
+    assert train.exit_code == 1
+    assert "error: " in train.stderr
+    assert not (tmp_path / "back.csv").exists()

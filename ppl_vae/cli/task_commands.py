@@ -1,4 +1,4 @@
-"""The commands about the rows of a new file: impute, find anomalies, transform."""
+"""Commands about the rows of a new file: impute, anomaly, transform, denoise, contrast."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +17,7 @@ from ppl_vae.cli.options import (
     Table,
     echo_json,
     examples,
+    names,
 )
 
 NumParticles = Annotated[
@@ -173,3 +174,119 @@ def transform(
         echo_json({"rows": num_rows, "latents": num_latents, "exact": found.exact}, [output])
         return
     typer.echo(f"{num_latents} latents of {num_rows} rows in {output}")
+
+
+@app.command(
+    short_help="Clean noisy numbers of a new file.",
+    epilog=examples(
+        "ppl-vae denoise runs/table new.csv --noise gaussian --sd 5 --columns pressure",
+        "ppl-vae denoise runs/table new.csv --noise dropout --probability 0.1 -o clean.parquet",
+    ),
+)
+def denoise(
+    run: RunFolder,
+    rows: NewRows,
+    output: Table = Path("denoised.csv"),
+    noise: Annotated[
+        str, typer.Option(help="gaussian, salt-and-pepper, dropout or poisson.")
+    ] = "gaussian",
+    sd: Annotated[float | None, typer.Option(help="Standard deviation (gaussian).")] = None,
+    probability: Annotated[
+        float | None, typer.Option(help="Share of replaced values (salt-and-pepper, dropout).")
+    ] = None,
+    peak: Annotated[float | None, typer.Option(help="Photons at a value of 1 (poisson).")] = None,
+    columns: Annotated[
+        str | None, typer.Option(help="The noisy columns; all columns of numbers by default.")
+    ] = None,
+    level: Annotated[
+        float, typer.Option(min=0.01, max=0.99, help="Probability of the intervals.")
+    ] = 0.95,
+    method: Annotated[str, typer.Option(help="auto, importance, refined or hmc.")] = "auto",
+    num_particles: NumParticles = None,
+    seed: Seed = 0,
+    device: Device = None,
+    data_dir: DataDir = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Replace noisy numbers by their posterior means given the noise, with sd and interval beside.
+
+    The noise and its size have to be known. Missing cells stay empty (`impute` fills them), and
+    other columns are kept.
+    """
+    from ppl_vae.experiment import denoise_file, load_run, noise_of
+
+    known = noise_of(noise, sd=sd, probability=probability, peak=peak)
+    trained = load_run(run, data_dir=data_dir, device=device)
+    options: dict[str, Any] = {"method": method, "seed": seed, "progress": not quiet}
+    if num_particles is not None:
+        options["num_particles"] = num_particles
+    found = denoise_file(trained, rows, known, output, names(columns), **options)
+    files = [found.write(output, level)]
+    if json:
+        echo_json(found.figures(), files)
+        return
+    typer.echo(f"{found}\nin {output}")
+
+
+@app.command(
+    short_help="Compare two groups of rows of a new file.",
+    epilog=examples(
+        "ppl-vae contrast runs/table new.csv --groups treated --output contrast.csv",
+        "ppl-vae contrast runs/table new.csv --groups arm --reference placebo --strata site,sex",
+        "ppl-vae contrast runs/table visits.csv --groups arm --subjects patient --method by",
+    ),
+)
+def contrast(
+    run: RunFolder,
+    rows: NewRows,
+    groups: Annotated[
+        str, typer.Option(help="Column with two values, with which the model was not trained.")
+    ],
+    output: Table = Path("contrast.csv"),
+    reference: Annotated[
+        str | None, typer.Option(help="The group from which the other one differs.")
+    ] = None,
+    strata: Annotated[
+        str | None, typer.Option(help="Columns within whose values rows are compared.")
+    ] = None,
+    subjects: Annotated[
+        str | None, typer.Option(help="Column of subjects, whose rows belong together.")
+    ] = None,
+    level: Annotated[float, typer.Option(help="Level of discoveries.")] = 0.05,
+    method: Annotated[str, typer.Option(help="Adjustment over features: bh or by.")] = "bh",
+    num_permutations: Annotated[
+        int, typer.Option(min=1, help="Largest number of permutations.")
+    ] = 9999,
+    num_samples: Annotated[int, typer.Option(min=2, help="Draws of z and x per row.")] = 500,
+    seed: Seed = 0,
+    device: Device = None,
+    data_dir: DataDir = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Differences between two groups of rows, in the latents and in the columns that the model
+    predicts.
+
+    Each has its posterior mean, interval and probability of being positive, for these rows, and a
+    permutation p-value for the groups beyond these rows: adjusted by max-T over latents, and by
+    --method over features.
+    """
+    from ppl_vae.experiment import contrast_file, load_run
+    from ppl_vae.experiment.rows.outputs import require_table
+
+    require_table(output, "contrasts")
+    trained = load_run(run, data_dir=data_dir, device=device)
+    design: dict[str, Any] = {"strata": names(strata), "subjects": subjects, "reference": reference}
+    sizes: dict[str, Any] = {
+        "num_samples": num_samples,
+        "num_permutations": num_permutations,
+        "seed": seed,
+    }
+    test: dict[str, Any] = {"level": level, "method": method, "progress": not quiet}
+    found = contrast_file(trained, rows, groups, **design, **sizes, **test)
+    files = [found.write(output)]
+    if json:
+        echo_json(found.figures(), files)
+        return
+    typer.echo(f"{found}\nin {output}")

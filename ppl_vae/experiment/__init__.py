@@ -8,6 +8,9 @@ from ppl_vae.experiment.from_table import recipe_config
 from ppl_vae.experiment.metrics import Estimates, Metrics
 from ppl_vae.experiment.result_table import reading, table
 from ppl_vae.experiment.rows.anomalies import FileAnomalies, calibration_rows, file_anomalies
+from ppl_vae.experiment.rows.coded import FileSizes, compress_file, decompress_file
+from ppl_vae.experiment.rows.contrasted import FileContrast, contrast_file
+from ppl_vae.experiment.rows.denoised import DenoisedTable, denoise_file, noise_of
 from ppl_vae.experiment.rows.imputed import ImputedTable, impute_file
 from ppl_vae.experiment.rows.latents import write_latents
 from ppl_vae.experiment.rows.samples import write_samples
@@ -27,9 +30,12 @@ __all__ = [
     "Comparison",
     "Config",
     "ConfigError",
+    "DenoisedTable",
     "Estimates",
     "Experiment",
     "FileAnomalies",
+    "FileContrast",
+    "FileSizes",
     "Folder",
     "ImputedTable",
     "Metrics",
@@ -39,7 +45,11 @@ __all__ = [
     "TrainedRun",
     "build",
     "calibration_rows",
+    "compress_file",
+    "contrast_file",
+    "decompress_file",
     "demo_config",
+    "denoise_file",
     "describe_data",
     "differences",
     "evaluate_run",
@@ -48,6 +58,7 @@ __all__ = [
     "impute_file",
     "load_experiment",
     "load_run",
+    "noise_of",
     "read_comparison",
     "read_config",
     "read_study",

@@ -91,7 +91,9 @@ def compress(
     seed = whole_number(seed, "seed", at_least=0)
     rows = Inference(model, guide, data).data.in_memory().to("cpu")
     _refuse_missing(rows)
+    batch_size = min(batch_size, len(rows))
     model, guide = in_float64(model, guide)
+    _refuse_infinite(model, guide)
     x = rows.x.double()
     context = None if rows.context is None else rows.context.double()
     with one_thread(), evaluating(model, guide):
@@ -239,11 +241,23 @@ def _refuse_missing(rows: Dataset) -> None:
     missing = rows.x.isnan()
     if missing.any():
         row, *feature = missing.nonzero()[0].tolist()
-        place = feature[0] if len(feature) == 1 else tuple(feature)
+        place = tuple(feature)
+        if len(feature) == 1:
+            place = rows.coords[rows.dims[1]][feature[0]]
         raise DataError(
-            f"x is missing at row {row}, feature {place}: compression takes complete rows; "
-            "leave such rows out, or `impute` them"
+            f"x is missing at {rows.row_at(row)}, feature {place}: compression takes complete "
+            "rows; leave such rows out, or `impute` them"
         )
+
+
+def _refuse_infinite(*modules: torch.nn.Module) -> None:
+    """Weights that are no numbers, with which nothing can be coded."""
+    for module in modules:
+        for name, value in module.named_parameters():
+            if not value.isfinite().all():
+                raise DataError(
+                    f"the weights {name} of the {type(module).__name__} are not finite: train again"
+                )
 
 
 def _refuse_others(header: Header, model: Model, guide: Guide, context: Tensor | None) -> None:

@@ -68,6 +68,11 @@ class GroupDifferences:
         """Permutation p-values, two-sided, (M,)."""
         return self.test.p_values
 
+    @property
+    def order(self) -> np.ndarray:
+        """Numbers of all, the smallest p-value first and then the largest difference in sds."""
+        return np.lexsort((-abs(self.standardised), self.p_values))
+
     def probability(self, threshold: float = 0.0) -> np.ndarray:
         """P(difference > threshold given x), (M,), the share of the draws; ties count half.
 
@@ -142,7 +147,7 @@ class GroupDifferences:
     def __str__(self) -> str:
         low, high = self.interval()
         columns = (self.mean, low, high, self.probability(), self.p_values, self.adjusted())
-        order = np.argsort(self.p_values, kind="stable")[:SHOWN]
+        order = self.order[:SHOWN]
         head = (self.what, "difference", "95% interval", "P(> 0)", "p", f"p ({self.method})")
         rows: list[Any] = [head]
         for i in order:

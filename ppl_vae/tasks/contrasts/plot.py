@@ -16,13 +16,15 @@ if TYPE_CHECKING:
 __all__ = ["plot_contrast"]
 
 MOST_NAMED = 8
+ROOM = (0.3, 0.09)  # of a name, as shares of the axes
 
 
 def plot_contrast(found: Contrast, alpha: float = 0.05, axes: Any = None) -> Any:
     """-log10 p against the difference in standard deviations, of latents and of features.
 
-    Discoveries are coloured, and those with the smallest p-values have their names. A line is drawn
-    at the largest p-value that is discovered, and a dotted one at the smallest possible p-value.
+    Discoveries are coloured, and those with the smallest p-values have their names, as far as there
+    is room. A line is drawn at the largest p-value that is discovered, and a dotted one at the
+    smallest that is possible.
 
     Args:
         found: What `contrast` returned.
@@ -67,13 +69,22 @@ def _draw(ax: "Axes", differences: "GroupDifferences", alpha: float) -> None:
     ax.plot(x[~is_found], p_values[~is_found], "o", color=BLUE, markersize=4, alpha=0.6)
     ax.plot(x[is_found], p_values[is_found], "o", color=VERMILION, markersize=5)
     ax.set_yscale("log")
-    ax.set_ylim(1.5, 0.5 * differences.test.smallest)
+    ax.set_ylim(1.5, 0.4 * differences.test.smallest)
     ax.set_title(label, fontsize="medium")
-    named = np.lexsort((-abs(x), p_values))[:MOST_NAMED]
-    for i in named[is_found[named]]:
-        place: dict[str, Any] = {
-            "xytext": (4, 3),
-            "textcoords": "offset points",
-            "fontsize": "small",
-        }
-        ax.annotate(differences.names[i], (x[i], p_values[i]), **place)
+    ax.margins(x=0.25)
+    for i in _with_room(x, p_values, differences.order[is_found[differences.order]]):
+        name = shortened(differences.names[i])
+        style: dict[str, Any] = {"xytext": (0, 5), "ha": "center", "fontsize": "small"}
+        ax.annotate(name, (x[i], p_values[i]), textcoords="offset points", **style)
+
+
+def _with_room(x: np.ndarray, p_values: np.ndarray, candidates: np.ndarray) -> list[int]:
+    """Those of the points whose names do not overlap with names before them."""
+    places = np.stack([x / (np.ptp(x) or 1.0), np.log(p_values)], axis=1)
+    places[:, 1] /= np.ptp(places[:, 1]) or 1.0
+    named: list[int] = []
+    for i in candidates.tolist():
+        apart = abs(places[named] - places[i]) > np.array(ROOM)
+        if apart.any(1).all():
+            named.append(i)
+    return named[:MOST_NAMED]

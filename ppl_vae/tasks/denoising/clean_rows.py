@@ -1,6 +1,6 @@
 """denoise: clean rows given noisy ones, by the posterior of x."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -8,12 +8,16 @@ import numpy as np
 from torch.distributions import constraints
 
 from ppl_vae.data import Dataset, as_dataset
+from ppl_vae.errors import ArgumentError, DataError
 from ppl_vae.families.posteriors import FullRankNormal
 from ppl_vae.guide import Guide
 from ppl_vae.model import Model
+from ppl_vae.programs.inference import Inference
+from ppl_vae.programs.modules import evaluating
 from ppl_vae.programs.traces import Program
 from ppl_vae.refinement import GradientRefinement, refine
-from ppl_vae.runtime.checks import from_keywords, instance_of
+from ppl_vae.runtime.checks import from_keywords, instance_of, real_number
+from ppl_vae.runtime.seeding import seeded
 from ppl_vae.tasks.denoising.noise import Noise
 from ppl_vae.tasks.denoising.noisy_model import NoisyModel
 from ppl_vae.tasks.denoising.start import BetterStart, PriorGuide
@@ -86,8 +90,10 @@ class Denoised:
                 f"clean has shape {truth.shape}, and the denoised rows {self.mean.shape}: give the "
                 "clean rows in the same order"
             )
+        real_number(peak, "peak", above=0)
         squares = np.square(self.mean - truth).reshape(len(truth), -1)
-        return 10 * np.log10(peak**2 / np.nanmean(squares, axis=1))
+        with np.errstate(divide="ignore"):  # infinite where the rows are equal
+            return 10 * np.log10(peak**2 / np.nanmean(squares, axis=1))
 
     def __repr__(self) -> str:
         served = self.posterior.served
@@ -101,7 +107,7 @@ def denoise(
     model: Model,
     guide: Guide,
     noisy: Dataset | Any,
-    noise: Noise,
+    noise: Noise | Mapping[str, Noise],
     *,
     seed: int = 0,
     progress: bool = True,
@@ -122,7 +128,9 @@ def denoise(
         model: A `Model` of clean rows.
         guide: Its guide.
         noisy: The noisy rows y: a `Dataset`, or an array, tensor, DataFrame; NaN is missing.
-        noise: `GaussianNoise`, `SaltAndPepper`, `Dropout`, `PoissonNoise`, or a `Noise`.
+        noise: `GaussianNoise`, `SaltAndPepper`, `Dropout`, `PoissonNoise`, or a `Noise`, of all
+            entries; or those of single columns by name, {"pressure": GaussianNoise(5.0)}, where the
+            other columns are clean.
         seed: Seed of the draws.
         progress: Whether to show a bar when it takes more than two seconds.
         options: Keywords of `MultipleImputation`: num_imputations (20 draws that are kept), method
@@ -133,7 +141,8 @@ def denoise(
         Draws, means, standard deviations and intervals of every entry.
 
     Raises:
-        ValueError: The noise has no closed form with this likelihood; the model is a custom one.
+        ValueError: The noise has no closed form with this likelihood; the model is a custom one;
+            there is no such column; a value cannot arise under this noise.
 
     References:
         Vincent et al. (2008), Extracting and composing robust features with denoising autoencoders;
@@ -152,9 +161,9 @@ def denoise(
     """
     defaults = {"num_particles": 50} | _refinement(guide)
     settings = from_keywords(MultipleImputation, defaults | options, "denoise")
-    instance_of(noise, "noise", Noise)
-    program = NoisyModel(model, noise)
     rows = as_dataset(noisy).in_memory()
+    program = NoisyModel(model, _by_place(noise, rows))
+    _refuse_impossible(program, Inference(program, guide, rows).data, seed)
     asked = np.ones(tuple(rows.x.shape), dtype=bool)
     start: Program = guide
     if _has_full_covariance(guide):
@@ -162,6 +171,37 @@ def denoise(
         start = refine(program, guide, rows, method, seed=seed, progress=False)
     found = draw_entries([(program, start)], rows, asked, settings, seed=seed, progress=progress)
     return Denoised(found)
+
+
+def _by_place(noise: Any, rows: Dataset) -> Noise | dict[int, Noise]:
+    """The noise of all entries, or those of single columns by their places."""
+    if not isinstance(noise, Mapping):
+        return instance_of(noise, "noise", Noise)
+    if not noise or not rows.feature_names:
+        raise ArgumentError(
+            f"noise is {noise!r}: name one or more of the columns of a table, or give one noise "
+            "for all entries"
+        )
+    places = rows.places_of(list(map(str, noise)))
+    each = [instance_of(value, f"noise[{name!r}]", Noise) for name, value in noise.items()]
+    return dict(zip(places, each, strict=True))
+
+
+def _refuse_impossible(program: NoisyModel, rows: Dataset, seed: int) -> None:
+    """Refuse values that no clean value gives: their density is zero, whatever z is."""
+    with evaluating(program), seeded(seed):
+        density = program.density(rows.x, rows.context)
+    impossible = (density.isnan() | density.isneginf()) & ~rows.x.isnan()
+    if not impossible.any():
+        return
+    row, *feature = impossible.nonzero()[0].tolist()
+    place = tuple(feature)
+    if rows.feature_names:
+        place = rows.feature_names[feature[0]]
+    raise DataError(
+        f"the noisy rows hold {rows.x[row, *feature].item():g} at {rows.row_at(row)}, feature "
+        f"{place}, which no clean value gives under this noise: look at its units, or make it NaN"
+    )
 
 
 def _refinement(guide: Guide) -> dict[str, Any]:

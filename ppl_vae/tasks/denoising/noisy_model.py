@@ -1,6 +1,7 @@
 """The model of noisy rows: prior and decoder of the clean ones, noise on the likelihood."""
 
-from typing import Any, override
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, override
 
 import pyro
 import pyro.distributions as dist
@@ -8,11 +9,19 @@ import torch
 from torch import Tensor, nn
 
 from ppl_vae.families.densities import Columnwise
-from ppl_vae.families.entries import entries_of
+from ppl_vae.families.entries import blocks_of, entries_of
+from ppl_vae.families.missing import stand_in
 from ppl_vae.model import Model
 from ppl_vae.tasks.denoising.noise import Noise
 
 __all__ = ["NoisyModel"]
+
+
+class Share(NamedTuple):
+    """A noise, and the entries of the last dim that have it."""
+
+    noise: Noise
+    where: Tensor
 
 
 class Corrupted(dist.TorchDistribution):
@@ -20,41 +29,75 @@ class Corrupted(dist.TorchDistribution):
 
     Args:
         base: p(x given z), elementwise.
-        noise: p(y given x).
+        shares: The noises, p(y given x); entries without one are clean.
         y: The noisy entries, from which `completed` draws x.
     """
 
     arg_constraints = {}
-    support = dist.constraints.real
 
     def __init__(
-        self, base: Any, noise: Noise, y: Tensor, *, validate_args: bool | None = None
+        self, base: Any, shares: Sequence[Share], y: Tensor, *, validate_args: bool | None = None
     ) -> None:
         self.base = base
-        self.noise = noise
+        self.shares = shares
         self.y = y
         super().__init__(base.batch_shape, validate_args=False)
 
+    @property
+    def support(self) -> Any:
+        """That of x where no entry is noisy."""
+        return dist.constraints.real if self.shares else self.base.support
+
     @override
     def expand(self, batch_shape: Any, _instance: Any = None) -> "Corrupted":
-        return Corrupted(self.base.expand(batch_shape), self.noise, self.y)
+        return Corrupted(self.base.expand(batch_shape), self.shares, self.y)
 
     @override
     def log_prob(self, value: Tensor) -> Tensor:
         missing = value.isnan()
-        found = self.noise.marginal(self.base, value.masked_fill(missing, 0.0))
+        found = torch.zeros_like(value)
+        is_clean = self._is_clean
+        if is_clean.any():
+            # gradients of densities outside the support would be NaN behind the mask
+            inside = torch.where(is_clean & ~missing, value, stand_in(self.base.support, value))
+            found = self.base.log_prob(inside)
+        for noise, where in self.shares:
+            marginal = noise.marginal(self.base, value.masked_fill(missing, 0.0))
+            found = torch.where(where, marginal, found)
         return found.masked_fill(missing, 0.0)
 
     @override
     def sample(self, sample_shape: Any = ()) -> Tensor:
-        return self.noise.corrupt(self.base.sample(sample_shape))
+        x = self.base.sample(sample_shape)
+        for noise, where in self.shares:
+            x = torch.where(where, noise.corrupt(x), x)
+        return x
 
     def completed(self) -> Tensor:
         """A draw of the clean entries, given z and y."""
         with torch.no_grad():
             missing = self.y.isnan()
-            clean = self.noise.clean(self.base, self.y.masked_fill(missing, 0.0))
-            return torch.where(missing, self.base.sample(), clean)
+            found = self.y.expand(self.base.batch_shape)
+            for noise, where in self.shares:
+                clean = noise.clean(self.base, self.y.masked_fill(missing, 0.0))
+                found = torch.where(where, clean, found)
+            return torch.where(missing, self.base.sample(), found)
+
+    @property
+    def _is_clean(self) -> Tensor:
+        """Entries of the last dim without noise."""
+        clean = torch.ones(self.y.shape[-1], dtype=torch.bool, device=self.y.device)
+        for _, where in self.shares:
+            clean = clean & ~where
+        return clean
+
+
+class CorruptedColumns(Columnwise):
+    """Columns of several families, each a `Corrupted`."""
+
+    def completed(self) -> Tensor:
+        """A draw of the clean entries, given z and y."""
+        return self.joined([part.completed() for part in self.parts])
 
 
 class NoisyModel(nn.Module):
@@ -62,10 +105,10 @@ class NoisyModel(nn.Module):
 
     Args:
         model: The model of clean rows.
-        noise: What was added to them.
+        noise: What was added to all entries, or to single columns, by place.
 
     Raises:
-        ValueError: x is a table of several families, or its entries are dependent given z.
+        ValueError: The model is a custom one, or the entries of x are dependent given z.
 
     Example:
         >>> from ppl_vae.families import likelihoods, priors
@@ -75,7 +118,7 @@ class NoisyModel(nn.Module):
         torch.Size([5, 3])
     """
 
-    def __init__(self, model: Model, noise: Noise) -> None:
+    def __init__(self, model: Model, noise: Noise | Mapping[int, Noise]) -> None:
         super().__init__()
         if not isinstance(model, Model):
             raise ValueError("denoise takes a Model made of the library's parts")
@@ -86,11 +129,43 @@ class NoisyModel(nn.Module):
         """The Pyro model of noisy rows, under the name that observed rows have elsewhere."""
         with pyro.plate("data", len(x), dim=-1):
             z = pyro.sample("z", self.clean.prior_at(context))
-            base, _ = entries_of(self.clean.likelihood_at(z, context))
-            if base.event_shape or isinstance(base, Columnwise):
-                raise ValueError(
-                    f"{type(self.clean.likelihood).__name__}: denoise takes entries of one family, "
-                    "independent given z"
-                )
-            corrupted = Corrupted(base, self.noise, x).to_event(x.dim() - 1)
-            return pyro.sample("x", corrupted, obs=x)
+            p = self.clean.likelihood_at(z, context)
+            return pyro.sample("x", self._corrupted(p, x).to_event(x.dim() - 1), obs=x)
+
+    def density(self, y: Tensor, context: Tensor | None = None) -> Tensor:
+        """log p(y_i given z) of each entry, at a draw of z from the prior.
+
+        Args:
+            y: The noisy rows, (B, *event).
+            context: Covariates.
+        """
+        with torch.no_grad():
+            z = self.clean.prior_at(context).expand([len(y)]).sample()
+            return self._corrupted(self.clean.likelihood_at(z, context), y).log_prob(y)
+
+    def _corrupted(self, p: Any, y: Tensor) -> Any:
+        """p(y given z), elementwise."""
+        base, _ = entries_of(p)
+        if base.event_shape:
+            raise ValueError(
+                f"{type(self.clean.likelihood).__name__}: denoise takes entries that are "
+                "independent given z"
+            )
+        if not isinstance(base, Columnwise):
+            return Corrupted(base, self._shares(range(y.shape[-1]), y), y)
+        parts = [
+            Corrupted(part, self._shares(places, y), y[..., places])
+            for part, places in blocks_of(p)
+        ]
+        return CorruptedColumns(parts, base.places)
+
+    def _shares(self, places: Sequence[int], y: Tensor) -> list[Share]:
+        """The noises of these columns."""
+        if isinstance(self.noise, Noise):
+            return [Share(self.noise, torch.ones(len(places), dtype=torch.bool, device=y.device))]
+        given = {place: self.noise[place] for place in places if place in self.noise}
+        found = []
+        for noise in dict.fromkeys(given.values()):
+            where = [given.get(place) == noise for place in places]
+            found.append(Share(noise, torch.tensor(where, device=y.device)))
+        return found

@@ -1,0 +1,133 @@
+"""Two groups among the rows of a file, told apart by one of its columns."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, override
+
+from ppl_vae.data.tables.files import read_frame
+from ppl_vae.data.tables.frames import is_frame
+from ppl_vae.experiment.config import ConfigError
+from ppl_vae.experiment.rows.outputs import write_frame
+from ppl_vae.experiment.saved.trained import TrainedRun
+from ppl_vae.runtime.checks import one_of, real_number, suggestion
+from ppl_vae.tasks.contrasts import Contrast, contrast
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["FileContrast", "contrast_file"]
+
+
+@dataclass(frozen=True, repr=False)
+class FileContrast:
+    """A contrast of the rows of a file, and what it finds at a level.
+
+    Args:
+        contrast: The differences.
+        level: Level of discoveries.
+        method: How p-values of features are adjusted, "bh" or "by".
+
+    Example:
+        >>> FileContrast.__dataclass_fields__["level"].name
+        'level'
+    """
+
+    contrast: Contrast
+    level: float
+    method: Any
+
+    def table(self) -> "pd.DataFrame":
+        """One row for each latent and each feature, with its adjusted p-value and mark."""
+        frame = self.contrast.to_frame()
+        features = self.contrast.features.adjusted(self.method)
+        frame["adjusted"] = [*self.contrast.latents.adjusted(), *features]
+        return frame.assign(discovery=frame["adjusted"] <= self.level)
+
+    def write(self, output: str | Path) -> Path:
+        """Write the table.
+
+        Args:
+            output: A file .csv or .parquet.
+        """
+        return write_frame(self.table(), output, index=True)
+
+    def figures(self) -> dict[str, Any]:
+        """Numbers of rows and subjects of each group, and of discoveries."""
+        design = self.contrast.design
+        marks = self.table()["discovery"]
+        return {
+            "rows": len(design.unit),
+            "groups": list(design.names),
+            "units": list(design.counts),
+            "permutations": self.contrast.latents.test.num_permutations,
+            "level": self.level,
+            "method": self.method,
+            "latents": len(self.contrast.latents),
+            "latent_discoveries": int(marks["latent"].sum()),
+            "features": len(self.contrast.features),
+            "feature_discoveries": int(marks["feature"].sum()),
+        }
+
+    @override
+    def __repr__(self) -> str:
+        found = self.figures()
+        return (
+            f"{self.contrast}\n\n{found['latent_discoveries']} of {found['latents']} latents "
+            f"(max-t) and {found['feature_discoveries']} of {found['features']} features "
+            f"({self.method}) differ at {self.level:g}"
+        )
+
+
+def contrast_file(
+    run: TrainedRun,
+    rows: Any,
+    groups: str,
+    *,
+    strata: Sequence[str] | None = None,
+    subjects: str | None = None,
+    level: float = 0.05,
+    method: str = "bh",
+    **options: Any,
+) -> FileContrast:
+    """Differences between two groups of the rows of a file; see `contrast`.
+
+    Args:
+        run: From `load_run`.
+        rows: A file .csv or .parquet with the columns of the training file, and those that follow.
+        groups: Column with the group of each row; the model must not have been trained with it.
+        strata: Columns within whose values rows are compared.
+        subjects: Column with the subject of each row.
+        level: Level of discoveries.
+        method: How p-values of features are adjusted, "bh" or "by".
+        options: Keywords of `contrast`.
+
+    Raises:
+        ConfigError: A column is missing, a level was never seen, or the model was trained with the
+            column of the groups.
+
+    Example:
+        >>> contrast_file.__name__
+        'contrast_file'
+    """
+    real_number(level, "level", above=0, below=1)
+    one_of(method, "method", ("bh", "by"))
+    frame = rows if is_frame(rows) else read_frame(rows)
+    frame = frame.rename(columns=str).reset_index(drop=True)
+    wanted = {"groups": [groups], "strata": strata, "subjects": subjects and [subjects]}
+    parts = {what: _columns(frame, names, what) for what, names in wanted.items() if names}
+    if groups in (*run.schema.names, *run.schema.context):
+        raise ConfigError(
+            f"the model was trained with column {groups!r}, so that its latents know the groups: "
+            f"train without it (ppl-vae fit --drop {groups})"
+        )
+    found = contrast(run.model, run.guide, run.read(rows), **parts, **options)
+    return FileContrast(found, level, method)
+
+
+def _columns(frame: "pd.DataFrame", names: Sequence[str], what: str) -> "pd.DataFrame":
+    """These columns of the table."""
+    for name in names:
+        if name not in frame:
+            raise ConfigError(f"{what}: no column {name!r}: {suggestion(name, list(frame))}")
+    return frame[list(names)]

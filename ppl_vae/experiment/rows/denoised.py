@@ -1,0 +1,183 @@
+"""A file with noisy numbers replaced by their posterior means."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, override
+
+from ppl_vae.data import Dataset
+from ppl_vae.data.tables.files import read_frame
+from ppl_vae.data.tables.frames import is_frame
+from ppl_vae.experiment.config import ConfigError
+from ppl_vae.experiment.rows.outputs import require_table, write_frame
+from ppl_vae.experiment.saved.trained import TrainedRun
+from ppl_vae.runtime.checks import suggestion
+from ppl_vae.tasks.denoising import (
+    Denoised,
+    Dropout,
+    GaussianNoise,
+    Noise,
+    PoissonNoise,
+    SaltAndPepper,
+    denoise,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["NOISES", "DenoisedTable", "denoise_file", "noise_of"]
+
+NOISES: dict[str, tuple[type[Noise], str]] = {
+    "gaussian": (GaussianNoise, "sd"),
+    "salt-and-pepper": (SaltAndPepper, "probability"),
+    "dropout": (Dropout, "probability"),
+    "poisson": (PoissonNoise, "peak"),
+}
+
+
+@dataclass(frozen=True, repr=False)
+class DenoisedTable:
+    """The table of a file, and the posterior of the clean values of its noisy columns.
+
+    Args:
+        original: The table as it was read, with all its columns.
+        denoised: The posterior.
+        columns: The noisy columns.
+
+    Example:
+        >>> DenoisedTable.__dataclass_fields__["original"].name
+        'original'
+    """
+
+    original: "pd.DataFrame"
+    denoised: Denoised
+    columns: tuple[str, ...]
+
+    def table(self, level: float = 0.95) -> "pd.DataFrame":
+        """The table with posterior means in the noisy columns, and sd and interval beside them.
+
+        A value that is missing in such a column stays missing.
+
+        Args:
+            level: Probability of the intervals, at most 0.99.
+        """
+        found = self.denoised
+        low, high = found.interval(level)
+        names = list(found.posterior.data.feature_names)
+        frame = self.original.copy()
+        for name in self.columns:
+            place = names.index(name)
+            where = list(map(str, frame.columns)).index(name)
+            known = frame.iloc[:, where].notna().to_numpy()
+            summaries = {
+                "": found.mean[:, place],
+                ".sd": found.sd[:, place],
+                ".lower": low[:, place],
+                ".upper": high[:, place],
+            }
+            frame = frame.drop(columns=frame.columns[where])
+            for number, (suffix, values) in enumerate(summaries.items()):
+                frame.insert(where + number, f"{name}{suffix}", values)
+                frame.loc[~known, f"{name}{suffix}"] = None
+        return frame
+
+    def write(self, output: str | Path, level: float = 0.95) -> Path:
+        """Write the table.
+
+        Args:
+            output: A file .csv or .parquet.
+            level: Probability of the intervals.
+        """
+        return write_frame(self.table(level), output)
+
+    def figures(self) -> dict[str, Any]:
+        """Number of rows, the noisy columns, and for how many rows the draws are not reliable."""
+        served = self.denoised.posterior.served
+        return {
+            "rows": len(self.original),
+            "columns": list(self.columns),
+            "rows_by_method": self.denoised.rows["method"].value_counts().to_dict(),
+            "unreliable_rows": served.num_unreliable,
+        }
+
+    @override
+    def __repr__(self) -> str:
+        found = self.figures()
+        methods = ", ".join(f"{name} {count}" for name, count in found["rows_by_method"].items())
+        poor = f", {found['unreliable_rows']} of them not reliable" * bool(found["unreliable_rows"])
+        return (
+            f"{found['rows']} rows cleaned in {', '.join(self.columns)}; rows by method: "
+            f"{methods}{poor}"
+        )
+
+
+def noise_of(name: str, **settings: float | None) -> Noise:
+    """The noise of this name, with its number.
+
+    Args:
+        name: One of `NOISES`.
+        settings: sd, probability or peak; None is not given.
+
+    Raises:
+        ConfigError: There is no such noise, or another number was given.
+
+    Example:
+        >>> noise_of("gaussian", sd=0.1, peak=None)
+        GaussianNoise(sd=0.1)
+    """
+    if name not in NOISES:
+        raise ConfigError(f"noise is {name!r}: {suggestion(name, NOISES)}")
+    kind, wanted = NOISES[name]
+    given = {key: value for key, value in settings.items() if value is not None}
+    if list(given) != [wanted]:
+        said = ", ".join(f"--{key}" for key in given) or "nothing"
+        raise ConfigError(f"{name} noise takes --{wanted}, and {said} was given")
+    make: Any = kind
+    return make(**given)
+
+
+def denoise_file(
+    run: TrainedRun,
+    rows: Any,
+    noise: Noise,
+    output: str | Path,
+    columns: Sequence[str] | None = None,
+    **options: Any,
+) -> DenoisedTable:
+    """The clean rows behind the noisy ones of a file.
+
+    Args:
+        run: From `load_run`.
+        rows: A file .csv or .parquet in the columns of the training file, or a frame.
+        noise: The noise of each noisy column.
+        output: Where the table is to go, which is checked before.
+        columns: The noisy columns; None is all columns of numbers.
+        options: Keywords of `denoise`.
+
+    Raises:
+        ConfigError: A column is missing, has categories, or a value is none of its levels.
+
+    Example:
+        >>> denoise_file.__name__
+        'denoise_file'
+    """
+    require_table(output, "denoised rows")
+    data = run.read(rows)
+    noisy = _noisy(data, columns)
+    each = dict.fromkeys(noisy, noise)
+    programs: Any = (run.model, run.guide)
+    found = denoise(*programs, data, each, **options)
+    original = rows if is_frame(rows) else read_frame(rows)
+    return DenoisedTable(original.reset_index(drop=True), found, noisy)
+
+
+def _noisy(data: Dataset, columns: Sequence[str] | None) -> tuple[str, ...]:
+    """The noisy columns, all of numbers."""
+    numbers = [name for name in data.feature_names if name not in data.levels]
+    if columns is None:
+        return tuple(numbers)
+    for name in columns:
+        if name not in numbers:
+            what = "holds categories" if name in data.levels else "is not modelled"
+            raise ConfigError(f"column {name!r} {what}: {suggestion(name, numbers)}")
+    return tuple(columns)
