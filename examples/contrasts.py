@@ -108,7 +108,7 @@ def main(arguments=None):
     found = contrasts(model, guide, rows, sex, age, settings)
     print(found["sex"], "\n")
     for name, each in found.items():
-        print(f"{name}: {each.latents!r}, {each.features!r}")
+        print(f"{name}: {each.latents.verdict}, {each.features.verdict}")
     num_repeats = QUICK_REPEATS if options.quick else NUM_REPEATS
     shares = false_findings(guide, rows[:NUM_SUBJECTS], num_repeats)
     for name, share in shares.items():

@@ -163,7 +163,7 @@ def test_values_that_cannot_arise_are_refused():
     found = pv.denoise(model, prior_guide, y[:1], Dropout(0.1), method="importance")
     with pytest.raises(ValueError, match="peak is 0"):
         found.psnr(y[:1], peak=0)
-    assert np.isinf(found.psnr(found.mean)).all()
+    assert found.psnr(found.mean) > 120  # dB: rounded to float32
 
 
 @pytest.mark.statistical

@@ -17,7 +17,15 @@ from ppl_vae.runtime.display import LONGEST, Shown
 from ppl_vae.runtime.text import table
 
 ROOMS = (diagnostics, evidence, experiment, hmc, report, training)
-TASKS = ("anomaly", "compression", "denoising", "imputation", "reduction", "other_covariates")
+TASKS = (
+    "anomaly",
+    "compression",
+    "contrasts",
+    "denoising",
+    "imputation",
+    "reduction",
+    "other_covariates",
+)
 HOSTILE = "<script>alert('x')</script>"
 
 

@@ -83,8 +83,9 @@ def compress_file(run: TrainedRun, rows: Path, output: Path, **options: Any) -> 
     if output.suffix != SUFFIX or output.is_dir():
         raise ConfigError(f"{output}: compressed rows go to a file {SUFFIX}")
     data = run.read(rows)
-    programs: Any = (run.model, run.guide)
-    found = compress(*programs, data, **options)
+    model: Any = run.model
+    guide: Any = run.guide
+    found = compress(model, guide, data, **options)
     write_whole(output, lambda path: path.write_bytes(found))
     return FileSizes(CompressedRows.from_bytes(found), len(found), rows.stat().st_size)
 
@@ -117,8 +118,9 @@ def decompress_file(
     covariates = None
     if schema.context:
         covariates = _covariates(run, context)
-    programs: Any = (run.model, run.guide)
-    x = decompress(*programs, content, context=covariates, **options)
+    model: Any = run.model
+    guide: Any = run.guide
+    x = decompress(model, guide, content, context=covariates, **options)
     levels = schema.columns.levels
     data = Dataset(x, feature_names=schema.names, levels=levels, dtype=x.dtype).with_schema(schema)
     frame = data.to_frame().reset_index(drop=True)

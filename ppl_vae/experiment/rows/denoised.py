@@ -165,8 +165,9 @@ def denoise_file(
     data = run.read(rows)
     noisy = _noisy(data, columns)
     each = dict.fromkeys(noisy, noise)
-    programs: Any = (run.model, run.guide)
-    found = denoise(*programs, data, each, **options)
+    model: Any = run.model
+    guide: Any = run.guide
+    found = denoise(model, guide, data, each, **options)
     original = rows if is_frame(rows) else read_frame(rows)
     return DenoisedTable(original.reset_index(drop=True), found, noisy)
 

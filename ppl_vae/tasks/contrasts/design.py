@@ -7,6 +7,7 @@ import numpy as np
 
 from ppl_vae.errors import ArgumentError
 from ppl_vae.runtime.checks import suggestion, warn_caller
+from ppl_vae.runtime.display import Shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,7 +18,7 @@ LISTED = 5  # groups in an error
 
 
 @dataclass(frozen=True, repr=False)
-class Design:
+class Design(Shown):
     """Two groups of units within strata; a unit is a row, or all rows of a subject.
 
     Args:
@@ -110,13 +111,16 @@ class Design:
         by_unit = _means(values, self.unit)
         return by_unit - _means(by_unit, self.stratum)[self.stratum]
 
-    def __repr__(self) -> str:
+    def __str__(self) -> str:
         pairs = zip(self.names, self.counts, strict=True)
         what = "rows" if len(self.second) == len(self.unit) else "subjects"
         first, second = (f"{name} ({count} {what})" for name, count in pairs)
         num_strata = self.stratum.max() + 1
         within = f" within {num_strata} strata" * bool(num_strata > 1)
         return f"{second} minus {first}{within}"
+
+    def __repr__(self) -> str:
+        return f"Design({self})"
 
     def _check_strata(self) -> None:
         """Strata of one group hold no comparison: say so, and refuse a design of these alone."""
@@ -142,7 +146,7 @@ def _two_groups(groups: Any, num_rows: int, reference: Any) -> tuple[np.ndarray,
         listed = ", ".join(names[:LISTED]) + ", ..." * (len(names) > LISTED)
         raise ArgumentError(
             f"groups has {len(names)} different values ({listed}), and a contrast compares two: "
-            "give a condition such as labels == 1, or the rows of two groups"
+            "keep the rows of two groups, or tell one group from all others (labels == 1)"
         )
     if reference is not None and str(reference) not in names:
         raise ArgumentError(f"reference is {reference!r}: {suggestion(str(reference), names)}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ppl_vae.runtime.checks import one_of, real_number, warn_caller
+from ppl_vae.runtime.display import Shown
 from ppl_vae.runtime.text import table
 from ppl_vae.tasks.contrasts.permutations import PermutationTest
 
@@ -20,7 +21,7 @@ SHOWN = 10  # rows of a printed table
 
 
 @dataclass(frozen=True, repr=False)
-class GroupDifferences:
+class GroupDifferences(Shown):
     """Differences of M latents or features; `print` shows those with the smallest p-values.
 
     Args:
@@ -158,9 +159,14 @@ class GroupDifferences:
         more = len(self) - len(order)
         return table(rows) + f"\nand {more} more with larger p-values" * bool(more)
 
-    def __repr__(self) -> str:
+    @property
+    def verdict(self) -> str:
+        """How many differ at 0.05, in words."""
         num = int((self.adjusted() <= 0.05).sum())
         return f"{num} of {len(self)} {self.what} differ ({self.method} 0.05)"
+
+    def __repr__(self) -> str:
+        return f"GroupDifferences({self.verdict})"
 
     def _warn_of_few(self, alpha: float, method: str) -> None:
         """Say that there are too few labellings for one discovery."""

@@ -13,10 +13,12 @@ from ppl_vae.diagnostics.latents.means import dimension_names
 from ppl_vae.diagnostics.predictive.replicates import ReplicatedData
 from ppl_vae.errors import ArgumentError
 from ppl_vae.evidence.pareto import GOOD_K
-from ppl_vae.programs.inference import Inference, progress_bar, treat_alike
+from ppl_vae.programs.inference import Inference, treat_alike
 from ppl_vae.programs.plates import require_no_inner_plates
 from ppl_vae.programs.traces import Program, run_under_particles
 from ppl_vae.runtime.checks import from_keywords, warn_caller, whole_fields
+from ppl_vae.runtime.display import Shown
+from ppl_vae.runtime.progress import progress_bar
 from ppl_vae.runtime.seeding import derived_seed
 from ppl_vae.tasks.contrasts.design import Design
 from ppl_vae.tasks.contrasts.differences import GroupDifferences
@@ -60,7 +62,7 @@ class ContrastSettings:
 
 
 @dataclass(frozen=True, repr=False)
-class Contrast:
+class Contrast(Shown):
     """Differences between two groups of rows; `print` shows those with the smallest p-values.
 
     Args:
@@ -92,13 +94,13 @@ class Contrast:
         return pd.concat(parts, names=["kind", "name"])
 
     def __str__(self) -> str:
-        return f"{self.design!r}\n\n{self.latents}\n\n{self.features}"
+        return f"{self.design}\n\n{self.latents}\n\n{self.features}"
 
     def __repr__(self) -> str:
         bad = (self.pareto_k > GOOD_K).mean()
         return (
-            f"Contrast({self.design!r}: {self.latents!r}, {self.features!r}; k-hat > {GOOD_K} for "
-            f"{bad:.0%} of the rows)"
+            f"Contrast({self.design}: {self.latents.verdict}, {self.features.verdict}; k-hat > "
+            f"{GOOD_K} for {bad:.0%} of the rows)"
         )
 
 

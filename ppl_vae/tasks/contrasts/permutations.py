@@ -7,7 +7,8 @@ from math import comb, prod
 
 import numpy as np
 
-from ppl_vae.programs.inference import progress_bar
+from ppl_vae.runtime.display import Shown
+from ppl_vae.runtime.progress import progress_bar
 from ppl_vae.tasks.contrasts.design import Design
 
 __all__ = ["PermutationTest", "permutation_test"]
@@ -17,7 +18,7 @@ ROUNDING = 1e-9  # differences that are equal but for rounding count as equal
 
 
 @dataclass(frozen=True)
-class PermutationTest:
+class PermutationTest(Shown):
     """P-values of M differences over relabelled units.
 
     Args:
