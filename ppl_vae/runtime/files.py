@@ -1,7 +1,9 @@
 """Files are written whole or not at all."""
 
 import errno
+import hashlib
 import os
+import platform
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,7 +23,8 @@ SMALLEST_FREE = 2**16  # bytes: with less, the disk counts as full
 def write_whole(path: str | Path, write: Callable[[Path], object]) -> Path:
     """Let `write` fill a temporary file beside `path`, then move it into place in one step.
 
-    A reader sees the old file or the new one, and an interrupted write leaves the old one.
+    A reader sees the old file or the new one, and an interrupted write leaves the old one. What a
+    killed process left of this file is removed by the next write.
 
     Args:
         path: Where the file goes; folders are made.
@@ -40,10 +43,10 @@ def write_whole(path: str | Path, write: Callable[[Path], object]) -> Path:
         'all of it'
     """
     path = Path(path)
-    # Short, so that it fits wherever the name itself fits.
-    temporary = path.with_name(f".{uuid4().hex[:8]}{PARTIAL}{path.suffix[:16]}")
+    temporary = _temporary(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_left(path)
         write(temporary)
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:  # torch's and HDF5's own errors have no number
@@ -132,6 +135,39 @@ def is_partial(path: Path) -> bool:
         True
     """
     return PARTIAL in path.suffixes
+
+
+def _temporary(path: Path) -> Path:
+    """A new name beside the path that tells of which file it is a part, and who writes it."""
+    # Short, so that it fits wherever the name itself fits.
+    writer = f"{_series(path)}{os.getpid()}-{uuid4().hex[:8]}"
+    return path.with_name(f"{writer}{PARTIAL}{path.suffix[:16]}")
+
+
+def _series(path: Path) -> str:
+    """The beginning of the names of this file's parts that are written on this machine."""
+    known = f"{platform.node()}/{path.name}".encode(errors="surrogateescape")
+    return f".{hashlib.sha256(known).hexdigest()[:8]}-"
+
+
+def _remove_left(path: Path) -> None:
+    """Remove what processes of this machine that have ended left of the file."""
+    for left in path.parent.glob(f"{_series(path)}*{PARTIAL}*"):
+        if not _is_running(left.name.split("-")[1]):
+            left.unlink(missing_ok=True)
+
+
+def _is_running(process: str) -> bool:
+    """Whether a process of this number is running; also where that cannot be known."""
+    if os.name != "posix":  # where signal 0 is not a question
+        return True
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, ValueError, OverflowError):
+        return True
+    return True
 
 
 def _is_full(folder: Path, error: BaseException) -> bool:

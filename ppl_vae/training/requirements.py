@@ -1,6 +1,7 @@
 """The requirements of `fit` on objective, rows and programs, checked before the first step."""
 
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 from pyro import poutine
@@ -107,6 +108,8 @@ def with_weights(args: tuple[Tensor, ...], data: Dataset, rows: Tensor) -> tuple
 
 def in_words(item: Any) -> str:
     """An object in words that are the same in every process: without its address."""
+    if isinstance(item, nn.Module):
+        return "\n".join(_parts(item))
     shown = without_address(repr(item))
     if shown == repr(item) or not hasattr(item, "__dict__"):
         return shown
@@ -116,6 +119,12 @@ def in_words(item: Any) -> str:
         if isinstance(value, bool | int | float | str | None)
     }
     return f"{shown}, {plain}"
+
+
+def _parts(module: nn.Module) -> Iterator[str]:
+    """How each part is built; not its repr, which may also tell why it was chosen."""
+    for name, part in module.named_modules():
+        yield f"{name}: {type(part).__name__}({without_address(part.extra_repr())})"
 
 
 def identity(data: Dataset, **programs: Program) -> dict[str, str]:

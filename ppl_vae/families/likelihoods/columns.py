@@ -118,12 +118,13 @@ class Columns(Likelihood):
         chosen: dict[str, Choice] = {}
         reasons: dict[str, str] = {}
         for place, (name, kind) in enumerate(zip(names, data.kinds, strict=True)):
-            if name in given:
-                chosen[name], reasons[name] = given[name], "given"
-                continue
             num_levels = len(data.levels.get(name, ()))
             high = data.x[:, place].nan_to_num(-torch.inf).max().item()
-            chosen[name], reasons[name] = choose(kind, num_levels, train[:, place], high)
+            choice, reason = choose(kind, num_levels, train[:, place], high)
+            chosen[name] = given.get(name, choice)
+            # A table of a file that gives what was chosen keeps the reason.
+            is_choice = _what_it_makes(chosen[name]) == _what_it_makes(choice)
+            reasons[name] = reason if is_choice else "given"
         columns = cls(chosen)
         columns.reasons = reasons
         columns.levels = {name: data.levels[name] for name in names if name in data.levels}
@@ -173,6 +174,11 @@ class Columns(Likelihood):
         pairs = zip(self.parts, self.places, strict=True)
         found = {column: part for part, place in pairs for column in place}
         return [found[column] for column in range(len(self.names))]
+
+    @override
+    def extra_repr(self) -> str:
+        parts = zip(self.names, self._by_column(), strict=True)
+        return ", ".join(f"{name}={type(part).__name__}" for name, part in parts)
 
     @override
     def __repr__(self) -> str:

@@ -175,9 +175,13 @@ class SelfMasking(Missingness):
                 )
 
     @override
+    def extra_repr(self) -> str:
+        return str(self.given)
+
+    @override
     def __repr__(self) -> str:
         if not self.names:
-            return f"SelfMasking({self.given})"
+            return f"SelfMasking({self.extra_repr()})"
         width = max(map(len, self.columns), default=0)
         by_name = {self.names[place]: sign for place, sign in self.by_place.items()}
         rows = [f"  {name:{width}}  {MEANINGS[by_name[name]]}" for name in self.columns]
