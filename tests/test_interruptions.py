@@ -13,6 +13,7 @@ import pytest
 import torch
 import xarray as xr
 
+import ppl_vae as pv
 from ppl_vae.errors import DiskFullError, InUseError
 from ppl_vae.experiment import (
     ConfigError,
@@ -20,11 +21,12 @@ from ppl_vae.experiment import (
     evaluate_run,
     load_run,
     read_config,
+    recipe_config,
     run_experiment,
     to_toml,
 )
 from ppl_vae.experiment.rows.sources import load_data
-from ppl_vae.runtime.files import write_tree, write_whole
+from ppl_vae.runtime.files import _temporary, is_partial, write_tree, write_whole
 from ppl_vae.runtime.locks import alone_in
 from ppl_vae.runtime.sealed import write_arrays, write_tensors
 
@@ -217,6 +219,62 @@ def test_a_terminated_run_stops_cleanly_and_a_killed_one_goes_on(tmp_path):
     state = torch.load(checkpoint, weights_only=True)
     done = len(state["result"]["history"]["epoch"])
     assert done >= 1
+
+
+class Stopped(BaseException):
+    """An end that no code expects."""
+
+
+def stopping_at(number, monkeypatch):
+    """Stop when so many files have been moved into place."""
+    moved = os.replace
+    count = 0
+
+    def replace(*arguments):
+        nonlocal count
+        moved(*arguments)
+        count += 1
+        if count == number:
+            raise Stopped
+
+    monkeypatch.setattr(os, "replace", replace)
+
+
+def fit_table(folder):
+    """A recipe trains twice, so that the files are: the configuration, three checkpoints, three of
+    the second training, the weights, the run, and others."""
+    options = {"training.num_epochs": 3, "evaluation.num_particles": 30}
+    options |= {"encoder.hidden_dims": [4], "decoder.hidden_dims": [4]}
+    config = recipe_config(table(folder), [*options.items()])
+    found = run_experiment(config, folder / "run", progress=False)
+    return found["log_evidence"], str(pv.load_run(folder / "run").model.likelihood)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return fit_table(tmp_path_factory.mktemp("whole"))
+
+
+@pytest.mark.parametrize("number", [3, 5, 9], ids=lambda n: f"after {n} files")
+def test_a_fit_of_a_table_goes_on_wherever_it_stopped(number, whole, tmp_path, monkeypatch):
+    with monkeypatch.context() as stopping, pytest.raises(Stopped):
+        stopping_at(number, stopping)
+        fit_table(tmp_path)
+    assert fit_table(tmp_path) == whole
+
+
+def test_what_a_killed_process_left_of_a_file_goes_with_the_next_write(tmp_path):
+    """The parts of other files, and those of processes that run, stay."""
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    for process in (ended.pid, os.getpid()):
+        for name in ("a.txt", "b.txt"):
+            part = _temporary(tmp_path / name)
+            number = part.name.replace(f"-{os.getpid()}-", f"-{process}-")
+            part.with_name(number).write_text("cut o", encoding="utf-8")
+    write_whole(tmp_path / "a.txt", lambda p: p.write_text("whole", encoding="utf-8"))
+    left = [path.name.split("-")[1] for path in tmp_path.iterdir() if is_partial(path)]
+    assert sorted(left) == sorted(map(str, [ended.pid, os.getpid(), os.getpid()]))
 
 
 # -- full disks
