@@ -7,6 +7,7 @@ import numpy as np
 
 from ppl_vae.data.splits import count, disjoint, random_rows
 from ppl_vae.runtime.checks import whole_number
+from ppl_vae.runtime.seeding import generator
 
 __all__ = ["Parted"]
 
@@ -110,7 +111,7 @@ class Parted:
         whole_number(seed, "seed", at_least=0)
         if num_folds > len(self):
             raise ValueError(f"num_folds={num_folds} is more than the {len(self)} rows: give fewer")
-        order = np.random.default_rng(seed).permutation(len(self))
+        order = generator(seed).permutation(len(self))
         parts = [np.sort(part) for part in np.array_split(order, num_folds)]
         found = []
         for test in parts:

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.special import logsumexp
 
+from ppl_vae.runtime.seeding import generator
+
 __all__ = ["covariance_of_means", "normalised", "row_mean", "sum_in_quadrature"]
 
 
@@ -126,7 +128,7 @@ def bootstrap_se(
         Efron and Tibshirani (1993), An introduction to the bootstrap, chapter 6.
     """
     log_w = np.asarray(log_weights, dtype=np.float64)
-    rng = np.random.default_rng(seed)
+    rng = generator(seed)
     largest = log_w.max(0)
     ratio = np.exp(log_w - np.where(np.isneginf(largest), 0.0, largest))
     counts = np.hstack([rng.multinomial(n, np.full(n, 1 / n), num_resamples) for n in strata])

@@ -16,7 +16,7 @@ from ppl_vae.evidence.interval import ESTIMATE, INTERVAL, LOWER_BOUND, EvidenceI
 from ppl_vae.evidence.result import ARRAYS, Evidence, concatenate
 from ppl_vae.programs.modules import place
 from ppl_vae.programs.traces import Program
-from ppl_vae.runtime.checks import instance_of, real_number, switch
+from ppl_vae.runtime.checks import file_path, instance_of, real_number, switch
 from ppl_vae.runtime.seeding import derived_seed
 
 __all__ = ["Sandwich", "evidence_interval"]
@@ -161,6 +161,9 @@ def evidence_interval(
         ['interval', 'interval', 'interval']
     """
     method = instance_of(method or Sandwich(), "method", Sandwich)
+    switch(progress, "progress")
+    if checkpoint is not None:
+        file_path(checkpoint, "checkpoint")
     data = place(as_dataset(data), model, guide)
     call = _Call((model, guide), data, seed, progress, checkpoint)
     everything = np.arange(len(data))

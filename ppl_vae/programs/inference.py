@@ -8,10 +8,10 @@ from typing import Any
 from torch import Tensor
 
 from ppl_vae.data import Dataset, as_dataset
-from ppl_vae.programs.modules import arguments, evaluating, place
+from ppl_vae.programs.modules import arguments, evaluating, place, require_callable
 from ppl_vae.programs.traces import LogTerms, Program, log_terms
 from ppl_vae.programs.validation import check_data, check_programs
-from ppl_vae.runtime.checks import warn_caller, whole_number
+from ppl_vae.runtime.checks import switch, warn_caller, whole_number
 from ppl_vae.runtime.progress import progress_bar
 from ppl_vae.runtime.seeding import derived_seed, seeded
 
@@ -76,6 +76,7 @@ class Inference:
     """
 
     def __init__(self, model: Program, guide: Program, data: Dataset | Any) -> None:
+        require_callable(model=model, guide=guide)
         self.model = model
         self.guide = guide
         self.data: Dataset = place(as_dataset(data), model, guide)
@@ -121,7 +122,8 @@ class Inference:
             title: Title of the bar; without one there is no bar.
             progress: Whether to show the bar when it takes more than two seconds.
         """
-        with progress_bar(len(self), title, progress=progress and bool(title)) as bar:
+        progress = switch(progress, "progress") and bool(title)
+        with progress_bar(len(self), title, progress=progress) as bar:
             for start in range(0, len(self), rows):
                 stop = min(start + rows, len(self))
                 yield self.block(slice(start, stop), derived_seed(seed, *keys, start))

@@ -36,9 +36,9 @@ LIBRARIES = {"numpy", "pandas", "pyro", "scipy", "torch", "xarray"}
 FOREIGN = (LIBRARIES | sys.stdlib_module_names) - {"argparse", "collections", "types"}
 
 
-def require_programs(model: Program, guide: Program) -> None:
-    """Raise TypeError where one of them is a class, or cannot be called."""
-    for name, program in (("model", model), ("guide", guide)):
+def require_callable(**programs: Program) -> None:
+    """Raise TypeError where a program is a class, or cannot be called."""
+    for name, program in programs.items():
         if isinstance(program, type) or not callable(program):
             kind = f"of type {type(program).__name__}"
             if isinstance(program, type):
@@ -47,6 +47,12 @@ def require_programs(model: Program, guide: Program) -> None:
                 f"{name} is {kind}; give an object that can be called: a pv.{name.title()}, a Pyro "
                 "program"
             )
+
+
+def require_programs(model: Program, guide: Program) -> None:
+    """Raise TypeError as `require_callable`, and tell of programs without a module."""
+    require_callable(model=model, guide=guide)
+    for name, program in (("model", model), ("guide", guide)):
         if module_of(program) is None:
             logger.info(
                 "no torch module was found behind the %s: its networks, if any, keep their mode "

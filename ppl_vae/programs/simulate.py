@@ -8,7 +8,7 @@ from torch import Tensor
 from ppl_vae.data import Dataset
 from ppl_vae.model import Model
 from ppl_vae.programs.masks import MASK, missing_from
-from ppl_vae.programs.modules import arguments, evaluating
+from ppl_vae.programs.modules import arguments, evaluating, require_callable
 from ppl_vae.programs.particles import Program
 from ppl_vae.programs.plates import rows_first
 from ppl_vae.programs.sites import is_local, observes, sample_sites, sites_of_x
@@ -50,6 +50,7 @@ def simulate(
         >>> data.mask[0].tolist(), latents["z"].shape
         ([True, False, True, True, True], torch.Size([3, 2]))
     """
+    require_callable(model=model)
     with evaluating(model), seeded(seed):
         if data is None:
             return _generate(model, num_data, context)

@@ -8,6 +8,8 @@ from typing import Any
 from tqdm import TqdmWarning
 from tqdm.std import tqdm
 
+from ppl_vae.runtime.checks import switch
+
 __all__ = ["progress_bar"]
 
 SECONDS = 30.0  # between two lines of a log
@@ -66,7 +68,7 @@ def progress_bar(
         "initial": done,
         "desc": title,
         "unit": f" {unit}",
-        "disable": is_off or not progress,
+        "disable": is_off or not switch(progress, "progress"),
     }
     kind = _kind()
     if kind is tqdm and not sys.stderr.isatty():

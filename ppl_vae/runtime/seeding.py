@@ -12,7 +12,7 @@ import torch
 
 from ppl_vae.runtime.checks import whole_number
 
-__all__ = ["Stream", "derived_seed", "one_at_a_time", "seeded"]
+__all__ = ["Stream", "derived_seed", "generator", "one_at_a_time", "seeded"]
 
 # Held where programs run: all threads share torch's generator, Pyro's handlers and store.
 one_at_a_time = RLock()
@@ -108,3 +108,21 @@ def derived_seed[Seed: int | None](seed: Seed, *keys: int) -> Seed:
     sequence = np.random.SeedSequence([whole_number(seed, "seed", at_least=0), *keys])
     found: Any = int(sequence.generate_state(1, np.uint64)[0] >> 1)
     return found
+
+
+def generator(seed: int | None) -> np.random.Generator:
+    """NumPy's generator of a seed that was given by a caller; None is not repeatable.
+
+    Args:
+        seed: Where the stream starts.
+
+    Raises:
+        ArgumentError: It is not a whole number, or negative.
+
+    Example:
+        >>> generator(0).random() == generator(0).random()
+        True
+    """
+    if seed is not None:
+        whole_number(seed, "seed", at_least=0)
+    return np.random.default_rng(seed)

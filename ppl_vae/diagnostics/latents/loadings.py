@@ -8,7 +8,7 @@ import torch
 
 from ppl_vae.model import Model
 from ppl_vae.programs.modules import evaluating
-from ppl_vae.runtime.checks import one_of
+from ppl_vae.runtime.checks import instance_of, one_of
 
 __all__ = ["factor_loadings"]
 
@@ -53,6 +53,7 @@ def factor_loadings(
         >>> factor_loadings(model).shape
         (5, 2)
     """
+    instance_of(model, "model", Model)
     one_of(rotation, "factor_loadings(rotation)", ("varimax", "lower", None))
     context = None if not model.context_dim else torch.zeros(1, model.context_dim)
     with evaluating(model):

@@ -33,6 +33,7 @@ from ppl_vae.families.likelihoods import (
     Ordinal,
 )
 from ppl_vae.programs.inference import treat_alike
+from ppl_vae.runtime.seeding import generator
 
 __all__ = ["baselines"]
 
@@ -97,7 +98,7 @@ def baselines(
         raise ValueError(
             f"baselines need {FEWEST_ROWS} training rows or more; there are {num_train}"
         )
-    chosen = np.random.default_rng(seed).permutation(num_train)[:MOST_ROWS]
+    chosen = generator(seed).permutation(num_train)[:MOST_ROWS]
     judged = data.test if rows is None else rows
     train, test = _values(data.train[chosen]), _values(judged)
     treat_alike(data.train, "the fit of the baselines")

@@ -22,7 +22,7 @@ from ppl_vae.programs.modules import rows_fitted
 from ppl_vae.programs.traces import Program, is_local, run_under_particles, sample_sites
 from ppl_vae.runtime.checks import whole_number
 from ppl_vae.runtime.display import Shown
-from ppl_vae.runtime.seeding import derived_seed
+from ppl_vae.runtime.seeding import derived_seed, generator
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -142,7 +142,7 @@ class PIT(Shown):
     def one_entry(self, seed: int = 0) -> np.ndarray:
         """The value of one random observed entry per row, (M,), independent between rows."""
         values = self.values.reshape(len(self), -1)
-        chance = np.random.default_rng(seed).random(values.shape)
+        chance = generator(seed).random(values.shape)
         chosen = values[np.arange(len(self)), np.where(np.isnan(values), -1.0, chance).argmax(1)]
         return chosen[~np.isnan(chosen)]
 
@@ -305,7 +305,7 @@ def conditional_pit(
     check_observed(model, inference.data)
     refuse_mechanism(model)
     x = inference.data.x
-    order = np.random.default_rng(seed).permutation(x[0].numel())
+    order = generator(seed).permutation(x[0].numel())
     fold_of = torch.from_numpy(order % num_folds).reshape(x[0].shape).to(x.device)
     folds = [fold_of == i for i in range(min(num_folds, x[0].numel()))]
     first = inference.block(slice(0, 1), seed=0)

@@ -23,7 +23,7 @@ from ppl_vae.programs.traces import (
     run_under_particles,
     sample_sites,
 )
-from ppl_vae.runtime.seeding import derived_seed
+from ppl_vae.runtime.seeding import derived_seed, generator
 
 __all__ = ["ReplicatedData", "chosen_particles"]
 
@@ -154,7 +154,7 @@ def chosen_particles(log_weights: np.ndarray, num_samples: int, seed: int | None
         >>> chosen_particles(np.log([[1.0], [1e-9]]), 2, seed=0).tolist()
         [[0], [0]]
     """
-    rng = np.random.default_rng(seed)
+    rng = generator(seed)
     num_particles, num_rows = log_weights.shape
     ends = softmax(log_weights, axis=0).cumsum(0)
     steps = (np.arange(num_samples)[:, None] + rng.random(num_rows)) / num_samples

@@ -15,7 +15,7 @@ from ppl_vae.programs.inference import Inference, treat_alike
 from ppl_vae.programs.modules import place
 from ppl_vae.programs.simulate import simulate
 from ppl_vae.programs.traces import Program
-from ppl_vae.runtime.checks import object_or_options, whole_number
+from ppl_vae.runtime.checks import instance_of, object_or_options, whole_number
 from ppl_vae.runtime.display import Shown
 from ppl_vae.runtime.seeding import derived_seed
 
@@ -179,6 +179,7 @@ def calibration(
         raise ValueError(
             f"method is {method!r}; it must be GuideDraws(), ImportanceDraws() or HMCDraws()"
         )
+    instance_of(quantities or {}, "quantities", Mapping)
     if data is not None:
         data = place(as_dataset(data), model, guide)
         treat_alike(data, "calibration")

@@ -8,6 +8,7 @@ import numpy as np
 
 from ppl_vae.runtime.checks import one_of, real_number, warn_caller
 from ppl_vae.runtime.display import Shown
+from ppl_vae.runtime.seeding import generator
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -160,7 +161,7 @@ class AnomalyPValues(Shown):
         known = np.sort(self.calibration_scores)
         odder = len(known) - np.searchsorted(known, self.scores, side="right")
         at_least = (len(known) + 1) * conformal_p_values(known, self.scores)
-        share = np.random.default_rng(seed).random(len(self))
+        share = generator(seed).random(len(self))
         p_values = (odder + share * (at_least - odder)) / (len(known) + 1)
         return replace(self, p_values=p_values, smallest=0.0)
 

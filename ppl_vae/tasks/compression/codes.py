@@ -13,6 +13,7 @@ from torch import Tensor
 from ppl_vae.families.shared import shared_latents
 from ppl_vae.guide import Guide
 from ppl_vae.model import Model
+from ppl_vae.runtime.checks import instance_of
 from ppl_vae.runtime.digests import digest
 from ppl_vae.tasks.compression.latents import Grid, normal_of
 from ppl_vae.tasks.compression.symbols import Entries, Symbols
@@ -53,10 +54,10 @@ def in_float64(model: Any, guide: Any) -> tuple[Model, Guide]:
         >>> bed = beds.linear_gaussian(num_data=2)
         >>> in_float64(bed.model, bed.guide)
         Traceback (most recent call last):
-        ValueError: compression takes a Model and a Guide made of the library's parts
+        ppl_vae.errors.ArgumentError: model is ...; it must be a Model
     """
-    if not (isinstance(model, Model) and isinstance(guide, Guide)):
-        raise ValueError("compression takes a Model and a Guide made of the library's parts")
+    instance_of(model, "model", Model)
+    instance_of(guide, "guide", Guide)
     if shared_latents(model.prior) or shared_latents(guide.posterior):
         raise ValueError(
             "compression takes models without latents that rows share: use StandardNormal or "

@@ -16,7 +16,14 @@ from ppl_vae.programs.inference import Block, Inference
 from ppl_vae.programs.traces import Program
 from ppl_vae.programs.validation import require_x_itself
 from ppl_vae.refinement import GradientRefinement
-from ppl_vae.runtime.checks import from_keywords, instance_of, one_of, whole_fields
+from ppl_vae.runtime.checks import (
+    from_keywords,
+    instance_of,
+    one_of,
+    switch,
+    whole_fields,
+    whole_number,
+)
 from ppl_vae.runtime.progress import progress_bar
 from ppl_vae.runtime.seeding import derived_seed
 from ppl_vae.tasks.imputation.asked import entries_asked
@@ -154,6 +161,8 @@ def impute(
         (5, (3, 5))
     """
     settings = from_keywords(MultipleImputation, options, "impute")
+    whole_number(seed, "seed", at_least=0)
+    switch(progress, "progress")
     inference = Inference(model, guide, as_dataset(data).in_memory())
     inference.check_programs()
     require_x_itself(model, inference.data.x, inference.data.context)

@@ -18,7 +18,7 @@ from ppl_vae.runtime.checks import from_keywords, instance_of, one_line, whole_f
 from ppl_vae.runtime.digests import digest
 from ppl_vae.runtime.progress import progress_bar
 from ppl_vae.runtime.sealed import read_tensors, write_tensors
-from ppl_vae.runtime.seeding import derived_seed
+from ppl_vae.runtime.seeding import derived_seed, generator
 from ppl_vae.training import FitResult, Training
 from ppl_vae.training.maximise import Refits
 from ppl_vae.training.schedules import Cosine
@@ -296,7 +296,7 @@ class _Work:
     def _fit(self, refits: Refits, i: int) -> Weights:
         """Weights after training on bootstrap sample i."""
         seed = derived_seed(self.settings.seed, i)
-        rows = np.random.default_rng(seed).integers(len(self.data), size=len(self.data))
+        rows = generator(seed).integers(len(self.data), size=len(self.data))
         return refits(rows, seed)
 
     def _described(self) -> dict[str, str]:

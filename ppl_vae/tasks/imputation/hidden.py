@@ -3,6 +3,7 @@
 import numpy as np
 
 from ppl_vae.data import Dataset
+from ppl_vae.runtime.seeding import generator
 from ppl_vae.tasks.imputation.predictive import GRID, Predictive, set_sizes
 
 SHARPNESS = 0.9  # level of the intervals whose widths are compared
@@ -14,7 +15,7 @@ def chosen_entries(data: Dataset, share: float, seed: int) -> np.ndarray:
     counts = observed.sum(0)
     if not counts.any():
         raise ValueError(f"x of shape {tuple(data.x.shape)} is missing throughout: none to hide")
-    order = np.random.default_rng(seed).random(observed.shape)
+    order = generator(seed).random(observed.shape)
     ranks = np.where(observed, order, np.inf).argsort(0).argsort(0)
     most = np.maximum(1, np.round(share * counts))
     return (observed & (ranks < most)).reshape(data.x.shape)

@@ -14,7 +14,7 @@ from ppl_vae.programs.modules import place, rows_fitted
 from ppl_vae.programs.traces import Program
 from ppl_vae.runtime.checks import real_number
 from ppl_vae.runtime.display import Shown
-from ppl_vae.runtime.seeding import derived_seed
+from ppl_vae.runtime.seeding import derived_seed, generator
 from ppl_vae.runtime.text import table
 from ppl_vae.tasks.imputation.asked import marked
 from ppl_vae.tasks.imputation.drawing import impute
@@ -242,7 +242,7 @@ def _compared(
     is_category = np.array([kind == "category" for kind in kinds])
     is_category = is_category[hidden.reshape(by_column.shape).nonzero()[1]]
     below, at = below_and_at(imputations.predictive, observed[hidden], is_category)
-    v = np.random.default_rng(seed).random(len(at))
+    v = generator(seed).random(len(at))
     ess = imputations.served.ess[hidden.nonzero()[0]]
     probabilities = _put(at, hidden)
     pit = PIT(

@@ -16,6 +16,7 @@ from ppl_vae.programs.modules import evaluating
 from ppl_vae.programs.traces import Program
 from ppl_vae.runtime.checks import whole_number
 from ppl_vae.runtime.display import Shown
+from ppl_vae.runtime.seeding import generator
 from ppl_vae.runtime.text import table
 from ppl_vae.tasks.reduction.jackknife import jackknife_se
 from ppl_vae.tasks.reduction.neighbours import MEASURES, measured, neighbour_order, without
@@ -173,7 +174,7 @@ def embedding_quality(
         coordinates[name] = _given(given, name, len(as_dataset(data)))[rows]
     of_x = neighbour_order(x)
     of_z = [neighbour_order(points) for points in coordinates.values()]
-    groups = np.array_split(np.random.default_rng(seed).permutation(len(x)), NUM_GROUPS)
+    groups = np.array_split(generator(seed).permutation(len(x)), NUM_GROUPS)
     values = np.array([measured(of_x, each, numbers) for each in of_z])
     left_out = np.array([_without(of_x, of_z, group, numbers) for group in groups])
     return EmbeddingQuality(
@@ -197,7 +198,7 @@ def _without(
 
 def _chosen(data: Dataset, seed: int) -> np.ndarray:
     """Numbers of the rows that are used."""
-    order = np.random.default_rng(seed).permutation(len(data))
+    order = generator(seed).permutation(len(data))
     return np.sort(order[:MOST_ROWS])
 
 

@@ -1,0 +1,1 @@
+"""Kills, damaged files, wrong calls, full disks and threads in large numbers: `make soak`."""
