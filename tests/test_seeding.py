@@ -1,11 +1,13 @@
-"""A stream of one's own: the one that torch.manual_seed starts, without what that call does
-besides."""
+"""A stream of its own: the one that torch.manual_seed starts, without what else that call does."""
 
+import threading
 import traceback
 
 import pytest
 import torch
+from soak.pairs import soak
 
+from ppl_vae.programs.modules import own_parameters
 from ppl_vae.runtime.seeding import Stream, derived_seed, seeded
 
 
@@ -41,3 +43,22 @@ def test_nothing_is_kept_for_devices_that_are_not_there(monkeypatch):
 def test_a_part_of_a_job_without_a_seed_has_none():
     assert derived_seed(None, Stream.STEPS, 3) is None
     assert derived_seed(5, Stream.STEPS, 3) == derived_seed(5, 1, 3)
+
+
+def test_fits_in_two_threads_end_as_they_do_alone():
+    assert soak(3)["wrong"] == []
+
+
+def test_a_thread_waits_for_the_store_that_all_share():
+    entered = threading.Event()
+
+    def enter():
+        with own_parameters(torch.nn.Linear(1, 1)):
+            entered.set()
+
+    other = threading.Thread(target=enter)
+    with own_parameters(torch.nn.Linear(1, 1)):
+        other.start()
+        assert not entered.wait(0.1)
+    other.join()
+    assert entered.is_set()

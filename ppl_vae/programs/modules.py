@@ -162,8 +162,15 @@ def own_parameters(*programs: Program) -> Iterator[None]:
     """Keep modules out of Pyro's global store, where models of equal names share weights.
 
     Plain functions keep their parameters there, and find them again. A module's parameters, also
-    those of one wrapped in a function or named by `pyro.module`, are left out.
+    those of one wrapped in a function or named by `pyro.module`, are left out. Other threads wait.
     """
+    with one_at_a_time, _store_of(*programs):
+        yield
+
+
+@contextmanager
+def _store_of(*programs: Program) -> Iterator[None]:
+    """Pyro's store, which all threads share, with what these programs find in it."""
     store: Any = pyro.get_param_store()
     if all(isinstance(program, nn.Module) for program in programs):
         with store.scope():

@@ -68,7 +68,7 @@ def progress_bar(
         "initial": done,
         "desc": title,
         "unit": f" {unit}",
-        "disable": is_off or not switch(progress, "progress"),
+        "disable": not switch(progress, "progress") or is_off,
     }
     kind = _kind()
     if kind is tqdm and not sys.stderr.isatty():

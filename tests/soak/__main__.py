@@ -23,7 +23,7 @@ from soak import calls, damage, disks, kills, lines, pairs
 
 RESULTS = Path(__file__).resolve().parents[2] / "docs" / "reliability.json"
 PARTS: dict[str, Callable[[int, Path], dict[str, Any]]] = {
-    "pairs": lambda count, _: pairs.soak(min(count, 40)),
+    "pairs": lambda count, _: pairs.soak(min(count, 200)),
     "calls": lambda _, __: calls.soak(),
     "lines": lambda _, folder: lines.soak(folder),
     "disks": lambda count, folder: disks.soak(min(count, 100), folder),
