@@ -57,6 +57,8 @@ class Shown:
 
 def _short(value: Any) -> str:
     """An array by its type and shape, a container by its size, anything else by its repr."""
+    if isinstance(value, float):
+        return f"{value:.6g}"
     shape = getattr(value, "shape", None)
     if shape is not None and shape != ():
         return f"{str(value.dtype).removeprefix('torch.')} {tuple(shape)}"
@@ -91,4 +93,6 @@ def _in_table(lines: list[str], i: int) -> bool:
 def _row(cells: list[str], number: int) -> str:
     """A row of a table, the first one of headings."""
     tag = "th" if number == 0 else "td"
-    return f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in cells)}</tr>"
+    first, *rest = map(html.escape, cells)
+    names = f'<{tag} style="text-align: left">{first}</{tag}>'
+    return f"<tr>{names}{''.join(f'<{tag}>{cell}</{tag}>' for cell in rest)}</tr>"

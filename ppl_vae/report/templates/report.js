@@ -7,11 +7,13 @@ for (const table of document.querySelectorAll("table.sortable")) {
   };
   heads.forEach((head, i) => {
     if (body.rows.length && body.rows[0].cells[i].querySelector("img")) return;
-    const button = document.createElement("button");
-    button.type = "button";
+    // No <button>: printed headers, which are repeated on each page, leave buttons out.
+    const button = document.createElement("span");
+    button.setAttribute("role", "button");
+    button.tabIndex = 0;
     button.textContent = head.textContent;
     head.replaceChildren(button);
-    button.addEventListener("click", () => {
+    const sort = () => {
       const up = head.getAttribute("aria-sort") === "ascending" ? -1 : 1;
       heads.forEach((other) => other.removeAttribute("aria-sort"));
       head.setAttribute("aria-sort", up > 0 ? "ascending" : "descending");
@@ -20,6 +22,12 @@ for (const table of document.querySelectorAll("table.sortable")) {
         return up * (typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b)));
       });
       body.append(...rows);
+    };
+    button.addEventListener("click", sort);
+    button.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" && event.key !== " ") return;
+      event.preventDefault();
+      sort();
     });
   });
   const label = document.createElement("label"), input = document.createElement("input");
