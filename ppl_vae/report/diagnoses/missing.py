@@ -72,7 +72,7 @@ def _overimputation(found: Findings) -> Overimputation:
     options = {"share": SHARE, "method": "importance", **found.options}
     with warnings.catch_warnings():
         # The rule counts rows whose weights are bad.
-        warnings.filterwarnings("ignore", ".* imputed by draws that are not reliable")
+        warnings.filterwarnings("ignore", ".* draws that are not reliable")
         return overimpute(*found.programs, rows, **options)
 
 
