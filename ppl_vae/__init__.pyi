@@ -66,6 +66,8 @@ from .refinement import refine as refine
 from .refinement import refit_prior as refit_prior
 from .report import write_report as write_report
 from .runtime.seeding import seeded as seeded
+from .semi_supervised import SemiSupervisedGuide as SemiSupervisedGuide
+from .semi_supervised import SemiSupervisedModel as SemiSupervisedModel
 from .tasks import AnomalyPValues as AnomalyPValues
 from .tasks import CompressedRows as CompressedRows
 from .tasks import Contrast as Contrast

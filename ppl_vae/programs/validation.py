@@ -25,9 +25,11 @@ from ppl_vae.programs.sites import (
     sites_of_x,
 )
 from ppl_vae.runtime.seeding import seeded
+from ppl_vae.semi_supervised import SemiSupervisedGuide, SemiSupervisedModel
 
 __all__ = ["check_programs"]
 
+CHECKED = Model | Guide | SemiSupervisedModel | SemiSupervisedGuide
 ROWS_AT_ONCE = 10_000
 ROWS_COMPARED = 100  # to tell a function of x from x
 
@@ -36,7 +38,7 @@ def check_data(
     model: Program, x: Tensor, context: Tensor | None, guide: Program | None = None
 ) -> None:
     """Check all data, and that model and guide belong together, before an unvalidated loop."""
-    checks = [program.check for program in (model, guide) if isinstance(program, Model | Guide)]
+    checks = [program.check for program in (model, guide) if isinstance(program, CHECKED)]
     start = 0
     for part in blocks(x) if checks else ():
         try:
