@@ -69,6 +69,7 @@ from .runtime.seeding import seeded as seeded
 from .semi_supervised import SemiSupervisedGuide as SemiSupervisedGuide
 from .semi_supervised import SemiSupervisedModel as SemiSupervisedModel
 from .tasks import AnomalyPValues as AnomalyPValues
+from .tasks import ClassProbabilities as ClassProbabilities
 from .tasks import CompressedRows as CompressedRows
 from .tasks import Contrast as Contrast
 from .tasks import Denoised as Denoised
@@ -77,6 +78,7 @@ from .tasks import Imputations as Imputations
 from .tasks import MultipleImputation as MultipleImputation
 from .tasks import anomaly_pvalues as anomaly_pvalues
 from .tasks import bootstrap_fits as bootstrap_fits
+from .tasks import class_probabilities as class_probabilities
 from .tasks import compress as compress
 from .tasks import contrast as contrast
 from .tasks import counterfactual as counterfactual

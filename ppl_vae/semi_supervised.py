@@ -54,7 +54,7 @@ class LabelledRows(PyroModule):
             )
 
     def parts(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Observations (B, *event), classes as unit vectors (B, C), which of them are known (B,)."""
+        """Observations (B, *event), classes as unit vectors (B, C), and which are known (B,)."""
         if torch.distributions.Distribution._validate_args:
             self.check(x)
         labels = x[:, -1]
@@ -191,7 +191,8 @@ class SemiSupervisedGuide(LabelledRows):
         """The Pyro guide."""
         values, labels, known = self.parts(x)
         with pyro.plate("data", len(x), dim=-1):
-            with poutine.mask(mask=~known):
+            unknown: Any = ~known
+            with poutine.mask(mask=unknown):
                 y: Any = pyro.sample("y_unobserved", self.classes_of(values))
             y = torch.where(known.unsqueeze(-1), labels, y)
             return pyro.sample("z", self.posterior_at(values, y))

@@ -1,7 +1,16 @@
 """Uses of a trained model: anomalies, compression, contrasts, imputation, and others."""
 
-from ppl_vae.tasks import anomaly, compression, contrasts, denoising, imputation, reduction
+from ppl_vae.tasks import (
+    anomaly,
+    classes,
+    compression,
+    contrasts,
+    denoising,
+    imputation,
+    reduction,
+)
 from ppl_vae.tasks.anomaly import AnomalyPValues, anomaly_pvalues, odd_columns, plot_anomalies
+from ppl_vae.tasks.classes import ClassCalibration, ClassProbabilities, class_probabilities
 from ppl_vae.tasks.compression import CompressedRows, compress, decompress
 from ppl_vae.tasks.contrasts import Contrast, contrast, plot_contrast
 from ppl_vae.tasks.denoising import Denoised, denoise
@@ -37,6 +46,8 @@ from ppl_vae.tasks.reduction import (
 
 __all__ = [
     "AnomalyPValues",
+    "ClassCalibration",
+    "ClassProbabilities",
     "CompressedRows",
     "Contrast",
     "Counterfactual",
@@ -54,6 +65,8 @@ __all__ = [
     "anomaly",
     "anomaly_pvalues",
     "bootstrap_fits",
+    "class_probabilities",
+    "classes",
     "compress",
     "compression",
     "contrast",
