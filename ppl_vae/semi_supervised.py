@@ -53,7 +53,7 @@ class LabelledRows(PyroModule):
                 f"{self.num_classes - 1}, or NaN"
             )
 
-    def parts(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def parts(self, x: Tensor) -> tuple[Tensor, Tensor, Any]:
         """Observations (B, *event), classes as unit vectors (B, C), and which are known (B,)."""
         if torch.distributions.Distribution._validate_args:
             self.check(x)
@@ -191,8 +191,7 @@ class SemiSupervisedGuide(LabelledRows):
         """The Pyro guide."""
         values, labels, known = self.parts(x)
         with pyro.plate("data", len(x), dim=-1):
-            unknown: Any = ~known
-            with poutine.mask(mask=unknown):
+            with poutine.mask(mask=~known):
                 y: Any = pyro.sample("y_unobserved", self.classes_of(values))
             y = torch.where(known.unsqueeze(-1), labels, y)
             return pyro.sample("z", self.posterior_at(values, y))
