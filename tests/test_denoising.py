@@ -5,7 +5,7 @@ import pyro
 import pytest
 import torch
 from pyro import distributions as dist
-from scipy import stats
+from scipy import integrate, stats
 from torch import nn
 
 import ppl_vae as pv
@@ -149,6 +149,32 @@ def test_what_cannot_be_denoised_is_refused_in_one_line():
             PoissonNoise(wrong)
     with pytest.raises(ValueError, match=r"Dropout\(probability\)"):
         Dropout(1.0)
+
+
+@pytest.mark.parametrize("df", [0.8, 2.1, 5.0, 80.0])
+def test_students_t_under_gaussian_noise_agrees_with_quadrature(df):
+    """p(y) by adaptive quadrature over x, and the mean and sd of draws of x given y."""
+    noise = GaussianNoise(0.6)
+    for scale, y in ((0.1, 0.2), (1.0, -3.0), (3.0, 40.0)):
+        base = dist.StudentT(*(torch.tensor([each]).double() for each in (df, 0.5, scale)))
+        base = base.expand([20_000])
+
+        def joint(x, power=0, scale=scale, y=y):
+            return x**power * stats.t.pdf(x, df, 0.5, scale) * stats.norm.pdf(y, x, 0.6)
+
+        places = {"points": [0.5, y], "limit": 500}
+        exact = [
+            integrate.quad(joint, y - 12, y + 12, args=(power,), epsabs=1e-14, **places)[0]
+            for power in range(3)
+        ]
+        at = torch.full((20_000,), y).double()
+        assert noise.marginal(base, at)[0].exp().item() == pytest.approx(exact[0], rel=1e-6)
+        mean = exact[1] / exact[0]
+        sd = np.sqrt(exact[2] / exact[0] - mean**2)
+        with pv.seeded(1):
+            x = noise.clean(base, at)
+        assert x.mean().item() == pytest.approx(mean, abs=4.5 * sd / np.sqrt(20_000))
+        assert x.std().item() == pytest.approx(sd, rel=0.06)
 
 
 def test_values_that_cannot_arise_are_refused():

@@ -13,6 +13,10 @@ from ppl_vae.runtime.checks import real_number
 __all__ = ["Dropout", "GaussianNoise", "Noise", "PoissonNoise", "SaltAndPepper"]
 
 
+NORMALS = (torch.distributions.Normal, torch.distributions.StudentT)
+NODES = 64  # of the trapezoidal rule: six digits at df = 2, more above
+
+
 class Noise(ABC):
     """p(y given x), independent for each entry; a noise implements `corrupt` and `log_prob`.
 
@@ -72,7 +76,7 @@ class Noise(ABC):
             raise ValueError(
                 f"{type(self).__name__} with {type(base).__name__}: p(y given z) has no closed "
                 "form here; use a likelihood of few values (Bernoulli, Categorical, "
-                "DiscretizedLogistic), or Gaussian with GaussianNoise"
+                "DiscretizedLogistic), or Gaussian or StudentT with GaussianNoise"
             )
         values = base.enumerate_support(expand=False)
         log_p = base.log_prob(values)
@@ -85,7 +89,8 @@ class GaussianNoise(Noise):
     """y ~ N(x, sd^2).
 
     With a Gaussian x of mean mu and standard deviation s, y ~ N(mu, s^2 + sd^2), and x given y is
-    normal with mean mu + (y - mu) s^2 / (s^2 + sd^2).
+    normal with mean mu + (y - mu) s^2 / (s^2 + sd^2). Student's t is a mixture of such Gaussians
+    over their precision, whose integral is taken by the trapezoidal rule.
 
     Args:
         sd: Standard deviation.
@@ -113,17 +118,48 @@ class GaussianNoise(Noise):
 
     @override
     def marginal(self, base: Any, y: Tensor) -> Tensor:
-        if not isinstance(base, torch.distributions.Normal):
+        if not isinstance(base, NORMALS):
             return super().marginal(base, y)
-        return dist.Normal(base.mean, (base.variance + self.sd**2).sqrt()).log_prob(y)
+        return self._components(base, y)[0].logsumexp(0)
 
     @override
     def clean(self, base: Any, y: Tensor) -> Tensor:
-        if not isinstance(base, torch.distributions.Normal):
+        if not isinstance(base, NORMALS):
             return super().clean(base, y)
-        share = base.variance / (base.variance + self.sd**2)
-        mean = base.mean + share * (y - base.mean)
+        log_p, variance = self._components(base, y)
+        chosen = dist.Categorical(logits=log_p.movedim(0, -1)).sample().unsqueeze(0)
+        variance = variance.expand_as(log_p).gather(0, chosen).squeeze(0)
+        share = variance / (variance + self.sd**2)
+        mean = base.loc + share * (y - base.loc)
         return dist.Normal(mean, share.sqrt() * self.sd).sample()
+
+    def _components(self, base: Any, y: Tensor) -> tuple[Tensor, Tensor]:
+        """log p(y, component given z), and the variances of x, of the normals that x is made of."""
+        precision = torch.ones_like(base.loc).unsqueeze(0)
+        log_w = torch.zeros_like(precision)
+        if isinstance(base, torch.distributions.StudentT):
+            log_w, precision = _precisions(base.df, (y - base.loc) / base.scale)
+        variance = base.scale.square() / precision
+        sd = (variance + self.sd**2).sqrt()
+        return log_w + dist.Normal(base.loc, sd).log_prob(y), variance
+
+
+def _precisions(df: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-weights and precisions t ~ Gamma(df / 2, df / 2) on a grid of log t, (nodes, *batch).
+
+    With a residual r, p(t, y) falls like t^((df + 1) / 2) below (df + 1) / (df + r^2), and doubly
+    exponentially above 1; near its mode log t has about the variance 2 / df.
+    """
+    width = (9 * (2 / df).sqrt()).clamp(max=4)
+    mode = (df + 1).log() - (df + residual.detach().square()).log()
+    low = mode.clamp(max=0) - 40 / (df + 1) - width
+    high = torch.log1p(80 / df + width)
+    step = (high - low) / (NODES - 1)
+    places = torch.arange(NODES).to(step).reshape(-1, *[1] * step.dim())
+    log_t = low + places * step
+    half = df / 2
+    log_w = half * (half.log() + log_t - log_t.exp()) - torch.lgamma(half) + step.log()
+    return log_w, log_t.exp()
 
 
 class _Replacing(Noise):
