@@ -262,6 +262,10 @@ def test_categories_are_compared_by_their_shares_and_covariates_held_equal():
     assert other.features.mean == pytest.approx(-found.features.mean)
     assert other.features.p_values.tolist() == found.features.p_values.tolist()
     flat = found.to_frame()
+    north = frame["region"] == "north"
+    expected = north[frame["sex"] == "male"].mean() - north[frame["sex"] == "female"].mean()
+    assert flat.loc[("feature", "region=north"), "observed"] == pytest.approx(expected)
+    assert np.isnan(flat.loc[("feature", "height"), "observed"])  # some are missing
     assert flat.loc[("feature", "height"), "p_value"] == found.features.p_values[0]
     assert len(flat) == 2 + 4
 

@@ -30,6 +30,8 @@ class GroupDifferences(Shown):
         draws: Draws of the differences given x, (S, M).
         test: Their permutation p-values.
         method: How p-values are adjusted by default: "max-t", "bh" or "by".
+        observed: Differences of the observed x, (M,), NaN where values are missing; None of
+            latents.
 
     Example:
         >>> test = PermutationTest(np.array([0.02]), np.array([0.02]), np.ones(1), 99, False)
@@ -44,6 +46,7 @@ class GroupDifferences(Shown):
     draws: np.ndarray
     test: PermutationTest
     method: str
+    observed: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -143,6 +146,8 @@ class GroupDifferences(Shown):
             "p_value": self.p_values,
             "adjusted": self.adjusted(),
         }
+        if self.observed is not None:
+            columns["observed"] = self.observed
         return pd.DataFrame(columns, index=pd.Index(self.names, name=self.what.removesuffix("s")))
 
     def __str__(self) -> str:

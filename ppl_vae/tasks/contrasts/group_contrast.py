@@ -1,7 +1,7 @@
 """contrast: two groups of rows compared in latents and in predicted features."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -132,7 +132,8 @@ def contrast(
     that it was trained on; a bad model costs power. What they test is exchangeability: a difference
     in spread, in covariates or in what is missing is a difference too.
 
-    Groups are not given to model or guide and must not have been: a covariate that is the group
+    Predicted features follow z: an effect on one of them moves z, and with it all that z predicts.
+    `observed` has the differences of x itself. Groups are not given to model or guide and must not have been: a covariate that is the group
     itself is refused. Axes of z are often arbitrary up to rotation: a difference in z[0] then says
     that z differs, and not what z[0] means.
 
@@ -182,9 +183,11 @@ def contrast(
     predicted = _predicted(replicates, settings, progress)
     expanded = (_expanded(part, columns) for part in predicted)
     compare = Compare(design, settings, progress)
+    features = compare("features", tuple(name for name, *_ in columns), expanded, "bh")
+    x = _expanded(rows.x.flatten(1).double().cpu().numpy(), columns)
     return Contrast(
         latents=compare("latents", names, _latents(replicates), "max-t"),
-        features=compare("features", tuple(name for name, *_ in columns), expanded, "bh"),
+        features=replace(features, observed=design.difference(x)),
         design=design,
         pareto_k=replicates.pareto_k,
     )
@@ -277,7 +280,8 @@ def _expanded(x: np.ndarray, columns: list[tuple[str, int, int | None]]) -> np.n
     _, places, codes = zip(*columns, strict=True)
     values = x[..., list(places)]
     levels = np.array([np.nan if code is None else code for code in codes])
-    return np.where(np.isnan(levels), values, values == levels)
+    shares = np.where(np.isnan(values), np.nan, values == levels)
+    return np.where(np.isnan(levels), values, shares)
 
 
 def _refuse_known_groups(data: Dataset, design: Design) -> None:
