@@ -133,9 +133,9 @@ def contrast(
     in spread, in covariates or in what is missing is a difference too.
 
     Predicted features follow z: an effect on one of them moves z, and with it all that z predicts.
-    `observed` has the differences of x itself. Groups are not given to model or guide and must not have been: a covariate that is the group
-    itself is refused. Axes of z are often arbitrary up to rotation: a difference in z[0] then says
-    that z differs, and not what z[0] means.
+    `observed` has the differences of x itself. Groups are not given to model or guide and must not
+    have been: a covariate that is the group itself is refused. Axes of z are often arbitrary up to
+    rotation: a difference in z[0] then says that z differs, and not what z[0] means.
 
     Args:
         model: `Model`, or any Pyro model with a plate "data" at dim -1.
