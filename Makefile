@@ -37,7 +37,7 @@ fi
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format docs bench soak constraints clean
+.PHONY: help install demo test lint format docs dist bench soak constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -80,6 +80,14 @@ format: $(STAMP) ## rewrite the files as `make lint` wants them
 
 docs: $(DOCS) ## build the documentation into docs/_build/html, warnings are errors
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
+dist: $(STAMP) ## build the source archive and the wheel, install the wheel in an environment of its own, and use it there
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python -m venv --clear dist/.venv
+	dist/.venv/bin/python -m pip install --disable-pip-version-check $(PIP_FLAGS) $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) dist/*.whl
+	cd dist && .venv/bin/ppl-vae --version && .venv/bin/ppl-vae demo --output demo
+	rm -rf dist/.venv dist/demo
 
 bench: $(STAMP) ## measure: every figure a ratio within one run
 	$(BIN)/python tests/benchmarks/bench.py
