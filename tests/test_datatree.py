@@ -4,6 +4,7 @@ import subprocess
 import sys
 import warnings
 
+import arviz as az
 import numpy as np
 import pyro
 import pyro.distributions as dist
@@ -23,6 +24,7 @@ DRAWN = (
     "prior",
     "prior_predictive",
     "log_likelihood",
+    "log_prior",
     "sample_stats",
 )
 
@@ -138,6 +140,7 @@ def test_densities_are_exact_at_the_draws(bed):
     log_prior = dist.Normal(0.0, 1.0).expand([2]).to_event(1).log_prob(z)
     log_q = dist.MultivariateNormal(bed.posterior_mean, bed.posterior_covariance).log_prob(z)
     assert np.allclose(tree.log_likelihood.x[0], log_likelihood, atol=1e-10)
+    assert np.allclose(tree.log_prior.z[0], log_prior, atol=1e-10)
     assert np.allclose(tree.sample_stats.log_p[0], log_likelihood + log_prior, atol=1e-10)
     assert np.allclose(tree.sample_stats.log_q[0], log_q, atol=1e-10)
     assert np.allclose(tree.importance.log_evidence, bed.log_evidence, atol=1e-10)
@@ -301,9 +304,8 @@ def test_only_the_first_rows_by_default_and_it_says_so():
 
 def test_default_rows_fit_the_size():
     bed = beds.linear_gaussian(num_data=130)
-    row = (
-        8 * (2 * 2 + 2 * 5 + 1 + 3) * 1000 / 1e9
-    )  # z and x of two groups, one log-likelihood, three statistics
+    # z and x of two groups, a log-likelihood, a log-prior, three statistics
+    row = 8 * (2 * 2 + 2 * 5 + 1 + 1 + 3) * 1000 / 1e9
     tree = to_datatree(bed.model, bed.guide, bed.x, max_gigabytes=3.5 * row, progress=False)
     assert tree.attrs["rows"] == "the first 3 of 130"
     assert sum(
@@ -409,3 +411,13 @@ def test_importing_the_room_loads_neither_arviz_nor_matplotlib():
     code = f"import sys, ppl_vae.diagnostics; print(*{watched} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+def test_sensitivity_to_the_prior_is_read_from_its_density(bed):
+    """With one row, log p(z) is that of all latents: the weights of psense are its power."""
+    tree = to_datatree(bed.model, bed.guide, bed.x[:1], num_samples=400, progress=False)
+    found = az.psense(tree, group="prior").z.values
+    del tree["log_prior"]
+    tree["log_prior"] = xr.Dataset({"z": tree.sample_stats.log_p - tree.log_likelihood.x})
+    assert np.allclose(found, az.psense(tree, group="prior").z.values)
+    assert (found > 0.01).all()

@@ -1,5 +1,6 @@
 """Draws, densities and observations as one xarray.DataTree in the ArviZ schema."""
 
+import logging
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,8 @@ from ppl_vae.runtime.checks import object_or_options
 
 __all__ = ["to_datatree"]
 
+logger = logging.getLogger(__name__)
+
 Variable = tuple[tuple[str, ...], np.ndarray]
 SAMPLE_DIMS: tuple[str, ...] = ("chain", "draw")
 IMPORTANCE = ("log_evidence", "mc_se", "ess", "pareto_k", "elbo")
@@ -33,6 +36,7 @@ GROUPS = {
         "log p(x given z) per observation, in nats. Not for leave-one-out, which would be too "
         "optimistic: z is local."
     ),
+    "log_prior": "log p(z) per site and observation, in nats, as arviz_stats.psense reads it.",
     "sample_stats": (
         "log p(x, z), log q(z given x) and their difference, the raw log-weights, per "
         "observation, in nats."
@@ -57,8 +61,8 @@ def to_datatree(
 ) -> "xr.DataTree":
     """Posterior, prior and predictive draws with densities, importance weights and x, for ArviZ.
 
-    Groups posterior, posterior_predictive, prior, prior_predictive, log_likelihood, sample_stats
-    (log_p, log_q, log_weights), importance (log_evidence, mc_se, ess, pareto_k, elbo),
+    Groups posterior, posterior_predictive, prior, prior_predictive, log_likelihood, log_prior,
+    sample_stats (log_p, log_q, log_weights), importance (log_evidence, mc_se, ess, pareto_k, elbo),
     observed_data, constant_data (mask, context, labels). Draws have dims (chain = 1, draw = S,
     datum, ...), sites outside the data plate (chain, draw, ...). The posterior is the guide's,
     unweighted: if importance.pareto_k > 0.7, neither it nor its reweighting is reliable. Only
@@ -114,6 +118,9 @@ def to_datatree(
     groups["observed_data"] |= _observed(names)
     groups["constant_data"] = _constants(names)
     num_data = len(inference)
+    rows = f"all {total}" if num_data == total else f"the first {num_data} of {total}"
+    if num_data < total and draws.num_data is None:
+        logger.warning("the tree holds %s rows: num_data takes another number", rows)
     attrs = {
         "inference_library": "ppl_vae",
         "inference_library_version": version("ppl-vae"),
@@ -121,7 +128,7 @@ def to_datatree(
         "num_particles": draws.num_samples,
         "objective": "none",
         "data": inference.data.name,
-        "rows": f"all {total}" if num_data == total else f"the first {num_data} of {total}",
+        "rows": rows,
     }
     tree = {"/": xr.Dataset(attrs=attrs)}
     for name, description in GROUPS.items():
@@ -173,7 +180,7 @@ class Names:
         dims = SAMPLE_DIMS
         if name not in self.layout.shared and (group, name) != ("sample_stats", "log_global"):
             dims = (*dims, self.datum)
-        if group not in ("sample_stats", "log_likelihood"):
+        if group not in ("sample_stats", "log_likelihood", "log_prior"):
             dims = (*dims, *self.event(name))
         return dims, array[None]
 

@@ -80,10 +80,11 @@ class Layout:
 
     @property
     def bytes_per_draw(self) -> int:
-        """Size of one draw for one row: latents and x twice, log-likelihoods, three statistics."""
+        """Size of one draw for one row: latents and x twice, their densities, three statistics."""
         latent = sum(map(math.prod, self.local.values()))
         observed = sum(map(math.prod, self.observed.values()))
-        return self.itemsize * (2 * latent + 2 * observed + len(self.observed) + 3)
+        densities = len(self.observed) + len(self.local) + 3
+        return self.itemsize * (2 * latent + 2 * observed + densities)
 
 
 def read_layout(model: Program, guide: Program, data: Dataset) -> Layout:
@@ -161,6 +162,7 @@ class Sampler:
             "log_likelihood": {
                 name: per_datum(site["unscaled_log_prob"], site) for name, site in sites.items()
             },
+            "log_prior": terms.prior_sites,
             "sample_stats": {
                 "log_p": terms.log_joint,
                 "log_q": terms.log_q,
