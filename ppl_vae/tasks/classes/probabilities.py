@@ -17,13 +17,14 @@ from ppl_vae.programs.masks import mask_of
 from ppl_vae.programs.sites import sample_sites
 from ppl_vae.programs.traces import LogTerms, Program, drawing, log_terms, particles_of
 from ppl_vae.runtime.checks import whole_number
+from ppl_vae.runtime.display import Shown
 from ppl_vae.tasks.classes.calibration import ClassCalibration, calibration_of
 
 __all__ = ["ClassProbabilities", "class_probabilities"]
 
 
 @dataclass(frozen=True)
-class ClassProbabilities:
+class ClassProbabilities(Shown):
     """p(y given x) of each row.
 
     Args:
