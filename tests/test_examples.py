@@ -139,3 +139,11 @@ def test_contrasts_find_the_sexes_and_nothing_in_random_halves(tmp_path):
     assert shares["copies as rows"] > 0.3
     error = np.sqrt(module.ALPHA * (1 - module.ALPHA) / module.QUICK_REPEATS)
     assert shares["copies by subject"] <= module.ALPHA + 3 * error  # level 0.002
+
+
+def test_classes_of_digits_with_few_labels_are_calibrated_and_better_than_chance(tmp_path):
+    _, (errors, calibration, evidence) = run("semi_supervised", tmp_path)
+    assert errors["M2, p(class | x)"] < 0.6  # chance is 0.9
+    assert abs(errors["M2, p(class | x)"] - errors["M2, q(class | x)"]) < 0.15
+    assert calibration.reliability.count.sum() == 497
+    assert (evidence.log_evidence >= evidence.elbo).all()
