@@ -4,7 +4,12 @@ import importlib.util
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+from scipy.stats import false_discovery_control
+
+import ppl_vae as pv
+from ppl_vae.tasks.anomaly import LogEvidence
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
@@ -147,3 +152,41 @@ def test_classes_of_digits_with_few_labels_are_calibrated_and_better_than_chance
     assert abs(errors["M2, p(class | x)"] - errors["M2, q(class | x)"]) < 0.15
     assert calibration.reliability.count.sum() == 497
     assert (evidence.log_evidence >= evidence.elbo).all()
+
+
+@pytest.mark.filterwarnings("ignore:.* not reliable")  # after few steps
+def test_a_search_finds_its_best_number_of_latents(tmp_path):
+    module, (searches, truth, values) = run("scikit_learn", tmp_path)
+    for search, context_dim in zip(searches.values(), (0, 3), strict=True):
+        means = module.fold_scores(search).mean(0)
+        assert search.best_score_ == means.max()
+        best = search.best_estimator_[-1]
+        assert best.model_.context_dim == context_dim
+        assert best.latent_dim == module.QUICK_LATENTS[means.argmax()]
+    rmse = {name: np.sqrt(((found - truth) ** 2).mean()) for name, found in values.items()}
+    assert rmse["VAEImputer"] < rmse["column means"]
+
+
+@pytest.mark.filterwarnings("ignore:.*draws that are not reliable")  # after few steps
+def test_the_command_line_says_what_python_says(tmp_path):
+    module, (folder, complete, found) = run("saved_runs", tmp_path)
+    loaded = pv.load_run(folder)
+    new = loaded.read(pd.read_csv(tmp_path / "new.csv"))
+    completed, odd, latents = found
+    scores = LogEvidence(refinement=None).oddness(
+        loaded.model, loaded.guide, new[[3, 17]], progress=False
+    )
+    np.testing.assert_allclose(odd["score"].iloc[[3, 17]], scores, atol=1e-4)
+    adjusted = false_discovery_control(odd["p_value"])
+    np.testing.assert_allclose(odd["adjusted"], adjusted, rtol=1e-12)
+    assert (odd["anomaly"] == (adjusted <= module.LEVEL)).all()
+    means = pv.latent_means(loaded.guide, new, progress=False)
+    np.testing.assert_allclose(latents.filter(regex="]$"), means.mean, rtol=1e-5, atol=1e-6)
+    holes = pd.read_csv(tmp_path / "new.csv", index_col=0)
+    values = completed[complete.columns]
+    assert values.notna().all(axis=None)
+    pd.testing.assert_frame_equal(values[holes.notna()], holes)
+    limits = [[f"{name}.{end}" for name in complete] for end in ("lower", "upper")]
+    low, high = (completed.reindex(columns=each).to_numpy() for each in limits)
+    inside = (values.to_numpy() >= low) & (values.to_numpy() <= high)
+    assert (inside == holes.isna().to_numpy()).all()  # intervals beside imputed values alone

@@ -112,6 +112,9 @@ def anomaly(
     score: Annotated[
         str, typer.Option(help="log_evidence, typicality, regret or lower_end.")
     ] = "log_evidence",
+    refine: Annotated[
+        bool, typer.Option(help="Refine the guide for each row first; slower, and fairer to rows.")
+    ] = True,
     num_particles: NumParticles = None,
     seed: Seed = 0,
     device: Device = None,
@@ -132,7 +135,7 @@ def anomaly(
     require_table(output, "anomalies")
     trained = load_run(run, data_dir=data_dir, device=device)
     known = calibration_rows(trained, calibration, split)
-    options: dict[str, Any] = {"num_particles": num_particles, "seed": seed}
+    options: dict[str, Any] = {"num_particles": num_particles, "seed": seed, "refine": refine}
     found = file_anomalies(
         trained, rows, known, score=score, level=level, progress=not quiet, **options
     )

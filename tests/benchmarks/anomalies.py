@@ -220,18 +220,18 @@ def picture(path: Path) -> None:
     """Three scores of grey images: MNIST beside Fashion-MNIST, on which the model was trained."""
     scores = vae_scores("fashion_grey", rows_of("fashion_grey", 0), 0)
     titles = {"log p(x)": "-log p(x)", "typicality": "|log p(x) - median|", "regret": "regret"}
-    figure, axes = plt.subplots(1, 3, figsize=(10, 3.2), layout="constrained")
+    figure, axes = plt.subplots(1, 3, figsize=(10, 3.5), layout="constrained")
     for ax, (name, title) in zip(axes, titles.items(), strict=True):
         normal, odd, known = (scores[name][part] for part in ("normal", "odd", "calibration"))
         every = np.concatenate([normal, odd, known])
-        bins = np.linspace(*np.percentile(every, [0, 99.5]), 31)
-        ax.hist(normal.clip(max=bins[-1]), bins, color="#0072B2", alpha=0.7, label="Fashion")
-        ax.hist(odd.clip(max=bins[-1]), bins, color="#E69F00", alpha=0.7, label="MNIST")
-        ax.axvline(known.max().clip(max=bins[-1]), color="k", lw=1, ls=":")
+        bins = np.linspace(every.min(), every.max(), 41)
+        ax.hist(normal, bins, color="#0072B2", alpha=0.7, label="Fashion")
+        ax.hist(odd, bins, color="#E69F00", alpha=0.7, label="MNIST")
+        ax.axvline(known.max(), color="k", linestyle=":", label="oddest of calibration")
         auroc = roc_auc_score(np.repeat([0, 1], [len(normal), len(odd)]), [*normal, *odd])
         ax.set(title=f"{name}: AUROC {auroc:.2f}", xlabel=f"{title} in nats")
     axes[0].set_ylabel("images")
-    axes[0].legend(frameon=False)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     figure.savefig(path, dpi=150)
 
 

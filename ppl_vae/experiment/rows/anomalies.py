@@ -79,6 +79,7 @@ def file_anomalies(
     *,
     score: str = "log_evidence",
     level: float = 0.05,
+    refine: bool = True,
     progress: bool = True,
     **settings: int | None,
 ) -> FileAnomalies:
@@ -90,6 +91,7 @@ def file_anomalies(
         calibration: From `calibration_rows`.
         score: Name of the score.
         level: The false discovery rate.
+        refine: Whether the guide is refined for each row; else the encoder's serves all rows.
         progress: Whether to show a bar.
         settings: Keywords of the score: seed, num_particles; None leaves its own.
 
@@ -105,7 +107,9 @@ def file_anomalies(
     if score not in SCORES:
         raise ConfigError(f"score is {score!r}: {suggestion(score, SCORES)}")
     kind: Any = SCORES[score]
-    given = {name: value for name, value in settings.items() if value is not None}
+    given: dict[str, Any] = {name: each for name, each in settings.items() if each is not None}
+    if not refine:
+        given["refinement"] = None
     known = [each.name for each in fields(kind)]
     for name in given:
         if name not in known:
