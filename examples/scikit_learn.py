@@ -28,8 +28,8 @@ from sklearn.preprocessing import StandardScaler
 
 from ppl_vae.sklearn import VAE, VAEImputer
 
-LATENTS, QUICK_LATENTS = [1, 2, 4, 8], [1, 2]
-STEPS, QUICK_STEPS = 500, 15
+LATENTS, QUICK_LATENTS = [1, 2, 4], [1, 2]
+STEPS, QUICK_STEPS = 200, 15
 QUICK_WINES = 60
 HIDDEN = 0.1
 COLOURS = ("#0072B2", "#E69F00", "#009E73")
@@ -47,7 +47,7 @@ def wines(num_wines=None):
 
 def searched(X, context, latents, **settings):
     """A search over the number of latents of p(x), or of p(x given c)."""
-    folds = KFold(2 if latents == QUICK_LATENTS else 5)
+    folds = KFold(2 if latents == QUICK_LATENTS else 3)
     given = {} if context is None else {"context": context}
     with sklearn.config_context(enable_metadata_routing=True):
         vae = VAE(random_state=0, **settings).set_fit_request(context=True)
@@ -117,9 +117,9 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
     options.output.mkdir(parents=True, exist_ok=True)
     latents = QUICK_LATENTS if options.quick else LATENTS
-    settings = {"max_steps": QUICK_STEPS if options.quick else STEPS}
+    settings = {"max_steps": STEPS, "refine_steps": 50}
     if options.quick:
-        settings |= {"refine_steps": 0, "num_particles": 50}
+        settings = {"max_steps": QUICK_STEPS, "refine_steps": 0, "num_particles": 50}
     X, cultivar = wines(QUICK_WINES if options.quick else None)
     searches = {
         "p(x)": searched(X, None, latents, **settings),

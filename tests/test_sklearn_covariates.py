@@ -250,6 +250,7 @@ def with_hole():
         (3.0, "context has 1 rows and X 60"),
         (with_hole(), "context is nan at row 3, covariate 1: it must be complete"),
         (np.full((60, 1), np.inf), "context is inf at row 0"),
+        (np.ma.masked_greater(C, 2.0), "it must be complete"),
         (np.full((60, 1), 1e40), "context is 1e+40 at row 0, column 0, beyond 1e+30"),
         (["a", "b"], "context holds <U1: give numbers, or a frame with a column for each"),
         (np.array(["a"] * 60, dtype=object), "context holds object: give numbers, or a frame"),

@@ -103,7 +103,7 @@ def checked_context(X: Any, context: Any) -> Any:
         return None
     context = context.to_frame() if hasattr(context, "to_frame") else context
     if not is_frame(context):
-        context = np.asarray(context)
+        context = np.asanyarray(context)  # masked values stay masked
         if context.dtype.kind not in "biuf":
             raise ValueError(
                 f"context holds {context.dtype}: give numbers, or a frame with a column for each "

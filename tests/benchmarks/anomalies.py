@@ -56,7 +56,7 @@ SHARE_ODD = 0.1
 NUM_REFERENCE = 200  # training rows that the centre of typicality is taken from
 NAMES = {"as it is": "log p(x), not refined", "typical": "typicality"}
 NUM_ODD = 120  # of the digits
-SPLITS = {"breast_cancer": 5, "digits": 10, "fashion": 1, "fashion_grey": 3}
+SPLITS = {"breast_cancer": 5, "digits": 10, "fashion": 1, "fashion_grey": 1}
 
 Parts = dict[str, np.ndarray]  # train, calibration, normal, odd
 
