@@ -57,6 +57,7 @@ from .hmc import HMC as HMC
 from .hmc import sample_posterior as sample_posterior
 from .importance import log_weights as log_weights
 from .model import Model as Model
+from .programs.forms.from_pyro import from_pyro as from_pyro
 from .programs.simulate import simulate as simulate
 from .recipes import Recipe as Recipe
 from .recipes import recipe as recipe

@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ppl_vae.data import Dataset
 from ppl_vae.programs.discrete.cases import marginal_log_weights
+from ppl_vae.programs.forms.detection import adapted
 from ppl_vae.programs.global_latents import conditionals, with_global_draws
 from ppl_vae.programs.inference import PAIRS_PER_CHUNK, rows_per_chunk
 from ppl_vae.programs.modules import arguments, evaluating, modules_of
@@ -34,7 +36,7 @@ logger = logging.getLogger(__name__)
 def log_weights(
     model: Program,
     guide: Program,
-    x: Tensor,
+    x: Tensor | Dataset,
     context: Tensor | None = None,
     *,
     num_particles: int = 1,
@@ -50,8 +52,8 @@ def log_weights(
     Args:
         model: `Model`, or any Pyro model with one plate "data" at dim -1.
         guide: `Guide`, or any Pyro guide with the same latent sites.
-        x: Observations, (B, *event); NaN is missing.
-        context: Covariates, (B, C), or None.
+        x: Observations, (B, *event), or a `Dataset`; NaN is missing.
+        context: Covariates, (B, C), or None; a `Dataset` has its own.
         num_particles: Number of particles K.
         seed: Seed of the draws; None draws from torch's global stream.
         chunk_size: (particle, row) pairs held at once; bounds the memory, whatever K and B. The
@@ -76,15 +78,22 @@ def log_weights(
         True
     """
     num_particles = whole_number(num_particles, "num_particles")
-    for name, values in (("x", x), ("context", context)):
-        if not isinstance(values, Tensor | None) or (values is None and name == "x"):
-            raise TypeError(
-                f"log_weights({name}) is {echoed(values)}; it must be a tensor, as Dataset(x).x is"
-            )
+    if not isinstance(x, Dataset):
+        for name, values in (("x", x), ("context", context)):
+            if not isinstance(values, Tensor | None) or (values is None and name == "x"):
+                raise TypeError(
+                    f"log_weights({name}) is {echoed(values)}; it must be a tensor, as "
+                    "Dataset(x).x is"
+                )
     require_memory(f"num_particles={num_particles} of {len(x)} rows", num_particles, len(x))
-    args = arguments(x, context)
-    has_global_latents = check_programs(model, guide, x, context)
-    check_data(model, x, context, guide)
+    if isinstance(x, Dataset):
+        args = arguments(x)
+        context = x.context
+    else:
+        args = tuple(each for each in (x, context) if each is not None)
+    model, guide = adapted(model, guide, x if isinstance(x, Dataset) else args)
+    has_global_latents = check_programs(model, guide, *args)
+    check_data(model, args[0], context, guide)
     if has_global_latents:
         guide = with_global_draws(model, guide, args, num_particles, seed)
     parts = []

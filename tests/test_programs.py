@@ -20,6 +20,7 @@ from ppl_vae import (
     calibration,
     elbo_surgery,
     fit,
+    from_pyro,
     log_evidence,
     log_weights,
     objectives,
@@ -229,7 +230,7 @@ def rows_of_their_own(num_rows):
 def test_full_batches_keep_the_order_of_the_rows():
     x = torch.linspace(-3, 3, 16)[:, None]
     program, loc, log_sd = rows_of_their_own(len(x))
-    objective = objectives.TraceELBO(gradient=objectives.StickingTheLanding())
+    objective = objectives.TraceELBO(8, gradient=objectives.StickingTheLanding())
     training = Training(num_epochs=400, batch_size=100, learning_rate=0.05, progress=False)
     fit(functools.partial(body, nn.Identity()), program, x, objective=objective, training=training)
     torch.testing.assert_close(
@@ -240,14 +241,24 @@ def test_full_batches_keep_the_order_of_the_rows():
     )
 
 
-def test_parameters_of_each_row_take_no_mini_batches():
+def test_parameters_of_each_row_are_found_by_its_values():
+    x = torch.linspace(-3, 3, 16)[:, None]
+    program, loc, log_sd = rows_of_their_own(len(x))
+    loc.data = x / 2
+    log_sd.data.fill_(-0.5 * math.log(2))
+    model, guide = from_pyro(functools.partial(body, nn.Identity()), program, x)
+    rows = x[[9, 3, 5]]
+    found = log_weights(model, guide, rows, num_particles=2)
+    expected = dist.Normal(0.0, math.sqrt(2)).log_prob(rows[:, 0])
+    torch.testing.assert_close(found, expected.expand(2, 3))
+    objectives.TraceELBO().differentiable_loss(model, guide, rows).backward()
+    assert loc.grad.flatten().nonzero().flatten().tolist() == [3, 5, 9]
+
+
+def test_parameters_of_each_row_are_for_their_rows():
     program, _, _ = rows_of_their_own(16)
-    training = Training(num_epochs=1, batch_size=5, progress=False)
-    with pytest.raises(
-        ValueError,
-        match="a guide with parameters for each row takes all rows at once, batch_size=len",
-    ):
-        fit(functools.partial(body, nn.Identity()), program, torch.zeros(16, 1), training=training)
+    with pytest.raises(ValueError, match="a guide with parameters for each row|row 0 of x is not"):
+        log_evidence(functools.partial(body, nn.Identity()), program, torch.zeros(6, 1))
 
 
 def by_plate(kind):
@@ -297,10 +308,11 @@ SAID = {
 SAID |= {"fit": "neither model nor guide has a trainable parameter"}
 
 
-@pytest.mark.parametrize("name", [name for name in USES if name != "calibration"])
-def test_a_data_plate_without_a_size_is_named(name):
-    with pytest.raises(ValueError, match='plate "data" has no size at site .*: write pyro.plate'):
-        USES[name](*by_plate("no size"), torch.zeros(5, 1))
+@pytest.mark.parametrize("name", ["log_evidence", "defensive", "to_datatree"])
+def test_a_data_plate_without_a_size_is_that_of_the_rows(name):
+    x = torch.linspace(-1, 1, 5)[:, None]
+    found, expected = (USES[name](*by_plate(kind), x) for kind in ("no size", "of a size"))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", USES)

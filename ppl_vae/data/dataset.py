@@ -25,7 +25,9 @@ from ppl_vae.data.tables.tabular import Tabular
 from ppl_vae.data.validation import (
     check_settings,
     coords_of,
+    further_arguments,
     labels_of,
+    moved,
     picture,
     refuse,
     same_rows,
@@ -36,7 +38,7 @@ from ppl_vae.runtime.checks import echoed, one_line, one_of
 
 __all__ = ["Dataset", "as_dataset"]
 
-HELD = ("x", "intensity", "context", "weights")  # a row for each observation
+HELD = ("x", "intensity", "context", "weights", "args")  # a row for each observation
 
 
 class Dataset(Tabular, Parted):
@@ -58,6 +60,8 @@ class Dataset(Tabular, Parted):
             arrays that would be matched by position (`TensorDataset`, tuples) are refused.
         context: Complete covariates: (N, C), or (N,) for one; a frame, whose categories become an
             indicator for each level; or names of columns of the frame x, which are removed from it.
+        args: Further arguments of a custom Pyro program by name: arrays with a row for each
+            observation (lengths, masks, sequences; integers stay integers), and constants.
         labels: One label per row, or the name of a column of the frame x.
         weights: Sampling weights, a positive number for each row or the name of a column of the
             frame x: N is then their sum, in the objective of `fit`, and means of log p(x) over rows
@@ -76,7 +80,7 @@ class Dataset(Tabular, Parted):
         levels: Levels of categories by column, in their order, instead of those found.
 
     Shape:
-        x (N, *event); context (N, C); labels (N,); mask (N, *event)
+        x (N, *event); context (N, C); args (N, ...) each; labels (N,); mask (N, *event)
 
     Raises:
         TypeError: x or context contains something other than numbers (a pandas column is named), or
@@ -94,11 +98,15 @@ class Dataset(Tabular, Parted):
         (torch.Size([2]), [False, True])
     """
 
+    args: dict[str, Tensor]
+    constants: dict[str, Any]
+
     def __init__(
         self,
         x: Any,
         *,
         context: Any = None,
+        args: Mapping[str, Any] | None = None,
         labels: Any = None,
         weights: Any = None,
         feature_names: Any = None,
@@ -143,6 +151,7 @@ class Dataset(Tabular, Parted):
         self.labels = labels_of(labels, len(self))
         self.weights: Tensor | None = weights_of_rows(weights, self.x, self.row_labels)
         same_rows(x, context=context, labels=labels, weights=weights)
+        self.args, self.constants = further_arguments(args, self.x)
         if not in_file(self.x):
             self._refuse(self.x.isinf(), INFINITE)
         # In standard deviations of the column that lost most; 0.0 if nothing visible was lost.
@@ -240,7 +249,7 @@ class Dataset(Tabular, Parted):
         if dtype is not None:
             check_floating(dtype)
         try:
-            other = self._mapped(lambda values: values.to(device=device, dtype=dtype))
+            other = self._mapped(lambda values: moved(values, device, dtype))
         except (RuntimeError, TypeError, AssertionError) as error:
             raise ArgumentError(
                 f"device={echoed(device)} cannot be used here: {one_line(error)}"
@@ -347,8 +356,10 @@ class Dataset(Tabular, Parted):
         self, function: Callable[[Any], Any], held: Sequence[str] = HELD, **changes: Any
     ) -> Self:
         """A copy with a function of x, of the grey values, of covariates and of weights."""
-        values = {name: getattr(self, name) for name in held}
+        values = {name: getattr(self, name) for name in held if name != "args"}
         new = {name: function(each) for name, each in values.items() if each is not None}
+        if "args" in held:
+            new["args"] = {name: function(each) for name, each in self.args.items()}
         return self._with(**new, **changes)
 
     def _with(self, **changes: Any) -> Self:

@@ -1,6 +1,6 @@
 """Checks of names, covariates, labels and picture shape against x."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from numbers import Real
 from typing import Any
 
@@ -124,6 +124,47 @@ def weights_of_rows(weights: Any, x: Any, labels: Any = None) -> Tensor | None:
             "numbers; leave out rows without one"
         )
     return values[:, 0]
+
+
+def further_arguments(
+    args: Mapping[str, Any] | None, x: Any
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Further arguments of a program: those with a row for each row of x, and constants.
+
+    Raises:
+        ArgumentError: They are not named, or a name is one of the data's own.
+
+    Example:
+        >>> given = {"lengths": np.array([3, 1]), "annealing_factor": 1.0}
+        >>> further_arguments(given, torch.zeros(2, 3))
+        ({'lengths': tensor([3, 1])}, {'annealing_factor': 1.0})
+    """
+    if not isinstance(args, Mapping | None) or not all(isinstance(key, str) for key in args or {}):
+        raise ArgumentError(
+            f"args is {echoed(args)}; it must be a dict of the program's further arguments, by name"
+        )
+    rows = {}
+    constants = {}
+    for name, given in (args or {}).items():
+        values = torch.as_tensor(np.asarray(given)) if hasattr(given, "__array__") else given
+        if isinstance(values, Tensor) and values.dim() and len(values) == len(x):
+            kept = given if isinstance(given, Tensor) else values
+            rows[name] = moved(kept.detach().clone(), x.device, x.dtype)
+        else:
+            constants[name] = given
+    return rows, constants
+
+
+def moved(values: Any, device: Any = None, dtype: Any = None) -> Any:
+    """Values on another device and in another floating type; integers stay integers.
+
+    Example:
+        >>> moved(torch.tensor([1]), dtype=torch.float64).dtype
+        torch.int64
+    """
+    if isinstance(values, Tensor) and not values.is_floating_point():
+        return values.to(device=device)
+    return values.to(device=device, dtype=dtype)
 
 
 def same_rows(x: Any, **others: Any) -> None:

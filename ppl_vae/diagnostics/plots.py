@@ -126,7 +126,7 @@ def plot_reconstructions(
     data = place(as_dataset(data), model, guide)[:num]
     check_data(model, data.x, data.context)
     with evaluating(model, guide), seeded(seed):
-        args = arguments(data.x, data.context)
+        args = arguments(data)
         terms = log_terms(model, guide, *args, num_particles=num_particles)
         site = site_of_x(terms.model_trace, data.event_shape.numel())
         mean = expected(site["fn"], averaged=True)

@@ -81,7 +81,7 @@ class Defensive:
     ) -> Tensor:
         """log p(x, z) - log mixture(z) at draws from both components, (K, B)."""
         is_inflated = self.component == "inflated"
-        args = arguments(data.x, data.context)
+        args = arguments(data)
         with evaluating(model, guide), seeded(seed):
             if is_inflated:
                 wide = Inflated(self.inflation)(guide)

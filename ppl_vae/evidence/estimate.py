@@ -18,7 +18,7 @@ from ppl_vae.evidence.result import ROUNDING_OF_X, Evidence, concatenate
 from ppl_vae.importance import log_weights
 from ppl_vae.programs.global_latents import with_global_draws
 from ppl_vae.programs.inference import Inference
-from ppl_vae.programs.modules import missing_values, modules_of, own_parameters
+from ppl_vae.programs.modules import arguments, missing_values, modules_of, own_parameters
 from ppl_vae.programs.traces import Program
 from ppl_vae.programs.validation import ROWS_AT_ONCE
 from ppl_vae.runtime.checks import (
@@ -109,6 +109,7 @@ def log_evidence(
     method = check_method(_sampling(options) if method is None else method, "method")
     switch(progress if not isinstance(progress, str) else True, "progress")
     inference = Inference(model, guide, data)
+    model, guide = inference.programs
     num_data = len(inference)
     proposal = _proposal(inference, getattr(method, "num_particles", 1), seed)
     method.warn()
@@ -226,8 +227,8 @@ class _Checkpoint:
         if self.path:
             modules = modules_of(inference.model, inference.guide)
             weights = (tensor for module in modules for tensor in module.state_dict().values())
-            rows = [inference.data.x, inference.data.context]
-            seen = chain.from_iterable(blocks(each) for each in rows if each is not None)
+            rows = arguments(inference.data)
+            seen = chain.from_iterable(blocks(each) for each in rows)
             known = digest(chain(seen, weights))
             self.fingerprint = f"{settings}, data and weights {known}"
             self.probe = _probe(inference)
@@ -289,7 +290,5 @@ class _Checkpoint:
 def _probe(inference: Inference) -> np.ndarray:
     """A few log-weights, which distinguish models of equal weights and different densities."""
     some = inference.data[:3]
-    log_w = log_weights(
-        inference.model, inference.guide, some.x, some.context, num_particles=2, seed=0
-    )
+    log_w = log_weights(inference.model, inference.guide, some, num_particles=2, seed=0)
     return log_w.cpu().numpy()

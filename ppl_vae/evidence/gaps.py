@@ -227,6 +227,7 @@ def inference_gaps(
     """
     whole_number(num_particles, "num_particles", at_least=2)  # a standard error takes two
     inference = Inference(model, guide, data)
+    model, guide = inference.programs
     if isinstance(method, RefinedGuide):
         best = method
     else:

@@ -207,7 +207,7 @@ class ImportanceSampling:
         blocks = iter_log_weights(
             model,
             guide if self.proposal == "guide" else prior_guide(model),
-            arguments(data.x, data.context),
+            arguments(data),
             num_particles=num_particles,
             seed=seed,
             chunk_size=self.chunk_size,

@@ -14,6 +14,7 @@ from ppl_vae.evidence.estimate import Method, check_method, log_evidence
 from ppl_vae.evidence.importance_sampling import ImportanceSampling
 from ppl_vae.evidence.interval import ESTIMATE, INTERVAL, LOWER_BOUND, EvidenceInterval, num_se
 from ppl_vae.evidence.result import ARRAYS, Evidence, concatenate
+from ppl_vae.programs.forms.detection import adapted
 from ppl_vae.programs.modules import place
 from ppl_vae.programs.traces import Program
 from ppl_vae.runtime.checks import file_path, instance_of, real_number, switch
@@ -165,7 +166,7 @@ def evidence_interval(
     if checkpoint is not None:
         file_path(checkpoint, "checkpoint")
     data = place(as_dataset(data), model, guide)
-    call = _Call((model, guide), data, seed, progress, checkpoint)
+    call = _Call(adapted(model, guide, data), data, seed, progress, checkpoint)
     everything = np.arange(len(data))
     first = second = call("estimate", method.estimate, everything)
     if method.check is not None:

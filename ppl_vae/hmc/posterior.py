@@ -64,6 +64,7 @@ def sample_posterior(
     sampler = instance_of(sampler or HMC(num_samples=500, num_warmup=200), "sampler", HMC)
     settings: Any = {"num_chains": whole_number(num_chains, "num_chains"), "sampler": sampler}
     inference = Inference(model, guide, data)
+    model, guide = inference.programs
     inference.check_programs()
     parts = []
     for block in inference.blocks(

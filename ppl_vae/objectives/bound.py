@@ -142,7 +142,7 @@ class Bound(Target, ELBO, ABC):
         if args and (isinstance(model, Model) or not isinstance(args[0], Tensor)):
             data = place(as_dataset(*args[:2]), model, guide)
             check_data(model, data.x, data.context, guide)
-            args = (*arguments(data.x, data.context), *args[2:])
+            args = (*arguments(data), *args[2:])
         with torch.no_grad():
             return self.value(self.terms(model, guide, *args, **kwargs))
 

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from ppl_vae.data import Dataset, as_dataset
+from ppl_vae.programs.forms.detection import adapted
 from ppl_vae.programs.modules import arguments, evaluating, place, require_callable
 from ppl_vae.programs.traces import LogTerms, Program, log_terms
 from ppl_vae.programs.validation import check_data, check_programs
@@ -77,22 +78,26 @@ class Inference:
 
     def __init__(self, model: Program, guide: Program, data: Dataset | Any) -> None:
         require_callable(model=model, guide=guide)
-        self.model = model
-        self.guide = guide
         self.data: Dataset = place(as_dataset(data), model, guide)
-        check_data(model, self.data.x, self.data.context, guide)
+        self.model, self.guide = adapted(model, guide, self.data)
+        check_data(self.model, self.data.x, self.data.context, self.guide)
 
     def __len__(self) -> int:
         return len(self.data)
 
     @property
+    def programs(self) -> tuple[Program, Program]:
+        """Model and guide, in the library's form."""
+        return self.model, self.guide
+
+    @property
     def args(self) -> tuple[Tensor, ...]:
         """Arguments of both programs for all rows."""
-        return arguments(self.data.x, self.data.context)
+        return arguments(self.data)
 
     def check_programs(self) -> list[str]:
         """Run custom programs once over all rows; names of the guide's sites outside the plate."""
-        return check_programs(self.model, self.guide, self.data.x, self.data.context)
+        return check_programs(self.model, self.guide, *arguments(self.data))
 
     @contextmanager
     def evaluating(self, seed: int | None = None) -> Iterator[None]:
@@ -162,7 +167,7 @@ class Block:
     @property
     def args(self) -> tuple[Tensor, ...]:
         """Arguments of both programs."""
-        return arguments(self.data.x, self.data.context)
+        return arguments(self.data)
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:

@@ -61,9 +61,13 @@ def require_programs(model: Program, guide: Program) -> None:
             )
 
 
-def arguments(x: Tensor, context: Tensor | None, rows: Any = None) -> tuple[Tensor, ...]:
-    """Arguments of model and guide, of these `rows`; covariates only where there are any."""
-    given = [each for each in (x, context) if each is not None]
+def arguments(data: Dataset, rows: Any = None, x: Any = None) -> tuple[Tensor, ...]:
+    """Arguments of model and guide: x, covariates and further tensors of these `rows`.
+
+    Covariates and further tensors only where there are any; another x in the place of the data's.
+    """
+    covariates = [] if data.context is None else [data.context]
+    given = [data.x if x is None else x, *covariates, *data.args.values()]
     return tuple(given if rows is None else [each[rows] for each in given])
 
 
@@ -87,19 +91,11 @@ def module_of(program: Program) -> nn.Module | None:
     """
     found: list[nn.Module] = []
     loose: list[nn.Parameter] = []
-    seen: dict[int, Any] = {}  # holds the items, since the id of a deleted one may be reused
-    waiting: list[Any] = [program]
-    while waiting:
-        item = waiting.pop()
-        if isinstance(item, LEAVES) or id(item) in seen:
-            continue
-        seen[id(item)] = item
+    for item in reached(program):
         if isinstance(item, nn.Module):
             found.append(item)
         elif isinstance(item, nn.Parameter):
             loose.append(item)
-        else:
-            waiting += _within(item)
     owned = {id(parameter) for module in found for parameter in module.parameters()}
     loose = [parameter for parameter in loose if id(parameter) not in owned]
     if loose:
@@ -107,6 +103,20 @@ def module_of(program: Program) -> nn.Module | None:
     if found == [program]:
         return found[0]
     return nn.ModuleList(found) if found else None
+
+
+def reached(program: Program) -> Iterator[Any]:
+    """What a program holds, itself first, down to modules and parameters."""
+    seen: dict[int, Any] = {}  # holds the items, since the id of a deleted one may be reused
+    waiting: list[Any] = [program]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, LEAVES) or id(item) in seen:
+            continue
+        seen[id(item)] = item
+        yield item
+        if not isinstance(item, nn.Module | nn.Parameter):
+            waiting += _within(item)
 
 
 def _within(item: Any) -> list[Any]:

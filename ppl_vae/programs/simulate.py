@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ppl_vae.data import Dataset
 from ppl_vae.model import Model
+from ppl_vae.programs.forms.detection import adapted
 from ppl_vae.programs.masks import MASK, missing_from
 from ppl_vae.programs.modules import arguments, evaluating, require_callable
 from ppl_vae.programs.particles import Program
@@ -51,6 +52,8 @@ def simulate(
         ([True, False, True, True, True], torch.Size([3, 2]))
     """
     require_callable(model=model)
+    if data is not None:
+        model, _ = adapted(model, model, data)
     with evaluating(model), seeded(seed):
         if data is None:
             return _generate(model, num_data, context)
@@ -74,8 +77,8 @@ def _generate(
 
 def _imitate(model: Program, data: Dataset) -> tuple[Dataset, dict[str, Tensor]]:
     """Data like the given ones, and their latents; missing where those are."""
-    require_x_itself(model, data.x, data.context)
-    trace = poutine.trace(poutine.uncondition(model)).get_trace(*arguments(data.x, data.context))
+    require_x_itself(model, data)
+    trace = poutine.trace(poutine.uncondition(model)).get_trace(*arguments(data))
     sites = sample_sites(trace)
     latents = {
         s["name"]: rows_first(s["value"], s, num_lead=0) if is_local(s) else s["value"]
@@ -91,4 +94,5 @@ def _imitate(model: Program, data: Dataset) -> tuple[Dataset, dict[str, Tensor]]
         )
     drawn = rows_first(observed[0]["value"], observed[0], num_lead=0).to(data.x.dtype)
     x = drawn.reshape(data.x.shape).masked_fill(missing_from(data.x, sites), float("nan"))
-    return Dataset(x, context=data.context, dtype=x.dtype), latents
+    args = {**data.args, **data.constants}
+    return Dataset(x, context=data.context, args=args, dtype=x.dtype), latents

@@ -122,6 +122,8 @@ def of_plates(log_p: Tensor, site: Site) -> Tensor:
     """
     sizes = {frame.dim: frame.size for frame in site["cond_indep_stack"] if frame.vectorized}
     plates = tuple(sizes.get(dim, 1) for dim in range(min(sizes), 0))
+    while log_p.dim() > len(plates) and log_p.shape[0] == 1:
+        log_p = log_p[0]
     for dim in range(-log_p.dim(), 0):
         found = log_p.shape[dim]
         if dim < -len(plates) or found not in (1, plates[dim]):

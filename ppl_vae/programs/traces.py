@@ -215,12 +215,20 @@ def _sorted(
         log_global=global_sum(p_sites, observed=False) - global_sum(q_sites, observed=False),
         global_likelihood=global_sum(p_sites, observed=True) - global_sum(q_sites, observed=True),
         num_rows=plate.full_size,
-        scale=common_scale(local),
+        scale=_scale(p_sites, q_sites),
         model_trace=model_trace,
         guide_trace=guide_trace,
         paths=paths,
         summed=summed.names,
     )
+
+
+def _scale(p_sites: list[Site], q_sites: list[Site]) -> float | Tensor:
+    """The factor of each row; a guide without one takes the model's."""
+    model, guide = ([site for site in sites if frame_of(site)] for sites in (p_sites, q_sites))
+    if all(isinstance(site["scale"], float | int) and site["scale"] == 1 for site in guide):
+        return common_scale(model)
+    return common_scale([*model, *guide])
 
 
 def _detach(trace: poutine.Trace) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ from pyro.distributions import MaskedDistribution
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
+from ppl_vae.data import Dataset
 from ppl_vae.data.streaming import blocks
 from ppl_vae.families import posteriors
 from ppl_vae.families.shared import shared_latents
@@ -84,16 +85,14 @@ def check_latents(model: Model, guide: Guide) -> None:
         )
 
 
-def check_programs(
-    model: Program, guide: Program, x: Tensor, context: Tensor | None = None
-) -> list[str]:
+def check_programs(model: Program, guide: Program, x: Tensor, *others: Tensor) -> list[str]:
     """Run custom programs once over all data, before a loop that runs without validation.
 
     Args:
         model: `Model`, or any Pyro model with one plate "data" at dim -1.
         guide: `Guide`, or any Pyro guide with the same latent sites.
         x: Data, (N, *event).
-        context: Covariates, (N, C), or None.
+        others: Their further arguments, rows first: covariates.
 
     Returns:
         Names of the guide's sites outside the data plate.
@@ -110,7 +109,7 @@ def check_programs(
         >>> def model(x):
         ...     with pyro.plate("data", len(x), dim=-1):
         ...         pyro.sample("x", pyro.distributions.Poisson(torch.ones(len(x))), obs=x)
-        >>> check_programs(model, lambda x: None, torch.tensor([1.0, -1.0]), None)
+        >>> check_programs(model, lambda x: None, torch.tensor([1.0, -1.0]))
         Traceback (most recent call last):
         ValueError: row 1 of x lies outside the support of site 'x', Poisson: see its values there
     """
@@ -120,7 +119,7 @@ def check_programs(
         return list(shared_latents(guide.posterior))
     for start in range(0, len(x), ROWS_AT_ONCE):
         part = slice(start, start + ROWS_AT_ONCE)
-        args = arguments(x, context, part)
+        args = tuple(each[part] for each in (x, *others))
         with evaluating(model, guide), seeded(0):
             drawn = run(guide, *args)
             joint = run(poutine.replay(model, trace=drawn), *args)
@@ -139,7 +138,7 @@ def check_site(site: Site, x: Tensor, start: int) -> None:
     if not is_local(site) or is_deterministic(site):
         return
     if site["is_observed"]:
-        if not _fits(value.shape, fn):
+        if not fits(value.shape, fn):
             raise ValueError(
                 f"site {name!r} is for values of shape {tuple(fn.shape())} and observes "
                 f"{tuple(value.shape)}: give x the shape that the model's site has"
@@ -180,7 +179,7 @@ def check_masks(site: Site, guided: Site | None, start: int) -> None:
         )
 
 
-def _fits(shape: torch.Size, fn: Any) -> bool:
+def fits(shape: torch.Size, fn: Any) -> bool:
     """Whether a value keeps the distribution's batch shape and has its event shape."""
     batch = shape[: len(shape) - fn.event_dim]
     if shape[len(batch) :] != fn.event_shape or len(batch) > len(fn.batch_shape):
@@ -215,13 +214,13 @@ def _by_row(values: Tensor) -> Tensor:
     return values.flatten(0, -2).any(0) if values.dim() > 1 else values
 
 
-def require_x_itself(model: Program, x: Tensor, context: Tensor | None) -> None:
+def require_x_itself(model: Program, data: Dataset) -> None:
     """Raise where the model observes only a function of x, so that its draws are not of x.
 
     Raises:
         ValueError: sites observe as many values as x has, and in each of them some differ from x.
     """
-    args = arguments(x, context, slice(ROWS_COMPARED))
+    args = arguments(data, slice(ROWS_COMPARED))
     with evaluating(model), seeded(0):  # leaves the stream of the draws alone
         sites = sites_of_x(sample_sites(run(model, *args)), args[0][0].numel())
     differences = [_first_difference(site, args[0]) for site in sites]

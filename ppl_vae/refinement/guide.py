@@ -15,12 +15,12 @@ from torch.distributions import biject_to, constraints
 from ppl_vae.data import Dataset
 from ppl_vae.families.posteriors import Posterior
 from ppl_vae.hmc.target import is_real
+from ppl_vae.programs.forms.keys import RowKeys
 from ppl_vae.programs.inference import Inference
 from ppl_vae.programs.masks import mask_of
 from ppl_vae.programs.modules import arguments
 from ppl_vae.programs.plates import rows_first
 from ppl_vae.programs.traces import PARTICLES, PLATE, Program, Site, log_terms, sample_sites
-from ppl_vae.runtime.digests import row_digests
 from ppl_vae.runtime.seeding import seeded
 
 __all__ = ["Latents", "RefinedGuide"]
@@ -44,7 +44,7 @@ class RefinedGuide(nn.Module):
             not named count.
 
     Shape:
-        x (B, *event), context (B, C) -> the sites' values, batch shape (B,)
+        x (B, *event), further arguments (B, ...) -> the sites' values, batch shape (B,)
 
     Raises:
         ValueError: a row of x is not among the data; the row is named.
@@ -73,44 +73,38 @@ class RefinedGuide(nn.Module):
         self.latents = latents
         self.masks = masks or {}
         self.raw = nn.Parameter(raw, requires_grad=False)
-        self._rows: dict[bytes, int] = {}
-        for row, key in enumerate(self._keys(data.x, data.context)):
-            self._rows.setdefault(key, row)
+        self.keys = RowKeys(*(each.to(raw) for each in arguments(data)))
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> Any:
+    def forward(self, x: Tensor, *others: Tensor) -> Any:
         """The Pyro guide."""
         with pyro.plate(PLATE, len(x), dim=-1):
-            return self.latents.sample(self.encode(x, context), self.masks_of(x, context))
+            return self.latents.sample(self.encode(x, *others), self.masks_of(x, *others))
 
-    def encode(self, x: Tensor, context: Tensor | None = None) -> dist.TorchDistribution:
+    def encode(self, x: Tensor, *others: Tensor) -> dist.TorchDistribution:
         """q of all latents side by side, in unconstrained space."""
-        return self.posterior.distribution(self.parameters_of(x, context))
+        return self.posterior.distribution(self.parameters_of(x, *others))
 
-    def parameters_of(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+    def parameters_of(self, x: Tensor, *others: Tensor) -> Tensor:
         """The family's parameters for these rows, (B, P)."""
-        return self.raw[self._found(x, context)]
+        return self.raw[self._found(x, *others)]
 
-    def masks_of(self, x: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
+    def masks_of(self, x: Tensor, *others: Tensor) -> dict[str, Tensor]:
         """Which entries count for these rows, by site."""
         if not self.masks:
             return {}
-        rows = self._found(x, context)
+        rows = self._found(x, *others)
         return {name: mask.to(rows.device)[rows] for name, mask in self.masks.items()}
 
-    def _found(self, x: Tensor, context: Tensor | None) -> Tensor:
+    def _found(self, *args: Tensor) -> Tensor:
         """Positions of these rows among the guide's."""
-        found = [self._rows.get(key, -1) for key in self._keys(x, context)]
-        if -1 in found:
+        found = self.keys.positions(*(each.to(self.raw) for each in args), on=self.raw.device)
+        if (found < 0).any():
+            row = int((found < 0).nonzero()[0])
             raise ValueError(
-                f"row {found.index(-1)} of x (with its context) is not among the {len(self.raw)} "
-                "rows that this guide was refined for: call refine(model, guide, x) for these rows"
+                f"row {row} of x (with its context) is not among the {len(self.raw)} rows that "
+                "this guide was refined for: call refine(model, guide, x) for these rows"
             )
-        return torch.as_tensor(found, device=self.raw.device)
-
-    def _keys(self, x: Tensor, context: Tensor | None) -> list[bytes]:
-        """A digest of each row's values, in the type of the parameters."""
-        parts = [part.reshape(len(part), -1) for part in arguments(x, context)]
-        return row_digests(torch.cat(parts, dim=1).to(self.raw.dtype), 16)
+        return found
 
 
 @dataclass(frozen=True)

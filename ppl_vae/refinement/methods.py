@@ -76,6 +76,7 @@ def refine(
     """
     chosen = _method(method)
     inference = Inference(model, guide, data)
+    model, guide = inference.programs
     inference.check_programs()
     latents = read_latents(inference)
     family = _own_copy(chosen.family(guide, latents.dim), guide, latents).to(

@@ -63,7 +63,7 @@ class Task:
     def program(self, raw: Tensor) -> Program:
         """The guide with these parameters for the block's rows."""
 
-        def refined(x: Tensor, context: Tensor | None = None) -> Any:
+        def refined(x: Tensor, *_others: Tensor) -> Any:
             with pyro.plate(PLATE, len(x), dim=-1):
                 return self.latents.sample(self.family.distribution(raw), self.masks)
 

@@ -50,7 +50,7 @@ def plot_graph(
     """
     ax = ax or plt.subplots(layout="constrained")[1]
     data = place(data[:1], program)
-    args = arguments(data.x, data.context)
+    args = arguments(data)
     given = list(given)
     if data.context is not None:
         given.append("context")

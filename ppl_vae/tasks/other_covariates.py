@@ -130,7 +130,7 @@ def counterfactual(
     replicates = ReplicatedData(inference, num_samples=num_samples, seed=seed)
     parts = []
     with progress_bar(num_samples, "counterfactuals", unit="draws", progress=progress) as bar:
-        for draws in replicates.under(other.context):
+        for draws in replicates.under(other):
             parts.append(draws)
             bar.update(len(draws))
     return Counterfactual(np.concatenate(parts), replicates.pareto_k, other)

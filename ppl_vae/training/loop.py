@@ -19,6 +19,7 @@ from ppl_vae.data.streaming import in_turn
 from ppl_vae.errors import DamagedFileError
 from ppl_vae.model import Model
 from ppl_vae.objectives import Bound, Reparameterized
+from ppl_vae.programs.forms.detection import adapted
 from ppl_vae.programs.modules import (
     evaluating,
     missing_values,
@@ -45,6 +46,7 @@ from ppl_vae.training.collapse_alarm import collapse_warning, mean_rate, shares_
 from ppl_vae.training.record import STOPPED, FitResult, NonFiniteLossError, Watchers
 from ppl_vae.training.requirements import (
     check_batches,
+    check_held_out,
     check_objective,
     check_programs_for,
     check_weights,
@@ -78,22 +80,18 @@ class Run:
     ) -> None:
         check_objective(objective, training)
         self.watchers = watchers or Watchers()
-        self.model = model
-        self.guide = guide
         self.training = training
         data = place(data, model, guide, device=training.device)
+        model, guide = adapted(model, guide, data.train)
         check_data(model, data.x, data.context, guide)
         remember_data(data, model, guide)
+        self.model = model
+        self.guide = guide
         self.any_missing = data.has_missing
         self.train = data.train
         self.all_rows = self.train  # of which `restart` takes some
         self.valid = data.valid if "valid" in data.splits else None
-        for name in ("patience", "refit"):
-            if getattr(training, name) and self.valid is None:
-                raise ValueError(
-                    f"{name}={getattr(training, name)} needs held-out data: use "
-                    "data.split(valid=0.1), or leave it out"
-                )
+        check_held_out(training, self.valid is not None)
         self.data = data
         self.identity: dict[str, str] = {}
         if training.checkpoint is not None:
@@ -262,7 +260,7 @@ class Run:
         batches = torch.arange(len(data)).split(self.batch_size)
         total = 0.0
         for i in range(rank(), len(batches), num_processes()):
-            args = with_weights(rows_of(data.x, data.context, batches[i]), data, batches[i])
+            args = with_weights(rows_of(data, batches[i]), data, batches[i])
             with evaluating(self.model, self.guide), seeded(self._seed(0, 2, i)):
                 total -= number(self.objective.loss(*self.programs, *args))
         return sum(gathered(total)) / len(data)
@@ -369,7 +367,7 @@ class Run:
 
     def _rows(self, rows: Tensor, x: Tensor | None = None) -> tuple[Tensor, ...]:
         """The arguments of model and guide for these training rows, by default of their x."""
-        return rows_of(self.train.x if x is None else x, self.train.context, rows)
+        return rows_of(self.train, rows, x)
 
 
 @contextmanager

@@ -42,6 +42,16 @@ def check_objective(objective: Any, training: Training) -> None:
         objective.annealed(1.0)  # MCEM refuses
 
 
+def check_held_out(training: Training, exists: bool) -> None:
+    """Raise if a setting needs validation rows and there are none."""
+    for name in ("patience", "refit"):
+        if getattr(training, name) and not exists:
+            raise ValueError(
+                f"{name}={getattr(training, name)} needs held-out data: use "
+                "data.split(valid=0.1), or leave it out"
+            )
+
+
 def check_batches(
     objective: ELBO, num_rows: int, num_parts: int, programs: tuple[Program, Program]
 ) -> None:
@@ -94,9 +104,9 @@ def has_module(kind: type[nn.Module], *programs: Program) -> bool:
     return any(isinstance(part, kind) for module in modules for part in module.modules())
 
 
-def rows_of(x: Tensor, context: Tensor | None, rows: Tensor) -> tuple[Tensor, ...]:
-    """The arguments of model and guide for these rows."""
-    return arguments(taken(x, rows), None if context is None else taken(context, rows))
+def rows_of(data: Dataset, rows: Tensor, x: Any = None) -> tuple[Tensor, ...]:
+    """The arguments of model and guide for these rows, by default of their x."""
+    return tuple(taken(each, rows) for each in arguments(data, x=x))
 
 
 def with_weights(args: tuple[Tensor, ...], data: Dataset, rows: Tensor) -> tuple[Tensor, ...]:
@@ -131,6 +141,7 @@ def identity(data: Dataset, **programs: Program) -> dict[str, str]:
     """What a resumed training must share: digests of the rows, and how the modules are built."""
     found = {name: in_words(each) for name, each in programs.items()}
     parts = {"x": data.train.x, "covariates": data.train.context, "weights": data.train.weights}
+    parts |= data.train.args
     if "valid" in data.splits:
         held_out = data.valid
         parts["validation rows"] = held_out.x

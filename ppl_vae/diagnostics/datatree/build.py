@@ -102,6 +102,7 @@ def to_datatree(
 
     draws = draws or Draws(**options)
     inference = Inference(model, guide, data)
+    model, guide = inference.programs
     total = len(inference)
     layout = read_layout(model, guide, inference.data)
     inference = Inference(model, guide, inference.data[: draws.rows(layout, total)])

@@ -89,9 +89,8 @@ class Layout:
 
 def read_layout(model: Program, guide: Program, data: Dataset) -> Layout:
     """Shapes from a run on the first row."""
-    context = None if data.context is None else data.context[:1]
     with evaluating(model, guide), seeded(0):
-        terms = log_terms(model, guide, *arguments(data.x[:1], context))
+        terms = log_terms(model, guide, *arguments(data, slice(1)))
     sites = sample_sites(terms.model_trace)
     latent = [site for site in sites if not site["is_observed"]]
     return Layout(
@@ -213,8 +212,8 @@ def _drawn(trace: poutine.Trace, name: str) -> Tensor:
 
 def _given(site: Site) -> Tensor:
     """The values that a site observes, (B, *plates, *event)."""
-    batch = site["fn"].batch_shape[1:]  # without particles
-    return rows_first(site["value"].broadcast_to(*batch, *site["fn"].event_shape), site, num_lead=0)
+    value = site["value"].broadcast_to(site["fn"].shape())[0]  # without particles
+    return rows_first(value, site, num_lead=0)
 
 
 def _simulate(model: Program, args: tuple[Tensor, ...]) -> poutine.Trace:

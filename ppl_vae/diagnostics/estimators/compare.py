@@ -21,7 +21,7 @@ from ppl_vae.diagnostics.estimators.table import EstimatorComparison, Replicates
 from ppl_vae.evidence import reduce_log_weights
 from ppl_vae.evidence.pareto import share_of_bad
 from ppl_vae.evidence.result import concatenate
-from ppl_vae.importance import log_weights
+from ppl_vae.importance import iter_log_weights
 from ppl_vae.programs.inference import Inference, rows_per_chunk, treat_alike
 from ppl_vae.programs.modules import require_programs
 from ppl_vae.programs.traces import Program
@@ -319,9 +319,10 @@ def _reference(inference: Inference, replicates: Replicates, *, progress: bool) 
                 note="with latents outside the data plate log p(x) is not a sum over rows"
             )
         for block in inference.blocks(rows, seed=seed, title="reference", progress=progress):
-            settings: dict[str, Any] = {"num_particles": num_particles, "seed": block.seed}
-            log_w = log_weights(inference.model, inference.guide, *block.args, **settings)
-            found = log_w.cpu().numpy()
+            settings: dict[str, Any] = {"num_particles": num_particles}
+            settings |= {"seed": block.seed, "chunk_size": None}
+            blocks = iter_log_weights(*inference.programs, block.args, **settings)
+            found = torch.cat(list(blocks), dim=1).cpu().numpy()
             parts.append(reduce_log_weights(found))
             errors.append(found.std(0, ddof=1, dtype=np.float64) / num_particles**0.5)
     except ValueError as error:  # sites for which there are no importance weights

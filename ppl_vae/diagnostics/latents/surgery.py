@@ -203,6 +203,7 @@ def elbo_surgery(
         (2.1, 2.2)
     """
     inference = Inference(model, guide, data)
+    model, guide = inference.programs
     treat_alike(inference.data, "elbo_surgery")
     if len(inference) < 2:
         raise ValueError(

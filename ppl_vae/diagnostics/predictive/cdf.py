@@ -31,7 +31,7 @@ def check_observed(model: Program, data: Dataset) -> None:
             f"x of shape {tuple(data.x.shape)} has no observed entry: give rows with observed "
             "entries to compare with the model"
         )
-    require_x_itself(model, data.x, data.context)
+    require_x_itself(model, data)
 
 
 def refuse_mechanism(model: Program) -> None:

@@ -287,6 +287,7 @@ def predictive_check(
     """
     whole_number(num_samples, "num_samples")
     inference = Inference(model, guide, data)
+    model, guide = inference.programs
     rows = inference.data
     treat_alike(rows, "predictive_check")
     if statistics is None:

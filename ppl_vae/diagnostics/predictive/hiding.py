@@ -109,7 +109,7 @@ class Hiding:
 
 
 def _hidden(block: Block, fold: Tensor) -> tuple[Any, ...]:
-    return arguments(block.data.x.masked_fill(fold, torch.nan), block.data.context)
+    return arguments(block.data, x=block.data.x.masked_fill(fold, torch.nan))
 
 
 def _latents(terms: LogTerms, log_joint: LogJoint) -> dict[str, Tensor]:

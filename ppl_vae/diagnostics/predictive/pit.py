@@ -301,6 +301,7 @@ def conditional_pit(
             "hidden alone: use marginal_pit, or predictive_check"
         )
     inference = Inference(model, guide, data)
+    model, guide = inference.programs
     treat_alike(inference.data, "conditional_pit")
     check_observed(model, inference.data)
     refuse_mechanism(model)

@@ -8,6 +8,7 @@ from pyro import poutine
 from scipy.special import softmax
 from torch import Tensor
 
+from ppl_vae.data import Dataset
 from ppl_vae.diagnostics.datatree.build import Names
 from ppl_vae.diagnostics.datatree.sampler import read_layout
 from ppl_vae.evidence import reduce_log_weights
@@ -79,17 +80,17 @@ class ReplicatedData:
             for pair in zip(*masked, strict=True):
                 yield dict(zip(PREDICTIVES, pair, strict=True))
 
-    def under(self, context: Tensor | None) -> Iterator[np.ndarray]:
-        """x with z given x, under these covariates, including missing entries, (S, N, *event).
+    def under(self, other: Dataset) -> Iterator[np.ndarray]:
+        """x with z given x, under the covariates of other data, (S, N, *event).
 
-        Computed some draws at a time.
+        Missing entries are included. Computed some draws at a time.
         """
         for draws in self.parts():
-            yield self.given_x(draws, context)
+            yield self.given_x(draws, other)
 
-    def given_x(self, draws: slice, context: Tensor | None) -> np.ndarray:
-        """x of these draws of z given x, under these covariates, (draws, N, *event)."""
-        args = arguments(self.inference.data.x, context)
+    def given_x(self, draws: slice, other: Dataset) -> np.ndarray:
+        """x of these draws of z given x, under the covariates of other data, (draws, N, *event)."""
+        args = arguments(other, x=self.inference.data.x)
         with self.inference.evaluating(derived_seed(self.seed, draws.start)):
             return self._drawn(self._given_x(draws), draws, args)[0]
 

@@ -175,6 +175,7 @@ def guide_errors(
         True
     """
     inference = Inference(model, guide, data)
+    model, guide = inference.programs
     rows = inference.data
     treat_alike(rows, "guide_errors")
     sampler = sampler or HMC(num_samples=500, num_warmup=200)

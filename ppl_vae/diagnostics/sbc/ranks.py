@@ -93,7 +93,7 @@ class Ranking:
         self.method = method
         self.quantities = quantities
         row = data[:1]
-        terms = log_terms(model, guide, *arguments(row.x, row.context))
+        terms = log_terms(model, guide, *arguments(row))
         for name in latents.keys() - terms.prior_sites.keys():
             raise ValueError(
                 f'latent site {name!r} is outside the plate "data", and its posterior is not the '
@@ -150,7 +150,7 @@ class Ranking:
     def _terms(self, program: Program, data: Dataset, values: Latents) -> LogTerms:
         """Densities at these latents, (1 + S, B)."""
         num_particles = len(next(iter(values.values())))
-        args = arguments(data.x, data.context)
+        args = arguments(data)
         laid_out = {name: plates_first(value, self.sites[name]) for name, value in values.items()}
         return log_terms(self.model, drawing(program, laid_out), *args, num_particles=num_particles)
 

@@ -11,6 +11,7 @@ from ppl_vae.diagnostics.groups import group, tree
 from ppl_vae.diagnostics.sbc.ranks import Quantity, Ranking
 from ppl_vae.diagnostics.sbc.sources import GuideDraws, PosteriorDraws, event_dims
 from ppl_vae.diagnostics.sbc.summary import CalibrationSummary, central_coverage, summarise
+from ppl_vae.programs.forms.detection import adapted
 from ppl_vae.programs.inference import Inference, treat_alike
 from ppl_vae.programs.modules import place
 from ppl_vae.programs.simulate import simulate
@@ -182,6 +183,7 @@ def calibration(
     instance_of(quantities or {}, "quantities", Mapping)
     if data is not None:
         data = place(as_dataset(data), model, guide)
+        model, guide = adapted(model, guide, data)
         treat_alike(data, "calibration")
         # Rows are repeated only where there are too few.
         random = np.random.default_rng(derived_seed(seed, ROWS))

@@ -67,7 +67,7 @@ class FromGuide(PosteriorDraws):
     ) -> dict[str, Tensor]:
         """S draws of the guide."""
         with evaluating(model, guide), seeded(seed):
-            trace = run_under_particles(guide, self.num_samples, *arguments(data.x, data.context))
+            trace = run_under_particles(guide, self.num_samples, *arguments(data))
         sites = [site for site in sample_sites(trace) if is_local(site)]
         return {site["name"]: rows_first(site["value"], site) for site in sites}
 

@@ -143,7 +143,7 @@ class AIS:
                 return log_w
 
     def _path(self, model: Program, guide: Program, data: Dataset, num_chains: int) -> Path:
-        return Path(model, guide, arguments(data.x, data.context), num_chains, self.start)
+        return Path(model, guide, arguments(data), num_chains, self.start)
 
     def _tuned(self, model: Program, guide: Program, data: Dataset, seed: int | None) -> Kernels:
         """Kernels from a pilot run with its own random stream."""

@@ -11,6 +11,7 @@ from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.evidence.annealing.ais import AIS
 from ppl_vae.evidence.errors import error_of_mean
 from ppl_vae.evidence.result import Evidence, concatenate
+from ppl_vae.programs.forms.detection import adapted
 from ppl_vae.programs.inference import Inference
 from ppl_vae.programs.modules import place
 from ppl_vae.programs.simulate import simulate
@@ -163,6 +164,8 @@ def bdmc(
     method = instance_of(method or AIS(), "method", AIS)
     num_data = whole_number(num_data, "num_data")
     given = data if data is None else place(as_dataset(data), model, guide)
+    if given is not None:
+        model, guide = adapted(model, guide, given)
     sizes: Any = {"num_data": num_data, "context": context}
     simulated, latents = simulate(model, given, **sizes, seed=derived_seed(seed, 0))
     inference = Inference(model, guide, simulated)

@@ -62,8 +62,8 @@ class Path:
         proposal = prior_guide(model, hides_marked=True) if start == "prior" else guide
         terms = log_terms(model, proposal, *args, num_particles=num_chains)
         self.log_joint = LogJoint(terms, model, *args)
-        sites = sample_sites(terms.guide_trace)
-        self.guide_sites = [site for site in sites if not is_deterministic(site)]
+        # A density may have factors and observations beside it, which are no part of it.
+        self.guide_sites = [s for s in sample_sites(terms.guide_trace) if not s["is_observed"]]
         known = self.log_joint.sites.keys() | self.log_joint.cases[0].keys()
         for site in self.guide_sites:
             if site["name"] not in known:

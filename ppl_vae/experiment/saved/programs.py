@@ -22,7 +22,7 @@ from ppl_vae.experiment.saved.weights import (
 from ppl_vae.guide import Guide
 from ppl_vae.importance import log_weights
 from ppl_vae.model import Model, weights_of
-from ppl_vae.programs.modules import arguments, module_of, place
+from ppl_vae.programs.modules import module_of, place
 from ppl_vae.programs.traces import Program
 from ppl_vae.runtime.checks import one_line
 
@@ -181,5 +181,4 @@ def _described(model: Program, guide: Program, data: Dataset) -> Description:
 
 def _some_log_weights(model: Program, guide: Program, rows: Dataset) -> Tensor:
     """Log-weights of a few particles, (K, B), from the same seed."""
-    x, *context = arguments(rows.x, rows.context)
-    return log_weights(model, guide, x, *context, num_particles=2, seed=0)
+    return log_weights(model, guide, rows, num_particles=2, seed=0)

@@ -14,6 +14,7 @@ from ppl_vae.data.tables.schema import Schema
 from ppl_vae.experiment.config import ConfigError
 from ppl_vae.experiment.saved.document import Rows
 from ppl_vae.experiment.saved.weights import read_tensors, write_tensors
+from ppl_vae.programs.modules import arguments
 from ppl_vae.runtime.checks import one_line
 from ppl_vae.runtime.digests import digest, row_digests
 
@@ -36,15 +37,13 @@ def told_of(data: Dataset, folder: Path | None = None) -> Rows:
 
 
 def digest_of_rows(data: Dataset) -> str:
-    """A digest of x and the covariates; all NaN are one value.
+    """A digest of x, covariates and further arguments; all NaN are one value.
 
     Example:
         >>> len(digest_of_rows(Dataset([[0.0], [1.0]])))
         16
     """
-    parts = [
-        part for values in (data.x, data.context) if values is not None for part in _in(values)
-    ]
+    parts = [part for values in arguments(data) for part in _in(values)]
     return digest(text.hex() for part in parts for text in row_digests(part))
 
 

@@ -111,7 +111,7 @@ def _weights(found: Findings) -> Weights:
     which = reduce(np.union1d, [np.arange(num_first), subject.worst, subject.least_likely])
     rows = place(subject.evaluated[which], *found.programs)
     sizes: dict[str, Any] = {"num_particles": NUM_PARTICLES, "seed": subject.seed}
-    log_w = log_weights(*found.programs, rows.x, rows.context, **sizes)
+    log_w = log_weights(*found.programs, rows, **sizes)
     return Weights(log_w.double().cpu().numpy(), which, num_first)
 
 

@@ -85,7 +85,7 @@ def odd_columns(
     tested = parts[1].data
     if len(tested.event_shape) > 1:
         raise ValueError(f"x has rows of shape {tuple(tested.event_shape)}: give rows of columns")
-    require_x_itself(model, tested.x, tested.context)
+    require_x_itself(model, tested)
     num_cells = tested.event_shape[0] * sum(map(len, parts))
     with progress_bar(num_cells, "columns", unit="cells", progress=progress) as bar:
         known, asked = (_scores(part, num_particles, seed, bar) for part in parts)

@@ -30,5 +30,5 @@ def refuse_shared(one: Dataset, other: Dataset, names: tuple[str, str], why: str
 
 def _values(data: Dataset) -> Tensor:
     """x and covariates side by side."""
-    parts = [each[:].reshape(len(data), -1) for each in arguments(data.x, data.context)]
+    parts = [each[:].reshape(len(data), -1) for each in arguments(data)]
     return torch.cat([part.float().cpu() for part in parts], dim=1)

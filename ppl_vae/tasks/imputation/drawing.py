@@ -164,8 +164,9 @@ def impute(
     whole_number(seed, "seed", at_least=0)
     switch(progress, "progress")
     inference = Inference(model, guide, as_dataset(data).in_memory())
+    model, guide = inference.programs
     inference.check_programs()
-    require_x_itself(model, inference.data.x, inference.data.context)
+    require_x_itself(inference.model, inference.data)
     asked = entries_asked(model, inference.data, do_not_impute)
     pairs = [(model, guide)] if fits is None else fits
     if not isinstance(pairs, Sequence) or not len(pairs):
@@ -317,8 +318,9 @@ def _groups(
     numbers = _fit_numbers(len(pairs), num_imputations)
     for fit in np.unique(numbers).tolist():
         model, guide = pairs[fit]
-        group = Group(model, guide, np.flatnonzero(numbers == fit).tolist())
         inference = Inference(model, guide, data)
+        model, guide = inference.programs
+        group = Group(model, guide, np.flatnonzero(numbers == fit).tolist())
         if not inference.check_programs():
             yield group
             continue

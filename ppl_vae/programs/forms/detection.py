@@ -1,0 +1,372 @@
+"""The form of a program, found by running it: the plate over its rows, and how particles fit."""
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.infer.autoguide import AutoGuide
+from torch import Tensor, nn
+
+from ppl_vae.data import Dataset
+from ppl_vae.guide import Guide
+from ppl_vae.model import Model
+from ppl_vae.programs.forms.adapted import AdaptedProgram, Form, KnownRows, with_form
+from ppl_vae.programs.forms.calls import call_of, positional, takes
+from ppl_vae.programs.modules import arguments, evaluating, modules_of, reached
+from ppl_vae.programs.particles import (
+    PLATE,
+    Particles,
+    Program,
+    Site,
+    require_outermost,
+    run,
+    with_any_nesting,
+)
+from ppl_vae.programs.sites import (
+    is_deterministic,
+    is_local,
+    log_prob_of,
+    per_datum,
+    sample_sites,
+)
+from ppl_vae.programs.validation import fits
+from ppl_vae.runtime.seeding import seeded
+
+__all__ = ["adapted"]
+
+logger = logging.getLogger(__name__)
+
+Arguments = tuple[Tensor, ...]
+
+MOST_ROWS = 4  # that are looked at
+
+
+def adapted(
+    model: Program, guide: Program, data: Dataset | Arguments, *, data_plate: str | None = None
+) -> tuple[Program, Program]:
+    """Model and guide in the library's form, as they are where they have it.
+
+    The plate over the rows is the one that the observed sites share, whatever its name and dim. If
+    a program fails under a plate of particles, or its log-probabilities differ from those of a loop
+    over particles, it is run on K copies of the rows instead, and a line in the log says so.
+    Programs that fail in every form are returned as they are, and raise their own errors later.
+
+    Args:
+        model: Any Pyro model.
+        guide: Any Pyro guide.
+        data: The rows, or the arguments of both, rows first.
+        data_plate: Name of the plate over the rows; None finds it.
+
+    Raises:
+        ValueError: several plates may be the one over the rows, or no plate has this name.
+
+    Example:
+        >>> import pyro
+        >>> def model(x):
+        ...     with pyro.plate("documents", len(x)):
+        ...         z = pyro.sample("z", pyro.distributions.Normal(0.0, 1.0))
+        ...         pyro.sample("x", pyro.distributions.Normal(z, 1.0), obs=x)
+        >>> found, _ = adapted(model, poutine.block(model, hide=["x"]), (torch.zeros(3),))
+        >>> found.form.plate
+        'documents'
+    """
+    if isinstance(data, Dataset):
+        model, guide = _called(model, guide, data)
+        args = arguments(data)
+    else:
+        args = data
+    if all(map(_is_known, (model, guide))):
+        return model, guide
+    with evaluating(model, guide), seeded(0):
+        try:
+            return _adapted(model, guide, args, data_plate)
+        except AmbiguousPlateError:
+            raise
+        except Exception as error:  # it is the programs' own, and will be raised again
+            logger.debug("the form of the programs was not found: %s", error)
+            return model, guide
+
+
+def _adapted(
+    model: Program, guide: Program, args: Arguments, data_plate: str | None
+) -> tuple[Program, Program]:
+    """The programs in the library's form, in evaluation mode."""
+    some = tuple(each[:MOST_ROWS] for each in args)
+    model, guide = _with_shape(model, guide, some)
+    _set_up(guide, args)
+    has_rows = not _takes(guide, some)
+    rows = tuple(each[:] for each in args) if has_rows else some
+    forms = _plates(model, guide, rows, data_plate)
+    if has_rows and not _is_known(guide):
+        guide = with_form(guide, known=KnownRows(*rows))
+        logger.info("the guide has parameters for each of %d rows: it runs on all", len(rows[0]))
+    model = _placed(model, forms[0])
+    guide = _placed(guide, forms[1])
+    model, guide = _with_particles(model, guide, rows)
+    return _known(model), _known(guide)
+
+
+def _with_shape(model: Program, guide: Program, rows: Arguments) -> tuple[Program, Program]:
+    """The programs, given x as (B,) where rows have one value and an observed site takes (B,)."""
+    if rows[0].shape[1:] != (1,):
+        return model, guide
+    pair = [p if _is_known(p) else with_form(p, takes_scalars=True) for p in (model, guide)]
+    if not _observes(model, rows) and _observes(pair[0], rows):
+        return pair[0], pair[1]
+    return model, guide
+
+
+def _observes(model: Program, rows: Arguments) -> bool:
+    """Whether the shapes of all that a model observes are those of its sites."""
+    with poutine.trace() as capture:
+        try:
+            model(*rows)
+        except Exception as error:  # x may not fit before the site
+            logger.debug("the model does not take x of this shape: %s", error)
+    observed = [site for site in _sites(capture.trace) if site["is_observed"]]
+    return all(fits(site["value"].shape, site["fn"]) for site in observed) and bool(observed)
+
+
+def _set_up(guide: Program, args: Arguments) -> None:
+    """Let Pyro's automatic guides see all rows before any others: they keep their number."""
+    parts = [part for module in modules_of(guide) for part in module.modules()]
+    if any(isinstance(part, AutoGuide) and part.prototype_trace is None for part in parts):
+        run(guide, *(each[:] for each in args))
+
+
+def _takes(guide: Program, rows: Arguments) -> bool:
+    """Whether a guide takes these rows without the others."""
+    store = pyro.get_param_store()
+    try:
+        with store.scope(store.get_state()):
+            trace = run(guide, *rows)
+    except Exception:
+        return False
+    if _is_known(guide):
+        return True
+    sizes = {frame.size for site in _sites(trace) for frame in site["cond_indep_stack"]}
+    return not sizes or bool(sizes & {len(rows[0]), -1})
+
+
+def _sites(trace: Any) -> list[Site]:
+    """The random sites of a trace, those to be enumerated among them."""
+    return sample_sites(trace, enumerated=True)
+
+
+class AmbiguousPlateError(ValueError):
+    """Several plates may be the one over the rows."""
+
+
+def _called(model: Program, guide: Program, data: Dataset) -> tuple[Program, Program]:
+    """The programs, called with the further arguments of the data.
+
+    Raises:
+        ValueError: neither takes an argument of this name.
+    """
+    for name in (*data.args, *data.constants):
+        if not any(takes(each, name) or _adapted_within(each) for each in (model, guide)):
+            raise ValueError(
+                f"args has {name!r}, which neither model nor guide takes: it must be the name of "
+                "one of their parameters"
+            )
+    return _with_call(model, data, guide), _with_call(guide, data, model)
+
+
+def _with_call(program: Program, data: Dataset, other: Program) -> Program:
+    """The program, called with the further arguments of the data; its names, or the other one's."""
+    if _adapted_within(program) is not None:
+        return program
+    call = call_of(program, data, positional(program) or positional(other))
+    if call is None:
+        return program
+    return with_form(program, call=call)
+
+
+def _is_known(program: Program) -> bool:
+    """Whether the program has the library's form by construction, or was looked at before."""
+    if isinstance(program, Model | Guide):
+        return True
+    if isinstance(program, AdaptedProgram):
+        return program.form.is_known or _is_known(program.program)
+    return _adapted_within(program) is not None
+
+
+def _adapted_within(program: Program) -> Any:
+    """An adapted program, or the one that a handler wraps; None if there is none."""
+    for item in reached(program):
+        parts = item.modules() if isinstance(item, nn.Module) else [item]
+        for part in parts:
+            if isinstance(part, AdaptedProgram):
+                return part
+    return None
+
+
+def _placed(program: Program, form: Form) -> Program:
+    """The program with its rows where the library has them."""
+    if _is_known(program):
+        return program
+    return with_form(program, plate=form.plate, is_moved=form.is_moved)
+
+
+def _known(program: Program) -> Program:
+    """An adapted program, marked so that it is not looked at again."""
+    if isinstance(program, AdaptedProgram):
+        return with_form(program, is_known=True)
+    return program
+
+
+def _plates(
+    model: Program, guide: Program, rows: Arguments, given: str | None
+) -> tuple[Form, Form]:
+    """The plates over the rows, of the model and of the guide."""
+    drawn, joint = _both(model, guide, rows)
+    in_model = PLATE if _is_known(model) else given or _shared_plate(joint, len(rows[0]))
+    if given is not None and given not in _names(joint):
+        found = ", ".join(map(repr, _names(joint))) or "none"
+        raise AmbiguousPlateError(f"data_plate={given!r} is no plate of the model: found {found}")
+    in_guide = in_model
+    names = _names(drawn)
+    if names and in_model not in names:
+        sites = [site for site in _sites(drawn) if not site["is_observed"]]
+        candidates = _candidates(sites, len(rows[0]))
+        in_guide = candidates[0] if len(candidates) == 1 else in_model
+    return _form(joint, in_model), _form(drawn, in_guide)
+
+
+def _form(trace: Any, plate: str) -> Form:
+    """The form of a program with this plate over the rows."""
+    sites = _sites(trace)
+    frames = [f for site in sites for f in site["cond_indep_stack"] if f.name == plate]
+    is_moved = any(frame.dim != -1 or frame.size < 0 for frame in frames if frame.vectorized)
+    return Form(plate, is_moved=is_moved)
+
+
+def _both(model: Program, guide: Program, rows: Arguments) -> tuple[Any, Any]:
+    """Traces of the guide and of the model, without particles."""
+    drawn = run(guide, *rows)
+    try:
+        return drawn, run(poutine.replay(model, trace=drawn), *rows)
+    except (ValueError, RuntimeError):  # the guide may be in the library's form already
+        return drawn, run(model, *rows)
+
+
+def _names(trace: Any) -> list[str]:
+    """Names of the plates in a trace."""
+    sites = _sites(trace)
+    return list(dict.fromkeys(f.name for site in sites for f in site["cond_indep_stack"]))
+
+
+def _shared_plate(joint: Any, num_rows: int) -> str:
+    """The plate that the observed sites share."""
+    sites = _sites(joint)
+    observed = [s for s in sites if s["is_observed"] and not is_deterministic(s)]
+    names = [{frame.name for frame in site["cond_indep_stack"]} for site in observed]
+    if any(PLATE in each for each in names):
+        return PLATE
+    found = _candidates(observed, num_rows)
+    if len(found) > 1:
+        raise AmbiguousPlateError(
+            f"the plates {', '.join(map(repr, found))} may each be the one over the rows of x: say "
+            f"which, pv.from_pyro(model, guide, data_plate={found[0]!r})"
+        )
+    return found[0] if found else PLATE
+
+
+def _candidates(sites: Iterable[Site], num_rows: int) -> list[str]:
+    """Plates of as many rows as there are that the sites in plates share."""
+    shared: dict[str, None] | None = None
+    for site in sites:
+        frames = [frame for frame in site["cond_indep_stack"] if frame.vectorized]
+        if not frames:
+            continue
+        fitting = {f.name: None for f in frames if f.size in (-1, num_rows)}
+        if shared is None:
+            shared = fitting
+        else:
+            shared = {name: None for name in shared if name in fitting} or shared | fitting
+    return list(shared or {})
+
+
+def _with_particles(model: Program, guide: Program, rows: Arguments) -> tuple[Program, Program]:
+    """The programs, each on copies of its rows if it takes no axis of particles."""
+    pair = model, guide
+    if _equals_loop(*pair, rows):
+        return pair
+    for tiled in ((True, False), (False, True), (True, True)):
+        other = tuple(
+            with_form(program, is_tiled=True) if copies and not _is_known(program) else program
+            for program, copies in zip(pair, tiled, strict=True)
+        )
+        if _equals_loop(other[0], other[1], rows):
+            which = " and ".join(
+                name for name, copies in zip(("model", "guide"), tiled, strict=True) if copies
+            )
+            logger.info("the %s takes no axis of particles: it runs on K copies of the rows", which)
+            return other[0], other[1]
+    return pair
+
+
+def _equals_loop(model: Program, guide: Program, rows: Arguments) -> bool:
+    """Whether log-probabilities under a plate of particles are those of a loop over particles."""
+    count = 2 if len(rows[0]) != 2 else 3
+    try:
+        drawn, joint = _under_particles(model, guide, rows, count)
+        for k in range(count):
+            alone = _alone(model, guide, rows, drawn, k)
+            for together, single in zip((drawn, joint), alone, strict=True):
+                if not _agree(together, single, k):
+                    return False
+    except Exception as error:  # shapes that do not fit
+        logger.debug("no plate of particles: %s", error)
+        return False
+    return True
+
+
+def _under_particles(
+    model: Program, guide: Program, rows: Arguments, count: int
+) -> tuple[Any, Any]:
+    """Traces of guide and model under particles."""
+
+    def at_depth(depth: int) -> tuple[Any, Any]:
+        particles = Particles(count, depth)
+        drawn = run(particles(guide), *rows)
+        require_outermost(drawn, depth)
+        joint = run(poutine.replay(particles(model), trace=drawn), *rows)
+        require_outermost(joint, depth)
+        return drawn, joint
+
+    return with_any_nesting(at_depth, None)
+
+
+def _alone(
+    model: Program, guide: Program, rows: Arguments, together: Any, k: int
+) -> tuple[Any, Any]:
+    """Traces of guide and model at the draws of one particle."""
+    drawn = run(guide, *rows)
+    for site in _sites(drawn):
+        value = together.nodes[site["name"]]["value"]
+        if is_local(site) and not site["is_observed"]:
+            value = value[k].reshape(site["value"].shape)
+        site["value"] = value
+    replayed = run(poutine.replay(guide, trace=drawn), *rows)
+    return replayed, run(poutine.replay(model, trace=replayed), *rows)
+
+
+def _agree(together: Any, alone: Any, k: int) -> bool:
+    """Whether a particle's log-probabilities are those of the run by itself."""
+    for site in _sites(alone):
+        other = together.nodes[site["name"]]
+        if is_deterministic(site):
+            continue
+        if not is_local(site):
+            if is_local(other):
+                return False
+            continue
+        one = per_datum(log_prob_of(other), other)[k]
+        two = per_datum(log_prob_of(site).unsqueeze(0), site)[0]
+        if one.shape != two.shape or not torch.allclose(one, two, 1e-3, 1e-3, equal_nan=True):
+            return False
+    return True
