@@ -479,7 +479,7 @@ def test_data_that_a_program_of_ones_own_cannot_take_are_named(door):
     EVERY_DOOR[door](*counts(masked=True), missing)
 
 
-def test_a_column_for_a_scalar_site_is_refused():
+def test_a_column_for_a_scalar_site_is_given_as_scalars():
     """obs of shape (B, 1) for a site of B scalars would be B^2 observations."""
 
     def program(x, obs=None):
@@ -487,10 +487,11 @@ def test_a_column_for_a_scalar_site_is_refused():
             z = pyro.sample("z", dist.Normal(0.0, 1.0))
             return pyro.sample("x", dist.Normal(z, 1.0), obs=x)
 
-    with pytest.raises(
-        ValueError, match=r"site 'x' is for values of shape \(5,\) and observes \(5, 1\)"
-    ):
-        pv.log_weights(program, sample_z(), torch.zeros(5, 1))
+    x = torch.linspace(-1, 1, 5)
+    found, expected = (
+        pv.log_weights(program, sample_z(), each, seed=0) for each in (x[:, None], x)
+    )
+    assert torch.equal(found, expected)
 
 
 def test_pyros_table_of_sites_is_not_in_the_message():

@@ -8,9 +8,10 @@ from torch import Tensor
 from ppl_vae.data import Dataset
 from ppl_vae.model import Model
 from ppl_vae.programs.forms.detection import adapted
+from ppl_vae.programs.forms.observed import observed_entries
 from ppl_vae.programs.masks import MASK, missing_from
 from ppl_vae.programs.modules import arguments, evaluating, require_callable
-from ppl_vae.programs.particles import Program
+from ppl_vae.programs.particles import Program, Site
 from ppl_vae.programs.plates import rows_first
 from ppl_vae.programs.sites import is_local, observes, sample_sites, sites_of_x
 from ppl_vae.programs.validation import require_x_itself
@@ -86,13 +87,31 @@ def _imitate(model: Program, data: Dataset) -> tuple[Dataset, dict[str, Tensor]]
         if not s["infer"].get("was_observed")
     }
     observed = [site for site in sites if observes(site) and site["name"] != MASK]
-    if len(observed) != 1 or not sites_of_x(observed, data.event_shape.numel()):
-        found = ", ".join(f"{s['name']!r} of shape {tuple(s['value'].shape)}" for s in observed)
-        raise ValueError(
-            f"data of shape {tuple(data.x.shape)} are simulated from a model with one observed "
-            f"site of as many values; found {found}"
-        )
-    drawn = rows_first(observed[0]["value"], observed[0], num_lead=0).to(data.x.dtype)
-    x = drawn.reshape(data.x.shape).masked_fill(missing_from(data.x, sites), float("nan"))
-    args = {**data.args, **data.constants}
-    return Dataset(x, context=data.context, args=args, dtype=x.dtype), latents
+    args = list(arguments(data))
+    if len(observed) == 1 and sites_of_x(observed, data.event_shape.numel()):
+        drawn = rows_first(observed[0]["value"], observed[0], num_lead=0)
+        args[0] = drawn.reshape(data.x.shape).to(data.x.dtype)
+    else:
+        _put_observed(args, model, [site for site in observed if site["value"].numel()])
+    x = args[0].masked_fill(missing_from(data.x, sites), float("nan"))
+    further = dict(zip(data.args, args[len(args) - len(data.args) :], strict=True))
+    given: dict[str, Any] = {"context": data.context, "args": further | data.constants}
+    return Dataset(x, **given, dtype=x.dtype), latents
+
+
+def _put_observed(args: list[Tensor], model: Program, sites: list[Site]) -> None:
+    """Put what was drawn at the observed sites where the arguments hold it.
+
+    Raises:
+        ValueError: a site observes something else than entries of the arguments; it is named.
+    """
+    entries = observed_entries(model, tuple(args))
+    for site in sites:
+        if site["name"] not in entries:
+            raise ValueError(
+                f"site {site['name']!r}, of shape {tuple(site['value'].shape)}, observes neither "
+                "entries of x nor of a further argument, so that its draws have no place in "
+                "simulated data: observe x, or Dataset(args=...), as given"
+            )
+        where = entries[site["name"]]
+        args[where.argument] = where.put(args[where.argument], site)

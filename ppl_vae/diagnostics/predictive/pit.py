@@ -218,6 +218,7 @@ def marginal_pit(
     """
     whole_number(num_samples, "num_samples")
     inference = Inference(model, model, data)
+    model = inference.model
     treat_alike(inference.data, "marginal_pit")
     check_observed(model, inference.data)
     refuse_mechanism(model)

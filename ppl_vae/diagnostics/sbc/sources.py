@@ -68,7 +68,7 @@ class FromGuide(PosteriorDraws):
         """S draws of the guide."""
         with evaluating(model, guide), seeded(seed):
             trace = run_under_particles(guide, self.num_samples, *arguments(data))
-        sites = [site for site in sample_sites(trace) if is_local(site)]
+        sites = [s for s in sample_sites(trace) if is_local(s) and not s["is_observed"]]
         return {site["name"]: rows_first(site["value"], site) for site in sites}
 
 

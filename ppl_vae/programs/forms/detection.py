@@ -127,7 +127,10 @@ def _observes(model: Program, rows: Arguments) -> bool:
         except Exception as error:  # x may not fit before the site
             logger.debug("the model does not take x of this shape: %s", error)
     observed = [site for site in _sites(capture.trace) if site["is_observed"]]
-    return all(fits(site["value"].shape, site["fn"]) for site in observed) and bool(observed)
+    return bool(observed) and all(
+        fits(site["value"].shape, site["fn"]) and site["value"].dim() > site["fn"].event_dim
+        for site in observed
+    )
 
 
 def _set_up(guide: Program, args: Arguments) -> None:
