@@ -204,6 +204,7 @@ def _sorted(
     _check_observed(p_sites)
     local = [site for site in [*p_sites, *q_sites] if frame_of(site)]
     plate = frame_of(local[0])
+    scale = _scale(p_sites, q_sites)
     nothing = local[0]["value"].new_zeros(num_particles, plate.size)
     p_sites = [site for site in p_sites if site["name"] not in summed.names]
     likelihood = _total(local_log_probs(p_sites, observed=True), nothing) + summed.log_likelihood
@@ -215,7 +216,7 @@ def _sorted(
         log_global=global_sum(p_sites, observed=False) - global_sum(q_sites, observed=False),
         global_likelihood=global_sum(p_sites, observed=True) - global_sum(q_sites, observed=True),
         num_rows=plate.full_size,
-        scale=_scale(p_sites, q_sites),
+        scale=scale,
         model_trace=model_trace,
         guide_trace=guide_trace,
         paths=paths,
@@ -226,7 +227,8 @@ def _sorted(
 def _scale(p_sites: list[Site], q_sites: list[Site]) -> float | Tensor:
     """The factor of each row; a guide without one takes the model's."""
     model, guide = ([site for site in sites if frame_of(site)] for sites in (p_sites, q_sites))
-    if all(isinstance(site["scale"], float | int) and site["scale"] == 1 for site in guide):
+    scales = [site["scale"] for site in guide]
+    if all(isinstance(scale, float | int) and scale == 1 for scale in scales):
         return common_scale(model)
     return common_scale([*model, *guide])
 

@@ -8,6 +8,7 @@ import numpy as np
 from sklearn.base import OneToOneFeatureMixin
 
 from ppl_vae.data import Dataset
+from ppl_vae.programs.modules import arguments
 from ppl_vae.refinement import GradientRefinement
 from ppl_vae.runtime.checks import warn_caller
 from ppl_vae.sklearn.estimator import Estimator, Transformer
@@ -81,7 +82,7 @@ class VAEImputer(OneToOneFeatureMixin, Transformer, Estimator):
         """
         data = self._rows(X, context)
         x = data.x.numpy().copy()
-        seeds = row_seeds(self.seed_, data.x, data.context)
+        seeds = row_seeds(self.seed_, *arguments(data))
         poor = 0
         for row in np.flatnonzero(np.isnan(x).any(1)).tolist():
             imputations = self._imputed(data[[row]], seeds[row])

@@ -8,7 +8,6 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from ppl_vae.programs.modules import arguments
 from ppl_vae.refinement import RefinedGuide
 from ppl_vae.runtime.digests import row_digests
 from ppl_vae.runtime.seeding import derived_seed, seeded
@@ -16,10 +15,10 @@ from ppl_vae.runtime.seeding import derived_seed, seeded
 SEED_BYTES = 7  # torch takes seeds below 2^63
 
 
-def row_seeds(seed: int, x: Tensor, context: Tensor | None = None) -> list[int]:
+def row_seeds(seed: int, *args: Tensor) -> list[int]:
     """A seed for each row, which depends on its values and covariates alone."""
     shift = derived_seed(seed, 0)
-    values = torch.cat(arguments(x, context), dim=1)
+    values = torch.cat(args, dim=1)
     return [int.from_bytes(each) ^ (shift >> 8) for each in row_digests(values, SEED_BYTES)]
 
 
@@ -31,16 +30,16 @@ class KeyedGuide(nn.Module):
         self.guide = guide
         self.seed = seed
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+    def forward(self, *args: Tensor) -> Tensor:
         """The Pyro guide."""
         guide = self.guide
         if isinstance(guide, RefinedGuide):
             family: Any = guide.posterior.distribution
-            numbers = guide.parameters_of(x, context)
+            numbers = guide.parameters_of(*args)
         else:
             family = guide.posterior
-            numbers = guide.features(x, context)
-        seeds = row_seeds(self.seed, x, context)
+            numbers = guide.features(*args)
+        seeds = row_seeds(self.seed, *args)
 
         def draw(shape: torch.Size) -> Tensor:
             draws = []
@@ -50,7 +49,7 @@ class KeyedGuide(nn.Module):
                     draws.append(family(row).sample(shape))
             return torch.cat(draws, dim=len(shape))
 
-        with pyro.plate("data", len(x), dim=-1):
+        with pyro.plate("data", len(args[0]), dim=-1):
             return pyro.sample("z", DrawnByRow(family(numbers), draw))
 
 

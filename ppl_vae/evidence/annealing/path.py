@@ -63,7 +63,8 @@ class Path:
         terms = log_terms(model, proposal, *args, num_particles=num_chains)
         self.log_joint = LogJoint(terms, model, *args)
         # A density may have factors and observations beside it, which are no part of it.
-        self.guide_sites = [s for s in sample_sites(terms.guide_trace) if not s["is_observed"]]
+        sites = [s for s in sample_sites(terms.guide_trace) if not s["is_observed"]]
+        self.guide_sites = [site for site in sites if not is_deterministic(site)]
         known = self.log_joint.sites.keys() | self.log_joint.cases[0].keys()
         for site in self.guide_sites:
             if site["name"] not in known:

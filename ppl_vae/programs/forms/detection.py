@@ -156,7 +156,7 @@ def _takes(guide: Program, rows: Arguments) -> bool:
 
 def _sites(trace: Any) -> list[Site]:
     """The random sites of a trace, those to be enumerated among them."""
-    return sample_sites(trace, enumerated=True)
+    return sample_sites(trace)
 
 
 class AmbiguousPlateError(ValueError):

@@ -97,7 +97,7 @@ def observed_entries(model: Program, args: tuple[Tensor, ...]) -> dict[str, Obse
 
 def _values(trace: Any) -> dict[str, Tensor]:
     """What each site observes, (B, values)."""
-    sites = [site for site in sample_sites(trace, enumerated=True) if is_local(site)]
+    sites = [site for site in sample_sites(trace) if is_local(site)]
     observed = [site for site in sites if observes(site) and site["value"].numel()]
     full = {site["name"]: (site["value"].expand(site["fn"].shape()), site) for site in observed}
     return {
