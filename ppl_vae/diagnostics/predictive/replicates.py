@@ -86,11 +86,11 @@ class ReplicatedData:
         Missing entries are included. Computed some draws at a time.
         """
         for draws in self.parts():
-            yield self.given_x(draws, other)
+            yield self.given_x(draws, other.context)
 
-    def given_x(self, draws: slice, other: Dataset) -> np.ndarray:
-        """x of these draws of z given x, under the covariates of other data, (draws, N, *event)."""
-        args = arguments(other, x=self.inference.data.x)
+    def given_x(self, draws: slice, context: Tensor | None) -> np.ndarray:
+        """x of these draws of z given x, under these covariates, (draws, N, *event)."""
+        args = arguments(self.inference.data._with(context=context))
         with self.inference.evaluating(derived_seed(self.seed, draws.start)):
             return self._drawn(self._given_x(draws), draws, args)[0]
 
