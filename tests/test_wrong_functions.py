@@ -30,7 +30,7 @@ FUNCTIONS = [
     "wrong",
     [
         {"model": float("nan")},
-        {"guide": object()},
+        {"guide": 3 + 4j},
         {"seed": 1.5},
         {"seed": -1},
         {"seed": "3"},
