@@ -93,19 +93,18 @@ def draw(searches, latents, X, cultivar, truth, values):
         axes[0].plot(range(len(latents)), scores.mean(0), "o-", color=colour, label=name)
     axes[0].set_xticks(range(len(latents)), latents)
     axes[0].set(xlabel="number of latents", ylabel="log p(x), nats per held-out wine")
-    axes[0].legend(frameon=False)
     vae = VAE(latent_dim=2, random_state=0, max_steps=searches["p(x)"].estimator[-1].max_steps)
     z = vae.fit_transform(StandardScaler().fit_transform(X))
     for kind, colour in enumerate(COLOURS):
         axes[1].plot(*z[cultivar == kind].T, ".", color=colour, label=f"cultivar {kind}")
     axes[1].set(xlabel="vae0", ylabel="vae1")
-    axes[1].legend(frameon=False)
     axes[2].axline((0, 0), slope=1, color="0.7", lw=1)
     for (name, found), colour in zip(values.items(), ("0.6", *COLOURS[1::-1]), strict=True):
         error = np.sqrt(((found - truth) ** 2).mean())
         axes[2].plot(truth, found, ".", color=colour, ms=4, label=f"{name}: RMSE {error:.2f}")
     axes[2].set(xlabel="true value, sd", ylabel="completed value, sd")
-    axes[2].legend(frameon=False, fontsize=8)
+    for ax in axes:
+        ax.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1))
     return figure
 
 
