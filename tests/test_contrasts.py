@@ -340,7 +340,7 @@ def test_too_few_labellings_are_said_and_a_picture_is_drawn(bed):
         found.features.discoveries(0.05)
     again = pv.contrast(bed.model, bed.guide, bed.x, LABELS, num_permutations=199, num_samples=20)
     latents, features = plot_contrast(again, alpha=0.5)
-    assert features.get_title().endswith("of 5 features (bh)")
+    assert features.get_title().endswith("of 5 features differ (bh, 50%)")
     assert latents.get_xlabel() == "treated minus control, in sds"
     latents.figure.clear()
     assert "treated (36 rows) minus control (24 rows)" in str(again)

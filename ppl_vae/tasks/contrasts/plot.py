@@ -61,7 +61,8 @@ def _draw(ax: "Axes", differences: "GroupDifferences", alpha: float) -> None:
     is_found = differences.discoveries(alpha)
     x = differences.standardised
     p_values = differences.p_values
-    label = f"{is_found.sum()} of {len(differences)} {differences.what} ({differences.method})"
+    level = f"{differences.method}, {alpha:.0%}"
+    label = f"{is_found.sum()} of {len(differences)} {differences.what} differ ({level})"
     ax.axvline(0, color="0.85", linewidth=1, zorder=0)
     ax.axhline(differences.test.smallest, color="0.6", linestyle=":", linewidth=1, zorder=0)
     if is_found.any():
