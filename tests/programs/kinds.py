@@ -2,7 +2,7 @@
 table."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import pyro
@@ -22,12 +22,11 @@ ROWS = 5
 
 @dataclass
 class Kind:
-    """A program, its rows, and what it does not go through, with the words of the refusal."""
+    """A program and its rows."""
 
     model: Callable[..., Any]
     guide: Callable[..., Any]
     data: Dataset
-    refused: dict[str, str] = field(default_factory=dict)
     of_rows: bool = True  # whether the guide takes some rows without the others
     scale: float = 1.0  # of each row, by the program's own poutine.scale
     x_is: str | None = None  # the parameter that x is, if not the first
@@ -101,6 +100,7 @@ class Conditional(nn.Module):
         self.generation = nn.Linear(2, 3)
 
     def model(self, inputs, outputs=None):
+        pyro.module("conditional", self)
         with pyro.plate("data"):
             z = pyro.sample("z", dist.Normal(self.prior(inputs), 1.0).to_event(1))
             pyro.sample("y", dist.Normal(self.generation(z), 0.5).to_event(1), obs=outputs)
@@ -294,6 +294,7 @@ class Causal(nn.Module):
         self.z_guide = nn.Linear(5, 4)
 
     def model(self, x, t=None, y=None):
+        pyro.module("causal", self)
         with pyro.plate("data", x.size(0), subsample=x):
             z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
             pyro.sample("x", dist.Normal(self.x_nn(z), 1.0).to_event(1), obs=x)
@@ -420,6 +421,7 @@ def words():
                 pyro.sample("x", dist.Normal((z * loadings).sum(-1), 1.0), obs=x)
 
     def guide(x):
+        pyro.module("encoder", encoder)
         raw = encoder(x).unsqueeze(-2)
         with pyro.plate("documents", x.shape[0], dim=-2):
             pyro.sample("z", dist.Normal(raw, 0.5).to_event(1))

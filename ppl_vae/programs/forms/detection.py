@@ -80,7 +80,9 @@ def adapted(
         args = data
     if all(map(_is_known, (model, guide))):
         return model, guide
-    with evaluating(model, guide), seeded(0):
+    store: Any = pyro.get_param_store()
+    # Parameters that a look makes in Pyro's store are not kept.
+    with store.scope(store.get_state()), evaluating(model, guide), seeded(0):
         try:
             return _adapted(model, guide, args, data_plate)
         except AmbiguousPlateError:
