@@ -104,7 +104,7 @@ def draw(searches, latents, X, cultivar, truth, values):
         axes[2].plot(truth, found, ".", color=colour, ms=4, label=f"{name}: RMSE {error:.2f}")
     axes[2].set(xlabel="true value, sd", ylabel="completed value, sd")
     for ax in axes:
-        ax.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1))
+        ax.legend(frameon=False)
     return figure
 
 
