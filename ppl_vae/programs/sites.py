@@ -64,6 +64,29 @@ def sites_of_x(sites: Iterable[Site], size: int) -> list[Site]:
     return sorted(found, key=lambda site: site["name"] != "x")
 
 
+def observed_shape(value: Tensor, fn: Any) -> torch.Size:
+    """Shape that a value of a distribution has: a hidden Markov model takes series of any length.
+
+    Args:
+        value: The value.
+        fn: Its distribution.
+
+    Example:
+        >>> import pyro.distributions as dist
+        >>> emission = dist.Categorical(torch.ones(1, 2, 3))
+        >>> hmm = dist.DiscreteHMM(torch.zeros(2), torch.zeros(2, 2), emission)
+        >>> hmm.shape(), observed_shape(torch.zeros(5), hmm)
+        (torch.Size([1]), torch.Size([5]))
+    """
+    shape = fn.shape()
+    if not type(getattr(fn, "base_dist", fn)).__name__.endswith("HMM") or not fn.event_dim:
+        return shape
+    length = len(fn.batch_shape)
+    if shape[length] != 1 or value.dim() < fn.event_dim:
+        return shape
+    return shape[:length] + value.shape[value.dim() - fn.event_dim :][:1] + shape[length + 1 :]
+
+
 def is_local(site: Site) -> bool:
     """Whether a site lies inside the data plate."""
     return any(frame.name == PLATE for frame in site["cond_indep_stack"])

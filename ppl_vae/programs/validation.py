@@ -22,6 +22,7 @@ from ppl_vae.programs.sites import (
     is_deterministic,
     is_local,
     log_prob_of,
+    observed_shape,
     sample_sites,
     sites_of_x,
 )
@@ -182,7 +183,8 @@ def check_masks(site: Site, guided: Site | None, start: int) -> None:
 def fits(shape: torch.Size, fn: Any) -> bool:
     """Whether a value keeps the distribution's batch shape and has its event shape."""
     batch = shape[: len(shape) - fn.event_dim]
-    if shape[len(batch) :] != fn.event_shape or len(batch) > len(fn.batch_shape):
+    expected = observed_shape(torch.empty(()).expand(shape), fn)[len(fn.batch_shape) :]
+    if shape[len(batch) :] != expected or len(batch) > len(fn.batch_shape):
         return False
     return all(a in (1, b) for a, b in zip(reversed(batch), reversed(fn.batch_shape), strict=False))
 

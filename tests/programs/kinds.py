@@ -325,11 +325,12 @@ def causal():
 class Sequences(nn.Module):
     """A factor model of sequences: the logits of a hidden Markov model are linear in z."""
 
-    def __init__(self, length=4, states=2):
+    def __init__(self, length=4, states=2, duration=4):
         super().__init__()
         self.length = length
         self.encoder = nn.Linear(length, 4)
         self.states = states
+        self.duration = duration
 
     def model(self, x, local_scale=1.0):
         shape = (2, self.states * 3)
@@ -341,7 +342,7 @@ class Sequences(nn.Module):
             emission = dist.Categorical(logits=logits.unsqueeze(-3))
             start = x.new_zeros(self.states)
             step = x.new_zeros(self.states, self.states)
-            hmm = dist.DiscreteHMM(start, step, emission, duration=self.length)
+            hmm = dist.DiscreteHMM(start, step, emission, duration=self.duration)
             pyro.sample("x", hmm, obs=x)
 
     def guide(self, x, local_scale=1.0):

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from kinds import KINDS, ROWS
+from kinds import KINDS, ROWS, Sequences
 from pyro import poutine
 
+from ppl_vae import Dataset, log_weights
 from ppl_vae.programs.inference import Inference
 from ppl_vae.programs.plates import rows_first
 from ppl_vae.programs.sites import is_local, sample_sites
@@ -48,3 +49,13 @@ def test_log_weights_are_pyros_draw_by_draw(name):
                 expected = pyros(kind, terms, k, part)
                 assert found[k, part].sum() + outside == pytest.approx(expected.item(), abs=1e-9)
     assert sample_sites(terms.guide_trace)
+
+
+def test_a_hidden_markov_model_of_no_length_observes_series_of_any():
+    found = []
+    for duration in (4, None):
+        torch.manual_seed(0)
+        program = Sequences(duration=duration)
+        data = Dataset(torch.randint(3, (ROWS, 4)), dtype=torch.float64)
+        found.append(log_weights(program.model, program.guide, data, num_particles=2, seed=0))
+    torch.testing.assert_close(*found)

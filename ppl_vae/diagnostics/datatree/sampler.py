@@ -11,7 +11,13 @@ from ppl_vae.data import Dataset
 from ppl_vae.programs.inference import PAIRS_PER_CHUNK, Block, Inference, rows_per_chunk
 from ppl_vae.programs.modules import arguments, evaluating
 from ppl_vae.programs.plates import inner_plates, rows_first
-from ppl_vae.programs.sites import is_deterministic, is_local, per_datum, sample_sites
+from ppl_vae.programs.sites import (
+    is_deterministic,
+    is_local,
+    observed_shape,
+    per_datum,
+    sample_sites,
+)
 from ppl_vae.programs.traces import Program, Site, log_terms, particles_of
 from ppl_vae.runtime.checks import whole_fields
 from ppl_vae.runtime.seeding import derived_seed, seeded
@@ -212,7 +218,8 @@ def _drawn(trace: poutine.Trace, name: str) -> Tensor:
 
 def _given(site: Site) -> Tensor:
     """The values that a site observes, (B, *plates, *event)."""
-    value = site["value"].broadcast_to(site["fn"].shape())[0]  # without particles
+    shape = observed_shape(site["value"], site["fn"])
+    value = site["value"].broadcast_to(shape)[0]  # without particles
     return rows_first(value, site, num_lead=0)
 
 

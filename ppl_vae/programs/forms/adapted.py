@@ -18,7 +18,7 @@ from ppl_vae.programs.forms.private_store import PrivateStore
 from ppl_vae.programs.forms.relaid import relaid
 from ppl_vae.programs.modules import module_of
 from ppl_vae.programs.particles import PLATE, Particles, Program, Site
-from ppl_vae.programs.sites import is_deterministic
+from ppl_vae.programs.sites import is_deterministic, observed_shape
 
 __all__ = ["Form", "in_form"]
 
@@ -305,7 +305,7 @@ def _expand(msg: Site, frames: Any, layout: Layout) -> None:
     value = msg["value"]
     if value is None or isinstance(fn, dist.Unit):
         return
-    shape = fn.shape()
+    shape = observed_shape(value, fn)
     if value.dim() > len(shape) or _unequal(value.shape, shape):
         raise ValueError(
             f"site {msg['name']!r} is for values of shape {tuple(shape)} and observes "

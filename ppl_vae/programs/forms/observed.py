@@ -10,7 +10,7 @@ from torch import Tensor
 from ppl_vae.programs.masks import mask_of
 from ppl_vae.programs.particles import Program, Site, run
 from ppl_vae.programs.plates import rows_first
-from ppl_vae.programs.sites import is_local, observes, sample_sites
+from ppl_vae.programs.sites import is_local, observed_shape, observes, sample_sites
 
 __all__ = ["Observed", "observed_entries"]
 
@@ -99,13 +99,12 @@ def _values(trace: Any) -> dict[str, Tensor]:
     """What each site observes, (B, values)."""
     sites = [site for site in sample_sites(trace) if is_local(site)]
     observed = [site for site in sites if observes(site) and site["value"].numel()]
-    full = {site["name"]: (site["value"].expand(site["fn"].shape()), site) for site in observed}
-    return {
-        name: rows_first(value, site, num_lead=0).reshape(
-            value.shape[-1 - site["fn"].event_dim], -1
-        )
-        for name, (value, site) in full.items()
-    }
+    found = {}
+    for site in observed:
+        value = site["value"].expand(observed_shape(site["value"], site["fn"]))
+        values = rows_first(value, site, num_lead=0)
+        found[site["name"]] = values.reshape(len(values), -1)
+    return found
 
 
 def _are_marks(values: Tensor, shifted: Tensor, size: int) -> bool:
