@@ -25,7 +25,7 @@ from ppl_vae.tasks import plot_tipping_point
 NUM_ROWS = 800
 NUM_STEPS = 2000
 NUM_FITS = 20
-QUICK = (250, 250, 2)
+QUICK = (300, 300, 3)
 EFFECT = -6.0  # of the dose, in mmHg
 NAMES = ("intercept", "age", "dose", "male")
 

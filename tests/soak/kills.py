@@ -14,7 +14,8 @@ from safetensors.numpy import load_file
 
 from soak.children import command, forked, killed_after, killed_at, watched
 
-TIMES = {"seconds", "training_seconds", "evaluation_seconds", "saved", "wall_time"}
+# Times, and why a likelihood was chosen: for a folder that is continued, because it gives it.
+TIMES = {"seconds", "training_seconds", "evaluation_seconds", "saved", "wall_time", "reasons"}
 QUIET = ("--quiet",)
 MOST_KILLS = 3  # of one run, before it is left to finish
 

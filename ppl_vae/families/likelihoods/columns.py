@@ -118,13 +118,12 @@ class Columns(Likelihood):
         chosen: dict[str, Choice] = {}
         reasons: dict[str, str] = {}
         for place, (name, kind) in enumerate(zip(names, data.kinds, strict=True)):
+            if name in given:
+                chosen[name], reasons[name] = given[name], "given"
+                continue
             num_levels = len(data.levels.get(name, ()))
             high = data.x[:, place].nan_to_num(-torch.inf).max().item()
-            choice, reason = choose(kind, num_levels, train[:, place], high)
-            chosen[name] = given.get(name, choice)
-            # A table of a file that gives what was chosen keeps the reason.
-            is_choice = _what_it_makes(chosen[name]) == _what_it_makes(choice)
-            reasons[name] = reason if is_choice else "given"
+            chosen[name], reasons[name] = choose(kind, num_levels, train[:, place], high)
         columns = cls(chosen)
         columns.reasons = reasons
         columns.levels = {name: data.levels[name] for name in names if name in data.levels}

@@ -54,7 +54,7 @@ def in_float64(model: Any, guide: Any) -> tuple[Model, Guide]:
         >>> bed = beds.linear_gaussian(num_data=2)
         >>> in_float64(bed.model, bed.guide)
         Traceback (most recent call last):
-        ppl_vae.errors.ArgumentError: model is ...; it must be a Model
+        ppl_vae.errors.ArgumentError: model is ...; it must be a Model, as in Model(...)
     """
     instance_of(model, "model", Model)
     instance_of(guide, "guide", Guide)
