@@ -244,7 +244,9 @@ def one_class(x, context=None):
 
 def test_discrete_latents_have_no_other_method_and_that_is_told():
     x = torch.tensor([[NAN, 0.0, 5.0]])
-    with pytest.warns(UserWarning, match=r"1 rows, .*'z' is discrete.*hmc: the model has no latent"):
+    with pytest.warns(
+        UserWarning, match=r"1 rows, .*'z' is discrete.*hmc: the model has no latent"
+    ):
         found = pv.impute(classes, one_class, x, num_imputations=2, **QUIET)
     assert found.rows.method.tolist() == ["importance"]
 
