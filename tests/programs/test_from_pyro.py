@@ -44,8 +44,8 @@ def test_parameters_of_svi_are_evaluated_and_outlive_the_store():
 
 def test_private_parameters_are_trained():
     programs = pv.from_pyro(model, guide, X)
-    training = pv.Training(num_epochs=400, learning_rate=0.1, progress=False)
-    pv.fit(*programs, X, training=training)
+    training = pv.Training(num_epochs=300, learning_rate=0.05, progress=False)
+    pv.fit(*programs, X, objective=pv.objectives.TraceELBO(200), training=training)
     (loc,) = programs[0].parameters()
     assert loc.item() == pytest.approx(2.5, abs=0.1)  # the mean of x
     assert len(pyro.get_param_store()) == 0
