@@ -15,6 +15,7 @@ from ppl_vae.cli.options import (
     Seed,
     Table,
     echo_json,
+    echo_result,
     examples,
 )
 
@@ -47,10 +48,7 @@ def compress(
 
     trained = load_run(run, data_dir=data_dir)
     found = compress_file(trained, rows, output, seed=seed, progress=not quiet)
-    if json:
-        echo_json(found.figures(), [output])
-        return
-    typer.echo(f"{found}\nin {output}")
+    echo_result(found, output, [output], as_json=json)
 
 
 @app.command(

@@ -57,6 +57,15 @@ def echo_json(figures: Mapping[str, Any], files: Sequence[Path] = ()) -> None:
     typer.echo(json.dumps(found, indent=2, allow_nan=False))
 
 
+def echo_result(found: Any, output: Path, files: Sequence[Path], *, as_json: bool) -> None:
+    """What a command found, as one JSON document or in words with the place of its files."""
+    if as_json:
+        echo_json(found.figures(), files)
+        return
+    where = output if len(files) == 1 else f"{output}, {len(files)} files"
+    typer.echo(f"{found}\nin {where}")
+
+
 def given(flags: Mapping[str, Any], changes: Sequence[str] | None) -> list[tuple[str, Any]]:
     """The flags that were given, and then the changes by --set."""
     known = [(key, value) for key, value in flags.items() if value is not None]

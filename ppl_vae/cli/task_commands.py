@@ -16,6 +16,7 @@ from ppl_vae.cli.options import (
     Seed,
     Table,
     echo_json,
+    echo_result,
     examples,
     names,
 )
@@ -82,11 +83,7 @@ def impute(
         files = found.write_single(output, level)
     else:
         files = found.write(output, with_original=with_original)
-    if json:
-        echo_json(found.figures(), files)
-        return
-    where = output if len(files) == 1 else f"{output}, {len(files)} files"
-    typer.echo(f"{found}\nin {where}")
+    echo_result(found, output, files, as_json=json)
 
 
 @app.command(
@@ -139,11 +136,7 @@ def anomaly(
     found = file_anomalies(
         trained, rows, known, score=score, level=level, progress=not quiet, **options
     )
-    files = [found.write(output)]
-    if json:
-        echo_json(found.figures(), files)
-        return
-    typer.echo(f"{found}\nin {output}")
+    echo_result(found, output, [found.write(output)], as_json=json)
 
 
 @app.command(
@@ -225,11 +218,7 @@ def denoise(
     if num_particles is not None:
         options["num_particles"] = num_particles
     found = denoise_file(trained, rows, known, output, names(columns), **options)
-    files = [found.write(output, level)]
-    if json:
-        echo_json(found.figures(), files)
-        return
-    typer.echo(f"{found}\nin {output}")
+    echo_result(found, output, [found.write(output, level)], as_json=json)
 
 
 @app.command(
@@ -288,8 +277,4 @@ def contrast(
     }
     test: dict[str, Any] = {"level": level, "method": method, "progress": not quiet}
     found = contrast_file(trained, rows, groups, **design, **sizes, **test)
-    files = [found.write(output)]
-    if json:
-        echo_json(found.figures(), files)
-        return
-    typer.echo(f"{found}\nin {output}")
+    echo_result(found, output, [found.write(output)], as_json=json)

@@ -5,10 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, override
 
-from ppl_vae.data.tables.files import read_frame
-from ppl_vae.data.tables.frames import is_frame
 from ppl_vae.experiment.config import ConfigError
-from ppl_vae.experiment.rows.outputs import write_frame
+from ppl_vae.experiment.rows.outputs import original_table, write_frame
 from ppl_vae.experiment.saved.trained import TrainedRun
 from ppl_vae.runtime.checks import one_of, real_number, suggestion
 from ppl_vae.tasks.contrasts import Contrast, contrast
@@ -112,8 +110,7 @@ def contrast_file(
     """
     real_number(level, "level", above=0, below=1)
     one_of(method, "method", ("bh", "by"))
-    frame = rows if is_frame(rows) else read_frame(rows)
-    frame = frame.rename(columns=str).reset_index(drop=True)
+    frame = original_table(rows).rename(columns=str)
     wanted = {"groups": [groups], "strata": strata, "subjects": subjects and [subjects]}
     parts = {what: _columns(frame, names, what) for what, names in wanted.items() if names}
     if groups in (*run.schema.names, *run.schema.context):

@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, override
 
 from ppl_vae.data import Dataset
-from ppl_vae.data.tables.files import read_frame
-from ppl_vae.data.tables.frames import is_frame
 from ppl_vae.experiment.config import ConfigError
-from ppl_vae.experiment.rows.outputs import require_table, write_frame
+from ppl_vae.experiment.rows.outputs import (
+    methods_in_words,
+    original_table,
+    require_table,
+    write_frame,
+)
 from ppl_vae.experiment.saved.trained import TrainedRun
 from ppl_vae.runtime.checks import suggestion
 from ppl_vae.tasks.denoising import (
@@ -103,11 +106,9 @@ class DenoisedTable:
     @override
     def __repr__(self) -> str:
         found = self.figures()
-        methods = ", ".join(f"{name} {count}" for name, count in found["rows_by_method"].items())
-        poor = f", {found['unreliable_rows']} of them not reliable" * bool(found["unreliable_rows"])
         return (
             f"{found['rows']} rows cleaned in {', '.join(self.columns)}; rows by method: "
-            f"{methods}{poor}"
+            f"{methods_in_words(found)}"
         )
 
 
@@ -168,8 +169,7 @@ def denoise_file(
     model: Any = run.model
     guide: Any = run.guide
     found = denoise(model, guide, data, each, **options)
-    original = rows if is_frame(rows) else read_frame(rows)
-    return DenoisedTable(original.reset_index(drop=True), found, noisy)
+    return DenoisedTable(original_table(rows), found, noisy)
 
 
 def _noisy(data: Dataset, columns: Sequence[str] | None) -> tuple[str, ...]:

@@ -6,10 +6,14 @@ from typing import TYPE_CHECKING, Any, override
 
 import numpy as np
 
-from ppl_vae.data.tables.files import TABLES, read_frame
-from ppl_vae.data.tables.frames import is_frame
+from ppl_vae.data.tables.files import TABLES
 from ppl_vae.experiment.config import ConfigError
-from ppl_vae.experiment.rows.outputs import require_table, write_frame
+from ppl_vae.experiment.rows.outputs import (
+    methods_in_words,
+    original_table,
+    require_table,
+    write_frame,
+)
 from ppl_vae.experiment.saved.trained import TrainedRun
 from ppl_vae.tasks.imputation import Imputations, impute
 
@@ -138,12 +142,10 @@ class ImputedTable:
     @override
     def __repr__(self) -> str:
         found = self.figures()
-        methods = ", ".join(f"{name} {count}" for name, count in found["rows_by_method"].items())
-        poor = f", {found['unreliable_rows']} of them not reliable" * bool(found["unreliable_rows"])
         return (
             f"{found['missing']} of {self.imputations.asked.size} cells imputed "
             f"({found['share_missing']:.1%}), {found['num_imputations']} times; rows by method: "
-            f"{methods or 'none'}{poor}"
+            f"{methods_in_words(found)}"
         )
 
     def _filled(self, completed: "pd.DataFrame") -> "pd.DataFrame":
@@ -187,9 +189,9 @@ def impute_file(
     else:
         _require_new_folder(path)
     data = run.read(rows)
-    original = rows if is_frame(rows) else read_frame(rows)
+    original = original_table(rows)
     found = impute(run.model, run.guide, data, **options)
-    return ImputedTable(original.reset_index(drop=True), found)
+    return ImputedTable(original, found)
 
 
 def _require_new_folder(path: Path) -> None:

@@ -1,17 +1,18 @@
 """Tables that are written, and the numbers that are told of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ppl_vae.data.tables.files import TABLES
+from ppl_vae.data.tables.files import TABLES, read_frame
+from ppl_vae.data.tables.frames import is_frame
 from ppl_vae.experiment.config import ConfigError
 from ppl_vae.runtime.files import write_whole
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["require_table", "write_frame"]
+__all__ = ["methods_in_words", "original_table", "require_table", "write_frame"]
 
 
 def require_table(path: str | Path, what: str) -> Path:
@@ -54,3 +55,33 @@ def write_frame(frame: "pd.DataFrame", path: str | Path, *, index: bool = False)
         ".parquet": lambda p: frame.to_parquet(p, index=index),
     }
     return write_whole(path, write[Path(path).suffix])
+
+
+def original_table(rows: Any) -> "pd.DataFrame":
+    """The table of new rows with all its columns, the rows numbered from 0.
+
+    Args:
+        rows: A file .csv or .parquet, or a frame.
+
+    Example:
+        >>> import pandas as pd
+        >>> original_table(pd.DataFrame({"x": [1.5]}, index=["a"])).index.tolist()
+        [0]
+    """
+    frame = rows if is_frame(rows) else read_frame(rows)
+    return frame.reset_index(drop=True)
+
+
+def methods_in_words(figures: Mapping[str, Any]) -> str:
+    """How many rows each method served, and for how many the draws are not reliable.
+
+    Args:
+        figures: With rows_by_method and unreliable_rows.
+
+    Example:
+        >>> methods_in_words({"rows_by_method": {"refined": 5}, "unreliable_rows": 2})
+        'refined 5, 2 of them not reliable'
+    """
+    methods = ", ".join(f"{name} {count}" for name, count in figures["rows_by_method"].items())
+    poor = f", {figures['unreliable_rows']} of them not reliable" * bool(figures["unreliable_rows"])
+    return f"{methods or 'none'}{poor}"

@@ -227,8 +227,9 @@ class InLibraryForm(Messenger):
             return
         frames = msg["cond_indep_stack"]
         frame = next((each for each in frames if each.name == self.plate), None)
-        if frame is None or not self._fits(frame, msg):
+        if frame is None:
             return
+        self._require_rows(frame, msg)
         rank = max(-each.dim for each in frames if each.vectorized)
         rank = max(rank, len(msg["fn"].batch_shape))
         layout = self.rows.layout(frame, rank)
@@ -263,8 +264,8 @@ class InLibraryForm(Messenger):
             others = self.drawn.get(msg["name"])
             msg["value"] = layout.to_program(msg["value"], msg["fn"].event_dim, others)
 
-    def _fits(self, frame: Any, msg: Site) -> bool:
-        """Whether the plate holds the rows, as far as can be told here; else errors follow."""
+    def _require_rows(self, frame: Any, msg: Site) -> None:
+        """Raise ValueError where the plate cannot hold the rows."""
         if not frame.vectorized:
             raise ValueError(
                 f"the plate {self.plate!r} is a loop at site {msg['name']!r}: write it as a "
@@ -277,7 +278,6 @@ class InLibraryForm(Messenger):
                 f"{msg['name']!r}: a plate that subsamples itself takes all rows here; leave its "
                 "subsample_size out, or give the argument that sets it as None"
             )
-        return True
 
     def _frame(self, frame: Any, layout: Layout) -> Any:
         """A plate's frame as the library has it."""

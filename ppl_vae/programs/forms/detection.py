@@ -128,7 +128,7 @@ def _observes(model: Program, rows: Arguments) -> bool:
             model(*rows)
         except Exception as error:  # x may not fit before the site
             logger.debug("the model does not take x of this shape: %s", error)
-    observed = [site for site in _sites(capture.trace) if site["is_observed"]]
+    observed = [site for site in sample_sites(capture.trace) if site["is_observed"]]
     return bool(observed) and all(
         fits(site["value"].shape, site["fn"]) and site["value"].dim() > site["fn"].event_dim
         for site in observed
@@ -152,13 +152,8 @@ def _takes(guide: Program, rows: Arguments) -> bool:
         return False
     if _is_known(guide):
         return True
-    sizes = {frame.size for site in _sites(trace) for frame in site["cond_indep_stack"]}
+    sizes = {frame.size for site in sample_sites(trace) for frame in site["cond_indep_stack"]}
     return not sizes or bool(sizes & {len(rows[0]), -1})
-
-
-def _sites(trace: Any) -> list[Site]:
-    """The random sites of a trace, those to be enumerated among them."""
-    return sample_sites(trace)
 
 
 class AmbiguousPlateError(ValueError):
@@ -235,7 +230,7 @@ def _plates(
     in_guide = in_model
     names = _names(drawn)
     if names and in_model not in names:
-        sites = [site for site in _sites(drawn) if not site["is_observed"]]
+        sites = [site for site in sample_sites(drawn) if not site["is_observed"]]
         candidates = _candidates(sites, len(rows[0]))
         in_guide = candidates[0] if len(candidates) == 1 else in_model
     return _form(joint, in_model), _form(drawn, in_guide)
@@ -243,7 +238,7 @@ def _plates(
 
 def _form(trace: Any, plate: str) -> Form:
     """The form of a program with this plate over the rows."""
-    sites = _sites(trace)
+    sites = sample_sites(trace)
     frames = [f for site in sites for f in site["cond_indep_stack"] if f.name == plate]
     is_moved = any(frame.dim != -1 or frame.size < 0 for frame in frames if frame.vectorized)
     return Form(plate, is_moved=is_moved)
@@ -260,13 +255,13 @@ def _both(model: Program, guide: Program, rows: Arguments) -> tuple[Any, Any]:
 
 def _names(trace: Any) -> list[str]:
     """Names of the plates in a trace."""
-    sites = _sites(trace)
+    sites = sample_sites(trace)
     return list(dict.fromkeys(f.name for site in sites for f in site["cond_indep_stack"]))
 
 
 def _shared_plate(joint: Any, num_rows: int) -> str:
     """The plate that the observed sites share."""
-    sites = _sites(joint)
+    sites = sample_sites(joint)
     observed = [s for s in sites if s["is_observed"] and not is_deterministic(s)]
     names = [{frame.name for frame in site["cond_indep_stack"]} for site in observed]
     if any(PLATE in each for each in names):
@@ -351,7 +346,7 @@ def _alone(
 ) -> tuple[Any, Any]:
     """Traces of guide and model at the draws of one particle."""
     drawn = run(guide, *rows)
-    for site in _sites(drawn):
+    for site in sample_sites(drawn):
         value = together.nodes[site["name"]]["value"]
         if is_local(site) and not site["is_observed"]:
             value = value[k].reshape(site["value"].shape)
@@ -362,7 +357,7 @@ def _alone(
 
 def _agree(together: Any, alone: Any, k: int) -> bool:
     """Whether a particle's log-probabilities are those of the run by itself."""
-    for site in _sites(alone):
+    for site in sample_sites(alone):
         other = together.nodes[site["name"]]
         if is_deterministic(site):
             continue
