@@ -9,6 +9,7 @@ from torch.distributions import constraints
 
 from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.errors import ArgumentError, DataError
+from ppl_vae.evidence.defensive import prior_guide
 from ppl_vae.families.posteriors import FullRankNormal
 from ppl_vae.guide import Guide
 from ppl_vae.model import Model
@@ -20,7 +21,7 @@ from ppl_vae.runtime.checks import from_keywords, instance_of, real_number
 from ppl_vae.runtime.seeding import seeded
 from ppl_vae.tasks.denoising.noise import Noise
 from ppl_vae.tasks.denoising.noisy_model import NoisyModel
-from ppl_vae.tasks.denoising.start import BetterStart, PriorGuide
+from ppl_vae.tasks.denoising.start import BetterStart
 from ppl_vae.tasks.imputation.drawing import MultipleImputation, draw_entries
 from ppl_vae.tasks.imputation.imputations import Imputations
 
@@ -167,7 +168,7 @@ def denoise(
     asked = np.ones(tuple(rows.x.shape), dtype=bool)
     start: Program = guide
     if _has_full_covariance(guide):
-        method = BetterStart(PriorGuide(model))
+        method = BetterStart(prior_guide(model))
         start = refine(program, guide, rows, method, seed=seed, progress=False)
     found = draw_entries([(program, start)], rows, asked, settings, seed=seed, progress=progress)
     return Denoised(found)

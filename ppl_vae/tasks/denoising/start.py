@@ -4,42 +4,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-import pyro
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ppl_vae.families.posteriors import FullRankNormal, Posterior
-from ppl_vae.model import Model
 from ppl_vae.objectives import TraceELBO
-from ppl_vae.programs.traces import PLATE, Program
+from ppl_vae.programs.traces import Program
 from ppl_vae.refinement.task import Task
 
-__all__ = ["BetterStart", "PriorGuide"]
+__all__ = ["BetterStart"]
 
 ELBO = TraceELBO(50)
-
-
-class PriorGuide(nn.Module):
-    """q(z given x) = p(z), as a Pyro guide.
-
-    Args:
-        model: The model whose prior it is.
-
-    Example:
-        >>> from ppl_vae.families import likelihoods, priors
-        >>> model = Model(priors.StandardNormal(2), likelihoods.Gaussian(3))
-        >>> PriorGuide(model)(torch.zeros(5, 3)).shape
-        torch.Size([5, 2])
-    """
-
-    def __init__(self, model: Model) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """The Pyro guide."""
-        with pyro.plate(PLATE, len(x), dim=-1):
-            return pyro.sample("z", self.model.prior_at(context))
 
 
 @dataclass(frozen=True)
