@@ -121,7 +121,7 @@ def to_datatree(
     num_data = len(inference)
     rows = f"all {total}" if num_data == total else f"the first {num_data} of {total}"
     if num_data < total and draws.num_data is None:
-        logger.warning("the tree holds %s rows: num_data takes another number", rows)
+        logger.info("the tree holds %s rows: num_data takes another number", rows)
     attrs = {
         "inference_library": "ppl_vae",
         "inference_library_version": version("ppl-vae"),
