@@ -2,6 +2,7 @@
 
 from ppl_vae.diagnostics.datatree.build import to_datatree
 from ppl_vae.diagnostics.datatree.ppc_layout import observed_entries
+from ppl_vae.diagnostics.datatree.resampled import resampled
 from ppl_vae.diagnostics.datatree.sampler import Draws
 from ppl_vae.diagnostics.estimators.compare import compare_estimators
 from ppl_vae.diagnostics.estimators.noise import GradientNoise, gradient_noise
@@ -101,6 +102,7 @@ __all__ = [
     "predictive_check",
     "rate_distortion",
     "reliability",
+    "resampled",
     "to_datatree",
     "to_elpd",
 ]

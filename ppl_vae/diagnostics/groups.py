@@ -72,3 +72,11 @@ def tree_of(
     """A tree with one group; each array has the first of the dims, as many as it needs."""
     variables = {each: (tuple(coords)[: array.ndim], array) for each, array in values.items()}
     return tree(**{name: group(variables, coords, **attrs)})
+
+
+def check_tree(tree: Any) -> None:
+    """Raise ValueError where something else than a DataTree is given."""
+    import xarray as xr
+
+    if not isinstance(tree, xr.DataTree):
+        raise ValueError(f"tree is a {type(tree).__name__}; give what to_datatree returned")

@@ -9,8 +9,9 @@ import numpy as np
 from ppl_vae.data import Dataset
 from ppl_vae.diagnostics.datatree.sampler import Draws, Layout, Sampler, read_layout
 from ppl_vae.diagnostics.groups import group, storable
-from ppl_vae.evidence import reduce_log_weights
+from ppl_vae.evidence import Evidence, reduce_log_weights
 from ppl_vae.evidence.importance_sampling import warn_of_few
+from ppl_vae.evidence.pareto import GOOD_K
 from ppl_vae.programs.inference import Inference
 from ppl_vae.programs.traces import Program
 
@@ -27,7 +28,8 @@ SAMPLE_DIMS: tuple[str, ...] = ("chain", "draw")
 IMPORTANCE = ("log_evidence", "mc_se", "ess", "pareto_k", "elbo")
 GROUPS = {
     "posterior": (
-        "Plain draws of the guide, unweighted: reweight them with sample_stats.log_weights."
+        "Plain draws of the guide, unweighted: `resampled` chooses among them by "
+        "sample_stats.log_weights."
     ),
     "posterior_predictive": "All entries of x, including the missing ones.",
     "prior": "Draws of the model's latents, not conditional on x.",
@@ -132,7 +134,7 @@ def to_datatree(
         "rows": rows,
     }
     tree = {"/": xr.Dataset(attrs=attrs)}
-    for name, description in GROUPS.items():
+    for name, description in (GROUPS | {"posterior": _worth(evidence)}).items():
         # A model without latents has no posterior.
         variables = groups.get(name, {})
         tree[name] = group(variables, names.coords, description=description)
@@ -200,6 +202,18 @@ class Names:
                 f"dim {dim!r} would have length {len(values)} at {where!r}, elsewhere "
                 f"{len(known)}: rename one"
             )
+
+
+def _worth(evidence: Evidence) -> str:
+    """What the group posterior holds, and for how many rows it is unreliable."""
+    num_bad = int((evidence.pareto_k > GOOD_K).sum())
+    if num_bad == 0:
+        return GROUPS["posterior"]
+    return (
+        f"{GROUPS['posterior']} k-hat is above {GOOD_K} for {num_bad} of "
+        f"{len(evidence.pareto_k)} rows: there neither these draws nor their reweighting is "
+        "reliable, refine the guide first."
+    )
 
 
 def _observed(names: Names) -> dict[str, Variable]:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ppl_vae.diagnostics.datatree.build import SAMPLE_DIMS
+from ppl_vae.diagnostics.groups import check_tree
 from ppl_vae.diagnostics.predictive.check import PREDICTIVES
 
 if TYPE_CHECKING:
@@ -36,8 +37,7 @@ def observed_entries(tree: "xr.DataTree") -> "xr.DataTree":
     """
     import xarray as xr
 
-    if not isinstance(tree, xr.DataTree):
-        raise ValueError(f"tree is a {type(tree).__name__}; give what to_datatree returned")
+    check_tree(tree)
     groups = {group: xr.Dataset() for group in (*PREDICTIVES, "observed_data")}
     sites = {str(name): found for name, found in tree["observed_data"].to_dataset().items()}
     for name, observed in sites.items():

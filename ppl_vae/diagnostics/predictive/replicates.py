@@ -5,11 +5,11 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from pyro import poutine
-from scipy.special import softmax
 from torch import Tensor
 
 from ppl_vae.data import Dataset
 from ppl_vae.diagnostics.datatree.build import Names
+from ppl_vae.diagnostics.datatree.resampled import chosen_particles
 from ppl_vae.diagnostics.datatree.sampler import read_layout
 from ppl_vae.evidence import reduce_log_weights
 from ppl_vae.programs.inference import PAIRS_PER_CHUNK, Inference, rows_per_chunk
@@ -24,9 +24,9 @@ from ppl_vae.programs.traces import (
     run_under_particles,
     sample_sites,
 )
-from ppl_vae.runtime.seeding import derived_seed, generator
+from ppl_vae.runtime.seeding import derived_seed
 
-__all__ = ["ReplicatedData", "chosen_particles"]
+__all__ = ["ReplicatedData"]
 
 PREDICTIVES = {"prior_predictive": "prior", "posterior_predictive": "posterior"}
 NUM_PARTICLES = 1000  # draws of the guide per row; those of the posterior are chosen among them
@@ -146,21 +146,6 @@ def _resampled(
         name: torch.cat([part[name] for part in parts], dim) for name, dim in row_dims.items()
     }
     return latents, np.concatenate(k_hats)
-
-
-def chosen_particles(log_weights: np.ndarray, num_samples: int, seed: int | None) -> np.ndarray:
-    """Particles chosen by systematic resampling row by row, in random order, (K, B) -> (S, B).
-
-    Example:
-        >>> chosen_particles(np.log([[1.0], [1e-9]]), 2, seed=0).tolist()
-        [[0], [0]]
-    """
-    rng = generator(seed)
-    num_particles, num_rows = log_weights.shape
-    ends = softmax(log_weights, axis=0).cumsum(0)
-    steps = (np.arange(num_samples)[:, None] + rng.random(num_rows)) / num_samples
-    taken = [np.searchsorted(ends[:, b], steps[:, b] * ends[-1, b]) for b in range(num_rows)]
-    return rng.permuted(np.stack(taken, axis=1).clip(max=num_particles - 1), axis=0)
 
 
 def _taken(site: Site, chosen: Tensor) -> Tensor:

@@ -9,8 +9,8 @@ from pyro import poutine
 from torch import Tensor
 
 from ppl_vae.data import Dataset
+from ppl_vae.diagnostics.datatree.resampled import chosen_particles
 from ppl_vae.diagnostics.predictive.cdf import site_of_x
-from ppl_vae.diagnostics.predictive.replicates import chosen_particles
 from ppl_vae.diagnostics.sbc.against_hmc import LARGEST_R_HAT, SMALLEST_ESS
 from ppl_vae.evidence import Defensive, reduce_log_weights
 from ppl_vae.evidence.defensive import mixture_terms
