@@ -88,7 +88,7 @@ def _log_weights(tree: "xr.DataTree") -> "xr.DataArray":
             "the tree has latents that all rows share, and the weights of a row hold for its own "
             "latents only: use the draws with sample_stats.log_weights"
         )
-    log_weights = tree["sample_stats"]["log_weights"]
+    log_weights = tree["sample_stats"].to_dataset()["log_weights"]
     without = int((~np.isfinite(log_weights.max(("chain", "draw")))).sum())
     if without:
         raise ValueError(f"{without} rows have no finite log-weight: leave them out of the tree")
