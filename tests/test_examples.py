@@ -154,6 +154,13 @@ def test_classes_of_digits_with_few_labels_are_calibrated_and_better_than_chance
     assert (evidence.log_evidence >= evidence.elbo).all()
 
 
+def test_clusters_of_wines_are_nearly_their_cultivars(tmp_path):
+    _, (agreement, comparison, classes) = run("clusters", tmp_path)
+    assert agreement["mixture prior"] > 0.6
+    assert set(agreement) == set(comparison.names)
+    assert np.allclose(classes.probabilities.sum(1), 1)
+
+
 @pytest.mark.filterwarnings("ignore:.* not reliable")  # after few steps
 def test_a_search_finds_its_best_number_of_latents(tmp_path):
     module, (searches, truth, values) = run("scikit_learn", tmp_path)
