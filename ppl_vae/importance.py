@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import torch
@@ -135,15 +135,51 @@ def iter_log_weights(
     evaluator: Eager = EAGER,
 ) -> Iterator[Tensor]:
     """`log_weights` of checked rows, block by block: (K, rows) tensors in their order."""
+    sizes: Any = {"num_particles": num_particles, "seed": seed, "chunk_size": chunk_size}
+    for parts in iter_particles(model, guide, args, evaluator=evaluator, **sizes):
+        yield torch.cat(list(parts))
+
+
+def iter_particles(
+    model: Program,
+    guide: Program,
+    args: tuple[Tensor, ...],
+    *,
+    num_particles: int,
+    seed: int | None,
+    chunk_size: int | None,
+    evaluator: Eager = EAGER,
+) -> Iterator[Generator[Tensor]]:
+    """The same, each block of rows as some particles after others: (k, rows) tensors.
+
+    Programs are in evaluation mode, on the block's random stream, until its generator is closed.
+    """
     num_data = len(args[0])
     rows = rows_per_chunk(num_data, num_particles, chunk_size)
-    step = min(num_particles, chunk_size or PAIRS_PER_CHUNK)
-    counts = [min(step, num_particles - k) for k in range(0, num_particles, step)]
+    counts = list(particle_counts(num_particles, chunk_size))
     for start in range(0, num_data, rows):
         block = tuple(arg[start : start + rows] for arg in args)
-        with evaluating(model, guide), seeded(derived_seed(seed, start)):
-            parts = [evaluator(model, guide, block, count) for count in counts]
-        yield torch.cat(parts)
+        yield _particles(model, guide, block, counts, derived_seed(seed, start), evaluator)
+
+
+def _particles(
+    model: Program,
+    guide: Program,
+    block: tuple[Tensor, ...],
+    counts: list[int],
+    seed: int | None,
+    evaluator: Eager,
+) -> Generator[Tensor]:
+    with evaluating(model, guide), seeded(seed):
+        for count in counts:
+            yield evaluator(model, guide, block, count)
+
+
+def particle_counts(num_particles: int, chunk_size: int | None) -> Iterator[int]:
+    """Numbers of particles to draw at once, so that those of one row fit in a chunk."""
+    step = min(num_particles, chunk_size or PAIRS_PER_CHUNK)
+    for start in range(0, num_particles, step):
+        yield min(step, num_particles - start)
 
 
 def in_half(program: Program) -> Program:

@@ -9,8 +9,9 @@ from ppl_vae.evidence.gaps import GapsSummary, InferenceGaps, inference_gaps
 from ppl_vae.evidence.importance_sampling import ImportanceSampling
 from ppl_vae.evidence.interval import EvidenceInterval, IntervalSummary
 from ppl_vae.evidence.pareto import pareto_k
-from ppl_vae.evidence.result import Evidence, EvidenceSummary, reduce_log_weights
+from ppl_vae.evidence.result import Evidence, EvidenceSummary
 from ppl_vae.evidence.sandwich import Sandwich, evidence_interval
+from ppl_vae.evidence.weights import reduce_log_weights
 
 __all__ = [
     "AIS",

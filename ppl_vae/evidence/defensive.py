@@ -1,7 +1,7 @@
 """Defensive importance sampling from a mixture of the guide and a wider proposal."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ from ppl_vae.families.densities import (
     StandardisedStudentT,
 )
 from ppl_vae.families.densities.latents import BroadcastMixture, NormalChain
+from ppl_vae.importance import particle_counts
 from ppl_vae.model import Model
 from ppl_vae.programs.discrete.cases import cases_of
 from ppl_vae.programs.modules import arguments, evaluating
@@ -76,10 +77,17 @@ class Defensive:
         wide = min(max(1, round(self.share * num_particles)), num_particles - 1)
         return [num_particles - wide, wide]
 
-    def log_weights(
-        self, model: Program, guide: Program, data: Dataset, num_particles: int, seed: int | None
-    ) -> Tensor:
-        """log p(x, z) - log mixture(z) at draws from both components, (K, B)."""
+    def iter_log_weights(
+        self,
+        model: Program,
+        guide: Program,
+        data: Dataset,
+        *,
+        num_particles: int,
+        seed: int | None,
+        chunk_size: int | None,
+    ) -> Generator[Tensor]:
+        """log p(x, z) - log mixture(z) at draws from one component after the other, (k, B) each."""
         is_inflated = self.component == "inflated"
         args = arguments(data)
         with evaluating(model, guide), seeded(seed):
@@ -88,7 +96,9 @@ class Defensive:
             else:
                 wide = prior_guide(model, hides_marked=lacks_marked(model, guide, *args))
             proposals = list(zip((guide, wide), self.strata(num_particles), strict=True))
-            return mixture_log_weights(model, proposals, *args)
+            for program, num_draws in proposals:
+                for count in particle_counts(num_draws, chunk_size):
+                    yield mixture_log_weights(model, proposals, (program, count), *args)
 
 
 def mixture_terms(
@@ -115,23 +125,22 @@ def mixture_terms(
 
 
 def mixture_log_weights(
-    model: Program, proposals: Iterable[tuple[Program, int]], *args: Any
+    model: Program, proposals: list[tuple[Program, int]], drawn: tuple[Program, int], *args: Any
 ) -> Tensor:
-    """log p(x, z) - log mixture(z), (K, B), with discrete latents summed out if they are few."""
-    proposals = list(proposals)
-    parts = []
-    for program, count in proposals:
-        terms = log_terms(model, program, *args, num_particles=count)
-        cases = cases_of(terms, model, program, *args)
-        if cases is None:
-            parts.append(terms.log_joint - _log_mixture(terms, proposals, *args))
-            continue
-        log_w = [
-            each.log_joint - _log_mixture(each, proposals, *args, without=cases.names)
-            for each in cases.terms
-        ]
-        parts.append(torch.stack(log_w).logsumexp(0))
-    return torch.cat(parts)
+    """log p(x, z) - log mixture(z) at draws of one proposal, (k, B).
+
+    Discrete latents are summed out if they are few.
+    """
+    program, count = drawn
+    terms = log_terms(model, program, *args, num_particles=count)
+    cases = cases_of(terms, model, program, *args)
+    if cases is None:
+        return terms.log_joint - _log_mixture(terms, proposals, *args)
+    log_w = [
+        each.log_joint - _log_mixture(each, proposals, *args, without=cases.names)
+        for each in cases.terms
+    ]
+    return torch.stack(log_w).logsumexp(0)
 
 
 def _log_mixture(

@@ -88,12 +88,6 @@ def normalised(weights: np.ndarray | None, num_rows: int) -> np.ndarray:
     return weights / weights.sum()
 
 
-def cluster_errors(ratio: np.ndarray, clusters: np.ndarray) -> np.ndarray:
-    """Each cluster's contribution to the relative error of the mean weight, (K, B) -> (B, G)."""
-    members = clusters[:, None] == np.unique(clusters)
-    return (ratio - 1).T @ members / len(ratio)
-
-
 def clustered_se(errors: np.ndarray) -> np.ndarray:
     """Standard error from the clusters' contributions, (..., G) -> (...); NaN for one cluster."""
     num_clusters = errors.shape[-1]
@@ -102,21 +96,13 @@ def clustered_se(errors: np.ndarray) -> np.ndarray:
     return np.sqrt(num_clusters / (num_clusters - 1) * np.square(errors).sum(-1))
 
 
-def deviations(ratio: np.ndarray, strata: Sequence[int]) -> np.ndarray:
-    """Each particle's contribution to the relative error of the mean weight, (K, B)."""
-    if len(ratio) == 1:
-        return np.full_like(ratio, np.nan)
-    parts = np.split(ratio, np.cumsum(strata)[:-1]) if strata and min(strata) > 1 else [ratio]
-    apart = [(part - part.mean(0)) * np.sqrt(len(part) / (len(part) - 1)) for part in parts]
-    return np.concatenate(apart) / len(ratio)
-
-
 def interquartile_range(log_weights: np.ndarray) -> np.ndarray:
-    """Interquartile range over particles, (K, B) -> (B,)."""
-    quarter = len(log_weights) // 4
-    ordered = np.partition(log_weights, (quarter, len(log_weights) - 1 - quarter), axis=0)
+    """Interquartile range over particles, (B, K) -> (B,)."""
+    quarter = log_weights.shape[1] // 4
+    ordered = np.partition(log_weights, (quarter, -1 - quarter), axis=1)
+    lower, upper = ordered[:, [quarter, -1 - quarter]].T.astype(np.float64)
     with np.errstate(invalid="ignore"):  # half of the weights may be zero
-        return ordered[-1 - quarter] - ordered[quarter]
+        return upper - lower
 
 
 def bootstrap_se(
@@ -137,7 +123,7 @@ def bootstrap_se(
 
 
 def cluster_means(log_weights: np.ndarray, clusters: np.ndarray) -> np.ndarray:
-    """log mean w of each cluster, (K, B) -> (G, B), in the float type of the weights."""
+    """log mean w of each cluster, (K, B) -> (G, B)."""
     parts = [log_weights[clusters == cluster] for cluster in np.unique(clusters)]
     means = [logsumexp(part.astype(np.float64), axis=0) - np.log(len(part)) for part in parts]
-    return np.stack(means).astype(log_weights.dtype)
+    return np.stack(means)

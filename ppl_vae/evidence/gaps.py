@@ -9,8 +9,9 @@ from ppl_vae.data import Dataset
 from ppl_vae.evidence.errors import error_of_mean, row_mean, sum_in_quadrature
 from ppl_vae.evidence.fingerprints import digests, other_rows, row_weights
 from ppl_vae.evidence.pareto import share_of_bad
-from ppl_vae.evidence.result import Evidence, joined, reduce_log_weights
+from ppl_vae.evidence.result import Evidence, joined
 from ppl_vae.evidence.summary import k_hat_of
+from ppl_vae.evidence.weights import reduce_log_weights
 from ppl_vae.hmc import HMC
 from ppl_vae.importance import iter_log_weights
 from ppl_vae.programs.inference import Inference

@@ -2,8 +2,10 @@
 
 import copy
 import logging
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 import torch
@@ -14,8 +16,9 @@ from ppl_vae.data import Dataset
 from ppl_vae.evidence.defensive import Defensive, prior_guide
 from ppl_vae.evidence.errors import bootstrap_se
 from ppl_vae.evidence.pareto import SMALLEST_NUM_PARTICLES, unresolved
-from ppl_vae.evidence.result import Evidence, concatenate, reduce_log_weights
-from ppl_vae.importance import Compiled, Eager, iter_log_weights
+from ppl_vae.evidence.result import Evidence, concatenate
+from ppl_vae.evidence.weights import Reduction, reduce_log_weights
+from ppl_vae.importance import Compiled, Eager, iter_particles
 from ppl_vae.programs.global_latents import GlobalDraws, conditionals
 from ppl_vae.programs.inference import rows_per_chunk
 from ppl_vae.programs.modules import arguments
@@ -28,7 +31,8 @@ __all__ = ["ImportanceSampling", "SamplingOptions"]
 
 PARTICLES_TO_COMPARE = 200  # with and without bfloat16: resolves 0.001 nats over a hundred rows
 FEWEST_PAIRS_TO_COMPILE = 2_000_000  # compiling takes as long as about a million
-BYTES_OF_A_PAIR = 40  # log w in float64, and its copies while they are reduced
+BYTES_OF_A_PAIR = 40  # log w in float64, and copies of it
+BYTES_OF_A_COUNT = 8  # of each resample
 Proposal = Literal["guide", "prior"] | Defensive
 
 
@@ -70,8 +74,10 @@ class ImportanceSampling:
         target_se: Target of the Monte Carlo standard error, nats; None uses `num_particles` for
             every row.
         bootstrap: Number of resamples for a bootstrap standard error; 0 is the delta method.
-        chunk_size: (particle, row) pairs held at once; bounds the memory for any K and N. The
-            same seed gives the same draws at the same chunk_size.
+        chunk_size: (particle, row) pairs drawn at once. It bounds the memory for any K and N, but
+            for at most a million log-weights of a row; with `bootstrap`, `target_se` or latents
+            outside the data plate all log-weights of a block of rows are held. The same seed gives
+            the same draws at the same chunk_size.
         compile: Whether `log_evidence` compiles the log-weights, once for all blocks of rows: True,
             False, or "auto", from two million (particle, row) pairs on. The draws are the same;
             float rounding may differ.
@@ -164,8 +170,7 @@ class ImportanceSampling:
     ) -> Evidence:
         """Evidence of a block of rows."""
         if self.target_se is None:
-            log_w = self.log_weights(model, guide, data, self.num_particles, seed)
-            evidence = self._reduce(log_w, guide, seed)
+            evidence = self._drawn_and_reduced(model, guide, data, self.num_particles, seed)
         else:
             evidence = self._until_target(model, guide, data, seed)
         if self.dtype is None:
@@ -189,31 +194,48 @@ class ImportanceSampling:
     ) -> np.ndarray:
         """The tensor that everything is reduced from, (K, B)."""
         what = f"num_particles={num_particles:,} for {len(data)} rows at once"
-        require_memory(what, num_particles, len(data), num_bytes=BYTES_OF_A_PAIR)
-        parts = [
-            self._drawn(given_model, given_guide, data, count, part_seed)
-            for given_model, given_guide, count, part_seed in conditionals(
-                model, guide, num_particles, seed
-            )
-        ]
+        num_bytes = BYTES_OF_A_PAIR + BYTES_OF_A_COUNT * self.bootstrap
+        require_memory(what, num_particles, len(data), num_bytes=num_bytes)
+        parts = []
+        given = conditionals(model, guide, num_particles, seed)
+        for given_model, given_guide, count, part_seed in given:
+            blocks = self._drawn(given_model, given_guide, data, count, part_seed)
+            parts.append(torch.cat([torch.cat(list(block)) for block in blocks], dim=1))
         return torch.cat(parts).cpu().numpy()
 
     def _drawn(
         self, model: Program, guide: Program, data: Dataset, num_particles: int, seed: int | None
-    ) -> Tensor:
-        """Log-weights at draws from the proposal, (K, B)."""
+    ) -> Iterator[Generator[Tensor]]:
+        """Log-weights at draws from the proposal: of each block of rows, (k, rows) after (k, rows).
+
+        Before the next block the last one has to be drawn to its end, or closed.
+        """
+        sizes: Any = {
+            "num_particles": num_particles,
+            "seed": seed,
+            "chunk_size": self.chunk_size,
+        }
         if isinstance(self.proposal, Defensive):
-            return self.proposal.log_weights(model, guide, data, num_particles, seed)
-        blocks = iter_log_weights(
-            model,
-            guide if self.proposal == "guide" else prior_guide(model),
-            arguments(data),
-            num_particles=num_particles,
-            seed=seed,
-            chunk_size=self.chunk_size,
-            evaluator=self.evaluator,
-        )
-        return torch.cat(list(blocks), dim=1)
+            return iter([self.proposal.iter_log_weights(model, guide, data, **sizes)])
+        proposal = guide if self.proposal == "guide" else prior_guide(model)
+        evaluator = self.evaluator
+        return iter_particles(model, proposal, arguments(data), evaluator=evaluator, **sizes)
+
+    def _drawn_and_reduced(
+        self, model: Program, guide: Program, data: Dataset, num_particles: int, seed: int | None
+    ) -> Evidence:
+        """Evidence from that many draws, of which few are held where their errors need few."""
+        if self.bootstrap or isinstance(guide, GlobalDraws):
+            log_w = self.log_weights(model, guide, data, num_particles, seed)
+            return self._reduce(log_w, guide, seed)
+        parts = []
+        for block in self._drawn(model, guide, data, num_particles, seed):
+            reduction = Reduction(num_particles, self._strata(num_particles))
+            with closing(block):
+                for part in block:
+                    reduction.add(part.cpu().numpy())
+            parts.append(reduction.evidence())
+        return concatenate(parts).judged()
 
     def _strata(self, num_particles: int) -> list[int]:
         """Number of draws from each component of the proposal."""
@@ -245,8 +267,7 @@ class ImportanceSampling:
         for count in np.unique(needed).tolist():
             rows = np.flatnonzero(needed == count)
             part_seed = derived_seed(seed, count, Stream.FRESH_DRAWS)
-            log_w = self.log_weights(model, guide, data[rows], count, part_seed)
-            found.append(self._reduce(log_w, guide, part_seed))
+            found.append(self._drawn_and_reduced(model, guide, data[rows], count, part_seed))
             order.append(rows)
         return concatenate(found)[np.argsort(np.concatenate(order))].judged()
 

@@ -1,7 +1,7 @@
 """Pareto-smoothed importance sampling of all rows at once; ArviZ's `psislw` fits one at a time."""
 
 import numpy as np
-from scipy.special import boxcox1p, softmax
+from scipy.special import boxcox1p, logsumexp, softmax
 
 __all__ = [
     "GOOD_K",
@@ -69,20 +69,29 @@ def smooth(log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         [0.0, 0.0]
     """
     log_weights = np.asarray(log_weights)
-    num_particles, num_data = log_weights.shape
+    num_particles = len(log_weights)
+    log_mean = logsumexp(log_weights.astype(np.float64), axis=0) - np.log(num_particles)
+    num_tail = tail_size(num_particles) + 1
+    top = np.partition(log_weights, -num_tail, axis=0)[-num_tail:]
+    return smoothed_mean(top, log_mean, num_particles)
+
+
+def smoothed_mean(
+    top: np.ndarray, log_mean: np.ndarray, num_particles: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """`smooth` by the largest `tail_size(K) + 1` log-weights, (M + 1, B), and log mean_k w_k."""
     if num_particles < SMALLEST_NUM_PARTICLES:
-        unknown = np.full(num_data, np.nan)
-        return unknown, unknown.copy()
-    largest = log_weights.max(0).astype(np.float64)
+        return np.full_like(log_mean, np.nan), np.full_like(log_mean, np.nan)
+    largest = top.max(0).astype(np.float64)
     largest[np.isneginf(largest)] = 0.0  # all weights are zero
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        weights = np.exp(np.ascontiguousarray(log_weights.T) - largest[:, None])
-        unbounded = (weights >= np.exp(-rounding_of(log_weights))[:, None]).sum(1) < TIES
-        k_hat = np.full(num_data, -np.inf)
-        total = weights.sum(1)
-        k_hat[unbounded], refilled = _fitted(weights[unbounded])
-        total[unbounded] = np.where(np.isfinite(refilled), refilled, total[unbounded])
-        k_hat[unresolved(log_weights)] = np.nan
+        weights = np.exp(np.ascontiguousarray(top.T) - largest[:, None])
+        unbounded = (weights >= np.exp(-rounding_of(top))[:, None]).sum(1) < TIES
+        k_hat = np.full(len(log_mean), -np.inf)
+        k_hat[unbounded], added = _fitted(weights[unbounded])
+        total = num_particles * np.exp(log_mean - largest)
+        total[unbounded] += np.where(np.isfinite(added), added, 0.0)
+        k_hat[unresolved(top)] = np.nan
         return k_hat, largest + np.log(total / num_particles)
 
 
@@ -127,21 +136,27 @@ def k_standard_error(k_hat: np.ndarray, num_particles: np.ndarray) -> np.ndarray
     return (1 + np.maximum(k_hat, 0.0)) / np.sqrt(np.maximum(_tail(num_particles), 1.0))
 
 
-def _tail(num_particles: np.ndarray | int) -> np.ndarray:
+def tail_size(num_particles: int) -> int:
     """The number of weights in the tail."""
+    return int(_tail(num_particles))
+
+
+def _tail(num_particles: np.ndarray | int) -> np.ndarray:
     return np.minimum(num_particles / 5, 3 * np.sqrt(num_particles))
 
 
 def _fitted(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """k-hat and the sum of the smoothed weights, (B, K) with maximum one, which are reordered."""
-    num_tail = int(_tail(weights.shape[1]))
-    weights.partition(-num_tail - 1, axis=1)
-    body, tail = np.split(weights, [-num_tail], axis=1)
-    cutoff = body[:, -1:]
-    k_hat, scale = _generalised_pareto(np.sort(tail) - cutoff)
+    """k-hat, and what smoothing adds to the sum of the weights, from the M + 1 largest.
+
+    The largest one is 1; (B, M + 1) -> (B,).
+    """
+    ordered = np.sort(weights)
+    cutoff, tail = ordered[:, :1], ordered[:, 1:]
+    num_tail = tail.shape[1]
+    k_hat, scale = _generalised_pareto(tail - cutoff)
     below = -np.arange(0.5, num_tail) / num_tail
     quantiles = cutoff - scale[:, None] * boxcox1p(below, -k_hat[:, None])
-    return k_hat, body.sum(1) + np.minimum(quantiles, 1.0).sum(1)
+    return k_hat, (np.minimum(quantiles, 1.0) - tail).sum(1)
 
 
 def _generalised_pareto(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -8,35 +8,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.special import logsumexp
 
 from ppl_vae.errors import DamagedFileError
-from ppl_vae.evidence.errors import (
-    cluster_errors,
-    cluster_means,
-    clustered_se,
-    deviations,
-    error_of_mean,
-    interquartile_range,
-    row_mean,
-    sum_in_quadrature,
-)
+from ppl_vae.evidence.errors import clustered_se, error_of_mean, row_mean, sum_in_quadrature
 from ppl_vae.evidence.fingerprints import digests, quantity_of
 from ppl_vae.evidence.pareto import (
     GOOD_K,
     SMALLEST_NUM_PARTICLES,
     k_standard_error,
-    rounding_of,
     share_of_bad,
-    smooth,
-    unresolved,
 )
 from ppl_vae.evidence.summary import EvidenceSummary
-from ppl_vae.evidence.verdict import error_skewness, judge
+from ppl_vae.evidence.verdict import judge
 from ppl_vae.runtime.display import Shown
 from ppl_vae.runtime.sealed import read_arrays, write_arrays
 
-__all__ = ["Evidence", "EvidenceSummary", "reduce_log_weights"]
+__all__ = ["Evidence", "EvidenceSummary"]
 
 FINITE_VARIANCE_K = 0.5
 # leading term of each bound's bias, in halves of its variance; the chi bound's depends on its order
@@ -97,6 +84,7 @@ class Evidence(Shown):
         arXiv:1507.02646.
 
     Example:
+        >>> from ppl_vae.evidence import reduce_log_weights
         >>> evidence = reduce_log_weights(np.log([[0.5, 1.0]] * 30))
         >>> evidence.log_evidence.round(3).tolist(), evidence.is_estimate.tolist()
         ([-0.693, 0.0], [True, True])
@@ -291,68 +279,6 @@ class Evidence(Shown):
             weighted=self.weights is not None,
             quantity=quantity_of(self.measure),
         )
-
-
-def reduce_log_weights(
-    log_weights: np.ndarray, strata: Sequence[int] = (), clusters: np.ndarray | None = None
-) -> Evidence:
-    """Evidence from log-weights, in float64.
-
-    Args:
-        log_weights: log w, shape (K, B), in the float type that they were computed in (see
-            `pareto.unresolved`).
-        strata: Number of draws from each part of a mixture, in the order of the particles, if those
-            numbers were fixed beforehand: the standard error then excludes differences between the
-            parts. Empty is one part.
-        clusters: The draw of a global latent that each particle shares, (K,): the standard error is
-            then that between clusters, (G / (G - 1) sum_g (sum_{k in g} (w_k / mean(w) -
-            1))^2)^(1/2) / K. None without such latents.
-
-    Returns:
-        Evidence of the B rows.
-
-    References:
-        Owen (2013), Monte Carlo theory, methods and examples, chapters 8 (strata) and 9; Liang and
-        Zeger (1986), Longitudinal data analysis using generalized linear models, Biometrika 73
-        (clusters).
-
-    Example:
-        >>> reduce_log_weights(np.zeros((50, 2))).ess.tolist()
-        [50.0, 50.0]
-    """
-    log_weights = np.asarray(log_weights)
-    (k_hat, smoothed), log_w = smooth(log_weights), log_weights.astype(np.float64)
-    num_particles, num_data = log_w.shape
-    log_evidence = logsumexp(log_w, axis=0) - np.log(num_particles)
-    nothing = np.isneginf(log_evidence)  # all weights are zero, and those of other draws unknown
-    ratio = np.exp(log_w - np.where(nothing, 0.0, log_evidence))  # w / mean(w)
-    ess = num_particles**2 / np.maximum(np.square(ratio).sum(0), 1.0)
-    unknown = unresolved(log_weights)
-    errors = None
-    if clusters is None:
-        parts = deviations(ratio, strata)
-        se = np.sqrt(np.square(parts).sum(0))
-    else:
-        errors = cluster_errors(ratio, clusters)
-        parts, se = errors.T, clustered_se(errors)
-        # no better than the draws of the global latent: as few, and with as heavy a tail
-        k_hat = np.maximum(k_hat, smooth(cluster_means(log_weights, clusters))[0])
-        ess = np.minimum(ess, 1 / (1 / num_particles + np.square(se)))
-        errors = np.where(unknown[:, None], np.nan, errors)
-    with np.errstate(invalid="ignore"):  # all weights may be zero
-        equal = ~nothing & (log_evidence - log_w.min(0) <= rounding_of(log_weights))
-    return Evidence(
-        log_evidence=log_evidence,
-        mc_se=np.where(unknown, np.nan, np.where(nothing, np.inf, se)),
-        ess=np.where(unknown, np.nan, np.where(nothing, 0.0, ess)),
-        pareto_k=k_hat,
-        elbo=log_w.mean(0),
-        smoothed=np.where(k_hat > GOOD_K, np.nan, smoothed),
-        num_used=np.full(num_data, num_particles),
-        shared_errors=errors,
-        skewness=np.where(equal, 0.0, error_skewness(parts)),
-        spread=interquartile_range(log_w),
-    ).judged()
 
 
 def concatenate(parts: list[Evidence]) -> Evidence:

@@ -9,8 +9,8 @@ MOST_SQUARED_SKEWNESS = 1 / 16
 NEIGHBOURS = 50  # rows whose skewness is averaged, since a single row's is as random as its value
 
 
-def error_skewness(parts: np.ndarray) -> np.ndarray:
-    """Skewness of a sum of independent centred parts, sum d^3 / (sum d^2)^(3/2), (K, B) -> (B,).
+def skewness_of_sum(squares: np.ndarray, cubes: np.ndarray) -> np.ndarray:
+    """Skewness of a sum of independent centred parts, sum d^3 / (sum d^2)^(3/2), (B,).
 
     With d = w / mean(w) - 1 it is the skewness of the weights over sqrt(K): 0 for equal weights, 1
     if one weight dominates. Cochran's rule, K > 25 skewness^2, requires less than 1/5.
@@ -18,9 +18,7 @@ def error_skewness(parts: np.ndarray) -> np.ndarray:
     References:
         Cochran (1977), Sampling techniques, section 2.15.
     """
-    squares = np.square(parts).sum(0)
-    zero = np.zeros_like(squares)
-    return np.divide((parts**3).sum(0), squares**1.5, out=zero, where=squares > 0)
+    return np.divide(cubes, squares**1.5, out=np.zeros_like(squares), where=squares > 0)
 
 
 def judge(skewness: np.ndarray, spread: np.ndarray, *, shared: bool = False) -> np.ndarray:
@@ -36,7 +34,7 @@ def judge(skewness: np.ndarray, spread: np.ndarray, *, shared: bool = False) -> 
     have dependent errors, and count as one row.
 
     Args:
-        skewness: Of the error of log p(x), as `error_skewness`, (N,).
+        skewness: Of the error of log p(x), as `skewness_of_sum`, (N,).
         spread: Interquartile range of log w, (N,).
         shared: Whether the rows share draws.
 

@@ -17,6 +17,7 @@ from timing import Options, Row, spread
 
 TITLE = "Peak memory"
 FEATURES = 8  # of the data whose number grows in memory
+PAIRS = 100_000  # (particle, row) pairs held at once where a single row has many particles
 NUM_NUMBERS = 7  # float64 per row that `log_evidence` returns
 
 
@@ -55,7 +56,10 @@ def load(what: str, num_data: int, num_particles: int, file: str) -> None:
         data = pv.Dataset(x, scale=255.0, binarize="dynamic") if file else pv.Dataset(x)
         problems.Trainer(programs, data, objectives.MeanFieldELBO(), 128, compiles).epoch()
     else:
-        pv.log_evidence(*programs, x, num_particles=num_particles, compile=compiles, progress=False)
+        sizes = {"num_particles": num_particles, "compile": compiles}
+        if what == "row":
+            sizes["chunk_size"] = PAIRS
+        pv.log_evidence(*programs, x, progress=False, **sizes)
 
 
 def peak(what: str, num_data: int, num_particles: int = 0, file: Path | str = "") -> float:
@@ -75,7 +79,8 @@ def compared(
 
 
 def measure(options: Options) -> list[Row]:
-    return growing_particles(options) + growing_data(options) + growing_file(options)
+    particles = [*growing_particles(options), growing_particles_of_a_row(options)]
+    return particles + growing_data(options) + growing_file(options)
 
 
 def growing_particles(options: Options) -> list[Row]:
@@ -86,6 +91,14 @@ def growing_particles(options: Options) -> list[Row]:
         compared(f"{work}, K={k:,}", "K=50", many, few, **target)
         for k, many in zip((500, 5_000), more, strict=True)
     ]
+
+
+def growing_particles_of_a_row(options: Options) -> Row:
+    """More particles of a row than are held at once."""
+    most, rounds = options.pick(10_000_000, 1_000_000), options.pick(2, 1)
+    many, few = ([peak("row", 1, k) for _ in range(rounds)] for k in (most, PAIRS))
+    work = f"log_evidence of a row, chunk_size={PAIRS:,}, K={most:,}"
+    return compared(work, f"K={PAIRS:,}", many, few, at_most=1.10)
 
 
 def growing_data(options: Options) -> list[Row]:

@@ -9,7 +9,8 @@ from torch import Tensor
 from ppl_vae.data import Dataset
 from ppl_vae.evidence.annealing.path import PILOT_CHAINS, Kernels, Path, explore, temperatures, tune
 from ppl_vae.evidence.importance_sampling import warn_of_few
-from ppl_vae.evidence.result import Evidence, reduce_log_weights
+from ppl_vae.evidence.result import Evidence
+from ppl_vae.evidence.weights import reduce_log_weights
 from ppl_vae.hmc import HMC
 from ppl_vae.programs.inference import rows_per_chunk
 from ppl_vae.programs.modules import arguments, evaluating

@@ -12,7 +12,8 @@ from ppl_vae.data import Dataset
 from ppl_vae.evidence.annealing.ais import AIS
 from ppl_vae.evidence.defensive import prior_guide
 from ppl_vae.evidence.importance_sampling import ImportanceSampling
-from ppl_vae.evidence.result import Evidence, reduce_log_weights
+from ppl_vae.evidence.result import Evidence
+from ppl_vae.evidence.weights import reduce_log_weights
 from ppl_vae.hmc import HMC, Chains, sample_posterior
 from ppl_vae.hmc.chains import joined
 from ppl_vae.programs.modules import evaluating
