@@ -476,7 +476,7 @@ def test_what_cannot_be_resampled_is_refused(bed):
     with pytest.raises(ValueError, match="tree is a int"):
         resampled(3)
     tree.sample_stats["log_weights"][:, :, 2] = -np.inf
-    with pytest.raises(ValueError, match="1 rows have no finite log-weight"):
+    with pytest.raises(ValueError, match="no log-weight of 1 row is finite"):
         resampled(tree)
 
 

@@ -18,6 +18,7 @@ from ppl_vae.cli.options import (
     echo_result,
     examples,
 )
+from ppl_vae.runtime.text import counted
 
 
 @app.command(
@@ -85,4 +86,4 @@ def decompress(
     if json:
         echo_json({"rows": num_rows, "columns": num_columns}, [output])
         return
-    typer.echo(f"{num_rows} rows of {num_columns} columns in {output}")
+    typer.echo(f"{counted(num_rows, 'row')} of {counted(num_columns, 'column')} in {output}")

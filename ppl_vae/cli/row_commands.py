@@ -18,6 +18,7 @@ from ppl_vae.cli.options import (
     echo_json,
     examples,
 )
+from ppl_vae.runtime.text import counted
 
 
 @app.command(
@@ -96,7 +97,7 @@ def score(
         return
     bounds = int((~evidence.is_estimate).sum())
     told = f", only a lower bound for {bounds} of them" * (bounds > 0)
-    typer.echo(f"log p(x) of {len(evidence)} rows in {output}{told}")
+    typer.echo(f"log p(x) of {counted(len(evidence), 'row')} in {output}{told}")
 
 
 @app.command(

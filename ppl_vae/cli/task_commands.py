@@ -20,6 +20,7 @@ from ppl_vae.cli.options import (
     examples,
     names,
 )
+from ppl_vae.runtime.text import counted
 
 NumParticles = Annotated[
     int | None, typer.Option(min=2, help="Particles K per row; those of the method by default.")
@@ -169,7 +170,7 @@ def transform(
     if json:
         echo_json({"rows": num_rows, "latents": num_latents, "exact": found.exact}, [output])
         return
-    typer.echo(f"{num_latents} latents of {num_rows} rows in {output}")
+    typer.echo(f"{counted(num_latents, 'latent')} of {counted(num_rows, 'row')} in {output}")
 
 
 @app.command(

@@ -13,6 +13,7 @@ from ppl_vae.evidence.errors import row_mean, sum_in_quadrature
 from ppl_vae.evidence.result import Evidence
 from ppl_vae.runtime.display import Shown
 from ppl_vae.runtime.sealed import read_arrays, write_arrays
+from ppl_vae.runtime.text import counted
 
 __all__ = ["VERDICTS", "EvidenceInterval", "IntervalSummary"]
 
@@ -62,7 +63,7 @@ class IntervalSummary(Shown):
         gap = f" (mean gap {max(self.gap, 0.0):.3f})" if self.num_intervals else ""
         total = self.num_estimates + self.num_intervals + self.num_bounds
         return (
-            f"log p(x) {where} nats per row, data se {self.data_se:.3f}\n{total} rows: "
+            f"log p(x) {where} nats per row, data se {self.data_se:.3f}\n{counted(total, 'row')}: "
             f"{self.num_estimates} with an estimate{MISSED * bool(self.num_estimates)}, "
             f"{self.num_intervals} with an interval{gap}, {self.num_bounds} with a lower bound only"
         )

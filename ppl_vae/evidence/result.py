@@ -22,6 +22,7 @@ from ppl_vae.evidence.summary import EvidenceSummary
 from ppl_vae.evidence.verdict import judge
 from ppl_vae.runtime.display import Shown
 from ppl_vae.runtime.sealed import read_arrays, write_arrays
+from ppl_vae.runtime.text import counted
 
 __all__ = ["Evidence", "EvidenceSummary"]
 
@@ -117,7 +118,7 @@ class Evidence(Shown):
 
     def __repr__(self) -> str:
         brief = f", {self.summary().brief()}" if len(self) else ""
-        return f"Evidence({len(self)} rows{brief})"
+        return f"Evidence({counted(len(self), 'row')}{brief})"
 
     @property
     def num_particles(self) -> int:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ppl_vae.evidence.pareto import SMALLEST_NUM_PARTICLES
 from ppl_vae.experiment.metrics import Estimates, Metrics
+from ppl_vae.runtime.text import counted
 
 __all__ = ["headline", "percent", "reading", "table"]
 
@@ -109,7 +110,7 @@ def _heads(metrics: Estimates) -> list[str]:
     each = f"{most} {draws} each"
     if mean not in (None, most):
         each = f"{mean:.0f} {draws} on average, at most {most}"
-    where = f"{metrics.evaluation['split']} split, {metrics.num_data} rows"
+    where = f"{metrics.evaluation['split']} split, {counted(metrics.num_data, 'row')}"
     return [*heads, f"{where}, {metrics.evaluation['method']['name']} with {each}"]
 
 

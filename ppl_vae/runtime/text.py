@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["as_markdown", "cut", "echoed", "table", "without_address"]
+__all__ = ["as_markdown", "counted", "cut", "echoed", "table", "without_address"]
 
 ECHOED = 80  # characters of a value in an error
 ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # of an object, in its repr
@@ -22,6 +22,20 @@ def as_markdown(text: object) -> str:
         a\_b \| c
     """
     return ESCAPED.sub(r"\\\1", " ".join(str(text).split()))
+
+
+def counted(number: int, what: str) -> str:
+    """A number and what is counted, in the plural unless it is one.
+
+    Args:
+        number: The number.
+        what: A noun whose plural ends in s.
+
+    Example:
+        >>> counted(1, "row"), counted(1200, "row")
+        ('1 row', '1,200 rows')
+    """
+    return f"{number:,} {what}{'s' * (number != 1)}"
 
 
 def table(rows: Sequence[Sequence[str]], *, markdown: bool = False) -> str:

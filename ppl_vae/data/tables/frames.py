@@ -178,8 +178,8 @@ def _refuse_identifier(column: Any, place: str) -> None:
         return
     _refuse_numbers_as_text(column, place)
     raise ValueError(
-        f"{place} has {num_levels} different strings in {num_observed} rows, as an identifier "
-        f"has: drop it, make it the index (frame.set_index({column.name!r})), or, if it is a "
+        f"{place} has {num_levels} different strings in {num_observed} rows, like an identifier"
+        f": drop it, make it the index (frame.set_index({column.name!r})), or, if it is a "
         f"category, say so (frame.astype({{{column.name!r}: 'category'}}))"
     )
 

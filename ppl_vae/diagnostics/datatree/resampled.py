@@ -8,6 +8,7 @@ from scipy.special import softmax
 from ppl_vae.diagnostics.groups import check_tree
 from ppl_vae.runtime.checks import whole_number
 from ppl_vae.runtime.seeding import generator
+from ppl_vae.runtime.text import counted
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -91,7 +92,9 @@ def _log_weights(tree: "xr.DataTree") -> "xr.DataArray":
     log_weights = tree["sample_stats"].to_dataset()["log_weights"]
     without = int((~np.isfinite(log_weights.max(("chain", "draw")))).sum())
     if without:
-        raise ValueError(f"{without} rows have no finite log-weight: leave them out of the tree")
+        raise ValueError(
+            f"no log-weight of {counted(without, 'row')} is finite: leave them out of the tree"
+        )
     return log_weights
 
 

@@ -17,6 +17,7 @@ from ppl_vae.programs.inference import Inference, rows_per_chunk, treat_alike
 from ppl_vae.programs.traces import LogTerms, Program
 from ppl_vae.runtime.checks import real_number
 from ppl_vae.runtime.display import Shown
+from ppl_vae.runtime.text import counted
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -246,7 +247,7 @@ class RateDistortion(Shown):
 
     def __str__(self) -> str:
         parts = f"rate {self.rate.mean():.3f} + distortion {self.distortion.mean():.3f}"
-        rows = f"({len(self)} rows, K={self.num_particles})"
+        rows = f"({counted(len(self), 'row')}, K={self.num_particles})"
         return f"{parts} = -ELBO {-self.elbo.mean():.3f} nats per row {rows}"
 
 

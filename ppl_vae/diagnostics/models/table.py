@@ -8,7 +8,7 @@ import numpy as np
 
 from ppl_vae.diagnostics.groups import tree_of
 from ppl_vae.runtime.display import Shown
-from ppl_vae.runtime.text import table
+from ppl_vae.runtime.text import counted, table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -146,7 +146,7 @@ class ModelComparison(Shown):
         return cells
 
     def _all_notes(self) -> list[str]:
-        about = f"{self.num_data:,} rows, nats per row; differences from {self.reference}"
+        about = f"{counted(self.num_data, 'row')}, nats per row; differences from {self.reference}"
         together = " The intervals are simultaneous." * (len(self.names) > 2)
         return [f"{about}, paired by row.{together}", *self.notes]
 

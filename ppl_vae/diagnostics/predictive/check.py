@@ -30,7 +30,7 @@ from ppl_vae.programs.traces import Program
 from ppl_vae.runtime.checks import whole_number
 from ppl_vae.runtime.display import Shown
 from ppl_vae.runtime.progress import progress_bar
-from ppl_vae.runtime.text import table
+from ppl_vae.runtime.text import counted, table
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -202,7 +202,7 @@ class PredictiveCheck(Shown):
                 for what, form in FORMATS.items()
             ]
             rows.append([name, f"{row['data']:.4g}", *cells])
-        sets = f"{self.num_samples} sets of {self.num_data} rows"
+        sets = f"{self.num_samples} sets of {counted(self.num_data, 'row')}"
         return f"{table(rows)}\n{sets}; posterior p uses x twice: only small values are informative"
 
     def to_datatree(self) -> "xr.DataTree":

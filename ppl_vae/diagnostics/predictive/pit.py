@@ -23,6 +23,7 @@ from ppl_vae.programs.traces import Program, is_local, run_under_particles, samp
 from ppl_vae.runtime.checks import whole_number
 from ppl_vae.runtime.display import Shown
 from ppl_vae.runtime.seeding import derived_seed, generator
+from ppl_vae.runtime.text import counted
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -66,7 +67,7 @@ class PITSummary(Shown):
     num_features: int
 
     def __str__(self) -> str:
-        size = f"{self.num_data} rows x {self.num_features} features"
+        size = f"{counted(self.num_data, 'row')} x {counted(self.num_features, 'feature')}"
         test = f"p = {self.p_value:.2g} (feature {self.feature}, Holm over features)"
         said = f"{self.kind} PIT of {size}: {test}; mean {self.mean:.3f}, spread {self.spread:.3f}"
         if self.kind == "conditional":

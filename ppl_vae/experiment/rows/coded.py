@@ -13,6 +13,7 @@ from ppl_vae.experiment.rows.outputs import require_table, write_frame
 from ppl_vae.experiment.rows.sources import errors_of
 from ppl_vae.experiment.saved.trained import TrainedRun
 from ppl_vae.runtime.files import require_file, write_whole
+from ppl_vae.runtime.text import counted
 from ppl_vae.tasks.compression import CompressedRows, compress, decompress
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class FileSizes:
     def __repr__(self) -> str:
         found = self.figures()
         return (
-            f"{found['rows']} rows in {found['bytes']:,} bytes (the table has "
+            f"{counted(found['rows'], 'row')} in {found['bytes']:,} bytes (the table has "
             f"{found['bytes_before']:,}): {found['bits_per_row']:.1f} bits a row, "
             f"{found['net_bits_per_row']:.1f} without header and initial bits"
         )
