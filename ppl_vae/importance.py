@@ -11,7 +11,11 @@ from torch import Tensor
 from ppl_vae.data import Dataset
 from ppl_vae.programs.discrete.cases import marginal_log_weights
 from ppl_vae.programs.forms.detection import adapted
-from ppl_vae.programs.global_latents import conditionals, with_global_draws
+from ppl_vae.programs.global_latents import (
+    conditionals,
+    require_rows_apart,
+    with_global_draws,
+)
 from ppl_vae.programs.inference import PAIRS_PER_CHUNK, rows_per_chunk
 from ppl_vae.programs.modules import arguments, evaluating, modules_of
 from ppl_vae.programs.traces import Program, log_terms
@@ -95,6 +99,7 @@ def log_weights(
     has_global_latents = check_programs(model, guide, *args)
     check_data(model, args[0], context, guide)
     if has_global_latents:
+        require_rows_apart(guide, *(each[:2] for each in args))
         guide = with_global_draws(model, guide, args, num_particles, seed)
     parts = []
     for given_model, given_guide, count, part_seed in conditionals(

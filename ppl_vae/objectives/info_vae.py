@@ -17,6 +17,7 @@ from ppl_vae.programs.particles import (
     run,
     with_any_nesting,
 )
+from ppl_vae.programs.sites import redrawn
 from ppl_vae.programs.traces import LogTerms
 from ppl_vae.runtime.checks import real_number
 
@@ -88,7 +89,7 @@ class InfoVAE(Bound):
         shared = {site["name"]: site["value"] for site in terms.global_latents}
 
         def dream_at(depth: int) -> Any:
-            free = poutine.uncondition(Particles(self.num_particles, depth)(model))
+            free = redrawn(Particles(self.num_particles, depth)(model))
             dream = run(poutine.condition(free, data=shared), *args, **kwargs)
             require_outermost(dream, depth)
             return dream

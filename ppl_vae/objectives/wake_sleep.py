@@ -13,6 +13,7 @@ from ppl_vae.objectives.importance_weighted import IWAE
 from ppl_vae.objectives.target import Target
 from ppl_vae.programs.masks import MASK, missing_from
 from ppl_vae.programs.particles import Site
+from ppl_vae.programs.sites import redrawn
 from ppl_vae.programs.traces import LogTerms, Program, sample_sites
 from ppl_vae.runtime.checks import real_number, whole_number
 
@@ -142,7 +143,7 @@ class WakeSleep(TraceELBO):
 def sleep(model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
     """Zero, with the gradient of - sum_b log q(z_b given x_b) at one draw (z_b, x_b) per row."""
     with torch.no_grad():
-        dream = poutine.trace(poutine.uncondition(model)).get_trace(*args, **kwargs)
+        dream = poutine.trace(redrawn(model)).get_trace(*args, **kwargs)
     sites = sample_sites(dream)
     x = _drawn_x([site for site in sites if site["infer"].get("was_observed")], args[0])
     latents = {s["name"]: s["value"] for s in sites if not s["infer"].get("was_observed")}

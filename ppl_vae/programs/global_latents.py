@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyro.distributions as dist
 from pyro import poutine
+from pyro.ops.provenance import get_provenance, track_provenance
+from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from ppl_vae.programs.modules import evaluating
@@ -14,7 +17,13 @@ from ppl_vae.programs.particles import Program, run
 from ppl_vae.programs.sites import is_local, sample_sites
 from ppl_vae.runtime.seeding import Stream, derived_seed, seeded
 
-__all__ = ["GlobalDraws", "conditionals", "global_draw", "with_global_draws"]
+__all__ = [
+    "GlobalDraws",
+    "conditionals",
+    "global_draw",
+    "require_rows_apart",
+    "with_global_draws",
+]
 
 FEWEST_DRAWS = 30  # for a standard error between draws
 
@@ -111,3 +120,38 @@ def conditionals(
         )
         own_seed = derived_seed(seed, Stream.GLOBAL_LATENTS, i + 1)
         yield given_model, given_guide, int(count), own_seed
+
+
+class Following(Messenger):
+    """Lets each auxiliary draw outside the plate carry its name into all that depends on it."""
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        is_auxiliary = bool((msg["infer"] or {}).get("is_auxiliary"))
+        if is_auxiliary and not is_local(msg) and not msg["is_observed"]:
+            msg["value"] = track_provenance(msg["value"], frozenset({msg["name"]}))
+
+
+def require_rows_apart(guide: Program, *args: Any) -> None:
+    """Raise ValueError where a guide draws the latents of all rows at one site.
+
+    Args:
+        guide: Any Pyro guide in the library's form.
+        args: Its arguments.
+
+    Raises:
+        ValueError: it does; the site is named.
+
+    Example:
+        >>> require_rows_apart(lambda: None)
+    """
+    with evaluating(guide), seeded(0), Following():
+        sites = sample_sites(run(guide, *args))
+    for site in sites:
+        joint = get_provenance(site["value"])
+        if joint and is_local(site) and isinstance(site["fn"], dist.Delta):
+            raise ValueError(
+                f"the guide draws {site['name']!r} of all rows together, at site "
+                f"{min(joint)!r}, so that a row has no density q, and log p(x) of a row no "
+                "estimate: use a guide with a site for each latent (AutoNormal, or AutoGuideList "
+                "with one of them for the latents of the rows); its bound can be trained"
+            )

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.programs.forms.detection import adapted
+from ppl_vae.programs.global_latents import require_rows_apart
 from ppl_vae.programs.modules import arguments, evaluating, place, require_callable
 from ppl_vae.programs.traces import LogTerms, Program, log_terms
 from ppl_vae.programs.validation import check_data, check_programs
@@ -18,6 +19,7 @@ from ppl_vae.runtime.seeding import derived_seed, seeded
 
 __all__ = ["Block", "Inference", "rows_per_chunk", "treat_alike"]
 
+ROWS_LOOKED_AT = 2
 PAIRS_PER_CHUNK = 10_000  # (particle, row) pairs held at once: 30 MB of float32 at 784 features
 
 
@@ -97,7 +99,10 @@ class Inference:
 
     def check_programs(self) -> list[str]:
         """Run custom programs once over all rows; names of the guide's sites outside the plate."""
-        return check_programs(self.model, self.guide, *arguments(self.data))
+        outside = check_programs(self.model, self.guide, *arguments(self.data))
+        if outside:
+            require_rows_apart(self.guide, *arguments(self.data, slice(ROWS_LOOKED_AT)))
+        return outside
 
     @contextmanager
     def evaluating(self, seed: int | None = None) -> Iterator[None]:

@@ -5,7 +5,7 @@ import inspect
 import logging
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import CellType, CodeType, ModuleType, NoneType
 from typing import Any
@@ -171,27 +171,39 @@ def modules_of(*programs: Program) -> list[nn.Module]:
 def own_parameters(*programs: Program) -> Iterator[None]:
     """Keep modules out of Pyro's global store, where models of equal names share weights.
 
-    Plain functions keep their parameters there, and find them again. A module's parameters, also
-    those of one wrapped in a function or named by `pyro.module`, are left out. Other threads wait.
+    Parameters of `pyro.param` in a function or in a module stay there, and are found again. A
+    module's own parameters, also those of one wrapped in a function or named by `pyro.module`, are
+    left out. Other threads wait.
     """
     with one_at_a_time, _store_of(*programs):
         yield
+
+
+def in_store(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that `pyro.param` made itself, and that no module holds."""
+    return {k: v for k, v in values.items() if not isinstance(v, nn.Parameter)}
 
 
 @contextmanager
 def _store_of(*programs: Program) -> Iterator[None]:
     """Pyro's store, which all threads share, with what these programs find in it."""
     store: Any = pyro.get_param_store()
-    if all(isinstance(program, nn.Module) for program in programs):
+    if all(isinstance(program, Model | Guide) for program in programs):
         with store.scope():
             yield
         return
     state = store.get_state()
-    free = {k: v for k, v in state["params"].items() if not isinstance(v, nn.Parameter)}
-    constraints = {name: state["constraints"][name] for name in free}
-    with store.scope({"params": free, "constraints": constraints}) as found:
+    with store.scope(_only(state, in_store(state["params"]))) as found:
         yield
+    if all(isinstance(program, nn.Module) for program in programs):
+        made = _only(found, in_store(found["params"]))
+        found = {key: state[key] | made[key] for key in state}
     store.set_state(found)
+
+
+def _only(state: Any, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """A state of the store with these parameters alone."""
+    return {key: {name: values[name] for name in names} for key, values in state.items()}
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from ppl_vae.programs.masks import MASK, missing_from
 from ppl_vae.programs.modules import arguments, evaluating, require_callable
 from ppl_vae.programs.particles import Program, Site
 from ppl_vae.programs.plates import rows_first
-from ppl_vae.programs.sites import is_local, observes, sample_sites, sites_of_x
+from ppl_vae.programs.sites import is_local, observes, redrawn, sample_sites, sites_of_x
 from ppl_vae.programs.validation import require_x_itself
 from ppl_vae.runtime.seeding import seeded
 
@@ -79,14 +79,14 @@ def _generate(
 def _imitate(model: Program, data: Dataset) -> tuple[Dataset, dict[str, Tensor]]:
     """Data like the given ones, and their latents; missing where those are."""
     require_x_itself(model, data)
-    trace = poutine.trace(poutine.uncondition(model)).get_trace(*arguments(data))
+    trace = poutine.trace(redrawn(model)).get_trace(*arguments(data))
     sites = sample_sites(trace)
     latents = {
         s["name"]: rows_first(s["value"], s, num_lead=0) if is_local(s) else s["value"]
         for s in sites
-        if not s["infer"].get("was_observed")
+        if not (s["is_observed"] or s["infer"].get("was_observed"))
     }
-    observed = [site for site in sites if observes(site) and site["name"] != MASK]
+    observed = [s for s in sites if is_local(s) and observes(s) and s["name"] != MASK]
     args = list(arguments(data))
     if len(observed) == 1 and sites_of_x(observed, data.event_shape.numel()):
         drawn = rows_first(observed[0]["value"], observed[0], num_lead=0)

@@ -7,12 +7,13 @@ from typing import Any
 import torch
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
+from pyro.poutine.uncondition_messenger import UnconditionMessenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from ppl_vae.programs.particles import PARTICLES, PLATE, Site
+from ppl_vae.programs.particles import PARTICLES, PLATE, Program, Site
 
-__all__ = ["inner_plates", "observes", "sites_of_x"]
+__all__ = ["inner_plates", "observes", "redrawn", "sites_of_x"]
 
 WEIGHTED = "_weighted"  # marks a site's `infer` where weights of rows are part of its scale
 
@@ -24,7 +25,7 @@ def sample_sites(trace: poutine.Trace) -> list[Site]:
 
 
 def observes(site: Site) -> bool:
-    """Whether a site observes something, also where `poutine.uncondition` draws its value.
+    """Whether a site observes something, also where `redrawn` draws its value.
 
     A value recorded by `pyro.deterministic` is not an observation.
 
@@ -37,6 +38,31 @@ def observes(site: Site) -> bool:
     """
     was_observed = (site["infer"] or {}).get("was_observed", False)
     return bool(site["is_observed"] or was_observed) and not is_deterministic(site)
+
+
+class Redrawing(UnconditionMessenger):
+    """Draws what the rows observe; what is observed outside the plate stays."""
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if is_local(msg):
+            super()._pyro_sample(msg)
+
+
+def redrawn(program: Program) -> Program:
+    """The program, drawing what it observes of its rows.
+
+    A latent outside the plate that is conditioned on keeps its value.
+
+    Args:
+        program: A program in the library's form.
+
+    Example:
+        >>> from ppl_vae import beds
+        >>> bed = beds.linear_gaussian(num_data=3)
+        >>> bool((redrawn(bed.model)(bed.x) == bed.x).any())
+        False
+    """
+    return Redrawing()(program)
 
 
 def is_deterministic(site: Site) -> bool:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ppl_vae.errors import DamagedFileError, OtherSettingsError
 from ppl_vae.guide import Guide
 from ppl_vae.model import Model
-from ppl_vae.programs.modules import module_of, own_parameters
+from ppl_vae.programs.modules import in_store, module_of, own_parameters
 from ppl_vae.programs.traces import Program
 from ppl_vae.runtime.files import write_whole
 from ppl_vae.runtime.sealed import read_tensors, write_tensors
@@ -43,7 +43,7 @@ Weights = dict[str, dict[str, Tensor]]
 class State:
     """All tensors behind model and guide, wrapped in functions or not.
 
-    They are the state of modules, and the parameters that plain functions keep in Pyro's store.
+    They are the state of modules, and the parameters that programs keep in Pyro's store.
     """
 
     def __init__(self, model: Program, guide: Program, run_once: Callable[[], object]) -> None:
@@ -52,8 +52,10 @@ class State:
         self.modules = {name: module for name, module in found.items() if module is not None}
         _check_names(self.modules.values())
         self.named: dict[str, Tensor] = {}
-        if not all(isinstance(program, nn.Module) for program in programs.values()):
+        if not all(isinstance(program, Model | Guide) for program in programs.values()):
             self.named = _store_parameters(model, guide, run_once)
+        if all(isinstance(program, nn.Module) for program in programs.values()):
+            self.named = in_store(self.named)
         self.infinite = frozenset(_infinite(self._tensors()))  # a mask's buffer, say
 
     @property
@@ -112,7 +114,7 @@ def _check_names(modules: Iterable[nn.Module]) -> None:
 def _store_parameters(
     model: Program, guide: Program, run_once: Callable[[], object]
 ) -> dict[str, Tensor]:
-    """Parameters that plain functions keep in Pyro's store, found by two runs.
+    """Parameters that programs keep in Pyro's store, found by two runs.
 
     Raises:
         ValueError: a program registers a new `nn.Parameter` at each run, so none could be trained.
@@ -123,7 +125,7 @@ def _store_parameters(
             with seeded(0), pyro.validation_enabled(False):
                 run_once()
             sites: Any = capture.trace.nodes
-            runs.append({name: site["value"].unconstrained() for name, site in sites.items()})
+            runs.append({name: _unconstrained(site["value"]) for name, site in sites.items()})
     first, again = runs
     for name, value in first.items():
         if isinstance(value, nn.Parameter) and value is not again[name]:
@@ -132,6 +134,11 @@ def _store_parameters(
                 "or make the parameter outside the program"
             )
     return first
+
+
+def _unconstrained(value: Any) -> Tensor:
+    """The tensor behind a parameter; itself where a module holds it."""
+    return value.unconstrained() if hasattr(value, "unconstrained") else value
 
 
 def save_weights(path: str | Path, model: nn.Module, guide: nn.Module) -> Path:

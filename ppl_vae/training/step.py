@@ -12,6 +12,7 @@ from pyro.infer import ELBO
 from torch import Tensor, nn
 
 from ppl_vae.objectives import Bound
+from ppl_vae.programs.modules import modules_of
 from ppl_vae.programs.traces import Program
 from ppl_vae.runtime.distributed import add_up, num_processes
 from ppl_vae.runtime.recording import (
@@ -267,7 +268,7 @@ def stepper(training: Training, num_steps: int, *programs: Any) -> Step:
     if training.compile is False or is_automatic and num_steps < FEWEST_STEPS_TO_RECORD:
         return Step(*parts)
     level = logging.INFO if is_automatic else logging.WARNING
-    reason = unrecordable(*programs[:3])
+    reason = unrecordable(*programs[:4])
     if reason is not None:
         logger.log(level, "training step not recorded: %s", reason)
         return Step(*parts)
@@ -276,7 +277,9 @@ def stepper(training: Training, num_steps: int, *programs: Any) -> Step:
     return RecordedStep(*parts, ways=ways, level=level)
 
 
-def unrecordable(objective: ELBO, model: Program, guide: Program) -> str | None:
+def unrecordable(
+    objective: ELBO, model: Program, guide: Program, parameters: list[Tensor]
+) -> str | None:
     """Why no graph can replace this step, if that is known beforehand; else None."""
     if not isinstance(objective, Bound):
         return f"{type(objective).__name__} is not one of ppl_vae's objectives"
@@ -285,6 +288,9 @@ def unrecordable(objective: ELBO, model: Program, guide: Program) -> str | None:
     for name, program in (("model", model), ("guide", guide)):
         if not isinstance(program, nn.Module):
             return f"the {name} is a plain function, whose parameters are in Pyro's store"
+    held = {id(each) for module in modules_of(model, guide) for each in module.parameters()}
+    if any(id(each) not in held for each in parameters):
+        return "a parameter of pyro.param is in Pyro's store, and in no module"
     return None
 
 

@@ -369,6 +369,7 @@ class Objects(nn.Module):
         self.decode = nn.Linear(2, 4)
         self.rnn = nn.LSTMCell(4 + 3, 4)
         self.predict = nn.Linear(4, 5)
+        self.baseline = nn.Linear(4, 1)
 
     def model(self, data, batch_size=None):
         pyro.module("decode", self.decode)
@@ -398,7 +399,9 @@ class Objects(nn.Module):
                 state = self.rnn(torch.cat((batch, what, present), 1), state)
                 raw = self.predict(state[0])
                 p = raw[:, :1].sigmoid() * present
-                present = pyro.sample(f"present_{t}", dist.Bernoulli(p).to_event(1))
+                baseline = {"baseline_value": self.baseline(batch).squeeze(-1)}
+                fn = dist.Bernoulli(p).to_event(1)
+                present = pyro.sample(f"present_{t}", fn, infer={"baseline": baseline})
                 with poutine.mask(mask=present.squeeze(-1).bool()):
                     normal = dist.Normal(raw[:, 1:3], positive(raw[:, 3:]))
                     what = pyro.sample(f"what_{t}", normal.to_event(1))

@@ -8,6 +8,8 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro.infer import SVI, Trace_ELBO
+from pyro.infer.autoguide import AutoMultivariateNormal
+from pyro.nn import PyroModule
 
 import ppl_vae as pv
 
@@ -101,3 +103,41 @@ def test_copies_of_the_rows_are_told(caplog):
     assert "the model takes no axis of particles: it runs on K copies of the rows" in caplog.text
     expected = dist.Normal(0.0, 2**0.5).log_prob(X[:, 0])
     torch.testing.assert_close(found, expected.expand(4, 3))
+
+
+class Shifted(PyroModule):
+    """A module that makes its parameters by `pyro.param`."""
+
+    def forward(self, x):
+        with pyro.plate("documents", len(x)):
+            scale = pyro.param("q_scale", torch.tensor(1.0), dist.constraints.positive)
+            pyro.sample("z", dist.Normal(x.squeeze(-1) / 2, scale))
+
+
+class Centred(PyroModule):
+    def forward(self, x):
+        with pyro.plate("documents", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0).expand([len(x)]), obs=x.squeeze(-1))
+
+
+def test_modules_keep_their_parameters_of_pyro_param():
+    pyro.clear_param_store()
+    programs = Centred(), Shifted()
+    training = pv.Training(num_epochs=300, learning_rate=0.02, progress=False)
+    pv.fit(*programs, X, objective=pv.objectives.TraceELBO(200), training=training)
+    assert pyro.param("q_scale").item() == pytest.approx(0.5**0.5, abs=0.02)
+    found = pv.log_evidence(*programs, X, num_particles=500, progress=False)
+    expected = dist.Normal(0.0, 2**0.5).log_prob(X[:, 0])
+    np.testing.assert_allclose(found.elbo, expected, atol=0.02)
+    assert list(pyro.get_param_store().keys()) == ["q_scale"]
+    pyro.clear_param_store()
+
+
+def test_a_joint_guide_of_all_rows_has_a_bound_and_no_evidence_of_a_row():
+    joint = AutoMultivariateNormal(Centred())
+    training = pv.Training(num_epochs=1, progress=False)
+    assert pv.fit(Centred(), joint, X, training=training).num_epochs == 1
+    for function in (pv.log_evidence, pv.log_weights, pv.refine, pv.evidence_interval):
+        with pytest.raises(ValueError, match="draws 'z' of all rows together, at site '_Auto"):
+            function(Centred(), joint, X)

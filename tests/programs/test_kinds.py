@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from guides import GUIDES
 from kinds import KINDS, ROWS, Sequences
 from pyro import poutine
 
@@ -12,6 +13,7 @@ from ppl_vae.programs.sites import is_local, sample_sites
 from ppl_vae.programs.traces import log_terms
 
 PARTICLES = 3
+ALL = KINDS | GUIDES
 
 
 @pytest.fixture(autouse=True)
@@ -35,9 +37,9 @@ def pyros(kind, terms, k, rows):
     return model.log_prob_sum() - guide.log_prob_sum()
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", ALL)
 def test_log_weights_are_pyros_draw_by_draw(name):
-    kind = KINDS[name]()
+    kind = ALL[name]()
     inference = Inference(kind.model, kind.guide, kind.data)
     with inference.evaluating(seed=0):
         terms = log_terms(*inference.programs, *inference.args, num_particles=PARTICLES)

@@ -16,6 +16,7 @@ from ppl_vae.programs.sites import (
     is_local,
     observed_shape,
     per_datum,
+    redrawn,
     sample_sites,
 )
 from ppl_vae.programs.traces import Program, Site, log_terms, particles_of
@@ -225,4 +226,4 @@ def _given(site: Site) -> Tensor:
 
 def _simulate(model: Program, args: tuple[Tensor, ...]) -> poutine.Trace:
     """A run of the model that also draws the observations."""
-    return poutine.trace(poutine.uncondition(model)).get_trace(*args)
+    return poutine.trace(redrawn(model)).get_trace(*args)

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from pyro import poutine
 from torch import Tensor
 
 from ppl_vae.data import Dataset
@@ -16,6 +15,7 @@ from ppl_vae.programs.inference import PAIRS_PER_CHUNK, Inference, rows_per_chun
 from ppl_vae.programs.masks import missing_from
 from ppl_vae.programs.modules import arguments
 from ppl_vae.programs.plates import rows_first
+from ppl_vae.programs.sites import redrawn
 from ppl_vae.programs.traces import (
     Program,
     Site,
@@ -113,7 +113,7 @@ class ReplicatedData:
     ) -> tuple[np.ndarray, np.ndarray]:
         """x as this program draws it, (S, N, *event), and which entries are missing."""
         count = draws.stop - draws.start
-        trace = run_under_particles(poutine.uncondition(program), count, *args)
+        trace = run_under_particles(redrawn(program), count, *args)
         site: Site = trace.nodes[self.site]
         x = rows_first(site["value"], site).double().cpu().numpy()
         missing = missing_from(self.inference.data.x, sample_sites(trace)).cpu().numpy()

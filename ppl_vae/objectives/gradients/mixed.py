@@ -135,10 +135,18 @@ class PathAndScore(Reparameterized):
             baseline = baseline + self._average(name, cost, options.get("baseline_beta", 0.9))
         if (network := options.get("nn_baseline")) is not None:
             found = network(detach_provenance(options["nn_baseline_input"]).detach())
-            baseline = baseline + found.reshape(found.shape[: found.dim() - (found.shape[-1] == 1)])
+            baseline = baseline + _by_row(found, cost)
         elif (value := options.get("baseline_value")) is not None:
-            baseline = baseline + detach_provenance(value)
+            baseline = baseline + _by_row(detach_provenance(value), cost)
         return baseline
+
+
+def _by_row(values: Tensor, like: Tensor) -> Tensor:
+    """A baseline of K copies of the rows, one after the other, or of the rows, with a last axis of
+    size one or without, as (K, B) or (B,).
+    """
+    shape = like.shape if values.numel() == like.numel() else like.shape[1:]
+    return values.reshape(shape)
 
 
 class Watching(Messenger):

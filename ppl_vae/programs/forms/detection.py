@@ -7,7 +7,7 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
-from pyro.infer.autoguide import AutoGuide
+from pyro.contrib.easyguide import EasyGuide
 from torch import Tensor, nn
 
 from ppl_vae.data import Dataset
@@ -99,7 +99,8 @@ def _adapted(
     some = tuple(each[:MOST_ROWS] for each in args)
     model, guide = _with_shape(model, guide, some)
     _set_up(guide, args)
-    has_rows = not _takes(guide, some)
+    fewer = min(MOST_ROWS, max(1, len(args[0]) - 1))
+    has_rows = not _takes(guide, tuple(each[:fewer] for each in args))
     rows = tuple(each[:] for each in args) if has_rows else some
     forms = _plates(model, guide, rows, data_plate)
     if has_rows and not _is_known(guide):
@@ -136,10 +137,29 @@ def _observes(model: Program, rows: Arguments) -> bool:
 
 
 def _set_up(guide: Program, args: Arguments) -> None:
-    """Let Pyro's automatic guides see all rows before any others: they keep their number."""
-    parts = [part for module in modules_of(guide) for part in module.modules()]
-    if any(isinstance(part, AutoGuide) and part.prototype_trace is None for part in parts):
+    """Let a guide with parameters for each row see all rows before any others."""
+    # Pyro's automatic and easy guides keep the number of rows that they saw first.
+    is_new = any(getattr(part, "prototype_trace", "") is None for part in _parts(guide))
+    if is_new or _makes_rows(guide, tuple(each[:MOST_ROWS] for each in args)):
         run(guide, *(each[:] for each in args))
+
+
+def _parts(guide: Program) -> list[nn.Module]:
+    """All modules of a guide."""
+    return [part for module in modules_of(guide) for part in module.modules()]
+
+
+def _makes_rows(guide: Program, rows: Arguments) -> bool:
+    """Whether a guide makes parameters in Pyro's store that may be one for each row."""
+    store: Any = pyro.get_param_store()
+    before = set(store.keys())
+    with store.scope(store.get_state()) as made:
+        try:
+            run(guide, *rows)
+        except Exception:  # it does not take some rows without the others, and made them before
+            return False
+    new = [value for name, value in made["params"].items() if name not in before]
+    return any(len(rows[0]) in value.shape for value in new if not isinstance(value, nn.Parameter))
 
 
 def _takes(guide: Program, rows: Arguments) -> bool:
@@ -149,6 +169,9 @@ def _takes(guide: Program, rows: Arguments) -> bool:
         with store.scope(store.get_state()):
             trace = run(guide, *rows)
     except Exception:
+        for part in _parts(guide):
+            if isinstance(part, EasyGuide):  # it keeps the plates of a run that fails
+                part.plates.clear()
         return False
     if _is_known(guide):
         return True

@@ -7,6 +7,8 @@ from typing import Any
 import pyro
 from torch import Tensor, nn
 
+from ppl_vae.programs.modules import in_store
+
 __all__ = ["PrivateStore"]
 
 
@@ -30,7 +32,7 @@ class PrivateStore(nn.Module):
         store: Any = pyro.get_param_store()
         with store.scope(store.get_state()) as found:
             run_once()
-        free = {k: v for k, v in found["params"].items() if not isinstance(v, nn.Parameter)}
+        free = in_store(found["params"])
         self.names = list(free)
         self.constraints = {name: found["constraints"][name] for name in free}
         # The name of a parameter may hold dots, which that of a module's may not.
