@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import sklearn
 import torch
+import xarray as xr
 from scipy import stats
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
@@ -14,7 +15,9 @@ from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+import ppl_vae as pv
 from ppl_vae import priors
+from ppl_vae.report import DIAGNOSES
 from ppl_vae.sklearn import VAE, VAEClassifier, VAEImputer, VAEOutlierDetector
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* not reliable")  # after so few steps
@@ -305,3 +308,22 @@ def test_latents_that_rows_share_are_refused():
     for prior in ("GaussianProcess", lambda size: priors.GaussianProcess(size, context_dim=2)):
         with pytest.raises(ValueError, match="GaussianProcess, under which rows share latents"):
             VAE(**TINY, prior=prior).fit(X, context=C)
+
+
+@pytest.mark.filterwarnings("ignore:few rows")
+def test_a_report_takes_an_estimator(fitted, tmp_path):
+    """Its log p(x) given c of the validation rows is exact within five standard errors."""
+    few = [each for each in DIAGNOSES if each.name in ("weights", "importance")]
+    report = pv.write_report(fitted, tmp_path, diagnoses=few, progress=False)
+    tree = xr.open_datatree(report.files[-1], engine="h5netcdf")
+    found = tree["importance"]
+    rows = tree["importance"].datum.values
+    assert 0 < len(rows) < len(X)
+    log_p = log_density(fitted.model_, X[rows], C[rows])
+    assert (np.abs(found.log_evidence - log_p) < 5 * found.mc_se + 1e-6).all()
+
+
+@pytest.mark.parametrize("run", [3, {}, ("model", "guide")])
+def test_a_report_refuses_what_is_no_run(run, tmp_path):
+    with pytest.raises(ValueError, match="run is .*: give the folder"):
+        pv.write_report(run, tmp_path)

@@ -32,7 +32,7 @@ from ppl_vae.runtime.checks import one_line
 from ppl_vae.runtime.display import Shown
 from ppl_vae.runtime.files import write_tree, write_whole
 from ppl_vae.runtime.progress import progress_bar
-from ppl_vae.runtime.text import as_markdown
+from ppl_vae.runtime.text import as_markdown, echoed
 from ppl_vae.training import FitResult
 
 __all__ = ["Report", "write_report"]
@@ -99,9 +99,10 @@ def write_report(
     panels are still written.
 
     Args:
-        run: The folder of a finished run, a run of `load_run`, or (model, guide, data, result) of a
-            model made in Python; log p(x) is then estimated by importance sampling for test rows,
-            or else for validation rows, or else for those of training.
+        run: The folder of a finished run, a run of `load_run`, a fitted estimator of
+            `ppl_vae.sklearn`, or (model, guide, data, result) of a model made in Python; log p(x)
+            is then estimated by importance sampling for test rows, or else for validation rows, or
+            else for those of training.
         output: Folder for the report; None is the run's own.
         num_data: Most diagnoses use the first `num_data` rows of the evaluation split.
         seed: Seed of their draws.
@@ -158,15 +159,25 @@ def _subject(run: Any, progress: bool, place: dict[str, Any]) -> Subject:
             return _finished(Folder(run), place)
         run = load_run(run, **place)
     elif not isinstance(run, TrainedRun):
-        if len(run) not in (3, 4):
-            raise ConfigError(f"a run has model, guide, data and result, not {len(run)} parts")
-        run = SavedRun.of(*run)
+        run = SavedRun.of(*_parts(run))
     started = time.perf_counter()
     evidence, estimates = measure(run, run.held_out, progress=progress)
     result = getattr(run, "result", None) or FitResult()
     metrics = provenance(estimates, run, result, time.perf_counter() - started)
     path = getattr(run, "folder", None)
     return Subject(None if path is None else Folder(path), run, metrics, evidence)
+
+
+def _parts(run: Any) -> Sequence[Any]:
+    """Model, guide, data and result, as they are given or of a fitted estimator."""
+    if hasattr(run, "result_"):
+        return run.model_, run.guide_, run.data_, run.result_
+    if not isinstance(run, Sequence) or len(run) not in (3, 4):
+        raise ConfigError(
+            f"run is {echoed(run)}: give the folder of a run, a run of load_run, a fitted "
+            "estimator, or (model, guide, data, result)"
+        )
+    return run
 
 
 def _finished(folder: Folder, place: dict[str, Any]) -> Subject:
