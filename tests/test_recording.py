@@ -4,6 +4,7 @@ the log says why."""
 import logging
 import random
 import re
+import sys
 from contextlib import nullcontext
 from functools import partial
 from types import SimpleNamespace
@@ -473,3 +474,53 @@ def test_log_weights_that_cannot_be_compiled_come_from_the_handlers(caplog):
         evidence_of(model, guide, x, compile=True), evidence_of(model, guide, x, compile=False)
     )
     assert "log-weights not compiled: its control flow depends on the data" in caplog.text
+
+
+# -- another torch
+# ------------------------------------------------------------------------------------------
+
+TRACED_BY = ("torch._guards", "torch._subclasses", "torch.fx.experimental.proxy_tensor")
+
+
+def without(monkeypatch, name):
+    """A torch that lacks one of its private modules."""
+    monkeypatch.setitem(sys.modules, name, None)
+
+
+@pytest.mark.parametrize("name", TRACED_BY)
+def test_without_what_recording_takes_from_torch_the_handlers_train(
+    name, records_at_once, monkeypatch, caplog
+):
+    """To the bit, and the log says it once, at INFO."""
+    x = data_for("Bernoulli", ROWS)
+    eager = bounds(vae, x, compile=False)
+    without(monkeypatch, name)
+    assert torch.equal(bounds(vae, x, compile="auto"), eager)
+    said = [record for record in caplog.records if "not recorded" in record.message]
+    assert [record.levelname for record in said] == ["INFO"]
+    assert f"torch {torch.__version__} has no {name}" in said[0].message
+
+
+@pytest.mark.parametrize("name", [*TRACED_BY, "torch._inductor"])
+def test_without_what_compiling_takes_from_torch_log_p_is_the_same(name, monkeypatch, caplog):
+    model, guide = vae()
+    x = data_for("Bernoulli", 8)
+    sizes = {"num_particles": 40, "progress": False}
+    eager = pv.log_evidence(model, guide, x, compile=False, **sizes)
+    without(monkeypatch, name)
+    found = pv.log_evidence(model, guide, x, compile=True, **sizes)
+    np.testing.assert_array_equal(found.log_evidence, eager.log_evidence)
+    assert caplog.text.count("not compiled: ") == 1
+    assert name in caplog.text
+
+
+def test_a_private_function_of_torch_with_other_arguments_is_not_used(
+    records_at_once, monkeypatch, caplog
+):
+    from torch.fx.experimental import proxy_tensor
+
+    x = data_for("Bernoulli", ROWS)
+    eager = bounds(vae, x, compile=False)
+    monkeypatch.setattr(proxy_tensor, "make_fx", lambda: None)
+    assert torch.equal(bounds(vae, x, compile="auto"), eager)
+    assert "not recorded" in caplog.text

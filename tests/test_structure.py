@@ -408,6 +408,12 @@ def test_no_unfinished_marks():
     assert [module.name for module in MODULES.values() if pattern.search(module.text)] == []
 
 
+def test_recording_takes_private_parts_of_torch_in_one_file():
+    pattern = re.compile(r"torch\.(ops\.mkldnn|_(?!_version__)\w+)|proxy_tensor")
+    found = {module.name for module in MODULES.values() if pattern.search(module.text)}
+    assert found == {"runtime.recording.private"}
+
+
 def test_no_room_without_a_subject():
     empty = {"utils", "util", "core", "base", "common", "helpers", "misc"}
     assert [module.name for module in MODULES.values() if empty & set(module.parts)] == []

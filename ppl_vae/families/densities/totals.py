@@ -57,7 +57,8 @@ def log_gamma_draws(log_shape: Tensor) -> Tensor:
     """
     a = log_shape.exp().clamp(min=torch.finfo(log_shape.dtype).tiny)
     uniform = torch.rand_like(a).clamp(min=torch.finfo(a.dtype).tiny)
-    return (torch._standard_gamma(a + 1).log() + uniform.log() / a).clamp(min=LEAST)
+    gamma = dist.Gamma(a + 1, torch.ones_like(a), validate_args=False).rsample()
+    return (gamma.log() + uniform.log() / a).clamp(min=LEAST)
 
 
 def divided(total: Tensor, log_weights: Tensor) -> Tensor:

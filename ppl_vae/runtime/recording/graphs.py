@@ -9,11 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._guards import TracingContext, tracing
-from torch._subclasses import FakeTensorMode
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from ppl_vae.runtime.recording.outside import RecordingError, Unread
+from ppl_vae.runtime.recording.private import through_compiler, traced
 from ppl_vae.runtime.recording.products import replacements
 from ppl_vae.runtime.recording.slimming import slim
 from ppl_vae.runtime.seeding import seeded
@@ -47,13 +45,9 @@ def recorded(function: Graph, *inputs: Any) -> torch.fx.GraphModule:
         >>> double(torch.arange(2.0))
         tensor([0., 2.])
     """
-    # One mode for the shapes of all results; torch makes one for each, which takes longer than the
-    # rest.
-    shapes = tracing(TracingContext(FakeTensorMode()))
     try:
-        with seeded(0), Unread(), shapes:
-            # A lambda, since make_fx does not take bound methods.
-            graph = make_fx(lambda *tensors: function(*tensors), replacements())(*inputs)
+        with seeded(0), Unread():
+            graph = traced(function, inputs, replacements())
     except Exception as error:  # of many kinds; the unrecorded function will raise its own
         reason = first_line(error)
         if "value out of a tracing tensor" in reason or "data-dependent" in reason:
@@ -82,7 +76,7 @@ def compiled(graph: torch.fx.GraphModule, *inputs: Any) -> Graph:
     try:
         with seeded(0), _quiet(), torch.no_grad():
             again = torch.fx.GraphModule(graph, copy.deepcopy(graph.graph))
-            run = torch._inductor.compile(again, list(inputs), options={"fallback_random": True})
+            run = through_compiler(again, list(inputs))
             run(*inputs)
     except Exception as error:
         raise RecordingError(first_line(error)) from error

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ppl_vae.runtime.recording.private import product_by_onednn
+
 FEWEST_MULTIPLICATIONS = 5_000_000  # below this a call of oneDNN costs more than it saves
 CLEARLY_FASTER = 0.8
 
@@ -58,7 +60,7 @@ def _seconds(product: Callable[[Tensor, Tensor], Tensor]) -> float:
 @torch.library.custom_op("ppl_vae::matmul", mutates_args=())
 def matmul(one: Tensor, other: Tensor) -> Tensor:
     """The product of two matrices by oneDNN; a custom operation, which the compiler leaves."""
-    return torch.ops.mkldnn._linear_pointwise(packed(one), packed(other).t(), None, "none", [], "")
+    return product_by_onednn(packed(one), packed(other))
 
 
 def packed(matrix: Tensor) -> Tensor:

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch._ops import OpOverload
 from torch.fx import Graph, Node
+
+from ppl_vae.runtime.recording.private import Operation, arguments_of
 
 aten = torch.ops.aten
 
@@ -74,7 +75,7 @@ def _key(node: Node) -> tuple[Any, ...]:
 
 def _is_pure(node: Node, written: set[Node]) -> bool:
     """Whether it is a function of tensors that nothing writes to."""
-    is_operation = node.op == "call_function" and isinstance(node.target, OpOverload)
+    is_operation = node.op == "call_function" and isinstance(node.target, Operation)
     if not is_operation or _is_random(node) or node.is_impure():
         return False
     return node not in written and not written.intersection(node.all_input_nodes)
@@ -119,10 +120,10 @@ def _written(graph: Graph) -> set[Node]:
 
 def _aliases(node: Node) -> Iterator[tuple[Node, bool]]:
     """The arguments whose memory an operation shares, and whether it writes to it."""
-    if not isinstance(node.target, OpOverload):
+    if not isinstance(node.target, Operation):
         yield from ((argument, False) for argument in node.all_input_nodes)
         return
-    schema = node.target._schema.arguments
+    schema = arguments_of(node.target)
     given = [*zip(schema, node.args, strict=False)]
     given += [(each, node.kwargs[each.name]) for each in schema if each.name in node.kwargs]
     for described, value in given:

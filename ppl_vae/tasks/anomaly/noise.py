@@ -9,10 +9,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 FILLS = {torch.Tensor.normal_, torch.Tensor.uniform_, torch.Tensor.exponential_}
-OTHERS = {
+OTHERS: set[Any] = {
     torch.Tensor.bernoulli_,
-    torch._sample_dirichlet,
-    torch._standard_gamma,
     torch.bernoulli,
     torch.binomial,
     torch.multinomial,
@@ -24,6 +22,8 @@ OTHERS = {
     torch.randn,
     torch.randn_like,
 }
+# what torch's distributions draw with besides; another version may do without
+OTHERS |= {getattr(torch, name, None) for name in ("_sample_dirichlet", "_standard_gamma")}
 
 
 class UnsharedNoiseError(RuntimeError):
