@@ -377,7 +377,7 @@ def discrete_run(tmp_path_factory):
     with pv.seeded(0):
         likelihood = likelihoods.Columns.of(data)
         guide = pv.Guide(posteriors.MeanFieldNormal(2), data.event_shape, start=data)
-        model = pv.Model(priors.StandardNormal(2), likelihood, start=data)
+        model = pv.Model(priors.GaussianMixture(2), likelihood, start=data)
     place = tmp_path_factory.mktemp("runs")
     rows.to_csv(place / "rows.csv", index=False)
     return pv.save_run(place / "discrete", model, guide, data), place / "rows.csv", rows

@@ -41,9 +41,9 @@ def compress(
 ) -> None:
     """Compress the modelled columns of a file without loss, in about -ELBO / log 2 bits a row.
 
-    It needs complete rows and a model of discrete columns with a normal prior and posterior. Only
-    the same run, library versions and kind of machine decompress the file; covariates, names of
-    rows and other columns are not in it.
+    It needs complete rows and a model of discrete columns; the defaults of `ppl-vae fit` will do.
+    Only the same run, library versions and kind of machine decompress the file; covariates, names
+    of rows and other columns are not in it.
     """
     from ppl_vae.experiment import compress_file, load_run
 

@@ -23,7 +23,7 @@ from ppl_vae.runtime.progress import progress_bar
 from ppl_vae.tasks.compression.coder import Coder, initial_words, words_for
 from ppl_vae.tasks.compression.codes import Codes, in_float64, one_thread
 from ppl_vae.tasks.compression.compressed import DAMAGED, CompressedRows, Header
-from ppl_vae.tasks.compression.latents import Grid, normal_of
+from ppl_vae.tasks.compression.latents import Grid, components_of, normal_of
 
 __all__ = ["compress", "decompress"]
 
@@ -48,16 +48,18 @@ def compress(
 
     For each row z is drawn from q(z given x) *by decoding bits that are on a stack already*; then x
     is coded under p(x given z), and z under p(z). The decoder recovers z, x and those bits, so that
-    a row costs -log p(x given z) - log p(z) + log q(z given x), on average -ELBO (in nats). z lies
-    on a grid of cells, an eighth of the narrowest posterior sd wide. The first row draws its z from
-    random bits, `CompressedRows.initial_bits`. Model and guide are evaluated in float64 by one
+    a row costs -log p(x given z) - log p(z) + log q(z given x), on average -ELBO (in nats). The
+    component of a mixture prior is drawn in the same way, so that z costs -log p(z) there too. z
+    lies on a grid of cells, an eighth of the narrowest posterior sd wide. The first row draws its z
+    from random bits, `CompressedRows.initial_bits`. Model and guide are evaluated in float64 by one
     thread. `decompress` needs the same weights, library versions and kind of machine, and refuses
     others.
 
     Args:
-        model: A `Model` with a normal prior (`StandardNormal`, `LearnedNormal`) and a likelihood of
-            independent discrete entries (`Bernoulli`, `Categorical`, counts, `DiscretizedLogistic`,
-            or `Columns` of these).
+        model: A `Model` with a normal prior (`StandardNormal`, `LearnedNormal`) or a mixture of
+            normals (`GaussianMixture`, `VampPrior`), and a likelihood of independent discrete
+            entries (`Bernoulli`, `Categorical`, counts, `DiscretizedLogistic`, or `Columns` of
+            these).
         guide: A `Guide` with a `MeanFieldNormal` posterior.
         data: The rows, complete: a `Dataset`, or an array, tensor, DataFrame, DataArray.
         batch_size: Rows that the networks see at once.
@@ -100,7 +102,7 @@ def compress(
         largest = x.flatten(1).amax(0).ceil().int().tolist()
         grid = _grid(model, guide, x, context)
         codes = Codes(model, guide, grid, largest, rows.x.dtype, batch_size, context)
-        num_words = words_for(1, grid)
+        num_words = words_for(codes.draws_per_row)
         while True:
             try:
                 stack, batches = _encoded(codes, x, seed, num_words, progress)
@@ -196,7 +198,7 @@ def _encoded(
     with progress_bar(len(x), "compression", progress=progress) as bar:
         while done < len(x):
             size = min(2 * batches[-1] if batches else 1, codes.batch_size, len(x) - done)
-            while size and coder.num_words < words_for(size, codes.grid):
+            while size and coder.num_words < words_for(size * codes.draws_per_row):
                 size //= 2
             if not size:
                 raise TooShort
@@ -223,14 +225,14 @@ def _decoded(codes: Codes, file: CompressedRows, progress: bool) -> tuple[Tensor
 
 def _grid(model: Model, guide: Guide, x: Tensor, context: Tensor | None) -> Grid:
     """The cells of z for these rows."""
-    mean, sd = normal_of(model.prior_at(context), "the prior")
+    _, mean, sd = components_of(model.prior_at(context), "the prior")
     parts = []
     for start in range(0, len(x), ROWS_AT_ONCE):
         some = slice(start, start + ROWS_AT_ONCE)
         given = None if context is None else context[some]
         parts.append(normal_of(guide.encode(x[some], given), "the posterior"))
     means, sds = (torch.cat(each) for each in zip(*parts, strict=True))
-    return Grid.covering(torch.atleast_2d(mean), torch.atleast_2d(sd), means, sds)
+    return Grid.covering(mean.flatten(0, -2), sd.flatten(0, -2), means, sds)
 
 
 # --- what is refused ------------------------------------------------------------------------------

@@ -9,26 +9,26 @@ from torch import Tensor
 from ppl_vae.errors import DataError
 from ppl_vae.runtime.checks import shown
 from ppl_vae.tasks.compression.codes import Codes
-from ppl_vae.tasks.compression.latents import Grid, windows
+from ppl_vae.tasks.compression.latents import windows
 
 __all__ = ["Coder", "initial_words", "words_for"]
 
 WORDS_OF_CELL = 0.75  # 24 bits: what drawing a cell takes from the stack, at most
 SPARE_WORDS = 2
+COMPONENTS = 1  # random stream of the masks under which they are drawn
 
 
-def words_for(num_rows: int, grid: Grid) -> int:
-    """Words that hold enough bits to draw z of so many rows.
+def words_for(num_draws: int) -> int:
+    """Words that hold enough bits to draw so many symbols.
 
     Args:
-        num_rows: Number of rows.
-        grid: The cells of z.
+        num_draws: Number of symbols, such as the cells of z.
 
     Example:
-        >>> words_for(4, Grid(torch.zeros(2), torch.ones(2), 10))
+        >>> words_for(8)
         8
     """
-    return SPARE_WORDS + int(np.ceil(WORDS_OF_CELL * num_rows * len(grid.steps)))
+    return SPARE_WORDS + int(np.ceil(WORDS_OF_CELL * num_draws))
 
 
 def initial_words(seed: int, num_words: int) -> np.ndarray:
@@ -88,11 +88,11 @@ class Coder:
             _refuse_unknown(known, flat[:, entries.places], rows.start)
             table = entries.probabilities.flatten(0, 1).numpy()
             self.stack.encode_reverse(symbols.flatten().int().numpy(), self.categorical, table)
-        self.stack.encode_reverse(cells, self.prior, *self.codes.prior(rows))
+        self._push_z(cells, rows)
 
     def pop(self, rows: slice) -> Tensor:
         """Decode the rows that were pushed last, (B, entries)."""
-        cells = self.stack.decode(self.prior, *self.codes.prior(rows))
+        cells = self._pop_z(rows)
         event = self.codes.model.likelihood.event_shape
         x = torch.zeros(rows.stop - rows.start, event.numel()).double()
         for entries in reversed(self.codes.entries(self.codes.grid.values(cells), rows)):
@@ -104,6 +104,33 @@ class Coder:
         self._put_back(cells, *self.codes.posterior(shaped, rows))
         self._mask(rows)
         return x
+
+    def _push_z(self, cells: np.ndarray, rows: slice) -> None:
+        """Encode z under p(z).
+
+        The component y of a mixture is drawn from p(y given z) by bits of the stack, as z is, so
+        that z and y cost -log p(z given y) - log p(y) + log p(y given z) = -log p(z).
+        """
+        prior = self.codes.prior(rows)
+        which = np.zeros(len(prior.places), np.int32)
+        if prior.are_several:
+            self._mask(rows, COMPONENTS)
+            which = self.stack.decode(self.categorical, prior.given(cells))
+        self.stack.encode_reverse(cells, self.prior, *prior.at(which))
+        if prior.are_several:
+            self.stack.encode_reverse(which, self.categorical, prior.shares)
+
+    def _pop_z(self, rows: slice) -> np.ndarray:
+        """What `_push_z` encoded."""
+        prior = self.codes.prior(rows)
+        which = np.zeros(len(prior.places), np.int32)
+        if prior.are_several:
+            which = self.stack.decode(self.categorical, prior.shares)
+        cells = self.stack.decode(self.prior, *prior.at(which))
+        if prior.are_several:
+            self.stack.encode_reverse(which, self.categorical, prior.given(cells))
+            self._mask(rows, COMPONENTS)
+        return cells
 
     def _drawn(self, places: np.ndarray, sds: np.ndarray) -> np.ndarray:
         """Cells of z from q(z given x), decoded from the stack."""
@@ -127,15 +154,15 @@ class Coder:
         """Normal distributions on the cells from -half to half."""
         return self.stream.model.QuantizedGaussian(-int(half), int(half))
 
-    def _mask(self, rows: slice) -> None:
-        """Flip random bits of the words from which z of these rows is drawn; twice leaves all.
+    def _mask(self, rows: slice, *key: int) -> None:
+        """Flip random bits of the words from which these rows draw symbols; twice leaves all.
 
         Bits that code earlier rows are uniform only if these come from the model. The last word
         stays, since it must not become zero.
         """
         words = self.words
-        top = words[-words_for(rows.stop - rows.start, self.codes.grid) : -1]
-        rng = np.random.default_rng([self.seed, rows.start])
+        top = words[-words_for((rows.stop - rows.start) * self.codes.draws_per_row) : -1]
+        rng = np.random.default_rng([self.seed, rows.start, *key])
         top ^= rng.integers(2**32, size=len(top), dtype=np.uint32)
         self.stack = self.stream.stack.AnsCoder(words)
 

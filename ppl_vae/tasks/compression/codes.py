@@ -4,6 +4,7 @@ import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from ppl_vae.guide import Guide
 from ppl_vae.model import Model
 from ppl_vae.runtime.checks import instance_of
 from ppl_vae.runtime.digests import digest
-from ppl_vae.tasks.compression.latents import Grid, normal_of
+from ppl_vae.tasks.compression.latents import Components, Grid, components_of, normal_of
 from ppl_vae.tasks.compression.symbols import Entries, Symbols
 
 __all__ = ["Codes", "in_float64", "one_thread"]
@@ -94,17 +95,20 @@ class Codes:
     batch_size: int
     context: Tensor | None
 
-    def prior(self, rows: slice) -> tuple[np.ndarray, np.ndarray]:
-        """Means and sds of p(z), in cells, flattened."""
-        mean, sd = normal_of(self.model.prior_at(self._covariates(rows)), "the prior")
-        shape = (rows.stop - rows.start, len(self.grid.steps))
-        return self.grid.in_cells(*(_cut(each, shape) for each in (mean, sd)))
+    def prior(self, rows: slice) -> Components:
+        """p(z), in cells."""
+        prior = self.model.prior_at(self._covariates(rows))
+        log_shares, *moments = components_of(prior, "the prior")
+        shape = (rows.stop - rows.start, *moments[0].shape[-2:])
+        mean, sd = (_cut(each, shape) for each in moments)
+        return Components(log_shares.numpy(), *self.grid.in_cells(mean, sd))
 
     def posterior(self, x: Tensor, rows: slice) -> tuple[np.ndarray, np.ndarray]:
         """Means and sds of q(z given x), in cells, flattened."""
         q = self.guide.encode(self._padded(x), self._covariates(rows))
         mean, sd = normal_of(q, "the posterior")
-        return self.grid.in_cells(mean[: len(x)], sd[: len(x)])
+        places, sds = self.grid.in_cells(mean[: len(x)], sd[: len(x)])
+        return places.ravel(), sds.ravel()
 
     def entries(self, z: Tensor, rows: slice) -> list[Entries]:
         """p(x given z), by alphabet."""
@@ -127,8 +131,18 @@ class Codes:
         for each in found:
             x[:, each.places] = each.values[each.probabilities.argmax(-1)]
         x = x.reshape(len(z), *self.model.likelihood.event_shape)
-        outputs = [torch.from_numpy(each) for each in self.posterior(x, rows)]
-        return digest([*(each.probabilities for each in found), *outputs])
+        places, sds = self.posterior(x, rows)
+        outputs = [places, sds]
+        prior = self.prior(rows)
+        if prior.are_several:
+            outputs.append(prior.given(places[: prior.places[:, 0].size]))
+        tensors = [torch.from_numpy(each) for each in outputs]
+        return digest([*(each.probabilities for each in found), *tensors])
+
+    @cached_property
+    def draws_per_row(self) -> int:
+        """Symbols that a row draws from the stack: its z, and the component of a mixture."""
+        return len(self.grid.steps) + self.prior(slice(0, 1)).are_several
 
     def _padded(self, values: Tensor) -> Tensor:
         missing = self.batch_size - len(values)
@@ -138,6 +152,6 @@ class Codes:
         return None if self.context is None else self._padded(self.context[rows])
 
 
-def _cut(values: Tensor, shape: tuple[int, int]) -> Tensor:
+def _cut(values: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Rows of a batch, or as many copies of what all rows share."""
-    return values[: shape[0]] if values.dim() > 1 else values.expand(shape)
+    return values[: shape[0]] if values.dim() == len(shape) else values.expand(shape)

@@ -5,11 +5,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.special import softmax
+from scipy.stats import norm
 from torch import Tensor
+from torch.distributions import MixtureSameFamily
 
 from ppl_vae.families.entries import entries_of
 
-__all__ = ["Grid", "normal_of", "windows"]
+__all__ = ["Components", "Grid", "components_of", "normal_of", "windows"]
 
 CELLS_PER_SD = (
     8  # of the narrowest posterior; the bits that a coarser grid costs go with its square
@@ -37,9 +40,75 @@ def normal_of(distribution: Any, name: str) -> tuple[Tensor, Tensor]:
     if not isinstance(base, torch.distributions.Normal):
         raise ValueError(
             f"compression takes independent normal latents, and {name} is {type(base).__name__}: "
-            "use StandardNormal or LearnedNormal and MeanFieldNormal"
+            "use StandardNormal, LearnedNormal or GaussianMixture, and MeanFieldNormal"
         )
     return base.mean, base.stddev
+
+
+def components_of(distribution: Any, name: str) -> tuple[Tensor, Tensor, Tensor]:
+    """log weights of the components of a mixture, (C,), and their means and sds, (..., C, D).
+
+    Args:
+        distribution: p(z), independent normals or a mixture of such.
+        name: What it is, in the message.
+
+    Raises:
+        ValueError: It is another distribution.
+
+    Example:
+        >>> import pyro.distributions as dist
+        >>> normals = dist.Normal(torch.zeros(4, 2), 1.0).to_event(1)
+        >>> mixture = dist.MixtureSameFamily(dist.Categorical(torch.ones(4)), normals)
+        >>> [tuple(each.shape) for each in components_of(mixture, "the prior")]
+        [(4,), (4, 2), (4, 2)]
+    """
+    if isinstance(distribution, MixtureSameFamily):
+        log_shares = distribution.mixture_distribution.logits
+        return log_shares, *normal_of(distribution.component_distribution, name)
+    mean, sd = normal_of(distribution, name)
+    return mean.new_zeros(1), mean.unsqueeze(-2), sd.unsqueeze(-2)
+
+
+@dataclass(frozen=True)
+class Components:
+    """p(z) of some rows as a mixture of C components of independent normals, in cells of a grid.
+
+    Args:
+        log_shares: log weights of the components, (C,).
+        places: Means, (B, C, D).
+        sds: Standard deviations, (B, C, D).
+
+    Example:
+        >>> places = np.array([[[-30.0], [30.0]]])
+        >>> components = Components(np.log([0.9, 0.1]), places, np.full_like(places, 10.0))
+        >>> components.given(np.array([29])).round(2).tolist()
+        [[0.0, 1.0]]
+    """
+
+    log_shares: np.ndarray
+    places: np.ndarray
+    sds: np.ndarray
+
+    @property
+    def are_several(self) -> bool:
+        """Whether there is more than one."""
+        return len(self.log_shares) > 1
+
+    @property
+    def shares(self) -> np.ndarray:
+        """Weights of the components, for each row, (B, C)."""
+        return np.tile(softmax(self.log_shares), (len(self.places), 1))
+
+    def given(self, cells: np.ndarray) -> np.ndarray:
+        """p(component given z), (B, C)."""
+        z = cells.reshape(len(self.places), 1, -1)
+        log_p = norm.logpdf(z, self.places, self.sds).sum(-1)
+        return softmax(self.log_shares + log_p, axis=-1)
+
+    def at(self, which: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Means and sds of the component of each row, flattened."""
+        rows = np.arange(len(which))
+        return self.places[rows, which].ravel(), self.sds[rows, which].ravel()
 
 
 @dataclass(frozen=True)
@@ -78,9 +147,9 @@ class Grid:
         return self.centres + self.steps * torch.from_numpy(cells).reshape(-1, len(self.steps))
 
     def in_cells(self, mean: Tensor, sd: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Means and sds in units of cells, flattened."""
-        places = ((mean - self.centres) / self.steps).flatten().numpy()
-        return places, (sd / self.steps).expand_as(mean).flatten().numpy()
+        """Means and sds in units of cells, (..., D)."""
+        places = ((mean - self.centres) / self.steps).numpy()
+        return places, (sd / self.steps).expand_as(mean).numpy()
 
 
 def windows(places: np.ndarray, sds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
