@@ -311,7 +311,7 @@ def wrong_calls():
         ),
         "Training(checkpoint)": lambda: pv.Training(checkpoint=""),
         "log_evidence(particles)": lambda: pv.log_evidence(
-            model, guide, X, num_particles=10**10, progress=False
+            model, guide, X, num_particles=10**7, bootstrap=10**6, progress=False
         ),
         "log_evidence(method)": lambda: pv.log_evidence(model, guide, X, method=0),
         "log_evidence([])": lambda: pv.log_evidence(model, guide, X, method=[]),
