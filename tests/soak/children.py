@@ -46,7 +46,7 @@ class Ended:
         return "Traceback (most recent call last)" in self.text
 
 
-def forked(call: Callable[[], int | None], log: Path, limit: float = 60) -> Ended:
+def forked(call: Callable[[], int | None], log: Path, limit: float = 600) -> Ended:
     """The end of a process that makes the call; SIGALRM ends it after `limit` seconds."""
     sys.stdout.flush()
     sys.stderr.flush()
