@@ -242,13 +242,11 @@ def one_class(x, context=None):
         pyro.sample("z", dist.Categorical(torch.tensor([0.99, 0.01]).expand(len(x), 2)))
 
 
-def test_discrete_latents_have_no_other_method_and_that_is_told():
+def test_discrete_latents_that_the_guide_misses_are_refined():
     x = torch.tensor([[NAN, 0.0, 5.0]])
-    with pytest.warns(
-        UserWarning, match=r"1 rows, .*'z' is discrete.*hmc: the model has no latent"
-    ):
-        found = pv.impute(classes, one_class, x, num_imputations=2, **QUIET)
-    assert found.rows.method.tolist() == ["importance"]
+    found = pv.impute(classes, one_class, x, num_imputations=2, **QUIET)
+    assert found.rows.method.tolist() == ["refined"]
+    assert found.rows.reliable.all()
 
 
 def table(num_rows=60, seed=0):

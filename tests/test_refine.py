@@ -328,7 +328,7 @@ def test_chunks_change_nothing_but_the_draws():
 
 def discrete(x, context=None):
     with pyro.plate("data", len(x), dim=-1):
-        z = pyro.sample("z", dist.Bernoulli(0.5))
+        z = pyro.sample("z", dist.Poisson(0.5))
         pyro.sample("x", dist.Normal(z, 1.0), obs=x[..., 0])
 
 
@@ -336,12 +336,6 @@ def hidden(program):
     return pyro.poutine.block(
         program, hide_fn=lambda site: site["type"] == "sample" and site["is_observed"]
     )
-
-
-def shared(x, context=None):
-    w = pyro.sample("w", dist.Normal(0.0, 1.0))
-    with pyro.plate("data", len(x), dim=-1):
-        pyro.sample("x", dist.Normal(w, 1.0), obs=x[..., 0])
 
 
 def moving_support(x, context=None):
@@ -354,7 +348,6 @@ def moving_support(x, context=None):
     ("model", "message"),
     [
         (discrete, "'z' is discrete"),
-        (shared, "'w' lies outside the plate 'data'"),
         (moving_support, "'z' depends on the row"),
     ],
 )

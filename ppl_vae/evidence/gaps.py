@@ -212,7 +212,7 @@ def inference_gaps(
         `InferenceGaps` of the N rows; `print` shows their means.
 
     Raises:
-        ValueError: as `refine`; fewer than 2 particles.
+        ValueError: as `refine`; fewer than 2 particles; a latent is outside the plate.
 
     References:
         Cremer, Li and Duvenaud (2018), Inference suboptimality in variational autoencoders,
@@ -229,6 +229,11 @@ def inference_gaps(
     whole_number(num_particles, "num_particles", at_least=2)  # a standard error takes two
     inference = Inference(model, guide, data)
     model, guide = inference.programs
+    if outside := inference.check_programs():
+        raise ValueError(
+            f"latent site {outside[0]!r} is outside the plate over the rows, and not a row's: "
+            "condition both programs on a value of it (pyro.condition)"
+        )
     if isinstance(method, RefinedGuide):
         best = method
     else:

@@ -98,7 +98,7 @@ class Inference:
         return arguments(self.data)
 
     def check_programs(self) -> list[str]:
-        """Run custom programs once over all rows; names of the guide's sites outside the plate."""
+        """Run custom programs once over all rows; names of latents outside the plate."""
         outside = check_programs(self.model, self.guide, *arguments(self.data))
         if outside:
             require_rows_apart(self.guide, *arguments(self.data, slice(ROWS_LOOKED_AT)))

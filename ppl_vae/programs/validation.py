@@ -96,7 +96,7 @@ def check_programs(model: Program, guide: Program, x: Tensor, *others: Tensor) -
         others: Their further arguments, rows first: covariates.
 
     Returns:
-        Names of the guide's sites outside the data plate.
+        Names of the guide's latent sites outside the data plate.
 
     Raises:
         TypeError: one of them cannot be called.
@@ -129,7 +129,8 @@ def check_programs(model: Program, guide: Program, x: Tensor, *others: Tensor) -
                 check_site(site, args[0], start)
             for site in sites:
                 check_masks(site, drawn.nodes.get(site["name"]), start)
-            outside |= {site["name"]: None for site in sample_sites(drawn) if not is_local(site)}
+            latents = [site for site in sample_sites(drawn) if not site["is_observed"]]
+        outside |= {site["name"]: None for site in latents if not is_local(site)}
     return list(outside)
 
 

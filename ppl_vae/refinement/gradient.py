@@ -136,7 +136,7 @@ class GradientRefinement:
             units = task.family.units(raw)
             with torch.enable_grad():
                 q = task.program(raw + units * step)
-                loss = objective.differentiable_loss(task.model, q, *task.args)
+                loss = objective.differentiable_loss(task.given()[0], q, *task.args)
                 # with respect to these alone: the model's own gradients stay untouched
                 (slope,) = torch.autograd.grad(loss, step)
             step.grad = slope.nan_to_num(posinf=0.0, neginf=0.0)
@@ -166,7 +166,7 @@ def _better(objective: Bound, task: Task, start: Tensor, end: Tensor) -> Tensor:
 def _bounds(objective: Bound, task: Task, raw: Tensor, seed: int) -> Tensor:
     with seeded(seed):
         bounds = [
-            objective.bound(task.model, task.program(raw), *task.args)
+            objective.bound(task.given()[0], task.program(raw), *task.args)
             for _ in range(BOUNDS_COMPARED)
         ]
     return torch.stack(bounds)

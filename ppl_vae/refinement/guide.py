@@ -1,31 +1,24 @@
-"""A guide with variational parameters for each row, and latents side by side in one vector."""
+"""A guide with variational parameters for each row."""
 
-import copy
-from dataclasses import dataclass
 from typing import Any
 
 import pyro
 import pyro.distributions as dist
 import torch
 from pyro import poutine
-from pyro.distributions import transforms as T
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
-from torch.distributions import biject_to, constraints
 
 from ppl_vae.data import Dataset
 from ppl_vae.families.posteriors import Posterior
-from ppl_vae.hmc.target import is_real
 from ppl_vae.programs.forms.keys import RowKeys
-from ppl_vae.programs.inference import Inference
-from ppl_vae.programs.masks import mask_of
-from ppl_vae.programs.modules import arguments
-from ppl_vae.programs.plates import rows_first
-from ppl_vae.programs.traces import PARTICLES, PLATE, Program, Site, log_terms, sample_sites
-from ppl_vae.runtime.seeding import seeded
+from ppl_vae.programs.modules import arguments, module_of
+from ppl_vae.programs.sites import is_local
+from ppl_vae.programs.traces import PLATE, Program
+from ppl_vae.refinement.discrete import DiscreteLatents
+from ppl_vae.refinement.latents import Latents, Masks, Values
 
-__all__ = ["Latents", "RefinedGuide"]
-
-Masks = dict[str, Tensor]
+__all__ = ["RefinedGuide"]
 
 
 class RefinedGuide(nn.Module):
@@ -33,15 +26,18 @@ class RefinedGuide(nn.Module):
 
     q(z given x) = family(parameters of x's row); rows are looked up by their values, context
     included. For several latent sites, or constrained ones, the family is a normal in unconstrained
-    space, split into conditionals.
+    space, split into conditionals. Discrete latents y have a table, q(y given x), and z has
+    parameters for each y. Latents that rows share are drawn as in the guide that was refined.
 
     Args:
         posterior: The family.
         latents: The latent sites.
-        raw: The family's parameters, (N, P).
+        raw: The family's parameters, (N, P), or (N, C, P) for C values of discrete latents.
         data: The rows to which they belong.
-        masks: Which entries of a latent count, by site, (N, *event); all entries of a site that is
-            not named count.
+        masks: Which entries of a latent count, by site, (N, *event) or (N, C, *event); all entries
+            of a site that is not named count.
+        discrete: The discrete latents, and log q(y given x) up to a constant, (N, C).
+        shared: The guide that draws the latents outside the plate "data", if there are any.
 
     Shape:
         x (B, *event), further arguments (B, ...) -> the sites' values, batch shape (B,)
@@ -62,23 +58,54 @@ class RefinedGuide(nn.Module):
 
     def __init__(
         self,
-        posterior: Posterior,
-        latents: "Latents",
+        posterior: Posterior | None,
+        latents: Latents,
         raw: Tensor,
         data: Dataset,
-        masks: dict[str, Tensor] | None = None,
+        masks: Masks | None = None,
+        *,
+        discrete: tuple[DiscreteLatents, Tensor] | None = None,
+        shared: Program | None = None,
     ) -> None:
         super().__init__()
-        self.posterior = posterior
+        self.posterior: Any = posterior
         self.latents = latents
         self.masks = masks or {}
         self.raw = nn.Parameter(raw, requires_grad=False)
         self.keys = RowKeys(*(each.to(raw) for each in arguments(data)))
+        self.discrete: DiscreteLatents | None = None
+        if discrete is not None:
+            self.discrete = discrete[0]
+            self.logits = nn.Parameter(discrete[1], requires_grad=False)
+        self.shared: Any = shared
+        self.parts = None if shared is None else module_of(shared)
 
     def forward(self, x: Tensor, *others: Tensor) -> Any:
         """The Pyro guide."""
+        rows = self._found(x, *others)
+        if self.shared is not None:
+            with poutine.block(hide_fn=_is_of_rows):
+                self.shared(x, *others)
         with pyro.plate(PLATE, len(x), dim=-1):
-            return self.latents.sample(self.encode(x, *others), self.masks_of(x, *others))
+            values = self._draw(rows)
+        return next(iter(values.values())) if len(values) == 1 else values
+
+    def _draw(self, rows: Tensor) -> Values:
+        """All latents of these rows."""
+        raw = self.raw[rows]
+        masks = {name: mask.to(rows.device)[rows] for name, mask in self.masks.items()}
+        values: Values = {}
+        if self.discrete is not None:
+            # Whether a discrete latent counts depends on x alone, and is the same in each case.
+            own = {site.name for site in self.discrete.sites}
+            first = {name: mask[:, 0] for name, mask in masks.items() if name in own}
+            values, case = self.discrete.sample(self.logits[rows], first)
+            of_rows = torch.arange(len(rows), device=rows.device)
+            raw = raw[of_rows, case]
+            masks = {name: mask[of_rows, case] for name, mask in masks.items() if name not in own}
+        if self.latents.sites:
+            values |= self.latents.sample(self.posterior.distribution(raw), masks)
+        return values
 
     def encode(self, x: Tensor, *others: Tensor) -> dist.TorchDistribution:
         """q of all latents side by side, in unconstrained space."""
@@ -87,13 +114,6 @@ class RefinedGuide(nn.Module):
     def parameters_of(self, x: Tensor, *others: Tensor) -> Tensor:
         """The family's parameters for these rows, (B, P)."""
         return self.raw[self._found(x, *others)]
-
-    def masks_of(self, x: Tensor, *others: Tensor) -> dict[str, Tensor]:
-        """Which entries count for these rows, by site."""
-        if not self.masks:
-            return {}
-        rows = self._found(x, *others)
-        return {name: mask.to(rows.device)[rows] for name, mask in self.masks.items()}
 
     def _found(self, *args: Tensor) -> Tensor:
         """Positions of these rows among the guide's."""
@@ -107,233 +127,6 @@ class RefinedGuide(nn.Module):
         return found
 
 
-@dataclass(frozen=True)
-class Latents:
-    """The latent sites, side by side in one unconstrained vector of dimension D.
-
-    Args:
-        sites: The sites, in the model's order.
-
-    Example:
-        >>> site = LatentSite("z", torch.Size([2]), 1, None)
-        >>> Latents((site, site)).dim
-        4
-    """
-
-    sites: tuple["LatentSite", ...]
-
-    @property
-    def dim(self) -> int:
-        """D."""
-        return sum(site.size for site in self.sites)
-
-    def sample(self, q: Any, masks: Masks) -> Any:
-        """Draw all sites from q over their unconstrained vector; one site's value, or all by name.
-
-        Several sites are drawn one after the other from the normal's conditionals, u_i given u_<i:
-        with u = m + R e and R lower triangular, the mean of block i is m_i + R_i,<i e_<i and its
-        root R_ii. A masked entry is drawn, and the density of the other entries is conditional on
-        it: exp(log w) stays unbiased, since no other term depends on it.
-        """
-        first, *others = self.sites
-        is_whole = first.shape == q.event_shape and not first.is_part_masked(masks)
-        if is_whole and not others:
-            return first.draw(first.constrained(q), masks)
-        loc, root = _normal(q)
-        values = {}
-        noise = loc[..., :0]
-        for site in self.sites:
-            used = noise.shape[-1]
-            block = slice(used, used + site.size)
-            shift = root[..., block, :used] @ noise.unsqueeze(-1)
-            mean = loc[..., block] + shift.squeeze(-1)
-            root_ii = root[..., block, block]
-            values[site.name] = site.draw(site.distribution(mean, root_ii, masks), masks)
-            residual = (site.unconstrain(values[site.name]) - mean).unsqueeze(-1)
-            e = torch.linalg.solve_triangular(root_ii, residual, upper=False).squeeze(-1)
-            noise = torch.cat([noise.expand(*e.shape[:-1], -1), e], dim=-1)
-        return values if len(values) > 1 else values[first.name]
-
-
-@dataclass(frozen=True)
-class LatentSite:
-    """One latent: its unconstrained shape, and the map to its support (None if that is R^n)."""
-
-    name: str
-    shape: torch.Size
-    event_dim: int
-    transform: Any
-
-    @property
-    def size(self) -> int:
-        """Unconstrained numbers."""
-        return self.shape.numel()
-
-    def unconstrain(self, value: Tensor) -> Tensor:
-        """(..., *event) -> (..., size)."""
-        u = value if self.transform is None else self.transform.inv(value)
-        return u.reshape(*value.shape[: value.dim() - self.event_dim], self.size)
-
-    def distribution(self, loc: Tensor, root: Tensor, masks: Masks) -> Any:
-        """N(loc, root root') on the site's support."""
-        if self.shape == ():
-            return self.constrained(dist.Normal(loc[..., 0], root[..., 0, 0]))
-        if self.is_part_masked(masks):
-            normal = part_masked_normal(loc, root, masks[self.name].flatten(1))
-        else:
-            normal = dist.MultivariateNormal(loc, scale_tril=root)
-        if len(self.shape) == 1:
-            return self.constrained(normal)
-        reshape = T.ReshapeTransform(torch.Size([self.size]), self.shape)
-        return self.constrained(dist.TransformedDistribution(normal, [reshape]))
-
-    def is_part_masked(self, masks: Masks) -> bool:
-        """Whether some entries of a row count and others do not."""
-        if self.name not in masks:
-            return False
-        mask = masks[self.name]
-        entries = mask.reshape(len(mask), -1)
-        return not torch.equal(entries.all(1), entries.any(1))
-
-    def draw(self, q: Any, masks: Masks) -> Tensor:
-        """A draw, whose density counts for the rows that the model counts."""
-        if self.name not in masks or self.is_part_masked(masks):
-            return pyro.sample(self.name, q)
-        mask: Any = masks[self.name]
-        rows = mask.reshape(len(mask), -1).any(1)
-        with poutine.mask(mask=rows):
-            return pyro.sample(self.name, q)
-
-    def constrained(self, q: Any) -> Any:
-        """q pushed to the support."""
-        return q if self.transform is None else dist.TransformedDistribution(q, [self.transform])
-
-
-def part_masked_normal(loc: Tensor, root: Tensor, mask: Tensor) -> Any:
-    """N(loc, root root') whose log-density sums the entries that count, each given earlier ones."""
-    scale = root.diagonal(dim1=-2, dim2=-1)
-    entries = dist.Normal(torch.zeros_like(scale), scale).mask(mask).to_event(1)
-    return dist.TransformedDistribution(entries, [Sheared(loc, root / scale.unsqueeze(-2))])
-
-
-class Sheared(T.Transform):
-    """u = loc + R e, R lower triangular with ones on its diagonal, so that volumes are kept."""
-
-    domain = codomain = constraints.real_vector
-    bijective = True
-
-    def __init__(self, loc: Tensor, root: Tensor) -> None:
-        super().__init__()
-        self.loc, self.root = loc, root
-
-    def _call(self, x: Tensor) -> Tensor:
-        return self.loc + (self.root @ x.unsqueeze(-1)).squeeze(-1)
-
-    def _inverse(self, y: Tensor) -> Tensor:
-        residual = (y - self.loc).unsqueeze(-1)
-        return torch.linalg.solve_triangular(
-            self.root, residual, upper=False, unitriangular=True
-        ).squeeze(-1)
-
-    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        """Zero."""
-        return torch.zeros_like(x[..., 0])
-
-
-def read_masks(model: Program, guide: Program, args: tuple[Tensor, ...], latents: Latents) -> Masks:
-    """Which entries of the latents count for these rows, by site, (B, *event)."""
-    with seeded(0):  # the draws that follow are those without it
-        terms = log_terms(model, guide, *args, num_particles=2)
-    masks = {}
-    for latent in latents.sites:
-        site = terms.model_trace.nodes[latent.name]
-        first, second = rows_first(mask_of(site), site)
-        if not torch.equal(first, second):
-            raise ValueError(
-                f"the mask of latent site {latent.name!r} depends on another latent: let it depend "
-                "on x alone"
-            )
-        masks[latent.name] = first
-        if latent.transform is not None and latent.is_part_masked(masks):
-            raise ValueError(
-                f"latent site {latent.name!r} on {type(site['fn'].support).__name__} masks some "
-                "entries of a row and not others, which cannot be refined: mask whole rows, or "
-                "sample the entries as separate sites"
-            )
-    return masks
-
-
-def join_masks(parts: list[Masks]) -> Masks:
-    """The masks of all these rows, for the sites with an entry that does not count."""
-    joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    return {name: mask for name, mask in joined.items() if not mask.all()}
-
-
-def read_latents(inference: Inference) -> Latents:
-    """The latent sites, from a run on the first rows."""
-    terms = inference.block(slice(2), seed=0).terms(2)
-    sites = [site for site in sample_sites(terms.model_trace) if not site["is_observed"]]
-    if not sites:
-        raise ValueError(
-            "the model has no latent site, so nothing can be refined: any guide's ELBO is log p(x)"
-        )
-    return Latents(tuple(_latent_site(site) for site in sites))
-
-
-def _latent_site(site: Site) -> LatentSite:
-    plates = {frame.name for frame in site["cond_indep_stack"]} - {PARTICLES}
-    if plates != {PLATE}:
-        where = f"outside the plate {PLATE!r}"
-        if PLATE in plates:
-            where = f"in the plate {min(plates - {PLATE})!r} inside it too"
-        raise ValueError(
-            f"latent site {site['name']!r} lies {where}, where it cannot be refined for each row: "
-            "fix it by poutine.condition, or write the inner plate as an event dim, "
-            "fn.to_event(1)"
-        )
-    event = site["fn"].event_shape
-    support = _shared_support(site["fn"].support, len(event), site["name"])
-    if support.is_discrete:
-        raise ValueError(
-            f"latent site {site['name']!r} is discrete, and refinement needs continuous latents"
-        )
-    if is_real(support):
-        return LatentSite(site["name"], event, len(event), None)
-    try:
-        transform = biject_to(support)
-    except NotImplementedError:
-        raise ValueError(
-            f"latent site {site['name']!r} has the support {support}, which has no bijection from "
-            "R^n, and refinement needs one: use the guide as it is"
-        ) from None
-    return LatentSite(site["name"], transform.inverse_shape(event), len(event), transform)
-
-
-def _shared_support(support: Any, event_dim: int, name: str) -> Any:
-    """The support with bounds of one row, if plates have spread them over particles and rows."""
-    shared = copy.copy(support)
-    for key, bound in vars(support).items():
-        if isinstance(bound, constraints.Constraint):
-            setattr(shared, key, _shared_support(bound, event_dim, name))
-        elif isinstance(bound, Tensor) and bound.dim() > event_dim:
-            bounds = bound.reshape(-1, *bound.shape[bound.dim() - event_dim :])
-            if not torch.equal(bounds, bounds[:1].expand_as(bounds)):
-                raise ValueError(
-                    f"the support of latent site {name!r} depends on the row or on another latent: "
-                    "rewrite the site on a fixed support, for example as a fraction in (0, 1)"
-                )
-            setattr(shared, key, bounds[0])
-    return shared
-
-
-def _normal(q: Any) -> tuple[Tensor, Tensor]:
-    """Mean and lower-triangular root of a normal."""
-    base = q.base_dist if isinstance(q, torch.distributions.Independent) else q
-    if isinstance(base, torch.distributions.Normal):
-        return base.loc, torch.diag_embed(base.scale)
-    if hasattr(base, "scale_tril"):
-        return base.loc, base.scale_tril
-    raise ValueError(
-        "several, scalar or partly masked latents need a family of normals, such as "
-        f"FullRankNormal, not {type(base).__name__}"
-    )
+def _is_of_rows(msg: Any) -> bool:
+    """Whether a message is anything but a draw of a latent that rows share."""
+    return msg["type"] != "sample" or site_is_subsample(msg) or is_local(msg)

@@ -70,8 +70,13 @@ class SampledRefinement:
 
     def parameters(self, task: Task, tick: Callable[[], Any]) -> Tensor:
         """The normal at the draws' moments."""
+        if task.case:
+            raise ValueError(
+                f"latent site {next(iter(task.case))!r} is discrete: chains sum it out, and give "
+                "no draws for each of its values; use GradientRefinement()"
+            )
         chains = run_chains(
-            task.model, task.guide, *task.args, num_chains=self.num_chains, sampler=self.sampler
+            *task.given(), *task.args, num_chains=self.num_chains, sampler=self.sampler
         )
         tick()
         u = chains.draws.flatten(0, 1)

@@ -1,23 +1,30 @@
 """What a way of refining is given: a block of rows, the model, the guide and the family."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import pyro
 import torch
+from pyro import poutine
 from pyro.distributions import constraints
 from torch import Tensor
 
 from ppl_vae.families.posteriors import Posterior, inverse_softplus
 from ppl_vae.guide import Guide
 from ppl_vae.hmc import LogJoint
+from ppl_vae.programs.discrete.cases import drawn_at
+from ppl_vae.programs.global_latents import global_draw
 from ppl_vae.programs.traces import PLATE, Program, log_terms
-from ppl_vae.refinement.guide import Latents, Masks, RefinedGuide
+from ppl_vae.refinement.discrete import DiscreteLatents
+from ppl_vae.refinement.guide import RefinedGuide
+from ppl_vae.refinement.latents import Latents, Masks, Values
 
 __all__ = ["Refinement"]
 
 DRAWS_FOR_START = 200  # from the guide, where the refined family is another one
+NUM_SHARED = 10  # draws of what the rows share, for the probabilities of discrete latents
+NUM_OWN = 50  # and of a row's latents
 
 
 @runtime_checkable
@@ -51,7 +58,19 @@ class Refinement(Protocol):
 
 @dataclass(frozen=True)
 class Task:
-    """A block of rows to be refined."""
+    """A block of rows to be refined, for one value of their discrete latents.
+
+    Args:
+        model: The model.
+        guide: The guide.
+        args: Arguments of both.
+        latents: The continuous latents of a row.
+        family: The variational family.
+        masks: Which entries of a latent count.
+        discrete: The discrete latents of a row.
+        case: Their values.
+        is_shared: Whether there are latents outside the plate: each step draws them from the guide.
+    """
 
     model: Program
     guide: Program
@@ -59,18 +78,42 @@ class Task:
     latents: Latents
     family: Any
     masks: Masks
+    discrete: DiscreteLatents = DiscreteLatents(())
+    case: Values = field(default_factory=dict)
+    is_shared: bool = False
 
     def program(self, raw: Tensor) -> Program:
         """The guide with these parameters for the block's rows."""
 
         def refined(x: Tensor, *_others: Tensor) -> Any:
             with pyro.plate(PLATE, len(x), dim=-1):
-                return self.latents.sample(self.family.distribution(raw), self.masks)
+                self.discrete.fix(self.case, raw)
+                if self.latents.sites:
+                    self.latents.sample(self.family.distribution(raw), self.masks)
 
         return refined
 
+    def given(self) -> tuple[Program, Program]:
+        """Model and guide given one draw of what the rows share; as they are if that is nothing."""
+        if not self.is_shared:
+            return self.model, self.guide
+        draw = global_draw(self.guide, *self.args)
+        model, guide = (poutine.condition(each, data=draw) for each in (self.model, self.guide))
+        return model, guide
+
+    def log_evidence(self, raw: Tensor) -> Tensor:
+        """An estimate of log p(x, y), (B,), of the case y, from draws of these parameters."""
+        draws = []
+        for _ in range(NUM_SHARED if self.is_shared else 1):
+            model, _guide = self.given()
+            terms = log_terms(model, self.program(raw), *self.args, num_particles=NUM_OWN)
+            draws.append(terms.log_weights.nan_to_num(-torch.inf).logsumexp(0))
+        return torch.stack(draws).logsumexp(0)
+
     def start(self) -> Tensor | None:
         """The guide's own parameters, if it has any in unconstrained space."""
+        if self.case or self.is_shared:
+            return None
         if isinstance(self.guide, RefinedGuide):
             return self.guide.parameters_of(*self.args)
         family = own_family(self.guide)
@@ -80,8 +123,9 @@ class Task:
 
     def moments(self) -> Tensor:
         """Parameters for mean and sd of the guide's draws, which come first in every family."""
-        terms = log_terms(self.model, self.guide, *self.args, num_particles=DRAWS_FOR_START)
-        u = LogJoint(terms, self.model, *self.args).start
+        model, guide = self.given()
+        terms = drawn_at(self.case, model, guide, *self.args, num_particles=DRAWS_FOR_START)
+        u = LogJoint(terms, model, *self.args).start
         first = torch.cat([u.mean(0), inverse_softplus(u.std(0))], dim=-1)
         # The rest is small and unequal: at zero itself a low-rank factor has no gradient.
         rest = torch.arange(self.family.num_parameters - first.shape[-1]).to(first).cos() / 100

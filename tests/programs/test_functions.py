@@ -17,13 +17,12 @@ from ppl_vae.refinement import GradientRefinement
 ALL = KINDS | GUIDES
 OUTSIDE = "outside the plate|does not split by row"
 NO_NEW_ROWS = "is not among the 5 rows for which the guide has parameters"
-SHARED = {"refine": OUTSIDE, "evidence_interval": OUTSIDE, "calibration": OUTSIDE}
+SHARED = {"evidence_interval": OUTSIDE, "calibration": OUTSIDE}
 REFUSED = {
     "gamma_family": SHARED,
     "sequences": SHARED,
     "baseball": SHARED,
     "pooled": SHARED,
-    "objects": {"refine": "is discrete, and refinement needs continuous latents"},
     "row_parameters": {"calibration": NO_NEW_ROWS},
     "easy": SHARED | {"calibration": NO_NEW_ROWS},
     "listed": SHARED | {"calibration": NO_NEW_ROWS},

@@ -91,12 +91,16 @@ class Gradient(ABC):
 
 def follow_paths(terms: LogTerms, weighted: Tensor) -> Tensor:
     """sum_k d weighted_k / dz_k . z_k per row, (B,): its gradient is the path derivative alone."""
-    sites = [terms.guide_trace.nodes[name] for name in terms.paths]
+    # A whole number that is fixed has no path.
+    paths = {name: path for name, path in terms.paths.items() if path.requires_grad}
+    if not paths:
+        return weighted.new_zeros(weighted.shape[1])
+    sites = [terms.guide_trace.nodes[name] for name in paths]
     slopes = torch.autograd.grad(
         weighted.sum(), [site["value"] for site in sites], retain_graph=True, allow_unused=True
     )
     total = weighted.new_zeros(weighted.shape[1])
-    for site, path, slope in zip(sites, terms.paths.values(), slopes, strict=True):
+    for site, path, slope in zip(sites, paths.values(), slopes, strict=True):
         if slope is not None:
             total = total + sum_by_row(slope * path, site["fn"].event_dim)
     return total

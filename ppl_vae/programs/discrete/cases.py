@@ -19,7 +19,15 @@ from ppl_vae.programs.sites import (
 )
 from ppl_vae.programs.traces import LogTerms, drawing, log_terms, particles_of
 
-__all__ = ["Cases", "cases_of", "discrete_latents", "marginal_log_weights", "values_of"]
+__all__ = [
+    "MOST_CASES",
+    "Cases",
+    "cases_of",
+    "discrete_latents",
+    "drawn_at",
+    "marginal_log_weights",
+    "values_of",
+]
 
 MOST_CASES = 1000  # values of all discrete latents together; beyond, they stay sampled
 
@@ -123,6 +131,39 @@ def cases_of(terms: LogTerms, model: Program, guide: Program, *args: Any) -> Cas
         drawn = log_terms(model, drawing(guide, kept | case), *args, **settings)
         parts.append(_uniform_where_masked(drawn, found))
     return Cases(tuple(found), tuple(parts))
+
+
+def drawn_at(
+    case: Values, model: Program, guide: Program, *args: Any, num_particles: int = 1
+) -> LogTerms:
+    """One run of model and guide with these values of discrete latents.
+
+    Args:
+        case: The values, by site, each as `values_of` has it.
+        model: The model.
+        guide: The guide.
+        args: Arguments of both.
+        num_particles: Number of particles K.
+
+    Example:
+        >>> from ppl_vae import beds
+        >>> bed = beds.linear_gaussian(num_data=3)
+        >>> drawn_at({}, bed.model, bed.guide, bed.x, num_particles=2).log_q.shape
+        torch.Size([2, 3])
+    """
+    terms = log_terms(model, guide, *args, num_particles=num_particles)
+    if not case:
+        return terms
+    nodes: Any = terms.guide_trace.nodes
+    kept = {site["name"]: site["value"] for site in terms.global_latents}
+    values = {name: value.expand(nodes[name]["value"].shape) for name, value in case.items()}
+    return log_terms(
+        model,
+        drawing(guide, kept | values),
+        *args,
+        num_particles=num_particles,
+        max_plate_nesting=particles_of(terms.guide_trace).max_plate_nesting,
+    )
 
 
 def discrete_latents(sites: list[Site]) -> dict[str, Tensor]:
