@@ -27,7 +27,7 @@ from ppl_vae import (
     posteriors,
     priors,
 )
-from ppl_vae.data import Dataset
+from ppl_vae.data import Dataset, readers
 from ppl_vae.evidence import AIS, Defensive, Evidence, ImportanceSampling
 from ppl_vae.experiment import (
     Config,
@@ -576,6 +576,27 @@ def test_a_batch_without_a_row_for_each_process_is_refused(tmp_path, monkeypatch
     with pytest.raises(ConfigError, match=said):
         run_experiment(small(("training.batch_size", 3)), tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_on_data_in_a_file_is_that_on_the_same_data_in_memory(tmp_path, monkeypatch):
+    """With a prior that takes the first rows without a missing value."""
+    x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    x[0, 1] = np.nan
+    np.save(tmp_path / "x.npy", x)
+    changes = [
+        ("data.name", str(tmp_path / "x.npy")),
+        ("prior.name", "VampPrior"),
+        ("prior.pseudo_inputs", 5),
+        ("likelihood.name", "Gaussian"),
+        ("training.num_epochs", 1),
+        ("evaluation.num_particles", 50),
+    ]
+    config = read_config(changes=changes)
+    found = []
+    for name, limit in (("memory", 2**28), ("file", 100)):
+        monkeypatch.setattr(readers, "LARGEST_IN_MEMORY", limit)
+        found.append(run_experiment(config, tmp_path / name, progress=False))
+    assert found[0].log_evidence == pytest.approx(found[1].log_evidence, rel=1e-6)
 
 
 def test_a_run_without_validation_data(tmp_path):

@@ -3,6 +3,8 @@
 import os
 import tempfile
 import tomllib
+import tracemalloc
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +17,13 @@ from hypothesis import strategies as st
 import ppl_vae as pv
 from ppl_vae import likelihoods
 from ppl_vae.cli.options import value as option
+from ppl_vae.data.tables.files import read_frame
 from ppl_vae.errors import DamagedFileError, TooLargeError
 from ppl_vae.experiment import ConfigError, Metrics, read_config, read_study
 from ppl_vae.experiment.config import _literal, read_toml
 from ppl_vae.families.missing import observed_part
 from ppl_vae.families.modules import shape_of
+from ppl_vae.runtime import memory
 from ppl_vae.runtime.files import write_whole
 from ppl_vae.runtime.sealed import read_tensors, write_arrays, write_tensors
 
@@ -279,17 +283,74 @@ def test_a_pipe_or_a_folder_is_refused_before_it_is_opened(suffix, tmp_path):
             READ[suffix](tmp_path / f"{name}{suffix}")
 
 
-def test_bombs_are_refused_by_the_size_that_they_declare(tmp_path):
-    import zipfile
-
-    with zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+def zeros_in(path, shape, num_bytes):
+    """An .npz file that declares an array of zeros and holds the first bytes of it."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         with archive.open("x.npy", "w", force_zip64=True) as file:
-            np.lib.format.write_array_header_1_0(
-                file, {"descr": "<f8", "fortran_order": False, "shape": (2**37,)}
-            )
-            file.write(bytes(2**20))
-    with pytest.raises((DamagedFileError, TooLargeError), match="bomb.npz"):
-        pv.read(tmp_path / "bomb.npz")
+            header = {"descr": "<f8", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            file.write(bytes(num_bytes))
+
+
+def repeated(path, value, times):
+    """A .parquet file of one value."""
+    frame = pd.DataFrame({"a": [value] * times, "b": np.zeros(times)})
+    frame.to_parquet(path, compression="zstd")
+
+
+def in_chunks(path, shape, chunks):
+    """A .zarr array of which nothing is written."""
+    pytest.importorskip("zarr").create_array(path, shape=shape, chunks=chunks, dtype="f4")
+
+
+def wide_row(path):
+    """A short header, and a row that is not."""
+    path.write_bytes(b"a,b\n" + b"1," * 200_000 + b"\n")
+
+
+BOMBS = {
+    "zeros.npz": lambda path: zeros_in(path, (2**18,), 2**21),
+    "declared.npz": lambda path: zeros_in(path, (2**37,), 2**21),
+    "equal.parquet": lambda path: repeated(path, 1.0, 2**18),
+    "texts.parquet": lambda path: repeated(path, "x" * 2**12, 2**12),
+    "chunk.zarr": lambda path: in_chunks(path, (400_000, 1_000), (400_000, 1_000)),
+    "rows.zarr": lambda path: in_chunks(path, (10**13, 2), (1_000, 2)),
+    "row.csv": wide_row,
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_bombs_are_refused_before_they_are_unpacked(name, tmp_path, monkeypatch):
+    """Files that would fill the memory, with a limit of a megabyte instead of 256."""
+    monkeypatch.setattr(memory, "LARGEST_UNPACKED", 2**20)
+    BOMBS[name](tmp_path / name)
+    tracemalloc.start()
+    try:
+        with pytest.raises(TooLargeError, match=name) as caught:
+            pv.read(tmp_path / name)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert "\n" not in str(caught.value)
+    assert peak < 20 * 2**20
+
+
+def test_evidence_that_is_a_bomb_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "LARGEST_UNPACKED", 2**20)
+    zeros_in(tmp_path / "evidence.npz", (2**18,), 2**21)
+    with pytest.raises(
+        TooLargeError, match=r"evidence.npz has [\d,]+ bytes, and 2,\d{3},\d{3} when"
+    ):
+        pv.Evidence.load(tmp_path / "evidence.npz")
+
+
+def test_texts_that_repeat_are_read_as_they_are(tmp_path):
+    """The check does not change what is read, and other kinds of columns are left to pandas."""
+    frame = pd.DataFrame({"a": ["north", "south", None] * 50, "b": [[1, 2]] * 150})
+    frame.to_parquet(tmp_path / "a.parquet")
+    pd.testing.assert_frame_equal(
+        read_frame(tmp_path / "a.parquet"), pd.read_parquet(tmp_path / "a.parquet")
+    )
 
 
 def test_a_study_of_too_many_cells_is_refused_with_their_number(tmp_path):

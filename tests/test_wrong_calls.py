@@ -361,6 +361,7 @@ SIZES = {
     "chains": lambda: evidence.AIS(10**12, 10**12),
     "temperatures": lambda: evidence.AIS(8, 10**12),
     "samples": lambda: hmc.HMC(num_samples=10**12),
+    "array": lambda: pv.Dataset(np.broadcast_to(np.zeros(1), (10**6, 10**6))),
     "rows": lambda: pv.Model(priors.StandardNormal(2), likelihoods.Gaussian(4)).sample(10**10),
 }
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ppl_vae.errors import ArgumentError
 from ppl_vae.runtime.checks import echoed
+from ppl_vae.runtime.memory import require_memory
 
 EVENT_DIMS = {1: ("feature",), 2: ("row", "column"), 3: ("channel", "row", "column")}
 
@@ -162,6 +163,8 @@ def tensor(source: Any, dtype: torch.dtype, what: str) -> Tensor:
             source = source.to_dense()
         return source.detach().to(dtype, copy=True)
     width = np.float64 if dtype == torch.float64 else np.float32
+    sizes = getattr(source, "shape", ())
+    require_memory(f"{what} of shape {tuple(sizes)}", *sizes, num_bytes=dtype.itemsize)
     with np.errstate(over="ignore"):  # an overflow becomes inf, and is then named by its place
         array = np.array(_numbers(source, what), dtype=width, order="C")
     return torch.from_numpy(array).to(dtype)

@@ -1,5 +1,6 @@
 """Data sets from files: .npz, .npy, .csv, .parquet, .zarr."""
 
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from ppl_vae.data.tables.files import TABLES, Roles, present, read_frame
 from ppl_vae.errors import DamagedFileError, TooLargeError
 from ppl_vae.runtime.checks import file_path, one_line
 from ppl_vae.runtime.files import require_file
-from ppl_vae.runtime.memory import require_memory
+from ppl_vae.runtime.memory import require_memory, require_unpacked
 
 __all__ = ["read"]
 
@@ -86,7 +87,7 @@ def arrays(path: Path) -> dict[str, np.ndarray]:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             sizes = [each.file_size for each in archive.zip.infolist()]
-            require_memory(f"{path}", sum(sizes), num_bytes=1)
+            require_unpacked(path, sum(sizes))
             return dict(archive)
     except TooLargeError:
         raise
@@ -159,8 +160,21 @@ def _read_zarr(path: Path, label: str | None, context: tuple[str, ...]) -> dict[
     except (ValueError, OSError) as error:
         raise _unreadable(path, error) from None
     by_name = {"x": found} if hasattr(found, "shape") else dict(found.arrays())
+    for name, array in by_name.items():
+        require_memory(f"{path}: {name} of {array.shape[0]:,} rows", array.shape[0], num_bytes=8)
+        _require_small_chunks(path, name, array)
     fields = _named(path, by_name, label, context)
     return fields | {"x": _left_if_large(fields["x"])}
+
+
+def _require_small_chunks(path: Path, name: str, array: Any) -> None:
+    """Raise TooLargeError for chunks of a file that are too large to be read for each batch."""
+    size = math.prod(array.chunks)
+    if array.size > LARGEST_IN_MEMORY and size > LARGEST_IN_MEMORY // 4:
+        raise TooLargeError(
+            f"{path}: {name} has chunks of {size:,} numbers, and each batch of its rows reads "
+            f"whole ones: write it with at most {LARGEST_IN_MEMORY // 4:,} in a chunk"
+        )
 
 
 def _left_if_large(array: Any) -> Any:

@@ -4,10 +4,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import torch
 from pyro.infer import ELBO
-from torch import nn
+from torch import Tensor, nn
 
 from ppl_vae.data import Dataset
+from ppl_vae.data.streaming import blocks
 from ppl_vae.experiment.config import Config, ConfigError, blamed, changed, to_toml
 from ppl_vae.experiment.rows.sources import load_data
 from ppl_vae.experiment.saved.trained import TrainedRun
@@ -167,7 +169,7 @@ def _model(config: Config, data: Dataset, guide: Guide) -> Model:
 
 def _prior(config: Config, train: Dataset, guide: Guide) -> nn.Module:
     """The prior, with the guide and the first training rows if it takes them."""
-    whole = train.mask.flatten(1).all(1).nonzero()[:, 0]
+    whole = _complete_rows(train, max(config.prior.rows.values(), default=0))
     starts = {}
     for name, count in config.prior.rows.items():
         if count > len(whole):
@@ -178,3 +180,16 @@ def _prior(config: Config, train: Dataset, guide: Guide) -> nn.Module:
         if train.context is not None:
             starts["pseudo_context"] = train.context[whole[:count]]
     return blamed("prior", config.prior.build, guide=guide, latent_dim=config.latent_dim, **starts)
+
+
+def _complete_rows(data: Dataset, count: int) -> Tensor:
+    """Numbers of the first rows without a missing value, at least `count` if there are as many."""
+    found: list[Tensor] = []
+    start = 0
+    for block in blocks(data.x):
+        if sum(map(len, found)) >= count:
+            break
+        complete = ~block.isnan().flatten(1).any(1)
+        found.append(start + complete.nonzero()[:, 0])
+        start += len(block)
+    return torch.cat(found) if found else torch.empty(0, dtype=torch.long)

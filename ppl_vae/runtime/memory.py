@@ -7,11 +7,13 @@ from pathlib import Path
 
 from ppl_vae.errors import TooLargeError
 
-__all__ = ["NUM_BYTES", "available_bytes", "require_memory"]
+__all__ = ["NUM_BYTES", "available_bytes", "require_memory", "require_unpacked"]
 
 NUM_BYTES = 4  # of a number in float32
 CGROUP = Path("/sys/fs/cgroup")  # of a container
 GIGABYTE = 2**30
+LARGEST_UNPACKED = 2**28  # bytes of a compressed file whose values may all be equal
+MOST_COMPRESSED = 500  # times; deflated zeros take a thousandth
 
 
 def require_memory(what: str, *sizes: float, num_bytes: int = NUM_BYTES) -> None:
@@ -39,6 +41,36 @@ def require_memory(what: str, *sizes: float, num_bytes: int = NUM_BYTES) -> None
         raise TooLargeError(
             f"{what} needs {needed / GIGABYTE:,.0f} GB of memory, and "
             f"{available / GIGABYTE:,.1f} GB are available: ask for less"
+        )
+
+
+def require_unpacked(path: str | Path, num_bytes: int) -> None:
+    """Raise if a file's values do not fit into memory, or take hundreds of times its own size.
+
+    Data are not compressed that much, and files that are made to fill the memory are.
+
+    Args:
+        path: The file.
+        num_bytes: Bytes of its values in memory.
+
+    Raises:
+        TooLargeError: They do not fit, or are too many for the file.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "a.npz"
+        >>> _ = path.write_bytes(bytes(1000))
+        >>> require_unpacked(path, 10**9)
+        Traceback (most recent call last):
+        ppl_vae.errors.TooLargeError: ...a.npz has 1,000 bytes, and 1,000,000,000 when it is \
+unpacked, ...
+    """
+    require_memory(f"{path}", num_bytes, num_bytes=1)
+    size = Path(path).stat().st_size
+    if num_bytes > max(LARGEST_UNPACKED, MOST_COMPRESSED * size):
+        raise TooLargeError(
+            f"{path} has {size:,} bytes, and {num_bytes:,} when it is unpacked, more than "
+            f"{MOST_COMPRESSED} times as many: save it without compression if that is meant"
         )
 
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ppl_vae.errors import DamagedFileError
+from ppl_vae.errors import DamagedFileError, TooLargeError
 from ppl_vae.runtime.files import require_file, write_whole
+from ppl_vae.runtime.memory import require_unpacked
 
 __all__ = ["read_arrays", "read_tensors", "write_arrays", "write_tensors"]
 
@@ -81,7 +82,10 @@ def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
     try:
         # numpy may leave a damaged file open
         with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            require_unpacked(path, sum(each.file_size for each in file.zip.infolist()))
             found = {name: file[name] for name in file}
+    except TooLargeError:
+        raise
     except Exception as error:  # NumPy, zipfile and zlib have many kinds for damaged files
         _refuse_missing(error)
         raise DamagedFileError(f"{path} is damaged or of another kind ({_reason(error)})") from None

@@ -11,7 +11,7 @@ from ppl_vae.data.tables.levels import level_name, listed
 from ppl_vae.errors import DamagedFileError, TooLargeError
 from ppl_vae.runtime.checks import one_line, suggestion
 from ppl_vae.runtime.files import require_file
-from ppl_vae.runtime.memory import require_memory
+from ppl_vae.runtime.memory import require_memory, require_unpacked
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -160,7 +160,9 @@ def _require_room(path: Path) -> None:
     if path.suffix == ".csv":
         require_memory(f"{path}", path.stat().st_size, num_bytes=1)
         with path.open("rb") as file:
-            num_columns = file.readline(LONGEST_HEADER).count(b",") + 1
+            # pandas takes the surplus of the first row for an index of as many levels
+            lines = [file.readline(LONGEST_HEADER) for _ in range(2)]
+        num_columns = max(line.count(b",") for line in lines) + 1
     else:
         num_columns = _num_columns(path)
     if num_columns > MOST_COLUMNS:
@@ -177,11 +179,44 @@ def _num_columns(path: Path) -> int:
 
         with ParquetFile(path) as file:
             found = file.metadata
-            sizes = found.num_rows, found.num_columns
+            num_rows, num_columns = found.num_rows, found.num_columns
+            schema = [found.schema.column(i) for i in range(min(num_columns, MOST_COLUMNS))]
     except Exception:  # reading the table says what is wrong
         return 0
-    require_memory(f"{path} with {sizes[0]:,} rows of {sizes[1]:,} columns", *sizes, num_bytes=8)
-    return sizes[1]
+    what = f"{path} with {num_rows:,} rows of {num_columns:,} columns"
+    require_memory(what, num_rows, num_columns, num_bytes=8)
+    require_unpacked(path, 8 * num_rows * num_columns)
+    texts = [each.path for each in schema if _is_text(each)]
+    if texts and num_columns <= MOST_COLUMNS:
+        _require_texts(path, texts)
+    return num_columns
+
+
+def _is_text(column: Any) -> bool:
+    """Whether a column holds texts or bytes, whose length the file does not declare."""
+    return column.physical_type == "BYTE_ARRAY" and column.path == column.name
+
+
+def _require_texts(path: Path, names: list[str]) -> None:
+    """Raise TooLargeError for texts that are stored once and repeated without end.
+
+    They are read as numbers of the texts stored, in parts; the file is opened again for it.
+    """
+    import pyarrow.compute as pc
+    from pyarrow.parquet import ParquetFile
+
+    num_bytes = 0
+    try:
+        with ParquetFile(path, read_dictionary=names) as file:
+            for batch in file.iter_batches(columns=names):
+                for column in batch.columns:
+                    lengths = pc.binary_length(column.dictionary).take(column.indices)
+                    num_bytes += pc.sum(lengths).as_py() or 0
+                require_unpacked(path, num_bytes)
+    except TooLargeError:
+        raise
+    except Exception:  # reading the table says what is wrong
+        return
 
 
 def _require(frame: "pd.DataFrame", names: Iterable[str], what: str, path: str | Path) -> None:
