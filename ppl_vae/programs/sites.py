@@ -118,6 +118,16 @@ def is_local(site: Site) -> bool:
     return any(frame.name == PLATE for frame in site["cond_indep_stack"])
 
 
+def require_rows(sites: Iterable[Site]) -> None:
+    """Raise ValueError where no site of a model lies in the data plate."""
+    if not any(is_local(site) for site in sites):
+        raise ValueError(
+            f'no site of the model lies in a plate over the rows: write pyro.plate("{PLATE}", '
+            "len(x), dim=-1); rows that depend on each other have no log p(x) of a row, but a "
+            "bound of all rows: fit(model, guide, x, objective=pyro.infer.Trace_ELBO())"
+        )
+
+
 def frame_of(site: Site) -> Any:
     """The data plate's frame at this site, or None for a global site."""
     frame = next((f for f in site["cond_indep_stack"] if f.name == PLATE), None)

@@ -27,6 +27,7 @@ from ppl_vae.programs.sites import (
     is_local,
     local_log_probs,
     log_prob_of,
+    require_rows,
     sample_sites,
 )
 
@@ -297,11 +298,7 @@ def _check_match(p_sites: list[Site], q_sites: list[Site]) -> None:
             f"latent site {name!r} is in the {where} but not in the {missing}: both must sample "
             f"the same sites{observe}"
         )
-    if not any(frame_of(site) for site in p_sites):
-        raise ValueError(
-            f'no site of the model lies in a plate named "{PLATE}": write pyro.plate("{PLATE}", '
-            "len(x), dim=-1)"
-        )
+    require_rows(p_sites)
 
 
 def _check_observed(p_sites: list[Site]) -> None:

@@ -23,6 +23,7 @@ from ppl_vae.programs.sites import (
     is_local,
     log_prob_of,
     observed_shape,
+    require_rows,
     sample_sites,
     sites_of_x,
 )
@@ -124,6 +125,7 @@ def check_programs(model: Program, guide: Program, x: Tensor, *others: Tensor) -
         with evaluating(model, guide), seeded(0):
             drawn = run(guide, *args)
             joint = run(poutine.replay(model, trace=drawn), *args)
+            require_rows(sample_sites(joint))
             sites = [] if isinstance(model, Model) else sample_sites(joint)
             for site in [*sample_sites(drawn), *sites]:
                 check_site(site, args[0], start)

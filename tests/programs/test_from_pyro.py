@@ -7,6 +7,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro.contrib import gp
 from pyro.infer import SVI, Trace_ELBO
 from pyro.infer.autoguide import AutoMultivariateNormal
 from pyro.nn import PyroModule
@@ -141,3 +142,23 @@ def test_a_joint_guide_of_all_rows_has_a_bound_and_no_evidence_of_a_row():
     for function in (pv.log_evidence, pv.log_weights, pv.refine, pv.evidence_interval):
         with pytest.raises(ValueError, match="draws 'z' of all rows together, at site '_Auto"):
             function(Centred(), joint, X)
+
+
+def test_rows_of_a_gaussian_process_have_a_bound_and_no_evidence():
+    torch.manual_seed(0)
+    y = torch.randn(8, 1).mul(2) + 0.1 * torch.randn(8, 3)
+    base = gp.models.SparseGPRegression(torch.zeros(8, 1), y.T, gp.kernels.RBF(1), y[:4, :1])
+    latent = gp.models.GPLVM(base)
+    programs = pv.from_pyro(latent.model, latent.guide, y, arguments=lambda x: ())
+
+    def bound():
+        torch.manual_seed(1)
+        return -Trace_ELBO(100, vectorize_particles=False).loss(latent.model, latent.guide)
+
+    before = bound()
+    training = pv.Training(num_epochs=100, batch_size=8, learning_rate=0.05, progress=False)
+    pv.fit(*programs, y, objective=Trace_ELBO(), training=training)
+    assert bound() > before + 10
+    for function in (pv.log_evidence, pv.log_weights, pv.refine):
+        with pytest.raises(ValueError, match="have no log p\\(x\\) of a row, but a bound"):
+            function(*programs, y)

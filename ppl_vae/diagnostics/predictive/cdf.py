@@ -11,11 +11,11 @@ from torch import Tensor
 
 from ppl_vae.data import Dataset
 from ppl_vae.diagnostics.datatree.sampler import is_observation
+from ppl_vae.diagnostics.predictive.entries import EntriesOfX
 from ppl_vae.diagnostics.predictive.hiding import Predicted
 from ppl_vae.evidence import reduce_log_weights
 from ppl_vae.families.densities import Columnwise, Hurdle
 from ppl_vae.families.densities.series import by_scipy
-from ppl_vae.programs.plates import require_no_inner_plates
 from ppl_vae.programs.traces import Program, Site, sample_sites
 from ppl_vae.programs.validation import require_x_itself
 
@@ -108,7 +108,7 @@ def below_and_at(distribution: Any, x: Tensor) -> tuple[np.ndarray, np.ndarray]:
         draw = distribution.sample()
         below = draw < x
         at = draw == x
-    shape = (*distribution.batch_shape, *x.shape[1:])
+    shape = (*distribution.batch_shape, *distribution.event_shape)
     lower, mass = (each.double().cpu().broadcast_to(shape).numpy() for each in (below, at))
     return lower, mass
 
@@ -169,13 +169,13 @@ def _below_beside_zeros(entry: Any, x: Tensor) -> Tensor:
     return (gate + (1 - gate) * below) * (x > 0).cpu()
 
 
-def best_averages(found: list[Predicted], part: Dataset) -> Averages:
+def best_averages(found: list[Predicted], part: Dataset, entries: EntriesOfX) -> Averages:
     """Averages of the proposal with the largest ESS, row by row.
 
     Values (5, B, *event) are P(X < x) and P(X = x) by all draws, P(X = x) by each half of the
     draws, and the ESS; k-hat is (B,).
     """
-    averages = [_averages(traces, log_weights, part) for traces, log_weights in found]
+    averages = [_averages(traces, log_weights, part, entries) for traces, log_weights in found]
     values, k_hats = (np.stack(each) for each in zip(*averages, strict=True))
     ess = values[:, -1].reshape(*values.shape[:1], len(part), -1)[..., 0]
     best = np.nan_to_num(ess).argmax(0)
@@ -183,14 +183,14 @@ def best_averages(found: list[Predicted], part: Dataset) -> Averages:
     return np.moveaxis(values[best, :, rows], 0, 1), k_hats[best, rows]
 
 
-def _averages(traces: list[poutine.Trace], log_weights: Tensor, part: Dataset) -> Averages:
+def _averages(
+    traces: list[poutine.Trace], log_weights: Tensor, part: Dataset, entries: EntriesOfX
+) -> Averages:
     """The same for one proposal, whose draws follow one another in the traces."""
     x = part.x.nan_to_num()
     probabilities = []
     for trace in traces:
-        require_no_inner_plates(trace, "a PIT")
-        fn = site_of_x(trace, part.event_shape.numel())["fn"]
-        probabilities.append(below_and_at(fn, x.reshape(len(x), *fn.event_shape)))
+        probabilities.append(_of_entries(trace, x, entries))
     below, at = (np.concatenate(each) for each in zip(*probabilities, strict=True))
     log_w = log_weights.cpu().numpy()
     evidence = reduce_log_weights(log_w)
@@ -203,6 +203,19 @@ def _averages(traces: list[poutine.Trace], log_weights: Tensor, part: Dataset) -
     ]
     ess = np.broadcast_to(evidence.ess.reshape(-1, *[1] * len(part.event_shape)), x.shape)
     return np.stack([*(mean.reshape(x.shape) for mean in means), ess]), evidence.pareto_k
+
+
+def _of_entries(
+    trace: poutine.Trace, x: Tensor, entries: EntriesOfX
+) -> tuple[np.ndarray, np.ndarray]:
+    """P(X < x) and P(X = x) of all entries of a row, (K, B, size)."""
+    found: list[dict[str, Tensor]] = [{}, {}]
+    for name in entries.places:
+        site: Site = trace.nodes[name]
+        for part, values in zip(found, below_and_at(site["fn"], entries.at(x, site)), strict=True):
+            part[name] = torch.from_numpy(values)
+    below, at = (entries.put(part, trace).numpy() for part in found)
+    return below, at
 
 
 def _mean(log_weights: np.ndarray, probabilities: np.ndarray) -> np.ndarray:

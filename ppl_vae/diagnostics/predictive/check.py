@@ -306,7 +306,7 @@ def predictive_check(
             drawn.append({kind: _evaluate(statistics, x) for kind, x in pair.items()})
             bar.update()
     return PredictiveCheck(
-        observed=_evaluate(statistics, rows.x.double().cpu().numpy()),
+        observed=_evaluate(statistics, replicates.x),
         **{
             kind: {name: np.stack([each[kind][name] for each in drawn]) for name in statistics}
             for kind in PREDICTIVES

@@ -12,6 +12,7 @@ from torch import Tensor
 from ppl_vae.data import Dataset
 from ppl_vae.diagnostics.groups import group, tree
 from ppl_vae.diagnostics.predictive.cdf import best_averages, check_observed, refuse_mechanism
+from ppl_vae.diagnostics.predictive.entries import EntriesOfX, counted_entries
 from ppl_vae.diagnostics.predictive.hiding import Hiding, Predicted
 from ppl_vae.diagnostics.uniformity import holm, uniformity_p_value
 from ppl_vae.evidence.pareto import share_of_bad
@@ -341,7 +342,9 @@ def _pit(
 ) -> PIT:
     """PIT values from the results of `predict` for a block of rows and a fold, by proposal."""
     data = inference.data
-    x = data.x.cpu().numpy().astype(np.float64)
+    entries = EntriesOfX.of(inference.model, data)
+    is_counted = counted_entries(entries, inference).cpu().numpy()
+    x = np.where(is_counted, data.x.cpu().numpy(), np.nan).astype(np.float64)
     found = np.full((5, *x.shape), np.nan)
     pareto_k = np.empty((len(folds), len(x)))
     step = rows_per_chunk(len(x), num_particles)
@@ -351,7 +354,7 @@ def _pit(
         for block in blocks:
             rows = block.rows
             with block.evaluating():
-                values, pareto_k[i, rows] = best_averages(predict(block, fold), block.data)
+                values, pareto_k[i, rows] = best_averages(predict(block, fold), block.data, entries)
             where = fold.cpu().numpy() & ~np.isnan(x[rows])
             found[:, rows][:, where] = values[:, where]
     below, at, *halves, ess = found

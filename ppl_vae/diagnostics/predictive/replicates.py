@@ -1,20 +1,20 @@
 """Data sets drawn from a model with z from its prior, and with z from its posterior."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ppl_vae.data import Dataset
-from ppl_vae.diagnostics.datatree.build import Names
 from ppl_vae.diagnostics.datatree.resampled import chosen_particles
 from ppl_vae.diagnostics.datatree.sampler import read_layout
+from ppl_vae.diagnostics.predictive.entries import EntriesOfX, counted_entries
 from ppl_vae.evidence import reduce_log_weights
 from ppl_vae.programs.inference import PAIRS_PER_CHUNK, Inference, rows_per_chunk
 from ppl_vae.programs.masks import missing_from
 from ppl_vae.programs.modules import arguments
-from ppl_vae.programs.plates import rows_first
 from ppl_vae.programs.sites import redrawn
 from ppl_vae.programs.traces import (
     Program,
@@ -58,13 +58,9 @@ class ReplicatedData:
         self, inference: Inference, *, num_samples: int, seed: int, progress: bool = False
     ) -> None:
         layout = read_layout(inference.model, inference.guide, inference.data)
-        self.site = Names(inference.data, layout, num_samples).x
-        if self.site not in layout.observed:
-            raise ValueError(
-                f"none of the observed sites {list(layout.observed)} holds x: observe x at one site"
-            )
+        self.entries = EntriesOfX.of(inference.model, inference.data)
         self.inference = inference
-        self.missing = inference.data.x.isnan().cpu().numpy()
+        self.counted = counted_entries(self.entries, inference)
         self.has_global = bool(layout.shared)
         self.num_samples = num_samples
         self.seed = seed
@@ -79,6 +75,12 @@ class ReplicatedData:
             masked = [np.where(missing, np.nan, x) for x, missing in found]
             for pair in zip(*masked, strict=True):
                 yield dict(zip(PREDICTIVES, pair, strict=True))
+
+    @property
+    def x(self) -> np.ndarray:
+        """The observed x, with NaN where an entry is missing or does not count."""
+        x = self.inference.data.x.double()
+        return x.masked_fill(~self.counted, torch.nan).cpu().numpy()
 
     def under(self, other: Dataset) -> Iterator[np.ndarray]:
         """x with z given x, under the covariates of other data, (S, N, *event).
@@ -96,7 +98,7 @@ class ReplicatedData:
 
     def parts(self) -> Iterator[slice]:
         """The draws of one run, which have one draw of the global latents."""
-        step = 1 if self.has_global else max(1, PAIRS_PER_CHUNK // len(self.missing))
+        step = 1 if self.has_global else max(1, PAIRS_PER_CHUNK // len(self.inference))
         for start in range(0, self.num_samples, step):
             yield slice(start, min(start + step, self.num_samples))
 
@@ -113,12 +115,14 @@ class ReplicatedData:
     ) -> tuple[np.ndarray, np.ndarray]:
         """x as this program draws it, (S, N, *event), and which entries are missing."""
         count = draws.stop - draws.start
-        trace = run_under_particles(redrawn(program), count, *args)
-        site: Site = trace.nodes[self.site]
-        x = rows_first(site["value"], site).double().cpu().numpy()
-        missing = missing_from(self.inference.data.x, sample_sites(trace)).cpu().numpy()
-        shape = (count, *self.missing.shape)
-        return x.reshape(shape), np.broadcast_to(missing, shape)
+        trace: Any = run_under_particles(redrawn(program), count, *args)
+        given = self.inference.data.x
+        shape = (count, *given.shape)
+        parts = {name: trace.nodes[name]["value"].double() for name in self.entries.places}
+        x = self.entries.put(parts, trace).reshape(shape)
+        x = torch.where(self.counted, x, given.double())
+        missing = ~self.counted | missing_from(given, sample_sites(trace))
+        return x.cpu().numpy(), np.broadcast_to(missing.cpu().numpy(), shape)
 
 
 def _resampled(
