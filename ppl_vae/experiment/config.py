@@ -25,7 +25,7 @@ from ppl_vae.experiment.tables import (
     TrainingTable,
 )
 from ppl_vae.runtime.checks import one_line, suggestion
-from ppl_vae.runtime.files import require_file
+from ppl_vae.runtime.files import FORMAT, migrated, require_file
 from ppl_vae.runtime.text import echoed
 
 __all__ = [
@@ -183,7 +183,8 @@ def read_toml(path: str | Path) -> dict[str, Any]:
                 f"{path}: {Path(path).stat().st_size:,} bytes, and a configuration has at most "
                 f"{LARGEST:,}: give the TOML file of a run"
             )
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        found = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        return migrated("config", found, path, ConfigError)
     except (ValueError, RecursionError) as error:
         if isinstance(error, ConfigError):
             raise
@@ -244,7 +245,7 @@ def to_toml(config: Config) -> str:
 
 
 def written(config: Config) -> str:
-    """The TOML of a run, which is read back first: what is written can be read.
+    r"""The TOML of a run with the number of its format, after it was read back.
 
     Args:
         config: The run.
@@ -254,14 +255,14 @@ def written(config: Config) -> str:
 
     Example:
         >>> config = read_config(changes=[("data.name", "digits")])
-        >>> written(config) == to_toml(config)
+        >>> written(config) == "format = 1\n\n" + to_toml(config)
         True
     """
     text = to_toml(config)
     found = differences(_changed(tomllib.loads(text), [], ""), config)
     if found:
         raise ConfigError(f"the configuration cannot be written to a file: {found[0]}")
-    return text
+    return f"format = {FORMAT}\n\n{text}"
 
 
 def differences(one: Config, other: Config) -> list[str]:

@@ -18,7 +18,7 @@ from ppl_vae.experiment.config import (
 from ppl_vae.experiment.metrics import Metrics
 from ppl_vae.experiment.tables import EvaluationTable
 from ppl_vae.families.likelihoods import Columns
-from ppl_vae.runtime.files import is_partial, remove_partial, write_whole
+from ppl_vae.runtime.files import FORMAT, is_partial, remove_partial, write_whole
 from ppl_vae.runtime.locks import alone_in
 
 __all__ = ["Folder", "write_json"]
@@ -129,14 +129,14 @@ class Folder:
 
 
 def write_json(path: str | Path, values: Mapping[str, Any]) -> None:
-    """Write plain values, indented.
+    """Write plain values, indented, after the number of their format.
 
     Example:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "a.json"
         >>> write_json(path, {"elbo": -1.5})
         >>> json.loads(path.read_text())
-        {'elbo': -1.5}
+        {'format': 1, 'elbo': -1.5}
     """
-    text = json.dumps(dict(values), indent=2, allow_nan=False) + "\n"
+    text = json.dumps({"format": FORMAT, **values}, indent=2, allow_nan=False) + "\n"
     write_whole(path, lambda p: p.write_text(text, encoding="utf-8"))

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from ppl_vae.errors import DamagedFileError
-from ppl_vae.experiment.saved.weights import FORMAT, check_format
+from ppl_vae.experiment.config import ConfigError
 from ppl_vae.runtime.checks import one_line
 from ppl_vae.runtime.display import Shown
-from ppl_vae.runtime.files import require_file
+from ppl_vae.runtime.files import migrated, require_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -89,9 +89,9 @@ class Estimates(Shown, Mapping[str, Any]):
             raise DamagedFileError(
                 f"{path} holds no results: delete it and run the same command again"
             )
-        check_format(values.get("format", FORMAT), Path(path))
+        found = migrated("metrics", values, path, ConfigError)
         known = {each.name for each in fields(cls)}
-        return cls(**{name: value for name, value in values.items() if name in known})
+        return cls(**{name: value for name, value in found.items() if name in known})
 
     @property
     def share_bound(self) -> float:

@@ -18,7 +18,6 @@ from ppl_vae.experiment.saved.card import write_card
 from ppl_vae.experiment.saved.document import DOCUMENT, read_document
 from ppl_vae.experiment.saved.programs import WEIGHTS, read_programs
 from ppl_vae.experiment.saved.run import SavedRun, open_saved, write_run
-from ppl_vae.experiment.saved.weights import FORMAT
 from ppl_vae.programs.traces import Program
 from ppl_vae.programs.validation import check_data
 from ppl_vae.runtime.checks import warn_caller
@@ -110,7 +109,7 @@ def _run(
         write_pictures(folder, experiment, held_out, result, evidence)
         check_present()
         write_card(folder.path, read_document(folder.path / DOCUMENT), metrics)
-        write_json(folder.metrics, {"format": FORMAT, **metrics})
+        write_json(folder.metrics, metrics)
     return metrics
 
 

@@ -1,11 +1,11 @@
-"""Files are written whole or not at all."""
+"""Files are written whole or not at all, with the number of their format."""
 
 import errno
 import hashlib
 import os
 import platform
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,22 @@ from uuid import uuid4
 
 from ppl_vae.errors import DiskFullError
 
-__all__ = ["is_partial", "remove_partial", "require_file", "write_tree", "write_whole"]
+__all__ = [
+    "FORMAT",
+    "is_partial",
+    "migrated",
+    "remove_partial",
+    "require_file",
+    "write_tree",
+    "write_whole",
+]
+
+Migration = Callable[[dict[str, Any]], dict[str, Any]]
+
+FORMAT = 1  # of the files that are read back; raised whenever what is in them changes
+# What makes the content of a file of one format that of the next, by kind ("config", "metrics",
+# "run", "arrays") and format; a kind that is not listed did not change.
+MIGRATIONS: dict[tuple[str, int], Migration] = {}
 
 PARTIAL = ".partial"  # within the name of a file that is being written
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -177,3 +192,39 @@ def _is_full(folder: Path, error: BaseException) -> bool:
     with suppress(OSError):
         return shutil.disk_usage(folder).free < SMALLEST_FREE
     return False
+
+
+def migrated(
+    kind: str, values: Mapping[str, Any], path: str | Path, error: type[Exception]
+) -> dict[str, Any]:
+    """What a file holds, in today's format and without its number.
+
+    A file without a number has format 1: that of the first version, or a configuration that was
+    written by hand.
+
+    Args:
+        kind: The kind of file, as in `MIGRATIONS`.
+        values: Its content, with the number under "format".
+        path: The file, for the message.
+        error: What is raised for other numbers.
+
+    Example:
+        >>> migrated("metrics", {"format": 1, "elbo": -1.5}, "metrics.json", ValueError)
+        {'elbo': -1.5}
+        >>> migrated("metrics", {"format": 99}, "metrics.json", ValueError)
+        Traceback (most recent call last):
+        ValueError: metrics.json has format 99, and this version of ppl_vae reads up to 1: update it
+    """
+    rest = dict(values)
+    text = str(rest.pop("format", 1))
+    number = int(text) if text.isdecimal() and len(text) < 9 else 0
+    if number > FORMAT:
+        raise error(
+            f"{path} has format {number}, and this version of ppl_vae reads up to {FORMAT}: "
+            "update it"
+        )
+    if number < 1:
+        raise error(f"{path} has format {text[:80]!r}; it must be a whole number from 1 on")
+    for earlier in range(number, FORMAT):
+        rest = MIGRATIONS.get((kind, earlier), dict)(rest)
+    return rest

@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from ppl_vae.errors import DamagedFileError, TooLargeError
-from ppl_vae.runtime.files import require_file, write_whole
+from ppl_vae.errors import DamagedFileError, OtherSettingsError, TooLargeError
+from ppl_vae.runtime.files import FORMAT, migrated, require_file, write_whole
 from ppl_vae.runtime.memory import require_unpacked
 
 __all__ = ["read_arrays", "read_tensors", "write_arrays", "write_tensors"]
 
 SEAL = b"ppl_vae sha256 "  # begins the comment with which the zip archive ends
-SEALED = 1  # files of this format, and later ones, have a checksum
 LENGTH = struct.Struct("<H")  # of the comment; the last two of those bytes
 NUM_SEAL = len(SEAL) + 64
 BLOCK = 2**20
@@ -38,7 +37,7 @@ def write_arrays(path: str | Path, arrays: dict[str, Any]) -> Path:
 
     def write(partial: Path) -> None:
         with partial.open("wb") as file:
-            np.savez(file, **{"format": np.array(SEALED), **arrays})
+            np.savez(file, **{"format": np.array(FORMAT), **arrays})
 
     return _write_sealed(path, write)
 
@@ -56,7 +55,7 @@ def write_tensors(path: str | Path, state: dict[str, Any]) -> Path:
         >>> read_tensors(path, "example")["x"]
         tensor([1., 1.])
     """
-    return _write_sealed(path, lambda p: torch.save({"sealed": SEALED, **state}, p))
+    return _write_sealed(path, lambda p: torch.save({"sealed": FORMAT, **state}, p))
 
 
 def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
@@ -69,6 +68,7 @@ def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
 
     Raises:
         DamagedFileError: Its bytes are not those that were written, or it is no such file.
+        OtherSettingsError: It has the format of a newer version.
 
     Example:
         >>> import tempfile
@@ -91,7 +91,7 @@ def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
         raise DamagedFileError(f"{path} is damaged or of another kind ({_reason(error)})") from None
     if not is_sealed and "format" in found:
         raise _damaged(path)
-    return found
+    return migrated("arrays", found, path, OtherSettingsError)
 
 
 def read_tensors(path: str | Path, what: str) -> dict[str, Any]:
@@ -104,6 +104,7 @@ def read_tensors(path: str | Path, what: str) -> dict[str, Any]:
     Raises:
         FileNotFoundError: There is no such file.
         DamagedFileError: Its bytes are not those that were written, or it is no such file.
+        OtherSettingsError: It has the format of a newer version.
 
     Example:
         >>> read_tensors("nowhere.pt", "weights")
@@ -127,6 +128,7 @@ def read_tensors(path: str | Path, what: str) -> dict[str, Any]:
         raise DamagedFileError(f"{path} is not a {what} file written by ppl_vae")
     if not is_sealed and "sealed" in found:
         raise _damaged(path)
+    migrated("tensors", {"format": found.get("sealed", 1)}, path, OtherSettingsError)
     return found
 
 

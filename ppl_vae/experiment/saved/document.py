@@ -11,9 +11,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ppl_vae.experiment.config import ConfigError
-from ppl_vae.experiment.saved.weights import FORMAT, check_format
+from ppl_vae.experiment.saved.weights import check_format
 from ppl_vae.runtime.checks import one_line
-from ppl_vae.runtime.files import write_whole
+from ppl_vae.runtime.files import FORMAT, migrated, write_whole
 
 __all__ = ["Document", "Programs", "Rows", "read_document", "versions", "write_document"]
 
@@ -158,10 +158,9 @@ def read_document(path: Path) -> Document:
             raise ValueError("it holds no object")
     except (ValueError, RecursionError, OSError) as error:
         raise ConfigError(f"{path} is damaged: {one_line(error)}") from error
-    values = dict(values)
-    check_format(values.pop("format", None), path)
+    check_format(values.get("format"), path)
     try:
-        return Document.model_validate(values)
+        return Document.model_validate(migrated("run", values, path, ConfigError))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))

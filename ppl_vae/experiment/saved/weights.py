@@ -10,20 +10,16 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from ppl_vae.experiment.config import ConfigError
-from ppl_vae.runtime.files import write_whole
+from ppl_vae.runtime.files import FORMAT, migrated, write_whole
 
-FORMAT = 1  # of run.json and of the files beside it; raised whenever what is in them changes
 FORMAT_KEY = "ppl_vae_format"
 
 
 def check_format(found: object, path: Path) -> None:
     """Refuse files of a newer version, or without a number."""
-    text = str(found)
-    if not text.isdecimal() or not 1 <= int(text) <= FORMAT:
-        why = "is no file of a run"
-        if text.isdecimal() and int(text) > FORMAT:
-            why = f"has format {text}, and this version of ppl_vae reads up to {FORMAT}: update it"
-        raise ConfigError(f"{path} {why}")
+    if not str(found).isdecimal():
+        raise ConfigError(f"{path} is no file of a run")
+    migrated("weights", {"format": found}, path, ConfigError)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
