@@ -327,15 +327,13 @@ def test_what_cannot_be_done_is_one_clear_error():
     def other(x, context=None):
         with pyro.plate("data", len(x), dim=-1):
             pyro.sample("z", dist.Normal(0.0, 1.0))
-            pyro.sample("first", dist.Normal(0.0, 1.0), obs=x[:, 0])
+            pyro.sample("first", dist.Normal(0.0, 1.0), obs=x[:, 0] + x[:, 1])
 
     def other_guide(x, context=None):
         with pyro.plate("data", len(x), dim=-1):
             pyro.sample("z", dist.Normal(0.0, 1.0))
 
-    with pytest.raises(
-        ValueError, match=r"none of the observed sites \['first'\] holds all 5 values"
-    ):
+    with pytest.raises(ValueError, match=r"none of the observed sites \['first'\] holds x"):
         marginal_pit(other, bed.x)
     with pytest.raises(ValueError, match=r"none of the observed sites \['first'\] holds x"):
         predictive_check(other, other_guide, bed.x)
@@ -485,7 +483,7 @@ def test_latents_that_data_share_are_refused():
     bed = beds.linear_gaussian(num_data=20)
     with pytest.raises(ValueError, match="latent site 'mean' is outside the plate"):
         marginal_pit(shared, bed.x, num_samples=30)
-    known = pyro.condition(shared, data={"mean": torch.zeros(30, 1, dtype=torch.float64)})
+    known = pyro.condition(shared, data={"mean": bed.x.new_zeros(())})
     assert marginal_pit(known, bed.x, num_samples=30).kind == "marginal"
 
 

@@ -82,6 +82,18 @@ def test_predictive_checks_of_several_sites(model):
     assert wide.joint_p_values()["variance"] <= 0.02
 
 
+def test_entries_that_no_site_observes_have_no_value():
+    def model(x):
+        with pyro.plate("rows", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("second", dist.Normal(z, 1.0), obs=x[:, 1])
+
+    x = torch.randn(100, 3) * 2**0.5
+    pit = pv.marginal_pit(model, x, num_samples=200, **QUIET)
+    assert np.isnan(pit.values).mean(0).tolist() == [1.0, 0.0, 1.0]
+    assert pit.p_value > 0.001
+
+
 def test_conditional_pit_of_several_sites():
     """A site for each entry of x, of which two are one kind and one is another."""
 
