@@ -61,6 +61,11 @@ class Folder:
         name = f"{table.split}-{table.method.name}-{digest}{'-refined' * refined}.json"
         return self.path / "evaluations" / name
 
+    @property
+    def evaluations(self) -> list[Path]:
+        """The files of further evaluations."""
+        return sorted((self.path / "evaluations").glob("*.json"))
+
     def completed(self, config: Config) -> Config:
         """The configuration with the likelihoods of columns that the run in this folder chose."""
         if not self.config.is_file():

@@ -31,8 +31,8 @@ class Estimates(Shown, Mapping[str, Any]):
         mean_used: Mean number of particles per row.
         num_refined: Number of rows that were estimated again from a refined guide.
         checks: Median of each of `Evidence.checks`.
-        kl: Mean rate, the KL divergence of q(z given x) from the prior.
-        distortion: Mean distortion.
+        kl: Mean rate, the KL divergence of the encoder's q(z given x) from the prior.
+        distortion: Mean distortion of the encoder, so that -kl - distortion is its ELBO.
         active_units: Number of active latent dimensions; None for a single row.
         latent_dim: Number of latent dimensions D.
         evaluation: The table [evaluation].
@@ -98,7 +98,7 @@ class Estimates(Shown, Mapping[str, Any]):
         """Share of the rows without an estimate; by k-hat alone in runs of an earlier version."""
         if self.share_estimate is None:
             return self.share_bad_k or 0.0
-        return 1 - self.share_estimate
+        return round(1 - self.share_estimate, 12)  # 1 - 0.975 is a little more than 0.025
 
     @property
     def is_bound(self) -> bool:

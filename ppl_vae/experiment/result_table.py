@@ -14,6 +14,10 @@ CURES = (
     "`ppl-vae evaluate RUN --refine` refines the guide for these rows and estimates again (in "
     "Python, `refine`); `evidence_interval` bounds log p(x) from above as well."
 )
+CURES_OF_REFINED = (
+    "draw more particles (`--num-particles`); `evidence_interval` in Python bounds log p(x) from "
+    "above as well."
+)
 UPPER = {  # what each kind of upper bound needs, and what a bad k-hat does to it
     "upper in the limit": ("in the limit of many particles", "lie below log p(x)"),
     "upper if converged": (
@@ -89,10 +93,16 @@ def _reading_of_k(metrics: Estimates) -> str:
         where = f"where k-hat > 0.7 ({percent(share)} of the data)"
         return f"log p(x) is at most this {condition}; {where} the bound may {danger}."
     if metrics.is_bound:
+        skewed = max(0.0, metrics.share_bound - share)
+        why = f"k-hat > 0.7 for {percent(share)}"
+        if skewed:
+            why += (
+                f", weights too skewed for {metrics.num_particles} particles for {percent(skewed)}"
+            )
         return (
             f"log p(x) is a lower bound, not an estimate, for {percent(metrics.share_bound)} of "
-            f"the rows (k-hat > 0.7 for {percent(share)}), and the Monte Carlo error is not "
-            f"known there: {CURES}"
+            f"the rows ({why}), and the Monte Carlo error is not known there: "
+            f"{CURES_OF_REFINED if metrics.num_refined else CURES}"
         )
     return "log p(x) is an estimate for all rows, by k-hat, and its standard errors are valid."
 

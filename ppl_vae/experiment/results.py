@@ -79,10 +79,11 @@ def measure(
     alike = held_out.unweighted()  # weights are for the means below
     parts = rate_distortion(model, guide, alike, **options)
     units = active_units(model, guide, alike, **options).count if len(held_out) > 1 else None
-    # The ELBO is that of the guide's own draws.
-    elbo = evidence.elbo if table.method.keywords.get("proposal") == "guide" else parts.elbo
     checks = dict(evidence.checks)
     is_refined = checks.pop("refined", np.zeros(1))
+    # ELBO, KL and distortion are those of the encoder's own draws.
+    is_encoders = table.method.keywords.get("proposal") == "guide" and not is_refined.any()
+    elbo = evidence.elbo if is_encoders else parts.elbo
 
     def mean(values: np.ndarray) -> float:
         return float(np.average(values, weights=evidence.weights))
@@ -94,7 +95,7 @@ def measure(
         "num_refined": int(is_refined.sum()),
         "checks": {name: float(np.median(values)) for name, values in checks.items()},
         "kl": mean(parts.rate),
-        "distortion": mean(parts.distortion),
+        "distortion": -mean(elbo) - mean(parts.rate),
         "active_units": units,
         "latent_dim": run.latent_dim,
         "evaluation": table.model_dump(),

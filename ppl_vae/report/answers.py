@@ -8,6 +8,7 @@ from ppl_vae.experiment.result_table import percent
 from ppl_vae.report.elements import number
 from ppl_vae.report.rules import WORST_FIRST, Check, Verdict
 from ppl_vae.runtime.display import Shown
+from ppl_vae.runtime.text import counted
 
 __all__ = ["COVERAGE", "SHARE", "Answer", "answers"]
 
@@ -109,7 +110,9 @@ def _answer(about: str, checks: Sequence[Check]) -> Answer:
 def _of_evidence(checks: Sequence[Check], metrics: Estimates) -> Answer:
     """For how many rows log p(x) can be used, and what else keeps it from being reported."""
     share = [check.verdict for check in checks if check.title == SHARE]
-    said = [_usable(metrics), *["Refine the guide first."] * ("fail" in share)]
+    said = [_usable(metrics)]
+    if "fail" in share and not metrics.num_refined:
+        said.append("Refine the guide first.")
     others = [check for check in checks if check.title != SHARE]
     said += [check.says for check in others if check.verdict in ("look", "fail")]
     return Answer(EVIDENCE, _worst(checks), " ".join(said))
@@ -120,12 +123,16 @@ def _usable(metrics: Estimates) -> str:
         return f"at most {number(metrics.log_evidence)} nats per row ({metrics.bound})."
     if metrics.share_bad_k is None:
         return "its reliability is not known: there are too few particles for k-hat."
+    after = ""
+    if metrics.num_refined:
+        after = f", {counted(metrics.num_refined, 'row')} by a refined guide"
     if not metrics.is_bound:
-        return "usable for all rows."
+        return f"usable for all rows{after}."
     if metrics.share_bound == 1:
-        return "a lower bound for every row, not an estimate."
+        return f"a lower bound for every row, not an estimate{after}."
     usable = percent(1 - metrics.share_bound)
-    return f"usable for {usable} of the rows; {percent(metrics.share_bound)} are lower bounds."
+    bounds = percent(metrics.share_bound)
+    return f"usable for {usable} of the rows; {bounds} are lower bounds{after}."
 
 
 def _listed(checks: Sequence[Check]) -> str:

@@ -36,6 +36,7 @@ class Subject:
         num_data: Most diagnoses use the first `num_data` rows of the evaluation split.
         seed: Seed of the draws.
         against: log p(x) of another run of the same rows, by its name.
+        judged: The file of its estimates; None is the run's own.
 
     Example:
         >>> Subject.__dataclass_fields__["num_data"].default
@@ -49,6 +50,7 @@ class Subject:
     num_data: int = 300
     seed: int = 0
     against: Mapping[str, Evidence] = field(default_factory=dict)
+    judged: Path | None = None
 
     @property
     def name(self) -> str:
@@ -62,10 +64,11 @@ class Subject:
 
     @property
     def evaluations(self) -> list[Path]:
-        """The files of further evaluations."""
+        """The files of evaluations other than the one that is judged."""
         if self.folder is None:
             return []
-        return sorted((self.folder.path / "evaluations").glob("*.json"))
+        files = [self.folder.metrics, *self.folder.evaluations]
+        return [file for file in files if file != (self.judged or self.folder.metrics)]
 
     @cached_property
     def rows(self) -> Dataset:

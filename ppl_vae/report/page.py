@@ -16,6 +16,7 @@ import xarray as xr
 from ppl_vae.evidence import Evidence
 from ppl_vae.experiment.config import ConfigError
 from ppl_vae.experiment.folder import Folder
+from ppl_vae.experiment.metrics import Estimates
 from ppl_vae.experiment.result_table import headline
 from ppl_vae.experiment.results import measure, provenance
 from ppl_vae.experiment.run import load_experiment, load_run
@@ -148,7 +149,7 @@ def write_report(
     _write(report, findings.panels(), subject)
     _write_tree(report, findings)
     if folder is not None:
-        write_verdicts(folder, list(map(str, report.checks)))
+        write_verdicts(folder, list(map(str, [*report.answers, *report.checks])))
     return report
 
 
@@ -189,7 +190,26 @@ def _finished(folder: Folder, place: dict[str, Any]) -> Subject:
             "continues it"
         )
     metrics = _read(folder.metrics, folder.read_metrics)
-    return Subject(folder, experiment, metrics, _evidence_of(folder))
+    return _refined(Subject(folder, experiment, metrics, _evidence_of(folder)))
+
+
+def _refined(subject: Subject) -> Subject:
+    """With the estimates of the same rows by refined guides instead, if there are any."""
+    assert subject.folder is not None
+    where = subject.metrics.evaluation["split"], subject.metrics.num_data
+    found = {path: _read(path, partial(Estimates.read, path)) for path in subject.evaluations}
+    same = {
+        path: each
+        for path, each in found.items()
+        if each.num_refined and (each.evaluation["split"], each.num_data) == where
+    }
+    if not same:
+        return subject
+    judged, estimates = min(same.items(), key=lambda item: item[1].share_bound)
+    per_row = judged.with_suffix(".npz")
+    evidence = _read(per_row, partial(Evidence.load, per_row))
+    metrics = replace(subject.metrics, **estimates)
+    return replace(subject, metrics=metrics, evidence=evidence, judged=judged)
 
 
 def _evidence_of(folder: Folder) -> Evidence:
@@ -204,7 +224,9 @@ def _read[T](path: Path, read: Callable[[], T]) -> T:
     try:
         return read()
     except (OSError, TypeError, ValueError, BadZipFile) as error:
-        command = f"ppl-vae fit {path.with_name('config.toml')} --output {path.parent}"
+        command = "ppl-vae evaluate"
+        if path.with_name("config.toml").is_file():
+            command = f"ppl-vae fit {path.with_name('config.toml')} --output {path.parent}"
         raise ConfigError(
             f"{path} cannot be read ({one_line(error)}): remove it, and {command} evaluates again"
         ) from error

@@ -25,6 +25,8 @@ class Measured:
         number: The number.
         shown: How the page writes it.
         says: A sentence to add to the verdict.
+        instead: A sentence in place of the rule's own for this verdict.
+        remedy: What to do, in place of the rule's remedy.
 
     Example:
         >>> Measured(0.034, "3.4 %").says
@@ -34,6 +36,8 @@ class Measured:
     number: float
     shown: str
     says: str = ""
+    instead: str = ""
+    remedy: str = ""
 
 
 @dataclass(frozen=True)
@@ -146,21 +150,23 @@ class Rule:
             about: The question that it helps to answer.
         """
         where = (self.text, slug(self.panel or panel), self.page or page)
-        found = attempt(self._judge, findings)
+        found = attempt(self._known, findings)
         if isinstance(found, Exception):
             said = f"Not checked: {reason(found)}."
             applies = isinstance(found, Undecided) or not isinstance(found, NotApplicable)
             rest: Any = {"about": about, "applies": applies}
             return Check(self.title, "skipped", said, "", math.nan, *where, **rest)
-        verdict, said, shown, number = found
-        remedy = self.remedy * (verdict != "pass")
-        return Check(self.title, verdict, said, shown, number, *where, remedy, about)
+        verdict = self.grade(found.number)
+        said = found.instead or self.words[VERDICTS.index(verdict)]
+        remedy = (found.remedy or self.remedy) * (verdict != "pass")
+        sentences = " ".join(filter(None, [said, found.says]))
+        return Check(
+            self.title, verdict, sentences, found.shown, found.number, *where, remedy, about
+        )
 
-    def _judge(self, findings: Any) -> tuple[Verdict, str, str, float]:
-        """Verdict, sentence, and the number as written and as it is."""
+    def _known(self, findings: Any) -> Measured:
+        """The number, which is not NaN."""
         found = self.measure(findings)
         if math.isnan(found.number):
             raise Undecided("the number is not known")
-        verdict = self.grade(found.number)
-        said = " ".join(filter(None, [self.words[VERDICTS.index(verdict)], found.says]))
-        return verdict, said, found.shown, found.number
+        return found

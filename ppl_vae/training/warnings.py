@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import theilslopes
@@ -13,12 +14,15 @@ from ppl_vae.programs.modules import evaluating
 from ppl_vae.programs.traces import LogTerms, Program, log_terms, nonfinite_site
 from ppl_vae.runtime.checks import one_line, shown
 from ppl_vae.runtime.seeding import seeded
+from ppl_vae.runtime.text import counted
 from ppl_vae.training.record import FitResult
 
 __all__ = [
     "constant_features",
     "few_rows",
+    "settled",
     "still_rising",
+    "trend",
     "unobserved_features",
     "warn_after",
     "warn_before",
@@ -186,22 +190,36 @@ def still_rising(bounds: Sequence[float], kl_weights: Sequence[float]) -> str | 
         >>> still_rising([-100.0 + i for i in range(40)], [1.0] * 40)
         'the held-out bound still rose at the end, by 4.00 nats in the last 4 epochs: ...'
     """
-    if len(bounds) == 0:
+    found = trend(settled(bounds, kl_weights))
+    if found is None or found.low <= 0 or found.gain <= LEAST_GAIN:
         return None
-    settled = [
-        bound
-        for bound, weight in zip(bounds, kl_weights, strict=True)
-        if weight >= 1 and np.isfinite(bound)
-    ]
-    last = np.array(settled[-max(FEWEST_EPOCHS, round(SHARE * len(settled))) :])
+    gain = f"{found.gain:.2f} nats in the last {counted(found.num_epochs, 'epoch')}"
+    return f"the held-out bound still rose at the end, by {gain}: train longer (num_epochs)"
+
+
+class Trend(NamedTuple):
+    """Change of a bound in a tenth of the epochs, at the end, with its 99.9 % interval."""
+
+    gain: float
+    low: float
+    high: float
+    num_epochs: int
+
+
+def settled(bounds: Sequence[float], kl_weights: Sequence[float]) -> np.ndarray:
+    """The finite bounds at full KL weight."""
+    values = np.array(bounds, dtype=float)
+    return values[(np.array(kl_weights, dtype=float)[: len(values)] >= 1) & np.isfinite(values)]
+
+
+def trend(bounds: np.ndarray) -> Trend | None:
+    """Theil and Sen's slope over the last three tenths of the epochs; None if these are few."""
+    last = bounds[-max(FEWEST_EPOCHS, round(SHARE * len(bounds))) :]
     if len(last) < FEWEST_EPOCHS:
         return None
-    tenth = max(1, len(settled) // 10)
+    tenth = max(1, len(bounds) // 10)
     found = theilslopes(last, alpha=LEVEL)
-    if found.low_slope <= 0 or found.slope * tenth <= LEAST_GAIN:
-        return None
-    gain = f"{found.slope * tenth:.2f} nats in the last {tenth} epoch{'s' * (tenth > 1)}"
-    return f"the held-out bound still rose at the end, by {gain}: train longer (num_epochs)"
+    return Trend(found.slope * tenth, found.low_slope * tenth, found.high_slope * tenth, tenth)
 
 
 def concerns(model: Model, guide: Program, args: tuple[Tensor, ...], seed: int) -> list[str]:

@@ -15,7 +15,7 @@ from ppl_vae.diagnostics.report_plots import plot_weights
 from ppl_vae.evidence import reduce_log_weights
 from ppl_vae.evidence.pareto import GOOD_K
 from ppl_vae.experiment.metrics import Estimates
-from ppl_vae.experiment.result_table import reading
+from ppl_vae.experiment.result_table import percent, reading
 from ppl_vae.importance import log_weights
 from ppl_vae.programs.modules import place
 from ppl_vae.report.answers import SHARE
@@ -23,6 +23,7 @@ from ppl_vae.report.attempts import Undecided
 from ppl_vae.report.diagnosis import Diagnosis, Findings
 from ppl_vae.report.elements import Panel, Table, draw, number
 from ppl_vae.report.rules import Measured, Rule
+from ppl_vae.runtime.text import counted
 
 NUM_PARTICLES = 500  # for bounds of few particles, and for the largest weight
 BOUNDS = (1, 10, 100, 500)
@@ -34,6 +35,10 @@ PER_ROW = ("log_evidence", "mc_se", "ess", "pareto_k", "elbo", "smoothed", "num_
 CURE = (
     "Refine the guide (`ppl-vae evaluate RUN --refine`), or bound log p(x) from above as well "
     "(`evidence_interval`)."
+)
+CURE_OF_REFINED = (
+    "Draw more particles (`ppl-vae evaluate RUN --refine --num-particles`), or bound log p(x) from "
+    "above as well (`evidence_interval`)."
 )
 
 
@@ -86,7 +91,12 @@ def share_bounded(found: Findings) -> Measured:
     if evidence.bound != "lower" or np.isnan(evidence.pareto_k).any():
         raise Undecided(reading(found.subject.metrics)[0])
     share = float(1 - evidence.is_estimate.mean())
-    return Measured(share, f"only a lower bound for {share:.1%} of {len(evidence)} rows")
+    shown = f"only a lower bound for {share:.1%} of {len(evidence)} rows"
+    num_refined = found.subject.metrics.num_refined
+    if not num_refined:
+        return Measured(share, shown)
+    shown += f", {num_refined} by a refined guide"
+    return Measured(share, shown, remedy=CURE_OF_REFINED)
 
 
 def monte_carlo(found: Findings) -> Measured:
@@ -131,7 +141,8 @@ def _bounds(found: Findings) -> Panel:
     if few.num_first < metrics.num_data:
         first = Estimates(**vars(evidence[: few.num_first].summary()))
         rows.append((f"log p(x){kind}, the same rows", *_errors(first), few_sizes[0], sizes[1]))
-    rows.append((f"log p(x){kind}", *_errors(metrics), *sizes))
+    refined = f", {counted(metrics.num_refined, 'row')} refined" * bool(metrics.num_refined)
+    rows.append((f"log p(x){kind}{refined}", *_errors(metrics), *sizes))
     rows += [_other(Estimates.read(path)) for path in found.subject.evaluations]
     bias = f"The bias of log p(x) is about {number(metrics.mc_bias)} nats, if the weights are good."
     what = (
@@ -155,7 +166,7 @@ def _other(found: Estimates) -> tuple[str, ...]:
     table = found.evaluation
     name = f"{table['method']['name']}, {table['split']} split ({found.bound})"
     if found.num_refined:
-        name += f", {found.num_refined:,} rows refined"
+        name += f", {counted(found.num_refined, 'row')} refined"
     return (name, *_errors(found), f"{found.num_data:,}", f"{found.num_particles:,}")
 
 
@@ -190,9 +201,13 @@ def _importance(found: Findings) -> Panel:
     says = [
         "k-hat measures the tail of the weights: up to 0.5 their variance is finite; above 0.7 "
         "log p(x) is only a lower bound.",
-        f"log p(x) is an estimate for {evidence.is_estimate.mean():.0%} of the rows: for these, "
-        "intervals of two standard errors cover, judging by the skewness of similar rows.",
     ]
+    if evidence.is_estimate.any():
+        says.append(
+            f"log p(x) is an estimate for {percent(evidence.is_estimate.mean())} of the rows: for "
+            "these, intervals of two standard errors cover, judging by the skewness of similar "
+            "rows."
+        )
     alts = (
         f"Histogram of k-hat of {len(evidence)} rows: {good:.0%} at most 0.5, {bad:.0%} above 0.7.",
         "Effective sample size against k-hat, in the same three classes; median "

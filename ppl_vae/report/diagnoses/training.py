@@ -7,37 +7,43 @@ from ppl_vae.report.attempts import NotApplicable, Undecided
 from ppl_vae.report.diagnosis import Diagnosis, Findings
 from ppl_vae.report.elements import Panel, draw, number
 from ppl_vae.report.rules import Measured, Rule
+from ppl_vae.runtime.text import counted
 from ppl_vae.training import FitResult
+from ppl_vae.training.warnings import settled, trend
 
-FEWEST_EPOCHS = 5  # of a trend
+FEWEST_EPOCHS = 5  # whose best bound is that of the end
 
 
 def gain(found: Findings) -> Measured:
-    """Change of the bound in a tenth of the epochs, by a line through the last three tenths."""
-    bound = _bounds_at_full_weight(found)
-    last = bound[-max(FEWEST_EPOCHS, 3 * len(bound) // 10) :]
-    tenth = max(1, len(bound) // 10)
-    gained = float(np.polyfit(np.arange(len(last)), last, 1)[0] * tenth)
-    shown = f"{gained:+.2f} nats in {tenth} epoch{'s' * (tenth > 1)}"
-    return Measured(max(gained, 0.0) if _restored(found) else abs(gained), shown)
+    """Change of the bound in a tenth of the epochs, at the end, unless it is within its noise."""
+    change = trend(_bounds_at_full_weight(found))
+    if change is None:
+        raise Undecided("too few epochs were trained at full KL weight to see a trend")
+    shown = f"{change.gain:+.2f} nats in {counted(change.num_epochs, 'epoch')}"
+    if change.low <= 0 <= change.high:
+        return Measured(0.0, f"{shown}, within its noise")
+    return Measured(max(change.gain, 0.0) if _restored(found) else abs(change.gain), shown)
 
 
 def loss(found: Findings) -> Measured:
     """How far the bound ends below its best, in nats per row."""
-    if _restored(found):
-        best = f"best epoch: {found.subject.metrics.best_epoch}"
-        return Measured(0.0, best, "The weights are those of the best epoch.")
     bound = _bounds_at_full_weight(found)
     lost = float(bound.max() - bound[-FEWEST_EPOCHS:].max())
-    return Measured(lost, f"{lost:.2f} nats below the best epoch")
+    shown = f"{lost:.2f} nats below the best epoch"
+    if not _restored(found):
+        return Measured(lost, shown)
+    best = found.subject.metrics.best_epoch
+    return Measured(
+        0.0,
+        f"the last epochs are {shown}",
+        instead=f"The weights are those of epoch {best}, the best.",
+    )
 
 
 def _bounds_at_full_weight(found: Findings) -> np.ndarray:
     """The bound after each epoch at full KL weight, on validation rows if there are any."""
     history = found.subject.metrics.history
-    bound = np.array(history.get("valid", history.get("train", [])), dtype=float)
-    bound = bound[np.array(history.get("kl_weight", []), dtype=float) >= 1]
-    bound = bound[np.isfinite(bound)]
+    bound = settled(history.get("valid", history.get("train", [])), history.get("kl_weight", []))
     if len(bound) < 2:
         raise Undecided("fewer than two epochs were trained at full KL weight")
     return bound
