@@ -81,7 +81,7 @@ def plot_training(result: FitResult, ax: "Axes | None" = None) -> "Axes":
     leave_out_the_start(ax, [history[name] for name, *_ in drawn])
     whole_ticks(ax.xaxis)
     ax.set(xlabel="epoch", ylabel="bound (nats per row)", title=result.objective)
-    ax.legend(loc="lower right")
+    ax.legend(loc="best")  # the end of the curves may lie anywhere
     return ax
 
 

@@ -31,7 +31,7 @@ def plot_table(
     Args:
         data: A `Dataset` of a table.
         drawn: Rows drawn from the model, as by `model.sample(len(data))`, (M, columns).
-        columns: Names of the columns shown; None shows the first five.
+        columns: Names of the columns shown; None shows the first five that vary.
         axes: A grid of Axes with as many rows and columns; None makes a figure.
 
     Returns:
@@ -48,7 +48,7 @@ def plot_table(
         ('0', '1')
     """
     data = as_dataset(data)
-    chosen = list(columns if columns is not None else data.feature_names[:MOST_COLUMNS])
+    chosen = list(columns if columns is not None else _first_that_vary(data))
     places = data.places_of(chosen)
     size = len(chosen)
     axes = axes_grid(axes, (size, size), (1.9 * size, 1.7 * size)).reshape(size, size)
@@ -76,6 +76,14 @@ def plot_table(
         _name(axes[-1, place], name, levels, "x")
         _name(axes[place, 0], name, levels if place else (), "y")
     return axes
+
+
+def _first_that_vary(data: Dataset) -> Sequence[str]:
+    """The first columns with two values or more; the first ones if none has."""
+    x = data.x.cpu().numpy()
+    varies = np.nanmax(x, 0, initial=-np.inf) > np.nanmin(x, 0, initial=np.inf)
+    names = [name for name, each in zip(data.feature_names, varies, strict=True) if each]
+    return (names or data.feature_names)[:MOST_COLUMNS]
 
 
 def _marginal(ax: Any, observed: np.ndarray, replicated: np.ndarray, *, discrete: bool) -> None:

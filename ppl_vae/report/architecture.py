@@ -62,9 +62,19 @@ def plot_graph(
             ax.set_axis_off()
             return ax
         relations = get_model_relations(program, model_args=args)
+    relations["sample_dist"] |= _families(program)
     parents = {name: [*given, *above] for name, above in relations["sample_sample"].items()}
     _draw_graph(ax, dict.fromkeys(given, []) | parents, relations, given)
     return ax
+
+
+def _families(program: Program) -> dict[str, str]:
+    """The names of prior, likelihood and posterior by site, where the program has them."""
+    if isinstance(program, Model):
+        return {"z": type(program.prior).__name__, "x": type(program.likelihood).__name__}
+    if isinstance(program, Guide):
+        return {"z": type(program.posterior).__name__}
+    return {}
 
 
 def _draw_graph(

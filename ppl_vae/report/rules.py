@@ -98,6 +98,7 @@ class Rule:
         better: Which numbers are good.
         form: How the limits are written.
         remedy: What to do after a look or a failure.
+        limits: What passes and what fails in words, if the number is a code.
 
     Example:
         >>> words = ("It holds.", "It may not.", "It does not.")
@@ -120,6 +121,7 @@ class Rule:
     better: Literal["less", "more"] = "less"
     form: str = "{:g}"
     remedy: str = ""
+    limits: str = ""
 
     def grade(self, number: float) -> Verdict:
         """The verdict on a number."""
@@ -131,6 +133,8 @@ class Rule:
     @property
     def text(self) -> str:
         """The rule in words."""
+        if self.limits:
+            return f"{self.what}: {self.limits}"
         good = self.form.format(self.passes)
         passes, beyond = f"up to {good}", "above"
         if self.better == "more":

@@ -63,7 +63,7 @@ class Normals(Family):
 class Mixed(Family):
     """Independent columns of several families, each with its columns of x."""
 
-    name = "independent columns"
+    name = "sets of independent columns"
 
     def __init__(self, parts: Sequence[tuple[list[int], Family]]) -> None:
         self.parts = parts

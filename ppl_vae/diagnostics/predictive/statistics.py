@@ -52,7 +52,8 @@ def partial_correlation(x: np.ndarray) -> np.ndarray:
     scale = np.sqrt(np.diag(precision).clip(min=TINY))
     partial = -precision / scale / scale[:, None]
     np.fill_diagonal(partial, 0.0)
-    return partial
+    varies = scaled.any(0)
+    return np.where(varies & varies[:, None], partial, 0.0)  # without what rounding leaves
 
 
 def _standardised(columns: np.ndarray) -> np.ndarray:

@@ -24,6 +24,7 @@ NUM_SIMULATED = 500
 NUM_DRAWS = 200  # of z for each simulated row
 LEVEL = 0.05  # of the test of coverage
 HPD_LEVEL = 0.9
+COVERAGE_FAILS = 0.05
 CURE = "Use weighted draws (importance resampling), refine the guide, or try a richer posterior."
 SEEN = 1e-6  # an error that a test finds, however small it is
 
@@ -54,9 +55,13 @@ def coverage_error(found: Findings) -> Measured:
     num_data = summary.num_data
     of_coverage = 2 * binomtest(round(coverage * num_data), num_data, HPD_LEVEL).pvalue
     p_value = min(1.0, of_coverage, float(summary.adjusted[summary.names.index("hpd")]))
-    error = max(abs(coverage - HPD_LEVEL), SEEN) if p_value < LEVEL else 0.0
     shown = f"{coverage:.1%} of {num_data} truths in {HPD_LEVEL:.0%} regions, p {p_value:.2g}"
-    return Measured(error, shown)
+    if p_value >= LEVEL:
+        return Measured(0.0, shown)
+    error = max(abs(coverage - HPD_LEVEL), SEEN)
+    size = "a little " * (error <= COVERAGE_FAILS)
+    side = "much" if coverage > HPD_LEVEL else "little"
+    return Measured(error, shown, instead=f"Credible regions cover {size}too {side}.")
 
 
 def _calibration(draws: Any) -> Callable[[Findings], Calibration]:
@@ -153,7 +158,7 @@ CALIBRATION = Diagnosis(
             f"Distance of the coverage of {HPD_LEVEL:.0%} regions from {HPD_LEVEL:.0%}, if its "
             f"p-value or that of hpd is below {LEVEL:g}",
             passes=0.0,
-            fails=0.05,
+            fails=COVERAGE_FAILS,
             words=(
                 "No error of the credible regions was found.",
                 "Credible regions cover a little too much or too little.",

@@ -45,6 +45,8 @@ def marginal_kl(found: Findings) -> Measured:
     high = max(0.0, summary.mean["marginal_kl"])
     low = min(max(0.0, summary.mean["rate"] - summary.mean["leave_one_out"]), high)
     said = f"between {low:.2f} and {high:.2f} nats"
+    if f"{low:.2f}" == f"{high:.2f}":
+        said = f"{low:.2f} nats"
     if low <= PRIOR_PASSES < high:
         raise Undecided(f"{said}: {summary.num_data} rows are too few to tell")
     return Measured(high if high <= PRIOR_PASSES else low, f"{said} per row")

@@ -9,6 +9,7 @@ from ppl_vae.report.diagnoses.predictive import LIKELIHOOD, judged, trusted
 from ppl_vae.report.diagnosis import Diagnosis, Findings
 from ppl_vae.report.elements import SIZE, Panel, Table, draw
 from ppl_vae.report.rules import Measured, Rule
+from ppl_vae.runtime.text import counted
 from ppl_vae.tasks.imputation import Overimputation, overimpute, plot_overimputation
 from ppl_vae.tasks.imputation.overimputation import has_own_total
 
@@ -39,16 +40,20 @@ def _missing(found: Findings) -> Panel | None:
         (_listed([names[place] for place in places]), str(count), f"{count / len(rows):.1%}")
         for places, count in patterns[:MOST_PATTERNS]
     ]
+    which = "All patterns."
+    if len(cells) < len(patterns):
+        which = f"The {len(cells)} most frequent of {len(patterns)} patterns."
     shares = rows.x.isnan().double().mean(0).reshape(-1).cpu().numpy()
     worst = np.argsort(-shares, kind="stable")[:MOST_COLUMNS]
     by_column = [(names[place], f"{shares[place]:.1%}") for place in worst if shares[place]]
     says = [
-        f"{np.mean(shares):.1%} of the values are missing, in {len(patterns)} patterns.",
+        f"{np.mean(shares):.1%} of the values of the diagnosed rows are missing, in "
+        f"{counted(len(patterns), 'pattern')}.",
         "Draws of them assume that values are missing at random: whether a value is missing may "
         "depend on the observed values of its row, but not on the value itself.",
     ]
     tables = [
-        Table(("missing together", "rows", "share"), cells, f"The first {len(cells)} patterns."),
+        Table(("missing together", "rows", "share"), cells, which),
         Table(("column", "missing"), by_column, kind="facts"),
     ]
     return Panel(says, tables=tables)

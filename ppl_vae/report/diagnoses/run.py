@@ -1,5 +1,6 @@
 """What was run, and how it is built."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from ppl_vae.programs.modules import evaluating, place
@@ -9,6 +10,7 @@ from ppl_vae.report.diagnosis import Diagnosis, Findings
 from ppl_vae.report.elements import Panel, Table, draw
 from ppl_vae.report.rules import Measured, Rule
 from ppl_vae.runtime.seeding import seeded
+from ppl_vae.runtime.text import counted
 
 
 def use_of_the_rows(found: Findings) -> Measured:
@@ -41,13 +43,15 @@ def _data(found: Findings) -> Panel:
     subject = found.subject
     split = subject.run.evaluation.split
     facts = subject.run.rows.describe()
-    shape = " × ".join(map(str, facts["event_shape"]))
+    size = facts["event_shape"]
+    shape = f"of {counted(size[0], 'column')}" if len(size) == 1 else f"of shape {_times(size)}"
+    values = {} if subject.run.rows.kinds else {"values": "{:g} to {:g}".format(*facts["range"])}
     where = f"{len(subject.run.part(split)):,} {split} rows"
     rows = {
         "name": facts["name"],
-        "size": f"{facts['num_data']:,} rows of shape {shape}",
-        "values": "{:g} to {:g}".format(*facts["range"]),
-        "missing": f"{facts['missing']:.1%}",
+        "size": f"{facts['num_data']:,} rows {shape}",
+        **values,
+        "missing": f"{facts['missing']:.1%} of all rows' values",
         "binarised": facts["binarize"] or "no",
         "covariates": ", ".join(facts["context"]) or "none",
         "labels": f"{facts['labels']} classes" if facts["labels"] else "none",
@@ -57,6 +61,10 @@ def _data(found: Findings) -> Panel:
         "digest": subject.digest,
     }
     return Panel(tables=[_facts(rows)])
+
+
+def _times(size: Sequence[int]) -> str:
+    return " × ".join(map(str, size))
 
 
 def _provenance(found: Findings) -> Panel:
@@ -129,8 +137,7 @@ DATA = Diagnosis(
         Rule(
             "Held-out data",
             use_of_the_rows,
-            "What the evaluated rows were used for (0: nothing, 1: to choose the epoch, 2: to "
-            "train)",
+            "What the evaluated rows were used for",
             passes=0,
             fails=1,
             words=(
@@ -139,6 +146,7 @@ DATA = Diagnosis(
                 "The model was trained on the evaluated rows, so log p(x) of new rows is not "
                 "known.",
             ),
+            limits="passes if for nothing, fails if for training",
             remedy="Evaluate test rows (`ppl-vae evaluate RUN --split test`).",
             page="concepts.md",
         )
