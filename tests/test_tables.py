@@ -168,7 +168,9 @@ def test_a_column_that_is_no_number_or_category_is_named(error, column, message)
 def test_an_identifier_is_named_unless_its_levels_are_known():
     names = [f"person {i}" for i in range(30)]
     frame = pandas.DataFrame({"name": names, "age": range(30)})
-    with pytest.raises(ValueError, match="'name' of x has 30 different strings in 30 rows, as an"):
+    with pytest.raises(
+        ValueError, match="'name' of x has 30 different strings in 30 rows, like an"
+    ):
         pv.Dataset(frame)
     assert pv.Dataset(frame.set_index("name")).coords["datum"][3] == "person 3"
     assert pv.Dataset(frame, levels={"name": names[::-1]}).x[0, 0] == 29

@@ -20,9 +20,7 @@ from ppl_vae.training.record import FitResult
 __all__ = [
     "constant_features",
     "few_rows",
-    "settled",
     "still_rising",
-    "trend",
     "unobserved_features",
     "warn_after",
     "warn_before",

@@ -63,7 +63,8 @@ class Normals(Family):
 class Mixed(Family):
     """Independent columns of several families, each with its columns of x."""
 
-    name = "sets of independent columns"
+    name = "independent columns"
+    components = "sets of independent columns"
 
     def __init__(self, parts: Sequence[tuple[list[int], Family]]) -> None:
         self.parts = parts

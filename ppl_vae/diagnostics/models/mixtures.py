@@ -21,6 +21,7 @@ class Family(ABC):
     """
 
     name: str
+    components: str = ""  # of a mixture; the name by default
     num_values = 0  # values of a feature; 0 if there is no upper limit
 
     def statistics(self, x: np.ndarray) -> np.ndarray:

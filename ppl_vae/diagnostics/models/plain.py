@@ -174,7 +174,7 @@ def _mixture(train: np.ndarray, family: Family, seed: int) -> dict[str, Scores]:
     most = max(NUM_COMPONENTS[1], len(train) // ROWS_OF_COMPONENT)
     sizes = [size for size in NUM_COMPONENTS[1:] if size <= most]
     best = _best(train, {size: mixture(size) for size in sizes})
-    return {f"mixture of {best} {family.name}": mixture(best)(train)}
+    return {f"mixture of {best} {family.components or family.name}": mixture(best)(train)}
 
 
 def _densities(train: np.ndarray, seed: int) -> dict[str, Scores]:

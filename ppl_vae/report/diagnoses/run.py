@@ -45,7 +45,11 @@ def _data(found: Findings) -> Panel:
     facts = subject.run.rows.describe()
     size = facts["event_shape"]
     shape = f"of {counted(size[0], 'column')}" if len(size) == 1 else f"of shape {_times(size)}"
-    values = {} if subject.run.rows.kinds else {"values": "{:g} to {:g}".format(*facts["range"])}
+    values = (
+        {}
+        if "x" in subject.run.rows.columns
+        else {"values": "{:g} to {:g}".format(*facts["range"])}
+    )
     where = f"{len(subject.run.part(split)):,} {split} rows"
     rows = {
         "name": facts["name"],
