@@ -663,14 +663,15 @@ def test_the_same_settings_find_the_same_file():
     [
         (
             {},
-            "log p(x) is a lower bound, not an estimate, for 50 % of the rows (k-hat > 0.7 for 0 "
-            "%)",
+            "log p(x) is a lower bound, not an estimate, for 50 % of the rows (weights too skewed "
+            "for 32 chains for 50 %)",
         ),
         (
             {"share_estimate": 1.0},
             "log p(x) is an estimate for all rows, by k-hat, and its standard errors are valid",
         ),
-        ({"share_bad_k": 0.004}, "for 50 % of the rows (k-hat > 0.7 for less than 1 %)"),
+        ({"share_bad_k": 0.004}, "50 % of the rows (k-hat > 0.7 for less than 1 %, weights too"),
+        ({"share_bad_k": 0.5}, "for 50 % of the rows (k-hat > 0.7 for 50 %), and"),
         ({"share_bad_k": None}, "k-hat needs at least 30 chains: "),
         (
             {"bound": "upper if converged"},
@@ -680,6 +681,7 @@ def test_the_same_settings_find_the_same_file():
 )
 def test_what_k_hat_says(change, said):
     ais = {"evaluation": {"method": {"name": "AIS", "num_chains": 32}}, "active_units": None}
+    ais["num_particles"] = 32
     assert (
         said in reading(Estimates(**ais | {"share_bad_k": 0.0, "share_estimate": 0.5} | change))[0]
     )

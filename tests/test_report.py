@@ -7,7 +7,7 @@ import math
 import re
 import shutil
 import warnings
-from dataclasses import replace
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,7 +28,9 @@ from ppl_vae.diagnostics.report_plots import plot_weights
 from ppl_vae.diagnostics.sbc.summary import summarise
 from ppl_vae.diagnostics.uniformity import uniformity_p_value
 from ppl_vae.evidence import Evidence, reduce_log_weights
-from ppl_vae.experiment import ConfigError, read_config, run_experiment
+from ppl_vae.evidence.fingerprints import digests
+from ppl_vae.experiment import ConfigError, load_run, read_config, run_experiment
+from ppl_vae.experiment.folder import Folder, write_json
 from ppl_vae.experiment.metrics import Metrics
 from ppl_vae.report import DIAGNOSES, NotApplicable, draw, page, write_report
 from ppl_vae.report.answers import answers
@@ -778,3 +780,38 @@ def test_another_run_of_other_rows_is_not_compared(digits, counts, tmp_path):
     report = write_report(digits.folder, tmp_path, against=counts.folder, **options)
     assert report.checks[0].verdict == "skipped"
     assert "same rows" in report.checks[0].says
+
+
+# --- after a refinement ---------------------------------------------------------------------------
+
+
+def test_the_report_judges_the_refined_estimates(counts, tmp_path):
+    """Of several evaluations of the same rows, that with the most estimates; the run's own is then
+    listed as another one. Evaluations of other rows are not judged."""
+    folder = tmp_path / "run"
+    shutil.copytree(counts.folder, folder)
+    experiment = load_run(folder)
+    before = Folder(folder).read_metrics()
+    part = experiment.part(before.evaluation["split"])
+    exact = reduce_log_weights(np.full((before.num_particles, len(part)), -7.0))
+    refined = replace(exact, checks={"refined": np.ones(len(part))}, digests=digests(part.x))
+    estimates = dict(before) | asdict(exact.summary()) | {"num_refined": len(part)}
+    for name, changes in {"same": {}, "fewer": {"num_data": 3}}.items():
+        file = folder / "evaluations" / f"{name}.json"
+        write_json(file, estimates | {"share_estimate": 1.0} | changes)
+        refined.save(file.with_suffix(".npz"))
+    few = [each for each in DIAGNOSES if each.name in ("weights", "importance")]
+    report = write_report(folder, tmp_path / "out", diagnoses=few, progress=False)
+    after = f"with the guide refined for {len(part)} rows, usable for all rows."
+    assert report.answers[0].says == after
+    tree = xr.open_datatree(report.files[2], engine="h5netcdf")
+    assert (tree["importance"].log_evidence == -7.0).all()
+    text = report.files[1].read_text("utf-8")
+    assert "-7.0" in text
+    assert f"{before.log_evidence:.2f}" in text
+
+
+def test_without_a_refinement_the_runs_own_estimates_are_judged(counts):
+    subject = page._finished(Folder(counts.folder), {})
+    assert subject.judged is None
+    assert subject.metrics == Folder(counts.folder).read_metrics()

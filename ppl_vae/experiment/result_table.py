@@ -93,15 +93,14 @@ def _reading_of_k(metrics: Estimates) -> str:
         where = f"where k-hat > 0.7 ({percent(share)} of the data)"
         return f"log p(x) is at most this {condition}; {where} the bound may {danger}."
     if metrics.is_bound:
-        skewed = max(0.0, metrics.share_bound - share)
-        why = f"k-hat > 0.7 for {percent(share)}"
-        if skewed:
-            why += (
-                f", weights too skewed for {metrics.num_particles} particles for {percent(skewed)}"
-            )
+        skewed = metrics.share_bound - share
+        reasons = [f"k-hat > 0.7 for {percent(share)}"] * (share > 0 or skewed <= 0)
+        if skewed > 0:
+            draws = f"{metrics.num_particles} {_draws(metrics)}"
+            reasons.append(f"weights too skewed for {draws} for {percent(skewed)}")
         return (
             f"log p(x) is a lower bound, not an estimate, for {percent(metrics.share_bound)} of "
-            f"the rows ({why}), and the Monte Carlo error is not known there: "
+            f"the rows ({', '.join(reasons)}), and the Monte Carlo error is not known there: "
             f"{CURES_OF_REFINED if metrics.num_refined else CURES}"
         )
     return "log p(x) is an estimate for all rows, by k-hat, and its standard errors are valid."

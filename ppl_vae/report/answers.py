@@ -123,16 +123,16 @@ def _usable(metrics: Estimates) -> str:
         return f"at most {number(metrics.log_evidence)} nats per row ({metrics.bound})."
     if metrics.share_bad_k is None:
         return "its reliability is not known: there are too few particles for k-hat."
-    after = ""
+    before = ""
     if metrics.num_refined:
-        after = f", {counted(metrics.num_refined, 'row')} by a refined guide"
+        before = f"with the guide refined for {counted(metrics.num_refined, 'row')}, "
     if not metrics.is_bound:
-        return f"usable for all rows{after}."
+        return f"{before}usable for all rows."
     if metrics.share_bound == 1:
-        return f"a lower bound for every row, not an estimate{after}."
+        return f"{before}a lower bound for every row, not an estimate."
     usable = percent(1 - metrics.share_bound)
     bounds = percent(metrics.share_bound)
-    return f"usable for {usable} of the rows; {bounds} are lower bounds{after}."
+    return f"{before}usable for {usable} of the rows; {bounds} are lower bounds."
 
 
 def _listed(checks: Sequence[Check]) -> str:
