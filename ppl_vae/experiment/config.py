@@ -238,10 +238,23 @@ def to_toml(config: Config) -> str:
         >>> print(to_toml(read_config(changes=[("data.name", "digits")])).splitlines()[:2])
         ['[data]', 'name = "digits"']
     """
-    parts = []
-    for name, table in config.model_dump(mode="json", exclude_none=True).items():
-        parts.append("\n".join([f"[{name}]", *(f"{k} = {_literal(v)}" for k, v in table.items())]))
+    tables = config.model_dump(mode="json", exclude_none=True)
+    parts = [part for name, table in tables.items() for part in _parts(name, table)]
     return "\n\n".join(parts) + "\n"
+
+
+def _parts(name: str, table: Mapping[str, Any]) -> Iterator[str]:
+    """A table, and those in it that hold tables: the family of each column has a line."""
+    nested = {key: value for key, value in table.items() if _holds_tables(value)}
+    lines = (f"{_key(key)} = {_literal(table[key])}" for key in table if key not in nested)
+    yield "\n".join([f"[{name}]", *lines])
+    for key, value in nested.items():
+        yield from _parts(f"{name}.{_key(key)}", value)
+
+
+def _holds_tables(value: Any) -> bool:
+    """Whether some of its values are tables: one without is written in a line."""
+    return isinstance(value, Mapping) and any(isinstance(each, Mapping) for each in value.values())
 
 
 def written(config: Config) -> str:

@@ -92,6 +92,8 @@ def share_bounded(found: Findings) -> Measured:
         raise Undecided(reading(found.subject.metrics)[0])
     share = float(1 - evidence.is_estimate.mean())
     shown = f"only a lower bound for {share:.1%} of {len(evidence)} rows"
+    if share == 0:
+        shown = f"an estimate for all of {len(evidence)} rows"
     num_refined = found.subject.metrics.num_refined
     if not num_refined:
         return Measured(share, shown)
