@@ -139,6 +139,9 @@ def fit(
         str | None, typer.Option(help="Columns of a table that are modelled: a,b; all by default.")
     ] = None,
     drop: Annotated[str | None, typer.Option(help="Columns that are left out: a,b.")] = None,
+    categories: Annotated[
+        str | None, typer.Option(help="Columns of numbers or texts that are categories: a,b.")
+    ] = None,
     context: Annotated[str | None, typer.Option(help="Columns of covariates: a,b.")] = None,
     label: Annotated[str | None, typer.Option(help="Column of labels, for colouring.")] = None,
     weights: Annotated[str | None, typer.Option(help="Column of sampling weights.")] = None,
@@ -173,6 +176,7 @@ def fit(
         "data.name": data,
         "data.columns": names(columns),
         "data.drop": names(drop),
+        "data.categories": names(categories),
         "data.context": names(context),
         "data.label": label,
         "data.weights": weights,

@@ -1,5 +1,6 @@
 """The tables of a file, checked against the signatures of the classes that they name."""
 
+from dataclasses import fields
 from os.path import abspath, exists  # False for a name that no file can have
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -36,7 +37,8 @@ class DataTable(Table):
 
     `columns` (those of x), `context`, `label`, `weights`, `split` and `drop` name columns; `test`
     is a share, a number of rows, or another file. `exposure` names one of the columns of `context`,
-    as in `Model`. `ordered` gives the levels of ordered categories from the lowest, by column.
+    as in `Model`. `ordered` gives the levels of ordered categories from the lowest, by column;
+    `categories` names columns whose numbers or strings are categories without an order.
     """
 
     name: str
@@ -54,6 +56,7 @@ class DataTable(Table):
     split: str | None = None
     drop: tuple[str, ...] = ()
     ordered: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    categories: tuple[str, ...] = ()
 
     @field_validator("name", "data_dir", "test")
     @classmethod
@@ -69,8 +72,7 @@ class DataTable(Table):
     @property
     def roles(self) -> Roles:
         """The roles of the columns of the table."""
-        known = ("columns", "context", "label", "weights", "split", "drop", "ordered")
-        return Roles(**{name: getattr(self, name) for name in known})
+        return Roles(**{each.name: getattr(self, each.name) for each in fields(Roles)})
 
     @property
     def is_table(self) -> bool:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ppl_vae.data.tables.levels import level_name, listed
-from ppl_vae.errors import DamagedFileError, TooLargeError
+from ppl_vae.data.tables.text_files import first_lines, read_text, separator_of
+from ppl_vae.errors import DamagedFileError, DataError, PplVaeError, TooLargeError
 from ppl_vae.runtime.checks import one_line, suggestion
 from ppl_vae.runtime.files import require_file
 from ppl_vae.runtime.memory import require_memory, require_unpacked
@@ -22,7 +23,6 @@ TABLES = (".csv", ".parquet")
 PARTS = ("train", "valid", "test")
 ROW_NAMES = {"id", "index"}  # names of a first column that names the rows
 MOST_COLUMNS = 100_000
-LONGEST_HEADER = 2**24  # bytes
 UNNAMED = "Unnamed: 0"  # pandas' name for a first column without one
 
 
@@ -41,6 +41,7 @@ class Roles:
         split: Column that holds train, valid or test.
         drop: Columns that are left out.
         ordered: Levels of ordered categories, from the lowest, by column.
+        categories: Columns whose numbers or strings are categories without an order.
 
     Example:
         >>> import pandas as pd
@@ -57,6 +58,7 @@ class Roles:
     split: str | None = None
     drop: tuple[str, ...] = ()
     ordered: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    categories: tuple[str, ...] = ()
 
     def fields(self, frame: "pd.DataFrame", path: str | Path) -> dict[str, Any]:
         """The arguments of `Dataset` that these columns are.
@@ -78,14 +80,15 @@ class Roles:
             "context": self.context,
             "drop": self.drop,
             "ordered": self.ordered,
+            "categories": self.categories,
         }
         for what, names in several.items():
             _require(frame, names, what, path)
         for what, name in others.items():
             _require(frame, [name], what, path)
-        frame = frame.assign(
-            **{name: _ordered(frame[name], each, path) for name, each in self.ordered.items()}
-        )
+        known = {name: _ordered(frame[name], each, path) for name, each in self.ordered.items()}
+        known |= {name: _category(frame[name]) for name in self.categories}
+        frame = frame.assign(**known)
         frame = _with_row_names(frame, [*taken, *(columns or ())])
         fields: dict[str, Any] = {
             "x": frame.drop(columns=taken) if columns is None else frame[list(columns)]
@@ -127,7 +130,7 @@ def read_frame(path: str | Path) -> "pd.DataFrame":
 
     Raises:
         FileNotFoundError: No such file.
-        ValueError: An unknown suffix, or a damaged file.
+        ValueError: An unknown suffix, a damaged file, no rows, or two columns of one name.
 
     Example:
         >>> import tempfile
@@ -140,31 +143,50 @@ def read_frame(path: str | Path) -> "pd.DataFrame":
     if path.suffix not in TABLES:
         raise ValueError(f"{path}: a table is a file {' or '.join(TABLES)}")
     try:
-        import pandas as pd
+        import pandas as pd  # noqa: F401
     except ImportError:
         raise ImportError(
             f"{path}: {path.suffix} files are read with pandas: pip install pandas"
         ) from None
     require_file(path)
-    _require_room(path)
     try:
-        return pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
+        frame = _read_csv(path) if path.suffix == ".csv" else _read_parquet(path)
+    except PplVaeError:
+        raise
     except ImportError:
         raise ImportError(f"{path}: .parquet files need pyarrow: pip install pyarrow") from None
     except (ValueError, OSError, OverflowError, RecursionError) as error:
         raise DamagedFileError(f"{path} cannot be read: {one_line(error)}") from None
+    if not frame.columns.size:
+        raise DataError(f"{path} has no columns")
+    if not len(frame):
+        head = "a header" if path.suffix == ".csv" else "columns"
+        raise DataError(f"{path} has {head} and no rows")
+    return frame
 
 
-def _require_room(path: Path) -> None:
-    """Raise TooLargeError for a table that is not read to its end with the memory there is."""
-    if path.suffix == ".csv":
-        require_memory(f"{path}", path.stat().st_size, num_bytes=1)
-        with path.open("rb") as file:
-            # pandas takes the surplus of the first row for an index of as many levels
-            lines = [file.readline(LONGEST_HEADER) for _ in range(2)]
-        num_columns = max(line.count(b",") for line in lines) + 1
-    else:
-        num_columns = _num_columns(path)
+def _read_csv(path: Path) -> "pd.DataFrame":
+    """The table in a text file, if it is read to its end with the memory there is."""
+    require_memory(f"{path}", path.stat().st_size, num_bytes=1)
+    lines = first_lines(path)
+    if not lines:
+        raise DamagedFileError(f"{path} is empty")
+    separator = separator_of(lines)
+    # pandas takes the surplus of the first row for an index of as many levels
+    _require_few_columns(path, max(line.count(separator) for line in lines) + 1)
+    return read_text(path, separator)
+
+
+def _read_parquet(path: Path) -> "pd.DataFrame":
+    """The table in a .parquet file, if it is read to its end with the memory there is."""
+    import pandas as pd
+
+    _require_few_columns(path, _num_columns(path))
+    return pd.read_parquet(path)
+
+
+def _require_few_columns(path: Path, num_columns: int) -> None:
+    """Raise TooLargeError for a table with more columns than a model takes."""
     if num_columns > MOST_COLUMNS:
         raise TooLargeError(
             f"{path} has {num_columns:,} columns or more, and a table has at most "
@@ -249,6 +271,13 @@ def _ordered(column: "pd.Series", levels: tuple[str, ...], path: str | Path) -> 
             f"its levels {listed(levels)}: list all of them in ordered"
         )
     return names.astype(pd.CategoricalDtype(list(levels), ordered=True))
+
+
+def _category(column: "pd.Series") -> "pd.Series":
+    """A column as categories without an order; those of numbers are in the order of the numbers."""
+    levels = column.astype("category").cat
+    names = {level: level_name(level) for level in levels.categories}
+    return levels.rename_categories(names) if names else column.astype(object)
 
 
 def _splits(column: "pd.Series", path: str | Path) -> dict[str, np.ndarray]:

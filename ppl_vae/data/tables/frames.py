@@ -5,14 +5,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ppl_vae.data.arrays import labels_along, row_at
+from ppl_vae.data.arrays import labels_along
 from ppl_vae.data.tables.levels import given_levels
+from ppl_vae.data.tables.strings import refuse_no_category
 from ppl_vae.runtime.checks import suggestion
 
 __all__ = ["apart", "coded", "is_frame"]
 
-MOST_TEXT = 0.5  # share of the values of a column of numbers that are none
-ALWAYS_TAKEN = 10  # levels of a column of strings; more must repeat
 TYPES = {"b": "bool", "i": "integer", "u": "integer", "f": "float"}  # by NumPy's kind
 OBJECTS = {  # by pandas' name for what a column of objects holds
     "boolean": "bool",
@@ -62,9 +61,9 @@ def coded(source: Any, known: Container[str] = (), what: str = "x") -> Coded:
         what: The name of the source in error messages.
 
     Raises:
-        TypeError: A column holds times, values of several types, or anything else that is neither a
-            number nor a category.
-        ValueError: The strings of a column are nearly all different, as in an identifier, and its
+        TypeError: A column holds times, as text too, values of several types, or anything else that
+            is neither a number nor a category.
+        ValueError: The strings of a column are no category, but an identifier or numbers, and its
             levels are not known.
 
     Example:
@@ -84,7 +83,7 @@ def coded(source: Any, known: Container[str] = (), what: str = "x") -> Coded:
         column = source.iloc[:, i]
         kind = _type_of(column, place)
         if kind == "string" and name not in known:
-            _refuse_identifier(column, place)
+            refuse_no_category(column, place)
         if kind in ("string", "category", "ordered"):
             codes, levels[i] = _codes(column, name)
             numbers.isetitem(i, codes)
@@ -164,42 +163,10 @@ def _type_of(column: Any, place: str) -> str:
         )
     if inferred not in OBJECTS:
         raise TypeError(
-            f"{place} holds {dtype} ({inferred}), neither numbers nor categories: drop it, or make "
-            "it one of them, as astype(str) does"
+            f"{place} holds {dtype} ({inferred}), neither numbers nor categories: drop it, or, if "
+            f"it is a category, say so (frame.astype({{{column.name!r}: 'category'}}))"
         )
     return OBJECTS[inferred]
-
-
-def _refuse_identifier(column: Any, place: str) -> None:
-    """Refuse strings that are nearly all different."""
-    num_levels = column.nunique()
-    num_observed = column.count()
-    if num_levels <= max(ALWAYS_TAKEN, num_observed / 2):
-        return
-    _refuse_numbers_as_text(column, place)
-    raise ValueError(
-        f"{place} has {num_levels} different strings in {num_observed} rows, like an identifier"
-        f": drop it, make it the index (frame.set_index({column.name!r})), or, if it is a "
-        f"category, say so (frame.astype({{{column.name!r}: 'category'}}))"
-    )
-
-
-def _refuse_numbers_as_text(column: Any, place: str) -> None:
-    """Name the first value that is no number where most are, as one wrong cell of a file."""
-    from pandas import to_numeric
-
-    is_text = (to_numeric(column, errors="coerce").isna() & column.notna()).to_numpy()
-    if not is_text.any():
-        raise ValueError(
-            f"{place} holds numbers as text: make them numbers "
-            f"(frame.astype({{{column.name!r}: float}})), or categories"
-        )
-    if is_text.mean() < MOST_TEXT:
-        row = int(is_text.argmax())
-        raise ValueError(
-            f"{place} is {column.iloc[row]!r} at {row_at(row, labels_along(column.index))}, and "
-            "numbers elsewhere: correct it, or leave the cell empty if it is missing"
-        )
 
 
 def _codes(column: Any, name: str) -> tuple[np.ndarray, tuple[str, ...]]:

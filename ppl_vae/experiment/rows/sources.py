@@ -23,7 +23,7 @@ from ppl_vae.runtime.checks import one_line
 __all__ = ["describe_data", "errors_of", "load_data", "new_rows", "read_fields"]
 
 HELD_OUT = 0.1  # of the rows of a file, for validation and for test each
-ONLY_TABLES = ("columns", "weights", "split", "drop", "ordered")
+ONLY_TABLES = ("columns", "weights", "split", "drop", "ordered", "categories")
 
 
 def load_data(table: DataTable) -> Dataset:

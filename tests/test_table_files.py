@@ -1,0 +1,204 @@
+"""Tables in text files, as people have them: separators, headers, dates, identifiers; and the
+remedies in the words of the shell."""
+
+import itertools
+import re
+import shlex
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import ppl_vae as pv
+from ppl_vae.cli.words import in_flags
+from ppl_vae.data.tables.files import Roles, read_frame
+from ppl_vae.experiment.rows.sources import load_data
+from ppl_vae.experiment.tables import DataTable
+
+
+def written(folder, text):
+    path = folder / "table.csv"
+    path.write_text(text)
+    return path
+
+
+# --- headers --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("h,h,g\n1,2,3\n", "table.csv has two columns 'h': rename one of them"),
+        ("h;g;h\n1;2;3\n", "table.csv has two columns 'h': rename one of them"),
+        ('"h","g","h"\n1,2,3\n', "table.csv has two columns 'h': rename one of them"),
+        ("h,g\n", "table.csv has a header and no rows"),
+        ("", "table.csv is empty"),
+        ("\n \n\n", "table.csv is empty"),
+    ],
+)
+def test_a_file_without_a_table_is_refused(tmp_path, text, said):
+    with pytest.raises(ValueError, match=re.escape(said) + "$"):
+        read_frame(written(tmp_path, text))
+
+
+def test_a_renamed_column_is_a_column(tmp_path):
+    assert list(read_frame(written(tmp_path, "h,h.1,,\n1,2,3,4\n"))) == [
+        "h",
+        "h.1",
+        "Unnamed: 2",
+        "Unnamed: 3",
+    ]
+
+
+# --- separators -----------------------------------------------------------------------------------
+
+CELLS = ["a", "the, end", "x;y", 'say "so"', "two\nlines"]
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("index", [True, False])
+@pytest.mark.parametrize("columns", [["h", "c"], ["h, cm", "c"], ["h", "c", "d"]])
+def test_the_separator_is_that_of_the_header(tmp_path, separator, index, columns):
+    frame = pd.DataFrame({name: CELLS for name in columns})
+    path = written(tmp_path, frame.to_csv(sep=separator, index=index))
+    found = read_frame(path)
+    pd.testing.assert_frame_equal(found[columns], frame)
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_names_of_rows_need_no_header(tmp_path, separator):
+    text = "h,c\nx,1,2\ny,3,4\n".replace(",", separator)
+    found = read_frame(written(tmp_path, text))
+    assert found.index.tolist() == ["x", "y"]
+    assert found.to_numpy().tolist() == [[1, 2], [3, 4]]
+
+
+@pytest.mark.parametrize("text", ["a;b\n1\n2\n", "a b\n1\n2\n", "a;b\nx;1;2;3\n", "a\n1;2\n3;4\n"])
+def test_one_column_stays_one_column(tmp_path, text):
+    assert read_frame(written(tmp_path, text)).shape[1] == 1
+
+
+# --- strings that are no categories ---------------------------------------------------------------
+
+DAYS = pd.date_range("2007-11-09", periods=40, freq="11D")
+FORMATS = [
+    *("%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d", "%d.%m.%Y", "%m/%d/%Y", "%m/%d/%y", "%d-%m-%y"),
+    *("%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M:%SZ", "%d %B %Y", "%d-%b-%Y", "%B %d, %Y", "%b %Y"),
+    *("%Y-%m", "%H:%M:%S", "%H:%M", "%Y-%m-%d %H:%M:%S.%f", "%Y-%m-%dT%H:%M:%S+01:00"),
+]
+NO_DATES = [
+    *(["May", "June", "July"], ["mon", "tue"], ["10-19", "20-29", "30-39"], ["1:10", "1:80"]),
+    *(["1.2.3", "1.2.10"], ["2007", "2008b"], ["q1 2007", "q2 2007"], ["a1-2", "b1-2"]),
+    *(["March Street", "May Road"], ["192.168.1.1", "10.0.0.1"], ["A/B", "B/C"], ["555-1234"]),
+    *(["1 to 5", "6 to 10"], ["12:75", "80:20"], ["Julius", "Augusta"], ["2007-2008", "2008-2009"]),
+]
+
+
+@pytest.mark.parametrize("role", ["x", "context"])
+@pytest.mark.parametrize("often", [1, 10])
+@pytest.mark.parametrize("written_as", FORMATS)
+def test_dates_as_text_are_refused(written_as, often, role):
+    stamps = DAYS + pd.to_timedelta(np.arange(40) * 3.5, "h")
+    dates = [each.strftime(written_as) for each in stamps]
+    frame = pd.DataFrame({"h": range(41 * often), "day": [*dates, "unknown"] * often})
+    context = ["day"] if role == "context" else None
+    said = f"column 'day' of {role} is '{dates[0]}' at row 0, a date or time as text: give a num"
+    with pytest.raises(TypeError, match=re.escape(said)):
+        pv.Dataset(frame, context=context)
+    typed = frame.astype({"day": "category"})
+    assert len(pv.Dataset(typed, context=context).levels["day"]) == frame["day"].nunique()
+
+
+@pytest.mark.parametrize("levels", NO_DATES, ids=" ".join)
+def test_categories_are_no_dates(levels):
+    data = pv.Dataset(pd.DataFrame({"level": levels * 5}))
+    assert data.levels["level"] == tuple(sorted(levels))
+
+
+@pytest.mark.parametrize("values", [["1,5", "2,25"], ["-1,5", "2"], [",5", "7", "3"]])
+def test_numbers_with_a_comma_are_refused(values):
+    point = next(each for each in values if "," in each)
+    said = f"is '{point}' at row 0, a number with a comma: write '{point.replace(',', '.')}'"
+    with pytest.raises(ValueError, match=re.escape(said)):
+        pv.Dataset(pd.DataFrame({"h": values * 4}))
+
+
+@pytest.mark.parametrize("values", [["1, 2", "1"], ["1,2,3", "1,2"], ["a,5", "1,5"]])
+def test_lists_are_categories(values):
+    assert len(pv.Dataset(pd.DataFrame({"h": values * 4})).levels["h"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("num_levels", "num_rows", "is_taken"),
+    [
+        (10, 10, True),
+        (11, 22, False),
+        (11, 23, True),
+        (1_000, 2_001, True),
+        (10_000, 20_000, False),
+        (1_001, 20_000, False),
+    ],
+)
+def test_a_category_has_rows_for_its_levels(num_levels, num_rows, is_taken):
+    strings = [f"t{i % num_levels}" for i in range(num_rows)]
+    frame = pd.DataFrame({"t": strings})
+    if is_taken:
+        assert len(pv.Dataset(frame).levels["t"]) == num_levels
+        return
+    said = f"{num_levels:,} different strings in {num_rows:,} rows, (like an id|and a category)"
+    with pytest.raises(ValueError, match=said):
+        pv.Dataset(frame)
+    assert len(pv.Dataset(frame.astype("category")).levels["t"]) == num_levels
+
+
+# --- categories by name ---------------------------------------------------------------------------
+
+
+def test_a_file_says_what_is_a_category(tmp_path):
+    path = written(tmp_path, "h,region,name\n" + "1.5,10,p1\n2.5,9,p2\n0.5,,p3\n" * 5)
+    table = DataTable(name=str(path), categories=("region", "name"), valid=0, test=0)
+    data = load_data(table)
+    assert data.kinds == ("positive", "category", "category")
+    assert data.levels == {"region": ("9", "10"), "name": ("p1", "p2", "p3")}
+    context = load_data(table.model_copy(update={"context": ("name",)}))
+    assert context.context_names == ("name[p1]", "name[p2]", "name[p3]")
+    with pytest.raises(KeyError, match="no column 'town' for categories"):
+        Roles(categories=("town",)).fields(read_frame(path), path)
+
+
+# --- remedies in the words of the shell -----------------------------------------------------------
+
+NAMES = ["t", "Individual ID", "it's", "a,b", 'say "so"', "back\\slash"]
+WRONG = {
+    "identifier": [f"p{i}" for i in range(30)],
+    "levels": [f"p{i % 1500}" for i in range(30 * 150)],
+    "times": list(pd.date_range("2020", periods=30)),
+    "dates": [f"2020-01-{i:02}" for i in range(1, 31)],
+    "commas": [f"{i},5" for i in range(30)],
+    "text": [str(i) for i in range(30)],
+    "mixed": ["a", 1] * 15,
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "role"), [*itertools.product(NAMES, WRONG, ["x", "context"])]
+)
+def test_every_remedy_is_an_option(name, wrong, role):
+    frame = pd.DataFrame({name: WRONG[wrong]})
+    frame["h"] = range(len(frame))
+    with pytest.raises((TypeError, ValueError)) as caught:
+        pv.Dataset(frame, context=[name] if role == "context" else None)
+    said = in_flags(str(caught.value))
+    assert in_flags(said) == said
+    assert not re.search(r"frame\.|\.dt\.|astype|drop it|index", said)
+    remedies = re.findall(r"\((--(?:drop|categories|set) .*?)\)(?=,|$)", said)
+    assert remedies or role == "context"
+    for option in remedies:
+        flag, value = shlex.split(option)
+        if "," in name:
+            assert value in (f'data.drop=["{name}"]', f'data.categories=["{name}"]')
+        else:
+            assert (flag, value) in (("--drop", name), ("--categories", name))
+    assert ("leave it out of --context" in said) == (
+        role == "context" and wrong not in ("commas", "text")
+    )
