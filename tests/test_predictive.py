@@ -1039,4 +1039,6 @@ def test_categories_are_compared_by_the_frequencies_of_their_levels():
     others = pv.Dataset(frame.assign(colour=flat))
     check = predictive_check(vae, guide, others, num_samples=60, **QUIET)
     assert check.joint_p_values()["levels of colour"] < 0.05
-    assert "levels of colour[" in str(check)
+    assert re.search(r"levels of colour\[[abc]\]", str(check))
+    frequencies = check.to_datatree()["observed_data"]["levels of colour"]
+    assert frequencies["levels of colour_dim_0"].values.tolist() == list("abc")

@@ -1,11 +1,12 @@
 """Progress bars: a line of a log each half minute, none where switched off, and no warning."""
 
+import re
 import subprocess
 import sys
 
 import pytest
 
-from ppl_vae.runtime.progress import progress_bar
+from ppl_vae.runtime.progress import progress_bar, show_step
 
 
 @pytest.fixture(autouse=True)
@@ -43,6 +44,21 @@ def test_a_log_has_a_line_each_half_minute(capsys, clock, seconds, lines):
     assert all(line.startswith("fit: ") and "train=-1" in line for line in found)
 
 
+def test_a_long_epoch_shows_its_steps(capsys, clock):
+    with progress_bar(3, "fit", unit="epochs") as bar:
+        bar._time, bar.start_t, bar.last_print_t = clock, clock.now, clock.now
+        for epoch in range(2):
+            for step in range(100):
+                clock.now += 1.0
+                show_step(bar, step + 1, 100)
+            bar.update()
+            assert bar.n == epoch + 1
+    found = [line.partition(":")[0] for line in capsys.readouterr().err.splitlines()]
+    assert len(found) == 7  # one every half minute of two hundred seconds, and one at the end
+    assert found[0] == "fit, step 30 of 100"
+    assert all(re.fullmatch(r"fit, step \d+ of 100", line) for line in found)
+
+
 @pytest.mark.parametrize("value", ["1", "true"])
 def test_the_environment_switches_bars_off(capsys, clock, monkeypatch, value):
     monkeypatch.setenv("TQDM_DISABLE", value)
@@ -63,7 +79,7 @@ shell = types.SimpleNamespace(config={"IPKernelApp": {}})
 sys.modules["IPython"] = types.SimpleNamespace(get_ipython=lambda: shell)
 for name in ("ipywidgets", "IPython.html.widgets", "IPython.html"):
     sys.modules[name] = None
-from ppl_vae.runtime.progress import progress_bar
+from ppl_vae.runtime.progress import progress_bar, show_step
 with progress_bar(3, "fit") as bar:
     bar.update(3)
 print(type(bar).__module__)

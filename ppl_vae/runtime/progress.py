@@ -10,7 +10,7 @@ from tqdm.std import tqdm
 
 from ppl_vae.runtime.checks import switch
 
-__all__ = ["progress_bar"]
+__all__ = ["progress_bar", "show_step"]
 
 SECONDS = 30.0  # between two lines of a log
 
@@ -68,6 +68,7 @@ def progress_bar(
         "initial": done,
         "desc": title,
         "unit": f" {unit}",
+        "miniters": 0,  # an update of any size may be shown
         "disable": not switch(progress, "progress") or is_off,
     }
     kind = _kind()
@@ -84,3 +85,24 @@ def _kind() -> type[tqdm]:
         warnings.simplefilter("ignore", TqdmWarning)
         from tqdm.autonotebook import tqdm as found
     return found
+
+
+def show_step(bar: tqdm, step: int, num_steps: int) -> None:
+    """Show a step of what is counted next, if it is time to show something.
+
+    Args:
+        bar: The bar.
+        step: Number of steps done.
+        num_steps: Number of steps in all.
+
+    Example:
+        >>> with progress_bar(2, "fit", unit="epochs") as bar:
+        ...     show_step(bar, 3, 79)
+        >>> bar.desc
+        'fit, step 3 of 79: '
+    """
+    if bar.disable:
+        return
+    title = bar.desc.partition(",")[0].removesuffix(": ")
+    bar.set_description(f"{title}, step {step:,} of {num_steps:,}", refresh=False)
+    bar.update(0)

@@ -40,7 +40,7 @@ from ppl_vae.runtime.distributed import (
     num_processes,
     rank,
 )
-from ppl_vae.runtime.progress import progress_bar
+from ppl_vae.runtime.progress import progress_bar, show_step
 from ppl_vae.runtime.seeding import derived_seed, seeded
 from ppl_vae.training.collapse_alarm import collapse_warning, mean_rate, shares_information
 from ppl_vae.training.record import STOPPED, FitResult, NonFiniteLossError, Watchers
@@ -124,6 +124,7 @@ class Run:
             seed=training.seed, objective=repr(objective), settings=training.in_words()
         )
         self.best = Best()
+        self.bar: Any = None
 
     def stepper(self, num_steps: int) -> Step:
         """How the gradient is computed if it is needed this many times."""
@@ -140,7 +141,7 @@ class Run:
         self.watchers.begin(self.training, last, self.result)
         start = latest = done, self.state.take()
         is_shown = self.training.progress and is_main()
-        bar = progress_bar(last, "fit", unit="epochs", done=done, progress=is_shown)
+        self.bar = bar = progress_bar(last, "fit", unit="epochs", done=done, progress=is_shown)
         programs = self.model, self.guide
         with training_mode(*programs), missing_values(self.any_missing, *programs), bar:
             for epoch in range(done + 1, last + 1):
@@ -195,6 +196,8 @@ class Run:
                         f"the loss is {loss} at epoch {epoch}, batch {i}, {site}"
                     )
                 total += loss
+                if self.bar is not None:
+                    show_step(self.bar, i + 1, len(batches))
         return total, x, rows
 
     def _epoch(self, epoch: int) -> dict[str, float]:

@@ -172,7 +172,7 @@ class PredictiveCheck(Shown):
                 row[f"{short} mean"] = float(drawn.mean())
                 row[f"{short} sd"] = float(drawn.std())
                 row[f"{short} p"] = p_values[kind][name]
-            rows[f"{name}{self._label(where, values.shape)}"] = row
+            rows[f"{name}{self._label(name, where, values.shape)}"] = row
         return rows
 
     def worst(self, name: str) -> tuple[int, ...]:
@@ -184,8 +184,11 @@ class PredictiveCheck(Shown):
         known = np.where(np.isnan(deviation), -1.0, deviation)  # infinite where none varies
         return tuple(int(i) for i in np.unravel_index(int(known.argmax()), observed.shape))
 
-    def _label(self, where: tuple[int, ...], shape: tuple[int, ...]) -> str:
-        """The feature, or the pair of features, in brackets; empty for a number."""
+    def _label(self, name: str, where: tuple[int, ...], shape: tuple[int, ...]) -> str:
+        """The feature, the pair of features or the level, in brackets; empty for a number."""
+        levels = self.coords.get(f"{name}_dim_0")
+        if levels is not None:
+            return f"[{levels[where[0]]}]"
         event = [self.coords[dim] for dim in self.dims[1:]]
         sizes = tuple(map(len, event))
         names: Any = event if shape == sizes else event * 2 if shape == sizes * 2 else []
@@ -314,7 +317,7 @@ def predictive_check(
         pareto_k=replicates.pareto_k,
         num_data=len(rows),
         dims=rows.dims,
-        coords=dict(rows.coords),
+        coords=rows.coords | _levels(rows),
         num_train=rows_fitted(model),
     )
 
@@ -340,6 +343,11 @@ def _default_statistics(rows: Dataset) -> Mapping[str, Statistic]:
         statistics = STATISTICS | statistics
     numbers = {name: partial(of_numbers, f, places) for name, f in statistics.items()}
     return numbers | shares
+
+
+def _levels(rows: Dataset) -> dict[str, np.ndarray]:
+    """Names of the levels along the dim of the frequencies of each column."""
+    return {f"levels of {name}_dim_0": np.array(each) for name, each in rows.levels.items()}
 
 
 def _evaluate(statistics: Mapping[str, Statistic], x: np.ndarray) -> dict[str, np.ndarray]:
