@@ -15,8 +15,9 @@ from ppl_vae.errors import DamagedFileError, OtherSettingsError
 from ppl_vae.evidence.fingerprints import digests, measure_of, row_weights
 from ppl_vae.evidence.importance_sampling import ImportanceSampling, SamplingOptions
 from ppl_vae.evidence.result import ROUNDING_OF_X, Evidence, concatenate
+from ppl_vae.guide import Guide
 from ppl_vae.importance import log_weights
-from ppl_vae.programs.global_latents import with_global_draws
+from ppl_vae.programs.global_latents import points, with_global_draws
 from ppl_vae.programs.inference import Inference
 from ppl_vae.programs.modules import arguments, missing_values, modules_of, own_parameters
 from ppl_vae.programs.traces import Program
@@ -37,6 +38,7 @@ from ppl_vae.runtime.seeding import derived_seed
 
 __all__ = ["log_evidence", "pooled"]
 
+FEW_ROWS = 2
 SECONDS_BETWEEN_WRITES = 5.0
 LEAST_DATA_APART = 1_000
 
@@ -187,6 +189,8 @@ def _proposal(inference: Inference, num_particles: int, seed: int | None) -> Pro
     """The guide, with draws of its latents outside the data plate if it has any."""
     model, guide = inference.model, inference.guide
     outside = inference.check_programs()
+    if not isinstance(guide, Guide):
+        _warn_of_points(inference)
     if not outside:
         return guide
     warn_caller(
@@ -195,6 +199,15 @@ def _proposal(inference: Inference, num_particles: int, seed: int | None) -> Pro
     )
     first = inference.block(slice(ROWS_AT_ONCE))
     return with_global_draws(model, guide, first.args, num_particles, seed)
+
+
+def _warn_of_points(inference: Inference) -> None:
+    """Warn where the guide has no density of a row's latent."""
+    for name in points(inference.guide, *inference.block(slice(FEW_ROWS)).args):
+        warn_caller(
+            f"the guide sets {name!r} to a point, so that the result is log p(x, z) there and not "
+            "log p(x): refine(model, guide, data) gives it a density"
+        )
 
 
 def _labelled(evidence: Evidence, rows: Dataset, measure: str) -> Evidence:

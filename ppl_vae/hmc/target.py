@@ -151,7 +151,7 @@ class LogJoint:
         for name in nodes.keys() - terms.prior_sites.keys():
             raise ValueError(
                 f'latent site {name!r} is outside the plate "data": the posterior does not split '
-                "by row"
+                "by row; condition both programs on a value of it (pyro.condition)"
             )
         if not nodes:
             raise ValueError(

@@ -126,7 +126,10 @@ class Task:
         model, guide = self.given()
         terms = drawn_at(self.case, model, guide, *self.args, num_particles=DRAWS_FOR_START)
         u = LogJoint(terms, model, *self.args).start
-        first = torch.cat([u.mean(0), inverse_softplus(u.std(0))], dim=-1)
+        # Draws of a guide of points are all equal, up to rounding.
+        is_point = (u == u[:1]).all(0)
+        scale = torch.where(is_point, torch.ones_like(u[0]), u.std(0))
+        first = torch.cat([u.mean(0), inverse_softplus(scale)], dim=-1)
         # The rest is small and unequal: at zero itself a low-rank factor has no gradient.
         rest = torch.arange(self.family.num_parameters - first.shape[-1]).to(first).cos() / 100
         raw = torch.cat([first, rest.expand(len(first), -1)], dim=-1)

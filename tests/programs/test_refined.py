@@ -185,3 +185,21 @@ def test_tables_of_discrete_latents(sizes):
         total = sum(trace.nodes[site.name]["fn"].log_prob(values[site.name]) for site in sites)
         torch.testing.assert_close(total, expected[:, number])
         assert (trace.nodes["_RETURN"]["value"][1] == number).all()
+
+
+def test_a_guide_of_points_is_told_and_refined():
+    def point(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Delta(x / 2).to_event(1))
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros_like(x), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+
+    x = X.double()
+    with pytest.warns(UserWarning, match="the guide sets 'z' to a point, so that the result is"):
+        evidence(model, point, x)
+    found = evidence(model, refine(model, point, x, pv.GradientRefinement(num_steps=200)), x)
+    exact = dist.Normal(0.0, 2**0.5).log_prob(x[:, 0])
+    np.testing.assert_allclose(found.log_evidence, exact, atol=0.02)
