@@ -5,8 +5,9 @@ import hashlib
 import os
 import platform
 import shutil
+import sys
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -93,8 +94,15 @@ def write_tree(path: str | Path, tree: Any, **options: Any) -> Path:
         ...     float(tree["x"])
         1.0
     """
-    content = tree.to_netcdf(engine="h5netcdf", **options)
+    with _no_cluster():
+        content = tree.to_netcdf(engine="h5netcdf", **options)
     return write_whole(path, lambda p: p.write_bytes(content))
+
+
+def _no_cluster() -> AbstractContextManager[Any]:
+    """Hides a Dask cluster from xarray, which would lock what is in memory by its name."""
+    dask: Any = sys.modules.get("dask")
+    return nullcontext() if dask is None else dask.config.set(scheduler="synchronous")
 
 
 def require_file(path: str | Path) -> Path:
