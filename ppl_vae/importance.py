@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.data import Dataset
+from ppl_vae.guide import Guide
 from ppl_vae.programs.discrete.cases import marginal_log_weights
 from ppl_vae.programs.forms.detection import adapted
 from ppl_vae.programs.global_latents import (
@@ -98,8 +99,9 @@ def log_weights(
     model, guide = adapted(model, guide, x if isinstance(x, Dataset) else args)
     has_global_latents = check_programs(model, guide, *args)
     check_data(model, args[0], context, guide)
-    if has_global_latents:
+    if not isinstance(guide, Guide):
         require_rows_apart(guide, *(each[:2] for each in args))
+    if has_global_latents:
         guide = with_global_draws(model, guide, args, num_particles, seed)
     parts = []
     for given_model, given_guide, count, part_seed in conditionals(

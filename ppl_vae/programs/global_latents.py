@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ppl_vae.programs.modules import evaluating
 from ppl_vae.programs.particles import Program, Site, run
-from ppl_vae.programs.sites import is_local, sample_sites
+from ppl_vae.programs.sites import is_auxiliary, is_local, sample_sites
 from ppl_vae.runtime.seeding import Stream, derived_seed, seeded
 
 __all__ = [
@@ -160,11 +160,7 @@ def require_rows_apart(guide: Program, *args: Any) -> None:
         >>> require_rows_apart(lambda: None)
     """
     sites = followed(guide, *args)
-    shared = {
-        site["name"]
-        for site in sites
-        if not is_local(site) and (site["infer"] or {}).get("is_auxiliary")
-    }
+    shared = {site["name"] for site in sites if is_auxiliary(site) and not is_local(site)}
     for site in sites:
         joint = get_provenance(site["value"]) & shared
         if joint and is_local(site) and is_point(site["fn"]):

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from ppl_vae.data import Dataset, as_dataset
+from ppl_vae.guide import Guide
 from ppl_vae.programs.forms.detection import adapted
 from ppl_vae.programs.global_latents import require_rows_apart
 from ppl_vae.programs.modules import arguments, evaluating, place, require_callable
@@ -100,7 +101,7 @@ class Inference:
     def check_programs(self) -> list[str]:
         """Run custom programs once over all rows; names of latents outside the plate."""
         outside = check_programs(self.model, self.guide, *arguments(self.data))
-        if outside:
+        if not isinstance(self.guide, Guide):
             require_rows_apart(self.guide, *arguments(self.data, slice(ROWS_LOOKED_AT)))
         return outside
 

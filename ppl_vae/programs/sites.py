@@ -65,6 +65,11 @@ def redrawn(program: Program) -> Program:
     return Redrawing()(program)
 
 
+def is_auxiliary(site: Site) -> bool:
+    """Whether a site of the guide is none of the model's, from which others are made."""
+    return bool((site["infer"] or {}).get("is_auxiliary"))
+
+
 def is_deterministic(site: Site) -> bool:
     """Whether a site only records a value, by `pyro.deterministic`."""
     return bool((site["infer"] or {}).get("_deterministic"))

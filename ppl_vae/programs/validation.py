@@ -19,6 +19,7 @@ from ppl_vae.programs.modules import arguments, evaluating, require_programs
 from ppl_vae.programs.particles import Program, Site, run
 from ppl_vae.programs.plates import rows_first
 from ppl_vae.programs.sites import (
+    is_auxiliary,
     is_deterministic,
     is_local,
     log_prob_of,
@@ -97,7 +98,7 @@ def check_programs(model: Program, guide: Program, x: Tensor, *others: Tensor) -
         others: Their further arguments, rows first: covariates.
 
     Returns:
-        Names of the guide's latent sites outside the data plate.
+        Names of the guide's latent sites outside the data plate, without auxiliary ones.
 
     Raises:
         TypeError: one of them cannot be called.
@@ -132,7 +133,7 @@ def check_programs(model: Program, guide: Program, x: Tensor, *others: Tensor) -
             for site in sites:
                 check_masks(site, drawn.nodes.get(site["name"]), start)
             latents = [site for site in sample_sites(drawn) if not site["is_observed"]]
-        outside |= {site["name"]: None for site in latents if not is_local(site)}
+        outside |= {s["name"]: None for s in latents if not (is_local(s) or is_auxiliary(s))}
     return list(outside)
 
 

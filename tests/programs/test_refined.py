@@ -8,6 +8,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro import poutine
+from pyro.infer.autoguide import AutoGuideList, AutoMultivariateNormal, AutoNormal
 
 import ppl_vae as pv
 from ppl_vae.refinement.discrete import DiscreteLatent, DiscreteLatents
@@ -152,6 +153,21 @@ def test_a_guide_without_latents_of_rows_stays_as_it_is():
     x = X.double()
     before, after = (evidence(alone, each, x) for each in (guide, refine(alone, guide, x)))
     np.testing.assert_allclose(before.log_evidence, after.log_evidence)
+
+
+def test_a_condition_holds_beside_auxiliary_sites():
+    guide = AutoGuideList(shared)
+    guide.append(AutoMultivariateNormal(poutine.block(shared, expose=["centre"])))
+    guide.append(AutoNormal(poutine.block(shared, expose=["z"])))
+    x = X.double()
+    guide(x)
+    given = {"centre": torch.tensor([0.4]).double()}
+    programs = [pyro.condition(each, data=given) for each in (shared, guide)]
+    refined = refine(*programs, x, pv.GradientRefinement(num_steps=120, learning_rate=0.1))
+    found = evidence(programs[0], refined, x)
+    exact = dist.Normal(0.4, 2**0.5).log_prob(x[:, 0])
+    np.testing.assert_allclose(found.log_evidence, exact, atol=0.02)
+    assert pv.active_units(programs[0], refined, pv.Dataset(x)) is not None
 
 
 def test_a_condition_on_what_rows_share_serves_every_function():

@@ -14,7 +14,7 @@ from ppl_vae.data import Dataset
 from ppl_vae.guide import Guide
 from ppl_vae.model import Model
 from ppl_vae.programs.forms.adapted import AdaptedProgram, Form, KnownRows, with_form
-from ppl_vae.programs.forms.calls import call_of, positional, takes
+from ppl_vae.programs.forms.calls import call_of, positional, takes, takes_any_position
 from ppl_vae.programs.modules import arguments, evaluating, modules_of, reached
 from ppl_vae.programs.particles import (
     PLATE,
@@ -190,7 +190,10 @@ def _called(model: Program, guide: Program, data: Dataset) -> tuple[Program, Pro
         ValueError: neither takes an argument of this name.
     """
     for name in (*data.args, *data.constants):
-        if not any(takes(each, name) or _adapted_within(each) for each in (model, guide)):
+        if not any(
+            takes(each, name) or takes_any_position(each) or _adapted_within(each)
+            for each in (model, guide)
+        ):
             raise ValueError(
                 f"args has {name!r}, which neither model nor guide takes: it must be the name of "
                 "one of their parameters"
