@@ -288,7 +288,8 @@ def with_validation(data: Dataset, seed: int) -> Dataset:
     rows = data.splits.get("train", np.arange(len(data)))
     if len(rows) < FEWEST_ROWS:
         raise ValueError(
-            f"a recipe needs {FEWEST_ROWS} training rows or more; there are {len(rows)}"
+            f"a recipe needs {FEWEST_ROWS} training rows or more; there are {len(rows)}: plain "
+            "models such as a normal distribution are for so few (`pv.diagnostics.baselines`)"
         )
     if "valid" in data.splits:
         return data

@@ -2,18 +2,27 @@
 remedies in the words of the shell."""
 
 import itertools
+import json
 import re
 import shlex
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from test_cli import call
+from test_comparison import evidence_of
 
 import ppl_vae as pv
+from ppl_vae import likelihoods
 from ppl_vae.cli.words import in_flags
 from ppl_vae.data.tables.files import Roles, read_frame
+from ppl_vae.experiment.metrics import Estimates
 from ppl_vae.experiment.rows.sources import load_data
 from ppl_vae.experiment.tables import DataTable
+from ppl_vae.report.answers import answers
+from ppl_vae.report.diagnoses.baselines import proved
+from ppl_vae.training.warnings import constant_features, unobserved_features, warn_before
 
 
 def written(folder, text):
@@ -202,3 +211,119 @@ def test_every_remedy_is_an_option(name, wrong, role):
     assert ("leave it out of --context" in said) == (
         role == "context" and wrong not in ("commas", "text")
     )
+
+
+@pytest.mark.parametrize("name", ["k", "Individual ID", "a,b"])
+def test_columns_without_information_are_dropped_by_an_option(name):
+    for said in (constant_features([name], 4), unobserved_features([name], 4)):
+        told = in_flags(said)
+        option = re.search(r"leave them out \((.*)\)$", told)[1]
+        assert shlex.split(option)[1].endswith(f'["{name}"]' if "," in name else name)
+        assert in_flags(told) == told
+    for unnamed in ("3", "(0, 1)"):
+        assert in_flags(constant_features([unnamed], 4)).endswith("; leave them out")
+
+
+# --- what fit tells -------------------------------------------------------------------------------
+
+
+def told(x, caplog, **options):
+    """What is said before training on a frame."""
+    data = pv.Dataset(x, **options)
+    model = pv.Model(pv.priors.StandardNormal(1), pv.likelihoods.Columns.of(data), start=data)
+    caplog.clear()
+    with caplog.at_level("WARNING"):
+        warn_before(model, data)
+    return [record.getMessage() for record in caplog.records]
+
+
+@pytest.mark.parametrize("repeats", [1, 2, 3])
+@pytest.mark.parametrize("context", [None, ["c"]])
+def test_rows_in_both_parts_are_counted(caplog, repeats, context):
+    rng = np.random.default_rng(0)
+    once = pd.DataFrame({"h": rng.normal(size=200), "c": rng.poisson(2, 200)})
+    once.loc[::5, "h"] = np.nan
+    x = pd.concat([once] * repeats)
+    data = pv.Dataset(x).split(valid=0, test=0.3)
+    keys = x.fillna(-99).apply(tuple, axis=1).to_numpy()
+    seen = set(keys[data.splits["train"]])
+    equal = sum(key in seen and key[0] != -99 for key in keys[data.splits["test"]])
+    found = told(x, caplog, context=context, splits=data.splits)
+    said = [f"{equal} of {len(data.test)} test rows equal a training row"]
+    assert [each.partition(":")[0] for each in found] == said * (repeats > 1)
+
+
+def test_discrete_rows_may_be_equal(caplog):
+    x = pd.DataFrame({"a": [0, 1] * 100, "b": ["u", "v"] * 100})
+    splits = {"train": range(100), "test": range(100, 200)}
+    assert told(x, caplog, splits=splits) == []
+
+
+@pytest.mark.parametrize(("num_levels", "said"), [(1, "is 't0' in all"), (30, "has 30 levels in")])
+def test_levels_without_information_are_told(caplog, num_levels, said):
+    x = pd.DataFrame({"t": [f"t{i % num_levels}" for i in range(120)], "h": np.arange(120) % 7})
+    [found] = told(x, caplog)
+    assert found.startswith(f"column 't' of x {said}")
+    assert "--drop t" in in_flags(found)
+
+
+@pytest.fixture(scope="module")
+def constant(tmp_path_factory):
+    """A run of a table with a column that does not vary."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path_factory.mktemp("constant")
+    frame = pd.DataFrame({"h": rng.normal(size=120), "c": rng.poisson(2, 120), "k": 7.0})
+    frame["site"] = rng.choice(["A", "B"], 120)
+    frame.to_csv(folder / "const.csv", index=False)
+    short = ["--num-steps", 20, "--set", "evaluation.num_particles=50", "--context", "site"]
+    return folder / "run", call("fit", folder / "const.csv", "-o", folder / "run", *short)
+
+
+def test_fit_tells_what_the_columns_are_and_that_a_floor_sets_log_p(constant):
+    folder, result = constant
+    assert result.exit_code == 0, result.output
+    lines = [line.split() for line in result.stderr.splitlines()]
+    assert lines[:6] == [
+        ["columns:"],
+        ["column", "kind", "likelihood", "why"],
+        ["h", "real", "StudentT"],
+        ["c", "count", "NegativeBinomial"],
+        ["k", "positive", "StudentT"],
+        ["site", "category,", "2", "levels", "covariate", "given"],
+    ]
+    assert all(line[0] == "warning:" for line in lines[6:])
+    assert "log p(x) is set by the scale floor of 'k'" in result.stdout
+    assert "standard errors are valid" not in result.stdout
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["at_floor"] == ["k"]
+    assert [each["column"] for each in metrics["columns"]] == ["h", "c", "k", "site"]
+    assert "not usable" in (folder / "README.md").read_text()
+
+
+def test_a_floor_is_not_usable_and_proves_nothing():
+    metrics = Estimates(share_estimate=1.0, share_bad_k=0.0, at_floor=["k"])
+    found = answers([], metrics)[0]
+    assert (found.verdict, found.says) == ("fail", "set by the scale floor of 'k': not usable.")
+    evidence = {name: evidence_of(np.full(50, 9.0 * (name == "vae"))) for name in ("vae", "plain")}
+    comparison = pv.compare_models(evidence, reference="vae")
+    assert proved(comparison).number == pytest.approx(9)
+    assert proved(comparison, ["k"]).number == 0
+
+
+@pytest.mark.parametrize("scale", [1.0, "global", "feature", "decoder"])
+@pytest.mark.parametrize("family", [likelihoods.Gaussian, likelihoods.StudentT])
+def test_the_share_at_the_floor_is_that_of_the_rows(family, scale):
+    likelihood = family(2, scale=scale, floor=0.1)
+    likelihood.build((3,))
+    features = torch.linspace(-1, 1, 12).reshape(4, 3)
+    assert likelihood.at_floor(features).tolist() == [0.0, 0.0]
+    with torch.no_grad():
+        if scale == "decoder":
+            for parameter in likelihood.link.parameters():
+                parameter.fill_(0.0)
+            likelihood.link.linear.bias.fill_(-20.0)
+        elif scale != 1.0:
+            likelihood.raw_scale.fill_(-20.0)
+    share = 0.0 if scale == 1.0 else 1.0
+    assert likelihood.at_floor(features).tolist() == [share, share]
+    assert bool(likelihood.concerns(features)) == (share == 1.0)

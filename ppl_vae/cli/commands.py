@@ -1,13 +1,13 @@
 """The commands; large packages are imported only when a command runs."""
 
+import logging
 import os
-import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ppl_vae.cli.errors import Commands, show_warning
+from ppl_vae.cli.errors import Commands, listen
 from ppl_vae.cli.names import LIKELIHOOD, OBJECTIVE, POSTERIOR, PRIOR, WithNames, completion
 from ppl_vae.cli.options import (
     TABLES,
@@ -61,7 +61,7 @@ def main(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait leave their core
     defaults = {"json": json, "quiet": quiet}
     ctx.default_map = {name: defaults for name in getattr(ctx.command, "commands", ())}
-    warnings.showwarning = show_warning
+    listen()
     if version:
         import ppl_vae
 
@@ -288,6 +288,8 @@ def _run(config: Any, output: Path, *, quiet: bool, json: bool = False) -> None:
     from ppl_vae.experiment import Folder, run_experiment
     from ppl_vae.runtime.distributed import is_main, process_group
 
+    level = logging.WARNING if quiet else logging.INFO
+    logging.getLogger("ppl_vae.experiment.run").setLevel(level)
     folder = Folder(output)
     if folder.finished:
         folder.claim(config)

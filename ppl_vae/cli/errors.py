@@ -1,11 +1,13 @@
 """Errors and warnings of the command line, each in one line on stderr."""
 
 import copy
+import logging
 import os
 import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -116,6 +118,25 @@ def is_config_error(error: Exception) -> bool:
     """Whether the configuration is wrong; without its module, none has been read."""
     module = sys.modules.get("ppl_vae.experiment.config")
     return module is not None and isinstance(error, module.ConfigError)
+
+
+class Echo(logging.Handler):
+    """The lines of the library's log on stderr, warnings as such."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line."""
+        if record.levelno >= logging.WARNING:
+            show_warning(record.getMessage())
+        else:
+            typer.echo(record.getMessage(), err=True)
+
+
+def listen() -> None:
+    """Write warnings, of Python and of the library's log, on stderr."""
+    warnings.showwarning = show_warning
+    logger = logging.getLogger("ppl_vae")
+    if not any(isinstance(each, Echo) for each in logger.handlers):
+        logger.addHandler(Echo())
 
 
 def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

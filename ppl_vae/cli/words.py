@@ -35,6 +35,11 @@ def _dropped(found: re.Match[str]) -> str:
     return f"{found['before']}leave it out {where}"
 
 
+def _dropped_first(found: re.Match[str]) -> str:
+    """Columns that are left out, of which the message names the first."""
+    return f"{found[1]}leave them out ({_columns('drop', repr(found['name']))})"
+
+
 OPTIONS = (
     "binarize|num_particles|num_epochs|batch_size|latent_dim|learning_rate|num_samples|method|"
     "level|seed"
@@ -50,6 +55,7 @@ FLAGS: tuple[tuple[re.Pattern[str], Any], ...] = (
     (re.compile(rf" \(frame\.astype\(\{{{NAME}: float\}}\)\)"), " in the file"),
     (re.compile(rf"make it the index \(frame\.set_index\({NAME}\)\), "), ""),
     (re.compile(r", \(t - t\.min\(\)\)\.dt\.days"), ""),
+    (re.compile(r"(\(the first is (?P<name>(?![\d(])[^)]*)\).*)leave them out$"), _dropped_first),
     (re.compile(rf"(?P<before>column {NAME} of (?P<role>x|context) .*?)\bdrop it\b"), _dropped),
     (re.compile(r"\bTraining\((\w+)=([\w.]+)\)"), r"--set training.\1=\2"),
 )

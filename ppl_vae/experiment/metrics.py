@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -35,6 +35,9 @@ class Estimates(Shown, Mapping[str, Any]):
         distortion: Mean distortion of the encoder, so that -kl - distortion is its ELBO.
         active_units: Number of active latent dimensions; None for a single row.
         latent_dim: Number of latent dimensions D.
+        at_floor: Features whose scale is at its floor in 5 % of the rows or more, or limited by
+            nothing else since they do not vary in training: their density, and with it log p(x), is
+            that of the floor.
         evaluation: The table [evaluation].
         evaluation_seconds: Time of the evaluation.
         run: Names of the data set, prior, likelihood, posterior and objective.
@@ -67,6 +70,7 @@ class Estimates(Shown, Mapping[str, Any]):
     distortion: float | None = None
     active_units: int | None = None
     latent_dim: int = 0
+    at_floor: Sequence[str] = ()
     evaluation: Mapping[str, Any] = field(default_factory=dict)
     evaluation_seconds: float = 0.0
     run: Mapping[str, str] = field(default_factory=dict)
@@ -132,6 +136,7 @@ class Metrics(Estimates):
         training_seconds: Time of training.
         seconds: Time of the run.
         history: The bound and the settings of each epoch, as in `FitResult`.
+        columns: What each column of a table was taken for: its kind, its likelihood, and why.
 
     Example:
         >>> Metrics(kl=4.8, num_epochs=3)["num_epochs"]
@@ -148,6 +153,7 @@ class Metrics(Estimates):
     training_seconds: float = 0.0
     seconds: float = 0.0
     history: Mapping[str, list[Any]] = field(default_factory=dict)
+    columns: Sequence[Mapping[str, str]] = ()
 
 
 def records(frame: "pd.DataFrame") -> list[dict[str, Any]]:

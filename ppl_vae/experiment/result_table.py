@@ -1,15 +1,18 @@
 """The results of a run as a plain table, and in words."""
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ppl_vae.evidence.pareto import SMALLEST_NUM_PARTICLES
 from ppl_vae.experiment.metrics import Estimates, Metrics
 from ppl_vae.runtime.text import counted
 
-__all__ = ["headline", "percent", "reading", "table"]
+__all__ = ["columns_in_words", "floor_of", "headline", "percent", "reading", "table"]
 
 NATS = "nats per row"
+NAMED = 3  # features in a sentence
+LISTED = 40  # columns in a list
 CURES = (
     "`ppl-vae evaluate RUN --refine` refines the guide for these rows and estimates again (in "
     "Python, `refine`); `evidence_interval` bounds log p(x) from above as well."
@@ -52,6 +55,25 @@ def table(metrics: Estimates, files: Sequence[Path] = ()) -> str:
     return "\n".join(lines)
 
 
+def columns_in_words(columns: Sequence[Mapping[str, str]]) -> str:
+    """What the columns of a table were taken for, the first 40 of many.
+
+    Example:
+        >>> weight = {"column": "w", "kind": "count", "likelihood": "Poisson", "why": "given"}
+        >>> print(columns_in_words([weight]))
+        columns:
+          column  kind   likelihood  why
+          w       count  Poisson     given
+    """
+    heads = ("column", "kind", "likelihood", "why")
+    rows = [heads, *([each[head] for head in heads] for each in columns[:LISTED])]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(heads))]
+    lines = ["  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    if len(columns) > LISTED:
+        lines.append(f"  and {counted(len(columns) - LISTED, 'further column')}: see metrics.json")
+    return "\n".join(["columns:", *lines])
+
+
 def headline(metrics: Estimates) -> str:
     """log p(x) in a line, with its conditions.
 
@@ -61,6 +83,8 @@ def headline(metrics: Estimates) -> str:
     """
     value = f"{_number(metrics.log_evidence)} nats per row"
     error = f"data se {_number(metrics.data_se)}"
+    if metrics.at_floor:
+        return f"{value}, set by {floor_of(metrics.at_floor)}: not usable"
     if metrics.bound != "lower":
         return f"<= {value}, {metrics.bound}; {error}"
     if not metrics.is_bound:
@@ -75,12 +99,36 @@ def reading(metrics: Estimates) -> list[str]:
         >>> reading(Estimates(share_bad_k=0.12, active_units=2, latent_dim=2))[0][:86]
         'log p(x) is a lower bound, not an estimate, for 12 % of the rows (k-hat > 0.7 for 12 %'
     """
-    lines = [_reading_of_k(metrics)]
+    lines = []
+    if metrics.at_floor:
+        lines.append(_reading_of_floor(metrics.at_floor))
+    if metrics.is_bound or not metrics.at_floor:
+        lines.append(_reading_of_k(metrics))
     dim, active = metrics.latent_dim, metrics.active_units
     if active is not None and active < dim:
         which = "is not used: it follows" if dim - active == 1 else "are not used: they follow"
         lines.append(f"{dim - active} of {dim} latent dimensions {which} the prior for every x.")
     return lines
+
+
+def floor_of(features: Sequence[str]) -> str:
+    """The scale that sets log p(x), in words.
+
+    Example:
+        >>> floor_of(["k"]), floor_of(["a", "b", "c", "d"])
+        ("the scale floor of 'k'", "the scale floor of 'a', 'b', 'c' and 1 more")
+    """
+    rest = f" and {len(features) - NAMED} more" * (len(features) > NAMED)
+    return f"the scale floor of {', '.join(map(repr, features[:NAMED]))}{rest}"
+
+
+def _reading_of_floor(features: Sequence[str]) -> str:
+    dropped = shlex.quote(",".join(features[:NAMED]))
+    return (
+        f"log p(x) is set by {floor_of(features)}, where the density has no upper limit: it is not "
+        f"usable. Leave such columns out (`ppl-vae fit --drop {dropped}`), or give them a "
+        "likelihood with a probability of repeated values."
+    )
 
 
 def _reading_of_k(metrics: Estimates) -> str:

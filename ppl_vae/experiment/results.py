@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from ppl_vae.data import Dataset
@@ -29,19 +30,25 @@ from ppl_vae.experiment.metrics import Estimates, Metrics, finite
 from ppl_vae.experiment.refined import refined_evidence
 from ppl_vae.experiment.saved.document import versions
 from ppl_vae.experiment.saved.trained import TrainedRun
+from ppl_vae.families.likelihoods import Columns
+from ppl_vae.guide import Guide
 from ppl_vae.model import Model
-from ppl_vae.programs.modules import modules_of, place
+from ppl_vae.programs.modules import evaluating, modules_of, place
 from ppl_vae.runtime.checks import one_line
 from ppl_vae.runtime.files import write_tree, write_whole
 from ppl_vae.runtime.seeding import seeded
+from ppl_vae.runtime.text import counted
 from ppl_vae.training import FitResult
+from ppl_vae.training.warnings import constant_densities
 
-__all__ = ["measure", "provenance"]
+__all__ = ["columns_of", "measure", "provenance"]
 
 logger = logging.getLogger(__name__)
 
 NUM_SAMPLES = 200  # draws in posterior.nc
 NUM_PICTURES = 48
+MOST_ROWS = 1_000  # that the scales are judged by
+FLOORED = 0.05  # share of the rows with a scale at its floor
 
 
 def measure(
@@ -98,11 +105,75 @@ def measure(
         "distortion": -mean(elbo) - mean(parts.rate),
         "active_units": units,
         "latent_dim": run.latent_dim,
+        "at_floor": at_floor(run, held_out, table.seed),
         "evaluation": table.model_dump(),
         "evaluation_seconds": time.perf_counter() - started,
         "run": {"data": run.rows.name, **run.names},
     }
     return evidence, Estimates(**finite(found))
+
+
+def columns_of(run: TrainedRun) -> list[dict[str, str]]:
+    """What each column of a table was taken for; empty for data without named columns.
+
+    Args:
+        run: The run.
+
+    Example:
+        >>> import ppl_vae as pv
+        >>> from ppl_vae.experiment.saved.run import SavedRun
+        >>> data = Dataset([[0.5, 1.0], [1.5, 0.0]], feature_names=["weight", "smokes"])
+        >>> model = pv.Model(pv.priors.StandardNormal(1), pv.likelihoods.Columns.of(data))
+        >>> columns_of(SavedRun.of(model, None, data))[0]
+        {'column': 'weight', 'kind': 'positive', 'likelihood': 'StudentT', 'why': ''}
+    """
+    data = run.rows
+    if "x" not in data.columns or not isinstance(run.model, Model):
+        return []
+    likelihood = run.model.likelihood
+    parts = [likelihood] * len(data.feature_names)
+    reasons: dict[str, str] = {}
+    if isinstance(likelihood, Columns):
+        parts, reasons = likelihood.by_column(), likelihood.reasons
+    found = [
+        {"column": name, "kind": kind, "likelihood": type(part).__name__}
+        | {"why": reasons.get(name, "given").removeprefix(kind).lstrip(", ")}
+        for name, kind, part in zip(data.feature_names, data.kinds, parts, strict=True)
+    ]
+    layout = data.schema.covariates.layout
+    for name in map(str, layout.names):
+        levels = layout.levels.get(name)
+        kind = "number" if levels is None else f"category, {counted(len(levels), 'level')}"
+        found.append({"column": name, "kind": kind, "likelihood": "covariate", "why": "given"})
+    return found
+
+
+def at_floor(run: TrainedRun, held_out: Dataset, seed: int = 0) -> list[str]:
+    """Features whose scale is at its floor, by the first rows, or that a density is given to though
+    they do not vary in training, so that nothing else limits their scale.
+
+    Args:
+        run: The run; custom programs have no scales that are known.
+        held_out: The rows.
+        seed: Seed of one z of q(z given x) for each.
+
+    Example:
+        >>> from ppl_vae import beds
+        >>> from ppl_vae.experiment.saved.run import SavedRun
+        >>> bed = beds.linear_gaussian(num_data=30)
+        >>> at_floor(SavedRun.of(bed.model, bed.guide, bed.x), Dataset(bed.x))
+        []
+    """
+    model, guide = run.model, run.guide
+    if not isinstance(model, Model) or not isinstance(guide, Guide):
+        return []
+    some = place(held_out[:MOST_ROWS], model, guide)
+    with evaluating(model, guide), seeded(seed), torch.no_grad():
+        z = guide.encode(some.x, some.context).sample()
+        shares = model.likelihood.at_floor(model.features(z, some.context))
+    constant = constant_densities(model, run.part("train"))
+    found = {*held_out.features_where(shares >= FLOORED), *constant}
+    return [name for name in held_out.features_where(shares >= 0) if name in found]
 
 
 def provenance(estimates: Estimates, run: TrainedRun, result: FitResult, seconds: float) -> Metrics:
@@ -130,6 +201,7 @@ def provenance(estimates: Estimates, run: TrainedRun, result: FitResult, seconds
         "training_seconds": result.wall_time,
         "seconds": seconds,
         "history": result.history,
+        "columns": columns_of(run),
     }
     return Metrics(**estimates, **finite(facts))
 

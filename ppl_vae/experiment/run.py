@@ -1,5 +1,6 @@
 """One run, from its configuration to its folder: train, estimate log p(x), write results."""
 
+import logging
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -13,7 +14,14 @@ from ppl_vae.experiment.assemble import Experiment, build
 from ppl_vae.experiment.config import Config, ConfigError, blamed, changed
 from ppl_vae.experiment.folder import Folder, write_json
 from ppl_vae.experiment.metrics import Estimates, Metrics
-from ppl_vae.experiment.results import measure, provenance, write_pictures, write_posterior
+from ppl_vae.experiment.result_table import columns_in_words
+from ppl_vae.experiment.results import (
+    columns_of,
+    measure,
+    provenance,
+    write_pictures,
+    write_posterior,
+)
 from ppl_vae.experiment.saved.card import write_card
 from ppl_vae.experiment.saved.document import DOCUMENT, read_document
 from ppl_vae.experiment.saved.programs import WEIGHTS, read_programs
@@ -25,6 +33,8 @@ from ppl_vae.runtime.distributed import check_share, is_main
 from ppl_vae.training import fit, load_weights
 
 __all__ = ["evaluate_run", "load_experiment", "load_run", "run_experiment"]
+
+logger = logging.getLogger(__name__)
 
 EVALUATION_SUFFIXES = (".json", ".npz")  # means, and values per row
 
@@ -70,6 +80,9 @@ def run_experiment(config: Config, output: str | Path, *, progress: bool = True)
     blamed("training", partial(check_share, experiment.training.batch_size))
     held_out = experiment.held_out  # before training: there may be no such split
     check_data(experiment.model, experiment.data.x, experiment.data.context, experiment.guide)
+    columns = columns_of(experiment)
+    if columns and is_main():
+        logger.info(columns_in_words(columns))
     # Only now: a run that is refused leaves no trace.
     with folder.held(experiment.config) if is_main() else nullcontext(_nothing) as check_present:
         return _run(folder, experiment, held_out, started, check_present, progress=progress)

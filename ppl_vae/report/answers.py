@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ppl_vae.experiment.metrics import Estimates
-from ppl_vae.experiment.result_table import percent
+from ppl_vae.experiment.result_table import floor_of, percent
 from ppl_vae.report.elements import number
 from ppl_vae.report.rules import WORST_FIRST, Check, Verdict
 from ppl_vae.runtime.display import Shown
@@ -115,10 +115,13 @@ def _of_evidence(checks: Sequence[Check], metrics: Estimates) -> Answer:
         said.append("Refine the guide first.")
     others = [check for check in checks if check.title != SHARE]
     said += [check.says for check in others if check.verdict in ("look", "fail")]
-    return Answer(EVIDENCE, _worst(checks), " ".join(said))
+    verdict: Verdict = "fail" if metrics.at_floor else _worst(checks)
+    return Answer(EVIDENCE, verdict, " ".join(said))
 
 
 def _usable(metrics: Estimates) -> str:
+    if metrics.at_floor:
+        return f"set by {floor_of(metrics.at_floor)}: not usable."
     if metrics.bound != "lower":
         return f"at most {number(metrics.log_evidence)} nats per row ({metrics.bound})."
     if metrics.share_bad_k is None:

@@ -5,10 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from scipy.stats import theilslopes
 from torch import Tensor
 
 from ppl_vae.data import Dataset
+from ppl_vae.data.streaming import in_file
 from ppl_vae.model import Model
 from ppl_vae.programs.modules import evaluating
 from ppl_vae.programs.traces import LogTerms, Program, log_terms, nonfinite_site
@@ -31,6 +33,8 @@ logger = logging.getLogger(__name__)
 FEW_ROWS = {"train": 50, "valid": 20, "test": 20}
 FEWEST_EPOCHS = 10  # to read a trend from
 MOST_SORTED = 10_000  # rows that repeated values are looked for in
+ROWS_A_LEVEL = 5  # on average, as for the expected counts of a chi-squared test
+LEAKED = 0.1  # share of the test rows that equal a training row
 SPIKE = 0.2  # share of one value of a column with a density
 SHARE = 0.3  # of the epochs, the last ones
 LEVEL = 0.999  # of the trend's interval: bounds of neighbouring epochs are correlated
@@ -49,13 +53,15 @@ def warn_before(model: Program, data: Dataset) -> None:
     num_features = data.event_shape.numel()
     measure = getattr(getattr(model, "likelihood", None), "measure", "")
     if isinstance(train.x, Tensor) and len(train) > 1:
-        constant = [name for name in train.constant_features if is_density(name, measure)]
-        messages.append(constant_features(constant, num_features))
+        messages.append(constant_features(constant_densities(model, train), num_features))
         dense = [name for name in train.feature_names if is_density(name, measure)]
         some = train.x[:: max(1, len(train) // MOST_SORTED)]
         messages.append(repeated_values(some[:, train.places_of(dense)], dense))
         messages.append(coded_categories(model, train))
         messages.append(unobserved_features(train.unobserved_features, num_features))
+        messages.append(few_levels(train))
+        if dense:
+            messages.append(rows_in_both(data, dense))
     for message in filter(None, messages):
         logger.warning(message)
 
@@ -97,6 +103,19 @@ held-out rows is unreliable; data.folds() holds out each row once'
 def is_density(name: str, measure: str) -> bool:
     """Whether a feature has a density under a likelihood's measure, of all columns or by name."""
     return measure == "lebesgue" or f"{name}: lebesgue" in measure.split(", ")
+
+
+def constant_densities(model: Program, train: Dataset) -> list[str]:
+    """Features that a density is given to, and that do not vary in the training rows.
+
+    Example:
+        >>> constant_densities(lambda x: None, Dataset(np.zeros((20, 2))))
+        []
+    """
+    if in_file(train.x) or len(train) < 2:
+        return []
+    measure = getattr(getattr(model, "likelihood", None), "measure", "")
+    return [name for name in train.constant_features if is_density(name, measure)]
 
 
 def repeated_values(x: Tensor, names: Sequence[str]) -> str | None:
@@ -141,6 +160,68 @@ def coded_categories(model: Program, data: Dataset) -> str | None:
         f"column {coded[0]!r} holds categories, whose codes {type(model.likelihood).__name__} "
         "treats as numbers: use likelihoods.Columns.of(data), a likelihood for each column"
     )
+
+
+def few_levels(train: Dataset) -> str | None:
+    """A sentence if a category does not vary, or has too few rows for its levels.
+
+    Example:
+        >>> import pandas as pd
+        >>> few_levels(Dataset(pd.DataFrame({"a": [1, 2], "town": ["Rome", "Rome"]})))
+        "column 'town' of x is 'Rome' in all training rows and carries no information: drop it"
+    """
+    for place, name in enumerate(train.feature_names):
+        if name not in train.levels:
+            continue
+        codes = train.x[:, place]
+        observed = codes[~codes.isnan()]
+        num_levels = len(observed.unique())
+        if num_levels == 1:
+            level = train.levels[name][int(observed[0])]
+            return (
+                f"column {name!r} of x is {level!r} in all training rows and carries no "
+                "information: drop it"
+            )
+        if num_levels * ROWS_A_LEVEL > len(observed):
+            return (
+                f"column {name!r} of x has {counted(num_levels, 'level')} in "
+                f"{counted(len(observed), 'training row')}, fewer than {ROWS_A_LEVEL} rows for "
+                "each on average: their probabilities are poorly known; join rare levels, or drop "
+                "it"
+            )
+    return None
+
+
+def rows_in_both(data: Dataset, dense: Sequence[str]) -> str | None:
+    """A sentence if a tenth of the test rows or more equal a training row in all columns.
+
+    Only rows with a value in a column with a density are counted: others may agree by chance.
+
+    Example:
+        >>> x = np.tile([[0.5], [1.5]], (3, 1))
+        >>> rows_in_both(Dataset(x, splits={"train": range(4), "test": [4, 5]}), ["0"])
+        '2 of 2 test rows equal a training row: log p(x) of new rows is lower ...'
+    """
+    parts = [data.train, data.test] if "test" in data.splits else []
+    if not parts or any(len(part.event_shape) != 1 or in_file(part.x) for part in parts):
+        return None
+    known = set(_as_bytes(parts[0]))
+    test = _as_bytes(parts[1])
+    is_seen = parts[1].mask[:, data.places_of(dense)].any(1).tolist()
+    num_equal = sum(row in known for row, seen in zip(test, is_seen, strict=True) if seen)
+    if num_equal < LEAKED * len(test):
+        return None
+    return (
+        f"{num_equal} of {counted(len(test), 'test row')} equal a training row: log p(x) of new "
+        "rows is lower than that of these; remove repeated rows, or keep equal rows in one split"
+    )
+
+
+def _as_bytes(rows: Dataset) -> list[bytes]:
+    """Each row with its covariates, as bytes that are equal for equal numbers."""
+    parts = [rows.x] if rows.context is None else [rows.x, rows.context]
+    values = torch.cat(parts, dim=1).double().cpu().numpy() + 0.0  # no negative zeros
+    return [row.tobytes() for row in np.where(np.isnan(values), np.nan, values)]
 
 
 def constant_features(constant: Sequence[str], num_features: int) -> str | None:

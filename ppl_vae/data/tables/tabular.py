@@ -156,12 +156,18 @@ class Tabular:
     def constant_features(self) -> tuple[str, ...]:
         """Features whose observed values are all equal, so that a density has no maximum."""
         low, high = ends(blocks(self.x))
-        return self._features_where(low == high)
+        return self.features_where(low == high)
 
     @property
     def unobserved_features(self) -> tuple[str, ...]:
         """Features that are missing in every row."""
-        return self._features_where(ends(blocks(self.x))[0].isnan())
+        return self.features_where(ends(blocks(self.x))[0].isnan())
+
+    def features_where(self, chosen: Tensor) -> tuple[str, ...]:
+        """Names of the features where this is True, or their places in an image."""
+        places = [tuple(place) for place in chosen.nonzero().tolist()]
+        names = self.feature_names
+        return tuple(names[place[0]] if names else str(place) for place in places)
 
     def with_levels(self, levels: Mapping[str, Sequence[Any]]) -> Self:
         """The same data with categories in the codes of these levels, matched by name.
@@ -333,12 +339,6 @@ class Tabular:
     def _features(self) -> tuple[Any, ...]:
         """Names of the columns of a table; none of images."""
         return tuple(self.coords[self.dims[1]]) if len(self.event_shape) == 1 else ()
-
-    def _features_where(self, chosen: Tensor) -> tuple[str, ...]:
-        """Names of these features, or their places in an image."""
-        places = [tuple(place) for place in chosen.nonzero().tolist()]
-        names = self.feature_names
-        return tuple(names[place[0]] if names else str(place) for place in places)
 
     def _require_table(self, x: Tensor, what: str) -> None:
         if in_file(x) or len(self.event_shape) != 1:

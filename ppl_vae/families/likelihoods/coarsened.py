@@ -57,6 +57,10 @@ class _Levels(LocationScale):
         return []
 
     @override
+    def at_floor(self, features: Tensor) -> Tensor:
+        return torch.zeros(self.event_shape)
+
+    @override
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, num_levels={self.num_levels}"
 
@@ -295,6 +299,12 @@ class Censored(Likelihood):
     @override
     def concerns(self, features: Tensor) -> list[str]:
         return self.base.concerns(features)
+
+    @override
+    def at_floor(self, features: Tensor) -> Tensor:
+        if self.width is None:
+            return self.base.at_floor(features)
+        return super().at_floor(features)
 
     @override
     def extra_repr(self) -> str:

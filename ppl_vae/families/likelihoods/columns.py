@@ -160,15 +160,22 @@ class Columns(Likelihood):
     def concerns(self, features: Tensor) -> list[str]:
         return [concern for part in self.parts for concern in part.concerns(features)]
 
+    @override
+    def at_floor(self, features: Tensor) -> Tensor:
+        found = super().at_floor(features)
+        for part, place in zip(self.parts, self.places, strict=True):
+            found[place] = part.at_floor(features).reshape(len(place))
+        return found
+
     def _measure(self) -> str:
         """The measure of each column, or of all where it is the same."""
-        by_name = [part.measure for part in self._by_column()]
+        by_name = [part.measure for part in self.by_column()]
         if len(set(by_name)) == 1:
             return by_name[0]
         pairs = zip(self.names, by_name, strict=True)
         return ", ".join(f"{name}: {measure}" for name, measure in pairs)
 
-    def _by_column(self) -> list[Likelihood]:
+    def by_column(self) -> list[Likelihood]:
         """The likelihood of each column."""
         pairs = zip(self.parts, self.places, strict=True)
         found = {column: part for part, place in pairs for column in place}
@@ -176,12 +183,12 @@ class Columns(Likelihood):
 
     @override
     def extra_repr(self) -> str:
-        parts = zip(self.names, self._by_column(), strict=True)
+        parts = zip(self.names, self.by_column(), strict=True)
         return ", ".join(f"{name}={type(part).__name__}" for name, part in parts)
 
     @override
     def __repr__(self) -> str:
-        kinds = [type(part).__name__ for part in self._by_column()]
+        kinds = [type(part).__name__ for part in self.by_column()]
         width = max(map(len, self.names))
         widest = max(map(len, kinds))
         rows = [

@@ -144,6 +144,10 @@ class Likelihood(Part, nn.Module, ABC):
         """Concerns about the fitted parameters at these features; empty when there are none."""
         return []
 
+    def at_floor(self, features: Tensor) -> Tensor:
+        """Share of the rows in which the scale of each x_i, of a density, is at its floor."""
+        return torch.zeros(self.event_shape)
+
     @override
     def extra_repr(self) -> str:
         return str(tuple(self.event_shape))

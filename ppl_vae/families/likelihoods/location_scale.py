@@ -15,6 +15,8 @@ from ppl_vae.runtime.checks import one_of, real_number
 
 Scale = float | Literal["global", "feature", "decoder"]
 
+NEAR = 1.05  # times the floor: a scale that has reached it
+
 
 class LocationScale(Likelihood):
     """A location and a scale for each x_i; the scale is fixed, global, per feature or decoded.
@@ -96,13 +98,20 @@ class LocationScale(Likelihood):
         if not isinstance(self.scale, str):
             return []
         smallest = self._relative_scale(*self.parameters_of(features)).min().item()
-        if smallest > 1.05 * self.floor:
+        if smallest > NEAR * self.floor:
             return []
         return [
             f"{type(self).__name__}: scale {smallest:.3g} has reached its floor {self.floor:g}: "
             "the likelihood is unbounded there (Mattei and Frellsen 2018); raise floor=, fix "
             "scale=, or check for constant features"
         ]
+
+    @override
+    def at_floor(self, features: Tensor) -> Tensor:
+        if not isinstance(self.scale, str):
+            return super().at_floor(features)
+        reached = self._relative_scale(*self.parameters_of(features)) <= NEAR * self.floor
+        return reached.float().expand(len(features), *self.event_shape).mean(0).cpu()
 
     @override
     def extra_repr(self) -> str:

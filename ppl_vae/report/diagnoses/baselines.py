@@ -1,11 +1,13 @@
 """log p(x) beside that of plain models of the same rows, and beside that of another run."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from ppl_vae.diagnostics import ModelComparison, baselines, compare_models
 from ppl_vae.diagnostics.models.table import HEADER
+from ppl_vae.experiment.result_table import floor_of
 from ppl_vae.report.attempts import NotApplicable
 from ppl_vae.report.diagnosis import Diagnosis, Findings
 from ppl_vae.report.elements import Panel, Table
@@ -43,14 +45,17 @@ def _table(comparison: ModelComparison) -> Table:
     return Table(SHOWN, [[cells[i] for i in which] for cells in comparison.cells])
 
 
-def proved(comparison: ModelComparison) -> Measured:
+def proved(comparison: ModelComparison, at_floor: Sequence[str] = ()) -> Measured:
     """How much better the model is than the best other one, as far as the interval proves.
 
-    It is negative if the other one is better, and 0 if the interval proves neither.
+    It is negative if the other one is better, and 0 if the interval proves neither, or if a scale
+    at its floor sets log p(x).
     """
     at = next(i for i, name in enumerate(comparison.names) if name != comparison.reference)
     name = comparison.names[at]
     low, high = comparison.interval[at]
+    if at_floor:
+        return Measured(0.0, f"beside {name}: {floor_of(at_floor)} sets log p(x)")
     if high < 0:
         return Measured(-high, f"at least {-high:.2f} nats per row above {name}")
     if low > 0:
@@ -88,7 +93,7 @@ BASELINES = Diagnosis(
     rules=[
         Rule(
             "Better than plain models",
-            lambda found: proved(found["baselines"]),
+            lambda found: proved(found["baselines"], found.subject.metrics.at_floor),
             "Difference of log p(x) from that of the best baseline, as far as its 95 % interval "
             "proves one, in nats per row",
             passes=PROVED,
@@ -115,7 +120,7 @@ AGAINST = Diagnosis(
     rules=[
         Rule(
             "Better than the other run",
-            lambda found: proved(found["against"]),
+            lambda found: proved(found["against"], found.subject.metrics.at_floor),
             "Difference of log p(x) from that of the other run, as far as its 95 % interval proves "
             "one, in nats per row",
             passes=PROVED,

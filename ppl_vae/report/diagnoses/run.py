@@ -30,7 +30,8 @@ def concerns(found: Findings) -> Measured:
 def _concerns(found: Findings) -> list[str]:
     """Warnings of the likelihood about its fitted parameters."""
     model, guide = found.programs
-    if not isinstance(getattr(model.likelihood, "scale", None), str):
+    parts = getattr(model.likelihood, "parts", [model.likelihood])
+    if not any(isinstance(getattr(part, "scale", None), str) for part in parts):
         raise NotApplicable(f"{type(model.likelihood).__name__} has no scale to learn")
     rows = place(found.subject.rows, model, guide)
     with evaluating(model, guide), seeded(found.subject.seed):
