@@ -344,6 +344,24 @@ def test_evidence_that_is_a_bomb_is_refused(tmp_path, monkeypatch):
         pv.Evidence.load(tmp_path / "evidence.npz")
 
 
+def test_tensors_that_are_a_bomb_are_refused(tmp_path, monkeypatch):
+    """torch would unpack them before it compares their size with what the file says."""
+    monkeypatch.setattr(memory, "LARGEST_UNPACKED", 2**20)
+    with zipfile.ZipFile(tmp_path / "fits.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("fits/data.pkl", b"")
+        archive.writestr("fits/data/0", bytes(2**21))
+    with pytest.raises(TooLargeError, match=r"fits.pt has [\d,]+ bytes, and 2,\d{3},\d{3} when"):
+        read_tensors(tmp_path / "fits.pt", "fits")
+
+
+def test_results_that_no_run_writes_are_refused_by_their_size(tmp_path):
+    path = tmp_path / "metrics.json"
+    with path.open("wb") as file:
+        file.truncate(10**9)  # a hole, which takes no room on the disk
+    with pytest.raises(DamagedFileError, match="metrics.json is larger than any results"):
+        Metrics.read(path)
+
+
 def test_texts_that_repeat_are_read_as_they_are(tmp_path):
     """The check does not change what is read, and other kinds of columns are left to pandas."""
     frame = pd.DataFrame({"a": ["north", "south", None] * 50, "b": [[1, 2]] * 150})

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ppl_vae.errors import DamagedFileError
 from ppl_vae.experiment.config import ConfigError
+from ppl_vae.experiment.saved.document import MOST_BYTES
 from ppl_vae.runtime.checks import one_line
 from ppl_vae.runtime.display import Shown
 from ppl_vae.runtime.files import migrated, require_file
@@ -83,8 +84,10 @@ class Estimates(Shown, Mapping[str, Any]):
             ConfigError: The file has the format of a newer version.
             DamagedFileError: The file holds no results.
         """
+        if require_file(path).stat().st_size > MOST_BYTES:
+            raise DamagedFileError(f"{path} is larger than any results")
         try:
-            values = json.loads(require_file(path).read_text(encoding="utf-8"))
+            values = json.loads(Path(path).read_text(encoding="utf-8"))
         except (ValueError, RecursionError) as error:
             raise DamagedFileError(
                 f"{path} is damaged ({one_line(error)}): delete it and run the same command again"

@@ -2,6 +2,7 @@
 
 import hashlib
 import struct
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -115,7 +116,12 @@ def read_tensors(path: str | Path, what: str) -> dict[str, Any]:
         raise FileNotFoundError(f"no {what} at {path}")
     is_sealed = _check_seal(path)
     try:
+        if zipfile.is_zipfile(path):  # torch's own are not compressed
+            with zipfile.ZipFile(path) as archive:
+                require_unpacked(path, sum(each.file_size for each in archive.infolist()))
         found = torch.load(path, weights_only=True, map_location="cpu")
+    except TooLargeError:
+        raise
     # torch raises UnpicklingError, EOFError, RuntimeError, ... for damaged or foreign files
     except Exception as error:
         reason = _reason(error)

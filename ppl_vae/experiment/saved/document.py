@@ -18,7 +18,7 @@ from ppl_vae.runtime.files import FORMAT, migrated, write_whole
 __all__ = ["Document", "Programs", "Rows", "read_document", "versions", "write_document"]
 
 DOCUMENT = "run.json"
-MOST_BYTES = 100_000_000  # of run.json; a longer one is no description of a model
+MOST_BYTES = 100_000_000  # of run.json and metrics.json; longer ones are none
 PACKAGES = ("ppl-vae", "torch", "pyro-ppl", "arviz", "numpy")
 
 
