@@ -18,7 +18,6 @@ from ppl_vae import (
     inference_gaps,
     log_evidence,
     log_weights,
-    marginal_pit,
     objectives,
     refine,
     sample_posterior,
@@ -194,9 +193,7 @@ def test_refinement_finds_log_p_or_refuses(bed):
     model, _, x = bed
     guide = Posterior(model, scale=1.5)
     if model.has_latents:
-        with pytest.raises(
-            ValueError, match="inside it too, where it cannot be refined for each row"
-        ):
+        with pytest.raises(ValueError, match="where it cannot be refined for each row"):
             refine(model, guide, x)
         return
     objective = objectives.TraceELBO(
@@ -249,6 +246,5 @@ def test_calibration_of_the_exact_guide(bed):
 
 def test_what_needs_one_plate_says_so(bed):
     model, guide, x = bed
-    for run in (lambda: elbo_surgery(model, guide, x), lambda: marginal_pit(model, x)):
-        with pytest.raises(ValueError, match='in a plate inside the plate "data"'):
-            run()
+    with pytest.raises(ValueError, match='in a plate inside the plate "data"'):
+        elbo_surgery(model, guide, x)

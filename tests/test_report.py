@@ -14,7 +14,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
+import pyro
+import pyro.distributions as dist
 import pytest
+import torch
 import xarray as xr
 from matplotlib.colors import to_rgba
 from scipy.special import ndtr
@@ -815,3 +818,30 @@ def test_without_a_refinement_the_runs_own_estimates_are_judged(counts):
     subject = page._finished(Folder(counts.folder), {})
     assert subject.judged is None
     assert subject.metrics == Folder(counts.folder).read_metrics()
+
+
+# --- programs of Pyro -----------------------------------------------------------------------------
+
+
+def test_a_program_of_pyro_has_a_report(tmp_path):
+    """Its plate has another name. Lines about a prior or a likelihood say that there is none, and
+    remedies are calls in Python."""
+    noise = torch.randn(40, 2, generator=torch.Generator().manual_seed(0)).double()
+
+    def model(x):
+        with pyro.plate("rows", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(len(x), 1), 1.0).to_event(1))
+            loc = z.expand(*z.shape[:-1], 2)
+            pyro.sample("y", dist.Normal(loc, 0.5).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("rows", len(x)):
+            pyro.sample("z", dist.Normal(0.4 * x.sum(-1, keepdim=True), 0.4).to_event(1))
+
+    few = [each for each in DIAGNOSES if each.name in {"importance", "active_units", "baselines"}]
+    report = write_report((model, guide, noise), tmp_path, diagnoses=few, progress=False)
+    lines = {check.title: check for check in report.checks}
+    assert lines["Every latent is used"].number == "1 of 1 are active"
+    assert "without a likelihood of its own" in lines["Better than plain models"].says
+    assert "RUN" not in str(report)
+    assert not [check for check in report.checks if "Error:" in check.says]

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ppl_vae.cli.errors import Commands, listen
+from ppl_vae.cli.errors import Commands
 from ppl_vae.cli.names import LIKELIHOOD, OBJECTIVE, POSTERIOR, PRIOR, WithNames, completion
 from ppl_vae.cli.options import (
     TABLES,
@@ -61,7 +61,6 @@ def main(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait leave their core
     defaults = {"json": json, "quiet": quiet}
     ctx.default_map = {name: defaults for name in getattr(ctx.command, "commands", ())}
-    listen()
     if version:
         import ppl_vae
 

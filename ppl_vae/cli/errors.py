@@ -8,7 +8,8 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import typer
@@ -74,7 +75,8 @@ class Commands(TyperGroup):
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, terminate)
         try:
-            return super().invoke(ctx)
+            with listening():
+                return super().invoke(ctx)
         except (typer.Exit, typer.Abort, UsageError, BrokenPipeError):
             raise
         except KeyboardInterrupt as error:
@@ -131,12 +133,17 @@ class Echo(logging.Handler):
             typer.echo(record.getMessage(), err=True)
 
 
-def listen() -> None:
+@contextmanager
+def listening() -> Iterator[None]:
     """Write warnings, of Python and of the library's log, on stderr."""
-    warnings.showwarning = show_warning
-    logger = logging.getLogger("ppl_vae")
-    if not any(isinstance(each, Echo) for each in logger.handlers):
-        logger.addHandler(Echo())
+    logger, echo = logging.getLogger("ppl_vae"), Echo()
+    logger.addHandler(echo)
+    with warnings.catch_warnings():
+        warnings.showwarning = show_warning
+        try:
+            yield
+        finally:
+            logger.removeHandler(echo)
 
 
 def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

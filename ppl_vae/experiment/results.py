@@ -85,7 +85,7 @@ def measure(
     evidence = estimate(model, guide, held_out, method, **options, checkpoint=checkpoint)
     alike = held_out.unweighted()  # weights are for the means below
     parts = rate_distortion(model, guide, alike, **options)
-    units = active_units(model, guide, alike, **options).count if len(held_out) > 1 else None
+    units = active_units(model, guide, alike, **options) if len(held_out) > 1 else None
     checks = dict(evidence.checks)
     is_refined = checks.pop("refined", np.zeros(1))
     # ELBO, KL and distortion are those of the encoder's own draws.
@@ -103,8 +103,8 @@ def measure(
         "checks": {name: float(np.median(values)) for name, values in checks.items()},
         "kl": mean(parts.rate),
         "distortion": -mean(elbo) - mean(parts.rate),
-        "active_units": units,
-        "latent_dim": run.latent_dim,
+        "active_units": None if units is None else units.count,
+        "latent_dim": run.latent_dim or (0 if units is None else len(units.names)),
         "at_floor": at_floor(run, held_out, table.seed),
         "evaluation": table.model_dump(),
         "evaluation_seconds": time.perf_counter() - started,

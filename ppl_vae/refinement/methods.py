@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ppl_vae.data import Dataset
 from ppl_vae.families.posteriors import Posterior
+from ppl_vae.families.shared import shared_latents
 from ppl_vae.hmc import HMC
 from ppl_vae.programs.inference import Block, Inference, rows_per_chunk
 from ppl_vae.programs.traces import Program
@@ -82,6 +83,11 @@ def refine(
     inference = Inference(model, guide, data)
     model, guide = inference.programs
     inference.check_programs()
+    if shared := shared_latents(getattr(guide, "posterior", None)):
+        raise ValueError(
+            f"the posterior of z follows latents that rows share, {', '.join(map(repr, shared))}: "
+            "it cannot be refined for single rows"
+        )
     plan = Plan(inference, chosen)
     rows = rows_per_chunk(len(inference), chosen.num_particles, chosen.chunk_size)
     total = math.ceil(len(inference) / rows) * chosen.num_ticks * len(plan.discrete.cases)

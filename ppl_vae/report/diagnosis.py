@@ -1,7 +1,7 @@
 """What a report is made of: a diagnosis, and the findings of several on one run."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,12 @@ from ppl_vae.report.rules import WORST_FIRST, Check, Rule
 __all__ = ["Diagnosis", "Findings", "Subject"]
 
 NUM_WORST = 10
+IN_PYTHON = {  # what stands for options of `ppl-vae evaluate` where there is no run in a folder
+    "--refine": "`refine`",
+    "--refine --num-particles": "`num_particles` of `log_evidence`",
+    "--num-particles": "`num_particles` of `log_evidence`",
+    "--split test": "`data.split(test=0.2)` before training",
+}
 
 
 @dataclass(frozen=True)
@@ -154,6 +160,18 @@ class Diagnosis:
         return {self.name: next(iter(groups.values()))} if len(groups) == 1 else groups
 
 
+def in_python(remedy: str) -> str:
+    """A remedy for a run in memory, which no command reads.
+
+    Example:
+        >>> in_python("Evaluate test rows (`ppl-vae evaluate RUN --split test`).")
+        'Evaluate test rows (`data.split(test=0.2)` before training).'
+    """
+    for command, call in IN_PYTHON.items():
+        remedy = remedy.replace(f"`ppl-vae evaluate RUN {command}`", call)
+    return remedy
+
+
 class Findings:
     """What the diagnoses of a run found, by name; each is computed once, when first asked for.
 
@@ -203,6 +221,13 @@ class Findings:
         """Model and guide."""
         return self.subject.run.model, self.subject.run.guide
 
+    def part(self, name: str) -> Any:
+        """The model's prior or likelihood."""
+        found = getattr(self.programs[0], name, None)
+        if found is None:
+            raise NotApplicable(f"the model is a Pyro program, without a {name} of its own")
+        return found
+
     def checklist(self) -> list[Check]:
         """The line of each rule: those that fail, to look at, that pass, and that were skipped."""
         lines = [
@@ -210,6 +235,8 @@ class Findings:
             for each in self.diagnoses
             for rule in each.rules
         ]
+        if self.subject.folder is None:
+            lines = [replace(line, remedy=in_python(line.remedy)) for line in lines]
         return sorted(lines, key=lambda line: WORST_FIRST.index(line.verdict))
 
     def panels(self) -> dict[str, list[Panel]]:

@@ -23,6 +23,7 @@ from ppl_vae.experiment.run import load_experiment, load_run
 from ppl_vae.experiment.saved.card import write_verdicts
 from ppl_vae.experiment.saved.run import SavedRun
 from ppl_vae.experiment.saved.trained import TrainedRun
+from ppl_vae.programs.inference import Inference
 from ppl_vae.report.answers import Answer, answers
 from ppl_vae.report.contents import DIAGNOSES
 from ppl_vae.report.diagnoses.baselines import AGAINST
@@ -160,7 +161,8 @@ def _subject(run: Any, progress: bool, place: dict[str, Any]) -> Subject:
             return _finished(Folder(run), place)
         run = load_run(run, **place)
     elif not isinstance(run, TrainedRun):
-        run = SavedRun.of(*_parts(run))
+        model, guide, data, *fitted = _parts(run)
+        run = SavedRun.of(*Inference(model, guide, data).programs, data, *fitted)
     started = time.perf_counter()
     evidence, estimates = measure(run, run.held_out, progress=progress)
     result = getattr(run, "result", None) or FitResult()

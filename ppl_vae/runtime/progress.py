@@ -96,8 +96,9 @@ def show_step(bar: tqdm, step: int, num_steps: int) -> None:
         num_steps: Number of steps in all.
 
     Example:
-        >>> with progress_bar(2, "fit", unit="epochs") as bar:
-        ...     show_step(bar, 3, 79)
+        >>> import io
+        >>> bar = tqdm(total=2, desc="fit", disable=False, file=io.StringIO())
+        >>> show_step(bar, 3, 79)
         >>> bar.desc
         'fit, step 3 of 79: '
     """

@@ -130,7 +130,8 @@ def active_units(
         2
     """
     real_number(threshold, "threshold", at_least=0)
-    rows = Inference(model, guide, data).data
+    inference = Inference(model, guide, data)
+    rows, guide = inference.data, inference.guide
     treat_alike(rows, "active_units")
     if len(rows) < 2:
         raise ValueError(f"the data have {len(rows)} row; give at least 2 for a variance over rows")

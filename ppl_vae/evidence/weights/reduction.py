@@ -21,6 +21,7 @@ from ppl_vae.evidence.weights.moments import Moments
 __all__ = ["Reduction", "reduce_log_weights"]
 
 PAIRS_AT_ONCE = 500_000  # of log-weights in float64, which take about 40 bytes each
+ROUNDINGS = 4  # log p(x, z) and log q(z given x) are sums whose errors do not cancel
 MOST_FOR_SPREAD = 1_000_000  # particles of a row whose interquartile range is taken
 
 
@@ -148,7 +149,7 @@ class Reduction:
         """Whether all weights of a row are equal and not zero, but for rounding, (B,)."""
         with np.errstate(invalid="ignore"):
             spread = self.log_evidence - self.least
-        return ~np.isneginf(self.largest) & (spread <= rounding_of(self.top.T))
+        return ~np.isneginf(self.largest) & (spread <= ROUNDINGS * rounding_of(self.top.T))
 
     def evidence(self) -> Evidence:
         """Evidence of the rows, (B,), once all particles are added."""

@@ -20,7 +20,7 @@ SHOWN = ("model", "log p(x)", "difference", "95 % interval", "bounds")
 
 def _baselines(found: Findings) -> ModelComparison:
     subject = found.subject
-    likelihood = found.programs[0].likelihood
+    likelihood = found.part("likelihood")
     data = subject.run.rows
     try:
         others = baselines(data, likelihood, rows=subject.evaluated, seed=subject.seed)

@@ -54,7 +54,8 @@ def marginal_kl(found: Findings) -> Measured:
 
 def _surgery(found: Findings) -> ELBOSurgery:
     context = place(found.subject.rows, *found.programs).context
-    if found.programs[0].prior(None if context is None else context[:2]).batch_shape:
+    prior = getattr(found.programs[0], "prior", None)
+    if prior is not None and prior(None if context is None else context[:2]).batch_shape:
         raise NotApplicable(
             "the prior depends on the covariates, so there is no single prior to compare q(z) with"
         )

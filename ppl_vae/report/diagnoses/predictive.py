@@ -124,7 +124,7 @@ def _most_observed(pit: PIT) -> int:
 def _conditional_pit(found: Findings) -> PIT:
     if found.subject.rows.event_shape.numel() == 1:
         raise NotApplicable("each row has one entry, so there are no others to predict it from")
-    if found.programs[0].likelihood.is_joint:
+    if getattr(getattr(found.programs[0], "likelihood", None), "is_joint", False):
         raise NotApplicable("the entries have one joint density, so none can be hidden alone")
     return conditional_pit(
         *found.programs, found.subject.rows, num_particles=NUM_CONDITIONED, **found.options

@@ -30,9 +30,10 @@ def concerns(found: Findings) -> Measured:
 def _concerns(found: Findings) -> list[str]:
     """Warnings of the likelihood about its fitted parameters."""
     model, guide = found.programs
-    parts = getattr(model.likelihood, "parts", [model.likelihood])
+    likelihood = found.part("likelihood")
+    parts = getattr(likelihood, "parts", [likelihood])
     if not any(isinstance(getattr(part, "scale", None), str) for part in parts):
-        raise NotApplicable(f"{type(model.likelihood).__name__} has no scale to learn")
+        raise NotApplicable(f"{type(likelihood).__name__} has no scale to learn")
     rows = place(found.subject.rows, model, guide)
     with evaluating(model, guide), seeded(found.subject.seed):
         z = guide.encode(rows.x, rows.context).sample()

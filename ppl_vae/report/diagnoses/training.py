@@ -45,7 +45,7 @@ def _bounds_at_full_weight(found: Findings) -> np.ndarray:
     history = found.subject.metrics.history
     bound = settled(history.get("valid", history.get("train", [])), history.get("kl_weight", []))
     if len(bound) < 2:
-        raise Undecided("fewer than two epochs were trained at full KL weight")
+        raise Undecided("no training history of two epochs at full KL weight is known")
     return bound
 
 
