@@ -9,18 +9,14 @@ import torch
 from torch import Tensor
 
 from ppl_vae.data import Dataset
-from ppl_vae.guide import Guide
 from ppl_vae.programs.discrete.cases import marginal_log_weights
 from ppl_vae.programs.forms.detection import adapted
-from ppl_vae.programs.global_latents import (
-    conditionals,
-    require_rows_apart,
-    with_global_draws,
-)
+from ppl_vae.programs.global_latents import conditionals, with_global_draws
 from ppl_vae.programs.inference import PAIRS_PER_CHUNK, rows_per_chunk
 from ppl_vae.programs.modules import arguments, evaluating, modules_of
+from ppl_vae.programs.rows_apart import check_rows
 from ppl_vae.programs.traces import Program, log_terms
-from ppl_vae.programs.validation import check_data, check_programs
+from ppl_vae.programs.validation import check_data
 from ppl_vae.runtime.checks import echoed, whole_number
 from ppl_vae.runtime.memory import require_memory
 from ppl_vae.runtime.recording import (
@@ -97,10 +93,8 @@ def log_weights(
     else:
         args = tuple(each for each in (x, context) if each is not None)
     model, guide = adapted(model, guide, x if isinstance(x, Dataset) else args)
-    has_global_latents = check_programs(model, guide, *args)
+    has_global_latents = check_rows(model, guide, *args)
     check_data(model, args[0], context, guide)
-    if not isinstance(guide, Guide):
-        require_rows_apart(guide, *(each[:2] for each in args))
     if has_global_latents:
         guide = with_global_draws(model, guide, args, num_particles, seed)
     parts = []

@@ -17,9 +17,10 @@ from ppl_vae.evidence.importance_sampling import ImportanceSampling, SamplingOpt
 from ppl_vae.evidence.result import ROUNDING_OF_X, Evidence, concatenate
 from ppl_vae.guide import Guide
 from ppl_vae.importance import log_weights
-from ppl_vae.programs.global_latents import points, with_global_draws
+from ppl_vae.programs.global_latents import with_global_draws
 from ppl_vae.programs.inference import Inference
 from ppl_vae.programs.modules import arguments, missing_values, modules_of, own_parameters
+from ppl_vae.programs.rows_apart import points
 from ppl_vae.programs.traces import Program
 from ppl_vae.programs.validation import ROWS_AT_ONCE
 from ppl_vae.runtime.checks import (

@@ -6,23 +6,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyro.distributions as dist
 from pyro import poutine
-from pyro.ops.provenance import get_provenance, track_provenance
-from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from ppl_vae.programs.modules import evaluating
-from ppl_vae.programs.particles import Program, Site, run
-from ppl_vae.programs.sites import is_auxiliary, is_local, sample_sites
+from ppl_vae.programs.particles import Program, run
+from ppl_vae.programs.sites import is_local, sample_sites
 from ppl_vae.runtime.seeding import Stream, derived_seed, seeded
 
 __all__ = [
     "GlobalDraws",
     "conditionals",
     "global_draw",
-    "points",
-    "require_rows_apart",
     "with_global_draws",
 ]
 
@@ -121,73 +116,3 @@ def conditionals(
         )
         own_seed = derived_seed(seed, Stream.GLOBAL_LATENTS, i + 1)
         yield given_model, given_guide, int(count), own_seed
-
-
-def is_point(fn: Any) -> bool:
-    """Whether a distribution is one point."""
-    while isinstance(fn, dist.Independent | dist.MaskedDistribution | dist.ExpandedDistribution):
-        fn = fn.base_dist
-    return isinstance(fn, dist.Delta)
-
-
-class Following(Messenger):
-    """Lets each draw carry its name into all that depends on it."""
-
-    def _pyro_post_sample(self, msg: Any) -> None:
-        if not (msg["is_observed"] or is_point(msg["fn"])):
-            names = get_provenance(msg["value"]) | {msg["name"]}
-            msg["value"] = track_provenance(msg["value"], names)
-
-
-def followed(guide: Program, *args: Any) -> list[Site]:
-    """The guide's latent sites of a run, whose values know the draws that they depend on."""
-    with evaluating(guide), seeded(0), Following():
-        sites = sample_sites(run(guide, *args))
-    return [site for site in sites if not site["is_observed"]]
-
-
-def require_rows_apart(guide: Program, *args: Any) -> None:
-    """Raise ValueError where a guide draws the latents of all rows at one site.
-
-    Args:
-        guide: Any Pyro guide in the library's form.
-        args: Its arguments.
-
-    Raises:
-        ValueError: it does; the site is named.
-
-    Example:
-        >>> require_rows_apart(lambda: None)
-    """
-    sites = followed(guide, *args)
-    shared = {site["name"] for site in sites if is_auxiliary(site) and not is_local(site)}
-    for site in sites:
-        joint = get_provenance(site["value"]) & shared
-        if joint and is_local(site) and is_point(site["fn"]):
-            raise ValueError(
-                f"the guide draws {site['name']!r} of all rows together, at site "
-                f"{min(joint)!r}, so that a row has no density q, and log p(x) of a row no "
-                "estimate: use a guide with a site for each latent (AutoNormal, or AutoGuideList "
-                "with one of them for the latents of the rows); its bound can be trained"
-            )
-
-
-def points(guide: Program, *args: Any) -> list[str]:
-    """Names of the latents of a row that a guide sets to a point, without a density.
-
-    Args:
-        guide: Any Pyro guide in the library's form.
-        args: Its arguments.
-
-    Example:
-        >>> points(lambda: None)
-        []
-    """
-    return [
-        site["name"]
-        for site in followed(guide, *args)
-        if is_local(site)
-        and is_point(site["fn"])
-        and not get_provenance(site["value"])
-        and site["value"].is_floating_point()
-    ]

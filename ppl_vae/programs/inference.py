@@ -8,19 +8,17 @@ from typing import Any
 from torch import Tensor
 
 from ppl_vae.data import Dataset, as_dataset
-from ppl_vae.guide import Guide
 from ppl_vae.programs.forms.detection import adapted
-from ppl_vae.programs.global_latents import require_rows_apart
 from ppl_vae.programs.modules import arguments, evaluating, place, require_callable
+from ppl_vae.programs.rows_apart import check_rows
 from ppl_vae.programs.traces import LogTerms, Program, log_terms
-from ppl_vae.programs.validation import check_data, check_programs
+from ppl_vae.programs.validation import check_data
 from ppl_vae.runtime.checks import switch, warn_caller, whole_number
 from ppl_vae.runtime.progress import progress_bar
 from ppl_vae.runtime.seeding import derived_seed, seeded
 
 __all__ = ["Block", "Inference", "rows_per_chunk", "treat_alike"]
 
-ROWS_LOOKED_AT = 2
 PAIRS_PER_CHUNK = 10_000  # (particle, row) pairs held at once: 30 MB of float32 at 784 features
 
 
@@ -99,11 +97,8 @@ class Inference:
         return arguments(self.data)
 
     def check_programs(self) -> list[str]:
-        """Run custom programs once over all rows; names of latents outside the plate."""
-        outside = check_programs(self.model, self.guide, *arguments(self.data))
-        if not isinstance(self.guide, Guide):
-            require_rows_apart(self.guide, *arguments(self.data, slice(ROWS_LOOKED_AT)))
-        return outside
+        """Check custom programs for results by row; names of latents outside the plate."""
+        return check_rows(self.model, self.guide, *self.args)
 
     @contextmanager
     def evaluating(self, seed: int | None = None) -> Iterator[None]:

@@ -226,15 +226,30 @@ def require_x_itself(model: Program, data: Dataset) -> None:
     Raises:
         ValueError: sites observe as many values as x has, and in each of them some differ from x.
     """
-    args = arguments(data, slice(ROWS_COMPARED))
+    if found := functions_of_x(model, arguments(data, slice(ROWS_COMPARED))):
+        raise ValueError(
+            f"{found}: observe x itself (its logarithm is normal where x is LogNormal), or "
+            "transform the data set before"
+        )
+
+
+def functions_of_x(model: Program, args: tuple[Tensor, ...]) -> str:
+    """Where a model observes another value than x, in words; "" where a site observes x.
+
+    Args:
+        model: A model in the library's form.
+        args: Its arguments, x first.
+
+    Example:
+        >>> from ppl_vae import beds
+        >>> bed = beds.linear_gaussian(num_data=3)
+        >>> functions_of_x(bed.model, (bed.x,))
+        ''
+    """
     with evaluating(model), seeded(0):  # leaves the stream of the draws alone
         sites = sites_of_x(sample_sites(run(model, *args)), args[0][0].numel())
     differences = [_first_difference(site, args[0]) for site in sites]
-    if differences and all(differences):
-        raise ValueError(
-            f"{differences[0]}: observe x itself (its logarithm is normal where x is LogNormal), "
-            "or transform the data set before"
-        )
+    return differences[0] if differences and all(differences) else ""
 
 
 def _first_difference(site: Site, x: Tensor) -> str:

@@ -109,6 +109,7 @@ def to_datatree(
     layout = read_layout(model, guide, inference.data)
     inference = Inference(model, guide, inference.data[: draws.rows(layout, total)])
     names = Names(inference.data, layout, draws.num_samples)
+    inference.check_programs()
     sampler = Sampler(inference, draws, layout, seed)
     sampler.run(progress=progress)
     warn_of_few(draws.num_samples, "draws")

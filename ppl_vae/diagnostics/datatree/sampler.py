@@ -8,12 +8,15 @@ from pyro import poutine
 from torch import Tensor
 
 from ppl_vae.data import Dataset
+from ppl_vae.programs.discrete.given_x import at_all_latents
 from ppl_vae.programs.inference import PAIRS_PER_CHUNK, Block, Inference, rows_per_chunk
 from ppl_vae.programs.modules import arguments, evaluating
+from ppl_vae.programs.particles import run
 from ppl_vae.programs.plates import inner_plates, rows_first
 from ppl_vae.programs.sites import (
     is_deterministic,
     is_local,
+    log_prob_of,
     observed_shape,
     per_datum,
     redrawn,
@@ -152,23 +155,23 @@ class Sampler:
         self._remember_shared(terms.guide_trace, "guide", draw)
         with seeded(derived_seed(self.seed, block.rows.start, draw.start)):
             particles = particles_of(terms.model_trace)
-            replayed = poutine.replay(model, trace=terms.guide_trace)
-            predictive = _simulate(particles(replayed), block.args)
+            at_latents = at_all_latents(terms, model, *block.args)
+            joint = run(at_latents, *block.args)
+            predictive = _simulate(at_latents, block.args)
             prior = _simulate(particles(self._with_shared(model, "model", draw)), block.args)
         self._remember_shared(prior, "model", draw)
 
-        posterior = terms.guide_trace
         local, shared = self.layout.local, self.layout.shared
-        sites = {name: terms.model_trace.nodes[name] for name in self.layout.observed}
+        sites, latents = (
+            {name: joint.nodes[name] for name in names} for names in (self.layout.observed, local)
+        )
         by_draw_and_row = {
-            "posterior": {name: _drawn(posterior, name) for name in local},
+            "posterior": {name: _drawn(joint, name) for name in local},
             "prior": {name: _drawn(prior, name) for name in local},
             "posterior_predictive": {name: _drawn(predictive, name) for name in sites},
             "prior_predictive": {name: _drawn(prior, name) for name in sites},
-            "log_likelihood": {
-                name: per_datum(site["unscaled_log_prob"], site) for name, site in sites.items()
-            },
-            "log_prior": terms.prior_sites,
+            "log_likelihood": _log_probs(sites),
+            "log_prior": _log_probs(latents),
             "sample_stats": {
                 "log_p": terms.log_joint,
                 "log_q": terms.log_q,
@@ -180,7 +183,7 @@ class Sampler:
         self._keep(by_row, row=block.rows)
         if shared:
             by_draw = {
-                "posterior": {name: _drawn(posterior, name) for name in shared},
+                "posterior": {name: _drawn(joint, name) for name in shared},
                 "prior": {name: _drawn(prior, name) for name in shared},
             }
             log_global = terms.log_global + terms.global_likelihood
@@ -215,6 +218,11 @@ def _drawn(trace: poutine.Trace, name: str) -> Tensor:
     """Draws at a site, (K, B, *plates, *event), or (1, *shape) outside the plate."""
     site: Site = trace.nodes[name]
     return rows_first(site["value"], site) if is_local(site) else site["value"][None]
+
+
+def _log_probs(sites: dict[str, Site]) -> dict[str, Tensor]:
+    """Log-densities by site, (K, B)."""
+    return {name: per_datum(log_prob_of(site), site) for name, site in sites.items()}
 
 
 def _given(site: Site) -> Tensor:

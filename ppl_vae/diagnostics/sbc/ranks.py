@@ -94,12 +94,13 @@ class Ranking:
         self.quantities = quantities
         row = data[:1]
         terms = log_terms(model, guide, *arguments(row))
-        for name in latents.keys() - terms.prior_sites.keys():
+        shared = [site["name"] for site in terms.global_latents]
+        for name in latents.keys() & shared:
             raise ValueError(
                 f'latent site {name!r} is outside the plate "data", and its posterior is not the '
                 "encoder's: condition the programs on a value of it (pyro.condition)"
             )
-        if not latents:
+        if not terms.prior_sites:
             raise ValueError("the model has no latent site: there is no posterior to be calibrated")
         self.shapes = {name: tuple(latents[name].shape[1:]) for name in terms.prior_sites}
         self.sites = {name: terms.model_trace.nodes[name] for name in self.shapes}

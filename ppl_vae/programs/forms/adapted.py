@@ -12,11 +12,13 @@ from pyro.poutine.runtime import _PYRO_STACK
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
+from ppl_vae.guide import Guide
+from ppl_vae.model import Model
 from ppl_vae.programs.forms.keys import RowKeys
 from ppl_vae.programs.forms.layout import Layout
 from ppl_vae.programs.forms.private_store import PrivateStore
 from ppl_vae.programs.forms.relaid import relaid
-from ppl_vae.programs.modules import module_of
+from ppl_vae.programs.modules import module_of, reached
 from ppl_vae.programs.particles import PLATE, Particles, Program, Site
 from ppl_vae.programs.sites import is_deterministic, observed_shape
 
@@ -332,3 +334,22 @@ def with_form(program: Program, **changes: Any) -> Program:
     if isinstance(program, AdaptedProgram):
         return in_form(program.program, replace(program.form, **changes))
     return in_form(program, replace(Form(), **changes))
+
+
+def is_known(program: Program) -> bool:
+    """Whether the program has the library's form by construction, or was looked at before."""
+    if isinstance(program, Model | Guide):
+        return True
+    if isinstance(program, AdaptedProgram):
+        return program.form.is_known or is_known(program.program)
+    return adapted_within(program) is not None
+
+
+def adapted_within(program: Program) -> Any:
+    """An adapted program, or the one that a handler wraps; None if there is none."""
+    for item in reached(program):
+        parts = item.modules() if isinstance(item, nn.Module) else [item]
+        for part in parts:
+            if isinstance(part, AdaptedProgram):
+                return part
+    return None

@@ -5,31 +5,30 @@ from collections.abc import Iterable
 from typing import Any
 
 import pyro
-import torch
 from pyro import poutine
 from pyro.contrib.easyguide import EasyGuide
 from torch import Tensor, nn
 
 from ppl_vae.data import Dataset
-from ppl_vae.guide import Guide
-from ppl_vae.model import Model
-from ppl_vae.programs.forms.adapted import AdaptedProgram, Form, KnownRows, with_form
+from ppl_vae.programs.forms.adapted import (
+    AdaptedProgram,
+    Form,
+    KnownRows,
+    adapted_within,
+    is_known,
+    with_form,
+)
 from ppl_vae.programs.forms.calls import call_of, positional, takes, takes_any_position
-from ppl_vae.programs.modules import arguments, evaluating, modules_of, reached
+from ppl_vae.programs.forms.copies import with_particles
+from ppl_vae.programs.modules import arguments, evaluating, modules_of
 from ppl_vae.programs.particles import (
     PLATE,
-    Particles,
     Program,
     Site,
-    require_outermost,
     run,
-    with_any_nesting,
 )
 from ppl_vae.programs.sites import (
     is_deterministic,
-    is_local,
-    log_prob_of,
-    per_datum,
     sample_sites,
 )
 from ppl_vae.programs.validation import fits
@@ -64,7 +63,7 @@ def adapted(
         ValueError: several plates may be the one over the rows, or no plate has this name.
 
     Example:
-        >>> import pyro
+        >>> import pyro, torch
         >>> def model(x):
         ...     with pyro.plate("documents", len(x)):
         ...         z = pyro.sample("z", pyro.distributions.Normal(0.0, 1.0))
@@ -78,7 +77,7 @@ def adapted(
         args = arguments(data)
     else:
         args = data
-    if all(map(_is_known, (model, guide))):
+    if all(map(is_known, (model, guide))):
         return model, guide
     store: Any = pyro.get_param_store()
     # Parameters that a look makes in Pyro's store are not kept.
@@ -103,12 +102,12 @@ def _adapted(
     has_rows = not _takes(guide, tuple(each[:fewer] for each in args))
     rows = tuple(each[:] for each in args) if has_rows else some
     forms = _plates(model, guide, rows, data_plate)
-    if has_rows and not _is_known(guide):
+    if has_rows and not is_known(guide):
         guide = with_form(guide, known=KnownRows(*rows))
         logger.info("the guide has parameters for each of %d rows: it runs on all", len(rows[0]))
     model = _placed(model, forms[0])
     guide = _placed(guide, forms[1])
-    model, guide = _with_particles(model, guide, rows)
+    model, guide = with_particles(model, guide, rows)
     return _known(model), _known(guide)
 
 
@@ -116,7 +115,7 @@ def _with_shape(model: Program, guide: Program, rows: Arguments) -> tuple[Progra
     """The programs, given x as (B,) where rows have one value and an observed site takes (B,)."""
     if rows[0].shape[1:] != (1,):
         return model, guide
-    pair = [p if _is_known(p) else with_form(p, takes_scalars=True) for p in (model, guide)]
+    pair = [p if is_known(p) else with_form(p, takes_scalars=True) for p in (model, guide)]
     if not _observes(model, rows) and _observes(pair[0], rows):
         return pair[0], pair[1]
     return model, guide
@@ -131,7 +130,10 @@ def _observes(model: Program, rows: Arguments) -> bool:
             logger.debug("the model does not take x of this shape: %s", error)
     observed = [site for site in sample_sites(capture.trace) if site["is_observed"]]
     return bool(observed) and all(
-        fits(site["value"].shape, site["fn"]) and site["value"].dim() > site["fn"].event_dim
+        fits(site["value"].shape, site["fn"])
+        and site["value"].dim() > site["fn"].event_dim
+        # x of (B, 1) next to a location of (B,) gives (B, B) values.
+        and not (site["value"].shape == (len(rows[0]), 1) != site["fn"].shape())
         for site in observed
     )
 
@@ -173,7 +175,7 @@ def _takes(guide: Program, rows: Arguments) -> bool:
             if isinstance(part, EasyGuide):  # it keeps the plates of a run that fails
                 part.plates.clear()
         return False
-    if _is_known(guide):
+    if is_known(guide):
         return True
     sizes = {frame.size for site in sample_sites(trace) for frame in site["cond_indep_stack"]}
     return not sizes or bool(sizes & {len(rows[0]), -1})
@@ -191,7 +193,7 @@ def _called(model: Program, guide: Program, data: Dataset) -> tuple[Program, Pro
     """
     for name in (*data.args, *data.constants):
         if not any(
-            takes(each, name) or takes_any_position(each) or _adapted_within(each)
+            takes(each, name) or takes_any_position(each) or adapted_within(each)
             for each in (model, guide)
         ):
             raise ValueError(
@@ -203,7 +205,7 @@ def _called(model: Program, guide: Program, data: Dataset) -> tuple[Program, Pro
 
 def _with_call(program: Program, data: Dataset, other: Program) -> Program:
     """The program, called with the further arguments of the data; its names, or the other one's."""
-    if _adapted_within(program) is not None:
+    if adapted_within(program) is not None:
         return program
     call = call_of(program, data, positional(program) or positional(other))
     if call is None:
@@ -211,28 +213,9 @@ def _with_call(program: Program, data: Dataset, other: Program) -> Program:
     return with_form(program, call=call)
 
 
-def _is_known(program: Program) -> bool:
-    """Whether the program has the library's form by construction, or was looked at before."""
-    if isinstance(program, Model | Guide):
-        return True
-    if isinstance(program, AdaptedProgram):
-        return program.form.is_known or _is_known(program.program)
-    return _adapted_within(program) is not None
-
-
-def _adapted_within(program: Program) -> Any:
-    """An adapted program, or the one that a handler wraps; None if there is none."""
-    for item in reached(program):
-        parts = item.modules() if isinstance(item, nn.Module) else [item]
-        for part in parts:
-            if isinstance(part, AdaptedProgram):
-                return part
-    return None
-
-
 def _placed(program: Program, form: Form) -> Program:
     """The program with its rows where the library has them."""
-    if _is_known(program):
+    if is_known(program):
         return program
     return with_form(program, plate=form.plate, is_moved=form.is_moved)
 
@@ -249,7 +232,7 @@ def _plates(
 ) -> tuple[Form, Form]:
     """The plates over the rows, of the model and of the guide."""
     drawn, joint = _both(model, guide, rows)
-    in_model = PLATE if _is_known(model) else given or _shared_plate(joint, len(rows[0]))
+    in_model = PLATE if is_known(model) else given or _shared_plate(joint, len(rows[0]))
     if given is not None and given not in _names(joint):
         found = ", ".join(map(repr, _names(joint))) or "none"
         raise AmbiguousPlateError(f"data_plate={given!r} is no plate of the model: found {found}")
@@ -314,85 +297,3 @@ def _candidates(sites: Iterable[Site], num_rows: int) -> list[str]:
         else:
             shared = {name: None for name in shared if name in fitting} or shared | fitting
     return list(shared or {})
-
-
-def _with_particles(model: Program, guide: Program, rows: Arguments) -> tuple[Program, Program]:
-    """The programs, each on copies of its rows if it takes no axis of particles."""
-    pair = model, guide
-    if _equals_loop(*pair, rows):
-        return pair
-    for tiled in ((True, False), (False, True), (True, True)):
-        other = tuple(
-            with_form(program, is_tiled=True) if copies and not _is_known(program) else program
-            for program, copies in zip(pair, tiled, strict=True)
-        )
-        if _equals_loop(other[0], other[1], rows):
-            which = " and ".join(
-                name for name, copies in zip(("model", "guide"), tiled, strict=True) if copies
-            )
-            logger.info("the %s takes no axis of particles: it runs on K copies of the rows", which)
-            return other[0], other[1]
-    return pair
-
-
-def _equals_loop(model: Program, guide: Program, rows: Arguments) -> bool:
-    """Whether log-probabilities under a plate of particles are those of a loop over particles."""
-    count = 2 if len(rows[0]) != 2 else 3
-    try:
-        drawn, joint = _under_particles(model, guide, rows, count)
-        for k in range(count):
-            alone = _alone(model, guide, rows, drawn, k)
-            for together, single in zip((drawn, joint), alone, strict=True):
-                if not _agree(together, single, k):
-                    return False
-    except Exception as error:  # shapes that do not fit
-        logger.debug("no plate of particles: %s", error)
-        return False
-    return True
-
-
-def _under_particles(
-    model: Program, guide: Program, rows: Arguments, count: int
-) -> tuple[Any, Any]:
-    """Traces of guide and model under particles."""
-
-    def at_depth(depth: int) -> tuple[Any, Any]:
-        particles = Particles(count, depth)
-        drawn = run(particles(guide), *rows)
-        require_outermost(drawn, depth)
-        joint = run(poutine.replay(particles(model), trace=drawn), *rows)
-        require_outermost(joint, depth)
-        return drawn, joint
-
-    return with_any_nesting(at_depth, None)
-
-
-def _alone(
-    model: Program, guide: Program, rows: Arguments, together: Any, k: int
-) -> tuple[Any, Any]:
-    """Traces of guide and model at the draws of one particle."""
-    drawn = run(guide, *rows)
-    for site in sample_sites(drawn):
-        value = together.nodes[site["name"]]["value"]
-        if is_local(site) and not site["is_observed"]:
-            value = value[k].reshape(site["value"].shape)
-        site["value"] = value
-    replayed = run(poutine.replay(guide, trace=drawn), *rows)
-    return replayed, run(poutine.replay(model, trace=replayed), *rows)
-
-
-def _agree(together: Any, alone: Any, k: int) -> bool:
-    """Whether a particle's log-probabilities are those of the run by itself."""
-    for site in sample_sites(alone):
-        other = together.nodes[site["name"]]
-        if is_deterministic(site):
-            continue
-        if not is_local(site):
-            if is_local(other):
-                return False
-            continue
-        one = per_datum(log_prob_of(other), other)[k]
-        two = per_datum(log_prob_of(site).unsqueeze(0), site)[0]
-        if one.shape != two.shape or not torch.allclose(one, two, 1e-3, 1e-3, equal_nan=True):
-            return False
-    return True

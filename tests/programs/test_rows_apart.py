@@ -1,0 +1,113 @@
+"""Rows that depend on each other are refused, and what is no log p(x) is named."""
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from kinds import KINDS
+from pyro import poutine
+
+import ppl_vae as pv
+
+torch.manual_seed(0)
+X = 1.1 * torch.randn(8, dtype=torch.float64) + 0.3
+EXACT = dist.Normal(0.0, 1.25**0.5).log_prob(X)
+QUIET = {"num_particles": 400, "progress": False}
+
+
+def data():
+    return pv.Dataset(X, dtype=torch.float64)
+
+
+def model(x, loc=lambda x, z: z, scale=lambda x: 0.5, observed=lambda x: x):
+    with pyro.plate("n", len(x)):
+        z = pyro.sample("z", dist.Normal(x.new_zeros(()), 1.0))
+        pyro.sample("obs", dist.Normal(loc(x, z), scale(x)), obs=observed(x))
+
+
+def guide(x, shift=lambda x: 0.0):
+    with pyro.plate("n", len(x)):
+        pyro.sample("z", dist.Normal(0.8 * x + shift(x), 0.45))
+
+
+def previous(z):
+    return torch.cat([torch.zeros_like(z[..., :1]), z[..., :-1]], -1)
+
+
+DEPENDENT = {
+    "mean of x": {"loc": lambda x, z: z + 0.9 * x.mean()},
+    "standardised x": {"observed": lambda x: (x - x.mean()) / x.std()},
+    "mean of z": {"loc": lambda x, z: z - z.mean(-1, keepdim=True)},
+    "number of rows": {"scale": lambda x: 0.5 * (len(x) / 30) ** 0.5},
+    "the previous z": {"loc": lambda x, z: z + 0.5 * previous(z)},
+    "the next x": {"loc": lambda x, z: z + 0.5 * torch.roll(x, -1)},
+}
+
+
+@pytest.mark.parametrize("name", DEPENDENT)
+def test_a_model_whose_rows_depend_on_each_other_is_refused(name):
+    def dependent(x):
+        return model(x, **DEPENDENT[name])
+
+    with pytest.raises(ValueError, match="model's log-density of a row at site 'obs' depends on"):
+        pv.log_evidence(dependent, guide, data(), **QUIET)
+    with pytest.raises(ValueError, match="depends on the other rows"):
+        pv.log_weights(dependent, guide, data(), num_particles=5)
+
+
+def test_a_guide_whose_rows_depend_on_each_other_is_refused():
+    def dependent(x):
+        return guide(x, shift=lambda x: 0.3 * x.mean())
+
+    with pytest.raises(ValueError, match="guide's log-density of a row at site 'z' depends on"):
+        pv.refine(model, dependent, data(), progress=False)
+
+
+def test_a_statistic_of_all_rows_as_an_argument_is_taken():
+    def given(x, centre):
+        return model(x, loc=lambda x, z: z + centre)
+
+    rows = pv.Dataset(X, dtype=torch.float64, args={"centre": 0.9})
+    found = pv.log_evidence(given, guide, rows, **QUIET)
+    assert (found.mc_se < 10).all()
+
+
+def test_a_model_with_parameters_for_each_row_is_refused_in_words():
+    def by_row(x):
+        effects = pyro.param("effects", torch.zeros(len(x), dtype=x.dtype))
+        return model(x, loc=lambda x, z: z + effects)
+
+    with pytest.raises(ValueError, match="model takes 6 rows only together with others"):
+        pv.log_evidence(by_row, guide, data(), **QUIET)
+    pyro.clear_param_store()
+
+
+@pytest.mark.parametrize("name", ["labelled", "causal"])
+def test_kinds_whose_guide_observes_are_taken_with_a_warning(name):
+    kind = KINDS[name]()
+    with pytest.warns(UserWarning, match="the guide observes"):
+        pv.log_evidence(kind.model, kind.guide, kind.data, num_particles=300, progress=False)
+
+
+def test_what_the_guide_observes_is_named():
+    def observing(x):
+        with pyro.plate("n", len(x)):
+            z = pyro.sample("z", dist.Normal(0.8 * x, 0.45))
+            pyro.sample("aux", dist.Normal(z, 0.5), obs=x)
+
+    with pytest.warns(UserWarning, match="guide observes 'aux'.* no estimate and no bound"):
+        pv.log_evidence(model, observing, data(), **QUIET)
+    hidden = poutine.block(observing, hide=["aux"])
+    found = pv.log_evidence(model, hidden, data(), **QUIET)
+    assert (abs(found.log_evidence - EXACT.numpy()) <= 5 * found.mc_se + 1e-6).all()
+
+
+@pytest.mark.parametrize("function", [lambda x: 2 * x, lambda x: x.abs().log()])
+@pytest.mark.parametrize("task", [pv.log_evidence, pv.to_datatree])
+def test_a_function_of_x_is_named(function, task):
+    def transformed(x):
+        return model(x, observed=function)
+
+    options = QUIET if task is pv.log_evidence else {"num_samples": 400, "progress": False}
+    with pytest.warns(UserWarning, match="'obs' observes .* where x is .* without the Jacobian"):
+        task(transformed, lambda x: guide(function(x)), data(), **options)
