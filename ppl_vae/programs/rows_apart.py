@@ -133,8 +133,11 @@ def _run(
     """The trace of a program on a few rows, at these latents; None if it is refused."""
     try:
         with seeded(seed):
-            return run(drawing(program, values), *args)
-    except ValueError as error:  # its plate may have a fixed size
+            trace = run(drawing(program, values), *args)
+            _by_row(trace)
+            return trace
+    except (ValueError, KeyError, NotImplementedError) as error:
+        # Its plate has a fixed size, or its density is known at its own draws alone.
         logger.debug("the %s does not take some of the rows: %s", which, error)
         return None
     except RuntimeError as error:
