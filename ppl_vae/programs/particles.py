@@ -14,7 +14,12 @@ PLATE = "data"
 PARTICLES = "num_particles_vectorized"  # Pyro's own name for it
 MOST_PLATES = 8
 
+SUBSAMPLES = (
+    "a plate that subsamples itself takes all rows here; leave its subsample_size out, or give the "
+    "argument that sets it as None"
+)
 REMEDIES = {
+    "subsample_size does not match": SUBSAMPLES,
     "collide at dim": (
         f'a plate lies where the particles go: write pyro.plate("{PLATE}", len(x), dim=-1), and '
         "set max_plate_nesting where there are plates besides it"

@@ -2,12 +2,29 @@
 
 from typing import Any
 
+import pyro
 from torch import Tensor
 
 from ppl_vae.programs.particles import PARTICLES, PLATE, Site
 from ppl_vae.programs.sites import inner_plates, is_local, sample_sites
 
-__all__ = ["plates_first", "require_no_inner_plates", "rows_first"]
+__all__ = ["plate_of_rows", "plates_first", "require_no_inner_plates", "rows_first"]
+
+
+def plate_of_rows(num_rows: int) -> pyro.plate:
+    """The plate "data" of a guide, which leaves the name "data" to a site of the model.
+
+    Args:
+        num_rows: Number of rows.
+
+    Example:
+        >>> trace = pyro.poutine.trace(lambda: plate_of_rows(3).__enter__()).get_trace()
+        >>> "data" in trace.nodes
+        False
+    """
+    plate = pyro.plate(f"_{PLATE}", num_rows, dim=-1)
+    plate.name = PLATE  # of its frames, after Pyro has made a site of the other name
+    return plate
 
 
 def rows_first(values: Tensor, site: Site, num_lead: int = 1) -> Tensor:

@@ -11,7 +11,7 @@ from pyro.poutine.uncondition_messenger import UnconditionMessenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from ppl_vae.programs.particles import PARTICLES, PLATE, Program, Site
+from ppl_vae.programs.particles import PARTICLES, PLATE, SUBSAMPLES, Program, Site
 
 __all__ = ["inner_plates", "observes", "redrawn", "sites_of_x"]
 
@@ -125,12 +125,25 @@ def is_local(site: Site) -> bool:
 
 def require_rows(sites: Iterable[Site]) -> None:
     """Raise ValueError where no site of a model lies in the data plate."""
-    if not any(is_local(site) for site in sites):
-        raise ValueError(
-            f'no site of the model lies in a plate over the rows: write pyro.plate("{PLATE}", '
-            "len(x), dim=-1); rows that depend on each other have no log p(x) of a row, but a "
-            "bound of all rows: fit(model, guide, x, objective=pyro.infer.Trace_ELBO())"
-        )
+    sites = list(sites)
+    if any(is_local(site) for site in sites):
+        return
+    frames = [frame for site in sites for frame in site["cond_indep_stack"]]
+    for frame in frames:
+        if frame.full_size is not None and frame.full_size > frame.size > 0:
+            raise ValueError(
+                f"the plate {frame.name!r} holds {frame.size} of {frame.full_size} rows: "
+                f"{SUBSAMPLES}"
+            )
+    missing = "no site of the model lies in a plate over the rows"
+    if frames:
+        names = ", ".join(dict.fromkeys(repr(frame.name) for frame in frames))
+        missing = f"no observed site of the model lies in a plate over the rows (plates: {names})"
+    raise ValueError(
+        f'{missing}: write pyro.plate("{PLATE}", len(x), dim=-1) around what x observes; rows that '
+        "depend on each other have no log p(x) of a row, but a bound of all rows: fit(model, "
+        "guide, x, objective=pyro.infer.Trace_ELBO())"
+    )
 
 
 def frame_of(site: Site) -> Any:

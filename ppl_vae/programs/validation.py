@@ -156,7 +156,14 @@ def check_site(site: Site, x: Tensor, start: int) -> None:
                 f"row {row} of x lies outside the support of site {name!r}, {kind}: see its values "
                 "there"
             )
-    unknown = _by_row(scale_and_mask(log_prob_of(site), mask=site["mask"]).isnan())
+    try:
+        log_p = log_prob_of(site)
+    except (RuntimeError, IndexError):  # NaN is no index of a category
+        if not (site["is_observed"] and value.isnan().any()):
+            raise
+        by_row = rows_first(value, site, num_lead=0)
+        log_p = by_row.reshape(len(by_row), -1).sum(1)
+    unknown = _by_row(scale_and_mask(log_p, mask=site["mask"]).isnan())
     if unknown.any():
         row = int(unknown.nonzero()[0])
         remedy = "look at its parameters there"

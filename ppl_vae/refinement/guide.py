@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import pyro
 import pyro.distributions as dist
 import torch
 from pyro import poutine
@@ -13,8 +12,9 @@ from ppl_vae.data import Dataset
 from ppl_vae.families.posteriors import Posterior
 from ppl_vae.programs.forms.keys import RowKeys
 from ppl_vae.programs.modules import arguments, module_of
+from ppl_vae.programs.plates import plate_of_rows
 from ppl_vae.programs.sites import is_local
-from ppl_vae.programs.traces import PLATE, Program
+from ppl_vae.programs.traces import Program
 from ppl_vae.refinement.discrete import DiscreteLatents
 from ppl_vae.refinement.latents import Latents, Masks, Values
 
@@ -86,7 +86,7 @@ class RefinedGuide(nn.Module):
         if self.shared is not None:
             with poutine.block(hide_fn=_is_of_rows):
                 self.shared(x, *others)
-        with pyro.plate(PLATE, len(x), dim=-1):
+        with plate_of_rows(len(x)):
             values = self._draw(rows)
         return next(iter(values.values())) if len(values) == 1 else values
 

@@ -14,7 +14,8 @@ from ppl_vae.families.shared import shared_latents
 from ppl_vae.model import Model
 from ppl_vae.objectives import TraceELBO
 from ppl_vae.programs.modules import modules_of
-from ppl_vae.programs.traces import PLATE, Program
+from ppl_vae.programs.plates import plate_of_rows
+from ppl_vae.programs.traces import Program
 from ppl_vae.training import Training, fit
 
 __all__ = ["refit_prior"]
@@ -95,7 +96,7 @@ class PriorAlone(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> None:
         """z, and a likelihood of one."""
-        with pyro.plate(PLATE, len(x), dim=-1):
+        with plate_of_rows(len(x)):
             pyro.sample("z", self.prior(self.covariates(context)))
             pyro.factor("x", x.new_zeros(len(x)))
 

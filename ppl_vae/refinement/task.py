@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
-import pyro
 import torch
 from pyro import poutine
 from pyro.distributions import constraints
@@ -15,7 +14,8 @@ from ppl_vae.guide import Guide
 from ppl_vae.hmc import LogJoint
 from ppl_vae.programs.discrete.cases import drawn_at
 from ppl_vae.programs.global_latents import global_draw
-from ppl_vae.programs.traces import PLATE, Program, log_terms
+from ppl_vae.programs.plates import plate_of_rows
+from ppl_vae.programs.traces import Program, log_terms
 from ppl_vae.refinement.discrete import DiscreteLatents
 from ppl_vae.refinement.guide import RefinedGuide
 from ppl_vae.refinement.latents import Latents, Masks, Values
@@ -86,7 +86,7 @@ class Task:
         """The guide with these parameters for the block's rows."""
 
         def refined(x: Tensor, *_others: Tensor) -> Any:
-            with pyro.plate(PLATE, len(x), dim=-1):
+            with plate_of_rows(len(x)):
                 self.discrete.fix(self.case, raw)
                 if self.latents.sites:
                     self.latents.sample(self.family.distribution(raw), self.masks)

@@ -50,13 +50,21 @@ def marked_sites(sites: Iterable[Site], others: Iterable[str]) -> list[Site]:
         []
     """
     others = set(others)
-    return [
+    found = [
         site
         for site in sites
         if (site["infer"] or {}).get("enumerate") == "parallel"
         and not site["is_observed"]
         and site["name"] not in others
     ]
+    for site in found:
+        if not site["fn"].has_enumerate_support:
+            kind = type(getattr(site["fn"], "base_dist", site["fn"])).__name__
+            raise ValueError(
+                f"site {site['name']!r}, {kind}, is marked for enumeration and has no list of "
+                "values to sum over: draw it in the guide, or make it a Categorical"
+            )
+    return found
 
 
 def enumerating(program: Program, depth: int) -> Program:

@@ -19,7 +19,7 @@ from ppl_vae.programs.forms.layout import Layout
 from ppl_vae.programs.forms.private_store import PrivateStore
 from ppl_vae.programs.forms.relaid import relaid
 from ppl_vae.programs.modules import module_of, reached
-from ppl_vae.programs.particles import PLATE, Particles, Program, Site
+from ppl_vae.programs.particles import PLATE, SUBSAMPLES, Particles, Program, Site
 from ppl_vae.programs.sites import is_deterministic, observed_shape
 
 __all__ = ["Form", "in_form"]
@@ -115,7 +115,8 @@ class AdaptedProgram:
         if copies is not None:
             given = tuple(_copied(each, copies) for each in given)
         if self.form.takes_scalars:
-            given = (given[0].squeeze(-1), *given[1:])
+            # A guide around this program may have been given scalars already.
+            given = (given[0].squeeze(-1) if given[0].dim() > 1 else given[0], *given[1:])
         keywords: Mapping[str, Any] = {}
         if self.form.call is not None:
             given, keywords = self.form.call(*given)
@@ -277,9 +278,17 @@ class InLibraryForm(Messenger):
         if frame.size not in (-1, expected) and expected:
             raise ValueError(
                 f"the plate {self.plate!r} holds {frame.size} of {expected} rows at site "
-                f"{msg['name']!r}: a plate that subsamples itself takes all rows here; leave its "
-                "subsample_size out, or give the argument that sets it as None"
+                f"{msg['name']!r}: {self._remedy(frame)}"
             )
+
+    def _remedy(self, frame: Any) -> str:
+        """What to do where a plate has another size than the rows."""
+        if frame.full_size is not None and frame.full_size > frame.size:
+            return SUBSAMPLES
+        return (
+            f"its size is fixed; write pyro.plate({self.plate!r}, len(x)), or give all of the rows "
+            "that it was made for (an automatic guide of other rows: train a guide with an encoder)"
+        )
 
     def _frame(self, frame: Any, layout: Layout) -> Any:
         """A plate's frame as the library has it."""

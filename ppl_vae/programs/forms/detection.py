@@ -83,7 +83,13 @@ def adapted(
     # Parameters that a look makes in Pyro's store are not kept.
     with store.scope(store.get_state()), evaluating(model, guide), seeded(0):
         try:
-            return _adapted(model, guide, args, data_plate)
+            try:
+                return _adapted(model, guide, args, data_plate, MOST_ROWS)
+            except AmbiguousPlateError:
+                raise
+            except Exception as error:  # a plate of a fixed size takes all rows alone
+                logger.debug("the programs do not take %d rows: %s", MOST_ROWS, error)
+                return _adapted(model, guide, args, data_plate, len(args[0]))
         except AmbiguousPlateError:
             raise
         except Exception as error:  # it is the programs' own, and will be raised again
@@ -92,16 +98,22 @@ def adapted(
 
 
 def _adapted(
-    model: Program, guide: Program, args: Arguments, data_plate: str | None
+    model: Program, guide: Program, args: Arguments, data_plate: str | None, most: int
 ) -> tuple[Program, Program]:
-    """The programs in the library's form, in evaluation mode."""
-    some = tuple(each[:MOST_ROWS] for each in args)
-    model, guide = _with_shape(model, guide, some)
+    """The programs in the library's form, in evaluation mode, by a look at some rows."""
+    some = tuple(each[:most] for each in args)
+    model, guide = _with_shape(model, guide, some, args)
     _set_up(guide, args)
-    fewer = min(MOST_ROWS, max(1, len(args[0]) - 1))
+    fewer = min(most, max(1, len(args[0]) - 1))
     has_rows = not _takes(guide, tuple(each[:fewer] for each in args))
     rows = tuple(each[:] for each in args) if has_rows else some
-    forms = _plates(model, guide, rows, data_plate)
+    try:
+        forms = _plates(model, guide, rows, data_plate)
+    except AmbiguousPlateError:
+        if data_plate is not None or has_rows or len(args[0]) <= most:
+            raise
+        # Another plate has the size of these rows by chance.
+        forms = _plates(model, guide, tuple(each[: most - 1] for each in args), data_plate)
     if has_rows and not is_known(guide):
         guide = with_form(guide, known=KnownRows(*rows))
         logger.info("the guide has parameters for each of %d rows: it runs on all", len(rows[0]))
@@ -111,13 +123,18 @@ def _adapted(
     return _known(model), _known(guide)
 
 
-def _with_shape(model: Program, guide: Program, rows: Arguments) -> tuple[Program, Program]:
+def _with_shape(
+    model: Program, guide: Program, rows: Arguments, all_rows: Arguments
+) -> tuple[Program, Program]:
     """The programs, given x as (B,) where rows have one value and an observed site takes (B,)."""
     if rows[0].shape[1:] != (1,):
         return model, guide
     pair = [p if is_known(p) else with_form(p, takes_scalars=True) for p in (model, guide)]
-    if not _observes(model, rows) and _observes(pair[0], rows):
-        return pair[0], pair[1]
+    for args in (rows, all_rows):  # a plate may have a fixed size
+        if _observes(model, args):
+            return model, guide
+        if _observes(pair[0], args):
+            return pair[0], pair[1]
     return model, guide
 
 
@@ -128,7 +145,8 @@ def _observes(model: Program, rows: Arguments) -> bool:
             model(*rows)
         except Exception as error:  # x may not fit before the site
             logger.debug("the model does not take x of this shape: %s", error)
-    observed = [site for site in sample_sites(capture.trace) if site["is_observed"]]
+    sites = sample_sites(capture.trace)
+    observed = [site for site in sites if site["is_observed"] and site["value"].numel()]
     return bool(observed) and all(
         fits(site["value"].shape, site["fn"])
         and site["value"].dim() > site["fn"].event_dim
@@ -279,7 +297,7 @@ def _shared_plate(joint: Any, num_rows: int) -> str:
     if len(found) > 1:
         raise AmbiguousPlateError(
             f"the plates {', '.join(map(repr, found))} may each be the one over the rows of x: say "
-            f"which, pv.from_pyro(model, guide, data_plate={found[0]!r})"
+            f"which, pv.from_pyro(model, guide, data, data_plate={found[0]!r})"
         )
     return found[0] if found else PLATE
 
