@@ -18,9 +18,10 @@ def plate_of_rows(num_rows: int) -> pyro.plate:
         num_rows: Number of rows.
 
     Example:
-        >>> trace = pyro.poutine.trace(lambda: plate_of_rows(3).__enter__()).get_trace()
-        >>> "data" in trace.nodes
-        False
+        >>> with pyro.poutine.trace() as capture, plate_of_rows(3):
+        ...     z = pyro.sample("data", pyro.distributions.Normal(0.0, 1.0))
+        >>> capture.trace.nodes["data"]["cond_indep_stack"][0].name
+        'data'
     """
     plate = pyro.plate(f"_{PLATE}", num_rows, dim=-1)
     plate.name = PLATE  # of its frames, after Pyro has made a site of the other name

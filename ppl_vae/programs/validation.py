@@ -114,7 +114,7 @@ def check_programs(model: Program, guide: Program, x: Tensor, *others: Tensor) -
         ...         pyro.sample("x", pyro.distributions.Poisson(torch.ones(len(x))), obs=x)
         >>> check_programs(model, lambda x: None, torch.tensor([1.0, -1.0]))
         Traceback (most recent call last):
-        ValueError: row 1 of x lies outside the support of site 'x', Poisson: see its values there
+        ValueError: row 1 of x lies outside the support of site 'x', Poisson: it observes -1
     """
     require_programs(model, guide)
     outside = dict[str, None]()
@@ -150,12 +150,9 @@ def check_site(site: Site, x: Tensor, start: int) -> None:
             )
         outside = _outside(site)
         if outside.any():
-            row = start + int(outside.nonzero()[0])
+            row = int(outside.nonzero()[0])
             kind = type(getattr(fn, "base_dist", fn)).__name__
-            raise ValueError(
-                f"row {row} of x lies outside the support of site {name!r}, {kind}: see its values "
-                "there"
-            )
+            raise ValueError(f"row {start + row} of {_observed_there(site, x, row, kind)}")
     try:
         log_p = log_prob_of(site)
     except (RuntimeError, IndexError):  # NaN is no index of a category
@@ -172,6 +169,8 @@ def check_site(site: Site, x: Tensor, start: int) -> None:
                 "x is missing there, which a custom program has to mask: fn, obs = "
                 "families.missing.observed_part(fn, x)"
             )
+            if not site["is_observed"]:
+                remedy = "x is missing there: give the network x.nan_to_num()"
         raise ValueError(f"the log-density of site {name!r} is NaN for row {start + row}: {remedy}")
 
 
@@ -220,6 +219,20 @@ def _outside(site: Site) -> Tensor:
         fn = fn.base_dist
     unmasked = torch.as_tensor(True if site["mask"] is None else site["mask"])
     return _by_row(outside & ~missing & unmasked)
+
+
+def _observed_there(site: Site, x: Tensor, row: int, kind: str) -> str:
+    """What lies outside a site's support in a row, in words."""
+    value = site["value"].expand(observed_shape(site["value"], site["fn"]))
+    seen = rows_first(value, site, num_lead=0)[row].flatten()
+    is_of_x = torch.isin(seen.to(x), x[row].flatten()).any()
+    what = "x" if is_of_x else "an argument besides x"
+    some = ", ".join(f"{each:g}" for each in seen[:5].tolist())
+    more = ", ..." if len(seen) > 5 else ""
+    return (
+        f"{what} lies outside the support of site {site['name']!r}, {kind}: it observes "
+        f"{some}{more}"
+    )
 
 
 def _by_row(values: Tensor) -> Tensor:

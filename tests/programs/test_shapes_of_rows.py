@@ -146,3 +146,32 @@ def test_a_missing_category_is_named():
     x[3, 1] = torch.nan
     with pytest.raises(ValueError, match="log-density of site 'k' is NaN for row 3: x is missing"):
         pv.log_evidence(model, lambda x: guide(x[..., 0]), x, num_particles=300, **QUIET)
+
+
+def test_what_is_outside_a_support_is_named_as_x_or_not():
+    def model(x, k):
+        with pyro.plate("n", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(()), 1.0))
+            pyro.sample("obs", dist.Normal(z, 0.5), obs=x)
+            pyro.sample("k", dist.Bernoulli(0.5), obs=k)
+
+    def of_both(x, k):
+        guide(x)
+
+    x = pv.Dataset(torch.randn(3) / 2, args={"k": torch.tensor([0.0, 7.0, 1.0])})
+    with pytest.raises(ValueError, match="row 1 of an argument besides x .* it observes 7"):
+        pv.log_evidence(model, of_both, x, **QUIET)
+
+
+def test_a_network_that_is_given_a_missing_entry_is_told_what_to_do():
+    x = torch.zeros(5)
+    x[2] = torch.nan
+
+    def model(x):
+        seen = ~x.isnan()
+        with pyro.plate("n", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(()), 1.0))
+            pyro.sample("obs", dist.Normal(z, 0.5).mask(seen), obs=x.nan_to_num())
+
+    with pytest.raises(ValueError, match="'z' is NaN for row 2: .* give the network x.nan_to_num"):
+        pv.log_evidence(model, guide, x, **QUIET)

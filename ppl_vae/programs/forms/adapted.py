@@ -82,7 +82,8 @@ class KnownRows:
             row = int((found < 0).nonzero()[0])
             raise ValueError(
                 f"row {row} of x is not among the {len(self)} rows for which the guide has "
-                "parameters: give the rows that it was trained on, or a guide with an encoder"
+                "parameters: give the rows that it was trained on; new or simulated rows need a "
+                "guide with an encoder"
             )
         return found
 
@@ -99,7 +100,7 @@ class AdaptedProgram:
     form: Form
 
     def __repr__(self) -> str:
-        return f"{self.program!r} in the form {self.form!r}"
+        return repr(self.program)
 
     def run(self, *rows: Any, **kwargs: Any) -> Any:
         """Run it on these rows, under the particles around it, if there are any."""
