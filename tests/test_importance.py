@@ -268,7 +268,7 @@ def observing(where="data", obs=True):
         (
             sample_z("rows"),
             sample_z("rows"),
-            r'no site of the model lies in a plate over the rows: write pyro.plate\("data"',
+            r"no observed site of the model lies in a plate over the rows \(plates: 'rows'\)",
         ),
         (
             observing(),

@@ -136,16 +136,17 @@ def _run(
             trace = run(drawing(program, values), *args)
             _by_row(trace)
             return trace
-    except (ValueError, KeyError, NotImplementedError) as error:
-        # Its plate has a fixed size, or its density is known at its own draws alone.
-        logger.debug("the %s does not take some of the rows: %s", which, error)
+    except (ValueError, KeyError, RuntimeError) as error:
+        # Its plate, a mask or parameters have a fixed size, or it knows no density of given draws.
+        logger.info(
+            "the %s takes %d rows only together with others, so that they must fit in one block, "
+            "and was not checked for rows that depend on each other: it may have parameters for "
+            "each row, which Dataset(x, args={...}) can hold (%s)",
+            which,
+            len(args[0]),
+            str(error).split("\n", maxsplit=1)[0],
+        )
         return None
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"the {which} takes {len(args[0])} rows only together with others: it may have "
-            f"parameters for each row, which Dataset(x, args={{...}}) can hold ({reason})"
-        ) from error
 
 
 def _of_rows(site: Site, rows: slice) -> Tensor:
