@@ -37,7 +37,7 @@ def at_all_latents(terms: LogTerms, model: Program, *args: Any) -> Program:
         >>> at_all_latents(terms, bed.model, bed.x)(bed.x).shape
         torch.Size([3, 5])
     """
-    particles = particles_of(terms.guide_trace)
+    particles = particles_of(terms.model_trace)
     at_latents = particles(poutine.replay(model, trace=terms.guide_trace))
     marked = marked_sites(sample_sites(terms.model_trace), terms.guide_trace.nodes)
     if not marked:
