@@ -127,7 +127,7 @@ def test_categories_are_no_dates(levels):
 @pytest.mark.parametrize("values", [["1,5", "2,25"], ["-1,5", "2"], [",5", "7", "3"]])
 def test_numbers_with_a_comma_are_refused(values):
     point = next(each for each in values if "," in each)
-    said = f"is '{point}' at row 0, a number with a comma: write '{point.replace(',', '.')}'"
+    said = f"is '{point}' at row 0, a number with a comma: write a point for a decimal comma"
     with pytest.raises(ValueError, match=re.escape(said)):
         pv.Dataset(pd.DataFrame({"h": values * 4}))
 
@@ -327,3 +327,18 @@ def test_the_share_at_the_floor_is_that_of_the_rows(family, scale):
     share = 0.0 if scale == 1.0 else 1.0
     assert likelihood.at_floor(features).tolist() == [share, share]
     assert bool(likelihood.concerns(features)) == (share == 1.0)
+
+
+@pytest.mark.parametrize("separator", [",", ";"])
+def test_separators_at_the_ends_of_rows_are_refused(tmp_path, separator):
+    lines = ["a,b,c", *(f"{i},{i + 1},{i + 2}," for i in range(30))]
+    path = written(tmp_path, "\n".join(lines).replace(",", separator))
+    with pytest.raises(ValueError, match="rows that end with"):
+        read_frame(path)
+
+
+def test_a_column_is_not_its_own_covariate(tmp_path):
+    path = written(tmp_path, "a,b\n" + "\n".join(f"{i}.5,{i % 7}" for i in range(60)))
+    roles = Roles(columns=("a", "b"), context=("a",))
+    with pytest.raises(ValueError, match="'a' of .* is modelled and a covariate of itself"):
+        roles.fields(read_frame(path), path)

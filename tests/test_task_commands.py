@@ -425,3 +425,51 @@ def test_what_cannot_be_compressed_or_decompressed_is_one_line(discrete_run, run
     assert train.exit_code == 1
     assert "error: " in train.stderr
     assert not (tmp_path / "back.csv").exists()
+
+
+# --- what is not overwritten, and what has changed ------------------------------------------------
+
+
+@pytest.mark.parametrize("which", ["rows", "table of the run"])
+def test_a_command_does_not_replace_what_it_reads(tmp_path, which):
+    table, new = tmp_path / "table.csv", tmp_path / "new.csv"
+    for path in (table, new):
+        path.write_text("a,b\n" + "\n".join(f"{i}.5,{i % 7}" for i in range(60)))
+    folder = tmp_path / "run"
+    small = ["--num-steps", 3, "--latent-dim", 1, "--quiet"]
+    assert call("fit", table, "--output", folder, *small).exit_code == 0
+    output = new if which == "rows" else table
+    before = output.read_bytes()
+    result = call("score", folder, new, "--output", output, "--quiet")
+    assert result.exit_code == 2
+    assert "is a file that this command reads: give another name" in result.output
+    assert output.read_bytes() == before
+    link = tmp_path / "link.csv"
+    link.symlink_to(output)
+    assert call("sample", folder, "--output", link).exit_code == (2 if output == table else 0)
+
+
+def test_rows_that_changed_since_training_are_refused(tmp_path):
+    table, folder = tmp_path / "table.csv", tmp_path / "run"
+    rows = [f"{i}.5,{i % 7}" for i in range(60)]
+    table.write_text("a,b\n" + "\n".join(rows))
+    small = ["--num-steps", 3, "--latent-dim", 1, "--quiet"]
+    assert call("fit", table, "--output", folder, *small).exit_code == 0
+    for changed in (rows[1:], rows[::-1], [f"1{row}" for row in rows]):
+        table.write_text("a,b\n" + "\n".join(changed))
+        for command in (("evaluate", folder), ("report", folder)):
+            result = call(*command, "--quiet")
+            assert result.exit_code == 2
+            assert "was trained on other rows than 'table' holds now" in result.output
+    table.write_text("a,b\n" + "\n".join(rows))
+    assert call("evaluate", folder, "--quiet", "--num-particles", 30).exit_code == 0
+
+
+def test_estimates_of_an_earlier_training_are_not_adopted(tmp_path):
+    table, folder = tmp_path / "table.csv", tmp_path / "run"
+    table.write_text("a,b\n" + "\n".join(f"{i}.5,{i % 7}" for i in range(60)))
+    (folder / "evaluations").mkdir(parents=True)
+    (folder / "evaluations" / "test.json").write_text("{}")
+    result = call("fit", table, "--output", folder, "--num-steps", 3, "--quiet")
+    assert result.exit_code == 2
+    assert "is not empty and holds no run" in result.output

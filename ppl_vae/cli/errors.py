@@ -8,13 +8,15 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import wraps
 from typing import Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
+from ppl_vae.cli.outputs import check_output
 from ppl_vae.cli.words import in_flags
 from ppl_vae.errors import ArgumentError
 from ppl_vae.runtime.checks import one_line
@@ -66,8 +68,11 @@ class Commands(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """A command, which takes --debug as well."""
         command = super().get_command(ctx, cmd_name)
-        if command is not None and DEBUG not in {each.name for each in command.params}:
+        if command is None or command.callback is None:
+            return command
+        if DEBUG not in {each.name for each in command.params}:
             command.params += [_below(each) for each in self.params if each.name == DEBUG]
+            command.callback = _checked(command.callback)
         return command
 
     def invoke(self, ctx: Any) -> Any:
@@ -94,6 +99,17 @@ class Commands(TyperGroup):
             is_usage = is_config_error(error) or isinstance(error, USAGE)
             complain(in_flags(one_line(said)) or type(error).__name__, alike=is_usage)
             raise typer.Exit(2 if is_usage else 1) from None
+
+
+def _checked(call: Callable[..., Any]) -> Callable[..., Any]:
+    """The call of a command, after a look at the file that it writes."""
+
+    @wraps(call)
+    def checked(**given: Any) -> Any:
+        check_output(given)
+        return call(**given)
+
+    return checked
 
 
 def _below(option: Any) -> Any:

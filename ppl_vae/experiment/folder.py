@@ -83,10 +83,11 @@ class Folder:
             ConfigError: it holds another run; the message names the first difference.
         """
         if not self.config.is_file():
-            if self.path.is_dir() and self.files:
+            left = [*self.files, *self.evaluations] if self.path.is_dir() else []
+            if left:
                 raise ConfigError(
-                    f"{self.path} is not empty and holds no run ({self.files[0]}, ...): choose "
-                    "another folder"
+                    f"{self.path} is not empty and holds no run ({left[0]}, ...): choose another "
+                    "folder"
                 )
             text = written(config)
             write_whole(self.config, lambda p: p.write_text(text, encoding="utf-8"))

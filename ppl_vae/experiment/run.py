@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ppl_vae.data import Dataset
+from ppl_vae.data.streaming import in_file
 from ppl_vae.experiment.assemble import Experiment, build
 from ppl_vae.experiment.config import Config, ConfigError, blamed, changed
 from ppl_vae.experiment.folder import Folder, write_json
@@ -25,6 +26,7 @@ from ppl_vae.experiment.results import (
 from ppl_vae.experiment.saved.card import write_card
 from ppl_vae.experiment.saved.document import DOCUMENT, read_document
 from ppl_vae.experiment.saved.programs import WEIGHTS, read_programs
+from ppl_vae.experiment.saved.rows import digest_of_rows
 from ppl_vae.experiment.saved.run import SavedRun, open_saved, write_run
 from ppl_vae.programs.traces import Program
 from ppl_vae.programs.validation import check_data
@@ -220,13 +222,27 @@ def load_experiment(
         config = changed(config, [("data.data_dir", data_dir)])
     experiment = build(config)
     if has_weights:
-        saved = read_document(place.path / DOCUMENT).programs
-        read_programs(place.path, saved, experiment.model, experiment.guide)
+        saved = read_document(place.path / DOCUMENT)
+        _require_same_rows(place, saved.data.digest, experiment.rows)
+        read_programs(place.path, saved.programs, experiment.model, experiment.guide)
     else:  # of an earlier version
         load_weights(place.weights, experiment.model, experiment.guide)
     for module in (experiment.model, experiment.guide):
         module.eval().to(device)
     return experiment
+
+
+def _require_same_rows(place: Folder, trained_on: str, rows: Dataset) -> None:
+    """Refuse rows that have changed since training, which would move between the splits.
+
+    Rows that stay in a file larger than the memory are not read for this.
+    """
+    if in_file(rows.x) or digest_of_rows(rows) == trained_on:
+        return
+    raise ConfigError(
+        f"{place.path} was trained on other rows than {rows.name!r} holds now: bring the former "
+        "rows back, or train again in another folder"
+    )
 
 
 def evaluate_run(

@@ -11,6 +11,7 @@ from typing import Any
 from zipfile import BadZipFile
 
 import jinja2
+import numpy as np
 import xarray as xr
 
 from ppl_vae.evidence import Evidence
@@ -183,6 +184,11 @@ def _parts(run: Any) -> Sequence[Any]:
     return run
 
 
+def _same(one: np.ndarray | None, other: np.ndarray | None) -> bool:
+    """Whether these are the digests of the same rows."""
+    return one is not None and other is not None and np.array_equal(one, other)
+
+
 def _finished(folder: Folder, place: dict[str, Any]) -> Subject:
     """The run of a configuration, with the estimates in its folder."""
     experiment = load_experiment(folder.path, **place)
@@ -210,6 +216,8 @@ def _refined(subject: Subject) -> Subject:
     judged, estimates = min(same.items(), key=lambda item: item[1].share_bound)
     per_row = judged.with_suffix(".npz")
     evidence = _read(per_row, partial(Evidence.load, per_row))
+    if not _same(evidence.digests, subject.evidence.digests):
+        return subject
     metrics = replace(subject.metrics, **estimates)
     return replace(subject, metrics=metrics, evidence=evidence, judged=judged)
 

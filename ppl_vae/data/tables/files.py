@@ -86,6 +86,11 @@ class Roles:
             _require(frame, names, what, path)
         for what, name in others.items():
             _require(frame, [name], what, path)
+        if both := [name for name in self.context if name in (columns or ())]:
+            raise ValueError(
+                f"column {both[0]!r} of {path} is modelled and a covariate of itself: leave it out "
+                "of columns or of context"
+            )
         known = {name: _ordered(frame[name], each, path) for name, each in self.ordered.items()}
         known |= {name: _category(frame[name]) for name in self.categories}
         frame = frame.assign(**known)

@@ -88,8 +88,8 @@ def _refuse_decimal_commas(column: Any, different: list[str], place: str) -> Non
     if with_comma and all(NUMBER.fullmatch(each.strip()) for each in others):
         raise ValueError(
             f"{place} is {_first(column, with_comma[0])}, a number with a comma: write "
-            f"{with_comma[0].strip().replace(',', '.')!r}, or, if it is a category, say so "
-            f"(frame.astype({{{column.name!r}: 'category'}}))"
+            "a point for a decimal comma and nothing for a separator of thousands, or, if it is a "
+            f"category, say so (frame.astype({{{column.name!r}: 'category'}}))"
         )
 
 

@@ -67,7 +67,8 @@ def read_text(path: Path, separator: str) -> "pd.DataFrame":
         separator: What separates its columns.
 
     Raises:
-        DataError: Two columns have the same name, of which pandas would rename one.
+        DataError: Two columns have the same name, of which pandas would rename one; a separator at
+            the end of each row moves the columns.
         ValueError: The file is damaged.
 
     Example:
@@ -86,4 +87,12 @@ def read_text(path: Path, separator: str) -> "pd.DataFrame":
     twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
     if twice is not None:
         raise DataError(f"{path} has two columns {twice!r}: rename one of them")
-    return pd.read_csv(path, sep=separator, low_memory=False)  # one type for each column
+    frame = pd.read_csv(path, sep=separator, low_memory=False)  # one type for each column
+    columns, *cells = (len(each) for each in csv.reader(first_lines(path), delimiter=separator))
+    has_row_names = bool(cells) and cells[0] > columns
+    if has_row_names and frame.iloc[:, -1].isna().all():
+        raise DataError(
+            f"{path} has rows that end with {separator!r}, or row names and no value in its last "
+            f"column {frame.columns[-1]!r}: remove the separators, or the column"
+        )
+    return frame

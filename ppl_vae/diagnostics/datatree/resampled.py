@@ -90,7 +90,7 @@ def _log_weights(tree: "xr.DataTree") -> "xr.DataArray":
             "latents only: use the draws with sample_stats.log_weights"
         )
     log_weights = tree["sample_stats"].to_dataset()["log_weights"]
-    without = int((~np.isfinite(log_weights.max(("chain", "draw")))).sum())
+    without = int((~np.isfinite(log_weights.max(("chain", "draw"), skipna=False))).sum())
     if without:
         raise ValueError(
             f"no log-weight of {counted(without, 'row')} is finite: leave them out of the tree"

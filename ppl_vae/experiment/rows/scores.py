@@ -104,6 +104,7 @@ def judged_beside(evidence: Evidence, others: Evidence) -> Evidence:
     """
     if evidence.spread is None or others.spread is None:
         return evidence
-    together = pooled([evidence, others]).is_estimate[: len(evidence)]
+    both = [replace(each, checks={}) for each in (evidence, others)]
+    together = pooled(both).is_estimate[: len(evidence)]
     is_alike = evidence.spread <= others.spread.max()
     return replace(evidence, believed=np.where(is_alike, together, evidence.is_estimate))

@@ -1,0 +1,43 @@
+"""What a command may not overwrite: the files that it reads, and the table of its run."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ppl_vae.errors import ArgumentError
+
+__all__ = ["check_output"]
+
+
+def check_output(given: Mapping[str, Any]) -> None:
+    """Refuse an output that is one of the files of the command.
+
+    Args:
+        given: The parameters of the command by name.
+
+    Raises:
+        ArgumentError: The output is a file that the command reads.
+
+    Example:
+        >>> check_output({"rows": Path("new.csv"), "output": Path("scores.csv")})
+    """
+    output = Path(given.get("output") or "")
+    if not output.is_file():
+        return
+    for path in _read(given):
+        if path.is_file() and path.samefile(output):
+            raise ArgumentError(
+                f"--output {output} is a file that this command reads: give another name"
+            )
+
+
+def _read(given: Mapping[str, Any]) -> Iterator[Path]:
+    """The files of a command, and the table of its run."""
+    for name, value in given.items():
+        if isinstance(value, str | Path) and name != "output":
+            yield Path(value)
+    config = Path(given.get("run") or "") / "config.toml"
+    if config.is_file():
+        from ppl_vae.experiment.config import read_config
+
+        yield Path(read_config(config).data.name)
