@@ -111,7 +111,9 @@ def require_rows_apart(model: Program, guide: Program, *args: Tensor) -> None:
                 continue
             values = _latents(trace, rows)
             alone, again = (_run(which, program, values, fewer, seed) for seed in (0, 1))
-            if alone is None or _site_that_differs(again, alone, slice(None)) is not None:
+            if alone is None or again is None:
+                continue
+            if _site_that_differs(again, alone, slice(None)) is not None:
                 continue  # its density is itself random
             name = _site_that_differs(trace, alone, rows)
             if name is not None:
