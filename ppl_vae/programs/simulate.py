@@ -5,7 +5,7 @@ from typing import Any
 from pyro import poutine
 from torch import Tensor
 
-from ppl_vae.data import Dataset
+from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.model import Model
 from ppl_vae.programs.forms.detection import adapted
 from ppl_vae.programs.forms.observed import observed_entries
@@ -15,6 +15,7 @@ from ppl_vae.programs.particles import Program, Site
 from ppl_vae.programs.plates import rows_first
 from ppl_vae.programs.sites import is_local, observes, redrawn, sample_sites, sites_of_x
 from ppl_vae.programs.validation import require_x_itself
+from ppl_vae.runtime.checks import whole_number
 from ppl_vae.runtime.seeding import seeded
 
 __all__ = ["simulate"]
@@ -43,7 +44,7 @@ def simulate(
 
     Raises:
         ValueError: a custom Pyro model without data; not exactly one observed site, of the shape of
-            the data.
+            the data; covariates beside data.
 
     Example:
         >>> from ppl_vae import beds
@@ -53,7 +54,11 @@ def simulate(
         ([True, False, True, True, True], torch.Size([3, 2]))
     """
     require_callable(model=model)
+    num_data = whole_number(num_data, "num_data")
     if data is not None:
+        if context is not None:
+            raise ValueError("context was given beside data: put it in Dataset(context=...)")
+        data = as_dataset(data)
         model, _ = adapted(model, model, data)
     with evaluating(model), seeded(seed):
         if data is None:

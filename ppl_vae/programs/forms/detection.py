@@ -33,6 +33,7 @@ from ppl_vae.programs.sites import (
 )
 from ppl_vae.programs.validation import fits
 from ppl_vae.runtime.seeding import seeded
+from ppl_vae.runtime.text import echoed
 
 __all__ = ["adapted"]
 
@@ -78,6 +79,10 @@ def adapted(
     else:
         args = data
     if all(map(is_known, (model, guide))):
+        if data_plate not in (None, PLATE):
+            raise AmbiguousPlateError(
+                f"data_plate={echoed(data_plate)} is no plate of the model: found [{PLATE!r}]"
+            )
         return model, guide
     store: Any = pyro.get_param_store()
     # Parameters that a look makes in Pyro's store are not kept.

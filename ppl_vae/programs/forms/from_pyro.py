@@ -14,6 +14,7 @@ from ppl_vae.programs.modules import arguments as arguments_of
 from ppl_vae.programs.modules import evaluating, place, require_programs
 from ppl_vae.programs.particles import Program, run
 from ppl_vae.runtime.seeding import seeded
+from ppl_vae.runtime.text import echoed
 
 __all__ = ["from_pyro"]
 
@@ -68,6 +69,11 @@ def from_pyro(
     require_programs(model, guide)
     data = place(as_dataset(data), model, guide)
     if arguments is not None:
+        if not callable(arguments):
+            raise TypeError(
+                f"arguments is {echoed(arguments)}; it must be a function of the rows that returns "
+                "the arguments of both programs"
+            )
         model, guide = (with_form(each, call=_call(arguments)) for each in (model, guide))
     args = arguments_of(data)
 
