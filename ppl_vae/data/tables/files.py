@@ -179,7 +179,7 @@ def _read_csv(path: Path) -> "pd.DataFrame":
     separator = separator_of(lines)
     # pandas takes the surplus of the first row for an index of as many levels
     _require_few_columns(path, max(line.count(separator) for line in lines) + 1)
-    return read_text(path, separator)
+    return read_text(path, separator, lines)
 
 
 def _read_parquet(path: Path) -> "pd.DataFrame":

@@ -94,7 +94,7 @@ def _refuse_decimal_commas(column: Any, different: list[str], place: str) -> Non
 
 
 def _refuse_numbers_as_text(column: Any, place: str) -> None:
-    """Name the first value that is no number where most are, as one wrong cell of a file."""
+    """Name the first text in a column of numbers, such as one wrong cell of a file."""
     from pandas import to_numeric
 
     is_text = (to_numeric(column, errors="coerce").isna() & column.notna()).to_numpy()

@@ -59,12 +59,13 @@ def separator_of(lines: list[str]) -> str:
     return ","
 
 
-def read_text(path: Path, separator: str) -> "pd.DataFrame":
+def read_text(path: Path, separator: str, lines: list[str]) -> "pd.DataFrame":
     r"""The table in a text file.
 
     Args:
         path: The file.
         separator: What separates its columns.
+        lines: Its header and the line below it.
 
     Raises:
         DataError: Two columns have the same name, of which pandas would rename one; a separator at
@@ -75,7 +76,7 @@ def read_text(path: Path, separator: str) -> "pd.DataFrame":
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "rain.csv"
         >>> _ = path.write_text("may;june\n1.5;2.0\n")
-        >>> list(read_text(path, ";"))
+        >>> list(read_text(path, ";", first_lines(path)))
         ['may', 'june']
     """
     import pandas as pd
@@ -88,7 +89,7 @@ def read_text(path: Path, separator: str) -> "pd.DataFrame":
     if twice is not None:
         raise DataError(f"{path} has two columns {twice!r}: rename one of them")
     frame = pd.read_csv(path, sep=separator, low_memory=False)  # one type for each column
-    columns, *cells = (len(each) for each in csv.reader(first_lines(path), delimiter=separator))
+    columns, *cells = (len(each) for each in csv.reader(lines, delimiter=separator))
     has_row_names = bool(cells) and cells[0] > columns
     if has_row_names and frame.iloc[:, -1].isna().all():
         raise DataError(

@@ -7,7 +7,7 @@ from typing import Any
 import pyro
 from pyro import poutine
 from pyro.contrib.easyguide import EasyGuide
-from torch import Tensor, nn
+from torch import nn
 
 from ppl_vae.data import Dataset
 from ppl_vae.programs.forms.adapted import (
@@ -19,18 +19,10 @@ from ppl_vae.programs.forms.adapted import (
     with_form,
 )
 from ppl_vae.programs.forms.calls import call_of, positional, takes, takes_any_position
-from ppl_vae.programs.forms.copies import with_particles
+from ppl_vae.programs.forms.copies import Arguments, with_particles
 from ppl_vae.programs.modules import arguments, evaluating, modules_of
-from ppl_vae.programs.particles import (
-    PLATE,
-    Program,
-    Site,
-    run,
-)
-from ppl_vae.programs.sites import (
-    is_deterministic,
-    sample_sites,
-)
+from ppl_vae.programs.particles import PLATE, Program, Site, run
+from ppl_vae.programs.sites import is_deterministic, sample_sites
 from ppl_vae.programs.validation import fits
 from ppl_vae.runtime.seeding import seeded
 from ppl_vae.runtime.text import echoed
@@ -38,8 +30,6 @@ from ppl_vae.runtime.text import echoed
 __all__ = ["adapted"]
 
 logger = logging.getLogger(__name__)
-
-Arguments = tuple[Tensor, ...]
 
 MOST_ROWS = 4  # that are looked at
 
