@@ -13,7 +13,7 @@ import ppl_vae as pv
 from ppl_vae import likelihoods, objectives, posteriors, priors
 from ppl_vae.families.posteriors import inverse_softplus
 from ppl_vae.importance import log_weights
-from ppl_vae.training.collapse_alarm import mean_rate, shares_information
+from ppl_vae.training.monitoring.collapse_alarm import mean_rate, shares_information
 
 NOISE = 0.7
 KERNELS = {

@@ -30,7 +30,7 @@ import ppl_vae as pv
 from ppl_vae import Guide, Model, likelihoods, objectives, posteriors, priors
 from ppl_vae.families.missing import observed_part
 from ppl_vae.programs.modules import missing_values
-from ppl_vae.runtime.recording import RecordingError, cuda, recorded
+from ppl_vae.runtime.recording import RecordedFunction, RecordingError, cuda, recorded
 from ppl_vae.training import loop, step
 
 ROWS = 64  # in batches of 32
@@ -50,9 +50,8 @@ def bounds(make, x, *, compile, objective=None, context=None, **settings):
         num_epochs=2, batch_size=32, kl_warmup_epochs=2, progress=False, compile=compile, **settings
     )
     data = pv.Dataset(x, context=context)
-    return torch.tensor(
-        pv.fit(model, guide, data, objective=objective, training=training).history["train"]
-    )
+    history = pv.fit(model, guide, data, objective=objective, training=training).history
+    return torch.tensor([history["train"], history["rate"]])
 
 
 def assert_same(
@@ -445,6 +444,50 @@ def test_a_graph_draws_what_the_function_would_and_leaves_the_stream_alone():
     drawn = graph(torch.ones(3))
     torch.set_rng_state(state)
     assert torch.equal(drawn, function(torch.ones(3)))
+
+
+def test_bounds_of_held_out_rows_come_from_graphs_too(records_at_once):
+    """A last batch of another size, and the same numbers from each epoch's weights."""
+    found = []
+    for is_recorded in (True, False):
+        torch.manual_seed(0)
+        model, guide = vae(likelihood="Gaussian")
+        data = pv.Dataset(torch.randn(120, EVENT)).split(valid=40, seed=0)
+        training = pv.Training(num_epochs=4, batch_size=32, compile=is_recorded)
+        found.append(pv.fit(model, guide, data, training=training).history)
+    for name in ("valid", "rate"):
+        torch.testing.assert_close(*(torch.tensor(each[name]) for each in found))
+    assert len(set(found[0]["valid"])) == 4
+
+
+def test_a_recorded_function_reads_its_weights_at_each_call():
+    layer = torch.nn.Linear(3, 3)
+    square = RecordedFunction(lambda x: layer(x).square().sum(-1), [layer], "square")
+    for _ in range(4):
+        x = torch.randn(5, 3)
+        torch.testing.assert_close(square(x), layer(x).square().sum(-1))
+        assert not square(x).requires_grad
+        layer.load_state_dict({k: v + 1 for k, v in layer.state_dict().items()})
+    assert None not in square.graphs.values()
+
+
+@pytest.mark.parametrize("change_at", [1, 2])
+def test_a_function_that_a_graph_would_get_wrong_is_called_itself(change_at):
+    """One that depends on rows' values, and one whose state changes after the first call."""
+    factor = {"of": 1.0}
+
+    def scaled(x):
+        if change_at == 1 and x.sum() > 0:
+            return x
+        return factor["of"] * x
+
+    function = RecordedFunction(scaled, [], "product")
+    x = torch.arange(3.0)
+    assert function(x).tolist() == [0, 1, 2]
+    factor["of"] = 2.0
+    assert function(-x).tolist() == [0, -2, -4]
+    assert function(-x).tolist() == [0, -2, -4]
+    assert list(function.graphs.values()) == [None]
 
 
 def test_a_failing_function_says_so_in_one_line():

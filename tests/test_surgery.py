@@ -23,7 +23,7 @@ from ppl_vae.diagnostics import (
     to_datatree,
 )
 from ppl_vae.diagnostics.latents import surgery
-from ppl_vae.training.collapse_alarm import collapse_warning, mean_rate
+from ppl_vae.training.monitoring.collapse_alarm import collapse_warning, mean_rate
 
 QUIET = {"progress": False}
 CENTRES = torch.tensor(

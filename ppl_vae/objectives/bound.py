@@ -148,9 +148,13 @@ class Bound(Target, ELBO, ABC):
 
     def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
         """- sum of the scaled bound over the batch, in nats."""
+        return self.total_loss(model, guide, *args, **kwargs).item()
+
+    def total_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
+        """`loss` as a scalar tensor, without gradients."""
         with torch.no_grad():
             terms = self.terms(model, guide, *args, **kwargs)
-            return self._total(self.value(terms), terms).item()
+            return self._total(self.value(terms), terms)
 
     def differentiable_loss(
         self, model: Program, guide: Program, *args: Any, **kwargs: Any

@@ -42,7 +42,8 @@ from ppl_vae.runtime.distributed import (
 )
 from ppl_vae.runtime.progress import progress_bar, show_step
 from ppl_vae.runtime.seeding import derived_seed, seeded
-from ppl_vae.training.collapse_alarm import collapse_warning, mean_rate, shares_information
+from ppl_vae.training.monitoring.collapse_alarm import collapse_warning, shares_information
+from ppl_vae.training.monitoring.monitor import Monitor
 from ppl_vae.training.record import STOPPED, FitResult, NonFiniteLossError, Watchers
 from ppl_vae.training.requirements import (
     check_batches,
@@ -118,6 +119,9 @@ class Run:
         self.updates = Updates(training, self.parameters, self.batch_size)
         self.num_steps = training.num_epochs * math.ceil(len(self.train) / self.batch_size)
         self.step = self.stepper(self.num_steps)
+        num_epochs = training.num_epochs
+        num_losses = num_epochs * math.ceil(len(self.valid or ()) / self.batch_size)
+        self.monitor = Monitor(self.step, self.model, self.guide, num_losses, num_epochs)
         self.gradient = objective.gradient if isinstance(objective, Bound) else Reparameterized()
         self.gradient.restore({})  # forgets an earlier training
         self.result = FitResult(
@@ -210,7 +214,7 @@ class Run:
             "epoch": epoch,
             "train": -total / len(x),
             "kl_weight": self.training.kl_weight(epoch),
-            "rate": mean_rate(self.model, self.guide, batch, self._seed(0, 4), *weights),
+            "rate": self.monitor.rate(batch, self._seed(0, 4), *weights),
         }
         if self.valid is not None:
             row["valid"] = self._mean_bound(self.valid)
@@ -264,8 +268,7 @@ class Run:
         total = 0.0
         for i in range(rank(), len(batches), num_processes()):
             args = with_weights(rows_of(data, batches[i]), data, batches[i])
-            with evaluating(self.model, self.guide), seeded(self._seed(0, 2, i)):
-                total -= number(self.objective.loss(*self.programs, *args))
+            total -= self.monitor.loss(args, self._seed(0, 2, i))
         return sum(gathered(total)) / len(data)
 
     def _is_finite(self, batches: Iterable[tuple[Tensor, ...]] | None = None) -> bool:

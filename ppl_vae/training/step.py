@@ -21,6 +21,7 @@ from ppl_vae.runtime.recording import (
     check_agreement,
     compiled,
     first_line,
+    kind_of,
     recorded,
     replayed,
     unchanged,
@@ -118,7 +119,7 @@ class RecordedStep(Step):
 
     def __call__(self, args: Arguments, kl_weight: float = 1.0) -> float:
         """The loss, from the graph if there is one."""
-        kind = tuple((arg.shape, arg.dtype, arg.device) for arg in args)
+        kind = kind_of(args)
         if kind not in self.graphs:
             self.graphs[kind] = self._graph(args)
         graph = self.graphs[kind]
@@ -265,7 +266,7 @@ def stepper(training: Training, num_steps: int, *programs: Any) -> Step:
     """
     parts = (*programs, training.dtype is not None)
     is_automatic = training.compile == "auto"
-    if training.compile is False or is_automatic and num_steps < FEWEST_STEPS_TO_RECORD:
+    if training.compile is False or is_automatic and not repays_recording(num_steps):
         return Step(*parts)
     level = logging.INFO if is_automatic else logging.WARNING
     reason = unrecordable(*programs[:4])
@@ -275,6 +276,11 @@ def stepper(training: Training, num_steps: int, *programs: Any) -> Step:
     automatic = WAYS[: 1 if num_steps < FEWEST_STEPS_TO_COMPILE else 2]
     ways = {True: WAYS[:2], "cudagraphs": WAYS}.get(training.compile, automatic)
     return RecordedStep(*parts, ways=ways, level=level)
+
+
+def repays_recording(num_calls: int) -> bool:
+    """Whether a function of a batch is called often enough for a graph to save time."""
+    return num_calls >= FEWEST_STEPS_TO_RECORD
 
 
 def unrecordable(

@@ -1,0 +1,1 @@
+"""What is watched during training: held-out bounds, the rate, and posterior collapse."""
