@@ -88,6 +88,28 @@ def test_class_probabilities_are_those_of_quadrature():
         pv.class_probabilities(model, guide, rows_of_bits())
 
 
+@pytest.mark.statistical
+def test_class_probabilities_of_rows_of_the_model_are_calibrated():
+    """For y drawn from p(y given x), E p(y given x) = E sum_c p(c given x)^2."""
+    model, guide = m2()
+    num_rows = 300
+    with pv.seeded(5):
+        y = dist.Categorical(logits=model.log_shares).sample((num_rows,))
+        z = torch.randn(num_rows, 1).double()
+        bits = model.likelihood_at(z, torch.eye(CLASSES).double()[y]).sample()
+    x = torch.cat([bits, torch.full((num_rows, 1), NAN).double()], dim=1)
+    found = pv.class_probabilities(model, guide, x, num_particles=1000, progress=False)
+    p = found.probabilities
+    difference = p[np.arange(num_rows), y.numpy()] - (p**2).sum(1)
+    assert abs(difference.mean()) < 4 * difference.std() / np.sqrt(num_rows)  # level 6e-5
+    assert found.calibration(y.numpy()).p_value > 0.001
+    assert p.max(1).std() > 0.05  # the probabilities differ between rows
+    with pytest.raises(ValueError, match=r"labels is 3 at row 7; a class is a whole number"):
+        found.error(np.where(np.arange(num_rows) == 7, 3, y.numpy()))
+    with pytest.raises(ValueError, match=r"labels has shape \(4,\), and there are 300 rows"):
+        found.error(np.zeros(4))
+
+
 def test_the_objective_is_pyros_in_expectation():
     """Mean losses of rows without labels, by Pyro's enumeration of the same programs."""
     model, guide = m2()

@@ -10,7 +10,7 @@ from scipy import stats
 
 import ppl_vae as pv
 from ppl_vae import beds, likelihoods, posteriors, priors
-from ppl_vae.tasks.contrasts import Design, permutation_test, plot_contrast
+from ppl_vae.tasks.contrasts import Design, GroupDifferences, permutation_test, plot_contrast
 
 NUM_ROWS = 60
 LABELS = np.where(np.arange(NUM_ROWS) < 24, "control", "treated")
@@ -190,6 +190,63 @@ def test_rows_of_a_subject_are_no_independent_rows(bed):
     assert abs(shares["subjects"] - alpha) <= 3 * error, shares
 
 
+DESIGNS = {
+    "rows": {},
+    "strata": {"strata": np.arange(48) // 16},
+    "subjects": {"subjects": np.arange(48) // 2},
+    "subjects within strata": {"subjects": np.arange(48) // 2, "strata": np.arange(48) // 16},
+    "pairs": {"strata": np.arange(48) // 2},
+}
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("name", DESIGNS)
+def test_every_design_keeps_its_level(bed, name):
+    """Effects of subjects and strata, none of the group: shares of 200 data sets with a discovery,
+    each 3 standard errors above alpha at most; level 0.0013 each."""
+    rng = np.random.default_rng(7)
+    alpha, repeats = 0.1, 200
+    parts = DESIGNS[name]
+    subject, stratum = np.arange(48) // 2, np.arange(48) // 16
+    found = dict.fromkeys(("max-t", "bh", "by"), 0)
+    for repeat in range(repeats):
+        labels = np.concatenate([rng.permutation(8) % 2 for _ in range(3)])[subject]
+        if name == "pairs":
+            labels = np.concatenate([rng.permutation(2) for _ in range(24)])
+        z = rng.normal(size=(24, 2))[subject] * ("subjects" in parts or name == "pairs")
+        z = z + rng.normal(size=(48, 2)) + stratum[:, None] * ("strata" in parts)
+        features = encoded(bed, simulated(bed, rng, z)) @ bed.model.loading.numpy().T
+        test = permutation_test(Design.of(48, labels, **parts), features, 199, seed=repeat)
+        differences = GroupDifferences("features", tuple("abcde"), features[:2], test, "bh")
+        for method in found:
+            found[method] += (differences.adjusted(method) <= alpha).any()
+    error = np.sqrt(alpha * (1 - alpha) / repeats)
+    shares = {method: count / repeats for method, count in found.items()}
+    assert all(share <= alpha + 3 * error for share in shares.values()), shares
+    assert abs(shares["max-t"] - alpha) <= 3 * error, shares
+    assert shares["by"] <= shares["bh"]
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("method", ["bh", "by"])
+def test_false_discoveries_beside_true_ones_keep_their_rate(method):
+    """Ten features of which four differ: the mean share of false discoveries among all."""
+    rng = np.random.default_rng(8)
+    alpha, repeats = 0.2, 200
+    differs = np.arange(10) < 4
+    shares = []
+    for repeat in range(repeats):
+        groups = np.arange(30) < 15
+        values = rng.normal(size=(30, 10)) + 1.2 * np.outer(groups, differs)
+        test = permutation_test(Design.of(30, groups), values, 499, seed=repeat)
+        found = GroupDifferences("features", tuple("abcdefghij"), values[:2], test, method)
+        is_found = found.adjusted() <= alpha
+        shares.append(is_found[~differs].sum() / max(1, is_found.sum()))
+    error = np.std(shares) / np.sqrt(repeats)
+    assert np.mean(shares) <= alpha * 6 / 10 + 3 * error  # of independent features; level 0.0013
+    assert np.mean(shares) > 0
+
+
 @pytest.mark.statistical
 def test_power_on_a_shifted_group_is_that_of_the_t_test(bed):
     """z[0] shifted by 0.8 of its sd in 20 of 40 rows: power by the noncentral t distribution."""
@@ -306,6 +363,37 @@ def test_groups_that_the_guide_was_given_are_refused(bed):
     with pytest.warns(UserWarning, match="column 'b' of x equals the groups"):
         pv.contrast(bed.model, bed.guide, numbers, LABELS, num_permutations=9, num_samples=2)
 
+    numbers.x[::3, 1] = torch.nan  # the others still equal the groups
+    with pytest.warns(UserWarning, match="column 'b' of x equals the groups"):
+        pv.contrast(bed.model, bed.guide, numbers, LABELS, num_permutations=9, num_samples=2)
+
+
+def test_labels_in_another_order_than_the_rows_are_refused(bed):
+    """Pandas objects are joined by position, so that their indexes have to be equal."""
+    frame = pd.DataFrame(bed.x.numpy(), columns=list("abcde"))
+    labels = pd.Series(LABELS)
+    settings = {"num_permutations": 9, "num_samples": 2}
+    pv.contrast(bed.model, bed.guide, frame, labels, **settings)
+    numbers = pd.Series(np.arange(NUM_ROWS))
+    for what, of in (("groups", labels), ("strata", numbers % 2), ("subjects", numbers)):
+        parts = {"groups": labels, what: of.iloc[::-1]}
+        with pytest.raises(ValueError, match=f"row 0 is 0 in x and 59 in {what}"):
+            pv.contrast(bed.model, bed.guide, frame, **parts, **settings)
+    pv.contrast(bed.model, bed.guide, frame, labels.iloc[::-1].to_numpy(), **settings)
+
+
+def test_copied_rows_are_said_unless_a_subject_holds_them(bed):
+    x = bed.x[:20].repeat(2, 1)
+    groups = np.tile(np.arange(20) % 2, 2)
+    settings = {"num_permutations": 9, "num_samples": 2}
+    with pytest.warns(UserWarning, match="20 rows of 40 with fractions equal an earlier one"):
+        pv.contrast(bed.model, bed.guide, x, groups, **settings)
+    pv.contrast(bed.model, bed.guide, x, groups, subjects=np.tile(np.arange(20), 2), **settings)
+    x[::2] = x[::2].round()
+    with pytest.warns(UserWarning, match="10 rows of 20 with fractions equal an earlier one"):
+        pv.contrast(bed.model, bed.guide, x, groups, **settings)
+    pv.contrast(bed.model, bed.guide, x.round(), groups, **settings)  # whole numbers are repeated
+
 
 def test_what_cannot_be_compared_is_refused_in_one_line(bed):
     def said(*args, match, **options):
@@ -314,9 +402,12 @@ def test_what_cannot_be_compared_is_refused_in_one_line(bed):
 
     rows = np.arange(NUM_ROWS)
     said(LABELS[:5], match="groups has 5 labels for 60 rows")
-    said(rows % 3, match=r"3 different values \(0, 1, 2\), and a contrast compares two")
-    said(rows * 0, match=r"1 different values \(0\)")
-    said(np.where(rows == 4, np.nan, rows % 2), match="groups is missing at row 4")
+    said(rows % 3, match=r"3 values \(0, 1, 2\), and a contrast compares two")
+    said(rows * 0, match=r"1 value \(0\)")
+    said(
+        np.where(rows == 4, np.nan, rows % 2),
+        match="groups is missing at 1 row, the first is row 4",
+    )
     said(LABELS, reference="placebo", match="reference is 'placebo': Allowed: control, treated")
     said(LABELS, subjects=rows % 6, match="subject '0' has rows in both groups: give strata=")
     said(

@@ -4,14 +4,17 @@ import numpy as np
 import pyro
 import pytest
 import torch
+from cases import LIKELIHOODS
 from pyro import distributions as dist
 from scipy import integrate, stats
 from torch import nn
 
 import ppl_vae as pv
 from ppl_vae import likelihoods, posteriors, priors
+from ppl_vae.families.entries import entries_of
 from ppl_vae.refinement import GradientRefinement
 from ppl_vae.tasks.denoising import Dropout, GaussianNoise, PoissonNoise, SaltAndPepper
+from ppl_vae.tasks.denoising.noisy_model import NoisyModel
 
 W = torch.tensor([[1.0, 0.5], [0.0, 1.0], [-1.0, 0.3], [0.7, 0.0]])
 SD, NOISE = 0.4, 0.6
@@ -121,14 +124,153 @@ def test_marginals_are_those_of_simulated_noise(noise):
         assert ((share - found).abs() < 4.5 * (found / len(y)).sqrt() + 1e-6).all()
 
 
-@pytest.mark.parametrize("noise", REPLACING, ids=lambda noise: type(noise).__name__)
-def test_replaced_entries_of_a_density_are_drawn_from_the_model(noise):
-    base = dist.Normal(torch.full((2000,), 5.0), 1.0)
-    y = torch.where(torch.arange(2000) % 2 == 0, 0.0, 4.0)
-    with pv.seeded(5):
-        clean = noise.clean(base, y)
-    assert (clean[1::2] == 4.0).all()
-    assert clean[::2].mean() == pytest.approx(5.0, abs=4 / np.sqrt(1000))
+def entry_at(name, num_rows):
+    """The distribution of one entry, at the same z in each row."""
+    with pv.seeded(1):
+        likelihood = LIKELIHOODS[name][0](1)
+        likelihood.build((2,))
+        features = torch.randn(1, 2).double().expand(num_rows, 2)
+        return entries_of(likelihood.double()(features))[0]
+
+
+INDEPENDENT = [name for name in LIKELIHOODS if not entry_at(name, 1).event_shape]
+
+
+@pytest.mark.parametrize("kind", [SaltAndPepper, Dropout], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("name", INDEPENDENT)
+def test_replaced_entries_of_every_likelihood(name, kind):
+    """p(y given z) at the value that replaces, and the law of x given it, against simulation.
+
+    The value is the most frequent one: a mass of x itself where x has masses."""
+    base = entry_at(name, 40_000)
+    with pv.seeded(2):
+        x = base.sample()
+        value = x.mode(0).values.item()
+        noise = Dropout(0.3, value) if kind is Dropout else SaltAndPepper(0.3, value, 50.0)
+        y = noise.corrupt(x)
+        hit = y == value
+        share = noise.marginal(base, torch.full_like(y, value)).exp().mean().item()
+        drawn = noise.clean(base, y)
+    error = np.sqrt(share * (1 - share) / 40_000)
+    assert hit.double().mean().item() == pytest.approx(share, abs=4.5 * error)
+    assert torch.equal(drawn[~hit & (y != 50.0)], x[~hit & (y != 50.0)])
+    same = [(each[hit] == value).double() for each in (x, drawn)]
+    spread = (same[0].var() + same[1].var()).item()
+    assert (same[0].mean() - same[1].mean()).abs() <= 4.5 * np.sqrt(spread / hit.sum().item())
+    levels = [each[hit].sort().values for each in (x, drawn)]
+    # Kolmogorov-Smirnov at 1e-5 each, conservative where there are ties
+    assert stats.ks_2samp(*(each.numpy() for each in levels)).pvalue > 1e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_value_that_is_no_binary_fraction_is_recognised_in_both_precisions(dtype):
+    noise = Dropout(0.5, value=0.1)
+    base = dist.Normal(torch.zeros(50, dtype=dtype), 1.0)
+    with pv.seeded(0):
+        y = noise.corrupt(base.sample())
+    assert y.dtype == dtype
+    is_lost = noise.marginal(base, y) == torch.tensor(0.5, dtype=dtype).log()
+    assert torch.equal(is_lost, (y - 0.1).abs() < 1e-6)
+    assert 10 < is_lost.sum() < 40
+    single = noise.marginal(base, y.float().to(dtype))  # as a file of single precision has it
+    assert torch.equal(single == torch.tensor(0.5, dtype=dtype).log(), is_lost)
+
+
+@pytest.mark.parametrize("name", ["LogNormal", "Gamma", "Beta"])
+@pytest.mark.parametrize("value", [0.0, -1.0])
+def test_gradients_are_finite_where_the_value_lies_outside_the_support(name, value):
+    """Of a lost entry, and of one that is missing: zero, since p(y) does not depend on z there."""
+    with pv.seeded(0):
+        model = pv.Model(priors.StandardNormal(1), LIKELIHOODS[name][0](3)).double()
+    y = torch.tensor([[value, 0.5, torch.nan]]).double()
+    program = NoisyModel(model, Dropout(0.2, value))
+    z = torch.zeros(1, 1).double().requires_grad_()
+    density = program._corrupted(model.likelihood_at(z, None), y).log_prob(y)
+    assert density[0, [0, 2]].tolist() == pytest.approx([np.log(0.2), 0.0])
+    only_kept = torch.autograd.grad(density[0, 1], z, retain_graph=True)[0]
+    assert torch.equal(torch.autograd.grad(density.sum(), z)[0], only_kept)
+    assert only_kept.isfinite().all()
+
+
+LEVEL = 0.9
+NUM_COVERED = 80
+
+
+def one_latent(likelihood):
+    """One latent and weights that make it matter, in float64."""
+    with pv.seeded(3):
+        model = pv.Model(priors.StandardNormal(1), likelihood, nn.Linear(1, 6))
+        for weights in model.parameters():
+            weights.data = torch.randn_like(weights)
+    return model.double()
+
+
+def covered_by(model, noise, num_particles=200):
+    """The noisy rows of a model, intervals, and which clean entries these cover."""
+    with pv.seeded(8):
+        clean = model.sample(NUM_COVERED)
+        noisy = noise.corrupt(clean)
+    data = pv.Dataset(noisy, dtype=torch.float64)
+    options = {"method": "importance", "num_particles": num_particles, "progress": False}
+    low, high = pv.denoise(model, prior_guide, data, noise, **options).interval(LEVEL)
+    truth = clean.numpy()
+    return noisy, (low, high), (low <= truth + 1e-6) & (truth - 1e-6 <= high)
+
+
+@pytest.mark.filterwarnings("ignore:.*draws that are not reliable")
+@pytest.mark.statistical
+@pytest.mark.parametrize("noise", NOISES, ids=lambda noise: type(noise).__name__)
+@pytest.mark.parametrize("name", ["Bernoulli", "DiscretizedLogistic"])
+def test_intervals_of_few_values_cover_what_they_hold(name, noise):
+    """Simulated rows: the share that is covered is that which the exact posterior has within."""
+    model = one_latent(LIKELIHOODS[name][0](6))
+    noisy, (low, high), covered = covered_by(model, noise)
+    z = torch.linspace(-8, 8, 801).double().reshape(-1, 1)
+    with torch.no_grad():
+        base, _ = entries_of(model.decode(z))
+        values = base.enumerate_support(expand=False).double()  # (levels, 1, 1)
+        log_p = base.log_prob(values)  # (levels, grid, entries)
+    within = np.empty_like(low)
+    for row, y in enumerate(noisy):
+        joint = log_p + noise.log_prob(y, values)
+        grid = dist.Normal(0.0, 1.0).log_prob(z[:, 0]) + joint.logsumexp(0).sum(1)
+        exact = (grid.softmax(0)[:, None] * joint.softmax(0)).sum(1).numpy()  # (levels, entries)
+        level = values.reshape(-1, 1).numpy()
+        inside = (level >= low[row] - 1e-6) & (level <= high[row] + 1e-6)
+        within[row] = (exact * inside).sum(0)
+    # An interval is a function of y, so that the difference has the mean zero, and the variance of
+    # a row's mean is at most the mean of those of its entries: level 6e-5 each.
+    variance = (within * (1 - within)).mean()
+    assert abs((covered - within).mean()) < 4 * np.sqrt(variance / NUM_COVERED) + 1e-9
+    assert within.mean() > LEVEL - 0.01  # 200 particles
+
+
+@pytest.mark.filterwarnings("ignore:.*draws that are not reliable")
+@pytest.mark.statistical
+@pytest.mark.parametrize(
+    "noise",
+    [GaussianNoise(0.5), SaltAndPepper(0.3, -3.0, 3.0), Dropout(0.3)],
+    ids=lambda noise: type(noise).__name__,
+)
+def test_intervals_of_densities_cover_at_their_level(noise):
+    model = one_latent(likelihoods.Gaussian(6, scale=0.4))
+    _, (low, high), covered = covered_by(model, noise, 1000)
+    is_known = low == high
+    assert covered[is_known].all()
+    rows = np.where(is_known, LEVEL, covered).mean(1)
+    assert abs(rows.mean() - LEVEL) < 4 * rows.std() / np.sqrt(NUM_COVERED) + 0.005
+
+
+@pytest.mark.filterwarnings("ignore:.*draws that are not reliable")
+@pytest.mark.statistical
+def test_lost_counts_are_told_from_true_zeros():
+    """Counts have no finite list of values; intervals cover at least at their level."""
+    model = one_latent(likelihoods.Poisson(6))
+    noisy, (_, high), covered = covered_by(model, Dropout(0.3))
+    rows = covered.mean(1)
+    # level 3e-5
+    assert rows.mean() > LEVEL - 4 * rows.std() / np.sqrt(NUM_COVERED)
+    assert (high[(noisy > 0).numpy()] == noisy[noisy > 0].numpy()).all()
 
 
 def test_what_cannot_be_denoised_is_refused_in_one_line():
@@ -186,6 +328,11 @@ def test_values_that_cannot_arise_are_refused():
         pv.denoise(model, prior_guide, y, SaltAndPepper(0.1))
     with pytest.raises(ValueError, match="the noisy rows hold -1 at row 0, feature 0"):
         pv.denoise(model, prior_guide, y - 1, PoissonNoise(2.0))
+    with pytest.raises(ValueError, match="the noisy rows hold 0.5 at row 1, feature 1"):
+        pv.denoise(model, prior_guide, y, PoissonNoise(3.0))  # one and a half photons
+    with pytest.raises(ValueError, match=r"corrupt takes a tensor of clean values.*a list"):
+        Dropout(0.1).corrupt([0, 1])
+    assert GaussianNoise(1.0).corrupt(torch.arange(3)).is_floating_point()
     found = pv.denoise(model, prior_guide, y[:1], Dropout(0.1), method="importance")
     with pytest.raises(ValueError, match="peak is 0"):
         found.psnr(y[:1], peak=0)

@@ -182,7 +182,7 @@ def test_classes_have_the_probabilities_of_quadrature():
     np.testing.assert_array_equal(classifier.predict(X), exact.argmax(1))
     binary = clone(classifier).set_params(max_steps=1).fit(X, np.where(X[:, 0] > 0, 1, -1))
     assert binary.classes_.tolist() == [-1, 1]
-    with pytest.raises(ValueError, match="y holds one class, 3: a classifier needs two"):
+    with pytest.raises(ValueError, match="y holds one class, 3: a classifier needs two classes"):
         binary.fit(X, np.full(len(X), 3))
 
 
@@ -274,7 +274,7 @@ def test_labels_may_be_missing_in_any_way(kind):
     assert found.classes_.tolist() == (["no", "yes"] if kind == "text" else [0, 1])
     by_number = VAEClassifier(**TINY).fit(X, np.where(unlabelled, -1, y))
     np.testing.assert_array_equal(found.data_.x, by_number.data_.x)
-    with pytest.raises(ValueError, match="y holds one class, None"):
+    with pytest.raises(ValueError, match="y holds no label: a classifier needs two classes"):
         found.fit(X, np.full(len(X), np.nan))
 
 

@@ -160,8 +160,9 @@ class VAEClassifier(ClassifierMixin, Estimator):
             self.classes_ = np.delete(self.classes_, marked)
             codes = np.where(codes == marked, UNLABELLED, codes - (codes > marked))
         if len(self.classes_) < 2:
-            known = self.classes_.tolist()[0] if len(self.classes_) else None
-            raise ValueError(f"y holds one class, {known!r}: a classifier needs two")
+            known = [f"one class, {each!r}" for each in self.classes_.tolist()]
+            said = known[0] if known else "no label"
+            raise ValueError(f"y holds {said}: a classifier needs two classes")
         return codes
 
     def _joint(self, table: Any, codes: np.ndarray) -> "pd.DataFrame":

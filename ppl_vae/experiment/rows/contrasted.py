@@ -85,7 +85,7 @@ def contrast_file(
     strata: Sequence[str] | None = None,
     subjects: str | None = None,
     level: float = 0.05,
-    method: str = "bh",
+    method: Any = "bh",
     **options: Any,
 ) -> FileContrast:
     """Differences between two groups of the rows of a file; see `contrast`.
@@ -119,6 +119,9 @@ def contrast_file(
             f"train without it (ppl-vae fit --drop {groups})"
         )
     found = contrast(run.model, run.guide, run.read(rows), **parts, **options)
+    # for the warning where there are too few labellings for any discovery
+    found.latents.discoveries(level)
+    found.features.discoveries(level, method)
     return FileContrast(found, level, method)
 
 

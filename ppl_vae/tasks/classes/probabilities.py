@@ -9,6 +9,7 @@ from pyro import poutine
 from torch import Tensor
 
 from ppl_vae.data import Dataset
+from ppl_vae.errors import ArgumentError
 from ppl_vae.model import Model
 from ppl_vae.programs.discrete.cases import Cases, cases_of, values_of
 from ppl_vae.programs.discrete.contraction import marked_sites
@@ -74,9 +75,16 @@ class ClassProbabilities(Shown):
 
     def _read(self, labels: Any) -> np.ndarray:
         found = np.asarray(labels)
-        if found.shape != (len(self),) or not np.isin(found, range(self.se.shape[1])).all():
-            raise ValueError(
-                f"labels must be {len(self)} whole numbers from 0 to {self.se.shape[1] - 1}"
+        if found.shape != (len(self),):
+            raise ArgumentError(
+                f"labels has shape {found.shape}, and there are {len(self)} rows: give one class "
+                "for each row"
+            )
+        wrong = np.flatnonzero(~np.isin(found, range(self.se.shape[1])))
+        if len(wrong):
+            raise ArgumentError(
+                f"labels is {found[wrong[0]]!s} at row {wrong[0]}; a class is a whole number from "
+                f"0 to {self.se.shape[1] - 1}: give the numbers of names, or leave such rows out"
             )
         return found.astype(int)
 

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from ppl_vae.data import Dataset
-from ppl_vae.errors import DamagedFileError, DataError, OtherSettingsError
+from ppl_vae.errors import ArgumentError, DamagedFileError, DataError, OtherSettingsError
 from ppl_vae.families.context import check_context, read_context
+from ppl_vae.families.missing import discrete_entries
 from ppl_vae.guide import Guide
 from ppl_vae.model import Model
 from ppl_vae.programs.inference import Inference
@@ -92,6 +93,7 @@ def compress(
     batch_size = whole_number(batch_size, "batch_size")
     seed = whole_number(seed, "seed", at_least=0)
     rows = Inference(model, guide, data).data.in_memory().to("cpu")
+    _refuse_densities(model, rows)
     _refuse_missing(rows)
     batch_size = min(batch_size, len(rows))
     model, guide = in_float64(model, guide)
@@ -236,6 +238,21 @@ def _grid(model: Model, guide: Guide, x: Tensor, context: Tensor | None) -> Grid
 
 
 # --- what is refused ------------------------------------------------------------------------------
+
+
+def _refuse_densities(model: Any, rows: Dataset) -> None:
+    """Entries of x with a density, which have no last digit."""
+    likelihood = model.likelihood
+    is_discrete = discrete_entries(likelihood.support, rows.event_shape.numel())
+    if all(is_discrete):
+        return
+    name = type(likelihood).__name__
+    if rows.feature_names and any(is_discrete):
+        name = f"column {rows.feature_names[is_discrete.index(False)]}"
+    raise ArgumentError(
+        f"{name}: x has a density, and compression without loss takes discrete likelihoods: round "
+        "x and use DiscretizedLogistic or counts, or leave such columns out of the model"
+    )
 
 
 def _refuse_missing(rows: Dataset) -> None:

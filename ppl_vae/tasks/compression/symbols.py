@@ -82,11 +82,6 @@ class Symbols:
         """The values that entries may have, in increasing order."""
         if part.has_enumerate_support:
             return part.enumerate_support(expand=False).flatten()
-        if not part.support.is_discrete:
-            raise ValueError(
-                f"{type(self.model.likelihood).__name__}: x has a density, and compression without "
-                "loss takes discrete likelihoods; round x and use DiscretizedLogistic or counts"
-            )
         largest = max(self.largest[place] for place in places)
         if largest >= MOST_VALUES:
             raise ValueError(

@@ -8,6 +8,7 @@ import numpy as np
 from ppl_vae.errors import ArgumentError
 from ppl_vae.runtime.checks import suggestion, warn_caller
 from ppl_vae.runtime.display import Shown
+from ppl_vae.runtime.text import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -145,7 +146,7 @@ def _two_groups(groups: Any, num_rows: int, reference: Any) -> tuple[np.ndarray,
     if len(names) != 2:
         listed = ", ".join(names[:LISTED]) + ", ..." * (len(names) > LISTED)
         raise ArgumentError(
-            f"groups has {len(names)} different values ({listed}), and a contrast compares two: "
+            f"groups has {counted(len(names), 'value')} ({listed}), and a contrast compares two: "
             "keep the rows of two groups, or tell one group from all others (labels == 1)"
         )
     if reference is not None and str(reference) not in names:
@@ -172,8 +173,8 @@ def _table(values: Any, name: str, num_rows: int) -> "pd.DataFrame":
     missing = frame.isna().any(axis=1).to_numpy()
     if missing.any():
         raise ArgumentError(
-            f"{name} is missing at row {missing.argmax()}, and {missing.sum() - 1} more: leave "
-            "these rows out"
+            f"{name} is missing at {counted(int(missing.sum()), 'row')}, the first is row "
+            f"{missing.argmax()}: leave these rows out"
         )
     return frame.set_axis(range(frame.shape[1]), axis=1).reset_index(drop=True)
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.data import Dataset, as_dataset
+from ppl_vae.data.validation import same_rows
 from ppl_vae.diagnostics.latents.means import dimension_names
 from ppl_vae.diagnostics.predictive.replicates import ReplicatedData
 from ppl_vae.errors import ArgumentError
@@ -20,6 +21,7 @@ from ppl_vae.runtime.checks import from_keywords, warn_caller, whole_fields
 from ppl_vae.runtime.display import Shown
 from ppl_vae.runtime.progress import progress_bar
 from ppl_vae.runtime.seeding import derived_seed
+from ppl_vae.runtime.text import counted
 from ppl_vae.tasks.contrasts.design import Design
 from ppl_vae.tasks.contrasts.differences import GroupDifferences
 from ppl_vae.tasks.contrasts.permutations import permutation_test
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["Contrast", "ContrastSettings", "contrast"]
+
+MOST_COPIES = 0.05  # share of rows that equal an earlier one, without a warning
 
 COVARIATES, LABELLINGS = range(2)  # random streams
 
@@ -174,8 +178,10 @@ def contrast(
     inference = Inference(model, guide, as_dataset(data).in_memory())
     rows = inference.data
     design = Design.of(len(rows), groups, strata, subjects, settings.reference)
+    same_rows(data, groups=groups, strata=strata, subjects=subjects)
     _refuse_known_groups(rows, design)
     _warn_of_missing(rows, design)
+    _warn_of_copies(rows, design)
     treat_alike(rows, "contrast")
     replicates = _replicates(inference, settings, progress)
     names = dimension_names({name: each.shape[2:] for name, each in replicates.latents.items()})
@@ -305,9 +311,29 @@ def _equal_to_groups(values: Tensor, names: Sequence[str], second: np.ndarray) -
     if not names:
         return []
     parts = [values.double().cpu().numpy()[second == each] for each in (False, True)]
-    low, high = (np.stack([end(part, axis=0) for part in parts]) for end in (np.min, np.max))
+    # without the missing values, which are infinite here where there are no others
+    low, high = (
+        np.stack([end.reduce(part, axis=0, initial=start) for part in parts])
+        for end, start in ((np.fmin, np.inf), (np.fmax, -np.inf))
+    )
     equal = (low == high).all(0) & (low[0] != low[1])
     return [name for name, is_equal in zip(names, equal, strict=True) if is_equal]
+
+
+def _warn_of_copies(data: Dataset, design: Design) -> None:
+    """Warn where units have equal rows of real numbers, which independent ones do not have."""
+    import pandas as pd
+
+    x = data.x.flatten(1).double().cpu().numpy()
+    is_real = (x % 1 > 0).any(1)  # whole numbers and categories repeat themselves
+    rows = pd.DataFrame(x).assign(unit=design.unit)[is_real].drop_duplicates()
+    num_copies = int(rows.drop(columns="unit").duplicated().sum())
+    if num_copies > MOST_COPIES * len(rows):
+        warn_caller(
+            f"{counted(num_copies, 'row')} of {len(rows):,} with fractions equal an earlier one: "
+            "p-values take rows as independent and are too small if these are copies; drop them, "
+            "or give subjects= for rows that belong together"
+        )
 
 
 def _warn_of_missing(data: Dataset, design: Design) -> None:

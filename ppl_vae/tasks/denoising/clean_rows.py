@@ -17,7 +17,7 @@ from ppl_vae.programs.inference import Inference
 from ppl_vae.programs.modules import evaluating
 from ppl_vae.programs.traces import Program
 from ppl_vae.refinement import GradientRefinement, refine
-from ppl_vae.runtime.checks import from_keywords, instance_of, real_number
+from ppl_vae.runtime.checks import from_keywords, real_number
 from ppl_vae.runtime.seeding import seeded
 from ppl_vae.tasks.denoising.noise import Noise
 from ppl_vae.tasks.denoising.noisy_model import NoisyModel
@@ -177,15 +177,22 @@ def denoise(
 def _by_place(noise: Any, rows: Dataset) -> Noise | dict[int, Noise]:
     """The noise of all entries, or those of single columns by their places."""
     if not isinstance(noise, Mapping):
-        return instance_of(noise, "noise", Noise)
+        return _a_noise(noise, "noise")
     if not noise or not rows.feature_names:
         raise ArgumentError(
             f"noise is {noise!r}: name one or more of the columns of a table, or give one noise "
             "for all entries"
         )
     places = rows.places_of(list(map(str, noise)))
-    each = [instance_of(value, f"noise[{name!r}]", Noise) for name, value in noise.items()]
+    each = [_a_noise(value, f"noise[{name!r}]") for name, value in noise.items()]
     return dict(zip(places, each, strict=True))
+
+
+def _a_noise(value: Any, name: str) -> Noise:
+    """The noise, if it is one."""
+    if not isinstance(value, Noise):
+        raise ArgumentError(f"{name} is {value!r}; it must be a Noise, such as GaussianNoise(0.1)")
+    return value
 
 
 def _refuse_impossible(program: NoisyModel, rows: Dataset, seed: int) -> None:

@@ -1,19 +1,24 @@
 """Noise: p(y given x) of each entry, and what it makes of p(x given z)."""
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, override
 
+import numpy as np
 import torch
 from pyro import distributions as dist
 from torch import Tensor
 
+from ppl_vae.errors import ArgumentError
+from ppl_vae.families.missing import discrete_entries, stand_in
 from ppl_vae.runtime.checks import real_number
 
 __all__ = ["Dropout", "GaussianNoise", "Noise", "PoissonNoise", "SaltAndPepper"]
 
 
 NORMALS = (torch.distributions.Normal, torch.distributions.StudentT)
+ROUNDED = 0.1  # of a photon: what a file of few digits may have lost
 NODES = 64  # of the trapezoidal rule: six digits at df = 2, more above
 
 
@@ -50,6 +55,14 @@ class Noise(ABC):
             x: Clean values.
         """
 
+    def takes(self, base: Any) -> bool:
+        """Whether x can be integrated out of p(x given z) p(y given x).
+
+        Args:
+            base: p(x given z), elementwise.
+        """
+        return base.has_enumerate_support or type(self).marginal is not Noise.marginal
+
     def marginal(self, base: Any, y: Tensor) -> Tensor:
         """log p(y given z), with x integrated out, entry by entry.
 
@@ -72,12 +85,6 @@ class Noise(ABC):
 
     def _joint(self, base: Any, y: Tensor) -> tuple[Tensor, Tensor]:
         """log p(x, y given z) of each value x, in a first dim, and the values."""
-        if not base.has_enumerate_support:
-            raise ValueError(
-                f"{type(self).__name__} with {type(base).__name__}: p(y given z) has no closed "
-                "form here; use a likelihood of few values (Bernoulli, Categorical, "
-                "DiscretizedLogistic), or Gaussian or StudentT with GaussianNoise"
-            )
         values = base.enumerate_support(expand=False)
         log_p = base.log_prob(values)
         values = values.to(log_p)
@@ -110,11 +117,16 @@ class GaussianNoise(Noise):
 
     @override
     def corrupt(self, x: Tensor) -> Tensor:
+        x = floats(x)
         return x + self.sd * torch.randn_like(x)
 
     @override
     def log_prob(self, y: Tensor, x: Tensor) -> Tensor:
         return dist.Normal(x, self.sd).log_prob(y)
+
+    @override
+    def takes(self, base: Any) -> bool:
+        return base.has_enumerate_support or isinstance(base, NORMALS)
 
     @override
     def marginal(self, base: Any, y: Tensor) -> Tensor:
@@ -174,8 +186,9 @@ class _Replacing(Noise):
 
     @override
     def corrupt(self, x: Tensor) -> Tensor:
+        x = floats(x)
         chosen = torch.randint(len(self.values), x.shape, device=x.device)
-        replaced = torch.tensor(self.values).to(x)[chosen]
+        replaced = torch.tensor(self.values, dtype=x.dtype, device=x.device)[chosen]
         return torch.where(torch.rand_like(x) < self.probability, replaced, x)
 
     @override
@@ -185,23 +198,52 @@ class _Replacing(Noise):
 
     @override
     def marginal(self, base: Any, y: Tensor) -> Tensor:
-        if base.has_enumerate_support:
-            return super().marginal(base, y)
-        replaced = self._replaced(y)
-        kept = base.log_prob(y) + torch.tensor(1 - self.probability).to(y).log()
-        # Where x has a density, y equals one of these values only if it was replaced.
-        return torch.where(replaced > 0, replaced.log(), kept)
+        return torch.logaddexp(*self._ways(base, y))
 
     @override
     def clean(self, base: Any, y: Tensor) -> Tensor:
-        if base.has_enumerate_support:
-            return super().clean(base, y)
-        return torch.where(self._replaced(y) > 0, base.sample(), y)
+        kept, replaced = self._ways(base, y)
+        share = (replaced - torch.logaddexp(kept, replaced)).exp()
+        return torch.where(torch.rand_like(share) < share, base.sample(), y)
+
+    def _ways(self, base: Any, y: Tensor) -> tuple[Tensor, Tensor]:
+        """log p(y given z) where x was kept, and where it was replaced."""
+        replaced = self._replaced(y).log()
+        inside = base.support.check(y)
+        other = stand_in(base.support, y)
+        # Where x has a density, y equals one of these values only if it was replaced.
+        is_sure = (replaced > -torch.inf) & ~_has_mass(base, torch.where(inside, y, other))
+        may_be_kept = inside & ~is_sure
+        # at a pole of the density, or outside its support, gradients are NaN behind a mask too
+        log_p = base.log_prob(torch.where(may_be_kept, y, other))
+        kept = math.log1p(-self.probability) + log_p
+        return kept.masked_fill(~may_be_kept, -torch.inf), replaced.expand_as(kept)
 
     def _replaced(self, y: Tensor) -> Tensor:
-        """Probability that y is what x was replaced by."""
+        """Probability that y is what x was replaced by; 0.1 in single and double precision."""
         each = self.probability / len(self.values)
-        return each * torch.stack([y == value for value in self.values]).sum(0)
+        equal = [(y - value).abs() <= 1e-6 * abs(value) for value in self.values]
+        return each * torch.stack(equal).sum(0).to(y)
+
+
+def floats(x: Any) -> Tensor:
+    """Clean values as a tensor of floats."""
+    if not isinstance(x, Tensor | np.ndarray):
+        raise ArgumentError(
+            f"corrupt takes a tensor of clean values, and x is a {type(x).__name__}: give "
+            "torch.tensor(x) of its numbers"
+        )
+    x = torch.as_tensor(x)
+    return x if x.is_floating_point() else x.to(torch.get_default_dtype())
+
+
+def _has_mass(base: Any, x: Tensor) -> Tensor:
+    """Whether x, in the support, has a probability above zero, entry by entry."""
+    if discrete_entries(base.support, 1)[0]:
+        return torch.ones_like(x, dtype=torch.bool)
+    if hasattr(base, "point_mass"):
+        return base.point_mass(x) > 0
+    return torch.zeros_like(x, dtype=torch.bool)
 
 
 @dataclass(frozen=True)
@@ -287,10 +329,12 @@ class PoissonNoise(Noise):
 
     @override
     def corrupt(self, x: Tensor) -> Tensor:
-        return torch.poisson(self.peak * x) / self.peak
+        return torch.poisson(self.peak * floats(x)) / self.peak
 
     @override
     def log_prob(self, y: Tensor, x: Tensor) -> Tensor:
         rate = (self.peak * x).expand(torch.broadcast_shapes(x.shape, y.shape))
         counts = (self.peak * y).round()
-        return torch.xlogy(counts, rate) - rate - torch.lgamma(counts + 1)
+        is_count = (self.peak * y - counts).abs() < ROUNDED
+        log_p = torch.xlogy(counts, rate) - rate - torch.lgamma(counts + 1)
+        return log_p.masked_fill(~is_count, -torch.inf)

@@ -8,8 +8,10 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from ppl_vae.errors import ArgumentError
 from ppl_vae.families.densities import Columnwise
 from ppl_vae.families.entries import blocks_of, entries_of
+from ppl_vae.families.likelihoods import Columns
 from ppl_vae.families.missing import stand_in
 from ppl_vae.model import Model
 from ppl_vae.tasks.denoising.noise import Noise
@@ -62,7 +64,7 @@ class Corrupted(dist.TorchDistribution):
             inside = torch.where(is_clean & ~missing, value, stand_in(self.base.support, value))
             found = self.base.log_prob(inside)
         for noise, where in self.shares:
-            marginal = noise.marginal(self.base, value.masked_fill(missing, 0.0))
+            marginal = noise.marginal(self.base, self._filled(value))
             found = torch.where(where, marginal, found)
         return found.masked_fill(missing, 0.0)
 
@@ -79,9 +81,13 @@ class Corrupted(dist.TorchDistribution):
             missing = self.y.isnan()
             found = self.y.expand(self.base.batch_shape)
             for noise, where in self.shares:
-                clean = noise.clean(self.base, self.y.masked_fill(missing, 0.0))
+                clean = noise.clean(self.base, self._filled(self.y))
                 found = torch.where(where, clean, found)
             return torch.where(missing, self.base.sample(), found)
+
+    def _filled(self, y: Tensor) -> Tensor:
+        """Values of the support in the place of missing ones."""
+        return torch.where(y.isnan(), stand_in(self.base.support, y), y)
 
     @property
     def _is_clean(self) -> Tensor:
@@ -152,18 +158,39 @@ class NoisyModel(nn.Module):
                 "independent given z"
             )
         if not isinstance(base, Columnwise):
-            return Corrupted(base, self._shares(range(y.shape[-1]), y), y)
+            return Corrupted(base, self._shares(base, range(y.shape[-1]), y), y)
         parts = [
-            Corrupted(part, self._shares(places, y), y[..., places])
+            Corrupted(part, self._shares(part, places, y), y[..., places])
             for part, places in blocks_of(p)
         ]
         return CorruptedColumns(parts, base.places)
 
-    def _shares(self, places: Sequence[int], y: Tensor) -> list[Share]:
-        """The noises of these columns."""
+    def _no_closed_form(self, noise: Noise, place: int) -> str:
+        """What cannot be integrated, by the name of the column, and what can."""
+        likelihood = self.clean.likelihood
+        where = type(likelihood).__name__
+        remedy = "use"
+        if isinstance(likelihood, Columns):
+            family = type(likelihood.by_column()[place]).__name__
+            where = f"column {likelihood.names[place]!r} ({family})"
+            remedy = "name the noisy columns and leave this one out, or give it"
+        return (
+            f"{type(noise).__name__} of {where}: p(y given z) has no closed form; {remedy} a "
+            "likelihood of few values (Bernoulli, Categorical, DiscretizedLogistic), or Gaussian "
+            "or StudentT with GaussianNoise"
+        )
+
+    def _shares(self, base: Any, places: Sequence[int], y: Tensor) -> list[Share]:
+        """The noises of these columns, which are of one family."""
+        if isinstance(self.noise, Noise):
+            given = dict.fromkeys(places, self.noise)
+        else:
+            given = {place: self.noise[place] for place in places if place in self.noise}
+        for place, noise in given.items():
+            if not noise.takes(base):
+                raise ArgumentError(self._no_closed_form(noise, place))
         if isinstance(self.noise, Noise):
             return [Share(self.noise, torch.ones(len(places), dtype=torch.bool, device=y.device))]
-        given = {place: self.noise[place] for place in places if place in self.noise}
         found = []
         for noise in dict.fromkeys(given.values()):
             where = [given.get(place) == noise for place in places]
