@@ -1,6 +1,7 @@
 """ppl-vae impute, anomaly, denoise and others: the rows of a new file, from runs of either kind."""
 
 import json
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -328,7 +329,7 @@ def test_contrasts_of_a_file_are_those_of_python(run, files, tmp_path):
     table, output = tmp_path / "arms.csv", tmp_path / "contrast.csv"
     new.to_csv(table, index=False)
     design = ["--groups", "arm", "--reference", "placebo", "--subjects", "patient"]
-    sizes = ["--num-samples", 20, "--num-permutations", 99, "--json", "--quiet"]
+    sizes = ["--num-samples", 20, "--num-permutations", 499, "--json", "--quiet"]
     result = call("contrast", run, table, "-o", output, *design, "--strata", "site", *sizes)
     assert result.exit_code == 0, result.output
     figures = json.loads(result.stdout)
@@ -345,7 +346,7 @@ def test_contrasts_of_a_file_are_those_of_python(run, files, tmp_path):
         subjects=new["patient"],
         reference="placebo",
         num_samples=20,
-        num_permutations=99,
+        num_permutations=499,
     )
     np.testing.assert_allclose(found["p_value"], expected.to_frame()["p_value"])
     np.testing.assert_allclose(found["difference"], expected.to_frame()["difference"])
@@ -356,6 +357,10 @@ def test_contrasts_of_a_file_are_those_of_python(run, files, tmp_path):
         (["--groups", "arm", "--strata", "town"], "strata: no column 'town'"),
     ):
         assert said in one_error(call("contrast", run, table, "-o", output, *wrong, *sizes), 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        few = call("contrast", run, table, "-o", output, *design, "--num-permutations", 9)
+    assert "the smallest p-value that 9 permutations allow" in few.stderr.replace("\n", " ")
     several = call("contrast", run, table, "-o", output, "--groups", "patient", *sizes)
     assert "values (" in one_error(several, 2)
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.data import Dataset
-from ppl_vae.errors import ArgumentError, DamagedFileError, DataError, OtherSettingsError
+from ppl_vae.errors import DamagedFileError, DataError, OtherSettingsError
 from ppl_vae.families.context import check_context, read_context
 from ppl_vae.families.missing import discrete_entries
 from ppl_vae.guide import Guide
@@ -249,7 +249,7 @@ def _refuse_densities(model: Any, rows: Dataset) -> None:
     name = type(likelihood).__name__
     if rows.feature_names and any(is_discrete):
         name = f"column {rows.feature_names[is_discrete.index(False)]}"
-    raise ArgumentError(
+    raise ValueError(
         f"{name}: x has a density, and compression without loss takes discrete likelihoods: round "
         "x and use DiscretizedLogistic or counts, or leave such columns out of the model"
     )
