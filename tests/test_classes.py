@@ -267,8 +267,18 @@ def test_a_model_without_classes_is_refused():
     from ppl_vae import beds
 
     bed = beds.linear_gaussian(num_data=3)
-    with pytest.raises(ValueError, match="no class to give probabilities of"):
-        pv.class_probabilities(bed.model, bed.guide, bed.x)
+    for site in (None, "y", 3, math.nan):
+        asked = "" if site is None else f"site is {site!r}, and "
+        said = f"^{asked}neither model nor guide .* no class to give probabilities of"
+        with pytest.raises(ValueError, match=said):
+            pv.class_probabilities(bed.model, bed.guide, bed.x, site=site)
+
+
+def test_components_of_a_mixture_prior_are_no_site():
+    model = pv.Model(priors.GaussianMixture(2, 3), likelihoods.Gaussian(2))
+    guide = pv.Guide(posteriors.MeanFieldNormal(2), 2)
+    with pytest.raises(ValueError, match="site is 'y'; the classes are the components .* leave it"):
+        pv.class_probabilities(model, guide, torch.zeros(3, 2), site="y", progress=False)
 
 
 # --- calibration ----------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 nothing."""
 
 import json
+import logging
 import re
 import subprocess
 import sys
@@ -47,6 +48,14 @@ def small(tmp_path_factory):
 def finished(small, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "small"
     return folder, call("fit", small, "--output", folder)
+
+
+def test_a_command_leaves_the_level_of_the_log(small, finished):
+    logger = logging.getLogger("ppl_vae.experiment.run")
+    before = logger.level
+    for options in ([], ["--quiet"]):
+        assert call("fit", small, "--output", finished[0], *options).exit_code == 0
+        assert logger.level == before
 
 
 def call(*arguments):

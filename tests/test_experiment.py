@@ -2,6 +2,7 @@
 guessed."""
 
 import json
+import shutil
 import tomllib
 from abc import ABC
 from dataclasses import fields, replace
@@ -46,6 +47,7 @@ from ppl_vae.experiment import (
     to_toml,
 )
 from ppl_vae.experiment.rows.sources import load_data
+from ppl_vae.experiment.run import load_experiment
 from ppl_vae.experiment.signatures import choices
 from ppl_vae.experiment.tables import MethodTable
 from ppl_vae.training import schedules
@@ -542,6 +544,42 @@ def test_another_configuration_is_refused(finished):
         ConfigError, match="holds another run .prior.name is 'VampPrior', not 'StandardNormal'"
     ):
         run_experiment(small(), folder, progress=False)
+
+
+EDITED = {
+    "pseudo_inputs = 5": ("pseudo_inputs = 6", "prior.pseudo_inputs is 6, not 5"),
+    'activation = "ReLU"': ('activation = "Tanh"', "encoder.activation is 'Tanh', not 'ReLU'"),
+    'binarize = "dynamic"': ('binarize = "static"', "data.binarize is 'static', not 'dynamic'"),
+    "num_epochs = 2": ("num_epochs = 3", "training.num_epochs is 3, not 2"),
+    "num_particles = 1\n": ("num_particles = 4\n", "objective.num_particles is 4, not 1"),
+}
+
+
+@pytest.mark.parametrize("setting", EDITED)
+def test_a_configuration_that_was_edited_after_training_is_refused(setting, finished, tmp_path):
+    """Of the same shapes of weights, so that nothing else would notice some of them."""
+    folder = shutil.copytree(finished[0], tmp_path / "run")
+    text = (folder / "config.toml").read_text()
+    assert setting in text
+    other, said = EDITED[setting]
+    (folder / "config.toml").write_text(text.replace(setting, other, 1))
+    calls = [
+        lambda: load_run(folder),
+        lambda: load_experiment(folder),
+        lambda: run_experiment(read_config(folder / "config.toml"), folder, progress=False),
+    ]
+    for call in calls:
+        with pytest.raises(ConfigError, match=f"was changed after training: {said} as in"):
+            call()
+
+
+def test_what_is_evaluated_may_be_edited_after_training(finished, tmp_path):
+    folder = shutil.copytree(finished[0], tmp_path / "run")
+    text = (folder / "config.toml").read_text()
+    edited = text.replace("num_data = 12", "num_data = 3")
+    edited = edited.replace('compile = "auto"', "compile = false")
+    (folder / "config.toml").write_text("# a remark\n" + edited)
+    assert evaluate_run(load_run(folder), progress=False)["num_data"] == 3
 
 
 def test_a_folder_of_other_things_is_refused(tmp_path):

@@ -20,7 +20,7 @@ from ppl_vae import objectives
 from ppl_vae.programs.modules import missing_values
 from ppl_vae.runtime.recording import compiled, products, recorded
 from ppl_vae.training import loop
-from ppl_vae.training.step import WAYS, RecordedStep, Step
+from ppl_vae.training.step import WAYS, RecordedStep, Step, training_mode
 
 NO_ROOM = """
 import resource
@@ -126,7 +126,7 @@ def test_a_compilation_that_ends_early_leaves_all_as_it_was(ending, monkeypatch,
     guide.eval()  # as `fit` leaves them
     before, stream = state(model, guide), torch.get_rng_state()
     step = made(True, x, model, guide)
-    with loop.training_mode(model, guide), missing_values(False, model, guide):
+    with training_mode(model, guide), missing_values(False, model, guide):
         if not isinstance(ending, Exception):
             with pytest.raises(type(ending)):
                 step((x,))
@@ -170,7 +170,7 @@ def test_an_interrupt_leaves_no_gradient_behind(monkeypatch):
 
     monkeypatch.setattr("ppl_vae.training.step.check_agreement", interrupted)
     with (
-        loop.training_mode(model, guide),
+        training_mode(model, guide),
         missing_values(False, model, guide),
         pytest.raises(KeyboardInterrupt),
     ):
@@ -271,7 +271,7 @@ def assert_plain(objective, model, guide, batches, ways):
     close = (
         {"rtol": 1e-4, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 1e-9, "atol": 1e-10}
     )
-    with loop.training_mode(model, guide), missing_values(True, model, guide):
+    with training_mode(model, guide), missing_values(True, model, guide):
         for args in batches:
             for kl_weight in (1.0, 0.3, 0.0):
                 found = []

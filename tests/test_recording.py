@@ -32,6 +32,7 @@ from ppl_vae.families.missing import observed_part
 from ppl_vae.programs.modules import missing_values
 from ppl_vae.runtime.recording import RecordedFunction, RecordingError, cuda, recorded
 from ppl_vae.training import loop, step
+from ppl_vae.training.step import training_mode
 
 ROWS = 64  # in batches of 32
 
@@ -196,7 +197,7 @@ def test_draws_are_fresh_at_each_step(records_at_once):
         model, guide, pv.Dataset(data_for("Bernoulli", 4)), objectives.TraceELBO(), training
     )
     x = data_for("Bernoulli", 2)
-    with loop.training_mode(model, guide), missing_values(False, model, guide):
+    with training_mode(model, guide), missing_values(False, model, guide):
         assert len({run.step((x,)) for _ in range(5)}) == 5
     assert [graph is not None for graph in run.step.graphs.values()] == [True]
 

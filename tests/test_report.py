@@ -814,6 +814,16 @@ def test_the_report_judges_the_refined_estimates(counts, tmp_path):
     assert f"{before.log_evidence:.2f}" in text
 
 
+def test_an_evaluation_without_its_rows_is_refused_by_name(counts, tmp_path):
+    folder = shutil.copytree(counts.folder, tmp_path / "run")
+    before = Folder(folder).read_metrics()
+    file = folder / "evaluations" / "test.json"
+    write_json(file, dict(before) | {"num_refined": 1})
+    said = r"test.npz is missing, which test.json was computed from: .* --refine$"
+    with pytest.raises(ConfigError, match=said):
+        write_report(folder, tmp_path / "out", progress=False)
+
+
 def test_without_a_refinement_the_runs_own_estimates_are_judged(counts):
     subject = page._finished(Folder(counts.folder), {})
     assert subject.judged is None

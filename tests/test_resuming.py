@@ -4,8 +4,10 @@ import dataclasses
 import zipfile
 
 import numpy as np
+import pyro
 import pytest
 import torch
+from pyro.distributions import Normal
 from pyro.infer import Trace_ELBO
 from torch import optim
 
@@ -95,6 +97,102 @@ def test_every_setting_that_changes_the_draws_is_compared():
     free = {"num_epochs", "device", "compile", "checkpoint", "progress", "optimizer", "scheduler"}
     every = {each.name for each in dataclasses.fields(pv.Training)}
     assert every - free == set(pv.Training().described())
+
+
+class Own(torch.nn.Module):
+    """A custom model or guide: what it computes is not told by its parameters."""
+
+    def __init__(self, program):
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear = torch.nn.Linear(*((3, 2) if program.guides else (2, 3)))
+        self.program = program
+
+    def forward(self, x):
+        with pyro.plate("data", len(x), dim=-1):
+            return self.program(self.linear, x)
+
+
+@dataclasses.dataclass
+class Normals:
+    """Densities that differ in what no parameter holds."""
+
+    guides: bool = False
+    function: object = torch.tanh
+    scale: float = 1.0
+    noise: float = 0.0
+    num_rows: int | None = None  # the only number of rows that it takes
+
+    def __call__(self, linear, x):
+        if self.num_rows not in (None, len(x)):
+            raise ValueError("another number of rows")
+        if self.guides:
+            return pyro.sample("z", Normal(linear(x), self.scale).to_event(1))
+        z = pyro.sample("z", Normal(torch.zeros(len(x), 2), 1.0).to_event(1))
+        mean = self.function(linear(z)) + self.noise * torch.randn(3)
+        return pyro.sample("x", Normal(mean, self.scale).to_event(1), obs=x)
+
+
+DENSITIES = {
+    "function": ({"function": torch.sin}, {}, "another model, .* at site 'x' differs"),
+    "scale": ({"scale": 1.1}, {}, "another model, .* at site 'x' differs"),
+    "guide": ({}, {"scale": 1.1}, "another guide, .* at site 'z' differs"),
+}
+
+
+@pytest.mark.parametrize("num_rows", [None, 20], ids=["any rows", "all rows"])
+@pytest.mark.parametrize("name", DENSITIES)
+def test_a_training_does_not_go_on_with_other_densities_at_equal_weights(name, num_rows, tmp_path):
+    of_model, of_guide, said = DENSITIES[name]
+    x = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
+    fixed = {"num_rows": num_rows}
+
+    def fitted(num_epochs, **changes):
+        model = Own(Normals(**fixed | changes.get("model", {})))
+        guide = Own(Normals(guides=True, **fixed | changes.get("guide", {})))
+        training = quiet(num_epochs=num_epochs, checkpoint=tmp_path / "run.pt")
+        before = model.linear.weight.clone()
+        try:
+            return pv.fit(model, guide, x, training=training)
+        except OtherSettingsError:
+            assert torch.equal(model.linear.weight, before)  # refused, and left as it was
+            raise
+
+    fitted(1)
+    with pytest.raises(OtherSettingsError, match=f"run.pt was written with {said}.*: delete it"):
+        fitted(2, model=of_model, guide=of_guide)
+    assert fitted(2).num_epochs == 2
+
+
+def test_random_densities_are_not_compared(tmp_path):
+    x = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
+    for num_epochs in (1, 2):
+        model, guide = Own(Normals(noise=1.0)), Own(Normals(guides=True))
+        torch.manual_seed(num_epochs)
+        training = quiet(num_epochs=num_epochs, checkpoint=tmp_path / "run.pt")
+        assert pv.fit(model, guide, x, training=training).num_epochs == num_epochs
+
+
+def test_a_checkpoint_changes_neither_weights_nor_buffers_nor_random_states(tmp_path):
+    """The network has batch normalisation and dropout, which a probe in training mode moves."""
+    found = []
+    for path in (None, tmp_path / "run.pt"):
+        torch.manual_seed(0)
+        layers = [torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4), torch.nn.Dropout(0.5)]
+        guide = pv.Guide(posteriors.MeanFieldNormal(2), 3, torch.nn.Sequential(*layers))
+        model = pv.Model(priors.StandardNormal(2), pv.likelihoods.Gaussian(3))
+        pv.fit(model, guide, rows().x, training=quiet(checkpoint=path))
+        found.append([*guide.state_dict().values(), *model.state_dict().values(), torch.rand(3)])
+    assert all(map(torch.equal, *found))
+
+
+def test_a_checkpoint_of_more_epochs_is_refused(tmp_path):
+    path = tmp_path / "run.pt"
+    done = trained(quiet(num_epochs=3, checkpoint=path))
+    again = trained(quiet(num_epochs=3, checkpoint=path))  # the result of a finished training
+    assert again.history == done.history
+    with pytest.raises(OtherSettingsError, match=r"run.pt is of 3 epochs, more than the 2 of this"):
+        trained(quiet(num_epochs=2, checkpoint=path))
 
 
 def test_pyros_own_objective_goes_on_in_another_process(tmp_path):

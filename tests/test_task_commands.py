@@ -465,7 +465,7 @@ def test_rows_that_changed_since_training_are_refused(tmp_path):
         for command in (("evaluate", folder), ("report", folder)):
             result = call(*command, "--quiet")
             assert result.exit_code == 2
-            assert "was trained on other rows than 'table' holds now" in result.output
+            assert "was trained on other rows than those of 'table' now" in result.output
     table.write_text("a,b\n" + "\n".join(rows))
     assert call("evaluate", folder, "--quiet", "--num-particles", 30).exit_code == 0
 

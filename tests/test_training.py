@@ -30,7 +30,7 @@ from test_importance import TwoSites
 from torch import nn
 
 import ppl_vae as pv
-from ppl_vae import beds, likelihoods, objectives, posteriors, priors
+from ppl_vae import beds, evidence, likelihoods, objectives, posteriors, priors
 from ppl_vae.training import schedules
 
 
@@ -59,6 +59,46 @@ def test_same_seed_same_result_another_seed_another():
     assert all(torch.equal(a, b) for a, b in zip(weights, same, strict=True))
     assert not torch.equal(weights[0], different[0])
     assert other.seed == 2
+
+
+MODES = {
+    "no_grad": torch.no_grad,
+    "inference_mode": torch.inference_mode,
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+}
+
+
+@pytest.mark.parametrize("around", ["the call", "the data"])
+@pytest.mark.parametrize("mode", MODES)
+def test_the_callers_mode_of_torch_changes_neither_training_nor_evidence(mode, around):
+    """To the bit; autocast would round the products of matrices to 8 bits."""
+    results = [_in_mode(inner, around) for inner in (nullcontext, MODES[mode])]
+    for plain, within in zip(*results, strict=True):
+        assert torch.equal(plain, within)
+
+
+def _in_mode(mode, around):
+    """Weights after training, and estimates of log p(x) by two methods."""
+    torch.manual_seed(0)
+    model, guide = vae()
+    with mode() if around == "the data" else nullcontext():
+        data = split_data()
+    with mode() if around == "the call" else nullcontext():
+        pv.fit(model, guide, data, training=quiet(num_epochs=1))
+        few = data.test[:3]
+        sampled = pv.log_evidence(model, guide, few, num_particles=40, progress=False)
+        method = evidence.AIS(30, 5)
+        annealed = pv.log_evidence(model, guide, few, method=method, progress=False)
+    found = [p.detach() for p in [*model.parameters(), *guide.parameters()]]
+    return [*found, *(torch.tensor(each.log_evidence) for each in (sampled, annealed))]
+
+
+def test_parameters_made_in_inference_mode_are_refused():
+    with torch.inference_mode():
+        model, guide = vae()
+    said = r" of the model was made inside torch.inference_mode\(\)"
+    with pytest.raises(ValueError, match=said):
+        pv.fit(model, guide, split_data(), training=quiet())
 
 
 def test_history_has_a_row_per_epoch_and_unannealed_validation():

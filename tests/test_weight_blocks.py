@@ -5,6 +5,8 @@ import tracemalloc
 from dataclasses import replace
 
 import numpy as np
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from scipy.special import logsumexp
@@ -15,6 +17,7 @@ from ppl_vae.evidence import Defensive, ImportanceSampling, reduce_log_weights
 from ppl_vae.evidence.pareto import pareto_k
 from ppl_vae.evidence.weights import Reduction
 
+KINDS = ("tame", "heavy", "tied", "rising", "falling", "zero", "unknown", "infinite")
 SIZES = (1, 2, 29, 30, 100, 2_000, 20_000)
 MEGABYTE = 2**20
 
@@ -40,6 +43,8 @@ def log_weights_of(kind, num_particles):
             log_w[: num_particles // 2, 1] = -np.inf
         case "unknown":
             log_w[num_particles // 2, [1, 3]] = np.nan
+        case "infinite":
+            log_w[num_particles // 2, [0, 3]] = np.inf
     return log_w
 
 
@@ -61,7 +66,7 @@ def check_equal(found, expected):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("kind", ["tame", "heavy", "tied", "rising", "falling", "zero", "unknown"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_blocks_give_the_evidence_of_the_whole(kind, dtype):
     for num_particles in SIZES:
         log_w = log_weights_of(kind, num_particles).astype(dtype)
@@ -95,6 +100,62 @@ def test_the_evidence_is_that_of_the_formulas(kind):
             np.testing.assert_allclose(
                 getattr(found, name), values, rtol=1e-11, atol=1e-12, err_msg=name
             )
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_row_with_an_undefined_weight_has_no_numbers_and_others_keep_theirs(value):
+    """Weights of zero, log w = -inf, are no error."""
+    log_w = log_weights_of("zero", 100)
+    known = reduce_log_weights(log_w).arrays()
+    assert known["log_evidence"][0] == -np.inf
+    for place in (0, 57, 99):
+        log_w[place, 2] = value
+    found = reduce_log_weights(log_w)
+    assert found.is_undefined.tolist() == [False, False, True, False, False, False]
+    assert np.isnan(pareto_k(log_w)).tolist() == found.is_undefined.tolist()
+    for name in ("log_evidence", "mc_se", "ess", "pareto_k", "elbo", "smoothed"):
+        values = getattr(found, name)
+        assert np.isnan(values[2]), name
+        np.testing.assert_array_equal(np.delete(values, 2), np.delete(known[name], 2))
+    assert "not defined for some rows" in str(found.summary())
+    assert not found.unresolved.any()
+    clusters = np.arange(100) // 20
+    assert np.isnan(reduce_log_weights(log_w, clusters=clusters).mc_se).tolist()[2]
+
+
+class Jumps(dist.Normal):
+    """A density that is wrong above 2."""
+
+    wrong = torch.inf
+
+    def log_prob(self, value):
+        return torch.where(value > 2.0, self.wrong, super().log_prob(value))
+
+
+@pytest.mark.parametrize("bootstrap", [0, 20])
+@pytest.mark.parametrize("value", [torch.inf, torch.nan])
+def test_the_site_of_an_undefined_density_is_named(value, bootstrap, monkeypatch):
+    """Row 0 is far from what is wrong: its log p(x) is known, and kept."""
+    monkeypatch.setattr(Jumps, "wrong", value)
+    x = torch.tensor([-20.0, 3.5, 4.0], dtype=torch.float64)
+
+    def model(x):
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", Jumps(torch.zeros_like(x), 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("z", dist.Normal(x / 2, 0.5**0.5))
+
+    said = "log p.x. is NaN for 2 rows, the first being row 1: the log-density of site 'z' is NaN"
+    with pytest.warns(UserWarning, match=said):
+        options = {"num_particles": 200, "bootstrap": bootstrap, "progress": False}
+        found = pv.log_evidence(model, guide, x, **options)
+    assert found.is_undefined.tolist() == [False, True, True]
+    exact = dist.Normal(0.0, 2**0.5).log_prob(x[0]).item()
+    # the guide is exact: three terms of about 100 nats, rounded in float32
+    assert abs(found.log_evidence[0] - exact) < 4 * 100 * torch.finfo(torch.float32).eps
 
 
 def test_a_single_log_weight_that_is_unknown_leaves_the_other_rows_alone():

@@ -366,6 +366,33 @@ SIZES = {
 }
 
 
+class Huge(torch.nn.Module):
+    """A decoder with an array of 4 million TB, which no allocator grants."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(2, 3)
+
+    def forward(self, z):
+        return self.linear(z) + (torch.zeros(2**60) if z[..., 0].numel() > 2 else 0.0)
+
+
+def test_memory_that_is_not_granted_is_refused_in_one_line():
+    """Sizes that multiply, as of particles, rows and components, are known to the allocator."""
+    torch.manual_seed(0)
+    guide = pv.Guide(posteriors.MeanFieldNormal(2), 4)
+    model = pv.Model(priors.StandardNormal(2), likelihoods.Gaussian(4), Huge())
+    training = pv.Training(num_epochs=1, progress=False)
+    calls = [
+        lambda: pv.fit(model, guide, X, training=training),
+        lambda: pv.log_evidence(model, guide, X, num_particles=40, progress=False),
+        lambda: pv.log_weights(model, guide, torch.zeros(3, 4), num_particles=2),
+    ]
+    for call in calls:
+        with pytest.raises(TooLargeError, match=r"there is no memory for \d+ bytes more: lower"):
+            call()
+
+
 @pytest.mark.parametrize("name", SIZES)
 def test_what_cannot_fit_is_refused_before_memory_is_taken(name):
     """The message gives the size; nothing is allocated (the process would otherwise be killed)."""

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ppl_vae.cli.errors import Commands
+from ppl_vae.cli.errors import Commands, at_level
 from ppl_vae.cli.names import LIKELIHOOD, OBJECTIVE, POSTERIOR, PRIOR, WithNames, completion
 from ppl_vae.cli.options import (
     TABLES,
@@ -287,8 +287,6 @@ def _run(config: Any, output: Path, *, quiet: bool, json: bool = False) -> None:
     from ppl_vae.experiment import Folder, run_experiment
     from ppl_vae.runtime.distributed import is_main, process_group
 
-    level = logging.WARNING if quiet else logging.INFO
-    logging.getLogger("ppl_vae.experiment.run").setLevel(level)
     folder = Folder(output)
     if folder.finished:
         folder.claim(config)
@@ -297,7 +295,8 @@ def _run(config: Any, output: Path, *, quiet: bool, json: bool = False) -> None:
             "afresh.\n",
             err=True,
         )
-    with process_group():
+    level = logging.WARNING if quiet else logging.INFO
+    with process_group(), at_level(level, "ppl_vae.experiment.run"):
         metrics = run_experiment(config, output, progress=not quiet)
         if is_main():
             _echo_metrics(metrics, [output / name for name in folder.files], json=json)

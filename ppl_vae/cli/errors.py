@@ -20,6 +20,7 @@ from ppl_vae.cli.outputs import check_output
 from ppl_vae.cli.words import in_flags
 from ppl_vae.errors import ArgumentError
 from ppl_vae.runtime.checks import one_line
+from ppl_vae.runtime.memory import memory_in_words
 
 # click's ClickException; some versions of typer bring a copy of click
 UsageError: type[Exception] = typer.BadParameter.__mro__[2]
@@ -80,7 +81,7 @@ class Commands(TyperGroup):
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, terminate)
         try:
-            with listening():
+            with listening(), memory_in_words("ask for smaller sizes, or fewer rows at once"):
                 return super().invoke(ctx)
         except (typer.Exit, typer.Abort, UsageError, BrokenPipeError):
             raise
@@ -160,6 +161,18 @@ def listening() -> Iterator[None]:
             yield
         finally:
             logger.removeHandler(echo)
+
+
+@contextmanager
+def at_level(level: int, name: str) -> Iterator[None]:
+    """The level of a part of the library's log, for a while."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(level)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

@@ -1,5 +1,6 @@
 """log_evidence: any method, applied to all rows in blocks, so that it can be resumed."""
 
+import contextlib
 import time
 from collections.abc import Iterable
 from dataclasses import replace
@@ -21,7 +22,7 @@ from ppl_vae.programs.global_latents import with_global_draws
 from ppl_vae.programs.inference import Inference
 from ppl_vae.programs.modules import arguments, missing_values, modules_of, own_parameters
 from ppl_vae.programs.rows_apart import points
-from ppl_vae.programs.traces import Program
+from ppl_vae.programs.traces import Program, undefined_site
 from ppl_vae.programs.validation import ROWS_AT_ONCE
 from ppl_vae.runtime.checks import (
     echoed,
@@ -36,9 +37,11 @@ from ppl_vae.runtime.distributed import from_main, gathered, is_main, num_proces
 from ppl_vae.runtime.progress import progress_bar
 from ppl_vae.runtime.sealed import read_arrays
 from ppl_vae.runtime.seeding import derived_seed
+from ppl_vae.runtime.text import counted
 
 __all__ = ["log_evidence", "pooled"]
 
+DRAWS_LOOKED_AT = 1_000  # for the site with an undefined density
 FEW_ROWS = 2
 SECONDS_BETWEEN_WRITES = 5.0
 LEAST_DATA_APART = 1_000
@@ -139,7 +142,9 @@ def log_evidence(
                 _append(parts, part)
             file.write(parts, last=starts[-1] + rows >= num_data)
             bar.update(sum(map(len, parts)) - bar.n)
-    return concatenate(parts).judged()
+    evidence = concatenate(parts).judged()
+    _warn_of_undefined(inference, evidence)
+    return evidence
 
 
 def pooled(parts: Iterable[Evidence]) -> Evidence:
@@ -209,6 +214,22 @@ def _warn_of_points(inference: Inference) -> None:
             f"the guide sets {name!r} to a point, so that the result is log p(x, z) there and not "
             "log p(x): refine(model, guide, data) gives it a density"
         )
+
+
+def _warn_of_undefined(inference: Inference, evidence: Evidence) -> None:
+    """Warn, once, of rows with a log-weight of NaN or +inf, and of the site that gives it."""
+    rows = np.flatnonzero(evidence.is_undefined)
+    if not len(rows):
+        return
+    where = "a log-density"
+    with contextlib.suppress(Exception):  # the warning does without the site
+        terms = inference.block(slice(rows[0], rows[0] + 1), seed=0).terms(DRAWS_LOOKED_AT)
+        if site := undefined_site(terms):
+            where = f"the log-density of site {site!r}"
+    warn_caller(
+        f"log p(x) is NaN for {counted(len(rows), 'row')}, the first being row {rows[0]}: {where} "
+        "is NaN or infinite there at some draws: look at its parameters"
+    )
 
 
 def _labelled(evidence: Evidence, rows: Dataset, measure: str) -> Evidence:

@@ -7,7 +7,15 @@ from ppl_vae.data import Dataset
 from ppl_vae.programs.traces import Program
 from ppl_vae.runtime.digests import row_digests
 
-__all__ = ["WITH_MASK", "digests", "measure_of", "other_rows", "quantity_of", "row_weights"]
+__all__ = [
+    "WITH_MASK",
+    "digests",
+    "measure_of",
+    "other_rows",
+    "quantity_of",
+    "row_weights",
+    "same_rows",
+]
 
 WITH_MASK = ", with the mask of "  # and its columns, after the likelihood's measure
 
@@ -50,6 +58,16 @@ def other_rows(one: np.ndarray, other: np.ndarray) -> str:
     if len(differ) < len(one):
         found = f"{len(differ)} of {len(one)} rows, the first being row {differ[0]},"
     return f"{found} differ; both need the same x, binarised alike and in the same units"
+
+
+def same_rows(one: np.ndarray | None, other: np.ndarray | None) -> bool:
+    """Whether both digests are known, and of the same rows.
+
+    Example:
+        >>> same_rows(np.array([1, 2]), np.array([1, 2])), same_rows(np.array([1, 2]), None)
+        (True, False)
+    """
+    return one is not None and other is not None and np.array_equal(one, other)
 
 
 def quantity_of(measure: str) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor
 from ppl_vae.data import Dataset
 from ppl_vae.evidence.defensive import Defensive, prior_guide
 from ppl_vae.evidence.errors import bootstrap_se
-from ppl_vae.evidence.pareto import SMALLEST_NUM_PARTICLES, unresolved
+from ppl_vae.evidence.pareto import SMALLEST_NUM_PARTICLES, defined, unresolved
 from ppl_vae.evidence.result import Evidence, concatenate
 from ppl_vae.evidence.weights import Reduction, reduce_log_weights
 from ppl_vae.importance import Compiled, Eager, iter_particles
@@ -255,8 +255,9 @@ class ImportanceSampling:
         evidence = reduce_log_weights(log_w, strata, clusters)
         if not self.bootstrap or clusters is not None:
             return evidence
+        log_w, is_undefined = defined(log_w)
         errors = bootstrap_se(log_w, self.bootstrap, seed, strata)
-        return replace(evidence, mc_se=np.where(unresolved(log_w), np.nan, errors))
+        return replace(evidence, mc_se=np.where(unresolved(log_w) | is_undefined, np.nan, errors))
 
     def _until_target(
         self, model: Program, guide: Program, data: Dataset, seed: int | None

@@ -7,6 +7,7 @@ __all__ = [
     "GOOD_K",
     "RESOLUTION",
     "SMALLEST_NUM_PARTICLES",
+    "defined",
     "pareto_k",
     "share_of_bad",
     "smooth",
@@ -28,8 +29,8 @@ def pareto_k(log_weights: np.ndarray) -> np.ndarray:
     k > 0.7: a bound, not an estimate. Three cases are defined here. If five draws or more have the
     largest weight (the guide is exact, or z is discrete), the weights are bounded and k is -inf. A
     tail that cannot be fitted, because its smallest weights are equal or beyond the range of
-    floating point, has k = inf. With fewer than 30 particles, or if the weights are `unresolved`, k
-    is NaN.
+    floating point, has k = inf. With fewer than 30 particles, or if the weights are `unresolved` or
+    one of them is NaN or infinite, k is NaN.
 
     Args:
         log_weights: log w, not negated as in `arviz_stats`.
@@ -68,12 +69,33 @@ def smooth(log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         >>> smooth(np.zeros((100, 2)))[1].tolist()
         [0.0, 0.0]
     """
-    log_weights = np.asarray(log_weights)
+    log_weights, is_undefined = defined(np.asarray(log_weights))
     num_particles = len(log_weights)
     log_mean = logsumexp(log_weights.astype(np.float64), axis=0) - np.log(num_particles)
     num_tail = tail_size(num_particles) + 1
     top = np.partition(log_weights, -num_tail, axis=0)[-num_tail:]
-    return smoothed_mean(top, log_mean, num_particles)
+    k_hat, smoothed = smoothed_mean(top, log_mean, num_particles)
+    return np.where(is_undefined, np.nan, k_hat), np.where(is_undefined, np.nan, smoothed)
+
+
+def defined(log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Log-weights with zeros for the rows where one is NaN or +inf, and which rows those are, (B,).
+
+    A density that is infinite, or not a number, is an error of the model: no mean of weights with
+    it is defined.
+
+    Args:
+        log_weights: log w, (K, B).
+
+    Example:
+        >>> found, rows = defined(np.array([[-1.0, np.inf, -np.inf]]))
+        >>> found.tolist(), rows.tolist()
+        ([[-1.0, 0.0, -inf]], [False, True, False])
+    """
+    rows = ~(log_weights.max(0) < np.inf)
+    if rows.any():
+        log_weights = np.where(rows, log_weights.dtype.type(0), log_weights)
+    return log_weights, rows
 
 
 def smoothed_mean(

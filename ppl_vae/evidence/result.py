@@ -52,7 +52,8 @@ class Evidence(Shown):
     Args:
         log_evidence: log mean_k w_k, nats, (N,).
         mc_se: Its standard error, by the delta method sd(w) / (mean(w) sqrt(K)), (N,). Meaningless
-            if k-hat > 0.5; infinite if all weights are zero, NaN if they are `unresolved`.
+            if k-hat > 0.5; infinite if all weights are zero, NaN if they are `unresolved`. All
+            numbers of a row are NaN if a log-weight is NaN or +inf.
         ess: Effective sample size, (sum w)^2 / sum w^2, between 1 and K, (N,); NaN if the weights
             are `unresolved`. With latents outside the data plate at most 1 / (1 / K + mc_se^2).
         pareto_k: Pareto k-hat, (N,): above 0.7 log_evidence is only a lower bound in expectation.
@@ -196,7 +197,12 @@ class Evidence(Shown):
     def unresolved(self) -> np.ndarray:
         """Whether log w is rounded by more than 0.02 nats, so that errors are unknown, (N,)."""
         unknown = np.isnan(self.mc_se) & np.isnan(self.pareto_k)
-        return unknown & (self.num_used >= SMALLEST_NUM_PARTICLES)
+        return unknown & ~self.is_undefined & (self.num_used >= SMALLEST_NUM_PARTICLES)
+
+    @property
+    def is_undefined(self) -> np.ndarray:
+        """Whether a log-weight is NaN or +inf, so that there is no log p(x), (N,)."""
+        return np.isnan(self.log_evidence)
 
     @property
     def num_needed(self) -> np.ndarray:

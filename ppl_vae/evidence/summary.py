@@ -138,6 +138,11 @@ class EvidenceSummary(Shown):
                 f"type rounds them by more than {RESOLUTION} nats: standardise x, or use float64 "
                 "(model.double(), guide.double(), Dataset(x, dtype=torch.float64))"
             )
+        if np.isnan(self.log_evidence):
+            yield (
+                "; log p(x) is not defined for some rows (Evidence.is_undefined), where a "
+                "log-density is NaN or +inf: look at the model and the guide there"
+            )
         if self.rounding_of_x:
             share = f"{self.rounding_of_x:.0%} of the standard deviation of a column"
             yield f"; log p(x) is that of rounded x, off by {share}: {REMEDY}"

@@ -26,6 +26,7 @@ from ppl_vae.experiment.tables import (
 )
 from ppl_vae.runtime.checks import one_line, suggestion
 from ppl_vae.runtime.files import FORMAT, migrated, require_file
+from ppl_vae.runtime.memory import memory_in_words
 from ppl_vae.runtime.text import echoed
 
 __all__ = [
@@ -111,6 +112,11 @@ class Config(Table, validate_default=True):
         """Number of latent dimensions D."""
         return self.posterior.keywords["latent_dim"]
 
+    @property
+    def tables(self) -> dict[str, Any]:
+        """All tables, as a file holds them."""
+        return self.model_dump(mode="json", exclude_none=True)
+
 
 def read_config(path: str | Path | None = None, changes: Iterable[tuple[str, Any]] = ()) -> Config:
     """A run from a TOML file, with changes.
@@ -150,7 +156,7 @@ def changed(config: Config, changes: Iterable[tuple[str, Any]]) -> Config:
         >>> changed(config, [("posterior.latent_dim", 3)]).latent_dim
         3
     """
-    return _changed(config.model_dump(mode="json", exclude_none=True), changes, "")
+    return _changed(config.tables, changes, "")
 
 
 def _changed(document: dict[str, Any], changes: Iterable[tuple[str, Any]], where: str) -> Config:
@@ -211,7 +217,8 @@ def blamed(table: str, make: Callable[..., Any], **available: Any) -> Any:
         ppl_vae.experiment.config.ConfigError: [data] ...
     """
     try:
-        return make(**available)
+        with memory_in_words("lower its sizes"):
+            return make(**available)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"[{table}] {' '.join(str(error).split())}") from error
 
@@ -238,8 +245,7 @@ def to_toml(config: Config) -> str:
         >>> print(to_toml(read_config(changes=[("data.name", "digits")])).splitlines()[:2])
         ['[data]', 'name = "digits"']
     """
-    tables = config.model_dump(mode="json", exclude_none=True)
-    parts = [part for name, table in tables.items() for part in _parts(name, table)]
+    parts = [part for name, table in config.tables.items() for part in _parts(name, table)]
     return "\n\n".join(parts) + "\n"
 
 

@@ -16,12 +16,16 @@ from ppl_vae.experiment.config import (
     written,
 )
 from ppl_vae.experiment.metrics import Metrics
+from ppl_vae.experiment.saved.document import DOCUMENT, read_document
 from ppl_vae.experiment.tables import EvaluationTable
 from ppl_vae.families.likelihoods import Columns
 from ppl_vae.runtime.files import FORMAT, is_partial, remove_partial, write_whole
 from ppl_vae.runtime.locks import alone_in
 
 __all__ = ["Folder", "write_json"]
+
+# Settings of a trained run that may be changed: what is evaluated, and where its files are now.
+FREE = ("evaluation.", "data.name ", "data.data_dir ", "training.device ", "training.compile ")
 
 
 class Folder:
@@ -128,6 +132,30 @@ class Folder:
         if not self.config.is_file():
             raise ConfigError(f"{self.path} holds no run: there is no {self.config.name}")
         return read_config(self.config)
+
+    def trained_config(self) -> Config:
+        """The configuration of a trained run, which is that of its training.
+
+        Raises:
+            ConfigError: config.toml has been changed since, in more than what is evaluated and
+                where.
+        """
+        config = self.read_config()
+        path = self.path / DOCUMENT
+        trained = read_document(path).configuration if path.is_file() else None
+        if trained is None:  # of an earlier version, or not trained yet
+            return config
+        found = [
+            each
+            for each in differences(config, changed(Config.model_validate(trained), []))
+            if not each.startswith(FREE)
+        ]
+        if found:
+            raise ConfigError(
+                f"{self.config} was changed after training: {found[0]} as in {DOCUMENT}. Undo "
+                "that, or train in another folder"
+            )
+        return config
 
     def read_metrics(self) -> Metrics:
         """The results of a finished run."""

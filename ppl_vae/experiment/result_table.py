@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ppl_vae.evidence.pareto import SMALLEST_NUM_PARTICLES
 from ppl_vae.experiment.metrics import Estimates, Metrics
+from ppl_vae.runtime import text
 from ppl_vae.runtime.text import counted
 
 __all__ = ["columns_in_words", "floor_of", "headline", "percent", "reading", "table"]
@@ -67,11 +68,10 @@ def columns_in_words(columns: Sequence[Mapping[str, str]]) -> str:
     """
     heads = ("column", "kind", "likelihood", "why")
     rows = [heads, *([each[head] for head in heads] for each in columns[:LISTED])]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(heads))]
-    lines = ["  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    lines = ["columns:", *text.table(rows, numbers=False).splitlines()]
     if len(columns) > LISTED:
-        lines.append(f"  and {counted(len(columns) - LISTED, 'further column')}: see metrics.json")
-    return "\n".join(["columns:", *lines])
+        lines.append(f"and {counted(len(columns) - LISTED, 'further column')}: see metrics.json")
+    return "\n  ".join(lines)
 
 
 def headline(metrics: Estimates) -> str:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from ppl_vae.data import Dataset
-from ppl_vae.data.streaming import in_file
 from ppl_vae.experiment.assemble import Experiment, build
 from ppl_vae.experiment.config import Config, ConfigError, blamed, changed
 from ppl_vae.experiment.folder import Folder, write_json
@@ -26,7 +25,7 @@ from ppl_vae.experiment.results import (
 from ppl_vae.experiment.saved.card import write_card
 from ppl_vae.experiment.saved.document import DOCUMENT, read_document
 from ppl_vae.experiment.saved.programs import WEIGHTS, read_programs
-from ppl_vae.experiment.saved.rows import digest_of_rows
+from ppl_vae.experiment.saved.rows import require_rows_of
 from ppl_vae.experiment.saved.run import SavedRun, open_saved, write_run
 from ppl_vae.programs.traces import Program
 from ppl_vae.programs.validation import check_data
@@ -76,6 +75,7 @@ def run_experiment(config: Config, output: str | Path, *, progress: bool = True)
     folder = Folder(output)
     if folder.finished:
         folder.claim(config)
+        folder.trained_config()
         return folder.read_metrics()
     started = time.perf_counter()
     experiment = build(folder.completed(config))
@@ -115,7 +115,7 @@ def _run(
     check_present()
     if is_main():
         parts = experiment.model, experiment.guide, experiment.data
-        write_run(folder.path, *parts, result, kind="experiment")
+        write_run(folder.path, *parts, result, configuration=folder.read_config().tables)
     evidence, found = measure(experiment, held_out, progress=progress, checkpoint=folder.evidence)
     metrics = provenance(found, experiment, result, time.perf_counter() - started)
     check_present()
@@ -211,7 +211,7 @@ def load_experiment(
             f"{folder} was saved from Python, and this needs a run of a configuration: use "
             "`pv.load_run` and Python, or `ppl-vae score`, impute, anomaly and transform"
         )
-    config = place.read_config()
+    config = place.trained_config()
     has_weights = (place.path / WEIGHTS).is_file()
     if not has_weights and not place.weights.is_file():
         raise ConfigError(
@@ -223,26 +223,13 @@ def load_experiment(
     experiment = build(config)
     if has_weights:
         saved = read_document(place.path / DOCUMENT)
-        _require_same_rows(place, saved.data.digest, experiment.rows)
+        require_rows_of(saved.data, experiment.rows, place.path)
         read_programs(place.path, saved.programs, experiment.model, experiment.guide)
     else:  # of an earlier version
         load_weights(place.weights, experiment.model, experiment.guide)
     for module in (experiment.model, experiment.guide):
         module.eval().to(device)
     return experiment
-
-
-def _require_same_rows(place: Folder, trained_on: str, rows: Dataset) -> None:
-    """Refuse rows that have changed since training, which would move between the splits.
-
-    Rows that stay in a file larger than the memory are not read for this.
-    """
-    if in_file(rows.x) or digest_of_rows(rows) == trained_on:
-        return
-    raise ConfigError(
-        f"{place.path} was trained on other rows than {rows.name!r} holds now: bring the former "
-        "rows back, or train again in another folder"
-    )
 
 
 def evaluate_run(

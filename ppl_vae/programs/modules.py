@@ -6,7 +6,7 @@ import logging
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import CellType, CodeType, ModuleType, NoneType
 from typing import Any
 
@@ -22,12 +22,15 @@ from ppl_vae.guide import Guide
 from ppl_vae.model import Model, rows_to_start_from
 from ppl_vae.programs.particles import Program
 from ppl_vae.runtime.checks import one_line
+from ppl_vae.runtime.memory import memory_in_words
 from ppl_vae.runtime.seeding import one_at_a_time
 
 __all__ = ["module_of"]
 
 logger = logging.getLogger(__name__)
 
+SMALLER = "lower batch_size, num_particles or chunk_size, or the sizes of the model"
+AUTOCAST = ("cpu", "cuda")  # devices whose products it may round
 EMPTY_CELL = CellType()  # of a variable that is not set yet
 MOST_ITEMS = 1_000  # of a container: a longer one holds data
 LEAVES = (str, bytes, int, float, complex, NoneType, ModuleType)
@@ -207,12 +210,25 @@ def _only(state: Any, names: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 
 @contextmanager
+def as_asked() -> Iterator[None]:
+    """Leave the caller's autocast and inference mode, which would change numbers and gradients."""
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        for device in AUTOCAST:
+            if torch.is_autocast_enabled(device):
+                stack.enter_context(torch.autocast(device, enabled=False))
+        yield
+
+
+@contextmanager
 def evaluating(*programs: Program) -> Iterator[None]:
     """Evaluation mode, no gradients, no validation within; errors in one line."""
     try:
         with (
             one_at_a_time,
+            memory_in_words(SMALLER),
             at_rest(*modules_of(*programs)),
+            as_asked(),
             torch.no_grad(),
             own_parameters(*programs),
             pyro.validation_enabled(False),

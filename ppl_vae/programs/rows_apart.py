@@ -31,6 +31,7 @@ __all__ = ["check_rows", "points"]
 
 logger = logging.getLogger(__name__)
 
+KNOWN = {"ppl_vae", "pyro", "torch", "zuko"}
 ROWS_TOGETHER = 6
 TOLERANCE = 1e-3  # of log-densities in float32, whose rounding depends on the number of rows
 
@@ -40,7 +41,8 @@ def check_rows(model: Program, guide: Program, *args: Tensor) -> list[str]:
 
     Custom programs run once over all rows, as `check_programs` has it, and on a few rows, where
     the log-densities of a row have to be the same among others as without them. A warning names a
-    site that observes another function of x than x, and what the guide observes.
+    site that observes another function of x than x, what the guide observes, and a log-density of
+    the model that is itself random.
 
     Args:
         model: `Model`, or any Pyro model in the library's form.
@@ -61,11 +63,13 @@ def check_rows(model: Program, guide: Program, *args: Tensor) -> list[str]:
         []
     """
     outside = check_programs(model, guide, *args)
-    if isinstance(model, Model) and isinstance(guide, Guide):
-        return outside
     count = min(ROWS_TOGETHER, len(args[0]))
     index = torch.linspace(0, len(args[0]) - 1, count).long()
     some = tuple(each[index.to(each.device)] for each in args)
+    if _may_be_random(model):
+        _warn_of_noise(model, guide, *some)
+    if isinstance(model, Model) and isinstance(guide, Guide):
+        return outside
     if not isinstance(guide, Guide):
         require_own_draws(guide, *some)
         _warn_of_factors(guide, *some)
@@ -185,6 +189,31 @@ def _by_row(trace: Any) -> dict[str, Tensor]:
 def _are_close(one: Any, two: Any) -> bool:
     one, two = (torch.as_tensor(each) for each in (one, two))
     return torch.allclose(one, two, TOLERANCE, TOLERANCE, equal_nan=True)
+
+
+def _may_be_random(model: Program) -> bool:
+    """Whether a model has parts that are not of the libraries, which draw only at sites."""
+    if not isinstance(model, Model):
+        return True
+    return any(type(part).__module__.partition(".")[0] not in KNOWN for part in model.modules())
+
+
+def _warn_of_noise(model: Program, guide: Program, *args: Tensor) -> None:
+    """Warn where the model's log-density, at the same latents, depends on the seed."""
+    with evaluating(model, guide):
+        drawn = _run("guide", guide, {}, args)
+        joint = None if drawn is None else _run("model", model, _latents(drawn), args)
+        again = None if joint is None else _run("model", model, _latents(joint), args, seed=1)
+    if again is None:
+        return
+    name = _site_that_differs(joint, again, slice(None))
+    if name is not None:
+        warn_caller(
+            f"the model's log-density at site {name!r} is itself random at given latents: it draws "
+            "numbers outside of sample sites (torch.randn, functional dropout), so that log p(x) "
+            "is that of no fixed model; draw them by pyro.sample, or leave them out in evaluation "
+            "mode"
+        )
 
 
 def _warn_of_factors(guide: Program, *args: Tensor) -> None:

@@ -319,6 +319,16 @@ def _total(sites: dict[str, Tensor], like: Tensor) -> Tensor:
     return sum(sites.values(), torch.zeros_like(like))
 
 
+def undefined_site(terms: LogTerms) -> str | None:
+    """Name of the first site, guide first, that makes a log-weight NaN or +inf, or None."""
+    for trace, worst in ((terms.guide_trace, -torch.inf), (terms.model_trace, torch.inf)):
+        for site in sample_sites(trace):
+            log_p = log_prob_of(site)
+            if (log_p.isnan() | (log_p == worst)).any():
+                return site["name"]
+    return None
+
+
 def nonfinite_site(terms: LogTerms) -> str | None:
     """Name of the first site, guide first, with a NaN or infinite value or density, or None."""
     for trace in (terms.guide_trace, terms.model_trace):

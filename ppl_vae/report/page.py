@@ -11,10 +11,10 @@ from typing import Any
 from zipfile import BadZipFile
 
 import jinja2
-import numpy as np
 import xarray as xr
 
 from ppl_vae.evidence import Evidence
+from ppl_vae.evidence.fingerprints import same_rows
 from ppl_vae.experiment.config import ConfigError
 from ppl_vae.experiment.folder import Folder
 from ppl_vae.experiment.metrics import Estimates
@@ -184,11 +184,6 @@ def _parts(run: Any) -> Sequence[Any]:
     return run
 
 
-def _same(one: np.ndarray | None, other: np.ndarray | None) -> bool:
-    """Whether these are the digests of the same rows."""
-    return one is not None and other is not None and np.array_equal(one, other)
-
-
 def _finished(folder: Folder, place: dict[str, Any]) -> Subject:
     """The run of a configuration, with the estimates in its folder."""
     experiment = load_experiment(folder.path, **place)
@@ -206,20 +201,30 @@ def _refined(subject: Subject) -> Subject:
     assert subject.folder is not None
     where = subject.metrics.evaluation["split"], subject.metrics.num_data
     found = {path: _read(path, partial(Estimates.read, path)) for path in subject.evaluations}
-    same = {
-        path: each
+    refined = {
+        path: _per_row(path)
         for path, each in found.items()
         if each.num_refined and (each.evaluation["split"], each.num_data) == where
     }
+    rows = subject.evidence.digests
+    same = [path for path, each in refined.items() if same_rows(each.digests, rows)]
     if not same:
         return subject
-    judged, estimates = min(same.items(), key=lambda item: item[1].share_bound)
-    per_row = judged.with_suffix(".npz")
-    evidence = _read(per_row, partial(Evidence.load, per_row))
-    if not _same(evidence.digests, subject.evidence.digests):
-        return subject
-    metrics = replace(subject.metrics, **estimates)
-    return replace(subject, metrics=metrics, evidence=evidence, judged=judged)
+    judged = min(same, key=lambda path: found[path].share_bound)
+    metrics = replace(subject.metrics, **found[judged])
+    return replace(subject, metrics=metrics, evidence=refined[judged], judged=judged)
+
+
+def _per_row(path: Path) -> Evidence:
+    """log p(x) per row of an evaluation, whose means are in `path`."""
+    per_row = path.with_suffix(".npz")
+    if not per_row.exists():
+        run = path.parent.parent
+        raise ConfigError(
+            f"{per_row} is missing, which {path.name} was computed from: bring it back, or remove "
+            f"{path.name} and evaluate again by ppl-vae evaluate {run} --refine"
+        )
+    return _read(per_row, partial(Evidence.load, per_row))
 
 
 def _evidence_of(folder: Folder) -> Evidence:

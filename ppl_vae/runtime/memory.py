@@ -2,18 +2,30 @@
 
 import math
 import os
-from contextlib import suppress
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ppl_vae.errors import TooLargeError
 
-__all__ = ["NUM_BYTES", "available_bytes", "require_memory", "require_unpacked"]
+__all__ = [
+    "NUM_BYTES",
+    "available_bytes",
+    "memory_in_words",
+    "require_memory",
+    "require_unpacked",
+]
 
 NUM_BYTES = 4  # of a number in float32
 CGROUP = Path("/sys/fs/cgroup")  # of a container
 GIGABYTE = 2**30
 LARGEST_UNPACKED = 2**28  # bytes of a compressed file whose values may all be equal
 MOST_COMPRESSED = 500  # times; deflated zeros take a thousandth
+REFUSED = re.compile(  # by torch's allocators, and by NumPy
+    r"tried to allocate ([\d.]+ \w+)|unable to allocate ([\d.]+ \w+)|size calculation overflowed",
+    re.IGNORECASE,
+)
 
 
 def require_memory(what: str, *sizes: float, num_bytes: int = NUM_BYTES) -> None:
@@ -42,6 +54,33 @@ def require_memory(what: str, *sizes: float, num_bytes: int = NUM_BYTES) -> None
             f"{what} needs {needed / GIGABYTE:,.0f} GB of memory, and "
             f"{available / GIGABYTE:,.1f} GB are available: ask for less"
         )
+
+
+@contextmanager
+def memory_in_words(remedy: str) -> Iterator[None]:
+    """Name the remedy where an array does not fit into memory.
+
+    Args:
+        remedy: What makes it smaller.
+
+    Raises:
+        TooLargeError: Instead of the errors of torch and NumPy.
+
+    Example:
+        >>> import numpy as np
+        >>> with memory_in_words("lower num_particles"):
+        ...     np.empty(2**60)
+        Traceback (most recent call last):
+        ppl_vae.errors.TooLargeError: there is no memory for 8.00 EiB more: lower num_particles
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        found = REFUSED.search(str(error))
+        if found is None and not isinstance(error, MemoryError):
+            raise
+        size = next(filter(None, found.groups()), "so much") if found else "so much"
+        raise TooLargeError(f"there is no memory for {size} more: {remedy}") from error
 
 
 def require_unpacked(path: str | Path, num_bytes: int) -> None:

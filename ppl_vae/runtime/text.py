@@ -38,15 +38,17 @@ def counted(number: int, what: str) -> str:
     return f"{number:,} {what}{'s' * (number != 1)}"
 
 
-def table(rows: Sequence[Sequence[str]], *, markdown: bool = False) -> str:
+def table(rows: Sequence[Sequence[str]], *, markdown: bool = False, numbers: bool = True) -> str:
     """Rows of cells as aligned columns, or as a Markdown table.
 
-    The first row is the header. The first column is flush left, the others are flush right. Where
-    a row has fewer cells than the header, its last cell runs on over the remaining columns.
+    The first row is the header. The first column is flush left, the others are flush right, or
+    flush left too where they hold words. Where a row has fewer cells than the header, its last cell
+    runs on over the remaining columns.
 
     Args:
         rows: The header and the rows below it.
         markdown: Whether to write a Markdown table.
+        numbers: Whether the further columns hold numbers.
 
     Example:
         >>> rows = [("model", "log p(x)"), ("vae", "-81.20"), ("iwae", "-79.95")]
@@ -63,7 +65,7 @@ def table(rows: Sequence[Sequence[str]], *, markdown: bool = False) -> str:
     header, *body = rows
     num_columns = len(header)
     if markdown:
-        rule = ["---", *["---:"] * (num_columns - 1)]
+        rule = ["---", *["---:" if numbers else "---"] * (num_columns - 1)]
         padded = ([*row, *[""] * (num_columns - len(row))] for row in (header, rule, *body))
         return "\n".join(
             f"| {' | '.join(cell.replace('|', '\\|') for cell in row)} |" for row in padded
@@ -71,10 +73,11 @@ def table(rows: Sequence[Sequence[str]], *, markdown: bool = False) -> str:
     complete = [row for row in rows if len(row) == num_columns]
     widths = [max(len(row[i]) for row in complete) for i in range(1, num_columns)]
     width = max(len(row[0]) for row in rows)
+    flush = str.rjust if numbers else str.ljust
     lines = []
     for first, *rest in rows:
-        aligned = rest if len(rest) < len(widths) else map(str.rjust, rest, widths)
-        lines.append("  ".join([first.ljust(width), *aligned]))
+        aligned = rest if len(rest) < len(widths) else map(flush, rest, widths)
+        lines.append("  ".join([first.ljust(width), *aligned]).rstrip())
     return "\n".join(lines)
 
 

@@ -3,28 +3,24 @@
 import logging
 import math
 import time
-import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import pyro
 import torch
 from torch import Tensor, nn
 
 from ppl_vae.data import Dataset
 from ppl_vae.data.streaming import in_turn
-from ppl_vae.errors import DamagedFileError
+from ppl_vae.errors import DamagedFileError, OtherSettingsError
 from ppl_vae.model import Model
 from ppl_vae.objectives import Bound, Reparameterized
 from ppl_vae.programs.forms.detection import adapted
+from ppl_vae.programs.forms.probe import difference, probe
 from ppl_vae.programs.modules import (
     evaluating,
     missing_values,
-    modules_of,
-    own_parameters,
     place,
     remember_data,
 )
@@ -60,7 +56,7 @@ from ppl_vae.training.requirements import (
 from ppl_vae.training.settings import Training
 from ppl_vae.training.shared_latents import shared_among
 from ppl_vae.training.state import Best, State, Weights, read_checkpoint, write_checkpoint
-from ppl_vae.training.step import Step, batch_gradient, number, stepper
+from ppl_vae.training.step import Step, batch_gradient, number, stepper, training_mode
 from ppl_vae.training.updates import Updates
 from ppl_vae.training.warnings import concerns, culprit, warn_after, warn_before
 
@@ -140,7 +136,7 @@ class Run:
         if last is None:
             warn_before(self.model, self.data)
             last = self.training.num_epochs
-        self._resume()
+        self._resume(last)
         done = self.result.num_epochs
         self.watchers.begin(self.training, last, self.result)
         start = latest = done, self.state.take()
@@ -316,6 +312,8 @@ class Run:
         path = self.training.checkpoint
         if path is not None and is_main():
             memory = self.updates.state() | {"gradient": self.gradient.state(), "start": self.start}
+            batch = self._rows(torch.arange(self.batch_size))
+            memory["probe"] = probe(self.model, self.guide, *batch)
             write_checkpoint(path, self._settings(), weights, memory, self.result, self.best)
         return weights
 
@@ -340,24 +338,45 @@ class Run:
                 logger.warning(concern)
         return self.result
 
-    def _resume(self) -> None:
+    def _resume(self, last: int) -> None:
         """Continue from the checkpoint, if there is one; all processes start from equal weights."""
-        self.state.put(from_main(self.state.take()))
+        before = from_main(self.state.take())
+        self.state.put(before)
         path = self.training.checkpoint
-        state = read_checkpoint(path, self._settings()) if path is not None and is_main() else None
+        state = None
+        if path is not None and is_main():
+            state = read_checkpoint(path, self._settings(), last)
         state = from_main(state)
-        if state is not None:
-            self.state.put(state["weights"])
-            broken = self.state.broken()
-            if broken is not None:
-                raise DamagedFileError(
-                    f"{path}: {broken} holds NaN or infinity: delete the file to start afresh"
-                )
-            self.updates.restore(state)
-            self.gradient.restore(state["gradient"])
-            self.start = state.get("start")
-            self.result = FitResult(**state["result"])
-            self.best = Best(**state["best"])
+        if state is None:
+            return
+        self.state.put(state["weights"])
+        try:
+            self._check_resumed(state)
+        except ValueError:
+            self.state.put(before)
+            raise
+        self.updates.restore(state)
+        self.gradient.restore(state["gradient"])
+        self.start = state.get("start")
+        self.result = FitResult(**state["result"])
+        self.best = Best(**state["best"])
+
+    def _check_resumed(self, state: dict[str, Any]) -> None:
+        """Raise unless a checkpoint, whose weights are in place, is of these programs."""
+        path = self.training.checkpoint
+        broken = self.state.broken()
+        if broken is not None:
+            raise DamagedFileError(
+                f"{path}: {broken} holds NaN or infinity: delete the file to start afresh"
+            )
+        known = state.get("probe")  # earlier versions wrote none
+        batch = self._rows(torch.arange(self.batch_size))
+        found = difference(known, self.model, self.guide, *batch) if known else ""
+        if found:
+            raise OtherSettingsError(
+                f"{path} was written with {found} at equal weights: delete it to start afresh, or "
+                "continue with the same"
+            )
 
     def _settings(self) -> dict[str, str]:
         """Settings that a checkpoint must share to be continued; the number of epochs may grow."""
@@ -374,25 +393,3 @@ class Run:
     def _rows(self, rows: Tensor, x: Tensor | None = None) -> tuple[Tensor, ...]:
         """The arguments of model and guide for these training rows, by default of their x."""
         return rows_of(self.train, rows, x)
-
-
-@contextmanager
-def training_mode(*programs: Program) -> Iterator[None]:
-    """Training mode outside Pyro's store, without validation; evaluation mode afterwards.
-
-    Denormal numbers are flushed to zero: Adam's moments decay into them.
-    """
-    modules = [part for module in modules_of(*programs) for part in module.modules()]
-    flushed = bool(torch.tensor(1e-40) * 0.5 == 0)
-    torch.set_flush_denormal(True)
-    for module in modules:
-        module.training = True
-    try:
-        with own_parameters(*programs), pyro.validation_enabled(False), warnings.catch_warnings():
-            # Pyro says so of parameters that are frozen.
-            warnings.filterwarnings("ignore", message=".* was not registered in the param store")
-            yield
-    finally:
-        torch.set_flush_denormal(flushed)
-        for module in modules:
-            module.training = False

@@ -5,14 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from pyro.infer import ELBO
 
 from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.objectives import MeanFieldELBO
-from ppl_vae.programs.modules import missing_values, require_programs
+from ppl_vae.programs.modules import as_asked, missing_values, modules_of, require_programs
 from ppl_vae.programs.traces import Program
 from ppl_vae.runtime.seeding import one_at_a_time
-from ppl_vae.training.loop import Run, training_mode
+from ppl_vae.training.loop import Run
 from ppl_vae.training.record import (
     AfterEpoch,
     FitResult,
@@ -22,6 +23,7 @@ from ppl_vae.training.record import (
 )
 from ppl_vae.training.settings import Training
 from ppl_vae.training.state import Weights
+from ppl_vae.training.step import training_mode
 
 __all__ = ["Refits", "fit"]
 
@@ -96,10 +98,23 @@ def fit(
             f"training is {training!r}; it must be an object, as in Training(num_epochs=10)"
         )
     require_programs(model, guide)
+    _require_trainable(model=model, guide=guide)
     watchers = Watchers(tracker, after_epoch)
-    with one_at_a_time:
+    with one_at_a_time, as_asked(), torch.enable_grad():
         run = Run(model, guide, as_dataset(data), objective, training, watchers)
         return run.go() if not training.refit else _refitted(run, objective)
+
+
+def _require_trainable(**programs: Program) -> None:
+    """Raise ValueError where parameters were made in torch's inference mode, which forbids it."""
+    for which, program in programs.items():
+        for module in modules_of(program):
+            for name, parameter in module.named_parameters():
+                if parameter.is_inference():
+                    raise ValueError(
+                        f"{name} of the {which} was made inside torch.inference_mode(), and can "
+                        "never be trained: make model and guide outside of it"
+                    )
 
 
 class Refits:

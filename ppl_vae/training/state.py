@@ -236,11 +236,12 @@ def write_checkpoint(
     write_tensors(path, state)
 
 
-def read_checkpoint(path: str | Path, settings: dict[str, str]) -> dict[str, Any] | None:
-    """The state in the file, or None if there is no file yet.
+def read_checkpoint(path: str | Path, settings: dict[str, str], last: int) -> dict[str, Any] | None:
+    """The state in the file, or None if there is no file yet; `last` is the last epoch to come.
 
     Raises:
-        ValueError: the file has other settings or another format, or is not a checkpoint.
+        ValueError: the file has other settings or another format, is of a later epoch, or is not a
+            checkpoint.
     """
     if not Path(path).exists():
         return None
@@ -258,6 +259,12 @@ def read_checkpoint(path: str | Path, settings: dict[str, str]) -> dict[str, Any
         was = state["settings"].get(name)
         if was != settings.get(name):
             raise OtherSettingsError(_different(path, name, was, settings.get(name)))
+    done = FitResult(**state["result"]).num_epochs
+    if done > last:
+        raise OtherSettingsError(
+            f"{path} is of {done} epochs, more than the {last} of this training: set "
+            f"num_epochs={done} for its result, or delete it to start afresh"
+        )
     return state
 
 

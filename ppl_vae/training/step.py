@@ -2,6 +2,7 @@
 
 import logging
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,9 +13,10 @@ from pyro.infer import ELBO
 from torch import Tensor, nn
 
 from ppl_vae.objectives import Bound
-from ppl_vae.programs.modules import modules_of
+from ppl_vae.programs.modules import SMALLER, as_asked, modules_of, own_parameters
 from ppl_vae.programs.traces import Program
 from ppl_vae.runtime.distributed import add_up, num_processes
+from ppl_vae.runtime.memory import memory_in_words
 from ppl_vae.runtime.recording import (
     Graph,
     RecordingError,
@@ -334,3 +336,32 @@ def across_processes(loss: float, parameters: list[Tensor]) -> float:
 def number(loss: float | Tensor | tuple[float, float]) -> float:
     """The loss as a number; of the two of Pyro's wake-sleep the model's, which is minus a bound."""
     return float(loss[0] if isinstance(loss, tuple) else loss)
+
+
+@contextmanager
+def training_mode(*programs: Program) -> Iterator[None]:
+    """Training mode outside Pyro's store, without validation; evaluation mode afterwards.
+
+    Denormal numbers are flushed to zero: Adam's moments decay into them.
+    """
+    modules = [part for module in modules_of(*programs) for part in module.modules()]
+    flushed = bool(torch.tensor(1e-40) * 0.5 == 0)
+    torch.set_flush_denormal(True)
+    for module in modules:
+        module.training = True
+    try:
+        with (
+            own_parameters(*programs),
+            memory_in_words(SMALLER),
+            as_asked(),
+            torch.enable_grad(),
+            pyro.validation_enabled(False),
+            warnings.catch_warnings(),
+        ):
+            # Pyro says so of parameters that are frozen.
+            warnings.filterwarnings("ignore", message=".* was not registered in the param store")
+            yield
+    finally:
+        torch.set_flush_denormal(flushed)
+        for module in modules:
+            module.training = False

@@ -15,7 +15,8 @@ import ppl_vae as pv
 from ppl_vae import likelihoods, objectives, posteriors, priors
 from ppl_vae.programs.modules import missing_values
 from ppl_vae.runtime.recording.products import matmul, onednn_is_faster, pays
-from ppl_vae.training.loop import Run, training_mode
+from ppl_vae.training.loop import Run
+from ppl_vae.training.step import training_mode
 
 PIXELS, HIDDEN, LATENT = 784, 400, 20
 LEARNING_RATE = 1e-3

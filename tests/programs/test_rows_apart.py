@@ -1,5 +1,7 @@
 """Rows that depend on each other are refused, and what is no log p(x) is named."""
 
+from contextlib import nullcontext
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -113,3 +115,36 @@ def test_a_function_of_x_is_named(function, task):
     options = QUIET if task is pv.log_evidence else {"num_samples": 400, "progress": False}
     with pytest.warns(UserWarning, match="'obs' observes .* where x is .* without the Jacobian"):
         task(transformed, lambda x: guide(function(x)), data(), **options)
+
+
+class Dropping(torch.nn.Module):
+    """A decoder whose dropout does not know of evaluation mode."""
+
+    def __init__(self, share):
+        super().__init__()
+        self.linear = torch.nn.Linear(2, 8)
+        self.share = share
+
+    def forward(self, z):
+        return torch.nn.functional.dropout(self.linear(z), self.share)
+
+
+@pytest.mark.parametrize("is_random", [True, False])
+def test_a_random_density_is_named(is_random):
+    """Without it there is no warning, which would be an error."""
+
+    def noisy(x):
+        return model(x, loc=lambda x, z: z + is_random * torch.randn(()))
+
+    torch.manual_seed(0)
+    decoder = Dropping(0.5 if is_random else 0.0)
+    pair = pv.Model(pv.priors.StandardNormal(2), pv.likelihoods.Gaussian(3), decoder)
+    encoder = pv.Guide(pv.posteriors.MeanFieldNormal(2), 3)
+    calls = {
+        "obs": lambda: pv.log_evidence(noisy, guide, data(), **QUIET),
+        "x": lambda: pv.log_evidence(pair, encoder, torch.randn(8, 3), **QUIET),
+    }
+    for site, call in calls.items():
+        said = f"log-density at site '{site}' is itself random at given latents"
+        with pytest.warns(UserWarning, match=said) if is_random else nullcontext():
+            call()

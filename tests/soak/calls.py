@@ -95,6 +95,7 @@ def _said(call: Callable, arguments: dict[str, Any], argument: str) -> str | Non
         said = str(error)
         words = re.sub(r"[_ ]", "", said)
         named = is_told(error, argument) or argument.replace("_", "") in words
+        named |= argument == "data" and said.startswith("x ")  # the rows
         told = "\n" not in said and len(said) < LONGEST and named
         return "" if told else f"{type(error).__name__}: {said[:120]}"
     except Exception as error:

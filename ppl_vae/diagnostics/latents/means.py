@@ -10,6 +10,7 @@ from torch import Tensor
 from ppl_vae.data import Dataset
 from ppl_vae.diagnostics.groups import rows_of_data, tree_of
 from ppl_vae.programs.inference import Inference
+from ppl_vae.programs.modules import require_callable
 from ppl_vae.programs.plates import require_no_inner_plates
 from ppl_vae.programs.traces import (
     PLATE,
@@ -115,6 +116,7 @@ def latent_means(
         True
     """
     whole_number(num_particles, "num_particles", at_least=2)
+    require_callable(guide=guide)
     inference = Inference(guide, guide, data)
     parts = []
     blocks = inference.blocks(ROWS_PER_CHUNK, seed=seed, title="posterior means", progress=progress)

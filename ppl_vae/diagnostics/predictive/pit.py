@@ -19,7 +19,7 @@ from ppl_vae.evidence.pareto import share_of_bad
 from ppl_vae.evidence.summary import k_hat_of
 from ppl_vae.model import Model
 from ppl_vae.programs.inference import Block, Inference, rows_per_chunk, treat_alike
-from ppl_vae.programs.modules import rows_fitted
+from ppl_vae.programs.modules import require_callable, rows_fitted
 from ppl_vae.programs.traces import Program, is_local, run_under_particles, sample_sites
 from ppl_vae.runtime.checks import whole_number
 from ppl_vae.runtime.display import Shown
@@ -219,6 +219,7 @@ def marginal_pit(
         mean 0.768, spread 0.811
     """
     whole_number(num_samples, "num_samples")
+    require_callable(model=model)
     inference = Inference(model, model, data)
     model = inference.model
     treat_alike(inference.data, "marginal_pit")

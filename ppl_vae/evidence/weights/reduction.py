@@ -8,6 +8,7 @@ import numpy as np
 from ppl_vae.evidence.errors import cluster_means, clustered_se, interquartile_range
 from ppl_vae.evidence.pareto import (
     GOOD_K,
+    defined,
     rounding_of,
     smooth,
     smoothed_mean,
@@ -86,9 +87,12 @@ class Reduction:
         self.strata = list(strata) if strata and min(strata) > 1 else [num_particles]
         self.num_added = 0
         self.moments: dict[int, Moments] = {}  # by stratum, of w / exp(largest)
+        self.is_undefined = np.zeros(1, dtype=bool)  # which rows have a log-weight of NaN or +inf
 
     def add(self, log_weights: np.ndarray) -> None:
         """Take in the next particles, (k, B), in the float type that they were computed in."""
+        log_weights, is_undefined = defined(log_weights)
+        self.is_undefined = self.is_undefined | is_undefined
         for stratum, part in self._parts(log_weights):
             self._add(stratum, np.ascontiguousarray(part.T))
             self.num_added += len(part)
@@ -164,7 +168,7 @@ class Reduction:
         se = np.sqrt(squares) / num_particles
         ess = num_particles**2 / np.maximum(raw_squares, 1.0)
         some = np.concatenate(self.some, axis=1)
-        return Evidence(
+        found = Evidence(
             log_evidence=log_evidence,
             mc_se=np.where(unknown, np.nan, np.where(nothing, np.inf, se)),
             ess=np.where(unknown, np.nan, np.where(nothing, 0.0, ess)),
@@ -174,7 +178,15 @@ class Reduction:
             num_used=np.full(len(log_evidence), num_particles),
             skewness=np.where(self.are_equal, 0.0, skewness_of_sum(squares, cubes)),
             spread=interquartile_range(some),
-        ).judged()
+        )
+        return without(found, self.is_undefined).judged()
+
+
+def without(evidence: Evidence, rows: np.ndarray) -> Evidence:
+    """The evidence with NaN for some rows, whose weights have no mean, (N,)."""
+    names = ("log_evidence", "mc_se", "ess", "pareto_k", "elbo", "smoothed", "skewness", "spread")
+    known = {name: np.where(rows, np.nan, getattr(evidence, name)) for name in names}
+    return replace(evidence, **known) if rows.any() else evidence
 
 
 def _between_clusters(
@@ -182,17 +194,19 @@ def _between_clusters(
 ) -> Evidence:
     """The evidence with the errors of particles that share draws of a global latent."""
     evidence = reduction.evidence()
+    log_weights, is_undefined = defined(log_weights)
     nothing = np.isneginf(evidence.log_evidence)
     means = cluster_means(log_weights, clusters)
     sizes = np.unique_counts(clusters).counts
-    relative = np.expm1(means - np.where(nothing, 0.0, evidence.log_evidence))
+    origin = np.where(nothing | is_undefined, 0.0, evidence.log_evidence)
+    relative = np.expm1(means - origin)
     errors = (sizes[:, None] * relative / len(log_weights)).T
     se = clustered_se(errors)
     unknown = np.isnan(evidence.ess)
     skewness = skewness_of_sum(np.square(errors).sum(1), (errors**3).sum(1))
     # no better than the draws of the global latent: as few, and with as heavy a tail
     k_hat = np.maximum(evidence.pareto_k, smooth(means.astype(log_weights.dtype))[0])
-    return replace(
+    found = replace(
         evidence,
         mc_se=np.where(unknown, np.nan, np.where(nothing, np.inf, se)),
         ess=np.minimum(evidence.ess, 1 / (1 / len(log_weights) + np.square(se))),
@@ -200,7 +214,8 @@ def _between_clusters(
         smoothed=np.where(k_hat > GOOD_K, np.nan, evidence.smoothed),
         shared_errors=np.where(unknown[:, None], np.nan, errors),
         skewness=np.where(reduction.are_equal, 0.0, skewness),
-    ).judged()
+    )
+    return without(found, is_undefined).judged()
 
 
 def _origin(largest: np.ndarray) -> np.ndarray:

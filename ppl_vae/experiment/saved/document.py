@@ -88,6 +88,7 @@ class Document(Entry):
         programs: Model and guide, and the file of their weights.
         data: The rows of training.
         result: The fields of `FitResult`; None where the programs were not fitted.
+        configuration: The tables of config.toml at training; None for a run of `save_run`.
 
     Example:
         >>> Document.model_fields["kind"].annotation
@@ -100,6 +101,7 @@ class Document(Entry):
     programs: Programs
     data: Rows
     result: dict[str, Any] | None = None
+    configuration: dict[str, Any] | None = None
 
 
 def versions() -> dict[str, str]:

@@ -18,7 +18,7 @@ from ppl_vae.programs.modules import arguments
 from ppl_vae.runtime.checks import one_line
 from ppl_vae.runtime.digests import digest, row_digests
 
-__all__ = ["digest_of_rows"]
+__all__ = ["digest_of_rows", "require_rows_of"]
 
 ROWS = "data.safetensors"
 SPLIT = "split."  # names of tensors of row numbers, before the name of the split
@@ -45,6 +45,31 @@ def digest_of_rows(data: Dataset) -> str:
     """
     parts = [part for values in arguments(data) for part in _in(values)]
     return digest(text.hex() for part in parts for text in row_digests(part))
+
+
+def require_rows_of(told: Rows, data: Dataset, folder: Path) -> None:
+    """Refuse other rows than those of training; rows larger than the memory are not read for this.
+
+    Args:
+        told: What run.json tells of the rows of training.
+        data: The rows.
+        folder: The folder of the run.
+
+    Raises:
+        ConfigError: They differ.
+
+    Example:
+        >>> require_rows_of(told_of(Dataset([[0.0]])), Dataset([[1.0]]), Path("runs/a"))
+        Traceback (most recent call last):
+        ppl_vae.experiment.config.ConfigError: runs/a was trained on other rows than those of ...
+    """
+    if in_file(data.x) or digest_of_rows(data) == told.digest:
+        return
+    raise ConfigError(
+        f"{folder} was trained on other rows than those of {data.name!r} now: they differ in their "
+        "values, their order or their number. Give the former rows, or train again in another "
+        "folder"
+    )
 
 
 def schema_of(told: Rows, path: Path) -> Schema:

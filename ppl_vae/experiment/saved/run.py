@@ -28,7 +28,7 @@ from ppl_vae.experiment.saved.programs import (
     read_programs,
     write_programs,
 )
-from ppl_vae.experiment.saved.rows import ROWS, digest_of_rows, read_rows, schema_of, told_of
+from ppl_vae.experiment.saved.rows import ROWS, read_rows, require_rows_of, schema_of, told_of
 from ppl_vae.experiment.saved.trained import TrainedRun
 from ppl_vae.experiment.tables import EvaluationTable
 from ppl_vae.programs.traces import Program
@@ -212,7 +212,7 @@ def write_run(
     data: Dataset,
     result: FitResult | None,
     *,
-    kind: Any = "python",
+    configuration: dict[str, Any] | None = None,
     keep_data: bool = False,
 ) -> Document:
     """Write the weights and run.json, and the rows if they are kept.
@@ -223,7 +223,7 @@ def write_run(
         guide: The guide.
         data: The data set.
         result: What `fit` returned.
-        kind: "python" or "experiment".
+        configuration: The tables of a run of a configuration.
         keep_data: Whether the rows are written.
 
     Example:
@@ -231,12 +231,13 @@ def write_run(
         'write_run'
     """
     document = Document(
-        kind=kind,
+        kind="python" if configuration is None else "experiment",
         saved=now(),
         versions=versions(),
         programs=write_programs(folder, model, guide, data),
         data=told_of(data, folder if keep_data else None),
         result=None if result is None else finite(asdict(result)),
+        configuration=configuration,
     )
     write_document(folder / DOCUMENT, document)
     return document
@@ -277,11 +278,7 @@ def open_saved(
     rows = read_rows(place, document.data, schema)
     if data is not None:
         rows = as_dataset(data)
-        if digest_of_rows(rows) != document.data.digest:
-            raise ConfigError(
-                f"data are not the rows that the run in {place} was trained on: they differ in "
-                "their values, their order or their number"
-            )
+        require_rows_of(document.data, rows, place)
     return SavedRun(model, guide, _result(document.result), schema, rows, place, document)
 
 

@@ -17,7 +17,7 @@ from ppl_vae.programs.inference import Block, Inference, rows_per_chunk
 from ppl_vae.programs.masks import mask_of
 from ppl_vae.programs.sites import sample_sites
 from ppl_vae.programs.traces import LogTerms, Program, drawing, log_terms, particles_of
-from ppl_vae.runtime.checks import whole_number
+from ppl_vae.runtime.checks import echoed, whole_number
 from ppl_vae.runtime.display import Shown
 from ppl_vae.tasks.classes.calibration import ClassCalibration, calibration_of
 
@@ -169,13 +169,19 @@ def _log_weights(block: Block, site: str | None, count: int) -> tuple[Tensor, Te
     if isinstance(model, Model):
         prior = terms.model_trace.nodes["z"]["fn"]
         if isinstance(prior, torch.distributions.MixtureSameFamily):
+            if site is not None:
+                raise ValueError(
+                    f"site is {echoed(site)}; the classes are the components of the mixture prior, "
+                    "which are no site: leave it out"
+                )
             z = terms.model_trace.nodes["z"]["value"].unsqueeze(-2)
             log_p = prior.component_distribution.log_prob(z)
             log_p = log_p + prior.mixture_distribution.logits.log_softmax(-1)
             return terms.log_weights + log_p.log_softmax(-1).movedim(-1, 0), None
+    asked = "" if site is None else f"site is {echoed(site)}, and "
     raise ValueError(
-        "neither model nor guide has a discrete latent of at most 1,000 values in the plate "
-        '"data", and the prior is no mixture: there is no class to give probabilities of'
+        f"{asked}neither model nor guide has a discrete latent of at most 1,000 values in the "
+        'plate "data", and the prior is no mixture: there is no class to give probabilities of'
     )
 
 
@@ -184,7 +190,7 @@ def _chosen(names: list[str], site: str | None) -> str:
     if site is None and len(names) == 1:
         return names[0]
     if site not in names:
-        raise ValueError(f"site is {site!r}; give the discrete latent, one of {names}")
+        raise ValueError(f"site is {echoed(site)}; give the discrete latent, one of {names}")
     return site
 
 
