@@ -149,8 +149,8 @@ def test_the_site_of_an_undefined_density_is_named(value, bootstrap, monkeypatch
             pyro.sample("z", dist.Normal(x / 2, 0.5**0.5))
 
     said = "log p.x. is NaN for 2 rows, the first being row 1: the log-density of site 'z' is NaN"
+    options = {"num_particles": 200, "bootstrap": bootstrap, "progress": False}
     with pytest.warns(UserWarning, match=said):
-        options = {"num_particles": 200, "bootstrap": bootstrap, "progress": False}
         found = pv.log_evidence(model, guide, x, **options)
     assert found.is_undefined.tolist() == [False, True, True]
     exact = dist.Normal(0.0, 2**0.5).log_prob(x[0]).item()

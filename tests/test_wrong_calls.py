@@ -1,5 +1,6 @@
 """Wrong calls, generated from signatures: each is refused in one line that names the argument."""
 
+import copy
 import dataclasses
 import inspect
 import types
@@ -310,6 +311,11 @@ def wrong_calls():
             model, guide, X, training=dataclasses.replace(training, device="meta")
         ),
         "Training(checkpoint)": lambda: pv.Training(checkpoint=""),
+        "log_evidence(half)": lambda: pv.log_evidence(
+            copy.deepcopy(model).bfloat16(), copy.deepcopy(guide).bfloat16(), X, **few
+        ),
+        "log_evidence(mixed)": lambda: pv.log_evidence(copy.deepcopy(model).double(), guide, X),
+        "fit(mixed)": lambda: pv.fit(model, copy.deepcopy(guide).double(), X, training=training),
         "log_evidence(particles)": lambda: pv.log_evidence(
             model, guide, X, num_particles=10**7, bootstrap=10**6, progress=False
         ),

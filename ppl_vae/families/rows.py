@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from ppl_vae.errors import TooLargeError
 from ppl_vae.families.modules import at_rest
+from ppl_vae.runtime.memory import memory_in_words
 from ppl_vae.runtime.seeding import seeded
 
 __all__ = ["features_of"]
@@ -66,9 +68,17 @@ def read_features(network: nn.Module, examples: Tensor, name: str) -> torch.Size
         TypeError: it returns something else than a tensor.
     """
     try:
-        with at_rest(network), torch.no_grad(), kept_buffers(network), seeded(0):
+        with (
+            memory_in_words(f"lower the sizes of the {name}"),
+            at_rest(network),
+            torch.no_grad(),
+            kept_buffers(network),
+            seeded(0),
+        ):
             features = network(examples[:1])
             mixed = isinstance(features, Tensor) and mixes_rows(network, examples)
+    except TooLargeError:
+        raise
     except (AssertionError, IndexError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
         shape = ", ".join(map(str, examples.shape[1:]))

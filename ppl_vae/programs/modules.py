@@ -314,8 +314,9 @@ def place(data: Dataset, *programs: Program, device: str | torch.device | None =
     `device` moves the programs first.
 
     Raises:
-        ValueError: the names of the columns, or their order, are not those of training, or a
-            category is none of the levels of training.
+        ValueError: Model and Guide have weights of several float types, or of half precision; the
+            names of the columns, or their order, are not those of training, or a category is none
+            of the levels of training.
     """
     for part in _models_and_guides(*programs):
         check_levels(part.columns, part.levels, data.levels, type(part).__name__)
@@ -328,10 +329,29 @@ def place(data: Dataset, *programs: Program, device: str | torch.device | None =
         check_device(device)
         for module in modules:
             module.to(device)
+    require_one_type(*programs)
     parameters = (p for module in modules for p in module.parameters() if p.is_floating_point())
     if (parameter := next(parameters, None)) is not None:
         return data.to(device=parameter.device, dtype=parameter.dtype)
     return data if device is None else data.to(device=device)
+
+
+def require_one_type(*programs: Program) -> None:
+    """Raise ValueError unless the weights of Model and Guide are all in float32, or in float64."""
+    first: torch.dtype | None = None
+    for part in _models_and_guides(*programs):
+        for name, parameter in part.named_parameters():
+            if not parameter.is_floating_point():
+                continue
+            first = parameter.dtype if first is None else first
+            if parameter.dtype == first and first in (torch.float32, torch.float64):
+                continue
+            others = "" if parameter.dtype == first else f", and others are {first}"
+            said = f"{name} of the {type(part).__name__} is {parameter.dtype}{others}"
+            raise ValueError(
+                f"{said.replace('torch.', '')}: make model and guide both float32 or float64, by "
+                ".float() or .double()"
+            )
 
 
 def check_device(device: str | torch.device) -> None:

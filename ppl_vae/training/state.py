@@ -236,8 +236,10 @@ def write_checkpoint(
     write_tensors(path, state)
 
 
-def read_checkpoint(path: str | Path, settings: dict[str, str], last: int) -> dict[str, Any] | None:
-    """The state in the file, or None if there is no file yet; `last` is the last epoch to come.
+def read_checkpoint(
+    path: str | Path, settings: dict[str, str], last: int | None = None
+) -> dict[str, Any] | None:
+    """The state in the file, or None if there is no file yet; `last` is the last epoch wanted.
 
     Raises:
         ValueError: the file has other settings or another format, is of a later epoch, or is not a
@@ -260,7 +262,7 @@ def read_checkpoint(path: str | Path, settings: dict[str, str], last: int) -> di
         if was != settings.get(name):
             raise OtherSettingsError(_different(path, name, was, settings.get(name)))
     done = FitResult(**state["result"]).num_epochs
-    if done > last:
+    if last is not None and done > last:
         raise OtherSettingsError(
             f"{path} is of {done} epochs, more than the {last} of this training: set "
             f"num_epochs={done} for its result, or delete it to start afresh"

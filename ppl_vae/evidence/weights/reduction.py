@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -185,7 +186,8 @@ class Reduction:
 def without(evidence: Evidence, rows: np.ndarray) -> Evidence:
     """The evidence with NaN for some rows, whose weights have no mean, (N,)."""
     names = ("log_evidence", "mc_se", "ess", "pareto_k", "elbo", "smoothed", "skewness", "spread")
-    known = {name: np.where(rows, np.nan, getattr(evidence, name)) for name in names}
+    known: dict[str, Any] = {name: getattr(evidence, name) for name in names}
+    known = {name: np.where(rows, np.nan, values) for name, values in known.items()}
     return replace(evidence, **known) if rows.any() else evidence
 
 
