@@ -69,9 +69,9 @@ def memory_in_words(remedy: str) -> Iterator[None]:
     Example:
         >>> import numpy as np
         >>> with memory_in_words("lower num_particles"):
-        ...     np.empty(2**60)
+        ...     np.empty(2**50)
         Traceback (most recent call last):
-        ppl_vae.errors.TooLargeError: there is no memory for 8.00 EiB more: lower num_particles
+        ppl_vae.errors.TooLargeError: there is no memory for 8.00 PiB more: lower num_particles
     """
     try:
         yield

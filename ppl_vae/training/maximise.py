@@ -71,8 +71,9 @@ def fit(
             finite bound are put back: those after the last complete epoch, or else those at the
             start.
         ValueError: x is outside the support; there are no held-out rows for early stopping or
-            refitting; a warm-up is requested with one of Pyro's objectives; the checkpoint has
-            other settings; batches have one row and the objective compares rows.
+            refitting; a warm-up is requested with one of Pyro's objectives; the checkpoint is
+            of other settings, data or programs, or of more epochs; batches have one row and the
+            objective compares rows.
         TypeError: model, guide, objective or training has the wrong type; the tracker lacks a
             member.
 
