@@ -23,7 +23,7 @@ STEPS, WHOLES = (
     ("cold_start", "training_step", "iwae_step"),
     ("epoch", "evidence", "scaling", "memory"),
 )
-NAMES = (*STEPS, *WHOLES, "processes", "diagnostics")
+NAMES = (*STEPS, *WHOLES, "processes", "diagnostics", "gpu")
 
 
 def arguments() -> argparse.Namespace:

@@ -81,13 +81,18 @@ class Trainer:
         objective: objectives.Bound,
         batch: int,
         how: str | bool,
+        device: torch.device | str | None = None,
     ):
         steps_an_epoch = math.ceil(len(data.train) / batch)
         epochs = max(
             1, 5_000 // steps_an_epoch
         )  # "auto" records from 1,000 steps on, and compiles from 10,000
         training = pv.Training(
-            num_epochs=epochs, batch_size=batch, learning_rate=LEARNING_RATE, compile=how
+            num_epochs=epochs,
+            batch_size=batch,
+            learning_rate=LEARNING_RATE,
+            compile=how,
+            device=device,
         )
         self.programs, self.run, self.done = programs, Run(*programs, data, objective, training), 0
 
@@ -131,7 +136,7 @@ class HandWritten(nn.Module):
 
     def iwae(self, x: torch.Tensor, num_particles: int) -> torch.Tensor:
         loc, log_var = self.encoder(x).chunk(2, dim=-1)
-        noise = torch.randn(num_particles, *loc.shape)
+        noise = torch.randn(num_particles, *loc.shape, device=loc.device)
         z = loc + (0.5 * log_var).exp() * noise
         logits = self.decoder(z)
         log_x = -F.binary_cross_entropy_with_logits(
