@@ -23,11 +23,11 @@ from ppl_vae.runtime.recording import (
     check_agreement,
     compiled,
     first_line,
-    kind_of,
     recorded,
     replayed,
     unchanged,
 )
+from ppl_vae.runtime.recording.function import kind_of
 from ppl_vae.runtime.seeding import seeded
 from ppl_vae.training.settings import Training
 

@@ -1,7 +1,7 @@
 """Programs as graphs of tensor operations, without Pyro's effect handlers."""
 
 from ppl_vae.runtime.recording.cuda import replayed
-from ppl_vae.runtime.recording.function import RecordedFunction, kind_of
+from ppl_vae.runtime.recording.function import RecordedFunction
 from ppl_vae.runtime.recording.graphs import Graph, check_agreement, compiled, first_line, recorded
 from ppl_vae.runtime.recording.outside import RecordingError, unchanged
 
@@ -12,7 +12,6 @@ __all__ = [
     "check_agreement",
     "compiled",
     "first_line",
-    "kind_of",
     "recorded",
     "replayed",
     "unchanged",

@@ -10,7 +10,7 @@ from ppl_vae.programs.traces import Program, log_terms
 from ppl_vae.runtime.seeding import seeded
 from ppl_vae.training.warnings import examined
 
-__all__ = ["collapse_warning", "mean_rate", "rate_of_rows", "shares_information"]
+__all__ = ["collapse_warning", "mean_rate", "shares_information"]
 
 LIMIT = 0.1  # nats
 PATIENCE = 5  # epochs
