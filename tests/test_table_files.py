@@ -16,9 +16,11 @@ from test_comparison import evidence_of
 import ppl_vae as pv
 from ppl_vae import likelihoods
 from ppl_vae.cli.words import in_flags
-from ppl_vae.data.tables.files import Roles, read_frame
+from ppl_vae.data.tables.files import Roles, read_frame, told_missing
+from ppl_vae.data.tables.schema import Schema
+from ppl_vae.data.tables.text_files import Missing
 from ppl_vae.experiment.metrics import Estimates
-from ppl_vae.experiment.rows.sources import load_data
+from ppl_vae.experiment.rows.sources import load_data, new_rows
 from ppl_vae.experiment.tables import DataTable
 from ppl_vae.report.answers import answers
 from ppl_vae.report.diagnoses.baselines import proved
@@ -342,3 +344,246 @@ def test_a_column_is_not_its_own_covariate(tmp_path):
     roles = Roles(columns=("a", "b"), context=("a",))
     with pytest.raises(ValueError, match="'a' of .* is modelled and a covariate of itself"):
         roles.fields(read_frame(path), path)
+
+
+# --- what is missing ------------------------------------------------------------------------------
+
+NAMED = ["NA", "None", "null", "NULL", "N/A", "n/a", "nan", "NaN", "<NA>"]
+
+
+@pytest.mark.parametrize("name", [*NAMED, ""])
+@pytest.mark.parametrize("spaces", ["", " ", "  "])
+@pytest.mark.parametrize("is_text", [True, False])
+def test_one_list_says_which_cells_are_missing(tmp_path, name, spaces, is_text):
+    cells = ["u", f"{spaces}{name}{spaces}", "w"] if is_text else ["1.5", f"{name}{spaces}", "7"]
+    path = written(tmp_path, "h,t\n" + "".join(f"{i},{each}\n" for i, each in enumerate(cells)))
+    found = read_frame(path)["t"]
+    assert found.isna().tolist() == [False, True, False]
+    assert (found.dtype.kind == "f") == (not is_text)
+    kept = read_frame(path, Missing(keep_default_na=False))["t"]
+    assert kept.isna().tolist() == [False, name == "", False]
+    again = read_frame(path, Missing((name,), keep_default_na=False))["t"]
+    assert again.isna().tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("mark", ["-", "?", ".", "-999", "unknown"])
+@pytest.mark.parametrize("spaces", ["", " "])
+def test_further_texts_may_be_missing(tmp_path, mark, spaces):
+    path = written(
+        tmp_path, "h,t\n" + "".join(f"{i},{i}.5\n" for i in range(9)) + f"9,{spaces}{mark}\n"
+    )
+    found = Roles(na_values=(mark,)).read(path)["x"]["t"]
+    assert found.dtype == float
+    assert found.isna().tolist() == [False] * 9 + [True]
+
+
+def test_levels_that_were_read_as_missing_are_told(tmp_path):
+    path = written(tmp_path, "t,h\n" + "u,NA\nNA,1\nNone,2\nNA,3\n,4\nv,5\n")
+    said = "missing in 't': 'NA' (2 cells), 'None' (1 cell); keep_default_na = false would make "
+    assert told_missing(path, Roles()) == said + "these levels"
+    assert told_missing(path, Roles(keep_default_na=False)) is None
+
+
+def test_a_parquet_says_itself_what_is_missing(tmp_path):
+    pd.DataFrame({"t": ["NA", None, "v"]}).to_parquet(tmp_path / "t.parquet")
+    assert Roles().read(tmp_path / "t.parquet")["x"]["t"].tolist()[::2] == ["NA", "v"]
+    with pytest.raises(ValueError, match="na_values and keep_default_na are for .csv"):
+        Roles(na_values=("v",)).read(tmp_path / "t.parquet")
+
+
+def test_a_run_reads_new_rows_with_what_was_missing_in_training(tmp_path):
+    rows = "".join(f"{i % 5},{'NA' if i % 3 else 'u'}\n" for i in range(60))
+    path = written(tmp_path, "h,t\n" + rows)
+    data = load_data(DataTable(name=str(path), keep_default_na=False, na_values=("?",)))
+    assert data.levels["t"] == ("NA", "u")
+    schema = Schema.from_json(json.loads(json.dumps(data.schema.to_json())))
+    assert schema == data.schema
+    path.write_text("h,t\n?,NA\n1,?\n")
+    x = new_rows(path, schema).x
+    assert x.isnan().tolist() == [[True, False], [False, True]]
+    assert x[0, 1] == 0
+    older = {k: v for k, v in data.schema.to_json().items() if "na" not in k.split("_")}
+    assert Schema.from_json(older).missing == Missing()
+
+
+# --- rows with other cells than the header --------------------------------------------------------
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("number", [1, 2, 4, 5])
+@pytest.mark.parametrize("line", [2, 3, 40])
+def test_rows_with_other_numbers_of_cells_are_refused(tmp_path, separator, number, line):
+    if line == 2 and separator != ",":
+        pytest.skip("the first row shows what separates the cells")
+    lines = [["a", "b", "c"], *([f"{i}", "1", "2"] for i in range(50))]
+    lines[line - 1] = ["7"] * number
+    path = written(tmp_path, "".join(separator.join(each) + "\n" for each in lines))
+    with pytest.raises(
+        ValueError, match=r"line \d+ of .*table.csv has \d cells?, not \d: write all"
+    ):
+        read_frame(path)
+
+
+@pytest.mark.parametrize(("text", "num_rows"), [("a\n1\n2\n\n\n", 2), ("a,b\n1,2\n\n3,4\n", 2)])
+def test_blank_lines_are_no_rows(tmp_path, text, num_rows):
+    assert len(read_frame(written(tmp_path, text))) == num_rows
+
+
+def test_a_blank_line_may_be_a_missing_value_of_one_column(tmp_path):
+    with pytest.raises(ValueError, match="line 3 of .* is blank, and its rows have one column"):
+        read_frame(written(tmp_path, "a\n1\n\n2\n"))
+
+
+# --- spaces ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cells", [["1", " 2", "3 "], [" NA", "1.5", "2"], ["True ", " False", ""]])
+def test_spaces_around_cells_do_not_count(tmp_path, cells):
+    path = written(tmp_path, "a, b\n" + "".join(f"1,{each}\n" for each in cells))
+    bare = written(tmp_path, "a,b\n" + "".join(f"1,{each.strip()}\n" for each in cells))
+    path.write_text("a, b\n" + "".join(f"1,{each}\n" for each in cells))
+    found = read_frame(path)
+    bare.write_text("a,b\n" + "".join(f"1,{each.strip()}\n" for each in cells))
+    pd.testing.assert_frame_equal(found, read_frame(bare))
+
+
+def test_names_that_differ_in_spaces_are_one_name(tmp_path):
+    with pytest.raises(ValueError, match="two columns 'a'"):
+        read_frame(written(tmp_path, "a, a\n1,2\n"))
+
+
+def test_levels_that_differ_in_spaces_are_refused():
+    frame = pd.DataFrame({"sex": ["male", " male", "female"] * 5})
+    with pytest.raises(ValueError, match="levels 'male' and ' male', which differ in spaces alone"):
+        pv.Dataset(frame)
+
+
+# --- a few texts among numbers --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "texts", [["kg"], ["-"], ["?"] * 3, ["-", "?"], ["<0.5"] * 20, ["n.a."] * 45]
+)
+@pytest.mark.parametrize("num_values", [8, 49])
+def test_texts_among_numbers_are_named(texts, num_values):
+    numbers = [f"{i % num_values}.5" for i in range(98 - len(texts))]
+    column = [*texts[:1], *numbers, *texts[1:]]
+    frame = pd.DataFrame({"h": column, "g": range(len(column))})
+    said = f"'h' of x is {texts[0]!r} in {texts.count(texts[0])} row"
+    with pytest.raises(ValueError, match=re.escape(said)) as caught:
+        pv.Dataset(frame)
+    assert f"a number in {len(numbers)} others; the first is row 0" in str(caught.value)
+    assert ("of units?" in str(caught.value)) == (len(texts) == 1)
+    flags = in_flags(str(caught.value))
+    assert f"--na-values={shlex.quote(texts[0])}" in flags
+    assert "--categories h" in flags
+    assert len(pv.Dataset(frame.astype({"h": "category"})).levels["h"]) == len(set(column))
+
+
+@pytest.mark.parametrize("levels", [["a", "1"], ["a", "b", "1", "2"], ["1 kg", "2 kg", "3"]])
+def test_half_texts_are_a_category(levels):
+    assert len(pv.Dataset(pd.DataFrame({"t": levels * 6})).levels["t"]) == len(levels)
+
+
+@pytest.mark.parametrize(
+    ("levels", "is_taken"), [(["1", "2"], True), ([*map(str, range(11))], False)]
+)
+def test_codes_as_text_are_categories_and_numbers_are_not(levels, is_taken):
+    frame = pd.DataFrame({"t": levels * 5})
+    if is_taken:
+        assert pv.Dataset(frame).levels["t"] == tuple(levels)
+        return
+    with pytest.raises(ValueError, match="holds numbers as text"):
+        pv.Dataset(frame)
+    codes = frame.assign(t=frame["t"].str.zfill(3))
+    assert len(pv.Dataset(codes).levels["t"]) == len(levels)
+
+
+# --- levels by their names ------------------------------------------------------------------------
+
+CODES = [10**8 + 1, 10**8 + 2, 2**53 + 1, 2**53 + 2]
+
+
+@pytest.mark.parametrize("kind", ["int64", "str", "Int64"])
+@pytest.mark.parametrize("role", ["x", "context"])
+def test_codes_of_many_digits_are_told_apart(tmp_path, kind, role):
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"h": rng.normal(size=40), "code": CODES * 10})
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    context = ("code",) if role == "context" else ()
+    table = DataTable(name=str(tmp_path / "t.csv"), categories=("code",), context=context)
+    data = load_data(table)
+    assert data.levels["code"] == tuple(map(str, CODES))
+    expected = np.tile(np.arange(4), 10)
+
+    def codes(rows):
+        return rows.context.argmax(1).tolist() if context else rows.x[:, 1].tolist()
+
+    assert codes(data) == expected.tolist()
+    new = frame.astype({"code": kind})
+    assert codes(new_rows(new, data.schema)) == expected.tolist()
+    assert codes(new_rows(tmp_path / "t.csv", data.schema)) == expected.tolist()
+    given = pv.Dataset(new, context=["code"] if context else None, levels=data.levels)
+    assert codes(given) == expected.tolist()
+
+
+def test_numbers_that_float32_holds_twice_are_refused_as_levels():
+    frame = pd.DataFrame({"code": CODES[:2] * 3, "h": np.arange(6.0)})
+    known = {"code": list(map(str, CODES[:2]))}
+    assert pv.Dataset(frame).with_levels(known).x[:, 0].tolist() == [0, 1] * 3
+    context = pv.Dataset(frame[["h"]], context=frame[["code"]])
+    with pytest.raises(ValueError, match="levels of 16,777,216 or more are not told apart"):
+        context.with_levels(known)
+
+
+@pytest.mark.parametrize(
+    ("cells", "levels"),
+    [
+        (["007", "7"], ("007", "7")),
+        (["1.0", "2.0"], ("1", "2")),
+        (["10", "9"], ("9", "10")),
+        (["1.10", "1.1"], ("1.1", "1.10")),
+        (["True", "False"], ("False", "True")),
+    ],
+)
+def test_levels_of_a_file_are_as_written(tmp_path, cells, levels):
+    path = written(tmp_path, "h,t\n" + "".join(f"{i},{cells[i % 2]}\n" for i in range(60)))
+    data = load_data(DataTable(name=str(path), categories=("t",)))
+    assert data.levels["t"] == levels
+    again = new_rows(path, data.schema)
+    assert again.levels == data.levels
+    assert torch.equal(again.x, data.x)
+
+
+# --- pandas by its index --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", ["context", "labels", "weights", "args"])
+@pytest.mark.parametrize("index", [[2, 1, 0], [0, 1, 7], ["a", "b", "c"], [0.0, 1.0, 2.0], [0, 1]])
+def test_rows_of_pandas_have_the_index_of_x(what, index):
+    x = pd.DataFrame({"a": [1.0, 2.0, 3.0]})
+    other = pd.Series(np.arange(1.0, 1.0 + len(index)), index=index)
+    given = {what: {"c": other} if what == "args" else other}
+    if index == [0.0, 1.0, 2.0]:
+        assert len(pv.Dataset(x, **given)) == 3
+        return
+    with pytest.raises(ValueError, match="reindex one like|x has 3"):
+        pv.Dataset(x, **given)
+    if len(index) == 3:
+        assert len(pv.Dataset(x.to_numpy(), **given)) == 3
+
+
+def test_a_missing_label_of_rows_is_one():
+    index = [np.nan, 1.0, 2.0]
+    x = pd.DataFrame({"a": [1.0, 2.0, 3.0]}, index=index)
+    assert len(pv.Dataset(x, weights=pd.Series([1.0, 2.0, 3.0], index=index))) == 3
+
+
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_a_list_with_an_entry_for_each_row_is_ambiguous(kind):
+    x = np.zeros((3, 2))
+    with pytest.raises(ValueError, match="entry for each of the 3 rows of x: give an array"):
+        pv.Dataset(x, args={"lengths": kind([1, 2, 3])})
+    data = pv.Dataset(x, args={"lengths": np.array([1, 2, 3]), "sizes": kind([4, 5])})
+    assert data.args["lengths"].tolist() == [1, 2, 3]
+    assert data.constants == {"sizes": kind([4, 5])}

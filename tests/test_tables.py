@@ -187,7 +187,7 @@ def test_an_identifier_is_named_unless_its_levels_are_known():
             list(map(str, range(30))),
             "'age' of x holds numbers as text: make them numbers .frame.as",
         ),
-        ([*map(str, range(29)), "n/k"], "'age' of x is 'n/k' at row 29, and numbers elsewhere"),
+        ([*map(str, range(29)), "n/k"], "'age' of x is 'n/k' in 1 row, and a number in 29"),
         ([*map(str, range(29)), None], "'age' of x holds numbers as text"),
         ([f"a{i}" for i in range(20)] + list("1234567890"), "30 different strings in 30 rows"),
     ],
@@ -391,7 +391,7 @@ def test_covariates_are_changed_in_their_own_terms():
     changed = data.with_context({"sex": "f", "age": 50, "smokes": True})
     assert changed.context.unique(dim=0)[:, :4].tolist() == [[1, 0, 50, 1]] * 2
     assert torch.equal(changed.context[:, 4:], data.context[:, 4:])
-    each = data.with_context(PEOPLE[["dose"]].iloc[::-1])
+    each = data.with_context(PEOPLE[["dose"]].iloc[::-1].set_axis(PEOPLE.index))
     assert torch.equal(each.context[:, 4:], data.context[:, 4:].flip(0))
     assert torch.equal(data.with_context(data.context.numpy()).context, data.context)
     for context, message in (

@@ -128,6 +128,86 @@ def test_a_single_table_has_intervals_beside_what_was_imputed(saved, files, tmp_
     assert found["region.probability"][original["region"].notna()].isna().all()
 
 
+SPELLED = {"income": "{:.9f}", "visits": " {:.0f}.0", "id": "00{}", "big": "{}"}
+
+
+def spelled(files, place, mark):
+    """The new rows with cells that pandas would write in other ways, and holes marked so."""
+    rows = pd.read_csv(files / "new.csv")
+    rows["id"] = range(NUM_ROWS)
+    rows["big"] = [2**60 + i for i in range(NUM_ROWS)]
+    texts = pd.read_csv(files / "new.csv", dtype=str).assign(big="", version="1.10")
+    for name, form in SPELLED.items():
+        texts[name] = rows[name].map(form.format, na_action="ignore")
+    texts["note"] = ["NA", "kept", "", "null"] * (NUM_ROWS // 4) + ["kept"] * (NUM_ROWS % 4)
+    texts[COLUMNS] = texts[COLUMNS].fillna(mark)
+    texts.to_csv(place / "spelled.csv", index=False)
+    return texts, rows[COLUMNS].isna()
+
+
+@UNRELIABLE
+@pytest.mark.parametrize("mark", ["", "NA", " null "])
+@pytest.mark.parametrize("form", [["-m", 2, "--with-original"], ["--single"], ["-m", 2]])
+def test_only_holes_are_filled(saved, files, tmp_path, mark, form):
+    before, holes = spelled(files, tmp_path, mark)
+    output = tmp_path / ("several" if form == ["-m", 2] else "imputed.csv")
+    result = call("impute", saved, tmp_path / "spelled.csv", "-o", output, *form, *FAST, "--quiet")
+    assert result.exit_code == 0, result.output
+    paths = sorted(output.iterdir()) if output.is_dir() else [output]
+    after = pd.concat([pd.read_csv(path, dtype=str, keep_default_na=False) for path in paths])
+    tables = [after.iloc[i : i + NUM_ROWS] for i in range(0, len(after), NUM_ROWS)]
+    assert len(tables) == (1 if "--single" in form else 2 + ("--with-original" in form))
+    for i, table in enumerate(tables):
+        changed = table[list(before)].reset_index(drop=True) != before
+        assert not changed.drop(columns=COLUMNS).any().any()
+        expected = holes & (not (i == 0 and "--with-original" in form))
+        pd.testing.assert_frame_equal(changed[COLUMNS], expected)
+        for name in ("region", "grade", "smokes"):
+            assert set(table[name]) <= {*before[name], *(() if expected.any().any() else [mark])}
+
+
+@UNRELIABLE
+def test_a_parquet_keeps_what_numbers_would_not(saved, files, tmp_path):
+    before, holes = spelled(files, tmp_path, "NA")
+    output = tmp_path / "imputed.parquet"
+    result = call("impute", saved, tmp_path / "spelled.csv", "-o", output, "-m", 1, *FAST, "-q")
+    assert result.exit_code == 0, result.output
+    found = pd.read_parquet(output)
+    assert found["id"].tolist() == before["id"].tolist()
+    assert found["version"].tolist() == before["version"].tolist()
+    assert found["big"].tolist() == [2**60 + i for i in range(NUM_ROWS)]
+    known = ~holes["income"]
+    incomes = before["income"][known].astype(float)
+    assert found["income"][known].tolist() == incomes.tolist()
+
+
+@pytest.mark.parametrize("output", ["imputed.csv", "imputed.parquet", "several"])
+@pytest.mark.parametrize("number", [10**9, 10**10])
+def test_more_imputations_than_fit_are_refused_with_their_size(
+    saved, files, tmp_path, output, number
+):
+    result = call("impute", saved, files / "new.csv", "-o", tmp_path / output, "-m", number)
+    said = one_error(result, 1)
+    assert "GB of memory" in said or "more than 10,000 files" in said
+    assert not (tmp_path / output).exists()
+    trained = pv.load_run(saved)
+    rows = trained.read(files / "new.csv")
+    with pytest.raises(ValueError, match=f"num_imputations={number} .* GB of memory"):
+        pv.impute(trained.model, trained.guide, rows, num_imputations=number)
+
+
+@UNRELIABLE
+def test_denoised_rows_keep_their_other_cells(saved, files, tmp_path):
+    before, _ = spelled(files, tmp_path, "NA")
+    output = tmp_path / "clean.csv"
+    options = ["--noise", "gaussian", "--sd", 1, "--columns", "income", *FAST, "-q", "-o", output]
+    result = call("denoise", saved, tmp_path / "spelled.csv", *options)
+    assert result.exit_code == 0, result.output
+    found = pd.read_csv(output, dtype=str, keep_default_na=False)
+    others = [name for name in before if name != "income"]
+    pd.testing.assert_frame_equal(found[others], before[others])
+
+
 def test_latents_are_those_of_the_guide(folder, files, tmp_path):
     output = tmp_path / "latents.csv"
     result = call("transform", folder, files / "new.csv", "-o", output, "--json", "--quiet")
@@ -341,9 +421,9 @@ def test_contrasts_of_a_file_are_those_of_python(run, files, tmp_path):
         trained.model,
         trained.guide,
         trained.read(table),
-        new["arm"],
-        strata=new["site"],
-        subjects=new["patient"],
+        new["arm"].to_numpy(),
+        strata=new["site"].to_numpy(),
+        subjects=new["patient"].to_numpy(),
         reference="placebo",
         num_samples=20,
         num_permutations=499,

@@ -141,6 +141,9 @@ def fit(
     categories: Annotated[
         str | None, typer.Option(help="Columns of numbers or texts that are categories: a,b.")
     ] = None,
+    na_values: Annotated[
+        str | None, typer.Option(help="Further texts of missing cells in a .csv: -,?.")
+    ] = None,
     context: Annotated[str | None, typer.Option(help="Columns of covariates: a,b.")] = None,
     label: Annotated[str | None, typer.Option(help="Column of labels, for colouring.")] = None,
     weights: Annotated[str | None, typer.Option(help="Column of sampling weights.")] = None,
@@ -176,6 +179,7 @@ def fit(
         "data.columns": names(columns),
         "data.drop": names(drop),
         "data.categories": names(categories),
+        "data.na_values": names(na_values),
         "data.context": names(context),
         "data.label": label,
         "data.weights": weights,

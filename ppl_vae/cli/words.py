@@ -27,6 +27,14 @@ def _category(found: re.Match[str]) -> str:
     return _columns("categories", found["name"])
 
 
+def _na_value(found: re.Match[str]) -> str:
+    """A text that is missing; a comma would end it, and a minus may begin another option."""
+    text = ast.literal_eval(found["name"])
+    if "," in text:
+        return f"--set {shlex.quote(f'data.na_values={json.dumps([text])}')}"
+    return f"--na-values={shlex.quote(text)}"
+
+
 def _dropped(found: re.Match[str]) -> str:
     """A column that is left out."""
     where = "of --context"
@@ -53,6 +61,8 @@ FLAGS: tuple[tuple[re.Pattern[str], Any], ...] = (
     (re.compile(r"\b(likelihood|prior|posterior|objective)s\.(?=[A-Z])"), r"--\1 "),
     (re.compile(rf"frame\.astype\(\{{{NAME}: 'category'\}}\)"), _category),
     (re.compile(rf" \(frame\.astype\(\{{{NAME}: float\}}\)\)"), " in the file"),
+    (re.compile(rf" \(frame\[{NAME}\]\.str\.strip\(\)\)"), " in the file"),
+    (re.compile(rf"na_values=\[{NAME}\]"), _na_value),
     (re.compile(rf"make it the index \(frame\.set_index\({NAME}\)\), "), ""),
     (re.compile(r", \(t - t\.min\(\)\)\.dt\.days"), ""),
     (re.compile(r"(\(the first is (?P<name>(?![\d(])[^)]*)\).*)leave them out$"), _dropped_first),

@@ -30,6 +30,7 @@ from ppl_vae.data.validation import (
     moved,
     picture,
     refuse,
+    same_index,
     same_rows,
     weights_of_rows,
 )
@@ -51,6 +52,9 @@ class Dataset(Tabular, Parted):
     its `Rows`, an index (`data[:1000]`) reads rows into memory, and each epoch's bits are drawn as
     rows are read.
 
+    Rows of arrays are matched by position. Where x and what belongs to its rows (`context`, `args`,
+    `labels`, `weights`) are objects of pandas, their indexes must be equal: nothing is aligned.
+
     Args:
         x: The observations: NumPy, torch, nested lists, a pandas DataFrame (columns name the
             features, the index the rows; the levels of a MultiIndex are joined; categories and
@@ -61,7 +65,8 @@ class Dataset(Tabular, Parted):
         context: Complete covariates: (N, C), or (N,) for one; a frame, whose categories become an
             indicator for each level; or names of columns of the frame x, which are removed from it.
         args: Further arguments of a custom Pyro program by name: arrays with a row for each
-            observation (lengths, masks, sequences; integers stay integers), and constants.
+            observation (lengths, masks, sequences; integers stay integers), and constants. A list
+            or tuple with an entry for each row may be either, and is refused.
         labels: One label per row, or the name of a column of the frame x.
         weights: Sampling weights, a positive number for each row or the name of a column of the
             frame x: N is then their sum, in the objective of `fit`, and means of log p(x) over rows
@@ -151,7 +156,7 @@ class Dataset(Tabular, Parted):
         self.labels = labels_of(labels, len(self))
         self.weights: Tensor | None = weights_of_rows(weights, self.x, self.row_labels)
         same_rows(x, context=context, labels=labels, weights=weights)
-        self.args, self.constants = further_arguments(args, self.x)
+        self.args, self.constants = further_arguments(args, self.x, getattr(x, "index", None))
         if not in_file(self.x):
             self._refuse(self.x.isinf(), INFINITE)
         # In standard deviations of the column that lost most; 0.0 if nothing visible was lost.
@@ -290,6 +295,7 @@ class Dataset(Tabular, Parted):
             >>> Dataset([[0.0, 1.0]]).hiding([[False, True]]).x.tolist()
             [[0.0, nan]]
         """
+        same_index(self.index if self.is_frame else None, hidden, "hidden")
         values = np.asarray(hidden.cpu() if isinstance(hidden, Tensor) else hidden)
         if values.dtype != bool or values.shape != tuple(self.x.shape):
             raise ArgumentError(

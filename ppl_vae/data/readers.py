@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ppl_vae.data.dataset import Binarize, Dataset
-from ppl_vae.data.tables.files import TABLES, Roles, present, read_frame
+from ppl_vae.data.tables.files import TABLES, Roles, present
 from ppl_vae.errors import DamagedFileError, TooLargeError
 from ppl_vae.runtime.checks import file_path, one_line
 from ppl_vae.runtime.files import require_file
@@ -194,7 +194,7 @@ def _read_npy(path: Path, label: str | None, context: tuple[str, ...]) -> dict[s
 
 
 def _read_table(path: Path, label: str | None, context: tuple[str, ...]) -> dict[str, Any]:
-    return Roles(context=context, label=label).fields(read_frame(path), path)
+    return Roles(context=context, label=label).read(path)
 
 
 def _unreadable(path: Path, error: Exception) -> DamagedFileError:

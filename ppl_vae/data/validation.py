@@ -11,8 +11,9 @@ from torch import Tensor
 from ppl_vae.data.arrays import Table, check_floating, labels_along, row_at, row_names, table
 from ppl_vae.errors import ArgumentError
 from ppl_vae.runtime.checks import echoed, real_number, shown, whole_number, whole_numbers
+from ppl_vae.runtime.text import counted
 
-__all__ = ["same_rows"]
+__all__ = ["same_index", "same_rows"]
 
 
 def check_settings(scale: Any, dtype: Any, seed: Any, name: Any) -> None:
@@ -127,12 +128,13 @@ def weights_of_rows(weights: Any, x: Any, labels: Any = None) -> Tensor | None:
 
 
 def further_arguments(
-    args: Mapping[str, Any] | None, x: Any
+    args: Mapping[str, Any] | None, x: Any, index: Any = None
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Further arguments of a program: those with a row for each row of x, and constants.
+    """Further arguments of a program: arrays with a row for each row of x, and constants.
 
     Raises:
-        ArgumentError: They are not named, or a name is one of the data's own.
+        ArgumentError: They are not named; or a list has an entry for each row, and may be either;
+            or an object of pandas has another number of rows.
 
     Example:
         >>> given = {"lengths": np.array([3, 1]), "annealing_factor": 1.0}
@@ -146,13 +148,31 @@ def further_arguments(
     rows = {}
     constants = {}
     for name, given in (args or {}).items():
-        values = torch.as_tensor(np.asarray(given)) if hasattr(given, "__array__") else given
+        _refuse_ambiguous(name, given, len(x))
+        values = torch.as_tensor(np.array(given)) if hasattr(given, "__array__") else given
         if isinstance(values, Tensor) and values.dim() and len(values) == len(x):
             kept = given if isinstance(given, Tensor) else values
+            same_index(index, given, f"args[{name!r}]")
             rows[name] = moved(kept.detach().clone(), x.device, x.dtype)
         else:
             constants[name] = given
     return rows, constants
+
+
+def _refuse_ambiguous(name: str, given: Any, num_rows: int) -> None:
+    """Refuse a list with an entry for each row, and pandas with another number of rows than x."""
+    if isinstance(given, list | tuple) and len(given) == num_rows:
+        raise ArgumentError(
+            f"args[{name!r}] is a {type(given).__name__} with an entry for each of the "
+            f"{counted(num_rows, 'row')} of x: give an array (np.asarray) if these belong to the "
+            "rows, and bind a constant to the program (functools.partial)"
+        )
+    rows = row_names(given)
+    if rows is not None and len(rows) != num_rows:
+        raise ArgumentError(
+            f"args[{name!r}] has {counted(len(rows), 'row')}, x has {num_rows:,}: give one for "
+            "each, or an array if it is a constant"
+        )
 
 
 def moved(values: Any, device: Any = None, dtype: Any = None) -> Any:
@@ -181,16 +201,42 @@ def same_rows(x: Any, **others: Any) -> None:
         >>> import pandas
         >>> same_rows(pandas.Series([1.0]), weights=pandas.Series([2.0]), context=[[3.0]])
     """
-    index = row_names(x)
     for what, other in others.items():
-        theirs = row_names(other)
-        if index is None or theirs is None or np.array_equal(index, theirs):
-            continue
-        pairs = zip(index, theirs, strict=True)
-        row, (ours, its) = next((i, pair) for i, pair in enumerate(pairs) if pair[0] != pair[1])
-        raise ValueError(
-            f"row {row} is {ours!s} in x and {its!s} in {what}: reindex one like the other"
-        )
+        same_index(getattr(x, "index", None), other, what)
+
+
+def same_index(index: Any, other: Any, what: str) -> None:
+    """Refuse an object of pandas whose rows have other labels than these, or another order.
+
+    Args:
+        index: The index of x; anything but one of pandas is matched by position.
+        other: What belongs to the rows.
+        what: Its name.
+
+    Raises:
+        ValueError: The indexes differ; the first row that differs is named.
+
+    Example:
+        >>> import pandas
+        >>> same_index(pandas.RangeIndex(1), pandas.Series([2.0], index=[7]), "weights")
+        Traceback (most recent call last):
+        ValueError: row 0 is 0 in x and 7 in weights: reindex one like the other, or give an array \
+(.to_numpy()) to match rows by position
+    """
+    theirs = row_names(other)
+    if theirs is None or not hasattr(index, "equals") or index.equals(other.index):
+        return
+    ours = labels_along(index)
+    if len(ours) != len(theirs):
+        raise ValueError(f"{what} has {counted(len(theirs), 'row')}, x has {len(ours):,}")
+    if np.array_equal(ours, theirs):  # the same labels in another type
+        return
+    pairs = enumerate(zip(ours, theirs, strict=True))
+    row, (mine, its) = next((i, pair) for i, pair in pairs if pair[0] != pair[1])
+    raise ValueError(
+        f"row {row} is {mine!s} in x and {its!s} in {what}: reindex one like the other, or give "
+        "an array (.to_numpy()) to match rows by position"
+    )
 
 
 def refuse(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ppl_vae.data import Dataset
+from ppl_vae.data.tables.files import told_missing
 from ppl_vae.experiment.assemble import Experiment, build
 from ppl_vae.experiment.config import Config, ConfigError, blamed, changed
 from ppl_vae.experiment.folder import Folder, write_json
@@ -85,6 +86,9 @@ def run_experiment(config: Config, output: str | Path, *, progress: bool = True)
     columns = columns_of(experiment)
     if columns and is_main():
         logger.info(columns_in_words(columns))
+        table = experiment.config.data
+        if said := told_missing(table.name, table.roles) if table.is_table else None:
+            logger.info(said)
     # Only now: a run that is refused leaves no trace.
     with folder.held(experiment.config) if is_main() else nullcontext(_nothing) as check_present:
         return _run(folder, experiment, held_out, started, check_present, progress=progress)

@@ -38,7 +38,8 @@ class DataTable(Table):
     `columns` (those of x), `context`, `label`, `weights`, `split` and `drop` name columns; `test`
     is a share, a number of rows, or another file. `exposure` names one of the columns of `context`,
     as in `Model`. `ordered` gives the levels of ordered categories from the lowest, by column;
-    `categories` names columns whose numbers or strings are categories without an order.
+    `categories` names columns whose numbers or strings are categories without an order. `na_values`
+    and `keep_default_na` say which cells of a text file are missing, as in `Missing`.
     """
 
     name: str
@@ -57,6 +58,8 @@ class DataTable(Table):
     drop: tuple[str, ...] = ()
     ordered: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     categories: tuple[str, ...] = ()
+    na_values: tuple[str, ...] = ()
+    keep_default_na: bool = True
 
     @field_validator("name", "data_dir", "test")
     @classmethod

@@ -1,23 +1,32 @@
 """Tables in files, .csv and .parquet, and the roles of their columns."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ppl_vae.data.tables.levels import level_name, listed
-from ppl_vae.data.tables.text_files import first_lines, read_text, separator_of
+from ppl_vae.data.tables.levels import in_order, known_level, listed, written_level
+from ppl_vae.data.tables.text_files import (
+    Missing,
+    cells_of,
+    first_lines,
+    missing_by_name,
+    read_text,
+    separator_of,
+)
 from ppl_vae.errors import DamagedFileError, DataError, PplVaeError, TooLargeError
 from ppl_vae.runtime.checks import one_line, suggestion
 from ppl_vae.runtime.files import require_file
 from ppl_vae.runtime.memory import require_memory, require_unpacked
+from ppl_vae.runtime.text import counted
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["TABLES", "Roles", "present", "read_frame"]
+__all__ = ["TABLES", "Roles", "present", "read_cells", "read_frame", "told_missing"]
 
 TABLES = (".csv", ".parquet")
 PARTS = ("train", "valid", "test")
@@ -41,7 +50,10 @@ class Roles:
         split: Column that holds train, valid or test.
         drop: Columns that are left out.
         ordered: Levels of ordered categories, from the lowest, by column.
-        categories: Columns whose numbers or strings are categories without an order.
+        categories: Columns whose numbers or strings are categories without an order; in a text file
+            their levels are what is written there (007 is another level than 7).
+        na_values: Texts of missing cells in a text file, as in `Missing`.
+        keep_default_na: As in `Missing`.
 
     Example:
         >>> import pandas as pd
@@ -59,6 +71,29 @@ class Roles:
     drop: tuple[str, ...] = ()
     ordered: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     categories: tuple[str, ...] = ()
+    na_values: tuple[str, ...] = ()
+    keep_default_na: bool = True
+
+    @property
+    def missing(self) -> Missing:
+        """Which cells of a text file are missing."""
+        return Missing(tuple(self.na_values), self.keep_default_na)
+
+    def read(self, path: str | Path) -> dict[str, Any]:
+        """The arguments of `Dataset` that the columns of a file are.
+
+        Args:
+            path: The file, .csv or .parquet.
+
+        Raises:
+            ValueError: A .parquet, which says itself what is missing, is given other texts for it.
+        """
+        if self.missing != Missing() and Path(path).suffix != ".csv":
+            raise ValueError(
+                f"{path} says itself what is missing: na_values and keep_default_na are for .csv"
+            )
+        frame = read_frame(path, self.missing, [*self.categories, *self.ordered])
+        return self.fields(frame, path)
 
     def fields(self, frame: "pd.DataFrame", path: str | Path) -> dict[str, Any]:
         """The arguments of `Dataset` that these columns are.
@@ -127,11 +162,15 @@ def present(path: str | Path) -> Path:
     return Path(path)
 
 
-def read_frame(path: str | Path) -> "pd.DataFrame":
+def read_frame(
+    path: str | Path, missing: Missing | None = None, as_text: Collection[str] = ()
+) -> "pd.DataFrame":
     r"""The table in a .csv or .parquet file.
 
     Args:
         path: The file.
+        missing: Which cells of a text file are missing; None is `Missing()`.
+        as_text: Columns of a text file whose cells are read as they are written.
 
     Raises:
         FileNotFoundError: No such file.
@@ -155,7 +194,10 @@ def read_frame(path: str | Path) -> "pd.DataFrame":
         ) from None
     require_file(path)
     try:
-        frame = _read_csv(path) if path.suffix == ".csv" else _read_parquet(path)
+        if path.suffix == ".csv":
+            frame = read_text(path, *_beginning(path), missing, as_text)
+        else:
+            frame = _read_parquet(path)
     except PplVaeError:
         raise
     except ImportError:
@@ -170,8 +212,53 @@ def read_frame(path: str | Path) -> "pd.DataFrame":
     return frame
 
 
-def _read_csv(path: Path) -> "pd.DataFrame":
-    """The table in a text file, if it is read to its end with the memory there is."""
+def read_cells(path: str | Path) -> "pd.DataFrame":
+    r"""The cells of a .csv as they are written, as `cells_of` has them.
+
+    Args:
+        path: The file, which `read_frame` can read.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "codes.csv"
+        >>> _ = path.write_text("code\n007\n")
+        >>> read_cells(path)["code"].tolist()
+        ['007']
+    """
+    return cells_of(Path(path), *_beginning(Path(path)))
+
+
+def told_missing(path: str | Path, roles: Roles) -> str | None:
+    r"""What was read as missing in columns of categories by its name, in a line; None if nothing.
+
+    Args:
+        path: The file.
+        roles: The roles of its columns, and which cells are missing.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "codes.csv"
+        >>> _ = path.write_text("code\nA\nNA\n")
+        >>> told_missing(path, Roles())
+        "missing in 'code': 'NA' (1 cell); keep_default_na = false would make it a level"
+    """
+    if Path(path).suffix != ".csv":
+        return None
+    frame = read_frame(path, roles.missing, [*roles.categories, *roles.ordered])
+    texts = [name for name in frame if frame[name].dtype.kind == "O" and frame[name].hasnans]
+    found = missing_by_name(read_cells(path), frame, texts) if texts else {}
+    if not found:
+        return None
+    said = [
+        f"in {name!r}: " + ", ".join(f"{text!r} ({counted(n, 'cell')})" for text, n in each.items())
+        for name, each in found.items()
+    ]
+    which = "it a level" if sum(map(len, found.values())) == 1 else "these levels"
+    return f"missing {'; '.join(said)}; keep_default_na = false would make {which}"
+
+
+def _beginning(path: Path) -> tuple[str, list[str]]:
+    """The separator of a text file and its first lines, if it fits into memory and has some."""
     require_memory(f"{path}", path.stat().st_size, num_bytes=1)
     lines = first_lines(path)
     if not lines:
@@ -179,7 +266,7 @@ def _read_csv(path: Path) -> "pd.DataFrame":
     separator = separator_of(lines)
     # pandas takes the surplus of the first row for an index of as many levels
     _require_few_columns(path, max(line.count(separator) for line in lines) + 1)
-    return read_text(path, separator, lines)
+    return separator, lines
 
 
 def _read_parquet(path: Path) -> "pd.DataFrame":
@@ -267,7 +354,7 @@ def _ordered(column: "pd.Series", levels: tuple[str, ...], path: str | Path) -> 
     """A column as ordered categories."""
     import pandas as pd
 
-    names = column.map(level_name, na_action="ignore")
+    names = column.map(partial(known_level, known=levels), na_action="ignore")
     unknown = (column.notna() & ~names.isin(levels)).to_numpy()
     if unknown.any():
         row = int(np.flatnonzero(unknown)[0])
@@ -280,9 +367,12 @@ def _ordered(column: "pd.Series", levels: tuple[str, ...], path: str | Path) -> 
 
 def _category(column: "pd.Series") -> "pd.Series":
     """A column as categories without an order; those of numbers are in the order of the numbers."""
-    levels = column.astype("category").cat
-    names = {level: level_name(level) for level in levels.categories}
-    return levels.rename_categories(names) if names else column.astype(object)
+    import pandas as pd
+
+    if not column.notna().any():
+        return column.astype(object)
+    names = column.map(written_level, na_action="ignore")
+    return names.astype(pd.CategoricalDtype(in_order(names.dropna().unique())))
 
 
 def _splits(column: "pd.Series", path: str | Path) -> dict[str, np.ndarray]:

@@ -57,7 +57,7 @@ def coded(source: Any, known: Container[str] = (), what: str = "x") -> Coded:
 
     Args:
         source: A frame or Series of pandas, or anything else.
-        known: Columns whose levels are known.
+        known: Columns whose levels are known; their numbers are names of levels.
         what: The name of the source in error messages.
 
     Raises:
@@ -84,12 +84,13 @@ def coded(source: Any, known: Container[str] = (), what: str = "x") -> Coded:
         kind = _type_of(column, place)
         if kind == "string" and name not in known:
             refuse_no_category(column, place)
-        if kind in ("string", "category", "ordered"):
+        if kind in ("string", "category", "ordered") or name in known:
             codes, levels[i] = _codes(column, name)
+            kind = kind if kind == "ordered" else "category"
             numbers.isetitem(i, codes)
         elif column.dtype.kind not in TYPES:  # objects that are numbers
             numbers.isetitem(i, column.to_numpy(np.float64, na_value=np.nan))
-        types.append(kind.replace("string", "category"))
+        types.append(kind)
     return Coded(numbers, levels, tuple(types))
 
 

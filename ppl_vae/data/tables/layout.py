@@ -128,6 +128,12 @@ class Layout:
 def _named_levels(column: Tensor, kind: str) -> tuple[Tensor, list[str]]:
     """Codes and names of the numbers of a column: its different values."""
     missing = column.isnan()
+    limit = 2 / torch.finfo(column.dtype).eps
+    if (column.abs() >= limit).any():
+        raise ValueError(
+            f"levels of {limit:,.0f} or more are not told apart in {column.dtype}: give the frame "
+            "itself, or Dataset(frame, levels=...)"
+        )
     values, codes = column[~missing].unique(return_inverse=True)
     found = column.clone()
     found[~missing] = codes.to(column)

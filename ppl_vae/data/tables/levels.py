@@ -1,7 +1,9 @@
 """Levels of categories: their names, in the order of their codes 0, 1, ..."""
 
-from collections.abc import Mapping, Sequence
-from numbers import Real
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -17,18 +19,24 @@ __all__ = [
     "check_codes",
     "check_names",
     "given_levels",
+    "in_order",
+    "known_level",
     "level_name",
     "listed",
     "recoded",
+    "written_level",
 ]
 
 Levels = Mapping[str, tuple[str, ...]]
 
 LISTED = 20  # levels shown in an error
+NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
+DECIMAL = re.compile(r"[-+]?\d*\.\d+(?:[eE][-+]?\d+)?")
+WHOLE = re.compile(r"([-+]?\d+)\.0*")
 
 
 def level_name(level: Any) -> str:
-    """The name of a level: a whole number has no decimals, for any type it was read as.
+    """The name of a level: a whole number has all its digits and no decimals, for any type.
 
     Args:
         level: A category as pandas has it.
@@ -38,9 +46,67 @@ def level_name(level: Any) -> str:
         ('2', '2', 'low', 'True')
     """
     if isinstance(level, Tensor):
-        return shown(level)
-    is_number = isinstance(level, Real) and not isinstance(level, bool | np.bool_)
-    return shown(float(level)) if is_number else str(level)
+        return str(int(level)) if level.double().item().is_integer() else shown(level)
+    if not isinstance(level, Real) or isinstance(level, bool | np.bool_):
+        return str(level)
+    if isinstance(level, Integral):
+        return str(int(level))
+    number = float(level)
+    return str(int(number)) if number.is_integer() else shown(number)
+
+
+def written_level(level: Any) -> str:
+    """The name of a level of a file: a text is its own name, but for decimals that are all zero.
+
+    pandas writes whole numbers with decimals if some are missing.
+
+    Args:
+        level: A text or number.
+
+    Example:
+        >>> written_level("7.0"), written_level("007"), written_level("1.50"), written_level(7.0)
+        ('7', '007', '1.50', '7')
+    """
+    if not isinstance(level, str):
+        return level_name(level)
+    found = WHOLE.fullmatch(level)
+    return found[1] if found else level
+
+
+def known_level(level: Any, known: Sequence[str]) -> str:
+    """The one of the known levels that a text or number is, or its own name.
+
+    Args:
+        level: A text or number.
+        known: Names of levels.
+
+    Example:
+        >>> [known_level(each, ("7", "0.5")) for each in ("7.0", "0.50", "007", 7.0)]
+        ['7', '0.5', '007', '7']
+    """
+    if str(level) in known:
+        return str(level)
+    name = written_level(level)
+    if name in known or not DECIMAL.fullmatch(name):
+        return name
+    number = level_name(float(name))
+    return number if number in known else name
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Levels in the order of their numbers if all are numbers, else in that of the alphabet.
+
+    Args:
+        names: Their names.
+
+    Example:
+        >>> in_order(["10", "9"]), in_order(["b", "10", "9"])
+        (['9', '10'], ['10', '9', 'b'])
+    """
+    ordered = sorted(names)
+    if all(NUMBER.fullmatch(name) for name in ordered):
+        ordered.sort(key=Decimal)
+    return ordered
 
 
 def listed(names: Sequence[str]) -> str:

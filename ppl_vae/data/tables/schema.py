@@ -1,11 +1,12 @@
 """What further rows need to be read as those of training: columns, types, kinds and levels."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from ppl_vae.data.tables.covariates import Covariates
 from ppl_vae.data.tables.layout import Layout
+from ppl_vae.data.tables.text_files import Missing
 
 __all__ = ["Schema"]
 
@@ -22,6 +23,7 @@ class Schema:
         kinds: Kind of each column of x; empty for images and for rows in a file.
         is_named: Whether the columns of x came with names.
         dtype: Floating type of x.
+        missing: Which cells of text files are missing.
 
     Example:
         >>> from ppl_vae.data import Dataset
@@ -38,6 +40,7 @@ class Schema:
     kinds: tuple[str, ...]
     is_named: bool
     dtype: str
+    missing: Missing = Missing()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -65,6 +68,8 @@ class Schema:
             "kinds": list(self.kinds),
             "is_named": self.is_named,
             "dtype": self.dtype,
+            "na_values": list(self.missing.na_values),
+            "keep_default_na": self.missing.keep_default_na,
         }
 
     @classmethod
@@ -73,7 +78,7 @@ class Schema:
         covariates = Covariates(
             _read(values["covariates"], "context"), are_named=values["covariates_are_named"]
         )
-        return cls(
+        schema = cls(
             name=values["name"],
             event_shape=tuple(values["event_shape"]),
             columns=_read(values["columns"], "x"),
@@ -82,6 +87,8 @@ class Schema:
             is_named=values["is_named"],
             dtype=values["dtype"],
         )
+        na_values = tuple(values.get("na_values", ()))  # not in runs of earlier versions
+        return replace(schema, missing=Missing(na_values, values.get("keep_default_na", True)))
 
 
 def _written(layout: Layout) -> dict[str, Any]:

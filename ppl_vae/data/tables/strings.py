@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from ppl_vae.data.arrays import labels_along, row_at
+from ppl_vae.runtime.text import counted
 
 __all__ = ["refuse_no_category"]
 
@@ -30,10 +31,13 @@ TIME = re.compile(
 )
 COMMA = re.compile(r"[-+]?\d*,\d+")
 NUMBER = re.compile(r"[-+]?\d+")
+CODE = re.compile(r"0\d")
+LISTED = 3  # texts shown in an error
 
 
 def refuse_no_category(column: Any, place: str) -> None:
-    """Refuse strings that are dates, numbers with a comma, numbers as text, or an identifier.
+    """Refuse strings that are dates, numbers, numbers with a few texts among them, identifiers, or
+    levels that differ in spaces alone.
 
     Args:
         column: The strings; missing ones are passed over.
@@ -41,8 +45,10 @@ def refuse_no_category(column: Any, place: str) -> None:
 
     Raises:
         TypeError: More than half of the different strings are dates or times.
-        ValueError: All strings are numbers, some with a comma; or there are more than ten, and
-            fewer than two rows for each, or more than a thousand.
+        ValueError: All strings are numbers, some with a comma; numbers are in more than half of the
+            cells, or are more than half of the different strings, but not all; two levels are equal
+            but for spaces; or there are more than ten strings, and fewer than two rows for each, or
+            more than a thousand, or all are numbers that are no codes with leading zeros.
 
     Example:
         >>> import pandas
@@ -61,12 +67,14 @@ def refuse_no_category(column: Any, place: str) -> None:
             "since the first, (t - t.min()).dt.days, or drop it"
         )
     _refuse_decimal_commas(column, different, place)
+    _refuse_texts_among_numbers(column, place)
+    _refuse_spaces(column, different, place)
     if len(different) <= ALWAYS_TAKEN:
         return
+    _refuse_numbers_as_text(column, different, place)
     is_name = len(different) >= len(rows) / ROWS_A_LEVEL
     if not is_name and len(different) <= MOST_LEVELS:
         return
-    _refuse_numbers_as_text(column, place)
     why = ", like an identifier" if is_name else f", and a category has at most {MOST_LEVELS:,}"
     raise ValueError(
         f"{place} has {len(different):,} different strings in {len(rows):,} rows{why}: drop it, "
@@ -93,20 +101,50 @@ def _refuse_decimal_commas(column: Any, different: list[str], place: str) -> Non
         )
 
 
-def _refuse_numbers_as_text(column: Any, place: str) -> None:
-    """Name the first text in a column of numbers, such as one wrong cell of a file."""
+def _refuse_texts_among_numbers(column: Any, place: str) -> None:
+    """Refuse a column of numbers with a few texts, such as '-' or a row of units."""
     from pandas import to_numeric
 
-    is_text = (to_numeric(column, errors="coerce").isna() & column.notna()).to_numpy()
-    if not is_text.any():
-        raise ValueError(
-            f"{place} holds numbers as text: make them numbers "
-            f"(frame.astype({{{column.name!r}: float}})), or categories "
-            f"(frame.astype({{{column.name!r}: 'category'}}))"
-        )
-    if is_text.mean() < MOST_TEXT:
-        row = int(is_text.argmax())
-        raise ValueError(
-            f"{place} is {column.iloc[row]!r} at {row_at(row, labels_along(column.index))}, and "
-            "numbers elsewhere: correct it, or leave the cell empty if it is missing"
-        )
+    rows = column.dropna()
+    texts = rows[to_numeric(rows, errors="coerce").isna()]
+    share = min(len(texts) / len(rows), texts.nunique() / rows.nunique()) if len(texts) else 0.0
+    if not 0 < share < MOST_TEXT:
+        return
+    found = texts.value_counts(sort=False)
+    shown = [f"{text!r} in {counted(n, 'row')}" for text, n in found.items()][:LISTED]
+    more = f" and {len(found) - LISTED:,} other texts" * (len(found) > LISTED)
+    first = _first(column, texts.iloc[0]).rpartition(" at ")[2]
+    row = " (of units?)" if len(texts) == 1 and texts.index[0] == column.index[0] else ""
+    raise ValueError(
+        f"{place} is {', '.join(shown)}{more}, and a number in {len(rows) - len(texts):,} others; "
+        f"the first is {first}{row}: correct what is wrong, remove rows that are none, read the "
+        f"text as missing (na_values=[{texts.iloc[0]!r}]), or, if it is a category, say so "
+        f"(frame.astype({{{column.name!r}: 'category'}}))"
+    )
+
+
+def _refuse_spaces(column: Any, different: list[str], place: str) -> None:
+    """Refuse levels that are equal but for spaces at their ends."""
+    by_text: dict[str, str] = {}
+    for each in different:
+        other = by_text.setdefault(each.strip(), each)
+        if other != each:
+            raise ValueError(
+                f"{place} has the levels {other!r} and {each!r}, which differ in spaces alone: "
+                f"remove them (frame[{column.name!r}].str.strip())"
+            )
+
+
+def _refuse_numbers_as_text(column: Any, different: list[str], place: str) -> None:
+    """Refuse numbers that are strings, unless they are codes such as 007."""
+    from pandas import to_numeric
+
+    if any(CODE.match(each.strip()) for each in different):
+        return
+    if not to_numeric(column, errors="coerce").isna().equals(column.isna()):
+        return
+    raise ValueError(
+        f"{place} holds numbers as text: make them numbers "
+        f"(frame.astype({{{column.name!r}: float}})), or categories "
+        f"(frame.astype({{{column.name!r}: 'category'}}))"
+    )

@@ -18,6 +18,8 @@ from ppl_vae.data.tables.layout import Layout
 from ppl_vae.data.tables.levels import given_levels
 from ppl_vae.data.tables.schema import Schema
 from ppl_vae.data.tables.source import Source
+from ppl_vae.data.tables.text_files import Missing
+from ppl_vae.data.validation import same_index
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,6 +46,7 @@ class Tabular:
     _covariates: Covariates
     _x_is_named: bool
     _whole: Any
+    _missing: Missing = Missing()  # which cells of text files are missing
 
     def _with(self, **changes: Any) -> Self:
         """A copy with these attributes."""
@@ -127,6 +130,7 @@ class Tabular:
             kinds=self.kinds if is_table and not in_file(self.x) else (),
             is_named=self._x_is_named,
             dtype=str(self.x.dtype).removeprefix("torch."),
+            missing=self._missing,
         )
 
     def with_schema(self, schema: Schema) -> Self:
@@ -140,7 +144,7 @@ class Tabular:
                 f"rows have the shape {tuple(self.event_shape)}, and those of "
                 f"{schema.name!r} {schema.event_shape}"
             )
-        changes: dict[str, Any] = {"_covariates": schema.covariates}
+        changes: dict[str, Any] = {"_covariates": schema.covariates, "_missing": schema.missing}
         if schema.columns.names:
             names = np.empty(len(schema.columns.names), dtype=object)
             names[:] = schema.columns.names
@@ -192,7 +196,9 @@ class Tabular:
         known = given_levels(levels)
         changes: dict[str, Any] = {}
         if known and not isinstance(self.x, Rows):
-            changes["x"], changes["_layout"] = self._layout.recoded(self.x, known, self.row_labels)
+            x = self.x if self.source is None else torch.from_numpy(self.exact)
+            codes, changes["_layout"] = self._layout.recoded(x, known, self.row_labels)
+            changes["x"] = codes.to(self.x)
         if known and self.context is not None:
             context, covariates = self._covariates.recoded(self.context, known, self.row_labels)
             changes |= {"context": context, "_covariates": covariates}
@@ -208,7 +214,7 @@ class Tabular:
         Args:
             context: Values by column, as the columns were given ("female", not an indicator), one
                 for all rows or one for each row, with other columns unchanged; or all covariates,
-                (N, C).
+                (N, C). A frame has the index of x.
 
         Raises:
             ValueError: The data have no covariates, or none of this name or level; the number of
@@ -224,9 +230,13 @@ class Tabular:
         """
         if self.context is None:
             raise ValueError(f"{self.name!r} has no covariates: give Dataset(x, context=)")
+        index = self.index if self.is_frame else None
         if is_frame(context):
-            context = {name: column.to_numpy() for name, column in context.items()}
+            same_index(index, context, "context")
+            context = dict(context.items())
         if isinstance(context, Mapping):
+            for name, value in context.items():
+                same_index(index, value, f"context[{name!r}]")
             changed = self._covariates.changed(self.context, context)
             return self._with(context=changed, source=None)
         if np.ndim(context) == 0:

@@ -1,20 +1,57 @@
-"""Tables in text files: their separator, and headers that pandas would change without a word."""
+"""Tables in text files: their separator, what is missing, and what pandas would change silently."""
 
 import csv
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ppl_vae.errors import DataError
+from ppl_vae.runtime.text import counted
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["first_lines", "read_text", "separator_of"]
+__all__ = ["Missing", "cells_of", "first_lines", "missing_by_name", "read_text", "separator_of"]
 
 LONGEST_LINE = 2**24  # bytes
 MOST_BLANK = 1_000  # lines that are searched for the first two with text
 SEPARATORS = (",", ";", "\t")
+NA_NAMES = (  # those of pandas.read_csv, an empty cell apart
+    *("#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN"),
+    *("<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"),
+)
+BOOLEANS = {"true": True, "false": False}
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Which cells of a text file are missing: the one place that says so.
+
+    An empty cell always is, and so are the names of `pandas.read_csv` (NA, N/A, NaN, None, null,
+    NULL, n/a, nan, <NA>, #N/A and others), in columns of numbers and of categories. Spaces around a
+    cell do not count. A file .parquet says itself what is missing.
+
+    Args:
+        na_values: Further texts that are missing, such as "-" or "?".
+        keep_default_na: Whether the names of pandas are missing; False makes them levels.
+
+    Example:
+        >>> "NA" in Missing().texts, Missing(("?",), keep_default_na=False).texts
+        (True, ('', '?'))
+    """
+
+    na_values: tuple[str, ...] = ()
+    keep_default_na: bool = True
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The texts of missing cells."""
+        names = NA_NAMES if self.keep_default_na else ()
+        return tuple(dict.fromkeys(["", *names, *self.na_values]))
 
 
 def first_lines(path: Path) -> list[str]:
@@ -59,17 +96,25 @@ def separator_of(lines: list[str]) -> str:
     return ","
 
 
-def read_text(path: Path, separator: str, lines: list[str]) -> "pd.DataFrame":
+def read_text(
+    path: Path,
+    separator: str,
+    lines: list[str],
+    missing: Missing | None = None,
+    as_text: Collection[str] = (),
+) -> "pd.DataFrame":
     r"""The table in a text file.
 
     Args:
         path: The file.
         separator: What separates its columns.
         lines: Its header and the line below it.
+        missing: Which cells are missing; None is `Missing()`.
+        as_text: Columns whose cells are read as they are written, though they may be numbers.
 
     Raises:
         DataError: Two columns have the same name, of which pandas would rename one; a separator at
-            the end of each row moves the columns.
+            the end of each row moves the columns; a row has more or fewer cells than the header.
         ValueError: The file is damaged.
 
     Example:
@@ -81,19 +126,146 @@ def read_text(path: Path, separator: str, lines: list[str]) -> "pd.DataFrame":
     """
     import pandas as pd
 
+    missing = missing or Missing()
     header = pd.read_csv(
         path, sep=separator, header=None, nrows=1, dtype=str, keep_default_na=False
     )
-    names = [name for name in header.iloc[0] if name]
+    stripped = [name.strip() for name in header.iloc[0]]
+    names = [name for name in stripped if name]
     twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
     if twice is not None:
         raise DataError(f"{path} has two columns {twice!r}: rename one of them")
-    frame = pd.read_csv(path, sep=separator, low_memory=False)  # one type for each column
     columns, *cells = (len(each) for each in csv.reader(lines, delimiter=separator))
-    has_row_names = bool(cells) and cells[0] > columns
+    has_row_names = bool(cells) and cells[0] == columns + 1
+    _refuse_ragged(path, separator, columns + has_row_names)
+    wanted = [name for name in header.iloc[0] if name.strip() in as_text]
+    frame = pd.read_csv(
+        path,
+        sep=separator,
+        low_memory=False,  # one type for each column
+        na_values=list(missing.texts),
+        keep_default_na=False,
+        dtype=dict.fromkeys(wanted, str),
+    )
     if has_row_names and frame.iloc[:, -1].isna().all():
         raise DataError(
             f"{path} has rows that end with {separator!r}, or row names and no value in its last "
             f"column {frame.columns[-1]!r}: remove the separators, or the column"
         )
+    frame.columns = frame.columns.str.strip()
+    for place, name in enumerate(frame.columns):
+        if frame.dtypes.iloc[place].kind == "O":
+            column = _stripped(frame.iloc[:, place], missing, is_text=name in as_text)
+            frame.isetitem(place, column)
     return frame
+
+
+def cells_of(path: Path, separator: str, lines: list[str]) -> "pd.DataFrame":
+    r"""The cells of a text file as they are written, under its header; row names are a column.
+
+    Args:
+        path: The file.
+        separator: What separates its columns.
+        lines: Its header and the line below it.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "codes.csv"
+        >>> _ = path.write_text("code,x\n007,1.50\n,NA\n")
+        >>> cells_of(path, ",", first_lines(path)).to_numpy().tolist()
+        [['007', '1.50'], ['', 'NA']]
+    """
+    import pandas as pd
+
+    width = max(len(each) for each in csv.reader(lines, delimiter=separator))
+    cells = pd.read_csv(
+        path, sep=separator, header=None, names=range(width), dtype=str, na_filter=False
+    )
+    header = list(cells.iloc[0])
+    first = next(csv.reader(lines, delimiter=separator))
+    if len(first) < width:  # the names of the rows have none
+        header = ["", *header[:-1]]
+    return cells.iloc[1:].reset_index(drop=True).set_axis(header, axis=1)
+
+
+def missing_by_name(
+    cells: "pd.DataFrame", frame: "pd.DataFrame", columns: Sequence[str]
+) -> dict[str, dict[str, int]]:
+    """The names that were read as missing in columns of categories, with their numbers of cells.
+
+    Args:
+        cells: From `cells_of`.
+        frame: The same rows as they were read.
+        columns: Names of the columns of categories.
+
+    Example:
+        >>> import pandas as pd
+        >>> cells = pd.DataFrame({"a": ["u", "NA", "", "NA"]})
+        >>> missing_by_name(cells, pd.DataFrame({"a": ["u", None, None, None]}), ["a"])
+        {'a': {'NA': 2}}
+    """
+    found: dict[str, dict[str, int]] = {}
+    names = [str(name).strip() for name in cells.columns]
+    for name in columns:
+        is_missing = frame[name].isna().to_numpy()
+        texts: Any = cells.iloc[:, names.index(name)].str.strip()[is_missing]
+        counts = Counter(text for text in texts if text)
+        if counts:
+            found[name] = dict(counts.most_common())
+    return found
+
+
+def _refuse_ragged(path: Path, separator: str, width: int) -> None:
+    """Refuse rows with more or fewer cells than this, which pandas would pad, and hidden blanks."""
+    is_header = True
+    blank = 0
+    for line, cells in _lines(path, separator):
+        if not "".join(cells).strip() and len(cells) <= 1:
+            blank = blank or line * (not is_header)
+            continue
+        if not is_header and len(cells) != width:
+            raise DataError(
+                f"line {line} of {path} has {counted(len(cells), 'cell')}, not {width}: write all "
+                "cells of a row, an empty one for a missing value, and remove lines that are no "
+                "rows"
+            )
+        if blank and width == 1:
+            raise DataError(
+                f"line {blank} of {path} is blank, and its rows have one column: write NA for a "
+                "missing value, or remove the line"
+            )
+        is_header = False
+
+
+def _lines(path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
+    """The cells of each record of a text file, and the number of its last line."""
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+        reader = csv.reader(file, delimiter=separator)
+        # What csv cannot read, pandas refuses, or reads as longer cells.
+        with suppress(csv.Error):
+            for cells in reader:
+                yield reader.line_num, cells
+
+
+def _stripped(column: "pd.Series", missing: Missing, *, is_text: bool) -> "pd.Series":
+    """A column of strings without spaces around them; numbers and Booleans if they were in the way.
+
+    pandas takes ' NA' for a text, and with it a column of numbers for one of texts.
+    """
+    import pandas as pd
+
+    if not all(isinstance(each, str) for each in column.dropna().head(1)):
+        return column
+    texts = column.str.strip()
+    if texts.equals(column):
+        return column
+    texts = texts.where(~texts.isin(missing.texts))
+    if is_text:
+        return texts
+    numbers = pd.to_numeric(texts, errors="coerce")
+    if numbers.notna().equals(texts.notna()):
+        return numbers
+    booleans = texts.str.lower().map(BOOLEANS)
+    if booleans.notna().equals(texts.notna()):
+        return booleans.astype(object if booleans.isna().any() else bool)
+    return texts

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any, override
 import numpy as np
 
 from ppl_vae.data import Dataset
-from ppl_vae.data.tables.files import read_frame
 from ppl_vae.experiment.config import ConfigError
 from ppl_vae.experiment.rows.outputs import require_table, write_frame
-from ppl_vae.experiment.rows.sources import errors_of
+from ppl_vae.experiment.rows.sources import errors_of, read_known
 from ppl_vae.experiment.saved.trained import TrainedRun
 from ppl_vae.runtime.files import require_file, write_whole
 from ppl_vae.runtime.text import counted
@@ -134,6 +133,6 @@ def _covariates(run: TrainedRun, path: Path | None) -> Any:
     if path is None:
         names = ", ".join(run.schema.context)
         raise ConfigError(f"the model has covariates ({names}): give a table with them (--context)")
-    frame = read_frame(path)
+    frame = read_known(path, run.schema)
     others = {name: np.nan for name in run.schema.names if name not in frame}
     return run.read(frame.assign(**others)).context

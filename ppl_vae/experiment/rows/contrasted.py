@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, override
 
+from ppl_vae.data.tables.frames import is_frame
 from ppl_vae.experiment.config import ConfigError
-from ppl_vae.experiment.rows.outputs import original_table, write_frame
+from ppl_vae.experiment.rows.outputs import write_frame
+from ppl_vae.experiment.rows.sources import read_known
 from ppl_vae.experiment.saved.trained import TrainedRun
 from ppl_vae.runtime.checks import one_of, real_number, suggestion
 from ppl_vae.tasks.contrasts import Contrast, contrast
@@ -110,7 +112,8 @@ def contrast_file(
     """
     real_number(level, "level", above=0, below=1)
     one_of(method, "method", ("bh", "by"))
-    frame = original_table(rows).rename(columns=str)
+    frame = rows if is_frame(rows) else read_known(rows, run.schema)
+    frame = frame.reset_index(drop=True).rename(columns=str)
     wanted = {"groups": [groups], "strata": strata, "subjects": subjects and [subjects]}
     parts = {what: _columns(frame, names, what) for what, names in wanted.items() if names}
     if groups in (*run.schema.names, *run.schema.context):
@@ -118,7 +121,9 @@ def contrast_file(
             f"the model was trained with column {groups!r}, so that its latents know the groups: "
             f"train without it (ppl-vae fit --drop {groups})"
         )
-    found = contrast(run.model, run.guide, run.read(rows), **parts, **options)
+    data = run.read(rows)
+    parts = {what: part.set_axis(data.index) for what, part in parts.items()}
+    found = contrast(run.model, run.guide, data, **parts, **options)
     # for the warning where there are too few labellings for any discovery
     found.latents.discoveries(level)
     found.features.discoveries(level, method)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, override
 
+import numpy as np
+
 from ppl_vae.data import Dataset
 from ppl_vae.experiment.config import ConfigError
 from ppl_vae.experiment.rows.outputs import (
@@ -70,15 +72,15 @@ class DenoisedTable:
         frame = self.original.copy()
         for name in self.columns:
             place = names.index(name)
-            where = list(map(str, frame.columns)).index(name)
-            known = frame.iloc[:, where].notna().to_numpy()
+            where = [str(each).strip() for each in frame.columns].index(name)
+            known = ~np.isnan(found.posterior.data.exact[:, place])
             summaries = {
                 "": found.mean[:, place],
                 ".sd": found.sd[:, place],
                 ".lower": low[:, place],
                 ".upper": high[:, place],
             }
-            frame = frame.drop(columns=frame.columns[where])
+            frame = frame.iloc[:, [i for i in range(frame.shape[1]) if i != where]].copy()
             for number, (suffix, values) in enumerate(summaries.items()):
                 frame.insert(where + number, f"{name}{suffix}", values)
                 frame.loc[~known, f"{name}{suffix}"] = None
@@ -169,7 +171,7 @@ def denoise_file(
     model: Any = run.model
     guide: Any = run.guide
     found = denoise(model, guide, data, each, **options)
-    return DenoisedTable(original_table(rows), found, noisy)
+    return DenoisedTable(original_table(rows, output, run.schema), found, noisy)
 
 
 def _noisy(data: Dataset, columns: Sequence[str] | None) -> tuple[str, ...]:

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any, override
 import numpy as np
 
 from ppl_vae.data.tables.files import TABLES
+from ppl_vae.data.tables.frames import is_frame
+from ppl_vae.data.tables.levels import level_name
+from ppl_vae.errors import TooLargeError
 from ppl_vae.experiment.config import ConfigError
 from ppl_vae.experiment.rows.outputs import (
     methods_in_words,
@@ -15,13 +18,16 @@ from ppl_vae.experiment.rows.outputs import (
     write_frame,
 )
 from ppl_vae.experiment.saved.trained import TrainedRun
-from ppl_vae.tasks.imputation import Imputations, impute
+from ppl_vae.runtime.memory import require_memory
+from ppl_vae.runtime.text import counted
+from ppl_vae.tasks.imputation import Imputations, MultipleImputation, impute
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["ImputedTable", "impute_file"]
 
+MOST_FILES = 10_000
 IMPUTATION = ".imp"  # the columns that mice puts before a long table
 ROW = ".id"
 
@@ -31,8 +37,9 @@ class ImputedTable:
     """The table of a file, and the imputations of what is missing in the columns of x.
 
     Args:
-        original: The table as it was read, with all its columns.
+        original: The table with all its columns; texts if the file is a .csv and becomes one.
         imputations: The imputations.
+        is_text: Whether the table holds texts.
 
     Example:
         >>> ImputedTable.__dataclass_fields__["original"].name
@@ -41,6 +48,7 @@ class ImputedTable:
 
     original: "pd.DataFrame"
     imputations: Imputations
+    is_text: bool = False
 
     def table(self, i: int) -> "pd.DataFrame":
         """The table with imputation i, counted from 0, in the order of the columns of the file."""
@@ -59,7 +67,10 @@ class ImputedTable:
         tables = [self.table(i) for i in range(len(self.imputations))]
         first = 1 - with_original
         if with_original:
-            tables.insert(0, self.original.astype(tables[0].dtypes.to_dict()))
+            first_table = self.original
+            if not self.is_text:
+                first_table = first_table.astype(tables[0].dtypes.to_dict())
+            tables.insert(0, first_table)
         together = pd.concat(tables, ignore_index=True)
         numbers = np.repeat(np.arange(len(tables)) + first, len(self.original))
         rows = np.tile(np.arange(len(self.original)) + 1, len(tables))
@@ -91,7 +102,7 @@ class ImputedTable:
             else:
                 beside = {"lower": ends[0, :, place], "upper": ends[1, :, place]}
             for number, (what, values) in enumerate(beside.items(), start=1):
-                where = list(map(str, frame.columns)).index(name) + number
+                where = _names(frame).index(name) + number
                 frame.insert(where, f"{name}.{what}", np.where(asked, values, np.nan))
         return frame
 
@@ -151,14 +162,18 @@ class ImputedTable:
     def _filled(self, completed: "pd.DataFrame") -> "pd.DataFrame":
         """The table of the file with these columns; whole numbers stay whole."""
         frame = self.original.copy()
-        names = list(map(str, frame.columns))
-        for place, name in enumerate(self.imputations.data.feature_names):
-            if not self.imputations.asked[:, place].any():
+        names = _names(frame)
+        data = self.imputations.data
+        for place, name in enumerate(data.feature_names):
+            asked = self.imputations.asked[:, place]
+            if not asked.any():
                 continue
             column = completed[name].reset_index(drop=True)
-            before = frame.iloc[:, names.index(name)]
-            if column.dtype.kind == "f" and _are_whole(before) and _are_whole(column):
+            if column.dtype.kind == "f" and _are_whole(column):
                 column = column.astype("Int64")
+            if self.is_text:
+                is_level = data.kinds[place] in ("boolean", "category", "ordered")
+                column = _written(frame.iloc[:, names.index(name)], column, asked, is_level)
             frame.isetitem(names.index(name), column)
         return frame
 
@@ -189,9 +204,41 @@ def impute_file(
     else:
         _require_new_folder(path)
     data = run.read(rows)
-    original = original_table(rows)
+    original = original_table(rows, path, run.schema)
+    num_tables = options.get("num_imputations", MultipleImputation.num_imputations)
+    _require_room(original, 1 if single else num_tables, path)
     found = impute(run.model, run.guide, data, **options)
-    return ImputedTable(original, found)
+    is_text = not is_frame(rows) and Path(rows).suffix == ".csv" and path.suffix != ".parquet"
+    return ImputedTable(original, found, is_text)
+
+
+def _names(frame: "pd.DataFrame") -> list[str]:
+    """The names of the columns, without the spaces that a header may have."""
+    return [str(name).strip() for name in frame.columns]
+
+
+def _written(
+    cells: "pd.Series", completed: "pd.Series", asked: np.ndarray, is_level: bool
+) -> "pd.Series":
+    """The cells of a column with the imputed values in its holes, levels spelled as elsewhere."""
+    spelled: dict[str, str] = {}
+    if is_level:
+        seen = zip(completed[~asked], cells[~asked], strict=True)
+        for value, text in seen:
+            spelled.setdefault(level_name(value), text.strip())
+    names = [level_name(value) for value in completed[asked]]
+    filled = cells.copy()
+    filled[asked] = [spelled.get(name, name) for name in names]
+    return filled
+
+
+def _require_room(original: "pd.DataFrame", num_tables: int, output: Path) -> None:
+    """Refuse more tables than fit into memory below each other, or into a folder."""
+    what = f"{output} with {counted(num_tables, 'table')} of {counted(len(original), 'row')}"
+    if output.suffix in TABLES:
+        require_memory(what, num_tables, *original.shape, num_bytes=8)
+    elif num_tables > MOST_FILES:
+        raise TooLargeError(f"{what} is a folder of more than {MOST_FILES:,} files: ask for less")
 
 
 def _require_new_folder(path: Path) -> None:

@@ -4,9 +4,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ppl_vae.data.tables.files import TABLES, read_frame
+from ppl_vae.data.tables.files import TABLES, read_cells
 from ppl_vae.data.tables.frames import is_frame
+from ppl_vae.data.tables.schema import Schema
 from ppl_vae.experiment.config import ConfigError
+from ppl_vae.experiment.rows.sources import read_known
 from ppl_vae.runtime.files import write_whole
 
 if TYPE_CHECKING:
@@ -57,19 +59,44 @@ def write_frame(frame: "pd.DataFrame", path: str | Path, *, index: bool = False)
     return write_whole(path, write[Path(path).suffix])
 
 
-def original_table(rows: Any) -> "pd.DataFrame":
-    """The table of new rows with all its columns, the rows numbered from 0.
+def original_table(rows: Any, output: str | Path, schema: Schema) -> "pd.DataFrame":
+    r"""The table of new rows with all its columns, the rows numbered from 0.
+
+    What is read from a .csv and written to one is text: no cell is changed by being read as a
+    number. In a .parquet columns that are modelled have the types in which they were read, and so
+    have others whose cells are told by them.
 
     Args:
         rows: A file .csv or .parquet, or a frame.
+        output: The file that the table goes to; a folder has files .csv.
+        schema: The columns of the model.
 
     Example:
-        >>> import pandas as pd
-        >>> original_table(pd.DataFrame({"x": [1.5]}, index=["a"])).index.tolist()
-        [0]
+        >>> import tempfile
+        >>> from ppl_vae.data import Dataset
+        >>> schema = Dataset([[1.5]], feature_names=["x"]).schema
+        >>> path = Path(tempfile.mkdtemp()) / "codes.csv"
+        >>> _ = path.write_text("code,x\n007,1.50\n")
+        >>> [original_table(path, out, schema).iloc[0].tolist() for out in ("a.csv", "a.parquet")]
+        [['007', '1.50'], ['007', 1.5]]
     """
-    frame = rows if is_frame(rows) else read_frame(rows)
-    return frame.reset_index(drop=True)
+    if is_frame(rows):
+        return rows.reset_index(drop=True)
+    if Path(rows).suffix != ".csv":
+        return read_known(rows, schema).reset_index(drop=True)
+    cells = read_cells(rows)
+    if Path(output).suffix != ".parquet":
+        return cells
+    frame = read_known(rows, schema).reset_index(drop=True)
+    places = [str(name).strip() for name in cells.columns]
+    for name in frame:
+        if name in schema.names or name not in places:
+            continue
+        texts = cells.iloc[:, places.index(name)]
+        known = frame[name].notna()
+        if not frame[name][known].astype(str).equals(texts[known].astype(str)):
+            frame[name] = texts.where(known)
+    return frame
 
 
 def methods_in_words(figures: Mapping[str, Any]) -> str:

@@ -117,7 +117,8 @@ def _with_context_of(path: str | Path, rows: Dataset, roles: Roles) -> Dataset:
     """As many rows as the file has, with its covariates."""
     with errors_of(path):
         frame = read_fields(path, Roles(columns=(), context=roles.context))["context"]
-        return rows[np.zeros(len(frame), int)].with_context(frame)
+        values = {name: column.to_numpy() for name, column in frame.items()}
+        return rows[np.zeros(len(frame), int)].with_context(values)
 
 
 def _as_table(x: np.ndarray, data: Dataset, rows: Dataset | None) -> "pd.DataFrame":

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,15 +15,19 @@ from ppl_vae.data.splits import count, random_rows
 from ppl_vae.data.tables.columns import check_levels
 from ppl_vae.data.tables.files import TABLES, Roles, read_frame
 from ppl_vae.data.tables.frames import is_frame
+from ppl_vae.data.tables.levels import known_level
 from ppl_vae.data.tables.schema import Schema
 from ppl_vae.experiment.config import ConfigError, blamed
 from ppl_vae.experiment.tables import DataTable
 from ppl_vae.runtime.checks import one_line
 
-__all__ = ["describe_data", "errors_of", "load_data", "new_rows", "read_fields"]
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["describe_data", "errors_of", "load_data", "new_rows", "read_fields", "read_known"]
 
 HELD_OUT = 0.1  # of the rows of a file, for validation and for test each
-ONLY_TABLES = ("columns", "weights", "split", "drop", "ordered", "categories")
+ONLY_TABLES = ("columns", "weights", "split", "drop", "ordered", "categories", "na_values")
 
 
 def load_data(table: DataTable) -> Dataset:
@@ -74,7 +78,7 @@ def new_rows(rows: Any, schema: Schema, context: Any = None) -> Dataset:
                 raise ValueError(
                     f"{schema.name!r} is not a table with named columns: give the rows as an array"
                 )
-            frame = read_frame(rows) if is_file else rows.rename(columns=str)
+            frame = read_known(rows, schema) if is_file else rows.rename(columns=str)
             covariates = schema.context if schema.covariates.are_named else ()
             fields = Roles(columns=schema.names, context=covariates).fields(frame, place)
         else:
@@ -154,7 +158,30 @@ def read_fields(path: str | Path, roles: Roles) -> dict[str, Any]:
         >>> list(read_fields(path, Roles(context=("may",)))["x"])
         ['june']
     """
-    return roles.fields(read_frame(path), path)
+    return roles.read(path)
+
+
+def read_known(path: str | Path, schema: Schema) -> "pd.DataFrame":
+    r"""The table in a file, with what is missing in training, and its levels by their names.
+
+    Args:
+        path: The file, .csv or .parquet.
+        schema: The columns of training.
+
+    Example:
+        >>> import pandas as pd, tempfile
+        >>> data = Dataset(pd.DataFrame({"code": ["007", "7"]}))
+        >>> path = Path(tempfile.mkdtemp()) / "new.csv"
+        >>> _ = path.write_text("code\n007\n007\n")
+        >>> read_known(path, data.schema)["code"].tolist()
+        ['007', '007']
+    """
+    frame = read_frame(path, schema.missing, schema.levels)
+    for name, known in schema.levels.items():
+        if name in frame and frame[name].dtype.kind == "O":
+            named = frame[name].map(partial(known_level, known=known), na_action="ignore")
+            frame[name] = named
+    return frame
 
 
 def _in_words(make: Callable[[], Dataset]) -> Dataset:
@@ -210,6 +237,7 @@ def _table(table: DataTable) -> Dataset:
         data, splits = _with_test_file(data, table, table.test, options)
         valid = HELD_OUT if table.valid is None else table.valid
         table = table.model_copy(update={"test": None, "valid": valid})
+    data = data.with_schema(replace(data.schema, missing=table.roles.missing))
     return _divided(data, table, splits)
 
 
@@ -223,7 +251,8 @@ def _with_test_file(
         )
     import pandas as pd
 
-    new_rows(path, data.schema)  # an error names the row of its own file
+    schema = replace(data.schema, missing=table.roles.missing)
+    new_rows(path, schema)  # an error names the row of its own file
     names = data.columns["x"]
     roles = replace(table.roles, columns=names)
     fields = [read_fields(path, roles) for path in (table.name, path)]

@@ -24,6 +24,7 @@ from ppl_vae.runtime.checks import (
     whole_fields,
     whole_number,
 )
+from ppl_vae.runtime.memory import require_memory
 from ppl_vae.runtime.progress import progress_bar
 from ppl_vae.runtime.seeding import derived_seed
 from ppl_vae.tasks.imputation.asked import entries_asked
@@ -209,6 +210,7 @@ def draw_entries(
         >>> len(draw_entries(pairs, data, asked, settings, seed=0, progress=False))
         5
     """
+    _require_room(settings, asked)
     inference = Inference(*pairs[0], data)
     groups = list(_groups(inference.data, pairs, settings.num_imputations, seed))
     predictive = _room(inference, asked, settings.num_imputations)
@@ -304,6 +306,18 @@ class Job:
         most = int(self.by_row.sum(1).max())
         fitting = NUMBERS_AT_ONCE // (most * method.num_draws(self.groups))
         return max(1, min(method.rows_at_once, fitting))
+
+
+def _require_room(settings: MultipleImputation, asked: np.ndarray) -> None:
+    """Refuse more imputations than fit into memory, and more draws of a row."""
+    by_row = asked.reshape(len(asked), -1).sum(1)
+    num_imputations = settings.num_imputations
+    missing = int(by_row.sum())
+    what = f"num_imputations={num_imputations}"
+    require_memory(f"{what} of {missing:,} cells", num_imputations, missing, num_bytes=8)
+    draws = f"{what} with num_particles={settings.particles}"
+    most = int(by_row.max())
+    require_memory(draws, num_imputations, settings.particles, most, num_bytes=8)
 
 
 def _fit_numbers(num_fits: int, num_imputations: int) -> np.ndarray:
