@@ -77,8 +77,8 @@ def original_table(rows: Any, output: str | Path, schema: Schema) -> "pd.DataFra
         >>> schema = Dataset([[1.5]], feature_names=["x"]).schema
         >>> path = Path(tempfile.mkdtemp()) / "codes.csv"
         >>> _ = path.write_text("code,x\n007,1.50\n")
-        >>> [original_table(path, out, schema).iloc[0].tolist() for out in ("a.csv", "a.parquet")]
-        [['007', '1.50'], ['007', 1.5]]
+        >>> [original_table(path, out, schema)["x"].tolist() for out in ("a.csv", "a.parquet")]
+        [['1.50'], [1.5]]
     """
     if is_frame(rows):
         return rows.reset_index(drop=True)
