@@ -24,6 +24,7 @@ from ppl_vae.experiment.rows.sources import load_data, new_rows
 from ppl_vae.experiment.tables import DataTable
 from ppl_vae.report.answers import answers
 from ppl_vae.report.diagnoses.baselines import proved
+from ppl_vae.report.diagnoses.run import _num_repeated
 from ppl_vae.training.warnings import constant_features, unobserved_features, warn_before
 
 
@@ -219,11 +220,11 @@ def test_every_remedy_is_an_option(name, wrong, role):
 def test_columns_without_information_are_dropped_by_an_option(name):
     for said in (constant_features([name], 4), unobserved_features([name], 4)):
         told = in_flags(said)
-        option = re.search(r"leave them out \((.*)\)$", told)[1]
+        option = re.search(r"leave it out \((.*)\)$", told)[1]
         assert shlex.split(option)[1].endswith(f'["{name}"]' if "," in name else name)
         assert in_flags(told) == told
     for unnamed in ("3", "(0, 1)"):
-        assert in_flags(constant_features([unnamed], 4)).endswith("; leave them out")
+        assert in_flags(constant_features([unnamed], 4)).endswith("; leave it out")
 
 
 # --- what fit tells -------------------------------------------------------------------------------
@@ -587,3 +588,31 @@ def test_a_list_with_an_entry_for_each_row_is_ambiguous(kind):
     data = pv.Dataset(x, args={"lengths": np.array([1, 2, 3]), "sizes": kind([4, 5])})
     assert data.args["lengths"].tolist() == [1, 2, 3]
     assert data.constants == {"sizes": kind([4, 5])}
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_pictures_and_tables_name_the_column_of_labels(named):
+    rows = pd.DataFrame({"h": np.arange(4.0), "site": list("abab")})
+    labels = "site" if named else list("abab")
+    data = pv.Dataset(rows if named else rows[["h"]], labels=labels)
+    assert data.label_name == data[:2].label_name == ("site" if named else "label")
+
+
+@pytest.mark.parametrize(
+    ("header", "is_told"), [("1.5,2", True), ("2001,2002", False), ("1.5,h", False), (",1.5", True)]
+)
+def test_a_row_instead_of_a_header_is_told(tmp_path, header, is_told):
+    path = written(tmp_path, f"{header}\n1,2\n3,4\n")
+    if not is_told:
+        assert len(read_frame(path)) == 2
+        return
+    with pytest.warns(UserWarning, match="the header of .* holds numbers .*: if it is a row"):
+        read_frame(path)
+
+
+@pytest.mark.parametrize("repeats", [1, 2, 3])
+def test_repeated_rows_are_counted(repeats):
+    once = pd.DataFrame({"h": [0.0, 1.0, np.nan, 0.1], "c": [0, 1, 2, 3]})
+    data = pv.Dataset(pd.concat([once] * repeats))
+    assert _num_repeated(data) == 4 * (repeats - 1)
+    assert _num_repeated(pv.Dataset(pd.DataFrame({"h": [0.0, -0.0, 1e-300]}))) == 1

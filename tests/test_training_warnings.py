@@ -70,7 +70,19 @@ def test_constant_and_unobserved_features_are_counted(caplog):
     constant, unobserved = said_before(x, pv.likelihoods.Gaussian(4), caplog)
     assert constant.startswith("1 of 4 features")
     assert unobserved == (
-        "no training row has a value of 1 of 4 features (the first is 1): leave them out"
+        "no training row has a value of 1 of 4 features (the first is 1): leave it out"
+    )
+
+
+@pytest.mark.parametrize(("latent_dim", "is_told"), [(40, False), (41, True), (5000, True)])
+def test_more_latents_than_rows_can_inform_are_told(caplog, latent_dim, is_told):
+    x = torch.randn(200, 4, generator=torch.Generator().manual_seed(0))
+    model = pv.Model(pv.priors.StandardNormal(latent_dim), pv.likelihoods.Gaussian(4))
+    caplog.clear()
+    warn_before(model, pv.Dataset(x))
+    said = [record.getMessage() for record in caplog.records]
+    assert [f"latent_dim={latent_dim}, and a row has 4 values" in each for each in said] == (
+        [True] * is_told
     )
 
 

@@ -45,7 +45,8 @@ def _dropped(found: re.Match[str]) -> str:
 
 def _dropped_first(found: re.Match[str]) -> str:
     """Columns that are left out, of which the message names the first."""
-    return f"{found[1]}leave them out ({_columns('drop', repr(found['name']))})"
+    option = _columns("drop", repr(found["name"]))
+    return f"{found[1]}leave {found['them']} out ({option})"
 
 
 OPTIONS = (
@@ -54,6 +55,7 @@ OPTIONS = (
 )
 VALUE = r"(?P<quote>['\"]?)(?P<value>[\w.+-]+)(?P=quote)"
 NAME = r"(?P<name>'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")"  # of a column, as repr writes it
+FIRST = r"(\(the first is (?P<name>(?![\d(])[^)]*)\).*)"
 # Python's words in a remedy, and those of the command line.
 FLAGS: tuple[tuple[re.Pattern[str], Any], ...] = (
     (re.compile(rf"(?P<before>)Dataset\(\.\.\., (?P<name>{OPTIONS})={VALUE}\)"), _flag),
@@ -65,7 +67,7 @@ FLAGS: tuple[tuple[re.Pattern[str], Any], ...] = (
     (re.compile(rf"na_values=\[{NAME}\]"), _na_value),
     (re.compile(rf"make it the index \(frame\.set_index\({NAME}\)\), "), ""),
     (re.compile(r", \(t - t\.min\(\)\)\.dt\.days"), ""),
-    (re.compile(r"(\(the first is (?P<name>(?![\d(])[^)]*)\).*)leave them out$"), _dropped_first),
+    (re.compile(FIRST + r"leave (?P<them>it|them) out$"), _dropped_first),
     (re.compile(rf"(?P<before>column {NAME} of (?P<role>x|context) .*?)\bdrop it\b"), _dropped),
     (re.compile(r"\bTraining\((\w+)=([\w.]+)\)"), r"--set training.\1=\2"),
 )

@@ -52,8 +52,7 @@ class Dataset(Tabular, Parted):
     its `Rows`, an index (`data[:1000]`) reads rows into memory, and each epoch's bits are drawn as
     rows are read.
 
-    Rows of arrays are matched by position. Where x and what belongs to its rows (`context`, `args`,
-    `labels`, `weights`) are objects of pandas, their indexes must be equal: nothing is aligned.
+    Rows of arrays are matched by position; objects of pandas must have the index of the frame x.
 
     Args:
         x: The observations: NumPy, torch, nested lists, a pandas DataFrame (columns name the
@@ -154,6 +153,7 @@ class Dataset(Tabular, Parted):
         features_are_named = feature_names is not None or self.dims[1] in observed.coords
         self._x_is_named = features_are_named and len(self.event_shape) == 1
         self.labels = labels_of(labels, len(self))
+        self.label_name = str(getattr(labels, "name", None) or "label")  # of a Series
         self.weights: Tensor | None = weights_of_rows(weights, self.x, self.row_labels)
         same_rows(x, context=context, labels=labels, weights=weights)
         self.args, self.constants = further_arguments(args, self.x, getattr(x, "index", None))

@@ -203,7 +203,7 @@ def name_features(ax: "Axes", names: np.ndarray) -> None:
     ax.set_xticks(range(len(text)), text, rotation=rotation, fontsize="small")
 
 
-def scatter(ax: "Axes", points: np.ndarray, labels: np.ndarray | None) -> None:
+def scatter(ax: "Axes", points: np.ndarray, labels: np.ndarray | None, name: str = "label") -> None:
     """Points, coloured by class with a legend, or by number with a colour bar."""
     size = float(np.clip(9000 / len(points), 4, 36))
     style: dict[str, Any] = {"s": size, "alpha": 0.8, "linewidths": 0}
@@ -213,13 +213,13 @@ def scatter(ax: "Axes", points: np.ndarray, labels: np.ndarray | None) -> None:
     classes = np.unique(labels)
     if np.issubdtype(labels.dtype, np.number) and len(classes) > len(COLOURS):
         drawn = ax.scatter(points[:, 0], points[:, 1], c=labels, cmap="viridis", **style)
-        ax.figure.colorbar(drawn, ax=ax, label="label")
+        ax.figure.colorbar(drawn, ax=ax, label=name)
         return
-    for i, name in enumerate(classes):
+    for i, each in enumerate(classes):
         colour = COLOURS[i % len(COLOURS)]
         marker = MARKERS[(i + i // len(COLOURS)) % len(MARKERS)]
-        ax.scatter(*points[labels == name].T, color=colour, marker=marker, label=str(name), **style)
-    ax.legend(title="label", ncols=-(-len(classes) // 15), **BESIDE)
+        ax.scatter(*points[labels == each].T, color=colour, marker=marker, label=str(each), **style)
+    ax.legend(title=name, ncols=-(-len(classes) // 15), **BESIDE)
 
 
 def k_hat_classes(k_hat: np.ndarray) -> list[tuple[str, str, np.ndarray]]:

@@ -233,7 +233,7 @@ def plot_latent(
     means = latent_means(guide, data, num_particles=num_particles, seed=seed, progress=False)
     points, names = two_dims(means.mean, means.names)
     ax = ax or new_axes(6.4, 4.8)
-    scatter(ax, points, data.labels)
+    scatter(ax, points, data.labels, data.label_name)
     ax.set(xlabel=names[0], ylabel=names[1])
     if len(means.names) > 1:
         ax.set_aspect("equal", adjustable="datalim")

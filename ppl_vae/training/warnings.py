@@ -34,6 +34,7 @@ FEW_ROWS = {"train": 50, "valid": 20, "test": 20}
 FEWEST_EPOCHS = 10  # to read a trend from
 MOST_SORTED = 10_000  # rows that repeated values are looked for in
 ROWS_A_LEVEL = 5  # on average, as for the expected counts of a chi-squared test
+MANY_LATENTS = 10  # for each value of a row
 LEAKED = 0.1  # share of the test rows that equal a training row
 SPIKE = 0.2  # share of one value of a column with a density
 SHARE = 0.3  # of the epochs, the last ones
@@ -48,9 +49,10 @@ def warn_before(model: Program, data: Dataset) -> None:
         >>> warn_before(lambda x: None, Dataset(np.zeros((200, 2))))
     """
     sizes = {name: len(rows) for name, rows in data.splits.items()} or {"train": len(data)}
-    messages = [few_rows(sizes)]
     train = data.train
     num_features = data.event_shape.numel()
+    latent_dim = model.latent_dim if isinstance(model, Model) else 0
+    messages = [few_rows(sizes), many_latents(latent_dim, num_features)]
     measure = getattr(getattr(model, "likelihood", None), "measure", "")
     if isinstance(train.x, Tensor) and len(train) > 1:
         messages.append(constant_features(constant_densities(model, train), num_features))
@@ -97,6 +99,21 @@ held-out rows is unreliable; data.folds() holds out each row once'
     return (
         f"few rows ({', '.join(few)}): a VAE overfits few training rows, and a mean over few "
         "held-out rows is unreliable; data.folds() holds out each row once"
+    )
+
+
+def many_latents(latent_dim: int, num_features: int) -> str | None:
+    """A sentence if there are more than ten times as many latents as values in a row.
+
+    Example:
+        >>> many_latents(5000, 5)
+        'latent_dim=5000, and a row has 5 values: most latents can carry no information; lower it'
+    """
+    if latent_dim <= MANY_LATENTS * num_features:
+        return None
+    return (
+        f"latent_dim={latent_dim}, and a row has {counted(num_features, 'value')}: most latents "
+        "can carry no information; lower it"
     )
 
 
@@ -234,10 +251,11 @@ def constant_features(constant: Sequence[str], num_features: int) -> str | None:
     if not constant:
         return None
     verb, whose = ("is", "its") if len(constant) == 1 else ("are", "their")
+    them = "it" if len(constant) == 1 else "them"
     return (
         f"{len(constant)} of {num_features} features {verb} constant in the training rows (the "
         f"first is {constant[0]}): {whose} density rises as the scale falls, and log p(x) reflects "
-        "only the smallest scale allowed; leave them out"
+        f"only the smallest scale allowed; leave {them} out"
     )
 
 
@@ -246,13 +264,14 @@ def unobserved_features(unobserved: Sequence[str], num_features: int) -> str | N
 
     Example:
         >>> unobserved_features(["b"], 2)
-        'no training row has a value of 1 of 2 features (the first is b): leave them out'
+        'no training row has a value of 1 of 2 features (the first is b): leave it out'
     """
     if not unobserved:
         return None
+    them = "it" if len(unobserved) == 1 else "them"
     return (
         f"no training row has a value of {len(unobserved)} of {num_features} features (the first "
-        f"is {unobserved[0]}): leave them out"
+        f"is {unobserved[0]}): leave {them} out"
     )
 
 

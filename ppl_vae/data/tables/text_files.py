@@ -9,7 +9,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ppl_vae.data.tables.levels import NUMBER
 from ppl_vae.errors import DataError
+from ppl_vae.runtime.checks import warn_caller
 from ppl_vae.runtime.text import counted
 
 if TYPE_CHECKING:
@@ -135,6 +137,7 @@ def read_text(
     twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
     if twice is not None:
         raise DataError(f"{path} has two columns {twice!r}: rename one of them")
+    _warn_of_numbers(path, names)
     columns, *cells = (len(each) for each in csv.reader(lines, delimiter=separator))
     has_row_names = bool(cells) and cells[0] == columns + 1
     _refuse_ragged(path, separator, columns + has_row_names)
@@ -235,6 +238,15 @@ def _refuse_ragged(path: Path, separator: str, width: int) -> None:
                 "missing value, or remove the line"
             )
         is_header = False
+
+
+def _warn_of_numbers(path: Path, names: Sequence[str]) -> None:
+    """Warn of a header of numbers with decimals, which may be a row; whole ones may be years."""
+    if all(map(NUMBER.fullmatch, names)) and any("." in name for name in names):
+        warn_caller(
+            f"the header of {path} holds numbers ({', '.join(names[:3])}): if it is a row, write "
+            "the names of the columns above it"
+        )
 
 
 def _lines(path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:

@@ -18,7 +18,7 @@ SQUARE = (5.2, 4.6)
 def _latent_space(found: Findings) -> Panel:
     rows = found.subject.rows
     options: dict[str, Any] = {"seed": found.subject.seed}
-    colours = "coloured by label" if rows.labels is not None else "without labels"
+    colours = f"coloured by {rows.label_name}" if rows.labels is not None else "without labels"
     alt = f"Posterior means of {len(rows)} rows as points, {colours}."
     pictures = draw(
         lambda ax: plot_latent(*found.programs, rows, **options, ax=ax), alt, size=SQUARE
@@ -48,7 +48,7 @@ def _points(found: Findings) -> PointMap:
         by_k_hat(_of_rows(found, "pareto_k")),
         by_number("log p(x)", _of_rows(found, "log_evidence")),
     ]
-    if rows.labels is not None and (classes := by_class("label", rows.labels)):
+    if rows.labels is not None and (classes := by_class(rows.label_name, rows.labels)):
         colours.insert(0, classes)
     titles = [f"row {label}" for label in rows.row_labels]
     shown: dict[str, Any] = {"texts": described(rows, np.arange(len(rows)))}

@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
+from ppl_vae.data import Dataset
 from ppl_vae.programs.modules import evaluating, place
 from ppl_vae.report.architecture import chain, layers, plot_graph
 from ppl_vae.report.attempts import NotApplicable
@@ -47,11 +50,9 @@ def _data(found: Findings) -> Panel:
     facts = subject.run.rows.describe()
     size = facts["event_shape"]
     shape = f"of {counted(size[0], 'column')}" if len(size) == 1 else f"of shape {_times(size)}"
-    values = (
-        {}
-        if "x" in subject.run.rows.columns
-        else {"values": "{:g} to {:g}".format(*facts["range"])}
-    )
+    values = {"values": "{:g} to {:g}".format(*facts["range"])}
+    if "x" in subject.run.rows.columns:
+        values = {"repeated": f"{counted(_num_repeated(subject.run.rows), 'row')} like another"}
     where = f"{len(subject.run.part(split)):,} {split} rows"
     rows = {
         "name": facts["name"],
@@ -67,6 +68,12 @@ def _data(found: Findings) -> Panel:
         "digest": subject.digest,
     }
     return Panel(tables=[_facts(rows)])
+
+
+def _num_repeated(rows: Dataset) -> int:
+    """Number of rows of a table that equal an earlier one in all columns of x."""
+    values = np.nan_to_num(rows.exact + 0.0, nan=np.inf)  # no negative zeros, no observed infinity
+    return len(values) - len({row.tobytes() for row in values})
 
 
 def _times(size: Sequence[int]) -> str:

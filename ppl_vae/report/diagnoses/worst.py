@@ -44,7 +44,7 @@ def _table(found: Findings, which: np.ndarray, name: str) -> Table:
     cells: dict[str, list[Any]] = {"row": [str(label) for label in rows.row_labels]}
     cells["x"] = _shown(subject.evaluated, which, name)
     if rows.labels is not None:
-        cells["label"] = [str(label) for label in rows.labels]
+        cells[rows.label_name] = [str(label) for label in rows.labels]
     for heading, column in COLUMNS.items():
         cells[heading] = [number(value, 2) for value in getattr(evidence, column)[which]]
     weights = attempt(found.__getitem__, "weights")
