@@ -19,6 +19,7 @@ from ppl_vae.cli.words import in_flags
 from ppl_vae.data.tables.files import Roles, read_frame, told_missing
 from ppl_vae.data.tables.schema import Schema
 from ppl_vae.data.tables.text_files import Missing
+from ppl_vae.diagnostics.table_plot import _limits
 from ppl_vae.experiment.metrics import Estimates
 from ppl_vae.experiment.rows.sources import load_data, new_rows
 from ppl_vae.experiment.tables import DataTable
@@ -608,6 +609,17 @@ def test_a_row_instead_of_a_header_is_told(tmp_path, header, is_told):
         return
     with pytest.warns(UserWarning, match="the header of .* holds numbers .*: if it is a row"):
         read_frame(path)
+
+
+@pytest.mark.parametrize("value", [0.0, 7.0, -1e9, 1e-12])
+@pytest.mark.parametrize("spread", [0.0, 1e-3, 1.0])
+def test_limits_of_a_picture_hold_a_column_that_does_not_vary(value, spread):
+    column = value + spread * max(abs(value), 1e-9) * np.linspace(-1, 1, 50)
+    low, high = _limits(column, discrete=False)
+    bins = np.linspace(low, high, 25)
+    assert (np.diff(bins) > 0).all()
+    assert low < np.median(column) < high
+    assert high - low < 1.5 * np.ptp(column) or spread == 0
 
 
 @pytest.mark.parametrize("repeats", [1, 2, 3])

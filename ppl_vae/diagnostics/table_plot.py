@@ -102,9 +102,13 @@ def _marginal(ax: Any, observed: np.ndarray, replicated: np.ndarray, *, discrete
 
 
 def _limits(observed: np.ndarray, *, discrete: bool) -> tuple[float, float]:
-    """From a little below to a little above the central values."""
+    """From a little below to a little above the central values, which may all be equal."""
     low, high = np.nanpercentile(observed, ENDS)
-    margin = 1.5 * WIDTH if discrete else MARGIN * max(high - low, np.finfo(float).tiny)
+    margin = MARGIN * (high - low)
+    if discrete:
+        margin = 1.5 * WIDTH
+    elif margin <= np.finfo(np.float32).eps * abs(high):
+        margin = max(0.5, 0.1 * abs(high))
     return low - margin, high + margin
 
 
