@@ -275,6 +275,19 @@ def test_rows_are_known_in_any_order_and_part(small):
     assert torch.equal(refined.encode(x.double()).mean, whole)
 
 
+@pytest.mark.parametrize("posterior", REAL_POSTERIORS)
+def test_equal_rows_have_one_density_whichever_rows_are_beside_them(posterior):
+    torch.manual_seed(3)
+    model, guide = vae("GaussianMixture", posterior=posterior)
+    x = model.sample(4)[[0, 1, 1, 2, 0, 3]]
+    refined = refine(model, guide, x, BRIEF)
+    z = torch.randn(6, refined.encode(x).event_shape[0])
+    together = refined.encode(x).log_prob(z)
+    for rows in ([0], [2], [4], [1, 2], [4, 0], [5, 4, 3, 2, 1, 0]):
+        alone = refined.encode(x[rows]).log_prob(z[rows])
+        torch.testing.assert_close(alone, together[rows])
+
+
 def test_an_unseen_row_is_refused_by_number(small):
     model, _, x, refined = small
     unseen = torch.cat([x[:2], 0.5 * torch.ones(1, 3)])

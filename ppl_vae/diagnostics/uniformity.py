@@ -112,7 +112,8 @@ def uniform_band(
 def holm(p_values: np.ndarray) -> np.ndarray:
     """P-values after Holm's correction for their number.
 
-    If all hypotheses are true, the smallest is below 0.05 with probability at most 5 %.
+    If all hypotheses are true, the smallest is below 0.05 with probability at most 5 %. NaN is a
+    hypothesis that was not tested.
 
     References:
         Holm (1979), A simple sequentially rejective multiple test procedure, Scand. J. Statist. 6.
@@ -121,8 +122,9 @@ def holm(p_values: np.ndarray) -> np.ndarray:
         >>> holm(np.array([0.02, 0.5, 0.01])).tolist()
         [0.04, 0.5, 0.03]
     """
-    order = p_values.argsort()
-    scaled = p_values[order] * np.arange(len(order), 0, -1)
+    order = p_values.argsort()  # NaN last
+    num_tested = len(order) - np.isnan(p_values).sum()
+    scaled = p_values[order] * (num_tested - np.arange(len(order)))
     adjusted = np.empty_like(p_values)
     adjusted[order] = np.maximum.accumulate(scaled).clip(max=1.0)
     return adjusted

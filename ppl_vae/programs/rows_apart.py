@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ppl_vae.guide import Guide
 from ppl_vae.model import Model
-from ppl_vae.programs.forms.keys import RowKeys
+from ppl_vae.programs.forms.adapted import adapted_within
 from ppl_vae.programs.modules import evaluating
 from ppl_vae.programs.particles import Program, Site, run
 from ppl_vae.programs.sites import (
@@ -63,8 +63,9 @@ def check_rows(model: Program, guide: Program, *args: Tensor) -> list[str]:
         []
     """
     outside = check_programs(model, guide, *args)
-    count = min(ROWS_TOGETHER, len(args[0]))
-    index = torch.linspace(0, len(args[0]) - 1, count).long()
+    different = _different_rows(guide, args)
+    count = min(ROWS_TOGETHER, len(different))
+    index = different[torch.linspace(0, len(different) - 1, count).long()]
     some = tuple(each[index.to(each.device)] for each in args)
     if _may_be_random(model):
         _warn_of_noise(model, guide, *some)
@@ -77,6 +78,18 @@ def check_rows(model: Program, guide: Program, *args: Tensor) -> list[str]:
     if not isinstance(model, Model):
         _warn_of_functions(model, *(each[:ROWS_AT_ONCE] for each in args))
     return outside
+
+
+def _different_rows(guide: Program, args: tuple[Tensor, ...]) -> Tensor:
+    """Positions of the rows; of different ones where a guide has parameters for each row.
+
+    Equal rows take such parameters in turn, so that those of one depend on how many are before it.
+    """
+    form = getattr(adapted_within(guide), "form", None)
+    if form is None or form.known is None:
+        return torch.arange(len(args[0]))
+    found = form.known.keys.first(*args)
+    return torch.tensor([found.tolist().index(each) for each in dict.fromkeys(found.tolist())])
 
 
 def require_rows_apart(model: Program, guide: Program, *args: Tensor) -> None:
@@ -131,8 +144,8 @@ def require_rows_apart(model: Program, guide: Program, *args: Tensor) -> None:
 
 
 def _has_rows_apart(program: Program) -> bool:
-    """Whether a program has a density for each row by construction, as refined guides do."""
-    return isinstance(program, Model | Guide) or isinstance(getattr(program, "keys", None), RowKeys)
+    """Whether a program has a density for each row by construction."""
+    return isinstance(program, Model | Guide)
 
 
 def _latents(trace: Any, rows: slice = slice(None)) -> dict[str, Tensor]:

@@ -25,9 +25,10 @@ class RefinedGuide(nn.Module):
     """A Pyro guide with variational parameters for each row, as `refine` returns it.
 
     q(z given x) = family(parameters of x's row); rows are looked up by their values, context
-    included. For several latent sites, or constrained ones, the family is a normal in unconstrained
-    space, split into conditionals. Discrete latents y have a table, q(y given x), and z has
-    parameters for each y. Latents that rows share are drawn as in the guide that was refined.
+    included, so that equal rows have the same parameters. For several latent sites, or constrained
+    ones, the family is a normal in unconstrained space, split into conditionals. Discrete latents y
+    have a table, q(y given x), and z has parameters for each y. Latents that rows share are drawn
+    as in the guide that was refined.
 
     Args:
         posterior: The family.
@@ -117,7 +118,7 @@ class RefinedGuide(nn.Module):
 
     def _found(self, *args: Tensor) -> Tensor:
         """Positions of these rows among the guide's."""
-        found = self.keys.positions(*(each.to(self.raw) for each in args), on=self.raw.device)
+        found = self.keys.first(*(each.to(self.raw) for each in args), on=self.raw.device)
         if (found < 0).any():
             row = int((found < 0).nonzero()[0])
             raise ValueError(

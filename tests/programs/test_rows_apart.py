@@ -8,6 +8,7 @@ import pytest
 import torch
 from kinds import KINDS
 from pyro import poutine
+from pyro.infer.autoguide import AutoNormal
 
 import ppl_vae as pv
 
@@ -148,3 +149,14 @@ def test_a_random_density_is_named(is_random):
         said = f"log-density at site '{site}' is itself random at given latents"
         with pytest.warns(UserWarning, match=said) if is_random else nullcontext():
             call()
+def test_equal_rows_of_an_automatic_guide_are_taken():
+    """Their parameters are taken in turn, which is no dependence on other rows."""
+    x = X[[0, 0, 0, 1, 1, 2, 2, 3]]
+    automatic = AutoNormal(model, init_scale=0.45)
+    rows = pv.Dataset(x, dtype=torch.float64)
+    automatic(x)
+    with torch.no_grad():  # the parameters of equal rows differ
+        automatic.locs.z.copy_(0.8 * x + torch.linspace(-0.3, 0.3, 8))
+    found = pv.log_evidence(model, automatic, rows, **QUIET)
+    exact = dist.Normal(0.0, 1.25**0.5).log_prob(x)
+    assert (abs(found.log_evidence - exact.numpy()) <= 5 * found.mc_se + 1e-6).all()

@@ -7,6 +7,7 @@ import numpy as np
 
 from ppl_vae.diagnostics.axes import COLOURS
 from ppl_vae.diagnostics.sbc.simulate import Calibration
+from ppl_vae.diagnostics.sbc.summary import FEWEST
 from ppl_vae.diagnostics.uniformity import uniform_band, uniformity_p_value
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ def plot_calibration(
     A row of four panels for each calibration: latent dimensions, test quantities, central
     intervals, highest-density regions. If the draws are right, all lines of a panel are in its grey
     band with probability 95 %. If there are many latent dimensions, the worst that leave the band
-    are named, and the others are grey.
+    are named, and the others are grey. Where a latent is masked for some observations, the band is
+    that of the line with the fewest ranks; lines of more ranks that leave their own are named.
 
     Args:
         calibrations: Result of `calibration`, or several by name, drawn one above the other.
@@ -100,20 +102,26 @@ def _draw(found: Calibration, row: np.ndarray) -> None:
 
 def _differences(ax: "Axes", pit: np.ndarray, names: tuple[str, ...]) -> None:
     """Distribution function minus uniform of each column, over the band for all of them."""
-    num_data, num_lines = pit.shape
+    ranked = [(name, each[~np.isnan(each)]) for name, each in zip(names, pit.T, strict=True)]
+    lines = [(name, values) for name, values in ranked if len(values) >= FEWEST]
+    num_lines = len(lines)
+    if not num_lines:
+        return
+    num_data = min(len(values) for _, values in lines)
     ranks, low, high = uniform_band(num_data, 1 - (1 - LEVEL) / num_lines)
     x = np.concatenate([[0], low, [1], high[::-1]])
     y = np.concatenate([[0], ranks / num_data - low, [0], ((ranks - 1) / num_data - high)[::-1]])
     ax.fill(x, y, color="0.88", linewidth=0)
-    p_value = uniformity_p_value(pit.T)
+    p_value = np.array([uniformity_p_value(values) for _, values in lines])
     worst = p_value.argsort(kind="stable")
     outside = int((p_value * num_lines < 1 - LEVEL).sum())
     count = num_lines if num_lines <= MOST_NAMED else min(outside, MOST_NAMED)
     coloured = sorted(worst[:count].tolist())
     for j in set(range(num_lines)) - set(coloured):
-        ax.plot(*_difference(pit[:, j]), color=GREY, linewidth=0.6, alpha=0.6)
+        ax.plot(*_difference(lines[j][1]), color=GREY, linewidth=0.6, alpha=0.6)
     for j, colour in zip(coloured, COLOURS, strict=False):
-        ax.plot(*_difference(pit[:, j]), color=colour, linewidth=1.4, label=names[j])
+        name, values = lines[j]
+        ax.plot(*_difference(values), color=colour, linewidth=1.4, label=name)
     if num_lines > count:
         label = f"{num_lines - count} {'more' if count else 'latents'}"
         ax.plot([], [], color=GREY, linewidth=0.8, label=label)

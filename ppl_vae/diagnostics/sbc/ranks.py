@@ -12,8 +12,9 @@ from ppl_vae.diagnostics.latents.means import dimension_names
 from ppl_vae.diagnostics.sbc.sources import ImportanceDraws, PosteriorDraws
 from ppl_vae.evidence.defensive import prior_guide
 from ppl_vae.programs.inference import rows_per_chunk
+from ppl_vae.programs.masks import mask_of
 from ppl_vae.programs.modules import arguments, evaluating
-from ppl_vae.programs.plates import plates_first
+from ppl_vae.programs.plates import plates_first, rows_first
 from ppl_vae.programs.traces import LogTerms, Program, drawing, log_terms, sample_sites
 
 __all__ = ["Quantity", "Ranking", "weighted_pit"]
@@ -24,20 +25,25 @@ OWN = ("log_joint", "hpd", "norm")
 TIE = 16  # roundings by which the log-densities of equal latents may differ
 
 
-def weighted_pit(values: Tensor, log_weights: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
+def weighted_pit(
+    values: Tensor, log_weights: Tensor, uniforms: Tensor, counted: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """P(f_s < f) among weighted draws; ties and the gaps between draws are filled at random.
 
     With n = (sum w)^2 / sum w^2, the effective number of draws, the result is (n P(f_s < f) + u (n
     P(f_s = f) + 1)) / (n + 1). It is exactly uniform for equal weights and draws of the posterior.
     The weight of the truth must be left out, because with it the result is uniform for every guide.
+    A truth that does not count has no rank, NaN; others are ranked among the draws that count.
 
     Args:
         values: f of the truth, then of the draws.
         log_weights: Log-weights of the draws.
         uniforms: Uniform random numbers.
+        counted: Which truths and draws count; None counts all.
 
     Shape:
-        values (1 + S, B, Q), log_weights (S, B), uniforms (B, Q) -> (B, Q) and n, (B,)
+        values, counted (1 + S, B, Q), log_weights (S, B), uniforms (B, Q) -> (B, Q) and n of all
+        draws, (B,)
 
     References:
         Talts et al. (2018), arXiv:1804.06788, theorem 1; Modrák et al. (2023), arXiv:2211.02383
@@ -51,13 +57,23 @@ def weighted_pit(values: Tensor, log_weights: Tensor, uniforms: Tensor) -> tuple
     """
     truth = values[0]
     draws = values[1:]
+    if counted is None:
+        counted = torch.ones_like(values[:, :1, :1], dtype=torch.bool)
     weights = log_weights.double().softmax(0)
-    num_effective = 1 / weights.square().sum(0)
     equal = torch.isclose(draws, truth, rtol=TIE * torch.finfo(values.dtype).eps, atol=0.0)
     below = (draws < truth) & ~equal
-    share, ties = (torch.einsum("sb,sbq->bq", weights, part.double()) for part in (below, equal))
-    n = num_effective[:, None]
-    return ((n * share + uniforms * (n * ties + 1)) / (n + 1)).clamp(0.0, 1.0), num_effective
+
+    def total(weights: Tensor, of: Tensor) -> Tensor:
+        return torch.einsum("sb,sbq->bq", weights, (of & counted[1:]).double())
+
+    every = torch.ones_like(below[:, :, :1])
+    mass = total(weights, every)
+    squares = total(weights.square(), every)
+    # n / mass, which is 0 where no draw counts: such a rank is uniform.
+    unit = torch.where(squares > 0, mass / squares, 0.0)
+    gaps = unit * total(weights, equal) + 1
+    pit = (unit * total(weights, below) + uniforms * gaps) / (unit * mass + 1)
+    return pit.clamp(0.0, 1.0).masked_fill(~counted[0], torch.nan), 1 / weights.square().sum(0)
 
 
 class Ranking:
@@ -144,9 +160,15 @@ class Ranking:
             uniforms = torch.from_numpy(random.uniform(size=(len(part), len(self.names))))
             with evaluating(self.model, self.guide):
                 terms = self._terms(self.guide, part, values)
-                columns = self._columns(terms, values, part.x)
+                masks = {
+                    name: rows_first(mask_of(site), site)
+                    for name, site in terms.model_trace.nodes.items()
+                    if name in values
+                }
+                columns = self._columns(terms, values, masks, part.x)
                 log_weights = self.method.log_weights(terms)[1:]
-                yield weighted_pit(columns, log_weights, uniforms.to(columns.device))
+                counted = self._counted(masks, columns)
+                yield weighted_pit(columns, log_weights, uniforms.to(columns.device), counted)
 
     def _terms(self, program: Program, data: Dataset, values: Latents) -> LogTerms:
         """Densities at these latents, (1 + S, B)."""
@@ -155,8 +177,19 @@ class Ranking:
         laid_out = {name: plates_first(value, self.sites[name]) for name, value in values.items()}
         return log_terms(self.model, drawing(program, laid_out), *args, num_particles=num_particles)
 
-    def _columns(self, terms: LogTerms, values: Latents, x: Tensor) -> Tensor:
+    def _counted(self, masks: Latents, columns: Tensor) -> Tensor | None:
+        """Which columns count: not those of masked latents, which x says nothing about."""
+        if all(mask.all() for mask in masks.values()):
+            return None
+        counted = torch.ones_like(columns, dtype=torch.bool)
+        flat = [masks[name].reshape(*columns.shape[:2], -1) for name in self.shapes]
+        latents = torch.cat(flat, -1)
+        counted[..., : latents.shape[-1]] = latents
+        return counted
+
+    def _columns(self, terms: LogTerms, values: Latents, masks: Latents, x: Tensor) -> Tensor:
         """f of the truth and of the draws, in the order of `names`, (1 + S, B, Q)."""
+        values = {name: value.masked_fill(~masks[name], 0) for name, value in values.items()}
         flat = [value.reshape(*value.shape[:2], -1) for value in values.values()]
         z = torch.cat([value.to(self.dtype) for value in flat], -1)
         own = {"log_joint": terms.log_joint, "hpd": -terms.log_q, "norm": z.norm(dim=-1)}

@@ -36,7 +36,7 @@ class Calibration(Shown):
     `print` it, or draw it by `plot_calibration`. It concerns observations simulated from the model.
 
     Args:
-        pit: (N, Q): latent dimensions first, then test quantities.
+        pit: (N, Q): latent dimensions first, then test quantities. NaN where the latent is masked.
         names: Their names: "z[0]", "z[1]", ..., "log_joint", "hpd", "norm", and custom ones.
         shapes: Shape of one row's value at each latent site.
         num_effective: Effective number of independent draws for each observation, (N,).
@@ -100,6 +100,7 @@ class Calibration(Shown):
 
         `plot_ecdf_pit(tree, group="sbc", sample_dims="simulation")` draws it, also with
         `coverage=True`; `tree["sbc"] = calibration.to_datatree()["sbc"]` adds it to another tree.
+        ArviZ refuses NaN: give it `var_names` of latents that are not masked.
         """
         variables: dict[str, Any] = {}
         first = 0
@@ -135,7 +136,9 @@ def calibration(
     level a; norm, |z|; and custom quantities. Weighted draws have weighted shares, and their number
     of gaps is the effective number of draws. A guide that passes need not be informative: q = p(z)
     fails on log_joint alone. The test concerns observations simulated from the model, not real
-    observations under a poor model.
+    observations under a poor model. A latent that the model masks for an observation has no rank
+    there; where a mask depends on another latent, truths that count are ranked among the draws that
+    count. norm and custom quantities see zeros where a latent is masked.
 
     Args:
         model: `Model`, or any Pyro model with a plate "data" at dim -1.
@@ -192,6 +195,7 @@ def calibration(
         model, data, num_data=num_data, seed=derived_seed(seed, SIMULATION)
     )
     inference = Inference(model, guide, simulated)
+    inference.check_programs()
     with inference.evaluating(seed=0):
         ranking = Ranking(
             model, guide, method, quantities or {}, data=inference.data, latents=latents

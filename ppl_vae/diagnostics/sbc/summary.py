@@ -15,6 +15,8 @@ LEVELS = (0.5, 0.9)
 SMALL = 0.1  # sd: a smaller error is detected but hardly matters
 MOST_ROWS = 8  # latent dimensions that are printed; of more, the worst
 WORST = 5
+NAMED = 4  # masked latents that are named
+FEWEST = 2  # ranks of a quantity that is tested
 NEAREST = 1e-15  # to 0 and 1, for normal scores
 COLUMNS = {
     "p": ".2g",
@@ -43,6 +45,8 @@ class CalibrationSummary(Shown):
         hpd_coverage: Share of truths in highest-density regions of 50 and 90 %, (2,); NaN if q has
             no density.
         num_data: Number of simulated observations N.
+        num_ranked: Number of them that are ranked, (Q,): fewer than N where a latent is masked. A
+            quantity with fewer than two is not tested: its p-value and errors are NaN.
         mean_effective: Mean effective number of independent draws for each observation.
         method: Where the draws came from.
         level: Adjusted p-values below it are errors.
@@ -67,6 +71,7 @@ class CalibrationSummary(Shown):
     coverage: np.ndarray
     hpd_coverage: np.ndarray
     num_data: int
+    num_ranked: np.ndarray
     mean_effective: float
     method: str
     level: float
@@ -84,9 +89,9 @@ class CalibrationSummary(Shown):
         first, *rest = [name for name in self.flagged if name in latents] or [""]
         joint = [name for name in self.flagged if name not in latents]
         if not self.flagged:
-            num = len(self.names)
+            num = int((~np.isnan(self.p_value)).sum())
             tested = "1 quantity" if num == 1 else f"{num} quantities"
-            lowest = f"smallest p {self.adjusted.min():.2g} after correction for {tested}"
+            lowest = f"smallest p {np.nanmin(self.adjusted):.2g} after correction for {tested}"
             return f"pass: nothing departs from uniform ({lowest})"
         if first:
             depart = f"{first} and {len(rest)} more depart" if rest else f"{first} departs"
@@ -100,6 +105,19 @@ class CalibrationSummary(Shown):
         why = f"q misses {misses}, or is off by a little everywhere"
         fail = f"{', '.join(joint)} {'does' if len(joint) == 1 else 'do'} not"
         return f"{self._grade}: {alone} on its own, but {fail}: {why}"
+
+    @property
+    def left_out(self) -> str:
+        """Which latents are masked, and so not ranked, and for how many observations; or ""."""
+        missing = self.num_data - self.num_ranked
+        most = (-missing).argsort(kind="stable")[:NAMED]
+        named = [f"{self.names[i]} for {missing[i]}" for i in most if missing[i]]
+        if not named:
+            return ""
+        more = int((missing > 0).sum()) - len(named)
+        others = f" and {more} more latents" if more else ""
+        of = f"of {self.num_data} observations"
+        return f"masked latents are not ranked: {', '.join(named)} {of}{others}"
 
     @property
     def _grade(self) -> str:
@@ -127,14 +145,17 @@ class CalibrationSummary(Shown):
         forms = list(COLUMNS.values())
         rows = [("", *COLUMNS)]
         for i in (*latents, *range(self.num_latents, len(self.names))):
-            rows.append((self.names[i], *map(format, values[i], forms)))
+            rows.append((self.names[i], *map(_cell, values[i], forms)))
         errors = (n**-0.5, (2 * n) ** -0.5, 50 / n**0.5, 30 / n**0.5)
-        rows.append(("se", "", "", *map(format, errors, forms[2:])))
+        of_all = f"se of {n} ranks" if self.left_out else "se"
+        rows.append((of_all, "", "", *map(_cell, errors, forms[2:])))
         lines = [
             f"{n} simulated observations, {self.method}: worth {self.mean_effective:.0f} "
             "independent draws per observation",
             table(rows),
         ]
+        if self.left_out:
+            lines.append(self.left_out)
         if len(latents) < self.num_latents:
             more = self.num_latents - len(latents)
             lines.append(f"{more} more latent dimensions have larger p")
@@ -159,9 +180,8 @@ def summarise(
     Example:
         See `CalibrationSummary`.
     """
-    p_value = uniformity_p_value(pit.T)
-    scores = ndtri(pit.clip(NEAREST, 1 - NEAREST))
     levels = np.array(LEVELS)
+    p_value, bias, spread, *coverage = np.array([_found(column, levels) for column in pit.T]).T
     hpd_coverage = np.full(len(levels), np.nan)
     if "hpd" in names:
         hpd_coverage = (pit[:, names.index("hpd")] <= levels[:, None]).mean(1)
@@ -170,22 +190,42 @@ def summarise(
         num_latents=num_latents,
         p_value=p_value,
         adjusted=holm(p_value),
-        bias=scores.mean(0),
-        spread=scores.std(0),
-        coverage=central_coverage(pit, levels),
+        bias=bias,
+        spread=spread,
+        coverage=np.array(coverage),
         hpd_coverage=hpd_coverage,
         num_data=len(pit),
+        num_ranked=(~np.isnan(pit)).sum(0),
         mean_effective=np.nan if num_effective is None else float(num_effective.mean()),
         method=method,
         level=level,
     )
 
 
+def _found(pit: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    """P-value, bias, spread and coverage at each level of the transforms that are not NaN."""
+    pit = pit[~np.isnan(pit)]
+    if len(pit) < FEWEST:
+        return np.full(3 + len(levels), np.nan)
+    scores = ndtri(pit.clip(NEAREST, 1 - NEAREST))
+    coverage = central_coverage(pit[:, None], levels)[:, 0]
+    return np.array([uniformity_p_value(pit), scores.mean(), scores.std(), *coverage])
+
+
+def _cell(value: float, form: str) -> str:
+    """A number in the table; nothing where it is not known."""
+    return "" if np.isnan(value) else format(value, form)
+
+
 def central_coverage(pit: np.ndarray, levels: np.ndarray) -> np.ndarray:
     """Share of the truths in the central interval of each level, (N, Q) and (*L,) -> (*L, Q).
+
+    NaN is left out; a quantity without any number has the share NaN.
 
     Example:
         >>> central_coverage(np.array([[0.1], [0.5], [0.7]]), np.array([0.5])).round(3).tolist()
         [[0.667]]
     """
-    return (np.abs(2 * pit - 1) <= levels[..., None, None]).mean(-2)
+    with np.errstate(invalid="ignore"):  # 0 of 0
+        inside = np.abs(2 * pit - 1) <= levels[..., None, None]
+        return inside.sum(-2) / (~np.isnan(pit)).sum(-2)

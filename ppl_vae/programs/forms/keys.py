@@ -15,8 +15,9 @@ class RowKeys:
 
     Example:
         >>> keys = RowKeys(tensor([[0.0], [1.0], [1.0]]))
-        >>> keys.positions(tensor([[1.0], [0.0], [1.0], [2.0]])).tolist()
-        [1, 0, 2, -1]
+        >>> rows = tensor([[1.0], [0.0], [1.0], [2.0]])
+        >>> keys.positions(rows).tolist(), keys.first(rows).tolist()
+        ([1, 0, 2, -1], [1, 0, 1, -1])
     """
 
     def __init__(self, *args: Tensor) -> None:
@@ -39,6 +40,17 @@ class RowKeys:
             seen[key] = count + 1
             found.append(places[count % len(places)])
         return tensor(found, device=on)
+
+    def first(self, *args: Tensor, on: device | None = None) -> Tensor:
+        """Where these rows are, (B,), -1 for others; equal rows are the first of the known ones.
+
+        A row's position is then the same whichever rows it is looked up with.
+
+        Args:
+            args: Rows in the same tensors.
+            on: Device of the result.
+        """
+        return tensor([self.places.get(key, [-1])[0] for key in _digests(args)], device=on)
 
 
 def _digests(args: tuple[Tensor, ...]) -> list[bytes]:

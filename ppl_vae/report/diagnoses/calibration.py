@@ -38,7 +38,9 @@ def largest_error(found: Findings) -> Measured:
         errors = np.maximum(np.abs(summary.bias), np.abs(np.log(summary.spread)))[wrong]
         size = float(errors.max())
         of = f", of {summary.names[wrong[errors.argmax()]]}"
-    shown = f"{size:.2f} sd{of}; smallest p {summary.adjusted.min():.2g}, {summary.num_data} rows"
+    shown = (
+        f"{size:.2f} sd{of}; smallest p {np.nanmin(summary.adjusted):.2g}, {summary.num_data} rows"
+    )
     return Measured(size, shown, f"{summary.verdict.partition(': ')[2]}.")
 
 
@@ -83,6 +85,7 @@ def _panel(name: str) -> Callable[[Findings], Panel]:
             "these observations, and 90% regions should contain 90% of them.",
             f"{summary.num_data} rows simulated from the model. {summary.method}: worth "
             f"{summary.mean_effective:.0f} independent draws each. {sentence(summary.verdict)}",
+            *([sentence(summary.left_out)] if summary.left_out else []),
             "If the draws are right, all lines of a picture stay inside its band with "
             "probability 95%. The verdict is over all quantities together, so it may be a pass "
             "although a line leaves its band by chance.",
@@ -125,7 +128,10 @@ def _quantities(summary: CalibrationSummary) -> Table:
         "in 50%": ("{:.1%}", held[0]),
         "in 90%": ("{:.1%}", held[1]),
     }
-    cells = [map(form.format, values) for form, values in columns.values()]
+    cells = [
+        ["" if np.isnan(value) else form.format(value) for value in values]
+        for form, values in columns.values()
+    ]
     return Table(["", *columns], list(zip(summary.names, *cells, strict=True)))
 
 
