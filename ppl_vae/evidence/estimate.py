@@ -199,9 +199,12 @@ def _proposal(inference: Inference, num_particles: int, seed: int | None) -> Pro
         _warn_of_points(inference)
     if not outside:
         return guide
+    name = outside[0]
     warn_caller(
-        f"{outside[0]!r} lies outside the data plate: log p(x) is conditional on it, averaged over "
-        "the guide's draws"
+        f"{name!r} lies outside the data plate: log p(x) is conditional on it, averaged over the "
+        "guide's draws, and a bound where these are too few or the weights too skewed; model and "
+        f"guide at one value of it, pyro.condition(program, {{{name!r}: value}}), have an estimate "
+        "for each row"
     )
     first = inference.block(slice(ROWS_AT_ONCE))
     return with_global_draws(model, guide, first.args, num_particles, seed)

@@ -23,6 +23,7 @@ from ppl_vae.model import Model, rows_to_start_from
 from ppl_vae.programs.particles import Program
 from ppl_vae.runtime.checks import one_line
 from ppl_vae.runtime.memory import memory_in_words
+from ppl_vae.runtime.once import log_once
 from ppl_vae.runtime.seeding import one_at_a_time
 
 __all__ = ["module_of"]
@@ -57,7 +58,9 @@ def require_programs(model: Program, guide: Program) -> None:
     require_callable(model=model, guide=guide)
     for name, program in (("model", model), ("guide", guide)):
         if module_of(program) is None:
-            logger.info(
+            log_once(
+                logger,
+                getattr(program, "program", program),  # the user's own within its form
                 "no torch module was found behind the %s: its networks, if any, keep their mode "
                 "and device; make the program an nn.Module, or hold them as attributes",
                 name,

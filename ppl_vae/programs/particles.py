@@ -1,10 +1,12 @@
 """The particle plate: K runs of a program at once, sharing what lies outside the data plate."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 import pyro
 from pyro import poutine
+from torch import Tensor
 
 __all__ = ["Particles", "run"]
 
@@ -71,24 +73,46 @@ class Particles(pyro.plate):
 
 
 def run(program: Program, *args: Any, **kwargs: Any) -> poutine.Trace:
-    """The trace of one run; Pyro's errors about plates are preceded by the remedy.
+    """The trace of one run; errors about plates and parameters are preceded by the remedy.
 
     Raises:
-        ValueError: Pyro refuses the plates.
+        ValueError: Pyro refuses the plates; a parameter for each row does not fit these rows.
 
     Example:
         >>> list(run(lambda: pyro.sample("z", pyro.distributions.Normal(0.0, 1.0))).nodes)
         ['_INPUT', 'z', '_RETURN']
     """
+    handler = poutine.trace(program)
     try:
-        return poutine.trace(program).get_trace(*args, **kwargs)
-    except ValueError as error:
-        reason = str(error).splitlines()[0]
+        return handler.get_trace(*args, **kwargs)
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else ""
         remedy = next((remedy for words, remedy in REMEDIES.items() if words in reason), None)
+        remedy = remedy or _remedy_of_parameters(handler.trace, reason, args)
         if remedy is None:
             raise
         kind = NestedPlateError if "collide at dim" in reason else ValueError
         raise kind(f"{remedy} ({reason})") from None
+
+
+def _remedy_of_parameters(trace: Any, reason: str, args: tuple[Any, ...]) -> str | None:
+    """What to do where a parameter with an entry for each row does not fit these rows, or None."""
+    if "size" not in reason and "shape" not in reason:
+        return None
+    num_rows = len(args[0]) if args and isinstance(args[0], Tensor) and args[0].dim() else 0
+    sizes = {int(number) for number in re.findall(r"\d+", reason)} - {0, 1, num_rows}
+    for name, site in trace.nodes.items():
+        if site["type"] != "param" or not sizes & set(site["value"].shape[:1]):
+            continue
+        drawn = [each for each, node in trace.nodes.items() if node["type"] == "sample"]
+        after = f" after site {drawn[-1]!r}" if drawn else ""
+        return (
+            f"parameter {name!r} of shape {tuple(site['value'].shape)} does not fit {num_rows} rows"
+            f"{after}: with an entry for each row it takes all rows at once, by chunk_size of at "
+            "least particles times rows and batch_size of all rows, or is an array in Dataset(x, "
+            "args={...})"
+        )
+    return None
 
 
 def with_any_nesting(function: Callable[[int], Any], max_plate_nesting: int | None) -> Any:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ppl_vae.guide import Guide
 from ppl_vae.model import Model
-from ppl_vae.programs.forms.adapted import adapted_within
+from ppl_vae.programs.forms.adapted import adapted_within, itself
 from ppl_vae.programs.modules import evaluating
 from ppl_vae.programs.particles import Program, Site, run
 from ppl_vae.programs.sites import (
@@ -25,6 +25,7 @@ from ppl_vae.programs.sites import (
 from ppl_vae.programs.traces import drawing
 from ppl_vae.programs.validation import ROWS_AT_ONCE, check_programs, functions_of_x
 from ppl_vae.runtime.checks import warn_caller
+from ppl_vae.runtime.once import log_once
 from ppl_vae.runtime.seeding import seeded
 
 __all__ = ["check_rows", "points"]
@@ -165,7 +166,9 @@ def _run(
             return trace
     except (ValueError, KeyError, RuntimeError) as error:
         # Its plate, a mask or parameters have a fixed size, or it knows no density of given draws.
-        logger.info(
+        log_once(
+            logger,
+            itself(program),
             "the %s takes %d rows only together with others, so that they must fit in one block, "
             "and was not checked for rows that depend on each other: it may have parameters for "
             "each row, which Dataset(x, args={...}) can hold (%s)",

@@ -1,5 +1,6 @@
 """Programs that exist already: their parameters, their plates, their arguments, said in the log."""
 
+import gc
 import logging
 
 import numpy as np
@@ -13,6 +14,7 @@ from pyro.infer.autoguide import AutoMultivariateNormal
 from pyro.nn import PyroModule
 
 import ppl_vae as pv
+from ppl_vae.runtime.once import _said
 
 X = torch.tensor([[1.0], [2.0], [4.5]])
 
@@ -162,3 +164,33 @@ def test_rows_of_a_gaussian_process_have_a_bound_and_no_evidence():
     for function in (pv.log_evidence, pv.log_weights, pv.refine):
         with pytest.raises(ValueError, match="have no log p\\(x\\) of a row, but a bound"):
             function(*programs, y)
+
+
+def test_how_particles_are_run_is_said_once_for_each_model(caplog):
+    """Also of methods and adapted programs; what was said is forgotten with the model."""
+
+    class Program:
+        def model(self, x):
+            with pyro.plate("rows", len(x)):
+                z = pyro.sample("z", dist.Normal(x.new_zeros(len(x)), 1.0))
+                loc = torch.mm(z.reshape(len(x), 1), x.new_ones(1, 1)).squeeze(-1)
+                pyro.sample("x", dist.Normal(loc, 1.0), obs=x)
+
+        def guide(self, x):
+            with pyro.plate("rows", len(x)):
+                pyro.sample("z", dist.Normal(x / 2, 1.0))
+
+    line = "takes no axis of particles"
+    x = pv.Dataset(torch.randn(6))
+    programs = [Program(), Program()]
+    with caplog.at_level("INFO"):
+        for _ in range(3):
+            for each in programs:
+                pv.log_weights(each.model, each.guide, x)
+    said = [record.getMessage() for record in caplog.records]
+    assert sum(line in each for each in said) == 2
+    assert len(said) == 2 * len(set(said))
+    before = len(_said)
+    del programs, each
+    gc.collect()
+    assert len(_said) <= before - 2

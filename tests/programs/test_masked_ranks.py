@@ -1,4 +1,4 @@
-"""Calibration where latents are masked: ranks of those that count, by exact guides and wrong ones."""
+"""Calibration where latents are masked: ranks of those that count, by exact and wrong guides."""
 
 import numpy as np
 import pyro

@@ -9,6 +9,7 @@ import torch
 from kinds import KINDS
 from pyro import poutine
 from pyro.infer.autoguide import AutoNormal
+from pyro.nn import PyroModule
 
 import ppl_vae as pv
 
@@ -85,6 +86,51 @@ def test_a_model_with_parameters_for_each_row_takes_all_at_once(caplog):
     pyro.clear_param_store()
     assert (abs(found.log_evidence - EXACT.numpy()) <= 5 * found.mc_se + 1e-6).all()
     assert "model takes 6 rows only together with others" in caplog.text
+
+
+@pytest.mark.parametrize("task", ["log_evidence", "fit"])
+@pytest.mark.parametrize("as_module", [False, True])
+def test_a_parameter_for_each_row_that_does_not_fit_a_block_is_named(task, as_module):
+    """The site, the shapes and the remedy in one line; with the remedy the result is exact."""
+    size = len(X)
+
+    class Effects(PyroModule):
+        def __init__(self):
+            super().__init__()
+            self.effects = torch.nn.Parameter(torch.zeros(size, dtype=X.dtype))
+
+        def forward(self, x):
+            return model(x, loc=lambda x, z: z + self.effects)
+
+    def by_row(x):
+        effects = pyro.param("effects", lambda: torch.zeros(size, dtype=X.dtype))
+        return model(x, loc=lambda x, z: z + effects)
+
+    program = Effects() if as_module else by_row
+    message = (
+        r"parameter 'effects' of shape \(8,\) does not fit 3 rows after site 'z': .* chunk_size"
+    )
+    options = {"training": pv.Training(num_epochs=1, batch_size=3)}
+    if task == "log_evidence":
+        options = {"chunk_size": 3 * 400, **QUIET}
+    with pytest.raises(ValueError, match=message) as raised:
+        getattr(pv, task)(program, guide, data(), **options)
+    assert "\n" not in str(raised.value)
+    found = pv.log_evidence(program, guide, data(), chunk_size=8 * 400, **QUIET)
+    pyro.clear_param_store()
+    assert (abs(found.log_evidence - EXACT.numpy()) <= 5 * found.mc_se + 1e-6).all()
+
+
+def test_an_automatic_guide_names_new_rows():
+    automatic = AutoNormal(model)
+    automatic(X)
+    pv.log_evidence(model, automatic, data(), **QUIET)
+    trained, _ = pv.from_pyro(model, automatic, data())
+    _, known = pv.from_pyro(model, automatic, data())
+    new = pv.Dataset(torch.cat([X[:2], X[:1] + 1]), dtype=torch.float64)
+    message = "row 2 of x is not among the 8 rows for which the guide has parameters: give the rows"
+    with pytest.raises(ValueError, match=message):
+        pv.log_evidence(trained, known, new, **QUIET)
 
 
 @pytest.mark.parametrize("name", ["labelled", "causal"])

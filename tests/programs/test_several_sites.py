@@ -129,3 +129,25 @@ def test_kinds_with_several_observed_sites_or_arguments(name):
     assert pit.values.shape == kind.data.x.shape
     check = pv.predictive_check(kind.model, kind.guide, kind.data, num_samples=20, **QUIET)
     assert np.isfinite(list(check.joint_p_values().values())).all()
+
+
+def test_conditional_pit_of_a_hidden_markov_model_is_refused_in_words():
+    """Its steps have one joint density, in which none can be hidden; marginal_pit draws them."""
+
+    def program(x, observe):
+        with pyro.plate("rows", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(len(x)), 1.0))
+            logits = torch.stack([z, -z], -1)[..., None, None, :] * torch.eye(2)[:, :1]
+            emission = dist.Categorical(logits=logits)
+            if observe:
+                hmm = dist.DiscreteHMM(x.new_zeros(2), x.new_zeros(2, 2), emission, duration=4)
+                pyro.sample("x", hmm, obs=x)
+
+    x = torch.tensor([[0.0, 1, 1, 0], [1, 1, 0, 0], [0, 0, 0, 1]])
+    programs = (lambda x: program(x, True)), (lambda x: program(x, False))
+    with pytest.raises(ValueError, match="cannot evaluate a row with hidden entries") as raised:
+        pv.conditional_pit(*programs, x, num_folds=2, num_particles=40, progress=False)
+    assert "use marginal_pit or predictive_check" in str(raised.value)
+    assert "\n" not in str(raised.value)
+    pit = pv.marginal_pit(programs[0], x, num_samples=40, progress=False)
+    assert pit.values.shape == (3, 4)

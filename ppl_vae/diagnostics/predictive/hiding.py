@@ -14,6 +14,7 @@ from ppl_vae.programs.inference import Block
 from ppl_vae.programs.modules import arguments
 from ppl_vae.programs.plates import rows_first
 from ppl_vae.programs.traces import LogTerms, Program, log_terms
+from ppl_vae.runtime.checks import one_line
 
 __all__ = ["Hiding"]
 
@@ -73,9 +74,16 @@ class Hiding:
         guides = self._guides(block)[:num_particles]
         counts = [len(each) for each in np.array_split(np.arange(num_particles), len(guides))]
         args = _hidden(block, fold)
-        terms, log_weights = mixture_terms(self.model, zip(guides, counts, strict=True), *args)
+        remedy = "the model must mask them: fn, obs = families.missing.observed_part(fn, x)"
+        try:
+            terms, log_weights = mixture_terms(self.model, zip(guides, counts, strict=True), *args)
+        except (IndexError, RuntimeError, ValueError) as error:  # without NaN it ran
+            raise ValueError(
+                f"the model cannot evaluate a row with hidden entries, which are NaN "
+                f"({one_line(error)}): {remedy}; where entries have one joint density, as in a "
+                "hidden Markov model, use marginal_pit or predictive_check"
+            ) from error
         if log_weights.isnan().any():
-            remedy = "the model must mask them: fn, obs = families.missing.observed_part(fn, x)"
             raise ValueError(f"log p(x, z) of a row with hidden entries is NaN: {remedy}")
         found = [([each.model_trace for each in terms], log_weights)]
         return [*found, self._adapted(terms, log_weights, args)] if self.can_adapt else found

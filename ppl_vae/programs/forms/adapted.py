@@ -346,6 +346,13 @@ def with_form(program: Program, **changes: Any) -> Program:
     return in_form(program, replace(Form(), **changes))
 
 
+def itself(program: Program) -> Program:
+    """The user's program within its forms."""
+    while isinstance(program, AdaptedProgram):
+        program = program.program
+    return program
+
+
 def is_known(program: Program) -> bool:
     """Whether the program has the library's form by construction, or was looked at before."""
     if isinstance(program, Model | Guide):

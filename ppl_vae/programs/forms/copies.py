@@ -7,7 +7,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from ppl_vae.programs.forms.adapted import is_known, with_form
+from ppl_vae.programs.forms.adapted import is_known, itself, with_form
 from ppl_vae.programs.particles import Particles, Program, require_outermost, run, with_any_nesting
 from ppl_vae.programs.sites import (
     is_deterministic,
@@ -16,6 +16,7 @@ from ppl_vae.programs.sites import (
     per_datum,
     sample_sites,
 )
+from ppl_vae.runtime.once import log_once
 
 __all__ = ["with_particles"]
 
@@ -50,7 +51,8 @@ def with_particles(model: Program, guide: Program, rows: Arguments) -> tuple[Pro
             which = " and ".join(
                 name for name, copies in zip(("model", "guide"), tiled, strict=True) if copies
             )
-            logger.info("the %s takes no axis of particles: it runs on K copies of the rows", which)
+            message = "the %s takes no axis of particles: it runs on K copies of the rows"
+            log_once(logger, itself(model), message, which)
             return other[0], other[1]
     return pair
 

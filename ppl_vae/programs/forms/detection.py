@@ -16,6 +16,7 @@ from ppl_vae.programs.forms.adapted import (
     KnownRows,
     adapted_within,
     is_known,
+    itself,
     with_form,
 )
 from ppl_vae.programs.forms.calls import call_of, positional, takes, takes_any_position
@@ -24,6 +25,7 @@ from ppl_vae.programs.modules import arguments, evaluating, modules_of
 from ppl_vae.programs.particles import PLATE, Program, Site, run
 from ppl_vae.programs.sites import is_deterministic, sample_sites
 from ppl_vae.programs.validation import fits
+from ppl_vae.runtime.once import log_once
 from ppl_vae.runtime.seeding import seeded
 from ppl_vae.runtime.text import echoed
 
@@ -111,7 +113,8 @@ def _adapted(
         forms = _plates(model, guide, tuple(each[: most - 1] for each in args), data_plate)
     if has_rows and not is_known(guide):
         guide = with_form(guide, known=KnownRows(*rows))
-        logger.info("the guide has parameters for each of %d rows: it runs on all", len(rows[0]))
+        message = "the guide has parameters for each of %d rows: it runs on all"
+        log_once(logger, itself(guide), message, len(rows[0]))
     model = _placed(model, forms[0])
     guide = _placed(guide, forms[1])
     model, guide = with_particles(model, guide, rows)
