@@ -20,6 +20,7 @@ from ppl_vae.data.tables.columns import check_columns, check_levels
 from ppl_vae.families.modules import at_rest
 from ppl_vae.guide import Guide
 from ppl_vae.model import Model, rows_to_start_from
+from ppl_vae.programs.forms.once import log_once
 from ppl_vae.programs.particles import Program
 from ppl_vae.runtime.checks import one_line
 from ppl_vae.runtime.memory import memory_in_words

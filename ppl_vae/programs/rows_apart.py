@@ -12,6 +12,7 @@ from torch import Tensor
 from ppl_vae.guide import Guide
 from ppl_vae.model import Model
 from ppl_vae.programs.forms.adapted import adapted_within, itself
+from ppl_vae.programs.forms.once import log_once
 from ppl_vae.programs.modules import evaluating
 from ppl_vae.programs.particles import Program, Site, run
 from ppl_vae.programs.sites import (
@@ -25,7 +26,6 @@ from ppl_vae.programs.sites import (
 from ppl_vae.programs.traces import drawing
 from ppl_vae.programs.validation import ROWS_AT_ONCE, check_programs, functions_of_x
 from ppl_vae.runtime.checks import warn_caller
-from ppl_vae.runtime.once import log_once
 from ppl_vae.runtime.seeding import seeded
 
 __all__ = ["check_rows", "points"]

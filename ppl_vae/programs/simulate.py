@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pyro.distributions as dist
 from pyro import poutine
 from torch import Tensor
 
@@ -43,8 +44,8 @@ def simulate(
         The data, and their latents by site, each (N, *plates, *event).
 
     Raises:
-        ValueError: a custom Pyro model without data; not exactly one observed site, of the shape of
-            the data; covariates beside data.
+        ValueError: a custom Pyro model without data; a site observes neither entries of x nor of a
+            further argument; a factor in the model (`pyro.factor`); covariates beside data.
 
     Example:
         >>> from ppl_vae import beds
@@ -92,6 +93,7 @@ def _imitate(model: Program, data: Dataset) -> tuple[Dataset, dict[str, Tensor]]
         if not (s["is_observed"] or s["infer"].get("was_observed"))
     }
     observed = [s for s in sites if is_local(s) and observes(s) and s["name"] != MASK]
+    _refuse_factors(observed)
     args = list(arguments(data))
     if len(observed) == 1 and sites_of_x(observed, data.event_shape.numel()):
         drawn = rows_first(observed[0]["value"], observed[0], num_lead=0)
@@ -102,6 +104,16 @@ def _imitate(model: Program, data: Dataset) -> tuple[Dataset, dict[str, Tensor]]
     further = dict(zip(data.args, args[len(args) - len(data.args) :], strict=True))
     given: dict[str, Any] = {"context": data.context, "args": further | data.constants}
     return Dataset(x, **given, dtype=x.dtype), latents
+
+
+def _refuse_factors(sites: list[Site]) -> None:
+    """Raise ValueError where a factor weighs the rows, of which nothing is drawn."""
+    for site in sites:
+        if isinstance(site["fn"], dist.Unit) and site["fn"].log_factor.any():
+            raise ValueError(
+                f"site {site['name']!r} is a factor (pyro.factor), of which nothing can be drawn, so "
+                "that simulated data were not from the model: observe x by a distribution there"
+            )
 
 
 def _put_observed(args: list[Tensor], model: Program, sites: list[Site]) -> None:

@@ -14,7 +14,7 @@ from pyro.infer.autoguide import AutoMultivariateNormal
 from pyro.nn import PyroModule
 
 import ppl_vae as pv
-from ppl_vae.runtime.once import _said
+from ppl_vae.programs.forms.once import _said
 
 X = torch.tensor([[1.0], [2.0], [4.5]])
 

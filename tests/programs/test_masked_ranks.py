@@ -219,3 +219,26 @@ def test_the_picture_and_the_tree_of_masked_latents():
     options = {"sample_dims": "simulation", "backend": "matplotlib"}
     plot_ecdf_pit(tree, group="sbc", var_names=whole, **options)
     plt.close("all")
+
+
+@pytest.mark.parametrize("task", ["calibration", "simulate"])
+def test_a_factor_in_the_model_is_refused(task):
+    """Censored times by a factor: the frailty of a censored row is not a draw of its prior."""
+
+    def model(x, event):
+        with pyro.plate("rows", len(x)):
+            rate = pyro.sample("rate", dist.Gamma(x.new_tensor(2.0), 2.0))
+            pyro.sample("x", dist.Exponential(rate).mask(event), obs=x)
+            pyro.factor("censored", -rate * x * ~event)
+
+    def guide(x, event):
+        with pyro.plate("rows", len(x)):
+            pyro.sample("rate", dist.Gamma(2.0 + event.to(x), 2.0 + x))
+
+    event = torch.tensor([True, False, True])
+    data = pv.Dataset(torch.tensor([0.5, 1.0, 2.0]), args={"event": event})
+    programs = (model, guide) if task == "calibration" else (model,)
+    with pytest.raises(ValueError, match="site 'censored' is a factor .* observe x by a"):
+        getattr(pv, task)(*programs, data)
+    none = pv.Dataset(data.x, args={"event": torch.ones(3, dtype=torch.bool)})
+    getattr(pv, task)(*programs, none)  # a factor of zero weighs nothing

@@ -8,6 +8,7 @@ from pyro import poutine
 from torch import Tensor
 
 from ppl_vae.programs.forms.adapted import is_known, itself, with_form
+from ppl_vae.programs.forms.once import log_once
 from ppl_vae.programs.particles import Particles, Program, require_outermost, run, with_any_nesting
 from ppl_vae.programs.sites import (
     is_deterministic,
@@ -16,7 +17,6 @@ from ppl_vae.programs.sites import (
     per_datum,
     sample_sites,
 )
-from ppl_vae.runtime.once import log_once
 
 __all__ = ["with_particles"]
 

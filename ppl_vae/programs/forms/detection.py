@@ -21,11 +21,11 @@ from ppl_vae.programs.forms.adapted import (
 )
 from ppl_vae.programs.forms.calls import call_of, positional, takes, takes_any_position
 from ppl_vae.programs.forms.copies import Arguments, with_particles
+from ppl_vae.programs.forms.once import log_once
 from ppl_vae.programs.modules import arguments, evaluating, modules_of
 from ppl_vae.programs.particles import PLATE, Program, Site, run
 from ppl_vae.programs.sites import is_deterministic, sample_sites
 from ppl_vae.programs.validation import fits
-from ppl_vae.runtime.once import log_once
 from ppl_vae.runtime.seeding import seeded
 from ppl_vae.runtime.text import echoed
 
