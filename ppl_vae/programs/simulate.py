@@ -111,8 +111,8 @@ def _refuse_factors(sites: list[Site]) -> None:
     for site in sites:
         if isinstance(site["fn"], dist.Unit) and site["fn"].log_factor.any():
             raise ValueError(
-                f"site {site['name']!r} is a factor (pyro.factor), of which nothing can be drawn, so "
-                "that simulated data were not from the model: observe x by a distribution there"
+                f"site {site['name']!r} is a factor (pyro.factor), of which nothing can be drawn, "
+                "so that simulated data were not from the model: observe x by a distribution there"
             )
 
 
