@@ -24,7 +24,6 @@ from ppl_vae.programs.forms.once import log_once
 from ppl_vae.programs.particles import Program
 from ppl_vae.runtime.checks import one_line
 from ppl_vae.runtime.memory import memory_in_words
-from ppl_vae.runtime.once import log_once
 from ppl_vae.runtime.seeding import one_at_a_time
 
 __all__ = ["module_of"]

@@ -195,6 +195,8 @@ def test_a_random_density_is_named(is_random):
         said = f"log-density at site '{site}' is itself random at given latents"
         with pytest.warns(UserWarning, match=said) if is_random else nullcontext():
             call()
+
+
 def test_equal_rows_of_an_automatic_guide_are_taken():
     """Their parameters are taken in turn, which is no dependence on other rows."""
     x = X[[0, 0, 0, 1, 1, 2, 2, 3]]
