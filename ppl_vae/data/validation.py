@@ -149,7 +149,8 @@ def further_arguments(
     constants = {}
     for name, given in (args or {}).items():
         _refuse_ambiguous(name, given, len(x))
-        values = torch.as_tensor(np.array(given)) if hasattr(given, "__array__") else given
+        is_array = hasattr(given, "__array__") and not isinstance(given, Tensor)
+        values = torch.as_tensor(np.array(given)) if is_array else given
         if isinstance(values, Tensor) and values.dim() and len(values) == len(x):
             kept = given if isinstance(given, Tensor) else values
             same_index(index, given, f"args[{name!r}]")
