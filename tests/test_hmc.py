@@ -233,7 +233,7 @@ def test_what_cannot_be_sampled_says_so():
         HMC(1).run(lambda u: u[..., 0].log(), torch.tensor([[[1.0], [-1.0]]]))
 
 
-def test_a_global_latent_is_refused():
+def test_chains_of_single_rows_refuse_a_global_latent():
     def program(x, *, is_guide=False):
         scale = pyro.sample("scale", dist.LogNormal(x.new_zeros(()), 1.0))
         with pyro.plate("data", len(x), dim=-1):

@@ -246,7 +246,10 @@ def test_what_works_and_what_refuses(fitted):
     assert pv.to_datatree(model, guide, part, num_samples=30)["posterior"]["inducing"].size == 360
     with pytest.raises(ValueError, match="'inducing'"):
         pv.marginal_pit(model, part)
-    for use in (pv.sample_posterior, pv.refine, pv.elbo_surgery, pv.calibration, pv.bdmc):
+    chains = pv.sample_posterior(model, guide, part, sampler=pv.HMC(3, 2, num_leapfrog=2))
+    assert chains["inducing"].numel() == 3 * 4 * 12
+    assert chains["z"].shape == (3, 4, 30, 1)
+    for use in (pv.refine, pv.elbo_surgery, pv.calibration, pv.bdmc):
         with pytest.raises(ValueError, match="'inducing'"):
             use(model, guide, part)
     with pytest.raises(ValueError, match="GaussianProcess has latents that rows share"):

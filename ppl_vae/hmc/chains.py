@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -10,6 +10,9 @@ from torch import Tensor
 
 from ppl_vae.runtime.arviz import chain_diagnostic
 from ppl_vae.runtime.display import Shown
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 __all__ = ["Chains", "ChainsSummary"]
 
@@ -53,7 +56,9 @@ class Chains(Shown):
     site's own support.
 
     Judge them by R-hat and the effective sample size, per row and dimension, in unconstrained
-    space. A single chain cannot reveal that it is stuck: run four.
+    space. A single chain cannot reveal that it is stuck: run four. Chains over latents that rows
+    share have one posterior for all rows: then B is 1 in what follows, D counts the shared latents
+    (first) and those of all rows, and a shared site is (S, C, *shape).
 
     Args:
         draws: Unconstrained, (S, C, B, D).
@@ -61,6 +66,8 @@ class Chains(Shown):
         step_size: Adapted step size, in units of the adapted scale, (C, B).
         divergences: Number of diverged trajectories after warm-up, (C, B).
         sites: The draws of each latent site by name; empty if a bare density was sampled.
+        shared: Names of the sites that all rows share.
+        rows: Dim and names of the rows.
 
     Example:
         >>> import torch
@@ -76,6 +83,8 @@ class Chains(Shown):
     step_size: Tensor
     divergences: Tensor
     sites: dict[str, Tensor] = field(default_factory=dict, repr=False)
+    shared: tuple[str, ...] = ()
+    rows: tuple[str, np.ndarray] | None = field(default=None, repr=False)
 
     def __getitem__(self, name: str) -> Tensor:
         return self.sites[name]
@@ -95,6 +104,35 @@ class Chains(Shown):
     def _diagnose(self, name: str, **options: Any) -> np.ndarray:
         return chain_diagnostic(name, self.draws.double().cpu().numpy(), **options)
 
+    def to_datatree(self) -> "xr.DataTree":
+        """Group posterior with dims (chain, draw, datum, ...), or (chain, draw, ...) of a shared
+        site; group sample_stats with accept, step_size and divergences.
+
+        Example:
+            >>> from ppl_vae import beds
+            >>> from ppl_vae.hmc import HMC, sample_posterior
+            >>> bed = beds.linear_gaussian(num_data=3)
+            >>> chains = sample_posterior(bed.model, bed.guide, bed.x, sampler=HMC(20, 20))
+            >>> dict(chains.to_datatree().posterior.sizes)
+            {'chain': 4, 'draw': 20, 'datum': 3, 'latent': 2}
+        """
+        import xarray as xr
+
+        row_dim, names = self.rows or ("datum", np.arange(self.draws.shape[2]))
+        posterior = {}
+        for name, values in (self.sites or {"u": self.draws}).items():
+            dims = ("chain", "draw") if name in self.shared else ("chain", "draw", row_dim)
+            array = values.transpose(0, 1).cpu().numpy()
+            posterior[name] = ((*dims, *event_dims(name, array.shape[len(dims) :])), array)
+        stats = {}
+        for name in ("accept", "step_size", "divergences"):
+            array = getattr(self, name).cpu().numpy()
+            by_row = array.shape[1] == len(names)  # else of all rows together
+            stats[name] = (("chain", row_dim), array) if by_row else (("chain",), array[:, 0])
+        coords = {row_dim: names.astype(str) if names.dtype == object else names}
+        groups = {"posterior": posterior, "sample_stats": stats}
+        return xr.DataTree.from_dict({name: _group(each, coords) for name, each in groups.items()})
+
     def summary(self) -> ChainsSummary:
         """The worst R-hat and effective sample size, the mean acceptance, all divergences."""
         return ChainsSummary(
@@ -104,6 +142,22 @@ class Chains(Shown):
             num_divergences=int(self.divergences.sum()),
             num_transitions=len(self.draws) * self.divergences.numel(),
         )
+
+
+def event_dims(name: str, shape: tuple[int, ...]) -> tuple[str, ...]:
+    """Names of the dims of one row at a latent site, those of `to_datatree`."""
+    if len(shape) == 1:
+        return ("latent",) if name == "z" else (f"{name}_dim",)
+    return tuple(f"{name}_dim_{i}" for i in range(len(shape)))
+
+
+def _group(variables: dict[str, Any], coords: dict[str, np.ndarray]) -> "xr.Dataset":
+    """Variables with their dims numbered from 0, but for those that have names."""
+    import xarray as xr
+
+    group = xr.Dataset(variables)
+    numbers = {str(dim): np.arange(size) for dim, size in group.sizes.items()}
+    return group.assign_coords({dim: coords.get(dim, each) for dim, each in numbers.items()})
 
 
 def joined(parts: Sequence[Chains], over: Literal["chains", "rows"]) -> Chains:

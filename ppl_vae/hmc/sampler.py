@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from ppl_vae.hmc.chains import Chains
-from ppl_vae.hmc.transition import LogDensity, Point, transition
+from ppl_vae.hmc.density import LogDensity
+from ppl_vae.hmc.transition import Point, transition
 from ppl_vae.hmc.warmup import Warmup
 from ppl_vae.runtime.checks import real_number, whole_fields
 from ppl_vae.runtime.progress import progress_bar
@@ -56,6 +57,11 @@ class HMC:
         whole_fields(self, num_samples=1, num_warmup=0, num_leapfrog=1)
         real_number(self.target_accept, "HMC(target_accept)", above=0, below=1)
 
+    @property
+    def num_transitions(self) -> int:
+        """Transitions of a chain, warm-up included."""
+        return self.num_warmup + self.num_samples
+
     def run(self, log_density: LogDensity, start: Tensor) -> Chains:
         """Sample from `log_density`, (C, B, D) -> (C, B), starting at `start`, on torch's present
         random stream.
@@ -67,7 +73,7 @@ class HMC:
         warmup = Warmup(log_density, point, self.target_accept, self.num_warmup)
         fewest, most = math.ceil(self.num_leapfrog / 2), 3 * self.num_leapfrog // 2
         outcomes = []
-        total = self.num_warmup + self.num_samples
+        total = self.num_transitions
         with progress_bar(total, "HMC", unit="draws", progress=self.progress) as bar:
             for t in range(total):
                 is_warmup = t < self.num_warmup

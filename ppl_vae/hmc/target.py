@@ -12,7 +12,7 @@ from ppl_vae.programs.discrete.cases import all_cases, discrete_latents
 from ppl_vae.programs.discrete.contraction import enumerating, marked_sites, sum_out
 from ppl_vae.programs.masks import COMPLETED, with_all_entries
 from ppl_vae.programs.plates import plates_first, rows_first
-from ppl_vae.programs.sites import is_local, per_datum, sample_sites
+from ppl_vae.programs.sites import global_log_prob, is_local, per_datum, sample_sites
 from ppl_vae.programs.traces import LogTerms, Program, particles_of
 
 __all__ = ["LogJoint", "LogParts"]
@@ -80,7 +80,8 @@ def is_real(support: Any) -> bool:
 
 
 class LogParts(NamedTuple):
-    """The pieces of a model's log-density at given latents, (C, B).
+    """The pieces of a model's log-density at given latents, (C, B); `log_shared`, a scalar, is of
+    the sites outside the data plate if they were given, and no part of `joint`.
 
     Example:
         >>> zero = torch.zeros(2, 3)
@@ -92,6 +93,7 @@ class LogParts(NamedTuple):
     log_jacobian: Tensor
     log_prior: Tensor
     log_likelihood: Tensor
+    log_shared: Tensor | float = 0.0
 
     @property
     def joint(self) -> Tensor:
@@ -107,13 +109,14 @@ class LogJoint:
     1,000 values together or are marked for enumeration. Masked latents count too
     (`with_all_entries`). z = T(u) by Pyro's `biject_to` of each site's support, where u are the
     sites' vectors side by side. The density is unscaled: each row counts once. Latents outside the
-    data plate are refused, because they cannot be split by row, and so is a support that depends on
-    another latent.
+    data plate are refused, because they cannot be split by row (`LogJointOfRows` takes them), and
+    so is a support that depends on another latent.
 
     Args:
         terms: One run under C particles, which gives sites, shapes and supports.
         model: The model.
         args: Its arguments.
+        given_shared: Whether `parts` is always given the latents outside the plate "data".
 
     Raises:
         ValueError: a latent is discrete and cannot be summed out, or outside the plate "data", or
@@ -132,7 +135,9 @@ class LogJoint:
         torch.Size([2, 3])
     """
 
-    def __init__(self, terms: LogTerms, model: Program, *args: Any) -> None:
+    def __init__(
+        self, terms: LogTerms, model: Program, *args: Any, given_shared: bool = False
+    ) -> None:
         self.model = model
         self.args = args
         self.model_trace = terms.model_trace
@@ -148,22 +153,25 @@ class LogJoint:
                 "the model draws missing entries with each particle, so that log p(x, z) is known "
                 "up to noise: use ImportanceSampling, or a model without missingness="
             )
-        for name in nodes.keys() - terms.prior_sites.keys():
+        for name in set() if given_shared else nodes.keys() - terms.prior_sites.keys():
             raise ValueError(
                 f'latent site {name!r} is outside the plate "data": the posterior does not split '
                 "by row; condition both programs on a value of it (pyro.condition)"
             )
-        if not nodes:
+        if not nodes:  # nor any that is shared
             raise ValueError(
                 "the model has no latent site to sample: ImportanceSampling(1) gives log p(x) "
                 "exactly"
             )
         self.sites = {name: PackedSite(nodes[name]) for name in terms.prior_sites if name in nodes}
-        self.start = torch.cat(
-            [site.pack(nodes[name]["value"].detach()) for name, site in self.sites.items()], dim=-1
-        )
+        self.start = self._start(nodes, terms.log_likelihood)
         if len(self.sites) > 1:
             self._check_supports(nodes)
+
+    def _start(self, nodes: dict[str, Any], like: Tensor) -> Tensor:
+        """Where the draws of the terms are, (C, B, D)."""
+        found = [site.pack(nodes[name]["value"].detach()) for name, site in self.sites.items()]
+        return torch.cat([like.detach().unsqueeze(-1)[..., :0], *found], dim=-1)
 
     @property
     def has_sums(self) -> bool:
@@ -211,41 +219,47 @@ class LogJoint:
     def trace(self, values: dict[str, Tensor], program: Program | None = None) -> Any:
         """The trace of the model, or of another program, with these latents."""
         program = poutine.condition(self.model if program is None else program, data=values)
-        num_chains = next(iter(values.values())).shape[0]
+        num_chains = values[next(iter(self.sites))].shape[0] if self.sites else None
         particles = particles_of(self.model_trace, num_chains)
         return poutine.trace(particles(program)).get_trace(*self.args)
 
-    def parts(self, position: Tensor) -> LogParts:
-        """The density's pieces, (C, B)."""
-        log_jacobian = torch.zeros_like(position[..., 0])
+    def parts(self, position: Tensor, shared: dict[str, Tensor] | None = None) -> LogParts:
+        """The density's pieces, (C, B), given values of the latents outside the data plate."""
+        log_jacobian = position.new_zeros(position.shape[:-1])
         values = {}
         for name, value, part in self._unpack(position):
             values[name] = value
             log_jacobian = log_jacobian + part
+        given = values | (shared or {})
         if self.is_marked:
-            return LogParts(values, log_jacobian, *self._contracted(values))
+            return LogParts(values, log_jacobian, *self._contracted(given, shared))
         latents = self.sites.keys() | self.cases[0].keys()
-        pairs = [self._densities(values | case, latents) for case in self.cases]
-        if len(pairs) == 1:
-            return LogParts(values, log_jacobian, *pairs[0])
-        log_prior, log_likelihood = (torch.stack(each) for each in zip(*pairs, strict=True))
+        found = [self._densities(given | case, latents, shared) for case in self.cases]
+        if len(found) == 1:
+            return LogParts(values, log_jacobian, *found[0])
+        log_prior, log_likelihood = (
+            torch.stack(each) for each in list(zip(*found, strict=True))[:2]
+        )
         log_joint = (log_prior + log_likelihood).logsumexp(0)
         log_prior = log_prior.logsumexp(0)
-        return LogParts(values, log_jacobian, log_prior, log_joint - log_prior)
+        return LogParts(values, log_jacobian, log_prior, log_joint - log_prior, found[0][2])
 
     def _densities(
-        self, values: dict[str, Tensor], latents: Collection[str]
-    ) -> tuple[Tensor, Tensor]:
-        """log p(z) and log p(x given z), (C, B)."""
+        self, values: dict[str, Tensor], latents: Collection[str], shared: Collection[str] | None
+    ) -> tuple[Tensor, Tensor, Tensor | float]:
+        """log p(z) and log p(x given z), (C, B), and what the shared latents have, a scalar."""
         log_prior = log_likelihood = torch.zeros(())
-        for name, log_p in per_site(self.trace(values), latents):
+        trace = self.trace(values)
+        for name, log_p in per_site(trace, latents):
             if name in latents:
                 log_prior = log_prior + log_p
             else:
                 log_likelihood = log_likelihood + log_p
-        return log_prior, log_likelihood
+        return log_prior, log_likelihood, log_shared(trace, shared)
 
-    def _contracted(self, values: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def _contracted(
+        self, values: dict[str, Tensor], shared: Collection[str] | None
+    ) -> tuple[Tensor, Tensor, Tensor | float]:
         """The same with the sites that the model marks for enumeration summed out."""
         model = enumerating(self.model, self.depth)
         trace = self.trace(values, model)
@@ -257,7 +271,7 @@ class LogJoint:
                 log_prior = log_prior + log_p
             else:
                 log_likelihood = log_likelihood + log_p
-        return log_prior, torch.as_tensor(log_likelihood)
+        return log_prior, torch.as_tensor(log_likelihood), log_shared(trace, shared)
 
     def __call__(self, position: Tensor) -> Tensor:
         """log p(x, z) + log |dz / du| per chain and row, (C, B)."""
@@ -272,3 +286,10 @@ def per_site(
         if is_local(site) and site["name"] not in others:
             counted = with_all_entries(site) if site["name"] in latents else site
             yield site["name"], per_datum(counted["fn"].log_prob(site["value"]), counted)
+
+
+def log_shared(trace: Any, latents: Collection[str] | None) -> Tensor | float:
+    """log p of the sites outside the data plate, a scalar; 0 where none of them is a latent."""
+    outside = [site for site in sample_sites(trace) if latents and not is_local(site)]
+    counted = [with_all_entries(s) if s["name"] in (latents or ()) else s for s in outside]
+    return sum((global_log_prob(site) for site in counted), 0.0)

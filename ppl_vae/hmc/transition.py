@@ -1,14 +1,13 @@
 """One transition of Hamiltonian Monte Carlo: leapfrog steps, then a Metropolis step."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-__all__ = ["LogDensity", "Outcome", "Point", "first_step", "transition"]
+from ppl_vae.hmc.density import LogDensity, with_slope
 
-LogDensity = Callable[[Tensor], Tensor]  # (C, B, D) -> (C, B)
+__all__ = ["Outcome", "Point", "first_step", "transition"]
 
 TOO_MUCH_ENERGY = 1000.0  # a trajectory whose energy grows by more has diverged
 MOST_DOUBLINGS = 30
@@ -30,11 +29,8 @@ class Point(NamedTuple):
     @classmethod
     def at(cls, log_density: LogDensity, position: Tensor) -> "Point":
         """Evaluate the density and its gradient."""
-        with torch.enable_grad():
-            leaf = position.detach().requires_grad_()
-            density = log_density(leaf)
-            (slope,) = torch.autograd.grad(density.sum(), leaf)
-        return cls(leaf.detach(), density.detach(), slope.nan_to_num())
+        density, slope = with_slope(log_density, position)
+        return cls(position.detach(), density, slope.nan_to_num())
 
     def where(self, accepted: Tensor, proposal: "Point") -> "Point":
         """The proposal where it was accepted, else this point."""

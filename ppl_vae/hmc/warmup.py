@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from ppl_vae.hmc.transition import LogDensity, Point, first_step
+from ppl_vae.hmc.density import LogDensity
+from ppl_vae.hmc.transition import Point, first_step
 
 # shares of the warm-up at which earlier positions are dropped, the scale is set, and set again
 WINDOWS = (0.1, 0.25, 0.6)

@@ -255,3 +255,9 @@ def global_sum(sites: list[Site], *, observed: bool) -> Tensor:
 def scaled_sum(values: Tensor, site: Site) -> Tensor:
     """Sum one global site's values, scaled and masked, a scalar."""
     return scale_and_mask(values, scale=site["scale"], mask=site["mask"]).sum()
+
+
+def global_log_prob(site: Site) -> Tensor:
+    """Log-probability of a global site, masked, scaled by subsampled plates alone, a scalar."""
+    log_p = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
+    return scale_and_mask(log_p, scale=inner_scale(site), mask=site["mask"]).sum()

@@ -32,6 +32,7 @@ REFUSED = {
     },
 }
 SCORE = objectives.TraceELBO(2, gradient=objectives.PathAndScore())
+CHAINS = HMC(3, 2, num_leapfrog=2)
 QUICK = Sandwich(
     ImportanceSampling(20), check=None, upper=ReverseAIS(AIS(2, 2), HMC(2, 2, num_leapfrog=2), 2)
 )
@@ -71,6 +72,16 @@ def evidence_interval(kind, name):
     assert (found.lower <= found.upper).all()
 
 
+def sample_posterior(kind, _):
+    """Of rows alone or of all rows with what they share: every continuous latent of the guide."""
+    chains = pv.sample_posterior(kind.model, kind.guide, kind.data, num_chains=2, sampler=CHAINS)
+    tree = chains.to_datatree()
+    for name, values in chains.sites.items():
+        assert values.isfinite().all()
+        assert values.shape[2:3] == (ROWS,) or name in chains.shared
+        assert tree.posterior[name].shape[:2] == (2, 3)
+
+
 def to_datatree(kind, _):
     tree = pv.to_datatree(kind.model, kind.guide, kind.data, num_samples=10)
     stats = tree["sample_stats"]
@@ -108,6 +119,7 @@ FUNCTIONS = (
     log_evidence,
     refine,
     evidence_interval,
+    sample_posterior,
     to_datatree,
     calibration,
     compare_estimators,

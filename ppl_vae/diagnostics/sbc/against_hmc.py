@@ -10,8 +10,10 @@ from torch import Tensor
 from ppl_vae.data import Dataset
 from ppl_vae.diagnostics.groups import group, rows_of_data, tree
 from ppl_vae.diagnostics.latents.means import dimension_names
-from ppl_vae.diagnostics.sbc.sources import GuideDraws, event_dims
-from ppl_vae.hmc import HMC, Chains, sample_posterior
+from ppl_vae.diagnostics.sbc.sources import GuideDraws
+from ppl_vae.hmc import HMC, Chains
+from ppl_vae.hmc.chains import event_dims
+from ppl_vae.hmc.posterior import sample_posterior_by_row
 from ppl_vae.programs.inference import Inference, treat_alike
 from ppl_vae.programs.traces import Program
 from ppl_vae.runtime.display import Shown
@@ -180,7 +182,7 @@ def guide_errors(
     treat_alike(rows, "guide_errors")
     sampler = sampler or HMC(num_samples=500, num_warmup=200)
     options: dict[str, Any] = {"sampler": sampler, "num_chains": num_chains}
-    chains = sample_posterior(model, guide, rows, seed=derived_seed(seed, CHAINS), **options)
+    chains = sample_posterior_by_row(model, guide, rows, seed=derived_seed(seed, CHAINS), **options)
     method = GuideDraws(sampler.num_samples * num_chains)
     parts = [
         method.draw(model, guide, block.data, seed=block.seed)

@@ -9,8 +9,9 @@ import numpy as np
 from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.diagnostics.groups import group, tree
 from ppl_vae.diagnostics.sbc.ranks import Quantity, Ranking
-from ppl_vae.diagnostics.sbc.sources import GuideDraws, PosteriorDraws, event_dims
+from ppl_vae.diagnostics.sbc.sources import GuideDraws, PosteriorDraws
 from ppl_vae.diagnostics.sbc.summary import CalibrationSummary, central_coverage, summarise
+from ppl_vae.hmc.chains import event_dims
 from ppl_vae.programs.forms.detection import adapted
 from ppl_vae.programs.inference import Inference, treat_alike
 from ppl_vae.programs.modules import place

@@ -9,7 +9,8 @@ import numpy as np
 from torch import Tensor
 
 from ppl_vae.data import Dataset
-from ppl_vae.hmc import HMC, Chains, sample_posterior
+from ppl_vae.hmc import HMC, Chains
+from ppl_vae.hmc.posterior import sample_posterior_by_row
 from ppl_vae.programs.inference import rows_per_chunk
 from ppl_vae.programs.modules import arguments, evaluating
 from ppl_vae.programs.plates import rows_first
@@ -156,7 +157,8 @@ class HMCDraws(PosteriorDraws):
     ) -> dict[str, Tensor]:
         """The kept draws of all chains."""
         sizes: dict[str, Any] = {"num_chains": self.num_chains, "chunk_size": self.chunk_size}
-        chains = sample_posterior(model, guide, data, sampler=self.sampler, seed=seed, **sizes)
+        settings = sizes | {"sampler": self.sampler, "seed": seed}
+        chains = sample_posterior_by_row(model, guide, data, **settings)
         n = draws_worth_one(chains)
         return {name: values[n - 1 :: n].flatten(0, 1) for name, values in chains.sites.items()}
 
@@ -171,10 +173,3 @@ def draws_worth_one(chains: Chains) -> int:
     num_samples, num_chains = some.draws.shape[:2]
     ess = min(float(np.median(some.ess(method))) for method in ("bulk", "sd"))
     return min(math.ceil(num_samples * num_chains / ess), num_samples) if ess > 0 else 1
-
-
-def event_dims(name: str, shape: tuple[int, ...]) -> tuple[str, ...]:
-    """Names of the dims of one row at a latent site, those of `to_datatree`."""
-    if len(shape) == 1:
-        return ("latent",) if name == "z" else (f"{name}_dim",)
-    return tuple(f"{name}_dim_{i}" for i in range(len(shape)))

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from ppl_vae.evidence.defensive import prior_guide
 from ppl_vae.hmc import HMC, LogJoint
+from ppl_vae.hmc.density import LogDensity
 from ppl_vae.hmc.target import per_site
-from ppl_vae.hmc.transition import LogDensity, Point, first_step, transition
+from ppl_vae.hmc.transition import Point, first_step, transition
 from ppl_vae.programs.masks import with_all_entries
 from ppl_vae.programs.sites import is_deterministic, per_datum, sample_sites
 from ppl_vae.programs.traces import Program, log_terms

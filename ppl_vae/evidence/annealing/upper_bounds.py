@@ -14,8 +14,9 @@ from ppl_vae.evidence.defensive import prior_guide
 from ppl_vae.evidence.importance_sampling import ImportanceSampling
 from ppl_vae.evidence.result import Evidence
 from ppl_vae.evidence.weights import reduce_log_weights
-from ppl_vae.hmc import HMC, Chains, sample_posterior
+from ppl_vae.hmc import HMC, Chains
 from ppl_vae.hmc.chains import joined
+from ppl_vae.hmc.posterior import sample_posterior_by_row
 from ppl_vae.programs.modules import evaluating
 from ppl_vae.programs.traces import Program
 from ppl_vae.runtime.checks import instance_of, real_number, whole_fields, whole_number
@@ -174,8 +175,8 @@ class ReverseAIS:
         with evaluating(model, guide):
             for program, count, key in starts:
                 settings: Any = {"num_chains": count, "sampler": self.sampler}
-                part_seed = derived_seed(seed, key)
-                parts.append(sample_posterior(model, program, data, **settings, seed=part_seed))
+                settings["seed"] = derived_seed(seed, key)
+                parts.append(sample_posterior_by_row(model, program, data, **settings))
         return joined(parts, "chains")
 
 
