@@ -15,6 +15,7 @@ from ppl_vae.hmc.sampler import HMC
 from ppl_vae.hmc.shared import LogJointOfRows
 from ppl_vae.hmc.target import LogJoint
 from ppl_vae.programs.inference import Inference, rows_per_chunk, treat_alike
+from ppl_vae.programs.modules import missing_values
 from ppl_vae.programs.traces import Program, log_terms
 from ppl_vae.runtime.checks import instance_of, whole_number
 from ppl_vae.runtime.memory import require_memory
@@ -122,7 +123,7 @@ def _by_row(
     for block in inference.blocks(
         rows_per_chunk(len(inference), num_chains, chunk_size), seed=seed
     ):
-        with block.evaluating():
+        with block.evaluating(), missing_values(inference.data.has_missing, model):
             chains = run_chains(model, guide, *block.args, num_chains=num_chains, sampler=sampler)
             parts.append(chains)
     return replace(joined(parts, "rows"), rows=_rows(inference.data))
@@ -135,7 +136,7 @@ def _of_all_rows(
     treat_alike(inference.data, "sample_posterior")
     model, guide = inference.programs
     [block] = inference.blocks(len(inference), seed=seed)
-    with block.evaluating(), torch.no_grad(), pyro.validation_enabled(False):
+    with block.evaluating(), missing_values(inference.data.has_missing, model):
         log_joint = LogJointOfRows(model, guide, *block.args, num_chains=num_chains)
         require_memory(
             f"num_samples={sampler.num_samples} of {num_chains} chains over "
