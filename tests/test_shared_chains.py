@@ -13,7 +13,8 @@ from pyro import poutine
 from scipy import stats
 
 import ppl_vae as pv
-from ppl_vae.hmc import HMC, LogJointOfRows, density, sample_posterior
+from ppl_vae.hmc import HMC, density, sample_posterior
+from ppl_vae.hmc.shared import LogJointOfRows
 from ppl_vae.runtime import memory
 
 X = torch.tensor([[1.3], [2.1], [-0.4], [0.9], [3.0]], dtype=torch.float64)

@@ -3,7 +3,6 @@
 from ppl_vae.hmc.chains import Chains, ChainsSummary
 from ppl_vae.hmc.posterior import sample_posterior
 from ppl_vae.hmc.sampler import HMC
-from ppl_vae.hmc.shared import LogJointOfRows
 from ppl_vae.hmc.target import LogJoint
 
-__all__ = ["HMC", "Chains", "ChainsSummary", "LogJoint", "LogJointOfRows", "sample_posterior"]
+__all__ = ["HMC", "Chains", "ChainsSummary", "LogJoint", "sample_posterior"]
