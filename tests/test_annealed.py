@@ -13,9 +13,10 @@ from test_importance import TwoSites
 import ppl_vae as pv
 from ppl_vae import beds, likelihoods, posteriors, priors
 from ppl_vae.evidence import AIS, bdmc, reduce_log_weights
+from ppl_vae.evidence.annealing import path
 from ppl_vae.evidence.annealing.bidirectional import upper_bound
 from ppl_vae.evidence.annealing.path import even_lengths, temperatures
-from ppl_vae.hmc import HMC
+from ppl_vae.hmc import HMC, density
 
 SHORT = HMC(num_samples=1, num_warmup=0, num_leapfrog=3, target_accept=0.65)
 every_problem = pytest.mark.parametrize("problem", PROBLEMS)
@@ -51,6 +52,33 @@ def test_backward_weights_are_unbiased_from_exact_draws(problem):
     inverse = reduce_log_weights(-log_w.numpy())
     relative = np.exp(inverse.log_evidence + bed.log_evidence.numpy()) - 1
     assert (np.abs(relative) < 4.5 * inverse.mc_se).all()
+
+
+@every_problem
+@pytest.mark.parametrize("start", ["guide", "prior"])
+def test_recorded_paths_give_the_weights_of_the_handlers(problem, start, monkeypatch):
+    """Forwards and backwards, with the same draws, at adaptive temperatures."""
+    bed = PROBLEMS[problem](3, guide_scale=1.3)
+    data = pv.Dataset(bed.x, dtype=bed.x.dtype)
+    method = AIS(20, 4, start=start, sampler=SHORT, schedule="adaptive")
+    found = []
+    graphs = []
+    recorded = path.recorded_slope
+
+    def kept(*args):
+        graphs.append(recorded(*args))
+        return graphs[-1]
+
+    monkeypatch.setattr(path, "recorded_slope", kept)
+    for fewest in (1, 10**9):
+        monkeypatch.setattr(density, "FEWEST_EVALUATIONS", fewest)
+        with pv.seeded(0), pyro.plate("chains", 20, dim=-2):
+            z = {"z": pyro.sample("z", bed.guide.posterior(bed.x))}
+        forward = method.log_weights(bed.model, bed.guide, data)
+        backward = method.reverse_log_weights(bed.model, bed.guide, data, z)
+        found.append(torch.stack([forward, backward]))
+    torch.testing.assert_close(*found, rtol=1e-9, atol=1e-9)
+    assert [graph is not None for graph in graphs] == [True] * 4 + [False] * 4
 
 
 @pytest.mark.parametrize("start", ["guide", "prior"])

@@ -54,15 +54,17 @@ class RecordedDensity:
 def with_slope(log_density: LogDensity, position: Tensor) -> tuple[Tensor, Tensor]:
     """The density, (C, B), and its gradient, (C, B, D)."""
     if isinstance(log_density, RecordedDensity) and position.shape == log_density.shape:
-        density, slope = log_density.graph(position)
+        density, slope = log_density.graph(position.contiguous())
         return density, slope
     return _by_handlers(log_density, position)
 
 
-def _by_handlers(log_density: LogDensity, position: Tensor) -> tuple[Tensor, Tensor]:
+def _by_handlers(
+    log_density: Callable[..., Tensor], position: Tensor, *others: Tensor
+) -> tuple[Tensor, Tensor]:
     with torch.enable_grad():
         leaf = position.detach().requires_grad_()
-        density = log_density(leaf)
+        density = log_density(leaf, *others)
         (slope,) = torch.autograd.grad(density.sum(), leaf)
     return density.detach(), slope
 
@@ -71,19 +73,34 @@ def recorded_density(
     log_density: LogDensity, model: Program, start: Tensor, num_evaluations: int
 ) -> LogDensity:
     """The density as a graph, if it is evaluated often enough and a graph gives the same."""
+    graph = recorded_slope(log_density, (model,), num_evaluations, start)
+    return log_density if graph is None else RecordedDensity(log_density, graph, start.shape)
+
+
+def recorded_slope(
+    log_density: Callable[..., Tensor],
+    programs: tuple[Program, ...],
+    num_evaluations: int,
+    start: Tensor,
+    *others: Tensor,
+) -> Graph | None:
+    """A graph from a position, and whatever else the density takes, to the density and its
+    gradient; None if it is evaluated too seldom, or a graph gives other values.
+    """
     if num_evaluations < FEWEST_EVALUATIONS:
-        return log_density
+        return None
     begin = time.perf_counter()
-    moved = start + 0.01 * start.flip(0)
+    start = start.contiguous()  # as every position that the graph is given
+    moved = start + 0.01 * start.flip(0), *(0.5 * other for other in others)
     # Whatever goes wrong: if it is the program's fault, the handlers will raise it again.
     try:
-        with unchanged(*modules_of(model)):
-            graph = recorded(lambda position: _by_handlers(log_density, position), start)
-            pairs = zip(graph(moved), _by_handlers(log_density, moved), strict=True)
+        with unchanged(*modules_of(*programs)):
+            graph = recorded(lambda *inputs: _by_handlers(log_density, *inputs), start, *others)
+            pairs = zip(graph(*moved), _by_handlers(log_density, *moved), strict=True)
             for found, expected in pairs:
                 check_agreement(found, expected, "log p(x, z)")
     except Exception as error:
         logger.info("log p(x, z) not recorded: %s", first_line(error))
-        return log_density
+        return None
     logger.info("log p(x, z) recorded (%.1f s)", time.perf_counter() - begin)
-    return RecordedDensity(log_density, graph, start.shape)
+    return graph

@@ -144,7 +144,10 @@ class AIS:
                 return log_w
 
     def _path(self, model: Program, guide: Program, data: Dataset, num_chains: int) -> Path:
-        return Path(model, guide, arguments(data), num_chains, self.start)
+        num_evaluations = self.num_temperatures * self.sampler.num_samples
+        num_evaluations *= self.sampler.num_leapfrog
+        args = arguments(data)
+        return Path(model, guide, args, num_chains, self.start, num_evaluations)
 
     def _tuned(self, model: Program, guide: Program, data: Dataset, seed: int | None) -> Kernels:
         """Kernels from a pilot run with its own random stream."""

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from ppl_vae.evidence.defensive import prior_guide
 from ppl_vae.hmc import HMC, LogJoint
-from ppl_vae.hmc.density import LogDensity
+from ppl_vae.hmc.density import LogDensity, RecordedDensity, recorded_slope
 from ppl_vae.hmc.target import per_site
 from ppl_vae.hmc.transition import Point, first_step, transition
 from ppl_vae.programs.masks import with_all_entries
@@ -35,6 +36,7 @@ class Path:
         args: Their arguments.
         num_chains: Number of chains C.
         start: Where the path starts: "guide" or "prior".
+        num_evaluations: How often gradients will be needed; where that pays, a graph is recorded.
 
     Raises:
         ValueError: the guide has auxiliary sites, or a density that cannot be evaluated at points
@@ -58,6 +60,7 @@ class Path:
         args: tuple[Any, ...],
         num_chains: int,
         start: Literal["guide", "prior"],
+        num_evaluations: int = 0,
     ) -> None:
         self.guide = None if start == "prior" else guide
         proposal = prior_guide(model, hides_marked=True) if start == "prior" else guide
@@ -74,6 +77,9 @@ class Path:
                     'x) has no density: use AIS(start="prior")'
                 )
         self.start = self.log_joint.start
+        betas = torch.ones_like(self.start[0, :, 0])
+        programs = model, proposal
+        self.graph = recorded_slope(self._log_density, programs, num_evaluations, self.start, betas)
 
     def ends(self, position: Tensor) -> tuple[Tensor, Tensor]:
         """Log-density at the start and at the end of the path, (C, B)."""
@@ -87,13 +93,18 @@ class Path:
         return log_end - log_start
 
     def tempered(self, beta: Tensor) -> LogDensity:
-        """log pi_beta; beta broadcasts to (C, B)."""
+        """log pi_beta; beta is (B,)."""
+        log_density = partial(self._log_density, beta=beta)
+        if self.graph is None:
+            return log_density
+        graph = self.graph
+        beta = beta.contiguous()
+        return RecordedDensity(log_density, lambda u: graph(u, beta), self.start.shape)
 
-        def log_density(position: Tensor) -> Tensor:
-            log_start, log_end = self.ends(position)
-            return log_start + beta * (log_end - log_start)
-
-        return log_density
+    def _log_density(self, position: Tensor, beta: Tensor) -> Tensor:
+        """(C, B, D), (B,) -> (C, B)."""
+        log_start, log_end = self.ends(position)
+        return log_start + beta * (log_end - log_start)
 
     def _log_q(self, values: dict[str, Tensor]) -> Tensor:
         """The guide's density at these latents; for one site its distribution is already known."""

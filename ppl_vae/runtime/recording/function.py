@@ -52,6 +52,7 @@ class RecordedFunction:
 
     def __call__(self, *args: Tensor) -> Tensor:
         """The function's result."""
+        args = tuple(arg.contiguous() for arg in args)
         kind = kind_of(args)
         if kind not in self.graphs:
             self.graphs[kind] = self._checked(None, args)
