@@ -49,6 +49,23 @@ def test_draws_have_the_density_and_move_as_it_does(name):
         assert (error.abs() < 4.5 * found.std(0) / len(found) ** 0.5 + 1e-6).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", [name for name in POSTERIORS if name not in DISCRETE])
+def test_the_draws_of_a_narrow_posterior_far_away_differ(name, dtype):
+    """Means up to 10^6 with the smallest scale: of 200 draws in float32, a normal with a sd of 64
+    spacings has fewer than 100 different values with probability 1e-9."""
+    support = getattr(posteriors, name).support
+    if support is not constraints.real_vector:
+        return
+    q = POSTERIORS[name](2).to(dtype)
+    raw = torch.zeros(q.num_parameters, dtype=dtype)
+    raw[2:] = -30.0
+    for mean in (0.0, 1.0, -40.0, 1e3, -1e6):
+        raw[:2] = mean
+        draws = q.distribution(raw.expand(200, -1)).sample()
+        assert all(len(column.unique()) >= 100 for column in draws.unbind(-1)), mean
+
+
 def test_a_mixture_is_scipys_wherever_its_components_lie():
     """Components 1000 standard deviations apart, one of them with a tiny scale."""
     q = posteriors.Mixture(1, 3).double()

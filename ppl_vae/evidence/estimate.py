@@ -21,6 +21,7 @@ from ppl_vae.importance import log_weights
 from ppl_vae.programs.global_latents import with_global_draws
 from ppl_vae.programs.inference import Inference
 from ppl_vae.programs.modules import arguments, missing_values, modules_of, own_parameters
+from ppl_vae.programs.resolution import unresolved_rows
 from ppl_vae.programs.rows_apart import points
 from ppl_vae.programs.traces import Program, undefined_site
 from ppl_vae.programs.validation import ROWS_AT_ONCE
@@ -137,6 +138,7 @@ def log_evidence(
                 start = starts[rank()]
                 block = inference.block(slice(start, start + rows), derived_seed(seed, start))
                 found = method.estimate(model, proposal, block.data, seed=block.seed)
+                found = _resolved(found, method, guide, block.args)
                 found = _labelled(found, block.data, measure_of(model))
             for part in filter(None, gathered(found)):
                 _append(parts, part)
@@ -144,6 +146,7 @@ def log_evidence(
             bar.update(sum(map(len, parts)) - bar.n)
     evidence = concatenate(parts).judged()
     _warn_of_undefined(inference, evidence)
+    _warn_of_unresolved(evidence)
     return evidence
 
 
@@ -233,6 +236,33 @@ def _warn_of_undefined(inference: Inference, evidence: Evidence) -> None:
         f"log p(x) is NaN for {counted(len(rows), 'row')}, the first being row {rows[0]}: {where} "
         "is NaN or infinite there at some draws: look at its parameters"
     )
+
+
+def _resolved(
+    evidence: Evidence, method: Method, guide: Program, args: tuple[Any, ...]
+) -> Evidence:
+    """The evidence without errors for rows whose draws the float type cannot tell apart.
+
+    The library's own posteriors are as wide as their float type needs.
+    """
+    if isinstance(guide, Guide) or not isinstance(method, ImportanceSampling):
+        return evidence
+    rows = unresolved_rows(guide, *args).numpy()
+    names = ("mc_se", "ess", "pareto_k", "smoothed", "skewness")
+    known: Any = {name: getattr(evidence, name) for name in names}
+    known = {name: np.where(rows, np.nan, each) for name, each in known.items() if each is not None}
+    return replace(evidence, **known) if rows.any() else evidence
+
+
+def _warn_of_unresolved(evidence: Evidence) -> None:
+    """Warn, once, of rows whose log-weights or draws are rounded too much."""
+    rows = np.flatnonzero(evidence.unresolved)
+    if len(rows):
+        warn_caller(
+            f"the errors of log p(x) are unknown for {counted(len(rows), 'row')}, the first being "
+            f"row {rows[0]}: its log-weights, or the draws of the guide, are rounded too much by "
+            "their float type; standardise x, or use float64 (model.double(), guide.double())"
+        )
 
 
 def _labelled(evidence: Evidence, rows: Dataset, measure: str) -> Evidence:

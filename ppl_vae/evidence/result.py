@@ -195,7 +195,9 @@ class Evidence(Shown):
 
     @property
     def unresolved(self) -> np.ndarray:
-        """Whether log w is rounded by more than 0.02 nats, so that errors are unknown, (N,)."""
+        """Whether log w is rounded by more than 0.02 nats, or the draws of z to a few numbers, so
+        that errors are unknown, (N,).
+        """
         unknown = np.isnan(self.mc_se) & np.isnan(self.pareto_k)
         return unknown & ~self.is_undefined & (self.num_used >= SMALLEST_NUM_PARTICLES)
 

@@ -135,7 +135,8 @@ class EvidenceSummary(Shown):
         if self.num_unresolved:
             yield (
                 f"; the log-weights of {self.num_unresolved} rows are so large that their float "
-                f"type rounds them by more than {RESOLUTION} nats: standardise x, or use float64 "
+                f"type rounds them by more than {RESOLUTION} nats, or the guide is so narrow that "
+                "it rounds its draws to a few numbers: standardise x, or use float64 "
                 "(model.double(), guide.double(), Dataset(x, dtype=torch.float64))"
             )
         if np.isnan(self.log_evidence):

@@ -14,7 +14,7 @@ from torch.nn.functional import softplus
 from ppl_vae.families.densities import StandardisedNormal
 from ppl_vae.families.modules import near_identity, shape_of
 from ppl_vae.families.networks.dense import MOST_LAYERS
-from ppl_vae.families.posteriors.posterior import FLOOR, UNIT, Posterior
+from ppl_vae.families.posteriors.posterior import FLOOR, UNIT, Posterior, scale_of
 from ppl_vae.runtime.checks import whole_number
 
 __all__ = ["FlowPosterior", "InverseAutoregressive"]
@@ -33,7 +33,7 @@ class ConditionedFlow(Posterior):
         """loc, scale, and the numbers that the layers see."""
         D = self.latent_dim
         loc, scale, conditioner = raw.split([D, D, self.conditioner_dim], dim=-1)
-        return loc, FLOOR + softplus(scale), conditioner
+        return loc, scale_of(scale, loc), conditioner
 
 
 class FlowPosterior(ConditionedFlow):

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from ppl_vae.families.densities import StandardisedStudentT
-from ppl_vae.families.posteriors.posterior import FLOOR, Posterior
+from ppl_vae.families.posteriors.posterior import Posterior, scale_of
 
 __all__ = ["StudentT"]
 
@@ -45,7 +45,7 @@ class StudentT(Posterior):
     def distribution(self, raw: Tensor) -> dist.Independent:
         loc, scale, df = raw.chunk(3, dim=-1)
         degrees = 2 + softplus(df + 3)
-        return StandardisedStudentT(degrees, loc, FLOOR + softplus(scale)).to_event(1)
+        return StandardisedStudentT(degrees, loc, scale_of(scale, loc)).to_event(1)
 
     @override
     def units(self, raw: Tensor) -> Tensor:

@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from typing import Literal, override
 
 from torch import Tensor
-from torch.nn.functional import softplus
 
 from ppl_vae.families.densities.latents import NormalChain
 from ppl_vae.families.layers import layer_blocks, layer_sizes, layer_steps
-from ppl_vae.families.posteriors.posterior import FLOOR, Posterior
+from ppl_vae.families.posteriors.posterior import Posterior, scale_of
 from ppl_vae.runtime.checks import one_of
 
 __all__ = ["Hierarchical"]
@@ -70,7 +69,7 @@ class Hierarchical(Posterior):
     def distribution(self, raw: Tensor) -> NormalChain:
         loc, scale = raw.chunk(2, dim=-1)
         blocks = self._in_order(layer_blocks(self.layers))
-        return NormalChain(loc, FLOOR + softplus(scale), blocks, list(self.steps))
+        return NormalChain(loc, scale_of(scale, loc), blocks, list(self.steps))
 
     @override
     def extra_repr(self) -> str:

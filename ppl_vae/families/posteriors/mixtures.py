@@ -9,7 +9,7 @@ from torch.nn.functional import softplus
 
 from ppl_vae.families.densities import StandardisedNormal
 from ppl_vae.families.densities.latents import EqualNormalMixture
-from ppl_vae.families.posteriors.posterior import FLOOR, UNIT, Posterior
+from ppl_vae.families.posteriors.posterior import FLOOR, UNIT, Posterior, resolved, scale_of
 from ppl_vae.runtime.checks import whole_number
 
 __all__ = ["Mixture"]
@@ -56,9 +56,10 @@ class Mixture(Posterior):
         D = self.latent_dim
         loc, scale, own = raw.split([D, D, raw.shape[-1] - 2 * D], dim=-1)
         shift, width = own.unflatten(-1, (2, self.num_components, D)).unbind(-3)
-        unit = FLOOR + softplus(scale).unsqueeze(-2)
+        unit = scale_of(scale, loc).unsqueeze(-2)
         means = loc.unsqueeze(-2) + unit * (shift + self.spread)
-        normals = StandardisedNormal(means, unit * softplus(width + UNIT) + FLOOR)
+        scales = resolved(unit * softplus(width + UNIT) + FLOOR, means)
+        normals = StandardisedNormal(means, scales)
         weights = dist.Categorical(logits=torch.zeros_like(means[..., 0]))
         return EqualNormalMixture(weights, normals.to_event(1))
 

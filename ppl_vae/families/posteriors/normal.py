@@ -5,10 +5,9 @@ from typing import override
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import softplus
 
 from ppl_vae.families.densities import ResidualLowRankNormal, StandardisedNormal
-from ppl_vae.families.posteriors.posterior import FLOOR, Posterior, inverse_softplus
+from ppl_vae.families.posteriors.posterior import FLOOR, Posterior, inverse_softplus, scale_of
 from ppl_vae.runtime.checks import whole_number
 from ppl_vae.runtime.memory import NUM_BYTES, require_memory
 
@@ -43,7 +42,7 @@ class MeanFieldNormal(Posterior):
     @override
     def distribution(self, raw: Tensor) -> dist.Independent:
         loc, scale = raw.chunk(2, dim=-1)
-        return StandardisedNormal(loc, FLOOR + softplus(scale)).to_event(1)
+        return StandardisedNormal(loc, scale_of(scale, loc)).to_event(1)
 
     @override
     def units(self, raw: Tensor) -> Tensor:
@@ -82,7 +81,7 @@ class LowRankNormal(Posterior):
     def distribution(self, raw: Tensor) -> dist.LowRankMultivariateNormal:
         D = self.latent_dim
         loc, scale, factor = raw.split([D, D, D * self.rank], dim=-1)
-        variance = (FLOOR + softplus(scale)).square() + FLOOR
+        variance = (scale_of(scale, loc)).square() + FLOOR
         factor = factor.unflatten(-1, (D, self.rank)) / self.rank**0.5
         return ResidualLowRankNormal(loc, factor, variance)
 
@@ -132,7 +131,7 @@ class FullRankNormal(Posterior):
         loc, scale, below = raw.split([D, D, D * (D - 1) // 2], dim=-1)
         unit = torch.diag_embed(torch.ones_like(scale))
         unit[..., self.rows, self.columns] = below
-        factor = (FLOOR + softplus(scale)).unsqueeze(-1) * unit
+        factor = (scale_of(scale, loc)).unsqueeze(-1) * unit
         return dist.MultivariateNormal(loc, scale_tril=factor)
 
     @override

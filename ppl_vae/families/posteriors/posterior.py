@@ -16,7 +16,22 @@ from ppl_vae.runtime.checks import whole_number
 from ppl_vae.runtime.memory import require_memory
 
 FLOOR = 1e-6  # smallest posterior sd; z is of order one
+SPACINGS = 64  # smallest posterior sd over the distance between floats at its mean
 UNIT = 0.5413  # softplus of it is 1
+
+
+def resolved(scale: Tensor, loc: Tensor) -> Tensor:
+    """The sd of a latent, or a wider one that its float type needs at this mean.
+
+    Far from the rows of training an encoder may give N(-40, 1e-6^2): in float32 all its draws are
+    one number, their weights are equal, and k-hat would be that of an exact guide.
+    """
+    return torch.maximum(scale, SPACINGS * torch.finfo(loc.dtype).eps * loc.abs())
+
+
+def scale_of(raw: Tensor, loc: Tensor) -> Tensor:
+    """The sd of a latent from an unconstrained number."""
+    return resolved(FLOOR + softplus(raw), loc)
 
 
 def inverse_softplus(scale: Tensor) -> Tensor:
@@ -60,10 +75,9 @@ class Posterior(Part, nn.Module, ABC):
 
     def units_of_location_and_scale(self, raw: Tensor) -> Tensor:
         """The same where raw begins with locations and scales: the sd for the first, 1 else."""
-        scales = raw[..., self.latent_dim : 2 * self.latent_dim]
-        return torch.cat(
-            [FLOOR + softplus(scales), torch.ones_like(raw[..., self.latent_dim :])], dim=-1
-        )
+        locs, scales, others = raw.tensor_split([self.latent_dim, 2 * self.latent_dim], dim=-1)
+        scale = scale_of(scales, locs)
+        return torch.cat([scale, torch.ones_like(scales), torch.ones_like(others)], dim=-1)
 
     def forward(self, features: Tensor, *given: Tensor, **shared: Tensor) -> dist.TorchDistribution:
         """q(z given features), and given covariates and shared latents where a family has them."""

@@ -9,7 +9,7 @@ from torch.nn.functional import softplus
 
 from ppl_vae.families.densities import StandardisedNormal
 from ppl_vae.families.posteriors.normal import FullRankNormal
-from ppl_vae.families.posteriors.posterior import FLOOR, Posterior
+from ppl_vae.families.posteriors.posterior import FLOOR, Posterior, resolved
 from ppl_vae.families.priors.processes import GaussianProcess as Process
 from ppl_vae.runtime.checks import instance_of
 
@@ -79,4 +79,5 @@ class GaussianProcess(Posterior):
             inducing = q.loc
             spread = rest.square() * (weights.unsqueeze(-2) @ q.scale_tril).square().sum((-1, -2))
         mean = share * loc + rest * (weights * inducing).sum(-1)
-        return StandardisedNormal(mean, (share * own + spread).sqrt()).to_event(1)
+        scale = resolved((share * own + spread).sqrt(), mean)
+        return StandardisedNormal(mean, scale).to_event(1)

@@ -5,11 +5,10 @@ from typing import override
 import pyro.distributions as dist
 from pyro.distributions import constraints
 from torch import Tensor
-from torch.nn.functional import softplus
 
 from ppl_vae.families.densities import StandardisedNormal
 from ppl_vae.families.densities.latents import IsometricLogRatio
-from ppl_vae.families.posteriors.posterior import FLOOR, Posterior
+from ppl_vae.families.posteriors.posterior import Posterior, scale_of
 from ppl_vae.runtime.checks import whole_number
 
 __all__ = ["LogisticNormal"]
@@ -47,5 +46,5 @@ class LogisticNormal(Posterior):
     @override
     def distribution(self, raw: Tensor) -> dist.TransformedDistribution:
         loc, scale = raw.chunk(2, dim=-1)
-        normal = StandardisedNormal(loc, FLOOR + softplus(scale)).to_event(1)
+        normal = StandardisedNormal(loc, scale_of(scale, loc)).to_event(1)
         return dist.TransformedDistribution(normal, [IsometricLogRatio()])
