@@ -16,12 +16,12 @@ from ppl_vae.errors import DamagedFileError, OtherSettingsError
 from ppl_vae.evidence.fingerprints import digests, measure_of, row_weights
 from ppl_vae.evidence.importance_sampling import ImportanceSampling, SamplingOptions
 from ppl_vae.evidence.result import ROUNDING_OF_X, Evidence, concatenate
+from ppl_vae.evidence.weights.resolution import unresolved_rows
 from ppl_vae.guide import Guide
 from ppl_vae.importance import log_weights
 from ppl_vae.programs.global_latents import with_global_draws
 from ppl_vae.programs.inference import Inference
 from ppl_vae.programs.modules import arguments, missing_values, modules_of, own_parameters
-from ppl_vae.programs.resolution import unresolved_rows
 from ppl_vae.programs.rows_apart import points
 from ppl_vae.programs.traces import Program, undefined_site
 from ppl_vae.programs.validation import ROWS_AT_ONCE
@@ -146,7 +146,6 @@ def log_evidence(
             bar.update(sum(map(len, parts)) - bar.n)
     evidence = concatenate(parts).judged()
     _warn_of_undefined(inference, evidence)
-    _warn_of_unresolved(evidence)
     return evidence
 
 
@@ -252,17 +251,6 @@ def _resolved(
     known: Any = {name: getattr(evidence, name) for name in names}
     known = {name: np.where(rows, np.nan, each) for name, each in known.items() if each is not None}
     return replace(evidence, **known) if rows.any() else evidence
-
-
-def _warn_of_unresolved(evidence: Evidence) -> None:
-    """Warn, once, of rows whose log-weights or draws are rounded too much."""
-    rows = np.flatnonzero(evidence.unresolved)
-    if len(rows):
-        warn_caller(
-            f"the errors of log p(x) are unknown for {counted(len(rows), 'row')}, the first being "
-            f"row {rows[0]}: its log-weights, or the draws of the guide, are rounded too much by "
-            "their float type; standardise x, or use float64 (model.double(), guide.double())"
-        )
 
 
 def _labelled(evidence: Evidence, rows: Dataset, measure: str) -> Evidence:
