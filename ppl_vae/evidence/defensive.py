@@ -187,8 +187,12 @@ class UnderOtherName(Messenger):
 
     def _pyro_sample(self, msg: Any) -> None:
         if (msg["infer"] or {}).get("enumerate") == "parallel":
+            msg["infer"] = {"_deterministic": True, "own_name": msg["name"]}
             msg["name"] = f"_{msg['name']}"
-            msg["infer"] = {"_deterministic": True}
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        # The traces outside have recorded it; the program's form knows it by its own name.
+        msg["name"] = (msg["infer"] or {}).get("own_name", msg["name"])
 
 
 def prior_guide(model: Program, *, hides_marked: bool = False) -> PriorGuide:

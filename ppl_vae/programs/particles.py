@@ -20,7 +20,11 @@ SUBSAMPLES = (
     "a plate that subsamples itself takes all rows here; leave its subsample_size out, or give the "
     "argument that sets it as None"
 )
+INDEX = (
+    "x of whole numbers arrives as floats: write x.long() where the program takes it as an index"
+)
 REMEDIES = {
+    **dict.fromkeys(("for index", "as indices", "to index tensor", "'indices'"), INDEX),
     "subsample_size does not match": SUBSAMPLES,
     "collide at dim": (
         f'a plate lies where the particles go: write pyro.plate("{PLATE}", len(x), dim=-1), and '
@@ -85,7 +89,7 @@ def run(program: Program, *args: Any, **kwargs: Any) -> poutine.Trace:
     handler = poutine.trace(program)
     try:
         return handler.get_trace(*args, **kwargs)
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, IndexError) as error:
         reason = str(error).splitlines()[0] if str(error) else ""
         remedy = next((remedy for words, remedy in REMEDIES.items() if words in reason), None)
         remedy = remedy or _remedy_of_parameters(handler.trace, reason, args)

@@ -76,8 +76,9 @@ def test_ambiguous_plates_are_named_and_can_be_overruled():
 
 
 def test_arguments_that_no_program_takes_are_named():
-    data = pv.Dataset(X, args={"lengths": [1, 2, 3], "mask": torch.ones(3)})
-    with pytest.raises(ValueError, match="args has 'mask', which neither model nor guide takes"):
+    args = {"lengths": torch.tensor([1, 2, 3]), "mask": torch.ones(3)}
+    data = pv.Dataset(X, args=args)
+    with pytest.raises(ValueError, match="args has 'lengths', which neither model nor guide takes"):
         pv.log_evidence(model, guide, data)
 
 

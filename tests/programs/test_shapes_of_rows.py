@@ -175,3 +175,23 @@ def test_a_network_that_is_given_a_missing_entry_is_told_what_to_do():
 
     with pytest.raises(ValueError, match="'z' is NaN for row 2: .* give the network x.nan_to_num"):
         pv.log_evidence(model, guide, x, **QUIET)
+
+
+TABLE = torch.tensor([-0.5, 0.0, 0.5])
+INDEXED = {
+    "an index": lambda x: TABLE[x],
+    "an embedding": lambda x: torch.nn.functional.embedding(x, TABLE[:, None]).squeeze(-1),
+    "one hot": lambda x: torch.nn.functional.one_hot(x, 3).float() @ TABLE,
+    "gathered": lambda x: TABLE.gather(0, x),
+}
+
+
+@pytest.mark.parametrize("way", INDEXED)
+def test_whole_numbers_that_are_an_index_are_told_their_type(way):
+    def guide(x):
+        with pyro.plate("n", len(x)):
+            pyro.sample("z", dist.Normal(INDEXED[way](x), 1.0))
+
+    x = pv.Dataset(torch.tensor([0, 1, 2, 1]))
+    with pytest.raises(ValueError, match=r"arrives as floats: write x\.long\(\)"):
+        pv.log_evidence(in_plate(0), guide, x, **QUIET)

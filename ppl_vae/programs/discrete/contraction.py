@@ -11,6 +11,7 @@ from pyro.ops import packed
 from pyro.ops.contract import contract_tensor_tree
 from torch import Tensor
 
+from ppl_vae.programs.masks import with_all_entries
 from ppl_vae.programs.particles import PLATE, Program, Site
 from ppl_vae.programs.sites import inner_scale, per_datum, sample_sites
 
@@ -120,7 +121,11 @@ def sum_out(
     sums = {site["infer"]["_enumerate_symbol"] for site in enumerated}
     latents = set(latents)
     factors = {}
+    whole = {site["name"] for site in enumerated}
     for site in sites:
+        if site["name"] in whole:
+            # A masked one is summed over a density of one: without it, each value would count as 1.
+            site = with_all_entries(site)
         factor = _factor(counted(site) if site["name"] in latents else site)
         if not sums.isdisjoint(factor._pyro_dims):
             factors[site["name"]] = factor

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ppl_vae.guide import Guide
 from ppl_vae.model import Model
-from ppl_vae.programs.forms.keys import RowKeys
+from ppl_vae.programs.forms.keys import ByPosition, RowKeys
 from ppl_vae.programs.forms.layout import Layout
 from ppl_vae.programs.forms.private_store import PrivateStore
 from ppl_vae.programs.forms.relaid import relaid
@@ -36,6 +36,7 @@ class Form:
         takes_scalars: Whether x of rows of one value is given to it as (B,), not (B, 1).
         known: The rows for which the program has parameters: it runs on all of them, and the rows
             in question are looked up.
+        by_position: The parameter that it reads by the position of a row: it takes all at once.
         call: Makes its arguments and keywords of the rows: x, covariates, further tensors.
         store: Parameters of `pyro.param` that it has instead of those in Pyro's store.
         is_known: Whether the form was found out.
@@ -50,6 +51,7 @@ class Form:
     is_tiled: bool = False
     takes_scalars: bool = False
     known: "KnownRows | None" = field(default=None, compare=False, repr=False)
+    by_position: ByPosition | None = field(default=None, compare=False, repr=False)
     call: Callable[..., tuple[tuple[Any, ...], Mapping[str, Any]]] | None = field(
         default=None, compare=False
     )
@@ -107,6 +109,8 @@ class AdaptedProgram:
         particles = next((m for m in reversed(_PYRO_STACK) if isinstance(m, Particles)), None)
         copies = particles.size if self.form.is_tiled and particles is not None else None
         num_rows = len(rows[0]) if rows and rows[0] is not None else 0
+        if self.form.by_position is not None:
+            self.form.by_position.require_all(num_rows)
         given: tuple[Any, ...] = rows
         index = None
         if self.form.known is not None:
@@ -171,7 +175,9 @@ def in_form(program: Program, form: Form) -> Program:
         >>> found.nodes["x"]["cond_indep_stack"][0].name
         'data'
     """
-    if form == Form() and all(each is None for each in (form.call, form.known, form.store)):
+    if form == Form() and all(
+        each is None for each in (form.call, form.known, form.store, form.by_position)
+    ):
         return program
     if isinstance(program, nn.Module) or form.store is not None:
         return AdaptedModule(program, form)

@@ -21,11 +21,13 @@ from ppl_vae.programs.forms.adapted import (
 )
 from ppl_vae.programs.forms.calls import call_of, positional, takes, takes_any_position
 from ppl_vae.programs.forms.copies import Arguments, with_particles
+from ppl_vae.programs.forms.keys import ByPosition, read_by_position
 from ppl_vae.programs.forms.once import log_once
 from ppl_vae.programs.modules import arguments, evaluating, modules_of
 from ppl_vae.programs.particles import PLATE, Program, Site, run
 from ppl_vae.programs.sites import is_deterministic, sample_sites
 from ppl_vae.programs.validation import fits
+from ppl_vae.runtime.checks import warn_caller
 from ppl_vae.runtime.seeding import seeded
 from ppl_vae.runtime.text import echoed
 
@@ -102,7 +104,11 @@ def _adapted(
     model, guide = _with_shape(model, guide, some, args)
     _set_up(guide, args)
     fewer = min(most, max(1, len(args[0]) - 1))
-    has_rows = not _takes(guide, tuple(each[:fewer] for each in args))
+    of_guide = None if is_known(guide) else read_by_position(guide, args)
+    of_model = None if is_known(model) else read_by_position(model, args, guide)
+    for found in (of_guide, of_model):
+        _warn_of_other_rows(found)
+    has_rows = of_guide is not None or not _takes(guide, tuple(each[:fewer] for each in args))
     rows = tuple(each[:] for each in args) if has_rows else some
     try:
         forms = _plates(model, guide, rows, data_plate)
@@ -117,8 +123,20 @@ def _adapted(
         log_once(logger, itself(guide), message, len(rows[0]))
     model = _placed(model, forms[0])
     guide = _placed(guide, forms[1])
+    if of_model is not None:
+        model = with_form(model, by_position=of_model)
     model, guide = with_particles(model, guide, rows)
     return _known(model), _known(guide)
+
+
+def _warn_of_other_rows(found: ByPosition | None) -> None:
+    """Warn where a parameter has other entries than the rows, of which each takes one in turn."""
+    if found is not None and found.size != found.num_rows:
+        warn_caller(
+            f"parameter {found.name!r} has {found.size} entries, read by the position of a row, "
+            f"and there are {found.num_rows} rows: they must be the first ones of those that it "
+            "was trained on, in their order; new rows need a network of x"
+        )
 
 
 def _with_shape(
