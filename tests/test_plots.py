@@ -210,7 +210,7 @@ def test_an_observation_in_parts_has_no_reconstruction():
             pyro.sample("z", dist.Normal(0.0, 1.0))
 
     with pytest.raises(
-        ValueError, match=r"none of the observed sites \['left'\] holds all 2 values"
+        ValueError, match=r"the 2 values of a row are observed in parts, at 'left' \(1\)"
     ):
         plot_reconstructions(model, guide, torch.zeros(3, 2))
 

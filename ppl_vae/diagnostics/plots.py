@@ -28,10 +28,10 @@ from ppl_vae.diagnostics.axes import (
 from ppl_vae.diagnostics.latents.means import latent_means
 from ppl_vae.diagnostics.predictive.cdf import site_of_x
 from ppl_vae.evidence import Evidence
+from ppl_vae.programs.inference import Inference
 from ppl_vae.programs.modules import arguments, evaluating, place
 from ppl_vae.programs.plates import require_no_inner_plates
 from ppl_vae.programs.traces import Program, log_terms, run_under_particles, sample_sites
-from ppl_vae.programs.validation import check_data
 from ppl_vae.runtime.seeding import seeded
 from ppl_vae.training import FitResult
 
@@ -123,8 +123,9 @@ def plot_reconstructions(
         >>> len(plot_reconstructions(bed.model, bed.guide, bed.x, num=2))
         2
     """
-    data = place(as_dataset(data), model, guide)[:num]
-    check_data(model, data.x, data.context)
+    inference = Inference(model, guide, data)
+    model, guide = inference.programs
+    data = inference.data[:num]
     with evaluating(model, guide), seeded(seed):
         args = arguments(data)
         terms = log_terms(model, guide, *args, num_particles=num_particles)
@@ -229,7 +230,9 @@ def plot_latent(
         >>> plot_latent(bed.model, bed.guide, bed.x).get_ylabel()
         'second principal component (40%)'
     """
-    data = place(as_dataset(data), model, guide)
+    inference = Inference(model, guide, data)
+    model, guide = inference.programs
+    data = inference.data
     means = latent_means(guide, data, num_particles=num_particles, seed=seed, progress=False)
     points, names = two_dims(means.mean, means.names)
     ax = ax or new_axes(6.4, 4.8)

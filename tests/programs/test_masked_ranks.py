@@ -13,6 +13,7 @@ from ppl_vae.diagnostics import (
     HMCDraws,
     ImportanceDraws,
     calibration,
+    guide_errors,
     plot_calibration,
 )
 from ppl_vae.diagnostics.sbc.summary import summarise
@@ -180,6 +181,22 @@ def test_chains_rank_what_counts():
     found = calibration(*ragged("event"), draws, num_data=200, seed=1)
     assert found.summary(0.001).flagged == ()
     assert np.isnan(found["z[2]"]).any()
+
+
+@pytest.mark.parametrize("way", ["event", "poutine.mask"])
+@pytest.mark.parametrize("factor", [1.0, 0.5])
+def test_errors_against_chains_are_of_what_counts(way, factor):
+    """Masked latents have none; the others have those of the guide."""
+    model, guide, data = ragged(way, factor=factor)
+    sampler = HMC(300, 60, num_leapfrog=3)
+    found = guide_errors(model, guide, data, sampler=sampler, num_chains=2)
+    counts = (torch.arange(STEPS) < LENGTHS.unsqueeze(-1)).numpy()
+    for errors in (found.shift, found.sd_ratio, found.wasserstein, found.by_chance):
+        assert np.array_equal(~np.isnan(errors), counts)
+    # The standard error of an sd from n draws is sd / sqrt(2 n); chains are worth at least 100.
+    assert abs(found.sd_ratio[counts] / factor - 1).max() < 5 * (1 / 200 + 1 / 1200) ** 0.5
+    assert abs(found.shift[counts]).max() < 5 * (1 / 100 + 1 / 600) ** 0.5
+    assert "masked latents are left out: 4 of 12" in str(found)
 
 
 def test_a_latent_that_never_counts_is_not_tested():

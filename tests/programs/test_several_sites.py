@@ -9,6 +9,7 @@ from guides import GUIDES
 from kinds import KINDS, dataset
 
 import ppl_vae as pv
+from ppl_vae.diagnostics import plot_reconstructions
 
 LENGTHS = torch.tensor([3, 2, 1, 3] * 50)
 QUIET = {"progress": False}
@@ -151,3 +152,48 @@ def test_conditional_pit_of_a_hidden_markov_model_is_refused_in_words():
     assert "\n" not in str(raised.value)
     pit = pv.marginal_pit(programs[0], x, num_samples=40, progress=False)
     assert pit.values.shape == (3, 4)
+
+
+def in_items(x):
+    with pyro.plate("rows", len(x), dim=-2):
+        z = pyro.sample("z", dist.Normal(x.new_zeros(()), 1.0))
+        with pyro.plate("items", 4, dim=-1):
+            likelihood = dist.Normal(z, 1.0).mask(~x.isnan())
+            pyro.sample("y", likelihood, obs=x.nan_to_num())
+
+
+def in_parts(x):
+    known, x = ~x.isnan(), x.nan_to_num()
+    with pyro.plate("rows", len(x)):
+        z = pyro.sample("z", dist.Normal(x.new_zeros(()), 1.0))
+        first = dist.Normal(z[..., None] + x.new_zeros(3), 1.0).mask(known[:, :3])
+        pyro.sample("a", first.to_event(1), obs=x[:, :3])
+        pyro.sample("b", dist.Normal(z, 1.0).mask(known[:, 3]), obs=x[:, 3])
+
+
+WITHOUT_X = {
+    "a plate": (in_items, -2, r"site 'y' has the 4 values .* plate 'items', .* \.to_event\(1\)"),
+    "parts": (in_parts, -1, r"4 values of a row are observed in parts, at 'a' \(3\), 'b' \(1\)"),
+}
+TASKS = {
+    "impute": lambda *each: pv.impute(*each, num_imputations=2, progress=False),
+    "plot": plot_reconstructions,
+    "columns": lambda *each: pv.odd_columns(*each, each[-1], progress=False),
+}
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("kind", WITHOUT_X)
+def test_tasks_that_need_x_at_one_site_say_where_it_is(kind, task):
+    program, dim, message = WITHOUT_X[kind]
+
+    def by_mean(x):
+        with pyro.plate("rows", len(x), dim=dim):
+            loc = x.nan_to_num().mean(-1, keepdim=dim == -2)
+            pyro.sample("z", dist.Normal(loc, 0.5))
+
+    x = torch.randn(40, 4)
+    x[1, 1] = torch.nan if task == "impute" else 0.0
+    with pytest.raises(ValueError, match=message) as raised:
+        TASKS[task](program, by_mean, pv.Dataset(x))
+    assert "\n" not in str(raised.value)

@@ -16,6 +16,8 @@ from ppl_vae.diagnostics.predictive.hiding import Predicted
 from ppl_vae.evidence import reduce_log_weights
 from ppl_vae.families.densities import Columnwise, Hurdle
 from ppl_vae.families.densities.series import by_scipy
+from ppl_vae.programs.particles import PARTICLES, PLATE
+from ppl_vae.programs.sites import inner_plates
 from ppl_vae.programs.traces import Program, Site, sample_sites
 from ppl_vae.programs.validation import require_x_itself
 
@@ -62,11 +64,33 @@ def site_of_x(trace: poutine.Trace, size: int) -> Site:
     sites = {site["name"]: site for site in sample_sites(trace) if is_observation(site)}
     fitting = {name: site for name, site in sites.items() if site["fn"].event_shape.numel() == size}
     if not fitting:
-        raise ValueError(
-            f"none of the observed sites {list(sites)} holds all {size} values of a row: observe x "
-            "at one site"
-        )
+        raise ValueError(_without_x(list(sites.values()), size))
     return fitting.get("x") or next(iter(fitting.values()))
+
+
+def _without_x(sites: list[Site], size: int) -> str:
+    """Why no site has the values of a row as its event, and what to write instead."""
+    for site in sites:
+        plates = inner_plates(site)
+        if _num_values(site) == size:
+            frames = [frame for frame in site["cond_indep_stack"] if frame.vectorized]
+            names = [each.name for each in frames if each.name not in (PLATE, PARTICLES)]
+            return (
+                f"site {site['name']!r} has the {size} values of a row in the plate "
+                f"{', '.join(map(repr, names))}, and this task needs them as one event: leave that "
+                f"plate out and write .to_event({len(plates)})"
+            )
+    parts = ", ".join(f"{site['name']!r} ({_num_values(site)})" for site in sites)
+    return (
+        f"the {size} values of a row are observed in parts, at {parts or 'no site'}, and "
+        "this task needs them at one site: observe x there by one distribution, as "
+        "likelihoods.Columns has for columns of different kinds"
+    )
+
+
+def _num_values(site: Site) -> int:
+    """Number of values of a row at an observed site."""
+    return site["fn"].event_shape.numel() * inner_plates(site).numel()
 
 
 def elementwise(distribution: Any) -> Any:

@@ -15,9 +15,12 @@ from ppl_vae.hmc import HMC, Chains
 from ppl_vae.hmc.chains import event_dims
 from ppl_vae.hmc.posterior import sample_posterior_by_row
 from ppl_vae.programs.inference import Inference, treat_alike
-from ppl_vae.programs.traces import Program
+from ppl_vae.programs.masks import mask_of
+from ppl_vae.programs.modules import arguments, evaluating
+from ppl_vae.programs.plates import rows_first
+from ppl_vae.programs.traces import Program, log_terms
 from ppl_vae.runtime.display import Shown
-from ppl_vae.runtime.seeding import derived_seed
+from ppl_vae.runtime.seeding import derived_seed, seeded
 from ppl_vae.runtime.text import table
 
 if TYPE_CHECKING:
@@ -28,6 +31,7 @@ __all__ = ["GuideErrors", "guide_errors"]
 CHAINS, GUIDE = range(2)  # random streams
 LARGEST_R_HAT = 1.03
 SMALLEST_ESS = 100
+MASKS = 30  # draws at which masks are looked at, which may depend on other latents
 BY_CHANCE = 1.2884  # sqrt(2 / pi) times the integral of sqrt(F (1 - F)) of a standard normal
 ERRORS = ("shift", "sd_ratio", "wasserstein", "by_chance", "r_hat", "ess")
 ABOUT = {
@@ -42,7 +46,8 @@ class GuideErrors(Shown):
     """Differences of the guide's draws from those of p(z given x), per row and latent dimension.
 
     If Hamiltonian Monte Carlo has not converged (`converged` is false), the numbers carry no
-    information about the guide.
+    information about the guide. Where a latent is masked they are NaN: x carries no information
+    about it, and its draws under the guide are not used.
 
     Args:
         shift: (mean of q - mean of p) / sd of p, (N, D).
@@ -82,7 +87,8 @@ class GuideErrors(Shown):
         return (self.r_hat < LARGEST_R_HAT) & (self.ess > SMALLEST_ESS)
 
     def __str__(self) -> str:
-        good = self.converged
+        counted = ~np.isnan(self.shift)
+        good = self.converged & counted
         num_rows, num_dims = good.shape
         lines = [
             f"guide against Hamiltonian Monte Carlo, {num_rows} rows x {num_dims} latent dimensions"
@@ -102,8 +108,10 @@ class GuideErrors(Shown):
             row, dim = np.unravel_index(distance.argmax(), good.shape)
             worst = f"worst: {self.names[dim]} of {self.data[0]} {self.data[1][row]}"
             lines += [table(cells), worst]
-        if not good.all():
-            bad = f"{(~good).sum()} of {good.size}"
+        if not counted.all():
+            lines.append(f"masked latents are left out: {(~counted).sum()} of {counted.size}")
+        if (counted & ~good).any():
+            bad = f"{(counted & ~good).sum()} of {counted.sum()}"
             lines.append(f"the chains have not converged for {bad}: left out")
         return "\n".join(lines)
 
@@ -184,10 +192,9 @@ def guide_errors(
     options: dict[str, Any] = {"sampler": sampler, "num_chains": num_chains}
     chains = sample_posterior_by_row(model, guide, rows, seed=derived_seed(seed, CHAINS), **options)
     method = GuideDraws(sampler.num_samples * num_chains)
-    parts = [
-        method.draw(model, guide, block.data, seed=block.seed)
-        for block in inference.blocks(method.rows(len(rows)), seed=seed, keys=(GUIDE,))
-    ]
+    blocks = [*inference.blocks(method.rows(len(rows)), seed=seed, keys=(GUIDE,))]
+    parts = [method.draw(model, guide, block.data, seed=block.seed) for block in blocks]
+    counted = [_counted(model, guide, block.data, [*chains.sites]) for block in blocks]
     shape = (sampler.num_samples, num_chains)
     draws = {
         name: torch.cat([part[name] for part in parts], 1).unflatten(0, shape)
@@ -196,7 +203,7 @@ def guide_errors(
     shapes = {name: tuple(values.shape[3:]) for name, values in chains.sites.items()}
     [(dim, names)] = rows_of_data(rows).items()
     return GuideErrors(
-        **_errors(chains, draws),
+        **_errors(chains, draws, torch.cat(counted).cpu().numpy()),
         names=dimension_names(shapes),
         posterior=_by_chain(chains.sites),
         guide=_by_chain(draws),
@@ -204,17 +211,28 @@ def guide_errors(
     )
 
 
-def _errors(chains: Chains, draws: dict[str, Tensor]) -> dict[str, np.ndarray]:
-    """All errors, (N, D)."""
+def _counted(model: Program, guide: Program, data: Dataset, names: list[str]) -> Tensor:
+    """Which latent dimensions no draw masks, (B, D)."""
+    with evaluating(model, guide), seeded(0):
+        nodes: Any = log_terms(
+            model, guide, *arguments(data), num_particles=MASKS
+        ).model_trace.nodes
+    masks = [rows_first(mask_of(nodes[name]), nodes[name]) for name in names]
+    return torch.cat([mask.reshape(*mask.shape[:2], -1) for mask in masks], -1).all(0)
+
+
+def _errors(chains: Chains, draws: dict[str, Tensor], counted: np.ndarray) -> dict[str, np.ndarray]:
+    """All errors, (N, D); NaN for those of masked latents."""
     chains = replace(chains, draws=_flat(chains.sites))
     p, q = (each.flatten(0, 1).double().cpu().numpy() for each in (chains.draws, _flat(draws)))
-    sd = p.std(0, ddof=1)
+    sd = np.where(counted, p.std(0, ddof=1), np.nan)
     ess = chains.ess()
+    by_chance = BY_CHANCE * np.sqrt(1 / len(q) + 1 / ess)
     return {
         "shift": (q.mean(0) - p.mean(0)) / sd,
         "sd_ratio": q.std(0, ddof=1) / sd,
         "wasserstein": np.abs(np.sort(q, axis=0) - np.sort(p, axis=0)).mean(0) / sd,
-        "by_chance": BY_CHANCE * np.sqrt(1 / len(q) + 1 / ess),
+        "by_chance": np.where(counted, by_chance, np.nan),
         "r_hat": chains.r_hat(),
         "ess": ess,
     }
