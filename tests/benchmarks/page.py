@@ -94,7 +94,7 @@ def excess(row: Row) -> float:
 
 def size(value: float, unit: str) -> str:
     """Seconds with a prefix; other units as they are."""
-    smaller = ((1, "s"), (1e3, "ms"), (1e6, "µs")) if unit == "s" else ()
+    smaller = ((1, "s"), (1e3, "ms"), (1e6, "µs"), (1e9, "ns")) if unit == "s" else ()
     for factor, name in smaller:
         if value * factor >= 1:
             return f"{value * factor:.3g} {name}"
