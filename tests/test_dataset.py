@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -222,6 +223,31 @@ def test_missing_splits_name_the_remedy():
         ValueError, match=r"test=1.5 is neither a fraction in \[0, 1\) nor a number of rows"
     ):
         data.split(0.1, 1.5)
+
+
+@pytest.mark.parametrize("labels", [[3, 1, 0, 2], [1, 2, 3, 4], list("abcd")])
+def test_labels_of_pandas_are_not_row_numbers(labels):
+    """Booleans in the order of the frame, row numbers and arrays are."""
+    frame = pd.DataFrame({"a": [0.0, 1.0, 2.0, 3.0]}, index=labels)
+    data = Dataset(frame)
+    large = frame["a"] > 1.5
+    rows = [2, 3]
+    for given in (large, large.astype("boolean"), large.to_numpy(), rows, pd.Series(rows)):
+        assert data[given].x.flatten().tolist() == rows
+        assert Dataset(frame, splits={"test": given}).test.x.flatten().tolist() == rows
+    said = {"row 0 is": large[::-1], "not row numbers": frame[large].index}
+    for message, given in said.items():
+        with pytest.raises(ValueError, match=message):
+            data[given]
+        with pytest.raises(ValueError, match=message):
+            Dataset(frame, splits={"test": given})
+
+
+def test_row_numbers_may_come_from_an_index_that_counts_the_rows():
+    frame = pd.DataFrame({"a": [0.0, 1.0, 2.0, 3.0]})
+    given = frame[frame["a"] > 1.5].index
+    assert Dataset(frame, splits={"test": given}).test.x.flatten().tolist() == [2, 3]
+    assert Dataset(frame.to_numpy())[given].x.flatten().tolist() == [2, 3]
 
 
 def test_given_splits_are_checked():

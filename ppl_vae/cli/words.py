@@ -63,7 +63,7 @@ FLAGS: tuple[tuple[re.Pattern[str], Any], ...] = (
     (re.compile(r"\b(likelihood|prior|posterior|objective)s\.(?=[A-Z])"), r"--\1 "),
     (re.compile(rf"frame\.astype\(\{{{NAME}: 'category'\}}\)"), _category),
     (re.compile(rf" \(frame\.astype\(\{{{NAME}: float\}}\)\)"), " in the file"),
-    (re.compile(rf" \(frame\[{NAME}\]\.str\.strip\(\)\)"), " in the file"),
+    (re.compile(rf" \(frame\[{NAME}\]\.str\.(?:strip|lower)\(\)\)"), " in the file"),
     (re.compile(rf"na_values=\[{NAME}\]"), _na_value),
     (re.compile(rf"make it the index \(frame\.set_index\({NAME}\)\), "), ""),
     (re.compile(r", \(t - t\.min\(\)\)\.dt\.days"), ""),

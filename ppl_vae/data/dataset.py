@@ -171,7 +171,7 @@ class Dataset(Tabular, Parted):
         self.intensity: Tensor | None = None  # the grey values behind the bits
         if binarize is not None:
             self._binarize()
-        self.splits: dict[str, np.ndarray] = disjoint({} if splits is None else splits, len(self))
+        self.splits: dict[str, np.ndarray] = disjoint(splits, len(self), getattr(x, "index", None))
         self._parts: dict[str, Dataset] = {}
         self._whole: Dataset | None = None  # all rows as given, of which these are some
 
@@ -197,7 +197,7 @@ class Dataset(Tabular, Parted):
         return self.x.shape[0]
 
     def __getitem__(self, index: Any) -> "Dataset":
-        rows = rows_at(index, len(self), self.name)
+        rows = rows_at(index, len(self), self.name, self.index if self.is_frame else None)
         if not rows.size:
             raise ValueError(
                 f"the index {index!r} selects none of the {len(self)} rows of {self.name!r}"

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ppl_vae.data.validation import refuse_labels
 from ppl_vae.errors import ArgumentError
 from ppl_vae.runtime.checks import echoed, suggestion, whole_number
 
@@ -70,12 +71,15 @@ def random_blocks(
     return rows[~is_taken], rows[is_taken]
 
 
-def disjoint(splits: Mapping[str, Any], num_data: int) -> dict[str, np.ndarray]:
+def disjoint(
+    splits: Mapping[str, Any] | None, num_data: int, index: Any = None
+) -> dict[str, np.ndarray]:
     """Splits as row numbers, empty ones dropped.
 
     Args:
         splits: Row numbers by name, or a boolean per row.
         num_data: Number of rows.
+        index: The index of x, if it is a frame.
 
     Raises:
         ValueError: A row is named twice or does not exist.
@@ -84,6 +88,8 @@ def disjoint(splits: Mapping[str, Any], num_data: int) -> dict[str, np.ndarray]:
         >>> disjoint({"train": [0, 2], "valid": [], "test": [1]}, num_data=3)
         {'train': array([0, 2]), 'test': array([1])}
     """
+    if splits is None:
+        return {}
     if not isinstance(splits, Mapping):
         raise ArgumentError(
             f"splits is {echoed(splits)}; it must be a dict of row numbers: "
@@ -92,6 +98,8 @@ def disjoint(splits: Mapping[str, Any], num_data: int) -> dict[str, np.ndarray]:
     for name in splits:
         if name not in PARTS:
             raise ArgumentError(f"splits has {echoed(name)}: {suggestion(str(name), PARTS)}")
+    for name, rows in splits.items():
+        refuse_labels(index, rows, f"the split {name!r}")
     found = {name: _rows(rows, name, num_data) for name, rows in splits.items()}
     parts = {name: rows for name, rows in found.items() if rows.size}
     rows = np.concatenate([np.empty(0, np.int64), *parts.values()])
@@ -106,7 +114,7 @@ def disjoint(splits: Mapping[str, Any], num_data: int) -> dict[str, np.ndarray]:
     return parts
 
 
-def rows_at(index: Any, num_data: int, name: str) -> np.ndarray:
+def rows_at(index: Any, num_data: int, name: str, labels: Any = None) -> np.ndarray:
     """Row numbers of an index: a number, several, a slice, or a boolean for each row.
 
     Raises:
@@ -116,6 +124,7 @@ def rows_at(index: Any, num_data: int, name: str) -> np.ndarray:
         >>> rows_at(slice(1, None), 3, "data"), rows_at([True, False, True], 3, "data")
         (array([1, 2]), array([0, 2]))
     """
+    refuse_labels(labels, index, "the index of the data set")
     try:
         if isinstance(index, slice):  # costs the rows of a block, not all of them
             return np.arange(*index.indices(num_data))

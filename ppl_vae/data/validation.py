@@ -240,6 +240,36 @@ def same_index(index: Any, other: Any, what: str) -> None:
     )
 
 
+def refuse_labels(index: Any, rows: Any, what: str) -> None:
+    """Refuse labels of pandas where row numbers are meant, and booleans in another order.
+
+    Args:
+        index: The index of x; anything but one of pandas is matched by position.
+        rows: Row numbers, or a boolean for each row.
+        what: Its name.
+
+    Raises:
+        ValueError: Labels of an index that is not 0, 1, ..., or booleans with another index.
+
+    Example:
+        >>> import pandas
+        >>> rows = pandas.Index([7])
+        >>> refuse_labels(pandas.Index([7, 8]), rows, "the split 'test'")
+        Traceback (most recent call last):
+        ValueError: the split 'test' is an index of pandas, whose labels are not row numbers here: \
+give row numbers (frame.index.get_indexer(labels)) or a boolean for each row
+    """
+    if not hasattr(index, "get_indexer"):
+        return
+    if str(getattr(rows, "dtype", "")) in ("bool", "boolean"):
+        same_index(index, rows, what)
+    elif hasattr(rows, "get_indexer") and not np.array_equal(index, np.arange(len(index))):
+        raise ValueError(
+            f"{what} is an index of pandas, whose labels are not row numbers here: give row "
+            "numbers (frame.index.get_indexer(labels)) or a boolean for each row"
+        )
+
+
 def refuse(
     bad: Tensor,
     values: Tensor,

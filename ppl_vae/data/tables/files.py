@@ -15,6 +15,7 @@ from ppl_vae.data.tables.text_files import (
     first_lines,
     missing_by_name,
     read_text,
+    refuse_one_column,
     separator_of,
 )
 from ppl_vae.errors import DamagedFileError, DataError, PplVaeError, TooLargeError
@@ -263,7 +264,10 @@ def _beginning(path: Path) -> tuple[str, list[str]]:
     lines = first_lines(path)
     if not lines:
         raise DamagedFileError(f"{path} is empty")
+    if "\r" in lines[0]:
+        raise DataError(f"{path} has lines that end with a carriage return alone: write \\n there")
     separator = separator_of(lines)
+    refuse_one_column(path, separator, lines)
     # pandas takes the surplus of the first row for an index of as many levels
     _require_few_columns(path, max(line.count(separator) for line in lines) + 1)
     return separator, lines

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ppl_vae.data.arrays import labels_along
-from ppl_vae.data.tables.levels import given_levels
+from ppl_vae.data.tables.levels import given_levels, tell_levels
 from ppl_vae.data.tables.strings import refuse_no_category
 from ppl_vae.runtime.checks import suggestion
 
@@ -84,6 +84,7 @@ def coded(source: Any, known: Container[str] = (), what: str = "x") -> Coded:
         kind = _type_of(column, place)
         if kind == "string" and name not in known:
             refuse_no_category(column, place)
+            tell_levels(column, place)
         if kind in ("string", "category", "ordered") or name in known:
             codes, levels[i] = _codes(column, name)
             kind = kind if kind == "ordered" else "category"

@@ -1,6 +1,7 @@
 """Levels of categories: their names, in the order of their codes 0, 1, ..."""
 
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from numbers import Integral, Real
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from ppl_vae.data.arrays import row_at
 from ppl_vae.errors import ArgumentError
-from ppl_vae.runtime.checks import echoed, shown, suggestion
+from ppl_vae.runtime.checks import echoed, shown, suggestion, warn_caller
 
 __all__ = [
     "Levels",
@@ -24,6 +25,7 @@ __all__ = [
     "level_name",
     "listed",
     "recoded",
+    "tell_levels",
     "written_level",
 ]
 
@@ -33,6 +35,10 @@ LISTED = 20  # levels shown in an error
 NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 DECIMAL = re.compile(r"[-+]?\d*\.\d+(?:[eE][-+]?\d+)?")
 WHOLE = re.compile(r"([-+]?\d+)\.0*")
+FEW = 3  # levels shown in a warning
+MARKS = r"[-+\u2212\u2013~\u2248<>\u2264\u2265\u00b1()%\u2030\u00b0$\u20ac\u00a3\u00a5\u20b9\s]*"
+MARKED = re.compile(rf"{MARKS}\d+(?:[\s'\u2019_,.]\d{{3}})*(?:[.,]\d+)?{MARKS}|0[xX][0-9a-fA-F]+")
+PLAIN = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)")
 
 
 def level_name(level: Any) -> str:
@@ -227,4 +233,37 @@ def check_codes(values: Tensor, levels: Sequence[str], place: str) -> None:
         raise ValueError(
             f"{place} is {shown(seen[row])} at row {row}: its levels {listed(levels)} have codes 0 "
             f"to {len(levels) - 1}"
+        )
+
+
+def tell_levels(column: Any, place: str) -> None:
+    """Warn of levels that differ in case alone, and of numbers with marks, which become levels.
+
+    Letters of one look and two encodings (Unicode) count as different in case.
+
+    Args:
+        column: The strings; missing ones are passed over.
+        place: The column, for the message.
+
+    Example:
+        >>> import pandas
+        >>> tell_levels(pandas.Series(["a", "b", "3"]), "column 'code' of x")
+    """
+    levels = [str(each) for each in column.dropna().unique()]
+    by_text: dict[str, str] = {}
+    for each in levels:
+        other = by_text.setdefault(unicodedata.normalize("NFKC", each).casefold(), each)
+        if other != each:
+            warn_caller(
+                f"{place} has the levels {echoed(other)} and {echoed(each)}, which differ in case "
+                f"or encoding alone: make them one (frame[{column.name!r}].str.lower())"
+            )
+            break
+    marked = [each for each in levels if MARKED.fullmatch(each) and not PLAIN.fullmatch(each)]
+    if marked and all(MARKED.fullmatch(each) for each in levels):
+        shown = ", ".join(map(repr, marked[:FEW]))
+        warn_caller(
+            f"{place} holds numbers with other characters ({shown}), which become categories in "
+            "the order of the alphabet: remove the characters, or, if it is a category, say so "
+            f"(frame.astype({{{column.name!r}: 'category'}}))"
         )

@@ -17,11 +17,20 @@ from ppl_vae.runtime.text import counted
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Missing", "cells_of", "first_lines", "missing_by_name", "read_text", "separator_of"]
+__all__ = [
+    "Missing",
+    "cells_of",
+    "first_lines",
+    "missing_by_name",
+    "read_text",
+    "refuse_one_column",
+    "separator_of",
+]
 
 LONGEST_LINE = 2**24  # bytes
 MOST_BLANK = 1_000  # lines that are searched for the first two with text
 SEPARATORS = (",", ";", "\t")
+OTHER_SEPARATORS = ("|", " ")  # of other kinds of files
 NA_NAMES = (  # those of pandas.read_csv, an empty cell apart
     *("#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN"),
     *("<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"),
@@ -79,15 +88,16 @@ def separator_of(lines: list[str]) -> str:
     r"""What separates the columns: a comma, or else a semicolon or tab that fits.
 
     One fits if it splits the header, and the line below it into as many cells or one more, the name
-    of the row.
+    of the row. If none fits, it is the first that splits the header, and that line is refused.
 
     Args:
         lines: The header and the line below it.
 
     Example:
-        >>> separator_of(["may;june", "1,5;2,0"]), separator_of(["a;b", "1"])
-        (';', ',')
+        >>> [separator_of(each) for each in (["may;june", "1,5;2,0"], ["a;b", "1"], ['"a;b"', "1"])]
+        [';', ';', ',']
     """
+    splits = []
     for separator in SEPARATORS:
         try:
             header, *rows = (len(cells) for cells in csv.reader(lines, delimiter=separator))
@@ -95,7 +105,40 @@ def separator_of(lines: list[str]) -> str:
             return ","
         if header > 1 and all(row - header in (0, 1) for row in rows):
             return separator
-    return ","
+        splits += [separator] * (header > 1)
+    return splits[0] if splits else ","
+
+
+def refuse_one_column(path: Path, separator: str, lines: list[str]) -> None:
+    r"""Refuse a table of one column that bars or spaces divide into more.
+
+    Args:
+        path: The file.
+        separator: What separates its columns.
+        lines: The header and the line below it.
+
+    Raises:
+        DataError: Header and line have as many cells if bars or spaces separate them.
+
+    Example:
+        >>> refuse_one_column(Path("a.csv"), ",", ["a|b", "1|2"])
+        Traceback (most recent call last):
+        ppl_vae.errors.DataError: a.csv seems to have 2 columns that '|' separates: write a comma, \
+a semicolon or a tab there, or quotation marks around a text of one column
+    """
+    with suppress(csv.Error):
+        if any(len(cells) > 1 for cells in csv.reader(lines, delimiter=separator)):
+            return
+        for other in OTHER_SEPARATORS:
+            header, *rows = (len(cells) for cells in csv.reader(lines, delimiter=other))
+            if header > 1 and rows == [header]:
+                break
+        else:
+            return
+    raise DataError(
+        f"{path} seems to have {header} columns that {other!r} separates: write a comma, a "
+        "semicolon or a tab there, or quotation marks around a text of one column"
+    )
 
 
 def read_text(
