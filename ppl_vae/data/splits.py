@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ppl_vae.data.validation import refuse_labels
+from ppl_vae.data.validation import refuse_labels, rows_of_split
 from ppl_vae.errors import ArgumentError
 from ppl_vae.runtime.checks import echoed, suggestion, whole_number
 
@@ -98,9 +98,7 @@ def disjoint(
     for name in splits:
         if name not in PARTS:
             raise ArgumentError(f"splits has {echoed(name)}: {suggestion(str(name), PARTS)}")
-    for name, rows in splits.items():
-        refuse_labels(index, rows, f"the split {name!r}")
-    found = {name: _rows(rows, name, num_data) for name, rows in splits.items()}
+    found = {name: rows_of_split(rows, name, num_data, index) for name, rows in splits.items()}
     parts = {name: rows for name, rows in found.items() if rows.size}
     rows = np.concatenate([np.empty(0, np.int64), *parts.values()])
     outside = rows[(rows < 0) | (rows >= num_data)]
@@ -138,21 +136,3 @@ def rows_at(index: Any, num_data: int, name: str, labels: Any = None) -> np.ndar
         f"the index {echoed(index)} does not fit the {num_data} rows of {name!r}: give row "
         "numbers, a slice, or a boolean for each row"
     )
-
-
-def _rows(rows: Any, name: str, num_data: int) -> np.ndarray:
-    """Row numbers of one split."""
-    array = np.asarray(rows)
-    if array.dtype == bool and array.shape == (num_data,):
-        return np.flatnonzero(array)
-    if array.dtype == bool and array.size:
-        raise ArgumentError(
-            f"the split {name!r} has booleans of shape {array.shape}, and x has {num_data} rows: "
-            "give one for each row"
-        )
-    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
-        raise ArgumentError(
-            f"the split {name!r} is {echoed(rows)}; it must be a list of row numbers, or a boolean "
-            "for each row"
-        )
-    return array.astype(np.int64)

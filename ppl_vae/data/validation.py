@@ -270,6 +270,25 @@ give row numbers (frame.index.get_indexer(labels)) or a boolean for each row
         )
 
 
+def rows_of_split(rows: Any, name: str, num_data: int, index: Any) -> np.ndarray:
+    """Row numbers of one split; labels of pandas are refused, and so is what fits no rows."""
+    refuse_labels(index, rows, f"the split {name!r}")
+    array = np.asarray(rows)
+    if array.dtype == bool and array.shape == (num_data,):
+        return np.flatnonzero(array)
+    if array.dtype == bool and array.size:
+        raise ArgumentError(
+            f"the split {name!r} has booleans of shape {array.shape}, and x has {num_data} rows: "
+            "give one for each row"
+        )
+    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+        raise ArgumentError(
+            f"the split {name!r} is {echoed(rows)}; it must be a list of row numbers, or a boolean "
+            "for each row"
+        )
+    return array.astype(np.int64)
+
+
 def refuse(
     bad: Tensor,
     values: Tensor,

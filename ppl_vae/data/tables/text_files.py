@@ -110,7 +110,7 @@ def separator_of(lines: list[str]) -> str:
 
 
 def refuse_one_column(path: Path, separator: str, lines: list[str]) -> None:
-    r"""Refuse a table of one column that bars or spaces divide into more.
+    """Refuse a table of one column that bars or spaces divide into more.
 
     Args:
         path: The file.
