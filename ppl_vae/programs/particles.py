@@ -101,7 +101,7 @@ def run(program: Program, *args: Any, **kwargs: Any) -> poutine.Trace:
 
 def _remedy_of_parameters(trace: Any, reason: str, args: tuple[Any, ...]) -> str | None:
     """What to do where a parameter with an entry for each row does not fit these rows, or None."""
-    if "size" not in reason and "shape" not in reason:
+    if ("size" not in reason and "shape" not in reason) or SUBSAMPLES in reason:
         return None
     num_rows = len(args[0]) if args and isinstance(args[0], Tensor) and args[0].dim() else 0
     sizes = {int(number) for number in re.findall(r"\d+", reason)} - {0, 1, num_rows}

@@ -101,9 +101,44 @@ def test_a_plate_of_a_fixed_size_takes_all_rows_at_once():
         pv.log_evidence(in_plate(30), of_fixed, x, num_particles=1_000, **QUIET)
 
 
-def test_a_plate_that_subsamples_itself_is_named():
-    with pytest.raises(ValueError, match="a plate that subsamples itself takes all rows"):
-        pv.log_evidence(in_plate(0, subsample_size=10), guide, rows(), **QUIET)
+SUBSAMPLED = {
+    "fit": lambda *each: pv.fit(*each, training=pv.Training(num_epochs=1, batch_size=7)),
+    "log_evidence": lambda *each: pv.log_evidence(*each, **QUIET),
+    "evidence_interval": lambda *each: pv.evidence_interval(*each, **QUIET),
+    "to_datatree": lambda *each: pv.to_datatree(*each, **QUIET),
+    "calibration": lambda *each: pv.calibration(*each, num_data=40, **QUIET),
+    "refine": lambda *each: pv.refine(*each, **QUIET),
+}
+
+
+def by_row(size):
+    """A guide of a subsample, with parameters for each row."""
+
+    def guide(x):
+        loc = pyro.param("loc", x.new_zeros(len(x)))
+        with pyro.plate("n", len(x), subsample_size=size) as i:
+            pyro.sample("z", dist.Normal(loc[i], 0.45))
+
+    return guide
+
+
+@pytest.mark.parametrize("task", SUBSAMPLED)
+@pytest.mark.parametrize("has_parameters", [False, True])
+def test_a_plate_that_subsamples_itself_is_named(task, has_parameters):
+    def model(x):
+        with pyro.plate("n", len(x), subsample_size=10) as i:
+            z = pyro.sample("z", dist.Normal(x.new_zeros(()), 1.0))
+            pyro.sample("obs", dist.Normal(z, 0.5), obs=x[i])
+
+    def amortised(x):
+        with pyro.plate("n", len(x), subsample_size=10) as i:
+            pyro.sample("z", dist.Normal(0.8 * x[i], 0.45))
+
+    message = "^.{0,60}a plate that subsamples itself takes all rows"
+    pyro.clear_param_store()
+    with pytest.raises(ValueError, match=message):
+        SUBSAMPLED[task](model, by_row(10) if has_parameters else amortised, rows())
+    pyro.clear_param_store()
 
 
 def test_an_observation_outside_the_plate_is_named():

@@ -24,7 +24,7 @@ from ppl_vae.programs.forms.copies import Arguments, with_particles
 from ppl_vae.programs.forms.keys import ByPosition, read_by_position
 from ppl_vae.programs.forms.once import log_once
 from ppl_vae.programs.modules import arguments, evaluating, modules_of
-from ppl_vae.programs.particles import PLATE, Program, Site, run
+from ppl_vae.programs.particles import PLATE, SUBSAMPLES, Program, Site, run
 from ppl_vae.programs.sites import is_deterministic, sample_sites
 from ppl_vae.programs.validation import fits
 from ppl_vae.runtime.checks import warn_caller
@@ -74,7 +74,7 @@ def adapted(
         args = data
     if all(map(is_known, (model, guide))):
         if data_plate not in (None, PLATE):
-            raise AmbiguousPlateError(
+            raise PlateError(
                 f"data_plate={echoed(data_plate)} is no plate of the model: found [{PLATE!r}]"
             )
         return model, guide
@@ -84,12 +84,12 @@ def adapted(
         try:
             try:
                 return _adapted(model, guide, args, data_plate, MOST_ROWS)
-            except AmbiguousPlateError:
+            except PlateError:
                 raise
             except Exception as error:  # a plate of a fixed size takes all rows alone
                 logger.debug("the programs do not take %d rows: %s", MOST_ROWS, error)
                 return _adapted(model, guide, args, data_plate, len(args[0]))
-        except AmbiguousPlateError:
+        except PlateError:
             raise
         except Exception as error:  # it is the programs' own, and will be raised again
             logger.debug("the form of the programs was not found: %s", error)
@@ -112,7 +112,7 @@ def _adapted(
     rows = tuple(each[:] for each in args) if has_rows else some
     try:
         forms = _plates(model, guide, rows, data_plate)
-    except AmbiguousPlateError:
+    except PlateError:
         if data_plate is not None or has_rows or len(args[0]) <= most:
             raise
         # Another plate has the size of these rows by chance.
@@ -215,8 +215,8 @@ def _takes(guide: Program, rows: Arguments) -> bool:
     return not sizes or bool(sizes & {len(rows[0]), -1})
 
 
-class AmbiguousPlateError(ValueError):
-    """Several plates may be the one over the rows."""
+class PlateError(ValueError):
+    """Several plates may be the one over the rows, or it holds some of them alone."""
 
 
 def _called(model: Program, guide: Program, data: Dataset) -> tuple[Program, Program]:
@@ -266,10 +266,11 @@ def _plates(
 ) -> tuple[Form, Form]:
     """The plates over the rows, of the model and of the guide."""
     drawn, joint = _both(model, guide, rows)
+    _refuse_subsamples((drawn, joint), len(rows[0]))
     in_model = PLATE if is_known(model) else given or _shared_plate(joint, len(rows[0]))
     if given is not None and given not in _names(joint):
         found = ", ".join(map(repr, _names(joint))) or "none"
-        raise AmbiguousPlateError(f"data_plate={given!r} is no plate of the model: found {found}")
+        raise PlateError(f"data_plate={given!r} is no plate of the model: found {found}")
     in_guide = in_model
     names = _names(drawn)
     if names and in_model not in names:
@@ -277,6 +278,18 @@ def _plates(
         candidates = _candidates(sites, len(rows[0]))
         in_guide = candidates[0] if len(candidates) == 1 else in_model
     return _form(joint, in_model), _form(drawn, in_guide)
+
+
+def _refuse_subsamples(traces: Iterable[Any], num_rows: int) -> None:
+    """Raise PlateError where a plate over the rows has drawn some of them."""
+    sites = [site for trace in traces for site in sample_sites(trace)]
+    for site in sites:
+        for frame in site["cond_indep_stack"]:
+            if frame.full_size == num_rows > frame.size > 0:
+                raise PlateError(
+                    f"the plate {frame.name!r} holds {frame.size} of {num_rows} rows at site "
+                    f"{site['name']!r}: {SUBSAMPLES}"
+                )
 
 
 def _form(trace: Any, plate: str) -> Form:
@@ -311,7 +324,7 @@ def _shared_plate(joint: Any, num_rows: int) -> str:
         return PLATE
     found = _candidates(observed, num_rows)
     if len(found) > 1:
-        raise AmbiguousPlateError(
+        raise PlateError(
             f"the plates {', '.join(map(repr, found))} may each be the one over the rows of x: say "
             f"which, pv.from_pyro(model, guide, data, data_plate={found[0]!r})"
         )
