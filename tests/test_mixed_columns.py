@@ -114,6 +114,14 @@ def test_a_table_goes_from_frame_to_frame():
         assert ((shares - expected).abs() < 4 * se).all()
 
 
+def test_a_choice_that_a_configuration_repeats_keeps_its_reason():
+    data = pv.Dataset(frame())
+    first = likelihoods.Columns.of(data)
+    assert likelihoods.Columns.of(data, first.families).reasons == first.reasons
+    other = likelihoods.Columns.of(data, first.families | {"change": likelihoods.Gaussian})
+    assert other.reasons == first.reasons | {"change": "given"}
+
+
 def test_the_choice_is_printed_with_its_reason():
     likelihood = likelihoods.Columns.of(pv.Dataset(frame()), {"change": likelihoods.Gaussian})
     lines = repr(likelihood).splitlines()

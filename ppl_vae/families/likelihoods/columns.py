@@ -118,12 +118,13 @@ class Columns(Likelihood):
         chosen: dict[str, Choice] = {}
         reasons: dict[str, str] = {}
         for place, (name, kind) in enumerate(zip(names, data.kinds, strict=True)):
-            if name in given:
-                chosen[name], reasons[name] = given[name], "given"
-                continue
             num_levels = len(data.levels.get(name, ()))
             high = data.x[:, place].nan_to_num(-torch.inf).max().item()
-            chosen[name], reasons[name] = choose(kind, num_levels, train[:, place], high)
+            choice, reason = choose(kind, num_levels, train[:, place], high)
+            family = given.get(name, choice)
+            # What a configuration repeats of an earlier choice keeps the reason of the choice.
+            is_choice = _what_it_makes(family) == _what_it_makes(choice)
+            chosen[name], reasons[name] = family, reason if is_choice else "given"
         columns = cls(chosen)
         columns.reasons = reasons
         columns.levels = {name: data.levels[name] for name in names if name in data.levels}
