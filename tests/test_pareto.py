@@ -103,3 +103,24 @@ def test_data_are_fitted_apart():
         np.testing.assert_allclose(
             [part[i] for part in together], np.squeeze(smooth(log_w[:, [i]])), atol=1e-12
         )
+
+
+@pytest.mark.parametrize(
+    ("size", "sd"), [(1e3, 0.2), (1e4, 0.5), (1e4, 3.0), (1e5, 1.5), (1e5, 3.0)]
+)
+def test_large_log_weights_have_the_k_of_their_differences(size, sd):
+    """Neighbours among a thousand draws are closer than 64 floats of that size, and not tied."""
+    log_w = sd * np.random.default_rng(0).normal(size=(1000, 200))
+    found = pareto_k((log_w - size).astype(np.float32))
+    assert np.abs(found - pareto_k(log_w)).max() < 0.25
+    assert np.median(np.abs(found - pareto_k(log_w))) < 0.02
+
+
+@pytest.mark.parametrize("size", [1.0, 1e4, 1e5])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_draws_of_few_values_are_bounded_whatever_their_size(size, dtype):
+    """Equal up to the rounding of a sum: 4 floats of that size."""
+    rng = np.random.default_rng(0)
+    log_w = 5.0 * rng.integers(-3, 1, size=(1000, 50)) - size
+    rounded = log_w * (1 + 2 * np.finfo(dtype).eps * rng.uniform(-1, 1, size=log_w.shape))
+    assert np.isneginf(pareto_k(rounded.astype(dtype))).all()

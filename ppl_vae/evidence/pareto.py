@@ -16,6 +16,8 @@ __all__ = [
 
 GOOD_K = 0.7  # above it log p(x) is only a bound, and smoothing does harm
 TIES = 5  # with so many draws at the largest weight, the weights count as bounded
+CLOSER = 8  # the rounding of one z at several places is less than that of several z
+FAR = 20  # ties are closer to each other than to the end of the tail by this factor
 SMALLEST_NUM_PARTICLES = 30  # a fifth, six draws, is the shortest tail with a quartile of its own
 RESOLUTION = 0.02  # nats between floats; coarser log-weights give neither k-hat nor standard error
 PRIOR_K, PRIOR_DRAWS = 0.5, 10  # k is shrunk towards this, with the weight of so many draws
@@ -107,14 +109,31 @@ def smoothed_mean(
     largest = top.max(0).astype(np.float64)
     largest[np.isneginf(largest)] = 0.0  # all weights are zero
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        weights = np.exp(np.ascontiguousarray(top.T) - largest[:, None])
-        unbounded = (weights >= np.exp(-rounding_of(top))[:, None]).sum(1) < TIES
+        below = largest[:, None] - np.ascontiguousarray(top.T)
+        weights = np.exp(-below)
+        unbounded = ~_are_bounded(below, rounding_of(top))
         k_hat = np.full(len(log_mean), -np.inf)
         k_hat[unbounded], added = _fitted(weights[unbounded])
         total = num_particles * np.exp(log_mean - largest)
         total[unbounded] += np.where(np.isfinite(added), added, 0.0)
         k_hat[unresolved(top)] = np.nan
         return k_hat, largest + np.log(total / num_particles)
+
+
+def _are_bounded(below: np.ndarray, rounding: np.ndarray) -> np.ndarray:
+    """Whether the tail is equal, or some of its draws are tied at the largest weight, (B,).
+
+    Draws of a continuous z are close to each other where rounding is coarse; ties are those that
+    are also close in comparison with the tail.
+
+    Args:
+        below: How far the log-weights of the tail lie below the largest, (B, M + 1).
+        rounding: The largest difference by rounding alone, (B,).
+    """
+    spread = below.max(1)
+    tie = rounding / CLOSER
+    ties = (below <= tie[:, None]).sum(1)
+    return (spread <= rounding) | ((ties >= TIES) & (tie <= spread / FAR))
 
 
 def rounding_of(log_weights: np.ndarray) -> np.ndarray:
