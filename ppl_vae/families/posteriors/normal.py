@@ -81,7 +81,7 @@ class LowRankNormal(Posterior):
     def distribution(self, raw: Tensor) -> dist.LowRankMultivariateNormal:
         D = self.latent_dim
         loc, scale, factor = raw.split([D, D, D * self.rank], dim=-1)
-        variance = (scale_of(scale, loc)).square() + FLOOR
+        variance = scale_of(scale, loc).square() + FLOOR
         factor = factor.unflatten(-1, (D, self.rank)) / self.rank**0.5
         return ResidualLowRankNormal(loc, factor, variance)
 
@@ -131,7 +131,7 @@ class FullRankNormal(Posterior):
         loc, scale, below = raw.split([D, D, D * (D - 1) // 2], dim=-1)
         unit = torch.diag_embed(torch.ones_like(scale))
         unit[..., self.rows, self.columns] = below
-        factor = (scale_of(scale, loc)).unsqueeze(-1) * unit
+        factor = scale_of(scale, loc).unsqueeze(-1) * unit
         return dist.MultivariateNormal(loc, scale_tril=factor)
 
     @override
