@@ -379,6 +379,31 @@ def test_further_texts_may_be_missing(tmp_path, mark, spaces):
     assert found.isna().tolist() == [False] * 9 + [True]
 
 
+@pytest.mark.parametrize("given", ["-", ["-"], ("?", "-")])
+def test_read_takes_texts_of_missing_cells(tmp_path, given):
+    path = written(tmp_path, "h,t\n1.5,NA\n-,v\n2.5,v\n")
+    data = pv.read(path, na_values=given, keep_default_na=False)
+    assert data.mask.tolist() == [[True, True], [False, True], [True, True]]
+    assert data.levels == {"t": ("NA", "v")}
+    texts = (given,) if isinstance(given, str) else tuple(given)
+    assert data.schema.missing == Missing(texts, keep_default_na=False)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".npy", ".parquet", ".zarr"])
+@pytest.mark.parametrize("given", [{"na_values": ["-"]}, {"keep_default_na": False}])
+def test_texts_of_missing_cells_are_for_text_files(tmp_path, suffix, given):
+    (tmp_path / f"x{suffix}").touch()
+    with pytest.raises(ValueError, match=rf"x\{suffix} says itself what is missing"):
+        pv.read(tmp_path / f"x{suffix}", **given)
+
+
+@pytest.mark.parametrize("given", [3, None, [-999], [None]])
+def test_texts_of_missing_cells_are_texts(tmp_path, given):
+    path = written(tmp_path, "h\n1\n")
+    with pytest.raises(ValueError, match="na_values is .*; it must be texts, as in"):
+        pv.read(path, na_values=given)
+
+
 def test_levels_that_were_read_as_missing_are_told(tmp_path):
     path = written(tmp_path, "t,h\n" + "u,NA\nNA,1\nNone,2\nNA,3\n,4\nv,5\n")
     said = "missing in 't': 'NA' (2 cells), 'None' (1 cell); keep_default_na = false would make "

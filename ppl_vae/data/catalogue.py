@@ -10,7 +10,7 @@ import numpy as np
 
 from ppl_vae.data.dataset import Binarize, Dataset
 from ppl_vae.data.downloads import BINARIZED_MNIST, FASHION_MNIST, MNIST, Source, find
-from ppl_vae.data.readers import READERS, assemble, read
+from ppl_vae.data.readers import SUFFIXES, assemble, read
 from ppl_vae.data.splits import count, random_blocks, random_rows
 from ppl_vae.runtime.checks import file_path
 
@@ -93,7 +93,7 @@ def load(
     """
     if str(name_or_path) not in RECIPES:
         path = file_path(name_or_path, "name_or_path")
-        if not path.exists() and path.suffix not in READERS:
+        if not path.exists() and path.suffix not in SUFFIXES:
             raise KeyError(f"{str(path)!r} is neither a file nor one of {', '.join(RECIPES)}")
         data = read(path, binarize=binarize, seed=seed, scale=scale)
         if data.splits:

@@ -2,23 +2,34 @@
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 import torch
 
 from ppl_vae.data.dataset import Binarize, Dataset
 from ppl_vae.data.tables.files import TABLES, Roles, present
-from ppl_vae.errors import DamagedFileError, TooLargeError
-from ppl_vae.runtime.checks import file_path, one_line
+from ppl_vae.data.tables.text_files import Missing
+from ppl_vae.errors import ArgumentError, DamagedFileError, TooLargeError
+from ppl_vae.runtime.checks import file_path, from_keywords, one_line, switch
 from ppl_vae.runtime.files import require_file
 from ppl_vae.runtime.memory import require_memory, require_unpacked
+from ppl_vae.runtime.text import echoed
 
 __all__ = ["read"]
 
+SUFFIXES = (".npz", ".npy", *TABLES, ".zarr")
 PARTS = ("train", "valid", "test")
 LARGEST_IN_MEMORY = 2**28  # numbers: 1 GB of float32
+
+
+class MissingOptions(TypedDict, total=False):
+    """The keywords of `Missing`."""
+
+    na_values: Iterable[str]
+    keep_default_na: bool
 
 
 def read(
@@ -30,6 +41,7 @@ def read(
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
     scale: float = 1.0,
+    **missing: Unpack[MissingOptions],
 ) -> Dataset:
     r"""Read a file as a data set: .npz, .npy, .csv, .parquet or .zarr.
 
@@ -50,11 +62,15 @@ def read(
         seed: Seed of the evaluation bits.
         dtype: Floating type of x and context.
         scale: Divisor of x.
+        missing: `na_values`, further texts of missing cells in a .csv, such as "-" or "-999", and
+            `keep_default_na`: whether the names of `pandas.read_csv` (NA, null, ...) are missing in
+            a .csv; False makes them levels.
 
     Raises:
         FileNotFoundError: No such file.
         KeyError: There is no such array or column; those present are named.
-        ValueError: The suffix is unknown, the file is damaged, or it has pickled objects.
+        ValueError: The suffix is unknown, the file is damaged, or it has pickled objects;
+            na_values or keep_default_na are given for another file than a .csv.
 
     Example:
         >>> import tempfile
@@ -65,17 +81,40 @@ def read(
         (['may', 'june'], ['A', 'B'], [True, False])
         >>> data.coords["datum"].tolist()
         [7, 9]
+        >>> read(path, label="site", na_values=["1.5"]).mask[0].tolist()
+        [False, False]
     """
     path = file_path(path, "path")
     names = (context,) if isinstance(context, str) else tuple(context)
-    if path.suffix not in READERS:
+    cells = _missing(missing)
+    if path.suffix not in SUFFIXES:
         raise ValueError(
-            f"{path}: suffix {path.suffix!r} is unknown, use one of {', '.join(READERS)}"
+            f"{path}: suffix {path.suffix!r} is unknown, use one of {', '.join(SUFFIXES)}"
         )
     if path.suffix != ".zarr":
         require_file(path)
-    fields = READERS[path.suffix](present(path), label, names)
-    return Dataset(**fields, binarize=binarize, seed=seed, name=path.stem, dtype=dtype, scale=scale)
+    cells.require_text(path)
+    if path.suffix in TABLES:
+        roles = Roles(context=names, label=label)
+        fields = replace(roles, **vars(cells)).read(present(path))
+    else:
+        fields = OF_ARRAYS[path.suffix](present(path), label, names)
+    data = Dataset(**fields, binarize=binarize, seed=seed, name=path.stem, dtype=dtype, scale=scale)
+    if cells != Missing():  # further rows of these columns are read alike
+        data = data.with_schema(replace(data.schema, missing=cells))
+    return data
+
+
+def _missing(options: MissingOptions) -> Missing:
+    """Which cells of a text file are missing, by keywords; na_values is one text or several."""
+    found = from_keywords(Missing, options, "read")
+    given: Any = found.na_values
+    texts = (given,) if isinstance(given, str) else given
+    if not isinstance(texts, Iterable) or not all(isinstance(each, str) for each in texts):
+        raise ArgumentError(
+            f"na_values is {echoed(given)}; it must be texts, as in na_values=['-', '-999']"
+        )
+    return Missing(tuple(texts), switch(found.keep_default_na, "keep_default_na"))
 
 
 def arrays(path: Path) -> dict[str, np.ndarray]:
@@ -193,10 +232,6 @@ def _read_npy(path: Path, label: str | None, context: tuple[str, ...]) -> dict[s
         raise _unreadable(path, error) from None
 
 
-def _read_table(path: Path, label: str | None, context: tuple[str, ...]) -> dict[str, Any]:
-    return Roles(context=context, label=label).read(path)
-
-
 def _unreadable(path: Path, error: Exception) -> DamagedFileError:
     what = one_line(error) or type(error).__name__
     if "bject" in str(error):
@@ -206,9 +241,8 @@ def _unreadable(path: Path, error: Exception) -> DamagedFileError:
     )
 
 
-READERS = {
+OF_ARRAYS = {
     ".npz": lambda path, label, context: _named(path, arrays(path), label, context),
     ".npy": _read_npy,
-    **dict.fromkeys(TABLES, _read_table),
     ".zarr": _read_zarr,
 }

@@ -89,10 +89,7 @@ class Roles:
         Raises:
             ValueError: A .parquet, which says itself what is missing, is given other texts for it.
         """
-        if self.missing != Missing() and Path(path).suffix != ".csv":
-            raise ValueError(
-                f"{path} says itself what is missing: na_values and keep_default_na are for .csv"
-            )
+        self.missing.require_text(path)
         frame = read_frame(path, self.missing, [*self.categories, *self.ordered])
         return self.fields(frame, path)
 

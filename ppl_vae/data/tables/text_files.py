@@ -64,6 +64,13 @@ class Missing:
         names = NA_NAMES if self.keep_default_na else ()
         return tuple(dict.fromkeys(["", *names, *self.na_values]))
 
+    def require_text(self, path: str | Path) -> None:
+        """Raise ValueError if texts are given for a file that says itself what is missing."""
+        if self != Missing() and Path(path).suffix != ".csv":
+            raise ValueError(
+                f"{path} says itself what is missing: na_values and keep_default_na are for .csv"
+            )
+
 
 def first_lines(path: Path) -> list[str]:
     r"""The header of a text file and the line below it.
