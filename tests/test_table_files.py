@@ -404,6 +404,35 @@ def test_texts_of_missing_cells_are_texts(tmp_path, given):
         pv.read(path, na_values=given)
 
 
+@pytest.mark.parametrize("kind", ["int64", "uint64", "Int64", "object"])
+@pytest.mark.parametrize(
+    ("numbers", "first"),
+    [
+        ([2**53, 2**53 + 1, 2**53 + 2, 7], 2**53),
+        ([3, 10**18 + 1, 10**18, 10**18 + 1], 10**18 + 1),
+        ([2**53, 2**53 + 2, 2**60, 2**60], None),
+        ([2**53 - 1, 2**53, 0, 1], None),
+    ],
+)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_integers_that_float64_does_not_tell_apart_are_named(caplog, kind, numbers, first, sign):
+    if sign < 0 and kind == "uint64":
+        pytest.skip("unsigned")
+    column = pd.Series([sign * each for each in numbers], dtype=kind)
+    frame = pd.DataFrame({"code": column, "v": [1.0, 2.0, 3.0, 4.0]})
+    pv.Dataset(frame, dtype=torch.float64)
+    said = [text for text in caplog.messages if "above 2^53" in text]
+    assert len(said) == (first is not None)
+    assert all(
+        f"'code' of x has integers above 2^53, of which 2 are not told apart as numbers "
+        f"(the first is {sign * (first or 0)})" in text
+        for text in said
+    )
+    caplog.clear()
+    pv.Dataset(frame.astype({"code": "category"}))
+    assert not [text for text in caplog.messages if "above 2^53" in text]
+
+
 def test_levels_that_were_read_as_missing_are_told(tmp_path):
     path = written(tmp_path, "t,h\n" + "u,NA\nNA,1\nNone,2\nNA,3\n,4\nv,5\n")
     said = "missing in 't': 'NA' (2 cells), 'None' (1 cell); keep_default_na = false would make "

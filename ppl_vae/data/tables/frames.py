@@ -1,5 +1,6 @@
 """Frames of pandas as numbers: categories become codes, and their levels keep their names."""
 
+import logging
 from collections.abc import Container, Sequence
 from typing import Any, NamedTuple
 
@@ -12,6 +13,9 @@ from ppl_vae.runtime.checks import suggestion
 
 __all__ = ["apart", "coded", "is_frame"]
 
+logger = logging.getLogger(__name__)
+
+LARGEST_EXACT = 2**53  # of the integers up to which float64 has each
 TYPES = {"b": "bool", "i": "integer", "u": "integer", "f": "float"}  # by NumPy's kind
 OBJECTS = {  # by pandas' name for what a column of objects holds
     "boolean": "bool",
@@ -91,6 +95,8 @@ def coded(source: Any, known: Container[str] = (), what: str = "x") -> Coded:
             numbers.isetitem(i, codes)
         elif column.dtype.kind not in TYPES:  # objects that are numbers
             numbers.isetitem(i, column.to_numpy(np.float64, na_value=np.nan))
+        if kind == "integer":
+            _tell_equal(column, place)
         types.append(kind)
     return Coded(numbers, levels, tuple(types))
 
@@ -169,6 +175,22 @@ def _type_of(column: Any, place: str) -> str:
             f"it is a category, say so (frame.astype({{{column.name!r}: 'category'}}))"
         )
     return OBJECTS[inferred]
+
+
+def _tell_equal(column: Any, place: str) -> None:
+    """Warn, in one line, of different integers that are one number in float64."""
+    values = column.dropna()
+    if not len(values) or max(-int(values.min()), int(values.max())) <= LARGEST_EXACT:
+        return
+    different = values.drop_duplicates()
+    is_repeated = different.astype(np.float64).duplicated(keep=False)
+    if is_repeated.any():
+        value = int(different[is_repeated].iloc[0])
+        logger.warning(
+            f"{place} has integers above 2^53, of which {int(is_repeated.sum()):,} are not told "
+            f"apart as numbers (the first is {value}): drop it, or, if it is a category, say so "
+            f"(frame.astype({{{column.name!r}: 'category'}}))"
+        )
 
 
 def _codes(column: Any, name: str) -> tuple[np.ndarray, tuple[str, ...]]:
