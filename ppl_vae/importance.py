@@ -21,10 +21,10 @@ from ppl_vae.runtime.checks import echoed, whole_number
 from ppl_vae.runtime.memory import require_memory
 from ppl_vae.runtime.recording import (
     Graph,
-    check_agreement,
     compiled,
     first_line,
     recorded,
+    require_agreement,
     unchanged,
 )
 from ppl_vae.runtime.seeding import derived_seed, seeded
@@ -221,18 +221,18 @@ class Compiled(Eager):
     def _compiled(
         self, model: Program, guide: Program, args: tuple[Tensor, ...], num_particles: int
     ) -> Graph | None:
-        start, handlers = time.perf_counter(), super().__call__
+        start = time.perf_counter()
+        handlers = super().__call__
+
+        def function(args: tuple[Tensor, ...]) -> Tensor:
+            return handlers(model, guide, args, num_particles)
+
         # Whatever goes wrong: if it is the programs' fault, the handlers will raise it again.
         try:
             with unchanged(*modules_of(model, guide)):
-                plain = recorded(lambda args: handlers(model, guide, args, num_particles), args)
-                graph = compiled(plain, args)
+                graph = compiled(recorded(function, args), args)
                 others = tuple(arg.roll(1, 0) for arg in args)
-                with seeded(1):  # the graph was recorded with other draws
-                    found = graph(others)
-                with seeded(1):
-                    expected = handlers(model, guide, others, num_particles)
-                check_agreement(found, expected, "log-weights")
+                require_agreement(graph, function, (others,), "log-weights")
         except Exception as error:
             logger.log(self.level, "log-weights not compiled: %s", first_line(error))
             return None

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -11,9 +12,9 @@ from ppl_vae.programs.modules import modules_of
 from ppl_vae.programs.traces import Program
 from ppl_vae.runtime.recording import (
     Graph,
-    check_agreement,
     first_line,
     recorded,
+    require_agreement,
     unchanged,
 )
 
@@ -90,15 +91,14 @@ def recorded_slope(
     if num_evaluations < FEWEST_EVALUATIONS:
         return None
     begin = time.perf_counter()
+    by_handlers = partial(_by_handlers, log_density)
     start = start.contiguous()  # as every position that the graph is given
     moved = start + 0.01 * start.flip(0), *(0.5 * other for other in others)
     # Whatever goes wrong: if it is the program's fault, the handlers will raise it again.
     try:
         with unchanged(*modules_of(*programs)):
-            graph = recorded(lambda *inputs: _by_handlers(log_density, *inputs), start, *others)
-            pairs = zip(graph(*moved), _by_handlers(log_density, *moved), strict=True)
-            for found, expected in pairs:
-                check_agreement(found, expected, "log p(x, z)")
+            graph = recorded(by_handlers, start, *others)
+            require_agreement(graph, by_handlers, moved, "log p(x, z)")
     except Exception as error:
         logger.info("log p(x, z) not recorded: %s", first_line(error))
         return None

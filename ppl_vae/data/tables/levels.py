@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from numbers import Integral, Real
 from typing import Any
@@ -19,6 +19,7 @@ __all__ = [
     "Levels",
     "check_codes",
     "check_names",
+    "first_alike",
     "given_levels",
     "in_order",
     "known_level",
@@ -236,6 +237,25 @@ def check_codes(values: Tensor, levels: Sequence[str], place: str) -> None:
         )
 
 
+def first_alike(levels: Iterable[str], key: Callable[[str], str]) -> tuple[str, str] | None:
+    """The first two different levels that a key makes equal, or None.
+
+    Args:
+        levels: Different names of levels.
+        key: What is compared.
+
+    Example:
+        >>> first_alike(["a", "b", "a "], str.strip)
+        ('a', 'a ')
+    """
+    known: dict[str, str] = {}
+    for each in levels:
+        other = known.setdefault(key(each), each)
+        if other != each:
+            return other, each
+    return None
+
+
 def tell_levels(column: Any, place: str) -> None:
     """Warn of levels that differ in case alone, and of numbers with marks, which become levels.
 
@@ -250,15 +270,13 @@ def tell_levels(column: Any, place: str) -> None:
         >>> tell_levels(pandas.Series(["a", "b", "3"]), "column 'code' of x")
     """
     levels = [str(each) for each in column.dropna().unique()]
-    by_text: dict[str, str] = {}
-    for each in levels:
-        other = by_text.setdefault(unicodedata.normalize("NFKC", each).casefold(), each)
-        if other != each:
-            warn_caller(
-                f"{place} has the levels {echoed(other)} and {echoed(each)}, which differ in case "
-                f"or encoding alone: make them one (frame[{column.name!r}].str.lower())"
-            )
-            break
+    pair = first_alike(levels, lambda each: unicodedata.normalize("NFKC", each).casefold())
+    if pair is not None:
+        one, other = map(echoed, pair)
+        warn_caller(
+            f"{place} has the levels {one} and {other}, which differ in case or encoding alone: "
+            f"make them one (frame[{column.name!r}].str.lower())"
+        )
     marked = [each for each in levels if MARKED.fullmatch(each) and not PLAIN.fullmatch(each)]
     if marked and all(MARKED.fullmatch(each) for each in levels):
         shown = ", ".join(map(repr, marked[:FEW]))

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from ppl_vae.data.arrays import labels_along, row_at
+from ppl_vae.data.tables.levels import first_alike
 from ppl_vae.runtime.text import counted
 
 __all__ = ["refuse_no_category"]
@@ -125,14 +126,13 @@ def _refuse_texts_among_numbers(column: Any, place: str) -> None:
 
 def _refuse_spaces(column: Any, different: list[str], place: str) -> None:
     """Refuse levels that are equal but for spaces at their ends."""
-    by_text: dict[str, str] = {}
-    for each in different:
-        other = by_text.setdefault(each.strip(), each)
-        if other != each:
-            raise ValueError(
-                f"{place} has the levels {other!r} and {each!r}, which differ in spaces alone: "
-                f"remove them (frame[{column.name!r}].str.strip())"
-            )
+    pair = first_alike(different, str.strip)
+    if pair is not None:
+        one, other = pair
+        raise ValueError(
+            f"{place} has the levels {one!r} and {other!r}, which differ in spaces alone: "
+            f"remove them (frame[{column.name!r}].str.strip())"
+        )
 
 
 def _refuse_numbers_as_text(column: Any, different: list[str], place: str) -> None:

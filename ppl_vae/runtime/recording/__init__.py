@@ -1,7 +1,7 @@
 """Programs as graphs of tensor operations, without Pyro's effect handlers."""
 
 from ppl_vae.runtime.recording.cuda import replayed
-from ppl_vae.runtime.recording.function import RecordedFunction
+from ppl_vae.runtime.recording.function import RecordedFunction, require_agreement
 from ppl_vae.runtime.recording.graphs import Graph, check_agreement, compiled, first_line, recorded
 from ppl_vae.runtime.recording.outside import RecordingError, unchanged
 
@@ -14,5 +14,6 @@ __all__ = [
     "first_line",
     "recorded",
     "replayed",
+    "require_agreement",
     "unchanged",
 ]

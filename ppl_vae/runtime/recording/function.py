@@ -1,4 +1,4 @@
-"""A function that is called often, by graphs of its operations."""
+"""Graphs in the place of their functions: whether they agree, and one for each batch shape."""
 
 import logging
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from ppl_vae.runtime.recording.graphs import Graph, check_agreement, first_line,
 from ppl_vae.runtime.recording.outside import unchanged
 from ppl_vae.runtime.seeding import seeded
 
-__all__ = ["RecordedFunction"]
+__all__ = ["RecordedFunction", "require_agreement"]
 
 logger = logging.getLogger(__name__)
 
@@ -73,15 +73,34 @@ class RecordedFunction:
         try:
             with unchanged(*self.modules):
                 graph = graph or recorded(self.function, *args)
-                with seeded(1):  # the graph was recorded with other draws
-                    found = graph(*others)
-                with seeded(1):
-                    expected = self.function(*others)
-            check_agreement(found, expected, self.name)
+                require_agreement(graph, self.function, others, self.name)
         except Exception as error:
             logger.debug("%s not recorded: %s", self.name, first_line(error))
             return None
         return graph
+
+
+def require_agreement(graph: Graph, function: Graph, inputs: tuple[Any, ...], name: str) -> None:
+    """Raise RecordingError unless a graph gives what its function does, with the same draws.
+
+    Args:
+        graph: The graph.
+        function: The function that was recorded; to a tensor, or to several.
+        inputs: Other inputs than those of the recording.
+        name: Of the result, for the error.
+
+    Example:
+        >>> graph = recorded(lambda x: x + torch.rand(2), torch.ones(2))
+        >>> require_agreement(graph, lambda x: x + torch.rand(2), (torch.zeros(2),), "sum")
+    """
+    with seeded(1):  # the graph was recorded with other draws
+        found = graph(*inputs)
+    with seeded(1):
+        expected = function(*inputs)
+    if isinstance(expected, Tensor):
+        found, expected = [found], [expected]
+    for one, other in zip(found, expected, strict=True):
+        check_agreement(one, other, name)
 
 
 def kind_of(args: Arguments) -> tuple[Any, ...]:
