@@ -13,7 +13,7 @@ from ppl_vae.programs.discrete.cases import marginal_log_weights
 from ppl_vae.programs.forms.detection import adapted
 from ppl_vae.programs.global_latents import conditionals, with_global_draws
 from ppl_vae.programs.inference import PAIRS_PER_CHUNK, rows_per_chunk
-from ppl_vae.programs.modules import arguments, evaluating, modules_of
+from ppl_vae.programs.modules import arguments, evaluating, modules_of, placed
 from ppl_vae.programs.rows_apart import check_rows
 from ppl_vae.programs.traces import Program, log_terms
 from ppl_vae.programs.validation import check_data
@@ -91,7 +91,8 @@ def log_weights(
         args = arguments(x)
         context = x.context
     else:
-        args = tuple(each for each in (x, context) if each is not None)
+        args = placed((each for each in (x, context) if each is not None), model, guide)
+        context = None if context is None else args[-1]
     model, guide = adapted(model, guide, x if isinstance(x, Dataset) else args)
     has_global_latents = check_rows(model, guide, *args)
     check_data(model, args[0], context, guide)

@@ -3,6 +3,7 @@ nothing."""
 
 import json
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -353,6 +354,25 @@ def test_evaluate_by_another_method(finished):
 )
 def test_evaluate_says_what_was_meant(finished, arguments, said):
     assert said in one_error(call("evaluate", finished[0], *arguments), 2)
+
+
+@pytest.mark.parametrize("place", ["run", "elsewhere"])
+@pytest.mark.parametrize("command", ["evaluate", "report", "sample"])
+def test_a_read_only_folder_is_told_before_the_work(
+    finished, tmp_path, monkeypatch, command, place
+):
+    folder = finished[0]
+    output = {"evaluate": "new.json", "report": "", "sample": "new.csv"}[command]
+    where = (folder if place == "run" else tmp_path / "new") / output
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)  # root may write
+    monkeypatch.setattr("ppl_vae.experiment.run.measure", pytest.fail)
+    said = one_error(call(command, folder, "--output", where), 2)
+    assert f"{where}" in said
+    assert "cannot be written: its folder is read-only" in said
+    if command != "sample" and place == "run":
+        said = one_error(call(command, folder), 2)
+        assert f"{folder}/" in said
+        assert "read-only" in said
 
 
 def test_an_interrupted_evaluation_goes_on(finished, tmp_path, monkeypatch):

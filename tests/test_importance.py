@@ -405,6 +405,20 @@ def test_models_generate_and_serve_pyros_tools():
         guide(torch.zeros(2, 4))
 
 
+@pytest.mark.parametrize("of_weights", [torch.float32, torch.float64])
+@pytest.mark.parametrize("of_rows", [torch.float32, torch.float64])
+def test_rows_are_taken_in_the_type_of_the_weights(of_weights, of_rows):
+    with pv.seeded(0):
+        model = pv.Model(pv.priors.StandardNormal(2), pv.likelihoods.Gaussian(3), context_dim=1)
+        guide = pv.Guide(pv.posteriors.MeanFieldNormal(2), 3, context_dim=1)
+        x, context = torch.randn(5, 3), torch.randn(5, 1)
+    programs = model.to(of_weights), guide.to(of_weights)
+    found = pv.log_weights(*programs, x.to(of_rows), context.to(of_rows), seed=0)
+    assert found.dtype == of_weights
+    expected = pv.log_weights(*programs, x.to(of_weights), context.to(of_weights), seed=0)
+    assert torch.equal(found, expected)
+
+
 def test_sizes_below_one_are_refused():
     bed = beds.linear_gaussian(3)
     for name, value in (

@@ -497,10 +497,10 @@ def test_what_cannot_be_compressed_or_decompressed_is_one_line(discrete_run, run
     other = tmp_path / "other.csv"
     rows.assign(sex=rows["sex"].iloc[::-1].to_numpy()).to_csv(other, index=False)
     wrong = call("decompress", folder, bits, "--context", other, *back)
-    assert "context differs" in one_error(wrong, 1)
+    assert f"{bits}: context differs" in one_error(wrong, 1)
     bits.write_bytes(bits.read_bytes()[:-1])
     damaged = call("decompress", folder, bits, "--context", table, *back)
-    assert "damaged or incomplete" in one_error(damaged, 1)
+    assert f"{bits}: the compressed rows are damaged or incomplete" in one_error(damaged, 1)
     nothing = call("decompress", folder, tmp_path / "none.bits", "--context", table, *back)
     assert "no such file" in one_error(nothing, 2)
     missing = tmp_path / "missing.csv"

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import ppl_vae as pv
-from ppl_vae.training.warnings import few_rows, still_rising, warn_before
+from ppl_vae.training.warnings import few_rows, missing_codes, still_rising, warn_before
 
 
 def plateau(rng, num_epochs, correlation, rise=0.0):
@@ -93,6 +93,43 @@ def test_constant_features_matter_to_densities_alone(caplog):
     likelihood = pv.likelihoods.Columns(families)
     (constant,) = said_before(x, likelihood, caplog, feature_names=["a", "b"])
     assert constant.startswith("1 of 2 features is constant in the training rows (the first is b)")
+
+
+@pytest.mark.parametrize(
+    ("code", "others", "is_told"),
+    [
+        (-999, (18, 90), True),
+        (-9, (1, 5), True),
+        (9999, (0, 300), True),
+        (99, (18, 90), False),  # an age that may be
+        (-99, (-150, 20), False),
+        (-999, (-2000, 5), False),
+        (-1000, (18, 90), False),  # not a customary code
+    ],
+)
+@pytest.mark.parametrize("num_coded", [1, 2, 40])
+def test_codes_of_missing_values_are_told(code, others, is_told, num_coded):
+    low, high = others
+    values = torch.linspace(low, high, 101)
+    values[::2] = values[::2].round()
+    codes = torch.full((num_coded,), float(code))
+    column = torch.cat([values, codes, torch.full((5,), float("nan"))])
+    said = missing_codes(column.unsqueeze(1), ["age"])
+    if is_told and num_coded > 1:
+        assert said.startswith(
+            f"{num_coded} values of 'age' are {code}, and the others lie between {low} and {high}: "
+        )
+    else:
+        assert said is None
+
+
+def test_fit_tells_of_codes_of_missing_values(caplog):
+    age = np.random.default_rng(0).integers(18, 90, size=200).astype(float)
+    age[:7] = -99
+    model = pv.Model(pv.priors.StandardNormal(1), pv.likelihoods.Gaussian(1), nn.Identity())
+    with caplog.at_level(logging.WARNING):
+        warn_before(model, pv.Dataset(age[:, None], feature_names=["age"]))
+    assert "7 values of 'age' are -99" in caplog.text
 
 
 def test_small_splits_are_named():

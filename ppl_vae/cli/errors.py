@@ -27,7 +27,13 @@ UsageError: type[Exception] = typer.BadParameter.__mro__[2]
 INTERRUPTED = 130
 TERMINATED = 143  # 128 and the number of SIGTERM
 DEBUG = "debug"
-USAGE = (ArgumentError, FileNotFoundError, IsADirectoryError, NotADirectoryError)
+USAGE = (
+    ArgumentError,
+    FileNotFoundError,
+    IsADirectoryError,
+    NotADirectoryError,
+    PermissionError,
+)
 RESUMABLE = ("fit", "demo", "evaluate", "compare")
 
 

@@ -1,27 +1,31 @@
-"""What a command may not overwrite: the files that it reads, and the table of its run."""
+"""What a command may write: no file that it reads, no table of its run, no read-only folder."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ppl_vae.errors import ArgumentError
+from ppl_vae.runtime.files import require_writable
 
 __all__ = ["check_output"]
 
 
 def check_output(given: Mapping[str, Any]) -> None:
-    """Refuse an output that is one of the files of the command.
+    """Refuse an output that is one of the files of the command, or cannot be written.
 
     Args:
         given: The parameters of the command by name.
 
     Raises:
         ArgumentError: The output is a file that the command reads.
+        PermissionError: Its folder is read-only.
 
     Example:
         >>> check_output({"rows": Path("new.csv"), "output": Path("scores.csv")})
     """
-    output = Path(given.get("output") or "")
+    if given.get("output") is None:
+        return
+    output = require_writable(given["output"])
     if not output.is_file():
         return
     for path in _read(given):

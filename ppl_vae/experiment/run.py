@@ -32,6 +32,7 @@ from ppl_vae.programs.traces import Program
 from ppl_vae.programs.validation import check_data
 from ppl_vae.runtime.checks import warn_caller
 from ppl_vae.runtime.distributed import check_share, is_main
+from ppl_vae.runtime.files import require_writable
 from ppl_vae.training import fit, load_weights
 
 __all__ = ["evaluate_run", "load_experiment", "load_run", "run_experiment"]
@@ -272,8 +273,9 @@ def evaluate_run(
     experiment = experiment.with_evaluation(**changes)
     if output is None:
         return measure(experiment, experiment.held_out, progress=progress, refined=refined)[1]
-    numbers, per_row = (Path(output).with_suffix(suffix) for suffix in EVALUATION_SUFFIXES)
-    if Path(output).suffix not in EVALUATION_SUFFIXES:
+    output = require_writable(output)
+    numbers, per_row = (output.with_suffix(suffix) for suffix in EVALUATION_SUFFIXES)
+    if output.suffix not in EVALUATION_SUFFIXES:
         raise ConfigError(
             f"{output}: an evaluation is written to {numbers.name} and {per_row.name}: name "
             "either file"

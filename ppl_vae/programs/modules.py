@@ -333,10 +333,26 @@ def place(data: Dataset, *programs: Program, device: str | torch.device | None =
         for module in modules:
             module.to(device)
     require_one_type(*programs)
-    parameters = (p for module in modules for p in module.parameters() if p.is_floating_point())
-    if (parameter := next(parameters, None)) is not None:
-        return data.to(device=parameter.device, dtype=parameter.dtype)
+    if (weight := first_weight(*modules)) is not None:
+        return data.to(device=weight.device, dtype=weight.dtype)
     return data if device is None else data.to(device=device)
+
+
+def first_weight(*modules: nn.Module) -> nn.Parameter | None:
+    """A parameter with the device and float type of all of them; None where there is none."""
+    parameters = (p for module in modules for p in module.parameters() if p.is_floating_point())
+    return next(parameters, None)
+
+
+def placed(tensors: Iterable[Tensor], *programs: Program) -> tuple[Tensor, ...]:
+    """The same for tensors: on the programs' device, numbers with fractions in their float type."""
+    weight = first_weight(*modules_of(*programs))
+    if weight is None:
+        return tuple(tensors)
+    return tuple(
+        each.to(weight.device, weight.dtype if each.is_floating_point() else None)
+        for each in tensors
+    )
 
 
 def require_one_type(*programs: Program) -> None:

@@ -21,7 +21,7 @@ from ppl_vae.experiment.metrics import Estimates
 from ppl_vae.experiment.result_table import headline
 from ppl_vae.experiment.results import measure, provenance
 from ppl_vae.experiment.run import load_experiment, load_run
-from ppl_vae.experiment.saved.card import write_verdicts
+from ppl_vae.experiment.saved.card import CARD, write_verdicts
 from ppl_vae.experiment.saved.run import SavedRun
 from ppl_vae.experiment.saved.trained import TrainedRun
 from ppl_vae.programs.inference import Inference
@@ -33,7 +33,7 @@ from ppl_vae.report.elements import Panel, Picture
 from ppl_vae.report.rules import VERDICTS, WORST_FIRST, Check
 from ppl_vae.runtime.checks import one_line
 from ppl_vae.runtime.display import Shown
-from ppl_vae.runtime.files import write_tree, write_whole
+from ppl_vae.runtime.files import is_writable, require_writable, write_tree, write_whole
 from ppl_vae.runtime.progress import progress_bar
 from ppl_vae.runtime.text import as_markdown, echoed
 from ppl_vae.training import FitResult
@@ -135,6 +135,7 @@ def write_report(
     place_of_report = folder if output is None else Path(output)
     if place_of_report is None:
         raise ConfigError("a report on a run in memory needs a place: give output=, a folder")
+    require_writable(place_of_report / "report.html")
     if against is not None:
         diagnoses = [*diagnoses, AGAINST]
         subject = replace(subject, against={str(against): _evidence_of(Folder(against))})
@@ -150,7 +151,7 @@ def write_report(
     report = Report(checks, files, answers(checks, subject.metrics))
     _write(report, findings.panels(), subject)
     _write_tree(report, findings)
-    if folder is not None:
+    if folder is not None and is_writable(folder / CARD):
         write_verdicts(folder, list(map(str, [*report.answers, *report.checks])))
     return report
 

@@ -17,9 +17,11 @@ from ppl_vae.errors import DiskFullError
 __all__ = [
     "FORMAT",
     "is_partial",
+    "is_writable",
     "migrated",
     "remove_partial",
     "require_file",
+    "require_writable",
     "write_tree",
     "write_whole",
 ]
@@ -127,6 +129,40 @@ def require_file(path: str | Path) -> Path:
         what = "a folder" if path.is_dir() else "a pipe or a device"
         raise OSError(f"{path} is {what}: give a file")
     return path
+
+
+def require_writable(path: str | Path) -> Path:
+    """The path, if a file can be written there: before work whose result would be lost.
+
+    Args:
+        path: The file; its folder need not exist.
+
+    Raises:
+        PermissionError: Its folder, or the nearest one that exists, is read-only.
+
+    Example:
+        >>> require_writable("runs/new/scores.csv")
+        PosixPath('runs/new/scores.csv')
+    """
+    path = Path(path)
+    if not is_writable(path):
+        raise PermissionError(f"{path} cannot be written: its folder is read-only; name another")
+    return path
+
+
+def is_writable(path: str | Path) -> bool:
+    """Whether a file can be written there, in a folder that exists or is to be made.
+
+    Args:
+        path: The file.
+
+    Example:
+        >>> import tempfile
+        >>> is_writable(tempfile.mkdtemp() + "/new/scores.csv")
+        True
+    """
+    folders = Path(path).absolute().parents
+    return os.access(next(folder for folder in folders if folder.exists()), os.W_OK)
 
 
 def remove_partial(folder: str | Path) -> None:

@@ -36,6 +36,7 @@ MOST_SORTED = 10_000  # rows that repeated values are looked for in
 ROWS_A_LEVEL = 5  # on average, as for the expected counts of a chi-squared test
 MANY_LATENTS = 10  # for each value of a row
 LEAKED = 0.1  # share of the test rows that equal a training row
+CODES = (-9, -99, -999, -9999, -99999, 99, 999, 9999, 99999)  # that stand for a missing value
 SPIKE = 0.2  # share of one value of a column with a density
 SHARE = 0.3  # of the epochs, the last ones
 LEVEL = 0.999  # of the trend's interval: bounds of neighbouring epochs are correlated
@@ -59,6 +60,8 @@ def warn_before(model: Program, data: Dataset) -> None:
         dense = [name for name in train.feature_names if is_density(name, measure)]
         some = train.x[:: max(1, len(train) // MOST_SORTED)]
         messages.append(repeated_values(some[:, train.places_of(dense)], dense))
+        numbers = [name for name in train.feature_names if name not in train.levels]
+        messages.append(missing_codes(some[:, train.places_of(numbers)], numbers))
         messages.append(coded_categories(model, train))
         messages.append(unobserved_features(train.unobserved_features, num_features))
         messages.append(few_levels(train))
@@ -159,6 +162,34 @@ the column"
                 "likelihood with a probability of this value (Censored, a hurdle), or split the "
                 "column"
             )
+    return None
+
+
+def missing_codes(x: Tensor, names: Sequence[str]) -> str | None:
+    """A sentence if a number such as -999 is repeated in a column, far from its other values.
+
+    Far is further than these spread from the smallest to the largest.
+
+    Example:
+        >>> import torch
+        >>> missing_codes(torch.tensor([[41.0], [-999.0], [39.0], [-999.0]]), ["age"])
+        "2 values of 'age' are -999, and the others lie between 39 and 41: if it stands for a \
+missing value, write NaN there (na_values for a .csv)"
+    """
+    for place, name in enumerate(names):
+        column = x[:, place]
+        for code in CODES:
+            others = column[(column != code) & ~column.isnan()]
+            num_coded = int((column == code).sum())
+            if num_coded < 2 or not len(others):
+                continue
+            low, high = others.min(), others.max()
+            if max(low - code, code - high) > high - low:
+                return (
+                    f"{num_coded} values of {name!r} are {code}, and the others lie between "
+                    f"{shown(low)} and {shown(high)}: if it stands for a missing value, write NaN "
+                    "there (na_values for a .csv)"
+                )
     return None
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, override
 import numpy as np
 
 from ppl_vae.data import Dataset
+from ppl_vae.errors import DamagedFileError, OtherSettingsError
 from ppl_vae.experiment.config import ConfigError
 from ppl_vae.experiment.rows.outputs import require_table, write_frame
 from ppl_vae.experiment.rows.sources import errors_of, read_known
@@ -120,7 +121,10 @@ def decompress_file(
         covariates = _covariates(run, context)
     model: Any = run.model
     guide: Any = run.guide
-    x = decompress(model, guide, content, context=covariates, **options)
+    try:
+        x = decompress(model, guide, content, context=covariates, **options)
+    except (DamagedFileError, OtherSettingsError) as error:
+        raise type(error)(f"{compressed}: {error}") from error
     levels = schema.columns.levels
     data = Dataset(x, feature_names=schema.names, levels=levels, dtype=x.dtype).with_schema(schema)
     frame = data.to_frame().reset_index(drop=True)
