@@ -176,21 +176,23 @@ def missing_codes(x: Tensor, names: Sequence[str]) -> str | None:
         "2 values of 'age' are -999, and the others lie between 39 and 41: if it stands for a \
 missing value, write NaN there (na_values for a .csv)"
     """
-    for place, name in enumerate(names):
-        column = x[:, place]
-        for code in CODES:
+    for code in CODES:
+        num_coded = (x == code).sum(0)
+        for place in (num_coded > 1).nonzero().flatten().tolist():
+            column = x[:, place]
             others = column[(column != code) & ~column.isnan()]
-            num_coded = int((column == code).sum())
-            if num_coded < 2 or not len(others):
-                continue
-            low, high = others.min(), others.max()
-            if max(low - code, code - high) > high - low:
+            if len(others) and _are_far(code, low := others.min(), high := others.max()):
                 return (
-                    f"{num_coded} values of {name!r} are {code}, and the others lie between "
-                    f"{shown(low)} and {shown(high)}: if it stands for a missing value, write NaN "
-                    "there (na_values for a .csv)"
+                    f"{int(num_coded[place])} values of {names[place]!r} are {code}, and the "
+                    f"others lie between {shown(low)} and {shown(high)}: if it stands for a "
+                    "missing value, write NaN there (na_values for a .csv)"
                 )
     return None
+
+
+def _are_far(code: float, low: Tensor, high: Tensor) -> bool:
+    """Whether a number lies further from this range than the range is long."""
+    return bool(torch.maximum(low - code, code - high) > high - low)
 
 
 def coded_categories(model: Program, data: Dataset) -> str | None:
