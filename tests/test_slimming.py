@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from ppl_vae.runtime.recording import recorded
+from ppl_vae.runtime.recording import compiled, recorded
 from ppl_vae.runtime.recording.slimming import native
 
 
@@ -33,7 +33,16 @@ def drawn(x):
     return mask + torch.randn_like(x), other + torch.randn_like(x)
 
 
-@pytest.mark.parametrize("function", [repeated, written_to, drawn])
+def unused(x):
+    """Draws that nothing uses, or only for their shape, between draws that are used."""
+    torch.multinomial(x.abs(), 1)
+    spare = torch.empty_like(x).normal_()
+    first = torch.empty_like(x).normal_()
+    shapes = torch.zeros_like(spare.exp()) + spare.new_ones(x.shape)
+    return first * x + shapes, torch.rand_like(x) + torch.empty_like(spare).bernoulli_(0.5)
+
+
+@pytest.mark.parametrize("function", [repeated, written_to, drawn, unused])
 def test_a_slim_graph_has_the_numbers_of_the_whole_one(function):
     x = torch.tensor([0.3, 0.7])
     slim = recorded(function, x)
@@ -52,6 +61,25 @@ def test_what_is_computed_twice_is_computed_once():
     assert nodes.count("exp") == 1
     assert "exp_1" not in nodes
     assert "add_2" in nodes  # x + 1 and x + 1.0 are of other types where x is whole
+
+
+def test_what_gives_its_shape_alone_is_not_computed():
+    nodes = [node.name for node in recorded(unused, torch.ones(2)).graph.nodes]
+    assert "exp" not in nodes
+    assert [name for name in nodes if "normal" in name] == ["normal_", "normal__1"]  # the stream
+
+
+def test_a_compiled_graph_draws_what_it_does_not_use(compiler):
+    x = torch.tensor([0.3, 0.7])
+    graph = recorded(unused, x)
+    run = compiled(graph, x)
+    for seed in range(5):
+        found = []
+        for each in (graph, run):
+            torch.manual_seed(seed)
+            found.append([*each(x), torch.rand(2)])  # and leaves the stream where it was
+        for one, two in zip(*found, strict=True):
+            torch.testing.assert_close(one, two)
 
 
 def test_torch_s_own_functions_take_the_arguments_of_the_operations():

@@ -95,6 +95,16 @@ def test_constant_features_matter_to_densities_alone(caplog):
     assert constant.startswith("1 of 2 features is constant in the training rows (the first is b)")
 
 
+def test_a_column_of_classes_has_no_density(caplog):
+    """Half of the classes are 0, and then all of them."""
+    x = np.random.default_rng(0).normal(size=(200, 3))
+    model = pv.SemiSupervisedModel(2, pv.priors.StandardNormal(1), pv.likelihoods.Gaussian(2))
+    for classes in (np.arange(200) % 2, np.zeros(200)):
+        x[:, 2] = classes
+        warn_before(model, pv.Dataset(x))
+    assert not caplog.messages
+
+
 @pytest.mark.parametrize(
     ("code", "others", "is_told"),
     [

@@ -17,6 +17,7 @@ from ppl_vae.programs.traces import LogTerms, Program, log_terms, nonfinite_site
 from ppl_vae.runtime.checks import one_line, shown
 from ppl_vae.runtime.seeding import seeded
 from ppl_vae.runtime.text import counted
+from ppl_vae.semi_supervised import SemiSupervisedModel
 from ppl_vae.training.record import FitResult
 
 __all__ = [
@@ -54,10 +55,9 @@ def warn_before(model: Program, data: Dataset) -> None:
     num_features = data.event_shape.numel()
     latent_dim = model.latent_dim if isinstance(model, Model) else 0
     messages = [few_rows(sizes), many_latents(latent_dim, num_features)]
-    measure = getattr(getattr(model, "likelihood", None), "measure", "")
     if isinstance(train.x, Tensor) and len(train) > 1:
         messages.append(constant_features(constant_densities(model, train), num_features))
-        dense = [name for name in train.feature_names if is_density(name, measure)]
+        dense = densities(model, train, train.feature_names)
         some = train.x[:: max(1, len(train) // MOST_SORTED)]
         messages.append(repeated_values(some[:, train.places_of(dense)], dense))
         numbers = [name for name in train.feature_names if name not in train.levels]
@@ -120,9 +120,21 @@ def many_latents(latent_dim: int, num_features: int) -> str | None:
     )
 
 
-def is_density(name: str, measure: str) -> bool:
-    """Whether a feature has a density under a likelihood's measure, of all columns or by name."""
-    return measure == "lebesgue" or f"{name}: lebesgue" in measure.split(", ")
+def densities(model: Program, train: Dataset, names: Sequence[str]) -> list[str]:
+    """Those of these features that the likelihood has a density of, without the classes of M2.
+
+    Example:
+        >>> densities(lambda x: None, Dataset(np.zeros((20, 2))), ["0", "1"])
+        []
+    """
+    measure = getattr(getattr(model, "likelihood", None), "measure", "")
+    classes = train.feature_names[-1:] if isinstance(model, SemiSupervisedModel) else ()
+    parts = measure.split(", ")
+    return [
+        name
+        for name in names
+        if name not in classes and (measure == "lebesgue" or f"{name}: lebesgue" in parts)
+    ]
 
 
 def constant_densities(model: Program, train: Dataset) -> list[str]:
@@ -134,8 +146,7 @@ def constant_densities(model: Program, train: Dataset) -> list[str]:
     """
     if in_file(train.x) or len(train) < 2:
         return []
-    measure = getattr(getattr(model, "likelihood", None), "measure", "")
-    return [name for name in train.constant_features if is_density(name, measure)]
+    return densities(model, train, train.constant_features)
 
 
 def repeated_values(x: Tensor, names: Sequence[str]) -> str | None:

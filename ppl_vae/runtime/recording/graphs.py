@@ -5,11 +5,13 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ppl_vae.runtime.recording.draws import unused_draws, with_values, without_values
 from ppl_vae.runtime.recording.outside import RecordingError, Unread
 from ppl_vae.runtime.recording.private import through_compiler, traced
 from ppl_vae.runtime.recording.products import replacements
@@ -64,7 +66,9 @@ def compiled(graph: torch.fx.GraphModule, *inputs: Any) -> Graph:
     """The graph through torch's compiler, with the random stream of eager mode.
 
     Takes seconds; torch keeps the result on disk. The compiler changes its graph, so it works on a
-    copy, which shares the tensors. Raises RecordingError without a C++ compiler or room on disk.
+    copy, which shares the tensors. Draws that nothing uses are results of the copy: the compiler
+    would leave them out, and so shift the stream of the others. Raises RecordingError without a C++
+    compiler or room on disk.
     Ansel et al. (2024), PyTorch 2: faster machine learning through dynamic bytecode transformation
     and graph compilation, doi:10.1145/3620665.3640366.
 
@@ -73,14 +77,17 @@ def compiled(graph: torch.fx.GraphModule, *inputs: Any) -> Graph:
         >>> compiled(graph, torch.ones(2))(torch.ones(2))  # doctest: +SKIP
         tensor([2., 2.])
     """
+    unused = unused_draws(graph.graph)
     try:
         with seeded(0), _quiet(), torch.no_grad():
             again = torch.fx.GraphModule(graph, copy.deepcopy(graph.graph))
+            if unused:
+                again = traced(partial(with_values, graph, unused), inputs, {})
             run = through_compiler(again, list(inputs))
             run(*inputs)
     except Exception as error:
         raise RecordingError(first_line(error)) from error
-    return run
+    return partial(without_values, run, len(unused)) if unused else run
 
 
 def check_agreement(found: Tensor | None, expected: Tensor | None, name: str) -> None:

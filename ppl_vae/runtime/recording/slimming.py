@@ -29,6 +29,11 @@ NATIVE = {
     "int": "select",
     "self": "where",
 }
+MADE = {  # new tensors, by the operations that read their shape from another one
+    getattr(aten, like).default: getattr(getattr(aten, name), overload)
+    for name, overload in (("zeros", "default"), ("ones", "default"), ("empty", "memory_format"))
+    for like in (f"{name}_like", f"new_{name}")
+}
 METHODS = {aten.expand.default: torch.Tensor.expand, aten.view.default: torch.Tensor.view}
 
 
@@ -44,6 +49,8 @@ def slim(graph: Graph) -> None:
         >>> [node.target.__name__ for node in twice.graph.nodes if node.op == 'call_function']
         ['exp', 'add']
     """
+    for node in graph.nodes:
+        _forget_values(node)
     written = _written(graph)
     known: dict[tuple[Any, ...], Node] = {}
     for node in graph.nodes:
@@ -52,7 +59,7 @@ def slim(graph: Graph) -> None:
         same = node.args[0] if _is_copy(node) else known.setdefault(_key(node), node)
         if same is not node and not _is_returned(node):
             node.replace_all_uses_with(same)
-    graph.eliminate_dead_code(lambda node: node.is_impure() or _is_random(node))
+    graph.eliminate_dead_code(lambda node: node.is_impure() or is_random(node))
     functions = native()
     for node in graph.nodes:
         node.target = functions.get(node.target, node.target)
@@ -68,6 +75,16 @@ def native() -> dict[Any, Callable[..., Any]]:
     return found | METHODS
 
 
+def _forget_values(node: Node) -> None:
+    """Make a new tensor of the shape of another one without the other one."""
+    made = MADE.get(node.target)
+    value = node.meta.get("val")
+    if made is not None and value is not None and value.is_contiguous():
+        node.target = made
+        node.args = (list(value.shape),)
+        node.kwargs = {"dtype": value.dtype, "device": value.device}
+
+
 def _key(node: Node) -> tuple[Any, ...]:
     """What the operation computes: as text, in which 1, 1.0 and True differ."""
     return node.target, repr(node.args), repr(node.kwargs)
@@ -76,7 +93,7 @@ def _key(node: Node) -> tuple[Any, ...]:
 def _is_pure(node: Node, written: set[Node]) -> bool:
     """Whether it is a function of tensors that nothing writes to."""
     is_operation = node.op == "call_function" and isinstance(node.target, Operation)
-    if not is_operation or _is_random(node) or node.is_impure():
+    if not is_operation or is_random(node) or node.is_impure():
         return False
     return node not in written and not written.intersection(node.all_input_nodes)
 
@@ -92,7 +109,8 @@ def _is_copy(node: Node) -> bool:
     return len(shapes) == 2 and shapes[0] == shapes[1]
 
 
-def _is_random(node: Node) -> bool:
+def is_random(node: Node) -> bool:
+    """Whether an operation draws from the random stream."""
     return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
 
 
