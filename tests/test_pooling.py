@@ -219,5 +219,5 @@ def test_estimates_with_other_names_are_refused():
 
     pooled = pv.pool([pair(["u", "v"]), pair(["u", "v"])])
     assert list(pooled.names) == ["u", "v"]
-    with pytest.raises(ValueError, match=r"estimates\[1\] are of \['v', 'u'\]"):
+    with pytest.raises(ValueError, match=r"term 0 is u in estimates\[0\] and v in estimates\[1\]"):
         pv.pool([pair(["u", "v"]), pair(["v", "u"])])

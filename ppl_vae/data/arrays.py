@@ -102,6 +102,19 @@ def labels_along(names: Any) -> np.ndarray:
     return np.array([", ".join(map(str, each)) for each in levels])
 
 
+def copied(given: Any) -> Any:
+    """A copy of an array or Series, which torch then reads by position; anything else unchanged.
+
+    torch takes no reversed views, and looks up the rows of a Series by label.
+
+    Example:
+        >>> copied(np.arange(2)[::-1]).tolist(), copied([1, 2])
+        ([1, 0], [1, 2])
+    """
+    is_array = hasattr(given, "__array__") and not isinstance(given, Tensor)
+    return np.array(given) if is_array else given
+
+
 def _check_one_array(source: Any, what: str) -> None:
     """Refuse several arrays in one, which would be matched by position."""
     several = isinstance(source, tuple | list) and any(getattr(part, "ndim", 0) for part in source)

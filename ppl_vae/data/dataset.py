@@ -30,7 +30,6 @@ from ppl_vae.data.validation import (
     moved,
     picture,
     refuse,
-    same_index,
     same_rows,
     weights_of_rows,
 )
@@ -155,8 +154,8 @@ class Dataset(Tabular, Parted):
         self.labels = labels_of(labels, len(self))
         self.label_name = str(getattr(labels, "name", None) or "label")  # of a Series
         self.weights: Tensor | None = weights_of_rows(weights, self.x, self.row_labels)
-        same_rows(x, context=context, labels=labels, weights=weights)
-        self.args, self.constants = further_arguments(args, self.x, getattr(x, "index", None))
+        index = same_rows(x, datum_names, context=context, labels=labels, weights=weights)
+        self.args, self.constants = further_arguments(args, self.x, index)
         if not in_file(self.x):
             self._refuse(self.x.isinf(), INFINITE)
         # In standard deviations of the column that lost most; 0.0 if nothing visible was lost.
@@ -166,7 +165,7 @@ class Dataset(Tabular, Parted):
         refuse_two_meanings(self._layouts)
         if known:
             self.x, self._layout = self._layout.recoded(self.x, known, self.row_labels)
-        if self.levels and scale != 1:
+        if self.feature_levels and scale != 1:
             raise ValueError(f"scale={scale} divides codes of categories: leave it out")
         self.intensity: Tensor | None = None  # the grey values behind the bits
         if binarize is not None:
@@ -295,8 +294,8 @@ class Dataset(Tabular, Parted):
             >>> Dataset([[0.0, 1.0]]).hiding([[False, True]]).x.tolist()
             [[0.0, nan]]
         """
-        same_index(self.index if self.is_frame else None, hidden, "hidden")
-        values = np.asarray(hidden.cpu() if isinstance(hidden, Tensor) else hidden)
+        self.refuse_other_index(hidden, "hidden")
+        values = np.array(hidden.cpu() if isinstance(hidden, Tensor) else hidden)
         if values.dtype != bool or values.shape != tuple(self.x.shape):
             raise ArgumentError(
                 f"hidden has shape {values.shape} and type {values.dtype}: give booleans of the "

@@ -8,12 +8,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ppl_vae.data.arrays import Table, check_floating, labels_along, row_at, row_names, table
+from ppl_vae.data.arrays import (
+    Table,
+    check_floating,
+    copied,
+    labels_along,
+    row_at,
+    row_names,
+    table,
+)
 from ppl_vae.errors import ArgumentError
 from ppl_vae.runtime.checks import echoed, real_number, shown, whole_number, whole_numbers
 from ppl_vae.runtime.text import counted
 
-__all__ = ["same_index", "same_rows"]
+__all__ = ["copied", "row_names", "same_index", "same_rows"]
 
 
 def check_settings(scale: Any, dtype: Any, seed: Any, name: Any) -> None:
@@ -149,10 +157,11 @@ def further_arguments(
     constants = {}
     for name, given in (args or {}).items():
         _refuse_ambiguous(name, given, len(x))
-        is_array = hasattr(given, "__array__") and not isinstance(given, Tensor)
-        values = torch.as_tensor(np.array(given)) if is_array else given
+        values = copied(given)
+        values = torch.as_tensor(values) if isinstance(values, np.ndarray) else values
         if isinstance(values, Tensor) and values.dim() and len(values) == len(x):
             kept = given if isinstance(given, Tensor) else values
+            index = same_rows(given) if index is None else index
             same_index(index, given, f"args[{name!r}]")
             rows[name] = moved(kept.detach().clone(), x.device, x.dtype)
         else:
@@ -188,31 +197,45 @@ def moved(values: Any, device: Any = None, dtype: Any = None) -> Any:
     return values.to(device=device, dtype=dtype)
 
 
-def same_rows(x: Any, **others: Any) -> None:
+def same_rows(x: Any, names: Any = None, **others: Any) -> Any:
     """Refuse pandas objects whose rows are in another order, since they are joined by position.
 
     Args:
         x: The rows, of pandas or not.
+        names: Names of the rows (`datum_names`), which are labels where x has none.
         others: What belongs to them, as many rows, by name.
+
+    Returns:
+        The labels of the rows: the index of the first object of pandas; None if there is none.
 
     Raises:
         ValueError: The indexes differ; the first row that differs is named.
 
     Example:
         >>> import pandas
-        >>> same_rows(pandas.Series([1.0]), weights=pandas.Series([2.0]), context=[[3.0]])
+        >>> same_rows([[1.0]], weights=pandas.Series([2.0]), context=[[3.0]])
+        RangeIndex(start=0, stop=1, step=1)
     """
-    for what, other in others.items():
-        same_index(getattr(x, "index", None), other, what)
+    parts = {"x": x, "datum_names": names} | others
+    found = {what: part.index for what, part in parts.items() if row_names(part) is not None}
+    if names is not None and found.keys().isdisjoint(("x", "datum_names")):
+        found = {"datum_names": names} | found
+    if not found:
+        return None
+    first, index = next(iter(found.items()))
+    for what in found:
+        same_index(index, parts[what], what, first)
+    return index
 
 
-def same_index(index: Any, other: Any, what: str) -> None:
+def same_index(index: Any, other: Any, what: str, among: str = "x") -> None:
     """Refuse an object of pandas whose rows have other labels than these, or another order.
 
     Args:
-        index: The index of x; anything but one of pandas is matched by position.
+        index: The labels of the rows of x; None if they have none and are matched by position.
         other: What belongs to the rows.
         what: Its name.
+        among: The name of x.
 
     Raises:
         ValueError: The indexes differ; the first row that differs is named.
@@ -225,18 +248,20 @@ def same_index(index: Any, other: Any, what: str) -> None:
 (.to_numpy()) to match rows by position
     """
     theirs = row_names(other)
-    if theirs is None or not hasattr(index, "equals") or index.equals(other.index):
+    if theirs is None or index is None:
+        return
+    if hasattr(index, "equals") and index.equals(other.index):
         return
     ours = labels_along(index)
     if len(ours) != len(theirs):
-        raise ValueError(f"{what} has {counted(len(theirs), 'row')}, x has {len(ours):,}")
+        raise ValueError(f"{what} has {counted(len(theirs), 'row')}, {among} has {len(ours):,}")
     if np.array_equal(ours, theirs):  # the same labels in another type
         return
     pairs = enumerate(zip(ours, theirs, strict=True))
     row, (mine, its) = next((i, pair) for i, pair in pairs if pair[0] != pair[1])
     raise ValueError(
-        f"row {row} is {mine!s} in x and {its!s} in {what}: reindex one like the other, or give "
-        "an array (.to_numpy()) to match rows by position"
+        f"row {row} is {mine!s} in {among} and {its!s} in {what}: reindex one like the other, or "
+        "give an array (.to_numpy()) to match rows by position"
     )
 
 

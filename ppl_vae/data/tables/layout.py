@@ -84,7 +84,7 @@ class Layout:
         """
         import pandas as pd
 
-        values = torch.as_tensor(x).detach().cpu().numpy()
+        values = x.detach().cpu().numpy() if isinstance(x, Tensor) else np.asarray(x)
         num_columns = len(self.names)
         if values.ndim not in (2, 3) or values.shape[-1] != num_columns:
             raise ValueError(

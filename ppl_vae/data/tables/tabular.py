@@ -100,6 +100,11 @@ class Tabular:
         return {name: each for layout in self._layouts for name, each in layout.levels.items()}
 
     @property
+    def feature_levels(self) -> dict[str, tuple[str, ...]]:
+        """Those of `levels` that are of columns of x."""
+        return dict(self._layout.levels)
+
+    @property
     def types(self) -> tuple[str, ...]:
         """The type in which each column of x was given: bool, integer, float, category, ordered."""
         return self._layout.types
@@ -230,13 +235,12 @@ class Tabular:
         """
         if self.context is None:
             raise ValueError(f"{self.name!r} has no covariates: give Dataset(x, context=)")
-        index = self.index if self.is_frame else None
         if is_frame(context):
-            same_index(index, context, "context")
+            self.refuse_other_index(context, "context")
             context = dict(context.items())
         if isinstance(context, Mapping):
             for name, value in context.items():
-                same_index(index, value, f"context[{name!r}]")
+                self.refuse_other_index(value, f"context[{name!r}]")
             changed = self._covariates.changed(self.context, context)
             return self._with(context=changed, source=None)
         if np.ndim(context) == 0:
@@ -253,15 +257,15 @@ class Tabular:
             )
         return self._with(context=inputs, source=None)
 
-    def to_frame(self, x: Any = None) -> "pd.DataFrame":
+    def to_frame(self, x: Any = None, index: Any = None) -> "pd.DataFrame":
         """x, or other numbers in the same columns, as a frame with the names and types of x.
 
         Categories have their levels and order; whole numbers and Booleans have a nullable type if a
-        value is missing. Draws (S, N, F) have a further level "sample" in their index. The rows
-        have the names of this data set if there are as many.
+        value is missing. Draws (S, N, F) have a further level "sample" in their index.
 
         Args:
             x: Rows (N, F) or draws (S, N, F), such as those of `Model.sample`; None is x itself.
+            index: Names of the rows; None takes those of this data set if there are as many.
 
         Raises:
             ValueError: x is not a table (but images, or rows in a file), has other columns, or
@@ -275,7 +279,7 @@ class Tabular:
             (['male', nan], ['male'])
         """
         self._require_table(self.x, "to_frame")
-        rows = self.coords[self.dims[0]]
+        rows = self.row_labels if index is None else index
         return self._layout.frame(self.x if x is None else x, rows, self.kinds)
 
     def context_frame(self) -> "pd.DataFrame":
@@ -307,7 +311,27 @@ class Tabular:
     def index(self) -> Any:
         """The rows' names: the index of the frame if x came from one, with all its levels."""
         found = None if self.source is None else self.source.index
-        return self.coords[self.dims[0]] if found is None else found
+        if found is None and self.is_frame:
+            import pandas as pd
+
+            return pd.Index(self.row_labels)
+        return self.row_labels if found is None else found
+
+    def refuse_other_index(self, other: Any, what: str) -> None:
+        """Refuse an object of pandas whose index is not that of x; arrays go by position.
+
+        Args:
+            other: What belongs to the rows.
+            what: Its name.
+
+        Raises:
+            ValueError: x came in a frame, and the indexes differ; the first such row is named.
+
+        Example:
+            >>> from ppl_vae.data import Dataset
+            >>> Dataset([[0.0], [1.0]]).refuse_other_index([2.0, 3.0], "weights")
+        """
+        same_index(self.index if self.is_frame else None, other, what)
 
     @property
     def row_labels(self) -> np.ndarray:

@@ -14,6 +14,7 @@ from pyro.infer import ELBO
 from torch import Tensor
 
 from ppl_vae.data import Dataset
+from ppl_vae.data.validation import copied
 from ppl_vae.diagnostics.estimators.cost import peak_memory, seconds
 from ppl_vae.diagnostics.estimators.noise import Moments
 from ppl_vae.diagnostics.estimators.row import EstimatorRow, Reference
@@ -105,7 +106,7 @@ def compare_estimators(
     inference = Inference(model, guide, data)
     treat_alike(inference.data, "compare_estimators")
     chosen = _named(objectives)
-    known = _known(exact, len(inference))
+    known = _known(exact, inference.data)
     # Copies, since a moving baseline belongs to the caller.
     runs = [
         _Run(copy.deepcopy(objective), derived_seed(replicates.seed, Stream.OBJECTIVES + i))
@@ -166,19 +167,20 @@ def _named(objectives: Sequence[ELBO] | Mapping[str, ELBO]) -> dict[str, ELBO]:
     return found
 
 
-def _known(exact: Any, num_data: int) -> np.ndarray | None:
+def _known(exact: Any, data: Dataset) -> np.ndarray | None:
     """log p(x) as given, (N,), checked."""
     if exact is None:
         return None
+    data.refuse_other_index(exact, "exact")
     try:
-        values = torch.as_tensor(exact).detach().cpu().double().numpy()
+        values = torch.as_tensor(copied(exact)).detach().cpu().double().numpy()
     except (TypeError, ValueError, RuntimeError):
         raise TypeError(
             f"exact is a {type(exact).__name__}: give log p(x) of each row as numbers"
         ) from None
-    if values.shape != (num_data,):
+    if values.shape != (len(data),):
         raise ValueError(
-            f"exact has shape {values.shape}, the data have {num_data} rows: give log p(x) of each"
+            f"exact has shape {values.shape}, the data have {len(data)} rows: give log p(x) of each"
         )
     if len(bad := np.flatnonzero(~np.isfinite(values))):
         raise ValueError(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from ppl_vae.data.validation import row_names, same_index
 from ppl_vae.runtime.checks import one_of, real_number, warn_caller
 from ppl_vae.runtime.display import Shown
 from ppl_vae.runtime.seeding import generator
@@ -53,6 +54,7 @@ class AnomalyPValues(Shown):
         names: Names of the rows, (m,).
         score: What the score is, in words.
         smallest: The smallest value that p can take, 1 / (n + 1).
+        calibration_names: Names of the rows of calibration, (n,); None if they have none.
 
     References:
         Bates et al. (2023), Testing for outliers with conformal p-values, Annals of Statistics 51;
@@ -71,39 +73,45 @@ class AnomalyPValues(Shown):
     names: np.ndarray
     score: str
     smallest: float
+    calibration_names: np.ndarray | None = None
 
     @classmethod
     def from_scores(
-        cls, calibration: Any, scores: Any, *, names: Any = None, score: str = "score"
+        cls,
+        calibration: Any,
+        scores: Any,
+        *,
+        names: Any = None,
+        score: str = "score",
+        calibration_names: Any = None,
     ) -> "AnomalyPValues":
         """P-values from scores of any detector, larger is odder, computed alike for all rows.
 
         Args:
             calibration: Scores of the rows of calibration, (n,), which the detector has not seen.
             scores: Scores of the rows, (m,).
-            names: Names of the rows; None numbers them.
+            names: Names of the rows; None takes the index of a Series of scores, and numbers an
+                array. A Series of scores has these names, in their order, as its index.
             score: What the score is, in words.
+            calibration_names: Names of the rows of calibration, likewise; an array has none.
 
         Raises:
-            ValueError: No rows, NaN, another shape than one number for each row, or another number
-                of names.
+            ValueError: No rows, NaN, another shape than one number for each row, another number of
+                names, or scores with another index.
         """
         known = _numbers(calibration, "calibration")
         values = _numbers(scores, "test")
         if len(np.unique(np.concatenate([known, values]))) == 1:
             warn_caller(f"all rows have the score {values[0]:g}: every p-value is 1")
-        numbers = np.arange(len(values)) if names is None else np.asarray(names)
-        if numbers.shape != values.shape:
-            raise ValueError(
-                f"names has the shape {numbers.shape} for {len(values)} rows: give one for each"
-            )
+        found = _names(names, scores, len(values), "")
         return cls(
             p_values=conformal_p_values(known, values),
             scores=values,
             calibration_scores=known,
-            names=numbers,
+            names=np.arange(len(values)) if found is None else found,
             score=score,
             smallest=1 / (len(known) + 1),
+            calibration_names=_names(calibration_names, calibration, len(known), "calibration_"),
         )
 
     def __len__(self) -> int:
@@ -174,10 +182,11 @@ class AnomalyPValues(Shown):
         Args:
             calibration_weights: w_i = density of the covariates of test rows over that of
                 calibration rows, up to a factor, at each row of calibration, (n,).
-            weights: The same at each row, (m,).
+            weights: The same at each row, (m,). A Series has the names of the rows as its index.
 
         Raises:
-            ValueError: Weights that are negative, not finite, or of another number.
+            ValueError: Weights that are negative, not finite, of another number, or a Series in
+                another order than the rows.
 
         References:
             Tibshirani et al. (2019), Conformal prediction under covariate shift, arXiv:1904.06019;
@@ -249,6 +258,9 @@ class AnomalyPValues(Shown):
         """Weights of the rows of calibration, and of the rows; not all of them zero."""
         known = _weights(calibration_weights, len(self.calibration_scores), "calibration_weights")
         own = _weights(weights, len(self), "weights")
+        pair = calibration_weights, "calibration_weights"
+        same_index(self.calibration_names, *pair, "calibration_names")
+        same_index(self.names, weights, "weights", "names")
         if not known.sum() + own.min() > 0:
             raise ValueError(
                 "all calibration_weights and a weight are 0, so that a p-value is 0 / 0: leave out "
@@ -277,6 +289,20 @@ class AnomalyPValues(Shown):
             f"{self.smallest:.2g}, and alpha={alpha:g} takes {possible}; {enough} rows of "
             "calibration would do for one"
         )
+
+
+def _names(names: Any, scores: Any, size: int, kind: str) -> np.ndarray | None:
+    """Names of the rows, those of a Series of scores if none are given; None if there are none."""
+    if names is None:
+        return row_names(scores)
+    found = np.asarray(names)
+    if found.shape != (size,):
+        raise ValueError(
+            f"{kind}names has the shape {found.shape} for {size} rows: give one for each"
+        )
+    labels = names if row_names(names) is None else names.index  # a column of a frame
+    same_index(labels, scores, f"{kind}scores", f"{kind}names")
+    return found
 
 
 def _numbers(values: Any, what: str) -> np.ndarray:

@@ -110,8 +110,10 @@ def anomaly_pvalues(
     ready = chosen.ready(model, guide, used, progress)
     _refuse_reference(ready, known, tested)
     scores = [ready.oddness(model, guide, rows, progress) for rows in (known, tested)]
-    names = tested.coords[tested.dims[0]]
-    return AnomalyPValues.from_scores(*scores, names=names, score=_words(score, chosen))
+    names: Any = {"names": tested.row_labels}
+    if known.is_frame:
+        names["calibration_names"] = known.row_labels
+    return AnomalyPValues.from_scores(*scores, **names, score=_words(score, chosen))
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,9 @@ class Custom:
 
     def oddness(self, model: Program, guide: Program, data: Dataset, progress: bool) -> np.ndarray:
         """What the function gives, (N,)."""
-        found = np.asarray(self.function(model, guide, data), dtype=np.float64)
+        given = self.function(model, guide, data)
+        data.refuse_other_index(given, "the score")
+        found = np.asarray(given, dtype=np.float64)
         if found.shape != (len(data),):
             raise ValueError(
                 f"the score gives an array of shape {found.shape} for {len(data)} rows: give one "

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from ppl_vae.data import Dataset, as_dataset
-from ppl_vae.data.validation import same_index
 from ppl_vae.diagnostics.latents.means import dimension_names
 from ppl_vae.diagnostics.predictive.replicates import ReplicatedData
 from ppl_vae.errors import ArgumentError
@@ -179,7 +178,7 @@ def contrast(
     rows = inference.data
     parts = {"groups": groups, "strata": strata, "subjects": subjects}
     for what, values in parts.items():
-        same_index(rows.index if rows.is_frame else None, values, what)
+        rows.refuse_other_index(values, what)
     design = Design.of(len(rows), groups, strata, subjects, settings.reference)
     _refuse_known_groups(rows, design)
     _warn_of_missing(rows, design)

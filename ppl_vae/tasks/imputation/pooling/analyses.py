@@ -1,11 +1,15 @@
 """What the analyses of imputed data sets return, as arrays: estimates and their variances."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
+
+from ppl_vae.data.tables.frames import is_frame
+from ppl_vae.data.validation import row_names, same_rows
 
 __all__ = ["Analyses", "read_analyses"]
 
@@ -73,10 +77,10 @@ def read_analyses(estimates: Any, variances: Any = None, names: Any = None) -> A
         estimates: Arrays (m,) or (m, p); without variances a list of fitted models (`params`,
             `cov_params()`, `df_resid`) or of pairs (estimate, variance).
         variances: (m,), (m, p) or covariance matrices (m, p, p).
-        names: Names of the estimates; None takes those of the models.
+        names: Names of the estimates; None takes those of the models, Series and frames.
 
     Raises:
-        ValueError: They cannot be read; the message names the place.
+        ValueError: They cannot be read, or name other terms; the message names the place.
 
     Example:
         >>> read_analyses([([1.0, 2.0], [0.1, 0.1]), ([1.5, 2.5], [0.1, 0.1])]).names
@@ -86,11 +90,14 @@ def read_analyses(estimates: Any, variances: Any = None, names: Any = None) -> A
     if variances is None:
         results = _as_list(estimates)
         found = [_read(result, f"estimates[{i}]") for i, result in enumerate(results)]
-        _refuse_other_names(results)
-        names = _names_of(results[0]) if names is None else names
+        terms = _terms_of_results(results)
         dfcom = min(_residual_df(result) for result in results)
         estimates = _stacked([pair[0] for pair in found], "estimates")
         variances = _stacked([pair[1] for pair in found], "variances")
+    else:
+        same_rows(None, estimates=estimates, variances=variances)
+        terms = _terms_of_all(estimates, "estimates") | _terms_of_all(variances, "variances")
+    names = _agreed(terms, names)
     values = _numbers(estimates, "estimates")
     spread = _numbers(variances, "variances")
     if values.ndim not in (1, 2) or values.size == 0:
@@ -149,24 +156,58 @@ def _residual_df(result: Any) -> float:
     return math.inf if math.isnan(df) else df
 
 
-def _refuse_other_names(results: Sequence[Any]) -> None:
-    """Raise ValueError at the first analysis whose estimates have other names, or another order."""
-    first = _names_of(results[0])
-    for i, result in enumerate(results):
-        names = _names_of(result)
-        if names is not None and first is not None and list(names) != list(first):
+def _agreed(terms: Mapping[str, list[Any]], names: Any) -> Any:
+    """Names of the terms, which all analyses must give in one order; other `names` replace them."""
+    if not terms:
+        return names
+    (first, ours), *others = terms.items()
+    if names is not None and sorted(map(str, names)) == sorted(map(str, ours)):
+        first, ours, others = "names", list(names), list(terms.items())
+    for place, theirs in others:
+        pairs = enumerate(zip_longest(ours, theirs, fillvalue="missing"))
+        differ = [(i, mine, its) for i, (mine, its) in pairs if str(mine) != str(its)]
+        if differ:
+            i, mine, its = differ[0]
             raise ValueError(
-                f"estimates[{i}] are of {list(names)}, and estimates[0] of {list(first)}: give the "
-                "same terms in the same order, with the same levels of categories"
+                f"term {i} is {mine!s} in {first} and {its!s} in {place}: give the same terms in "
+                "the same order, with the same levels of categories"
             )
+    return ours if names is None else names
 
 
-def _names_of(result: Any) -> Any:
-    """Names of the parameters: the index of a pandas Series, or the model's regressors."""
-    params: Any = result[0] if isinstance(result, tuple) else getattr(result, "params", None)
-    if hasattr(params, "to_numpy") and params.ndim == 1:
-        return params.index
-    return getattr(getattr(result, "model", None), "exog_names", None)
+def _terms_of_results(results: Sequence[Any]) -> dict[str, list[Any]]:
+    """Names of the terms of fitted models or pairs, by place, where they have names."""
+    found: dict[str, list[Any]] = {}
+    for i, result in enumerate(results):
+        if isinstance(result, tuple):
+            estimate, variance = result
+        else:
+            estimate, variance = result.params, result.cov_params()
+        terms = _terms(estimate, f"estimates[{i}]")
+        regressors = getattr(getattr(result, "model", None), "exog_names", None)
+        if not terms and regressors is not None:
+            terms = {f"estimates[{i}]": list(regressors)}
+        found |= terms | _terms(variance, f"variances[{i}]")
+    return found
+
+
+def _terms_of_all(given: Any, what: str) -> dict[str, list[Any]]:
+    """Names of the terms of a frame (m, p), or of a list with an entry for each imputation."""
+    if is_frame(given):
+        return {what: list(given.columns)}
+    parts = given if isinstance(given, Sequence) and not isinstance(given, str) else ()
+    found: dict[str, list[Any]] = {}
+    for i, part in enumerate(parts):
+        found |= _terms(part, f"{what}[{i}]")
+    return found
+
+
+def _terms(given: Any, place: str) -> dict[str, list[Any]]:
+    """Names of the terms of a Series, or of the rows and columns of a frame of covariances."""
+    if row_names(given) is None:
+        return {}
+    rows = {place: list(given.index)}
+    return rows | {f"the columns of {place}": list(given.columns)} if is_frame(given) else rows
 
 
 def _named(names: Any, values: np.ndarray) -> tuple[str, ...]:

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from ppl_vae.data.tables.frames import is_frame
+from ppl_vae.data.validation import same_index
 from ppl_vae.runtime.checks import one_line, suggestion, whole_number
 
 __all__ = ["PooledTest", "pool_chi_squares"]
@@ -149,18 +151,32 @@ def contrasts(hypotheses: Any, names: tuple[str, ...]) -> np.ndarray:
     """Rows (k, p) of the hypotheses L q = value: all estimates, some by name, or L itself."""
     if hypotheses is None:
         return np.eye(len(names))
+    by_term = hypotheses.T if is_frame(hypotheses) else hypotheses
     chosen = [hypotheses] if isinstance(hypotheses, str) else list(hypotheses)
-    if all(isinstance(each, str) for each in chosen):
+    if all(isinstance(each, str) for each in chosen) and not is_frame(hypotheses):
         for each in chosen:
             if each not in names:
                 raise ValueError(f"no estimate is called {each!r}; {suggestion(each, names)}")
         return np.eye(len(names))[[names.index(each) for each in chosen]]
+    same_index(names, by_term, "the terms of hypotheses", "the estimates")
     rows = np.atleast_2d(np.asarray(hypotheses, dtype=np.float64))
     if rows.shape[1:] != (len(names),):
         raise ValueError(
             f"hypotheses have shape {rows.shape}; give names, or rows of {len(names)} coefficients"
         )
     return rows
+
+
+def refuse_other_order(hypotheses: Any, values: Any, names: tuple[str, ...]) -> None:
+    """Refuse a Series of values whose index is not that of the hypotheses."""
+    labels: Any = names if hypotheses is None else hypotheses
+    if is_frame(hypotheses):
+        labels = hypotheses.index
+    elif isinstance(hypotheses, str):
+        labels = (hypotheses,)
+    elif np.asarray(labels).dtype.kind not in "OU":  # coefficients without names
+        labels = None
+    same_index(labels, values, "values", "hypotheses")
 
 
 def refuse_dependent(covariance: np.ndarray) -> None:

@@ -15,6 +15,7 @@ from ppl_vae.tasks.imputation.pooling.hypotheses import (
     PooledTest,
     contrasts,
     refuse_dependent,
+    refuse_other_order,
     wald_d1,
     wald_d2,
 )
@@ -206,13 +207,14 @@ class Pooled(Shown):
         For one hypothesis, the p-value of the table has better degrees of freedom.
 
         Args:
-            hypotheses: Names of estimates; or coefficients L, (k, p); None is all estimates.
+            hypotheses: Names of estimates; or coefficients L, (k, p), the columns of a frame being
+                the estimates in their order; None is all estimates.
             values: Their values under the hypothesis.
             method: "D1" or "D2".
 
         Raises:
-            ValueError: The analyses had variances only, there is no such name, or the hypotheses
-                are not linearly independent.
+            ValueError: The analyses had variances only, there is no such name, the hypotheses are
+                not linearly independent, or an object of pandas has its labels in another order.
 
         References:
             Li, Raghunathan and Rubin (1991), Large-sample significance levels from multiply imputed
@@ -222,6 +224,7 @@ class Pooled(Shown):
         """
         one_of(method, "method", ("D1", "D2"))
         rows = contrasts(hypotheses, self.names)
+        refuse_other_order(hypotheses, values, self.names)
         covariances = rows @ self._covariances @ rows.T
         refuse_dependent(covariances.mean(0))
         differences = self.analyses.estimates @ rows.T - np.asarray(values, dtype=np.float64)
@@ -331,14 +334,15 @@ def pool(
         dfcom: Degrees of freedom of the same analysis of complete rows, such as N - p. None takes
             the smallest `df_resid` of the models, and infinity for arrays.
         level: Probability of the intervals.
-        names: Names of the estimates; None takes those of the models.
+        names: Names of the estimates; None takes those of the models, Series and frames, which
+            must name the same terms in the same order.
 
     Returns:
         The pooled estimates; print them.
 
     Raises:
         ValueError: Fewer than two imputations, a NaN or a negative variance (its place is named),
-            shapes that do not agree.
+            shapes that do not agree, terms that differ or are in another order.
 
     References:
         Rubin (1987), Multiple imputation for nonresponse in surveys, chapter 3; Barnard and Rubin
