@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from ppl_vae.data import Dataset
+from ppl_vae.data.validation import same_rows
 from ppl_vae.errors import DamagedFileError
 from ppl_vae.evidence.errors import clustered_se, error_of_mean, row_mean, sum_in_quadrature
-from ppl_vae.evidence.fingerprints import digests, quantity_of
+from ppl_vae.evidence.fingerprints import digests, quantity_of, row_weights
 from ppl_vae.evidence.pareto import (
     GOOD_K,
     SMALLEST_NUM_PARTICLES,
@@ -35,6 +37,7 @@ BIAS = {
 }
 ARRAYS = ("log_evidence", "mc_se", "ess", "pareto_k", "elbo", "smoothed", "num_used")
 OPTIONAL = ("digests", "shared_errors", "skewness", "spread", "believed", "weights")
+PER_ROW = ("weights", "digests")  # without which the rows of all parts would lose theirs
 WORDS = ("bound", "measure")
 CHECKS = "checks."  # before the name of each, in a file
 ROUNDING_OF_X = "rounding_of_x"  # the name of a check
@@ -164,10 +167,15 @@ class Evidence(Shown):
 
         Args:
             log_p: Nats, (N,), as scikit-learn's `score_samples` gives it.
-            x: The rows, in the units of the other models, (N, *event).
+            x: The rows, in the units of the other models, (N, *event): a `Dataset`, whose weights
+                are kept, or anything that is one's x.
             measure: "lebesgue" if p(x) is a density, "counting" if it is a probability; that of
                 the likelihood (`likelihood.measure`) for mixed columns.
-            weights: Sampling weights of the rows, (N,), or None.
+            weights: Sampling weights of the rows, positive, (N,), or None.
+
+        Raises:
+            ValueError: log_p or weights do not fit x: their number, their values, or the index of
+                an object of pandas; or x is a `Dataset` and weights are given beside it.
 
         Example:
             >>> evidence = Evidence.exact([-1.0, -2.0], [[0.0], [1.0]], measure="lebesgue")
@@ -175,10 +183,10 @@ class Evidence(Shown):
             [True, True]
         """
         values = np.asarray(log_p, dtype=np.float64).copy()  # np.array warns of torch's tensors
-        x = torch.from_numpy(np.asarray(x).copy())
-        if values.shape != (len(x),) or not np.isfinite(values).all():
+        rows = _rows_of_exact(log_p, x, weights)
+        if values.shape != (len(rows),) or not np.isfinite(values).all():
             raise ValueError(
-                f"log_p has shape {values.shape} and x {len(x)} rows: give a finite number for "
+                f"log_p has shape {values.shape} and x {len(rows)} rows: give a finite number for "
                 "each row"
             )
         if not ("counting" in measure or "lebesgue" in measure):
@@ -186,12 +194,11 @@ class Evidence(Shown):
                 f"measure is {measure!r}; it must be 'counting' or 'lebesgue', or the measure of a "
                 "likelihood"
             )
-        zero, one = np.zeros(len(x)), np.ones(len(x))
+        zero, one = np.zeros(len(rows)), np.ones(len(rows))
         arrays = (values, zero, one, zero - np.inf, values, values, one.astype(int))
         known: dict[str, Any] = {"skewness": zero, "spread": zero, "believed": one.astype(bool)}
-        if weights is not None:
-            known["weights"] = np.asarray(weights, dtype=np.float64)
-        return Evidence(*arrays, digests=digests(x), measure=measure, **known)
+        known |= {"digests": digests(rows.x), "weights": row_weights(rows)}
+        return Evidence(*arrays, measure=measure, **known)
 
     @property
     def unresolved(self) -> np.ndarray:
@@ -290,11 +297,29 @@ class Evidence(Shown):
         )
 
 
+def _rows_of_exact(log_p: Any, x: Any, weights: Any) -> Dataset:
+    """The rows of exact log p(x), with their weights."""
+    is_data = isinstance(x, Dataset)
+    if is_data and weights is not None:
+        raise ValueError(f"{x.name!r} is a Dataset: give its weights as Dataset(x, weights=...)")
+    rows = x.in_memory() if is_data else Dataset(x, weights=weights, dtype=torch.float64)
+    rows.refuse_other_index(log_p, "log_p")
+    same_rows(None, log_p=log_p, weights=weights)
+    return rows
+
+
 def concatenate(parts: list[Evidence]) -> Evidence:
     """Evidence of all rows from the evidence of parts, in order."""
     kinds = sorted({part.bound for part in parts})
     if len(kinds) > 1:
         raise ValueError(f"evidence of two kinds cannot be joined: {kinds[0]!r} and {kinds[1]!r}")
+    for name in PER_ROW:
+        known = [getattr(part, name) is not None for part in parts]
+        if any(known) and not all(known):
+            raise ValueError(
+                f"evidence with and without {name} of its rows cannot be joined: part "
+                f"{known.index(True)} has them and part {known.index(False)} has none"
+            )
     return joined(parts)
 
 

@@ -104,7 +104,8 @@ def judged_beside(evidence: Evidence, others: Evidence) -> Evidence:
     """
     if evidence.spread is None or others.spread is None:
         return evidence
-    both = [replace(each, checks={}) for each in (evidence, others)]
+    unlike: Any = {"checks": {}, "digests": None, "weights": None}  # the verdicts use none of these
+    both = [replace(each, **unlike) for each in (evidence, others)]
     together = pooled(both).is_estimate[: len(evidence)]
     is_alike = evidence.spread <= others.spread.max()
     return replace(evidence, believed=np.where(is_alike, together, evidence.is_estimate))
