@@ -327,3 +327,53 @@ def test_a_report_takes_an_estimator(fitted, tmp_path):
 def test_a_report_refuses_what_is_no_run(run, tmp_path):
     with pytest.raises(ValueError, match="run is .*: give the folder"):
         pv.write_report(run, tmp_path)
+
+
+# --- kind and index of the result -----------------------------------------------------------------
+
+ORDER = np.random.default_rng(1).permutation(60)
+GIVEN = {"none": None, "numbers": FRAME[["age"]], "categories": FRAME[["sex"]]}
+
+
+def as_given(kind, values, columns):
+    """An array, or a frame whose index is no order."""
+    return values if kind == "array" else pd.DataFrame(values, ORDER, columns)
+
+
+@pytest.mark.parametrize("name", list(GIVEN))
+@pytest.mark.parametrize("kind", ["array", "frame"])
+@pytest.mark.parametrize("categories", [False, True])
+def test_results_have_the_kind_and_index_that_they_have_without_covariates(kind, name, categories):
+    context = GIVEN[name]
+    if context is not None and (kind == "frame" or categories):
+        context = context.set_axis(ORDER)
+    rows = as_given("frame" if categories else kind, X, list("abc"))
+    if categories:
+        rows = rows.assign(c=np.where(X[:, 2] > 0, "high", "low"))
+    holes = rows.copy()
+    (holes if isinstance(holes, np.ndarray) else holes.iloc)[0, 0] = np.nan
+    imputed = VAEImputer(**TINY).fit(rows, context=context).transform(holes, context=context)
+    vae = VAE(**TINY).fit(rows, context=context)
+    latents = as_given(kind, vae.transform(rows, context=context), ["vae0"])
+    drawn, _ = vae.sample(60 if context is None else 1, context=context)
+    back = vae.inverse_transform(latents, context=context)
+    if not categories:
+        assert {type(each) for each in (imputed, drawn, back)} == {np.ndarray}
+        return
+    numbers = list(range(60))
+    assert imputed.index.tolist() == ORDER.tolist()
+    assert drawn.index.tolist() == numbers
+    assert back.index.tolist() == (numbers if kind == "array" else ORDER.tolist())
+    for each in (imputed, drawn, back):
+        assert set(each["c"]) <= {"high", "low"}
+
+
+def test_latents_in_another_order_are_refused_and_views_are_decoded():
+    vae = VAE(**TINY | {"latent_dim": 2}).set_output(transform="pandas").fit(X)
+    latents = vae.transform(X)
+    found = vae.inverse_transform(latents)
+    np.testing.assert_array_equal(vae.inverse_transform(latents.to_numpy()[::-1])[::-1], found)
+    renamed = latents.set_axis(["z0", "z1"], axis=1)
+    np.testing.assert_array_equal(vae.inverse_transform(renamed), found)
+    with pytest.raises(ValueError, match=re.escape("column 0 of X is 'vae1', which is latent 1")):
+        vae.inverse_transform(latents[["vae1", "vae0"]])

@@ -93,7 +93,7 @@ class VAEImputer(OneToOneFeatureMixin, Transformer, Estimator):
                 f"draws are not reliable for {poor} of {len(data)} rows: see "
                 "pv.impute(imputer.model_, imputer.guide_, X).rows, or raise max_steps"
             )
-        return data.to_frame(x) if data.levels else in_type_of(X, x)
+        return data.to_frame(x) if data.feature_levels else in_type_of(X, x)
 
     def _imputed(self, row: Dataset, seed: int) -> Imputations:
         """Draws of the missing values of one row; what they warn of is said once for all rows."""

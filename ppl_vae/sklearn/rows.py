@@ -163,7 +163,7 @@ def has_categories(frame: Any) -> bool:
 
 def expects_categories(estimator: Any, frame: Any) -> bool:
     """Whether a column of a frame held categories in the fit, so that numbers are no codes."""
-    return not estimator.data_.levels.keys().isdisjoint(map(str, frame.columns))
+    return not estimator.data_.feature_levels.keys().isdisjoint(map(str, frame.columns))
 
 
 def require_rows(estimator: Any, num_rows: int, least: int) -> None:

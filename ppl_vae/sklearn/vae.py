@@ -10,6 +10,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_array, check_is_fitted
 from torch import Tensor
 
+from ppl_vae.data.tables.frames import is_frame
 from ppl_vae.diagnostics.latents.means import latent_means
 from ppl_vae.families.missing import observed_part
 from ppl_vae.runtime.checks import whole_number
@@ -107,24 +108,28 @@ class VAE(ClassNamePrefixFeaturesOutMixin, Transformer, DensityMixin, Estimator)
     def inverse_transform(self, X: Any, context: Any = None) -> Any:
         """E[x given z], and the most probable level of each category, (N, features).
 
-        A frame if the model was fitted to one with categories.
+        A frame, with the index of X if it has one, if the model was fitted to a frame with
+        categories.
 
         Args:
-            X: Latents z, (N, D).
+            X: Latents z, (N, D), in the order of `get_feature_names_out` if their columns have
+                these names.
             context: Covariates, if the model was fitted with some.
         """
         check_is_fitted(self)
-        given = check_array(X, dtype=[np.float64, np.float32])
+        self._refuse_other_order(X)
+        given = check_array(X, dtype=[np.float64, np.float32]).copy()  # torch: no reversed views
         if given.shape[1] != self.model_.latent_dim:
             raise ValueError(
                 f"X has {given.shape[1]} columns, and the model {self.model_.latent_dim} latent "
                 "dimensions: give what transform returns"
             )
         with torch.no_grad():
-            z = torch.tensor(given, dtype=torch.float64)
+            z = torch.from_numpy(given).double()
             p = self.model_.decode(z, covariates(self, context, X))
             x = self._with_modes(p.mean, p)
-        return self._as_given(in_type_of(given, x.numpy()))
+        index = X.index if is_frame(X) else None
+        return self._as_given(in_type_of(given, x.numpy()), index)
 
     def score_samples(self, X: Any, context: Any = None) -> np.ndarray:
         """Estimates of log p(x) in nats, (N,); -inf outside the likelihood's support.
@@ -185,7 +190,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, Transformer, DensityMixin, Estimator)
 
     def _with_modes(self, x: Tensor, p: Any) -> Tensor:
         """x with the most probable level in columns of categories, p(x given z)."""
-        levels = self.data_.levels
+        levels = self.data_.feature_levels
         places = self.data_.places_of(list(levels))
         last = torch.tensor([len(each) - 1 for each in levels.values()])
         if not places:
@@ -198,9 +203,21 @@ class VAE(ClassNamePrefixFeaturesOutMixin, Transformer, DensityMixin, Estimator)
         x[..., places] = best.to(x)
         return x
 
-    def _as_given(self, x: np.ndarray) -> Any:
-        """Numbers, or a frame with the levels of its categories."""
-        return self.data_.to_frame(x) if self.data_.levels else x
+    def _as_given(self, x: np.ndarray, index: Any = None) -> Any:
+        """Numbers, or a frame with the levels of its categories, of other rows than in the fit."""
+        if not self.data_.feature_levels:
+            return x
+        return self.data_.to_frame(x, index=range(len(x)) if index is None else index)
+
+    def _refuse_other_order(self, X: Any) -> None:
+        """Refuse latents whose columns have the names of this estimator in another order."""
+        own = self.get_feature_names_out().tolist()
+        for place, name in enumerate(getattr(X, "columns", ())):
+            if name in own and own.index(name) != place:
+                raise ValueError(
+                    f"column {place} of X is {name!r}, which is latent {own.index(name)}: give "
+                    f"X[{own}]"
+                )
 
 
 def _components(prior: Any, z: Tensor) -> Tensor:
