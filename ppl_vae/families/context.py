@@ -2,8 +2,14 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+
+from ppl_vae.data import Dataset
+from ppl_vae.data.tables.columns import check_columns
+from ppl_vae.data.tables.frames import is_frame
+from ppl_vae.data.validation import copied
 
 __all__ = ["check_context", "read_context", "require_context_dim"]
 
@@ -31,13 +37,14 @@ def read_context(context: Any, context_dim: int, module: nn.Module) -> Tensor | 
     """Covariates from an array or tensor, in the float type and on the device of the module.
 
     Args:
-        context: (N, C), or (N,) if there is one covariate; None for none.
+        context: (N, C), or (N,) if there is one covariate; or a frame, whose columns and levels are
+            matched by name; None for none.
         context_dim: Number of covariates C.
         module: The module.
 
     Raises:
-        TypeError: They are a frame, whose columns and levels only a `Dataset` knows.
-        ValueError: One of them is missing or infinite.
+        ValueError: One of them is missing or infinite, or the columns or levels of a frame are not
+            those of training.
 
     Example:
         >>> read_context([1, 2], 1, nn.Linear(1, 1))
@@ -46,15 +53,23 @@ def read_context(context: Any, context_dim: int, module: nn.Module) -> Tensor | 
     """
     if context is None:
         return None
-    if hasattr(context, "columns"):
-        raise TypeError("context is a frame: pass data.with_context(frame).context")
-    values = torch.as_tensor(context).to(next(module.parameters()))
+    if is_frame(context):
+        context = _in_levels_of(module, context)
+    values = torch.as_tensor(copied(context)).to(next(module.parameters()))
     if values.dim() == 1 and context_dim == 1:
         values = values.unsqueeze(-1)
     if not values.isfinite().all():
         row = int((~values.isfinite()).flatten(1).any(1).nonzero()[0])
         raise ValueError(f"context is missing or infinite in row {row}: give finite covariates")
     return values
+
+
+def _in_levels_of(module: Any, frame: Any) -> Tensor | None:
+    """Covariates of a frame, in the columns and levels with which a Model or Guide was trained."""
+    nothing = np.full((len(frame), 1), np.nan)
+    rows = Dataset(nothing, context=frame, dtype=torch.float64).with_levels(module.levels)
+    check_columns(module.columns, rows.columns, type(module).__name__)
+    return rows.context
 
 
 def require_context_dim(part: nn.Module, context_dim: int) -> None:

@@ -1,0 +1,237 @@
+"""Objects of pandas beside rows or terms with labels: in the same order of labels, where they are
+what arrays are, or refused in one line."""
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import ppl_vae as pv
+from ppl_vae import AnomalyPValues, Evidence, beds, likelihoods, posteriors, priors
+from ppl_vae.data import Dataset
+from ppl_vae.evidence import pooled, reduce_log_weights
+
+NUM = 12
+NAMES = list("abcdefghijkl")
+X = np.random.default_rng(0).normal(size=(NUM, 2))
+FRAME = pd.DataFrame(X, columns=["u", "v"], index=NAMES)
+NUMBERS = pd.Series(np.arange(NUM) + 1.0, index=NAMES)
+FLAGS = FRAME > 0
+EXACT = {"measure": "lebesgue"}
+SCORES = AnomalyPValues.from_scores(NUMBERS, NUMBERS)
+BED = beds.rainforth(num_data=NUM, latent_dim=2)
+ROWS = pd.DataFrame(BED.x.numpy(), index=NAMES)
+
+
+def compared(exact):
+    objectives = {"elbo": pv.objectives.TraceELBO()}
+    options = {"exact": exact, "num_replicates": 4, "reference_particles": 2, "progress": False}
+    data = Dataset(ROWS, dtype=BED.x.dtype)
+    found = pv.compare_estimators(BED.model, BED.amortised_guide, data, objectives, **options)
+    return found.reference.log_evidence
+
+
+BESIDE = {
+    "weights beside a frame": lambda s: Dataset(FRAME, weights=s).weights,
+    "weights beside names": lambda s: Dataset(X, datum_names=NAMES, weights=s).weights,
+    "weights beside labels": lambda s: Dataset(X, labels=NUMBERS, weights=s).weights,
+    "args beside labels": lambda s: Dataset(X, labels=NUMBERS, args={"w": s}).args["w"],
+    "args beside args": lambda s: Dataset(X, args={"v": NUMBERS, "w": s}).args["w"],
+    "log_p beside a frame": lambda s: Evidence.exact(s, FRAME, **EXACT).log_evidence,
+    "log_p beside a Dataset": lambda s: Evidence.exact(s, Dataset(FRAME), **EXACT).log_evidence,
+    "log_p beside other units": lambda s: (
+        Evidence.exact(s, Dataset(FRAME, scale=2.0), **EXACT).log_evidence
+    ),
+    "weights beside x": lambda s: Evidence.exact(X[:, 0], FRAME, weights=s, **EXACT).weights,
+    "weights beside log_p": lambda s: Evidence.exact(NUMBERS, X, weights=s, **EXACT).weights,
+    "scores beside names": lambda s: AnomalyPValues.from_scores(X[:, 0], s, names=NAMES).scores,
+    "scores beside an index": lambda s: (
+        AnomalyPValues.from_scores(X[:, 0], s, names=NUMBERS.index).scores
+    ),
+    "scores beside a column": lambda s: (
+        AnomalyPValues.from_scores(X[:, 0], s, names=NUMBERS.map(str)).scores
+    ),
+    "weights beside scores": lambda s: SCORES.weighted(np.ones(NUM), s).p_values,
+    "weights of calibration": lambda s: SCORES.weighted(s, np.ones(NUM)).p_values,
+    "exact beside a frame": compared,
+}
+
+
+@pytest.mark.parametrize("what", list(BESIDE))
+def test_rows_are_in_the_order_of_their_labels_or_refused(what):
+    call = BESIDE[what]
+    np.testing.assert_array_equal(call(NUMBERS), call(NUMBERS.to_numpy()))
+    with pytest.raises(ValueError, match="row 0 is a in .* and l in .*: reindex") as error:
+        call(NUMBERS[::-1])
+    assert "\n" not in str(error.value)
+
+
+def test_entries_hidden_after_a_change_of_units_have_the_index_of_the_rows():
+    for data in (Dataset(FRAME, scale=2.0), Dataset(FRAME).hiding(FLAGS)):
+        assert data.hiding(FLAGS).x.isnan().numpy()[0].tolist() == FLAGS.iloc[0].tolist()
+        with pytest.raises(ValueError, match="row 0 is a in x and l in hidden"):
+            data.hiding(FLAGS[::-1])
+        with pytest.raises(ValueError, match="labels are not row numbers"):
+            data[pd.Index([3, 4])]
+
+
+def test_p_values_keep_the_names_of_a_series():
+    assert SCORES.to_frame().index.tolist() == NAMES
+    plain = AnomalyPValues.from_scores(X[:, 0], X[:, 1])
+    assert plain.names.tolist() == list(range(NUM))
+    assert plain.calibration_names is None
+
+
+# --- exact log p(x) -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        (-np.ones(NUM), "weight -1 at row 0"),
+        (np.r_[np.nan, np.ones(NUM - 1)], "weight nan at row 0"),
+        (np.r_[1.0, np.inf, np.ones(NUM - 2)], "weight inf at row 1"),
+        (np.zeros(NUM), "weight 0 at row 0"),
+        (np.where(np.arange(NUM) % 2, 1.0, -1.0), "weight -1 at row 0"),
+        (np.ones(3), "weights have shape (3, 1), x has 12 rows"),
+    ],
+)
+def test_weights_of_exact_evidence_are_those_of_a_dataset(weights, message):
+    calls = (
+        lambda: Evidence.exact(X[:, 0], X, weights=weights, **EXACT),
+        lambda: Dataset(X, weights=weights),
+    )
+    for call in calls:
+        with pytest.raises(ValueError, match=re.escape(message)):
+            call()
+
+
+def test_exact_evidence_takes_a_dataset_with_its_weights():
+    weights = NUMBERS.to_numpy()
+    data = Dataset(FRAME, weights=weights)
+    found = Evidence.exact(X[:, 0], data, **EXACT)
+    plain = Evidence.exact(X[:, 0], X, weights=weights, **EXACT)
+    for name in ("digests", "weights", "log_evidence"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(plain, name))
+    with pytest.raises(ValueError, match="give its weights as Dataset"):
+        Evidence.exact(X[:, 0], data, weights=weights, **EXACT)
+
+
+def test_evidence_with_and_without_what_belongs_to_rows_is_not_pooled():
+    weighted = Evidence.exact(X[:, 0], X, weights=NUMBERS, **EXACT)
+    plain = Evidence.exact(X[:, 0], X, **EXACT)
+    unknown = reduce_log_weights(np.zeros((50, NUM)))
+    cases = ((weighted, plain, "weights"), (plain, unknown, "digests"))
+    for one, other, what in cases:
+        for parts in ([one, other], [other, one]):
+            with pytest.raises(ValueError, match=f"with and without {what} of its rows"):
+                pooled(parts)
+    assert pooled([weighted[:5], weighted[5:]]).weights.tolist() == NUMBERS.tolist()
+
+
+# --- terms of pooled analyses ---------------------------------------------------------------------
+
+TERMS = ["one", "age", "dose"]
+OTHER = ["dose", "one", "age"]
+ESTIMATES = [pd.Series([10.0 + i, 0.5, -3.0], index=TERMS) for i in range(3)]
+MATRIX = pd.DataFrame(np.diag([0.1, 0.01, 0.04]), index=TERMS, columns=TERMS)
+VARIANCES = pd.Series(np.diag(MATRIX), index=TERMS)
+
+
+def reordered(parts, place):
+    """The same parts, of which one has its terms in another order."""
+    other = list(parts)
+    other[place] = parts[place][OTHER]
+    return other
+
+
+def crossed(matrix):
+    """Rows in one order of the terms, columns in another."""
+    return [MATRIX, MATRIX[OTHER] if matrix else MATRIX.loc[OTHER], MATRIX]
+
+
+POOLED = {
+    "estimates[1]": lambda: (reordered(ESTIMATES, 1), [MATRIX] * 3),
+    "variances[2]": lambda: (ESTIMATES, [MATRIX, MATRIX, MATRIX.loc[OTHER, OTHER]]),
+    "variances[0]": lambda: (ESTIMATES, reordered([VARIANCES] * 3, 0)),
+    "the columns of variances[1]": lambda: (ESTIMATES, crossed(1)),
+    "variances[1]": lambda: (ESTIMATES, crossed(0)),
+    "variances": lambda: (pd.DataFrame(ESTIMATES), pd.DataFrame([VARIANCES] * 3)[OTHER]),
+    "estimates[2]": lambda: (list(zip(reordered(ESTIMATES, 2), [VARIANCES] * 3, strict=True)),),
+}
+
+
+@pytest.mark.parametrize("place", list(POOLED))
+def test_terms_are_in_one_order_or_refused(place):
+    message = f"term 0 is one in .* and dose in {re.escape(place)}: give the same terms"
+    with pytest.raises(ValueError, match=message):
+        pv.pool(*POOLED[place]())
+
+
+def test_other_terms_and_names_in_another_order_are_refused():
+    other = [ESTIMATES[0], ESTIMATES[1].rename({"dose": "sex"}), ESTIMATES[2]]
+    with pytest.raises(ValueError, match=r"term 2 is dose in estimates\[0\] and sex in est"):
+        pv.pool(other, [MATRIX] * 3)
+    with pytest.raises(ValueError, match=r"term 0 is dose in names and one in estimates\[0\]"):
+        pv.pool(ESTIMATES, [MATRIX] * 3, names=OTHER)
+    with pytest.raises(ValueError, match="row 0 is 0 in estimates and 2 in variances"):
+        pv.pool(pd.Series([1.0, 2.0, 3.0]), pd.Series([0.1, 0.2, 0.3])[::-1])
+    assert pv.pool(ESTIMATES, [MATRIX] * 3, names=["A", "B", "C"]).names == ("A", "B", "C")
+
+
+def test_terms_keep_their_names():
+    plain = pv.pool(np.array(ESTIMATES), np.array([MATRIX] * 3), names=TERMS)
+    given = (
+        (ESTIMATES, [MATRIX] * 3),
+        (pd.DataFrame(ESTIMATES), np.array([MATRIX] * 3)),
+        (np.array(ESTIMATES), [MATRIX] * 3),
+        (list(zip(ESTIMATES, [MATRIX] * 3, strict=True)),),
+    )
+    for each in given:
+        pd.testing.assert_frame_equal(pv.pool(*each).to_frame(), plain.to_frame())
+
+
+def test_hypotheses_in_a_frame_are_coefficients_of_the_terms_in_their_order():
+    found = pv.pool(ESTIMATES, [MATRIX] * 3)
+    rows = pd.DataFrame([[1.0, -1.0, 0.0], [0.0, 0.0, 1.0]], index=["p", "q"], columns=TERMS)
+    values = pd.Series([0.5, 1.0], index=["p", "q"])
+    assert found.test(rows, values) == found.test(rows.to_numpy(), values.to_numpy())
+    named = pd.Series([9.0, 1.0], index=["one", "dose"])
+    assert found.test(["one", "dose"], named) == found.test(["one", "dose"], [9.0, 1.0])
+    refused = (
+        (rows[OTHER], 0.0),
+        (rows.loc["p"][OTHER], 0.0),
+        (rows, values[::-1]),
+        (["one", "dose"], named[::-1]),
+        (None, ESTIMATES[0][OTHER]),
+    )
+    for hypotheses, value in refused:
+        with pytest.raises(ValueError, match="row 0 is .* reindex one like the other"):
+            found.test(hypotheses, value)
+
+
+# --- covariates in a frame ------------------------------------------------------------------------
+
+
+def test_covariates_in_a_frame_are_matched_by_name():
+    sex = ["f", "m"] * (NUM // 2)
+    frame = pd.DataFrame({"u": (X[:, 0] > 0) * 1.0, "sex": sex, "age": X[:, 1]})
+    data = Dataset(frame, context=["sex", "age"])
+    with pv.seeded(0):
+        model = pv.Model(priors.StandardNormal(1), likelihoods.Bernoulli(1), start=data)
+        guide = pv.Guide(posteriors.MeanFieldNormal(1), 1, start=data)
+    file = pv.compress(model, guide, data)
+    context = frame[["sex", "age"]]
+    other = context.assign(sex=pd.Categorical(sex, ["m", "f"]))
+    reversed_view = np.flip(np.flip(data.context.numpy(), 0).copy(), 0)
+    for given in (context, other, data.context, reversed_view):
+        assert torch.equal(pv.decompress(model, guide, file, context=given), data.x)
+    for bad, message in (
+        (context[["age", "sex"]], "column 0 of context is 'age'"),
+        (context.assign(sex="x"), "column 'sex' of context is 'x' at row 0"),
+        (context[::-1], "context differs from the covariates of the compressed rows"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            pv.decompress(model, guide, file, context=bad)
