@@ -38,6 +38,7 @@ from ppl_vae.runtime.distributed import (
 )
 from ppl_vae.runtime.progress import progress_bar, show_step
 from ppl_vae.runtime.seeding import derived_seed, seeded
+from ppl_vae.training.monitoring.changes import Listener
 from ppl_vae.training.monitoring.collapse_alarm import collapse_warning, shares_information
 from ppl_vae.training.monitoring.monitor import Monitor
 from ppl_vae.training.record import STOPPED, FitResult, NonFiniteLossError, Watchers
@@ -140,6 +141,7 @@ class Run:
         done = self.result.num_epochs
         self.watchers.begin(self.training, last, self.result)
         start = latest = done, self.state.take()
+        listener = Listener(self.watchers, self.state, self.step, self.monitor)
         is_shown = self.training.progress and is_main()
         self.bar = bar = progress_bar(last, "fit", unit="epochs", done=done, progress=is_shown)
         programs = self.model, self.guide
@@ -147,6 +149,7 @@ class Run:
             for epoch in range(done + 1, last + 1):
                 if self._out_of_patience():
                     break
+                listener.go_on()
                 try:
                     row = self._epoch(epoch)
                 except NonFiniteLossError as error:
@@ -157,7 +160,7 @@ class Run:
                 ends = {k: f"{row[k]:.2f}" for k in ("train", "valid") if k in row}
                 bar.set_postfix(ends, refresh=False)
                 bar.update()
-                if self.watchers.stop(row, *programs):
+                if listener.stop(row, *programs):
                     self.result.stopped = STOPPED
                     break
         return self._finish()

@@ -61,7 +61,8 @@ def fit(
             called when the epoch is in the checkpoint, with model and guide in evaluation mode.
             Training stops if it returns True, and `FitResult.stopped` is "after_epoch"; what it
             raises, as for pruning, leaves `fit` with a note that names it. It is not called in the
-            second training of `refit`. Neither it nor the tracker changes the result.
+            second training of `refit`. It changes the result only if it changes the programs:
+            later steps then use what it made of them, and graphs are recorded afresh.
 
     Returns:
         History, best epoch, wall time.
@@ -73,7 +74,7 @@ def fit(
         ValueError: x is outside the support; there are no held-out rows for early stopping or
             refitting; a warm-up is requested with one of Pyro's objectives; the checkpoint is
             of other settings, data or programs, or of more epochs; batches have one row and the
-            objective compares rows.
+            objective compares rows; `after_epoch` changes which parameters are trained.
         TypeError: model, guide, objective or training has the wrong type; the tracker lacks a
             member.
 

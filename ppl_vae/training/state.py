@@ -61,8 +61,18 @@ class State:
     @property
     def parameters(self) -> list[Tensor]:
         """Trainable tensors, each once (a VampPrior shares the guide's)."""
-        found = [p for module in self.modules.values() for p in module.parameters()]
-        return [p for p in dict.fromkeys([*found, *self.named.values()]) if p.requires_grad]
+        return list(dict.fromkeys(self.trainable.values()))
+
+    @property
+    def trainable(self) -> dict[str, Tensor]:
+        """The same by name."""
+        found: dict[str, Tensor] = {
+            f"{which}.{name}": parameter
+            for which, module in self.modules.items()
+            for name, parameter in module.named_parameters()
+        }
+        found |= {f"named.{name}": parameter for name, parameter in self.named.items()}
+        return {name: p for name, p in found.items() if p.requires_grad}
 
     def take(self) -> Weights:
         """A copy of all weights."""

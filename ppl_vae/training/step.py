@@ -3,7 +3,7 @@
 import logging
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,6 +22,7 @@ from ppl_vae.runtime.recording import (
     RecordingError,
     check_agreement,
     compiled,
+    exchanged,
     first_line,
     recorded,
     replayed,
@@ -109,18 +110,29 @@ class RecordedStep(Step):
 
     def __init__(self, *parts: Any, ways: tuple[str, ...], level: int) -> None:
         super().__init__(*parts)
-        self.ways = ways
         self.level = level
         programs: Any = {"model": self.model, "guide": self.guide}
         self.modules = nn.ModuleDict(programs)
+        self.graphs: dict[tuple[Any, ...], Graph | None] = {}
+        self.said: set[str] = set()
+        self.keeps_batch = False
+        self.batch: Arguments | None = None  # the last of the largest ones, if it is kept
+        self.renew(ways)
+
+    def renew(self, ways: tuple[str, ...]) -> None:
+        """Record afresh, as the programs are now; by the handlers alone if there are no ways."""
+        self.ways = ways
+        self.graphs.clear()
         frozen = [p for p in self.modules.parameters() if not p.requires_grad]
         self.others = [*self.modules.buffers(), *frozen]
         self.names: dict[Tensor, str] = {p: name for name, p in self.modules.named_parameters()}
-        self.graphs: dict[tuple[Any, ...], Graph | None] = {}
-        self.said: set[str] = set()
 
     def __call__(self, args: Arguments, kl_weight: float = 1.0) -> float:
         """The loss, from the graph if there is one."""
+        if not self.ways:
+            return super().__call__(args, kl_weight)
+        if self.keeps_batch and (self.batch is None or len(args[0]) >= len(self.batch[0])):
+            self.batch = args
         kind = kind_of(args)
         if kind not in self.graphs:
             self.graphs[kind] = self._graph(args)
@@ -131,6 +143,31 @@ class RecordedStep(Step):
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.grad = gradient
         return loss.item()
+
+    def example(self) -> tuple[Any, ...]:
+        """Inputs of the graph that stay as they are now, with the batch that was kept."""
+        assert self.batch is not None
+        values, others, args, weight = self._copied_inputs(self.batch, kl_weight=0.5)
+        return [value.clone() for value in values], others, args, weight
+
+    def outcome(
+        self, inputs: tuple[Any, ...], of_batch: Callable[..., Tensor]
+    ) -> list[Tensor | None] | None:
+        """Loss, gradient and a function of the batch by Pyro's handlers, with the same draws.
+
+        None if the programs fail or keep a state.
+        """
+        values, others, args, weight = inputs
+        others = [other.clone() for other in others]
+        held = [*self.parameters, *self.others]
+        try:
+            with unchanged(self.modules), seeded(1):
+                found = self._loss_and_gradient(values, others, args, weight)
+                with exchanged(self.modules, held, [*values, *others]):
+                    return [*found, of_batch(*args)]
+        # Whatever it was: if it is the program's own, the next step will raise it again.
+        except Exception:
+            return None
 
     def _graph(self, args: Arguments) -> Graph | None:
         """A graph for batches of this shape, or None."""
@@ -235,30 +272,6 @@ class RecordedStep(Step):
         finally:
             for parameter, gradient in zip(self.parameters, before, strict=True):
                 parameter.grad = gradient
-
-
-@contextmanager
-def exchanged(module: nn.Module, held: list[Tensor], others: list[Tensor]) -> Iterator[None]:
-    """Replace tensors of the modules by others, wherever the modules hold them.
-
-    `torch.func.functional_call` does not restore a module that is reached by two names, as a
-    VampPrior's guide is.
-    """
-    new = dict(zip(map(id, held), others, strict=True))
-    places: list[Any] = [
-        (holder, name, old)
-        for part in module.modules()
-        for holder in (part._parameters, part._buffers)
-        for name, old in holder.items()
-        if id(old) in new
-    ]
-    try:
-        for holder, name, old in places:
-            holder[name] = new[id(old)]
-        yield
-    finally:
-        for holder, name, old in places:
-            holder[name] = old
 
 
 def stepper(training: Training, num_steps: int, *programs: Any) -> Step:

@@ -36,8 +36,16 @@ class Monitor:
     ) -> None:
         self.step = step
         self.programs = model, guide
-        self.losses = self._often_called(self._loss, num_losses, "held-out loss")
-        self.rates = self._often_called(partial(rate_of_rows, model, guide), num_rates, "rate")
+        self.num_losses = num_losses
+        self.num_rates = num_rates
+        self.renew(isinstance(step, RecordedStep))
+
+    def renew(self, may_record: bool) -> None:
+        """Record afresh, as the programs are now, if graphs may be used and that pays."""
+        self.may_record = may_record
+        rates = partial(rate_of_rows, *self.programs)
+        self.losses = self._often_called(self.loss_of, self.num_losses, "held-out loss")
+        self.rates = self._often_called(rates, self.num_rates, "rate")
 
     def loss(self, args: Arguments, seed: int) -> float:
         """The loss of these rows, without annealing."""
@@ -48,7 +56,7 @@ class Monitor:
         """Mean rate of these rows; see `mean_rate`."""
         return mean_rate(*self.programs, args, seed, weights, self.rates)
 
-    def _loss(self, *args: Tensor) -> Any:
+    def loss_of(self, *args: Tensor) -> Any:
         """The objective's loss by Pyro's handlers, a tensor where it has one."""
         step = self.step
         with evaluating(*self.programs):
@@ -60,6 +68,6 @@ class Monitor:
         self, function: Callable[..., Tensor], num_calls: int, name: str
     ) -> Callable[..., Tensor]:
         """The function, recorded if that pays."""
-        if isinstance(self.step, RecordedStep) and repays_recording(num_calls):
+        if self.may_record and repays_recording(num_calls):
             return RecordedFunction(function, modules_of(*self.programs), name)
         return function
