@@ -17,6 +17,7 @@ from ppl_vae.errors import DamagedFileError, OtherSettingsError
 from ppl_vae.evidence import EvidenceInterval
 from ppl_vae.runtime.sealed import read_arrays, read_tensors, write_arrays, write_tensors
 from ppl_vae.tasks import Fits
+from ppl_vae.training import schedules
 
 
 def quiet(**settings):
@@ -193,6 +194,45 @@ def test_a_checkpoint_of_more_epochs_is_refused(tmp_path):
     assert again.history == done.history
     with pytest.raises(OtherSettingsError, match=r"run.pt is of 3 epochs, more than the 2 of this"):
         trained(quiet(num_epochs=2, checkpoint=path))
+
+
+VARYING = {
+    "learning_rate": schedules.Cosine(1e-2),
+    "kl_schedule": lambda fraction: min(1.0, 0.1 + fraction),
+}
+STEADY = {
+    "learning_rate": schedules.Constant(1e-2),
+    "kl_schedule": lambda fraction: 0.5,
+    "kl_warmup_epochs": 2,
+    "scheduler": lambda o: optim.lr_scheduler.CosineAnnealingLR(o, 4),
+}
+
+
+def resumed(path, **settings):
+    """Trained for two epochs, then for two more."""
+    trained(quiet(num_epochs=2, checkpoint=path, **settings))
+    return trained(quiet(num_epochs=4, checkpoint=path, **settings))
+
+
+@pytest.mark.parametrize("name", VARYING)
+def test_more_epochs_than_a_schedule_was_read_for_are_a_warning(name, tmp_path, caplog):
+    settings = {name: VARYING[name]}
+    result = resumed(tmp_path / "run.pt", **settings)
+    said = f"run.pt: {name} depends on the fraction of num_epochs, which was 2 and is 4: the result"
+    assert caplog.text.count(said) == 1
+    assert result.settings["num_epochs"] == "4"
+    trained(quiet(num_epochs=4, checkpoint=tmp_path / "run.pt", **settings))
+    assert caplog.text.count(said) == 1
+
+
+@pytest.mark.parametrize("name", STEADY)
+def test_more_epochs_of_a_steady_schedule_are_one_training(name, tmp_path, caplog):
+    settings = {name: STEADY[name]}
+    found = resumed(tmp_path / "run.pt", **settings)
+    assert "fraction of num_epochs" not in caplog.text
+    at_once = trained(quiet(num_epochs=4, **settings))
+    for column in ("train", "valid", "kl_weight", "learning_rate"):
+        assert found.history[column] == at_once.history[column]
 
 
 def test_pyros_own_objective_goes_on_in_another_process(tmp_path):

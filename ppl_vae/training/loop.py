@@ -48,6 +48,7 @@ from ppl_vae.training.requirements import (
     check_objective,
     check_programs_for,
     check_weights,
+    continued,
     has_module,
     identity,
     in_words,
@@ -361,7 +362,7 @@ class Run:
         self.updates.restore(state)
         self.gradient.restore(state["gradient"])
         self.start = state.get("start")
-        self.result = FitResult(**state["result"])
+        self.result = continued(self.training, state["result"])
         self.best = Best(**state["best"])
 
     def _check_resumed(self, state: dict[str, Any]) -> None:

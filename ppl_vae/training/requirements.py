@@ -1,7 +1,7 @@
 """The requirements of `fit` on objective, rows and programs, checked before the first step."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from pyro import poutine
@@ -17,10 +17,13 @@ from ppl_vae.programs.validation import check_programs
 from ppl_vae.runtime.digests import digest
 from ppl_vae.runtime.distributed import num_processes
 from ppl_vae.runtime.seeding import seeded
-from ppl_vae.runtime.text import without_address
+from ppl_vae.runtime.text import counted, without_address
+from ppl_vae.training.record import FitResult
 from ppl_vae.training.settings import Training
 
 logger = logging.getLogger(__name__)
+
+NUM_FRACTIONS = 256  # of training, at which a schedule is read
 
 
 def check_objective(objective: Any, training: Training) -> None:
@@ -149,3 +152,42 @@ def identity(data: Dataset, **programs: Program) -> dict[str, str]:
         parts["validation weights"] = held_out.weights
     known = {name: values for name, values in parts.items() if values is not None}
     return found | {name: digest(blocks(values)) for name, values in known.items()}
+
+
+def continued(training: Training, before: dict[str, Any]) -> FitResult:
+    """The record in a checkpoint, under the settings that it goes on with."""
+    result = FitResult(**before)
+    num_epochs = int(result.settings.get("num_epochs", training.num_epochs))
+    message = rescheduled(training, num_epochs)
+    if message is not None:
+        logger.warning("%s: %s", training.checkpoint, message)
+    result.settings = training.in_words()
+    return result
+
+
+def rescheduled(training: Training, num_epochs: int) -> str | None:
+    """A sentence if a resumed training was of another number of epochs, and a schedule varies.
+
+    Example:
+        >>> from ppl_vae.training.schedules import Cosine
+        >>> rescheduled(Training(num_epochs=12, learning_rate=Cosine(1e-3)), 6)
+        'learning_rate depends on the fraction of num_epochs, which was 6 and is 12: the result \
+differs from that of one training of 12 epochs'
+        >>> rescheduled(Training(num_epochs=12, learning_rate=1e-3), 6)
+    """
+    given = {"learning_rate": training.learning_rate, "kl_schedule": training.kl_schedule}
+    varying = [name for name, schedule in given.items() if callable(schedule) and _varies(schedule)]
+    if not varying or training.num_epochs == num_epochs:
+        return None
+    depend = "depends" if len(varying) == 1 else "depend"
+    return (
+        f"{' and '.join(varying)} {depend} on the fraction of num_epochs, which was {num_epochs} "
+        f"and is {training.num_epochs}: the result differs from that of one training of "
+        f"{counted(training.num_epochs, 'epoch')}"
+    )
+
+
+def _varies(schedule: Callable[[float], float]) -> bool:
+    """Whether a schedule has more than one value."""
+    first = schedule(0.0)
+    return any(schedule(i / NUM_FRACTIONS) != first for i in range(1, NUM_FRACTIONS + 1))

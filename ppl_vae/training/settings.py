@@ -93,7 +93,8 @@ class Training:
             backwards; parameters, draws, densities and the held-out bound keep their own float
             type. None keeps it throughout.
         checkpoint: File for the whole state after each epoch; if it exists, training resumes from
-            it.
+            it. With another `num_epochs` than before, a schedule of the fraction of training has
+            other values than in one training of as many epochs, and a warning says so.
         progress: Whether to show a bar.
 
     Raises:
