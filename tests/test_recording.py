@@ -25,12 +25,19 @@ from cases import (
     vae,
 )
 from pyro.nn import PyroModule
+from torch._dynamo.utils import counters
 
 import ppl_vae as pv
 from ppl_vae import Guide, Model, likelihoods, objectives, posteriors, priors
 from ppl_vae.families.missing import observed_part
 from ppl_vae.programs.modules import missing_values
-from ppl_vae.runtime.recording import RecordedFunction, RecordingError, cuda, recorded
+from ppl_vae.runtime.recording import (
+    RecordedFunction,
+    RecordingError,
+    compiled,
+    cuda,
+    recorded,
+)
 from ppl_vae.training import loop, step
 from ppl_vae.training.step import training_mode
 
@@ -523,7 +530,23 @@ def test_log_weights_that_cannot_be_compiled_come_from_the_handlers(caplog):
 # -- another torch
 # ------------------------------------------------------------------------------------------
 
+
+def test_a_compiled_graph_that_is_kept_serves_other_frozen_tensors(compiler):
+    """torch keeps what it compiled, by its operations: a second graph of the same ones is found,
+    and computes with its own tensors, also after they change."""
+    x = torch.ones(3)
+    found = counters["inductor"]["fxgraph_cache_hit"]
+    for scale in (1.0, 3.0):
+        weight = torch.full((3,), scale)
+        run = compiled(recorded(lambda x, weight=weight: (x * weight).sin(), x), x)
+        torch.testing.assert_close(run(x), (x * weight).sin())
+        weight.fill_(7.0)
+        torch.testing.assert_close(run(x), (x * weight).sin())
+    assert counters["inductor"]["fxgraph_cache_hit"] > found
+
+
 TRACED_BY = ("torch._guards", "torch._subclasses", "torch.fx.experimental.proxy_tensor")
+COMPILED_BY = (*TRACED_BY, "torch._inductor", "torch.fx.experimental.symbolic_shapes")
 
 
 def without(monkeypatch, name):
@@ -545,7 +568,7 @@ def test_without_what_recording_takes_from_torch_the_handlers_train(
     assert f"torch {torch.__version__} has no {name}" in said[0].message
 
 
-@pytest.mark.parametrize("name", [*TRACED_BY, "torch._inductor"])
+@pytest.mark.parametrize("name", COMPILED_BY)
 def test_without_what_compiling_takes_from_torch_log_p_is_the_same(name, monkeypatch, caplog):
     model, guide = vae()
     x = data_for("Bernoulli", 8)

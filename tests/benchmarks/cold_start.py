@@ -48,5 +48,5 @@ def measure(options: Options) -> list[Row]:
         seconds("ppl-vae --help", times["ppl-vae --help"], at_most=0.3),
         ratio(PUBLIC, times, PUBLIC, BASIS, at_most=1.15),
         seconds("first compiled step, torch's cache empty", empty),
-        seconds("first compiled step, compiled before by another process", filled),
+        seconds("first compiled step, compiled before by another process", filled, at_most=2),
     ]

@@ -40,12 +40,12 @@ def images(options: Options) -> list[Row]:
         try:
             with Peer("pythae", options.envs, folder, torch.bernoulli(grey)) as peer:
                 times = in_turn(works | {PYTHAE: peer.work("epoch", 1)}, rounds)
-            pythae = peer.named(ratio(work, times, "compiled", PYTHAE, at_most=0.55))
+            pythae = peer.named(ratio(work, times, "compiled", PYTHAE, at_most=0.45))
         except NotMeasured as error:
             times = in_turn(works, rounds)
-            pythae = Row(work, PYTHAE, at_most=0.55, not_measured=str(error))
+            pythae = Row(work, PYTHAE, at_most=0.45, not_measured=str(error))
     return [
-        ratio(work, times, "compiled", HAND, at_most=0.95),
+        ratio(work, times, "compiled", HAND, at_most=0.52),
         ratio(f"{work}, eager", times, "eager", HAND),
         ratio(work, times, "compiled", PYRO, at_most=0.50),
         pythae,

@@ -106,9 +106,10 @@ def rows_of(times: dict, work: str) -> list[Row]:
     fastest = min(floors, key=lambda name: statistics.median(times[name]))
     return [
         rate(work, times, "compiled", fastest, at_least=0.75),
-        rate(work, times, "compiled", ONEDNN),
+        rate(work, times, "compiled", ONEDNN, at_least=0.70),
         rate(work, times, "compiled", PYRO, at_least=3.0),
         rate(work, times, "compiled", PYRO_UNCHECKED),
         rate(f"{work}, not compiled", times, "eager", fastest),
+        rate(f"{work}, not compiled", times, "eager", ONEDNN, at_least=0.45),
         rate(f"{work}, the model in bfloat16", times, "compiled, bfloat16", "compiled"),
     ]

@@ -34,7 +34,14 @@ def traced(
 def through_compiler(graph: torch.fx.GraphModule, inputs: list[Any]) -> Callable[..., Any]:
     """The graph through torch's compiler, with the random stream of eager mode."""
     compiler = private("torch._inductor")
-    return compiler.compile(graph, inputs, options={"fallback_random": True})
+    guards = private("torch._guards")
+    subclasses = private("torch._subclasses")
+    symbolic = private("torch.fx.experimental.symbolic_shapes")
+    # torch keeps a compiled graph on disk only if there is such an environment, though none of
+    # these shapes is a symbol.
+    shapes = subclasses.FakeTensorMode(shape_env=symbolic.ShapeEnv(), static_shapes=True)
+    with guards.tracing(guards.TracingContext(shapes)):
+        return compiler.compile(graph, inputs, options={"fallback_random": True})
 
 
 def product_by_onednn(one: Tensor, other: Tensor) -> Tensor:
