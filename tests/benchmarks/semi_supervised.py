@@ -6,10 +6,10 @@ labels, a table of docs/results.md.
 M2: 784-500-50 and back with softplus units, Bernoulli pixels of statically binarised digits, 50,000
 training images, of which 100 have a label and are repeated 50 times at weight 1/50; label weight
 50, that is 0.1 N over all. M1: the same networks without classes. M1+M2: M2 with Gaussian features
-on draws from M1's posterior, 50 in all, 300 units, a new draw for each repeat; the means for the
-test images. The SVM is given the binarised pixels of the
-100 images, its C chosen by cross-validation among them. FOLDER holds what is done: an interrupted
-run continues where it was. FOLDER/results.json has the errors in per cent."""
+drawn from M1's posterior, 50 in all, 300 units, a new draw for each repeat; for the test images
+their means. The SVM is given the binarised pixels of the 100 images, its C chosen by
+cross-validation among them. FOLDER holds what is done: an interrupted run continues where it was.
+FOLDER/results.json has the errors in per cent."""
 
 import argparse
 import json
@@ -112,7 +112,7 @@ def m2(study: Study, name: str, inputs: Inputs, draw: int, likelihood: Any) -> N
     rows = torch.tensor(np.column_stack([test, np.full(len(test), np.nan)]), dtype=torch.float32)
     with torch.no_grad():
         guessed = guide.classify(rows).logits.argmax(-1).numpy()
-    found = {"error": 100 * float((guessed != np.asarray(study.test.labels)).mean())}
+    found = {"error": round(100 * float((guessed != np.asarray(study.test.labels)).mean()), 2)}
     found |= {"epochs": study.num_epochs, "seconds": seconds}
     study.note(f"{name}, draw {draw}", found)
 
