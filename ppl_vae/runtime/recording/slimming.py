@@ -22,11 +22,12 @@ SAME_IF_SAME_SHAPE = (aten.expand.default, aten.view.default)
 NATIVE = {
     "Tensor": "add div mul sub",
     "Tensor_Scalar": "pow",
-    "default": "abs addmm cat clamp empty_like exp expm1 isnan log log1p logsumexp mm neg "
-    "reciprocal sqrt squeeze stack t unsqueeze zeros_like",
+    "default": "abs addmm cat clamp empty_like exp expm1 isnan log log1p logsumexp mm neg ones "
+    "reciprocal sqrt squeeze stack t unsqueeze zeros zeros_like",
     "dim": "squeeze",
     "dim_IntList": "sum",
     "int": "select",
+    "memory_format": "empty",
     "self": "where",
 }
 MADE = {  # new tensors, by the operations that read their shape from another one
