@@ -131,6 +131,18 @@ def test_evidence_with_and_without_what_belongs_to_rows_is_not_pooled():
     assert pooled([weighted[:5], weighted[5:]]).weights.tolist() == NUMBERS.tolist()
 
 
+def test_densities_and_probabilities_are_not_pooled():
+    density, probability = (
+        Evidence.exact(X[:, 0], X, measure=measure) for measure in ("lebesgue", "counting")
+    )
+    for parts in ([density, probability], [probability, density]):
+        with pytest.raises(ValueError, match="two measures cannot be joined: 'counting' and 'leb"):
+            pooled(parts)
+    unknown = reduce_log_weights(np.zeros((50, NUM)))
+    assert pooled([density, density]).measure == "lebesgue"
+    assert pooled([unknown, unknown]).measure == ""
+
+
 # --- terms of pooled analyses ---------------------------------------------------------------------
 
 TERMS = ["one", "age", "dose"]

@@ -21,6 +21,8 @@ from ppl_vae.data.tables.schema import Schema
 from ppl_vae.data.tables.text_files import Missing
 from ppl_vae.diagnostics.table_plot import _limits
 from ppl_vae.experiment.metrics import Estimates
+from ppl_vae.experiment.rows.contrasted import _with_codes
+from ppl_vae.experiment.rows.samples import _with_context_of
 from ppl_vae.experiment.rows.sources import load_data, new_rows
 from ppl_vae.experiment.tables import DataTable
 from ppl_vae.report.answers import answers
@@ -724,3 +726,28 @@ def test_repeated_rows_are_counted(repeats):
     data = pv.Dataset(pd.concat([once] * repeats))
     assert _num_repeated(data) == 4 * (repeats - 1)
     assert _num_repeated(pv.Dataset(pd.DataFrame({"h": [0.0, -0.0, 1e-300]}))) == 1
+
+
+def test_covariates_of_samples_have_the_levels_of_training(tmp_path):
+    path = tmp_path / "context.csv"
+    path.write_text("region\n007\n7\n007\n")
+    levels = pd.DataFrame({"region": pd.Categorical(["007", "7"])})
+    data = pv.Dataset(np.zeros((2, 1)), context=levels)
+    rows = _with_context_of(path, data, Roles(context=("region",)))
+    assert rows.context_frame()["region"].tolist() == ["007", "7", "007"]
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("1.1 1.10 1.1", ["1.1", "1.10", "1.1"]),  # site and number of a patient
+        ("01 1 2", ["01", "1", "2"]),
+        ("9 10 9", [9, 10, 9]),
+        ("a b a", ["a", "b", "a"]),
+    ],
+)
+def test_codes_that_numbers_would_merge_are_kept_apart(tmp_path, written, expected):
+    path = tmp_path / "new.csv"
+    path.write_text("\n".join(["subject", *written.split()]) + "\n")
+    frame = _with_codes(path, pv.Dataset(np.zeros((2, 1))).schema, ["subject"])
+    assert frame["subject"].tolist() == expected

@@ -158,7 +158,8 @@ def pooled(parts: Iterable[Evidence]) -> Evidence:
         parts: Evidence of each part, in the order of the result.
 
     Raises:
-        ValueError: The parts hold bounds of different kinds, or only some of them have weights or
+        ValueError: The parts hold bounds of different kinds, or log p(x) of different measures
+            (densities and probabilities), or only some of them have weights or
             digests of their rows.
 
     References:

@@ -313,6 +313,11 @@ def concatenate(parts: list[Evidence]) -> Evidence:
     kinds = sorted({part.bound for part in parts})
     if len(kinds) > 1:
         raise ValueError(f"evidence of two kinds cannot be joined: {kinds[0]!r} and {kinds[1]!r}")
+    measures = sorted({part.measure for part in parts} - {""})
+    if len(measures) > 1:
+        raise ValueError(
+            f"log p(x) of two measures cannot be joined: {measures[0]!r} and {measures[1]!r}"
+        )
     for name in PER_ROW:
         known = [getattr(part, name) is not None for part in parts]
         if any(known) and not all(known):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, override
 
 from ppl_vae.data.tables.frames import is_frame
+from ppl_vae.data.tables.schema import Schema
 from ppl_vae.experiment.config import ConfigError
 from ppl_vae.experiment.rows.outputs import write_frame
 from ppl_vae.experiment.rows.sources import read_known
@@ -112,9 +113,10 @@ def contrast_file(
     """
     real_number(level, "level", above=0, below=1)
     one_of(method, "method", ("bh", "by"))
-    frame = rows if is_frame(rows) else read_known(rows, run.schema)
-    frame = frame.reset_index(drop=True).rename(columns=str)
     wanted = {"groups": [groups], "strata": strata, "subjects": subjects and [subjects]}
+    codes = [name for names in wanted.values() for name in names or ()]
+    frame = rows if is_frame(rows) else _with_codes(rows, run.schema, codes)
+    frame = frame.reset_index(drop=True).rename(columns=str)
     parts = {what: _columns(frame, names, what) for what, names in wanted.items() if names}
     if groups in (*run.schema.names, *run.schema.context):
         raise ConfigError(
@@ -128,6 +130,16 @@ def contrast_file(
     found.latents.discoveries(level)
     found.features.discoveries(level, method)
     return FileContrast(found, level, method)
+
+
+def _with_codes(path: Any, schema: Schema, codes: Sequence[str]) -> "pd.DataFrame":
+    """The table in a file; codes as they are written where numbers would merge some (01, 1)."""
+    frame = read_known(path, schema)
+    written = read_known(path, schema, codes)
+    merged = [
+        name for name in codes if name in frame and written[name].nunique() > frame[name].nunique()
+    ]
+    return frame.assign(**{name: written[name] for name in merged})
 
 
 def _columns(frame: "pd.DataFrame", names: Sequence[str], what: str) -> "pd.DataFrame":

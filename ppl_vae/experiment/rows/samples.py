@@ -12,7 +12,7 @@ from ppl_vae.experiment.assemble import Experiment
 from ppl_vae.experiment.config import ConfigError
 from ppl_vae.experiment.results import plot_drawn, write_picture
 from ppl_vae.experiment.rows.outputs import write_frame
-from ppl_vae.experiment.rows.sources import errors_of, read_fields
+from ppl_vae.experiment.rows.sources import errors_of, read_known
 from ppl_vae.programs.modules import place
 from ppl_vae.runtime.files import write_whole
 from ppl_vae.runtime.seeding import seeded
@@ -116,7 +116,8 @@ def _rows_with_covariates(
 def _with_context_of(path: str | Path, rows: Dataset, roles: Roles) -> Dataset:
     """As many rows as the file has, with its covariates."""
     with errors_of(path):
-        frame = read_fields(path, Roles(columns=(), context=roles.context))["context"]
+        known = read_known(path, rows.schema)
+        frame = Roles(columns=(), context=roles.context).fields(known, path)["context"]
         values = {name: column.to_numpy() for name, column in frame.items()}
         return rows[np.zeros(len(frame), int)].with_context(values)
 

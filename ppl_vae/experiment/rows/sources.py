@@ -1,6 +1,6 @@
 """The rows of a run, from a named data set or a file, and new rows in its columns."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -161,12 +161,13 @@ def read_fields(path: str | Path, roles: Roles) -> dict[str, Any]:
     return roles.read(path)
 
 
-def read_known(path: str | Path, schema: Schema) -> "pd.DataFrame":
+def read_known(path: str | Path, schema: Schema, as_text: Collection[str] = ()) -> "pd.DataFrame":
     r"""The table in a file, with what is missing in training, and its levels by their names.
 
     Args:
         path: The file, .csv or .parquet.
         schema: The columns of training.
+        as_text: Further columns of a text file whose cells are read as they are written.
 
     Example:
         >>> import pandas as pd, tempfile
@@ -176,7 +177,7 @@ def read_known(path: str | Path, schema: Schema) -> "pd.DataFrame":
         >>> read_known(path, data.schema)["code"].tolist()
         ['007', '007']
     """
-    frame = read_frame(path, schema.missing, schema.levels)
+    frame = read_frame(path, schema.missing, [*schema.levels, *as_text])
     for name, known in schema.levels.items():
         if name in frame and frame[name].dtype.kind == "O":
             named = frame[name].map(partial(known_level, known=known), na_action="ignore")
