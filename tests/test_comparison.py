@@ -519,7 +519,8 @@ def test_what_nobody_knows_is_not_checked():
         "Not checked: the evidence of own and 1 more does not record whether it is a probability "
         "or a density." in said
     )
-    assert concatenate([ours, nameless]).digests is None
+    with pytest.raises(ValueError, match="with and without digests of its rows"):
+        concatenate([ours, nameless])
     assert "Not checked" not in str(
         pv.compare_models({"a": known(np.zeros(4)), "b": known(np.ones(4))})
     )
