@@ -159,8 +159,8 @@ def pooled(parts: Iterable[Evidence]) -> Evidence:
 
     Raises:
         ValueError: The parts hold bounds of different kinds, or log p(x) of different measures
-            (densities and probabilities), or only some of them have weights or
-            digests of their rows.
+            (densities and probabilities), or only some of them have weights or digests of their
+            rows.
 
     References:
         Geisser (1975), The predictive sample reuse method with applications, JASA 70.

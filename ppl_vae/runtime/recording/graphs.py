@@ -80,9 +80,10 @@ def compiled(graph: torch.fx.GraphModule, *inputs: Any) -> Graph:
     unused = unused_draws(graph.graph)
     try:
         with seeded(0), _quiet(), torch.no_grad():
-            again = torch.fx.GraphModule(graph, copy.deepcopy(graph.graph))
             if unused:
                 again = traced(partial(with_values, graph, unused), inputs, {})
+            else:
+                again = torch.fx.GraphModule(graph, copy.deepcopy(graph.graph))
             run = through_compiler(again, list(inputs))
             run(*inputs)
     except Exception as error:

@@ -6,6 +6,7 @@ raise RecordingError, so that Pyro's handlers run, and products of matrices stay
 
 import importlib
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -20,13 +21,8 @@ def traced(
     function: Callable[..., Any], inputs: tuple[Any, ...], replacements: dict[Any, Any]
 ) -> torch.fx.GraphModule:
     """The operations that a function performs on these inputs, some of them replaced."""
-    guards = private("torch._guards")
-    subclasses = private("torch._subclasses")
     tracer = private("torch.fx.experimental.proxy_tensor")
-    # One mode for the shapes of all results; torch makes one for each, which takes longer than the
-    # rest.
-    shapes = guards.TracingContext(subclasses.FakeTensorMode())
-    with guards.tracing(shapes):
+    with shapes_in_one_mode():
         # A lambda, since make_fx does not take bound methods.
         return tracer.make_fx(lambda *tensors: function(*tensors), replacements)(*inputs)
 
@@ -34,14 +30,18 @@ def traced(
 def through_compiler(graph: torch.fx.GraphModule, inputs: list[Any]) -> Callable[..., Any]:
     """The graph through torch's compiler, with the random stream of eager mode."""
     compiler = private("torch._inductor")
-    guards = private("torch._guards")
-    subclasses = private("torch._subclasses")
     symbolic = private("torch.fx.experimental.symbolic_shapes")
     # torch keeps a compiled graph on disk only if there is such an environment, though none of
     # these shapes is a symbol.
-    shapes = subclasses.FakeTensorMode(shape_env=symbolic.ShapeEnv(), static_shapes=True)
-    with guards.tracing(guards.TracingContext(shapes)):
+    with shapes_in_one_mode(shape_env=symbolic.ShapeEnv(), static_shapes=True):
         return compiler.compile(graph, inputs, options={"fallback_random": True})
+
+
+def shapes_in_one_mode(**settings: Any) -> AbstractContextManager[Any]:
+    """One mode for the shapes of all results; torch makes one for each, which takes longer."""
+    guards = private("torch._guards")
+    subclasses = private("torch._subclasses")
+    return guards.tracing(guards.TracingContext(subclasses.FakeTensorMode(**settings)))
 
 
 def product_by_onednn(one: Tensor, other: Tensor) -> Tensor:
