@@ -2,11 +2,13 @@
 what arrays are, or refused in one line."""
 
 import re
+import warnings
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import xarray
 
 import ppl_vae as pv
 from ppl_vae import AnomalyPValues, Evidence, beds, likelihoods, posteriors, priors
@@ -139,7 +141,7 @@ def test_densities_and_probabilities_are_not_pooled():
         with pytest.raises(ValueError, match="two measures cannot be joined: 'counting' and 'leb"):
             pooled(parts)
     unknown = reduce_log_weights(np.zeros((50, NUM)))
-    assert pooled([density, density]).measure == "lebesgue"
+    assert pooled([density[:5], density[5:]]).measure == "lebesgue"
     assert pooled([unknown, unknown]).measure == ""
 
 
@@ -247,3 +249,89 @@ def test_covariates_in_a_frame_are_matched_by_name():
     ):
         with pytest.raises(ValueError, match=message):
             pv.decompress(model, guide, file, context=bad)
+
+
+# --- labels of xarray, and of classes -------------------------------------------------------------
+
+ARRAY = xarray.DataArray(X, dims=("datum", "feature"), coords={"datum": NAMES})
+OF_ARRAY = {
+    "weights": lambda s: Dataset(ARRAY, weights=s).weights,
+    "labels": lambda s: Dataset(ARRAY, labels=s).labels,
+    "args": lambda s: Dataset(ARRAY, args={"w": s}).args["w"],
+    "context": lambda s: Dataset(ARRAY, context=s).context[:, 0],
+    "splits": lambda s: Dataset(ARRAY, splits={"train": s > 3}).train.coords["datum"],
+    "some rows": lambda s: Dataset(ARRAY)[s > 3].coords["datum"],
+    "log_p": lambda s: Evidence.exact(s, ARRAY, **EXACT).log_evidence,
+    "exact": lambda s: Evidence.exact(s, Dataset(ARRAY), **EXACT).log_evidence,
+}
+
+
+@pytest.mark.parametrize("what", list(OF_ARRAY))
+@pytest.mark.parametrize("kind", [pd.Series, xarray.DataArray])
+def test_rows_of_xarray_have_labels_too(what, kind):
+    call = OF_ARRAY[what]
+    given = NUMBERS if kind is pd.Series else xarray.DataArray(NUMBERS, coords={"datum": NAMES})
+    np.testing.assert_array_equal(call(given), call(NUMBERS.to_numpy()))
+    with pytest.raises(ValueError, match="row 0 is a in .* and l in .*: reindex"):
+        call(given[::-1])
+
+
+def test_xarray_beside_a_frame_has_its_labels():
+    given = xarray.DataArray(NUMBERS, coords={"datum": NAMES})
+    assert Dataset(FRAME, weights=given).weights.tolist() == NUMBERS.tolist()
+    with pytest.raises(ValueError, match="row 0 is a in x and l in weights"):
+        Dataset(FRAME, weights=given[::-1])
+    assert Dataset(X, weights=given[::-1]).weights.tolist() == NUMBERS[::-1].tolist()
+
+
+def classes_of(weights=None):
+    """Class probabilities of a mixture for the rows of a frame."""
+    with pv.seeded(0):
+        model = pv.Model(priors.GaussianMixture(1, 3), likelihoods.Gaussian(2))
+        guide = pv.Guide(posteriors.MeanFieldNormal(1), 2)
+    data = Dataset(FRAME, weights=weights)
+    return pv.class_probabilities(model, guide, data, num_particles=50, progress=False)
+
+
+def test_true_classes_have_the_labels_of_the_rows():
+    found = classes_of()
+    labels = pd.Series(found.predict(), index=NAMES)
+    assert found.error(labels) == found.error(labels.to_numpy()) == (0.0, 0.0)
+    for call in (found.error, found.calibration):
+        with pytest.raises(ValueError, match="row 0 is a in the rows and l in labels: reindex"):
+            call(labels[::-1])
+        hidden = np.ma.array(labels, mask=np.arange(NUM) == 4)
+        with pytest.raises(ValueError, match="labels is -- at row 4"):
+            call(hidden)
+        with pytest.raises(ValueError, match="labels are booleans, and there are 3 classes"):
+            call(labels > 0)
+
+
+def test_errors_of_classes_are_weighted():
+    weights = NUMBERS.to_numpy()
+    found = classes_of(weights)
+    labels = np.where(np.arange(NUM) < 4, (found.predict() + 1) % 3, found.predict())
+    wrong = np.arange(NUM) < 4
+    share = weights[wrong].sum() / weights.sum()
+    error, se = found.error(labels)
+    assert error == pytest.approx(share)
+    parts = (weights / weights.sum()) ** 2 * (wrong - share) ** 2
+    assert se == pytest.approx(np.sqrt(NUM / (NUM - 1) * parts.sum()))
+    calibration = found.calibration(labels, num_bins=1)
+    confidence = np.average(found.probabilities.max(1), weights=weights)
+    assert calibration.error == pytest.approx(abs(confidence - (1 - share)))
+    assert calibration.reliability.frequency == pytest.approx(1 - share)
+    equally, plain = (classes_of(each).calibration(labels) for each in (np.ones(NUM), None))
+    assert str(equally) == str(plain)
+
+
+def test_rows_in_several_parts_are_told():
+    whole = Evidence.exact(X[:, 0], X, **EXACT)
+    for parts, number in (([whole, whole], 12), ([whole[:8], whole[5:]], 3)):
+        with pytest.warns(UserWarning, match=f"{number} rows of 12 are in more than one part"):
+            assert len(pooled(parts)) == sum(map(len, parts))
+    bits = Evidence.exact(X[:, 0], X > 0, **EXACT)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pooled([whole[:5], whole[5:]])
+        pooled([bits[:7], bits[7:]])

@@ -18,10 +18,9 @@ from ppl_vae import likelihoods
 from ppl_vae.cli.words import in_flags
 from ppl_vae.data.tables.files import Roles, read_frame, told_missing
 from ppl_vae.data.tables.schema import Schema
-from ppl_vae.data.tables.text_files import Missing
+from ppl_vae.data.tables.text_files import Missing, with_codes
 from ppl_vae.diagnostics.table_plot import _limits
 from ppl_vae.experiment.metrics import Estimates
-from ppl_vae.experiment.rows.contrasted import _with_codes
 from ppl_vae.experiment.rows.samples import _with_context_of
 from ppl_vae.experiment.rows.sources import load_data, new_rows
 from ppl_vae.experiment.tables import DataTable
@@ -749,5 +748,23 @@ def test_covariates_of_samples_have_the_levels_of_training(tmp_path):
 def test_codes_that_numbers_would_merge_are_kept_apart(tmp_path, written, expected):
     path = tmp_path / "new.csv"
     path.write_text("\n".join(["subject", *written.split()]) + "\n")
-    frame = _with_codes(path, pv.Dataset(np.zeros((2, 1))).schema, ["subject"])
+    assert Roles(label="subject").read(path)["labels"].tolist() == expected
+    frame = with_codes(read_frame(path), read_frame(path, as_text=["subject"]), ["subject"])
     assert frame["subject"].tolist() == expected
+
+
+def test_a_test_file_has_the_codes_of_the_training_file(tmp_path):
+    """Levels and labels that look like numbers there are those of training."""
+    first, second = tmp_path / "first.csv", tmp_path / "second.csv"
+    first.write_text("x,code,site\n" + "1.5,7,01\n2.5,A1,1\n0.5,A2,02\n" * 4)
+    second.write_text("x,code,site\n1.0,7,1\n2.0,7,2\n")
+    table = DataTable(
+        name=str(first), test=str(second), label="site", categories=("code",), valid=0.25
+    )
+    data = load_data(table)
+    assert data.levels["code"] == ("7", "A1", "A2")
+    assert data.test.x[:, 1].tolist() == [0, 0]
+    assert data.test.labels.tolist() == ["1", "2"]
+    assert set(data.labels) == {"01", "1", "02", "2"}
+    free = table.model_copy(update={"categories": ()})
+    assert load_data(free).levels == data.levels

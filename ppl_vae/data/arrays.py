@@ -72,10 +72,23 @@ def check_floating(dtype: torch.dtype) -> None:
         )
 
 
-def row_names(source: Any) -> np.ndarray | None:
-    """The row index of a pandas object, else None."""
+def index_of(source: Any) -> Any:
+    """The labels of the rows: a pandas object's index, an xarray object's coordinate; else None."""
+    if hasattr(source, "dims") and hasattr(source, "indexes"):
+        return source.indexes.get(rows_of(source))
     is_pandas = hasattr(source, "index") and hasattr(source, "to_numpy")
-    return labels_along(source.index) if is_pandas else None
+    return source.index if is_pandas else None
+
+
+def rows_of(array: Any) -> Any:
+    """The dim of an xarray object that runs over the rows; None if it has no dims."""
+    return "datum" if "datum" in array.dims else next(iter(array.dims), None)
+
+
+def row_names(source: Any) -> np.ndarray | None:
+    """The labels of the rows of a pandas or xarray object as a vector, else None."""
+    index = index_of(source)
+    return None if index is None else labels_along(index)
 
 
 def row_at(row: int, names: Any = None) -> str:
@@ -154,8 +167,8 @@ def _from_frame(frame: Any, dtype: torch.dtype, what: str) -> Table:
 
 
 def _from_data_array(array: Any, dtype: torch.dtype, what: str) -> Table:
-    if "datum" in array.dims:
-        array = array.transpose("datum", ...)
+    if array.dims:
+        array = array.transpose(rows_of(array), ...)
     result = _from_array(getattr(array, "values", array), dtype, what)
     dims = tuple(map(str, array.dims))
     named = [name for name in array.dims if name in array.coords]

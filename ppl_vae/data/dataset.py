@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ppl_vae.data.arrays import check_floating, table
+from ppl_vae.data.arrays import check_floating, index_of, table
 from ppl_vae.data.binarize import BINARIZE, Binarize, drawn, thresholded
 from ppl_vae.data.description import facts, in_words
 from ppl_vae.data.parts import Parted
@@ -51,7 +51,7 @@ class Dataset(Tabular, Parted):
     its `Rows`, an index (`data[:1000]`) reads rows into memory, and each epoch's bits are drawn as
     rows are read.
 
-    Rows of arrays are matched by position; objects of pandas must have the index of the frame x.
+    Rows of arrays are matched by position; objects of pandas or xarray must have the labels of x.
 
     Args:
         x: The observations: NumPy, torch, nested lists, a pandas DataFrame (columns name the
@@ -103,6 +103,7 @@ class Dataset(Tabular, Parted):
 
     args: dict[str, Tensor]
     constants: dict[str, Any]
+    _whole: "Dataset | None" = None  # all rows as given, of which these are some
 
     def __init__(
         self,
@@ -144,6 +145,7 @@ class Dataset(Tabular, Parted):
         self.binarize = binarize
         self.dims: tuple[str, ...] = observed.dims
         self.coords: dict[str, np.ndarray] = coords_of(observed, datum_names, feature_names)
+        self._rows_are_named = datum_names is not None or self.dims[0] in observed.coords
         self.image_shape = picture(image_shape, self.event_shape)
         self.context: Tensor | None = None
         self._covariates = Covariates(Layout.of(coded(()), (), 0, "context"), are_named=False)
@@ -170,9 +172,8 @@ class Dataset(Tabular, Parted):
         self.intensity: Tensor | None = None  # the grey values behind the bits
         if binarize is not None:
             self._binarize()
-        self.splits: dict[str, np.ndarray] = disjoint(splits, len(self), getattr(x, "index", None))
+        self.splits: dict[str, np.ndarray] = disjoint(splits, len(self), index_of(x))
         self._parts: dict[str, Dataset] = {}
-        self._whole: Dataset | None = None  # all rows as given, of which these are some
 
     @property
     def mask(self) -> Tensor:
@@ -196,7 +197,7 @@ class Dataset(Tabular, Parted):
         return self.x.shape[0]
 
     def __getitem__(self, index: Any) -> "Dataset":
-        rows = rows_at(index, len(self), self.name, self.index if self.is_frame else None)
+        rows = rows_at(index, len(self), self.name, self.given_index)
         if not rows.size:
             raise ValueError(
                 f"the index {index!r} selects none of the {len(self)} rows of {self.name!r}"

@@ -12,6 +12,7 @@ from ppl_vae.data.arrays import (
     Table,
     check_floating,
     copied,
+    index_of,
     labels_along,
     row_at,
     row_names,
@@ -198,15 +199,15 @@ def moved(values: Any, device: Any = None, dtype: Any = None) -> Any:
 
 
 def same_rows(x: Any, names: Any = None, **others: Any) -> Any:
-    """Refuse pandas objects whose rows are in another order, since they are joined by position.
+    """Refuse objects whose rows have other labels or another order: they are joined by position.
 
     Args:
-        x: The rows, of pandas or not.
+        x: The rows, of pandas or xarray, or an array.
         names: Names of the rows (`datum_names`), which are labels where x has none.
         others: What belongs to them, as many rows, by name.
 
     Returns:
-        The labels of the rows: the index of the first object of pandas; None if there is none.
+        The labels of the rows: those of the first object that has any; None if there is none.
 
     Raises:
         ValueError: The indexes differ; the first row that differs is named.
@@ -217,7 +218,8 @@ def same_rows(x: Any, names: Any = None, **others: Any) -> Any:
         RangeIndex(start=0, stop=1, step=1)
     """
     parts = {"x": x, "datum_names": names} | others
-    found = {what: part.index for what, part in parts.items() if row_names(part) is not None}
+    indexes = {what: index_of(part) for what, part in parts.items()}
+    found = {what: index for what, index in indexes.items() if index is not None}
     if names is not None and found.keys().isdisjoint(("x", "datum_names")):
         found = {"datum_names": names} | found
     if not found:
@@ -229,7 +231,7 @@ def same_rows(x: Any, names: Any = None, **others: Any) -> Any:
 
 
 def same_index(index: Any, other: Any, what: str, among: str = "x") -> None:
-    """Refuse an object of pandas whose rows have other labels than these, or another order.
+    """Refuse an object of pandas or xarray whose rows have other labels, or another order.
 
     Args:
         index: The labels of the rows of x; None if they have none and are matched by position.
@@ -250,7 +252,7 @@ def same_index(index: Any, other: Any, what: str, among: str = "x") -> None:
     theirs = row_names(other)
     if theirs is None or index is None:
         return
-    if hasattr(index, "equals") and index.equals(other.index):
+    if hasattr(index, "equals") and index.equals(index_of(other)):
         return
     ours = labels_along(index)
     if len(ours) != len(theirs):
@@ -269,7 +271,7 @@ def refuse_labels(index: Any, rows: Any, what: str) -> None:
     """Refuse labels of pandas where row numbers are meant, and booleans in another order.
 
     Args:
-        index: The index of x; anything but one of pandas is matched by position.
+        index: The labels of the rows of x; None if they have none and are matched by position.
         rows: Row numbers, or a boolean for each row.
         what: Its name.
 
@@ -284,7 +286,7 @@ def refuse_labels(index: Any, rows: Any, what: str) -> None:
         ValueError: the split 'test' is an index of pandas, whose labels are not row numbers here: \
 give row numbers (frame.index.get_indexer(labels)) or a boolean for each row
     """
-    if not hasattr(index, "get_indexer"):
+    if index is None:
         return
     if str(getattr(rows, "dtype", "")) in ("bool", "boolean"):
         same_index(index, rows, what)

@@ -154,6 +154,8 @@ def pooled(parts: Iterable[Evidence]) -> Evidence:
 
     The reliability of each row (`is_estimate`) is judged again, from all rows together.
 
+    Rows that are in several parts count as often; a warning says so.
+
     Args:
         parts: Evidence of each part, in the order of the result.
 
@@ -171,7 +173,25 @@ def pooled(parts: Iterable[Evidence]) -> Evidence:
         >>> len(pooled([part, part]))
         8
     """
-    return concatenate(list(parts)).judged()
+    parts = list(parts)
+    evidence = concatenate(parts).judged()
+    _warn_of_repeated_rows([part.digests for part in parts if part.digests is not None])
+    return evidence
+
+
+def _warn_of_repeated_rows(parts: list[np.ndarray]) -> None:
+    """Warn of rows in several parts, unless equal rows are common within a part too."""
+    if not parts:
+        return
+    distinct = [np.unique(part) for part in parts]
+    rows, counts = np.unique(np.concatenate(distinct), return_counts=True)
+    repeated = int((counts > 1).sum())
+    are_distinct = sum(map(len, parts)) == sum(map(len, distinct))
+    if repeated > 1 and (are_distinct or repeated == len(rows)):
+        warn_caller(
+            f"{counted(repeated, 'row')} of {len(rows):,} are in more than one part: where they "
+            "are the same observations, they count twice"
+        )
 
 
 def check_method(method: Any, name: str) -> Method:

@@ -17,6 +17,7 @@ from ppl_vae.data.tables.text_files import (
     read_text,
     refuse_one_column,
     separator_of,
+    with_codes,
 )
 from ppl_vae.errors import DamagedFileError, DataError, PplVaeError, TooLargeError
 from ppl_vae.runtime.checks import one_line, suggestion
@@ -90,7 +91,11 @@ class Roles:
             ValueError: A .parquet, which says itself what is missing, is given other texts for it.
         """
         self.missing.require_text(path)
-        frame = read_frame(path, self.missing, [*self.categories, *self.ordered])
+        texts = [*self.categories, *self.ordered]
+        frame = read_frame(path, self.missing, texts)
+        codes = [name for name in frame if name == self.label and frame[name].dtype.kind in "iuf"]
+        if codes:
+            frame = with_codes(frame, read_frame(path, self.missing, [*texts, *codes]), codes)
         return self.fields(frame, path)
 
     def fields(self, frame: "pd.DataFrame", path: str | Path) -> dict[str, Any]:

@@ -45,6 +45,7 @@ class Tabular:
     _layout: Layout
     _covariates: Covariates
     _x_is_named: bool
+    _rows_are_named: bool
     _whole: Any
     _missing: Missing = Missing()  # which cells of text files are missing
 
@@ -318,20 +319,25 @@ class Tabular:
         return self.row_labels if found is None else found
 
     def refuse_other_index(self, other: Any, what: str) -> None:
-        """Refuse an object of pandas whose index is not that of x; arrays go by position.
+        """Refuse an object of pandas or xarray with other rows than x; arrays go by position.
 
         Args:
             other: What belongs to the rows.
             what: Its name.
 
         Raises:
-            ValueError: x came in a frame, and the indexes differ; the first such row is named.
+            ValueError: The rows of both have labels, which differ; the first such row is named.
 
         Example:
             >>> from ppl_vae.data import Dataset
             >>> Dataset([[0.0], [1.0]]).refuse_other_index([2.0, 3.0], "weights")
         """
-        same_index(self.index if self.is_frame else None, other, what)
+        same_index(self.given_index, other, what)
+
+    @property
+    def given_index(self) -> Any:
+        """The labels of the rows as they were given; None where there are none but numbers."""
+        return self.index if self._rows_are_named else None
 
     @property
     def row_labels(self) -> np.ndarray:

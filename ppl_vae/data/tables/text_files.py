@@ -2,7 +2,7 @@
 
 import csv
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -25,6 +25,7 @@ __all__ = [
     "read_text",
     "refuse_one_column",
     "separator_of",
+    "with_codes",
 ]
 
 LONGEST_LINE = 2**24  # bytes
@@ -239,6 +240,27 @@ def cells_of(path: Path, separator: str, lines: list[str]) -> "pd.DataFrame":
     if len(first) < width:  # the names of the rows have none
         header = ["", *header[:-1]]
     return cells.iloc[1:].reset_index(drop=True).set_axis(header, axis=1)
+
+
+def with_codes(
+    frame: "pd.DataFrame", written: "pd.DataFrame", names: Iterable[str]
+) -> "pd.DataFrame":
+    """The table with codes as they are written where numbers would merge some (01 and 1).
+
+    Args:
+        frame: The table.
+        written: The same with these columns as texts.
+        names: Columns of codes; those that the table lacks are left out.
+
+    Example:
+        >>> import pandas as pd
+        >>> numbers, texts = pd.DataFrame({"site": [1, 1]}), pd.DataFrame({"site": ["01", "1"]})
+        >>> with_codes(numbers, texts, ["site"])["site"].tolist()
+        ['01', '1']
+    """
+    known = [name for name in names if name in frame]
+    merged = [name for name in known if written[name].nunique() > frame[name].nunique()]
+    return frame.assign(**{name: written[name] for name in merged})
 
 
 def missing_by_name(

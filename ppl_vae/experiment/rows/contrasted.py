@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, override
 
 from ppl_vae.data.tables.frames import is_frame
-from ppl_vae.data.tables.schema import Schema
+from ppl_vae.data.tables.text_files import with_codes
 from ppl_vae.experiment.config import ConfigError
 from ppl_vae.experiment.rows.outputs import write_frame
 from ppl_vae.experiment.rows.sources import read_known
@@ -115,7 +115,9 @@ def contrast_file(
     one_of(method, "method", ("bh", "by"))
     wanted = {"groups": [groups], "strata": strata, "subjects": subjects and [subjects]}
     codes = [name for names in wanted.values() for name in names or ()]
-    frame = rows if is_frame(rows) else _with_codes(rows, run.schema, codes)
+    frame = rows if is_frame(rows) else read_known(rows, run.schema)
+    if not is_frame(rows):
+        frame = with_codes(frame, read_known(rows, run.schema, codes), codes)
     frame = frame.reset_index(drop=True).rename(columns=str)
     parts = {what: _columns(frame, names, what) for what, names in wanted.items() if names}
     if groups in (*run.schema.names, *run.schema.context):
@@ -130,16 +132,6 @@ def contrast_file(
     found.latents.discoveries(level)
     found.features.discoveries(level, method)
     return FileContrast(found, level, method)
-
-
-def _with_codes(path: Any, schema: Schema, codes: Sequence[str]) -> "pd.DataFrame":
-    """The table in a file; codes as they are written where numbers would merge some (01, 1)."""
-    frame = read_known(path, schema)
-    written = read_known(path, schema, codes)
-    merged = [
-        name for name in codes if name in frame and written[name].nunique() > frame[name].nunique()
-    ]
-    return frame.assign(**{name: written[name] for name in merged})
 
 
 def _columns(frame: "pd.DataFrame", names: Sequence[str], what: str) -> "pd.DataFrame":

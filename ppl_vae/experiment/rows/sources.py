@@ -256,7 +256,9 @@ def _with_test_file(
     new_rows(path, schema)  # an error names the row of its own file
     names = data.columns["x"]
     roles = replace(table.roles, columns=names)
-    fields = [read_fields(path, roles) for path in (table.name, path)]
+    known = read_fields(table.name, roles)
+    codes = [table.label] if table.label and known["labels"].dtype.kind == "O" else []
+    fields = [known, roles.fields(read_known(path, schema, codes), path)]
     both = {what: pd.concat([each[what] for each in fields]) for what in fields[0]}
     rows = np.arange(len(both["x"]))
     splits = {"train": rows[: len(data)], "test": rows[len(data) :]}

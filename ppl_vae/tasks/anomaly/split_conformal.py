@@ -111,7 +111,7 @@ def anomaly_pvalues(
     _refuse_reference(ready, known, tested)
     scores = [ready.oddness(model, guide, rows, progress) for rows in (known, tested)]
     names: Any = {"names": tested.row_labels}
-    if known.is_frame:
+    if known.given_index is not None:
         names["calibration_names"] = known.row_labels
     return AnomalyPValues.from_scores(*scores, **names, score=_words(score, chosen))
 

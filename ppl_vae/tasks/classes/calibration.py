@@ -1,10 +1,11 @@
 """Calibration of class probabilities: whether 80 % of the classes said with 0.8 are right."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ppl_vae.diagnostics.predictive.reliability_curve import Reliability
+from ppl_vae.evidence.errors import normalised
 from ppl_vae.runtime.checks import whole_number
 from ppl_vae.runtime.text import table
 
@@ -18,8 +19,9 @@ class ClassCalibration:
     """The probability of the most probable class in bins, and how often that class is the true one.
 
     The expected calibration error is the mean over rows of |share that is right - mean
-    probability| of their bin. It is above 0 by chance: `expected` is its mean over labels drawn
-    from the probabilities themselves, and `p_value` the share of such draws with a larger error.
+    probability| of their bin; rows with weights have weighted shares and means. It is above 0 by
+    chance: `expected` is its mean over labels drawn from the probabilities themselves, and
+    `p_value` the share of such draws with a larger error.
 
     Args:
         reliability: The bins: mean probability, share that is right, its standard error and count.
@@ -60,13 +62,19 @@ class ClassCalibration:
 
 
 def calibration_of(
-    probabilities: np.ndarray, labels: np.ndarray, *, num_bins: int = 10, seed: int = 0
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    *,
+    weights: np.ndarray | None = None,
+    num_bins: int = 10,
+    seed: int = 0,
 ) -> ClassCalibration:
     """Calibration of these probabilities, in bins of equal width of the largest one.
 
     Args:
         probabilities: (N, C).
         labels: The true classes, 0 to C - 1, (N,).
+        weights: Sampling weights of the rows, (N,), or None.
         num_bins: Number of bins of [0, 1].
         seed: Seed of resampling and of the labels drawn.
 
@@ -76,17 +84,16 @@ def calibration_of(
         0.25
     """
     whole_number(num_bins, "num_bins")
-    confidence = probabilities.max(1)
-    is_right = probabilities.argmax(1) == labels
-    place = np.minimum(confidence * num_bins, num_bins - 1).astype(int)
+    share = normalised(weights, len(labels))
+    rows = Rows(probabilities.max(1), probabilities.argmax(1) == labels, share, num_bins)
     generator = np.random.default_rng(seed)
-    rows = generator.integers(len(labels), size=(RESAMPLES, len(labels)))
-    resampled = [_error(place[each], confidence[each], is_right[each], num_bins) for each in rows]
-    drawn = generator.random((RESAMPLES, len(labels))) < confidence
-    by_chance = np.array([_error(place, confidence, each, num_bins) for each in drawn])
-    error = _error(place, confidence, is_right, num_bins)
+    places = generator.integers(len(labels), size=(RESAMPLES, len(labels)))
+    resampled = [rows.taken(each).error() for each in places]
+    drawn = generator.random((RESAMPLES, len(labels))) < rows.confidence
+    by_chance = np.array([replace(rows, is_right=each).error() for each in drawn])
+    error = rows.error()
     return ClassCalibration(
-        reliability=_bins(place, confidence, is_right, num_bins),
+        reliability=rows.bins(),
         error=error,
         se=float(np.std(resampled, ddof=1)),
         expected=float(by_chance.mean()),
@@ -94,22 +101,40 @@ def calibration_of(
     )
 
 
-def _error(place: np.ndarray, confidence: np.ndarray, is_right: np.ndarray, num_bins: int) -> float:
-    """The expected calibration error."""
-    excess = np.bincount(place, is_right - confidence, num_bins)
-    return float(np.abs(excess).sum() / len(place))
+@dataclass(frozen=True)
+class Rows:
+    """Rows with the largest probability, whether its class is right, and a share of the weights."""
 
+    confidence: np.ndarray
+    is_right: np.ndarray
+    share: np.ndarray
+    num_bins: int
 
-def _bins(
-    place: np.ndarray, confidence: np.ndarray, is_right: np.ndarray, num_bins: int
-) -> Reliability:
-    """The bins that hold rows; a standard error is binomial, of the probabilities in the bin."""
-    count = np.bincount(place, minlength=num_bins)
-    held = count > 0
-    sums = [
-        np.bincount(place, values, num_bins)[held]
-        for values in (confidence, is_right, confidence * (1 - confidence))
-    ]
-    count = count[held]
-    mean, share, variance = sums[0] / count, sums[1] / count, sums[2]
-    return Reliability(mean, share, np.sqrt(variance) / count, count, "of the most probable class")
+    @property
+    def place(self) -> np.ndarray:
+        """The bin of each row."""
+        return np.minimum(self.confidence * self.num_bins, self.num_bins - 1).astype(int)
+
+    def taken(self, rows: np.ndarray) -> "Rows":
+        """These of the rows."""
+        return Rows(self.confidence[rows], self.is_right[rows], self.share[rows], self.num_bins)
+
+    def sums(self, values: np.ndarray) -> np.ndarray:
+        """The sum of these values in each bin."""
+        return np.bincount(self.place, values, self.num_bins)
+
+    def error(self) -> float:
+        """The expected calibration error."""
+        excess = self.sums(self.share * (self.is_right - self.confidence))
+        return float(np.abs(excess).sum() / self.share.sum())
+
+    def bins(self) -> Reliability:
+        """The bins that hold rows; a standard error is binomial, of the bin's probabilities."""
+        p = self.confidence
+        count = np.bincount(self.place, minlength=self.num_bins)
+        held = count > 0
+        total = self.sums(self.share)[held]
+        mean = self.sums(self.share * p)[held] / total
+        right = self.sums(self.share * self.is_right)[held] / total
+        se = np.sqrt(self.sums(self.share**2 * p * (1 - p))[held]) / total
+        return Reliability(mean, right, se, count[held], "of the most probable class")

@@ -9,7 +9,10 @@ from pyro import poutine
 from torch import Tensor
 
 from ppl_vae.data import Dataset
+from ppl_vae.data.validation import same_index
 from ppl_vae.errors import ArgumentError
+from ppl_vae.evidence.errors import error_of_mean, row_mean
+from ppl_vae.evidence.fingerprints import row_weights
 from ppl_vae.model import Model
 from ppl_vae.programs.discrete.cases import Cases, cases_of, values_of
 from ppl_vae.programs.discrete.contraction import marked_sites
@@ -33,6 +36,10 @@ class ClassProbabilities(Shown):
         se: Monte Carlo standard errors, (N, C).
         ess: Effective sample size of the weights behind them, (N,).
         by_guide: q(y given x), (N, C); None where the guide has none.
+        index: Labels of the rows, (N,), which labels given in pandas or xarray must have; None
+            matches by position.
+        weights: Sampling weights of the rows, (N,), by which `error` and `calibration` are
+            weighted; None weights them equally.
 
     Example:
         >>> found = ClassProbabilities(np.array([[0.3, 0.7]]), np.zeros((1, 2)), np.ones(1), None)
@@ -44,6 +51,8 @@ class ClassProbabilities(Shown):
     se: np.ndarray
     ess: np.ndarray
     by_guide: np.ndarray | None
+    index: Any = None
+    weights: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.probabilities)
@@ -58,9 +67,8 @@ class ClassProbabilities(Shown):
         Args:
             labels: The true classes, 0 to C - 1, (N,).
         """
-        wrong = self.predict() != self._read(labels)
-        share = float(wrong.mean())
-        return share, float(np.sqrt(share * (1 - share) / len(wrong)))
+        wrong = (self.predict() != self._read(labels)).astype(float)
+        return float(row_mean(wrong, self.weights)), error_of_mean(wrong, self.weights)
 
     def calibration(self, labels: Any, *, num_bins: int = 10, seed: int = 0) -> ClassCalibration:
         """Whether the classes are as often right as the probabilities say.
@@ -70,23 +78,29 @@ class ClassProbabilities(Shown):
             num_bins: Number of bins of [0, 1].
             seed: Seed of resampling and of the labels drawn.
         """
-        labels = self._read(labels)
-        return calibration_of(self.probabilities, labels, num_bins=num_bins, seed=seed)
+        settings: Any = {"weights": self.weights, "num_bins": num_bins, "seed": seed}
+        return calibration_of(self.probabilities, self._read(labels), **settings)
 
     def _read(self, labels: Any) -> np.ndarray:
-        found = np.asarray(labels)
+        same_index(self.index, labels, "labels", "the rows")
+        found = np.ma.asarray(labels)
         if found.shape != (len(self),):
             raise ArgumentError(
                 f"labels has shape {found.shape}, and there are {len(self)} rows: give one class "
                 "for each row"
             )
-        wrong = np.flatnonzero(~np.isin(found, range(self.se.shape[1])))
+        if found.dtype == bool and self.se.shape[1] > 2:
+            raise ArgumentError(
+                f"labels are booleans, and there are {self.se.shape[1]} classes: give their numbers"
+            )
+        missing = np.ma.getmaskarray(found)
+        wrong = np.flatnonzero(missing | ~np.isin(found.data, range(self.se.shape[1])))
         if len(wrong):
             raise ArgumentError(
                 f"labels is {found[wrong[0]]!s} at row {wrong[0]}; a class is a whole number from "
                 f"0 to {self.se.shape[1] - 1}: give the numbers of names, or leave such rows out"
             )
-        return found.astype(int)
+        return found.data.astype(int)
 
 
 def class_probabilities(
@@ -141,7 +155,9 @@ def class_probabilities(
     p, se, ess, q = zip(*found, strict=True)
     by_guide = None if q[0] is None else torch.cat(list(q)).cpu().numpy()
     parts = [torch.cat(list(each)).cpu().numpy() for each in (p, se, ess)]
-    return ClassProbabilities(parts[0], parts[1], parts[2], by_guide)
+    data = inference.data
+    known: Any = {"index": data.given_index, "weights": row_weights(data)}
+    return ClassProbabilities(parts[0], parts[1], parts[2], by_guide, **known)
 
 
 def _reduced(log_w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
