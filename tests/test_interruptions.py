@@ -14,6 +14,7 @@ import torch
 import xarray as xr
 
 import ppl_vae as pv
+from ppl_vae import beds
 from ppl_vae.errors import DiskFullError, InUseError
 from ppl_vae.experiment import (
     ConfigError,
@@ -27,7 +28,7 @@ from ppl_vae.experiment import (
 )
 from ppl_vae.experiment.rows.sources import load_data
 from ppl_vae.runtime.files import _temporary, is_partial, write_tree, write_whole
-from ppl_vae.runtime.locks import alone_in
+from ppl_vae.runtime.locks import alone_in, alone_with
 from ppl_vae.runtime.sealed import write_arrays, write_tensors
 
 
@@ -148,6 +149,17 @@ def test_the_lock_ends_with_a_killed_holder(tmp_path):
     holder.stdout.close()
     with alone_in(tmp_path):
         pass
+
+
+def test_a_checkpoint_is_written_by_one_fit_at_a_time(tmp_path):
+    bed = beds.rainforth(num_data=5)
+    path = tmp_path / "new" / "a.pt"
+    training = pv.Training(num_epochs=1, checkpoint=path, progress=False)
+    with alone_with(path), pytest.raises(InUseError, match=f"{path} is in use by another process"):
+        pv.fit(bed.model, bed.amortised_guide, bed.x, training=training)
+    Path(f"{path}.lock").touch()  # as a killed holder leaves it
+    pv.fit(bed.model, bed.amortised_guide, bed.x, training=training)
+    assert [each.name for each in path.parent.iterdir()] == ["a.pt"]
 
 
 @pytest.mark.parametrize("moment", ["fit", "measure", "write_pictures"])

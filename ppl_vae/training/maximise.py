@@ -12,6 +12,8 @@ from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.objectives import MeanFieldELBO
 from ppl_vae.programs.modules import as_asked, missing_values, modules_of, require_programs
 from ppl_vae.programs.traces import Program
+from ppl_vae.runtime.distributed import is_main
+from ppl_vae.runtime.locks import alone_with
 from ppl_vae.runtime.seeding import one_at_a_time
 from ppl_vae.training.loop import Run
 from ppl_vae.training.record import (
@@ -102,7 +104,8 @@ def fit(
     require_programs(model, guide)
     _require_trainable(model=model, guide=guide)
     watchers = Watchers(tracker, after_epoch)
-    with one_at_a_time, as_asked(), torch.enable_grad():
+    checkpoint = training.checkpoint if is_main() else None
+    with one_at_a_time, alone_with(checkpoint), as_asked(), torch.enable_grad():
         run = Run(model, guide, as_dataset(data), objective, training, watchers)
         return run.go() if not training.refit else _refitted(run, objective)
 
