@@ -19,6 +19,7 @@ from ppl_vae import objectives
 from ppl_vae.evidence import AIS, Defensive, ImportanceSampling
 from ppl_vae.hmc import HMC
 from ppl_vae.hmc.target import LogJoint
+from ppl_vae.programs.discrete import cases
 from ppl_vae.programs.traces import log_terms
 
 SHARES = torch.tensor([0.2, 0.3, 0.5], dtype=torch.float64)
@@ -441,3 +442,39 @@ def test_fit_trains_a_model_with_known_and_unknown_labels():
     evidence = pv.log_evidence(model, guide, LABELLED, num_particles=2000)
     assert agrees(evidence, LABELLED)
     assert guide.slope > 0.5
+
+
+# --- values as blocks of particles ----------------------------------------------------------------
+
+
+def with_two_classes(x, observed):
+    """A global g, u before two classes, one of them in a plate of its own; nothing after them."""
+    g = pyro.sample("g", dist.Normal(0.0, 1.0))
+    with pyro.plate("data", len(x), dim=-1):
+        u = pyro.sample("u", dist.Normal(g, 1.0))
+        y = pyro.sample("y", dist.Bernoulli(logits=u))
+        with pyro.plate("twice", 2, dim=-2):
+            t = pyro.sample("t", dist.Bernoulli(logits=u - y))
+        if observed:
+            mean = u + y + 2 * t[..., :1, :] - t[..., 1:, :]
+            pyro.sample("x", dist.Normal(mean, 1.0), obs=x[:, 0])
+
+
+def test_values_in_one_run_are_those_of_one_run_each(monkeypatch):
+    """Nothing is drawn after the classes, so that the terms are equal whatever shares a run."""
+    programs = tuple(functools.partial(with_two_classes, observed=o) for o in (True, False))
+    x = torch.linspace(-1, 1, 5, dtype=torch.float64)[:, None]
+    with pv.seeded(0):
+        terms = log_terms(*programs, x, num_particles=3)
+    found = []
+    for pairs in (1, 2 * 15, 10_000):
+        monkeypatch.setattr(cases, "PAIRS", pairs)
+        found.append(cases.cases_of(terms, *programs, x))
+    assert [len(each.terms) for each in found] == [8, 4, 1]
+    for each in found:
+        assert each.log_weights.shape == (8, 3, 5)
+        torch.testing.assert_close(each.log_weights, found[0].log_weights)
+        torch.testing.assert_close(each.log_q_discrete, found[0].log_q_discrete)
+    torch.testing.assert_close(
+        found[0].log_q_discrete.logsumexp(0), torch.zeros(3, 5), rtol=0, atol=1e-5
+    )

@@ -136,11 +136,11 @@ def mixture_log_weights(
     cases = cases_of(terms, model, program, *args)
     if cases is None:
         return terms.log_joint - _log_mixture(terms, proposals, *args)
-    log_w = [
+    log_w = (
         each.log_joint - _log_mixture(each, proposals, *args, without=cases.names)
         for each in cases.terms
-    ]
-    return torch.stack(log_w).logsumexp(0)
+    )
+    return cases.by_value(log_w).logsumexp(0)
 
 
 def _log_mixture(

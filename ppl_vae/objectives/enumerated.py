@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any, override
 
-import torch
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
@@ -23,7 +22,7 @@ KNOWN, UNKNOWN = "_observed", "_unobserved"  # Pyro's names for the parts of a s
 class EnumeratedTerms(LogTerms):
     """The terms without the discrete latents, and those at each of their values."""
 
-    cases: Cases = Cases((), ())
+    cases: Cases = Cases((), (), 1)
 
 
 class EnumeratedELBO(Bound):
@@ -31,7 +30,7 @@ class EnumeratedELBO(Bound):
 
     The discrete latents y of the guide take each of their values, weighed by q(y given x); only the
     other latents are drawn. So q(y given x) has an exact gradient, without the noise of a score
-    function, at the cost of one run of model and guide for each value (1,000 at most). Where y is
+    function, at the cost of K particles for each value (1,000 values at most). Where y is
     known for some rows, `pyro.sample("y", ..., obs=y, obs_mask=is_known)` in the model and a latent
     "y_unobserved" in the guide, masked alike, those rows have the ELBO of log p(x, y), in which
     q(y given x) does not occur; `label_weight` times log q(y given x) of the known labels is then
@@ -88,7 +87,7 @@ class EnumeratedELBO(Bound):
     def value(self, terms: LogTerms) -> Tensor:
         assert isinstance(terms, EnumeratedTerms)
         share = terms.cases.log_q_discrete.exp()
-        log_weights = torch.stack([self.log_weights(each) for each in terms.cases.terms])
+        log_weights = terms.cases.by_value(self.log_weights(each) for each in terms.cases.terms)
         found = (share * log_weights).sum(0).mean(0)
         if self.label_weight:
             found = found + self.label_weight * log_q_of_labels(terms)

@@ -1,7 +1,9 @@
 """Discrete latents that the guide draws, at each of their values."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import batched
 from typing import Any
 
 import torch
@@ -29,6 +31,7 @@ __all__ = [
     "values_of",
 ]
 
+PAIRS = 10_000  # of particles and rows in one run, unless one value has more
 MOST_CASES = 1000  # values of all discrete latents together; beyond, they stay sampled
 
 Values = dict[str, Tensor]
@@ -38,31 +41,41 @@ Values = dict[str, Tensor]
 class Cases:
     """Terms of the same model and guide with the discrete latents y at each of their values.
 
-    A masked y has no density: it counts as uniform, in model and guide, so that sums over its
-    values are means.
+    A value is a block of K particles: one run has several values, one after the other. A masked y
+    has no density: it counts as uniform, in model and guide, so that sums over its values are
+    means.
 
     Args:
         names: The discrete latents.
-        terms: The terms at each value.
+        terms: The terms of each run.
+        num_particles: Number of particles K of each value.
 
     Example:
-        >>> Cases(("y",), ()).names
+        >>> Cases(("y",), (), 1).names
         ('y',)
     """
 
     names: tuple[str, ...]
     terms: tuple[LogTerms, ...]
+    num_particles: int
 
     @property
     def log_q_discrete(self) -> Tensor:
         """log q(y given x) at each value, (values, K, B)."""
-        by_site = [[each.posterior_sites[name] for each in self.terms] for name in self.names]
-        return torch.stack([torch.stack(values) for values in by_site]).sum(0)
+        return self.by_value(self._log_q_discrete(each) for each in self.terms)
 
     @property
     def log_weights(self) -> Tensor:
         """log p(x, y, z_y) - log q(z_y given x, y) at each value, (values, K, B)."""
-        return torch.stack([each.log_weights for each in self.terms]) + self.log_q_discrete
+        return self.by_value(each.log_weights + self._log_q_discrete(each) for each in self.terms)
+
+    def by_value(self, runs: Iterable[Tensor]) -> Tensor:
+        """Numbers of each run, (values x K, B), as (values, K, B)."""
+        return torch.cat(list(runs)).unflatten(0, (-1, self.num_particles))
+
+    def _log_q_discrete(self, terms: LogTerms) -> Tensor:
+        """log q(y given x) of one run, (values x K, B)."""
+        return torch.stack([terms.posterior_sites[name] for name in self.names]).sum(0)
 
 
 def marginal_log_weights(terms: LogTerms, model: Program, guide: Program, *args: Any) -> Tensor:
@@ -116,21 +129,28 @@ def cases_of(terms: LogTerms, model: Program, guide: Program, *args: Any) -> Cas
     if not found:
         return None
     particles = particles_of(terms.guide_trace)
-    settings: dict[str, Any] = {
-        "num_particles": particles.size,
-        "max_plate_nesting": particles.max_plate_nesting,
-    }
     first = latents.index(next(site for site in latents if site["name"] in found))
-    kept = {
-        site["name"]: site["value"]
-        for i, site in enumerate(latents)
-        if i < first or not frame_of(site)
-    }
+    kept = [site for i, site in enumerate(latents) if i < first or not frame_of(site)]
+    num_pairs = terms.log_likelihood.numel()
     parts = []
-    for case in all_cases(found, terms.guide_trace):
-        drawn = log_terms(model, drawing(guide, kept | case), *args, **settings)
+    for values in batched(all_cases(found, terms.guide_trace), max(1, PAIRS // num_pairs)):
+        together = {name: torch.cat([each[name] for each in values]) for name in found}
+        together |= {site["name"]: _repeated(site, len(values)) for site in kept}
+        drawn = log_terms(
+            model,
+            drawing(guide, together),
+            *args,
+            num_particles=len(values) * particles.size,
+            max_plate_nesting=particles.max_plate_nesting,
+        )
         parts.append(_uniform_where_masked(drawn, found))
-    return Cases(tuple(found), tuple(parts))
+    return Cases(tuple(found), tuple(parts), particles.size)
+
+
+def _repeated(site: Site, times: int) -> Tensor:
+    """The draws of a site for several blocks of particles; one outside the plate is shared."""
+    value: Tensor = site["value"]
+    return value.repeat(times, *[1] * (value.dim() - 1)) if frame_of(site) else value
 
 
 def drawn_at(
