@@ -12,6 +12,7 @@ from scipy.stats import false_discovery_control
 import ppl_vae as pv
 from ppl_vae import ImportanceSampling, Sandwich, beds, likelihoods, posteriors, priors
 from ppl_vae.refinement import GradientRefinement
+from ppl_vae.runtime.seeding import generator
 from ppl_vae.tasks.anomaly import (
     AnomalyPValues,
     LikelihoodRegret,
@@ -93,6 +94,27 @@ def test_p_values_count_the_rows_that_are_at_least_as_odd():
     expected = [(weights[known >= s].sum() + 0.7) / (6.5 + 0.7) for s in scores]
     weighted = found.weighted(weights, np.full(4, 0.7))
     np.testing.assert_allclose(weighted.p_values, expected, rtol=1e-14)
+    share = generator(3).random(4)
+    odder = np.array([weights[known > s].sum() for s in scores])
+    tied = np.array([weights[known == s].sum() for s in scores]) + 0.7
+    drawn = weighted.randomised(3).p_values
+    np.testing.assert_allclose(drawn, (odder + share * tied) / (6.5 + 0.7), rtol=1e-14)
+    equal = found.weighted(np.ones(5), np.ones(4)).randomised(3).p_values
+    np.testing.assert_allclose(equal, found.randomised(3).p_values, rtol=1e-14)
+
+
+@pytest.mark.statistical
+def test_randomised_p_values_under_a_shift_are_uniform():
+    """Calibration N(0, 1), rows N(1, 1), scores rounded: null under weights exp(x - 1/2)."""
+    rng = np.random.default_rng(0)
+    small = []
+    for seed in range(1000):
+        known, own = rng.normal(size=100), rng.normal(1, 1, size=1)
+        found = AnomalyPValues.from_scores(known.round(1), own.round(1))
+        weighted = found.weighted(np.exp(known.round(1) - 0.5), np.exp(own.round(1) - 0.5))
+        small.append(weighted.randomised(seed).p_values[0] <= 0.1)
+    assert np.mean(small) < 0.1 + 4 * np.sqrt(0.1 * 0.9 / 1000)  # level 3e-5
+    assert np.mean(small) > 0.05
 
 
 @pytest.mark.statistical

@@ -1,6 +1,7 @@
 """Contrasts of two groups: exact posteriors, p-values against SciPy, level and power."""
 
 import itertools
+from math import comb
 
 import numpy as np
 import pandas as pd
@@ -66,6 +67,10 @@ def scipy_p_value(values, second, **options):
     return stats.permutation_test(samples, statistic, **options).pvalue
 
 
+def len_of(design):
+    return comb(len(design.second), int(design.second.sum()))
+
+
 @pytest.mark.parametrize(("first", "second"), [(4, 5), (3, 3), (2, 9)])
 def test_p_values_of_few_rows_are_those_of_scipy(first, second):
     values = np.random.default_rng(first).normal(size=(first + second, 3)).round(1)  # with ties
@@ -75,6 +80,9 @@ def test_p_values_of_few_rows_are_those_of_scipy(first, second):
     for column, p_value in zip(values.T, found.p_values, strict=True):
         expected = scipy_p_value(column, design.second, n_resamples=np.inf)
         assert p_value == pytest.approx(expected, abs=1e-12)
+    assert found.is_balanced == (first == second)
+    ordered = permutation_test(design, design.second[:, None] + 0.01 * values)
+    assert ordered.p_values[0] == ordered.smallest == (1 + found.is_balanced) / len_of(design)
 
 
 @pytest.mark.statistical

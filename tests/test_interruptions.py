@@ -15,7 +15,8 @@ import xarray as xr
 
 import ppl_vae as pv
 from ppl_vae import beds
-from ppl_vae.errors import DiskFullError, InUseError
+from ppl_vae.cli.outputs import check_output
+from ppl_vae.errors import ArgumentError, DiskFullError, InUseError
 from ppl_vae.experiment import (
     ConfigError,
     Folder,
@@ -26,6 +27,7 @@ from ppl_vae.experiment import (
     run_experiment,
     to_toml,
 )
+from ppl_vae.experiment.folder import OWN
 from ppl_vae.experiment.rows.sources import load_data
 from ppl_vae.runtime.files import _temporary, is_partial, write_tree, write_whole
 from ppl_vae.runtime.locks import alone_in, alone_with
@@ -181,7 +183,22 @@ def test_a_folder_that_is_removed_during_the_run_ends_it_with_an_error(
     assert not (tmp_path / "run" / "metrics.json").exists()
 
 
-@pytest.mark.parametrize("name", ["metrics.json", "evidence.npz", "evidence.json", "metrics.npz"])
+def test_everything_that_training_writes_is_known(run):
+    assert set(Folder(run).files) <= set(OWN)
+
+
+@pytest.mark.parametrize("name", ["run.json", "evidence.npz", "k_hat.png", "README.md"])
+def test_no_command_replaces_the_files_of_a_run(name, run):
+    before = (run / name).read_bytes()
+    with pytest.raises(ArgumentError, match="is a file of the run in .*: give another name"):
+        check_output({"run": run, "output": run / name})
+    assert (run / name).read_bytes() == before
+    check_output({"run": run, "output": run / "scores.csv"})
+
+
+@pytest.mark.parametrize(
+    "name", ["metrics.json", "evidence.npz", "evidence.json", "metrics.npz", "run.json"]
+)
 def test_an_evaluation_does_not_replace_the_files_of_the_run(name, run):
     before = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
     with pytest.raises(ConfigError, match="is a file of the run in .*: give --output another"):

@@ -14,6 +14,8 @@ import ppl_vae as pv
 from ppl_vae import AnomalyPValues, Evidence, beds, likelihoods, posteriors, priors
 from ppl_vae.data import Dataset
 from ppl_vae.evidence import pooled, reduce_log_weights
+from ppl_vae.tasks import denoising
+from ppl_vae.tasks.imputation import pooling
 
 NUM = 12
 NAMES = list("abcdefghijkl")
@@ -335,3 +337,114 @@ def test_rows_in_several_parts_are_told():
         warnings.simplefilter("error")
         pooled([whole[:5], whole[5:]])
         pooled([bits[:7], bits[7:]])
+
+
+# --- frames beside tables, masked arrays ----------------------------------------------------------
+
+
+def test_hidden_entries_in_a_frame_are_matched_by_column():
+    hidden = pd.DataFrame(False, index=NAMES, columns=["u", "v"]).assign(u=True)
+    for given in (hidden, hidden[["v", "u"]], hidden.astype("boolean")):
+        found = Dataset(FRAME).hiding(given).to_frame()
+        assert found.isna().sum().to_dict() == {"u": NUM, "v": 0}
+    with pytest.raises(ValueError, match=r"hidden has the columns \['w', 'v'\]: give one for each"):
+        Dataset(FRAME).hiding(hidden.rename(columns={"u": "w"}))
+
+
+def programs_of(data):
+    with pv.seeded(0):
+        model = pv.Model(priors.StandardNormal(1), likelihoods.Gaussian(2), start=data)
+        return model, pv.Guide(posteriors.MeanFieldNormal(1), 2, start=data)
+
+
+def test_clean_rows_have_the_labels_and_columns_of_the_noisy_ones():
+    data = Dataset(FRAME)
+    found = pv.denoise(*programs_of(data), data, denoising.GaussianNoise(0.3), progress=False)
+    plain = found.psnr(X)
+    np.testing.assert_allclose(
+        plain, 10 * np.log10(1 / np.square(found.mean - X).mean(1)), rtol=1e-5
+    )
+    np.testing.assert_allclose(found.psnr(FRAME), plain, rtol=1e-5)
+    with pytest.raises(ValueError, match="row 0 is a in x and l in clean"):
+        found.psnr(FRAME[::-1])
+    with pytest.raises(ValueError, match=r"clean has the columns \['v', 'u'\], and the noisy"):
+        found.psnr(FRAME[["v", "u"]])
+
+
+def test_other_coordinates_have_the_labels_of_the_rows():
+    names = [f"r{i}" for i in range(60)]
+    x = pd.DataFrame(np.random.default_rng(0).normal(size=(60, 2)), index=names)
+    _, guide = programs_of(Dataset(x))
+    options = {"num_neighbours": 3, "progress": False}
+    named = pv.embedding_quality(guide, x, x, others={"own": x}, **options)
+    plain = pv.embedding_quality(guide, x, x, others={"own": x.to_numpy()}, **options)
+    np.testing.assert_array_equal(named.values, plain.values)
+    with pytest.raises(ValueError, match=r"row 0 is r0 in x and r59 in others\['own'\]"):
+        pv.embedding_quality(guide, x, x, others={"own": x[::-1]}, **options)
+
+
+MASKED = np.ma.array(np.arange(NUM) + 1.0, mask=np.arange(NUM) == 2)
+HELD = AnomalyPValues.from_scores(X[:, 0], X[:, 1])
+REFUSED = {
+    "weights": (lambda v: Dataset(X, weights=v), "weight nan at row 2"),
+    "context": (lambda v: Dataset(X, context=v), "context is nan at row 2"),
+    "log_p": (lambda v: Evidence.exact(v, X, **EXACT), "give a finite number"),
+    "scores": (lambda v: AnomalyPValues.from_scores(X[:, 0], v), "test row 2 is NaN"),
+    "calibration": (lambda v: AnomalyPValues.from_scores(v, X[:, 0]), "calibration row 2 is NaN"),
+    "weights of rows": (lambda v: HELD.weighted(np.ones(NUM), v), "weights is nan at row 2"),
+    "estimates": (lambda v: pv.pool(v, np.ones(NUM)), r"estimates\[2\] is nan"),
+    "variances": (lambda v: pv.pool(X[:, 0], v), r"variances\[2\] is nan"),
+    "chi-squared": (lambda v: pooling.pool_chi_squares(v, df=2), "none negative or NaN"),
+    "hidden": (lambda v: Dataset(X).hiding(np.ma.array(X > 0, mask=X > 0)), "give booleans"),
+}
+
+
+@pytest.mark.parametrize("what", list(REFUSED))
+def test_what_lies_under_a_mask_is_no_number(what):
+    call, said = REFUSED[what]
+    with pytest.raises(ValueError, match=said):
+        call(MASKED)
+
+
+def test_masked_entries_are_missing():
+    assert Dataset(MASKED).x[:, 0].isnan().nonzero().tolist() == [[2]]
+    assert Dataset(X, args={"n": MASKED}).args["n"].isnan().nonzero().tolist() == [[2]]
+    labels = Dataset(X, labels=np.ma.array(list("ab") * 6, mask=np.arange(NUM) == 2)).labels
+    assert labels.tolist() == ["a", "b", "missing", *"bababa", "b", "a", "b"][:NUM]
+
+
+def test_names_in_a_file_of_evidence_are_its_own(tmp_path):
+    found = Evidence.exact(X[:, 0], X, **EXACT)
+    for name in (*found.arrays(), "weights", "checks.x", "format", "num_data"):
+        with pytest.raises(ValueError, match=f"the file needs the name '{name}' itself"):
+            found.save(tmp_path / "a.npz", **{name: np.zeros(NUM)})
+    found.save(tmp_path / "a.npz", site=np.array(NAMES))
+    np.testing.assert_array_equal(Evidence.load(tmp_path / "a.npz").log_evidence, X[:, 0])
+
+
+def test_a_checkpoint_of_evidence_has_the_present_weights(tmp_path):
+    path = tmp_path / "a.npz"
+    bed = beds.linear_gaussian(num_data=10)
+    for weights in (np.arange(10) + 1.0, np.arange(10)[::-1] + 1.0, None):
+        data = Dataset(bed.x, weights=weights, dtype=bed.x.dtype)
+        options = {"num_particles": 30, "progress": False, "checkpoint": path}
+        found = pv.log_evidence(bed.model, bed.guide, data, **options)
+        mean = np.average(found.log_evidence, weights=weights)
+        assert found.summary().log_evidence == pytest.approx(mean)
+        assert Evidence.load(path).summary().log_evidence == found.summary().log_evidence
+
+
+def test_what_is_no_evidence_is_refused_in_a_line():
+    found = Evidence.exact(X[:, 0], X, **EXACT)
+    for call, said in (
+        (lambda: pooled([]), "given no part"),
+        (lambda: pooled([found, 1]), "given a int"),
+        (lambda: found[[]].summary(), "there is no row"),
+        (lambda: found[NUM], "does not fit the 12 rows of 'evidence'"),
+        (lambda: found[pd.Index(["a"])], "does not fit the 12 rows"),
+        (lambda: pv.compare_models({2: found, 4: found}), "a model is called 2"),
+    ):
+        with pytest.raises((ValueError, IndexError), match=said):
+            call()
+    with pytest.raises(TypeError, match="x is a Dataset already"):
+        Dataset(Dataset(X), weights=np.ones(NUM))

@@ -14,6 +14,7 @@ from sklearn.utils.estimator_checks import check_classifiers_train, parametrize_
 
 from ppl_vae import likelihoods, priors
 from ppl_vae.sklearn import VAE, VAEClassifier, VAEImputer, VAEOutlierDetector
+from ppl_vae.sklearn.outliers import quantile
 from ppl_vae.sklearn.vae import _components
 
 pytestmark = pytest.mark.filterwarnings("ignore:log p.x. is not reliable")  # after so few steps
@@ -315,3 +316,55 @@ def test_the_page_runs():
     assert names["drawn"].shape == (5, 4)
     assert len(names["conditional"]) == 3
     assert (names["classes"] == names["y"]).mean() > 0.6
+
+
+def test_labels_of_series_are_those_of_the_rows():
+    """Weights and classes in another order of the labels are refused, as covariates are."""
+    X = pd.DataFrame(np.random.default_rng(0).normal(size=(30, 2)), columns=["u", "v"])
+    X.index = [f"r{i}" for i in range(30)]
+    y = pd.Series(np.where(X["u"] > 0, "high", "low"), index=X.index)
+    weights = pd.Series(np.arange(30) + 1.0, index=X.index)
+    small = {"max_steps": 5, "refine_steps": 0, "random_state": 0, "num_particles": 30}
+    vae = VAE(1, **small).fit(X, sample_weight=weights)
+    assert vae.data_.weights.tolist() == weights.tolist()
+    classifier = VAEClassifier(1, **small).fit(X, y)
+    for call in (
+        lambda: VAE(1, **small).fit(X, sample_weight=weights[::-1]),
+        lambda: VAEOutlierDetector(1, **small).fit(X, sample_weight=weights[::-1]),
+        lambda: VAEImputer(1, **small).fit(X, sample_weight=weights[::-1]),
+        lambda: vae.score(X, sample_weight=weights[::-1]),
+        lambda: VAEClassifier(1, **small).fit(X, y[::-1]),
+        lambda: VAEClassifier(1, **small).fit(X, y, sample_weight=weights[::-1]),
+        lambda: classifier.score(X, y[::-1]),
+        lambda: classifier.score(X, y, sample_weight=weights[::-1]),
+    ):
+        with pytest.raises(ValueError, match="row 0 is r0 in x and r29 in"):
+            call()
+
+
+def test_masked_arrays_have_missing_values():
+    X = np.random.default_rng(0).normal(size=(40, 2))
+    masked = np.ma.array(np.where(X > 1, -999.0, X), mask=X > 1)
+    small = {"max_steps": 5, "refine_steps": 0, "random_state": 0, "num_particles": 30}
+    completed = VAEImputer(1, **small).fit(masked).transform(masked)
+    assert (completed > -999).all()
+    vae = VAE(1, **small).fit(masked)
+    assert vae.score(masked) == vae.score(masked.filled(np.nan))
+    labels = np.ma.array(np.arange(40) % 2, mask=np.arange(40) < 20)
+    classifier = VAEClassifier(1, **small).fit(X, labels)
+    assert classifier.score(X, labels) == classifier.score(X[20:], labels.data[20:])
+    with pytest.raises(ValueError, match="NaN"):
+        VAE(1, **small).fit(X, sample_weight=np.ma.array(np.ones(40), mask=np.arange(40) < 3))
+
+
+def test_the_limit_of_outliers_is_weighted():
+    X = np.random.default_rng(0).normal(size=(60, 2))
+    small = {"max_steps": 5, "refine_steps": 0, "random_state": 0, "num_particles": 30}
+    weights = np.where(X[:, 0] > 0, 5.0, 1.0)
+    detector = VAEOutlierDetector(1, contamination=0.2, **small).fit(X, sample_weight=weights)
+    share = weights[detector.predict(X) < 0].sum() / weights.sum()
+    assert abs(share - 0.2) < weights.max() / weights.sum()
+    values = np.random.default_rng(1).normal(size=21)
+    for q in (0.05, 0.1, 0.37, 0.5):
+        expected = np.percentile(values, 100 * q)
+        assert quantile(values, q, np.full(21, 3.0)) == pytest.approx(expected)

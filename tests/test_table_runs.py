@@ -10,7 +10,16 @@ from test_mixed_columns import frame
 import ppl_vae as pv
 from ppl_vae import likelihoods
 from ppl_vae.evidence import pooled
-from ppl_vae.experiment import build, load_run, read_config, recipe_config
+from ppl_vae.experiment import (
+    Cell,
+    ConfigError,
+    Study,
+    build,
+    load_run,
+    read_config,
+    recipe_config,
+    run_study,
+)
 from ppl_vae.experiment.rows.sources import load_data
 from ppl_vae.families.likelihoods import columns
 
@@ -191,6 +200,55 @@ def test_a_run_keeps_the_likelihoods_that_it_chose(finished, table, monkeypatch)
     other = ["--set", 'likelihood.families.income="Gaussian"']
     refused = call("fit", table, "--output", folder, *FLAGS, *short, *other)
     assert "holds another run (likelihood.families.income" in one_error(refused, 2)
+
+
+# --- a table that changes after training ---
+
+
+CHANGED = {
+    "values": lambda rows: rows.assign(visits=rows["visits"] + 1),
+    "order": lambda rows: rows[::-1],
+    "weights": lambda rows: rows.assign(w=rows["w"][::-1].to_numpy()),
+    "split": lambda rows: rows.assign(part=rows["part"].map({"train": "test", "test": "train"})),
+}
+
+
+@pytest.mark.parametrize("change", list(CHANGED))
+def test_a_run_knows_its_rows_weights_and_splits(table, tmp_path, change):
+    path = tmp_path / "rows.csv"
+    rows = read(table).assign(part=["train", "test"] * (NUM_ROWS // 2))
+    rows.to_csv(path)
+    flags = ["--weights", "w", "--split", "part", "--drop", "site", "--num-steps", 5]
+    fit = ["fit", path, "-o", tmp_path / "run", *flags, "--quiet"]
+    few = ["--set", "evaluation.num_particles=30"]
+    assert call(*fit, *few).exit_code == 0
+    again = call(*fit, *few)
+    assert again.exit_code == 0
+    assert "already finished" in again.stderr
+    CHANGED[change](rows).to_csv(path)
+    for command in ([*fit, *few], ["evaluate", tmp_path / "run"], ["report", tmp_path / "run"]):
+        result = call(*command)
+        assert "was trained on other rows than those of 'rows' now" in one_error(
+            result, result.exit_code
+        )
+
+
+def test_a_study_does_not_mix_rows_of_two_tables(table, tmp_path):
+    path = tmp_path / "rows.csv"
+    rows = read(table)[["visits", "income"]]
+    rows.to_csv(path)
+    short = {"num_epochs": 1, "batch_size": 50}
+    changes = [("data.name", str(path)), *((f"training.{k}", v) for k, v in short.items())]
+    changes += [("evaluation.num_particles", 30), ("likelihood", "StudentT")]
+
+    def study(*seeds):
+        configs = {s: read_config(changes=[*changes, ("training.seed", s)]) for s in seeds}
+        return Study(tuple(Cell({"training.seed": s}, each) for s, each in configs.items()))
+
+    run_study(study(0), tmp_path / "study", progress=False)
+    rows.assign(income=3 * rows["income"]).to_csv(path)
+    with pytest.raises(ConfigError, match="seed=0 was trained on other rows than those of 'rows'"):
+        run_study(study(0, 1), tmp_path / "study", progress=False)
 
 
 # --- new rows and drawn rows ----------------------------------------------------------------------

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 import ppl_vae as pv
-from ppl_vae.training.warnings import few_rows, missing_codes, still_rising, warn_before
+from ppl_vae.training.monitoring.trend import still_rising
+from ppl_vae.training.warnings import few_rows, missing_codes, warn_before
 
 
 def plateau(rng, num_epochs, correlation, rise=0.0):
@@ -183,3 +184,19 @@ def test_fit_says_that_the_bound_still_rises(caplog):
 
     assert warned(0.01, 20)
     assert not warned(0.05, 100)
+
+
+@pytest.mark.parametrize("num_rows", [300, 25_000])
+def test_rows_in_a_file_are_looked_at_as_those_in_memory(num_rows, tmp_path, caplog):
+    x = np.random.default_rng(0).normal(size=(num_rows, 5)).astype(np.float32)
+    x[:, 1], x[:, 2] = 3.0, np.nan
+    x[: num_rows // 4, 3] = 0.0
+    x[: num_rows // 20, 4] = 9999.0
+    np.save(tmp_path / "x.npy", x)
+    in_file = np.load(tmp_path / "x.npy", mmap_mode="r")
+    known, found = (said_before(each, pv.likelihoods.Gaussian(5), caplog) for each in (x, in_file))
+    assert len(known) == 4
+    if num_rows < 10_000:
+        assert found == known
+    else:
+        assert [each.partition(": ")[0] for each in found] == ["of 12,500 training rows"] * 4

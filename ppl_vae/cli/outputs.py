@@ -17,7 +17,7 @@ def check_output(given: Mapping[str, Any]) -> None:
         given: The parameters of the command by name.
 
     Raises:
-        ArgumentError: The output is a file that the command reads.
+        ArgumentError: The output is a file that the command reads, or one of a run.
         PermissionError: Its folder is read-only.
 
     Example:
@@ -33,6 +33,17 @@ def check_output(given: Mapping[str, Any]) -> None:
             raise ArgumentError(
                 f"--output {output} is a file that this command reads: give another name"
             )
+    _refuse_file_of_run(output)
+
+
+def _refuse_file_of_run(output: Path) -> None:
+    """Refuse to replace what training wrote."""
+    from ppl_vae.experiment.folder import Folder
+
+    if Folder(output.parent).own(output) is not None:
+        raise ArgumentError(
+            f"--output {output} is a file of the run in {output.parent}: give another name"
+        )
 
 
 def _read(given: Mapping[str, Any]) -> Iterator[Path]:

@@ -73,7 +73,9 @@ def check_floating(dtype: torch.dtype) -> None:
 
 
 def index_of(source: Any) -> Any:
-    """The labels of the rows: a pandas object's index, an xarray object's coordinate; else None."""
+    """The labels of rows: those of a `Dataset`, pandas' index, xarray's coordinate; else None."""
+    if hasattr(source, "given_index"):
+        return source.given_index
     if hasattr(source, "dims") and hasattr(source, "indexes"):
         return source.indexes.get(rows_of(source))
     is_pandas = hasattr(source, "index") and hasattr(source, "to_numpy")
@@ -115,6 +117,27 @@ def labels_along(names: Any) -> np.ndarray:
     return np.array([", ".join(map(str, each)) for each in levels])
 
 
+def as_array(values: Any, dtype: Any = None) -> np.ndarray:
+    """An array of what was given: NaN (None among objects) where masked, tensors without gradients.
+
+    Args:
+        values: Numbers or objects, of any kind that NumPy or torch has.
+        dtype: Type of the array.
+
+    Example:
+        >>> as_array(np.ma.array([3, 999], mask=[False, True]))
+        array([ 3., nan])
+    """
+    if isinstance(values, Tensor):
+        values = values.detach().cpu().numpy()
+    if np.ma.is_masked(values):
+        mask = np.ma.getmaskarray(values)
+        kind, nothing = (np.float64, np.nan) if values.dtype.kind in "biuf" else (object, None)
+        values = values.data.astype(kind)
+        values[mask] = nothing
+    return np.asarray(values, dtype=dtype)
+
+
 def copied(given: Any) -> Any:
     """A copy of an array or Series, which torch then reads by position; anything else unchanged.
 
@@ -125,7 +148,7 @@ def copied(given: Any) -> Any:
         ([1, 0], [1, 2])
     """
     is_array = hasattr(given, "__array__") and not isinstance(given, Tensor)
-    return np.array(given) if is_array else given
+    return as_array(given).copy() if is_array else given
 
 
 def _check_one_array(source: Any, what: str) -> None:
@@ -199,10 +222,8 @@ def tensor(source: Any, dtype: torch.dtype, what: str) -> Tensor:
 def _numbers(source: Any, what: str) -> np.ndarray:
     if hasattr(source, "nnz") and hasattr(source, "toarray"):  # a sparse matrix of SciPy
         source = source.toarray()
-    if isinstance(source, np.ma.MaskedArray):
-        return np.ma.filled(source.astype(np.float64), np.nan)
     try:
-        array = np.asarray(source)
+        array = as_array(source)
         if array.dtype.kind == "O":
             array = array.astype(np.float64)  # None is NaN
     except (TypeError, ValueError) as error:

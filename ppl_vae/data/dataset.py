@@ -9,13 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ppl_vae.data.arrays import check_floating, index_of, table
+from ppl_vae.data.arrays import as_array, check_floating, index_of, table
 from ppl_vae.data.binarize import BINARIZE, Binarize, drawn, thresholded
 from ppl_vae.data.description import facts, in_words
 from ppl_vae.data.parts import Parted
 from ppl_vae.data.rounding import tell_rounding, tell_rounding_of
 from ppl_vae.data.splits import disjoint, rows_at
 from ppl_vae.data.streaming import GREY, INFINITE, Rows, blocks, in_file, table_in_file
+from ppl_vae.data.tables.columns import in_order
 from ppl_vae.data.tables.covariates import Covariates, read_covariates
 from ppl_vae.data.tables.frames import apart, coded
 from ppl_vae.data.tables.layout import Layout, refuse_two_meanings
@@ -260,11 +261,10 @@ class Dataset(Tabular, Parted):
                 f"device={echoed(device)} cannot be used here: {one_line(error)}"
             ) from error
         names = {"x": self.coords[self.dims[1]], "context": np.asarray(self.context_names)}
-        for what in names:
-            given = getattr(self, what)
-            kept = getattr(other, what)
+        for what, columns in names.items():
+            given, kept = getattr(self, what), getattr(other, what)
             if isinstance(given, Tensor) and kept.dtype.itemsize < given.dtype.itemsize:
-                lost = tell_rounding(given, kept, names[what], what)
+                lost = tell_rounding(given, kept, columns, what)
                 other.rounding = max(other.rounding, lost * (what == "x"))
         if other.source is None and isinstance(self.x, Tensor):
             other.source = Source.of(self.x.cpu(), self.x, other.x)
@@ -286,23 +286,23 @@ class Dataset(Tabular, Parted):
         """The same data with these entries missing, the kinds of its columns as they were.
 
         Args:
-            hidden: Booleans in the shape of x; True is missing.
+            hidden: Booleans in the shape of x; True is missing. A frame has the columns of x.
 
         Raises:
-            ArgumentError: They are no booleans, or have another shape.
+            ValueError: They are no booleans, or have another shape, columns or rows.
 
         Example:
             >>> Dataset([[0.0, 1.0]]).hiding([[False, True]]).x.tolist()
             [[0.0, nan]]
         """
         self.refuse_other_index(hidden, "hidden")
-        values = np.array(hidden.cpu() if isinstance(hidden, Tensor) else hidden)
+        values = as_array(in_order(hidden, self.feature_names, "hidden"))
         if values.dtype != bool or values.shape != tuple(self.x.shape):
             raise ArgumentError(
                 f"hidden has shape {values.shape} and type {values.dtype}: give booleans of the "
                 f"shape of x, {tuple(self.x.shape)}"
             )
-        mask = torch.as_tensor(values, device=self.x.device)
+        mask = torch.tensor(values, device=self.x.device)
         return self._with(x=self.x.masked_fill(mask, torch.nan), source=None)
 
     def unweighted(self) -> "Dataset":

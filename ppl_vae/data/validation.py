@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ppl_vae.data.arrays import (
     Table,
+    as_array,
     check_floating,
     copied,
     index_of,
@@ -22,7 +23,7 @@ from ppl_vae.errors import ArgumentError
 from ppl_vae.runtime.checks import echoed, real_number, shown, whole_number, whole_numbers
 from ppl_vae.runtime.text import counted
 
-__all__ = ["copied", "row_names", "same_index", "same_rows"]
+__all__ = ["as_array", "copied", "index_of", "row_names", "same_index", "same_rows"]
 
 
 def check_settings(scale: Any, dtype: Any, seed: Any, name: Any) -> None:
@@ -100,10 +101,8 @@ def labels_of(labels: Any, num_data: int) -> np.ndarray | None:
     """
     if labels is None:
         return None
-    if isinstance(labels, Tensor):
-        labels = labels.cpu().numpy()
     dtype = object if isinstance(labels, list | tuple) else None
-    array = _without_none(np.asarray(labels, dtype=dtype))
+    array = _without_none(as_array(labels, dtype))
     if array.shape != (num_data,):
         raise ValueError(
             f"labels have shape {array.shape}, x has {num_data} rows: give one label per row"
@@ -300,7 +299,7 @@ give row numbers (frame.index.get_indexer(labels)) or a boolean for each row
 def rows_of_split(rows: Any, name: str, num_data: int, index: Any) -> np.ndarray:
     """Row numbers of one split; labels of pandas are refused, and so is what fits no rows."""
     refuse_labels(index, rows, f"the split {name!r}")
-    array = np.asarray(rows)
+    array = as_array(rows)
     if array.dtype == bool and array.shape == (num_data,):
         return np.flatnonzero(array)
     if array.dtype == bool and array.size:

@@ -96,9 +96,11 @@ def _marginal(ax: Any, observed: np.ndarray, replicated: np.ndarray, *, discrete
             shares = [(x == value).mean() for value in values]
             ax.bar(values + shift, shares, WIDTH, color=colour)
         return
-    bins = np.linspace(*_limits(observed, discrete=False), 25)
+    low, high = _limits(observed, discrete=False)
+    bins = np.linspace(low, high, 25)
     ax.hist(observed, bins, density=True, color=DATA, alpha=0.5)
-    ax.hist(replicated, bins, density=True, color=BLUE, histtype="step", linewidth=1.5)
+    if ((low <= replicated) & (replicated <= high)).any():  # else there is no density to draw
+        ax.hist(replicated, bins, density=True, color=BLUE, histtype="step", linewidth=1.5)
 
 
 def _limits(observed: np.ndarray, *, discrete: bool) -> tuple[float, float]:

@@ -36,7 +36,7 @@ from ppl_vae.runtime.checks import (
 from ppl_vae.runtime.digests import digest
 from ppl_vae.runtime.distributed import from_main, gathered, is_main, num_processes, rank
 from ppl_vae.runtime.progress import progress_bar
-from ppl_vae.runtime.sealed import read_arrays
+from ppl_vae.runtime.sealed import read_arrays, write_arrays
 from ppl_vae.runtime.seeding import derived_seed
 from ppl_vae.runtime.text import counted
 
@@ -340,8 +340,12 @@ class _Checkpoint:
         if done.digests is None:
             rows = self.inference.data[: len(done)]
             return [_labelled(done, rows, measure_of(self.inference.model))]
-        weights = row_weights(self.inference.data[: len(done)])
-        return [_with_rounding(replace(done, weights=weights), self.inference.data)]
+        weights: Any = row_weights(self.inference.data[: len(done)])
+        former: Any = done.weights
+        parts = [_with_rounding(replace(done, weights=weights), self.inference.data)]
+        if len(done) == len(self.inference) and not np.array_equal(weights, former):
+            self.write(parts, last=True)  # the file has the rows' present weights
+        return parts
 
     def _check_rows(self, done: Evidence, remedy: str) -> None:
         """Raise unless the finished rows are the first rows of the data, each with all numbers."""
@@ -362,7 +366,7 @@ class _Checkpoint:
             self.written = time.monotonic()
             labels: Any = {"fingerprint": self.fingerprint, "probe": self.probe}
             labels["num_data"] = len(self.inference)
-            concatenate(parts).judged().save(self.path, **labels)
+            write_arrays(self.path, concatenate(parts).judged().arrays() | labels)
 
 
 def _probe(inference: Inference) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,8 @@ import numpy as np
 import torch
 
 from ppl_vae.data import Dataset
-from ppl_vae.data.validation import same_rows
+from ppl_vae.data.splits import rows_at
+from ppl_vae.data.validation import as_array, same_rows
 from ppl_vae.errors import DamagedFileError
 from ppl_vae.evidence.errors import clustered_se, error_of_mean, row_mean, sum_in_quadrature
 from ppl_vae.evidence.fingerprints import digests, quantity_of, row_weights
@@ -39,6 +39,7 @@ ARRAYS = ("log_evidence", "mc_se", "ess", "pareto_k", "elbo", "smoothed", "num_u
 OPTIONAL = ("digests", "shared_errors", "skewness", "spread", "believed", "weights")
 PER_ROW = ("weights", "digests")  # without which the rows of all parts would lose theirs
 WORDS = ("bound", "measure")
+TAKEN = (*ARRAYS, *OPTIONAL, *WORDS, "format", "num_data")  # names in a file
 CHECKS = "checks."  # before the name of each, in a file
 ROUNDING_OF_X = "rounding_of_x"  # the name of a check
 
@@ -182,7 +183,7 @@ class Evidence(Shown):
             >>> evidence.is_estimate.tolist()
             [True, True]
         """
-        values = np.asarray(log_p, dtype=np.float64).copy()  # np.array warns of torch's tensors
+        values = as_array(log_p, np.float64).copy()
         rows = _rows_of_exact(log_p, x, weights)
         if values.shape != (len(rows),) or not np.isfinite(values).all():
             raise ValueError(
@@ -231,7 +232,7 @@ class Evidence(Shown):
         return float(clustered_se(row_mean(self.shared_errors, self.weights)))
 
     def __getitem__(self, rows: Any) -> "Evidence":
-        some = [rows] if isinstance(rows, Integral) else rows
+        some = rows_at(rows, len(self), "evidence")
         return _mapped(lambda values: values[some], self)
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -252,7 +253,14 @@ class Evidence(Shown):
         return Evidence(*(arrays[name] for name in ARRAYS), checks=checks, **words)
 
     def save(self, path: str | Path, **labels: str | np.ndarray) -> Path:
-        """Write all arrays, and labels beside them, to an .npz file, whole or not at all."""
+        """Write all arrays, and labels beside them, to an .npz file, whole or not at all.
+
+        Raises:
+            ValueError: A label has a name that the file needs.
+        """
+        taken = [name for name in labels if name in TAKEN or name.startswith(CHECKS)]
+        if taken:
+            raise ValueError(f"the file needs the name {taken[0]!r} itself: choose another label")
         arrays: dict[str, Any] = self.arrays() | labels
         return write_arrays(path, arrays)
 
@@ -278,6 +286,8 @@ class Evidence(Shown):
 
     def summary(self) -> EvidenceSummary:
         """Means over the rows and their standard errors."""
+        if not len(self):
+            raise ValueError("there is no row: a summary needs one at least")
         return EvidenceSummary(
             log_evidence=float(row_mean(self.log_evidence, self.weights)),
             mc_se=self.mean_mc_se,
@@ -310,6 +320,10 @@ def _rows_of_exact(log_p: Any, x: Any, weights: Any) -> Dataset:
 
 def concatenate(parts: list[Evidence]) -> Evidence:
     """Evidence of all rows from the evidence of parts, in order."""
+    wrong = [part for part in parts if not isinstance(part, Evidence)]
+    if wrong or not parts:
+        given = "no part" if not parts else f"a {type(wrong[0]).__name__}"
+        raise ValueError(f"given {given}: evidence of all rows needs the `Evidence` of each part")
     kinds = sorted({part.bound for part in parts})
     if len(kinds) > 1:
         raise ValueError(f"evidence of two kinds cannot be joined: {kinds[0]!r} and {kinds[1]!r}")

@@ -16,7 +16,10 @@ from ppl_vae.experiment.config import (
     written,
 )
 from ppl_vae.experiment.metrics import Metrics
+from ppl_vae.experiment.saved.card import CARD
 from ppl_vae.experiment.saved.document import DOCUMENT, read_document
+from ppl_vae.experiment.saved.programs import WEIGHTS
+from ppl_vae.experiment.saved.rows import ROWS
 from ppl_vae.experiment.tables import EvaluationTable
 from ppl_vae.families.likelihoods import Columns
 from ppl_vae.runtime.files import FORMAT, is_partial, remove_partial, write_whole
@@ -26,6 +29,12 @@ __all__ = ["Folder", "write_json"]
 
 # Settings of a trained run that may be changed: what is evaluated, and where its files are now.
 FREE = ("evaluation.", "data.name ", "data.data_dir ", "training.device ", "training.compile ")
+PICTURES = ("reconstructions", "samples", "latent", "k_hat", "training")
+OWN = (  # what training writes
+    *("config.toml", DOCUMENT, CARD, WEIGHTS, ROWS, "metrics.json", "evidence.npz", "posterior.nc"),
+    *("weights.pt", "checkpoint.pt", "checkpoint-refit.pt"),
+    *(f"{name}.png" for name in PICTURES),
+)
 
 
 class Folder:
@@ -118,9 +127,10 @@ class Folder:
             yield check_present
 
     def own(self, *paths: Path) -> Path | None:
-        """The first of these paths that is a file of the run, or None."""
-        mine = (self.config, self.metrics, self.checkpoint, self.weights, self.evidence)
-        known = {path.resolve() for path in (*mine, self.posterior)}
+        """The first of these paths that is a file of the run here, or None."""
+        if not (self.config.is_file() or (self.path / DOCUMENT).is_file()):
+            return None
+        known = {(self.path / name).resolve() for name in OWN}
         return next((path for path in paths if path.resolve() in known), None)
 
     def read_config(self) -> Config:

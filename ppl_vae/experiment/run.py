@@ -23,6 +23,7 @@ from ppl_vae.experiment.results import (
     write_pictures,
     write_posterior,
 )
+from ppl_vae.experiment.rows.sources import load_data
 from ppl_vae.experiment.saved.card import write_card
 from ppl_vae.experiment.saved.document import DOCUMENT, read_document
 from ppl_vae.experiment.saved.programs import WEIGHTS, read_programs
@@ -77,7 +78,7 @@ def run_experiment(config: Config, output: str | Path, *, progress: bool = True)
     folder = Folder(output)
     if folder.finished:
         folder.claim(config)
-        folder.trained_config()
+        refuse_other_rows(folder)
         return folder.read_metrics()
     started = time.perf_counter()
     experiment = build(folder.completed(config))
@@ -93,6 +94,25 @@ def run_experiment(config: Config, output: str | Path, *, progress: bool = True)
     # Only now: a run that is refused leaves no trace.
     with folder.held(experiment.config) if is_main() else nullcontext(_nothing) as check_present:
         return _run(folder, experiment, held_out, started, check_present, progress=progress)
+
+
+def refuse_other_rows(folder: Folder) -> None:
+    """Refuse a finished run whose table has changed since; one that is gone is not compared.
+
+    Args:
+        folder: The folder of the run.
+
+    Raises:
+        ConfigError: The rows, their weights or their splits are others; config.toml was edited.
+
+    Example:
+        >>> refuse_other_rows.__name__
+        'refuse_other_rows'
+    """
+    config = folder.trained_config()
+    document = folder.path / DOCUMENT
+    if config.data.is_table and Path(config.data.name).exists() and document.is_file():
+        require_rows_of(read_document(document).data, load_data(config.data), folder.path)
 
 
 def _nothing() -> None:
@@ -281,7 +301,7 @@ def evaluate_run(
             "either file"
         )
     taken = Folder(numbers.parent).own(numbers, per_row)
-    if taken is not None and Folder(numbers.parent).config.is_file():
+    if taken is not None:
         raise ConfigError(
             f"{taken} is a file of the run in {numbers.parent}: give --output another name"
         )

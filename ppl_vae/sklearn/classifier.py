@@ -17,10 +17,12 @@ from sklearn.utils.validation import (
 
 from ppl_vae.data import Dataset
 from ppl_vae.data.tables.frames import is_frame
+from ppl_vae.data.validation import as_array, same_rows
 from ppl_vae.sklearn.estimator import Estimator
 from ppl_vae.sklearn.rows import (
     checked,
     checked_context,
+    checked_weights,
     known_rows,
     read,
     require_size,
@@ -81,6 +83,7 @@ class VAEClassifier(ClassifierMixin, Estimator):
             sample_weight: Sampling weights, (N,); rows of weight zero are left out.
             context: Covariates, as in `VAE`.
         """
+        same_rows(X, y=y, sample_weight=sample_weight)
         table = checked(self, X, reset=True)
         joint = self._joint(table, self._read_classes(table, y))
         given = checked_context(X, context)
@@ -130,6 +133,7 @@ class VAEClassifier(ClassifierMixin, Estimator):
             sample_weight: Weights of the rows in this share, (N,).
             context: Covariates, if the model was fitted with some.
         """
+        same_rows(X, y=y, sample_weight=sample_weight)
         found = self.predict(X, context)
         labels, has_label = observed_labels(y)
         check_consistent_length(found, has_label)
@@ -140,7 +144,7 @@ class VAEClassifier(ClassifierMixin, Estimator):
         if not has_label.any():
             raise ValueError("y holds no label: there is nothing to compare with")
         if sample_weight is not None:
-            sample_weight = np.asarray(sample_weight)[has_label]
+            sample_weight = checked_weights(found, sample_weight)[has_label]
         return accuracy_score(labels, found[has_label], sample_weight=sample_weight)
 
     def _read_classes(self, table: Any, y: Any) -> np.ndarray:
@@ -196,6 +200,7 @@ def observed_labels(y: Any) -> tuple[np.ndarray, np.ndarray]:
 
     if isinstance(getattr(y, "dtype", None), pd.api.extensions.ExtensionDtype):
         y = np.asarray(y, dtype=object)
+    y = as_array(y) if np.ma.is_masked(y) else y
     y = column_or_1d(y, warn=True)
     has_label = ~pd.isna(y)
     labels = y[has_label]

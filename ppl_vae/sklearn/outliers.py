@@ -61,7 +61,8 @@ class VAEOutlierDetector(OutlierMixin, Estimator):
         """
         share = real_number(self.contamination, "contamination", above=0, at_most=0.5)
         self._train(training_rows(self, X, sample_weight, context))
-        limit = float(np.percentile(self._density(self.data_), 100 * share))
+        weights = None if self.data_.weights is None else self.data_.weights.numpy()
+        limit = quantile(self._density(self.data_), share, weights)
         # Below any row at the limit, whose score differs by rounding from batch to batch.
         self.offset_ = limit - ROUNDING * max(1.0, abs(limit))
         return self
@@ -105,3 +106,18 @@ class VAEOutlierDetector(OutlierMixin, Estimator):
             context: Covariates, if the model was fitted with some.
         """
         return np.where(self.decision_function(X, context) < 0, -1, 1)
+
+
+def quantile(values: np.ndarray, share: float, weights: np.ndarray | None = None) -> float:
+    """The quantile of values, interpolated; with equal weights that of NumPy.
+
+    Example:
+        >>> quantile(np.arange(5.0), 0.5), quantile(np.arange(5.0), 0.5, np.r_[8.0, 1, 1, 1, 1])
+        (2.0, 0.0)
+    """
+    if weights is None:
+        return float(np.percentile(values, 100 * share))
+    order = np.argsort(values)
+    weights = weights[order] / weights.mean()
+    below = (weights.cumsum() - weights) / (len(weights) - 1)
+    return float(np.interp(share, below, values[order]))

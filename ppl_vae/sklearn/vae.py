@@ -11,6 +11,7 @@ from sklearn.utils.validation import check_array, check_is_fitted
 from torch import Tensor
 
 from ppl_vae.data.tables.frames import is_frame
+from ppl_vae.data.validation import same_rows
 from ppl_vae.diagnostics.latents.means import latent_means
 from ppl_vae.families.missing import observed_part
 from ppl_vae.runtime.checks import whole_number
@@ -153,6 +154,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, Transformer, DensityMixin, Estimator)
         log_p = self.score_samples(X, context)
         if sample_weight is None:
             return float(log_p.mean())
+        same_rows(X, sample_weight=sample_weight)
         weights = checked_weights(log_p, sample_weight)
         kept = weights > 0  # 0 times -inf is NaN
         return float(np.average(log_p[kept], weights=weights[kept]))

@@ -2,11 +2,9 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.stats import theilslopes
 from torch import Tensor
 
 from ppl_vae.data import Dataset
@@ -18,12 +16,12 @@ from ppl_vae.runtime.checks import one_line, shown
 from ppl_vae.runtime.seeding import seeded
 from ppl_vae.runtime.text import counted
 from ppl_vae.semi_supervised import SemiSupervisedModel
+from ppl_vae.training.monitoring.trend import still_rising
 from ppl_vae.training.record import FitResult
 
 __all__ = [
     "constant_features",
     "few_rows",
-    "still_rising",
     "unobserved_features",
     "warn_after",
     "warn_before",
@@ -32,16 +30,12 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 FEW_ROWS = {"train": 50, "valid": 20, "test": 20}
-FEWEST_EPOCHS = 10  # to read a trend from
 MOST_SORTED = 10_000  # rows that repeated values are looked for in
 ROWS_A_LEVEL = 5  # on average, as for the expected counts of a chi-squared test
 MANY_LATENTS = 10  # for each value of a row
 LEAKED = 0.1  # share of the test rows that equal a training row
 CODES = (-9, -99, -999, -9999, -99999, 99, 999, 9999, 99999)  # that stand for a missing value
 SPIKE = 0.2  # share of one value of a column with a density
-SHARE = 0.3  # of the epochs, the last ones
-LEVEL = 0.999  # of the trend's interval: bounds of neighbouring epochs are correlated
-LEAST_GAIN = 0.1  # nats in a tenth of the epochs; a smaller one does not matter
 
 
 def warn_before(model: Program, data: Dataset) -> None:
@@ -51,24 +45,40 @@ def warn_before(model: Program, data: Dataset) -> None:
         >>> warn_before(lambda x: None, Dataset(np.zeros((200, 2))))
     """
     sizes = {name: len(rows) for name, rows in data.splits.items()} or {"train": len(data)}
-    train = data.train
     num_features = data.event_shape.numel()
     latent_dim = model.latent_dim if isinstance(model, Model) else 0
     messages = [few_rows(sizes), many_latents(latent_dim, num_features)]
-    if isinstance(train.x, Tensor) and len(train) > 1:
-        messages.append(constant_features(constant_densities(model, train), num_features))
-        dense = densities(model, train, train.feature_names)
-        some = train.x[:: max(1, len(train) // MOST_SORTED)]
-        messages.append(repeated_values(some[:, train.places_of(dense)], dense))
-        numbers = [name for name in train.feature_names if name not in train.levels]
-        messages.append(missing_codes(some[:, train.places_of(numbers)], numbers))
-        messages.append(coded_categories(model, train))
-        messages.append(unobserved_features(train.unobserved_features, num_features))
-        messages.append(few_levels(train))
-        if dense:
-            messages.append(rows_in_both(data, dense))
+    if len(data.train) > 1:
+        messages += faults_of_rows(model, data)
     for message in filter(None, messages):
         logger.warning(message)
+
+
+def faults_of_rows(model: Program, data: Dataset) -> list[str | None]:
+    """What is wrong with the training rows, of which at most 10,000 are read from a file.
+
+    Example:
+        >>> [each for each in faults_of_rows(lambda x: None, Dataset(np.eye(3))) if each]
+        []
+    """
+    step = max(1, len(data.train) // MOST_SORTED)
+    train = data.train[::step] if in_file(data.train.x) else data.train
+    num_features = data.event_shape.numel()
+    dense = densities(model, train, train.feature_names)
+    some = train.x[:: max(1, len(train) // MOST_SORTED)]
+    numbers = [name for name in train.feature_names if name not in train.levels]
+    messages = [
+        constant_features(constant_densities(model, train), num_features),
+        repeated_values(some[:, train.places_of(dense)], dense),
+        missing_codes(some[:, train.places_of(numbers)], numbers),
+        coded_categories(model, train),
+        unobserved_features(train.unobserved_features, num_features),
+        few_levels(train),
+        rows_in_both(data, dense) if dense else None,
+    ]
+    if len(train) == len(data.train):
+        return messages
+    return [each and f"of {len(train):,} training rows: {each}" for each in messages]
 
 
 def warn_after(result: FitResult) -> None:
@@ -317,51 +327,6 @@ def unobserved_features(unobserved: Sequence[str], num_features: int) -> str | N
         f"no training row has a value of {len(unobserved)} of {num_features} features (the first "
         f"is {unobserved[0]}): leave {them} out"
     )
-
-
-def still_rising(bounds: Sequence[float], kl_weights: Sequence[float]) -> str | None:
-    """A sentence if the held-out bound still rises at the end; None if no rise is visible.
-
-    It rises if Theil and Sen's slope over the last three tenths of the epochs at full KL weight has
-    a 99.9 % interval above 0, and adds more than 0.1 nats in a tenth of the epochs.
-
-    References:
-        Sen (1968), Estimates of the regression coefficient based on Kendall's tau, JASA 63.
-
-    Example:
-        >>> still_rising([-100.0 + i for i in range(40)], [1.0] * 40)
-        'the held-out bound still rose at the end, by 4.00 nats in the last 4 epochs: ...'
-    """
-    found = trend(settled(bounds, kl_weights))
-    if found is None or found.low <= 0 or found.gain <= LEAST_GAIN:
-        return None
-    gain = f"{found.gain:.2f} nats in the last {counted(found.num_epochs, 'epoch')}"
-    return f"the held-out bound still rose at the end, by {gain}: train longer (num_epochs)"
-
-
-class Trend(NamedTuple):
-    """Change of a bound in a tenth of the epochs, at the end, with its 99.9 % interval."""
-
-    gain: float
-    low: float
-    high: float
-    num_epochs: int
-
-
-def settled(bounds: Sequence[float], kl_weights: Sequence[float]) -> np.ndarray:
-    """The finite bounds at full KL weight."""
-    values = np.array(bounds, dtype=float)
-    return values[(np.array(kl_weights, dtype=float)[: len(values)] >= 1) & np.isfinite(values)]
-
-
-def trend(bounds: np.ndarray) -> Trend | None:
-    """Theil and Sen's slope over the last three tenths of the epochs; None if these are few."""
-    last = bounds[-max(FEWEST_EPOCHS, round(SHARE * len(bounds))) :]
-    if len(last) < FEWEST_EPOCHS:
-        return None
-    tenth = max(1, len(bounds) // 10)
-    found = theilslopes(last, alpha=LEVEL)
-    return Trend(found.slope * tenth, found.low_slope * tenth, found.high_slope * tenth, tenth)
 
 
 def concerns(model: Model, guide: Program, args: tuple[Tensor, ...], seed: int) -> list[str]:

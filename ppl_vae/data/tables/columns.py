@@ -1,10 +1,13 @@
 """Checks of columns by name, since their numbers have other meanings in another order."""
 
+from collections.abc import Sequence
 from itertools import zip_longest
+from typing import Any
 
+from ppl_vae.data.tables.frames import is_frame
 from ppl_vae.data.tables.levels import Levels, listed
 
-__all__ = ["check_columns", "check_levels"]
+__all__ = ["check_columns", "check_levels", "in_order"]
 
 LISTED = 20  # longer lists of columns are not shown in an error
 
@@ -80,3 +83,32 @@ def check_levels(
                 f"column {column!r} of x has levels {listed(found[column])}; the {name} was "
                 "trained with numbers there"
             )
+
+
+def in_order(given: Any, names: Sequence[str], what: str) -> Any:
+    """The values of a frame with these columns, in their order; anything else unchanged.
+
+    Args:
+        given: Entries of a table.
+        names: The columns of the table.
+        what: What is given, for messages.
+
+    Raises:
+        ValueError: A frame has other columns.
+
+    Example:
+        >>> import pandas
+        >>> frame = pandas.DataFrame({"dose": [True], "age": [False]})
+        >>> in_order(frame, ["age", "dose"], "hidden")
+        array([[False,  True]])
+    """
+    if not is_frame(given):
+        return given
+    columns = list(map(str, given.columns))
+    if sorted(columns) != sorted(names):
+        raise ValueError(
+            f"{what} has the columns {columns}: give one for each column of x, {list(names)}"
+        )
+    given = given.iloc[:, [columns.index(name) for name in names]]
+    are_flags = all(dtype.kind == "b" for dtype in given.dtypes)
+    return given.to_numpy(dtype=bool) if are_flags else given.to_numpy()

@@ -112,6 +112,7 @@ def apart(x: Any, context: Any, labels: Any, weights: Any) -> tuple[Any, Any, An
 
     Raises:
         ValueError: x has no such column.
+        TypeError: x is a `Dataset`.
 
     Example:
         >>> import pandas
@@ -120,6 +121,11 @@ def apart(x: Any, context: Any, labels: Any, weights: Any) -> tuple[Any, Any, An
         >>> list(rest.columns), list(context.columns)
         (['dose'], ['age'])
     """
+    if hasattr(x, "given_index"):
+        raise TypeError(
+            "x is a Dataset already: make one from what it was made from, with all arguments at "
+            "once, or use its methods (with_context, with_splits, unweighted)"
+        )
     if not is_frame(x):
         return x, context, labels, weights
     names = [context] if isinstance(context, str | int) else context

@@ -115,6 +115,8 @@ def _models(evidence: Any) -> list[TrainedModel]:
         )
     models = []
     for name, each in evidence.items():
+        if not isinstance(name, str):
+            raise ValueError(f"a model is called {name!r}: give it a name, a string")
         found = (each,) if isinstance(each, Found) else each
         if not isinstance(found, Sequence) or not all(isinstance(one, Found) for one in found):
             raise ValueError(

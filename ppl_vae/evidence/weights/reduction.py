@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ppl_vae.data.validation import as_array
 from ppl_vae.evidence.errors import cluster_means, clustered_se, interquartile_range
 from ppl_vae.evidence.pareto import (
     GOOD_K,
@@ -54,7 +55,7 @@ def reduce_log_weights(
         >>> reduce_log_weights(np.zeros((50, 2))).ess.tolist()
         [50.0, 50.0]
     """
-    log_weights = np.asarray(log_weights)
+    log_weights = as_array(log_weights)
     reduction = Reduction(len(log_weights), strata)
     reduction.add(log_weights)
     if clusters is None:

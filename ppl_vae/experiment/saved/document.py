@@ -64,6 +64,7 @@ class Rows(Entry):
         digest: Of x and the covariates, by which the same rows are recognised.
         columns: `Schema.to_json`.
         sha256: Digest of the file that holds the rows; None if they are not kept.
+        roles: Digest of the splits and of the rows' weights; "" in runs of earlier versions.
 
     Example:
         >>> Rows(splits={}, num_data=3, missing=0.0, digest="0a", columns={}).sha256 is None
@@ -76,6 +77,7 @@ class Rows(Entry):
     digest: str
     columns: dict[str, Any]
     sha256: str | None = None
+    roles: str = ""
 
 
 class Document(Entry):

@@ -32,6 +32,7 @@ def told_of(data: Dataset, folder: Path | None = None) -> Rows:
         missing=data.describe()["missing"],
         digest=digest_of_rows(data),
         columns=data.schema.to_json(),
+        roles=digest_of_roles(data),
         sha256=None if folder is None else write_tensors(folder / ROWS, _tensors(data)),
     )
 
@@ -45,6 +46,20 @@ def digest_of_rows(data: Dataset) -> str:
     """
     parts = [part for values in arguments(data) for part in _in(values)]
     return digest(text.hex() for part in parts for text in row_digests(part))
+
+
+def digest_of_roles(data: Dataset) -> str:
+    """A digest of the row numbers of each split, and of the weights.
+
+    Example:
+        >>> data = Dataset([[0.0], [1.0]])
+        >>> digest_of_roles(data) == digest_of_roles(Dataset(data.x, weights=[1.0, 2.0]))
+        False
+    """
+    parts: list[Any] = []
+    for name in sorted(data.splits):
+        parts += [f"split {name}", torch.as_tensor(data.splits[name]).long()]
+    return digest(parts if data.weights is None else [*parts, "weights", data.weights])
 
 
 def require_rows_of(told: Rows, data: Dataset, folder: Path) -> None:
@@ -63,13 +78,16 @@ def require_rows_of(told: Rows, data: Dataset, folder: Path) -> None:
         Traceback (most recent call last):
         ppl_vae.experiment.config.ConfigError: runs/a was trained on other rows than those of ...
     """
-    if in_file(data.x) or digest_of_rows(data) == told.digest:
-        return
-    raise ConfigError(
-        f"{folder} was trained on other rows than those of {data.name!r} now: they differ in their "
-        "values, their order or their number. Give the former rows, or train again in another "
-        "folder"
-    )
+    what = ""
+    if told.roles and digest_of_roles(data) != told.roles:
+        what = "which of them train and test, or their weights"
+    if not in_file(data.x) and digest_of_rows(data) != told.digest:
+        what = "their values, their order or their number"
+    if what:
+        raise ConfigError(
+            f"{folder} was trained on other rows than those of {data.name!r} now: they differ in "
+            f"{what}. Give the former rows, or train again in another folder"
+        )
 
 
 def schema_of(told: Rows, path: Path) -> Schema:

@@ -10,7 +10,7 @@ from joblib import Parallel, cpu_count, delayed, effective_n_jobs  # type: ignor
 from tqdm.std import tqdm
 
 from ppl_vae.experiment.config import Config
-from ppl_vae.experiment.run import run_experiment
+from ppl_vae.experiment.run import refuse_other_rows, run_experiment
 from ppl_vae.experiment.studies.grid import Study, read_study
 from ppl_vae.experiment.studies.table import StudyResult, read_results
 from ppl_vae.runtime.checks import one_line
@@ -45,7 +45,7 @@ def run_study(
         The numbers of the cells, the failures, and the comparisons: `print` it.
 
     Raises:
-        ConfigError: the folder of a cell holds another run.
+        ConfigError: the folder of a cell holds another run, or one on other rows.
 
     Example:
         >>> import tempfile
@@ -63,6 +63,9 @@ def run_study(
         if folders[cell.name].config.is_file():
             folders[cell.name].claim(cell.config)
     waiting = [cell for cell in study.cells if not folders[cell.name].finished]
+    for cell in study.cells:
+        if folders[cell.name].finished:
+            refuse_other_rows(folders[cell.name])
     threads = _threads(min(effective_n_jobs(n_jobs), len(waiting)))
     tasks = (delayed(_run)(cell.config, folders[cell.name].path, threads) for cell in waiting)
     total = len(study.cells)

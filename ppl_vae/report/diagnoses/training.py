@@ -9,7 +9,7 @@ from ppl_vae.report.elements import Panel, draw, number
 from ppl_vae.report.rules import Measured, Rule
 from ppl_vae.runtime.text import counted
 from ppl_vae.training import FitResult
-from ppl_vae.training.warnings import settled, trend
+from ppl_vae.training.monitoring.trend import settled, trend
 
 FEWEST_EPOCHS = 5  # whose best bound is that of the end
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ppl_vae.data.validation import row_names, same_index
+from ppl_vae.data.validation import as_array, index_of, row_names, same_index
 from ppl_vae.runtime.checks import one_of, real_number, warn_caller
 from ppl_vae.runtime.display import Shown
 from ppl_vae.runtime.seeding import generator
@@ -55,6 +55,8 @@ class AnomalyPValues(Shown):
         score: What the score is, in words.
         smallest: The smallest value that p can take, 1 / (n + 1).
         calibration_names: Names of the rows of calibration, (n,); None if they have none.
+        weights: With `weighted`, the weights of the rows, (m,); None weights them equally.
+        calibration_weights: Those of the rows of calibration, (n,), likewise.
 
     References:
         Bates et al. (2023), Testing for outliers with conformal p-values, Annals of Statistics 51;
@@ -74,6 +76,8 @@ class AnomalyPValues(Shown):
     score: str
     smallest: float
     calibration_names: np.ndarray | None = None
+    weights: np.ndarray | None = None
+    calibration_weights: np.ndarray | None = None
 
     @classmethod
     def from_scores(
@@ -161,16 +165,14 @@ class AnomalyPValues(Shown):
     def randomised(self, seed: int = 0) -> "AnomalyPValues":
         """The same with ties broken at random, which makes p uniform under the hypothesis.
 
-        p = (number odder + U (1 + number of ties)) / (n + 1), with U uniform for each row.
+        p = (number odder + U (1 + number of ties)) / (n + 1), with U uniform for each row; the
+        weights of rows take the place of numbers after `weighted`.
 
         Args:
             seed: Seed of U.
         """
-        known = np.sort(self.calibration_scores)
-        odder = len(known) - np.searchsorted(known, self.scores, side="right")
-        at_least = (len(known) + 1) * conformal_p_values(known, self.scores)
-        share = generator(seed).random(len(self))
-        p_values = (odder + share * (at_least - odder)) / (len(known) + 1)
+        odder, tied, total = self._sums()
+        p_values = (odder + generator(seed).random(len(self)) * tied) / total
         return replace(self, p_values=p_values, smallest=0.0)
 
     def weighted(self, calibration_weights: Any, weights: Any) -> "AnomalyPValues":
@@ -194,12 +196,22 @@ class AnomalyPValues(Shown):
             arXiv:2307.09291.
         """
         known, own = self._weights(calibration_weights, weights)
+        found = replace(self, calibration_weights=known, weights=own)
+        odder, tied, total = found._sums()
+        return replace(found, p_values=(odder + tied) / total, smallest=float((own / total).min()))
+
+    def _sums(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Weights of the calibration rows that are odder, and as odd with the row's; of all."""
+        known, own = self.calibration_weights, self.weights
+        known = np.ones(len(self.calibration_scores)) if known is None else known
+        own = np.ones(len(self)) if own is None else own
         order = np.argsort(self.calibration_scores)
         above = np.append(known[order][::-1].cumsum()[::-1], 0.0)
-        below = np.searchsorted(self.calibration_scores[order], self.scores, side="left")
-        total = known.sum() + own
-        p_values = (above[below] + own) / total
-        return replace(self, p_values=p_values, smallest=float((own / total).min()))
+        scores = self.calibration_scores[order]
+        at_least, odder = (
+            above[np.searchsorted(scores, self.scores, side=side)] for side in ("left", "right")
+        )
+        return odder, at_least - odder + own, known.sum() + own
 
     def to_frame(self) -> "pd.DataFrame":
         """A frame with a row for each row: score, p-value, and p adjusted by "bh"."""
@@ -300,7 +312,8 @@ def _names(names: Any, scores: Any, size: int, kind: str) -> np.ndarray | None:
         raise ValueError(
             f"{kind}names has the shape {found.shape} for {size} rows: give one for each"
         )
-    labels = names if row_names(names) is None else names.index  # a column of a frame
+    index = index_of(names)  # of a column of a frame
+    labels = names if index is None else index
     same_index(labels, scores, f"{kind}scores", f"{kind}names")
     return found
 
@@ -325,7 +338,7 @@ def _numbers(values: Any, what: str) -> np.ndarray:
 def _floats(values: Any, name: str) -> np.ndarray:
     """Numbers as an array."""
     try:
-        return np.asarray(values, dtype=np.float64)
+        return as_array(values, np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} are no numbers ({error}): give one for each row") from error
 

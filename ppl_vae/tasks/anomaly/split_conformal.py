@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ppl_vae.data import Dataset, as_dataset
+from ppl_vae.data.validation import as_array
 from ppl_vae.families.shared import shared_latents
 from ppl_vae.programs.inference import Inference, treat_alike
 from ppl_vae.programs.traces import Program
@@ -132,7 +133,7 @@ class Custom:
         """What the function gives, (N,)."""
         given = self.function(model, guide, data)
         data.refuse_other_index(given, "the score")
-        found = np.asarray(given, dtype=np.float64)
+        found = as_array(given, np.float64)
         if found.shape != (len(data),):
             raise ValueError(
                 f"the score gives an array of shape {found.shape} for {len(data)} rows: give one "

@@ -28,11 +28,14 @@ class PermutationTest(Shown):
         scale: Standard deviation of the units within strata, (M,).
         num_permutations: Number of labellings.
         is_exact: Whether these are all that there are.
+        is_balanced: Whether both groups have as many units in each stratum, so that exchanging them
+            gives another labelling with the same absolute difference.
 
     Example:
         >>> values = np.array([[0.0], [1.0], [2.0], [9.0]])
-        >>> permutation_test(Design.of(4, [0, 0, 1, 1]), values).p_values.tolist()
-        [0.3333333333333333]
+        >>> found = permutation_test(Design.of(4, [0, 0, 1, 1]), values)
+        >>> found.p_values.round(4).tolist(), round(found.smallest, 4)
+        ([0.3333], 0.3333)
     """
 
     p_values: np.ndarray
@@ -40,11 +43,14 @@ class PermutationTest(Shown):
     scale: np.ndarray
     num_permutations: int
     is_exact: bool
+    is_balanced: bool = False
 
     @property
     def smallest(self) -> float:
         """The smallest possible p-value."""
-        return 1 / (self.num_permutations + (not self.is_exact))
+        if self.is_exact:
+            return (1 + self.is_balanced) / self.num_permutations
+        return 1 / (self.num_permutations + 1)
 
 
 def permutation_test(
@@ -102,7 +108,9 @@ def permutation_test(
     max_t = np.empty_like(shares)
     max_t[order] = np.maximum.accumulate(shares)
     p_values = (at_least + own) / (len(labellings) + own)
-    return PermutationTest(p_values, max_t, scale, len(labellings), labellings.are_all)
+    is_balanced = all(2 * design.second[each].sum() == len(each) for each in design.strata)
+    number, are_all = len(labellings), labellings.are_all
+    return PermutationTest(p_values, max_t, scale, number, are_all, is_balanced)
 
 
 class Labellings:

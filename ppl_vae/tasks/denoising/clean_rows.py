@@ -79,13 +79,23 @@ class Denoised:
         """Peak signal-to-noise ratio of the posterior means, 10 log10(peak^2 / MSE), (N,), in dB.
 
         Args:
-            clean: The clean rows, (N, *event).
+            clean: The clean rows, (N, *event), with the labels and columns of the noisy ones if
+                both have some.
             peak: Largest value of x.
 
         Raises:
-            ValueError: They have another shape.
+            ValueError: They have another shape, or other labels or columns.
         """
-        truth = as_dataset(clean).in_memory().x.double().cpu().numpy()
+        rows = as_dataset(clean).in_memory()
+        noisy = self.posterior.data
+        noisy.refuse_other_index(rows, "clean")
+        names: Any = (rows.columns.get("x"), noisy.columns.get("x"))
+        if None not in names and names[0] != names[1]:
+            raise ValueError(
+                f"clean has the columns {list(names[0])}, and the noisy rows {list(names[1])}: "
+                "give the same in the same order"
+            )
+        truth = rows.x.double().cpu().numpy()
         if truth.shape != self.mean.shape:
             raise ValueError(
                 f"clean has shape {truth.shape}, and the denoised rows {self.mean.shape}: give the "

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 
 from ppl_vae.data import Dataset
-from ppl_vae.data.tables.frames import is_frame
+from ppl_vae.data.tables.columns import in_order
+from ppl_vae.data.validation import as_array
 from ppl_vae.model import Model
 from ppl_vae.programs.traces import Program
 
@@ -59,19 +60,8 @@ def marked(given: Any, data: Dataset) -> np.ndarray:
         mask = np.zeros(tuple(data.x.shape), dtype=bool)
         mask[:, data.places_of(names)] = True
         return mask
-    if is_frame(given):
-        columns = list(map(str, given.columns))
-        if sorted(columns) != sorted(data.feature_names):
-            raise ValueError(
-                f"do_not_impute has the columns {columns}: give a boolean for each column of x, "
-                f"{list(data.feature_names)}"
-            )
-        if data.is_frame and not given.index.equals(data.index):
-            raise ValueError("do_not_impute has other rows than x: reindex it like x")
-        given = given.iloc[:, [columns.index(name) for name in data.feature_names]]
-        if all(dtype.kind == "b" for dtype in given.dtypes):
-            given = given.to_numpy(dtype=bool)
-    mask = np.asarray(given)
+    data.refuse_other_index(given, "do_not_impute")
+    mask = as_array(in_order(given, data.feature_names, "do_not_impute"))
     shape = tuple(data.x.shape)
     if mask.shape != shape or mask.dtype != bool:
         raise ValueError(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ppl_vae.data.validation import as_array
 from ppl_vae.diagnostics.axes import BESIDE, BLUE, VERMILION, new_axes
 from ppl_vae.runtime.checks import one_line, real_number, suggestion
 from ppl_vae.runtime.display import Shown
@@ -200,7 +201,7 @@ def tipping_point(
     real_number(null, "null")
     name, level = column if isinstance(column, tuple) else (column, None)
     shift = Shift(imputations, str(name), level, scale)
-    grid = np.unique(shift.default_deltas() if deltas is None else np.asarray(deltas, np.float64))
+    grid = np.unique(shift.default_deltas() if deltas is None else as_array(deltas, np.float64))
     _check(grid, shift)
     pooled = [pool(list(map(analysis, shift.moved(delta))), **pooling) for delta in grid.tolist()]
     return TippingPoint(

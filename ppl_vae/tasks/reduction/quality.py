@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.data import Dataset, as_dataset
+from ppl_vae.data.validation import as_array
 from ppl_vae.diagnostics.latents.means import LatentMeans, latent_means
 from ppl_vae.guide import Guide
 from ppl_vae.programs.inference import treat_alike
@@ -163,15 +164,17 @@ def embedding_quality(
         >>> found.names, found.values.shape
         (('VAE', 'PCA'), (2, 3, 1))
     """
-    rows = _chosen(as_dataset(data), seed)
+    data = as_dataset(data)
+    rows = _chosen(data, seed)
     numbers = _checked(num_neighbours, len(rows))
-    held_out = as_dataset(data)[rows]
+    held_out = data[rows]
     treat_alike(held_out, "the quality of an embedding")
     latents = latent_means(guide, held_out, seed=seed, progress=progress)
     x, train = (_inputs(guide, each) for each in (held_out, as_dataset(trained_on).train))
     coordinates = {BY_MODEL: latents.mean, BASE: _components(train, x, latents.mean.shape[1])}
     for name, given in (others or {}).items():
-        coordinates[name] = _given(given, name, len(as_dataset(data)))[rows]
+        data.refuse_other_index(given, f"others[{name!r}]")
+        coordinates[name] = _given(given, name, len(data))[rows]
     of_x = neighbour_order(x)
     of_z = [neighbour_order(points) for points in coordinates.values()]
     groups = np.array_split(generator(seed).permutation(len(x)), NUM_GROUPS)
@@ -241,7 +244,7 @@ def _components(train: np.ndarray, x: np.ndarray, num: int) -> np.ndarray:
 
 def _given(values: Any, name: str, num_rows: int) -> np.ndarray:
     """Coordinates of another method."""
-    points = np.asarray(values, dtype=np.float64)
+    points = as_array(values, np.float64)
     if points.ndim != 2 or len(points) != num_rows or not np.isfinite(points).all():
         raise ValueError(
             f"others[{name!r}] has the shape {points.shape}: give finite coordinates of the "

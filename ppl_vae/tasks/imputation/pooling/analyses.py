@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ppl_vae.data.tables.frames import is_frame
-from ppl_vae.data.validation import row_names, same_rows
+from ppl_vae.data.validation import as_array, index_of, same_rows
 
 __all__ = ["Analyses", "read_analyses"]
 
@@ -204,9 +204,10 @@ def _terms_of_all(given: Any, what: str) -> dict[str, list[Any]]:
 
 def _terms(given: Any, place: str) -> dict[str, list[Any]]:
     """Names of the terms of a Series, or of the rows and columns of a frame of covariances."""
-    if row_names(given) is None:
+    index = index_of(given)
+    if index is None:
         return {}
-    rows = {place: list(given.index)}
+    rows = {place: list(index)}
     return rows | {f"the columns of {place}": list(given.columns)} if is_frame(given) else rows
 
 
@@ -224,7 +225,7 @@ def _named(names: Any, values: np.ndarray) -> tuple[str, ...]:
 def _numbers(values: Any, name: str) -> np.ndarray:
     """An array of float64."""
     try:
-        return np.asarray(values, dtype=np.float64)
+        return as_array(values, np.float64)
     except (TypeError, ValueError):
         raise ValueError(f"{name} is not an array of numbers of equal lengths") from None
 

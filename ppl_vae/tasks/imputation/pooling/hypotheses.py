@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ppl_vae.data.tables.frames import is_frame
-from ppl_vae.data.validation import same_index
+from ppl_vae.data.validation import as_array, same_index
 from ppl_vae.runtime.checks import one_line, suggestion, whole_number
 
 __all__ = ["PooledTest", "pool_chi_squares"]
@@ -77,7 +77,7 @@ def pool_chi_squares(chi_squares: Any, df: int) -> PooledTest:
         PooledTest(D2: F(3, 167.8) = 2.579, p = 0.0554)
     """
     k = whole_number(df, "df")
-    values = np.asarray(chi_squares, dtype=np.float64)
+    values = as_array(chi_squares, np.float64)
     if values.ndim != 1 or len(values) < 2 or not (values >= 0).all():
         raise ValueError(
             f"chi_squares is {one_line(repr(chi_squares))}; give at least two statistics, none "
@@ -159,7 +159,7 @@ def contrasts(hypotheses: Any, names: tuple[str, ...]) -> np.ndarray:
                 raise ValueError(f"no estimate is called {each!r}; {suggestion(each, names)}")
         return np.eye(len(names))[[names.index(each) for each in chosen]]
     same_index(names, by_term, "the terms of hypotheses", "the estimates")
-    rows = np.atleast_2d(np.asarray(hypotheses, dtype=np.float64))
+    rows = np.atleast_2d(as_array(hypotheses, np.float64))
     if rows.shape[1:] != (len(names),):
         raise ValueError(
             f"hypotheses have shape {rows.shape}; give names, or rows of {len(names)} coefficients"

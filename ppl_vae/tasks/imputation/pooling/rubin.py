@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from ppl_vae.data.validation import as_array
 from ppl_vae.runtime.checks import one_of, real_number
 from ppl_vae.runtime.display import Shown
 from ppl_vae.runtime.text import table
@@ -227,7 +228,7 @@ class Pooled(Shown):
         refuse_other_order(hypotheses, values, self.names)
         covariances = rows @ self._covariances @ rows.T
         refuse_dependent(covariances.mean(0))
-        differences = self.analyses.estimates @ rows.T - np.asarray(values, dtype=np.float64)
+        differences = self.analyses.estimates @ rows.T - as_array(values, np.float64)
         if method == "D2":
             return wald_d2(differences, covariances)
         return wald_d1(differences, covariances, self.dfcom)
