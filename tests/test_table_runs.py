@@ -239,7 +239,7 @@ def test_a_study_does_not_mix_rows_of_two_tables(table, tmp_path):
     rows.to_csv(path)
     short = {"num_epochs": 1, "batch_size": 50}
     changes = [("data.name", str(path)), *((f"training.{k}", v) for k, v in short.items())]
-    changes += [("evaluation.num_particles", 30), ("likelihood", "StudentT")]
+    changes += [("evaluation.num_particles", 30), ("likelihood.name", "StudentT")]
 
     def study(*seeds):
         configs = {s: read_config(changes=[*changes, ("training.seed", s)]) for s in seeds}

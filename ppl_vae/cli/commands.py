@@ -291,19 +291,19 @@ def _run(config: Any, output: Path, *, quiet: bool, json: bool = False) -> None:
     from ppl_vae.experiment import Folder, run_experiment
     from ppl_vae.runtime.distributed import is_main, process_group
 
-    folder = Folder(output)
-    if folder.finished:
-        folder.claim(config)
+    was_finished = Folder(output).finished
+    level = logging.WARNING if quiet else logging.INFO
+    with process_group(), at_level(level, "ppl_vae.experiment.run"):
+        metrics = run_experiment(config, output, progress=not quiet)
+    if not is_main():
+        return
+    if was_finished:
         typer.echo(
             f"{output} is already finished: these are its results. Remove the folder to start "
             "afresh.\n",
             err=True,
         )
-    level = logging.WARNING if quiet else logging.INFO
-    with process_group(), at_level(level, "ppl_vae.experiment.run"):
-        metrics = run_experiment(config, output, progress=not quiet)
-        if is_main():
-            _echo_metrics(metrics, [output / name for name in folder.files], json=json)
+    _echo_metrics(metrics, [output / name for name in Folder(output).files], json=json)
 
 
 def _echo_metrics(metrics: Any, files: list[Path], *, json: bool) -> None:

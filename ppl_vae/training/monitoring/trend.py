@@ -8,7 +8,7 @@ from scipy.stats import theilslopes
 
 from ppl_vae.runtime.text import counted
 
-__all__ = ["settled", "still_rising", "trend"]
+__all__ = ["still_rising"]
 
 FEWEST_EPOCHS = 10  # to read a trend from
 SHARE = 0.3  # of the epochs, the last ones
