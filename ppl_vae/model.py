@@ -21,18 +21,16 @@ from ppl_vae.families.missingness import Missingness
 from ppl_vae.families.modules import at_rest, join, require_module
 from ppl_vae.families.networks import MLP
 from ppl_vae.families.rows import (
-    MIXING,
     example_rows,
     features_of,
-    kept_buffers,
-    mixes_rows,
     read_features,
+    read_prior,
 )
 from ppl_vae.families.shared import draw_shared, shared_latents
 from ppl_vae.families.units import CovariateUnits
 from ppl_vae.runtime.checks import whole_number
 from ppl_vae.runtime.memory import require_memory
-from ppl_vae.runtime.seeding import one_at_a_time, seeded
+from ppl_vae.runtime.seeding import one_at_a_time
 
 __all__ = ["Model"]
 
@@ -157,7 +155,7 @@ class Model(TrainedOn):
         self.covariates = CovariateUnits(self.context_dim)
         context = example_rows(self.context_dim) if self.context_dim else None
         require_context_dim(prior, self.context_dim)
-        self.latent_dim = _read_prior(prior, context)
+        self.latent_dim = read_prior(prior, context)
         # A prior with several layers of latents states how many dimensions the decoder reads.
         self.decoded_dim: int = getattr(prior, "decoded_dim", self.latent_dim)
         num_others = self.context_dim - (exposure is not None)
@@ -197,7 +195,7 @@ class Model(TrainedOn):
         """
         require_module(prior, "prior")
         context = example_rows(self.context_dim) if self.context_dim else None
-        if (latent_dim := _read_prior(prior, context)) != self.latent_dim:
+        if (latent_dim := read_prior(prior, context)) != self.latent_dim:
             raise ValueError(
                 f"the prior has {latent_dim} latent dimensions and the decoder {self.latent_dim}: "
                 f"use {type(prior).__name__}({self.latent_dim})"
@@ -387,14 +385,3 @@ def _exposure(
 def weights_of(module: nn.Module) -> list[float]:
     """A number for each parameter, by which changed weights are noticed."""
     return [weights.detach().double().abs().sum().item() for weights in module.parameters()]
-
-
-def _read_prior(prior: nn.Module, context: Tensor | None) -> int:
-    """The latent dimension, from a dry run; rows of covariates must not mix."""
-    with at_rest(prior), torch.no_grad(), kept_buffers(prior), seeded(0):
-        p = prior(context)
-        if context is not None and p.batch_shape:
-            z = p.sample()[:1]
-            if mixes_rows(lambda rows: prior(rows).log_prob(z), context):
-                raise ValueError(f"the prior {MIXING}")
-        return p.event_shape[0]

@@ -17,7 +17,7 @@ from ppl_vae.families.modules import require_module, shape_of
 from ppl_vae.families.networks import MLP
 from ppl_vae.families.networks.readout import Readout
 from ppl_vae.families.posteriors import Posterior
-from ppl_vae.families.rows import example_rows, features_of, read_features
+from ppl_vae.families.rows import example_rows, features_of, latents_in, read_features
 from ppl_vae.runtime.checks import shown, whole_number
 
 __all__ = ["SemiSupervisedGuide", "SemiSupervisedModel"]
@@ -110,7 +110,7 @@ class SemiSupervisedModel(LabelledRows):
         super().__init__(num_classes, likelihood.event_shape)
         require_module(prior, "prior")
         require_module(likelihood, "likelihood", "build")
-        self.latent_dim = prior().event_shape[0]
+        self.latent_dim = latents_in(prior())
         size = self.latent_dim + self.num_classes
         self.decoder = MLP(size) if decoder is None else decoder
         require_module(self.decoder, "decoder")

@@ -456,3 +456,16 @@ def test_weights_of_another_guide_leave_the_model_as_it_is(tmp_path):
             pv.load_weights(tmp_path / "foreign.pt", model, guide)
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name])
+
+
+class ScalarNormals(nn.Module):
+    """D independent normals without an event."""
+
+    def forward(self, context=None):
+        return torch.distributions.Normal(torch.zeros(3), 1.0)
+
+
+def test_a_prior_of_scalars_is_refused_in_a_line():
+    for make in (pv.Model, lambda *parts: pv.SemiSupervisedModel(2, *parts)):
+        with pytest.raises(ValueError, match=r"events of shape \(\): give one of vectors \(D,\)"):
+            make(ScalarNormals(), pv.likelihoods.Gaussian(4))

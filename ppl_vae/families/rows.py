@@ -4,6 +4,7 @@ import math
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -152,3 +153,24 @@ def kept_buffers(*modules: nn.Module) -> Iterator[None]:
     finally:
         for part, name, buffer, values in held:
             part._buffers[name] = buffer.copy_(values)
+
+
+def latents_in(p: Any) -> int:
+    """The latent dimension D of a prior p(z), whose events are vectors (D,)."""
+    if len(p.event_shape) != 1:
+        raise ValueError(
+            f"the prior gives a distribution of events of shape {tuple(p.event_shape)}: give one "
+            "of vectors (D,), as Normal(...).to_event(1) is"
+        )
+    return int(p.event_shape[0])
+
+
+def read_prior(prior: nn.Module, context: Tensor | None) -> int:
+    """The latent dimension, from a dry run; rows of covariates must not mix."""
+    with at_rest(prior), torch.no_grad(), kept_buffers(prior), seeded(0):
+        p = prior(context)
+        if context is not None and p.batch_shape:
+            z = p.sample()[:1]
+            if mixes_rows(lambda rows: prior(rows).log_prob(z), context):
+                raise ValueError(f"the prior {MIXING}")
+    return latents_in(p)
