@@ -413,3 +413,14 @@ def test_rows_that_share_a_latent_are_not_refined():
         ):
             pv.anomaly_pvalues(model, guide, *rows, score=score)
     assert len(pv.anomaly_pvalues(model, guide, *rows, score=QUICK)) == 20
+
+
+def test_columns_of_a_model_with_a_mechanism_are_refused():
+    rows = pd.DataFrame({"income": [1.0, 2.0, np.nan, 4.0], "age": [3.0, 1.0, 2.0, 5.0]})
+    data = pv.Dataset(rows)
+    mechanism = pv.missingness.SelfMasking({"income": 1})
+    prior, likelihood = priors.StandardNormal(1), likelihoods.Gaussian(2)
+    model = pv.Model(prior, likelihood, start=data, missingness=mechanism)
+    guide = pv.Guide(posteriors.MeanFieldNormal(1), 2, start=data, missing=True)
+    with pytest.raises(ValueError, match="odd_columns needs a model without missingness="):
+        pv.odd_columns(model, guide, data, data)

@@ -225,6 +225,25 @@ def test_a_mixture_with_a_linear_decoder_is_scikit_learns(fitted):
     assert (classes.predict() == found.predict(x))[clear].all()
 
 
+def test_unreliable_probabilities_are_told(fitted):
+    """Of a guide that is shifted by three sds no row is reliable; of an exact one all are."""
+    x, found = fitted
+    noise = 0.3
+    variances = found.covariances_ - noise**2
+    program = MixtureProgram(found.means_, variances, found.weights_, noise)
+
+    def shifted(x):
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("z", dist.Normal(x + 3 * noise, 0.5 * noise).to_event(1))
+
+    classes = pv.class_probabilities(program, shifted, x, num_particles=2000, progress=False)
+    assert not classes.is_estimate.any()
+    assert repr(classes) == "ClassProbabilities(180 rows, 3 classes; reliable rows: 0%)"
+    bed = pv.beds.discrete_mixture(20)
+    exact = pv.class_probabilities(bed.model, bed.guide, bed.x, progress=False)
+    assert exact.is_estimate.all()
+
+
 def test_responsibilities_of_a_mixture_prior(fitted):
     """`Model` with `priors.GaussianMixture` and a linear decoder x = A z + b + noise: a mixture of
     normals in closed form."""

@@ -345,7 +345,7 @@ def test_rows_keep_their_names_whatever_the_index():
         tables = (imputations.complete(0), imputations.rows, imputations.probabilities("category"))
         assert all(each.index.equals(index) for each in tables)
         assert imputations.complete(1).dtypes.equals(given.dtypes)
-        with pytest.raises(ValueError, match="do_not_impute has other rows"):
+        with pytest.raises(ValueError, match="in do_not_impute: reindex"):
             drawn(given, *built(pv.Dataset(given)), do_not_impute=given.isna()[::-1])
 
 

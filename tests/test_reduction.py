@@ -2,8 +2,11 @@
 
 import numpy as np
 import pandas as pd
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
+from pyro.infer.autoguide import AutoDiagonalNormal, AutoMultivariateNormal
 from scipy.stats import norm, sobol_indices
 from sklearn.decomposition import PCA
 from sklearn.manifold import trustworthiness
@@ -31,6 +34,46 @@ def test_sds_are_those_of_the_posterior():
     found = latent_means(bed.guide, bed.x, progress=False)
     exact = bed.posterior_covariance.diagonal(dim1=-2, dim2=-1).sqrt().expand(20, -1)
     np.testing.assert_allclose(found.sd, exact, rtol=1e-10)
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("kind", [AutoDiagonalNormal, AutoMultivariateNormal])
+def test_means_of_a_joint_autoguide_are_those_of_its_normal(kind):
+    """Its draw lies outside the plate, so that all particles of one run share it."""
+    x = torch.randn(12, 2, generator=torch.Generator().manual_seed(0))
+
+    def model(x):
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", dist.Normal(torch.zeros(()), 1.0))
+            pyro.sample("x", dist.Normal(z.unsqueeze(-1).expand(-1, 2), 1.0).to_event(1), obs=x)
+
+    guide = kind(model, init_scale=0.7)
+    guide(x)
+    guide.loc.data.copy_(torch.linspace(-2, 2, 12))
+    found = latent_means(guide, x, num_particles=400, progress=False)
+    exact = guide.get_posterior()
+    sd = exact.variance.sqrt().detach().numpy()
+    assert not found.exact
+    error = np.abs(found.mean[:, 0] - exact.mean.detach().numpy())
+    assert (error < 4.5 * sd / np.sqrt(400)).all()  # level 8e-5
+    assert (np.abs(found.sd[:, 0] / sd - 1) < 4.5 / np.sqrt(800)).all()
+
+
+@pytest.mark.statistical
+def test_means_are_over_latents_outside_the_plate():
+    """z = mu + x + noise, mu ~ N(0.2, 2^2) shared by all rows: sd (4 + 0.25)^(1/2)."""
+
+    def guide(x):
+        mu = pyro.sample("mu", dist.Normal(0.2, 2.0))
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("z", dist.Normal(mu + x[:, 0], 0.5))
+
+    x = torch.linspace(-1, 1, 5)[:, None]
+    found = latent_means(guide, x, num_particles=1000, progress=False)
+    assert not found.exact
+    np.testing.assert_allclose(found.variance, 4.25 / 1000, rtol=0.25)
+    assert (np.abs(found.mean - 0.2 - x.numpy()) < 4.5 * np.sqrt(4.25 / 1000)).all()
+    np.testing.assert_allclose(found.sd, np.sqrt(4.25), rtol=4.5 / np.sqrt(2000))
 
 
 @pytest.mark.statistical

@@ -399,6 +399,41 @@ def test_noisy_columns_are_replaced_by_their_posterior_means(plain_run, tmp_path
         assert said in one_error(call("denoise", folder, table, "-o", output, *wrong), 2)
 
 
+@UNRELIABLE
+def test_names_of_the_rows_of_a_parquet_are_kept(plain_run, tmp_path):
+    folder, table = plain_run
+    rows = pd.read_csv(table)
+    rows.loc[::3, "income"] = np.nan
+    rows.index = pd.Index([f"p{i}" for i in range(len(rows))], name="who")
+    rows.to_parquet(tmp_path / "named.parquet")
+    fast = ["--method", "importance", "-q"]
+    noise = ["--noise", "gaussian", "--sd", 0.5, "--columns", "change"]
+    for command in (["denoise", *noise], ["impute", "--single"]):
+        for suffix in (".parquet", ".csv"):
+            output = tmp_path / f"{command[0]}{suffix}"
+            given = [command[0], folder, tmp_path / "named.parquet", "-o", output, *command[1:]]
+            result = call(*given, *fast)
+            assert result.exit_code == 0, result.output
+            is_text = suffix == ".csv"
+            found = pd.read_csv(output, index_col=0) if is_text else pd.read_parquet(output)
+            assert found.index.equals(rows.index)
+            known = rows["region"].notna()
+            assert found["region"][known].tolist() == rows["region"][known].tolist()
+
+
+@UNRELIABLE
+def test_a_table_with_the_columns_of_a_result_is_refused_before_the_work(plain_run, tmp_path):
+    folder, table = plain_run
+    rows = pd.read_csv(table).assign(**{"change.sd": 1.0})
+    rows.to_csv(tmp_path / "again.csv", index=False)
+    noise = ["--noise", "gaussian", "--sd", 0.5, "--columns", "change"]
+    output = tmp_path / "clean.csv"
+    result = call("denoise", folder, tmp_path / "again.csv", "-o", output, *noise, "-q")
+    said = "the rows have a column 'change.sd', where a result for 'change' would go"
+    assert said in one_error(result, result.exit_code)
+    assert not output.exists()
+
+
 def test_contrasts_of_a_file_are_those_of_python(run, files, tmp_path):
     new = pd.read_csv(files / "new.csv")
     rng = np.random.default_rng(1)

@@ -112,8 +112,9 @@ def quantile(values: np.ndarray, share: float, weights: np.ndarray | None = None
     """The quantile of values, interpolated; with equal weights that of NumPy.
 
     Example:
-        >>> quantile(np.arange(5.0), 0.5), quantile(np.arange(5.0), 0.5, np.r_[8.0, 1, 1, 1, 1])
-        (2.0, 0.0)
+        >>> values, weights = np.arange(5.0), np.array([8.0, 1.0, 1.0, 1.0, 1.0])
+        >>> quantile(values, 0.5), round(quantile(values, 0.5, weights), 3)
+        (2.0, 0.6)
     """
     if weights is None:
         return float(np.percentile(values, 100 * share))

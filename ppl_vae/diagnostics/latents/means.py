@@ -12,6 +12,7 @@ from ppl_vae.diagnostics.groups import rows_of_data, tree_of
 from ppl_vae.programs.inference import Inference
 from ppl_vae.programs.modules import require_callable
 from ppl_vae.programs.plates import require_no_inner_plates
+from ppl_vae.programs.sites import is_deterministic
 from ppl_vae.programs.traces import (
     PLATE,
     Program,
@@ -94,7 +95,9 @@ def latent_means(
     """E_q[z given x] and sd: the distribution's own, or those of draws where they are not known.
 
     With several latent sites the mean of one may depend on the draw of another; mean and sd are
-    then taken over the draws of both. The model is not needed, so the guide is the first argument.
+    then taken over the draws of both. Latents outside the data plate, which Pyro's joint AutoGuides
+    have too, are drawn anew for each draw. The model is not needed, so the guide is the first
+    argument.
 
     Args:
         guide: `Guide`, or any Pyro guide with a plate "data" at dim -1.
@@ -132,14 +135,15 @@ def _moments(
     guide: Program, args: tuple[Tensor, ...], num_particles: int
 ) -> tuple[Tensor, Tensor, Tensor, tuple[str, ...], bool]:
     """Means, their squared standard errors, sds, (B, D), names, and whether all means are exact."""
-    sites = _latent_sites(guide, args, 2)
-    means = {name: _own(site, "mean") for name, site in sites.items()}
-    known = {name: (means[name], _own(site, "variance")) for name, site in sites.items()}
+    runs = _runs(guide, args, 2)
+    shapes = {name: tuple(site["fn"].event_shape) for name, site in runs[0].items()}
+    means = {name: _own(runs, name, "mean") for name in shapes}
+    known = {name: (means[name], _own(runs, name, "variance")) for name in shapes}
     if any(each is None for pair in known.values() for each in pair):
-        sites = _latent_sites(guide, args, num_particles)
-    parts = [_site_moments(sites[name]["value"], *pair) for name, pair in known.items()]
+        runs = _runs(guide, args, num_particles)
+    draws = {name: torch.cat([run[name]["value"] for run in runs]) for name in shapes}
+    parts = [_site_moments(draws[name], *pair) for name, pair in known.items()]
     mean, variance, sd = (torch.cat(each, -1) for each in zip(*parts, strict=True))
-    shapes = {name: tuple(site["fn"].event_shape) for name, site in sites.items()}
     exact = all(each is not None for each in means.values())
     return mean, variance, sd, dimension_names(shapes), exact
 
@@ -159,10 +163,21 @@ def _site_moments(
     return mean, torch.zeros_like(mean), spread.sqrt()
 
 
-def _latent_sites(guide: Program, args: tuple[Tensor, ...], count: int) -> dict[str, Site]:
-    """Latent sites inside the data plate, drawn `count` times."""
+def _runs(guide: Program, args: tuple[Tensor, ...], count: int) -> list[dict[str, Site]]:
+    """The latent sites inside the data plate, drawn `count` times.
+
+    Particles share the latents outside the plate: where there are some, each draw is a run.
+    """
     trace = run_under_particles(guide, count, *args)
     require_no_inner_plates(trace, "a mean of a row's latents")
+    latents = [site for site in sample_sites(trace) if not site["is_observed"]]
+    if all(is_local(site) or is_deterministic(site) for site in latents):
+        return [_local_sites(trace)]
+    return [_local_sites(run_under_particles(guide, 1, *args)) for _ in range(count)]
+
+
+def _local_sites(trace: Any) -> dict[str, Site]:
+    """Latent sites inside the data plate."""
     sites = [
         site
         for site in sample_sites(trace)
@@ -176,10 +191,12 @@ def _latent_sites(guide: Program, args: tuple[Tensor, ...], count: int) -> dict[
     return {site["name"]: site for site in sites}
 
 
-def _own(site: Site, moment: Literal["mean", "variance"]) -> Tensor | None:
+def _own(
+    runs: list[dict[str, Site]], name: str, moment: Literal["mean", "variance"]
+) -> Tensor | None:
     """The distribution's mean or variance, (B, *event), if it depends on no other draw."""
     try:
-        value = getattr(site["fn"], moment)
+        value = torch.cat([getattr(run[name]["fn"], moment) for run in runs])
     except (NotImplementedError, AttributeError):
         return None
     known = bool(value.isfinite().all()) and torch.equal(value[0], value[1])

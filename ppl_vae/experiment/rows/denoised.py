@@ -13,6 +13,7 @@ from ppl_vae.experiment.rows.outputs import (
     methods_in_words,
     original_table,
     require_table,
+    row_names_of,
     write_frame,
 )
 from ppl_vae.experiment.saved.trained import TrainedRun
@@ -38,6 +39,7 @@ NOISES: dict[str, tuple[type[Noise], str]] = {
     "dropout": (Dropout, "probability"),
     "poisson": (PoissonNoise, "peak"),
 }
+SUFFIXES = (".sd", ".lower", ".upper")  # of the columns beside a denoised one
 
 
 @dataclass(frozen=True, repr=False)
@@ -48,6 +50,7 @@ class DenoisedTable:
         original: The table as it was read, with all its columns.
         denoised: The posterior.
         columns: The noisy columns.
+        names: Names of the rows that are no column of the table, as a .parquet has them.
 
     Example:
         >>> DenoisedTable.__dataclass_fields__["original"].name
@@ -57,6 +60,7 @@ class DenoisedTable:
     original: "pd.DataFrame"
     denoised: Denoised
     columns: tuple[str, ...]
+    names: "pd.Index | None" = None
 
     def table(self, level: float = 0.95) -> "pd.DataFrame":
         """The table with posterior means in the noisy columns, and sd and interval beside them.
@@ -84,7 +88,7 @@ class DenoisedTable:
             for number, (suffix, values) in enumerate(summaries.items()):
                 frame.insert(where + number, f"{name}{suffix}", values)
                 frame.loc[~known, f"{name}{suffix}"] = None
-        return frame
+        return frame if self.names is None else frame.set_axis(self.names)
 
     def write(self, output: str | Path, level: float = 0.95) -> Path:
         """Write the table.
@@ -93,7 +97,7 @@ class DenoisedTable:
             output: A file .csv or .parquet.
             level: Probability of the intervals.
         """
-        return write_frame(self.table(level), output)
+        return write_frame(self.table(level), output, index=self.names is not None)
 
     def figures(self) -> dict[str, Any]:
         """Number of rows, the noisy columns, and for how many rows the draws are not reliable."""
@@ -167,11 +171,25 @@ def denoise_file(
     require_table(output, "denoised rows")
     data = run.read(rows)
     noisy = _noisy(data, columns)
+    original = original_table(rows, output, run.schema)
+    _refuse_taken(original, noisy)
     each = dict.fromkeys(noisy, noise)
     model: Any = run.model
     guide: Any = run.guide
     found = denoise(model, guide, data, each, **options)
-    return DenoisedTable(original_table(rows, output, run.schema), found, noisy)
+    return DenoisedTable(original, found, noisy, row_names_of(rows))
+
+
+def _refuse_taken(table: "pd.DataFrame", noisy: Sequence[str]) -> None:
+    """Refuse a table that has a column of the name of a result, such as one that was denoised."""
+    known = {str(name).strip() for name in table.columns}
+    for name in noisy:
+        for suffix in SUFFIXES:
+            if f"{name}{suffix}" in known:
+                raise ConfigError(
+                    f"the rows have a column {name + suffix!r}, where a result for {name!r} would "
+                    "go: rename it, or leave it out"
+                )
 
 
 def _noisy(data: Dataset, columns: Sequence[str] | None) -> tuple[str, ...]:

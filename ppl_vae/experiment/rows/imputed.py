@@ -15,6 +15,7 @@ from ppl_vae.experiment.rows.outputs import (
     methods_in_words,
     original_table,
     require_table,
+    row_names_of,
     write_frame,
 )
 from ppl_vae.experiment.saved.trained import TrainedRun
@@ -40,6 +41,7 @@ class ImputedTable:
         original: The table with all its columns; texts if the file is a .csv and becomes one.
         imputations: The imputations.
         is_text: Whether the table holds texts.
+        names: Names of the rows that are no column of the table, as a .parquet has them.
 
     Example:
         >>> ImputedTable.__dataclass_fields__["original"].name
@@ -49,6 +51,7 @@ class ImputedTable:
     original: "pd.DataFrame"
     imputations: Imputations
     is_text: bool = False
+    names: "pd.Index | None" = None
 
     def table(self, i: int) -> "pd.DataFrame":
         """The table with imputation i, counted from 0, in the order of the columns of the file."""
@@ -104,7 +107,7 @@ class ImputedTable:
             for number, (what, values) in enumerate(beside.items(), start=1):
                 where = _names(frame).index(name) + number
                 frame.insert(where, f"{name}.{what}", np.where(asked, values, np.nan))
-        return frame
+        return frame if self.names is None else frame.set_axis(self.names)
 
     def write_single(self, output: str | Path, level: float = 0.95) -> list[Path]:
         """Write the table completed once, as in `single`.
@@ -116,7 +119,7 @@ class ImputedTable:
         Returns:
             The file.
         """
-        return [write_frame(self.single(level), output)]
+        return [write_frame(self.single(level), output, index=self.names is not None)]
 
     def write(self, output: str | Path, *, with_original: bool = False) -> list[Path]:
         """Write the long table, or each completed table to a file of a new folder.
@@ -209,7 +212,7 @@ def impute_file(
     _require_room(original, 1 if single else num_tables, path)
     found = impute(run.model, run.guide, data, **options)
     is_text = not is_frame(rows) and Path(rows).suffix == ".csv" and path.suffix != ".parquet"
-    return ImputedTable(original, found, is_text)
+    return ImputedTable(original, found, is_text, row_names_of(rows))
 
 
 def _names(frame: "pd.DataFrame") -> list[str]:

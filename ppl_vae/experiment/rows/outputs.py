@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ppl_vae.data.tables.files import TABLES, read_cells
+from ppl_vae.data.tables.files import TABLES, read_cells, read_frame
 from ppl_vae.data.tables.frames import is_frame
 from ppl_vae.data.tables.schema import Schema
 from ppl_vae.experiment.config import ConfigError
@@ -14,7 +14,7 @@ from ppl_vae.runtime.files import write_whole
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["methods_in_words", "original_table", "require_table", "write_frame"]
+__all__ = ["methods_in_words", "original_table", "require_table", "row_names_of", "write_frame"]
 
 
 def require_table(path: str | Path, what: str) -> Path:
@@ -97,6 +97,29 @@ def original_table(rows: Any, output: str | Path, schema: Schema) -> "pd.DataFra
         if not frame[name][known].astype(str).equals(texts[known].astype(str)):
             frame[name] = texts.where(known)
     return frame
+
+
+def row_names_of(rows: Any) -> "pd.Index | None":
+    """The names of the rows of a .parquet or a frame; None for numbers, and for a .csv.
+
+    In a .csv they are a column, which is copied with the others.
+
+    Args:
+        rows: A file .csv or .parquet, or a frame.
+
+    Example:
+        >>> import pandas as pd
+        >>> row_names_of(pd.DataFrame({"x": [1.5]}, index=["eve"])).tolist()
+        ['eve']
+    """
+    import pandas as pd
+
+    if not is_frame(rows):
+        if Path(rows).suffix == ".csv":
+            return None
+        rows = read_frame(rows)
+    index = rows.index
+    return None if index.equals(pd.RangeIndex(len(index))) and index.name is None else index
 
 
 def methods_in_words(figures: Mapping[str, Any]) -> str:

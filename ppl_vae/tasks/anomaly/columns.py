@@ -58,7 +58,8 @@ def odd_columns(
         row of calibration has the column.
 
     Raises:
-        ValueError: A likelihood whose entries have one joint density; rows with several dims.
+        ValueError: A likelihood whose entries have one joint density; a model with a missingness
+            model; rows with several dims.
 
     References:
         Gelfand, Dey and Chang (1992), Model determination using predictive distributions, Bayesian
@@ -80,6 +81,11 @@ def odd_columns(
         raise ValueError(
             f"entries of {type(model.likelihood).__name__} have one joint density, so that no "
             "column is hidden without the others"
+        )
+    if getattr(model, "missingness", None) is not None:
+        raise ValueError(
+            "hidden entries are not missing by the model's mechanism, which would count in their "
+            "densities: odd_columns needs a model without missingness="
         )
     parts = [Inference(model, guide, as_dataset(rows).in_memory()) for rows in (calibration, data)]
     tested = parts[1].data

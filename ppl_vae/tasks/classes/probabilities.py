@@ -11,6 +11,7 @@ from torch import Tensor
 from ppl_vae.data import Dataset
 from ppl_vae.data.validation import same_index
 from ppl_vae.errors import ArgumentError
+from ppl_vae.evidence import pooled, reduce_log_weights
 from ppl_vae.evidence.errors import error_of_mean, row_mean
 from ppl_vae.evidence.fingerprints import row_weights
 from ppl_vae.model import Model
@@ -27,7 +28,7 @@ from ppl_vae.tasks.classes.calibration import ClassCalibration, calibration_of
 __all__ = ["ClassProbabilities", "class_probabilities"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ClassProbabilities(Shown):
     """p(y given x) of each row.
 
@@ -40,6 +41,8 @@ class ClassProbabilities(Shown):
             matches by position.
         weights: Sampling weights of the rows, (N,), by which `error` and `calibration` are
             weighted; None weights them equally.
+        is_estimate: Whether the importance weights are reliable, (N,), as `Evidence.is_estimate` of
+            log p(x) from the same draws; elsewhere the errors are larger than `se` says.
 
     Example:
         >>> found = ClassProbabilities(np.array([[0.3, 0.7]]), np.zeros((1, 2)), np.ones(1), None)
@@ -53,9 +56,15 @@ class ClassProbabilities(Shown):
     by_guide: np.ndarray | None
     index: Any = None
     weights: np.ndarray | None = None
+    is_estimate: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.probabilities)
+
+    def __repr__(self) -> str:
+        rows, classes = self.probabilities.shape
+        known = "not judged" if self.is_estimate is None else f"{self.is_estimate.mean():.0%}"
+        return f"ClassProbabilities({rows:,} rows, {classes} classes; reliable rows: {known})"
 
     def predict(self) -> np.ndarray:
         """The most probable class, (N,)."""
@@ -118,7 +127,9 @@ def class_probabilities(
     y is a discrete latent: of the guide (as in `SemiSupervisedGuide`), of the model alone, marked
     `infer={"enumerate": "parallel"}`, or the component of a mixture prior such as
     `priors.GaussianMixture`, whose p(y given x) are responsibilities. As with every importance
-    weight, the values are wrong where z misses the posterior: `ess` is then small.
+    weight, the values are wrong, and `se` too small, where the guide misses a part of the
+    posterior: `is_estimate` is then False. It needs many particles to be True, a few thousand
+    where the guide is good.
 
     Args:
         model: `SemiSupervisedModel`, a `Model` with a mixture as prior, or any Pyro model with a
@@ -148,15 +159,18 @@ def class_probabilities(
     count = whole_number(num_particles, "num_particles", at_least=1)
     rows = rows_per_chunk(len(inference), count)
     found = []
+    evidence = []
     for block in inference.blocks(rows, seed=seed, title="p(y given x)", progress=progress):
         with block.evaluating():
             log_w, log_q = _log_weights(block, site, count)
         found.append((*_reduced(log_w), None if log_q is None else log_q.exp().mean(1).mT))
+        evidence.append(reduce_log_weights(log_w.logsumexp(0).cpu().numpy()))
     p, se, ess, q = zip(*found, strict=True)
     by_guide = None if q[0] is None else torch.cat(list(q)).cpu().numpy()
     parts = [torch.cat(list(each)).cpu().numpy() for each in (p, se, ess)]
     data = inference.data
     known: Any = {"index": data.given_index, "weights": row_weights(data)}
+    known["is_estimate"] = pooled(evidence).is_estimate
     return ClassProbabilities(parts[0], parts[1], parts[2], by_guide, **known)
 
 
