@@ -6,7 +6,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from pyro.infer.autoguide import AutoDiagonalNormal, AutoMultivariateNormal
+from pyro.infer.autoguide import AutoDelta, AutoDiagonalNormal, AutoMultivariateNormal
 from scipy.stats import norm, sobol_indices
 from sklearn.decomposition import PCA
 from sklearn.manifold import trustworthiness
@@ -57,6 +57,34 @@ def test_means_of_a_joint_autoguide_are_those_of_its_normal(kind):
     error = np.abs(found.mean[:, 0] - exact.mean.detach().numpy())
     assert (error < 4.5 * sd / np.sqrt(400)).all()  # level 8e-5
     assert (np.abs(found.sd[:, 0] / sd - 1) < 4.5 / np.sqrt(800)).all()
+
+
+def test_parameters_for_each_row_belong_to_the_rows_of_training():
+    """In another order rows have their own parameters; other rows are refused."""
+    x = torch.randn(20, 2, generator=torch.Generator().manual_seed(0))
+
+    def model(x):
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", dist.Normal(torch.zeros(()), 1.0))
+            pyro.sample("x", dist.Normal(z.unsqueeze(-1).expand(-1, 2), 1.0).to_event(1), obs=x)
+
+    guide = AutoDelta(model)
+    training = pv.Training(num_epochs=5, batch_size=20, learning_rate=0.1, progress=False)
+    pv.fit(model, guide, x, training=training)
+    known = latent_means(guide, x, progress=False).mean
+    np.testing.assert_array_equal(known[:, 0], guide.z.detach())
+    order = torch.randperm(20, generator=torch.Generator().manual_seed(1))
+    np.testing.assert_array_equal(latent_means(guide, x[order], progress=False).mean, known[order])
+    np.testing.assert_array_equal(latent_means(guide, x[3:7], progress=False).mean, known[3:7])
+    for call in (
+        lambda: latent_means(guide, x + 1, progress=False),
+        lambda: pv.log_evidence(model, guide, x + 1, num_particles=10, progress=False),
+        lambda: pv.to_datatree(model, guide, x + 1, num_samples=10, progress=False),
+    ):
+        with pytest.raises(ValueError, match="row 0 of x is not among the 20 rows for which"):
+            call()
+    pv.fit(model, guide, x + 1, training=training)  # the parameters are now those of other rows
+    latent_means(guide, x + 1, progress=False)
 
 
 @pytest.mark.statistical

@@ -16,7 +16,7 @@ from ppl_vae.data.streaming import in_turn
 from ppl_vae.errors import DamagedFileError, OtherSettingsError
 from ppl_vae.model import Model
 from ppl_vae.objectives import Bound, Reparameterized
-from ppl_vae.programs.forms.detection import adapted
+from ppl_vae.programs.forms.detection import adapted_for_fit
 from ppl_vae.programs.forms.probe import difference, probe
 from ppl_vae.programs.modules import (
     evaluating,
@@ -81,7 +81,7 @@ class Run:
         self.watchers = watchers or Watchers()
         self.training = training
         data = place(data, model, guide, device=training.device)
-        model, guide = adapted(model, guide, data.train)
+        model, guide = adapted_for_fit(model, guide, data.train)
         check_data(model, data.x, data.context, guide)
         remember_data(data, model, guide)
         self.model = model

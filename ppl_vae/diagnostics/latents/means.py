@@ -125,7 +125,7 @@ def latent_means(
     blocks = inference.blocks(ROWS_PER_CHUNK, seed=seed, title="posterior means", progress=progress)
     for block in blocks:
         with block.evaluating():
-            parts.append(_moments(guide, block.args, num_particles))
+            parts.append(_moments(inference.guide, block.args, num_particles))
     *moments, names, exact = zip(*parts, strict=True)
     mean, variance, sd = (torch.cat(each).cpu().numpy() for each in moments)
     return LatentMeans(mean, variance, sd, names[0], all(exact), rows_of_data(inference.data))

@@ -79,6 +79,7 @@ class KnownRows:
         Raises:
             ValueError: a row is not among them; it is named.
         """
+        rows = tuple(each.to(known) for each, known in zip(rows, self.args, strict=False))
         found = self.keys.positions(*rows, on=self.args[0].device)
         if (found < 0).any():
             row = int((found < 0).nonzero()[0])

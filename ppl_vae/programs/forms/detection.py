@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 import pyro
@@ -31,11 +32,12 @@ from ppl_vae.runtime.checks import warn_caller
 from ppl_vae.runtime.seeding import seeded
 from ppl_vae.runtime.text import echoed
 
-__all__ = ["adapted"]
+__all__ = ["adapted", "adapted_for_fit"]
 
 logger = logging.getLogger(__name__)
 
 MOST_ROWS = 4  # that are looked at
+ROWS = "_rows_of_parameters"  # an attribute of a fitted guide
 
 
 def adapted(
@@ -55,7 +57,8 @@ def adapted(
         data_plate: Name of the plate over the rows; None finds it.
 
     Raises:
-        ValueError: several plates may be the one over the rows, or no plate has this name.
+        ValueError: several plates may be the one over the rows, or no plate has this name; `fit`
+            trained parameters of the guide for other rows.
 
     Example:
         >>> import pyro, torch
@@ -78,6 +81,8 @@ def adapted(
                 f"data_plate={echoed(data_plate)} is no plate of the model: found [{PLATE!r}]"
             )
         return model, guide
+    if (known := rows_of_parameters(guide)) is not None:
+        known.positions(args)  # other rows are refused by name
     store: Any = pyro.get_param_store()
     # Parameters that a look makes in Pyro's store are not kept.
     with store.scope(store.get_state()), evaluating(model, guide), seeded(0):
@@ -94,6 +99,39 @@ def adapted(
         except Exception as error:  # it is the programs' own, and will be raised again
             logger.debug("the form of the programs was not found: %s", error)
             return model, guide
+
+
+def adapted_for_fit(model: Program, guide: Program, data: Dataset) -> tuple[Program, Program]:
+    """The same for training; a guide keeps the rows that its parameters belong to, if any.
+
+    Args:
+        model: Any Pyro model.
+        guide: Any Pyro guide.
+        data: The rows of training.
+
+    Example:
+        >>> from ppl_vae import beds
+        >>> bed = beds.linear_gaussian(num_data=3)
+        >>> _ = adapted_for_fit(bed.model, bed.guide, Dataset(bed.x))
+        >>> rows_of_parameters(bed.guide) is None
+        True
+    """
+    _keep_rows(guide, None)
+    model, guide = adapted(model, guide, data)
+    _keep_rows(guide, guide.form.known if isinstance(guide, AdaptedProgram) else None)
+    return model, guide
+
+
+def rows_of_parameters(guide: Program) -> KnownRows | None:
+    """The rows of training, if the guide has parameters for each of them."""
+    return getattr(itself(guide), ROWS, None)
+
+
+def _keep_rows(guide: Program, known: KnownRows | None) -> None:
+    if known is None and rows_of_parameters(guide) is None:
+        return
+    with suppress(AttributeError, TypeError):  # of a method, say
+        setattr(itself(guide), ROWS, known)
 
 
 def _adapted(
@@ -118,7 +156,7 @@ def _adapted(
         # Another plate has the size of these rows by chance.
         forms = _plates(model, guide, tuple(each[: most - 1] for each in args), data_plate)
     if has_rows and not is_known(guide):
-        guide = with_form(guide, known=KnownRows(*rows))
+        guide = with_form(guide, known=rows_of_parameters(guide) or KnownRows(*rows))
         message = "the guide has parameters for each of %d rows: it runs on all"
         log_once(logger, itself(guide), message, len(rows[0]))
     model = _placed(model, forms[0])
