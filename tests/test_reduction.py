@@ -403,3 +403,13 @@ def test_what_has_no_shares_is_refused():
     table = pv.Model(priors.StandardNormal(1), likelihoods.Columns.of(frame), start=frame)
     with pytest.raises(ValueError, match="^a has no finite mean or variance under Columns"):
         variance_explained(table)
+
+
+def test_covariates_that_are_lacking_are_named():
+    data = pv.Dataset(np.random.default_rng(0).normal(size=(20, 3)), context=np.arange(20.0))
+    model = pv.Model(priors.StandardNormal(2), likelihoods.Gaussian(3), context_dim=1)
+    with pytest.raises(ValueError, match="the decoder takes 1 covariates and was given 0"):
+        variance_explained(model)
+    found = variance_explained(model, context=data, num_draws=64)
+    expected = variance_explained(model, context=data.context, num_draws=64)
+    np.testing.assert_array_equal(found.first_order, expected.first_order)

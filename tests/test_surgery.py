@@ -447,3 +447,32 @@ def test_the_panel_shows_the_numbers():
     assert axes[0].get_ylabel() == "variance of E[z_d | x]"
     assert len(axes[2].patches) == 2
     plt.close("all")
+
+
+def test_programs_that_are_conditioned_on_a_shared_latent_are_those_with_a_constant():
+    x = torch.randn(15, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def programs(mu_of):
+        def model(x):
+            mu = mu_of(0.0)
+            with pyro.plate("data", len(x), dim=-1):
+                z = pyro.sample("z", dist.Normal(mu, 1.0))
+                pyro.sample("x", dist.Normal(z.unsqueeze(-1).expand(-1, 2), 1.0).to_event(1), obs=x)
+
+        def guide(x):
+            mu = mu_of(0.2)
+            with pyro.plate("data", len(x), dim=-1):
+                pyro.sample("z", dist.Normal((mu + x.sum(-1)) / 3, 3**-0.5))
+
+        return model, guide
+
+    value = torch.tensor(0.3, dtype=torch.float64)
+    drawn = programs(lambda loc: pyro.sample("mu", dist.Normal(value * 0 + loc, 1.0)))
+    given = [pyro.condition(program, {"mu": value}) for program in drawn]
+    found, expected = (
+        elbo_surgery(*each, x, **QUIET) for each in (given, programs(lambda _: value))
+    )
+    for name in ("rate", "mutual_information", "marginal_kl", "dimension_rate", "leave_one_out"):
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-6)
+    with pytest.raises(ValueError, match="site 'mu' is outside the data plate"):
+        elbo_surgery(*drawn, x, **QUIET)

@@ -221,7 +221,8 @@ def elbo_surgery(
 
 def _densities(terms: LogTerms) -> tuple[dict[str, Tensor], Densities, tuple[str, ...]]:
     """Draws (K, B, *event) by site, log-densities (K, B) or (K, B, D), names of the dimensions."""
-    sites = {site["name"]: site for site in sample_sites(terms.guide_trace)}
+    latents = [site for site in sample_sites(terms.guide_trace) if not site["is_observed"]]
+    sites = {site["name"]: site for site in latents}
     for name, site in sites.items():
         if not is_local(site):
             raise ValueError(
@@ -291,7 +292,8 @@ def _mixture_at(
         name: each[:, None].expand(-1, num_data, *each.shape[1:]) for name, each in points.items()
     }
     program = pyro.plate(PARTICLES, count, dim=-2)(poutine.condition(guide, data=values))
-    sites = sample_sites(poutine.trace(program).get_trace(*args))
+    trace = poutine.trace(program).get_trace(*args)
+    sites = [site for site in sample_sites(trace) if site["name"] in points]
     by_site = [per_datum(site["fn"].log_prob(site["value"]), site) for site in sites]
     log_q = torch.stack(by_site).sum(0).double()
     dims = _by_dimension(sites)

@@ -18,7 +18,7 @@ from ppl_vae.guide import Guide
 from ppl_vae.model import Model
 from ppl_vae.programs.inference import Inference
 from ppl_vae.programs.modules import evaluating
-from ppl_vae.runtime.checks import whole_number
+from ppl_vae.runtime.checks import instance_of, whole_number
 from ppl_vae.runtime.digests import digest
 from ppl_vae.runtime.progress import progress_bar
 from ppl_vae.tasks.compression.coder import Coder, initial_words, words_for
@@ -90,6 +90,8 @@ def compress(
         >>> torch.equal(decompress(model, guide, file), x)
         True
     """
+    instance_of(model, "model", Model)
+    instance_of(guide, "guide", Guide)
     batch_size = whole_number(batch_size, "batch_size")
     seed = whole_number(seed, "seed", at_least=0)
     rows = Inference(model, guide, data).data.in_memory().to("cpu")
