@@ -234,3 +234,11 @@ def test_batch_norm_and_dropout_are_at_rest():
     file = pv.compress(model, guide, x)
     assert torch.equal(pv.decompress(model, guide, file), x)
     assert guide.training
+
+
+def test_exchanged_programs_are_named():
+    with pv.seeded(0):
+        model = pv.Model(pv.priors.StandardNormal(1), pv.likelihoods.Bernoulli(2))
+        guide = pv.Guide(pv.posteriors.MeanFieldNormal(1), 2)
+    with pytest.raises(ValueError, match="model is Guide.* it must be a Model"):
+        pv.compress(guide, model, torch.zeros(3, 2))
