@@ -378,7 +378,7 @@ def test_noisy_columns_are_replaced_by_their_posterior_means(plain_run, tmp_path
     assert figures["rows"] == 40
     found, original = pd.read_csv(output), pd.read_csv(table)
     beside = ["change.sd", "change.lower", "change.upper"]
-    assert list(found) == ["income", "change", *beside, "region"]
+    assert list(found) == ["income", "change", *beside, "region", "reliable"]
     pd.testing.assert_frame_equal(found[["income", "region"]], original[["income", "region"]])
     assert (found["change"].isna() == original["change"].isna()).all()
     run = pv.load_run(folder)
@@ -387,6 +387,7 @@ def test_noisy_columns_are_replaced_by_their_posterior_means(plain_run, tmp_path
     )
     known = original["change"].notna()
     np.testing.assert_allclose(found["change"][known], expected.mean[known, 1], rtol=1e-6)
+    assert found["reliable"].tolist() == expected.rows["reliable"].tolist()
     low = expected.interval(0.9)[0, :, 1]
     np.testing.assert_allclose(found["change.lower"][known], low[known], rtol=1e-6)
     for wrong, said in (
@@ -429,7 +430,7 @@ def test_a_table_with_the_columns_of_a_result_is_refused_before_the_work(plain_r
     noise = ["--noise", "gaussian", "--sd", 0.5, "--columns", "change"]
     output = tmp_path / "clean.csv"
     result = call("denoise", folder, tmp_path / "again.csv", "-o", output, *noise, "-q")
-    said = "the rows have a column 'change.sd', where a result for 'change' would go"
+    said = "the rows have a column 'change.sd', where a result would go: rename it"
     assert said in one_error(result, result.exit_code)
     assert not output.exists()
 

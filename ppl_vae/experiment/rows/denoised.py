@@ -39,6 +39,7 @@ NOISES: dict[str, tuple[type[Noise], str]] = {
     "dropout": (Dropout, "probability"),
     "poisson": (PoissonNoise, "peak"),
 }
+RELIABLE = "reliable"  # the last column
 SUFFIXES = (".sd", ".lower", ".upper")  # of the columns beside a denoised one
 
 
@@ -65,7 +66,8 @@ class DenoisedTable:
     def table(self, level: float = 0.95) -> "pd.DataFrame":
         """The table with posterior means in the noisy columns, and sd and interval beside them.
 
-        A value that is missing in such a column stays missing.
+        A value that is missing in such a column stays missing. A last column says whether the draws
+        of the row are reliable.
 
         Args:
             level: Probability of the intervals, at most 0.99.
@@ -88,6 +90,7 @@ class DenoisedTable:
             for number, (suffix, values) in enumerate(summaries.items()):
                 frame.insert(where + number, f"{name}{suffix}", values)
                 frame.loc[~known, f"{name}{suffix}"] = None
+        frame[RELIABLE] = found.posterior.served.is_reliable
         return frame if self.names is None else frame.set_axis(self.names)
 
     def write(self, output: str | Path, level: float = 0.95) -> Path:
@@ -183,13 +186,13 @@ def denoise_file(
 def _refuse_taken(table: "pd.DataFrame", noisy: Sequence[str]) -> None:
     """Refuse a table that has a column of the name of a result, such as one that was denoised."""
     known = {str(name).strip() for name in table.columns}
-    for name in noisy:
-        for suffix in SUFFIXES:
-            if f"{name}{suffix}" in known:
-                raise ConfigError(
-                    f"the rows have a column {name + suffix!r}, where a result for {name!r} would "
-                    "go: rename it, or leave it out"
-                )
+    results = [f"{name}{suffix}" for name in noisy for suffix in SUFFIXES]
+    for name in [*results, RELIABLE]:
+        if name in known:
+            raise ConfigError(
+                f"the rows have a column {name!r}, where a result would go: rename it, or leave it "
+                "out"
+            )
 
 
 def _noisy(data: Dataset, columns: Sequence[str] | None) -> tuple[str, ...]:
