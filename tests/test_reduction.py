@@ -59,7 +59,7 @@ def test_means_of_a_joint_autoguide_are_those_of_its_normal(kind):
     assert (np.abs(found.sd[:, 0] / sd - 1) < 4.5 / np.sqrt(800)).all()
 
 
-def test_parameters_for_each_row_belong_to_the_rows_of_training():
+def test_parameters_for_each_row_belong_to_the_rows_of_training(tmp_path):
     """In another order rows have their own parameters; other rows are refused."""
     x = torch.randn(20, 2, generator=torch.Generator().manual_seed(0))
 
@@ -76,6 +76,9 @@ def test_parameters_for_each_row_belong_to_the_rows_of_training():
     order = torch.randperm(20, generator=torch.Generator().manual_seed(1))
     np.testing.assert_array_equal(latent_means(guide, x[order], progress=False).mean, known[order])
     np.testing.assert_array_equal(latent_means(guide, x[3:7], progress=False).mean, known[3:7])
+    np.save(tmp_path / "x.npy", x)
+    in_file = pv.Dataset(np.load(tmp_path / "x.npy", mmap_mode="r"))
+    np.testing.assert_array_equal(latent_means(guide, in_file, progress=False).mean, known)
     for call in (
         lambda: latent_means(guide, x + 1, progress=False),
         lambda: pv.log_evidence(model, guide, x + 1, num_particles=10, progress=False),
@@ -412,4 +415,19 @@ def test_covariates_that_are_lacking_are_named():
         variance_explained(model)
     found = variance_explained(model, context=data, num_draws=64)
     expected = variance_explained(model, context=data.context, num_draws=64)
+    np.testing.assert_array_equal(found.first_order, expected.first_order)
+
+
+def test_covariates_of_a_data_set_have_the_levels_of_the_model():
+    sex = ["f", "m"] * 10
+    rows = np.random.default_rng(0).normal(size=(20, 3))
+    frame = pd.DataFrame({"sex": pd.Categorical(sex, ["f", "m"])})
+    data = pv.Dataset(rows, context=frame)
+    likelihood = likelihoods.Gaussian(3)
+    model = pv.Model(priors.StandardNormal(2), likelihood, context_dim=data.context_dim, start=data)
+    other = pv.Dataset(rows, context=frame.assign(sex=pd.Categorical(sex, ["m", "f"])))
+    assert not torch.equal(other.context, data.context)
+    found, expected = (
+        variance_explained(model, context=each, num_draws=64) for each in (other, frame)
+    )
     np.testing.assert_array_equal(found.first_order, expected.first_order)

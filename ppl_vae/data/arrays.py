@@ -130,12 +130,18 @@ def as_array(values: Any, dtype: Any = None) -> np.ndarray:
     """
     if isinstance(values, Tensor):
         values = values.detach().cpu().numpy()
-    if np.ma.is_masked(values):
-        mask = np.ma.getmaskarray(values)
-        kind, nothing = (np.float64, np.nan) if values.dtype.kind in "biuf" else (object, None)
-        values = values.data.astype(kind)
-        values[mask] = nothing
-    return np.asarray(values, dtype=dtype)
+    return np.asarray(filled(values), dtype=dtype)
+
+
+def filled(values: Any) -> Any:
+    """An array with NaN (None among objects) where it is masked; anything else unchanged."""
+    if not np.ma.is_masked(values):
+        return values
+    mask = np.ma.getmaskarray(values)
+    kind, nothing = (np.float64, np.nan) if values.dtype.kind in "biuf" else (object, None)
+    values = values.data.astype(kind)
+    values[mask] = nothing
+    return values
 
 
 def copied(given: Any) -> Any:

@@ -13,6 +13,7 @@ from ppl_vae.data.arrays import (
     as_array,
     check_floating,
     copied,
+    filled,
     index_of,
     labels_along,
     row_at,
@@ -23,7 +24,7 @@ from ppl_vae.errors import ArgumentError
 from ppl_vae.runtime.checks import echoed, real_number, shown, whole_number, whole_numbers
 from ppl_vae.runtime.text import counted
 
-__all__ = ["as_array", "copied", "index_of", "row_names", "same_index", "same_rows"]
+__all__ = ["as_array", "copied", "filled", "index_of", "row_names", "same_index", "same_rows"]
 
 
 def check_settings(scale: Any, dtype: Any, seed: Any, name: Any) -> None:

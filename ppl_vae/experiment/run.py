@@ -96,11 +96,11 @@ def run_experiment(config: Config, output: str | Path, *, progress: bool = True)
         return _run(folder, experiment, held_out, started, check_present, progress=progress)
 
 
-def refuse_other_rows(folder: Folder) -> None:
+def refuse_other_rows(*folders: Folder) -> None:
     """Refuse a finished run whose table has changed since; one that is gone is not compared.
 
     Args:
-        folder: The folder of the run.
+        folders: The folders of runs; a table that several share is read once.
 
     Raises:
         ConfigError: The rows, their weights or their splits are others; config.toml was edited.
@@ -109,10 +109,16 @@ def refuse_other_rows(folder: Folder) -> None:
         >>> refuse_other_rows.__name__
         'refuse_other_rows'
     """
-    config = folder.trained_config()
-    document = folder.path / DOCUMENT
-    if config.data.is_table and Path(config.data.name).exists() and document.is_file():
-        require_rows_of(read_document(document).data, load_data(config.data), folder.path)
+    read: dict[str, Dataset] = {}
+    for folder in folders:
+        table = folder.trained_config().data
+        document = folder.path / DOCUMENT
+        if not (table.is_table and Path(table.name).exists() and document.is_file()):
+            continue
+        key = table.model_dump_json()
+        if key not in read:
+            read[key] = load_data(table)
+        require_rows_of(read_document(document).data, read[key], folder.path)
 
 
 def _nothing() -> None:

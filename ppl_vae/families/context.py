@@ -37,8 +37,8 @@ def read_context(context: Any, context_dim: int, module: nn.Module) -> Tensor | 
     """Covariates from an array or tensor, in the float type and on the device of the module.
 
     Args:
-        context: (N, C), or (N,) if there is one covariate; or a frame, whose columns and levels are
-            matched by name; None for none.
+        context: (N, C), or (N,) if there is one covariate; or a frame or `Dataset`, whose columns
+            and levels are matched by name; None for none.
         context_dim: Number of covariates C.
         module: The module.
 
@@ -53,8 +53,12 @@ def read_context(context: Any, context_dim: int, module: nn.Module) -> Tensor | 
     """
     if context is None:
         return None
-    if is_frame(context):
+    if is_frame(context) and not isinstance(context, Dataset):
+        context = Dataset(np.full((len(context), 1), np.nan), context=context, dtype=torch.float64)
+    if isinstance(context, Dataset):
         context = _in_levels_of(module, context)
+    if context is None:
+        return None
     values = torch.as_tensor(copied(context)).to(next(module.parameters()))
     if values.dim() == 1 and context_dim == 1:
         values = values.unsqueeze(-1)
@@ -64,10 +68,9 @@ def read_context(context: Any, context_dim: int, module: nn.Module) -> Tensor | 
     return values
 
 
-def _in_levels_of(module: Any, frame: Any) -> Tensor | None:
-    """Covariates of a frame, in the columns and levels with which a Model or Guide was trained."""
-    nothing = np.full((len(frame), 1), np.nan)
-    rows = Dataset(nothing, context=frame, dtype=torch.float64).with_levels(module.levels)
+def _in_levels_of(module: Any, rows: Dataset) -> Tensor | None:
+    """Covariates of rows, in the columns and levels with which a Model or Guide was trained."""
+    rows = rows.with_levels(module.levels)
     check_columns(module.columns, rows.columns, type(module).__name__)
     return rows.context
 

@@ -17,7 +17,7 @@ from sklearn.utils.validation import (
 
 from ppl_vae.data import Dataset
 from ppl_vae.data.tables.frames import is_frame
-from ppl_vae.data.validation import as_array, same_rows
+from ppl_vae.data.validation import filled, same_rows
 from ppl_vae.sklearn.estimator import Estimator
 from ppl_vae.sklearn.rows import (
     checked,
@@ -200,8 +200,7 @@ def observed_labels(y: Any) -> tuple[np.ndarray, np.ndarray]:
 
     if isinstance(getattr(y, "dtype", None), pd.api.extensions.ExtensionDtype):
         y = np.asarray(y, dtype=object)
-    y = as_array(y) if np.ma.is_masked(y) else y
-    y = column_or_1d(y, warn=True)
+    y = column_or_1d(filled(y), warn=True)
     has_label = ~pd.isna(y)
     labels = y[has_label]
     if labels.dtype == object:  # as whole numbers beside None are

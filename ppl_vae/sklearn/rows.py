@@ -10,7 +10,7 @@ from torch import Tensor
 from ppl_vae.data import Dataset
 from ppl_vae.data.tables.columns import check_columns
 from ppl_vae.data.tables.frames import is_frame
-from ppl_vae.data.validation import as_array, same_rows
+from ppl_vae.data.validation import filled, same_rows
 
 FLOATS = [np.float64, np.float32]
 FEWEST = 2  # rows to fit to
@@ -57,8 +57,7 @@ def with_positive_weights(
 
 def checked_weights(rows: Any, weights: Any) -> np.ndarray:
     """Weights of these rows, none negative, after scikit-learn's checks."""
-    weights = as_array(weights) if np.ma.is_masked(weights) else weights
-    return _check_sample_weight(weights, rows, dtype=np.float64, ensure_non_negative=True)
+    return _check_sample_weight(filled(weights), rows, dtype=np.float64, ensure_non_negative=True)
 
 
 def new_rows(estimator: Any, X: Any, context: Any = None) -> Dataset:
@@ -123,7 +122,7 @@ def checked_context(X: Any, context: Any) -> Any:
 def checked(estimator: Any, X: Any, *, reset: bool) -> Any:
     """An array of numbers, or a frame with columns of categories, after scikit-learn's checks."""
     least = FEWEST if reset else 1
-    X = as_array(X) if np.ma.is_masked(X) else X  # scikit-learn reads what is under a mask
+    X = filled(X)  # scikit-learn reads what is under a mask
     if is_frame(X) and not len(X.columns):
         raise ValueError("X has no columns")
     if is_frame(X) and (has_categories(X) or (not reset and expects_categories(estimator, X))):

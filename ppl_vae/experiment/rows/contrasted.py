@@ -115,9 +115,11 @@ def contrast_file(
     one_of(method, "method", ("bh", "by"))
     wanted = {"groups": [groups], "strata": strata, "subjects": subjects and [subjects]}
     codes = [name for names in wanted.values() for name in names or ()]
-    frame = rows if is_frame(rows) else read_known(rows, run.schema)
-    if not is_frame(rows):
-        frame = with_codes(frame, read_known(rows, run.schema, codes), codes)
+    if is_frame(rows):
+        frame = rows
+    else:
+        written = read_known(rows, run.schema, codes)
+        frame = with_codes(read_known(rows, run.schema), written, codes)
     frame = frame.reset_index(drop=True).rename(columns=str)
     parts = {what: _columns(frame, names, what) for what, names in wanted.items() if names}
     if groups in (*run.schema.names, *run.schema.context):

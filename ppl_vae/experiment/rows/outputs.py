@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ppl_vae.data.tables.files import TABLES, read_cells, read_frame
+from ppl_vae.data.tables.files import TABLES, read_cells
 from ppl_vae.data.tables.frames import is_frame
 from ppl_vae.data.tables.schema import Schema
 from ppl_vae.experiment.config import ConfigError
@@ -117,7 +117,7 @@ def row_names_of(rows: Any) -> "pd.Index | None":
     if not is_frame(rows):
         if Path(rows).suffix == ".csv":
             return None
-        rows = read_frame(rows)
+        rows = pd.read_parquet(rows, columns=[])  # the index alone
     index = rows.index
     return None if index.equals(pd.RangeIndex(len(index))) and index.name is None else index
 

@@ -63,9 +63,7 @@ def run_study(
         if folders[cell.name].config.is_file():
             folders[cell.name].claim(cell.config)
     waiting = [cell for cell in study.cells if not folders[cell.name].finished]
-    for cell in study.cells:
-        if folders[cell.name].finished:
-            refuse_other_rows(folders[cell.name])
+    refuse_other_rows(*(folder for folder in folders.values() if folder.finished))
     threads = _threads(min(effective_n_jobs(n_jobs), len(waiting)))
     tasks = (delayed(_run)(cell.config, folders[cell.name].path, threads) for cell in waiting)
     total = len(study.cells)

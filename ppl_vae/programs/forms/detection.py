@@ -82,7 +82,7 @@ def adapted(
             )
         return model, guide
     if (known := rows_of_parameters(guide)) is not None:
-        known.positions(args)  # other rows are refused by name
+        known.positions(tuple(each[:] for each in args))  # other rows are refused by name
     store: Any = pyro.get_param_store()
     # Parameters that a look makes in Pyro's store are not kept.
     with store.scope(store.get_state()), evaluating(model, guide), seeded(0):

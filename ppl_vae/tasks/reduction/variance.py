@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ppl_vae.data import Dataset
 from ppl_vae.diagnostics.latents.loadings import factor_loadings
 from ppl_vae.diagnostics.latents.means import dimension_names
 from ppl_vae.families.context import check_context, read_context
@@ -149,8 +148,7 @@ def variance_explained(
     instance_of(model, "model", Model)
     one_of(units, "variance_explained(units)", ("feature", "x"))
     size = -(-whole_number(num_draws, "num_draws") // NUM_GROUPS)
-    given = context.context if isinstance(context, Dataset) else context
-    context = read_context(given, model.context_dim, model)
+    context = read_context(context, model.context_dim, model)
     check_context(context, model.context_dim, "the decoder")
     with evaluating(model), torch.no_grad(), seeded(seed):
         groups = [_variances(model, context, size) for _ in range(NUM_GROUPS)]
