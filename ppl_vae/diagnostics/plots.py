@@ -28,6 +28,7 @@ from ppl_vae.diagnostics.axes import (
 from ppl_vae.diagnostics.latents.means import latent_means
 from ppl_vae.diagnostics.predictive.cdf import site_of_x
 from ppl_vae.evidence import Evidence
+from ppl_vae.programs.discrete.given_x import trace_at_all_latents
 from ppl_vae.programs.inference import Inference
 from ppl_vae.programs.modules import arguments, evaluating, place
 from ppl_vae.programs.plates import require_no_inner_plates
@@ -129,7 +130,8 @@ def plot_reconstructions(
     with evaluating(model, guide), seeded(seed):
         args = arguments(data)
         terms = log_terms(model, guide, *args, num_particles=num_particles)
-        site = site_of_x(terms.model_trace, data.event_shape.numel())
+        trace = trace_at_all_latents(terms, model, *args)
+        site = site_of_x(trace, data.event_shape.numel())
         mean = expected(site["fn"], averaged=True)
     x = data.x.cpu().numpy()
     fitted = mean.reshape(data.x.shape).cpu().numpy()

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ppl_vae.evidence.defensive import Inflated, mixture_terms, prior_guide
 from ppl_vae.hmc.target import LogJoint
+from ppl_vae.programs.discrete.given_x import trace_at_all_latents
 from ppl_vae.programs.inference import Block
 from ppl_vae.programs.modules import arguments
 from ppl_vae.programs.plates import rows_first
@@ -54,11 +55,12 @@ class Hiding:
         # Two particles show what depends on a latent.
         terms = log_terms(model, guide, *row.args, num_particles=2)
         self.has_global = bool(terms.global_latents)
+        self.lacks_marked = bool(terms.summed)
         self.takes_missing = self._runs(guide, _hidden(row, fold))
         self.is_normal = self._runs(Inflated(INFLATION)(guide), row.args)
-        self.can_adapt = True
         try:
-            LogJoint(terms, model, *row.args)
+            # Where discrete latents are summed out of the weights, draws of x need them drawn.
+            self.can_adapt = not LogJoint(terms, model, *row.args).has_sums
         except ValueError:  # latents are discrete, global, or of a support that depends on others
             self.can_adapt = False
 
@@ -85,7 +87,7 @@ class Hiding:
             ) from error
         if log_weights.isnan().any():
             raise ValueError(f"log p(x, z) of a row with hidden entries is NaN: {remedy}")
-        found = [([each.model_trace for each in terms], log_weights)]
+        found = [([trace_at_all_latents(each, self.model, *args) for each in terms], log_weights)]
         return [*found, self._adapted(terms, log_weights, args)] if self.can_adapt else found
 
     def _adapted(
@@ -112,8 +114,13 @@ class Hiding:
 
         if self.has_global:
             return [self.guide if self.takes_missing else given_all]
-        wide = Inflated(INFLATION)(given_all) if self.is_normal else prior_guide(self.model)
+        wide = Inflated(INFLATION)(given_all) if self.is_normal else self._prior()
         return [*[self.guide] * self.takes_missing, given_all, wide]
+
+
+    def _prior(self) -> Program:
+        """The prior, without the latents that the guide lacks."""
+        return prior_guide(self.model, hides_marked=self.lacks_marked)
 
 
 def _hidden(block: Block, fold: Tensor) -> tuple[Any, ...]:

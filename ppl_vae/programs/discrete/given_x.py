@@ -11,7 +11,7 @@ from ppl_vae.programs.particles import Program, run
 from ppl_vae.programs.sites import sample_sites
 from ppl_vae.programs.traces import LogTerms, drawing, particles_of
 
-__all__ = ["at_all_latents"]
+__all__ = ["at_all_latents", "trace_at_all_latents"]
 
 
 def at_all_latents(terms: LogTerms, model: Program, *args: Any) -> Program:
@@ -46,6 +46,29 @@ def at_all_latents(terms: LogTerms, model: Program, *args: Any) -> Program:
     nodes: Any = run(infer_discrete(at_latents, first_available_dim=dim), *args).nodes
     drawn = {site["name"]: _of_shape(nodes[site["name"]]["value"], site) for site in marked}
     return drawing(at_latents, drawn)
+
+
+def trace_at_all_latents(terms: LogTerms, model: Program, *args: Any) -> poutine.Trace:
+    """The trace of the model at all latents of a run, also at those that it sums out.
+
+    The model's own trace has the latter from p(y given z), whatever x is.
+
+    Args:
+        terms: One run of model and guide.
+        model: The model.
+        args: Its arguments.
+
+    Example:
+        >>> from ppl_vae import beds
+        >>> from ppl_vae.programs.traces import log_terms
+        >>> bed = beds.linear_gaussian(num_data=3)
+        >>> terms = log_terms(bed.model, bed.guide, bed.x)
+        >>> trace_at_all_latents(terms, bed.model, bed.x) is terms.model_trace
+        True
+    """
+    if not terms.summed:
+        return terms.model_trace
+    return run(at_all_latents(terms, model, *args), *args)
 
 
 def _of_shape(value: Tensor, site: Any) -> Tensor:

@@ -17,6 +17,7 @@ from ppl_vae.evidence.defensive import mixture_terms
 from ppl_vae.evidence.pareto import GOOD_K
 from ppl_vae.families.missing import completed
 from ppl_vae.hmc import HMC, LogJoint
+from ppl_vae.programs.discrete.given_x import trace_at_all_latents
 from ppl_vae.programs.inference import PAIRS_PER_CHUNK, Block, Inference
 from ppl_vae.programs.masks import COMPLETED
 from ppl_vae.programs.traces import Program, log_terms
@@ -125,10 +126,10 @@ class Importance:
         """x, log-weights and the chosen particle of each row, for the imputation of this number."""
         own = replace(block, seed=derived_seed(block.seed, number))
         with own.evaluating():
-            proposals = self.proposals(block, group)
-            terms, log_weights = mixture_terms(block.inference.model, proposals, *block.args)
-            require_no_sums(any(each.summed for each in terms))
-            x = torch.cat([entries.of(_x_drawn(each.model_trace, block)) for each in terms])
+            model = block.inference.model
+            terms, log_weights = mixture_terms(model, self.proposals(block, group), *block.args)
+            traces = (trace_at_all_latents(each, model, *block.args) for each in terms)
+            x = torch.cat([entries.of(_x_drawn(trace, block)) for trace in traces])
         log_weights = log_weights.nan_to_num(nan=-torch.inf, posinf=torch.inf)
         chosen = chosen_particles(_finite(log_weights).cpu().numpy(), 1, own.seed)
         return x, log_weights, chosen[0]
@@ -196,7 +197,11 @@ class Chained:
         with own.evaluating():
             terms = log_terms(model, guide, *block.args, num_particles=num_chains)
             log_joint = LogJoint(terms, model, *block.args)
-            require_no_sums(log_joint.has_sums)
+            if log_joint.has_sums:
+                raise ValueError(
+                    "chains sum discrete latents out, and missing entries are drawn given all "
+                    'latents: impute by method="importance"'
+                )
             chains = self.sampler.run(log_joint, log_joint.start)
             draws = chains.draws[self._kept(group)].flatten(0, 1)
             step = max(1, PAIRS_PER_CHUNK // len(block))
@@ -307,12 +312,3 @@ def _finite(log_weights: Tensor) -> Tensor:
 def _num_chains(group: Group) -> int:
     """One for each imputation, and at least four, by which they are judged."""
     return max(FEWEST_CHAINS, len(group.imputations))
-
-
-def require_no_sums(has_sums: bool) -> None:
-    """Raise where discrete latents are summed out, so that x cannot be drawn given them."""
-    if has_sums:
-        raise ValueError(
-            "missing entries are drawn given all latents, and this method sums discrete latents "
-            "out: sample them in the guide, and impute by Importance"
-        )
