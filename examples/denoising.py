@@ -22,7 +22,7 @@ import numpy as np
 import ppl_vae as pv
 from ppl_vae import likelihoods, posteriors, priors
 from ppl_vae.refinement import GradientRefinement
-from ppl_vae.tasks.denoising import GaussianNoise
+from ppl_vae.tasks.denoising import GaussianNoise, plot_denoised
 
 NOISE = GaussianNoise(0.3)
 LEVEL = 0.9
@@ -48,7 +48,7 @@ def train(num_epochs):
 
 
 def clean(model, guide, x, num_steps, seed):
-    """Noisy digits, what they are cleaned to, and the share of pixels in their intervals."""
+    """What noisy digits are cleaned to, and the share of pixels in their intervals."""
     with pv.seeded(seed):
         noisy = NOISE.corrupt(x)
     family = posteriors.FullRankNormal(LATENT_DIM)
@@ -59,26 +59,14 @@ def clean(model, guide, x, num_steps, seed):
     truth = x.numpy()
     covered = ((low - 1e-6 <= truth) & (truth <= high + 1e-6)).reshape(len(x), -1).mean(1)
     before = -10 * np.log10(((noisy - x) ** 2).flatten(1).mean(1).numpy())
-    return noisy, found, covered, before
+    return found, covered, before
 
 
-def draw(truth, noisy, found, path, num_shown=8):
+def draw(truth, found, path, num_shown=8):
     """Digits in columns: clean, noisy, cleaned, and the standard deviation of each pixel."""
-    rows = {
-        "clean": truth.numpy(),
-        "noisy": noisy.numpy(),
-        "posterior mean": found.mean,
-        "posterior sd": found.sd,
-    }
-    figure, axes = plt.subplots(4, num_shown, figsize=(num_shown, 4.4), layout="constrained")
-    for line, (name, images) in zip(axes, rows.items(), strict=True):
-        top = 0.5 if name == "posterior sd" else 1.0
-        for axis, image in zip(line, images, strict=False):
-            axis.imshow(image.reshape(8, 8), cmap="gray", vmin=0, vmax=top)
-            axis.set(xticks=[], yticks=[])
-        line[0].set_ylabel(name)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    axes = plot_denoised(found, truth, num_shown)
+    axes.figure.savefig(path, dpi=150)
+    plt.close(axes.figure)
 
 
 # %% Everything, with a picture
@@ -97,7 +85,7 @@ def main(arguments=None):
         simulated = model.sample(count)
     results = {}
     for name, x in (("held-out digits", test.x[:count]), ("digits from the model", simulated)):
-        noisy, found, covered, before = clean(model, guide, x, num_steps, seed=2)
+        found, covered, before = clean(model, guide, x, num_steps, seed=2)
         after = found.psnr(x)
         results[name] = (before, after, covered)
         print(
@@ -106,7 +94,7 @@ def main(arguments=None):
             f"their {100 * LEVEL:.0f} % intervals"
         )
         if name == "held-out digits":
-            draw(x, noisy, found, options.output / "denoising.png")
+            draw(x, found, options.output / "denoising.png")
     return results
 
 

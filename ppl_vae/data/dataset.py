@@ -9,20 +9,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ppl_vae.data.arrays import as_array, check_floating, index_of, table
+from ppl_vae.data.arrays import check_floating, index_of, table
 from ppl_vae.data.binarize import BINARIZE, Binarize, drawn, thresholded
 from ppl_vae.data.description import facts, in_words
-from ppl_vae.data.parts import Parted
+from ppl_vae.data.parts import Altered, Parted
 from ppl_vae.data.rounding import tell_rounding, tell_rounding_of
 from ppl_vae.data.splits import disjoint, rows_at
 from ppl_vae.data.streaming import GREY, INFINITE, Rows, blocks, in_file, table_in_file
-from ppl_vae.data.tables.columns import in_order
 from ppl_vae.data.tables.covariates import Covariates, read_covariates
 from ppl_vae.data.tables.frames import apart, coded
 from ppl_vae.data.tables.layout import Layout, refuse_two_meanings
 from ppl_vae.data.tables.levels import check_names, given_levels
 from ppl_vae.data.tables.source import Source
-from ppl_vae.data.tables.tabular import Tabular
 from ppl_vae.data.validation import (
     check_settings,
     coords_of,
@@ -42,7 +40,7 @@ __all__ = ["Dataset", "as_dataset"]
 HELD = ("x", "intensity", "context", "weights", "args")  # a row for each observation
 
 
-class Dataset(Tabular, Parted):
+class Dataset(Altered, Parted):
     """Observations x with missing values, covariates c, names, and splits.
 
     NaN in x means missing; a whole row may be missing. `labels` are for colouring only; nothing is
@@ -281,38 +279,6 @@ class Dataset(Tabular, Parted):
         if not isinstance(self.x, Rows):
             return self
         return self._mapped(lambda values: values[:])
-
-    def hiding(self, hidden: Any) -> "Dataset":
-        """The same data with these entries missing, the kinds of its columns as they were.
-
-        Args:
-            hidden: Booleans in the shape of x; True is missing. A frame has the columns of x.
-
-        Raises:
-            ValueError: They are no booleans, or have another shape, columns or rows.
-
-        Example:
-            >>> Dataset([[0.0, 1.0]]).hiding([[False, True]]).x.tolist()
-            [[0.0, nan]]
-        """
-        self.refuse_other_index(hidden, "hidden")
-        values = as_array(in_order(hidden, self.feature_names, "hidden"))
-        if values.dtype != bool or values.shape != tuple(self.x.shape):
-            raise ArgumentError(
-                f"hidden has shape {values.shape} and type {values.dtype}: give booleans of the "
-                f"shape of x, {tuple(self.x.shape)}"
-            )
-        mask = torch.tensor(values, device=self.x.device)
-        return self._with(x=self.x.masked_fill(mask, torch.nan), source=None)
-
-    def unweighted(self) -> "Dataset":
-        """The same data without weights.
-
-        Example:
-            >>> Dataset([[0.0], [1.0]], weights=[1.0, 2.0]).unweighted().sum_of_weights
-            2.0
-        """
-        return self._with(weights=None)
 
     def flatten(self) -> "Dataset":
         """The same data with one-dimensional events; `image_shape` keeps the shape of the picture.

@@ -1,15 +1,20 @@
-"""The parts of a data set: training, validation and test rows, and folds."""
+"""Copies of a data set: its training, validation and test rows, folds; other values of x."""
 
 from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
+import torch
 
+from ppl_vae.data.arrays import as_array
 from ppl_vae.data.splits import count, disjoint, random_rows
+from ppl_vae.data.tables.columns import in_order
+from ppl_vae.data.tables.tabular import Tabular
+from ppl_vae.errors import ArgumentError
 from ppl_vae.runtime.checks import whole_number
 from ppl_vae.runtime.seeding import generator
 
-__all__ = ["Parted"]
+__all__ = ["Altered", "Parted"]
 
 
 class Parted:
@@ -142,3 +147,75 @@ class Parted:
         if name not in self._parts:
             self._parts[name] = self._rows(self.splits[name])
         return self._parts[name]
+
+
+class Altered(Tabular):
+    """Copies of a `Dataset` that differ in x or in weights.
+
+    Example:
+        >>> from ppl_vae.data import Dataset
+        >>> isinstance(Dataset([[0.0]]), Altered)
+        True
+    """
+
+    def _with(self, **changes: Any) -> Self:
+        """A copy with these attributes."""
+        raise NotImplementedError
+
+    def hiding(self, hidden: Any) -> Self:
+        """The same data with these entries missing, the kinds of its columns as they were.
+
+        Args:
+            hidden: Booleans in the shape of x; True is missing. A frame has the columns of x.
+
+        Raises:
+            ValueError: They are no booleans, or have another shape, columns or rows.
+
+        Example:
+            >>> from ppl_vae.data import Dataset
+            >>> Dataset([[0.0, 1.0]]).hiding([[False, True]]).x.tolist()
+            [[0.0, nan]]
+        """
+        values = self._entries(hidden, "hidden")
+        if values.dtype != bool:
+            raise ArgumentError(f"hidden has the type {values.dtype}: give booleans")
+        mask = torch.tensor(values, device=self.x.device)
+        return self._with(x=self.x.masked_fill(mask, torch.nan), source=None)
+
+    def with_x(self, x: Any) -> Self:
+        """The same rows with other values of x, such as noisy ones.
+
+        Args:
+            x: Numbers in the shape of x; NaN is missing. A frame has the columns of x.
+
+        Raises:
+            ValueError: They have another shape, columns or rows.
+
+        Example:
+            >>> from ppl_vae.data import Dataset
+            >>> Dataset([[0.0, 1.0]], feature_names=["a", "b"]).with_x([[0.5, 0.5]]).feature_names
+            ('a', 'b')
+        """
+        values = torch.tensor(self._entries(x, "x"), dtype=self.x.dtype, device=self.x.device)
+        return self._with(x=values, source=None)
+
+    def unweighted(self) -> Self:
+        """The same data without weights.
+
+        Example:
+            >>> from ppl_vae.data import Dataset
+            >>> Dataset([[0.0], [1.0]], weights=[1.0, 2.0]).unweighted().sum_of_weights
+            2.0
+        """
+        return self._with(weights=None)
+
+    def _entries(self, given: Any, what: str) -> np.ndarray:
+        """A value for each entry of x, matched by labels and columns where it has any."""
+        self.refuse_other_index(given, what)
+        values = as_array(in_order(given, self.feature_names, what))
+        if values.shape != tuple(self.x.shape):
+            raise ArgumentError(
+                f"{what} has shape {values.shape}, and x {tuple(self.x.shape)}: give a value for "
+                "each entry"
+            )
+        return values

@@ -104,7 +104,7 @@ def measure(
         "kl": mean(parts.rate),
         "distortion": -mean(elbo) - mean(parts.rate),
         "active_units": None if units is None else units.count,
-        "latent_dim": run.latent_dim or (0 if units is None else len(units.names)),
+        "latent_dim": run.latent_dim if units is None else len(units.names),
         "at_floor": at_floor(run, held_out, table.seed),
         "evaluation": table.model_dump(),
         "evaluation_seconds": time.perf_counter() - started,

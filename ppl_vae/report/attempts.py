@@ -1,12 +1,13 @@
 """Attempts that may fail: one diagnosis that fails must not stop the others."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from ppl_vae.runtime.checks import one_line
 
-__all__ = ["NotApplicable", "Undecided", "attempt", "reason"]
+__all__ = ["NotApplicable", "Undecided", "attempt", "reason", "reasons"]
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +30,22 @@ class Undecided(NotApplicable):
         Traceback (most recent call last):
         ppl_vae.report.attempts.Undecided: 20 rows are too few to tell
     """
+
+
+@contextmanager
+def reasons(*errors: type[Exception]) -> Iterator[None]:
+    """Errors of these types as reasons why a diagnosis does not apply.
+
+    Example:
+        >>> with reasons(ValueError):
+        ...     int("seven")
+        Traceback (most recent call last):
+        ppl_vae.report.attempts.NotApplicable: invalid literal for int() with base 10: 'seven'
+    """
+    try:
+        yield
+    except errors as error:
+        raise NotApplicable(one_line(error)) from error
 
 
 def attempt(function: Callable[..., Any], *arguments: Any) -> Any:

@@ -17,6 +17,10 @@ from ppl_vae.report.diagnoses.run import (
 )
 from ppl_vae.report.diagnoses.samples import RECONSTRUCTIONS, SAMPLES
 from ppl_vae.report.diagnoses.training import TRAINING
+from ppl_vae.report.diagnoses.uses.classes import CLASSES
+from ppl_vae.report.diagnoses.uses.compression import COMPRESSION
+from ppl_vae.report.diagnoses.uses.contrasts import CONTRASTS
+from ppl_vae.report.diagnoses.uses.denoising import DENOISING
 from ppl_vae.report.diagnoses.worst import WORST
 from ppl_vae.report.diagnosis import Diagnosis
 
@@ -48,4 +52,8 @@ DIAGNOSES: tuple[Diagnosis, ...] = (
     COLLAPSE,
     RATE_DISTORTION,
     SCALE,
+    CLASSES,
+    CONTRASTS,
+    DENOISING,
+    COMPRESSION,
 )

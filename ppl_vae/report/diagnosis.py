@@ -15,6 +15,8 @@ from ppl_vae.experiment.folder import Folder
 from ppl_vae.experiment.metrics import Metrics
 from ppl_vae.experiment.saved.rows import digest_of_rows
 from ppl_vae.experiment.saved.trained import TrainedRun
+from ppl_vae.guide import Guide
+from ppl_vae.model import Model
 from ppl_vae.report.attempts import NotApplicable, attempt, reason
 from ppl_vae.report.elements import Panel
 from ppl_vae.report.rules import WORST_FIRST, Check, Rule
@@ -221,12 +223,19 @@ class Findings:
         """Model and guide."""
         return self.subject.run.model, self.subject.run.guide
 
+    @property
+    def pair(self) -> tuple[Model, Guide]:
+        """Model and guide, if both are made of the library's parts."""
+        model, guide = self.programs
+        for program, kind in ((model, Model), (guide, Guide)):
+            if not isinstance(program, kind):
+                name = type(program).__name__
+                raise NotApplicable(f"it needs a {kind.__name__}, and this run has {name}")
+        return model, guide
+
     def part(self, name: str) -> Any:
         """The model's prior or likelihood."""
-        found = getattr(self.programs[0], name, None)
-        if found is None:
-            raise NotApplicable(f"the model is a Pyro program, without a {name} of its own")
-        return found
+        return getattr(self.pair[0], name)
 
     def checklist(self) -> list[Check]:
         """The line of each rule: those that fail, to look at, that pass, and that were skipped."""

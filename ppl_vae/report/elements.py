@@ -246,7 +246,7 @@ def _png(ax: Axes) -> bytes:
     for axis in (ax.xaxis, ax.yaxis):
         # Matplotlib would write powers of ten, and too few numbers on a short axis.
         if axis.get_scale() == "log":
-            low, high = axis.get_view_interval()
+            low, high = sorted(axis.get_view_interval())  # an axis may point downwards
             if high < 10 * low:
                 axis.set_major_locator(AutoLocator())
             axis.set_major_formatter("{x:g}")

@@ -76,7 +76,8 @@ def baselines(
         Evidence by name, to be passed to `compare_models` together with the model's.
 
     Raises:
-        ValueError: There are fewer than 10 training rows; the number of trials is not known from
+        ValueError: There are fewer than 10 training rows; rows have more entries than the
+            likelihood; the number of trials is not known from
             the class of a likelihood; p(x) is neither a density nor a probability of bits,
             categories or counts.
 
@@ -93,6 +94,7 @@ def baselines(
         >>> list(found)[0], len(found["independent normals"])
         ('independent normals', 50)
     """
+    _refuse_other_entries(data, likelihood)
     num_train = len(data.train)
     if num_train < FEWEST_ROWS:
         raise ValueError(
@@ -109,6 +111,17 @@ def baselines(
     complete = not np.isnan(train).any() and not np.isnan(test).any()
     fitted = _fitted(train, likelihood, seed, complete=complete)
     return {name: Evidence.exact(score(test), judged.x, **about) for name, score in fitted.items()}
+
+
+def _refuse_other_entries(data: Dataset, likelihood: Any) -> None:
+    """Refuse rows that hold more than the x of the likelihood, such as a class."""
+    size = data.event_shape.numel()
+    given = None if isinstance(likelihood, type) else likelihood.event_shape.numel()
+    if given not in (None, size):
+        raise ValueError(
+            f"rows have {size} entries and the likelihood {given}: give rows of x alone, since "
+            "other entries, such as classes, are none that a plain model of x describes"
+        )
 
 
 def _values(data: Dataset) -> np.ndarray:

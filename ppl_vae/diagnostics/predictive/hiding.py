@@ -117,7 +117,6 @@ class Hiding:
         wide = Inflated(INFLATION)(given_all) if self.is_normal else self._prior()
         return [*[self.guide] * self.takes_missing, given_all, wide]
 
-
     def _prior(self) -> Program:
         """The prior, without the latents that the guide lacks."""
         return prior_guide(self.model, hides_marked=self.lacks_marked)

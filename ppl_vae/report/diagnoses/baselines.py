@@ -8,7 +8,7 @@ import numpy as np
 from ppl_vae.diagnostics import ModelComparison, baselines, compare_models
 from ppl_vae.diagnostics.models.table import HEADER
 from ppl_vae.experiment.result_table import floor_of
-from ppl_vae.report.attempts import NotApplicable
+from ppl_vae.report.attempts import reasons
 from ppl_vae.report.diagnosis import Diagnosis, Findings
 from ppl_vae.report.elements import Panel, Table
 from ppl_vae.report.rules import Measured, Rule
@@ -22,11 +22,9 @@ def _baselines(found: Findings) -> ModelComparison:
     subject = found.subject
     likelihood = found.part("likelihood")
     data = subject.run.rows
-    try:
+    with reasons(ValueError):
         others = baselines(data, likelihood, rows=subject.evaluated, seed=subject.seed)
         return compare_models({MODEL: subject.evidence, **others}, reference=MODEL)
-    except ValueError as error:
-        raise NotApplicable(str(error)) from error
 
 
 def _panel(found: Findings) -> Panel:
@@ -69,10 +67,8 @@ def proved(comparison: ModelComparison, at_floor: Sequence[str] = ()) -> Measure
 def _another(found: Findings) -> ModelComparison:
     """The run beside another one, on the same rows."""
     evidence = {MODEL: found.subject.evidence, **found.subject.against}
-    try:
+    with reasons(ValueError):
         return compare_models(evidence, reference=MODEL)
-    except ValueError as error:
-        raise NotApplicable(str(error)) from error
 
 
 def _beside(found: Findings) -> Panel:

@@ -15,7 +15,7 @@ from ppl_vae.diagnostics import (
     plot_calibration,
 )
 from ppl_vae.report.answers import COVERAGE
-from ppl_vae.report.attempts import NotApplicable
+from ppl_vae.report.attempts import NotApplicable, reasons
 from ppl_vae.report.diagnosis import Diagnosis, Findings
 from ppl_vae.report.elements import Panel, Table, draw, sentence
 from ppl_vae.report.rules import Measured, Rule
@@ -70,7 +70,8 @@ def _calibration(draws: Any) -> Callable[[Findings], Calibration]:
     def compute(found: Findings) -> Calibration:
         method = draws(NUM_DRAWS, progress=False)
         sizes: dict[str, Any] = {"num_data": NUM_SIMULATED, "seed": found.subject.seed}
-        return calibration(*found.programs, found.subject.rows, method, **sizes)
+        with reasons(ValueError):
+            return calibration(*found.programs, found.subject.rows, method, **sizes)
 
     return compute
 

@@ -4,7 +4,7 @@ import warnings
 
 import numpy as np
 
-from ppl_vae.report.attempts import NotApplicable
+from ppl_vae.report.attempts import NotApplicable, reasons
 from ppl_vae.report.diagnoses.predictive import LIKELIHOOD, judged, trusted
 from ppl_vae.report.diagnosis import Diagnosis, Findings
 from ppl_vae.report.elements import SIZE, Panel, Table, draw
@@ -75,7 +75,7 @@ def _overimputation(found: Findings) -> Overimputation:
     if has_own_total(found.programs[0], rows):
         raise NotApplicable("the parts add up to a total, which hidden parts would change")
     options = {"share": SHARE, "method": "importance", **found.options}
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), reasons(ValueError):
         # The rule counts rows whose weights are bad.
         warnings.filterwarnings("ignore", ".* draws that are not reliable")
         return overimpute(*found.programs, rows, **options)

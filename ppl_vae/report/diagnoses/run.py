@@ -32,8 +32,8 @@ def concerns(found: Findings) -> Measured:
 
 def _concerns(found: Findings) -> list[str]:
     """Warnings of the likelihood about its fitted parameters."""
-    model, guide = found.programs
-    likelihood = found.part("likelihood")
+    model, guide = found.pair
+    likelihood = model.likelihood
     parts = getattr(likelihood, "parts", [likelihood])
     if not any(isinstance(getattr(part, "scale", None), str) for part in parts):
         raise NotApplicable(f"{type(likelihood).__name__} has no scale to learn")
@@ -126,7 +126,7 @@ def _graph(found: Findings) -> Panel:
 
 def _architecture(found: Findings) -> Panel:
     """The layers that x goes through."""
-    model, guide = found.programs
+    model, guide = found.pair
     rows = found.subject.rows
     says = f"{found.subject.metrics.num_parameters:,} parameters."
     return Panel([says], chain=chain(model, guide, rows), tables=[layers(model, guide, rows)])

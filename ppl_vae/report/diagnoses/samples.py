@@ -6,6 +6,7 @@ from ppl_vae.diagnostics import plot_reconstructions, plot_samples, plot_table
 from ppl_vae.diagnostics.report_plots import as_images, name_features
 from ppl_vae.diagnostics.table_plot import MOST_COLUMNS
 from ppl_vae.programs.modules import evaluating, place
+from ppl_vae.report.attempts import reasons
 from ppl_vae.report.diagnosis import Diagnosis, Findings
 from ppl_vae.report.elements import SIZE, Panel, Table, draw, shown_value
 from ppl_vae.runtime.seeding import seeded
@@ -44,7 +45,8 @@ def _reconstructions(found: Findings) -> Panel:
 
     def plot(axes: Any) -> None:
         seed = found.subject.seed
-        plot_reconstructions(*found.programs, some, len(some), seed=seed, axes=axes)
+        with reasons(ValueError):
+            plot_reconstructions(*found.programs, some, len(some), seed=seed, axes=axes)
 
     pictures = draw(plot, alts, size=size, inverts=rows.image_shape is None)
     return Panel([says], pictures=pictures)
@@ -55,7 +57,7 @@ def _reconstructed_table(found: Findings) -> Panel:
 
     Unlike columns have no axis in common.
     """
-    model, guide = found.programs
+    model, guide = found.pair
     rows = found.subject.rows[:NUM_PANELS]
     placed = place(rows, model, guide)
     with evaluating(model, guide), seeded(found.subject.seed):
@@ -88,7 +90,7 @@ def _summary(draws: Any, kind: str) -> str:
 
 def _samples(found: Findings) -> Panel:
     """What the decoder makes of draws from the prior; rows of a table beside drawn ones."""
-    rows, model = found.subject.rows, found.programs[0]
+    rows, model = found.subject.rows, found.pair[0]
     if "x" in rows.columns:
         return _table(found)
     context = place(rows, model).context

@@ -8,6 +8,7 @@ from ppl_vae.tasks.denoising.noise import (
     PoissonNoise,
     SaltAndPepper,
 )
+from ppl_vae.tasks.denoising.plot import plot_denoised
 
 __all__ = [
     "Denoised",
@@ -17,4 +18,5 @@ __all__ = [
     "PoissonNoise",
     "SaltAndPepper",
     "denoise",
+    "plot_denoised",
 ]

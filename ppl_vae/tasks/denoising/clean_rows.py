@@ -86,6 +86,20 @@ class Denoised:
         Raises:
             ValueError: They have another shape, or other labels or columns.
         """
+        real_number(peak, "peak", above=0)
+        squares = np.square(self.mean - self.matched(clean)).reshape(len(self.mean), -1)
+        with np.errstate(divide="ignore"):  # infinite where the rows are equal
+            return 10 * np.log10(peak**2 / np.nanmean(squares, axis=1))
+
+    def matched(self, clean: Any) -> np.ndarray:
+        """The clean rows in double precision, (N, *event), if they are those of the noisy ones.
+
+        Args:
+            clean: As in `psnr`.
+
+        Raises:
+            ValueError: They have another shape, or other labels or columns.
+        """
         rows = as_dataset(clean).in_memory()
         noisy = self.posterior.data
         noisy.refuse_other_index(rows, "clean")
@@ -101,10 +115,7 @@ class Denoised:
                 f"clean has shape {truth.shape}, and the denoised rows {self.mean.shape}: give the "
                 "clean rows in the same order"
             )
-        real_number(peak, "peak", above=0)
-        squares = np.square(self.mean - truth).reshape(len(truth), -1)
-        with np.errstate(divide="ignore"):  # infinite where the rows are equal
-            return 10 * np.log10(peak**2 / np.nanmean(squares, axis=1))
+        return truth
 
     def __repr__(self) -> str:
         served = self.posterior.served

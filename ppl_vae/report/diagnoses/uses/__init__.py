@@ -1,0 +1,1 @@
+"""What a model can be used for: classes, contrasts, denoising, compression."""
