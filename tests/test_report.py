@@ -397,8 +397,9 @@ def test_links_lead_somewhere_and_headings_descend(run):
 
 def test_nothing_failed(run):
     assert re.findall("Failed:.{0,300}", run.page.said) == []
-    # Nothing is missing here.
-    assert all(title in run.page.said for title in TITLES - {"Missing values"})
+    # Nothing is missing here, there are no clusters, and few rows have labels.
+    absent = {"Missing values", "Classes", "Contrast of two groups"}
+    assert all(title in run.page.said for title in TITLES - absent)
 
 
 def test_missing_values_have_a_table_of_patterns_and_hidden_ones_are_judged():
@@ -464,7 +465,9 @@ def test_the_tree_survives_its_file(digits, tmp_path):
         groups = set(tree.children)
         computed = {each.name for each in DIAGNOSES if each.compute is not None}
         of_holes = {"missing", "overimputation"}
-        assert groups - {"verdicts"} >= computed - {"predictive", "concerns"} - of_holes
+        of_classes = {"classes", "contrasts"}
+        expected = computed - {"predictive", "concerns"} - of_holes - of_classes
+        assert groups - {"verdicts"} >= expected
         assert groups >= {"bounds", "prior_predictive", "posterior_predictive", "observed_data"}
         tree.load().to_zarr(tmp_path / "report.zarr", consolidated=False)
         with xr.open_datatree(tmp_path / "report.zarr", engine="zarr", consolidated=False) as again:
@@ -853,6 +856,6 @@ def test_a_program_of_pyro_has_a_report(tmp_path):
     report = write_report((model, guide, noise), tmp_path, diagnoses=few, progress=False)
     lines = {check.title: check for check in report.checks}
     assert lines["Every latent is used"].number == "1 of 1 are active"
-    assert "without a likelihood of its own" in lines["Better than plain models"].says
+    assert "a Pyro program of its own, and no `Model`" in lines["Better than plain models"].says
     assert "RUN" not in str(report)
     assert not [check for check in report.checks if "Error:" in check.says]

@@ -148,7 +148,7 @@ def test_classes_of_labelled_rows_are_hidden_and_judged():
     assert len(panel.pictures) == 2
     error, _ = again.error(classes.truth)
     assert f"{error:.1%}" in panel.says[1]
-    assert "SemiSupervisedModel" in found.panels()["What it can be used for"][-1].problem
+    assert "no `Model`" in found.panels()["What it can be used for"][-1].problem
 
 
 def test_a_plain_model_of_x_refuses_rows_with_more_entries():

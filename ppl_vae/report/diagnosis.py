@@ -227,10 +227,10 @@ class Findings:
     def pair(self) -> tuple[Model, Guide]:
         """Model and guide, if both are made of the library's parts."""
         model, guide = self.programs
-        for program, kind in ((model, Model), (guide, Guide)):
-            if not isinstance(program, kind):
-                name = type(program).__name__
-                raise NotApplicable(f"it needs a {kind.__name__}, and this run has {name}")
+        if not isinstance(model, Model):
+            raise NotApplicable("the model is a Pyro program of its own, and no `Model`")
+        if not isinstance(guide, Guide):
+            raise NotApplicable("the guide is a Pyro program of its own, and no `Guide`")
         return model, guide
 
     def part(self, name: str) -> Any:

@@ -223,8 +223,9 @@ def draw_entries(
         are_near=isinstance(pairs, Fits),
     )
     reasons = job.run(settings.methods(), seed, progress)
-    has_mechanism = getattr(inference.model, "missingness", None) is not None
-    job.served.warn(reasons, inference.data, allows_chains=not has_mechanism)
+    no_chains = getattr(inference.model, "missingness", None) is not None
+    no_chains |= any(reason.startswith(Chained.name) for reason in reasons)
+    job.served.warn(reasons, inference.data, allows_chains=not no_chains)
     return Imputations(
         data=inference.data.to("cpu"),
         asked=asked,
