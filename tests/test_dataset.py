@@ -519,3 +519,24 @@ def test_importing_the_room_loads_no_reader():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert answer.stdout.strip() == "set()"
+
+
+def test_other_values_of_x_are_matched_by_label_and_column():
+    frame = pd.DataFrame({"dose": [1.0, 2.0], "age": [30.0, 40.0]}, index=["a", "b"])
+    data = Dataset(frame, labels=["x", "y"], weights=[1.0, 2.0])
+    other = data.with_x(frame[["age", "dose"]] + 1)
+    assert other.x.tolist() == [[2.0, 31.0], [3.0, 41.0]]
+    assert other.labels.tolist() == ["x", "y"]
+    assert other.weights.tolist() == [1.0, 2.0]
+    assert other.kinds == data.kinds
+    assert data.x.tolist() == [[1.0, 30.0], [2.0, 40.0]]
+    assert data.with_x([[1.0, np.nan], [2.0, 3.0]]).mask.tolist() == [[True, False], [True, True]]
+    with pytest.raises(ValueError, match="x has shape"):
+        data.with_x([[1.0, 2.0]])
+    with pytest.raises(ValueError, match="rows"):
+        data.with_x(frame.iloc[::-1])
+    for wrong in ([["a", 1], ["b", 2]], [[np.inf, 1.0], [0.0, 0.0]]):
+        with pytest.raises(ValueError, match="give finite numbers"):
+            data.with_x(wrong)
+    reversed_columns = np.array([[False, True], [True, True]])[:, ::-1]
+    assert data.hiding(reversed_columns).x.isnan().tolist() == [[True, False], [True, True]]

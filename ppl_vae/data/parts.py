@@ -189,15 +189,18 @@ class Altered(Tabular):
             x: Numbers in the shape of x; NaN is missing. A frame has the columns of x.
 
         Raises:
-            ValueError: They have another shape, columns or rows.
+            ValueError: They are no finite numbers, or have another shape, columns or rows.
 
         Example:
             >>> from ppl_vae.data import Dataset
             >>> Dataset([[0.0, 1.0]], feature_names=["a", "b"]).with_x([[0.5, 0.5]]).feature_names
             ('a', 'b')
         """
-        values = torch.tensor(self._entries(x, "x"), dtype=self.x.dtype, device=self.x.device)
-        return self._with(x=values, source=None)
+        values = self._entries(x, "x")
+        if values.dtype.kind not in "biuf" or np.isinf(values).any():
+            raise ArgumentError(f"x has type {values.dtype}, or is infinite: give finite numbers")
+        given = torch.tensor(values, dtype=self.x.dtype, device=self.x.device)
+        return self._with(x=given, source=None)
 
     def unweighted(self) -> Self:
         """The same data without weights.
@@ -218,4 +221,4 @@ class Altered(Tabular):
                 f"{what} has shape {values.shape}, and x {tuple(self.x.shape)}: give a value for "
                 "each entry"
             )
-        return values
+        return np.ascontiguousarray(values)  # torch takes no reversed views
