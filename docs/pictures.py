@@ -7,6 +7,7 @@
     python docs/pictures.py k_hat runs/tumours
     make demo
     python docs/pictures.py demo runs/demo
+    python docs/pictures.py report_uses runs/demo
     python docs/pictures.py calibration_pair runs/demo
     ppl-vae compare examples/study.toml --output runs/study
     python docs/pictures.py compare_models runs/study
@@ -221,11 +222,27 @@ def panel(ax: Axes, drawn: dict, i: int, j: int) -> None:
     ax.label_outer()
 
 
+def report_uses(run: Path) -> Figure:
+    """The last part of the page: contrasts, denoising, compression."""
+    names = [
+        ["contrast-of-two-groups-1", "contrast-of-two-groups-2"],
+        ["denoising-1", "compression-1"],
+    ]
+    figure, axes = plt.subplots(
+        2, 2, figsize=(9.0, 5.6), layout="constrained"
+    )
+    for ax, name in zip(axes.flat, sum(names, []), strict=True):
+        ax.imshow(plt.imread(run / "report" / f"{name}.png"))
+        ax.axis("off")
+    return figure
+
+
 PICTURES = {
     "calibration_pair": calibration_pair,
     "checklist": checklist,
     "demo": demo,
     "k_hat": k_hat,
+    "report_uses": report_uses,
 }
 
 
