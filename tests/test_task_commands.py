@@ -401,6 +401,26 @@ def test_noisy_columns_are_replaced_by_their_posterior_means(plain_run, tmp_path
 
 
 @UNRELIABLE
+@pytest.mark.parametrize("noise", ["salt-and-pepper", "dropout"])
+def test_cells_that_noise_cannot_have_changed_are_those_of_the_file(plain_run, tmp_path, noise):
+    """To the last bit, with both ends of their intervals; a replaced value is 0 or 1."""
+    folder, table = plain_run
+    rows = pd.read_csv(table)
+    rows.loc[::5, "change"] = 0.0
+    rows.to_csv(tmp_path / "rows.csv", index=False)
+    output = tmp_path / "clean.csv"
+    options = ["--noise", noise, "--probability", 0.2, "--method", "importance", "-q"]
+    result = call("denoise", folder, tmp_path / "rows.csv", "-o", output, *options)
+    assert result.exit_code == 0, result.output
+    found = pd.read_csv(output)
+    for name in ("income", "change"):
+        kept = ~rows[name].isin([0.0, 1.0]) & rows[name].notna()
+        for suffix in ("", ".lower", ".upper"):
+            assert (found[f"{name}{suffix}"][kept] == rows[name][kept]).all()
+        assert (found[f"{name}.sd"][kept] == 0).all()
+
+
+@UNRELIABLE
 def test_names_of_the_rows_of_a_parquet_are_kept(plain_run, tmp_path):
     folder, table = plain_run
     rows = pd.read_csv(table)

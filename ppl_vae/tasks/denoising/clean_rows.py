@@ -38,7 +38,8 @@ class Denoised:
     """Draws and summaries of clean rows x given noisy ones y.
 
     Args:
-        posterior: Draws of every entry, as imputations that none of the entries is exempt from.
+        posterior: Draws of the entries that noise may have changed, as imputations. The others are
+            the given values.
 
     Example:
         See `denoise`.
@@ -59,7 +60,7 @@ class Denoised:
 
     @property
     def sd(self) -> np.ndarray:
-        """Posterior standard deviations, (N, *event)."""
+        """Posterior standard deviations, (N, *event): 0 where x is known."""
         return self.posterior.sd
 
     def interval(self, level: float = 0.95) -> np.ndarray:
@@ -72,11 +73,16 @@ class Denoised:
 
     @property
     def rows(self) -> "pd.DataFrame":
-        """Each row: the method that served it, k-hat, ESS and R-hat, and the verdict."""
+        """Each row: the method that served it, k-hat, ESS and R-hat, and the verdict.
+
+        The method is "none" where every entry is known.
+        """
         return self.posterior.rows.drop(columns="missing")
 
     def psnr(self, clean: Any, *, peak: float = 1.0) -> np.ndarray:
         """Peak signal-to-noise ratio of the posterior means, 10 log10(peak^2 / MSE), (N,), in dB.
+
+        The MSE is that of the known clean entries; it is NaN for a row that has none.
 
         Args:
             clean: The clean rows, (N, *event), with the labels and columns of the noisy ones if
@@ -88,8 +94,11 @@ class Denoised:
         """
         real_number(peak, "peak", above=0)
         squares = np.square(self.mean - self.matched(clean)).reshape(len(self.mean), -1)
-        with np.errstate(divide="ignore"):  # infinite where the rows are equal
-            return 10 * np.log10(peak**2 / np.nanmean(squares, axis=1))
+        known = ~np.isnan(squares)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            # infinite where the rows are equal, NaN where no entry is known
+            error = squares.sum(1, where=known) / known.sum(1)
+            return 10 * np.log10(peak**2 / error)
 
     def matched(self, clean: Any) -> np.ndarray:
         """The clean rows in double precision, (N, *event), if they are those of the noisy ones.
@@ -186,7 +195,7 @@ def denoise(
     rows = as_dataset(noisy).in_memory()
     program = NoisyModel(model, _by_place(noise, rows))
     _refuse_impossible(program, Inference(program, guide, rows).data, seed)
-    asked = np.ones(tuple(rows.x.shape), dtype=bool)
+    asked = program.unknown(rows.x).cpu().numpy()
     start: Program = guide
     if _has_full_covariance(guide):
         method = BetterStart(prior_guide(model))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ppl_vae.errors import ArgumentError
 from ppl_vae.families.missing import discrete_entries, stand_in
-from ppl_vae.runtime.checks import real_number
+from ppl_vae.runtime.checks import real_fields
 
 __all__ = ["Dropout", "GaussianNoise", "Noise", "PoissonNoise", "SaltAndPepper"]
 
@@ -62,6 +62,14 @@ class Noise(ABC):
             base: p(x given z), elementwise.
         """
         return base.has_enumerate_support or type(self).marginal is not Noise.marginal
+
+    def keeps(self, y: Tensor) -> Tensor:
+        """Whether y is x for certain, entry by entry; not where y is missing.
+
+        Args:
+            y: Noisy values.
+        """
+        return torch.zeros_like(y, dtype=torch.bool)
 
     def marginal(self, base: Any, y: Tensor) -> Tensor:
         """log p(y given z), with x integrated out, entry by entry.
@@ -113,7 +121,7 @@ class GaussianNoise(Noise):
     sd: float
 
     def __post_init__(self) -> None:
-        real_number(self.sd, "GaussianNoise(sd)", above=0)
+        real_fields(self, "sd", above=0)
 
     @override
     def corrupt(self, x: Tensor) -> Tensor:
@@ -197,6 +205,10 @@ class _Replacing(Noise):
         return ((1 - self.probability) * same + self._replaced(y)).log()
 
     @override
+    def keeps(self, y: Tensor) -> Tensor:
+        return (self._replaced(y) == 0) & ~y.isnan()
+
+    @override
     def marginal(self, base: Any, y: Tensor) -> Tensor:
         return torch.logaddexp(*self._ways(base, y))
 
@@ -256,7 +268,7 @@ class SaltAndPepper(_Replacing):
         high: Value of salt.
 
     Raises:
-        ValueError: `probability` is not between 0 and 1.
+        ValueError: `probability` is not between 0 and 1, or a value is not a finite number.
 
     Example:
         >>> noise = SaltAndPepper(0.2)
@@ -269,7 +281,8 @@ class SaltAndPepper(_Replacing):
     high: float = 1.0
 
     def __post_init__(self) -> None:
-        real_number(self.probability, "SaltAndPepper(probability)", above=0, below=1)
+        real_fields(self, "probability", above=0, below=1)
+        real_fields(self, "low", "high")
 
     @property
     def values(self) -> tuple[float, ...]:
@@ -288,7 +301,7 @@ class Dropout(_Replacing):
         value: What stands there instead.
 
     Raises:
-        ValueError: `probability` is not between 0 and 1.
+        ValueError: `probability` is not between 0 and 1, or `value` is not a finite number.
 
     Example:
         >>> Dropout(0.5).marginal(dist.Bernoulli(torch.tensor(0.5)), torch.tensor(0.0)).exp()
@@ -299,7 +312,8 @@ class Dropout(_Replacing):
     value: float = 0.0
 
     def __post_init__(self) -> None:
-        real_number(self.probability, "Dropout(probability)", above=0, below=1)
+        real_fields(self, "probability", above=0, below=1)
+        real_fields(self, "value")
 
     @property
     def values(self) -> tuple[float, ...]:
@@ -325,7 +339,7 @@ class PoissonNoise(Noise):
     peak: float
 
     def __post_init__(self) -> None:
-        real_number(self.peak, "PoissonNoise(peak)", above=0)
+        real_fields(self, "peak", above=0)
 
     @override
     def corrupt(self, x: Tensor) -> Tensor:

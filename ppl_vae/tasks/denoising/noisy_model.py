@@ -138,6 +138,19 @@ class NoisyModel(nn.Module):
             p = self.clean.likelihood_at(z, context)
             return pyro.sample("x", self._corrupted(p, x).to_event(x.dim() - 1), obs=x)
 
+    def unknown(self, y: Tensor) -> Tensor:
+        """Entries whose x has to be drawn: missing ones, and those that may not be x.
+
+        Args:
+            y: The noisy rows, (B, *event).
+        """
+        if isinstance(self.noise, Noise):
+            return ~self.noise.keeps(y)
+        found = y.isnan()
+        for place, noise in self.noise.items():
+            found[..., place] = ~noise.keeps(y[..., place])
+        return found
+
     def density(self, y: Tensor, context: Tensor | None = None) -> Tensor:
         """log p(y_i given z) of each entry, at a draw of z from the prior.
 

@@ -79,7 +79,9 @@ class Predictive:
         x = pool.x.double().T.contiguous()
         weights = pool.weights[:, entries.rows].T.contiguous()
         chosen = torch.from_numpy(pool.chosen).to(x.device)[:, entries.rows]
-        mean = (weights * x).sum(1)
+        # From the likeliest draw on: the mean of equal draws is this draw, and their sd is 0.
+        likeliest = x.gather(1, weights.argmax(1, keepdim=True))
+        mean = likeliest[:, 0] + (weights * (x - likeliest)).sum(1)
         variance = (weights * (x - mean[:, None]).square()).sum(1)
         self.values[:, where] = x.gather(1, chosen.T).T.cpu().numpy()
         self.mean[where] = mean.cpu().numpy()
