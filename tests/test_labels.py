@@ -13,8 +13,11 @@ import xarray
 import ppl_vae as pv
 from ppl_vae import AnomalyPValues, Evidence, beds, likelihoods, posteriors, priors
 from ppl_vae.data import Dataset
+from ppl_vae.data.arrays import storable
+from ppl_vae.errors import ArgumentError
 from ppl_vae.evidence import pooled, reduce_log_weights
 from ppl_vae.tasks import denoising
+from ppl_vae.tasks.contrasts.design import Design
 from ppl_vae.tasks.imputation import pooling
 
 NUM = 12
@@ -70,6 +73,43 @@ def test_rows_are_in_the_order_of_their_labels_or_refused(what):
     with pytest.raises(ValueError, match="row 0 is a in .* and l in .*: reindex") as error:
         call(NUMBERS[::-1])
     assert "\n" not in str(error.value)
+
+
+DIFFERENT = [
+    (1, "1"),
+    (True, "True"),
+    (0.5, "0.5"),
+    (pd.Timestamp("2020-01-02"), "2020-01-02 00:00:00"),
+]
+LABELLED = {
+    "labels": lambda each: Dataset(X, labels=each),
+    "groups": lambda each: Design.of(NUM, each),
+    "strata": lambda each: Design.of(NUM, 6 * ["a", "b"], strata=each),
+    "subjects": lambda each: Design.of(NUM, 6 * ["a", "b"], subjects=each),
+}
+
+
+@pytest.mark.parametrize("pair", DIFFERENT, ids=repr)
+@pytest.mark.parametrize("what", list(LABELLED))
+def test_different_labels_that_are_one_text_are_refused(what, pair):
+    """As a list, an array of objects, and a column: they were merged, or had one name."""
+    labels = 3 * (2 * [pair[0]] + 2 * [pair[1]])
+    array = np.empty(NUM, dtype=object)
+    array[:] = labels
+    for given in (labels, array, pd.Series(array), pd.Series(array).astype("category")):
+        with pytest.raises(ArgumentError, match=f"{what} holds .*, different labels that are one"):
+            LABELLED[what](given)
+
+
+def test_names_that_would_be_one_text_are_told_apart():
+    names = pd.MultiIndex.from_tuples([("a", "1"), ("a", 1), ("a, b", "c"), ("a", "b, c")])
+    rows = pd.DataFrame(X[:4], index=names)
+    assert len(set(Dataset(rows).row_labels)) == 4
+    with pytest.raises(ValueError, match="row 0 is"):
+        Dataset(rows, weights=pd.Series(np.arange(4) + 1.0, index=names[[1, 0, 3, 2]]))
+    assert len(set(Dataset(X[:2], datum_names=[1, "1"]).row_labels)) == 2
+    assert storable(np.array([1, "1", "a"], dtype=object)).tolist() == ["1", "'1'", "'a'"]
+    assert storable(np.array([1, "a"], dtype=object)).tolist() == ["1", "a"]
 
 
 def test_entries_hidden_after_a_change_of_units_have_the_index_of_the_rows():
@@ -303,7 +343,7 @@ def test_true_classes_have_the_labels_of_the_rows():
         with pytest.raises(ValueError, match="row 0 is a in the rows and l in labels: reindex"):
             call(labels[::-1])
         hidden = np.ma.array(labels, mask=np.arange(NUM) == 4)
-        with pytest.raises(ValueError, match="labels is -- at row 4"):
+        with pytest.raises(ValueError, match="labels is nan at row 4"):
             call(hidden)
         with pytest.raises(ValueError, match="labels are booleans, and there are 3 classes"):
             call(labels > 0)

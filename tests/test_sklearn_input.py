@@ -172,6 +172,8 @@ def test_unlabelled_rows_are_marked_by_minus_one_beside_any_two_labels():
         pd.Categorical(["n", None, "y", "y"] * 10),
         [None, "n", "y", "y"] * 10,
         [0.0, np.nan, 2.0, 2.0] * 10,
+        ["n", np.nan, "y", "y"] * 10,
+        [1, pd.NA, 2, 2] * 10,
     ],
 )
 def test_classes_keep_the_type_of_the_labels(y):
@@ -186,3 +188,5 @@ def test_classes_keep_the_type_of_the_labels(y):
 def test_labels_of_two_types_are_refused():
     with pytest.raises(TypeError, match="y holds 'a' and 1: give labels that are all numbers, or"):
         VAEClassifier(**TINY).fit(NUMBERS, np.array(["a", 1] * 20, dtype=object))
+    with pytest.raises(TypeError, match="y holds '1' and 1: give labels that are all numbers, or"):
+        VAEClassifier(**TINY).fit(NUMBERS, ["1", 1] * 20)

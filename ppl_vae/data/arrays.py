@@ -110,11 +110,30 @@ def labels_along(names: Any) -> np.ndarray:
     Example:
         >>> labels_along([("a", 1), ("b", 2)]).tolist()
         ['a, 1', 'b, 2']
+        >>> labels_along([("a", 1), ("a", "1")]).tolist()
+        ["('a', 1)", "('a', '1')"]
     """
-    if not any(isinstance(name, tuple) for name in names):
-        return np.asarray(names)
-    levels = [name if isinstance(name, tuple) else (name,) for name in names]
-    return np.array([", ".join(map(str, each)) for each in levels])
+    array = np.asarray(names) if not any(isinstance(name, tuple) for name in names) else None
+    if array is None or (array.dtype.kind == "U" and not all(isinstance(n, str) for n in names)):
+        return different_texts(names)
+    return array
+
+
+def different_texts(names: Any) -> np.ndarray:
+    """Texts of names, each as Python writes it where two different names would be one text.
+
+    Args:
+        names: Anything that can be a key of a dict; the parts of a tuple are joined.
+
+    Example:
+        >>> different_texts([1, "a"]).tolist(), different_texts([1, "1"]).tolist()
+        (['1', 'a'], ['1', "'1'"])
+    """
+    parts = [name if isinstance(name, tuple) else (name,) for name in names]
+    texts = [", ".join(map(str, each)) for each in parts]
+    if len(set(texts)) < len(set(parts)):
+        texts = list(map(repr, names))
+    return np.array(texts)
 
 
 def as_array(values: Any, dtype: Any = None) -> np.ndarray:
@@ -131,6 +150,12 @@ def as_array(values: Any, dtype: Any = None) -> np.ndarray:
     if isinstance(values, Tensor):
         values = values.detach().cpu().numpy()
     return np.asarray(filled(values), dtype=dtype)
+
+
+def storable(names: Any) -> np.ndarray:
+    """Names in a type that files can hold: objects as different texts."""
+    values = np.asarray(names)
+    return different_texts(values.tolist()) if values.dtype == object else values
 
 
 def filled(values: Any) -> Any:

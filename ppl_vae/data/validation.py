@@ -18,13 +18,24 @@ from ppl_vae.data.arrays import (
     labels_along,
     row_at,
     row_names,
+    storable,
     table,
 )
+from ppl_vae.data.tables.levels import refuse_alike
 from ppl_vae.errors import ArgumentError
 from ppl_vae.runtime.checks import echoed, real_number, shown, whole_number, whole_numbers
 from ppl_vae.runtime.text import counted
 
-__all__ = ["as_array", "copied", "filled", "index_of", "row_names", "same_index", "same_rows"]
+__all__ = [
+    "as_array",
+    "copied",
+    "filled",
+    "index_of",
+    "row_names",
+    "same_index",
+    "same_rows",
+    "storable",
+]
 
 
 def check_settings(scale: Any, dtype: Any, seed: Any, name: Any) -> None:
@@ -98,12 +109,12 @@ def labels_of(labels: Any, num_data: int) -> np.ndarray | None:
     """Labels as an array (N,).
 
     Raises:
-        ValueError: The number of labels differs from that of the rows.
+        ValueError: The number of labels differs from that of the rows, or two are one text.
     """
     if labels is None:
         return None
     dtype = object if isinstance(labels, list | tuple) else None
-    array = _without_none(as_array(labels, dtype))
+    array = _without_none(as_array(labels, dtype), "labels")
     if array.shape != (num_data,):
         raise ValueError(
             f"labels have shape {array.shape}, x has {num_data} rows: give one label per row"
@@ -338,7 +349,7 @@ def refuse(
     )
 
 
-def _without_none(labels: np.ndarray) -> np.ndarray:
+def _without_none(labels: np.ndarray, what: str) -> np.ndarray:
     """Labels that can be sorted: a missing one is NaN among numbers, "missing" among words."""
     if labels.dtype.kind != "O":
         return labels
@@ -347,4 +358,6 @@ def _without_none(labels: np.ndarray) -> np.ndarray:
     found = [type(label).__name__ in kinds or label != label for label in labels.flat]
     missing = np.array(found, dtype=bool).reshape(labels.shape)
     numbers = all(isinstance(label, Real | np.bool_) for label in labels[~missing])
+    if not numbers:
+        refuse_alike(labels[~missing], what)
     return np.array(np.where(missing, np.nan if numbers else "missing", labels).tolist())

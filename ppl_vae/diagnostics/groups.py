@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ppl_vae.data import Dataset
+from ppl_vae.data.validation import storable
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -16,12 +17,6 @@ __all__ = ["group", "tree"]
 def rows_of_data(data: Dataset) -> dict[str, np.ndarray]:
     """The row dim of the data and the names of the rows."""
     return {data.dims[0]: np.asarray(data.coords[data.dims[0]])}
-
-
-def storable(names: Any) -> np.ndarray:
-    """Names in a type that files can hold: objects as text."""
-    values = np.asarray(names)
-    return values.astype(str) if values.dtype == object else values
 
 
 def group(

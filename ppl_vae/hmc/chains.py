@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ppl_vae.data.validation import storable
 from ppl_vae.runtime.arviz import chain_diagnostic
 from ppl_vae.runtime.display import Shown
 
@@ -129,7 +130,7 @@ class Chains(Shown):
             array = getattr(self, name).cpu().numpy()
             by_row = array.shape[1] == len(names)  # else of all rows together
             stats[name] = (("chain", row_dim), array) if by_row else (("chain",), array[:, 0])
-        coords = {row_dim: names.astype(str) if names.dtype == object else names}
+        coords = {row_dim: storable(names)}
         groups = {"posterior": posterior, "sample_stats": stats}
         return xr.DataTree.from_dict({name: _group(each, coords) for name, each in groups.items()})
 

@@ -200,6 +200,8 @@ def observed_labels(y: Any) -> tuple[np.ndarray, np.ndarray]:
 
     if isinstance(getattr(y, "dtype", None), pd.api.extensions.ExtensionDtype):
         y = np.asarray(y, dtype=object)
+    if isinstance(y, list | tuple) and len({type(each) for each in y}) > 1:
+        y = np.array(y, dtype=object)  # NumPy would make the texts "1" and "nan" of 1 and NaN
     y = column_or_1d(filled(y), warn=True)
     has_label = ~pd.isna(y)
     labels = y[has_label]

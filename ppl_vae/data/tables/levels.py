@@ -26,6 +26,7 @@ __all__ = [
     "level_name",
     "listed",
     "recoded",
+    "refuse_alike",
     "tell_levels",
     "written_level",
 ]
@@ -237,23 +238,48 @@ def check_codes(values: Tensor, levels: Sequence[str], place: str) -> None:
         )
 
 
-def first_alike(levels: Iterable[str], key: Callable[[str], str]) -> tuple[str, str] | None:
+def first_alike(levels: Iterable[Any], key: Callable[[Any], str]) -> tuple[Any, Any] | None:
     """The first two different levels that a key makes equal, or None.
 
     Args:
-        levels: Different names of levels.
+        levels: Names of levels.
         key: What is compared.
 
     Example:
         >>> first_alike(["a", "b", "a "], str.strip)
         ('a', 'a ')
     """
-    known: dict[str, str] = {}
+    known: dict[str, Any] = {}
     for each in levels:
         other = known.setdefault(key(each), each)
         if other != each:
             return other, each
     return None
+
+
+def refuse_alike(labels: Iterable[Any], what: str) -> None:
+    """Refuse different labels that are one text, and would be merged or not told apart.
+
+    Args:
+        labels: The labels, none missing.
+        what: Their name, for the message.
+
+    Raises:
+        ArgumentError: There are such labels.
+
+    Example:
+        >>> refuse_alike([1, 2, "1"], "groups")
+        Traceback (most recent call last):
+        ppl_vae.errors.ArgumentError: groups holds 1 and '1', different labels that are one text: \
+give all labels one type
+    """
+    pair = first_alike(labels, str)
+    if pair is not None:
+        one, other = map(echoed, pair)
+        raise ArgumentError(
+            f"{what} holds {one} and {other}, different labels that are one text: give all labels "
+            "one type"
+        )
 
 
 def tell_levels(column: Any, place: str) -> None:

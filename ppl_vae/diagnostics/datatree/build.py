@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ppl_vae.data import Dataset
+from ppl_vae.data.validation import storable
 from ppl_vae.diagnostics.datatree.sampler import Draws, Layout, Sampler, read_layout
-from ppl_vae.diagnostics.groups import group, storable
+from ppl_vae.diagnostics.groups import group
 from ppl_vae.evidence import Evidence, reduce_log_weights
 from ppl_vae.evidence.importance_sampling import warn_of_few
 from ppl_vae.evidence.pareto import GOOD_K

@@ -10,6 +10,7 @@ import xarray as xr
 from scipy.special import logsumexp
 
 from ppl_vae.data import Dataset
+from ppl_vae.data.validation import storable
 from ppl_vae.diagnostics import plot_k_hat
 from ppl_vae.diagnostics.report_plots import plot_weights
 from ppl_vae.evidence import reduce_log_weights
@@ -186,8 +187,7 @@ def _tree_of_weights(found: Findings) -> dict[str, xr.Dataset]:
 
 def _by_row(values: Mapping[str, np.ndarray], rows: Dataset, **attrs: Any) -> xr.Dataset:
     dim = rows.dims[0]
-    names = np.asarray(rows.coords[dim])
-    coords = {dim: names.astype(str) if names.dtype == object else names}
+    coords = {dim: storable(rows.coords[dim])}
     return xr.Dataset({name: (dim, array) for name, array in values.items()}, coords, attrs)
 
 

@@ -9,7 +9,7 @@ from pyro import poutine
 from torch import Tensor
 
 from ppl_vae.data import Dataset
-from ppl_vae.data.validation import same_index
+from ppl_vae.data.validation import as_array, same_index
 from ppl_vae.errors import ArgumentError
 from ppl_vae.evidence import pooled, reduce_log_weights
 from ppl_vae.evidence.errors import error_of_mean, row_mean
@@ -92,7 +92,7 @@ class ClassProbabilities(Shown):
 
     def _read(self, labels: Any) -> np.ndarray:
         same_index(self.index, labels, "labels", "the rows")
-        found = np.ma.asarray(labels)
+        found = as_array(labels)
         if found.shape != (len(self),):
             raise ArgumentError(
                 f"labels has shape {found.shape}, and there are {len(self)} rows: give one class "
@@ -102,14 +102,13 @@ class ClassProbabilities(Shown):
             raise ArgumentError(
                 f"labels are booleans, and there are {self.se.shape[1]} classes: give their numbers"
             )
-        missing = np.ma.getmaskarray(found)
-        wrong = np.flatnonzero(missing | ~np.isin(found.data, range(self.se.shape[1])))
+        wrong = np.flatnonzero(~np.isin(found, range(self.se.shape[1])))
         if len(wrong):
             raise ArgumentError(
                 f"labels is {found[wrong[0]]!s} at row {wrong[0]}; a class is a whole number from "
                 f"0 to {self.se.shape[1] - 1}: give the numbers of names, or leave such rows out"
             )
-        return found.data.astype(int)
+        return found.astype(int)
 
 
 def class_probabilities(

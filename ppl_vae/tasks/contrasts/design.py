@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ppl_vae.data.tables.levels import refuse_alike
 from ppl_vae.errors import ArgumentError
 from ppl_vae.runtime.checks import suggestion, warn_caller
 from ppl_vae.runtime.display import Shown
@@ -58,8 +59,9 @@ class Design(Shown):
             reference: Name of the first group; None takes the first in sorted order.
 
         Raises:
-            ArgumentError: A label is missing, there are other than two groups, a subject has rows
-                in both groups or in several strata, or no stratum has both groups.
+            ArgumentError: A label is missing, two are one text (1 and "1"), there are other than
+                two groups, a subject has rows in both groups or in several strata, or no stratum
+                has both groups.
         """
         second, names = _two_groups(groups, num_rows, reference)
         stratum = np.zeros(num_rows, dtype=int)
@@ -176,7 +178,10 @@ def _table(values: Any, name: str, num_rows: int) -> "pd.DataFrame":
             f"{name} is missing at {counted(int(missing.sum()), 'row')}, the first is row "
             f"{missing.argmax()}: leave these rows out"
         )
-    return frame.set_axis(range(frame.shape[1]), axis=1).reset_index(drop=True)
+    frame = frame.set_axis(range(frame.shape[1]), axis=1).reset_index(drop=True)
+    for place in frame:
+        refuse_alike(frame[place].unique(), name)
+    return frame
 
 
 def _codes(labels: "pd.DataFrame") -> np.ndarray:
