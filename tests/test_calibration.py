@@ -422,8 +422,11 @@ def test_what_cannot_be_calibrated_says_so():
         ValueError, match=r"quantity 'bad' has shape \(\): f\(z, x\) must return \(31, 5\)"
     ):
         calibration(*OWN, num_data=5, quantities={"bad": lambda z, x: z["size"].sum()})
-    with pytest.raises(ValueError, match="the name 'norm' is already used"):
-        calibration(*OWN, num_data=5, quantities={"norm": lambda z, x: z["size"]})
+    for name in ("log_joint", "hpd", "norm", "size", "profile", "profile[0, 1]"):
+        with pytest.raises(
+            ValueError, match=f"the name {name!r} is already used".replace("[", r"\[")
+        ):
+            calibration(*OWN, num_data=5, quantities={name: lambda z, x: z["size"]})
     with pytest.raises(ValueError, match="num_particles is 0"):
         GuideDraws(num_samples=0)
     for num_data in (0, 1, -5, 2.5):

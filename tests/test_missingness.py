@@ -14,6 +14,8 @@ from torch import nn
 
 import ppl_vae as pv
 from ppl_vae import Dataset, Model, likelihoods, missingness, objectives, posteriors, priors
+from ppl_vae.diagnostics.sbc.sources import GuideDraws, ImportanceDraws
+from ppl_vae.evidence.defensive import prior_guide
 from ppl_vae.evidence.fingerprints import measure_of
 from ppl_vae.families.entries import blocks_of
 from ppl_vae.hmc import sample_posterior
@@ -309,6 +311,26 @@ def test_log_p_with_a_mask_is_compared_only_with_its_like():
     with pytest.raises(ValueError, match=r"and of what is missing \(normal, bit, grade"):
         pv.compare_models({name: found[name] for name in ("mechanism", "at random")})
     pv.compare_models({name: found[name] for name in ("mechanism", "rate")})
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("method", [ImportanceDraws(400), GuideDraws(400)])
+def test_weighted_draws_of_the_prior_are_calibrated_where_the_density_is_noisy(method):
+    """Weights prefer some draws of the missing entries, which log_joint must not share.
+
+    The prior itself is not the posterior, and fails by log_joint."""
+    with pv.seeded(0):
+        model = pv.Model(
+            priors.StandardNormal(1),
+            likelihoods.Gaussian(3, scale=1.0),
+            nn.Identity(),
+            missingness=missingness.SelfMasking(1),
+        )
+        with torch.no_grad():
+            model.missingness.weight.fill_(3.0)
+    settings = {"num_data": 400, "seed": 1}
+    found = pv.calibration(model, prior_guide(model), None, method, **settings).summary(1e-4)
+    assert bool(found.flagged) == isinstance(method, GuideDraws)
 
 
 def test_what_needs_a_density_without_noise_or_a_mask_is_refused():

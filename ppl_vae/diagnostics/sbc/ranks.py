@@ -12,7 +12,7 @@ from ppl_vae.diagnostics.latents.means import dimension_names
 from ppl_vae.diagnostics.sbc.sources import ImportanceDraws, PosteriorDraws
 from ppl_vae.evidence.defensive import prior_guide
 from ppl_vae.programs.inference import rows_per_chunk
-from ppl_vae.programs.masks import mask_of
+from ppl_vae.programs.masks import COMPLETED, mask_of
 from ppl_vae.programs.modules import arguments, evaluating
 from ppl_vae.programs.plates import plates_first, rows_first
 from ppl_vae.programs.traces import LogTerms, Program, drawing, log_terms, sample_sites
@@ -134,7 +134,7 @@ class Ranking:
             raise ValueError(
                 "the guide's density is not known at points that it did not draw: use HMCDraws()"
             )
-        for name in quantities.keys() & {*OWN, *self.shapes}:
+        for name in quantities.keys() & {*OWN, *self.shapes, *dimension_names(self.shapes)}:
             raise ValueError(f"the name {name!r} is already used: give the quantity another name")
 
     @property
@@ -166,9 +166,19 @@ class Ranking:
                     if name in values
                 }
                 columns = self._columns(terms, values, masks, part.x)
-                log_weights = self.method.log_weights(terms)[1:]
+                log_weights = self._log_weights(terms, part, values)
                 counted = self._counted(masks, columns)
                 yield weighted_pit(columns, log_weights, uniforms.to(columns.device), counted)
+
+    def _log_weights(self, terms: LogTerms, data: Dataset, values: Latents) -> Tensor:
+        """Log-weights of the draws, (S, B), from their densities.
+
+        A missingness model draws the missing entries anew, and its weights prefer some of these
+        draws: log_joint has draws of its own, as it has for the truth, or the truth would differ.
+        """
+        if COMPLETED in terms.model_trace.nodes:
+            terms = self._terms(self.guide, data, values)
+        return self.method.log_weights(terms)[1:]
 
     def _terms(self, program: Program, data: Dataset, values: Latents) -> LogTerms:
         """Densities at these latents, (1 + S, B)."""
