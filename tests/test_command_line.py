@@ -1,10 +1,13 @@
 """The laws of the command line, over all commands: help, options, exit codes, words, completion."""
 
+import ast
 import inspect
 import json
+import logging
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +16,7 @@ from typer.testing import CliRunner
 
 from ppl_vae.cli import app
 from ppl_vae.cli.names import FAMILIES, named
-from ppl_vae.cli.words import in_flags
+from ppl_vae.cli.words import OPTIONS, in_flags
 from ppl_vae.experiment import read_config
 from ppl_vae.experiment.signatures import choices
 from ppl_vae.experiment.tables import (
@@ -25,6 +28,7 @@ from ppl_vae.experiment.tables import (
 )
 from ppl_vae.training import Training
 
+ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = sorted(typer.main.get_command(app).commands)
 TABLES = dict(
     zip(FAMILIES, (PriorTable, LikelihoodTable, PosteriorTable, ObjectiveTable), strict=True)
@@ -182,6 +186,83 @@ def test_wrong_usage_is_one_line_and_2(arguments, tmp_path):
 def test_remedies_are_options(said, meant):
     assert in_flags(said).endswith(meant)
     assert in_flags(in_flags(said)) == in_flags(said)
+
+
+def options_of(command):
+    """The options of a command, by name."""
+    params = typer.main.get_command(app).get_command(None, command).params
+    return {"--help", *(o for each in params for o in (*each.opts, *each.secondary_opts))}
+
+
+def foreign(said, own):
+    """Options in a text that neither the command that it names with them nor this one has."""
+    found = []
+    said = re.sub(r"torchrun [^\n]*?-m ppl_vae", "ppl-vae", said)
+    for part in re.findall(r"ppl-vae [a-z][a-z-]* [^`;)\n]*|(?<![\w'-])--[a-z][a-z-]*", said):
+        command = re.match(r"ppl-vae ([a-z][a-z-]*) ", part)
+        known = options_of(command[1]) if command else own
+        found += [
+            flag for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]*", part) if flag not in known
+        ]
+    return found
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_remedies_have_options_of_the_command_or_name_another(command):
+    remedies = [
+        "binarise the data (Dataset(..., binarize='dynamic'))",
+        "use likelihoods.StudentT, priors.VampPrior, posteriors.FullRankNormal or objectives.IWAE",
+        "if it is a category, say so (frame.astype({'a': 'category'}))",
+        "if it is a category, say so (frame.astype({'a,b': 'category'}))",
+        "read the text as missing (na_values=['-'])",
+        "column 'a' of x is constant: drop it",
+        "column 'a' of context is constant: drop it",
+        "2 columns (the first is a) are constant; leave them out",
+        "anneal: Training(kl_warmup_epochs=20)",
+        "give a file (on the command line: --data digits)",
+        "`ppl-vae evaluate RUN --refine` refines the guide, or use num_particles=500",
+        *(f"give {name}=3" for name in OPTIONS.split("|")),
+    ]
+    own = options_of(command)
+    for remedy in remedies:
+        said = in_flags(remedy, own)
+        assert foreign(said, own) == []
+        assert in_flags(said, own) == said
+
+
+def test_every_option_that_is_named_with_a_command_is_one_of_it():
+    """In messages, help and documentation; a message may name one option of some command alone."""
+    every = {"--version"}.union(*map(options_of, COMMANDS))
+    for path in sorted((ROOT / "ppl_vae").rglob("*.py")):
+        if path.name in ("words.py", "diagnosis.py"):  # patterns
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                assert foreign(node.value, every) == [], path
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
+        text = path.read_text(encoding="utf-8").replace("\\\n", " ")
+        for command in re.findall(r"ppl-vae [a-z][a-z-]* [^`;)\n]*", text):
+            assert foreign(command, every) == [], path
+
+
+@pytest.mark.parametrize("command", ["score", "anomaly", "fit"])
+def test_a_message_about_a_table_names_no_option_of_another_command(tmp_path, monkeypatch, command):
+    """What all commands say of a wrong column, with the options of the one that says it."""
+
+    def wrong(*_, **__):
+        logging.getLogger("ppl_vae").warning("column 'h' of x has one level: drop it")
+        raise ValueError("column 'h' of x holds text (frame.astype({'h': 'category'}))")
+
+    for name in ("load_run", "recipe_config"):
+        monkeypatch.setattr(f"ppl_vae.experiment.{name}", wrong)
+    (tmp_path / "a.csv").write_text("h\n1\n")
+    rows = [tmp_path / "a.csv"]
+    given = rows if command == "fit" else [tmp_path, *rows]
+    said = call(command, *given, "--output", tmp_path / "out.csv").stderr
+    before = "" if command == "fit" else "ppl-vae fit "
+    assert f"warning: column 'h' of x has one level: leave it out ({before}--drop h)" in said
+    assert f"error: column 'h' of x holds text ({before}--categories h)" in said
 
 
 def test_a_wrong_likelihood_is_told_in_options(tmp_path):

@@ -87,7 +87,8 @@ class Commands(TyperGroup):
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, terminate)
         try:
-            with listening(), memory_in_words("ask for smaller sizes, or fewer rows at once"):
+            remedy = "ask for smaller sizes, or fewer rows at once"
+            with listening(lambda: self._options(ctx)), memory_in_words(remedy):
                 return super().invoke(ctx)
         except (typer.Exit, typer.Abort, UsageError, BrokenPipeError):
             raise
@@ -104,8 +105,15 @@ class Commands(TyperGroup):
             # A KeyError's own text has quotation marks; some errors have no text at all.
             said = error.args[0] if isinstance(error, KeyError) and error.args else error
             is_usage = is_config_error(error) or isinstance(error, USAGE)
-            complain(in_flags(one_line(said)) or type(error).__name__, alike=is_usage)
+            told = in_flags(one_line(said), self._options(ctx))
+            complain(told or type(error).__name__, alike=is_usage)
             raise typer.Exit(2 if is_usage else 1) from None
+
+    def _options(self, ctx: Any) -> set[str]:
+        """The options of the command that runs."""
+        command = self.commands.get(ctx.invoked_subcommand, self)
+        found = {option for each in command.params for option in each.opts}
+        return found - {"--set"} if command.name == "evaluate" else found  # not of training
 
 
 def _checked(call: Callable[..., Any]) -> Callable[..., Any]:
@@ -146,23 +154,31 @@ def is_config_error(error: Exception) -> bool:
 
 
 class Echo(logging.Handler):
-    """The lines of the library's log on stderr, warnings as such."""
+    """The lines of the library's log on stderr, warnings as such, by the options of a command."""
+
+    def __init__(self, options: Callable[[], set[str]]) -> None:
+        super().__init__()
+        self.options = options
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a line."""
         if record.levelno >= logging.WARNING:
-            show_warning(record.getMessage())
+            self.warn(record.getMessage())
         else:
             typer.echo(record.getMessage(), err=True)
 
+    def warn(self, message: Warning | str, *_: Any, **__: Any) -> None:
+        """A warning in one line."""
+        typer.echo(f"warning: {in_flags(one_line(message), self.options())}", err=True)
+
 
 @contextmanager
-def listening() -> Iterator[None]:
+def listening(options: Callable[[], set[str]]) -> Iterator[None]:
     """Write warnings, of Python and of the library's log, on stderr."""
-    logger, echo = logging.getLogger("ppl_vae"), Echo()
+    logger, echo = logging.getLogger("ppl_vae"), Echo(options)
     logger.addHandler(echo)
     with warnings.catch_warnings():
-        warnings.showwarning = show_warning
+        warnings.showwarning = echo.warn
         try:
             yield
         finally:
@@ -179,8 +195,3 @@ def at_level(level: int, name: str) -> Iterator[None]:
         yield
     finally:
         logger.setLevel(before)
-
-
-def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    """A warning in one line."""
-    typer.echo(f"warning: {in_flags(one_line(message))}", err=True)

@@ -4,14 +4,10 @@ import ast
 import json
 import re
 import shlex
+from collections.abc import Collection
 from typing import Any
 
 __all__ = ["in_flags"]
-
-
-def _flag(found: re.Match[str]) -> str:
-    """A keyword as an option."""
-    return f"{found['before']}--{found['name'].replace('_', '-')} {found['value']}"
 
 
 def _columns(option: str, name: str) -> str:
@@ -57,9 +53,9 @@ VALUE = r"(?P<quote>['\"]?)(?P<value>[\w.+-]+)(?P=quote)"
 NAME = r"(?P<name>'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")"  # of a column, as repr writes it
 FIRST = r"(\(the first is (?P<name>(?![\d(])[^)]*)\).*)"
 # Python's words in a remedy, and those of the command line.
+KEYWORD = re.compile(rf"(?P<before>\b(?:give|use|set|with|or) )(?P<name>{OPTIONS})={VALUE}")
 FLAGS: tuple[tuple[re.Pattern[str], Any], ...] = (
-    (re.compile(rf"(?P<before>)Dataset\(\.\.\., (?P<name>{OPTIONS})={VALUE}\)"), _flag),
-    (re.compile(rf"(?P<before>\b(?:give|use|set|with|or) )(?P<name>{OPTIONS})={VALUE}"), _flag),
+    (re.compile(rf"Dataset\(\.\.\., binarize={VALUE}\)"), r"--binarize \g<value>"),
     (re.compile(r"\b(likelihood|prior|posterior|objective)s\.(?=[A-Z])"), r"--\1 "),
     (re.compile(rf"frame\.astype\(\{{{NAME}: 'category'\}}\)"), _category),
     (re.compile(rf" \(frame\.astype\(\{{{NAME}: float\}}\)\)"), " in the file"),
@@ -73,18 +69,39 @@ FLAGS: tuple[tuple[re.Pattern[str], Any], ...] = (
 )
 
 
-def in_flags(said: str) -> str:
+# A command that is named with its options, or an option alone.
+NAMED = re.compile(r"ppl-vae [a-z][a-z-]* [^`;)]*|(?<![\w`'-])--[a-z]+(?:-[a-z]+)*")
+
+
+def in_flags(said: str, own: Collection[str] | None = None) -> str:
     """A message in the words of the command line: options instead of Python's keywords.
+
+    An option of training that the command lacks is named with `ppl-vae fit`; keywords that it
+    cannot be given remain Python's.
 
     Args:
         said: The message.
+        own: The options of the command; None are those that are needed.
 
     Example:
         >>> in_flags("x is 0.3: binarise the data (Dataset(..., binarize='dynamic'))")
         'x is 0.3: binarise the data (--binarize dynamic)'
         >>> in_flags("use likelihoods.Gaussian, or give num_particles=500")
         'use --likelihood Gaussian, or give --num-particles 500'
+        >>> in_flags("use likelihoods.Gaussian, or give num_particles=500", own=["--seed"])
+        'use ppl-vae fit --likelihood Gaussian, or give num_particles=500'
     """
+
+    def option(found: re.Match[str]) -> str:
+        flag = f"--{found['name'].replace('_', '-')}"
+        is_own = own is None or flag in own
+        return f"{found['before']}{flag} {found['value']}" if is_own else found[0]
+
+    def named(found: re.Match[str]) -> str:
+        is_own = own is None or found[0].startswith("ppl-vae") or found[0] in own
+        return found[0] if is_own else f"ppl-vae fit {found[0]}"
+
+    said = KEYWORD.sub(option, said)
     for pattern, flag in FLAGS:
         said = pattern.sub(flag, said)
-    return said
+    return NAMED.sub(named, said)
