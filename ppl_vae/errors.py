@@ -5,6 +5,7 @@ __all__ = [
     "DamagedFileError",
     "DataError",
     "DiskFullError",
+    "InFileError",
     "InUseError",
     "OtherSettingsError",
     "PplVaeError",
@@ -42,6 +43,15 @@ class DataError(PplVaeError, ValueError):
 
     Example:
         >>> issubclass(DataError, ValueError)
+        True
+    """
+
+
+class InFileError(DataError, AttributeError):
+    """The observations are in a file, and what is done with them needs them in memory.
+
+    Example:
+        >>> issubclass(InFileError, DataError)
         True
     """
 

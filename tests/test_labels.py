@@ -14,8 +14,10 @@ import ppl_vae as pv
 from ppl_vae import AnomalyPValues, Evidence, beds, likelihoods, posteriors, priors
 from ppl_vae.data import Dataset
 from ppl_vae.data.arrays import storable
+from ppl_vae.data.tables.frames import is_frame
 from ppl_vae.errors import ArgumentError
 from ppl_vae.evidence import pooled, reduce_log_weights
+from ppl_vae.sklearn.rows import checked_context
 from ppl_vae.tasks import denoising
 from ppl_vae.tasks.contrasts.design import Design
 from ppl_vae.tasks.imputation import pooling
@@ -99,6 +101,23 @@ def test_different_labels_that_are_one_text_are_refused(what, pair):
     for given in (labels, array, pd.Series(array), pd.Series(array).astype("category")):
         with pytest.raises(ArgumentError, match=f"{what} holds .*, different labels that are one"):
             LABELLED[what](given)
+
+
+def test_a_dataset_is_no_frame_and_no_array():
+    """It has columns, an index, dims and coords as these have; its x was taken for covariates."""
+    data = Dataset(FRAME, context=NUMBERS)
+    assert not is_frame(data)
+    beside = {
+        "context": lambda: Dataset(X, context=data),
+        "labels": lambda: Dataset(X, labels=data),
+        "weights": lambda: Dataset(X, weights=data),
+        "hidden": lambda: data.hiding(data),
+        "changed": lambda: data.with_context(data),
+        "scikit-learn": lambda: checked_context(FRAME, data),
+    }
+    for call in beside.values():
+        with pytest.raises(TypeError, match="is a Dataset, which has several arrays: give one of"):
+            call()
 
 
 def test_names_that_would_be_one_text_are_told_apart():

@@ -13,7 +13,11 @@ from cases import EVENT, vae
 import ppl_vae as pv
 from ppl_vae import Dataset
 from ppl_vae.data import readers
+from ppl_vae.data.arrays import as_array
 from ppl_vae.data.streaming import Rows, ahead, blocks, in_turn
+from ppl_vae.errors import InFileError
+from ppl_vae.evidence import AIS
+from ppl_vae.refinement import GradientRefinement
 
 NUM = 519
 QUIET = {"progress": False}
@@ -240,9 +244,48 @@ def test_a_damaged_chunk_names_file_and_row(tmp_path):
 
 
 def test_rows_are_no_tensor(tmp_path):
-    x = Dataset(mapped(tmp_path, values())).x
-    with pytest.raises(AttributeError, match="x is in a file and has no 'mean'"):
-        x.mean(0)
+    data = Dataset(mapped(tmp_path, values()))
+    assert issubclass(InFileError, AttributeError)
+    with pytest.raises(InFileError, match="x is in a file and has no 'mean'"):
+        data.x.mean(0)
+    with pytest.raises(InFileError, match="kinds is for tables in memory"):
+        assert data.kinds
+
+
+CHECKS = {
+    "marginal_pit": lambda m, g, d: pv.marginal_pit(m, d, num_samples=5, **QUIET).values,
+    "conditional_pit": lambda m, g, d: (
+        pv.conditional_pit(m, g, d, num_folds=2, num_particles=50, **QUIET).values
+    ),
+    "predictive_check": lambda m, g, d: pv.predictive_check(
+        m, g, d, num_samples=5, **QUIET
+    ).observed["mean"],
+    "elbo_surgery": lambda m, g, d: pv.elbo_surgery(m, g, d, **QUIET).marginal_kl,
+    "simulate": lambda m, g, d: pv.simulate(m, d)[0].x,
+    "bdmc": lambda m, g, d: pv.bdmc(m, g, d, method=AIS(2, 3)).lower.log_evidence,
+    "refine": lambda m, g, d: pv.refine(m, g, d, GradientRefinement(num_steps=1), **QUIET).raw,
+    "inference_gaps": lambda m, g, d: (
+        pv.inference_gaps(
+            m, g, d, GradientRefinement(num_steps=1), num_particles=5, **QUIET
+        ).amortization
+    ),
+    "compare_estimators": lambda m, g, d: pv.compare_estimators(
+        m, g, d, {"a": pv.objectives.TraceELBO()}, num_replicates=4, **QUIET
+    ).table["value"],
+    "baselines": lambda m, g, d: (
+        pv.baselines(d.split(test=20), pv.likelihoods.Gaussian)["independent normals"].log_evidence
+    ),
+}
+
+
+@pytest.mark.parametrize("name", list(CHECKS))
+def test_checks_are_as_in_memory(name, tmp_path):
+    x = values()[:60]
+    model, guide = vae(likelihood="Gaussian")
+    found = [
+        as_array(CHECKS[name](model, guide, Dataset(each))) for each in (x, mapped(tmp_path, x))
+    ]
+    np.testing.assert_array_equal(*found)
 
 
 def test_blocks_and_batches_come_in_order(tmp_path, monkeypatch):

@@ -43,10 +43,11 @@ def table(source: Any, dtype: torch.dtype, what: str = "x") -> Table:
         ('datum', 'feature')
     """
     check_floating(dtype)
+    refuse_dataset(source, what)
     _check_one_array(source, what)
     if hasattr(source, "to_frame"):  # a pandas Series
         source = source.to_frame()
-    if hasattr(source, "columns") and hasattr(source, "index"):
+    if is_frame(source):
         result = _from_frame(source, dtype, what)
     elif hasattr(source, "dims") and hasattr(source, "coords"):
         result = _from_data_array(source, dtype, what)
@@ -58,6 +59,21 @@ def table(source: Any, dtype: torch.dtype, what: str = "x") -> Table:
             "feature are needed"
         )
     return result
+
+
+def is_frame(source: Any) -> bool:
+    """Whether this is a frame of pandas, known by its attributes: pandas is not imported.
+
+    A `Dataset` has columns and an index as well, and is no frame.
+
+    Args:
+        source: Anything.
+
+    Example:
+        >>> is_frame(np.zeros((2, 2)))
+        False
+    """
+    return hasattr(source, "columns") and hasattr(source, "iloc")
 
 
 def check_floating(dtype: torch.dtype) -> None:
@@ -147,6 +163,7 @@ def as_array(values: Any, dtype: Any = None) -> np.ndarray:
         >>> as_array(np.ma.array([3, 999], mask=[False, True]))
         array([ 3., nan])
     """
+    refuse_dataset(values, "what was given")
     if isinstance(values, Tensor):
         values = values.detach().cpu().numpy()
     return np.asarray(filled(values), dtype=dtype)
@@ -156,6 +173,15 @@ def storable(names: Any) -> np.ndarray:
     """Names in a type that files can hold: objects as different texts."""
     values = np.asarray(names)
     return different_texts(values.tolist()) if values.dtype == object else values
+
+
+def refuse_dataset(values: Any, what: str) -> None:
+    """Refuse a `Dataset`, which has the names of an array or frame, but several of them."""
+    if hasattr(values, "given_index"):
+        raise TypeError(
+            f"{what} is a Dataset, which has several arrays: give one of them, such as data.x, "
+            "data.context, data.labels or data.weights"
+        )
 
 
 def filled(values: Any) -> Any:

@@ -13,6 +13,7 @@ from torch import Tensor
 from ppl_vae.data.arrays import Table, check_floating, event_dims, row_at, tensor
 from ppl_vae.data.binarize import Binarize, bernoulli, thresholded, uniforms
 from ppl_vae.data.validation import refuse
+from ppl_vae.errors import InFileError
 from ppl_vae.runtime.checks import one_line
 from ppl_vae.runtime.seeding import derived_seed
 
@@ -47,7 +48,7 @@ class Rows:
         (N, *event)
 
     Raises:
-        AttributeError: The rows are used as a tensor.
+        InFileError: The rows are used as a tensor; it is an AttributeError too.
         OSError: The file of a zarr array is missing or damaged; a chunk that was never written has
             the fill value.
         ValueError: A row that is read has an infinite value, or one outside [0, 1] with `binarize`;
@@ -62,7 +63,8 @@ class Rows:
         (torch.Size([3, 2]), [[4.0, 5.0], [0.0, 1.0]])
         >>> x.isnan()
         Traceback (most recent call last):
-        AttributeError: x is in a file and has no 'isnan': read rows of it first, data[:1000]
+        ppl_vae.errors.InFileError: x is in a file and has no 'isnan': read rows of it first, \
+data[:1000]
     """
 
     source: Any
@@ -115,9 +117,7 @@ class Rows:
         return replace(self, seed=int(torch.randint(2**62, (), generator=generator)))
 
     def __getattr__(self, name: str) -> NoReturn:
-        raise AttributeError(
-            f"x is in a file and has no {name!r}: read rows of it first, data[:1000]"
-        )
+        raise InFileError(f"x is in a file and has no {name!r}: read rows of it first, data[:1000]")
 
     def _values(self, numbers: np.ndarray, rows: np.ndarray) -> Tensor:
         """The numbers of these rows of the file as values of x."""

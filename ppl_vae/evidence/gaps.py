@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ppl_vae.data import Dataset
+from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.evidence.errors import error_of_mean, row_mean, sum_in_quadrature
 from ppl_vae.evidence.fingerprints import digests, other_rows, row_weights
 from ppl_vae.evidence.pareto import share_of_bad
@@ -227,7 +227,7 @@ def inference_gaps(
         True
     """
     whole_number(num_particles, "num_particles", at_least=2)  # a standard error takes two
-    inference = Inference(model, guide, data)
+    inference = Inference(model, guide, as_dataset(data).in_memory())
     model, guide = inference.programs
     if outside := inference.check_programs():
         raise ValueError(

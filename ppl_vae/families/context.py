@@ -53,7 +53,7 @@ def read_context(context: Any, context_dim: int, module: nn.Module) -> Tensor | 
     """
     if context is None:
         return None
-    if is_frame(context) and not isinstance(context, Dataset):
+    if is_frame(context):
         context = Dataset(np.full((len(context), 1), np.nan), context=context, dtype=torch.float64)
     if isinstance(context, Dataset):
         context = _in_levels_of(module, context)

@@ -59,7 +59,7 @@ def simulate(
     if data is not None:
         if context is not None:
             raise ValueError("context was given beside data: put it in Dataset(context=...)")
-        data = as_dataset(data)
+        data = as_dataset(data).in_memory()
         model, _ = adapted(model, model, data)
     with evaluating(model), seeded(seed):
         if data is None:

@@ -9,7 +9,7 @@ import torch
 from pyro.distributions import constraints
 from torch import Tensor
 
-from ppl_vae.data import Dataset
+from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.families.posteriors import Posterior
 from ppl_vae.families.shared import shared_latents
 from ppl_vae.hmc import HMC
@@ -80,7 +80,7 @@ def refine(
         True
     """
     chosen = _method(method)
-    inference = Inference(model, guide, data)
+    inference = Inference(model, guide, as_dataset(data).in_memory())
     model, guide = inference.programs
     inference.check_programs()
     if shared := shared_latents(getattr(guide, "posterior", None)):

@@ -10,7 +10,7 @@ from torch import Tensor
 from ppl_vae.data import Dataset
 from ppl_vae.data.tables.columns import check_columns
 from ppl_vae.data.tables.frames import is_frame
-from ppl_vae.data.validation import filled, same_rows
+from ppl_vae.data.validation import filled, refuse_dataset, same_rows
 
 FLOATS = [np.float64, np.float32]
 FEWEST = 2  # rows to fit to
@@ -102,6 +102,7 @@ def checked_context(X: Any, context: Any) -> Any:
     """Covariates beside X: a frame, or an array (N, C); None if there are none."""
     if context is None:
         return None
+    refuse_dataset(context, "context")
     context = context.to_frame() if hasattr(context, "to_frame") else context
     if not is_frame(context):
         context = np.asanyarray(context)  # masked values stay masked

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ppl_vae.data.arrays import labels_along
+from ppl_vae.data.arrays import is_frame, labels_along, refuse_dataset
 from ppl_vae.data.tables.levels import given_levels, tell_levels
 from ppl_vae.data.tables.strings import refuse_no_category
 from ppl_vae.runtime.checks import suggestion
@@ -40,19 +40,6 @@ class Coded(NamedTuple):
     types: tuple[str, ...]
 
 
-def is_frame(source: Any) -> bool:
-    """Whether this is a frame of pandas, known by its attributes: pandas is not imported.
-
-    Args:
-        source: Anything.
-
-    Example:
-        >>> is_frame(np.zeros((2, 2)))
-        False
-    """
-    return hasattr(source, "columns") and hasattr(source, "index")
-
-
 def coded(source: Any, known: Container[str] = (), what: str = "x") -> Coded:
     """A frame with numbers in every column; anything else as it is.
 
@@ -75,6 +62,7 @@ def coded(source: Any, known: Container[str] = (), what: str = "x") -> Coded:
         >>> coded(pandas.DataFrame({"sex": ["male", "female", "male"]})).numbers["sex"].tolist()
         [1.0, 0.0, 1.0]
     """
+    refuse_dataset(source, what)
     if hasattr(source, "to_frame"):  # a Series
         source = source.to_frame()
     if not is_frame(source):

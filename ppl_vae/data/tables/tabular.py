@@ -19,7 +19,8 @@ from ppl_vae.data.tables.levels import given_levels
 from ppl_vae.data.tables.schema import Schema
 from ppl_vae.data.tables.source import Source
 from ppl_vae.data.tables.text_files import Missing
-from ppl_vae.data.validation import same_index
+from ppl_vae.data.validation import as_array, same_index
+from ppl_vae.errors import InFileError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -244,7 +245,7 @@ class Tabular:
                 self.refuse_other_index(value, f"context[{name!r}]")
             changed = self._covariates.changed(self.context, context)
             return self._with(context=changed, source=None)
-        if np.ndim(context) == 0:
+        if as_array(context).ndim == 0:
             first = self._covariates.layout.names[0]
             raise ValueError(
                 f"context is {context!r}: give values by column, as in {{{first!r}: ...}}, or all "
@@ -383,7 +384,7 @@ class Tabular:
     def _require_table(self, x: Tensor, what: str) -> None:
         if in_file(x) or len(self.event_shape) != 1:
             where = "in a file" if in_file(x) else f"of shape {tuple(self.event_shape)}"
-            raise ValueError(
+            raise (InFileError if in_file(x) else ValueError)(
                 f"{what} is for tables in memory, and rows of {self.name!r} are {where}: give "
                 "data[:1000] for some rows of a file, data.flatten() for images"
             )

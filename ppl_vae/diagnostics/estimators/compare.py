@@ -13,7 +13,7 @@ import torch
 from pyro.infer import ELBO
 from torch import Tensor
 
-from ppl_vae.data import Dataset
+from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.data.validation import copied
 from ppl_vae.diagnostics.estimators.cost import peak_memory, seconds
 from ppl_vae.diagnostics.estimators.noise import Moments
@@ -103,7 +103,7 @@ def compare_estimators(
     """
     replicates = _replicates(replicates, options)
     require_programs(model, guide)
-    inference = Inference(model, guide, data)
+    inference = Inference(model, guide, as_dataset(data).in_memory())
     treat_alike(inference.data, "compare_estimators")
     chosen = _named(objectives)
     known = _known(exact, inference.data)

@@ -11,7 +11,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from ppl_vae.data import Dataset
+from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.diagnostics.groups import rows_of_data, tree_of
 from ppl_vae.diagnostics.latents.means import dimension_names
 from ppl_vae.diagnostics.latents.rate import joined, standard_error
@@ -202,7 +202,7 @@ def elbo_surgery(
         >>> round(mean["mutual_information"], 1), round(mean["leave_one_out"], 1)  # exact: 2.2
         (2.1, 2.2)
     """
-    inference = Inference(model, guide, data)
+    inference = Inference(model, guide, as_dataset(data).in_memory())
     model, guide = inference.programs
     treat_alike(inference.data, "elbo_surgery")
     if len(inference) < 2:

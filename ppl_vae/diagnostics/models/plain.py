@@ -101,7 +101,7 @@ def baselines(
             f"baselines need {FEWEST_ROWS} training rows or more; there are {num_train}"
         )
     chosen = generator(seed).permutation(num_train)[:MOST_ROWS]
-    judged = data.test if rows is None else rows
+    judged = (data.test if rows is None else rows).in_memory()
     train, test = _values(data.train[chosen]), _values(judged)
     treat_alike(data.train, "the fit of the baselines")
     about: Any = {"measure": likelihood.measure, "weights": row_weights(judged)}
@@ -126,7 +126,7 @@ def _refuse_other_entries(data: Dataset, likelihood: Any) -> None:
 
 def _values(data: Dataset) -> np.ndarray:
     """All rows as float64, (N, D); NaN is missing."""
-    return data.in_memory().x.flatten(1).double().cpu().numpy()
+    return data.x.flatten(1).double().cpu().numpy()
 
 
 def _fitted(train: np.ndarray, likelihood: Any, seed: int, *, complete: bool) -> dict[str, Scores]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.stats import rankdata
 
-from ppl_vae.data import Dataset
+from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.diagnostics.datatree.build import SAMPLE_DIMS
 from ppl_vae.diagnostics.groups import group, tree
 from ppl_vae.diagnostics.predictive.cdf import check_observed
@@ -289,7 +289,7 @@ def predictive_check(
         True
     """
     whole_number(num_samples, "num_samples")
-    inference = Inference(model, guide, data)
+    inference = Inference(model, guide, as_dataset(data).in_memory())
     model, guide = inference.programs
     rows = inference.data
     treat_alike(rows, "predictive_check")

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ppl_vae.data import Dataset
+from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.diagnostics.groups import group, tree
 from ppl_vae.diagnostics.predictive.cdf import best_averages, check_observed, refuse_mechanism
 from ppl_vae.diagnostics.predictive.entries import EntriesOfX, counted_entries
@@ -220,7 +220,7 @@ def marginal_pit(
     """
     whole_number(num_samples, "num_samples")
     require_callable(model=model)
-    inference = Inference(model, model, data)
+    inference = Inference(model, model, as_dataset(data).in_memory())
     model = inference.model
     treat_alike(inference.data, "marginal_pit")
     check_observed(model, inference.data)
@@ -304,7 +304,7 @@ def conditional_pit(
             f"entries of {type(model.likelihood).__name__} have one joint density, so none can be "
             "hidden alone: use marginal_pit, or predictive_check"
         )
-    inference = Inference(model, guide, data)
+    inference = Inference(model, guide, as_dataset(data).in_memory())
     model, guide = inference.programs
     treat_alike(inference.data, "conditional_pit")
     check_observed(model, inference.data)
