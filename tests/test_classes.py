@@ -174,6 +174,16 @@ def test_wrong_classes_are_named():
         )
 
 
+def test_classes_of_no_row_are_told(caplog):
+    model, guide = m2()
+    x = rows_of_bits()
+    x[:, -1] = torch.nan
+    settings = {"objective": pv.objectives.EnumeratedELBO(), "training": pv.Training(num_epochs=1)}
+    pv.fit(model, guide, pv.Dataset(x, feature_names=[*"abcd", "kind"]), **settings)
+    assert "no training row has a class (column 'kind'): classes are then clusters" in caplog.text
+    assert "leave it out" not in caplog.text
+
+
 # --- mixtures -------------------------------------------------------------------------------------
 
 

@@ -185,6 +185,21 @@ def test_classes_keep_the_type_of_the_labels(y):
     assert 0 <= classifier.score(NUMBERS, y) <= 1
 
 
+@pytest.mark.parametrize("names", ["uv", "uu", ""])
+@pytest.mark.parametrize("values", [[0, 1], ["a", "b"]])
+def test_classes_in_other_than_one_column_are_refused_in_a_line(names, values):
+    y = pd.DataFrame(40 * [len(names) * values[:1]], columns=list(names))
+    with pytest.raises(ValueError, match=rf"^y has {len(names)} columns: give one.*row$"):
+        VAEClassifier(**TINY).fit(NUMBERS, y)
+
+
+def test_two_columns_of_one_name_are_refused_in_a_line():
+    rows = NUMBERS.set_axis(["x", "x"], axis=1)
+    for estimator in (VAE(**TINY), VAEClassifier(**TINY)):
+        with pytest.raises(ValueError, match="^X has two columns 'x': rename one of them$"):
+            estimator.fit(rows, [0, 1] * 20)
+
+
 def test_labels_of_two_types_are_refused():
     with pytest.raises(TypeError, match="y holds 'a' and 1: give labels that are all numbers, or"):
         VAEClassifier(**TINY).fit(NUMBERS, np.array(["a", 1] * 20, dtype=object))

@@ -542,7 +542,9 @@ def test_rows_are_compressed_and_come_back(discrete_run, tmp_path, suffix):
         assert back[name].astype(str).tolist() == rows[name].astype(str).tolist()
 
 
-def test_what_cannot_be_compressed_or_decompressed_is_one_line(discrete_run, run, files, tmp_path):
+def test_what_cannot_be_compressed_or_decompressed_is_one_line(
+    discrete_run, plain_run, run, files, tmp_path
+):
     folder, table, rows = discrete_run
     bits = tmp_path / "rows.bits"
     assert call("compress", folder, table, "-o", bits, "--quiet").exit_code == 0
@@ -550,6 +552,8 @@ def test_what_cannot_be_compressed_or_decompressed_is_one_line(discrete_run, run
     back = ["-o", tmp_path / "back.csv"]
     without = call("decompress", folder, bits, *back)
     assert "the model has covariates (sex): give a table" in one_error(without, 2)
+    useless = call("decompress", plain_run[0], bits, "--context", table, *back)
+    assert f"{table}: the run has no covariates, so it takes no --context" in one_error(useless, 2)
     other = tmp_path / "other.csv"
     rows.assign(sex=rows["sex"].iloc[::-1].to_numpy()).to_csv(other, index=False)
     wrong = call("decompress", folder, bits, "--context", other, *back)

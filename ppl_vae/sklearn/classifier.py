@@ -198,6 +198,8 @@ def observed_labels(y: Any) -> tuple[np.ndarray, np.ndarray]:
     """The labels that are there, in a type of their own, and which rows have one."""
     import pandas as pd
 
+    if is_frame(y) and y.shape[1] != 1:
+        raise ValueError(f"y has {y.shape[1]} columns: give one, the class of each row")
     if isinstance(getattr(y, "dtype", None), pd.api.extensions.ExtensionDtype):
         y = np.asarray(y, dtype=object)
     if isinstance(y, list | tuple) and len({type(each) for each in y}) > 1:

@@ -126,6 +126,9 @@ def checked(estimator: Any, X: Any, *, reset: bool) -> Any:
     X = filled(X)  # scikit-learn reads what is under a mask
     if is_frame(X) and not len(X.columns):
         raise ValueError("X has no columns")
+    if is_frame(X) and not X.columns.is_unique:
+        name = X.columns[X.columns.duplicated()][0]
+        raise ValueError(f"X has two columns {name!r}: rename one of them")
     if is_frame(X) and (has_categories(X) or (not reset and expects_categories(estimator, X))):
         validate_data(estimator, X, reset=reset, skip_check_array=True)
         require_rows(estimator, len(X), least)

@@ -72,7 +72,7 @@ def faults_of_rows(model: Program, data: Dataset) -> list[str | None]:
         repeated_values(some[:, train.places_of(dense)], dense),
         missing_codes(some[:, train.places_of(numbers)], numbers),
         coded_categories(model, train),
-        unobserved_features(train.unobserved_features, num_features),
+        *unobserved(model, train),
         few_levels(train),
         rows_in_both(data, dense) if dense else None,
     ]
@@ -138,7 +138,7 @@ def densities(model: Program, train: Dataset, names: Sequence[str]) -> list[str]
         []
     """
     measure = getattr(getattr(model, "likelihood", None), "measure", "")
-    classes = train.feature_names[-1:] if isinstance(model, SemiSupervisedModel) else ()
+    classes = classes_of(model, train)
     parts = measure.split(", ")
     return [
         name
@@ -311,6 +311,25 @@ def constant_features(constant: Sequence[str], num_features: int) -> str | None:
         f"first is {constant[0]}): {whose} density rises as the scale falls, and log p(x) reflects "
         f"only the smallest scale allowed; leave {them} out"
     )
+
+
+def classes_of(model: Program, train: Dataset) -> tuple[str, ...]:
+    """The column of the classes of M2; none of other models."""
+    return train.feature_names[-1:] if isinstance(model, SemiSupervisedModel) else ()
+
+
+def unobserved(model: Program, train: Dataset) -> list[str | None]:
+    """Sentences on what is missing in all training rows: features, and the class of M2."""
+    missing = train.unobserved_features
+    classes = classes_of(model, train)
+    features = [name for name in missing if name not in classes]
+    found = [unobserved_features(features, train.event_shape.numel())]
+    if len(features) < len(missing):
+        found.append(
+            f"no training row has a class (column {classes[0]!r}): classes are then clusters, in "
+            "any order; give the classes of some rows"
+        )
+    return found
 
 
 def unobserved_features(unobserved: Sequence[str], num_features: int) -> str | None:

@@ -119,6 +119,8 @@ def decompress_file(
     covariates = None
     if schema.context:
         covariates = _covariates(run, context)
+    elif context is not None:
+        raise ConfigError(f"{context}: the run has no covariates, so it takes no --context")
     model: Any = run.model
     guide: Any = run.guide
     try:
