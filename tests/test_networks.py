@@ -61,6 +61,30 @@ def test_one_scale_for_all_features_is_probabilistic_pca(rows):
     assert abs((found - expected).mean()) < 0.02
 
 
+@pytest.mark.parametrize("num_factors", [1, 2, 3, 5])
+@pytest.mark.parametrize("rotation", [None, "varimax", "lower"])
+def test_loadings_have_a_row_for_each_feature_and_a_column_for_each_factor(num_factors, rotation):
+    """Of more factors than features too; their rotation is the same model."""
+    with pv.seeded(0):
+        decoder = networks.Linear(num_factors)
+        models = [
+            pv.Model(priors.StandardNormal(num_factors), likelihoods.Gaussian(3), each)
+            for each in (decoder, networks.Linear(num_factors), networks.Linear(num_factors))
+        ]
+    found = pv.factor_loadings(models[0], rotation)
+    plain = pv.factor_loadings(models[0], None)
+    assert found.shape == (3, num_factors)
+    np.testing.assert_allclose(found @ found.T, plain @ plain.T, atol=1e-6)
+    if rotation == "lower":
+        assert abs(np.triu(found, 1)).max() < 1e-12
+        assert (np.diag(found) > 0).all()
+    if rotation is not None:
+        intervals = pv.loading_intervals(models[0], [(each, None) for each in models[1:]], rotation)
+        assert intervals.estimate.shape == intervals.se.shape == (3, num_factors)
+        assert intervals.interval().shape == (2, 3, num_factors)
+        assert intervals.draws.shape == (2, 3, num_factors)
+
+
 def test_loadings_have_the_rotation_that_was_asked_for(rows, factors):
     model, _ = factors
     plain, varimax, lower = (pv.factor_loadings(model, r) for r in (None, "varimax", "lower"))

@@ -14,6 +14,7 @@ from ppl_vae.tasks.imputation import Imputations, plot_overimputation, plot_tipp
 from ppl_vae.tasks.imputation.hidden import below_and_at
 from ppl_vae.tasks.imputation.imputations import Served
 from ppl_vae.tasks.imputation.predictive import GRID, Predictive
+from ppl_vae.tasks.imputation.sensitivity import TippingPoint
 from ppl_vae.tasks.imputation.shifts import Shift
 
 LEVELS = {
@@ -131,7 +132,9 @@ def test_the_tip_is_where_an_end_of_the_interval_crosses_the_null():
     start = found.pooled[2]
     np.testing.assert_allclose(found.tips, [-start.upper / share, -start.lower / share])
     assert found.nearest == found.tips[1]
-    assert found.finding == f"estimate differs from 0 for delta above {found.tips[1]:.3g}"
+    below, above = found.tips
+    said = f"estimate differs from 0 for delta below {below:.3g} and above {above:.3g}"
+    assert found.finding == said
     frame = found.to_frame()
     np.testing.assert_allclose(frame.estimate, start.estimate + share * found.deltas)
     assert frame.covers_null.tolist() == [False, True, False, False]
@@ -143,6 +146,26 @@ def test_the_tip_is_where_an_end_of_the_interval_crosses_the_null():
         0,
         "estimate differs from 0 for every delta from -0.1 to 0.1",
     )
+
+
+@pytest.mark.parametrize(
+    ("estimates", "neutral", "said"),
+    [
+        ((5, 5, 5, 5), 0, "differs from 0 for every delta from 0 to 3"),
+        ((0, 0, 0, 0), 0, "does not differ from 0 for any delta from 0 to 3"),
+        ((5, 5, 0, 0), 0, "differs from 0 for delta below 1.92"),
+        ((5, 5, 0, 0), 3, "does not differ from 0 for delta above 1.92"),
+        ((0, 5, 5, 0), 0, "does not differ from 0 for delta below 0.0784 and above 2.92"),
+        ((0, 5, 5, 0), 2, "differs from 0 for delta between 0.0784 and 2.92"),
+        ((5, 0, 0, 5), -1, "differs from 0 for delta below 0.922 and above 2.08"),
+        ((5, 0, 5, 0), 0, "differs from 0 for delta below 0.922 and between 1.08 and 2.92"),
+    ],
+)
+def test_the_finding_names_every_delta_with_the_same_conclusion(estimates, neutral, said):
+    """At the delta nearest to the neutral one, which may not be among them."""
+    pooled = [pv.pool([float(each)] * 2, [0.04] * 2) for each in estimates]
+    found = TippingPoint(np.arange(4.0), pooled, "estimate", 0.0, float(neutral), "added")
+    assert found.finding == f"estimate {said}"
 
 
 BAD = {

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 import ppl_vae as pv
 from ppl_vae.cli import app
+from ppl_vae.errors import InUseError
 from ppl_vae.evidence import Evidence
 from ppl_vae.experiment import (
     Cell,
@@ -438,6 +439,23 @@ def test_two_at_once_find_the_same(finished, tmp_path):
     assert two.failures == {}
     for name in ("log_evidence", "elbo", "kl"):
         np.testing.assert_allclose(two.table[name], one.table[name].iloc[::2], rtol=1e-5)
+
+
+def test_a_folder_is_of_one_study_at_a_time(tmp_path, path, monkeypatch):
+    """A second call would report the cells that the first one trains as failures."""
+    said = []
+
+    def at_work(config, place, **_):
+        if not said:
+            with pytest.raises(InUseError) as caught:
+                run_study(path, tmp_path, progress=False)
+            said.append(str(caught.value))
+        write_run(place, config, np.zeros(4))
+
+    monkeypatch.setattr(study_module, "run_experiment", at_work)
+    assert run_study(path, tmp_path, progress=False).failures == {}
+    assert said[0].startswith(f"{tmp_path} is in use by another process: wait until it ends")
+    assert not list(tmp_path.rglob("errors/*"))
 
 
 def test_a_registered_backend_is_used(path, tmp_path, monkeypatch):

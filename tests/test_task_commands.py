@@ -13,7 +13,14 @@ from test_saved_runs import NUM_ROWS, ROOT
 
 import ppl_vae as pv
 from ppl_vae import likelihoods, posteriors, priors
-from ppl_vae.experiment import ConfigError, SavedRun, calibration_rows, file_anomalies
+from ppl_vae.experiment import (
+    ConfigError,
+    SavedRun,
+    calibration_rows,
+    contrast_file,
+    file_anomalies,
+)
+from ppl_vae.experiment.rows import sources
 from ppl_vae.tasks.denoising import GaussianNoise
 
 FAST = ["--method", "importance"]
@@ -453,6 +460,34 @@ def test_a_table_with_the_columns_of_a_result_is_refused_before_the_work(plain_r
     said = "the rows have a column 'change.sd', where a result would go: rename it"
     assert said in one_error(result, result.exit_code)
     assert not output.exists()
+
+
+def test_the_file_of_a_contrast_is_read_once(plain_run, tmp_path, monkeypatch):
+    """Codes are kept apart that are one number, and a stratum may be a modelled column."""
+    folder, table = plain_run
+    rows = pd.read_csv(table, dtype=str).dropna()
+    number = np.arange(len(rows))
+    rows["arm"] = np.array(["01", "1"])[number % 2]
+    rows["subject"] = [f"{i}.0" for i in number]
+    rows.to_csv(tmp_path / "arms.csv", index=False)
+    read = []
+    real = sources.read_frame
+    monkeypatch.setattr(sources, "read_frame", lambda *a: read.append(a[0]) or real(*a))
+    design = {"strata": ["region"], "subjects": "subject", "num_samples": 2, "progress": False}
+    trained = pv.load_run(folder)
+    found = contrast_file(trained, tmp_path / "arms.csv", "arm", num_permutations=1999, **design)
+    assert read == [tmp_path / "arms.csv"]
+    assert found.contrast.design.names == ("01", "1")
+    assert len(found.contrast.design.second) == len(rows)
+
+
+@pytest.mark.parametrize("name", ["a.npz", "a.txt", "a.csv.gz"])
+@pytest.mark.parametrize("command", ["score", "impute", "contrast"])
+def test_a_file_that_is_no_table_is_named_with_the_remedy(plain_run, tmp_path, name, command):
+    (tmp_path / name).write_bytes(b"")
+    options = ["--groups", "arm"] if command == "contrast" else ["-o", tmp_path / "out.csv"]
+    said = one_error(call(command, plain_run[0], tmp_path / name, *options), 2)
+    assert f"{tmp_path / name}: a table is a file .csv or .parquet: write one, a column for" in said
 
 
 def test_contrasts_of_a_file_are_those_of_python(run, files, tmp_path):

@@ -188,7 +188,9 @@ def read_frame(
     """
     path = Path(path)
     if path.suffix not in TABLES:
-        raise ValueError(f"{path}: a table is a file {' or '.join(TABLES)}")
+        raise ValueError(
+            f"{path}: a table is a file {' or '.join(TABLES)}: write one, a column for each feature"
+        )
     try:
         import pandas as pd  # noqa: F401
     except ImportError:

@@ -91,9 +91,11 @@ def _slopes(model: Model, context: torch.Tensor | None) -> np.ndarray:
 
 
 def _lower(loadings: np.ndarray) -> np.ndarray:
-    """L of W = L Q."""
-    lower = np.linalg.qr(loadings.T)[1].T
-    return lower * np.where(np.diag(lower) < 0, -1.0, 1.0)
+    """L of W = L Q, (J, D) also where there are more factors than features."""
+    lower = np.linalg.qr(loadings.T, mode="complete")[1].T
+    signs = np.ones(lower.shape[1])
+    signs[: len(lower)][np.diag(lower) < 0] = -1.0
+    return lower * signs
 
 
 def _varimax(loadings: np.ndarray) -> np.ndarray:

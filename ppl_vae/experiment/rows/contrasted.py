@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, override
 
 from ppl_vae.data.tables.frames import is_frame
+from ppl_vae.data.tables.schema import Schema
 from ppl_vae.data.tables.text_files import with_codes
 from ppl_vae.experiment.config import ConfigError
 from ppl_vae.experiment.rows.outputs import write_frame
-from ppl_vae.experiment.rows.sources import read_known
+from ppl_vae.experiment.rows.sources import errors_of, new_rows, read_known
 from ppl_vae.experiment.saved.trained import TrainedRun
 from ppl_vae.runtime.checks import one_of, real_number, suggestion
 from ppl_vae.tasks.contrasts import Contrast, contrast
@@ -114,26 +115,49 @@ def contrast_file(
     real_number(level, "level", above=0, below=1)
     one_of(method, "method", ("bh", "by"))
     wanted = {"groups": [groups], "strata": strata, "subjects": subjects and [subjects]}
-    codes = [name for names in wanted.values() for name in names or ()]
-    if is_frame(rows):
-        frame = rows
-    else:
-        written = read_known(rows, run.schema, codes)
-        frame = with_codes(read_known(rows, run.schema), written, codes)
-    frame = frame.reset_index(drop=True).rename(columns=str)
-    parts = {what: _columns(frame, names, what) for what, names in wanted.items() if names}
-    if groups in (*run.schema.names, *run.schema.context):
+    known = (*run.schema.names, *run.schema.context)
+    codes = [name for names in wanted.values() for name in names or () if name not in known]
+    table, coded = _tables(rows, run.schema, codes)
+    coded = coded.reset_index(drop=True).rename(columns=str)
+    parts = {what: _columns(coded, names, what) for what, names in wanted.items() if names}
+    if groups in known:
         raise ConfigError(
             f"the model was trained with column {groups!r}, so that its latents know the groups: "
             f"train without it (ppl-vae fit --drop {groups})"
         )
-    data = run.read(rows)
+    data = new_rows(table, run.schema, place=_place_of(rows))
     parts = {what: part.set_axis(data.index) for what, part in parts.items()}
     found = contrast(run.model, run.guide, data, **parts, **options)
     # for the warning where there are too few labellings for any discovery
     found.latents.discoveries(level)
     found.features.discoveries(level, method)
     return FileContrast(found, level, method)
+
+
+def _place_of(rows: Any) -> str:
+    """The rows, in messages."""
+    return "the rows" if is_frame(rows) else str(rows)
+
+
+def _tables(rows: Any, schema: Schema, codes: Sequence[str]) -> "tuple[pd.DataFrame, pd.DataFrame]":
+    """The table, and the same with codes as they are written where numbers would merge some."""
+    if is_frame(rows):
+        return rows, rows
+    with errors_of(rows):
+        written = read_known(rows, schema, codes)
+    if Path(rows).suffix != ".csv":
+        return written, written
+    numbers = {name: _numbers(written[name]) for name in codes if name in written}
+    table = written.assign(**numbers)
+    return table, with_codes(table, written, codes)
+
+
+def _numbers(texts: "pd.Series") -> "pd.Series":
+    """Texts as numbers where all of them are some."""
+    import pandas as pd
+
+    found = pd.to_numeric(texts, errors="coerce")
+    return found if found.isna().equals(texts.isna()) else texts
 
 
 def _columns(frame: "pd.DataFrame", names: Sequence[str], what: str) -> "pd.DataFrame":

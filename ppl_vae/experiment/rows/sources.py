@@ -49,7 +49,7 @@ def load_data(table: DataTable) -> Dataset:
     return _in_words(make)
 
 
-def new_rows(rows: Any, schema: Schema, context: Any = None) -> Dataset:
+def new_rows(rows: Any, schema: Schema, context: Any = None, *, place: str = "the rows") -> Dataset:
     r"""Rows in the columns of a schema: names and levels are matched by name.
 
     Columns that the schema does not have are left out; labels, weights and splits are not read.
@@ -58,6 +58,7 @@ def new_rows(rows: Any, schema: Schema, context: Any = None) -> Dataset:
         rows: A file .csv or .parquet, a frame, or an array in the order of the columns.
         schema: The columns of training.
         context: Covariates of an array; those of a file or a frame are among its columns.
+        place: The rows in messages; a file has its path.
 
     Raises:
         ConfigError: A column or a file is missing, or a value is not one of the known levels.
@@ -71,12 +72,13 @@ def new_rows(rows: Any, schema: Schema, context: Any = None) -> Dataset:
         [[nan, 1.0]]
     """
     is_file = isinstance(rows, str | Path)
-    place = rows if is_file else "the rows"
+    place = str(rows) if is_file else place
     with errors_of(place):
         if is_file or is_frame(rows):
             if not schema.names:
                 raise ValueError(
-                    f"{schema.name!r} is not a table with named columns: give the rows as an array"
+                    f"{schema.name!r}, the data of training, is not a table with named columns: "
+                    "give the rows as an array in Python (load_run(RUN).read(x))"
                 )
             frame = read_known(rows, schema) if is_file else rows.rename(columns=str)
             covariates = schema.context if schema.covariates.are_named else ()

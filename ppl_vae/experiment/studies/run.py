@@ -1,6 +1,7 @@
 """A study: a grid over priors, likelihoods, posteriors, objectives and seeds, a run per cell."""
 
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,13 @@ from joblib import Parallel, cpu_count, delayed, effective_n_jobs  # type: ignor
 from tqdm.std import tqdm
 
 from ppl_vae.experiment.config import Config
+from ppl_vae.experiment.folder import Folder
 from ppl_vae.experiment.run import refuse_other_rows, run_experiment
 from ppl_vae.experiment.studies.grid import Study, read_study
 from ppl_vae.experiment.studies.table import StudyResult, read_results
 from ppl_vae.runtime.checks import one_line
 from ppl_vae.runtime.files import write_whole
+from ppl_vae.runtime.locks import alone_in
 from ppl_vae.runtime.progress import progress_bar
 
 __all__ = ["run_study"]
@@ -46,6 +49,7 @@ def run_study(
 
     Raises:
         ConfigError: the folder of a cell holds another run, or one on other rows.
+        InUseError: another study runs in this folder.
 
     Example:
         >>> import tempfile
@@ -62,6 +66,17 @@ def run_study(
     for cell in study.cells:
         if folders[cell.name].config.is_file():
             folders[cell.name].claim(cell.config)
+    with alone_in(output):
+        failed = _run_cells(study, folders, n_jobs, progress)
+        for name in folders:
+            _write_error(Path(output) / "errors" / f"{name}.txt", failed.get(name))
+        return read_results(study, output, {name: error.reason for name, error in failed.items()})
+
+
+def _run_cells(
+    study: Study, folders: Mapping[str, Folder], n_jobs: int | None, progress: bool
+) -> "dict[str, _Failure]":
+    """Run the cells that are not finished; those that failed, by name."""
     waiting = [cell for cell in study.cells if not folders[cell.name].finished]
     refuse_other_rows(*(folder for folder in folders.values() if folder.finished))
     threads = _threads(min(effective_n_jobs(n_jobs), len(waiting)))
@@ -70,10 +85,7 @@ def run_study(
     done = total - len(waiting)
     with progress_bar(total, "study", unit="cells", done=done, progress=progress) as bar:
         said = _Watched(bar, n_jobs=n_jobs, batch_size=1)(tasks)
-    failed = {cell.name: error for cell, error in zip(waiting, said, strict=True) if error}
-    for name in folders:
-        _write_error(Path(output) / "errors" / f"{name}.txt", failed.get(name))
-    return read_results(study, output, {name: error.reason for name, error in failed.items()})
+    return {cell.name: error for cell, error in zip(waiting, said, strict=True) if error}
 
 
 class _Watched(Parallel):

@@ -70,18 +70,18 @@ class TippingPoint(Shown):
 
     @property
     def finding(self) -> str:
-        """The finding in a sentence."""
+        """The finding in a sentence: the deltas with the conclusion of the neutral one."""
         at = int(np.abs(self._along(self.deltas) - self._along(np.array(self.neutral))).argmin())
-        differs = "differs from" if self._is_outside()[at] else "does not differ from"
+        differs, each = "does not differ from", "any"
+        if self._is_outside()[at]:
+            differs, each = "differs from", "every"
         claim = f"{self.estimate} {differs} {self.null:g}"
         if not len(self.tips):
-            return f"{claim} for every delta from {self.deltas[0]:.3g} to {self.deltas[-1]:.3g}"
-        before, after = self._holding()
-        if np.isfinite(before) and np.isfinite(after):
-            return f"{claim} for delta from {before:.3g} to {after:.3g}"
-        if np.isfinite(before):
-            return f"{claim} for delta above {before:.3g}"
-        return f"{claim} for delta below {after:.3g}"
+            return f"{claim} for {each} delta from {self.deltas[0]:.3g} to {self.deltas[-1]:.3g}"
+        own = int((self.tips < self.deltas[at]).sum())
+        # the conclusion changes at each tip, so that every second range has the same
+        ranges = [self._range(i) for i in range(own % 2, len(self.tips) + 1, 2)]
+        return f"{claim} for delta {' and '.join(ranges)}"
 
     def to_frame(self) -> "pd.DataFrame":
         """A row for each delta: the pooled estimate, and whether its interval holds the null."""
@@ -118,11 +118,13 @@ class TippingPoint(Shown):
         lower, upper = self._ends()
         return (lower > self.null) | (upper < self.null)
 
-    def _holding(self) -> tuple[float, float]:
-        """The tips around the neutral delta, infinite where there is none on a side."""
-        before = self.tips[self.tips < self.neutral]
-        after = self.tips[self.tips >= self.neutral]
-        return max(before, default=-np.inf), min(after, default=np.inf)
+    def _range(self, i: int) -> str:
+        """The deltas between tips i - 1 and i, in words."""
+        if i == 0:
+            return f"below {self.tips[0]:.3g}"
+        if i == len(self.tips):
+            return f"above {self.tips[-1]:.3g}"
+        return f"between {self.tips[i - 1]:.3g} and {self.tips[i]:.3g}"
 
 
 def _zeros(places: np.ndarray, values: np.ndarray) -> np.ndarray:
