@@ -5,12 +5,30 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ppl_vae.families.modules import shape_of
+from ppl_vae.families.modules import linear, shape_of
 from ppl_vae.families.networks.dense import MOST_LAYERS
 from ppl_vae.families.part import Part
 from ppl_vae.runtime.checks import whole_number
+from ppl_vae.runtime.memory import require_memory
 
 __all__ = ["GRU", "GRUDecoder"]
+
+
+def recurrent(num_in: int, width: int, num_layers: int) -> nn.GRU:
+    """A recurrent network whose weights fit into memory.
+
+    Raises:
+        TooLargeError: They do not.
+
+    Example:
+        >>> recurrent(2, 3, 1)
+        GRU(2, 3, batch_first=True)
+    """
+    whole_number(width, "width")
+    whole_number(num_layers, "num_layers", at_most=MOST_LAYERS)
+    weights = 3 * width * (num_in + width + (num_layers - 1) * 2 * width)
+    require_memory(f"width={width} and num_layers={num_layers} of {num_in:,} inputs", weights)
+    return nn.GRU(num_in, width, num_layers, batch_first=True)
 
 
 class GRU(Part, nn.Module):
@@ -44,12 +62,7 @@ class GRU(Part, nn.Module):
         steps, *values = shape_of(in_shape, "in_shape")
         self.steps = whole_number(steps, "in_shape")
         self.num_values = values[0] if values else 1
-        self.network = nn.GRU(
-            2 * self.num_values,
-            whole_number(width, "width"),
-            whole_number(num_layers, "num_layers", at_most=MOST_LAYERS),
-            batch_first=True,
-        )
+        self.network = recurrent(2 * self.num_values, width, num_layers)
 
     def forward(self, x: Tensor) -> Tensor:
         """The state after the last observed step."""
@@ -101,13 +114,8 @@ class GRUDecoder(Part, nn.Module):
         self.event_shape = shape_of(event_shape)
         self.width = whole_number(width, "width")
         num_values = self.event_shape[1:].numel()
-        self.network = nn.GRU(
-            whole_number(in_dim, "in_dim"),
-            self.width,
-            whole_number(num_layers, "num_layers", at_most=MOST_LAYERS),
-            batch_first=True,
-        )
-        self.values = nn.Linear(self.width, self.width * num_values)
+        self.network = recurrent(whole_number(in_dim, "in_dim"), width, num_layers)
+        self.values = linear(self.width, self.width * num_values)
 
     def forward(self, z: Tensor) -> Tensor:
         """Features of each value at each step."""

@@ -16,6 +16,7 @@ from ppl_vae.families.modules import near_identity, shape_of
 from ppl_vae.families.networks.dense import MOST_LAYERS
 from ppl_vae.families.posteriors.posterior import FLOOR, UNIT, Posterior, scale_of
 from ppl_vae.runtime.checks import whole_number
+from ppl_vae.runtime.memory import require_memory
 
 __all__ = ["FlowPosterior", "InverseAutoregressive"]
 
@@ -119,6 +120,7 @@ class InverseAutoregressive(ConditionedFlow):
         D = self.latent_dim
         hidden = [max(D, width) for width in shape_of(hidden_dims, "hidden_dims")]
         count = whole_number(num_transforms, "num_transforms", at_most=MOST_LAYERS)
+        require_memory(f"latent_dim={D} and num_transforms={count}", count, D, hidden[0])
         order: Any = torch.arange(D)
         sizes = D, self.conditioner_dim, hidden
         self.layers = nn.ModuleList(

@@ -13,6 +13,7 @@ from ppl_vae.families.densities import StandardisedNormal
 from ppl_vae.families.networks.dense import MOST_LAYERS
 from ppl_vae.families.posteriors.flows import ConditionedFlow
 from ppl_vae.runtime.checks import one_of, whole_number, whole_numbers
+from ppl_vae.runtime.memory import require_memory
 
 __all__ = ["ZukoFlow"]
 
@@ -63,6 +64,8 @@ class ZukoFlow(ConditionedFlow):
         self.kind = one_of(kind, "ZukoFlow(kind)", tuple(KINDS))
         if kind == "realnvp" and self.latent_dim == 1:
             raise ValueError('ZukoFlow(1, "realnvp") has nothing to couple: use kind="nsf"')
+        # zuko's masks of which dimension sees which, a byte each
+        require_memory(f"latent_dim={latent_dim}", self.latent_dim, self.latent_dim, num_bytes=1)
         self.flow: nn.Module = getattr(zuko_flows(), KINDS[kind])(
             self.latent_dim,
             self.conditioner_dim,
