@@ -46,12 +46,12 @@ def read(
     r"""Read a file as a data set: .npz, .npy, .csv, .parquet or .zarr.
 
     An .npz, or a .zarr group, holds `x`, or `x_train` with `x_valid` and `x_test`, which become the
-    splits; `context` and `labels` (or `y`) have the same endings. An .npy, or a .zarr array, is x
-    alone; with more than 2^28 numbers (1 GB as float32) it stays in its file, like a memory map
-    given to `Dataset`. A table has one column per feature; missing cells are NaN. A first column of
-    distinct values names the rows if it has no name, as pandas writes its index, or if it is called
-    id or index and has no fractions. Pickled objects are refused. Values are not changed: use
-    `scale=255` to divide bytes by 255.
+    splits; `context`, `weights` and `labels` (or `y`) have the same endings. An .npy, or a .zarr
+    array, is x alone; with more than 2^28 numbers (1 GB as float32) it stays in its file, like a
+    memory map given to `Dataset`. A table has one column per feature; missing cells are NaN. A
+    first column of distinct values names the rows if it has no name, as pandas writes its index, or
+    if it is called id or index and has no fractions. Pickled objects are refused. Values are not
+    changed: use `scale=255` to divide bytes by 255.
 
     Args:
         path: The file.
@@ -159,6 +159,7 @@ def assemble(found: Mapping[str, Any], label: str | None, context: str | None) -
         "x": _joined(found, "x", endings),
         "labels": _joined(found, label, endings),
         "context": _joined(found, context, endings),
+        "weights": _joined(found, "weights" if f"weights{endings[0]}" in found else None, endings),
         "splits": dict(zip(parts, rows, strict=False)),
     }
 

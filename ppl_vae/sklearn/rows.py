@@ -123,6 +123,8 @@ def checked_context(X: Any, context: Any) -> Any:
 def checked(estimator: Any, X: Any, *, reset: bool) -> Any:
     """An array of numbers, or a frame with columns of categories, after scikit-learn's checks."""
     least = FEWEST if reset else 1
+    if not (reset or is_frame(X)):
+        refuse_codes(estimator)
     X = filled(X)  # scikit-learn reads what is under a mask
     if is_frame(X) and not len(X.columns):
         raise ValueError("X has no columns")
@@ -170,6 +172,16 @@ def has_categories(frame: Any) -> bool:
 def expects_categories(estimator: Any, frame: Any) -> bool:
     """Whether a column of a frame held categories in the fit, so that numbers are no codes."""
     return not estimator.data_.feature_levels.keys().isdisjoint(map(str, frame.columns))
+
+
+def refuse_codes(estimator: Any) -> None:
+    """Refuse an array after a fit to levels, whose numbers could be taken for codes of levels."""
+    levels = getattr(getattr(estimator, "data_", None), "feature_levels", {})
+    if levels:
+        raise ValueError(
+            f"X is an array, and column {next(iter(levels))!r} held categories in the fit: give a "
+            "frame with the columns of the fit, in pipelines by set_output(transform='pandas')"
+        )
 
 
 def require_rows(estimator: Any, num_rows: int, least: int) -> None:

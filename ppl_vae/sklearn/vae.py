@@ -14,6 +14,7 @@ from ppl_vae.data.tables.frames import is_frame
 from ppl_vae.data.validation import same_rows
 from ppl_vae.diagnostics.latents.means import latent_means
 from ppl_vae.families.missing import observed_part
+from ppl_vae.programs.validation import check_data
 from ppl_vae.runtime.checks import whole_number
 from ppl_vae.runtime.seeding import one_at_a_time, seeded
 from ppl_vae.sklearn.estimator import Estimator, Transformer
@@ -100,6 +101,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, Transformer, DensityMixin, Estimator)
             context: Covariates, if the model was fitted with some.
         """
         data = self._rows(X, context)
+        check_data(self.model_, data.x, data.context, self.guide_)
         found = latent_means(self.guide_, data, num_particles=2, progress=False)
         if not found.exact:
             options: Any = {"num_particles": max(2, self.num_particles), "progress": False}

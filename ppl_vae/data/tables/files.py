@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ppl_vae.data.tables.levels import in_order, known_level, listed, written_level
+from ppl_vae.data.tables.parquet_files import read_parquet, require_few_columns
 from ppl_vae.data.tables.text_files import (
     Missing,
     cells_of,
@@ -19,10 +20,10 @@ from ppl_vae.data.tables.text_files import (
     separator_of,
     with_codes,
 )
-from ppl_vae.errors import DamagedFileError, DataError, PplVaeError, TooLargeError
+from ppl_vae.errors import DamagedFileError, DataError, PplVaeError
 from ppl_vae.runtime.checks import one_line, suggestion
 from ppl_vae.runtime.files import require_file
-from ppl_vae.runtime.memory import require_memory, require_unpacked
+from ppl_vae.runtime.memory import require_memory
 from ppl_vae.runtime.text import counted
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ __all__ = ["TABLES", "Roles", "present", "read_cells", "read_frame", "told_missi
 TABLES = (".csv", ".parquet")
 PARTS = ("train", "valid", "test")
 ROW_NAMES = {"id", "index"}  # names of a first column that names the rows
-MOST_COLUMNS = 100_000
 UNNAMED = "Unnamed: 0"  # pandas' name for a first column without one
 
 
@@ -202,7 +202,7 @@ def read_frame(
         if path.suffix == ".csv":
             frame = read_text(path, *_beginning(path), missing, as_text)
         else:
-            frame = _read_parquet(path)
+            frame = read_parquet(path)
     except PplVaeError:
         raise
     except ImportError:
@@ -273,72 +273,8 @@ def _beginning(path: Path) -> tuple[str, list[str]]:
     separator = separator_of(lines)
     refuse_one_column(path, separator, lines)
     # pandas takes the surplus of the first row for an index of as many levels
-    _require_few_columns(path, max(line.count(separator) for line in lines) + 1)
+    require_few_columns(path, max(line.count(separator) for line in lines) + 1)
     return separator, lines
-
-
-def _read_parquet(path: Path) -> "pd.DataFrame":
-    """The table in a .parquet file, if it is read to its end with the memory there is."""
-    import pandas as pd
-
-    _require_few_columns(path, _num_columns(path))
-    return pd.read_parquet(path)
-
-
-def _require_few_columns(path: Path, num_columns: int) -> None:
-    """Raise TooLargeError for a table with more columns than a model takes."""
-    if num_columns > MOST_COLUMNS:
-        raise TooLargeError(
-            f"{path} has {num_columns:,} columns or more, and a table has at most "
-            f"{MOST_COLUMNS:,}: give arrays in an .npy or .npz file"
-        )
-
-
-def _num_columns(path: Path) -> int:
-    """The number of columns of a .parquet file, whose values fit into memory."""
-    try:
-        from pyarrow.parquet import ParquetFile
-
-        with ParquetFile(path) as file:
-            found = file.metadata
-            num_rows, num_columns = found.num_rows, found.num_columns
-            schema = [found.schema.column(i) for i in range(min(num_columns, MOST_COLUMNS))]
-    except Exception:  # reading the table says what is wrong
-        return 0
-    what = f"{path} with {num_rows:,} rows of {num_columns:,} columns"
-    require_memory(what, num_rows, num_columns, num_bytes=8)
-    require_unpacked(path, 8 * num_rows * num_columns)
-    texts = [each.path for each in schema if _is_text(each)]
-    if texts and num_columns <= MOST_COLUMNS:
-        _require_texts(path, texts)
-    return num_columns
-
-
-def _is_text(column: Any) -> bool:
-    """Whether a column holds texts or bytes, whose length the file does not declare."""
-    return column.physical_type == "BYTE_ARRAY" and column.path == column.name
-
-
-def _require_texts(path: Path, names: list[str]) -> None:
-    """Raise TooLargeError for texts that are stored once and repeated without end.
-
-    They are read as numbers of the texts stored, in parts; the file is opened again for it.
-    """
-    import pyarrow.compute as pc
-    from pyarrow.parquet import ParquetFile
-
-    num_bytes = 0
-    try:
-        with ParquetFile(path, read_dictionary=names) as file:
-            for batch in file.iter_batches(columns=names):
-                for column in batch.columns:
-                    lengths = pc.binary_length(column.dictionary).take(column.indices)
-                    num_bytes += pc.sum(lengths).as_py() or 0
-                require_unpacked(path, num_bytes)
-    except TooLargeError:
-        raise
-    except Exception:  # reading the table says what is wrong
-        return
 
 
 def _require(frame: "pd.DataFrame", names: Iterable[str], what: str, path: str | Path) -> None:

@@ -1,6 +1,6 @@
-"""The columns of a table: names, types and levels, and numbers as a frame of pandas again."""
+"""The columns of a table: names, types, levels and kinds, and numbers as a frame of pandas."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from ppl_vae.data.tables.levels import Levels, check_codes, level_name, recoded
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Layout", "refuse_two_meanings"]
+__all__ = ["Layout", "ends", "kinds_of", "refuse_two_meanings"]
 
 COMPLETE = {"boolean": "bool", "Int64": "int64"}  # pandas' types for columns without missing values
 
@@ -162,3 +162,55 @@ def refuse_two_meanings(layouts: Sequence[Layout]) -> None:
                 f"column {name!r} of context has other levels than that of x: rename it, or give "
                 "levels="
             )
+
+
+def kinds_of(x: Tensor, types: Sequence[str]) -> tuple[str, ...]:
+    """The kind of each column: "boolean", "category", "ordered", "count", "positive" or "real".
+
+    Categories are recognised by their type. Numbers are "boolean" if all are 0 or 1; "count" if
+    they are whole, not negative, and of an integer type; "positive" if all are above 0; else
+    "real". Whole numbers of a floating type, as integers with missing values are often read, are
+    "count" if the smallest is 0 or 1 and there are three or more different values: counts start
+    near zero, rounded measurements elsewhere. A column that is never observed is "real".
+
+    Args:
+        x: The values, (N, F); NaN is missing.
+        types: The type of each column: "bool", "integer", "float", "category", "ordered".
+
+    Example:
+        >>> x = torch.tensor([[0.0, 0.0, 1.5, 7.0], [1.0, 2.0, 2.5, 9.0]])
+        >>> kinds_of(x, ("float", "integer", "float", "float"))
+        ('boolean', 'count', 'positive', 'positive')
+    """
+    low, high = ends([x])
+    integer = torch.tensor([each == "integer" for each in types], device=x.device)
+    whole = (x.isnan() | (x == x.round())).all(0) & (low >= 0)
+    between = ((x > low) & (x < high)).any(0)
+    rules = {
+        "boolean": whole & (high <= 1),
+        "count": whole & (integer | between & (low <= 1)),
+        "positive": low > 0,
+        "real": torch.ones_like(whole),
+    }
+    given = {"category": "category", "ordered": "ordered", "bool": "boolean"}
+    first = torch.stack(list(rules.values())).int().argmax(0).tolist()
+    found = [list(rules)[place] for place in first]
+    return tuple(given.get(each, kind) for each, kind in zip(types, found, strict=True))
+
+
+def ends(parts: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """Smallest and largest observed value of each element, (*event); NaN if it is never observed.
+
+    Args:
+        parts: Rows in blocks, (rows, *event) each.
+
+    Example:
+        >>> ends([torch.tensor([[1.0, torch.nan], [3.0, torch.nan]])])
+        (tensor([1., nan]), tensor([3., nan]))
+    """
+    low = high = torch.tensor(torch.nan)
+    for part in parts:
+        missing = part.isnan()
+        low = torch.fmin(low.to(part), part.masked_fill(missing, torch.inf).amin(0))
+        high = torch.fmax(high.to(part), part.masked_fill(missing, -torch.inf).amax(0))
+    return low.masked_fill(low > high, torch.nan), high.masked_fill(low > high, torch.nan)

@@ -13,8 +13,7 @@ from ppl_vae.data.arrays import row_at
 from ppl_vae.data.streaming import Rows, blocks, in_file
 from ppl_vae.data.tables.covariates import Covariates, read_covariates
 from ppl_vae.data.tables.frames import is_frame
-from ppl_vae.data.tables.kinds import ends, kinds_of
-from ppl_vae.data.tables.layout import Layout
+from ppl_vae.data.tables.layout import Layout, ends, kinds_of
 from ppl_vae.data.tables.levels import given_levels
 from ppl_vae.data.tables.schema import Schema
 from ppl_vae.data.tables.source import Source

@@ -101,20 +101,35 @@ def separator_of(lines: list[str]) -> str:
     Args:
         lines: The header and the line below it.
 
+    Raises:
+        DataError: Another one fits too, and splits them into more cells: the first may be a decimal
+            comma, or part of a text.
+
     Example:
         >>> [separator_of(each) for each in (["may;june", "1,5;2,0"], ["a;b", "1"], ['"a;b"', "1"])]
         [';', ';', ',']
     """
     splits = []
+    fit: dict[str, int] = {}
     for separator in SEPARATORS:
         try:
             header, *rows = (len(cells) for cells in csv.reader(lines, delimiter=separator))
         except (csv.Error, ValueError):  # no header, or a cell that is longer than csv reads
             return ","
         if header > 1 and all(row - header in (0, 1) for row in rows):
-            return separator
+            fit[separator] = header
         splits += [separator] * (header > 1)
-    return splits[0] if splits else ","
+    if not fit:
+        return splits[0] if splits else ","
+    first, *others = fit
+    more = next((other for other in others if fit[other] > fit[first]), None)
+    if more is not None:
+        raise DataError(
+            f"the header has {fit[first]} cells if {first!r} separates them, and {fit[more]} if "
+            f"{more!r} does, and so has the line below it: write quotation marks around cells that "
+            "hold one of these"
+        )
+    return first
 
 
 def refuse_one_column(path: Path, separator: str, lines: list[str]) -> None:
@@ -295,7 +310,8 @@ def _refuse_ragged(path: Path, separator: str, width: int) -> None:
     is_header = True
     blank = 0
     for line, cells in _lines(path, separator):
-        if not "".join(cells).strip() and len(cells) <= 1:
+        # A blank line has no cell, or one of spaces; quotation marks make it a row.
+        if len(cells) <= 1 and cells != [""] and not "".join(cells).strip():
             blank = blank or line * (not is_header)
             continue
         if not is_header and len(cells) != width:

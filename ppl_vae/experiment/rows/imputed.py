@@ -9,6 +9,7 @@ import numpy as np
 from ppl_vae.data.tables.files import TABLES
 from ppl_vae.data.tables.frames import is_frame
 from ppl_vae.data.tables.levels import level_name
+from ppl_vae.data.validation import storable
 from ppl_vae.errors import TooLargeError
 from ppl_vae.experiment.config import ConfigError
 from ppl_vae.experiment.rows.outputs import (
@@ -55,12 +56,13 @@ class ImputedTable:
 
     def table(self, i: int) -> "pd.DataFrame":
         """The table with imputation i, counted from 0, in the order of the columns of the file."""
-        return self._filled(self.imputations.complete(i))
+        return self._named(self._filled(self.imputations.complete(i)))
 
     def long(self, *, with_original: bool = False) -> "pd.DataFrame":
         """All completed tables below each other, as R's mice has them.
 
-        Column .imp counts the imputations from 1, and .id the rows; the original is imputation 0.
+        Column .imp counts the imputations from 1, and .id has the names of the rows, or else counts
+        them from 1; the original is imputation 0.
 
         Args:
             with_original: Whether the original comes first, as mice needs it to read the table.
@@ -76,9 +78,9 @@ class ImputedTable:
             tables.insert(0, first_table)
         together = pd.concat(tables, ignore_index=True)
         numbers = np.repeat(np.arange(len(tables)) + first, len(self.original))
-        rows = np.tile(np.arange(len(self.original)) + 1, len(tables))
+        rows = np.arange(len(self.original)) + 1 if self.names is None else storable(self.names)
         together.insert(0, IMPUTATION, numbers)
-        together.insert(1, ROW, rows)
+        together.insert(1, ROW, np.tile(rows, len(tables)))
         return together
 
     def single(self, level: float = 0.95) -> "pd.DataFrame":
@@ -107,7 +109,7 @@ class ImputedTable:
             for number, (what, values) in enumerate(beside.items(), start=1):
                 where = _names(frame).index(name) + number
                 frame.insert(where, f"{name}.{what}", np.where(asked, values, np.nan))
-        return frame if self.names is None else frame.set_axis(self.names)
+        return self._named(frame)
 
     def write_single(self, output: str | Path, level: float = 0.95) -> list[Path]:
         """Write the table completed once, as in `single`.
@@ -135,8 +137,9 @@ class ImputedTable:
         if path.suffix in TABLES:
             return [write_frame(self.long(with_original=with_original), path)]
         width = len(str(len(self.imputations)))
+        has_names = self.names is not None
         return [
-            write_frame(self.table(i), path / f"imputation-{i + 1:0{width}}.csv")
+            write_frame(self.table(i), path / f"imputation-{i + 1:0{width}}.csv", index=has_names)
             for i in range(len(self.imputations))
         ]
 
@@ -162,6 +165,10 @@ class ImputedTable:
             f"{methods_in_words(found)}"
         )
 
+    def _named(self, frame: "pd.DataFrame") -> "pd.DataFrame":
+        """The table with the names of its rows, if they are no column."""
+        return frame if self.names is None else frame.set_axis(self.names)
+
     def _filled(self, completed: "pd.DataFrame") -> "pd.DataFrame":
         """The table of the file with these columns; whole numbers stay whole."""
         frame = self.original.copy()
@@ -172,11 +179,15 @@ class ImputedTable:
             if not asked.any():
                 continue
             column = completed[name].reset_index(drop=True)
-            if column.dtype.kind == "f" and _are_whole(column):
+            cells = frame.iloc[:, names.index(name)]
+            is_whole = self.is_text or cells.dtype.kind in "iu"
+            if is_whole and column.dtype.kind == "f" and _are_whole(column):
                 column = column.astype("Int64")
+                if not self.is_text:
+                    column[~asked] = cells[~asked]  # with all digits
             if self.is_text:
                 is_level = data.kinds[place] in ("boolean", "category", "ordered")
-                column = _written(frame.iloc[:, names.index(name)], column, asked, is_level)
+                column = _written(cells, column, asked, is_level)
             frame.isetitem(names.index(name), column)
         return frame
 
@@ -255,7 +266,7 @@ def _require_new_folder(path: Path) -> None:
 
 
 def _are_whole(column: "pd.Series") -> bool:
-    """Whether all observed values are whole numbers."""
+    """Whether all observed values are whole numbers of 64 bits."""
     values = column.to_numpy(np.float64, na_value=np.nan)
     seen = values[~np.isnan(values)]
-    return bool((seen == np.round(seen)).all())
+    return bool((seen == np.round(seen)).all() and (abs(seen) < 2.0**63).all())

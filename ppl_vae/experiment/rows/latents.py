@@ -6,6 +6,7 @@ from typing import Any
 from ppl_vae.diagnostics.latents.means import LatentMeans, latent_means
 from ppl_vae.experiment.rows.outputs import require_table, write_frame
 from ppl_vae.experiment.saved.trained import TrainedRun
+from ppl_vae.programs.validation import check_data
 
 __all__ = ["write_latents"]
 
@@ -24,12 +25,15 @@ def write_latents(
 
     Raises:
         ConfigError: A column is missing, a level was never seen, or a file has another suffix.
+        ValueError: A value lies outside the support of its likelihood.
 
     Example:
         >>> write_latents.__name__
         'write_latents'
     """
     require_table(output, "latents")
-    found = latent_means(run.guide, run.read(rows), seed=seed, progress=progress)
+    data = run.read(rows)
+    check_data(run.model, data.x, data.context, run.guide)
+    found = latent_means(run.guide, data, seed=seed, progress=progress)
     write_frame(found.to_frame(), output, index=True)
     return found

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["methods_in_words", "original_table", "require_table", "row_names_of", "write_frame"]
 
+WHOLE = r"\s*[+-]?[0-9]+\s*"
+LARGEST = 2**63 - 1
+
 
 def require_table(path: str | Path, what: str) -> Path:
     """The path, if its suffix is that of a table.
@@ -63,8 +66,9 @@ def original_table(rows: Any, output: str | Path, schema: Schema) -> "pd.DataFra
     r"""The table of new rows with all its columns, the rows numbered from 0.
 
     What is read from a .csv and written to one is text: no cell is changed by being read as a
-    number. In a .parquet columns that are modelled have the types in which they were read, and so
-    have others whose cells are told by them.
+    number. In a .parquet columns that are modelled have the types in which they were read, whole
+    numbers beside empty cells a nullable one; so have others whose cells are told by them, and the
+    rest are texts.
 
     Args:
         rows: A file .csv or .parquet, or a frame.
@@ -89,14 +93,34 @@ def original_table(rows: Any, output: str | Path, schema: Schema) -> "pd.DataFra
         return cells
     frame = read_known(rows, schema).reset_index(drop=True)
     places = [str(name).strip() for name in cells.columns]
-    for name in frame:
-        if name in schema.names or name not in places:
-            continue
+    for name in [each for each in frame if each in places]:
         texts = cells.iloc[:, places.index(name)]
-        known = frame[name].notna()
-        if not frame[name][known].astype(str).equals(texts[known].astype(str)):
-            frame[name] = texts.where(known)
+        frame[name] = _exact(frame[name], texts)
+        if name not in schema.names and not _tells(frame[name], texts):
+            frame[name] = texts.where(texts.str.strip() != "")
     return frame
+
+
+def _exact(column: "pd.Series", texts: "pd.Series") -> "pd.Series":
+    """A column of numbers with all their digits: a hole makes floats of whole numbers."""
+    import pandas as pd
+
+    known = column.notna()
+    if column.dtype.kind != "f" or not texts[known].str.fullmatch(WHOLE).all():
+        return column
+    numbers = [int(text) if is_known else None for text, is_known in zip(texts, known, strict=True)]
+    if any(number is not None and abs(number) > LARGEST for number in numbers):
+        return column
+    return pd.Series(numbers, index=column.index, name=column.name, dtype="Int64")
+
+
+def _tells(column: "pd.Series", texts: "pd.Series") -> bool:
+    """Whether the values of a column, written as texts, are its cells."""
+    known = column.notna()
+    is_text = column.dtype.kind == "O"
+    if is_text and bool((~known & (texts.str.strip() != "")).any()):
+        return False  # "NA" may be a word
+    return column[known].astype(str).equals(texts[known].astype(str))
 
 
 def row_names_of(rows: Any) -> "pd.Index | None":

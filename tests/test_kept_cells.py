@@ -1,0 +1,158 @@
+"""What is written for a row has its cells as they were given: digits, levels, names, types."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import ppl_vae as pv
+from ppl_vae.experiment.rows.denoised import denoise_file
+from ppl_vae.experiment.rows.imputed import impute_file
+from ppl_vae.experiment.rows.latents import write_latents
+from ppl_vae.experiment.saved.run import SavedRun
+from ppl_vae.sklearn import VAE, VAEImputer
+from ppl_vae.tasks.denoising import GaussianNoise
+
+BIG = 10**18 + 7
+FEW = {"num_imputations": 2, "num_particles": 50, "method": "importance", "progress": False}
+
+
+def table(num=60, seed=0):
+    rng = np.random.default_rng(seed)
+    stamp = BIG + 1000 * rng.integers(0, 10**12, num)
+    grade = pd.Categorical(rng.choice([1, 2, 3], num), ordered=True)
+    return pd.DataFrame({"stamp": stamp, "x": rng.normal(size=num).round(3), "grade": grade})
+
+
+@pytest.fixture(scope="module")
+def run():
+    """An untrained run of a table: what is written does not depend on the weights."""
+    frame = table().astype({"grade": "int64"})
+    with pv.seeded(0):
+        recipe = pv.recipe(pv.Dataset(frame), num_steps=1, progress=False)
+        recipe.fit()
+    return SavedRun.of(recipe.model, recipe.guide, pv.Dataset(frame))
+
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*not reliable", "ignore:.*few rows", "ignore:.*rounded", "ignore:.*round"
+)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+@pytest.mark.parametrize("target", [".csv", ".parquet"])
+def test_digits_of_kept_whole_numbers_are_kept(run, tmp_path, suffix, target):
+    frame = table(6).astype({"stamp": "Int64", "grade": "int64"})
+    frame.loc[2, "stamp"] = pd.NA
+    frame.loc[4, "x"] = np.nan
+    frame["word"] = ["NA", "null", "a", "b", "c", "d"]
+    source = tmp_path / f"new{suffix}"
+    frame.to_csv(source, index=False) if suffix == ".csv" else frame.to_parquet(source)
+    kept = [0, 1, 3, 4, 5]
+    output = tmp_path / f"out{target}"
+    impute_file(run, source, output, **FEW).write(output)
+    read = pd.read_parquet if target == ".parquet" else lambda p: pd.read_csv(p, na_filter=False)
+    found = read(output)
+    for number in (1, 2):
+        part = found[found[".imp"] == number].reset_index(drop=True)
+        assert [int(each) for each in part["stamp"][kept]] == frame["stamp"][kept].tolist()
+        assert part["word"].tolist() == frame["word"].tolist()
+    output = tmp_path / f"clean{target}"
+    noise = GaussianNoise(0.1)
+    denoise_file(run, source, noise, output, ["x"], **FEW).write(output)
+    column = read(output)["stamp"]
+    assert [int(each) for each in column[kept]] == frame["stamp"][kept].tolist()
+    assert pd.isna(column[2]) or column[2] == ""
+
+
+def test_a_column_of_floats_stays_one(run, tmp_path):
+    frame = table(4).astype({"grade": "float64"})
+    frame["x"] = [1.0, -0.0, np.nan, 2.0]
+    found = impute_file(run, frame, tmp_path / "out.parquet", **FEW).table(0)
+    assert found["x"].dtype == np.float64
+    assert np.signbit(found["x"][1])
+
+
+def test_imputed_numbers_may_be_larger_than_whole_ones_of_64_bits(tmp_path):
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"mass": rng.gamma(2, 1e22, 60), "x": rng.normal(size=60)})
+    recipe = pv.recipe(pv.Dataset(frame), num_steps=1, progress=False)
+    recipe.fit()
+    run = SavedRun.of(recipe.model, recipe.guide, pv.Dataset(frame))
+    frame.loc[0, "mass"] = np.nan
+    frame.to_csv(tmp_path / "new.csv", index=False)
+    output = tmp_path / "out.csv"
+    impute_file(run, tmp_path / "new.csv", output, **FEW).write(output)
+    assert pd.read_csv(output)["mass"].notna().all()
+
+
+def test_names_of_rows_are_kept_by_every_form(run, tmp_path):
+    frame = table(3).astype({"grade": "int64"}).set_axis(["eve", "bob", "eve"])
+    frame.iloc[1, 1] = np.nan
+    frame.to_parquet(tmp_path / "new.parquet")
+    made = impute_file(run, tmp_path / "new.parquet", tmp_path / "out.parquet", **FEW)
+    assert made.long()[".id"].tolist() == ["eve", "bob", "eve"] * 2
+    assert made.table(0).index.tolist() == ["eve", "bob", "eve"]
+    files = made.write(tmp_path / "folder")
+    assert pd.read_csv(files[0], index_col=0).index.tolist() == ["eve", "bob", "eve"]
+
+
+def test_categories_of_numbers_survive_a_parquet(tmp_path):
+    frame = table()
+    frame["site"] = pd.Categorical(np.arange(60) % 2 * 10)
+    frame.to_parquet(tmp_path / "t.parquet")
+    found = pv.read(tmp_path / "t.parquet")
+    expected = pv.Dataset(frame)
+    assert found.kinds == expected.kinds == ("count", "real", "ordered", "category")
+    assert found.levels == expected.levels
+    assert found.x.equal(expected.x)
+
+
+def test_an_array_holds_no_levels_after_a_fit_to_categories():
+    frame = table().drop(columns="stamp")
+    options = {"max_steps": 5, "refine_steps": 0, "random_state": 0}
+    for estimator, method in (
+        (VAE(1, **options), "score_samples"),
+        (VAE(1, **options), "transform"),
+    ):
+        getattr(estimator.fit(frame), method)(frame[:3])
+        with pytest.raises(ValueError, match="column 'grade' held categories in the fit"):
+            getattr(estimator, method)(frame[:3].astype(float).to_numpy())
+    imputer = VAEImputer(1, **options).fit(frame)
+    with pytest.raises(ValueError, match="held categories"):
+        imputer.transform(frame[:3].astype(float).to_numpy())
+
+
+def test_latents_of_rows_outside_the_support_are_refused(tmp_path):
+    rng = np.random.default_rng(0)
+    counts = pd.DataFrame({"count": rng.poisson(3, 60), "x": rng.normal(size=60)})
+    recipe = pv.recipe(pv.Dataset(counts), num_steps=1, progress=False)
+    recipe.fit()
+    run = SavedRun.of(recipe.model, recipe.guide, pv.Dataset(counts))
+    counts["count"] = counts["count"].astype(float)
+    counts.loc[1, "count"] = 2.5
+    with pytest.raises(ValueError, match=r"2\.5"):
+        write_latents(run, counts, tmp_path / "z.csv", progress=False)
+    with pytest.raises(ValueError, match=r"2\.5"):
+        VAE(1, max_steps=5, likelihood=pv.likelihoods.Poisson(2)).fit(
+            counts[2:].abs().round()
+        ).transform(counts)
+
+
+def test_weights_of_an_npz_are_read(tmp_path):
+    parts = {"x_train": np.ones((3, 2)), "x_test": np.zeros((2, 2))}
+    weights = {"weights_train": np.arange(1.0, 4.0), "weights_test": np.ones(2)}
+    np.savez(tmp_path / "a.npz", **parts, **weights)
+    assert pv.read(tmp_path / "a.npz").weights.tolist() == [1.0, 2.0, 3.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('a,b\n1,2\n""\n3,4\n', "line 3 .* has 1 cell, not 2"),
+        ("a;b, c;d\n1;2,5;3\n", "has 2 cells if ',' separates them, and 3 if ';' does"),
+    ],
+)
+def test_lines_that_could_be_read_in_two_ways_are_refused(tmp_path, text, said):
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.raises(ValueError, match=said):
+        pv.read(tmp_path / "a.csv")
