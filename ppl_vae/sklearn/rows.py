@@ -176,10 +176,11 @@ def expects_categories(estimator: Any, frame: Any) -> bool:
 
 def refuse_codes(estimator: Any) -> None:
     """Refuse an array after a fit to levels, whose numbers could be taken for codes of levels."""
-    levels = getattr(getattr(estimator, "data_", None), "feature_levels", {})
-    if levels:
+    known = getattr(estimator, "feature_names_in_", ())
+    held = [name for name in estimator.data_.feature_levels if name in known]
+    if held:
         raise ValueError(
-            f"X is an array, and column {next(iter(levels))!r} held categories in the fit: give a "
+            f"X is an array, and column {held[0]!r} held categories in the fit: give a "
             "frame with the columns of the fit, in pipelines by set_output(transform='pandas')"
         )
 

@@ -19,7 +19,6 @@ from ppl_vae.semi_supervised import SemiSupervisedModel
 from ppl_vae.tasks.classes import ClassCalibration, ClassProbabilities, class_probabilities
 
 NUM_PARTICLES = 1000  # for each class
-NUM_BINS = 20
 
 
 @dataclass(frozen=True)
@@ -33,8 +32,8 @@ class Classes:
 
 def _has_classes(found: Findings) -> bool:
     model = found.programs[0]
-    prior = getattr(model, "prior", None)
-    return isinstance(model, SemiSupervisedModel) or isinstance(prior, GaussianMixture)
+    is_mixture = isinstance(getattr(model, "prior", None), GaussianMixture)
+    return is_mixture or isinstance(model, SemiSupervisedModel)
 
 
 def _classes(found: Findings) -> Classes:
@@ -100,7 +99,7 @@ def _reliability(calibration: ClassCalibration) -> list[Picture]:
 
 
 def _sureness(found: ClassProbabilities, ax: Any) -> None:
-    ax.hist(found.probabilities.max(1), bins=np.linspace(0, 1, NUM_BINS + 1), color=BLUE)
+    ax.hist(found.probabilities.max(1), bins=20, range=(0, 1), color=BLUE)
     ax.set(xlabel="probability of the most probable class", ylabel="rows")
 
 
@@ -108,8 +107,7 @@ def _table(classes: Classes) -> Table:
     """Each class: its mean probability, its rows, and the label that most of these have."""
     rows = classes.rows
     predicted = classes.found.predict()
-    columns = ["class", "mean probability", "most probable for"]
-    columns += [f"most frequent {rows.label_name}"] * (rows.labels is not None)
+    label = [f"most frequent {rows.label_name}"] * (rows.labels is not None)
     cells = []
     for number, mean in enumerate(classes.found.probabilities.mean(0)):
         inside = predicted == number
@@ -117,7 +115,7 @@ def _table(classes: Classes) -> Table:
         if rows.labels is not None:
             line.append(_most_frequent(np.asarray(rows.labels, dtype=object)[inside]))
         cells.append(line)
-    return Table(columns, cells)
+    return Table(["class", "mean probability", "most probable for", *label], cells)
 
 
 def _most_frequent(labels: np.ndarray) -> str:
