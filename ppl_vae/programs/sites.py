@@ -1,7 +1,7 @@
 """Sites of a trace: their plates, what they observe, and their log-probabilities per row."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import torch
@@ -43,18 +43,23 @@ def observes(site: Site) -> bool:
 class Redrawing(UnconditionMessenger):
     """Draws what the rows observe; what is observed outside the plate stays."""
 
+    def __init__(self, keep: Collection[str]) -> None:
+        super().__init__()
+        self.keep = keep
+
     def _pyro_sample(self, msg: Any) -> None:
-        if is_local(msg):
+        if is_local(msg) and msg["name"] not in self.keep:
             super()._pyro_sample(msg)
 
 
-def redrawn(program: Program) -> Program:
+def redrawn(program: Program, keep: Collection[str] = ()) -> Program:
     """The program, drawing what it observes of its rows.
 
     A latent outside the plate that is conditioned on keeps its value.
 
     Args:
         program: A program in the library's form.
+        keep: Names of sites that keep what they observe.
 
     Example:
         >>> from ppl_vae import beds
@@ -62,7 +67,7 @@ def redrawn(program: Program) -> Program:
         >>> bool((redrawn(bed.model)(bed.x) == bed.x).any())
         False
     """
-    return Redrawing()(program)
+    return Redrawing(keep)(program)
 
 
 def is_auxiliary(site: Site) -> bool:

@@ -15,6 +15,7 @@ from ppl_vae.errors import ArgumentError
 from ppl_vae.evidence.pareto import GOOD_K
 from ppl_vae.programs.inference import Inference, treat_alike
 from ppl_vae.programs.plates import require_no_inner_plates
+from ppl_vae.programs.sites import sample_sites
 from ppl_vae.programs.traces import Program, run_under_particles
 from ppl_vae.runtime.checks import from_keywords, warn_caller, whole_fields
 from ppl_vae.runtime.display import Shown
@@ -232,7 +233,11 @@ def _replicates(inference: Inference, settings: ContrastSettings, progress: bool
     """Draws of z given x, one value of each dimension for each row."""
     first = inference.block(slice(0, 1), settings.seed)
     with first.evaluating():
-        trace = run_under_particles(inference.guide, 1, *first.args)
+        # The model's, which has latents that the guide lacks and the model sums out.
+        trace: Any = run_under_particles(inference.model, 1, *first.args)
+    for site in sample_sites(trace):
+        if site["is_observed"]:
+            trace.remove_node(site["name"])
     require_no_inner_plates(trace, "a contrast of a row's latents")
     sizes = {"num_samples": settings.num_samples, "seed": settings.seed}
     return ReplicatedData(inference, **sizes, progress=progress)
