@@ -1,5 +1,6 @@
 """The entries of x that a model observes, at one site or at several."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,8 +52,8 @@ class EntriesOfX:
     places: dict[str, Tensor]
 
     @classmethod
-    def of(cls, model: Program, data: Dataset) -> "EntriesOfX":
-        """Those of a model, from runs on the first rows.
+    def of(cls, model: Program, data: Dataset, without: Collection[str] = ()) -> "EntriesOfX":
+        """Those of a model, from runs on the first rows, without these sites.
 
         Raises:
             ValueError: no site observes entries of x as they are.
@@ -61,17 +62,30 @@ class EntriesOfX:
         size = args[0][0].numel()
         with evaluating(model), seeded(0):
             sites = sample_sites(poutine.trace(model).get_trace(*args))
+            sites = [site for site in sites if site["name"] not in without]
             whole = sites_of_x(sites, size)
             if whole:
                 return cls(size, {whole[0]["name"]: torch.arange(size)})
             found = observed_entries(model, args)
-        places = {name: each.places for name, each in found.items() if each.argument == 0}
+        places = {
+            name: each.places
+            for name, each in found.items()
+            if each.argument == 0 and name not in without
+        }
         if not places:
             names = [site["name"] for site in sites if is_observation(site)]
             raise ValueError(
                 f"none of the observed sites {names} holds x: observe x, or entries of it, as given"
             )
         return cls(size, places)
+
+    @property
+    def are_drawn(self) -> Tensor:
+        """Which entries of a row some site observes, (size,)."""
+        found = torch.zeros(self.size, dtype=torch.bool)
+        for places in self.places.values():
+            found[places.cpu()] = True
+        return found
 
     def at(self, x: Tensor, site: Site) -> Tensor:
         """The entries of x (B, *event) at a site of a trace, (*plates, B, *event of the site)."""
@@ -123,4 +137,6 @@ def counted_entries(entries: EntriesOfX, inference: Inference) -> Tensor:
         with block.evaluating(), seeded(0):
             trace = run_under_particles(redrawn(inference.model), 1, *block.args)
             parts.append(entries.counted(trace)[0])
-    return torch.cat(parts).reshape(x.shape).to(x.device) | x.isnan()
+    counted = torch.cat(parts).reshape(x.shape).to(x.device)
+    # Masked where it is missing, an entry counts where a site would draw it.
+    return counted | (x.isnan() & entries.are_drawn.reshape(x.shape[1:]).to(x.device))

@@ -11,7 +11,8 @@ from torch import Tensor
 from ppl_vae.data import Dataset
 from ppl_vae.diagnostics.datatree.resampled import chosen_particles
 from ppl_vae.diagnostics.datatree.sampler import read_layout
-from ppl_vae.diagnostics.predictive.entries import EntriesOfX, counted_entries
+from ppl_vae.diagnostics.predictive.entries import FEW_ROWS, EntriesOfX, counted_entries
+from ppl_vae.diagnostics.predictive.known import known_parts, with_known
 from ppl_vae.evidence import reduce_log_weights
 from ppl_vae.programs.discrete.given_x import trace_at_all_latents
 from ppl_vae.programs.inference import PAIRS_PER_CHUNK, Block, Inference, rows_per_chunk
@@ -34,6 +35,7 @@ __all__ = ["ReplicatedData"]
 PREDICTIVES = {"prior_predictive": "prior", "posterior_predictive": "posterior"}
 NUM_PARTICLES = 1000  # draws of the guide per row; those of the posterior are chosen among them
 NUM_PARTICLES_GIVEN_SHARED = 100  # where each draw has its own, given latents of all rows
+LATENTS = 1  # their random stream; x of a draw has another, or its noise would follow g
 
 
 class ReplicatedData:
@@ -42,6 +44,9 @@ class ReplicatedData:
 
     Draws of z given x are resampled from draws of the guide by their importance weights; `pareto_k`
     is the k-hat of the weights, (N,). A latent that the model sums out is drawn given x and z.
+    Given x, a class that is known for a row (Pyro's `obs_mask`) stays. Entries of x that no site
+    draws stay as they are given.
+
     Latents outside the data plate are drawn from the guide, anew for each set, and z given them;
     `pareto_k` is then that given the first draw.
 
@@ -64,7 +69,9 @@ class ReplicatedData:
         self, inference: Inference, *, num_samples: int, seed: int, progress: bool = False
     ) -> None:
         layout = read_layout(inference.model, inference.guide, inference.data)
-        self.entries = EntriesOfX.of(inference.model, inference.data)
+        few = arguments(inference.data, slice(FEW_ROWS))
+        self.known = known_parts(inference.model, few)
+        self.entries = EntriesOfX.of(inference.model, inference.data, self.known)
         self.inference = inference
         self.counted = counted_entries(self.entries, inference)
         self.has_global = bool(layout.shared)
@@ -83,7 +90,7 @@ class ReplicatedData:
         args = self.inference.args
         for draws in self.parts():
             with self.inference.evaluating(derived_seed(self.seed, draws.start)):
-                programs = (self.inference.model, self._given_x(draws))
+                programs = (redrawn(self.inference.model), self._given_x(draws))
                 found = [self._drawn(program, draws, args) for program in programs]
             masked = [np.where(missing, np.nan, x) for x, missing in found]
             for pair in zip(*masked, strict=True):
@@ -116,17 +123,17 @@ class ReplicatedData:
             yield slice(start, min(start + step, self.num_samples))
 
     def _given_x(self, draws: slice) -> Program:
-        """The model with these draws of its latents given x."""
+        """The model with these draws of its latents given x, and the classes that are known."""
         values = {name: value[draws] for name, value in self.latents.items()}
         values |= {name: value[draws.start] for name, value in self.shared.items()}
-        return drawing(self.inference.model, values)
+        return redrawn(drawing(self.inference.model, values), self.known)
 
     def _drawn(
         self, program: Program, draws: slice, args: tuple[Tensor, ...]
     ) -> tuple[np.ndarray, np.ndarray]:
         """x as this program draws it, (S, N, *event), and which entries are missing."""
         count = draws.stop - draws.start
-        trace: Any = run_under_particles(redrawn(program), count, *args)
+        trace: Any = run_under_particles(program, count, *args)
         given = self.inference.data.x
         shape = (count, *given.shape)
         parts = {name: trace.nodes[name]["value"].double() for name in self.entries.places}
@@ -145,7 +152,7 @@ def _with_shared(
     k_hats: list[np.ndarray] = []
     with progress_bar(num_samples, "draws of z", unit="draws", progress=progress) as bar:
         for draw in range(num_samples):
-            own_seed = derived_seed(seed, draw)
+            own_seed = derived_seed(seed, draw, LATENTS)
             shared.append(_drawn_shared(inference, own_seed))
             # The first draw has as many particles as k-hat needs.
             num_particles = NUM_PARTICLES_GIVEN_SHARED if draw else NUM_PARTICLES
@@ -215,7 +222,7 @@ class Resampling:
             joint = trace_at_all_latents(terms, model, *block.args)
         sites = [site for site in sample_sites(joint) if is_local(site) and not site["is_observed"]]
         log_w = terms.log_weights.double().cpu().numpy()
-        values = {site["name"]: site["value"] for site in sites}
+        values = {site["name"]: with_known(site, joint) for site in sites}
         return log_w, values, {site["name"]: -1 - site["fn"].event_dim for site in sites}
 
 

@@ -136,6 +136,10 @@ def contrast(
     that it was trained on; a bad model costs power. What they test is exchangeability: a difference
     in spread, in covariates or in what is missing is a difference too.
 
+    A class that the model knows for some rows (Pyro's `obs_mask`) is kept: their latent
+    "y_unobserved" is the known class, x' is drawn with it, and its column is no predicted feature.
+    Latents outside the data plate are drawn from the guide, once for each draw of z.
+
     Predicted features follow z: an effect on one of them moves z, and with it all that z predicts.
     `observed` has the differences of x itself. Groups are not given to model or guide and must not
     have been: a covariate that is the group itself is refused. Axes of z are often arbitrary up to
@@ -187,7 +191,7 @@ def contrast(
     treat_alike(rows, "contrast")
     replicates = _replicates(inference, settings, progress)
     names = dimension_names({name: each.shape[2:] for name, each in replicates.latents.items()})
-    columns = _columns(rows)
+    columns = _drawn_columns(replicates)
     predicted = _predicted(replicates, settings, progress)
     expanded = (_expanded(part, columns) for part in predicted)
     compare = Compare(design, settings, progress)
@@ -270,6 +274,19 @@ def _predicted(
         for draws, context in parts:
             yield replicates.given_x(draws, context).reshape(-1, num_rows, data.event_shape.numel())
             bar.update(draws.stop - draws.start)
+
+
+def _drawn_columns(replicates: ReplicatedData) -> list[tuple[str, int, int | None]]:
+    """The columns that the model draws given z; a warning names the others."""
+    columns = _columns(replicates.inference.data)
+    are_drawn = replicates.entries.are_drawn.tolist()
+    left_out = ", ".join(repr(name) for name, place, _ in columns if not are_drawn[place])
+    if left_out:
+        warn_caller(
+            f"x has columns that the model does not draw given z, as a class known for some rows: "
+            f"the predicted features are without {left_out}"
+        )
+    return [column for column in columns if are_drawn[column[1]]]
 
 
 def _columns(data: Dataset) -> list[tuple[str, int, int | None]]:
