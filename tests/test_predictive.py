@@ -30,7 +30,7 @@ from ppl_vae.diagnostics import (
     reliability,
     to_datatree,
 )
-from ppl_vae.diagnostics.predictive import replicates
+from ppl_vae.diagnostics.predictive import latents_given_x
 from ppl_vae.diagnostics.predictive.cdf import below_and_at
 from ppl_vae.diagnostics.predictive.check import _default_statistics, _evaluate
 from ppl_vae.diagnostics.predictive.statistics import OF_ENTRIES, correlation
@@ -401,7 +401,9 @@ def by_repeat(statistic):
 def test_prior_predictive_p_values_are_uniform(likelihood, monkeypatch):
     """40 data sets of 30 rows: Kolmogorov-Smirnov at level 0.001; ties (counts) make p too large,
     never too small."""
-    monkeypatch.setattr(replicates, "NUM_PARTICLES", 50)  # of the posterior predictive, unused here
+    monkeypatch.setattr(
+        latents_given_x, "NUM_PARTICLES", 50
+    )  # of the posterior predictive, unused here
     model, x = simulated(likelihood, REPEATS * ROWS)
     own = {name: by_repeat(statistic) for name, statistic in OF_ENTRIES.items()}
     own["correlation"] = lambda x: np.array(

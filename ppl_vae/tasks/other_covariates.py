@@ -127,7 +127,8 @@ def counterfactual(
     whole_number(num_samples, "num_samples")
     inference = Inference(model, guide, data)
     other = inference.data.with_context(context)
-    replicates = ReplicatedData(inference, num_samples=num_samples, seed=seed)
+    sizes = {"num_samples": num_samples, "seed": seed}
+    replicates = ReplicatedData(inference, **sizes, progress=progress)
     parts = []
     with progress_bar(num_samples, "counterfactuals", unit="draws", progress=progress) as bar:
         for draws in replicates.under(other):

@@ -302,7 +302,8 @@ def predictive_check(
             "{'mean': np.nanmean}"
         )
     check_observed(model, rows)
-    replicates = ReplicatedData(inference, num_samples=num_samples, seed=seed)
+    sizes = {"num_samples": num_samples, "seed": seed}
+    replicates = ReplicatedData(inference, **sizes, progress=progress)
     drawn = []
     with progress_bar(num_samples, "replicates", unit="sets", progress=progress) as bar:
         for pair in replicates:
