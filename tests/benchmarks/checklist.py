@@ -58,7 +58,8 @@ the variance of the replicated rows shows it.) The encoder's lines are judged on
 a linear-Gaussian model, and on distorted ones.
 Columns: settings, with the number of runs so far. Cells: shares of the runs in which the line was
 judged. Lines with neither *look* nor *fail* in any run are not shown, nor are those that judge the
-guide of a fitted model, nor the comparison with plain models, which are as good for such rows. Shares of a few runs say little: the command below adds runs up to 200.
+guide of a fitted model, nor the comparison with plain models, which are as good for such rows.
+Shares of a few runs say little: the command below adds runs up to 200.
 
 `python tests/benchmarks/checklist.py`; runs are in `docs/checklist.json`."""
 
