@@ -139,6 +139,41 @@ def test_dependent_sites_are_averaged_over_their_draws():
     assert (np.abs(means.mean[:, 1] - np.linspace(-1, 1, 5)) < 4 * (2 / 50) ** 0.5).all()
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_a_mean_given_a_class_is_not_exact_where_two_draws_agree(seed):
+    """One row, y of probability 0.3 and z about 10 y: two draws of y agree with probability 0.58.
+    E z = 3 and sd z = sqrt(1 + 21); 5 standard errors of 2,000 draws."""
+
+    def guide(x):
+        with pyro.plate("data", len(x), dim=-1):
+            y = pyro.sample("y", dist.Bernoulli(torch.full((len(x),), 0.3)))
+            pyro.sample("z", dist.Normal(10 * y, 1.0))
+
+    means = latent_means(guide, torch.zeros(1, 1), num_particles=2000, seed=seed, **QUIET)
+    assert not means.exact
+    assert means.variance[0, 0] == 0 < means.variance[0, 1]
+    assert means.mean[0] == pytest.approx([0.3, 3], abs=5 * (22 / 2000) ** 0.5)
+    assert means.sd[0, 1] == pytest.approx(22**0.5, rel=0.1)
+
+
+def test_means_after_points_are_exact():
+    """A delta and a recorded value are not random; torch's own draws are, and have no site."""
+
+    def guide(x, noise=0.0):
+        with pyro.plate("data", len(x), dim=-1):
+            a = pyro.sample("a", dist.Delta(x[:, :2]).to_event(1))
+            centre = pyro.deterministic("centre", a.sum(-1) + noise * torch.randn_like(a[..., 0]))
+            pyro.sample("z", dist.Normal(centre, 2.0))
+
+    x = torch.randn(5, 2)
+    means = latent_means(guide, x, **QUIET)
+    assert means.exact
+    assert means.names == ("a[0]", "a[1]", "z")
+    assert np.allclose(means.mean, torch.cat([x, x.sum(-1, keepdim=True)], -1))
+    assert np.allclose(means.sd, [0, 0, 2])
+    assert not latent_means(lambda x: guide(x, noise=1.0), x, **QUIET).exact
+
+
 def test_too_few_data_or_draws_are_refused(bed):
     with pytest.raises(ValueError, match="the data have 1 row"):
         active_units(bed.model, bed.guide, bed.x[:1])

@@ -1,7 +1,7 @@
 """Means and sds of q(z given x) of every latent dimension, exact if q knows them."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,7 +12,8 @@ from ppl_vae.diagnostics.groups import rows_of_data, tree_of
 from ppl_vae.programs.inference import Inference
 from ppl_vae.programs.modules import require_callable
 from ppl_vae.programs.plates import require_no_inner_plates
-from ppl_vae.programs.sites import is_deterministic
+from ppl_vae.programs.rows_apart import is_point
+from ppl_vae.programs.sites import is_auxiliary, is_deterministic
 from ppl_vae.programs.traces import (
     PLATE,
     Program,
@@ -94,10 +95,12 @@ def latent_means(
 ) -> LatentMeans:
     """E_q[z given x] and sd: the distribution's own, or those of draws where they are not known.
 
-    With several latent sites the mean of one may depend on the draw of another; mean and sd are
-    then taken over the draws of both. Latents outside the data plate, which Pyro's joint AutoGuides
-    have too, are drawn anew for each draw. The model is not needed, so the guide is the first
-    argument.
+    A site's own mean and sd are those given what the guide drew before it. They are taken as they
+    are only if nothing random was drawn before (points, such as `pyro.deterministic` values and
+    deltas, are not random); else mean and sd are those of the draws. Latents that do not depend on
+    each other have exact means as dimensions of one site. Latents outside the data plate, which
+    Pyro's joint AutoGuides have too, are drawn anew for each draw. The model is not needed, so the
+    guide is the first argument.
 
     Args:
         guide: `Guide`, or any Pyro guide with a plate "data" at dim -1.
@@ -135,16 +138,15 @@ def _moments(
     guide: Program, args: tuple[Tensor, ...], num_particles: int
 ) -> tuple[Tensor, Tensor, Tensor, tuple[str, ...], bool]:
     """Means, their squared standard errors, sds, (B, D), names, and whether all means are exact."""
-    runs = _runs(guide, args, 2)
+    runs, first = _runs(guide, args, 2)
     shapes = {name: tuple(site["fn"].event_shape) for name, site in runs[0].items()}
-    means = {name: _own(runs, name, "mean") for name in shapes}
-    known = {name: (means[name], _own(runs, name, "variance")) for name in shapes}
+    known = {name: _own(runs, name) if name in first else (None, None) for name in shapes}
     if any(each is None for pair in known.values() for each in pair):
-        runs = _runs(guide, args, num_particles)
+        runs, _ = _runs(guide, args, num_particles)
     draws = {name: torch.cat([run[name]["value"] for run in runs]) for name in shapes}
     parts = [_site_moments(draws[name], *pair) for name, pair in known.items()]
     mean, variance, sd = (torch.cat(each, -1) for each in zip(*parts, strict=True))
-    exact = all(each is not None for each in means.values())
+    exact = all(own_mean is not None for own_mean, _ in known.values())
     return mean, variance, sd, dimension_names(shapes), exact
 
 
@@ -163,17 +165,35 @@ def _site_moments(
     return mean, torch.zeros_like(mean), spread.sqrt()
 
 
-def _runs(guide: Program, args: tuple[Tensor, ...], count: int) -> list[dict[str, Site]]:
-    """The latent sites inside the data plate, drawn `count` times.
+def _runs(
+    guide: Program, args: tuple[Tensor, ...], count: int
+) -> tuple[list[dict[str, Site]], list[str]]:
+    """The latent sites inside the data plate, drawn `count` times, and those that come first.
 
     Particles share the latents outside the plate: where there are some, each draw is a run.
     """
     trace = run_under_particles(guide, count, *args)
     require_no_inner_plates(trace, "a mean of a row's latents")
     latents = [site for site in sample_sites(trace) if not site["is_observed"]]
+    first = [name for name in _local_sites(trace) if name in _before_chance(latents)]
     if all(is_local(site) or is_deterministic(site) for site in latents):
-        return [_local_sites(trace)]
-    return [_local_sites(run_under_particles(guide, 1, *args)) for _ in range(count)]
+        return [_local_sites(trace)], first
+    runs = [_local_sites(run_under_particles(guide, 1, *args)) for _ in range(count)]
+    return runs, first
+
+
+def _before_chance(latents: list[Site]) -> list[str]:
+    """Names of the latents that no random one comes before: their distributions are fixed.
+
+    That draws of one latent change nothing about another does not tell: two classes may be equal by
+    chance.
+    """
+    names = []
+    for site in latents:
+        names.append(site["name"])
+        if not is_point(site["fn"]):
+            break
+    return names
 
 
 def _local_sites(trace: Any) -> dict[str, Site]:
@@ -181,7 +201,7 @@ def _local_sites(trace: Any) -> dict[str, Site]:
     sites = [
         site
         for site in sample_sites(trace)
-        if is_local(site) and not (site["infer"] or {}).get("is_auxiliary")
+        if is_local(site) and not (site["is_observed"] or is_auxiliary(site))
     ]
     if not sites:
         raise ValueError(
@@ -191,16 +211,21 @@ def _local_sites(trace: Any) -> dict[str, Site]:
     return {site["name"]: site for site in sites}
 
 
-def _own(
-    runs: list[dict[str, Site]], name: str, moment: Literal["mean", "variance"]
-) -> Tensor | None:
-    """The distribution's mean or variance, (B, *event), if it depends on no other draw."""
-    try:
-        value = torch.cat([getattr(run[name]["fn"], moment) for run in runs])
-    except (NotImplementedError, AttributeError):
-        return None
-    known = bool(value.isfinite().all()) and torch.equal(value[0], value[1])
-    return value[0] if known else None
+def _own(runs: list[dict[str, Site]], name: str) -> tuple[Tensor | None, Tensor | None]:
+    """The distribution's mean and variance, (B, *event) each, if it has them.
+
+    A guide may draw without a site (`torch.randn`): two draws then differ.
+    """
+    found: list[Tensor | None] = []
+    for moment in ("mean", "variance"):
+        try:
+            value = torch.cat([getattr(run[name]["fn"], moment) for run in runs])
+        except (NotImplementedError, AttributeError):
+            found.append(None)
+            continue
+        known = bool(value.isfinite().all()) and torch.equal(value[0], value[1])
+        found.append(value[0] if known else None)
+    return found[0], found[1]
 
 
 def dimension_names(shapes: dict[str, tuple[int, ...]]) -> tuple[str, ...]:
