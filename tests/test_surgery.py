@@ -255,6 +255,58 @@ def test_covariates_in_the_prior_are_refused_and_others_are_not():
         elbo_surgery(other, guide, data, **QUIET)
 
 
+@pytest.mark.parametrize("part", ["all", "half"])
+def test_the_priors_of_all_latents_are_compared_over_all_rows(part, monkeypatch):
+    """z ~ N(u + c, 1) after u ~ N(0, 1), c by row or by block of rows: none is one prior."""
+    c = torch.arange(4.0) if part == "all" else torch.tensor([0.0, 0.0, 1.0, 1.0])
+    monkeypatch.setattr(surgery, "rows_per_chunk", lambda *_: 2)
+
+    def latents(c):
+        u = pyro.sample("u", dist.Normal(torch.zeros(len(c)), 1.0))
+        return pyro.sample("z", dist.Normal(u + c[:, 0], 1.0))
+
+    def guide(x, c):
+        with pyro.plate("data", len(x), dim=-1):
+            latents(c)
+
+    def model(x, c):
+        with pyro.plate("data", len(x), dim=-1):
+            z = latents(c)
+            pyro.sample("x", dist.Normal(z[..., None], 1.0).to_event(1), obs=x)
+
+    data = pv.Dataset(torch.zeros(4, 1), context=c)
+    with pytest.raises(ValueError, match=r"the prior of 'z' differs .* \(by their covariates\)"):
+        elbo_surgery(model, guide, data, **QUIET)
+    same = pv.Dataset(torch.zeros(4, 1), context=torch.ones(4))
+    assert np.allclose(elbo_surgery(model, guide, same, **QUIET).marginal_kl, 0, atol=1e-5)
+
+
+def test_a_class_that_the_model_marks_is_summed_out_of_the_prior():
+    """p(z) is a mixture over y, the same for all rows; q(z given x) is p(z): all parts are 0. By
+    dimension nothing is known, and a prior that differs by x is named without covariates."""
+    weights, means = torch.tensor([0.3, 0.7]), torch.tensor([-2.0, 3.0])
+
+    def model(x, shift=0.0):
+        with pyro.plate("data", len(x), dim=-1):
+            y = pyro.sample("y", dist.Categorical(weights), infer={"enumerate": "parallel"})
+            z = pyro.sample("z", dist.Normal(means[y] + shift, 1.0))
+            pyro.sample("x", dist.Normal(z[..., None], 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x), dim=-1):
+            mixture = dist.Categorical(weights.expand(len(x), 2))
+            parts = dist.Normal(means.expand(len(x), 2), 1.0)
+            pyro.sample("z", dist.MixtureSameFamily(mixture, parts))
+
+    x = torch.arange(4.0)[:, None]
+    found = elbo_surgery(model, guide, x, **QUIET)
+    for name in ("rate", "marginal_kl", "mutual_information"):
+        assert np.allclose(getattr(found, name), 0, atol=1e-5)
+    assert np.isnan(found.dimension_kl).all()
+    with pytest.raises(ValueError, match=r"the prior of 'z' differs between rows \(by x, a mask"):
+        elbo_surgery(lambda x: model(x, x[:, 0]), guide, x, **QUIET)
+
+
 def test_what_it_is_not_for_is_one_clear_error():
     with pytest.raises(ValueError, match="the data have 1 row"):
         elbo_surgery(standard_model, mean_field, CENTRES[:1])

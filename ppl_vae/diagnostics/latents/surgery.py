@@ -15,10 +15,18 @@ from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.diagnostics.groups import rows_of_data, tree_of
 from ppl_vae.diagnostics.latents.means import dimension_names
 from ppl_vae.diagnostics.latents.rate import joined, standard_error
-from ppl_vae.programs.inference import Inference, rows_per_chunk, treat_alike
+from ppl_vae.programs.inference import Block, Inference, rows_per_chunk, treat_alike
 from ppl_vae.programs.plates import require_no_inner_plates
 from ppl_vae.programs.sites import is_local, per_datum, sample_sites
-from ppl_vae.programs.traces import PARTICLES, LogTerms, Program, Site
+from ppl_vae.programs.traces import (
+    PARTICLES,
+    LogTerms,
+    Program,
+    Site,
+    drawing,
+    log_terms,
+    particles_of,
+)
 from ppl_vae.runtime.display import Shown
 from ppl_vae.runtime.progress import progress_bar
 from ppl_vae.runtime.text import table
@@ -210,9 +218,14 @@ def elbo_surgery(
             f"the data have {len(inference)} row; give at least 2 for a mixture over rows"
         )
     parts = []
+    priors = []  # of all rows, at the draws of the first one
     for block in inference.blocks(rows_per_chunk(len(inference), num_particles), seed=seed):
         with block.evaluating():
-            parts.append(_densities(block.terms(num_particles)))
+            terms = block.terms(num_particles)
+            parts.append(_densities(terms))
+            first = {name: value[:, :1] for name, value in parts[0][0].items()}
+            priors.append(_prior_at(first, block, terms))
+    _require_one_prior(joined(priors, 1), inference.data)
     values, found, names = zip(*parts, strict=True)
     draws = joined(values, 1)
     densities = joined(found, 1) | _mixture(inference, draws, len(names[0]), progress)
@@ -233,22 +246,47 @@ def _densities(terms: LogTerms) -> tuple[dict[str, Tensor], Densities, tuple[str
     priors = [terms.model_trace.nodes[name] for name in terms.prior_sites]
     if not priors:
         raise ValueError("the model has no latent site, so its rate is 0: give one with latents")
-    # The draws of the first row must have the same density under the priors of all rows.
-    first: Site = priors[0]
-    log_p = first["fn"].log_prob(first["value"][:, :1].expand_as(first["value"]))
-    if not torch.allclose(log_p, log_p[:, :1].expand_as(log_p), rtol=1e-4):
-        raise ValueError(
-            f"the prior of {first['name']!r} differs between rows (by their covariates), so q(z) "
-            "cannot be compared with one prior: give rows with equal covariates"
-        )
     densities = {
         "log_q": terms.log_q,
         "log_prior": terms.log_prior,
         "log_likelihood": terms.log_likelihood,
-        "prior_dims": _by_dimension(priors),
+        "prior_dims": _prior_by_dimension(terms, priors),
     }
     shapes = {site["name"]: tuple(site["fn"].event_shape) for site in priors}
     return {name: site["value"] for name, site in sites.items()}, densities, dimension_names(shapes)
+
+
+def _prior_by_dimension(terms: LogTerms, priors: list[Site]) -> Tensor:
+    """Log-density of each dimension under the prior; NaN where it is a sum over other latents."""
+    found = _by_dimension(priors)
+    summed = any(site["name"] in terms.summed for site in priors)
+    return torch.full_like(found, torch.nan) if summed else found
+
+
+def _prior_at(draws: dict[str, Tensor], block: Block, terms: LogTerms) -> dict[str, Tensor]:
+    """Log-density under the prior of each of these rows at latents (K, 1, *event), by site."""
+    at_draws = {name: z.expand(-1, len(block), *z.shape[2:]) for name, z in draws.items()}
+    model, guide = block.inference.programs
+    found = log_terms(
+        model,
+        drawing(guide, at_draws),
+        *block.args,
+        num_particles=terms.log_q.shape[0],
+        max_plate_nesting=particles_of(terms.guide_trace).max_plate_nesting,
+    )
+    return found.prior_sites
+
+
+def _require_one_prior(found: dict[str, Tensor], data: Dataset) -> None:
+    """Raise unless the same draws have the same density under the priors of all rows."""
+    for name, log_p in found.items():
+        if torch.allclose(log_p, log_p[:, :1].expand_as(log_p), rtol=1e-4, atol=1e-4):
+            continue
+        cause = "their covariates" if data.context is not None else "x, a mask or a value of theirs"
+        raise ValueError(
+            f"the prior of {name!r} differs between rows (by {cause}), so q(z) cannot be compared "
+            "with one prior: give rows with equal ones"
+        )
 
 
 def _by_dimension(sites: list[Site]) -> Tensor:
