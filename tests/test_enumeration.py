@@ -16,11 +16,14 @@ from torch import nn
 
 import ppl_vae as pv
 from ppl_vae import objectives
+from ppl_vae.diagnostics import rate_distortion
 from ppl_vae.evidence import AIS, Defensive, ImportanceSampling
 from ppl_vae.hmc import HMC
 from ppl_vae.hmc.target import LogJoint
 from ppl_vae.programs.discrete import cases
 from ppl_vae.programs.traces import log_terms
+from ppl_vae.refinement import GradientRefinement
+from ppl_vae.tasks.anomaly import LikelihoodRegret, LogEvidence
 
 SHARES = torch.tensor([0.2, 0.3, 0.5], dtype=torch.float64)
 MEANS = torch.tensor([-2.0, 0.0, 3.0], dtype=torch.float64)
@@ -152,6 +155,43 @@ def test_annealing_sums_discrete_latents_out(name, method):
 def test_labels_are_used_where_they_are_given(method):
     evidence = pv.log_evidence(Classes(), ClassesGuide(), LABELLED, method, progress=False)
     assert agrees(evidence, LABELLED)
+
+
+def overconfident(x):
+    """q(z given x, y) exact, and q(y given x) = (1e-6, 1e-6, 1 - 2e-6) everywhere."""
+    variance = 1 / (1 + NOISE**-2)
+    shares = torch.tensor([1e-6, 1e-6, 1 - 2e-6], dtype=torch.float64)
+    with pyro.plate("data", len(x), dim=-1):
+        y = pyro.sample("y", dist.Categorical(shares.expand(len(x), 3)))
+        mean = variance * (MEANS[y] + (x[:, 0] - 0.3 * MEANS[y]) / NOISE**2)
+        pyro.sample("z", dist.Normal(mean, variance**0.5))
+
+
+def test_anomaly_scores_sum_discrete_latents_out():
+    """With q(z given x, y) exact, weights that sum y out are p(x), without noise; there is no
+    regret but for three steps of refinement (one that had q(y given x) would have 13 nats)."""
+    data = pv.Dataset(X)
+    pair = (plain_model, overconfident)
+    score = LogEvidence(num_particles=3, refinement=None)
+    assert np.allclose(score.oddness(*pair, data, progress=False), -log_p(X), atol=1e-6)
+    regret = LikelihoodRegret(3, GradientRefinement(num_steps=3))
+    assert np.allclose(regret.oddness(*pair, data[:2], progress=False), 0, atol=0.05)
+
+
+def test_rate_and_distortion_weigh_discrete_latents_by_q():
+    """sum_y q(y) (log p(x, y) - log q(y)), without noise; the evidence has log p(x) itself."""
+    pair = (plain_model, overconfident)
+    q = torch.tensor([1e-6, 1e-6, 1 - 2e-6], dtype=torch.float64)[:, None]
+    exact = (q * (log_joint_of(X) - q.log())).sum(0)
+    found = rate_distortion(*pair, X, num_particles=5, progress=False)
+    assert np.allclose(found.elbo, exact, atol=1e-6)
+    assert np.allclose(found.rate + found.distortion, -found.elbo)
+    assert (found.elbo_se < 1e-6).all()
+    evidence = pv.log_evidence(*pair, X, num_particles=30, progress=False)
+    assert np.allclose(evidence.elbo, log_p(X), atol=1e-6)
+    assert (evidence.elbo - found.elbo > -1e-6).all()
+    assert cases.draws_discrete(plain_guide, X)
+    assert not cases.draws_discrete(z_guide, X)
 
 
 def test_sums_have_less_noise_than_draws():

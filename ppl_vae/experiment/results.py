@@ -33,6 +33,8 @@ from ppl_vae.experiment.saved.trained import TrainedRun
 from ppl_vae.families.likelihoods import Columns
 from ppl_vae.guide import Guide
 from ppl_vae.model import Model
+from ppl_vae.programs.discrete.cases import draws_discrete
+from ppl_vae.programs.inference import Inference
 from ppl_vae.programs.modules import evaluating, modules_of, place
 from ppl_vae.runtime.checks import one_line
 from ppl_vae.runtime.files import write_tree, write_whole
@@ -88,9 +90,13 @@ def measure(
     units = active_units(model, guide, alike, **options) if len(held_out) > 1 else None
     checks = dict(evidence.checks)
     is_refined = checks.pop("refined", np.zeros(1))
-    # ELBO, KL and distortion are those of the encoder's own draws.
+    # ELBO, KL and distortion are those of the encoder's own draws. The evidence has more of them,
+    # but sums discrete latents without q(y given x).
+    first = Inference(model, guide, held_out).block(slice(0, 1), seed=0)
+    with first.evaluating():
+        is_summed = draws_discrete(first.inference.guide, *first.args)
     is_encoders = table.method.keywords.get("proposal") == "guide" and not is_refined.any()
-    elbo = evidence.elbo if is_encoders else parts.elbo
+    elbo = evidence.elbo if is_encoders and not is_summed else parts.elbo
 
     def mean(values: np.ndarray) -> float:
         return float(np.average(values, weights=evidence.weights))

@@ -13,8 +13,9 @@ from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.diagnostics.groups import rows_of_data, tree_of
 from ppl_vae.diagnostics.latents.means import latent_means
 from ppl_vae.objectives.mean_field import kl_per_dimension as sites_per_dimension
-from ppl_vae.programs.inference import Inference, rows_per_chunk, treat_alike
-from ppl_vae.programs.traces import LogTerms, Program
+from ppl_vae.programs.discrete.cases import cases_of
+from ppl_vae.programs.inference import Block, Inference, rows_per_chunk, treat_alike
+from ppl_vae.programs.traces import Program
 from ppl_vae.runtime.checks import real_number
 from ppl_vae.runtime.display import Shown
 from ppl_vae.runtime.text import counted
@@ -264,7 +265,10 @@ def rate_distortion(
     """Rate and distortion per observation, by Monte Carlo.
 
     Both come from the same K draws, so they add up to -ELBO exactly. A rate near 0 for all rows is
-    posterior collapse. Global latents are left out.
+    posterior collapse. Global latents are left out. Discrete latents y of the guide (1,000 values
+    at most) take each of their values, weighed by q(y given x): this is the ELBO of
+    `EnumeratedELBO`. That of `log_evidence` is at least as large, since it sums p(x, y, z) over y
+    without q(y given x); they are equal where q(y given x) is p(y given x, z).
 
     Args:
         model: `Model`, or any Pyro model with a plate "data" at dim -1.
@@ -292,18 +296,27 @@ def rate_distortion(
     """
     inference = Inference(model, guide, data)
     treat_alike(inference.data, "the printed mean")
-    found = _reduced(_rate_and_distortion, inference, num_particles, seed, progress)
+
+    def parts(block: Block) -> dict[str, Tensor]:
+        return _rate_and_distortion(block, num_particles)
+
+    found = _reduced(parts, inference, num_particles, seed, progress)
     return RateDistortion(**found, num_particles=num_particles, coords=rows_of_data(inference.data))
 
 
-def _rate_and_distortion(terms: LogTerms) -> dict[str, Tensor]:
+def _rate_and_distortion(block: Block, num_particles: int) -> dict[str, Tensor]:
+    """Means over the draws and their errors, (B,) each."""
+    terms = block.terms(num_particles)
+    cases = cases_of(terms, *block.inference.programs, *block.args)
+    runs = (terms,) if cases is None else cases.terms
     draws = {
-        "rate": (terms.log_q - terms.log_prior).double(),
-        "distortion": -terms.log_likelihood.double(),
-        "elbo": terms.log_weights.double(),
+        "rate": [(each.log_q - each.log_prior).double() for each in runs],
+        "distortion": [-each.log_likelihood.double() for each in runs],
+        "elbo": [each.log_weights.double() for each in runs],
     }
-    errors = {f"{name}_se": standard_error(values) for name, values in draws.items()}
-    return {name: values.mean(0) for name, values in draws.items()} | errors
+    found = {name: cases.mean(each) if cases else each[0] for name, each in draws.items()}
+    errors = {f"{name}_se": standard_error(values) for name, values in found.items()}
+    return {name: values.mean(0) for name, values in found.items()} | errors
 
 
 def standard_error(draws: Tensor) -> Tensor:
@@ -354,14 +367,14 @@ def kl_per_dimension(
         (3, 2)
     """
 
-    def kl(terms: LogTerms) -> dict[str, Tensor]:
-        return {"kl": sites_per_dimension(terms).mean(0).double()}
+    def kl(block: Block) -> dict[str, Tensor]:
+        return {"kl": sites_per_dimension(block.terms(num_particles)).mean(0).double()}
 
     return _reduced(kl, Inference(model, guide, data), num_particles, seed, progress)["kl"]
 
 
 def _reduced(
-    reduce: Callable[[LogTerms], dict[str, Tensor]],
+    reduce: Callable[[Block], dict[str, Tensor]],
     inference: Inference,
     num_particles: int,
     seed: int,
@@ -373,7 +386,7 @@ def _reduced(
     blocks = inference.blocks(rows, seed=seed, title="rate and distortion", progress=progress)
     for block in blocks:
         with block.evaluating():
-            parts.append(reduce(block.terms(num_particles)))
+            parts.append(reduce(block))
     return {name: values.cpu().numpy() for name, values in joined(parts).items()}
 
 

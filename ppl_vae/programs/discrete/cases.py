@@ -19,7 +19,7 @@ from ppl_vae.programs.sites import (
     is_local,
     sample_sites,
 )
-from ppl_vae.programs.traces import LogTerms, drawing, log_terms, particles_of
+from ppl_vae.programs.traces import LogTerms, drawing, log_terms, particles_of, run_under_particles
 
 __all__ = [
     "MOST_CASES",
@@ -27,6 +27,7 @@ __all__ = [
     "cases_of",
     "discrete_latents",
     "drawn_at",
+    "draws_discrete",
     "marginal_log_weights",
     "values_of",
 ]
@@ -72,6 +73,11 @@ class Cases:
     def by_value(self, runs: Iterable[Tensor]) -> Tensor:
         """Numbers of each run, (values x K, B), as (values, K, B)."""
         return torch.cat(list(runs)).unflatten(0, (-1, self.num_particles))
+
+    def mean(self, runs: Iterable[Tensor]) -> Tensor:
+        """Numbers of each run, (values x K, B), weighed by q(y given x), (K, B)."""
+        share = self.log_q_discrete.double().exp()
+        return (share * torch.where(share > 0, self.by_value(runs), 0.0)).sum(0)
 
     def _log_q_discrete(self, terms: LogTerms) -> Tensor:
         """log q(y given x) of one run, (values x K, B)."""
@@ -200,6 +206,23 @@ def discrete_latents(sites: list[Site]) -> dict[str, Tensor]:
     found = {name: values for name, values in known.items() if values is not None}
     too_many = math.prod(map(len, found.values())) > MOST_CASES
     return {} if too_many else found
+
+
+def draws_discrete(guide: Program, *args: Any) -> bool:
+    """Whether a guide draws discrete latents of so few values that they are summed out.
+
+    Args:
+        guide: The guide.
+        args: Its arguments.
+
+    Example:
+        >>> from ppl_vae import beds
+        >>> bed = beds.linear_gaussian(num_data=3)
+        >>> draws_discrete(bed.guide, bed.x)
+        False
+    """
+    sites = sample_sites(run_under_particles(guide, 1, *args))
+    return bool(discrete_latents([site for site in sites if not site["is_observed"]]))
 
 
 def values_of(site: Site) -> Tensor | None:

@@ -9,6 +9,7 @@ import numpy as np
 from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.evidence import Evidence, evidence_interval, reduce_log_weights
 from ppl_vae.hmc import HMC
+from ppl_vae.importance import EAGER
 from ppl_vae.programs.inference import Inference, rows_per_chunk
 from ppl_vae.programs.traces import Program
 from ppl_vae.refinement import GradientRefinement, refine
@@ -50,9 +51,9 @@ class LogEvidence:
     encoder serves it badly. All rows share one set of random numbers, and weights are computed row
     by row: order and company of a row change nothing, up to rounding. Other refinements than by
     gradients, and posteriors that do not draw from normals (Student's t, mixtures), go row by row,
-    which is slow. Discrete latents need `refinement=None`. log p(x) of a
-    row with missing entries is that of its observed ones, and larger the fewer they are. In many
-    dimensions rows without structure may have a larger log p(x) than those of training.
+    which is slow. Discrete latents are summed out, as in `log_evidence`. log p(x) of a row with
+    missing entries is that of its observed ones, and larger the fewer they are. In many dimensions
+    rows without structure may have a larger log p(x) than those of training.
 
     Args:
         num_particles: Draws K of each row.
@@ -141,8 +142,10 @@ class LogEvidence:
         inference = Inference(model, guide, data)
         seed = derived_seed(self.seed, DRAWS)
         for row in range(len(inference)):
-            terms = inference.block(slice(row, row + 1), seed).terms(self.num_particles)
-            yield terms.log_weights.cpu().numpy()
+            block = inference.block(slice(row, row + 1), seed)
+            with block.evaluating():
+                found = EAGER(inference.model, inference.guide, block.args, self.num_particles)
+            yield found.cpu().numpy()
 
 
 @dataclass(frozen=True)
@@ -249,7 +252,8 @@ class LikelihoodRegret(LogEvidence):
     It does not compare log p(x) of different rows, and so survives where log p(x) itself prefers
     rows without structure. It measures the encoder, which has to generalise to new rows of the same
     law; where the encoder is exact it is zero. Both ELBOs are means over the same number of
-    particles.
+    particles, with discrete latents summed out, as in `log_evidence`: q(y given x) of a discrete
+    latent y is in neither.
 
     Args:
         num_particles: Draws K of each row.
