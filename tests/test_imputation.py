@@ -688,3 +688,32 @@ def test_a_forgotten_covariate_is_told_with_its_remedy():
     for given in (frame, frame.drop(columns="age")):
         with pytest.raises(ValueError, match=r"Dataset\(.*context=\["):
             drawn(given, *programs)
+
+
+def class_of_the_hidden_entry(x):
+    """y of (0.6, 0.4), x_1 ~ N(0, 1) whatever y is, x_2 ~ N(-3 or 3, 1)."""
+    shares, centres = torch.tensor([0.6, 0.4]), torch.tensor([[0.0, -3.0], [0.0, 3.0]])
+    with pyro.plate("data", len(x), dim=-1):
+        y = pyro.sample("y", dist.Categorical(shares))
+        fn, seen = observed_part(dist.Normal(centres[y], 1.0).to_event(1), x)
+        pyro.sample("x", fn, obs=seen)
+
+
+def sure_of_the_class(x):
+    with pyro.plate("data", len(x), dim=-1):
+        pyro.sample("y", dist.Categorical(torch.tensor([1 - 1e-4, 1e-4]).expand(len(x), 2)))
+
+
+def test_draws_of_one_class_are_not_reliable_where_the_other_is_left_out():
+    """The weights of 200 draws of y = 0 are equal. p^2 / q summed over y is 0.36 + 0.16 / 1e-4."""
+    x = torch.tensor([[0.5, NAN], [-1.0, NAN]])
+    given = {"num_imputations": 5, **QUIET}
+    pair = (class_of_the_hidden_entry, sure_of_the_class)
+    with pytest.warns(UserWarning, match="2 rows"):
+        found = pv.impute(*pair, x, method="importance", num_particles=200, **given)
+    assert not found.rows["reliable"].any()
+    draws = 1000 / (0.36 / (1 - 1e-4) + 0.16 / 1e-4)
+    assert found.served.ess == pytest.approx(draws, rel=1e-3)
+    refined = pv.impute(*pair, x, num_particles=1000, **given)
+    assert refined.rows["reliable"].all()
+    assert np.allclose(refined.mean[:, 1], -0.6, atol=5 * 3.1 / 1000**0.5)

@@ -1,5 +1,6 @@
 """How z is drawn given the observed entries of a row, and the missing entries given z."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -17,6 +18,7 @@ from ppl_vae.evidence.defensive import mixture_terms
 from ppl_vae.evidence.pareto import GOOD_K
 from ppl_vae.families.missing import completed
 from ppl_vae.hmc import HMC, LogJoint
+from ppl_vae.programs.discrete.cases import cases_of
 from ppl_vae.programs.discrete.given_x import trace_at_all_latents
 from ppl_vae.programs.inference import PAIRS_PER_CHUNK, Block, Inference
 from ppl_vae.programs.masks import COMPLETED
@@ -52,7 +54,8 @@ class Drawn(NamedTuple):
     """T draws of the n missing entries of B rows, which belong to several imputations.
 
     x is (T, n), log_weights (T, B); `chosen` is the draw that each imputation takes, (imputations,
-    B), and r_hat and ess are those of chains, (B,), None of particles.
+    B), and r_hat and ess are those of chains, (B,), None of particles. `worth` is the share of
+    particles that discrete latents leave effective, (B,), None without them.
     """
 
     x: Tensor
@@ -60,6 +63,7 @@ class Drawn(NamedTuple):
     chosen: np.ndarray
     r_hat: np.ndarray | None = None
     ess: np.ndarray | None = None
+    worth: np.ndarray | None = None
 
 
 class Method(Protocol):
@@ -114,7 +118,12 @@ class Importance:
         sets = [self._set(block, group, number, entries) for number in group.imputations]
         x, log_weights, chosen = zip(*sets, strict=True)
         firsts = self.num_particles * np.arange(len(sets))
-        return Drawn(torch.cat(x), torch.cat(log_weights), np.stack(chosen) + firsts[:, None])
+        return Drawn(
+            x=torch.cat(x),
+            log_weights=torch.cat(log_weights),
+            chosen=np.stack(chosen) + firsts[:, None],
+            worth=_worth(block, self.proposals(block, group)),
+        )
 
     def proposals(self, block: Block, group: Group) -> list[tuple[Program, int]]:
         """Guides, with the number of particles of each."""
@@ -264,8 +273,36 @@ def _of_weights(parts: list[Drawn], log_weights: Tensor, num_imputations: int) -
     evidence = reduce_log_weights(log_weights.cpu().numpy())
     dead = torch.stack([part.log_weights.isneginf().all(0) for part in parts]).any(0)
     k_hat = np.where(dead.cpu().numpy(), np.inf, evidence.pareto_k)
-    is_reliable = (k_hat <= GOOD_K) & (evidence.ess >= FEWEST_EFFECTIVE * num_imputations)
-    return Judged(k_hat, evidence.ess, np.full(len(k_hat), np.nan), is_reliable)
+    ess = evidence.ess
+    worth = [len(part.x) * part.worth for part in parts if part.worth is not None]
+    if worth:
+        ess = np.minimum(ess, np.sum(worth, axis=0))
+    is_reliable = (k_hat <= GOOD_K) & (ess >= FEWEST_EFFECTIVE * num_imputations)
+    return Judged(k_hat, ess, np.full(len(k_hat), np.nan), is_reliable)
+
+
+def _worth(block: Block, proposals: list[tuple[Program, int]]) -> np.ndarray | None:
+    """1 / sum_y p(y given x)^2 / q(y given x) over all values of discrete latents, (B,), or None.
+
+    Weights of the draws do not show a value that was never drawn.
+    """
+    model = block.inference.model
+    args = block.args
+    log_w, log_q = [], []
+    with block.evaluating():
+        for guide, count in proposals:
+            cases = cases_of(
+                log_terms(model, guide, *args, num_particles=count), model, guide, *args
+            )
+            if cases is None:
+                return None
+            log_w.append(cases.log_weights.double().logsumexp(1))
+            log_q.append(cases.log_q_discrete.double().logsumexp(1))
+    num_draws = sum(count for _, count in proposals)
+    log_p = log_w[0].log_softmax(0)
+    ratios = 2 * log_p - torch.stack(log_q).logsumexp(0) + math.log(num_draws)
+    total = torch.where(log_p > -torch.inf, ratios, -torch.inf).logsumexp(0)
+    return torch.exp(-total).nan_to_num(0.0, posinf=0.0).cpu().numpy()
 
 
 def _of_chains(parts: list[Drawn]) -> Judged | None:
