@@ -21,6 +21,8 @@ from ppl_vae import (
     objectives,
     refine,
     sample_posterior,
+    seeded,
+    simulate,
 )
 from ppl_vae.evidence import AIS, ChiUpperBound, Defensive, ImportanceSampling
 from ppl_vae.refinement import GradientRefinement
@@ -283,3 +285,70 @@ def test_a_latent_masked_in_one_program_alone_is_refused(masks_model):
         match="latent site 'z' is masked for row 1 in the (model|guide) and not in the other",
     ):
         log_weights(model, guide, x)
+
+
+NAMES_OF_LATENTS = ["g", "m", "x_completed"]
+
+
+def program_with_latent(name, in_plate):
+    """x = latent + z + noise, with the latent at a site of this name; inside the plate a coin."""
+
+    def model(x):
+        w = None if in_plate else pyro.sample(name, dist.Normal(torch.tensor(3.0), 1.0))
+        with pyro.plate("data", len(x), dim=-1):
+            if in_plate:
+                w = pyro.sample(name, dist.Bernoulli(0.5 * torch.ones(2)).to_event(1))
+            z = pyro.sample("z", dist.Normal(0.0, 1.0)).unsqueeze(-1)
+            pyro.sample("x", dist.Normal(w + z.expand(len(x), 2), 1.0).to_event(1), obs=x)
+
+    return model
+
+
+@pytest.mark.parametrize("in_plate", [True, False])
+@pytest.mark.parametrize("name", NAMES_OF_LATENTS[1:])
+def test_a_latent_may_have_the_name_of_a_missingness_models_site(name, in_plate):
+    data = Dataset(torch.zeros(5, 2))
+    expected, latents = simulate(program_with_latent("g", in_plate), data)
+    found, others = simulate(program_with_latent(name, in_plate), data)
+    assert torch.equal(found.x, expected.x)
+    assert torch.equal(others[name], latents["g"])
+
+
+def test_x_may_be_observed_at_a_site_with_the_name_of_a_mask():
+    """The sleep phase looks for the draw of x, and the mask of x is none."""
+
+    def pair(name):
+        def model(x):
+            with pyro.plate("data", len(x), dim=-1):
+                z = pyro.sample("z", dist.Normal(0.0, 1.0)).unsqueeze(-1)
+                pyro.sample(name, dist.Normal(z.expand(*z.shape[:-1], 2), 1.0).to_event(1), obs=x)
+
+        def guide(x):
+            shift = pyro.param("shift", torch.tensor(0.3))
+            with pyro.plate("data", len(x), dim=-1):
+                pyro.sample("z", dist.Normal(shift * x.sum(-1), 1.0))
+
+        return model, guide
+
+    losses = []
+    for name in ("x", "m"):
+        pyro.clear_param_store()
+        with seeded(0):
+            loss = objectives.WakeSleep().differentiable_loss(*pair(name), torch.ones(3, 2))
+        losses.append(loss.item())
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("name", NAMES_OF_LATENTS)
+def test_chains_follow_a_latent_of_any_name(name):
+    def guide(x):
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample(name, dist.Normal(x[:, 0], 1.0))
+
+    def model(x):
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample(name, dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x[:, 0])
+
+    draws = sample_posterior(model, guide, torch.ones(2, 1), sampler=HMC(4, 2, num_leapfrog=2))
+    assert draws[name].shape[-1] == 2

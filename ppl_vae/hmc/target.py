@@ -10,7 +10,7 @@ from torch.distributions import biject_to, constraints
 
 from ppl_vae.programs.discrete.cases import all_cases, discrete_latents
 from ppl_vae.programs.discrete.contraction import enumerating, marked_sites, sum_out
-from ppl_vae.programs.masks import COMPLETED, with_all_entries
+from ppl_vae.programs.masks import completed_x, with_all_entries
 from ppl_vae.programs.plates import plates_first, rows_first
 from ppl_vae.programs.sites import global_log_prob, is_local, per_datum, sample_sites
 from ppl_vae.programs.traces import LogTerms, Program, particles_of
@@ -148,7 +148,7 @@ class LogJoint:
         self.cases = all_cases(found, terms.model_trace)
         summed = found.keys() | (terms.summed - terms.prior_sites.keys())
         nodes = {site["name"]: site for site in latents if site["name"] not in summed}
-        if COMPLETED in terms.model_trace.nodes:
+        if completed_x(terms.model_trace) is not None:
             raise ValueError(
                 "the model draws missing entries with each particle, so that log p(x, z) is known "
                 "up to noise: use ImportanceSampling, or a model without missingness="

@@ -11,7 +11,7 @@ from ppl_vae.objectives.elbo import TraceELBO
 from ppl_vae.objectives.gradients.pathwise import Coefficients, Gradient
 from ppl_vae.objectives.importance_weighted import IWAE
 from ppl_vae.objectives.target import Target
-from ppl_vae.programs.masks import MASK, missing_from
+from ppl_vae.programs.masks import is_mask_of_x, missing_from
 from ppl_vae.programs.particles import Site
 from ppl_vae.programs.sites import redrawn
 from ppl_vae.programs.traces import LogTerms, Program, sample_sites
@@ -155,7 +155,7 @@ def sleep(model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
 def _drawn_x(drawn: list[Site], x: Tensor) -> Tensor:
     """The model's draw in place of x, missing where x is, or where the model draws a mask."""
     observed = [
-        site for site in drawn if site["name"] != MASK and not site["infer"].get("_deterministic")
+        site for site in drawn if not is_mask_of_x(site) and not site["infer"].get("_deterministic")
     ]
     if len(observed) != 1 or observed[0]["value"].shape != x.shape:
         found = ", ".join(f"{s['name']!r} of shape {tuple(s['value'].shape)}" for s in observed)

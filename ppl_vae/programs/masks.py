@@ -5,14 +5,20 @@ from typing import Any
 
 import pyro.distributions as dist
 import torch
+from pyro import poutine
 from torch import Tensor
 
+from ppl_vae.families.missingness.mechanism import IS_COMPLETED, IS_MASK
 from ppl_vae.programs.particles import Site
 
-__all__ = ["mask_of", "missing_from", "unmasked", "with_all_entries"]
-
-MASK = "m"  # site of which entries of x are missing
-COMPLETED = "x_completed"  # site of x with its missing entries drawn
+__all__ = [
+    "completed_x",
+    "is_mask_of_x",
+    "mask_of",
+    "missing_from",
+    "unmasked",
+    "with_all_entries",
+]
 
 
 def unmasked(distribution: Any) -> Any:
@@ -83,6 +89,37 @@ def mask_of(site: Site) -> Tensor:
     return found
 
 
+def is_mask_of_x(site: Site) -> bool:
+    """Whether a missingness model says at this site which entries of x are missing.
+
+    Args:
+        site: A site of a trace.
+
+    Example:
+        >>> is_mask_of_x({"name": "m", "infer": {}})
+        False
+    """
+    return bool((site["infer"] or {}).get(IS_MASK))
+
+
+def completed_x(trace: poutine.Trace) -> Tensor | None:
+    """x with the missing entries that a missingness model drew in this trace; None without one.
+
+    Args:
+        trace: A trace of the model.
+
+    Example:
+        >>> from ppl_vae import beds
+        >>> bed = beds.linear_gaussian(num_data=3)
+        >>> completed_x(poutine.trace(bed.model).get_trace(bed.x)) is None
+        True
+    """
+    for site in trace.nodes.values():
+        if (site.get("infer") or {}).get(IS_COMPLETED):
+            return site["value"]
+    return None
+
+
 def missing_from(x: Tensor, sites: Iterable[Site]) -> Tensor:
     """Which entries of a simulated x are missing: as in x, or as the model draws its mask.
 
@@ -91,12 +128,13 @@ def missing_from(x: Tensor, sites: Iterable[Site]) -> Tensor:
         sites: Sites of a trace in which the observations are drawn.
 
     Example:
-        >>> m = {"name": "m", "fn": dist.Bernoulli(torch.tensor([0.5])), "value": torch.ones(1)}
-        >>> missing_from(torch.zeros(1), [m | {"mask": None}])
+        >>> fn, marks = dist.Bernoulli(torch.tensor([0.5])), {IS_MASK: True}
+        >>> m = {"name": "m", "fn": fn, "value": torch.ones(1), "mask": None, "infer": marks}
+        >>> missing_from(torch.zeros(1), [m])
         tensor([True])
     """
     missing = x.isnan()
     for site in sites:
-        if site["name"] == MASK:
+        if is_mask_of_x(site):
             missing = torch.where(mask_of(site), site["value"].bool(), missing)
     return missing

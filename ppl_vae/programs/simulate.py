@@ -10,7 +10,7 @@ from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.model import Model
 from ppl_vae.programs.forms.detection import adapted
 from ppl_vae.programs.forms.observed import observed_entries
-from ppl_vae.programs.masks import MASK, missing_from
+from ppl_vae.programs.masks import is_mask_of_x, missing_from
 from ppl_vae.programs.modules import arguments, evaluating, require_callable
 from ppl_vae.programs.particles import Program, Site
 from ppl_vae.programs.plates import rows_first
@@ -76,8 +76,8 @@ def _generate(
             "Simulating from a custom Pyro model needs `data` for shape, covariates and missingness"
         )
     trace = poutine.trace(model).get_trace(None, context, num_data=num_data)
-    sites = {site["name"]: site["value"] for site in sample_sites(trace)}
-    latents = {name: value for name, value in sites.items() if name not in ("x", MASK)}
+    sites = [site for site in sample_sites(trace) if not is_mask_of_x(site)]
+    latents = {site["name"]: site["value"] for site in sites if site["name"] != "x"}
     x: Any = trace.nodes["_RETURN"]["value"]
     return Dataset(x, context=context, dtype=x.dtype), latents
 
@@ -92,7 +92,7 @@ def _imitate(model: Program, data: Dataset) -> tuple[Dataset, dict[str, Tensor]]
         for s in sites
         if not (s["is_observed"] or s["infer"].get("was_observed"))
     }
-    observed = [s for s in sites if is_local(s) and observes(s) and s["name"] != MASK]
+    observed = [s for s in sites if is_local(s) and observes(s) and not is_mask_of_x(s)]
     _refuse_factors(observed)
     args = list(arguments(data))
     if len(observed) == 1 and sites_of_x(observed, data.event_shape.numel()):

@@ -12,7 +12,7 @@ from ppl_vae.diagnostics.latents.means import dimension_names
 from ppl_vae.diagnostics.sbc.sources import ImportanceDraws, PosteriorDraws
 from ppl_vae.evidence.defensive import prior_guide
 from ppl_vae.programs.inference import rows_per_chunk
-from ppl_vae.programs.masks import COMPLETED, mask_of
+from ppl_vae.programs.masks import completed_x, mask_of
 from ppl_vae.programs.modules import arguments, evaluating
 from ppl_vae.programs.plates import plates_first, rows_first
 from ppl_vae.programs.traces import LogTerms, Program, drawing, log_terms, sample_sites
@@ -176,7 +176,7 @@ class Ranking:
         A missingness model draws the missing entries anew, and its weights prefer some of these
         draws: log_joint has draws of its own, as it has for the truth, or the truth would differ.
         """
-        if COMPLETED in terms.model_trace.nodes:
+        if completed_x(terms.model_trace) is not None:
             terms = self._terms(self.guide, data, values)
         return self.method.log_weights(terms)[1:]
 

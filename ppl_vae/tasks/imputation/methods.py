@@ -21,7 +21,7 @@ from ppl_vae.hmc import HMC, LogJoint
 from ppl_vae.programs.discrete.cases import cases_of
 from ppl_vae.programs.discrete.given_x import trace_at_all_latents
 from ppl_vae.programs.inference import PAIRS_PER_CHUNK, Block, Inference
-from ppl_vae.programs.masks import COMPLETED
+from ppl_vae.programs.masks import completed_x
 from ppl_vae.programs.traces import Program, log_terms
 from ppl_vae.refinement import GradientRefinement, refine
 from ppl_vae.runtime.seeding import derived_seed
@@ -327,10 +327,8 @@ def _x_drawn(trace: poutine.Trace, block: Block) -> Tensor:
 
     With a missingness model the weights are those of these missing entries: there is no other draw.
     """
-    x: Any
-    if COMPLETED in trace.nodes:
-        x = trace.nodes[COMPLETED]["value"]
-    else:
+    x = completed_x(trace)
+    if x is None:
         x = completed(site_of_x(trace, block.data.event_shape.numel())["fn"])
     return x.reshape(-1, len(block), *block.data.event_shape)
 
