@@ -26,13 +26,14 @@ from ppl_vae.diagnostics.axes import (
     whole_ticks,
 )
 from ppl_vae.diagnostics.latents.means import latent_means
-from ppl_vae.diagnostics.predictive.cdf import site_of_x
 from ppl_vae.evidence import Evidence
 from ppl_vae.programs.discrete.given_x import trace_at_all_latents
 from ppl_vae.programs.inference import Inference
+from ppl_vae.programs.masks import is_mask_of_x
 from ppl_vae.programs.modules import arguments, evaluating, place
 from ppl_vae.programs.plates import require_no_inner_plates
-from ppl_vae.programs.traces import Program, log_terms, run_under_particles, sample_sites
+from ppl_vae.programs.sites import is_deterministic
+from ppl_vae.programs.traces import Program, Site, log_terms, run_under_particles, sample_sites
 from ppl_vae.runtime.seeding import seeded
 from ppl_vae.training import FitResult
 
@@ -131,7 +132,7 @@ def plot_reconstructions(
         args = arguments(data)
         terms = log_terms(model, guide, *args, num_particles=num_particles)
         trace = trace_at_all_latents(terms, model, *args)
-        site = site_of_x(trace, data.event_shape.numel())
+        site = trace.nodes[inference.site_of_x]
         mean = expected(site["fn"], averaged=True)
     x = data.x.cpu().numpy()
     fitted = mean.reshape(data.x.shape).cpu().numpy()
@@ -162,7 +163,8 @@ def plot_samples(
     otherwise as a line per draw.
 
     Args:
-        model: `Model`, or any Pyro model that generates one observation when called without x.
+        model: `Model`, or any Pyro model that generates one observation when called without x: at
+            the site whose value it returns, or else at its last one.
         num: Number of draws; with `context`, one for each of its rows.
         image_shape: Shape of a picture, `data.image_shape`.
         context: Covariates, (num, C), for a model that takes them.
@@ -182,9 +184,7 @@ def plot_samples(
         else:
             covariates = place(as_dataset(context), model).x
             trace = poutine.trace(model).get_trace(context=covariates)
-        sites = {site["name"]: site for site in sample_sites(trace)}
-        site = sites.get("x", list(sites.values())[-1])
-        mean = expected(site["fn"])
+        mean = expected(_generated(trace)["fn"])
     if context is None:
         mean = mean.flatten(0, 1)  # draws, and the one row of each
     values = mean[:num].cpu().numpy()
@@ -202,6 +202,14 @@ def plot_samples(
     show(ax, pictures, columns, EMPTY)
     ax.set_title("samples: E[x | z] at z ~ p(z)", fontsize="medium")
     return ax
+
+
+def _generated(trace: Any) -> Site:
+    """The site of x in a trace of a model that was called without x."""
+    nodes = sample_sites(trace)
+    sites = [site for site in nodes if not (is_mask_of_x(site) or is_deterministic(site))]
+    returned = trace.nodes["_RETURN"]["value"]
+    return next((site for site in sites if site["value"] is returned), sites[-1])
 
 
 def plot_latent(

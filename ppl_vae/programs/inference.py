@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch import Tensor
 from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.programs.forms.detection import adapted
 from ppl_vae.programs.modules import arguments, evaluating, place, require_callable
+from ppl_vae.programs.observed.site_of_x import site_of_x
 from ppl_vae.programs.rows_apart import check_rows
 from ppl_vae.programs.traces import LogTerms, Program, log_terms
 from ppl_vae.programs.validation import check_data
@@ -95,6 +97,11 @@ class Inference:
     def args(self) -> tuple[Tensor, ...]:
         """Arguments of both programs for all rows."""
         return arguments(self.data)
+
+    @cached_property
+    def site_of_x(self) -> str:
+        """Name of the site that observes x as one event; ValueError where none does."""
+        return site_of_x(self.model, self.args)
 
     def check_programs(self) -> list[str]:
         """Check custom programs for results by row; names of latents outside the plate."""

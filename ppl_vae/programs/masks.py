@@ -8,7 +8,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from ppl_vae.families.missingness.mechanism import IS_COMPLETED, IS_MASK
+from ppl_vae.families.missingness.marks import IS_COMPLETED, IS_MASK
 from ppl_vae.programs.particles import Site
 
 __all__ = [

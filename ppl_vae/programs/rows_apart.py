@@ -14,6 +14,7 @@ from ppl_vae.model import Model
 from ppl_vae.programs.forms.adapted import adapted_within, itself
 from ppl_vae.programs.forms.once import log_once
 from ppl_vae.programs.modules import evaluating
+from ppl_vae.programs.observed.functions_of_x import functions_of_x
 from ppl_vae.programs.particles import Program, Site, run
 from ppl_vae.programs.sites import (
     is_auxiliary,
@@ -24,7 +25,7 @@ from ppl_vae.programs.sites import (
     sample_sites,
 )
 from ppl_vae.programs.traces import drawing
-from ppl_vae.programs.validation import ROWS_AT_ONCE, check_programs, functions_of_x
+from ppl_vae.programs.validation import ROWS_AT_ONCE, check_programs
 from ppl_vae.runtime.checks import warn_caller
 from ppl_vae.runtime.seeding import seeded
 

@@ -9,13 +9,14 @@ from torch import Tensor
 from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.model import Model
 from ppl_vae.programs.forms.detection import adapted
-from ppl_vae.programs.forms.observed import observed_entries
 from ppl_vae.programs.masks import is_mask_of_x, missing_from
 from ppl_vae.programs.modules import arguments, evaluating, require_callable
+from ppl_vae.programs.observed.entries import observed_entries
+from ppl_vae.programs.observed.functions_of_x import require_x_itself
+from ppl_vae.programs.observed.site_of_x import entries_of_x, is_all_of_x
 from ppl_vae.programs.particles import Program, Site
 from ppl_vae.programs.plates import rows_first
-from ppl_vae.programs.sites import is_local, observes, redrawn, sample_sites, sites_of_x
-from ppl_vae.programs.validation import require_x_itself
+from ppl_vae.programs.sites import is_local, observes, redrawn, sample_sites
 from ppl_vae.runtime.checks import whole_number
 from ppl_vae.runtime.seeding import seeded
 
@@ -95,7 +96,7 @@ def _imitate(model: Program, data: Dataset) -> tuple[Dataset, dict[str, Tensor]]
     observed = [s for s in sites if is_local(s) and observes(s) and not is_mask_of_x(s)]
     _refuse_factors(observed)
     args = list(arguments(data))
-    if len(observed) == 1 and sites_of_x(observed, data.event_shape.numel()):
+    if len(observed) == 1 and _is_all_of_x(model, data, observed[0]["name"]):
         drawn = rows_first(observed[0]["value"], observed[0], num_lead=0)
         args[0] = drawn.reshape(data.x.shape).to(data.x.dtype)
     else:
@@ -104,6 +105,12 @@ def _imitate(model: Program, data: Dataset) -> tuple[Dataset, dict[str, Tensor]]
     further = dict(zip(data.args, args[len(args) - len(data.args) :], strict=True))
     given: dict[str, Any] = {"context": data.context, "args": further | data.constants}
     return Dataset(x, **given, dtype=x.dtype), latents
+
+
+def _is_all_of_x(model: Program, data: Dataset, name: str) -> bool:
+    """Whether a site observes x as a whole."""
+    places = entries_of_x(model, arguments(data)).get(name)
+    return places is not None and is_all_of_x(places, data.event_shape.numel())
 
 
 def _refuse_factors(sites: list[Site]) -> None:

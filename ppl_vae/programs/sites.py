@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ppl_vae.programs.particles import PARTICLES, PLATE, SUBSAMPLES, Program, Site
 
-__all__ = ["inner_plates", "observes", "redrawn", "sites_of_x"]
+__all__ = ["inner_plates", "observes", "redrawn"]
 
 WEIGHTED = "_weighted"  # marks a site's `infer` where weights of rows are part of its scale
 
@@ -78,26 +78,6 @@ def is_auxiliary(site: Site) -> bool:
 def is_deterministic(site: Site) -> bool:
     """Whether a site only records a value, by `pyro.deterministic`."""
     return bool((site["infer"] or {}).get("_deterministic"))
-
-
-def sites_of_x(sites: Iterable[Site], size: int) -> list[Site]:
-    """The sites that may observe x: in the data plate, with `size` values per row; "x" first.
-
-    Args:
-        sites: Sites of a trace of the model.
-        size: Number of values of one row of x.
-
-    Example:
-        >>> import pyro
-        >>> from ppl_vae import beds
-        >>> bed = beds.linear_gaussian(num_data=3, data_dim=5)
-        >>> trace = pyro.poutine.trace(bed.model).get_trace(bed.x)
-        >>> [site["name"] for site in sites_of_x(sample_sites(trace), 5)]
-        ['x']
-    """
-    local = [site for site in sites if is_local(site) and observes(site)]
-    found = [s for s in local if inner_plates(s).numel() * s["fn"].event_shape.numel() == size]
-    return sorted(found, key=lambda site: site["name"] != "x")
 
 
 def observed_shape(value: Tensor, fn: Any) -> torch.Size:

@@ -8,14 +8,13 @@ from pyro.distributions import MaskedDistribution
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
-from ppl_vae.data import Dataset
 from ppl_vae.data.streaming import blocks
 from ppl_vae.families import posteriors
 from ppl_vae.families.shared import shared_latents
 from ppl_vae.guide import Guide
 from ppl_vae.model import Model
 from ppl_vae.programs.masks import mask_of
-from ppl_vae.programs.modules import arguments, evaluating, require_programs
+from ppl_vae.programs.modules import evaluating, require_programs
 from ppl_vae.programs.particles import Program, Site, run
 from ppl_vae.programs.plates import rows_first
 from ppl_vae.programs.sites import (
@@ -26,7 +25,6 @@ from ppl_vae.programs.sites import (
     observed_shape,
     require_rows,
     sample_sites,
-    sites_of_x,
 )
 from ppl_vae.runtime.seeding import seeded
 from ppl_vae.semi_supervised import SemiSupervisedGuide, SemiSupervisedModel
@@ -35,7 +33,6 @@ __all__ = ["check_programs"]
 
 CHECKED = Model | Guide | SemiSupervisedModel | SemiSupervisedGuide
 ROWS_AT_ONCE = 10_000
-ROWS_COMPARED = 100  # to tell a function of x from x
 
 
 def check_data(
@@ -238,48 +235,3 @@ def _observed_there(site: Site, x: Tensor, row: int, kind: str) -> str:
 def _by_row(values: Tensor) -> Tensor:
     """Any over the plates inside the data plate, (*plates, B) -> (B,)."""
     return values.flatten(0, -2).any(0) if values.dim() > 1 else values
-
-
-def require_x_itself(model: Program, data: Dataset) -> None:
-    """Raise where the model observes only a function of x, so that its draws are not of x.
-
-    Raises:
-        ValueError: sites observe as many values as x has, and in each of them some differ from x.
-    """
-    if found := functions_of_x(model, arguments(data, slice(ROWS_COMPARED))):
-        raise ValueError(
-            f"{found}: observe x itself (its logarithm is normal where x is LogNormal), or "
-            "transform the data set before"
-        )
-
-
-def functions_of_x(model: Program, args: tuple[Tensor, ...]) -> str:
-    """Where a model observes another value than x, in words; "" where a site observes x.
-
-    Args:
-        model: A model in the library's form.
-        args: Its arguments, x first.
-
-    Example:
-        >>> from ppl_vae import beds
-        >>> bed = beds.linear_gaussian(num_data=3)
-        >>> functions_of_x(bed.model, (bed.x,))
-        ''
-    """
-    with evaluating(model), seeded(0):  # leaves the stream of the draws alone
-        sites = sites_of_x(sample_sites(run(model, *args)), args[0][0].numel())
-    differences = [_first_difference(site, args[0]) for site in sites]
-    return differences[0] if differences and all(differences) else ""
-
-
-def _first_difference(site: Site, x: Tensor) -> str:
-    """Where a site first observes another value than x, in words; "" where it observes x."""
-    value = site["value"]
-    if value.numel() != x.numel():
-        value = value.expand(torch.broadcast_shapes(value.shape, site["fn"].shape()))
-    value = rows_first(value, site, num_lead=0).reshape(x.shape).to(x.dtype)
-    differ = ((value != x) & ~x.isnan()).nonzero()
-    if not len(differ):
-        return ""
-    where = tuple(differ[0].tolist())
-    return f"site {site['name']!r} observes {value[where].item():g} where x is {x[where].item():g}"

@@ -5,6 +5,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from torch import Tensor
 
 from ppl_vae.data import Dataset
 from ppl_vae.data.validation import storable
@@ -14,6 +15,7 @@ from ppl_vae.evidence import Evidence, reduce_log_weights
 from ppl_vae.evidence.importance_sampling import warn_of_few
 from ppl_vae.evidence.pareto import GOOD_K
 from ppl_vae.programs.inference import Inference
+from ppl_vae.programs.observed.site_of_x import entries_by_site, is_all_of_x
 from ppl_vae.programs.traces import Program
 
 if TYPE_CHECKING:
@@ -109,7 +111,7 @@ def to_datatree(
     total = len(inference)
     layout = read_layout(model, guide, inference.data)
     inference = Inference(model, guide, inference.data[: draws.rows(layout, total)])
-    names = Names(inference.data, layout, draws.num_samples)
+    names = Names(inference.data, layout, draws.num_samples, entries_by_site(model, inference.args))
     inference.check_programs()
     sampler = Sampler(inference, draws, layout, seed)
     sampler.run(progress=progress)
@@ -146,9 +148,13 @@ def to_datatree(
 class Names:
     """Dims and coordinates of every variable; a dim has one length in all groups."""
 
-    def __init__(self, data: Dataset, layout: Layout, num_samples: int) -> None:
+    def __init__(
+        self, data: Dataset, layout: Layout, num_samples: int, places: dict[str, Tensor]
+    ) -> None:
         self.data = data
         self.layout = layout
+        size = data.event_shape.numel()
+        self.of_x = [name for name, found in places.items() if is_all_of_x(found, size)]
         self.datum = data.dims[0]
         self.shapes = layout.local | layout.shared | layout.observed
         self.coords: dict[str, np.ndarray] = {"chain": np.arange(1), "draw": np.arange(num_samples)}
@@ -172,7 +178,7 @@ class Names:
     def event(self, name: str) -> tuple[str, ...]:
         """Dims of one row at a site."""
         shape = self.shapes[name]
-        if name in self.layout.observed and shape == tuple(self.data.event_shape):
+        if name in self.of_x and shape == tuple(self.data.event_shape):
             return self.data.dims[1:]
         if len(shape) != 1:
             return tuple(f"{name}_dim_{i}" for i in range(len(shape)))
@@ -188,14 +194,6 @@ class Names:
         if group not in ("sample_stats", "log_likelihood", "log_prior"):
             dims = (*dims, *self.event(name))
         return dims, array[None]
-
-    @property
-    def x(self) -> str:
-        """The observed site that holds x: "x", or else the first with as many values."""
-        size = self.data.event_shape.numel()
-        shapes = self.layout.observed.items()
-        fitting = [name for name, shape in shapes if np.prod(shape, dtype=int) == size]
-        return "x" if "x" in fitting or not fitting else fitting[0]
 
     def _add(self, dim: str, values: np.ndarray, where: str) -> None:
         known = self.coords.setdefault(dim, values)
@@ -219,15 +217,14 @@ def _worth(evidence: Evidence) -> str:
 
 
 def _observed(names: Names) -> dict[str, Variable]:
-    """x itself, with NaN where it is missing."""
+    """x itself, with NaN where it is missing, at each site that observes it."""
     x = names.data.x.cpu().numpy()
-    site = names.x
-    shape = names.layout.observed.get(site)
-    if shape is None:
-        return {site: (names.data.dims, x)}
-    if np.prod(shape, dtype=int) != x[0].size:
-        return {}
-    return {site: ((names.datum, *names.event(site)), x.reshape(len(x), *shape))}
+    if not names.of_x and "x" not in names.layout.observed:
+        return {"x": (names.data.dims, x)}
+    return {
+        site: ((names.datum, *names.event(site)), x.reshape(len(x), *names.layout.observed[site]))
+        for site in names.of_x
+    }
 
 
 def _constants(names: Names) -> dict[str, Variable]:

@@ -10,18 +10,15 @@ from scipy import special
 from torch import Tensor
 
 from ppl_vae.data import Dataset
-from ppl_vae.diagnostics.datatree.sampler import is_observation
 from ppl_vae.diagnostics.predictive.entries import EntriesOfX
 from ppl_vae.diagnostics.predictive.hiding import Predicted
 from ppl_vae.evidence import reduce_log_weights
 from ppl_vae.families.densities import Columnwise, Hurdle
 from ppl_vae.families.densities.series import by_scipy
-from ppl_vae.programs.particles import PARTICLES, PLATE
-from ppl_vae.programs.sites import inner_plates
-from ppl_vae.programs.traces import Program, Site, sample_sites
-from ppl_vae.programs.validation import require_x_itself
+from ppl_vae.programs.observed.functions_of_x import require_x_itself
+from ppl_vae.programs.traces import Program, Site
 
-__all__ = ["elementwise", "site_of_x"]
+__all__ = ["elementwise"]
 
 Averages = tuple[np.ndarray, np.ndarray]
 
@@ -43,54 +40,6 @@ def refuse_mechanism(model: Program) -> None:
             "PIT values are for p(x given z), but in this model whether an entry is observed "
             "depends on its value: use predictive_check, whose replicates draw their own masks"
         )
-
-
-def site_of_x(trace: poutine.Trace, size: int) -> Site:
-    """The observed site that holds all `size` values of a row: "x", else the first that does.
-
-    Args:
-        trace: A trace of the model.
-        size: Number of values of a row.
-
-    Raises:
-        ValueError: There is none.
-
-    Example:
-        >>> from ppl_vae import beds
-        >>> bed = beds.linear_gaussian(num_data=3)
-        >>> site_of_x(poutine.trace(bed.model).get_trace(bed.x), 5)["name"]
-        'x'
-    """
-    sites = {site["name"]: site for site in sample_sites(trace) if is_observation(site)}
-    fitting = {name: site for name, site in sites.items() if site["fn"].event_shape.numel() == size}
-    if not fitting:
-        raise ValueError(_without_x(list(sites.values()), size))
-    return fitting.get("x") or next(iter(fitting.values()))
-
-
-def _without_x(sites: list[Site], size: int) -> str:
-    """Why no site has the values of a row as its event, and what to write instead."""
-    for site in sites:
-        plates = inner_plates(site)
-        if _num_values(site) == size:
-            frames = [frame for frame in site["cond_indep_stack"] if frame.vectorized]
-            names = [each.name for each in frames if each.name not in (PLATE, PARTICLES)]
-            return (
-                f"site {site['name']!r} has the {size} values of a row in the plate "
-                f"{', '.join(map(repr, names))}, and this task needs them as one event: leave that "
-                f"plate out and write .to_event({len(plates)})"
-            )
-    parts = ", ".join(f"{site['name']!r} ({_num_values(site)})" for site in sites)
-    return (
-        f"the {size} values of a row are observed in parts, at {parts or 'no site'}, and "
-        "this task needs them at one site: observe x there by one distribution, as "
-        "likelihoods.Columns has for columns of different kinds"
-    )
-
-
-def _num_values(site: Site) -> int:
-    """Number of values of a row at an observed site."""
-    return site["fn"].event_shape.numel() * inner_plates(site).numel()
 
 
 def elementwise(distribution: Any) -> Any:

@@ -11,24 +11,22 @@ from torch import Tensor
 from ppl_vae.data import Dataset
 from ppl_vae.diagnostics.datatree.sampler import is_observation
 from ppl_vae.model import Model
-from ppl_vae.programs.forms.observed import observed_entries
 from ppl_vae.programs.inference import Inference
 from ppl_vae.programs.masks import mask_of
 from ppl_vae.programs.modules import arguments, evaluating
+from ppl_vae.programs.observed.site_of_x import entries_of_x
 from ppl_vae.programs.plates import rows_first
 from ppl_vae.programs.sites import (
     inner_plates,
     observed_shape,
     redrawn,
     sample_sites,
-    sites_of_x,
 )
 from ppl_vae.programs.traces import Program, Site, run_under_particles
 from ppl_vae.runtime.seeding import seeded
 
 __all__ = ["EntriesOfX"]
 
-FEW_ROWS = 2
 ROWS_AT_ONCE = 10_000
 
 
@@ -58,26 +56,17 @@ class EntriesOfX:
         Raises:
             ValueError: no site observes entries of x as they are.
         """
-        args = arguments(data, slice(FEW_ROWS))
-        size = args[0][0].numel()
-        with evaluating(model), seeded(0):
-            sites = sample_sites(poutine.trace(model).get_trace(*args))
-            sites = [site for site in sites if site["name"] not in without]
-            whole = sites_of_x(sites, size)
-            if whole:
-                return cls(size, {whole[0]["name"]: torch.arange(size)})
-            found = observed_entries(model, args)
-        places = {
-            name: each.places
-            for name, each in found.items()
-            if each.argument == 0 and name not in without
-        }
+        found = entries_of_x(model, arguments(data))
+        places = {name: each for name, each in found.items() if name not in without}
         if not places:
+            args = arguments(data, slice(1))
+            with evaluating(model), seeded(0):
+                sites = sample_sites(poutine.trace(model).get_trace(*args))
             names = [site["name"] for site in sites if is_observation(site)]
             raise ValueError(
                 f"none of the observed sites {names} holds x: observe x, or entries of it, as given"
             )
-        return cls(size, places)
+        return cls(data.event_shape.numel(), places)
 
     @property
     def are_drawn(self) -> Tensor:

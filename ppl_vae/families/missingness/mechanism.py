@@ -12,11 +12,8 @@ from torch import Tensor, nn
 from ppl_vae.families.densities import LogitBernoulli
 from ppl_vae.families.entries import blocks_of
 from ppl_vae.families.missingness.entries import side_by_side, summed
+from ppl_vae.families.missingness.marks import IS_COMPLETED, IS_MASK, marked
 from ppl_vae.families.part import Part
-
-# Marks in a site's `infer`, which the trace keeps: a program may use the names for other sites.
-IS_MASK = "_is_mask_of_x"
-IS_COMPLETED = "_is_completed_x"
 
 
 class Missingness(Part, nn.Module, ABC):
@@ -68,7 +65,7 @@ class Missingness(Part, nn.Module, ABC):
 
     def hide(self, x: Tensor) -> Tensor:
         """Complete rows with NaN where the mask, drawn at site "m", hides an entry."""
-        mask = pyro.sample("m", self(x), infer=_marked(IS_MASK))
+        mask = pyro.sample("m", self(x), infer=marked(IS_MASK))
         return x.masked_fill(mask.bool() & self.takes_part, torch.nan)
 
     def observe(self, p: Any, x: Tensor, drawn: Tensor | None = None) -> None:
@@ -78,7 +75,7 @@ class Missingness(Part, nn.Module, ABC):
             _record("x_completed", completed, IS_COMPLETED)
         else:
             mask = self(drawn)
-        pyro.sample("m", mask, obs=x.isnan().to(x.dtype), infer=_marked(IS_MASK))
+        pyro.sample("m", mask, obs=x.isnan().to(x.dtype), infer=marked(IS_MASK))
 
     def given_observed(self, p: Any, x: Tensor) -> tuple[dist.Independent, Tensor]:
         """p(m given x_obs, x_mis) with x_mis drawn from p(x given z), and the completed rows.
@@ -120,12 +117,7 @@ class Missingness(Part, nn.Module, ABC):
         return LogitBernoulli(logits=logits).mask(self.takes_part).to_event(1)
 
 
-def _marked(*marks: str) -> Any:
-    """What Pyro keeps beside a site; its type names its own keys only."""
-    return dict.fromkeys(marks, True)
-
-
 def _record(name: str, value: Tensor, mark: str) -> None:
     """`pyro.deterministic` with a mark, which that function has no argument for."""
     recorded = dist.Delta(value, event_dim=1).mask(False)
-    pyro.sample(name, recorded, obs=value, infer=_marked("_deterministic", mark))
+    pyro.sample(name, recorded, obs=value, infer=marked("_deterministic", mark))

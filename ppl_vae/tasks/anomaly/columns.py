@@ -8,13 +8,13 @@ from scipy.special import logsumexp
 from torch import Tensor
 
 from ppl_vae.data import Dataset, as_dataset
-from ppl_vae.diagnostics.predictive.cdf import elementwise, site_of_x
+from ppl_vae.diagnostics.predictive.cdf import elementwise
 from ppl_vae.diagnostics.predictive.hiding import Hiding, Predicted
 from ppl_vae.evidence import reduce_log_weights
 from ppl_vae.model import Model
 from ppl_vae.programs.inference import Inference, rows_per_chunk
+from ppl_vae.programs.observed.functions_of_x import require_x_itself
 from ppl_vae.programs.traces import Program
-from ppl_vae.programs.validation import require_x_itself
 from ppl_vae.runtime.checks import whole_number
 from ppl_vae.runtime.progress import progress_bar
 from ppl_vae.tasks.anomaly.p_values import conformal_p_values
@@ -111,6 +111,7 @@ def _scores(inference: Inference, num_particles: int, seed: int, bar: Any) -> np
     found = np.full(x.shape, np.nan)
     step = rows_per_chunk(len(x), num_particles)
     folds = torch.eye(x.shape[1], dtype=torch.bool, device=x.device)
+    name = inference.site_of_x
     first = inference.block(slice(0, 1), seed=0)
     with first.evaluating():
         hiding = Hiding(inference.model, inference.guide, first, folds[0])
@@ -118,27 +119,27 @@ def _scores(inference: Inference, num_particles: int, seed: int, bar: Any) -> np
         for block in inference.blocks(step, seed=seed, keys=(column,)):
             with block.evaluating():
                 predicted = hiding.predict(block, fold, num_particles)
-                found[block.rows, column] = -_best(predicted, block.data, column)
+                found[block.rows, column] = -_best(predicted, block.data, column, name)
             bar.update(len(block))
     return np.where(x.isnan().cpu().numpy(), np.nan, found)
 
 
-def _best(predicted: list[Predicted], data: Dataset, column: int) -> np.ndarray:
+def _best(predicted: list[Predicted], data: Dataset, column: int, name: str) -> np.ndarray:
     """log p(x_j given x_-j) of each row, by the proposal with the largest ESS, (B,)."""
     log_weights = np.stack([weights.cpu().numpy() for _, weights in predicted])
     ess = np.stack([reduce_log_weights(each).ess for each in log_weights])
-    densities = np.stack([_densities(traces, data, column) for traces, _ in predicted])
+    densities = np.stack([_densities(traces, data, column, name) for traces, _ in predicted])
     relative = log_weights - logsumexp(log_weights, axis=1, keepdims=True)
     found = logsumexp(relative + densities, axis=1)
     return found[np.nan_to_num(ess).argmax(0), np.arange(len(data))]
 
 
-def _densities(traces: list[Any], data: Dataset, column: int) -> np.ndarray:
+def _densities(traces: list[Any], data: Dataset, column: int, name: str) -> np.ndarray:
     """log p(x_j given z) at the draws of the traces, one after the other, (K, B)."""
     x = data.x.nan_to_num()
     found: list[Tensor] = []
     for trace in traces:
-        fn = site_of_x(trace, data.event_shape.numel())["fn"]
+        fn = trace.nodes[name]["fn"]
         log_p = elementwise(fn).log_prob(x.reshape(len(x), *fn.event_shape))
         found.append(log_p.reshape(-1, len(x), *data.event_shape)[..., column])
     return torch.cat(found).double().cpu().numpy()

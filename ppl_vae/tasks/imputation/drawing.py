@@ -8,13 +8,12 @@ import numpy as np
 import torch
 
 from ppl_vae.data import Dataset, as_dataset
-from ppl_vae.diagnostics.predictive.cdf import site_of_x
 from ppl_vae.families.missing import discrete_entries
 from ppl_vae.hmc import HMC
 from ppl_vae.programs.global_latents import global_draw
 from ppl_vae.programs.inference import Block, Inference
+from ppl_vae.programs.observed.functions_of_x import require_x_itself
 from ppl_vae.programs.traces import Program
-from ppl_vae.programs.validation import require_x_itself
 from ppl_vae.refinement import GradientRefinement
 from ppl_vae.runtime.checks import (
     from_keywords,
@@ -350,7 +349,7 @@ def _room(inference: Inference, asked: np.ndarray, num_imputations: int) -> Pred
     data = inference.data
     num_entries = data.event_shape.numel()
     trace = inference.block(slice(0, 1), seed=0).terms(2).model_trace
-    support = site_of_x(trace, num_entries)["fn"].support
+    support = trace.nodes[inference.site_of_x]["fn"].support
     is_discrete = discrete_entries(support, num_entries)
     places = asked.reshape(len(asked), -1).nonzero()[1]
     return Predictive.empty(

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from ppl_vae.data import Dataset
 from ppl_vae.diagnostics.datatree.resampled import chosen_particles
-from ppl_vae.diagnostics.predictive.cdf import site_of_x
 from ppl_vae.diagnostics.sbc.against_hmc import LARGEST_R_HAT, SMALLEST_ESS
 from ppl_vae.evidence import Defensive, reduce_log_weights
 from ppl_vae.evidence.defensive import mixture_terms
@@ -329,7 +328,7 @@ def _x_drawn(trace: poutine.Trace, block: Block) -> Tensor:
     """
     x = completed_x(trace)
     if x is None:
-        x = completed(site_of_x(trace, block.data.event_shape.numel())["fn"])
+        x = completed(trace.nodes[block.inference.site_of_x]["fn"])
     return x.reshape(-1, len(block), *block.data.event_shape)
 
 

@@ -1,0 +1,1 @@
+"""What a program observes: which entries of its arguments, and at which sites."""

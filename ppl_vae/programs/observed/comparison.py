@@ -1,0 +1,75 @@
+"""Which of a model's sites observe the same values as x."""
+
+import torch
+from torch import Tensor
+
+from ppl_vae.programs.masks import is_mask_of_x
+from ppl_vae.programs.modules import evaluating
+from ppl_vae.programs.observed.entries import observed_entries
+from ppl_vae.programs.particles import Program, Site, run
+from ppl_vae.programs.plates import rows_first
+from ppl_vae.programs.sites import inner_plates, is_local, observed_shape, observes, sample_sites
+from ppl_vae.runtime.seeding import seeded
+
+ROWS_COMPARED = 100
+
+
+def observations(model: Program, args: tuple[Tensor, ...]) -> list[Site]:
+    """The sites in the data plate that may observe entries of x."""
+    with evaluating(model), seeded(0):  # leaves the stream of the draws alone
+        local = [site for site in sample_sites(run(model, *args)) if is_local(site)]
+    return [site for site in local if observes(site) and not is_mask_of_x(site)]
+
+
+def holds(site: Site, x: Tensor, places: Tensor) -> bool:
+    """Whether a site observes these entries of x."""
+    return fits(site, places) and not first_difference(site, x, places)
+
+
+def fits(site: Site, places: Tensor) -> bool:
+    """Whether a site has as many values of a row."""
+    return num_values(site) == len(places)
+
+
+def first_difference(site: Site, x: Tensor, places: Tensor) -> str:
+    """Where a site first observes another value than these entries of x, in words, or ""."""
+    value = site["value"].expand(observed_shape(site["value"], site["fn"]))
+    values = rows_first(value, site, num_lead=0).reshape(len(x), -1).to(x)
+    given = x.flatten(1)[:, places.to(x.device)]
+    differ = ((values != given) & ~given.isnan()).nonzero()
+    if not len(differ):
+        return ""
+    where = tuple(differ[0].tolist())
+    seen, wanted = values[where].item(), given[where].item()
+    return f"site {site['name']!r} observes {seen:g} where x is {wanted:g}"
+
+
+def num_values(site: Site) -> int:
+    """Number of values of a row at an observed site."""
+    event = observed_shape(site["value"], site["fn"])[len(site["fn"].batch_shape) :]
+    return event.numel() * inner_plates(site).numel()
+
+
+def first_rows(args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Rows to compare values in."""
+    return tuple(each[:ROWS_COMPARED] for each in args)
+
+
+def all_places(x: Tensor) -> Tensor:
+    """All entries of a row."""
+    return torch.arange(x[0].numel())
+
+
+def marked_entries(
+    model: Program, args: tuple[Tensor, ...], sites: list[Site]
+) -> dict[str, Tensor]:
+    """Entries of x at the sites by marks, where the sites have their values too."""
+    with evaluating(model), seeded(0):
+        marked = observed_entries(model, args)
+    return {
+        site["name"]: marked[site["name"]].places
+        for site in sites
+        if site["name"] in marked
+        and marked[site["name"]].argument == 0
+        and holds(site, args[0], marked[site["name"]].places)
+    }
