@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ppl_vae.data import Dataset
 from ppl_vae.diagnostics.datatree.sampler import read_layout
-from ppl_vae.diagnostics.predictive.entries import FEW_ROWS, EntriesOfX, counted_entries
+from ppl_vae.diagnostics.predictive.entries import EntriesOfX, counted_entries
 from ppl_vae.diagnostics.predictive.known import known_parts
 from ppl_vae.diagnostics.predictive.latents_given_x import drawn_latents
 from ppl_vae.programs.inference import PAIRS_PER_CHUNK, Inference
@@ -26,6 +26,7 @@ from ppl_vae.runtime.seeding import derived_seed
 
 __all__ = ["ReplicatedData"]
 
+FEW_ROWS = 2  # that show which sites there are
 PREDICTIVES = {"prior_predictive": "prior", "posterior_predictive": "posterior"}
 
 
