@@ -176,9 +176,7 @@ class Altered(Tabular):
             >>> Dataset([[0.0, 1.0]]).hiding([[False, True]]).x.tolist()
             [[0.0, nan]]
         """
-        values = self._entries(hidden, "hidden")
-        if values.dtype != bool:
-            raise ArgumentError(f"hidden has the type {values.dtype}: give booleans")
+        values = self._entries(hidden, "hidden", "b", "booleans")
         mask = torch.tensor(values, device=self.x.device)
         return self._with(x=self.x.masked_fill(mask, torch.nan), source=None)
 
@@ -196,9 +194,9 @@ class Altered(Tabular):
             >>> Dataset([[0.0, 1.0]], feature_names=["a", "b"]).with_x([[0.5, 0.5]]).feature_names
             ('a', 'b')
         """
-        values = self._entries(x, "x")
-        if values.dtype.kind not in "biuf" or np.isinf(values).any():
-            raise ArgumentError(f"x has type {values.dtype}, or is infinite: give finite numbers")
+        values = self._entries(x, "x", "biuf", "finite numbers")
+        if np.isinf(values).any():
+            raise ArgumentError("x is infinite: give finite numbers, NaN for what is missing")
         given = torch.tensor(values, dtype=self.x.dtype, device=self.x.device)
         return self._with(x=given, source=None)
 
@@ -212,13 +210,13 @@ class Altered(Tabular):
         """
         return self._with(weights=None)
 
-    def _entries(self, given: Any, what: str) -> np.ndarray:
+    def _entries(self, given: Any, what: str, kinds: str, words: str) -> np.ndarray:
         """A value for each entry of x, matched by labels and columns where it has any."""
         self.refuse_other_index(given, what)
         values = as_array(in_order(given, self.feature_names, what))
-        if values.shape != tuple(self.x.shape):
+        if values.dtype.kind not in kinds or values.shape != tuple(self.x.shape):
             raise ArgumentError(
-                f"{what} has shape {values.shape}, and x {tuple(self.x.shape)}: give a value for "
-                "each entry"
+                f"{what} has shape {values.shape} and type {values.dtype}: give {words} of the "
+                f"shape of x, {tuple(self.x.shape)}"
             )
         return np.ascontiguousarray(values)  # torch takes no reversed views

@@ -35,7 +35,7 @@ def first_difference(site: Site, x: Tensor, places: Tensor) -> str:
     """Where a site first observes another value than these entries of x, in words, or ""."""
     value = site["value"].expand(observed_shape(site["value"], site["fn"]))
     values = rows_first(value, site, num_lead=0).reshape(len(x), -1).to(x)
-    given = x.flatten(1)[:, places.to(x.device)]
+    given = x.reshape(len(x), -1)[:, places.to(x.device)]  # x may be numbers alone
     differ = ((values != given) & ~given.isnan()).nonzero()
     if not len(differ):
         return ""
