@@ -63,7 +63,7 @@ def _with_shared(
             shared.append(_drawn_shared(inference, own_seed))
             # The first draw has as many particles as k-hat needs.
             num_particles = NUM_PARTICLES_GIVEN_SHARED if draw else NUM_PARTICLES
-            resampling = Resampling(inference, 1, num_particles, shared[-1])
+            resampling = Resampling(inference, 1, num_particles, shared[-1], has_k_hat=draw == 0)
             values, pareto_k = resampling(own_seed)
             local.append(values)
             k_hats.append(pareto_k)
@@ -90,6 +90,7 @@ class Resampling:
         num_samples: Number of draws chosen S.
         num_particles: Number of draws of the guide K.
         shared: Values of the latents outside the data plate.
+        has_k_hat: Whether k-hat is computed; it is NaN otherwise.
 
     References:
         Rubin (1987), A noniterative sampling/importance resampling alternative, JASA 82.
@@ -99,6 +100,7 @@ class Resampling:
     num_samples: int
     num_particles: int
     shared: Mapping[str, Tensor] = field(default_factory=dict)
+    has_k_hat: bool = True
 
     def __call__(
         self, seed: int, *, progress: bool = False
@@ -114,11 +116,17 @@ class Resampling:
             parts.append(
                 {name: _taken(each, chosen, row_dims[name]) for name, each in values.items()}
             )
-            k_hats.append(reduce_log_weights(log_w).pareto_k)
+            k_hats.append(self._k_hat(log_w))
         latents = {
             name: torch.cat([part[name] for part in parts], dim) for name, dim in row_dims.items()
         }
         return latents, np.concatenate(k_hats)
+
+    def _k_hat(self, log_w: np.ndarray) -> np.ndarray:
+        """k-hat of the weights of some rows, (B,)."""
+        if not self.has_k_hat:
+            return np.full(log_w.shape[1], np.nan)
+        return reduce_log_weights(log_w).pareto_k
 
     def _block(self, block: Block) -> tuple[np.ndarray, dict[str, Tensor], dict[str, int]]:
         """Log-weights of some rows, (K, B), values of each latent, and the dim of their rows."""

@@ -1,5 +1,7 @@
 """Which of a model's sites observe the same values as x."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -14,11 +16,21 @@ from ppl_vae.runtime.seeding import seeded
 ROWS_COMPARED = 100
 
 
-def observations(model: Program, args: tuple[Tensor, ...]) -> list[Site]:
-    """The sites in the data plate that may observe entries of x."""
-    with evaluating(model), seeded(0):  # leaves the stream of the draws alone
-        local = [site for site in sample_sites(run(model, *args)) if is_local(site)]
-    return [site for site in local if observes(site) and not is_mask_of_x(site)]
+class FirstRows(NamedTuple):
+    """The arguments of the first rows, all entries of a row of x, and sites that may hold some."""
+
+    args: tuple[Tensor, ...]
+    every: Tensor
+    sites: list[Site]
+
+    @classmethod
+    def of(cls, model: Program, args: tuple[Tensor, ...]) -> "FirstRows":
+        """Those of a run of the model."""
+        few = tuple(each[:ROWS_COMPARED] for each in args)
+        with evaluating(model), seeded(0):  # leaves the stream of the draws alone
+            local = [site for site in sample_sites(run(model, *few)) if is_local(site)]
+        sites = [site for site in local if observes(site) and not is_mask_of_x(site)]
+        return cls(few, torch.arange(few[0][0].numel()), sites)
 
 
 def holds(site: Site, x: Tensor, places: Tensor) -> bool:
@@ -50,26 +62,14 @@ def num_values(site: Site) -> int:
     return event.numel() * inner_plates(site).numel()
 
 
-def first_rows(args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Rows to compare values in."""
-    return tuple(each[:ROWS_COMPARED] for each in args)
-
-
-def all_places(x: Tensor) -> Tensor:
-    """All entries of a row."""
-    return torch.arange(x[0].numel())
-
-
-def marked_entries(
-    model: Program, args: tuple[Tensor, ...], sites: list[Site]
-) -> dict[str, Tensor]:
+def marked_entries(model: Program, rows: FirstRows) -> dict[str, Tensor]:
     """Entries of x at the sites by marks, where the sites have their values too."""
     with evaluating(model), seeded(0):
-        marked = observed_entries(model, args)
+        marked = observed_entries(model, rows.args)
     return {
         site["name"]: marked[site["name"]].places
-        for site in sites
+        for site in rows.sites
         if site["name"] in marked
         and marked[site["name"]].argument == 0
-        and holds(site, args[0], marked[site["name"]].places)
+        and holds(site, rows.args[0], marked[site["name"]].places)
     }

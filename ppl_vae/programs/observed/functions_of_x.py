@@ -5,12 +5,10 @@ from torch import Tensor
 from ppl_vae.data import Dataset
 from ppl_vae.programs.modules import arguments
 from ppl_vae.programs.observed.comparison import (
-    all_places,
+    FirstRows,
     first_difference,
-    first_rows,
     fits,
     marked_entries,
-    observations,
 )
 from ppl_vae.programs.particles import Program
 
@@ -52,12 +50,12 @@ def functions_of_x(model: Program, args: tuple[Tensor, ...]) -> str:
         >>> functions_of_x(bed.model, (bed.x,))
         ''
     """
-    args = first_rows(args)
-    every = all_places(args[0])
-    sites = observations(model, args)
-    differences = {s["name"]: first_difference(s, args[0], every) for s in sites if fits(s, every)}
+    rows = FirstRows.of(model, args)
+    x = rows.args[0]
+    fitting = [site for site in rows.sites if fits(site, rows.every)]
+    differences = {site["name"]: first_difference(site, x, rows.every) for site in fitting}
     if not differences or not all(differences.values()):
         return ""
-    if marked_entries(model, args, sites).keys() - differences.keys():
+    if marked_entries(model, rows).keys() - differences.keys():
         return ""
     return next(iter(differences.values()))

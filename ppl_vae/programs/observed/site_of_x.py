@@ -5,14 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ppl_vae.programs.observed.comparison import (
-    all_places,
-    first_rows,
-    holds,
-    marked_entries,
-    num_values,
-    observations,
-)
+from ppl_vae.programs.observed.comparison import FirstRows, holds, marked_entries, num_values
 from ppl_vae.programs.particles import PLATE, Program
 from ppl_vae.programs.sites import inner_plates
 
@@ -36,12 +29,7 @@ def entries_by_site(model: Program, args: tuple[Tensor, ...]) -> dict[str, Tenso
         >>> list(entries_by_site(bed.model, (bed.x,)))
         ['x']
     """
-    args = first_rows(args)
-    every = all_places(args[0])
-    sites = observations(model, args)
-    whole = [site["name"] for site in sites if holds(site, args[0], every)]
-    found = {} if len(whole) == 1 else marked_entries(model, args, sites)
-    return found or dict.fromkeys(whole, every)
+    return _by_site(model, FirstRows.of(model, args))
 
 
 def entries_of_x(model: Program, args: tuple[Tensor, ...]) -> dict[str, Tensor]:
@@ -60,9 +48,7 @@ def entries_of_x(model: Program, args: tuple[Tensor, ...]) -> dict[str, Tensor]:
         >>> list(entries_of_x(bed.model, (bed.x,)))
         ['x']
     """
-    found = entries_by_site(model, args)
-    _refuse_several(found)
-    return found
+    return _one_site_each(entries_by_site(model, args))
 
 
 def site_of_x(model: Program, args: tuple[Tensor, ...]) -> str:
@@ -81,14 +67,14 @@ def site_of_x(model: Program, args: tuple[Tensor, ...]) -> str:
         >>> site_of_x(bed.model, (bed.x,))
         'x'
     """
-    found = entries_of_x(model, args)
-    size = args[0][0].numel()
-    all_sites = observations(model, first_rows(args))
-    sites = [site for site in all_sites if site["name"] in found]
+    rows = FirstRows.of(model, args)
+    found = _one_site_each(_by_site(model, rows))
+    size = len(rows.every)
+    sites = [site for site in rows.sites if site["name"] in found]
     for site in sites:
         if is_all_of_x(found[site["name"]], size) and site["fn"].event_shape.numel() == size:
             return site["name"]
-    raise ValueError(_without_x(sites or all_sites, size))
+    raise ValueError(_without_x(sites or rows.sites, size))
 
 
 def is_all_of_x(places: Tensor, size: int) -> bool:
@@ -105,8 +91,15 @@ def is_all_of_x(places: Tensor, size: int) -> bool:
     return torch.equal(places.cpu(), torch.arange(size))
 
 
-def _refuse_several(found: dict[str, Tensor]) -> None:
-    """Raise ValueError where an entry is at several sites."""
+def _by_site(model: Program, rows: FirstRows) -> dict[str, Tensor]:
+    """The entries at each site, by the values of some rows or by marks."""
+    whole = [site["name"] for site in rows.sites if holds(site, rows.args[0], rows.every)]
+    found = {} if len(whole) == 1 else marked_entries(model, rows)
+    return found or dict.fromkeys(whole, rows.every)
+
+
+def _one_site_each(found: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same; ValueError where an entry is at several sites."""
     known: dict[int, str] = {}
     for name, places in found.items():
         for place in places.tolist():
@@ -116,6 +109,7 @@ def _refuse_several(found: dict[str, Tensor]) -> None:
                     "a draw of it may be of either: observe each entry of x at one site"
                 )
             known[place] = name
+    return found
 
 
 def _without_x(sites: list[Any], size: int) -> str:

@@ -222,9 +222,9 @@ def draw_entries(
         are_near=isinstance(pairs, Fits),
     )
     reasons = job.run(settings.methods(), seed, progress)
-    no_chains = getattr(inference.model, "missingness", None) is not None
-    no_chains |= any(reason.startswith(Chained.name) for reason in reasons)
-    job.served.warn(reasons, inference.data, allows_chains=not no_chains)
+    has_mechanism = getattr(inference.model, "missingness", None) is not None
+    allows_chains = not has_mechanism and Chained.name not in reasons
+    job.served.warn(reasons, inference.data, allows_chains=allows_chains)
     return Imputations(
         data=inference.data.to("cpu"),
         asked=asked,
@@ -250,10 +250,13 @@ class Job:
         """What is asked for, (N, entries of a row)."""
         return self.asked.reshape(len(self.asked), -1)
 
-    def run(self, methods: dict[int, Method], seed: int, progress: bool) -> list[str]:
-        """Draw all rows by the first method, and those that it cannot serve by the next."""
+    def run(self, methods: dict[int, Method], seed: int, progress: bool) -> dict[str, str]:
+        """Draw all rows by the first method, and those that it cannot serve by the next.
+
+        Returns why a method could not be used, by its name.
+        """
         rows = np.flatnonzero(self.by_row.any(1))
-        reasons = []
+        reasons = {}
         for number, method in methods.items():
             if not len(rows):
                 break
@@ -262,7 +265,7 @@ class Job:
             except ValueError as error:
                 if number == min(methods):
                     raise
-                reasons.append(f"{method.name}: {error}")
+                reasons[method.name] = str(error)
             rows = rows[~self.served.is_reliable[rows]]
         return reasons
 

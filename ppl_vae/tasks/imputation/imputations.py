@@ -1,6 +1,6 @@
 """Completed data sets, and the predictive distribution of each missing entry."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -69,13 +69,13 @@ class Served:
         """Rows whose draws are not to be believed."""
         return int((~self.is_reliable).sum())
 
-    def warn(self, reasons: list[str], data: Dataset, *, allows_chains: bool) -> None:
+    def warn(self, reasons: Mapping[str, str], data: Dataset, *, allows_chains: bool) -> None:
         """Say in one line which rows remain unreliable, and why no other method served them."""
         if not self.num_unreliable:
             return
         first = data.row_at(int((~self.is_reliable).argmax()))
         remedy = MORE_PARTICLES + f", {LONGER_CHAINS}" * allows_chains
-        because = "".join(f" ({reason})" for reason in reasons)
+        because = "".join(f" ({method}: {reason})" for method, reason in reasons.items())
         warn_caller(
             f"{self.num_unreliable} rows, the first of them {first}, have draws that are not "
             f"reliable: k-hat above {GOOD_K}, few effective draws, or R-hat above {LARGEST_R_HAT} "
