@@ -17,7 +17,7 @@ from ppl_vae.evidence.defensive import mixture_terms
 from ppl_vae.evidence.pareto import GOOD_K
 from ppl_vae.families.missing import completed
 from ppl_vae.hmc import HMC, LogJoint
-from ppl_vae.programs.discrete.cases import cases_of
+from ppl_vae.programs.discrete.cases import cases_of, draws_discrete
 from ppl_vae.programs.discrete.given_x import trace_at_all_latents
 from ppl_vae.programs.inference import PAIRS_PER_CHUNK, Block, Inference
 from ppl_vae.programs.masks import completed_x
@@ -287,6 +287,11 @@ def _worth(block: Block, proposals: list[tuple[Program, int]]) -> np.ndarray | N
     """
     model = block.inference.model
     args = block.args
+    with block.evaluating():
+        # One draw tells; most models have no discrete latents, and their particles are dear.
+        has_discrete = all(draws_discrete(guide, *args) for guide, _ in proposals)
+    if not has_discrete:
+        return None
     log_w, log_q = [], []
     with block.evaluating():
         for guide, count in proposals:
