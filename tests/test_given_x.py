@@ -2,16 +2,18 @@
 the guide draws it or the model sums it out."""
 
 import warnings
+from functools import partial
 
 import numpy as np
 import pyro
 import pytest
 import torch
 from pyro import distributions as dist
+from scipy.special import softmax
 from scipy.stats import norm
 
 import ppl_vae as pv
-from ppl_vae.diagnostics import conditional_pit, plot_reconstructions
+from ppl_vae.diagnostics import Draws, conditional_pit, plot_reconstructions, to_datatree
 from ppl_vae.families.missing import observed_part
 
 SHARES = torch.tensor([0.4, 0.6], dtype=torch.float64)
@@ -124,3 +126,38 @@ def test_reconstructions_take_the_class_given_x():
     for ax, expected in zip(axes, exact, strict=True):
         [dots] = [line for line in ax.lines if line.get_marker() not in ("", "None", None)]
         assert np.allclose(dots.get_ydata(), expected, atol=0.06)  # 5 standard errors
+
+
+CENTRES = torch.tensor([[-1.5, 0.0], [1.0, 0.5], [0.0, -1.0]]).double()
+LOADINGS = torch.tensor([[1.0, -0.5, 0.8], [0.3, 0.9, 0.0]]).double()
+
+
+def class_of_z(x, *, one_hot):
+    """z is a vector whose mean is that of its class."""
+    kind = dist.OneHotCategorical if one_hot else dist.Categorical
+    shares = torch.tensor([0.2, 0.5, 0.3]).double()
+    with pyro.plate("data", len(x), dim=-1):
+        y = pyro.sample("y", kind(shares), infer={"enumerate": "parallel"})
+        mean = y @ CENTRES if one_hot else CENTRES[y]
+        z = pyro.sample("z", dist.Normal(mean, 1.0).to_event(1))
+        pyro.sample("x", dist.Normal(z @ LOADINGS, NOISE).to_event(1), obs=x)
+
+
+def normal(x):
+    with pyro.plate("data", len(x), dim=-1):
+        mean = x @ torch.linalg.pinv(LOADINGS)
+        pyro.sample("z", dist.Normal(mean, 0.7).to_event(1))
+
+
+@pytest.mark.parametrize("one_hot", [False, True])
+def test_the_class_of_a_vector_is_drawn_given_it(one_hot):
+    x = torch.from_numpy(rows(10))
+    model = partial(class_of_z, one_hot=one_hot)
+    tree = to_datatree(model, normal, x, Draws(4000), seed=1, progress=False)
+    z, y = (tree["posterior"][name].values[0] for name in ("z", "y"))
+    log_p = norm.logpdf(z[..., None, :], CENTRES).sum(-1) + np.log([0.2, 0.5, 0.3])
+    exact = softmax(log_p, axis=-1)
+    found = y if one_hot else np.eye(3)[y.astype(int)]
+    error = (found - exact).mean(0) / np.sqrt((exact * (1 - exact)).mean(0) / 4000)
+    assert np.abs(error).max() < 4.0  # of 30
+    assert np.mean(error**2) < 1.8

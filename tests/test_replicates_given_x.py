@@ -9,7 +9,8 @@ from pyro import distributions as dist
 from scipy.special import softmax
 
 import ppl_vae as pv
-from ppl_vae.diagnostics.predictive.known import known_parts
+from ppl_vae.diagnostics import Draws, to_datatree
+from ppl_vae.programs.observed.known import known_parts
 
 QUIET = {"progress": False}
 MARK = {"enumerate": "parallel"}
@@ -237,6 +238,14 @@ def test_a_known_class_is_kept(in_guide):
     assert frame["feature"].to_numpy() == pytest.approx(difference(exact, group), abs=0.06)
     expected = difference(shares[:, 1], group)
     assert frame["latent"]["y_unobserved"] == pytest.approx(expected, abs=0.02)
+
+    tree = to_datatree(model, guide, data, Draws(2000), progress=False)
+    weights = softmax(tree["sample_stats"]["log_weights"].values[0], axis=0)
+    replicates = tree["posterior_predictive"]["x"].values[0]
+    means = (weights[..., None] * replicates).sum(0)
+    assert means[known].mean(0) == pytest.approx(exact[known].mean(0), abs=0.05)
+    classes = tree["posterior"]["y_unobserved"].values[0]
+    assert (classes[:, known] == y[known]).all()
 
 
 def test_a_value_that_nothing_depends_on_is_drawn_with_the_others():

@@ -80,6 +80,12 @@ def is_deterministic(site: Site) -> bool:
     return bool((site["infer"] or {}).get("_deterministic"))
 
 
+def is_observation(site: Site) -> bool:
+    """Whether a site observes a value of each row: not a `pyro.deterministic` or `pyro.factor`."""
+    is_factor = math.prod(site["fn"].event_shape) == 0
+    return site["is_observed"] and is_local(site) and not is_factor and not is_deterministic(site)
+
+
 def observed_shape(value: Tensor, fn: Any) -> torch.Size:
     """Shape that a value of a distribution has: a hidden Markov model takes series of any length.
 

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 from pyro import poutine
 from torch import Tensor
 
@@ -11,11 +12,12 @@ from ppl_vae.data import Dataset
 from ppl_vae.programs.discrete.given_x import at_all_latents
 from ppl_vae.programs.inference import PAIRS_PER_CHUNK, Block, Inference, rows_per_chunk
 from ppl_vae.programs.modules import arguments, evaluating
+from ppl_vae.programs.observed.known import known_parts, with_known
 from ppl_vae.programs.particles import run
 from ppl_vae.programs.plates import inner_plates, rows_first
 from ppl_vae.programs.sites import (
-    is_deterministic,
     is_local,
+    is_observation,
     log_prob_of,
     observed_shape,
     per_datum,
@@ -31,6 +33,7 @@ __all__ = ["Draws"]
 Shapes = dict[str, tuple[int, ...]]
 DEFAULT_NUM_DATA = 100
 GIGABYTE = 1e9
+FEW_ROWS = 2  # that show which sites there are
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,7 @@ class Layout:
     local: Shapes
     shared: Shapes
     observed: Shapes
+    known: frozenset[str]
     itemsize: int
 
     @property
@@ -101,12 +105,14 @@ def read_layout(model: Program, guide: Program, data: Dataset) -> Layout:
     """Shapes from a run on the first row."""
     with evaluating(model, guide), seeded(0):
         terms = log_terms(model, guide, *arguments(data, slice(1)))
+    known = known_parts(model, arguments(data, slice(FEW_ROWS)))
     sites = sample_sites(terms.model_trace)
     latent = [site for site in sites if not site["is_observed"]]
     return Layout(
         local={site["name"]: row_shape(site) for site in latent if is_local(site)},
         shared={site["name"]: tuple(site["value"].shape) for site in latent if not is_local(site)},
         observed={site["name"]: row_shape(site) for site in sites if is_observation(site)},
+        known=known,
         itemsize=terms.log_likelihood.element_size(),
     )
 
@@ -114,12 +120,6 @@ def read_layout(model: Program, guide: Program, data: Dataset) -> Layout:
 def row_shape(site: Site) -> tuple[int, ...]:
     """Shape of one row's values at a site, plates inside the data plate first."""
     return (*inner_plates(site), *site["fn"].event_shape)
-
-
-def is_observation(site: Site) -> bool:
-    """Whether a site observes x: not a `pyro.deterministic` or `pyro.factor`, inside the plate."""
-    is_factor = math.prod(site["fn"].event_shape) == 0
-    return site["is_observed"] and is_local(site) and not is_factor and not is_deterministic(site)
 
 
 @dataclass
@@ -157,7 +157,7 @@ class Sampler:
             particles = particles_of(terms.model_trace)
             at_latents = at_all_latents(terms, model, *block.args)
             joint = run(at_latents, *block.args)
-            predictive = _simulate(at_latents, block.args)
+            predictive = _simulate(at_latents, block.args, self.layout.known)
             prior = _simulate(particles(self._with_shared(model, "model", draw)), block.args)
         self._remember_shared(prior, "model", draw)
 
@@ -217,7 +217,11 @@ class Sampler:
 def _drawn(trace: poutine.Trace, name: str) -> Tensor:
     """Draws at a site, (K, B, *plates, *event), or (1, *shape) outside the plate."""
     site: Site = trace.nodes[name]
-    return rows_first(site["value"], site) if is_local(site) else site["value"][None]
+    if not is_local(site):
+        return site["value"][None]
+    value = with_known(site, trace)
+    shape = torch.broadcast_shapes(value.shape, observed_shape(value, site["fn"]))
+    return rows_first(value.expand(shape), site)
 
 
 def _log_probs(sites: dict[str, Site]) -> dict[str, Tensor]:
@@ -232,6 +236,8 @@ def _given(site: Site) -> Tensor:
     return rows_first(value, site, num_lead=0)
 
 
-def _simulate(model: Program, args: tuple[Tensor, ...]) -> poutine.Trace:
-    """A run of the model that also draws the observations."""
-    return poutine.trace(redrawn(model)).get_trace(*args)
+def _simulate(
+    model: Program, args: tuple[Tensor, ...], known: frozenset[str] = frozenset()
+) -> poutine.Trace:
+    """A run of the model that also draws the observations, but for those that are known."""
+    return poutine.trace(redrawn(model, known)).get_trace(*args)

@@ -9,7 +9,6 @@ from pyro import poutine
 from torch import Tensor
 
 from ppl_vae.data import Dataset
-from ppl_vae.diagnostics.datatree.sampler import is_observation
 from ppl_vae.model import Model
 from ppl_vae.programs.inference import Inference
 from ppl_vae.programs.masks import mask_of
@@ -18,6 +17,7 @@ from ppl_vae.programs.observed.site_of_x import entries_of_x
 from ppl_vae.programs.plates import rows_first
 from ppl_vae.programs.sites import (
     inner_plates,
+    is_observation,
     observed_shape,
     redrawn,
     sample_sites,

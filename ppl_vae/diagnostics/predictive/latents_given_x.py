@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from ppl_vae.diagnostics.datatree.resampled import chosen_particles
-from ppl_vae.diagnostics.predictive.known import with_known
 from ppl_vae.evidence import reduce_log_weights
 from ppl_vae.programs.discrete.given_x import trace_at_all_latents
 from ppl_vae.programs.inference import Block, Inference, rows_per_chunk
+from ppl_vae.programs.observed.known import with_known
 from ppl_vae.programs.traces import drawing, is_local, log_terms, run_under_particles, sample_sites
 from ppl_vae.runtime.progress import progress_bar
 from ppl_vae.runtime.seeding import derived_seed

@@ -10,7 +10,6 @@ from torch import Tensor
 from ppl_vae.data import Dataset
 from ppl_vae.diagnostics.datatree.sampler import read_layout
 from ppl_vae.diagnostics.predictive.entries import EntriesOfX, counted_entries
-from ppl_vae.diagnostics.predictive.known import known_parts
 from ppl_vae.diagnostics.predictive.latents_given_x import drawn_latents
 from ppl_vae.programs.inference import PAIRS_PER_CHUNK, Inference
 from ppl_vae.programs.masks import missing_from
@@ -26,7 +25,6 @@ from ppl_vae.runtime.seeding import derived_seed
 
 __all__ = ["ReplicatedData"]
 
-FEW_ROWS = 2  # that show which sites there are
 PREDICTIVES = {"prior_predictive": "prior", "posterior_predictive": "posterior"}
 
 
@@ -61,8 +59,7 @@ class ReplicatedData:
         self, inference: Inference, *, num_samples: int, seed: int, progress: bool = False
     ) -> None:
         layout = read_layout(inference.model, inference.guide, inference.data)
-        few = arguments(inference.data, slice(FEW_ROWS))
-        self.known = known_parts(inference.model, few)
+        self.known = layout.known
         self.entries = EntriesOfX.of(inference.model, inference.data, self.known)
         self.inference = inference
         self.counted = counted_entries(self.entries, inference)

@@ -127,8 +127,8 @@ def class_probabilities(
     `infer={"enumerate": "parallel"}`, or the component of a mixture prior such as
     `priors.GaussianMixture`, whose p(y given x) are responsibilities. As with every importance
     weight, the values are wrong, and `se` too small, where the guide misses a part of the
-    posterior: `is_estimate` is then False. It needs many particles to be True, a few thousand
-    where the guide is good.
+    posterior: `is_estimate` is then False, unless no draw came near that part. It needs many
+    particles to be True, a few thousand where the guide is good.
 
     Args:
         model: `SemiSupervisedModel`, a `Model` with a mixture as prior, or any Pyro model with a

@@ -6,10 +6,9 @@ from pyro.ops.provenance import get_provenance, track_provenance
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from ppl_vae.diagnostics.datatree.sampler import is_observation
 from ppl_vae.programs.modules import evaluating
 from ppl_vae.programs.particles import run
-from ppl_vae.programs.sites import is_deterministic, sample_sites
+from ppl_vae.programs.sites import is_deterministic, is_observation, sample_sites
 from ppl_vae.programs.traces import Program, Site
 from ppl_vae.runtime.seeding import seeded
 
