@@ -3,6 +3,7 @@ is."""
 
 import warnings
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pyro
@@ -12,6 +13,7 @@ import torch
 import xarray as xr
 from arviz_stats.base import array_stats
 from cases import EVENT, data_for, vae
+from pyro import poutine
 from scipy import stats
 from tqdm.auto import tqdm
 
@@ -694,3 +696,43 @@ def test_arviz_draws_the_guide_beside_hmc(tmp_path):
         tree.to_zarr(tmp_path / "tree.zarr", consolidated=False)
         with xr.open_datatree(tmp_path / "tree.zarr", engine="zarr", consolidated=False) as read:
             xr.testing.assert_identical(tree, read.load())
+
+
+def test_a_guide_of_rows_without_their_class_is_judged():
+    """The known part of a site with obs_mask counts in no row, and so needs no draw."""
+    shares = torch.tensor([0.3, 0.7]).double()
+    means = torch.tensor([-0.7, 0.7]).double()
+
+    def model(x):
+        label = x[:, 1]
+        given = {"obs": label.nan_to_num().long(), "obs_mask": ~label.isnan()}
+        with pyro.plate("data", len(x), dim=-1):
+            y = pyro.sample("y", dist.Categorical(shares), **given)
+            pyro.sample("x", dist.Normal(means[y], 1.0), obs=x[:, 0])
+
+    def guide(x, shift=0.0):
+        log_p = dist.Normal(means, 1.0).log_prob(x[:, :1]) + shares.log()
+        logits = log_p + shift * torch.arange(2)
+        with pyro.plate("data", len(x), dim=-1), poutine.mask(mask=x[:, 1].isnan()):
+            pyro.sample("y_unobserved", dist.Categorical(logits=logits))
+
+    x = torch.full((50, 2), torch.nan).double()
+    x[:, 0] = torch.arange(50) / 10 - 2.5
+    found = calibration(model, guide, x, BATCH, num_data=2000)
+    assert found.summary(0.001).flagged == ()
+    shifted = calibration(model, partial(guide, shift=0.5), x, BATCH, num_data=2000)
+    assert shifted.summary(0.001).flagged != ()
+    half = torch.arange(50) % 2 == 0
+    labels = (torch.arange(50) // 2 % 2).double()
+    labelled = torch.stack([x[:, 0], labels.masked_fill(half, torch.nan)], 1)
+    drawn = pv.simulate(model, data=labelled.repeat(40, 1), seed=0)[0].x
+    assert drawn[:, 1].isnan().equal(half.repeat(40))
+    classes = drawn[~half.repeat(40), 1]  # numbers of the model's table, which takes no others
+    assert set(classes.tolist()) == {0.0, 1.0}
+    assert classes.mean().item() == pytest.approx(0.7, abs=4 * (0.21 / 1000) ** 0.5)
+    assert calibration(model, guide, labelled, BATCH, num_data=2000).summary(0.001).flagged == ()
+    one_hot = pv.SemiSupervisedModel(2, pv.priors.StandardNormal(1), pv.likelihoods.Gaussian(1))
+    known = x.masked_fill(x.isnan(), 1.0).float()
+    semi = pv.SemiSupervisedGuide(2, pv.posteriors.MeanFieldNormal(1), 1)
+    with pytest.raises(ValueError, match="'y_observed' observes the known values .*is unknown"):
+        calibration(one_hot, semi, known, BATCH, num_data=100)

@@ -1,12 +1,15 @@
 """Contrasts of two groups: exact posteriors, p-values against SciPy, level and power."""
 
 import itertools
+from functools import partial
 from math import comb
 
 import numpy as np
 import pandas as pd
+import pyro
 import pytest
 import torch
+from pyro import distributions as dist
 from scipy import stats
 
 import ppl_vae as pv
@@ -444,3 +447,30 @@ def test_too_few_labellings_are_said_and_a_picture_is_drawn(bed):
     latents.figure.clear()
     assert "treated (36 rows) minus control (24 rows)" in str(again)
     assert repr(again).startswith("Contrast(treated (36 rows) minus control (24 rows): ")
+
+
+def test_x_in_a_plate_of_its_columns_is_x_as_one_event():
+    def model(x, *, in_plate):
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            if not in_plate:
+                mean = z[..., None].expand(*z.shape, 3)
+                pyro.sample("x", dist.Normal(mean, 1.0).to_event(1), obs=x)
+                return
+            with pyro.plate("columns", 3, dim=-2):
+                pyro.sample("x", dist.Normal(z, torch.ones(())), obs=x.T)
+
+    def guide(x):
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("z", dist.Normal(x.sum(1) / 4, 0.5))
+
+    x = torch.from_numpy(np.random.default_rng(0).normal(size=(NUM_ROWS, 3))).float()
+    first, second = (
+        pv.contrast(partial(model, in_plate=where), guide, x, LABELS, num_samples=1000)
+        for where in (False, True)
+    )
+    for what in ("latents", "features"):
+        one, other = getattr(first, what), getattr(second, what)
+        assert one.names == other.names
+        assert np.abs(one.mean - other.mean).max() < 4 * (2 / 1000) ** 0.5 * one.sd.max()
+        assert other.sd == pytest.approx(one.sd, rel=4 / 1000**0.5)

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 import ppl_vae as pv
+from ppl_vae.experiment.rows.contrasted import contrast_file
 from ppl_vae.experiment.rows.denoised import denoise_file
 from ppl_vae.experiment.rows.imputed import impute_file
 from ppl_vae.experiment.rows.latents import write_latents
@@ -96,6 +97,64 @@ def test_names_of_rows_are_kept_by_every_form(run, tmp_path):
     assert pd.read_csv(files[0], index_col=0).index.tolist() == ["eve", "bob", "eve"]
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_column_without_a_value_is_filled_in_its_type(tmp_path, suffix):
+    """Booleans as such and levels by name: an empty column is read as numbers."""
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"x": rng.normal(size=60), "ill": rng.random(60) < 0.5})
+    frame["site"] = rng.choice(["north", "south"], 60)
+    recipe = pv.recipe(pv.Dataset(frame), num_steps=1, progress=False)
+    recipe.fit()
+    run = SavedRun.of(recipe.model, recipe.guide, pv.Dataset(frame))
+    new = frame[:5].assign(ill=np.nan, site=np.nan)
+    source, output = tmp_path / f"new{suffix}", tmp_path / f"out{suffix}"
+    new.to_csv(source, index=False) if suffix == ".csv" else new.to_parquet(source)
+    impute_file(run, source, output, **FEW).write(output)
+    found = pd.read_csv(output) if suffix == ".csv" else pd.read_parquet(output)
+    assert set(found["site"]) <= {"north", "south"}
+    assert found["ill"].dtype in (bool, pd.BooleanDtype())
+
+
+def test_truth_values_are_no_measurements(run, tmp_path):
+    new = table(3).astype({"grade": "int64"}).assign(x=[True, False, True])
+    with pytest.raises(ValueError, match="column 'x' of x has True and False"):
+        run.read(new)
+    new = new.assign(x=0.5, grade=[1, 2, 3])
+    assert len(run.read(new)) == 3
+
+
+def test_files_of_results_need_a_table(run, tmp_path):
+    data = pv.Dataset(table(3).astype({"grade": "int64"}))
+    calls = (
+        lambda rows: impute_file(run, rows, tmp_path / "out.csv", **FEW),
+        lambda rows: denoise_file(run, rows, GaussianNoise(0.1), tmp_path / "out.csv", **FEW),
+        lambda rows: contrast_file(run, rows, "grade"),
+    )
+    for call in calls:
+        for rows in (data, np.zeros((3, 3))):
+            with pytest.raises(ValueError, match=f"rows is of type {type(rows).__name__}; give"):
+                call(rows)
+
+
+def test_a_folder_of_imputations_is_written_whole_or_not_at_all(run, tmp_path, monkeypatch):
+    new = table(3).astype({"grade": "int64"})
+    new.loc[0, "x"] = np.nan
+    made = impute_file(run, new, tmp_path / "folder", **FEW)
+
+    def second_fails(self, i):
+        if i:
+            raise OSError(28, "No space left on device")
+        return table_of(self, i)
+
+    table_of = type(made).table
+    with monkeypatch.context() as patch:
+        patch.setattr(type(made), "table", second_fails)
+        with pytest.raises(OSError, match="No space"):
+            made.write(tmp_path / "folder")
+    assert list((tmp_path / "folder").iterdir()) == []
+    assert len(made.write(tmp_path / "folder")) == 2
+
+
 def test_categories_of_numbers_survive_a_parquet(tmp_path):
     frame = table()
     frame["site"] = pd.Categorical(np.arange(60) % 2 * 10)
@@ -141,6 +200,16 @@ def test_weights_of_an_npz_are_read(tmp_path):
     weights = {"weights_train": np.arange(1.0, 4.0), "weights_test": np.ones(2)}
     np.savez(tmp_path / "a.npz", **parts, **weights)
     assert pv.read(tmp_path / "a.npz").weights.tolist() == [1.0, 2.0, 3.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("name", ["x_val", "weight", "labels", "contexts_train"])
+def test_arrays_that_seem_to_be_misspelt_are_refused(tmp_path, name):
+    arrays = {"x_train": np.ones((3, 2)), "x_test": np.zeros((2, 2)), "ids": np.arange(5)}
+    np.savez(tmp_path / "a.npz", **arrays, **{name: np.ones(3)})
+    with pytest.raises(KeyError, match=f"array '{name}' is none of x_train, x_test, labels"):
+        pv.read(tmp_path / "a.npz")
+    np.savez(tmp_path / "a.npz", **arrays)
+    assert len(pv.read(tmp_path / "a.npz")) == 5
 
 
 @pytest.mark.parametrize(

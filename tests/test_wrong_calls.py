@@ -355,6 +355,8 @@ SIZES = {
     "posterior": lambda: posteriors.MeanFieldNormal(HUGE),
     "full rank": lambda: pv.Guide(posteriors.FullRankNormal(10**6), 4),
     "components": lambda: priors.GaussianMixture(2, 10**12),
+    "dims of a flow": lambda: priors.FlowPrior(10**7),
+    "dims of a flow as posterior": lambda: posteriors.FlowPosterior(10**7),
     "many components": lambda: priors.GaussianMixture(10**6, 10**6),
     "event": lambda: likelihoods.Bernoulli((10**5, 10**5, 10**5)),
     "categories": lambda: likelihoods.Categorical(10**5, num_categories=10**9),

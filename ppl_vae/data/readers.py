@@ -1,5 +1,6 @@
 """Data sets from files: .npz, .npy, .csv, .parquet, .zarr."""
 
+import difflib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -22,6 +23,8 @@ __all__ = ["read"]
 
 SUFFIXES = (".npz", ".npy", *TABLES, ".zarr")
 PARTS = ("train", "valid", "test")
+ARRAYS = ("x", "labels", "y", "context", "weights")
+CLOSE = 0.8  # names that are so similar are taken for a mistake
 LARGEST_IN_MEMORY = 2**28  # numbers: 1 GB of float32
 
 
@@ -139,7 +142,7 @@ def assemble(found: Mapping[str, Any], label: str | None, context: str | None) -
     splits.
 
     Raises:
-        KeyError: A name is missing.
+        KeyError: A name is missing, or seems to be misspelt.
 
     Example:
         >>> fields = assemble({"x_train": np.zeros((3, 2)), "x_test": np.ones((1, 2))}, None, None)
@@ -153,6 +156,7 @@ def assemble(found: Mapping[str, Any], label: str | None, context: str | None) -
     names = (name for name in ("labels", "y") if name + endings[0] in found)
     label = label or next(names, None)
     context = context or ("context" if f"context{endings[0]}" in found else None)
+    _refuse_misspelt(found, [*ARRAYS, *filter(None, (label, context))], endings)
     sizes = [len(found[f"x_{part}"]) for part in parts]
     rows = np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
     return {
@@ -162,6 +166,18 @@ def assemble(found: Mapping[str, Any], label: str | None, context: str | None) -
         "weights": _joined(found, "weights" if f"weights{endings[0]}" in found else None, endings),
         "splits": dict(zip(parts, rows, strict=False)),
     }
+
+
+def _refuse_misspelt(found: Iterable[str], names: list[str], endings: list[str]) -> None:
+    """Refuse arrays that are left out and seem to be meant, such as x_val or weight."""
+    known = [name + ending for name in names for ending in endings]
+    for name in found:
+        stem = name.split("_", maxsplit=1)[0]
+        if name not in known and difflib.get_close_matches(stem, names, 1, CLOSE):
+            raise KeyError(
+                f"array {name!r} is none of {', '.join(known)}, and would be left out: rename it, "
+                "or remove it"
+            )
 
 
 def _joined(found: Mapping[str, Any], name: str | None, endings: list[str]) -> Any:

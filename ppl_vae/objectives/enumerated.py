@@ -9,13 +9,12 @@ from torch import Tensor
 from ppl_vae.objectives.bound import Bound
 from ppl_vae.programs.discrete.cases import Cases, cases_of
 from ppl_vae.programs.masks import unmasked
+from ppl_vae.programs.observed.known import KNOWN, UNKNOWN
 from ppl_vae.programs.sites import of_plates, per_datum
 from ppl_vae.programs.traces import LogTerms, Program
 from ppl_vae.runtime.checks import real_number
 
 __all__ = ["EnumeratedELBO"]
-
-KNOWN, UNKNOWN = "_observed", "_unobserved"  # Pyro's names for the parts of a site with obs_mask
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ from torch import Tensor
 from ppl_vae.data import Dataset, as_dataset
 from ppl_vae.model import Model
 from ppl_vae.programs.forms.detection import adapted
-from ppl_vae.programs.masks import is_mask_of_x, missing_from
+from ppl_vae.programs.masks import is_mask_of_x, mask_of, missing_from
 from ppl_vae.programs.modules import arguments, evaluating, require_callable
 from ppl_vae.programs.observed.entries import observed_entries
 from ppl_vae.programs.observed.functions_of_x import require_x_itself
+from ppl_vae.programs.observed.known import KNOWN
 from ppl_vae.programs.observed.site_of_x import entries_of_x, is_all_of_x
 from ppl_vae.programs.particles import Program, Site
 from ppl_vae.programs.plates import rows_first
@@ -100,7 +101,7 @@ def _imitate(model: Program, data: Dataset) -> tuple[Dataset, dict[str, Tensor]]
         drawn = rows_first(observed[0]["value"], observed[0], num_lead=0)
         args[0] = drawn.reshape(data.x.shape).to(data.x.dtype)
     else:
-        _put_observed(args, model, [site for site in observed if site["value"].numel()])
+        _put_observed(args, model, [site for site in observed if _says_something(site)])
     x = args[0].masked_fill(missing_from(data.x, sites), float("nan"))
     further = dict(zip(data.args, args[len(args) - len(data.args) :], strict=True))
     given: dict[str, Any] = {"context": data.context, "args": further | data.constants}
@@ -123,6 +124,11 @@ def _refuse_factors(sites: list[Site]) -> None:
             )
 
 
+def _says_something(site: Site) -> bool:
+    """Whether a site has entries, and some of them count."""
+    return bool(site["value"].numel() and mask_of(site).any())
+
+
 def _put_observed(args: list[Tensor], model: Program, sites: list[Site]) -> None:
     """Put what was drawn at the observed sites where the arguments hold it.
 
@@ -131,6 +137,12 @@ def _put_observed(args: list[Tensor], model: Program, sites: list[Site]) -> None
     """
     entries = observed_entries(model, tuple(args))
     for site in sites:
+        if site["name"] not in entries and site["name"].endswith(KNOWN):
+            raise ValueError(
+                f"site {site['name']!r} observes the known values of a latent (obs_mask) as no "
+                "entries of x, so that simulated rows could not have them: give rows whose latent "
+                "is unknown"
+            )
         if site["name"] not in entries:
             raise ValueError(
                 f"site {site['name']!r}, of shape {tuple(site['value'].shape)}, observes neither "

@@ -6,8 +6,9 @@ from typing import Any
 
 from ppl_vae.data.tables.frames import is_frame
 from ppl_vae.data.tables.levels import Levels, listed
+from ppl_vae.data.tables.schema import Schema
 
-__all__ = ["check_columns", "check_levels", "in_order"]
+__all__ = ["check_booleans", "check_columns", "check_levels", "in_order"]
 
 LISTED = 20  # longer lists of columns are not shown in an error
 
@@ -82,6 +83,34 @@ def check_levels(
             raise ValueError(
                 f"column {column!r} of x has levels {listed(found[column])}; the {name} was "
                 "trained with numbers there"
+            )
+
+
+def check_booleans(known: Schema, found: Schema) -> None:
+    """Refuse True and False in columns that were other numbers than 0 and 1 in training.
+
+    Args:
+        known: The columns of training.
+        found: The present ones.
+
+    Raises:
+        ValueError: There is such a column.
+
+    Example:
+        >>> import numpy as np
+        >>> from ppl_vae.data import Dataset
+        >>> known = Dataset(np.array([[1.5], [2.5]])).schema
+        >>> check_booleans(known, Dataset(np.array([[True], [False]])).schema)
+        Traceback (most recent call last):
+        ValueError: column '0' of x has True and False; the run was trained with other numbers there
+    """
+    names = map(str, known.columns.names)
+    columns = zip(names, found.columns.types, known.columns.types, known.kinds, strict=False)
+    for name, given, trained, kind in columns:
+        if given == "bool" and trained != "bool" and kind != "boolean":
+            raise ValueError(
+                f"column {name!r} of x has True and False; the run was trained with other numbers "
+                "there"
             )
 
 

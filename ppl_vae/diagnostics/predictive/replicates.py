@@ -60,6 +60,7 @@ class ReplicatedData:
     ) -> None:
         layout = read_layout(inference.model, inference.guide, inference.data)
         self.known = layout.known
+        self.shapes = layout.local  # of one row's latents
         self.entries = EntriesOfX.of(inference.model, inference.data, self.known)
         self.inference = inference
         self.counted = counted_entries(self.entries, inference)

@@ -9,7 +9,7 @@ from ppl_vae.data.tables.frames import is_frame
 from ppl_vae.data.tables.schema import Schema
 from ppl_vae.data.tables.text_files import with_codes
 from ppl_vae.experiment.config import ConfigError
-from ppl_vae.experiment.rows.outputs import write_frame
+from ppl_vae.experiment.rows.outputs import require_rows_of_table, write_frame
 from ppl_vae.experiment.rows.sources import errors_of, new_rows, read_known
 from ppl_vae.experiment.saved.trained import TrainedRun
 from ppl_vae.runtime.checks import one_of, real_number, suggestion
@@ -112,6 +112,7 @@ def contrast_file(
         >>> contrast_file.__name__
         'contrast_file'
     """
+    require_rows_of_table(rows)
     real_number(level, "level", above=0, below=1)
     one_of(method, "method", ("bh", "by"))
     wanted = {"groups": [groups], "strata": strata, "subjects": subjects and [subjects]}

@@ -138,10 +138,16 @@ class ImputedTable:
             return [write_frame(self.long(with_original=with_original), path)]
         width = len(str(len(self.imputations)))
         has_names = self.names is not None
-        return [
-            write_frame(self.table(i), path / f"imputation-{i + 1:0{width}}.csv", index=has_names)
-            for i in range(len(self.imputations))
-        ]
+        files: list[Path] = []
+        try:
+            for i in range(len(self.imputations)):
+                file = path / f"imputation-{i + 1:0{width}}.csv"
+                files.append(write_frame(self.table(i), file, index=has_names))
+        except BaseException:  # a full disk, say: all of them or none
+            for file in files:
+                file.unlink()
+            raise
+        return files
 
     def figures(self) -> dict[str, Any]:
         """What was imputed, how, and for how many rows the draws are not reliable."""

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ppl_vae.data import Dataset
 from ppl_vae.data.tables.files import TABLES, read_cells
 from ppl_vae.data.tables.frames import is_frame
 from ppl_vae.data.tables.schema import Schema
@@ -14,7 +15,14 @@ from ppl_vae.runtime.files import write_whole
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["methods_in_words", "original_table", "require_table", "row_names_of", "write_frame"]
+__all__ = [
+    "methods_in_words",
+    "original_table",
+    "require_rows_of_table",
+    "require_table",
+    "row_names_of",
+    "write_frame",
+]
 
 WHOLE = r"\s*[+-]?[0-9]+\s*"
 LARGEST = 2**63 - 1
@@ -39,6 +47,24 @@ def require_table(path: str | Path, what: str) -> Path:
     if path.suffix not in TABLES or path.is_dir():
         raise ConfigError(f"{path}: {what} go to a file {' or '.join(TABLES)}")
     return path
+
+
+def require_rows_of_table(rows: Any) -> None:
+    """Refuse rows that are no table, whose other columns the result would keep.
+
+    Args:
+        rows: What was given.
+
+    Raises:
+        ConfigError: It is neither a file nor a frame.
+
+    Example:
+        >>> require_rows_of_table("rows.csv")
+    """
+    if isinstance(rows, Dataset) or not (is_frame(rows) or isinstance(rows, str | Path)):
+        raise ConfigError(
+            f"rows is of type {type(rows).__name__}; give a file .csv or .parquet, or a data frame"
+        )
 
 
 def write_frame(frame: "pd.DataFrame", path: str | Path, *, index: bool = False) -> Path:
@@ -84,6 +110,7 @@ def original_table(rows: Any, output: str | Path, schema: Schema) -> "pd.DataFra
         >>> [original_table(path, out, schema)["x"].tolist() for out in ("a.csv", "a.parquet")]
         [['1.50'], [1.5]]
     """
+    require_rows_of_table(rows)
     if is_frame(rows):
         return rows.reset_index(drop=True)
     if Path(rows).suffix != ".csv":

@@ -12,7 +12,7 @@ import torch
 
 from ppl_vae.data import Dataset, available, load, read
 from ppl_vae.data.splits import count, random_rows
-from ppl_vae.data.tables.columns import check_levels
+from ppl_vae.data.tables.columns import check_booleans, check_levels
 from ppl_vae.data.tables.files import TABLES, Roles, read_frame
 from ppl_vae.data.tables.frames import is_frame
 from ppl_vae.data.tables.levels import known_level
@@ -91,6 +91,7 @@ def new_rows(rows: Any, schema: Schema, context: Any = None, *, place: str = "th
         dtype = getattr(torch, schema.dtype)
         data = Dataset(**fields, levels=schema.levels, name=name, dtype=dtype)
         check_levels({"x": schema.names}, schema.levels, data.levels, "run")
+        check_booleans(schema, data.schema)
         return data.with_schema(schema)
 
 

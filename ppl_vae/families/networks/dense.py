@@ -13,6 +13,7 @@ __all__ = ["MLP", "Linear", "ResNet"]
 
 
 MOST_LAYERS = 10_000  # of a network; more cannot be trained
+MOST_DIMS = 100_000  # of a flow, whose networks have outputs for each
 Activation = Callable[[], nn.Module]
 
 

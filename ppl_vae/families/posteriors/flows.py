@@ -13,7 +13,7 @@ from torch.nn.functional import softplus
 
 from ppl_vae.families.densities import StandardisedNormal
 from ppl_vae.families.modules import near_identity, shape_of
-from ppl_vae.families.networks.dense import MOST_LAYERS
+from ppl_vae.families.networks.dense import MOST_DIMS, MOST_LAYERS
 from ppl_vae.families.posteriors.posterior import FLOOR, UNIT, Posterior, scale_of
 from ppl_vae.runtime.checks import whole_number
 from ppl_vae.runtime.memory import require_memory
@@ -27,7 +27,7 @@ class ConditionedFlow(Posterior):
     conditioner_dim = 32
 
     def __init__(self, latent_dim: int) -> None:
-        super().__init__(latent_dim)
+        super().__init__(whole_number(latent_dim, "latent_dim", at_most=MOST_DIMS))
         self.num_parameters = 2 * self.latent_dim + self.conditioner_dim
 
     def parts(self, raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -68,7 +68,7 @@ class FlowPosterior(ConditionedFlow):
     def __init__(
         self, latent_dim: int, num_transforms: int = 4, *, hidden_dims: Sequence[int] = (64,)
     ) -> None:
-        super().__init__(latent_dim)
+        super().__init__(whole_number(latent_dim, "latent_dim", at_most=MOST_DIMS))
         hidden = list(shape_of(hidden_dims, "hidden_dims"))
         make = T.conditional_spline if self.latent_dim == 1 else T.conditional_affine_coupling
         self.layers = nn.ModuleList(
@@ -116,7 +116,7 @@ class InverseAutoregressive(ConditionedFlow):
     def __init__(
         self, latent_dim: int, num_transforms: int = 2, *, hidden_dims: Sequence[int] = (64,)
     ) -> None:
-        super().__init__(latent_dim)
+        super().__init__(whole_number(latent_dim, "latent_dim", at_most=MOST_DIMS))
         D = self.latent_dim
         hidden = [max(D, width) for width in shape_of(hidden_dims, "hidden_dims")]
         count = whole_number(num_transforms, "num_transforms", at_most=MOST_LAYERS)

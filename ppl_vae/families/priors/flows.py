@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ppl_vae.families.densities import StandardisedNormal
 from ppl_vae.families.modules import near_identity, shape_of
-from ppl_vae.families.networks.dense import MOST_LAYERS
+from ppl_vae.families.networks.dense import MOST_DIMS, MOST_LAYERS
 from ppl_vae.families.priors.prior import Prior
 from ppl_vae.runtime.checks import echoed, whole_number
 
@@ -38,7 +38,8 @@ class FlowPrior(Prior):
         transform: Name of the Pyro transform: "spline_coupling", "affine_coupling", "spline",
             "affine_autoregressive", "spline_autoregressive"; D = 1 always takes "spline".
         num_transforms: Number of transforms, dimensions reversed between them.
-        hidden_dims: Hidden layers of each transform's network.
+        hidden_dims: Hidden layers of each transform's network; those of an autoregressive one have
+            at least D units.
 
     Shape:
         batch_shape (), event_shape (D,)
@@ -63,7 +64,7 @@ class FlowPrior(Prior):
         *,
         hidden_dims: Sequence[int] = (32, 32),
     ) -> None:
-        super().__init__(latent_dim)
+        super().__init__(whole_number(latent_dim, "latent_dim", at_most=MOST_DIMS))
         latent_dim = self.latent_dim
         self.transform = "spline" if latent_dim == 1 else transform
         if self.transform not in SCORES_EXTERNAL_POINTS:
@@ -74,7 +75,9 @@ class FlowPrior(Prior):
         make: Callable[..., nn.Module] = getattr(T, self.transform)
         options: dict[str, Any] = {}
         if self.transform != "spline":
-            options["hidden_dims"] = list(shape_of(hidden_dims, "hidden_dims"))
+            narrowest = latent_dim if self.transform.endswith("autoregressive") else 1
+            widths = shape_of(hidden_dims, "hidden_dims")
+            options["hidden_dims"] = [max(narrowest, width) for width in widths]
         self.layers = nn.ModuleList(
             near_identity(make(latent_dim, **options))
             for _ in range(whole_number(num_transforms, "num_transforms", at_most=MOST_LAYERS))

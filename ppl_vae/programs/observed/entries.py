@@ -14,6 +14,9 @@ from ppl_vae.programs.sites import is_local, observed_shape, observes, sample_si
 
 __all__ = ["Observed", "observed_entries"]
 
+ROWS_MOVED = 100
+MOST_MOVED = 1000  # entries, each of which takes a run
+
 logger = logging.getLogger(__name__)
 
 
@@ -62,7 +65,9 @@ def observed_entries(model: Program, args: tuple[Tensor, ...]) -> dict[str, Obse
     """The entries of the arguments that each observed site holds, as far as it holds some.
 
     They are found by giving the model numbers 1, 2, ... for one argument at a time: a site observes
-    the entries whose numbers it has. A site of another function of its arguments is left out.
+    the entries whose numbers it has. A site of another function of its arguments is left out. Where
+    the model takes no such numbers, as those that choose a row of a table, the entries are moved
+    from row to row instead.
 
     Args:
         model: A model in the library's form, in evaluation mode.
@@ -88,11 +93,46 @@ def observed_entries(model: Program, args: tuple[Tensor, ...]) -> dict[str, Obse
             )
         except Exception as error:  # an argument that is not observed may have to be what it was
             logger.debug("argument %d cannot be marked: %s", number, error)
+            moved = _moved_entries(model, args, number)
+            found |= {name: each for name, each in moved.items() if name not in found}
             continue
         for name, values in once.items():
             if name not in found and _are_marks(values, again[name], size):
                 found[name] = Observed(number, values[0].round().long() - 1)
     return found
+
+
+def _moved_entries(model: Program, args: tuple[Tensor, ...], number: int) -> dict[str, Observed]:
+    """The entries of one argument by site: values that move from row to row with an entry."""
+    few = [each[:ROWS_MOVED] for each in args]
+    given = few[number].flatten(1)
+    before = _values(run(model, *few))
+    holders: dict[str, dict[int, int]] = {name: {} for name in before}
+    for place in range(given.shape[1] if given.shape[1] <= MOST_MOVED else 0):
+        other = given.clone()
+        known = ~given[:, place].isnan()
+        other[known, place] = given[known, place].roll(1)
+        few[number] = other.reshape(args[number][:ROWS_MOVED].shape)
+        if not (other > given).any():  # it is constant, or missing
+            continue
+        try:
+            after = _values(run(model, *few))
+        except Exception as error:
+            logger.debug("entry %d of argument %d cannot be moved: %s", place, number, error)
+            continue
+        for name, values in after.items():
+            follows = _equal(before[name], given[:, [place]]) & _equal(values, other[:, [place]])
+            holders[name] |= dict.fromkeys(follows.nonzero().flatten().tolist(), place)
+    return {
+        name: Observed(number, torch.tensor([places[i] for i in range(len(places))]))
+        for name, places in holders.items()
+        if len(places) == before[name].shape[1]
+    }
+
+
+def _equal(values: Tensor, entry: Tensor) -> Tensor:
+    """Which columns of values are an entry, in each row that has it, (values,)."""
+    return ((values == entry) | entry.isnan()).all(0)
 
 
 def _values(trace: Any) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from ppl_vae.programs.sites import is_deterministic, is_observation, sample_site
 from ppl_vae.programs.traces import Program, Site
 from ppl_vae.runtime.seeding import seeded
 
-__all__ = ["known_parts", "with_known"]
+__all__ = ["KNOWN", "UNKNOWN", "known_parts", "with_known"]
 
 KNOWN, UNKNOWN = "_observed", "_unobserved"  # Pyro's names for the parts of a site with obs_mask
 

@@ -190,7 +190,7 @@ def contrast(
     _warn_of_copies(rows, design)
     treat_alike(rows, "contrast")
     replicates = _replicates(inference, settings, progress)
-    names = dimension_names({name: each.shape[2:] for name, each in replicates.latents.items()})
+    names = dimension_names({name: replicates.shapes[name] for name in replicates.latents})
     columns = _drawn_columns(replicates)
     predicted = _predicted(replicates, settings, progress)
     expanded = (_expanded(part, columns) for part in predicted)
@@ -249,8 +249,13 @@ def _replicates(inference: Inference, settings: ContrastSettings, progress: bool
 
 def _latents(replicates: ReplicatedData) -> Iterator[np.ndarray]:
     """Draws of all dimensions side by side, (s, N, D), some at a time."""
+    num_rows = len(replicates.inference)
     for draws in replicates.parts():
-        values = [each[draws].unsqueeze(-1).flatten(2) for each in replicates.latents.values()]
+        # Plates of x alone are dims of size one here.
+        values = [
+            each[draws].reshape(draws.stop - draws.start, num_rows, -1)
+            for each in replicates.latents.values()
+        ]
         yield torch.cat(values, -1).double().cpu().numpy()
 
 

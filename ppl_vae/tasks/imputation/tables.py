@@ -23,13 +23,29 @@ def completed_frame(data: Dataset, asked: np.ndarray, values: np.ndarray) -> "pd
         if where.any():
             there = int(source.places[place])
             drawn = filled[where, place]
-            column = frame.iloc[:, there].copy()
+            column = _typed(frame.iloc[:, there].copy(), data, place)
             if name in data.levels:
                 new = _with_levels(column, where, drawn, data.levels[name])
             else:
                 new = _with_numbers(column, where, drawn)
             frame.isetitem(there, new)
     return frame
+
+
+def _typed(column: "pd.Series", data: Dataset, place: int) -> "pd.Series":
+    """A column without any value has the type of its kind: NaN alone says nothing of it."""
+    if hasattr(column.dtype, "categories") or column.notna().any():
+        return column
+    import pandas as pd
+
+    name = data.feature_names[place]
+    kind = data.types[place]
+    if kind == "bool":
+        return column.astype("boolean")
+    if name in data.levels:
+        levels = pd.CategoricalDtype(list(data.levels[name]), ordered=kind == "ordered")
+        return column.astype(levels)
+    return column
 
 
 def _with_levels(
