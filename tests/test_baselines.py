@@ -1,6 +1,7 @@
 """Baselines against the models that the rows were simulated from, and against scikit-learn."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 from scipy.special import logsumexp
@@ -264,3 +265,49 @@ def test_independent_columns_have_the_law_that_describes_them_best():
         + stats.nbinom.logpmf(test[:, 3], 0.5, 0.1)
     )
     near(found["independent columns"], truth)
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+def test_levels_that_training_lacks_have_their_share(ordered):
+    """The probabilities of all values sum to one, whichever level is new."""
+    levels = list("abcd")
+    for absent in range(4):
+        codes = np.r_[np.tile([i for i in range(4) if i != absent], 20), np.arange(4)]
+        column = pd.Categorical.from_codes(codes, levels, ordered=ordered)
+        splits = {"train": range(60), "test": range(60, 64)}
+        data = pv.Dataset(pd.DataFrame({"a": column}), splits=splits)
+        kind = likelihoods.Ordinal if ordered else likelihoods.Categorical
+        for likelihood in (likelihoods.Columns.of(data), kind(1, num_categories=4), kind):
+            for found in pv.baselines(data, likelihood).values():
+                assert np.exp(found.log_evidence).sum() == pytest.approx(1.0)
+                assert found.log_evidence[absent] < -4
+    with pytest.raises(ValueError, match="categories are numbered 0 to 2"):
+        pv.baselines(data, kind(1, num_categories=3))
+
+
+def test_rows_that_the_likelihood_refuses_have_no_baseline():
+    x = np.random.default_rng(0).multinomial(5, [0.2, 0.3, 0.5], 120).astype(float)
+    x[110, 0] = np.nan
+    data = pv.Dataset(x, splits={"train": range(100), "test": range(100, 120)})
+    with pytest.raises(ValueError, match="row 10 of x lacks some parts of a total"):
+        pv.baselines(data, likelihoods.Multinomial)
+    with pytest.raises(ValueError, match="missing in all parts of a total or in none"):
+        pv.baselines(data, likelihoods.Multinomial(3, total=5))
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_a_constant_column_changes_no_comparison(missing):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(300, 2)) @ rng.normal(size=(2, 3))
+    x = x + 0.5 * rng.normal(size=x.shape)
+    if missing:
+        x[::7, 0] = np.nan
+    splits = {"train": range(200), "test": range(200, 300)}
+    without = pv.baselines(pv.Dataset(x, splits=splits), likelihoods.Gaussian)
+    wide = np.column_stack([x, np.full(300, 3.0)])
+    with pytest.warns(UserWarning, match="1 column of the training rows, .* '3', do not vary"):
+        found = pv.baselines(pv.Dataset(wide, splits=splits), likelihoods.Gaussian)
+    assert list(found) == list(without)
+    for name, each in found.items():
+        expected = without[name].log_evidence + stats.norm.logpdf(0.0)
+        np.testing.assert_allclose(each.log_evidence, expected, atol=1e-5)

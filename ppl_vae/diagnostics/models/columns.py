@@ -31,6 +31,7 @@ class Normals(Family):
         values = np.log(train) if logged else train
         self.centre = np.nanmean(values, 0)
         self.scale = positive_sd(values)
+        self.least_variance = np.where(np.nanstd(values, 0) > 0, LEAST_VARIANCE, 1.0)
 
     def statistics(self, x: np.ndarray) -> np.ndarray:
         """y and y^2."""
@@ -47,7 +48,7 @@ class Normals(Family):
     ) -> np.ndarray:
         """- log s - (y^2 - 2 m y + m^2) / (2 s^2)."""
         location, square = np.split(means, 2, axis=1)
-        variance = (square - location**2).clip(min=LEAST_VARIANCE)
+        variance = (square - location**2).clip(min=self.least_variance)
         y, y_squared = np.split(statistics, 2, axis=1)
         present = np.split(observed, 2, axis=1)[0]
         quadratic = y_squared @ (1 / variance).T - 2 * y @ (location / variance).T

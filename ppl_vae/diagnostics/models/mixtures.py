@@ -102,8 +102,14 @@ class Parts(Family):
 
     def constant(self, x: np.ndarray) -> np.ndarray:
         """log n! - sum_i log x_i!."""
-        totals = x.reshape(len(x), -1, self.num_parts).sum(-1)
-        return np.nansum(gammaln(totals + 1), 1) - np.nansum(gammaln(x + 1), 1)
+        grouped = x.reshape(len(x), -1, self.num_parts)
+        missing = np.isnan(grouped)
+        if (missing.any(-1) != missing.all(-1)).any():
+            row = int(np.flatnonzero((missing.any(-1) != missing.all(-1)).any(1))[0])
+            raise ValueError(
+                f"row {row} of x lacks some parts of a total: its parts are all missing, or none is"
+            )
+        return np.nansum(gammaln(grouped.sum(-1) + 1), 1) - np.nansum(gammaln(x + 1), 1)
 
 
 class Counts(Family):

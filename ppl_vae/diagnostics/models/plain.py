@@ -1,9 +1,11 @@
 """Plain models of the same rows, with which a given log p(x) is compared."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from scipy.stats import norm
 
 from ppl_vae.data import Dataset
 from ppl_vae.diagnostics.models.columns import Marginals, Mixed, Normals, positive_sd
@@ -34,6 +36,7 @@ from ppl_vae.families.likelihoods import (
 )
 from ppl_vae.programs.inference import treat_alike
 from ppl_vae.runtime.seeding import generator
+from ppl_vae.runtime.text import counted
 
 __all__ = ["baselines"]
 
@@ -63,7 +66,8 @@ def baselines(
     features (EM); for parts of a total one multinomial and a mixture of them. The number of factors
     or components maximises log p(x) on a fifth of the training rows; the model is then fitted to
     all training rows, or 10,000 of them. For mixed columns, and densities of incomplete rows, there
-    are mixtures of independent columns (latent classes). Covariates are not used.
+    are mixtures of independent columns (latent classes). Covariates are not used. A column that
+    does not vary has a normal law of sd 1 in all of them, with a warning.
 
     Args:
         data: A `Dataset` with the splits that the model was trained on.
@@ -77,9 +81,9 @@ def baselines(
 
     Raises:
         ValueError: There are fewer than 10 training rows; rows have more entries than the
-            likelihood; the number of trials is not known from
-            the class of a likelihood; p(x) is neither a density nor a probability of bits,
-            categories or counts.
+            likelihood, or lie outside its support; the number of trials is not known from the class
+            of a likelihood; p(x) is neither a density nor a probability of bits, categories or
+            counts.
 
     References:
         Rubin and Thayer (1982), EM algorithms for ML factor analysis, Psychometrika 47; Dempster,
@@ -100,15 +104,23 @@ def baselines(
         raise ValueError(
             f"baselines need {FEWEST_ROWS} training rows or more; there are {num_train}"
         )
-    chosen = generator(seed).permutation(num_train)[:MOST_ROWS]
+    chosen = data.train[generator(seed).permutation(num_train)[:MOST_ROWS]]
     judged = (data.test if rows is None else rows).in_memory()
-    train, test = _values(data.train[chosen]), _values(judged)
+    if not isinstance(likelihood, type):
+        for part in (chosen, judged):
+            likelihood.check(part.x)
+    train, test = _values(chosen), _values(judged)
     treat_alike(data.train, "the fit of the baselines")
     about: Any = {"measure": likelihood.measure, "weights": row_weights(judged)}
-    unobserved = data.train[chosen].unobserved_features
-    if unobserved:
-        raise ValueError(f"column {unobserved[0]!r} is never observed in training: leave it out")
+    if chosen.unobserved_features:
+        first = chosen.unobserved_features[0]
+        raise ValueError(f"column {first!r} is never observed in training: leave it out")
+    _warn_of_constant(chosen, likelihood)
     complete = not np.isnan(train).any() and not np.isnan(test).any()
+    if isinstance(likelihood, type) and issubclass(likelihood, Categorical | Ordinal):
+        # Without the number of categories that the likelihood has: those of all rows.
+        num_categories = 1 + int(np.nanmax(np.concatenate([train, test])))
+        likelihood = Categorical(data.event_shape, num_categories)
     fitted = _fitted(train, likelihood, seed, complete=complete)
     return {name: Evidence.exact(score(test), judged.x, **about) for name, score in fitted.items()}
 
@@ -121,6 +133,25 @@ def _refuse_other_entries(data: Dataset, likelihood: Any) -> None:
         raise ValueError(
             f"rows have {size} entries and the likelihood {given}: give rows of x alone, since "
             "other entries, such as classes, are none that a plain model of x describes"
+        )
+
+
+def _warn_of_constant(train: Dataset, likelihood: Likelihood | type[Likelihood]) -> None:
+    """Warn of columns whose density has no maximum, under any model."""
+    measure = likelihood.measure
+    parts = measure.split(", ")
+    constant = [
+        name
+        for name in train.constant_features
+        if measure == "lebesgue" or f"{name}: lebesgue" in parts
+    ]
+    if constant:
+        warnings.warn(
+            f"{counted(len(constant), 'column')} of the training rows, the first of them "
+            f"{constant[0]!r}, do not vary: the baselines give them a normal law of sd 1, and the "
+            "density of a model is as high as its smallest scale; leave them out",
+            UserWarning,
+            stacklevel=3,
         )
 
 
@@ -166,7 +197,7 @@ def _family(likelihood: Any, train: np.ndarray) -> Family:
     if issubclass(kind, Bernoulli):
         return Bits()
     if issubclass(kind, Categorical | Ordinal):
-        return Categories(1 + int(np.nanmax(train)))
+        return Categories(1 + int(likelihood.support.upper_bound))
     if issubclass(kind, Binomial | BetaBinomial):
         if kind is likelihood:
             raise ValueError(
@@ -191,6 +222,21 @@ def _mixture(train: np.ndarray, family: Family, seed: int) -> dict[str, Scores]:
 
 
 def _densities(train: np.ndarray, seed: int) -> dict[str, Scores]:
+    """Those of columns that vary; one that does not has a normal law of sd 1 in each of them."""
+    varies = train.std(0) > 0
+    if varies.all():
+        return _of_varying(train, seed)
+    fixed = train[0, ~varies]
+    found = _of_varying(train[:, varies], seed)
+    return {
+        name: lambda x, score=score: (
+            score(x[:, varies]) + norm.logpdf(x[:, ~varies], fixed).sum(1)
+        )
+        for name, score in found.items()
+    }
+
+
+def _of_varying(train: np.ndarray, seed: int) -> dict[str, Scores]:
     from sklearn.decomposition import FactorAnalysis
     from sklearn.mixture import GaussianMixture
 
