@@ -322,3 +322,32 @@ def test_what_is_called_an_estimate_is_right_however_far_x_lies(dtype, method):
     assert told == (
         [True, True, True, False, False, False] if dtype == torch.float32 else [True] * 6
     )
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e3, 1e4, 1e5, 1e6, 1e7])
+def test_rows_whose_residuals_are_rounded_are_no_estimates(offset):
+    """x is exact in float32 and the model centred on it; its mean given z is what is rounded."""
+    rng = np.random.default_rng(1)
+    values = (rng.normal(size=(4, 2)), rng.normal(size=4) + offset, np.full(4, 0.5))
+    loading, mean, noise = (each.astype(np.float32).astype(float) for each in values)
+    x = rng.normal(size=(60, 2)) @ loading.T + mean + noise * rng.normal(size=(60, 4))
+    x = x.astype(np.float32)
+    x[:10] += np.float32(8)  # sixteen standard deviations of the noise
+    law = stats.multivariate_normal(mean, loading @ loading.T + np.diag(noise**2))
+    exact = law.logpdf(x.astype(float))
+    share = {}
+    for dtype in (torch.float32, torch.float64):
+        parts = (torch.as_tensor(each, dtype=dtype) for each in (loading, mean, noise))
+        affine = beds.Affine(*parts)
+        bed = beds.linear_gaussian_at(torch.as_tensor(x, dtype=dtype), affine, 1.2, 0.2)
+        found = pv.log_evidence(bed.model, bed.guide, bed.x, num_particles=2000)
+        known = found.is_estimate
+        error = (found.log_evidence - exact)[known]
+        allowed = np.hypot(4 * found.mc_se[known], 2 * RESOLUTION)
+        assert (np.abs(error) < allowed).all()
+        share[dtype] = known.mean()
+    assert share[torch.float64] > 0.9
+    if offset < 1e4:
+        assert share[torch.float32] == share[torch.float64]
+    elif offset > 1e5:
+        assert share[torch.float32] < 0.05

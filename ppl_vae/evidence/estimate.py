@@ -16,7 +16,7 @@ from ppl_vae.errors import DamagedFileError, OtherSettingsError
 from ppl_vae.evidence.fingerprints import digests, measure_of, row_weights
 from ppl_vae.evidence.importance_sampling import ImportanceSampling, SamplingOptions
 from ppl_vae.evidence.result import ROUNDING_OF_X, Evidence, concatenate
-from ppl_vae.evidence.weights.resolution import unresolved_rows
+from ppl_vae.evidence.weights.resolution import rounded_rows, unresolved_rows
 from ppl_vae.guide import Guide
 from ppl_vae.importance import log_weights
 from ppl_vae.programs.global_latents import with_global_draws
@@ -138,7 +138,7 @@ def log_evidence(
                 start = starts[rank()]
                 block = inference.block(slice(start, start + rows), derived_seed(seed, start))
                 found = method.estimate(model, proposal, block.data, seed=block.seed)
-                found = _resolved(found, method, guide, block.args)
+                found = _resolved(found, method, model, guide, block.args)
                 found = _labelled(found, block.data, measure_of(model))
             for part in filter(None, gathered(found)):
                 _append(parts, part)
@@ -260,15 +260,18 @@ def _warn_of_undefined(inference: Inference, evidence: Evidence) -> None:
 
 
 def _resolved(
-    evidence: Evidence, method: Method, guide: Program, args: tuple[Any, ...]
+    evidence: Evidence, method: Method, model: Program, guide: Program, args: tuple[Any, ...]
 ) -> Evidence:
-    """The evidence without errors for rows whose draws the float type cannot tell apart.
+    """The evidence without errors for rows whose draws, or whose x, the float type rounds.
 
     The library's own posteriors are as wide as their float type needs.
     """
-    if isinstance(guide, Guide) or not isinstance(method, ImportanceSampling):
-        return evidence
-    rows = unresolved_rows(guide, *args).numpy()
+    rows = np.zeros(len(evidence), dtype=bool)
+    measure = measure_of(model)
+    if not measure or "lebesgue" in measure:
+        rows = rounded_rows(model, guide, *args).numpy()
+    if isinstance(method, ImportanceSampling) and not isinstance(guide, Guide):
+        rows = rows | unresolved_rows(guide, *args).numpy()
     names = ("mc_se", "ess", "pareto_k", "smoothed", "skewness")
     known: Any = {name: getattr(evidence, name) for name in names}
     known = {name: np.where(rows, np.nan, each) for name, each in known.items() if each is not None}

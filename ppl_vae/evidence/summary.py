@@ -8,6 +8,7 @@ import numpy as np
 from ppl_vae.data.rounding import REMEDY
 from ppl_vae.evidence.pareto import GOOD_K, RESOLUTION
 from ppl_vae.runtime.display import Shown
+from ppl_vae.runtime.text import counted
 
 __all__ = ["EvidenceSummary"]
 
@@ -134,9 +135,9 @@ class EvidenceSummary(Shown):
             yield ", or bracket log p(x) (evidence_interval)"
         if self.num_unresolved:
             yield (
-                f"; the log-weights of {self.num_unresolved} rows are so large that their float "
-                f"type rounds them by more than {RESOLUTION} nats, or the guide is so narrow that "
-                "it rounds its draws to a few numbers: standardise x, or use float64 "
+                f"; the float type rounds the log-weights of {counted(self.num_unresolved, 'row')} "
+                f"by more than {RESOLUTION} nats, since x is too far from zero, or the draws of a "
+                "narrow guide to a few numbers: standardise x, or use float64 "
                 "(model.double(), guide.double(), Dataset(x, dtype=torch.float64))"
             )
         if np.isnan(self.log_evidence):

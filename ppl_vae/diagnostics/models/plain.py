@@ -229,9 +229,7 @@ def _densities(train: np.ndarray, seed: int) -> dict[str, Scores]:
     fixed = train[0, ~varies]
     found = _of_varying(train[:, varies], seed)
     return {
-        name: lambda x, score=score: (
-            score(x[:, varies]) + norm.logpdf(x[:, ~varies], fixed).sum(1)
-        )
+        name: lambda x, score=score: score(x[:, varies]) + norm.logpdf(x[:, ~varies], fixed).sum(1)
         for name, score in found.items()
     }
 
