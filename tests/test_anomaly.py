@@ -308,6 +308,9 @@ def test_rows_of_training_and_validation_are_refused(bed):
     with pytest.raises(ValueError, match="are also among the reference rows"):
         call(bed, data.valid, data.test, score=Typicality(reference=data.valid))
     call(bed, data.test[:100], data.test[100:], trained_on=data)
+    for part, name in ((data.train, "train"), (data.valid, "valid")):
+        with pytest.warns(UserWarning, match=f"tested rows, .* are also among the {name} rows"):
+            call(bed, data.test, part, trained_on=data)
 
 
 def test_rows_that_repeat_by_nature_are_not_refused():

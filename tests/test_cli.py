@@ -321,6 +321,10 @@ def test_evaluate(finished, tmp_path):
         "evaluate", folder, "--quiet", "--split", "valid", "--num-particles", 40, "--seed", 1
     )
     assert "valid split, 12 rows, ImportanceSampling with 40 particles each" in other.stdout
+    assert "rows were used" not in same.stdout
+    assert "rows were used" not in other.stdout  # without early stopping
+    seen = call("evaluate", folder, "--quiet", "--split", "train", "--num-particles", 40, "--json")
+    assert json.loads(seen.stdout)["rows_used_for"] == "training"
 
 
 def test_evaluate_by_another_method(finished):

@@ -3,6 +3,7 @@ is."""
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -17,8 +18,10 @@ from ppl_vae.diagnostics import (
     plot_samples,
     plot_training,
 )
-from ppl_vae.diagnostics.axes import as_pictures, num_columns, tile
+from ppl_vae.diagnostics.axes import as_pictures, k_hat_edges, num_columns, tile
+from ppl_vae.diagnostics.plots import expected
 from ppl_vae.evidence import reduce_log_weights
+from ppl_vae.families.densities.columnwise import Columnwise
 
 
 @pytest.fixture(autouse=True)
@@ -199,6 +202,27 @@ def test_samples_take_covariates_and_any_pyro_model():
     assert ax.get_xlabel() == "feature"
 
 
+def test_levels_of_mixed_columns_are_drawn_as_the_most_probable_ones():
+    p = torch.tensor([[[0.2, 0.3, 0.5]], [[0.6, 0.4, 0.0]]])  # (K, columns, levels)
+    parts = [dist.Normal(torch.tensor([[1.0], [4.0]]), 1.0), dist.Categorical(p)]
+    columns = Columnwise(parts, [[1], [0]]).to_event(1)
+    assert expected(columns).tolist() == [[2.0, 1.0], [0.0, 4.0]]
+    assert expected(columns, averaged=True).tolist() == [0.0, 2.5]  # 0.4, 0.35, 0.25
+    frame = pd.DataFrame({"x": np.arange(30.0), "site": list("abc") * 10, "grade": [1, 2, 3] * 10})
+    frame["grade"] = pd.Categorical(frame["grade"], ordered=True)
+    data = pv.Dataset(frame)
+    with pv.seeded(0):
+        model = pv.Model(pv.priors.StandardNormal(1), pv.likelihoods.Columns.of(data), start=data)
+        guide = pv.Guide(pv.posteriors.MeanFieldNormal(1), data.event_shape, start=data)
+    drawn = [line.get_ydata() for line in plot_samples(model, 5).lines]
+    axes = plot_reconstructions(model, guide, data, num=3)
+    drawn += [line.get_ydata() for ax in axes for line in ax.lines]
+    assert len(drawn) >= 8
+    for values in drawn:
+        assert np.isfinite(values).all()
+        assert np.isin(values[1:], (0, 1, 2)).all()
+
+
 def test_an_observation_in_parts_has_no_reconstruction():
     def model(x, context=None):
         with pyro.plate("data", len(x), dim=-1):
@@ -287,6 +311,7 @@ def test_k_hat_counts_every_datum_once():
     assert [line.get_xdata()[0] for line in ax.lines if len(line.get_xdata())] == [0.5, 0.7]
     edges = {round(bar.get_x(), 9) for bar in ax.containers[0]}
     assert {0.5, 0.7} <= edges, "no bar straddles a limit"
+    assert (k_hat_edges(np.array([0.3, 0.8]))[:3] == [0.3, 0.4, 0.5]).all()  # 3 * 0.1 is above 0.3
     assert ax.get_xlabel() == "Pareto k-hat (not drawn: 2 exact, k = -inf, 1 unknown)"
     assert ax.get_ylabel() == "observations (of 10)"
 

@@ -221,3 +221,12 @@ def test_estimates_with_other_names_are_refused():
     assert list(pooled.names) == ["u", "v"]
     with pytest.raises(ValueError, match=r"term 0 is u in estimates\[0\] and v in estimates\[1\]"):
         pv.pool([pair(["u", "v"]), pair(["v", "u"])])
+
+
+def test_estimates_in_rows_are_refused():
+    estimates = pd.DataFrame(np.arange(6.0).reshape(2, 3), index=["age", "dose"])
+    with pytest.raises(
+        ValueError, match=r"estimates has the names 'age', ... in its rows.*frame.T"
+    ):
+        pv.pool(estimates, estimates + 1)
+    assert pv.pool(estimates.T, estimates.T + 1).names == ("age", "dose")

@@ -233,6 +233,18 @@ def test_a_run_knows_its_rows_weights_and_splits(table, tmp_path, change):
         )
 
 
+def test_rows_that_training_used_are_named(table, tmp_path):
+    """The last training of a table is one of training and validation rows together."""
+    run = tmp_path / "run"
+    few = ["--num-particles", 30, "--quiet"]
+    fitted = call("fit", table, "-o", run, "--drop", "site", "--num-steps", 5, "--quiet")
+    assert fitted.exit_code == 0
+    assert "rows were used" not in fitted.stdout
+    for split in ("valid", "train"):
+        told = call("evaluate", run, "--split", split, *few).stdout
+        assert "These rows were used for training, so that log p(x) of new rows is lower" in told
+
+
 def test_a_study_does_not_mix_rows_of_two_tables(table, tmp_path):
     path = tmp_path / "rows.csv"
     rows = read(table)[["visits", "income"]]

@@ -2,6 +2,7 @@
 the large tables."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 import ppl_vae as pv
 from ppl_vae import beds
-from ppl_vae.evidence import ImportanceSampling, reduce_log_weights
+from ppl_vae.evidence import EvidenceSummary, ImportanceSampling, reduce_log_weights
 from ppl_vae.evidence.result import concatenate
 
 sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
@@ -197,3 +198,21 @@ def test_settings_in_which_few_rows_pass_go_on(passed, goes_on):
     rows[f"is_estimate | {setting} | 0"] = counted(passed, passed)
     left = [(each, seed) for _, _, each, seed in missing(["is_estimate"], rows)]
     assert left == [(setting, seed) for seed in range(10, 100) if goes_on]
+
+
+@pytest.mark.parametrize("num_rows", range(45, 60))
+def test_no_weights_are_too_skewed_where_k_hat_explains_all(num_rows):
+    """Shares that add up to one but for rounding."""
+    summary = EvidenceSummary(
+        **{name: 0.0 for name in ("log_evidence", "mc_se", "data_se", "mc_bias", "elbo")},
+        mean_ess=1.0,
+        share_bad_k=1 / num_rows,
+        num_data=num_rows,
+        num_particles=1000,
+        share_estimate=(num_rows - 1) / num_rows,
+        bound="lower",
+    )
+    assert "skewed" not in str(summary)
+    assert "skewed" not in summary.brief()
+    skewed = replace(summary, share_estimate=(num_rows - 2) / num_rows)
+    assert f"weights of {1 / num_rows:.0%} are too skewed" in str(skewed)

@@ -236,10 +236,10 @@ def k_hat_edges(k_hat: np.ndarray) -> np.ndarray:
     """Edges of a histogram that has 0.5 and 0.7 among them."""
     if not len(k_hat):
         return np.linspace(0, 1, 11)
-    width = (0.1, 0.05, 0.02)[np.searchsorted([200, 2000], len(k_hat), side="right")]
-    first = np.floor(k_hat.min() / width)
-    last = np.ceil(k_hat.max() / width)
-    return np.arange(first, last + 1.5) * width
+    per_unit = (10, 20, 50)[np.searchsorted([200, 2000], len(k_hat), side="right")]
+    first = np.floor(k_hat.min() * per_unit)
+    last = np.ceil(k_hat.max() * per_unit)
+    return np.arange(first, last + 1.5) / per_unit
 
 
 def leave_out_the_start(ax: "Axes", histories: Sequence[Sequence[float]]) -> None:

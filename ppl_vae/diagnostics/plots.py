@@ -27,6 +27,7 @@ from ppl_vae.diagnostics.axes import (
 )
 from ppl_vae.diagnostics.latents.means import latent_means
 from ppl_vae.evidence import Evidence
+from ppl_vae.families.densities.columnwise import Columnwise
 from ppl_vae.programs.discrete.given_x import trace_at_all_latents
 from ppl_vae.programs.inference import Inference
 from ppl_vae.programs.masks import is_mask_of_x
@@ -296,6 +297,8 @@ def expected(distribution: Any, *, averaged: bool = False) -> Tensor:
     base = distribution
     while isinstance(base, dist.Independent | dist.MaskedDistribution):
         base = base.base_dist
+    if isinstance(base, Columnwise):
+        return base.joined([expected(part, averaged=averaged) for part in base.parts])
     is_category = isinstance(base, torch.distributions.Categorical)
     values = base.probs if is_category else distribution.mean
     if averaged:

@@ -112,7 +112,8 @@ class EvidenceSummary(Shown):
         """The share of rows without an estimate that k-hat does not explain."""
         if self._holds or np.isnan(self.share_bad_k):
             return 0.0
-        return max(0.0, 1 - self.share_estimate - self.share_bad_k)
+        num_skewed = round((1 - self.share_estimate - self.share_bad_k) * self.num_data)
+        return max(0, num_skewed) / self.num_data
 
     def _share(self) -> str:
         """The share of rows with an estimate, unless it is 100 %."""

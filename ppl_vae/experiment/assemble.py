@@ -69,6 +69,11 @@ class Experiment(TrainedRun):
         return self.config.training.keywords.get("patience")
 
     @property
+    def is_refitted(self) -> bool:
+        """That of [training]."""
+        return bool(self.config.training.keywords.get("refit", False))
+
+    @property
     def listing(self) -> str:
         """The configuration."""
         return to_toml(self.config)

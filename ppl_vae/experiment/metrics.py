@@ -41,6 +41,8 @@ class Estimates(Shown, Mapping[str, Any]):
             that of the floor.
         evaluation: The table [evaluation].
         evaluation_seconds: Time of the evaluation.
+        rows_used_for: What training used the evaluated rows for: "training", "the choice of the
+            epoch", or "".
         run: Names of the data set, prior, likelihood, posterior and objective.
 
     Example:
@@ -74,6 +76,7 @@ class Estimates(Shown, Mapping[str, Any]):
     at_floor: Sequence[str] = ()
     evaluation: Mapping[str, Any] = field(default_factory=dict)
     evaluation_seconds: float = 0.0
+    rows_used_for: str = ""
     run: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod

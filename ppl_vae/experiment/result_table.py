@@ -100,6 +100,11 @@ def reading(metrics: Estimates) -> list[str]:
         'log p(x) is a lower bound, not an estimate, for 12 % of the rows (k-hat > 0.7 for 12 %'
     """
     lines = []
+    if metrics.rows_used_for:
+        lines.append(
+            f"These rows were used for {metrics.rows_used_for}, so that log p(x) of new rows is "
+            "lower: evaluate the test split."
+        )
     if metrics.at_floor:
         lines.append(_reading_of_floor(metrics.at_floor))
     if metrics.is_bound or not metrics.at_floor:
@@ -141,7 +146,7 @@ def _reading_of_k(metrics: Estimates) -> str:
         where = f"where k-hat > 0.7 ({percent(share)} of the data)"
         return f"log p(x) is at most this {condition}; {where} the bound may {danger}."
     if metrics.is_bound:
-        skewed = metrics.share_bound - share
+        skewed = round(metrics.share_bound - share, 9)
         reasons = [f"k-hat > 0.7 for {percent(share)}"] * (share > 0 or skewed <= 0)
         if skewed > 0:
             draws = f"{metrics.num_particles} {_draws(metrics)}"

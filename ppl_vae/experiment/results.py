@@ -112,6 +112,7 @@ def measure(
         "active_units": None if units is None else units.count,
         "latent_dim": run.latent_dim if units is None else len(units.names),
         "at_floor": at_floor(run, held_out, table.seed),
+        "rows_used_for": run.used_rows_for,
         "evaluation": table.model_dump(),
         "evaluation_seconds": time.perf_counter() - started,
         "run": {"data": run.rows.name, **run.names},

@@ -227,11 +227,12 @@ def _densities(train: np.ndarray, seed: int) -> dict[str, Scores]:
     if varies.all():
         return _of_varying(train, seed)
     fixed = train[0, ~varies]
+
+    def beside(score: Scores) -> Scores:
+        return lambda x: score(x[:, varies]) + norm.logpdf(x[:, ~varies], fixed).sum(1)
+
     found = _of_varying(train[:, varies], seed)
-    return {
-        name: lambda x, score=score: score(x[:, varies]) + norm.logpdf(x[:, ~varies], fixed).sum(1)
-        for name, score in found.items()
-    }
+    return {name: beside(score) for name, score in found.items()}
 
 
 def _of_varying(train: np.ndarray, seed: int) -> dict[str, Scores]:

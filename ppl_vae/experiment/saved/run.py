@@ -116,6 +116,11 @@ class SavedRun(TrainedRun):
         return 1 if stops else None
 
     @property
+    def is_refitted(self) -> bool:
+        """That of training, which is known from its result."""
+        return self.result is not None and self.result.refit_epochs > 0
+
+    @property
     def names(self) -> dict[str, str]:
         """Names of the classes."""
         found = names_of(self.model, self.guide)

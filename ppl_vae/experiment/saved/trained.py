@@ -44,6 +44,20 @@ class TrainedRun:
         raise NotImplementedError
 
     @property
+    def is_refitted(self) -> bool:
+        """Whether validation rows were added to those of training, once the epoch was known."""
+        raise NotImplementedError
+
+    @property
+    def used_rows_for(self) -> str:
+        """What the evaluated rows were used for: "training", "the choice of the epoch", or ""."""
+        split = self.evaluation.split
+        if split == "train" or split == "valid" and self.is_refitted:
+            return "training"
+        chose = split == "valid" and self.patience is not None
+        return "the choice of the epoch" if chose else ""
+
+    @property
     def listing(self) -> str:
         """What was run, as text."""
         raise NotImplementedError

@@ -19,9 +19,8 @@ from ppl_vae.runtime.text import counted
 def use_of_the_rows(found: Findings) -> Measured:
     """0 for rows that training never saw, 1 for rows that chose the epoch, 2 for fitted rows."""
     run = found.subject.run
-    split = run.evaluation.split
-    chose = split == "valid" and run.patience is not None
-    return Measured(2.0 if split == "train" else float(chose), f"{split} split")
+    uses = ("", "the choice of the epoch", "training")
+    return Measured(float(uses.index(run.used_rows_for)), f"{run.evaluation.split} split")
 
 
 def concerns(found: Findings) -> Measured:

@@ -12,7 +12,13 @@ CHANCE = 2.0  # repeats beyond those that equal rows lead one to expect, as a fa
 
 
 def refuse_shared(one: Dataset, other: Dataset, names: tuple[str, str], why: str) -> None:
-    """Raise ValueError where rows of `one` are also in `other`, by their values.
+    """Raise ValueError where rows of `one` are also in `other`."""
+    if said := told_shared(one, other, names):
+        raise ValueError(f"{said}: {why}")
+
+
+def told_shared(one: Dataset, other: Dataset, names: tuple[str, str]) -> str | None:
+    """Which rows of `one` are also in `other`, by their values, in words.
 
     Where rows repeat by nature, as in a table of a few categories, the number of shared rows is
     compared with that of the rows that repeat within `one`.
@@ -21,11 +27,12 @@ def refuse_shared(one: Dataset, other: Dataset, names: tuple[str, str], why: str
     shared = np.isin(keys, digests(_values(other)))
     _, index, counts = np.unique(keys, return_inverse=True, return_counts=True)
     repeated = (counts[index] > 1).sum() * max(1.0, len(other) / len(one))
-    if shared.sum() > CHANCE * repeated:
-        raise ValueError(
-            f"{shared.sum()} of the {len(one)} {names[0]} rows, the first of them row "
-            f"{shared.argmax()}, are also among the {names[1]} rows: {why}"
-        )
+    if shared.sum() <= CHANCE * repeated:
+        return None
+    return (
+        f"{shared.sum()} of the {len(one)} {names[0]} rows, the first of them row "
+        f"{shared.argmax()}, are also among the {names[1]} rows"
+    )
 
 
 def _values(data: Dataset) -> Tensor:

@@ -20,7 +20,7 @@ from ppl_vae.tasks.anomaly.scores import (
     Score,
     Typicality,
 )
-from ppl_vae.tasks.anomaly.shared_rows import refuse_shared
+from ppl_vae.tasks.anomaly.shared_rows import refuse_shared, told_shared
 
 __all__ = ["anomaly_pvalues"]
 
@@ -54,8 +54,9 @@ def anomaly_pvalues(
 
     The rows of calibration have to be free of anomalies and new to the model. Those found among
     the rows of `trained_on` (training and validation) or of `data` are refused, where rows with
-    equal values do not repeat by nature. What cannot be checked: rows that training has used and
-    `trained_on` does not hold, near copies (frames of a film, visits of a patient), and whether
+    equal values do not repeat by nature; tested rows that are among the former give a warning. What
+    cannot be checked: rows that training has used and `trained_on` does not hold, near copies
+    (frames of a film, visits of a patient), and whether
     calibration and tested rows were sampled and preprocessed alike. Missing values have to occur
     alike too: log p(x) of fewer observed entries is larger, so that a row with many missing entries
     rarely looks odd.
@@ -103,7 +104,7 @@ def anomaly_pvalues(
     refuse_shared(known, tested, ("calibration", "tested"), "p-values need other rows")
     used = None if trained_on is None else as_dataset(trained_on)
     if used is not None:
-        _refuse_used(known, Inference(model, guide, used).data)
+        _refuse_used(known, tested, Inference(model, guide, used).data)
     _warn_of_missing(known, tested)
     treat_alike(known, "anomaly_pvalues")
     chosen = _score(score)
@@ -181,11 +182,14 @@ def _rows(data: Any, name: str) -> Dataset:
         raise ValueError(f"{name}: {error}") from error
 
 
-def _refuse_used(known: Dataset, used: Dataset) -> None:
-    """Refuse rows of calibration that training or early stopping has used."""
+def _refuse_used(known: Dataset, tested: Dataset, used: Dataset) -> None:
+    """Refuse rows of calibration that training or early stopping has used, and tell of others."""
     names = ["train", *({"valid"} & set(used.splits))]
     for name in names:
-        refuse_shared(known, getattr(used, name), ("calibration", name), HELD_OUT)
+        part = getattr(used, name)
+        refuse_shared(known, part, ("calibration", name), HELD_OUT)
+        if said := told_shared(tested, part, ("tested", name)):
+            warn_caller(f"{said}: the model was fitted to them, so that they look less odd")
 
 
 def _refuse_reference(score: Score, known: Dataset, tested: Dataset) -> None:

@@ -194,7 +194,15 @@ def _terms_of_results(results: Sequence[Any]) -> dict[str, list[Any]]:
 def _terms_of_all(given: Any, what: str) -> dict[str, list[Any]]:
     """Names of the terms of a frame (m, p), or of a list with an entry for each imputation."""
     if is_frame(given):
-        return {what: list(given.columns)}
+        rows, columns = (list(labels) for labels in (given.index, given.columns))
+        if not any(isinstance(each, str) for each in columns) and all(
+            isinstance(each, str) for each in rows
+        ):
+            raise ValueError(
+                f"{what} has the names {rows[0]!r}, ... in its rows: give a row for each "
+                "imputation and a column for each estimate (frame.T)"
+            )
+        return {what: columns}
     parts = given if isinstance(given, Sequence) and not isinstance(given, str) else ()
     found: dict[str, list[Any]] = {}
     for i, part in enumerate(parts):
