@@ -192,6 +192,37 @@ def test_censored_values_are_scored_as_by_hand(name, limits):
         torch.testing.assert_close(total, torch.ones_like(total), atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("width", [0.1, 0.25, 0.5, 1.0])
+@pytest.mark.parametrize(
+    "limits", [{"lower": 0.3}, {"upper": 0.3}, {"lower": -0.7, "upper": 1.3}, {}]
+)
+def test_recorded_values_have_probabilities_that_sum_to_one(limits, width):
+    """The grid is that of the limits, also where these are no multiples of the width."""
+    likelihood = likelihoods.Censored(likelihoods.Gaussian(1), width=width, **limits)
+    likelihood.build((1,))
+    likelihood = likelihood.double()
+    with torch.no_grad(), pv.seeded(0):
+        p = likelihood(torch.zeros(1, 1).double())
+        drawn = p.sample((40_000,)).flatten()
+        values, counts = drawn.unique(return_counts=True)
+        probability = p.log_prob(values.reshape(-1, 1, 1)).exp().flatten()
+    assert probability.sum().item() == pytest.approx(1.0, abs=1e-3)
+    likelihood.check(values[:, None])
+    share = counts / len(drawn)
+    error = (probability * (1 - probability) / len(drawn)).sqrt() + 1e-4
+    assert ((share - probability).abs() < 5 * error).all()
+
+
+def test_intervals_that_overlap_are_refused():
+    gaussian = likelihoods.Gaussian(1)
+    with pytest.raises(ValueError, match="no whole number of widths of 0.5"):
+        likelihoods.Censored(gaussian, lower=0.0, upper=1.3, width=0.5)
+    for name, limit in (("lower", 0.3), ("upper", 0.7)):
+        likelihood = likelihoods.Censored(gaussian, width=0.5, **{name: limit})
+        with pytest.raises(ValueError, match=f"x is 0.5 at row 1, .* from {name} {limit}"):
+            likelihood.check(torch.tensor([[limit], [0.5]]))
+
+
 def test_a_tobit_fit_is_scipys():
     """Both ends censored: the maximum-likelihood location and scale, 60 steps of LBFGS."""
     x = np.random.default_rng(0).normal(1.0, 2.0, 300).clip(0.0, 2.5)

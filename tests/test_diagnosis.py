@@ -5,8 +5,11 @@ import re
 import numpy as np
 import pytest
 import xarray as xr
+from scipy.special import logsumexp
 
+import ppl_vae as pv
 from ppl_vae.experiment import read_config, run_experiment
+from ppl_vae.experiment.saved.run import SavedRun
 from ppl_vae.report import (
     DIAGNOSES,
     Diagnosis,
@@ -17,6 +20,7 @@ from ppl_vae.report import (
     Rule,
     write_report,
 )
+from ppl_vae.report.diagnoses.evidence import Weights
 
 BRIGHTNESS = Diagnosis(
     "brightness",
@@ -153,3 +157,34 @@ def test_the_diagnoses_of_the_library_have_a_place():
     assert all(titles)
     assert len(set(titles)) == len(titles)
     assert all(each.section for each in DIAGNOSES if each.panel is not None)
+
+
+def test_bounds_of_weighted_rows_are_weighted_means():
+    """As log p(x) beside them: by NumPy, with the linearised error of a weighted mean."""
+    rng = np.random.default_rng(0)
+    log_w = rng.normal(size=(500, 40))
+    sampling = rng.gamma(2, size=40)
+    found = Weights(log_w, np.arange(40), 40, sampling).bounds
+    shares = sampling / sampling.sum()
+    for size, (mean, mc_se, data_se) in found.items():
+        values = logsumexp(log_w.reshape(-1, size, 40), axis=1) - np.log(size)
+        by_row = values.mean(0)
+        assert mean == pytest.approx(shares @ by_row)
+        if len(values) > 1:
+            error = values.std(0, ddof=1) / len(values) ** 0.5
+            assert mc_se == pytest.approx(np.sqrt(((shares * error) ** 2).sum()))
+        residual = shares * (by_row - shares @ by_row)
+        assert data_se == pytest.approx(np.sqrt(40 / 39 * (residual**2).sum()))
+
+
+@pytest.mark.parametrize("refit", [False, True])
+def test_plain_models_are_fitted_to_the_rows_that_the_model_was_fitted_to(refit):
+    x = np.random.default_rng(0).normal(size=(60, 2))
+    data = pv.Dataset(x, splits={"train": range(30), "valid": range(30, 45), "test": range(45, 60)})
+    run = SavedRun.of(None, None, data, pv.FitResult(refit_epochs=3 * refit))
+    assert len(run.fitted_rows.train) == (45 if refit else 30)
+    assert run.fitted_rows.test.x.equal(data.test.x)
+    rest = {name: rows for name, rows in data.splits.items() if name != "test"}
+    without_test = SavedRun.of(None, None, data.with_splits(rest), run.result)
+    assert run.used_rows_for == ""
+    assert without_test.used_rows_for == ("training" if refit else "")

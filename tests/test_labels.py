@@ -507,3 +507,24 @@ def test_what_is_no_evidence_is_refused_in_a_line():
             call()
     with pytest.raises(TypeError, match="x is a Dataset already"):
         Dataset(Dataset(X), weights=np.ones(NUM))
+
+
+@pytest.mark.parametrize("kind", ["index", "series", "flags"])
+def test_splits_by_labels_are_refused_also_later(kind):
+    """Whole numbers in another order are no row numbers, as in `Dataset(splits=...)`."""
+    frame = FRAME.reset_index(drop=True).sample(frac=1, random_state=1)
+    chosen = frame.index[frame["u"] > 0]
+    rows = {
+        "index": chosen,
+        "series": chosen.to_series(),
+        "flags": (frame["u"] > 0).sort_index(),
+    }[kind]
+    said = "labels are not row numbers" if kind != "flags" else "reindex one like the other"
+    for make in (
+        lambda: Dataset(frame, splits={"train": rows}),
+        lambda: Dataset(frame).with_splits({"train": rows}),
+    ):
+        with pytest.raises(ValueError, match=said):
+            make()
+    by_position = np.flatnonzero(frame["u"] > 0)
+    assert len(Dataset(frame).with_splits({"train": by_position}).train) == len(chosen)

@@ -35,6 +35,7 @@ from ppl_vae.evidence.fingerprints import digests
 from ppl_vae.experiment import ConfigError, load_run, read_config, run_experiment
 from ppl_vae.experiment.folder import Folder, write_json
 from ppl_vae.experiment.metrics import Metrics
+from ppl_vae.experiment.saved.trained import TrainedRun
 from ppl_vae.report import DIAGNOSES, NotApplicable, draw, page, write_report
 from ppl_vae.report.answers import SHARE, answers
 from ppl_vae.report.diagnoses import calibration, evidence, latents, predictive, training
@@ -192,9 +193,11 @@ def test_the_documentation_has_every_rule():
 class Found(dict):
     """Findings that were not found, but given."""
 
-    def __init__(self, metrics=None, patience=None, split="test", **found):
+    def __init__(self, metrics=None, patience=None, split="test", refitted=False, **found):
         super().__init__(found)
-        run = SimpleNamespace(patience=patience, evaluation=SimpleNamespace(split=split))
+        evaluation = SimpleNamespace(split=split)
+        run = SimpleNamespace(patience=patience, evaluation=evaluation, is_refitted=refitted)
+        run.used_rows_for = TrainedRun.used_rows_for.fget(run)
         self.subject = SimpleNamespace(metrics=Metrics(**(metrics or {})), run=run)
 
 
@@ -225,11 +228,18 @@ def test_loss_is_the_distance_from_the_best_epoch():
 
 
 @pytest.mark.parametrize(
-    ("split", "patience", "number"),
-    [("test", 5, 0), ("valid", None, 0), ("valid", 5, 1), ("train", None, 2)],
+    ("split", "patience", "refitted", "number"),
+    [
+        ("test", 5, True, 0),
+        ("valid", None, False, 0),
+        ("valid", 5, False, 1),
+        ("valid", 5, True, 2),
+        ("train", None, False, 2),
+    ],
 )
-def test_rows_that_training_used(split, patience, number):
-    assert facts.use_of_the_rows(Found(split=split, patience=patience)).number == number
+def test_rows_that_training_used(split, patience, refitted, number):
+    found = Found(split=split, patience=patience, refitted=refitted)
+    assert facts.use_of_the_rows(found).number == number
 
 
 def evidence_with(k_hat):

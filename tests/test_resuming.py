@@ -372,3 +372,36 @@ def test_files_without_a_checksum_are_those_of_earlier_versions(tmp_path):
     np.savez(tmp_path / "stripped.npz", format=1, **found.arrays())
     with pytest.raises(DamagedFileError, match="checksum"):
         pv.Evidence.load(tmp_path / "stripped.npz")
+
+
+def test_what_after_epoch_changes_in_the_weights_is_resumed(tmp_path):
+    """A projection after each epoch, whose last call before the interruption raises."""
+
+    class Interrupted(Exception):
+        pass
+
+    x = torch.randn(100, 3, generator=torch.Generator().manual_seed(0))
+    path = tmp_path / "fit.pt"
+
+    def trained(last=None, checkpoint=None):
+        with pv.seeded(0):
+            model = pv.Model(pv.priors.StandardNormal(1), pv.likelihoods.Gaussian(3))
+            guide = pv.Guide(pv.posteriors.MeanFieldNormal(1), 3)
+
+        def project(row):
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter.clamp_(-0.02, 0.02)
+            if row["epoch"] == last:
+                raise Interrupted
+
+        training = pv.Training(num_epochs=6, batch_size=20, checkpoint=checkpoint, progress=False)
+        history = pv.fit(model, guide, x, training=training, after_epoch=project).history
+        return history["train"], [p.detach() for p in model.parameters()]
+
+    expected, weights = trained()
+    with pytest.raises(Interrupted):
+        trained(last=3, checkpoint=path)
+    found, others = trained(checkpoint=path)
+    assert found == expected
+    assert all(one.equal(other) for one, other in zip(weights, others, strict=True))

@@ -14,6 +14,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from cases import EVENT, data_for, vae
+from pyro import poutine
 from pyro.infer import (
     RenyiELBO,
     Trace_ELBO,
@@ -807,3 +808,38 @@ def test_weight_decay_shrinks_matrices_alone():
     for name, parameter in model.named_parameters():
         factor = (1 - 0.01 * 0.5) ** num_steps if parameter.dim() > 1 else 1.0
         torch.testing.assert_close(parameter, factor * before[name], rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "prior"),
+    [
+        (likelihoods.Gaussian((2, 2), scale="feature"), priors.GaussianMixture(2, 3)),
+        (likelihoods.NegativeBinomial((2, 2)), priors.StandardNormal(2)),
+        (likelihoods.Ordinal((2, 2), num_categories=4), priors.StandardNormal(2)),
+    ],
+)
+def test_weight_decay_leaves_scales_of_any_shape(likelihood, prior):
+    x = torch.arange(80.0).reshape(20, 2, 2) % 4
+    with pv.seeded(0):
+        model = pv.Model(prior, likelihood)
+        guide = pv.Guide(posteriors.MeanFieldNormal(2), (2, 2))
+    for parameter in (*model.parameters(), *guide.parameters()):
+        parameter.register_hook(torch.zeros_like)
+    pv.fit(model, guide, x, training=quiet(num_epochs=1))  # its units are set
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    pv.fit(model, guide, x, training=quiet(num_epochs=2, learning_rate=0.01, weight_decay=0.5))
+    for name, parameter in model.named_parameters():
+        is_weight = name.endswith("weight")
+        assert parameter.equal(before[name]) != is_weight
+
+
+def test_a_scale_of_the_model_alone_is_refused():
+    """A bound takes one in the guide for a row's factor; Pyro's ELBO tempers the joint density."""
+    x = split_data()
+    with pv.seeded(0):
+        model, guide = vae()
+    scaled = poutine.scale(model, scale=0.5)
+    with pytest.raises(ValueError, match="the model scales its rows .* and the guide does not"):
+        pv.fit(scaled, guide, x, training=quiet(num_epochs=1))
+    pv.fit(scaled, poutine.scale(guide, scale=0.5), x, training=quiet(num_epochs=1))
+    pv.fit(scaled, guide, x, Trace_ELBO(), training=quiet(num_epochs=1))

@@ -136,7 +136,8 @@ class Parted:
             >>> len(Dataset(np.zeros((4, 2))).with_splits({"train": [0, 1], "test": [3]}).test)
             1
         """
-        return self._with(splits=disjoint(splits, len(self)))
+        whole: Any = self
+        return self._with(splits=disjoint(splits, len(self), whole.given_index))
 
     def _part(self, name: str) -> Self:
         if name not in self.splits:

@@ -303,11 +303,18 @@ give row numbers (frame.index.get_indexer(labels)) or a boolean for each row
         return
     if str(getattr(rows, "dtype", "")) in ("bool", "boolean"):
         same_index(index, rows, what)
-    elif hasattr(rows, "get_indexer") and not np.array_equal(index, np.arange(len(index))):
+    elif _are_labels(rows) and not np.array_equal(index, np.arange(len(index))):
         raise ValueError(
             f"{what} is an index of pandas, whose labels are not row numbers here: give row "
             "numbers (frame.index.get_indexer(labels)) or a boolean for each row"
         )
+
+
+def _are_labels(rows: Any) -> bool:
+    """Whether rows are an index of pandas, or a Series of one."""
+    own = index_of(rows)
+    is_series_of_own = own is not None and np.array_equal(own, as_array(rows))
+    return hasattr(rows, "get_indexer") or is_series_of_own
 
 
 def rows_of_split(rows: Any, name: str, num_data: int, index: Any) -> np.ndarray:

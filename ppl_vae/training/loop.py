@@ -13,11 +13,10 @@ from torch import Tensor, nn
 
 from ppl_vae.data import Dataset
 from ppl_vae.data.streaming import in_turn
-from ppl_vae.errors import DamagedFileError, OtherSettingsError
 from ppl_vae.model import Model
 from ppl_vae.objectives import Bound, Reparameterized
 from ppl_vae.programs.forms.detection import adapted_for_fit
-from ppl_vae.programs.forms.probe import difference, probe
+from ppl_vae.programs.forms.probe import probe
 from ppl_vae.programs.modules import (
     evaluating,
     missing_values,
@@ -99,7 +98,7 @@ class Run:
         self.batch_size = min(training.batch_size, len(self.train))
         check_batches(objective, self.batch_size, training.num_parts, (model, guide))
         check_weights(objective, self.train)
-        batch = self._rows(torch.arange(self.batch_size))
+        batch = self._first_batch()
         check_programs_for(objective, model, guide, batch)
         # `Any`, since Pyro's base class declares none of the methods that its subclasses share.
         self.objective: Any
@@ -114,7 +113,7 @@ class Run:
             raise ValueError(
                 "neither model nor guide has a trainable parameter: there is nothing to fit"
             )
-        self.updates = Updates(training, self.parameters, self.batch_size)
+        self.updates = Updates(training, self.state.trainable, self.batch_size)
         self.num_steps = training.num_epochs * math.ceil(len(self.train) / self.batch_size)
         self.step = self.stepper(self.num_steps)
         num_epochs = training.num_epochs
@@ -161,7 +160,7 @@ class Run:
                 ends = {k: f"{row[k]:.2f}" for k in ("train", "valid") if k in row}
                 bar.set_postfix(ends, refresh=False)
                 bar.update()
-                if listener.stop(row, *programs):
+                if self._asks_to_stop(listener, row):
                     self.result.stopped = STOPPED
                     break
         return self._finish()
@@ -171,7 +170,7 @@ class Run:
         self.state.put(weights)
         self.train = self.all_rows[rows]
         self.training = replace(self.training, seed=seed)
-        self.updates = Updates(self.training, self.parameters, self.batch_size)
+        self.updates = Updates(self.training, self.state.trainable, self.batch_size)
         self.gradient.restore({})
 
     def steps(self, epoch: int) -> tuple[float, Tensor, Tensor]:
@@ -304,7 +303,7 @@ class Run:
         patience = max(5, self.training.num_epochs // 5)
         message = collapse_warning(history["rate"], history["kl_weight"], patience=patience)
         if message is not None:
-            batch = self._rows(torch.arange(self.batch_size))
+            batch = self._first_batch()
             if not shares_information(self.model, self.guide, batch, self._seed(0, 4)):
                 logger.warning(message)
         weights = self.state.take()
@@ -313,13 +312,28 @@ class Run:
         elif row["kl_weight"] >= 1.0 and row["valid"] > self.best.value:
             kept = weights if self.training.patience else None
             self.best = Best(row["valid"], int(row["epoch"]), kept)
-        path = self.training.checkpoint
-        if path is not None and is_main():
-            memory = self.updates.state() | {"gradient": self.gradient.state(), "start": self.start}
-            batch = self._rows(torch.arange(self.batch_size))
-            memory["probe"] = probe(self.model, self.guide, *batch)
-            write_checkpoint(path, self._settings(), weights, memory, self.result, self.best)
+        self._write(weights)
         return weights
+
+    def _write(self, weights: Weights) -> None:
+        """Write the checkpoint, if there is one."""
+        path = self.training.checkpoint
+        if path is None or not is_main():
+            return
+        memory = self.updates.state() | {"gradient": self.gradient.state(), "start": self.start}
+        memory["probe"] = probe(self.model, self.guide, *self._first_batch())
+        write_checkpoint(path, self._settings(), weights, memory, self.result, self.best)
+
+    def _asks_to_stop(self, listener: Listener, row: dict[str, float]) -> bool:
+        """Whether `after_epoch` does; what it changes in the weights goes into the checkpoint."""
+        if self.watchers.after_epoch is None:
+            return False
+        before = self.state.versions
+        try:
+            return listener.stop(row, self.model, self.guide)
+        finally:
+            if self.state.versions != before:
+                self._write(self.state.take())
 
     def _out_of_patience(self) -> bool:
         """Whether enough epochs at full KL weight have passed since the best one."""
@@ -337,7 +351,7 @@ class Run:
         self.result.best_epoch = self.best.epoch
         warn_after(self.result)
         if isinstance(self.model, Model) and not self.training.refit:
-            batch = self._rows(torch.arange(self.batch_size))
+            batch = self._first_batch()
             for concern in concerns(self.model, self.guide, batch, self._seed(0, 3)):
                 logger.warning(concern)
         return self.result
@@ -355,7 +369,7 @@ class Run:
             return
         self.state.put(state["weights"])
         try:
-            self._check_resumed(state)
+            self.state.check_resumed(path, state, self.model, self.guide, *self._first_batch())
         except ValueError:
             self.state.put(before)
             raise
@@ -365,27 +379,14 @@ class Run:
         self.result = continued(self.training, state["result"])
         self.best = Best(**state["best"])
 
-    def _check_resumed(self, state: dict[str, Any]) -> None:
-        """Raise unless a checkpoint, whose weights are in place, is of these programs."""
-        path = self.training.checkpoint
-        broken = self.state.broken()
-        if broken is not None:
-            raise DamagedFileError(
-                f"{path}: {broken} holds NaN or infinity: delete the file to start afresh"
-            )
-        known = state.get("probe")  # earlier versions wrote none
-        batch = self._rows(torch.arange(self.batch_size))
-        found = difference(known, self.model, self.guide, *batch) if known else ""
-        if found:
-            raise OtherSettingsError(
-                f"{path} was written with {found} at equal weights: delete it to start afresh, or "
-                "continue with the same"
-            )
-
     def _settings(self) -> dict[str, str]:
         """Settings that a checkpoint must share to be continued; the number of epochs may grow."""
         objective = {"objective": in_words(self.objective)}
         return self.training.described() | objective | self.identity | self.updates.described
+
+    def _first_batch(self) -> tuple[Tensor, ...]:
+        """The arguments of model and guide for the first rows."""
+        return self._rows(torch.arange(self.batch_size))
 
     def _seed(self, *keys: int) -> int:
         return derived_seed(self.training.seed, *keys)

@@ -64,7 +64,9 @@ def fit(
             Training stops if it returns True, and `FitResult.stopped` is "after_epoch"; what it
             raises, as for pruning, leaves `fit` with a note that names it. It is not called in the
             second training of `refit`. It changes the result only if it changes the programs:
-            later steps then use what it made of them, and graphs are recorded afresh.
+            later steps then use what it made of them, and graphs are recorded afresh. What it
+            changes in their parameters goes into the checkpoint too; what it changes elsewhere is
+            the caller's to restore.
 
     Returns:
         History, best epoch, wall time.

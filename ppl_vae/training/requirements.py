@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch
 from pyro import poutine
 from pyro.infer import ELBO, TraceEnum_ELBO
 from torch import Tensor, nn
@@ -12,7 +13,8 @@ from ppl_vae.data import Dataset
 from ppl_vae.data.streaming import blocks, taken
 from ppl_vae.objectives import Bound
 from ppl_vae.programs.modules import arguments, evaluating, modules_of
-from ppl_vae.programs.traces import Program
+from ppl_vae.programs.sites import frame_of, sample_sites
+from ppl_vae.programs.traces import Program, log_terms
 from ppl_vae.programs.validation import check_programs
 from ppl_vae.runtime.digests import digest
 from ppl_vae.runtime.distributed import num_processes
@@ -88,6 +90,7 @@ def check_programs_for(
     """Check the programs on one batch; warn if an objective would have nothing to sum out."""
     if isinstance(objective, Bound):
         check_programs(model, guide, *batch)
+        _check_scale(model, guide, batch)
     elif isinstance(objective, TraceEnum_ELBO):
         rows = [part[:2] for part in batch]
         with evaluating(model, guide), seeded(0):
@@ -99,6 +102,23 @@ def check_programs_for(
                 "guide in pyro.infer.config_enumerate (or the model, if the guide does not "
                 'contain the site), or set infer={"enumerate": "parallel"} at the site'
             )
+
+
+def _check_scale(model: Program, guide: Program, batch: tuple[Tensor, ...]) -> None:
+    """Raise where `poutine.scale` multiplies the model alone: a bound takes a guide's like it."""
+    with evaluating(model, guide), seeded(0):
+        terms = log_terms(model, guide, *batch)
+    local = [site for site in sample_sites(terms.guide_trace) if frame_of(site)]
+    if not local or any(isinstance(s["scale"], Tensor) or s["scale"] != 1 for s in local):
+        return
+    plate = frame_of(local[0])
+    factor = terms.num_rows / plate.size
+    if not torch.allclose(torch.as_tensor(terms.scale).double(), torch.tensor(factor).double()):
+        raise ValueError(
+            "the model scales its rows (poutine.scale) and the guide does not: scale both alike, "
+            "give rows weights by Dataset(weights=...), or take one of Pyro's objectives, which "
+            "scale the model's terms alone"
+        )
 
 
 def has_module(kind: type[nn.Module], *programs: Program) -> bool:

@@ -68,9 +68,9 @@ class Training:
             held-out rows): the bound itself with mode="max", its negative, a loss, with torch's
             default mode="min". Use threshold_mode="abs", because a bound may have either sign.
         weight_decay: Weight decay of AdamW, which is then the default optimiser: each step shrinks
-            the weights of linear maps and convolutions by this share times the learning rate, and
-            leaves biases, scales and dispersions unchanged. It regularises networks fitted to few
-            rows.
+            the weights of linear maps and convolutions (parameters called "weight", of two dims or
+            more) by this share times the learning rate, and leaves all others unchanged: biases,
+            scales, dispersions, components of a prior. It regularises networks fitted to few rows.
         clip_norm: Largest gradient norm; None does not clip.
         kl_warmup_epochs: Epochs over which the KL's weight grows from 0 to 1.
         kl_schedule: Any other schedule of the KL's weight, as a function of the fraction of

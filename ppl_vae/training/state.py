@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ppl_vae.errors import DamagedFileError, OtherSettingsError
 from ppl_vae.guide import Guide
 from ppl_vae.model import Model
+from ppl_vae.programs.forms.probe import difference
 from ppl_vae.programs.modules import in_store, module_of, own_parameters
 from ppl_vae.programs.traces import Program
 from ppl_vae.runtime.files import write_whole
@@ -64,6 +65,11 @@ class State:
         return list(dict.fromkeys(self.trainable.values()))
 
     @property
+    def versions(self) -> list[int]:
+        """How often each tensor was changed in place."""
+        return [each._version for group in self._tensors().values() for each in group.values()]
+
+    @property
     def trainable(self) -> dict[str, Tensor]:
         """The same by name."""
         found: dict[str, Tensor] = {
@@ -92,6 +98,27 @@ class State:
         with torch.no_grad():
             for name, parameter in self.named.items():
                 parameter.copy_(weights["named"][name])
+
+    def check_resumed(self, path: Any, kept: dict[str, Any], *on_batch: Any) -> None:
+        """Raise unless a checkpoint, whose weights are in place, is of these programs.
+
+        Args:
+            path: The file.
+            kept: What it holds.
+            on_batch: The programs, and their arguments for the first batch.
+        """
+        broken = self.broken()
+        if broken is not None:
+            raise DamagedFileError(
+                f"{path}: {broken} holds NaN or infinity: delete the file to start afresh"
+            )
+        known = kept.get("probe")  # earlier versions wrote none
+        found = difference(known, *on_batch) if known else ""
+        if found:
+            raise OtherSettingsError(
+                f"{path} was written with {found} at equal weights: delete it to start afresh, or "
+                "continue with the same"
+            )
 
     def _tensors(self) -> Weights:
         states = {name: module.state_dict() for name, module in self.modules.items()}

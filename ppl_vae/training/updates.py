@@ -26,11 +26,11 @@ class Updates:
     ratio to it.
     """
 
-    def __init__(self, training: Training, parameters: list[Tensor], batch_size: int) -> None:
+    def __init__(self, training: Training, trained: dict[str, Tensor], batch_size: int) -> None:
         self.training = training
-        self.parameters = parameters
+        self.parameters = list(dict.fromkeys(trained.values()))
         self.batch_size = batch_size
-        self.optimizer = _optimizer(training, parameters)
+        self.optimizer = _optimizer(training, trained)
         rates = [float(group.get("lr", 0.0)) for group in self.optimizer.param_groups]
         unit = next((rate for rate in rates if rate > 0), 1.0)
         self.shares = [rate / unit for rate in rates]
@@ -126,15 +126,19 @@ class Updates:
                 group["lr"] = rate * share
 
 
-def _optimizer(training: Training, parameters: list[Tensor]) -> torch.optim.Optimizer:
+def _optimizer(training: Training, trained: dict[str, Tensor]) -> torch.optim.Optimizer:
     """The requested optimiser, or Adam, or AdamW."""
+    parameters = list(dict.fromkeys(trained.values()))
     if training.optimizer is None:
         fused = all(p.is_floating_point() for p in parameters)
         if not training.weight_decay:
             return torch.optim.Adam(parameters, lr=DEFAULT_RATE, fused=fused)
+        # As torch calls those of linear maps and convolutions; scales may have several dims too.
+        named = {p for name, p in trained.items() if "weight" in name.rpartition(".")[2]}
+        weights = {p for p in named if p.dim() > 1}
         groups: list[dict[str, Any]] = [
-            {"params": [p for p in parameters if p.dim() > 1]},
-            {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+            {"params": [p for p in parameters if p in weights]},
+            {"params": [p for p in parameters if p not in weights], "weight_decay": 0.0},
         ]
         groups = [group for group in groups if group["params"]]
         decay = training.weight_decay

@@ -70,7 +70,8 @@ def baselines(
     does not vary has a normal law of sd 1 in all of them, with a warning.
 
     Args:
-        data: A `Dataset` with the splits that the model was trained on.
+        data: A `Dataset` with the splits that the model was trained on. Where the model was fitted
+            again to training and validation rows (`refit`, `recipe`), make these the training rows.
         likelihood: The model's likelihood, or its class if that is sufficient: densities and
             probabilities have different baselines.
         rows: Rows to evaluate; None is `data.test`.

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+
 from ppl_vae.data import Dataset
 from ppl_vae.data.tables.schema import Schema
 from ppl_vae.experiment.config import ConfigError
@@ -47,6 +49,16 @@ class TrainedRun:
     def is_refitted(self) -> bool:
         """Whether validation rows were added to those of training, once the epoch was known."""
         raise NotImplementedError
+
+    @property
+    def fitted_rows(self) -> Dataset:
+        """The data set with all rows that the weights were fitted to among those of training."""
+        data = self.rows
+        if not self.is_refitted:
+            return data
+        splits = {name: rows for name, rows in data.splits.items() if name != "valid"}
+        valid = data.splits.get("valid", np.empty(0, dtype=np.int64))
+        return data.with_splits(splits | {"train": np.union1d(data.splits["train"], valid)})
 
     @property
     def used_rows_for(self) -> str:

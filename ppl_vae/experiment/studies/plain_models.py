@@ -41,7 +41,7 @@ def write_baselines(result: StudyResult, output: str | Path) -> tuple[str, list[
         marked.append(head)
         try:
             others = baselines(
-                experiment.data, experiment.model.likelihood, rows=experiment.held_out
+                experiment.fitted_rows, experiment.model.likelihood, rows=experiment.held_out
             )
             beside = compare_models({name: evidence, **others}, reference=name)
         except ValueError as reason:  # missing values, few rows

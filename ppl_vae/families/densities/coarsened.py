@@ -35,7 +35,9 @@ class Recorded(constraints.Constraint):
 
 
 class Coarsened(dist.TorchDistribution):
-    """x = Y rounded to a multiple of the width, then clamped to [lower, upper]; Y ~ base.
+    """x = Y rounded to the grid of the width, then clamped to [lower, upper]; Y ~ base.
+
+    The grid has a finite limit among its values, or else 0.
 
     With h half the width (0 without), F the distribution function of Y and p its density,
 
@@ -97,6 +99,12 @@ class Coarsened(dist.TorchDistribution):
         return 0.0 if self.width is None else 0.5 * self.width
 
     @property
+    def anchor(self) -> Tensor:
+        """A value of the grid: a limit, or 0."""
+        above = torch.where(self.upper.isinf(), 0.0, self.upper)
+        return torch.where(self.lower.isinf(), above, self.lower)
+
+    @property
     def mean(self) -> Tensor:
         """Mean of Y."""
         return self.base.mean
@@ -142,7 +150,7 @@ class Coarsened(dist.TorchDistribution):
         with torch.no_grad():
             value = self.base.sample(sample_shape)
             if self.width is not None:
-                value = (value / self.width).round() * self.width
+                value = ((value - self.anchor) / self.width).round() * self.width + self.anchor
             return self.clamped(value)
 
 

@@ -17,6 +17,7 @@ from ppl_vae.runtime.checks import instance_of, shown, whole_number
 
 __all__ = ["Censored", "DiscretizedLogistic", "DiscretizedLogisticMixture"]
 
+SLACK = 1e-3  # of a width, within which a value counts as one of the grid
 MOST_NAMED = 4  # limits of features, beyond which the measure has a digest of them
 UNIFORM = math.sqrt(1 / 12)  # standard deviation on [0, 1]
 SCALE = math.sqrt(3) / math.pi  # of a logistic distribution with variance 1
@@ -187,9 +188,11 @@ class Censored(Likelihood):
         P(x) = F(lower + h) where x <= lower,    1 - F(upper - h) where x >= upper,
                F(x + h) - F(x - h) between them, or the density of the base without a width.
 
-    So a tobit model, a limit of detection, or ages in whole years. Draws are rounded to multiples
-    of the width and clamped to the limits; `mean` is that of the base, of what would have been
-    recorded in full. log p(x) is compared only with that of equal limits and width.
+    So a tobit model, a limit of detection, or ages in whole years. Draws are rounded to steps of
+    the width from a limit, or else from 0, and clamped to the limits; `mean` is that of the base,
+    of what would have been recorded in full. A value less than a width from a limit is refused: its
+    interval would overlap that of the limit. log p(x) is compared only with that of equal limits
+    and width.
 
     Args:
         base: A likelihood whose distribution function has a derivative: `Gaussian`, `Laplace` or
@@ -203,7 +206,8 @@ class Censored(Likelihood):
         features (*batch, *features) -> batch_shape (*batch), event_shape of the base
 
     Raises:
-        ValueError: the base has no such distribution function, the limits or the width do not fit.
+        ValueError: the base has no such distribution function, the limits or the width do not fit,
+            or there are no whole number of widths between the limits.
 
     References:
         Tobin (1958), Estimation of relationships for limited dependent variables, Econometrica 26;
@@ -241,6 +245,7 @@ class Censored(Likelihood):
         half = torch.zeros(()) if self.width is None else 0.5 * self.width
         if self.width is not None and not ((half > 0) & half.isfinite()).all():
             raise ValueError(f"Censored: width is {width}; it must be finite, above 0")
+        self._refuse_partial_widths()
         self.support = densities.Recorded(base.support, self.lower, self.upper, half)
         self.measure = self._measure(half)
 
@@ -261,6 +266,40 @@ class Censored(Likelihood):
         if values.isnan().any():
             raise ValueError(f"Censored: {name} is NaN; infinite limits are none")
         return values
+
+    def _refuse_partial_widths(self) -> None:
+        """Raise ValueError unless a whole number of widths lies between finite limits."""
+        if self.width is None:
+            return
+        steps = (self.upper - self.lower) / self.width
+        if (steps.isfinite() & ((steps - steps.round()).abs() > SLACK)).any():
+            raise ValueError(
+                f"Censored: between lower {self.given['lower']} and upper {self.given['upper']} "
+                f"lies no whole number of widths of {self.given['width']}, so that their intervals "
+                "overlap: move a limit"
+            )
+
+    @override
+    def check(self, x: Tensor) -> None:
+        """Raise unless every value could have been recorded.
+
+        Raises:
+            ValueError: a value is outside the support, or so near a limit that their intervals
+                overlap; names value, row and feature.
+        """
+        super().check(x)
+        if self.width is None:
+            return
+        for name, distance in (("lower", x - self.lower), ("upper", self.upper - x)):
+            steps = (distance / self.width).double()
+            overlaps = (steps > SLACK) & (steps < 1 - SLACK)
+            if overlaps.any():
+                row, *feature = overlaps.nonzero()[0].tolist()
+                raise ValueError(
+                    f"Censored: x is {shown(x[row, *feature])} at row {row}, feature "
+                    f"{tuple(feature)}, less than the width of {self.given['width']} from {name} "
+                    f"{self.given[name]}, so that their intervals overlap: move the limit"
+                )
 
     def _measure(self, half: Tensor) -> str:
         """What log p(x) is that of, in words."""

@@ -21,7 +21,7 @@ SHOWN = ("model", "log p(x)", "difference", "95 % interval", "bounds")
 def _baselines(found: Findings) -> ModelComparison:
     subject = found.subject
     likelihood = found.part("likelihood")
-    data = subject.run.rows
+    data = subject.run.fitted_rows
     with reasons(ValueError):
         others = baselines(data, likelihood, rows=subject.evaluated, seed=subject.seed)
         return compare_models({MODEL: subject.evidence, **others}, reference=MODEL)
@@ -30,10 +30,9 @@ def _baselines(found: Findings) -> ModelComparison:
 def _panel(found: Findings) -> Panel:
     comparison = found["baselines"]
     what = (
-        "Plain models, fitted to the training rows and evaluated on the same held-out rows; "
-        "their log p(x) is exact. Their number of factors or components was chosen on a fifth of "
-        "the "
-        "training rows."
+        "Plain models, fitted to the rows that the model was fitted to and evaluated on the same "
+        "held-out rows; their log p(x) is exact. Their number of factors or components was chosen "
+        "on a fifth of the former."
     )
     return Panel([what], tables=[_table(comparison)])
 

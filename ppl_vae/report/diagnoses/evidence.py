@@ -14,6 +14,7 @@ from ppl_vae.data.validation import storable
 from ppl_vae.diagnostics import plot_k_hat
 from ppl_vae.diagnostics.report_plots import plot_weights
 from ppl_vae.evidence import reduce_log_weights
+from ppl_vae.evidence.errors import error_of_mean, row_mean, sum_in_quadrature
 from ppl_vae.evidence.pareto import GOOD_K
 from ppl_vae.experiment.metrics import Estimates
 from ppl_vae.experiment.result_table import percent, reading
@@ -51,6 +52,7 @@ class Weights:
         log_weights: log w, (K, B).
         rows: Positions of their rows among the evaluated ones, in order, (B,).
         num_first: How many of them are the first ones, which the bounds are averaged over.
+        sampling: Sampling weights of those first ones; None is equal weights.
 
     Example:
         >>> Weights(np.zeros((500, 2)), np.array([0, 7]), num_first=1).bounds[10]
@@ -60,6 +62,7 @@ class Weights:
     log_weights: np.ndarray = field(repr=False)
     rows: np.ndarray
     num_first: int
+    sampling: np.ndarray | None = None
 
     @property
     def largest(self) -> np.ndarray:
@@ -82,8 +85,11 @@ class Weights:
         else:
             se = reduce_log_weights(log_w).mc_se
         mean = values.mean(0)
-        data_se = mean.std(ddof=1) / num_data**0.5 if num_data > 1 else np.nan
-        return float(mean.mean()), float(np.sqrt(np.square(se).sum()) / num_data), float(data_se)
+        return (
+            float(row_mean(mean, self.sampling)),
+            sum_in_quadrature(se, self.sampling),
+            error_of_mean(mean, self.sampling),
+        )
 
 
 def share_bounded(found: Findings) -> Measured:
@@ -125,7 +131,9 @@ def _weights(found: Findings) -> Weights:
     rows = place(subject.evaluated[which], *found.programs)
     sizes: dict[str, Any] = {"num_particles": NUM_PARTICLES, "seed": subject.seed}
     log_w = log_weights(*found.programs, rows, **sizes)
-    return Weights(log_w.double().cpu().numpy(), which, num_first)
+    sampling = subject.evidence.weights
+    sampling = None if sampling is None else sampling[:num_first]
+    return Weights(log_w.double().cpu().numpy(), which, num_first, sampling)
 
 
 def _bounds(found: Findings) -> Panel:
@@ -135,7 +143,7 @@ def _bounds(found: Findings) -> Panel:
     sizes = (f"{metrics.num_data:,}", f"{metrics.num_particles:,}")
     few_sizes = (f"{few.num_first:,}", f"{len(few.log_weights):,}")
     elbo = evidence.elbo
-    data_se = number(elbo.std(ddof=1) / len(elbo) ** 0.5) if len(elbo) > 1 else ""
+    data_se = number(error_of_mean(elbo, evidence.weights)) if len(elbo) > 1 else ""
     rows: list[tuple[str, ...]] = [("ELBO", number(metrics.elbo), "", data_se, *sizes)]
     rows += [
         (f"IWAE bound, K = {k}", *map(number, values), *few_sizes)
@@ -151,6 +159,8 @@ def _bounds(found: Findings) -> Panel:
     what = (
         "Each is at most log p(x) on average, and closer to it with more particles K. Monte "
         "Carlo se: over draws of the particles. Data se: over samples of rows."
+        + " All means are weighted."
+        * (evidence.weights is not None)
     )
     return Panel([what, *reading(metrics), bias], tables=[Table(NATS, rows)])
 

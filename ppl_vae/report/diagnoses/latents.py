@@ -85,7 +85,7 @@ def _collapse(found: Findings) -> Panel:
             " Unknown parts need a guide, or a prior, that is a product over latent dimensions."
         )
     table = Table(("nats per row", "mean", "Monte Carlo se", "data se"), cells)
-    return Panel([f"{units}.", limit], pictures=pictures, tables=[table])
+    return Panel([f"{units}.", limit + _alike(found)], pictures=pictures, tables=[table])
 
 
 def _rate_distortion(found: Findings) -> Panel:
@@ -95,7 +95,14 @@ def _rate_distortion(found: Findings) -> Panel:
     alt = f"A point per row at its rate and distortion; means {means} nats."
     pictures = draw(lambda ax: plot_rate_distortion(parts, ax), alt, size=(5.2, 3.8))
     what = "Rate: nats for z. Distortion: nats for x given z. Their sum is minus the ELBO."
-    return Panel([what, sentence(parts)], pictures=pictures)
+    return Panel([what + _alike(found), sentence(parts)], pictures=pictures)
+
+
+def _alike(found: Findings) -> str:
+    """What holds here where rows have weights, unlike in log p(x)."""
+    return " Rows count alike, whatever their weights." * (
+        found.subject.evidence.weights is not None
+    )
 
 
 SECTION = "Information in the latents"
