@@ -842,4 +842,4 @@ def test_a_scale_of_the_model_alone_is_refused():
     with pytest.raises(ValueError, match="the model scales its rows .* and the guide does not"):
         pv.fit(scaled, guide, x, training=quiet(num_epochs=1))
     pv.fit(scaled, poutine.scale(guide, scale=0.5), x, training=quiet(num_epochs=1))
-    pv.fit(scaled, guide, x, Trace_ELBO(), training=quiet(num_epochs=1))
+    pv.fit(scaled, guide, x, objective=Trace_ELBO(), training=quiet(num_epochs=1))
