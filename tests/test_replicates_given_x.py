@@ -1,6 +1,8 @@
 """Replicates of x given x: a class that the model sums out, a latent that all rows share, and a
 class that is known for some rows; each against its closed form."""
 
+import warnings
+
 import numpy as np
 import pyro
 import pytest
@@ -276,3 +278,29 @@ def test_semi_supervised_models_keep_the_known_classes():
     latents = found.loc["latent"].filter(like="y_unobserved", axis=0)
     assert latents["difference"].to_numpy() == pytest.approx(exact)
     assert latents["sd"].to_numpy() == pytest.approx(0.0)
+
+
+def test_a_class_that_the_guide_leaves_out_is_drawn():
+    """q(y given x) is sure of class 0: draws of each value have the probabilities of the model."""
+    x, _, group = rows(3)
+    shares, *_ = given_class(x)
+    exact = means_of_replicates(x, shares)
+
+    def model(x):
+        with pyro.plate("data", len(x), dim=-1):
+            y = pyro.sample("y", dist.Categorical(tensor(SHARES)))
+            z = pyro.sample("z", dist.Normal(tensor(0.0), 1.0))
+            observe(y, z, x)
+
+    def sure(x):
+        _, mean, variance = map(tensor, given_class(x.numpy()))
+        with pyro.plate("data", len(x), dim=-1):
+            y = pyro.sample("y", dist.Categorical(tensor([1 - 1e-9, 1e-9])))
+            loc = mean[torch.arange(len(x)), y]
+            pyro.sample("z", dist.Normal(loc, 1.1 * variance.sqrt()))
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".* k-hat")
+        found = pv.contrast(model, sure, tensor(x), group, **QUIET).to_frame()["difference"]
+    assert found["latent"]["y"] == pytest.approx(difference(shares[:, 1], group), abs=0.02)
+    assert found["feature"].to_numpy() == pytest.approx(difference(exact, group), abs=0.06)

@@ -9,16 +9,25 @@ from torch import Tensor
 
 from ppl_vae.diagnostics.datatree.resampled import chosen_particles
 from ppl_vae.evidence import reduce_log_weights
+from ppl_vae.programs.discrete.cases import cases_of, num_cases
 from ppl_vae.programs.discrete.given_x import trace_at_all_latents
 from ppl_vae.programs.inference import Block, Inference, rows_per_chunk
 from ppl_vae.programs.observed.known import with_known
-from ppl_vae.programs.traces import drawing, is_local, log_terms, run_under_particles, sample_sites
+from ppl_vae.programs.traces import (
+    Site,
+    drawing,
+    is_local,
+    log_terms,
+    run_under_particles,
+    sample_sites,
+)
 from ppl_vae.runtime.progress import progress_bar
 from ppl_vae.runtime.seeding import derived_seed
 
 __all__ = ["drawn_latents"]
 
 NUM_PARTICLES = 1000  # draws of the guide per row; those of the posterior are chosen among them
+FEWEST_OF_A_VALUE = 100  # for each value of a discrete latent, which share the number above
 NUM_PARTICLES_GIVEN_SHARED = 100  # where each draw has its own, given latents of all rows
 LATENTS = 1  # their random stream; x of a draw has another, or its noise would follow g
 
@@ -85,6 +94,9 @@ def _drawn_shared(inference: Inference, seed: int) -> dict[str, Tensor]:
 class Resampling:
     """S of K draws of each latent in the data plate, chosen row by row by their weights.
 
+    Where the guide draws a discrete latent, there are draws for each of its values: one that
+    q(y given x) leaves out would be missed by draws of the guide, whose weights do not show it.
+
     Args:
         inference: Model, guide and rows.
         num_samples: Number of draws chosen S.
@@ -112,11 +124,12 @@ class Resampling:
         step = rows_per_chunk(len(self.inference), self.num_particles)
         for block in self.inference.blocks(step, seed=seed, title="draws of z", progress=progress):
             log_w, values, row_dims = self._block(block)
-            chosen = torch.from_numpy(chosen_particles(log_w, self.num_samples, block.seed))
+            pool = log_w.flatten(0, 1).cpu().numpy()
+            chosen = torch.from_numpy(chosen_particles(pool, self.num_samples, block.seed))
             parts.append(
                 {name: _taken(each, chosen, row_dims[name]) for name, each in values.items()}
             )
-            k_hats.append(self._k_hat(log_w))
+            k_hats.append(self._k_hat(log_w.logsumexp(0).cpu().numpy()))
         latents = {
             name: torch.cat([part[name] for part in parts], dim) for name, dim in row_dims.items()
         }
@@ -128,17 +141,30 @@ class Resampling:
             return np.full(log_w.shape[1], np.nan)
         return reduce_log_weights(log_w).pareto_k
 
-    def _block(self, block: Block) -> tuple[np.ndarray, dict[str, Tensor], dict[str, int]]:
-        """Log-weights of some rows, (K, B), values of each latent, and the dim of their rows."""
+    def _block(self, block: Block) -> tuple[Tensor, dict[str, Tensor], dict[str, int]]:
+        """Log-weights of some rows by value of y, (values, K, B), latents, and their rows' dims."""
         guide = drawing(self.inference.guide, self.shared)
         model = self.inference.model
+        args = block.args
         with block.evaluating():
-            terms = log_terms(model, guide, *block.args, num_particles=self.num_particles)
-            joint = trace_at_all_latents(terms, model, *block.args)
-        sites = [site for site in sample_sites(joint) if is_local(site) and not site["is_observed"]]
-        log_w = terms.log_weights.double().cpu().numpy()
-        values = {site["name"]: with_known(site, joint) for site in sites}
-        return log_w, values, {site["name"]: -1 - site["fn"].event_dim for site in sites}
+            count = max(FEWEST_OF_A_VALUE, self.num_particles // num_cases(guide, *args))
+            count = min(count, self.num_particles)
+            terms = log_terms(model, guide, *args, num_particles=count)
+            cases = cases_of(terms, model, guide, *args)
+            runs = (terms,) if cases is None else cases.terms
+            joints = [trace_at_all_latents(each, model, *args) for each in runs]
+        log_w = terms.log_weights[None] if cases is None else cases.log_weights
+        sites = [site for site in sample_sites(joints[0]) if _is_drawn(site)]
+        values = {
+            site["name"]: torch.cat([with_known(each.nodes[site["name"]], each) for each in joints])
+            for site in sites
+        }
+        return log_w.double(), values, {site["name"]: -1 - site["fn"].event_dim for site in sites}
+
+
+def _is_drawn(site: Site) -> bool:
+    """Whether a site of the model draws a value of each row."""
+    return is_local(site) and not site["is_observed"]
 
 
 def _taken(value: Tensor, chosen: Tensor, row_dim: int) -> Tensor:

@@ -29,6 +29,7 @@ __all__ = [
     "drawn_at",
     "draws_discrete",
     "marginal_log_weights",
+    "num_cases",
     "values_of",
 ]
 
@@ -221,8 +222,29 @@ def draws_discrete(guide: Program, *args: Any) -> bool:
         >>> draws_discrete(bed.guide, bed.x)
         False
     """
+    return bool(_drawn_values(guide, *args))
+
+
+def num_cases(guide: Program, *args: Any) -> int:
+    """Number of combinations of values of the discrete latents that are summed out; 1 without any.
+
+    Args:
+        guide: The guide.
+        args: Its arguments.
+
+    Example:
+        >>> from ppl_vae import beds
+        >>> bed = beds.linear_gaussian(num_data=3)
+        >>> num_cases(bed.guide, bed.x)
+        1
+    """
+    return math.prod(map(len, _drawn_values(guide, *args).values()))
+
+
+def _drawn_values(guide: Program, *args: Any) -> Values:
+    """All values of each discrete latent of a guide, if they are not too many."""
     sites = sample_sites(run_under_particles(guide, 1, *args))
-    return bool(discrete_latents([site for site in sites if not site["is_observed"]]))
+    return discrete_latents([site for site in sites if not site["is_observed"]])
 
 
 def values_of(site: Site) -> Tensor | None:
