@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 import ppl_vae as pv
+from ppl_vae.data.tables.files import Roles
 from ppl_vae.experiment.rows.contrasted import contrast_file
 from ppl_vae.experiment.rows.denoised import denoise_file
 from ppl_vae.experiment.rows.imputed import impute_file
@@ -200,6 +201,40 @@ def test_weights_of_an_npz_are_read(tmp_path):
     weights = {"weights_train": np.arange(1.0, 4.0), "weights_test": np.ones(2)}
     np.savez(tmp_path / "a.npz", **parts, **weights)
     assert pv.read(tmp_path / "a.npz").weights.tolist() == [1.0, 2.0, 3.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["height\n1,57\n1,62\n0,98\n", "t,y\n0,5,3\n0,7,4\n", "a,b\n1.5,7.25,7\n2.5,8.0,9\n"],
+)
+def test_parts_of_numbers_are_no_row_names(tmp_path, text):
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.raises(ValueError, match="numbers before it that name no rows.* quotation marks"):
+        pv.read(tmp_path / "a.csv")
+    named = "a,b\n1,0.5,1\n2,0.7,3\n7,0.9,2\n"  # as R writes a table
+    (tmp_path / "a.csv").write_text(named)
+    assert pv.read(tmp_path / "a.csv").row_labels.tolist() == [1, 2, 7]
+
+
+@pytest.mark.parametrize(
+    ("roles", "said"),
+    [
+        ({"columns": ("p", "a"), "drop": ("a",)}, "'a' of f.csv is in columns and in drop"),
+        ({"columns": ("p", "w"), "weights": "w"}, "'w' of f.csv is in columns and in weights"),
+        ({"columns": ("p", "s"), "split": "s"}, "'s' of f.csv is in columns and in split"),
+        ({"context": ("a",), "drop": ("a",)}, "'a' of f.csv is in context and in drop"),
+        ({"context": ("w",), "weights": "w"}, "'w' of f.csv is in context and in weights"),
+        ({"weights": "w", "drop": ("w",)}, "'w' of f.csv is in weights and in drop"),
+        ({"label": "a", "drop": ("a",)}, "'a' of f.csv is in label and in drop"),
+    ],
+)
+def test_a_column_has_one_role(roles, said):
+    values = {"p": [0.5, 1.5], "a": [1, 2], "w": [1.0, 2.0], "s": ["train", "test"]}
+    frame = pd.DataFrame(values)
+    with pytest.raises(ValueError, match=said):
+        Roles(**roles).fields(frame, "f.csv")
+    labelled = Roles(columns=("p", "a"), label="a").fields(frame, "f.csv")
+    assert list(labelled["x"]) == ["p", "a"]
 
 
 @pytest.mark.parametrize("name", ["x_val", "weight", "labels", "contexts_train"])

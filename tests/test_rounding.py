@@ -156,3 +156,16 @@ def test_a_file_and_a_checkpoint_keep_it(tmp_path):
         arrays = {name: file[name] for name in file if name not in later}
     np.savez(path, **arrays)
     assert evidence_of(data, checkpoint=path).summary().rounding_of_x > 0.01
+
+
+@pytest.mark.filterwarnings("ignore:.*2.53")
+@pytest.mark.parametrize("size", [2.0**24, 2.0**40, 2.0**52, 2.0**53])
+def test_whole_numbers_of_any_size_are_told_to_be_rounded(size, caplog):
+    """Numbers that float64 tells apart, and float32 makes one."""
+    column = size + 2.0 * np.arange(40)
+    is_rounded = size > 2**24
+    assert (pv.Dataset(column[:, None]).rounding > 0.5) == is_rounded
+    assert len(said(caplog)) == is_rounded
+    caplog.clear()
+    assert pv.Dataset(np.full((40, 1), size)).rounding == 0.0
+    assert said(caplog) == []

@@ -653,3 +653,23 @@ def test_estimates_of_an_earlier_training_are_not_adopted(tmp_path):
     result = call("fit", table, "--output", folder, "--num-steps", 3, "--quiet")
     assert result.exit_code == 2
     assert "is not empty and holds no run" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["fit", "a.csv", "-o", "r", "--data", "b.csv"], "--data: names other rows than the table"),
+        (
+            ["fit", "a.csv", "-o", "r", "--num-steps", 5, "--num-epochs", 2],
+            "and --num-epochs both set",
+        ),
+        (
+            ["fit", "a.csv", "-o", "r", "--num-epochs", 1, "--set", "training.num_epochs=2"],
+            "training.num_epochs is also given by a flag",
+        ),
+        (["impute", "run", "a.csv", "--level", 0.5], "--level: is for --single"),
+    ],
+)
+def test_settings_that_would_be_ignored_are_refused(arguments, said):
+    result = call(*arguments)
+    assert said in one_error(result, 2).replace("'", "")

@@ -155,7 +155,8 @@ def fit(
         str | None, typer.Option(help="Held-out rows: a share, a number, or a file.")
     ] = None,
     num_steps: Annotated[
-        int | None, typer.Option(min=1, help="Gradient steps of a table's recipe.")
+        int | None,
+        typer.Option(min=1, help="Gradient steps of a table's recipe; 20 epochs at least."),
     ] = None,
     device: Device = None,
     data_dir: DataDir = None,
@@ -200,6 +201,7 @@ def fit(
         "training.device": device,
     }
     wanted = given(flags, changes)
+    _refuse_both(flags, changes, config=config, num_steps=num_steps)
     if config is not None and config.suffix in TABLES:
         found = recipe_config(config, wanted, num_steps=num_steps)
         _run(found, output, quiet=quiet, json=json)
@@ -304,6 +306,25 @@ def _run(config: Any, output: Path, *, quiet: bool, json: bool = False) -> None:
             err=True,
         )
     _echo_metrics(metrics, [output / name for name in Folder(output).files], json=json)
+
+
+def _refuse_both(
+    flags: dict[str, Any], changes: list[str] | None, *, config: Path | None, num_steps: int | None
+) -> None:
+    """Refuse settings that are given twice, of which one would be ignored."""
+    if config is not None and config.suffix in TABLES and flags["data.name"] is not None:
+        raise typer.BadParameter("names other rows than the table before it", param_hint="--data")
+    if num_steps is not None and flags["training.num_epochs"] is not None:
+        raise typer.BadParameter("and --num-epochs both set the length", param_hint="--num-steps")
+    given_twice = [
+        name
+        for name, value in flags.items()
+        if value is not None and any(change.startswith(f"{name}=") for change in changes or ())
+    ]
+    if given_twice:
+        raise typer.BadParameter(
+            f"{given_twice[0]} is also given by a flag: give one of them", param_hint="--set"
+        )
 
 
 def _echo_metrics(metrics: Any, files: list[Path], *, json: bool) -> None:

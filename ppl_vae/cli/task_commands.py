@@ -51,8 +51,11 @@ def impute(
         typer.Option("--single", help="One table: means and modes, with intervals beside them."),
     ] = False,
     level: Annotated[
-        float, typer.Option(min=0.01, max=0.99, help="Probability of the intervals of --single.")
-    ] = 0.95,
+        float | None,
+        typer.Option(
+            min=0.01, max=0.99, help="Probability of the intervals of --single; 0.95 by default."
+        ),
+    ] = None,
     with_original: Annotated[
         bool, typer.Option("--with-original", help="Add the file itself as imputation 0.")
     ] = False,
@@ -75,13 +78,15 @@ def impute(
     if with_original and (single or not output.suffix):
         said = "is for a file of several imputations, not for --single or a folder"
         raise typer.BadParameter(said, param_hint="--with-original")
+    if level is not None and not single:
+        raise typer.BadParameter("is for --single", param_hint="--level")
     trained = load_run(run, data_dir=data_dir, device=device)
     options: dict[str, Any] = {"num_imputations": num_imputations, "method": method, "seed": seed}
     if num_particles is not None:
         options["num_particles"] = num_particles
     found = impute_file(trained, rows, output, single=single, progress=not quiet, **options)
     if single:
-        files = found.write_single(output, level)
+        files = found.write_single(output, 0.95 if level is None else level)
     else:
         files = found.write(output, with_original=with_original)
     echo_result(found, output, files, as_json=json)

@@ -15,7 +15,7 @@ __all__ = ["tell_rounding", "tell_rounding_of"]
 logger = logging.getLogger(__name__)
 
 VISIBLE = 0.01  # root mean square of the rounding, in standard deviations of the column
-CONSTANT = 1e-14  # standard deviation, over the size of the values, that float64 itself makes
+CONSTANT = 1e-15  # standard deviation, over the size of the values, that float64 itself makes
 NUMBERS_AT_ONCE = 2**24
 ROWS_OF_A_FILE = 1_000
 REMEDY = (

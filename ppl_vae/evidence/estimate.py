@@ -22,7 +22,6 @@ from ppl_vae.importance import log_weights
 from ppl_vae.programs.global_latents import with_global_draws
 from ppl_vae.programs.inference import Inference
 from ppl_vae.programs.modules import arguments, missing_values, modules_of, own_parameters
-from ppl_vae.programs.rows_apart import points
 from ppl_vae.programs.traces import Program, undefined_site
 from ppl_vae.programs.validation import ROWS_AT_ONCE
 from ppl_vae.runtime.checks import (
@@ -43,7 +42,6 @@ from ppl_vae.runtime.text import counted
 __all__ = ["log_evidence", "pooled"]
 
 DRAWS_LOOKED_AT = 1_000  # for the site with an undefined density
-FEW_ROWS = 2
 SECONDS_BETWEEN_WRITES = 5.0
 LEAST_DATA_APART = 1_000
 
@@ -219,8 +217,7 @@ def _proposal(inference: Inference, num_particles: int, seed: int | None) -> Pro
     """The guide, with draws of its latents outside the data plate if it has any."""
     model, guide = inference.model, inference.guide
     outside = inference.check_programs()
-    if not isinstance(guide, Guide):
-        _warn_of_points(inference)
+    inference.require_density()
     if not outside:
         return guide
     name = outside[0]
@@ -232,15 +229,6 @@ def _proposal(inference: Inference, num_particles: int, seed: int | None) -> Pro
     )
     first = inference.block(slice(ROWS_AT_ONCE))
     return with_global_draws(model, guide, first.args, num_particles, seed)
-
-
-def _warn_of_points(inference: Inference) -> None:
-    """Warn where the guide has no density of a row's latent."""
-    for name in points(inference.guide, *inference.block(slice(FEW_ROWS)).args):
-        warn_caller(
-            f"the guide sets {name!r} to a point, so that the result is log p(x, z) there and not "
-            "log p(x): refine(model, guide, data) gives it a density"
-        )
 
 
 def _warn_of_undefined(inference: Inference, evidence: Evidence) -> None:

@@ -229,6 +229,7 @@ def inference_gaps(
     whole_number(num_particles, "num_particles", at_least=2)  # a standard error takes two
     inference = Inference(model, guide, as_dataset(data).in_memory())
     model, guide = inference.programs
+    inference.require_density()
     if outside := inference.check_programs():
         raise ValueError(
             f"latent site {outside[0]!r} is outside the plate over the rows, and not a row's: "

@@ -9,10 +9,11 @@ from typing import Any
 from torch import Tensor
 
 from ppl_vae.data import Dataset, as_dataset
+from ppl_vae.guide import Guide
 from ppl_vae.programs.forms.detection import adapted
 from ppl_vae.programs.modules import arguments, evaluating, place, require_callable
 from ppl_vae.programs.observed.site_of_x import site_of_x
-from ppl_vae.programs.rows_apart import check_rows
+from ppl_vae.programs.rows_apart import check_rows, points
 from ppl_vae.programs.traces import LogTerms, Program, log_terms
 from ppl_vae.programs.validation import check_data
 from ppl_vae.runtime.checks import switch, warn_caller, whole_number
@@ -21,6 +22,7 @@ from ppl_vae.runtime.seeding import derived_seed, seeded
 
 __all__ = ["Block", "Inference", "rows_per_chunk", "treat_alike"]
 
+FEW_ROWS = 2
 PAIRS_PER_CHUNK = 10_000  # (particle, row) pairs held at once: 30 MB of float32 at 784 features
 
 
@@ -106,6 +108,16 @@ class Inference:
     def check_programs(self) -> list[str]:
         """Check custom programs for results by row; names of latents outside the plate."""
         return check_rows(self.model, self.guide, *self.args)
+
+    def require_density(self) -> None:
+        """Raise ValueError where the guide sets a row's latent to a point, which has no density."""
+        if isinstance(self.guide, Guide):
+            return
+        for name in points(self.guide, *self.block(slice(FEW_ROWS)).args):
+            raise ValueError(
+                f"the guide sets {name!r} to a point, without a density q, so that log p(x, z) - "
+                "log q(z) is no log-weight: refine(model, guide, data) gives it a density"
+            )
 
     @contextmanager
     def evaluating(self, seed: int | None = None) -> Iterator[None]:

@@ -1,6 +1,6 @@
 """A guide with variational parameters for each row."""
 
-from typing import Any
+from typing import Any, override
 
 import pyro.distributions as dist
 import torch
@@ -56,6 +56,7 @@ class RefinedGuide(nn.Module):
     """
 
     raw: nn.Parameter
+    rows: Tensor  # a digest of them, in their order
 
     def __init__(
         self,
@@ -74,6 +75,7 @@ class RefinedGuide(nn.Module):
         self.masks = masks or {}
         self.raw = nn.Parameter(raw, requires_grad=False)
         self.keys = RowKeys(*(each.to(raw) for each in arguments(data)))
+        self.register_buffer("rows", self.keys.digest)
         self.discrete: DiscreteLatents | None = None
         if discrete is not None:
             self.discrete = discrete[0]
@@ -115,6 +117,18 @@ class RefinedGuide(nn.Module):
     def parameters_of(self, x: Tensor, *others: Tensor) -> Tensor:
         """The family's parameters for these rows, (B, P)."""
         return self.raw[self._found(x, *others)]
+
+    @override
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        """Parameters of other rows, or of these in another order, are refused."""
+        saved = state_dict.get(prefix + "rows", self.rows)  # earlier versions had none
+        if not torch.equal(saved.cpu(), self.rows.cpu()):
+            raise ValueError(
+                "the saved guide was refined for other rows, or for these in another order: refine "
+                "it for the same rows before its parameters are loaded"
+            )
+        state_dict[prefix + "rows"] = self.rows
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _found(self, *args: Tensor) -> Tensor:
         """Positions of these rows among the guide's."""

@@ -126,6 +126,7 @@ def counterfactual(
     """
     whole_number(num_samples, "num_samples")
     inference = Inference(model, guide, data)
+    inference.require_density()
     other = inference.data.with_context(context)
     sizes = {"num_samples": num_samples, "seed": seed}
     replicates = ReplicatedData(inference, **sizes, progress=progress)

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -129,6 +130,7 @@ class Roles:
                 f"column {both[0]!r} of {path} is modelled and a covariate of itself: leave it out "
                 "of columns or of context"
             )
+        self._refuse_two_roles(path)
         known = {name: _ordered(frame[name], each, path) for name, each in self.ordered.items()}
         known |= {name: _category(frame[name]) for name in self.categories}
         frame = frame.assign(**known)
@@ -145,6 +147,23 @@ class Roles:
         if self.split is not None:
             fields["splits"] = _splits(frame[self.split], path)
         return fields
+
+    def _refuse_two_roles(self, path: str | Path) -> None:
+        """Raise ValueError where a column has two roles; labels may be modelled columns too."""
+        roles: dict[str, tuple[str, ...]] = {
+            "columns": self.columns or (),
+            "context": self.context,
+            "label": (self.label,) if self.label is not None else (),
+            "weights": (self.weights,) if self.weights is not None else (),
+            "split": (self.split,) if self.split is not None else (),
+            "drop": self.drop,
+        }
+        for one, other in combinations(roles, 2):
+            both = [name for name in roles[one] if name in roles[other]]
+            if both and other != "label":
+                raise ValueError(
+                    f"column {both[0]!r} of {path} is in {one} and in {other}: leave it out of one"
+                )
 
 
 def present(path: str | Path) -> Path:

@@ -182,7 +182,8 @@ def read_text(
 
     Raises:
         DataError: Two columns have the same name, of which pandas would rename one; a separator at
-            the end of each row moves the columns; a row has more or fewer cells than the header.
+            the end of each row moves the columns; a row has more or fewer cells than the header, or
+            one more of which the first is no name.
         ValueError: The file is damaged.
 
     Example:
@@ -216,6 +217,8 @@ def read_text(
         keep_default_na=False,
         dtype=dict.fromkeys(wanted, str),
     )
+    if has_row_names:
+        _refuse_numbers_as_names(path, separator, frame.index)
     if has_row_names and frame.iloc[:, -1].isna().all():
         raise DataError(
             f"{path} has rows that end with {separator!r}, or row names and no value in its last "
@@ -227,6 +230,17 @@ def read_text(
             column = _stripped(frame.iloc[:, place], missing, is_text=name in as_text)
             frame.isetitem(place, column)
     return frame
+
+
+def _refuse_numbers_as_names(path: Path, separator: str, names: "pd.Index") -> None:
+    """Refuse names of rows that are parts of numbers: 1,57 is one cell with a decimal comma."""
+    are_numbers = names.dtype.kind in "iuf"
+    if are_numbers and (names.has_duplicates or (names.to_numpy() % 1 != 0).any()):
+        raise DataError(
+            f"{path} has rows of one cell more than its header, and numbers before it that name no "
+            f"rows, {names[0]:g} first: if {separator!r} is a decimal or thousands separator, "
+            "write quotation marks around such numbers or separate columns by semicolons"
+        )
 
 
 def cells_of(path: Path, separator: str, lines: list[str]) -> "pd.DataFrame":

@@ -113,6 +113,7 @@ def to_datatree(
     inference = Inference(model, guide, inference.data[: draws.rows(layout, total)])
     names = Names(inference.data, layout, draws.num_samples, entries_by_site(model, inference.args))
     inference.check_programs()
+    inference.require_density()
     sampler = Sampler(inference, draws, layout, seed)
     sampler.run(progress=progress)
     warn_of_few(draws.num_samples, "draws")

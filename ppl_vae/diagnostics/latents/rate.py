@@ -295,6 +295,7 @@ def rate_distortion(
         True
     """
     inference = Inference(model, guide, data)
+    inference.require_density()
     treat_alike(inference.data, "the printed mean")
 
     def parts(block: Block) -> dict[str, Tensor]:

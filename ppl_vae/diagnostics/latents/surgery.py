@@ -212,6 +212,7 @@ def elbo_surgery(
     """
     inference = Inference(model, guide, as_dataset(data).in_memory())
     model, guide = inference.programs
+    inference.require_density()
     treat_alike(inference.data, "elbo_surgery")
     if len(inference) < 2:
         raise ValueError(

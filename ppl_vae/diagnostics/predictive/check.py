@@ -291,6 +291,7 @@ def predictive_check(
     whole_number(num_samples, "num_samples")
     inference = Inference(model, guide, as_dataset(data).in_memory())
     model, guide = inference.programs
+    inference.require_density()
     rows = inference.data
     treat_alike(rows, "predictive_check")
     if statistics is None:

@@ -306,6 +306,7 @@ def conditional_pit(
         )
     inference = Inference(model, guide, as_dataset(data).in_memory())
     model, guide = inference.programs
+    inference.require_density()
     treat_alike(inference.data, "conditional_pit")
     check_observed(model, inference.data)
     refuse_mechanism(model)

@@ -52,8 +52,8 @@ def choose(kind: str, num_levels: int, x: Tensor, high: float) -> tuple[Choice, 
         gain -= high / len(observed)
         if gain > CLEARLY:
             return item, f"answers 1 to {high:.0f}, {gain:.2f} nats per row over NegativeBinomial"
-    if not others or len(observed) < FEWEST:
-        return first, kind
+    if not others or len(observed) < FEWEST or bool((observed == observed[0]).all()):
+        return first, kind  # densities of one value have no maximum to compare
     at_first = max(_marginal_log_p(family, observed) for family in (first, Gaussian))
     gains = {family: _marginal_log_p(family, observed) - at_first for family in others}
     best = max(others, key=lambda family: gains[family])

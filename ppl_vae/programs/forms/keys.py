@@ -1,10 +1,11 @@
 """Parameters for each row: rows found again by their values, and entries read by position."""
 
+import hashlib
 from typing import Any, NamedTuple
 
 import torch
 from pyro import poutine
-from torch import Tensor, cat, device, tensor
+from torch import Tensor, cat, device, tensor, uint8
 
 from ppl_vae.programs.modules import modules_of
 from ppl_vae.programs.particles import Program, run
@@ -31,8 +32,14 @@ class RowKeys:
 
     def __init__(self, *args: Tensor) -> None:
         self.places: dict[bytes, list[int]] = {}
-        for row, key in enumerate(_digests(args)):
+        keys = _digests(args)
+        for row, key in enumerate(keys):
             self.places.setdefault(key, []).append(row)
+        whole = hashlib.sha256(b"".join(keys)).digest()
+        self.digest = tensor(list(whole), dtype=uint8)
+
+    # A digest of all rows in their order, 32 bytes.
+    digest: Tensor
 
     def positions(self, *args: Tensor, on: device | None = None) -> Tensor:
         """Where these rows are, (B,), -1 for others; the n-th of equal rows is the n-th known one.

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from ppl_vae.data import Dataset
+from ppl_vae.experiment.result_table import floor_of
 from ppl_vae.programs.modules import evaluating, place
 from ppl_vae.report.architecture import chain, layers, plot_graph
 from ppl_vae.report.attempts import NotApplicable
@@ -26,6 +27,9 @@ def use_of_the_rows(found: Findings) -> Measured:
 def concerns(found: Findings) -> Measured:
     """Number of scales at their floor."""
     said = found["concerns"]
+    features = found.subject.metrics.at_floor
+    if features and not said:
+        said = [f"log p(x) is set by {floor_of(features)}."]
     return Measured(float(len(said)), "", " ".join(said))
 
 

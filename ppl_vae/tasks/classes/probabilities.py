@@ -155,6 +155,7 @@ def class_probabilities(
     """
     inference = Inference(model, guide, data)
     inference.check_programs()
+    inference.require_density()
     count = whole_number(num_particles, "num_particles", at_least=1)
     rows = rows_per_chunk(len(inference), count)
     found = []

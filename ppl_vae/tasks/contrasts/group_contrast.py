@@ -188,6 +188,7 @@ def contrast(
     _refuse_known_groups(rows, design)
     _warn_of_missing(rows, design)
     _warn_of_copies(rows, design)
+    inference.require_density()
     treat_alike(rows, "contrast")
     replicates = _replicates(inference, settings, progress)
     names = dimension_names({name: replicates.shapes[name] for name in replicates.latents})

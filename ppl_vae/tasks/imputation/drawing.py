@@ -166,6 +166,7 @@ def impute(
     inference = Inference(model, guide, as_dataset(data).in_memory())
     model, guide = inference.programs
     inference.check_programs()
+    inference.require_density()
     require_x_itself(inference.model, inference.data)
     asked = entries_asked(model, inference.data, do_not_impute)
     pairs = [(model, guide)] if fits is None else fits
