@@ -8,6 +8,7 @@ import pyro
 import pytest
 import torch
 from pyro import distributions as dist
+from pyro.infer.autoguide import AutoNormal, init_to_median
 from scipy.special import softmax
 
 import ppl_vae as pv
@@ -304,3 +305,31 @@ def test_a_class_that_the_guide_leaves_out_is_drawn():
         found = pv.contrast(model, sure, tensor(x), group, **QUIET).to_frame()["difference"]
     assert found["latent"]["y"] == pytest.approx(difference(shares[:, 1], group), abs=0.02)
     assert found["feature"].to_numpy() == pytest.approx(difference(exact, group), abs=0.06)
+
+
+def test_latents_of_pyros_guides_are_drawn_as_those_of_a_guide_of_ones_own():
+    """AutoNormal draws each latent at an auxiliary site and sets it to that draw."""
+    x = tensor(np.random.default_rng(0).normal(size=(12, 2)) + 1.0)
+
+    def model(x):
+        mu = pyro.sample("mu", dist.Normal(tensor([0.0, 0.0]), 2.0).to_event(1))
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", dist.Normal(tensor([0.0]), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(mu + z, 1.0).to_event(1), obs=x)
+
+    auto = AutoNormal(model, init_loc_fn=init_to_median)
+    auto(x)
+    locs, scales = auto.locs, auto.scales
+
+    def own(x):
+        pyro.sample("mu", dist.Normal(locs.mu, scales.mu).to_event(1))
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("z", dist.Normal(locs.z[: len(x)], scales.z[: len(x)]).to_event(1))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found, expected = (
+            pv.predictive_check(model, guide, x, num_samples=20, **QUIET) for guide in (auto, own)
+        )
+    for name, values in expected.posterior_predictive.items():
+        assert found.posterior_predictive[name] == pytest.approx(values)

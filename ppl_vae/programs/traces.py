@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from pyro import poutine
+from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from ppl_vae.programs.discrete.contraction import SummedOut, enumerating, marked_sites, sum_out
@@ -23,6 +24,7 @@ from ppl_vae.programs.sites import (
     common_scale,
     frame_of,
     global_sum,
+    is_auxiliary,
     is_deterministic,
     is_local,
     local_log_probs,
@@ -245,10 +247,22 @@ def _detach(trace: poutine.Trace) -> dict[str, Tensor]:
 
 def drawing(program: Program, values: Mapping[str, Tensor]) -> Program:
     """The program, drawing these values instead of its own."""
-    trace = poutine.Trace()
-    for name, value in values.items():
-        trace.add_node(name, name=name, type="sample", is_observed=False, value=value, infer={})
-    return poutine.replay(program, trace=trace)
+    return _Drawing(values)(program)
+
+
+class _Drawing(Messenger):
+    """Gives sites their values; they keep no mark but that of a guide's auxiliary sites."""
+
+    def __init__(self, values: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.values = values
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["is_observed"] or msg["name"] not in self.values:
+            return
+        msg["value"] = self.values[msg["name"]]
+        msg["done"] = True
+        msg["infer"] = {"is_auxiliary": True} if is_auxiliary(msg) else {}
 
 
 def log_density_at(
