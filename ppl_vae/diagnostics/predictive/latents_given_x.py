@@ -146,9 +146,10 @@ class Resampling:
         guide = drawing(self.inference.guide, self.shared)
         model = self.inference.model
         args = block.args
+        with self.inference.evaluating(seed=0):  # leaves the block's stream as it is
+            each = self.num_particles // num_cases(guide, *args)
+        count = min(self.num_particles, max(FEWEST_OF_A_VALUE, each))
         with block.evaluating():
-            count = max(FEWEST_OF_A_VALUE, self.num_particles // num_cases(guide, *args))
-            count = min(count, self.num_particles)
             terms = log_terms(model, guide, *args, num_particles=count)
             cases = cases_of(terms, model, guide, *args)
             runs = (terms,) if cases is None else cases.terms

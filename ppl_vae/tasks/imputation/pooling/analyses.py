@@ -195,9 +195,8 @@ def _terms_of_all(given: Any, what: str) -> dict[str, list[Any]]:
     """Names of the terms of a frame (m, p), or of a list with an entry for each imputation."""
     if is_frame(given):
         rows, columns = (list(labels) for labels in (given.index, given.columns))
-        if not any(isinstance(each, str) for each in columns) and all(
-            isinstance(each, str) for each in rows
-        ):
+        named = {isinstance(each, str) for each in rows}
+        if named == {True} and not any(isinstance(each, str) for each in columns):
             raise ValueError(
                 f"{what} has the names {rows[0]!r}, ... in its rows: give a row for each "
                 "imputation and a column for each estimate (frame.T)"
