@@ -1,6 +1,5 @@
 """Plain models of the same rows, with which a given log p(x) is compared."""
 
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -35,6 +34,7 @@ from ppl_vae.families.likelihoods import (
     Ordinal,
 )
 from ppl_vae.programs.inference import treat_alike
+from ppl_vae.runtime.checks import warn_caller
 from ppl_vae.runtime.seeding import generator
 from ppl_vae.runtime.text import counted
 
@@ -147,12 +147,10 @@ def _warn_of_constant(train: Dataset, likelihood: Likelihood | type[Likelihood])
         if measure == "lebesgue" or f"{name}: lebesgue" in parts
     ]
     if constant:
-        warnings.warn(
-            f"{counted(len(constant), 'column')} of the training rows, the first of them "
-            f"{constant[0]!r}, do not vary: the baselines give them a normal law of sd 1, and the "
-            "density of a model is as high as its smallest scale; leave them out",
-            UserWarning,
-            stacklevel=3,
+        warn_caller(
+            f"{counted(len(constant), 'column')} without variation in the training rows, "
+            f"{constant[0]!r} first: the baselines give each a normal law of sd 1, and the density "
+            "of a model is as high as its smallest scale; leave such columns out"
         )
 
 

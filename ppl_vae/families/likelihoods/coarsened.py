@@ -207,7 +207,7 @@ class Censored(Likelihood):
 
     Raises:
         ValueError: the base has no such distribution function, the limits or the width do not fit,
-            or there are no whole number of widths between the limits.
+            or no whole number of widths lies between the limits.
 
     References:
         Tobin (1958), Estimation of relationships for limited dependent variables, Econometrica 26;
@@ -290,8 +290,9 @@ class Censored(Likelihood):
         super().check(x)
         if self.width is None:
             return
-        for name, distance in (("lower", x - self.lower), ("upper", self.upper - x)):
-            steps = (distance / self.width).double()
+        lower, upper, width = (each.to(x.device) for each in (self.lower, self.upper, self.width))
+        for name, distance in (("lower", x - lower), ("upper", upper - x)):
+            steps = distance / width
             overlaps = (steps > SLACK) & (steps < 1 - SLACK)
             if overlaps.any():
                 row, *feature = overlaps.nonzero()[0].tolist()
