@@ -52,11 +52,6 @@ def images(options: Options) -> list[Row]:
     ]
 
 
-class Log1p(nn.Module):
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x.log1p()
-
-
 def cells(num_cells: int, num_genes: int) -> torch.Tensor:
     """Counts, gamma-Poisson, of genes whose means differ."""
     generator = torch.Generator().manual_seed(0)
@@ -71,7 +66,7 @@ def counts(options: Options) -> list[Row]:
     size."""
     x, rounds = cells(options.pick(20_000, 300), options.pick(1_000, 50)), options.pick(9, 1)
     encoder, decoder = (
-        nn.Sequential(Log1p(), nn.Linear(x.shape[1], 128), nn.ReLU()),
+        nn.Sequential(nn.Linear(x.shape[1], 128), nn.ReLU()),  # of standardised log(1 + x / a)
         problems.perceptron(10, 128),
     )
     guide = pv.Guide(posteriors.MeanFieldNormal(10), x.shape[1], encoder=encoder)
