@@ -510,10 +510,13 @@ def test_unreadable_files_are_named(tmp_path):
         read(tmp_path / "c.npz", label="colour")
 
 
-def test_importing_the_room_loads_no_reader():
+@pytest.mark.parametrize(
+    "line", ["import ppl_vae.data", "from ppl_vae import Model, Guide, fit, likelihoods"]
+)
+def test_an_import_loads_no_library_that_is_not_needed_yet(line):
     code = (
-        "import sys, ppl_vae.data; "
-        "print({'pandas', 'xarray', 'sklearn', 'pooch'} & set(sys.modules))"
+        f"import sys; {line}; "
+        "print({'pandas', 'xarray', 'sklearn', 'pooch', 'scipy'} & set(sys.modules))"
     )
     answer = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True

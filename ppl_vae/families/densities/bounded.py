@@ -6,7 +6,6 @@ from typing import Any, override
 import pyro.distributions as dist
 import torch
 from pyro.distributions import constraints
-from scipy import special, stats
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
@@ -210,8 +209,10 @@ class LogitMeanBeta(dist.Beta):
 
     def cdf(self, value: Tensor) -> Tensor:
         """P(X <= value), without gradient."""
+        from scipy.special import betainc  # a quarter of a second of every import otherwise
+
         first, second = self.concentration1, self.concentration0
-        return by_scipy(lambda x, a, b: special.betainc(a, b, x), value, first, second).to(value)
+        return by_scipy(lambda x, a, b: betainc(a, b, x), value, first, second).to(value)
 
     @override
     def rsample(self, sample_shape: Any = ()) -> Tensor:
@@ -259,9 +260,11 @@ class HalfAngleVonMises(dist.VonMises):
 
     def cdf(self, value: Tensor) -> Tensor:
         """P(X <= value), without gradient."""
+        from scipy.stats import vonmises  # half a second of every import otherwise
+
         parameters = self.concentration, self.loc
-        lower = by_scipy(stats.vonmises.cdf, torch.full_like(value, -math.pi), *parameters)
-        return (by_scipy(stats.vonmises.cdf, value, *parameters) - lower).to(value)
+        lower = by_scipy(vonmises.cdf, torch.full_like(value, -math.pi), *parameters)
+        return (by_scipy(vonmises.cdf, value, *parameters) - lower).to(value)
 
     @property
     def variance(self) -> Tensor:

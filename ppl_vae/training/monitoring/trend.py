@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import theilslopes
 
 from ppl_vae.runtime.text import counted
 
@@ -56,6 +55,8 @@ def trend(bounds: np.ndarray) -> Trend | None:
     last = bounds[-max(FEWEST_EPOCHS, round(SHARE * len(bounds))) :]
     if len(last) < FEWEST_EPOCHS:
         return None
+    from scipy.stats import theilslopes
+
     tenth = max(1, len(bounds) // 10)
     found = theilslopes(last, alpha=LEVEL)
     return Trend(found.slope * tenth, found.low_slope * tenth, found.high_slope * tenth, tenth)
