@@ -315,7 +315,7 @@ def _refuse_both(
     if config is not None and config.suffix in TABLES and flags["data.name"] is not None:
         raise typer.BadParameter("names other rows than the table before it", param_hint="--data")
     if num_steps is not None and flags["training.num_epochs"] is not None:
-        raise typer.BadParameter("and --num-epochs both set the length", param_hint="--num-steps")
+        raise typer.BadParameter("--num-steps and --num-epochs both set the length: give one")
     given_twice = [
         name
         for name, value in flags.items()

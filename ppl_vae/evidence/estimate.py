@@ -255,8 +255,7 @@ def _resolved(
     The library's own posteriors are as wide as their float type needs.
     """
     rows = np.zeros(len(evidence), dtype=bool)
-    measure = measure_of(model)
-    if not measure or "lebesgue" in measure:
+    if not measure_of(model).startswith("counting"):
         rows = rounded_rows(model, guide, *args).numpy()
     if isinstance(method, ImportanceSampling) and not isinstance(guide, Guide):
         rows = rows | unresolved_rows(guide, *args).numpy()

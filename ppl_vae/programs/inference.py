@@ -22,7 +22,7 @@ from ppl_vae.runtime.seeding import derived_seed, seeded
 
 __all__ = ["Block", "Inference", "rows_per_chunk", "treat_alike"]
 
-FEW_ROWS = 2
+FEW_ROWS = 2  # that show which sites there are
 PAIRS_PER_CHUNK = 10_000  # (particle, row) pairs held at once: 30 MB of float32 at 784 features
 
 

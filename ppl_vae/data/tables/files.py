@@ -130,7 +130,9 @@ class Roles:
                 f"column {both[0]!r} of {path} is modelled and a covariate of itself: leave it out "
                 "of columns or of context"
             )
-        self._refuse_two_roles(path)
+        single = {what: (name,) for what, name in others.items()}
+        roles = {"columns": columns or (), "context": self.context, **single, "drop": self.drop}
+        _refuse_two_roles(roles, path)
         known = {name: _ordered(frame[name], each, path) for name, each in self.ordered.items()}
         known |= {name: _category(frame[name]) for name in self.categories}
         frame = frame.assign(**known)
@@ -147,23 +149,6 @@ class Roles:
         if self.split is not None:
             fields["splits"] = _splits(frame[self.split], path)
         return fields
-
-    def _refuse_two_roles(self, path: str | Path) -> None:
-        """Raise ValueError where a column has two roles; labels may be modelled columns too."""
-        roles: dict[str, tuple[str, ...]] = {
-            "columns": self.columns or (),
-            "context": self.context,
-            "label": (self.label,) if self.label is not None else (),
-            "weights": (self.weights,) if self.weights is not None else (),
-            "split": (self.split,) if self.split is not None else (),
-            "drop": self.drop,
-        }
-        for one, other in combinations(roles, 2):
-            both = [name for name in roles[one] if name in roles[other]]
-            if both and other != "label":
-                raise ValueError(
-                    f"column {both[0]!r} of {path} is in {one} and in {other}: leave it out of one"
-                )
 
 
 def present(path: str | Path) -> Path:
@@ -311,6 +296,16 @@ def _with_row_names(frame: "pd.DataFrame", taken: list[str]) -> "pd.DataFrame":
     named = str(name).lower() in ROW_NAMES and first.dtype.kind != "f"
     names_rows = (named or name == UNNAMED) and first.is_unique and name not in taken
     return frame.set_index(name).rename_axis(None) if names_rows else frame
+
+
+def _refuse_two_roles(roles: Mapping[str, tuple[str, ...]], path: str | Path) -> None:
+    """Raise ValueError where a column has two roles; labels may be modelled columns too."""
+    for one, other in combinations(roles, 2):
+        both = [name for name in roles[one] if name in roles[other]]
+        if both and other != "label":
+            raise ValueError(
+                f"column {both[0]!r} of {path} is in {one} and in {other}: leave it out of one"
+            )
 
 
 def _ordered(column: "pd.Series", levels: tuple[str, ...], path: str | Path) -> "pd.Series":

@@ -10,7 +10,13 @@ from torch import Tensor
 
 from ppl_vae.data import Dataset
 from ppl_vae.programs.discrete.given_x import at_all_latents
-from ppl_vae.programs.inference import PAIRS_PER_CHUNK, Block, Inference, rows_per_chunk
+from ppl_vae.programs.inference import (
+    FEW_ROWS,
+    PAIRS_PER_CHUNK,
+    Block,
+    Inference,
+    rows_per_chunk,
+)
 from ppl_vae.programs.modules import arguments, evaluating
 from ppl_vae.programs.observed.known import known_parts, with_known
 from ppl_vae.programs.particles import run
@@ -33,7 +39,6 @@ __all__ = ["Draws"]
 Shapes = dict[str, tuple[int, ...]]
 DEFAULT_NUM_DATA = 100
 GIGABYTE = 1e9
-FEW_ROWS = 2  # that show which sites there are
 
 
 @dataclass(frozen=True)

@@ -104,10 +104,11 @@ class Parts(Family):
         """log n! - sum_i log x_i!."""
         grouped = x.reshape(len(x), -1, self.num_parts)
         missing = np.isnan(grouped)
-        if (missing.any(-1) != missing.all(-1)).any():
-            row = int(np.flatnonzero((missing.any(-1) != missing.all(-1)).any(1))[0])
+        partly = (missing.any(-1) & ~missing.all(-1)).any(1)
+        if partly.any():
             raise ValueError(
-                f"row {row} of x lacks some parts of a total: its parts are all missing, or none is"
+                f"row {partly.argmax()} of x lacks some parts of a total: its parts are all "
+                "missing, or none is"
             )
         return np.nansum(gammaln(grouped.sum(-1) + 1), 1) - np.nansum(gammaln(x + 1), 1)
 

@@ -147,8 +147,8 @@ class Resampling:
         model = self.inference.model
         args = block.args
         with self.inference.evaluating(seed=0):  # leaves the block's stream as it is
-            each = self.num_particles // num_cases(guide, *args)
-        count = min(self.num_particles, max(FEWEST_OF_A_VALUE, each))
+            share = self.num_particles // num_cases(guide, *args)
+        count = min(self.num_particles, max(FEWEST_OF_A_VALUE, share))
         with block.evaluating():
             terms = log_terms(model, guide, *args, num_particles=count)
             cases = cases_of(terms, model, guide, *args)

@@ -293,14 +293,11 @@ class Censored(Likelihood):
         lower, upper, width = (each.to(x.device) for each in (self.lower, self.upper, self.width))
         for name, distance in (("lower", x - lower), ("upper", upper - x)):
             steps = distance / width
-            overlaps = (steps > SLACK) & (steps < 1 - SLACK)
-            if overlaps.any():
-                row, *feature = overlaps.nonzero()[0].tolist()
-                raise ValueError(
-                    f"Censored: x is {shown(x[row, *feature])} at row {row}, feature "
-                    f"{tuple(feature)}, less than the width of {self.given['width']} from {name} "
-                    f"{self.given[name]}, so that their intervals overlap: move the limit"
-                )
+            why = (
+                f"that is less than the width of {self.given['width']} from {name} "
+                f"{self.given.get(name)}, so that their intervals overlap: move the limit"
+            )
+            self._refuse((steps > SLACK) & (steps < 1 - SLACK), x, why)
 
     def _measure(self, half: Tensor) -> str:
         """What log p(x) is that of, in words."""

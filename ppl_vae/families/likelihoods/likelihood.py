@@ -122,16 +122,20 @@ class Likelihood(Part, nn.Module, ABC):
                 row and feature.
         """
         self._check_shape(x)
-        outside = outside_of(self.support, x)
-        if outside.any():
-            row, *feature = outside.nonzero()[0].tolist()
-            place = feature[0] if len(feature) == 1 else tuple(feature)
-            if self.names and len(feature) == 1:
-                place = self.names[feature[0]]
-            raise ValueError(
-                f"{type(self).__name__}: x is {shown(x[row, *feature])} at row {row}, "
-                f"feature {place}; {self.remedy}"
-            )
+        self._refuse(outside_of(self.support, x), x, self.remedy)
+
+    def _refuse(self, wrong: Tensor, x: Tensor, why: str) -> None:
+        """Raise ValueError for the first wrong value, by its row and feature."""
+        if not wrong.any():
+            return
+        row, *feature = wrong.nonzero()[0].tolist()
+        place = feature[0] if len(feature) == 1 else tuple(feature)
+        if self.names and len(feature) == 1:
+            place = self.names[feature[0]]
+        raise ValueError(
+            f"{type(self).__name__}: x is {shown(x[row, *feature])} at row {row}, "
+            f"feature {place}; {why}"
+        )
 
     def _check_shape(self, x: Tensor) -> None:
         if x.shape[-len(self.event_shape) :] != self.event_shape:

@@ -68,7 +68,7 @@ class FlowPosterior(ConditionedFlow):
     def __init__(
         self, latent_dim: int, num_transforms: int = 4, *, hidden_dims: Sequence[int] = (64,)
     ) -> None:
-        super().__init__(whole_number(latent_dim, "latent_dim", at_most=MOST_DIMS))
+        super().__init__(latent_dim)
         hidden = list(shape_of(hidden_dims, "hidden_dims"))
         make = T.conditional_spline if self.latent_dim == 1 else T.conditional_affine_coupling
         self.layers = nn.ModuleList(
@@ -116,7 +116,7 @@ class InverseAutoregressive(ConditionedFlow):
     def __init__(
         self, latent_dim: int, num_transforms: int = 2, *, hidden_dims: Sequence[int] = (64,)
     ) -> None:
-        super().__init__(whole_number(latent_dim, "latent_dim", at_most=MOST_DIMS))
+        super().__init__(latent_dim)
         D = self.latent_dim
         hidden = [max(D, width) for width in shape_of(hidden_dims, "hidden_dims")]
         count = whole_number(num_transforms, "num_transforms", at_most=MOST_LAYERS)

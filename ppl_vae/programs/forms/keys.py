@@ -1,6 +1,6 @@
 """Parameters for each row: rows found again by their values, and entries read by position."""
 
-import hashlib
+from hashlib import sha256
 from typing import Any, NamedTuple
 
 import torch
@@ -32,14 +32,15 @@ class RowKeys:
 
     def __init__(self, *args: Tensor) -> None:
         self.places: dict[bytes, list[int]] = {}
-        keys = _digests(args)
-        for row, key in enumerate(keys):
+        for row, key in enumerate(_digests(args)):
             self.places.setdefault(key, []).append(row)
-        whole = hashlib.sha256(b"".join(keys)).digest()
-        self.digest = tensor(list(whole), dtype=uint8)
 
-    # A digest of all rows in their order, 32 bytes.
-    digest: Tensor
+    @property
+    def digest(self) -> Tensor:
+        """A digest of all rows in their order, 32 bytes."""
+        at = {row: key for key, rows in self.places.items() for row in rows}
+        whole = sha256(b"".join(at[row] for row in range(len(at))))
+        return tensor(list(whole.digest()), dtype=uint8)
 
     def positions(self, *args: Tensor, on: device | None = None) -> Tensor:
         """Where these rows are, (B,), -1 for others; the n-th of equal rows is the n-th known one.

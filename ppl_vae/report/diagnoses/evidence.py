@@ -159,9 +159,9 @@ def _bounds(found: Findings) -> Panel:
     what = (
         "Each is at most log p(x) on average, and closer to it with more particles K. Monte "
         "Carlo se: over draws of the particles. Data se: over samples of rows."
-        + " All means are weighted."
-        * (evidence.weights is not None)
     )
+    if evidence.weights is not None:
+        what += " All means are weighted."
     return Panel([what, *reading(metrics), bias], tables=[Table(NATS, rows)])
 
 

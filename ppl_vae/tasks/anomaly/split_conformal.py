@@ -56,10 +56,9 @@ def anomaly_pvalues(
     the rows of `trained_on` (training and validation) or of `data` are refused, where rows with
     equal values do not repeat by nature; tested rows that are among the former give a warning. What
     cannot be checked: rows that training has used and `trained_on` does not hold, near copies
-    (frames of a film, visits of a patient), and whether
-    calibration and tested rows were sampled and preprocessed alike. Missing values have to occur
-    alike too: log p(x) of fewer observed entries is larger, so that a row with many missing entries
-    rarely looks odd.
+    (frames of a film, visits of a patient), and whether calibration and tested rows were sampled
+    and preprocessed alike. Missing values have to occur alike too: log p(x) of fewer observed
+    entries is larger, so that a row with many missing entries rarely looks odd.
 
     Args:
         model: `Model`, or any Pyro model with a plate "data" at dim -1.

@@ -33,7 +33,7 @@ def completed_frame(data: Dataset, asked: np.ndarray, values: np.ndarray) -> "pd
 
 
 def _typed(column: "pd.Series", data: Dataset, place: int) -> "pd.Series":
-    """A column without any value has the type of its kind: NaN alone says nothing of it."""
+    """The column, in the type that it had in training if it holds no value."""
     if hasattr(column.dtype, "categories") or column.notna().any():
         return column
     import pandas as pd
