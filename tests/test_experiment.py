@@ -1,7 +1,6 @@
 """A configuration says what Python says: same names, same keywords, same numbers, and nothing is
 guessed."""
 
-import json
 import shutil
 import tomllib
 from abc import ABC
@@ -50,6 +49,7 @@ from ppl_vae.experiment.rows.sources import load_data
 from ppl_vae.experiment.run import load_experiment
 from ppl_vae.experiment.signatures import choices
 from ppl_vae.experiment.tables import MethodTable
+from ppl_vae.runtime.sealed import read_json
 from ppl_vae.training import schedules
 
 DIGITS = [("data.name", "digits")]
@@ -525,7 +525,7 @@ def test_folder_is_complete(finished):
     }
     assert {path.name for path in folder.iterdir()} == pictures | files
     assert all((folder / name).read_bytes().startswith(b"\x89PNG") for name in pictures)
-    assert json.loads((folder / "metrics.json").read_text()) == {"format": 1, **metrics}
+    assert read_json(folder / "metrics.json") == {"format": 1, **metrics}
     with xarray.open_datatree(folder / "posterior.nc", engine="h5netcdf") as tree:
         assert tree["posterior"]["z"].sizes["datum"] == 12
         assert tree.attrs["objective"] == repr(objectives.MeanFieldELBO())
@@ -662,9 +662,7 @@ def test_an_evaluation_names_its_method_and_keeps_every_datum(finished, tmp_path
     assert (method["name"], method["num_chains"], method["num_temperatures"]) == ("AIS", 30, 2)
     assert "test split, 12 rows, AIS with 30 chains each" in table(metrics)
     assert "of 30 chains, on average" in table(metrics)
-    written = json.loads((tmp_path / "ais.json").read_text())
-    assert written.pop("format") == 1
-    assert written == metrics
+    assert read_json(tmp_path / "ais.json") == {"format": 1, **metrics}
     np.testing.assert_array_equal(
         Evidence.load(tmp_path / "ais.npz").log_evidence, found.log_evidence
     )

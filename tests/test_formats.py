@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,14 @@ import ppl_vae as pv
 from ppl_vae.errors import PplVaeError
 from ppl_vae.experiment import Metrics, evaluate_run, load_run, read_config
 from ppl_vae.runtime import files
-from ppl_vae.runtime.sealed import read_arrays, read_tensors, write_arrays, write_tensors
+from ppl_vae.runtime.sealed import (
+    read_arrays,
+    read_json,
+    read_tensors,
+    write_arrays,
+    write_json,
+    write_tensors,
+)
 
 STORED = Path(__file__).parent / "run_of_format_1"
 
@@ -93,3 +101,71 @@ def test_every_file_of_a_run_that_is_read_back_has_a_number():
         assert json.loads((STORED / name).read_text(encoding="utf-8"))["format"] == 1
     with np.load(STORED / "evidence.npz") as arrays:
         assert arrays["format"] == 1
+
+
+# --- checksums of plain values --------------------------------------------------------------------
+
+VALUES = {
+    "elbo": -18.5,
+    "num_data": 100,
+    "bound": "lower",
+    "weighted": False,
+    "mc_se": None,
+    "rows": {"train": 80, "test": 20},
+    "at_floor": ["may", "june"],
+}
+
+
+def test_values_come_back_as_they_were_written(tmp_path):
+    path = write_json(tmp_path / "a.json", VALUES)
+    assert read_json(path) == {"format": 1, **VALUES}
+
+
+def test_layout_and_order_are_free(tmp_path):
+    path = write_json(tmp_path / "a.json", VALUES)
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps(dict(reversed(values.items()))))
+    assert read_json(path) == {"format": 1, **VALUES}
+
+
+def test_every_changed_character_is_refused_or_changes_no_value(tmp_path):
+    """One character of a written file at a time: a digit, a letter, a name, a bracket."""
+    path = write_json(tmp_path / "a.json", VALUES)
+    text = path.read_text()
+    for place, old in enumerate(text):
+        path.write_text(text[:place] + ("7" if old != "7" else "8") + text[place + 1 :])
+        with suppress(PplVaeError):
+            found = read_json(path)
+            assert {"format": 1, **VALUES}.items() <= found.items() or found["format"] > 1
+
+
+def changes_of(value):
+    """The same values with one of them changed."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            yield from ({**value, name: each} for each in changes_of(item))
+    elif isinstance(value, list):
+        for place, item in enumerate(value):
+            yield from ([*value[:place], each, *value[place + 1 :]] for each in changes_of(item))
+    elif isinstance(value, bool):
+        yield not value
+    elif isinstance(value, str):
+        yield value + "x"
+    else:
+        yield (value or 0) + 1
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "run.json"])
+def test_a_value_that_was_changed_by_hand_is_refused(name, tmp_path):
+    """The stored run as this version writes it, with one value changed at a time."""
+    folder = shutil.copytree(STORED, tmp_path / "run")
+    path = folder / name
+    write_json(path, json.loads(path.read_text()))
+    read = {"metrics.json": Metrics.read, "run.json": lambda path: load_run(path.parent)}[name]
+    read(path)
+    written = json.loads(path.read_text())
+    values = {key: value for key, value in written.items() if key not in ("format", "sha256")}
+    for changed in changes_of(values):
+        path.write_text(json.dumps(written | changed))
+        with pytest.raises(PplVaeError, match=f"{name} is damaged: its checksum is not that"):
+            read(path)

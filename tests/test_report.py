@@ -33,7 +33,7 @@ from ppl_vae.diagnostics.uniformity import uniformity_p_value
 from ppl_vae.evidence import Evidence, reduce_log_weights
 from ppl_vae.evidence.fingerprints import digests
 from ppl_vae.experiment import ConfigError, load_run, read_config, run_experiment
-from ppl_vae.experiment.folder import Folder, write_json
+from ppl_vae.experiment.folder import Folder
 from ppl_vae.experiment.metrics import Metrics
 from ppl_vae.experiment.saved.trained import TrainedRun
 from ppl_vae.report import DIAGNOSES, NotApplicable, draw, page, write_report
@@ -46,6 +46,7 @@ from ppl_vae.report.diagnoses.worst import described
 from ppl_vae.report.diagnosis import NUM_WORST, Findings
 from ppl_vae.report.elements import STYLE, number, slug
 from ppl_vae.report.rules import WORST_FIRST, Check
+from ppl_vae.runtime.sealed import write_json
 
 ALL = [*DIAGNOSES, AGAINST]
 RULES = [rule for each in ALL for rule in each.rules]

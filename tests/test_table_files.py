@@ -20,6 +20,7 @@ from ppl_vae.data.tables.files import Roles, read_frame, told_missing
 from ppl_vae.data.tables.schema import Schema
 from ppl_vae.data.tables.text_files import Missing, with_codes
 from ppl_vae.diagnostics.table_plot import _limits
+from ppl_vae.errors import DataError
 from ppl_vae.experiment.metrics import Estimates
 from ppl_vae.experiment.rows.samples import _with_context_of
 from ppl_vae.experiment.rows.sources import load_data, new_rows
@@ -768,3 +769,31 @@ def test_a_test_file_has_the_codes_of_the_training_file(tmp_path):
     assert set(data.labels) == {"01", "1", "02", "2"}
     free = table.model_copy(update={"categories": ()})
     assert load_data(free).levels == data.levels
+
+
+# --- numbers below those of floating point --------------------------------------------------------
+
+TINY = ["1e-400", "-3.5E-324000", "0." + "0" * 330 + "7", "1e-324"]
+
+
+@pytest.mark.parametrize("number", TINY)
+@pytest.mark.parametrize("head", ["a,p\n1,", " a , p \nr1,1,", "a;p\n2;"])
+def test_a_number_that_would_become_0_is_refused(head, number, tmp_path):
+    path = tmp_path / "tiny.csv"
+    rest = head.split("\n")[1]
+    path.write_text(f"{head}0.5\n{rest.replace('r1', 'r2')}{number}\n")
+    with pytest.raises(DataError, match=rf"column 'p' of .*tiny.csv has {number[:40]}.* is 0 in"):
+        read_frame(path)
+
+
+@pytest.mark.parametrize("number", ["0e-400", "0.0", "-0", "1e-300", "5e-324", "." + "0" * 400])
+def test_zeros_and_the_smallest_floats_are_read(number, tmp_path):
+    path = tmp_path / "small.csv"
+    path.write_text(f"a,p\nu,0.5\nv,{number}\n")
+    assert read_frame(path)["p"].tolist() == [0.5, float(number)]
+
+
+def test_a_text_that_looks_like_a_tiny_number_is_one(tmp_path):
+    path = tmp_path / "texts.csv"
+    path.write_text("a,p\nlot 1e-400,0\nlot 2e-400,1\n")
+    assert read_frame(path)["a"].tolist() == ["lot 1e-400", "lot 2e-400"]

@@ -3,7 +3,7 @@
 from ppl_vae.experiment.assemble import Experiment, build
 from ppl_vae.experiment.config import Config, ConfigError, differences, read_config, to_toml
 from ppl_vae.experiment.demo import demo_config
-from ppl_vae.experiment.folder import Folder, write_json
+from ppl_vae.experiment.folder import Folder
 from ppl_vae.experiment.from_table import recipe_config
 from ppl_vae.experiment.metrics import Estimates, Metrics
 from ppl_vae.experiment.result_table import reading, table
@@ -70,7 +70,6 @@ __all__ = [
     "table",
     "to_toml",
     "write_comparison",
-    "write_json",
     "write_latents",
     "write_samples",
     "write_scores",

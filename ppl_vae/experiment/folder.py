@@ -1,11 +1,9 @@
 """The folder of one run: its files, and the run to which it belongs."""
 
 import hashlib
-import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from ppl_vae.experiment.config import (
     Config,
@@ -22,10 +20,10 @@ from ppl_vae.experiment.saved.programs import WEIGHTS
 from ppl_vae.experiment.saved.rows import ROWS
 from ppl_vae.experiment.tables import EvaluationTable
 from ppl_vae.families.likelihoods import Columns
-from ppl_vae.runtime.files import FORMAT, is_partial, remove_partial, write_whole
+from ppl_vae.runtime.files import is_partial, remove_partial, write_whole
 from ppl_vae.runtime.locks import alone_in
 
-__all__ = ["Folder", "write_json"]
+__all__ = ["Folder"]
 
 # Settings of a trained run that may be changed: what is evaluated, and where its files are now.
 FREE = ("evaluation.", "data.name ", "data.data_dir ", "training.device ", "training.compile ")
@@ -170,17 +168,3 @@ class Folder:
     def read_metrics(self) -> Metrics:
         """The results of a finished run."""
         return Metrics.read(self.metrics)
-
-
-def write_json(path: str | Path, values: Mapping[str, Any]) -> None:
-    """Write plain values, indented, after the number of their format.
-
-    Example:
-        >>> import tempfile
-        >>> path = Path(tempfile.mkdtemp()) / "a.json"
-        >>> write_json(path, {"elbo": -1.5})
-        >>> json.loads(path.read_text())
-        {'format': 1, 'elbo': -1.5}
-    """
-    text = json.dumps({"format": FORMAT, **values}, indent=2, allow_nan=False) + "\n"
-    write_whole(path, lambda p: p.write_text(text, encoding="utf-8"))

@@ -7,12 +7,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from ppl_vae.errors import DamagedFileError
 from ppl_vae.experiment.config import ConfigError
-from ppl_vae.experiment.saved.document import MOST_BYTES
-from ppl_vae.runtime.checks import one_line
 from ppl_vae.runtime.display import Shown
-from ppl_vae.runtime.files import migrated, require_file
+from ppl_vae.runtime.files import migrated
+from ppl_vae.runtime.sealed import read_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,19 +85,7 @@ class Estimates(Shown, Mapping[str, Any]):
             ConfigError: The file has the format of a newer version.
             DamagedFileError: The file holds no results.
         """
-        if require_file(path).stat().st_size > MOST_BYTES:
-            raise DamagedFileError(f"{path} is larger than any results")
-        try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:
-            raise DamagedFileError(
-                f"{path} is damaged ({one_line(error)}): delete it and run the same command again"
-            ) from None
-        if not isinstance(values, dict):
-            raise DamagedFileError(
-                f"{path} holds no results: delete it and run the same command again"
-            )
-        found = migrated("metrics", values, path, ConfigError)
+        found = migrated("metrics", read_json(path), path, ConfigError)
         known = {each.name for each in fields(cls)}
         return cls(**{name: value for name, value in found.items() if name in known})
 

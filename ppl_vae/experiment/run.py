@@ -13,7 +13,7 @@ from ppl_vae.data import Dataset
 from ppl_vae.data.tables.files import told_missing
 from ppl_vae.experiment.assemble import Experiment, build
 from ppl_vae.experiment.config import Config, ConfigError, blamed, changed
-from ppl_vae.experiment.folder import Folder, write_json
+from ppl_vae.experiment.folder import Folder
 from ppl_vae.experiment.metrics import Estimates, Metrics
 from ppl_vae.experiment.result_table import columns_in_words
 from ppl_vae.experiment.results import (
@@ -34,6 +34,7 @@ from ppl_vae.programs.validation import check_data
 from ppl_vae.runtime.checks import warn_caller
 from ppl_vae.runtime.distributed import check_share, is_main
 from ppl_vae.runtime.files import require_writable
+from ppl_vae.runtime.sealed import write_json
 from ppl_vae.training import fit, load_weights
 
 __all__ = ["evaluate_run", "load_experiment", "load_run", "run_experiment"]

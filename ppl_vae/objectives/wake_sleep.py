@@ -90,6 +90,7 @@ class ReweightedWakeSleep(IWAE):
         name = type(self).__name__
         self.insomnia = real_number(insomnia, f"{name}(insomnia)", at_least=0, at_most=1)
         whole_number(num_particles, f"{name}(num_particles)", at_least=2 if insomnia else 1)
+        self.redraws_x = self.insomnia < 1
         gradient = Wake(self.insomnia)
         super().__init__(num_particles, gradient=gradient, max_plate_nesting=max_plate_nesting)
 
@@ -98,7 +99,7 @@ class ReweightedWakeSleep(IWAE):
         self, model: Program, guide: Program, *args: Any, **kwargs: Any
     ) -> Tensor:
         loss = super().differentiable_loss(model, guide, *args, **kwargs)
-        if self.insomnia == 1:
+        if not self.redraws_x:
             return loss
         return loss + (1 - self.insomnia) * sleep(model, guide, *args, **kwargs)
 
@@ -127,6 +128,7 @@ class WakeSleep(TraceELBO):
     """
 
     takes_global = False
+    redraws_x = True  # the guide is given the model's draw of x
 
     def __init__(self, num_particles: int = 1, *, max_plate_nesting: int | None = None) -> None:
         gradient = Wake(insomnia=0.0)

@@ -1,9 +1,10 @@
-"""Archives (.npz, .pt) that are read back, with a checksum of all their bytes at their end."""
+"""Files that are read back, with a checksum: archives (.npz, .pt) and plain values (.json)."""
 
 import hashlib
+import json
 import struct
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,25 @@ import numpy as np
 import torch
 
 from ppl_vae.errors import DamagedFileError, OtherSettingsError, TooLargeError
+from ppl_vae.runtime.checks import one_line
 from ppl_vae.runtime.files import FORMAT, migrated, require_file, write_whole
 from ppl_vae.runtime.memory import require_unpacked
 
-__all__ = ["read_arrays", "read_tensors", "write_arrays", "write_tensors"]
+__all__ = [
+    "read_arrays",
+    "read_json",
+    "read_tensors",
+    "write_arrays",
+    "write_json",
+    "write_tensors",
+]
 
 SEAL = b"ppl_vae sha256 "  # begins the comment with which the zip archive ends
 LENGTH = struct.Struct("<H")  # of the comment; the last two of those bytes
 NUM_SEAL = len(SEAL) + 64
 BLOCK = 2**20
+CHECKSUM = "sha256"  # the last name in a .json file
+MOST_BYTES = 100_000_000  # of a .json file; longer ones hold no results and no model
 
 
 def write_arrays(path: str | Path, arrays: dict[str, Any]) -> Path:
@@ -136,6 +147,70 @@ def read_tensors(path: str | Path, what: str) -> dict[str, Any]:
         raise _damaged(path)
     migrated("tensors", {"format": found.get("sealed", 1)}, path, OtherSettingsError)
     return found
+
+
+def write_json(path: str | Path, values: Mapping[str, Any]) -> Path:
+    """Write plain values by name, indented, with the number of their format and a checksum.
+
+    Args:
+        path: The file.
+        values: Plain values, without NaN.
+
+    Example:
+        >>> import tempfile
+        >>> path = write_json(tempfile.mkdtemp() + "/a.json", {"elbo": -1.5})
+        >>> list(json.loads(path.read_text()))
+        ['format', 'elbo', 'sha256']
+    """
+    content = json.loads(json.dumps({"format": FORMAT, **values}, allow_nan=False))
+    content[CHECKSUM] = _digest(content)
+    text = json.dumps(content, indent=2) + "\n"
+    return write_whole(path, lambda p: p.write_text(text, encoding="utf-8"))
+
+
+def read_json(path: str | Path) -> dict[str, Any]:
+    """What `write_json` wrote, with the number of its format under "format".
+
+    Files without a checksum are those of earlier versions, and files of newer ones are not compared
+    with it: their format is refused.
+
+    Args:
+        path: The file.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        DamagedFileError: Its values are not those that were written, or it holds none.
+
+    Example:
+        >>> import tempfile
+        >>> path = write_json(tempfile.mkdtemp() + "/a.json", {"elbo": -1.5})
+        >>> _ = path.write_text(path.read_text().replace("-1.5", "-1.4"))
+        >>> read_json(path)
+        Traceback (most recent call last):
+        ppl_vae.errors.DamagedFileError: ... is damaged: its checksum is not that of its content...
+    """
+    if require_file(path).stat().st_size > MOST_BYTES:
+        raise DamagedFileError(f"{path} is larger than any results or description of a model")
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError("it holds no values by name")
+        checksum = found.pop(CHECKSUM, None)
+        is_same = checksum in (None, _digest(found))
+    except (ValueError, RecursionError) as error:
+        raise DamagedFileError(
+            f"{path} is damaged ({one_line(error)}): delete it and run the same command again"
+        ) from None
+    number = found.get("format")
+    is_newer = isinstance(number, int) and number > FORMAT
+    if not is_same and not is_newer:
+        raise _damaged(path)
+    return found
+
+
+def _digest(values: dict[str, Any]) -> str:
+    """SHA-256 of plain values, whatever their order and layout in the file."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def _write_sealed(path: str | Path, write: Callable[[Path], object]) -> Path:

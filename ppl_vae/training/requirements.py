@@ -14,6 +14,7 @@ from ppl_vae.data.streaming import blocks, taken
 from ppl_vae.model import Model
 from ppl_vae.objectives import Bound
 from ppl_vae.programs.modules import arguments, evaluating, modules_of
+from ppl_vae.programs.observed.site_of_x import entries_of_x, is_all_of_x
 from ppl_vae.programs.sites import frame_of, sample_sites
 from ppl_vae.programs.traces import Program, log_terms
 from ppl_vae.programs.validation import check_programs
@@ -92,6 +93,8 @@ def check_programs_for(
     if isinstance(objective, Bound):
         check_programs(model, guide, *batch)
         _check_scale(model, guide, batch)
+        if getattr(objective, "redraws_x", False):
+            _check_redrawn(model, batch)
     elif isinstance(objective, TraceEnum_ELBO):
         rows = [part[:2] for part in batch]
         with evaluating(model, guide), seeded(0):
@@ -121,6 +124,17 @@ def _check_scale(model: Program, guide: Program, batch: tuple[Tensor, ...]) -> N
             "the model scales its rows (poutine.scale) and the guide does not: scale both alike, "
             "give rows weights by Dataset(weights=...), or take one of Pyro's objectives, which "
             "scale the model's terms alone"
+        )
+
+
+def _check_redrawn(model: Program, batch: tuple[Tensor, ...]) -> None:
+    """Raise unless one site observes x as it is, so that the guide can be given a draw of it."""
+    found = entries_of_x(model, batch)
+    size = batch[0][0].numel()
+    if not any(is_all_of_x(places, size) for places in found.values()):
+        raise ValueError(
+            "the sleep phase feeds the model's draw of x back to the guide, so one site must "
+            "observe all of x as it is given: transform x before the model and the guide"
         )
 
 

@@ -1,5 +1,6 @@
 """Tables in files, .csv and .parquet, and the roles of their columns."""
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -35,6 +36,8 @@ __all__ = ["TABLES", "Roles", "present", "read_cells", "read_frame", "told_missi
 TABLES = (".csv", ".parquet")
 PARTS = ("train", "valid", "test")
 ROW_NAMES = {"id", "index"}  # names of a first column that names the rows
+SMALL = re.compile(rb"[eE]-[0-9]{3}|[.]0{300}")  # in every number that is so near to 0
+NOT_ZERO = "^[^eE]*[1-9]"  # the text of a number other than 0
 UNNAMED = "Unnamed: 0"  # pandas' name for a first column without one
 
 
@@ -205,6 +208,7 @@ def read_frame(
     try:
         if path.suffix == ".csv":
             frame = read_text(path, *_beginning(path), missing, as_text)
+            _refuse_underflow(frame, path)
         else:
             frame = read_parquet(path)
     except PplVaeError:
@@ -296,6 +300,23 @@ def _with_row_names(frame: "pd.DataFrame", taken: list[str]) -> "pd.DataFrame":
     named = str(name).lower() in ROW_NAMES and first.dtype.kind != "f"
     names_rows = (named or name == UNNAMED) and first.is_unique and name not in taken
     return frame.set_index(name).rename_axis(None) if names_rows else frame
+
+
+def _refuse_underflow(frame: "pd.DataFrame", path: Path) -> None:
+    """Refuse numbers nearer to 0 than any in floating point, which are read as 0: 1e-400."""
+    with path.open("rb") as lines:
+        if not any(SMALL.search(line) for line in lines):
+            return
+    cells = read_cells(path).iloc[:, -frame.shape[1] :]  # without names of rows
+    for place, name in enumerate(frame.columns):
+        zero = (frame.iloc[:, place] == 0).to_numpy(bool, na_value=False)
+        texts = cells.iloc[:, place][zero]
+        lost = texts[texts.str.contains(NOT_ZERO)]
+        if len(lost):
+            raise DataError(
+                f"column {name!r} of {path} has {lost.iloc[0].strip()[:80]}, which is 0 in "
+                "floating point: write it in other units, or as a logarithm"
+            )
 
 
 def _refuse_two_roles(roles: Mapping[str, tuple[str, ...]], path: str | Path) -> None:

@@ -43,6 +43,7 @@ class ImputedTable:
         imputations: The imputations.
         is_text: Whether the table holds texts.
         names: Names of the rows that are no column of the table, as a .parquet has them.
+        is_single: Whether the table is to be completed once, as by `single`.
 
     Example:
         >>> ImputedTable.__dataclass_fields__["original"].name
@@ -53,6 +54,7 @@ class ImputedTable:
     imputations: Imputations
     is_text: bool = False
     names: "pd.Index | None" = None
+    is_single: bool = False
 
     def table(self, i: int) -> "pd.DataFrame":
         """The table with imputation i, counted from 0, in the order of the columns of the file."""
@@ -157,7 +159,7 @@ class ImputedTable:
             "rows": len(self.original),
             "missing": int(found.asked.sum()),
             "share_missing": float(found.asked.mean()),
-            "num_imputations": len(found),
+            "num_imputations": 1 if self.is_single else len(found),
             "rows_by_method": dict(zip(names.tolist(), counts.tolist(), strict=True)),
             "unreliable_rows": found.served.num_unreliable,
         }
@@ -165,10 +167,10 @@ class ImputedTable:
     @override
     def __repr__(self) -> str:
         found = self.figures()
+        times = "once" if self.is_single else f"{found['num_imputations']} times"
         return (
             f"{found['missing']} of {self.imputations.asked.size} cells imputed "
-            f"({found['share_missing']:.1%}), {found['num_imputations']} times; rows by method: "
-            f"{methods_in_words(found)}"
+            f"({found['share_missing']:.1%}), {times}; rows by method: {methods_in_words(found)}"
         )
 
     def _named(self, frame: "pd.DataFrame") -> "pd.DataFrame":
@@ -229,7 +231,7 @@ def impute_file(
     _require_room(original, 1 if single else num_tables, path)
     found = impute(run.model, run.guide, data, **options)
     is_text = not is_frame(rows) and Path(rows).suffix == ".csv" and path.suffix != ".parquet"
-    return ImputedTable(original, found, is_text, row_names_of(rows))
+    return ImputedTable(original, found, is_text, row_names_of(rows), single)
 
 
 def _names(frame: "pd.DataFrame") -> list[str]:

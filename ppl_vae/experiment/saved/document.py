@@ -1,24 +1,22 @@
 """run.json: what a saved run holds besides its weights."""
 
 import importlib.metadata
-import json
 import platform
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from ppl_vae.errors import DamagedFileError
 from ppl_vae.experiment.config import ConfigError
 from ppl_vae.experiment.saved.weights import check_format
-from ppl_vae.runtime.checks import one_line
-from ppl_vae.runtime.files import FORMAT, migrated, write_whole
+from ppl_vae.runtime.files import migrated
+from ppl_vae.runtime.sealed import read_json, write_json
 
 __all__ = ["Document", "Programs", "Rows", "read_document", "versions", "write_document"]
 
 DOCUMENT = "run.json"
-MOST_BYTES = 100_000_000  # of run.json and metrics.json; longer ones are none
 PACKAGES = ("ppl-vae", "torch", "pyro-ppl", "arviz", "numpy")
 
 
@@ -133,9 +131,7 @@ def write_document(path: Path, document: Document) -> None:
         >>> write_document.__name__
         'write_document'
     """
-    values = {"format": FORMAT, **document.model_dump()}
-    text = json.dumps(values, indent=1, allow_nan=False) + "\n"
-    write_whole(path, lambda p: p.write_text(text, encoding="utf-8"))
+    write_json(path, document.model_dump())
 
 
 def read_document(path: Path) -> Document:
@@ -154,14 +150,10 @@ def read_document(path: Path) -> Document:
     """
     if not path.is_file():
         raise ConfigError(f"{path.parent} holds no run: there is no {path.name}")
-    if path.stat().st_size > MOST_BYTES:
-        raise ConfigError(f"{path} is larger than any description of a model")
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(values, Mapping):
-            raise ValueError("it holds no object")
-    except (ValueError, RecursionError, OSError) as error:
-        raise ConfigError(f"{path} is damaged: {one_line(error)}") from error
+        values = read_json(path)
+    except (DamagedFileError, OSError) as error:
+        raise ConfigError(str(error)) from None
     check_format(values.get("format"), path)
     try:
         return Document.model_validate(migrated("run", values, path, ConfigError))

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from ppl_vae.diagnostics import ModelComparison, compare_models, plot_models
 from ppl_vae.evidence import Evidence
-from ppl_vae.experiment.folder import Folder, write_json
+from ppl_vae.experiment.folder import Folder
 from ppl_vae.experiment.metrics import Metrics, finite, records
 from ppl_vae.experiment.results import write_picture
 from ppl_vae.experiment.studies.grid import Cell, Study
 from ppl_vae.runtime import text
 from ppl_vae.runtime.display import Shown
 from ppl_vae.runtime.files import write_whole
+from ppl_vae.runtime.sealed import write_json
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -268,7 +268,7 @@ IMPORTANCE = Diagnosis(
             passes=0.05,
             fails=MANY_BOUNDS,
             words=(
-                "log p(x) and its standard errors are reliable.",
+                "log p(x) and its standard errors are reliable for at least 95 % of the rows.",
                 "For some rows log p(x) is only a lower bound.",
                 "For many rows log p(x) is only a lower bound.",
             ),
