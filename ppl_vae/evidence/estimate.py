@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol, Unpack, runtime_checkable
 
 import numpy as np
+from torch import Tensor
 
 from ppl_vae.data import Dataset
 from ppl_vae.data.streaming import blocks
@@ -16,7 +17,7 @@ from ppl_vae.errors import DamagedFileError, OtherSettingsError
 from ppl_vae.evidence.fingerprints import digests, measure_of, row_weights
 from ppl_vae.evidence.importance_sampling import ImportanceSampling, SamplingOptions
 from ppl_vae.evidence.result import ROUNDING_OF_X, Evidence, concatenate
-from ppl_vae.evidence.weights.resolution import rounded_rows, unresolved_rows
+from ppl_vae.evidence.weights.resolution import rounded_rows, spread_of, unresolved_rows
 from ppl_vae.guide import Guide
 from ppl_vae.importance import log_weights
 from ppl_vae.programs.global_latents import with_global_draws
@@ -44,6 +45,7 @@ __all__ = ["log_evidence", "pooled"]
 DRAWS_LOOKED_AT = 1_000  # for the site with an undefined density
 SECONDS_BETWEEN_WRITES = 5.0
 LEAST_DATA_APART = 1_000
+ROWS_FOR_SPREAD = 1_000
 
 
 @runtime_checkable
@@ -124,6 +126,7 @@ def log_evidence(
     if isinstance(method, ImportanceSampling):
         method = method.compiled_for(proposal, num_data)
     title = progress if isinstance(progress, str) else "log p(x)"
+    spread = spread_of(inference.block(slice(ROWS_FOR_SPREAD)).args[0])
     bar = progress_bar(num_data, title, done=done, progress=bool(progress) and is_main())
     with (
         own_parameters(model, guide),
@@ -136,13 +139,15 @@ def log_evidence(
                 start = starts[rank()]
                 block = inference.block(slice(start, start + rows), derived_seed(seed, start))
                 found = method.estimate(model, proposal, block.data, seed=block.seed)
-                found = _resolved(found, method, model, guide, block.args)
+                found = _resolved(found, method, (model, guide), block.args, spread)
                 found = _labelled(found, block.data, measure_of(model))
             for part in filter(None, gathered(found)):
                 _append(parts, part)
             file.write(parts, last=starts[-1] + rows >= num_data)
             bar.update(sum(map(len, parts)) - bar.n)
-    evidence = concatenate(parts).judged()
+    evidence = concatenate(parts)
+    parts.clear()  # of a million rows they take 80 MB
+    evidence = evidence.judged()
     _warn_of_undefined(inference, evidence)
     return evidence
 
@@ -248,15 +253,20 @@ def _warn_of_undefined(inference: Inference, evidence: Evidence) -> None:
 
 
 def _resolved(
-    evidence: Evidence, method: Method, model: Program, guide: Program, args: tuple[Any, ...]
+    evidence: Evidence,
+    method: Method,
+    programs: tuple[Program, Program],
+    args: tuple[Tensor, ...],
+    spread: Tensor,
 ) -> Evidence:
     """The evidence without errors for rows whose draws, or whose x, the float type rounds.
 
     The library's own posteriors are as wide as their float type needs.
     """
+    model, guide = programs
     rows = np.zeros(len(evidence), dtype=bool)
     if not measure_of(model).startswith("counting"):
-        rows = rounded_rows(model, guide, *args).numpy()
+        rows = rounded_rows(model, guide, args, spread).numpy()
     if isinstance(method, ImportanceSampling) and not isinstance(guide, Guide):
         rows = rows | unresolved_rows(guide, *args).numpy()
     names = ("mc_se", "ess", "pareto_k", "smoothed", "skewness")

@@ -16,7 +16,7 @@ from ppl_vae.programs.sites import is_local, log_prob_of, per_datum, sample_site
 from ppl_vae.programs.traces import log_terms, run_under_particles
 from ppl_vae.runtime.seeding import seeded
 
-__all__ = ["rounded_rows", "unresolved_rows"]
+__all__ = ["rounded_rows", "spread_of", "unresolved_rows"]
 
 DRAWS = 32
 SPACINGS = 64  # least range of the draws, over the distance between floats: sd of about 16
@@ -56,7 +56,7 @@ def unresolved_rows(guide: Program, *args: Any) -> Tensor:
     return found
 
 
-def rounded_rows(model: Program, guide: Program, *args: Any) -> Tensor:
+def rounded_rows(model: Program, guide: Program, args: Any, spread: Tensor) -> Tensor:
     """The rows whose log p(x given z) is rounded by more than `RESOLUTION` nats, (B,).
 
     The mean of x is as coarse as x is, so that far from zero their difference has few digits. Each
@@ -67,16 +67,18 @@ def rounded_rows(model: Program, guide: Program, *args: Any) -> Tensor:
         model: Any Pyro model in the library's form.
         guide: Its guide.
         args: Arguments of both.
+        spread: `spread_of` x, which tells where there is nothing to look for.
 
     Example:
         >>> import pyro, pyro.distributions as dist
         >>> def model(x):
         ...     with pyro.plate("data", len(x), dim=-1):
         ...         pyro.sample("x", dist.Normal(x + 1.0, 0.5), obs=x)
-        >>> rounded_rows(model, lambda x: None, torch.tensor([10.0, 12.0, 1e6])).tolist()
+        >>> x = torch.tensor([10.0, 12.0, 1e6])
+        >>> rounded_rows(model, lambda x: None, (x,), spread_of(x)).tolist()
         [False, False, True]
     """
-    if not _may_round(args[0]):
+    if not _may_round(args[0], spread):
         return torch.zeros(len(args[0]), dtype=torch.bool)
     with evaluating(model, guide), seeded(0):
         terms = log_terms(model, guide, *args, num_particles=FEW_DRAWS)
@@ -89,12 +91,25 @@ def rounded_rows(model: Program, guide: Program, *args: Any) -> Tensor:
     return variance.sqrt() > RESOLUTION
 
 
-def _may_round(x: Tensor) -> bool:
+def spread_of(x: Tensor) -> Tensor:
+    """Median absolute deviation of each column of x, (D,).
+
+    Args:
+        x: Some of all rows, (N, *event): a block may have too few to tell.
+
+    Example:
+        >>> spread_of(torch.tensor([[0.0], [1.0], [5.0]])).tolist()
+        [1.0]
+    """
+    columns = x.reshape(len(x), -1)
+    return (columns - columns.nanmedian(0).values).abs().nanmedian(0).values.nan_to_num()
+
+
+def _may_round(x: Tensor, spread: Tensor) -> bool:
     """Whether floats near the largest value of a column are far apart for its spread."""
     columns = x.reshape(len(x), -1)
-    spread = (columns - columns.nanmedian(0).values).abs().nanmedian(0).values
     spacing = torch.finfo(x.dtype).eps * columns.nan_to_num().abs().amax(0)
-    return bool((spacing > NEAR * spread.nan_to_num()).any())
+    return bool((spacing > NEAR * spread).any())
 
 
 def _moved(site: Site) -> Site:
