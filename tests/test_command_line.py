@@ -4,6 +4,8 @@ import ast
 import inspect
 import json
 import logging
+import os
+import platform
 import re
 import subprocess
 import sys
@@ -296,3 +298,36 @@ print(os.environ["OMP_WAIT_POLICY"])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "PASSIVE"
+
+
+# --- memory of freed tensors ----------------------------------------------------------------------
+
+FAULTS = """
+import resource, sys
+from ppl_vae.cli.allocator import keep_freed_memory
+if sys.argv[1] == "kept":
+    keep_freed_memory()
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    blocks = [b"x" * 2**24 for _ in range(3)]
+    del blocks
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults(), faults()
+print(faults())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_memory_of_freed_blocks_is_kept_for_the_next_ones():
+    """Page faults of 48 MB that were allocated and freed before: none, or each page (of 4 KB, or of
+    2 MB where the system makes them so large)."""
+    environment = {key: value for key, value in os.environ.items() if "MALLOC" not in key}
+
+    def pages(mode, **variables):
+        command = [sys.executable, "-c", FAULTS, mode]
+        found = subprocess.check_output(command, env=environment | variables, text=True)
+        return int(found)
+
+    assert pages("kept") < 10
+    assert pages("as it is") > 20
+    assert pages("kept", MALLOC_TRIM_THRESHOLD_="100000", MALLOC_MMAP_THRESHOLD_="100000") > 20

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
+from ppl_vae.cli.allocator import keep_freed_memory
 from ppl_vae.cli.outputs import check_output
 from ppl_vae.cli.words import in_flags
 from ppl_vae.errors import ArgumentError
@@ -86,6 +87,7 @@ class Commands(TyperGroup):
         """Run a command; its error is reported in one line, or with the traceback after --debug."""
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, terminate)
+        keep_freed_memory()
         try:
             remedy = "ask for smaller sizes, or fewer rows at once"
             with listening(lambda: self._options(ctx)), memory_in_words(remedy):
