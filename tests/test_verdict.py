@@ -12,6 +12,7 @@ import ppl_vae as pv
 from ppl_vae import beds
 from ppl_vae.evidence import EvidenceSummary, ImportanceSampling, reduce_log_weights
 from ppl_vae.evidence.result import concatenate
+from ppl_vae.runtime.text import percent
 
 sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
 from believability import VERDICTS, missing, page, totals
@@ -215,4 +216,16 @@ def test_no_weights_are_too_skewed_where_k_hat_explains_all(num_rows):
     assert "skewed" not in str(summary)
     assert "skewed" not in summary.brief()
     skewed = replace(summary, share_estimate=(num_rows - 2) / num_rows)
-    assert f"weights of {1 / num_rows:.0%} are too skewed" in str(skewed)
+    assert f"weights of {percent(1 / num_rows)} are too skewed" in str(skewed)
+
+
+@pytest.mark.parametrize("num_rows", [100, 200, 1000])
+def test_one_row_of_many_without_an_estimate_is_not_rounded_away(num_rows):
+    log_weights = np.random.default_rng(0).normal(scale=0.3, size=(1000, num_rows))
+    log_weights[0, 0] = 50.0
+    said = reduce_log_weights(log_weights).summary()
+    for text in (str(said), said.brief()):
+        assert "an estimate for 99 %" in text or "an estimate for more than 99 %" in text
+        assert "k-hat > 0.7 for 1 %" in text or "k-hat > 0.7 for less than 1 %" in text
+        assert "100 %" not in text
+        assert " 0 %" not in text

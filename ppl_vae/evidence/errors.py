@@ -7,7 +7,13 @@ from scipy.special import logsumexp
 
 from ppl_vae.runtime.seeding import generator
 
-__all__ = ["covariance_of_means", "normalised", "row_mean", "sum_in_quadrature"]
+__all__ = [
+    "covariance_of_means",
+    "effective_rows",
+    "normalised",
+    "row_mean",
+    "sum_in_quadrature",
+]
 
 
 def row_mean(values: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
@@ -56,20 +62,47 @@ def error_of_mean(values: np.ndarray, weights: np.ndarray | None = None) -> floa
 def covariance_of_means(values: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
     """Covariance of the means of several columns over independent rows, (N, M) -> (M, M).
 
-    N / (N - 1) sum_i s_i^2 e_i e_i', where e are the deviations from the mean and s_i is the row's
-    share of the weights.
+    sum_i s_i^2 e_i e_i' / (1 - 2 s_i + sum_j s_j^2), where e are the deviations from the mean and
+    s_i is the row's share of the weights: unbiased, as a row of a large share lies near the mean
+    that it makes. With equal weights it is the sample covariance over N.
 
     Args:
         values: Values of each row, (N, M).
         weights: Sampling weights of the rows, (N,).
 
+    References:
+        MacKinnon and White (1985), Some heteroskedasticity-consistent covariance matrix estimators,
+        Journal of Econometrics 29 (HC2).
+
     Example:
         >>> covariance_of_means(np.array([[0.0], [2.0]])).tolist()
         [[1.0]]
     """
-    num_rows = len(values)
-    parts = normalised(weights, num_rows)[:, None] * (values - row_mean(values, weights))
-    return num_rows / (num_rows - 1) * parts.T @ parts
+    shares = normalised(weights, len(values))
+    squares = np.square(shares)
+    others = squares.sum() - squares
+    largest = squares.argmax()
+    others[largest] = np.delete(squares, largest).sum()  # which the difference may round to 0
+    scale = shares / np.sqrt(np.square(1 - shares) + others)
+    parts = scale[:, None] * (values - row_mean(values, weights))
+    return parts.T @ parts
+
+
+def effective_rows(weights: np.ndarray | None, num_rows: int) -> float:
+    """Number of rows of equal weight whose mean is as precise, 1 / sum_i s_i^2.
+
+    Args:
+        weights: Weights of the rows; None weights them equally.
+        num_rows: Number of rows N.
+
+    References:
+        Kish (1965), Survey sampling, section 11.7.
+
+    Example:
+        >>> effective_rows(np.array([1.0, 1.0, 0.0]), 3)
+        2.0
+    """
+    return float(1 / np.square(normalised(weights, num_rows)).sum())
 
 
 def normalised(weights: np.ndarray | None, num_rows: int) -> np.ndarray:

@@ -222,11 +222,13 @@ def _generalised_pareto(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.where(fits, k_hat, np.inf), -k / b
 
 
-def share_of_bad(pareto_k: np.ndarray) -> float:
-    """Share of k-hats above 0.7; NaN if one is unknown.
+def share_of_bad(pareto_k: np.ndarray, weights: np.ndarray | None = None) -> float:
+    """Share of the rows with a k-hat above 0.7, or of their weight; NaN if one is unknown.
 
     Example:
         >>> share_of_bad(np.array([0.2, 0.8])), share_of_bad(np.array([0.2, np.nan]))
         (0.5, nan)
     """
-    return float("nan") if np.isnan(pareto_k).any() else float((pareto_k > GOOD_K).mean())
+    if np.isnan(pareto_k).any():
+        return float("nan")
+    return float(np.average(pareto_k > GOOD_K, weights=weights))

@@ -8,16 +8,18 @@ import numpy as np
 from ppl_vae.data.rounding import REMEDY
 from ppl_vae.evidence.pareto import GOOD_K, RESOLUTION
 from ppl_vae.runtime.display import Shown
-from ppl_vae.runtime.text import counted
+from ppl_vae.runtime.text import counted, percent
 
 __all__ = ["EvidenceSummary"]
+
+ROUNDING = 1e-9
 
 
 def k_hat_of(share_bad: float) -> str:
     """The share of rows with a bad k-hat, in words."""
     if np.isnan(share_bad):
         return "k-hat unknown for some"
-    return f"k-hat > {GOOD_K} for {share_bad:.0%}"
+    return f"k-hat > {GOOD_K} for {percent(share_bad)}"
 
 
 @dataclass(frozen=True)
@@ -30,19 +32,20 @@ class EvidenceSummary(Shown):
     Args:
         log_evidence: Mean of log p(x).
         mc_se: Its Monte Carlo standard error, over draws of the particles.
-        data_se: Its standard error over draws of the rows, (N / (N - 1) sum_i w_i^2 (l_i - mean)^2)
-            ^(1/2) / sum_i w_i, which is sd / sqrt(N) without weights.
+        data_se: Its standard error over draws of the rows, (sum_i s_i^2 (l_i - mean)^2 / (1 - 2 s_i
+            + sum_j s_j^2))^(1/2) with s_i = w_i / sum_j w_j, which is sd / sqrt(N) without weights.
         mc_bias: Leading term of its bias, - mean(mc_se^2) / 2, since the log of a mean is low;
             reliable if k-hat is good. It has the opposite sign for an upper bound from reverse
             annealing, and is NaN for the chi bound.
         elbo: Mean ELBO of the same draws.
         mean_ess: Mean effective sample size.
-        share_bad_k: Share of rows with k-hat > 0.7, NaN if unknown.
+        share_bad_k: Share of rows with k-hat > 0.7, NaN if unknown; of their weight, if they have
+            weights.
         num_data: Number of rows N.
         num_particles: Number of particles K.
         bound: Kind of bound, as in `Evidence.bound`.
-        share_estimate: Share of rows with a reliable log p(x) and standard error
-            (`Evidence.is_estimate`); below 1 the mean is a lower bound, and `mc_se`, being
+        share_estimate: Share of rows (or of their weight) with a reliable log p(x) and standard
+            error (`Evidence.is_estimate`); below 1 the mean is a lower bound, and `mc_se`, being
             unreliable, is not printed.
         num_unresolved: Number of rows whose log-weights are too large for their float type, so that
             errors are unknown.
@@ -52,8 +55,9 @@ class EvidenceSummary(Shown):
         quantity: What it is the log-probability of: "log p(x_obs, m)" with a missingness model.
 
     References:
-        Särndal, Swensson and Wretman (1992), Model assisted survey sampling, section 5.7 (the
-        linearised standard error of a weighted mean).
+        Särndal, Swensson and Wretman (1992), Model assisted survey sampling, section 5.7; MacKinnon
+        and White (1985), Some heteroskedasticity-consistent covariance matrix estimators, Journal
+        of Econometrics 29 (HC2).
 
     Example:
         >>> from ppl_vae.evidence import reduce_log_weights
@@ -91,7 +95,7 @@ class EvidenceSummary(Shown):
         mean = f"{kind}mean {self.quantity} {self._relation} {self.log_evidence:.3f}"
         parts = [f"{self._share()}{mean} ({self._errors()})", k_hat_of(self.share_bad_k)]
         if self._share_skewed:
-            parts.append(f"weights too skewed for {self._share_skewed:.0%}")
+            parts.append(f"weights too skewed for {percent(self._share_skewed)}")
         if self.rounding_of_x:
             parts.append(f"x rounded by {self.rounding_of_x:.0%} of a column's sd")
         return ", ".join(parts)
@@ -112,12 +116,15 @@ class EvidenceSummary(Shown):
         """The share of rows without an estimate that k-hat does not explain."""
         if self._holds or np.isnan(self.share_bad_k):
             return 0.0
-        num_skewed = round((1 - self.share_estimate - self.share_bad_k) * self.num_data)
-        return max(0, num_skewed) / self.num_data
+        share = 1 - self.share_estimate - self.share_bad_k
+        return share if share > ROUNDING else 0.0
 
     def _share(self) -> str:
         """The share of rows with an estimate, unless it is 100 %."""
-        return "" if self._holds else f"an estimate for {self.share_estimate:.0%} of the rows: "
+        if self._holds:
+            return ""
+        of = "of the weight" if self.weighted else "of the rows"
+        return f"an estimate for {percent(self.share_estimate)} {of}: "
 
     def _errors(self) -> str:
         data = f"data se {self.data_se:.3f}"
@@ -128,8 +135,8 @@ class EvidenceSummary(Shown):
         """Remedies for a poor guide, for log-weights that are too large, and for rounded x."""
         if self._share_skewed:
             yield (
-                f"; the weights of {self._share_skewed:.0%} are too skewed for an interval at this "
-                "K: draw more particles"
+                f"; the weights of {percent(self._share_skewed)} are too skewed for an interval at "
+                "this K: draw more particles"
             )
         if not (self._holds or np.isnan(self.share_bad_k)):
             yield "; refine the guide's posteriors (refine)"

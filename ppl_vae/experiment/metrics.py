@@ -97,6 +97,11 @@ class Estimates(Shown, Mapping[str, Any]):
         return round(1 - self.share_estimate, 12)  # 1 - 0.975 is a little more than 0.025
 
     @property
+    def whole(self) -> str:
+        """What shares are of, in words."""
+        return "the weight" if self.weighted else "the rows"
+
+    @property
     def is_bound(self) -> bool:
         """Whether log p(x) is a lower bound, and not an estimate, for some rows."""
         return self.bound == "lower" and self.share_bound > 0

@@ -7,9 +7,9 @@ from pathlib import Path
 from ppl_vae.evidence.pareto import SMALLEST_NUM_PARTICLES
 from ppl_vae.experiment.metrics import Estimates, Metrics
 from ppl_vae.runtime import text
-from ppl_vae.runtime.text import counted
+from ppl_vae.runtime.text import counted, percent
 
-__all__ = ["columns_in_words", "floor_of", "headline", "percent", "reading", "table"]
+__all__ = ["columns_in_words", "floor_of", "headline", "reading", "table"]
 
 NATS = "nats per row"
 NAMED = 3  # features in a sentence
@@ -89,7 +89,9 @@ def headline(metrics: Estimates) -> str:
         return f"<= {value}, {metrics.bound}; {error}"
     if not metrics.is_bound:
         return f"{value}; {error}"
-    return f">= {value}, a lower bound for {percent(metrics.share_bound)} of the rows; {error}"
+    return (
+        f">= {value}, a lower bound for {percent(metrics.share_bound)} of {metrics.whole}; {error}"
+    )
 
 
 def reading(metrics: Estimates) -> list[str]:
@@ -143,7 +145,7 @@ def _reading_of_k(metrics: Estimates) -> str:
         return f"{needed}: the reliability of log p(x) is not known."
     if metrics.bound != "lower":
         condition, danger = UPPER[metrics.bound]
-        where = f"where k-hat > 0.7 ({percent(share)} of the data)"
+        where = f"where k-hat > 0.7 ({percent(share)} of {metrics.whole})"
         return f"log p(x) is at most this {condition}; {where} the bound may {danger}."
     if metrics.is_bound:
         skewed = round(metrics.share_bound - share, 9)
@@ -153,8 +155,8 @@ def _reading_of_k(metrics: Estimates) -> str:
             reasons.append(f"weights too skewed for {draws} for {percent(skewed)}")
         return (
             f"log p(x) is a lower bound, not an estimate, for {percent(metrics.share_bound)} of "
-            f"the rows ({', '.join(reasons)}), and the Monte Carlo error is not known there: "
-            f"{CURES_OF_REFINED if metrics.num_refined else CURES}"
+            f"{metrics.whole} ({', '.join(reasons)}), and the Monte Carlo error is not known "
+            f"there: {CURES_OF_REFINED if metrics.num_refined else CURES}"
         )
     return "log p(x) is an estimate for all rows, by k-hat, and its standard errors are valid."
 
@@ -196,7 +198,7 @@ def _rows(metrics: Estimates) -> list[str]:
         error = ("unknown", f"({mc_se} by the weights, without mass they missed)")
     if metrics.num_refined:
         rows.append(("refined", str(metrics.num_refined), "rows"))
-    bad = ("unknown", "") if share is None else (f"{100 * share:.1f}", "% of the rows")
+    bad = ("unknown", "") if share is None else (f"{100 * share:.1f}", f"% of {metrics.whole}")
     rows += [
         ("ELBO", _number(metrics.elbo), NATS),
         (name, _number(metrics.log_evidence), NATS),
@@ -213,20 +215,6 @@ def _rows(metrics: Estimates) -> list[str]:
     ]
     rows += [(n.replace("_", " "), _number(x), "median") for n, x in metrics.checks.items()]
     return [f"  {name:30} {value:>8}  {unit}".rstrip() for name, value, unit in rows]
-
-
-def percent(share: float) -> str:
-    """A share in words: neither none nor all unless it is 0 or 1.
-
-    Example:
-        >>> percent(0.97), percent(0.001), percent(0.999)
-        ('97 %', 'less than 1 %', 'more than 99 %')
-    """
-    if 0 < share < 0.01:
-        return "less than 1 %"
-    if 0.99 < share < 1:
-        return "more than 99 %"
-    return f"{100 * share:.0f} %"
 
 
 def _number(value: float | None) -> str:

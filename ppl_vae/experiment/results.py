@@ -103,7 +103,6 @@ def measure(
 
     found = asdict(evidence.summary()) | {
         "elbo": mean(elbo),
-        "share_estimate": float(evidence.is_estimate.mean()),
         "mean_used": float(evidence.num_used.mean()),
         "num_refined": int(is_refined.sum()),
         "checks": {name: float(np.median(values)) for name, values in checks.items()},

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ppl_vae.experiment.metrics import Estimates
-from ppl_vae.experiment.result_table import floor_of, percent
+from ppl_vae.experiment.result_table import floor_of
 from ppl_vae.report.elements import number
 from ppl_vae.report.rules import WORST_FIRST, Check, Verdict
 from ppl_vae.runtime.display import Shown
-from ppl_vae.runtime.text import counted
+from ppl_vae.runtime.text import counted, percent
 
 __all__ = ["COVERAGE", "SHARE", "Answer", "answers"]
 
@@ -135,7 +135,7 @@ def _usable(metrics: Estimates) -> str:
         return f"{before}a lower bound for every row, not an estimate."
     usable = percent(1 - metrics.share_bound)
     bounds = percent(metrics.share_bound)
-    return f"{before}usable for {usable} of the rows; {bounds} are lower bounds."
+    return f"{before}usable for {usable} of {metrics.whole}; {bounds} are lower bounds."
 
 
 def _listed(checks: Sequence[Check]) -> str:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["as_markdown", "counted", "cut", "echoed", "table", "without_address"]
+__all__ = ["as_markdown", "counted", "cut", "echoed", "percent", "table", "without_address"]
 
 ECHOED = 80  # characters of a value in an error
 ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # of an object, in its repr
@@ -126,3 +126,21 @@ def without_address(shown: str) -> str:
         '<function rate>'
     """
     return ADDRESS.sub("", shown)
+
+
+def percent(share: float) -> str:
+    """A share in words: neither none nor all unless it is 0 or 1.
+
+    Args:
+        share: From 0 to 1.
+
+    Example:
+        >>> percent(0.97), percent(0.001), percent(0.999)
+        ('97 %', 'less than 1 %', 'more than 99 %')
+    """
+    share = round(share, 9)
+    if 0 < share < 0.01:
+        return "less than 1 %"
+    if 0.99 < share < 1:
+        return "more than 99 %"
+    return f"{100 * share:.0f} %"

@@ -8,7 +8,7 @@ import numpy as np
 
 from ppl_vae.diagnostics.models.simultaneous import Parts
 from ppl_vae.diagnostics.models.trained_model import TrainedModel, variance_of_mean
-from ppl_vae.evidence.errors import row_mean
+from ppl_vae.evidence.errors import effective_rows, row_mean
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,10 @@ class Difference:
         """Each part of the variance of the mean, with its degrees of freedom."""
         paired = one.mean(0) - other.mean(0)
         parts = [
-            (variance_of_mean(paired, self.model.weights), len(paired) - 1.0),
+            (
+                variance_of_mean(paired, self.model.weights),
+                effective_rows(self.model.weights, len(paired)) - 1,
+            ),
             (self.variance("shared_variance"), np.inf),
         ]
         for each in (one, other):

@@ -8,7 +8,7 @@ from scipy.stats import skew
 from ppl_vae.diagnostics.models.comparable import recorded
 from ppl_vae.diagnostics.models.difference import Difference
 from ppl_vae.diagnostics.models.trained_model import FEWEST_TRAININGS, TrainedModel
-from ppl_vae.evidence.errors import normalised
+from ppl_vae.evidence.errors import effective_rows, normalised
 from ppl_vae.evidence.pareto import GOOD_K
 
 ROUNDING = 1e-9  # relative
@@ -73,7 +73,7 @@ def _effective(weights: np.ndarray | None) -> str:
     """The effective number of rows, in words; empty without weights."""
     if weights is None:
         return ""
-    num_effective = weights.sum() ** 2 / np.square(weights).sum()
+    num_effective = effective_rows(weights, len(weights))
     return f"{len(weights)} rows are worth about {num_effective:.0f} of equal weight"
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from scipy.special import ndtr, stdtrit
 
 from ppl_vae.diagnostics.models.trained_model import FEWEST_TRAININGS, TrainedModel
-from ppl_vae.evidence.errors import covariance_of_means, normalised
+from ppl_vae.evidence.errors import covariance_of_means, effective_rows, normalised
 
 ROUNDING = 1e-12  # relative
 LEVEL = 0.95
@@ -15,6 +15,7 @@ NUM_RESAMPLES = 4000
 NUM_DRAWS = 100_000  # of a sum of Student's t variables
 FEWEST_ROWS = 10  # below, resamples in which all rows are equal are too frequent
 MOST_ROWS = 2000  # beyond, skewness does not matter: its error falls as 1 / N
+LEAST_FREEDOM = 0.5  # of Student's t; with less, one row holds nearly all of the weight
 BLOCK = 1 << 22  # entries of an array at a time
 
 Parts = list[tuple[float, float]]  # variances of a mean, each with its degrees of freedom
@@ -45,7 +46,8 @@ class Reach:
             return
         once = all(model.trained_once for model in models)
         shared = any(model.shared_variance for model in models)
-        if once and not shared and FEWEST_ROWS <= len(rows) <= MOST_ROWS:
+        enough = effective_rows(weights, len(rows)) >= FEWEST_ROWS - ROUNDING
+        if once and not shared and enough and len(rows) <= MOST_ROWS:
             self.multiple = largest_t(rows, pairs, weights)
         elif len(pairs) > 1:
             training = np.nan_to_num([model.training_variance for model in models])
@@ -60,7 +62,10 @@ class Reach:
             return 0.0
         if self.multiple is not None:
             return self.multiple * total**0.5
-        if min(freedom for _, freedom in parts) < FEWEST_TRAININGS - 1:
+        least = min(freedom for _, freedom in parts)
+        if least < LEAST_FREEDOM:
+            return np.inf
+        if least < FEWEST_TRAININGS - 1:
             return _behrens_fisher(parts, self.level)
         freedom = total**2 / sum(variance**2 / count for variance, count in parts)
         return float(stdtrit(freedom, (1 + self.level) / 2)) * total**0.5
@@ -99,13 +104,14 @@ def largest_t(
 
 def _studentised(counts: np.ndarray, centred: np.ndarray, shares: np.ndarray) -> np.ndarray:
     """|t| of each resample and difference, (B, N), (N, P) -> (B, P), for rows with these shares."""
-    num_rows = len(centred)
     total = (counts @ shares)[:, None]
     mean = (counts * shares) @ centred / total
-    squares = counts * np.square(shares)
+    drawn = shares / total  # of each copy of a row in a resample
+    apart = 1 - 2 * drawn + (counts * np.square(drawn)).sum(1, keepdims=True)
+    squares = counts * np.square(shares) / apart
     spread = squares @ np.square(centred) - 2 * mean * (squares @ centred)
     spread += np.square(mean) * squares.sum(1, keepdims=True)
-    variance = num_rows / (num_rows - 1) * np.maximum(spread, 0.0) / np.square(total)
+    variance = np.maximum(spread, 0.0) / np.square(total)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(mean == 0, 0.0, np.abs(mean) / np.sqrt(variance))
 

@@ -68,7 +68,7 @@ def write_scores(
 
 
 def figures_of(evidence: Evidence) -> dict[str, Any]:
-    """Means over the rows, as in `EvidenceSummary`, and the share of rows with an estimate.
+    """Means over the rows, as in `EvidenceSummary`.
 
     Args:
         evidence: Evidence of the rows.
@@ -79,8 +79,7 @@ def figures_of(evidence: Evidence) -> dict[str, Any]:
         >>> figures_of(reduce_log_weights(draws))["num_data"]
         61
     """
-    share = float(evidence.is_estimate.mean())
-    return asdict(evidence.summary()) | {"share_estimate": share}
+    return asdict(evidence.summary())
 
 
 def judged_beside(evidence: Evidence, others: Evidence) -> Evidence:

@@ -17,7 +17,7 @@ from ppl_vae.evidence import reduce_log_weights
 from ppl_vae.evidence.errors import error_of_mean, row_mean, sum_in_quadrature
 from ppl_vae.evidence.pareto import GOOD_K
 from ppl_vae.experiment.metrics import Estimates
-from ppl_vae.experiment.result_table import percent, reading
+from ppl_vae.experiment.result_table import reading
 from ppl_vae.importance import log_weights
 from ppl_vae.programs.modules import place
 from ppl_vae.report.answers import SHARE
@@ -25,7 +25,7 @@ from ppl_vae.report.attempts import Undecided
 from ppl_vae.report.diagnosis import Diagnosis, Findings
 from ppl_vae.report.elements import Panel, Table, draw, number
 from ppl_vae.report.rules import Measured, Rule
-from ppl_vae.runtime.text import counted
+from ppl_vae.runtime.text import counted, percent
 
 NUM_PARTICLES = 500  # for bounds of few particles, and for the largest weight
 BOUNDS = (1, 10, 100, 500)
@@ -93,12 +93,13 @@ class Weights:
 
 
 def share_bounded(found: Findings) -> Measured:
-    """Share of the rows whose log p(x) is only a lower bound."""
+    """Share of the rows, or of their weight, whose log p(x) is only a lower bound."""
     evidence = found["importance"]
     if evidence.bound != "lower" or np.isnan(evidence.pareto_k).any():
         raise Undecided(reading(found.subject.metrics)[0])
-    share = float(1 - evidence.is_estimate.mean())
-    shown = f"only a lower bound for {share:.1%} of {len(evidence)} rows"
+    share = 1 - evidence.summary().share_estimate
+    weight = "the weight of " if evidence.weights is not None else ""
+    shown = f"only a lower bound for {share:.1%} of {weight}{len(evidence)} rows"
     if share == 0:
         shown = f"an estimate for all of {len(evidence)} rows"
     num_refined = found.subject.metrics.num_refined
@@ -215,8 +216,9 @@ def _importance(found: Findings) -> Panel:
         "log p(x) is only a lower bound.",
     ]
     if evidence.is_estimate.any():
+        share = percent(evidence.summary().share_estimate)
         says.append(
-            f"log p(x) is an estimate for {percent(evidence.is_estimate.mean())} of the rows: for "
+            f"log p(x) is an estimate for {share} of {found.subject.metrics.whole}: for "
             "these, intervals of two standard errors cover, judging by the skewness of similar "
             "rows."
         )

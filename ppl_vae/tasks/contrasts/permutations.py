@@ -28,8 +28,7 @@ class PermutationTest(Shown):
         scale: Standard deviation of the units within strata, (M,).
         num_permutations: Number of labellings.
         is_exact: Whether these are all that there are.
-        is_balanced: Whether both groups have as many units in each stratum, so that exchanging them
-            gives another labelling with the same absolute difference.
+        is_balanced: Whether the groups have as many units in each stratum, and can be exchanged.
 
     Example:
         >>> values = np.array([[0.0], [1.0], [2.0], [9.0]])
