@@ -129,13 +129,18 @@ def clustered_se(errors: np.ndarray) -> np.ndarray:
     return np.sqrt(num_clusters / (num_clusters - 1) * np.square(errors).sum(-1))
 
 
-def interquartile_range(log_weights: np.ndarray) -> np.ndarray:
-    """Interquartile range over particles, (B, K) -> (B,)."""
-    quarter = log_weights.shape[1] // 4
-    ordered = np.partition(log_weights, (quarter, -1 - quarter), axis=1)
-    lower, upper = ordered[:, [quarter, -1 - quarter]].T.astype(np.float64)
-    with np.errstate(invalid="ignore"):  # half of the weights may be zero
-        return upper - lower
+def quartiles(log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Interquartile range over particles, and quartile skewness in [-1, 1], (B, K) -> (B,).
+
+    References:
+        Bowley (1920), Elements of statistics, 4th edition, part 1, chapter 6.
+    """
+    number = log_weights.shape[1]
+    places = [number // 4, number // 2, number - 1 - number // 4]
+    lower, middle, upper = np.partition(log_weights, places, axis=1)[:, places].T.astype(np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):  # half of the weights may be zero
+        spread = upper - lower
+        return spread, np.nan_to_num((lower + upper - 2 * middle) / spread)
 
 
 def bootstrap_se(

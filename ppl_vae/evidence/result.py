@@ -36,7 +36,7 @@ BIAS = {
     "upper if converged": 1.0,
 }
 ARRAYS = ("log_evidence", "mc_se", "ess", "pareto_k", "elbo", "smoothed", "num_used")
-OPTIONAL = ("digests", "shared_errors", "skewness", "spread", "believed", "weights")
+OPTIONAL = ("digests", "shared_errors", "skewness", "spread", "asymmetry", "believed", "weights")
 PER_ROW = ("weights", "digests")  # without which the rows of all parts would lose theirs
 WORDS = ("bound", "measure")
 TAKEN = (*ARRAYS, *OPTIONAL, *WORDS, "format", "num_data")  # names in a file
@@ -80,6 +80,7 @@ class Evidence(Shown):
         skewness: Skewness of the error of log p(x), in [-1, 1], (N,); 0 if all weights are equal.
             None if unknown.
         spread: Interquartile range of log w, (N,); None if unknown.
+        asymmetry: Quartile skewness of log w, in [-1, 1], (N,); None if unknown.
         believed: `is_estimate`, as judged from all rows of the evaluation, (N,), so that a subset
             keeps its verdicts; None if it was never judged.
         weights: Sampling weights of the rows, (N,), by which means over rows are weighted; None
@@ -110,6 +111,7 @@ class Evidence(Shown):
     shared_errors: np.ndarray | None = field(default=None, kw_only=True)
     skewness: np.ndarray | None = field(default=None, kw_only=True)
     spread: np.ndarray | None = field(default=None, kw_only=True)
+    asymmetry: np.ndarray | None = field(default=None, kw_only=True)
     believed: np.ndarray | None = field(default=None, kw_only=True)
     weights: np.ndarray | None = field(default=None, kw_only=True)
 
@@ -159,7 +161,8 @@ class Evidence(Shown):
         known = np.isfinite(self.mc_se) & ~np.isnan(self.pareto_k)
         skewness = np.where(known, self.skewness, np.nan)
         shared = self.shared_errors is not None
-        return replace(self, believed=judge(skewness, self.spread, shared=shared))
+        found = judge(skewness, self.spread, self.asymmetry, shared=shared)
+        return replace(self, believed=found)
 
     @staticmethod
     def exact(log_p: Any, x: Any, *, measure: str, weights: Any = None) -> "Evidence":

@@ -1,5 +1,7 @@
 """Which intervals for log p(x) cover: Cochran's rule, averaged over similar rows."""
 
+from itertools import chain
+
 import numpy as np
 
 __all__ = ["MOST_SQUARED_SKEWNESS", "NEIGHBOURS", "judge"]
@@ -21,21 +23,29 @@ def skewness_of_sum(squares: np.ndarray, cubes: np.ndarray) -> np.ndarray:
     return np.divide(cubes, squares**1.5, out=np.zeros_like(squares), where=squares > 0)
 
 
-def judge(skewness: np.ndarray, spread: np.ndarray, *, shared: bool = False) -> np.ndarray:
+def judge(
+    skewness: np.ndarray,
+    spread: np.ndarray,
+    asymmetry: np.ndarray | None = None,
+    *,
+    shared: bool = False,
+) -> np.ndarray:
     """Whether log p(x) and its standard error are reliable, (N,), from all rows of one evaluation.
 
     Intervals of rows with skewed errors miss log p(x), and a row that has missed its tail does not
     look skewed. So the squared skewness is averaged over about 50 rows whose log-weights have
-    similar interquartile ranges, which the tail does not affect: similar rows pass or fail
-    together, without selection by chance. Half of the standard error of a proportion is added to
-    the mean. With fewer than 50 rows the limit shrinks as the square root of their number, because
-    chance then selects among evaluations. Rows whose weights are equal (skewness 0) are exact;
-    unknown skewness (NaN) never passes. Rows that share draws of a latent outside the data plate
-    have dependent errors, and count as one row.
+    similar interquartile ranges and lean to the same side, which the tail does not affect: similar
+    rows pass or fail together, without selection by chance. (For a normal posterior a guide that is
+    too narrow leans to the right, and one that is too wide to the left.) Half of the standard error
+    of a proportion is added to the mean. With fewer than 50 rows the limit shrinks as the square
+    root of their number, because chance then selects among evaluations. Rows whose weights are
+    equal (skewness 0) are exact; unknown skewness (NaN) never passes. Rows that share draws of a
+    latent outside the data plate have dependent errors, and count as one row.
 
     Args:
         skewness: Of the error of log p(x), as `skewness_of_sum`, (N,).
         spread: Interquartile range of log w, (N,).
+        asymmetry: Quartile skewness of log w, (N,); None takes all rows for alike.
         shared: Whether the rows share draws.
 
     References:
@@ -51,11 +61,20 @@ def judge(skewness: np.ndarray, spread: np.ndarray, *, shared: bool = False) -> 
     if not len(rows):
         return believed
     squared = np.square(skewness)
-    order = rows[np.argsort(spread[rows], kind="stable")]
-    for alike in np.array_split(order, max(1, len(rows) // NEIGHBOURS)):
+    leans_right = np.zeros(len(skewness), dtype=bool) if asymmetry is None else asymmetry > 0
+    sides = (rows[leans_right[rows] == side] for side in (False, True))
+    for alike in chain.from_iterable(_alike(side, spread) for side in sides):
         mean = squared[alike].mean()
         number = 1 if shared else len(alike)
         margin = 0.5 * np.sqrt(mean * (1 - mean) / number)
         limit = MOST_SQUARED_SKEWNESS * min(1.0, number / NEIGHBOURS) ** 0.5
         believed[alike] = mean + margin < limit
     return believed
+
+
+def _alike(rows: np.ndarray, spread: np.ndarray) -> list[np.ndarray]:
+    """The rows in groups of about 50 of similar spread."""
+    if not len(rows):
+        return []
+    order = rows[np.argsort(spread[rows], kind="stable")]
+    return np.array_split(order, max(1, len(rows) // NEIGHBOURS))

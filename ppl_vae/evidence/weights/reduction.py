@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ppl_vae.data.validation import as_array
-from ppl_vae.evidence.errors import cluster_means, clustered_se, interquartile_range
+from ppl_vae.evidence.errors import cluster_means, clustered_se, quartiles
 from ppl_vae.evidence.pareto import (
     GOOD_K,
     defined,
@@ -169,7 +169,7 @@ class Reduction:
         unknown = unresolved(self.top.T)
         se = np.sqrt(squares) / num_particles
         ess = num_particles**2 / np.maximum(raw_squares, 1.0)
-        some = np.concatenate(self.some, axis=1)
+        spread, asymmetry = quartiles(np.concatenate(self.some, axis=1))
         found = Evidence(
             log_evidence=log_evidence,
             mc_se=np.where(unknown, np.nan, np.where(nothing, np.inf, se)),
@@ -179,7 +179,8 @@ class Reduction:
             smoothed=np.where(k_hat > GOOD_K, np.nan, smoothed),
             num_used=np.full(len(log_evidence), num_particles),
             skewness=np.where(self.are_equal, 0.0, skewness_of_sum(squares, cubes)),
-            spread=interquartile_range(some),
+            spread=spread,
+            asymmetry=asymmetry,
         )
         return without(found, self.is_undefined).judged()
 
