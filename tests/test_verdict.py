@@ -11,6 +11,7 @@ import pytest
 import ppl_vae as pv
 from ppl_vae import beds
 from ppl_vae.evidence import EvidenceSummary, ImportanceSampling, reduce_log_weights
+from ppl_vae.evidence.errors import quartiles
 from ppl_vae.evidence.result import concatenate
 from ppl_vae.runtime.text import percent
 
@@ -77,12 +78,12 @@ def test_one_lucky_row_does_not_pass():
 def test_a_row_of_large_k_hat_is_no_estimate_among_good_ones():
     """Its neighbours pass, and with it k-hat above 0.7 never does."""
     rng = np.random.default_rng(2)
-    log_w = log_weights("correlated", 10, 0.1, (1_000, 50), rng)
+    log_w = log_weights("correlated", 10, 0.1, (1_000, 200), rng)
     log_w[:, 7] = 1.5 * rng.exponential(size=1_000)  # weights with a tail of k = 1.5
     found = reduce_log_weights(log_w)
     assert found.pareto_k[7] > 0.7
     assert found.believed[7]
-    assert found.is_estimate.tolist() == [row != 7 for row in range(50)]
+    assert found.is_estimate.tolist() == [row != 7 for row in range(200)]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -95,9 +96,9 @@ def test_exact_guides_pass_at_any_number_of_rows(dtype):
 
 def test_a_subset_and_a_file_keep_the_verdicts(tmp_path):
     rng = np.random.default_rng(2)
-    drawn = [log_weights("correlated", 10, k, (300, 60), rng) for k in (0.1, 0.7)]
+    drawn = [log_weights("correlated", 10, k, (300, 150), rng) for k in (0.1, 0.7)]
     whole = reduce_log_weights(np.concatenate(drawn, axis=1))
-    rows = rng.permutation(120)[:7]
+    rows = rng.permutation(300)[:7]
     assert whole.is_estimate.any()
     assert not whole.is_estimate.all()
     np.testing.assert_array_equal(whole[rows].is_estimate, whole.is_estimate[rows])
@@ -229,3 +230,42 @@ def test_one_row_of_many_without_an_estimate_is_not_rounded_away(num_rows):
         assert "k-hat > 0.7 for 1 %" in text or "k-hat > 0.7 for less than 1 %" in text
         assert "100 %" not in text
         assert " 0 %" not in text
+
+
+# --- a few rows of another kind -------------------------------------------------------------------
+
+
+def of_scale(scale, num_rows, rng, num_particles=1000):
+    """log w of a standard normal posterior and a guide of this scale; log p(x) = 0."""
+    z = scale * rng.normal(size=(num_particles, num_rows))
+    return 0.5 * z**2 * (scale**-2 - 1) + np.log(scale)
+
+
+@pytest.mark.parametrize("share", [0.02, 0.05, 0.2])
+@pytest.mark.parametrize("scale", [0.7, 0.63, 0.55])
+def test_a_minority_of_narrow_guides_does_not_pass_with_wide_ones(scale, share):
+    """True k of 0.51 to 0.70, among rows with the same interquartile range and bounded weights."""
+    rng = np.random.default_rng([int(100 * scale), int(100 * share)])
+    num_narrow = int(500 * share)
+    wide = (2 - scale**2) ** 0.5
+    for _ in range(4):
+        parts = of_scale(scale, num_narrow, rng), of_scale(wide, 500 - num_narrow, rng)
+        found = reduce_log_weights(np.concatenate(parts, axis=1))
+        assert not found.is_estimate[:num_narrow].any()
+        assert found.is_estimate[num_narrow:].mean() > 0.95
+        of_earlier_files = replace(found, asymmetry=None).judged()
+        assert len(of_earlier_files.is_estimate) == 500
+
+
+@pytest.mark.parametrize("num_particles", [3, 4, 5, 50, 1001])
+def test_the_asymmetry_is_the_quartile_skewness(num_particles):
+    log_weights = np.random.default_rng(0).gumbel(size=(7, num_particles))
+    spread, asymmetry = quartiles(log_weights)
+    quarter = num_particles // 4
+    for row, width, lean in zip(np.sort(log_weights), spread, asymmetry, strict=True):
+        low, high, middle = row[quarter], row[-1 - quarter], row[num_particles // 2]
+        assert width == high - low
+        assert lean == pytest.approx((high + low - 2 * middle) / width)
+    spread, asymmetry = quartiles(np.zeros((2, num_particles)))
+    assert (spread == 0).all()
+    assert (asymmetry == 0).all()
