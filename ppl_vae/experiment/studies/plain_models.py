@@ -37,6 +37,8 @@ def write_baselines(result: StudyResult, output: str | Path) -> tuple[str, list[
         experiment, evidence = _held_out(folder)
         rows = f"{len(evidence):,} {experiment.config.evaluation.split} rows"
         head = f"{name} is the best model. On {rows}: {evidence.summary()}."
+        if experiment.data.context is not None:
+            head += " It is given covariates, which plain models ignore."
         parts.append(head)
         marked.append(head)
         try:
