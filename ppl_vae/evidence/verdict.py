@@ -1,7 +1,5 @@
 """Which intervals for log p(x) cover: Cochran's rule, averaged over similar rows."""
 
-from itertools import chain
-
 import numpy as np
 
 __all__ = ["MOST_SQUARED_SKEWNESS", "NEIGHBOURS", "judge"]
@@ -34,13 +32,14 @@ def judge(
 
     Intervals of rows with skewed errors miss log p(x), and a row that has missed its tail does not
     look skewed. So the squared skewness is averaged over about 50 rows whose log-weights have
-    similar interquartile ranges and lean to the same side, which the tail does not affect: similar
-    rows pass or fail together, without selection by chance. (For a normal posterior a guide that is
-    too narrow leans to the right, and one that is too wide to the left.) Half of the standard error
-    of a proportion is added to the mean. With fewer than 50 rows the limit shrinks as the square
-    root of their number, because chance then selects among evaluations. Rows whose weights are
-    equal (skewness 0) are exact; unknown skewness (NaN) never passes. Rows that share draws of a
-    latent outside the data plate have dependent errors, and count as one row.
+    similar interquartile ranges, and again over those of them that lean to the same side, neither
+    of which the tail affects: similar rows pass or fail together, without selection by chance. (For
+    a normal posterior a guide that is too narrow leans to the right, and one that is too wide to
+    the left.) Half of the standard error of a proportion is added to the mean. With fewer than 50
+    rows the limit shrinks as the square root of their number, because chance then selects among
+    evaluations. Rows whose weights are equal (skewness 0) are exact; unknown skewness (NaN) never
+    passes. Rows that share draws of a latent outside the data plate have dependent errors, and
+    count as one row.
 
     Args:
         skewness: Of the error of log p(x), as `skewness_of_sum`, (N,).
@@ -56,25 +55,27 @@ def judge(
         >>> judge(np.array([0.0, 0.05, 0.9, np.nan]), np.array([0.0, 1.0, 9.0, 1.0])).tolist()
         [True, False, False, False]
     """
-    believed = skewness == 0
-    rows = np.flatnonzero(~believed & np.isfinite(skewness))
-    if not len(rows):
-        return believed
-    squared = np.square(skewness)
-    leans_right = np.zeros(len(skewness), dtype=bool) if asymmetry is None else asymmetry > 0
-    sides = (rows[leans_right[rows] == side] for side in (False, True))
-    for alike in chain.from_iterable(_alike(side, spread) for side in sides):
-        mean = squared[alike].mean()
-        number = 1 if shared else len(alike)
-        margin = 0.5 * np.sqrt(mean * (1 - mean) / number)
-        limit = MOST_SQUARED_SKEWNESS * min(1.0, number / NEIGHBOURS) ** 0.5
-        believed[alike] = mean + margin < limit
-    return believed
+    known = (skewness != 0) & np.isfinite(skewness)
+    sides = [known] if asymmetry is None else [known & (asymmetry > 0), known & ~(asymmetry > 0)]
+    believed = np.ones(len(skewness), dtype=bool)
+    for some in (known, *sides):
+        for alike in _groups(np.flatnonzero(some), spread):
+            believed[alike] &= _is_small(np.square(skewness[alike]), shared=shared)
+    return (believed & known) | (skewness == 0)
 
 
-def _alike(rows: np.ndarray, spread: np.ndarray) -> list[np.ndarray]:
+def _groups(rows: np.ndarray, spread: np.ndarray) -> list[np.ndarray]:
     """The rows in groups of about 50 of similar spread."""
     if not len(rows):
         return []
     order = rows[np.argsort(spread[rows], kind="stable")]
     return np.array_split(order, max(1, len(rows) // NEIGHBOURS))
+
+
+def _is_small(squared: np.ndarray, *, shared: bool) -> bool:
+    """Whether the squared skewness of a group is below the limit on average."""
+    mean = squared.mean()
+    number = 1 if shared else len(squared)
+    margin = 0.5 * np.sqrt(mean * (1 - mean) / number)
+    limit = MOST_SQUARED_SKEWNESS * min(1.0, number / NEIGHBOURS) ** 0.5
+    return bool(mean + margin < limit)
