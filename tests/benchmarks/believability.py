@@ -11,7 +11,6 @@ was; none is computed again."""
 
 import argparse
 import json
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +34,7 @@ from ppl_vae.evidence import (
     reduce_log_weights,
 )
 from ppl_vae.hmc import HMC
+from ppl_vae.runtime.files import write_whole
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 RESULTS = DOCS / "believability.json"
@@ -456,9 +456,7 @@ def read() -> dict[str, Counts]:
 def write(rows: dict[str, Counts]) -> None:
     """The whole file or none of it, one row a line."""
     lines = ",\n".join(f"{json.dumps(key)}: {json.dumps(rows[key])}" for key in sorted(rows))
-    partial = RESULTS.with_suffix(".partial")
-    partial.write_text(f"{{\n{lines}\n}}\n")
-    os.replace(partial, RESULTS)
+    write_whole(RESULTS, lambda path: path.write_text(f"{{\n{lines}\n}}\n"))
 
 
 def missing(names: Iterable[str], rows: dict[str, Counts]) -> Iterable[tuple[str, str, str, int]]:
