@@ -199,7 +199,7 @@ def test_a_run_keeps_the_likelihoods_that_it_chose(finished, table, monkeypatch)
     assert "already finished" in again.stderr
     other = ["--set", 'likelihood.families.income="Gaussian"']
     refused = call("fit", table, "--output", folder, *FLAGS, *short, *other)
-    assert "holds another run (likelihood.families.income" in one_error(refused, 2)
+    assert "or of other likelihoods (likelihood.families.income" in one_error(refused, 2)
 
 
 # --- a table that changes after training ---
@@ -343,3 +343,51 @@ def test_families_are_classes_of_likelihoods(table):
     likelihood = chosen.of(pv.Dataset(frame(20)))
     assert isinstance(likelihood, likelihoods.Columns)
     assert type(likelihood.parts[0]) is likelihoods.Poisson
+
+
+# --- a table that changes before its run is finished ----------------------------------------------
+
+RNG = np.random.default_rng(5)
+COUNTS = pd.DataFrame({"y": RNG.poisson(50, 80), "z": RNG.normal(size=80)})
+LEVELS = COUNTS.assign(y=np.where(COUNTS.y > 50, "p", "q"))
+CORRECTED = {
+    "a column becomes counts": (COUNTS.assign(y=COUNTS.y + 0.25), COUNTS),
+    "one cell was no count": (COUNTS.assign(y=COUNTS.y.astype(float).replace(50, 50.5)), COUNTS),
+    "a level disappears": (LEVELS.assign(y=LEVELS.y.where(LEVELS.index != 7, "r")), LEVELS),
+}
+
+
+def interrupted(*_, **__):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("name", CORRECTED)
+def test_a_run_that_was_begun_with_another_table_is_refused(name, tmp_path, monkeypatch):
+    """Its likelihoods were chosen from rows that are no longer there."""
+    before, after = CORRECTED[name]
+    path, folder = tmp_path / "table.csv", tmp_path / "run"
+    command = ("fit", path, "-o", folder, "--num-steps", 20, "--quiet")
+    with monkeypatch.context() as patch:
+        patch.setattr("ppl_vae.experiment.run.fit", interrupted)
+        before.to_csv(path, index=False)
+        assert call(*command).exit_code == 130
+    after.to_csv(path, index=False)
+    said = one_error(call(*command), 2)
+    assert f"{folder} holds a run of other rows, or of other likelihoods (likelihood" in said
+    assert ".y" in said
+    before.to_csv(path, index=False)
+    assert call(*command).exit_code == 0
+
+
+def test_a_finished_run_asked_for_another_evaluation_names_the_command(tmp_path):
+    path, folder = tmp_path / "table.csv", tmp_path / "run"
+    COUNTS.to_csv(path, index=False)
+    assert call("fit", path, "-o", folder, "--num-steps", 20, "--quiet").exit_code == 0
+    again = ("fit", folder / "config.toml", "-o", folder, "--quiet")
+    assert call(*again).exit_code == 0
+    config = folder / "config.toml"
+    text = config.read_text()
+    config.write_text(text.replace("num_particles = 1000", "num_particles = 70"))
+    assert config.read_text() != text
+    said = one_error(call(*again), 2)
+    assert "is 70, not 1000 as in run.json. For another evaluation: ppl-vae evaluate" in said

@@ -105,9 +105,12 @@ class Folder:
             return
         found = differences(self.read_config(), self.completed(config))
         if found:
+            what = "another run"
+            if found[0].startswith("likelihood.families."):
+                what = "a run of other rows, or of other likelihoods"
             raise ConfigError(
-                f"{self.path} holds another run ({found[0]}): choose another folder, or remove it "
-                "to start afresh"
+                f"{self.path} holds {what} ({found[0]}): choose another folder, or remove it to "
+                "start afresh"
             )
 
     @contextmanager
@@ -149,21 +152,35 @@ class Folder:
                 where.
         """
         config = self.read_config()
-        path = self.path / DOCUMENT
-        trained = read_document(path).configuration if path.is_file() else None
-        if trained is None:  # of an earlier version, or not trained yet
-            return config
-        found = [
-            each
-            for each in differences(config, changed(Config.model_validate(trained), []))
-            if not each.startswith(FREE)
-        ]
+        found = [each for each in self._changes(config) if not each.startswith(FREE)]
         if found:
             raise ConfigError(
                 f"{self.config} was changed after training: {found[0]} as in {DOCUMENT}. Undo "
                 "that, or train in another folder"
             )
         return config
+
+    def refuse_other_evaluation(self) -> None:
+        """Refuse a finished run whose config.toml asks for another evaluation than that of its
+        results.
+
+        Raises:
+            ConfigError: A setting of [evaluation] was changed since.
+        """
+        for each in self._changes(self.read_config()):
+            if each.startswith("evaluation."):
+                raise ConfigError(
+                    f"{self.path} is finished, and {self.config.name} was changed: {each} as in "
+                    f"{DOCUMENT}. For another evaluation: ppl-vae evaluate {self.path}"
+                )
+
+    def _changes(self, config: Config) -> list[str]:
+        """How the configuration differs from that of training; nothing if that is not known."""
+        path = self.path / DOCUMENT
+        trained = read_document(path).configuration if path.is_file() else None
+        if trained is None:  # of an earlier version, or not trained yet
+            return []
+        return differences(config, changed(Config.model_validate(trained), []))
 
     def read_metrics(self) -> Metrics:
         """The results of a finished run."""

@@ -79,10 +79,11 @@ def run_experiment(config: Config, output: str | Path, *, progress: bool = True)
     folder = Folder(output)
     if folder.finished:
         folder.claim(config)
+        folder.refuse_other_evaluation()
         refuse_other_rows(folder)
         return folder.read_metrics()
     started = time.perf_counter()
-    experiment = build(folder.completed(config))
+    experiment = build(config)  # columns are chosen from the rows that are there now
     blamed("training", partial(check_share, experiment.training.batch_size))
     held_out = experiment.held_out  # before training: there may be no such split
     check_data(experiment.model, experiment.data.x, experiment.data.context, experiment.guide)

@@ -1,6 +1,5 @@
 """Commands killed at random times and in every change of a file: repeated, they end as unkilled."""
 
-import json
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import pandas as pd
 import xarray as xr
 from safetensors.numpy import load_file
 
+from ppl_vae.runtime.sealed import read_json
 from soak.children import command, forked, killed_after, killed_at, watched
 
 # Times, and why a likelihood was chosen: for a folder that is continued, because it gives it.
@@ -101,7 +101,7 @@ def _of(path: Path) -> Any:
     if path.suffix == ".safetensors":
         return {name: value.tolist() for name, value in load_file(path).items()}
     if path.suffix == ".json":
-        return _without_times(json.loads(path.read_text("utf-8")))
+        return _without_times(read_json(path))  # checked, without the checksum of its times
     if path.suffix == ".npz":
         with np.load(path) as arrays:
             return {name: repr(arrays[name].tolist()) for name in arrays if name != "seconds"}
