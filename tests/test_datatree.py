@@ -118,6 +118,23 @@ def test_missing_values_stay_missing_and_are_predicted(conditional):
     assert not tree.posterior_predictive.x.isnull().any()
 
 
+@pytest.mark.parametrize("chosen", [slice(None), slice(2, 6), [5, 0, 3]])
+@pytest.mark.parametrize("options", [{}, {"num_data": 3}])
+def test_the_weights_of_the_rows_are_the_data_s(chosen, options):
+    bed = beds.linear_gaussian(num_data=6, data_dim=4)
+    weights = np.array([0.5, 2.0, 1.0, 7.25, 3.0, 1.5])
+    data = pv.Dataset(bed.x.numpy(), weights=weights, dtype=torch.float64)
+    tree = to_datatree(bed.model, bed.guide, data[chosen], **SMALL, **options)
+    found = tree.constant_data.row_weights
+    assert found.dims == tree.importance.log_evidence.dims == ("datum",)
+    assert np.array_equal(found, weights[chosen][: options.get("num_data")])
+    mean = tree.importance.log_evidence.weighted(found).mean()
+    exact = np.average(tree.importance.log_evidence, weights=found)
+    assert float(mean) == pytest.approx(exact, rel=1e-12)
+    plain = to_datatree(bed.model, bed.guide, bed.x, **SMALL)
+    assert "row_weights" not in plain.constant_data
+
+
 # --- the values -----------------------------------------------------------------------------------
 
 

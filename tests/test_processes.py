@@ -147,6 +147,30 @@ def test_inducing_inputs_are_quantiles_or_centres_in_standard_deviations():
     assert plane(corners, inducing=torch.randn(2, 5)).stddev.isfinite().all()
 
 
+@pytest.mark.parametrize("num_covariates", [1, 2])
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize(("num_distinct", "num_inducing"), [(1, 20), (10, 10), (10, 11), (7, 20)])
+def test_all_distinct_covariates_are_inducing_inputs_where_they_are_few(
+    num_covariates, kernel, num_distinct, num_inducing
+):
+    """With share=1, z is then a function of c: its mean given v has the kernel's covariance, and
+    its variance given v is that of the jitter."""
+    years = torch.arange(2000.0, 2000.0 + num_distinct, dtype=torch.float64)[:, None]
+    years = torch.cat([years, years.square()], 1)[:, :num_covariates]
+    prior = priors.GaussianProcess(
+        1, num_covariates, num_inducing=num_inducing, share=1.0, kernel=kernel
+    ).double()
+    prior.start_at(years.repeat(3, 1))
+    assert torch.equal(prior.inducing_inputs.unique(dim=0), prior.units(years).unique(dim=0))
+    for length in (0.1, 1.0):
+        with torch.no_grad():
+            prior.log_length.fill_(math.log(length))
+            weights, variance = (each[:, 0] for each in prior.conditional(years))
+        assert variance.max() < 2e-6
+        exact = KERNELS[kernel](length)(prior.units(years).numpy())
+        np.testing.assert_allclose(weights @ weights.mT, exact, atol=2e-6)
+
+
 def test_the_marginals_are_averages_over_the_inducing_values(rows):
     """Of the prior N(0, 1), of the guide those of draws; 4.5 standard errors."""
     c, x = rows

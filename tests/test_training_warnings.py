@@ -3,6 +3,7 @@
 import logging
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -87,13 +88,47 @@ def test_more_latents_than_rows_can_inform_are_told(caplog, latent_dim, is_told)
     )
 
 
-def test_constant_features_matter_to_densities_alone(caplog):
-    x = torch.ones(200, 2)
-    assert said_before(x, pv.likelihoods.Bernoulli(2), caplog) == []
+def test_a_constant_image_of_pixels_is_no_fault(caplog):
+    """Binary or counted: an array without names, in one family without a density."""
+    for likelihood in (pv.likelihoods.Bernoulli(2), pv.likelihoods.Poisson(2)):
+        assert said_before(torch.ones(200, 2), likelihood, caplog) == []
+
+
+CONSTANT = {"count": 4, "none": 0, "Boolean": True, "real": 3.5, "category": "u"}
+
+
+@pytest.mark.parametrize("num_missing", [0, 3])
+@pytest.mark.parametrize("num_same", [1, 2])
+@pytest.mark.parametrize("kind", CONSTANT)
+def test_constant_columns_of_a_table_are_told_once_whatever_their_kind(
+    kind, num_same, num_missing, caplog
+):
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"b": rng.normal(size=200), "k": rng.poisson(3.0, 200)})
+    for name in "uv"[:num_same]:
+        frame[name] = pd.Series([CONSTANT[kind]] * 200).convert_dtypes()
+        frame.loc[: num_missing - 1, name] = pd.NA
+    data = pv.Dataset(frame)
+    likelihood = pv.likelihoods.Columns.of(data)
+    (said,) = said_before(frame, likelihood, caplog)
+    if kind == "real":
+        assert said.startswith(f"{num_same} of {2 + num_same} features")
+        assert "(the first is u): " in said
+        return
+    shown = repr(CONSTANT[kind]) if kind == "category" else int(CONSTANT[kind])
+    others = " (2 such columns)" if num_same == 2 else ""
+    assert said == (
+        f"column 'u' of x is {shown} in all training rows and carries no information: drop it"
+        + others
+    )
+
+
+def test_constant_columns_with_and_without_a_density_are_told_apart(caplog):
     families = {"a": pv.likelihoods.Bernoulli, "b": pv.likelihoods.StudentT}
     likelihood = pv.likelihoods.Columns(families)
-    (constant,) = said_before(x, likelihood, caplog, feature_names=["a", "b"])
-    assert constant.startswith("1 of 2 features is constant in the training rows (the first is b)")
+    dense, other = said_before(torch.ones(200, 2), likelihood, caplog, feature_names=["a", "b"])
+    assert dense.startswith("1 of 2 features is constant in the training rows (the first is b)")
+    assert other.startswith("column 'a' of x is 1 in all training rows")
 
 
 def test_a_column_of_classes_has_no_density(caplog):

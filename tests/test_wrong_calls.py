@@ -7,6 +7,7 @@ import types
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -23,6 +24,7 @@ from ppl_vae import (
     refinement,
 )
 from ppl_vae.errors import PplVaeError, TooLargeError
+from ppl_vae.runtime.checks import object_or_options
 from ppl_vae.training import schedules
 
 MODULES = {
@@ -344,6 +346,35 @@ def test_wrong_calls_are_refused_in_one_line(name):
     assert "\n" not in said, said
     assert len(said) < LONGEST, said
     assert not any(word in said for word in ("NoneType' object", "unsupported", "has no attribute"))
+
+
+@pytest.mark.parametrize("kind", [torch.as_tensor, np.asarray, pd.DataFrame])
+@pytest.mark.parametrize("options", [{}, {"num_samples": 5, "num_particles": 5}])
+@pytest.mark.parametrize(
+    "function", [pv.log_evidence, pv.to_datatree, pv.calibration, pv.compare_estimators, pv.refine]
+)
+def test_covariates_in_the_place_of_settings_are_told_where_they_belong(function, options, kind):
+    model = pv.Model(priors.LearnedNormal(2, 2), likelihoods.Gaussian(4), context_dim=2)
+    guide = pv.Guide(posteriors.MeanFieldNormal(2), 4, context_dim=2)
+    context = kind(np.linspace(0.0, 1.0, 1000).reshape(500, 2))
+    args = [model, guide, torch.zeros(500, 4)]
+    if function is pv.compare_estimators:
+        args.append([objectives.TraceELBO()])
+    options = {} if function is pv.refine else options
+    with pytest.raises(ValueError, match=r"the data, as in Dataset\(x, context=...\)$") as caught:
+        function(*args, context, **options)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 80 + 80
+
+
+def test_settings_given_twice_are_refused_in_one_short_line():
+    for given in ("a" * 10_000, [1.0] * 10_000, "two\nlines", evidence.AIS(20, 50)):
+        with pytest.raises(ValueError, match=r"^seed, draws was given beside method=.*: set it in"):
+            object_or_options(given, ["seed", "draws"], "method")
+        with pytest.raises(ValueError, match=r"^.{50,140}$"):
+            object_or_options(given, ["num_particles"], "method")
+    object_or_options(None, ["num_particles"], "method")
+    object_or_options(evidence.AIS(20, 50), [], "method")
 
 
 # -- sizes

@@ -21,7 +21,9 @@ from ppl_vae.refinement.guide import RefinedGuide
 from ppl_vae.refinement.latents import Latents, Masks, Values, read_latents, read_masks
 from ppl_vae.refinement.sampled import SampledRefinement
 from ppl_vae.refinement.task import Refinement, Task
+from ppl_vae.runtime.checks import object_or_options
 from ppl_vae.runtime.progress import progress_bar
+from ppl_vae.runtime.text import echoed
 
 __all__ = ["refine"]
 
@@ -183,13 +185,14 @@ class Plan:
 
 
 def _method(method: Refinement | HMC | None) -> Refinement:
+    object_or_options(method, (), "method")
     if isinstance(method, HMC):
         return SampledRefinement(method)
     method = method or GradientRefinement()
     if not isinstance(method, Refinement) or isinstance(method, type):
         raise ValueError(
-            f"method is {method!r}; pass an instance of GradientRefinement, SampledRefinement or "
-            "HMC"
+            f"method is {echoed(method)}; pass an instance of GradientRefinement, "
+            "SampledRefinement or HMC"
         )
     return method
 

@@ -352,21 +352,28 @@ def from_keywords[T: DataclassInstance](kind: type[T], options: Mapping[str, Any
 
 
 def object_or_options(given: object, options: Iterable[str], name: str) -> None:
-    """Raise ValueError where settings are given as an object and as keywords too.
+    """Raise where settings are data, or are given as an object and as keywords too.
 
     Args:
         given: The object, or None.
         options: Names of the keywords.
         name: Name of the argument that takes the object.
 
+    Raises:
+        ArgumentError: It is a tensor, array or frame, or there are keywords beside it.
+
     Example:
-        >>> object_or_options("AIS()", ["num_particles"], "method")
+        >>> object_or_options(0.5, ["num_particles"], "method")
         Traceback (most recent call last):
-        ValueError: num_particles was given beside method=AIS(): set it in method
+        ppl_vae.errors.ArgumentError: num_particles was given beside method=0.5: set it in method
     """
+    if hasattr(given, "shape"):
+        raise ArgumentError(
+            f"{name} is {echoed(given)}; covariates go into the data, as in Dataset(x, context=...)"
+        )
     names = ", ".join(options)
     if given is not None and names:
-        raise ValueError(f"{names} was given beside {name}={given}: set it in {name}")
+        raise ArgumentError(f"{names} was given beside {name}={echoed(given)}: set it in {name}")
 
 
 def warn_caller(message: str) -> None:

@@ -74,6 +74,7 @@ def faults_of_rows(model: Program, data: Dataset) -> list[str | None]:
         coded_categories(model, train),
         *unobserved(model, train),
         few_levels(train),
+        constant_columns(model, train),
         rows_in_both(data, dense) if dense else None,
     ]
     if len(train) == len(data.train):
@@ -159,6 +160,33 @@ def constant_densities(model: Program, train: Dataset) -> list[str]:
     return densities(model, train, train.constant_features)
 
 
+def constant_columns(model: Program, train: Dataset) -> str | None:
+    """A sentence if columns of a named table that no density is given to do not vary.
+
+    Arrays without names are not looked at: many pixels of an image are black in all rows.
+
+    Example:
+        >>> import pandas as pd
+        >>> constant_columns(None, Dataset(pd.DataFrame({"a": [1, 2], "town": ["Rome", "Rome"]})))
+        "column 'town' of x is 'Rome' in all training rows and carries no information: drop it"
+    """
+    is_looked_at = hasattr(model, "likelihood") and "x" in train.columns
+    known = {*densities(model, train, train.feature_names), *classes_of(model, train)}
+    constant = [
+        name
+        for name in train.constant_features
+        if name in train.feature_levels or (is_looked_at and name not in known)
+    ]
+    if not constant:
+        return None
+    first = constant[0]
+    value = train.x[:, train.feature_names.index(first)].nan_to_num(-torch.inf).max()
+    levels = train.feature_levels.get(first)
+    where = f"{first!r} of x is {repr(levels[int(value)]) if levels else shown(value)}"
+    others = f" ({len(constant)} such columns)" if len(constant) > 1 else ""
+    return f"column {where} in all training rows and carries no information: drop it{others}"
+
+
 def repeated_values(x: Tensor, names: Sequence[str]) -> str | None:
     """A sentence if a column with a density has one value in a fifth of its rows or more.
 
@@ -234,31 +262,22 @@ def coded_categories(model: Program, data: Dataset) -> str | None:
 
 
 def few_levels(train: Dataset) -> str | None:
-    """A sentence if a category does not vary, or has too few rows for its levels.
+    """A sentence if a category has too few rows for its levels.
 
     Example:
         >>> import pandas as pd
-        >>> few_levels(Dataset(pd.DataFrame({"a": [1, 2], "town": ["Rome", "Rome"]})))
-        "column 'town' of x is 'Rome' in all training rows and carries no information: drop it"
+        >>> few_levels(Dataset(pd.DataFrame({"a": [1, 2], "town": ["Rome", "Oslo"]})))
+        "column 'town' of x has 2 levels in 2 training rows, fewer than 5 rows for each ..."
     """
-    for place, name in enumerate(train.feature_names):
-        if name not in train.levels:
-            continue
-        codes = train.x[:, place]
+    for name in train.feature_levels:
+        codes = train.x[:, train.feature_names.index(name)]
         observed = codes[~codes.isnan()]
         num_levels = len(observed.unique())
-        if num_levels == 1:
-            level = train.levels[name][int(observed[0])]
-            return (
-                f"column {name!r} of x is {level!r} in all training rows and carries no "
-                "information: drop it"
-            )
-        if num_levels * ROWS_A_LEVEL > len(observed):
+        if 1 < num_levels and num_levels * ROWS_A_LEVEL > len(observed):
             return (
                 f"column {name!r} of x has {counted(num_levels, 'level')} in "
                 f"{counted(len(observed), 'training row')}, fewer than {ROWS_A_LEVEL} rows for "
-                "each on average: their probabilities are poorly known; join rare levels, or drop "
-                "it"
+                "each on average: their probabilities are poorly known; join rare ones, or drop it"
             )
     return None
 

@@ -12,6 +12,7 @@ from ppl_vae.data.validation import storable
 from ppl_vae.diagnostics.datatree.sampler import Draws, Layout, Sampler, read_layout
 from ppl_vae.diagnostics.groups import group
 from ppl_vae.evidence import Evidence, reduce_log_weights
+from ppl_vae.evidence.fingerprints import row_weights
 from ppl_vae.evidence.importance_sampling import warn_of_few
 from ppl_vae.evidence.pareto import GOOD_K
 from ppl_vae.programs.inference import Inference
@@ -50,7 +51,10 @@ GROUPS = {
         "Per observation, from the log-weights of these draws; log_evidence and elbo in nats."
     ),
     "observed_data": "NaN is missing.",
-    "constant_data": "mask is true where x was observed; labels are for colouring only.",
+    "constant_data": (
+        "mask is true where x was observed; labels are for colouring only; row_weights are those "
+        "of the data, by which means over rows are to be weighted."
+    ),
 }
 
 
@@ -68,10 +72,12 @@ def to_datatree(
 
     Groups posterior, posterior_predictive, prior, prior_predictive, log_likelihood, log_prior,
     sample_stats (log_p, log_q, log_weights), importance (log_evidence, mc_se, ess, pareto_k, elbo),
-    observed_data, constant_data (mask, context, labels). Draws have dims (chain = 1, draw = S,
-    datum, ...), sites outside the data plate (chain, draw, ...). The posterior is the guide's,
-    unweighted: if importance.pareto_k > 0.7, neither it nor its reweighting is reliable. Only
-    the first rows are used unless `num_data` is given; `attrs["rows"]` records which.
+    observed_data, constant_data (mask, context, labels, row_weights). Draws have dims (chain = 1,
+    draw = S, datum, ...), sites outside the data plate (chain, draw, ...). The posterior is the
+    guide's, unweighted: if importance.pareto_k > 0.7, neither it nor its reweighting is reliable.
+    ArviZ's means over rows are unweighted too: `.weighted(tree.constant_data.row_weights)` of a
+    variable weights them. Only the first rows are used unless `num_data` is given; `attrs["rows"]`
+    records which.
 
     Args:
         model: `Model`, or any Pyro model with a plate "data" at dim -1.
@@ -235,4 +241,7 @@ def _constants(names: Names) -> dict[str, Variable]:
         found["context"] = ((names.datum, "covariate"), data.context.cpu().numpy())
     if data.labels is not None:
         found["labels"] = ((names.datum,), storable(data.labels))
+    weights = row_weights(data)
+    if weights is not None:
+        found["row_weights"] = ((names.datum,), weights)
     return found

@@ -26,7 +26,7 @@ from ppl_vae.importance import iter_log_weights
 from ppl_vae.programs.inference import Inference, rows_per_chunk, treat_alike
 from ppl_vae.programs.modules import require_programs
 from ppl_vae.programs.traces import Program
-from ppl_vae.runtime.checks import object_or_options
+from ppl_vae.runtime.checks import echoed, object_or_options
 from ppl_vae.runtime.progress import progress_bar
 from ppl_vae.runtime.seeding import Stream, derived_seed, one_at_a_time, seeded
 from ppl_vae.training.state import State
@@ -136,7 +136,7 @@ def _replicates(replicates: Any, options: dict[str, Any]) -> Replicates:
         return Replicates(**options)
     if not isinstance(replicates, Replicates):
         raise TypeError(
-            f"replicates is {replicates!r}; it must be an object, as in Replicates(200)"
+            f"replicates is {echoed(replicates)}; it must be an object, as in Replicates(200)"
         )
     return replicates
 

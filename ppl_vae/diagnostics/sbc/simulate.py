@@ -17,7 +17,7 @@ from ppl_vae.programs.inference import Inference, treat_alike
 from ppl_vae.programs.modules import place
 from ppl_vae.programs.simulate import simulate
 from ppl_vae.programs.traces import Program
-from ppl_vae.runtime.checks import instance_of, object_or_options, whole_number
+from ppl_vae.runtime.checks import echoed, instance_of, object_or_options, whole_number
 from ppl_vae.runtime.display import Shown
 from ppl_vae.runtime.seeding import derived_seed
 
@@ -182,7 +182,7 @@ def calibration(
     method = GuideDraws(**options) if method is None else method
     if not isinstance(method, PosteriorDraws):
         raise ValueError(
-            f"method is {method!r}; it must be GuideDraws(), ImportanceDraws() or HMCDraws()"
+            f"method is {echoed(method)}; it must be GuideDraws(), ImportanceDraws() or HMCDraws()"
         )
     instance_of(quantities or {}, "quantities", Mapping)
     if data is not None:

@@ -46,8 +46,9 @@ class GaussianProcess(Prior):
     The posterior is `posteriors.GaussianProcess`. Without v, `forward` gives the marginal N(0, I).
 
     A 1e-6 part is added to the diagonal of K, which is factorised in float64. Inducing inputs are
-    chosen by `Model(start=)` or `fit`: quantiles of the distinct values of one covariate, centres
-    of k-means for several; they are not moved afterwards.
+    chosen by `Model(start=)` or `fit`: all distinct rows of c where there are at most M, some of
+    them repeated; else quantiles of the distinct values of one covariate, and centres of k-means
+    for several. They are not moved afterwards.
 
     Args:
         latent_dim: Number of latent dimensions D.
@@ -55,7 +56,7 @@ class GaussianProcess(Prior):
         num_inducing: Number of inducing inputs M; a step costs D M^2 (M + B).
         kernel: "squared_exponential", "matern_32" or "matern_52".
         share: r, the share of the variance of z that is a function of c; None learns one for each
-            dimension, from a half. With 1, rows with equal c have equal z.
+            dimension, from a half. With 1, rows with equal c have equal z at inducing inputs.
 
     Shape:
         context (B, context_dim) -> batch_shape (B,), event_shape (D,)
@@ -161,13 +162,13 @@ class GaussianProcess(Prior):
 
 
 def _spread_over(points: Tensor, count: int) -> Tensor:
-    """`count` points among these, (N, C): all distinct ones where there are as few."""
+    """`count` points that cover these, (N, C): all distinct ones where there are as few."""
     distinct = points.unique(dim=0)
+    if len(distinct) <= count:
+        return distinct.repeat(count // len(distinct) + 1, 1)[:count]
     if distinct.shape[1] == 1:
         levels = torch.linspace(0, 1, count, dtype=distinct.dtype, device=distinct.device)
         return distinct.quantile(levels, dim=0)
-    if len(distinct) <= count:
-        return distinct.repeat(count // len(distinct) + 1, 1)[:count]
     from sklearn.cluster import KMeans
 
     centres = KMeans(count, n_init=1, random_state=0).fit(distinct.cpu().numpy()).cluster_centers_
