@@ -161,7 +161,8 @@ class Evidence(Shown):
         known = np.isfinite(self.mc_se) & ~np.isnan(self.pareto_k)
         skewness = np.where(known, self.skewness, np.nan)
         shared = self.shared_errors is not None
-        found = judge(skewness, self.spread, self.asymmetry, shared=shared)
+        heavy = self.pareto_k > GOOD_K
+        found = judge(skewness, self.spread, self.asymmetry, heavy, shared=shared)
         return replace(self, believed=found)
 
     @staticmethod

@@ -6,6 +6,7 @@ __all__ = ["MOST_SQUARED_SKEWNESS", "NEIGHBOURS", "judge"]
 
 # of the error; docs/believability.md has the coverage of 95 % intervals at this limit
 MOST_SQUARED_SKEWNESS = 1 / 16
+MOST_HEAVY = 1 / 3
 NEIGHBOURS = 50  # rows whose skewness is averaged, since a single row's is as random as its value
 
 
@@ -25,6 +26,7 @@ def judge(
     skewness: np.ndarray,
     spread: np.ndarray,
     asymmetry: np.ndarray | None = None,
+    heavy: np.ndarray | None = None,
     *,
     shared: bool = False,
 ) -> np.ndarray:
@@ -39,12 +41,14 @@ def judge(
     rows the limit shrinks as the square root of their number, because chance then selects among
     evaluations. Rows whose weights are equal (skewness 0) are exact; unknown skewness (NaN) never
     passes. Rows that share draws of a latent outside the data plate have dependent errors, and
-    count as one row.
+    count as one row. A group of which a third has heavy tails has no estimate: the others are those
+    whose draws happened to miss the tail.
 
     Args:
         skewness: Of the error of log p(x), as `skewness_of_sum`, (N,).
         spread: Interquartile range of log w, (N,).
         asymmetry: Quartile skewness of log w, (N,); None takes all rows for alike.
+        heavy: Whether k-hat is above 0.7, (N,); None leaves it out.
         shared: Whether the rows share draws.
 
     References:
@@ -60,7 +64,8 @@ def judge(
     believed = np.ones(len(skewness), dtype=bool)
     for some in (known, *sides):
         for alike in _groups(np.flatnonzero(some), spread):
-            believed[alike] &= _is_small(np.square(skewness[alike]), shared=shared)
+            is_light = heavy is None or heavy[alike].mean() < MOST_HEAVY
+            believed[alike] &= is_light and _is_small(np.square(skewness[alike]), shared=shared)
     return (believed & known) | (skewness == 0)
 
 
