@@ -29,7 +29,7 @@ from ppl_vae.experiment import (
 )
 from ppl_vae.experiment.folder import OWN
 from ppl_vae.experiment.rows.sources import load_data
-from ppl_vae.runtime.files import _temporary, is_partial, write_tree, write_whole
+from ppl_vae.runtime.files import _temporary, is_partial, write_folder, write_tree, write_whole
 from ppl_vae.runtime.locks import alone_in, alone_with
 from ppl_vae.runtime.sealed import write_arrays, write_tensors
 
@@ -342,3 +342,47 @@ def test_a_full_disk_is_named_and_the_old_file_stays(kind, small_disk):
     assert path.read_text(encoding="utf-8") == "old"
     assert [each.name for each in small_disk.iterdir()] == ["file"]
     (small_disk / "other").write_text("there is room again", encoding="utf-8")
+
+
+# -- folders that are written whole
+
+
+def numbered(folder, last=5):
+    for number in range(last):
+        (folder / f"{number}.csv").write_text("x", encoding="utf-8")
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_folder_of_results_is_written_whole(is_there, tmp_path):
+    target = tmp_path / "results"
+    if is_there:
+        target.mkdir()
+    assert sorted(path.name for path in write_folder(target, numbered).iterdir()) == [
+        f"{number}.csv" for number in range(5)
+    ]
+    with pytest.raises(OSError, match="not empty|exists"):
+        write_folder(target, numbered)
+    assert len(list(target.iterdir())) == 5
+    assert [path.name for path in tmp_path.iterdir()] == ["results"]
+
+
+@pytest.mark.parametrize("way", ["os.kill(os.getpid(), 9)", "raise KeyboardInterrupt"])
+@pytest.mark.parametrize("last", range(5))
+def test_a_stop_leaves_no_part_of_a_folder_of_results(last, way, tmp_path):
+    """After each of its files; the next call removes what a killed one left beside it."""
+    target = tmp_path / "results"
+    code = f"""
+import os, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from ppl_vae.runtime.files import write_folder
+def stopped(folder):
+    for number in range({last}):
+        (folder / f"{{number}}.csv").write_text("x")
+    {way}
+write_folder({str(target)!r}, stopped)
+"""
+    subprocess.run([sys.executable, "-c", code], check=False, stderr=subprocess.DEVNULL)
+    assert not target.exists()
+    write_folder(target, numbered)
+    assert len(list(target.iterdir())) == 5
+    assert [path.name for path in tmp_path.iterdir()] == ["results"]

@@ -464,6 +464,25 @@ def test_a_table_with_the_columns_of_a_result_is_refused_before_the_work(plain_r
     assert not output.exists()
 
 
+TAKEN = [(".imp", ["-m", 2]), (".id", ["-m", 2]), ("change.lower", ["--single"])]
+
+
+@pytest.mark.parametrize(("name", "form"), TAKEN)
+def test_a_table_with_a_column_of_imputations_is_refused_before_the_work(
+    name, form, plain_run, tmp_path, monkeypatch
+):
+    folder, table = plain_run
+    rows = pd.read_csv(table).assign(**{name: 1.0})
+    rows.loc[3, "change"] = np.nan
+    rows.to_csv(tmp_path / "again.csv", index=False)
+    monkeypatch.delattr("ppl_vae.experiment.rows.imputed.impute")
+    output = tmp_path / "imputed.csv"
+    result = call("impute", folder, tmp_path / "again.csv", "-o", output, *form, "-q")
+    said = f"the rows have a column {name!r}, where a result would go: rename it"
+    assert said in one_error(result, result.exit_code)
+    assert not output.exists()
+
+
 def test_the_file_of_a_contrast_is_read_once(plain_run, tmp_path, monkeypatch):
     """Codes are kept apart that are one number, and a stratum may be a modelled column."""
     folder, table = plain_run

@@ -137,11 +137,12 @@ class Evidence(Shown):
         """Whether log p(x) and its standard error are reliable, (N,), judged from similar rows.
 
         The error must not be skewed (Cochran's rule): the mean squared skewness of about 50 rows
-        with a similar interquartile range of log w must be below 1/16. The limit is lower if there
-        are fewer rows, or if they share draws of a latent outside the data plate. A row's own
-        skewness would select the rows that missed their tail. A row whose own k-hat is above 0.7 is
-        never an estimate, which changes coverage little. If a row is not an estimate,
-        log_evidence is a lower bound in expectation; an upper bound is never an estimate. Only the
+        with a similar interquartile range of log w, and of those of them that lean to the same
+        side, must be below 1/16. The limit is lower if there are fewer rows, or if they share draws
+        of a latent outside the data plate. A row's own skewness would select the rows that missed
+        their tail. A row whose own k-hat is above 0.7 is never an estimate; if a third of similar
+        rows are such, none of them is. If a row is not an estimate, log_evidence is a lower bound
+        in expectation; an upper bound is never an estimate. Only the
         draws are judged: a mode that none of them reaches is missed, and the standard error does
         not include it. docs/believability.md has the measured coverage. With fewer than 30
         particles no row is an estimate. Evidence that was never judged (from a file of an earlier

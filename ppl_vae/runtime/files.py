@@ -22,6 +22,7 @@ __all__ = [
     "remove_partial",
     "require_file",
     "require_writable",
+    "write_folder",
     "write_tree",
     "write_whole",
 ]
@@ -74,9 +75,37 @@ def write_whole(path: str | Path, write: Callable[[Path], object]) -> Path:
             errno.ENOSPC, "disk full, and the former file is as it was: free space", str(path)
         ) from error
     finally:
-        with suppress(OSError):  # its folder may be gone
-            temporary.unlink(missing_ok=True)
+        _remove(temporary)
     return path
+
+
+def write_folder(path: str | Path, write: Callable[[Path], object]) -> Path:
+    """Let `write` fill a temporary folder beside `path`, then move it into place in one step.
+
+    Args:
+        path: Where the folder goes: nothing, or an empty folder.
+        write: Called with the temporary folder.
+
+    Returns:
+        The path.
+
+    Raises:
+        DiskFullError: The disk is full.
+
+    Example:
+        >>> import tempfile
+        >>> target = Path(tempfile.mkdtemp()) / "new"
+        >>> [each.name for each in write_folder(target, lambda p: (p / "a").touch()).iterdir()]
+        ['a']
+    """
+
+    def fill(temporary: Path) -> None:
+        temporary.mkdir()
+        write(temporary)
+        if Path(path).is_dir():
+            Path(path).rmdir()  # which only an empty one allows
+
+    return write_whole(path, fill)
 
 
 def write_tree(path: str | Path, tree: Any, **options: Any) -> Path:
@@ -180,7 +209,7 @@ def remove_partial(folder: str | Path) -> None:
         []
     """
     for path in Path(folder).glob(f"*{PARTIAL}*"):
-        path.unlink(missing_ok=True)
+        _remove(path)
 
 
 def is_partial(path: Path) -> bool:
@@ -213,7 +242,15 @@ def _remove_left(path: Path) -> None:
     """Remove what processes of this machine that have ended left of the file."""
     for left in path.parent.glob(f"{_series(path)}*{PARTIAL}*"):
         if not _is_running(left.name.split("-")[1]):
-            left.unlink(missing_ok=True)
+            _remove(left)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    with suppress(OSError):  # its folder may be gone
+        path.unlink(missing_ok=True)
 
 
 def _is_running(process: str) -> bool:

@@ -12,6 +12,7 @@ from ppl_vae.experiment.config import ConfigError
 from ppl_vae.experiment.rows.outputs import (
     methods_in_words,
     original_table,
+    refuse_taken,
     require_table,
     row_names_of,
     write_frame,
@@ -175,24 +176,13 @@ def denoise_file(
     data = run.read(rows)
     noisy = _noisy(data, columns)
     original = original_table(rows, output, run.schema)
-    _refuse_taken(original, noisy)
+    names = [f"{name}{suffix}" for name in noisy for suffix in SUFFIXES]
+    refuse_taken(original, [*names, RELIABLE])
     each = dict.fromkeys(noisy, noise)
     model: Any = run.model
     guide: Any = run.guide
     found = denoise(model, guide, data, each, **options)
     return DenoisedTable(original, found, noisy, row_names_of(rows))
-
-
-def _refuse_taken(table: "pd.DataFrame", noisy: Sequence[str]) -> None:
-    """Refuse a table that has a column of the name of a result, such as one that was denoised."""
-    known = {str(name).strip() for name in table.columns}
-    results = [f"{name}{suffix}" for name in noisy for suffix in SUFFIXES]
-    for name in [*results, RELIABLE]:
-        if name in known:
-            raise ConfigError(
-                f"the rows have a column {name!r}, where a result would go: rename it, or leave it "
-                "out"
-            )
 
 
 def _noisy(data: Dataset, columns: Sequence[str] | None) -> tuple[str, ...]:

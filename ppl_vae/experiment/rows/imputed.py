@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, override
 
 import numpy as np
 
+from ppl_vae.data import Dataset
 from ppl_vae.data.tables.files import TABLES
 from ppl_vae.data.tables.frames import is_frame
 from ppl_vae.data.tables.levels import level_name
@@ -15,11 +16,13 @@ from ppl_vae.experiment.config import ConfigError
 from ppl_vae.experiment.rows.outputs import (
     methods_in_words,
     original_table,
+    refuse_taken,
     require_table,
     row_names_of,
     write_frame,
 )
 from ppl_vae.experiment.saved.trained import TrainedRun
+from ppl_vae.runtime.files import write_folder
 from ppl_vae.runtime.memory import require_memory
 from ppl_vae.runtime.text import counted
 from ppl_vae.tasks.imputation import Imputations, MultipleImputation, impute
@@ -139,17 +142,14 @@ class ImputedTable:
         if path.suffix in TABLES:
             return [write_frame(self.long(with_original=with_original), path)]
         width = len(str(len(self.imputations)))
-        has_names = self.names is not None
-        files: list[Path] = []
-        try:
-            for i in range(len(self.imputations)):
-                file = path / f"imputation-{i + 1:0{width}}.csv"
-                files.append(write_frame(self.table(i), file, index=has_names))
-        except BaseException:  # a full disk, say: all of them or none
-            for file in files:
-                file.unlink()
-            raise
-        return files
+        names = [f"imputation-{i + 1:0{width}}.csv" for i in range(len(self.imputations))]
+
+        def write(folder: Path) -> None:
+            for i, name in enumerate(names):
+                write_frame(self.table(i), folder / name, index=self.names is not None)
+
+        write_folder(path, write)
+        return [path / name for name in names]
 
     def figures(self) -> dict[str, Any]:
         """What was imputed, how, and for how many rows the draws are not reliable."""
@@ -227,11 +227,21 @@ def impute_file(
         _require_new_folder(path)
     data = run.read(rows)
     original = original_table(rows, path, run.schema)
+    refuse_taken(original, _results(data, path, is_single=single))
     num_tables = options.get("num_imputations", MultipleImputation.num_imputations)
     _require_room(original, 1 if single else num_tables, path)
     found = impute(run.model, run.guide, data, **options)
     is_text = not is_frame(rows) and Path(rows).suffix == ".csv" and path.suffix != ".parquet"
     return ImputedTable(original, found, is_text, row_names_of(rows), single)
+
+
+def _results(data: Dataset, output: Path, *, is_single: bool) -> list[str]:
+    """Names of the columns that the imputations add to a table."""
+    if is_single:
+        missing = data.x.isnan().any(0).tolist()
+        names = [name for name, some in zip(data.feature_names, missing, strict=True) if some]
+        return [f"{name}.{what}" for name in names for what in ("lower", "upper", "probability")]
+    return [IMPUTATION, ROW] if output.suffix in TABLES else []
 
 
 def _names(frame: "pd.DataFrame") -> list[str]:

@@ -1,6 +1,6 @@
 """Tables that are written, and the numbers that are told of them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "methods_in_words",
     "original_table",
+    "refuse_taken",
     "require_rows_of_table",
     "require_table",
     "row_names_of",
@@ -65,6 +66,26 @@ def require_rows_of_table(rows: Any) -> None:
         raise ConfigError(
             f"rows is of type {type(rows).__name__}; give a file .csv or .parquet, or a data frame"
         )
+
+
+def refuse_taken(table: "pd.DataFrame", results: Iterable[str]) -> None:
+    """Raise ConfigError if a table has a column of the name of a result, as one that is a result.
+
+    Args:
+        table: The table.
+        results: Names of the columns that are to be added.
+
+    Example:
+        >>> import pandas as pd
+        >>> refuse_taken(pd.DataFrame({"x": [1.5]}), ["x.lower"])
+    """
+    known = {str(name).strip() for name in table.columns}
+    for name in results:
+        if name in known:
+            raise ConfigError(
+                f"the rows have a column {name!r}, where a result would go: rename it, or leave it "
+                "out"
+            )
 
 
 def write_frame(frame: "pd.DataFrame", path: str | Path, *, index: bool = False) -> Path:

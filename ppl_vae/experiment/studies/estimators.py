@@ -142,11 +142,14 @@ def write_comparison(comparison: EstimatorComparison, folder: str | Path) -> lis
         "table.csv": lambda p: comparison.table.to_csv(p),
         "table.md": lambda p: p.write_text(text, encoding="utf-8"),
     }
+    names = [*writers, "comparison.nc", "estimators.png"]
+    for name in names:  # those of an earlier comparison: a kill leaves none of them beside new ones
+        (Path(folder) / name).unlink(missing_ok=True)
     for name, write in writers.items():
         write_whole(Path(folder) / name, write)
     write_tree(Path(folder) / "comparison.nc", tree)
     write_picture(Path(folder) / "estimators.png", lambda: plot_estimators(comparison))
-    return [*writers, "comparison.nc", "estimators.png"]
+    return names
 
 
 def _check_tables(document: Mapping[str, Any], path: str | Path) -> None:
