@@ -11,11 +11,11 @@ import pandas as pd
 import xarray as xr
 from safetensors.numpy import load_file
 
+from ppl_vae.errors import DamagedFileError
 from ppl_vae.runtime.sealed import read_json
 from soak.children import command, forked, killed_after, killed_at, watched
 
-# Times, and why a likelihood was chosen: for a folder that is continued, because it gives it.
-TIMES = {"seconds", "training_seconds", "evaluation_seconds", "saved", "wall_time", "reasons"}
+TIMES = {"seconds", "training_seconds", "evaluation_seconds", "saved", "wall_time"}
 QUIET = ("--quiet",)
 MOST_KILLS = 3  # of one run, before it is left to finish
 
@@ -101,7 +101,10 @@ def _of(path: Path) -> Any:
     if path.suffix == ".safetensors":
         return {name: value.tolist() for name, value in load_file(path).items()}
     if path.suffix == ".json":
-        return _without_times(read_json(path))  # checked, without the checksum of its times
+        try:
+            return _without_times(read_json(path))  # checked, without the checksum of its times
+        except DamagedFileError as error:
+            return str(error)
     if path.suffix == ".npz":
         with np.load(path) as arrays:
             return {name: repr(arrays[name].tolist()) for name in arrays if name != "seconds"}
