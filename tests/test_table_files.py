@@ -522,7 +522,21 @@ def test_carriage_returns_alone_are_refused(tmp_path):
 
 @pytest.mark.parametrize(
     "mark",
-    ["{}%", "€{}", "$ {}", "{}°", "({})", "<{}", "\u2212{}", "0x{}F", "{} 000", "{}'000", "~{}"],
+    [
+        "{}%",
+        "€{}",
+        "$ {}",
+        "{}°",
+        "({})",
+        "<{}",
+        "\u2212{}",
+        "0x{}F",
+        "{} 000",
+        "{}'000",
+        "~{}",
+        "{}d5",
+        "-{}.5D-12",
+    ],
 )
 def test_numbers_with_marks_are_told(mark):
     """Categories by type, plain numbers as text, ranges and codes of letters are not."""

@@ -39,7 +39,11 @@ DECIMAL = re.compile(r"[-+]?\d*\.\d+(?:[eE][-+]?\d+)?")
 WHOLE = re.compile(r"([-+]?\d+)\.0*")
 FEW = 3  # levels shown in a warning
 MARKS = r"[-+\u2212\u2013~\u2248<>\u2264\u2265\u00b1()%\u2030\u00b0$\u20ac\u00a3\u00a5\u20b9\s]*"
-MARKED = re.compile(rf"{MARKS}\d+(?:[\s'\u2019_,.]\d{{3}})*(?:[.,]\d+)?{MARKS}|0[xX][0-9a-fA-F]+")
+MARKED = re.compile(
+    rf"{MARKS}\d+(?:[\s'\u2019_,.]\d{{3}})*(?:[.,]\d+)?{MARKS}"
+    r"|0[xX][0-9a-fA-F]+"
+    r"|[-+]?\d+\.?\d*[dD][-+]?\d+"  # Fortran's
+)
 PLAIN = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)")
 
 
