@@ -248,7 +248,7 @@ def test_unreliable_probabilities_are_told(fitted):
 
     classes = pv.class_probabilities(program, shifted, x, num_particles=2000, progress=False)
     assert not classes.is_estimate.any()
-    assert repr(classes) == "ClassProbabilities(180 rows, 3 classes; reliable rows: 0%)"
+    assert repr(classes) == "ClassProbabilities(180 rows, 3 classes; reliable rows: 0 %)"
     bed = pv.beds.discrete_mixture(20)
     exact = pv.class_probabilities(bed.model, bed.guide, bed.x, progress=False)
     assert exact.is_estimate.all()

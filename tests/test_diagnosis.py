@@ -160,7 +160,7 @@ def test_the_diagnoses_of_the_library_have_a_place():
 
 
 def test_bounds_of_weighted_rows_are_weighted_means():
-    """As log p(x) beside them: by NumPy, with the linearised error of a weighted mean."""
+    """As log p(x) beside them: by NumPy, with the unbiased error of a weighted mean."""
     rng = np.random.default_rng(0)
     log_w = rng.normal(size=(500, 40))
     sampling = rng.gamma(2, size=40)
@@ -174,7 +174,8 @@ def test_bounds_of_weighted_rows_are_weighted_means():
             error = values.std(0, ddof=1) / len(values) ** 0.5
             assert mc_se == pytest.approx(np.sqrt(((shares * error) ** 2).sum()))
         residual = shares * (by_row - shares @ by_row)
-        assert data_se == pytest.approx(np.sqrt(40 / 39 * (residual**2).sum()))
+        apart = 1 - 2 * shares + (shares**2).sum()
+        assert data_se == pytest.approx(np.sqrt((residual**2 / apart).sum()))
 
 
 @pytest.mark.parametrize("refit", [False, True])

@@ -165,7 +165,7 @@ def test_the_text_is_a_table(mean_field):
         *("approximation gap", "amortisation gap", "inference gap"),
     ]
     assert len({len(line) for line in lines[:-1]}) == 1
-    assert lines[-1] == "k-hat > 0.7 for 0% of 12 rows"
+    assert lines[-1] == "k-hat > 0.7 for 0 % of 12 rows"
 
 
 def test_bad_weights_are_called_bounds(bed, mean_field):

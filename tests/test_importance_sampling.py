@@ -440,10 +440,10 @@ def test_evidence_is_shown_in_one_line():
     log_w = np.random.default_rng(0).normal(size=(100, 7))
     evidence = reduce_log_weights(log_w)
     summary = evidence.summary()
-    k_hat = f"k-hat > 0.7 for {summary.share_bad_k:.0%}, weights too skewed for 86%)"
+    k_hat = f"k-hat > 0.7 for {100 * summary.share_bad_k:.0f} %, weights too skewed for 86 %)"
     errors = f"(Monte Carlo se unknown, data se {summary.data_se:.3f})"
     bound = f"mean log p(x) >= {summary.log_evidence:.3f} {errors}"
-    assert repr(evidence) == f"Evidence(7 rows, an estimate for 0% of the rows: {bound}, {k_hat}"
+    assert repr(evidence) == f"Evidence(7 rows, an estimate for 0 % of the rows: {bound}, {k_hat}"
     assert errors in str(summary)
     assert "refine" in str(summary)
     tame = reduce_log_weights(0.1 * log_w)
@@ -451,7 +451,7 @@ def test_evidence_is_shown_in_one_line():
     errors = f"(Monte Carlo se {found.mc_se:.3f}, data se {found.data_se:.3f})"
     assert (
         repr(tame) == f"Evidence(7 rows, mean log p(x) = {found.log_evidence:.3f} {errors}, "
-        "k-hat > 0.7 for 0%)"
+        "k-hat > 0.7 for 0 %)"
     )
     few = reduce_log_weights(log_w[:10])
     assert "nan" not in repr(few)

@@ -376,8 +376,9 @@ def test_errors_of_classes_are_weighted():
     share = weights[wrong].sum() / weights.sum()
     error, se = found.error(labels)
     assert error == pytest.approx(share)
-    parts = (weights / weights.sum()) ** 2 * (wrong - share) ** 2
-    assert se == pytest.approx(np.sqrt(NUM / (NUM - 1) * parts.sum()))
+    shares = weights / weights.sum()
+    apart = 1 - 2 * shares + np.square(shares).sum()
+    assert se == pytest.approx(np.sqrt((shares**2 * (wrong - share) ** 2 / apart).sum()))
     calibration = found.calibration(labels, num_bins=1)
     confidence = np.average(found.probabilities.max(1), weights=weights)
     assert calibration.error == pytest.approx(abs(confidence - (1 - share)))

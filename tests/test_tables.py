@@ -496,7 +496,7 @@ def test_a_counterfactual_keeps_z_and_changes_the_covariates():
     low, high = found.interval(0.9)
     np.testing.assert_allclose(high - low, 2 * 1.645 * sd.expand(4, 3), rtol=0.08)
     assert found.to_frame().loc[(0, 2), "b"] == found.draws[0, 2, 1]
-    assert repr(found) == "Counterfactual(4 rows, 4000 draws each, k-hat > 0.7 for 0% of the rows)"
+    assert repr(found) == "Counterfactual(4 rows, 4000 draws each, k-hat > 0.7 for 0 % of the rows)"
     with pytest.raises(ValueError, match="'data' has no covariates"):
         pv.counterfactual(*vae(3), data.x, {"sex": "f"})
 

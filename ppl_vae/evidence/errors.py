@@ -75,7 +75,7 @@ def covariance_of_means(values: np.ndarray, weights: np.ndarray | None = None) -
         Journal of Econometrics 29 (HC2).
 
     Example:
-        >>> covariance_of_means(np.array([[0.0], [2.0]])).tolist()
+        >>> covariance_of_means(np.array([[0.0], [2.0]])).round(9).tolist()
         [[1.0]]
     """
     shares = normalised(weights, len(values))

@@ -13,6 +13,7 @@ from ppl_vae.programs.traces import Program
 from ppl_vae.runtime.checks import real_number, whole_number
 from ppl_vae.runtime.display import Shown
 from ppl_vae.runtime.progress import progress_bar
+from ppl_vae.runtime.text import percent
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,7 +64,7 @@ class Counterfactual(Shown):
         bad = (self.pareto_k > GOOD_K).mean()
         return (
             f"Counterfactual({num_rows} rows, {num_samples} draws each, k-hat > {GOOD_K} for "
-            f"{bad:.0%} of the rows)"
+            f"{percent(bad)} of the rows)"
         )
 
     def _without_categories(self, values: np.ndarray) -> np.ndarray:

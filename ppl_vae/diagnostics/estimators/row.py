@@ -8,6 +8,7 @@ import numpy as np
 from ppl_vae.diagnostics.estimators.noise import GradientNoise
 from ppl_vae.evidence.pareto import GOOD_K
 from ppl_vae.runtime.display import Shown
+from ppl_vae.runtime.text import percent
 
 __all__ = ["GROUPS", "MEASURES", "EstimatorRow", "Reference", "with_error"]
 
@@ -55,7 +56,7 @@ class Reference(Shown):
         if np.isnan(self.share_bad_k):
             return f"{said}; too few for a k-hat, so the reliability of log p(x) is unknown"
         if self.share_bad_k > 0:
-            rows = f"{self.share_bad_k:.0%} of the rows"
+            rows = f"{percent(self.share_bad_k)} of the rows"
             return f"{said}; k-hat > {GOOD_K} for {rows}: log p(x) is a lower bound"
         return said
 

@@ -187,7 +187,10 @@ class Reduction:
 
 def without(evidence: Evidence, rows: np.ndarray) -> Evidence:
     """The evidence with NaN for some rows, whose weights have no mean, (N,)."""
-    names = ("log_evidence", "mc_se", "ess", "pareto_k", "elbo", "smoothed", "skewness", "spread")
+    names = (
+        *("log_evidence", "mc_se", "ess", "pareto_k", "elbo", "smoothed"),
+        *("skewness", "spread", "asymmetry"),
+    )
     known: dict[str, Any] = {name: getattr(evidence, name) for name in names}
     known = {name: np.where(rows, np.nan, values) for name, values in known.items()}
     return replace(evidence, **known) if rows.any() else evidence

@@ -22,6 +22,7 @@ from ppl_vae.report.attempts import NotApplicable, Undecided
 from ppl_vae.report.diagnosis import Diagnosis, Findings
 from ppl_vae.report.elements import Panel, Table, draw, sentence
 from ppl_vae.report.rules import Measured, Rule
+from ppl_vae.runtime.text import percent
 
 NUM_PREDICTED = 100  # draws of z per row for a marginal PIT
 NUM_CONDITIONED = 300  # for a conditional PIT: weights reduce their effective number
@@ -110,8 +111,8 @@ def trusted(pit: PIT) -> PIT:
     share = pit.summary().share_bad_k
     if share > MOST_BAD_K:
         raise Undecided(
-            f"k-hat > 0.7 for {share:.0%} of the weights, so the predictions of hidden entries are "
-            "rough"
+            f"k-hat > 0.7 for {percent(share)} of the weights, so the predictions of hidden "
+            "entries are rough"
         )
     return pit
 

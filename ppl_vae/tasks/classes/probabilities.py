@@ -23,6 +23,7 @@ from ppl_vae.programs.sites import sample_sites
 from ppl_vae.programs.traces import LogTerms, Program, drawing, log_terms, particles_of
 from ppl_vae.runtime.checks import echoed, whole_number
 from ppl_vae.runtime.display import Shown
+from ppl_vae.runtime.text import percent
 from ppl_vae.tasks.classes.calibration import ClassCalibration, calibration_of
 
 __all__ = ["ClassProbabilities", "class_probabilities"]
@@ -63,7 +64,7 @@ class ClassProbabilities(Shown):
 
     def __repr__(self) -> str:
         rows, classes = self.probabilities.shape
-        known = "not judged" if self.is_estimate is None else f"{self.is_estimate.mean():.0%}"
+        known = "not judged" if self.is_estimate is None else percent(self.is_estimate.mean())
         return f"ClassProbabilities({rows:,} rows, {classes} classes; reliable rows: {known})"
 
     def predict(self) -> np.ndarray:

@@ -21,7 +21,7 @@ from ppl_vae.runtime.checks import from_keywords, warn_caller, whole_fields
 from ppl_vae.runtime.display import Shown
 from ppl_vae.runtime.progress import progress_bar
 from ppl_vae.runtime.seeding import derived_seed
-from ppl_vae.runtime.text import counted
+from ppl_vae.runtime.text import counted, percent
 from ppl_vae.tasks.contrasts.design import Design
 from ppl_vae.tasks.contrasts.differences import GroupDifferences
 from ppl_vae.tasks.contrasts.permutations import permutation_test
@@ -104,7 +104,7 @@ class Contrast(Shown):
         bad = (self.pareto_k > GOOD_K).mean()
         return (
             f"Contrast({self.design}: {self.latents.verdict}, {self.features.verdict}; k-hat > "
-            f"{GOOD_K} for {bad:.0%} of the rows)"
+            f"{GOOD_K} for {percent(bad)} of the rows)"
         )
 
 

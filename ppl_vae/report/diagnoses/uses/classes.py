@@ -14,7 +14,7 @@ from ppl_vae.families.priors import GaussianMixture
 from ppl_vae.report.attempts import NotApplicable
 from ppl_vae.report.diagnosis import Diagnosis, Findings
 from ppl_vae.report.elements import SIZE, Panel, Picture, Table, draw
-from ppl_vae.runtime.text import counted
+from ppl_vae.runtime.text import counted, percent
 from ppl_vae.semi_supervised import SemiSupervisedModel
 from ppl_vae.tasks.classes import ClassCalibration, ClassProbabilities, class_probabilities
 
@@ -63,7 +63,8 @@ def _panel(found: Findings) -> Panel | None:
     share = np.mean(probabilities.is_estimate)
     says = [
         f"p(y | x) of {probabilities.probabilities.shape[1]} classes for "
-        f"{counted(len(probabilities), 'row')}; its weights are reliable for {share:.0%} of them."
+        f"{counted(len(probabilities), 'row')}; its weights are reliable for {percent(share)} of "
+        "them."
     ]
     pictures = draw(
         lambda ax: _sureness(probabilities, ax),
