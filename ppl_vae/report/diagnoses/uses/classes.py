@@ -63,8 +63,7 @@ def _panel(found: Findings) -> Panel | None:
     share = np.mean(probabilities.is_estimate)
     says = [
         f"p(y | x) of {probabilities.probabilities.shape[1]} classes for "
-        f"{counted(len(probabilities), 'row')}; its weights are reliable for {percent(share)} of "
-        "them."
+        f"{counted(len(probabilities), 'row')}; weights are reliable for {percent(share)} of them."
     ]
     pictures = draw(
         lambda ax: _sureness(probabilities, ax),
