@@ -1,6 +1,5 @@
 """What the C library does with the memory of freed tensors, in processes of the command line."""
 
-import ctypes
 import os
 import sys
 from contextlib import suppress
@@ -19,6 +18,8 @@ def keep_freed_memory() -> None:
     """
     if sys.platform != "linux" or "MALLOC_TRIM_THRESHOLD_" in os.environ:
         return
+    import ctypes  # which --help does without
+
     with suppress(OSError, AttributeError):  # another C library
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(M_TRIM_THRESHOLD, KEPT)

@@ -126,7 +126,7 @@ def log_evidence(
     if isinstance(method, ImportanceSampling):
         method = method.compiled_for(proposal, num_data)
     title = progress if isinstance(progress, str) else "log p(x)"
-    spread = spread_of(inference.block(slice(ROWS_FOR_SPREAD)).args[0])
+    spread = _spread(inference, model)
     bar = progress_bar(num_data, title, done=done, progress=bool(progress) and is_main())
     with (
         own_parameters(model, guide),
@@ -252,12 +252,19 @@ def _warn_of_undefined(inference: Inference, evidence: Evidence) -> None:
     )
 
 
+def _spread(inference: Inference, model: Program) -> Tensor | None:
+    """The spread of the first rows, by which rounding is looked for; None for counts."""
+    if measure_of(model).startswith("counting"):
+        return None
+    return spread_of(inference.block(slice(ROWS_FOR_SPREAD)).args[0])
+
+
 def _resolved(
     evidence: Evidence,
     method: Method,
     programs: tuple[Program, Program],
     args: tuple[Tensor, ...],
-    spread: Tensor,
+    spread: Tensor | None,
 ) -> Evidence:
     """The evidence without errors for rows whose draws, or whose x, the float type rounds.
 
@@ -265,7 +272,7 @@ def _resolved(
     """
     model, guide = programs
     rows = np.zeros(len(evidence), dtype=bool)
-    if not measure_of(model).startswith("counting"):
+    if spread is not None:
         rows = rounded_rows(model, guide, args, spread).numpy()
     if isinstance(method, ImportanceSampling) and not isinstance(guide, Guide):
         rows = rows | unresolved_rows(guide, *args).numpy()

@@ -142,9 +142,9 @@ class Evidence(Shown):
         of a latent outside the data plate. A row's own skewness would select the rows that missed
         their tail. A row whose own k-hat is above 0.7 is never an estimate; if a third of similar
         rows are such, none of them is. If a row is not an estimate, log_evidence is a lower bound
-        in expectation; an upper bound is never an estimate. Only the
-        draws are judged: a mode that none of them reaches is missed, and the standard error does
-        not include it. docs/believability.md has the measured coverage. With fewer than 30
+        in expectation; an upper bound is never an estimate. Only the draws are judged: a mode that
+        none of them reaches is missed, and the standard error does not include it.
+        docs/believability.md has the measured coverage. With fewer than 30
         particles no row is an estimate. Evidence that was never judged (from a file of an earlier
         version) is judged row by row: k-hat must be below 0.5 at 90 % confidence.
         """

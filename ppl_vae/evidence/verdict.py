@@ -60,9 +60,11 @@ def judge(
         [True, False, False, False]
     """
     known = (skewness != 0) & np.isfinite(skewness)
-    sides = [known] if asymmetry is None else [known & (asymmetry > 0), known & ~(asymmetry > 0)]
+    taken = [known]
+    if asymmetry is not None:
+        taken += [known & (asymmetry > 0), known & ~(asymmetry > 0)]
     believed = np.ones(len(skewness), dtype=bool)
-    for some in (known, *sides):
+    for some in taken:
         for alike in _groups(np.flatnonzero(some), spread):
             is_light = heavy is None or heavy[alike].mean() < MOST_HEAVY
             believed[alike] &= is_light and _is_small(np.square(skewness[alike]), shared=shared)

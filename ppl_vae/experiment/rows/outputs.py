@@ -69,7 +69,7 @@ def require_rows_of_table(rows: Any) -> None:
 
 
 def refuse_taken(table: "pd.DataFrame", results: Iterable[str]) -> None:
-    """Raise ConfigError if a table has a column of the name of a result, as one that is a result.
+    """Raise ConfigError if a table has a column of the name of a result, which it may itself be.
 
     Args:
         table: The table.
