@@ -40,6 +40,7 @@ MODULES = {
     "missingness": missingness,
 }
 LONGEST = 400  # characters of a message
+LONG = "x" * 10**5
 RESULTS = ("Summary", "Evidence", "Interval", "Gaps", "BDMC", "Chains")  # of calls, not their input
 
 
@@ -312,6 +313,13 @@ def wrong_calls():
         "fit(meta)": lambda: pv.fit(
             model, guide, X, training=dataclasses.replace(training, device="meta")
         ),
+        "fit(long training)": lambda: pv.fit(model, guide, X, training=LONG),
+        "fit(long optimizer)": lambda: pv.fit(
+            model, guide, X, training=dataclasses.replace(training, optimizer=lambda _: LONG)
+        ),
+        "exact(long measure)": lambda: pv.Evidence.exact(X[:, 0], X, measure=LONG),
+        "compare_estimators(long)": lambda: pv.diagnostics.compare_estimators(model, guide, X, LONG),
+        "Columns(long)": lambda: likelihoods.Columns(LONG),
         "Training(checkpoint)": lambda: pv.Training(checkpoint=""),
         "log_evidence(half)": lambda: pv.log_evidence(
             copy.deepcopy(model).bfloat16(), copy.deepcopy(guide).bfloat16(), X, **few

@@ -26,6 +26,7 @@ from ppl_vae.programs.traces import Program
 from ppl_vae.runtime.checks import one_of, real_number, warn_caller, whole_number
 from ppl_vae.runtime.memory import require_memory
 from ppl_vae.runtime.seeding import Stream, derived_seed
+from ppl_vae.runtime.text import echoed
 
 __all__ = ["ImportanceSampling", "SamplingOptions"]
 
@@ -118,7 +119,8 @@ class ImportanceSampling:
         is_mixture = isinstance(self.proposal, Defensive)
         if not is_mixture and self.proposal not in ("guide", "prior"):
             raise ValueError(
-                f'proposal is {self.proposal!r}; it must be "guide", "prior" or Defensive(...)'
+                f'proposal is {echoed(self.proposal)}; it must be "guide", "prior" or '
+                "Defensive(...)"
             )
         sizes = {"num_particles": 1, "bootstrap": 0}
         if self.chunk_size is not None:

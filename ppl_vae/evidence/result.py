@@ -24,7 +24,7 @@ from ppl_vae.evidence.summary import EvidenceSummary
 from ppl_vae.evidence.verdict import judge
 from ppl_vae.runtime.display import Shown
 from ppl_vae.runtime.sealed import read_arrays, write_arrays
-from ppl_vae.runtime.text import counted
+from ppl_vae.runtime.text import counted, echoed
 
 __all__ = ["Evidence", "EvidenceSummary"]
 
@@ -118,7 +118,7 @@ class Evidence(Shown):
     def __post_init__(self) -> None:
         if self.bound not in BIAS:
             kinds = ", ".join(map(repr, BIAS))
-            raise ValueError(f"bound is {self.bound!r}; it must be one of {kinds}")
+            raise ValueError(f"bound is {echoed(self.bound)}; it must be one of {kinds}")
 
     def __len__(self) -> int:
         return len(self.log_evidence)
@@ -197,8 +197,8 @@ class Evidence(Shown):
             )
         if not ("counting" in measure or "lebesgue" in measure):
             raise ValueError(
-                f"measure is {measure!r}; it must be 'counting' or 'lebesgue', or the measure of a "
-                "likelihood"
+                f"measure is {echoed(measure)}; it must be 'counting' or 'lebesgue', or the "
+                "measure of a likelihood"
             )
         zero, one = np.zeros(len(rows)), np.ones(len(rows))
         arrays = (values, zero, one, zero - np.inf, values, values, one.astype(int))

@@ -15,6 +15,7 @@ from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, Val
 from torch import Tensor, nn, optim
 
 from ppl_vae.runtime.checks import suggestion
+from ppl_vae.runtime.text import echoed
 
 __all__ = [
     "argument",
@@ -152,7 +153,9 @@ def complete(
     known = {name: p for name, p in parameters(constructor).items() if name not in FILLED}
     for word, value in table.items():
         if word not in known:
-            raise ValueError(f"{constructor.__name__} takes no {word!r}: {suggestion(word, known)}")
+            raise ValueError(
+                f"{constructor.__name__} takes no {echoed(word)}: {suggestion(word, known)}"
+            )
         argument(known[word], value, module)
     defaults = {name: _default(p) for name, p in known.items() if name not in filled}
     return {name: value for name, value in merged(defaults, table).items() if value is not None}
@@ -226,7 +229,7 @@ def _factory(module: str, value: Table | str) -> Any:
 def _families(name: str, value: Any, module: str) -> dict[str, Any]:
     """A class for each column, by its name."""
     if not isinstance(value, Mapping):
-        raise ValueError(f'{name} = {value!r}: write a table, as in {{income = "LogNormal"}}')
+        raise ValueError(f'{name} = {echoed(value)}: write a table, as in {{income = "LogNormal"}}')
     for family in value.values():
         table = as_table(family)
         constructor = named(module, table.pop("name", ""), nn.Module)
@@ -273,7 +276,7 @@ def as_table(value: Any) -> dict[str, Any]:
         {'name': 'VampPrior'}
     """
     if not isinstance(value, Mapping | str):
-        raise ValueError(f"{value!r} is neither a name nor a table with a name")
+        raise ValueError(f"{echoed(value)} is neither a name nor a table with a name")
     return {"name": value} if isinstance(value, str) else dict(value)
 
 
@@ -298,7 +301,7 @@ def _of_type(name: str, hint: Any, value: Any) -> Any:
         switches = [*_words(hint), True, False]
         if not any(type(value) is type(each) and value == each for each in switches):
             words = ", ".join(map(json.dumps, switches))
-            raise ValueError(f"{name} = {value!r}: write one of {words}")
+            raise ValueError(f"{name} = {echoed(value)}: write one of {words}")
     try:
         adapter = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
     except PydanticSchemaGenerationError:  # pragma: no cover - a type that only Python can make
@@ -306,7 +309,7 @@ def _of_type(name: str, hint: Any, value: Any) -> Any:
     try:
         adapter.validate_python(value)
     except ValidationError as error:
-        raise ValueError(f"{name} = {value!r}: {error.errors()[0]['msg'].lower()}") from None
+        raise ValueError(f"{name} = {echoed(value)}: {error.errors()[0]['msg'].lower()}") from None
     return value
 
 

@@ -23,6 +23,7 @@ from ppl_vae.experiment.signatures import (
 )
 from ppl_vae.families.likelihoods import Columns, Likelihood
 from ppl_vae.runtime.checks import suggestion
+from ppl_vae.runtime.text import echoed
 from ppl_vae.training import Training
 
 
@@ -227,7 +228,9 @@ class EvaluationTable(Table):
         for word in table:
             if word not in cls.model_fields:
                 known = [*cls.model_fields, *MethodTable.known(table["method"])]
-                raise ValueError(f"with method {name} takes no {word!r}: {suggestion(word, known)}")
+                raise ValueError(
+                    f"with method {name} takes no {echoed(word)}: {suggestion(word, known)}"
+                )
         return table
 
     @classmethod

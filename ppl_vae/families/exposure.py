@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.runtime.checks import suggestion, whole_number
+from ppl_vae.runtime.text import echoed
 
 __all__ = ["Exposure"]
 
@@ -34,8 +35,8 @@ class Exposure:
             whole_number(column, "exposure", at_least=0)
         if not context_dim or (not isinstance(column, str) and column >= context_dim):
             raise ValueError(
-                f"exposure={column!r} is no column of context, of which there are {context_dim}: "
-                "context_dim= counts all of them, the exposure too"
+                f"exposure={echoed(column)} is no column of context, of which there are "
+                f"{context_dim}: context_dim= counts all of them, the exposure too"
             )
 
     def number(self, names: Sequence[str]) -> int:

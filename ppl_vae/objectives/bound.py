@@ -20,6 +20,7 @@ from ppl_vae.programs.traces import PLATE, LogTerms, Program, log_terms
 from ppl_vae.programs.validation import check_data
 from ppl_vae.runtime.checks import real_number, whole_number
 from ppl_vae.runtime.seeding import seeded
+from ppl_vae.runtime.text import echoed
 
 __all__ = ["Bound"]
 
@@ -83,7 +84,7 @@ class Bound(Target, ELBO, ABC):
         self.gradient = Reparameterized() if gradient is None else gradient
         if not isinstance(self.gradient, Gradient):
             raise TypeError(
-                f"{name}(gradient) is {gradient!r}; it must be an object, as in "
+                f"{name}(gradient) is {echoed(gradient)}; it must be an object, as in "
                 "gradient=objectives.VIMCO()"
             )
         self.gradient.check(self)

@@ -11,6 +11,7 @@ from ppl_vae.objectives.elbo import TraceELBO
 from ppl_vae.programs.global_latents import global_draw
 from ppl_vae.programs.particles import Program
 from ppl_vae.programs.traces import drawing, log_terms
+from ppl_vae.runtime.text import echoed
 
 __all__ = ["MCEM"]
 
@@ -48,7 +49,8 @@ class MCEM(TraceELBO):
         self.sampler = HMC(num_samples=1, num_warmup=20) if sampler is None else sampler
         if not isinstance(self.sampler, HMC):
             raise TypeError(
-                f"MCEM(sampler) is {sampler!r}; it must be an object, as in HMC(num_samples=1)"
+                f"MCEM(sampler) is {echoed(sampler)}; it must be an object, as in "
+                "HMC(num_samples=1)"
             )
         super().__init__(num_particles)
 

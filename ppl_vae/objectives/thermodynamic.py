@@ -10,6 +10,7 @@ from torch import Tensor
 from ppl_vae.objectives.bound import Bound
 from ppl_vae.objectives.gradients.pathwise import Coefficients, Gradient
 from ppl_vae.objectives.target import Target, both, log_mean_exp_of_others
+from ppl_vae.runtime.text import echoed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -106,8 +107,8 @@ def _points(partition: Any) -> tuple[float, ...]:
         points = (0.0, *map(float, partition), 1.0)
     except (TypeError, ValueError):
         raise ValueError(
-            f"ThermodynamicELBO(partition) is {partition!r}; it must be a sequence of numbers, as "
-            "in (0.1, 0.5)"
+            f"ThermodynamicELBO(partition) is {echoed(partition)}; it must be a sequence of "
+            "numbers, as in (0.1, 0.5)"
         ) from None
     if not all(left < right for left, right in pairwise(points)):
         raise ValueError(

@@ -347,7 +347,7 @@ def from_keywords[T: DataclassInstance](kind: type[T], options: Mapping[str, Any
     known = [each.name for each in fields(kind)]
     for option in options:
         if option not in known:
-            raise TypeError(f"{name} has no argument {option!r}: {suggestion(option, known)}")
+            raise TypeError(f"{name} has no argument {echoed(option)}: {suggestion(option, known)}")
     return kind(**options)
 
 

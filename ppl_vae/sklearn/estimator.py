@@ -27,6 +27,7 @@ from ppl_vae.recipes import (
 )
 from ppl_vae.runtime.checks import suggestion, whole_number
 from ppl_vae.runtime.seeding import seeded
+from ppl_vae.runtime.text import echoed
 from ppl_vae.sklearn.density import Density
 from ppl_vae.sklearn.rows import new_rows
 from ppl_vae.training import Training, fit
@@ -151,7 +152,8 @@ def _found(given: Any, name: str, room: Any, context_dim: int = 0) -> Any:
         return _by_name(given, name, room, context_dim)
     if not (given is None or isinstance(given, nn.Module) or callable(given)):
         raise TypeError(
-            f"{name} is {given!r}: give a name, a module, or a function that makes one of its size"
+            f"{name} is {echoed(given)}: give a name, a module, or a function that makes one of "
+            "its size"
         )
     return copy.deepcopy(given)
 
@@ -165,7 +167,8 @@ def _by_name(given: str, name: str, room: Any, context_dim: int) -> Any:
     if given not in needs:
         allowed = [each for each, more in needs.items() if not more]
         raise ValueError(
-            f"{name} is {given!r}, which the library does not have: {suggestion(given, allowed)}"
+            f"{name} is {echoed(given)}, which the library does not have: "
+            f"{suggestion(given, allowed)}"
         )
     if not needs[given]:
         return getattr(room, given)
@@ -179,7 +182,7 @@ def _by_name(given: str, name: str, room: Any, context_dim: int) -> Any:
         remedy = "these estimators have none: use pv.Model and pv.fit"
     else:
         remedy = f"give a function, as in lambda size: {where}(size, {needs[given][-1]}=...)"
-    raise ValueError(f"{name} is {given!r}, which also needs {more}: {remedy}")
+    raise ValueError(f"{name} is {echoed(given)}, which also needs {more}: {remedy}")
 
 
 def _refuse_shared(name: str, part: str) -> NoReturn:

@@ -15,6 +15,7 @@ from ppl_vae.programs.traces import Program
 from ppl_vae.runtime.distributed import is_main
 from ppl_vae.runtime.locks import alone_with
 from ppl_vae.runtime.seeding import one_at_a_time
+from ppl_vae.runtime.text import echoed
 from ppl_vae.training.loop import Run
 from ppl_vae.training.record import (
     AfterEpoch,
@@ -101,7 +102,7 @@ def fit(
     objective = MeanFieldELBO() if objective is None else objective
     if not isinstance(training, Training):
         raise TypeError(
-            f"training is {training!r}; it must be an object, as in Training(num_epochs=10)"
+            f"training is {echoed(training)}; it must be an object, as in Training(num_epochs=10)"
         )
     require_programs(model, guide)
     _require_trainable(model=model, guide=guide)

@@ -234,9 +234,8 @@ class RecordedStep(Step):
             with self._precision(args):
                 loss = objective.differentiable_loss(self.model, self.guide, *args)
             gradients = torch.autograd.grad(loss, values, allow_unused=True)
-        # In the order of the parameter's own storage, in which a fused optimiser reads both.
         laid_out = [
-            None if g is None else torch.empty_like(value).copy_(g / self.batch_size)
+            None if g is None else laid_out_as(g / self.batch_size, value)
             for g, value in zip(gradients, values, strict=True)
         ]
         return [loss.detach(), *laid_out]
@@ -313,6 +312,13 @@ def unrecordable(
     if any(id(each) not in held for each in parameters):
         return "a parameter of pyro.param is in Pyro's store, and in no module"
     return None
+
+
+def laid_out_as(gradient: Tensor, value: Tensor) -> Tensor:
+    """In the order of the parameter's own storage, in which a fused optimiser reads both."""
+    if gradient.stride() == value.stride():
+        return gradient
+    return torch.empty_like(value).copy_(gradient)
 
 
 def batch_gradient(step: Step, args: Arguments, kl_weight: float, num_parts: int) -> float:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from ppl_vae.runtime.seeding import seeded
+from ppl_vae.runtime.text import echoed
 from ppl_vae.training.settings import Training
 
 logger = logging.getLogger(__name__)
@@ -146,7 +147,7 @@ def _optimizer(training: Training, trained: dict[str, Tensor]) -> torch.optim.Op
     optimizer = training.optimizer(parameters)
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise TypeError(
-            f"Training(optimizer) gave {optimizer!r}; it must give a torch.optim.Optimizer"
+            f"Training(optimizer) gave {echoed(optimizer)}; it must give a torch.optim.Optimizer"
         )
     has_rates = all("lr" in group for group in optimizer.param_groups)
     if training.learning_rate is not None and not has_rates:
@@ -170,7 +171,8 @@ def _scheduler(
         ) from error
     if not isinstance(scheduler, LRScheduler | ReduceLROnPlateau):
         raise TypeError(
-            f"Training(scheduler) gave {scheduler!r}; it must give one of torch.optim.lr_scheduler"
+            f"Training(scheduler) gave {echoed(scheduler)}; it must give one of "
+            "torch.optim.lr_scheduler"
         )
     if scheduler.optimizer is not optimizer:
         raise ValueError(

@@ -26,7 +26,7 @@ from ppl_vae.errors import DamagedFileError, DataError, PplVaeError
 from ppl_vae.runtime.checks import one_line, suggestion
 from ppl_vae.runtime.files import require_file
 from ppl_vae.runtime.memory import require_memory
-from ppl_vae.runtime.text import counted
+from ppl_vae.runtime.text import counted, echoed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -338,8 +338,8 @@ def _ordered(column: "pd.Series", levels: tuple[str, ...], path: str | Path) -> 
     if unknown.any():
         row = int(np.flatnonzero(unknown)[0])
         raise ValueError(
-            f"{path}: column {column.name!r} is {names.iloc[row]!r} at row {row}, which is none of "
-            f"its levels {listed(levels)}: list all of them in ordered"
+            f"{path}: column {column.name!r} is {echoed(names.iloc[row])} at row {row}, which is "
+            f"none of its levels {listed(levels)}: list all of them in ordered"
         )
     return names.astype(pd.CategoricalDtype(list(levels), ordered=True))
 
@@ -361,7 +361,8 @@ def _splits(column: "pd.Series", path: str | Path) -> dict[str, np.ndarray]:
         row = int(np.flatnonzero(~known)[0])
         found = str(column.iloc[row])
         raise ValueError(
-            f"{path}: column {column.name!r} is {found!r} at row {row}: write train, valid or test"
+            f"{path}: column {column.name!r} is {echoed(found)} at row {row}: write train, valid "
+            "or test"
         )
     rows_of = {part: np.flatnonzero(column == part) for part in PARTS}
     return {part: rows for part, rows in rows_of.items() if rows.size}

@@ -20,6 +20,7 @@ from ppl_vae.data.tables.source import Source
 from ppl_vae.data.tables.text_files import Missing
 from ppl_vae.data.validation import as_array, same_index
 from ppl_vae.errors import InFileError
+from ppl_vae.runtime.text import echoed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -247,8 +248,8 @@ class Tabular:
         if as_array(context).ndim == 0:
             first = self._covariates.layout.names[0]
             raise ValueError(
-                f"context is {context!r}: give values by column, as in {{{first!r}: ...}}, or all "
-                f"covariates, {tuple(self.context.shape)}"
+                f"context is {echoed(context)}: give values by column, as in {{{first!r}: ...}}, "
+                f"or all covariates, {tuple(self.context.shape)}"
             )
         inputs, _ = read_covariates(context, self.x, {})
         if inputs.shape != self.context.shape:

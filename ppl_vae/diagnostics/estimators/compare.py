@@ -145,7 +145,8 @@ def _named(objectives: Sequence[ELBO] | Mapping[str, ELBO]) -> dict[str, ELBO]:
     """The objectives by name; an objective without a name has its repr."""
     if isinstance(objectives, str) or not isinstance(objectives, Iterable):
         raise TypeError(
-            f"objectives is {objectives!r}; it must be a list or a dict, as in [objectives.IWAE(5)]"
+            f"objectives is {echoed(objectives)}; it must be a list or a dict, as in "
+            "[objectives.IWAE(5)]"
         )
     found: dict[str, ELBO] = {}
     if isinstance(objectives, Mapping):

@@ -13,6 +13,7 @@ from ppl_vae.diagnostics.models.stacking import stacking
 from ppl_vae.diagnostics.models.table import ModelComparison
 from ppl_vae.diagnostics.models.trained_model import TrainedModel, variance_of_mean
 from ppl_vae.evidence import Evidence, EvidenceInterval
+from ppl_vae.runtime.text import echoed
 
 __all__ = ["compare_models"]
 
@@ -77,7 +78,8 @@ def compare_models(
     baseline = models[0] if reference is None else named.get(reference)
     if baseline is None:
         raise ValueError(
-            f"there is no model {reference!r} to compare with: name one of {', '.join(evidence)}"
+            f"there is no model {echoed(reference)} to compare with: name one of "
+            f"{', '.join(evidence)}"
         )
     shares = stacking(trained)
     differences = [Difference(model, baseline) for model in models]

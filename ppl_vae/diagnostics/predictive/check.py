@@ -30,7 +30,7 @@ from ppl_vae.programs.traces import Program
 from ppl_vae.runtime.checks import whole_number
 from ppl_vae.runtime.display import Shown
 from ppl_vae.runtime.progress import progress_bar
-from ppl_vae.runtime.text import counted, table
+from ppl_vae.runtime.text import counted, echoed, table
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -299,7 +299,7 @@ def predictive_check(
     is_mapping = isinstance(statistics, Mapping) and len(statistics) > 0
     if not is_mapping or not all(map(callable, statistics.values())):
         raise ValueError(
-            f"statistics is {statistics!r}; give functions of x by name, as in "
+            f"statistics is {echoed(statistics)}; give functions of x by name, as in "
             "{'mean': np.nanmean}"
         )
     check_observed(model, rows)

@@ -12,6 +12,7 @@ from ppl_vae.experiment.config import ConfigError
 from ppl_vae.experiment.rows.outputs import require_table, write_frame
 from ppl_vae.experiment.saved.trained import TrainedRun
 from ppl_vae.runtime.checks import real_number, suggestion, warn_caller
+from ppl_vae.runtime.text import echoed
 from ppl_vae.tasks.anomaly import AnomalyPValues, anomaly_pvalues
 from ppl_vae.tasks.anomaly.split_conformal import SCORES
 
@@ -105,7 +106,7 @@ def file_anomalies(
     """
     real_number(level, "level", above=0, below=1)
     if score not in SCORES:
-        raise ConfigError(f"score is {score!r}: {suggestion(score, SCORES)}")
+        raise ConfigError(f"score is {echoed(score)}: {suggestion(score, SCORES)}")
     kind: Any = SCORES[score]
     given: dict[str, Any] = {name: each for name, each in settings.items() if each is not None}
     if not refine:

@@ -20,6 +20,7 @@ from ppl_vae.data.tables.schema import Schema
 from ppl_vae.experiment.config import ConfigError, blamed
 from ppl_vae.experiment.tables import DataTable
 from ppl_vae.runtime.checks import one_line
+from ppl_vae.runtime.text import echoed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -216,7 +217,7 @@ def _named(table: DataTable) -> Dataset:
                 f"{table.name!r} has none: leave {word} out"
             )
     if is_named and table.test is not None:
-        raise ValueError(f"test = {table.test!r}: {table.name!r} has its own test rows")
+        raise ValueError(f"test = {echoed(table.test)}: {table.name!r} has its own test rows")
     if is_named or not (table.label or table.context or table.test is not None):
         return load(
             table.name,

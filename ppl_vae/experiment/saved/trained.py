@@ -10,6 +10,7 @@ from ppl_vae.experiment.config import ConfigError
 from ppl_vae.experiment.rows.sources import new_rows
 from ppl_vae.experiment.tables import EvaluationTable
 from ppl_vae.programs.traces import Program
+from ppl_vae.runtime.text import echoed
 
 __all__ = ["TrainedRun"]
 
@@ -115,7 +116,9 @@ class TrainedRun:
         data = self.rows
         if split not in data.splits and not (split == "train" and not data.splits):
             splits = ", ".join(data.splits) or "no splits"
-            raise ConfigError(f"[evaluation] split = {split!r}, but {data.name!r} has {splits}")
+            raise ConfigError(
+                f"[evaluation] split = {echoed(split)}, but {data.name!r} has {splits}"
+            )
         part: Dataset = getattr(data, split)
         return part
 

@@ -11,6 +11,7 @@ from typing import Any
 from ppl_vae.experiment.config import Config, ConfigError, read_config, read_toml, table_changes
 from ppl_vae.experiment.folder import Folder
 from ppl_vae.runtime.checks import suggestion
+from ppl_vae.runtime.text import echoed
 
 __all__ = ["Cell", "Study", "read_study"]
 
@@ -158,7 +159,7 @@ def _lists(grid: Any) -> dict[str, list[Any]]:
     found = dict(_flat(grid))
     for key, values in found.items():
         if not isinstance(values, list) or not values:
-            raise ConfigError(f"[grid] {key} = {values!r}: give {HINT}")
+            raise ConfigError(f"[grid] {key} = {echoed(values)}: give {HINT}")
         if "." not in key and key not in Config.model_fields:
             known = [*Config.model_fields, SEED]
             raise ConfigError(

@@ -13,6 +13,7 @@ from ppl_vae.families.densities import Columnwise
 from ppl_vae.families.densities.columnwise import ColumnwiseSupport
 from ppl_vae.families.likelihoods.choice import Choice, choose
 from ppl_vae.families.likelihoods.likelihood import Likelihood
+from ppl_vae.runtime.text import echoed
 
 __all__ = ["Columns"]
 
@@ -56,7 +57,7 @@ class Columns(Likelihood):
     def __init__(self, families: Mapping[str, Choice]) -> None:
         if not isinstance(families, Mapping):
             raise TypeError(
-                f"families is {families!r}: give a likelihood for each column by name, as in "
+                f"families is {echoed(families)}: give a likelihood for each column by name, as in "
                 "{'age': likelihoods.StudentT}"
             )
         super().__init__(len(families))

@@ -12,6 +12,7 @@ from ppl_vae.families.densities.ordered import OrderedCategorical
 from ppl_vae.families.entries import blocks_of
 from ppl_vae.families.missingness.mechanism import Missingness
 from ppl_vae.families.units import Encoding
+from ppl_vae.runtime.text import echoed
 
 __all__ = ["SelfMasking"]
 
@@ -82,8 +83,8 @@ class SelfMasking(Missingness):
         for each in signs:
             if each not in MEANINGS:
                 raise ValueError(
-                    f"SelfMasking(sign) is {each!r}; it must be 1 where high values go missing, "
-                    "-1 where low values do, 0 for a constant rate, or None"
+                    f"SelfMasking(sign) is {echoed(each)}; it must be 1 where high values go "
+                    "missing, -1 where low values do, 0 for a constant rate, or None"
                 )
         self.given = dict(sign) if isinstance(sign, Mapping) else sign
 
@@ -153,7 +154,7 @@ class SelfMasking(Missingness):
         for column in self.given:
             if column not in places:
                 raise ValueError(
-                    f"SelfMasking: there is no column {column!r}; the columns are "
+                    f"SelfMasking: there is no column {echoed(column)}; the columns are "
                     f"{', '.join(self.names)}"
                 )
         return {places[column]: sign for column, sign in self.given.items()}

@@ -167,8 +167,8 @@ def _spread_over(points: Tensor, count: int) -> Tensor:
     if len(distinct) <= count:
         return distinct.repeat(count // len(distinct) + 1, 1)[:count]
     if distinct.shape[1] == 1:
-        levels = torch.linspace(0, 1, count, dtype=distinct.dtype, device=distinct.device)
-        return distinct.quantile(levels, dim=0)
+        places = torch.linspace(0, len(distinct) - 1, count, dtype=torch.float64)
+        return distinct[places.round().long()]
     from sklearn.cluster import KMeans
 
     centres = KMeans(count, n_init=1, random_state=0).fit(distinct.cpu().numpy()).cluster_centers_

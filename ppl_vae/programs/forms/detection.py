@@ -308,7 +308,7 @@ def _plates(
     in_model = PLATE if is_known(model) else given or _shared_plate(joint, len(rows[0]))
     if given is not None and given not in _names(joint):
         found = ", ".join(map(repr, _names(joint))) or "none"
-        raise PlateError(f"data_plate={given!r} is no plate of the model: found {found}")
+        raise PlateError(f"data_plate={echoed(given)} is no plate of the model: found {found}")
     in_guide = in_model
     names = _names(drawn)
     if names and in_model not in names:

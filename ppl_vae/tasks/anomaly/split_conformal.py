@@ -12,6 +12,7 @@ from ppl_vae.families.shared import shared_latents
 from ppl_vae.programs.inference import Inference, treat_alike
 from ppl_vae.programs.traces import Program
 from ppl_vae.runtime.checks import suggestion, warn_caller
+from ppl_vae.runtime.text import echoed
 from ppl_vae.tasks.anomaly.p_values import AnomalyPValues
 from ppl_vae.tasks.anomaly.scores import (
     LikelihoodRegret,
@@ -150,7 +151,7 @@ def _score(score: Any) -> Score:
         return score
     if callable(score) and not isinstance(score, type):
         return Custom(score)
-    raise ValueError(f"score is {score!r}: {suggestion(str(score), SCORES)}")
+    raise ValueError(f"score is {echoed(score)}: {suggestion(str(score), SCORES)}")
 
 
 def _refuse_shared_latents(score: Score, model: Program) -> None:

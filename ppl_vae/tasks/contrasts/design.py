@@ -9,7 +9,7 @@ from ppl_vae.data.tables.levels import refuse_alike
 from ppl_vae.errors import ArgumentError
 from ppl_vae.runtime.checks import suggestion, warn_caller
 from ppl_vae.runtime.display import Shown
-from ppl_vae.runtime.text import counted
+from ppl_vae.runtime.text import counted, echoed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -152,7 +152,9 @@ def _two_groups(groups: Any, num_rows: int, reference: Any) -> tuple[np.ndarray,
             "keep the rows of two groups, or tell one group from all others (labels == 1)"
         )
     if reference is not None and str(reference) not in names:
-        raise ArgumentError(f"reference is {reference!r}: {suggestion(str(reference), names)}")
+        raise ArgumentError(
+            f"reference is {echoed(reference)}: {suggestion(str(reference), names)}"
+        )
     if reference is not None and str(reference) == names[1]:
         return codes == 0, (names[1], names[0])
     return codes == 1, (names[0], names[1])
@@ -167,7 +169,7 @@ def _table(values: Any, name: str, num_rows: int) -> "pd.DataFrame":
     try:
         frame = pd.DataFrame(values)
     except (TypeError, ValueError) as error:
-        raise ArgumentError(f"{name} is {values!r}: give one label for each row") from error
+        raise ArgumentError(f"{name} is {echoed(values)}: give one label for each row") from error
     if len(frame) != num_rows:
         raise ArgumentError(
             f"{name} has {len(frame)} labels for {num_rows} rows: give one for each row"

@@ -19,6 +19,7 @@ from ppl_vae.programs.traces import Program
 from ppl_vae.refinement import GradientRefinement, refine
 from ppl_vae.runtime.checks import from_keywords, real_number
 from ppl_vae.runtime.seeding import seeded
+from ppl_vae.runtime.text import echoed
 from ppl_vae.tasks.denoising.noise import Noise
 from ppl_vae.tasks.denoising.noisy_model import NoisyModel
 from ppl_vae.tasks.denoising.start import BetterStart
@@ -210,8 +211,8 @@ def _by_place(noise: Any, rows: Dataset) -> Noise | dict[int, Noise]:
         return _a_noise(noise, "noise")
     if not noise or not rows.feature_names:
         raise ArgumentError(
-            f"noise is {noise!r}: name one or more of the columns of a table, or give one noise "
-            "for all entries"
+            f"noise is {echoed(noise)}: name one or more of the columns of a table, or give one "
+            "noise for all entries"
         )
     places = rows.places_of(list(map(str, noise)))
     each = [_a_noise(value, f"noise[{name!r}]") for name, value in noise.items()]
@@ -221,7 +222,9 @@ def _by_place(noise: Any, rows: Dataset) -> Noise | dict[int, Noise]:
 def _a_noise(value: Any, name: str) -> Noise:
     """The noise, if it is one."""
     if not isinstance(value, Noise):
-        raise ArgumentError(f"{name} is {value!r}; it must be a Noise, such as GaussianNoise(0.1)")
+        raise ArgumentError(
+            f"{name} is {echoed(value)}; it must be a Noise, such as GaussianNoise(0.1)"
+        )
     return value
 
 

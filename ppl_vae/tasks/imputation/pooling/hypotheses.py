@@ -9,6 +9,7 @@ import numpy as np
 from ppl_vae.data.tables.frames import is_frame
 from ppl_vae.data.validation import as_array, same_index
 from ppl_vae.runtime.checks import one_line, suggestion, whole_number
+from ppl_vae.runtime.text import echoed
 
 __all__ = ["PooledTest", "pool_chi_squares"]
 
@@ -156,7 +157,7 @@ def contrasts(hypotheses: Any, names: tuple[str, ...]) -> np.ndarray:
     if all(isinstance(each, str) for each in chosen) and not is_frame(hypotheses):
         for each in chosen:
             if each not in names:
-                raise ValueError(f"no estimate is called {each!r}; {suggestion(each, names)}")
+                raise ValueError(f"no estimate is called {echoed(each)}; {suggestion(each, names)}")
         return np.eye(len(names))[[names.index(each) for each in chosen]]
     same_index(names, by_term, "the terms of hypotheses", "the estimates")
     rows = np.atleast_2d(as_array(hypotheses, np.float64))
