@@ -106,6 +106,24 @@ def test_a_reference_of_ones_own():
         pv.compare_models({"a": exactly(a), "b": exactly(b)}, reference="d")
 
 
+@pytest.mark.parametrize("num_models", [3, 6])
+@pytest.mark.parametrize("num_rows", [40, 300])
+def test_a_difference_that_rests_on_one_row_widens_no_other_interval(num_models, num_rows):
+    """A row that one model misses by 1,000 nats decides that model's intervals alone."""
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(num_models, num_rows))
+    widths = []
+    for missed in (0.0, 1000.0):
+        rows[-1, 0] -= missed
+        models = {str(i): exactly(row) for i, row in enumerate(rows)}
+        comparison = pv.compare_models(models, reference="0")
+        width = dict(zip(comparison.names, np.ptp(comparison.interval, axis=1), strict=True))
+        widths.append(np.array([width[name] for name in models][1:]))
+    before, after = widths
+    np.testing.assert_allclose(after[:-1], before[:-1], rtol=0.06)
+    assert after[-1] > 100 * before[-1]
+
+
 def test_monte_carlo_error_is_that_of_other_particles(no_weights):
     """100 repeats with other particles: their sd is the error that one of them gives, within 4 of
     its own errors."""

@@ -318,7 +318,9 @@ def wrong_calls():
             model, guide, X, training=dataclasses.replace(training, optimizer=lambda _: LONG)
         ),
         "exact(long measure)": lambda: pv.Evidence.exact(X[:, 0], X, measure=LONG),
-        "compare_estimators(long)": lambda: pv.diagnostics.compare_estimators(model, guide, X, LONG),
+        "compare_estimators(long)": lambda: pv.diagnostics.compare_estimators(
+            model, guide, X, LONG
+        ),
         "Columns(long)": lambda: likelihoods.Columns(LONG),
         "Training(checkpoint)": lambda: pv.Training(checkpoint=""),
         "log_evidence(half)": lambda: pv.log_evidence(

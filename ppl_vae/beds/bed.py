@@ -61,11 +61,7 @@ class BedModel(PyroModule):
 
 @dataclass(frozen=True)
 class Distortion:
-    """A guide's distance from the exact posterior: sd times `scale`, mean moved by `shift` sds.
-
-    Raises:
-        ValueError: `scale` is not positive.
-    """
+    """A guide's distance from the exact posterior: sd times `scale`, mean moved by `shift` sds."""
 
     scale: float = 1.0
     shift: float = 0.0

@@ -125,6 +125,21 @@ def signal(snr: float, num_replicates: int, num_parameters: int) -> Case:
     return case
 
 
+def outlying(num_rows: int, num_models: int) -> Case:
+    """Equal models, and one that is worse by 1,000 nats in one row of a hundred."""
+
+    def case(rng: np.random.Generator) -> Outcome:
+        common = 5 * rng.normal(size=num_rows)
+        errors = rng.normal(size=(num_models, num_rows))
+        errors[-1] -= 1000 * (rng.random(num_rows) < 0.01)
+        truth = np.zeros(num_models)
+        truth[-1] = -10
+        models = [TrainedModel(str(i), (exact(common + each),)) for i, each in enumerate(errors)]
+        return table(models, truth)
+
+    return case
+
+
 EQUAL: dict[str, Case] = {
     **{
         f"2 equal models, {kind} differences, N={n}": rows(n, kind)
@@ -145,6 +160,10 @@ EQUAL: dict[str, Case] = {
     "10 equal models, a named reference, N=300": rows(300, "normal", 10, reference=0),
 }
 DIFFERENT: dict[str, Case] = {
+    **{
+        f"{m} equal models and one with outliers, N={n}": outlying(n, m + 1)
+        for m, n in ((3, 100), (9, 300))
+    },
     **{
         f"{m} models, one better by {d:g} sd, N={n}": rows(n, "normal", m, difference=d)
         for m, d, n in ((2, 0.2, 300), (2, 0.5, 50), (10, 0.2, 300), (10, 0.5, 300))

@@ -6,7 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ppl_vae.diagnostics.models.simultaneous import Parts
+from ppl_vae.diagnostics.models.simultaneous import Pair, Parts
 from ppl_vae.diagnostics.models.trained_model import TrainedModel, variance_of_mean
 from ppl_vae.evidence.errors import effective_rows, row_mean
 
@@ -47,12 +47,13 @@ class Difference:
         """Whether both were trained once or both several times; otherwise no error is known."""
         return len({each.trained_once for each in self.both}) < 2
 
-    def interval(self, reach: Callable[[Parts], float]) -> np.ndarray:
+    def interval(self, reach: Callable[[Pair, Parts], float]) -> np.ndarray:
         """Both ends, (2,), each proved by a pair of bounds; infinite if a bound is missing."""
         if not self.both:
             return np.zeros(2)
         if not self.matched:
             return np.full(2, np.nan)
+        pair = frozenset(each.name for each in self.both)
         ends = np.array([-np.inf, np.inf])
         bounds = (
             (self.model.lower, self.baseline.upper),
@@ -60,7 +61,7 @@ class Difference:
         )
         for i, (one, other) in enumerate(bounds):
             if np.isfinite(one).all() and np.isfinite(other).all():
-                distance = reach(self._parts(one, other))
+                distance = reach(pair, self._parts(one, other))
                 middle = row_mean(one.mean(0) - other.mean(0), self.model.weights)
                 ends[i] = middle + np.copysign(distance, ends[i])
         return ends

@@ -11,36 +11,40 @@ from ppl_vae.evidence.errors import covariance_of_means, effective_rows, normali
 
 ROUNDING = 1e-12  # relative
 LEVEL = 0.95
-NUM_RESAMPLES = 4000
+NUM_RESAMPLES = 4000  # of one pair, and MOST_FOLD times as many of several
+MOST_FOLD = 5
 NUM_DRAWS = 100_000  # of a sum of Student's t variables
 FEWEST_ROWS = 10  # below, resamples in which all rows are equal are too frequent
 MOST_ROWS = 2000  # beyond, skewness does not matter: its error falls as 1 / N
 LEAST_FREEDOM = 0.5  # of Student's t; with less, one row holds nearly all of the weight
 BLOCK = 1 << 22  # entries of an array at a time
 
+Pair = frozenset[str]  # names of two models
 Parts = list[tuple[float, float]]  # variances of a mean, each with its degrees of freedom
 
 
 class Reach:
     """Half-widths of intervals that all hold with probability 95 %.
 
-    For models that were trained once, they are a multiple of the standard error: the 95 % quantile
-    of the largest |t| of all pairs in resamples of the rows (symmetric bootstrap-t), which skewed
-    differences need. For models with several trainings, the largest |z| of the joint normal of the
-    differences gives the level of each interval, and Student's t with Satterthwaite's degrees of
-    freedom the multiple. With two trainings, whose spread has one degree of freedom, it is the
-    quantile of the sum of the t variables of both models (Behrens and Fisher).
+    For models that were trained once, each is a multiple of its standard error: a quantile of the
+    pair's own |t| in resamples of the rows (symmetric bootstrap-t), which skewed differences need.
+    All pairs take the quantile of the level at which none is exceeded in 95 % of the resamples, so
+    that a difference that rests on a few rows widens no other interval. For models with several
+    trainings, the largest |z| of the joint normal of the differences gives the level of each
+    interval, and Student's t with Satterthwaite's degrees of freedom the multiple. With two
+    trainings, whose spread has one degree of freedom, it is the quantile of the sum of the t
+    variables of both models (Behrens and Fisher).
 
     References:
-        Hall (1992), The bootstrap and Edgeworth expansion, section 3.6; Hothorn, Bretz and Westfall
-        (2008), Simultaneous inference in general parametric models, Biometrical Journal 50; Welch
-        (1947), Biometrika 34.
+        Hall (1992), The bootstrap and Edgeworth expansion, section 3.6; Beran (1988), Balanced
+        simultaneous confidence sets, JASA 83; Hothorn, Bretz and Westfall (2008), Simultaneous
+        inference in general parametric models, Biometrical Journal 50; Welch (1947), Biometrika 34.
     """
 
     def __init__(self, models: Sequence[TrainedModel], pairs: Sequence[tuple[int, int]]) -> None:
         rows = np.stack([model.mean for model in models], axis=1)
         weights = models[0].weights
-        self.multiple: float | None = None
+        self.multiples: dict[Pair, float] = {}
         self.level = LEVEL
         if not pairs:
             return
@@ -48,20 +52,21 @@ class Reach:
         shared = any(model.shared_variance for model in models)
         enough = effective_rows(weights, len(rows)) >= FEWEST_ROWS - ROUNDING
         if once and not shared and enough and len(rows) <= MOST_ROWS:
-            self.multiple = largest_t(rows, pairs, weights)
+            names = [frozenset({models[i].name, models[j].name}) for i, j in pairs]
+            self.multiples = dict(zip(names, balanced_t(rows, pairs, weights), strict=True))
         elif len(pairs) > 1:
             training = np.nan_to_num([model.training_variance for model in models])
             own = training + [model.shared_variance for model in models]
             covariance = covariance_of_means(rows, weights) + np.diag(own)
             self.level = 2 * ndtr(largest_z(covariance, pairs)) - 1
 
-    def __call__(self, parts: Parts) -> float:
-        """The half-width, in nats, for a difference with these parts of variance."""
+    def __call__(self, pair: Pair, parts: Parts) -> float:
+        """The half-width, in nats, for the difference of a pair with these parts of variance."""
         total = sum(variance for variance, _ in parts)
         if not total:
             return 0.0
-        if self.multiple is not None:
-            return self.multiple * total**0.5
+        if self.multiples:
+            return self.multiples[pair] * total**0.5
         least = min(freedom for _, freedom in parts)
         if least < LEAST_FREEDOM:
             return np.inf
@@ -79,27 +84,43 @@ def pairs_of(
     return [pair for pair in combinations(range(len(models)), 2) if chosen or at in pair]
 
 
-def largest_t(
+def balanced_t(
     rows: np.ndarray, pairs: Sequence[tuple[int, int]], weights: np.ndarray | None = None
-) -> float:
-    """95 % quantile of max |mean* - mean| / se* of the pairs, over resamples of the rows (N, M)."""
+) -> np.ndarray:
+    """Quantiles of each pair's |mean* - mean| / se* over resamples of the rows (N, M), all of the
+    level at which none is exceeded in 95 % of the resamples.
+    """
+    t_values = resampled_t(rows, pairs, weights)
+    varies = t_values.max(0) > 0  # equal differences are never wrong
+    if not varies.any():
+        return np.zeros(len(pairs))
+    ranks = t_values[:, varies].argsort(0).argsort(0)
+    place = int(np.quantile(ranks.max(1), LEVEL, method="higher"))
+    return np.sort(t_values, 0)[place]
+
+
+def resampled_t(
+    rows: np.ndarray, pairs: Sequence[tuple[int, int]], weights: np.ndarray | None = None
+) -> np.ndarray:
+    """|mean* - mean| / se* of each pair (P,) in resamples of the rows (N, M): (B, P)."""
     rng = np.random.default_rng(0)
     num_rows = len(rows)
     shares = normalised(weights, num_rows)
     noise = ROUNDING * np.abs(rows).max()
     first, second = np.array(pairs).T
-    largest = np.zeros(NUM_RESAMPLES)
+    # Many pairs need quantiles further out; more rows are less skewed.
+    num_resamples = NUM_RESAMPLES * max(1, min(len(pairs), MOST_FOLD, MOST_ROWS // num_rows))
+    found = np.zeros((num_resamples, len(pairs)), dtype=np.float32)
     width = max(1, BLOCK // num_rows)
-    for start in range(0, NUM_RESAMPLES, width):
-        block = largest[start : start + width]
+    for start in range(0, num_resamples, width):
+        block = found[start : start + width]
         counts = rng.multinomial(num_rows, np.full(num_rows, 1 / num_rows), len(block))
         for i in range(0, len(first), width):
             differences = rows[:, first[i : i + width]] - rows[:, second[i : i + width]]
             centred = differences - shares @ differences
             centred[np.abs(centred) <= noise] = 0.0  # equal differences have no spread
-            t_values = _studentised(counts, centred, shares)
-            np.maximum(block, t_values.max(1), out=block)
-    return float(np.quantile(largest, LEVEL))
+            block[:, i : i + width] = _studentised(counts, centred, shares)
+    return found
 
 
 def _studentised(counts: np.ndarray, centred: np.ndarray, shares: np.ndarray) -> np.ndarray:
