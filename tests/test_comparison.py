@@ -106,6 +106,28 @@ def test_a_reference_of_ones_own():
         pv.compare_models({"a": exactly(a), "b": exactly(b)}, reference="d")
 
 
+@pytest.mark.parametrize("num_rows", [300, 3_000, 30_000])
+@pytest.mark.parametrize("reference", ["exact", "drawn"])
+def test_a_model_is_not_worse_than_itself_by_the_bias_of_its_estimate(num_rows, reference):
+    """The log of a mean is low by half of its variance, which more rows do not average out: the
+    interval's end includes it, and the summary names it."""
+    rng = np.random.default_rng(num_rows)
+    z = rng.standard_normal((100, num_rows))
+    drawn = reduce_log_weights(np.log(2.0) - 0.5 * z**2 * (2.0**2 - 1))  # twice too wide
+    assert drawn.is_estimate.mean() > 0.99
+    drawn = drawn[drawn.is_estimate]
+    exact = exactly(np.zeros(len(drawn)))
+    comparison = pv.compare_models({"exact": exact, "drawn": drawn}, reference=reference)
+    other = comparison.names.index("exact" if reference == "drawn" else "drawn")
+    low, high = comparison.interval[other]
+    assert low < 0 < high
+    summary = drawn.summary()
+    assert ("and bias" in str(summary)) == (-summary.mc_bias > 0.3 * summary.mc_se)
+    if num_rows == 30_000:
+        assert abs(summary.log_evidence) > 4 * summary.mc_se
+        assert abs(summary.log_evidence - summary.mc_bias) < 3 * summary.mc_se
+
+
 @pytest.mark.parametrize("num_models", [3, 6])
 @pytest.mark.parametrize("num_rows", [40, 300])
 def test_a_difference_that_rests_on_one_row_widens_no_other_interval(num_models, num_rows):

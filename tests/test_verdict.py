@@ -17,7 +17,7 @@ from ppl_vae.runtime.text import percent
 
 sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
 from believability import VERDICTS, missing, page, totals
-from simulated_weights import log_weights
+from simulated_weights import ROWS_OF_KINDS, log_weights
 
 RIGHT = ("correlated D=2 0.1", "correlated D=10 0.2", "correlated D=30 0.2")
 WRONG = ("correlated D=10 0.7", "correlated D=30 0.7", "scale D=10 0.7", "t D=10 3.0")
@@ -270,3 +270,28 @@ def test_the_asymmetry_is_the_quartile_skewness(num_particles):
     spread, asymmetry = quartiles(np.zeros((2, num_particles)))
     assert (spread == 0).all()
     assert (asymmetry == 0).all()
+
+
+# --- sampled discrete latents ---------------------------------------------------------------------
+
+SAMPLED = [name for name in ROWS_OF_KINDS if name.startswith("sampled")]
+
+
+@pytest.mark.parametrize("num_particles", [100, 1_000])
+@pytest.mark.parametrize("name", SAMPLED)
+def test_draws_that_are_all_the_same_are_not_exact(name, num_particles):
+    """Equal weights of a row say nothing where other rows show that values were missed."""
+    found = VERDICTS["is_estimate, rows of several kinds"].simulate(f"{name}, K={num_particles}", 0)
+    if found["passed"]:
+        share = found["covered"] / found["passed"]
+        assert share > 0.93 - 2 * np.sqrt(0.93 * 0.07 / found["passed"])
+    if name == "sampled bits, logits x 1":  # an exact guide
+        assert found["passed"] == found["rows"]
+
+
+def test_exact_rows_stay_estimates_among_rows_of_larger_spread():
+    rng = np.random.default_rng(0)
+    wild = log_weights("correlated", 10, 0.7, (1_000, 150), rng)
+    found = reduce_log_weights(np.concatenate([np.zeros((1_000, 20)), wild], axis=1))
+    assert found.is_estimate[:20].all()
+    assert found.is_estimate[20:].mean() < 0.1

@@ -39,10 +39,11 @@ def judge(
     a normal posterior a guide that is too narrow leans to the right, and one that is too wide to
     the left.) Half of the standard error of a proportion is added to the mean. With fewer than 50
     rows the limit shrinks as the square root of their number, because chance then selects among
-    evaluations. Rows whose weights are equal (skewness 0) are exact; unknown skewness (NaN) never
-    passes. Rows that share draws of a latent outside the data plate have dependent errors, and
-    count as one row. A group of which a third has heavy tails has no estimate: the others are those
-    whose draws happened to miss the tail.
+    evaluations. Unknown skewness (NaN) never passes. Rows that share draws of a latent outside the
+    data plate have dependent errors, and count as one row. A group of which a third has heavy tails
+    has no estimate: the others are those whose draws happened to miss the tail. Rows whose weights
+    are equal (skewness 0) are exact, unless other rows with as small a spread are not estimates:
+    draws of a discrete latent that are all the same have equal weights too.
 
     Args:
         skewness: Of the error of log p(x), as `skewness_of_sum`, (N,).
@@ -68,7 +69,9 @@ def judge(
         for alike in _groups(np.flatnonzero(some), spread):
             is_light = heavy is None or heavy[alike].mean() < MOST_HEAVY
             believed[alike] &= is_light and _is_small(np.square(skewness[alike]), shared=shared)
-    return (believed & known) | (skewness == 0)
+    is_equal = skewness == 0
+    alike = known & (spread <= spread[is_equal].max(initial=-np.inf))
+    return (believed & known) | (is_equal & believed[alike].all())
 
 
 def _groups(rows: np.ndarray, spread: np.ndarray) -> list[np.ndarray]:

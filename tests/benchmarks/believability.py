@@ -19,7 +19,7 @@ import checklist
 import numpy as np
 from simulated_comparisons import DIFFERENT, EQUAL, SIGNALS, Case, counts
 from simulated_rows import posed, trained
-from simulated_weights import log_weights
+from simulated_weights import ROWS_OF_KINDS, log_weights
 
 import ppl_vae as pv
 from ppl_vae import beds
@@ -100,6 +100,14 @@ def estimates(evidence: pv.Evidence, error: np.ndarray) -> Counts:
         "covered": int((covers & passed).sum()),
         "covered of all": int(covers.sum()),
     }
+
+
+def of_kinds(setting: str, seed: int) -> Counts:
+    """300 rows in one evaluation, some of which differ from the others."""
+    name, _, num_particles = setting.rpartition(", K=")
+    rng = np.random.default_rng([seed, *setting.encode()])
+    evidence = reduce_log_weights(ROWS_OF_KINDS[name]((int(num_particles), 3 * ROWS), rng))
+    return estimates(evidence, evidence.log_evidence)
 
 
 def linear_gaussian(setting: str, seed: int) -> Counts:
@@ -340,6 +348,18 @@ VERDICTS = {
         num_seeds=10,
         most_seeds=100,
         law="The same, of posteriors that the rule was not made on.",
+        keeps=estimates_law,
+        columns=ESTIMATES,
+        by_particles=True,
+    ),
+    "is_estimate, rows of several kinds": Verdict(
+        of_kinds,
+        with_particles(ROWS_OF_KINDS, (100, 300, 1_000)),
+        num_seeds=15,
+        law=(
+            "The same coverage, of 300 rows: some have a second mode, of mass 0.05; or a discrete "
+            "latent is sampled, whose draws may all be the same."
+        ),
         keeps=estimates_law,
         columns=ESTIMATES,
         by_particles=True,

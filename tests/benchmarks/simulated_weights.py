@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 from scipy import optimize, special, stats
 from scipy.stats import qmc
 
 Shape = tuple[int, int]
+Rows = np.ndarray
 NUM_NODES = 80
 DEGREES = 5  # of freedom, of a proposal with wider tails than the posterior
 
@@ -200,6 +201,56 @@ def logistic(dim: int, spread: float, shape: Shape, rng: np.random.Generator) ->
     )
 
 
+def second_mode(share: float, distance: float, shape: Shape, rng: np.random.Generator) -> Rows:
+    """N(0, 1), with 5 % of its mass in a second mode in this share of the rows; the guide is
+    N(0, 1.3^2)."""
+    z = 1.3 * rng.standard_normal(shape)
+    first = stats.norm.logpdf(z)
+    second = stats.norm.logpdf(z, distance, 0.7)
+    both = np.logaddexp(np.log(0.95) + first, np.log(0.05) + second)
+    has_two = rng.random(shape[1]) < share
+    return np.where(has_two, both, first) - stats.norm.logpdf(z, 0, 1.3)
+
+
+def sampled_count(factor: float, shape: Shape, rng: np.random.Generator) -> Rows:
+    """z ~ Poisson(0.1), x ~ N(z, 0.7^2); the guide is Poisson with this multiple of E(z | x)."""
+    counts = np.arange(30)
+    x = rng.poisson(0.1, shape[1]) + 0.7 * rng.standard_normal(shape[1])
+    joint = stats.poisson.logpmf(counts, 0.1) + stats.norm.logpdf(x[:, None], counts, 0.7)
+    log_p = special.logsumexp(joint, axis=1)
+    rate = factor * (np.exp(joint - log_p[:, None]) @ counts)
+    z = rng.poisson(rate, shape)
+    return joint[np.arange(shape[1]), z] - stats.poisson.logpmf(z, rate) - log_p
+
+
+def sampled_bits(stretch: float, shape: Shape, rng: np.random.Generator) -> Rows:
+    """Eleven independent bits, most of which are likely; the guide's logits are stretched."""
+    total = np.zeros(shape)
+    for _ in range(11):
+        logit = 6 * rng.standard_normal(shape[1])
+        z = rng.random(shape) < special.expit(stretch * logit)
+        sign = np.where(z, 1.0, -1.0)
+        total += np.logaddexp(0, -sign * stretch * logit) - np.logaddexp(0, -sign * logit)
+    return total
+
+
+ROWS_OF_KINDS: dict[str, Callable[[Shape, np.random.Generator], Rows]] = {
+    **{
+        f"second mode of {100 * share:.0f} % of the rows, {distance:g} sd away": partial(
+            second_mode, share, distance
+        )
+        for share in (0.05, 0.1, 0.2, 0.3, 1.0)
+        for distance in (3.0, 4.5, 5.0)
+    },
+    **{
+        f"sampled count, rate x {factor:g}": partial(sampled_count, factor)
+        for factor in (1.0, 0.5, 0.3, 0.1, 0.03)
+    },
+    **{
+        f"sampled bits, logits x {stretch:g}": partial(sampled_bits, stretch)
+        for stretch in (1.0, 1.2, 1.5)
+    },
+}
 KINDS: dict[str, Callable[..., np.ndarray]] = {
     "correlated": correlated,
     "scale": scaled,

@@ -40,7 +40,7 @@ class TrainedModel:
 
     @cached_property
     def upper(self) -> np.ndarray:
-        """The same estimate, or an upper bound, infinite if there is none, (R, N)."""
+        """Estimate without its leading bias, or upper bound, infinite if there is none, (R, N)."""
         return np.stack([_upper(each) for each in self.found])
 
     @cached_property
@@ -98,10 +98,11 @@ def variance_of_mean(values: np.ndarray, weights: np.ndarray | None = None) -> f
 
 
 def _upper(found: Evidence | EvidenceInterval) -> np.ndarray:
-    """Estimate or upper bound of each row, infinite if there is none, (N,)."""
-    if isinstance(found, EvidenceInterval):
-        return found.lower_bound.log_evidence + np.maximum(found.gap, 0.0)
-    return np.where(found.is_estimate, found.log_evidence, np.inf)
+    """Estimate without its leading bias, or upper bound; infinite if there is none, (N,)."""
+    below = found.lower_bound if isinstance(found, EvidenceInterval) else found
+    gap = np.maximum(found.gap, 0.0) if isinstance(found, EvidenceInterval) else np.inf
+    low_by = 0.5 * np.square(below.mc_se)  # the log of a mean, in expectation
+    return below.log_evidence + np.where(_is_estimate(found), low_by, gap)
 
 
 def _is_estimate(found: Evidence | EvidenceInterval) -> np.ndarray:
