@@ -21,7 +21,7 @@ from pathlib import Path
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 STEPS, WHOLES = (
     ("cold_start", "training_step", "iwae_step"),
-    ("epoch", "evidence", "scaling", "memory"),
+    ("epoch", "evidence", "scaling", "memory", "small"),
 )
 NAMES = (*STEPS, *WHOLES, "processes", "diagnostics", "gpu")
 
