@@ -130,12 +130,31 @@ def test_categories_are_no_dates(levels):
     assert data.levels["level"] == tuple(sorted(levels))
 
 
-@pytest.mark.parametrize("values", [["1,5", "2,25"], ["-1,5", "2"], [",5", "7", "3"]])
+@pytest.mark.parametrize(
+    "values", [["1,5", "2,25"], ["-1,5", "2"], [",5", "7", "3"], ["1,178.6", "2.5"]]
+)
 def test_numbers_with_a_comma_are_refused(values):
     point = next(each for each in values if "," in each)
     said = f"is '{point}' at row 0, a number with a comma: write a point for a decimal comma"
     with pytest.raises(ValueError, match=re.escape(said)):
         pv.Dataset(pd.DataFrame({"h": values * 4}))
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_a_text_file_in_another_encoding_names_the_right_one(encoding, tmp_path):
+    (tmp_path / "a.csv").write_text("a,b\n1,2\n", encoding=encoding)
+    with pytest.raises(DataError, match="a.csv has zero bytes, as UTF-16 has: save it .* UTF-8"):
+        read_frame(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_a_comment_is_no_header(separator, tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text(f"# made in May\na{separator}b\n1{separator}2\n")
+    with pytest.raises(DataError, match="begins with '# made in May', no header: remove this line"):
+        read_frame(path)
+    path.write_text(f"#a{separator}b\n1{separator}2\n")
+    assert list(read_frame(path)) == ["#a", "b"]
 
 
 @pytest.mark.parametrize("values", [["1, 2", "1"], ["1,2,3", "1,2"], ["a,5", "1,5"]])

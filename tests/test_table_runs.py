@@ -1,5 +1,8 @@
 """Tables in files: from the shell as from a frame in Python, names and levels matched by name."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -21,6 +24,7 @@ from ppl_vae.experiment import (
     run_study,
 )
 from ppl_vae.experiment.rows.sources import load_data
+from ppl_vae.experiment.saved.rows import digest_of_rows, require_rows_of, told_of
 from ppl_vae.families.likelihoods import columns
 
 NUM_ROWS = 120
@@ -231,6 +235,72 @@ def test_a_run_knows_its_rows_weights_and_splits(table, tmp_path, change):
         assert "was trained on other rows than those of 'rows' now" in one_error(
             result, result.exit_code
         )
+
+
+RENAMED = {  # with the same numbers, and what the message says
+    "column": (
+        lambda rows: rows.rename(columns={"income": "pay"}),
+        "column 0 of x, which was 'income' and is 'pay'",
+    ),
+    "swapped columns": (
+        lambda rows: rows.rename(columns={"income": "change", "change": "income"}),
+        "column 0 of x, which was 'income' and is 'change'",
+    ),
+    "covariate": (
+        lambda rows: rows.rename(columns={"sex": "gender"}),
+        "column 1 of context, which was 'sex' and is 'gender'",
+    ),
+    "level": (
+        lambda rows: rows.replace({"region": {"w": "x"}}),
+        "column 'region' of x, which had levels 'n', 's', 'w' and has levels 'n', 's', 'x'",
+    ),
+    "level of a covariate": (
+        lambda rows: rows.replace({"sex": {"female": "f", "male": "m"}}),
+        "column 'sex' of context, which had levels 'female', 'male' and has levels 'f', 'm'",
+    ),
+    "levels that are numbers": (
+        lambda rows: rows.assign(region=rows["region"].map({"n": 0, "s": 1, "w": 2})),
+        "column 'region' of x, which had levels 'n', 's', 'w' and has numbers",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "said"), RENAMED.values(), ids=RENAMED)
+def test_rows_of_other_names_are_others_though_their_numbers_are_the_same(table, change, said):
+    roles = ["age", "sex"]
+    rows = read(table).drop(columns=["site", "w"])
+    told = told_of(pv.Dataset(rows, context=roles))
+    require_rows_of(told, pv.Dataset(rows, context=roles), Path("run"))
+    changed = change(rows)
+    data = pv.Dataset(changed, context=[name for name in changed if name in (*roles, "gender")])
+    assert digest_of_rows(data) == told.digest
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        require_rows_of(told, data, Path("run"))
+
+
+def test_levels_of_no_row_and_arrays_without_names_are_no_other_rows():
+    rows = pd.DataFrame({"grade": ["a", "b", "a"], "x": [0.5, 1.5, 2.5]})
+    data = pv.Dataset(rows)
+    known = pv.Dataset(rows, levels={"grade": ["a", "b", "c"]})
+    for before in (data, known):
+        for now in (data, known, pv.Dataset(data.x)):
+            require_rows_of(told_of(before), now, Path("run"))
+
+
+@pytest.mark.parametrize("name", ["column", "level", "level of a covariate"])
+def test_every_command_refuses_a_table_of_other_names(table, tmp_path, name):
+    change, said = RENAMED[name]
+    path = tmp_path / "rows.csv"
+    read(table).to_csv(path)
+    run = tmp_path / "run"
+    families = ["--set", 'likelihood.families.income="Gaussian"']
+    assert call("fit", path, "-o", run, *FLAGS, *families, "--num-steps", 2, "-q").exit_code == 0
+    change(read(table)).to_csv(path)
+    for command in ("score", "impute"):
+        result = call(command, run, table, "--output", tmp_path / f"{command}.csv")
+        assert said in one_error(result, result.exit_code)
+    result = call("evaluate", run)
+    assert said in one_error(result, result.exit_code)
 
 
 def test_rows_that_training_used_are_named(table, tmp_path):

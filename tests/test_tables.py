@@ -1,15 +1,20 @@
 """A statistician's own table: kinds of columns, levels by name, and the way back to a frame."""
 
+import itertools
 import re
 
 import numpy as np
 import pandas
 import pytest
 import torch
+import xarray
 from torch import nn
 
 import ppl_vae as pv
 from ppl_vae import likelihoods, posteriors, priors
+from ppl_vae.experiment.config import ConfigError
+from ppl_vae.experiment.rows.sources import new_rows
+from ppl_vae.sklearn import VAE
 
 NA = pandas.NA
 GRADES = pandas.CategoricalDtype(["low", "mid", "high"], ordered=True)
@@ -547,3 +552,99 @@ def test_a_counterfactual_fills_missing_entries_and_has_no_mean_of_categories():
     assert np.isnan(found.mean[:, 0]).all()
     assert np.isfinite(found.mean[:, 1]).all()
     assert set(found.to_frame()["a"]) == {"u", "v"}
+
+
+# -- tables of other libraries
+# --------------------------------------------------------------------------------------------------
+
+PATIENTS = pandas.DataFrame(
+    {
+        "age": pandas.array([41, None, 39, 2**53 + 1], dtype="Int64"),
+        "sex": ["male", "female", None, "male"],
+        "ill": pandas.array([True, None, False, True], dtype="boolean"),
+        "dose": [0.5, float("nan"), 1.5, 2.5],
+        "weight": [1.0, 2.0, 3.0, 4.0],
+    }
+)
+
+
+class Foreign:
+    """A table of a library that can be converted, and that NumPy reads without its names."""
+
+    def __init__(self, frame):
+        self.frame = frame
+        self.columns = list(frame)
+
+    def __array__(self, dtype=None, copy=None):
+        return self.frame.to_numpy(dtype)
+
+    def to_pandas(self):
+        return self.frame.copy()
+
+
+def arrow(frame):
+    """A table of pyarrow without what pandas notes of its types."""
+    pyarrow = pytest.importorskip("pyarrow")
+    return pyarrow.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
+
+
+def polars(frame):
+    return pytest.importorskip("polars").from_arrow(arrow(frame))
+
+
+def named_array(frame):
+    return xarray.DataArray(frame.to_numpy(), dims=["person", "what"], coords={"what": list(frame)})
+
+
+FOREIGN = {"stand-in": Foreign, "pyarrow": arrow, "polars": polars}
+
+
+@pytest.mark.parametrize("convert", FOREIGN.values(), ids=FOREIGN)
+def test_a_table_of_another_library_is_the_same_frame_of_pandas(convert):
+    """Names, types, levels, missing values, and columns that have another role."""
+    for options in ({}, {"labels": "sex"}, {"weights": "weight"}):
+        found, expected = (
+            pv.Dataset(each, dtype=torch.float64, **options)
+            for each in (convert(PATIENTS), PATIENTS)
+        )
+        assert found.schema == expected.schema
+        np.testing.assert_array_equal(found.exact, expected.exact)
+        assert str(found.labels) == str(expected.labels)
+        assert str(found.weights) == str(expected.weights)
+    rest = PATIENTS[["dose"]]
+    beside = pv.Dataset(rest, context=convert(PATIENTS[["weight"]]))
+    assert beside.schema == pv.Dataset(rest, context=PATIENTS[["weight"]]).schema
+    assert pv.Dataset(convert(PATIENTS), context=["weight"]).context_names == ("weight",)
+
+
+@pytest.mark.parametrize("convert", [*FOREIGN.values(), named_array], ids=[*FOREIGN, "xarray"])
+def test_columns_of_another_library_are_matched_by_name(convert):
+    """Rows, covariates, entries and rows of scikit-learn, in every order of the columns."""
+    frame = pandas.DataFrame(
+        np.random.default_rng(0).normal([0, 9, 99], size=(40, 3)), columns=[*"abc"]
+    )
+    data = pv.Dataset(frame)
+    given = pv.Dataset(frame[["a"]], context=frame[["b", "c"]])
+    fitted = VAE(latent_dim=1, max_steps=2, random_state=0).fit(frame)
+    for order in itertools.permutations("abc"):
+        other = convert(frame[list(order)])
+        assert torch.equal(new_rows(other, data.schema).x, data.x)
+        assert data.hiding(convert(frame[list(order)] > 50)).x.isnan().sum() == 40
+        if order != tuple("abc"):
+            with pytest.raises(ValueError, match="order|there"):
+                fitted.score_samples(other)
+    swapped = new_rows(frame[["a"]].to_numpy(), given.schema, convert(frame[["c", "b"]]))
+    assert torch.equal(swapped.context, given.context)
+    changed = given.with_context(convert(frame[["c", "b"]]))
+    assert torch.equal(changed.context, given.context)
+
+
+def test_a_table_without_rows_is_collected_first():
+    class Lazy:
+        def collect_schema(self):
+            return {}
+
+    with pytest.raises(TypeError, match=r"x is a Lazy without rows: give .collect\(\)"):
+        pv.Dataset(Lazy())
+    with pytest.raises(ConfigError, match=r"give .collect\(\)"):
+        new_rows(Lazy(), pv.Dataset(PATIENTS[["dose"]]).schema)

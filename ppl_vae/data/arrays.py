@@ -9,7 +9,7 @@ import torch.utils.data
 from torch import Tensor
 
 from ppl_vae.errors import ArgumentError
-from ppl_vae.runtime.checks import echoed
+from ppl_vae.runtime.checks import echoed, one_line
 from ppl_vae.runtime.memory import require_memory
 
 EVENT_DIMS = {1: ("feature",), 2: ("row", "column"), 3: ("channel", "row", "column")}
@@ -76,6 +76,79 @@ def is_frame(source: Any) -> bool:
     return hasattr(source, "columns") and hasattr(source, "iloc")
 
 
+def as_pandas(source: Any, what: str = "x") -> Any:
+    """A table of another library, such as polars or pyarrow, as the same in pandas, with its names.
+
+    Whole numbers beside missing ones stay whole numbers. Anything else is unchanged: pandas,
+    xarray, arrays.
+
+    Args:
+        source: Anything.
+        what: The name of the source in error messages.
+
+    Raises:
+        TypeError: It is lazy and holds no rows yet, or it cannot be converted.
+
+    Example:
+        >>> import pyarrow
+        >>> as_pandas(pyarrow.table({"age": [41, None]}))["age"].tolist()
+        [41, <NA>]
+    """
+    if hasattr(source, "iloc") or hasattr(source, "dims") or hasattr(source, "data_vars"):
+        return source
+    has_rows = any(hasattr(source, name) for name in ("to_pandas", "__arrow_c_stream__"))
+    if not has_rows:
+        if hasattr(source, "collect_schema"):
+            raise TypeError(f"{what} is a {type(source).__name__} without rows: give .collect()")
+        return source
+    try:
+        return _converted(source)
+    except Exception as error:
+        raise TypeError(
+            f"{what} of type {type(source).__name__} cannot be converted to pandas "
+            f"({one_line(error)}): give a frame of pandas"
+        ) from error
+
+
+def _converted(source: Any) -> Any:
+    """A table or column of another library in pandas; integers with holes in a nullable type."""
+    source = source.to_arrow() if hasattr(source, "to_arrow") else source
+    if not hasattr(source, "to_pandas"):
+        import pyarrow
+
+        source = pyarrow.table(source)
+    result = source.to_pandas()
+    if not hasattr(result, "columns"):
+        return result
+    kinds = [str(field.type) for field in source.schema] if hasattr(source, "num_columns") else []
+    for place, kind in enumerate(kinds if result.shape[1] == len(kinds) else ()):
+        if kind.startswith(("int", "uint")) and result.dtypes.iloc[place].kind == "f":
+            import pandas as pd
+
+            whole = "UInt64" if kind.startswith("u") else "Int64"
+            result.isetitem(place, pd.array(source.column(place).to_pylist(), dtype=whole))
+    return result
+
+
+def with_named_columns(source: Any) -> Any:
+    """A table of xarray with names along its columns as a frame of pandas; else unchanged.
+
+    Args:
+        source: Anything.
+
+    Example:
+        >>> import xarray
+        >>> array = xarray.DataArray([[1.5, 2.5]], coords={"what": ["b", "a"]}, dims=["i", "what"])
+        >>> list(with_named_columns(array))
+        ['b', 'a']
+    """
+    if not (hasattr(source, "dims") and hasattr(source, "coords")) or len(source.dims) != 2:
+        return source
+    rows = rows_of(source)
+    columns = next(name for name in source.dims if name != rows)
+    return source.transpose(rows, columns).to_pandas() if columns in source.coords else source
+
+
 def check_floating(dtype: torch.dtype) -> None:
     """Raise ArgumentError unless this type can hold NaN."""
     if not isinstance(dtype, torch.dtype):
@@ -94,8 +167,7 @@ def index_of(source: Any) -> Any:
         return source.given_index
     if hasattr(source, "dims") and hasattr(source, "indexes"):
         return source.indexes.get(rows_of(source))
-    is_pandas = hasattr(source, "index") and hasattr(source, "to_numpy")
-    return source.index if is_pandas else None
+    return source.index if hasattr(source, "iloc") else None
 
 
 def rows_of(array: Any) -> Any:

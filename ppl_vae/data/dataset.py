@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ppl_vae.data.arrays import check_floating, index_of, table
+from ppl_vae.data.arrays import as_pandas, check_floating, index_of, table
 from ppl_vae.data.binarize import BINARIZE, Binarize, drawn, thresholded
 from ppl_vae.data.description import facts, in_words
 from ppl_vae.data.parts import Altered, Parted
@@ -56,9 +56,10 @@ class Dataset(Altered, Parted):
         x: The observations: NumPy, torch, nested lists, a pandas DataFrame (columns name the
             features, the index the rows; the levels of a MultiIndex are joined; categories and
             strings become codes 0, 1, ... of `levels`), an xarray DataArray (its dims and coords
-            are kept; the first dim, or "datum", runs over the rows), a sparse tensor or SciPy
-            matrix (made dense: its zeros are zeros), a `numpy.memmap` or a zarr array. Several
-            arrays that would be matched by position (`TensorDataset`, tuples) are refused.
+            are kept; the first dim, or "datum", runs over the rows), a table of polars or pyarrow
+            (read as the same frame of pandas), a sparse tensor or SciPy matrix (made dense: its
+            zeros are zeros), a `numpy.memmap` or a zarr array. Several arrays that would be matched
+            by position (`TensorDataset`, tuples) are refused.
         context: Complete covariates: (N, C), or (N,) for one; a frame, whose categories become an
             indicator for each level; or names of columns of the frame x, which are removed from it.
         args: Further arguments of a custom Pyro program by name: arrays with a row for each
@@ -125,7 +126,7 @@ class Dataset(Altered, Parted):
     ) -> None:
         check_settings(scale, dtype, seed, name)
         known = given_levels(levels)
-        given = x
+        given = x = as_pandas(x)
         x, context, labels, weights = apart(x, context, labels, weights)
         read_from = x
         frame = coded(x, known)

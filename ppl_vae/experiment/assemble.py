@@ -103,7 +103,7 @@ class Experiment(TrainedRun):
         return replace(self, config=changed(self.config, keys.items()))
 
 
-def build(config: Config) -> Experiment:
+def build(config: Config, data: Dataset | None = None) -> Experiment:
     """Data, model, guide, objective and training settings from a configuration; nothing is trained.
 
     Starting weights are drawn from the training seed, those of the guide first. If values are
@@ -112,6 +112,7 @@ def build(config: Config) -> Experiment:
 
     Args:
         config: From `read_config`.
+        data: Its rows, if they were read before.
 
     Raises:
         ConfigError: the data are not found, or an argument does not fit the data.
@@ -122,7 +123,7 @@ def build(config: Config) -> Experiment:
         >>> build(config).model.prior.pseudo_inputs.shape
         torch.Size([50, 8, 8])
     """
-    data = load_data(config.data)
+    data = load_data(config.data) if data is None else data
     with seeded(config.training.keywords["seed"]):
         guide = _guide(config, data)
         model = _model(config, data, guide)

@@ -253,10 +253,12 @@ def load_experiment(
         )
     if data_dir is not None:
         config = changed(config, [("data.data_dir", data_dir)])
-    experiment = build(config)
-    if has_weights:
+    data = load_data(config.data)
+    if has_weights:  # before the model is built of columns that may be others
         saved = read_document(place.path / DOCUMENT)
-        require_rows_of(saved.data, experiment.rows, place.path)
+        require_rows_of(saved.data, data, place.path)
+    experiment = build(config, data)
+    if has_weights:
         read_programs(place.path, saved.programs, experiment.model, experiment.guide)
     else:  # of an earlier version
         load_weights(place.weights, experiment.model, experiment.guide)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from itertools import zip_longest
 from typing import Any
 
+from ppl_vae.data.arrays import as_pandas, with_named_columns
 from ppl_vae.data.tables.frames import is_frame
 from ppl_vae.data.tables.levels import Levels, listed
 from ppl_vae.data.tables.schema import Schema
@@ -115,7 +116,7 @@ def check_booleans(known: Schema, found: Schema) -> None:
 
 
 def in_order(given: Any, names: Sequence[str], what: str) -> Any:
-    """The values of a frame with these columns, in their order; anything else unchanged.
+    """The values of a table with these columns, in their order; anything else unchanged.
 
     Args:
         given: Entries of a table.
@@ -131,6 +132,7 @@ def in_order(given: Any, names: Sequence[str], what: str) -> Any:
         >>> in_order(frame, ["age", "dose"], "hidden")
         array([[False,  True]])
     """
+    given = with_named_columns(as_pandas(given, what))
     if not is_frame(given):
         return given
     columns = list(map(str, given.columns))

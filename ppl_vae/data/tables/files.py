@@ -13,6 +13,7 @@ import numpy as np
 from ppl_vae.data.tables.levels import in_order, known_level, listed, written_level
 from ppl_vae.data.tables.parquet_files import read_parquet, require_few_columns
 from ppl_vae.data.tables.text_files import (
+    SEPARATORS,
     Missing,
     cells_of,
     first_lines,
@@ -278,6 +279,11 @@ def _beginning(path: Path) -> tuple[str, list[str]]:
         raise DamagedFileError(f"{path} is empty")
     if "\r" in lines[0]:
         raise DataError(f"{path} has lines that end with a carriage return alone: write \\n there")
+    if "\0" in lines[0]:
+        raise DataError(f"{path} has zero bytes, as UTF-16 has: save it with encoding UTF-8")
+    have_several = [any(each in line for each in SEPARATORS) for line in lines]
+    if lines[0].startswith("#") and have_several == [False, True]:
+        raise DataError(f"{path} begins with {lines[0]!r}, no header: remove this line")
     separator = separator_of(lines)
     refuse_one_column(path, separator, lines)
     # pandas takes the surplus of the first row for an index of as many levels

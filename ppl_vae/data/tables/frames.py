@@ -6,12 +6,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ppl_vae.data.arrays import is_frame, labels_along, refuse_dataset
+from ppl_vae.data.arrays import (
+    as_pandas,
+    is_frame,
+    labels_along,
+    refuse_dataset,
+    with_named_columns,
+)
 from ppl_vae.data.tables.levels import given_levels, tell_levels
 from ppl_vae.data.tables.strings import refuse_no_category
 from ppl_vae.runtime.checks import suggestion
 
-__all__ = ["apart", "coded", "is_frame"]
+__all__ = ["apart", "as_pandas", "coded", "is_frame", "with_named_columns"]
 
 logger = logging.getLogger(__name__)
 
@@ -114,6 +120,8 @@ def apart(x: Any, context: Any, labels: Any, weights: Any) -> tuple[Any, Any, An
             "x is a Dataset already: make one from what it was made from, with all arguments at "
             "once, or use its methods (with_context, with_splits, unweighted)"
         )
+    x, context = as_pandas(x), as_pandas(context, "context")
+    labels, weights = as_pandas(labels, "labels"), as_pandas(weights, "weights")
     if not is_frame(x):
         return x, context, labels, weights
     names = [context] if isinstance(context, str | int) else context

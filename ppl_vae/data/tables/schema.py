@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import compress, zip_longest
 from typing import Any, Self
 
 from ppl_vae.data.tables.covariates import Covariates
 from ppl_vae.data.tables.layout import Layout
+from ppl_vae.data.tables.levels import listed
 from ppl_vae.data.tables.text_files import Missing
 
 __all__ = ["Schema"]
@@ -57,6 +59,26 @@ class Schema:
         """Levels of the categories, of x and of the covariates."""
         return {**self.columns.levels, **self.covariates.layout.levels}
 
+    def difference(self, other: Self) -> str:
+        """The first column that has another name or other levels, in words; "" if none has.
+
+        Columns without names are equal to all, and further levels may be those of no row.
+        """
+        are_named = [self.is_named and other.is_named]
+        are_named += [self.covariates.are_named and other.covariates.are_named]
+        pairs = [(each.columns, each.covariates.layout) for each in (self, other)]
+        for before, now in compress(zip(*pairs, strict=True), are_named):
+            names = zip_longest(map(str, before.names), map(str, now.names))
+            for place, (name, given) in enumerate(names):
+                if name != given:
+                    return f"column {place} of {now.what}, which was {name!r} and is {given!r}"
+                levels, found = (layout.levels.get(name, ()) for layout in (before, now))
+                num = min(len(levels), len(found)) or None
+                if now.is_frame and levels[:num] != found[:num]:
+                    said = f"had {_in_words(levels)} and has {_in_words(found)}"
+                    return f"column {name!r} of {now.what}, which {said}"
+        return ""
+
     def to_json(self) -> dict[str, Any]:
         """Values of JSON."""
         return {
@@ -89,6 +111,11 @@ class Schema:
         )
         na_values = tuple(values.get("na_values", ()))  # not in runs of earlier versions
         return replace(schema, missing=Missing(na_values, values.get("keep_default_na", True)))
+
+
+def _in_words(levels: tuple[str, ...]) -> str:
+    """The levels of a column, which has numbers if it has none."""
+    return f"levels {listed(levels)}" if levels else "numbers"
 
 
 def _written(layout: Layout) -> dict[str, Any]:

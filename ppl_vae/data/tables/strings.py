@@ -30,8 +30,8 @@ DATES = (
 TIME = re.compile(
     rf"(?:{'|'.join(DATES)})(?:[T ]{CLOCK} ?(?:Z|UTC|[-+]\d\d:?\d\d)?)?|{CLOCK}", re.IGNORECASE
 )
-COMMA = re.compile(r"[-+]?\d*,\d+")
-NUMBER = re.compile(r"[-+]?\d+")
+COMMA = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+\.\d+|\d*,\d+)")  # 1,178.6 or 1,5
+NUMBER = re.compile(r"[-+]?\d*\.?\d+")
 CODE = re.compile(r"0\d")
 LISTED = 3  # texts shown in an error
 

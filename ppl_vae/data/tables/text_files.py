@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
+    "SEPARATORS",
     "Missing",
     "cells_of",
     "first_lines",

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, override
 
-from ppl_vae.data.tables.frames import is_frame
+from ppl_vae.data.tables.frames import as_pandas, is_frame
 from ppl_vae.data.tables.schema import Schema
 from ppl_vae.data.tables.text_files import with_codes
 from ppl_vae.experiment.config import ConfigError
@@ -112,6 +112,7 @@ def contrast_file(
         >>> contrast_file.__name__
         'contrast_file'
     """
+    rows = as_pandas(rows, "rows")
     require_rows_of_table(rows)
     real_number(level, "level", above=0, below=1)
     one_of(method, "method", ("bh", "by"))

@@ -8,7 +8,7 @@ import numpy as np
 
 from ppl_vae.data import Dataset
 from ppl_vae.data.tables.files import TABLES
-from ppl_vae.data.tables.frames import is_frame
+from ppl_vae.data.tables.frames import as_pandas, is_frame
 from ppl_vae.data.tables.levels import level_name
 from ppl_vae.data.validation import storable
 from ppl_vae.errors import TooLargeError
@@ -225,6 +225,7 @@ def impute_file(
         require_table(path, "imputations")
     else:
         _require_new_folder(path)
+    rows = as_pandas(rows, "rows")
     data = run.read(rows)
     original = original_table(rows, path, run.schema)
     refuse_taken(original, _results(data, path, is_single=single))

@@ -14,7 +14,7 @@ from ppl_vae.data import Dataset, available, load, read
 from ppl_vae.data.splits import count, random_rows
 from ppl_vae.data.tables.columns import check_booleans, check_levels
 from ppl_vae.data.tables.files import TABLES, Roles, read_frame
-from ppl_vae.data.tables.frames import is_frame
+from ppl_vae.data.tables.frames import as_pandas, is_frame, with_named_columns
 from ppl_vae.data.tables.levels import known_level
 from ppl_vae.data.tables.schema import Schema
 from ppl_vae.experiment.config import ConfigError, blamed
@@ -56,7 +56,8 @@ def new_rows(rows: Any, schema: Schema, context: Any = None, *, place: str = "th
     Columns that the schema does not have are left out; labels, weights and splits are not read.
 
     Args:
-        rows: A file .csv or .parquet, a frame, or an array in the order of the columns.
+        rows: A file .csv or .parquet, a frame (of pandas, polars, pyarrow), or an array in the
+            order of the columns.
         schema: The columns of training.
         context: Covariates of an array; those of a file or a frame are among its columns.
         place: The rows in messages; a file has its path.
@@ -75,6 +76,8 @@ def new_rows(rows: Any, schema: Schema, context: Any = None, *, place: str = "th
     is_file = isinstance(rows, str | Path)
     place = str(rows) if is_file else place
     with errors_of(place):
+        if not is_file:
+            rows = with_named_columns(as_pandas(rows)) if schema.names else as_pandas(rows)
         if is_file or is_frame(rows):
             if not schema.names:
                 raise ValueError(
@@ -85,7 +88,7 @@ def new_rows(rows: Any, schema: Schema, context: Any = None, *, place: str = "th
             covariates = schema.context if schema.covariates.are_named else ()
             fields = Roles(columns=schema.names, context=covariates).fields(frame, place)
         else:
-            fields = {"x": rows, "context": context}
+            fields = {"x": rows, "context": _in_order(context, schema)}
             if schema.names:
                 fields["feature_names"] = schema.names
         name = Path(rows).stem if is_file else "rows"
@@ -187,6 +190,16 @@ def read_known(path: str | Path, schema: Schema, as_text: Collection[str] = ()) 
             named = frame[name].map(partial(known_level, known=known), na_action="ignore")
             frame[name] = named
     return frame
+
+
+def _in_order(context: Any, schema: Schema) -> Any:
+    """Covariates in the order of training, if they have names."""
+    if not schema.covariates.are_named:
+        return context
+    context = with_named_columns(as_pandas(context, "context"))
+    if not is_frame(context):
+        return context
+    return Roles(columns=schema.context).fields(context.rename(columns=str), "context")["x"]
 
 
 def _in_words(make: Callable[[], Dataset]) -> Dataset:

@@ -83,6 +83,7 @@ def require_rows_of(told: Rows, data: Dataset, folder: Path) -> None:
         what = "which of them train and test, or their weights"
     if not in_file(data.x) and digest_of_rows(data) != told.digest:
         what = "their values, their order or their number"
+    what = schema_of(told, folder).difference(data.schema) or what
     if what:
         raise ConfigError(
             f"{folder} was trained on other rows than those of {data.name!r} now: they differ in "

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ppl_vae.data.tables.frames import as_pandas
 from ppl_vae.data.tables.levels import refuse_alike
 from ppl_vae.errors import ArgumentError
 from ppl_vae.runtime.checks import suggestion, warn_caller
@@ -166,6 +167,7 @@ def _table(values: Any, name: str, num_rows: int) -> "pd.DataFrame":
 
     if hasattr(values, "detach"):
         values = values.detach().cpu().numpy()
+    values = as_pandas(values, name)
     try:
         frame = pd.DataFrame(values)
     except (TypeError, ValueError) as error:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ppl_vae.data.tables.frames import is_frame
+from ppl_vae.data.tables.frames import as_pandas, is_frame
 from ppl_vae.data.validation import as_array, same_index
 from ppl_vae.runtime.checks import one_line, suggestion, whole_number
 from ppl_vae.runtime.text import echoed
@@ -152,6 +152,7 @@ def contrasts(hypotheses: Any, names: tuple[str, ...]) -> np.ndarray:
     """Rows (k, p) of the hypotheses L q = value: all estimates, some by name, or L itself."""
     if hypotheses is None:
         return np.eye(len(names))
+    hypotheses = as_pandas(hypotheses, "hypotheses")
     by_term = hypotheses.T if is_frame(hypotheses) else hypotheses
     chosen = [hypotheses] if isinstance(hypotheses, str) else list(hypotheses)
     if all(isinstance(each, str) for each in chosen) and not is_frame(hypotheses):
