@@ -699,6 +699,17 @@ def test_the_first_screen_answers_by_the_worst_verdict():
     }
 
 
+def test_a_model_that_no_line_compares_with_rows_is_not_checked():
+    metrics = Metrics(share_estimate=1.0, share_bad_k=0.0)
+    scale = line("pass", "Model", "The likelihood's scale")
+    checks = [scale, line("skipped", "Model", "A")]
+    assert str(answers(checks, metrics)[2]) == "Model: not checked."
+    checks.append(line("pass", "Model", "B"))
+    assert str(answers(checks, metrics)[2]) == "Model: no misfit detected. Not checked: A."
+    checks[0] = line("fail", "Model", "The likelihood's scale")
+    assert str(answers(checks, metrics)[2]) == "Model: misfit: see The likelihood's scale."
+
+
 def test_an_encoder_whose_regions_cover_is_not_said_to_miss_them():
     checks = [line("fail", "Encoder", "Each"), line("pass", "Encoder", "Encoder: coverage")]
     [_, encoder, _] = answers(checks, Metrics(share_estimate=1.0, share_bad_k=0.0))

@@ -38,6 +38,11 @@ def again(folder, model, guide, data, **options):
 def assert_same(run, model, guide, data):
     assert torch.equal(log_weights(run.model, run.guide, data), log_weights(model, guide, data))
     assert run.document.programs.custom == ""
+    for found, expected in ((run.model, model), (run.guide, guide)):
+        buffers = dict(found.named_buffers())
+        for name, each in expected.named_buffers():
+            assert buffers[name].dtype == each.dtype, name
+            assert torch.equal(buffers[name].nan_to_num(), each.nan_to_num()), name
 
 
 # --- every family ---------------------------------------------------------------------------------
@@ -47,17 +52,29 @@ WITH_COVARIATES = ("ConditionalNormal", "GaussianProcess")  # these are tested b
 PAIRS = [pair for pair in pairs(without=WITH_COVARIATES) if pair[1] not in WITH_COVARIATES]
 
 
+BOTH = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+
+
+@BOTH
 @pytest.mark.parametrize(("prior", "posterior"), PAIRS)
-def test_every_prior_and_posterior_comes_back(prior, posterior, tmp_path):
+def test_every_prior_and_posterior_comes_back(prior, posterior, dtype, tmp_path):
     model, guide = vae(prior, posterior=posterior)
-    data = pv.Dataset(data_for("Bernoulli", 10))
-    assert_same(again(tmp_path, model, guide, data), model, guide, data)
+    model, guide = model.to(dtype), guide.to(dtype)
+    data = pv.Dataset(data_for("Bernoulli", 10), dtype=dtype)
+    run = again(tmp_path, model, guide, data)
+    assert_same(run, model, guide, data)
+    with pv.seeded(0):
+        expected = model.sample(2)
+    with pv.seeded(0):
+        assert torch.equal(run.model.sample(2), expected)
 
 
+@BOTH
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
-def test_every_likelihood_comes_back(likelihood, tmp_path):
+def test_every_likelihood_comes_back(likelihood, dtype, tmp_path):
     model, guide = vae(likelihood=likelihood)
-    data = pv.Dataset(data_for(likelihood, 10, missing=True))
+    model, guide = model.to(dtype), guide.to(dtype)
+    data = pv.Dataset(data_for(likelihood, 10, missing=True), dtype=dtype)
     run = again(tmp_path, model, guide, data)
     assert_same(run, model, guide, data)
     assert repr(run.model) == repr(model)

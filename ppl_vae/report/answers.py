@@ -16,6 +16,7 @@ EVIDENCE = "log p(x)"
 SHARE = "log p(x) is an estimate"  # the check that the first sentence puts in words
 COVERAGE = "Encoder: coverage"
 ALWAYS = ("Encoder", "Model")
+NO_TEST = ("The likelihood's scale",)  # compares no rows with the model
 NAMED = ("Plain models", "Other run")  # said whatever the verdict is
 SAID: dict[str, dict[str, str]] = {
     "Encoder": {
@@ -93,9 +94,10 @@ def _answer(about: str, checks: Sequence[Check]) -> Answer:
     """The sentence that belongs to the worst verdict, with the checks that have it."""
     worst = _worst(checks)
     skipped = [check for check in checks if check.verdict == "skipped" and check.applies]
-    if worst == "skipped":
-        return Answer(about, worst, "not checked.")
     those = [check for check in checks if check.verdict == worst]
+    is_tested = any(check.title not in NO_TEST for check in those)
+    if worst == "skipped" or (worst == "pass" and not is_tested):
+        return Answer(about, "skipped", "not checked.")
     if about not in SAID:
         return Answer(about, worst, _named(those[0]))
     said = SAID[about][worst].format(_listed(those))

@@ -106,4 +106,19 @@ def put(
             )
     for name, each in state.items():
         each.data = each.data.to(tensors[names[name]].dtype)
+    for name, each in programs.named_buffers():
+        if name not in state and each.is_floating_point():  # a constant that is not saved
+            each.data = each.data.to(_float_type_around(name, state))
     programs.load_state_dict({name: tensors[first] for name, first in names.items()})
+
+
+def _float_type_around(name: str, state: Mapping[str, Tensor]) -> torch.dtype:
+    """The floating type of the weights of the smallest module around a buffer that has some."""
+    around = name
+    while around:
+        around = around.rpartition(".")[0]
+        prefix = around + "." * bool(around)
+        for other, each in state.items():
+            if other.startswith(prefix) and each.is_floating_point():
+                return each.dtype
+    return torch.get_default_dtype()
