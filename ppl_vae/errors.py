@@ -10,6 +10,7 @@ __all__ = [
     "OtherSettingsError",
     "PplVaeError",
     "TooLargeError",
+    "WorkerError",
 ]
 
 
@@ -97,5 +98,14 @@ class InUseError(PplVaeError, OSError):
 
     Example:
         >>> issubclass(InUseError, OSError)
+        True
+    """
+
+
+class WorkerError(PplVaeError, RuntimeError):
+    """A process that did part of the work was killed, often for want of memory.
+
+    Example:
+        >>> issubclass(WorkerError, RuntimeError)
         True
     """

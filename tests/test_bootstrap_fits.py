@@ -1,7 +1,10 @@
 """Bootstrap fits carry the sampling variance of theta, and leave the fitted model alone."""
 
 import copy
+import os
 import pickle
+import signal
+from dataclasses import replace
 
 import joblib
 import numpy as np
@@ -9,6 +12,7 @@ import pytest
 import torch
 
 import ppl_vae as pv
+from ppl_vae.errors import WorkerError
 from ppl_vae.objectives import MeanFieldELBO
 from ppl_vae.runtime.seeding import derived_seed
 from ppl_vae.tasks.imputation import Fits, bootstrap_fits
@@ -160,3 +164,15 @@ def test_rows_are_taken_in_the_float_type_of_the_model(trained):
     single = pv.Dataset(data.x.float(), dtype=torch.float32)
     fits = bootstrap_fits(model, guide, single, training=FEW, num_fits=1)
     assert {p.dtype for p in fits[0][0].parameters()} == {torch.float64}
+
+
+@pytest.mark.filterwarnings("ignore:resource_tracker:UserWarning")
+def test_a_killed_worker_is_told_in_one_line(trained):
+    """An optimiser that kills its process, as the system does where memory is short."""
+    model, guide, data = trained
+    deadly = replace(FEW, optimizer=lambda _: os.kill(os.getpid(), signal.SIGKILL))
+    with (
+        joblib.parallel_config("loky", n_jobs=2),
+        pytest.raises(WorkerError, match=r"^a worker process was killed.*: lower num_jobs, and"),
+    ):
+        bootstrap_fits(model, guide, data, training=deadly, num_fits=2, num_jobs=2)

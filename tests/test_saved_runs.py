@@ -81,6 +81,36 @@ def test_every_likelihood_comes_back(likelihood, dtype, tmp_path):
     assert run.model.likelihood.measure == model.likelihood.measure
 
 
+def test_a_run_that_is_loaded_in_inference_mode_can_be_used(tmp_path):
+    model, guide = vae()
+    data = pv.Dataset(data_for("Bernoulli", 10))
+    pv.save_run(tmp_path, model, guide, data)
+    with torch.inference_mode():
+        run = pv.load_run(tmp_path)
+    assert_same(run, model, guide, data)
+    assert not any(each.is_inference() for each in run.model.parameters())
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_covariates_of_new_rows_come_from_their_columns_or_beside_them(named, tmp_path):
+    table = pd.DataFrame(np.random.default_rng(0).normal(size=(20, 3)), columns=["a", "b", "age"])
+    ages = table[["age"]].to_numpy()
+    if named:
+        data = pv.Dataset(table, context=["age"])
+    else:
+        data = pv.Dataset(table[["a", "b"]], context=ages)
+    guide = pv.Guide(posteriors.MeanFieldNormal(1), 2, context_dim=1, start=data)
+    likelihood = likelihoods.Columns.of(data)
+    model = pv.Model(priors.StandardNormal(1), likelihood, context_dim=1, start=data)
+    run = again(tmp_path, model, guide, data)
+    if named:
+        assert torch.equal(run.read(table).context, data.context)
+        with pytest.raises(ConfigError, match=r"covariates \(age\) are columns of these"):
+            run.read(table, context=ages)
+    else:
+        assert torch.equal(run.read(table[["b", "a"]], context=ages).context, data.context)
+
+
 def test_parts_that_are_shared_stay_shared(tmp_path):
     model, guide = vae("VampPrior")
     data = pv.Dataset(data_for("Bernoulli", 10))

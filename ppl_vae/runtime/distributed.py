@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,9 +10,12 @@ import torch
 import torch.distributed as group
 from torch import Tensor
 
+from ppl_vae.errors import WorkerError
+
 __all__ = [
     "add_up",
     "check_share",
+    "dead_workers_told",
     "from_main",
     "gathered",
     "is_main",
@@ -19,6 +23,27 @@ __all__ = [
     "process_group",
     "rank",
 ]
+
+
+@contextmanager
+def dead_workers_told(remedy: str) -> Iterator[None]:
+    """Raise WorkerError, in one line with this remedy, where a worker of joblib was killed.
+
+    Args:
+        remedy: What to do.
+
+    Example:
+        >>> with dead_workers_told("call again"):
+        ...     raise BrokenExecutor("killed")
+        Traceback (most recent call last):
+        ppl_vae.errors.WorkerError: a worker process was killed, perhaps for want of memory: ...
+    """
+    try:
+        yield
+    except BrokenExecutor as error:
+        raise WorkerError(
+            f"a worker process was killed, perhaps for want of memory: {remedy}"
+        ) from error
 
 
 @contextmanager

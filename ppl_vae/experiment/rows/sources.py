@@ -87,6 +87,13 @@ def new_rows(rows: Any, schema: Schema, context: Any = None, *, place: str = "th
             frame = read_known(rows, schema) if is_file else rows.rename(columns=str)
             covariates = schema.context if schema.covariates.are_named else ()
             fields = Roles(columns=schema.names, context=covariates).fields(frame, place)
+            if context is not None and covariates:
+                raise ValueError(
+                    f"context is given, and the covariates ({', '.join(covariates)}) are columns "
+                    "of these rows: leave it out"
+                )
+            if context is not None:
+                fields["context"] = _in_order(context, schema)
         else:
             fields = {"x": rows, "context": _in_order(context, schema)}
             if schema.names:

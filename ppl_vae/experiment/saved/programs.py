@@ -22,7 +22,7 @@ from ppl_vae.experiment.saved.weights import (
 from ppl_vae.guide import Guide
 from ppl_vae.importance import log_weights
 from ppl_vae.model import Model, weights_of
-from ppl_vae.programs.modules import module_of, place
+from ppl_vae.programs.modules import as_asked, module_of, place
 from ppl_vae.programs.traces import Program
 from ppl_vae.runtime.checks import one_line
 
@@ -80,7 +80,8 @@ def read_programs(
             )
         columns = saved.facts["model"].get("columns", {})
         try:
-            model, guide = rebuild(saved.description, tensors, names_by_part(columns))
+            with as_asked():  # weights made in inference mode could never be used outside of it
+                model, guide = rebuild(saved.description, tensors, names_by_part(columns))
         except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
             raise ConfigError(f"{folder / 'run.json'} is damaged: {one_line(error)}") from error
     weights = {name: each for name, each in tensors.items() if not name.startswith(ARGUMENT)}

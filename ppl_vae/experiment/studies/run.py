@@ -16,6 +16,7 @@ from ppl_vae.experiment.run import refuse_other_rows, run_experiment
 from ppl_vae.experiment.studies.grid import Study, read_study
 from ppl_vae.experiment.studies.table import StudyResult, read_results
 from ppl_vae.runtime.checks import one_line
+from ppl_vae.runtime.distributed import dead_workers_told
 from ppl_vae.runtime.files import write_whole
 from ppl_vae.runtime.locks import alone_in
 from ppl_vae.runtime.progress import progress_bar
@@ -50,6 +51,7 @@ def run_study(
     Raises:
         ConfigError: the folder of a cell holds another run, or one on other rows.
         InUseError: another study runs in this folder.
+        WorkerError: a worker process was killed.
 
     Example:
         >>> import tempfile
@@ -84,7 +86,8 @@ def _run_cells(
     total = len(study.cells)
     done = total - len(waiting)
     with progress_bar(total, "study", unit="cells", done=done, progress=progress) as bar:
-        said = _Watched(bar, n_jobs=n_jobs, batch_size=1)(tasks)
+        with dead_workers_told("run fewer cells at once, and run it again to resume"):
+            said = _Watched(bar, n_jobs=n_jobs, batch_size=1)(tasks)
     return {cell.name: error for cell, error in zip(waiting, said, strict=True) if error}
 
 

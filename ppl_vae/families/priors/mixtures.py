@@ -100,9 +100,8 @@ class VampPrior(Prior):
                 "made of: VampPrior(guide, pseudo_inputs=data.train.x[:50])"
             )
         pseudo_inputs = _like(guide, pseudo_inputs, "pseudo_inputs")
-        pseudo_context = (
-            None if pseudo_context is None else _like(guide, pseudo_context, "pseudo_context")
-        )
+        if pseudo_context is not None:
+            pseudo_context = _like(guide, pseudo_context, "pseudo_context")
         if pseudo_inputs.shape[1:] != tuple(guide.event_shape) or not len(pseudo_inputs):
             raise ValueError(
                 f"pseudo_inputs have shape {tuple(pseudo_inputs.shape)}; "
@@ -110,10 +109,7 @@ class VampPrior(Prior):
             )
         if pseudo_inputs.isnan().any():
             row = int(pseudo_inputs.flatten(1).isnan().any(1).nonzero()[0])
-            raise ValueError(
-                f"pseudo_inputs has NaN in row {row}: fill missing values before using rows as "
-                "pseudo-inputs"
-            )
+            raise ValueError(f"pseudo_inputs has NaN in row {row}: fill missing values first")
         if pseudo_context is not None and len(pseudo_context) != len(pseudo_inputs):
             raise ArgumentError(
                 f"pseudo_context has shape {tuple(pseudo_context.shape)}: give a row for each of "

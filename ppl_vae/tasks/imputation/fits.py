@@ -16,6 +16,7 @@ from ppl_vae.objectives import MeanFieldELBO
 from ppl_vae.recipes import Recipe
 from ppl_vae.runtime.checks import from_keywords, instance_of, one_line, whole_fields
 from ppl_vae.runtime.digests import digest
+from ppl_vae.runtime.distributed import dead_workers_told
 from ppl_vae.runtime.progress import progress_bar
 from ppl_vae.runtime.sealed import read_tensors, write_tensors
 from ppl_vae.runtime.seeding import derived_seed, generator
@@ -180,6 +181,7 @@ def bootstrap_fits(
     Raises:
         TypeError: Model or guide is no module, so that its weights cannot be copied.
         NonFiniteLossError: A refit diverged.
+        WorkerError: A worker process was killed.
 
     References:
         Efron (1994), Missing data, imputation, and the bootstrap, JASA 89; Little and Rubin (2019),
@@ -209,9 +211,10 @@ def bootstrap_fits(
     work = _Work(*copy.deepcopy((model, guide)), data, objective, training, settings)
     num_jobs = min(settings.num_fits, effective_n_jobs(settings.num_jobs))
     shares = [range(first, settings.num_fits, num_jobs) for first in range(num_jobs)]
-    weights: dict[int, Weights] = {}
-    for part in Parallel(n_jobs=num_jobs)(delayed(work.share)(share) for share in shares):
-        weights |= part
+    kept = "the fits that are done were kept" if settings.folder else "give folder= to keep fits"
+    with dead_workers_told(f"lower num_jobs, and call again ({kept})"):
+        parts = Parallel(n_jobs=num_jobs)(delayed(work.share)(share) for share in shares)
+    weights = {number: found for part in parts for number, found in part.items()}
     return Fits(work.model, work.guide, [weights[i] for i in range(settings.num_fits)])
 
 
