@@ -233,9 +233,10 @@ class RecordedStep(Step):
         ):
             with self._precision(args):
                 loss = objective.differentiable_loss(self.model, self.guide, *args)
-            gradients = torch.autograd.grad(loss, values, allow_unused=True)
+            # Divided before the gradient is taken: the loss is one number, a gradient has millions.
+            gradients = torch.autograd.grad(loss / self.batch_size, values, allow_unused=True)
         laid_out = [
-            None if g is None else laid_out_as(g / self.batch_size, value)
+            None if g is None else laid_out_as(g, value)
             for g, value in zip(gradients, values, strict=True)
         ]
         return [loss.detach(), *laid_out]
