@@ -23,6 +23,7 @@ from ppl_vae.tasks.anomaly import (
     odd_columns,
     plot_anomalies,
 )
+from ppl_vae.tasks.anomaly.shared_rows import told_shared
 
 NUM_CALIBRATION, NUM_NULL, NUM_ODD = 200, 90, 10
 REDRAWS = 2000
@@ -311,6 +312,19 @@ def test_rows_of_training_and_validation_are_refused(bed):
     for part, name in ((data.train, "train"), (data.valid, "valid")):
         with pytest.warns(UserWarning, match=f"tested rows, .* are also among the {name} rows"):
             call(bed, data.test, part, trained_on=data)
+
+
+@pytest.mark.parametrize("num_bits", [6, 8, 10])
+@pytest.mark.parametrize("num_rows", [3, 19, 50])
+def test_few_rows_that_repeat_by_nature_are_told_from_rows_of_training(num_bits, num_rows):
+    """Twenty fresh samples: none is said to be among 2,000 rows of training."""
+    rng = np.random.default_rng(0)
+    train = pv.Dataset(rng.integers(2, size=(2_000, num_bits)))
+    for _ in range(20):
+        fresh = pv.Dataset(rng.integers(2, size=(num_rows, num_bits)))
+        assert told_shared(fresh, train, ("tested", "train")) is None
+    reals = pv.Dataset(rng.normal(size=(2_000, num_bits)))
+    assert "are also among" in told_shared(reals[:num_rows], reals, ("tested", "train"))
 
 
 def test_rows_that_repeat_by_nature_are_not_refused():

@@ -128,6 +128,15 @@ def test_a_model_is_not_worse_than_itself_by_the_bias_of_its_estimate(num_rows, 
         assert abs(summary.log_evidence - summary.mc_bias) < 3 * summary.mc_se
 
 
+@pytest.mark.parametrize("places", [(0, 0), (0, 0, 0), (0, 1, 0)])
+def test_one_training_is_not_taken_for_several(places):
+    rng = np.random.default_rng(0)
+    apart = [exactly(rng.normal(size=30)) for _ in range(3)]
+    again = [apart[place] for place in places]
+    with pytest.raises(ValueError, match=r"of 'a' have the same log p\(x\) in every row"):
+        pv.compare_models({"a": again, "b": apart})
+
+
 @pytest.mark.parametrize("num_models", [3, 6])
 @pytest.mark.parametrize("num_rows", [40, 300])
 def test_a_difference_that_rests_on_one_row_widens_no_other_interval(num_models, num_rows):

@@ -139,6 +139,21 @@ def test_marginal_pit_is_calibrated(likelihood):
 
 
 @pytest.mark.statistical
+@pytest.mark.parametrize("noise", [0.1, 0.5, 2.0])
+@pytest.mark.parametrize(("num_rows", "num_samples"), [(100, 50), (1_500, 50)])
+def test_more_rows_than_draws_reject_no_right_model(noise, num_rows, num_samples):
+    """At most 6 of 40 right models have p < 0.05 (3 in 1,000 have more): between the draws of z
+    lies from nearly all to nearly none of the variance of x."""
+    p_values = []
+    for seed in range(40):
+        bed = beds.linear_gaussian(num_rows, data_dim=2, noise=noise, seed=seed)
+        p_values.append(
+            marginal_pit(bed.model, bed.x, num_samples=num_samples, seed=seed, **QUIET).p_value
+        )
+    assert np.sum(np.array(p_values) < 0.05) <= 6
+
+
+@pytest.mark.statistical
 @pytest.mark.parametrize("likelihood", [name for name in LIKELIHOODS if not is_joint(name)])
 def test_conditional_pit_is_calibrated_whatever_the_guide(likelihood):
     """Level 0.001, fixed seed."""

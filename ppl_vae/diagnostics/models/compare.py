@@ -1,6 +1,7 @@
 """Models side by side on the same held-out rows, by paired differences of log p(x)."""
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,8 @@ def compare_models(
     Raises:
         ValueError: `evidence` is not a mapping of `Evidence`, or has fewer than two models; rows,
             bits or units of x differ; a density is compared with a probability; a value is an
-            upper bound, infinite or NaN; there is no model `reference`.
+            upper bound, infinite or NaN; two trainings of a model are one; there is no model
+            `reference`.
 
     References:
         Vehtari, Gelman and Gabry (2017), Practical Bayesian model evaluation, arXiv:1507.04544,
@@ -73,6 +75,8 @@ def compare_models(
     models = _models(evidence)
     trained = {label: each for model in models for label, each in model.labelled.items()}
     refuse_unlike(trained)
+    for model in models:
+        _refuse_repeats(model)
     models.sort(key=lambda model: -model.means.mean())
     named = {model.name: model for model in models}
     baseline = models[0] if reference is None else named.get(reference)
@@ -132,3 +136,13 @@ def _models(evidence: Any) -> list[TrainedModel]:
             f"compare_models needs two models or more; given {', '.join(evidence) or 'none'}"
         )
     return models
+
+
+def _refuse_repeats(model: TrainedModel) -> None:
+    """Refuse trainings that are one training: their spread would be that of no training."""
+    for i, j in combinations(range(len(model.found)), 2):
+        if np.array_equal(model.lower[i], model.lower[j]):
+            raise ValueError(
+                f"trainings {i} and {j} of {model.name!r} have the same log p(x) in every row, to "
+                "the bit: give each training a seed of its own, or give this one once"
+            )

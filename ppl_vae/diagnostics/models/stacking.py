@@ -39,7 +39,8 @@ def stacking(evidence: Mapping[str, Evidence]) -> dict[str, float]:
     """
     weights = next(iter(evidence.values())).weights
     if weights is None:
-        return stacking_weights({name: to_elpd(each) for name, each in evidence.items()})
+        with np.errstate(divide="ignore"):  # a model that is worse by a million nats
+            return stacking_weights({name: to_elpd(each) for name, each in evidence.items()})
     log_p = np.stack([each.log_evidence for each in evidence.values()], axis=1)
     densities = np.exp(log_p - log_p.max(1, keepdims=True))
     shares = normalised(weights, len(log_p))

@@ -145,8 +145,8 @@ def _below_beside_zeros(entry: Any, x: Tensor) -> Tensor:
 def best_averages(found: list[Predicted], part: Dataset, entries: EntriesOfX) -> Averages:
     """Averages of the proposal with the largest ESS, row by row.
 
-    Values (5, B, *event) are P(X < x) and P(X = x) by all draws, P(X = x) by each half of the
-    draws, and the ESS; k-hat is (B,).
+    Values (6, B, *event) are P(X < x) and P(X = x) by all draws, P(X = x) by each half of the
+    draws, the variance of P(X < x) + P(X = x) / 2 between draws, and the ESS; k-hat is (B,).
     """
     averages = [_averages(traces, log_weights, part, entries) for traces, log_weights in found]
     values, k_hats = (np.stack(each) for each in zip(*averages, strict=True))
@@ -174,8 +174,10 @@ def _averages(
         _mean(log_w, at),
         *(_mean(log_w[half], at[half]) for half in halves),
     ]
+    between = _mean(log_w, np.square(below + at / 2)) - np.square(means[0] + means[1] / 2)
     ess = np.broadcast_to(evidence.ess.reshape(-1, *[1] * len(part.event_shape)), x.shape)
-    return np.stack([*(mean.reshape(x.shape) for mean in means), ess]), evidence.pareto_k
+    parts = (each.reshape(x.shape) for each in (*means, between))
+    return np.stack([*parts, ess]), evidence.pareto_k
 
 
 def _of_entries(

@@ -81,9 +81,11 @@ class PIT(Shown):
     """PIT values of the entries of x: uniform over the rows, by feature, if the model is right.
 
     u = (n (P(X < x) + v P(X = x)) + v) / (n + 1), v uniform. It is randomised if x is discrete, and
-    x itself counts as one of n + 1 draws, so that a finite n does not distort the tails; n is the
-    number of draws, or the ESS of their weights. The entries of one row depend on each other, so
-    uniformity is tested by feature.
+    x itself counts as one of n + 1 draws of x, so that a finite n does not distort the tails. n is
+    the number of draws of z, or the ESS of their weights, over the share of the variance of x's
+    rank that lies between them, by feature: an average of distribution functions is as accurate as
+    so many draws of x. The entries of one row depend on each other, so uniformity is tested by
+    feature.
 
     Args:
         values: u, (N, *event); NaN where x is missing.
@@ -189,9 +191,9 @@ def marginal_pit(
     """PIT values of every entry by the model's marginal distributions: P(X_j <= x_nj), z ~ p(z).
 
     They are the likelihood's distribution function, averaged over new draws of z for every row, or
-    one draw of x per z if there is no such function. They are exact up to O(1 / S) for a right
-    model, but insensitive to the dependence between features, which `conditional_pit` tests. The
-    rows must be independent, without latents outside the plate.
+    one draw of x per z if there is no such function. They are uniform up to O(1 / S) for a right
+    model, in the tails too, but insensitive to the dependence between features, which
+    `conditional_pit` tests. The rows must be independent, without latents outside the plate.
 
     Args:
         model: `Model`, or any Pyro model with a plate "data" at dim -1 whose entries are
@@ -347,7 +349,7 @@ def _pit(
     entries = EntriesOfX.of(inference.model, data)
     is_counted = counted_entries(entries, inference).cpu().numpy()
     x = np.where(is_counted, data.x.cpu().numpy(), np.nan).astype(np.float64)
-    found = np.full((5, *x.shape), np.nan)
+    found = np.full((6, *x.shape), np.nan)
     pareto_k = np.empty((len(folds), len(x)))
     step = rows_per_chunk(len(x), num_particles)
     title = f"{kind} PIT"
@@ -359,11 +361,12 @@ def _pit(
                 values, pareto_k[i, rows] = best_averages(predict(block, fold), block.data, entries)
             where = fold.cpu().numpy() & ~np.isnan(x[rows])
             found[:, rows][:, where] = values[:, where]
-    below, at, *halves, ess = found
+    below, at, *halves, between, ess = found
+    num_like = ess / _share_between(below, at, between)
     # The random stream after those of the folds.
     v = np.random.default_rng(derived_seed(seed, len(folds))).random(x.shape)
     return PIT(
-        values=(ess * (below + v * at) + v) / (ess + 1),
+        values=(num_like * (below + v * at) + v) / (num_like + 1),
         below=below,
         at=at,
         at_halves=np.stack(halves),
@@ -374,3 +377,11 @@ def _pit(
         coords=dict(data.coords),
         num_train=rows_fitted(inference.model),
     )
+
+
+def _share_between(below: np.ndarray, at: np.ndarray, between: np.ndarray) -> np.ndarray:
+    """By feature, the variance of x's rank between draws of z over that between draws of x."""
+    of_draws = below * (1 - below) - below * at + at * (1 - at) / 4
+    total, all_draws = (np.nansum(each, axis=0) for each in (between, of_draws))
+    share = np.divide(total, all_draws, out=np.ones_like(total), where=all_draws > 0)
+    return share.clip(1e-9, 1.0)
