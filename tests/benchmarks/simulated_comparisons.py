@@ -80,13 +80,18 @@ def rows(
 
 
 def trainings(
-    counts: Sequence[int], spreads: Sequence[float], num_rows: int = 60, noise: float = 0.3
+    counts: Sequence[int],
+    spreads: Sequence[float],
+    num_rows: int = 60,
+    noise: float = 0.3,
+    kind: str = "normal",
 ) -> Case:
     """Several trainings of each model, which spread unequally; the second is worse by 0.4 nats."""
 
     def case(rng: np.random.Generator) -> Outcome:
         common = 5 * rng.normal(size=num_rows)
         truth = -0.4 * np.arange(len(counts))
+        of_first = DRAWS[kind](rng, num_rows) if kind != "normal" else 0.0
         models = []
         for i, (count, spread) in enumerate(zip(counts, spreads, strict=True)):
             own = (
@@ -94,6 +99,7 @@ def trainings(
                 + spread * rng.normal(size=(count, 1))
                 + noise * rng.normal(size=(count, num_rows))
             )
+            own = own + of_first * (i == 0)
             models.append(TrainedModel(str(i), tuple(exact(common + each) for each in own)))
         return table(models, truth, reference=0)
 
@@ -172,6 +178,14 @@ DIFFERENT: dict[str, Case] = {
         f"{a} and {b} trainings, spreads {s:g} and {t:g}": trainings((a, b), (s, t))
         for a, b in ((2, 2), (2, 5), (3, 3), (3, 5), (3, 10), (5, 5))
         for s, t in SPREADS
+    },
+    **{
+        f"3 trainings of each, spread {spread:g}, {kind} differences, N={n}": trainings(
+            (3, 3), (spread, spread), num_rows=n, noise=0.02, kind=kind
+        )
+        for kind in ("exponential", "lognormal")
+        for spread in (0.02, 0.3)
+        for n in (20, 50, 300)
     },
     **{
         f"{count} trainings of each, spread {spread:g}": trainings((count, count), (spread, spread))

@@ -67,7 +67,7 @@ class Difference:
         return ends
 
     def _parts(self, one: np.ndarray, other: np.ndarray) -> Parts:
-        """Each part of the variance of the mean, with its degrees of freedom."""
+        """Each part of the variance of the mean with its degrees of freedom, the rows' first."""
         paired = one.mean(0) - other.mean(0)
         parts = [
             (
@@ -80,4 +80,4 @@ class Difference:
             if len(each) > 1:
                 means = row_mean(each.T, self.model.weights)
                 parts.append((variance_of_mean(means), len(each) - 1.0))
-        return [part for part in parts if part[0] > 0]
+        return parts

@@ -26,19 +26,22 @@ Parts = list[tuple[float, float]]  # variances of a mean, each with its degrees 
 class Reach:
     """Half-widths of intervals that all hold with probability 95 %.
 
-    For models that were trained once, each is a multiple of its standard error: a quantile of the
-    pair's own |t| in resamples of the rows (symmetric bootstrap-t), which skewed differences need.
-    All pairs take the quantile of the level at which none is exceeded in 95 % of the resamples, so
-    that a difference that rests on a few rows widens no other interval. For models with several
-    trainings, the largest |z| of the joint normal of the differences gives the level of each
-    interval, and Student's t with Satterthwaite's degrees of freedom the multiple. With two
-    trainings, whose spread has one degree of freedom, it is the quantile of the sum of the t
-    variables of both models (Behrens and Fisher).
+    The part due to the rows is a multiple of its standard error: a quantile of the pair's own |t|
+    in resamples of the rows (symmetric bootstrap-t), which skewed differences need. All pairs take
+    the quantile of the level at which none is exceeded in 95 % of the resamples, so that a
+    difference that rests on a few rows widens no other interval. For trainings and shared draws the
+    largest |z| of the joint normal of the differences gives the level, and Student's t with
+    Satterthwaite's degrees of freedom the multiple. With two trainings, whose spread has one degree
+    of freedom, it is the quantile of the sum of the t variables of both models (Behrens and
+    Fisher). Both half-widths are added in quadrature. Very few rows, or very many, are a part like
+    that of trainings.
 
     References:
         Hall (1992), The bootstrap and Edgeworth expansion, section 3.6; Beran (1988), Balanced
         simultaneous confidence sets, JASA 83; Hothorn, Bretz and Westfall (2008), Simultaneous
-        inference in general parametric models, Biometrical Journal 50; Welch (1947), Biometrika 34.
+        inference in general parametric models, Biometrical Journal 50; Welch (1947), Biometrika 34;
+        Zou and Donner (2008), Construction of confidence limits about effect measures, Statistics
+        in Medicine 27 (the sum of squares).
     """
 
     def __init__(self, models: Sequence[TrainedModel], pairs: Sequence[tuple[int, int]]) -> None:
@@ -48,13 +51,11 @@ class Reach:
         self.level = LEVEL
         if not pairs:
             return
-        once = all(model.trained_once for model in models)
-        shared = any(model.shared_variance for model in models)
         enough = effective_rows(weights, len(rows)) >= FEWEST_ROWS - ROUNDING
-        if once and not shared and enough and len(rows) <= MOST_ROWS:
+        if enough and len(rows) <= MOST_ROWS:
             names = [frozenset({models[i].name, models[j].name}) for i, j in pairs]
             self.multiples = dict(zip(names, balanced_t(rows, pairs, weights), strict=True))
-        elif len(pairs) > 1:
+        if len(pairs) > 1:
             training = np.nan_to_num([model.training_variance for model in models])
             own = training + [model.shared_variance for model in models]
             covariance = covariance_of_means(rows, weights) + np.diag(own)
@@ -62,11 +63,17 @@ class Reach:
 
     def __call__(self, pair: Pair, parts: Parts) -> float:
         """The half-width, in nats, for the difference of a pair with these parts of variance."""
+        if not self.multiples:
+            return self._of_normal(parts)
+        (data, _), *others = parts
+        return float(np.hypot(self.multiples[pair] * data**0.5, self._of_normal(others)))
+
+    def _of_normal(self, parts: Parts) -> float:
+        """The half-width for parts whose errors are normal."""
+        parts = [part for part in parts if part[0] > 0]
         total = sum(variance for variance, _ in parts)
         if not total:
             return 0.0
-        if self.multiples:
-            return self.multiples[pair] * total**0.5
         least = min(freedom for _, freedom in parts)
         if least < LEAST_FREEDOM:
             return np.inf
