@@ -196,6 +196,52 @@ def test_a_program_of_ones_own(objective, records_at_once, caplog):
     assert_same(two_layers, data_for("Bernoulli", ROWS), caplog, make_objective=objective)
 
 
+class Offsets(torch.nn.Module):
+    """Two parameters whose gradients are one tensor, and one whose gradient is another's view."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = torch.nn.Parameter(torch.zeros(EVENT))
+        self.second = torch.nn.Parameter(torch.zeros(EVENT))
+        self.column = torch.nn.Parameter(torch.zeros(EVENT, 1))
+
+    def forward(self, x):
+        return x + (self.first + self.second + self.column.reshape(EVENT))
+
+
+@pytest.mark.parametrize("compile", ["auto", True])
+def test_parameters_with_one_gradient_are_clipped_once(compile, records_at_once, compiler):
+    """Clipping scales gradients in place."""
+
+    def make():
+        return with_encoder(Offsets(), torch.nn.Linear(EVENT, 8))
+
+    x = data_for("Bernoulli", ROWS)
+    eager = bounds(make, x, compile=False, clip_norm=1e-3, learning_rate=0.1)
+    found = bounds(make, x, compile=compile, clip_norm=1e-3, learning_rate=0.1)
+    assert torch.allclose(found, eager, rtol=1e-5)
+    made = []
+    for how in (False, compile):
+        torch.manual_seed(0)
+        model, guide = make()
+        training = pv.Training(
+            num_epochs=1,
+            batch_size=32,
+            clip_norm=1e-3,
+            optimizer=lambda parameters: torch.optim.SGD(parameters, lr=1.0),
+            compile=how,
+            progress=False,
+        )
+        pv.fit(model, guide, x, training=training)
+        made.append([p.detach().clone() for p in guide.parameters()])
+    for one, other in zip(*made, strict=True):
+        assert torch.allclose(one, other, rtol=1e-3, atol=1e-8)
+    first, second, column, *_ = guide.encoder.parameters()
+    assert torch.allclose(first, second)
+    assert torch.allclose(first, column.flatten())
+    assert first.abs().max() > 1e-6
+
+
 def test_draws_are_fresh_at_each_step(records_at_once):
     torch.manual_seed(0)
     model, guide = vae()

@@ -13,6 +13,7 @@ from ppl_vae.runtime.text import counted, percent
 __all__ = ["EvidenceSummary"]
 
 ROUNDING = 1e-9
+SHOWN = 5e-4  # by three digits
 NOTABLE_BIAS = 0.3  # of the standard error: with more, a 95 % interval covers less than 94 %
 
 
@@ -129,7 +130,7 @@ class EvidenceSummary(Shown):
 
     def _errors(self) -> str:
         monte_carlo = f"{self.mc_se:.3f}" if self._holds else "unknown"
-        if self._holds and abs(self.mc_bias) > NOTABLE_BIAS * self.mc_se:
+        if self._holds and abs(self.mc_bias) > max(NOTABLE_BIAS * self.mc_se, SHOWN):
             monte_carlo += f" and bias {self.mc_bias:.3f}"  # which more rows do not average out
         return f"Monte Carlo se {monte_carlo}, data se {self.data_se:.3f}"
 

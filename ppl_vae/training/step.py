@@ -3,7 +3,7 @@
 import logging
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -67,14 +67,15 @@ class Step:
             parameter.grad = None
         objective = self.objective if kl_weight == 1.0 else self.objective.annealed(kl_weight)
         loss = self._loss_and_grads(objective, args)
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        if not gradients:
+        gradients = [p.grad for p in self.parameters]
+        if all(each is None for each in gradients):
             raise ValueError(
                 f"{type(self.objective).__name__} gave no parameter a gradient: make model and "
                 "guide PyroModules"
             )
-        for gradient in gradients:
-            gradient /= self.batch_size
+        own = laid_out_as(self.parameters, gradients)
+        for parameter, gradient in zip(self.parameters, own, strict=True):
+            parameter.grad = gradient
         return loss
 
     def _loss_and_grads(self, objective: Any, args: Arguments) -> float:
@@ -85,10 +86,17 @@ class Step:
         """
         with self._precision(args):
             if not hasattr(objective, "differentiable_loss"):
-                return number(objective.loss_and_grads(self.model, self.guide, *args))
+                loss = number(objective.loss_and_grads(self.model, self.guide, *args))
+                for parameter in self.parameters:
+                    parameter.grad = None if parameter.grad is None else self._mean(parameter.grad)
+                return loss
             loss = objective.differentiable_loss(self.model, self.guide, *args)
-        loss.backward()
+        self._mean(loss).backward()
         return loss.item()
+
+    def _mean(self, total: Tensor) -> Tensor:
+        """Per row; the loss is divided if possible, which is one number."""
+        return total / self.batch_size
 
     def _precision(self, args: Arguments) -> torch.autocast:
         """Matrix products in bfloat16 within, if requested."""
@@ -233,13 +241,8 @@ class RecordedStep(Step):
         ):
             with self._precision(args):
                 loss = objective.differentiable_loss(self.model, self.guide, *args)
-            # Divided before the gradient is taken: the loss is one number, a gradient has millions.
-            gradients = torch.autograd.grad(loss / self.batch_size, values, allow_unused=True)
-        laid_out = [
-            None if g is None else laid_out_as(g, value)
-            for g, value in zip(gradients, values, strict=True)
-        ]
-        return [loss.detach(), *laid_out]
+            gradients = torch.autograd.grad(self._mean(loss), values, allow_unused=True)
+        return [loss.detach(), *laid_out_as(values, gradients)]
 
     def _check(self, graph: Graph, args: Arguments) -> None:
         """Compare a graph with Pyro's handlers on other rows, draws and weights of the KL.
@@ -315,11 +318,20 @@ def unrecordable(
     return None
 
 
-def laid_out_as(gradient: Tensor, value: Tensor) -> Tensor:
-    """In the order of the parameter's own storage, in which a fused optimiser reads both."""
-    if gradient.stride() == value.stride():
-        return gradient
-    return torch.empty_like(value).copy_(gradient)
+def laid_out_as(
+    values: Sequence[Tensor], gradients: Sequence[Tensor | None]
+) -> Iterator[Tensor | None]:
+    """Each in its parameter's order, and in memory of its own: those of a sum a + b are one."""
+    taken = set()
+    for value, gradient in zip(values, gradients, strict=True):
+        if gradient is None:
+            yield None
+            continue
+        memory = gradient.untyped_storage().data_ptr()
+        if memory in taken or gradient.stride() != value.stride():
+            gradient = torch.empty_like(value).copy_(gradient)
+        taken.add(memory)
+        yield gradient
 
 
 def batch_gradient(step: Step, args: Arguments, kl_weight: float, num_parts: int) -> float:
