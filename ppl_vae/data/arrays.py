@@ -142,7 +142,7 @@ def with_named_columns(source: Any) -> Any:
         >>> list(with_named_columns(array))
         ['b', 'a']
     """
-    if not (hasattr(source, "dims") and hasattr(source, "coords")) or len(source.dims) != 2:
+    if not (hasattr(source, "dims") and hasattr(source, "to_pandas")) or len(source.dims) != 2:
         return source
     rows = rows_of(source)
     columns = next(name for name in source.dims if name != rows)
