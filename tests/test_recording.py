@@ -242,6 +242,28 @@ def test_parameters_with_one_gradient_are_clipped_once(compile, records_at_once,
     assert first.abs().max() > 1e-6
 
 
+@pytest.mark.parametrize("compile", [False, "auto"])
+def test_sparse_gradients_train_as_dense_ones(compile, records_at_once):
+    x = data_for("Bernoulli", ROWS)
+    found = []
+    for is_sparse in (False, True):
+
+        def make(is_sparse=is_sparse):
+            table = torch.nn.Embedding(2, 4, sparse=is_sparse)
+            return with_encoder(Codes(), table, torch.nn.Flatten(-2))
+
+        sgd = {"optimizer": lambda parameters: torch.optim.SGD(parameters, lr=0.1)}
+        found.append(bounds(make, x, compile=compile, **sgd))
+    assert torch.allclose(*found, rtol=1e-5)
+
+
+class Codes(torch.nn.Module):
+    """Bits as whole numbers."""
+
+    def forward(self, x):
+        return (x > 0).long()
+
+
 def test_draws_are_fresh_at_each_step(records_at_once):
     torch.manual_seed(0)
     model, guide = vae()

@@ -324,8 +324,8 @@ def laid_out_as(
     """Each in its parameter's order, and in memory of its own: those of a sum a + b are one."""
     taken = set()
     for value, gradient in zip(values, gradients, strict=True):
-        if gradient is None:
-            yield None
+        if gradient is None or gradient.layout != torch.strided:  # sparse, as of an embedding
+            yield gradient
             continue
         memory = gradient.untyped_storage().data_ptr()
         if memory in taken or gradient.stride() != value.stride():
