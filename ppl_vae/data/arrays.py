@@ -130,11 +130,16 @@ def _converted(source: Any) -> Any:
     return result
 
 
-def with_named_columns(source: Any) -> Any:
-    """A table of xarray with names along its columns as a frame of pandas; else unchanged.
+def with_named_columns(source: Any, what: str = "x") -> Any:
+    """A table with names along its columns as a frame of pandas, those of xarray too; else
+    unchanged.
 
     Args:
         source: Anything.
+        what: The name of the source in error messages.
+
+    Raises:
+        TypeError: As in `as_pandas`.
 
     Example:
         >>> import xarray
@@ -142,6 +147,7 @@ def with_named_columns(source: Any) -> Any:
         >>> list(with_named_columns(array))
         ['b', 'a']
     """
+    source = as_pandas(source, what)
     if not (hasattr(source, "dims") and hasattr(source, "to_pandas")) or len(source.dims) != 2:
         return source
     rows = rows_of(source)

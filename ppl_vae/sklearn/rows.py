@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ppl_vae.data import Dataset
 from ppl_vae.data.tables.columns import check_columns
-from ppl_vae.data.tables.frames import as_pandas, is_frame, with_named_columns
+from ppl_vae.data.tables.frames import is_frame, with_named_columns
 from ppl_vae.data.validation import filled, refuse_dataset, same_rows
 
 FLOATS = [np.float64, np.float32]
@@ -103,7 +103,7 @@ def checked_context(X: Any, context: Any) -> Any:
     if context is None:
         return None
     refuse_dataset(context, "context")
-    context = native(context, "context")
+    context = with_named_columns(context, "context")
     context = context.to_frame() if hasattr(context, "to_frame") else context
     if not is_frame(context):
         context = np.asanyarray(context)  # masked values stay masked
@@ -124,7 +124,7 @@ def checked_context(X: Any, context: Any) -> Any:
 def checked(estimator: Any, X: Any, *, reset: bool) -> Any:
     """An array of numbers, or a frame with columns of categories, after scikit-learn's checks."""
     least = FEWEST if reset else 1
-    X = native(X, "X")
+    X = with_named_columns(X, "X")
     if not (reset or is_frame(X)):
         refuse_codes(estimator)
     X = filled(X)  # scikit-learn reads what is under a mask
@@ -162,11 +162,6 @@ def covariates(estimator: Any, context: Any, rows: Any) -> Tensor | None:
         return None
     nothing = np.full((len(rows), estimator.n_features_in_), np.nan)
     return known_rows(estimator, read(estimator, nothing, checked_context(rows, context))).context
-
-
-def native(values: Any, what: str) -> Any:
-    """Tables of other libraries that have names of columns as frames of pandas."""
-    return with_named_columns(as_pandas(values, what))
 
 
 def has_categories(frame: Any) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import zip_longest
 from typing import Any
 
-from ppl_vae.data.arrays import as_pandas, with_named_columns
+from ppl_vae.data.arrays import with_named_columns
 from ppl_vae.data.tables.frames import is_frame
 from ppl_vae.data.tables.levels import Levels, listed
 from ppl_vae.data.tables.schema import Schema
@@ -132,7 +132,7 @@ def in_order(given: Any, names: Sequence[str], what: str) -> Any:
         >>> in_order(frame, ["age", "dose"], "hidden")
         array([[False,  True]])
     """
-    given = with_named_columns(as_pandas(given, what))
+    given = with_named_columns(given, what)
     if not is_frame(given):
         return given
     columns = list(map(str, given.columns))

@@ -120,7 +120,7 @@ def apart(x: Any, context: Any, labels: Any, weights: Any) -> tuple[Any, Any, An
             "x is a Dataset already: make one from what it was made from, with all arguments at "
             "once, or use its methods (with_context, with_splits, unweighted)"
         )
-    x, context = as_pandas(x), as_pandas(context, "context")
+    context = as_pandas(context, "context")
     labels, weights = as_pandas(labels, "labels"), as_pandas(weights, "weights")
     if not is_frame(x):
         return x, context, labels, weights

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ppl_vae.data.arrays import as_pandas, row_at, with_named_columns
+from ppl_vae.data.arrays import row_at, with_named_columns
 from ppl_vae.data.streaming import Rows, blocks, in_file
 from ppl_vae.data.tables.covariates import Covariates, read_covariates
 from ppl_vae.data.tables.frames import is_frame
@@ -237,7 +237,7 @@ class Tabular:
         """
         if self.context is None:
             raise ValueError(f"{self.name!r} has no covariates: give Dataset(x, context=)")
-        context = with_named_columns(as_pandas(context, "context"))
+        context = with_named_columns(context, "context")
         if is_frame(context):
             self.refuse_other_index(context, "context")
             context = dict(context.items())

@@ -55,9 +55,9 @@ class Reach:
         if enough and len(rows) <= MOST_ROWS:
             names = [frozenset({models[i].name, models[j].name}) for i, j in pairs]
             self.multiples = dict(zip(names, balanced_t(rows, pairs, weights), strict=True))
-        if len(pairs) > 1:
-            training = np.nan_to_num([model.training_variance for model in models])
-            own = training + [model.shared_variance for model in models]
+        training = np.nan_to_num([model.training_variance for model in models])
+        own = training + [model.shared_variance for model in models]
+        if len(pairs) > 1 and (own.any() or not self.multiples):
             covariance = covariance_of_means(rows, weights) + np.diag(own)
             self.level = 2 * ndtr(largest_z(covariance, pairs)) - 1
 

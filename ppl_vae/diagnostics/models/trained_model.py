@@ -22,9 +22,7 @@ class TrainedModel:
     @property
     def evidence(self) -> tuple[Evidence, ...]:
         """The lower bound or estimate of log p(x) from each training."""
-        return tuple(
-            each.lower_bound if isinstance(each, EvidenceInterval) else each for each in self.found
-        )
+        return tuple(map(_lower, self.found))
 
     @property
     def labelled(self) -> dict[str, Evidence]:
@@ -97,9 +95,14 @@ def variance_of_mean(values: np.ndarray, weights: np.ndarray | None = None) -> f
     return float(covariance_of_means(values[:, None], weights)[0, 0])
 
 
+def _lower(found: Evidence | EvidenceInterval) -> Evidence:
+    """The estimate or lower bound."""
+    return found.lower_bound if isinstance(found, EvidenceInterval) else found
+
+
 def _upper(found: Evidence | EvidenceInterval) -> np.ndarray:
     """Estimate without its leading bias, or upper bound; infinite if there is none, (N,)."""
-    below = found.lower_bound if isinstance(found, EvidenceInterval) else found
+    below = _lower(found)
     gap = np.maximum(found.gap, 0.0) if isinstance(found, EvidenceInterval) else np.inf
     low_by = 0.5 * np.square(below.mc_se)  # the log of a mean, in expectation
     return below.log_evidence + np.where(_is_estimate(found), low_by, gap)

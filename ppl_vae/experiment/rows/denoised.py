@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, override
 import numpy as np
 
 from ppl_vae.data import Dataset
+from ppl_vae.data.tables.frames import as_pandas
 from ppl_vae.experiment.config import ConfigError
 from ppl_vae.experiment.rows.outputs import (
     methods_in_words,
@@ -173,6 +174,7 @@ def denoise_file(
         'denoise_file'
     """
     require_table(output, "denoised rows")
+    rows = as_pandas(rows, "rows")
     data = run.read(rows)
     noisy = _noisy(data, columns)
     original = original_table(rows, output, run.schema)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ppl_vae.data import Dataset
 from ppl_vae.data.tables.files import TABLES, read_cells
-from ppl_vae.data.tables.frames import as_pandas, is_frame
+from ppl_vae.data.tables.frames import is_frame
 from ppl_vae.data.tables.schema import Schema
 from ppl_vae.experiment.config import ConfigError
 from ppl_vae.experiment.rows.sources import read_known
@@ -62,8 +62,7 @@ def require_rows_of_table(rows: Any) -> None:
     Example:
         >>> require_rows_of_table("rows.csv")
     """
-    is_table = isinstance(rows, str | Path) or is_frame(as_pandas(rows, "rows"))
-    if isinstance(rows, Dataset) or not is_table:
+    if isinstance(rows, Dataset) or not (is_frame(rows) or isinstance(rows, str | Path)):
         raise ConfigError(
             f"rows is of type {type(rows).__name__}; give a file .csv or .parquet, or a data frame"
         )
@@ -133,7 +132,6 @@ def original_table(rows: Any, output: str | Path, schema: Schema) -> "pd.DataFra
         [['1.50'], [1.5]]
     """
     require_rows_of_table(rows)
-    rows = as_pandas(rows, "rows")
     if is_frame(rows):
         return rows.reset_index(drop=True)
     if Path(rows).suffix != ".csv":
@@ -188,7 +186,6 @@ def row_names_of(rows: Any) -> "pd.Index | None":
     """
     import pandas as pd
 
-    rows = as_pandas(rows, "rows")
     if not is_frame(rows):
         if Path(rows).suffix == ".csv":
             return None

@@ -77,7 +77,7 @@ def new_rows(rows: Any, schema: Schema, context: Any = None, *, place: str = "th
     place = str(rows) if is_file else place
     with errors_of(place):
         if not is_file:
-            rows = with_named_columns(as_pandas(rows)) if schema.names else as_pandas(rows)
+            rows = with_named_columns(rows) if schema.names else as_pandas(rows)
         if is_file or is_frame(rows):
             if not schema.names:
                 raise ValueError(
@@ -203,7 +203,7 @@ def _in_order(context: Any, schema: Schema) -> Any:
     """Covariates in the order of training, if they have names."""
     if not schema.covariates.are_named:
         return context
-    context = with_named_columns(as_pandas(context, "context"))
+    context = with_named_columns(context, "context")
     if not is_frame(context):
         return context
     return Roles(columns=schema.context).fields(context.rename(columns=str), "context")["x"]
